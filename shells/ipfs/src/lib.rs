@@ -1,1 +1,25 @@
-//! Placeholder.
+//! How a cluster peer reaches IPFS: a client of Kubo's RPC API ([`kubo`]), and an IPFS node of its own
+//! ([`Node`]) that needs no other program.
+//!
+//! The embedded node keeps blocks and pins in a fjall database of its own, exchanges blocks with any
+//! bitswap peer over libp2p (TCP, noise, yamux), builds UnixFS DAGs with the same CIDs as Kubo, and can
+//! serve enough of Kubo's HTTP API ([`api`]) for the `ipfs` command line and client libraries.
+
+#![recursion_limit = "256"]
+
+pub mod api;
+mod error;
+pub mod kubo;
+mod node;
+mod types;
+pub mod unixfs;
+
+pub use error::Error;
+pub use node::{Adding, Node};
+pub use types::{
+    Block, Config, ConnectedPeer, DagPath, Identity, Pin, PinFilter, PinMode, PinStatus, Progress, Ref,
+    RepoStat, Resolved,
+};
+
+pub use cid::Cid;
+pub use libp2p::{Multiaddr, PeerId};

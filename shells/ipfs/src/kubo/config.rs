@@ -1,0 +1,106 @@
+//! Where the Kubo daemon is and how long it may take.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
+
+/// Settings of a [`Client`](super::Client); the defaults are those of `ipfs_connector.ipfshttp`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where Kubo's RPC API listens: `/ip4|ip6|dns|dns4|dns6/…/tcp/…` or `/unix/…`.
+    pub node_multiaddress: Multiaddr,
+    /// For requests that answer at once, and for the silence between two lines of a listing.
+    pub request_timeout: Duration,
+    /// How long a pin may go without progress.
+    pub pin_timeout: Duration,
+    /// For one unpin: a very large DAG takes Kubo long to walk.
+    pub unpin_timeout: Duration,
+    /// For one collection of garbage.
+    pub repo_gc_timeout: Duration,
+    /// Refuse to unpin anything at all.
+    pub unpin_disable: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            node_multiaddress: Multiaddr::empty()
+                .with(Protocol::Ip4(std::net::Ipv4Addr::LOCALHOST))
+                .with(Protocol::Tcp(5001)),
+            request_timeout: Duration::from_secs(5 * 60),
+            pin_timeout: Duration::from_secs(2 * 60),
+            unpin_timeout: Duration::from_secs(3 * 60 * 60),
+            repo_gc_timeout: Duration::from_secs(24 * 60 * 60),
+            unpin_disable: false,
+        }
+    }
+}
+
+/// A node address that this client cannot use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot reach an ipfs node at {0}: use /ip4/…/tcp/…, /ip6/…, /dns4/…, /dns6/…, /dns/… or /unix/…")]
+pub struct BadAddress(pub Multiaddr);
+
+/// What a node multiaddress comes down to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    /// `host:port`, an IPv6 host in brackets.
+    Tcp(String),
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+impl Endpoint {
+    pub(super) fn parse(address: &Multiaddr) -> Result<Self, BadAddress> {
+        let parts: Vec<Protocol<'_>> = address.iter().collect();
+        if let [Protocol::Unix(path)] = parts.as_slice() {
+            return Ok(Endpoint::Unix(PathBuf::from(path.as_ref())));
+        }
+        let (host, rest) = parts.split_first().ok_or_else(|| BadAddress(address.clone()))?;
+        let host = host_of(host).ok_or_else(|| BadAddress(address.clone()))?;
+        let port = match rest {
+            [Protocol::Tcp(port)] | [Protocol::Tcp(port), Protocol::Http] => *port,
+            _ => return Err(BadAddress(address.clone())),
+        };
+        Ok(Endpoint::Tcp(format!("{host}:{port}")))
+    }
+}
+
+fn host_of(part: &Protocol<'_>) -> Option<String> {
+    if let Protocol::Ip4(ip) = part {
+        return Some(ip.to_string());
+    }
+    if let Protocol::Ip6(ip) = part {
+        return Some(format!("[{ip}]"));
+    }
+    if let Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) = part {
+        return Some(name.to_string());
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(address: &str) -> Option<Endpoint> {
+        Endpoint::parse(&address.parse().ok()?).ok()
+    }
+
+    #[test]
+    fn node_addresses_of_every_usable_kind_are_understood() {
+        assert_eq!(parse("/ip4/127.0.0.1/tcp/5001"), Some(Endpoint::Tcp("127.0.0.1:5001".into())));
+        assert_eq!(parse("/ip6/::1/tcp/5001"), Some(Endpoint::Tcp("[::1]:5001".into())));
+        assert_eq!(parse("/dns4/ipfs/tcp/5001/http"), Some(Endpoint::Tcp("ipfs:5001".into())));
+        assert!(matches!(parse("/unix/run/ipfs.sock"), Some(Endpoint::Unix(_))));
+    }
+
+    #[test]
+    fn an_address_that_is_not_a_plain_http_listener_is_refused() {
+        for address in ["/ip4/127.0.0.1", "/ip4/127.0.0.1/udp/5001", "/ip4/127.0.0.1/tcp/5001/tls", "/tcp/5001"] {
+            assert_eq!(parse(address), None, "{address}");
+        }
+    }
+}

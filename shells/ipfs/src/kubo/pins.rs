@@ -1,0 +1,221 @@
+//! Pinning, unpinning and listing pins.
+
+use cid::Cid;
+use futures::Stream;
+use futures::future::join_all;
+use serde::Deserialize;
+
+use super::query::Query;
+use super::transport::Limit;
+use super::{Client, parse_cid};
+use crate::backend::{Cause, Error, PinMode, PinProgress, PinRequest, PinState};
+
+/// Origins tried for one pin; more would flood the node with dials for a single CID.
+const MAX_ORIGINS: usize = 10;
+
+/// Kubo refuses longer names.
+const MAX_NAME: usize = 255;
+
+/// What Kubo says when there was nothing to unpin.
+const NOT_PINNED: &str = "not pinned or pinned indirectly";
+
+#[derive(Deserialize)]
+struct AddLine {
+    #[serde(rename = "Pins", default)]
+    pins: Option<Vec<String>>,
+    #[serde(rename = "Progress", default)]
+    progress: u64,
+    #[serde(rename = "Bytes", default)]
+    bytes: u64,
+}
+
+#[derive(Deserialize)]
+struct LsLine {
+    #[serde(rename = "Cid", default)]
+    cid: String,
+    #[serde(rename = "Type", default)]
+    kind: String,
+}
+
+#[derive(Deserialize)]
+struct Ignored {}
+
+impl Client {
+    /// Pins `pin.cid` as asked, calling `progress` whenever the node got further.
+    ///
+    /// Returns once the node holds everything. Fails with [`Cause::TimedOut`] when the node makes no
+    /// progress for `pin_timeout`; dropping the future cancels the pin.
+    pub async fn pin(
+        &self,
+        pin: &PinRequest,
+        progress: &mut (dyn FnMut(PinProgress) + Send),
+    ) -> Result<(), Error> {
+        if self.pin_state_as(&pin.cid, pin.mode).await? == PinState::Pinned(pin.mode) {
+            return Ok(());
+        }
+        let connect = async {
+            join_all(pin.origins.iter().take(MAX_ORIGINS).map(|origin| self.connect(origin))).await;
+            std::future::pending::<std::convert::Infallible>().await
+        };
+        let add = async {
+            if self.pin_update(pin).await? {
+                return Ok(());
+            }
+            self.pin_add(pin, progress).await
+        };
+        // Origins are hints: they are dialled beside the pin, and end with it.
+        tokio::select! {
+            done = add => done,
+            never = connect => match never {},
+        }
+    }
+
+    /// Tries to pin by difference to `update_from`; says whether that made the pin.
+    async fn pin_update(&self, pin: &PinRequest) -> Result<bool, Error> {
+        let Some(from) = pin.update_from.filter(|_| pin.mode == PinMode::Recursive) else {
+            return Ok(false);
+        };
+        if self.pin_state_as(&from, PinMode::Recursive).await? != PinState::Pinned(PinMode::Recursive) {
+            return Ok(false);
+        }
+        let query = Query::new()
+            .with("arg", &from.to_string())
+            .with("arg", &pin.cid.to_string())
+            .with("unpin", "false");
+        let updated = self.transport.object("pin/update", query.as_str(), self.config.pin_timeout).await;
+        match updated {
+            Ok(Ignored {}) => Ok(true),
+            // Updating shows no progress, so a large difference cannot be told from a stuck one: pin/add
+            // goes on with what has arrived, and is watched.
+            Err(error) if matches!(error.cause(), Cause::TimedOut | Cause::Refused) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn pin_add(
+        &self,
+        pin: &PinRequest,
+        progress: &mut (dyn FnMut(PinProgress) + Send),
+    ) -> Result<(), Error> {
+        let recursive = match pin.mode {
+            PinMode::Recursive => "true",
+            PinMode::Direct => "false",
+        };
+        let mut query = Query::new()
+            .with("arg", &pin.cid.to_string())
+            .with("recursive", recursive)
+            .with("progress", "true");
+        if !pin.name.is_empty() {
+            query = query.with("name", &pin.name[..pin.name.floor_char_boundary(MAX_NAME)]);
+        }
+        let limit = Limit::Idle(self.config.pin_timeout);
+        let mut lines = self.transport.lines("pin/add", query.as_str(), limit).await?;
+        let mut best = PinProgress::default();
+        let mut pinned = false;
+        while let Some(line) = lines.next::<AddLine>().await? {
+            pinned |= line.pins.is_some();
+            // Kubo repeats itself every half second while it waits: only growth is progress.
+            if line.progress > best.nodes || line.bytes > best.bytes {
+                best = PinProgress {
+                    nodes: line.progress.max(best.nodes),
+                    bytes: line.bytes.max(best.bytes),
+                };
+                lines.progressed();
+                progress(best);
+            }
+        }
+        if pinned {
+            return Ok(());
+        }
+        let message = "the stream ended before the node said that it pinned";
+        Err(Error::new(Cause::BadAnswer, "pin/add", message))
+    }
+
+    /// Removes the pin of `cid`, recursive or direct. What is not pinned is removed already.
+    pub async fn unpin(&self, cid: &Cid) -> Result<(), Error> {
+        if self.config.unpin_disable {
+            let message = "ipfs unpinning is disallowed by configuration on this peer";
+            return Err(Error::new(Cause::Refused, "pin/rm", message));
+        }
+        let query = Query::new().with("arg", &cid.to_string());
+        let removed = self.transport.object("pin/rm", query.as_str(), self.config.unpin_timeout).await;
+        match removed {
+            Ok(Ignored {}) => Ok(()),
+            Err(error) if error.message() == NOT_PINNED => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How `cid` is pinned, if it is.
+    pub async fn pin_state(&self, cid: &Cid) -> Result<PinState, Error> {
+        // Asking per mode spares Kubo the walk through every DAG that "all" costs for an unpinned CID.
+        for mode in [PinMode::Recursive, PinMode::Direct] {
+            match self.pin_state_as(cid, mode).await? {
+                PinState::Unpinned => {}
+                state @ (PinState::Pinned(_) | PinState::Indirect) => return Ok(state),
+            }
+        }
+        Ok(PinState::Unpinned)
+    }
+
+    async fn pin_state_as(&self, cid: &Cid, mode: PinMode) -> Result<PinState, Error> {
+        let query = Query::new()
+            .with("stream", "true")
+            .with("arg", &cid.to_string())
+            .with("type", mode.as_str());
+        let limit = Limit::Total(self.config.request_timeout);
+        let first = async {
+            let mut lines = self.transport.lines("pin/ls", query.as_str(), limit).await?;
+            lines.next::<LsLine>().await
+        };
+        match first.await {
+            Ok(None) => Ok(PinState::Unpinned),
+            Ok(Some(line)) => state_of(&line.kind),
+            Err(error) if error.cause() == Cause::Refused && error.message().ends_with("not pinned") => {
+                Ok(PinState::Unpinned)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Every recursive pin, then every direct one, as the node lists them. Ends after the first error.
+    pub fn pins(&self) -> impl Stream<Item = Result<(Cid, PinMode), Error>> + Send + 'static {
+        let of = |mode: PinMode| {
+            let client = self.clone();
+            let start = async move {
+                let query = Query::new().with("stream", "true").with("type", mode.as_str());
+                let limit = Limit::Idle(client.config.request_timeout);
+                client.transport.lines("pin/ls", query.as_str(), limit).await
+            };
+            (mode, start)
+        };
+        let (recursive, direct) = (of(PinMode::Recursive), of(PinMode::Direct));
+        super::chain_until_error(listing(recursive.0, recursive.1), listing(direct.0, direct.1))
+    }
+}
+
+fn listing<F>(mode: PinMode, start: F) -> impl Stream<Item = Result<(Cid, PinMode), Error>> + Send
+where
+    F: Future<Output = Result<super::lines::Lines, Error>> + Send,
+{
+    super::lines_stream(start, move |line: LsLine| match state_of(&line.kind)? {
+        PinState::Pinned(got) if got == mode => Ok((parse_cid("pin/ls", &line.cid)?, mode)),
+        PinState::Pinned(_) | PinState::Indirect | PinState::Unpinned => {
+            let message = format!("a list of {} pins holds one of type {:?}", mode.as_str(), line.kind);
+            Err(Error::new(Cause::BadAnswer, "pin/ls", message))
+        }
+    })
+}
+
+fn state_of(kind: &str) -> Result<PinState, Error> {
+    if kind.starts_with("indirect") {
+        return Ok(PinState::Indirect);
+    }
+    if kind.starts_with("recursive") {
+        return Ok(PinState::Pinned(PinMode::Recursive));
+    }
+    if kind == "direct" {
+        return Ok(PinState::Pinned(PinMode::Direct));
+    }
+    Err(Error::new(Cause::BadAnswer, "pin/ls", format!("unknown type of pin {kind:?}")))
+}

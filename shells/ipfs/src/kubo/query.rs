@@ -1,0 +1,40 @@
+//! Query strings.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// Everything but the characters no server can misread.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// Builds `?key=value&…`, values escaped.
+#[derive(Debug, Default)]
+pub(super) struct Query(String);
+
+impl Query {
+    pub(super) fn new() -> Self {
+        Query(String::new())
+    }
+
+    /// Adds one pair; a key may repeat.
+    pub(super) fn with(mut self, key: &str, value: &str) -> Self {
+        self.0.push(if self.0.is_empty() { '?' } else { '&' });
+        self.0.push_str(key);
+        self.0.push('=');
+        self.0.extend(utf8_percent_encode(value, ESCAPED));
+        self
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_escaped_and_keys_may_repeat() {
+        let query = Query::new().with("arg", "/ip4/1.2.3.4").with("arg", "a&b=c d");
+        assert_eq!(query.as_str(), "?arg=%2Fip4%2F1.2.3.4&arg=a%26b%3Dc%20d");
+    }
+}

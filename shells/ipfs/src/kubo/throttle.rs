@@ -1,0 +1,79 @@
+//! Fewer requests while the daemon does not answer.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until};
+
+/// Failures in a row that are put down to bad luck; a daemon that is down fails them in milliseconds.
+const FREE_FAILURES: u32 = 10;
+
+/// The distance of two requests from then on. A daemon that restarts is noticed within a second, and one
+/// that is overloaded is left alone.
+const PACE: Duration = Duration::from_secs(1);
+
+/// Counts failures of the transport. Answers of any kind, refusals too, are successes here.
+#[derive(Debug, Default)]
+pub(super) struct Throttle {
+    failures: AtomicU32,
+    // Held by the one request whose turn is next; the others queue in order behind it, each within its own
+    // time limit, and pass at once when a success has cleared the count.
+    last: Mutex<Option<Instant>>,
+}
+
+impl Throttle {
+    /// Waits until a request may go out. Safe to drop: the next in the queue takes the turn.
+    pub(super) async fn turn(&self) {
+        if self.failures.load(Ordering::Relaxed) <= FREE_FAILURES {
+            return;
+        }
+        let mut last = self.last.lock().await;
+        if self.failures.load(Ordering::Relaxed) > FREE_FAILURES
+            && let Some(last) = *last
+        {
+            sleep_until(last + PACE).await;
+        }
+        *last = Some(Instant::now());
+    }
+
+    pub(super) fn answered(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn failed(&self) {
+        // Saturating: a daemon that is down for years must not wrap around to "fine".
+        let _ = self
+            .failures
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |failures| failures.checked_add(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn turns(throttle: &Throttle, count: u32) -> Duration {
+        let start = Instant::now();
+        for _ in 0..count {
+            throttle.turn().await;
+            throttle.failed();
+        }
+        start.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_ten_failures_requests_go_out_once_a_second() {
+        let throttle = Throttle::default();
+        assert_eq!(turns(&throttle, 11).await, Duration::ZERO);
+        assert_eq!(turns(&throttle, 6).await, Duration::from_secs(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_answer_lifts_the_limit() {
+        let throttle = Throttle::default();
+        turns(&throttle, 15).await;
+        throttle.answered();
+        assert_eq!(turns(&throttle, 10).await, Duration::ZERO);
+    }
+}

@@ -1,0 +1,281 @@
+//! One POST to the daemon: address, time limit, throttle, and what counts as an answer.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming;
+use hyper::{Request, Response, StatusCode, header};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde::Deserialize;
+use tokio::time::{Instant, timeout_at};
+
+use super::config::{BadAddress, Endpoint};
+use super::connector::{CONNECT_TIMEOUT, UnixConnector};
+use super::lines::Lines;
+use super::throttle::Throttle;
+use crate::backend::{Cause, Error};
+
+/// The body of a request: empty, or a stream of blocks.
+pub(super) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// Error texts are a line or two; a proxy's HTML page is cut here.
+const MAX_ERROR_BODY: usize = 64 * 1024;
+
+/// The largest single answer is `swarm/peers` of a node with some ten thousand connections.
+const MAX_ANSWER: usize = 16 * 1024 * 1024;
+
+/// Idle connections to keep: as many as pins usually run at once.
+const MAX_IDLE: usize = 64;
+
+/// Shorter than the idle limit of any server or proxy in front of one.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long an exchange may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Limit {
+    /// From the request to the last byte of the answer.
+    Total(Duration),
+    /// Between two signs of life.
+    Idle(Duration),
+}
+
+impl Limit {
+    /// The limit counted from now.
+    pub(super) fn start(self) -> Clock {
+        let (Limit::Total(span) | Limit::Idle(span)) = self;
+        Clock { limit: self, span, deadline: deadline(span) }
+    }
+}
+
+/// A running [`Limit`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    limit: Limit,
+    span: Duration,
+    deadline: Instant,
+}
+
+impl Clock {
+    /// Notes a sign of life.
+    pub(super) fn progressed(&mut self) {
+        match self.limit {
+            Limit::Idle(span) => self.deadline = deadline(span),
+            Limit::Total(_) => {}
+        }
+    }
+
+    /// Waits for `future`, not past the limit.
+    pub(super) async fn wait<T>(
+        &self,
+        request: &str,
+        future: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        match timeout_at(self.deadline, future).await {
+            Ok(done) => done,
+            Err(_) => Err(self.timed_out(request)),
+        }
+    }
+
+    fn timed_out(&self, request: &str) -> Error {
+        let message = match self.limit {
+            Limit::Total(_) => format!("no answer within {:?}", self.span),
+            Limit::Idle(_) => format!("nothing came for {:?}", self.span),
+        };
+        Error::new(Cause::TimedOut, request, message)
+    }
+}
+
+/// `Instant` overflows for absurd settings; a century from now stands for "never".
+fn deadline(span: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    Instant::now() + span.min(CENTURY)
+}
+
+#[derive(Debug)]
+enum Http {
+    Tcp(Client<HttpConnector, Body>),
+    Unix(Client<UnixConnector, Body>),
+}
+
+/// The connections to one daemon.
+#[derive(Debug)]
+pub(super) struct Transport {
+    http: Http,
+    /// `http://host:port/api/v0/`.
+    base: String,
+    throttle: Throttle,
+}
+
+/// Kubo's error object.
+#[derive(Deserialize)]
+struct ErrorBody {
+    #[serde(rename = "Message")]
+    message: String,
+}
+
+impl Transport {
+    pub(super) fn new(address: &libp2p::Multiaddr) -> Result<Self, BadAddress> {
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE);
+        let (http, host) = match Endpoint::parse(address)? {
+            Endpoint::Tcp(host) => {
+                let mut connector = HttpConnector::new();
+                connector.set_nodelay(true);
+                connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+                (Http::Tcp(builder.build(connector)), host)
+            }
+            Endpoint::Unix(path) => {
+                (Http::Unix(builder.build(UnixConnector::new(path))), "ipfs".to_owned())
+            }
+        };
+        Ok(Transport { http, base: format!("http://{host}/api/v0/"), throttle: Throttle::default() })
+    }
+
+    /// Sends `command?query` with no body and waits for the head of a successful answer.
+    pub(super) async fn post(
+        &self,
+        command: &str,
+        query: &str,
+        clock: &Clock,
+    ) -> Result<Response<Incoming>, Error> {
+        let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+        clock.wait(command, self.send(command, query, None, body)).await
+    }
+
+    /// Sends `command?query` with a body; the caller keeps the time.
+    pub(super) async fn send(
+        &self,
+        command: &str,
+        query: &str,
+        content_type: Option<&str>,
+        body: Body,
+    ) -> Result<Response<Incoming>, Error> {
+        let mut request = Request::post(format!("{}{command}{query}", self.base));
+        if let Some(content_type) = content_type {
+            request = request.header(header::CONTENT_TYPE, content_type);
+        }
+        let request = request
+            .body(body)
+            .map_err(|error| Error::new(Cause::Refused, command, format!("bad request: {error}")))?;
+        self.throttle.turn().await;
+        let answer = match &self.http {
+            Http::Tcp(client) => client.request(request).await,
+            Http::Unix(client) => client.request(request).await,
+        };
+        match answer {
+            Ok(response) => {
+                self.throttle.answered();
+                accept(command, response).await
+            }
+            Err(error) => {
+                self.throttle.failed();
+                let message = format!("no answer from {}: {}", self.base, chain(&error));
+                Err(Error::new(Cause::Unreachable, command, message))
+            }
+        }
+    }
+
+    /// A request whose answer is one JSON object.
+    pub(super) async fn object<T: for<'de> Deserialize<'de>>(
+        &self,
+        command: &str,
+        query: &str,
+        limit: Duration,
+    ) -> Result<T, Error> {
+        let body = self.bytes(command, query, limit, MAX_ANSWER).await?;
+        serde_json::from_slice(&body).map_err(|error| bad_answer(command, &body, &error))
+    }
+
+    /// A request whose answer is at most `max` bytes.
+    pub(super) async fn bytes(
+        &self,
+        command: &str,
+        query: &str,
+        limit: Duration,
+        max: usize,
+    ) -> Result<Bytes, Error> {
+        let clock = Limit::Total(limit).start();
+        let response = self.post(command, query, &clock).await?;
+        clock.wait(command, read_all(command, response, max)).await
+    }
+
+    /// A request whose answer is a stream of JSON lines.
+    pub(super) async fn lines(&self, command: &str, query: &str, limit: Limit) -> Result<Lines, Error> {
+        let clock = limit.start();
+        let response = self.post(command, query, &clock).await?;
+        Ok(Lines::new(command, response.into_body(), clock))
+    }
+}
+
+/// Only 200 is success in this API.
+async fn accept(command: &str, response: Response<Incoming>) -> Result<Response<Incoming>, Error> {
+    let status = response.status();
+    if status == StatusCode::OK {
+        return Ok(response);
+    }
+    let body = match Limited::new(response.into_body(), MAX_ERROR_BODY).collect().await {
+        Ok(body) => body.to_bytes(),
+        // The status says enough when its text is missing or too long.
+        Err(_) => Bytes::new(),
+    };
+    if let Ok(ErrorBody { message }) = serde_json::from_slice(&body) {
+        return Err(Error::from_message(command, message));
+    }
+    let text = String::from_utf8_lossy(&body);
+    let message = match text.trim() {
+        "" => format!("the node answers {status}"),
+        text => format!("the node answers {status}: {}", excerpt(text)),
+    };
+    Err(Error::new(Cause::Refused, command, message))
+}
+
+async fn read_all(command: &str, response: Response<Incoming>, max: usize) -> Result<Bytes, Error> {
+    let collected = Limited::new(response.into_body(), max).collect().await.map_err(|error| {
+        if error.is::<http_body_util::LengthLimitError>() {
+            Error::new(Cause::BadAnswer, command, format!("the answer is longer than {max} bytes"))
+        } else {
+            Error::new(Cause::Unreachable, command, format!("the connection broke: {}", chain(&*error)))
+        }
+    })?;
+    if let Some(error) = collected.trailers().and_then(|trailers| stream_error(command, trailers)) {
+        return Err(error);
+    }
+    Ok(collected.to_bytes())
+}
+
+/// The error of a stream that began well, which Kubo appends as an HTTP trailer.
+pub(super) fn stream_error(command: &str, trailers: &hyper::HeaderMap) -> Option<Error> {
+    let message = trailers.get("x-stream-error")?;
+    let message = String::from_utf8_lossy(message.as_bytes());
+    (!message.is_empty()).then(|| Error::from_message(command, message))
+}
+
+pub(super) fn bad_answer(command: &str, body: &[u8], error: &serde_json::Error) -> Error {
+    let text = String::from_utf8_lossy(&body[..body.len().min(200)]);
+    let message = format!("not an answer of this API ({error}): {}", excerpt(&text));
+    Error::new(Cause::BadAnswer, command, message)
+}
+
+/// The first line of a foreign text, short enough for a log.
+fn excerpt(text: &str) -> String {
+    text.lines().next().unwrap_or_default().chars().take(200).collect()
+}
+
+/// hyper's errors say "client error (Connect)"; the reason is further down.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}
