@@ -1,1 +1,38 @@
-//! Placeholder.
+//! What travels over the cluster's REST API, and a client for it.
+//!
+//! The types encode to the same bytes as those of ipfs-cluster v1.1.6: the same field order, `null` where
+//! Go writes a nil slice or map, Go's zero time, Go's HTML escaping (through [`json`]). CIDs, peer ids and
+//! multiaddresses are plain strings here; whoever acts on them validates them.
+//!
+//! Decoding is lenient the way Go's is: missing fields and `null` take the default, unknown fields are
+//! ignored.
+
+mod add;
+pub mod duration;
+mod error;
+mod gc;
+mod graph;
+pub mod json;
+mod monitor;
+mod nullable;
+mod peer;
+mod pin;
+mod pin_options;
+mod pin_status;
+pub mod query;
+mod status;
+pub mod time;
+
+pub use add::{AddFormat, AddLayout, AddParams, AddedOutput, DEFAULT_SHARD_SIZE};
+pub use duration::GoDuration;
+pub use error::{Error, Token};
+pub use gc::{GlobalRepoGc, IpfsRepoGc, IpfsRepoStat, RepoGc};
+pub use graph::ConnectGraph;
+pub use monitor::{Alert, Bandwidth, BandwidthByProtocol, Metric};
+pub use peer::{Id, IpfsId, PeerAdd, Version};
+pub use pin::{Pin, PinPath, PinType, PinTypeFilter};
+pub use pin_options::{PinMode, PinOptions};
+pub use pin_status::{GlobalPinInfo, IpfsPinInfo, PinInfo, PinInfoShort};
+pub use query::{Query, QueryError};
+pub use status::{StatusFilter, TrackerStatus};
+pub use time::Time;

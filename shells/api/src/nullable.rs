@@ -1,0 +1,49 @@
+//! Go writes a nil slice or map as `null` and reads `null` as nothing.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::BTreeMap;
+
+/// Reads `null` as the default.
+pub(crate) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Something that is `null` when there is nothing in it.
+pub(crate) trait Emptiness {
+    /// Whether nothing is in it.
+    fn is_nothing(&self) -> bool;
+}
+
+impl<T> Emptiness for Vec<T> {
+    fn is_nothing(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+impl<K, V> Emptiness for BTreeMap<K, V> {
+    fn is_nothing(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+/// Writes an empty list or map as `null`.
+pub(crate) fn null_if_empty<S, T>(value: &T, serializer: S) -> Result<S::Ok, S::Error>
+where
+    S: Serializer,
+    T: Emptiness + Serialize,
+{
+    if value.is_nothing() {
+        serializer.serialize_none()
+    } else {
+        value.serialize(serializer)
+    }
+}
+
+/// For `skip_serializing_if`: Go's `omitempty` on a number.
+pub(crate) fn is_zero(value: &u64) -> bool {
+    *value == 0
+}

@@ -1,0 +1,222 @@
+//! Pins: what the cluster has agreed to hold.
+
+use crate::nullable::or_default;
+use crate::{PinMode, PinOptions, Time};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What a pin is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum PinType {
+    /// A type that is none.
+    #[default]
+    Bad,
+    /// An ordinary pin.
+    Data,
+    /// The root of content kept in shards; not pinned itself.
+    Meta,
+    /// The root that links to the shards.
+    ClusterDag,
+    /// One shard.
+    Shard,
+}
+
+impl PinType {
+    /// Every type but `Bad`.
+    pub const ALL: [Self; 4] = [Self::Data, Self::Meta, Self::ClusterDag, Self::Shard];
+
+    /// Its name in JSON and filters.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bad => "bad-type",
+            Self::Data => "pin",
+            Self::Meta => "meta-pin",
+            Self::ClusterDag => "clusterdag-pin",
+            Self::Shard => "shard-pin",
+        }
+    }
+
+    /// The type called `name`, or `Bad`.
+    pub fn from_name(name: &str) -> Self {
+        Self::ALL
+            .into_iter()
+            .find(|t| t.as_str() == name)
+            .unwrap_or_default()
+    }
+
+    fn bit(self) -> u8 {
+        match self {
+            Self::Bad => 1,
+            Self::Data => 2,
+            Self::Meta => 4,
+            Self::ClusterDag => 8,
+            Self::Shard => 16,
+        }
+    }
+}
+
+impl fmt::Display for PinType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for PinType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for PinType {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Ok(Self::from_name(&name))
+    }
+}
+
+/// A set of pin types to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PinTypeFilter(u8);
+
+impl PinTypeFilter {
+    /// All types.
+    pub const ALL: Self = Self(2 | 4 | 8 | 16);
+
+    /// Reads a comma-separated list of types; an empty name and `all` mean all of them. `None` if no name
+    /// in it is known.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bits = text.split(',').map(|name| match name.trim() {
+            "" | "all" => Self::ALL.0,
+            name => PinType::from_name(name).bit(),
+        });
+        let known = bits.fold(0, |all, bit| all | bit) & Self::ALL.0;
+        (known != 0).then_some(Self(known))
+    }
+
+    /// Whether pins of this type are to be listed.
+    pub fn matches(self, pin_type: PinType) -> bool {
+        pin_type.bit() & self.0 != 0
+    }
+}
+
+impl fmt::Display for PinTypeFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::ALL {
+            return f.write_str("all");
+        }
+        let names = PinType::ALL.into_iter().filter(|t| self.matches(*t));
+        for (index, name) in names.enumerate() {
+            write!(f, "{}{name}", if index == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+/// One entry of the pinset, as `GET /allocations` lists it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "FlatPin")]
+pub struct Pin {
+    /// What the user asked for, with defaults filled in.
+    #[serde(flatten)]
+    pub options: PinOptions,
+    /// What is pinned.
+    pub cid: String,
+    /// What it is for.
+    #[serde(rename = "type")]
+    pub pin_type: PinType,
+    /// The peers (ids) that must hold it; empty when all must.
+    pub allocations: Vec<String>,
+    /// -1 recursive, 0 direct.
+    pub max_depth: i32,
+    /// Another CID that a sharded pin belongs to.
+    pub reference: Option<String>,
+    /// When it was pinned.
+    pub timestamp: Time,
+}
+
+impl Pin {
+    /// Whether every peer must hold it.
+    pub fn is_everywhere(&self) -> bool {
+        self.options.replication_factor_min == -1 && self.options.replication_factor_max == -1
+    }
+}
+
+/// A pin as it is read: `flatten` would buffer every value first, which costs as much again.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct FlatPin {
+    replication_factor_min: i32,
+    replication_factor_max: i32,
+    name: String,
+    mode: PinMode,
+    shard_size: u64,
+    #[serde(deserialize_with = "or_default")]
+    user_allocations: Vec<String>,
+    expire_at: Time,
+    #[serde(deserialize_with = "or_default")]
+    metadata: BTreeMap<String, String>,
+    pin_update: Option<String>,
+    #[serde(deserialize_with = "or_default")]
+    origins: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    cid: String,
+    #[serde(rename = "type")]
+    pin_type: PinType,
+    #[serde(deserialize_with = "or_default")]
+    allocations: Vec<String>,
+    max_depth: i32,
+    reference: Option<String>,
+    timestamp: Time,
+}
+
+impl From<FlatPin> for Pin {
+    fn from(flat: FlatPin) -> Self {
+        Self {
+            options: PinOptions {
+                replication_factor_min: flat.replication_factor_min,
+                replication_factor_max: flat.replication_factor_max,
+                name: flat.name,
+                mode: flat.mode,
+                shard_size: flat.shard_size,
+                user_allocations: flat.user_allocations,
+                expire_at: flat.expire_at,
+                metadata: flat.metadata,
+                pin_update: flat.pin_update,
+                origins: flat.origins,
+            },
+            cid: flat.cid,
+            pin_type: flat.pin_type,
+            allocations: flat.allocations,
+            max_depth: flat.max_depth,
+            reference: flat.reference,
+            timestamp: flat.timestamp,
+        }
+    }
+}
+
+/// Options for pinning a path that is yet to be resolved.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinPath {
+    /// What the user asks for.
+    #[serde(flatten)]
+    pub options: PinOptions,
+    /// `/ipfs/…` or `/ipns/…`.
+    #[serde(default)]
+    pub path: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_of_types_read_lists() {
+        assert_eq!(PinTypeFilter::parse(""), Some(PinTypeFilter::ALL));
+        assert_eq!(PinTypeFilter::parse("all").unwrap().to_string(), "all");
+        let some = PinTypeFilter::parse("shard-pin,pin,nonsense").unwrap();
+        assert_eq!(some.to_string(), "pin,shard-pin");
+        assert!(some.matches(PinType::Data) && !some.matches(PinType::Meta));
+        assert_eq!(PinTypeFilter::parse("nonsense"), None);
+    }
+}

@@ -1,0 +1,225 @@
+//! Query strings, read and written as Go's `net/url` does.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use std::fmt::Write;
+
+/// What Go's `url.QueryEscape` leaves alone, besides letters and digits.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~')
+    .remove(b' ');
+
+/// What Go leaves alone in the path of a URL, besides letters and digits.
+const PATH_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~')
+    .remove(b'/')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b':')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b'@');
+
+/// A query string taken apart: names with values, in the order in which they came.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Query {
+    pairs: Vec<(String, String)>,
+}
+
+/// A parameter that cannot be used. Its text is what the REST API answers with status 400.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QueryError {
+    /// Not of the type that the parameter has, or not among its values.
+    #[error("parameter {name} invalid: {value:?} is not {expected}")]
+    Invalid {
+        /// The parameter.
+        name: &'static str,
+        /// What was given.
+        value: String,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// `expire-at` is no time.
+    #[error("expire-at cannot be parsed: {0}")]
+    ExpireAt(crate::time::ParseTimeError),
+    /// `expire-in` is no duration.
+    #[error("expire-in cannot be parsed: {0}")]
+    ExpireIn(crate::duration::ParseDurationError),
+    /// `expire-in` is below one second.
+    #[error("expire-in duration too short")]
+    ExpireInTooShort,
+    /// An origin that is no multiaddress.
+    #[error("error decoding multiaddress: {0:?} does not begin with a slash")]
+    OriginNotMultiaddress(String),
+    /// An origin that names no peer.
+    #[error("multiaddress does not contain peer ID: {0:?} has no /p2p/ part")]
+    OriginWithoutPeer(String),
+}
+
+impl Query {
+    /// Takes apart the text after the question mark. Pairs with broken escapes are left out, as Go does.
+    pub fn parse(text: &str) -> Self {
+        let pairs = text
+            .split('&')
+            .filter(|pair| !pair.is_empty() && !pair.contains(';'));
+        let decoded = pairs.filter_map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Some((unescape(name)?, unescape(value)?))
+        });
+        Self {
+            pairs: decoded.collect(),
+        }
+    }
+
+    /// The first value under `name`, unless it is empty.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let first = self.pairs.iter().find(|(n, _)| n == name)?;
+        Some(first.1.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// Puts `value` under `name` in place of whatever is there.
+    pub fn set(&mut self, name: impl Into<String>, value: impl ToString) {
+        let name = name.into();
+        self.pairs.retain(|(n, _)| *n != name);
+        self.pairs.push((name, value.to_string()));
+    }
+
+    /// All names and values in the order in which they came.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// The text after the question mark, sorted by name.
+    pub fn encode(&self) -> String {
+        let mut sorted: Vec<_> = self.pairs.iter().collect();
+        sorted.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut out = String::new();
+        for (name, value) in sorted {
+            if !out.is_empty() {
+                out.push('&');
+            }
+            // Writing to a `String` cannot fail.
+            let _ = write!(out, "{}={}", escape(name), escape(value));
+        }
+        out
+    }
+
+    /// A boolean in any of Go's spellings; `default` if absent.
+    pub fn bool(&self, name: &'static str, default: bool) -> Result<bool, QueryError> {
+        match self.get(name) {
+            None => Ok(default),
+            Some("1" | "t" | "T" | "TRUE" | "true" | "True") => Ok(true),
+            Some("0" | "f" | "F" | "FALSE" | "false" | "False") => Ok(false),
+            Some(value) => Err(QueryError::Invalid {
+                name,
+                value: value.to_owned(),
+                expected: "true or false",
+            }),
+        }
+    }
+
+    /// A whole number; `default` if absent.
+    pub fn number<N: std::str::FromStr>(&self, name: &'static str, default: N) -> Result<N, QueryError> {
+        self.get(name).map_or(Ok(default), |value| {
+            let expected = "a whole number in range";
+            value.parse().map_err(|_| QueryError::Invalid {
+                name,
+                value: value.to_owned(),
+                expected,
+            })
+        })
+    }
+}
+
+/// Escapes one name or value of a query: a space becomes `+`.
+pub fn escape(text: &str) -> String {
+    utf8_percent_encode(text, ESCAPED).to_string().replace(' ', "+")
+}
+
+/// Escapes a URL's path, leaving its slashes.
+pub fn escape_path(path: &str) -> String {
+    utf8_percent_encode(path, PATH_ESCAPED).to_string()
+}
+
+/// `None` if a percent sign is not followed by two hex digits. Bytes that are no UTF-8 are replaced.
+fn unescape(text: &str) -> Option<String> {
+    let broken = text.split('%').skip(1).any(|after| {
+        let hex = after.as_bytes().get(..2);
+        !hex.is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit))
+    });
+    if broken {
+        return None;
+    }
+    let spaces = text.replace('+', " ");
+    Some(percent_decode_str(&spaces).decode_utf8_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn queries_are_read_as_go_reads_them() {
+        let query = Query::parse("a=1&b=x+y%2Fz&a=2&broken=%zz&empty=&c;d=1&lone&&%c3%28=v");
+        assert_eq!(query.get("a"), Some("1"));
+        assert_eq!(query.get("b"), Some("x y/z"));
+        assert_eq!(query.get("broken"), None);
+        assert_eq!(query.get("empty"), None);
+        assert_eq!(query.get("lone"), None);
+        assert_eq!(query.iter().count(), 6);
+    }
+
+    #[test]
+    fn queries_are_written_sorted_and_escaped() {
+        let mut query = Query::default();
+        query.set("name", "a b&c=d/é~");
+        query.set("local", false);
+        query.set("name", "a b&c=d/é~");
+        assert_eq!(query.encode(), "local=false&name=a+b%26c%3Dd%2F%C3%A9~");
+    }
+
+    #[test]
+    fn numbers_and_booleans_that_are_none_name_the_parameter() {
+        let query = Query::parse("n=abc&b=yes&i=-1");
+        assert_eq!(query.number("i", 0_i32), Ok(-1));
+        assert!(query.number("i", 0_u64).is_err());
+        let error = query.number("n", 0_i32).unwrap_err().to_string();
+        assert!(error.starts_with("parameter n invalid"), "{error}");
+        assert!(
+            query
+                .bool("b", false)
+                .unwrap_err()
+                .to_string()
+                .contains("\"yes\"")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn every_query_reads_back(pairs in proptest::collection::btree_map(".{1,8}", ".{0,8}", 0..6)) {
+            let mut query = Query::default();
+            for (name, value) in &pairs {
+                query.set(name.clone(), value);
+            }
+            let back = Query::parse(&query.encode());
+            let got: Vec<_> = back.iter().collect();
+            let expected: Vec<_> = pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+            prop_assert_eq!(got, expected);
+        }
+
+        #[test]
+        fn no_query_panics(text in "\\PC{0,60}") {
+            let _ = Query::parse(&text).encode();
+        }
+    }
+}

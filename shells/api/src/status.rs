@@ -1,0 +1,237 @@
+//! What a peer says of a CID that it tracks.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+
+/// The status of one CID at one peer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TrackerStatus {
+    /// Nothing is known.
+    #[default]
+    Undefined,
+    /// The peer does not answer.
+    ClusterError,
+    /// Pinning failed.
+    PinError,
+    /// Unpinning failed.
+    UnpinError,
+    /// The IPFS node has it pinned.
+    Pinned,
+    /// The IPFS node is fetching it.
+    Pinning,
+    /// The IPFS node is unpinning it.
+    Unpinning,
+    /// The IPFS node has it not pinned, and should not.
+    Unpinned,
+    /// Other peers are to hold it.
+    Remote,
+    /// It waits to be pinned.
+    PinQueued,
+    /// It waits to be unpinned.
+    UnpinQueued,
+    /// It is pinned through the shards of another CID.
+    Sharded,
+    /// It should be pinned, is not, and nothing is under way.
+    UnexpectedlyUnpinned,
+}
+
+impl TrackerStatus {
+    /// Every status.
+    pub const ALL: [Self; 13] = [
+        Self::Undefined,
+        Self::ClusterError,
+        Self::PinError,
+        Self::UnpinError,
+        Self::Pinned,
+        Self::Pinning,
+        Self::Unpinning,
+        Self::Unpinned,
+        Self::Remote,
+        Self::PinQueued,
+        Self::UnpinQueued,
+        Self::Sharded,
+        Self::UnexpectedlyUnpinned,
+    ];
+
+    /// Its name in JSON and in filters.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Undefined => "undefined",
+            Self::ClusterError => "cluster_error",
+            Self::PinError => "pin_error",
+            Self::UnpinError => "unpin_error",
+            Self::Pinned => "pinned",
+            Self::Pinning => "pinning",
+            Self::Unpinning => "unpinning",
+            Self::Unpinned => "unpinned",
+            Self::Remote => "remote",
+            Self::PinQueued => "pin_queued",
+            Self::UnpinQueued => "unpin_queued",
+            Self::Sharded => "sharded",
+            Self::UnexpectedlyUnpinned => "unexpectedly_unpinned",
+        }
+    }
+
+    /// The status called `name`, if there is one.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == name)
+    }
+
+    /// Its bit in a filter; 0 for `Undefined`.
+    pub fn bit(self) -> u16 {
+        match self {
+            Self::Undefined => 0,
+            Self::ClusterError => 2,
+            Self::PinError => 4,
+            Self::UnpinError => 8,
+            Self::Pinned => 16,
+            Self::Pinning => 32,
+            Self::Unpinning => 64,
+            Self::Unpinned => 128,
+            Self::Remote => 256,
+            Self::PinQueued => 512,
+            Self::UnpinQueued => 1024,
+            Self::Sharded => 2048,
+            Self::UnexpectedlyUnpinned => 4096,
+        }
+    }
+
+    /// Whether it says that something failed, or nothing.
+    pub fn is_error(self) -> bool {
+        matches!(
+            self,
+            Self::Undefined | Self::ClusterError | Self::PinError | Self::UnpinError
+        )
+    }
+}
+
+impl fmt::Display for TrackerStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for TrackerStatus {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for TrackerStatus {
+    /// A name that is none reads as `Undefined`: a newer peer may know more of them.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Ok(Self::from_name(&name).unwrap_or_default())
+    }
+}
+
+/// A set of statuses to list; the empty set means all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StatusFilter(u16);
+
+/// `cluster_error`, `pin_error` and `unpin_error`.
+const ERROR: u16 = 2 | 4 | 8;
+/// `pin_queued` and `unpin_queued`.
+const QUEUED: u16 = 512 | 1024;
+
+impl StatusFilter {
+    /// Every status.
+    pub const ALL: Self = Self(0);
+
+    /// Reads a comma-separated list of statuses, `error` and `queued`. Unknown names are skipped, so the
+    /// result may be [`StatusFilter::ALL`] although `text` says otherwise: see [`StatusFilter::parse`].
+    pub fn from_names(text: &str) -> Self {
+        let bits = text.split(',').map(|name| match name.trim() {
+            "error" => ERROR,
+            "queued" => QUEUED,
+            name => TrackerStatus::from_name(name).map_or(0, TrackerStatus::bit),
+        });
+        Self(bits.fold(0, |all, bit| all | bit))
+    }
+
+    /// Reads a list as the REST API and the command line do: an empty text means all; a text in which no
+    /// known name occurs is `None`, to be refused.
+    pub fn parse(text: &str) -> Option<Self> {
+        let filter = Self::from_names(text);
+        (text.is_empty() || filter != Self::ALL).then_some(filter)
+    }
+
+    /// Only this status.
+    pub fn only(status: TrackerStatus) -> Self {
+        Self(status.bit())
+    }
+
+    /// Whether `status` is to be listed. Everything passes the empty filter, and `Undefined` every filter.
+    pub fn matches(self, status: TrackerStatus) -> bool {
+        self.0 == 0 || status == TrackerStatus::Undefined || status.bit() & self.0 != 0
+    }
+
+    /// The statuses in it; none for [`StatusFilter::ALL`].
+    pub fn statuses(self) -> impl Iterator<Item = TrackerStatus> {
+        TrackerStatus::ALL
+            .into_iter()
+            .filter(move |status| status.bit() & self.0 != 0)
+    }
+
+    /// The names that can stand in a filter, sorted.
+    pub fn names() -> Vec<&'static str> {
+        let single = TrackerStatus::ALL.into_iter().skip(1).map(TrackerStatus::as_str);
+        let mut names: Vec<_> = single.chain(["error", "queued"]).collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+impl fmt::Display for StatusFilter {
+    /// What goes into a query: nothing for [`StatusFilter::ALL`].
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            ERROR => return f.write_str("error"),
+            QUEUED => return f.write_str("queued"),
+            _ => {}
+        }
+        for (index, status) in self.statuses().enumerate() {
+            write!(f, "{}{status}", if index == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn filters_know_lists_and_composites() {
+        let filter = StatusFilter::from_names("error, pinned,nonsense");
+        let names: Vec<_> = filter.statuses().map(TrackerStatus::as_str).collect();
+        assert_eq!(names, ["cluster_error", "pin_error", "unpin_error", "pinned"]);
+        assert!(filter.matches(TrackerStatus::PinError));
+        assert!(filter.matches(TrackerStatus::Undefined));
+        assert!(!filter.matches(TrackerStatus::Remote));
+        assert!(StatusFilter::ALL.matches(TrackerStatus::Remote));
+    }
+
+    #[test]
+    fn a_filter_of_unknown_names_only_is_refused() {
+        assert_eq!(StatusFilter::parse("nonsense"), None);
+        assert_eq!(StatusFilter::parse("undefined"), None);
+        assert_eq!(StatusFilter::parse(""), Some(StatusFilter::ALL));
+        assert_eq!(StatusFilter::parse("queued").unwrap().to_string(), "queued");
+    }
+
+    #[test]
+    fn an_unknown_status_reads_as_undefined() {
+        let status: TrackerStatus = serde_json::from_str("\"brand_new\"").unwrap();
+        assert_eq!(status, TrackerStatus::Undefined);
+    }
+
+    proptest! {
+        #[test]
+        fn every_filter_reads_back(bits in any::<u16>()) {
+            let filter = StatusFilter(bits & 0b1_1111_1111_1110);
+            prop_assert_eq!(StatusFilter::from_names(&filter.to_string()), filter);
+        }
+    }
+}

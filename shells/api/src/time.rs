@@ -1,0 +1,323 @@
+//! Points in time as Go writes them.
+
+use jiff::Timestamp;
+use jiff::civil::{Date, DateTime};
+use jiff::tz::Offset;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::fmt;
+use std::str::FromStr;
+
+/// Seconds from 0001-01-01T00:00:00Z to 1970-01-01T00:00:00Z.
+const ZERO_UNIX_SECONDS: i64 = -62_135_596_800;
+
+/// A point in time with the offset it was written in: RFC 3339 with up to nine decimals.
+///
+/// The zero time, `0001-01-01T00:00:00Z`, means "not set". The offset is kept because a listing shows
+/// times as the peer wrote them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time {
+    seconds: i64,
+    nanos: u32,
+    offset_seconds: i32,
+}
+
+impl Time {
+    /// Go's zero time: "not set".
+    pub const ZERO: Self = Self {
+        seconds: ZERO_UNIX_SECONDS,
+        nanos: 0,
+        offset_seconds: 0,
+    };
+
+    /// What the system's clock says, in UTC.
+    pub fn now() -> Self {
+        Self::from(Timestamp::now())
+    }
+
+    /// Whole seconds since 1970 in UTC. Beyond the years 0 to 9999 it is the nearest of them.
+    pub fn from_unix(seconds: i64) -> Self {
+        Self::from_unix_nanos(i128::from(seconds) * 1_000_000_000)
+    }
+
+    /// Nanoseconds since 1970 in UTC. Beyond the years 0 to 9999 it is the nearest of them.
+    pub fn from_unix_nanos(nanos: i128) -> Self {
+        const YEAR_0: i64 = -62_167_219_200;
+        const YEAR_9999_END: i64 = 253_402_300_799;
+        let whole = nanos.div_euclid(1_000_000_000);
+        match i64::try_from(whole) {
+            Ok(seconds) if (YEAR_0..=YEAR_9999_END).contains(&seconds) => {
+                let part = nanos.rem_euclid(1_000_000_000);
+                Self {
+                    seconds,
+                    nanos: u32::try_from(part).unwrap_or(0),
+                    offset_seconds: 0,
+                }
+            }
+            _ if whole < 0 => Self {
+                seconds: YEAR_0,
+                nanos: 0,
+                offset_seconds: 0,
+            },
+            _ => Self {
+                seconds: YEAR_9999_END,
+                nanos: 999_999_999,
+                offset_seconds: 0,
+            },
+        }
+    }
+
+    /// Whether this is the zero time.
+    pub fn is_zero(&self) -> bool {
+        self.seconds == ZERO_UNIX_SECONDS && self.nanos == 0
+    }
+
+    /// Seconds since 1970, rounded down.
+    pub fn unix_seconds(&self) -> i64 {
+        self.seconds
+    }
+
+    /// Nanoseconds since 1970.
+    pub fn unix_nanos(&self) -> i128 {
+        i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanos)
+    }
+
+    /// This time moved by so many nanoseconds, keeping its offset.
+    #[must_use]
+    pub fn plus_nanos(&self, nanos: i64) -> Self {
+        let moved = Self::from_unix_nanos(self.unix_nanos() + i128::from(nanos));
+        Self {
+            offset_seconds: self.offset_seconds,
+            ..moved
+        }
+    }
+
+    /// Date and time of day as its clock shows it, to the second: `2006-01-02 15:04:05`.
+    pub fn date_and_time(&self) -> String {
+        self.civil().strftime("%Y-%m-%d %H:%M:%S").to_string()
+    }
+
+    fn civil(&self) -> DateTime {
+        let at = Timestamp::new(self.seconds, i32::try_from(self.nanos).unwrap_or(0));
+        let offset = Offset::from_seconds(self.offset_seconds);
+        match (at, offset) {
+            (Ok(at), Ok(offset)) => offset.to_datetime(at),
+            // Neither can happen: both constructors check their range.
+            (Err(_), _) | (_, Err(_)) => DateTime::ZERO,
+        }
+    }
+}
+
+impl Default for Time {
+    fn default() -> Self {
+        Self::ZERO
+    }
+}
+
+impl From<Timestamp> for Time {
+    fn from(at: Timestamp) -> Self {
+        Self::from_unix_nanos(at.as_nanosecond())
+    }
+}
+
+impl fmt::Debug for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let local = self.civil();
+        write!(
+            f,
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
+            local.year(),
+            local.month(),
+            local.day(),
+            local.hour(),
+            local.minute(),
+            local.second()
+        )?;
+        if self.nanos != 0 {
+            let decimals = format!("{:09}", self.nanos);
+            write!(f, ".{}", decimals.trim_end_matches('0'))?;
+        }
+        if self.offset_seconds == 0 {
+            return f.write_str("Z");
+        }
+        let sign = if self.offset_seconds < 0 { '-' } else { '+' };
+        let minutes = self.offset_seconds.unsigned_abs() / 60;
+        write!(f, "{sign}{:02}:{:02}", minutes / 60, minutes % 60)
+    }
+}
+
+/// Text that is no RFC 3339 time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("parsing time {0:?}: expected RFC 3339, as in \"2026-01-02T15:04:05Z\"")]
+pub struct ParseTimeError(String);
+
+impl FromStr for Time {
+    type Err = ParseTimeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        parse(text).ok_or_else(|| ParseTimeError(text.to_owned()))
+    }
+}
+
+/// `YYYY-MM-DDTHH:MM:SS[.decimals](Z|±HH:MM)`, nothing else.
+fn parse(text: &str) -> Option<Time> {
+    let (head, rest) = text.split_at_checked(19)?;
+    let b = head.as_bytes();
+    let separators = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+    if separators.iter().any(|(at, c)| b[*at] != *c) {
+        return None;
+    }
+    let number = |from: usize, to: usize| digits(&head[from..to]);
+    let date = Date::new(
+        i16::try_from(number(0, 4)?).ok()?,
+        small(number(5, 7)?)?,
+        small(number(8, 10)?)?,
+    );
+    let time = jiff::civil::Time::new(
+        small(number(11, 13)?)?,
+        small(number(14, 16)?)?,
+        small(number(17, 19)?)?,
+        0,
+    );
+    let (nanos, zone) = decimals(rest)?;
+    let offset_seconds = offset(zone)?;
+    let local = DateTime::from_parts(date.ok()?, time.ok()?);
+    let at = Offset::UTC.to_timestamp(local).ok()?.as_second() - i64::from(offset_seconds);
+    Some(Time {
+        offset_seconds,
+        ..Time::from_unix_nanos(i128::from(at) * 1_000_000_000 + i128::from(nanos))
+    })
+}
+
+fn digits(text: &str) -> Option<u32> {
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok()
+}
+
+fn small(number: u32) -> Option<i8> {
+    i8::try_from(number).ok()
+}
+
+/// The part of a second, and what follows. Decimals beyond the ninth are dropped.
+fn decimals(text: &str) -> Option<(u32, &str)> {
+    let Some(after) = text.strip_prefix('.') else {
+        return Some((0, text));
+    };
+    let end = after.find(|c: char| !c.is_ascii_digit())?;
+    let mut nine: String = after[..end].chars().take(9).collect();
+    if nine.is_empty() {
+        return None;
+    }
+    while nine.len() < 9 {
+        nine.push('0');
+    }
+    Some((digits(&nine)?, &after[end..]))
+}
+
+fn offset(zone: &str) -> Option<i32> {
+    if zone == "Z" {
+        return Some(0);
+    }
+    let b = zone.as_bytes();
+    if b.len() != 6 || b[3] != b':' {
+        return None;
+    }
+    let (hours, minutes) = (digits(zone.get(1..3)?)?, digits(zone.get(4..6)?)?);
+    if hours > 23 || minutes > 59 {
+        return None;
+    }
+    let seconds = i32::try_from(hours * 3600 + minutes * 60).ok()?;
+    match b[0] {
+        b'+' => Some(seconds),
+        b'-' => Some(-seconds),
+        _ => None,
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Option::<std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        text.map_or(Ok(Self::ZERO), |text| text.parse().map_err(de::Error::custom))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_zero_time_is_written_as_go_writes_it() {
+        assert_eq!(Time::ZERO.to_string(), "0001-01-01T00:00:00Z");
+        assert!("0001-01-01T00:00:00Z".parse::<Time>().unwrap().is_zero());
+    }
+
+    #[test]
+    fn decimals_and_offsets_survive() {
+        for text in [
+            "2026-05-11T10:00:00Z",
+            "2026-05-11T10:00:00.5Z",
+            "2026-05-11T10:00:00.000000001+02:00",
+            "2026-05-11T10:00:00.120034-09:30",
+        ] {
+            assert_eq!(text.parse::<Time>().unwrap().to_string(), text);
+        }
+        let summer: Time = "2026-05-11T10:00:00+02:00".parse().unwrap();
+        assert_eq!(summer.date_and_time(), "2026-05-11 10:00:00");
+        assert_eq!(
+            summer.unix_seconds(),
+            "2026-05-11T08:00:00Z".parse::<Time>().unwrap().unix_seconds()
+        );
+    }
+
+    #[test]
+    fn anything_but_rfc_3339_is_refused() {
+        for text in [
+            "",
+            "now",
+            "2026-05-11",
+            "2026-05-11T10:00:00",
+            "2026-05-11 10:00:00Z",
+            "2026-02-30T10:00:00Z",
+            "2026-05-11T25:00:00Z",
+            "2026-05-11T10:00:00.Z",
+            "2026-05-11T10:00:00+2:00",
+            "+026-05-11T10:00:00Z",
+            "2026-05-11T10:00:00Zé",
+            "ééééééééééééééééééééé",
+        ] {
+            assert!(text.parse::<Time>().is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_time_reads_back(seconds in -62_167_219_200_i64..253_402_300_799, nanos in 0_i128..1_000_000_000) {
+            let time = Time::from_unix_nanos(i128::from(seconds) * 1_000_000_000 + nanos);
+            prop_assert_eq!(time.to_string().parse::<Time>().unwrap(), time);
+        }
+
+        #[test]
+        fn no_text_panics(text in "\\PC{0,40}") {
+            let _ = text.parse::<Time>();
+        }
+
+        #[test]
+        fn no_number_panics(nanos in any::<i128>(), by in any::<i64>()) {
+            let _ = Time::from_unix_nanos(nanos).plus_nanos(by).to_string();
+        }
+    }
+}
