@@ -1,1 +1,54 @@
-//! Placeholder.
+//! The protocol of an ipfs-cluster peer as a pure state machine: no clock, no I/O, no async, no threads, no
+//! global randomness. The shells around it bind it to disks, networks and IPFS nodes; the simulator binds it
+//! to models of those. Five sentences define the contract:
+//!
+//! 1. **The past is an event, the future is an effect.** Nothing else crosses the line. [`Event`]s are named
+//!    in the past tense, [`Effect`]s in the imperative; both are plain, comparable, printable, serialisable
+//!    data.
+//! 2. **Every returned effect may be started at once.** If B must follow A, the core does not return B until
+//!    A's event has arrived: a vote or an acknowledgement is held inside the core until its batch is durable.
+//! 3. **What starts with an id ends with that id**, exactly once, or the process died: [`Ticket`],
+//!    [`BatchId`], [`OpId`], [`ProposalId`], [`ReadId`], [`SnapshotId`].
+//! 4. **Same config, same recovered state, same seed, same events: same effects**, byte for byte. Time
+//!    enters as [`Now`], randomness through the seed.
+//! 5. **Bulk data never enters the core.** Listings, snapshots, blocks and uploads are streamed by the
+//!    shells.
+//!
+//! The one thing that is neither event nor effect is the [`PinsetView`]: the applied pinset, passed in like
+//! time, so that tens of millions of pins need not fit in memory. Its writes leave as [`Effect::Persist`].
+
+mod command;
+mod config;
+mod effect;
+mod event;
+mod ids;
+mod local;
+mod members;
+mod metric;
+mod node;
+mod pin;
+mod pinset;
+mod raft;
+mod snapshot;
+mod time;
+mod view;
+mod wire;
+
+pub use command::{Command, Outcome, Precondition, Proposal};
+pub use config::{Config, FailoverConfig, MonitorConfig, RaftConfig, RequestsConfig, TrackerConfig};
+pub use effect::{Batch, Effect, IpfsAction, Refusal, Reply, StoreOp};
+pub use event::{Event, IpfsError, Request};
+pub use ids::{
+    BatchId, Cid, ClusterId, Incarnation, Index, OpId, ParseIdError, PeerId, ProposalId, RaftId, ReadId,
+    SnapshotId, Term, Ticket,
+};
+pub use local::{Lane, Local, Phase, QueueKey};
+pub use members::{Member, Members, MembersChange, MembersStep};
+pub use metric::{Metric, PING};
+pub use pin::{Mode, Pin, PinOptions, PinType, Replicas};
+pub use pinset::Window;
+pub use raft::{HardState, LogEntry, Payload, Recovered};
+pub use snapshot::{Applied, Manifest};
+pub use time::{Instant, Now, Timestamp};
+pub use view::PinsetView;
+pub use wire::{DecodeError, Envelope, Message, RaftKind, RaftMessage, VERSION, decode, encode};

@@ -1,0 +1,119 @@
+//! What happened. Events are named in the past tense.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BatchId, Cid, OpId, PeerId, SnapshotId, Ticket};
+use crate::metric::Metric;
+use crate::pin::PinOptions;
+use crate::snapshot::Manifest;
+use crate::wire::{Envelope, RaftMessage};
+
+/// Something that happened to this peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// An operation on the IPFS node ended, cancelled or not.
+    IpfsFinished {
+        /// Which one.
+        op: OpId,
+        /// How.
+        outcome: Result<(), IpfsError>,
+    },
+    /// A running operation got further, so it is not stuck.
+    IpfsProgressed {
+        /// Which one.
+        op: OpId,
+    },
+    /// This peer's own metrics, as asked for by [`Effect::Measure`](crate::Effect::Measure).
+    Measured {
+        /// All of them, `ping` included.
+        metrics: Vec<Metric>,
+    },
+    /// This batch, and every earlier one, now survives power loss. Comes for each batch with `sync`;
+    /// one answer may stand for several.
+    Persisted {
+        /// The newest that does.
+        batch: BatchId,
+    },
+    /// A peer's message arrived. The network vouches for who sent it.
+    Received {
+        /// Who sent it.
+        from: PeerId,
+        /// What.
+        envelope: Envelope,
+    },
+    /// A client wants something.
+    Requested {
+        /// Its receipt.
+        ticket: Ticket,
+        /// What it wants.
+        request: Request,
+    },
+    /// A snapshot arrived whole and is staged on disk. Answered by one
+    /// [`Effect::DiscardSnapshot`](crate::Effect::DiscardSnapshot) or by a batch that installs it.
+    SnapshotReceived {
+        /// Who sent it.
+        from: PeerId,
+        /// Its name here.
+        snapshot: SnapshotId,
+        /// What it is a snapshot of.
+        manifest: Manifest,
+        /// The message that announced it.
+        message: RaftMessage,
+    },
+    /// A snapshot that was to be sent has been, or could not be.
+    SnapshotSent {
+        /// To whom.
+        to: PeerId,
+        /// Whether the receiver has all of it.
+        delivered: bool,
+    },
+    /// The deadline that [`Node::poll_timeout`](crate::Node::poll_timeout) returned has passed.
+    TimedOut,
+    /// A message for this peer could not be delivered.
+    Unreachable {
+        /// Whom it did not reach.
+        peer: PeerId,
+    },
+}
+
+/// What a client may want. Each gets exactly one [`Reply`](crate::Reply) or [`Refusal`](crate::Refusal).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Which peers a pin with these options would be allocated to; empty for everywhere.
+    Allocate {
+        /// What will be pinned, where it is known: it spreads pins among peers that rank alike.
+        cid: Option<Cid>,
+        /// How.
+        options: PinOptions,
+    },
+    /// Wait until this peer's copy of the pinset holds all that was acknowledged anywhere before.
+    Barrier,
+    /// Keep this content.
+    Pin {
+        /// What.
+        cid: Cid,
+        /// How.
+        options: PinOptions,
+    },
+    /// Try what failed here again, at once.
+    Recover {
+        /// What.
+        cid: Cid,
+    },
+    /// Try everything that failed here again, at once.
+    RecoverAll,
+    /// Keep it no more.
+    Unpin {
+        /// What.
+        cid: Cid,
+    },
+}
+
+/// Why an operation on the IPFS node failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IpfsError {
+    /// It was cancelled, as asked.
+    Cancelled,
+    /// The node refused or failed, with its own words.
+    Failed(String),
+}

@@ -1,0 +1,59 @@
+//! What this peer's tracker remembers of the CIDs that it has to do with.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::Cid;
+use crate::time::Timestamp;
+
+/// Where a CID stands at this peer, as far as it must survive a restart. A running operation is not
+/// recorded: its CID stands as queued until the operation ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Phase {
+    /// The last attempt to pin failed; another one is due.
+    PinError,
+    /// Waits to be pinned.
+    PinQueued,
+    /// The IPFS node has it.
+    Pinned,
+    /// The last attempt to unpin failed; another one is due.
+    UnpinError,
+    /// Waits to be unpinned.
+    UnpinQueued,
+}
+
+/// The local state of one CID.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Local {
+    /// Where it stands.
+    pub phase: Phase,
+    /// How many attempts have been made since it was last pinned or unpinned.
+    pub attempts: u32,
+    /// What the last failed attempt said; empty when none failed.
+    pub error: String,
+    /// When the phase was entered.
+    pub since: Timestamp,
+    /// Its place in the queue, while it has one.
+    pub queued: Option<QueueKey>,
+}
+
+/// A queue of operations that wait for a free slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Lane {
+    /// To unpin: quick, and frees room.
+    Unpin = 0,
+    /// To pin for the first time, in log order: goes before every retry.
+    Fresh = 1,
+    /// To pin or unpin again, in the order in which they are due.
+    Retry = 2,
+}
+
+/// A place in a queue. Queues are kept on disk in the order of their keys.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct QueueKey {
+    /// Which queue.
+    pub lane: Lane,
+    /// Log index in `Unpin` and `Fresh`, nanoseconds since the Unix epoch when due in `Retry`.
+    pub at: u64,
+    /// What waits.
+    pub cid: Cid,
+}

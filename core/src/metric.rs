@@ -1,0 +1,25 @@
+//! What peers tell each other about themselves.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// One sample of one peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metric {
+    /// `ping`, `freespace`, `reposize`, `pinqueue` or `tag:NAME`.
+    pub name: String,
+    /// As it is shown.
+    pub value: String,
+    /// More is better, for those that order peers.
+    pub weight: i64,
+    /// Whether its values split the peers into groups instead of ordering them.
+    pub partitionable: bool,
+    /// How long it counts.
+    pub ttl: Duration,
+    /// Whether the sample means anything; one that could not be taken is sent all the same.
+    pub valid: bool,
+}
+
+/// The metric that says that a peer is alive.
+pub const PING: &str = "ping";
