@@ -1,1 +1,50 @@
-//! The client of Kubo's HTTP RPC API.
+//! A client of the RPC API of a Kubo daemon: exactly the requests that a cluster peer needs.
+//!
+//! Answers are read with their trailers, so a listing that breaks off is an error, never a short listing.
+//! Listings stream. While the daemon does not answer, requests are held back to one a second.
+
+mod blocks;
+mod config;
+mod connector;
+mod lines;
+mod pins;
+mod query;
+mod repo;
+mod throttle;
+mod transport;
+mod upload;
+
+use std::sync::Arc;
+
+use cid::Cid;
+
+pub use self::config::{BadAddress, Config};
+use self::transport::Transport;
+use crate::backend::{Cause, Error};
+
+/// A Kubo daemon as seen from here. Cheap to clone; clones share connections and the throttle.
+#[derive(Debug, Clone)]
+pub struct Client {
+    transport: Arc<Transport>,
+    config: Arc<Config>,
+}
+
+impl Client {
+    /// A client of the daemon at `config.node_multiaddress`. Connects with the first request.
+    pub fn new(config: Config) -> Result<Self, BadAddress> {
+        let transport = Arc::new(Transport::new(&config.node_multiaddress)?);
+        Ok(Client { transport, config: Arc::new(config) })
+    }
+
+    /// The settings this client was made with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+}
+
+fn parse_cid(command: &str, text: &str) -> Result<Cid, Error> {
+    Cid::try_from(text).map_err(|error| {
+        let text: String = text.chars().take(100).collect();
+        Error::new(Cause::BadAnswer, command, format!("not a CID: {text:?} ({error})"))
+    })
+}

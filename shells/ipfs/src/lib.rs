@@ -8,12 +8,14 @@
 #![recursion_limit = "256"]
 
 pub mod api;
+pub mod backend;
 mod error;
 pub mod kubo;
 mod node;
 mod types;
 pub mod unixfs;
 
+pub use backend::Backend;
 pub use error::Error;
 pub use node::{Adding, Node};
 pub use types::{

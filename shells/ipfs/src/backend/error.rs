@@ -54,13 +54,21 @@ pub struct Error {
 impl Error {
     /// An error of `request` (an RPC command such as `pin/add`) with the node's or our own words.
     pub fn new(cause: Cause, request: impl Into<String>, message: impl Into<String>) -> Self {
-        Error { cause, request: request.into(), message: message.into() }
+        Error {
+            cause,
+            request: request.into(),
+            message: message.into(),
+        }
     }
 
     /// An error in the node's own words, from which the cause is told: Kubo has no codes for them.
     pub fn from_message(request: impl Into<String>, message: impl Into<String>) -> Self {
         let message = message.into();
-        Error { cause: cause_of(&message), request: request.into(), message }
+        Error {
+            cause: cause_of(&message),
+            request: request.into(),
+            message,
+        }
     }
 
     /// What kind of failure it is.
@@ -90,7 +98,10 @@ fn cause_of(message: &str) -> Cause {
         ("request timed out", Cause::TimedOut),
         ("context canceled", Cause::Cancelled),
     ];
-    SIGNS.iter().find(|(sign, _)| message.contains(sign)).map_or(Cause::Refused, |(_, cause)| *cause)
+    SIGNS
+        .iter()
+        .find(|(sign, _)| message.contains(sign))
+        .map_or(Cause::Refused, |(_, cause)| *cause)
 }
 
 #[cfg(test)]
@@ -101,11 +112,18 @@ mod tests {
     fn the_cause_is_read_from_the_nodes_own_words() {
         for (message, cause) in [
             ("pin: context deadline exceeded", Cause::TimedOut),
-            ("write /data/blocks/X: no space left on device", Cause::StorageFull),
+            (
+                "write /data/blocks/X: no space left on device",
+                Cause::StorageFull,
+            ),
             ("context canceled", Cause::Cancelled),
             ("not pinned or pinned indirectly", Cause::Refused),
         ] {
-            assert_eq!(Error::from_message("pin/add", message).cause(), cause, "{message}");
+            assert_eq!(
+                Error::from_message("pin/add", message).cause(),
+                cause,
+                "{message}"
+            );
         }
     }
 

@@ -1,27 +1,9 @@
 //! What a peer asks of its IPFS node and what it gets back, the same for every backend.
 
-use bytes::Bytes;
 use cid::Cid;
 use libp2p::{Multiaddr, PeerId};
 
-/// How much of a DAG a pin holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PinMode {
-    /// The block and everything below it.
-    Recursive,
-    /// The block alone.
-    Direct,
-}
-
-impl PinMode {
-    /// The name of the mode in Kubo's API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            PinMode::Recursive => "recursive",
-            PinMode::Direct => "direct",
-        }
-    }
-}
+use crate::PinMode;
 
 /// What the node says of one CID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,15 +44,6 @@ impl PinRequest {
     }
 }
 
-/// How far a running pin is. Both numbers only grow while it runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PinProgress {
-    /// DAG nodes walked so far.
-    pub nodes: u64,
-    /// Bytes of those nodes; 0 when the node does not tell.
-    pub bytes: u64,
-}
-
 /// Who the node is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -91,15 +64,6 @@ pub struct RepoStat {
     pub storage_max: u64,
 }
 
-/// One block and the name it must be stored under.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Block {
-    /// Its CID; the multihash must be that of `data`.
-    pub cid: Cid,
-    /// Its bytes.
-    pub data: Bytes,
-}
-
 /// What a call of `put_blocks` stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stored {
@@ -107,4 +71,13 @@ pub struct Stored {
     pub blocks: u64,
     /// Their bytes.
     pub bytes: u64,
+}
+
+/// One step of a garbage collection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Collected {
+    /// This block is gone. Nodes that store by multihash name it as a CIDv1 of raw bytes.
+    Removed(Cid),
+    /// A block could not be removed, in the node's words; the collection goes on.
+    Failed(String),
 }

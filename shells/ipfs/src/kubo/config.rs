@@ -91,15 +91,29 @@ mod tests {
 
     #[test]
     fn node_addresses_of_every_usable_kind_are_understood() {
-        assert_eq!(parse("/ip4/127.0.0.1/tcp/5001"), Some(Endpoint::Tcp("127.0.0.1:5001".into())));
-        assert_eq!(parse("/ip6/::1/tcp/5001"), Some(Endpoint::Tcp("[::1]:5001".into())));
-        assert_eq!(parse("/dns4/ipfs/tcp/5001/http"), Some(Endpoint::Tcp("ipfs:5001".into())));
+        assert_eq!(
+            parse("/ip4/127.0.0.1/tcp/5001"),
+            Some(Endpoint::Tcp("127.0.0.1:5001".into()))
+        );
+        assert_eq!(
+            parse("/ip6/::1/tcp/5001"),
+            Some(Endpoint::Tcp("[::1]:5001".into()))
+        );
+        assert_eq!(
+            parse("/dns4/ipfs/tcp/5001/http"),
+            Some(Endpoint::Tcp("ipfs:5001".into()))
+        );
         assert!(matches!(parse("/unix/run/ipfs.sock"), Some(Endpoint::Unix(_))));
     }
 
     #[test]
     fn an_address_that_is_not_a_plain_http_listener_is_refused() {
-        for address in ["/ip4/127.0.0.1", "/ip4/127.0.0.1/udp/5001", "/ip4/127.0.0.1/tcp/5001/tls", "/tcp/5001"] {
+        for address in [
+            "/ip4/127.0.0.1",
+            "/ip4/127.0.0.1/udp/5001",
+            "/ip4/127.0.0.1/tcp/5001/tls",
+            "/tcp/5001",
+        ] {
             assert_eq!(parse(address), None, "{address}");
         }
     }

@@ -40,7 +40,10 @@ impl tower::Service<Uri> for UnixConnector {
         Box::pin(async move {
             match tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(&path)).await {
                 Ok(connected) => connected.map(TokioIo::new),
-                Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the socket does not accept")),
+                Err(_) => Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the socket does not accept",
+                )),
             }
         })
     }

@@ -46,7 +46,9 @@ impl Lines {
 
     /// The next object, `None` at a good end. After an error the stream is over.
     pub(super) async fn next<T: for<'de> Deserialize<'de>>(&mut self) -> Result<Option<T>, Error> {
-        let Some(line) = self.next_line().await? else { return Ok(None) };
+        let Some(line) = self.next_line().await? else {
+            return Ok(None);
+        };
         if let Ok(ErrorLine { message, kind }) = serde_json::from_slice(&line)
             && kind == "error"
         {
@@ -83,7 +85,10 @@ impl Lines {
     }
 
     fn take_line(&mut self) -> Option<Bytes> {
-        if let Some(at) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
+        if let Some(at) = self.buffer[self.searched..]
+            .iter()
+            .position(|byte| *byte == b'\n')
+        {
             let line = self.buffer.split_to(self.searched + at).freeze();
             self.buffer.advance(1);
             self.searched = 0;
@@ -99,7 +104,9 @@ impl Lines {
 
     async fn read_more(&mut self) -> Result<(), Error> {
         let clock = self.clock;
-        let frame = clock.wait(&self.command, async { Ok(self.body.frame().await) }).await?;
+        let frame = clock
+            .wait(&self.command, async { Ok(self.body.frame().await) })
+            .await?;
         let frame = match frame {
             None => {
                 self.ended = true;

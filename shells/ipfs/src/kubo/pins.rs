@@ -3,12 +3,15 @@
 use cid::Cid;
 use futures::Stream;
 use futures::future::join_all;
+use futures::stream;
 use serde::Deserialize;
 
+use super::lines::Lines;
 use super::query::Query;
 use super::transport::Limit;
 use super::{Client, parse_cid};
-use crate::backend::{Cause, Error, PinMode, PinProgress, PinRequest, PinState};
+use crate::backend::{Cause, Error, PinRequest, PinState};
+use crate::{PinMode, Progress};
 
 /// Origins tried for one pin; more would flood the node with dials for a single CID.
 const MAX_ORIGINS: usize = 10;
@@ -48,13 +51,19 @@ impl Client {
     pub async fn pin(
         &self,
         pin: &PinRequest,
-        progress: &mut (dyn FnMut(PinProgress) + Send),
+        progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<(), Error> {
         if self.pin_state_as(&pin.cid, pin.mode).await? == PinState::Pinned(pin.mode) {
             return Ok(());
         }
         let connect = async {
-            join_all(pin.origins.iter().take(MAX_ORIGINS).map(|origin| self.connect(origin))).await;
+            join_all(
+                pin.origins
+                    .iter()
+                    .take(MAX_ORIGINS)
+                    .map(|origin| self.connect(origin)),
+            )
+            .await;
             std::future::pending::<std::convert::Infallible>().await
         };
         let add = async {
@@ -82,7 +91,10 @@ impl Client {
             .with("arg", &from.to_string())
             .with("arg", &pin.cid.to_string())
             .with("unpin", "false");
-        let updated = self.transport.object("pin/update", query.as_str(), self.config.pin_timeout).await;
+        let updated = self
+            .transport
+            .object("pin/update", query.as_str(), self.config.pin_timeout)
+            .await;
         match updated {
             Ok(Ignored {}) => Ok(true),
             // Updating shows no progress, so a large difference cannot be told from a stuck one: pin/add
@@ -95,7 +107,7 @@ impl Client {
     async fn pin_add(
         &self,
         pin: &PinRequest,
-        progress: &mut (dyn FnMut(PinProgress) + Send),
+        progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<(), Error> {
         let recursive = match pin.mode {
             PinMode::Recursive => "true",
@@ -110,14 +122,14 @@ impl Client {
         }
         let limit = Limit::Idle(self.config.pin_timeout);
         let mut lines = self.transport.lines("pin/add", query.as_str(), limit).await?;
-        let mut best = PinProgress::default();
+        let mut best = Progress::default();
         let mut pinned = false;
         while let Some(line) = lines.next::<AddLine>().await? {
             pinned |= line.pins.is_some();
             // Kubo repeats itself every half second while it waits: only growth is progress.
-            if line.progress > best.nodes || line.bytes > best.bytes {
-                best = PinProgress {
-                    nodes: line.progress.max(best.nodes),
+            if line.progress > best.blocks || line.bytes > best.bytes {
+                best = Progress {
+                    blocks: line.progress.max(best.blocks),
                     bytes: line.bytes.max(best.bytes),
                 };
                 lines.progressed();
@@ -138,7 +150,10 @@ impl Client {
             return Err(Error::new(Cause::Refused, "pin/rm", message));
         }
         let query = Query::new().with("arg", &cid.to_string());
-        let removed = self.transport.object("pin/rm", query.as_str(), self.config.unpin_timeout).await;
+        let removed = self
+            .transport
+            .object("pin/rm", query.as_str(), self.config.unpin_timeout)
+            .await;
         match removed {
             Ok(Ignored {}) => Ok(()),
             Err(error) if error.message() == NOT_PINNED => Ok(()),
@@ -180,31 +195,58 @@ impl Client {
 
     /// Every recursive pin, then every direct one, as the node lists them. Ends after the first error.
     pub fn pins(&self) -> impl Stream<Item = Result<(Cid, PinMode), Error>> + Send + 'static {
-        let of = |mode: PinMode| {
-            let client = self.clone();
-            let start = async move {
-                let query = Query::new().with("stream", "true").with("type", mode.as_str());
-                let limit = Limit::Idle(client.config.request_timeout);
-                client.transport.lines("pin/ls", query.as_str(), limit).await
-            };
-            (mode, start)
+        let start = Listing {
+            client: self.clone(),
+            left: vec![PinMode::Direct, PinMode::Recursive],
+            open: None,
         };
-        let (recursive, direct) = (of(PinMode::Recursive), of(PinMode::Direct));
-        super::chain_until_error(listing(recursive.0, recursive.1), listing(direct.0, direct.1))
+        stream::try_unfold(start, |mut listing| async move {
+            Ok(listing.next().await?.map(|pin| (pin, listing)))
+        })
     }
 }
 
-fn listing<F>(mode: PinMode, start: F) -> impl Stream<Item = Result<(Cid, PinMode), Error>> + Send
-where
-    F: Future<Output = Result<super::lines::Lines, Error>> + Send,
-{
-    super::lines_stream(start, move |line: LsLine| match state_of(&line.kind)? {
-        PinState::Pinned(got) if got == mode => Ok((parse_cid("pin/ls", &line.cid)?, mode)),
-        PinState::Pinned(_) | PinState::Indirect | PinState::Unpinned => {
-            let message = format!("a list of {} pins holds one of type {:?}", mode.as_str(), line.kind);
-            Err(Error::new(Cause::BadAnswer, "pin/ls", message))
+/// Two listings in a row: Kubo lists one type, or all types including every indirect block.
+struct Listing {
+    client: Client,
+    left: Vec<PinMode>,
+    open: Option<(PinMode, Lines)>,
+}
+
+impl Listing {
+    async fn next(&mut self) -> Result<Option<(Cid, PinMode)>, Error> {
+        loop {
+            if let Some((mode, lines)) = &mut self.open
+                && let Some(line) = lines.next::<LsLine>().await?
+            {
+                lines.progressed();
+                return pin_of(*mode, &line).map(Some);
+            }
+            let Some(mode) = self.left.pop() else {
+                return Ok(None);
+            };
+            let query = Query::new().with("stream", "true").with("type", mode.as_str());
+            let limit = Limit::Idle(self.client.config.request_timeout);
+            let lines = self
+                .client
+                .transport
+                .lines("pin/ls", query.as_str(), limit)
+                .await?;
+            self.open = Some((mode, lines));
         }
-    })
+    }
+}
+
+fn pin_of(mode: PinMode, line: &LsLine) -> Result<(Cid, PinMode), Error> {
+    if state_of(&line.kind)? == PinState::Pinned(mode) {
+        return Ok((parse_cid("pin/ls", &line.cid)?, mode));
+    }
+    let message = format!(
+        "a list of {} pins holds one of type {:?}",
+        mode.as_str(),
+        line.kind
+    );
+    Err(Error::new(Cause::BadAnswer, "pin/ls", message))
 }
 
 fn state_of(kind: &str) -> Result<PinState, Error> {
@@ -217,5 +259,9 @@ fn state_of(kind: &str) -> Result<PinState, Error> {
     if kind == "direct" {
         return Ok(PinState::Pinned(PinMode::Direct));
     }
-    Err(Error::new(Cause::BadAnswer, "pin/ls", format!("unknown type of pin {kind:?}")))
+    Err(Error::new(
+        Cause::BadAnswer,
+        "pin/ls",
+        format!("unknown type of pin {kind:?}"),
+    ))
 }

@@ -45,7 +45,9 @@ impl Throttle {
         // Saturating: a daemon that is down for years must not wrap around to "fine".
         let _ = self
             .failures
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |failures| failures.checked_add(1));
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |failures| {
+                failures.checked_add(1)
+            });
     }
 }
 

@@ -47,7 +47,11 @@ impl Limit {
     /// The limit counted from now.
     pub(super) fn start(self) -> Clock {
         let (Limit::Total(span) | Limit::Idle(span)) = self;
-        Clock { limit: self, span, deadline: deadline(span) }
+        Clock {
+            limit: self,
+            span,
+            deadline: deadline(span),
+        }
     }
 }
 
@@ -131,11 +135,16 @@ impl Transport {
                 connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
                 (Http::Tcp(builder.build(connector)), host)
             }
-            Endpoint::Unix(path) => {
-                (Http::Unix(builder.build(UnixConnector::new(path))), "ipfs".to_owned())
-            }
+            Endpoint::Unix(path) => (
+                Http::Unix(builder.build(UnixConnector::new(path))),
+                "ipfs".to_owned(),
+            ),
         };
-        Ok(Transport { http, base: format!("http://{host}/api/v0/"), throttle: Throttle::default() })
+        Ok(Transport {
+            http,
+            base: format!("http://{host}/api/v0/"),
+            throttle: Throttle::default(),
+        })
     }
 
     /// Sends `command?query` with no body and waits for the head of a successful answer.
@@ -237,14 +246,28 @@ async fn accept(command: &str, response: Response<Incoming>) -> Result<Response<
 }
 
 async fn read_all(command: &str, response: Response<Incoming>, max: usize) -> Result<Bytes, Error> {
-    let collected = Limited::new(response.into_body(), max).collect().await.map_err(|error| {
-        if error.is::<http_body_util::LengthLimitError>() {
-            Error::new(Cause::BadAnswer, command, format!("the answer is longer than {max} bytes"))
-        } else {
-            Error::new(Cause::Unreachable, command, format!("the connection broke: {}", chain(&*error)))
-        }
-    })?;
-    if let Some(error) = collected.trailers().and_then(|trailers| stream_error(command, trailers)) {
+    let collected = Limited::new(response.into_body(), max)
+        .collect()
+        .await
+        .map_err(|error| {
+            if error.is::<http_body_util::LengthLimitError>() {
+                Error::new(
+                    Cause::BadAnswer,
+                    command,
+                    format!("the answer is longer than {max} bytes"),
+                )
+            } else {
+                Error::new(
+                    Cause::Unreachable,
+                    command,
+                    format!("the connection broke: {}", chain(&*error)),
+                )
+            }
+        })?;
+    if let Some(error) = collected
+        .trailers()
+        .and_then(|trailers| stream_error(command, trailers))
+    {
         return Err(error);
     }
     Ok(collected.to_bytes())
@@ -265,7 +288,12 @@ pub(super) fn bad_answer(command: &str, body: &[u8], error: &serde_json::Error) 
 
 /// The first line of a foreign text, short enough for a log.
 fn excerpt(text: &str) -> String {
-    text.lines().next().unwrap_or_default().chars().take(200).collect()
+    text.lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(200)
+        .collect()
 }
 
 /// hyper's errors say "client error (Connect)"; the reason is further down.

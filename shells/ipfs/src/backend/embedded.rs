@@ -1,0 +1,184 @@
+//! The backend's calls on the node inside this process.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use cid::Cid;
+use futures::future::join_all;
+use futures::stream::{BoxStream, Stream, StreamExt, TryStreamExt};
+use libp2p::Multiaddr;
+use tokio::time::timeout;
+
+use super::{Cause, Collected, Error, Identity, PinRequest, PinState, RepoStat, Stored};
+use crate::{Block, DagPath, Node, PinFilter, PinMode, Progress};
+
+/// For calls that end with an answer at once or wait for other peers; the same as Kubo's
+/// `ipfs_request_timeout`.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
+/// Origins dialled for one pin.
+const MAX_ORIGINS: usize = 10;
+
+/// Blocks are checked and stored in groups: one group costs one write of the database.
+const GROUP_BYTES: usize = 4 * 1024 * 1024;
+
+/// Small blocks are many; a group of more than these gains nothing.
+const GROUP_BLOCKS: usize = 1024;
+
+impl Error {
+    /// An error of the embedded node, under the name that Kubo has for the request.
+    pub(crate) fn embedded(request: &str, error: crate::Error) -> Self {
+        let cause = match &error {
+            crate::Error::Full { .. } => Cause::StorageFull,
+            crate::Error::Closed => Cause::Cancelled,
+            crate::Error::Store(_) | crate::Error::Io { .. } | crate::Error::Locked(_) => Cause::Unreachable,
+            crate::Error::Dial { .. } | crate::Error::NotConnected(_) => Cause::Unreachable,
+            crate::Error::NotFound(_)
+            | crate::Error::Damaged(_)
+            | crate::Error::Mismatch(_)
+            | crate::Error::TooLarge { .. }
+            | crate::Error::UnsupportedHash(_)
+            | crate::Error::NotPinned(_)
+            | crate::Error::Pinned { .. }
+            | crate::Error::Invalid(_)
+            | crate::Error::Unsupported(_)
+            | crate::Error::Malformed { .. }
+            | crate::Error::NoLink { .. }
+            | crate::Error::IsDirectory
+            | crate::Error::Busy(_) => Cause::Refused,
+        };
+        Error::new(cause, request, error.to_string())
+    }
+}
+
+async fn limited<T>(request: &str, call: impl Future<Output = Result<T, crate::Error>>) -> Result<T, Error> {
+    match timeout(REQUEST_TIMEOUT, call).await {
+        Ok(done) => done.map_err(|error| Error::embedded(request, error)),
+        Err(_) => {
+            let message = format!("no answer within {REQUEST_TIMEOUT:?}");
+            Err(Error::new(Cause::TimedOut, request, message))
+        }
+    }
+}
+
+pub(super) fn id(node: &Node) -> Identity {
+    let id = node.id();
+    Identity {
+        id: id.peer_id,
+        addresses: id.addresses,
+        agent: id.agent_version,
+    }
+}
+
+pub(super) async fn pin(
+    node: &Node,
+    pin: &PinRequest,
+    progress: &(dyn Fn(Progress) + Send + Sync),
+) -> Result<(), Error> {
+    let held = node
+        .pin_of(&pin.cid)
+        .map_err(|error| Error::embedded("pin/add", error))?;
+    if held.is_some_and(|held| held.mode == pin.mode && held.name == pin.name) {
+        return Ok(());
+    }
+    let connect = async {
+        let origins = pin.origins.iter().take(MAX_ORIGINS);
+        join_all(origins.map(|origin| node.connect(origin.clone()))).await;
+        std::future::pending::<std::convert::Infallible>().await
+    };
+    // What `update_from` would save, the walk saves by itself: blocks that are local are not fetched.
+    let add = node.pin(pin.cid, pin.mode, pin.name.clone(), progress);
+    tokio::select! {
+        done = add => done.map_err(|error| Error::embedded("pin/add", error)),
+        never = connect => match never {},
+    }
+}
+
+pub(super) async fn unpin(node: &Node, cid: &Cid) -> Result<(), Error> {
+    match node.unpin(cid).await {
+        Ok(PinMode::Recursive | PinMode::Direct) | Err(crate::Error::NotPinned(_)) => Ok(()),
+        Err(error) => Err(Error::embedded("pin/rm", error)),
+    }
+}
+
+pub(super) fn pin_state(node: &Node, cid: &Cid) -> Result<PinState, Error> {
+    let held = node
+        .pin_of(cid)
+        .map_err(|error| Error::embedded("pin/ls", error))?;
+    Ok(held.map_or(PinState::Unpinned, |held| PinState::Pinned(held.mode)))
+}
+
+pub(super) fn pins(node: &Node) -> BoxStream<'static, Result<(Cid, PinMode), Error>> {
+    node.pins(PinFilter::default())
+        .map(|pin| match pin {
+            Ok(pin) => Ok((pin.cid, pin.mode)),
+            Err(error) => Err(Error::embedded("pin/ls", error)),
+        })
+        .boxed()
+}
+
+pub(super) fn repo_stat(node: &Node) -> Result<RepoStat, Error> {
+    let stat = node.stat().map_err(|error| Error::embedded("repo/stat", error))?;
+    Ok(RepoStat {
+        size: stat.repo_size,
+        storage_max: stat.storage_max.unwrap_or(u64::MAX),
+    })
+}
+
+pub(super) fn repo_gc(node: &Node) -> BoxStream<'static, Result<Collected, Error>> {
+    node.gc()
+        .map_ok(Collected::Removed)
+        .map_err(|error| Error::embedded("repo/gc", error))
+        .boxed()
+}
+
+pub(super) async fn resolve(node: &Node, path: &str) -> Result<Cid, Error> {
+    let path: DagPath = path.parse().map_err(|error| Error::embedded("resolve", error))?;
+    if path.segments.is_empty() {
+        return Ok(path.root);
+    }
+    limited("resolve", node.resolve(&path))
+        .await
+        .map(|resolved| resolved.cid)
+}
+
+pub(super) async fn put_blocks(
+    node: &Node,
+    blocks: impl Stream<Item = Result<Block, Error>> + Send,
+) -> Result<Stored, Error> {
+    let mut blocks = std::pin::pin!(blocks);
+    let mut stored = Stored::default();
+    let mut group = Vec::new();
+    let mut group_bytes = 0;
+    loop {
+        let next = blocks.try_next().await?;
+        let last = next.is_none();
+        if let Some(block) = next {
+            stored.blocks += 1;
+            stored.bytes += block.data.len() as u64;
+            group_bytes += block.data.len();
+            group.push(block);
+        }
+        if group_bytes >= GROUP_BYTES || group.len() >= GROUP_BLOCKS || (last && !group.is_empty()) {
+            let full = std::mem::take(&mut group);
+            group_bytes = 0;
+            node.put_many(full)
+                .await
+                .map_err(|error| Error::embedded("block/put", error))?;
+        }
+        if last {
+            node.sync()
+                .await
+                .map_err(|error| Error::embedded("block/put", error))?;
+            return Ok(stored);
+        }
+    }
+}
+
+pub(super) async fn get_block(node: &Node, cid: &Cid) -> Result<Bytes, Error> {
+    limited("block/get", node.get(*cid)).await
+}
+
+pub(super) async fn connect(node: &Node, address: &Multiaddr) -> Result<(), Error> {
+    limited("swarm/connect", node.connect(address.clone())).await
+}

@@ -1,0 +1,102 @@
+//! Storing and reading single blocks.
+
+use bytes::Bytes;
+use cid::Cid;
+use futures::Stream;
+use serde::Deserialize;
+
+use super::query::Query;
+use super::transport::Limit;
+use super::upload::{Feed, Prefix, boundary};
+use super::{Client, parse_cid};
+use crate::Block;
+use crate::backend::{Cause, Error, Stored};
+
+/// Bitswap moves at most 2 MiB; `allow-big-block` lets larger ones in, and this is the largest that is read
+/// back into memory at once.
+const MAX_BLOCK: usize = 16 * 1024 * 1024;
+
+#[derive(Deserialize)]
+struct PutLine {
+    #[serde(rename = "Key")]
+    key: String,
+}
+
+impl Client {
+    /// Stores blocks as they come, holding one at a time, and checks that the node stored just those.
+    ///
+    /// An error item of `blocks` ends the call with that error. Blocks are not pinned.
+    pub async fn put_blocks<S>(&self, blocks: S) -> Result<Stored, Error>
+    where
+        S: Stream<Item = Result<Block, Error>> + Send + 'static,
+    {
+        let feed = Feed::new(blocks);
+        let mut stored = Stored::default();
+        // One request has one hash function and codec, so a change of either starts another.
+        while let Some(prefix) = feed.next_prefix().await? {
+            let done = self.put_run(&feed, prefix).await;
+            // What the source said explains a broken upload better than the breakage does.
+            if let Some(error) = feed.take_error() {
+                return Err(error);
+            }
+            let done = done?;
+            stored.blocks += done.blocks;
+            stored.bytes += done.bytes;
+        }
+        Ok(stored)
+    }
+
+    async fn put_run(&self, feed: &Feed, prefix: Prefix) -> Result<Stored, Error> {
+        let query = Query::new()
+            .with("allow-big-block", "true")
+            .with("cid-codec", &prefix.codec_name()?)
+            .with("mhlen", &prefix.hash_len.to_string())
+            .with("mhtype", prefix.hash_name()?)
+            .with("pin", "false");
+        let boundary = boundary();
+        let content_type = format!("multipart/form-data; boundary={boundary}");
+        let body = feed.body(prefix, &boundary);
+        let send = async {
+            let response = self
+                .transport
+                .send("block/put", query.as_str(), Some(&content_type), body)
+                .await?;
+            let clock = Limit::Idle(self.config.request_timeout).start();
+            let mut lines = super::lines::Lines::new("block/put", response.into_body(), clock);
+            let mut answered = feed.tally();
+            while let Some(line) = lines.next::<PutLine>().await? {
+                lines.progressed();
+                answered.add(parse_cid("block/put", &line.key)?.hash());
+            }
+            Ok(answered)
+        };
+        let answered = tokio::select! {
+            done = send => done?,
+            stalled = feed.watch(self.config.request_timeout) => return Err(stalled),
+        };
+        let (sent, stored) = feed.finish_run();
+        if answered == sent {
+            return Ok(stored);
+        }
+        let message = format!(
+            "{} blocks were sent, the node answers that it stored {}{}",
+            sent.count(),
+            answered.count(),
+            if answered.count() == sent.count() {
+                ", but others"
+            } else {
+                ""
+            },
+        );
+        Err(Error::new(Cause::BadAnswer, "block/put", message))
+    }
+
+    /// The bytes of a block, from the node's store or, when the node is online, from its peers.
+    pub async fn get_block(&self, cid: &Cid) -> Result<Bytes, Error> {
+        let query = Query::new().with("arg", &cid.to_string());
+        let limit = self.config.request_timeout;
+        self.transport
+            .bytes("block/get", query.as_str(), limit, MAX_BLOCK)
+            .await
+    }
+}
