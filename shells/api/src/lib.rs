@@ -8,6 +8,7 @@
 //! ignored.
 
 mod add;
+pub mod client;
 pub mod duration;
 mod error;
 mod gc;
@@ -24,6 +25,7 @@ mod status;
 pub mod time;
 
 pub use add::{AddFormat, AddLayout, AddParams, AddedOutput, DEFAULT_SHARD_SIZE};
+pub use client::{Client, ClientError};
 pub use duration::GoDuration;
 pub use error::{Error, Token};
 pub use gc::{GlobalRepoGc, IpfsRepoGc, IpfsRepoStat, RepoGc};

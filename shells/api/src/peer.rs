@@ -15,8 +15,8 @@ pub struct Id {
     /// The ids of all peers it knows, itself included; `null` when empty.
     #[serde(serialize_with = "null_if_empty", deserialize_with = "or_default")]
     pub cluster_peers: Vec<String>,
-    /// The addresses of the others; `null` when empty.
-    #[serde(serialize_with = "null_if_empty", deserialize_with = "or_default")]
+    /// The addresses of the others.
+    #[serde(deserialize_with = "or_default")]
     pub cluster_peers_addresses: Vec<String>,
     /// Its version.
     pub version: String,

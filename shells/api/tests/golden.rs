@@ -17,7 +17,7 @@ const PEER: &str = "12D3KooWGwZ7wvxbHgxbpPJRAFMLdcPVkVoXa1vCpyuqrL47PZWc";
 fn id_of_a_peer_that_answers() {
     let text = format!(
         "{{\"id\":\"{PEER}\",\"addresses\":[\"/ip4/127.0.0.1/tcp/9096/p2p/{PEER}\"],\
-         \"cluster_peers\":[\"{PEER}\"],\"cluster_peers_addresses\":null,\"version\":\"1.1.6\",\
+         \"cluster_peers\":[\"{PEER}\"],\"cluster_peers_addresses\":[],\"version\":\"1.1.6\",\
          \"commit\":\"\",\"rpc_protocol_version\":\"/ipfscluster/1.0/rpc\",\"error\":\"\",\
          \"ipfs\":{{\"id\":\"{PEER}\",\"addresses\":[\"/ip4/1.2.3.4/tcp/4001/p2p/{PEER}\"],\
          \"error\":\"\"}},\"peername\":\"cluster0\"}}"
@@ -29,7 +29,7 @@ fn id_of_a_peer_that_answers() {
 #[test]
 fn id_of_a_peer_that_does_not_answer() {
     let text = format!(
-        "{{\"id\":\"{PEER}\",\"addresses\":null,\"cluster_peers\":null,\"cluster_peers_addresses\":null,\
+        "{{\"id\":\"{PEER}\",\"addresses\":null,\"cluster_peers\":null,\"cluster_peers_addresses\":[],\
          \"version\":\"\",\"commit\":\"\",\"rpc_protocol_version\":\"\",\"error\":\"dial \\u003cback\\u003e\",\
          \"ipfs\":{{\"addresses\":null,\"error\":\"\"}},\"peername\":\"\"}}"
     );

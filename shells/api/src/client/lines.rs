@@ -1,0 +1,191 @@
+//! Answers: one value, or a stream of lines that may end in an error.
+
+use super::{ClientError, Exchange};
+use crate::Error;
+use bytes::{Buf, Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::{Response, StatusCode};
+use serde::de::DeserializeOwned;
+use std::marker::PhantomData;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// One value of a listing. The longest is a pin's status at every peer, half a kilobyte for each of them.
+const MAX_LINE: usize = 16 * 1024 * 1024;
+/// One value on its own. The longest is what garbage collection removed, 80 bytes for each block.
+const MAX_VALUE: usize = 512 * 1024 * 1024;
+
+/// A value with the text it was read from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer<T> {
+    /// The value.
+    pub value: T,
+    /// Its JSON as the service wrote it, fields unknown to us included.
+    pub text: String,
+}
+
+/// The answer to one request: the status is known and the body is still coming.
+pub(super) struct Reply {
+    pub(super) exchange: Exchange,
+    pub(super) response: Response<Incoming>,
+    /// Until when it may take, and how long that was from the start.
+    pub(super) deadline: Option<(Instant, Duration)>,
+}
+
+impl Reply {
+    /// The value in the body.
+    pub(super) async fn value<T: DeserializeOwned>(mut self) -> Result<Answer<T>, ClientError> {
+        let text = self.text().await?;
+        let value = serde_json::from_str(&text).map_err(|e| self.exchange.nonsense(&e))?;
+        Ok(Answer {
+            value,
+            text: text.trim().to_owned(),
+        })
+    }
+
+    /// Reads the body to its end, so that its connection can be used again.
+    pub(super) async fn nothing(mut self) -> Result<(), ClientError> {
+        self.text().await.map(drop)
+    }
+
+    /// The error that the body tells of.
+    pub(super) async fn error(mut self) -> ClientError {
+        let status = self.response.status().as_u16();
+        let text = match self.text().await {
+            Ok(text) => text,
+            Err(error) => return error,
+        };
+        let told = serde_json::from_str::<Error>(&text).ok();
+        ClientError::Api(match told {
+            Some(error) if error.code >= 400 => error,
+            Some(error) => Error {
+                code: status,
+                message: error.message,
+            },
+            None => Error {
+                code: status,
+                message: text,
+            },
+        })
+    }
+
+    /// The values of the body, as they come.
+    pub(super) fn lines<T: DeserializeOwned>(self) -> Lines<T> {
+        let over = self.response.status() == StatusCode::NO_CONTENT;
+        Lines {
+            reply: self,
+            buffer: BytesMut::new(),
+            searched: 0,
+            over,
+            value: PhantomData,
+        }
+    }
+
+    async fn text(&mut self) -> Result<String, ClientError> {
+        let mut all = BytesMut::new();
+        while let Some(frame) = self.frame().await? {
+            if let Ok(data) = frame.into_data() {
+                all.extend_from_slice(&data);
+            }
+            if all.len() > MAX_VALUE {
+                return Err(self
+                    .exchange
+                    .nonsense(&format!("it is longer than {MAX_VALUE} bytes")));
+            }
+        }
+        String::from_utf8(all.into()).map_err(|e| self.exchange.nonsense(&e))
+    }
+
+    async fn frame(&mut self) -> Result<Option<hyper::body::Frame<Bytes>>, ClientError> {
+        let next = self.response.body_mut().frame();
+        let frame = match self.deadline {
+            None => next.await,
+            Some((at, limit)) => tokio::time::timeout_at(at, next)
+                .await
+                .map_err(|_| self.exchange.timed_out(limit))?,
+        };
+        frame.transpose().map_err(|e| self.exchange.broken(&e))
+    }
+}
+
+/// The values of a listing, one after the other.
+pub struct Lines<T> {
+    reply: Reply,
+    buffer: BytesMut,
+    /// So many bytes of the buffer hold no line feed.
+    searched: usize,
+    over: bool,
+    value: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> Lines<T> {
+    /// The next value; `None` when all have come and the service says that these were all. An error ends
+    /// the listing, also one that the service tells only after the last value (trailer `X-Stream-Error`).
+    pub async fn next(&mut self) -> Result<Option<Answer<T>>, ClientError> {
+        loop {
+            if let Some(line) = self.take_line()? {
+                if line.is_empty() {
+                    continue;
+                }
+                let text = std::str::from_utf8(&line).map_err(|e| self.reply.exchange.nonsense(&e))?;
+                let value = serde_json::from_str(text).map_err(|e| self.reply.exchange.nonsense(&e))?;
+                return Ok(Some(Answer {
+                    value,
+                    text: text.to_owned(),
+                }));
+            }
+            if self.over {
+                return Ok(None);
+            }
+            match self.reply.frame().await? {
+                None => {
+                    self.over = true;
+                    if !self.buffer.is_empty() {
+                        self.buffer.extend_from_slice(b"\n");
+                    }
+                }
+                Some(frame) => self.take_in(frame)?,
+            }
+        }
+    }
+
+    fn take_in(&mut self, frame: hyper::body::Frame<Bytes>) -> Result<(), ClientError> {
+        match frame.into_data() {
+            Ok(data) => self.buffer.extend_from_slice(&data),
+            Err(frame) => {
+                let trailers = frame.into_trailers().unwrap_or_default();
+                let told: Vec<_> = trailers
+                    .get_all("x-stream-error")
+                    .iter()
+                    .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+                    .filter(|message| !message.is_empty())
+                    .collect();
+                if !told.is_empty() {
+                    return Err(ClientError::Api(Error {
+                        code: 500,
+                        message: told.join("; "),
+                    }));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_line(&mut self) -> Result<Option<Bytes>, ClientError> {
+        let Some(at) = self.buffer[self.searched..].iter().position(|b| *b == b'\n') else {
+            self.searched = self.buffer.len();
+            if self.searched > MAX_LINE {
+                return Err(self
+                    .reply
+                    .exchange
+                    .nonsense(&format!("a line exceeds {MAX_LINE} bytes")));
+            }
+            return Ok(None);
+        };
+        let line = self.buffer.split_to(self.searched + at).freeze();
+        self.buffer.advance(1);
+        self.searched = 0;
+        Ok(Some(line.slice_ref(line.trim_ascii())))
+    }
+}

@@ -1,0 +1,333 @@
+//! The body of `POST /add`: files and directories as multipart, the way Kubo's client sends them.
+//!
+//! Every part is named by its path, percent-encoded; a directory is a part of type
+//! `application/x-directory` that comes before what it contains; a symbolic link is one of type
+//! `application/symlink` whose content is its target. A thread reads ahead by a few chunks, so memory is
+//! constant however much there is.
+
+use super::ClientError;
+use super::connect::Body;
+use crate::query::escape;
+use bytes::Bytes;
+use futures::StreamExt;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc;
+
+/// Large enough that a disk reads at its full speed.
+const CHUNK: usize = 256 * 1024;
+/// So many chunks are read ahead of the network: 2 MiB.
+const AHEAD: usize = 8;
+
+/// Is told how many more bytes of content have been handed to the network.
+pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
+
+/// The body could not be produced.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct UploadError(String);
+
+/// Why the body could not be produced, for whoever waits for the answer.
+#[derive(Clone, Default)]
+pub(super) struct Failure(Arc<Mutex<Option<ClientError>>>);
+
+impl Failure {
+    pub(super) fn take(&self) -> Option<ClientError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put(&self, error: ClientError) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+}
+
+/// One thing to send.
+#[derive(Debug, Clone)]
+enum Source {
+    /// A file, a directory or a link on this machine.
+    Path { name: String, path: PathBuf },
+    /// Something to fetch.
+    Url { name: String, url: String },
+}
+
+/// Files and directories to add.
+#[derive(Clone)]
+pub struct Upload {
+    sources: Vec<Source>,
+    hidden: bool,
+    boundary: String,
+    progress: Option<Progress>,
+    failure: Failure,
+}
+
+impl Upload {
+    /// Checks that all `paths` can be sent. A directory needs `recursive`; what begins with a dot inside
+    /// directories is left out unless `hidden`. Paths that begin with `http://` are fetched.
+    pub fn new(paths: &[String], recursive: bool, hidden: bool) -> Result<Self, ClientError> {
+        let sources = paths
+            .iter()
+            .map(|path| source(path, recursive))
+            .collect::<Result<_, _>>()?;
+        let random = [random_word(), random_word()];
+        let boundary = format!("{:016x}{:016x}", random[0], random[1]);
+        Ok(Self {
+            sources,
+            hidden,
+            boundary,
+            progress: None,
+            failure: Failure::default(),
+        })
+    }
+
+    /// Has `progress` told of what is sent.
+    #[must_use]
+    pub fn with_progress(mut self, progress: Progress) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+
+    /// Bytes of content in all local files; what cannot be read counts as nothing. Walks the directories,
+    /// so it takes as long as that takes.
+    pub fn content_size(&self) -> u64 {
+        let size = |source: &Source| match source {
+            Source::Path { path, .. } => size_of(path, self.hidden),
+            Source::Url { .. } => 0,
+        };
+        self.sources.iter().map(size).sum()
+    }
+
+    pub(super) fn boundary(&self) -> &str {
+        &self.boundary
+    }
+
+    pub(super) fn failure(&self) -> Failure {
+        self.failure.clone()
+    }
+
+    /// Starts to read, and returns what to send.
+    pub(super) fn body(&self) -> Body {
+        let (sender, receiver) = mpsc::channel(AHEAD);
+        let writer = Writer {
+            upload: self.clone(),
+            sender,
+        };
+        tokio::task::spawn_blocking(move || writer.run());
+        let chunks = futures::stream::unfold(receiver, |mut receiver| async move {
+            receiver.recv().await.map(|chunk| (chunk, receiver))
+        });
+        StreamBody::new(chunks.map(|chunk: Result<Bytes, UploadError>| chunk.map(Frame::data))).boxed_unsync()
+    }
+}
+
+/// A word that differs from run to run: a boundary must not occur in the content by design.
+fn random_word() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
+}
+
+fn source(path: &str, recursive: bool) -> Result<Source, ClientError> {
+    let failed = |reason: String| ClientError::File {
+        path: path.to_owned(),
+        reason,
+    };
+    if path.starts_with("https://") {
+        return Err(failed(
+            "cannot be fetched: TLS is not available in this version".to_owned(),
+        ));
+    }
+    if let Some(rest) = path.strip_prefix("http://") {
+        let after_host = rest.split(['?', '#']).next().unwrap_or_default();
+        let below = after_host.split_once('/').map_or("", |(_, below)| below);
+        let name = below.rsplit('/').find(|part| !part.is_empty()).unwrap_or("/");
+        return Ok(Source::Url {
+            name: name.to_owned(),
+            url: path.to_owned(),
+        });
+    }
+    let metadata = fs::symlink_metadata(path).map_err(|e| failed(reason(&e)))?;
+    if metadata.is_dir() && !recursive {
+        return Err(failed("is a directory: add it with --recursive (-r)".to_owned()));
+    }
+    let mut full = PathBuf::from(path);
+    if full.file_name().is_none() {
+        // `.`, `..` and `/` have no name of their own.
+        full = full.canonicalize().map_err(|e| failed(reason(&e)))?;
+    }
+    let name = full
+        .file_name()
+        .map_or_else(|| "/".to_owned(), |name| name.to_string_lossy().into_owned());
+    Ok(Source::Path { name, path: full })
+}
+
+/// Without the number that the standard library adds.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let end = text.find(" (os error").unwrap_or(text.len());
+    text[..end].to_lowercase()
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.to_string_lossy().starts_with('.'))
+}
+
+/// What a directory contains, sorted by name.
+fn entries(directory: &Path, hidden: bool) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if hidden || !is_hidden(&path) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn size_of(path: &Path, hidden: bool) -> u64 {
+    let Ok(metadata) = fs::symlink_metadata(path) else {
+        return 0;
+    };
+    if !metadata.is_dir() {
+        return if metadata.is_file() { metadata.len() } else { 0 };
+    }
+    entries(path, hidden)
+        .unwrap_or_default()
+        .iter()
+        .map(|entry| size_of(entry, hidden))
+        .sum()
+}
+
+/// Why writing ended early.
+enum Stop {
+    /// Nobody reads any more: the answer came first.
+    Unread,
+    /// Something could not be read.
+    Failed(ClientError),
+}
+
+/// Produces the body, on a thread of its own.
+struct Writer {
+    upload: Upload,
+    sender: mpsc::Sender<Result<Bytes, UploadError>>,
+}
+
+impl Writer {
+    fn run(self) {
+        match self.write() {
+            Ok(()) | Err(Stop::Unread) => {}
+            Err(Stop::Failed(error)) => {
+                let told = UploadError(error.to_string());
+                self.upload.failure.put(error);
+                // If nobody reads any more, nobody needs to know.
+                let _ = self.sender.blocking_send(Err(told));
+            }
+        }
+    }
+
+    fn write(&self) -> Result<(), Stop> {
+        for source in &self.upload.sources {
+            match source {
+                Source::Path { name, path } => self.write_path(name, path)?,
+                Source::Url { name, url } => self.write_url(name, url)?,
+            }
+        }
+        self.send(format!("--{}--\r\n", self.upload.boundary).into())
+    }
+
+    fn send(&self, chunk: Bytes) -> Result<(), Stop> {
+        self.sender.blocking_send(Ok(chunk)).map_err(|_| Stop::Unread)
+    }
+
+    fn head(&self, name: &str, content_type: &str, more: &str) -> Result<(), Stop> {
+        let (boundary, name) = (&self.upload.boundary, escape(name));
+        self.send(Bytes::from(format!(
+            "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
+             Content-Type: {content_type}\r\n{more}\r\n"
+        )))
+    }
+
+    fn content(&self, mut reader: impl Read, path: &str) -> Result<(), Stop> {
+        loop {
+            let mut chunk = Vec::with_capacity(CHUNK);
+            let limited = (&mut reader).take(CHUNK as u64).read_to_end(&mut chunk);
+            let length = limited.map_err(|e| failed(path, &e))?;
+            if length == 0 {
+                return self.send(Bytes::from_static(b"\r\n"));
+            }
+            self.send(chunk.into())?;
+            if let Some(progress) = &self.upload.progress {
+                progress(length as u64);
+            }
+        }
+    }
+
+    fn write_path(&self, name: &str, path: &Path) -> Result<(), Stop> {
+        let shown = path.display().to_string();
+        let metadata = fs::symlink_metadata(path).map_err(|e| failed(&shown, &e))?;
+        if metadata.is_dir() {
+            self.head(name, "application/x-directory", "")?;
+            self.send(Bytes::from_static(b"\r\n"))?;
+            for entry in entries(path, self.upload.hidden).map_err(|e| failed(&shown, &e))? {
+                let last = entry
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
+                self.write_path(&format!("{name}/{last}"), &entry)?;
+            }
+            return Ok(());
+        }
+        if metadata.is_symlink() {
+            let target = fs::read_link(path).map_err(|e| failed(&shown, &e))?;
+            self.head(name, "application/symlink", "")?;
+            return self.send(Bytes::from(format!("{}\r\n", target.to_string_lossy())));
+        }
+        if !metadata.is_file() {
+            let reason = "is neither a file, a directory nor a link".to_owned();
+            return Err(Stop::Failed(ClientError::File { path: shown, reason }));
+        }
+        let file = File::open(path).map_err(|e| failed(&shown, &e))?;
+        self.head(name, "application/octet-stream", "")?;
+        self.content(file, &shown)
+    }
+
+    fn write_url(&self, name: &str, url: &str) -> Result<(), Stop> {
+        let runtime = tokio::runtime::Handle::current();
+        let broken = |reason: String| {
+            Stop::Failed(ClientError::File {
+                path: url.to_owned(),
+                reason,
+            })
+        };
+        let mut response = runtime.block_on(super::connect::fetch(url)).map_err(broken)?;
+        self.head(
+            name,
+            "application/octet-stream",
+            &format!("abspath-encoded: {}\r\n", escape(url)),
+        )?;
+        while let Some(frame) = runtime.block_on(response.frame()) {
+            let frame = frame.map_err(|e| broken(e.to_string()))?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            let length = data.len() as u64;
+            self.send(data)?;
+            if let Some(progress) = &self.upload.progress {
+                progress(length);
+            }
+        }
+        self.send(Bytes::from_static(b"\r\n"))
+    }
+}
+
+fn failed(path: &str, error: &io::Error) -> Stop {
+    Stop::Failed(ClientError::File {
+        path: path.to_owned(),
+        reason: reason(error),
+    })
+}
