@@ -80,6 +80,6 @@ pub enum Outcome {
 }
 
 /// The expiry of a pin, as the leader proposes it.
-pub fn is_expired(pin: &Pin, now: Timestamp) -> bool {
+pub(crate) fn is_expired(pin: &Pin, now: Timestamp) -> bool {
     pin.options.expire_at.is_some_and(|at| at <= now)
 }

@@ -17,20 +17,28 @@
 //! The one thing that is neither event nor effect is the [`PinsetView`]: the applied pinset, passed in like
 //! time, so that tens of millions of pins need not fit in memory. Its writes leave as [`Effect::Persist`].
 
+mod allocator;
 mod command;
 mod config;
+mod decide;
+mod draft;
 mod effect;
 mod event;
+mod failover;
 mod ids;
 mod local;
 mod members;
 mod metric;
+mod monitor;
 mod node;
 mod pin;
 mod pinset;
 mod raft;
+mod requests;
+mod rng;
 mod snapshot;
 mod time;
+mod tracker;
 mod view;
 mod wire;
 
@@ -45,6 +53,8 @@ pub use ids::{
 pub use local::{Lane, Local, Phase, QueueKey};
 pub use members::{Member, Members, MembersChange, MembersStep};
 pub use metric::{Metric, PING};
+pub use monitor::{Alert, Received};
+pub use node::{Counters, Node, Timer, View};
 pub use pin::{Mode, Pin, PinOptions, PinType, Replicas};
 pub use pinset::Window;
 pub use raft::{HardState, LogEntry, Payload, Recovered};

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Cid;
+use crate::pin::Mode;
 use crate::time::Timestamp;
 
 /// Where a CID stands at this peer, as far as it must survive a restart. A running operation is not
@@ -26,6 +27,8 @@ pub enum Phase {
 pub struct Local {
     /// Where it stands.
     pub phase: Phase,
+    /// How deep it is, or was, to be pinned.
+    pub mode: Mode,
     /// How many attempts have been made since it was last pinned or unpinned.
     pub attempts: u32,
     /// What the last failed attempt said; empty when none failed.

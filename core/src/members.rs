@@ -76,6 +76,22 @@ impl Members {
         self.peers.get(&id).map(|member| &member.peer)
     }
 
+    /// Carries out what a change says of identities; who votes is Raft's to say.
+    pub(crate) fn take(&mut self, change: &MembersChange) {
+        for step in &change.steps {
+            match step {
+                MembersStep::AddLearner { raft_id, member } => {
+                    self.peers.insert(*raft_id, member.clone());
+                    self.next_raft_id = self.next_raft_id.max(RaftId(raft_id.0 + 1));
+                }
+                MembersStep::Promote { .. } | MembersStep::Demote { .. } => {}
+                MembersStep::Remove { raft_id } => {
+                    self.peers.remove(raft_id);
+                }
+            }
+        }
+    }
+
     /// Every member's identity.
     pub fn peer_ids(&self) -> impl Iterator<Item = &PeerId> {
         self.peers.values().map(|member| &member.peer)

@@ -1,1 +1,552 @@
-//! The state machine of one peer: routes between its parts.
+//! The state machine of one peer. It owns the submachines, none of which knows another, and routes what comes
+//! out of each to where it belongs.
+
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::command::{Command, Proposal};
+use crate::config::Config;
+use crate::decide::{Decision, decide};
+use crate::draft::Draft;
+use crate::effect::{Batch, Effect, Refusal, Reply, StoreOp};
+use crate::event::{Event, Request};
+use crate::failover::Failover;
+use crate::ids::{BatchId, Incarnation, PeerId, RaftId, Ticket};
+use crate::metric::Metric;
+use crate::monitor::{self, Monitor};
+use crate::pin::{PinOptions, Replicas};
+use crate::pinset::{Change, Pinset};
+use crate::raft::{self, Raft, Recovered};
+use crate::requests::{self, Requests};
+use crate::time::{Instant, Now};
+use crate::tracker::{self, Tracker};
+use crate::view::PinsetView;
+use crate::wire::{Envelope, Message};
+
+pub use self::view::{Counters, View};
+
+/// On whose behalf [`Node::poll_timeout`] asks for a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// Pins to repair or to remove.
+    Failover,
+    /// Metrics to read, to send or to miss.
+    Monitor,
+    /// Raft's clock.
+    Raft,
+    /// Clients to answer, proposals to repeat.
+    Requests,
+    /// Operations that are stuck or due.
+    Tracker,
+}
+
+/// Proposals that may wait for the leader's disk. Past that they are dropped, and made again by whoever waits
+/// for them.
+const PENDING_MAX: usize = 16_384;
+
+/// Proposals that share a log entry: about 300 KiB at the size of a usual pin.
+const ENTRY_PROPOSALS: usize = 1024;
+
+/// Rounds of routing that one event may cause. Far above what happens; a loop between submachines is a bug.
+const ROUNDS_MAX: usize = 10_000;
+
+/// A cluster member, as a pure function of the events it is given.
+pub struct Node {
+    config: Config,
+    incarnation: Incarnation,
+    boot: u64,
+    next_batch: BatchId,
+    raft: Raft,
+    pinset: Pinset,
+    tracker: Tracker,
+    monitor: Monitor,
+    failover: Failover,
+    requests: Requests,
+    /// Proposals that wait until the leader's last write is durable, to share the next one.
+    pending: Vec<Proposal>,
+    /// Members whose incarnation this leader has asked to record.
+    admitting: BTreeSet<RaftId>,
+    counters: Counters,
+}
+
+/// What one call of `handle` has come to so far.
+struct Step<'a, V> {
+    now: Now,
+    draft: Draft<'a, V>,
+    effects: Vec<Effect>,
+    raft: Vec<raft::Output>,
+    requests: Vec<requests::Output>,
+    tracker: Vec<tracker::Output>,
+    monitor: Vec<monitor::Output>,
+}
+
+impl Node {
+    /// `recovered` is what was durable; `seed` feeds every random choice.
+    ///
+    /// # Panics
+    ///
+    /// If `recovered` names a membership that this peer is not in.
+    pub fn new(config: Config, recovered: Recovered, seed: u64, now: Now) -> Self {
+        let id = recovered
+            .members
+            .raft_id(&config.peer)
+            .expect("this peer is a member of what it recovers");
+        let raft = Raft::new(id, &config.raft, &recovered, seed, now);
+        let Recovered {
+            incarnation,
+            boot,
+            applied,
+            windows,
+            reconciling,
+            ..
+        } = recovered;
+        Self {
+            incarnation,
+            boot,
+            next_batch: BatchId(1),
+            raft,
+            pinset: Pinset::new(applied, windows),
+            tracker: Tracker::new(config.peer.clone(), &config.tracker, reconciling, seed),
+            monitor: Monitor::new(config.peer.clone(), &config.monitor, now),
+            failover: Failover::new(&config.failover),
+            requests: Requests::new(&config.requests, boot),
+            pending: Vec::new(),
+            admitting: BTreeSet::new(),
+            counters: Counters::default(),
+            config,
+        }
+    }
+
+    /// The only mutation. Every returned effect may be started at once. `view` must show all that earlier
+    /// calls returned in `Persist`.
+    #[must_use]
+    pub fn handle<V: PinsetView>(&mut self, now: Now, view: &V, event: Event) -> Vec<Effect> {
+        let mut step = Step {
+            now,
+            draft: Draft::new(view),
+            effects: Vec::new(),
+            raft: Vec::new(),
+            requests: Vec::new(),
+            tracker: Vec::new(),
+            monitor: Vec::new(),
+        };
+        self.tracker.read_on(view);
+        let applied = self.pinset.applied();
+        self.take(&mut step, event);
+        self.settle(&mut step);
+        if !self.raft.is_installing() {
+            self.tracker.start(now, &mut step.draft, &mut step.tracker);
+        }
+        route_tracker(&mut step);
+        if self.pinset.applied() != applied {
+            let applied = self.pinset.applied();
+            step.draft.ops.push(StoreOp::SetApplied { applied });
+            step.draft.ops.extend(self.raft.applied(applied));
+        }
+        self.finish(step)
+    }
+
+    fn finish<V>(&mut self, step: Step<'_, V>) -> Vec<Effect> {
+        let Step {
+            draft: Draft { ops, sync, .. },
+            mut effects,
+            ..
+        } = step;
+        if !ops.is_empty() {
+            effects.insert(
+                0,
+                Effect::Persist(Batch {
+                    id: self.next_batch,
+                    ops,
+                    sync,
+                }),
+            );
+            self.next_batch.0 += 1;
+        }
+        effects
+    }
+
+    fn take<V: PinsetView>(&mut self, step: &mut Step<'_, V>, event: Event) {
+        let now = step.now;
+        match event {
+            Event::IpfsFinished { op, outcome } => self.tracker.finished(now, &mut step.draft, op, outcome),
+            Event::IpfsProgressed { op } => self.tracker.progressed(now, op),
+            Event::Measured { metrics } => {
+                let members = self.raft.members().peer_ids();
+                self.monitor.measured(now, metrics, members, &mut step.monitor);
+                self.requests.heard_metrics(&mut step.requests);
+            }
+            Event::Persisted { batch } => self.raft.persisted(batch, &mut step.raft),
+            Event::Received { from, envelope } => self.received(step, from, envelope),
+            Event::Requested { ticket, request } => self.requested(step, ticket, request),
+            Event::SnapshotReceived {
+                from,
+                snapshot,
+                manifest,
+                message,
+            } => {
+                self.raft
+                    .receive_snapshot(&from, snapshot, manifest, message, &mut step.raft);
+            }
+            Event::SnapshotSent { to, delivered } => self.raft.snapshot_sent(&to, delivered),
+            Event::TimedOut => self.timed_out(step),
+            Event::Unreachable { peer } => {
+                self.raft.unreachable(&peer);
+                self.monitor.unreachable(now, peer);
+            }
+        }
+    }
+
+    fn received<V: PinsetView>(&mut self, step: &mut Step<'_, V>, from: PeerId, envelope: Envelope) {
+        let members = self.raft.members();
+        if envelope.cluster != members.cluster {
+            self.counters.from_other_clusters += 1;
+            return;
+        }
+        let id = members.raft_id(&from);
+        let known = id.and_then(|id| members.peers[&id].incarnation);
+        if known.is_some_and(|known| known != envelope.incarnation) {
+            // The data folder that this member had is gone: what speaks now has forgotten its promises.
+            self.counters.from_other_incarnations += 1;
+            return;
+        }
+        if let (Some(id), None) = (id, known) {
+            self.admit(id, envelope.incarnation);
+        }
+        match envelope.message {
+            Message::Metrics(metrics) if id.is_some() => {
+                self.monitor.received(step.now, from, metrics);
+                self.requests.heard_metrics(&mut step.requests);
+            }
+            Message::Propose(proposals) if id.is_some() => {
+                let own = proposals
+                    .into_iter()
+                    .filter(|proposal| Some(proposal.id.origin) == id);
+                let room = PENDING_MAX.saturating_sub(self.pending.len());
+                self.pending.extend(own.take(room));
+            }
+            Message::Metrics(_) | Message::Propose(_) => self.counters.from_strangers += 1,
+            Message::Raft(message) => match self.raft.receive(&from, message) {
+                Ok(()) | Err(raft::Dropped::Installing) => {}
+                Err(raft::Dropped::NotForUs | raft::Dropped::Nonsense) => self.counters.nonsense += 1,
+            },
+        }
+    }
+
+    /// A leader has the log record which data folder speaks for a member, the first time that it hears it.
+    fn admit(&mut self, raft_id: RaftId, incarnation: Incarnation) {
+        if self.raft.leads() && self.pending.len() < PENDING_MAX && self.admitting.insert(raft_id) {
+            let command = Command::Admit { raft_id, incarnation };
+            let proposal = self.requests.mint(self.raft.id(), command);
+            self.pending.push(proposal);
+        }
+    }
+
+    fn requested<V: PinsetView>(&mut self, step: &mut Step<'_, V>, ticket: Ticket, request: Request) {
+        let now = step.now;
+        let reply = match &request {
+            Request::Recover { cid } => {
+                let recovered = self.tracker.recover(now, &mut step.draft, cid);
+                Ok(Reply::Recovered(u64::from(recovered)))
+            }
+            Request::RecoverAll => {
+                self.tracker.recover_all();
+                Ok(Reply::Recovered(0))
+            }
+            Request::Allocate { .. } | Request::Barrier | Request::Pin { .. } | Request::Unpin { .. } => {
+                if !self.raft.members().peers.contains_key(&self.raft.id()) {
+                    Err(Refusal::NotMember)
+                } else {
+                    self.requests.open(now, ticket, request, &mut step.requests);
+                    return;
+                }
+            }
+        };
+        step.effects.push(Effect::Reply { ticket, reply });
+    }
+
+    fn timed_out<V: PinsetView>(&mut self, step: &mut Step<'_, V>) {
+        let now = step.now;
+        self.raft.handle_timeout(now);
+        self.monitor.handle_timeout(now, &mut step.monitor);
+        self.requests.handle_timeout(now, &mut step.requests);
+        let index = self.pinset.applied().index;
+        self.tracker
+            .handle_timeout(now, &mut step.draft, index, &mut step.tracker);
+        if self.failover.poll_timeout().is_some_and(|at| at <= now.mono) {
+            let down = self.down(now);
+            let candidates = self.monitor.candidates(now.mono, &self.config.allocate_by);
+            let mut commands = Vec::new();
+            self.failover
+                .handle_timeout(now, step.draft.view, &down, &candidates, &mut commands);
+            let origin = self.raft.id();
+            for command in commands {
+                if self.pending.len() < PENDING_MAX {
+                    let proposal = self.requests.mint(origin, command);
+                    self.pending.push(proposal);
+                }
+            }
+        }
+    }
+
+    /// The members that have been silent for longer than the grace period.
+    fn down(&self, now: Now) -> BTreeSet<PeerId> {
+        let Some(leading) = self.failover.leading() else {
+            return BTreeSet::new();
+        };
+        let is_down = |peer: &&PeerId| self.monitor.silence(now, peer, leading) > self.failover.grace();
+        self.raft.members().peer_ids().filter(is_down).cloned().collect()
+    }
+
+    /// Routes until nothing comes out any more.
+    fn settle<V: PinsetView>(&mut self, step: &mut Step<'_, V>) {
+        for _ in 0..ROUNDS_MAX {
+            self.flush();
+            self.raft.drain(self.next_batch, &mut step.raft);
+            self.route_raft(step);
+            self.route_requests(step);
+            self.route_monitor(step);
+            route_tracker(step);
+            let quiet = step.raft.is_empty() && step.requests.is_empty();
+            if quiet && !self.raft.has_ready() && !self.can_flush() {
+                self.failover.lead(step.now, self.raft.leads());
+                return;
+            }
+        }
+        panic!("the submachines keep each other busy");
+    }
+
+    fn can_flush(&self) -> bool {
+        !self.pending.is_empty() && self.raft.leads() && !self.raft.awaits_disk()
+    }
+
+    /// Proposes what waits, unless a write is under way: what comes meanwhile shares the next one.
+    fn flush(&mut self) {
+        while self.can_flush() {
+            let count = self.pending.len().min(ENTRY_PROPOSALS);
+            if !self.raft.propose(&self.pending[..count]) {
+                // Raft is full, or hands its leadership over: whoever waits proposes again.
+                self.pending.clear();
+                return;
+            }
+            self.pending.drain(..count);
+        }
+    }
+
+    fn route_raft<V: PinsetView>(&mut self, step: &mut Step<'_, V>) {
+        for output in std::mem::take(&mut step.raft) {
+            match output {
+                raft::Output::Committed {
+                    index,
+                    term,
+                    proposals,
+                } => {
+                    let commands: Vec<Proposal> = proposals;
+                    self.admit_committed(&mut step.draft, &commands);
+                    let changes = self.pinset.apply(&mut step.draft, index, term, commands);
+                    self.route_changes(step, index, changes);
+                }
+                raft::Output::Discard { snapshot } => step.effects.push(Effect::DiscardSnapshot { snapshot }),
+                raft::Output::LeaderChanged { leader } => {
+                    self.admitting.clear();
+                    if leader.is_some() {
+                        self.pending.clear();
+                        self.requests.leader_changed(&mut step.requests);
+                    }
+                    if leader == Some(self.raft.id()) {
+                        self.monitor_tells_all(step.now);
+                    }
+                }
+                raft::Output::MembersChanged { index, term, members } => {
+                    let changes = self.pinset.apply(&mut step.draft, index, term, Vec::new());
+                    assert!(changes.is_empty(), "no proposals, no changes");
+                    self.monitor
+                        .members_changed(&members.peer_ids().cloned().collect());
+                    step.draft.ops.push(StoreOp::SetMembers { members });
+                }
+                raft::Output::ReadReady { read, index } => self.requests.read_ready(read, index),
+                raft::Output::Restored { manifest } => {
+                    self.pinset.restore(&manifest);
+                    self.monitor
+                        .members_changed(&manifest.members.peer_ids().cloned().collect());
+                    self.tracker.reconcile(&mut step.draft);
+                    let pinset = &self.pinset;
+                    let origin = self.raft.id();
+                    self.requests
+                        .restored(origin, |id| pinset.has_applied(id), &mut step.requests);
+                }
+                raft::Output::Send { to, message } => {
+                    if let Some(to) = self.raft.peer(to) {
+                        let envelope = self.envelope(Message::Raft(message));
+                        step.effects.push(Effect::Send { to, envelope });
+                    }
+                }
+                raft::Output::SendSnapshot { to, message } => match self.raft.peer(to) {
+                    Some(to) => step.effects.push(Effect::SendSnapshot { to, message }),
+                    None => self.counters.nonsense += 1,
+                },
+                raft::Output::Store { op, sync } => {
+                    step.draft.sync |= sync;
+                    step.draft.ops.push(op);
+                }
+            }
+        }
+        self.requests
+            .serve_reads(self.pinset.applied().index, &mut step.requests);
+    }
+
+    fn admit_committed<V: PinsetView>(&mut self, draft: &mut Draft<'_, V>, proposals: &[Proposal]) {
+        for proposal in proposals {
+            if let Command::Admit { raft_id, incarnation } = proposal.command
+                && let Some(members) = self.raft.admit(raft_id, incarnation)
+            {
+                draft.ops.push(StoreOp::SetMembers { members });
+            }
+        }
+    }
+
+    fn route_changes<V: PinsetView>(&mut self, step: &mut Step<'_, V>, index: u64, changes: Vec<Change>) {
+        let origin = self.raft.id();
+        for Change { id, outcome, touched } in changes {
+            self.requests.applied(origin, id, &outcome, &mut step.requests);
+            if let Some(cid) = touched {
+                self.tracker
+                    .touch(step.now, &mut step.draft, &cid, index, &mut step.tracker);
+            }
+        }
+    }
+
+    fn route_requests<V: PinsetView>(&mut self, step: &mut Step<'_, V>) {
+        for output in std::mem::take(&mut step.requests) {
+            match output {
+                requests::Output::Decide { ticket } => self.decide(step, ticket),
+                requests::Output::Propose { proposal } => self.propose(step, proposal),
+                requests::Output::Read { read } => self.raft.read(read, self.boot, self.incarnation),
+                requests::Output::Reply { ticket, reply } => {
+                    step.effects.push(Effect::Reply { ticket, reply });
+                }
+            }
+        }
+    }
+
+    fn decide<V: PinsetView>(&mut self, step: &mut Step<'_, V>, ticket: Ticket) {
+        let Some(request) = self.requests.request(ticket) else {
+            return;
+        };
+        let candidates = if needs_candidates(request) {
+            self.monitor.candidates(step.now.mono, &self.config.allocate_by)
+        } else {
+            BTreeMap::new()
+        };
+        match decide(step.now.wall, &candidates, |cid| step.draft.pin(cid), request) {
+            Decision::Answer(Err(refusal @ Refusal::NotEnoughPeers { .. }))
+                if self
+                    .monitor
+                    .may_hear_more(step.now, self.raft.members().peer_ids()) =>
+            {
+                self.requests.wait(ticket, refusal);
+            }
+            Decision::Answer(reply) => self.requests.answer(ticket, reply, &mut step.requests),
+            Decision::Propose(command) => {
+                self.requests
+                    .decided(self.raft.id(), ticket, command, &mut step.requests);
+            }
+        }
+    }
+
+    /// Brings a proposal before the leader, wherever it is. Without one it waits to be proposed again.
+    fn propose<V: PinsetView>(&mut self, step: &mut Step<'_, V>, proposal: Proposal) {
+        let Some(leader) = self.raft.leader() else { return };
+        self.requests.handed_on(proposal.id);
+        if leader == self.raft.id() {
+            if self.pending.len() < PENDING_MAX {
+                self.pending.push(proposal);
+            }
+        } else if let Some(to) = self.raft.peer(leader) {
+            let envelope = self.envelope(Message::Propose(vec![proposal]));
+            step.effects.push(Effect::Send { to, envelope });
+        }
+    }
+
+    fn route_monitor<V: PinsetView>(&mut self, step: &mut Step<'_, V>) {
+        for output in std::mem::take(&mut step.monitor) {
+            match output {
+                monitor::Output::Measure => step.effects.push(Effect::Measure),
+                monitor::Output::Tell { to, metrics } => self.tell(step, to, metrics),
+            }
+        }
+    }
+
+    fn tell<V: PinsetView>(&mut self, step: &mut Step<'_, V>, to: PeerId, metrics: Vec<Metric>) {
+        let envelope = self.envelope(Message::Metrics(metrics));
+        step.effects.push(Effect::Send { to, envelope });
+    }
+
+    fn monitor_tells_all(&mut self, now: Now) {
+        let others: Vec<PeerId> = self.raft.members().peer_ids().cloned().collect();
+        for peer in others {
+            self.monitor.unreachable(now, peer);
+        }
+    }
+
+    fn envelope(&self, message: Message) -> Envelope {
+        Envelope {
+            cluster: self.raft.members().cluster,
+            incarnation: self.incarnation,
+            message,
+        }
+    }
+
+    /// When to deliver `Event::TimedOut`, and on whose behalf.
+    pub fn poll_timeout(&self, now: Now) -> Option<(Instant, Timer)> {
+        [
+            (Some(self.raft.poll_timeout()), Timer::Raft),
+            (Some(self.monitor.poll_timeout()), Timer::Monitor),
+            (self.requests.poll_timeout(), Timer::Requests),
+            (self.tracker.poll_timeout(now), Timer::Tracker),
+            (self.failover.poll_timeout(), Timer::Failover),
+        ]
+        .into_iter()
+        .filter_map(|(at, timer)| at.map(|at| (at, timer)))
+        .min()
+    }
+
+    /// A read-only view for the API, the simulator and the logs.
+    pub fn view(&self) -> View<'_> {
+        View { node: self }
+    }
+
+    /// Panics if an invariant between submachines is broken.
+    pub fn check(&self) {
+        self.requests.check();
+        self.tracker.check();
+        assert!(
+            self.pinset.applied().index <= self.raft.committed(),
+            "applies only what is committed"
+        );
+        assert!(
+            self.pending.len() <= PENDING_MAX,
+            "no more pending proposals than allowed"
+        );
+    }
+}
+
+fn route_tracker<V>(step: &mut Step<'_, V>) {
+    for output in std::mem::take(&mut step.tracker) {
+        step.effects.push(match output {
+            tracker::Output::Cancel { op } => Effect::CancelIpfs { op },
+            tracker::Output::Start { op, action } => Effect::StartIpfs { op, action },
+        });
+    }
+}
+
+fn needs_candidates(request: &Request) -> bool {
+    let options: &PinOptions = match request {
+        Request::Allocate { options, .. } | Request::Pin { options, .. } => options,
+        Request::Barrier | Request::Recover { .. } | Request::RecoverAll | Request::Unpin { .. } => {
+            return false;
+        }
+    };
+    options.replicas != Replicas::Everywhere || options.pin_update.is_some()
+}

@@ -1,10 +1,17 @@
-//! The shared state: how a committed command changes the pinset.
+//! The shared state: how a committed command changes the pinset. Applying is a pure function of the state
+//! and the entry: it reads no clock and no metric, and what it returns are writes and outcomes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::RaftId;
+use crate::command::{Command, Outcome, Precondition, Proposal};
+use crate::draft::Draft;
+use crate::effect::StoreOp;
+use crate::ids::{Cid, Index, PeerId, ProposalId, RaftId, Term};
+use crate::pin::{Mode, Pin};
+use crate::snapshot::{Applied, Manifest};
+use crate::view::PinsetView;
 
 /// Which proposals of one peer have been applied. As wide as the number of proposals that a peer may have
 /// open, so what falls out of it can only be a late duplicate.
@@ -14,8 +21,224 @@ pub struct Window {
     pub origin: RaftId,
     /// Of which of its processes. Proposals of earlier ones are dropped: nobody waits for them.
     pub boot: u64,
-    /// Every proposal up to this one counts as applied.
-    pub low: u64,
-    /// The applied ones above it.
-    pub applied: BTreeSet<u64>,
+    /// The newest one that has been applied.
+    pub high: u64,
+    /// The ones before it that have not, as far back as anybody may still wait for them.
+    pub missing: BTreeSet<u64>,
+}
+
+/// How far apart the newest and the oldest open proposal of a peer may be. Part of the replicated state's
+/// rules: all peers must use the same number.
+pub(crate) const WINDOW: u64 = 8192;
+
+impl Window {
+    fn new(origin: RaftId, boot: u64) -> Self {
+        Self {
+            origin,
+            boot,
+            high: 0,
+            missing: BTreeSet::new(),
+        }
+    }
+
+    /// Notes a proposal; false when it has been applied before, or nobody can be waiting for it.
+    fn admit(&mut self, id: ProposalId) -> bool {
+        if id.boot < self.boot {
+            return false;
+        }
+        if id.boot > self.boot {
+            *self = Self::new(self.origin, id.boot);
+        }
+        if id.seq <= self.high {
+            return self.missing.remove(&id.seq);
+        }
+        let low = id.seq.saturating_sub(WINDOW);
+        self.missing.extend((self.high + 1).max(low + 1)..id.seq);
+        if self.missing.first().is_some_and(|seq| *seq <= low) {
+            self.missing = self.missing.split_off(&(low + 1));
+        }
+        self.high = id.seq;
+        true
+    }
+
+    /// Whether a proposal has been applied, or cannot be any more.
+    pub(crate) fn contains(&self, id: ProposalId) -> bool {
+        id.boot < self.boot
+            || (id.boot == self.boot && id.seq <= self.high && !self.missing.contains(&id.seq))
+    }
+}
+
+/// A command that took effect, or was found not to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    /// Which proposal.
+    pub(crate) id: ProposalId,
+    /// What its proposer is told.
+    pub(crate) outcome: Outcome,
+    /// The CID whose pin the tracker must look at.
+    pub(crate) touched: Option<Cid>,
+}
+
+/// The part of the shared state that is kept in memory: all but the pins.
+pub(crate) struct Pinset {
+    applied: Applied,
+    windows: BTreeMap<RaftId, Window>,
+}
+
+impl Pinset {
+    pub(crate) fn new(applied: Applied, windows: Vec<Window>) -> Self {
+        let windows = windows
+            .into_iter()
+            .map(|window| (window.origin, window))
+            .collect();
+        Self { applied, windows }
+    }
+
+    pub(crate) fn applied(&self) -> Applied {
+        self.applied
+    }
+
+    /// Replaces everything by what a snapshot says.
+    pub(crate) fn restore(&mut self, manifest: &Manifest) {
+        *self = Self::new(manifest.applied, manifest.windows.clone());
+    }
+
+    /// Whether a proposal has been applied.
+    pub(crate) fn has_applied(&self, id: ProposalId) -> bool {
+        self.windows
+            .get(&id.origin)
+            .is_some_and(|window| window.contains(id))
+    }
+
+    /// Applies one committed entry.
+    pub(crate) fn apply<V: PinsetView>(
+        &mut self,
+        draft: &mut Draft<'_, V>,
+        index: Index,
+        term: Term,
+        proposals: Vec<Proposal>,
+    ) -> Vec<Change> {
+        assert!(
+            index == self.applied.index + 1,
+            "entry {index} follows {}",
+            self.applied.index
+        );
+        assert!(term >= self.applied.term, "terms never go back");
+        let mut touched_windows = BTreeSet::new();
+        let mut changes = Vec::new();
+        for Proposal { id, command } in proposals {
+            let window = self
+                .windows
+                .entry(id.origin)
+                .or_insert_with(|| Window::new(id.origin, id.boot));
+            if !window.admit(id) {
+                continue;
+            }
+            touched_windows.insert(id.origin);
+            let (outcome, touched) = self.apply_command(draft, index, command);
+            changes.push(Change { id, outcome, touched });
+        }
+        for origin in touched_windows {
+            draft.ops.push(StoreOp::PutWindow {
+                window: self.windows[&origin].clone(),
+            });
+        }
+        self.applied.index = index;
+        self.applied.term = term;
+        changes
+    }
+
+    fn apply_command<V: PinsetView>(
+        &mut self,
+        draft: &mut Draft<'_, V>,
+        index: Index,
+        command: Command,
+    ) -> (Outcome, Option<Cid>) {
+        match command {
+            // Who is admitted is the membership's business: the node routes it there.
+            Command::Admit { .. } => (Outcome::Admitted, None),
+            Command::Pin { pin, precondition } => self.apply_pin(draft, index, pin, precondition),
+            Command::Reallocate {
+                cid,
+                allocations,
+                version,
+            } => (reallocate(draft, index, &cid, allocations, version), Some(cid)),
+            Command::Unpin { cid, precondition } => {
+                let Some(pin) = draft.pin(&cid) else {
+                    return (Outcome::NotFound, None);
+                };
+                if !holds(precondition, Some(&pin)) {
+                    return (Outcome::Stale, None);
+                }
+                self.applied.pins -= 1;
+                draft.delete_pin(pin.clone());
+                (Outcome::Unpinned(pin), Some(cid))
+            }
+        }
+    }
+
+    fn apply_pin<V: PinsetView>(
+        &mut self,
+        draft: &mut Draft<'_, V>,
+        index: Index,
+        pin: Pin,
+        precondition: Precondition,
+    ) -> (Outcome, Option<Cid>) {
+        let current = draft.pin(&pin.cid);
+        if !holds(precondition, current.as_ref()) {
+            return (Outcome::Stale, None);
+        }
+        let cid = pin.cid.clone();
+        match current {
+            Some(current) if current.same_wish(&pin) => (Outcome::Pinned(current), Some(cid)),
+            Some(current) if current.pin_type != pin.pin_type => {
+                let why = "cannot repin a CID with a different type of pin, unpin it first".to_owned();
+                (Outcome::Conflict(why), None)
+            }
+            Some(current) if current.options.mode == Mode::Recursive && pin.options.mode == Mode::Direct => {
+                let why = "cannot repin a CID which is already pinned in recursive mode as direct, \
+                           unpin it first";
+                (Outcome::Conflict(why.to_owned()), None)
+            }
+            current => {
+                self.applied.pins += u64::from(current.is_none());
+                let pin = Pin {
+                    version: index,
+                    ..pin
+                };
+                draft.put_pin(pin.clone(), current);
+                (Outcome::Pinned(pin), Some(cid))
+            }
+        }
+    }
+}
+
+fn reallocate<V: PinsetView>(
+    draft: &mut Draft<'_, V>,
+    index: Index,
+    cid: &Cid,
+    allocations: Vec<PeerId>,
+    version: Index,
+) -> Outcome {
+    match draft.pin(cid) {
+        None => Outcome::NotFound,
+        Some(current) if current.version != version => Outcome::Stale,
+        Some(current) => {
+            let pin = Pin {
+                allocations,
+                version: index,
+                ..current.clone()
+            };
+            draft.put_pin(pin.clone(), Some(current));
+            Outcome::Pinned(pin)
+        }
+    }
+}
+
+fn holds(precondition: Precondition, pin: Option<&Pin>) -> bool {
+    match precondition {
+        Precondition::Absent => pin.is_none(),
+        Precondition::Any => true,
+        Precondition::Version(version) => pin.is_some_and(|pin| pin.version == version),
+    }
 }

@@ -1,79 +1,620 @@
-//! Agreement. The only module that names the `raft` crate.
+//! Agreement. The only module that names the `raft` crate: messages, proposals and time go in, committed
+//! entries, messages and writes come out. Persistence is asynchronous: what must not leave before a write is
+//! durable is held here until [`Raft::persisted`].
 
-use serde::{Deserialize, Serialize};
+mod convert;
+mod log;
+mod records;
 
-use crate::ids::{Incarnation, Index, RaftId, Term};
-use crate::members::Members;
-use crate::pinset::Window;
-use crate::snapshot::Applied;
+use std::collections::{BTreeMap, VecDeque};
 
-/// One entry of the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogEntry {
-    /// Its position.
-    pub index: Index,
-    /// The term of the leader that appended it.
-    pub term: Term,
-    /// What it is.
-    pub payload: Payload,
+use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, Message, MessageType};
+use raft::{RaftState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
+
+pub use self::records::{HardState, LogEntry, Payload, Recovered};
+
+use self::log::Log;
+use crate::command::Proposal;
+use crate::config::RaftConfig;
+use crate::effect::StoreOp;
+use crate::ids::{BatchId, Incarnation, Index, PeerId, RaftId, ReadId, SnapshotId, Term};
+use crate::members::{Members, MembersChange, MembersStep};
+use crate::rng::mix;
+use crate::snapshot::Manifest;
+use crate::time::{Instant, Now};
+use crate::wire::{RaftKind, RaftMessage, decode, encode};
+
+/// What comes out of Raft, to be taken in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Output {
+    /// An entry is agreed on: apply it.
+    Committed {
+        index: Index,
+        term: Term,
+        proposals: Vec<Proposal>,
+    },
+    /// A staged snapshot is of no use.
+    Discard { snapshot: SnapshotId },
+    /// Somebody else leads, or nobody, or this peer.
+    LeaderChanged { leader: Option<RaftId> },
+    /// The membership is a different one from this entry on, which changes nothing else.
+    MembersChanged {
+        index: Index,
+        term: Term,
+        members: Members,
+    },
+    /// A read may be served once this entry is applied.
+    ReadReady { read: ReadId, index: Index },
+    /// The shared state is the staged snapshot's from here on.
+    Restored { manifest: Manifest },
+    /// Send.
+    Send { to: RaftId, message: RaftMessage },
+    /// Stream the pinset.
+    SendSnapshot { to: RaftId, message: RaftMessage },
+    /// Write, and report when it is durable if `sync`.
+    Store { op: StoreOp, sync: bool },
 }
 
-/// What a log entry holds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Payload {
-    /// Encoded proposals, `Vec<Proposal>`; nothing in the entry that opens a term.
-    Commands(Vec<u8>),
-    /// An encoded [`MembersChange`](crate::members::MembersChange).
-    Members(Vec<u8>),
+/// Messages that wait for a write.
+struct Held {
+    batch: BatchId,
+    ready: u64,
+    messages: Vec<Message>,
 }
 
-/// What Raft must never forget.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HardState {
-    /// The newest term seen.
-    pub term: Term,
-    /// Who got this peer's vote in it.
-    pub vote: Option<RaftId>,
-    /// How far the log is known to be committed.
-    pub commit: Index,
+/// This peer's Raft.
+pub(crate) struct Raft {
+    raw: RawNode<Log>,
+    config: RaftConfig,
+    seed: u64,
+    /// How many elections have been started here: the next election timeout depends on it.
+    elections: u64,
+    next_tick: Instant,
+    held: VecDeque<Held>,
+    leader: Option<RaftId>,
+    /// A snapshot that was offered to Raft and waits to be accepted or not.
+    offered: Option<(SnapshotId, Manifest)>,
+    /// An accepted snapshot is on its way to the disk: nothing may happen until it is there.
+    installing: Option<BatchId>,
+    /// Peers that write under a Raft id that the membership does not know (yet).
+    strangers: BTreeMap<RaftId, PeerId>,
 }
 
-/// All that was durable when the process started.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Recovered {
-    /// The data folder's own number.
-    pub incarnation: Incarnation,
-    /// How many times a process has been started on this folder, this time included.
-    pub boot: u64,
-    /// Raft's memory.
-    pub hard_state: HardState,
-    /// The last entry that was dropped from the log, and its term.
-    pub compacted: (Index, Term),
-    /// The log after it: contiguous.
-    pub log: Vec<LogEntry>,
-    /// How far the pinset is.
-    pub applied: Applied,
-    /// The membership as of the applied entry.
-    pub members: Members,
-    /// The applied proposals of each peer.
-    pub windows: Vec<Window>,
-    /// Whether a comparison of the local state with the pinset was under way.
-    pub reconciling: bool,
+/// Ids of unknown writers to keep. They matter only while this peer catches up with the membership.
+const STRANGERS_MAX: usize = 64;
+
+/// A message that the others can read in one go. The network refuses frames of 8 MiB.
+const MESSAGE_BYTES: u64 = 1 << 20;
+
+/// Why a message was dropped before Raft saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dropped {
+    /// It is for somebody else.
+    NotForUs,
+    /// It contradicts itself or the log in a way that no honest member's message does.
+    Nonsense,
+    /// A snapshot is being installed; Raft sends again what it needs.
+    Installing,
 }
 
-impl Recovered {
-    /// What a fresh data folder of a founding peer starts from.
-    pub fn founding(incarnation: Incarnation, members: Members) -> Self {
-        Self {
-            incarnation,
-            boot: 1,
-            hard_state: HardState::default(),
-            compacted: (0, 0),
-            log: Vec::new(),
-            applied: Applied::default(),
-            members,
-            windows: Vec::new(),
-            reconciling: false,
+impl Raft {
+    /// `id` is this peer's own Raft id.
+    pub(crate) fn new(id: RaftId, config: &RaftConfig, recovered: &Recovered, seed: u64, now: Now) -> Self {
+        let applied = recovered.applied.index;
+        let entries: Vec<Entry> = recovered.log.iter().cloned().map(convert::entry).collect();
+        let mut hard_state = convert::raft_hard_state(&recovered.hard_state);
+        // The applied state may be newer than the last synced commit: applying proves that it was committed.
+        hard_state.commit = hard_state.commit.max(applied);
+        let start = RaftState {
+            hard_state,
+            conf_state: log::conf_state(&recovered.members),
+        };
+        let members = recovered.members.clone();
+        let store = Log::new(start, recovered.compacted, entries, recovered.applied, members);
+        let election = config.election_ticks as usize;
+        let settings = raft::Config {
+            id: id.0,
+            election_tick: election,
+            min_election_tick: election,
+            max_election_tick: election * 2,
+            heartbeat_tick: config.heartbeat_ticks as usize,
+            applied,
+            max_size_per_msg: MESSAGE_BYTES,
+            max_inflight_msgs: 256,
+            check_quorum: true,
+            pre_vote: true,
+            batch_append: true,
+            max_uncommitted_size: 64 << 20,
+            max_committed_size_per_ready: 16 << 20,
+            read_only_option: ReadOnlyOption::Safe,
+            ..raft::Config::default()
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let raw = RawNode::new(&settings, store, &logger).expect("the settings are valid");
+        let mut raft = Self {
+            raw,
+            config: config.clone(),
+            seed: mix(seed ^ mix(id.0)),
+            elections: 0,
+            next_tick: now.mono + config.tick,
+            held: VecDeque::new(),
+            leader: None,
+            offered: None,
+            installing: None,
+            strangers: BTreeMap::new(),
+        };
+        raft.rearm();
+        raft
+    }
+
+    pub(crate) fn id(&self) -> RaftId {
+        RaftId(self.raw.raft.id)
+    }
+
+    pub(crate) fn members(&self) -> &Members {
+        &self.raw.store().members
+    }
+
+    pub(crate) fn term(&self) -> Term {
+        self.raw.raft.term
+    }
+
+    pub(crate) fn committed(&self) -> Index {
+        self.raw.raft.raft_log.committed
+    }
+
+    pub(crate) fn leader(&self) -> Option<RaftId> {
+        self.leader
+    }
+
+    /// Whether this peer leads and knows all that was committed before.
+    pub(crate) fn leads(&self) -> bool {
+        self.raw.raft.state == StateRole::Leader && self.raw.raft.commit_to_current_term()
+    }
+
+    /// The log that is in memory: first and last index, and bytes.
+    pub(crate) fn log_span(&self) -> (Index, Index, usize) {
+        let log = self.raw.store();
+        (log.compacted.0 + 1, log.last(), log.bytes())
+    }
+
+    /// Whether a write that Raft waits for is under way: proposals that come now had better go together.
+    pub(crate) fn awaits_disk(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Whether a snapshot is on its way to the disk: reads still show what it replaces.
+    pub(crate) fn is_installing(&self) -> bool {
+        self.installing.is_some()
+    }
+
+    /// Whether [`Raft::drain`] would bring anything.
+    pub(crate) fn has_ready(&self) -> bool {
+        self.installing.is_none() && self.raw.has_ready()
+    }
+
+    /// The peer behind a Raft id, as far as it is known.
+    pub(crate) fn peer(&self, id: RaftId) -> Option<PeerId> {
+        self.members()
+            .peer(id)
+            .or_else(|| self.strangers.get(&id))
+            .cloned()
+    }
+
+    /// How far a follower's log is known to agree with ours; leaders only.
+    pub(crate) fn matched(&self, id: RaftId) -> Option<Index> {
+        let leads = self.raw.raft.state == StateRole::Leader;
+        leads
+            .then(|| self.raw.raft.prs().get(id.0).map(|progress| progress.matched))
+            .flatten()
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Instant {
+        self.next_tick
+    }
+
+    /// Lets time pass. A process that wakes up late ticks at most twice, or it would run through its
+    /// election timeout at once and disturb a healthy cluster.
+    pub(crate) fn handle_timeout(&mut self, now: Now) {
+        for _ in 0..2 {
+            if now.mono < self.next_tick {
+                return;
+            }
+            self.next_tick = self.next_tick + self.config.tick;
+            if self.installing.is_none() {
+                self.raw.tick();
+                let fired = self.raw.raft.election_elapsed == 0 && self.raw.raft.state != StateRole::Leader;
+                self.elections += u64::from(fired);
+                self.rearm();
+            }
+        }
+        if now.mono >= self.next_tick {
+            self.next_tick = now.mono + self.config.tick;
         }
     }
+
+    /// Takes a peer's message, or says why not. `from` is who sent it, as the network vouches.
+    pub(crate) fn receive(&mut self, from: &PeerId, message: RaftMessage) -> Result<(), Dropped> {
+        self.validate(from, &message)?;
+        if !self.members().peers.contains_key(&message.from) && self.strangers.len() < STRANGERS_MAX {
+            self.strangers.insert(message.from, from.clone());
+        }
+        // Raft answers nonsense with errors that call for nothing: the message is dropped.
+        let _ = self.raw.step(convert::raft_message(message));
+        self.rearm();
+        Ok(())
+    }
+
+    /// Offers a staged snapshot. Raft takes it or not; either way an output says what becomes of it.
+    pub(crate) fn receive_snapshot(
+        &mut self,
+        from: &PeerId,
+        snapshot: SnapshotId,
+        manifest: Manifest,
+        message: RaftMessage,
+        outputs: &mut Vec<Output>,
+    ) {
+        let applied = manifest.applied;
+        let fits = message.kind == RaftKind::Snapshot
+            && manifest.members.cluster == self.members().cluster
+            && applied.index > 0
+            && self.validate(from, &message).is_ok();
+        if !fits {
+            outputs.push(Output::Discard { snapshot });
+            return;
+        }
+        let mut message = convert::raft_message(message);
+        let metadata = message.mut_snapshot().mut_metadata();
+        metadata.index = applied.index;
+        metadata.term = applied.term;
+        metadata.set_conf_state(log::conf_state(&manifest.members));
+        self.offered = Some((snapshot, manifest));
+        let _ = self.raw.step(message);
+        self.rearm();
+    }
+
+    /// What every honest message fulfils. Raft panics on much that does not.
+    fn validate(&self, from: &PeerId, message: &RaftMessage) -> Result<(), Dropped> {
+        if self.installing.is_some() {
+            return Err(Dropped::Installing);
+        }
+        if message.to != self.id() {
+            return Err(Dropped::NotForUs);
+        }
+        let log = self.raw.store();
+        let known = self.peer(message.from);
+        let honest_sender = message.from != self.id() && known.is_none_or(|peer| peer == *from);
+        // A term of zero marks messages that never leave a peer, but for reads.
+        let is_read = matches!(message.kind, RaftKind::ReadIndex | RaftKind::ReadIndexResp);
+        let body = match message.kind {
+            RaftKind::Append => self.append_is_sound(message),
+            // A leader does not tell a follower to commit what that follower never acknowledged.
+            RaftKind::Heartbeat => message.commit <= log.last(),
+            RaftKind::AppendResponse => message.index <= log.last() || message.reject,
+            RaftKind::ReadIndex | RaftKind::ReadIndexResp => message.entries.len() == 1,
+            RaftKind::RequestVote
+            | RaftKind::RequestVoteResponse
+            | RaftKind::Snapshot
+            | RaftKind::HeartbeatResponse
+            | RaftKind::TransferLeader
+            | RaftKind::TimeoutNow
+            | RaftKind::RequestPreVote
+            | RaftKind::RequestPreVoteResponse => message.entries.is_empty(),
+        };
+        if honest_sender && (is_read || message.term > 0) && body {
+            Ok(())
+        } else {
+            Err(Dropped::Nonsense)
+        }
+    }
+
+    /// Entries can be read and are contiguous, their terms never fall nor exceed the leader's, and they contradict nothing
+    /// that is committed.
+    fn append_is_sound(&self, message: &RaftMessage) -> bool {
+        let log = &self.raw.raft.raft_log;
+        let mut index = message.index;
+        let mut term = message.log_term;
+        message.entries.iter().all(|entry| {
+            let follows = Some(entry.index) == index.checked_add(1) && entry.term >= term;
+            let readable = match &entry.payload {
+                Payload::Commands(data) => data.is_empty() || decode::<Vec<Proposal>>(data).is_ok(),
+                Payload::Members(data) => data.is_empty() || decode::<MembersChange>(data).is_ok(),
+            };
+            let agrees = entry.index > log.committed
+                || log.term(entry.index).is_ok_and(|ours| ours == entry.term)
+                || entry.index <= self.raw.store().compacted.0;
+            index = entry.index;
+            term = entry.term;
+            follows && readable && agrees && term <= message.term
+        })
+    }
+
+    /// Appends proposals as one entry. False when this peer does not lead, or Raft is full.
+    pub(crate) fn propose(&mut self, proposals: &[Proposal]) -> bool {
+        if !self.leads() || self.installing.is_some() {
+            return false;
+        }
+        let accepted = self.raw.propose(Vec::new(), encode(&proposals)).is_ok();
+        self.rearm();
+        accepted
+    }
+
+    /// Proposes a change of the membership. False when it cannot be proposed now.
+    pub(crate) fn propose_members(&mut self, change: &MembersChange) -> bool {
+        if !self.leads() || self.installing.is_some() || self.raw.raft.has_pending_conf() {
+            return false;
+        }
+        let accepted = self
+            .raw
+            .propose_conf_change(encode(change), conf_change(change))
+            .is_ok();
+        self.rearm();
+        accepted
+    }
+
+    /// Asks for the position that a linearizable read must wait for. May be lost: ask again.
+    pub(crate) fn read(&mut self, read: ReadId, boot: u64, incarnation: Incarnation) {
+        if self.installing.is_none() {
+            // Raft drops a request whose context it has seen.
+            self.raw.read_index(encode(&(read, boot, incarnation)));
+            self.rearm();
+        }
+    }
+
+    pub(crate) fn unreachable(&mut self, peer: &PeerId) {
+        if let Some(id) = self.members().raft_id(peer) {
+            self.raw.report_unreachable(id.0);
+            self.rearm();
+        }
+    }
+
+    pub(crate) fn snapshot_sent(&mut self, peer: &PeerId, delivered: bool) {
+        if let Some(id) = self.members().raft_id(peer) {
+            let status = if delivered {
+                SnapshotStatus::Finish
+            } else {
+                SnapshotStatus::Failure
+            };
+            self.raw.report_snapshot(id.0, status);
+            self.rearm();
+        }
+    }
+
+    /// Every batch up to this one is durable.
+    pub(crate) fn persisted(&mut self, batch: BatchId, outputs: &mut Vec<Output>) {
+        if self.installing.is_some_and(|installing| installing <= batch) {
+            self.installing = None;
+        }
+        while self.held.front().is_some_and(|held| held.batch <= batch) {
+            let held = self.held.pop_front().expect("there is a first one");
+            self.raw.on_persist_ready(held.ready);
+            self.rearm();
+            self.send(held.messages, outputs);
+        }
+    }
+
+    /// Takes all that Raft has ready. What it wants written goes into `batch`.
+    pub(crate) fn drain(&mut self, batch: BatchId, outputs: &mut Vec<Output>) {
+        while self.installing.is_none() && self.raw.has_ready() {
+            self.take_ready(batch, outputs);
+        }
+        if let Some((snapshot, _)) = self.offered.take() {
+            outputs.push(Output::Discard { snapshot });
+        }
+    }
+
+    fn take_ready(&mut self, batch: BatchId, outputs: &mut Vec<Output>) {
+        let mut ready = self.raw.ready();
+        let leader = match ready.ss() {
+            Some(state) => (state.leader_id != raft::INVALID_ID).then_some(RaftId(state.leader_id)),
+            None => self.leader,
+        };
+        let messages = ready.take_messages();
+        let mut held = ready.take_persisted_messages();
+        let mut sync = ready.must_sync();
+        if ready.snapshot().get_metadata().index != 0 {
+            let (snapshot, manifest) = self.offered.take().expect("raft only takes what was offered");
+            assert!(
+                manifest.applied.index == ready.snapshot().get_metadata().index,
+                "takes what was offered"
+            );
+            self.raw
+                .mut_store()
+                .reset(manifest.applied, manifest.members.clone());
+            let op = StoreOp::InstallSnapshot {
+                snapshot,
+                manifest: manifest.clone(),
+            };
+            outputs.push(Output::Store { op, sync: true });
+            outputs.push(Output::Restored { manifest });
+            self.installing = Some(batch);
+            sync = true;
+        }
+        if !ready.entries().is_empty() {
+            self.raw.mut_store().append(ready.entries());
+            let entries = ready.entries().iter().map(convert::log_entry).collect();
+            outputs.push(Output::Store {
+                op: StoreOp::Append { entries },
+                sync: true,
+            });
+            sync = true;
+        }
+        if let Some(hard_state) = ready.hs() {
+            let op = StoreOp::SetHardState {
+                hard_state: convert::hard_state(hard_state),
+            };
+            outputs.push(Output::Store { op, sync });
+        }
+        let reads = ready.take_read_states();
+        let committed = ready.take_committed_entries();
+        let number = ready.number();
+        self.raw.advance_append_async(ready);
+        self.commit(committed, outputs);
+        self.rearm();
+        // What needs no write of its own waits for the writes before it.
+        let waits_for = if sync {
+            Some(batch)
+        } else {
+            self.held.back().map(|held| held.batch)
+        };
+        if let Some(batch) = waits_for {
+            self.held.push_back(Held {
+                batch,
+                ready: number,
+                messages: std::mem::take(&mut held),
+            });
+        } else {
+            self.raw.on_persist_ready(number);
+            self.rearm();
+        }
+        self.send(messages, outputs);
+        self.send(held, outputs);
+        if leader != self.leader {
+            self.leader = leader;
+            outputs.push(Output::LeaderChanged { leader });
+        }
+        for read in reads {
+            if let Ok((id, _, _)) = decode::<(ReadId, u64, Incarnation)>(&read.request_ctx) {
+                outputs.push(Output::ReadReady {
+                    read: id,
+                    index: read.index,
+                });
+            }
+        }
+    }
+
+    fn commit(&mut self, entries: Vec<Entry>, outputs: &mut Vec<Output>) {
+        let Some(last) = entries.last().map(|entry| entry.index) else {
+            return;
+        };
+        for entry in entries {
+            let (index, term) = (entry.index, entry.term);
+            match convert::log_entry(&entry).payload {
+                Payload::Commands(data) if data.is_empty() => {
+                    outputs.push(Output::Committed {
+                        index,
+                        term,
+                        proposals: Vec::new(),
+                    });
+                }
+                Payload::Commands(data) => {
+                    // The leader encoded them; one that cannot be read would part the peers' states.
+                    let proposals = decode(&data).expect("a committed entry can be read");
+                    outputs.push(Output::Committed {
+                        index,
+                        term,
+                        proposals,
+                    });
+                }
+                Payload::Members(data) => {
+                    let members = self.change_members(&data);
+                    outputs.push(Output::MembersChanged { index, term, members });
+                }
+            }
+        }
+        self.raw.advance_apply_to(last);
+    }
+
+    /// Applies a change of the membership; an empty one completes the change that is under way.
+    fn change_members(&mut self, data: &[u8]) -> Members {
+        let change = if data.is_empty() {
+            MembersChange { steps: Vec::new() }
+        } else {
+            decode(data).expect("a committed entry can be read")
+        };
+        let mut members = self.members().clone();
+        if let Ok(state) = self.raw.apply_conf_change(&conf_change(&change)) {
+            let ids = |ids: &[u64]| ids.iter().copied().map(RaftId).collect();
+            members.voters = ids(&state.voters);
+            members.outgoing = ids(&state.voters_outgoing);
+            members.learners = ids(&state.learners);
+            members.learners_next = ids(&state.learners_next);
+            members.auto_leave = state.auto_leave;
+            members.take(&change);
+        }
+        self.raw.mut_store().members = members.clone();
+        members
+    }
+
+    /// Records an incarnation in the membership.
+    pub(crate) fn admit(&mut self, id: RaftId, incarnation: Incarnation) -> Option<Members> {
+        let log = self.raw.mut_store();
+        let member = log.members.peers.get_mut(&id)?;
+        if member.incarnation.is_some() {
+            return None;
+        }
+        member.incarnation = Some(incarnation);
+        Some(log.members.clone())
+    }
+
+    /// Notes how far the state is, and compacts the log when it has grown beyond its limits. What followers
+    /// may still need is kept, as far as the limit on bytes allows.
+    pub(crate) fn applied(&mut self, applied: crate::snapshot::Applied) -> Option<StoreOp> {
+        let RaftConfig {
+            trailing_logs,
+            log_bytes,
+            ..
+        } = self.config;
+        let log = self.raw.mut_store();
+        log.applied = applied;
+        let too_long = log.len() > trailing_logs * 2;
+        let too_big = log.bytes() > log_bytes;
+        if !too_long && !too_big {
+            return None;
+        }
+        let keep = if too_long { trailing_logs } else { log.len() / 2 };
+        let index = (log.last() - keep).min(applied.index);
+        if index <= log.compacted.0 {
+            return None;
+        }
+        let term = log.compact(index);
+        Some(StoreOp::Compact { index, term })
+    }
+
+    fn send(&mut self, messages: Vec<Message>, outputs: &mut Vec<Output>) {
+        for message in messages {
+            let is_snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
+            if let Some(message) = convert::message(message) {
+                let to = message.to;
+                outputs.push(if is_snapshot {
+                    Output::SendSnapshot { to, message }
+                } else {
+                    Output::Send { to, message }
+                });
+            }
+        }
+    }
+
+    /// Replaces the election timeout that Raft drew from the process's own randomness by one that follows
+    /// from the seed. Called after everything that may have drawn.
+    fn rearm(&mut self) {
+        let election = u64::from(self.config.election_ticks);
+        let timeout = election + mix(self.seed ^ mix(self.elections)) % election;
+        self.raw
+            .raft
+            .set_randomized_election_timeout(usize::try_from(timeout).expect("a few ticks"));
+    }
+}
+
+fn conf_change(change: &MembersChange) -> ConfChangeV2 {
+    let mut out = ConfChangeV2::default();
+    let steps: Vec<ConfChangeSingle> = change
+        .steps
+        .iter()
+        .map(|step| {
+            let (kind, id) = match step {
+                MembersStep::AddLearner { raft_id, .. } | MembersStep::Demote { raft_id } => {
+                    (ConfChangeType::AddLearnerNode, raft_id)
+                }
+                MembersStep::Promote { raft_id } => (ConfChangeType::AddNode, raft_id),
+                MembersStep::Remove { raft_id } => (ConfChangeType::RemoveNode, raft_id),
+            };
+            let mut single = ConfChangeSingle::default();
+            single.set_change_type(kind);
+            single.node_id = id.0;
+            single
+        })
+        .collect();
+    out.set_changes(steps.into());
+    out
 }

@@ -1,0 +1,154 @@
+//! Which peers take a pin. It has no state, so it is a function.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::ids::{Cid, PeerId};
+use crate::metric::Metric;
+use crate::rng::hash;
+
+/// A peer that could take a pin, with its value of each metric that allocation goes by.
+pub(crate) type Candidates = BTreeMap<PeerId, Vec<Metric>>;
+
+/// What a pin needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted<'a> {
+    /// Spreads pins among peers that rank alike.
+    pub(crate) cid: Option<&'a Cid>,
+    /// Fewer copies will not do.
+    pub(crate) min: u32,
+    /// More are not wanted.
+    pub(crate) max: u32,
+    /// Peers that hold it and count.
+    pub(crate) current: &'a [PeerId],
+    /// Peers that the client prefers, best first.
+    pub(crate) preferred: &'a [PeerId],
+}
+
+/// Too few peers can take it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NotEnough {
+    /// How many can.
+    pub(crate) available: u32,
+}
+
+/// Chooses: who has it keeps it, up to the maximum; when fewer than the minimum have it, it is given to more
+/// peers, up to the maximum, those first that the client prefers, then those that rank best. The result is
+/// sorted.
+pub(crate) fn allocate(wanted: &Wanted<'_>, candidates: &Candidates) -> Result<Vec<PeerId>, NotEnough> {
+    let (min, max) = (wanted.min as usize, wanted.max as usize);
+    let mut chosen: Vec<PeerId> = wanted.current.to_vec();
+    if chosen.len() > max {
+        chosen.sort_by_key(|peer| rank_by_hash(wanted.cid, peer));
+        chosen.truncate(max);
+    }
+    if chosen.len() < min {
+        let preferred = wanted
+            .preferred
+            .iter()
+            .filter(|peer| candidates.contains_key(*peer));
+        let ranked = ranked(wanted.cid, candidates);
+        for peer in preferred.chain(&ranked) {
+            if chosen.len() == max {
+                break;
+            }
+            if !chosen.contains(peer) {
+                chosen.push(peer.clone());
+            }
+        }
+    }
+    if chosen.len() < min {
+        let held = wanted
+            .current
+            .iter()
+            .filter(|peer| !candidates.contains_key(*peer))
+            .count();
+        let available = u32::try_from(candidates.len() + held).unwrap_or(u32::MAX);
+        return Err(NotEnough { available });
+    }
+    chosen.sort();
+    Ok(chosen)
+}
+
+/// All candidates, the best first.
+fn ranked(cid: Option<&Cid>, candidates: &Candidates) -> Vec<PeerId> {
+    let all: BTreeSet<&PeerId> = candidates.keys().collect();
+    partition(cid, candidates, all, 0).into_iter().cloned().collect()
+}
+
+/// Splits peers into groups by a metric that divides, and takes from the groups in turn, the group with the
+/// heavier peers first; orders them by a metric that ranks.
+fn partition<'a>(
+    cid: Option<&Cid>,
+    candidates: &Candidates,
+    peers: BTreeSet<&'a PeerId>,
+    depth: usize,
+) -> Vec<&'a PeerId> {
+    let metric = |peer: &PeerId| candidates[peer].get(depth);
+    let Some(divides) = peers
+        .first()
+        .and_then(|peer| metric(peer))
+        .map(|metric| metric.partitionable)
+    else {
+        let mut peers: Vec<&PeerId> = peers.into_iter().collect();
+        peers.sort_by_key(|peer| rank_by_hash(cid, peer));
+        return peers;
+    };
+    if !divides {
+        return by_weight(cid, peers, |peer| {
+            metric(peer).map_or(i64::MIN, |metric| metric.weight)
+        });
+    }
+    let mut groups: BTreeMap<&str, BTreeSet<&PeerId>> = BTreeMap::new();
+    for peer in peers {
+        groups
+            .entry(metric(peer).map_or("", |metric| &metric.value))
+            .or_default()
+            .insert(peer);
+    }
+    let weight = |group: &[&PeerId]| -> i128 {
+        group
+            .iter()
+            .filter_map(|peer| candidates[*peer].last())
+            .map(|last| i128::from(last.weight))
+            .sum()
+    };
+    let mut groups: Vec<Vec<&PeerId>> = groups
+        .into_values()
+        .map(|group| partition(cid, candidates, group, depth + 1))
+        .collect();
+    groups.sort_by_key(|group| (Reverse(weight(group)), rank_by_hash(cid, group[0])));
+    let longest = groups.iter().map(Vec::len).max().unwrap_or(0);
+    (0..longest)
+        .flat_map(|turn| groups.iter().filter_map(move |group| group.get(turn).copied()))
+        .collect()
+}
+
+/// Heaviest first; peers whose weights differ by less than a tenth of the heaviest rank alike, and among
+/// them the CID decides.
+fn by_weight<'a>(
+    cid: Option<&Cid>,
+    peers: BTreeSet<&'a PeerId>,
+    weight: impl Fn(&PeerId) -> i64,
+) -> Vec<&'a PeerId> {
+    let mut rest: Vec<&PeerId> = peers.into_iter().collect();
+    rest.sort_by_key(|peer| Reverse(weight(peer)));
+    let mut ordered = Vec::with_capacity(rest.len());
+    while let Some(first) = rest.first() {
+        let top = i128::from(weight(first));
+        let alike = rest
+            .iter()
+            .take_while(|peer| i128::from(weight(peer)) >= top - top.abs() / 10)
+            .count();
+        let mut alike: Vec<&PeerId> = rest.drain(..alike).collect();
+        alike.sort_by_key(|peer| rank_by_hash(cid, peer));
+        ordered.extend(alike);
+    }
+    ordered
+}
+
+/// Rendezvous hashing (Thaler, Ravishankar, "A name-based mapping scheme for rendezvous", 1996): each CID
+/// has an order of peers of its own.
+fn rank_by_hash(cid: Option<&Cid>, peer: &PeerId) -> u64 {
+    hash([cid.map_or(&[], Cid::as_bytes), peer.as_bytes()])
+}

@@ -1,0 +1,75 @@
+//! The batch that one call of `handle` builds, and reads that see what it holds already.
+
+use std::collections::BTreeMap;
+
+use crate::effect::StoreOp;
+use crate::ids::Cid;
+use crate::local::{Local, QueueKey};
+use crate::pin::Pin;
+use crate::view::PinsetView;
+
+/// Writes to come, over a view of those that are done.
+pub(crate) struct Draft<'a, V> {
+    /// What is on disk.
+    pub(crate) view: &'a V,
+    /// What goes there next, in this order.
+    pub(crate) ops: Vec<StoreOp>,
+    /// Whether a promise depends on it.
+    pub(crate) sync: bool,
+    pins: BTreeMap<Cid, Option<Pin>>,
+    locals: BTreeMap<Cid, Option<Local>>,
+}
+
+impl<'a, V: PinsetView> Draft<'a, V> {
+    pub(crate) fn new(view: &'a V) -> Self {
+        Self {
+            view,
+            ops: Vec::new(),
+            sync: false,
+            pins: BTreeMap::new(),
+            locals: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn pin(&self, cid: &Cid) -> Option<Pin> {
+        self.pins.get(cid).cloned().unwrap_or_else(|| self.view.pin(cid))
+    }
+
+    pub(crate) fn local(&self, cid: &Cid) -> Option<Local> {
+        self.locals
+            .get(cid)
+            .cloned()
+            .unwrap_or_else(|| self.view.local(cid))
+    }
+
+    pub(crate) fn put_pin(&mut self, pin: Pin, previous: Option<Pin>) {
+        self.pins.insert(pin.cid.clone(), Some(pin.clone()));
+        self.ops.push(StoreOp::PutPin { pin, previous });
+    }
+
+    pub(crate) fn delete_pin(&mut self, pin: Pin) {
+        self.pins.insert(pin.cid.clone(), None);
+        self.ops.push(StoreOp::DeletePin { pin });
+    }
+
+    pub(crate) fn put_local(&mut self, cid: &Cid, local: Local) {
+        self.locals.insert(cid.clone(), Some(local.clone()));
+        self.ops.push(StoreOp::PutLocal {
+            cid: cid.clone(),
+            local,
+        });
+    }
+
+    pub(crate) fn delete_local(&mut self, cid: &Cid) {
+        self.locals.insert(cid.clone(), None);
+        self.ops.push(StoreOp::DeleteLocal { cid: cid.clone() });
+    }
+
+    pub(crate) fn enqueue(&mut self, key: QueueKey) {
+        self.ops.push(StoreOp::Enqueue { key });
+    }
+
+    pub(crate) fn dequeue(&mut self, key: QueueKey) {
+        self.ops.push(StoreOp::Dequeue { key });
+    }
+}

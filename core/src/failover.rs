@@ -1,0 +1,187 @@
+//! The leader's duties beyond agreement: pins of peers that are down are given to others, and pins whose time
+//! is over are removed. Both go through the pinset a chunk at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::allocator::{Candidates, Wanted, allocate};
+use crate::command::{Command, Precondition, is_expired};
+use crate::config::FailoverConfig;
+use crate::ids::{Cid, PeerId};
+use crate::pin::{Pin, Replicas};
+use crate::time::{Instant, Now};
+use crate::view::PinsetView;
+
+/// How often the leader looks for pins whose time is over.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The leader's search for pins to repair.
+pub(crate) struct Failover {
+    config: FailoverConfig,
+    /// Since when this peer leads.
+    leading: Option<Instant>,
+    next_chunk: Instant,
+    next_expiry: Instant,
+    /// Where the search has got to in the pins of each peer that is down; `None` when through.
+    cursors: BTreeMap<PeerId, Option<Option<Cid>>>,
+}
+
+impl Failover {
+    pub(crate) fn new(config: &FailoverConfig) -> Self {
+        Self {
+            config: config.clone(),
+            leading: None,
+            next_chunk: Instant(0),
+            next_expiry: Instant(0),
+            cursors: BTreeMap::new(),
+        }
+    }
+
+    /// Leadership came or went. A new leader starts from what the pinset says and from who stays silent.
+    pub(crate) fn lead(&mut self, now: Now, leads: bool) {
+        match (leads, self.leading) {
+            (true, None) => {
+                self.leading = Some(now.mono);
+                self.next_chunk = now.mono;
+                self.next_expiry = now.mono;
+                self.cursors.clear();
+            }
+            (false, Some(_)) => self.leading = None,
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+
+    /// Since when this peer leads.
+    pub(crate) fn leading(&self) -> Option<Instant> {
+        self.leading
+    }
+
+    /// How long a silence counts as being down.
+    pub(crate) fn grace(&self) -> Duration {
+        self.config.grace
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.leading.map(|_| self.next_chunk.min(self.next_expiry))
+    }
+
+    /// Says what to propose about the peers in `down`.
+    pub(crate) fn handle_timeout(
+        &mut self,
+        now: Now,
+        view: &impl PinsetView,
+        down: &BTreeSet<PeerId>,
+        candidates: &Candidates,
+        out: &mut Vec<Command>,
+    ) {
+        if self.leading.is_none() {
+            return;
+        }
+        if now.mono >= self.next_expiry {
+            let expired = view.expiring(now.wall, self.config.chunk);
+            // A full chunk is probably not all.
+            let pause = if expired.len() < self.config.chunk {
+                EXPIRY_INTERVAL
+            } else {
+                self.config.pause
+            };
+            self.next_expiry = now.mono + pause;
+            out.extend(expired.iter().filter_map(|cid| expire(now, view.pin(cid)?)));
+        }
+        if now.mono >= self.next_chunk {
+            self.cursors.retain(|peer, _| down.contains(peer));
+            let worked = self.config.enabled && self.repair_chunk(view, down, candidates, out);
+            let pause = if worked {
+                self.config.pause
+            } else {
+                EXPIRY_INTERVAL.min(self.config.grace)
+            };
+            self.next_chunk = now.mono + pause.max(Duration::from_millis(1));
+        }
+    }
+
+    /// Looks at one chunk of one peer's pins; false when there is nothing left to look at.
+    fn repair_chunk(
+        &mut self,
+        view: &impl PinsetView,
+        down: &BTreeSet<PeerId>,
+        candidates: &Candidates,
+        out: &mut Vec<Command>,
+    ) -> bool {
+        for peer in down {
+            let Some(after) = self.cursors.entry(peer.clone()).or_insert(Some(None)).take() else {
+                self.cursors.insert(peer.clone(), None);
+                continue;
+            };
+            let cids = view.allocated(peer, after.as_ref(), self.config.chunk);
+            let next = cids.last().map(|last| Some(last.clone()));
+            out.extend(
+                cids.iter()
+                    .filter_map(|cid| repair(view.pin(cid)?, down, candidates)),
+            );
+            let more = next.is_some();
+            self.cursors.insert(peer.clone(), next);
+            if more {
+                return true;
+            }
+        }
+        if !down.is_empty() {
+            // Once through: begin again, for what could not be repaired or was proposed in vain.
+            self.cursors.clear();
+        }
+        false
+    }
+}
+
+fn expire(now: Now, pin: Pin) -> Option<Command> {
+    is_expired(&pin, now.wall).then(|| Command::Unpin {
+        precondition: Precondition::Version(pin.version),
+        cid: pin.cid,
+    })
+}
+
+/// Gives a pin more peers when those that live are fewer than its minimum.
+fn repair(pin: Pin, down: &BTreeSet<PeerId>, candidates: &Candidates) -> Option<Command> {
+    let Replicas::Range { min, max } = pin.options.replicas else {
+        return None;
+    };
+    let living: Vec<PeerId> = pin
+        .allocations
+        .iter()
+        .filter(|peer| !down.contains(*peer))
+        .cloned()
+        .collect();
+    if living.len() >= min as usize {
+        return None;
+    }
+    let candidates: Candidates = candidates
+        .iter()
+        .filter(|(peer, _)| !down.contains(*peer))
+        .map(|(peer, metrics)| (peer.clone(), metrics.clone()))
+        .collect();
+    let preferred = &pin.options.user_allocations;
+    let wanted = Wanted {
+        cid: Some(&pin.cid),
+        min,
+        max,
+        current: &living,
+        preferred,
+    };
+    // Where there are too few peers, one copy more is better than none: as many as there are.
+    let allocations = allocate(&wanted, &candidates)
+        .or_else(|_| {
+            allocate(
+                &Wanted {
+                    min: living.len() as u32 + 1,
+                    ..wanted
+                },
+                &candidates,
+            )
+        })
+        .ok()?;
+    Some(Command::Reallocate {
+        cid: pin.cid,
+        allocations,
+        version: pin.version,
+    })
+}

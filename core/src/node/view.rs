@@ -1,0 +1,118 @@
+//! What others may see of a node.
+
+use std::collections::BTreeSet;
+
+use super::Node;
+use crate::ids::{Cid, Incarnation, Index, PeerId, Term};
+use crate::members::Members;
+use crate::monitor::{Alert, Received};
+use crate::snapshot::Applied;
+use crate::time::Now;
+
+/// A read-only view of a node.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    pub(super) node: &'a Node,
+}
+
+/// Messages that were dropped, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// The sender belongs to another cluster.
+    pub from_other_clusters: u64,
+    /// The sender's data folder is not the one that the cluster knows.
+    pub from_other_incarnations: u64,
+    /// The sender is no member.
+    pub from_strangers: u64,
+    /// The message is not for this peer, or no honest member would send it.
+    pub nonsense: u64,
+}
+
+impl<'a> View<'a> {
+    /// Who leads, as far as this peer knows.
+    pub fn leader(self) -> Option<&'a PeerId> {
+        self.node
+            .raft
+            .leader()
+            .and_then(|id| self.node.raft.members().peer(id))
+    }
+
+    /// Whether this peer leads and has caught up with all that was agreed before.
+    pub fn is_leader(self) -> bool {
+        self.node.raft.leads()
+    }
+
+    /// Raft's term.
+    pub fn term(self) -> Term {
+        self.node.raft.term()
+    }
+
+    /// This peer's data folder.
+    pub fn incarnation(self) -> Incarnation {
+        self.node.incarnation
+    }
+
+    /// Who belongs to the cluster.
+    pub fn members(self) -> &'a Members {
+        self.node.raft.members()
+    }
+
+    /// How far the pinset is.
+    pub fn applied(self) -> Applied {
+        self.node.pinset.applied()
+    }
+
+    /// How far the log is known to be agreed on.
+    pub fn committed(self) -> Index {
+        self.node.raft.committed()
+    }
+
+    /// The log that is kept: first index, last index, bytes.
+    pub fn log_span(self) -> (Index, Index, usize) {
+        self.node.raft.log_span()
+    }
+
+    /// How far another peer's log is known to agree; on the leader only.
+    pub fn matched(self, peer: &PeerId) -> Option<Index> {
+        let id = self.node.raft.members().raft_id(peer)?;
+        self.node.raft.matched(id)
+    }
+
+    /// How many requests are open.
+    pub fn open_requests(self) -> usize {
+        self.node.requests.len()
+    }
+
+    /// Proposals that wait for the leader's disk.
+    pub fn pending(self) -> usize {
+        self.node.pending.len()
+    }
+
+    /// The CIDs that are being worked on at the IPFS node, and whether they are being unpinned.
+    pub fn running(self) -> impl Iterator<Item = (&'a Cid, bool)> {
+        self.node.tracker.running()
+    }
+
+    /// The latest value of a metric of each peer that counts at `now`.
+    pub fn metrics<'b>(self, now: Now, name: &'b str) -> impl Iterator<Item = (&'a PeerId, &'a Received)>
+    where
+        'a: 'b,
+    {
+        self.node.monitor.latest(now.mono, name)
+    }
+
+    /// The names of all metrics.
+    pub fn metric_names(self) -> BTreeSet<&'a str> {
+        self.node.monitor.names()
+    }
+
+    /// Metrics that were missed, the newest first.
+    pub fn alerts(self) -> impl Iterator<Item = &'a Alert> {
+        self.node.monitor.alerts()
+    }
+
+    /// Messages that were dropped.
+    pub fn counters(self) -> Counters {
+        self.node.counters
+    }
+}

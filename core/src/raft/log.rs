@@ -1,0 +1,164 @@
+//! The part of the log that is kept in memory, as Raft reads it. It is bounded: the node compacts it.
+
+use std::collections::VecDeque;
+
+use raft::eraftpb::{ConfState, Entry, Snapshot};
+use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
+
+use crate::ids::{Index, Term};
+use crate::members::Members;
+use crate::snapshot::Applied;
+
+/// Everything after the compacted entry.
+pub(super) struct Log {
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    /// The last entry that was dropped, and its term.
+    pub(super) compacted: (Index, Term),
+    /// What the node started with; later ones live in Raft itself.
+    pub(super) start: RaftState,
+    /// What a snapshot would be of.
+    pub(super) applied: Applied,
+    /// The membership as of `applied`.
+    pub(super) members: Members,
+}
+
+impl Log {
+    pub(super) fn new(
+        start: RaftState,
+        compacted: (Index, Term),
+        entries: Vec<Entry>,
+        applied: Applied,
+        members: Members,
+    ) -> Self {
+        let bytes = entries.iter().map(size).sum();
+        Self {
+            entries: entries.into(),
+            bytes,
+            compacted,
+            start,
+            applied,
+            members,
+        }
+    }
+
+    pub(super) fn last(&self) -> Index {
+        self.compacted.0 + self.entries.len() as u64
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Replaces the log from the first entry's index on.
+    pub(super) fn append(&mut self, entries: &[Entry]) {
+        let Some(first) = entries.first() else { return };
+        assert!(first.index > self.compacted.0, "never rewrites what is compacted");
+        assert!(first.index <= self.last() + 1, "leaves no gap");
+        while self.last() >= first.index {
+            self.bytes -= self.entries.pop_back().map_or(0, |entry| size(&entry));
+        }
+        self.bytes += entries.iter().map(size).sum::<usize>();
+        self.entries.extend(entries.iter().cloned());
+    }
+
+    /// Drops everything through `index`, which must be in the log; returns its term.
+    pub(super) fn compact(&mut self, index: Index) -> Term {
+        let term = self.term(index).expect("compacts through an entry that is there");
+        while self.compacted.0 < index {
+            let entry = self.entries.pop_front().expect("`index` is in the log");
+            self.bytes -= size(&entry);
+            self.compacted = (entry.index, entry.term);
+        }
+        term
+    }
+
+    /// Starts anew after a snapshot.
+    pub(super) fn reset(&mut self, applied: Applied, members: Members) {
+        self.entries.clear();
+        self.bytes = 0;
+        self.compacted = (applied.index, applied.term);
+        self.applied = applied;
+        self.members = members;
+    }
+}
+
+fn size(entry: &Entry) -> usize {
+    // The struct itself weighs about this much.
+    entry.data.len() + entry.context.len() + 128
+}
+
+/// The membership in Raft's own words.
+pub(super) fn conf_state(members: &Members) -> ConfState {
+    let ids = |set: &std::collections::BTreeSet<crate::ids::RaftId>| set.iter().map(|id| id.0).collect();
+    let mut state = ConfState::default();
+    state.voters = ids(&members.voters);
+    state.voters_outgoing = ids(&members.outgoing);
+    state.learners = ids(&members.learners);
+    state.learners_next = ids(&members.learners_next);
+    state.auto_leave = members.auto_leave;
+    state
+}
+
+impl Storage for Log {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(self.start.clone())
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if low <= self.compacted.0 {
+            return Err(Error::Store(StorageError::Compacted));
+        }
+        assert!(high <= self.last() + 1, "raft asks for entries that are there");
+        let from = usize::try_from(low - self.compacted.0 - 1).expect("fits in memory");
+        let to = usize::try_from(high - self.compacted.0 - 1).expect("fits in memory");
+        let mut entries: Vec<Entry> = self.entries.range(from..to).cloned().collect();
+        raft::util::limit_size(&mut entries, max_size.into());
+        Ok(entries)
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        if index == self.compacted.0 {
+            return Ok(self.compacted.1);
+        }
+        let Some(position) = index.checked_sub(self.compacted.0 + 1) else {
+            return Err(Error::Store(StorageError::Compacted));
+        };
+        let position = usize::try_from(position).expect("fits in memory");
+        self.entries
+            .get(position)
+            .map(|entry| entry.term)
+            .ok_or(Error::Store(StorageError::Unavailable))
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.compacted.0 + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last())
+    }
+
+    /// Only the metadata: the shell streams the rest.
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        if self.applied.index == 0 || self.applied.index < request_index {
+            return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        }
+        let mut snapshot = Snapshot::default();
+        let metadata = snapshot.mut_metadata();
+        metadata.index = self.applied.index;
+        metadata.term = self.applied.term;
+        metadata.set_conf_state(conf_state(&self.members));
+        Ok(snapshot)
+    }
+}

@@ -1,0 +1,79 @@
+//! What Raft stores.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Incarnation, Index, RaftId, Term};
+use crate::members::Members;
+use crate::pinset::Window;
+use crate::snapshot::Applied;
+
+/// One entry of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// Its position.
+    pub index: Index,
+    /// The term of the leader that appended it.
+    pub term: Term,
+    /// What it is.
+    pub payload: Payload,
+}
+
+/// What a log entry holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Payload {
+    /// Encoded proposals, `Vec<Proposal>`; nothing in the entry that opens a term.
+    Commands(Vec<u8>),
+    /// An encoded [`MembersChange`](crate::members::MembersChange).
+    Members(Vec<u8>),
+}
+
+/// What Raft must never forget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HardState {
+    /// The newest term seen.
+    pub term: Term,
+    /// Who got this peer's vote in it.
+    pub vote: Option<RaftId>,
+    /// How far the log is known to be committed.
+    pub commit: Index,
+}
+
+/// All that was durable when the process started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovered {
+    /// The data folder's own number.
+    pub incarnation: Incarnation,
+    /// How many times a process has been started on this folder, this time included.
+    pub boot: u64,
+    /// Raft's memory.
+    pub hard_state: HardState,
+    /// The last entry that was dropped from the log, and its term.
+    pub compacted: (Index, Term),
+    /// The log after it: contiguous.
+    pub log: Vec<LogEntry>,
+    /// How far the pinset is.
+    pub applied: Applied,
+    /// The membership as of the applied entry.
+    pub members: Members,
+    /// The applied proposals of each peer.
+    pub windows: Vec<Window>,
+    /// Whether a comparison of the local state with the pinset was under way.
+    pub reconciling: bool,
+}
+
+impl Recovered {
+    /// What a fresh data folder of a founding peer starts from.
+    pub fn founding(incarnation: Incarnation, members: Members) -> Self {
+        Self {
+            incarnation,
+            boot: 1,
+            hard_state: HardState::default(),
+            compacted: (0, 0),
+            log: Vec::new(),
+            applied: Applied::default(),
+            members,
+            windows: Vec::new(),
+            reconciling: false,
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! Who is waiting for what, and until when. Every ticket gets exactly one answer. A proposal that is not
+//! applied in time is made again under the same id; when the deadline passes, the answer tells whether it
+//! may still happen.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::command::{Command, Outcome, Proposal};
+use crate::config::RequestsConfig;
+use crate::effect::{Refusal, Reply};
+use crate::event::Request;
+use crate::ids::{Index, ProposalId, RaftId, ReadId, Ticket};
+use crate::pinset::WINDOW;
+use crate::time::{Instant, Now};
+
+/// What comes out of the requests.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Output {
+    /// Work out what to do about this one.
+    Decide { ticket: Ticket },
+    /// Bring this before the leader.
+    Propose { proposal: Proposal },
+    /// Ask for the position that a read must wait for.
+    Read { read: ReadId },
+    /// Answer.
+    Reply {
+        ticket: Ticket,
+        reply: Result<Reply, Refusal>,
+    },
+}
+
+/// How far a request is.
+#[derive(Clone, Debug)]
+enum Stage {
+    /// Not decided; the reason why not so far.
+    Deciding(Refusal),
+    /// Proposed under this id; whether any leader may have it.
+    Proposed(Proposal, bool),
+    /// Waits for this position to be confirmed, and applied.
+    Reading(ReadId, Option<Index>),
+}
+
+#[derive(Clone, Debug)]
+struct Open {
+    request: Request,
+    deadline: Instant,
+    wake: Instant,
+    stage: Stage,
+}
+
+/// The open requests of this peer's clients.
+pub(crate) struct Requests {
+    config: RequestsConfig,
+    boot: u64,
+    next_seq: u64,
+    next_read: u64,
+    open: BTreeMap<Ticket, Open>,
+    by_proposal: BTreeMap<u64, Ticket>,
+    by_read: BTreeMap<ReadId, Ticket>,
+    wakes: BTreeSet<(Instant, Ticket)>,
+}
+
+impl Requests {
+    pub(crate) fn new(config: &RequestsConfig, boot: u64) -> Self {
+        Self {
+            config: config.clone(),
+            boot,
+            next_seq: 0,
+            next_read: 0,
+            open: BTreeMap::new(),
+            by_proposal: BTreeMap::new(),
+            by_read: BTreeMap::new(),
+            wakes: BTreeSet::new(),
+        }
+    }
+
+    /// How many are open.
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Takes a request that needs the cluster.
+    pub(crate) fn open(&mut self, now: Now, ticket: Ticket, request: Request, out: &mut Vec<Output>) {
+        // One place is kept for what this peer itself proposes meanwhile.
+        let span = self
+            .by_proposal
+            .first_key_value()
+            .map_or(0, |(oldest, _)| self.next_seq - oldest);
+        if self.open.len() >= self.config.open_max || span >= WINDOW - 1 {
+            out.push(Output::Reply {
+                ticket,
+                reply: Err(Refusal::Busy),
+            });
+            return;
+        }
+        let reads = request == Request::Barrier;
+        let stage = if reads {
+            self.next_read += 1;
+            Stage::Reading(ReadId(self.next_read), None)
+        } else {
+            Stage::Deciding(Refusal::NoLeader)
+        };
+        let deadline = now.mono + self.config.deadline;
+        let wake = deadline.min(now.mono + self.config.retry);
+        if let Stage::Reading(read, _) = stage {
+            self.by_read.insert(read, ticket);
+            out.push(Output::Read { read });
+        } else {
+            out.push(Output::Decide { ticket });
+        }
+        self.wakes.insert((wake, ticket));
+        let known = self.open.insert(
+            ticket,
+            Open {
+                request,
+                deadline,
+                wake,
+                stage,
+            },
+        );
+        assert!(known.is_none(), "the shell uses a ticket once");
+    }
+
+    /// What a ticket is for.
+    pub(crate) fn request(&self, ticket: Ticket) -> Option<&Request> {
+        self.open.get(&ticket).map(|open| &open.request)
+    }
+
+    /// It cannot be decided yet, for this reason.
+    pub(crate) fn wait(&mut self, ticket: Ticket, why: Refusal) {
+        if let Some(open) = self.open.get_mut(&ticket) {
+            open.stage = Stage::Deciding(why);
+        }
+    }
+
+    /// It is decided: propose.
+    pub(crate) fn decided(
+        &mut self,
+        origin: RaftId,
+        ticket: Ticket,
+        command: Command,
+        out: &mut Vec<Output>,
+    ) {
+        let proposal = self.mint(origin, command);
+        if let Some(open) = self.open.get_mut(&ticket) {
+            open.stage = Stage::Proposed(proposal.clone(), false);
+            self.by_proposal.insert(proposal.id.seq, ticket);
+            out.push(Output::Propose { proposal });
+        }
+    }
+
+    /// A proposal that nobody waits for.
+    pub(crate) fn mint(&mut self, origin: RaftId, command: Command) -> Proposal {
+        self.next_seq += 1;
+        Proposal {
+            id: ProposalId {
+                origin,
+                boot: self.boot,
+                seq: self.next_seq,
+            },
+            command,
+        }
+    }
+
+    /// A proposal was handed on: from here on it may happen.
+    pub(crate) fn handed_on(&mut self, id: ProposalId) {
+        if let Some(open) = self
+            .by_proposal
+            .get(&id.seq)
+            .and_then(|ticket| self.open.get_mut(ticket))
+            && let Stage::Proposed(_, handed_on) = &mut open.stage
+        {
+            *handed_on = true;
+        }
+    }
+
+    /// A proposal was applied here.
+    pub(crate) fn applied(
+        &mut self,
+        origin: RaftId,
+        id: ProposalId,
+        outcome: &Outcome,
+        out: &mut Vec<Output>,
+    ) {
+        if id.origin != origin || id.boot != self.boot {
+            return;
+        }
+        let Some(ticket) = self.by_proposal.remove(&id.seq) else {
+            return;
+        };
+        let reply = match outcome {
+            Outcome::Stale => {
+                self.wait(ticket, Refusal::Busy);
+                out.push(Output::Decide { ticket });
+                return;
+            }
+            Outcome::Admitted | Outcome::NotFound => Err(Refusal::NotFound),
+            Outcome::Conflict(why) => Err(Refusal::Conflict(why.clone())),
+            Outcome::Pinned(pin) => Ok(Reply::Pinned(pin.clone())),
+            Outcome::Unpinned(pin) => Ok(Reply::Unpinned(pin.clone())),
+        };
+        self.answer(ticket, reply, out);
+    }
+
+    /// The state came in a snapshot: what it had applied is known, but not with which outcome.
+    pub(crate) fn restored(
+        &mut self,
+        origin: RaftId,
+        has_applied: impl Fn(ProposalId) -> bool,
+        out: &mut Vec<Output>,
+    ) {
+        let boot = self.boot;
+        let applied: Vec<(u64, Ticket)> = self
+            .by_proposal
+            .iter()
+            .filter(|(seq, _)| {
+                has_applied(ProposalId {
+                    origin,
+                    boot,
+                    seq: **seq,
+                })
+            })
+            .map(|(seq, ticket)| (*seq, *ticket))
+            .collect();
+        for (seq, ticket) in applied {
+            self.by_proposal.remove(&seq);
+            let is_pin = matches!(self.request(ticket), Some(Request::Pin { .. }));
+            if is_pin {
+                // Pinning again what is pinned changes nothing and tells how the pin stands.
+                self.wait(ticket, Refusal::Unknown);
+                self.wake_at(ticket, Instant(0));
+            } else {
+                self.answer(ticket, Err(Refusal::Unknown), out);
+            }
+        }
+    }
+
+    /// There is a new leader: what the old one had may be lost.
+    pub(crate) fn leader_changed(&mut self, out: &mut Vec<Output>) {
+        for (ticket, open) in &self.open {
+            out.push(match &open.stage {
+                Stage::Deciding(_) => Output::Decide { ticket: *ticket },
+                Stage::Proposed(proposal, _) => Output::Propose {
+                    proposal: proposal.clone(),
+                },
+                Stage::Reading(_, Some(_)) => continue,
+                Stage::Reading(read, None) => Output::Read { read: *read },
+            });
+        }
+    }
+
+    /// Metrics came: what waits for them may be decided.
+    pub(crate) fn heard_metrics(&self, out: &mut Vec<Output>) {
+        for (ticket, open) in &self.open {
+            if matches!(open.stage, Stage::Deciding(Refusal::NotEnoughPeers { .. })) {
+                out.push(Output::Decide { ticket: *ticket });
+            }
+        }
+    }
+
+    /// A read may be served once `index` is applied.
+    pub(crate) fn read_ready(&mut self, read: ReadId, index: Index) {
+        if let Some(open) = self
+            .by_read
+            .get(&read)
+            .and_then(|ticket| self.open.get_mut(ticket))
+        {
+            open.stage = Stage::Reading(read, Some(index));
+        }
+    }
+
+    /// Serves the reads that waited for no more than this position.
+    pub(crate) fn serve_reads(&mut self, applied: Index, out: &mut Vec<Output>) {
+        let ready: Vec<(ReadId, Ticket)> = self
+            .by_read
+            .iter()
+            .filter(|(_, ticket)| {
+                let stage = self.open.get(ticket).map(|open| &open.stage);
+                matches!(stage, Some(Stage::Reading(_, Some(index))) if *index <= applied)
+            })
+            .map(|(read, ticket)| (*read, *ticket))
+            .collect();
+        for (_, ticket) in ready {
+            self.answer(ticket, Ok(Reply::Barrier(applied)), out);
+        }
+    }
+
+    /// Ends a request.
+    pub(crate) fn answer(&mut self, ticket: Ticket, reply: Result<Reply, Refusal>, out: &mut Vec<Output>) {
+        let Some(open) = self.open.remove(&ticket) else {
+            return;
+        };
+        self.wakes.remove(&(open.wake, ticket));
+        match open.stage {
+            Stage::Deciding(_) => {}
+            Stage::Proposed(proposal, _) => {
+                self.by_proposal.remove(&proposal.id.seq);
+            }
+            Stage::Reading(read, _) => {
+                self.by_read.remove(&read);
+            }
+        }
+        out.push(Output::Reply { ticket, reply });
+    }
+
+    fn wake_at(&mut self, ticket: Ticket, at: Instant) {
+        if let Some(open) = self.open.get_mut(&ticket) {
+            self.wakes.remove(&(open.wake, ticket));
+            open.wake = at;
+            self.wakes.insert((at, ticket));
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.wakes.first().map(|(at, _)| *at)
+    }
+
+    /// Ends what is too late, tries again what may have been lost.
+    pub(crate) fn handle_timeout(&mut self, now: Now, out: &mut Vec<Output>) {
+        while let Some((at, ticket)) = self.wakes.first().copied()
+            && at <= now.mono
+        {
+            let open = &self.open[&ticket];
+            if open.deadline <= now.mono {
+                let refusal = match &open.stage {
+                    Stage::Deciding(why) => why.clone(),
+                    Stage::Proposed(_, true) => Refusal::Unknown,
+                    Stage::Proposed(_, false) | Stage::Reading(..) => Refusal::NoLeader,
+                };
+                self.answer(ticket, Err(refusal), out);
+                continue;
+            }
+            out.push(match &open.stage {
+                Stage::Deciding(_) => Output::Decide { ticket },
+                Stage::Proposed(proposal, _) => Output::Propose {
+                    proposal: proposal.clone(),
+                },
+                Stage::Reading(read, _) => Output::Read { read: *read },
+            });
+            let next = open.deadline.min(now.mono + self.config.retry);
+            self.wake_at(ticket, next);
+        }
+    }
+
+    /// Panics if what it remembers contradicts itself.
+    pub(crate) fn check(&self) {
+        assert!(
+            self.open.len() <= self.config.open_max,
+            "no more open requests than allowed"
+        );
+        assert!(
+            self.wakes.len() == self.open.len(),
+            "every open request has a time to wake"
+        );
+        for ticket in self.by_proposal.values().chain(self.by_read.values()) {
+            assert!(self.open.contains_key(ticket), "what is waited for is open");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The queues' heads in memory: a bounded, sorted part of each queue on disk.
+
+use std::collections::BTreeSet;
+
+use crate::local::{Lane, QueueKey};
+use crate::time::{Instant, Now};
+use crate::view::PinsetView;
+
+/// How much of each queue is kept in memory. Enough that reading on is rare.
+const HEAD_MAX: usize = 1024;
+
+/// One queue's head.
+#[derive(Debug)]
+struct Head {
+    lane: Lane,
+    keys: BTreeSet<QueueKey>,
+    /// Whether there may be more on disk, and from where on: what lies before has been taken, and a scan
+    /// over what was taken is slow.
+    rest: Option<Option<QueueKey>>,
+}
+
+impl Head {
+    fn new(lane: Lane) -> Self {
+        Self {
+            lane,
+            keys: BTreeSet::new(),
+            rest: Some(None),
+        }
+    }
+
+    /// Remembers that `key` is on disk only.
+    fn leave(&mut self, key: QueueKey) {
+        self.rest = Some(match self.rest.take() {
+            Some(None) => None,
+            Some(Some(from)) => Some(from.min(key)),
+            None => Some(key),
+        });
+    }
+
+    fn add(&mut self, key: QueueKey) {
+        let before_rest = match &self.rest {
+            None => true,
+            Some(None) => false,
+            Some(Some(from)) => key < *from,
+        };
+        if !before_rest {
+            return;
+        }
+        self.keys.insert(key);
+        if self.keys.len() > HEAD_MAX {
+            let last = self.keys.pop_last().expect("is not empty");
+            self.leave(last);
+        }
+    }
+
+    fn fill(&mut self, view: &impl PinsetView) {
+        if !self.keys.is_empty() {
+            return;
+        }
+        let Some(from) = self.rest.take() else { return };
+        let keys = view.queue(self.lane, from.as_ref(), HEAD_MAX + 1);
+        self.keys.extend(keys);
+        if self.keys.len() > HEAD_MAX {
+            self.rest = self.keys.pop_last().map(Some);
+        }
+    }
+}
+
+/// All three queues.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    unpin: Head,
+    fresh: Head,
+    retry: Head,
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self {
+            unpin: Head::new(Lane::Unpin),
+            fresh: Head::new(Lane::Fresh),
+            retry: Head::new(Lane::Retry),
+        }
+    }
+}
+
+impl Lanes {
+    fn head(&mut self, lane: Lane) -> &mut Head {
+        match lane {
+            Lane::Unpin => &mut self.unpin,
+            Lane::Fresh => &mut self.fresh,
+            Lane::Retry => &mut self.retry,
+        }
+    }
+
+    /// A key that has been, or is being, written to the queue.
+    pub(super) fn add(&mut self, key: QueueKey) {
+        self.head(key.lane).add(key);
+    }
+
+    /// A key that is being taken out of the queue.
+    pub(super) fn remove(&mut self, key: &QueueKey) {
+        self.head(key.lane).keys.remove(key);
+    }
+
+    /// Reads the disk where a head is empty.
+    pub(super) fn fill(&mut self, view: &impl PinsetView) {
+        for head in [&mut self.unpin, &mut self.fresh, &mut self.retry] {
+            head.fill(view);
+        }
+    }
+
+    /// Takes the first that may start: unpins, then what was never tried, then what is due again.
+    pub(super) fn pop(&mut self, now: Now) -> Option<QueueKey> {
+        for head in [&mut self.unpin, &mut self.fresh] {
+            if let Some(key) = head.keys.pop_first() {
+                return Some(key);
+            }
+        }
+        if self.retry.keys.first()?.at > now.wall.0 {
+            return None;
+        }
+        self.retry.keys.pop_first()
+    }
+
+    /// When something may start; at once where only the disk knows.
+    pub(super) fn next_due(&self, now: Now) -> Option<Instant> {
+        let unread = [&self.unpin, &self.fresh, &self.retry]
+            .iter()
+            .any(|head| head.keys.is_empty() && head.rest.is_some());
+        if unread || !self.unpin.keys.is_empty() || !self.fresh.keys.is_empty() {
+            return Some(Instant(0));
+        }
+        let at = self.retry.keys.first()?.at;
+        Some(now.mono + std::time::Duration::from_nanos(at.saturating_sub(now.wall.0)))
+    }
+}
