@@ -37,6 +37,8 @@ mod raft;
 mod requests;
 mod rng;
 mod snapshot;
+#[cfg(test)]
+mod testing;
 mod time;
 mod tracker;
 mod view;

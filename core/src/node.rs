@@ -1,6 +1,8 @@
 //! The state machine of one peer. It owns the submachines, none of which knows another, and routes what comes
 //! out of each to where it belongs.
 
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,0 +1,338 @@
+//! What the unit tests share: a disk in memory, and a few peers around a table.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::*;
+
+/// Everything that batches write, with nothing lost.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Disk {
+    pub(crate) pins: BTreeMap<Cid, Pin>,
+    pub(crate) locals: BTreeMap<Cid, Local>,
+    pub(crate) queue: std::collections::BTreeSet<QueueKey>,
+    pub(crate) staged: BTreeMap<SnapshotId, (Manifest, BTreeMap<Cid, Pin>)>,
+    pub(crate) log: BTreeMap<Index, LogEntry>,
+    pub(crate) recovered: Option<Recovered>,
+}
+
+impl Disk {
+    pub(crate) fn write(&mut self, batch: &Batch) {
+        for op in &batch.ops {
+            self.write_op(op);
+        }
+    }
+
+    fn write_op(&mut self, op: &StoreOp) {
+        let Self {
+            pins,
+            locals,
+            queue,
+            staged,
+            log,
+            recovered,
+        } = self;
+        let meta = recovered.as_mut().expect("is founded");
+        match op.clone() {
+            StoreOp::Append { entries } => {
+                log.split_off(&entries[0].index);
+                log.extend(entries.into_iter().map(|entry| (entry.index, entry)));
+            }
+            StoreOp::Compact { index, term } => {
+                *log = log.split_off(&(index + 1));
+                meta.compacted = (index, term);
+            }
+            StoreOp::DeleteLocal { cid } => assert!(locals.remove(&cid).is_some(), "was there"),
+            StoreOp::DeletePin { pin } => assert!(pins.remove(&pin.cid) == Some(pin), "was like this"),
+            StoreOp::Dequeue { key } => assert!(queue.remove(&key), "was queued"),
+            StoreOp::Enqueue { key } => assert!(queue.insert(key), "was not queued"),
+            StoreOp::InstallSnapshot { snapshot, manifest } => {
+                *pins = staged.remove(&snapshot).expect("is staged").1;
+                log.clear();
+                meta.compacted = (manifest.applied.index, manifest.applied.term);
+                meta.applied = manifest.applied;
+                meta.members = manifest.members;
+                meta.windows = manifest.windows;
+            }
+            StoreOp::PutLocal { cid, local } => drop(locals.insert(cid, local)),
+            StoreOp::PutPin { pin, previous } => {
+                assert!(pins.insert(pin.cid.clone(), pin) == previous, "was like this");
+            }
+            StoreOp::PutWindow { window } => {
+                meta.windows.retain(|known| known.origin != window.origin);
+                meta.windows.push(window);
+            }
+            StoreOp::SetApplied { applied } => meta.applied = applied,
+            StoreOp::SetHardState { hard_state } => meta.hard_state = hard_state,
+            StoreOp::SetMembers { members } => meta.members = members,
+            StoreOp::SetReconciling { reconciling } => meta.reconciling = reconciling,
+        }
+    }
+
+    pub(crate) fn recover(&mut self) -> Recovered {
+        let meta = self.recovered.as_mut().expect("is founded");
+        meta.boot += 1;
+        Recovered {
+            log: self.log.values().cloned().collect(),
+            ..meta.clone()
+        }
+    }
+}
+
+fn after<'a, K: Ord, V>(
+    map: &'a BTreeMap<K, V>,
+    after: Option<&'a K>,
+) -> impl Iterator<Item = (&'a K, &'a V)> {
+    map.iter()
+        .filter(move |(key, _)| after.is_none_or(|after| *key > after))
+}
+
+impl PinsetView for Disk {
+    fn pin(&self, cid: &Cid) -> Option<Pin> {
+        self.pins.get(cid).cloned()
+    }
+
+    fn local(&self, cid: &Cid) -> Option<Local> {
+        self.locals.get(cid).cloned()
+    }
+
+    fn pins(&self, cid: Option<&Cid>, limit: usize) -> Vec<Pin> {
+        after(&self.pins, cid)
+            .map(|(_, pin)| pin.clone())
+            .take(limit)
+            .collect()
+    }
+
+    fn locals(&self, cid: Option<&Cid>, limit: usize) -> Vec<(Cid, Local)> {
+        after(&self.locals, cid)
+            .map(|(cid, local)| (cid.clone(), local.clone()))
+            .take(limit)
+            .collect()
+    }
+
+    fn queue(&self, lane: Lane, from: Option<&QueueKey>, limit: usize) -> Vec<QueueKey> {
+        let in_lane = self.queue.iter().filter(|key| key.lane == lane);
+        in_lane
+            .filter(|key| from.is_none_or(|from| *key >= from))
+            .take(limit)
+            .cloned()
+            .collect()
+    }
+
+    fn allocated(&self, peer: &PeerId, cid: Option<&Cid>, limit: usize) -> Vec<Cid> {
+        let pins = after(&self.pins, cid).filter(|(_, pin)| pin.allocations.contains(peer));
+        pins.map(|(cid, _)| cid.clone()).take(limit).collect()
+    }
+
+    fn expiring(&self, until: Timestamp, limit: usize) -> Vec<Cid> {
+        let mut due: Vec<(Timestamp, &Cid)> = self
+            .pins
+            .values()
+            .filter_map(|pin| Some((pin.options.expire_at?, &pin.cid)))
+            .filter(|(at, _)| *at <= until)
+            .collect();
+        due.sort();
+        due.into_iter().map(|(_, cid)| cid.clone()).take(limit).collect()
+    }
+}
+
+/// The defaults, with a log that is soon compacted.
+fn config(peer: PeerId) -> Config {
+    let mut config = Config::new(peer);
+    config.raft.trailing_logs = 100;
+    config
+}
+
+pub(crate) fn peer(number: u8) -> PeerId {
+    let mut bytes = [number; 38];
+    bytes[..6].copy_from_slice(&[0, 36, 8, 1, 18, 32]);
+    PeerId::from_bytes(&bytes).expect("is a peer id")
+}
+
+/// An identity CID of one number.
+pub(crate) fn cid(number: u8) -> Cid {
+    Cid::from_bytes(&[1, 0x55, 0, 1, number]).expect("is a CID")
+}
+
+pub(crate) fn options(replicas: Replicas) -> PinOptions {
+    PinOptions {
+        replicas,
+        name: String::new(),
+        mode: Mode::Recursive,
+        shard_size: 0,
+        user_allocations: Vec::new(),
+        expire_at: None,
+        metadata: BTreeMap::new(),
+        pin_update: None,
+        origins: Vec::new(),
+    }
+}
+
+pub(crate) fn metrics(free: i64) -> Vec<Metric> {
+    let metric = |name: &str, value: String, weight, partitionable| Metric {
+        name: name.to_owned(),
+        value,
+        weight,
+        partitionable,
+        ttl: Duration::from_secs(30),
+        valid: true,
+    };
+    vec![
+        metric(PING, String::new(), 0, false),
+        metric("freespace", free.to_string(), free, false),
+        metric("tag:group", "default".to_owned(), 0, true),
+    ]
+}
+
+/// Peers that hear each other at once, whose disks are prompt, and whose IPFS nodes do as they are told.
+pub(crate) struct Table {
+    pub(crate) now: Now,
+    pub(crate) nodes: BTreeMap<PeerId, (Node, Disk)>,
+    pub(crate) down: std::collections::BTreeSet<PeerId>,
+    pub(crate) replies: BTreeMap<Ticket, Result<Reply, Refusal>>,
+    queue: VecDeque<(PeerId, Event)>,
+    next: u64,
+}
+
+impl Table {
+    pub(crate) fn new(size: u8) -> Self {
+        let now = Now {
+            mono: Instant(1),
+            wall: Timestamp(1_000_000_000_000),
+        };
+        let members = Members::initial((1..=size).map(peer));
+        let nodes = (1..=size).map(|number| {
+            let recovered = Recovered::founding(Incarnation(u64::from(number)), members.clone());
+            let disk = Disk {
+                recovered: Some(recovered.clone()),
+                ..Disk::default()
+            };
+            let node = Node::new(config(peer(number)), recovered, u64::from(number), now);
+            (peer(number), (node, disk))
+        });
+        let nodes = nodes.collect();
+        let (down, replies) = (std::collections::BTreeSet::new(), BTreeMap::new());
+        Self {
+            now,
+            nodes,
+            down,
+            replies,
+            queue: VecDeque::new(),
+            next: 0,
+        }
+    }
+
+    pub(crate) fn request(&mut self, at: u8, request: Request) -> Ticket {
+        self.next += 1;
+        let ticket = Ticket(self.next);
+        self.queue
+            .push_back((peer(at), Event::Requested { ticket, request }));
+        ticket
+    }
+
+    pub(crate) fn restart(&mut self, number: u8) {
+        let (node, disk) = self.nodes.get_mut(&peer(number)).expect("is at the table");
+        *node = Node::new(config(peer(number)), disk.recover(), 99, self.now);
+        self.queue.retain(|(to, _)| *to != peer(number));
+    }
+
+    /// Lets time pass, in steps of 10 ms, and everything happen that it brings.
+    pub(crate) fn run(&mut self, time: Duration) {
+        let end = self.now.mono + time;
+        while self.now.mono < end {
+            self.settle();
+            let step = Duration::from_millis(10);
+            self.now = Now {
+                mono: self.now.mono + step,
+                wall: self.now.wall + step,
+            };
+            for id in self.nodes.keys().cloned().collect::<Vec<_>>() {
+                let due = self.nodes[&id]
+                    .0
+                    .poll_timeout(self.now)
+                    .is_some_and(|(at, _)| at <= self.now.mono);
+                if due {
+                    self.queue.push_back((id, Event::TimedOut));
+                }
+            }
+        }
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        while let Some((to, event)) = self.queue.pop_front() {
+            if self.down.contains(&to) {
+                continue;
+            }
+            let (node, disk) = self.nodes.get_mut(&to).expect("is at the table");
+            let effects = node.handle(self.now, disk, event);
+            node.check();
+            for effect in effects {
+                self.perform(&to, effect);
+            }
+        }
+    }
+
+    fn perform(&mut self, at: &PeerId, effect: Effect) {
+        let own = |event| (at.clone(), event);
+        match effect {
+            Effect::CancelIpfs { .. } | Effect::DiscardSnapshot { .. } => {}
+            Effect::Measure => self.queue.push_back(own(Event::Measured {
+                metrics: metrics(1 << 40),
+            })),
+            Effect::Persist(batch) => {
+                self.nodes.get_mut(at).expect("is at the table").1.write(&batch);
+                if batch.sync {
+                    self.queue.push_back(own(Event::Persisted { batch: batch.id }));
+                }
+            }
+            Effect::Reply { ticket, reply } => {
+                assert!(
+                    self.replies.insert(ticket, reply).is_none(),
+                    "one reply for each ticket"
+                );
+            }
+            Effect::Send { to, envelope } => {
+                self.queue.push_back((
+                    to,
+                    Event::Received {
+                        from: at.clone(),
+                        envelope,
+                    },
+                ));
+            }
+            Effect::SendSnapshot { to, message } => self.send_snapshot(at, to, message),
+            Effect::StartIpfs { op, .. } => {
+                self.queue
+                    .push_back(own(Event::IpfsFinished { op, outcome: Ok(()) }));
+            }
+        }
+    }
+
+    fn send_snapshot(&mut self, at: &PeerId, to: PeerId, message: RaftMessage) {
+        let delivered = !self.down.contains(&to);
+        if delivered {
+            let from = &self.nodes[at].1;
+            let meta = from.recovered.clone().expect("is founded");
+            let manifest = Manifest {
+                applied: meta.applied,
+                members: meta.members,
+                windows: meta.windows,
+            };
+            let pins = from.pins.clone();
+            self.next += 1;
+            let snapshot = SnapshotId(self.next);
+            let (_, disk) = self.nodes.get_mut(&to).expect("is at the table");
+            disk.staged.insert(snapshot, (manifest.clone(), pins));
+            let event = Event::SnapshotReceived {
+                from: at.clone(),
+                snapshot,
+                manifest,
+                message,
+            };
+            self.queue.push_back((to.clone(), event));
+        }
+        self.queue
+            .push_back((at.clone(), Event::SnapshotSent { to, delivered }));
+    }
+}
