@@ -1,2 +1,60 @@
-//! The ctl.
-fn main() {}
+//! `ipfs-cluster-ctl`: manages a cluster of IPFS nodes through the REST API of one of its peers.
+
+mod args;
+mod argv;
+mod commands;
+mod failure;
+mod graph;
+mod human;
+mod output;
+mod text;
+mod validate;
+mod wait;
+
+use args::Cli;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let command = Cli::command();
+    let arguments = argv::rewrite(&command, std::env::args_os().collect());
+    let cli = match command
+        .try_get_matches_from(arguments)
+        .and_then(|m| Cli::from_arg_matches(&m))
+    {
+        Ok(cli) => cli,
+        Err(error) => return refused(&error),
+    };
+    // One thread carries everything: the work is waiting for one peer.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error starting: {error}");
+            return ExitCode::from(failure::LOCAL);
+        }
+    };
+    let encoding = cli.global.encoding;
+    match runtime.block_on(commands::run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.tell(encoding);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// Help asked for is no error; a command that does not exist is 3, as with the Go tool; the rest is 1.
+fn refused(error: &clap::Error) -> ExitCode {
+    // Nothing can be done about a terminal that does not take the message.
+    let _ = error.print();
+    let kind = error.kind();
+    let help = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    if matches!(kind, ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) || kind == help {
+        ExitCode::SUCCESS
+    } else if kind == ErrorKind::InvalidSubcommand {
+        ExitCode::from(failure::NO_SUCH_COMMAND)
+    } else {
+        ExitCode::from(failure::LOCAL)
+    }
+}

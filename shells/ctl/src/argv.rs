@@ -1,0 +1,131 @@
+//! Makes the flags of the Go tool into those that clap knows.
+//!
+//! Go's flags take one dash or two for any name: `-wait`, `--n name`, `-rmin=2`, `--wait=false`.
+
+use clap::{ArgAction, Command};
+use std::ffi::OsString;
+
+/// What one flag of a command is called, and whether it takes a value.
+struct Flag {
+    names: Vec<String>,
+    short: Option<char>,
+    boolean: bool,
+}
+
+fn flags(command: &Command) -> Vec<Flag> {
+    let own = command
+        .get_arguments()
+        .filter(|arg| !arg.is_positional())
+        .map(|arg| Flag {
+            names: arg
+                .get_long_and_visible_aliases()
+                .unwrap_or_default()
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
+            short: arg.get_short(),
+            boolean: matches!(arg.get_action(), ArgAction::SetTrue),
+        });
+    own.chain(command.get_subcommands().flat_map(flags)).collect()
+}
+
+/// Rewrites the arguments, the program's name first. What is no flag that any command knows stays as it
+/// is, for clap to complain about; so does everything after `--`.
+pub(crate) fn rewrite(command: &Command, arguments: Vec<OsString>) -> Vec<OsString> {
+    let flags = flags(command);
+    let mut rewritten = Vec::with_capacity(arguments.len());
+    let mut literal = false;
+    for (index, argument) in arguments.into_iter().enumerate() {
+        literal |= argument == "--";
+        match argument.to_str().filter(|_| index > 0 && !literal) {
+            Some(text) => rewritten.extend(rewrite_one(&flags, text).map(OsString::from)),
+            None => rewritten.push(argument),
+        }
+    }
+    rewritten
+}
+
+/// `None` for a flag that is switched off: leaving it out is the same.
+fn rewrite_one(flags: &[Flag], text: &str) -> Option<String> {
+    let dashes = text.len() - text.trim_start_matches('-').len();
+    let (name, value) = match text[dashes..].split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (&text[dashes..], None),
+    };
+    if !(1..=2).contains(&dashes) || name.is_empty() {
+        return Some(text.to_owned());
+    }
+    let mut letters = name.chars();
+    let single = letters.next().filter(|_| letters.next().is_none());
+    let known = |flag: &&Flag| match single {
+        Some(letter) => flag.short == Some(letter),
+        None => flag.names.iter().any(|known| known == name),
+    };
+    let mut found = flags.iter().filter(known).peekable();
+    if found.peek().is_none() {
+        return Some(text.to_owned());
+    }
+    let boolean = found.all(|flag| flag.boolean);
+    let prefix = if single.is_some() { "-" } else { "--" };
+    match value {
+        Some("true" | "1" | "t" | "T" | "TRUE" | "True") if boolean => Some(format!("{prefix}{name}")),
+        Some("false" | "0" | "f" | "F" | "FALSE" | "False") if boolean => None,
+        Some(value) => Some(format!("{prefix}{name}={value}")),
+        None => Some(format!("{prefix}{name}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::args::Cli;
+    use clap::CommandFactory;
+
+    fn rewritten(line: &str) -> String {
+        let arguments = line.split(' ').map(Into::into).collect();
+        let texts = super::rewrite(&Cli::command(), arguments).into_iter();
+        texts
+            .map(|text| text.into_string().unwrap())
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    #[test]
+    fn one_dash_or_two_makes_no_difference() {
+        for (given, expected) in [
+            (
+                "ctl pin add Qa -ns -wl 2 -wt=5s",
+                "ctl pin add Qa --ns --wl 2 --wt=5s",
+            ),
+            (
+                "ctl pin add -rmin 1 --rmax=2 Qa",
+                "ctl pin add --rmin 1 --rmax=2 Qa",
+            ),
+            ("ctl pin add --r -1 --n name Qa", "ctl pin add -r -1 -n name Qa"),
+            (
+                "ctl -enc json -l /ip4/x status",
+                "ctl --enc json -l /ip4/x status",
+            ),
+            ("ctl --s id", "ctl -s id"),
+        ] {
+            assert_eq!(rewritten(given), expected);
+        }
+    }
+
+    #[test]
+    fn booleans_take_values_as_in_go() {
+        assert_eq!(rewritten("ctl status --local=true"), "ctl status --local");
+        assert_eq!(rewritten("ctl status -local=false"), "ctl status");
+        assert_eq!(rewritten("ctl pin rm -w=1 Qa"), "ctl pin rm -w Qa");
+    }
+
+    #[test]
+    fn values_and_unknown_flags_stay() {
+        for line in [
+            "ctl pin add -5 -xyz - --- --nonsense=1 -- -ns",
+            "ctl add a=b -=c",
+            "-ns",
+        ] {
+            assert_eq!(rewritten(line), line);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! One function for each command.
+
+mod add;
+mod pin;
+
+use crate::args::{Cli, Command, Global, Health, Ipfs, OneOrAll, Peers, Status};
+use crate::failure::Failure;
+use crate::graph;
+use crate::output::Output;
+use crate::validate;
+use clap::CommandFactory;
+use cluster_api::client::Options;
+use cluster_api::{Client, ClientError, StatusFilter};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A client and the place for its results.
+struct Session {
+    client: Client,
+    output: Output,
+}
+
+/// Does what the command line says.
+pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
+    let Some(command) = cli.command else {
+        return help();
+    };
+    // Some commands need no cluster.
+    if let Command::Completions { shell } = command {
+        return completions(shell);
+    }
+    if matches!(command, Command::Commands) {
+        let mut output = Output::new(cli.global.encoding);
+        list_commands(&mut output)?;
+        return output.flush();
+    }
+    let mut session = Session {
+        client: connect(&cli.global)?,
+        output: Output::new(cli.global.encoding),
+    };
+    dispatch(&mut session, command).await?;
+    session.output.flush()
+}
+
+async fn dispatch(session: &mut Session, command: Command) -> Result<(), Failure> {
+    let Session { client, output } = session;
+    match command {
+        Command::Id => output.show(&client.id().await?),
+        Command::Version => output.show(&client.version().await?),
+        Command::Peers(Peers::Ls) => output.show_all(client.peers().await?).await,
+        Command::Peers(Peers::Add { peer }) => output.show(&client.peer_add(&validate::peer(&peer)?).await?),
+        Command::Peers(Peers::Rm { peer }) => Ok(client.peer_rm(&validate::peer(&peer)?).await?),
+        Command::Add(arguments) => add::add(client, output, &arguments).await,
+        Command::Pin(command) => pin::pin(client, output, command).await,
+        Command::Status(arguments) => status(client, output, &arguments).await,
+        Command::Sync(arguments) => sync(client, output, &arguments).await,
+        Command::Recover(arguments) => recover(client, output, &arguments).await,
+        Command::Health(command) => health(client, output, command).await,
+        Command::Ipfs(Ipfs::Gc { local }) => output.show(&client.repo_gc(local).await?),
+        Command::Commands => list_commands(output),
+        Command::Completions { shell } => completions(shell),
+    }
+}
+
+fn connect(global: &Global) -> Result<Client, Failure> {
+    let credentials = global
+        .basic_auth
+        .as_deref()
+        .filter(|given| !given.is_empty())
+        .map(|given| {
+            let (user, password) = given.split_once(':').unwrap_or((given, ""));
+            (user.to_owned(), password.to_owned())
+        });
+    if global.secret.is_some() {
+        let error = "HTTP over libp2p is not available in this version; leave --secret out";
+        return Err(Failure::local("parsing secret", error));
+    }
+    let https = global.https || (credentials.is_some() && !global.force_http);
+    if https && !global.https {
+        eprintln!("credentials imply HTTPS; --force-http sends them over plain HTTP");
+    }
+    let observer = global.debug.then(|| -> cluster_api::client::Observer {
+        Arc::new(|exchange| eprintln!("{} {}: {}", exchange.method, exchange.url, exchange.outcome))
+    });
+    let timeout = (global.timeout > 0).then(|| Duration::from_secs(global.timeout));
+    Ok(Client::new(
+        &global.host,
+        Options {
+            timeout,
+            credentials,
+            https,
+            observer,
+        },
+    )?)
+}
+
+async fn status(client: &Client, output: &mut Output, arguments: &Status) -> Result<(), Failure> {
+    let cids = arguments
+        .cids
+        .iter()
+        .map(|cid| validate::cid(cid))
+        .collect::<Result<Vec<_>, _>>()?;
+    if let [cid] = cids.as_slice() {
+        return output.show(&client.status(cid, arguments.local).await?);
+    }
+    let filter = arguments.filter.as_deref().unwrap_or_default();
+    let filter = StatusFilter::parse(filter).ok_or_else(|| {
+        let known = StatusFilter::names().join(", ");
+        Failure::local(
+            "parsing filter flag",
+            format!("invalid filter name {filter:?}: use some of {known}"),
+        )
+    })?;
+    // The Go peer refuses a filter together with CIDs.
+    let filter = if cids.is_empty() {
+        filter
+    } else {
+        StatusFilter::ALL
+    };
+    output
+        .show_all(client.status_all(&cids, filter, arguments.local).await?)
+        .await
+}
+
+async fn recover(client: &Client, output: &mut Output, arguments: &OneOrAll) -> Result<(), Failure> {
+    match &arguments.cid {
+        Some(cid) => output.show(&client.recover(&validate::cid(cid)?, arguments.local).await?),
+        None => output.show_all(client.recover_all(arguments.local).await?).await,
+    }
+}
+
+/// Peers of v1 have no `sync`: comparing became part of tracking, and what is left to ask for is `recover`.
+async fn sync(client: &Client, output: &mut Output, arguments: &OneOrAll) -> Result<(), Failure> {
+    match &arguments.cid {
+        Some(cid) => match client.sync(&validate::cid(cid)?, arguments.local).await {
+            Err(error) if is_unknown_route(&error) => recover(client, output, arguments).await,
+            answer => output.show(&answer?),
+        },
+        None => match client.sync_all(arguments.local).await {
+            Err(error) if is_unknown_route(&error) => recover(client, output, arguments).await,
+            lines => output.show_all(lines?).await,
+        },
+    }
+}
+
+/// Whether the service does not know what was asked for; `sync` it may also have read as a CID that is none.
+fn is_unknown_route(error: &ClientError) -> bool {
+    matches!(error, ClientError::Api(told)
+        if told.code == 405
+            || (told.code == 404 && told.message == "not found")
+            || (told.code == 400 && told.message.to_lowercase().contains("cid")))
+}
+
+async fn health(client: &Client, output: &mut Output, command: Health) -> Result<(), Failure> {
+    match command {
+        Health::Graph { file, all_ipfs_peers } => draw(client, output, file, all_ipfs_peers).await,
+        Health::Metrics { name: Some(name) } => output.show(&client.metrics(&name).await?),
+        Health::Metrics { name: None } => output.show(&client.metric_names().await?),
+        Health::Alerts => output.show(&client.alerts().await?),
+        Health::Bandwidth => output.show(&client.bandwidth().await?),
+    }
+}
+
+async fn draw(client: &Client, output: &mut Output, file: Option<PathBuf>, all: bool) -> Result<(), Failure> {
+    let answer = client.graph().await?;
+    if output.is_json() && file.is_none() {
+        return output.json(&answer.text);
+    }
+    let drawn = graph::dot(&answer.value, all);
+    match file {
+        None => output.raw(&drawn),
+        Some(path) => std::fs::write(&path, drawn)
+            .map_err(|error| Failure::local("creating output file", format!("{}: {error}", path.display()))),
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "ipfs-cluster-ctl", &mut script);
+    Ok(std::io::Write::write_all(&mut std::io::stdout(), &script)?)
+}
+
+fn help() -> Result<(), Failure> {
+    Ok(Cli::command().print_long_help()?)
+}
+
+/// The full name of every command.
+fn list_commands(output: &mut Output) -> Result<(), Failure> {
+    fn walk(command: &clap::Command, parent: &str, lines: &mut String) {
+        for child in command.get_subcommands() {
+            let name = format!("{parent} {}", child.get_name());
+            lines.push_str(&name);
+            lines.push('\n');
+            walk(child, &name, lines);
+        }
+    }
+    let mut lines = String::new();
+    walk(&Cli::command(), "ipfs-cluster-ctl", &mut lines);
+    output.raw(&(lines + "ipfs-cluster-ctl help\n"))
+}

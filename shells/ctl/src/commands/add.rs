@@ -1,0 +1,197 @@
+//! `add`.
+
+use crate::args::Add;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::validate;
+use crate::wait::{self, Goal};
+use cluster_api::client::{Answer, Upload};
+use cluster_api::{AddFormat, AddLayout, AddParams, AddedOutput, Client, PinOptions, TrackerStatus};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::sync::Arc;
+
+/// Sends files, shows what comes back, and waits if asked to.
+pub(super) async fn add(client: &Client, output: &mut Output, arguments: &Add) -> Result<(), Failure> {
+    let params = params(arguments)?;
+    let mut upload = Upload::new(&arguments.paths, arguments.recursive, arguments.hidden)?;
+    let bar = progress_bar(&upload);
+    let counter = bar.clone();
+    upload = upload.with_progress(Arc::new(move |bytes| {
+        counter.inc(bytes);
+        if counter.length() == Some(counter.position()) {
+            counter.set_message("sent; waiting for the copies");
+        }
+    }));
+    let result = receive(client, output, arguments, &params, upload, &bar).await;
+    bar.finish_and_clear();
+    let Some(last) = result? else {
+        return Ok(());
+    };
+    if arguments.wait && !params.no_pin {
+        // What the pin was given counts, not what was asked for: 0 has become the cluster's default.
+        let pin = client.allocation(&last.value.cid).await.ok();
+        let limit = pin.map_or(params.pin.replication_factor_min, |pin| {
+            pin.value.options.replication_factor_min
+        });
+        let timeout = arguments.wait_timeout;
+        let goal = Goal {
+            cid: last.value.cid,
+            target: TrackerStatus::Pinned,
+            limit: limit.into(),
+            timeout,
+        };
+        wait::wait_for(client, &goal).await?;
+    }
+    Ok(())
+}
+
+/// The last line that came, if any.
+async fn receive(
+    client: &Client,
+    output: &mut Output,
+    arguments: &Add,
+    params: &AddParams,
+    upload: Upload,
+    bar: &ProgressBar,
+) -> Result<Option<Answer<AddedOutput>>, Failure> {
+    let mut added = client.add(upload, params).await?;
+    let mut shown = Shown {
+        output,
+        arguments,
+        kept: Vec::new(),
+        last: None,
+    };
+    let result = loop {
+        match added.next().await {
+            // Lines without a CID only tell progress.
+            Ok(Some(line)) if line.value.cid.is_empty() => {}
+            Ok(Some(line)) => bar.suspend(|| shown.take(line))?,
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    let last = bar.suspend(|| shown.finish())?;
+    result?;
+    Ok(last)
+}
+
+/// What has come so far, shown as the flags say.
+struct Shown<'a> {
+    output: &'a mut Output,
+    arguments: &'a Add,
+    /// With `--no-stream`, everything.
+    kept: Vec<Answer<AddedOutput>>,
+    last: Option<Answer<AddedOutput>>,
+}
+
+impl Shown<'_> {
+    fn take(&mut self, line: Answer<AddedOutput>) -> Result<(), Failure> {
+        if self.arguments.no_stream {
+            if !self.arguments.quieter {
+                self.kept.push(line.clone());
+            }
+        } else if !self.arguments.quieter {
+            self.show(&line)?;
+        }
+        self.last = Some(line);
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Option<Answer<AddedOutput>>, Failure> {
+        let Some(last) = self.last.take() else {
+            return Ok(None);
+        };
+        if self.arguments.quieter {
+            self.kept = vec![last.clone()];
+        }
+        let kept = std::mem::take(&mut self.kept);
+        if self.arguments.no_stream && self.output.is_json() {
+            let texts: Vec<_> = kept.iter().map(|line| line.text.as_str()).collect();
+            self.output.json(&format!("[{}]", texts.join(",")))?;
+        } else {
+            kept.iter().try_for_each(|line| self.show(line))?;
+        }
+        self.output.flush()?;
+        Ok(Some(last))
+    }
+
+    fn show(&mut self, line: &Answer<AddedOutput>) -> Result<(), Failure> {
+        let quiet = self.arguments.quiet || self.arguments.quieter;
+        if quiet && !self.output.is_json() {
+            return self.output.raw(&format!("{}\n", line.value.cid));
+        }
+        self.output.show(line)
+    }
+}
+
+fn params(arguments: &Add) -> Result<AddParams, Failure> {
+    let default = AddParams::default();
+    let local = |error: &str| Failure::local("adding", error);
+    if arguments.paths.is_empty() {
+        return Err(local("need at least one path"));
+    }
+    let wrap = arguments.wrap_with_directory || arguments.paths.len() > 1;
+    let format = AddFormat::from_name(&arguments.format).ok_or_else(|| {
+        local(&format!(
+            "format {:?} is neither unixfs nor car",
+            arguments.format
+        ))
+    })?;
+    let layout = AddLayout::from_name(&arguments.layout).ok_or_else(|| {
+        local(&format!(
+            "layout {:?} is neither balanced nor trickle",
+            arguments.layout
+        ))
+    })?;
+    if wrap && format == AddFormat::Car {
+        return Err(local(
+            "only a single CAR file can be added and wrap-with-directory is not supported",
+        ));
+    }
+    if arguments.nocopy && arguments.paths.iter().any(|path| !path.starts_with("http")) {
+        return Err(local("nocopy option is only valid for URLs"));
+    }
+    let cid_version = if arguments.hash == default.hash {
+        arguments.cid_version
+    } else {
+        1
+    };
+    Ok(AddParams {
+        pin: PinOptions {
+            replication_factor_min: arguments.replication_min,
+            replication_factor_max: arguments.replication_max,
+            name: arguments.name.clone(),
+            user_allocations: validate::peers(arguments.allocations.as_deref())?,
+            expire_at: validate::expiry(arguments.expire_in)?,
+            metadata: validate::metadata(&arguments.metadata)?,
+            ..default.pin
+        },
+        local: arguments.local,
+        recursive: arguments.recursive,
+        hidden: arguments.hidden,
+        wrap,
+        format,
+        no_pin: arguments.no_pin,
+        layout,
+        chunker: arguments.chunker.clone(),
+        raw_leaves: arguments.raw_leaves || cid_version > 0 || arguments.nocopy,
+        cid_version,
+        hash: arguments.hash.clone(),
+        no_copy: arguments.nocopy,
+        ..default
+    })
+}
+
+/// A bar on a terminal; nothing anywhere else, where walking the files for their size would be in vain.
+fn progress_bar(upload: &Upload) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(upload.content_size());
+    let template =
+        "{bar:30} {decimal_bytes} of {decimal_total_bytes} ({decimal_bytes_per_sec}, {eta} left) {msg}";
+    // The template is fixed, so it is right or the plain bar does.
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    bar.with_style(style)
+}

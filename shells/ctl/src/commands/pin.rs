@@ -1,0 +1,105 @@
+//! `pin add`, `pin rm`, `pin update`, `pin ls`.
+
+use crate::args::{self, PinAdd, PinLs, PinUpdate, WaitArgs};
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::validate;
+use crate::wait::{self, Goal};
+use cluster_api::client::Answer;
+use cluster_api::{Client, Pin, PinMode, PinOptions, PinTypeFilter, TrackerStatus};
+
+/// Does what stands after `pin`.
+pub(super) async fn pin(client: &Client, output: &mut Output, command: args::Pin) -> Result<(), Failure> {
+    match command {
+        args::Pin::Add(arguments) => {
+            let options = options(&arguments)?;
+            let pin = client.pin(&validate::path(&arguments.path)?, &options).await?;
+            finish(client, output, &pin, TrackerStatus::Pinned, &arguments.wait).await
+        }
+        args::Pin::Rm(arguments) => {
+            let pin = client.unpin(&validate::path(&arguments.path)?).await?;
+            finish(client, output, &pin, TrackerStatus::Unpinned, &arguments.wait).await
+        }
+        args::Pin::Update(arguments) => update(client, output, &arguments).await,
+        args::Pin::Ls(arguments) => list(client, output, &arguments).await,
+    }
+}
+
+fn options(arguments: &PinAdd) -> Result<PinOptions, Failure> {
+    let (mut min, mut max) = (arguments.replication_min, arguments.replication_max);
+    if arguments.replication != 0 {
+        (min, max) = (arguments.replication, arguments.replication);
+    }
+    if !matches!(arguments.mode.as_str(), "recursive" | "direct") {
+        let error = format!("{:?} is neither \"recursive\" nor \"direct\"", arguments.mode);
+        return Err(Failure::local("parsing mode", error));
+    }
+    Ok(PinOptions {
+        replication_factor_min: min,
+        replication_factor_max: max,
+        name: arguments.name.clone(),
+        mode: PinMode::from_name(&arguments.mode),
+        user_allocations: validate::peers(arguments.allocations.as_deref())?,
+        expire_at: validate::expiry(arguments.expire_in)?,
+        metadata: validate::metadata(&arguments.metadata)?,
+        ..PinOptions::default()
+    })
+}
+
+async fn update(client: &Client, output: &mut Output, arguments: &PinUpdate) -> Result<(), Failure> {
+    let options = PinOptions {
+        pin_update: Some(validate::cid(&arguments.existing)?),
+        name: arguments.name.clone(),
+        expire_at: validate::expiry(arguments.expire_in)?,
+        ..PinOptions::default()
+    };
+    let pin = client.pin(&validate::path(&arguments.path)?, &options).await?;
+    finish(client, output, &pin, TrackerStatus::Pinned, &arguments.wait).await
+}
+
+async fn list(client: &Client, output: &mut Output, arguments: &PinLs) -> Result<(), Failure> {
+    if let Some(cid) = &arguments.cid {
+        return output.show(&client.allocation(&validate::cid(cid)?).await?);
+    }
+    let filter = PinTypeFilter::parse(&arguments.filter).ok_or_else(|| {
+        let error = format!(
+            "invalid filter {:?}: use all or some of pin, meta-pin, clusterdag-pin, shard-pin",
+            arguments.filter
+        );
+        Failure::local("parsing filter flag", error)
+    })?;
+    output.show_all(client.allocations(filter).await?).await
+}
+
+/// Waits if asked to, and shows the pin or its status.
+async fn finish(
+    client: &Client,
+    output: &mut Output,
+    pin: &Answer<Pin>,
+    target: TrackerStatus,
+    arguments: &WaitArgs,
+) -> Result<(), Failure> {
+    let mut status = None;
+    let cid = &pin.value.cid;
+    if arguments.wait {
+        let minimum = match target == TrackerStatus::Pinned {
+            true => i64::from(pin.value.options.replication_factor_min),
+            false => 0,
+        };
+        let limit = arguments.wait_limit.unwrap_or(minimum);
+        let goal = Goal {
+            cid: cid.clone(),
+            target,
+            limit,
+            timeout: arguments.wait_timeout,
+        };
+        status = Some(wait::wait_for(client, &goal).await?);
+    }
+    if arguments.no_status {
+        return output.show(pin);
+    }
+    match status {
+        Some(status) => output.show(&status),
+        None => output.show(&wait::settled(client, cid, target).await?),
+    }
+}

@@ -1,0 +1,320 @@
+//! How everything looks as text, to the byte as the Go tool prints it: scripts take it apart.
+
+use crate::human;
+use cluster_api::{
+    AddedOutput, Alert, BandwidthByProtocol, GlobalPinInfo, GlobalRepoGc, Id, Metric, Pin, PinMode, Time,
+    Version,
+};
+use std::fmt::Write;
+
+/// Something that can be shown as lines of text.
+pub(crate) trait Text {
+    /// Appends its lines to `out`. `now` is what distances in time are counted from.
+    fn text(&self, out: &mut String, now: Time);
+}
+
+/// Appends one formatted line. Writing to a `String` cannot fail.
+macro_rules! line {
+    ($out:expr, $($arg:tt)*) => {
+        let _ = writeln!($out, $($arg)*);
+    };
+}
+
+impl<T: Text> Text for Vec<T> {
+    fn text(&self, out: &mut String, now: Time) {
+        self.iter().for_each(|item| item.text(out, now));
+    }
+}
+
+impl Text for String {
+    fn text(&self, out: &mut String, _: Time) {
+        line!(out, "{self}");
+    }
+}
+
+impl Text for Version {
+    fn text(&self, out: &mut String, _: Time) {
+        line!(out, "{}", self.version);
+    }
+}
+
+impl Text for AddedOutput {
+    fn text(&self, out: &mut String, _: Time) {
+        line!(out, "added {} {}", self.cid, self.name);
+    }
+}
+
+impl Text for Id {
+    fn text(&self, out: &mut String, _: Time) {
+        if !self.error.is_empty() {
+            line!(out, "{} | ERROR: {}", self.id, self.error);
+            return;
+        }
+        // A peer that knows nobody, not even itself, sees -1 others.
+        let others = i64::try_from(self.cluster_peers.len()).unwrap_or(i64::MAX) - 1;
+        line!(out, "{} | {} | Sees {others} other peers", self.id, self.peername);
+        line!(out, "  > Addresses:");
+        for address in sorted(&self.addresses) {
+            line!(out, "    - {address}");
+        }
+        if !self.ipfs.error.is_empty() {
+            line!(out, "  > IPFS ERROR: {}", self.ipfs.error);
+            return;
+        }
+        line!(out, "  > IPFS: {}", self.ipfs.id);
+        for address in sorted(&self.ipfs.addresses) {
+            line!(out, "    - {address}");
+        }
+    }
+}
+
+impl Text for GlobalPinInfo {
+    fn text(&self, out: &mut String, _: Time) {
+        if self.name.is_empty() {
+            line!(out, "{}:", self.cid);
+        } else {
+            line!(out, "{} | {}:", self.cid, self.name);
+        }
+        for (peer, info) in &self.peer_map {
+            let name = if info.peername.is_empty() {
+                peer
+            } else {
+                &info.peername
+            };
+            let status = info.status.as_str().to_uppercase();
+            let _ = write!(out, "    > {name:<20} : {status}");
+            if !info.error.is_empty() {
+                let _ = write!(out, ": {}", info.error);
+            }
+            let (since, attempts, priority) = (info.timestamp, info.attempt_count, info.priority_pin);
+            line!(out, " | {since} | Attempts: {attempts} | Priority: {priority}");
+        }
+    }
+}
+
+impl Text for Pin {
+    fn text(&self, out: &mut String, _: Time) {
+        let options = &self.options;
+        let kind = self.pin_type.as_str().to_uppercase();
+        let direct = if options.mode == PinMode::Direct {
+            "-DIRECT"
+        } else {
+            ""
+        };
+        let _ = write!(out, "{} | {} | {kind}{direct} | ", self.cid, options.name);
+        if self.is_everywhere() {
+            out.push_str("Repl. Factor: -1 | Allocations: [everywhere]");
+        } else {
+            let (min, max) = (options.replication_factor_min, options.replication_factor_max);
+            let peers = sorted(&self.allocations).join(" ");
+            let _ = write!(out, "Repl. Factor: {min}--{max} | Allocations: [{peers}]");
+        }
+        let _ = match self.max_depth {
+            0 => write!(out, " | Direct"),
+            -1 => write!(out, " | Recursive"),
+            depth => write!(out, " | Recursive-{depth}"),
+        };
+        let metadata = if options.metadata.is_empty() { "no" } else { "yes" };
+        let (expiry, added) = (
+            time_or(options.expire_at, "∞"),
+            time_or(self.timestamp, "unknown"),
+        );
+        line!(out, " | Metadata: {metadata} | Exp: {expiry} | Added: {added}");
+    }
+}
+
+impl Text for Metric {
+    fn text(&self, out: &mut String, now: Time) {
+        let weight = u64::try_from(self.weight).unwrap_or(0);
+        let value = match self.name.as_str() {
+            "freespace" if weight > 0 => human::bytes(weight),
+            _ => self.value.clone(),
+        };
+        let expires = human::relative(Time::from_unix_nanos(self.expire.into()), now);
+        line!(
+            out,
+            "{} | {}: {value} | Expires in: {expires}",
+            self.peer,
+            self.name
+        );
+    }
+}
+
+impl Text for Alert {
+    fn text(&self, out: &mut String, now: Time) {
+        let expired = human::relative(Time::from_unix_nanos(self.metric.expire.into()), now);
+        let triggered = human::relative(self.triggered_at, now);
+        let (peer, name) = (&self.metric.peer, &self.metric.name);
+        line!(
+            out,
+            "{peer}: {name}. Expired at: {expired}. Triggered at: {triggered}"
+        );
+    }
+}
+
+impl Text for BandwidthByProtocol {
+    fn text(&self, out: &mut String, _: Time) {
+        for (protocol, traffic) in self {
+            let received = human::bytes(u64::try_from(traffic.total_in).unwrap_or(0));
+            let sent = human::bytes(u64::try_from(traffic.total_out).unwrap_or(0));
+            let (rate_in, rate_out) = (traffic.rate_in, traffic.rate_out);
+            line!(
+                out,
+                "{protocol:>25}: In: {received:>7}. Out: {sent:>7}. RateIn: {rate_in:.2}B/s. RateOut: {rate_out:.2}B/s"
+            );
+        }
+    }
+}
+
+impl Text for GlobalRepoGc {
+    fn text(&self, out: &mut String, _: Time) {
+        for (peer, result) in &self.peer_map {
+            let name = if result.peername.is_empty() {
+                peer
+            } else {
+                &result.peername
+            };
+            if result.error.is_empty() {
+                line!(out, "{name:<15}");
+            } else {
+                line!(out, "{name:<15} | ERROR: {}", result.error);
+            }
+            line!(out, "  > CIDs:");
+            for key in &result.keys {
+                if key.error.is_empty() {
+                    line!(out, "    - {}", key.key.as_deref().unwrap_or_default());
+                } else {
+                    line!(out, "    - ERROR: {}", key.error);
+                }
+            }
+        }
+    }
+}
+
+fn sorted(texts: &[String]) -> Vec<&str> {
+    let mut sorted: Vec<_> = texts.iter().map(String::as_str).collect();
+    sorted.sort_unstable();
+    sorted
+}
+
+fn time_or(time: Time, otherwise: &str) -> String {
+    if time.is_zero() {
+        otherwise.to_owned()
+    } else {
+        time.date_and_time()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(value: serde_json::Result<impl Text>) -> String {
+        let mut out = String::new();
+        value.unwrap().text(&mut out, Time::from_unix(1_800_000_000));
+        out
+    }
+
+    #[test]
+    fn an_id_lists_sorted_addresses() {
+        let id = serde_json::from_str::<Id>(
+            r#"{"id":"Qa","peername":"n","addresses":["/b","/a"],"cluster_peers":["Qa","Qb"],
+                "ipfs":{"id":"Qi","addresses":["/y","/x"]}}"#,
+        );
+        let expected = "Qa | n | Sees 1 other peers\n  > Addresses:\n    - /a\n    - /b\n\
+                        \x20 > IPFS: Qi\n    - /x\n    - /y\n";
+        assert_eq!(text(id), expected);
+    }
+
+    #[test]
+    fn ids_tell_their_errors() {
+        let dead = serde_json::from_str::<Id>(r#"{"id":"Qa","error":"gone"}"#);
+        assert_eq!(text(dead), "Qa | ERROR: gone\n");
+        let no_ipfs = serde_json::from_str::<Id>(r#"{"id":"Qa","ipfs":{"error":"down"}}"#);
+        assert_eq!(
+            text(no_ipfs),
+            "Qa |  | Sees -1 other peers\n  > Addresses:\n  > IPFS ERROR: down\n"
+        );
+    }
+
+    #[test]
+    fn a_status_lists_peers_by_id_and_names_them() {
+        let info = serde_json::from_str::<GlobalPinInfo>(
+            r#"{"cid":"Qa","name":"n","peer_map":{
+                "Qz":{"peername":"first","status":"pinned","timestamp":"2026-05-11T10:00:00.5Z","attempt_count":2},
+                "Qb":{"status":"pin_error","error":"no","timestamp":"0001-01-01T00:00:00Z","priority_pin":true}}}"#,
+        );
+        let expected = "Qa | n:\n\
+            \x20   > Qb                   : PIN_ERROR: no | 0001-01-01T00:00:00Z | Attempts: 0 | Priority: true\n\
+            \x20   > first                : PINNED | 2026-05-11T10:00:00.5Z | Attempts: 2 | Priority: false\n";
+        assert_eq!(text(info), expected);
+    }
+
+    #[test]
+    fn pins_say_where_how_deep_and_how_long() {
+        let everywhere = serde_json::from_str::<Pin>(
+            r#"{"cid":"Qa","name":"a&b","type":"pin","replication_factor_min":-1,"replication_factor_max":-1,
+                "max_depth":-1,"metadata":{"k":"v"},"timestamp":"2026-11-22T20:09:39Z"}"#,
+        );
+        let expected = "Qa | a&b | PIN | Repl. Factor: -1 | Allocations: [everywhere] | Recursive | \
+                        Metadata: yes | Exp: ∞ | Added: 2026-11-22 20:09:39\n";
+        assert_eq!(text(everywhere), expected);
+        let direct = serde_json::from_str::<Pin>(
+            r#"{"cid":"Qa","type":"clusterdag-pin","mode":"direct","replication_factor_min":1,
+                "replication_factor_max":2,"allocations":["Qc","Qb"],"max_depth":0,
+                "expire_at":"2027-01-01T00:00:00+02:00"}"#,
+        );
+        let expected = "Qa |  | CLUSTERDAG-PIN-DIRECT | Repl. Factor: 1--2 | Allocations: [Qb Qc] | Direct | \
+                        Metadata: no | Exp: 2027-01-01 00:00:00 | Added: unknown\n";
+        assert_eq!(text(direct), expected);
+        let shard = serde_json::from_str::<Pin>(r#"{"cid":"Qa","type":"shard-pin","max_depth":1}"#);
+        assert!(text(shard).contains("| SHARD-PIN | Repl. Factor: 0--0 | Allocations: [] | Recursive-1 |"));
+    }
+
+    #[test]
+    fn metrics_and_alerts_count_from_now() {
+        let metric = r#"{"name":"freespace","peer":"Qa","value":"x","weight":55000000000,
+                         "expire":1800000027000000000"#;
+        let value = serde_json::from_str::<Metric>(&format!("{metric}}}"));
+        assert_eq!(
+            text(value),
+            "Qa | freespace: 55 GB | Expires in: 27 seconds from now\n"
+        );
+        let alert = serde_json::from_str::<Vec<Alert>>(&format!(
+            "[{metric},\"triggered_at\":\"2027-01-15T07:00:00Z\"}}]"
+        ));
+        let expected = "Qa: freespace. Expired at: 27 seconds from now. Triggered at: 1 hour ago\n";
+        assert_eq!(text(alert), expected);
+    }
+
+    #[test]
+    fn bandwidth_and_garbage_collection_are_aligned() {
+        let bandwidth = serde_json::from_str::<BandwidthByProtocol>(
+            r#"{"/ipfs/id/1.0.0":{"total_in":1234,"total_out":5,"rate_in":0.125,"rate_out":3}}"#,
+        );
+        let expected =
+            "           /ipfs/id/1.0.0: In:  1.2 kB. Out:     5 B. RateIn: 0.12B/s. RateOut: 3.00B/s\n";
+        assert_eq!(text(bandwidth), expected);
+        let gc = serde_json::from_str::<GlobalRepoGc>(
+            r#"{"peer_map":{"Qa":{"peername":"c","keys":[{"key":"Qk"},{"key":null,"error":"e"}]},
+                "Qb":{"error":"down"}}}"#,
+        );
+        let expected = "c              \n  > CIDs:\n    - Qk\n    - ERROR: e\n\
+                        Qb              | ERROR: down\n  > CIDs:\n";
+        assert_eq!(text(gc), expected);
+    }
+
+    #[test]
+    fn added_files_versions_and_names_take_one_line() {
+        let added = serde_json::from_str::<AddedOutput>(r#"{"cid":"Qa","name":"a b"}"#);
+        assert_eq!(text(added), "added Qa a b\n");
+        assert_eq!(
+            text(serde_json::from_str::<Version>(r#"{"version":"1.1.6"}"#)),
+            "1.1.6\n"
+        );
+        assert_eq!(
+            text(serde_json::from_str::<Vec<String>>(r#"["ping","tag"]"#)),
+            "ping\ntag\n"
+        );
+    }
+}

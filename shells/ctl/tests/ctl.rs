@@ -1,0 +1,337 @@
+//! The tool as a process, against a small REST API in this one.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, RawQuery};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use std::process::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+const CID: &str = "QmP63DkAFEnDYNjDYBpyNDfttu1fvUw99x1brscPzpqmmq";
+const PEER: &str = "12D3KooWGwZ7wvxbHgxbpPJRAFMLdcPVkVoXa1vCpyuqrL47PZWc";
+
+async fn serve(router: Router) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    format!("/ip4/127.0.0.1/tcp/{port}")
+}
+
+async fn ctl(host: &str, arguments: &[&str]) -> Output {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_ipfs-cluster-ctl"));
+    command
+        .env_remove("CLUSTER_CREDENTIALS")
+        .arg("--host")
+        .arg(host)
+        .args(arguments);
+    command.output().await.unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn pin() -> String {
+    format!(
+        "{{\"cid\":\"{CID}\",\"name\":\"a & b\",\"type\":\"pin\",\"replication_factor_min\":1,\
+         \"replication_factor_max\":2,\"allocations\":[\"{PEER}\"],\"max_depth\":-1,\"brand_new\":1}}"
+    )
+}
+
+fn status(status: &str) -> String {
+    format!(
+        "{{\"cid\":\"{CID}\",\"peer_map\":{{\"{PEER}\":{{\"peername\":\"c0\",\"status\":\"{status}\",\
+         \"timestamp\":\"2026-05-11T10:00:00Z\"}}}}}}"
+    )
+}
+
+/// A service whose pins take `looks` looks at their status until they are pinned.
+fn pinning(looks: usize, then: &'static str) -> Router {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let look = move || {
+        let now = if seen.fetch_add(1, Ordering::Relaxed) < looks {
+            "pinning"
+        } else {
+            then
+        };
+        async move { status(now) }
+    };
+    Router::new()
+        .route(
+            "/pins/ipfs/{cid}",
+            post(|| async { pin() }).delete(|| async { pin() }),
+        )
+        .route("/pins/{cid}", get(look))
+}
+
+#[tokio::test]
+async fn a_listing_is_text_or_objects_one_after_the_other() {
+    let lines = format!("{}\n{}\n", pin(), pin());
+    let host = serve(Router::new().route("/allocations", get(|| async { lines }))).await;
+    let text = ctl(&host, &["pin", "ls"]).await;
+    let line = format!(
+        "{CID} | a & b | PIN | Repl. Factor: 1--2 | Allocations: [{PEER}] | Recursive | Metadata: no | \
+         Exp: ∞ | Added: unknown\n"
+    );
+    assert_eq!((out(&text), code(&text)), (line.repeat(2), 0));
+    let json = out(&ctl(&host, &["--enc=json", "pin", "ls"]).await);
+    let start = format!("{{\n    \"cid\": \"{CID}\",\n    \"name\": \"a \\u0026 b\",\n");
+    assert!(json.starts_with(&start), "{json}");
+    // Fields that the tool does not know pass through, and there is no array around the objects.
+    assert_eq!(json.matches("    \"brand_new\": 1\n}\n").count(), 2);
+    // What belongs before the command may also come after.
+    assert_eq!(out(&ctl(&host, &["pin", "ls", "--enc", "json"]).await), json);
+}
+
+#[tokio::test]
+async fn an_error_answer_is_printed_and_exits_2() {
+    let answer = || async { (StatusCode::NOT_FOUND, "{\"code\":404,\"message\":\"no <pin>\"}") };
+    let host = serve(Router::new().route("/allocations/{cid}", get(answer))).await;
+    let text = ctl(&host, &["pin", "ls", CID]).await;
+    assert_eq!(
+        out(&text),
+        "An error occurred:\n  Code: 404\n  Message: no <pin>\n"
+    );
+    assert_eq!(code(&text), 2);
+    let json = ctl(&host, &["--enc=json", "pin", "ls", CID]).await;
+    assert_eq!(
+        out(&json),
+        "{\n    \"code\": 404,\n    \"message\": \"no \\u003cpin\\u003e\"\n}\n"
+    );
+    assert_eq!(code(&json), 2);
+}
+
+#[tokio::test]
+async fn an_error_at_the_end_of_a_listing_comes_after_what_was_listed() {
+    let handler = || async {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-stream-error", HeaderValue::from_static("lost a peer"));
+        let line = format!("{}\n", status("pinned")).into();
+        let frames = [
+            Ok::<_, std::io::Error>(hyper::body::Frame::data(line)),
+            Ok(hyper::body::Frame::trailers(trailers)),
+        ];
+        let mut response = Response::new(Body::new(http_body_util::StreamBody::new(futures::stream::iter(
+            frames,
+        ))));
+        response
+            .headers_mut()
+            .insert("trailer", HeaderValue::from_static("X-Stream-Error"));
+        response
+    };
+    let host = serve(Router::new().route("/pins", get(handler))).await;
+    let shown = ctl(&host, &["status"]).await;
+    assert!(out(&shown).starts_with(CID) && out(&shown).ends_with("Code: 500\n  Message: lost a peer\n"));
+    assert_eq!(code(&shown), 2);
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_there_exits_1_and_says_what_to_do() {
+    let gone = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    let shown = ctl(&gone, &["id"]).await;
+    assert_eq!(code(&shown), 1);
+    for part in ["An error occurred:\n  Code: 0\n", &gone, "refused", "--host"] {
+        assert!(out(&shown).contains(part), "{}", out(&shown));
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_exits_62() {
+    let slow = || async {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        "{}"
+    };
+    let host = serve(Router::new().route("/id", get(slow))).await;
+    assert_eq!(code(&ctl(&host, &["--timeout", "1", "id"]).await), 62);
+}
+
+#[tokio::test]
+async fn wrong_arguments_exit_1_before_anything_is_sent() {
+    // Nothing listens here: an attempt to connect would be told on standard output.
+    let host = "/ip4/127.0.0.1/tcp/1";
+    for (arguments, complaint) in [
+        (&["pin", "add", "xyz"][..], "invalid cid"),
+        (&["pin", "add", CID, "--metadata", "k"], "key=value"),
+        (&["pin", "add", CID, "--expire-in", "5"], "missing unit"),
+        (&["pin", "add", CID, "--expire-in", "1ms"], "too short"),
+        (&["pin", "add", CID, "--allocs", "x"], "could not be decoded"),
+        (&["pin", "add", CID, "--mode", "deep"], "neither"),
+        (&["pin", "ls", "--filter", "x"], "invalid filter"),
+        (&["status", "--filter", "x"], "invalid filter name"),
+        (&["peers", "rm", "x"], "peer ID"),
+        (&["add"], "at least one path"),
+        (&["add", "/no/such/file"], "no such file"),
+        (&["add", "/"], "--recursive"),
+        (&["add", "--format", "car", "-w", "/etc/hostname"], "single CAR"),
+        (&["--enc=xml", "id"], "xml"),
+        (&["--nonsense", "id"], "--nonsense"),
+        (&["--https", "id"], "TLS"),
+        (&["--basic-auth", "a:b", "id"], "TLS"),
+    ] {
+        let shown = ctl(host, arguments).await;
+        assert_eq!((code(&shown), out(&shown).as_str()), (1, ""), "{arguments:?}");
+        assert!(err(&shown).contains(complaint), "{arguments:?}: {}", err(&shown));
+    }
+    let shown = ctl("/nonsense", &["id"]).await;
+    assert!(err(&shown).starts_with("error parsing host multiaddress:") && code(&shown) == 1);
+}
+
+#[tokio::test]
+async fn commands_that_do_not_exist_exit_3_and_help_exits_0() {
+    let host = "/ip4/127.0.0.1/tcp/1";
+    assert_eq!(code(&ctl(host, &["nonsense"]).await), 3);
+    assert_eq!(code(&ctl(host, &["pin", "nonsense"]).await), 3);
+    for arguments in [
+        &[][..],
+        &["--help"],
+        &["help", "pin", "add"],
+        &["pin"],
+        &["-v"],
+        &["pin", "add", "-h"],
+    ] {
+        assert_eq!(code(&ctl(host, arguments).await), 0, "{arguments:?}");
+    }
+    assert!(out(&ctl(host, &["completions", "bash"]).await).contains("ipfs-cluster-ctl"));
+    assert!(out(&ctl(host, &["commands"]).await).contains("ipfs-cluster-ctl health graph\n"));
+}
+
+#[tokio::test]
+async fn pinning_shows_the_status_as_soon_as_it_has_settled() {
+    let host = serve(pinning(2, "pinned")).await;
+    let start = Instant::now();
+    let shown = ctl(&host, &["pin", "add", CID]).await;
+    let expected = format!(
+        "{CID}:\n    > c0                   : PINNED | 2026-05-11T10:00:00Z | Attempts: 0 | Priority: false\n"
+    );
+    assert_eq!((out(&shown), code(&shown)), (expected, 0));
+    assert!(
+        start.elapsed() < Duration::from_millis(900),
+        "{:?}",
+        start.elapsed()
+    );
+    // What keeps moving is shown as it is.
+    let host = serve(pinning(usize::MAX, "pinned")).await;
+    assert!(out(&ctl(&host, &["pin", "add", CID]).await).contains(": PINNING |"));
+    let shown = ctl(&host, &["pin", "add", CID, "-ns"]).await;
+    assert!(out(&shown).starts_with(&format!("{CID} | a & b | PIN |")));
+}
+
+#[tokio::test]
+async fn waiting_ends_at_the_goal_at_an_error_or_at_the_timeout() {
+    let host = serve(pinning(3, "pinned")).await;
+    let shown = ctl(&host, &["pin", "add", "--wait", "-wl", "1", CID]).await;
+    assert!(out(&shown).contains(": PINNED |") && code(&shown) == 0);
+
+    let host = serve(pinning(1, "pin_error")).await;
+    let shown = ctl(&host, &["pin", "add", "--wait", CID]).await;
+    assert_eq!((code(&shown), out(&shown).as_str()), (1, ""));
+    assert!(err(&shown).contains("error has occurred while attempting to reach status: pinned"));
+
+    let host = serve(pinning(usize::MAX, "")).await;
+    let shown = ctl(&host, &["pin", "rm", "-w", "-wt=100ms", CID]).await;
+    assert_eq!((code(&shown), out(&shown).as_str()), (62, ""));
+    assert!(err(&shown).contains("deadline exceeded"));
+}
+
+#[tokio::test]
+async fn flags_reach_the_service_as_options() {
+    let handler = |Path(cid): Path<String>, RawQuery(query): RawQuery| async move {
+        format!("{{\"cid\":\"{cid}\",\"name\":\"{}\"}}", query.unwrap())
+    };
+    let host = serve(Router::new().route("/pins/ipfs/{cid}", post(handler))).await;
+    let all = [
+        "pin",
+        "add",
+        CID,
+        "-ns",
+        "-rmin",
+        "-1",
+        "--rmax=3",
+        "-n",
+        "my name",
+        "--mode=direct",
+        "--metadata",
+        "k=v=w",
+        "--allocations",
+        PEER,
+    ];
+    let shown = out(&ctl(&host, &all).await);
+    let expected = format!(
+        "meta-k=v%3Dw&mode=direct&name=my+name&replication-max=3&replication-min=-1&shard-size=0\
+         &user-allocations={PEER}"
+    );
+    assert!(shown.contains(&expected), "{shown}");
+    let shown = out(&ctl(&host, &["pin", "update", CID, CID, "--ns"]).await);
+    assert!(shown.contains(&format!("pin-update={CID}")), "{shown}");
+}
+
+#[tokio::test]
+async fn adding_prints_as_the_flags_say() {
+    let answer = || async {
+        format!("{{\"name\":\"a\",\"cid\":\"{CID}\",\"size\":3}}\n{{\"name\":\"\",\"cid\":\"{PEER}\"}}\n")
+            .into_response()
+    };
+    let host = serve(Router::new().route("/add", post(answer))).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    for (flags, expected) in [
+        (&[][..], format!("added {CID} a\nadded {PEER} \n")),
+        (&["-q"], format!("{CID}\n{PEER}\n")),
+        (&["-Q"], format!("{PEER}\n")),
+        (&["--no-stream"], format!("added {CID} a\nadded {PEER} \n")),
+    ] {
+        let arguments = [&["add", path], flags].concat();
+        let shown = ctl(&host, &arguments).await;
+        assert_eq!((out(&shown), code(&shown)), (expected, 0), "{flags:?}");
+    }
+    let shown = out(&ctl(&host, &["--enc=json", "add", "--no-stream", path]).await);
+    assert!(
+        shown.starts_with("[\n    {\n        \"name\": \"a\",") && shown.ends_with("    }\n]\n"),
+        "{shown}"
+    );
+}
+
+#[tokio::test]
+async fn sync_falls_back_to_recover_where_it_is_unknown() {
+    let router = Router::new()
+        .route("/pins/recover", post(|| async { status("pinned") }))
+        .route("/pins/{cid}/recover", post(|| async { status("unpinned") }))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "{\"code\":404,\"message\":\"not found\"}") });
+    let host = serve(router).await;
+    assert!(out(&ctl(&host, &["sync"]).await).contains(": PINNED |"));
+    assert!(out(&ctl(&host, &["sync", CID]).await).contains(": UNPINNED |"));
+}
+
+#[tokio::test]
+async fn removing_a_peer_prints_nothing_and_debug_tells_the_request() {
+    let handler = delete(|| async { StatusCode::NO_CONTENT });
+    let host = serve(Router::new().route("/peers/{peer}", handler)).await;
+    let shown = ctl(&host, &["--debug", "peers", "rm", PEER]).await;
+    assert_eq!((out(&shown).as_str(), code(&shown)), ("", 0));
+    assert!(
+        err(&shown).starts_with("DELETE http://127.0.0.1:"),
+        "{}",
+        err(&shown)
+    );
+    assert!(
+        err(&shown).ends_with(&format!("/peers/{PEER}: 204 No Content\n")),
+        "{}",
+        err(&shown)
+    );
+}
