@@ -66,15 +66,24 @@ impl Exchange {
     }
 }
 
-/// An error with its causes, without the words that only say that there is a cause.
+/// The causes of an error: what libraries put in front of them says only that there was one.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |e| e.source()).map(ToString::to_string);
+    let causes =
+        std::iter::successors(error.source(), |e| e.source()).map(|e| without_number(&e.to_string()));
     let mut texts: Vec<_> = causes.collect();
     texts.dedup();
     if texts.is_empty() {
-        error.to_string()
+        without_number(&error.to_string())
     } else {
         texts.join(": ")
+    }
+}
+
+/// The text of a system's error without the number that the standard library adds.
+fn without_number(text: &str) -> String {
+    match text.split_once(" (os error") {
+        Some((before, _)) => before.to_lowercase(),
+        None => text.to_owned(),
     }
 }
 

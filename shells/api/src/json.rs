@@ -32,74 +32,112 @@ pub fn to_string_indented<T: Serialize + ?Sized>(value: &T, indent: &str) -> ser
 /// Lays out JSON text anew, nested by `indent`, with every value kept as it is written and Go's escaping
 /// added. `text` must be valid JSON; other text comes out garbled but never panics.
 pub fn indent(text: &str, indent: &str) -> String {
-    let mut out = String::with_capacity(text.len() * 2);
-    let mut depth = 0_usize;
-    let mut chars = text.chars().filter(NotSpace::default().keeper()).peekable();
-    let mut in_string = false;
-    let mut escaped = false;
-    let new_line = |out: &mut String, depth: usize| {
-        out.push('\n');
-        (0..depth).for_each(|_| out.push_str(indent));
+    let bytes = text.as_bytes();
+    let mut layout = Layout {
+        out: String::with_capacity(text.len() * 2),
+        indent,
+        depth: 0,
     };
-    while let Some(c) = chars.next() {
-        if in_string {
-            match go_escape(c) {
-                Some(escape) => out.push_str(escape),
-                None => out.push(c),
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        let start = at;
+        at += 1;
+        match byte {
+            b'"' => {
+                at = end_of_string(bytes, at);
+                push_escaped(&mut layout.out, &text[start..at]);
             }
-            in_string = escaped || c != '"';
-            escaped = !escaped && c == '\\';
-            continue;
-        }
-        match c {
-            '"' => {
-                in_string = true;
-                out.push(c);
-            }
-            '{' | '[' => {
-                out.push(c);
-                if let Some(close) = chars.next_if(|next| matches!(next, '}' | ']')) {
-                    out.push(close);
-                } else {
-                    depth += 1;
-                    new_line(&mut out, depth);
+            b'{' | b'[' => {
+                let next = at + bytes[at..].iter().take_while(|b| is_space(**b)).count();
+                layout.out.push(char::from(*byte));
+                match bytes.get(next) {
+                    Some(close @ (b'}' | b']')) => {
+                        layout.out.push(char::from(*close));
+                        at = next + 1;
+                    }
+                    Some(_) | None => layout.new_line(1),
                 }
             }
-            '}' | ']' => {
-                depth = depth.saturating_sub(1);
-                new_line(&mut out, depth);
-                out.push(c);
+            b'}' | b']' => {
+                layout.new_line(-1);
+                layout.out.push(char::from(*byte));
             }
-            ',' => {
-                out.push(c);
-                new_line(&mut out, depth);
+            b',' => {
+                layout.out.push(',');
+                layout.new_line(0);
             }
-            ':' => out.push_str(": "),
-            other => out.push(other),
+            b':' => layout.out.push_str(": "),
+            space if is_space(*space) => {}
+            // A number or a word, up to what ends it.
+            _ => {
+                let ends =
+                    |b: &u8| is_space(*b) || matches!(b, b',' | b':' | b'{' | b'[' | b'}' | b']' | b'"');
+                at += bytes[at..].iter().take_while(|b| !ends(b)).count();
+                layout.out.push_str(&text[start..at]);
+            }
         }
     }
-    out
+    layout.out
 }
 
-/// Drops white space that stands outside strings.
-#[derive(Default)]
-struct NotSpace {
-    in_string: bool,
-    escaped: bool,
+/// Text that is being laid out.
+struct Layout<'a> {
+    out: String,
+    indent: &'a str,
+    depth: usize,
 }
 
-impl NotSpace {
-    fn keeper(mut self) -> impl FnMut(&char) -> bool {
-        move |c| {
-            if self.in_string {
-                self.in_string = self.escaped || *c != '"';
-                self.escaped = !self.escaped && *c == '\\';
-                return true;
-            }
-            self.in_string = *c == '"';
-            !matches!(c, ' ' | '\n' | '\r' | '\t')
+impl Layout<'_> {
+    fn new_line(&mut self, deeper: isize) {
+        self.depth = self.depth.saturating_add_signed(deeper);
+        self.out.push('\n');
+        for _ in 0..self.depth {
+            self.out.push_str(self.indent);
         }
     }
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
+}
+
+/// One past the quote that ends the string whose content begins at `at`.
+fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
+    loop {
+        match bytes.get(at) {
+            Some(b'\\') => at = (at + 2).min(bytes.len()),
+            Some(b'"') => return at + 1,
+            Some(_) => at += 1,
+            None => return bytes.len(),
+        }
+    }
+}
+
+/// Appends `text` with Go's escaping.
+fn push_escaped(out: &mut String, text: &str) {
+    let mut rest = text;
+    while let Some((at, length, escape)) = next_escape(rest) {
+        out.push_str(&rest[..at]);
+        out.push_str(escape);
+        rest = &rest[at + length..];
+    }
+    out.push_str(rest);
+}
+
+/// Where the first character stands that Go escapes, its length, and what it becomes.
+fn next_escape(text: &str) -> Option<(usize, usize, &'static str)> {
+    // All of them begin with one of these bytes, which is rare: no need to decode the rest.
+    let suspicious = |b: &u8| matches!(b, b'<' | b'>' | b'&' | 0xe2);
+    let mut from = 0;
+    while let Some(found) = text.as_bytes()[from..].iter().position(suspicious) {
+        let at = from + found;
+        let c = text[at..].chars().next()?;
+        if let Some(escape) = go_escape(c) {
+            return Some((at, c.len_utf8(), escape));
+        }
+        from = at + c.len_utf8();
+    }
+    None
 }
 
 fn go_escape(c: char) -> Option<&'static str> {
@@ -119,12 +157,10 @@ struct GoFormatter<F>(F);
 impl<F: Formatter> Formatter for GoFormatter<F> {
     fn write_string_fragment<W: ?Sized + io::Write>(&mut self, w: &mut W, fragment: &str) -> io::Result<()> {
         let mut rest = fragment;
-        while let Some((at, escape)) = rest.char_indices().find_map(|(at, c)| Some((at, go_escape(c)?))) {
+        while let Some((at, length, escape)) = next_escape(rest) {
             w.write_all(&rest.as_bytes()[..at])?;
             w.write_all(escape.as_bytes())?;
-            let mut after = rest[at..].chars();
-            after.next();
-            rest = after.as_str();
+            rest = &rest[at + length..];
         }
         w.write_all(rest.as_bytes())
     }
@@ -190,9 +226,38 @@ mod tests {
         assert!(laid_out.contains("2.50"));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn indenting_changes_no_value(texts in proptest::collection::vec(".{0,9}", 0..4), number in -9_i64..9) {
+            let value = serde_json::json!({"a": texts, "b": {"<": [number, null, {}, []]}, "é\u{2028}€": ""});
+            let laid_out = indent(&serde_json::to_string(&value).unwrap(), "  ");
+            proptest::prop_assert_eq!(&laid_out, &to_string_indented(&value, "  ").unwrap());
+            proptest::prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&laid_out).unwrap(), value);
+        }
+
+        #[test]
+        fn indenting_any_text_does_not_panic(text in "\\PC{0,30}") {
+            let _ = indent(&text, " ");
+        }
+    }
+
     #[test]
     fn indenting_nonsense_does_not_panic() {
-        for text in ["", "}}}", "\"", "\"\\", "[", "{]", ",:"] {
+        for text in [
+            "",
+            "}}}",
+            "\"é\\",
+            "\\\"é",
+            "{\"\\\u{e9}",
+            "é]",
+            "[ ",
+            "\"\u{2028}",
+            "\"",
+            "\"\\",
+            "[",
+            "{]",
+            ",:",
+        ] {
             let _ = indent(text, " ");
         }
     }

@@ -55,6 +55,7 @@ pub(crate) enum Encoding {
 
 /// What goes before the command (most of it may also come after).
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// Where the REST API is: multiaddresses or host:port, comma-separated; the first that answers serves
     #[arg(

@@ -163,11 +163,8 @@ fn source(path: &str, recursive: bool) -> Result<Source, ClientError> {
     Ok(Source::Path { name, path: full })
 }
 
-/// Without the number that the standard library adds.
 fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    let end = text.find(" (os error").unwrap_or(text.len());
-    text[..end].to_lowercase()
+    super::without_number(&error.to_string())
 }
 
 fn is_hidden(path: &Path) -> bool {
