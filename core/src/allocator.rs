@@ -152,3 +152,6 @@ fn by_weight<'a>(
 fn rank_by_hash(cid: Option<&Cid>, peer: &PeerId) -> u64 {
     hash([cid.map_or(&[], Cid::as_bytes), peer.as_bytes()])
 }
+
+#[cfg(test)]
+mod tests;

@@ -242,3 +242,6 @@ fn holds(precondition: Precondition, pin: Option<&Pin>) -> bool {
         Precondition::Version(version) => pin.is_some_and(|pin| pin.version == version),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,3 +116,6 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
         Err(error) => Err(DecodeError::Damaged(error.to_string())),
     }
 }
+
+#[cfg(test)]
+mod tests;

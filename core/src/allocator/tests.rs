@@ -1,0 +1,128 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::testing::{cid, peer};
+
+fn metric(value: &str, weight: i64, partitionable: bool) -> Metric {
+    let (name, ttl) = ("m".to_owned(), Duration::from_secs(1));
+    Metric {
+        name,
+        value: value.to_owned(),
+        weight,
+        partitionable,
+        ttl,
+        valid: true,
+    }
+}
+
+fn candidates(weights: &[(u8, &str, i64)]) -> Candidates {
+    let values = |group: &str, weight| vec![metric(group, 0, true), metric("", weight, false)];
+    weights
+        .iter()
+        .map(|(number, group, weight)| (peer(*number), values(group, *weight)))
+        .collect()
+}
+
+fn wanted<'a>(cid: &'a Cid, min: u32, max: u32, current: &'a [PeerId]) -> Wanted<'a> {
+    Wanted {
+        cid: Some(cid),
+        min,
+        max,
+        current,
+        preferred: &[],
+    }
+}
+
+#[test]
+fn the_emptiest_peers_are_taken_first() {
+    let candidates = candidates(&[(1, "a", 100), (2, "a", 1000), (3, "a", 500)]);
+    assert_eq!(
+        allocate(&wanted(&cid(1), 1, 1, &[]), &candidates),
+        Ok(vec![peer(2)])
+    );
+    assert_eq!(
+        allocate(&wanted(&cid(1), 2, 2, &[]), &candidates),
+        Ok(vec![peer(2), peer(3)])
+    );
+}
+
+#[test]
+fn copies_go_to_different_groups() {
+    let candidates = candidates(&[(1, "a", 1000), (2, "a", 1000), (3, "b", 10)]);
+    for number in 0..20 {
+        let chosen = allocate(&wanted(&cid(number), 2, 2, &[]), &candidates).expect("there are enough");
+        assert!(chosen.contains(&peer(3)), "one of each group: {chosen:?}");
+    }
+}
+
+#[test]
+fn peers_that_rank_alike_share_the_pins() {
+    let candidates = candidates(&[(1, "a", 1000), (2, "a", 990), (3, "a", 1010)]);
+    let takes = |number: u8| {
+        let gets = |pin: &u8| allocate(&wanted(&cid(*pin), 1, 1, &[]), &candidates) == Ok(vec![peer(number)]);
+        (0..=255_u8).filter(gets).count()
+    };
+    for number in 1..=3 {
+        assert!(
+            (50..120).contains(&takes(number)),
+            "peer {number} gets {} of 256",
+            takes(number)
+        );
+    }
+}
+
+#[test]
+fn what_the_client_prefers_comes_first() {
+    let candidates = candidates(&[(1, "a", 100), (2, "a", 1000), (3, "a", 500)]);
+    let preferred = [peer(9), peer(1)];
+    let cid = cid(1);
+    let wanted = Wanted {
+        preferred: &preferred,
+        ..wanted(&cid, 2, 2, &[])
+    };
+    assert_eq!(allocate(&wanted, &candidates), Ok(vec![peer(1), peer(2)]));
+}
+
+proptest! {
+    /// Against the rules, one by one.
+    #[test]
+    fn keeps_its_rules(
+        peers in proptest::collection::btree_map(1_u8..12, (0_u8..3, 0_i64..2000), 0..8),
+        current in proptest::collection::btree_set(1_u8..12, 0..4),
+        min in 1_u32..4,
+        more in 0_u32..3,
+        pin in any::<u8>(),
+    ) {
+        let groups = ["a", "b", "c"];
+        let weights: Vec<(u8, &str, i64)> =
+            peers.iter().map(|(number, (group, weight))| (*number, groups[*group as usize], *weight)).collect();
+        let candidates = candidates(&weights);
+        let current: Vec<PeerId> = current.into_iter().map(peer).collect();
+        let max = min + more;
+        let cid = cid(pin);
+        let chosen = allocate(&wanted(&cid, min, max, &current), &candidates);
+        let able: BTreeSet<&PeerId> = candidates.keys().chain(&current).collect();
+        match chosen {
+            Err(NotEnough { available }) => {
+                prop_assert!(able.len() < min as usize);
+                prop_assert_eq!(available as usize, able.len());
+            }
+            Ok(chosen) => {
+                let distinct: BTreeSet<&PeerId> = chosen.iter().collect();
+                prop_assert_eq!(distinct.len(), chosen.len());
+                prop_assert!(chosen.is_sorted());
+                prop_assert!(distinct.is_subset(&able));
+                prop_assert!(chosen.len() >= min as usize && chosen.len() <= max as usize);
+                let kept = current.iter().filter(|peer| distinct.contains(*peer)).count();
+                prop_assert_eq!(kept, current.len().min(max as usize), "who has it keeps it");
+                if current.len() >= min as usize {
+                    prop_assert_eq!(kept, chosen.len(), "nothing is copied without need");
+                } else {
+                    prop_assert_eq!(chosen.len(), able.len().min(max as usize), "filled up to the maximum");
+                }
+            }
+        }
+    }
+}

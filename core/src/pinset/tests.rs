@@ -1,0 +1,180 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::pin::{Pin, Replicas};
+use crate::testing::{Disk, cid, options, peer};
+use crate::time::Timestamp;
+use crate::*;
+
+/// The obvious model: a map of pins, and every proposal that was ever applied.
+#[derive(Default)]
+struct Model {
+    pins: BTreeMap<Cid, Pin>,
+    applied: BTreeSet<ProposalId>,
+}
+
+impl Model {
+    fn apply(&mut self, index: Index, Proposal { id, command }: Proposal) -> Option<Outcome> {
+        if !self.applied.insert(id) {
+            return None;
+        }
+        let fits = |precondition, pin: Option<&Pin>| match precondition {
+            Precondition::Absent => pin.is_none(),
+            Precondition::Any => true,
+            Precondition::Version(version) => pin.map(|pin| pin.version) == Some(version),
+        };
+        Some(match command {
+            Command::Admit { .. } => Outcome::Admitted,
+            Command::Pin { pin, precondition } => match self.pins.get(&pin.cid) {
+                current if !fits(precondition, current) => Outcome::Stale,
+                Some(current) if current.same_wish(&pin) => Outcome::Pinned(current.clone()),
+                Some(current) if current.options.mode > pin.options.mode => Outcome::Conflict(String::new()),
+                _ => {
+                    let pin = Pin {
+                        version: index,
+                        ..pin
+                    };
+                    self.pins.insert(pin.cid.clone(), pin.clone());
+                    Outcome::Pinned(pin)
+                }
+            },
+            Command::Reallocate {
+                cid,
+                allocations,
+                version,
+            } => match self.pins.get_mut(&cid) {
+                None => Outcome::NotFound,
+                Some(pin) if pin.version != version => Outcome::Stale,
+                Some(pin) => {
+                    pin.allocations = allocations;
+                    pin.version = index;
+                    Outcome::Pinned(pin.clone())
+                }
+            },
+            Command::Unpin { cid, precondition } => match self.pins.get(&cid) {
+                None => Outcome::NotFound,
+                current if !fits(precondition, current) => Outcome::Stale,
+                Some(_) => Outcome::Unpinned(self.pins.remove(&cid).expect("is there")),
+            },
+        })
+    }
+}
+
+fn preconditions() -> impl Strategy<Value = Precondition> {
+    prop_oneof![
+        Just(Precondition::Absent),
+        Just(Precondition::Any),
+        (1_u64..30).prop_map(Precondition::Version)
+    ]
+}
+
+fn commands() -> impl Strategy<Value = Command> {
+    let allocations = || proptest::collection::btree_set(1_u8..4, 1..3);
+    let pin = (0_u8..4, any::<bool>(), allocations(), preconditions()).prop_map(
+        |(number, direct, allocations, precondition)| {
+            let mut options = options(Replicas::Range { min: 1, max: 2 });
+            options.mode = if direct { Mode::Direct } else { Mode::Recursive };
+            let pin = Pin {
+                cid: cid(number),
+                pin_type: PinType::Data,
+                allocations: allocations.into_iter().map(peer).collect(),
+                reference: None,
+                options,
+                timestamp: Timestamp(7),
+                version: 0,
+            };
+            Command::Pin { pin, precondition }
+        },
+    );
+    let unpin = (0_u8..4, preconditions()).prop_map(|(number, precondition)| Command::Unpin {
+        cid: cid(number),
+        precondition,
+    });
+    let reallocate = (0_u8..4, allocations(), 1_u64..30).prop_map(|(number, allocations, version)| {
+        let allocations = allocations.into_iter().map(peer).collect();
+        Command::Reallocate {
+            cid: cid(number),
+            allocations,
+            version,
+        }
+    });
+    prop_oneof![3 => pin, 2 => unpin, 1 => reallocate]
+}
+
+fn proposals() -> impl Strategy<Value = Proposal> {
+    let id = (1_u64..3, 1_u64..40).prop_map(|(origin, seq)| ProposalId {
+        origin: RaftId(origin),
+        boot: 1,
+        seq,
+    });
+    (id, commands()).prop_map(|(id, command)| Proposal { id, command })
+}
+
+fn same(ours: &Outcome, models: &Outcome) -> bool {
+    matches!((ours, models), (Outcome::Conflict(_), Outcome::Conflict(_))) || ours == models
+}
+
+proptest! {
+    #[test]
+    fn applies_as_the_obvious_model_does(
+        entries in proptest::collection::vec(proptest::collection::vec(proposals(), 0..5), 0..30),
+    ) {
+        let mut model = Model::default();
+        let members = Members::initial([peer(1)]);
+        let recovered = Some(Recovered::founding(Incarnation(1), members));
+        let mut disk = Disk { recovered, ..Disk::default() };
+        let mut pinset = Pinset::new(Applied::default(), Vec::new());
+        for (index, entry) in (1..).zip(entries) {
+            let expected: Vec<(ProposalId, Outcome)> = entry
+                .iter()
+                .filter_map(|proposal| Some((proposal.id, model.apply(index, proposal.clone())?)))
+                .collect();
+            let mut draft = Draft::new(&disk);
+            let changes = pinset.apply(&mut draft, index, 1, entry);
+            let ops = draft.ops;
+            disk.write(&Batch { id: BatchId(index), ops, sync: false });
+            prop_assert_eq!(changes.len(), expected.len());
+            for (change, (id, outcome)) in changes.iter().zip(&expected) {
+                prop_assert_eq!(change.id, *id);
+                prop_assert!(same(&change.outcome, outcome), "{:?} for {:?}", change.outcome, outcome);
+            }
+            prop_assert_eq!(&disk.pins, &model.pins);
+            prop_assert_eq!(pinset.applied().pins, model.pins.len() as u64);
+            // What is written is enough to go on from.
+            let windows = disk.recovered.as_ref().expect("is founded").windows.clone();
+            pinset = Pinset::new(pinset.applied(), windows);
+        }
+    }
+
+    #[test]
+    fn a_window_admits_each_proposal_once(seqs in proptest::collection::vec(1_u64..3 * WINDOW, 1..200)) {
+        let mut window = Window::new(RaftId(1), 1);
+        let (mut seen, mut high) = (BTreeSet::new(), 0);
+        for seq in seqs {
+            let id = ProposalId { origin: RaftId(1), boot: 1, seq };
+            let admitted = window.admit(id);
+            prop_assert!(!(admitted && seen.contains(&seq)), "admits {seq} twice");
+            prop_assert!(admitted || seen.contains(&seq) || seq + WINDOW <= high, "loses {seq}");
+            prop_assert!(window.contains(id));
+            seen.insert(seq);
+            high = high.max(seq);
+            prop_assert!(window.missing.len() as u64 <= WINDOW);
+        }
+    }
+}
+
+#[test]
+fn proposals_of_an_earlier_process_are_dropped() {
+    let mut window = Window::new(RaftId(1), 1);
+    let id = |boot, seq| ProposalId {
+        origin: RaftId(1),
+        boot,
+        seq,
+    };
+    assert!(window.admit(id(1, 5)));
+    assert!(window.admit(id(2, 1)));
+    assert!(!window.admit(id(1, 6)));
+    assert!(window.contains(id(1, 6)));
+}
