@@ -1,0 +1,392 @@
+//! The configuration folder: `service.json`, `identity.json` and `peerstore`, in the Go peer's formats.
+//!
+//! Keys that are absent have their defaults. A whole section that is absent is as `init` writes it; in a
+//! section that is there, an API, an informer or an IPFS connector that is absent is off.
+
+mod check;
+mod convert;
+mod files;
+mod identity;
+mod layers;
+mod legacy;
+mod listeners;
+mod peerstore;
+mod sections;
+mod values;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+pub use self::convert::core_peer;
+pub use self::files::write_private;
+pub use self::identity::Identity;
+pub use self::layers::Environment;
+pub use self::listeners::{Api, Credentials, HttpApi, IpfsProxy, PinSvc, Rest};
+pub use self::peerstore::Peerstore;
+pub use self::sections::{
+    Allocator, Balanced, Cluster, ConnectionManager, Consensus, Disk, DiskMetric, Embedded, Informers,
+    IpfsConnector, IpfsHttp, Metrics, Monitor, Observations, PinQueue, PinTracker, Pubsub, Pubsubmon, Raft,
+    ResourceManager, Stateless, StorageMax, Tags, Tracing,
+};
+pub use self::values::{Address, HIDDEN, Peer, Period, Secret, Strings};
+
+/// The name of the configuration file.
+pub const SERVICE_FILE: &str = "service.json";
+/// The name of the file with this peer's key.
+pub const IDENTITY_FILE: &str = "identity.json";
+
+/// The most that a configuration file may have, in bytes: a hundred times what `init` writes.
+const FILE_MAX: u64 = 1 << 20;
+
+/// Keys whose values are not to be seen.
+const SECRET_KEYS: [&str; 3] = ["secret", "private_key", "basic_auth_credentials"];
+
+/// Why the configuration folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// There is none.
+    #[error("{} does not exist: `ipfs-cluster-service init` makes a configuration", .0.display())]
+    Missing(PathBuf),
+    /// A file cannot be read or written.
+    #[error("cannot {doing} {}: {error}", .path.display())]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// What came of it.
+        error: std::io::Error,
+    },
+    /// A file is larger than any that makes sense.
+    #[error("{} has more than {FILE_MAX} bytes, which no configuration needs", .0.display())]
+    TooLarge(PathBuf),
+    /// A file is no JSON.
+    #[error("{} is not valid JSON: {error}", .path.display())]
+    Syntax {
+        /// Which file.
+        path: PathBuf,
+        /// Where and why.
+        error: serde_json::Error,
+    },
+    /// A key has a value that it cannot have.
+    #[error("{}: {key}: {problem}", .path.display())]
+    Key {
+        /// In which file.
+        path: PathBuf,
+        /// The path of the key, with dots.
+        key: String,
+        /// The value, and what is expected.
+        problem: String,
+    },
+    /// An environment variable has a value that it cannot have.
+    #[error("environment variable {name}: {problem}")]
+    Variable {
+        /// Which.
+        name: String,
+        /// The value, and what is expected.
+        problem: String,
+    },
+}
+
+impl ConfigError {
+    fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |error| Self::Io { doing, path, error }
+    }
+
+    fn key(path: &Path, key: &str, problem: impl Into<String>) -> Self {
+        Self::Key {
+            path: path.to_owned(),
+            key: key.to_owned(),
+            problem: problem.into(),
+        }
+    }
+}
+
+/// All of `service.json`. `Display` is the file as it would be saved, with its secrets hidden; `Debug`
+/// hides them too.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// The peer as a whole.
+    pub cluster: Cluster,
+    /// How peers agree.
+    pub consensus: Consensus,
+    /// What is served over HTTP.
+    pub api: Api,
+    /// The IPFS node.
+    pub ipfs_connector: IpfsConnector,
+    /// How its pins are driven.
+    pub pin_tracker: PinTracker,
+    /// How peers watch each other.
+    pub monitor: Monitor,
+    /// How peers are chosen.
+    pub allocator: Allocator,
+    /// What is measured.
+    pub informer: Informers,
+    /// What is told about the process.
+    pub observations: Observations,
+    /// 0.0.12's `bootstrap`: peers to join the cluster of, when this one is in none.
+    #[serde(skip)]
+    pub bootstrap: Vec<Address>,
+    /// The identity that files before `identity.json` have inside: `id` and `private_key`.
+    #[serde(skip)]
+    pub legacy_identity: Option<(String, String)>,
+}
+
+/// A configuration, and what its owner should know about it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The checked configuration, with the environment laid over it.
+    pub config: Config,
+    /// One sentence each: unknown keys, keys without effect, and the like.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Reads and checks `service.json` in `folder` and lays `environment` over it.
+    ///
+    /// # Errors
+    /// The file is missing, unreadable or wrong, or a variable is.
+    pub fn load(folder: &Path, environment: &Environment) -> Result<Loaded, ConfigError> {
+        let path = folder.join(SERVICE_FILE);
+        let text = files::read_small(&path)?;
+        Self::parse(&path, &text, environment)
+    }
+
+    /// Does what [`Self::load`] does with the content of a file that is already read; `path` is for
+    /// errors only.
+    ///
+    /// # Errors
+    /// As for [`Self::load`].
+    pub fn parse(path: &Path, text: &str, environment: &Environment) -> Result<Loaded, ConfigError> {
+        let json: Value = serde_json::from_str(text).map_err(|error| ConfigError::Syntax {
+            path: path.to_owned(),
+            error,
+        })?;
+        let Value::Object(mut json) = json else {
+            let problem = "the whole file must be an object {…}, as `init` writes it";
+            return Err(ConfigError::key(path, "root", problem));
+        };
+        let wrong = |(key, problem): (String, String)| ConfigError::key(path, &key, problem);
+        let mut warnings = Vec::new();
+        let bootstrap = if legacy::is_flat(&json) {
+            let flat = legacy::convert(json).map_err(wrong)?;
+            json = flat.json;
+            warnings.extend(flat.warnings);
+            flat.bootstrap
+        } else {
+            Vec::new()
+        };
+        refuse_other_modes(&json, &mut warnings).map_err(wrong)?;
+        let legacy_identity = take_identity(&mut json);
+        complete(&mut json);
+
+        let layered = layers::read(&Value::Object(json), environment).map_err(|wrong| match wrong {
+            layers::Wrong::Key(key, problem) => ConfigError::key(path, &key, problem),
+            layers::Wrong::Variable(name, problem) => ConfigError::Variable { name, problem },
+        })?;
+        let unknown = layered.unknown.iter();
+        warnings.extend(unknown.map(|key| format!("{}: {key}: no such setting, ignored", path.display())));
+        warnings.extend(unknown_variables(environment, &layered.variables));
+        let config = Self {
+            bootstrap,
+            legacy_identity,
+            ..layered.value
+        };
+        check::check(&config).map_err(wrong)?;
+        warnings.extend(check::without_effect(&config));
+        Ok(Loaded { config, warnings })
+    }
+
+    /// What a new peer starts from: the defaults with a random secret.
+    pub fn fresh() -> Self {
+        let mut config = Self::default();
+        config.cluster.secret = Secret::random();
+        config
+    }
+
+    /// Writes `service.json` into `folder`, atomically and for the owner's eyes only.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<(), ConfigError> {
+        let mut text = serde_json::to_string_pretty(self).expect("a configuration is plain JSON");
+        text.push('\n');
+        write_private(&folder.join(SERVICE_FILE), text.as_bytes())
+    }
+
+    /// Where the state of the peer with this configuration `folder` lives.
+    pub fn data_folder(&self, folder: &Path) -> PathBuf {
+        match self.consensus.raft.data_folder.as_str() {
+            "" => folder.join("raft"),
+            // An absolute path replaces the folder's.
+            named => folder.join(named),
+        }
+    }
+
+    /// Where the embedded IPFS node of the peer with this configuration `folder` lives.
+    pub fn ipfs_folder(&self, folder: &Path) -> PathBuf {
+        folder.join("ipfs")
+    }
+
+    /// The file with the addresses of other peers.
+    pub fn peerstore_file(&self, folder: &Path) -> PathBuf {
+        folder.join(&self.cluster.peerstore_file)
+    }
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut json = serde_json::to_value(self).map_err(|_| fmt::Error)?;
+        hide(&mut json);
+        write!(f, "{json:#}")
+    }
+}
+
+/// Replaces the values of all secret keys that have one.
+fn hide(json: &mut Value) {
+    if let Value::Object(object) = json {
+        for (key, value) in object {
+            let empty = value.is_null() || *value == "" || value.as_object().is_some_and(Map::is_empty);
+            if SECRET_KEYS.contains(&key.as_str()) && !empty {
+                *value = HIDDEN.into();
+            } else {
+                hide(value);
+            }
+        }
+    }
+}
+
+/// The environment of this process, as far as it concerns the configuration.
+pub fn environment() -> Environment {
+    let named = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        let name = name.into_string().ok()?;
+        let value = value.to_string_lossy().into_owned();
+        name.starts_with("CLUSTER_").then_some((name, value))
+    };
+    std::env::vars_os().filter_map(named).collect()
+}
+
+/// Moves `cluster.id` and `cluster.private_key` out of the file: the identity has a file of its own.
+fn take_identity(json: &mut Map<String, Value>) -> Option<(String, String)> {
+    let cluster = json.get_mut("cluster")?.as_object_mut()?;
+    let id = cluster.remove("id");
+    let key = cluster.remove("private_key");
+    Some((id?.as_str()?.to_owned(), key?.as_str()?.to_owned()))
+}
+
+/// Says what is wrong with, or ignored of, the parts that only the Go peer has a use for.
+fn refuse_other_modes(json: &Map<String, Value>, warnings: &mut Vec<String>) -> Result<(), (String, String)> {
+    if let Some(source) = json.get("source").and_then(Value::as_str)
+        && !source.is_empty()
+    {
+        let problem = format!(
+            "{source:?}: a configuration is not fetched from elsewhere: download it and put it in place of \
+             this file"
+        );
+        return Err(("source".to_owned(), problem));
+    }
+    let consensus = json.get("consensus").and_then(Value::as_object);
+    let has = |kind: &str| consensus.is_some_and(|consensus| consensus.contains_key(kind));
+    if has("crdt") && !has("raft") {
+        let problem = "peers agree through Raft here: make a new configuration with `init --consensus raft` \
+                       and move the pinset over with `state export` and `state import`";
+        return Err(("consensus.crdt".to_owned(), problem.to_owned()));
+    }
+    if json.contains_key("datastore") {
+        warnings.push("datastore: ignored, the state has a database of its own in raft/".to_owned());
+    }
+    Ok(())
+}
+
+/// Adds the sections and components that are never off, empty, so that they take their defaults and the
+/// environment; takes away what has been spoken about.
+fn complete(json: &mut Map<String, Value>) {
+    json.remove("datastore");
+    json.remove("source");
+    if !json.contains_key("allocator") {
+        // What the Go peer falls back to.
+        json.insert(
+            "allocator".to_owned(),
+            serde_json::json!({"balanced": {"allocate_by": ["freespace"]}}),
+        );
+    }
+    let whole: [(&str, &[&str]); 3] = [
+        ("api", &["ipfsproxy", "pinsvcapi", "restapi"]),
+        ("ipfs_connector", &["ipfshttp"]),
+        ("informer", &["disk", "pinqueue", "tags"]),
+    ];
+    for (section, components) in whole {
+        let absent = json.get(section).is_none_or(Value::is_null);
+        let nothing_chosen =
+            section == "ipfs_connector" && json.get(section) == Some(&Value::Object(Map::new()));
+        if absent || nothing_chosen {
+            let empty = components
+                .iter()
+                .map(|name| ((*name).to_owned(), Map::new().into()));
+            json.insert(section.to_owned(), Value::Object(empty.collect()));
+        }
+    }
+    let always: [(&str, &[&str]); 6] = [
+        ("cluster", &["connection_manager", "resource_manager", "pubsub"]),
+        ("consensus", &["raft"]),
+        ("pin_tracker", &["stateless"]),
+        ("monitor", &["pubsubmon"]),
+        ("allocator", &["balanced"]),
+        ("observations", &["metrics", "tracing"]),
+    ];
+    for (section, components) in always {
+        let section = json.entry(section).or_insert(Value::Null);
+        if section.is_null() {
+            *section = Map::new().into();
+        }
+        // Anything but an object is refused where it is read.
+        if let Some(section) = section.as_object_mut() {
+            for component in components {
+                let component = section.entry(*component).or_insert(Value::Null);
+                if component.is_null() {
+                    *component = Map::new().into();
+                }
+            }
+        }
+    }
+}
+
+/// Starts of names that other programs, other modes and components that may be off have a use for.
+const OTHER_VARIABLES: [&str; 16] = [
+    "CLUSTER_ID",
+    "CLUSTER_PRIVATEKEY",
+    "CLUSTER_CREDENTIALS",
+    "CLUSTER_CRDT_",
+    "CLUSTER_PEBBLE_",
+    "CLUSTER_BADGER_",
+    "CLUSTER_BADGER3_",
+    "CLUSTER_LEVELDB_",
+    "CLUSTER_NUMPIN_",
+    "CLUSTER_IPFSPROXY_",
+    "CLUSTER_PINSVCAPI_",
+    "CLUSTER_RESTAPI_",
+    "CLUSTER_IPFSHTTP_",
+    "CLUSTER_EMBEDDED_",
+    "CLUSTER_DISK_",
+    "CLUSTER_TAGS_",
+];
+
+fn unknown_variables<'a>(
+    environment: &'a Environment,
+    read: &'a std::collections::BTreeSet<String>,
+) -> impl Iterator<Item = String> + 'a {
+    let known =
+        |name: &String| read.contains(name) || OTHER_VARIABLES.iter().any(|start| name.starts_with(start));
+    let unknown = environment
+        .iter()
+        .filter(move |(name, value)| !value.trim().is_empty() && !known(name));
+    unknown.map(|(name, _)| format!("environment variable {name}: no such setting, ignored"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,298 @@
+//! What single keys cannot say: which values make sense, alone and together.
+
+use serde_json::Value;
+
+use super::{Config, Period};
+
+/// A wrong key, and why it is.
+type Wrong = (String, String);
+
+fn wrong(key: &str, problem: impl Into<String>) -> Wrong {
+    (key.to_owned(), problem.into())
+}
+
+/// The shortest election time-out that peers on one machine can keep up with.
+const ELECTION_MIN: Period = Period::millis(50);
+/// The longest that is not a slip: nothing can be written meanwhile.
+const ELECTION_MAX: Period = Period::secs(600);
+/// More pins at once than any IPFS node can make use of.
+const CONCURRENT_PINS_MAX: u32 = 10_000;
+/// What a header limit must leave room for, and what it must stay below to be a limit.
+const HEADER_BYTES: std::ops::RangeInclusive<u32> = 1024..=1 << 20;
+
+/// Refuses what a peer cannot run with.
+pub(super) fn check(config: &Config) -> Result<(), Wrong> {
+    replication(config)?;
+    periods(config)?;
+    apis(config)?;
+    if config.cluster.listen_multiaddress.is_empty() {
+        return Err(wrong(
+            "cluster.listen_multiaddress",
+            "an empty list: other peers need an address",
+        ));
+    }
+    let pins = config.pin_tracker.stateless.concurrent_pins;
+    if pins == 0 || pins > CONCURRENT_PINS_MAX {
+        let problem = format!("invalid value: {pins}, expected 1 to {CONCURRENT_PINS_MAX}");
+        return Err(wrong("pin_tracker.stateless.concurrent_pins", problem));
+    }
+    if config.allocator.balanced.allocate_by.is_empty() {
+        let problem = "an empty list: name at least one metric, like \"freespace\"";
+        return Err(wrong("allocator.balanced.allocate_by", problem));
+    }
+    if config.ipfs_connector.ipfshttp.is_some() && config.ipfs_connector.embedded.is_some() {
+        let problem = "both `ipfshttp` and `embedded` are there: keep the one that this peer is to use";
+        return Err(wrong("ipfs_connector", problem));
+    }
+    if config.ipfs_connector.ipfshttp.is_none() && config.ipfs_connector.embedded.is_none() {
+        return Err(wrong(
+            "ipfs_connector",
+            "no IPFS node: add `ipfshttp` or `embedded`",
+        ));
+    }
+    Ok(())
+}
+
+fn replication(config: &Config) -> Result<(), Wrong> {
+    // 0 stands for the default.
+    let or_default = |factor: i32| if factor == 0 { -1 } else { factor };
+    let (min, max) = config.cluster.replication_factors();
+    if or_default(min) < -1 {
+        let problem = format!("invalid value: {min}, expected -1 for every peer, or at least 1");
+        return Err(wrong("cluster.replication_factor_min", problem));
+    }
+    if max < -1 || (max == -1) != (min == -1) || max < min {
+        let problem = format!(
+            "invalid value: {max} with a replication_factor_min of {min}: expected at least as many, and \
+             -1 for both or for neither"
+        );
+        return Err(wrong("cluster.replication_factor_max", problem));
+    }
+    Ok(())
+}
+
+fn periods(config: &Config) -> Result<(), Wrong> {
+    let cluster = &config.cluster;
+    let mut positive = vec![
+        ("cluster.dial_peer_timeout", cluster.dial_peer_timeout),
+        ("cluster.state_sync_interval", cluster.state_sync_interval),
+        ("cluster.pin_recover_interval", cluster.pin_recover_interval),
+        ("cluster.monitor_ping_interval", cluster.monitor_ping_interval),
+        ("cluster.peer_watch_interval", cluster.peer_watch_interval),
+        (
+            "consensus.raft.wait_for_leader_timeout",
+            config.consensus.raft.wait_for_leader_timeout,
+        ),
+        (
+            "monitor.pubsubmon.check_interval",
+            config.monitor.pubsubmon.check_interval,
+        ),
+    ];
+    let informer = &config.informer;
+    positive.extend(
+        informer
+            .disk
+            .iter()
+            .map(|disk| ("informer.disk.metric_ttl", disk.metric_ttl)),
+    );
+    positive.extend(
+        informer
+            .pinqueue
+            .iter()
+            .map(|queue| ("informer.pinqueue.metric_ttl", queue.metric_ttl)),
+    );
+    positive.extend(
+        informer
+            .tags
+            .iter()
+            .map(|tags| ("informer.tags.metric_ttl", tags.metric_ttl)),
+    );
+    if let Some(kubo) = &config.ipfs_connector.ipfshttp {
+        positive.extend([
+            (
+                "ipfs_connector.ipfshttp.ipfs_request_timeout",
+                kubo.ipfs_request_timeout,
+            ),
+            ("ipfs_connector.ipfshttp.pin_timeout", kubo.pin_timeout),
+            ("ipfs_connector.ipfshttp.unpin_timeout", kubo.unpin_timeout),
+            ("ipfs_connector.ipfshttp.repogc_timeout", kubo.repogc_timeout),
+        ]);
+    }
+    if let Some(embedded) = &config.ipfs_connector.embedded {
+        positive.extend([
+            ("ipfs_connector.embedded.pin_timeout", embedded.pin_timeout),
+            ("ipfs_connector.embedded.unpin_timeout", embedded.unpin_timeout),
+        ]);
+    }
+    if let Some((key, _)) = positive.iter().find(|(_, period)| period.is_zero()) {
+        return Err(wrong(key, "invalid value: 0s, expected a span of time like 30s"));
+    }
+    let raft = &config.consensus.raft;
+    for (key, period) in [
+        ("consensus.raft.heartbeat_timeout", raft.heartbeat_timeout),
+        ("consensus.raft.election_timeout", raft.election_timeout),
+    ] {
+        if period < ELECTION_MIN || period > ELECTION_MAX {
+            let problem = format!("invalid value: {period:?}, expected {ELECTION_MIN:?} to {ELECTION_MAX:?}");
+            return Err(wrong(key, problem));
+        }
+    }
+    if informer
+        .pinqueue
+        .as_ref()
+        .is_some_and(|queue| queue.weight_bucket_size == 0)
+    {
+        return Err(wrong(
+            "informer.pinqueue.weight_bucket_size",
+            "invalid value: 0, expected at least 1",
+        ));
+    }
+    Ok(())
+}
+
+fn apis(config: &Config) -> Result<(), Wrong> {
+    let mut limits = Vec::new();
+    let mut secured = Vec::new();
+    if let Some(rest) = &config.api.restapi {
+        limits.push(("api.restapi", rest.max_header_bytes));
+        secured.push((
+            "api.restapi",
+            &rest.ssl_cert_file,
+            &rest.ssl_key_file,
+            &rest.basic_auth_credentials,
+        ));
+    }
+    if let Some(pinsvc) = &config.api.pinsvcapi {
+        limits.push(("api.pinsvcapi", pinsvc.max_header_bytes));
+        secured.push((
+            "api.pinsvcapi",
+            &pinsvc.ssl_cert_file,
+            &pinsvc.ssl_key_file,
+            &pinsvc.basic_auth_credentials,
+        ));
+    }
+    limits.extend(
+        config
+            .api
+            .ipfsproxy
+            .iter()
+            .map(|proxy| ("api.ipfsproxy", proxy.max_header_bytes)),
+    );
+    if let Some((api, bytes)) = limits.iter().find(|(_, bytes)| !HEADER_BYTES.contains(bytes)) {
+        let (min, max) = (HEADER_BYTES.start(), HEADER_BYTES.end());
+        let problem = format!("invalid value: {bytes}, expected {min} to {max}");
+        return Err(wrong(&format!("{api}.max_header_bytes"), problem));
+    }
+    for (api, cert, key, credentials) in secured {
+        if cert.is_empty() != key.is_empty() {
+            let problem = "TLS needs both ssl_cert_file and ssl_key_file";
+            return Err(wrong(&format!("{api}.ssl_cert_file"), problem));
+        }
+        if credentials
+            .as_ref()
+            .is_some_and(|credentials| credentials.0.is_empty())
+        {
+            let problem = "an empty object lets nobody in: add a user, or write null for no authentication";
+            return Err(wrong(&format!("{api}.basic_auth_credentials"), problem));
+        }
+    }
+    Ok(())
+}
+
+/// Keys that are read for the Go peer's sake only, and why they mean nothing here.
+const WITHOUT_EFFECT: [(&str, &str); 22] = [
+    ("/cluster/enable_relay_hop", "there are no relays"),
+    (
+        "/cluster/connection_manager",
+        "members are always connected to each other, strangers never",
+    ),
+    ("/cluster/resource_manager", "limits are built in"),
+    ("/cluster/pubsub", "peers do not gossip"),
+    ("/cluster/mdns_interval", "peers do not search the local network"),
+    (
+        "/cluster/pin_only_on_trusted_peers",
+        "with raft, all members are trusted",
+    ),
+    (
+        "/cluster/pin_only_on_untrusted_peers",
+        "with raft, all members are trusted",
+    ),
+    ("/cluster/follower_mode", "followers exist only with crdt"),
+    (
+        "/consensus/raft/network_timeout",
+        "messages have time-outs of their own",
+    ),
+    (
+        "/consensus/raft/commit_retries",
+        "a lost proposal is made again until the request times out",
+    ),
+    (
+        "/consensus/raft/commit_retry_delay",
+        "a lost proposal is made again until the request times out",
+    ),
+    ("/consensus/raft/commit_timeout", "commits are announced at once"),
+    (
+        "/consensus/raft/max_append_entries",
+        "messages are limited by their bytes",
+    ),
+    (
+        "/consensus/raft/snapshot_interval",
+        "the state is on disk all the time",
+    ),
+    (
+        "/consensus/raft/snapshot_threshold",
+        "the state is on disk all the time",
+    ),
+    (
+        "/consensus/raft/leader_lease_timeout",
+        "it follows from election_timeout",
+    ),
+    (
+        "/pin_tracker/stateless/priority_pin_max_age",
+        "new pins always go before retried ones",
+    ),
+    (
+        "/pin_tracker/stateless/priority_pin_max_retries",
+        "new pins always go before retried ones",
+    ),
+    (
+        "/pin_tracker/stateless/max_pin_queue_size",
+        "the queue is on disk and has no end",
+    ),
+    ("/observations/tracing", "spans are not exported"),
+    (
+        "/api/restapi/libp2p_listen_multiaddress",
+        "http is not served over libp2p",
+    ),
+    (
+        "/api/pinsvcapi/libp2p_listen_multiaddress",
+        "http is not served over libp2p",
+    ),
+];
+
+/// What was set in vain, one sentence each.
+pub(super) fn without_effect(config: &Config) -> Vec<String> {
+    let json = |config: &Config| serde_json::to_value(config).unwrap_or(Value::Null);
+    let (ours, defaults) = (json(config), json(&Config::default()));
+    let changed = WITHOUT_EFFECT.iter().filter(|(key, _)| {
+        let value = ours.pointer(key);
+        value.is_some() && value != defaults.pointer(key)
+    });
+    let mut warnings: Vec<String> = changed
+        .map(|(key, why)| format!("{}: has no effect: {why}", key[1..].replace('/', ".")))
+        .collect();
+    let measured = config.measured();
+    for metric in &config.allocator.balanced.allocate_by {
+        if !measured.contains(metric) {
+            warnings.push(format!(
+                "allocator.balanced.allocate_by: {metric:?} is not among what this peer measures ({}): it \
+                 will get no pins but those of every peer",
+                measured.join(", ")
+            ));
+        }
+    }
+    if config.cluster.secret.0.is_none() {
+        warnings.push("cluster.secret: empty: whoever reaches this peer's address can talk to it".to_owned());
+    }
+    warnings
+}

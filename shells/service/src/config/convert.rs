@@ -1,0 +1,130 @@
+//! What the settings mean to the parts of a peer.
+
+use std::path::Path;
+use std::time::Duration;
+
+use cluster_core::{PeerId, Replicas};
+use cluster_ipfs::kubo;
+
+use super::{Cluster, Config, Identity, Peer};
+
+/// The core's id of the same peer.
+pub fn core_peer(peer: &libp2p::PeerId) -> PeerId {
+    PeerId::from_bytes(&peer.to_bytes()).expect("a libp2p peer id is a multihash of at most 42 bytes")
+}
+
+/// The first pause after a failed pin, unless the longest is shorter.
+const RETRY_MIN: Duration = Duration::from_secs(10);
+
+/// A follower waits for this many to twice as many ticks of silence, and the leader speaks up every three:
+/// it may be lost twice in a row without an election.
+const ELECTION_TICKS: u32 = 10;
+const HEARTBEAT_TICKS: u32 = 3;
+
+impl Cluster {
+    /// The default numbers of copies, least and most, where -1 is every peer.
+    pub(super) fn replication_factors(&self) -> (i32, i32) {
+        // As in the Go peer, 0 stands for the default.
+        let or_default = |factor: i32| if factor == 0 { -1 } else { factor };
+        (
+            or_default(self.replication_factor_min),
+            or_default(self.replication_factor_max),
+        )
+    }
+
+    fn default_replicas(&self) -> Replicas {
+        let (min, max) = self.replication_factors();
+        match (u32::try_from(min), u32::try_from(max)) {
+            (Ok(min), Ok(max)) => Replicas::Range { min, max },
+            (Err(_), _) | (_, Err(_)) => Replicas::Everywhere,
+        }
+    }
+}
+
+impl Config {
+    /// What the core is told. The configuration has been checked.
+    pub fn core(&self, identity: &Identity) -> cluster_core::Config {
+        let mut core = cluster_core::Config::new(core_peer(&identity.peer));
+        core.default_replicas = self.cluster.default_replicas();
+        core.allocate_by.clone_from(&self.allocator.balanced.allocate_by);
+
+        let raft = &self.consensus.raft;
+        let silence = raft.heartbeat_timeout.max(raft.election_timeout).0;
+        core.raft.tick = silence / ELECTION_TICKS;
+        core.raft.election_ticks = ELECTION_TICKS;
+        core.raft.heartbeat_ticks = HEARTBEAT_TICKS;
+        core.raft.trailing_logs = raft.trailing_logs;
+
+        let (pin, unpin) = self.pin_timeouts();
+        core.tracker.concurrent_pins = self.pin_tracker.stateless.concurrent_pins as usize;
+        core.tracker.pin_timeout = pin;
+        core.tracker.unpin_timeout = unpin;
+        core.tracker.retry_max = self.cluster.pin_recover_interval.0;
+        core.tracker.retry_min = RETRY_MIN.min(core.tracker.retry_max);
+
+        core.monitor.interval = self.cluster.monitor_ping_interval.0;
+        core.failover.enabled = !self.cluster.disable_repinning;
+        core.failover.grace = self.cluster.repinning_grace.0;
+        core
+    }
+
+    /// How long a pin may make no progress, and how long an unpin may take.
+    fn pin_timeouts(&self) -> (Duration, Duration) {
+        match (&self.ipfs_connector.ipfshttp, &self.ipfs_connector.embedded) {
+            (Some(kubo), _) => (kubo.pin_timeout.0, kubo.unpin_timeout.0),
+            (None, Some(embedded)) => (embedded.pin_timeout.0, embedded.unpin_timeout.0),
+            (None, None) => unreachable!("checked when the configuration was loaded"),
+        }
+    }
+
+    /// How to reach the Kubo daemon, when there is one.
+    pub fn kubo(&self) -> Option<kubo::Config> {
+        let kubo = self.ipfs_connector.ipfshttp.as_ref()?;
+        Some(kubo::Config {
+            node_multiaddress: kubo.node_multiaddress.0.clone(),
+            request_timeout: kubo.ipfs_request_timeout.0,
+            pin_timeout: kubo.pin_timeout.0,
+            unpin_timeout: kubo.unpin_timeout.0,
+            repo_gc_timeout: kubo.repogc_timeout.0,
+            unpin_disable: kubo.unpin_disable,
+        })
+    }
+
+    /// How to open the embedded IPFS node of the peer with this configuration `folder`, when there is one.
+    pub fn embedded(&self, folder: &Path) -> Option<cluster_ipfs::Config> {
+        let embedded = self.ipfs_connector.embedded.as_ref()?;
+        Some(cluster_ipfs::Config {
+            path: self.ipfs_folder(folder),
+            swarm_listen: embedded
+                .swarm_listen_multiaddress
+                .iter()
+                .map(|address| address.0.clone())
+                .collect(),
+            storage_max: embedded.storage_max.0,
+        })
+    }
+
+    /// The peers that a new cluster starts with, this one among them; alone when none are named.
+    pub fn init_peerset(&self, identity: &Identity) -> Vec<PeerId> {
+        let own = Peer(identity.peer);
+        let named = self.consensus.raft.init_peerset.iter();
+        let mut peers: Vec<PeerId> = named.chain([&own]).map(|peer| core_peer(&peer.0)).collect();
+        peers.sort();
+        peers.dedup();
+        peers
+    }
+
+    /// The names of the metrics that this peer measures.
+    pub fn measured(&self) -> Vec<String> {
+        let informer = &self.informer;
+        let disk = informer
+            .disk
+            .iter()
+            .map(|disk| disk.metric_type.name().to_owned());
+        let queue = informer.pinqueue.iter().map(|_| "pinqueue".to_owned());
+        let tags = informer.tags.iter().flat_map(|tags| tags.tags.keys());
+        disk.chain(queue)
+            .chain(tags.map(|tag| format!("tag:{tag}")))
+            .collect()
+    }
+}

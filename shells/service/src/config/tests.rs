@@ -1,0 +1,799 @@
+//! Whole files, read as the daemon reads them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cluster_core::Replicas;
+use serde_json::json;
+
+use super::*;
+
+const PEER: &str = "12D3KooWGRYZDHBembyGJQqQ6WgLqJWYNjnECJwGBnCg8vbCeo8F";
+const OTHER: &str = "QmdKAFhAAnc6U3ik6XfEDVKEsok7TnQ1yeyXmnnvGFmBhx";
+
+fn environment(pairs: &[(&str, &str)]) -> Environment {
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    pairs.iter().map(owned).collect()
+}
+
+fn parse(json: &Value, variables: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+    Config::parse(
+        Path::new("service.json"),
+        &json.to_string(),
+        &environment(variables),
+    )
+}
+
+fn wrong(json: &Value, variables: &[(&str, &str)]) -> String {
+    parse(json, variables)
+        .expect_err("a wrong configuration")
+        .to_string()
+}
+
+/// Every warning but the one about the missing secret, which the short files of these tests all get.
+fn warnings(loaded: &Loaded) -> Vec<&str> {
+    let all = loaded.warnings.iter().map(String::as_str);
+    all.filter(|warning| !warning.starts_with("cluster.secret"))
+        .collect()
+}
+
+/// What the Go peer writes for `init --consensus raft`, with the differences of ours: no QUIC address,
+/// which neither serves, and pins that move away from dead peers.
+fn golden() -> Value {
+    let http = |listen: &str, methods: Value| {
+        json!({
+            "http_listen_multiaddress": listen,
+            "read_timeout": "0s", "read_header_timeout": "5s", "write_timeout": "0s", "idle_timeout": "2m0s",
+            "max_header_bytes": 4096, "basic_auth_credentials": null, "http_log_file": "", "headers": {},
+            "cors_allowed_origins": ["*"], "cors_allowed_methods": methods, "cors_allowed_headers": [],
+            "cors_exposed_headers": ["Content-Type", "X-Stream-Output", "X-Chunked-Output", "X-Content-Length"],
+            "cors_allow_credentials": true, "cors_max_age": "0s"
+        })
+    };
+    json!({
+        "cluster": {
+            "peername": "here", "secret": "",
+            "leave_on_shutdown": false,
+            "listen_multiaddress": "/ip4/0.0.0.0/tcp/9096",
+            "announce_multiaddress": [], "no_announce_multiaddress": [],
+            "enable_relay_hop": true,
+            "connection_manager": {"high_water": 400, "low_water": 100, "grace_period": "2m0s"},
+            "resource_manager": {"enabled": true, "memory_limit_bytes": 0, "file_descriptors_limit": 0},
+            "pubsub": {"seen_messages_ttl": "30m0s", "heartbeat_interval": "10s", "d_factor": 4,
+                       "history_gossip": 2, "history_length": 6, "flood_publish": false},
+            "dial_peer_timeout": "3s",
+            "state_sync_interval": "5m0s", "pin_recover_interval": "12m0s",
+            "replication_factor_min": -1, "replication_factor_max": -1,
+            "monitor_ping_interval": "15s", "peer_watch_interval": "5s", "mdns_interval": "10s",
+            "pin_only_on_trusted_peers": false, "pin_only_on_untrusted_peers": false,
+            "disable_repinning": false, "peer_addresses": []
+        },
+        "consensus": {"raft": {
+            "init_peerset": [], "wait_for_leader_timeout": "15s", "network_timeout": "10s",
+            "commit_retries": 1, "commit_retry_delay": "200ms", "backups_rotate": 6,
+            "heartbeat_timeout": "1s", "election_timeout": "1s", "commit_timeout": "50ms",
+            "max_append_entries": 64, "trailing_logs": 10240,
+            "snapshot_interval": "2m0s", "snapshot_threshold": 8192, "leader_lease_timeout": "500ms"
+        }},
+        "api": {
+            "ipfsproxy": {"listen_multiaddress": "/ip4/127.0.0.1/tcp/9095",
+                "node_multiaddress": "/ip4/127.0.0.1/tcp/5001",
+                "log_file": "", "read_timeout": "0s", "read_header_timeout": "5s", "write_timeout": "0s",
+                "idle_timeout": "1m0s", "max_header_bytes": 4096},
+            "pinsvcapi": http("/ip4/127.0.0.1/tcp/9097", json!(["GET", "POST", "DELETE"])),
+            "restapi": http("/ip4/127.0.0.1/tcp/9094", json!(["GET"])),
+        },
+        "ipfs_connector": {"ipfshttp": {
+            "node_multiaddress": "/ip4/127.0.0.1/tcp/5001", "connect_swarms_delay": "30s",
+            "ipfs_request_timeout": "5m0s", "pin_timeout": "2m0s", "unpin_timeout": "3h0m0s",
+            "repogc_timeout": "24h0m0s", "informer_trigger_interval": 0
+        }},
+        "pin_tracker": {"stateless": {"concurrent_pins": 10, "priority_pin_max_age": "24h0m0s",
+                                      "priority_pin_max_retries": 5}},
+        "monitor": {"pubsubmon": {"check_interval": "15s"}},
+        "allocator": {"balanced": {"allocate_by": ["tag:group", "freespace"]}},
+        "informer": {
+            "disk": {"metric_ttl": "30s", "metric_type": "freespace"},
+            "pinqueue": {"metric_ttl": "30s", "weight_bucket_size": 100_000},
+            "tags": {"metric_ttl": "30s", "tags": {"group": "default"}}
+        },
+        "observations": {
+            "metrics": {"enable_stats": false, "prometheus_endpoint": "/ip4/127.0.0.1/tcp/8888",
+                        "reporting_interval": "30s"},
+            "tracing": {"enable_tracing": false, "jaeger_agent_endpoint": "/ip4/0.0.0.0/udp/6831",
+                        "sampling_prob": 0.3, "service_name": "cluster-daemon"}
+        },
+    })
+}
+
+#[test]
+fn a_default_file_has_the_keys_and_values_of_the_go_peer() {
+    let mut config = Config::default();
+    config.cluster.peername = "here".to_owned();
+    assert_eq!(serde_json::to_value(&config).unwrap(), golden());
+}
+
+#[test]
+fn a_default_file_reads_back_without_a_warning() {
+    let mut config = Config::fresh();
+    let folder = tempfile::tempdir().unwrap();
+    config.save(folder.path()).unwrap();
+    let loaded = Config::load(folder.path(), &Environment::new()).unwrap();
+    assert_eq!(loaded.config, config);
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+
+    config.ipfs_connector = IpfsConnector {
+        ipfshttp: None,
+        embedded: Some(Embedded::default()),
+    };
+    config.save(folder.path()).unwrap();
+    assert_eq!(
+        Config::load(folder.path(), &Environment::new()).unwrap().config,
+        config
+    );
+    let text = std::fs::read_to_string(folder.path().join(SERVICE_FILE)).unwrap();
+    let embedded = &serde_json::from_str::<Value>(&text).unwrap()["ipfs_connector"]["embedded"];
+    let addresses = (
+        &embedded["api_listen_multiaddress"],
+        &embedded["swarm_listen_multiaddress"],
+    );
+    assert_eq!(
+        addresses,
+        (
+            &json!("/ip4/127.0.0.1/tcp/5001"),
+            &json!(["/ip4/0.0.0.0/tcp/4001"])
+        )
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn only_the_owner_may_read_what_is_written() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    Config::fresh().save(folder.path()).unwrap();
+    Identity::generate().save(folder.path()).unwrap();
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let entry = entry.unwrap();
+        assert_eq!(
+            entry.metadata().unwrap().permissions().mode() & 0o777,
+            0o600,
+            "{entry:?}"
+        );
+        names.push(entry.file_name().into_string().unwrap());
+    }
+    names.sort();
+    assert_eq!(names, [IDENTITY_FILE, SERVICE_FILE], "no temporary file stays");
+}
+
+#[test]
+fn absent_sections_are_as_init_writes_them_and_absent_components_are_off() {
+    let empty = parse(&json!({}), &[]).unwrap().config;
+    assert!(empty.api.restapi.is_some() && empty.api.ipfsproxy.is_some());
+    assert!(empty.informer.tags.is_some() && empty.ipfs_connector.ipfshttp.is_some());
+    assert_eq!(empty.allocator.balanced.allocate_by, ["freespace"]);
+    assert_eq!(empty.pin_tracker, PinTracker::default());
+
+    let some = parse(
+        &json!({"api": {"restapi": {}}, "informer": {"disk": null, "pinqueue": {}}}),
+        &[],
+    );
+    let some = some.unwrap().config;
+    assert!(some.api.restapi.is_some() && some.api.ipfsproxy.is_none() && some.api.pinsvcapi.is_none());
+    assert!(some.informer.pinqueue.is_some() && some.informer.disk.is_none() && some.informer.tags.is_none());
+}
+
+#[test]
+fn null_and_empty_text_stand_for_the_default() {
+    let cluster = json!({"peer_watch_interval": "", "mdns_interval": null, "secret": ""});
+    let config = parse(&json!({"cluster": cluster, "pin_tracker": null}), &[])
+        .unwrap()
+        .config;
+    assert_eq!(config.cluster, Cluster::default());
+}
+
+#[test]
+fn a_list_of_one_may_be_plain_text() {
+    let file = json!({
+        "cluster": {"listen_multiaddress": "/ip4/127.0.0.1/tcp/1", "peer_addresses": "/ip4/127.0.0.1/tcp/2"},
+        "consensus": {"raft": {"init_peerset": PEER}},
+    });
+    let config = parse(&file, &[]).unwrap().config;
+    assert_eq!(config.cluster.listen_multiaddress.len(), 1);
+    assert_eq!(config.cluster.peer_addresses.len(), 1);
+    assert_eq!(config.consensus.raft.init_peerset.len(), 1);
+    let two = json!({"cluster": {"listen_multiaddress": ["/ip4/127.0.0.1/tcp/1", "/ip6/::1/tcp/1"]}});
+    assert_eq!(
+        parse(&two, &[]).unwrap().config.cluster.listen_multiaddress.len(),
+        2
+    );
+}
+
+#[test]
+fn unknown_keys_are_named_once_each() {
+    let file = json!({
+        "cluster": {"replication_factor": 2, "connection_manager": {"middle_water": 1}},
+        "monitor": {"monbasic": {"check_interval": "1s"}},
+        "sharding": {},
+        "datastore": {"pebble": {}},
+    });
+    let loaded = parse(
+        &file,
+        &[("CLUSTER_PEERNAMES", "x"), ("CLUSTER_CRDT_TRUSTEDPEERS", "*")],
+    )
+    .unwrap();
+    let mut named: Vec<&str> = warnings(&loaded);
+    named.sort_unstable();
+    assert_eq!(
+        named,
+        [
+            "datastore: ignored, the state has a database of its own in raft/",
+            "environment variable CLUSTER_PEERNAMES: no such setting, ignored",
+            "service.json: cluster.connection_manager.middle_water: no such setting, ignored",
+            "service.json: cluster.replication_factor: no such setting, ignored",
+            "service.json: monitor.monbasic: no such setting, ignored",
+            "service.json: sharding: no such setting, ignored",
+        ]
+    );
+}
+
+#[test]
+fn a_setting_that_means_nothing_here_is_named_when_it_is_changed() {
+    let loaded = parse(
+        &json!({"cluster": {"enable_relay_hop": false, "mdns_interval": "0s"}}),
+        &[],
+    )
+    .unwrap();
+    assert_eq!(
+        warnings(&loaded),
+        [
+            "cluster.enable_relay_hop: has no effect: there are no relays",
+            "cluster.mdns_interval: has no effect: peers do not search the local network",
+        ]
+    );
+    let loaded = parse(
+        &json!({"allocator": {"balanced": {"allocate_by": ["tag:region", "freespace"]}}}),
+        &[],
+    );
+    let loaded = loaded.unwrap();
+    assert!(
+        warnings(&loaded)[0].contains("\"tag:region\" is not among what this peer measures (freespace, ")
+    );
+}
+
+#[test]
+fn the_environment_overrides_the_file_by_the_go_rule() {
+    let secret = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+    let variables = [
+        ("CLUSTER_SECRET", secret),
+        ("CLUSTER_PEERNAME", "a name"),
+        (
+            "CLUSTER_LISTENMULTIADDRESS",
+            "/ip4/1.1.1.1/tcp/1,/ip4/1.1.1.2/tcp/2",
+        ),
+        ("CLUSTER_REPLICATIONFACTORMIN", "2"),
+        ("CLUSTER_REPLICATIONFACTORMAX", "3"),
+        ("CLUSTER_MONITORPINGINTERVAL", "1s"),
+        ("CLUSTER_LEAVEONSHUTDOWN", "T"),
+        ("CLUSTER_CONNECTIONMANAGER_HIGHWATER", "7"),
+        ("CLUSTER_PUBSUB_DFACTOR", "-1"),
+        ("CLUSTER_FOLLOWERMODE", "true"),
+        ("CLUSTER_RAFT_INITPEERSET", &format!("{PEER},{OTHER}")),
+        ("CLUSTER_RESTAPI_HTTPLISTENMULTIADDRESS", "/ip4/1.1.1.3/tcp/3"),
+        ("CLUSTER_RESTAPI_BASICAUTHCREDENTIALS", "ann:pass,bob:pa:ss"),
+        ("CLUSTER_RESTAPI_HEADERS", "X-A:1"),
+        ("CLUSTER_IPFSHTTP_NODEMULTIADDRESS", "/dns4/ipfs/tcp/5001"),
+        ("CLUSTER_STATELESS_CONCURRENTPINS", "3"),
+        ("CLUSTER_PUBSUBMON_CHECKINTERVAL", "2s"),
+        ("CLUSTER_BALANCED_ALLOCATEBY", "tag:region, freespace"),
+        ("CLUSTER_DISK_METRICTYPE", "reposize"),
+        ("CLUSTER_TAGS_TAGS", "region:eu,group:g"),
+        ("CLUSTER_METRICS_ENABLESTATS", "1"),
+        ("CLUSTER_TRACING_SAMPLINGPROB", "0.5"),
+        ("CLUSTER_DIALPEERTIMEOUT", ""),
+    ];
+    let file = json!({"cluster": {"peername": "of the file", "dial_peer_timeout": "9s"}});
+    let config = parse(&file, &variables).unwrap().config;
+    let cluster = &config.cluster;
+    assert_eq!(String::from(cluster.secret.clone()), secret);
+    assert_eq!(cluster.peername, "a name");
+    assert_eq!(cluster.listen_multiaddress.len(), 2);
+    assert_eq!(
+        (cluster.replication_factor_min, cluster.replication_factor_max),
+        (2, 3)
+    );
+    assert_eq!(cluster.monitor_ping_interval, Period::secs(1));
+    assert!(cluster.leave_on_shutdown && cluster.follower_mode);
+    assert_eq!(
+        (cluster.connection_manager.high_water, cluster.pubsub.d_factor),
+        (7, -1)
+    );
+    assert_eq!(
+        cluster.dial_peer_timeout,
+        Period::secs(9),
+        "an empty variable is none"
+    );
+    assert_eq!(config.consensus.raft.init_peerset.len(), 2);
+    let rest = config.api.restapi.unwrap();
+    assert_eq!(
+        rest.http_listen_multiaddress[0].0.to_string(),
+        "/ip4/1.1.1.3/tcp/3"
+    );
+    let credentials = rest.basic_auth_credentials.unwrap().0;
+    assert_eq!(
+        (credentials["ann"].as_str(), credentials["bob"].as_str()),
+        ("pass", "pa:ss")
+    );
+    assert_eq!(rest.headers["X-A"], ["1"]);
+    assert_eq!(
+        config
+            .ipfs_connector
+            .ipfshttp
+            .unwrap()
+            .node_multiaddress
+            .0
+            .to_string(),
+        "/dns4/ipfs/tcp/5001"
+    );
+    assert_eq!(config.pin_tracker.stateless.concurrent_pins, 3);
+    assert_eq!(config.monitor.pubsubmon.check_interval, Period::secs(2));
+    assert_eq!(config.allocator.balanced.allocate_by, ["tag:region", "freespace"]);
+    assert_eq!(config.informer.disk.unwrap().metric_type, DiskMetric::Reposize);
+    let tags = BTreeMap::from([
+        ("region".to_owned(), "eu".to_owned()),
+        ("group".to_owned(), "g".to_owned()),
+    ]);
+    assert_eq!(config.informer.tags.unwrap().tags, tags);
+    assert!(config.observations.metrics.enable_stats);
+    assert_eq!(config.observations.tracing.sampling_prob, 0.5);
+}
+
+#[test]
+fn the_environment_sets_the_embedded_node_too_but_turns_nothing_on() {
+    let variables = [
+        ("CLUSTER_EMBEDDED_APILISTENMULTIADDRESS", "/ip4/127.0.0.1/tcp/1"),
+        (
+            "CLUSTER_EMBEDDED_SWARMLISTENMULTIADDRESS",
+            "/ip4/127.0.0.1/tcp/2,/ip4/127.0.0.1/tcp/3",
+        ),
+        ("CLUSTER_EMBEDDED_STORAGEMAX", "10GB"),
+    ];
+    let loaded = parse(&json!({"ipfs_connector": {"embedded": {}}}), &variables).unwrap();
+    let embedded = loaded.config.embedded(Path::new("/f")).unwrap();
+    assert_eq!(embedded.path, Path::new("/f/ipfs"));
+    assert_eq!(
+        (embedded.swarm_listen.len(), embedded.storage_max),
+        (2, Some(10_000_000_000))
+    );
+    assert!(loaded.config.kubo().is_none());
+
+    let loaded = parse(
+        &json!({"ipfs_connector": {"ipfshttp": {}}, "api": {}}),
+        &variables,
+    )
+    .unwrap();
+    assert!(loaded.config.embedded(Path::new("/f")).is_none() && loaded.config.kubo().is_some());
+    assert_eq!(warnings(&loaded), Vec::<&str>::new());
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_place_its_value_and_what_is_expected() {
+    let at = |pointer: &str, value: Value| {
+        let mut json = json!({});
+        let mut place = &mut json;
+        for key in pointer.split('.') {
+            place = &mut place[key];
+        }
+        *place = value;
+        json
+    };
+    for (key, value, expected) in [
+        (
+            "cluster",
+            json!(7),
+            "service.json: cluster: invalid value: 7, expected an object",
+        ),
+        (
+            "cluster.peername",
+            json!(7),
+            "cluster.peername: invalid type: integer `7`, expected a string",
+        ),
+        (
+            "cluster.leave_on_shutdown",
+            json!("yes"),
+            "invalid type: string \"yes\", expected a boolean",
+        ),
+        (
+            "cluster.secret",
+            json!("abc"),
+            "cluster.secret: a secret must be 64 hexadecimal digits",
+        ),
+        (
+            "cluster.listen_multiaddress",
+            json!(["/ip4/x"]),
+            "\"/ip4/x\" is not a multiaddress",
+        ),
+        (
+            "cluster.listen_multiaddress",
+            json!([]),
+            "other peers need an address",
+        ),
+        (
+            "cluster.connection_manager.high_water",
+            json!(-1),
+            "high_water: invalid value: integer `-1`",
+        ),
+        (
+            "cluster.dial_peer_timeout",
+            json!("3"),
+            "missing unit in duration \"3\"",
+        ),
+        ("cluster.dial_peer_timeout", json!("-3s"), "-3s is negative"),
+        (
+            "cluster.dial_peer_timeout",
+            json!("0s"),
+            "cluster.dial_peer_timeout: invalid value: 0s",
+        ),
+        (
+            "cluster.dial_peer_timeout",
+            json!(3),
+            "invalid type: integer `3`, expected a string",
+        ),
+        (
+            "cluster.replication_factor_min",
+            json!(-2),
+            "replication_factor_min: invalid value: -2",
+        ),
+        (
+            "cluster.replication_factor_max",
+            json!(2),
+            "invalid value: 2 with a replication_factor_min of -1",
+        ),
+        (
+            "consensus.raft.init_peerset",
+            json!(["bob"]),
+            "\"bob\" is not a peer id",
+        ),
+        (
+            "consensus.raft.heartbeat_timeout",
+            json!("1ms"),
+            "invalid value: 1ms, expected 50ms to 10m0s",
+        ),
+        ("consensus.crdt", json!({}), "peers agree through Raft here"),
+        (
+            "source",
+            json!("http://example.com"),
+            "\"http://example.com\": a configuration is not fetched",
+        ),
+        (
+            "api.restapi.max_header_bytes",
+            json!(1),
+            "api.restapi.max_header_bytes: invalid value: 1",
+        ),
+        ("api.restapi.ssl_cert_file", json!("x"), "TLS needs both"),
+        ("api.restapi.basic_auth_credentials", json!({}), "lets nobody in"),
+        (
+            "ipfs_connector",
+            json!({"embedded": {}, "ipfshttp": {}}),
+            "both `ipfshttp` and `embedded`",
+        ),
+        ("ipfs_connector", json!({"other": {}}), "no IPFS node"),
+        (
+            "ipfs_connector.embedded.storage_max",
+            json!("10 apples"),
+            "\"10 apples\" is not an amount of",
+        ),
+        (
+            "pin_tracker.stateless.concurrent_pins",
+            json!(0),
+            "invalid value: 0, expected 1 to 10000",
+        ),
+        (
+            "allocator.balanced.allocate_by",
+            json!([]),
+            "name at least one metric",
+        ),
+        (
+            "informer.disk.metric_type",
+            json!("x"),
+            "unknown variant `x`, expected `freespace` or `reposize`",
+        ),
+        (
+            "informer.tags.tags",
+            json!({"a": 1}),
+            "informer.tags.tags: invalid type: integer `1`",
+        ),
+    ] {
+        let error = wrong(&at(key, value), &[]);
+        assert!(error.starts_with("service.json: "), "{error}");
+        assert!(error.contains(expected), "{error}\n  should say: {expected}");
+    }
+}
+
+#[test]
+fn a_wrong_variable_is_named() {
+    for (name, value, expected) in [
+        (
+            "CLUSTER_REPLICATIONFACTORMIN",
+            "two",
+            "invalid value: \"two\", expected a whole number",
+        ),
+        (
+            "CLUSTER_LEAVEONSHUTDOWN",
+            "yes",
+            "invalid value: \"yes\", expected true or false",
+        ),
+        ("CLUSTER_DIALPEERTIMEOUT", "3", "missing unit"),
+        ("CLUSTER_SECRET", "abc", "a secret must be 64 hexadecimal digits"),
+        ("CLUSTER_TAGS_TAGS", "region", "write key:value,key:value"),
+        ("CLUSTER_DISK_METRICTYPE", "x", "unknown variant `x`"),
+        ("CLUSTER_PUBSUB", "x", ""),
+    ] {
+        let result = parse(&json!({}), &[(name, value)]);
+        if expected.is_empty() {
+            assert!(result.is_err(), "a section cannot be set as a whole");
+            continue;
+        }
+        let error = result.unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("environment variable {name}: ")),
+            "{error}"
+        );
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn broken_files_are_refused_and_never_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(SERVICE_FILE);
+    let load = || {
+        Config::load(folder.path(), &Environment::new())
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(load().ends_with("does not exist: `ipfs-cluster-service init` makes a configuration"));
+    for (content, expected) in [
+        (&b""[..], "is not valid JSON: EOF"),
+        (b"{\"cluster\": {", "is not valid JSON: EOF while parsing"),
+        (b"[]", "the whole file must be an object"),
+        (b"\xff\xfe", "cannot read"),
+        (&vec![b' '; 2 << 20][..], "has more than 1048576 bytes"),
+    ] {
+        std::fs::write(&path, content).unwrap();
+        let error = load();
+        assert!(
+            error.contains(expected) && error.contains("service.json"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let mut config = Config::fresh();
+    let rest = config.api.restapi.as_mut().unwrap();
+    rest.basic_auth_credentials = Some(Credentials(BTreeMap::from([(
+        "ann".to_owned(),
+        "hunter2".to_owned(),
+    )])));
+    let secret = String::from(config.cluster.secret.clone());
+    let identity = Identity::generate();
+    for shown in [config.to_string(), format!("{config:?}"), format!("{identity:?}")] {
+        assert!(!shown.contains(&secret) && !shown.contains("hunter2"), "{shown}");
+        assert!(shown.contains(HIDDEN), "{shown}");
+    }
+    assert!(
+        !Config::default().to_string().contains(HIDDEN),
+        "there is nothing to hide"
+    );
+    let error = wrong(&json!({"cluster": {"secret": "0123456789"}}), &[]);
+    assert!(!error.contains("0123456789"), "{error}");
+}
+
+#[test]
+fn a_file_of_0_0_12_is_read() {
+    let file = json!({
+        "id": OTHER, "private_key": "CAASqAkwg==",
+        "cluster_peers": [format!("/ip4/10.0.0.2/tcp/9096/ipfs/{OTHER}"), format!("/ip4/10.0.0.3/tcp/9096/ipfs/{PEER}")],
+        "bootstrap": [format!("/ip4/10.0.0.4/tcp/9096/ipfs/{PEER}")],
+        "leave_on_shutdown": true,
+        "cluster_multiaddress": "/ip4/0.0.0.0/tcp/19096",
+        "api_listen_multiaddress": "/ip4/127.0.0.1/tcp/19094",
+        "ipfs_proxy_listen_multiaddress": "/ip4/127.0.0.1/tcp/19095",
+        "ipfs_node_multiaddress": "/ip4/127.0.0.1/tcp/15001",
+        "consensus_data_folder": "/home/ann/.ipfs-cluster/data",
+        "state_sync_seconds": 60, "replication_factor": 2, "monitoring_interval_seconds": 0,
+        "allocation_strategy": "numpin", "what_is_this": 1,
+    });
+    let loaded = parse(&file, &[]).unwrap();
+    let config = &loaded.config;
+    assert_eq!(
+        config.legacy_identity,
+        Some((OTHER.to_owned(), "CAASqAkwg==".to_owned()))
+    );
+    assert_eq!(config.cluster.peer_addresses.len(), 2);
+    assert_eq!(config.consensus.raft.init_peerset.len(), 2);
+    assert_eq!(config.bootstrap[0].peer().unwrap().to_base58(), PEER);
+    assert!(config.cluster.leave_on_shutdown);
+    assert_eq!(
+        config.cluster.listen_multiaddress[0].0.to_string(),
+        "/ip4/0.0.0.0/tcp/19096"
+    );
+    let api = &config.api;
+    let listen = &api.restapi.as_ref().unwrap().http_listen_multiaddress;
+    assert_eq!(listen[0].0.to_string(), "/ip4/127.0.0.1/tcp/19094");
+    let proxy = api.ipfsproxy.as_ref().unwrap();
+    assert_eq!(
+        proxy.listen_multiaddress[0].0.to_string(),
+        "/ip4/127.0.0.1/tcp/19095"
+    );
+    assert_eq!(proxy.node_multiaddress.0.to_string(), "/ip4/127.0.0.1/tcp/15001");
+    assert_eq!(
+        config.kubo().unwrap().node_multiaddress.to_string(),
+        "/ip4/127.0.0.1/tcp/15001"
+    );
+    assert_eq!(
+        config.data_folder(Path::new("/f")),
+        Path::new("/home/ann/.ipfs-cluster/data")
+    );
+    assert_eq!(config.cluster.state_sync_interval, Period::secs(60));
+    assert_eq!(
+        config.cluster.monitor_ping_interval,
+        Period::secs(15),
+        "0 stands for the default"
+    );
+    assert_eq!(
+        config.core(&Identity::generate()).default_replicas,
+        Replicas::Range { min: 2, max: 2 }
+    );
+    let said = warnings(&loaded);
+    assert!(
+        said[0].contains("0.0.x") && said[1].contains("numpin") && said[2].contains("what_is_this"),
+        "{said:?}"
+    );
+
+    let error = wrong(&json!({"cluster_peers": ["/ip4/10.0.0.2/tcp/9096"]}), &[]);
+    assert!(
+        error.contains("cluster_peers: /ip4/10.0.0.2/tcp/9096 names no peer"),
+        "{error}"
+    );
+    let error = wrong(&json!({"cluster_peers": [], "state_sync_seconds": "60"}), &[]);
+    assert!(
+        error.contains("state_sync_seconds: invalid value: \"60\", expected a whole number"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_core_is_told_what_the_operator_set() {
+    let identity = Identity::generate();
+    let defaults = parse(&golden(), &[]).unwrap().config.core(&identity);
+    let mut expected = cluster_core::Config::new(core_peer(&identity.peer));
+    expected.tracker.retry_max = Duration::from_secs(12 * 60);
+    assert_eq!(defaults, expected);
+
+    let file = json!({
+        "cluster": {"replication_factor_min": 1, "replication_factor_max": 3, "disable_repinning": true,
+                    "pin_recover_interval": "2s", "repinning_grace": "3s"},
+        "consensus": {"raft": {"heartbeat_timeout": "100ms", "election_timeout": "500ms", "trailing_logs": 5}},
+    });
+    let core = parse(&file, &[]).unwrap().config.core(&identity);
+    assert_eq!(core.default_replicas, Replicas::Range { min: 1, max: 3 });
+    assert_eq!(
+        (core.failover.enabled, core.failover.grace),
+        (false, Duration::from_secs(3))
+    );
+    assert_eq!(core.tracker.retry_min, Duration::from_secs(2));
+    let raft = core.raft;
+    let silence = raft.tick * raft.election_ticks;
+    assert_eq!((silence, raft.trailing_logs), (Duration::from_millis(500), 5));
+    assert!(raft.heartbeat_ticks * 3 <= raft.election_ticks);
+}
+
+#[test]
+fn the_first_members_are_those_named_and_this_peer() {
+    let identity = Identity::generate();
+    let alone = Config::default();
+    assert_eq!(alone.init_peerset(&identity), [core_peer(&identity.peer)]);
+    let file = json!({"consensus": {"raft": {"init_peerset": [PEER, OTHER, PEER]}}});
+    let peers = parse(&file, &[]).unwrap().config.init_peerset(&identity);
+    assert!(peers.len() == 3 && peers.is_sorted() && peers.contains(&core_peer(&identity.peer)));
+}
+
+#[test]
+fn an_identity_is_read_back_from_its_file_or_the_environment() {
+    let folder = tempfile::tempdir().unwrap();
+    let identity = Identity::generate();
+    identity.save(folder.path()).unwrap();
+    let read = Identity::load(folder.path(), &Environment::new()).unwrap();
+    assert_eq!(read.peer, identity.peer);
+    let text = std::fs::read_to_string(folder.path().join(IDENTITY_FILE)).unwrap();
+    let file: BTreeMap<String, String> = serde_json::from_str(&text).unwrap();
+
+    let other = Identity::generate();
+    other.save(folder.path()).unwrap();
+    let variables = environment(&[
+        ("CLUSTER_ID", &file["id"]),
+        ("CLUSTER_PRIVATEKEY", &file["private_key"]),
+    ]);
+    assert_eq!(
+        Identity::load(folder.path(), &variables).unwrap().peer,
+        identity.peer
+    );
+    let half = environment(&[("CLUSTER_ID", &file["id"])]);
+    let error = Identity::load(folder.path(), &half).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "environment variable CLUSTER_PRIVATEKEY: must be set when CLUSTER_ID is"
+    );
+}
+
+#[test]
+fn a_wrong_identity_is_refused_without_showing_the_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, other) = (Identity::generate(), Identity::generate());
+    ours.save(folder.path()).unwrap();
+    let path = folder.path().join(IDENTITY_FILE);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let key = serde_json::from_str::<Value>(&text).unwrap()["private_key"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    for (content, expected) in [
+        (
+            text.replace(&ours.peer.to_base58(), &other.peer.to_base58()),
+            "does not belong to the private key",
+        ),
+        (text.replace(&key, "%%%"), "private_key: not base64"),
+        (text.replace(&key, "AAAA"), "private_key: no libp2p private key"),
+        (
+            text.replace("private_key", "privatekey"),
+            "expected {\"id\": \"…\", \"private_key\": \"…\"}",
+        ),
+        (text[..40].to_owned(), "is not valid JSON"),
+    ] {
+        std::fs::write(&path, content).unwrap();
+        let error = Identity::load(folder.path(), &Environment::new())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(expected), "{error}\n  should say: {expected}");
+        assert!(!error.contains(&key), "{error}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn periods_are_written_and_read_back(nanos in 0..=i64::MAX as u64) {
+        let period = Period(Duration::from_nanos(nanos));
+        let json = serde_json::to_string(&period).unwrap();
+        proptest::prop_assert_eq!(serde_json::from_str::<Period>(&json).unwrap(), period);
+    }
+
+    #[test]
+    fn storage_limits_are_written_and_read_back(bytes in 1_u64.., zeros in 0_u32..4) {
+        let max = StorageMax(Some((bytes / 1000_u64.pow(zeros)).max(1) * 1000_u64.pow(zeros).min(bytes)));
+        let text = String::from(max);
+        proptest::prop_assert_eq!(StorageMax::try_from(text).unwrap(), max);
+    }
+
+    #[test]
+    fn lists_are_written_and_read_back(list in proptest::collection::vec("[a-z]{1,5}", 0..4)) {
+        let file = json!({"informer": {"tags": {}}, "allocator": {"balanced": {
+            "allocate_by": serde_json::to_value(Strings(list.clone())).unwrap(),
+        }}});
+        match parse(&file, &[]) {
+            Ok(loaded) => proptest::prop_assert_eq!(loaded.config.allocator.balanced.allocate_by, list),
+            Err(_) => proptest::prop_assert!(list.is_empty()),
+        }
+    }
+
+    #[test]
+    fn no_text_makes_reading_panic(text in "\\PC{0,40}", key in "[a-z_.]{0,12}") {
+        for json in [json!({&key: text}), json!({"cluster": {&key: text}}), json!({"cluster": {"secret": text}})] {
+            let _ = parse(&json, &[("CLUSTER_SECRET", &text)]);
+            let _ = parse(&json, &[("CLUSTER_TAGS_TAGS", &text), ("CLUSTER_PEERADDRESSES", &text)]);
+        }
+    }
+}
