@@ -121,6 +121,24 @@ impl Error {
         }
     }
 
+    /// The same error for one more receiver.
+    pub(crate) fn again(&self) -> Error {
+        match self {
+            Error::Full { used, asked, max } => Error::Full {
+                used: *used,
+                asked: *asked,
+                max: *max,
+            },
+            Error::Closed => Error::Closed,
+            Error::Store(text) => Error::Store(text.clone()),
+            #[expect(
+                clippy::wildcard_enum_match_arm,
+                reason = "the others never come from storing a block"
+            )]
+            other => Error::Store(other.to_string()),
+        }
+    }
+
     pub(crate) fn io(what: impl Into<String>, source: std::io::Error) -> Error {
         Error::Io {
             what: what.into(),

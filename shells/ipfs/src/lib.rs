@@ -9,15 +9,25 @@
 
 pub mod api;
 pub mod backend;
+mod bitswap;
+mod car;
+mod codec;
+mod dag;
+mod dagjson;
 mod error;
+mod hash;
 pub mod kubo;
 mod node;
+mod reader;
+mod store;
+mod swarm;
+pub mod trailers;
 mod types;
 pub mod unixfs;
 
 pub use backend::Backend;
 pub use error::Error;
-pub use node::{Adding, Node};
+pub use node::{Adding, Hold, Node};
 pub use types::{
     Block, Config, ConnectedPeer, DagPath, Identity, Pin, PinFilter, PinMode, PinStatus, Progress, Ref,
     RepoStat, Resolved,

@@ -126,6 +126,8 @@ pub struct AddOptions {
     pub wrap: bool,
     /// Put on every file, link and directory that does not bring its own.
     pub meta: Metadata,
+    /// Whether what an entry brings as its own metadata is recorded. Excludes raw leaves.
+    pub preserve: bool,
 }
 
 impl Default for AddOptions {
@@ -144,6 +146,7 @@ impl Default for AddOptions {
             hamt_size: HamtSize::Links,
             wrap: false,
             meta: Metadata::default(),
+            preserve: false,
         }
     }
 }

@@ -1,0 +1,259 @@
+//! Bitswap's streams in the swarm. Every inbound stream is taken: Kubo opens one per message, and a
+//! behaviour that keeps only some of a burst loses blocks.
+
+use super::Bitswap;
+use libp2p::PeerId;
+use libp2p::core::transport::PortUse;
+use libp2p::core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
+use libp2p::core::{Endpoint, Multiaddr};
+use libp2p::swarm::handler::{
+    ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
+};
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
+    NotifyHandler, Stream, StreamProtocol, StreamUpgradeError, SubstreamProtocol, THandlerInEvent,
+    THandlerOutEvent, ToSwarm,
+};
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::task::{Context, Poll, Waker};
+use tokio::sync::oneshot;
+
+/// The protocols, best first.
+pub(crate) const PROTOCOLS: [&str; 4] = [
+    "/ipfs/bitswap/1.2.0",
+    "/ipfs/bitswap/1.1.0",
+    "/ipfs/bitswap/1.0.0",
+    "/ipfs/bitswap",
+];
+
+/// What a peer understands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Dialect {
+    /// Blocks without CIDs.
+    Bare,
+    /// Blocks with CIDs.
+    Prefixed,
+    /// Also presences.
+    Presences,
+}
+
+/// Why no stream could be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OpenError {
+    /// The peer speaks no bitswap.
+    Unsupported,
+    /// The connection failed.
+    Failed,
+}
+
+pub(crate) type Opened = Result<(Stream, Dialect), OpenError>;
+
+/// Asks for an outbound stream.
+#[derive(Debug)]
+pub(crate) struct Open(oneshot::Sender<Opened>);
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Upgrade;
+
+impl UpgradeInfo for Upgrade {
+    type Info = StreamProtocol;
+    type InfoIter = [StreamProtocol; 4];
+
+    fn protocol_info(&self) -> Self::InfoIter {
+        PROTOCOLS.map(StreamProtocol::new)
+    }
+}
+
+fn dialect(protocol: &StreamProtocol) -> Dialect {
+    match protocol.as_ref() {
+        "/ipfs/bitswap/1.2.0" => Dialect::Presences,
+        "/ipfs/bitswap/1.1.0" => Dialect::Prefixed,
+        _ => Dialect::Bare,
+    }
+}
+
+impl InboundUpgrade<Stream> for Upgrade {
+    type Output = Stream;
+    type Error = Infallible;
+    type Future = Ready<Result<Stream, Infallible>>;
+
+    fn upgrade_inbound(self, stream: Stream, _: StreamProtocol) -> Self::Future {
+        ready(Ok(stream))
+    }
+}
+
+impl OutboundUpgrade<Stream> for Upgrade {
+    type Output = (Stream, Dialect);
+    type Error = Infallible;
+    type Future = Ready<Result<(Stream, Dialect), Infallible>>;
+
+    fn upgrade_outbound(self, stream: Stream, protocol: StreamProtocol) -> Self::Future {
+        let dialect = dialect(&protocol);
+        ready(Ok((stream, dialect)))
+    }
+}
+
+/// One connection's part.
+pub(crate) struct Handler {
+    peer: PeerId,
+    bitswap: Bitswap,
+    opening: VecDeque<oneshot::Sender<Opened>>,
+    waker: Option<Waker>,
+}
+
+impl ConnectionHandler for Handler {
+    type FromBehaviour = Open;
+    type ToBehaviour = Infallible;
+    type InboundProtocol = Upgrade;
+    type OutboundProtocol = Upgrade;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = oneshot::Sender<Opened>;
+
+    fn listen_protocol(&self) -> SubstreamProtocol<Upgrade> {
+        SubstreamProtocol::new(Upgrade, ())
+    }
+
+    /// The connection limits decide how many there are, not their idleness: what this node misses next
+    /// may be at any of them.
+    fn connection_keep_alive(&self) -> bool {
+        true
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<Upgrade, Self::OutboundOpenInfo, Infallible>> {
+        match self.opening.pop_front() {
+            Some(opened) => Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
+                protocol: SubstreamProtocol::new(Upgrade, opened),
+            }),
+            None => {
+                self.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn on_behaviour_event(&mut self, Open(opened): Open) {
+        self.opening.push_back(opened);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn on_connection_event(
+        &mut self,
+        event: ConnectionEvent<'_, Upgrade, Upgrade, (), Self::OutboundOpenInfo>,
+    ) {
+        match event {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) => {
+                self.bitswap.accept(self.peer, protocol);
+            }
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, info }) => {
+                // Whoever asked may have gone; the stream then closes.
+                let _ = info.send(Ok(protocol));
+            }
+            ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {
+                let error = match error {
+                    StreamUpgradeError::NegotiationFailed => OpenError::Unsupported,
+                    StreamUpgradeError::Timeout | StreamUpgradeError::Io(_) => OpenError::Failed,
+                    StreamUpgradeError::Apply(never) => match never {},
+                };
+                let _ = info.send(Err(error));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The swarm's part.
+pub(crate) struct Behaviour {
+    bitswap: Bitswap,
+    opening: VecDeque<(PeerId, oneshot::Sender<Opened>)>,
+    waker: Option<Waker>,
+}
+
+impl Behaviour {
+    pub(crate) fn new(bitswap: Bitswap) -> Behaviour {
+        Behaviour {
+            bitswap,
+            opening: VecDeque::new(),
+            waker: None,
+        }
+    }
+
+    /// Opens a stream to a connected peer. A vanished connection drops the sender.
+    pub(crate) fn open(&mut self, peer: PeerId, opened: oneshot::Sender<Opened>) {
+        self.opening.push_back((peer, opened));
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn handler(&self, peer: PeerId) -> Handler {
+        Handler {
+            peer,
+            bitswap: self.bitswap.clone(),
+            opening: VecDeque::new(),
+            waker: None,
+        }
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = Handler;
+    type ToSwarm = Infallible;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<Handler, ConnectionDenied> {
+        Ok(self.handler(peer))
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<Handler, ConnectionDenied> {
+        Ok(self.handler(peer))
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(established) if established.other_established == 0 => {
+                self.bitswap.peer_connected(established.peer_id);
+            }
+            FromSwarm::ConnectionClosed(closed) if closed.remaining_established == 0 => {
+                self.bitswap.peer_disconnected(closed.peer_id);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
+        match event {}
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
+        match self.opening.pop_front() {
+            Some((peer_id, opened)) => Poll::Ready(ToSwarm::NotifyHandler {
+                peer_id,
+                handler: NotifyHandler::Any,
+                event: Open(opened),
+            }),
+            None => {
+                self.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What other peers want and this node does not have yet.
+
+use crate::store::key_of;
+use cid::Cid;
+use libp2p::PeerId;
+use std::collections::{HashMap, HashSet};
+
+/// Unfulfilled wants remembered of one peer; Kubo's number. A peer with more hears of the others when it
+/// asks again, as every peer does.
+const REMEMBERED_MAX: usize = 1024;
+
+/// Unfulfilled wants, by peer and by block.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    /// For each peer, what it wants and whether it asked only about the presence.
+    peers: HashMap<PeerId, HashMap<Vec<u8>, (Cid, bool)>>,
+    wanted: HashMap<Vec<u8>, HashSet<PeerId>>,
+}
+
+impl Ledger {
+    pub(super) fn remember(&mut self, peer: PeerId, cid: Cid, only_have: bool) {
+        let wants = self.peers.entry(peer).or_default();
+        let key = key_of(&cid);
+        if wants.len() >= REMEMBERED_MAX && !wants.contains_key(&key) {
+            return;
+        }
+        // A want for the block outweighs a question about it.
+        let (_, only) = wants.entry(key.clone()).or_insert((cid, only_have));
+        *only &= only_have;
+        self.wanted.entry(key).or_default().insert(peer);
+    }
+
+    pub(super) fn forget(&mut self, peer: PeerId, key: &[u8]) {
+        if let Some(wants) = self.peers.get_mut(&peer) {
+            wants.remove(key);
+        }
+        if let Some(peers) = self.wanted.get_mut(key) {
+            peers.remove(&peer);
+            if peers.is_empty() {
+                self.wanted.remove(key);
+            }
+        }
+    }
+
+    pub(super) fn forget_peer(&mut self, peer: PeerId) {
+        for key in self.peers.remove(&peer).unwrap_or_default().into_keys() {
+            self.forget(peer, &key);
+        }
+    }
+
+    /// A block is here: who wants it, in which form, and whether only its presence matters.
+    pub(super) fn arrived(&mut self, key: &[u8]) -> Vec<(PeerId, Cid, bool)> {
+        let peers = self.wanted.remove(key).unwrap_or_default();
+        let wants = peers.into_iter().filter_map(|peer| {
+            let (cid, only_have) = self.peers.get_mut(&peer)?.remove(key)?;
+            Some((peer, cid, only_have))
+        });
+        wants.collect()
+    }
+}

@@ -1,0 +1,324 @@
+//! What this node wants, from whom, and what they said: the client's half, without any I/O.
+//!
+//! A want has at most one *target*, the peer asked for the block itself; others are asked whether they
+//! have it. Peers that delivered or had something in a session are preferred for its next wants, the least
+//! busy one first, so two holders share the work. Peers remember what they did not have and speak up
+//! when it arrives; asking all again now and then heals what got lost.
+
+use crate::Error;
+use crate::store::key_of;
+use bytes::Bytes;
+use cid::Cid;
+use libp2p::PeerId;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// A target that sends nothing for this long loses the want; Kubo simulates a DONT_HAVE after as long.
+const TARGET_TIMEOUT: Duration = Duration::from_secs(5);
+/// Wants that nobody has are asked again after this long.
+const ROUND: Duration = Duration::from_secs(10);
+/// Peers asked about one want in one go.
+const BROADCAST_MAX: usize = 64;
+/// Wants told to a peer that has just connected; what Kubo remembers of one peer.
+const GREETING_MAX: usize = 1024;
+/// Peers preferred by one session.
+const GOOD_MAX: usize = 16;
+
+/// What to tell a peer about one CID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    Block,
+    Have,
+    Cancel,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Asked,
+    Have,
+    DontHave,
+}
+
+pub(super) type Waiter = oneshot::Sender<Result<Bytes, Error>>;
+
+#[derive(Debug)]
+struct Want {
+    cid: Cid,
+    session: u64,
+    waiters: Vec<(u64, Waiter)>,
+    asked: HashMap<PeerId, Answer>,
+    target: Option<(PeerId, Instant)>,
+    round: Instant,
+}
+
+#[derive(Debug)]
+struct Peer {
+    /// Wants that have it as their target.
+    busy: usize,
+    /// When a block or a presence came last.
+    heard: Instant,
+    usable: bool,
+}
+
+/// All wants of this node.
+#[derive(Debug, Default)]
+pub(super) struct Wants {
+    wants: HashMap<Vec<u8>, Want>,
+    peers: HashMap<PeerId, Peer>,
+    sessions: HashMap<u64, Vec<PeerId>>,
+    next: u64,
+    /// What is to be told to whom; the caller takes it after every call.
+    pub(super) out: Vec<(PeerId, Cid, Ask)>,
+}
+
+impl Wants {
+    pub(super) fn open_session(&mut self) -> u64 {
+        self.next += 1;
+        self.sessions.insert(self.next, Vec::new());
+        self.next
+    }
+
+    pub(super) fn close_session(&mut self, session: u64) {
+        self.sessions.remove(&session);
+    }
+
+    pub(super) fn contains(&self, key: &[u8]) -> bool {
+        self.wants.contains_key(key)
+    }
+
+    /// Registers a want; the waiter's id is for [`Wants::cancel`].
+    pub(super) fn want(&mut self, session: u64, cid: Cid, waiter: Waiter, now: Instant) -> u64 {
+        self.next += 1;
+        let id = self.next;
+        let key = key_of(&cid);
+        let want = self.wants.entry(key.clone()).or_insert_with(|| Want {
+            cid,
+            session,
+            waiters: Vec::new(),
+            asked: HashMap::new(),
+            target: None,
+            round: now,
+        });
+        want.waiters.push((id, waiter));
+        self.advance(&key, now);
+        id
+    }
+
+    /// Forgets a waiter, and the want with the last one.
+    pub(super) fn cancel(&mut self, key: &[u8], waiter: u64) {
+        let Some(want) = self.wants.get_mut(key) else {
+            return;
+        };
+        want.waiters.retain(|(id, _)| *id != waiter);
+        if want.waiters.is_empty() {
+            self.settle(key, None);
+        }
+    }
+
+    /// A wanted block is here, from `from` or from this node itself. Returns who waits for it.
+    pub(super) fn received(&mut self, key: &[u8], from: Option<PeerId>, now: Instant) -> Vec<Waiter> {
+        if let Some(peer) = from {
+            self.heard(peer, now);
+            if let Some(want) = self.wants.get(key) {
+                let session = want.session;
+                self.prefer(session, peer);
+            }
+        }
+        self.settle(key, from)
+    }
+
+    fn settle(&mut self, key: &[u8], from: Option<PeerId>) -> Vec<Waiter> {
+        let Some(want) = self.wants.remove(key) else {
+            return Vec::new();
+        };
+        if let Some((target, _)) = want.target {
+            self.relieve(target);
+        }
+        // Also those without it: they remember that we want it.
+        let others = want.asked.into_keys().filter(|peer| Some(*peer) != from);
+        self.out.extend(others.map(|peer| (peer, want.cid, Ask::Cancel)));
+        want.waiters.into_iter().map(|(_, waiter)| waiter).collect()
+    }
+
+    fn relieve(&mut self, peer: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.busy = peer.busy.saturating_sub(1);
+        }
+    }
+
+    fn heard(&mut self, peer: PeerId, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.heard = now;
+        }
+    }
+
+    fn prefer(&mut self, session: u64, peer: PeerId) {
+        if let Some(good) = self.sessions.get_mut(&session)
+            && !good.contains(&peer)
+        {
+            good.truncate(GOOD_MAX - 1);
+            good.insert(0, peer);
+        }
+    }
+
+    /// A peer says whether it has a block.
+    pub(super) fn answered(&mut self, peer: PeerId, key: &[u8], has: bool, now: Instant) {
+        self.heard(peer, now);
+        let Some(want) = self.wants.get_mut(key) else {
+            return;
+        };
+        let Some(answer) = want.asked.get_mut(&peer) else {
+            return;
+        };
+        let targeted = want.target.is_some_and(|(target, _)| target == peer);
+        if has {
+            *answer = Answer::Have;
+            let session = want.session;
+            self.prefer(session, peer);
+        } else {
+            *answer = Answer::DontHave;
+            if targeted {
+                want.target = None;
+                self.relieve(peer);
+            }
+        }
+        self.advance(key, now);
+    }
+
+    pub(super) fn connected(&mut self, peer: PeerId, now: Instant) {
+        self.peers.insert(
+            peer,
+            Peer {
+                busy: 0,
+                heard: now,
+                usable: true,
+            },
+        );
+        let waiting = self.wants.iter().filter(|(_, want)| want.target.is_none());
+        let keys: Vec<_> = waiting.map(|(key, _)| key.clone()).take(GREETING_MAX).collect();
+        keys.iter().for_each(|key| self.advance(key, now));
+    }
+
+    /// The peer is gone.
+    pub(super) fn disconnected(&mut self, peer: PeerId, now: Instant) {
+        self.peers.remove(&peer);
+        self.abandon(peer, now);
+    }
+
+    /// The peer takes no messages: it speaks no bitswap (`for_good`), or writing to it has failed.
+    pub(super) fn failed(&mut self, peer: PeerId, for_good: bool, now: Instant) {
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.usable = !for_good;
+            known.busy = 0;
+        }
+        self.abandon(peer, now);
+    }
+
+    fn abandon(&mut self, peer: PeerId, now: Instant) {
+        for good in self.sessions.values_mut() {
+            good.retain(|known| *known != peer);
+        }
+        let mut orphans = Vec::new();
+        for (key, want) in &mut self.wants {
+            if want.asked.remove(&peer).is_some() && want.target.is_some_and(|(target, _)| target == peer) {
+                want.target = None;
+                orphans.push(key.clone());
+            }
+        }
+        let remains = self.peers.contains_key(&peer);
+        for key in orphans {
+            if let Some(want) = self.wants.get_mut(&key)
+                && remains
+            {
+                // It is asked again with the next round, not at once.
+                want.asked.insert(peer, Answer::DontHave);
+            }
+            self.advance(&key, now);
+        }
+    }
+
+    /// Takes wants from silent targets, and asks again for what nobody had.
+    pub(super) fn tick(&mut self, now: Instant) {
+        let mut silent = Vec::new();
+        let mut stale = Vec::new();
+        for (key, want) in &self.wants {
+            match want.target {
+                Some((peer, since)) => {
+                    let heard = self.peers.get(&peer).map_or(since, |peer| peer.heard.max(since));
+                    if now.saturating_duration_since(heard) >= TARGET_TIMEOUT {
+                        silent.push((key.clone(), peer));
+                    }
+                }
+                None if now.saturating_duration_since(want.round) >= ROUND => stale.push(key.clone()),
+                None => {}
+            }
+        }
+        for (key, peer) in silent {
+            if let Some(want) = self.wants.get_mut(&key) {
+                want.target = None;
+                want.asked.insert(peer, Answer::DontHave);
+            }
+            self.relieve(peer);
+            self.advance(&key, now);
+        }
+        for key in stale {
+            if let Some(want) = self.wants.get_mut(&key) {
+                want.round = now;
+                want.asked.clear();
+            }
+            self.ask_around(&key);
+        }
+    }
+
+    /// Finds a target for a want that has none, or asks who could be one.
+    fn advance(&mut self, key: &[u8], now: Instant) {
+        let Some(want) = self.wants.get(key) else { return };
+        if want.target.is_some() {
+            return;
+        }
+        let good = self.sessions.get(&want.session).map_or(&[][..], Vec::as_slice);
+        let usable = || self.peers.iter().filter(|(_, peer)| peer.usable);
+        let rank = |id: &PeerId| match want.asked.get(id) {
+            Some(Answer::Have) => Some(0),
+            Some(Answer::DontHave) => None,
+            Some(Answer::Asked) | None if good.contains(id) => Some(1),
+            Some(Answer::Asked) => None,
+            // Before anybody was asked, one stranger is asked for the block itself: this saves a round trip.
+            None if want.asked.is_empty() => Some(2),
+            None => None,
+        };
+        let ranked = usable().filter_map(|(id, peer)| rank(id).map(|rank| (rank, peer.busy, *id)));
+        let best = ranked.min_by_key(|(rank, busy, _)| (*rank, *busy));
+        let cid = want.cid;
+        if let Some((_, _, target)) = best {
+            if let Some(want) = self.wants.get_mut(key) {
+                want.target = Some((target, now));
+                want.asked.entry(target).or_insert(Answer::Asked);
+            }
+            if let Some(peer) = self.peers.get_mut(&target) {
+                peer.busy += 1;
+            }
+            self.out.push((target, cid, Ask::Block));
+            if best.is_some_and(|(rank, ..)| rank < 2) {
+                return;
+            }
+        }
+        self.ask_around(key);
+    }
+
+    fn ask_around(&mut self, key: &[u8]) {
+        let Some(want) = self.wants.get_mut(key) else {
+            return;
+        };
+        let unasked = self
+            .peers
+            .iter()
+            .filter(|(id, peer)| peer.usable && !want.asked.contains_key(id));
+        let unasked: Vec<PeerId> = unasked.map(|(id, _)| *id).take(BROADCAST_MAX).collect();
+        for peer in unasked {
+            want.asked.insert(peer, Answer::Asked);
+            self.out.push((peer, want.cid, Ask::Have));
+        }
+    }
+}

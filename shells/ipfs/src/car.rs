@@ -1,0 +1,147 @@
+//! CAR archives: version 1 in both directions, version 2 in.
+
+use crate::reader::Sink;
+use crate::store::BLOCK_MAX;
+use crate::{Block, Error};
+use bytes::Bytes;
+use cid::Cid;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// The largest header: some 20,000 roots.
+const HEADER_MAX: u64 = 1 << 20;
+/// The largest block with its CID.
+const SECTION_MAX: u64 = BLOCK_MAX as u64 + 256;
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    #[serde(default)]
+    roots: Vec<Cid>,
+    version: u64,
+}
+
+/// Reads an archive block by block.
+#[derive(Debug)]
+pub(crate) struct CarReader<R> {
+    input: tokio::io::Take<R>,
+    pub(crate) roots: Vec<Cid>,
+}
+
+impl<R: AsyncRead + Unpin> CarReader<R> {
+    pub(crate) async fn open(input: R) -> Result<CarReader<R>, Error> {
+        let mut input = input.take(u64::MAX);
+        let mut header = header(&mut input).await?;
+        if header.version == 2 {
+            // Characteristics, then where the version 1 archive inside begins and how long it is.
+            let mut fixed = [0; 40];
+            input.read_exact(&mut fixed).await.map_err(cut)?;
+            let number = |at: usize| {
+                let bytes = fixed[at..].first_chunk::<8>().copied().unwrap_or_default();
+                u64::from_le_bytes(bytes)
+            };
+            let (offset, size) = (number(16), number(24));
+            let skip = offset
+                .checked_sub(51)
+                .ok_or_else(|| bad("its data overlaps its header"))?;
+            let skipped = tokio::io::copy(&mut (&mut input).take(skip), &mut tokio::io::sink()).await;
+            if skipped.map_err(cut)? != skip {
+                return Err(bad("it is cut short"));
+            }
+            input.set_limit(size);
+            header = self::header(&mut input).await?;
+        }
+        if header.version != 1 {
+            return Err(bad(&format!("version {} is not supported", header.version)));
+        }
+        Ok(CarReader {
+            input,
+            roots: header.roots,
+        })
+    }
+
+    /// The next block, unchecked; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Block>, Error> {
+        let Some(length) = length(&mut self.input).await? else {
+            return Ok(None);
+        };
+        if length > SECTION_MAX {
+            return Err(bad(&format!("a section of {length} bytes exceeds {SECTION_MAX}")));
+        }
+        let section = Bytes::from(exact(&mut self.input, length).await?);
+        let mut rest = &section[..];
+        let cid = Cid::read_bytes(&mut rest).map_err(|error| bad(&format!("a section's cid: {error}")))?;
+        let data = section.slice(section.len() - rest.len()..);
+        Ok(Some(Block { cid, data }))
+    }
+}
+
+fn bad(why: &str) -> Error {
+    Error::invalid(format!("invalid car: {why}"))
+}
+
+fn cut(error: std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => bad("it is cut short"),
+        _ => Error::io("reading the car", error),
+    }
+}
+
+async fn header(input: &mut (impl AsyncRead + Unpin)) -> Result<Header, Error> {
+    let length = length(input).await?.ok_or_else(|| bad("it is empty"))?;
+    if length > HEADER_MAX {
+        return Err(bad(&format!("a header of {length} bytes exceeds {HEADER_MAX}")));
+    }
+    let bytes = exact(input, length).await?;
+    serde_ipld_dagcbor::from_slice(&bytes).map_err(|error| bad(&format!("its header: {error}")))
+}
+
+async fn exact(input: &mut (impl AsyncRead + Unpin), length: u64) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let read = input.take(length).read_to_end(&mut bytes).await.map_err(cut)?;
+    if read as u64 == length {
+        Ok(bytes)
+    } else {
+        Err(bad("it is cut short"))
+    }
+}
+
+async fn length(input: &mut (impl AsyncRead + Unpin)) -> Result<Option<u64>, Error> {
+    let mut value = 0u64;
+    for at in 0..9 {
+        let byte = match input.read_u8().await {
+            Ok(byte) => byte,
+            Err(error) if at == 0 && error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(error) => return Err(cut(error)),
+        };
+        value |= u64::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            return Ok(Some(value));
+        }
+    }
+    Err(bad("a malformed length"))
+}
+
+/// Sends the header of an archive with one root.
+pub(crate) async fn write_header(root: Cid, out: &Sink<Bytes>) -> Result<(), Error> {
+    let header = serde_ipld_dagcbor::to_vec(&Header {
+        roots: vec![root],
+        version: 1,
+    });
+    let header = header.map_err(|error| Error::invalid(format!("car header: {error}")))?;
+    out.send(section(&[&header])).await
+}
+
+/// Sends one block.
+pub(crate) async fn write_block(cid: Cid, data: &Bytes, out: &Sink<Bytes>) -> Result<(), Error> {
+    out.send(section(&[&cid.to_bytes(), data])).await
+}
+
+fn section(parts: &[&[u8]]) -> Bytes {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let mut buffer = unsigned_varint::encode::usize_buffer();
+    let prefix = unsigned_varint::encode::usize(length, &mut buffer);
+    let mut out = Vec::with_capacity(prefix.len() + length);
+    out.extend_from_slice(prefix);
+    parts.iter().for_each(|part| out.extend_from_slice(part));
+    out.into()
+}

@@ -1,0 +1,244 @@
+//! Walks over DAGs: to fetch, to mark, to list.
+
+use crate::reader::{Reader, Sink, blocking};
+use crate::store::{Store, fingerprint, key_of};
+use crate::{Error, Progress, Ref, codec};
+use bytes::Bytes;
+use cid::Cid;
+use futures::stream::{FuturesUnordered, StreamExt};
+use std::collections::HashSet;
+
+/// Blocks asked of other peers at once, per walk: 16 MiB at the default chunk size, enough to keep a fast
+/// link full, and small beside what a peer lets one node want.
+const WINDOW: usize = 64;
+/// Local blocks looked at in one go.
+const LOCAL: usize = 256;
+
+/// 128 bits of a digest: no two blocks are taken for one.
+fn identity(cid: &Cid) -> u128 {
+    let mut head = [0; 16];
+    let digest = cid.hash().digest();
+    let length = digest.len().min(16);
+    head[..length].copy_from_slice(&digest[..length]);
+    // The codec decides what a block links to.
+    u128::from_be_bytes(head) ^ u128::from(cid.codec())
+}
+
+/// What a look at local blocks found.
+#[derive(Default)]
+struct Looked {
+    present: u64,
+    missing: Vec<Cid>,
+    below: Vec<Cid>,
+}
+
+fn look(store: &Store, cids: Vec<Cid>) -> Result<Looked, Error> {
+    let mut looked = Looked::default();
+    let keys: Vec<Vec<u8>> = cids.iter().map(key_of).collect();
+    // Before they are looked for: a collection that runs then spares them, or has removed them already.
+    store.protect().touch_visited(keys.iter().map(Vec::as_slice));
+    for cid in cids {
+        if codec::is_leaf(&cid) {
+            if store.has(&cid)? {
+                looked.present += 1;
+            } else {
+                looked.missing.push(cid);
+            }
+            continue;
+        }
+        match store.get(&cid)? {
+            Some(data) => {
+                looked.present += 1;
+                looked.below.extend(below(&cid, &data)?);
+            }
+            None => looked.missing.push(cid),
+        }
+    }
+    Ok(looked)
+}
+
+/// The blocks a block links to, first one last, as a stack wants them.
+fn below(cid: &Cid, data: &Bytes) -> Result<Vec<Cid>, Error> {
+    Ok(codec::links(cid, data)?
+        .into_iter()
+        .rev()
+        .map(|(_, cid)| cid)
+        .collect())
+}
+
+/// Makes everything below a root local.
+pub(crate) async fn fetch(
+    reader: &Reader,
+    root: Cid,
+    progress: &(impl Fn(Progress) + Send + Sync),
+) -> Result<(), Error> {
+    let mut seen = HashSet::from([identity(&root)]);
+    let mut stack = vec![root];
+    let mut missing: Vec<Cid> = Vec::new();
+    let mut fetching = FuturesUnordered::new();
+    let mut done = Progress::default();
+    loop {
+        if missing.is_empty() && fetching.len() < WINDOW && !stack.is_empty() {
+            let cids = stack.split_off(stack.len().saturating_sub(LOCAL));
+            let store = reader.store.clone();
+            let looked = blocking(move || look(&store, cids)).await?;
+            done.blocks += looked.present;
+            missing = looked.missing;
+            stack.extend(looked.below.into_iter().filter(|cid| seen.insert(identity(cid))));
+            progress(done);
+        }
+        while fetching.len() < WINDOW
+            && let Some(cid) = missing.pop()
+        {
+            let session = reader.session.as_ref().ok_or(Error::NotFound(cid))?;
+            fetching.push(async move { session.get(cid).await.map(|data| (cid, data)) });
+        }
+        if fetching.len() < WINDOW && !stack.is_empty() {
+            continue;
+        }
+        let Some(fetched) = fetching.next().await else {
+            return Ok(());
+        };
+        let (cid, data) = fetched?;
+        done.blocks += 1;
+        done.bytes += data.len() as u64;
+        stack.extend(
+            below(&cid, &data)?
+                .into_iter()
+                .filter(|cid| seen.insert(identity(cid))),
+        );
+        progress(done);
+    }
+}
+
+/// Notes every local block below a root. A missing one is an error if the DAG should be `complete`.
+pub(crate) fn mark(store: &Store, root: Cid, complete: bool, marked: &mut Marked) -> Result<(), Error> {
+    let mut stack = vec![root];
+    while let Some(cid) = stack.pop() {
+        marked.add(&cid);
+        if codec::is_leaf(&cid) || !marked.expanded.insert(identity(&cid)) {
+            continue;
+        }
+        match store.get(&cid)? {
+            Some(data) => stack.extend(below(&cid, &data)?),
+            None if complete => return Err(Error::NotFound(cid)),
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// The blocks to keep.
+#[derive(Debug, Default)]
+pub(crate) struct Marked {
+    keys: HashSet<u64>,
+    /// Inner blocks whose links are marked too; of the others only the block itself is.
+    expanded: HashSet<u128>,
+}
+
+impl Marked {
+    pub(crate) fn add(&mut self, cid: &Cid) {
+        self.keys.insert(fingerprint(&key_of(cid)));
+    }
+
+    pub(crate) fn contains(&self, key: &[u8]) -> bool {
+        self.keys.contains(&fingerprint(key))
+    }
+}
+
+/// Whether a block lies below a root; `seen` saves walking what earlier roots had in common.
+pub(crate) fn reaches(
+    store: &Store,
+    root: &Cid,
+    wanted: &Cid,
+    seen: &mut HashSet<u128>,
+) -> Result<bool, Error> {
+    let mut stack = vec![*root];
+    while let Some(cid) = stack.pop() {
+        if codec::is_leaf(&cid) || !seen.insert(identity(&cid)) {
+            continue;
+        }
+        let Some(data) = store.get(&cid)? else { continue };
+        for (_, cid) in codec::links(&cid, &data)? {
+            if cid.hash() == wanted.hash() {
+                return Ok(true);
+            }
+            stack.push(cid);
+        }
+    }
+    Ok(false)
+}
+
+/// Sends the links below a root, depth first.
+pub(crate) async fn refs(
+    reader: Reader,
+    root: Cid,
+    max_depth: Option<u64>,
+    unique: bool,
+    out: Sink<Ref>,
+) -> Result<(), Error> {
+    let max_depth = max_depth.unwrap_or(u64::MAX);
+    let mut seen = HashSet::from([identity(&root)]);
+    let mut stack = Vec::new();
+    let links = async |cid: Cid, depth: u64, stack: &mut Vec<Ref>| {
+        if depth < max_depth && !codec::is_leaf(&cid) {
+            let links = codec::links(&cid, &reader.get(cid).await?)?;
+            let below = |(name, to)| Ref {
+                from: cid,
+                to,
+                name,
+                depth: depth + 1,
+            };
+            stack.extend(links.into_iter().rev().map(below));
+        }
+        Ok::<(), Error>(())
+    };
+    links(root, 0, &mut stack).await?;
+    while let Some(link) = stack.pop() {
+        if unique && !seen.insert(identity(&link.to)) {
+            continue;
+        }
+        let (to, depth) = (link.to, link.depth);
+        out.send(link).await?;
+        links(to, depth, &mut stack).await?;
+    }
+    Ok(())
+}
+
+/// Sends every block below a root once, parents first, in the order of their links.
+pub(crate) async fn blocks(reader: Reader, root: Cid, out: &Sink<(Cid, Bytes)>) -> Result<(), Error> {
+    let mut seen = HashSet::new();
+    let mut stack = vec![root];
+    while let Some(cid) = stack.pop() {
+        if !seen.insert(identity(&cid)) {
+            continue;
+        }
+        let data = reader.get(cid).await?;
+        stack.extend(below(&cid, &data)?);
+        out.send((cid, data)).await?;
+    }
+    Ok(())
+}
+
+/// Calls `found` for each local block below a root that is not in `seen` yet.
+pub(crate) fn below_each(
+    store: &Store,
+    root: Cid,
+    seen: &mut HashSet<u128>,
+    found: &mut impl FnMut(Cid) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut expanded = vec![root];
+    while let Some(cid) = expanded.pop() {
+        if codec::is_leaf(&cid) {
+            continue;
+        }
+        let Some(data) = store.get(&cid)? else { continue };
+        for (_, cid) in codec::links(&cid, &data)? {
+            if seen.insert(identity(&cid)) {
+                found(cid)?;
+                expanded.push(cid);
+            }
+        }
+    }
+    Ok(())
+}

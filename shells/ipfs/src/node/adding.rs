@@ -1,0 +1,133 @@
+//! Uploads into the node's own store.
+
+use super::Node;
+use crate::bitswap::Bitswap;
+use crate::store::{Lease, Store};
+use crate::unixfs::{AddOptions, Added, Adder, Finished, Metadata};
+use crate::{Block, Error, Pin, PinMode};
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::io::AsyncRead;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+/// Blocks between the adder and the store.
+const BLOCKS: usize = 64;
+/// Blocks written in one go: 4 MiB at the default chunk size.
+const BATCH: usize = 16;
+/// Writes under way: one being committed while the next is handed over.
+const WRITES: usize = 3;
+
+/// An upload into a node: an [`Adder`] whose blocks are stored, and safe from collections until it ends.
+#[derive(Debug)]
+pub struct Adding {
+    adder: Adder,
+    storing: AbortOnDropHandle<Result<(), Error>>,
+    store: Store,
+    _lease: Lease,
+}
+
+impl Node {
+    /// Starts an upload into this node.
+    pub fn add(&self, options: AddOptions) -> Result<Adding, Error> {
+        let (blocks, receiver) = mpsc::channel(BLOCKS);
+        let adder = Adder::new(options, blocks)?;
+        let store = self.inner.store.clone();
+        let lease = store.protect().upload();
+        let bitswap = self.inner.network.bitswap.clone();
+        let storing = AbortOnDropHandle::new(tokio::spawn(store_all(store.clone(), bitswap, receiver)));
+        Ok(Adding {
+            adder,
+            storing,
+            store,
+            _lease: lease,
+        })
+    }
+}
+
+async fn store_all(store: Store, bitswap: Bitswap, mut receiver: mpsc::Receiver<Block>) -> Result<(), Error> {
+    let mut writes = FuturesUnordered::new();
+    loop {
+        let mut blocks = Vec::with_capacity(BATCH);
+        tokio::select! {
+            received = receiver.recv_many(&mut blocks, BATCH), if writes.len() < WRITES => {
+                if received == 0 {
+                    break;
+                }
+                let (store, bitswap) = (&store, &bitswap);
+                writes.push(async move {
+                    store.put(blocks.clone()).await?;
+                    bitswap.arrived(&blocks);
+                    Ok::<(), Error>(())
+                });
+            }
+            Some(written) = writes.next() => written?,
+        }
+    }
+    while let Some(written) = writes.next().await {
+        written?;
+    }
+    Ok(())
+}
+
+impl Adding {
+    /// See [`Adder::file`].
+    pub async fn file(
+        &mut self,
+        path: &str,
+        meta: Metadata,
+        content: impl AsyncRead + Send + Unpin,
+        progress: impl FnMut(u64) + Send,
+    ) -> Result<Added, Error> {
+        let added = self.adder.file(path, meta, content, progress).await;
+        self.explain(added).await
+    }
+
+    /// See [`Adder::directory`].
+    pub fn directory(&mut self, path: &str, meta: Metadata) -> Result<(), Error> {
+        self.adder.directory(path, meta)
+    }
+
+    /// See [`Adder::symlink`].
+    pub async fn symlink(&mut self, path: &str, meta: Metadata, target: &str) -> Result<Added, Error> {
+        let added = self.adder.symlink(path, meta, target).await;
+        self.explain(added).await
+    }
+
+    /// The adder only sees that its blocks are taken no more; why, the storing task knows.
+    async fn explain<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
+        if matches!(result, Err(Error::Closed)) && self.storing.is_finished() {
+            (&mut self.storing).await.map_err(|_| Error::Closed)??;
+        }
+        result
+    }
+
+    /// Builds the directories, makes everything durable, and pins the roots recursively under `pin`, a
+    /// name (possibly empty), if given.
+    pub async fn finish(self, pin: Option<String>) -> Result<Finished, Error> {
+        let Adding {
+            adder,
+            storing,
+            store,
+            _lease,
+        } = self;
+        let finished = adder.finish().await;
+        storing.await.map_err(|_| Error::Closed)??;
+        let finished = finished?;
+        match pin {
+            Some(name) => {
+                for root in &finished.roots {
+                    let name = name.clone();
+                    store
+                        .pin(&Pin {
+                            cid: root.cid,
+                            mode: PinMode::Recursive,
+                            name,
+                        })
+                        .await?;
+                }
+            }
+            None => store.sync().await?,
+        }
+        Ok(finished)
+    }
+}

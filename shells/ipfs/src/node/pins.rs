@@ -1,0 +1,147 @@
+//! Pins.
+
+use super::Node;
+use crate::reader::{batched, blocking};
+use crate::store::IDENTITY;
+use crate::{Error, Pin, PinFilter, PinMode, PinStatus, Progress, codec, dag};
+use cid::Cid;
+use futures::stream::{BoxStream, StreamExt};
+use std::collections::HashSet;
+
+/// The longest name of a pin, bytes; Kubo's number.
+const NAME_MAX: usize = 255;
+
+impl Node {
+    /// Fetches what is missing of a DAG and records the pin once all of it is local and synced. Drop the
+    /// future to cancel. Pinning again with the same mode replaces the name.
+    ///
+    /// # Errors
+    /// [`Error::Pinned`] when a direct pin is asked where a recursive one is; [`Error::Full`];
+    /// [`Error::Malformed`].
+    pub async fn pin(
+        &self,
+        cid: Cid,
+        mode: PinMode,
+        name: String,
+        progress: impl Fn(Progress) + Send + Sync,
+    ) -> Result<(), Error> {
+        if name.len() > NAME_MAX {
+            return Err(Error::invalid(format!(
+                "a pin's name has at most {NAME_MAX} bytes"
+            )));
+        }
+        let store = &self.inner.store;
+        let held = cid.hash().code() == IDENTITY && (mode == PinMode::Direct || codec::is_leaf(&cid));
+        let old = if held {
+            None
+        } else {
+            self.pin_of(&cid)?.map(|pin| pin.mode)
+        };
+        // A recorded pin has all its blocks.
+        let complete = held || old == Some(mode);
+        let _lease = (!complete).then(|| store.protect().root(cid));
+        match mode {
+            _ if complete => progress(Progress { blocks: 1, bytes: 0 }),
+            PinMode::Direct if old.is_some() => {
+                return Err(Error::Pinned {
+                    cid,
+                    why: "already pinned recursively",
+                });
+            }
+            PinMode::Direct => {
+                store
+                    .protect()
+                    .touch_visited([crate::store::key_of(&cid).as_slice()].into_iter());
+                let size = self.reader().get(cid).await?.len() as u64;
+                progress(Progress {
+                    blocks: 1,
+                    bytes: size,
+                });
+            }
+            PinMode::Recursive => dag::fetch(&self.reader(), cid, &progress).await?,
+        }
+        store.pin(&Pin { cid, mode, name }).await
+    }
+
+    /// Removes a pin of either mode (the blocks stay until a collection).
+    pub async fn unpin(&self, cid: &Cid) -> Result<PinMode, Error> {
+        Ok(self.inner.store.unpin(cid).await?.mode)
+    }
+
+    /// Pins `to` recursively as `from` is, with its name, and removes `from` if `unpin`.
+    pub async fn pin_update(&self, from: &Cid, to: Cid, unpin: bool) -> Result<(), Error> {
+        let old = self.pin_of(from)?.filter(|pin| pin.mode == PinMode::Recursive);
+        let old = old.ok_or(Error::Pinned {
+            cid: *from,
+            why: "'from' cid was not recursively pinned already",
+        })?;
+        self.pin(to, PinMode::Recursive, old.name, |_| {}).await?;
+        if unpin && *from != to {
+            self.unpin(from).await?;
+        }
+        Ok(())
+    }
+
+    /// The recorded pins in order of the CID's bytes, as of now, in constant memory.
+    pub fn pins(&self, filter: PinFilter) -> BoxStream<'static, Result<Pin, Error>> {
+        let fits = move |pin: &Result<Pin, Error>| match pin {
+            Err(_) => true,
+            Ok(pin) => {
+                filter.mode.is_none_or(|mode| pin.mode == mode)
+                    && filter
+                        .name
+                        .as_ref()
+                        .is_none_or(|part| pin.name.contains(part.as_str()))
+            }
+        };
+        batched(self.inner.store.pins().map(|pins| pins.filter(fits))).boxed()
+    }
+
+    /// The recorded pin of this CID.
+    pub fn pin_of(&self, cid: &Cid) -> Result<Option<Pin>, Error> {
+        self.inner.store.pin_of(cid)
+    }
+
+    /// Why this CID is kept, if it is; may walk all recursive pins.
+    pub async fn pin_status(&self, cid: &Cid) -> Result<Option<PinStatus>, Error> {
+        let (store, cid) = (self.inner.store.clone(), *cid);
+        blocking(move || {
+            if let Some(pin) = store.pin_of(&cid)? {
+                return Ok(Some(PinStatus::Pinned(pin)));
+            }
+            let mut seen = HashSet::new();
+            for pin in store.pins()? {
+                let pin = pin?;
+                if pin.cid.hash() == cid.hash() {
+                    return Ok(Some(PinStatus::Pinned(pin)));
+                }
+                if pin.mode == PinMode::Recursive && dag::reaches(&store, &pin.cid, &cid, &mut seen)? {
+                    return Ok(Some(PinStatus::Indirect(pin.cid)));
+                }
+            }
+            Ok(None)
+        })
+        .await
+    }
+
+    /// Every block below a recursive pin that has no pin of its own, each once, unordered.
+    pub fn indirect_pins(&self) -> BoxStream<'static, Result<Cid, Error>> {
+        let store = self.inner.store.clone();
+        crate::reader::produce(|out| async move {
+            blocking(move || {
+                let mut seen = HashSet::new();
+                for pin in store.pins()? {
+                    let pin = pin?;
+                    if pin.mode == PinMode::Recursive {
+                        dag::below_each(&store, pin.cid, &mut seen, &mut |cid| match store.pin_of(&cid)? {
+                            Some(_) => Ok(()),
+                            None => out.blocking_send(cid),
+                        })?;
+                    }
+                }
+                Ok(())
+            })
+            .await
+        })
+    }
+}

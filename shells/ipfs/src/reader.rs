@@ -1,0 +1,109 @@
+//! Reading blocks wherever they are, and turning what is read into streams.
+
+use crate::Error;
+use crate::bitswap::Session;
+use crate::store::{IDENTITY, Store};
+use bytes::Bytes;
+use cid::Cid;
+use futures::StreamExt;
+use futures::stream::{BoxStream, unfold};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+/// Records of a listing read from the database in one go.
+const BATCH: usize = 512;
+/// Values that a producer may be ahead of its consumer.
+const AHEAD: usize = 4;
+
+/// Reads blocks: here first, then, with a session, from other peers.
+#[derive(Debug, Clone)]
+pub(crate) struct Reader {
+    pub(crate) store: Store,
+    pub(crate) session: Option<Arc<Session>>,
+}
+
+impl Reader {
+    pub(crate) async fn get(&self, cid: Cid) -> Result<Bytes, Error> {
+        let local = if cid.hash().code() == IDENTITY {
+            self.store.get(&cid)?
+        } else {
+            let store = self.store.clone();
+            blocking(move || store.get(&cid)).await?
+        };
+        match (local, &self.session) {
+            (Some(data), _) => Ok(data),
+            (None, Some(session)) => session.get(cid).await,
+            (None, None) => Err(Error::NotFound(cid)),
+        }
+    }
+}
+
+/// Runs work that reads the disk or computes for long.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    // The only failures are a panic, already reported, and the end of the runtime.
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Error::Closed)?
+}
+
+/// A stream of what a task sends; dropping the stream ends the task.
+pub(crate) fn produce<T, F>(task: impl FnOnce(Sink<T>) -> F) -> BoxStream<'static, Result<T, Error>>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    let running = task(Sink(sender.clone()));
+    let handle = AbortOnDropHandle::new(tokio::spawn(async move {
+        if let Err(error) = running.await {
+            // Nobody listens any more: then the error is nobody's either.
+            let _ = sender.send(Err(error)).await;
+        }
+    }));
+    unfold((receiver, handle), |(mut receiver, handle)| async move {
+        receiver.recv().await.map(|item| (item, (receiver, handle)))
+    })
+    .boxed()
+}
+
+/// Where a producing task puts its values.
+#[derive(Debug)]
+pub(crate) struct Sink<T>(mpsc::Sender<Result<T, Error>>);
+
+impl<T> Sink<T> {
+    pub(crate) async fn send(&self, value: T) -> Result<(), Error> {
+        self.0.send(Ok(value)).await.map_err(|_| Error::Closed)
+    }
+
+    /// For a task on a thread of its own.
+    pub(crate) fn blocking_send(&self, value: T) -> Result<(), Error> {
+        self.0.blocking_send(Ok(value)).map_err(|_| Error::Closed)
+    }
+}
+
+/// A stream of a listing of the database, read in batches off the async threads.
+pub(crate) fn batched<T, I>(listing: Result<I, Error>) -> BoxStream<'static, Result<T, Error>>
+where
+    T: Send + 'static,
+    I: Iterator<Item = Result<T, Error>> + Send + 'static,
+{
+    let batches = unfold(Some(listing), |listing| async {
+        let read = blocking(move || {
+            let mut listing = match listing {
+                None => return Ok(None),
+                Some(listing) => listing?,
+            };
+            let batch: Vec<_> = listing.by_ref().take(BATCH).collect();
+            let more = batch.len() == BATCH;
+            Ok(Some((batch, more.then_some(Ok(listing)))))
+        });
+        match read.await {
+            Ok(next) => next,
+            Err(error) => Some((vec![Err(error)], None)),
+        }
+    });
+    batches.flat_map(futures::stream::iter).boxed()
+}

@@ -1,0 +1,150 @@
+//! What a collection must spare although no pin keeps it yet: the blocks of running uploads and pins.
+
+use super::lock;
+use crate::Error;
+use cid::Cid;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Blocks remembered at most, 16 bytes each: uploads of 256 GiB at the default chunk size.
+const TOUCHED_MAX: usize = 1 << 20;
+
+/// Blocks and roots in use.
+///
+/// Uploads note every block they write or find ([`Protect::touch_written`]). Pins note their root, from
+/// which a collection marks like from a recorded pin; what a pin visits is noted only while a collection
+/// runs, for that is the only time a block it has seen could vanish.
+#[derive(Debug, Default)]
+pub(crate) struct Protect {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    uploads: usize,
+    collecting: bool,
+    touched: HashSet<u64>,
+    /// More was touched than is remembered: a collection then spares everything.
+    overflowed: bool,
+    roots: HashMap<Cid, usize>,
+}
+
+/// Holds an upload's blocks, or a pin's root, until dropped.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    protect: Arc<Protect>,
+    root: Option<Cid>,
+}
+
+/// The state, held still.
+pub(super) struct Frozen<'a>(MutexGuard<'a, State>);
+
+impl Frozen<'_> {
+    pub(super) fn spares(&self, key: &[u8]) -> bool {
+        self.0.overflowed || self.0.touched.contains(&fingerprint(key))
+    }
+}
+
+/// The tail of the digest. Two blocks that share it are kept together, which harms nobody.
+pub(crate) fn fingerprint(key: &[u8]) -> u64 {
+    let mut tail = [0; 8];
+    for (to, from) in tail.iter_mut().rev().zip(key.iter().rev()) {
+        *to = *from;
+    }
+    u64::from_be_bytes(tail)
+}
+
+impl Protect {
+    /// Keeps all that is written from now on until the lease is dropped.
+    pub(crate) fn upload(self: &Arc<Self>) -> Lease {
+        lock(&self.state).uploads += 1;
+        Lease {
+            protect: self.clone(),
+            root: None,
+        }
+    }
+
+    /// Keeps all that is local below a root.
+    pub(crate) fn root(self: &Arc<Self>, cid: Cid) -> Lease {
+        *lock(&self.state).roots.entry(cid).or_default() += 1;
+        Lease {
+            protect: self.clone(),
+            root: Some(cid),
+        }
+    }
+
+    /// To be called before blocks are written.
+    pub(crate) fn touch_written<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
+        let mut state = lock(&self.state);
+        if state.uploads > 0 || state.collecting {
+            state.note(keys);
+        }
+    }
+
+    /// To be called before a pin looks whether blocks are local.
+    pub(crate) fn touch_visited<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
+        let mut state = lock(&self.state);
+        if state.collecting {
+            state.note(keys);
+        }
+    }
+
+    /// Starts a collection; only one at a time. Returns the roots that running pins need.
+    pub(crate) fn start_collecting(&self) -> Result<Vec<Cid>, Error> {
+        let mut state = lock(&self.state);
+        if state.collecting {
+            return Err(Error::Busy("a garbage collection is already running"));
+        }
+        state.collecting = true;
+        Ok(state.roots.keys().copied().collect())
+    }
+
+    pub(crate) fn stop_collecting(&self) {
+        let mut state = lock(&self.state);
+        state.collecting = false;
+        state.forget();
+    }
+
+    pub(super) fn freeze(&self) -> Frozen<'_> {
+        Frozen(lock(&self.state))
+    }
+}
+
+impl State {
+    fn note<'a>(&mut self, keys: impl Iterator<Item = &'a [u8]>) {
+        for key in keys {
+            if self.touched.len() >= TOUCHED_MAX {
+                self.overflowed = true;
+                return;
+            }
+            self.touched.insert(fingerprint(key));
+        }
+    }
+
+    fn forget(&mut self) {
+        if self.uploads == 0 && !self.collecting {
+            self.touched = HashSet::new();
+            self.overflowed = false;
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut state = lock(&self.protect.state);
+        match self.root {
+            None => {
+                state.uploads = state.uploads.saturating_sub(1);
+                state.forget();
+            }
+            Some(root) => {
+                if let Some(count) = state.roots.get_mut(&root) {
+                    *count -= 1;
+                    if *count == 0 {
+                        state.roots.remove(&root);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! The network: who is connected, and who is dialled again.
+
+mod identity;
+mod redial;
+
+pub(crate) use identity::load_or_make;
+
+use crate::bitswap::{self, Bitswap, OpenRequest, PROTOCOLS};
+use crate::store::lock;
+use crate::{ConnectedPeer, Error};
+use futures::StreamExt;
+use libp2p::core::ConnectedPoint;
+use libp2p::identity::Keypair;
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, connection_limits, identify, noise, ping, tcp, yamux};
+use redial::Redial;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+/// What other peers are told that we run.
+pub(crate) const AGENT: &str = concat!("cluster-ipfs/", env!("CARGO_PKG_VERSION"));
+
+/// Connections that others may open to us. Each costs up to 16 MiB while it sends blocks. The peers of the
+/// cluster are exempt from all limits.
+const INCOMING_MAX: u32 = 128;
+/// Handshakes of others under way.
+const INCOMING_PENDING_MAX: u32 = 64;
+/// Connections with one peer: two after dialling each other at once, and some that are dying.
+const PER_PEER_MAX: u32 = 4;
+/// Commands waiting for the swarm.
+const COMMANDS: usize = 256;
+/// Nothing of ours is quiet on purpose, and bitswap keeps its connections; this is for the rest.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// How long a dial may take before [`crate::Node::connect`] gives up.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often lost peers are looked at.
+const REDIAL_TICK: Duration = Duration::from_millis(250);
+
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    limits: connection_limits::Behaviour,
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    bitswap: bitswap::Behaviour,
+}
+
+type Done = oneshot::Sender<Result<(), Error>>;
+
+enum Command {
+    Connect(PeerId, Multiaddr, Done),
+    Keep(PeerId, Vec<Multiaddr>),
+    Disconnect(PeerId, Done),
+}
+
+/// What others may look at.
+#[derive(Debug, Default)]
+struct Seen {
+    listening: Vec<Multiaddr>,
+    peers: BTreeMap<PeerId, ConnectedPeer>,
+    agents: HashMap<PeerId, String>,
+}
+
+/// The handle of the network's task.
+#[derive(Debug)]
+pub(crate) struct Network {
+    commands: mpsc::Sender<Command>,
+    seen: Arc<Mutex<Seen>>,
+    pub(crate) bitswap: Bitswap,
+}
+
+struct Task {
+    swarm: Swarm<Behaviour>,
+    seen: Arc<Mutex<Seen>>,
+    redial: Redial,
+    dialling: HashMap<ConnectionId, (PeerId, Done)>,
+}
+
+impl Network {
+    /// Starts listening and the task; it ends with the token.
+    pub(crate) async fn start(
+        keypair: Keypair,
+        listen: &[Multiaddr],
+        store: crate::store::Store,
+        closed: CancellationToken,
+    ) -> Result<Network, Error> {
+        let (open, opening) = mpsc::channel(COMMANDS);
+        let bitswap = Bitswap::start(store, open, closed.clone());
+        let mut swarm = build(keypair, bitswap.clone())?;
+        for address in listen {
+            let listening = swarm.listen_on(address.clone());
+            listening.map_err(|error| listen_error(address, &error.to_string()))?;
+        }
+        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        let mut task = Task {
+            swarm,
+            seen: seen.clone(),
+            redial: Redial::default(),
+            dialling: HashMap::new(),
+        };
+        task.await_listeners(listen).await?;
+        tokio::spawn(closed.run_until_cancelled_owned(task.run(receiver, opening)));
+        Ok(Network {
+            commands,
+            seen,
+            bitswap,
+        })
+    }
+
+    pub(crate) fn listening(&self) -> Vec<Multiaddr> {
+        lock(&self.seen).listening.clone()
+    }
+
+    pub(crate) fn peers(&self) -> Vec<ConnectedPeer> {
+        let seen = lock(&self.seen);
+        let peer = |peer: &ConnectedPeer| ConnectedPeer {
+            agent_version: seen.agents.get(&peer.peer_id).cloned(),
+            ..peer.clone()
+        };
+        seen.peers.values().map(peer).collect()
+    }
+
+    pub(crate) async fn connect(&self, address: Multiaddr) -> Result<(), Error> {
+        let (peer, address) = split(address)?;
+        let asked = self.ask(|done| Command::Connect(peer, address, done));
+        match tokio::time::timeout(DIAL_TIMEOUT, asked).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::Dial {
+                peer,
+                why: format!("no answer in {DIAL_TIMEOUT:?}"),
+            }),
+        }
+    }
+
+    pub(crate) async fn disconnect(&self, peer: PeerId) -> Result<(), Error> {
+        self.ask(|done| Command::Disconnect(peer, done)).await
+    }
+
+    pub(crate) async fn keep(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> Result<(), Error> {
+        self.commands
+            .send(Command::Keep(peer, addresses))
+            .await
+            .map_err(|_| Error::Closed)
+    }
+
+    async fn ask(&self, command: impl FnOnce(Done) -> Command) -> Result<(), Error> {
+        let (done, result) = oneshot::channel();
+        self.commands
+            .send(command(done))
+            .await
+            .map_err(|_| Error::Closed)?;
+        result.await.map_err(|_| Error::Closed)?
+    }
+}
+
+fn listen_error(address: &Multiaddr, why: &str) -> Error {
+    Error::invalid(format!("cannot listen on {address} for ipfs peers: {why}"))
+}
+
+/// An address's peer id, and the rest.
+fn split(mut address: Multiaddr) -> Result<(PeerId, Multiaddr), Error> {
+    match address.pop() {
+        Some(Protocol::P2p(peer)) => Ok((peer, address)),
+        _ => Err(Error::invalid(
+            "invalid p2p multiaddr: it must end in /p2p/ and a peer id",
+        )),
+    }
+}
+
+fn build(keypair: Keypair, bitswap: Bitswap) -> Result<Swarm<Behaviour>, Error> {
+    let limits = connection_limits::ConnectionLimits::default()
+        .with_max_pending_incoming(Some(INCOMING_PENDING_MAX))
+        .with_max_established_incoming(Some(INCOMING_MAX))
+        .with_max_established_per_peer(Some(PER_PEER_MAX));
+    let failed = |why: String| Error::Io {
+        what: "starting the ipfs network".into(),
+        source: std::io::Error::other(why),
+    };
+    let builder = SwarmBuilder::with_existing_identity(keypair).with_tokio();
+    let tcp = tcp::Config::new().nodelay(true);
+    let builder = builder.with_tcp(tcp, noise::Config::new, yamux::Config::default);
+    let builder = builder.map_err(|error| failed(error.to_string()))?;
+    let builder = builder.with_dns().map_err(|error| failed(error.to_string()))?;
+    let builder = builder.with_behaviour(|key| Behaviour {
+        limits: connection_limits::Behaviour::new(limits),
+        identify: identify::Behaviour::new(
+            identify::Config::new("/ipfs/0.1.0".into(), key.public()).with_agent_version(AGENT.into()),
+        ),
+        ping: ping::Behaviour::default(),
+        bitswap: bitswap::Behaviour::new(bitswap),
+    });
+    let builder = match builder {
+        Ok(builder) => builder,
+        Err(never) => return Err(failed(never.to_string())),
+    };
+    Ok(builder
+        .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT))
+        .build())
+}
+
+/// The protocols that this node speaks, sorted.
+pub(crate) fn protocols() -> Vec<String> {
+    let others = ["/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/ipfs/ping/1.0.0"];
+    let mut all: Vec<String> = PROTOCOLS.into_iter().chain(others).map(str::to_owned).collect();
+    all.sort();
+    all
+}
+
+impl Task {
+    /// Waits until each listener has its first address, so that the port is known once the node is open.
+    async fn await_listeners(&mut self, listen: &[Multiaddr]) -> Result<(), Error> {
+        let mut left = listen.len();
+        let mut listeners = std::collections::HashSet::new();
+        while left > 0 {
+            match self.swarm.select_next_some().await {
+                SwarmEvent::NewListenAddr { listener_id, address } => {
+                    lock(&self.seen).listening.push(address);
+                    if listeners.insert(listener_id) {
+                        left -= 1;
+                    }
+                }
+                SwarmEvent::ListenerClosed {
+                    addresses, reason, ..
+                } => {
+                    let address = addresses
+                        .first()
+                        .or(listen.first())
+                        .cloned()
+                        .unwrap_or_else(Multiaddr::empty);
+                    let why = reason
+                        .err()
+                        .map_or_else(|| "closed".to_owned(), |error| error.to_string());
+                    return Err(listen_error(&address, &why));
+                }
+                other => self.happened(other),
+            }
+        }
+        Ok(())
+    }
+
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut opening: mpsc::Receiver<OpenRequest>) {
+        let mut tick = tokio::time::interval(REDIAL_TICK);
+        loop {
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.happened(event),
+                Some((peer, opened)) = opening.recv() => self.swarm.behaviour_mut().bitswap.open(peer, opened),
+                command = commands.recv() => match command {
+                    Some(command) => self.obey(command),
+                    None => return,
+                },
+                _ = tick.tick() => self.redial_due(),
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Connect(peer, address, done) => {
+                if self.swarm.is_connected(&peer) {
+                    self.keep(peer, vec![address]);
+                    let _ = done.send(Ok(()));
+                    return;
+                }
+                let options = DialOpts::peer_id(peer).addresses(vec![address.clone()]);
+                let options = options.condition(PeerCondition::NotDialing).build();
+                let id = options.connection_id();
+                match self.swarm.dial(options) {
+                    Ok(()) => {
+                        self.dialling.insert(id, (peer, done));
+                        self.redial.suggest(id, peer, address);
+                    }
+                    Err(error) => {
+                        let _ = done.send(Err(Error::Dial {
+                            peer,
+                            why: error.to_string(),
+                        }));
+                    }
+                }
+            }
+            Command::Keep(peer, addresses) => self.keep(peer, addresses),
+            Command::Disconnect(peer, done) => {
+                self.redial.drop_peer(&peer);
+                self.swarm.behaviour_mut().limits.remove_peer_id(&peer);
+                let closed = self.swarm.disconnect_peer_id(peer);
+                let _ = done.send(closed.map_err(|()| Error::NotConnected(peer)));
+            }
+        }
+    }
+
+    fn keep(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        if peer == *self.swarm.local_peer_id() {
+            return;
+        }
+        let plain = addresses.into_iter().map(|address| match split(address.clone()) {
+            Ok((_, rest)) => rest,
+            Err(_) => address,
+        });
+        if self.redial.keep(peer, plain.collect(), Instant::now()) {
+            // Strangers must not be able to take the places of those we were told to hold on to.
+            self.swarm.behaviour_mut().limits.bypass_peer_id(&peer);
+        }
+    }
+
+    fn redial_due(&mut self) {
+        for (peer, addresses) in self.redial.due(Instant::now()) {
+            if !self.swarm.is_connected(&peer) {
+                let options = DialOpts::peer_id(peer).addresses(addresses);
+                let options = options
+                    .condition(PeerCondition::DisconnectedAndNotDialing)
+                    .build();
+                // A dial that cannot begin is due again later, like one that fails.
+                if let Err(error) = self.swarm.dial(options) {
+                    tracing::debug!(%peer, %error, "dialling an ipfs peer failed");
+                }
+            }
+        }
+    }
+
+    fn happened(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::NewListenAddr { address, .. } => lock(&self.seen).listening.push(address),
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                lock(&self.seen).listening.retain(|known| *known != address);
+            }
+            SwarmEvent::ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                ..
+            } => {
+                let (address, inbound) = match endpoint {
+                    ConnectedPoint::Dialer { address, .. } => (address, false),
+                    ConnectedPoint::Listener { send_back_addr, .. } => (send_back_addr, true),
+                };
+                let peer = ConnectedPeer {
+                    peer_id,
+                    address,
+                    inbound,
+                    agent_version: None,
+                };
+                lock(&self.seen).peers.insert(peer_id, peer);
+                self.redial.connected(&peer_id);
+                if let Some((_, done)) = self.dialling.remove(&connection_id) {
+                    let _ = done.send(Ok(()));
+                    if let Some(address) = self.redial.take_suggestion(connection_id) {
+                        self.keep(peer_id, vec![address]);
+                        self.redial.connected(&peer_id);
+                    }
+                }
+            }
+            SwarmEvent::ConnectionClosed {
+                peer_id,
+                num_established: 0,
+                ..
+            } => {
+                let mut seen = lock(&self.seen);
+                seen.peers.remove(&peer_id);
+                seen.agents.remove(&peer_id);
+                drop(seen);
+                self.redial.lost(&peer_id, Instant::now());
+            }
+            SwarmEvent::OutgoingConnectionError {
+                connection_id, error, ..
+            } => {
+                let _ = self.redial.take_suggestion(connection_id);
+                if let Some((peer, done)) = self.dialling.remove(&connection_id) {
+                    let connected = self.swarm.is_connected(&peer);
+                    let why = Error::Dial {
+                        peer,
+                        why: error.to_string(),
+                    };
+                    let _ = done.send(if connected { Ok(()) } else { Err(why) });
+                }
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
+                peer_id,
+                info,
+                ..
+            })) => {
+                lock(&self.seen).agents.insert(peer_id, info.agent_version);
+            }
+            _ => {}
+        }
+    }
+}

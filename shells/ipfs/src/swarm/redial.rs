@@ -1,0 +1,94 @@
+//! The peers to hold on to, and when each is dialled next.
+
+use libp2p::swarm::ConnectionId;
+use libp2p::{Multiaddr, PeerId};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// Peers held at most: a cluster has hundreds.
+const KEPT_MAX: usize = 2048;
+/// The pause after the first loss; it doubles with each failure.
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+/// The longest pause. A peer that comes back is found within it.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Dials begun in one go, so that a lost network does not become a storm.
+const BURST: usize = 16;
+
+#[derive(Debug)]
+struct Kept {
+    addresses: Vec<Multiaddr>,
+    pause: Duration,
+    /// When to dial; `None` while connected.
+    next: Option<Instant>,
+}
+
+/// Who is kept connected.
+#[derive(Debug, Default)]
+pub(super) struct Redial {
+    kept: HashMap<PeerId, Kept>,
+    suggested: HashMap<ConnectionId, (PeerId, Multiaddr)>,
+}
+
+impl Redial {
+    /// Keeps a peer from now on; `false` when too many are.
+    pub(super) fn keep(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, now: Instant) -> bool {
+        if let Some(kept) = self.kept.get_mut(&peer) {
+            kept.addresses = addresses;
+            return true;
+        }
+        if self.kept.len() >= KEPT_MAX {
+            tracing::warn!(%peer, "more than {KEPT_MAX} ipfs peers to stay connected to: this one is not");
+            return false;
+        }
+        self.kept.insert(
+            peer,
+            Kept {
+                addresses,
+                pause: PAUSE_MIN,
+                next: Some(now),
+            },
+        );
+        true
+    }
+
+    /// Remembers an address that is kept only if its dial succeeds.
+    pub(super) fn suggest(&mut self, dial: ConnectionId, peer: PeerId, address: Multiaddr) {
+        self.suggested.insert(dial, (peer, address));
+    }
+
+    pub(super) fn take_suggestion(&mut self, dial: ConnectionId) -> Option<Multiaddr> {
+        self.suggested.remove(&dial).map(|(_, address)| address)
+    }
+
+    pub(super) fn drop_peer(&mut self, peer: &PeerId) {
+        self.kept.remove(peer);
+        self.suggested.retain(|_, (suggested, _)| suggested != peer);
+    }
+
+    pub(super) fn connected(&mut self, peer: &PeerId) {
+        if let Some(kept) = self.kept.get_mut(peer) {
+            kept.next = None;
+            kept.pause = PAUSE_MIN;
+        }
+    }
+
+    pub(super) fn lost(&mut self, peer: &PeerId, now: Instant) {
+        if let Some(kept) = self.kept.get_mut(peer) {
+            kept.next = Some(now + kept.pause);
+        }
+    }
+
+    /// Who is to be dialled now, and where. Each is due again after its pause unless it connects.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<(PeerId, Vec<Multiaddr>)> {
+        let due = self
+            .kept
+            .iter_mut()
+            .filter(|(_, kept)| kept.next.is_some_and(|next| next <= now));
+        let dial = |(peer, kept): (&PeerId, &mut Kept)| {
+            kept.next = Some(now + kept.pause);
+            kept.pause = (kept.pause * 2).min(PAUSE_MAX);
+            (*peer, kept.addresses.clone())
+        };
+        due.take(BURST).map(dial).collect()
+    }
+}

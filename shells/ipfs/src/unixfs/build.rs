@@ -1,0 +1,214 @@
+//! Making the nodes of a file.
+
+use super::options::{AddOptions, Chunker, HashKind, Layout, Metadata};
+use super::pb::{Link, PbNode, Type, Unixfs};
+use crate::{Block, Error, codec, hash, store};
+use bytes::Bytes;
+use cid::{Cid, Version};
+
+/// The longest content that may become part of a CID; longer digests are refused by other nodes.
+const INLINE_MAX: usize = 128;
+
+/// Options with all defaults filled in and all contradictions refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Settings {
+    pub(super) options: AddOptions,
+    pub(super) version: Version,
+    pub(super) raw_leaves: bool,
+    pub(super) chunk: usize,
+    hash: u64,
+}
+
+/// A finished subtree, as its parent needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Child {
+    pub(super) cid: Cid,
+    /// Bytes of all its blocks.
+    pub(super) size: u64,
+    /// Bytes of content.
+    pub(super) bytes: u64,
+}
+
+/// A leaf, with the content it was made from.
+#[derive(Debug)]
+pub(super) struct Leaf {
+    pub(super) child: Child,
+    pub(super) block: Option<Block>,
+    pub(super) content: Bytes,
+}
+
+impl Settings {
+    pub(super) fn new(options: AddOptions) -> Result<Settings, Error> {
+        let hash = match options.hash {
+            HashKind::Sha2_256 => 0x12,
+            HashKind::Sha2_512 => 0x13,
+            HashKind::Blake2b256 => 0xb220,
+            HashKind::Blake3 => 0x1e,
+        };
+        let plain = options.hash == HashKind::Sha2_256;
+        let version = match options.cid_version {
+            Some(Version::V0) if !plain => {
+                return Err(Error::invalid("CIDv0 only supports sha2-256; use cid-version=1"));
+            }
+            Some(version) => version,
+            None if plain => Version::V0,
+            None => Version::V1,
+        };
+        let described = options.preserve || options.meta != Metadata::default();
+        if described && options.raw_leaves == Some(true) {
+            return Err(Error::invalid(
+                "raw-leaves cannot keep a mode or mtime; leave one of the two out",
+            ));
+        }
+        let raw_leaves = options.raw_leaves.unwrap_or(version == Version::V1 && !described);
+        if options.inline.is_some_and(|limit| limit > INLINE_MAX) {
+            return Err(Error::invalid(format!(
+                "inline-limit exceeds the maximum of {INLINE_MAX} bytes"
+            )));
+        }
+        if !(2..=8192).contains(&options.max_file_links) {
+            return Err(Error::invalid(format!(
+                "max-file-links {} is outside 2 to 8192",
+                options.max_file_links
+            )));
+        }
+        let fanout = options.hamt_fanout;
+        if !fanout.is_power_of_two() || !(8..=1024).contains(&fanout) {
+            return Err(Error::invalid(format!(
+                "max-hamt-fanout {fanout} is not a power of two from 8 to 1024"
+            )));
+        }
+        let Chunker::Size(chunk) = options.chunker;
+        if !(1..=Chunker::SIZE_MAX).contains(&chunk) {
+            return Err(Error::invalid(format!(
+                "chunk size {chunk} is outside 1 to {}",
+                Chunker::SIZE_MAX
+            )));
+        }
+        Ok(Settings {
+            options,
+            version,
+            raw_leaves,
+            chunk,
+            hash,
+        })
+    }
+
+    /// Names a block. `None` instead of a block when the name holds all of it.
+    pub(super) fn block(&self, codec: u64, data: Bytes) -> Result<(Cid, Option<Block>), Error> {
+        if self.options.inline.is_some_and(|limit| data.len() <= limit) {
+            return Ok((hash::name(Version::V1, codec, store::IDENTITY, &data)?, None));
+        }
+        let version = if codec == codec::RAW {
+            Version::V1
+        } else {
+            self.version
+        };
+        let cid = hash::name(version, codec, self.hash, &data)?;
+        Ok((cid, Some(Block { cid, data })))
+    }
+
+    /// A UnixFS node without links.
+    pub(super) fn single(&self, node: &Unixfs) -> Result<(Child, Option<Block>), Error> {
+        let bytes = node.size.unwrap_or(0);
+        let data = Bytes::from(
+            PbNode {
+                links: Vec::new(),
+                data: Some(node.encode().into()),
+            }
+            .encode(),
+        );
+        let size = data.len() as u64;
+        let (cid, block) = self.block(codec::DAG_PB, data)?;
+        Ok((Child { cid, size, bytes }, block))
+    }
+
+    /// The leaf for one chunk.
+    pub(super) fn leaf(&self, content: Bytes) -> Result<Leaf, Error> {
+        if self.raw_leaves {
+            let bytes = content.len() as u64;
+            let (cid, block) = self.block(codec::RAW, content.clone())?;
+            return Ok(Leaf {
+                child: Child {
+                    cid,
+                    size: bytes,
+                    bytes,
+                },
+                block,
+                content,
+            });
+        }
+        let kind = match self.options.layout {
+            Layout::Balanced => Type::File,
+            Layout::Trickle => Type::Raw,
+        };
+        let (child, block) = self.single(&file(kind, content.clone(), Metadata::default()))?;
+        Ok(Leaf {
+            child,
+            block,
+            content,
+        })
+    }
+
+    /// All leaves of a buffer.
+    pub(super) fn leaves(&self, mut buffer: Bytes) -> Result<Vec<Leaf>, Error> {
+        let mut leaves = Vec::with_capacity(buffer.len() / self.chunk + 1);
+        while !buffer.is_empty() {
+            let content = buffer.split_to(self.chunk.min(buffer.len()));
+            leaves.push(self.leaf(content)?);
+        }
+        Ok(leaves)
+    }
+
+    /// An inner node of a file.
+    pub(super) fn inner(
+        &self,
+        children: Vec<Child>,
+        meta: Metadata,
+    ) -> Result<(Child, Option<Block>), Error> {
+        let mut node = Unixfs::new(Type::File);
+        node.meta = meta;
+        node.block_sizes = children.iter().map(|child| child.bytes).collect();
+        let bytes = node.block_sizes.iter().sum();
+        node.size = Some(bytes);
+        let below: u64 = children.iter().map(|child| child.size).sum();
+        let link = |child: Child| Link {
+            cid: child.cid,
+            name: String::new(),
+            size: child.size,
+        };
+        let links = children.into_iter().map(link).collect();
+        let data = Bytes::from(
+            PbNode {
+                links,
+                data: Some(node.encode().into()),
+            }
+            .encode(),
+        );
+        let size = below + data.len() as u64;
+        let (cid, block) = self.block(codec::DAG_PB, data)?;
+        Ok((Child { cid, size, bytes }, block))
+    }
+
+    /// What is recorded of an entry's metadata.
+    pub(super) fn meta(&self, own: Metadata) -> Metadata {
+        let own = if self.options.preserve {
+            own
+        } else {
+            Metadata::default()
+        };
+        Metadata {
+            mode: own.mode.or(self.options.meta.mode),
+            mtime: own.mtime.or(self.options.meta.mtime),
+        }
+    }
+}
+
+/// A file in one node. An empty one has no data field at all.
+pub(super) fn file(kind: Type, content: Bytes, meta: Metadata) -> Unixfs {
+    let mut node = Unixfs::new(kind);
+    node.size = Some(content.len() as u64);
+    node.data = (!content.is_empty()).then_some(content);
+    node.meta = meta;
+    node
+}

@@ -1,0 +1,142 @@
+//! Sharded directories: a trie over the hash of the names.
+
+use super::build::{Child, Settings};
+use super::options::Metadata;
+use super::pb::{Link, PbNode, Type, Unixfs};
+use crate::{Block, Error, codec};
+use bytes::Bytes;
+
+/// The multihash code of murmur3-x64-64, the hash of the names.
+pub(super) const MURMUR3: u64 = 0x22;
+
+/// The first 64 bits of MurmurHash3 x64-128 with seed 0.
+pub(super) fn murmur3(data: &[u8]) -> u64 {
+    const C1: u64 = 0x87c3_7b91_1142_53d5;
+    const C2: u64 = 0x4cf5_ad43_2745_937f;
+    let mix1 = |k: u64| k.wrapping_mul(C1).rotate_left(31).wrapping_mul(C2);
+    let mix2 = |k: u64| k.wrapping_mul(C2).rotate_left(33).wrapping_mul(C1);
+    let (mut h1, mut h2) = (0u64, 0u64);
+    let (whole, tail) = data.as_chunks::<16>();
+    for block in whole {
+        let k = u128::from_le_bytes(*block);
+        h1 ^= mix1(k as u64);
+        h1 = h1
+            .rotate_left(27)
+            .wrapping_add(h2)
+            .wrapping_mul(5)
+            .wrapping_add(0x52dc_e729);
+        h2 ^= mix2((k >> 64) as u64);
+        h2 = h2
+            .rotate_left(31)
+            .wrapping_add(h1)
+            .wrapping_mul(5)
+            .wrapping_add(0x3849_5ab5);
+    }
+    let mut last = [0; 16];
+    last[..tail.len()].copy_from_slice(tail);
+    let k = u128::from_le_bytes(last);
+    // A part of the tail that is all zero mixes to zero, so absent and zero bytes need no distinction.
+    h2 ^= mix2((k >> 64) as u64);
+    h1 ^= mix1(k as u64);
+    h1 ^= data.len() as u64;
+    h2 ^= data.len() as u64;
+    h1 = h1.wrapping_add(h2);
+    h2 = h2.wrapping_add(h1);
+    let finish = |mut h: u64| {
+        h ^= h >> 33;
+        h = h.wrapping_mul(0xff51_afd7_ed55_8ccd);
+        h ^= h >> 33;
+        h = h.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        h ^ h >> 33
+    };
+    finish(h1).wrapping_add(finish(h2))
+}
+
+/// Which slot of the node at `depth` a name belongs to; `None` when its hash has no bits left.
+pub(super) fn slot(hash: u64, depth: u32, fanout: usize) -> Option<usize> {
+    let bits = fanout.trailing_zeros();
+    let used = depth.checked_mul(bits)?;
+    if used + bits > 64 {
+        return None;
+    }
+    Some((hash << used >> (64 - bits)) as usize)
+}
+
+/// Digits of the hexadecimal prefix of a link's name.
+pub(super) fn prefix_width(fanout: usize) -> usize {
+    format!("{:X}", fanout.saturating_sub(1)).len()
+}
+
+/// Builds the shards of a directory, deepest first, and returns its root.
+pub(super) fn build(
+    settings: &Settings,
+    links: Vec<Link>,
+    meta: Metadata,
+    out: &mut impl FnMut(Block) -> Result<(), Error>,
+) -> Result<Child, Error> {
+    let mut hashed: Vec<(u64, Link)> = links
+        .into_iter()
+        .map(|link| (murmur3(link.name.as_bytes()), link))
+        .collect();
+    // Sorted by hash, the entries of each slot lie together at every depth.
+    hashed.sort_by_key(|(hash, _)| *hash);
+    shard(settings, hashed, 0, meta, out)
+}
+
+fn shard(
+    settings: &Settings,
+    entries: Vec<(u64, Link)>,
+    depth: u32,
+    meta: Metadata,
+    out: &mut impl FnMut(Block) -> Result<(), Error>,
+) -> Result<Child, Error> {
+    let fanout = settings.options.hamt_fanout;
+    let width = prefix_width(fanout);
+    let mut slots: Vec<(usize, Vec<(u64, Link)>)> = Vec::new();
+    for (hash, link) in entries {
+        let slot = slot(hash, depth, fanout)
+            .ok_or_else(|| Error::invalid(format!("sharded directory too deep at {:?}", link.name)))?;
+        match slots.last_mut() {
+            Some((last, members)) if *last == slot => members.push((hash, link)),
+            _ => slots.push((slot, vec![(hash, link)])),
+        }
+    }
+    let mut bitfield = vec![0u8; fanout / 8];
+    let mut links = Vec::with_capacity(slots.len());
+    for (slot, mut members) in slots {
+        let byte = bitfield.len() - 1 - slot / 8;
+        bitfield[byte] |= 1 << (slot % 8);
+        let prefix = format!("{slot:0width$X}");
+        if members.len() == 1 {
+            links.extend(members.pop().map(|(_, link)| Link {
+                name: prefix + &link.name,
+                ..link
+            }));
+        } else {
+            let child = shard(settings, members, depth + 1, Metadata::default(), out)?;
+            links.push(Link {
+                cid: child.cid,
+                name: prefix,
+                size: child.size,
+            });
+        }
+    }
+    let zeros = bitfield.iter().take_while(|byte| **byte == 0).count();
+    let mut node = Unixfs::new(Type::Shard);
+    node.data = Some(Bytes::from(bitfield.split_off(zeros)));
+    node.hash_type = Some(MURMUR3);
+    node.fanout = Some(fanout as u64);
+    node.meta = meta;
+    let below: u64 = links.iter().map(|link| link.size).sum();
+    let data = Bytes::from(
+        PbNode {
+            links,
+            data: Some(node.encode().into()),
+        }
+        .encode(),
+    );
+    let size = below + data.len() as u64;
+    let (cid, block) = settings.block(codec::DAG_PB, data)?;
+    block.map(&mut *out).transpose()?;
+    Ok(Child { cid, size, bytes: 0 })
+}

@@ -1,0 +1,288 @@
+//! The two protobuf messages of UnixFS, written and read by hand: a DAG-PB node must be byte for byte
+//! Kubo's (links before data, empty names written), which no generated encoder promises.
+
+use super::options::Metadata;
+use crate::Error;
+use bytes::Bytes;
+use cid::Cid;
+
+/// The types of a UnixFS node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Type {
+    Raw,
+    Directory,
+    File,
+    Metadata,
+    Symlink,
+    Shard,
+}
+
+/// A link of a DAG-PB node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) cid: Cid,
+    pub(crate) name: String,
+    pub(crate) size: u64,
+}
+
+/// A DAG-PB node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct PbNode {
+    pub(crate) links: Vec<Link>,
+    pub(crate) data: Option<Bytes>,
+}
+
+/// The data of a UnixFS node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unixfs {
+    pub(crate) kind: Type,
+    pub(crate) data: Option<Bytes>,
+    pub(crate) size: Option<u64>,
+    pub(crate) block_sizes: Vec<u64>,
+    pub(crate) hash_type: Option<u64>,
+    pub(crate) fanout: Option<u64>,
+    pub(crate) meta: Metadata,
+}
+
+impl Unixfs {
+    pub(crate) fn new(kind: Type) -> Unixfs {
+        Unixfs {
+            kind,
+            data: None,
+            size: None,
+            block_sizes: Vec::new(),
+            hash_type: None,
+            fanout: None,
+            meta: Metadata::default(),
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let kind = match self.kind {
+            Type::Raw => 0,
+            Type::Directory => 1,
+            Type::File => 2,
+            Type::Metadata => 3,
+            Type::Symlink => 4,
+            Type::Shard => 5,
+        };
+        let data = self.data.as_ref().map_or(0, Bytes::len);
+        let mut out = Vec::with_capacity(data + 32 + 11 * self.block_sizes.len());
+        put_number(&mut out, 1, kind);
+        if let Some(data) = &self.data {
+            put_bytes(&mut out, 2, data);
+        }
+        for (field, value) in [(3, self.size)] {
+            value.inspect(|value| put_number(&mut out, field, *value));
+        }
+        self.block_sizes
+            .iter()
+            .for_each(|size| put_number(&mut out, 4, *size));
+        for (field, value) in [(5, self.hash_type), (6, self.fanout)] {
+            value.inspect(|value| put_number(&mut out, field, *value));
+        }
+        if let Some(mode) = self.meta.mode.filter(|mode| *mode != 0) {
+            put_number(&mut out, 7, u64::from(mode));
+        }
+        if let Some((seconds, nanos)) = self.meta.mtime.filter(|time| *time != (0, 0)) {
+            let mut time = Vec::with_capacity(16);
+            put_number(&mut time, 1, seconds.cast_unsigned());
+            if nanos > 0 {
+                put_varint(&mut time, 2 << 3 | 5);
+                time.extend_from_slice(&nanos.to_le_bytes());
+            }
+            put_bytes(&mut out, 8, &time);
+        }
+        out
+    }
+
+    pub(crate) fn decode(cid: &Cid, bytes: &Bytes) -> Result<Unixfs, Error> {
+        let bad = |why: &str| Error::malformed(cid, format!("unixfs: {why}"));
+        let mut node = Unixfs::new(Type::Raw);
+        let mut kind = None;
+        for field in Fields(bytes.clone()) {
+            match field.map_err(bad)? {
+                (1, Value::Number(n)) => kind = Some(n),
+                (2, Value::Bytes(data)) => node.data = Some(data),
+                (3, Value::Number(n)) => node.size = Some(n),
+                (4, Value::Number(n)) => node.block_sizes.push(n),
+                (4, Value::Bytes(mut packed)) => {
+                    while !packed.is_empty() {
+                        node.block_sizes.push(take_varint(&mut packed).map_err(bad)?);
+                    }
+                }
+                (5, Value::Number(n)) => node.hash_type = Some(n),
+                (6, Value::Number(n)) => node.fanout = Some(n),
+                (7, Value::Number(n)) => node.meta.mode = u32::try_from(n).ok(),
+                (8, Value::Bytes(time)) => node.meta.mtime = Some(decode_time(time).map_err(bad)?),
+                (_, Value::Number(_) | Value::Bytes(_) | Value::Fixed(_)) => {}
+            }
+        }
+        node.kind = match kind {
+            Some(0) => Type::Raw,
+            Some(1) => Type::Directory,
+            Some(2) => Type::File,
+            Some(3) => Type::Metadata,
+            Some(4) => Type::Symlink,
+            Some(5) => Type::Shard,
+            Some(_) => return Err(bad("unknown type")),
+            None => return Err(bad("no type")),
+        };
+        Ok(node)
+    }
+}
+
+fn decode_time(time: Bytes) -> Result<(i64, u32), &'static str> {
+    let mut seconds = 0;
+    let mut nanos = 0;
+    for field in Fields(time) {
+        match field? {
+            (1, Value::Number(n)) => seconds = n.cast_signed(),
+            (2, Value::Fixed(n)) => nanos = u32::try_from(n).map_err(|_| "nanoseconds out of range")?,
+            (_, Value::Number(_) | Value::Bytes(_) | Value::Fixed(_)) => {}
+        }
+    }
+    Ok((seconds, nanos))
+}
+
+impl PbNode {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let data = self.data.as_ref().map_or(0, Bytes::len);
+        let names: usize = self.links.iter().map(|link| link.name.len() + 64).sum();
+        let mut out = Vec::with_capacity(data + names + 8);
+        let mut inner = Vec::with_capacity(96);
+        for link in &self.links {
+            inner.clear();
+            put_bytes(&mut inner, 1, &link.cid.to_bytes());
+            put_bytes(&mut inner, 2, link.name.as_bytes());
+            put_number(&mut inner, 3, link.size);
+            put_bytes(&mut out, 2, &inner);
+        }
+        if let Some(data) = &self.data {
+            put_bytes(&mut out, 1, data);
+        }
+        out
+    }
+
+    pub(crate) fn decode(cid: &Cid, bytes: &Bytes) -> Result<PbNode, Error> {
+        let bad = |why: &str| Error::malformed(cid, format!("dag-pb: {why}"));
+        let mut node = PbNode::default();
+        for field in Fields(bytes.clone()) {
+            match field.map_err(bad)? {
+                (1, Value::Bytes(data)) if node.data.is_none() => node.data = Some(data),
+                (2, Value::Bytes(link)) => node.links.push(decode_link(link).map_err(bad)?),
+                _ => return Err(bad("unexpected field")),
+            }
+        }
+        Ok(node)
+    }
+}
+
+fn decode_link(bytes: Bytes) -> Result<Link, &'static str> {
+    let mut cid = None;
+    let mut name = String::new();
+    let mut size = 0;
+    for field in Fields(bytes) {
+        match field? {
+            (1, Value::Bytes(hash)) => {
+                cid = Some(Cid::try_from(&*hash).map_err(|_| "a link's cid is malformed")?)
+            }
+            (2, Value::Bytes(text)) => {
+                name = String::from_utf8(text.to_vec()).map_err(|_| "a link's name is not UTF-8")?;
+            }
+            (3, Value::Number(n)) => size = n,
+            _ => return Err("unexpected field in a link"),
+        }
+    }
+    Ok(Link {
+        cid: cid.ok_or("a link without a cid")?,
+        name,
+        size,
+    })
+}
+
+enum Value {
+    Number(u64),
+    Fixed(u64),
+    Bytes(Bytes),
+}
+
+/// The fields of a message, in order.
+struct Fields(Bytes);
+
+impl Iterator for Fields {
+    type Item = Result<(u64, Value), &'static str>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let field = self.field();
+        if field.is_err() {
+            self.0.clear();
+        }
+        Some(field)
+    }
+}
+
+impl Fields {
+    fn field(&mut self) -> Result<(u64, Value), &'static str> {
+        let tag = take_varint(&mut self.0)?;
+        let value = match tag & 7 {
+            0 => Value::Number(take_varint(&mut self.0)?),
+            1 => Value::Fixed(take_fixed::<8>(&mut self.0).map(u64::from_le_bytes)?),
+            2 => {
+                let length = take_varint(&mut self.0)?;
+                let length = usize::try_from(length).map_err(|_| "length out of range")?;
+                if length > self.0.len() {
+                    return Err("truncated");
+                }
+                Value::Bytes(self.0.split_to(length))
+            }
+            5 => Value::Fixed(take_fixed::<4>(&mut self.0).map(u32::from_le_bytes)?.into()),
+            _ => return Err("unknown wire type"),
+        };
+        Ok((tag >> 3, value))
+    }
+}
+
+fn take_fixed<const N: usize>(bytes: &mut Bytes) -> Result<[u8; N], &'static str> {
+    let fixed = bytes.first_chunk::<N>().copied().ok_or("truncated")?;
+    let _ = bytes.split_to(N);
+    Ok(fixed)
+}
+
+fn take_varint(bytes: &mut Bytes) -> Result<u64, &'static str> {
+    let mut value = 0u64;
+    for (at, byte) in bytes.iter().take(10).enumerate() {
+        let part = u64::from(byte & 0x7f);
+        if at == 9 && part > 1 {
+            return Err("varint out of range");
+        }
+        value |= part << (7 * at);
+        if byte & 0x80 == 0 {
+            let _ = bytes.split_to(at + 1);
+            return Ok(value);
+        }
+    }
+    Err("truncated varint")
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn put_number(out: &mut Vec<u8>, field: u64, value: u64) {
+    put_varint(out, field << 3);
+    put_varint(out, value);
+}
+
+fn put_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
+    put_varint(out, field << 3 | 2);
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}

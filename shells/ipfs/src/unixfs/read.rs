@@ -1,0 +1,302 @@
+//! Reading files and directories.
+
+use super::pb::{Link, PbNode, Type, Unixfs};
+use super::{DirEntry, Kind, Metadata, Stat, hamt};
+use crate::reader::{Reader, Sink};
+use crate::{Error, codec};
+use bytes::Bytes;
+use cid::Cid;
+use std::collections::VecDeque;
+use tokio_util::task::AbortOnDropHandle;
+
+/// Blocks of a file that are fetched while an earlier one is read: 4 MiB at the default chunk size.
+const READ_AHEAD: usize = 16;
+
+/// A block as UnixFS sees it.
+#[derive(Debug)]
+pub(crate) enum Entity {
+    /// A raw block: a file, or a part of one.
+    Raw(Bytes),
+    /// A UnixFS node and its links.
+    Node(Unixfs, Vec<Link>),
+}
+
+pub(crate) fn entity(cid: &Cid, data: Bytes) -> Result<Entity, Error> {
+    match cid.codec() {
+        codec::RAW => Ok(Entity::Raw(data)),
+        codec::DAG_PB => {
+            let node = PbNode::decode(cid, &data)?;
+            let unixfs = node
+                .data
+                .ok_or_else(|| Error::malformed(cid, "not a unixfs node: no data"))?;
+            Ok(Entity::Node(Unixfs::decode(cid, &unixfs)?, node.links))
+        }
+        other => Err(Error::malformed(
+            cid,
+            format!("not a unixfs node: codec 0x{other:x}"),
+        )),
+    }
+}
+
+pub(crate) fn stat(entity: &Entity) -> Stat {
+    let (kind, bytes, meta, link_target) = match entity {
+        Entity::Raw(data) => (Kind::File, data.len() as u64, Metadata::default(), None),
+        Entity::Node(node, _) => {
+            let length = node.data.as_ref().map_or(0, |data| data.len() as u64);
+            match node.kind {
+                Type::Directory | Type::Shard => (Kind::Directory, 0, node.meta, None),
+                Type::Symlink => {
+                    let target = node.data.as_deref().unwrap_or_default();
+                    let target = String::from_utf8_lossy(target).into_owned();
+                    (Kind::Symlink, length, node.meta, Some(target))
+                }
+                Type::File | Type::Raw | Type::Metadata => {
+                    (Kind::File, node.size.unwrap_or(length), node.meta, None)
+                }
+            }
+        }
+    };
+    Stat {
+        kind,
+        bytes,
+        meta,
+        link_target,
+    }
+}
+
+/// A part of a file that is still to be read.
+struct Part {
+    cid: Cid,
+    /// Its length, if its parent says so.
+    bytes: Option<u64>,
+    fetching: Option<AbortOnDropHandle<Result<Bytes, Error>>>,
+}
+
+/// Checks that a root can be read as a file.
+pub(crate) fn check_file(cid: &Cid, root: &Entity) -> Result<(), Error> {
+    match stat(root).kind {
+        Kind::File => Ok(()),
+        Kind::Directory => Err(Error::IsDirectory),
+        Kind::Symlink => Err(Error::invalid(format!("{cid} is a symbolic link, not a file"))),
+    }
+}
+
+/// Sends a file's bytes from `skip` on, at most `left`.
+pub(crate) async fn content(
+    reader: &Reader,
+    root: Cid,
+    mut skip: u64,
+    mut left: u64,
+    out: &Sink<Bytes>,
+) -> Result<(), Error> {
+    let mut parts = VecDeque::from([Part {
+        cid: root,
+        bytes: None,
+        fetching: None,
+    }]);
+    while left > 0
+        && let Some(mut part) = parts.pop_front()
+    {
+        if let Some(bytes) = part.bytes
+            && bytes <= skip
+        {
+            skip -= bytes;
+            continue;
+        }
+        read_ahead(reader, &mut parts, skip.saturating_add(left));
+        let data = match part.fetching.take() {
+            Some(fetching) => fetching.await.map_err(|_| Error::Closed)??,
+            None => reader.get(part.cid).await?,
+        };
+        let bytes = match entity(&part.cid, data)? {
+            Entity::Raw(bytes) => bytes,
+            Entity::Node(node, links) => {
+                let inner = node.data.unwrap_or_default();
+                // Sizes that do not fit the links would skip the wrong ones.
+                let sized = node.block_sizes.len() == links.len();
+                for (at, link) in links.iter().enumerate().rev() {
+                    let bytes = sized.then(|| node.block_sizes[at]);
+                    parts.push_front(Part {
+                        cid: link.cid,
+                        bytes,
+                        fetching: None,
+                    });
+                }
+                inner
+            }
+        };
+        let length = bytes.len() as u64;
+        let from = skip.min(length);
+        skip -= from;
+        let to = length.min(from.saturating_add(left));
+        left -= to - from;
+        if to > from {
+            // Both are at most a block's length.
+            out.send(bytes.slice(from as usize..to as usize)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Starts fetching the next parts, as far as they will be needed.
+fn read_ahead(reader: &Reader, parts: &mut VecDeque<Part>, mut wanted: u64) {
+    for part in parts.iter_mut().take(READ_AHEAD) {
+        if wanted == 0 {
+            return;
+        }
+        wanted = wanted.saturating_sub(part.bytes.unwrap_or(0));
+        if part.fetching.is_none() {
+            let (reader, cid) = (reader.clone(), part.cid);
+            let fetch = tokio::spawn(async move { reader.get(cid).await });
+            part.fetching = Some(AbortOnDropHandle::new(fetch));
+        }
+    }
+}
+
+/// Sends the names in a directory. A sharded one comes in the order of its shards. A file has none.
+pub(crate) async fn list(reader: &Reader, root: Cid, out: &Sink<Link>) -> Result<(), Error> {
+    let mut shards = vec![(root, None)];
+    while let Some((cid, expected)) = shards.pop() {
+        let (node, links) = match entity(&cid, reader.get(cid).await?)? {
+            Entity::Raw(_) => return Ok(()),
+            Entity::Node(node, links) => (node, links),
+        };
+        match (node.kind, expected) {
+            (Type::Directory, None) => {
+                for link in links {
+                    out.send(link).await?;
+                }
+            }
+            (Type::Shard, _) => {
+                let fanout = shard_fanout(&cid, &node)?;
+                if expected.is_some_and(|expected| expected != fanout) {
+                    return Err(Error::malformed(&cid, "its parent shard has another fanout"));
+                }
+                let width = hamt::prefix_width(fanout);
+                let mut below = Vec::new();
+                for link in links {
+                    let name = shard_name(&cid, &link, width)?;
+                    if name.is_empty() {
+                        below.push((link.cid, Some(fanout)));
+                    } else {
+                        let name = name.to_owned();
+                        out.send(Link { name, ..link }).await?;
+                    }
+                }
+                shards.extend(below.into_iter().rev());
+            }
+            (Type::File | Type::Raw | Type::Symlink | Type::Metadata, None) => return Ok(()),
+            (_, Some(_)) => {
+                return Err(Error::malformed(
+                    &cid,
+                    "a part of a sharded directory is no shard",
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sends a directory's entries, each fetched to tell what it is if `resolve`.
+pub(crate) async fn entries(
+    reader: &Reader,
+    links: &mut (impl futures::Stream<Item = Result<Link, Error>> + Unpin),
+    resolve: bool,
+    out: &Sink<DirEntry>,
+) -> Result<(), Error> {
+    use futures::StreamExt;
+    while let Some(link) = links.next().await {
+        let Link { cid, name, size } = link?;
+        let target = match resolve {
+            false => None,
+            // What is not UnixFS is listed all the same.
+            true => entity(&cid, reader.get(cid).await?).ok().as_ref().map(stat),
+        };
+        out.send(DirEntry {
+            name,
+            cid,
+            size,
+            target,
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+fn shard_fanout(cid: &Cid, node: &Unixfs) -> Result<usize, Error> {
+    let fanout = node
+        .fanout
+        .and_then(|fanout| usize::try_from(fanout).ok())
+        .unwrap_or(0);
+    if !fanout.is_power_of_two() || !(8..=1024).contains(&fanout) {
+        return Err(Error::malformed(
+            cid,
+            format!("fanout {fanout} is not a power of two from 8 to 1024"),
+        ));
+    }
+    if node.hash_type != Some(hamt::MURMUR3) {
+        return Err(Error::malformed(
+            cid,
+            "the names of this sharded directory are not hashed by murmur3",
+        ));
+    }
+    Ok(fanout)
+}
+
+fn shard_name<'a>(cid: &Cid, link: &'a Link, width: usize) -> Result<&'a str, Error> {
+    link.name
+        .get(width..)
+        .ok_or_else(|| Error::malformed(cid, "a shard's link has a malformed name"))
+}
+
+/// The entry of a directory with this name, whose root block is given.
+pub(crate) async fn find(
+    reader: &Reader,
+    cid: Cid,
+    node: Unixfs,
+    links: Vec<Link>,
+    name: &str,
+) -> Result<Cid, Error> {
+    let missing = || Error::NoLink {
+        name: name.to_owned(),
+        cid,
+    };
+    if node.kind != Type::Shard {
+        return links
+            .into_iter()
+            .find(|link| link.name == name)
+            .map(|link| link.cid)
+            .ok_or_else(missing);
+    }
+    let hash = hamt::murmur3(name.as_bytes());
+    let (mut shard, mut node, mut links) = (cid, node, links);
+    for depth in 0.. {
+        let fanout = shard_fanout(&shard, &node)?;
+        let width = hamt::prefix_width(fanout);
+        let slot = hamt::slot(hash, depth, fanout).ok_or_else(missing)?;
+        let prefix = format!("{slot:0width$X}");
+        let link = links
+            .iter()
+            .find(|link| link.name.starts_with(&prefix))
+            .ok_or_else(missing)?;
+        let rest = shard_name(&shard, link, width)?;
+        if !rest.is_empty() {
+            return if rest == name {
+                Ok(link.cid)
+            } else {
+                Err(missing())
+            };
+        }
+        shard = link.cid;
+        match entity(&shard, reader.get(shard).await?)? {
+            Entity::Node(next, below) if next.kind == Type::Shard => (node, links) = (next, below),
+            Entity::Node(..) | Entity::Raw(_) => {
+                return Err(Error::malformed(
+                    &shard,
+                    "a part of a sharded directory is no shard",
+                ));
+            }
+        }
+    }
+    Err(missing())
+}

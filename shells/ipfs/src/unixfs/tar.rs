@@ -1,0 +1,151 @@
+//! Files and directories as a tar archive (ustar, with pax records for what ustar cannot say).
+
+use super::read::{self, Entity};
+use super::{Kind, Stat};
+use crate::Error;
+use crate::reader::{Reader, Sink, produce};
+use bytes::Bytes;
+use cid::Cid;
+use futures::StreamExt;
+
+const RECORD: usize = 512;
+/// The largest size that a header's octal field holds.
+const SIZE_MAX: u64 = 0o77_777_777_777;
+
+/// Sends the archive of a tree whose entries are below `name`.
+pub(crate) async fn archive(reader: Reader, root: Cid, name: String, out: Sink<Bytes>) -> Result<(), Error> {
+    let mut stack = vec![(name, root)];
+    while let Some((name, cid)) = stack.pop() {
+        let entity = read::entity(&cid, reader.get(cid).await?)?;
+        let stat = read::stat(&entity);
+        out.send(header(&name, &stat)).await?;
+        match stat.kind {
+            Kind::Symlink => {}
+            Kind::File => file(&reader, cid, &stat, &entity, &out).await?,
+            Kind::Directory => {
+                let listing = reader.clone();
+                let mut links = produce(|out| async move { read::list(&listing, cid, &out).await });
+                let mut below = Vec::new();
+                while let Some(link) = links.next().await {
+                    let link = link?;
+                    check_name(&cid, &link.name)?;
+                    below.push((format!("{name}/{}", link.name), link.cid));
+                }
+                stack.extend(below.into_iter().rev());
+            }
+        }
+    }
+    out.send(Bytes::from_static(&[0; 2 * RECORD])).await
+}
+
+/// An archive is unpacked by programs that follow names, so a name may not lead out of it.
+fn check_name(cid: &Cid, name: &str) -> Result<(), Error> {
+    if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+        return Err(Error::malformed(
+            cid,
+            format!("directory entry {name:?} would leave the archive"),
+        ));
+    }
+    Ok(())
+}
+
+async fn file(
+    reader: &Reader,
+    cid: Cid,
+    stat: &Stat,
+    entity: &Entity,
+    out: &Sink<Bytes>,
+) -> Result<(), Error> {
+    read::check_file(&cid, entity)?;
+    let reading = reader.clone();
+    let size = stat.bytes;
+    let mut content = produce(|out| async move { read::content(&reading, cid, 0, u64::MAX, &out).await });
+    let mut sent = 0u64;
+    while let Some(bytes) = content.next().await {
+        let bytes = bytes?;
+        sent += bytes.len() as u64;
+        if sent > size {
+            break;
+        }
+        out.send(bytes).await?;
+    }
+    if sent != size {
+        return Err(Error::malformed(
+            &cid,
+            format!("the file says {size} bytes but has others"),
+        ));
+    }
+    let padding = size.next_multiple_of(RECORD as u64) - size;
+    out.send(Bytes::from(vec![0; padding as usize])).await
+}
+
+fn header(name: &str, stat: &Stat) -> Bytes {
+    let (mode, size, kind) = match stat.kind {
+        Kind::File => (0o644, stat.bytes, b'0'),
+        Kind::Directory => (0o755, 0, b'5'),
+        Kind::Symlink => (0o777, 0, b'2'),
+    };
+    let mode = stat.meta.mode.map_or(mode, |mode| mode & 0o7777);
+    let target = stat.link_target.as_deref().unwrap_or_default();
+    let mut pax = Vec::new();
+    if name.len() > 100 {
+        pax.extend(record("path", name));
+    }
+    if target.len() > 100 {
+        pax.extend(record("linkpath", target));
+    }
+    if size > SIZE_MAX {
+        pax.extend(record("size", &size.to_string()));
+    }
+    if let Some((seconds, nanos)) = stat.meta.mtime
+        && nanos > 0
+        && seconds >= 0
+    {
+        pax.extend(record("mtime", &format!("{seconds}.{nanos:09}")));
+    }
+    let seconds = stat
+        .meta
+        .mtime
+        .and_then(|(seconds, _)| u64::try_from(seconds).ok())
+        .unwrap_or(0);
+    let mut out = Vec::new();
+    if !pax.is_empty() {
+        let length = pax.len();
+        out.extend(block("pax", 0o644, length as u64, seconds, b'x', ""));
+        out.extend(pax);
+        out.resize(RECORD + length.next_multiple_of(RECORD), 0);
+    }
+    out.extend(block(name, mode, size.min(SIZE_MAX), seconds, kind, target));
+    out.into()
+}
+
+/// One pax record, whose length counts its own digits.
+fn record(key: &str, value: &str) -> Vec<u8> {
+    let rest = key.len() + value.len() + 3;
+    let mut length = rest + 1;
+    while rest + length.to_string().len() != length {
+        length = rest + length.to_string().len();
+    }
+    format!("{length} {key}={value}\n").into_bytes()
+}
+
+fn block(name: &str, mode: u32, size: u64, seconds: u64, kind: u8, target: &str) -> [u8; RECORD] {
+    let mut block = [0; RECORD];
+    let mut put = |at: usize, length: usize, bytes: &[u8]| {
+        let length = bytes.len().min(length);
+        block[at..at + length].copy_from_slice(&bytes[..length]);
+    };
+    put(0, 100, name.as_bytes());
+    put(100, 7, format!("{mode:07o}").as_bytes());
+    put(108, 7, b"0000000");
+    put(116, 7, b"0000000");
+    put(124, 11, format!("{size:011o}").as_bytes());
+    put(136, 11, format!("{:011o}", seconds.min(SIZE_MAX)).as_bytes());
+    put(148, 8, b"        ");
+    put(156, 1, &[kind]);
+    put(157, 100, target.as_bytes());
+    put(257, 8, b"ustar\x0000");
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    block
+}
