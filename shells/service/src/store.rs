@@ -1,0 +1,64 @@
+//! Everything that a peer keeps on disk: one fjall database with Raft's log and memory, the pinset and its
+//! indexes, the local state and the queues. What the core writes as one [`Batch`](cluster_core::Batch)
+//! reaches the disk as one atomic fjall batch.
+//!
+//! Who uses what:
+//!
+//! - the driver owns the [`Store`]: [`Store::open`], [`Store::recovered`], [`Store::found`],
+//!   [`Store::write`], and [`Store::view`] to read what it has written;
+//! - a [`Syncer`] makes written batches durable beside the loop, many with one sync;
+//! - listings read through a [`Reader`], each from a [`Listing`]: one consistent moment, streamed in the
+//!   order of CIDs in constant memory;
+//! - snapshots leave as a [`SnapshotSource`] and arrive through a [`Stager`].
+//!
+//! Every error after opening is final: the database may no longer hold what was promised, so the process
+//! must end ([`StoreError`]). A folder that is damaged, or written by a later release, is refused at opening
+//! with an error that says what to do ([`OpenError`]); nothing is ever opened in part.
+//!
+//! # What is where
+//!
+//! | in the folder | |
+//! |---|---|
+//! | `format` | the version of all the rest, as text |
+//! | `lock` | locked while a process has the folder open; holds that process's id |
+//! | `synced` | how many batches are known to be durable: see [`witness`] |
+//! | `db/` | the database |
+//!
+//! | keyspace | key → value |
+//! |---|---|
+//! | `log` | index, big-endian → entry, chained checksum |
+//! | `meta` | `head`, `founding`, `boot`, `members`, `window/` + Raft id → record, checksum |
+//! | `pins.N` | CID → pin |
+//! | `index.N` | `p` peer CID, `e` expiry CID, `n` name CID → nothing |
+//! | `local` | CID → local state |
+//! | `queue` | lane, at, CID → nothing |
+//!
+//! `N` is the generation of the pinset. A received snapshot is written into keyspaces of a generation that
+//! nobody reads, and installed by writing that number into `head`.
+
+mod error;
+mod folder;
+mod journal;
+mod keys;
+mod open;
+mod reader;
+mod record;
+mod shared;
+mod snapshot;
+mod spaces;
+mod staging;
+mod sync;
+mod view;
+mod witness;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{OpenError, StageError, StoreError};
+pub use open::{OnFatal, OpenOptions, Store};
+pub use reader::{Listing, Reader, Row};
+pub use snapshot::{CHUNK_MAX, SnapshotSource};
+pub use staging::{Stager, Staging};
+pub use sync::Syncer;
+pub use view::StoreView;

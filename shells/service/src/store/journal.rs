@@ -1,0 +1,206 @@
+//! fjall's journal, seen from outside.
+//!
+//! Two things fjall does not do are done here. It syncs under the lock that writers need, so a slow disk
+//! would hold up the loop: [`ActiveJournal`] syncs the same file beside it. And it takes damage for the
+//! torn end of the last write, and a changed sequence number for a good one: [`check`] reads the journals
+//! strictly before fjall opens (and truncates) them. Both know the layout of format 3 as release 3.1.13
+//! writes it, which the manifest pins.
+
+use std::fs::{self, File, OpenOptions};
+use std::hash::Hasher;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::Xxh3;
+
+/// The journal that is being written.
+pub(super) struct ActiveJournal {
+    folder: PathBuf,
+    open: Option<(u64, File)>,
+}
+
+impl ActiveJournal {
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self { folder, open: None }
+    }
+
+    /// Makes everything that fjall has handed to the operating system survive power loss. fjall syncs a
+    /// journal before it begins the next, so syncing the newest one is enough.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        let mut id = match &self.open {
+            Some((id, _)) => *id,
+            None => journals(&self.folder)?.pop().unwrap_or_default(),
+        };
+        while path(&self.folder, id + 1).try_exists()? {
+            id += 1;
+        }
+        if self.open.as_ref().is_none_or(|(open, _)| *open != id) {
+            let file = OpenOptions::new().write(true).open(path(&self.folder, id))?;
+            self.open = Some((id, file));
+        }
+        match &self.open {
+            Some((_, file)) => file.sync_data(),
+            None => Ok(()),
+        }
+    }
+}
+
+fn path(folder: &Path, id: u64) -> PathBuf {
+    folder.join(format!("{id}.jnl"))
+}
+
+/// The ids of all journals, oldest first.
+fn journals(folder: &Path) -> io::Result<Vec<u64>> {
+    let mut ids = Vec::new();
+    for file in fs::read_dir(folder)? {
+        let name = file?.file_name();
+        let id = name.to_str().and_then(|name| name.strip_suffix(".jnl"));
+        ids.extend(id.and_then(|id| id.parse::<u64>().ok()));
+    }
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+/// Why a journal is not to be trusted.
+pub(super) enum CheckError {
+    /// What is wrong with it.
+    Damaged(String),
+    /// It cannot be read.
+    Io(io::Error),
+}
+
+impl From<io::Error> for CheckError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// How far sequence numbers of neighbouring batches may lie apart. They are given one by one, and not all
+/// to the journal.
+const MAX_JUMP: u64 = 1 << 32;
+
+/// Reads all journals in a database's folder. Every batch must be whole, with its number above those before;
+/// only the newest journal may end in the middle of one.
+pub(super) fn check(folder: &Path) -> Result<(), CheckError> {
+    if !folder.try_exists()? {
+        return Ok(());
+    }
+    let ids = journals(folder)?;
+    let mut previous = None;
+    for id in &ids {
+        let name = format!("{id}.jnl");
+        let damaged = |what: &str| CheckError::Damaged(format!("journal {name}: {what}"));
+        let mut reader = BufReader::with_capacity(1 << 18, File::open(folder.join(&name))?);
+        loop {
+            match read_batch(&mut reader)? {
+                Found::Batch(seqno) => {
+                    let follows = previous.is_none_or(|before| seqno > before && seqno - before < MAX_JUMP);
+                    if !follows {
+                        return Err(damaged("its batches are out of order"));
+                    }
+                    previous = Some(seqno);
+                }
+                Found::BadSum => return Err(damaged("a batch does not match its checksum")),
+                Found::Other(tail) if Some(id) != ids.last() => {
+                    if tail != 0 || !only_zeros(&mut reader)? {
+                        return Err(damaged("it is cut short"));
+                    }
+                    break;
+                }
+                Found::End if Some(id) != ids.last() => break,
+                // A write that was under way, or one that was lost: what is durable decides.
+                Found::Other(_) | Found::End => break,
+            }
+        }
+    }
+    Ok(())
+}
+
+enum Found {
+    /// A whole batch with this number.
+    Batch(u64),
+    /// A batch with an end, whose checksum is another.
+    BadSum,
+    /// The end of the file, where a batch could begin.
+    End,
+    /// A byte where none can be, or the end of the file inside a batch (reported as 255).
+    Other(u8),
+}
+
+const START: u8 = 1;
+const ITEM: u8 = 2;
+const END: u8 = 3;
+const CLEAR: u8 = 4;
+/// Kind, value type, compression, keyspace, lengths of key, value, and value as written.
+const ITEM_HEAD: usize = 1 + 1 + 1 + 8 + 2 + 4 + 4;
+/// What follows the checksum.
+const TRAILER: [u8; 4] = *b"FJL\x03";
+const CLEAR_LEN: usize = 1 + 8;
+
+fn read_batch(reader: &mut impl Read) -> io::Result<Found> {
+    match try_read_batch(reader) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Found::Other(u8::MAX)),
+        other => other,
+    }
+}
+
+fn try_read_batch(reader: &mut impl Read) -> io::Result<Found> {
+    let mut kind = [0];
+    if reader.read(&mut kind)? == 0 {
+        return Ok(Found::End);
+    }
+    if kind[0] != START {
+        return Ok(Found::Other(kind[0]));
+    }
+    let count = u32::from_le_bytes(read(reader)?);
+    let seqno = u64::from_le_bytes(read(reader)?);
+    let mut sum = Xxh3::new();
+    let mut body = Vec::new();
+    for _ in 0..count {
+        let [kind] = read(reader)?;
+        body.clear();
+        body.push(kind);
+        match kind {
+            ITEM => {
+                let head: [u8; ITEM_HEAD - 1] = read(reader)?;
+                body.extend_from_slice(&head);
+                let lengths = &head[ITEM_HEAD - 11..];
+                let key = u16::from_le_bytes([lengths[0], lengths[1]]);
+                let value = u32::from_le_bytes([lengths[6], lengths[7], lengths[8], lengths[9]]);
+                // `take` grows with what is there, whatever the length claims.
+                let len = u64::from(key) + u64::from(value);
+                if reader.by_ref().take(len).read_to_end(&mut body)? as u64 != len {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+            CLEAR => body.extend_from_slice(&read::<{ CLEAR_LEN - 1 }>(reader)?),
+            other => return Ok(Found::Other(other)),
+        }
+        sum.update(&body);
+    }
+    let [kind] = read(reader)?;
+    if kind != END {
+        return Ok(Found::Other(kind));
+    }
+    let expected = u64::from_le_bytes(read(reader)?);
+    let trailer: [u8; TRAILER.len()] = read(reader)?;
+    let whole = sum.finish() == expected && trailer == TRAILER;
+    Ok(if whole { Found::Batch(seqno) } else { Found::BadSum })
+}
+
+fn read<const N: usize>(reader: &mut impl Read) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    reader.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn only_zeros(reader: &mut impl Read) -> io::Result<bool> {
+    let mut bytes = vec![0; 1 << 16];
+    loop {
+        match reader.read(&mut bytes)? {
+            0 => return Ok(true),
+            len if bytes[..len].iter().any(|byte| *byte != 0) => return Ok(false),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! Opening a folder: nothing is used before all of the log and of Raft's memory has been checked.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use cluster_core::{LogEntry, Members, Recovered, Window};
+use fjall::Database;
+use serde::de::DeserializeOwned;
+
+use super::error::{OpenError, StoreError};
+use super::folder::Folder;
+use super::journal::{self, CheckError};
+use super::keys;
+use super::reader::Reader;
+use super::record::{self, Founding, Head};
+use super::shared::Shared;
+use super::spaces::{self, Fixed, Generation, OpenFailure};
+use super::staging::Stager;
+use super::view::{Floors, StoreView};
+use super::witness::{self, Witness};
+
+/// Told of a failure that ends the process, before it ends.
+pub type OnFatal = Arc<dyn Fn(&StoreError) + Send + Sync>;
+
+/// How to open a store.
+#[derive(Clone)]
+pub struct OpenOptions {
+    /// Memory for blocks read from disk, in bytes.
+    pub cache: u64,
+    /// Told of a failure that ends the process, before it ends: of those that happen where no error can be
+    /// returned, in a [`StoreView`].
+    pub on_fatal: Option<OnFatal>,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self {
+            cache: spaces::CACHE,
+            on_fatal: None,
+        }
+    }
+}
+
+impl fmt::Debug for OpenOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenOptions")
+            .field("cache", &self.cache)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The open store, as its one writer holds it. Dropped, it syncs what it can.
+pub struct Store {
+    pub(super) shared: Arc<Shared>,
+    /// As of the last batch; `None` while nothing is founded.
+    pub(super) head: Option<Head>,
+    pub(super) generation: Arc<Generation>,
+    /// The chained checksum of each entry of the log.
+    pub(super) chains: VecDeque<u64>,
+    pub(super) floors: Mutex<Floors>,
+    /// What opening found, until it is asked for.
+    found: Option<Recovered>,
+}
+
+impl Store {
+    /// Opens a folder, or makes one, and keeps every other process out of it. All of the log and of Raft's
+    /// memory is read and checked; pins are checked as they are read.
+    pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self, OpenError> {
+        let folder = Folder::open(path.as_ref())?;
+        let (witness, noted) = Witness::open(&folder.path).map_err(|error| folder.io(error))?;
+        journal::check(&folder.database()).map_err(|error| match error {
+            CheckError::Damaged(what) => folder.damaged(what),
+            CheckError::Io(error) => folder.io(error),
+        })?;
+        let db = spaces::open_database(&folder.database(), options.cache).map_err(|error| match error {
+            OpenFailure::Damaged(what) => folder.damaged(what),
+            OpenFailure::Io(error) => io_or_damage(&folder, error),
+        })?;
+        let content = load(&db, noted, &folder)?;
+        Self::assemble(db, content, (witness, noted), folder, options)
+    }
+
+    fn assemble(
+        db: Database,
+        content: Option<Content>,
+        (mut witness, noted): (Witness, Option<u64>),
+        folder: Folder,
+        options: &OpenOptions,
+    ) -> Result<Self, OpenError> {
+        if noted.is_none() {
+            witness
+                .note(0)
+                .and_then(|()| witness.sync())
+                .map_err(|error| folder.io(error))?;
+        }
+        let number = content.as_ref().map_or(0, |content| content.head.generation);
+        let seq = content.as_ref().map_or(0, |content| content.head.seq);
+        let internal = |error: fjall::Error| folder.damaged(error.to_string());
+        let fixed = spaces::fixed(&db).map_err(internal)?;
+        let current = spaces::generation(&db, number).map_err(internal)?;
+        let leftovers: Result<Vec<_>, _> = spaces::generations(&db)
+            .into_iter()
+            .filter(|leftover| *leftover != number)
+            .map(|leftover| spaces::generation(&db, leftover).map(Arc::new))
+            .collect();
+        let leftovers = leftovers.map_err(internal)?;
+        let on_fatal = options.on_fatal.clone();
+        let shared = Arc::new(Shared::new(db, fixed, current, (witness, seq), folder, on_fatal));
+        shared
+            .delete_unused(&leftovers)
+            .map_err(|error| shared.folder.io(std::io::Error::other(error)))?;
+        let (head, chains, found) = match content {
+            Some(content) => (Some(content.head), content.chains, Some(content.recovered)),
+            None => (None, VecDeque::new(), None),
+        };
+        Ok(Self {
+            generation: shared.current(),
+            shared,
+            head,
+            chains,
+            floors: Mutex::default(),
+            found,
+        })
+    }
+
+    /// What was durable when the folder was opened, with the process that asks counted in `boot` (and that
+    /// count synced); `None` for a folder in which nothing has been founded. Asked once, before the first
+    /// write; asking again gives `None`.
+    pub fn recovered(&mut self) -> Result<Option<Recovered>, StoreError> {
+        let Some(mut recovered) = self.found.take() else {
+            return Ok(None);
+        };
+        recovered.boot += 1;
+        let mut batch = self.shared.db.batch();
+        let boot = record::seal(keys::BOOT, &recovered.boot);
+        batch.insert(&self.shared.fixed.meta, keys::BOOT, boot);
+        batch.commit().map_err(StoreError::Write)?;
+        self.shared.sync_all()?;
+        Ok(Some(recovered))
+    }
+
+    /// Whether anything has been founded in the folder.
+    pub fn is_founded(&self) -> bool {
+        self.head.is_some()
+    }
+
+    /// Writes what a fresh folder starts from, and syncs it. `recovered` must have no log.
+    pub fn found(&mut self, recovered: &Recovered) -> Result<(), StoreError> {
+        if self.is_founded() || !recovered.log.is_empty() {
+            let why = "a store is founded once, and without a log";
+            return Err(StoreError::Contract(why.to_owned()));
+        }
+        let head = Head {
+            seq: 1,
+            generation: self.generation.number,
+            hard_state: recovered.hard_state,
+            applied: recovered.applied,
+            reconciling: recovered.reconciling,
+            compacted: recovered.compacted,
+            compacted_chain: 0,
+            last: recovered.compacted.0,
+            chain: 0,
+            purge_from: 0,
+            purge_to: 0,
+        };
+        if let Some(why) = head.contradiction() {
+            return Err(StoreError::Contract(why));
+        }
+        let founding = Founding {
+            incarnation: recovered.incarnation,
+        };
+        let meta = &self.shared.fixed.meta;
+        let mut batch = self.shared.db.batch();
+        batch.insert(meta, keys::FOUNDING, record::seal(keys::FOUNDING, &founding));
+        batch.insert(meta, keys::BOOT, record::seal(keys::BOOT, &recovered.boot));
+        batch.insert(
+            meta,
+            keys::MEMBERS,
+            record::seal(keys::MEMBERS, &recovered.members),
+        );
+        batch.insert(meta, keys::HEAD, record::seal(keys::HEAD, &head));
+        for window in &recovered.windows {
+            let key = keys::window(window.origin);
+            batch.insert(meta, key.as_slice(), record::seal(&key, window));
+        }
+        batch.commit().map_err(StoreError::Write)?;
+        self.shared.note_written(head.seq);
+        self.head = Some(head);
+        self.shared.sync_all()
+    }
+
+    /// What the core reads through: all that has been written.
+    pub fn view(&self) -> StoreView<'_> {
+        StoreView::new(self)
+    }
+
+    /// For listings and look-ups on other threads.
+    pub fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.shared))
+    }
+
+    /// For snapshots that arrive.
+    pub fn stager(&self) -> Stager {
+        Stager::new(Arc::clone(&self.shared))
+    }
+
+    /// Makes everything written so far survive power loss. Blocks: a [`Syncer`](super::Syncer) does it
+    /// beside the loop.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        self.shared.sync()
+    }
+
+    /// Syncs everything and lets go of the folder, once readers and stagings are gone too.
+    pub fn close(self) -> Result<(), StoreError> {
+        self.shared.sync_all()
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Err(error) = self.shared.sync_all() {
+            tracing::error!(%error, "the store was not synced while closing");
+        }
+    }
+}
+
+/// What a founded database holds.
+struct Content {
+    head: Head,
+    recovered: Recovered,
+    chains: VecDeque<u64>,
+}
+
+/// Reads and checks everything but pins, local state and queues; `None` when nothing has been founded.
+fn load(db: &Database, noted: Option<u64>, folder: &Folder) -> Result<Option<Content>, OpenError> {
+    let missing = spaces::missing_fixed(db);
+    if noted.unwrap_or(0) == 0 && missing.is_some() {
+        return Ok(None);
+    }
+    if let Some(name) = missing {
+        return Err(folder.damaged(format!("keyspace {name:?} is gone")));
+    }
+    let fixed = spaces::fixed(db).map_err(|error| folder.damaged(error.to_string()))?;
+    let Some(head) = read::<Head>(&fixed, keys::HEAD, folder)? else {
+        return match noted {
+            Some(0) => Ok(None),
+            _ => Err(folder.damaged("all that was written is gone")),
+        };
+    };
+    let name = witness::NAME;
+    let noted = noted.ok_or_else(|| folder.damaged(format!("the file {name:?} is damaged or gone")))?;
+    if head.seq < noted {
+        let lost = noted - head.seq;
+        return Err(folder.damaged(format!("the last {lost} batches, which were durable, are gone")));
+    }
+    if let Some(why) = head.contradiction() {
+        return Err(folder.damaged(why));
+    }
+    if !spaces::has_generation(db, head.generation) {
+        return Err(folder.damaged("the pinset is gone"));
+    }
+    let (log, chains) = read_log(&fixed, &head, folder)?;
+    let founding: Founding = read_present(&fixed, keys::FOUNDING, folder)?;
+    let recovered = Recovered {
+        incarnation: founding.incarnation,
+        boot: read_present(&fixed, keys::BOOT, folder)?,
+        hard_state: head.hard_state,
+        compacted: head.compacted,
+        log,
+        applied: head.applied,
+        members: read_present::<Members>(&fixed, keys::MEMBERS, folder)?,
+        windows: read_windows(&fixed, folder)?,
+        reconciling: head.reconciling,
+    };
+    Ok(Some(Content {
+        head,
+        recovered,
+        chains,
+    }))
+}
+
+fn read_log(
+    fixed: &Fixed,
+    head: &Head,
+    folder: &Folder,
+) -> Result<(Vec<LogEntry>, VecDeque<u64>), OpenError> {
+    let mut chain = head.compacted_chain;
+    let (mut log, mut chains) = (Vec::new(), VecDeque::new());
+    let mut term = head.compacted.1;
+    let mut stored = fixed
+        .log
+        .range(keys::log(head.compacted.0 + 1)..=keys::log(head.last));
+    for index in head.compacted.0 + 1..=head.last {
+        let bad = |what: &str| folder.damaged(format!("log entry {index}: {what}"));
+        let next = stored.next().ok_or_else(|| bad("it is gone"))?;
+        let (key, value) = next.into_inner().map_err(|error| bad(&error.to_string()))?;
+        if *key != keys::log(index) {
+            return Err(bad("it is gone"));
+        }
+        let (entry, sum) = record::unchain_entry(&value, chain).map_err(|what| bad(&what))?;
+        if entry.index != index || entry.term < term {
+            return Err(bad("it does not follow the one before"));
+        }
+        (chain, term) = (sum, entry.term);
+        chains.push_back(chain);
+        log.push(entry);
+    }
+    if chain != head.chain {
+        return Err(folder.damaged("the log ends in another entry than was written"));
+    }
+    Ok((log, chains))
+}
+
+fn read_windows(fixed: &Fixed, folder: &Folder) -> Result<Vec<Window>, OpenError> {
+    let windows = fixed.meta.prefix(keys::WINDOWS);
+    windows
+        .map(|guard| {
+            let (key, value) = guard.into_inner().map_err(|error| error.to_string())?;
+            record::unseal(&key, &value)
+        })
+        .collect::<Result<_, _>>()
+        .map_err(|what| folder.damaged(format!("a record of applied proposals: {what}")))
+}
+
+fn read<T: DeserializeOwned>(fixed: &Fixed, key: &[u8], folder: &Folder) -> Result<Option<T>, OpenError> {
+    let bad = |what: String| folder.damaged(format!("record {:?}: {what}", String::from_utf8_lossy(key)));
+    let Some(value) = fixed.meta.get(key).map_err(|error| bad(error.to_string()))? else {
+        return Ok(None);
+    };
+    if let Some(version) = value.first().filter(|version| **version > cluster_core::VERSION) {
+        return Err(folder.newer(u32::from(*version)));
+    }
+    record::unseal(key, &value).map(Some).map_err(bad)
+}
+
+fn read_present<T: DeserializeOwned>(fixed: &Fixed, key: &[u8], folder: &Folder) -> Result<T, OpenError> {
+    let name = String::from_utf8_lossy(key);
+    read(fixed, key, folder)?.ok_or_else(|| folder.damaged(format!("record {name:?} is gone")))
+}
+
+/// Files that are missing, short or contradictory are damage; the rest is the operating system's word.
+fn io_or_damage(folder: &Folder, error: std::io::Error) -> OpenError {
+    use std::io::ErrorKind::{InvalidData, InvalidInput, NotFound, Other, UnexpectedEof};
+    let damage = matches!(
+        error.kind(),
+        InvalidData | InvalidInput | NotFound | Other | UnexpectedEof
+    );
+    if damage {
+        folder.damaged(error.to_string())
+    } else {
+        folder.io(error)
+    }
+}

@@ -1,0 +1,315 @@
+//! Look-ups and listings for everybody but the core.
+
+use std::cmp::Ordering;
+use std::ops::Bound;
+use std::sync::{Arc, PoisonError};
+
+use cluster_core::{Applied, Cid, Local, Members, PeerId, Pin, Window, decode};
+use fjall::{Iter, Keyspace, KvPair, Readable, Snapshot};
+use serde::de::DeserializeOwned;
+
+use super::error::StoreError;
+use super::keys;
+use super::record::{self, Head};
+use super::shared::Shared;
+use super::snapshot::SnapshotSource;
+use super::spaces::Generation;
+use super::view;
+
+/// Reads what has been written, from any thread. Keeps the folder open while it lives. Every error is one
+/// after which the process must end.
+#[derive(Clone)]
+pub struct Reader {
+    shared: Arc<Shared>,
+}
+
+impl Reader {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// The pin of a CID, as of the last batch.
+    pub fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StoreError> {
+        view::get(&self.shared.current().pins, cid.as_bytes())
+    }
+
+    /// The local state of a CID, as of the last batch.
+    pub fn local(&self, cid: &Cid) -> Result<Option<Local>, StoreError> {
+        view::get(&self.shared.fixed.local, cid.as_bytes())
+    }
+
+    /// How far the pinset is, and how many pins it has, as of the last batch; zeros before the founding.
+    pub fn applied(&self) -> Result<Applied, StoreError> {
+        self.listing().applied()
+    }
+
+    /// Everything as of the last batch, whatever is written while it is read.
+    pub fn listing(&self) -> Listing {
+        let current = self.shared.current.read().unwrap_or_else(PoisonError::into_inner);
+        Listing {
+            snapshot: self.shared.db.snapshot(),
+            generation: Arc::clone(&current),
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// The pinset as of the last batch, to be sent to another peer.
+    pub fn snapshot_source(&self) -> Result<SnapshotSource, StoreError> {
+        SnapshotSource::new(self.listing())
+    }
+}
+
+/// One moment of the store. While it lives, the disk space of what is replaced is not given back: do not
+/// keep it longer than a listing takes.
+pub struct Listing {
+    snapshot: Snapshot,
+    generation: Arc<Generation>,
+    shared: Arc<Shared>,
+}
+
+/// A CID with what the peer knows of it. At least one of the two is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Which.
+    pub cid: Cid,
+    /// What the cluster has agreed on.
+    pub pin: Option<Pin>,
+    /// What this peer has done about it.
+    pub local: Option<Local>,
+}
+
+impl Listing {
+    /// How far the pinset is, and how many pins it has; zeros before the founding.
+    pub fn applied(&self) -> Result<Applied, StoreError> {
+        let head: Option<Head> = self.record(keys::HEAD)?;
+        Ok(head.map(|head| head.applied).unwrap_or_default())
+    }
+
+    /// The membership; `None` before the founding.
+    pub fn members(&self) -> Result<Option<Members>, StoreError> {
+        self.record(keys::MEMBERS)
+    }
+
+    pub(super) fn windows(&self) -> Result<Vec<Window>, StoreError> {
+        let meta = &self.shared.fixed.meta;
+        let windows = self.snapshot.prefix(meta, keys::WINDOWS);
+        windows
+            .map(|guard| {
+                let (key, value) = guard.into_inner().map_err(StoreError::Read)?;
+                record::unseal(&key, &value).map_err(|what| view::damaged(meta, &key, &what))
+            })
+            .collect()
+    }
+
+    /// The pin of a CID.
+    pub fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StoreError> {
+        self.get(&self.generation.pins, cid)
+    }
+
+    /// The local state of a CID.
+    pub fn local(&self, cid: &Cid) -> Result<Option<Local>, StoreError> {
+        self.get(&self.shared.fixed.local, cid)
+    }
+
+    /// All pins after `after`, in the order of their CIDs.
+    pub fn pins(&self, after: Option<&Cid>) -> impl Iterator<Item = Result<Pin, StoreError>> + Send + use<> {
+        let pins = self.stream(&self.generation.pins, after);
+        let generation = Arc::clone(&self.generation);
+        pins.map(move |pair| {
+            let (key, value) = pair?;
+            decode(&value).map_err(|error| view::damaged(&generation.pins, &key, &error.to_string()))
+        })
+    }
+
+    /// All local states after `after`, in the order of their CIDs.
+    pub fn locals(
+        &self,
+        after: Option<&Cid>,
+    ) -> impl Iterator<Item = Result<(Cid, Local), StoreError>> + Send + use<> {
+        let rows = Rows {
+            pins: None,
+            locals: Merged::new(self.stream(&self.shared.fixed.local, after)),
+        };
+        rows.map(|row| {
+            let row = row?;
+            let local = row
+                .local
+                .ok_or_else(|| StoreError::Damaged("a row of nothing".to_owned()))?;
+            Ok((row.cid, local))
+        })
+    }
+
+    /// All CIDs after `after` that have a pin or a local state, in order.
+    pub fn rows(&self, after: Option<&Cid>) -> impl Iterator<Item = Result<Row, StoreError>> + Send + use<> {
+        Rows {
+            pins: Some(Merged::new(self.stream(&self.generation.pins, after))),
+            locals: Merged::new(self.stream(&self.shared.fixed.local, after)),
+        }
+    }
+
+    /// The pins with exactly this name, in the order of their CIDs; none for the empty name.
+    pub fn named(&self, name: &str) -> impl Iterator<Item = Result<Pin, StoreError>> + Send + use<'_> {
+        let name = name.to_owned();
+        self.by_index(keys::by_name(&name)).filter(move |pin| {
+            // Long names share a key.
+            pin.as_ref().map_or(true, |pin| pin.options.name == name)
+        })
+    }
+
+    /// The pins that are allocated to `peer` by name, in the order of their CIDs.
+    pub fn allocated(&self, peer: &PeerId) -> impl Iterator<Item = Result<Pin, StoreError>> + Send + use<'_> {
+        self.by_index(keys::by_peer(peer.as_bytes()))
+    }
+
+    /// The pins whose index keys start with `prefix`, of which their CIDs are the rest.
+    fn by_index(&self, prefix: Vec<u8>) -> impl Iterator<Item = Result<Pin, StoreError>> + Send + use<'_> {
+        let index = &self.generation.index;
+        self.snapshot.prefix(index, &prefix).map(move |guard| {
+            let key = guard.key().map_err(StoreError::Read)?;
+            let bad = |what: &str| view::damaged(index, &key, what);
+            let cid = Cid::from_bytes(&key[prefix.len()..]).map_err(|error| bad(&error.to_string()))?;
+            self.pin(&cid)?.ok_or_else(|| bad("there is no such pin"))
+        })
+    }
+
+    /// The pins as they are stored, in order.
+    pub(super) fn stored_pins(&self) -> Stream {
+        self.stream(&self.generation.pins, None)
+    }
+
+    fn stream(&self, keyspace: &Keyspace, after: Option<&Cid>) -> Stream {
+        let start = after.map_or(Bound::Unbounded, |cid| Bound::Excluded(cid.as_bytes()));
+        Stream {
+            iter: self
+                .snapshot
+                .range::<&[u8], _>(keyspace, (start, Bound::Unbounded)),
+            _generation: Arc::clone(&self.generation),
+            _shared: Arc::clone(&self.shared),
+        }
+    }
+
+    fn get<T: DeserializeOwned>(&self, keyspace: &Keyspace, cid: &Cid) -> Result<Option<T>, StoreError> {
+        let key = cid.as_bytes();
+        let Some(value) = self.snapshot.get(keyspace, key).map_err(StoreError::Read)? else {
+            return Ok(None);
+        };
+        decode(&value)
+            .map(Some)
+            .map_err(|error| view::damaged(keyspace, key, &error.to_string()))
+    }
+
+    fn record<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
+        let meta = &self.shared.fixed.meta;
+        let Some(value) = self.snapshot.get(meta, key).map_err(StoreError::Read)? else {
+            return Ok(None);
+        };
+        record::unseal(key, &value)
+            .map(Some)
+            .map_err(|what| view::damaged(meta, key, &what))
+    }
+}
+
+/// A key and its value, as read.
+type Pair = Result<KvPair, StoreError>;
+
+/// The keys and values of a keyspace, with what keeps their files.
+pub(super) struct Stream {
+    iter: Iter,
+    _generation: Arc<Generation>,
+    _shared: Arc<Shared>,
+}
+
+impl Iterator for Stream {
+    type Item = Pair;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let guard = self.iter.next()?;
+        Some(guard.into_inner().map_err(StoreError::Read))
+    }
+}
+
+/// One side of a merge, with its next pair.
+struct Merged {
+    stream: Stream,
+    next: Option<Pair>,
+}
+
+impl Merged {
+    fn new(mut stream: Stream) -> Self {
+        let next = stream.next();
+        Self { stream, next }
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        match &self.next {
+            // An error goes first.
+            Some(Err(_)) => Some(&[]),
+            Some(Ok((key, _))) => Some(key),
+            None => None,
+        }
+    }
+
+    fn take(&mut self) -> Option<Pair> {
+        std::mem::replace(&mut self.next, self.stream.next())
+    }
+}
+
+/// A merge of pins and local states by CID.
+struct Rows {
+    pins: Option<Merged>,
+    locals: Merged,
+}
+
+impl Rows {
+    /// Takes the pairs of the smallest key, from each side that has it.
+    fn pairs(&mut self) -> (Option<Pair>, Option<Pair>) {
+        let Some(pins) = &mut self.pins else {
+            return (None, self.locals.take());
+        };
+        let order = match (pins.key(), self.locals.key()) {
+            (Some(pin), Some(local)) => pin.cmp(local),
+            (Some(_), None) => Ordering::Less,
+            (None, _) => Ordering::Greater,
+        };
+        match order {
+            Ordering::Less => (pins.take(), None),
+            Ordering::Equal => (pins.take(), self.locals.take()),
+            Ordering::Greater => (None, self.locals.take()),
+        }
+    }
+}
+
+impl Iterator for Rows {
+    type Item = Result<Row, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (pin, local) = self.pairs();
+        if pin.is_none() && local.is_none() {
+            return None;
+        }
+        Some(row(pin, local))
+    }
+}
+
+fn row(pin: Option<Pair>, local: Option<Pair>) -> Result<Row, StoreError> {
+    let (pin, local) = (pin.transpose()?, local.transpose()?);
+    let bad = |what: String| StoreError::Damaged(format!("a row of a listing: {what}"));
+    let mut row_pin: Option<Pin> = None;
+    if let Some((_, value)) = &pin {
+        row_pin = Some(decode(value).map_err(|error| bad(error.to_string()))?);
+    }
+    let mut row_local: Option<Local> = None;
+    if let Some((_, value)) = &local {
+        row_local = Some(decode(value).map_err(|error| bad(error.to_string()))?);
+    }
+    let cid = match (&row_pin, &local) {
+        (Some(pin), _) => pin.cid.clone(),
+        (None, Some((key, _))) => Cid::from_bytes(key).map_err(|error| bad(error.to_string()))?,
+        (None, None) => return Err(bad("it is empty".to_owned())),
+    };
+    Ok(Row {
+        cid,
+        pin: row_pin,
+        local: row_local,
+    })
+}

@@ -1,0 +1,103 @@
+//! Records of the `meta` and `log` keyspaces, and their checksums. fjall has checksums of its own; these
+//! ones also notice a record under the wrong key, a lost entry, and a stale tail of the log.
+
+use cluster_core::{Applied, HardState, Index, LogEntry, Term, decode, encode};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+/// Bytes of a checksum at the end of a record.
+const SUM: usize = 8;
+
+/// What every batch rewrites.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Head {
+    /// How many batches have been written, this one included.
+    pub(super) seq: u64,
+    /// The generation of the pinset in use.
+    pub(super) generation: u64,
+    /// Raft's memory.
+    pub(super) hard_state: HardState,
+    /// How far the pinset is.
+    pub(super) applied: Applied,
+    /// Whether the local state has yet to be compared with the pinset.
+    pub(super) reconciling: bool,
+    /// The last entry that was dropped from the log, and its term.
+    pub(super) compacted: (Index, Term),
+    /// The chained checksum as of that entry.
+    pub(super) compacted_chain: u64,
+    /// The last entry of the log; that of `compacted` when the log is empty.
+    pub(super) last: Index,
+    /// The chained checksum as of the last entry.
+    pub(super) chain: u64,
+    /// Dropped entries from here on are still on disk, …
+    pub(super) purge_from: Index,
+    /// … up to but without this one.
+    pub(super) purge_to: Index,
+}
+
+impl Head {
+    /// What contradicts itself, if anything does.
+    pub(super) fn contradiction(&self) -> Option<String> {
+        let (compacted, applied) = (self.compacted.0, self.applied.index);
+        let (commit, last) = (self.hard_state.commit, self.last);
+        let ordered = compacted <= applied && applied <= commit && commit <= last;
+        (!ordered).then(|| {
+            format!(
+                "compacted through {compacted}, applied through {applied}, committed through {commit}, last \
+                 entry {last}: each must be at least the one before"
+            )
+        })
+    }
+}
+
+/// Records that are written once, when the folder is founded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Founding {
+    /// The data folder's own number.
+    pub(super) incarnation: cluster_core::Incarnation,
+}
+
+/// Writes a record with a checksum over it and its key.
+pub(super) fn seal<T: Serialize>(key: &[u8], record: &T) -> Vec<u8> {
+    let mut bytes = encode(record);
+    let sum = xxh3_64_with_seed(&bytes, xxh3_64(key));
+    bytes.extend_from_slice(&sum.to_le_bytes());
+    bytes
+}
+
+/// Reads a record that [`seal`] wrote; otherwise says what is wrong with it.
+pub(super) fn unseal<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T, String> {
+    let (body, sum) = split_sum(bytes)?;
+    if sum != xxh3_64_with_seed(body, xxh3_64(key)) {
+        return Err("its checksum does not match".to_owned());
+    }
+    decode(body).map_err(|error| error.to_string())
+}
+
+/// Writes a log entry after one whose chained checksum is `chain`; returns the bytes and its own chained
+/// checksum.
+pub(super) fn chain_entry(entry: &LogEntry, chain: u64) -> (Vec<u8>, u64) {
+    let mut bytes = encode(entry);
+    let chain = xxh3_64_with_seed(&bytes, chain);
+    bytes.extend_from_slice(&chain.to_le_bytes());
+    (bytes, chain)
+}
+
+/// Reads a log entry that [`chain_entry`] wrote after one with `chain`.
+pub(super) fn unchain_entry(bytes: &[u8], chain: u64) -> Result<(LogEntry, u64), String> {
+    let (body, sum) = split_sum(bytes)?;
+    if sum != xxh3_64_with_seed(body, chain) {
+        return Err("its checksum does not follow from the entry before".to_owned());
+    }
+    decode(body)
+        .map(|entry| (entry, sum))
+        .map_err(|error| error.to_string())
+}
+
+fn split_sum(bytes: &[u8]) -> Result<(&[u8], u64), String> {
+    match bytes.split_last_chunk::<SUM>() {
+        Some((body, sum)) => Ok((body, u64::from_le_bytes(*sum))),
+        None => Err(format!("{} bytes are too few", bytes.len())),
+    }
+}

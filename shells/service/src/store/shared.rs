@@ -1,0 +1,147 @@
+//! What the store's parts share.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use fjall::{Database, PersistMode};
+
+use super::error::StoreError;
+use super::folder::Folder;
+use super::journal::ActiveJournal;
+use super::keys;
+use super::open::OnFatal;
+use super::record;
+use super::spaces::{self, Fixed, Generation};
+use super::staging::Stages;
+use super::witness::Witness;
+
+/// The open database. Closed, and its folder unlocked, when the last part lets go of it: the fields are
+/// dropped in this order.
+pub(super) struct Shared {
+    pub(super) db: Database,
+    pub(super) fixed: Fixed,
+    /// The generation in use. Held for writing while a batch is committed: a database snapshot that is opened
+    /// while holding it for reading has whole batches in it, and this generation. (fjall alone does not
+    /// promise the first: making or deleting a keyspace lets snapshots see a batch that is half applied.)
+    pub(super) current: RwLock<Arc<Generation>>,
+    /// How many batches have been written.
+    written: AtomicU64,
+    pub(super) stages: Mutex<Stages>,
+    durable: Mutex<Durable>,
+    /// Generations that were replaced, each by the batch of this number.
+    retired: Mutex<Vec<(u64, Arc<Generation>)>>,
+    on_fatal: Option<OnFatal>,
+    pub(super) folder: Folder,
+}
+
+/// What a sync works with.
+struct Durable {
+    journal: ActiveJournal,
+    witness: Witness,
+    seq: u64,
+}
+
+impl Shared {
+    pub(super) fn new(
+        db: Database,
+        fixed: Fixed,
+        current: Generation,
+        (witness, seq): (Witness, u64),
+        folder: Folder,
+        on_fatal: Option<OnFatal>,
+    ) -> Self {
+        let stages = Stages::new(current.number + 1);
+        let journal = ActiveJournal::new(folder.database());
+        Self {
+            db,
+            fixed,
+            current: RwLock::new(Arc::new(current)),
+            written: AtomicU64::new(seq),
+            stages: Mutex::new(stages),
+            durable: Mutex::new(Durable {
+                journal,
+                witness,
+                seq,
+            }),
+            retired: Mutex::new(Vec::new()),
+            on_fatal,
+            folder,
+        }
+    }
+
+    /// The generation in use.
+    pub(super) fn current(&self) -> Arc<Generation> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Says that the database holds this many batches.
+    pub(super) fn note_written(&self, seq: u64) {
+        self.written.store(seq, Ordering::Release);
+    }
+
+    /// Makes everything written so far survive power loss, then clears away what it replaced.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        let seq = self.sync_journal()?;
+        self.delete_retired(seq)
+    }
+
+    /// Returns how many batches are durable now.
+    fn sync_journal(&self) -> Result<u64, StoreError> {
+        let mut durable = lock(&self.durable);
+        let seq = self.written.load(Ordering::Acquire);
+        // Only into the operating system: fjall would hold up writes during a sync of its own.
+        self.db.persist(PersistMode::Buffer).map_err(StoreError::Write)?;
+        durable.journal.sync().map_err(StoreError::Sync)?;
+        if seq > durable.seq {
+            durable.witness.note(seq).map_err(StoreError::Sync)?;
+            durable.seq = seq;
+        }
+        Ok(seq)
+    }
+
+    /// As [`Self::sync`], the note of what is durable included.
+    pub(super) fn sync_all(&self) -> Result<(), StoreError> {
+        self.sync()?;
+        lock(&self.durable).witness.sync().map_err(StoreError::Sync)
+    }
+
+    /// Keeps a generation that batch `seq` replaces until that batch is durable.
+    pub(super) fn retire(&self, seq: u64, generation: Arc<Generation>) {
+        lock(&self.retired).push((seq, generation));
+    }
+
+    fn delete_retired(&self, seq: u64) -> Result<(), StoreError> {
+        let ready: Vec<_> = lock(&self.retired).extract_if(.., |(at, _)| *at <= seq).collect();
+        ready
+            .iter()
+            .try_for_each(|(_, generation)| spaces::delete(&self.db, generation))
+    }
+
+    /// Deletes generations that were never in use.
+    pub(super) fn delete_unused(&self, generations: &[Arc<Generation>]) -> Result<(), StoreError> {
+        if generations.is_empty() {
+            return Ok(());
+        }
+        let mut batch = self.db.batch();
+        batch.insert(&self.fixed.meta, keys::TOUCH, record::seal(keys::TOUCH, &()));
+        batch.commit().map_err(StoreError::Write)?;
+        self.sync_journal()?;
+        generations
+            .iter()
+            .try_for_each(|generation| spaces::delete(&self.db, generation))
+    }
+
+    /// Ends the process: the one way out for whoever cannot return an error of the store.
+    pub(super) fn fatal(&self, error: &StoreError) -> ! {
+        tracing::error!(%error, "the store failed, the daemon stops");
+        if let Some(on_fatal) = &self.on_fatal {
+            on_fatal(error);
+        }
+        std::process::exit(1);
+    }
+}
+
+/// No code that holds one of the store's locks leaves half a change behind when it panics.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,125 @@
+//! A snapshot on its way to another peer: all pins as of one moment, in chunks.
+//!
+//! A chunk is one byte of version, then pins in the order of their CIDs, each as four bytes of length, big
+//! end first, and the stored record.
+
+use cluster_core::{Manifest, Pin, VERSION, decode};
+
+use super::error::StoreError;
+use super::reader::{Listing, Stream};
+
+/// The size to which chunks are filled, in bytes: large enough for few messages, small enough to be held
+/// many times over.
+const CHUNK: usize = 256 << 10;
+
+/// The largest chunk, in bytes, that is made or taken. One pin that is larger than [`CHUNK`] travels alone;
+/// what reaches the log is far below this.
+pub const CHUNK_MAX: usize = 8 << 20;
+
+/// Bytes of a pin's length.
+const LEN: usize = 4;
+
+/// The pinset of one moment, with what goes with it. An iterator over the chunks; blocks on the disk.
+pub struct SnapshotSource {
+    manifest: Manifest,
+    pins: Stream,
+    /// A pin that did not fit into the last chunk.
+    left: Option<Vec<u8>>,
+    ended: bool,
+}
+
+impl SnapshotSource {
+    pub(super) fn new(listing: Listing) -> Result<Self, StoreError> {
+        let members = listing.members()?;
+        let manifest = Manifest {
+            applied: listing.applied()?,
+            members: members.ok_or_else(|| StoreError::Contract("nothing is founded yet".to_owned()))?,
+            windows: listing.windows()?,
+        };
+        Ok(Self {
+            manifest,
+            pins: listing.stored_pins(),
+            left: None,
+            ended: false,
+        })
+    }
+
+    /// What the snapshot is of.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    fn next_chunk(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
+        let mut chunk = Vec::with_capacity(CHUNK + CHUNK / 8);
+        chunk.push(VERSION);
+        if let Some(pin) = self.left.take() {
+            add(&mut chunk, &pin)?;
+        }
+        while chunk.len() < CHUNK {
+            let Some(pair) = self.pins.next() else {
+                self.ended = true;
+                break;
+            };
+            let (_, pin) = pair?;
+            if chunk.len() > 1 && chunk.len() + LEN + pin.len() > CHUNK {
+                self.left = Some(pin.to_vec());
+                break;
+            }
+            add(&mut chunk, &pin)?;
+        }
+        Ok((chunk.len() > 1).then_some(chunk))
+    }
+}
+
+fn add(chunk: &mut Vec<u8>, pin: &[u8]) -> Result<(), StoreError> {
+    let len = u32::try_from(pin.len())
+        .ok()
+        .filter(|_| pin.len() < CHUNK_MAX - 1 - LEN);
+    let len = len.ok_or_else(|| StoreError::Damaged(format!("a pin has {} bytes", pin.len())))?;
+    chunk.extend_from_slice(&len.to_be_bytes());
+    chunk.extend_from_slice(pin);
+    Ok(())
+}
+
+impl Iterator for SnapshotSource {
+    type Item = Result<Vec<u8>, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended && self.left.is_none() {
+            return None;
+        }
+        let chunk = self.next_chunk().transpose();
+        if matches!(chunk, Some(Err(_))) {
+            self.ended = true;
+        }
+        chunk
+    }
+}
+
+/// Reads a chunk; otherwise says what is wrong with it. Each pin comes with its bytes.
+pub(super) fn read_chunk(chunk: &[u8]) -> Result<Vec<(Pin, &[u8])>, String> {
+    if chunk.len() > CHUNK_MAX {
+        return Err(format!(
+            "a chunk of {} bytes, at most {CHUNK_MAX} are taken",
+            chunk.len()
+        ));
+    }
+    let (version, mut rest) = chunk.split_first().ok_or("an empty chunk")?;
+    if *version != VERSION {
+        return Err(format!(
+            "a chunk of version {version}, this release knows {VERSION}"
+        ));
+    }
+    let mut pins = Vec::new();
+    while !rest.is_empty() {
+        let (len, after) = rest
+            .split_first_chunk::<LEN>()
+            .ok_or("a chunk ends in a length")?;
+        let len = usize::try_from(u32::from_be_bytes(*len)).unwrap_or(usize::MAX);
+        let (bytes, after) = after.split_at_checked(len).ok_or("a chunk ends in a pin")?;
+        let pin: Pin = decode(bytes).map_err(|error| format!("a pin: {error}"))?;
+        pins.push((pin, bytes));
+        rest = after;
+    }
+    Ok(pins)
+}

@@ -1,0 +1,195 @@
+//! A snapshot that arrives. It is checked and written into a generation of its own; nothing sees it before a
+//! batch with [`StoreOp::InstallSnapshot`](cluster_core::StoreOp::InstallSnapshot) makes that generation the
+//! one in use. What a crash leaves of it is cleared away at the next opening.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cluster_core::{Cid, Manifest, SnapshotId, encode};
+
+use super::error::{StageError, StoreError};
+use super::keys;
+use super::shared::{Shared, lock};
+use super::snapshot::read_chunk;
+use super::spaces::{self, Generation};
+
+/// How many snapshots may be staged at once: one that waits for the core's word while a new leader's comes
+/// in. Each takes the disk space of a pinset.
+const MAX_STAGED: usize = 2;
+
+/// How many keys are written at once: about a millisecond, for which the loop may have to wait.
+const WRITE: usize = 1000;
+
+/// The snapshots that are being received or wait.
+pub(super) struct Stages {
+    next_generation: u64,
+    staged: BTreeMap<SnapshotId, Stage>,
+}
+
+enum Stage {
+    Receiving,
+    Ready {
+        generation: Arc<Generation>,
+        manifest: Box<Manifest>,
+    },
+}
+
+impl Stages {
+    pub(super) fn new(next_generation: u64) -> Self {
+        Self {
+            next_generation,
+            staged: BTreeMap::new(),
+        }
+    }
+
+    /// The generation of a snapshot that has arrived whole, if it is the one that `manifest` describes.
+    pub(super) fn ready(&self, id: SnapshotId, manifest: &Manifest) -> Option<Arc<Generation>> {
+        match self.staged.get(&id)? {
+            Stage::Ready {
+                generation,
+                manifest: staged,
+            } => (**staged == *manifest).then(|| Arc::clone(generation)),
+            Stage::Receiving => None,
+        }
+    }
+
+    /// The snapshot has become the pinset.
+    pub(super) fn installed(&mut self, id: SnapshotId) {
+        self.staged.remove(&id);
+    }
+}
+
+/// Receives snapshots, from any thread. Everything here blocks on the disk: keep it off the loop.
+#[derive(Clone)]
+pub struct Stager {
+    shared: Arc<Shared>,
+}
+
+impl Stager {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Begins to receive a snapshot under a name that was never used before.
+    pub fn stage(&self, id: SnapshotId, manifest: Manifest) -> Result<Staging, StageError> {
+        let number = {
+            let mut stages = lock(&self.shared.stages);
+            if stages.staged.len() >= MAX_STAGED {
+                return Err(StageError::Busy(MAX_STAGED));
+            }
+            if stages.staged.insert(id, Stage::Receiving).is_some() {
+                return Err(StageError::Rejected(format!("{id} is staged already")));
+            }
+            stages.next_generation += 1;
+            stages.next_generation - 1
+        };
+        let generation = spaces::generation(&self.shared.db, number).map_err(|error| {
+            lock(&self.shared.stages).staged.remove(&id);
+            StoreError::Write(error)
+        })?;
+        Ok(Staging {
+            shared: Arc::clone(&self.shared),
+            id,
+            manifest: Some(manifest),
+            generation: Arc::new(generation),
+            last: None,
+            pins: 0,
+        })
+    }
+
+    /// Forgets a staged snapshot and frees its space. Nothing happens when there is none of this name.
+    pub fn discard(&self, id: SnapshotId) -> Result<(), StoreError> {
+        let stage = lock(&self.shared.stages).staged.remove(&id);
+        match stage {
+            Some(Stage::Ready { generation, .. }) => self.shared.delete_unused(&[generation]),
+            // It is deleted where it is being received.
+            Some(Stage::Receiving) | None => Ok(()),
+        }
+    }
+}
+
+/// A snapshot that is being received. Dropped before it is finished, it is discarded.
+pub struct Staging {
+    shared: Arc<Shared>,
+    id: SnapshotId,
+    /// `None` once it is finished.
+    manifest: Option<Manifest>,
+    generation: Arc<Generation>,
+    last: Option<Cid>,
+    pins: u64,
+}
+
+impl Staging {
+    /// Takes the next chunk of a [`SnapshotSource`](super::SnapshotSource). After an error the rest is of no
+    /// use.
+    pub fn push(&mut self, chunk: &[u8]) -> Result<(), StageError> {
+        let pins = read_chunk(chunk).map_err(StageError::Rejected)?;
+        let expected = self.manifest.as_ref().map_or(0, |manifest| manifest.applied.pins);
+        let mut batch = self.shared.db.batch();
+        for (pin, bytes) in pins {
+            if self.last.as_ref().is_some_and(|last| *last >= pin.cid) {
+                return Err(StageError::Rejected(format!("pin {} is out of order", pin.cid)));
+            }
+            self.pins += 1;
+            if self.pins > expected {
+                let why = format!("more than the {expected} pins that were announced");
+                return Err(StageError::Rejected(why));
+            }
+            if encode(&pin) != bytes {
+                let why = format!("pin {} is not written the one way it should be", pin.cid);
+                return Err(StageError::Rejected(why));
+            }
+            for key in keys::index(&pin) {
+                batch.insert(&self.generation.index, key, Vec::new());
+            }
+            batch.insert(&self.generation.pins, pin.cid.as_bytes(), bytes);
+            self.last = Some(pin.cid);
+            if batch.len() >= WRITE {
+                std::mem::replace(&mut batch, self.shared.db.batch())
+                    .commit()
+                    .map_err(StoreError::Write)?;
+            }
+        }
+        batch.commit().map_err(StoreError::Write)?;
+        Ok(())
+    }
+
+    /// Checks that everything has come, and makes it durable. It waits under its name from here on, to be
+    /// installed or discarded.
+    pub fn finish(mut self) -> Result<(), StageError> {
+        let Some(manifest) = self.manifest.as_ref() else {
+            return Err(StageError::Rejected("finished twice".to_owned()));
+        };
+        let expected = manifest.applied.pins;
+        if self.pins != expected {
+            let why = format!("{} pins came, {expected} were announced", self.pins);
+            return Err(StageError::Rejected(why));
+        }
+        self.shared.sync()?;
+        let mut stages = lock(&self.shared.stages);
+        let Some(stage) = stages.staged.get_mut(&self.id) else {
+            let why = format!("{} was discarded while it came in", self.id);
+            drop(stages);
+            return Err(StageError::Rejected(why));
+        };
+        if let Some(manifest) = self.manifest.take() {
+            *stage = Stage::Ready {
+                generation: Arc::clone(&self.generation),
+                manifest: Box::new(manifest),
+            };
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if self.manifest.is_none() {
+            return;
+        }
+        lock(&self.shared.stages).staged.remove(&self.id);
+        if let Err(error) = self.shared.delete_unused(&[Arc::clone(&self.generation)]) {
+            tracing::error!(%error, "a snapshot that came in part could not be cleared away");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! A file beside the database that says how many batches are durable.
+//!
+//! A journal of fjall that is damaged near its end reads like one that a power cut tore: it opens with
+//! everything after the damage gone, and what is left is consistent in itself (fjall's issue 311). For a
+//! voter that is fatal, for it forgets its promises. So every sync is followed by a note, here, of the batch
+//! that is durable now; a database that has fewer is refused.
+//!
+//! The note is written after the sync and itself synced now and then only: after a power cut it may be old,
+//! which makes the check weaker, but it never claims what is not so.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+/// The file's name.
+pub(super) const NAME: &str = "synced";
+
+/// One note: number, checksum. Two places are written in turn, a sector apart, so that a torn write
+/// leaves the other one.
+const NOTE: usize = 16;
+const PLACES: [u64; 2] = [0, 512];
+
+/// How old the note on the disk itself may become while batches are synced. A second costs nothing.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+
+/// The open file.
+pub(super) struct Witness {
+    file: File,
+    next_place: usize,
+    synced_at: Option<Instant>,
+}
+
+impl Witness {
+    /// Opens or creates the file, and reads how many batches are durable at least; `None` when the file
+    /// holds no whole note.
+    pub(super) fn open(folder: &Path) -> io::Result<(Self, Option<u64>)> {
+        let path = folder.join(NAME);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)?;
+        let noted = PLACES
+            .iter()
+            .filter_map(|place| read_note(&mut file, *place))
+            .max();
+        let witness = Self {
+            file,
+            next_place: 0,
+            synced_at: None,
+        };
+        Ok((witness, noted))
+    }
+
+    /// Notes that `seq` batches are durable. They must be.
+    pub(super) fn note(&mut self, seq: u64) -> io::Result<()> {
+        let mut note = [0; NOTE];
+        note[..8].copy_from_slice(&seq.to_le_bytes());
+        note[8..].copy_from_slice(&xxh3_64(&seq.to_le_bytes()).to_le_bytes());
+        self.file.seek(SeekFrom::Start(PLACES[self.next_place]))?;
+        self.file.write_all(&note)?;
+        self.next_place = 1 - self.next_place;
+        if self.synced_at.is_none_or(|at| at.elapsed() >= SYNC_EVERY) {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Makes the note survive power loss.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()?;
+        self.synced_at = Some(Instant::now());
+        Ok(())
+    }
+}
+
+fn read_note(file: &mut File, place: u64) -> Option<u64> {
+    let mut note = [0; NOTE];
+    file.seek(SeekFrom::Start(place)).ok()?;
+    file.read_exact(&mut note).ok()?;
+    let (seq, sum) = note.split_at(8);
+    let sum: [u8; 8] = sum.try_into().ok()?;
+    let whole = xxh3_64(seq) == u64::from_le_bytes(sum);
+    whole.then(|| u64::from_le_bytes(seq.try_into().unwrap_or_default()))
+}

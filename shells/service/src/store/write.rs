@@ -1,0 +1,318 @@
+//! One batch of the core becomes one batch of fjall.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError};
+
+use cluster_core::{Batch, Index, LogEntry, Manifest, Pin, SnapshotId, StoreOp, Term, encode};
+use fjall::{Keyspace, Readable};
+
+use super::error::StoreError;
+use super::keys;
+use super::open::Store;
+use super::record::{self, Head};
+use super::shared::{Shared, lock};
+use super::spaces::Generation;
+
+/// How many dropped log entries one batch removes from disk: about a millisecond's work, and ten times what
+/// a batch appends, so the rest never piles up.
+const PURGE_PER_BATCH: u64 = 1000;
+
+/// Where a key lives. A batch is sorted by this and the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Space {
+    Log,
+    Meta,
+    Pins,
+    Index,
+    Local,
+    Queue,
+}
+
+/// A key with what it shall hold, or nothing.
+struct Put {
+    space: Space,
+    key: Vec<u8>,
+    value: Option<Vec<u8>>,
+}
+
+/// A batch in the making. Nothing of it shows before it is committed.
+struct Draft<'a> {
+    shared: &'a Shared,
+    head: Head,
+    chains: &'a mut VecDeque<u64>,
+    generation: Arc<Generation>,
+    puts: Vec<Put>,
+    /// The snapshot that this batch installs.
+    installs: Option<SnapshotId>,
+}
+
+impl Store {
+    /// Applies a batch: all of it or nothing, unsynced, visible to reads when this returns. After an error
+    /// the process must end.
+    pub fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        let Some(head) = self.head.clone() else {
+            return Err(StoreError::Contract("nothing is founded yet".to_owned()));
+        };
+        let mut draft = Draft {
+            shared: &self.shared,
+            head,
+            chains: &mut self.chains,
+            generation: Arc::clone(&self.generation),
+            puts: Vec::with_capacity(batch.ops.len() * 2 + 1),
+            installs: None,
+        };
+        for op in &batch.ops {
+            draft
+                .add(op)
+                .map_err(|what| StoreError::Contract(format!("batch {}: {what}", batch.id)))?;
+        }
+        draft.purge();
+        draft.head.seq += 1;
+        if let Some(what) = draft.head.contradiction() {
+            return Err(StoreError::Contract(format!("batch {}: {what}", batch.id)));
+        }
+        let Draft {
+            head,
+            generation,
+            mut puts,
+            installs,
+            ..
+        } = draft;
+        puts.push(Put {
+            space: Space::Meta,
+            key: keys::HEAD.to_vec(),
+            value: Some(record::seal(keys::HEAD, &head)),
+        });
+        self.commit(puts, &generation, head.seq)?;
+        if let Some(snapshot) = installs {
+            let replaced = std::mem::replace(&mut self.generation, generation);
+            self.shared.retire(head.seq, replaced);
+            lock(&self.shared.stages).installed(snapshot);
+            lock(&self.floors).forget_expiries();
+        }
+        self.head = Some(head);
+        Ok(())
+    }
+
+    fn commit(&self, mut puts: Vec<Put>, generation: &Arc<Generation>, seq: u64) -> Result<(), StoreError> {
+        // The last write to a key counts; within one fjall batch their order would be undefined.
+        puts.sort_by(|a, b| (a.space, &a.key).cmp(&(b.space, &b.key)));
+        let fixed = &self.shared.fixed;
+        let mut batch = fjall::OwnedWriteBatch::with_capacity(self.shared.db.clone(), puts.len());
+        let mut puts = puts.into_iter().peekable();
+        let mut floors = lock(&self.floors);
+        while let Some(put) = puts.next() {
+            let overwritten = |next: &Put| next.space == put.space && next.key == put.key;
+            if puts.peek().is_some_and(overwritten) {
+                continue;
+            }
+            let keyspace: &Keyspace = match put.space {
+                Space::Log => &fixed.log,
+                Space::Meta => &fixed.meta,
+                Space::Pins => &generation.pins,
+                Space::Index => &generation.index,
+                Space::Local => &fixed.local,
+                Space::Queue => &fixed.queue,
+            };
+            match put.value {
+                Some(value) => {
+                    match put.space {
+                        Space::Queue => floors.queued(&put.key),
+                        Space::Index => floors.indexed(&put.key),
+                        Space::Log | Space::Meta | Space::Pins | Space::Local => {}
+                    }
+                    batch.insert(keyspace, put.key, value);
+                }
+                None => batch.remove(keyspace, put.key),
+            }
+        }
+        drop(floors);
+        let mut current = self
+            .shared
+            .current
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        batch.commit().map_err(StoreError::Write)?;
+        self.shared.note_written(seq);
+        if current.number != generation.number {
+            *current = Arc::clone(generation);
+        }
+        Ok(())
+    }
+}
+
+impl Draft<'_> {
+    fn add(&mut self, op: &StoreOp) -> Result<(), String> {
+        match op {
+            StoreOp::Append { entries } => self.append(entries)?,
+            StoreOp::Compact { index, term } => self.compact(*index, *term)?,
+            StoreOp::DeleteLocal { cid } => self.put(Space::Local, cid.as_bytes(), None),
+            StoreOp::DeletePin { pin } => self.delete_pin(pin),
+            StoreOp::Dequeue { key } => self.put(Space::Queue, keys::queue(key), None),
+            StoreOp::Enqueue { key } => self.put(Space::Queue, keys::queue(key), Some(Vec::new())),
+            StoreOp::InstallSnapshot { snapshot, manifest } => self.install(*snapshot, manifest)?,
+            StoreOp::PutLocal { cid, local } => {
+                self.put(Space::Local, cid.as_bytes(), Some(encode(local)));
+            }
+            StoreOp::PutPin { pin, previous } => self.put_pin(pin, previous.as_ref()),
+            StoreOp::PutWindow { window } => self.put_meta(keys::window(window.origin), window),
+            StoreOp::SetApplied { applied } => self.head.applied = *applied,
+            StoreOp::SetHardState { hard_state } => self.head.hard_state = *hard_state,
+            StoreOp::SetMembers { members } => self.put_meta(keys::MEMBERS, members),
+            StoreOp::SetReconciling { reconciling } => self.head.reconciling = *reconciling,
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, space: Space, key: impl Into<Vec<u8>>, value: Option<Vec<u8>>) {
+        let key = key.into();
+        self.puts.push(Put { space, key, value });
+    }
+
+    fn put_meta(&mut self, key: impl Into<Vec<u8>>, record: &impl serde::Serialize) {
+        let key = key.into();
+        let value = record::seal(&key, record);
+        self.put(Space::Meta, key, Some(value));
+    }
+
+    fn append(&mut self, entries: &[LogEntry]) -> Result<(), String> {
+        let first = entries
+            .first()
+            .map(|entry| entry.index)
+            .ok_or("appends nothing")?;
+        let (compacted, last) = (self.head.compacted.0, self.head.last);
+        if first <= compacted || first > last + 1 {
+            return Err(format!("appends entry {first} to a log of {compacted} to {last}"));
+        }
+        let end = first + entries.len() as u64;
+        (end..=last).for_each(|index| self.put(Space::Log, keys::log(index), None));
+        self.keep_chains(first - 1);
+        for (index, entry) in (first..).zip(entries) {
+            if entry.index != index {
+                return Err(format!("appends entry {} in the place of {index}", entry.index));
+            }
+            let (value, chain) = record::chain_entry(entry, self.head.chain);
+            self.put(Space::Log, keys::log(index), Some(value));
+            self.chains.push_back(chain);
+            self.head.chain = chain;
+            self.head.last = index;
+        }
+        Ok(())
+    }
+
+    /// Forgets the chained checksums after `last`, which becomes the last entry.
+    fn keep_chains(&mut self, last: Index) {
+        let kept = usize::try_from(last - self.head.compacted.0).unwrap_or(usize::MAX);
+        self.chains.truncate(kept);
+        self.head.last = last;
+        self.head.chain = *self.chains.back().unwrap_or(&self.head.compacted_chain);
+    }
+
+    fn compact(&mut self, index: Index, term: Term) -> Result<(), String> {
+        let (compacted, last) = (self.head.compacted.0, self.head.last);
+        if index < compacted || index > last {
+            return Err(format!("drops the log through {index}, of {compacted} to {last}"));
+        }
+        let dropped = usize::try_from(index - compacted).unwrap_or(usize::MAX);
+        if let Some(chain) = self.chains.drain(..dropped).next_back() {
+            self.head.compacted_chain = chain;
+        }
+        self.head.compacted = (index, term);
+        self.purge_later(compacted + 1, index + 1);
+        Ok(())
+    }
+
+    /// Leaves entries from `from` up to `to` to later batches to remove.
+    fn purge_later(&mut self, from: Index, to: Index) {
+        if self.head.purge_from >= self.head.purge_to {
+            self.head.purge_from = from;
+        }
+        self.head.purge_to = to;
+    }
+
+    fn purge(&mut self) {
+        let to = self
+            .head
+            .purge_to
+            .min(self.head.purge_from.saturating_add(PURGE_PER_BATCH));
+        (self.head.purge_from..to).for_each(|index| self.put(Space::Log, keys::log(index), None));
+        self.head.purge_from = to.max(self.head.purge_from);
+    }
+
+    fn put_pin(&mut self, pin: &Pin, previous: Option<&Pin>) {
+        self.put(Space::Pins, pin.cid.as_bytes(), Some(encode(pin)));
+        let new = keys::index(pin);
+        let old = previous.map(keys::index).unwrap_or_default();
+        for key in old.iter().filter(|key| !new.contains(key)) {
+            self.put(Space::Index, key.as_slice(), None);
+        }
+        for key in new.into_iter().filter(|key| !old.contains(key)) {
+            self.put(Space::Index, key, Some(Vec::new()));
+        }
+    }
+
+    fn delete_pin(&mut self, pin: &Pin) {
+        self.put(Space::Pins, pin.cid.as_bytes(), None);
+        for key in keys::index(pin) {
+            self.put(Space::Index, key, None);
+        }
+    }
+
+    fn install(&mut self, snapshot: SnapshotId, manifest: &Manifest) -> Result<(), String> {
+        let staged = lock(&self.shared.stages).ready(snapshot, manifest);
+        let staged = staged.ok_or_else(|| format!("snapshot {snapshot} is not staged whole"))?;
+        // What this batch has done to the pinset before is replaced with it.
+        self.puts
+            .retain(|put| !matches!(put.space, Space::Pins | Space::Index));
+        self.generation = staged;
+        self.head.generation = self.generation.number;
+        self.installs = Some(snapshot);
+
+        let (compacted, last) = (self.head.compacted.0, self.head.last);
+        let applied = manifest.applied;
+        if applied.index < compacted {
+            return Err(format!(
+                "installs a pinset as of {} over a later one",
+                applied.index
+            ));
+        }
+        // All of them at once: later entries will not follow these, and an install is rare.
+        let first = if self.head.purge_from < self.head.purge_to {
+            self.head.purge_from
+        } else {
+            compacted + 1
+        };
+        (first..=last).for_each(|index| self.put(Space::Log, keys::log(index), None));
+        (self.head.purge_from, self.head.purge_to) = (0, 0);
+        self.chains.clear();
+        self.head.compacted = (applied.index, applied.term);
+        self.head.compacted_chain = 0;
+        self.head.chain = 0;
+        self.head.last = applied.index;
+        self.head.applied = applied;
+
+        self.put_meta(keys::MEMBERS, &manifest.members);
+        for key in self.stored_windows()? {
+            self.put(Space::Meta, key, None);
+        }
+        for window in &manifest.windows {
+            self.put_meta(keys::window(window.origin), window);
+        }
+        Ok(())
+    }
+
+    /// The keys of all windows, on disk or in this batch.
+    fn stored_windows(&self) -> Result<Vec<Vec<u8>>, String> {
+        let is_window = |put: &&Put| put.space == Space::Meta && put.key.starts_with(keys::WINDOWS);
+        let drafted = self.puts.iter().filter(is_window).map(|put| Ok(put.key.clone()));
+        let snapshot = self.shared.db.snapshot();
+        let stored = snapshot.prefix(&self.shared.fixed.meta, keys::WINDOWS);
+        let stored = stored.map(|guard| {
+            guard
+                .key()
+                .map(|key| key.to_vec())
+                .map_err(|error| error.to_string())
+        });
+        stored.chain(drafted).collect()
+    }
+}
