@@ -228,8 +228,8 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn indenting_changes_no_value(texts in proptest::collection::vec(".{0,9}", 0..4), number in -9_i64..9) {
-            let value = serde_json::json!({"a": texts, "b": {"<": [number, null, {}, []]}, "é\u{2028}€": ""});
+        fn indenting_changes_no_value(texts in proptest::collection::vec(".{0,9}", 0..4), n in -9_i64..9) {
+            let value = serde_json::json!({"a": texts, "b": {"<": [n, null, {}, []]}, "é\u{2028}€": ""});
             let laid_out = indent(&serde_json::to_string(&value).unwrap(), "  ");
             proptest::prop_assert_eq!(&laid_out, &to_string_indented(&value, "  ").unwrap());
             proptest::prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&laid_out).unwrap(), value);

@@ -359,3 +359,11 @@ async fn an_answer_before_the_body_is_read_is_still_heard() {
     let upload = Upload::new(&[file.display().to_string()], false, false).unwrap();
     assert_eq!(added(&host, upload).await.unwrap_err().to_api().code, 400);
 }
+
+#[tokio::test]
+async fn requests_and_listings_can_be_moved_between_threads() {
+    let host = serve(Router::new().route("/peers", get(|| async { "{\"id\":\"Qa\"}" }))).await;
+    let client = Arc::new(client(&host));
+    let listing = tokio::spawn(async move { client.peers().await.unwrap().next().await.unwrap().unwrap() });
+    assert_eq!(listing.await.unwrap().value.id, "Qa");
+}

@@ -1,8 +1,13 @@
 //! The command line: every command and flag of the Go tool, and what each is for.
 
+mod add;
+mod pin;
+
+pub(crate) use add::Add;
+pub(crate) use pin::{Pin, PinAdd, PinLs, PinUpdate, WaitArgs};
+
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use cluster_api::GoDuration;
 use std::path::PathBuf;
 
 const OVERVIEW: &str = "\
@@ -115,7 +120,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Peers(Peers),
     /// Add files or folders to IPFS and pin them in the cluster
-    #[command(long_about = ADD, after_help = ADD_EXAMPLES)]
+    #[command(long_about = add::ABOUT, after_help = add::EXAMPLES)]
     Add(Box<Add>),
     /// Pin, unpin and list what the cluster holds
     #[command(subcommand)]
@@ -140,9 +145,8 @@ pub(crate) enum Command {
     #[command(hide = true)]
     Commands,
     /// Write a completion script for a shell
-    #[command(
-        after_help = "Example:\n  ipfs-cluster-ctl completions bash > ~/.local/share/bash-completion/completions/ipfs-cluster-ctl"
-    )]
+    #[command(after_help = "Example:\n  ipfs-cluster-ctl completions bash \
+                      > ~/.local/share/bash-completion/completions/ipfs-cluster-ctl")]
     Completions {
         /// Which shell
         shell: Shell,
@@ -167,157 +171,6 @@ pub(crate) enum Peers {
         /// Its peer id
         peer: String,
     },
-}
-
-/// `pin …`
-#[derive(Debug, Subcommand)]
-pub(crate) enum Pin {
-    /// Pin a CID or path
-    #[command(long_about = PIN_ADD, after_help = PIN_ADD_EXAMPLES)]
-    Add(Box<PinAdd>),
-    /// Unpin a CID or path
-    #[command(
-        long_about = "Has the cluster forget a CID. The IPFS nodes that hold it unpin it; their garbage \
-        collection then frees the space. Prints the status afterwards."
-    )]
-    Rm(PinRm),
-    /// Pin new content the way old content is pinned
-    #[command(long_about = PIN_UPDATE)]
-    Update(PinUpdate),
-    /// List what the cluster has agreed to hold
-    #[command(long_about = PIN_LS)]
-    Ls(PinLs),
-}
-
-/// How long to wait, and for what, after a pin has changed.
-#[derive(Debug, Args)]
-pub(crate) struct WaitArgs {
-    /// Print the pin and do not fetch its status (faster)
-    #[arg(long, visible_alias = "ns")]
-    pub(crate) no_status: bool,
-    /// Wait until the least number of copies is there (or none is left, when unpinning)
-    #[arg(long, short = 'w')]
-    pub(crate) wait: bool,
-    /// Wait for so many peers instead
-    #[arg(
-        long,
-        visible_alias = "wl",
-        value_name = "PEERS",
-        allow_negative_numbers = true
-    )]
-    pub(crate) wait_limit: Option<i64>,
-    /// Give up waiting after so long, as in 90s or 5m; otherwise never
-    #[arg(
-        long,
-        visible_alias = "wt",
-        value_name = "DURATION",
-        allow_hyphen_values = true
-    )]
-    pub(crate) wait_timeout: Option<GoDuration>,
-}
-
-/// `pin add`
-#[derive(Debug, Args)]
-pub(crate) struct PinAdd {
-    /// What to pin
-    #[arg(value_name = "CID|PATH")]
-    pub(crate) path: String,
-    /// So many copies, no less and no more; -1 on every peer
-    #[arg(
-        long,
-        short = 'r',
-        default_value_t = 0,
-        hide_default_value = true,
-        allow_negative_numbers = true
-    )]
-    pub(crate) replication: i32,
-    /// At least so many copies; 0 for the cluster's default
-    #[arg(
-        long,
-        visible_alias = "rmin",
-        default_value_t = 0,
-        allow_negative_numbers = true,
-        value_name = "COPIES"
-    )]
-    pub(crate) replication_min: i32,
-    /// At most so many copies; 0 for the cluster's default
-    #[arg(
-        long,
-        visible_alias = "rmax",
-        default_value_t = 0,
-        allow_negative_numbers = true,
-        value_name = "COPIES"
-    )]
-    pub(crate) replication_max: i32,
-    /// Prefer these peers
-    #[arg(long, visible_alias = "allocs", value_name = "PEER,PEER")]
-    pub(crate) allocations: Option<String>,
-    /// A name for the pin
-    #[arg(
-        long,
-        short = 'n',
-        default_value = "",
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    pub(crate) name: String,
-    /// "recursive" for all that it links to, "direct" for the one block
-    #[arg(long, default_value = "recursive")]
-    pub(crate) mode: String,
-    /// Unpin by itself after so long, as in 24h
-    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
-    pub(crate) expire_in: Option<GoDuration>,
-    /// Something to remember with it; can be given several times
-    #[arg(long, value_name = "KEY=VALUE", allow_hyphen_values = true)]
-    pub(crate) metadata: Vec<String>,
-    #[command(flatten)]
-    pub(crate) wait: WaitArgs,
-}
-
-/// `pin rm`
-#[derive(Debug, Args)]
-pub(crate) struct PinRm {
-    /// What to unpin
-    #[arg(value_name = "CID|PATH")]
-    pub(crate) path: String,
-    #[command(flatten)]
-    pub(crate) wait: WaitArgs,
-}
-
-/// `pin update`
-#[derive(Debug, Args)]
-pub(crate) struct PinUpdate {
-    /// The pin to take everything over from
-    #[arg(value_name = "EXISTING-CID")]
-    pub(crate) existing: String,
-    /// What to pin
-    #[arg(value_name = "NEW-CID|PATH")]
-    pub(crate) path: String,
-    /// A name for the new pin, instead of the old one's
-    #[arg(
-        long,
-        short = 'n',
-        default_value = "",
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    pub(crate) name: String,
-    /// Unpin the new one by itself after so long, as in 24h
-    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
-    pub(crate) expire_in: Option<GoDuration>,
-    #[command(flatten)]
-    pub(crate) wait: WaitArgs,
-}
-
-/// `pin ls`
-#[derive(Debug, Args)]
-pub(crate) struct PinLs {
-    /// Only this one
-    #[arg(value_name = "CID")]
-    pub(crate) cid: Option<String>,
-    /// Types to list: all, pin, meta-pin, clusterdag-pin, shard-pin; comma-separated
-    #[arg(long, default_value = "all")]
-    pub(crate) filter: String,
 }
 
 /// `status`
@@ -380,136 +233,6 @@ pub(crate) enum Ipfs {
         local: bool,
     },
 }
-
-/// `add`
-#[derive(Debug, Args)]
-pub(crate) struct Add {
-    /// Files, folders or http:// URLs
-    #[arg(value_name = "PATH|URL")]
-    pub(crate) paths: Vec<String>,
-    /// Take folders with all they contain
-    #[arg(long, short = 'r')]
-    pub(crate) recursive: bool,
-    /// Print only CIDs, one per line
-    #[arg(long, short = 'q')]
-    pub(crate) quiet: bool,
-    /// Print only the last CID
-    #[arg(long, short = 'Q')]
-    pub(crate) quieter: bool,
-    /// Print everything at the end; in JSON as one array
-    #[arg(long)]
-    pub(crate) no_stream: bool,
-    /// Send the content only to the peer that is contacted; others fetch it from there
-    #[arg(long)]
-    pub(crate) local: bool,
-    /// A name for the pin
-    #[arg(
-        long,
-        short = 'n',
-        default_value = "",
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    pub(crate) name: String,
-    /// At least so many copies; 0 for the cluster's default, -1 on every peer
-    #[arg(
-        long,
-        visible_alias = "rmin",
-        default_value_t = 0,
-        allow_negative_numbers = true,
-        value_name = "COPIES"
-    )]
-    pub(crate) replication_min: i32,
-    /// At most so many copies; 0 for the cluster's default, -1 on every peer
-    #[arg(
-        long,
-        visible_alias = "rmax",
-        default_value_t = 0,
-        allow_negative_numbers = true,
-        value_name = "COPIES"
-    )]
-    pub(crate) replication_max: i32,
-    /// Unpin by itself after so long, as in 24h
-    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
-    pub(crate) expire_in: Option<GoDuration>,
-    /// Something to remember with the pin; can be given several times
-    #[arg(long, value_name = "KEY=VALUE", allow_hyphen_values = true)]
-    pub(crate) metadata: Vec<String>,
-    /// Prefer these peers
-    #[arg(long, visible_alias = "allocs", value_name = "PEER,PEER")]
-    pub(crate) allocations: Option<String>,
-    /// Do not pin afterwards
-    #[arg(long)]
-    pub(crate) no_pin: bool,
-    /// Wait until the least number of copies is there
-    #[arg(long)]
-    pub(crate) wait: bool,
-    /// Give up waiting after so long, as in 90s or 5m; otherwise never
-    #[arg(
-        long,
-        visible_alias = "wt",
-        value_name = "DURATION",
-        allow_hyphen_values = true
-    )]
-    pub(crate) wait_timeout: Option<GoDuration>,
-    /// Put everything into one more folder; implied by several paths
-    #[arg(long, short = 'w')]
-    pub(crate) wrap_with_directory: bool,
-    /// "unixfs" for files, "car" for one CAR file with one root
-    #[arg(long, default_value = "unixfs")]
-    pub(crate) format: String,
-    /// "balanced" or "trickle"
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub(crate) layout: String,
-    /// Take also what begins with a dot, inside folders
-    #[arg(long, short = 'H')]
-    pub(crate) hidden: bool,
-    /// How files are cut: size-<bytes> or rabin-<min>-<avg>-<max>
-    #[arg(long, short = 's', default_value = "size-262144")]
-    pub(crate) chunker: String,
-    /// Make leaves raw blocks
-    #[arg(long)]
-    pub(crate) raw_leaves: bool,
-    /// 0 or 1; 1 implies --raw-leaves
-    #[arg(long, default_value_t = 0, value_name = "VERSION")]
-    pub(crate) cid_version: u64,
-    /// The hash function; others than the default imply --cid-version 1
-    #[arg(long, default_value = "sha2-256")]
-    pub(crate) hash: String,
-    /// Refer to the URL instead of storing its content; implies --raw-leaves
-    #[arg(long)]
-    pub(crate) nocopy: bool,
-}
-
-const ADD: &str = "\
-Adds files or folders to IPFS and pins them in the cluster. The blocks go straight to the peers that will \
-pin them, so the content is there with all its copies when the command ends. With --local they go only to \
-the peer that is contacted, which is faster, and the others fetch them from there.";
-
-const ADD_EXAMPLES: &str = "\
-Examples:
-  ipfs-cluster-ctl add picture.jpg
-  ipfs-cluster-ctl add -r --name site --rmin 2 --rmax 3 public/
-  ipfs-cluster-ctl add -Q backup.tar                 print the CID alone
-  ipfs-cluster-ctl add --format car export.car";
-
-const PIN_ADD: &str = "\
-Has the cluster hold a CID: it chooses peers, and their IPFS nodes fetch and pin the content. Prints the \
-status right after; \"status\" tells how it goes on, and --wait waits for it.";
-
-const PIN_ADD_EXAMPLES: &str = "\
-Examples:
-  ipfs-cluster-ctl pin add --name docs QmP63D…
-  ipfs-cluster-ctl pin add -r 2 --wait --wait-timeout 5m QmP63D…
-  ipfs-cluster-ctl pin add --expire-in 24h --metadata owner=me /ipns/example.org";
-
-const PIN_UPDATE: &str = "\
-Pins new content with all options and at the same peers as an existing pin, which makes it cheap when the \
-two have much in common. The existing one stays pinned: remove it with \"pin rm\".";
-
-const PIN_LS: &str = "\
-Lists the pins that the cluster has agreed on, with their options and the peers chosen for them. How the \
-IPFS nodes are doing with them is told by \"status\".";
 
 const STATUS: &str = "\
 Tells for each pin what each peer says of it. Without a CID it lists all.

@@ -158,10 +158,8 @@ impl Text for BandwidthByProtocol {
             let received = human::bytes(u64::try_from(traffic.total_in).unwrap_or(0));
             let sent = human::bytes(u64::try_from(traffic.total_out).unwrap_or(0));
             let (rate_in, rate_out) = (traffic.rate_in, traffic.rate_out);
-            line!(
-                out,
-                "{protocol:>25}: In: {received:>7}. Out: {sent:>7}. RateIn: {rate_in:.2}B/s. RateOut: {rate_out:.2}B/s"
-            );
+            let _ = write!(out, "{protocol:>25}: In: {received:>7}. Out: {sent:>7}.");
+            line!(out, " RateIn: {rate_in:.2}B/s. RateOut: {rate_out:.2}B/s");
         }
     }
 }

@@ -1,0 +1,118 @@
+//! The command line of `add`.
+
+use clap::Args;
+use cluster_api::GoDuration;
+
+/// What `add` is for.
+pub(super) const ABOUT: &str = "\
+Adds files or folders to IPFS and pins them in the cluster. The blocks go straight to the peers that will \
+pin them, so the content is there with all its copies when the command ends. With --local they go only to \
+the peer that is contacted, which is faster, and the others fetch them from there.";
+
+/// How it is used.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  ipfs-cluster-ctl add picture.jpg
+  ipfs-cluster-ctl add -r --name site --rmin 2 --rmax 3 public/
+  ipfs-cluster-ctl add -Q backup.tar                 print the CID alone
+  ipfs-cluster-ctl add --format car export.car";
+
+/// `add`
+#[derive(Debug, Args)]
+pub(crate) struct Add {
+    /// Files, folders or http:// URLs
+    #[arg(value_name = "PATH|URL")]
+    pub(crate) paths: Vec<String>,
+    /// Take folders with all they contain
+    #[arg(long, short = 'r')]
+    pub(crate) recursive: bool,
+    /// Print only CIDs, one per line
+    #[arg(long, short = 'q')]
+    pub(crate) quiet: bool,
+    /// Print only the last CID
+    #[arg(long, short = 'Q')]
+    pub(crate) quieter: bool,
+    /// Print everything at the end; in JSON as one array
+    #[arg(long)]
+    pub(crate) no_stream: bool,
+    /// Send the content only to the peer that is contacted; others fetch it from there
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// A name for the pin
+    #[arg(
+        long,
+        short = 'n',
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
+    pub(crate) name: String,
+    /// At least so many copies; 0 for the cluster's default, -1 on every peer
+    #[arg(
+        long,
+        visible_alias = "rmin",
+        default_value_t = 0,
+        allow_negative_numbers = true,
+        value_name = "COPIES"
+    )]
+    pub(crate) replication_min: i32,
+    /// At most so many copies; 0 for the cluster's default, -1 on every peer
+    #[arg(
+        long,
+        visible_alias = "rmax",
+        default_value_t = 0,
+        allow_negative_numbers = true,
+        value_name = "COPIES"
+    )]
+    pub(crate) replication_max: i32,
+    /// Unpin by itself after so long, as in 24h
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
+    pub(crate) expire_in: Option<GoDuration>,
+    /// Something to remember with the pin; can be given several times
+    #[arg(long, value_name = "KEY=VALUE", allow_hyphen_values = true)]
+    pub(crate) metadata: Vec<String>,
+    /// Prefer these peers
+    #[arg(long, visible_alias = "allocs", value_name = "PEER,PEER")]
+    pub(crate) allocations: Option<String>,
+    /// Do not pin afterwards
+    #[arg(long)]
+    pub(crate) no_pin: bool,
+    /// Wait until the least number of copies is there
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Give up waiting after so long, as in 90s or 5m; otherwise never
+    #[arg(
+        long,
+        visible_alias = "wt",
+        value_name = "DURATION",
+        allow_hyphen_values = true
+    )]
+    pub(crate) wait_timeout: Option<GoDuration>,
+    /// Put everything into one more folder; implied by several paths
+    #[arg(long, short = 'w')]
+    pub(crate) wrap_with_directory: bool,
+    /// "unixfs" for files, "car" for one CAR file with one root
+    #[arg(long, default_value = "unixfs")]
+    pub(crate) format: String,
+    /// "balanced" or "trickle"
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) layout: String,
+    /// Take also what begins with a dot, inside folders
+    #[arg(long, short = 'H')]
+    pub(crate) hidden: bool,
+    /// How files are cut: size-<bytes> or rabin-<min>-<avg>-<max>
+    #[arg(long, short = 's', default_value = "size-262144")]
+    pub(crate) chunker: String,
+    /// Make leaves raw blocks
+    #[arg(long)]
+    pub(crate) raw_leaves: bool,
+    /// 0 or 1; 1 implies --raw-leaves
+    #[arg(long, default_value_t = 0, value_name = "VERSION")]
+    pub(crate) cid_version: u64,
+    /// The hash function; others than the default imply --cid-version 1
+    #[arg(long, default_value = "sha2-256")]
+    pub(crate) hash: String,
+    /// Refer to the URL instead of storing its content; implies --raw-leaves
+    #[arg(long)]
+    pub(crate) nocopy: bool,
+}
