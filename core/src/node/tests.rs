@@ -1,3 +1,5 @@
+mod effects;
+
 use std::time::Duration;
 
 use crate::testing::{Table, cid, options, peer};

@@ -1,0 +1,409 @@
+//! Single steps, to the effect.
+
+use std::time::Duration;
+
+use crate::testing::{Disk, cid, metrics, options, peer};
+use crate::*;
+
+const NOW: Now = Now {
+    mono: Instant(1),
+    wall: Timestamp(1_000_000_000_000),
+};
+
+struct Alone {
+    node: Node,
+    disk: Disk,
+    now: Now,
+    members: Members,
+}
+
+impl Alone {
+    fn new(size: u8) -> Self {
+        let members = Members::initial((1..=size).map(peer));
+        let recovered = Recovered::founding(Incarnation(1), members.clone());
+        let disk = Disk {
+            recovered: Some(recovered.clone()),
+            ..Disk::default()
+        };
+        let node = Node::new(Config::new(peer(1)), recovered, 7, NOW);
+        let mut alone = Self {
+            node,
+            disk,
+            now: NOW,
+            members,
+        };
+        let measure = alone.handle(Event::TimedOut);
+        assert_eq!(measure, [Effect::Measure]);
+        alone
+    }
+
+    /// Handles an event; writes what is to be written, and returns everything.
+    fn handle(&mut self, event: Event) -> Vec<Effect> {
+        let effects = self.node.handle(self.now, &self.disk, event);
+        self.node.check();
+        for effect in &effects {
+            if let Effect::Persist(batch) = effect {
+                self.disk.write(batch);
+            }
+        }
+        effects
+    }
+
+    fn receive(&mut self, from: u8, message: Message) -> Vec<Effect> {
+        let incarnation = Incarnation(u64::from(from));
+        let envelope = Envelope {
+            cluster: self.members.cluster,
+            incarnation,
+            message,
+        };
+        self.handle(Event::Received {
+            from: peer(from),
+            envelope,
+        })
+    }
+
+    fn send(&self, to: u8, message: RaftMessage) -> Effect {
+        let envelope = Envelope {
+            cluster: self.members.cluster,
+            incarnation: Incarnation(1),
+            message: Message::Raft(message),
+        };
+        Effect::Send {
+            to: peer(to),
+            envelope,
+        }
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.now = Now {
+            mono: self.now.mono + time,
+            wall: self.now.wall + time,
+        };
+    }
+
+    /// Lets time pass until this single peer leads.
+    fn lead(&mut self) {
+        for _ in 0..40 {
+            self.wait(Duration::from_millis(100));
+            let effects = self.handle(Event::TimedOut);
+            for effect in effects {
+                if let Effect::Persist(Batch { id, sync: true, .. }) = effect {
+                    let _ = self.handle(Event::Persisted { batch: id });
+                }
+            }
+        }
+        assert!(self.node.view().is_leader());
+    }
+
+    fn request(&mut self, ticket: u64, request: Request) -> Vec<Effect> {
+        self.handle(Event::Requested {
+            ticket: Ticket(ticket),
+            request,
+        })
+    }
+}
+
+fn raft_message(kind: RaftKind, term: Term) -> RaftMessage {
+    RaftMessage {
+        kind,
+        from: RaftId(2),
+        to: RaftId(1),
+        term,
+        log_term: 0,
+        index: 0,
+        entries: Vec::new(),
+        commit: 0,
+        commit_term: 0,
+        request_snapshot: 0,
+        reject: false,
+        reject_hint: 0,
+        context: Vec::new(),
+        priority: 0,
+    }
+}
+
+fn persist(effects: &[Effect]) -> &Batch {
+    match &effects[0] {
+        Effect::Persist(batch) => batch,
+        other => panic!("{other:?} instead of a batch"),
+    }
+}
+
+#[test]
+fn a_follower_votes_only_after_its_vote_is_durable() {
+    let mut alone = Alone::new(3);
+    let effects = alone.receive(2, Message::Raft(raft_message(RaftKind::RequestVote, 1)));
+    let hard_state = HardState {
+        term: 1,
+        vote: Some(RaftId(2)),
+        commit: 0,
+    };
+    let batch = Batch {
+        id: BatchId(1),
+        ops: vec![StoreOp::SetHardState { hard_state }],
+        sync: true,
+    };
+    assert_eq!(effects, [Effect::Persist(batch)]);
+    let vote = RaftMessage {
+        from: RaftId(1),
+        to: RaftId(2),
+        ..raft_message(RaftKind::RequestVoteResponse, 1)
+    };
+    assert_eq!(
+        alone.handle(Event::Persisted { batch: BatchId(1) }),
+        [alone.send(2, vote)]
+    );
+}
+
+#[test]
+fn a_follower_acknowledges_entries_only_when_they_are_durable() {
+    let mut alone = Alone::new(3);
+    let entry = LogEntry {
+        index: 1,
+        term: 1,
+        payload: Payload::Commands(Vec::new()),
+    };
+    let append = RaftMessage {
+        entries: vec![entry.clone()],
+        ..raft_message(RaftKind::Append, 1)
+    };
+    let effects = alone.receive(2, Message::Raft(append));
+    let batch = persist(&effects);
+    assert!(batch.sync);
+    assert!(batch.ops.contains(&StoreOp::Append { entries: vec![entry] }));
+    assert_eq!(effects.len(), 1, "nothing leaves before the write: {effects:?}");
+    let effects = alone.handle(Event::Persisted { batch: batch.id });
+    let response = RaftMessage {
+        from: RaftId(1),
+        to: RaftId(2),
+        index: 1,
+        ..raft_message(RaftKind::AppendResponse, 1)
+    };
+    assert_eq!(effects, [alone.send(2, response)]);
+}
+
+#[test]
+fn nonsense_is_dropped_and_counted() {
+    let mut alone = Alone::new(3);
+    let entry = |index| LogEntry {
+        index,
+        term: 1,
+        payload: Payload::Commands(Vec::new()),
+    };
+    let gap = vec![entry(1), entry(3)];
+    let unreadable = vec![LogEntry {
+        payload: Payload::Commands(vec![255; 9]),
+        ..entry(1)
+    }];
+    let nonsense = [
+        // Commits what was never acknowledged: the sender knows another life of this peer.
+        RaftMessage {
+            commit: 6,
+            ..raft_message(RaftKind::Heartbeat, 1)
+        },
+        RaftMessage {
+            index: 9,
+            ..raft_message(RaftKind::AppendResponse, 1)
+        },
+        RaftMessage {
+            entries: gap,
+            ..raft_message(RaftKind::Append, 1)
+        },
+        RaftMessage {
+            entries: unreadable,
+            ..raft_message(RaftKind::Append, 1)
+        },
+        RaftMessage {
+            to: RaftId(3),
+            ..raft_message(RaftKind::Heartbeat, 1)
+        },
+        RaftMessage {
+            from: RaftId(3),
+            ..raft_message(RaftKind::Heartbeat, 1)
+        },
+        RaftMessage {
+            index: u64::MAX,
+            entries: vec![entry(0)],
+            ..raft_message(RaftKind::Append, 1)
+        },
+        raft_message(RaftKind::Heartbeat, 0),
+        raft_message(RaftKind::ReadIndex, 0),
+    ];
+    for (count, message) in (1..).zip(nonsense) {
+        assert_eq!(
+            alone.receive(2, Message::Raft(message.clone())),
+            [],
+            "{message:?}"
+        );
+        assert_eq!(alone.node.view().counters().nonsense, count, "{message:?}");
+    }
+}
+
+#[test]
+fn another_clusters_messages_are_dropped() {
+    let mut alone = Alone::new(3);
+    let message = Message::Raft(raft_message(RaftKind::RequestVote, 1));
+    let envelope = Envelope {
+        cluster: ClusterId([9; 16]),
+        incarnation: Incarnation(2),
+        message,
+    };
+    assert_eq!(
+        alone.handle(Event::Received {
+            from: peer(2),
+            envelope
+        }),
+        []
+    );
+    assert_eq!(alone.node.view().counters().from_other_clusters, 1);
+}
+
+#[test]
+fn a_pin_is_answered_when_it_is_applied_and_then_started() {
+    let mut alone = Alone::new(1);
+    alone.lead();
+    let _ = alone.handle(Event::Measured { metrics: metrics(10) });
+    let pin = Request::Pin {
+        cid: cid(1),
+        options: options(Replicas::Everywhere),
+    };
+    let effects = alone.request(1, pin.clone());
+    assert_eq!(effects.len(), 1, "only the write: {effects:?}");
+    let batch = persist(&effects).id;
+    // What comes while the disk is busy shares the next entry.
+    assert_eq!(
+        alone.request(
+            2,
+            Request::Pin {
+                cid: cid(2),
+                options: options(Replicas::Everywhere)
+            }
+        ),
+        []
+    );
+    assert_eq!(alone.request(3, Request::Unpin { cid: cid(3) }), []);
+    let effects = alone.handle(Event::Persisted { batch });
+    let appended = |op: &StoreOp| matches!(op, StoreOp::Append { entries } if entries.len() == 1);
+    assert!(
+        persist(&effects).ops.iter().any(appended),
+        "both in one entry: {effects:?}"
+    );
+    assert!(matches!(
+        &effects[1],
+        Effect::Reply {
+            ticket: Ticket(1),
+            reply: Ok(Reply::Pinned(_))
+        }
+    ));
+    assert!(
+        matches!(&effects[2], Effect::StartIpfs { op: OpId(1), .. }),
+        "{effects:?}"
+    );
+    assert_eq!(effects.len(), 3);
+}
+
+#[test]
+fn an_unpin_cancels_the_pin_that_runs() {
+    let mut alone = Alone::new(1);
+    alone.lead();
+    let pin = Request::Pin {
+        cid: cid(1),
+        options: options(Replicas::Everywhere),
+    };
+    let batch = persist(&alone.request(1, pin)).id;
+    let _ = alone.handle(Event::Persisted { batch });
+    let batch = persist(&alone.request(2, Request::Unpin { cid: cid(1) })).id;
+    let effects = alone.handle(Event::Persisted { batch });
+    assert!(
+        effects.contains(&Effect::CancelIpfs { op: OpId(1) }),
+        "{effects:?}"
+    );
+    let cancelled = Err(IpfsError::Cancelled);
+    let effects = alone.handle(Event::IpfsFinished {
+        op: OpId(1),
+        outcome: cancelled,
+    });
+    let unpin = IpfsAction::Unpin { cid: cid(1) };
+    assert_eq!(
+        effects,
+        [Effect::StartIpfs {
+            op: OpId(2),
+            action: unpin
+        }]
+    );
+    let _ = alone.handle(Event::IpfsFinished {
+        op: OpId(2),
+        outcome: Ok(()),
+    });
+    assert!(alone.disk.locals.is_empty() && alone.disk.queue.is_empty());
+}
+
+#[test]
+fn a_failed_pin_is_tried_again_after_a_longer_and_longer_pause() {
+    let mut alone = Alone::new(1);
+    alone.lead();
+    let pin = Request::Pin {
+        cid: cid(1),
+        options: options(Replicas::Everywhere),
+    };
+    let batch = persist(&alone.request(1, pin)).id;
+    let _ = alone.handle(Event::Persisted { batch });
+    let mut last = Duration::ZERO;
+    for attempt in 1..5 {
+        let outcome = Err(IpfsError::Failed("no such block".to_owned()));
+        let _ = alone.handle(Event::IpfsFinished {
+            op: OpId(attempt),
+            outcome,
+        });
+        let local = &alone.disk.locals[&cid(1)];
+        assert_eq!(
+            (local.phase, u64::from(local.attempts)),
+            (Phase::PinError, attempt)
+        );
+        assert_eq!(local.error, "no such block");
+        let due = local.queued.as_ref().expect("is queued").at;
+        let pause = Duration::from_nanos(due - alone.now.wall.0);
+        assert!(pause > last, "{pause:?} after {last:?}");
+        last = pause;
+        alone.wait(pause);
+        let effects = alone.handle(Event::TimedOut);
+        let started = |effect: &Effect| matches!(effect, Effect::StartIpfs { op, .. } if op.0 == attempt + 1);
+        assert!(effects.iter().any(started), "{effects:?}");
+    }
+}
+
+#[test]
+fn a_stuck_pin_is_cancelled_and_makes_room() {
+    let mut alone = Alone::new(1);
+    alone.lead();
+    for number in 1..=11 {
+        let pin = Request::Pin {
+            cid: cid(number),
+            options: options(Replicas::Everywhere),
+        };
+        let effects = alone.request(u64::from(number), pin);
+        if let Some(Effect::Persist(batch)) = effects.first() {
+            let _ = alone.handle(Event::Persisted { batch: batch.id });
+        }
+    }
+    assert_eq!(alone.node.view().running().count(), 10);
+    for _ in 0..12 {
+        alone.wait(Duration::from_secs(10));
+        let _ = alone.handle(Event::IpfsProgressed { op: OpId(2) });
+        let _ = alone.handle(Event::TimedOut);
+    }
+    let outcome = Err(IpfsError::Cancelled);
+    let effects = alone.handle(Event::IpfsFinished { op: OpId(1), outcome });
+    assert_eq!(alone.disk.locals[&cid(1)].phase, Phase::PinError);
+    let eleventh = |effect: &Effect| matches!(effect, Effect::StartIpfs { action: IpfsAction::Pin { cid: what, .. }, .. } if *what == cid(11));
+    assert!(effects.iter().any(eleventh), "{effects:?}");
+    let _ = alone.handle(Event::IpfsFinished {
+        op: OpId(2),
+        outcome: Ok(()),
+    });
+    assert_eq!(
+        alone.disk.locals[&cid(2)].phase,
+        Phase::Pinned,
+        "what got further was left alone"
+    );
+}
