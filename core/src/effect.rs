@@ -72,6 +72,7 @@ pub struct Batch {
 }
 
 /// One write.
+#[allow(clippy::large_enum_variant, reason = "most of them are pins")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum StoreOp {
     /// Replaces the log from the first entry's index on. Never empty, and contiguous.

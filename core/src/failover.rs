@@ -134,10 +134,10 @@ impl Failover {
 }
 
 fn expire(now: Now, pin: Pin) -> Option<Command> {
-    is_expired(&pin, now.wall).then(|| Command::Unpin {
-        precondition: Precondition::Version(pin.version),
-        cid: pin.cid,
-    })
+    if !is_expired(&pin, now.wall) {
+        return None;
+    }
+    Some(Command::Unpin { precondition: Precondition::Version(pin.version), cid: pin.cid })
 }
 
 /// Gives a pin more peers when those that live are fewer than its minimum.

@@ -1,6 +1,8 @@
 //! Between our records and the `raft` crate's. Fields are copied one by one: no byte that came from another
 //! peer reaches a protobuf parser.
 
+#![allow(clippy::field_reassign_with_default, reason = "generated structs have hidden fields")]
+
 use raft::eraftpb::{self, Entry, EntryType, MessageType};
 
 use super::{HardState, LogEntry, Payload};

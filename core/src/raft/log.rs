@@ -1,5 +1,7 @@
 //! The part of the log that is kept in memory, as Raft reads it. It is bounded: the node compacts it.
 
+#![allow(clippy::field_reassign_with_default, reason = "generated structs have hidden fields")]
+
 use std::collections::VecDeque;
 
 use raft::eraftpb::{ConfState, Entry, Snapshot};
