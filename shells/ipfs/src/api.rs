@@ -1,1 +1,28 @@
-//! The HTTP API of the embedded node, in the shape of Kubo's.
+//! The HTTP API of the embedded node, in the shape of Kubo's `/api/v0`.
+//!
+//! The `ipfs` command line, Kubo's client libraries and a cluster peer's own [`crate::kubo::Client`] use it
+//! as they use a Kubo daemon. Everything streams: uploads, downloads and listings of any size pass in
+//! constant memory.
+
+mod add;
+mod blocks;
+mod commands;
+mod dags;
+mod files;
+mod gate;
+mod info;
+pub mod multipart;
+mod pins;
+mod reply;
+mod repo;
+mod request;
+mod server;
+
+pub use self::server::serve;
+
+/// The version of the API that is spoken here: clients choose their behaviour by it, and the `ipfs` command
+/// line accepts nothing but strict semver.
+pub const API_VERSION: &str = "0.43.0";
+
+/// This program, where Kubo names its commit.
+const PROGRAM: &str = concat!("ipfs-cluster-embedded/", env!("CARGO_PKG_VERSION"));

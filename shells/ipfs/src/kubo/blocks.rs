@@ -49,7 +49,7 @@ impl Client {
     async fn put_run(&self, feed: &Feed, prefix: Prefix) -> Result<Stored, Error> {
         let query = Query::new()
             .with("allow-big-block", "true")
-            .with("cid-codec", &prefix.codec_name()?)
+            .with("cid-codec", prefix.codec_name()?)
             .with("mhlen", &prefix.hash_len.to_string())
             .with("mhtype", prefix.hash_name()?)
             .with("pin", "false");

@@ -1,0 +1,239 @@
+//! `block/…`.
+
+use cid::{Cid, Version};
+use futures::StreamExt;
+use serde::Serialize;
+
+use super::reply::{Failure, Reply, Sink, running};
+use super::request::{Call, read_part};
+use crate::{Block, Error, PinMode, codec, hash};
+
+/// The largest block that other nodes accept.
+const MAX_BLOCK: usize = 2 * 1024 * 1024;
+
+/// Blocks stored by one write of the database; enough to make it cheap, little enough to hold in memory.
+const GROUP_BYTES: usize = 4 * 1024 * 1024;
+
+#[derive(Serialize)]
+struct Stat {
+    #[serde(rename = "Key")]
+    key: String,
+    #[serde(rename = "Size")]
+    size: u64,
+}
+
+#[derive(Serialize)]
+struct Removed {
+    #[serde(rename = "Hash")]
+    hash: String,
+    #[serde(rename = "Error", skip_serializing_if = "String::is_empty")]
+    error: String,
+}
+
+/// `block/get`.
+pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
+    let cid = call.resolve(call.arg()).await?;
+    let data = call.node.get(cid).await?;
+    let pieces = futures::stream::once(std::future::ready(Ok(data))).boxed();
+    Ok(Reply::Content {
+        kind: "application/vnd.ipld.raw",
+        length: None,
+        pieces,
+    })
+}
+
+/// `block/stat`.
+pub(super) async fn stat(call: Call) -> Result<Reply, Failure> {
+    let cid = call.resolve(call.arg()).await?;
+    let size = match call.node.size_of(&cid)? {
+        Some(size) => size,
+        None => call.node.get(cid).await?.len() as u64,
+    };
+    Reply::once(&Stat {
+        key: call.show(&cid),
+        size,
+    })
+}
+
+/// The form of the CIDs that `block/put` and `dag/put` make.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Form {
+    pub(super) version: Version,
+    pub(super) codec: u64,
+    pub(super) hash: u64,
+}
+
+/// The code of a codec by its name.
+pub(super) fn codec_named(name: &str) -> Option<u64> {
+    Some(match name {
+        "raw" => codec::RAW,
+        "dag-pb" | "protobuf" | "v0" => codec::DAG_PB,
+        "dag-cbor" | "cbor" => codec::DAG_CBOR,
+        "dag-json" => codec::DAG_JSON,
+        "json" => 0x0200,
+        "libp2p-key" => 0x72,
+        _ => return None,
+    })
+}
+
+/// The code of a hash function by its name.
+pub(super) fn hash_named(name: &str) -> Result<u64, Failure> {
+    Ok(match name {
+        "sha2-256" => 0x12,
+        "sha2-512" => 0x13,
+        "blake2b-256" => 0xb220,
+        "blake3" => 0x1e,
+        "identity" => 0x00,
+        other => {
+            return Err(Failure::failed(format!(
+                "unrecognized multihash function: {other}"
+            )));
+        }
+    })
+}
+
+impl Form {
+    fn of(call: &Call) -> Result<Self, Failure> {
+        let hash = hash_named(call.text("mhtype").unwrap_or("sha2-256"))?;
+        let format = call.text("format").filter(|format| !format.is_empty());
+        let asked = call.text("cid-codec");
+        if format.is_some() && asked.is_some_and(|asked| asked != "raw") {
+            let message = "unable to use \"format\" (deprecated) and a custom \"cid-codec\" at the same time";
+            return Err(Failure::failed(message));
+        }
+        let name = format.or(asked).unwrap_or("raw");
+        let codec =
+            codec_named(name).ok_or_else(|| Failure::failed(format!("unrecognized codec: {name}")))?;
+        let version = if format == Some("v0") {
+            Version::V0
+        } else {
+            Version::V1
+        };
+        let form = Form { version, codec, hash };
+        match call.number("mhlen") {
+            // Truncated hashes name nothing securely; Kubo's own callers send the full length.
+            Some(length) if length >= 0 && !form.has_length(length) => Err(Failure::failed(format!(
+                "multihash length {length} is not supported"
+            ))),
+            Some(_) | None => Ok(form),
+        }
+    }
+
+    fn has_length(self, length: i64) -> bool {
+        match self.hash {
+            0x13 => length == 64,
+            0x00 => true,
+            _ => length == 32,
+        }
+    }
+
+    pub(super) fn name(self, data: &[u8]) -> Result<Cid, Failure> {
+        Ok(hash::name(self.version, self.codec, self.hash, data)?)
+    }
+}
+
+/// Refuses what other nodes would refuse.
+pub(super) fn check_size(size: usize) -> Result<(), Failure> {
+    if size <= MAX_BLOCK {
+        return Ok(());
+    }
+    Err(Failure::failed(
+        "produced block is over 2MiB: big blocks can't be exchanged with other peers. consider using UnixFS \
+         for automatic chunking of bigger files, or pass --allow-big-block to override",
+    ))
+}
+
+/// `block/put`: one block per part.
+pub(super) async fn put(mut call: Call) -> Result<Reply, Failure> {
+    let form = Form::of(&call)?;
+    let mut parts = call.multipart()?;
+    running(move |sink| async move {
+        let _hold = call.node.hold();
+        let mut group = Group {
+            call,
+            sink,
+            blocks: Vec::new(),
+            bytes: 0,
+        };
+        while parts.next_part().await.map_err(Failure::failed)?.is_some() {
+            let data = read_part(&mut parts, MAX_BLOCK).await;
+            let data = data.or_else(|_| check_size(MAX_BLOCK + 1).map(|()| Vec::new()))?;
+            let cid = form.name(&data)?;
+            group
+                .push(Block {
+                    cid,
+                    data: data.into(),
+                })
+                .await?;
+        }
+        group.store().await?;
+        Ok(group.call.node.sync().await?)
+    })
+}
+
+struct Group {
+    call: Call,
+    sink: Sink,
+    blocks: Vec<Block>,
+    bytes: usize,
+}
+
+impl Group {
+    async fn push(&mut self, block: Block) -> Result<(), Failure> {
+        self.bytes += block.data.len();
+        self.blocks.push(block);
+        if self.bytes >= GROUP_BYTES || self.blocks.len() >= 1024 {
+            return self.store().await;
+        }
+        Ok(())
+    }
+
+    /// Stores the group and then tells it, so that what was told is there.
+    async fn store(&mut self) -> Result<(), Failure> {
+        self.bytes = 0;
+        let blocks = std::mem::take(&mut self.blocks);
+        self.call.node.put_many(blocks.clone()).await?;
+        for Block { cid, data } in blocks {
+            if self.call.flag("pin", false) {
+                self.call
+                    .node
+                    .pin(cid, PinMode::Recursive, String::new(), |_| ())
+                    .await?;
+            }
+            self.sink
+                .send(&Stat {
+                    key: self.call.show(&cid),
+                    size: data.len() as u64,
+                })
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+/// `block/rm`.
+pub(super) async fn rm(call: Call) -> Result<Reply, Failure> {
+    let (force, quiet) = (call.flag("force", false), call.flag("quiet", false));
+    running(move |sink| async move {
+        for arg in &call.args {
+            let cid = call.resolve(arg).await?;
+            let error = if force || call.node.has(&cid)? {
+                match call.node.delete(&cid).await {
+                    Ok(()) => String::new(),
+                    Err(Error::Pinned { why, .. }) => why.to_owned(),
+                    Err(error) => error.to_string(),
+                }
+            } else {
+                format!("ipld: could not find {cid}")
+            };
+            if !(quiet && error.is_empty()) {
+                sink.send(&Removed {
+                    hash: call.show(&cid),
+                    error,
+                })
+                .await?;
+            }
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,202 @@
+//! The commands that the API has, with their options.
+
+use futures::future::BoxFuture;
+use serde::Serialize;
+
+use super::reply::{Failure, Reply};
+use super::request::Call;
+use super::{add, blocks, dags, files, info, pins, repo};
+
+/// What values an option takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Text,
+    Bool,
+    Number,
+}
+
+type Options = &'static [(&'static [&'static str], Kind)];
+
+/// One command.
+pub(super) struct Command {
+    /// Its path below `/api/v0/`.
+    pub(super) path: &'static str,
+    /// The arguments it cannot do without.
+    pub(super) args: &'static [&'static str],
+    /// Whether it takes files in the body.
+    pub(super) file: bool,
+    options: Options,
+    pub(super) run: fn(Call) -> BoxFuture<'static, Result<Reply, Failure>>,
+}
+
+impl Command {
+    pub(super) fn known_options(&self) -> impl Iterator<Item = (&'static [&'static str], Kind)> {
+        self.options.iter().copied()
+    }
+
+    /// What Kubo calls the file argument.
+    pub(super) fn file_name(&self) -> &'static str {
+        match self.path {
+            "block/put" => "data",
+            "dag/put" => "object data",
+            _ => "path",
+        }
+    }
+}
+
+/// What a path names.
+pub(super) enum Found {
+    /// A command, and the argument that was the last segment of the path.
+    Command(&'static Command, Option<String>),
+    Unknown,
+}
+
+/// Finds a command by its path or, with one argument more, by the path above.
+pub(super) fn find(path: &str) -> Found {
+    let exact = |path: &str| COMMANDS.iter().find(|command| command.path == path);
+    if let Some(command) = exact(path) {
+        return Found::Command(command, None);
+    }
+    let above = path
+        .rsplit_once('/')
+        .and_then(|(above, last)| Some((exact(above)?, last)));
+    match above {
+        Some((command, last)) if !last.is_empty() => {
+            let last = percent_encoding::percent_decode_str(last).decode_utf8_lossy();
+            Found::Command(command, Some(last.into_owned()))
+        }
+        Some(_) | None => Found::Unknown,
+    }
+}
+
+macro_rules! command {
+    ($path:literal, [$($arg:literal)*], $run:path, [$($names:tt $kind:ident)*]) => {
+        Command {
+            path: $path,
+            args: &[$($arg),*],
+            file: false,
+            options: &[$((&$names, Kind::$kind)),*],
+            run: |call| Box::pin($run(call)),
+        }
+    };
+    ($path:literal, files, $run:path, [$($names:tt $kind:ident)*]) => {
+        Command { file: true, ..command!($path, [], $run, [$($names $kind)*]) }
+    };
+}
+
+static COMMANDS: &[Command] = &[
+    command!("add", files, add::add, [
+        ["quiet", "q"] Bool ["quieter", "Q"] Bool ["silent"] Bool ["progress", "p"] Bool ["trickle", "t"] Bool
+        ["only-hash", "n"] Bool ["wrap-with-directory", "w"] Bool ["pin"] Bool ["pin-name"] Text
+        ["to-files"] Text ["chunker", "s"] Text ["raw-leaves"] Bool ["cid-version"] Number ["hash"] Text
+        ["inline"] Bool ["inline-limit"] Number ["max-file-links"] Number ["max-directory-links"] Number
+        ["max-hamt-fanout"] Number ["nocopy"] Bool ["fscache"] Bool ["preserve-mode"] Bool
+        ["preserve-mtime"] Bool ["mode"] Number ["mtime"] Number ["mtime-nsecs"] Number
+        ["recursive", "r"] Bool
+    ]),
+    command!("cat", ["ipfs-path"], files::cat, [["offset", "o"] Number ["length", "l"] Number]),
+    command!("get", ["ipfs-path"], files::get, [
+        ["archive", "a"] Bool ["compress", "C"] Bool ["compression-level", "l"] Number
+    ]),
+    command!("ls", ["ipfs-path"], files::ls, [["resolve-type"] Bool ["size"] Bool ["stream", "s"] Bool]),
+    command!("pin/add", ["ipfs-path"], pins::add, [
+        ["recursive", "r"] Bool ["name", "n"] Text ["progress"] Bool
+    ]),
+    command!("pin/rm", ["ipfs-path"], pins::rm, [["recursive", "r"] Bool]),
+    command!("pin/ls", [], pins::ls, [
+        ["type", "t"] Text ["quiet", "q"] Bool ["stream", "s"] Bool ["names"] Bool ["name", "n"] Text
+    ]),
+    command!("pin/update", ["from-path" "to-path"], pins::update, [["unpin"] Bool]),
+    command!("pin/verify", [], pins::verify, [["verbose"] Bool ["quiet", "q"] Bool]),
+    command!("block/get", ["cid"], blocks::get, []),
+    command!("block/stat", ["cid"], blocks::stat, []),
+    command!("block/put", files, blocks::put, [
+        ["cid-codec"] Text ["mhtype"] Text ["mhlen"] Number ["pin"] Bool ["allow-big-block"] Bool
+        ["format", "f"] Text
+    ]),
+    command!("block/rm", ["cid"], blocks::rm, [["force", "f"] Bool ["quiet", "q"] Bool]),
+    command!("dag/get", ["ref"], dags::get, [["output-codec"] Text]),
+    command!("dag/put", files, dags::put, [
+        ["store-codec"] Text ["input-codec"] Text ["pin"] Bool ["hash"] Text ["allow-big-block"] Bool
+    ]),
+    command!("dag/resolve", ["ref"], dags::resolve, []),
+    command!("dag/import", files, dags::import, [["pin-roots"] Bool ["silent"] Bool ["stats"] Bool]),
+    command!("dag/export", ["root"], dags::export, [["progress", "p"] Bool]),
+    command!("dag/stat", ["root"], dags::stat, [["progress", "p"] Bool]),
+    command!("refs", ["ipfs-path"], dags::refs, [
+        ["format"] Text ["edges", "e"] Bool ["unique", "u"] Bool ["recursive", "r"] Bool ["max-depth"] Number
+    ]),
+    command!("refs/local", [], repo::local_refs, []),
+    command!("repo/ls", [], repo::local_refs, []),
+    command!("repo/stat", [], repo::stat, [["size-only", "s"] Bool ["human", "H"] Bool]),
+    command!("stats/repo", [], repo::stat, [["size-only", "s"] Bool ["human", "H"] Bool]),
+    command!("repo/gc", [], repo::gc, [["stream-errors"] Bool ["quiet", "q"] Bool ["silent"] Bool]),
+    command!("repo/version", [], repo::version, [["quiet", "q"] Bool]),
+    command!("repo/verify", [], repo::verify, []),
+    command!("id", [], info::id, [["format", "f"] Text ["peerid-base"] Text]),
+    command!("version", [], info::version, [
+        ["number", "n"] Bool ["commit"] Bool ["repo"] Bool ["all"] Bool
+    ]),
+    command!("commands", [], info::commands, [["flags", "f"] Bool]),
+    command!("config/show", [], info::config_show, []),
+    command!("swarm/peers", [], info::swarm_peers, [
+        ["verbose", "v"] Bool ["streams"] Bool ["latency"] Bool ["direction"] Bool ["identify"] Bool
+    ]),
+    command!("swarm/connect", ["address"], info::swarm_connect, []),
+    command!("swarm/disconnect", ["address"], info::swarm_disconnect, []),
+    command!("swarm/addrs", [], info::swarm_addrs, []),
+    command!("swarm/addrs/local", [], info::swarm_addrs_local, [["id"] Bool]),
+    command!("swarm/addrs/listen", [], info::swarm_addrs_local, [["id"] Bool]),
+    command!("resolve", ["name"], info::resolve, [["recursive", "r"] Bool]),
+    command!("bitswap/stat", [], info::bitswap_stat, [["verbose", "v"] Bool ["human"] Bool]),
+    command!("stats/bitswap", [], info::bitswap_stat, [["verbose", "v"] Bool ["human"] Bool]),
+    command!("key/list", [], info::key_list, [["l"] Bool ["ipns-base"] Text]),
+    command!("key/ls", [], info::key_list, [["l"] Bool ["ipns-base"] Text]),
+];
+
+/// A command as `commands` tells it.
+#[derive(Serialize)]
+pub(super) struct Described {
+    #[serde(rename = "Name")]
+    name: String,
+    #[serde(rename = "Subcommands")]
+    subcommands: Vec<Described>,
+    #[serde(rename = "Options")]
+    options: Vec<DescribedOption>,
+}
+
+#[derive(Serialize)]
+struct DescribedOption {
+    #[serde(rename = "Names")]
+    names: &'static [&'static str],
+}
+
+/// The tree of all commands.
+pub(super) fn described() -> Described {
+    let mut root = Described {
+        name: "ipfs".to_owned(),
+        subcommands: Vec::new(),
+        options: Vec::new(),
+    };
+    for command in COMMANDS {
+        let mut at = &mut root;
+        for name in command.path.split('/') {
+            let known = at.subcommands.iter().position(|it| it.name == name);
+            let index = known.unwrap_or_else(|| {
+                let new = Described {
+                    name: name.to_owned(),
+                    subcommands: Vec::new(),
+                    options: Vec::new(),
+                };
+                at.subcommands.push(new);
+                at.subcommands.len() - 1
+            });
+            at = &mut at.subcommands[index];
+        }
+        at.options = command
+            .known_options()
+            .map(|(names, _)| DescribedOption { names })
+            .collect();
+    }
+    root
+}

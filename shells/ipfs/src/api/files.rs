@@ -1,0 +1,253 @@
+//! `cat`, `get` and `ls`.
+
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use serde::Serialize;
+
+use super::reply::{Failure, Reply};
+use super::request::Call;
+use crate::unixfs::{DirEntry, Kind, Metadata, Stat};
+
+/// `cat`: files one after the other.
+pub(super) async fn cat(call: Call) -> Result<Reply, Failure> {
+    let not_negative = |option: &str| match call.number(option) {
+        Some(number) => match u64::try_from(number) {
+            Ok(number) => Ok(Some(number)),
+            Err(_) => Err(Failure::failed(format!("cannot specify negative {option}"))),
+        },
+        None => Ok(None),
+    };
+    let mut skip = not_negative("offset")?.unwrap_or(0);
+    let mut left = not_negative("length")?;
+    let mut total = 0;
+    let mut parts = Vec::with_capacity(call.args.len());
+    for arg in &call.args {
+        if left == Some(0) {
+            break;
+        }
+        let cid = call.resolve(arg).await?;
+        let stat = call.node.file_stat(cid).await?;
+        match stat.kind {
+            Kind::Directory => return Err(crate::Error::IsDirectory.into()),
+            Kind::Symlink => return Err(Failure::failed("this dag node is a symlink")),
+            Kind::File => {}
+        }
+        if skip >= stat.bytes && stat.bytes > 0 {
+            skip -= stat.bytes;
+            continue;
+        }
+        let length = left.map_or(stat.bytes - skip, |left| left.min(stat.bytes - skip));
+        parts.push((cid, skip, length));
+        total += length;
+        left = left.map(|left| left - length);
+        skip = 0;
+    }
+    let node = call.node.clone();
+    let pieces = stream::iter(parts)
+        .then(move |(cid, offset, length)| {
+            let node = node.clone();
+            // Opened one after the other: an open file holds blocks.
+            async move {
+                match node.cat(cid, offset, Some(length)).await {
+                    Ok(pieces) => pieces.map_err(Failure::from).boxed(),
+                    Err(error) => failing(error.into()),
+                }
+            }
+        })
+        .flatten()
+        .boxed();
+    Ok(Reply::Content {
+        kind: "text/plain",
+        length: Some(total),
+        pieces,
+    })
+}
+
+fn failing<T: Send + 'static>(failure: Failure) -> BoxStream<'static, Result<T, Failure>> {
+    stream::once(std::future::ready(Err(failure))).boxed()
+}
+
+/// `get`: a tar archive.
+pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
+    if call.flag("compress", false) {
+        return Err(Failure::failed(
+            "compression is not supported by the embedded node",
+        ));
+    }
+    let path = Call::path(call.arg())?;
+    let cid = call.resolve(call.arg()).await?;
+    let stat = call.node.file_stat(cid).await?;
+    let name = path
+        .segments
+        .last()
+        .cloned()
+        .unwrap_or_else(|| path.root.to_string());
+    let pieces = call.node.tar(cid, name).map_err(Failure::from).boxed();
+    // The length of a directory is not known before it is walked; it only feeds a progress bar.
+    let length = match stat.kind {
+        Kind::File => Some(stat.bytes),
+        Kind::Directory | Kind::Symlink => None,
+    };
+    Ok(Reply::Content {
+        kind: "application/x-tar",
+        length,
+        pieces,
+    })
+}
+
+#[derive(Serialize)]
+struct Objects {
+    #[serde(rename = "Objects")]
+    objects: Vec<Object>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Object {
+    hash: String,
+    links: Vec<Entry>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Entry {
+    name: String,
+    hash: String,
+    size: u64,
+    #[serde(rename = "Type")]
+    kind: u8,
+    target: String,
+    mode: u32,
+    mod_time: String,
+}
+
+fn entry(call: &Call, entry: DirEntry) -> Entry {
+    let target = entry.target.unwrap_or(Stat {
+        kind: Kind::File,
+        bytes: entry.size,
+        meta: Metadata::default(),
+        link_target: None,
+    });
+    let kind = match target.kind {
+        Kind::Directory => 1,
+        Kind::File => 2,
+        Kind::Symlink => 4,
+    };
+    /// What Go's `os.FileMode` has for directories and links.
+    const GO_DIRECTORY: u32 = 1 << 31;
+    const GO_SYMLINK: u32 = 1 << 27;
+    let type_bit = match target.kind {
+        Kind::Directory => GO_DIRECTORY,
+        Kind::File => 0,
+        Kind::Symlink => GO_SYMLINK,
+    };
+    Entry {
+        name: entry.name,
+        hash: call.show(&entry.cid),
+        size: target.bytes,
+        kind,
+        target: target.link_target.unwrap_or_default(),
+        mode: target
+            .meta
+            .mode
+            .filter(|mode| *mode != 0)
+            .map_or(0, |mode| (mode & 0o777) | type_bit),
+        mod_time: rfc3339(target.meta.mtime),
+    }
+}
+
+/// `ls`. Without `stream` the answer is one object with sorted links.
+pub(super) async fn ls(call: Call) -> Result<Reply, Failure> {
+    let resolve = call.flag("resolve-type", true) || call.flag("size", true);
+    if !call.flag("stream", false) {
+        let mut objects = Vec::with_capacity(call.args.len());
+        for arg in &call.args {
+            let cid = call.resolve(arg).await?;
+            let entries: Vec<DirEntry> = call.node.ls(cid, resolve).await?.try_collect().await?;
+            let mut links: Vec<_> = entries.into_iter().map(|it| shown(&call, it, resolve)).collect();
+            links.sort_by(|a, b| a.name.cmp(&b.name));
+            objects.push(Object {
+                hash: arg.clone(),
+                links,
+            });
+        }
+        return Reply::once(&Objects { objects });
+    }
+    let mut listings = Vec::with_capacity(call.args.len());
+    for arg in &call.args {
+        let cid = call.resolve(arg).await?;
+        let entries = call.node.ls(cid, resolve).await?.map_err(Failure::from);
+        let arg = arg.clone();
+        listings.push(entries.map_ok(move |entry| (arg.clone(), entry)).boxed());
+    }
+    Reply::objects(
+        stream::iter(listings)
+            .flatten()
+            .map_ok(move |(hash, entry)| Objects {
+                objects: vec![Object {
+                    hash,
+                    links: vec![shown(&call, entry, resolve)],
+                }],
+            }),
+    )
+}
+
+fn shown(call: &Call, found: DirEntry, resolve: bool) -> Entry {
+    let shown = entry(call, found);
+    // 0 says that nobody looked.
+    if resolve {
+        shown
+    } else {
+        Entry { kind: 0, ..shown }
+    }
+}
+
+/// A time as Go prints it; its zero time when there is none.
+fn rfc3339(time: Option<(i64, u32)>) -> String {
+    let Some((seconds, nanos)) = time else {
+        return "0001-01-01T00:00:00Z".to_owned();
+    };
+    let (year, month, day) = civil(seconds.div_euclid(86_400));
+    let of_day = seconds.rem_euclid(86_400);
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    let fraction = match nanos {
+        0 => String::new(),
+        nanos => format!(".{nanos:09}").trim_end_matches('0').to_owned(),
+    };
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
+}
+
+/// The date of a day counted from 1970-01-01, in the proleptic Gregorian calendar. Years are counted from
+/// March, so that the leap day is the last of its year, in cycles of 400 years.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let shifted = days.saturating_add(719_468);
+    let cycle = shifted.div_euclid(146_097);
+    let of_cycle = shifted.rem_euclid(146_097);
+    let year_of_cycle = (of_cycle - of_cycle / 1460 + of_cycle / 36_524 - of_cycle / 146_096) / 365;
+    let of_year = of_cycle - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
+    let month_from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = year_of_cycle + cycle * 400 + i64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_printed_as_go_prints_them() {
+        assert_eq!(rfc3339(None), "0001-01-01T00:00:00Z");
+        assert_eq!(rfc3339(Some((0, 0))), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(Some((1_604_320_482, 0))), "2020-11-02T12:34:42Z");
+        assert_eq!(
+            rfc3339(Some((951_782_400, 55_000))),
+            "2000-02-29T00:00:00.000055Z"
+        );
+        assert_eq!(rfc3339(Some((-1, 0))), "1969-12-31T23:59:59Z");
+    }
+}

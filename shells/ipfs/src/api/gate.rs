@@ -1,0 +1,141 @@
+//! Who may call: methods, origins, and requests that a web page made behind its user's back.
+
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+
+use super::reply::{Body, plain};
+
+/// Kubo's companion extensions for browsers.
+const EXTENSIONS: [&str; 2] = [
+    "chrome-extension://nibjojkomfdiaoajekhjakgkdhaomnch",
+    "chrome-extension://hjoieblefckbooibpepigmacodalfndh",
+];
+
+const HEADERS_ALLOWED: [&str; 4] = ["origin", "accept", "content-type", "x-requested-with"];
+
+/// The origins whose pages may use the API.
+#[derive(Debug, Clone)]
+pub(super) struct Gate {
+    origins: Vec<String>,
+}
+
+impl Gate {
+    /// Lets in pages served from this machine at the API's own port.
+    pub(super) fn new(port: u16) -> Self {
+        let hosts = ["127.0.0.1", "[::1]", "localhost"];
+        let local = hosts
+            .iter()
+            .flat_map(|host| ["http", "https"].map(|it| format!("{it}://{host}:{port}")));
+        Gate {
+            origins: local.chain(EXTENSIONS.map(str::to_owned)).collect(),
+        }
+    }
+
+    /// The answer to a request that is no call, or may not be one.
+    pub(super) fn refuse<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
+        let headers = request.headers();
+        if request.method() == Method::OPTIONS {
+            return Some(match headers.get(header::ACCESS_CONTROL_REQUEST_METHOD) {
+                Some(method) => self.preflight(headers, method),
+                None => allow(empty(StatusCode::NO_CONTENT)),
+            });
+        }
+        if request.method() != Method::POST {
+            return Some(allow(plain(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "405 - Method Not Allowed",
+            )));
+        }
+        (!self.may_call(headers)).then(|| plain(StatusCode::FORBIDDEN, "403 - Forbidden"))
+    }
+
+    fn may_call(&self, headers: &HeaderMap) -> bool {
+        let (origin, referer) = (headers.get(header::ORIGIN), headers.get(header::REFERER));
+        if let Some(origin) = origin
+            && !self.allows(origin)
+        {
+            return false;
+        }
+        if let Some(referer) = referer {
+            return referer
+                .to_str()
+                .ok()
+                .and_then(origin_of)
+                .is_some_and(|origin| self.knows(&origin));
+        }
+        let agent = headers
+            .get(header::USER_AGENT)
+            .map(HeaderValue::as_bytes)
+            .unwrap_or_default();
+        let browser = agent.starts_with(b"Mozilla") && memchr::memmem::find(agent, b"Electron").is_none();
+        origin.is_some() || !browser
+    }
+
+    fn allows(&self, origin: &HeaderValue) -> bool {
+        origin.to_str().is_ok_and(|origin| self.knows(origin))
+    }
+
+    fn knows(&self, origin: &str) -> bool {
+        self.origins.iter().any(|known| known == origin)
+    }
+
+    fn preflight(&self, headers: &HeaderMap, method: &HeaderValue) -> Response<Body> {
+        let mut response = empty(StatusCode::NO_CONTENT);
+        let answer = response.headers_mut();
+        answer.insert(
+            header::VARY,
+            HeaderValue::from_static("Origin, Access-Control-Request-Method, Access-Control-Request-Headers"),
+        );
+        let asked = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS);
+        let headers_fit = asked.is_none_or(|asked| {
+            asked.to_str().is_ok_and(|asked| {
+                asked
+                    .split(',')
+                    .all(|name| HEADERS_ALLOWED.contains(&name.trim().to_ascii_lowercase().as_str()))
+            })
+        });
+        let Some(origin) = headers.get(header::ORIGIN) else {
+            return response;
+        };
+        if self.allows(origin) && method == "POST" && headers_fit {
+            answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, method.clone());
+            if let Some(asked) = asked {
+                answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
+            }
+        }
+        response
+    }
+
+    /// Marks the answer to a call for the browser that made it.
+    pub(super) fn mark(&self, origin: Option<&HeaderValue>, response: &mut Response<Body>) {
+        let headers = response.headers_mut();
+        headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+        if let Some(origin) = origin
+            && self.allows(origin)
+        {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        }
+    }
+}
+
+fn allow(mut response: Response<Body>) -> Response<Body> {
+    const ALLOW: HeaderName = header::ALLOW;
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static("OPTIONS, POST"));
+    response
+}
+
+fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = status;
+    response
+}
+
+/// `scheme://host[:port]` of a URL.
+fn origin_of(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let host = rest.split(['/', '?', '#']).next()?;
+    (!scheme.is_empty() && !host.is_empty()).then(|| format!("{scheme}://{host}"))
+}

@@ -1,0 +1,341 @@
+//! Who the node is and whom it knows.
+
+use std::collections::BTreeMap;
+
+use futures::future::join_all;
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId};
+use multibase::Base;
+use serde::Serialize;
+
+use super::commands;
+use super::reply::{Failure, Reply};
+use super::request::Call;
+
+#[derive(Serialize)]
+struct Id {
+    #[serde(rename = "ID")]
+    id: String,
+    #[serde(rename = "PublicKey")]
+    public_key: String,
+    #[serde(rename = "Addresses")]
+    addresses: Vec<String>,
+    #[serde(rename = "AgentVersion")]
+    agent: String,
+    #[serde(rename = "Protocols")]
+    protocols: Vec<String>,
+}
+
+/// `id`, of this node or of a connected one.
+pub(super) async fn id(call: Call) -> Result<Reply, Failure> {
+    let own = call.node.id();
+    if !call.arg().is_empty() {
+        let peer: PeerId = call
+            .arg()
+            .parse()
+            .map_err(|_| Failure::failed("invalid peer id"))?;
+        if peer != own.peer_id {
+            let known = call
+                .node
+                .peers()
+                .await
+                .into_iter()
+                .find(|known| known.peer_id == peer);
+            let known = known.ok_or_else(|| Failure::failed(format!("not connected to {peer}")))?;
+            return Reply::once(&Id {
+                id: peer.to_string(),
+                public_key: String::new(),
+                addresses: vec![known.address.to_string()],
+                agent: known.agent_version.unwrap_or_default(),
+                protocols: Vec::new(),
+            });
+        }
+    }
+    let mut addresses: Vec<_> = own.addresses.iter().map(Multiaddr::to_string).collect();
+    addresses.sort_unstable();
+    Reply::once(&Id {
+        id: own.peer_id.to_string(),
+        public_key: Base::Base64Pad.encode(own.public_key.encode_protobuf()),
+        addresses,
+        agent: own.agent_version,
+        protocols: own.protocols,
+    })
+}
+
+#[derive(Serialize)]
+struct Version {
+    #[serde(rename = "Version")]
+    version: &'static str,
+    #[serde(rename = "Commit")]
+    commit: &'static str,
+    #[serde(rename = "Repo")]
+    repo: String,
+    #[serde(rename = "System")]
+    system: String,
+    #[serde(rename = "Golang")]
+    golang: &'static str,
+}
+
+/// `version`.
+pub(super) async fn version(call: Call) -> Result<Reply, Failure> {
+    let repo = call.node.stat().map(|stat| stat.version).unwrap_or_default();
+    let machine = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    Reply::once(&Version {
+        version: super::API_VERSION,
+        commit: super::PROGRAM,
+        repo: repo.strip_prefix("fs-repo@").unwrap_or(&repo).to_owned(),
+        system: format!("{machine}/{}", std::env::consts::OS),
+        golang: "",
+    })
+}
+
+/// `commands`.
+pub(super) async fn commands(_: Call) -> Result<Reply, Failure> {
+    Reply::once(&commands::described())
+}
+
+/// `config/show`: the keys that clients ask for, as they are in effect.
+pub(super) async fn config_show(call: Call) -> Result<Reply, Failure> {
+    let (own, stat) = (call.node.id(), call.node.stat()?);
+    let swarm: Vec<_> = own.addresses.iter().map(Multiaddr::to_string).collect();
+    let storage_max = stat.storage_max.map_or_else(String::new, |max| format!("{max}B"));
+    Reply::once(&serde_json::json!({
+        "Addresses": { "Swarm": swarm },
+        "Bootstrap": [],
+        "Datastore": { "StorageMax": storage_max },
+        "Identity": { "PeerID": own.peer_id.to_string() },
+        "Routing": { "Type": "none" },
+    }))
+}
+
+#[derive(Serialize)]
+struct Peers {
+    #[serde(rename = "Peers")]
+    peers: Option<Vec<Peer>>,
+}
+
+#[derive(Serialize)]
+struct Peer {
+    #[serde(rename = "Addr")]
+    address: String,
+    #[serde(rename = "Peer")]
+    peer: String,
+    #[serde(rename = "Direction", skip_serializing_if = "Option::is_none")]
+    direction: Option<u8>,
+    #[serde(rename = "Identify")]
+    identify: Identify,
+}
+
+#[derive(Default, Serialize)]
+struct Identify {
+    #[serde(rename = "ID")]
+    id: String,
+    #[serde(rename = "PublicKey")]
+    public_key: String,
+    #[serde(rename = "Addresses")]
+    addresses: Option<Vec<String>>,
+    #[serde(rename = "AgentVersion")]
+    agent: String,
+    #[serde(rename = "Protocols")]
+    protocols: Option<Vec<String>>,
+}
+
+/// `swarm/peers`.
+pub(super) async fn swarm_peers(call: Call) -> Result<Reply, Failure> {
+    let verbose = call.flag("verbose", false);
+    let direction = verbose || call.flag("direction", false);
+    let identify = verbose || call.flag("identify", false);
+    let mut peers: Vec<_> = call
+        .node
+        .peers()
+        .await
+        .into_iter()
+        .map(|peer| Peer {
+            address: peer.address.to_string(),
+            peer: peer.peer_id.to_string(),
+            direction: direction.then_some(if peer.inbound { 1 } else { 2 }),
+            identify: Identify {
+                id: if identify {
+                    peer.peer_id.to_string()
+                } else {
+                    String::new()
+                },
+                agent: peer.agent_version.filter(|_| identify).unwrap_or_default(),
+                ..Identify::default()
+            },
+        })
+        .collect();
+    peers.sort_unstable_by(|a, b| a.address.cmp(&b.address));
+    Reply::once(&Peers {
+        peers: (!peers.is_empty()).then_some(peers),
+    })
+}
+
+#[derive(Serialize)]
+struct Strings {
+    #[serde(rename = "Strings")]
+    strings: Option<Vec<String>>,
+}
+
+fn peer_of(address: &str) -> Result<(Multiaddr, PeerId), Failure> {
+    let parsed: Multiaddr = address
+        .parse()
+        .map_err(|error| Failure::failed(format!("invalid multiaddr {address:?}: {error}")))?;
+    let last = parsed.iter().last();
+    if let Some(Protocol::P2p(peer)) = last {
+        return Ok((parsed, peer));
+    }
+    Err(Failure::failed(format!(
+        "invalid peer address {address:?}: it does not end in /p2p/<peer id>"
+    )))
+}
+
+/// `swarm/connect`: to all given addresses at once.
+pub(super) async fn swarm_connect(call: Call) -> Result<Reply, Failure> {
+    let targets: Vec<_> = call
+        .args
+        .iter()
+        .map(|arg| peer_of(arg))
+        .collect::<Result<_, _>>()?;
+    let dials = targets.into_iter().map(|(address, peer)| {
+        let node = call.node.clone();
+        async move {
+            match node.connect(address).await {
+                Ok(()) => Ok(format!("connect {peer} success")),
+                Err(error) => Err(Failure::failed(format!("connect {peer} failure: {error}"))),
+            }
+        }
+    });
+    let strings = join_all(dials).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+    Reply::once(&Strings {
+        strings: Some(strings),
+    })
+}
+
+/// `swarm/disconnect`.
+pub(super) async fn swarm_disconnect(call: Call) -> Result<Reply, Failure> {
+    let mut strings = Vec::with_capacity(call.args.len());
+    for arg in &call.args {
+        let (_, peer) = peer_of(arg)?;
+        match call.node.disconnect(peer).await {
+            Ok(()) => strings.push(format!("disconnect {peer} success")),
+            Err(error) => return Err(Failure::failed(format!("disconnect {peer} failure: {error}"))),
+        }
+    }
+    Reply::once(&Strings {
+        strings: Some(strings),
+    })
+}
+
+#[derive(Serialize)]
+struct Addresses {
+    #[serde(rename = "Addrs")]
+    addresses: BTreeMap<String, Vec<String>>,
+}
+
+/// `swarm/addrs`.
+pub(super) async fn swarm_addrs(call: Call) -> Result<Reply, Failure> {
+    let peers = call.node.peers().await.into_iter();
+    let addresses = peers
+        .map(|peer| (peer.peer_id.to_string(), vec![peer.address.to_string()]))
+        .collect();
+    Reply::once(&Addresses { addresses })
+}
+
+/// `swarm/addrs/local` and `swarm/addrs/listen`.
+pub(super) async fn swarm_addrs_local(call: Call) -> Result<Reply, Failure> {
+    let own = call.node.id();
+    let with_id = call.flag("id", false);
+    let show = |address: &Multiaddr| {
+        let bare = address
+            .iter()
+            .filter(|part| with_id || !matches!(part, Protocol::P2p(_)));
+        bare.collect::<Multiaddr>().to_string()
+    };
+    let mut strings: Vec<_> = own.addresses.iter().map(show).collect();
+    strings.sort_unstable();
+    Reply::once(&Strings {
+        strings: (!strings.is_empty()).then_some(strings),
+    })
+}
+
+#[derive(Serialize)]
+struct Resolved {
+    #[serde(rename = "Path")]
+    path: String,
+}
+
+/// `resolve`.
+pub(super) async fn resolve(call: Call) -> Result<Reply, Failure> {
+    let resolved = call.node.resolve(&Call::path(call.arg())?).await?;
+    let rest: String = resolved
+        .remainder
+        .iter()
+        .map(|segment| format!("/{segment}"))
+        .collect();
+    Reply::once(&Resolved {
+        path: format!("/ipfs/{}{rest}", call.show(&resolved.cid)),
+    })
+}
+
+#[derive(Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct BitswapStat {
+    wantlist: Vec<String>,
+    peers: Vec<String>,
+    blocks_received: u64,
+    data_received: u64,
+    dup_blks_received: u64,
+    dup_data_received: u64,
+    messages_received: u64,
+    blocks_sent: u64,
+    data_sent: u64,
+}
+
+/// `bitswap/stat`: whom blocks are exchanged with. Blocks are not counted.
+pub(super) async fn bitswap_stat(call: Call) -> Result<Reply, Failure> {
+    let peers = call
+        .node
+        .peers()
+        .await
+        .iter()
+        .map(|peer| peer.peer_id.to_string())
+        .collect();
+    Reply::once(&BitswapStat {
+        peers,
+        ..BitswapStat::default()
+    })
+}
+
+#[derive(Serialize)]
+struct Keys {
+    #[serde(rename = "Keys")]
+    keys: Vec<Key>,
+}
+
+#[derive(Serialize)]
+struct Key {
+    #[serde(rename = "Name")]
+    name: &'static str,
+    #[serde(rename = "Id")]
+    id: String,
+}
+
+/// `key/list`: the node has its own key and no other.
+pub(super) async fn key_list(call: Call) -> Result<Reply, Failure> {
+    const LIBP2P_KEY: u64 = 0x72;
+    let peer = call.node.id().peer_id;
+    let multihash = cid::multihash::Multihash::from_bytes(&peer.to_bytes())
+        .map_err(|error| Failure::failed(format!("peer id {peer}: {error}")))?;
+    let name = cid::Cid::new_v1(LIBP2P_KEY, multihash);
+    let id = name
+        .to_string_of_base(Base::Base36Lower)
+        .unwrap_or_else(|_| name.to_string());
+    Reply::once(&Keys {
+        keys: vec![Key { name: "self", id }],
+    })
+}

@@ -1,0 +1,326 @@
+//! Reading `multipart/form-data` as it comes, with bounded memory.
+//!
+//! Kubo's clients send parts that no form would: other dispositions than `form-data`, metadata in the
+//! field name, file names that are escaped paths.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures::stream::{BoxStream, Stream, StreamExt};
+
+/// A part's header: a path of 4096 bytes, escaped to three times that, twice.
+const MAX_HEADER: usize = 32 * 1024;
+
+/// RFC 2046 allows 70 characters; clients that exceed it are still read.
+const MAX_BOUNDARY: usize = 256;
+
+/// What a body is not.
+#[derive(Debug, thiserror::Error)]
+pub enum MultipartError {
+    /// The connection broke, or the sender said something that is no HTTP body.
+    #[error("reading the request body: {0}")]
+    Read(String),
+    /// Not the format.
+    #[error("multipart: {0}")]
+    Format(&'static str),
+}
+
+/// The head of one part.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PartHead {
+    /// The media type in lower case without parameters; empty if none is given.
+    pub content_type: String,
+    /// The `name` of the disposition.
+    pub name: String,
+    /// The `filename` of the disposition as sent, if any.
+    pub filename: Option<String>,
+}
+
+/// A body being read. Parts come one after the other.
+pub struct Multipart {
+    body: BoxStream<'static, Result<Bytes, MultipartError>>,
+    buffer: BytesMut,
+    /// `\r\n--boundary`.
+    delimiter: Vec<u8>,
+    ended: bool,
+    stage: Stage,
+}
+
+impl std::fmt::Debug for Multipart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Multipart")
+            .field("buffered", &self.buffer.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Before a part's head, just behind a delimiter.
+    Between,
+    /// In a part's content.
+    Content,
+    /// Behind the last delimiter.
+    End,
+}
+
+/// The boundary in a `Content-Type` header, if it names a multipart form.
+pub fn boundary(content_type: &str) -> Option<String> {
+    let (kind, parameters) = content_type.split_once(';')?;
+    if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
+        return None;
+    }
+    let boundary = parameter(parameters, "boundary")?;
+    (!boundary.is_empty() && boundary.len() <= MAX_BOUNDARY).then_some(boundary)
+}
+
+impl Multipart {
+    /// Reads `body`, whose parts are divided by `boundary`.
+    pub fn new<S, E>(body: S, boundary: &str) -> Self
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + 'static,
+        E: std::fmt::Display,
+    {
+        let body = body.map(|piece| piece.map_err(|error| MultipartError::Read(error.to_string())));
+        Multipart {
+            body: body.boxed(),
+            // As if a line ended before the body, so that all delimiters look the same.
+            buffer: BytesMut::from(&b"\r\n"[..]),
+            delimiter: format!("\r\n--{boundary}").into_bytes(),
+            ended: false,
+            stage: Stage::Content,
+        }
+    }
+
+    /// Skips what is left of the current part and reads the head of the next; `None` after the last.
+    pub async fn next_part(&mut self) -> Result<Option<PartHead>, MultipartError> {
+        std::future::poll_fn(|cx| self.poll_part(cx)).await
+    }
+
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<PartHead>, MultipartError>> {
+        while self.stage == Stage::Content {
+            futures::ready!(self.poll_content(cx))?;
+        }
+        loop {
+            if self.stage == Stage::End {
+                return Poll::Ready(Ok(None));
+            }
+            if self.buffer.starts_with(b"--") {
+                self.stage = Stage::End;
+                continue;
+            }
+            // The rest of the delimiter's line counts as the head's first, empty, line.
+            if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
+                let head = self.buffer.split_to(end + 4);
+                self.stage = Stage::Content;
+                return Poll::Ready(parse_head(&head[..end]).map(Some));
+            }
+            if self.buffer.len() > MAX_HEADER {
+                return Poll::Ready(Err(MultipartError::Format("a part's header is too long")));
+            }
+            if self.ended {
+                return Poll::Ready(Err(MultipartError::Format("the body ends in a part's header")));
+            }
+            futures::ready!(self.poll_more(cx))?;
+        }
+    }
+
+    /// The next piece of the current part's content; `None` at its end.
+    pub fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, MultipartError>> {
+        loop {
+            if self.stage != Stage::Content {
+                return Poll::Ready(Ok(None));
+            }
+            match find(&self.buffer, &self.delimiter) {
+                Some(0) => {
+                    self.buffer.advance(self.delimiter.len());
+                    self.stage = Stage::Between;
+                    return Poll::Ready(Ok(None));
+                }
+                Some(end) => return Poll::Ready(Ok(Some(self.buffer.split_to(end).freeze()))),
+                None => {}
+            }
+            // All but what may be the beginning of a delimiter is content for sure.
+            let sure = self.buffer.len() - possible_start(&self.buffer, &self.delimiter);
+            if sure > 0 {
+                return Poll::Ready(Ok(Some(self.buffer.split_to(sure).freeze())));
+            }
+            if self.ended {
+                return Poll::Ready(Err(MultipartError::Format(
+                    "the body ends before its last boundary",
+                )));
+            }
+            futures::ready!(self.poll_more(cx))?;
+        }
+    }
+
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), MultipartError>> {
+        match futures::ready!(self.body.poll_next_unpin(cx)) {
+            Some(piece) => self.buffer.extend_from_slice(&piece?),
+            None => self.ended = true,
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The content of the current part as a stream.
+    pub fn content(&mut self) -> Content<'_> {
+        Content { multipart: self }
+    }
+}
+
+/// The content of one part.
+#[derive(Debug)]
+pub struct Content<'a> {
+    multipart: &'a mut Multipart,
+}
+
+impl Stream for Content<'_> {
+    type Item = std::io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let piece = futures::ready!(self.multipart.poll_content(cx));
+        Poll::Ready(piece.map_err(std::io::Error::other).transpose())
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    memchr::memmem::find(haystack, needle)
+}
+
+/// How many bytes at the end of `buffer` may begin `delimiter`.
+fn possible_start(buffer: &[u8], delimiter: &[u8]) -> usize {
+    let longest = buffer.len().min(delimiter.len() - 1);
+    (1..=longest)
+        .rev()
+        .find(|length| buffer.ends_with(&delimiter[..*length]))
+        .unwrap_or(0)
+}
+
+fn parse_head(head: &[u8]) -> Result<PartHead, MultipartError> {
+    let head =
+        std::str::from_utf8(head).map_err(|_| MultipartError::Format("a part's header is not UTF-8"))?;
+    let mut parsed = PartHead::default();
+    for line in head.split("\r\n").skip(1).filter(|line| !line.is_empty()) {
+        let Some((name, value)) = line.split_once(':') else {
+            return Err(MultipartError::Format("a line of a part's header has no colon"));
+        };
+        if name.eq_ignore_ascii_case("content-type") {
+            let kind = value.split(';').next().unwrap_or_default();
+            parsed.content_type = kind.trim().to_ascii_lowercase();
+        } else if name.eq_ignore_ascii_case("content-disposition") {
+            let parameters = value.split_once(';').map_or("", |(_, parameters)| parameters);
+            parsed.name = parameter(parameters, "name").unwrap_or_default();
+            parsed.filename = parameter(parameters, "filename");
+        }
+    }
+    Ok(parsed)
+}
+
+/// One of `; a=b; c="d"`, unquoted.
+fn parameter(parameters: &str, wanted: &str) -> Option<String> {
+    let mut rest = parameters;
+    loop {
+        let (name, after) = rest.split_once('=')?;
+        let (value, after) = value(after.trim_start());
+        if name.trim_matches([' ', ';', '\t']).eq_ignore_ascii_case(wanted) {
+            return Some(value);
+        }
+        rest = after;
+    }
+}
+
+/// Reads a token or a quoted string; returns it and what follows.
+fn value(text: &str) -> (String, &str) {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find(';').unwrap_or(text.len());
+        return (text[..end].trim().to_owned(), &text[end..]);
+    };
+    let mut value = String::new();
+    let mut characters = quoted.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '"' => return (value, &quoted[at + 1..]),
+            '\\' => value.extend(characters.next().map(|(_, escaped)| escaped)),
+            other => value.push(other),
+        }
+    }
+    (value, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads all parts of a body that arrives in pieces of `step` bytes.
+    async fn read(body: &[u8], step: usize) -> Result<Vec<(PartHead, Vec<u8>)>, MultipartError> {
+        let pieces: Vec<_> = body
+            .chunks(step)
+            .map(|piece| Ok::<_, String>(Bytes::copy_from_slice(piece)))
+            .collect();
+        let mut multipart = Multipart::new(futures::stream::iter(pieces), "xyz");
+        let mut parts = Vec::new();
+        while let Some(head) = multipart.next_part().await? {
+            let mut content = Vec::new();
+            let mut pieces = multipart.content();
+            while let Some(piece) = pieces.next().await {
+                content.extend_from_slice(&piece.map_err(|error| MultipartError::Read(error.to_string()))?);
+            }
+            parts.push((head, content));
+        }
+        Ok(parts)
+    }
+
+    const BODY: &str = "ignored\r\n--xyz\r\nContent-Disposition: form-data; name=\"file?mode=0644\"; \
+        filename=\"a%2Fb\"\r\nContent-Type: Application/Octet-Stream; q=1\r\n\r\none\r\n--xy\r\n\r\n--xyz  \r\n\
+        content-disposition: file; filename=\"\"\r\n\r\n\r\n--xyz\r\n\r\nthree\r\n--xyz--\r\nignored";
+
+    #[tokio::test]
+    async fn parts_are_found_however_the_body_is_cut() {
+        for step in [1, 2, 3, 5, 8, 13, 1000] {
+            let parts = read(BODY.as_bytes(), step).await.unwrap();
+            let contents: Vec<_> = parts.iter().map(|(_, content)| content.as_slice()).collect();
+            assert_eq!(
+                contents,
+                [&b"one\r\n--xy\r\n"[..], b"", b"three"],
+                "in pieces of {step}"
+            );
+            assert_eq!(parts[0].0.name, "file?mode=0644");
+            assert_eq!(parts[0].0.filename.as_deref(), Some("a%2Fb"));
+            assert_eq!(parts[0].0.content_type, "application/octet-stream");
+            assert_eq!(parts[1].0.filename.as_deref(), Some(""));
+            assert_eq!(parts[2].0, PartHead::default());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_an_error_wherever_it_does() {
+        let end = BODY.rfind("--xyz--").unwrap() + 7;
+        for cut in 0..end {
+            assert!(read(&BODY.as_bytes()[..cut], 7).await.is_err(), "cut at {cut}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_header_without_end_is_refused() {
+        let body = format!("--xyz\r\nX: {}", "a".repeat(2 * MAX_HEADER));
+        assert!(matches!(
+            read(body.as_bytes(), 4096).await,
+            Err(MultipartError::Format(_))
+        ));
+    }
+
+    #[test]
+    fn the_boundary_is_read_quoted_or_not() {
+        assert_eq!(
+            boundary("multipart/form-data; boundary=\"a b\"").as_deref(),
+            Some("a b")
+        );
+        assert_eq!(
+            boundary("Multipart/Form-Data; charset=x; boundary=ab").as_deref(),
+            Some("ab")
+        );
+        assert_eq!(boundary("multipart/form-data"), None);
+        assert_eq!(boundary("application/json; boundary=ab"), None);
+    }
+}

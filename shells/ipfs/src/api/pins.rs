@@ -1,0 +1,386 @@
+//! `pin/…`.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use cid::Cid;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use serde::Serialize;
+
+use super::reply::{Failure, Reply, Sink, running};
+use super::request::Call;
+use crate::{Error, Pin, PinFilter, PinMode, PinStatus, Progress};
+
+/// How often a running pin tells where it is.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Kubo's limit, which clients rely on being told.
+const MAX_NAME: usize = 255;
+
+#[derive(Serialize)]
+struct Pins {
+    #[serde(rename = "Pins")]
+    pins: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Progressed {
+    #[serde(rename = "Progress", skip_serializing_if = "is_zero")]
+    blocks: u64,
+    #[serde(rename = "Bytes", skip_serializing_if = "is_zero")]
+    bytes: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl From<Progress> for Progressed {
+    fn from(progress: Progress) -> Self {
+        Progressed {
+            blocks: progress.blocks,
+            bytes: progress.bytes,
+        }
+    }
+}
+
+/// `pin/add`.
+pub(super) async fn add(call: Call) -> Result<Reply, Failure> {
+    let mode = if call.flag("recursive", true) {
+        PinMode::Recursive
+    } else {
+        PinMode::Direct
+    };
+    let name = pin_name(call.text("name"))?;
+    if call.flag("progress", false) {
+        return running(move |sink| async move { add_telling(&call, mode, &name, &sink).await });
+    }
+    let mut pins = Vec::with_capacity(call.args.len());
+    for arg in &call.args {
+        let cid = call.resolve(arg).await?;
+        pin(&call, cid, mode, &name, |_| ()).await?;
+        pins.push(call.show(&cid));
+    }
+    Reply::once(&Pins { pins })
+}
+
+/// A pin's name, if it is short enough.
+pub(super) fn pin_name(name: Option<&str>) -> Result<String, Failure> {
+    let name = name.unwrap_or_default();
+    if name.len() > MAX_NAME {
+        let message = format!("pin name is {} bytes (max {MAX_NAME} bytes)", name.len());
+        return Err(Failure::failed(message));
+    }
+    Ok(name.to_owned())
+}
+
+async fn pin(
+    call: &Call,
+    cid: Cid,
+    mode: PinMode,
+    name: &str,
+    progress: impl Fn(Progress) + Send + Sync,
+) -> Result<(), Failure> {
+    match call.node.pin(cid, mode, name.to_owned(), progress).await {
+        Ok(()) => Ok(()),
+        Err(Error::Pinned { cid, .. }) => {
+            Err(Failure::failed(format!("pin: {cid} already pinned recursively")))
+        }
+        Err(error) => Err(Failure::from(error).within("pin: ")),
+    }
+}
+
+async fn add_telling(call: &Call, mode: PinMode, name: &str, sink: &Sink) -> Result<(), Failure> {
+    let seen = Mutex::new(Progress::default());
+    let read = || *seen.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mut pins, mut before) = (Vec::new(), Progress::default());
+    for arg in &call.args {
+        let cid = call.resolve(arg).await?;
+        let base = before;
+        let note = |progress: Progress| {
+            let sum = Progress {
+                blocks: base.blocks + progress.blocks,
+                bytes: base.bytes + progress.bytes,
+            };
+            *seen.lock().unwrap_or_else(PoisonError::into_inner) = sum;
+        };
+        let mut work = std::pin::pin!(pin(call, cid, mode, name, note));
+        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK);
+        loop {
+            tokio::select! {
+                done = &mut work => break done?,
+                _ = ticks.tick() => sink.send(&Progressed::from(read())).await?,
+            }
+        }
+        before = read();
+        pins.push(call.show(&cid));
+    }
+    if before.blocks > 0 {
+        sink.send(&Progressed::from(before)).await?;
+    }
+    sink.send(&Pins { pins }).await
+}
+
+/// `pin/rm`.
+pub(super) async fn rm(call: Call) -> Result<Reply, Failure> {
+    let recursive = call.flag("recursive", true);
+    let mut pins = Vec::with_capacity(call.args.len());
+    for arg in &call.args {
+        let cid = call.resolve(arg).await?;
+        let not_pinned = || Failure::failed("not pinned or pinned indirectly");
+        let held = call.node.pin_of(&cid)?.ok_or_else(not_pinned)?;
+        if held.mode == PinMode::Recursive && !recursive {
+            return Err(Failure::failed(format!("{cid} is pinned recursively")));
+        }
+        match call.node.unpin(&cid).await {
+            Ok(PinMode::Recursive | PinMode::Direct) => pins.push(call.show(&cid)),
+            Err(Error::NotPinned(_)) => return Err(not_pinned()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Reply::once(&Pins { pins })
+}
+
+/// Which kinds of pin a listing is to show.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    recursive: bool,
+    direct: bool,
+    indirect: bool,
+}
+
+impl Wanted {
+    fn parse(kind: &str) -> Result<Self, Failure> {
+        let wanted = |recursive, direct, indirect| {
+            Ok(Wanted {
+                recursive,
+                direct,
+                indirect,
+            })
+        };
+        match kind {
+            "" | "all" | "any" => wanted(true, true, true),
+            "recursive" => wanted(true, false, false),
+            "direct" => wanted(false, true, false),
+            "indirect" => wanted(false, false, true),
+            other => Err(Failure::failed(format!(
+                "invalid type '{other}', must be one of {{direct, indirect, recursive, all}}"
+            ))),
+        }
+    }
+
+    fn shows(self, mode: PinMode) -> bool {
+        match mode {
+            PinMode::Recursive => self.recursive,
+            PinMode::Direct => self.direct,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Listed {
+    #[serde(rename = "Cid")]
+    cid: String,
+    #[serde(rename = "Name", skip_serializing_if = "String::is_empty")]
+    name: String,
+    #[serde(rename = "Type")]
+    kind: String,
+}
+
+#[derive(Serialize)]
+struct Key {
+    #[serde(rename = "Type")]
+    kind: String,
+    #[serde(rename = "Name")]
+    name: String,
+}
+
+#[derive(Serialize)]
+struct Keys {
+    #[serde(rename = "Keys", skip_serializing_if = "BTreeMap::is_empty")]
+    keys: BTreeMap<String, Key>,
+}
+
+/// `pin/ls`. Without `stream` the answer is one object, which is made in memory as Kubo does.
+pub(super) async fn ls(call: Call) -> Result<Reply, Failure> {
+    let wanted = Wanted::parse(call.text("type").unwrap_or_default())?;
+    let names = call.flag("names", false) || call.text("name").is_some_and(|name| !name.is_empty());
+    let stream = call.flag("stream", false);
+    let listed = if call.args.is_empty() {
+        list(call, wanted, names)
+    } else {
+        let mut found = Vec::with_capacity(call.args.len());
+        for arg in &call.args {
+            found.push(Ok(status(&call, arg, wanted, names).await?));
+        }
+        stream::iter(found).boxed()
+    };
+    if stream {
+        return Reply::objects(listed);
+    }
+    let keys = listed
+        .map_ok(|listed| {
+            (
+                listed.cid,
+                Key {
+                    kind: listed.kind,
+                    name: listed.name,
+                },
+            )
+        })
+        .try_collect()
+        .await?;
+    Reply::once(&Keys { keys })
+}
+
+fn list(call: Call, wanted: Wanted, names: bool) -> stream::BoxStream<'static, Result<Listed, Failure>> {
+    let name = call
+        .text("name")
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned);
+    let node = call.node.clone();
+    let of = |mode: PinMode| {
+        let filter = PinFilter {
+            mode: Some(mode),
+            name: name.clone(),
+        };
+        // Made when its turn comes, so that no snapshot is held longer than needed.
+        let node = node.clone();
+        stream::once(async move { node.pins(filter) })
+            .flatten()
+            .map_ok(move |pin| (pin, mode.as_str()))
+    };
+    let modes = [PinMode::Recursive, PinMode::Direct]
+        .into_iter()
+        .filter(|mode| wanted.shows(*mode));
+    let own: Vec<_> = modes.map(|mode| of(mode).boxed()).collect();
+    let below = wanted.indirect.then(|| {
+        let nameless = |cid| {
+            (
+                Pin {
+                    cid,
+                    mode: PinMode::Direct,
+                    name: String::new(),
+                },
+                "indirect",
+            )
+        };
+        call.node.indirect_pins().map_ok(nameless).boxed()
+    });
+    stream::iter(own.into_iter().chain(below))
+        .flatten()
+        .map(move |pin| {
+            let (pin, kind) = pin?;
+            let name = if names { pin.name } else { String::new() };
+            Ok(Listed {
+                cid: call.show(&pin.cid),
+                name,
+                kind: kind.to_owned(),
+            })
+        })
+        .boxed()
+}
+
+async fn status(call: &Call, arg: &str, wanted: Wanted, names: bool) -> Result<Listed, Failure> {
+    let cid = call.resolve(arg).await?;
+    let listed = |pin: Pin| Listed {
+        cid: call.show(&pin.cid),
+        name: if names { pin.name } else { String::new() },
+        kind: pin.mode.as_str().to_owned(),
+    };
+    let own = call.node.pin_of(&cid)?;
+    if let Some(pin) = own {
+        if wanted.shows(pin.mode) {
+            return Ok(listed(pin));
+        }
+    } else if wanted.indirect
+        && let Some(PinStatus::Indirect(root)) = call.node.pin_status(&cid).await?
+    {
+        let kind = format!("indirect through {}", call.show(&root));
+        return Ok(Listed {
+            cid: call.show(&cid),
+            name: String::new(),
+            kind,
+        });
+    }
+    Err(Failure::failed(format!("path '{arg}' is not pinned")))
+}
+
+/// `pin/update`.
+pub(super) async fn update(call: Call) -> Result<Reply, Failure> {
+    let from = call.resolve(&call.args[0]).await?;
+    let to = call.resolve(&call.args[1]).await?;
+    let recursive = |pin: Option<Pin>| pin.is_some_and(|pin| pin.mode == PinMode::Recursive);
+    if !recursive(call.node.pin_of(&from)?) {
+        return Err(Failure::failed("'from' cid was not recursively pinned already"));
+    }
+    if from != to {
+        if recursive(call.node.pin_of(&to)?) {
+            return Err(Failure::failed("'to' cid was already recursively pinned"));
+        }
+        call.node.pin_update(&from, to, call.flag("unpin", true)).await?;
+    }
+    Reply::once(&Pins {
+        pins: vec![call.show(&from), call.show(&to)],
+    })
+}
+
+#[derive(Serialize)]
+struct Verified {
+    #[serde(rename = "Cid")]
+    cid: String,
+    #[serde(rename = "Ok", skip_serializing_if = "std::ops::Not::not")]
+    ok: bool,
+    #[serde(rename = "BadNodes", skip_serializing_if = "Vec::is_empty")]
+    bad: Vec<BadNode>,
+}
+
+#[derive(Serialize)]
+struct BadNode {
+    #[serde(rename = "Cid")]
+    cid: String,
+    #[serde(rename = "Err")]
+    error: String,
+}
+
+/// `pin/verify`: walks every recursive pin without asking the network.
+pub(super) async fn verify(call: Call) -> Result<Reply, Failure> {
+    let verbose = call.flag("verbose", false);
+    if verbose && call.flag("quiet", false) {
+        let message = "the --verbose and --quiet options can not be used at the same time";
+        return Err(Failure::failed(message));
+    }
+    let local = call.node.offline();
+    running(move |sink| async move {
+        let filter = PinFilter {
+            mode: Some(PinMode::Recursive),
+            name: None,
+        };
+        let mut pins = local.pins(filter);
+        while let Some(pin) = pins.try_next().await? {
+            let mut bad = Vec::new();
+            let mut walk = local.refs(pin.cid, None, true);
+            // A walk ends at its first error, so there is one per pin at most.
+            while let Some(step) = walk.next().await {
+                if let Err(error) = step {
+                    bad.push(BadNode {
+                        cid: call.show(&pin.cid),
+                        error: error.to_string(),
+                    });
+                    break;
+                }
+            }
+            if verbose || !bad.is_empty() {
+                sink.send(&Verified {
+                    cid: call.show(&pin.cid),
+                    ok: bad.is_empty(),
+                    bad,
+                })
+                .await?;
+            }
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,337 @@
+//! Answers in the shape that Kubo's clients read.
+
+use std::convert::Infallible;
+use std::fmt::Display;
+use std::future::Future;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream, Stream, StreamExt};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+
+use super::API_VERSION;
+
+/// The body of every answer.
+pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// Lines put into one chunk when they are there at once; a line is below 1 KiB as a rule.
+const LINES_PER_CHUNK: usize = 128;
+
+/// Lines between a producer and the connection; more would only delay a slow reader's back-pressure.
+const SINK: usize = 32;
+
+const STREAM_ERROR: HeaderName = HeaderName::from_static("x-stream-error");
+const EXPOSED: HeaderValue = HeaderValue::from_static("X-Stream-Output, X-Chunked-Output, X-Content-Length");
+
+/// Why a call fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// `None`: the command failed; otherwise the request itself is wrong, which is answered as plain text.
+    plain: Option<StatusCode>,
+    message: String,
+}
+
+impl Failure {
+    /// The command was understood and failed.
+    pub(super) fn failed(message: impl Display) -> Self {
+        Failure {
+            plain: None,
+            message: message.to_string(),
+        }
+    }
+
+    /// The request cannot be understood.
+    pub(super) fn bad_request(message: impl Display) -> Self {
+        Failure {
+            plain: Some(StatusCode::BAD_REQUEST),
+            message: message.to_string(),
+        }
+    }
+
+    /// The same failure with words before it.
+    pub(super) fn within(self, what: &str) -> Self {
+        Failure {
+            message: format!("{what}{}", self.message),
+            ..self
+        }
+    }
+
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    pub(super) fn deadline() -> Self {
+        Failure::failed("context deadline exceeded")
+    }
+
+    pub(super) fn into_response(self) -> Response<Body> {
+        if let Some(status) = self.plain {
+            return plain(status, &self.message);
+        }
+        let body = ErrorBody {
+            message: &self.message,
+            code: 0,
+            kind: "error",
+        };
+        let mut response = Response::new(Full::new(json_line(&body)).boxed_unsync());
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        command_headers(response.headers_mut(), "application/json", None);
+        response
+    }
+}
+
+impl From<crate::Error> for Failure {
+    fn from(error: crate::Error) -> Self {
+        Failure::failed(error)
+    }
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    #[serde(rename = "Message")]
+    message: &'a str,
+    #[serde(rename = "Code")]
+    code: u8,
+    #[serde(rename = "Type")]
+    kind: &'static str,
+}
+
+/// A stream of ready lines.
+pub(super) type Lines = BoxStream<'static, Result<Bytes, Failure>>;
+
+/// What a command answers.
+pub(super) enum Reply {
+    /// One object.
+    Once(Bytes),
+    /// Objects as they come.
+    Objects(Lines),
+    /// Content.
+    Content {
+        kind: &'static str,
+        length: Option<u64>,
+        pieces: Lines,
+    },
+}
+
+impl Reply {
+    /// One object.
+    pub(super) fn once(value: &impl Serialize) -> Result<Self, Failure> {
+        Ok(Reply::Once(json_line(value)))
+    }
+
+    /// One object per item.
+    pub(super) fn objects<T: Serialize + 'static>(
+        items: impl Stream<Item = Result<T, Failure>> + Send + 'static,
+    ) -> Result<Self, Failure> {
+        Ok(Reply::Objects(
+            items.map(|item| item.map(|item| json_line(&item))).boxed(),
+        ))
+    }
+
+    /// The head and body of the answer. Waits for the first item, because a failure before it is a status.
+    pub(super) async fn into_response(self, deadline: Option<Instant>) -> Response<Body> {
+        let (kind, mark, length, pieces) = match self {
+            Reply::Once(line) => (
+                "application/json",
+                None,
+                None,
+                stream::once(std::future::ready(Ok(line))).boxed(),
+            ),
+            Reply::Objects(lines) => ("application/json", Some("x-chunked-output"), None, lines),
+            Reply::Content { kind, length, pieces } => (kind, Some("x-stream-output"), length, pieces),
+        };
+        let mut chunks = until(pieces, deadline).ready_chunks(LINES_PER_CHUNK);
+        let first = chunks.next().await.unwrap_or_default();
+        if let Some(Err(failure)) = first.first() {
+            return failure.clone().into_response();
+        }
+        let frames = stream::once(std::future::ready(first))
+            .chain(chunks)
+            .flat_map(frames);
+        // Nothing follows an error, and nothing more is asked of its source.
+        let frames = frames.scan(false, |ended, frame| {
+            let go_on = !*ended;
+            *ended |= frame.is_trailers();
+            std::future::ready(go_on.then_some(Ok(frame)))
+        });
+        let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+        command_headers(response.headers_mut(), kind, mark);
+        if let Some(length) = length {
+            response.headers_mut().insert("x-content-length", length.into());
+        }
+        response
+    }
+}
+
+/// The frames of items that were ready together: their bytes, then the error that ends them.
+fn frames(items: Vec<Result<Bytes, Failure>>) -> impl Stream<Item = Frame<Bytes>> {
+    let mut frames = Vec::new();
+    let mut joined = Vec::new();
+    let mut trailer = None;
+    let single = items.len() == 1;
+    for item in items {
+        match item {
+            // Content comes in large pieces that are better not copied.
+            Ok(piece) if single || piece.len() > 16 * 1024 => {
+                flush(&mut joined, &mut frames);
+                frames.push(Frame::data(piece));
+            }
+            Ok(line) => joined.extend_from_slice(&line),
+            Err(failure) => {
+                let mut trailers = HeaderMap::new();
+                trailers.insert(STREAM_ERROR, header_text(failure.message()));
+                trailer = Some(Frame::trailers(trailers));
+                break;
+            }
+        }
+    }
+    flush(&mut joined, &mut frames);
+    stream::iter(
+        frames
+            .into_iter()
+            .filter(|frame| frame.data_ref().is_none_or(|data| !data.is_empty()))
+            .chain(trailer),
+    )
+}
+
+fn flush(joined: &mut Vec<u8>, frames: &mut Vec<Frame<Bytes>>) {
+    if !joined.is_empty() {
+        frames.push(Frame::data(std::mem::take(joined).into()));
+    }
+}
+
+/// A header holds one line of visible text.
+fn header_text(message: &str) -> HeaderValue {
+    let line: String = message
+        .chars()
+        .map(|it| if it.is_control() { ' ' } else { it })
+        .collect();
+    HeaderValue::from_str(&line)
+        .or_else(|_| HeaderValue::from_bytes(line.as_bytes()))
+        .unwrap_or_else(|_| HeaderValue::from_static("an error occurred"))
+}
+
+/// Ends a stream with an error at the deadline.
+fn until(pieces: Lines, deadline: Option<Instant>) -> Lines {
+    let Some(deadline) = deadline else { return pieces };
+    stream::unfold(Some(pieces), move |pieces| async move {
+        let mut pieces = pieces?;
+        match timeout_at(deadline, pieces.next()).await {
+            Ok(item) => item.map(|item| (item, Some(pieces))),
+            Err(_) => Some((Err(Failure::deadline()), None)),
+        }
+    })
+    .boxed()
+}
+
+fn command_headers(headers: &mut HeaderMap, kind: &'static str, mark: Option<&'static str>) {
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, EXPOSED);
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    if let Ok(server) = HeaderValue::from_str(&format!("kubo/{API_VERSION}")) {
+        headers.insert(header::SERVER, server);
+    }
+    headers.insert(header::TRAILER, HeaderValue::from_static("X-Stream-Error"));
+    if let Some(mark) = mark {
+        headers.insert(mark, HeaderValue::from_static("1"));
+    }
+}
+
+/// An answer outside the commands: plain text with a line end, as Go's `http.Error` writes it.
+pub(super) fn plain(status: StatusCode, text: &str) -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::from(format!("{text}\n"))).boxed_unsync());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
+/// JSON as Go writes it: one line, with the characters that HTML minds escaped.
+pub(super) fn json_line(value: &impl Serialize) -> Bytes {
+    // Values here are plain data whose serialisation cannot fail; an empty line is skipped by readers.
+    let mut text = serde_json::to_string(value).unwrap_or_default();
+    // Outside of strings JSON has none of these.
+    for (raw, escaped) in [
+        ('<', "\\u003c"),
+        ('>', "\\u003e"),
+        ('&', "\\u0026"),
+        ('\u{2028}', "\\u2028"),
+        ('\u{2029}', "\\u2029"),
+    ] {
+        if text.contains(raw) {
+            text = text.replace(raw, escaped);
+        }
+    }
+    text.push('\n');
+    text.into()
+}
+
+/// Where a running command puts its lines.
+#[derive(Clone)]
+pub(super) struct Sink(mpsc::Sender<Bytes>);
+
+impl Sink {
+    /// Waits for room.
+    pub(super) async fn send(&self, value: &impl Serialize) -> Result<(), Failure> {
+        let sent = self.0.send(json_line(value)).await;
+        sent.map_err(|_| Failure::failed("context canceled"))
+    }
+
+    /// Sends if there is room: for news that the next news replaces.
+    pub(super) fn offer(&self, value: &impl Serialize) {
+        // A full sink means that the reader has older news to read still.
+        let _ = self.0.try_send(json_line(value));
+    }
+}
+
+/// Runs a command that tells its results while it works. Dropping the answer stops it.
+pub(super) fn running<F, W>(work: F) -> Result<Reply, Failure>
+where
+    F: FnOnce(Sink) -> W,
+    W: Future<Output = Result<(), Failure>> + Send + 'static,
+{
+    struct Running {
+        lines: mpsc::Receiver<Bytes>,
+        work: Option<BoxFuture<'static, Result<(), Failure>>>,
+        failure: Option<Failure>,
+    }
+    let (sender, lines) = mpsc::channel(SINK);
+    let work: BoxFuture<'static, _> = Box::pin(work(Sink(sender)));
+    let start = Running {
+        lines,
+        work: Some(work),
+        failure: None,
+    };
+    let lines = stream::unfold(start, |mut running| async move {
+        while let Some(work) = &mut running.work {
+            tokio::select! {
+                biased;
+                Some(line) = running.lines.recv() => return Some((Ok(line), running)),
+                done = work => {
+                    running.failure = done.err();
+                    running.work = None;
+                }
+            }
+        }
+        // What was said before the end comes before the failure.
+        if let Some(line) = running.lines.recv().await {
+            return Some((Ok(line), running));
+        }
+        running.failure.take().map(|failure| (Err(failure), running))
+    });
+    Ok(Reply::Objects(lines.boxed()))
+}

@@ -1,0 +1,166 @@
+//! `repo/…` and `refs/local`.
+
+use cid::Cid;
+use futures::stream::{StreamExt, TryStreamExt};
+use serde::Serialize;
+
+use super::reply::{Failure, Reply, running};
+use super::request::Call;
+use crate::{Block, hash};
+
+/// A CID as Go's types show it inside of JSON.
+#[derive(Serialize)]
+pub(super) struct Link {
+    #[serde(rename = "/")]
+    pub(super) cid: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct RefLine {
+    #[serde(rename = "Ref")]
+    pub(super) text: String,
+    #[serde(rename = "Err")]
+    pub(super) error: String,
+}
+
+/// `refs/local`.
+pub(super) async fn local_refs(call: Call) -> Result<Reply, Failure> {
+    let refs = call.node.local_refs().map_err(Failure::from);
+    Reply::objects(refs.map_ok(move |cid| RefLine {
+        text: call.show(&cid),
+        error: String::new(),
+    }))
+}
+
+#[derive(Serialize)]
+struct Stat {
+    #[serde(rename = "RepoSize")]
+    size: u64,
+    #[serde(rename = "StorageMax")]
+    storage_max: u64,
+    #[serde(rename = "NumObjects")]
+    objects: u64,
+    #[serde(rename = "RepoPath")]
+    path: String,
+    #[serde(rename = "Version")]
+    version: String,
+}
+
+/// `repo/stat`.
+pub(super) async fn stat(call: Call) -> Result<Reply, Failure> {
+    let stat = call.node.stat()?;
+    let full = !call.flag("size-only", false);
+    Reply::once(&Stat {
+        size: stat.repo_size,
+        storage_max: stat.storage_max.unwrap_or(u64::MAX),
+        objects: if full { stat.num_objects } else { 0 },
+        path: if full {
+            stat.path.display().to_string()
+        } else {
+            String::new()
+        },
+        version: if full { stat.version } else { String::new() },
+    })
+}
+
+#[derive(Serialize)]
+struct GcLine {
+    #[serde(rename = "Key")]
+    key: Option<Link>,
+    #[serde(rename = "Error", skip_serializing_if = "String::is_empty")]
+    error: String,
+}
+
+/// `repo/gc`.
+pub(super) async fn gc(call: Call) -> Result<Reply, Failure> {
+    let silent = call.flag("silent", false);
+    let stream_errors = call.flag("stream-errors", false);
+    running(move |sink| async move {
+        let mut collected = call.node.gc();
+        while let Some(step) = collected.next().await {
+            match step {
+                Ok(cid) if !silent => {
+                    let key = Some(Link { cid: call.show(&cid) });
+                    sink.send(&GcLine {
+                        key,
+                        error: String::new(),
+                    })
+                    .await?;
+                }
+                Ok(_) => {}
+                Err(error) if stream_errors => {
+                    sink.send(&GcLine {
+                        key: None,
+                        error: error.to_string(),
+                    })
+                    .await?;
+                    return Err(Failure::failed("encountered errors during gc run"));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    })
+}
+
+#[derive(Serialize)]
+struct Version {
+    #[serde(rename = "Version")]
+    version: String,
+}
+
+/// `repo/version`.
+pub(super) async fn version(call: Call) -> Result<Reply, Failure> {
+    let version = call.node.stat()?.version;
+    let number = version.strip_prefix("fs-repo@").unwrap_or(&version);
+    Reply::once(&Version {
+        version: number.to_owned(),
+    })
+}
+
+#[derive(Serialize)]
+struct Verified {
+    #[serde(rename = "Msg")]
+    message: String,
+    #[serde(rename = "Progress")]
+    progress: u64,
+}
+
+/// `repo/verify`: reads and hashes every block.
+pub(super) async fn verify(call: Call) -> Result<Reply, Failure> {
+    running(move |sink| async move {
+        let (mut seen, mut corrupt) = (0, 0);
+        let mut refs = call.node.local_refs();
+        while let Some(cid) = refs.try_next().await? {
+            seen += 1;
+            let node = call.node.clone();
+            let checked = tokio::task::spawn_blocking(move || check(&node, cid));
+            let fault = checked.await.map_err(|_| Failure::failed("an error occurred"))?;
+            if let Some(fault) = fault {
+                corrupt += 1;
+                let message = format!("block {cid} was corrupt ({fault})");
+                sink.send(&Verified { message, progress: 0 }).await?;
+            }
+            sink.offer(&Verified {
+                message: String::new(),
+                progress: seen,
+            });
+        }
+        if corrupt > 0 {
+            return Err(Failure::failed(format!(
+                "verify complete, {corrupt} blocks corrupt"
+            )));
+        }
+        let message = "verify complete, all blocks validated.".to_owned();
+        sink.send(&Verified { message, progress: 0 }).await
+    })
+}
+
+/// What is wrong with a block. One that is gone by now was collected, which is no fault.
+fn check(node: &crate::Node, cid: Cid) -> Option<crate::Error> {
+    match node.get_local(&cid) {
+        Ok(None) => None,
+        Ok(Some(data)) => hash::verify(&Block { cid, data }).err(),
+        Err(error) => Some(error),
+    }
+}

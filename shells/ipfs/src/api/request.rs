@@ -1,0 +1,372 @@
+//! A call as it came: arguments, options, body.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cid::Cid;
+use futures::stream::{BoxStream, StreamExt};
+use http_body_util::BodyStream;
+use hyper::body::Incoming;
+use hyper::{Request, header};
+use percent_encoding::percent_decode_str;
+
+use super::commands::{Command, Kind};
+use super::multipart::{self, Multipart};
+use super::reply::Failure;
+use crate::{DagPath, Node};
+
+/// A query holds paths of some KiB and at most a few thousand CIDs; hyper's own limit on the head is near.
+const MAX_PAIRS: usize = 4096;
+
+/// Arguments in the body (`pin add` from standard input): as many CIDs as fit.
+const MAX_BODY_ARGS: usize = 1024 * 1024;
+
+/// Options that every command has.
+const GLOBAL: [(&[&str], Kind); 4] = [
+    (&["encoding", "enc"], Kind::Text),
+    (&["timeout"], Kind::Text),
+    (&["cid-base"], Kind::Text),
+    (&["offline"], Kind::Bool),
+];
+
+/// One call of a command.
+pub(super) struct Call {
+    pub(super) node: Node,
+    pub(super) command: &'static Command,
+    pub(super) args: Vec<String>,
+    options: Vec<(&'static str, String)>,
+    body: Option<Incoming>,
+    boundary: Option<String>,
+}
+
+impl Call {
+    /// Reads a request whose path named `command`, with what followed as the first argument.
+    pub(super) async fn read(
+        node: &Node,
+        command: &'static Command,
+        first: Option<String>,
+        request: Request<Incoming>,
+    ) -> Result<Self, Failure> {
+        let (args, options) = parse_query(command, request.uri().query().unwrap_or_default())?;
+        let content_type = request.headers().get(header::CONTENT_TYPE);
+        let content_type = content_type
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        let mut call = Call {
+            node: node.clone(),
+            command,
+            args: first.into_iter().chain(args).collect(),
+            options,
+            boundary: multipart::boundary(content_type),
+            body: Some(request.into_body()),
+        };
+        if call.flag("offline", false) {
+            call.node = node.offline();
+        }
+        call.check_encoding()?;
+        call.check_args().await?;
+        Ok(call)
+    }
+
+    fn check_encoding(&self) -> Result<(), Failure> {
+        match self.text("encoding") {
+            None | Some("json") => Ok(()),
+            Some(other) => Err(Failure::bad_request(format!("invalid encoding: {other}"))),
+        }
+    }
+
+    async fn check_args(&mut self) -> Result<(), Failure> {
+        if self.command.file {
+            if self.boundary.is_none() {
+                let message = format!("file argument '{}' is required", self.command.file_name());
+                return Err(Failure::bad_request(message));
+            }
+            return Ok(());
+        }
+        if self.args.len() < self.command.args.len() && self.boundary.is_some() {
+            self.read_body_args().await?;
+        }
+        match self.command.args.get(self.args.len()) {
+            Some(missing) => Err(Failure::bad_request(format!("argument {missing:?} is required"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Arguments may stand in the first part of the body, one a line.
+    async fn read_body_args(&mut self) -> Result<(), Failure> {
+        let mut parts = self.multipart()?;
+        if parts.next_part().await.map_err(Failure::bad_request)?.is_none() {
+            return Ok(());
+        }
+        let text = read_part(&mut parts, MAX_BODY_ARGS).await?;
+        let text = String::from_utf8(text).map_err(|_| Failure::bad_request("arguments are not UTF-8"))?;
+        self.args
+            .extend(text.lines().filter(|line| !line.is_empty()).map(str::to_owned));
+        Ok(())
+    }
+
+    /// The parts of the body; only once.
+    pub(super) fn multipart(&mut self) -> Result<Multipart, Failure> {
+        let missing = || {
+            Failure::bad_request(format!(
+                "file argument '{}' is required",
+                self.command.file_name()
+            ))
+        };
+        let boundary = self.boundary.as_deref().ok_or_else(missing)?;
+        let body = self.body.take().ok_or_else(missing)?;
+        Ok(Multipart::new(data_of(body), boundary))
+    }
+
+    /// The value of an option under any of its names.
+    pub(super) fn text(&self, option: &str) -> Option<&str> {
+        self.options
+            .iter()
+            .find(|(name, _)| *name == option)
+            .map(|(_, value)| value.as_str())
+    }
+
+    pub(super) fn flag(&self, option: &str, default: bool) -> bool {
+        self.text(option).and_then(parse_bool).unwrap_or(default)
+    }
+
+    pub(super) fn maybe_flag(&self, option: &str) -> Option<bool> {
+        self.text(option).and_then(parse_bool)
+    }
+
+    pub(super) fn number(&self, option: &str) -> Option<i64> {
+        self.text(option).and_then(parse_number)
+    }
+
+    /// The time limit that the caller set, if any.
+    pub(super) fn timeout(&self) -> Result<Option<Duration>, Failure> {
+        let Some(text) = self.text("timeout") else {
+            return Ok(None);
+        };
+        match go_duration(text) {
+            Some(limit) => Ok(Some(limit)),
+            None => Err(Failure::bad_request(format!(
+                "invalid timeout {text:?}: use a duration like 30s or 5m"
+            ))),
+        }
+    }
+
+    /// The first argument; commands that need one have been checked for it.
+    pub(super) fn arg(&self) -> &str {
+        self.args.first().map_or("", String::as_str)
+    }
+
+    /// An argument as a path, in Kubo's words when it is none.
+    pub(super) fn path(text: &str) -> Result<DagPath, Failure> {
+        Ok(DagPath::from_str(text)?)
+    }
+
+    /// The CID that an argument leads to.
+    pub(super) async fn resolve(&self, text: &str) -> Result<Cid, Failure> {
+        let path = Self::path(text)?;
+        if path.segments.is_empty() {
+            return Ok(path.root);
+        }
+        Ok(self.node.resolve(&path).await?.cid)
+    }
+
+    /// A CID as the caller wants to see it.
+    pub(super) fn show(&self, cid: &Cid) -> String {
+        let Some(base) = self.text("cid-base").and_then(base_named) else {
+            return cid.to_string();
+        };
+        if base == multibase::Base::Base58Btc && cid.version() == cid::Version::V0 {
+            return cid.to_string();
+        }
+        // Only base58btc has room for version 0.
+        let upgraded = cid.into_v1().unwrap_or(*cid);
+        upgraded
+            .to_string_of_base(base)
+            .unwrap_or_else(|_| upgraded.to_string())
+    }
+}
+
+/// The rest of the current part, at most `max` bytes.
+pub(super) async fn read_part(parts: &mut Multipart, max: usize) -> Result<Vec<u8>, Failure> {
+    let mut all = Vec::new();
+    let mut content = parts.content();
+    while let Some(piece) = content.next().await {
+        all.extend_from_slice(&piece.map_err(Failure::bad_request)?);
+        if all.len() > max {
+            return Err(Failure::failed(format!(
+                "a part of the body is longer than {max} bytes"
+            )));
+        }
+    }
+    Ok(all)
+}
+
+fn data_of(body: Incoming) -> BoxStream<'static, Result<Bytes, hyper::Error>> {
+    BodyStream::new(body)
+        .filter_map(|frame| {
+            std::future::ready(match frame {
+                Ok(frame) => frame.into_data().ok().map(Ok),
+                Err(error) => Some(Err(error)),
+            })
+        })
+        .boxed()
+}
+
+type Pairs = (Vec<String>, Vec<(&'static str, String)>);
+
+fn parse_query(command: &Command, query: &str) -> Result<Pairs, Failure> {
+    let (mut args, mut options) = (Vec::new(), Vec::<(&'static str, String)>::new());
+    for (count, pair) in query.split('&').filter(|pair| !pair.is_empty()).enumerate() {
+        if count == MAX_PAIRS {
+            return Err(Failure::bad_request(format!(
+                "more than {MAX_PAIRS} arguments and options"
+            )));
+        }
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (key, value) = (unescape(key)?, unescape(value)?);
+        if key == "arg" {
+            args.push(value);
+            continue;
+        }
+        let known = GLOBAL
+            .iter()
+            .map(|(names, kind)| (*names, *kind))
+            .chain(command.known_options());
+        let Some((names, kind)) = known.into_iter().find(|(names, _)| names.contains(&key.as_str())) else {
+            continue;
+        };
+        if let Some((_, first)) = options.iter().find(|(known, _)| *known == names[0]) {
+            let message = format!(
+                "expected key {} to have only a single value, received [{first} {value}]",
+                names[0]
+            );
+            return Err(Failure::bad_request(message));
+        }
+        check_value(names[0], kind, &value)?;
+        options.push((names[0], value));
+    }
+    Ok((args, options))
+}
+
+fn check_value(name: &str, kind: Kind, value: &str) -> Result<(), Failure> {
+    let (fits, kind) = match kind {
+        Kind::Text => (true, "string"),
+        Kind::Bool => (parse_bool(value).is_some(), "bool"),
+        Kind::Number => (parse_number(value).is_some(), "int"),
+    };
+    if fits {
+        return Ok(());
+    }
+    let shown = if value.is_empty() {
+        "empty value".to_owned()
+    } else {
+        format!("value {value:?}")
+    };
+    let message = format!("could not convert {shown} to type {kind:?} (for option \"-{name}\")");
+    Err(Failure::bad_request(message))
+}
+
+fn unescape(text: &str) -> Result<String, Failure> {
+    let spaced = text.replace('+', " ");
+    let text = percent_decode_str(&spaced).decode_utf8();
+    text.map(String::from)
+        .map_err(|_| Failure::bad_request("the query is not UTF-8"))
+}
+
+fn parse_bool(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "" | "1" | "t" | "true" => Some(true),
+        "0" | "f" | "false" => Some(false),
+        _ => None,
+    }
+}
+
+/// Numbers as Go reads them with base 0.
+fn parse_number(text: &str) -> Option<i64> {
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let lower = digits.to_ascii_lowercase();
+    let value = if let Some(hex) = lower.strip_prefix("0x") {
+        i64::from_str_radix(hex, 16)
+    } else if let Some(octal) = lower
+        .strip_prefix("0o")
+        .or(lower.strip_prefix('0').filter(|it| !it.is_empty()))
+    {
+        i64::from_str_radix(octal, 8)
+    } else {
+        lower.parse()
+    };
+    value
+        .ok()
+        .filter(|_| !digits.starts_with(['+', '-']))
+        .map(|value| if negative { -value } else { value })
+}
+
+/// Durations as Go writes them: `1h2m3.5s`, `300ms`.
+fn go_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = 0.0;
+    if rest == "0" {
+        return Some(Duration::ZERO);
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|it: char| !it.is_ascii_digit() && it != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let unit = rest
+            .find(|it: char| it.is_ascii_digit() || it == '.')
+            .unwrap_or(rest.len());
+        let seconds = match &rest[..unit] {
+            "ns" => 1e-9,
+            "us" | "µs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        total += number * seconds;
+        rest = &rest[unit..];
+    }
+    (!text.is_empty()).then_some(())?;
+    Duration::try_from_secs_f64(total).ok()
+}
+
+fn base_named(name: &str) -> Option<multibase::Base> {
+    use multibase::Base;
+    Some(match name {
+        "base58btc" => Base::Base58Btc,
+        "base32" => Base::Base32Lower,
+        "base32upper" => Base::Base32Upper,
+        "base36" => Base::Base36Lower,
+        "base36upper" => Base::Base36Upper,
+        "base64" => Base::Base64,
+        "base64url" => Base::Base64Url,
+        "base64pad" => Base::Base64Pad,
+        "base64urlpad" => Base::Base64UrlPad,
+        "base16" => Base::Base16Lower,
+        "base16upper" => Base::Base16Upper,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_durations_are_read_as_go_reads_them() {
+        assert_eq!(parse_number("0x10"), Some(16));
+        assert_eq!(parse_number("-1"), Some(-1));
+        assert_eq!(parse_number("010"), Some(8));
+        assert_eq!(parse_number("x"), None);
+        assert_eq!(go_duration("1m30.5s"), Some(Duration::from_millis(90_500)));
+        assert_eq!(go_duration("300ms"), Some(Duration::from_millis(300)));
+        for bad in ["", "5", "5 s", "s", "-1s", "1x"] {
+            assert_eq!(go_duration(bad), None, "{bad}");
+        }
+    }
+}

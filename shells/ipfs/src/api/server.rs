@@ -1,0 +1,166 @@
+//! Connections, and the way of a request to its command.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode, header};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::commands::{self, Found};
+use super::gate::Gate;
+use super::reply::{Body, Failure, Reply, plain};
+use super::request::Call;
+use crate::Node;
+use crate::trailers::AllowTrailers;
+
+/// Each holds some 100 KiB of buffers at most. Further ones wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 1024;
+
+/// A client on the same machine or network sends its header at once; one that does not holds a connection.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long calls may still run after the shutdown began.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// After a failed accept (mostly: no file descriptors) connections need time to end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves `/api/v0` for `node` on `listener` until `shutdown` completes; running calls then have five
+/// seconds to end.
+///
+/// # Errors
+/// The listener has no local address. A single connection's failure is no error.
+pub async fn serve(
+    node: Node,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send,
+) -> io::Result<()> {
+    let gate = Gate::new(listener.local_addr()?.port());
+    let state = Arc::new(State { node, gate });
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let graceful = GracefulShutdown::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let accepted = async {
+            let place = places.clone().acquire_owned().await;
+            (listener.accept().await, place)
+        };
+        let (socket, place) = tokio::select! {
+            () = &mut shutdown => break,
+            (accepted, place) = accepted => match accepted {
+                Ok((socket, _)) => (socket, place),
+                Err(error) => {
+                    tracing::warn!(%error, "the ipfs api cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        let connection = graceful.watch(connection(state.clone(), socket));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to the ipfs api ended");
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    if timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        tracing::warn!("calls to the ipfs api were cut off by the shutdown");
+    }
+    Ok(())
+}
+
+struct State {
+    node: Node,
+    gate: Gate,
+}
+
+fn connection(
+    state: Arc<State>,
+    socket: TcpStream,
+) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + Send {
+    // Latency of small answers matters more than packets saved; a socket that refuses works anyway.
+    let _ = socket.set_nodelay(true);
+    let service = service_fn(move |request| {
+        let state = state.clone();
+        async move { Ok::<_, Infallible>(state.answer(request).await) }
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(AllowTrailers::new(socket)), service)
+}
+
+impl State {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let Some(path) = request.uri().path().strip_prefix("/api/v0/").map(str::to_owned) else {
+            return outside(request.uri().path());
+        };
+        if let Some(refusal) = self.gate.refuse(&request) {
+            return refusal;
+        }
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        let mut response = match commands::find(&path) {
+            Found::Command(command, first) => self.call(command, first, request).await,
+            Found::Unknown => plain(StatusCode::NOT_FOUND, "404 page not found"),
+        };
+        self.gate.mark(origin.as_ref(), &mut response);
+        response
+    }
+
+    async fn call(
+        &self,
+        command: &'static commands::Command,
+        first: Option<String>,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        match self.run(command, first, request).await {
+            Ok((reply, deadline)) => reply.into_response(deadline).await,
+            Err(failure) => failure.into_response(),
+        }
+    }
+
+    async fn run(
+        &self,
+        command: &'static commands::Command,
+        first: Option<String>,
+        request: Request<Incoming>,
+    ) -> Result<(Reply, Option<Instant>), Failure> {
+        let call = Call::read(&self.node, command, first, request).await?;
+        let deadline = call
+            .timeout()?
+            .and_then(|limit| Instant::now().checked_add(limit));
+        let reply = match deadline {
+            Some(deadline) => timeout_at(deadline, (command.run)(call))
+                .await
+                .map_err(|_| Failure::deadline())??,
+            None => (command.run)(call).await?,
+        };
+        Ok((reply, deadline))
+    }
+}
+
+/// What Kubo serves beside its commands, as far as programs ask for it.
+fn outside(path: &str) -> Response<Body> {
+    if path == "/version" {
+        let text = format!(
+            "Commit: {}\nClient Version: {}",
+            super::PROGRAM,
+            super::API_VERSION
+        );
+        return plain(StatusCode::OK, &text);
+    }
+    plain(StatusCode::NOT_FOUND, "404 page not found")
+}

@@ -1,0 +1,334 @@
+//! Lets a hyper server send trailers to every client.
+//!
+//! hyper sends trailers only to clients that ask with `TE: trailers`. Go's and Node's do not ask, and read
+//! them all the same; errors of a stream that began well reach them no other way. [`AllowTrailers`] stands
+//! between the socket and hyper and adds that header to each request.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// What is added after the request line.
+const HEADER: &[u8] = b"te: trailers\r\n";
+
+/// Header lines are looked at for the length of the body only; a longer one is not about that.
+const LINE_MAX: usize = 256;
+
+/// A connection whose requests all say `TE: trailers`. Only for HTTP/1; what does not look like it passes
+/// unchanged.
+#[derive(Debug)]
+pub struct AllowTrailers<T> {
+    io: T,
+    scanner: Scanner,
+    /// What did not fit the reader's buffer.
+    pending: BytesMut,
+}
+
+impl<T> AllowTrailers<T> {
+    /// Wraps a connection of which nothing has been read yet.
+    pub fn new(io: T) -> Self {
+        AllowTrailers {
+            io,
+            scanner: Scanner::new(),
+            pending: BytesMut::new(),
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for AllowTrailers<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.pending.is_empty() {
+            let before = buf.filled().len();
+            futures::ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+            let Some(changed) = this.scanner.scan(&buf.filled()[before..]) else {
+                return Poll::Ready(Ok(()));
+            };
+            buf.set_filled(before);
+            this.pending = changed;
+        }
+        let fits = this.pending.len().min(buf.remaining());
+        buf.put_slice(&this.pending[..fits]);
+        this.pending.advance(fits);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for AllowTrailers<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// Where in the stream of requests the next byte is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    RequestLine,
+    Header,
+    /// So many bytes of body are left.
+    Body(u64),
+    ChunkSize,
+    /// So many bytes of chunk and its line end are left.
+    Chunk(u64),
+    Trailer,
+    /// Not understood; everything passes as it is.
+    Opaque,
+}
+
+/// Follows the framing of HTTP/1 requests.
+#[derive(Debug)]
+struct Scanner {
+    at: At,
+    /// The beginning of the current line.
+    line: Vec<u8>,
+    length: Option<u64>,
+    chunked: bool,
+}
+
+impl Scanner {
+    fn new() -> Self {
+        Scanner {
+            at: At::RequestLine,
+            line: Vec::new(),
+            length: None,
+            chunked: false,
+        }
+    }
+
+    /// Follows `input`; returns it with the header put in, or `None` if nothing is to be put in.
+    fn scan(&mut self, input: &[u8]) -> Option<BytesMut> {
+        let mut changed: Option<BytesMut> = None;
+        let mut copied = 0;
+        let mut next = 0;
+        while next < input.len() {
+            match self.at {
+                At::Opaque => break,
+                At::Body(left) => {
+                    let taken = skip(left, input.len() - next);
+                    next += taken;
+                    let left = left - taken as u64;
+                    self.at = if left == 0 {
+                        At::RequestLine
+                    } else {
+                        At::Body(left)
+                    };
+                }
+                At::Chunk(left) => {
+                    let taken = skip(left, input.len() - next);
+                    next += taken;
+                    let left = left - taken as u64;
+                    self.at = if left == 0 { At::ChunkSize } else { At::Chunk(left) };
+                }
+                At::RequestLine | At::Header | At::ChunkSize | At::Trailer => {
+                    let rest = &input[next..];
+                    let end = rest.iter().position(|byte| *byte == b'\n');
+                    let piece = &rest[..end.unwrap_or(rest.len())];
+                    let room = LINE_MAX - self.line.len();
+                    self.line.extend_from_slice(&piece[..piece.len().min(room)]);
+                    next += piece.len();
+                    if end.is_none() {
+                        break;
+                    }
+                    next += 1;
+                    if self.end_line() {
+                        let out = changed.get_or_insert_with(BytesMut::new);
+                        out.extend_from_slice(&input[copied..next]);
+                        out.extend_from_slice(HEADER);
+                        copied = next;
+                    }
+                }
+            }
+        }
+        if let Some(out) = &mut changed {
+            out.extend_from_slice(&input[copied..]);
+        }
+        changed
+    }
+
+    /// A line is complete; says whether the header belongs behind it.
+    fn end_line(&mut self) -> bool {
+        let mut line = std::mem::take(&mut self.line);
+        if line.last() == Some(&b'\r') {
+            line.pop();
+        }
+        match self.at {
+            At::RequestLine => {
+                // Empty lines before a request are legal.
+                if line.is_empty() {
+                    return false;
+                }
+                (self.length, self.chunked) = (None, false);
+                self.at = if line.starts_with(b"CONNECT ") {
+                    At::Opaque
+                } else {
+                    At::Header
+                };
+                return self.at == At::Header;
+            }
+            At::Header if line.is_empty() => {
+                self.at = match (self.chunked, self.length) {
+                    (true, _) => At::ChunkSize,
+                    (false, None | Some(0)) => At::RequestLine,
+                    (false, Some(length)) => At::Body(length),
+                };
+            }
+            At::Header => self.header(&line),
+            At::ChunkSize => self.at = chunk(&line),
+            At::Trailer if line.is_empty() => self.at = At::RequestLine,
+            At::Trailer | At::Body(_) | At::Chunk(_) | At::Opaque => {}
+        }
+        false
+    }
+
+    fn header(&mut self, line: &[u8]) {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+            self.at = At::Opaque;
+            return;
+        };
+        let (name, value) = (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
+        if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            self.chunked = value.eq_ignore_ascii_case(b"chunked");
+            if !self.chunked {
+                self.at = At::Opaque;
+            }
+        } else if name.eq_ignore_ascii_case(b"content-length") {
+            let length = std::str::from_utf8(value)
+                .ok()
+                .and_then(|value| value.parse().ok());
+            match length {
+                Some(length) if self.length.is_none_or(|known| known == length) => self.length = Some(length),
+                Some(_) | None => self.at = At::Opaque,
+            }
+        }
+    }
+}
+
+/// How many of `available` bytes belong to a body with `left` bytes to come.
+fn skip(left: u64, available: usize) -> usize {
+    usize::try_from(left).map_or(available, |left| left.min(available))
+}
+
+/// What follows the line with a chunk's size.
+fn chunk(line: &[u8]) -> At {
+    let digits = line
+        .split(|byte| *byte == b';')
+        .next()
+        .unwrap_or_default()
+        .trim_ascii();
+    let size = std::str::from_utf8(digits)
+        .ok()
+        .and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    match size.map(|size| (size, size.checked_add(2))) {
+        Some((0, _)) => At::Trailer,
+        Some((_, Some(with_end))) => At::Chunk(with_end),
+        Some((_, None)) | None => At::Opaque,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Scans `input` in pieces of `step` bytes.
+    fn scanned(input: &[u8], step: usize) -> Vec<u8> {
+        let mut scanner = Scanner::new();
+        let mut out = Vec::new();
+        for piece in input.chunks(step) {
+            match scanner.scan(piece) {
+                Some(changed) => out.extend_from_slice(&changed),
+                None => out.extend_from_slice(piece),
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn every_request_of_a_connection_gets_the_header_however_it_arrives() {
+        let get = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
+        let sized = "POST /b HTTP/1.1\r\ncontent-length: 20\r\n\r\nGET / HTTP/1.1\r\n\r\n..";
+        let chunked = "POST /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\
+                       12;x=y\r\nGET / HTTP/1.1\r\n\r\n\r\n0\r\nx: y\r\n\r\n";
+        let input = [get, sized, chunked, "\r\n", get].concat();
+        let with = |request: &str| request.replacen("\r\n", "\r\nte: trailers\r\n", 1);
+        let expected = [
+            with(get),
+            with(sized),
+            with(chunked),
+            "\r\n".to_owned(),
+            with(get),
+        ]
+        .concat();
+        for step in [1, 2, 3, 7, 50, 1000] {
+            let out = scanned(input.as_bytes(), step);
+            assert_eq!(String::from_utf8_lossy(&out), expected, "in pieces of {step}");
+        }
+    }
+
+    #[test]
+    fn what_frames_itself_in_an_unknown_way_passes_unchanged_from_there_on() {
+        let head = "POST /b HTTP/1.1\r\nte: trailers\r\n";
+        for (request, rest) in [
+            (
+                "POST /b HTTP/1.1\r\n",
+                "Transfer-Encoding: gzip\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+            ),
+            (
+                "POST /b HTTP/1.1\r\n",
+                "Content-Length: 1\r\nContent-Length: 2\r\n\r\nGET / HTTP/1.1\r\n",
+            ),
+            (
+                "POST /b HTTP/1.1\r\n",
+                "Transfer-Encoding: chunked\r\n\r\nzz\r\nGET / HTTP/1.1\r\n",
+            ),
+        ] {
+            let out = scanned(format!("{request}{rest}").as_bytes(), 5);
+            assert_eq!(String::from_utf8_lossy(&out), format!("{head}{rest}"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_ever_lost_or_reordered(input in proptest::collection::vec(any::<u8>(), 0..300), step in 1usize..50) {
+            let out = scanned(&input, step);
+            let text = out.windows(HEADER.len()).position(|window| window == HEADER);
+            if text.is_none() {
+                prop_assert_eq!(&out, &input);
+            } else {
+                let mut rest = out;
+                while let Some(at) = rest.windows(HEADER.len()).position(|window| window == HEADER) {
+                    rest.drain(at..at + HEADER.len());
+                }
+                prop_assert_eq!(rest, input);
+            }
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! The client of Kubo's RPC API against a daemon that misbehaves.
+
+mod support;
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use cluster_ipfs::backend::{Cause, PinRequest, PinState};
+use cluster_ipfs::{Block, Cid, PinMode, Progress};
+use futures::{StreamExt, TryStreamExt};
+use support::{Fake, chunked, client, sized};
+
+const CID: &str = "QmVr26fY1tKyspEJBniVhqxQeEjhF78XerGiqWAwraVLQH";
+const RAW: &str = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e";
+
+fn cid() -> Cid {
+    CID.parse().unwrap()
+}
+
+fn kubo_error(message: &str) -> String {
+    let body = format!(r#"{{"Message":"{message}","Code":0,"Type":"error"}}"#);
+    sized("500 Internal Server Error", "application/json", &body)
+}
+
+#[tokio::test]
+async fn a_pin_is_made_with_the_requests_of_the_reference_and_tells_its_progress() {
+    let fake = Fake::answering(&[
+        &kubo_error(&format!("path '{CID}' is not pinned")),
+        &chunked(
+            &[
+                "{}",
+                r#"{"Progress":3}"#,
+                r#"{"Progress":7,"Bytes":9}"#,
+                &format!(r#"{{"Pins":["{CID}"]}}"#),
+            ],
+            None,
+        ),
+    ])
+    .await;
+    let seen = Mutex::new(Vec::new());
+    let pin = PinRequest {
+        name: "a name".into(),
+        ..PinRequest::recursive(cid())
+    };
+    client(fake.address)
+        .pin(&pin, &|progress| seen.lock().unwrap().push(progress))
+        .await
+        .unwrap();
+    assert_eq!(
+        fake.paths(),
+        [
+            format!("/api/v0/pin/ls?stream=true&arg={CID}&type=recursive"),
+            format!("/api/v0/pin/add?arg={CID}&recursive=true&progress=true&name=a%20name"),
+        ]
+    );
+    let expected = [Progress { blocks: 3, bytes: 0 }, Progress { blocks: 7, bytes: 9 }];
+    assert_eq!(*seen.lock().unwrap(), expected);
+}
+
+#[tokio::test]
+async fn what_is_pinned_already_costs_one_request() {
+    let fake = Fake::answering(&[&chunked(
+        &[&format!(r#"{{"Cid":"{CID}","Type":"recursive"}}"#)],
+        None,
+    )])
+    .await;
+    client(fake.address)
+        .pin(&PinRequest::recursive(cid()), &|_| ())
+        .await
+        .unwrap();
+    assert_eq!(fake.paths().len(), 1);
+}
+
+#[tokio::test]
+async fn an_update_is_tried_when_the_old_pin_is_there() {
+    let recursive = chunked(&[r#"{"Type":"recursive"}"#], None);
+    let fake = Fake::answering(&[
+        &kubo_error("path is not pinned"),
+        &recursive,
+        &sized("200 OK", "application/json", r#"{"Pins":["a","b"]}"#),
+    ])
+    .await;
+    let pin = PinRequest {
+        update_from: Some(RAW.parse().unwrap()),
+        ..PinRequest::recursive(cid())
+    };
+    client(fake.address).pin(&pin, &|_| ()).await.unwrap();
+    assert_eq!(
+        fake.paths()[2],
+        format!("/api/v0/pin/update?arg={RAW}&arg={CID}&unpin=false")
+    );
+}
+
+#[tokio::test]
+async fn a_pin_whose_stream_ends_with_an_error_in_the_trailer_has_failed() {
+    let message = "pin: ipld: could not find QmX";
+    let fake = Fake::answering(&[
+        &kubo_error("path is not pinned"),
+        &chunked(&[r#"{"Progress":1}"#], Some(message)),
+    ])
+    .await;
+    let error = client(fake.address)
+        .pin(&PinRequest::recursive(cid()), &|_| ())
+        .await
+        .unwrap_err();
+    assert_eq!((error.cause(), error.message()), (Cause::Refused, message));
+}
+
+#[tokio::test]
+async fn a_pin_without_progress_is_given_up_and_one_with_progress_is_not() {
+    let stuck = chunked(&[r#"{"Progress":5}"#, r#"{"Progress":5}"#], None).replace("0\n\n", "…");
+    let fake = Fake::answering(&[&kubo_error("path is not pinned"), &stuck]).await;
+    let start = Instant::now();
+    let error = client(fake.address)
+        .pin(&PinRequest::recursive(cid()), &|_| ())
+        .await
+        .unwrap_err();
+    assert_eq!(error.cause(), Cause::TimedOut, "{error}");
+    assert!(start.elapsed() >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_pin_that_the_node_never_confirms_is_not_made() {
+    let fake = Fake::answering(&[
+        &kubo_error("path is not pinned"),
+        &chunked(&[r#"{"Progress":5}"#], None),
+    ])
+    .await;
+    let error = client(fake.address)
+        .pin(&PinRequest::recursive(cid()), &|_| ())
+        .await
+        .unwrap_err();
+    assert_eq!(error.cause(), Cause::BadAnswer, "{error}");
+}
+
+#[tokio::test]
+async fn unpinning_what_is_not_pinned_succeeds_and_other_errors_do_not() {
+    let fake = Fake::answering(&[
+        &kubo_error("not pinned or pinned indirectly"),
+        &kubo_error("disk on fire"),
+    ])
+    .await;
+    let client = client(fake.address);
+    client.unpin(&cid()).await.unwrap();
+    assert_eq!(client.unpin(&cid()).await.unwrap_err().message(), "disk on fire");
+    assert_eq!(fake.paths()[0], format!("/api/v0/pin/rm?arg={CID}"));
+}
+
+#[tokio::test]
+async fn recursive_and_direct_pins_are_listed() {
+    let fake = Fake::answering(&[
+        &chunked(&[&format!(r#"{{"Cid":"{CID}","Type":"recursive"}}"#)], None),
+        &chunked(&[&format!(r#"{{"Cid":"{RAW}","Type":"direct"}}"#)], None),
+    ])
+    .await;
+    let pins: Vec<_> = client(fake.address).pins().try_collect().await.unwrap();
+    assert_eq!(
+        pins,
+        [
+            (cid(), PinMode::Recursive),
+            (RAW.parse().unwrap(), PinMode::Direct)
+        ]
+    );
+    assert_eq!(
+        fake.paths(),
+        [
+            "/api/v0/pin/ls?stream=true&type=recursive",
+            "/api/v0/pin/ls?stream=true&type=direct"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_listing_that_breaks_off_ends_with_an_error_and_nothing_after_it() {
+    let line = format!(r#"{{"Cid":"{CID}","Type":"recursive"}}"#);
+    let whole = chunked(&[&line], Some("boom"));
+    let cut = chunked(&[&line], None).replace("0\n\n", "");
+    for (answer, cause) in [(whole, Cause::Refused), (cut, Cause::Unreachable)] {
+        let fake = Fake::answering(&[&answer]).await;
+        let items: Vec<_> = client(fake.address).pins().collect().await;
+        assert_eq!(items.len(), 2, "{items:?}");
+        assert_eq!(items[1].as_ref().unwrap_err().cause(), cause);
+    }
+}
+
+#[tokio::test]
+async fn garbage_and_endless_lines_are_refused_and_not_collected() {
+    let long = "x".repeat(1 << 20);
+    let answers = [
+        chunked(&["<html>hello</html>"], None),
+        chunked(&[&long], None),
+        chunked(&[r#"{"Cid":"nonsense","Type":"recursive"}"#], None),
+        chunked(&[r#"{"Cid":"Qm","Type":"sideways"}"#], None),
+    ];
+    for answer in &answers {
+        let fake = Fake::answering(&[answer]).await;
+        let error = client(fake.address)
+            .pins()
+            .try_collect::<Vec<_>>()
+            .await
+            .unwrap_err();
+        assert_eq!(error.cause(), Cause::BadAnswer, "{error}");
+        assert!(error.to_string().len() < 500);
+    }
+}
+
+#[tokio::test]
+async fn http_errors_without_json_keep_their_text() {
+    for (status, text, expected) in [
+        ("404 Not Found", "404 page not found", "404 page not found"),
+        ("403 Forbidden", "403 - Forbidden", "403 - Forbidden"),
+        ("502 Bad Gateway", "", "502 Bad Gateway"),
+    ] {
+        let fake = Fake::answering(&[&sized(status, "text/plain", text)]).await;
+        let error = client(fake.address).id().await.unwrap_err();
+        assert_eq!(error.cause(), Cause::Refused);
+        assert!(error.message().contains(expected), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_not_there_is_unreachable() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let error = client(address).id().await.unwrap_err();
+    assert_eq!(error.cause(), Cause::Unreachable);
+    assert!(error.message().contains("refused"), "{error}");
+}
+
+#[tokio::test]
+async fn the_state_of_a_pin_is_asked_mode_by_mode() {
+    let not_pinned = kubo_error(&format!("path '{CID}' is not pinned"));
+    let direct = chunked(&[&format!(r#"{{"Cid":"{CID}","Type":"direct"}}"#)], None);
+    let fake = Fake::answering(&[&not_pinned, &direct, &not_pinned, &not_pinned]).await;
+    let client = client(fake.address);
+    assert_eq!(
+        client.pin_state(&cid()).await.unwrap(),
+        PinState::Pinned(PinMode::Direct)
+    );
+    assert_eq!(client.pin_state(&cid()).await.unwrap(), PinState::Unpinned);
+}
+
+#[tokio::test]
+async fn blocks_that_the_node_did_not_store_are_noticed() {
+    let block = || {
+        Ok(Block {
+            cid: RAW.parse().unwrap(),
+            data: "hello world".into(),
+        })
+    };
+    let answer = |key: &str| chunked(&[&format!(r#"{{"Key":"{key}","Size":11}}"#)], None);
+    for (answer, fits) in [
+        (answer(RAW), true),
+        (answer(CID), false),
+        (chunked(&[], None), false),
+    ] {
+        let fake = Fake::answering(&[&answer]).await;
+        let stored = client(fake.address)
+            .put_blocks(futures::stream::iter([block()]))
+            .await;
+        assert_eq!(stored.is_ok(), fits, "{stored:?}");
+        assert_eq!(
+            fake.paths(),
+            ["/api/v0/block/put?allow-big-block=true&cid-codec=raw&mhlen=32&mhtype=sha2-256&pin=false"]
+        );
+    }
+}
+
+#[tokio::test]
+async fn requests_slow_down_while_the_daemon_is_away() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let client = client(address);
+    let start = Instant::now();
+    for _ in 0..14 {
+        client.id().await.unwrap_err();
+    }
+    assert!(
+        start.elapsed() >= Duration::from_millis(1900),
+        "{:?}",
+        start.elapsed()
+    );
+}
