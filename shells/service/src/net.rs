@@ -1,0 +1,283 @@
+//! How peers talk: libp2p over TCP, encrypted, within a private network when there is a secret. Three
+//! protocols, each on streams of its own: the core's messages (one long-lived stream in each direction),
+//! calls (one stream each), and snapshots (one stream each). Nothing here knows what is said.
+
+mod accept;
+mod admission;
+mod book;
+mod dial;
+mod error;
+mod events;
+mod frame;
+mod inbox;
+mod links;
+mod outbox;
+mod refusals;
+mod rpc;
+mod shared;
+mod snapshot;
+mod start;
+mod streams;
+mod swarm;
+#[cfg(test)]
+mod tests;
+mod traffic;
+mod transport;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Display};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster_core::{ClusterId, Envelope, PeerId};
+use libp2p::multiaddr::Protocol;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use error::{CallError, SnapshotError, StartError};
+pub use events::{CoreEvent, CoreEvents, NetEvents};
+pub use libp2p::Multiaddr;
+pub use libp2p::identity::Keypair;
+pub use refusals::Losses;
+pub use rpc::{
+    Body, CHUNK_MAX, Call, CallSender, Deadline, Incoming, REQUEST_MAX, Responder, STRANGER_REQUEST_MAX,
+    decode_value, encode_within,
+};
+pub use snapshot::{IncomingSnapshot, SNAPSHOT_CHUNK_MAX, SnapshotHeader};
+pub use traffic::Traffic;
+
+use shared::Shared;
+use swarm::Command;
+
+/// How long [`Net::shutdown`] waits for what is under way.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the network needs to know.
+#[derive(Clone)]
+pub struct NetConfig {
+    /// This peer's identity, Ed25519 or RSA.
+    pub keypair: Keypair,
+    /// The cluster's secret: only who has it can connect at all.
+    pub secret: Option<[u8; 32]>,
+    /// Where to listen: TCP; QUIC addresses are skipped with a warning.
+    pub listen: Vec<Multiaddr>,
+    /// What to tell others instead of the addresses listened on, if not empty.
+    pub announce: Vec<Multiaddr>,
+    /// Which cluster's peers to talk to.
+    pub cluster: ClusterId,
+    /// Where peers were found before.
+    pub known_peers: BTreeMap<PeerId, Vec<Multiaddr>>,
+    /// The methods that somebody who is no member may call, to join for instance. The caller may even
+    /// take itself to be in another cluster.
+    pub open_methods: BTreeSet<String>,
+}
+
+impl fmt::Debug for NetConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            keypair,
+            secret,
+            listen,
+            announce,
+            cluster,
+            known_peers,
+            open_methods,
+        } = self;
+        f.debug_struct("NetConfig")
+            .field("peer", &keypair.public().to_peer_id())
+            .field("secret", &secret.map(|_| "…"))
+            .field("listen", listen)
+            .field("announce", announce)
+            .field("cluster", cluster)
+            .field("known_peers", known_peers)
+            .field("open_methods", open_methods)
+            .finish()
+    }
+}
+
+/// The network, as all who use it share it.
+#[derive(Clone)]
+pub struct Net {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Net").field(&self.shared.me).finish()
+    }
+}
+
+impl Net {
+    /// Listens, and runs on the current tokio runtime until [`Net::shutdown`]. Nobody is a member yet.
+    pub async fn start(config: NetConfig) -> Result<(Self, NetEvents), StartError> {
+        start::start(config).await
+    }
+
+    /// This peer.
+    pub fn peer_id(&self) -> &PeerId {
+        &self.shared.me
+    }
+
+    /// Sends a message, best effort and without waiting: where there is no connection or its queue is
+    /// full, [`CoreEvent::Unreachable`] follows.
+    pub fn send(&self, to: &PeerId, envelope: &Envelope) {
+        outbox::send(&self.shared, to, envelope);
+    }
+
+    /// Says who belongs to the cluster. Members are kept connected, and only they may send messages and
+    /// snapshots, and call methods that are not open to all. Whoever has just joined must be told of some
+    /// members here before it can hear from them.
+    pub async fn set_members(&self, members: BTreeSet<PeerId>) {
+        let members = Arc::new(members);
+        self.shared.members.send_replace(Arc::clone(&members));
+        // It fails only after a shutdown, when there is nothing left to tell.
+        drop(self.shared.commands.send(Command::Members(members)).await);
+    }
+
+    /// Adds places where a peer may be found; a member that is not connected is tried there at once.
+    pub async fn add_addresses(&self, peer: &PeerId, addresses: Vec<Multiaddr>) {
+        let changed = self
+            .shared
+            .book
+            .lock()
+            .expect("no panic while locked")
+            .give(peer, addresses);
+        if changed {
+            self.shared.book_changes.send_modify(|change| *change += 1);
+            drop(self.shared.commands.send(Command::Found(peer.clone())).await);
+        }
+    }
+
+    /// Where this peer can be reached, each with its `/p2p/…`.
+    pub fn addresses(&self) -> Vec<Multiaddr> {
+        let own = match self.shared.announce.as_slice() {
+            [] => self
+                .shared
+                .listening
+                .read()
+                .expect("no panic while locked")
+                .clone(),
+            announce => announce.to_vec(),
+        };
+        own.into_iter()
+            .map(|address| with_peer(address, &self.shared.me))
+            .collect()
+    }
+
+    /// Who is connected, members or not.
+    pub fn connected(&self) -> BTreeSet<PeerId> {
+        self.shared.links.peers()
+    }
+
+    /// Where a peer may be found: what it says itself first. Without `/p2p/…`.
+    pub fn known_addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        self.shared
+            .book
+            .lock()
+            .expect("no panic while locked")
+            .addresses(peer)
+    }
+
+    /// All that is known of where peers may be found, each address with its `/p2p/…`.
+    pub fn peerstore(&self) -> BTreeMap<PeerId, Vec<Multiaddr>> {
+        let mut all = self.shared.book.lock().expect("no panic while locked").all();
+        for (peer, addresses) in &mut all {
+            *addresses = addresses
+                .drain(..)
+                .map(|address| with_peer(address, peer))
+                .collect();
+        }
+        all
+    }
+
+    /// Bytes moved, by protocol.
+    pub fn traffic(&self) -> Vec<(&'static str, Traffic)> {
+        self.shared.meters.read()
+    }
+
+    /// What was turned away or lost.
+    pub fn losses(&self) -> Losses {
+        self.shared.complaints.read()
+    }
+
+    /// Calls a method. The peer is dialled if it is not connected.
+    pub async fn call(
+        &self,
+        peer: &PeerId,
+        method: &str,
+        request: &[u8],
+        deadline: Deadline,
+    ) -> Result<Call, CallError> {
+        let opened = rpc::open(&self.shared, peer, method, request, deadline, false).await?;
+        Ok(opened.1)
+    }
+
+    /// Calls a method that takes more than its request. Chunks and answers flow independently: a method
+    /// that answers while it takes an upload needs somebody to read its answers.
+    pub async fn upload(
+        &self,
+        peer: &PeerId,
+        method: &str,
+        request: &[u8],
+        deadline: Deadline,
+    ) -> Result<(CallSender, Call), CallError> {
+        match rpc::open(&self.shared, peer, method, request, deadline, true).await? {
+            (Some(sender), call) => Ok((sender, call)),
+            (None, _) => Err(CallError::Invalid(format!("{method} takes no upload"))),
+        }
+    }
+
+    /// Calls a method that takes one value and returns one.
+    pub async fn ask<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        peer: &PeerId,
+        method: &str,
+        question: &Q,
+        deadline: Deadline,
+    ) -> Result<A, CallError> {
+        let request = encode_within(question, REQUEST_MAX)?;
+        decode_value(&self.call(peer, method, &request, deadline).await?.only().await?)
+    }
+
+    /// Sends a snapshot: its header, and its pins in chunks of at most [`SNAPSHOT_CHUNK_MAX`] bytes.
+    /// Returns when the receiver has confirmed that it has staged all of it.
+    pub async fn send_snapshot<E: Display>(
+        &self,
+        to: &PeerId,
+        header: SnapshotHeader,
+        chunks: impl futures::Stream<Item = Result<Bytes, E>> + Send,
+    ) -> Result<(), SnapshotError> {
+        snapshot::send(&self.shared, to, header, chunks).await
+    }
+
+    /// Hangs up on everybody and ends all tasks. Whatever is under way fails.
+    pub async fn shutdown(&self) {
+        self.shared.stop.cancel();
+        self.shared.tasks.close();
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.shared.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("some of the network's tasks did not end within {SHUTDOWN_TIMEOUT:?}");
+        }
+    }
+}
+
+/// The peer's id as the core writes it.
+fn peer_id_of(id: &libp2p::PeerId) -> PeerId {
+    PeerId::from_bytes(&id.to_bytes()).expect("libp2p's peer ids are multihashes of at most 44 bytes")
+}
+
+/// The peer's id as libp2p has it, if it can.
+fn libp2p_id_of(peer: &PeerId) -> Option<libp2p::PeerId> {
+    libp2p::PeerId::from_bytes(peer.as_bytes()).ok()
+}
+
+fn with_peer(address: Multiaddr, peer: &PeerId) -> Multiaddr {
+    let address = book::without_peer(address);
+    match libp2p_id_of(peer) {
+        Some(id) => address.with(Protocol::P2p(id)),
+        None => address,
+    }
+}

@@ -1,0 +1,184 @@
+//! Where peers can be found.
+
+use std::collections::BTreeMap;
+
+use cluster_core::PeerId;
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
+
+/// Addresses of one kind that are kept of a peer. A host with more interfaces is reached on the first.
+const ADDRESSES_MAX: usize = 16;
+
+/// Peers that are kept: more than any cluster has.
+const PEERS_MAX: usize = 4_096;
+
+#[derive(Debug, Default)]
+struct Entry {
+    /// From the configuration, an operator, or another peer; the newest first.
+    given: Vec<Multiaddr>,
+    /// From the peer itself; replaced whenever it says them anew.
+    learned: Vec<Multiaddr>,
+}
+
+/// Addresses by peer, without their `/p2p` part.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    entries: BTreeMap<PeerId, Entry>,
+}
+
+impl Book {
+    /// Adds addresses. Whether anything was new.
+    pub(super) fn give(&mut self, peer: &PeerId, addresses: impl IntoIterator<Item = Multiaddr>) -> bool {
+        let Some(entry) = self.entry(peer) else {
+            return false;
+        };
+        let mut changed = false;
+        for address in addresses.into_iter().map(without_peer).filter(is_usable) {
+            if !entry.given.contains(&address) {
+                entry.given.insert(0, address);
+                entry.given.truncate(ADDRESSES_MAX);
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// Replaces what a peer said of itself. Whether anything was new. `near` says that it is on this very
+    /// machine: elsewhere, its loopback addresses lead to somebody else.
+    pub(super) fn learn(&mut self, peer: &PeerId, addresses: Vec<Multiaddr>, near: bool) -> bool {
+        let Some(entry) = self.entry(peer) else {
+            return false;
+        };
+        let mut learned: Vec<Multiaddr> = addresses
+            .into_iter()
+            .map(without_peer)
+            .filter(is_usable)
+            .collect();
+        learned.retain(|address| near || !is_loopback(address));
+        learned.truncate(ADDRESSES_MAX);
+        let changed = learned.iter().any(|address| !entry.learned.contains(address));
+        if !learned.is_empty() {
+            entry.learned = learned;
+        }
+        changed
+    }
+
+    /// All addresses of a peer: what it says itself first.
+    pub(super) fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        let Some(entry) = self.entries.get(peer) else {
+            return Vec::new();
+        };
+        let mut all = entry.learned.clone();
+        all.extend(
+            entry
+                .given
+                .iter()
+                .filter(|address| !entry.learned.contains(address))
+                .cloned(),
+        );
+        all
+    }
+
+    /// Everybody.
+    pub(super) fn all(&self) -> BTreeMap<PeerId, Vec<Multiaddr>> {
+        self.entries
+            .keys()
+            .map(|peer| (peer.clone(), self.addresses(peer)))
+            .collect()
+    }
+
+    /// Whether there is an entry for this peer.
+    pub(super) fn knows(&self, peer: &PeerId) -> bool {
+        self.entries.contains_key(peer)
+    }
+
+    fn entry(&mut self, peer: &PeerId) -> Option<&mut Entry> {
+        let room = self.entries.len() < PEERS_MAX || self.entries.contains_key(peer);
+        room.then(|| self.entries.entry(peer.clone()).or_default())
+    }
+}
+
+/// Cuts off a `/p2p/…` at the end.
+pub(super) fn without_peer(mut address: Multiaddr) -> Multiaddr {
+    if let Some(Protocol::P2p(_)) = address.iter().last() {
+        address.pop();
+    }
+    address
+}
+
+/// Whether it leads back to the machine it is used on.
+pub(super) fn is_loopback(address: &Multiaddr) -> bool {
+    address.iter().next().is_some_and(|first| match first {
+        Protocol::Ip4(ip) => ip.is_loopback(),
+        Protocol::Ip6(ip) => ip.is_loopback(),
+        ref name => matches!(name, Protocol::Dns(host) | Protocol::Dns4(host) | Protocol::Dns6(host) if host == "localhost"),
+    })
+}
+
+/// Whether this release can dial it: TCP and nothing on top.
+pub(super) fn is_usable(address: &Multiaddr) -> bool {
+    let parts: Vec<Protocol<'_>> = address.iter().collect();
+    let [host, Protocol::Tcp(port)] = parts.as_slice() else {
+        return matches!(parts.as_slice(), [Protocol::Dnsaddr(_)]);
+    };
+    *port != 0
+        && match host {
+            Protocol::Ip4(ip) => !ip.is_unspecified(),
+            Protocol::Ip6(ip) => !ip.is_unspecified(),
+            name => matches!(name, Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_)),
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer() -> PeerId {
+        "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp"
+            .parse()
+            .unwrap()
+    }
+
+    fn addresses(texts: &[&str]) -> Vec<Multiaddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn what_a_peer_says_replaces_what_it_said_but_not_what_was_configured() {
+        let mut book = Book::default();
+        assert!(book.give(&peer(), addresses(&[&format!("/dns4/a/tcp/9096/p2p/{}", peer())])));
+        assert!(!book.give(&peer(), addresses(&["/dns4/a/tcp/9096"])));
+        assert!(book.learn(
+            &peer(),
+            addresses(&["/ip4/10.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/1"]),
+            false
+        ));
+        assert!(book.learn(&peer(), addresses(&["/ip4/10.0.0.1/tcp/2"]), false));
+        assert_eq!(
+            book.addresses(&peer()),
+            addresses(&["/ip4/10.0.0.1/tcp/2", "/dns4/a/tcp/9096"])
+        );
+    }
+
+    #[test]
+    fn only_addresses_that_can_be_dialled_are_kept() {
+        let mut book = Book::default();
+        let useless = [
+            "/ip4/1.2.3.4/udp/9096/quic-v1",
+            "/ip4/0.0.0.0/tcp/9096",
+            "/ip4/1.2.3.4/tcp/1/ws",
+        ];
+        assert!(!book.give(&peer(), addresses(&useless)));
+        assert_eq!(book.addresses(&peer()), []);
+    }
+
+    #[test]
+    fn a_peer_cannot_fill_the_book() {
+        let mut book = Book::default();
+        let many = (1..1_000)
+            .map(|port| format!("/ip4/10.0.0.1/tcp/{port}").parse().unwrap())
+            .collect();
+        book.learn(&peer(), many, true);
+        assert_eq!(book.addresses(&peer()).len(), ADDRESSES_MAX);
+    }
+}

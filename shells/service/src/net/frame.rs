@@ -1,0 +1,328 @@
+//! Frames on a stream: four bytes of length, one of kind, the payload.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::traffic::Meter;
+
+/// The longest payload of any frame: eight times the biggest chunk that is sent on purpose, and what a
+/// core message may measure.
+pub(super) const FRAME_MAX: usize = 8 << 20;
+
+/// Length and kind.
+const HEADER: usize = 5;
+
+/// Payloads from this size on are written to the stream without a copy.
+const WRITE_THROUGH: usize = 16 << 10;
+
+/// A payload is made room for in steps of this size, so that a length alone never costs memory.
+const GROW_STEP: usize = 256 << 10;
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The first: what the stream is about.
+    Head = 0,
+    /// Content.
+    Data = 1,
+    /// The last, all is well.
+    End = 2,
+    /// The last: it was tried and failed, for this reason.
+    Failed = 3,
+    /// The last: it was not even tried, for this reason.
+    Refused = 4,
+}
+
+impl Kind {
+    fn parse(byte: u8) -> io::Result<Self> {
+        match byte {
+            0 => Ok(Self::Head),
+            1 => Ok(Self::Data),
+            2 => Ok(Self::End),
+            3 => Ok(Self::Failed),
+            4 => Ok(Self::Refused),
+            other => Err(invalid(format!("unknown kind of frame {other}"))),
+        }
+    }
+}
+
+/// One frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Frame {
+    pub(super) kind: Kind,
+    pub(super) payload: Bytes,
+}
+
+impl Frame {
+    /// The payload as text, for people: cut to a sane length.
+    pub(super) fn text(&self) -> String {
+        const TEXT_MAX: usize = 4 << 10;
+        let cut = self.payload.len().min(TEXT_MAX);
+        String::from_utf8_lossy(&self.payload[..cut]).into_owned()
+    }
+}
+
+/// An error of the peer's making.
+pub(super) fn invalid(why: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why.into())
+}
+
+/// Writes frames.
+pub(super) struct FrameWriter<W> {
+    io: W,
+    buffer: Vec<u8>,
+    meter: Arc<Meter>,
+}
+
+impl<W: AsyncWrite + Unpin> FrameWriter<W> {
+    pub(super) fn new(io: W, meter: Arc<Meter>) -> Self {
+        Self {
+            io,
+            buffer: Vec::new(),
+            meter,
+        }
+    }
+
+    /// How many bytes wait for [`FrameWriter::flush`].
+    pub(super) fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Puts a frame into the buffer. The caller bounds what gathers there.
+    pub(super) fn push(&mut self, kind: Kind, payload: &[u8]) {
+        self.header(kind, payload.len());
+        self.buffer.extend_from_slice(payload);
+    }
+
+    /// Sends a frame, after all that is in the buffer.
+    pub(super) async fn send(&mut self, kind: Kind, payload: &[u8]) -> io::Result<()> {
+        if payload.len() > FRAME_MAX {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "a frame of {} bytes, at most {FRAME_MAX} are allowed",
+                    payload.len()
+                ),
+            ));
+        }
+        if payload.len() < WRITE_THROUGH {
+            self.push(kind, payload);
+            return self.flush().await;
+        }
+        self.header(kind, payload.len());
+        self.write_buffer().await?;
+        self.io.write_all(payload).await?;
+        self.meter.add_sent(payload.len());
+        self.io.flush().await
+    }
+
+    /// Sends what is in the buffer.
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
+        self.write_buffer().await?;
+        self.io.flush().await
+    }
+
+    /// Sends what is in the buffer, and says that nothing more will come.
+    pub(super) async fn close(&mut self) -> io::Result<()> {
+        self.write_buffer().await?;
+        self.io.close().await
+    }
+
+    fn header(&mut self, kind: Kind, length: usize) {
+        let length = u32::try_from(length).expect("payloads are checked against FRAME_MAX");
+        self.buffer.extend_from_slice(&length.to_be_bytes());
+        self.buffer.push(kind as u8);
+    }
+
+    async fn write_buffer(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        self.io.write_all(&self.buffer).await?;
+        self.meter.add_sent(self.buffer.len());
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+/// A frame of which the payload has not all arrived.
+struct Partial {
+    kind: Kind,
+    length: usize,
+    payload: Vec<u8>,
+    filled: usize,
+}
+
+/// Reads frames. Dropping [`FrameReader::next`] half way loses nothing.
+pub(super) struct FrameReader<R> {
+    io: R,
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    limit: usize,
+    partial: Option<Partial>,
+    meter: Arc<Meter>,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    /// Reads ahead up to `buffer` bytes, and takes payloads of up to `limit`.
+    pub(super) fn new(io: R, buffer: usize, limit: usize, meter: Arc<Meter>) -> Self {
+        let buffer = vec![0; buffer.max(HEADER)].into_boxed_slice();
+        Self {
+            io,
+            buffer,
+            start: 0,
+            end: 0,
+            limit: limit.min(FRAME_MAX),
+            partial: None,
+            meter,
+        }
+    }
+
+    /// Changes the longest payload that is taken, for the frames that follow.
+    pub(super) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit.min(FRAME_MAX);
+    }
+
+    /// The next frame; `None` when the stream ended between two frames.
+    pub(super) async fn next(&mut self) -> io::Result<Option<Frame>> {
+        loop {
+            if let Some(frame) = self.take()? {
+                return Ok(Some(frame));
+            }
+            let count = self.fill().await?;
+            self.meter.add_received(count);
+            if count == 0 {
+                let clean = self.partial.is_none() && self.start == self.end;
+                let torn = || io::Error::new(io::ErrorKind::UnexpectedEof, "the stream ended within a frame");
+                return if clean { Ok(None) } else { Err(torn()) };
+            }
+        }
+    }
+
+    /// Takes a whole frame out of what has arrived.
+    fn take(&mut self) -> io::Result<Option<Frame>> {
+        if self.partial.is_none() {
+            let Some(header) = self.buffer[self.start..self.end].first_chunk::<HEADER>() else {
+                return Ok(None);
+            };
+            let length = u32::from_be_bytes([header[0], header[1], header[2], header[3]]) as usize;
+            let kind = Kind::parse(header[4])?;
+            if length > self.limit {
+                let limit = self.limit;
+                return Err(invalid(format!(
+                    "a frame of {length} bytes, at most {limit} are taken"
+                )));
+            }
+            self.start += HEADER;
+            self.partial = Some(Partial {
+                kind,
+                length,
+                payload: Vec::new(),
+                filled: 0,
+            });
+        }
+        let Some(partial) = self.partial.as_mut() else {
+            return Ok(None);
+        };
+        let available = (self.end - self.start).min(partial.length - partial.filled);
+        if available > 0 {
+            partial.payload.truncate(partial.filled);
+            partial
+                .payload
+                .extend_from_slice(&self.buffer[self.start..self.start + available]);
+            partial.filled += available;
+            self.start += available;
+        }
+        if partial.filled < partial.length {
+            return Ok(None);
+        }
+        Ok(self.partial.take().map(|mut whole| {
+            whole.payload.truncate(whole.length);
+            Frame {
+                kind: whole.kind,
+                payload: whole.payload.into(),
+            }
+        }))
+    }
+
+    /// Reads once: into a long payload directly, into the buffer otherwise.
+    async fn fill(&mut self) -> io::Result<usize> {
+        if let Some(partial) = self.partial.as_mut() {
+            let missing = partial.length - partial.filled;
+            if missing >= self.buffer.len() {
+                if partial.payload.len() == partial.filled {
+                    partial.payload.reserve_exact(missing);
+                    partial.payload.resize(partial.filled + missing.min(GROW_STEP), 0);
+                }
+                let count = self.io.read(&mut partial.payload[partial.filled..]).await?;
+                partial.filled += count;
+                return Ok(count);
+            }
+        }
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        let count = self.io.read(&mut self.buffer[self.end..]).await?;
+        self.end += count;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::io::Cursor;
+
+    use super::*;
+
+    fn reader(bytes: Vec<u8>, buffer: usize) -> FrameReader<Cursor<Vec<u8>>> {
+        FrameReader::new(Cursor::new(bytes), buffer, 1 << 20, Arc::new(Meter::default()))
+    }
+
+    #[tokio::test]
+    async fn frames_of_all_sizes_come_back_whatever_the_read_buffer() {
+        let sizes = [0, 1, 5, 4_095, 4_096, 16_384, 70_000, 300_000, 1 << 20, 3];
+        let mut writer = FrameWriter::new(Cursor::new(Vec::new()), Arc::new(Meter::default()));
+        for (n, size) in sizes.iter().enumerate() {
+            writer.send(Kind::Data, &vec![n as u8; *size]).await.unwrap();
+        }
+        let bytes = writer.io.into_inner();
+        for buffer in [5, 17, 4_096, 65_536] {
+            let mut reader = reader(bytes.clone(), buffer);
+            for (n, size) in sizes.iter().enumerate() {
+                let frame = reader.next().await.unwrap().unwrap();
+                assert_eq!(frame.kind, Kind::Data);
+                assert_eq!(frame.payload.len(), *size);
+                assert!(frame.payload.iter().all(|byte| *byte == n as u8));
+            }
+            assert_eq!(reader.next().await.unwrap(), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_is_too_long_or_torn_or_of_no_known_kind_is_an_error() {
+        let too_long = reader(vec![0xff, 0xff, 0xff, 0xff, 1, 0, 0], 64)
+            .next()
+            .await
+            .unwrap_err();
+        assert_eq!(
+            too_long.to_string(),
+            "a frame of 4294967295 bytes, at most 1048576 are taken"
+        );
+        let torn = reader(vec![0, 0, 0, 9, 1, 7], 64).next().await.unwrap_err();
+        assert_eq!(torn.kind(), io::ErrorKind::UnexpectedEof);
+        let unknown = reader(vec![0, 0, 0, 0, 9], 64).next().await.unwrap_err();
+        assert_eq!(unknown.to_string(), "unknown kind of frame 9");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..400)) {
+            let mut reader = reader(bytes, 32);
+            futures::executor::block_on(async { while let Ok(Some(_)) = reader.next().await {} });
+        }
+    }
+}

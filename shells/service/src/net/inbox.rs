@@ -1,0 +1,125 @@
+//! The receiving side of core messages.
+
+use std::io;
+use std::sync::Arc;
+
+use cluster_core::{Envelope, PeerId, decode};
+use futures::AsyncReadExt;
+use futures::io::{ReadHalf, WriteHalf};
+use libp2p::Stream;
+use tokio_util::sync::CancellationToken;
+
+use super::admission::Place;
+use super::frame::{FRAME_MAX, FrameReader, FrameWriter, Kind, invalid};
+use super::shared::{OPENING_TIMEOUT, Origin, Shared};
+use super::streams::Protocol;
+
+/// Read ahead: what the sender gathers.
+const READ_AHEAD: usize = 64 << 10;
+
+/// The first frame is tiny.
+const HELLO_MAX: usize = 1 << 10;
+
+type Reader = FrameReader<ReadHalf<Stream>>;
+type Writer = FrameWriter<WriteHalf<Stream>>;
+
+/// Takes a peer's messages off a stream until it ends.
+pub(super) async fn serve(shared: Arc<Shared>, from: PeerId, stream: Stream, _place: Place) {
+    let meter = shared.meters.of(Protocol::Core);
+    let (reader, writer) = stream.split();
+    let mut reader = FrameReader::new(reader, READ_AHEAD, HELLO_MAX, Arc::clone(&meter));
+    let mut writer = FrameWriter::new(writer, meter);
+    let welcomed = tokio::time::timeout(OPENING_TIMEOUT, welcome(&shared, &from, &mut reader, &mut writer));
+    match welcomed.await {
+        Ok(Ok(true)) => {}
+        Ok(Ok(false)) => return,
+        Ok(Err(error)) => return judge(&shared, &from, &error),
+        Err(_) => return tracing::debug!(peer = %from, "a core stream without a hello"),
+    }
+    reader.set_limit(FRAME_MAX);
+    let (number, replaced) = take_over(&shared, &from);
+    let mut members = shared.members.subscribe();
+    tokio::select! {
+        error = receive(&shared, &from, &mut reader) => judge(&shared, &from, &error),
+        () = replaced.cancelled() => tracing::debug!(peer = %from, "a newer core stream replaces this one"),
+        () = async { drop(members.wait_for(|members| !members.contains(&from)).await) } => {
+            let why = format!("peer {from} is no longer a member of cluster {}", shared.cluster);
+            drop(tokio::time::timeout(OPENING_TIMEOUT, refuse(&mut writer, &why)).await);
+        }
+    }
+    let mut inboxes = shared.inboxes.lock().expect("no panic while locked");
+    if inboxes.get(&from).is_some_and(|(current, _)| *current == number) {
+        inboxes.remove(&from);
+    }
+}
+
+/// Reads the hello and answers it.
+async fn welcome(
+    shared: &Shared,
+    from: &PeerId,
+    reader: &mut Reader,
+    writer: &mut Writer,
+) -> io::Result<bool> {
+    let Some(frame) = reader.next().await? else {
+        return Ok(false);
+    };
+    if frame.kind != Kind::Head {
+        return Err(invalid("no hello at its start"));
+    }
+    let origin: Origin = decode(&frame.payload).map_err(|error| invalid(error.to_string()))?;
+    if let Some(why) = shared.objection(from, &origin) {
+        shared.note_refusal(from, "core", &why);
+        refuse(writer, &why).await?;
+        return Ok(false);
+    }
+    writer.send(Kind::End, &[]).await?;
+    Ok(true)
+}
+
+async fn refuse(writer: &mut Writer, why: &str) -> io::Result<()> {
+    writer.send(Kind::Refused, why.as_bytes()).await?;
+    writer.close().await
+}
+
+/// Makes this the one stream that counts.
+fn take_over(shared: &Shared, from: &PeerId) -> (u64, CancellationToken) {
+    let (number, token) = (shared.number(), CancellationToken::new());
+    let mut inboxes = shared.inboxes.lock().expect("no panic while locked");
+    if let Some((_, older)) = inboxes.insert(from.clone(), (number, token.clone())) {
+        older.cancel();
+    }
+    (number, token)
+}
+
+/// Hands over what comes. While the driver is behind nothing is read, and the sender's queue fills up.
+async fn receive(shared: &Shared, from: &PeerId, reader: &mut Reader) -> io::Error {
+    loop {
+        let frame = match reader.next().await {
+            Ok(Some(frame)) if frame.kind == Kind::Data => frame,
+            Ok(Some(frame)) => return invalid(format!("a frame out of place: {:?}", frame.kind)),
+            Ok(None) => return io::ErrorKind::UnexpectedEof.into(),
+            Err(error) => return error,
+        };
+        let envelope: Envelope = match decode(&frame.payload) {
+            Ok(envelope) => envelope,
+            Err(error) => return invalid(error.to_string()),
+        };
+        if shared
+            .core
+            .received(from.clone(), envelope, frame.payload.len())
+            .await
+            .is_err()
+        {
+            return io::Error::other("nobody takes core messages any more");
+        }
+    }
+}
+
+/// Tells nonsense from a stream that merely ended.
+fn judge(shared: &Shared, from: &PeerId, error: &io::Error) {
+    if error.kind() == io::ErrorKind::InvalidData {
+        shared.note_malformed(from, "core", error);
+    } else {
+        tracing::debug!(peer = %from, "a core stream ended: {error}");
+    }
+}

@@ -1,0 +1,293 @@
+//! The sending side of core messages: a queue for each peer, and a task that carries it over one stream.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use cluster_core::{Envelope, PeerId, encode};
+use futures::AsyncReadExt;
+use libp2p::swarm::ConnectionId;
+use tokio::sync::{mpsc, watch};
+
+use super::frame::{FRAME_MAX, FrameReader, FrameWriter, Kind, invalid};
+use super::links::Link;
+use super::refusals::Complaints;
+use super::shared::Shared;
+use super::streams::Protocol;
+
+/// Messages that wait for a peer: half a second of Raft at full load. A peer that is further behind is
+/// better told anew than fed with what is old.
+const MESSAGES_MAX: usize = 1_024;
+
+/// Their bytes, so that a thousand peers that do not read cost 8 GiB at worst and one of them next to
+/// nothing.
+const BYTES_MAX: usize = 8 << 20;
+
+/// Messages are gathered up to this size before they go to the stream; large enough that a full queue is
+/// sent in few writes.
+const GATHER: usize = 64 << 10;
+
+/// Between tries to open a stream over a connection that is up, doubling to [`PAUSE_LONGEST`].
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+
+/// A peer that refuses may take us in at any moment: whoever joins is known to some members first.
+const PAUSE_LONGEST: Duration = Duration::from_secs(2);
+
+/// How long a stream to somebody who is no member stays without a message.
+const STRANGER_IDLE: Duration = Duration::from_secs(30);
+
+/// One peer's queue.
+#[derive(Clone)]
+pub(super) struct Outbox {
+    number: u64,
+    queue: mpsc::Sender<Vec<u8>>,
+    bytes: Arc<AtomicUsize>,
+    /// The peer does not take what is in the queue, so nothing more should go there.
+    refused: Arc<AtomicBool>,
+}
+
+impl Outbox {
+    fn push(&self, message: Vec<u8>) -> bool {
+        let size = message.len();
+        if self.refused.load(Ordering::Relaxed) {
+            return false;
+        }
+        if self.bytes.fetch_add(size, Ordering::Relaxed) + size > BYTES_MAX {
+            self.bytes.fetch_sub(size, Ordering::Relaxed);
+            return false;
+        }
+        let taken = self.queue.try_send(message).is_ok();
+        if !taken {
+            self.bytes.fetch_sub(size, Ordering::Relaxed);
+        }
+        taken
+    }
+}
+
+/// Puts a message into a peer's queue, or reports it unreachable.
+pub(super) fn send(shared: &Arc<Shared>, to: &PeerId, envelope: &Envelope) {
+    let lost = |shared: &Shared| {
+        Complaints::count(&shared.complaints.dropped);
+        shared.core.unreachable(to);
+    };
+    if !shared.links.is_up(to) {
+        return lost(shared);
+    }
+    let message = encode(envelope);
+    if message.len() > FRAME_MAX {
+        if shared.complaints.is_news(to, "oversized message") {
+            let size = message.len();
+            tracing::error!(peer = %to, "a message of {size} bytes cannot be sent, at most {FRAME_MAX} can");
+        }
+        return lost(shared);
+    }
+    if !ensure(shared, to).push(message) {
+        lost(shared);
+    }
+}
+
+/// A peer's queue, made if there is none.
+pub(super) fn ensure(shared: &Arc<Shared>, peer: &PeerId) -> Outbox {
+    if let Some(outbox) = shared.outboxes.read().expect("no panic while locked").get(peer) {
+        return outbox.clone();
+    }
+    let mut outboxes = shared.outboxes.write().expect("no panic while locked");
+    if let Some(outbox) = outboxes.get(peer) {
+        return outbox.clone();
+    }
+    let (queue, messages) = mpsc::channel(MESSAGES_MAX);
+    let outbox = Outbox {
+        number: shared.number(),
+        queue,
+        bytes: Arc::default(),
+        refused: Arc::default(),
+    };
+    outboxes.insert(peer.clone(), outbox.clone());
+    drop(outboxes);
+    let carrier = Carrier {
+        shared: Arc::clone(shared),
+        peer: peer.clone(),
+        changes: shared.links.changes(),
+        messages,
+        outbox: outbox.clone(),
+    };
+    shared.spawn(carrier.run());
+    outbox
+}
+
+/// Carries one queue.
+struct Carrier {
+    shared: Arc<Shared>,
+    peer: PeerId,
+    changes: watch::Receiver<u64>,
+    messages: mpsc::Receiver<Vec<u8>>,
+    outbox: Outbox,
+}
+
+/// How a stream ended.
+enum End {
+    /// There is a newer connection.
+    Moved,
+    /// Nothing to say to somebody who is no member.
+    Idle,
+    /// The peer does not take it.
+    Refused(String),
+    /// It broke.
+    Lost(String),
+}
+
+impl Carrier {
+    async fn run(mut self) {
+        let mut pause = PAUSE_FIRST;
+        loop {
+            let Some(link) = self.connected().await else {
+                return self.retire();
+            };
+            let end = match link.open(Protocol::Core).await {
+                Ok(stream) => self.carry(&link, stream, &mut pause).await,
+                Err(why) => End::Lost(why),
+            };
+            match end {
+                End::Moved => continue,
+                End::Idle => return self.retire(),
+                End::Lost(why) => tracing::debug!(peer = %self.peer, "lost the core stream: {why}"),
+                End::Refused(why) => {
+                    self.outbox.refused.store(true, Ordering::Relaxed);
+                    if self
+                        .shared
+                        .complaints
+                        .is_news(&self.peer, "refuses core messages")
+                    {
+                        tracing::warn!(peer = %self.peer, "the peer refuses our messages: {why}");
+                    }
+                }
+            }
+            self.discard();
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_LONGEST);
+            self.discard();
+            self.outbox.refused.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits for a connection; `None` when there need not be one.
+    async fn connected(&mut self) -> Option<Link> {
+        loop {
+            self.changes.mark_unchanged();
+            if let Some(link) = self.shared.links.newest(&self.peer) {
+                return Some(link);
+            }
+            self.discard();
+            if !self.shared.is_member(&self.peer) {
+                return None;
+            }
+            self.changes.changed().await.ok()?;
+        }
+    }
+
+    /// Sends what comes, until the stream ends.
+    async fn carry(&mut self, link: &Link, stream: libp2p::Stream, pause: &mut Duration) -> End {
+        let meter = self.shared.meters.of(Protocol::Core);
+        let (reader, writer) = stream.split();
+        let mut reader = FrameReader::new(reader, 512, 8 << 10, Arc::clone(&meter));
+        let mut writer = FrameWriter::new(writer, meter);
+        let Self {
+            shared,
+            peer,
+            changes,
+            messages,
+            outbox,
+        } = self;
+        let hello = encode(&shared.origin());
+        let answers = async {
+            loop {
+                match reader.next().await {
+                    Ok(Some(frame)) if frame.kind == Kind::End => *pause = PAUSE_FIRST,
+                    Ok(Some(frame)) if frame.kind == Kind::Refused => return End::Refused(frame.text()),
+                    Ok(Some(_)) => return End::Lost(invalid("an answer out of place").to_string()),
+                    Ok(None) => return End::Lost("the peer closed it".to_owned()),
+                    Err(error) => return End::Lost(error.to_string()),
+                }
+            }
+        };
+        let sending = async {
+            writer.send(Kind::Head, &hello).await?;
+            loop {
+                let next = tokio::time::timeout(STRANGER_IDLE, messages.recv()).await;
+                match next {
+                    Ok(Some(message)) => gather(&mut writer, message, messages, &outbox.bytes).await?,
+                    Ok(None) => return Ok(()),
+                    Err(_) if shared.is_member(peer) => {}
+                    Err(_) => return Ok(()),
+                }
+            }
+        };
+        tokio::select! {
+            end = answers => end,
+            sent = sending => match sent {
+                Ok(()) => End::Idle,
+                Err::<(), std::io::Error>(error) => End::Lost(error.to_string()),
+            },
+            () = moved(shared, peer, link.id, changes) => End::Moved,
+        }
+    }
+
+    /// Empties the queue.
+    fn discard(&mut self) {
+        let mut lost = false;
+        while let Ok(message) = self.messages.try_recv() {
+            self.outbox.bytes.fetch_sub(message.len(), Ordering::Relaxed);
+            Complaints::count(&self.shared.complaints.dropped);
+            lost = true;
+        }
+        if lost {
+            self.shared.core.unreachable(&self.peer);
+        }
+    }
+
+    /// Takes the queue out of use.
+    fn retire(mut self) {
+        let mut outboxes = self.shared.outboxes.write().expect("no panic while locked");
+        if outboxes
+            .get(&self.peer)
+            .is_some_and(|outbox| outbox.number == self.outbox.number)
+        {
+            outboxes.remove(&self.peer);
+        }
+        drop(outboxes);
+        self.messages.close();
+        self.discard();
+    }
+}
+
+/// Sends a message and all that wait behind it, and flushes when there is no more.
+async fn gather<W: futures::AsyncWrite + Unpin>(
+    writer: &mut FrameWriter<W>,
+    first: Vec<u8>,
+    messages: &mut mpsc::Receiver<Vec<u8>>,
+    bytes: &AtomicUsize,
+) -> std::io::Result<()> {
+    let mut next = Some(first);
+    while let Some(message) = next {
+        if message.len() >= GATHER {
+            writer.send(Kind::Data, &message).await?;
+        } else {
+            writer.push(Kind::Data, &message);
+            if writer.buffered() >= GATHER {
+                writer.flush().await?;
+            }
+        }
+        bytes.fetch_sub(message.len(), Ordering::Relaxed);
+        next = messages.try_recv().ok();
+    }
+    writer.flush().await
+}
+
+/// Waits until another connection to the peer is newer than this one.
+async fn moved(shared: &Shared, peer: &PeerId, id: ConnectionId, changes: &mut watch::Receiver<u64>) {
+    while shared.links.newest(peer).is_some_and(|link| link.id == id) {
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}

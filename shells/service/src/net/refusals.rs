@@ -1,0 +1,103 @@
+//! What was turned away or lost, counted in full and logged in moderation.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The same complaint about the same peer is logged once in this time.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// How many complaints are remembered. Whoever can make more different ones floods the log anyway, so
+/// from there on nothing new is logged until old ones expire.
+const REMEMBERED_MAX: usize = 1_024;
+
+/// How often something was turned away or lost since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Core messages that did not leave: no connection, or its queue was full.
+    pub dropped: u64,
+    /// Streams and calls of peers that have no right to them, or that belong elsewhere.
+    pub refused: u64,
+    /// Streams and calls beyond the limits.
+    pub overloaded: u64,
+    /// Streams closed because of what came on them.
+    pub malformed: u64,
+    /// Connections that did not get through the handshake.
+    pub handshakes: u64,
+}
+
+/// The counters behind [`Losses`], and the memory of what was logged.
+#[derive(Debug, Default)]
+pub(super) struct Complaints {
+    pub(super) dropped: AtomicU64,
+    pub(super) refused: AtomicU64,
+    pub(super) overloaded: AtomicU64,
+    pub(super) malformed: AtomicU64,
+    pub(super) handshakes: AtomicU64,
+    logged: Mutex<BTreeMap<(String, &'static str), Instant>>,
+}
+
+impl Complaints {
+    /// Counts one.
+    pub(super) fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether this complaint about this party should be logged.
+    pub(super) fn is_news(&self, party: impl ToString, complaint: &'static str) -> bool {
+        self.is_news_at(party.to_string(), complaint, Instant::now())
+    }
+
+    fn is_news_at(&self, party: String, complaint: &'static str, now: Instant) -> bool {
+        let mut logged = self.logged.lock().expect("no panic while locked");
+        let key = (party, complaint);
+        if let Some(last) = logged.get_mut(&key) {
+            let news = now.duration_since(*last) >= QUIET;
+            if news {
+                *last = now;
+            }
+            return news;
+        }
+        if logged.len() >= REMEMBERED_MAX {
+            logged.retain(|_, last| now.duration_since(*last) < QUIET);
+        }
+        let room = logged.len() < REMEMBERED_MAX;
+        if room {
+            logged.insert(key, now);
+        }
+        room
+    }
+
+    pub(super) fn read(&self) -> Losses {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Losses {
+            dropped: of(&self.dropped),
+            refused: of(&self.refused),
+            overloaded: of(&self.overloaded),
+            malformed: of(&self.malformed),
+            handshakes: of(&self.handshakes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_complaint_is_logged_once_a_minute_and_peer_and_never_without_bound() {
+        let complaints = Complaints::default();
+        let start = Instant::now();
+        let at = |party: &str, seconds| {
+            complaints.is_news_at(party.to_owned(), "stranger", start + Duration::from_secs(seconds))
+        };
+        assert!(at("a", 0));
+        assert!(at("b", 0));
+        assert!(!at("a", 59));
+        assert!(at("a", 60));
+        (0..5_000).for_each(|n| drop(at(&format!("flood {n}"), 60)));
+        assert!(!at("c", 60));
+        assert!(at("c", 200));
+    }
+}

@@ -1,0 +1,240 @@
+//! The caller's side.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cluster_core::{PeerId, encode};
+use futures::AsyncReadExt;
+use futures::io::{ReadHalf, WriteHalf};
+use libp2p::Stream;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use super::{CHUNK_MAX, Deadline, Head, METHOD_MAX, READ_AHEAD, REQUEST_MAX, decode_value};
+use crate::net::admission::Place;
+use crate::net::error::CallError;
+use crate::net::frame::{FrameReader, FrameWriter, Kind};
+use crate::net::refusals::Complaints;
+use crate::net::shared::Shared;
+use crate::net::streams::Protocol;
+
+/// What is said about a call when it fails.
+#[derive(Clone, Debug)]
+struct Subject {
+    peer: PeerId,
+    method: String,
+    deadline: Deadline,
+    /// For [`Deadline::Within`].
+    end: Instant,
+}
+
+impl Subject {
+    fn lost(&self, why: impl ToString) -> CallError {
+        CallError::Lost {
+            peer: self.peer.clone(),
+            method: self.method.clone(),
+            why: why.to_string(),
+        }
+    }
+
+    fn refused(&self, why: String) -> CallError {
+        CallError::Refused {
+            peer: self.peer.clone(),
+            method: self.method.clone(),
+            why,
+        }
+    }
+
+    /// Runs one step of the call for as long as the deadline allows.
+    async fn in_time<T>(&self, step: impl Future<Output = T>) -> Result<T, CallError> {
+        let end = match self.deadline {
+            Deadline::Within(_) => self.end,
+            Deadline::Silence(length) => Instant::now() + length,
+        };
+        tokio::time::timeout_at(end, step)
+            .await
+            .map_err(|_| CallError::Late {
+                peer: self.peer.clone(),
+                method: self.method.clone(),
+                after: self.deadline.length(),
+            })
+    }
+}
+
+/// The peer's answers to a call. Dropping it, and its [`CallSender`] if it has one, cancels the call.
+pub struct Call {
+    subject: Subject,
+    reader: FrameReader<ReadHalf<Stream>>,
+    over: bool,
+    _place: Place,
+}
+
+/// The uploading side of a call.
+pub struct CallSender {
+    subject: Subject,
+    writer: FrameWriter<WriteHalf<Stream>>,
+}
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Call").field(&self.subject).finish()
+    }
+}
+
+impl std::fmt::Debug for CallSender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("CallSender").field(&self.subject).finish()
+    }
+}
+
+/// Opens a stream and sends the request.
+pub(in crate::net) async fn open(
+    shared: &Arc<Shared>,
+    peer: &PeerId,
+    method: &str,
+    request: &[u8],
+    deadline: Deadline,
+    upload: bool,
+) -> Result<(Option<CallSender>, Call), CallError> {
+    let subject = Subject {
+        peer: peer.clone(),
+        method: method.to_owned(),
+        deadline,
+        end: Instant::now() + deadline.length(),
+    };
+    if request.len() > REQUEST_MAX || method.len() > METHOD_MAX {
+        let size = request.len();
+        let why =
+            format!("a request of {size} bytes for {method:?} is too long, at most {REQUEST_MAX} are sent");
+        return Err(CallError::Invalid(why));
+    }
+    let place = shared.outbound.admit(peer, Protocol::Rpc, true).map_err(|why| {
+        Complaints::count(&shared.complaints.overloaded);
+        subject.refused(why)
+    })?;
+    let unreachable = |why| CallError::Unreachable {
+        peer: peer.clone(),
+        why,
+    };
+    let opening = async { shared.link(peer).await?.open(Protocol::Rpc).await };
+    let stream = subject.in_time(opening).await?.map_err(unreachable)?;
+    let meter = shared.meters.of(Protocol::Rpc);
+    let (reader, writer) = stream.split();
+    let reader = FrameReader::new(reader, READ_AHEAD, CHUNK_MAX, Arc::clone(&meter));
+    let mut writer = FrameWriter::new(writer, meter);
+    let head = encode(&Head {
+        origin: shared.origin(),
+        method: method.to_owned(),
+    });
+    let ask = async {
+        writer.push(Kind::Head, &head);
+        writer.push(Kind::Data, request);
+        if !upload {
+            writer.push(Kind::End, &[]);
+        }
+        writer.flush().await
+    };
+    let asked: io::Result<()> = subject.in_time(ask).await?;
+    let mut call = Call {
+        subject: subject.clone(),
+        reader,
+        over: false,
+        _place: place,
+    };
+    if let Err(error) = asked {
+        // The peer may have said why it hung up.
+        return match call.next().await {
+            Some(Err(why)) => Err(why),
+            Some(Ok(_)) | None => Err(subject.lost(error)),
+        };
+    }
+    if upload {
+        return Ok((Some(CallSender { subject, writer }), call));
+    }
+    Ok((None, call))
+}
+
+impl Call {
+    /// The next chunk of the answer; `None` when the peer has said that this was all. After an error
+    /// nothing more comes.
+    pub async fn next(&mut self) -> Option<Result<Bytes, CallError>> {
+        if self.over {
+            return None;
+        }
+        let frame = self.subject.in_time(self.reader.next()).await;
+        let error = match frame {
+            Ok(Ok(Some(frame))) => match frame.kind {
+                Kind::Data => return Some(Ok(frame.payload)),
+                Kind::End => {
+                    self.over = true;
+                    return None;
+                }
+                Kind::Failed => CallError::Failed(frame.text()),
+                Kind::Refused => self.subject.refused(frame.text()),
+                Kind::Head => self.subject.lost("a frame out of place"),
+            },
+            Ok(Ok(None)) => self.subject.lost("it gave up without an answer"),
+            Ok(Err(error)) => self.subject.lost(error),
+            Err(late) => late,
+        };
+        self.over = true;
+        Some(Err(error))
+    }
+
+    /// As [`Call::next`], decoded.
+    pub async fn next_as<T: DeserializeOwned>(&mut self) -> Option<Result<T, CallError>> {
+        let bytes = self.next().await?;
+        Some(bytes.and_then(|bytes| decode_value(&bytes)))
+    }
+
+    /// The answer of a call that is answered by exactly one chunk.
+    pub async fn only(mut self) -> Result<Bytes, CallError> {
+        let first = self
+            .next()
+            .await
+            .unwrap_or_else(|| Err(self.subject.lost("an empty answer")))?;
+        match self.next().await {
+            None => Ok(first),
+            Some(Ok(_)) => Err(self.subject.lost("more than one answer")),
+            Some(Err(error)) => Err(error),
+        }
+    }
+
+    /// Waits for the end of a call that is answered by nothing but how it went.
+    pub async fn done(mut self) -> Result<(), CallError> {
+        match self.next().await {
+            None => Ok(()),
+            Some(Ok(_)) => Err(self.subject.lost("an answer where none was asked for")),
+            Some(Err(error)) => Err(error),
+        }
+    }
+}
+
+impl CallSender {
+    /// Sends a chunk of at most [`CHUNK_MAX`] bytes, as soon as the peer has read enough of those before.
+    /// After [`CallError::Lost`] the call's own [`Call::next`] says why the peer hung up, if it did say.
+    pub async fn send(&mut self, chunk: &[u8]) -> Result<(), CallError> {
+        if chunk.len() > CHUNK_MAX {
+            let size = chunk.len();
+            return Err(CallError::Invalid(format!(
+                "a chunk of {size} bytes is too long, at most {CHUNK_MAX} are sent"
+            )));
+        }
+        let sent = self.subject.in_time(self.writer.send(Kind::Data, chunk)).await?;
+        sent.map_err(|error| self.subject.lost(error))
+    }
+
+    /// As [`CallSender::send`], encoded.
+    pub async fn send_as<T: Serialize>(&mut self, value: &T) -> Result<(), CallError> {
+        self.send(&encode(value)).await
+    }
+
+    /// Says that this was all. A sender that is dropped without it leaves the peer waiting for more until
+    /// the [`Call`] is dropped too.
+    pub async fn end(mut self) -> Result<(), CallError> {
+        let sent = self.subject.in_time(self.writer.send(Kind::End, &[])).await?;
+        sent.map_err(|error| self.subject.lost(error))
+    }
+}

@@ -1,0 +1,148 @@
+//! What all parts of the network share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use cluster_core::{ClusterId, PeerId};
+use libp2p::Multiaddr;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::admission::Admission;
+use super::book::Book;
+use super::events::CoreSender;
+use super::links::{Link, Links};
+use super::outbox::Outbox;
+use super::refusals::Complaints;
+use super::rpc::Incoming;
+use super::snapshot::IncomingSnapshot;
+use super::swarm::Command;
+use super::traffic::Meters;
+
+/// How long a peer may take to write or answer the first frame of a stream.
+pub(super) const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The version of what is inside the streams; another one is refused by name.
+pub(super) const PROTOCOL_VERSION: u8 = 1;
+
+/// Whose stream it is: the first thing on every one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Origin {
+    pub(super) version: u8,
+    pub(super) cluster: ClusterId,
+}
+
+/// Everything but the swarm itself, which belongs to its task.
+pub(super) struct Shared {
+    pub(super) me: PeerId,
+    pub(super) cluster: ClusterId,
+    pub(super) open_methods: BTreeSet<String>,
+    pub(super) links: Arc<Links>,
+    pub(super) members: watch::Sender<Arc<BTreeSet<PeerId>>>,
+    pub(super) outboxes: RwLock<BTreeMap<PeerId, Outbox>>,
+    /// The one stream of each peer from which core messages are taken.
+    pub(super) inboxes: Mutex<BTreeMap<PeerId, (u64, CancellationToken)>>,
+    pub(super) book: Mutex<Book>,
+    pub(super) book_changes: watch::Sender<u64>,
+    pub(super) listening: RwLock<Vec<Multiaddr>>,
+    pub(super) announce: Vec<Multiaddr>,
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) core: CoreSender,
+    pub(super) calls: mpsc::Sender<Incoming>,
+    pub(super) snapshots: mpsc::Sender<IncomingSnapshot>,
+    pub(super) inbound: Arc<Admission>,
+    pub(super) outbound: Arc<Admission>,
+    pub(super) meters: Meters,
+    pub(super) complaints: Complaints,
+    pub(super) tasks: TaskTracker,
+    pub(super) stop: CancellationToken,
+    pub(super) numbers: AtomicU64,
+}
+
+impl Shared {
+    /// Runs until it ends or the network is shut down.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+
+    pub(super) fn is_member(&self, peer: &PeerId) -> bool {
+        self.members.borrow().contains(peer)
+    }
+
+    /// A number that is not used twice.
+    pub(super) fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn origin(&self) -> Origin {
+        Origin {
+            version: PROTOCOL_VERSION,
+            cluster: self.cluster,
+        }
+    }
+
+    /// Why this stream cannot be taken, if it cannot.
+    pub(super) fn objection(&self, from: &PeerId, origin: &Origin) -> Option<String> {
+        let why = if origin.version != PROTOCOL_VERSION {
+            format!(
+                "it speaks version {} of the protocol, this one {PROTOCOL_VERSION}",
+                origin.version
+            )
+        } else if origin.cluster != self.cluster {
+            format!(
+                "it belongs to cluster {}, this is cluster {}",
+                origin.cluster, self.cluster
+            )
+        } else if !self.is_member(from) {
+            format!("it is not a member of cluster {}", self.cluster)
+        } else {
+            return None;
+        };
+        Some(format!("peer {from} is not welcome: {why}"))
+    }
+
+    /// Counts a refusal, and logs it if it is news.
+    pub(super) fn note_refusal(&self, from: &PeerId, what: &'static str, why: &str) {
+        Complaints::count(&self.complaints.refused);
+        if self.complaints.is_news(from, what) {
+            tracing::warn!(peer = %from, "refused a {what} stream: {why}");
+        }
+    }
+
+    /// Counts bytes that make no sense, and logs them if that is news.
+    pub(super) fn note_malformed(&self, from: &PeerId, what: &'static str, why: &dyn std::fmt::Display) {
+        Complaints::count(&self.complaints.malformed);
+        if self.complaints.is_news(from, what) {
+            tracing::warn!(peer = %from, "closed a {what} stream, what came on it makes no sense: {why}");
+        }
+    }
+
+    /// A connection to this peer, made first if there is none.
+    pub(super) async fn link(&self, peer: &PeerId) -> Result<Link, String> {
+        if let Some(link) = self.links.newest(peer) {
+            return Ok(link);
+        }
+        let gone = || "the network is shut down".to_owned();
+        let (reply, connected) = oneshot::channel();
+        let dial = Command::Dial {
+            peer: peer.clone(),
+            reply,
+        };
+        self.commands.send(dial).await.map_err(|_| gone())?;
+        connected.await.unwrap_or_else(|_| Err(gone()))?;
+        self.links
+            .newest(peer)
+            .ok_or_else(|| "the connection was lost at once".to_owned())
+    }
+}

@@ -1,0 +1,196 @@
+//! Builds the swarm and everything around it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::time::Duration;
+
+use futures::StreamExt;
+use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::core::transport::{ListenerId, TransportError};
+use libp2p::core::upgrade::Version;
+use libp2p::swarm::SwarmEvent;
+use libp2p::{Multiaddr, Swarm, identify, ping};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::accept::acceptor;
+use super::admission::Admission;
+use super::book::Book;
+use super::error::StartError;
+use super::events::{NetEvents, core_events};
+use super::links::Links;
+use super::shared::Shared;
+use super::swarm::{Behaviour, Driver};
+use super::transport::{self, listen_hint};
+use super::{Net, NetConfig, peer_id_of, streams};
+
+/// Connections whose other end is not known yet. A flood of them holds up new connections for as long as
+/// the handshake may take, but not the ones that this side makes.
+const PENDING_MAX: u32 = 256;
+
+/// Connections of those who are no members.
+const STRANGERS_MAX: u32 = 128;
+
+/// Connections of one of them.
+const PER_STRANGER_MAX: u32 = 4;
+
+/// A connection without a stream is closed after this time.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often a connection is tried. A peer whose machine vanished is hung up on after this and the next.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Long, because a ping queues behind whatever else the connection carries.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long the system may take to name the addresses that it listens on.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Commands that wait for the swarm's task.
+const COMMANDS_MAX: usize = 1_024;
+
+/// Calls that wait to be taken: as many as may be open, so that none is refused here.
+const CALLS_MAX: usize = 1_024 + 64;
+
+/// Snapshots that wait to be taken, likewise.
+const SNAPSHOTS_MAX: usize = 8;
+
+/// Starts the network. See [`Net::start`].
+pub(super) async fn start(config: NetConfig) -> Result<(Net, NetEvents), StartError> {
+    let listen = transport::usable_listen_addresses(&config.listen)?;
+    let links = Arc::new(Links::new());
+    let cell = Arc::new(OnceLock::new());
+    let behaviour = behaviour(
+        &config,
+        streams::Behaviour::new(Arc::clone(&links), acceptor(Arc::clone(&cell))),
+    );
+    let swarm_config = libp2p::swarm::Config::with_tokio_executor()
+        .with_idle_connection_timeout(IDLE_TIMEOUT)
+        // A stream is opened with its first bytes instead of a round trip before them.
+        .with_substream_upgrade_protocol_override(Version::V1Lazy);
+    let id = config.keypair.public().to_peer_id();
+    let transport = transport::build(&config.keypair, config.secret)?;
+    let mut swarm = Swarm::new(transport, behaviour, id, swarm_config);
+    listen_on(&mut swarm, listen).await?;
+    config
+        .announce
+        .iter()
+        .for_each(|address| swarm.add_external_address(address.clone()));
+
+    let (core, core_events) = core_events();
+    let (commands, command_receiver) = mpsc::channel(COMMANDS_MAX);
+    let (calls, call_receiver) = mpsc::channel(CALLS_MAX);
+    let (snapshots, snapshot_receiver) = mpsc::channel(SNAPSHOTS_MAX);
+    let book_changes = watch::Sender::new(0);
+    let mut book = Book::default();
+    for (peer, addresses) in config.known_peers {
+        book.give(&peer, addresses);
+    }
+    let events = NetEvents {
+        core: core_events,
+        calls: call_receiver,
+        snapshots: snapshot_receiver,
+        addresses: book_changes.subscribe(),
+    };
+    let shared = Arc::new(Shared {
+        me: peer_id_of(&id),
+        cluster: config.cluster,
+        open_methods: config.open_methods,
+        links,
+        members: watch::Sender::new(Arc::default()),
+        outboxes: RwLock::new(BTreeMap::new()),
+        inboxes: Mutex::new(BTreeMap::new()),
+        book: Mutex::new(book),
+        book_changes,
+        listening: RwLock::new(swarm.listeners().cloned().collect()),
+        announce: config.announce,
+        commands,
+        core,
+        calls,
+        snapshots,
+        inbound: Arc::new(Admission::default()),
+        outbound: Arc::new(Admission::default()),
+        meters: Default::default(),
+        complaints: Default::default(),
+        tasks: TaskTracker::new(),
+        stop: CancellationToken::new(),
+        numbers: AtomicU64::new(0),
+    });
+    drop(cell.set(Arc::downgrade(&shared)));
+    shared.spawn(Driver::new(swarm, Arc::clone(&shared), command_receiver).run());
+    let reporter = Arc::clone(&shared);
+    shared.spawn(async move { reporter.core.report_unreachable().await });
+    Ok((Net { shared }, events))
+}
+
+fn behaviour(config: &NetConfig, streams: streams::Behaviour) -> Behaviour {
+    let limits = ConnectionLimits::default()
+        .with_max_pending_incoming(Some(PENDING_MAX))
+        .with_max_established_incoming(Some(STRANGERS_MAX))
+        .with_max_established_per_peer(Some(PER_STRANGER_MAX));
+    let identify = identify::Config::new("/ipfs-cluster/id/1".to_owned(), config.keypair.public())
+        .with_agent_version(concat!("ipfs-cluster-service/", env!("CARGO_PKG_VERSION")).to_owned())
+        .with_hide_listen_addrs(!config.announce.is_empty())
+        .with_push_listen_addr_updates(true)
+        .with_cache_size(0);
+    let ping = ping::Config::new()
+        .with_interval(PING_INTERVAL)
+        .with_timeout(PING_TIMEOUT);
+    Behaviour {
+        limits: connection_limits::Behaviour::new(limits),
+        identify: identify::Behaviour::new(identify),
+        ping: ping::Behaviour::new(ping),
+        streams,
+    }
+}
+
+/// Listens, and waits until it is known on what.
+async fn listen_on(swarm: &mut Swarm<Behaviour>, addresses: Vec<Multiaddr>) -> Result<(), StartError> {
+    let mut waiting: BTreeMap<String, (ListenerId, Multiaddr)> = BTreeMap::new();
+    for address in addresses {
+        let id = swarm
+            .listen_on(address.clone())
+            .map_err(|error| listen_failed(&address, error))?;
+        waiting.insert(address.to_string(), (id, address));
+    }
+    let deadline = tokio::time::Instant::now() + LISTEN_TIMEOUT;
+    while let Some((listener, address)) = waiting.values().next().cloned() {
+        let failed = |why: String| StartError::Listen {
+            address: address.to_string(),
+            why,
+        };
+        #[allow(
+            clippy::wildcard_enum_match_arm,
+            reason = "libp2p's enum: nothing else happens this early"
+        )]
+        match tokio::time::timeout_at(deadline, swarm.select_next_some()).await {
+            Ok(SwarmEvent::NewListenAddr { listener_id, .. }) => {
+                waiting.retain(|_, (id, _)| *id != listener_id);
+            }
+            Ok(SwarmEvent::ListenerClosed {
+                listener_id, reason, ..
+            }) if listener_id == listener => {
+                let why =
+                    reason.map_or_else(|error| listen_hint(&error), |()| "it closed at once".to_owned());
+                return Err(failed(why));
+            }
+            Ok(_) => {}
+            Err(_) => return Err(failed("no network interface has an address for it".to_owned())),
+        }
+    }
+    Ok(())
+}
+
+fn listen_failed(address: &Multiaddr, error: TransportError<io::Error>) -> StartError {
+    let why = match error {
+        TransportError::MultiaddrNotSupported(_) => "this kind of address is not supported".to_owned(),
+        TransportError::Other(error) => listen_hint(&error),
+    };
+    StartError::Listen {
+        address: address.to_string(),
+        why,
+    }
+}

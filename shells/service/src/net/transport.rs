@@ -1,0 +1,115 @@
+//! TCP, the cluster's secret, encryption and multiplexing, and the addresses to listen on.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::time::Duration;
+
+use futures::future::Either;
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::Boxed;
+use libp2p::core::upgrade::Version;
+use libp2p::identity::Keypair;
+use libp2p::multiaddr::Protocol;
+use libp2p::pnet::{PnetConfig, PreSharedKey};
+use libp2p::{Multiaddr, PeerId, Transport, dns, noise, tcp, yamux};
+
+use super::error::StartError;
+
+/// From the first packet to an encrypted connection. Whoever takes longer, garbage on the port included,
+/// is hung up on.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Streams of one connection, of both sides together. yamux closes the connection of who exceeds it, so it
+/// is far above what the limits on calls allow: 256 each way, and a handful of long-lived ones.
+const STREAMS_MAX: usize = 1_024;
+
+/// Everything under the streams. With a secret, nobody without it gets as far as the handshake.
+pub(super) fn build(
+    keypair: &Keypair,
+    secret: Option<[u8; 32]>,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, StartError> {
+    let noise = noise::Config::new(keypair).map_err(|error| StartError::Identity(error.to_string()))?;
+    let mut yamux = yamux::Config::default();
+    yamux.set_max_num_streams(STREAMS_MAX);
+    let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
+    let secret = secret.map(|secret| PnetConfig::new(PreSharedKey::new(secret)));
+    let transport = dns::tokio::Transport::system(tcp)?
+        .and_then(move |socket, _| async move {
+            match secret {
+                Some(secret) => secret
+                    .handshake(socket)
+                    .await
+                    .map(Either::Left)
+                    .map_err(io::Error::other),
+                None => Ok(Either::Right(socket)),
+            }
+        })
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise)
+        .multiplex(yamux)
+        .timeout(HANDSHAKE_TIMEOUT)
+        .boxed();
+    Ok(transport)
+}
+
+/// Sorts out the addresses that can be listened on. A Go peer's configuration lists a QUIC address by
+/// default, and such a configuration must keep working.
+pub(super) fn usable_listen_addresses(configured: &[Multiaddr]) -> Result<Vec<Multiaddr>, StartError> {
+    let is_quic = |address: &Multiaddr| {
+        address
+            .iter()
+            .any(|part| matches!(part, Protocol::Quic | Protocol::QuicV1 | Protocol::Udp(_)))
+    };
+    let (skipped, usable): (Vec<_>, Vec<_>) = configured.iter().cloned().partition(is_quic);
+    for address in &skipped {
+        tracing::warn!(%address, "not listening on this address: peers talk over TCP only");
+    }
+    if usable.is_empty() {
+        let skipped: Vec<String> = skipped.iter().map(ToString::to_string).collect();
+        return Err(StartError::NoAddress(skipped.join(", ")));
+    }
+    usable.iter().try_for_each(check_free)?;
+    Ok(usable)
+}
+
+/// libp2p listens with `SO_REUSEPORT`, with which a second daemon of the same user would get the same port
+/// and every other connection. A plain bind says whether somebody is there.
+fn check_free(address: &Multiaddr) -> Result<(), StartError> {
+    let failed = |why: String| StartError::Listen {
+        address: address.to_string(),
+        why,
+    };
+    let parts: Vec<Protocol<'_>> = address.iter().collect();
+    let socket = match parts.as_slice() {
+        [Protocol::Ip4(ip), Protocol::Tcp(port)] => SocketAddr::new(IpAddr::V4(*ip), *port),
+        [Protocol::Ip6(ip), Protocol::Tcp(port)] => SocketAddr::new(IpAddr::V6(*ip), *port),
+        _ => {
+            let why = "not an address like /ip4/0.0.0.0/tcp/9096 or /ip6/::/tcp/9096";
+            return Err(failed(why.to_owned()));
+        }
+    };
+    // A dual-stack socket would collide with an IPv4 one on the same port, which libp2p's does not.
+    if socket.port() == 0 || socket.is_ipv6() && socket.ip().is_unspecified() {
+        return Ok(());
+    }
+    TcpListener::bind(socket)
+        .map(drop)
+        .map_err(|error| failed(listen_hint(&error)))
+}
+
+/// What to do about it.
+pub(super) fn listen_hint(error: &io::Error) -> String {
+    #[allow(
+        clippy::wildcard_enum_match_arm,
+        reason = "std's enum: everything else speaks for itself"
+    )]
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            ": another process has this port; stop it, or change cluster.listen_multiaddress"
+        }
+        io::ErrorKind::AddrNotAvailable => ": this machine has no such address",
+        io::ErrorKind::PermissionDenied => ": ports below 1024 take special rights",
+        _ => "",
+    };
+    format!("{error}{hint}")
+}
