@@ -2,5 +2,6 @@
 
 pub mod cluster;
 pub mod config;
+pub mod logging;
 pub mod net;
 pub mod store;

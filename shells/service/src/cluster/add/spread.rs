@@ -1,0 +1,190 @@
+//! Blocks on their way to the peers that will hold them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster_core::PeerId;
+use cluster_ipfs::Block;
+use cluster_ipfs::backend::{Cause, Error as IpfsError};
+use futures::stream::{self, StreamExt};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::cluster::rpc::{self, Answer, Call, SILENCE, blocks};
+use crate::cluster::{Cluster, Error};
+
+/// Blocks travel in frames of about this many bytes: large against the cost of a frame.
+const FRAME_BYTES: usize = 1 << 20;
+/// A frame of tiny blocks is full at so many.
+const FRAME_BLOCKS: usize = 1024;
+/// Frames that wait for one peer: what a slower peer may fall behind, in MiB.
+const FRAMES_WAITING: usize = 8;
+/// A peer that takes no frame for so long is given up. Writing 8 MiB takes a slow disk a second or two.
+const STALL: Duration = Duration::from_secs(30);
+
+type Group = Arc<[Block]>;
+
+/// One upload's way to its peers.
+pub(super) struct Spread {
+    ways: Vec<Way>,
+    failures: Vec<String>,
+    needed: usize,
+}
+
+struct Way {
+    peer: PeerId,
+    groups: mpsc::Sender<Group>,
+    done: JoinHandle<Result<(), Error>>,
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        self.done.abort();
+    }
+}
+
+impl Spread {
+    /// Opens the ways. `needed` of the peers must get all blocks.
+    pub(super) fn start(cluster: &Cluster, peers: Vec<PeerId>, needed: usize) -> Self {
+        let needed = needed.min(peers.len()).max(1);
+        let ways = peers.into_iter().map(|peer| {
+            let (groups, incoming) = mpsc::channel(FRAMES_WAITING);
+            let cluster = cluster.clone();
+            let to = peer.clone();
+            let done = tokio::spawn(async move {
+                if to == *cluster.peer() {
+                    store(&cluster, incoming).await
+                } else {
+                    send(&cluster, &to, incoming).await
+                }
+            });
+            Way { peer, groups, done }
+        });
+        Self {
+            ways: ways.collect(),
+            failures: Vec::new(),
+            needed,
+        }
+    }
+
+    /// Spreads the blocks as they come. When they end and `complete` was told, returns the peers that have
+    /// all of them; otherwise the upload was given up. Ends early when too few peers are left.
+    pub(super) async fn run(
+        mut self,
+        mut made: mpsc::Receiver<Block>,
+        complete: oneshot::Receiver<()>,
+    ) -> Result<Vec<PeerId>, Error> {
+        let mut group = Vec::new();
+        let mut bytes = 0;
+        while let Some(block) = made.recv().await {
+            bytes += block.data.len();
+            group.push(block);
+            if bytes >= FRAME_BYTES || group.len() >= FRAME_BLOCKS {
+                bytes = 0;
+                self.pass(std::mem::take(&mut group).into()).await?;
+            }
+        }
+        if !group.is_empty() {
+            self.pass(group.into()).await?;
+        }
+        if complete.await.is_err() {
+            return Err(Error::Peer("the upload was given up".to_owned()));
+        }
+        // An empty group says that it was the last.
+        self.pass(Vec::new().into()).await?;
+        let mut holders = Vec::new();
+        for mut way in std::mem::take(&mut self.ways) {
+            match (&mut way.done).await {
+                Ok(Ok(())) => holders.push(way.peer.clone()),
+                Ok(Err(error)) => self.failures.push(format!("{}: {error}", way.peer)),
+                Err(_) => self.failures.push(format!("{}: stopped", way.peer)),
+            }
+        }
+        self.check(holders.len())?;
+        Ok(holders)
+    }
+
+    async fn pass(&mut self, group: Group) -> Result<(), Error> {
+        let mut at = 0;
+        while at < self.ways.len() {
+            let sent = timeout(STALL, self.ways[at].groups.send(group.clone())).await;
+            if matches!(sent, Ok(Ok(()))) {
+                at += 1;
+                continue;
+            }
+            let mut way = self.ways.remove(at);
+            let why = match sent {
+                Err(_) => format!("it takes no blocks for {STALL:?}"),
+                Ok(_) => match (&mut way.done).await {
+                    Ok(Err(error)) => error.to_string(),
+                    Ok(Ok(())) | Err(_) => "stopped".to_owned(),
+                },
+            };
+            tracing::warn!(peer = %way.peer, %why, "an upload goes on without a peer");
+            self.failures.push(format!("{}: {why}", way.peer));
+            self.check(self.ways.len())?;
+        }
+        Ok(())
+    }
+
+    fn check(&self, left: usize) -> Result<(), Error> {
+        if left >= self.needed {
+            return Ok(());
+        }
+        let why = self.failures.join("; ");
+        let needed = self.needed;
+        Err(Error::Ipfs(format!(
+            "{left} of the peers have the blocks, {needed} are needed, so nothing was pinned: {why}"
+        )))
+    }
+}
+
+/// Stores the blocks here, without copying them.
+async fn store(cluster: &Cluster, groups: mpsc::Receiver<Group>) -> Result<(), Error> {
+    let given_up = || IpfsError::new(Cause::Cancelled, "block/put", "the upload was given up");
+    let blocks = stream::unfold(Some(groups), move |groups| async move {
+        let mut groups = groups?;
+        match groups.recv().await {
+            // The empty group: that was all.
+            Some(group) if group.is_empty() => None,
+            Some(group) => Some((group.iter().cloned().map(Ok).collect::<Vec<_>>(), Some(groups))),
+            None => Some((vec![Err(given_up())], None)),
+        }
+    });
+    let blocks = blocks.flat_map(stream::iter);
+    cluster.inner.backend.put_blocks(blocks).await?;
+    Ok(())
+}
+
+/// Sends the blocks to another peer, which stores them.
+async fn send(cluster: &Cluster, peer: &PeerId, mut groups: mpsc::Receiver<Group>) -> Result<(), Error> {
+    let network = cluster.inner.world.network.as_ref();
+    let mut channel = rpc::call(network, peer, &Call::PutBlocks).await?;
+    let mut whole = false;
+    while let Some(group) = groups.recv().await {
+        whole = group.is_empty();
+        let sent = if whole {
+            channel.finish(Ok(())).await
+        } else {
+            channel.send(blocks::encode(&group)).await
+        };
+        if let Err(error) = sent {
+            // The peer has hung up, probably after it said why.
+            return Err(match rpc::next(channel.as_mut(), peer, SILENCE).await {
+                Err(why) => why,
+                Ok(_) => Error::Peer(error),
+            });
+        }
+        if whole {
+            break;
+        }
+    }
+    if !whole {
+        return Err(Error::Peer("the upload was given up".to_owned()));
+    }
+    match rpc::next(channel.as_mut(), peer, SILENCE).await? {
+        Some(Answer::Stored { .. }) => Ok(()),
+        Some(_) | None => Err(rpc::unexpected(peer)),
+    }
+}

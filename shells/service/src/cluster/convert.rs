@@ -1,0 +1,226 @@
+//! The core's records as the API writes them, and back.
+
+use std::str::FromStr;
+
+use cluster_api as api;
+use cluster_core::{Cid, Mode, PeerId, Pin, PinOptions, PinType, Replicas, Timestamp};
+use cluster_ipfs::Multiaddr;
+
+use super::Error;
+
+/// The longest name of a pin, in bytes. Every copy of the pinset holds it; Kubo's own limit is 255.
+const NAME_MAX: usize = 1024;
+/// All keys and values of a pin's metadata together, in bytes. One request line carries at most 8 KiB.
+const METADATA_MAX: usize = 16 * 1024;
+/// Origins of a pin: the Go peer dials at most ten.
+const ORIGINS_MAX: usize = 64;
+
+/// A time as the API writes it.
+pub(super) fn time(at: Timestamp) -> api::Time {
+    api::Time::from_unix_nanos(i128::from(at.0))
+}
+
+/// The nearest that fits: 1970 to 2554.
+fn timestamp(at: api::Time) -> Timestamp {
+    let nanos = at.unix_nanos().clamp(0, i128::from(u64::MAX));
+    Timestamp(u64::try_from(nanos).unwrap_or(0))
+}
+
+/// The options of a request in the core's form, checked.
+pub(super) fn options(
+    asked: &api::PinOptions,
+    default: Replicas,
+    now: Timestamp,
+) -> Result<PinOptions, Error> {
+    let invalid = |why: String| Err(Error::Invalid(why));
+    if asked.name.len() > NAME_MAX {
+        return invalid(format!(
+            "the name of a pin has at most {NAME_MAX} bytes, not {}",
+            asked.name.len()
+        ));
+    }
+    let metadata: usize = asked
+        .metadata
+        .iter()
+        .map(|(key, value)| key.len() + value.len())
+        .sum();
+    if metadata > METADATA_MAX {
+        return invalid(format!(
+            "the metadata of a pin has at most {METADATA_MAX} bytes, not {metadata}"
+        ));
+    }
+    if asked.origins.len() > ORIGINS_MAX {
+        return invalid(format!(
+            "a pin has at most {ORIGINS_MAX} origins, not {}",
+            asked.origins.len()
+        ));
+    }
+    for origin in &asked.origins {
+        Multiaddr::from_str(origin)
+            .map_err(|error| Error::Invalid(format!("error decoding multiaddress: {origin:?}: {error}")))?;
+    }
+    let expire_at = (!asked.expire_at.is_zero()).then(|| timestamp(asked.expire_at));
+    if expire_at.is_some_and(|at| at <= now) {
+        return invalid("pin.ExpireAt set before current time".to_owned());
+    }
+    let pin_update = asked.pin_update.as_deref().map(|cid| {
+        cid.parse()
+            .map_err(|error| Error::Invalid(format!("error decoding Cid: pin-update: {error}")))
+    });
+    Ok(PinOptions {
+        replicas: replicas(
+            asked.replication_factor_min,
+            asked.replication_factor_max,
+            default,
+        )?,
+        name: asked.name.clone(),
+        mode: match asked.mode {
+            api::PinMode::Recursive => Mode::Recursive,
+            api::PinMode::Direct => Mode::Direct,
+        },
+        shard_size: asked.shard_size,
+        // What is no peer id is skipped, as the Go peer does.
+        user_allocations: asked
+            .user_allocations
+            .iter()
+            .filter_map(|peer| peer.parse().ok())
+            .collect(),
+        expire_at,
+        metadata: asked.metadata.clone(),
+        pin_update: pin_update.transpose()?,
+        origins: asked.origins.clone(),
+    })
+}
+
+/// The replication factors of a request; 0 takes the default.
+fn replicas(min: i32, max: i32, default: Replicas) -> Result<Replicas, Error> {
+    let (default_min, default_max) = factors(default);
+    let min = if min == 0 { default_min } else { min };
+    let max = if max == 0 { default_max } else { max };
+    let bad = |why: &str| {
+        Err(Error::Invalid(format!(
+            "bad replication factors: min {min}, max {max}: {why}"
+        )))
+    };
+    match (min, max) {
+        (-1, -1) => Ok(Replicas::Everywhere),
+        (-1, _) | (_, -1) => bad("-1 (everywhere) must be given for both"),
+        (..=0, _) | (_, ..=0) => bad("each must be at least 1, or -1 for everywhere"),
+        _ if min > max => bad("the minimum is above the maximum"),
+        _ => Ok(Replicas::Range {
+            min: min.unsigned_abs(),
+            max: max.unsigned_abs(),
+        }),
+    }
+}
+
+fn factors(replicas: Replicas) -> (i32, i32) {
+    match replicas {
+        Replicas::Everywhere => (-1, -1),
+        Replicas::Range { min, max } => (
+            i32::try_from(min).unwrap_or(i32::MAX),
+            i32::try_from(max).unwrap_or(i32::MAX),
+        ),
+    }
+}
+
+/// A pin as the API shows it. The peers a user prefers are not part of it, as in the Go peer's listings.
+pub(super) fn pin(pin: &Pin) -> api::Pin {
+    let (replication_factor_min, replication_factor_max) = factors(pin.options.replicas);
+    let mode = match pin.options.mode {
+        Mode::Recursive => api::PinMode::Recursive,
+        Mode::Direct => api::PinMode::Direct,
+    };
+    api::Pin {
+        options: api::PinOptions {
+            replication_factor_min,
+            replication_factor_max,
+            name: pin.options.name.clone(),
+            mode,
+            shard_size: pin.options.shard_size,
+            user_allocations: Vec::new(),
+            expire_at: pin.options.expire_at.map_or(api::Time::ZERO, time),
+            metadata: pin.options.metadata.clone(),
+            pin_update: pin.options.pin_update.as_ref().map(Cid::to_string),
+            origins: pin.options.origins.clone(),
+        },
+        cid: pin.cid.to_string(),
+        pin_type: pin_type(pin.pin_type),
+        allocations: pin.allocations.iter().map(PeerId::to_string).collect(),
+        max_depth: mode.max_depth(),
+        reference: pin.reference.as_ref().map(Cid::to_string),
+        timestamp: time(pin.timestamp),
+    }
+}
+
+/// A type of pin as the API names it.
+pub(super) fn pin_type(pin_type: PinType) -> api::PinType {
+    match pin_type {
+        PinType::Data => api::PinType::Data,
+        PinType::Meta => api::PinType::Meta,
+        PinType::ClusterDag => api::PinType::ClusterDag,
+        PinType::Shard => api::PinType::Shard,
+    }
+}
+
+/// A CID of the IPFS packages as the core has it.
+pub(super) fn core_cid(cid: &cluster_ipfs::Cid) -> Result<Cid, Error> {
+    Cid::from_bytes(&cid.to_bytes()).map_err(|error| Error::Invalid(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000_000_000);
+
+    fn convert(change: impl FnOnce(&mut api::PinOptions)) -> Result<PinOptions, String> {
+        let mut asked = api::PinOptions::default();
+        change(&mut asked);
+        options(&asked, Replicas::Range { min: 1, max: 2 }, NOW).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn factors_left_out_take_the_default() {
+        assert_eq!(
+            convert(|_| {}).unwrap().replicas,
+            Replicas::Range { min: 1, max: 2 }
+        );
+        let everywhere = convert(|o| (o.replication_factor_min, o.replication_factor_max) = (-1, -1));
+        assert_eq!(everywhere.unwrap().replicas, Replicas::Everywhere);
+        let max_only = convert(|o| o.replication_factor_max = 5);
+        assert_eq!(max_only.unwrap().replicas, Replicas::Range { min: 1, max: 5 });
+    }
+
+    #[test]
+    fn factors_that_contradict_each_other_are_refused() {
+        for (min, max) in [(3, 2), (-1, 2), (2, -1), (-2, 3), (-2, -2), (3, 0)] {
+            let error = convert(|o| (o.replication_factor_min, o.replication_factor_max) = (min, max));
+            assert!(
+                error.unwrap_err().starts_with("bad replication factors"),
+                "{min} {max}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_expiry_in_the_past_is_refused_in_the_go_peers_words() {
+        let error = convert(|o| o.expire_at = "2020-01-01T00:00:00Z".parse().unwrap()).unwrap_err();
+        assert_eq!(error, "pin.ExpireAt set before current time");
+        let before_1970 = convert(|o| o.expire_at = "1960-01-01T00:00:00Z".parse().unwrap());
+        assert!(before_1970.is_err());
+        assert!(convert(|o| o.expire_at = "2090-01-01T00:00:00Z".parse().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn garbage_in_origins_and_pin_update_is_refused_and_in_allocations_skipped() {
+        assert!(convert(|o| o.origins = vec!["/ip4/999/p2p/x".to_owned()]).is_err());
+        assert!(convert(|o| o.pin_update = Some("nonsense".to_owned())).is_err());
+        assert!(
+            convert(|o| o.user_allocations = vec!["x".to_owned()])
+                .unwrap()
+                .user_allocations
+                .is_empty()
+        );
+    }
+}

@@ -1,0 +1,239 @@
+//! Metrics, alerts, connections, traffic, and the IPFS nodes' garbage.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cluster_api as api;
+use cluster_core::PeerId;
+use futures::StreamExt;
+use tokio::sync::mpsc;
+
+use super::peers::{Known, at_once};
+use super::rpc::{self, Answer, Call, Collected, SILENCE};
+use super::world::Sample;
+use super::{Cluster, Error, convert};
+
+/// Keys of removed blocks that an answer tells, of each peer. The Go peer tells all of them from memory; a
+/// repository of 1 TB may have 4 million.
+const KEYS_MAX: usize = 100_000;
+
+/// Keys that travel together.
+const KEYS_AT_ONCE: usize = 512;
+
+impl Cluster {
+    /// The names of the metrics that there are, sorted.
+    pub async fn metric_names(&self) -> Result<Vec<String>, Error> {
+        let mut names = self.inner.world.core.metric_names().await.ok_or(Error::Closed)?;
+        names.sort();
+        Ok(names)
+    }
+
+    /// The latest valid metric of each peer under a name.
+    pub async fn metrics(&self, name: &str) -> Result<Vec<api::Metric>, Error> {
+        let samples = self.inner.world.core.metrics(name).await.ok_or(Error::Closed)?;
+        Ok(samples.into_iter().map(metric).collect())
+    }
+
+    /// Metrics that ran out, newest first.
+    pub async fn alerts(&self) -> Result<Vec<api::Alert>, Error> {
+        let alerts = self.inner.world.core.alerts().await.ok_or(Error::Closed)?;
+        let shown = alerts.into_iter().map(|alert| api::Alert {
+            metric: metric(alert.sample),
+            triggered_at: convert::time(alert.triggered_at),
+        });
+        Ok(shown.collect())
+    }
+
+    /// What the network has carried, by protocol.
+    pub fn bandwidth(&self) -> api::BandwidthByProtocol {
+        self.inner.world.network.bandwidth()
+    }
+
+    /// Who is connected to whom, as each member says. One that does not answer has no links.
+    pub async fn connect_graph(&self) -> Result<api::ConnectGraph, Error> {
+        let Known { peers } = self.known_peers().await?;
+        let mut graph = api::ConnectGraph {
+            cluster_id: self.inner.config.peer.to_string(),
+            id_to_peername: BTreeMap::new(),
+            ..api::ConnectGraph::default()
+        };
+        let mut links = std::pin::pin!(at_once(
+            peers
+                .keys()
+                .map(|peer| async move { (peer, self.links_of(peer).await) })
+        ));
+        while let Some((peer, answer)) = links.next().await {
+            let id = peer.to_string();
+            graph
+                .id_to_peername
+                .insert(id.clone(), peers[peer].peername.clone());
+            graph.cluster_trust_links.insert(id.clone(), true);
+            let (cluster, ipfs, ipfs_links) = answer.unwrap_or_default();
+            // As the Go peer has it: the links within the cluster, without the peer itself.
+            let within = cluster
+                .iter()
+                .filter(|other| *other != peer && peers.contains_key(*other));
+            graph
+                .cluster_links
+                .insert(id.clone(), within.map(PeerId::to_string).collect());
+            if !ipfs.is_empty() {
+                graph.ipfs_links.insert(ipfs.clone(), ipfs_links);
+                graph.cluster_to_ipfs.insert(id, ipfs);
+            }
+        }
+        Ok(graph)
+    }
+
+    async fn links_of(&self, peer: &PeerId) -> Result<(Vec<PeerId>, String, Vec<String>), Error> {
+        if *peer == self.inner.config.peer {
+            return Ok(self.own_links().await);
+        }
+        let mut channel = rpc::call(self.inner.world.network.as_ref(), peer, &Call::Links).await?;
+        match rpc::next(channel.as_mut(), peer, SILENCE).await? {
+            Some(Answer::Links {
+                cluster,
+                ipfs,
+                ipfs_links,
+            }) => Ok((cluster, ipfs, ipfs_links)),
+            Some(_) | None => Err(rpc::unexpected(peer)),
+        }
+    }
+
+    pub(super) async fn own_links(&self) -> (Vec<PeerId>, String, Vec<String>) {
+        /// The IPFS node is asked who it is connected to for so long.
+        const LINKS: Duration = Duration::from_secs(2);
+        let ipfs = self.ipfs_identity().await.id;
+        let swarm = tokio::time::timeout(LINKS, self.inner.backend.swarm_peers()).await;
+        let ipfs_links = match swarm {
+            Ok(Ok(peers)) => peers.iter().map(ToString::to_string).collect(),
+            Ok(Err(_)) | Err(_) => Vec::new(),
+        };
+        (self.inner.world.network.connected(), ipfs, ipfs_links)
+    }
+
+    /// Has the members' IPFS nodes collect their garbage, all at once, and tells what went.
+    pub async fn repo_gc(&self) -> Result<api::GlobalRepoGc, Error> {
+        let Known { peers } = self.known_peers().await?;
+        let mut shown = api::GlobalRepoGc::default();
+        let mut collections = std::pin::pin!(at_once(
+            peers
+                .iter()
+                .map(|(peer, known)| async move { self.gc_of(peer, &known.peername).await })
+        ));
+        while let Some(collected) = collections.next().await {
+            shown.peer_map.insert(collected.peer.clone(), collected);
+        }
+        Ok(shown)
+    }
+
+    /// Has this peer's IPFS node collect its garbage, and tells what went.
+    pub async fn repo_gc_local(&self) -> api::GlobalRepoGc {
+        let collected = self
+            .gc_of(&self.inner.config.peer, &self.inner.config.peername)
+            .await;
+        api::GlobalRepoGc {
+            peer_map: BTreeMap::from([(collected.peer.clone(), collected)]),
+        }
+    }
+
+    async fn gc_of(&self, peer: &PeerId, peername: &str) -> api::RepoGc {
+        let mut shown = api::RepoGc {
+            peer: peer.to_string(),
+            peername: peername.to_owned(),
+            ..api::RepoGc::default()
+        };
+        let done = if *peer == self.inner.config.peer {
+            self.gc_here(&mut shown).await
+        } else {
+            self.gc_there(peer, &mut shown).await
+        };
+        if let Err(error) = done {
+            shown.error = error.to_string();
+        }
+        shown
+    }
+
+    async fn gc_here(&self, shown: &mut api::RepoGc) -> Result<(), Error> {
+        let (out, mut batches) = mpsc::channel(1);
+        let collect = async move { self.collect_garbage(out).await };
+        let note = async {
+            while let Some(batch) = batches.recv().await {
+                note(shown, batch);
+            }
+        };
+        tokio::join!(collect, note).0
+    }
+
+    async fn gc_there(&self, peer: &PeerId, shown: &mut api::RepoGc) -> Result<(), Error> {
+        let mut channel = rpc::call(self.inner.world.network.as_ref(), peer, &Call::RepoGc).await?;
+        while let Some(answer) = rpc::next(channel.as_mut(), peer, SILENCE).await? {
+            let Answer::Collected(batch) = answer else {
+                return Err(rpc::unexpected(peer));
+            };
+            note(shown, batch);
+        }
+        Ok(())
+    }
+
+    /// Has the IPFS node collect its garbage; stops when nobody listens any more.
+    pub(super) async fn collect_garbage(&self, out: mpsc::Sender<Vec<Collected>>) -> Result<(), Error> {
+        let mut steps = self.inner.backend.repo_gc().ready_chunks(KEYS_AT_ONCE);
+        while let Some(batch) = steps.next().await {
+            let mut told = Vec::with_capacity(batch.len());
+            let mut failed = None;
+            for step in batch {
+                match step {
+                    Ok(cluster_ipfs::backend::Collected::Removed(cid)) => {
+                        told.push(Collected::Removed(cid.to_string()));
+                    }
+                    Ok(cluster_ipfs::backend::Collected::Failed(why)) => told.push(Collected::Failed(why)),
+                    Err(error) => failed = Some(error),
+                }
+            }
+            if out.send(told).await.is_err() {
+                return Ok(());
+            }
+            if let Some(error) = failed {
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn note(shown: &mut api::RepoGc, batch: Vec<Collected>) {
+    for step in batch {
+        if shown.keys.len() == KEYS_MAX {
+            let more = format!("only the first {KEYS_MAX} keys are listed; the collection went on");
+            shown.keys.push(api::IpfsRepoGc {
+                key: None,
+                error: more,
+            });
+        }
+        if shown.keys.len() > KEYS_MAX {
+            return;
+        }
+        shown.keys.push(match step {
+            Collected::Removed(cid) => api::IpfsRepoGc {
+                key: Some(cid),
+                error: String::new(),
+            },
+            Collected::Failed(error) => api::IpfsRepoGc { key: None, error },
+        });
+    }
+}
+
+fn metric(sample: Sample) -> api::Metric {
+    let nanos = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
+    let expire = sample.received_at + sample.metric.ttl;
+    api::Metric {
+        name: sample.metric.name,
+        peer: sample.peer.to_string(),
+        value: sample.metric.value,
+        expire: nanos(expire.0),
+        valid: sample.metric.valid,
+        weight: sample.metric.weight,
+        partitionable: sample.metric.partitionable,
+        received_at: nanos(sample.received_at.0),
+    }
+}

@@ -1,0 +1,159 @@
+//! Where a CID stands, in the API's words.
+
+use std::collections::BTreeMap;
+
+use cluster_api::{GlobalPinInfo, PinInfoShort, TrackerStatus};
+use cluster_core::{Cid, Lane, Local, PeerId, Phase, Pin, PinType, Timestamp};
+
+use super::convert;
+use super::rpc::{Speaker, State, Status};
+
+/// What one peer's database and tracker say of a CID: where it stands there. `running` says whether the IPFS
+/// node works on it, and whether to unpin it.
+pub(super) fn state(
+    me: &PeerId,
+    pin: Option<&Pin>,
+    local: Option<&Local>,
+    running: Option<bool>,
+    now: Timestamp,
+) -> State {
+    let plain = |status, since| State {
+        status,
+        since,
+        attempts: 0,
+        fresh: false,
+        error: String::new(),
+    };
+    if pin.is_some_and(|pin| pin.pin_type == PinType::Meta) {
+        return plain(Status::Sharded, now);
+    }
+    let Some(local) = local else {
+        return match pin {
+            None => plain(Status::Unpinned, now),
+            Some(pin) if !pin.is_allocated_to(me) => plain(Status::Remote, now),
+            Some(pin) => plain(
+                if running == Some(false) {
+                    Status::Pinning
+                } else {
+                    Status::PinQueued
+                },
+                pin.timestamp,
+            ),
+        };
+    };
+    let status = match (local.phase, running) {
+        (Phase::PinError | Phase::PinQueued, Some(false)) => Status::Pinning,
+        (Phase::UnpinError | Phase::UnpinQueued, Some(true)) => Status::Unpinning,
+        (Phase::PinError, Some(true) | None) => Status::PinError,
+        (Phase::PinQueued, Some(true) | None) => Status::PinQueued,
+        (Phase::Pinned, _) => Status::Pinned,
+        (Phase::UnpinError, Some(false) | None) => Status::UnpinError,
+        (Phase::UnpinQueued, Some(false) | None) => Status::UnpinQueued,
+    };
+    State {
+        status,
+        since: local.since,
+        attempts: local.attempts,
+        fresh: local.queued.as_ref().is_some_and(|key| key.lane == Lane::Fresh),
+        error: local.error.clone(),
+    }
+}
+
+/// A status in the API's words.
+pub(super) fn api_status(status: Status) -> TrackerStatus {
+    match status {
+        Status::PinError => TrackerStatus::PinError,
+        Status::UnpinError => TrackerStatus::UnpinError,
+        Status::Pinned => TrackerStatus::Pinned,
+        Status::Pinning => TrackerStatus::Pinning,
+        Status::Unpinning => TrackerStatus::Unpinning,
+        Status::Unpinned => TrackerStatus::Unpinned,
+        Status::Remote => TrackerStatus::Remote,
+        Status::PinQueued => TrackerStatus::PinQueued,
+        Status::UnpinQueued => TrackerStatus::UnpinQueued,
+        Status::Sharded => TrackerStatus::Sharded,
+    }
+}
+
+/// What a peer says of a CID.
+pub(super) fn short(speaker: &Speaker, state: &State) -> PinInfoShort {
+    PinInfoShort {
+        peername: speaker.peername.clone(),
+        ipfs_peer_id: speaker.ipfs_id.clone(),
+        ipfs_peer_addresses: speaker.ipfs_addresses.clone(),
+        status: api_status(state.status),
+        timestamp: convert::time(state.since),
+        error: state.error.clone(),
+        attempt_count: u64::from(state.attempts),
+        priority_pin: state.fresh,
+    }
+}
+
+/// What is said of a peer that has nothing to do with a CID.
+pub(super) fn remote(speaker: &Speaker, now: Timestamp) -> PinInfoShort {
+    plain(speaker, TrackerStatus::Remote, now, "")
+}
+
+/// What is said of a peer that should say something, and does not.
+pub(super) fn silent(speaker: &Speaker, now: Timestamp, why: &str) -> PinInfoShort {
+    plain(speaker, TrackerStatus::ClusterError, now, why)
+}
+
+/// What is said of a peer that has yet to hear of a pin.
+pub(super) fn queued(speaker: &Speaker, since: Timestamp) -> PinInfoShort {
+    plain(speaker, TrackerStatus::PinQueued, since, "")
+}
+
+fn plain(speaker: &Speaker, status: TrackerStatus, at: Timestamp, error: &str) -> PinInfoShort {
+    PinInfoShort {
+        peername: speaker.peername.clone(),
+        ipfs_peer_id: speaker.ipfs_id.clone(),
+        ipfs_peer_addresses: speaker.ipfs_addresses.clone(),
+        status,
+        timestamp: convert::time(at),
+        error: error.to_owned(),
+        attempt_count: 0,
+        priority_pin: false,
+    }
+}
+
+/// A CID with what its pin says of it, and no peers yet.
+pub(super) fn global(cid: &Cid, pin: Option<&Pin>, names: &mut Names) -> GlobalPinInfo {
+    let mut info = GlobalPinInfo {
+        cid: cid.to_string(),
+        ..GlobalPinInfo::default()
+    };
+    if let Some(pin) = pin {
+        info.name.clone_from(&pin.options.name);
+        info.allocations = pin
+            .allocations
+            .iter()
+            .map(|peer| names.of(peer).to_owned())
+            .collect();
+        info.origins.clone_from(&pin.options.origins);
+        info.created = convert::time(pin.timestamp);
+        info.metadata.clone_from(&pin.options.metadata);
+    }
+    info
+}
+
+/// The text forms of peer ids: base58 is slow, and a listing needs the same few a million times.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    texts: BTreeMap<PeerId, String>,
+}
+
+impl Names {
+    /// The text form of a peer id.
+    pub(super) fn of(&mut self, peer: &PeerId) -> &str {
+        if !self.texts.contains_key(peer) {
+            // Peers that left long ago may still stand in old pins, but they are never this many.
+            const NAMES_MAX: usize = 4096;
+            if self.texts.len() >= NAMES_MAX {
+                self.texts.clear();
+            }
+            self.texts.insert(peer.clone(), peer.to_string());
+        }
+        &self.texts[peer]
+    }
+}

@@ -1,0 +1,272 @@
+//! Many sorted streams of rows become one, in constant memory: this peer's own walk through its database,
+//! which knows every pin, and what each of the others says.
+
+use std::collections::VecDeque;
+
+use cluster_api::{GlobalPinInfo, StatusFilter, TrackerStatus};
+use cluster_core::{Cid, PeerId, Pin};
+use tokio::sync::mpsc;
+
+use super::info::{self, Names};
+use super::rpc::{Row, Speaker, State};
+use super::{Error, now};
+
+/// Rows handed on together.
+const BATCH: usize = 256;
+
+/// What a source of rows says, in CID order.
+#[derive(Debug)]
+pub(super) enum Piece<R> {
+    /// Who speaks from here on.
+    Speaker(Speaker),
+    /// Rows, and that there are no others up to here.
+    Rows(Vec<R>, Cid),
+}
+
+/// The rows of one source. Its end is the end of the channel; after an error nothing follows.
+pub(super) type Pieces<R> = mpsc::Receiver<Result<Piece<R>, Error>>;
+
+/// A CID at this peer.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct OwnRow {
+    pub(super) cid: Cid,
+    pub(super) pin: Option<Pin>,
+    pub(super) state: State,
+}
+
+/// What has a CID to be sorted by.
+pub(super) trait Keyed {
+    fn cid(&self) -> &Cid;
+}
+
+impl Keyed for OwnRow {
+    fn cid(&self) -> &Cid {
+        &self.cid
+    }
+}
+
+impl Keyed for Row {
+    fn cid(&self) -> &Cid {
+        &self.cid
+    }
+}
+
+/// How rows are put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Absence {
+    /// A peer that says nothing of a CID has it as `remote`, or has yet to hear of it.
+    Means,
+    /// A peer that says nothing of a CID is left out.
+    Nothing,
+}
+
+struct Source<R> {
+    pieces: Pieces<R>,
+    rows: VecDeque<R>,
+    upto: Option<Cid>,
+    ended: bool,
+    failed: Option<String>,
+    speaker: Speaker,
+}
+
+impl<R: Keyed> Source<R> {
+    fn new(pieces: Pieces<R>, speaker: Speaker) -> Self {
+        Self {
+            pieces,
+            rows: VecDeque::new(),
+            upto: None,
+            ended: false,
+            failed: None,
+            speaker,
+        }
+    }
+
+    fn head(&self) -> Option<&Cid> {
+        self.rows.front().map(Keyed::cid)
+    }
+
+    /// Whether what it says of `cid` is known.
+    fn is_past(&self, cid: &Cid) -> bool {
+        self.ended || !self.rows.is_empty() || self.upto.as_ref().is_some_and(|upto| upto >= cid)
+    }
+
+    async fn read(&mut self) {
+        match self.pieces.recv().await {
+            Some(Ok(Piece::Speaker(speaker))) => self.speaker = speaker,
+            Some(Ok(Piece::Rows(rows, upto))) if self.in_order(&rows, &upto) => {
+                self.rows = rows.into();
+                self.upto = Some(upto);
+            }
+            Some(Ok(Piece::Rows(..))) => self.fail("it sent its rows in disorder".to_owned()),
+            Some(Err(error)) => self.fail(error.to_string()),
+            None => self.ended = true,
+        }
+    }
+
+    fn fail(&mut self, why: String) {
+        self.failed = Some(why);
+        self.ended = true;
+        self.pieces.close();
+    }
+
+    fn in_order(&self, rows: &[R], upto: &Cid) -> bool {
+        let mut last = self.upto.as_ref();
+        for cid in rows.iter().map(Keyed::cid) {
+            if last.is_some_and(|last| last >= cid) {
+                return false;
+            }
+            last = Some(cid);
+        }
+        last.is_none_or(|last| last <= upto)
+    }
+
+    fn take(&mut self, cid: &Cid) -> Option<R> {
+        if self.head() == Some(cid) {
+            self.rows.pop_front()
+        } else {
+            None
+        }
+    }
+}
+
+/// One merge.
+pub(super) struct Merge {
+    me: PeerId,
+    own: Source<OwnRow>,
+    peers: Vec<(PeerId, Source<Row>)>,
+    filter: StatusFilter,
+    absence: Absence,
+    names: Names,
+}
+
+impl Merge {
+    pub(super) fn new(
+        me: (PeerId, Speaker),
+        own: Pieces<OwnRow>,
+        peers: Vec<(PeerId, Speaker, Pieces<Row>)>,
+        filter: StatusFilter,
+        absence: Absence,
+    ) -> Self {
+        let peers = peers.into_iter();
+        Self {
+            me: me.0,
+            own: Source::new(own, me.1),
+            peers: peers
+                .map(|(peer, known, pieces)| (peer, Source::new(pieces, known)))
+                .collect(),
+            filter,
+            absence,
+            names: Names::default(),
+        }
+    }
+
+    /// Gives all rows to `out`, until it is closed. Never holds more than one piece of each source and one
+    /// batch, and never holds a row back while it waits.
+    pub(super) async fn run(mut self, out: mpsc::Sender<Result<Vec<GlobalPinInfo>, Error>>) {
+        let mut batch = Vec::new();
+        loop {
+            let heads = self.peers.iter().filter_map(|(_, source)| source.head());
+            let next = self.own.head().into_iter().chain(heads).min().cloned();
+            if !self.is_complete(next.as_ref()) {
+                if !batch.is_empty() && out.send(Ok(std::mem::take(&mut batch))).await.is_err() {
+                    return;
+                }
+                self.read(next.as_ref()).await;
+                if let Some(why) = self.own.failed.take() {
+                    // What this peer cannot read, it cannot show: the listing ends with an error.
+                    let _ = out.send(Err(Error::Peer(why))).await;
+                    return;
+                }
+                continue;
+            }
+            let Some(cid) = next else { break };
+            batch.extend(self.row(&cid));
+            if batch.len() >= BATCH && out.send(Ok(std::mem::take(&mut batch))).await.is_err() {
+                return;
+            }
+        }
+        if !batch.is_empty() {
+            let _ = out.send(Ok(batch)).await;
+        }
+    }
+
+    /// Whether all that is said of `cid`, or that nothing more is said at all, is known.
+    fn is_complete(&self, cid: Option<&Cid>) -> bool {
+        match cid {
+            Some(cid) => self.own.is_past(cid) && self.peers.iter().all(|(_, source)| source.is_past(cid)),
+            None => self.own.ended && self.peers.iter().all(|(_, source)| source.ended),
+        }
+    }
+
+    /// Reads on from all sources that hold the merge up.
+    async fn read(&mut self, cid: Option<&Cid>) {
+        fn waits<R: Keyed>(source: &Source<R>, cid: Option<&Cid>) -> bool {
+            cid.map_or(!source.ended, |cid| !source.is_past(cid))
+        }
+        let own = async {
+            if waits(&self.own, cid) {
+                self.own.read().await;
+            }
+        };
+        let peers = self
+            .peers
+            .iter_mut()
+            .map(|(_, source)| source)
+            .filter(|source| waits(source, cid));
+        futures::join!(own, futures::future::join_all(peers.map(Source::read)));
+    }
+
+    /// What all say of one CID; nothing when the filter leaves nothing of it.
+    fn row(&mut self, cid: &Cid) -> Option<GlobalPinInfo> {
+        let own = self.own.take(cid);
+        let pin = own.as_ref().and_then(|own| own.pin.as_ref());
+        let mut shown = info::global(cid, pin, &mut self.names);
+        let mut wanted = false;
+        if let Some(own) = own
+            .as_ref()
+            .filter(|own| self.filter.matches(info::api_status(own.state.status)))
+        {
+            let me = self.names.of(&self.me).to_owned();
+            shown
+                .peer_map
+                .insert(me, info::short(&self.own.speaker, &own.state));
+            wanted = true;
+        }
+        for (peer, source) in &mut self.peers {
+            let short = match source.take(cid) {
+                Some(row) => Some(info::short(&source.speaker, &row.state)),
+                None => absent(peer, source, pin, self.filter, self.absence),
+            };
+            let Some(short) = short else { continue };
+            let matches = self.filter.matches(short.status);
+            // That a peer does not answer is told with every row, as its part of it is unknown.
+            if matches || short.status == TrackerStatus::ClusterError {
+                shown.peer_map.insert(self.names.of(peer).to_owned(), short);
+            }
+            wanted |= matches;
+        }
+        wanted.then_some(shown)
+    }
+}
+
+/// What it means that a peer has no row for a CID.
+fn absent(
+    peer: &PeerId,
+    source: &Source<Row>,
+    pin: Option<&Pin>,
+    filter: StatusFilter,
+    absence: Absence,
+) -> Option<cluster_api::PinInfoShort> {
+    let concerned = pin.map(|pin| (pin, pin.is_allocated_to(peer)));
+    match (concerned, &source.failed) {
+        (Some((_, true)) | None, Some(why)) => Some(info::silent(&source.speaker, now(), why)),
+        (Some((_, true)), None) => {
+            let (pin, _) = concerned?;
+            // With a filter, the row may be missing because the filter does not want it.
+            let unheard = absence == Absence::Means && filter == StatusFilter::ALL;
+            unheard.then(|| info::queued(&source.speaker, pin.timestamp))
+        }
+        (Some((_, false)), _) => (absence == Absence::Means).then(|| info::remote(&source.speaker, now())),
+        (None, None) => None,
+    }
+}

@@ -1,0 +1,97 @@
+//! The other peers: who they are, and what is known of those that do not answer.
+
+use std::collections::BTreeMap;
+
+use cluster_api as api;
+use cluster_core::{PING, PeerId};
+use futures::stream::{FuturesUnordered, Stream, StreamExt};
+
+use super::identity::api_id;
+use super::rpc::{self, Answer, Call, SILENCE, Speaker};
+use super::{Cluster, Error, PingValue};
+
+/// The members, with what their pings said of them last.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    pub(super) peers: BTreeMap<PeerId, Speaker>,
+}
+
+impl Cluster {
+    /// All members, each as it describes itself, in the order in which they answer. One that does not answer
+    /// in time comes with nothing but its id and `error`.
+    pub async fn peers(&self) -> Result<impl Stream<Item = api::Id> + Send + use<>, Error> {
+        let members = self.inner.world.core.members().await.ok_or(Error::Closed)?;
+        let asked: FuturesUnordered<_> = members
+            .peer_ids()
+            .map(|peer| {
+                let (cluster, peer) = (self.clone(), peer.clone());
+                async move { cluster.id_of(&peer).await }
+            })
+            .collect();
+        Ok(asked)
+    }
+
+    async fn id_of(&self, peer: &PeerId) -> api::Id {
+        let identity = if *peer == self.inner.config.peer {
+            self.identity().await
+        } else {
+            self.ask_identity(peer).await
+        };
+        match identity {
+            Ok(identity) => api_id(peer, identity),
+            Err(error) => api::Id {
+                id: peer.to_string(),
+                error: error.to_string(),
+                ..api::Id::default()
+            },
+        }
+    }
+
+    async fn ask_identity(&self, peer: &PeerId) -> Result<rpc::Identity, Error> {
+        let network = self.inner.world.network.as_ref();
+        let mut channel = rpc::call(network, peer, &Call::Id).await?;
+        let answer = rpc::next(channel.as_mut(), peer, SILENCE).await?;
+        if let Some(Answer::Id(identity)) = answer {
+            Ok(*identity)
+        } else {
+            Err(rpc::unexpected(peer))
+        }
+    }
+
+    /// The members and their names.
+    pub(super) async fn known_peers(&self) -> Result<Known, Error> {
+        let core = &self.inner.world.core;
+        let members = core.members().await.ok_or(Error::Closed)?;
+        let mut peers: BTreeMap<PeerId, Speaker> = members
+            .peer_ids()
+            .map(|peer| {
+                (
+                    peer.clone(),
+                    Speaker {
+                        peername: peer.to_string(),
+                        ..Speaker::default()
+                    },
+                )
+            })
+            .collect();
+        for sample in core.metrics(PING).await.ok_or(Error::Closed)? {
+            if let Some(known) = peers.get_mut(&sample.peer) {
+                let said = Speaker::from(PingValue::decode(&sample.metric.value));
+                if !said.peername.is_empty() {
+                    *known = said;
+                }
+            }
+        }
+        Ok(Known { peers })
+    }
+}
+
+/// Asks some peers the same at once, in any order.
+pub(super) fn at_once<F: Future + Send>(
+    calls: impl Iterator<Item = F>,
+) -> impl Stream<Item = F::Output> + Send
+where
+    F::Output: Send,
+{
+    calls.collect::<FuturesUnordered<_>>().map(|answer| answer)
+}

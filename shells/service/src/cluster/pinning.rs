@@ -1,0 +1,106 @@
+//! Pins: made, removed, looked up.
+
+use std::sync::Arc;
+
+use cluster_api as api;
+use cluster_core::{Cid, Pin, Refusal, Reply, Request};
+use futures::stream::{self, Stream};
+use tokio::time::timeout;
+
+use super::world::Snapshot;
+use super::{Cluster, Error, convert, now};
+
+/// Pins read from the database in one go: enough to hide the cost of the jump, little enough to hold.
+const PAGE: usize = 512;
+
+/// Resolving a name may ask the whole of IPFS. The Go peer waits for `ipfs_request_timeout`, 5 minutes.
+const RESOLVE: std::time::Duration = std::time::Duration::from_secs(60);
+
+impl Cluster {
+    /// Pins a CID, or changes its pin, and returns the pin once it is agreed on and applied here.
+    pub async fn pin(&self, cid: Cid, options: &api::PinOptions) -> Result<api::Pin, Error> {
+        let options = convert::options(options, self.inner.config.default_replicas, now())?;
+        let user_allocations = options.user_allocations.clone();
+        let pin = self.request_pin(Request::Pin { cid, options }).await?;
+        let mut shown = convert::pin(&pin);
+        shown.options.user_allocations = user_allocations.iter().map(ToString::to_string).collect();
+        Ok(shown)
+    }
+
+    pub(super) async fn request_pin(&self, request: Request) -> Result<Pin, Error> {
+        match self.request(request).await? {
+            Reply::Pinned(pin) | Reply::Unpinned(pin) => Ok(pin),
+            Reply::Allocated(_) | Reply::Barrier(_) | Reply::Recovered(_) => Err(Error::Closed),
+        }
+    }
+
+    /// Removes a pin and returns it as it was.
+    pub async fn unpin(&self, cid: Cid) -> Result<api::Pin, Error> {
+        self.request_pin(Request::Unpin { cid })
+            .await
+            .map(|pin| convert::pin(&pin))
+    }
+
+    /// The CID that a path like `/ipfs/…` or `/ipns/…` stands for.
+    pub async fn resolve(&self, path: &str) -> Result<Cid, Error> {
+        if let Some(cid) = path.strip_prefix("/ipfs/").and_then(|cid| cid.parse().ok()) {
+            return Ok(cid);
+        }
+        match timeout(RESOLVE, self.inner.backend.resolve(path)).await {
+            Ok(cid) => convert::core_cid(&cid?),
+            Err(_) => Err(Error::Ipfs(format!(
+                "{path} cannot be resolved within {RESOLVE:?}"
+            ))),
+        }
+    }
+
+    /// The pin of a CID.
+    pub async fn allocation(&self, cid: Cid) -> Result<api::Pin, Error> {
+        let pin = self.read(move |store| store.pin(&cid)).await?;
+        pin.map(|pin| convert::pin(&pin))
+            .ok_or(Error::Refused(Refusal::NotFound))
+    }
+
+    /// All pins of these types as of now, in the order of their CIDs, a page at a time.
+    pub fn allocations(
+        &self,
+        filter: api::PinTypeFilter,
+    ) -> impl Stream<Item = Result<Vec<api::Pin>, Error>> + Send + use<> {
+        let store = self.inner.world.store.clone();
+        let listings = self.inner.listings.clone();
+        let start = Listing {
+            snapshot: None,
+            after: None,
+            permit: None,
+        };
+        stream::try_unfold(start, move |mut listing| {
+            let (store, listings) = (store.clone(), listings.clone());
+            async move {
+                if listing.permit.is_none() {
+                    let permit = listings
+                        .try_acquire_owned()
+                        .map_err(|_| Error::Refused(Refusal::Busy))?;
+                    listing.permit = Some(permit);
+                }
+                let page = tokio::task::spawn_blocking(move || {
+                    let snapshot = listing.snapshot.get_or_insert_with(|| store.snapshot());
+                    let pins = snapshot.pins(listing.after.as_ref(), PAGE)?;
+                    listing.after = pins.last().map(|pin| pin.cid.clone());
+                    let shown = pins
+                        .iter()
+                        .filter(|pin| filter.matches(convert::pin_type(pin.pin_type)))
+                        .map(convert::pin)
+                        .collect();
+                    Ok::<_, Error>(listing.after.is_some().then_some((shown, listing)))
+                });
+                page.await.map_err(|_| Error::Closed)?
+            }
+        })
+    }
+}
+
+struct Listing {
+    snapshot: Option<Arc<dyn Snapshot>>,
+    after: Option<Cid>,
+    permit: Option<tokio::sync::OwnedSemaphorePermit>,
+}

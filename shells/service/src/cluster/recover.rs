@@ -1,0 +1,124 @@
+//! Trying again what failed.
+
+use cluster_api::{GlobalPinInfo, StatusFilter};
+use cluster_core::{Cid, Phase, Reply, Request};
+use tokio::sync::mpsc;
+
+use super::info::{self, Names};
+use super::merge::{Absence, OwnRow, Piece, Pieces};
+use super::rpc::{Call, State};
+use super::scan::Entry;
+use super::status_all::Rows;
+use super::{Cluster, Error, now};
+
+impl Cluster {
+    /// Tries a CID again, at once, at every member where it failed; tells where it stands then.
+    pub async fn recover(&self, cid: Cid) -> Result<GlobalPinInfo, Error> {
+        self.ask_all(cid, |cid| Call::Recover { cid }).await
+    }
+
+    /// Tries a CID again here.
+    pub async fn recover_local(&self, cid: Cid) -> Result<GlobalPinInfo, Error> {
+        let state = self.recover_here(&cid).await?;
+        let (pin, _) = self.own_state(&cid).await?;
+        let mut names = Names::default();
+        let mut shown = info::global(&cid, pin.as_ref(), &mut names);
+        let me = names.of(&self.inner.config.peer).to_owned();
+        shown.peer_map.insert(me, info::short(&self.speaker(), &state));
+        Ok(shown)
+    }
+
+    pub(super) async fn recover_here(&self, cid: &Cid) -> Result<State, Error> {
+        match self.request(Request::Recover { cid: cid.clone() }).await? {
+            Reply::Recovered(_) => Ok(self.own_state(cid).await?.1),
+            Reply::Allocated(_) | Reply::Barrier(_) | Reply::Pinned(_) | Reply::Unpinned(_) => {
+                Err(Error::Closed)
+            }
+        }
+    }
+
+    /// Tries everything that failed again, at every member; tells what that is.
+    pub async fn recover_all(&self) -> Result<Rows, Error> {
+        let permit = self.listing()?;
+        let own = self.recovered_rows().await?;
+        self.merge(
+            permit,
+            own,
+            Some(Call::RecoverAll),
+            StatusFilter::ALL,
+            Absence::Nothing,
+        )
+        .await
+    }
+
+    /// Tries everything that failed again here; tells what that is.
+    pub async fn recover_all_local(&self) -> Result<Rows, Error> {
+        let permit = self.listing()?;
+        let own = self.recovered_rows().await?;
+        self.merge(permit, own, None, StatusFilter::ALL, Absence::Nothing)
+            .await
+    }
+
+    /// Has everything that failed here tried again. The rows are what had failed, as it stands then.
+    pub(super) async fn recovered_rows(&self) -> Result<Pieces<OwnRow>, Error> {
+        let (mut scan, _) = self.scan().await?;
+        self.request(Request::RecoverAll).await?;
+        // The same as of any other source: one piece is worked on while the next is fetched.
+        let (out, pieces) = mpsc::channel(2);
+        let cluster = self.clone();
+        tokio::spawn(async move {
+            loop {
+                let piece = match scan.next().await {
+                    Ok((rest, entries)) => {
+                        let Some(upto) = entries.last().map(|entry| entry.cid.clone()) else {
+                            return;
+                        };
+                        scan = rest;
+                        cluster.retried(entries).await.map(|rows| Piece::Rows(rows, upto))
+                    }
+                    Err(error) => {
+                        let _ = out.send(Err(error)).await;
+                        return;
+                    }
+                };
+                let ended = piece.is_err();
+                if out.send(piece).await.is_err() || ended {
+                    return;
+                }
+            }
+        });
+        Ok(pieces)
+    }
+
+    /// Those that had failed, as they stand now.
+    async fn retried(&self, entries: Vec<Entry>) -> Result<Vec<OwnRow>, Error> {
+        let failed: Vec<Entry> = entries
+            .into_iter()
+            .filter(|entry| match entry.local.as_ref().map(|local| local.phase) {
+                Some(Phase::PinError | Phase::UnpinError) => true,
+                Some(Phase::PinQueued | Phase::Pinned | Phase::UnpinQueued) | None => false,
+            })
+            .collect();
+        if failed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let running = self.inner.world.core.running().await.ok_or(Error::Closed)?;
+        let me = self.inner.config.peer.clone();
+        self.read(move |store| {
+            let now = now();
+            failed
+                .into_iter()
+                .map(|Entry { cid, pin, .. }| {
+                    let local = store.local(&cid)?;
+                    let running = running
+                        .iter()
+                        .find(|(busy, _)| *busy == cid)
+                        .map(|(_, unpin)| *unpin);
+                    let state = info::state(&me, pin.as_ref(), local.as_ref(), running, now);
+                    Ok(OwnRow { cid, pin, state })
+                })
+                .collect()
+        })
+        .await
+    }
+}

@@ -1,0 +1,199 @@
+//! What peers ask each other outside of Raft. A call begins with a [`Call`], for an upload chunks of blocks
+//! follow; the other side answers with chunks of one [`Answer`] each. Both are records of
+//! [`cluster_core::encode`].
+
+pub(super) mod blocks;
+mod server;
+
+use std::time::Duration;
+
+use cluster_core::{Cid, PeerId, Timestamp, decode, encode};
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use super::world::{Channel, Network};
+
+/// A peer that says nothing for so long in the middle of a call is taken to be gone. The Go peer waits 15 s
+/// for the end of a call; here every answer that takes longer tells its progress.
+pub(super) const SILENCE: Duration = Duration::from_secs(5);
+
+/// To reach a peer: it is either connected already, or its address refuses at once, or it is not there.
+const OPEN: Duration = Duration::from_secs(5);
+
+/// What one peer asks of another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Call {
+    /// Who are you? Answered by `Id`.
+    Id,
+    /// Where does this CID stand with you? Answered by `Speaker` and `State`.
+    Status {
+        /// Which.
+        cid: Cid,
+    },
+    /// Where does everything stand with you? Answered by `Speaker` and `Rows` in CID order.
+    StatusAll {
+        /// The statuses wanted, as the bits of the API's filter in words; empty for all.
+        filter: String,
+    },
+    /// Try this CID again. Answered by `Speaker` and `State`.
+    Recover {
+        /// Which.
+        cid: Cid,
+    },
+    /// Try again all that failed. Answered by `Speaker` and `Rows` of what is tried again.
+    RecoverAll,
+    /// Store the blocks that follow in chunks of their own. Answered by `Stored`.
+    PutBlocks,
+    /// Collect garbage. Answered by `Collected`s.
+    RepoGc,
+    /// Whom are you and your IPFS node connected to? Answered by `Links`.
+    Links,
+}
+
+/// What comes back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Answer {
+    /// Who the peer is.
+    Id(Box<Identity>),
+    /// Who speaks in what follows.
+    Speaker(Speaker),
+    /// Where one CID stands.
+    State(State),
+    /// Where some stand, in order; and nothing else up to `upto`, so that a merge may go on.
+    Rows {
+        /// Those of them that are wanted.
+        rows: Vec<Row>,
+        /// The last CID looked at.
+        upto: Cid,
+    },
+    /// The peer is still at it.
+    Working,
+    /// All blocks are stored.
+    Stored {
+        /// How many.
+        blocks: u64,
+    },
+    /// What the collection removed.
+    Collected(Vec<Collected>),
+    /// Who is connected.
+    Links {
+        /// The peers.
+        cluster: Vec<PeerId>,
+        /// The peer's IPFS node; empty when it could not be asked.
+        ipfs: String,
+        /// Those that the IPFS node is connected to.
+        ipfs_links: Vec<String>,
+    },
+}
+
+/// What a peer says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Identity {
+    pub(super) addresses: Vec<String>,
+    pub(super) cluster_peers: Vec<String>,
+    pub(super) cluster_peers_addresses: Vec<String>,
+    pub(super) version: String,
+    pub(super) commit: String,
+    pub(super) ipfs: IpfsIdentity,
+    pub(super) peername: String,
+}
+
+/// What a peer says of its IPFS node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct IpfsIdentity {
+    pub(super) id: String,
+    pub(super) addresses: Vec<String>,
+    pub(super) error: String,
+}
+
+/// Who says where CIDs stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Speaker {
+    pub(super) peername: String,
+    pub(super) ipfs_id: String,
+    pub(super) ipfs_addresses: Vec<String>,
+}
+
+/// The statuses that a peer can have of a CID, in the words of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "they are the API's own words")]
+pub(super) enum Status {
+    PinError,
+    UnpinError,
+    Pinned,
+    Pinning,
+    Unpinning,
+    Unpinned,
+    Remote,
+    PinQueued,
+    UnpinQueued,
+    Sharded,
+}
+
+/// Where a CID stands at a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct State {
+    pub(super) status: Status,
+    pub(super) since: Timestamp,
+    pub(super) attempts: u32,
+    pub(super) fresh: bool,
+    pub(super) error: String,
+}
+
+/// A CID and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Row {
+    pub(super) cid: Cid,
+    pub(super) state: State,
+}
+
+/// One step of a garbage collection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Collected {
+    /// A block that is gone, by its CID.
+    Removed(String),
+    /// One that could not be removed, with the reason.
+    Failed(String),
+}
+
+/// Asks a peer something.
+pub(super) async fn call(
+    network: &dyn Network,
+    peer: &PeerId,
+    call: &Call,
+) -> Result<Box<dyn Channel>, Error> {
+    let upload = *call == Call::PutBlocks;
+    match tokio::time::timeout(OPEN, network.call(peer, encode(call).into(), upload)).await {
+        Ok(channel) => channel.map_err(Error::Peer),
+        Err(_) => Err(Error::Peer(format!(
+            "cannot reach peer {peer}: no connection within {OPEN:?}"
+        ))),
+    }
+}
+
+/// The next answer that says something; `None` when that was all. Every chunk, also one that only says that
+/// the peer is at work, starts the time anew.
+pub(super) async fn next(
+    channel: &mut dyn Channel,
+    peer: &PeerId,
+    silence: Duration,
+) -> Result<Option<Answer>, Error> {
+    loop {
+        let chunk = tokio::time::timeout(silence, channel.next())
+            .await
+            .map_err(|_| Error::Peer(format!("no answer from peer {peer} within {silence:?}")))?;
+        let Some(chunk) = chunk else { return Ok(None) };
+        match decode(&chunk.map_err(Error::Peer)?) {
+            Ok(Answer::Working) => {}
+            Ok(answer) => return Ok(Some(answer)),
+            Err(error) => return Err(Error::Peer(format!("peer {peer} answers nonsense: {error}"))),
+        }
+    }
+}
+
+/// The answer was well-formed but does not belong to the question.
+pub(super) fn unexpected(peer: &PeerId) -> Error {
+    Error::Peer(format!(
+        "peer {peer} answers something else: do all peers run the same release?"
+    ))
+}

@@ -1,0 +1,85 @@
+//! Blocks in a chunk: for each the length of its CID (one byte), the CID, the length of its data (four
+//! bytes, big-endian), the data.
+
+use bytes::{Buf, Bytes};
+use cluster_ipfs::{Block, Cid};
+
+/// The largest block that travels; bitswap carries no larger one.
+const BLOCK_MAX: usize = 2 << 20;
+
+/// A chunk that holds these blocks.
+pub(in crate::cluster) fn encode(blocks: &[Block]) -> Bytes {
+    /// More than a CID has, and the lengths.
+    const HEAD: usize = 160;
+    let bytes: usize = blocks.iter().map(|block| block.data.len() + HEAD).sum();
+    let mut chunk = Vec::with_capacity(bytes);
+    for block in blocks {
+        let cid = block.cid.to_bytes();
+        chunk.push(u8::try_from(cid.len()).unwrap_or(u8::MAX));
+        chunk.extend_from_slice(&cid);
+        chunk.extend_from_slice(&u32::try_from(block.data.len()).unwrap_or(u32::MAX).to_be_bytes());
+        chunk.extend_from_slice(&block.data);
+    }
+    chunk.into()
+}
+
+/// The blocks of a chunk, without copying their data. Whether they hash to their CIDs is for the IPFS node to check.
+pub(in crate::cluster) fn decode(mut chunk: Bytes) -> Result<Vec<Block>, String> {
+    let mut blocks = Vec::new();
+    while chunk.has_remaining() {
+        let length = usize::from(chunk.get_u8());
+        if chunk.len() < length + 4 {
+            return Err("a chunk of blocks ends within a CID".to_owned());
+        }
+        let cid = Cid::try_from(&chunk[..length]).map_err(|error| format!("a block's CID: {error}"))?;
+        chunk.advance(length);
+        let length = chunk.get_u32() as usize;
+        if length > BLOCK_MAX {
+            return Err(format!(
+                "block {cid} of {length} bytes exceeds the limit of {BLOCK_MAX} bytes"
+            ));
+        }
+        if chunk.len() < length {
+            return Err(format!("a chunk of blocks ends within block {cid}"));
+        }
+        blocks.push(Block {
+            cid,
+            data: chunk.split_to(length),
+        });
+    }
+    Ok(blocks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn block(data: Vec<u8>) -> Block {
+        let hash = cid::multihash::Multihash::wrap(0x12, &[7; 32]).unwrap();
+        Block {
+            cid: Cid::new_v1(0x55, hash),
+            data: data.into(),
+        }
+    }
+
+    fn chunk(blocks: &[Block]) -> Vec<u8> {
+        encode(blocks).to_vec()
+    }
+
+    proptest! {
+        #[test]
+        fn blocks_read_back(contents in proptest::collection::vec(any::<Vec<u8>>(), 0..5)) {
+            let blocks: Vec<Block> = contents.into_iter().map(block).collect();
+            prop_assert_eq!(decode(chunk(&blocks).into()).unwrap(), blocks);
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in any::<Vec<u8>>(), cut in 0_usize..60) {
+            let _ = decode(bytes.into());
+            let mut whole = chunk(&[block(vec![1, 2, 3])]);
+            whole.truncate(cut);
+            let _ = decode(whole.into());
+        }
+    }
+}

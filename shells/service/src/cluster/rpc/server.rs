@@ -1,0 +1,198 @@
+//! The other side of a call: what other members ask of this peer.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster_api::StatusFilter;
+use cluster_core::{PeerId, decode, encode};
+use cluster_ipfs::Block;
+use cluster_ipfs::backend::{Cause, Error as IpfsError};
+use tokio::sync::mpsc;
+use tokio::time::interval;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::blocks;
+use super::{Answer, Call, Row, Speaker, State};
+use crate::cluster::merge::Piece;
+use crate::cluster::world::Channel;
+use crate::cluster::{Cluster, Error, status_all};
+
+/// How often a peer that is at work says so: well within what the asker takes for silence.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// Blocks that wait for the IPFS node, of one upload: at most 16 MiB, on top of one chunk.
+const BLOCKS_WAITING: usize = 8;
+
+impl Cluster {
+    /// Answers one call of another member. Whoever calls must be one: the network checks.
+    pub async fn serve_call(&self, from: PeerId, request: Bytes, mut channel: Box<dyn Channel>) {
+        let channel = channel.as_mut();
+        let done = match (decode(&request), self.inner.calls.try_acquire()) {
+            (Ok(call), Ok(_permit)) => self.answer(call, channel).await,
+            (Ok(_), Err(_)) => Err(Error::Peer(
+                "too many calls are open at this peer, try again later".to_owned(),
+            )),
+            (Err(error), _) => Err(Error::Peer(format!("the call cannot be read: {error}"))),
+        };
+        if let Err(error) = channel.finish(done.map_err(|error| error.to_string())).await {
+            tracing::debug!(%from, %error, "a call of another peer was not answered to its end");
+        }
+    }
+
+    async fn answer(&self, call: Call, channel: &mut dyn Channel) -> Result<(), Error> {
+        match call {
+            Call::Id => {
+                let identity = working(channel, self.identity()).await??;
+                send(channel, &Answer::Id(Box::new(identity))).await
+            }
+            Call::Status { .. } | Call::Recover { .. } => {
+                let (speaker, state) = working(channel, self.answer_one(call)).await??;
+                send(channel, &Answer::Speaker(speaker)).await?;
+                send(channel, &Answer::State(state)).await
+            }
+            Call::StatusAll { filter } => self.answer_status_all(&filter, channel).await,
+            Call::RecoverAll => self.answer_recover_all(channel).await,
+            Call::PutBlocks => self.answer_put_blocks(channel).await,
+            Call::RepoGc => self.answer_repo_gc(channel).await,
+            Call::Links => {
+                let (cluster, ipfs, ipfs_links) = self.own_links().await;
+                send(
+                    channel,
+                    &Answer::Links {
+                        cluster,
+                        ipfs,
+                        ipfs_links,
+                    },
+                )
+                .await
+            }
+        }
+    }
+
+    /// What this peer says of one CID.
+    pub(in crate::cluster) async fn answer_one(&self, call: Call) -> Result<(Speaker, State), Error> {
+        let state = match call {
+            Call::Status { cid } => self.own_state(&cid).await?.1,
+            Call::Recover { cid } => self.recover_here(&cid).await?,
+            Call::Id
+            | Call::StatusAll { .. }
+            | Call::RecoverAll
+            | Call::PutBlocks
+            | Call::RepoGc
+            | Call::Links => return Err(Error::Closed),
+        };
+        Ok((self.speaker(), state))
+    }
+
+    async fn answer_status_all(&self, filter: &str, channel: &mut dyn Channel) -> Result<(), Error> {
+        let filter = StatusFilter::from_names(filter);
+        let me = self.peer().clone();
+        let (mut scan, running) = self.scan().await?;
+        send(channel, &Answer::Speaker(self.speaker())).await?;
+        loop {
+            let (rest, entries) = scan.next().await?;
+            let Some(upto) = entries.last().map(|entry| entry.cid.clone()) else {
+                return Ok(());
+            };
+            let rows = entries
+                .into_iter()
+                .filter_map(|e| status_all::row(&me, e, &running, filter))
+                .collect();
+            send(channel, &Answer::Rows { rows, upto }).await?;
+            scan = rest;
+        }
+    }
+
+    async fn answer_recover_all(&self, channel: &mut dyn Channel) -> Result<(), Error> {
+        let mut pieces = working(channel, self.recovered_rows()).await??;
+        send(channel, &Answer::Speaker(self.speaker())).await?;
+        while let Some(piece) = pieces.recv().await {
+            match piece? {
+                Piece::Speaker(speaker) => send(channel, &Answer::Speaker(speaker)).await?,
+                Piece::Rows(rows, upto) => {
+                    let rows = rows
+                        .into_iter()
+                        .map(|row| Row {
+                            cid: row.cid,
+                            state: row.state,
+                        })
+                        .collect();
+                    send(channel, &Answer::Rows { rows, upto }).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn answer_put_blocks(&self, channel: &mut dyn Channel) -> Result<(), Error> {
+        let (out, incoming) = mpsc::channel(BLOCKS_WAITING);
+        let backend = self.inner.backend.clone();
+        let mut storing =
+            tokio::spawn(async move { backend.put_blocks(ReceiverStream::new(incoming)).await });
+        let received = receive_blocks(channel, out).await;
+        let stored = working(channel, &mut storing).await;
+        received?;
+        let stored = stored?.map_err(|_| Error::Closed)??;
+        send(
+            channel,
+            &Answer::Stored {
+                blocks: stored.blocks,
+            },
+        )
+        .await
+    }
+
+    async fn answer_repo_gc(&self, channel: &mut dyn Channel) -> Result<(), Error> {
+        let (out, mut batches) = mpsc::channel(1);
+        let cluster = self.clone();
+        let collecting = tokio::spawn(async move { cluster.collect_garbage(out).await });
+        while let Some(batch) = working(channel, batches.recv()).await? {
+            send(channel, &Answer::Collected(batch)).await?;
+        }
+        collecting.await.map_err(|_| Error::Closed)?
+    }
+}
+
+/// Hands on the blocks of an upload. When it breaks off, the IPFS node is told so; when the IPFS node has
+/// given up, the rest is not read.
+async fn receive_blocks(
+    channel: &mut dyn Channel,
+    out: mpsc::Sender<Result<Block, IpfsError>>,
+) -> Result<(), Error> {
+    while let Some(chunk) = channel.next().await {
+        let blocks = match chunk.and_then(blocks::decode) {
+            Ok(blocks) => blocks,
+            Err(error) => {
+                let why = format!("the upload broke off: {error}");
+                let _ = out
+                    .send(Err(IpfsError::new(Cause::Cancelled, "block/put", why.clone())))
+                    .await;
+                return Err(Error::Peer(why));
+            }
+        };
+        for block in blocks {
+            if out.send(Ok(block)).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits for `work` while telling the asker that it goes on.
+async fn working<T>(channel: &mut dyn Channel, work: impl Future<Output = T>) -> Result<T, Error> {
+    let mut work = std::pin::pin!(work);
+    let mut beat = interval(HEARTBEAT);
+    // The first tick comes at once.
+    beat.tick().await;
+    loop {
+        tokio::select! {
+            done = &mut work => return Ok(done),
+            _ = beat.tick() => send(channel, &Answer::Working).await?,
+        }
+    }
+}
+
+async fn send(channel: &mut dyn Channel, answer: &Answer) -> Result<(), Error> {
+    channel.send(encode(answer).into()).await.map_err(Error::Peer)
+}

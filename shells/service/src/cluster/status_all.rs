@@ -1,0 +1,207 @@
+//! Where everything stands: the sources of the merge, and this peer's part in other peers' merges.
+
+use std::collections::BTreeMap;
+
+use cluster_api::{GlobalPinInfo, StatusFilter, TrackerStatus};
+use cluster_core::{Cid, PeerId, Refusal};
+use futures::stream::Stream;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::merge::{Absence, Merge, OwnRow, Piece, Pieces};
+use super::peers::Known;
+use super::rpc::{self, Answer, Call, Row, SILENCE};
+use super::scan::{Entry, Scan};
+use super::{Cluster, Error, info, now};
+
+/// Pieces of rows that wait for the merge, of each source: one is worked on while the next is fetched.
+const PIECES: usize = 2;
+
+/// A listing, a batch of rows at a time.
+pub type Rows = futures::stream::BoxStream<'static, Result<Vec<GlobalPinInfo>, Error>>;
+
+impl Cluster {
+    /// Where every CID stands at every member, in CID order and constant memory, while the members go
+    /// through their databases. A member that falls silent shows as `cluster_error` from there on.
+    pub async fn status_all(&self, filter: StatusFilter) -> Result<Rows, Error> {
+        let permit = self.listing()?;
+        let own = self.own_rows(self.scan().await?);
+        let call = Call::StatusAll {
+            filter: filter.to_string(),
+        };
+        self.merge(permit, own, Some(call), filter, Absence::Means).await
+    }
+
+    /// Where every CID stands here.
+    pub async fn status_all_local(&self, filter: StatusFilter) -> Result<Rows, Error> {
+        let permit = self.listing()?;
+        let own = self.own_rows(self.scan().await?);
+        self.merge(permit, own, None, filter, Absence::Nothing).await
+    }
+
+    /// The right to one listing.
+    pub(super) fn listing(&self) -> Result<OwnedSemaphorePermit, Error> {
+        self.inner
+            .listings
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| Error::Refused(Refusal::Busy))
+    }
+
+    /// Puts this peer's rows and those that the others answer to `call` together.
+    pub(super) async fn merge(
+        &self,
+        permit: OwnedSemaphorePermit,
+        own: Pieces<OwnRow>,
+        call: Option<Call>,
+        filter: StatusFilter,
+        absence: Absence,
+    ) -> Result<Rows, Error> {
+        let me = self.inner.config.peer.clone();
+        let mut peers = Vec::new();
+        if let Some(call) = call {
+            let Known { peers: known } = self.known_peers().await?;
+            for (peer, speaker) in known.into_iter().filter(|(peer, _)| *peer != me) {
+                let pieces = self.peer_rows(peer.clone(), call.clone());
+                peers.push((peer, speaker, pieces));
+            }
+        }
+        let merge = Merge::new((me, self.speaker()), own, peers, filter, absence);
+        let (out, rows) = mpsc::channel(PIECES);
+        tokio::spawn(async move {
+            merge.run(out).await;
+            drop(permit);
+        });
+        Ok(Box::pin(ReceiverStream::new(rows)))
+    }
+
+    /// This peer's rows.
+    fn own_rows(&self, (mut scan, running): (Scan, BTreeMap<Cid, bool>)) -> Pieces<OwnRow> {
+        let (out, pieces) = mpsc::channel(PIECES);
+        let me = self.inner.config.peer.clone();
+        tokio::spawn(async move {
+            loop {
+                match scan.next().await {
+                    Ok((rest, entries)) => {
+                        let Some(upto) = entries.last().map(|entry| entry.cid.clone()) else {
+                            return;
+                        };
+                        let rows = entries
+                            .into_iter()
+                            .map(|entry| own_row(&me, entry, &running))
+                            .collect();
+                        if out.send(Ok(Piece::Rows(rows, upto))).await.is_err() {
+                            return;
+                        }
+                        scan = rest;
+                    }
+                    Err(error) => {
+                        let _ = out.send(Err(error)).await;
+                        return;
+                    }
+                }
+            }
+        });
+        pieces
+    }
+
+    /// Another peer's rows.
+    fn peer_rows(&self, peer: PeerId, call: Call) -> Pieces<Row> {
+        let (out, pieces) = mpsc::channel(PIECES);
+        let cluster = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = cluster.fetch_rows(&peer, &call, &out).await {
+                let _ = out.send(Err(error)).await;
+            }
+        });
+        pieces
+    }
+
+    async fn fetch_rows(
+        &self,
+        peer: &PeerId,
+        call: &Call,
+        out: &mpsc::Sender<Result<Piece<Row>, Error>>,
+    ) -> Result<(), Error> {
+        let network = self.inner.world.network.as_ref();
+        let mut channel = rpc::call(network, peer, call).await?;
+        while let Some(answer) = rpc::next(channel.as_mut(), peer, SILENCE).await? {
+            let piece = match answer {
+                Answer::Speaker(speaker) => Piece::Speaker(speaker),
+                Answer::Rows { rows, upto } => Piece::Rows(rows, upto),
+                Answer::Id(_)
+                | Answer::State(_)
+                | Answer::Working
+                | Answer::Stored { .. }
+                | Answer::Collected(_)
+                | Answer::Links { .. } => return Err(rpc::unexpected(peer)),
+            };
+            if out.send(Ok(piece)).await.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn own_row(me: &PeerId, entry: Entry, running: &BTreeMap<Cid, bool>) -> OwnRow {
+    let running = running.get(&entry.cid).copied();
+    let state = info::state(me, entry.pin.as_ref(), entry.local.as_ref(), running, now());
+    OwnRow {
+        cid: entry.cid,
+        pin: entry.pin,
+        state,
+    }
+}
+
+/// The row that a peer sends of an entry, if it says anything that the asker does not know: that a CID is
+/// `remote` here follows from its pin.
+pub(super) fn row(
+    me: &PeerId,
+    entry: Entry,
+    running: &BTreeMap<Cid, bool>,
+    filter: StatusFilter,
+) -> Option<Row> {
+    if entry.local.is_none() && entry.pin.as_ref().is_some_and(|pin| !pin.is_allocated_to(me)) {
+        return None;
+    }
+    // Who asks for what is remote must hear of the exceptions.
+    let exception = filter.matches(TrackerStatus::Remote)
+        && entry.pin.as_ref().is_some_and(|pin| !pin.is_allocated_to(me));
+    let row = own_row(me, entry, running);
+    let wanted = exception || filter.matches(info::api_status(row.state.status));
+    wanted.then_some(Row {
+        cid: row.cid,
+        state: row.state,
+    })
+}
+
+/// A listing of single CIDs.
+pub(super) fn singles(
+    rows: impl Stream<Item = Result<Option<GlobalPinInfo>, Error>> + Send + 'static,
+) -> Rows {
+    use futures::StreamExt;
+    Box::pin(rows.filter_map(|row| std::future::ready(row.map(|row| row.map(|row| vec![row])).transpose())))
+}
+
+impl Cluster {
+    /// Where some CIDs stand, in the order in which they are named.
+    pub fn status_of(&self, cids: Vec<Cid>, filter: StatusFilter, local: bool) -> Rows {
+        use futures::StreamExt;
+        /// CIDs that are asked for at once: each is a call to every peer.
+        const AT_ONCE: usize = 16;
+        let cluster = self.clone();
+        let asked = futures::stream::iter(cids).map(move |cid| {
+            let cluster = cluster.clone();
+            async move {
+                let status = if local {
+                    cluster.status_local(cid).await?
+                } else {
+                    cluster.status(cid).await?
+                };
+                Ok(status.matches(filter).then_some(status))
+            }
+        });
+        singles(asked.buffered(AT_ONCE))
+    }
+}
