@@ -539,10 +539,14 @@ async fn files_around_the_size_of_a_chunk_and_of_a_node() {
     assert_eq!(one, "QmWmRj3dFDZdb6ABvbmKhEL6TmPbAfBZ1t5BxsEyJrcZhE");
     let two = file(default(), drawn("chunk-v0-seed", chunk + 1)).await.0;
     assert_eq!(two, "QmYyLxtzZyW22zpoVAtKANLRHpDjZtNeDjQdJrcQNWoRkJ");
-    let full = file(default(), drawn("v0-seed", 174 * chunk)).await.0;
-    assert_eq!(full, "QmUbBALi174SnogsUzLpYbD4xPiBSFANF4iztWCsHbMKh2");
-    let deeper = file(default(), drawn("v0-seed", 174 * chunk + 1)).await.0;
+    let mut node = drawn("v0-seed", 174 * chunk + 1);
+    let deeper = file(default(), node.clone()).await.0;
     assert_eq!(deeper, "QmV81WL765sC8DXsRhE5fJv2rwhS4icHRaf3J9Zk5FdRnW");
+    node.pop();
+    assert_eq!(
+        file(default(), node).await.0,
+        "QmUbBALi174SnogsUzLpYbD4xPiBSFANF4iztWCsHbMKh2"
+    );
     let one = file(v1_2025(), drawn("chunk-v1-seed", 1 << 20)).await.0;
     assert_eq!(one, "bafkreiacndfy443ter6qr2tmbbdhadvxxheowwf75s6zehscklu6ezxmta");
     let two = file(v1_2025(), drawn("chunk-v1-seed", (1 << 20) + 1)).await.0;

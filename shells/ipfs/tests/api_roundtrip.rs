@@ -1,0 +1,381 @@
+//! Content in and out of the embedded node through its API, by hand and with our own client.
+
+mod support;
+
+use cluster_ipfs::backend::{Backend, Cause, Collected, PinRequest, PinState};
+use cluster_ipfs::{Block, Cid, PinMode};
+use futures::{StreamExt, TryStreamExt, stream};
+use serde_json::{Value, json};
+use support::Served;
+
+const OCTETS: &str = "application/octet-stream";
+const HELLO: &str = "QmVr26fY1tKyspEJBniVhqxQeEjhF78XerGiqWAwraVLQH";
+
+/// Bytes that repeat at no block size.
+fn content(length: usize) -> Vec<u8> {
+    let mut state = 1u64;
+    let mut step = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..length).map(|_| step()).collect()
+}
+
+#[tokio::test]
+async fn a_file_is_added_as_kubo_adds_it() {
+    let served = Served::start().await;
+    let parts: [(&str, &str, &[u8]); 1] = [("hello.txt", OCTETS, b"Hello Worlds!\n")];
+    let answer = served.upload("add?progress=true", &parts).await;
+    assert_eq!(answer.header("X-Chunked-Output"), Some("1"));
+    assert_eq!(
+        answer.text(),
+        format!(
+            "{{\"Name\":\"hello.txt\",\"Bytes\":14}}\n{{\"Name\":\"hello.txt\",\"Hash\":\"{HELLO}\",\"Size\":\"22\"}}\n"
+        )
+    );
+    let listed = served.post("pin/ls").await;
+    assert_eq!(
+        listed.text(),
+        format!("{{\"Keys\":{{\"{HELLO}\":{{\"Type\":\"recursive\",\"Name\":\"\"}}}}}}\n")
+    );
+    let read = served.post(&format!("cat?arg={HELLO}")).await;
+    assert_eq!(read.body, b"Hello Worlds!\n");
+    assert_eq!(read.header("Content-Type"), Some("text/plain"));
+    assert_eq!(read.header("X-Content-Length"), Some("14"));
+    assert_eq!(read.header("X-Stream-Output"), Some("1"));
+    assert_eq!(
+        served.post(&format!("cat/{HELLO}")).await.body,
+        b"Hello Worlds!\n"
+    );
+    let part = served
+        .post(&format!("cat?arg={HELLO}&arg={HELLO}&offset=6&length=12"))
+        .await;
+    assert_eq!(part.text(), "Worlds!\nHell");
+}
+
+#[tokio::test]
+async fn a_directory_is_told_in_the_order_of_kubo() {
+    let served = Served::start().await;
+    let parts: [(&str, &str, &[u8]); 6] = [
+        ("moons", "application/x-directory", b""),
+        ("moons%2Fjupiter", "application/x-directory", b""),
+        ("moons%2Fjupiter%2Feuropa.txt", OCTETS, b"Hello Europa!\n"),
+        ("moons%2Fmercury.txt", OCTETS, b"hey you are no moon!\n"),
+        ("moons%2Fsaturn", "application/x-directory", b""),
+        ("moons%2Fsaturn%2Ftitan.txt", OCTETS, b"Hello Titan!\n"),
+    ];
+    let lines = served.upload("add?pin-name=moons", &parts).await.lines();
+    let told: Vec<_> = lines
+        .iter()
+        .map(|it| (it["Name"].as_str().unwrap(), it["Hash"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (
+                "moons/jupiter/europa.txt",
+                "Qmbjg7zWdqdMaK2BucPncJQDxiALExph5k3NkQv5RHpccu"
+            ),
+            (
+                "moons/mercury.txt",
+                "QmRsTB5CpEUvDUpDgHCzb3VftZ139zrk9zs5ZcgYh9TMPJ"
+            ),
+            (
+                "moons/saturn/titan.txt",
+                "QmZzppb9WHn552rmRqpPfgU5FEiHH6gDwi3MrB9cTdPwdb"
+            ),
+            ("moons/jupiter", "QmS5mZddhFPLWFX3w6FzAy9QxyYkaxvUpsWCtZ3r7jub9J"),
+            ("moons/saturn", "QmaMagZT4rTE7Nonw8KGSK4oe1bh533yhZrCo1HihSG8FK"),
+            ("moons", "QmbGoaQZm8kjYfCiN1aBsgwhqfUBGDYTrDb91Mz7Dvq81B"),
+        ]
+    );
+    let root = told[5].1;
+    let named = served.post("pin/ls?stream=true&names=true").await;
+    assert_eq!(
+        named.lines(),
+        [json!({"Cid": root, "Name": "moons", "Type": "recursive"})]
+    );
+    let below = served.post(&format!("pin/ls?arg={root}/saturn")).await.json();
+    assert_eq!(
+        below["Keys"][told[4].1]["Type"],
+        format!("indirect through {root}")
+    );
+    let listed = served.post(&format!("ls?arg={root}")).await.json();
+    let names: Vec<_> = listed["Objects"][0]["Links"].as_array().unwrap().iter().collect();
+    assert_eq!(
+        names
+            .iter()
+            .map(|it| it["Name"].as_str().unwrap())
+            .collect::<Vec<_>>(),
+        ["jupiter", "mercury.txt", "saturn"]
+    );
+    assert_eq!(names[1]["Type"], 2);
+    assert_eq!(names[1]["Size"], 21);
+    assert_eq!(names[0]["ModTime"], "0001-01-01T00:00:00Z");
+    let read = served
+        .post(&format!("cat?arg=/ipfs/{root}/saturn/titan.txt"))
+        .await;
+    assert_eq!(read.text(), "Hello Titan!\n");
+    let refs = served
+        .post(&format!("refs?arg={root}&recursive=true&format=<linkname>"))
+        .await
+        .lines();
+    assert_eq!(refs.len(), 5);
+    assert_eq!(refs[0], json!({"Ref": "jupiter", "Err": ""}));
+    let resolved = served.post(&format!("resolve?arg=/ipfs/{root}/saturn")).await;
+    assert_eq!(resolved.json(), json!({"Path": format!("/ipfs/{}", told[4].1)}));
+    let tar = served.post(&format!("get?arg={root}")).await;
+    assert_eq!(tar.header("Content-Type"), Some("application/x-tar"));
+    assert!(tar.body.windows(13).any(|it| it == b"Hello Titan!\n"));
+    let missing = served.post(&format!("cat?arg={root}/pluto")).await;
+    assert_eq!(
+        (missing.status, missing.json()["Message"].clone()),
+        (500, json!(format!("no link named \"pluto\" under {root}")))
+    );
+}
+
+#[tokio::test]
+async fn hashing_only_stores_nothing_and_wrapping_wraps() {
+    let served = Served::start().await;
+    let parts: [(&str, &str, &[u8]); 1] = [("hello.txt", OCTETS, b"Hello Worlds!\n")];
+    let lines = served
+        .upload(
+            "add?only-hash=true&wrap-with-directory=true&cid-version=1",
+            &parts,
+        )
+        .await
+        .lines();
+    assert_eq!(
+        lines[1]["Hash"],
+        "bafybeifbstds3nn2phftzbpwfjcrpambnqjtv3icr2k62gaqaemunubdye"
+    );
+    assert_eq!(
+        (lines[1]["Name"].as_str(), lines[1]["Size"].as_str()),
+        (Some(""), Some("71"))
+    );
+    assert_eq!(served.post("pin/ls").await.text(), "{}\n");
+    assert_eq!(served.post("refs/local").await.text(), "");
+    let unnamed: [(&str, &str, &[u8]); 1] = [("", OCTETS, b"Hello Worlds!\n")];
+    assert_eq!(served.upload("add", &unnamed).await.lines()[0]["Name"], HELLO);
+}
+
+#[tokio::test]
+async fn large_content_goes_in_and_out_unchanged() {
+    let served = Served::start().await;
+    let content = content(9_000_001);
+    let lines = served
+        .upload("add?quieter=true&cid-version=1", &[("big", OCTETS, &content)])
+        .await
+        .lines();
+    let root = lines[0]["Hash"].as_str().unwrap().to_owned();
+    assert!(served.post(&format!("cat?arg={root}")).await.body == content);
+    let car = served.post(&format!("dag/export?arg={root}")).await;
+    assert_eq!(car.header("Content-Type"), Some("application/vnd.ipld.car"));
+    let other = Served::start().await;
+    let imported = other
+        .upload("dag/import?stats=true", &[("car", OCTETS, &car.body)])
+        .await
+        .lines();
+    assert_eq!(
+        imported[0],
+        json!({"Root": {"Cid": {"/": root}, "PinErrorMsg": ""}})
+    );
+    assert_eq!(imported[1]["Stats"]["BlockCount"], 36);
+    assert!(other.post(&format!("cat?arg={root}")).await.body == content);
+    let stat = other
+        .post(&format!("dag/stat?arg={root}&progress=false"))
+        .await
+        .lines();
+    assert_eq!(stat[0]["UniqueBlocks"], 36);
+    let verified = other.post("repo/verify").await.lines();
+    assert_eq!(
+        verified.last().unwrap()["Msg"],
+        "verify complete, all blocks validated."
+    );
+}
+
+#[tokio::test]
+async fn blocks_and_nodes_of_other_codecs_are_stored_and_removed() {
+    let served = Served::start().await;
+    let raw = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e";
+    let put = served.upload("block/put", &[("", OCTETS, b"hello world")]).await;
+    assert_eq!(put.text(), format!("{{\"Key\":\"{raw}\",\"Size\":11}}\n"));
+    let read = served.post(&format!("block/get?arg={raw}")).await;
+    assert_eq!(
+        (read.text().as_str(), read.header("Content-Type")),
+        ("hello world", Some("application/vnd.ipld.raw"))
+    );
+    assert_eq!(
+        served.post(&format!("block/stat?arg={raw}")).await.json(),
+        json!({"Key": raw, "Size": 11})
+    );
+    let node = format!("{{\"a\":[1,{{\"/\":\"{raw}\"}}]}}");
+    let put = served
+        .upload("dag/put?pin=true", &[("", OCTETS, node.as_bytes())])
+        .await
+        .lines();
+    let cid = put[0]["Cid"]["/"].as_str().unwrap().to_owned();
+    assert_eq!(served.post(&format!("dag/get?arg={cid}")).await.text(), node);
+    assert_eq!(served.post(&format!("dag/get?arg={cid}/a/0")).await.text(), "1");
+    let resolved = served.post(&format!("dag/resolve?arg={cid}/a")).await.json();
+    assert_eq!(resolved, json!({"Cid": {"/": cid}, "RemPath": "/a"}));
+    let kept = served.post(&format!("block/rm?arg={cid}")).await.lines();
+    assert_eq!(kept, [json!({"Hash": cid, "Error": "pinned: recursive"})]);
+    assert_eq!(
+        served.post(&format!("pin/rm?arg={cid}")).await.json(),
+        json!({"Pins": [cid]})
+    );
+    assert_eq!(
+        served.post(&format!("block/rm?arg={cid}")).await.lines(),
+        [json!({"Hash": cid})]
+    );
+    let gone = served.post(&format!("block/rm?arg={cid}")).await.lines();
+    assert_eq!(gone[0]["Error"], format!("ipld: could not find {cid}"));
+    let collected = served.post("repo/gc").await.lines();
+    assert_eq!(collected, [json!({"Key": {"/": raw}})]);
+    let huge = vec![0; 3 << 20];
+    let refused = served.upload("block/put", &[("", OCTETS, &huge)]).await;
+    assert!(
+        refused.json()["Message"]
+            .as_str()
+            .unwrap()
+            .starts_with("produced block is over 2MiB")
+    );
+}
+
+#[tokio::test]
+async fn what_the_node_is_can_be_asked() {
+    let served = Served::start().await;
+    let id = served.post("id").await.json();
+    assert_eq!(id["ID"], served.node.id().peer_id.to_string());
+    assert!(
+        id["Addresses"][0]
+            .as_str()
+            .unwrap()
+            .ends_with(id["ID"].as_str().unwrap())
+    );
+    assert_eq!(served.post("swarm/peers").await.text(), "{\"Peers\":null}\n");
+    let stat = served.post("repo/stat?size-only=true").await.text();
+    assert!(
+        stat.ends_with(
+            "\"StorageMax\":18446744073709551615,\"NumObjects\":0,\"RepoPath\":\"\",\"Version\":\"\"}\n"
+        ),
+        "{stat}"
+    );
+    let commands = served.post("commands").await.json();
+    assert_eq!(commands["Name"], "ipfs");
+    assert!(
+        served.post("key/list").await.json()["Keys"][0]["Id"]
+            .as_str()
+            .unwrap()
+            .starts_with("k51")
+    );
+    for path in [
+        "config/show",
+        "bitswap/stat",
+        "swarm/addrs",
+        "swarm/addrs/local",
+        "repo/version",
+        "pin/verify",
+    ] {
+        assert_eq!(served.post(path).await.status, 200, "{path}");
+    }
+}
+
+async fn every_call(backend: &Backend, other: &Served) {
+    let added = other
+        .upload("add?cid-version=1", &[("big", OCTETS, &content(3_000_000))])
+        .await
+        .lines();
+    let root: Cid = added[0]["Hash"].as_str().unwrap().parse().unwrap();
+    let id = backend.id().await.unwrap();
+    assert!(id.agent.contains('/'), "{}", id.agent);
+    assert_eq!(
+        backend.connect(&other.node.id().addresses).await,
+        other.node.id().addresses.len()
+    );
+    assert_eq!(backend.swarm_peers().await.unwrap(), [other.node.id().peer_id]);
+
+    assert_eq!(backend.pin_status(&root).await.unwrap(), PinState::Unpinned);
+    backend
+        .pin(
+            &PinRequest {
+                name: "n".into(),
+                ..PinRequest::recursive(root)
+            },
+            &|_| (),
+        )
+        .await
+        .unwrap();
+    assert_eq!(
+        backend.pin_status(&root).await.unwrap(),
+        PinState::Pinned(PinMode::Recursive)
+    );
+
+    let block = |text: &'static str| {
+        let hash = multihash_codetable::MultihashDigest::digest(
+            &multihash_codetable::Code::Sha2_256,
+            text.as_bytes(),
+        );
+        Block {
+            cid: Cid::new_v1(0x55, hash),
+            data: text.into(),
+        }
+    };
+    let (a, b) = (block("a"), block("b"));
+    let stored = backend
+        .put_blocks(stream::iter([Ok(a.clone()), Ok(b.clone())]))
+        .await
+        .unwrap();
+    assert_eq!((stored.blocks, stored.bytes), (2, 2));
+    assert_eq!(backend.get_block(&a.cid).await.unwrap(), a.data);
+    backend
+        .pin(
+            &PinRequest {
+                mode: PinMode::Direct,
+                ..PinRequest::recursive(a.cid)
+            },
+            &|_| (),
+        )
+        .await
+        .unwrap();
+    let mut pins: Vec<_> = backend.pins().try_collect().await.unwrap();
+    pins.sort_by_key(|(_, mode)| *mode);
+    assert_eq!(pins, [(root, PinMode::Recursive), (a.cid, PinMode::Direct)]);
+
+    assert_eq!(backend.resolve(&format!("/ipfs/{root}")).await.unwrap(), root);
+    assert!(backend.repo_stat().await.unwrap().size > 3_000_000);
+    let collected: Vec<_> = backend.repo_gc().try_collect().await.unwrap();
+    assert_eq!(collected, [Collected::Removed(b.cid)]);
+    backend.unpin(&root).await.unwrap();
+    backend.unpin(&root).await.unwrap();
+    assert_eq!(backend.repo_gc().collect::<Vec<_>>().await.len(), 13);
+    let broken = stream::iter([
+        Ok(b),
+        Err(cluster_ipfs::backend::Error::new(
+            Cause::Cancelled,
+            "add",
+            "enough",
+        )),
+    ]);
+    assert_eq!(backend.put_blocks(broken).await.unwrap_err().message(), "enough");
+}
+
+#[tokio::test]
+async fn the_client_makes_every_call_on_our_own_api() {
+    let (served, other) = (Served::start().await, Served::start().await);
+    every_call(&Backend::Kubo(served.client()), &other).await;
+    let client = served.client();
+    let own = client.config_value("Identity/PeerID").await.unwrap();
+    assert_eq!(own, Value::String(served.node.id().peer_id.to_string()));
+    let error = client.config_value("Identity/PrivKey").await.unwrap_err();
+    assert_eq!(error.cause(), Cause::Refused);
+}
+
+#[tokio::test]
+async fn the_embedded_node_makes_every_call_the_same() {
+    let (served, other) = (Served::start().await, Served::start().await);
+    every_call(&Backend::Embedded(served.node.clone()), &other).await;
+}
