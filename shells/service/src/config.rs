@@ -6,6 +6,7 @@
 mod check;
 mod convert;
 mod files;
+mod folder;
 mod identity;
 mod layers;
 mod legacy;
@@ -22,6 +23,7 @@ use serde_json::{Map, Value};
 
 pub use self::convert::core_peer;
 pub use self::files::write_private;
+pub use self::folder::Folder;
 pub use self::identity::Identity;
 pub use self::layers::Environment;
 pub use self::listeners::{Api, Credentials, HttpApi, IpfsProxy, PinSvc, Rest};

@@ -2,6 +2,8 @@
 
 pub mod cluster;
 pub mod config;
+pub mod daemon;
+pub mod demo;
 pub mod logging;
 pub mod net;
 pub mod store;

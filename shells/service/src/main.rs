@@ -1,2 +1,7 @@
-//! The daemon.
-fn main() {}
+//! The `ipfs-cluster-service` command.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,226 @@
+//! The command line: what can be asked of the program, and how it ends.
+
+mod daemon;
+mod demo;
+mod id;
+mod init;
+mod lock;
+mod prompt;
+mod signals;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use ipfs_cluster_service::logging::{self, Format, Levels};
+
+const ABOUT: &str = "Runs a peer of an IPFS cluster";
+
+const LONG_ABOUT: &str = "\
+Runs a peer of an IPFS cluster.
+
+The peers of a cluster agree on what must stay pinned, with how many copies, and on which peers. Each makes \
+its own IPFS node hold its part, and when a peer dies the others take over. Talk to a running peer with \
+ipfs-cluster-ctl.";
+
+const EXAMPLES: &str = "\
+Examples:
+  See what a cluster does, on this machine only:
+    ipfs-cluster-service demo
+
+  A peer of its own:
+    ipfs-cluster-service init
+    ipfs-cluster-service daemon
+
+  Three peers that form one cluster. On each machine, with the same secret:
+    CLUSTER_SECRET=<64 hex digits> ipfs-cluster-service init --peers \\
+      /ip4/10.0.0.1/tcp/9096/p2p/<id of 1>,/ip4/10.0.0.2/tcp/9096/p2p/<id of 2>,/ip4/10.0.0.3/…
+    ipfs-cluster-service daemon
+  (`ipfs-cluster-service id` shows the id of a peer. init keeps the identity that is there already.)";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ipfs-cluster-service",
+    version,
+    about = ABOUT,
+    long_about = LONG_ABOUT,
+    after_help = EXAMPLES,
+    arg_required_else_help = false
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What holds for all commands.
+#[derive(Debug, Args)]
+struct Global {
+    /// The folder with the configuration and the data [default: ~/.ipfs-cluster]
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_name = "FOLDER",
+        env = "IPFS_CLUSTER_PATH",
+        hide_env_values = true
+    )]
+    config: Option<PathBuf>,
+    /// Do not ask before something is overwritten
+    #[arg(long, short, global = true)]
+    force: bool,
+    /// Log all there is, libraries included
+    #[arg(long, short, global = true)]
+    debug: bool,
+    /// What to log: error, warn, info, debug or trace, for all or for parts: info,restapi:debug
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_name = "LEVELS",
+        env = "IPFS_CLUSTER_LOG_LEVEL",
+        hide_env_values = true,
+        default_value = "info"
+    )]
+    loglevel: Levels,
+    /// How log lines look
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        env = "IPFS_LOGGING_FMT",
+        default_value = "color"
+    )]
+    logformat: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// For people, with colours on a terminal
+    Color,
+    /// For people, without colours
+    Nocolor,
+    /// One JSON object a line
+    Json,
+}
+
+impl From<LogFormat> for Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Color => Self::Human,
+            LogFormat::Nocolor => Self::Plain,
+            LogFormat::Json => Self::Json,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a configuration, an identity and an empty peerstore
+    Init(init::Options),
+    /// Run the peer
+    #[command(visible_alias = "run")]
+    Daemon(daemon::Flags),
+    /// Show a cluster at work: three peers on this machine, one of which dies
+    Demo(demo::Flags),
+    /// Show this peer's id
+    Id(id::Options),
+    /// Show the version
+    Version,
+}
+
+/// What could not be done, and why. It ends the program with code 1.
+#[derive(Debug)]
+struct Failure {
+    doing: &'static str,
+    error: anyhow::Error,
+}
+
+/// Says what an error happened at.
+trait Doing<T> {
+    fn doing(self, doing: &'static str) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<anyhow::Error>> Doing<T> for Result<T, E> {
+    fn doing(self, doing: &'static str) -> Result<T, Failure> {
+        self.map_err(|error| Failure {
+            doing,
+            error: error.into(),
+        })
+    }
+}
+
+impl Global {
+    /// The configuration folder.
+    fn folder(&self) -> Result<PathBuf, Failure> {
+        if let Some(folder) = &self.config {
+            return Ok(folder.clone());
+        }
+        let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
+        home.map(|home| home.join(".ipfs-cluster"))
+            .ok_or_else(|| anyhow::anyhow!("there is no home folder: name one with --config"))
+            .doing("finding the configuration folder")
+    }
+}
+
+/// Does what the command line says.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // As in the Go peer, wrong usage is code 1, not clap's 2; help and the version are no errors.
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    let Some(command) = cli.command else {
+        let _ = Cli::command().print_long_help();
+        return ExitCode::FAILURE;
+    };
+    let levels = if cli.global.debug {
+        Levels::debug()
+    } else {
+        cli.global.loglevel.clone()
+    };
+    logging::start(&levels, cli.global.logformat.into());
+    let done = match command {
+        Command::Init(options) => init::run(&cli.global, &options),
+        Command::Daemon(flags) => daemon::run(&cli.global, flags),
+        Command::Demo(flags) => demo::run(flags),
+        Command::Id(options) => id::run(&cli.global, &options),
+        Command::Version => {
+            say(env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { doing, error }) => {
+            let _ = writeln!(std::io::stderr(), "error {doing}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints the answer of a command. Whoever asked may have gone.
+fn say(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Prints what is not the answer of a command.
+fn note(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

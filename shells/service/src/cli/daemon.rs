@@ -1,0 +1,65 @@
+//! `daemon`: runs the peer until a signal comes.
+
+use clap::Args;
+use ipfs_cluster_service::config::Address;
+use ipfs_cluster_service::daemon;
+
+use super::lock::Lock;
+use super::{Doing, Failure, Global, signals};
+
+const LONG: &str = "\
+Runs the peer until it gets SIGINT, SIGTERM or SIGHUP. When it is ready it says so, with the list of peers. \
+A second signal warns, a third one ends the process at once.";
+
+/// How to run.
+#[derive(Debug, Args)]
+#[command(long_about = LONG)]
+pub(super) struct Flags {
+    /// Join the cluster of these peers: multiaddresses that end in /p2p/<peer id>
+    #[arg(long, short = 'j', value_name = "MULTIADDRS", value_delimiter = ',')]
+    bootstrap: Vec<Address>,
+    /// Leave the cluster when shutting down
+    #[arg(long, short = 'x', hide = true)]
+    leave: bool,
+    /// Serve counters for Prometheus
+    #[arg(long)]
+    stats: bool,
+    /// Accepted for the Go peer's sake; spans are not exported
+    #[arg(long, hide = true)]
+    tracing: bool,
+    /// Accepted for the Go peer's sake; the data needs no upgrade
+    #[arg(long, short = 'u', hide = true)]
+    upgrade: bool,
+    /// Accepted for the Go peer's sake; with raft, all members are trusted
+    #[arg(long, hide = true)]
+    no_trust: bool,
+}
+
+pub(super) fn run(global: &Global, flags: Flags) -> Result<(), Failure> {
+    let folder = global.folder()?;
+    if !folder.is_dir() {
+        let missing = anyhow::anyhow!(
+            "{} does not exist: `ipfs-cluster-service init` makes it",
+            folder.display()
+        );
+        return Err(missing).doing("loading configurations");
+    }
+    if flags.tracing {
+        tracing::warn!("--tracing has no effect: spans are not exported");
+    }
+    let lock = Lock::take(&folder).doing("acquiring execution lock")?;
+    let runtime = tokio::runtime::Runtime::new().doing("starting")?;
+    let options = daemon::Options {
+        bootstrap: flags.bootstrap,
+        leave: flags.leave,
+        stats: flags.stats,
+    };
+    let ended = runtime.block_on(async {
+        let shutdown = signals::listen().doing("listening for signals")?;
+        daemon::run(&folder, options, shutdown)
+            .await
+            .doing("running the peer")
+    });
+    drop(lock);
+    ended
+}

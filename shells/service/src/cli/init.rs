@@ -1,0 +1,300 @@
+//! `init`: makes a configuration folder.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use ipfs_cluster_service::config::{
+    self, Address, Config, ConfigError, Embedded, Environment, IDENTITY_FILE, Identity, IpfsConnector,
+    IpfsHttp, Peer, Peerstore, SERVICE_FILE, Secret,
+};
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
+
+use super::{Doing, Failure, Global, note, prompt};
+
+const LONG: &str = "\
+Makes a configuration folder: service.json with all settings and a random secret, identity.json (unless \
+there is one), and peerstore with the addresses given by --peers.
+
+Environment variables named CLUSTER_… override single settings (CLUSTER_SECRET, CLUSTER_PEERNAME, \
+CLUSTER_RESTAPI_HTTPLISTENMULTIADDRESS=…) both here, where they are written down, and at every start.";
+
+const EXAMPLES: &str = "\
+Examples:
+  ipfs-cluster-service init
+  ipfs-cluster-service init --ipfs embedded --randomports -c /tmp/peer1
+  ipfs-cluster-service init --custom-secret --peers /ip4/10.0.0.1/tcp/9096/p2p/12D3Koo…,/ip4/10.0.0.2/…";
+
+/// What to put into the folder.
+#[derive(Debug, Args)]
+#[command(long_about = LONG, after_help = EXAMPLES)]
+pub(super) struct Options {
+    /// How the peers agree
+    #[arg(long, value_name = "NAME", default_value = "raft")]
+    consensus: ConsensusKind,
+    /// The IPFS node to use: `http` is a Kubo daemon, `embedded` runs inside this program [default: http when
+    /// a daemon answers, embedded otherwise]
+    #[arg(long, value_name = "NODE")]
+    ipfs: Option<IpfsKind>,
+    /// Ask for the cluster's secret instead of making a random one
+    #[arg(long, short = 's')]
+    custom_secret: bool,
+    /// The other first members of the cluster: multiaddresses that end in /p2p/<peer id>
+    #[arg(long, value_name = "MULTIADDRS", value_delimiter = ',')]
+    peers: Vec<Address>,
+    /// Listen on free ports instead of 9094 to 9097, 4001 and 5001
+    #[arg(long)]
+    randomports: bool,
+    /// Accepted for the Go peer's sake; the state has a database of its own
+    #[arg(long, value_name = "NAME", hide = true)]
+    datastore: Option<String>,
+    /// A configuration to fetch at each start, which this program does not do
+    #[arg(value_name = "URL", hide = true)]
+    source: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ConsensusKind {
+    Raft,
+    #[value(hide = true)]
+    Crdt,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum IpfsKind {
+    Http,
+    Embedded,
+}
+
+pub(super) fn run(global: &Global, options: &Options) -> Result<(), Failure> {
+    refuse(options).doing("reading the command line")?;
+    let folder = global.folder()?;
+    let environment = config::environment();
+    if !global.force && !may_overwrite(&folder, options).doing("asking")? {
+        note("Nothing was changed.");
+        return Ok(());
+    }
+    let config = configuration(options, &environment).doing("making the configuration")?;
+    make_folder(&folder).doing("making the configuration folder")?;
+    config.save(&folder).doing("saving the configuration")?;
+    note(format_args!(
+        "configuration written to {}",
+        folder.join(SERVICE_FILE).display()
+    ));
+    identity(&folder, &environment).doing("saving the identity")?;
+    let peerstore = config.peerstore_file(&folder);
+    Peerstore::save(&peerstore, &options.peers).doing("saving the peerstore")?;
+    match options.peers.len() {
+        0 => note(format_args!(
+            "new empty peerstore written to {}",
+            peerstore.display()
+        )),
+        count => note(format_args!(
+            "peerstore written to {} with {count} entries",
+            peerstore.display()
+        )),
+    }
+    Ok(())
+}
+
+/// Refuses what cannot be done, before anything is.
+fn refuse(options: &Options) -> anyhow::Result<()> {
+    if let Some(source) = &options.source {
+        bail!(
+            "{source:?}: a configuration is not fetched from elsewhere: download it and put it into the \
+             configuration folder as {SERVICE_FILE}"
+        );
+    }
+    if options.consensus == ConsensusKind::Crdt {
+        bail!(
+            "crdt is not offered: its peers may disagree for as long as they like, and nobody can tell. Use \
+             raft, which also serves clusters of hundreds of peers here; a pinset moves over with `state \
+             export` and `state import`"
+        );
+    }
+    if let Some(nameless) = options.peers.iter().find(|address| address.peer().is_none()) {
+        bail!("--peers: {nameless:?} names no peer: it must end in /p2p/<peer id>");
+    }
+    if let Some(datastore) = &options.datastore {
+        note(format_args!(
+            "--datastore {datastore} is ignored: the state has a database of its own"
+        ));
+    }
+    Ok(())
+}
+
+/// Whether nothing is there yet, or may go.
+fn may_overwrite(folder: &Path, options: &Options) -> anyhow::Result<bool> {
+    let mut old = vec![folder.join(SERVICE_FILE)];
+    if !options.peers.is_empty() {
+        old.push(folder.join(config::Config::default().cluster.peerstore_file));
+    }
+    for path in old {
+        if path.try_exists()? {
+            let question = format!("{} will be overwritten. Continue?", path.display());
+            let answer = prompt::confirm(&question);
+            if !answer.context("there is a configuration already: --force overwrites it")? {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+fn configuration(options: &Options, environment: &Environment) -> anyhow::Result<Config> {
+    let mut config = Config::fresh();
+    if options.custom_secret && !environment.contains_key("CLUSTER_SECRET") {
+        let secret = prompt::ask("Enter the cluster's secret (64 hexadecimal digits):")?;
+        config.cluster.secret = Secret::try_from(secret).map_err(anyhow::Error::msg)?;
+    }
+    config.consensus.raft.init_peerset = options.peers.iter().filter_map(Address::peer).map(Peer).collect();
+    config.ipfs_connector = connector(options.ipfs, environment)?;
+    if options.randomports {
+        random_ports(&mut config)?;
+    }
+    // As at every start: reading it back lays the environment over it and checks the result.
+    let text = serde_json::to_string(&config)?;
+    let loaded = Config::parse(Path::new("the new configuration"), &text, environment)?;
+    loaded.warnings.iter().for_each(note);
+    Ok(loaded.config)
+}
+
+/// How long a daemon on this machine may take to say who it is.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The section of the chosen IPFS node. Says what was chosen when the operator did not.
+fn connector(chosen: Option<IpfsKind>, environment: &Environment) -> anyhow::Result<IpfsConnector> {
+    let mut kubo = IpfsHttp::default();
+    let kind = match chosen {
+        Some(kind) => kind,
+        None => {
+            if let Some(address) = environment.get("CLUSTER_IPFSHTTP_NODEMULTIADDRESS") {
+                kubo.node_multiaddress = address.parse().map_err(anyhow::Error::msg)?;
+            }
+            let address = &kubo.node_multiaddress;
+            match probe(address) {
+                Ok(agent) => {
+                    note(format_args!(
+                        "IPFS node: http, because {agent} answers at {address:?}"
+                    ));
+                    IpfsKind::Http
+                }
+                Err(why) => {
+                    note(format_args!(
+                        "IPFS node: embedded, because no daemon answers at {address:?}: {why:#}"
+                    ));
+                    IpfsKind::Embedded
+                }
+            }
+        }
+    };
+    Ok(match kind {
+        IpfsKind::Http => IpfsConnector {
+            ipfshttp: Some(kubo),
+            embedded: None,
+        },
+        IpfsKind::Embedded => IpfsConnector {
+            ipfshttp: None,
+            embedded: Some(Embedded::default()),
+        },
+    })
+}
+
+/// The name of the Kubo daemon at `address`.
+fn probe(address: &Address) -> anyhow::Result<String> {
+    let client = cluster_ipfs::kubo::Client::new(cluster_ipfs::kubo::Config {
+        node_multiaddress: address.0.clone(),
+        request_timeout: PROBE_TIMEOUT,
+        ..Default::default()
+    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let identity = runtime.block_on(async { tokio::time::timeout(PROBE_TIMEOUT, client.id()).await });
+    let agent = identity.context("it takes too long")??.agent;
+    Ok(if agent.is_empty() {
+        "a daemon".to_owned()
+    } else {
+        agent
+    })
+}
+
+fn make_folder(folder: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(folder)
+}
+
+/// Writes an identity unless there is one.
+fn identity(folder: &Path, environment: &Environment) -> Result<(), ConfigError> {
+    let path = folder.join(IDENTITY_FILE);
+    if path.exists() {
+        let kept = Identity::load(folder, &Environment::new())?;
+        note(format_args!(
+            "identity of {} kept in {}",
+            kept.peer,
+            path.display()
+        ));
+        return Ok(());
+    }
+    let new = match Identity::from_environment(environment)? {
+        Some(given) => given,
+        None => Identity::generate(),
+    };
+    new.save(folder)?;
+    note(format_args!(
+        "new identity of {} written to {}",
+        new.peer,
+        path.display()
+    ));
+    Ok(())
+}
+
+/// Gives every listener a port that is free now.
+fn random_ports(config: &mut Config) -> anyhow::Result<()> {
+    // Held until all have one, so that no two get the same.
+    let mut held = Vec::new();
+    let mut randomise = |addresses: &mut [Address]| -> anyhow::Result<()> {
+        for address in addresses {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).context("cannot find a free port")?;
+            address.0 = with_port(&address.0, listener.local_addr()?.port());
+            held.push(listener);
+        }
+        Ok(())
+    };
+    randomise(&mut config.cluster.listen_multiaddress.0)?;
+    if let Some(rest) = &mut config.api.restapi {
+        randomise(&mut rest.http_listen_multiaddress.0)?;
+    }
+    if let Some(pinsvc) = &mut config.api.pinsvcapi {
+        randomise(&mut pinsvc.http_listen_multiaddress.0)?;
+    }
+    if let Some(proxy) = &mut config.api.ipfsproxy {
+        randomise(&mut proxy.listen_multiaddress.0)?;
+    }
+    if let Some(embedded) = &mut config.ipfs_connector.embedded {
+        randomise(&mut embedded.api_listen_multiaddress.0)?;
+        randomise(&mut embedded.swarm_listen_multiaddress)?;
+        // The proxy stands before this node.
+        if let (Some(proxy), [node, ..]) =
+            (&mut config.api.ipfsproxy, &embedded.api_listen_multiaddress.0[..])
+        {
+            proxy.node_multiaddress = node.clone();
+        }
+    }
+    Ok(())
+}
+
+/// The address with another port where it has one.
+fn with_port(address: &Multiaddr, port: u16) -> Multiaddr {
+    let parts = address.iter().map(|part| match part {
+        Protocol::Tcp(_) => Protocol::Tcp(port),
+        Protocol::Udp(_) => Protocol::Udp(port),
+        other => other,
+    });
+    parts.collect()
+}

@@ -1,0 +1,71 @@
+//! `cluster.lock`: one process a configuration folder.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use anyhow::Context;
+
+/// The name of the file, the Go peer's.
+const LOCK_FILE: &str = "cluster.lock";
+
+/// A folder that is this process's until it is dropped. The system lets go of it when the process dies,
+/// however it does.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes `folder`, or says which process has it.
+    pub(super) fn take(folder: &Path) -> anyhow::Result<Self> {
+        let path = folder.join(LOCK_FILE);
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // It may be about to write its id.
+                let _ = Read::by_ref(&mut file).take(20).read_to_string(&mut holder);
+                let holder = match holder.trim() {
+                    "" => "another process".to_owned(),
+                    id => format!("the process with id {id}"),
+                };
+                anyhow::bail!(
+                    "{holder} is using {}: stop it first, or give this peer a folder of its own with --config",
+                    folder.display()
+                );
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
+        }
+        file.set_len(0)?;
+        file.seek(SeekFrom::Start(0))?;
+        writeln!(file, "{}", std::process::id())?;
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_taken_by_one_at_a_time_and_free_again_afterwards() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Lock::take(folder.path()).unwrap();
+        let refused = Lock::take(folder.path()).unwrap_err().to_string();
+        let holder = format!("the process with id {} is using", std::process::id());
+        assert!(refused.starts_with(&holder), "{refused}");
+        drop(first);
+        Lock::take(folder.path()).unwrap();
+    }
+}

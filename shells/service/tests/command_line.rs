@@ -1,0 +1,333 @@
+//! The built program, as a script sees it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// The program with nothing but what a test sets.
+fn program(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ipfs-cluster-service"));
+    command.env_clear().env("HOME", home).stdin(Stdio::null());
+    // So that no test depends on whether somebody runs a Kubo daemon on this machine.
+    command.env(
+        "CLUSTER_IPFSHTTP_NODEMULTIADDRESS",
+        format!("/ip4/127.0.0.1/tcp/{}", closed_port()),
+    );
+    command
+}
+
+fn closed_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn home() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn outcome(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+fn run(command: &mut Command) -> (Option<i32>, String, String) {
+    outcome(&command.output().unwrap())
+}
+
+fn answering(command: &mut Command, answer: &str) -> (Option<i32>, String, String) {
+    let piped = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(answer.as_bytes()).unwrap();
+    outcome(&child.wait_with_output().unwrap())
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn without_a_command_it_prints_help_and_fails() {
+    let (code, out, _) = run(&mut program(home().path()));
+    assert_eq!(code, Some(1));
+    for word in ["init", "daemon", "demo", "id", "version", "Examples:"] {
+        assert!(out.contains(word), "{word} is missing in\n{out}");
+    }
+}
+
+#[test]
+fn help_and_version_succeed_and_wrong_usage_is_code_1() {
+    let home = home();
+    assert_eq!(run(program(home.path()).arg("--help")).0, Some(0));
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        run(program(home.path()).arg("version")),
+        (Some(0), format!("{version}\n"), String::new())
+    );
+    assert_eq!(
+        run(program(home.path()).arg("--version")).1,
+        format!("ipfs-cluster-service {version}\n")
+    );
+    for wrong in [
+        &["--colour"][..],
+        &["frobnicate"],
+        &["-l", "loud", "version"],
+        &["init", "--ipfs", "js"],
+    ] {
+        let (code, _, error) = run(program(home.path()).args(wrong));
+        assert_eq!(code, Some(1), "{wrong:?}");
+        assert!(
+            error.contains(wrong[wrong.len() - 1]) || error.contains("loud"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn init_writes_three_files_and_says_which_ipfs_node_it_chose() {
+    let home = home();
+    let (code, out, said) = run(program(home.path()).arg("init"));
+    assert_eq!((code, out.as_str()), (Some(0), ""), "{said}");
+    assert!(
+        said.contains("IPFS node: embedded, because no daemon answers at /ip4/127.0.0.1/tcp/"),
+        "{said}"
+    );
+    let folder = home.path().join(".ipfs-cluster");
+    let config = json(&folder.join("service.json"));
+    assert_eq!(config["cluster"]["secret"].as_str().unwrap().len(), 64);
+    assert!(
+        config["ipfs_connector"]["embedded"].is_object() && config["ipfs_connector"]["ipfshttp"].is_null()
+    );
+    assert_eq!(std::fs::read_to_string(folder.join("peerstore")).unwrap(), "");
+    let id = json(&folder.join("identity.json"))["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(
+        run(program(home.path()).arg("id")),
+        (Some(0), format!("{id}\n"), String::new())
+    );
+    let addresses = run(program(home.path()).args(["id", "--addresses"])).1;
+    assert_eq!(addresses, format!("/ip4/0.0.0.0/tcp/9096/p2p/{id}\n"));
+    for flag in [&["--ipfs", "http"][..], &["--ipfs", "embedded"]] {
+        let (code, _, said) = run(program(home.path()).arg("init").arg("-f").args(flag));
+        assert!(code == Some(0) && !said.contains("because"), "{said}");
+        let connector = json(&folder.join("service.json"))["ipfs_connector"].clone();
+        assert!(
+            connector
+                .as_object()
+                .unwrap()
+                .keys()
+                .all(|kind| flag[1].contains(&kind.replace("ipfs", "")))
+        );
+        assert!(said.contains(&format!("identity of {id} kept")), "{said}");
+    }
+}
+
+#[test]
+fn init_takes_the_daemon_that_answers() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().unwrap().port());
+    let daemon = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = BufReader::new(stream.try_clone().unwrap());
+        let mut line = String::new();
+        while request.read_line(&mut line).unwrap() > 2 {
+            line.clear();
+        }
+        let body =
+            r#"{"ID":"12D3KooWGRYZDHBembyGJQqQ6WgLqJWYNjnECJwGBnCg8vbCeo8F","AgentVersion":"kubo/0.22.0/"}"#;
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
+            body.len()
+        );
+        stream
+            .write_all(format!("{head}Connection: close\r\n\r\n{body}").as_bytes())
+            .unwrap();
+    });
+    let home = home();
+    let mut command = program(home.path());
+    let (code, _, said) = run(command
+        .arg("init")
+        .env("CLUSTER_IPFSHTTP_NODEMULTIADDRESS", &address));
+    daemon.join().unwrap();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains(&format!(
+            "IPFS node: http, because kubo/0.22.0/ answers at {address}"
+        )),
+        "{said}"
+    );
+    let config = json(&home.path().join(".ipfs-cluster/service.json"));
+    assert_eq!(config["ipfs_connector"]["ipfshttp"]["node_multiaddress"], address);
+}
+
+#[test]
+fn init_asks_before_it_overwrites() {
+    let home = home();
+    let file = home.path().join("peer/service.json");
+    let init = || {
+        let mut command = program(home.path());
+        command.args([
+            "-c",
+            file.parent().unwrap().to_str().unwrap(),
+            "init",
+            "--ipfs",
+            "embedded",
+        ]);
+        command
+    };
+    assert_eq!(run(&mut init()).0, Some(0));
+    let before = std::fs::read_to_string(&file).unwrap();
+    let unchanged = || std::fs::read_to_string(&file).unwrap() == before;
+
+    let (code, _, said) = run(&mut init());
+    assert!(
+        said.contains("error asking: ") && said.contains("--force overwrites it"),
+        "{said}"
+    );
+    assert!(code == Some(1) && unchanged(), "nobody answered");
+    assert!(answering(&mut init(), "n\n").0 == Some(0) && unchanged());
+    let (code, _, said) = answering(&mut init(), "what\ny\n");
+    assert!(
+        code == Some(0) && said.contains("Please answer y or n.") && !unchanged(),
+        "{said}"
+    );
+}
+
+#[test]
+fn init_writes_down_what_the_environment_the_flags_and_the_operator_say() {
+    let home = home();
+    let peer = "12D3KooWGRYZDHBembyGJQqQ6WgLqJWYNjnECJwGBnCg8vbCeo8F";
+    let address = format!("/ip4/10.0.0.1/tcp/9096/p2p/{peer}");
+    let secret = "ab".repeat(32);
+    let mut command = program(home.path());
+    command.args([
+        "init",
+        "--custom-secret",
+        "--randomports",
+        "--peers",
+        &address,
+        "--ipfs",
+        "embedded",
+    ]);
+    let (code, _, said) = answering(command.env("CLUSTER_PEERNAME", "ann's"), &format!("{secret}\n"));
+    assert!(code == Some(0) && said.contains("peerstore written to"), "{said}");
+    assert!(!said.contains(&secret));
+    let folder = home.path().join(".ipfs-cluster");
+    let config = json(&folder.join("service.json"));
+    assert_eq!(
+        (&config["cluster"]["secret"], &config["cluster"]["peername"]),
+        (&secret.into(), &"ann's".into())
+    );
+    assert_eq!(
+        config["consensus"]["raft"]["init_peerset"],
+        serde_json::json!([peer])
+    );
+    assert_eq!(
+        std::fs::read_to_string(folder.join("peerstore")).unwrap(),
+        format!("{address}\n")
+    );
+    let ports: Vec<String> = [
+        &config["cluster"]["listen_multiaddress"],
+        &config["api"]["restapi"]["http_listen_multiaddress"],
+        &config["api"]["pinsvcapi"]["http_listen_multiaddress"],
+        &config["api"]["ipfsproxy"]["listen_multiaddress"],
+        &config["ipfs_connector"]["embedded"]["api_listen_multiaddress"],
+        &config["ipfs_connector"]["embedded"]["swarm_listen_multiaddress"][0],
+    ]
+    .map(|address| address.as_str().unwrap().rsplit('/').next().unwrap().to_owned())
+    .to_vec();
+    assert!(
+        ports
+            .iter()
+            .all(|port| !["9094", "9095", "9096", "9097", "4001", "5001"].contains(&port.as_str()))
+    );
+    let different: std::collections::BTreeSet<&String> = ports.iter().collect();
+    assert_eq!(different.len(), ports.len(), "{ports:?}");
+}
+
+#[test]
+fn init_refuses_with_a_reason_and_writes_nothing() {
+    let home = home();
+    for (flags, reason) in [
+        (&["--consensus", "crdt"][..], "crdt is not offered"),
+        (
+            &["http://127.0.0.1/x"],
+            "a configuration is not fetched from elsewhere",
+        ),
+        (&["--peers", "/ip4/10.0.0.1/tcp/9096"], "names no peer"),
+    ] {
+        let (code, _, said) = run(program(home.path()).arg("init").args(flags));
+        assert_eq!(code, Some(1));
+        assert!(
+            said.starts_with("error reading the command line: ") && said.contains(reason),
+            "{said}"
+        );
+    }
+    let mut command = program(home.path());
+    let (code, _, said) = run(command
+        .args(["init", "--ipfs", "http"])
+        .env("CLUSTER_SECRET", "short"));
+    assert!(
+        code == Some(1) && said.contains("environment variable CLUSTER_SECRET: a secret must be"),
+        "{said}"
+    );
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_daemon_says_what_is_wrong_with_its_folder() {
+    let home = home();
+    let (code, _, said) = run(program(home.path()).arg("daemon"));
+    assert!(
+        code == Some(1) && said.contains("`ipfs-cluster-service init` makes it"),
+        "{said}"
+    );
+
+    assert_eq!(run(program(home.path()).arg("init")).0, Some(0));
+    let file = home.path().join(".ipfs-cluster/service.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(
+        &file,
+        text.replace("\"leave_on_shutdown\": false", "\"leave_on_shutdown\": 3"),
+    )
+    .unwrap();
+    let (code, _, said) = run(program(home.path()).arg("run"));
+    assert_eq!(code, Some(1));
+    let expected = "service.json: cluster.leave_on_shutdown: invalid type: integer `3`, expected a boolean";
+    assert!(said.contains("error ") && said.contains(expected), "{said}");
+}
+
+#[test]
+fn a_second_daemon_on_a_folder_is_told_who_has_it() {
+    let home = home();
+    assert_eq!(run(program(home.path()).arg("init")).0, Some(0));
+    let path = home.path().join(".ipfs-cluster/cluster.lock");
+    let mut file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&path)
+        .unwrap();
+    file.lock().unwrap();
+    write!(file, "4711").unwrap();
+    let (code, _, said) = run(program(home.path()).arg("daemon"));
+    assert_eq!(code, Some(1));
+    assert!(
+        said.contains("error acquiring execution lock: the process with id 4711 is using"),
+        "{said}"
+    );
+    let mut content = String::new();
+    std::fs::File::open(&path)
+        .unwrap()
+        .read_to_string(&mut content)
+        .unwrap();
+    assert_eq!(content, "4711", "the holder's note is left alone");
+}
