@@ -1,30 +1,375 @@
-//! Runs one peer.
+//! A running peer: opens what it keeps, starts its parts, and ends them in order.
 
+mod listen;
+mod swarm;
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
+use anyhow::Context;
+use cluster_core::{Event, Incarnation, Members, PeerId, Recovered};
+use cluster_ipfs::{Backend, Node as IpfsNode, kubo};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Address, Folder};
+use crate::cluster::{self, Cluster};
+use crate::config::{Config, Identity, Peerstore, core_peer};
+use crate::driver::{Disk, Driver, Handle, Informer, Measured, Parts, stage};
+use crate::net::{CoreEvent, CoreEvents, Multiaddr, Net, NetConfig, NetEvents};
+use crate::store::{OpenOptions, Store};
 
-/// What the command line says beside the configuration.
+/// How often changes of the membership are passed on to the network.
+const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+
+/// On top of the time to wait for a leader: what goes before must have its time too. As in the Go peer.
+const READY_SLACK: Duration = Duration::from_secs(5);
+
+/// How often a peer that is not ready says what it waits for.
+const WAITING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What the command line says of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Peers whose cluster to join when this one is in none.
-    pub bootstrap: Vec<Address>,
+    /// Peers to join the cluster of.
+    pub bootstrap: Vec<crate::config::Address>,
     /// Whether to leave the cluster at the end.
     pub leave: bool,
     /// Whether to serve counters.
     pub stats: bool,
 }
 
-/// Runs the peer of a configuration folder until `shutdown` is cancelled.
+/// Runs the peer whose configuration is in `folder` until `shutdown` is cancelled.
 ///
 /// # Errors
-/// It cannot start, or cannot go on.
+/// A part cannot be started, or the peer does not become ready in time: the error says which, and why.
 pub async fn run(folder: &Path, options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let folder = Folder::open(folder, &config::environment())?;
-    for warning in &folder.warnings {
+    if !options.bootstrap.is_empty() || options.leave {
+        anyhow::bail!(
+            "joining and leaving a running cluster is not supported by this release: list all peers with `init --peers`"
+        );
+    }
+    let environment = &crate::config::environment();
+    let loaded = Config::load(folder, environment)?;
+    for warning in &loaded.warnings {
         tracing::warn!(target: "config", "{warning}");
     }
-    anyhow::bail!("the parts of peer {} are not connected yet ({options:?}, {})", folder.identity.peer, shutdown.is_cancelled())
+    let config = loaded.config;
+    let identity = Identity::load(folder, environment)?;
+    let running = Running::start(folder, &config, &identity).await?;
+    let outcome = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        ready = running.ready(&config) => match ready {
+            Ok(()) => {
+                shutdown.cancelled().await;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        },
+    };
+    running.stop(folder, &config).await;
+    outcome
+}
+
+/// All parts of a peer that runs.
+struct Running {
+    driver: Driver,
+    net: Net,
+    backend: Backend,
+    tasks: JoinSet<()>,
+    http: (),
+    stop: CancellationToken,
+    me: PeerId,
+}
+
+impl Running {
+    async fn start(folder: &Path, config: &Config, identity: &Identity) -> anyhow::Result<Self> {
+        let me = core_peer(&identity.peer);
+        let (store, recovered) = open_store(folder, config, identity)?;
+        let members = recovered.members.clone();
+        let backend = open_backend(folder, config).await?;
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        if let Backend::Embedded(node) = &backend {
+            listen::serve_ipfs_api(config, node, &stop, &mut tasks).await?;
+        }
+        let (net, events) = start_net(folder, config, identity, &members).await?;
+        let informer = Informer::new(backend.clone(), measured(config));
+        let (reader, stager) = (store.reader(), store.stager());
+        let parts = Parts {
+            config: config.core(identity),
+            store,
+            net: net.clone(),
+            backend: backend.clone(),
+            informer,
+        };
+        let driver = Driver::start(parts, recovered);
+        let handle = driver.handle.clone();
+        let settings = cluster::Config {
+            peer: me.clone(),
+            peername: config.cluster.peername.clone(),
+            default_replicas: config.core(identity).default_replicas,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: String::new(),
+        };
+        let world = world::world(handle.clone(), reader, net.clone());
+        let cluster = Cluster::new(settings, world, backend.clone());
+        let NetEvents {
+            core,
+            calls,
+            snapshots,
+            addresses: _,
+        } = events;
+        tasks.spawn(pump(core, handle.clone()));
+        tasks.spawn(stage(snapshots, stager, handle.clone()));
+        tasks.spawn(watch_members(net.clone(), handle.clone()));
+        tasks.spawn(swarm::connect(
+            backend.clone(),
+            handle.clone(),
+            me.clone(),
+            swarm_delay(config),
+        ));
+        tasks.spawn(world::serve_calls(calls, cluster.clone()));
+        let http = listen::serve_rest(config, cluster).await?;
+        Ok(Self {
+            driver,
+            net,
+            backend,
+            tasks,
+            http,
+            stop,
+            me,
+        })
+    }
+
+    /// Waits for a leader and for this peer to be a part of what it leads.
+    async fn ready(&self, config: &Config) -> anyhow::Result<()> {
+        let limit = config.consensus.raft.wait_for_leader_timeout.0 + READY_SLACK;
+        let waiting = async {
+            let mut waited = Duration::ZERO;
+            loop {
+                let leads = |view: cluster_core::View<'_>, _| {
+                    let applied_in_term = view.applied().term == view.term();
+                    view.leader().filter(|_| applied_in_term).cloned()
+                };
+                if let Some(Some(leader)) = self.driver.handle.view(leads).await {
+                    return leader;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                waited += Duration::from_millis(50);
+                if waited.as_millis().is_multiple_of(WAITING_INTERVAL.as_millis()) {
+                    self.say_what_is_missing().await;
+                }
+            }
+        };
+        let Ok(leader) = tokio::time::timeout(limit, waiting).await else {
+            self.say_what_is_missing().await;
+            anyhow::bail!(
+                "no leader within {limit:?} (consensus.raft.wait_for_leader_timeout and {READY_SLACK:?}): a \
+                 majority of the cluster's voters must be running and reachable. Start the others, or check \
+                 their addresses in the peerstore, and start this peer again"
+            );
+        };
+        let members = self.driver.handle.view(|view, _| view.members().clone()).await;
+        let peers: Vec<String> = members
+            .iter()
+            .flat_map(Members::peer_ids)
+            .map(ToString::to_string)
+            .collect();
+        tracing::info!(target: "cluster", "the cluster's leader is {leader}");
+        tracing::info!(target: "cluster", "Cluster Peers (without including ourselves):");
+        for peer in peers.iter().filter(|peer| **peer != self.me.to_string()) {
+            tracing::info!(target: "cluster", "    - {peer}");
+        }
+        if peers.len() < 2 {
+            tracing::info!(target: "cluster", "    - No other peers");
+        }
+        tracing::info!(target: "cluster", "** IPFS Cluster is READY **");
+        Ok(())
+    }
+
+    async fn say_what_is_missing(&self) {
+        let Some(members) = self.driver.handle.view(|view, _| view.members().clone()).await else {
+            return;
+        };
+        let connected = self.net.connected();
+        for peer in members
+            .peer_ids()
+            .filter(|peer| **peer != self.me && !connected.contains(*peer))
+        {
+            let known: Vec<String> = self
+                .net
+                .known_addresses(peer)
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            let known = if known.is_empty() {
+                "no address of it is known: add one to the peerstore".to_owned()
+            } else {
+                format!("tried at {}", known.join(", "))
+            };
+            tracing::info!(target: "cluster", "waiting for {peer}: not connected, {known}");
+        }
+        tracing::info!(target: "cluster", "waiting for a leader: {} of {} members are connected", connected.len(), members.peers.len() - 1);
+    }
+
+    /// Ends the parts, those first that others speak to.
+    async fn stop(mut self, folder: &Path, config: &Config) {
+        let () = self.http;
+        self.stop.cancel();
+        save_peerstore(folder, config, &self.net);
+        let store = tokio::task::spawn_blocking(move || self.driver.stop()).await;
+        self.net.shutdown().await;
+        self.tasks.shutdown().await;
+        self.backend.shutdown().await;
+        if let Ok(Some(store)) = store
+            && let Err(error) = store.close()
+        {
+            tracing::error!(target: "cluster", "the state could not be synced at the end: {error}");
+        }
+        tracing::info!(target: "cluster", "IPFS Cluster peer stopped");
+    }
+}
+
+fn open_store(folder: &Path, config: &Config, identity: &Identity) -> anyhow::Result<(Store, Recovered)> {
+    let mut store = Store::open(config.data_folder(folder), &OpenOptions::default())?;
+    if let Some(recovered) = store.recovered()? {
+        let me = core_peer(&identity.peer);
+        if recovered.members.raft_id(&me).is_none() {
+            anyhow::bail!(
+                "the data in {} belongs to the cluster {}, of which {me} is not a member: this folder is \
+                 another peer's, or this peer was removed. To start anew, move the folder away",
+                config.data_folder(folder).display(),
+                recovered.members.cluster,
+            );
+        }
+        return Ok((store, recovered));
+    }
+    let members = Members::initial(config.init_peerset(identity));
+    let recovered = Recovered::founding(Incarnation(rand::random()), members);
+    store.found(&recovered)?;
+    tracing::info!(target: "cluster", "founding the cluster {} of {} peers", recovered.members.cluster, recovered.members.peers.len());
+    Ok((store, recovered))
+}
+
+async fn open_backend(folder: &Path, config: &Config) -> anyhow::Result<Backend> {
+    if let Some(kubo) = config.kubo() {
+        return Ok(Backend::Kubo(kubo::Client::new(kubo)?));
+    }
+    let embedded = config
+        .embedded(folder)
+        .context("no section of ipfs_connector is configured")?;
+    let path = embedded.path.clone();
+    let node = IpfsNode::open(embedded)
+        .await
+        .with_context(|| format!("cannot open the embedded IPFS node in {}", path.display()))?;
+    Ok(Backend::Embedded(node))
+}
+
+async fn start_net(
+    folder: &Path,
+    config: &Config,
+    identity: &Identity,
+    members: &Members,
+) -> anyhow::Result<(Net, NetEvents)> {
+    let mut known_peers: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
+    let peerstore = Peerstore::load(&config.peerstore_file(folder))?;
+    for warning in &peerstore.warnings {
+        tracing::warn!(target: "config", "{warning}");
+    }
+    for address in peerstore.addresses.iter().chain(&config.cluster.peer_addresses) {
+        if let Some(peer) = address.peer() {
+            known_peers
+                .entry(core_peer(&peer))
+                .or_default()
+                .push(address.0.clone());
+        }
+    }
+    let addresses =
+        |configured: &[crate::config::Address]| configured.iter().map(|address| address.0.clone()).collect();
+    let net = NetConfig {
+        keypair: identity.keypair.clone(),
+        secret: config.cluster.secret.0,
+        listen: addresses(&config.cluster.listen_multiaddress.0),
+        announce: addresses(&config.cluster.announce_multiaddress.0),
+        cluster: members.cluster,
+        known_peers,
+        open_methods: BTreeSet::new(),
+    };
+    let (net, events) = Net::start(net).await?;
+    net.set_members(members.peer_ids().cloned().collect()).await;
+    Ok((net, events))
+}
+
+fn measured(config: &Config) -> Measured {
+    let ping_ttl = config.cluster.monitor_ping_interval.0 * 2;
+    let informer = &config.informer;
+    // Everything is measured as often as a `ping` is sent, and must count until the next time.
+    let ttl = |ttl: Duration| ttl.max(ping_ttl);
+    let disk = informer.disk.as_ref().map(|disk| {
+        let kind = if disk.metric_type.name() == "reposize" {
+            Disk::RepoSize
+        } else {
+            Disk::FreeSpace
+        };
+        (kind, ttl(disk.metric_ttl.0))
+    });
+    let tags = informer.tags.iter().flat_map(|tags| {
+        tags.tags
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone(), ttl(tags.metric_ttl.0)))
+    });
+    Measured {
+        peername: config.cluster.peername.clone(),
+        ping_ttl,
+        disk,
+        tags: tags.collect(),
+    }
+}
+
+/// The embedded node needs its neighbours at once: without them it finds nothing.
+fn swarm_delay(config: &Config) -> Duration {
+    let kubo = config.ipfs_connector.ipfshttp.as_ref();
+    kubo.map_or(Duration::ZERO, |kubo| kubo.connect_swarms_delay.0)
+}
+
+async fn pump(mut events: CoreEvents, handle: Handle) {
+    while let Some(event) = events.recv().await {
+        match event {
+            CoreEvent::Received { from, envelope } => handle.received(from, envelope).await,
+            CoreEvent::Unreachable { peer } => handle.event(Event::Unreachable { peer }),
+        }
+    }
+}
+
+async fn watch_members(net: Net, handle: Handle) {
+    let mut last = BTreeSet::new();
+    loop {
+        let read = |view: cluster_core::View<'_>, _| view.members().peer_ids().cloned().collect();
+        let Some(members) = handle.view(read).await else {
+            return;
+        };
+        let members: BTreeSet<PeerId> = members;
+        if members != last {
+            net.set_members(members.clone()).await;
+            last = members;
+        }
+        tokio::time::sleep(WATCH_INTERVAL).await;
+    }
+}
+
+/// Keeps where the others were, for the next start. They tell again, so a failure is no harm.
+fn save_peerstore(folder: &Path, config: &Config, net: &Net) {
+    let addresses: Vec<_> = net
+        .peerstore()
+        .into_values()
+        .flatten()
+        .map(crate::config::Address)
+        .collect();
+    if !addresses.is_empty()
+        && let Err(error) = Peerstore::save(&config.peerstore_file(folder), &addresses)
+    {
+        tracing::warn!(target: "config", "the peerstore could not be saved: {error}");
+    }
 }

@@ -1,0 +1,262 @@
+//! Binds the operations to this peer's state machine, database and network.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cluster_api::{Bandwidth, BandwidthByProtocol};
+use cluster_core::{Cid, Local, Members, PeerId, Pin, Refusal, Reply, Request};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+
+use crate::cluster::Cluster;
+use crate::cluster::world::{Alert, Channel, Core, Network, Sample, Snapshot, Store, StoreError, World};
+use crate::driver::Handle;
+use crate::net::{Body, Call, CallSender, Deadline, Incoming, Net, Responder};
+use crate::store::{Listing, Reader};
+
+/// The one method under which peers call each other's operations.
+const METHOD: &str = "cluster";
+
+/// A call whose other end is silent for so long is over.
+const SILENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
+pub(super) fn world(handle: Handle, reader: Reader, net: Net) -> World {
+    World {
+        core: Arc::new(RealCore(handle)),
+        store: Arc::new(RealStore(reader)),
+        network: Arc::new(RealNetwork(net)),
+    }
+}
+
+struct RealCore(Handle);
+
+impl Core for RealCore {
+    fn request(&self, request: Request) -> BoxFuture<'static, Result<Reply, Refusal>> {
+        let handle = self.0.clone();
+        async move { handle.request(request).await }.boxed()
+    }
+
+    fn members(&self) -> BoxFuture<'static, Option<Members>> {
+        let handle = self.0.clone();
+        async move { handle.view(|view, _| view.members().clone()).await }.boxed()
+    }
+
+    fn running(&self) -> BoxFuture<'static, Option<Vec<(Cid, bool)>>> {
+        let handle = self.0.clone();
+        let read = |view: cluster_core::View<'_>, _| {
+            view.running()
+                .map(|(cid, unpins)| (cid.clone(), unpins))
+                .collect()
+        };
+        async move { handle.view(read).await }.boxed()
+    }
+
+    fn metric_names(&self) -> BoxFuture<'static, Option<Vec<String>>> {
+        let handle = self.0.clone();
+        let read =
+            |view: cluster_core::View<'_>, _| view.metric_names().into_iter().map(str::to_owned).collect();
+        async move { handle.view(read).await }.boxed()
+    }
+
+    fn metrics(&self, name: &str) -> BoxFuture<'static, Option<Vec<Sample>>> {
+        let (handle, name) = (self.0.clone(), name.to_owned());
+        let read = move |view: cluster_core::View<'_>, now| {
+            view.metrics(now, &name)
+                .map(|(peer, received)| sample(peer, received))
+                .collect()
+        };
+        async move { handle.view(read).await }.boxed()
+    }
+
+    fn alerts(&self) -> BoxFuture<'static, Option<Vec<Alert>>> {
+        let handle = self.0.clone();
+        let read = |view: cluster_core::View<'_>, _| {
+            let alert = |alert: &cluster_core::Alert| Alert {
+                sample: sample(&alert.peer, &alert.metric),
+                triggered_at: alert.triggered_at,
+            };
+            view.alerts().map(alert).collect()
+        };
+        async move { handle.view(read).await }.boxed()
+    }
+}
+
+fn sample(peer: &PeerId, received: &cluster_core::Received) -> Sample {
+    Sample {
+        peer: peer.clone(),
+        metric: received.metric.clone(),
+        received_at: received.at,
+    }
+}
+
+struct RealStore(Reader);
+
+fn store_error(error: &crate::store::StoreError) -> StoreError {
+    StoreError(error.to_string())
+}
+
+impl Store for RealStore {
+    fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StoreError> {
+        self.0.pin(cid).map_err(|error| store_error(&error))
+    }
+
+    fn local(&self, cid: &Cid) -> Result<Option<Local>, StoreError> {
+        self.0.local(cid).map_err(|error| store_error(&error))
+    }
+
+    fn snapshot(&self) -> Arc<dyn Snapshot> {
+        Arc::new(RealSnapshot(self.0.listing()))
+    }
+}
+
+struct RealSnapshot(Listing);
+
+impl Snapshot for RealSnapshot {
+    fn pins(&self, after: Option<&Cid>, limit: usize) -> Result<Vec<Pin>, StoreError> {
+        self.0
+            .pins(after)
+            .take(limit)
+            .collect::<Result<_, _>>()
+            .map_err(|error| store_error(&error))
+    }
+
+    fn locals(&self, after: Option<&Cid>, limit: usize) -> Result<Vec<(Cid, Local)>, StoreError> {
+        self.0
+            .locals(after)
+            .take(limit)
+            .collect::<Result<_, _>>()
+            .map_err(|error| store_error(&error))
+    }
+}
+
+struct RealNetwork(Net);
+
+impl Network for RealNetwork {
+    fn call(
+        &self,
+        peer: &PeerId,
+        request: Bytes,
+        upload: bool,
+    ) -> BoxFuture<'static, Result<Box<dyn Channel>, String>> {
+        let (net, peer) = (self.0.clone(), peer.clone());
+        async move {
+            let deadline = Deadline::Silence(SILENCE);
+            let opened = if upload {
+                let opened = net.upload(&peer, METHOD, &request, deadline).await;
+                opened.map(|(sender, call)| Calling {
+                    sender: Some(sender),
+                    call,
+                })
+            } else {
+                let opened = net.call(&peer, METHOD, &request, deadline).await;
+                opened.map(|call| Calling { sender: None, call })
+            };
+            opened
+                .map(|calling| Box::new(calling) as Box<dyn Channel>)
+                .map_err(|error| error.to_string())
+        }
+        .boxed()
+    }
+
+    fn addresses(&self) -> Vec<String> {
+        self.0.addresses().iter().map(ToString::to_string).collect()
+    }
+
+    fn peer_addresses(&self) -> Vec<String> {
+        self.0
+            .peerstore()
+            .values()
+            .flatten()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    fn connected(&self) -> Vec<PeerId> {
+        self.0.connected().into_iter().collect()
+    }
+
+    fn bandwidth(&self) -> BandwidthByProtocol {
+        let bandwidth = |traffic: crate::net::Traffic| Bandwidth {
+            total_in: i64::try_from(traffic.received).unwrap_or(i64::MAX),
+            total_out: i64::try_from(traffic.sent).unwrap_or(i64::MAX),
+            rate_in: traffic.received_rate,
+            rate_out: traffic.sent_rate,
+        };
+        let all = self.0.traffic().into_iter();
+        all.map(|(protocol, traffic)| (protocol.to_owned(), bandwidth(traffic)))
+            .collect()
+    }
+}
+
+/// A call that this peer makes.
+struct Calling {
+    sender: Option<CallSender>,
+    call: Call,
+}
+
+impl Channel for Calling {
+    fn send(&mut self, chunk: Bytes) -> BoxFuture<'_, Result<(), String>> {
+        async move {
+            let sender = self.sender.as_mut().ok_or("all has been sent")?;
+            sender.send(&chunk).await.map_err(|error| error.to_string())
+        }
+        .boxed()
+    }
+
+    fn next(&mut self) -> BoxFuture<'_, Option<Result<Bytes, String>>> {
+        async move { Some(self.call.next().await?.map_err(|error| error.to_string())) }.boxed()
+    }
+
+    fn finish(&mut self, _outcome: Result<(), String>) -> BoxFuture<'_, Result<(), String>> {
+        async move {
+            match self.sender.take() {
+                Some(sender) => sender.end().await.map_err(|error| error.to_string()),
+                None => Ok(()),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// A call that another peer makes.
+struct Called {
+    body: Body,
+    responder: Option<Responder>,
+}
+
+impl Channel for Called {
+    fn send(&mut self, chunk: Bytes) -> BoxFuture<'_, Result<(), String>> {
+        async move {
+            let responder = self.responder.as_mut().ok_or("the call is over")?;
+            responder.respond(&chunk).await.map_err(|error| error.to_string())
+        }
+        .boxed()
+    }
+
+    fn next(&mut self) -> BoxFuture<'_, Option<Result<Bytes, String>>> {
+        async move { Some(self.body.next().await?.map_err(|error| error.to_string())) }.boxed()
+    }
+
+    fn finish(&mut self, outcome: Result<(), String>) -> BoxFuture<'_, Result<(), String>> {
+        async move {
+            let responder = self.responder.take().ok_or("the call is over")?;
+            responder.finish(outcome).await.map_err(|error| error.to_string())
+        }
+        .boxed()
+    }
+}
+
+/// Answers the calls of other peers for as long as the network runs. How many run at once is limited there.
+pub(super) async fn serve_calls(mut calls: mpsc::Receiver<Incoming>, cluster: Cluster) {
+    while let Some(incoming) = calls.recv().await {
+        let (from, request) = (incoming.from.clone(), incoming.request.clone());
+        let (body, responder) = incoming.split();
+        let channel = Box::new(Called {
+            body,
+            responder: Some(responder),
+        });
+        let cluster = cluster.clone();
+        tokio::spawn(async move { cluster.serve_call(from, request, channel).await });
+    }
+}

@@ -1,0 +1,121 @@
+//! This peer's own metrics.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cluster_core::{Metric, PING};
+use cluster_ipfs::Backend;
+
+/// The IPFS node has this long to say who it is and how full. The `ping` must not wait for a slow one: the
+/// others would take this peer for dead.
+const NODE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Which metric says how much room there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disk {
+    /// Free bytes: more is better.
+    FreeSpace,
+    /// Used bytes: less is better.
+    RepoSize,
+}
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// This peer's label.
+    pub peername: String,
+    /// How long a `ping` counts.
+    pub ping_ttl: Duration,
+    /// Room on disk, and how long it counts.
+    pub disk: Option<(Disk, Duration)>,
+    /// Labels, and how long they count.
+    pub tags: Vec<(String, String, Duration)>,
+}
+
+/// Reads this peer's metrics. Cheap to clone.
+#[derive(Clone)]
+pub struct Informer {
+    backend: Backend,
+    measured: Arc<Measured>,
+    /// Who the IPFS node was when it last answered.
+    identity: Arc<Mutex<(String, Vec<String>)>>,
+}
+
+impl Informer {
+    /// Reads `measured` off `backend`.
+    pub fn new(backend: Backend, measured: Measured) -> Self {
+        Self {
+            backend,
+            measured: Arc::new(measured),
+            identity: Arc::default(),
+        }
+    }
+
+    /// All metrics, within a bounded time. What could not be read is marked as invalid.
+    pub async fn measure(&self) -> Vec<Metric> {
+        let (ping, disk) = tokio::join!(self.ping(), self.disk());
+        let tags = self.measured.tags.iter().map(|(name, value, ttl)| Metric {
+            name: format!("tag:{name}"),
+            value: value.clone(),
+            weight: 0,
+            partitionable: true,
+            ttl: *ttl,
+            valid: true,
+        });
+        tags.chain(disk).chain([ping]).collect()
+    }
+
+    async fn ping(&self) -> Metric {
+        if let Ok(Ok(identity)) = tokio::time::timeout(NODE_TIMEOUT, self.backend.id()).await {
+            let addresses = identity.addresses.iter().map(ToString::to_string).collect();
+            *self
+                .identity
+                .lock()
+                .expect("nothing panics while it holds this lock") = (identity.id.to_string(), addresses);
+        }
+        let (id, addresses) = self
+            .identity
+            .lock()
+            .expect("nothing panics while it holds this lock")
+            .clone();
+        let value = serde_json::json!({
+            "peer_name": self.measured.peername,
+            "ipfs_id": id,
+            "ipfs_addresses": addresses,
+        });
+        Metric {
+            name: PING.to_owned(),
+            value: value.to_string(),
+            weight: 0,
+            partitionable: false,
+            ttl: self.measured.ping_ttl,
+            valid: true,
+        }
+    }
+
+    async fn disk(&self) -> Option<Metric> {
+        let (kind, ttl) = self.measured.disk?;
+        let stat = tokio::time::timeout(NODE_TIMEOUT, self.backend.repo_stat()).await;
+        let stat = stat.ok().and_then(Result::ok);
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let (name, value, weight) = match (kind, &stat) {
+            (Disk::FreeSpace, Some(stat)) => {
+                let free = stat.storage_max.saturating_sub(stat.size);
+                ("freespace", free, bytes(free))
+            }
+            (Disk::RepoSize, Some(stat)) => ("reposize", stat.size, -bytes(stat.size)),
+            (Disk::FreeSpace, None) => ("freespace", 0, 0),
+            (Disk::RepoSize, None) => ("reposize", 0, 0),
+        };
+        // As in the Go peer, a node without any free space takes no pins.
+        let valid = stat.is_some() && (kind == Disk::RepoSize || value > 0);
+        Some(Metric {
+            name: name.to_owned(),
+            value: value.to_string(),
+            weight,
+            partitionable: false,
+            ttl,
+            valid,
+        })
+    }
+}

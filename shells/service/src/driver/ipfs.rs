@@ -1,0 +1,98 @@
+//! Operations at the IPFS node: each runs as a task until it ends or is cancelled, and reports exactly once.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use cid::Cid;
+use cluster_core::{Event, IpfsAction, IpfsError, Mode, OpId};
+use cluster_ipfs::backend::PinRequest;
+use cluster_ipfs::{Backend, PinMode};
+use tokio::sync::oneshot;
+
+use super::Handle;
+
+/// Progress is reported this often: the core only needs to know that there is some.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The operations that run.
+pub(super) struct Operations {
+    backend: Backend,
+    handle: Handle,
+    runtime: tokio::runtime::Handle,
+    running: Arc<Mutex<BTreeMap<OpId, oneshot::Sender<()>>>>,
+}
+
+impl Operations {
+    pub(super) fn new(backend: Backend, handle: Handle, runtime: tokio::runtime::Handle) -> Self {
+        Self {
+            backend,
+            handle,
+            runtime,
+            running: Arc::default(),
+        }
+    }
+
+    pub(super) fn start(&self, op: OpId, action: IpfsAction) {
+        let (cancel, cancelled) = oneshot::channel();
+        lock(&self.running).insert(op, cancel);
+        let (backend, handle, running) = (self.backend.clone(), self.handle.clone(), self.running.clone());
+        self.runtime.spawn(async move {
+            let outcome = tokio::select! {
+                outcome = perform(&backend, &handle, op, action) => outcome,
+                Ok(()) = cancelled => Err(IpfsError::Cancelled),
+            };
+            lock(&running).remove(&op);
+            handle.event(Event::IpfsFinished { op, outcome });
+        });
+    }
+
+    pub(super) fn cancel(&self, op: OpId) {
+        if let Some(cancel) = lock(&self.running).remove(&op) {
+            // It may be ending by itself right now.
+            let _ = cancel.send(());
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().expect("nothing panics while it holds this lock")
+}
+
+async fn perform(backend: &Backend, handle: &Handle, op: OpId, action: IpfsAction) -> Result<(), IpfsError> {
+    let failed = |error: &dyn std::fmt::Display| IpfsError::Failed(error.to_string());
+    let parse = |cid: &cluster_core::Cid| Cid::try_from(cid.as_bytes()).map_err(|error| failed(&error));
+    match action {
+        IpfsAction::Pin {
+            cid,
+            mode,
+            name,
+            origins,
+            update_from,
+        } => {
+            let request = PinRequest {
+                cid: parse(&cid)?,
+                mode: match mode {
+                    Mode::Direct => PinMode::Direct,
+                    Mode::Recursive => PinMode::Recursive,
+                },
+                name,
+                origins: origins.iter().filter_map(|origin| origin.parse().ok()).collect(),
+                update_from: update_from.as_ref().map(parse).transpose()?,
+            };
+            let last = Mutex::new(Instant::now());
+            let progress = |_| {
+                let mut last = lock(&last);
+                if last.elapsed() >= PROGRESS_INTERVAL {
+                    *last = Instant::now();
+                    handle.event(Event::IpfsProgressed { op });
+                }
+            };
+            backend
+                .pin(&request, &progress)
+                .await
+                .map_err(|error| failed(&error))
+        }
+        IpfsAction::Unpin { cid } => backend.unpin(&parse(&cid)?).await.map_err(|error| failed(&error)),
+    }
+}

@@ -1,0 +1,106 @@
+//! Snapshots on their way between disk and network.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster_core::{Event, PeerId, RaftMessage, SnapshotId};
+use tokio::sync::mpsc;
+
+use super::Handle;
+use crate::net::{IncomingSnapshot, Net, SnapshotHeader};
+use crate::store::{SnapshotSource, StageError, Stager};
+
+/// Chunks read ahead of the network, at a quarter of a mebibyte each.
+const AHEAD: usize = 4;
+
+/// Sends everything that `source` has; false when the receiver did not confirm it.
+pub(super) async fn send(net: &Net, to: &PeerId, message: RaftMessage, source: SnapshotSource) -> bool {
+    let header = SnapshotHeader {
+        message,
+        manifest: source.manifest().clone(),
+    };
+    let (chunks, mut receiver) = mpsc::channel(AHEAD);
+    // Reading blocks on the disk.
+    tokio::task::spawn_blocking(move || {
+        for chunk in source {
+            if chunks.blocking_send(chunk.map(Bytes::from)).is_err() {
+                return;
+            }
+        }
+    });
+    let stream = futures::stream::poll_fn(move |context| receiver.poll_recv(context));
+    let (pins, index) = (header.manifest.applied.pins, header.manifest.applied.index);
+    match net.send_snapshot(to, header, stream).await {
+        Ok(()) => {
+            tracing::info!(target: "raft", "sent the state as of {index}, {pins} pins, to {to}");
+            true
+        }
+        Err(error) => {
+            tracing::warn!(target: "raft", "the state could not be sent to {to}: {error}");
+            false
+        }
+    }
+}
+
+/// Stages the snapshots that other peers send, one after the other, and reports each to the core.
+pub async fn stage(mut incoming: mpsc::Receiver<IncomingSnapshot>, stager: Stager, handle: Handle) {
+    let next = AtomicU64::new(1);
+    while let Some(snapshot) = incoming.recv().await {
+        let id = SnapshotId(next.fetch_add(1, Ordering::Relaxed));
+        let from = snapshot.from.clone();
+        if let Err(error) = take(snapshot, id, &stager, &handle).await {
+            tracing::warn!(target: "raft", "a snapshot of {from} was not taken: {error}");
+        }
+    }
+}
+
+/// A staged snapshot that the core must have looked at before the next is taken, so that they do not pile
+/// up. The core looks at once.
+const PAUSE: Duration = Duration::from_millis(10);
+
+async fn take(
+    mut incoming: IncomingSnapshot,
+    id: SnapshotId,
+    stager: &Stager,
+    handle: &Handle,
+) -> anyhow::Result<()> {
+    let SnapshotHeader { message, manifest } = incoming.header.clone();
+    let (chunks, mut receiver) = mpsc::channel::<Bytes>(AHEAD);
+    let (stager, expected) = (stager.clone(), manifest.clone());
+    let writing = tokio::task::spawn_blocking(move || -> Result<(), StageError> {
+        let mut staging = stager.stage(id, expected)?;
+        while let Some(chunk) = receiver.blocking_recv() {
+            if chunk.is_empty() {
+                return staging.finish();
+            }
+            staging.push(&chunk)?;
+        }
+        // The sender gave up: dropping it frees what was staged.
+        Err(StageError::Rejected("it broke off".to_owned()))
+    });
+    while let Some(chunk) = incoming.next().await {
+        let chunk = chunk?;
+        if chunk.is_empty() || chunks.send(chunk).await.is_err() {
+            break;
+        }
+    }
+    // An empty chunk ends it; when the writer is gone already, its error says why.
+    let _ = chunks.send(Bytes::new()).await;
+    drop(chunks);
+    let from = incoming.from.clone();
+    if let Err(error) = writing.await? {
+        let _ = incoming.reject(&error.to_string()).await;
+        return Err(error.into());
+    }
+    incoming.accept().await?;
+    tracing::info!(target: "raft", "took the state as of {}, {} pins, from {from}", manifest.applied.index, manifest.applied.pins);
+    handle.event(Event::SnapshotReceived {
+        from,
+        snapshot: id,
+        manifest,
+        message,
+    });
+    tokio::time::sleep(PAUSE).await;
+    Ok(())
+}
