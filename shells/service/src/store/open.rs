@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use cluster_core::{LogEntry, Members, Recovered, Window};
+use cluster_core::{LogEntry, Members, Recovered, Term, Window};
 use fjall::Database;
 use serde::de::DeserializeOwned;
 
@@ -57,11 +57,20 @@ pub struct Store {
     /// As of the last batch; `None` while nothing is founded.
     pub(super) head: Option<Head>,
     pub(super) generation: Arc<Generation>,
-    /// The chained checksum of each entry of the log.
-    pub(super) chains: VecDeque<u64>,
+    /// What is needed of each entry of the log to append after it.
+    pub(super) links: VecDeque<Link>,
     pub(super) floors: Mutex<Floors>,
     /// What opening found, until it is asked for.
     found: Option<Recovered>,
+}
+
+/// What the next entry of the log follows.
+#[derive(Clone, Copy)]
+pub(super) struct Link {
+    /// The chained checksum.
+    pub(super) chain: u64,
+    /// The term.
+    pub(super) term: Term,
 }
 
 impl Store {
@@ -111,15 +120,15 @@ impl Store {
         shared
             .delete_unused(&leftovers)
             .map_err(|error| shared.folder.io(std::io::Error::other(error)))?;
-        let (head, chains, found) = match content {
-            Some(content) => (Some(content.head), content.chains, Some(content.recovered)),
+        let (head, links, found) = match content {
+            Some(content) => (Some(content.head), content.links, Some(content.recovered)),
             None => (None, VecDeque::new(), None),
         };
         Ok(Self {
             generation: shared.current(),
             shared,
             head,
-            chains,
+            links,
             floors: Mutex::default(),
             found,
         })
@@ -230,7 +239,7 @@ impl Drop for Store {
 struct Content {
     head: Head,
     recovered: Recovered,
-    chains: VecDeque<u64>,
+    links: VecDeque<Link>,
 }
 
 /// Reads and checks everything but pins, local state and queues; `None` when nothing has been founded.
@@ -261,7 +270,7 @@ fn load(db: &Database, noted: Option<u64>, folder: &Folder) -> Result<Option<Con
     if !spaces::has_generation(db, head.generation) {
         return Err(folder.damaged("the pinset is gone"));
     }
-    let (log, chains) = read_log(&fixed, &head, folder)?;
+    let (log, links) = read_log(&fixed, &head, folder)?;
     let founding: Founding = read_present(&fixed, keys::FOUNDING, folder)?;
     let recovered = Recovered {
         incarnation: founding.incarnation,
@@ -277,7 +286,7 @@ fn load(db: &Database, noted: Option<u64>, folder: &Folder) -> Result<Option<Con
     Ok(Some(Content {
         head,
         recovered,
-        chains,
+        links,
     }))
 }
 
@@ -285,9 +294,9 @@ fn read_log(
     fixed: &Fixed,
     head: &Head,
     folder: &Folder,
-) -> Result<(Vec<LogEntry>, VecDeque<u64>), OpenError> {
+) -> Result<(Vec<LogEntry>, VecDeque<Link>), OpenError> {
     let mut chain = head.compacted_chain;
-    let (mut log, mut chains) = (Vec::new(), VecDeque::new());
+    let (mut log, mut links) = (Vec::new(), VecDeque::new());
     let mut term = head.compacted.1;
     let mut stored = fixed
         .log
@@ -304,13 +313,13 @@ fn read_log(
             return Err(bad("it does not follow the one before"));
         }
         (chain, term) = (sum, entry.term);
-        chains.push_back(chain);
+        links.push_back(Link { chain, term });
         log.push(entry);
     }
     if chain != head.chain {
         return Err(folder.damaged("the log ends in another entry than was written"));
     }
-    Ok((log, chains))
+    Ok((log, links))
 }
 
 fn read_windows(fixed: &Fixed, folder: &Folder) -> Result<Vec<Window>, OpenError> {

@@ -1,1 +1,159 @@
+//! Tests of the store, and what they share.
 
+mod crash;
+mod damage;
+mod model;
+mod opening;
+mod staging;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cluster_core::{
+    Applied, Batch, BatchId, Cid, HardState, Incarnation, Index, Lane, Local, LogEntry, Manifest, Members,
+    Mode, Payload, PeerId, Phase, Pin, PinOptions, PinType, PinsetView, QueueKey, Recovered, Replicas,
+    SnapshotId, StoreOp, Timestamp,
+};
+
+use super::{OpenOptions, Row, Store, StoreError};
+
+/// A CID of its own for each number, in no particular order.
+fn cid(n: u64) -> Cid {
+    let mut bytes = vec![1, 0x55, 0x12, 32];
+    for word in 0..4 {
+        let mixed = (n + word * 1_000_003 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        bytes.extend_from_slice(&(mixed ^ (mixed >> 29)).to_be_bytes());
+    }
+    Cid::from_bytes(&bytes).expect("a CID")
+}
+
+fn peer(n: u8) -> PeerId {
+    let bytes = [&[0x12, 32][..], &[n; 32]].concat();
+    PeerId::from_bytes(&bytes).expect("a peer id")
+}
+
+fn pin(n: u64, version: Index) -> Pin {
+    let allocations: BTreeSet<_> = [peer((n % 3) as u8), peer((version % 5) as u8)].into();
+    Pin {
+        cid: cid(n),
+        pin_type: PinType::Data,
+        allocations: allocations.into_iter().collect(),
+        reference: None,
+        options: PinOptions {
+            replicas: Replicas::Range { min: 1, max: 2 },
+            name: match version % 3 {
+                0 => String::new(),
+                1 => format!("pin {}", n % 7),
+                _ => format!("{}{}", "long ".repeat(200), n % 2),
+            },
+            mode: Mode::Recursive,
+            shard_size: 0,
+            user_allocations: Vec::new(),
+            expire_at: (version % 2 == 0).then_some(Timestamp(1_000 + version % 11)),
+            metadata: BTreeMap::from([("key".to_owned(), n.to_string())]),
+            pin_update: None,
+            origins: Vec::new(),
+        },
+        timestamp: Timestamp(version),
+        version,
+    }
+}
+
+fn local(n: u64) -> Local {
+    Local {
+        phase: if n % 2 == 0 {
+            Phase::Pinned
+        } else {
+            Phase::PinError
+        },
+        mode: Mode::Recursive,
+        attempts: n as u32,
+        error: "x".repeat(n as usize % 20),
+        since: Timestamp(n),
+        queued: None,
+    }
+}
+
+fn entry(index: Index, term: u64) -> LogEntry {
+    LogEntry {
+        index,
+        term,
+        payload: Payload::Commands(index.to_le_bytes().repeat(1 + index as usize % 40)),
+    }
+}
+
+fn founding() -> Recovered {
+    Recovered::founding(Incarnation(77), Members::initial([peer(0), peer(1), peer(2)]))
+}
+
+fn open(path: &std::path::Path) -> Store {
+    Store::open(path, &OpenOptions::default()).expect("opens")
+}
+
+/// A new folder, in memory where the system has a place for that: what is tested here is not the disk.
+fn folder() -> tempfile::TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    let folder = if memory.is_dir() {
+        tempfile::tempdir_in(memory)
+    } else {
+        tempfile::tempdir()
+    };
+    folder.expect("a folder")
+}
+
+/// A new folder with a founded store in it.
+fn founded() -> (tempfile::TempDir, Store) {
+    let folder = folder();
+    let mut store = open(&folder.path().join("raft"));
+    store.found(&founding()).expect("founds");
+    (folder, store)
+}
+
+/// What applying entry `index` writes when it pins CID `index`.
+fn pin_ops(index: Index) -> Vec<StoreOp> {
+    let applied = Applied {
+        index,
+        term: 1,
+        pins: index,
+    };
+    let hard_state = HardState {
+        term: 1,
+        vote: None,
+        commit: index,
+    };
+    let key = QueueKey {
+        lane: Lane::Fresh,
+        at: index,
+        cid: cid(index),
+    };
+    vec![
+        StoreOp::Append {
+            entries: vec![entry(index, 1)],
+        },
+        StoreOp::SetHardState { hard_state },
+        StoreOp::PutPin {
+            pin: pin(index, index),
+            previous: None,
+        },
+        StoreOp::PutLocal {
+            cid: cid(index),
+            local: local(index),
+        },
+        StoreOp::Enqueue { key },
+        StoreOp::SetApplied { applied },
+    ]
+}
+
+fn batch(id: u64, ops: Vec<StoreOp>) -> Batch {
+    Batch {
+        id: BatchId(id),
+        ops,
+        sync: true,
+    }
+}
+
+/// Everything that the store holds, as its readers see it.
+fn content(store: &Store) -> Result<(Vec<Row>, Applied), StoreError> {
+    let listing = store.reader().listing();
+    let rows = listing.rows(None).collect::<Result<_, _>>()?;
+    Ok((rows, listing.applied()?))
+}

@@ -8,7 +8,7 @@ use fjall::{Keyspace, Readable};
 
 use super::error::StoreError;
 use super::keys;
-use super::open::Store;
+use super::open::{Link, Store};
 use super::record::{self, Head};
 use super::shared::{Shared, lock};
 use super::spaces::Generation;
@@ -39,7 +39,7 @@ struct Put {
 struct Draft<'a> {
     shared: &'a Shared,
     head: Head,
-    chains: &'a mut VecDeque<u64>,
+    links: &'a mut VecDeque<Link>,
     generation: Arc<Generation>,
     puts: Vec<Put>,
     /// The snapshot that this batch installs.
@@ -56,7 +56,7 @@ impl Store {
         let mut draft = Draft {
             shared: &self.shared,
             head,
-            chains: &mut self.chains,
+            links: &mut self.links,
             generation: Arc::clone(&self.generation),
             puts: Vec::with_capacity(batch.ops.len() * 2 + 1),
             installs: None,
@@ -186,26 +186,35 @@ impl Draft<'_> {
         }
         let end = first + entries.len() as u64;
         (end..=last).for_each(|index| self.put(Space::Log, keys::log(index), None));
-        self.keep_chains(first - 1);
+        let mut term = self.keep_links(first - 1);
         for (index, entry) in (first..).zip(entries) {
-            if entry.index != index {
-                return Err(format!("appends entry {} in the place of {index}", entry.index));
+            if entry.index != index || entry.term < term {
+                let what = format!("entry {} of term {}", entry.index, entry.term);
+                return Err(format!(
+                    "appends {what} in the place of {index}, after term {term}"
+                ));
             }
+            term = entry.term;
             let (value, chain) = record::chain_entry(entry, self.head.chain);
             self.put(Space::Log, keys::log(index), Some(value));
-            self.chains.push_back(chain);
+            self.links.push_back(Link { chain, term });
             self.head.chain = chain;
             self.head.last = index;
         }
         Ok(())
     }
 
-    /// Forgets the chained checksums after `last`, which becomes the last entry.
-    fn keep_chains(&mut self, last: Index) {
+    /// Forgets the links after `last`, which becomes the last entry; returns its term.
+    fn keep_links(&mut self, last: Index) -> Term {
         let kept = usize::try_from(last - self.head.compacted.0).unwrap_or(usize::MAX);
-        self.chains.truncate(kept);
+        self.links.truncate(kept);
+        let link = self.links.back().copied().unwrap_or(Link {
+            chain: self.head.compacted_chain,
+            term: self.head.compacted.1,
+        });
         self.head.last = last;
-        self.head.chain = *self.chains.back().unwrap_or(&self.head.compacted_chain);
+        self.head.chain = link.chain;
+        link.term
     }
 
     fn compact(&mut self, index: Index, term: Term) -> Result<(), String> {
@@ -214,10 +223,17 @@ impl Draft<'_> {
             return Err(format!("drops the log through {index}, of {compacted} to {last}"));
         }
         let dropped = usize::try_from(index - compacted).unwrap_or(usize::MAX);
-        if let Some(chain) = self.chains.drain(..dropped).next_back() {
-            self.head.compacted_chain = chain;
+        let Some(link) = self.links.drain(..dropped).next_back() else {
+            return Ok(());
+        };
+        if link.term != term {
+            return Err(format!(
+                "drops the log through {index} of term {term}, which is of {}",
+                link.term
+            ));
         }
         self.head.compacted = (index, term);
+        self.head.compacted_chain = link.chain;
         self.purge_later(compacted + 1, index + 1);
         Ok(())
     }
@@ -284,7 +300,7 @@ impl Draft<'_> {
         };
         (first..=last).for_each(|index| self.put(Space::Log, keys::log(index), None));
         (self.head.purge_from, self.head.purge_to) = (0, 0);
-        self.chains.clear();
+        self.links.clear();
         self.head.compacted = (applied.index, applied.term);
         self.head.compacted_chain = 0;
         self.head.chain = 0;
