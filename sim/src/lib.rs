@@ -1,1 +1,36 @@
-//! Placeholder.
+//! Whole clusters of the real core in one process, from one seed: simulated disks, networks, clocks, IPFS
+//! daemons and clients, and faults in all of them. The same seed gives the same run, step by step.
+
+#[cfg(not(madsim))]
+compile_error!(
+    "the simulator needs `--cfg madsim`, which .cargo/config.toml sets: run cargo inside the repository, and \
+     without RUSTFLAGS in the environment, which replaces it"
+);
+
+mod checks;
+mod clients;
+mod clock;
+mod coverage;
+mod disk;
+mod driver;
+mod faults;
+mod history;
+mod ipfs;
+mod model;
+mod net;
+mod options;
+mod panics;
+mod peer;
+mod planting;
+mod report;
+mod rng;
+mod run;
+mod store;
+mod trace;
+mod world;
+
+pub use checks::Violation;
+pub use coverage::Counts;
+pub use options::Options;
+pub use report::{Class, Report, Stats};
+pub use run::run;

@@ -1,0 +1,240 @@
+//! What must hold whatever happens. Every checker sees every step of every peer; all violations are
+//! collected.
+
+mod allocations;
+mod bounds;
+mod commits;
+mod completeness;
+pub(crate) mod convergence;
+mod election;
+mod ids;
+pub(crate) mod linearize;
+mod log;
+mod members;
+mod promises;
+mod quorum;
+mod reads;
+mod tracker;
+pub(crate) mod wgl;
+
+use std::fmt;
+
+use cluster_core::{Effect, Event, Index, Members, Now, StoreOp};
+
+use self::bounds::Bounds;
+use self::commits::Commits;
+use self::election::Election;
+use self::ids::Ids;
+use self::log::Logs;
+use self::promises::Promises;
+use crate::coverage::{Coverage, sometimes};
+use crate::model::Model;
+use crate::options::Options;
+use crate::peer::Peer;
+use crate::report::Class;
+
+/// Something that must not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// What kind.
+    pub class: Class,
+    /// Which check found it.
+    pub check: &'static str,
+    /// When, in nanoseconds of simulated time.
+    pub at: u64,
+    /// At which peer, if at one.
+    pub peer: Option<usize>,
+    /// What is wrong.
+    pub text: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let peer = self.peer.map_or_else(String::new, |peer| format!(" at p{peer}"));
+        let seconds = std::time::Duration::from_nanos(self.at).as_secs_f64();
+        write!(
+            f,
+            "{} ({}){peer} after {seconds:.6} s: {}",
+            self.check, self.class, self.text
+        )
+    }
+}
+
+/// One step of one peer, with its writes visible.
+pub(crate) struct Step<'a> {
+    pub(crate) at: u64,
+    pub(crate) now: Now,
+    pub(crate) me: usize,
+    pub(crate) event: &'a Event,
+    pub(crate) effects: &'a [Effect],
+    pub(crate) peers: &'a [Peer],
+}
+
+impl<'a> Step<'a> {
+    /// The peer whose step it is.
+    pub(crate) fn peer(&self) -> &'a Peer {
+        &self.peers[self.me]
+    }
+
+    /// What it writes, in order.
+    pub(crate) fn writes(&self) -> impl Iterator<Item = &'a StoreOp> + use<'a> {
+        self.effects.iter().flat_map(|effect| match effect {
+            Effect::Persist(batch) => batch.ops.as_slice(),
+            Effect::CancelIpfs { .. }
+            | Effect::DiscardSnapshot { .. }
+            | Effect::Measure
+            | Effect::Reply { .. }
+            | Effect::Send { .. }
+            | Effect::SendSnapshot { .. }
+            | Effect::StartIpfs { .. } => &[],
+        })
+    }
+}
+
+/// Where the checks of one step put what they find.
+pub(crate) struct Found<'a> {
+    at: u64,
+    me: usize,
+    violations: &'a mut Vec<Violation>,
+}
+
+impl Found<'_> {
+    /// Something happened that must not.
+    pub(crate) fn unsafe_(&mut self, check: &'static str, text: String) {
+        let (at, peer) = (self.at, Some(self.me));
+        self.violations.push(Violation {
+            class: Class::Safety,
+            check,
+            at,
+            peer,
+            text,
+        });
+    }
+
+    /// Notes a violation unless `holds`.
+    pub(crate) fn require(&mut self, holds: bool, check: &'static str, text: impl FnOnce() -> String) {
+        if !holds {
+            self.unsafe_(check, text());
+        }
+    }
+}
+
+/// All checkers, and what they have found.
+pub(crate) struct Checks {
+    pub(crate) violations: Vec<Violation>,
+    bounds: Bounds,
+    commits: Commits,
+    election: Election,
+    ids: Ids,
+    logs: Logs,
+    promises: Promises,
+}
+
+impl Checks {
+    pub(crate) fn new(options: &Options, members: &Members) -> Self {
+        let size = members.peers.len();
+        Self {
+            violations: Vec::new(),
+            bounds: Bounds::new(options, size),
+            commits: Commits::new(members, size),
+            election: Election::default(),
+            ids: Ids::new(size),
+            logs: Logs::new(size),
+            promises: Promises::default(),
+        }
+    }
+
+    /// A process has started on what its disk holds.
+    pub(crate) fn booted(&mut self, at: u64, me: usize, peers: &[Peer]) {
+        let mut found = Found {
+            at,
+            me,
+            violations: &mut self.violations,
+        };
+        let store = &peers[me].disk.written;
+        self.logs.booted(me, store);
+        self.commits.booted(me, store, &mut found);
+        self.promises.booted(me, store, &mut found);
+        self.bounds.booted(me);
+        self.ids.booted(me);
+    }
+
+    /// A process is gone.
+    pub(crate) fn crashed(&mut self, me: usize) {
+        self.ids.booted(me);
+    }
+
+    /// Looks at one step.
+    pub(crate) fn after_step(&mut self, step: &Step<'_>, coverage: &mut Coverage) {
+        let mut found = Found {
+            at: step.at,
+            me: step.me,
+            violations: &mut self.violations,
+        };
+        let found = &mut found;
+        self.ids.after_step(step, found);
+        for op in step.writes() {
+            self.logs.after_write(step, op, found);
+            self.commits.after_write(step, op, &self.logs, found, coverage);
+            members::after_write(step, op, found);
+            cover(op, coverage);
+        }
+        self.promises.after_step(step, found);
+        if let Some(term) = self.election.after_step(step, found) {
+            completeness::of_new_leader(step, term, &self.commits, found);
+        }
+        tracker::after_step(step, found);
+        self.bounds.after_step(step, found);
+        sometimes!(
+            coverage,
+            matches!(step.event, Event::Unreachable { .. }),
+            "a peer was unreachable"
+        );
+    }
+
+    /// How far the cluster has decided, as far as anybody has applied it.
+    pub(crate) fn decided(&self) -> Index {
+        self.commits.decided()
+    }
+
+    /// A read was served at `index`; when it was asked for, `floor` had been decided.
+    pub(crate) fn read_served(&mut self, at: u64, me: usize, floor: Index, index: Index) {
+        let mut found = Found {
+            at,
+            me,
+            violations: &mut self.violations,
+        };
+        reads::served(floor, index, &mut found);
+    }
+
+    /// The pinset as the log says it must be.
+    pub(crate) fn model(&self) -> &Model {
+        self.commits.model()
+    }
+
+    /// Terms that somebody has led.
+    pub(crate) fn elections(&self) -> u64 {
+        self.election.count()
+    }
+}
+
+fn cover(op: &StoreOp, coverage: &mut Coverage) {
+    match op {
+        StoreOp::Compact { .. } => coverage.hit("the log was compacted"),
+        StoreOp::InstallSnapshot { .. } => coverage.hit("a snapshot was installed"),
+        StoreOp::PutLocal { local, .. } => {
+            sometimes!(coverage, local.attempts > 1, "an operation failed more than once");
+        }
+        StoreOp::SetMembers { .. } => coverage.hit("the membership was written"),
+        StoreOp::Append { .. }
+        | StoreOp::DeleteLocal { .. }
+        | StoreOp::DeletePin { .. }
+        | StoreOp::Dequeue { .. }
+        | StoreOp::Enqueue { .. }
+        | StoreOp::PutPin { .. }
+        | StoreOp::PutWindow { .. }
+        | StoreOp::SetApplied { .. }
+        | StoreOp::SetHardState { .. }
+        | StoreOp::SetReconciling { .. } => {}
+    }
+}

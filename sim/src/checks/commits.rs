@@ -1,0 +1,184 @@
+//! One canonical commit history, applied without gaps and in order, and state that follows from it: the
+//! pinset of a peer that has applied an index is what the model says as of that index.
+
+use std::collections::BTreeMap;
+
+use cluster_core::{Applied, Index, LogEntry, Members, Pin, StoreOp, Term};
+
+use super::log::Logs;
+use super::{Found, Step, allocations, quorum};
+use crate::coverage::Coverage;
+use crate::model::Model;
+use crate::rng;
+use crate::store::Store;
+
+/// A committed entry.
+#[derive(Clone, Debug)]
+pub(super) struct Committed {
+    pub(super) entry: LogEntry,
+    /// The term of the peer that was the first to apply it: it was committed in that term or before.
+    pub(super) seen_in: Term,
+}
+
+/// What is committed, and how far everybody is.
+pub(super) struct Commits {
+    history: Vec<Committed>,
+    model: Model,
+    applied: Vec<Index>,
+    digests: Vec<u64>,
+    /// A digest of the windows as of each index, from the first peer that was there.
+    windows: BTreeMap<Index, u64>,
+}
+
+impl Commits {
+    pub(super) fn new(members: &Members, size: usize) -> Self {
+        Self {
+            history: Vec::new(),
+            model: Model::new(members.clone()),
+            applied: vec![0; size],
+            digests: vec![0; size],
+            windows: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn decided(&self) -> Index {
+        self.history.len() as u64
+    }
+
+    pub(super) fn model(&self) -> &Model {
+        &self.model
+    }
+
+    pub(super) fn history(&self) -> &[Committed] {
+        &self.history
+    }
+
+    pub(super) fn booted(&mut self, me: usize, store: &Store, found: &mut Found<'_>) {
+        self.applied[me] = store.applied.index;
+        self.digests[me] = digest(store.pins.values());
+        self.compare(me, store.applied, store, found);
+    }
+
+    pub(super) fn after_write(
+        &mut self,
+        step: &Step<'_>,
+        op: &StoreOp,
+        logs: &Logs,
+        found: &mut Found<'_>,
+        coverage: &mut Coverage,
+    ) {
+        let me = step.me;
+        match op {
+            StoreOp::PutPin { pin, previous } => {
+                self.digests[me] ^= previous.as_ref().map_or(0, pin_digest) ^ pin_digest(pin);
+            }
+            StoreOp::DeletePin { pin } => self.digests[me] ^= pin_digest(pin),
+            StoreOp::InstallSnapshot { manifest, .. } => {
+                let applied = manifest.applied;
+                found.require(applied.index > self.applied[me], "snapshot", || {
+                    format!("installs {applied:?}, but has applied {}", self.applied[me])
+                });
+                self.applied[me] = applied.index;
+                let store = &step.peer().disk.written;
+                self.digests[me] = digest(store.pins.values());
+                self.compare(me, applied, store, found);
+            }
+            StoreOp::SetApplied { applied } => self.apply(step, *applied, logs, found, coverage),
+            StoreOp::Append { .. }
+            | StoreOp::Compact { .. }
+            | StoreOp::DeleteLocal { .. }
+            | StoreOp::Dequeue { .. }
+            | StoreOp::Enqueue { .. }
+            | StoreOp::PutLocal { .. }
+            | StoreOp::PutWindow { .. }
+            | StoreOp::SetHardState { .. }
+            | StoreOp::SetMembers { .. }
+            | StoreOp::SetReconciling { .. } => {}
+        }
+    }
+
+    fn apply(
+        &mut self,
+        step: &Step<'_>,
+        applied: Applied,
+        logs: &Logs,
+        found: &mut Found<'_>,
+        coverage: &mut Coverage,
+    ) {
+        let me = step.me;
+        for index in self.applied[me] + 1..=applied.index {
+            let Some(entry) = logs.entry(me, index) else {
+                found.unsafe_("apply", format!("applies {index}, which is not in its log"));
+                return;
+            };
+            let position = usize::try_from(index - 1).expect("fits in memory");
+            if let Some(canonical) = self.history.get(position) {
+                found.require(canonical.entry == *entry, "state machine safety", || {
+                    format!("applies {entry:?}, committed is {:?}", canonical.entry)
+                });
+                continue;
+            }
+            let seen_in = step.peer().node.as_ref().map_or(0, |node| node.view().term());
+            quorum::of_new_commit(step, entry, found);
+            for effective in self.model.apply(entry, coverage) {
+                allocations::of_command(&effective, found);
+            }
+            self.history.push(Committed {
+                entry: entry.clone(),
+                seen_in,
+            });
+        }
+        self.applied[me] = applied.index;
+        self.compare(me, applied, &step.peer().disk.written, found);
+    }
+
+    /// Compares a peer's state with what the model says as of the same index.
+    fn compare(&mut self, me: usize, applied: Applied, store: &Store, found: &mut Found<'_>) {
+        let Some(position) = applied.index.checked_sub(1) else {
+            return;
+        };
+        let canonical = usize::try_from(position)
+            .ok()
+            .and_then(|position| self.history.get(position));
+        let Some(canonical) = canonical else {
+            found.unsafe_(
+                "apply",
+                format!("has applied {}, which nobody committed", applied.index),
+            );
+            return;
+        };
+        found.require(canonical.entry.term == applied.term, "apply", || {
+            format!(
+                "has applied {applied:?}, committed is term {}",
+                canonical.entry.term
+            )
+        });
+        let expected = self.model.digest_at(applied.index);
+        found.require(expected == self.digests[me], "pinset", || {
+            let mine: Vec<&Pin> = store.pins.values().collect();
+            format!(
+                "at {}: {mine:?}, the model has {:?}",
+                applied.index,
+                self.model.pins()
+            )
+        });
+        let windows: Vec<_> = store.windows.values().collect();
+        let windows = rng::hash(&cluster_core::encode(&windows));
+        let first = *self.windows.entry(applied.index).or_insert(windows);
+        found.require(first == windows, "windows", || {
+            format!(
+                "at {}: {:?}, another peer has others",
+                applied.index, store.windows
+            )
+        });
+    }
+}
+
+fn digest<'a>(pins: impl Iterator<Item = &'a Pin>) -> u64 {
+    pins.fold(0, |digest, pin| digest ^ pin_digest(pin))
+}
+
+/// A digest of one pin; those of a pinset are combined with exclusive or.
+fn pin_digest(pin: &Pin) -> u64 {
+    rng::hash(&cluster_core::encode(pin))
+}

@@ -1,0 +1,144 @@
+//! What the healed part of the cluster still has to do. In the second phase it must come to nothing, and what
+//! does not is named.
+
+use cluster_core::{Phase, Pin, Replicas};
+
+use crate::peer::Peer;
+use crate::world::{World, is_available, name};
+
+/// What is not done yet, the first thing found; `None` when there is nothing.
+pub(crate) fn pending(world: &World) -> Option<String> {
+    let well = || (0..world.peers.len()).filter(|number| !world.peers[*number].broken);
+    if world.history.open() > 0 {
+        return Some(format!("{} client operations", world.history.open()));
+    }
+    if let Some(down) = well().find(|number| world.peers[*number].node.is_none()) {
+        return Some(format!("start of {}", name(down)));
+    }
+    let leaders: Vec<usize> = well()
+        .filter(|number| is_ready_leader(&world.peers[*number]))
+        .collect();
+    let [leader] = leaders[..] else {
+        return Some(format!("leader, there are {leaders:?}"));
+    };
+    let leader_id = &world.peers[leader].id;
+    let decided = world.checks.decided();
+    for number in well() {
+        let peer = &world.peers[number];
+        let Some(node) = &peer.node else { continue };
+        let view = node.view();
+        if view.leader() != Some(leader_id) {
+            return Some(format!("{} to follow p{leader}", name(number)));
+        }
+        if view.applied().index != decided {
+            let applied = view.applied().index;
+            return Some(format!("{} to apply {decided}, it is at {applied}", name(number)));
+        }
+        if view.open_requests() > 0 {
+            return Some(format!("{} requests at {}", view.open_requests(), name(number)));
+        }
+    }
+    if let Some(pin) = expired(world, leader) {
+        return Some(format!("removal of what is expired: {pin:?}"));
+    }
+    if let Some(text) = repair(world) {
+        return Some(text);
+    }
+    well().find_map(|number| tracking(world, number))
+}
+
+fn is_ready_leader(peer: &Peer) -> bool {
+    peer.node.as_ref().is_some_and(|node| node.view().is_leader())
+}
+
+/// A pin that should have been removed some time ago.
+fn expired(world: &World, leader: usize) -> Option<&Pin> {
+    let now = world.peers[leader].now(World::now()).wall;
+    let pins = world.checks.model().pins().values();
+    pins.into_iter()
+        .find(|pin| pin.options.expire_at.is_some_and(|at| at <= now))
+}
+
+/// A pin with fewer living copies than it needs, where there are peers that could take more.
+fn repair(world: &World) -> Option<String> {
+    if world.options.failover == 0 {
+        return None;
+    }
+    let well = world.peers.iter().filter(|peer| !peer.broken).count();
+    for pin in world.checks.model().pins().values() {
+        let Replicas::Range { min, .. } = pin.options.replicas else {
+            continue;
+        };
+        let is_well =
+            |id: &&cluster_core::PeerId| world.peers.iter().any(|peer| peer.id == **id && !peer.broken);
+        let living = pin.allocations.iter().filter(is_well).count();
+        if living < well.min(min as usize) {
+            return Some(format!("repair of a pin with {living} living copies: {pin:?}"));
+        }
+    }
+    None
+}
+
+/// What a peer's IPFS node holds against what it should.
+fn tracking(world: &World, number: usize) -> Option<String> {
+    let peer = &world.peers[number];
+    let store = &peer.disk.written;
+    for pin in store.pins.values().filter(|pin| pin.is_allocated_to(&peer.id)) {
+        if !is_available(&pin.cid, world.unavailable) {
+            continue;
+        }
+        let phase = store.locals.get(&pin.cid).map(|local| local.phase);
+        if phase != Some(Phase::Pinned) {
+            return Some(format!("{} at {} is {phase:?}", pin.cid, name(number)));
+        }
+        let held = peer.ipfs.pinned.get(&pin.cid);
+        if held != Some(&pin.options.mode) {
+            return Some(format!(
+                "{} in the IPFS node of {} is {held:?}",
+                pin.cid,
+                name(number)
+            ));
+        }
+    }
+    for cid in peer.ipfs.pinned.keys() {
+        if !store
+            .pins
+            .get(cid)
+            .is_some_and(|pin| pin.is_allocated_to(&peer.id))
+        {
+            let local = store.locals.get(cid);
+            return Some(format!(
+                "surplus {cid} in the IPFS node of {}: {local:?}",
+                name(number)
+            ));
+        }
+    }
+    let surplus = store.locals.iter().find(|(cid, _)| {
+        !store
+            .pins
+            .get(*cid)
+            .is_some_and(|pin| pin.is_allocated_to(&peer.id))
+    });
+    if let Some((cid, local)) = surplus {
+        return Some(format!("local state of {cid} at {}: {local:?}", name(number)));
+    }
+    (peer.disk.staged() > 0).then(|| format!("staged snapshots at {}", name(number)))
+}
+
+/// Changes whenever something gets done.
+pub(crate) fn progress(world: &World) -> u64 {
+    let mut sum = world.checks.decided().wrapping_mul(31) ^ world.history.open() as u64;
+    for peer in &world.peers {
+        let store = &peer.disk.written;
+        let settled = store
+            .locals
+            .values()
+            .filter(|local| local.phase == Phase::Pinned)
+            .count();
+        let parts = [store.applied.index, peer.ipfs.pinned.len() as u64, settled as u64];
+        sum = parts
+            .into_iter()
+            .fold(sum, |sum, part| crate::rng::mix(sum ^ part));
+    }
+    sum
+}

@@ -1,0 +1,110 @@
+//! What starts with an id ends with that id, exactly once: tickets, batches, operations, snapshots.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cluster_core::{BatchId, Cid, Effect, Event, IpfsAction, OpId, SnapshotId, StoreOp, Ticket};
+
+use super::{Found, Step};
+
+/// What is open at one process.
+#[derive(Clone, Debug, Default)]
+struct Open {
+    tickets: BTreeSet<Ticket>,
+    last_batch: BatchId,
+    last_op: OpId,
+    ops: BTreeMap<OpId, Cid>,
+    snapshots: BTreeSet<SnapshotId>,
+}
+
+/// What is open everywhere.
+#[derive(Debug)]
+pub(super) struct Ids {
+    open: Vec<Open>,
+}
+
+impl Ids {
+    pub(super) fn new(size: usize) -> Self {
+        Self {
+            open: vec![Open::default(); size],
+        }
+    }
+
+    pub(super) fn booted(&mut self, me: usize) {
+        self.open[me] = Open::default();
+    }
+
+    pub(super) fn after_step(&mut self, step: &Step<'_>, found: &mut Found<'_>) {
+        let open = &mut self.open[step.me];
+        match step.event {
+            Event::Requested { ticket, .. } => {
+                open.tickets.insert(*ticket);
+            }
+            Event::IpfsFinished { op, .. } => {
+                open.ops.remove(op);
+            }
+            Event::SnapshotReceived { snapshot, .. } => {
+                open.snapshots.insert(*snapshot);
+            }
+            Event::IpfsProgressed { .. }
+            | Event::Measured { .. }
+            | Event::Persisted { .. }
+            | Event::Received { .. }
+            | Event::SnapshotSent { .. }
+            | Event::TimedOut
+            | Event::Unreachable { .. } => {}
+        }
+        for effect in step.effects {
+            open.after_effect(effect, found);
+        }
+        found.require(open.snapshots.is_empty(), "snapshot", || {
+            format!("{:?} are neither installed nor discarded", open.snapshots)
+        });
+    }
+}
+
+impl Open {
+    fn after_effect(&mut self, effect: &Effect, found: &mut Found<'_>) {
+        match effect {
+            Effect::DiscardSnapshot { snapshot } => {
+                let known = self.snapshots.remove(snapshot);
+                found.require(known, "snapshot", || {
+                    format!("discards {snapshot}, which is not staged")
+                });
+            }
+            Effect::Persist(batch) => {
+                let last = std::mem::replace(&mut self.last_batch, batch.id);
+                found.require(batch.id.0 == last.0 + 1, "batches", || {
+                    format!("batch {} follows {last}", batch.id)
+                });
+                for op in &batch.ops {
+                    if let StoreOp::InstallSnapshot { snapshot, .. } = op {
+                        let known = self.snapshots.remove(snapshot);
+                        found.require(known, "snapshot", || {
+                            format!("installs {snapshot}, which is not staged")
+                        });
+                    }
+                }
+            }
+            Effect::Reply { ticket, reply } => {
+                let known = self.tickets.remove(ticket);
+                found.require(known, "tickets", || {
+                    format!("answers {ticket} again, with {reply:?}")
+                });
+            }
+            Effect::StartIpfs { op, action } => {
+                let last = std::mem::replace(&mut self.last_op, *op);
+                found.require(*op > last, "operations", || {
+                    format!("operation {op} follows {last}")
+                });
+                let (IpfsAction::Pin { cid, .. } | IpfsAction::Unpin { cid }) = action;
+                let busy = self.ops.values().any(|other| other == cid);
+                found.require(!busy, "operations", || format!("two operations on {cid} at once"));
+                self.ops.insert(*op, cid.clone());
+            }
+            Effect::CancelIpfs { .. }
+            | Effect::Measure
+            | Effect::Send { .. }
+            | Effect::SendSnapshot { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Linearizability of all clients' operations, with the log as the witness: each operation that returned is
+//! given a position in the history of commands that explains what it heard, and an operation that was called
+//! after another had returned may not have an earlier position. Linear in the length of the history.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cluster_core::{Cid, Pin, Refusal};
+
+use crate::history::{Call, Heard, History, Operation};
+use crate::model::{Model, Position, Turn};
+
+/// Explains every operation, or says which cannot be.
+pub(crate) fn check(history: &History, model: &Model) -> Vec<String> {
+    let mut witnesses = Witnesses {
+        model,
+        floor: (0, 0),
+        claimed: BTreeSet::new(),
+        found: Vec::new(),
+    };
+    witnesses.run(history);
+    let mut found = witnesses.found;
+    found.extend(effects_of_the_refused(history, model));
+    found
+}
+
+struct Witnesses<'a> {
+    model: &'a Model,
+    /// The latest position of any operation that has returned.
+    floor: Position,
+    /// Removals that an unpin has been given.
+    claimed: BTreeSet<(Cid, Position)>,
+    found: Vec<String>,
+}
+
+impl Witnesses<'_> {
+    fn run(&mut self, history: &History) {
+        // Calls and returns, in the order in which they happened.
+        let mut moments: BTreeMap<u64, (bool, usize)> = BTreeMap::new();
+        for (number, operation) in history.operations.iter().enumerate() {
+            if let Some((at, _)) = &operation.returned {
+                moments.insert(operation.called, (true, number));
+                moments.insert(*at, (false, number));
+            }
+        }
+        let mut given: BTreeMap<usize, Position> = BTreeMap::new();
+        for (is_call, number) in moments.into_values() {
+            let operation = &history.operations[number];
+            if !is_call {
+                self.floor = self.floor.max(given.get(&number).copied().unwrap_or(self.floor));
+                continue;
+            }
+            match self.witness(operation) {
+                Ok(Some(at)) => drop(given.insert(number, at)),
+                Ok(None) => {}
+                Err(why) => self
+                    .found
+                    .push(format!("{why}: {operation:?}, floor {:?}", self.floor)),
+            }
+        }
+    }
+
+    /// The earliest position that explains an operation; `None` when nothing needs explaining.
+    fn witness(&mut self, operation: &Operation) -> Result<Option<Position>, &'static str> {
+        let Some((_, heard)) = &operation.returned else {
+            return Ok(None);
+        };
+        let limit = (operation.applied, u32::MAX);
+        let turns = self.model.turns(&operation.cid);
+        match heard {
+            Heard::Unknown => Ok(None),
+            Heard::Refused(Refusal::NotFound) if operation.call == Call::Unpin => {
+                let at = self.first(turns, limit, |pin| pin.is_none());
+                at.map(Some)
+                    .ok_or("was told that there is no pin, there was one all the time")
+            }
+            Heard::Refused(_) => Ok(None),
+            Heard::Pinned(pin) => {
+                let named = matches!(&operation.call, Call::Pin { name } if *name == pin.options.name);
+                if !named {
+                    return Err("was told of another pin than it asked for");
+                }
+                let at = self.first(turns, limit, |found| found == Some(&**pin));
+                at.map(Some).ok_or("was told of a pin that never stood like this")
+            }
+            Heard::Unpinned(pin) => self.removal(operation, turns, pin, limit).map(Some),
+            Heard::Found(found) => {
+                let there = standing(turns, limit);
+                if limit >= self.floor && there == found.as_deref() {
+                    Ok(Some(limit))
+                } else {
+                    Err("read what was not there")
+                }
+            }
+        }
+    }
+
+    /// The first position, from the floor on, at which the pin stands as wished.
+    fn first(
+        &self,
+        turns: &[Turn],
+        limit: Position,
+        wished: impl Fn(Option<&Pin>) -> bool,
+    ) -> Option<Position> {
+        if wished(standing(turns, self.floor)) {
+            return Some(self.floor);
+        }
+        let later = turns
+            .iter()
+            .filter(|turn| turn.at > self.floor && turn.at <= limit);
+        later
+            .into_iter()
+            .find(|turn| wished(turn.pin.as_ref()))
+            .map(|turn| turn.at)
+    }
+
+    fn removal(
+        &mut self,
+        operation: &Operation,
+        turns: &[Turn],
+        pin: &Pin,
+        limit: Position,
+    ) -> Result<Position, &'static str> {
+        for pair in turns.windows(2) {
+            let at = pair[1].at;
+            let removes = pair[1].pin.is_none() && pair[0].pin.as_ref() == Some(pin);
+            if removes && at > self.floor && at <= limit && self.claimed.insert((operation.cid.clone(), at)) {
+                return Ok(at);
+            }
+        }
+        Err("was told that it removed a pin that it did not remove")
+    }
+}
+
+/// What stands at a position.
+fn standing(turns: &[Turn], at: Position) -> Option<&Pin> {
+    let next = turns.partition_point(|turn| turn.at <= at);
+    next.checked_sub(1).and_then(|last| turns[last].pin.as_ref())
+}
+
+/// What was refused has not happened, and nothing happened more often than it was asked for.
+fn effects_of_the_refused(history: &History, model: &Model) -> Vec<String> {
+    let mut possible: BTreeMap<&str, (u64, &Operation)> = BTreeMap::new();
+    for operation in &history.operations {
+        let Call::Pin { name } = &operation.call else {
+            continue;
+        };
+        let refused = matches!(&operation.returned, Some((_, Heard::Refused(_))));
+        possible.entry(name).or_insert((0, operation)).0 += u64::from(!refused);
+    }
+    let too_often = possible.into_iter().filter_map(|(name, (asked, operation))| {
+        let times = model.times_pinned(name);
+        let text = || format!("took effect {times} times, could {asked} times: {operation:?}");
+        (times > asked).then(text)
+    });
+    too_often.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clients::wish;
+    use crate::coverage::Coverage;
+    use crate::peer::{cid, peer_id};
+    use cluster_core::{
+        Command, LogEntry, Members, Payload, PinType, Precondition, Proposal, ProposalId, RaftId, Replicas,
+        Timestamp, encode,
+    };
+
+    fn pin(name: &str, version: u64) -> Pin {
+        Pin {
+            cid: cid(1),
+            pin_type: PinType::Data,
+            allocations: Vec::new(),
+            reference: None,
+            options: wish(name.to_owned(), Replicas::Everywhere),
+            timestamp: Timestamp(0),
+            version,
+        }
+    }
+
+    /// A pin of one CID at each index.
+    fn model(names: &[&str]) -> Model {
+        let mut model = Model::new(Members::initial([peer_id(0)]));
+        for (index, name) in (1..).zip(names) {
+            let id = ProposalId {
+                origin: RaftId(1),
+                boot: 1,
+                seq: index,
+            };
+            let command = Command::Pin {
+                pin: pin(name, 0),
+                precondition: Precondition::Any,
+            };
+            let payload = Payload::Commands(encode(&vec![Proposal { id, command }]));
+            model.apply(
+                &LogEntry {
+                    index,
+                    term: 1,
+                    payload,
+                },
+                &mut Coverage::default(),
+            );
+        }
+        model
+    }
+
+    #[test]
+    fn a_read_of_an_older_state_than_an_earlier_read_is_found() {
+        let model = model(&["a", "b"]);
+        let mut history = History::default();
+        for (name, version) in [("b", 2), ("a", 1)] {
+            let read = history.call(1, 0, cid(1), Call::Read);
+            history.returns(read, Heard::Found(Some(Box::new(pin(name, version)))), version);
+        }
+        let found = check(&history, &model);
+        assert_eq!(found.len(), 1, "{found:?}");
+    }
+
+    #[test]
+    fn a_pin_that_was_refused_and_happened_is_found() {
+        let model = model(&["a"]);
+        let mut history = History::default();
+        let operation = history.call(1, 0, cid(1), Call::Pin { name: "a".to_owned() });
+        history.returns(operation, Heard::Refused(Refusal::Busy), 0);
+        assert_eq!(check(&history, &model).len(), 1);
+    }
+
+    #[test]
+    fn operations_that_overlap_may_take_effect_in_either_order() {
+        let model = model(&["a", "b"]);
+        let mut history = History::default();
+        let second = history.call(1, 0, cid(1), Call::Pin { name: "b".to_owned() });
+        let first = history.call(2, 0, cid(1), Call::Pin { name: "a".to_owned() });
+        history.returns(second, Heard::Pinned(Box::new(pin("b", 2))), 2);
+        history.returns(first, Heard::Pinned(Box::new(pin("a", 1))), 2);
+        assert_eq!(check(&history, &model), Vec::<String>::new());
+    }
+}

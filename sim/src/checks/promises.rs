@@ -1,0 +1,90 @@
+//! Promises are kept: a vote is given once in a term, terms and votes never go back, and nothing is promised
+//! before the disk has it.
+
+use std::collections::BTreeMap;
+
+use cluster_core::{Effect, Message, RaftId, RaftKind, RaftMessage, Term};
+
+use super::{Found, Step};
+use crate::store::Store;
+
+/// Who promised what.
+#[derive(Debug, Default)]
+pub(super) struct Promises {
+    /// Who got a peer's vote in a term.
+    votes: BTreeMap<(RaftId, Term), RaftId>,
+    /// The newest term that a peer's messages have spoken of.
+    terms: BTreeMap<usize, Term>,
+}
+
+impl Promises {
+    /// What is on the disk must cover what has been said.
+    pub(super) fn booted(&mut self, me: usize, store: &Store, found: &mut Found<'_>) {
+        let said = self.terms.get(&me).copied().unwrap_or(0);
+        let term = store.hard_state.term;
+        found.require(term >= said, "promises", || {
+            format!("comes back in term {term}, has spoken in term {said}")
+        });
+    }
+
+    pub(super) fn after_step(&mut self, step: &Step<'_>, found: &mut Found<'_>) {
+        for effect in step.effects {
+            if let Effect::Send { envelope, .. } = effect
+                && let Message::Raft(message) = &envelope.message
+            {
+                self.after_message(step, message, found);
+            }
+        }
+    }
+
+    fn after_message(&mut self, step: &Step<'_>, message: &RaftMessage, found: &mut Found<'_>) {
+        let durable = &step.peer().disk.durable;
+        let candidate = match message.kind {
+            RaftKind::RequestVote => Some(message.from),
+            RaftKind::RequestVoteResponse if !message.reject => Some(message.to),
+            RaftKind::AppendResponse if !message.reject => {
+                found.require(durable.last() >= message.index, "promises", || {
+                    format!(
+                        "acknowledges {}, its disk ends at {}",
+                        message.index,
+                        durable.last()
+                    )
+                });
+                None
+            }
+            RaftKind::RequestPreVote
+            | RaftKind::RequestPreVoteResponse
+            | RaftKind::ReadIndex
+            | RaftKind::ReadIndexResp => return,
+            RaftKind::Append
+            | RaftKind::AppendResponse
+            | RaftKind::Heartbeat
+            | RaftKind::HeartbeatResponse
+            | RaftKind::RequestVoteResponse
+            | RaftKind::Snapshot
+            | RaftKind::TimeoutNow
+            | RaftKind::TransferLeader => None,
+        };
+        let term = message.term;
+        let said = self.terms.entry(step.me).or_default();
+        *said = term.max(*said);
+        found.require(durable.hard_state.term >= term, "promises", || {
+            format!(
+                "speaks in term {term}, its disk is in term {}: {message:?}",
+                durable.hard_state.term
+            )
+        });
+        if let Some(candidate) = candidate {
+            let first = *self.votes.entry((message.from, term)).or_insert(candidate);
+            found.require(first == candidate, "promises", || {
+                format!("votes for {candidate} in term {term}, has voted for {first}")
+            });
+            let on_disk = durable.hard_state;
+            found.require(
+                on_disk.term > term || on_disk.vote == Some(candidate),
+                "promises",
+                || format!("votes for {candidate} in term {term}, its disk says {on_disk:?}"),
+            );
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! A read that asks for the latest sees all that was decided before it was asked for.
+
+use cluster_core::Index;
+
+use super::Found;
+
+pub(super) fn served(floor: Index, index: Index, found: &mut Found<'_>) {
+    found.require(index >= floor, "reads", || {
+        format!("serves a read at {index}, but {floor} had been decided when it was asked for")
+    });
+}

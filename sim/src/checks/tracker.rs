@@ -1,0 +1,36 @@
+//! A peer does at its IPFS node what the pinset says: it pins what is allocated to it, as deep as it says,
+//! and unpins only what is not.
+
+use cluster_core::{Effect, IpfsAction};
+
+use super::{Found, Step};
+
+pub(super) fn after_step(step: &Step<'_>, found: &mut Found<'_>) {
+    let peer = step.peer();
+    for effect in step.effects {
+        let Effect::StartIpfs { action, .. } = effect else {
+            continue;
+        };
+        let (IpfsAction::Pin { cid, .. } | IpfsAction::Unpin { cid }) = action;
+        let pin = peer
+            .disk
+            .written
+            .pins
+            .get(cid)
+            .filter(|pin| pin.is_allocated_to(&peer.id));
+        match (action, pin) {
+            (IpfsAction::Pin { mode, .. }, Some(pin)) => {
+                found.require(*mode == pin.options.mode, "tracker", || {
+                    format!("pins {cid} {mode:?}, wanted is {pin:?}")
+                });
+            }
+            (IpfsAction::Pin { .. }, None) => {
+                found.unsafe_("tracker", format!("pins {cid}, which is not allocated to it"));
+            }
+            (IpfsAction::Unpin { .. }, Some(pin)) => {
+                found.unsafe_("tracker", format!("unpins {cid}, wanted is {pin:?}"));
+            }
+            (IpfsAction::Unpin { .. }, None) => {}
+        }
+    }
+}

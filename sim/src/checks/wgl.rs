@@ -1,0 +1,150 @@
+//! A black-box check of short histories, one CID at a time (Wing and Gong, "Testing and verifying concurrent
+//! objects", 1993, with Lowe's memory of states). It knows nothing of the log, so it also finds a mistake in
+//! the check that does.
+
+use std::collections::BTreeSet;
+
+use cluster_core::{Cid, Refusal};
+
+use crate::history::{Call, Heard, History, Operation};
+
+/// Operations on one CID that are looked at; longer histories are left to the other check.
+const LENGTH_MAX: usize = 40;
+
+/// States that are looked at before the search is given up.
+const STATES_MAX: usize = 50_000;
+
+/// What an operation needs to find, and what it leaves.
+#[derive(Clone, Debug)]
+struct Action {
+    called: u64,
+    returned: u64,
+    effect: Effect,
+    /// Whether it may as well never happen.
+    optional: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Effect {
+    /// Leaves a pin of this name.
+    Write(String),
+    /// Removes a pin, of this name where it is known.
+    Remove(Option<String>),
+    /// Finds this.
+    Find(Option<String>),
+}
+
+/// Names a CID whose history has no explanation.
+pub(crate) fn check(history: &History) -> Vec<String> {
+    let cids: BTreeSet<&Cid> = history
+        .operations
+        .iter()
+        .map(|operation| &operation.cid)
+        .collect();
+    let unexplained = cids.into_iter().filter(|cid| {
+        let actions: Vec<Action> = history
+            .operations
+            .iter()
+            .filter(|operation| operation.cid == **cid)
+            .filter_map(action)
+            .collect();
+        !is_linearizable(&actions)
+    });
+    unexplained
+        .map(|cid| format!("no order explains what was done to {cid}"))
+        .collect()
+}
+
+fn action(operation: &Operation) -> Option<Action> {
+    let (returned, heard) = match &operation.returned {
+        Some((returned, heard)) => (*returned, heard),
+        None => (u64::MAX, &Heard::Unknown),
+    };
+    let (effect, optional) = match (&operation.call, heard) {
+        (Call::Pin { name }, Heard::Pinned(_)) => (Effect::Write(name.clone()), false),
+        (Call::Pin { name }, Heard::Unknown) => (Effect::Write(name.clone()), true),
+        (Call::Unpin, Heard::Unpinned(pin)) => (Effect::Remove(Some(pin.options.name.clone())), false),
+        (Call::Unpin, Heard::Unknown) => (Effect::Remove(None), true),
+        (Call::Unpin, Heard::Refused(Refusal::NotFound)) => (Effect::Find(None), false),
+        (Call::Read, Heard::Found(pin)) => (
+            Effect::Find(pin.as_ref().map(|pin| pin.options.name.clone())),
+            false,
+        ),
+        (Call::Pin { .. } | Call::Unpin | Call::Read, _) => return None,
+    };
+    let returned = if optional { u64::MAX } else { returned };
+    Some(Action {
+        called: operation.called,
+        returned,
+        effect,
+        optional,
+    })
+}
+
+fn is_linearizable(actions: &[Action]) -> bool {
+    if actions.len() > LENGTH_MAX {
+        return true;
+    }
+    let mut seen: BTreeSet<(u64, Option<String>)> = BTreeSet::new();
+    let mut open: Vec<(u64, Option<String>)> = vec![(0, None)];
+    while let Some((done, state)) = open.pop() {
+        let rest = || (0..actions.len()).filter(|number| done & (1 << number) == 0);
+        if rest().all(|number| actions[number].optional) {
+            return true;
+        }
+        if seen.len() > STATES_MAX {
+            return true;
+        }
+        let horizon = rest()
+            .map(|number| actions[number].returned)
+            .min()
+            .unwrap_or(u64::MAX);
+        for number in rest().filter(|number| actions[*number].called < horizon) {
+            if let Some(next) = after(&actions[number].effect, &state) {
+                let candidate = (done | 1 << number, next);
+                if seen.insert(candidate.clone()) {
+                    open.push(candidate);
+                }
+            }
+        }
+    }
+    false
+}
+
+fn after(effect: &Effect, state: &Option<String>) -> Option<Option<String>> {
+    match effect {
+        Effect::Write(name) => Some(Some(name.clone())),
+        Effect::Remove(Some(name)) => (state.as_ref() == Some(name)).then_some(None),
+        Effect::Remove(None) => Some(None),
+        Effect::Find(found) => (found == state).then(|| state.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::cid;
+
+    #[test]
+    fn a_stale_read_has_no_explanation_and_a_concurrent_one_has() {
+        let mut history = History::default();
+        let write = history.call(1, 0, cid(1), Call::Unpin);
+        let read = history.call(2, 0, cid(1), Call::Read);
+        history.returns(read, Heard::Found(None), 0);
+        history.returns(write, Heard::Refused(Refusal::NotFound), 0);
+        assert!(check(&history).is_empty());
+        let read = history.call(2, 0, cid(1), Call::Unpin);
+        let gone = crate::clients::wish("a".to_owned(), cluster_core::Replicas::Everywhere);
+        let pin = cluster_core::Pin {
+            cid: cid(1),
+            pin_type: cluster_core::PinType::Data,
+            allocations: Vec::new(),
+            reference: None,
+            options: gone,
+            timestamp: cluster_core::Timestamp(0),
+            version: 1,
+        };
+        history.returns(read, Heard::Unpinned(Box::new(pin)), 0);
+        assert_eq!(check(&history).len(), 1);
+    }
+}

@@ -1,0 +1,331 @@
+//! Clients: they pin, unpin and read, at the leader or anywhere, give up when their patience ends, and write
+//! down what they heard. A time-out is not a failure: it may have happened.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use cluster_core::{Cid, Mode, PinOptions, PinsetView, Refusal, Replicas, Reply, Request, Ticket, Timestamp};
+use madsim::time::sleep;
+
+use crate::coverage::sometimes;
+use crate::driver::wake_after;
+use crate::history::{Call, Heard};
+use crate::options::Options;
+use crate::peer::{cid, default_replicas, peer_id};
+use crate::rng::Rng;
+use crate::world::{Answer, Shared, World, lock};
+
+/// One client, until the first phase ends.
+pub(crate) async fn run(world: Shared, number: u64) {
+    let options = lock(&world).options.clone();
+    let mut client = Client {
+        rng: Rng::new(options.seed, &format!("client {number}")),
+        number,
+        made: 0,
+        peer: usize::try_from(number % options.peers).expect("a few peers"),
+        last_wish: None,
+        options,
+    };
+    loop {
+        sleep(
+            client
+                .rng
+                .up_to(Duration::from_millis(client.options.think_ms * 2)),
+        )
+        .await;
+        {
+            let world = lock(&world);
+            if world.calm || world.stopped {
+                return;
+            }
+        }
+        client.choose_peer(&world);
+        client.act(&world).await;
+    }
+}
+
+struct Client {
+    options: Options,
+    rng: Rng,
+    number: u64,
+    made: u64,
+    peer: usize,
+    last_wish: Option<(Cid, PinOptions)>,
+}
+
+impl Client {
+    fn choose_peer(&mut self, world: &Shared) {
+        let world = lock(world);
+        let leader = world.peers.iter().position(crate::peer::Peer::leads);
+        if let Some(leader) = leader.filter(|_| self.rng.chance(self.options.to_leader)) {
+            self.peer = leader;
+        } else if self.rng.chance(100) || world.peers[self.peer].node.is_none() {
+            self.peer = self.rng.index(world.peers.len());
+        }
+    }
+
+    async fn act(&mut self, world: &Shared) {
+        let cid = cid(self.rng.below(self.options.cids));
+        let draw = self.rng.below(1000);
+        let options = &self.options;
+        let (unpin, read, local) = (options.op_unpin, options.op_read, options.op_local);
+        if draw < unpin {
+            unpin_once(world, self.number, self.peer, cid, self.patience()).await;
+        } else if draw < unpin + read {
+            read_once(world, self.number, self.peer, cid, self.patience()).await;
+        } else if draw < unpin + read + local {
+            let request = Request::Allocate {
+                cid: Some(cid),
+                options: self.wish(world),
+            };
+            ask(world, self.peer, request, self.patience()).await;
+        } else if draw < unpin + read + local + options.op_recover {
+            let all = self.rng.chance(500);
+            let request = if all {
+                Request::RecoverAll
+            } else {
+                Request::Recover { cid }
+            };
+            ask(world, self.peer, request, self.patience()).await;
+        } else if let Some((cid, wish)) = self
+            .last_wish
+            .clone()
+            .filter(|_| self.rng.chance(self.options.op_repeat))
+        {
+            pin_once(world, self.number, self.peer, cid, wish, self.patience()).await;
+        } else {
+            let wish = self.wish(world);
+            self.last_wish = Some((cid.clone(), wish.clone()));
+            pin_once(world, self.number, self.peer, cid, wish, self.patience()).await;
+        }
+    }
+
+    fn patience(&mut self) -> Duration {
+        let usual = Duration::from_millis(self.options.patience_ms);
+        if self.rng.chance(100) { usual / 10 } else { usual }
+    }
+
+    fn wish(&mut self, world: &Shared) -> PinOptions {
+        self.made += 1;
+        let name = format!("c{}-{}", self.number, self.made);
+        let mut options = wish(name, default_replicas(&self.options));
+        if self.rng.chance(self.options.op_replicas) {
+            let max = u32::try_from(self.rng.range(1, self.options.peers)).expect("a few peers");
+            let min = u32::try_from(self.rng.range(1, u64::from(max))).expect("a few peers");
+            let everywhere = self.rng.chance(200);
+            options.replicas = if everywhere {
+                Replicas::Everywhere
+            } else {
+                Replicas::Range { min, max }
+            };
+        }
+        if self.rng.chance(self.options.op_expire) {
+            let soon = self.rng.range(1, 20) * 1_000_000_000;
+            let world = lock(world);
+            let now = world.peers[self.peer].now(World::now()).wall;
+            options.expire_at = Some(Timestamp(now.0 + soon));
+        }
+        if self.rng.chance(200) {
+            let preferred = self
+                .rng
+                .index(usize::try_from(self.options.peers).expect("a few peers"));
+            options.user_allocations = vec![peer_id(preferred)];
+        }
+        if self.rng.chance(50) {
+            options.mode = Mode::Direct;
+        }
+        options
+    }
+}
+
+/// Options that say nothing but this.
+pub(crate) fn wish(name: String, replicas: Replicas) -> PinOptions {
+    PinOptions {
+        replicas,
+        name,
+        mode: Mode::Recursive,
+        shard_size: 0,
+        user_allocations: Vec::new(),
+        expire_at: None,
+        metadata: BTreeMap::new(),
+        pin_update: None,
+        origins: Vec::new(),
+    }
+}
+
+/// Pins, and writes down what came of it.
+pub(crate) async fn pin_once(
+    world: &Shared,
+    client: u64,
+    peer: usize,
+    cid: Cid,
+    options: PinOptions,
+    patience: Duration,
+) -> Heard {
+    let call = Call::Pin {
+        name: options.name.clone(),
+    };
+    let request = Request::Pin {
+        cid: cid.clone(),
+        options,
+    };
+    write(world, client, peer, cid, call, request, patience).await
+}
+
+/// Unpins, and writes down what came of it.
+pub(crate) async fn unpin_once(
+    world: &Shared,
+    client: u64,
+    peer: usize,
+    cid: Cid,
+    patience: Duration,
+) -> Heard {
+    let request = Request::Unpin { cid: cid.clone() };
+    write(world, client, peer, cid, Call::Unpin, request, patience).await
+}
+
+async fn write(
+    world: &Shared,
+    client: u64,
+    peer: usize,
+    cid: Cid,
+    call: Call,
+    request: Request,
+    patience: Duration,
+) -> Heard {
+    let operation = lock(world).history.call(client, peer, cid, call);
+    let (heard, applied) = match ask(world, peer, request, patience).await {
+        Asked::Nobody => (Heard::Refused(Refusal::NoLeader), 0),
+        Asked::Impatient | Asked::Heard(Answer::Lost | Answer::Reply(Err(Refusal::Unknown), _)) => {
+            (Heard::Unknown, 0)
+        }
+        Asked::Heard(Answer::Reply(reply, applied)) => (understood(reply), applied),
+    };
+    let mut world = lock(world);
+    note(&mut world, &heard);
+    world.history.returns(operation, heard.clone(), applied);
+    heard
+}
+
+fn understood(reply: Result<Reply, Refusal>) -> Heard {
+    match reply {
+        Ok(Reply::Pinned(pin)) => Heard::Pinned(Box::new(pin)),
+        Ok(Reply::Unpinned(pin)) => Heard::Unpinned(Box::new(pin)),
+        Ok(other @ (Reply::Allocated(_) | Reply::Barrier(_) | Reply::Recovered(_))) => {
+            unreachable!("no answer to a write: {other:?}")
+        }
+        Err(refusal) => Heard::Refused(refusal),
+    }
+}
+
+fn note(world: &mut World, heard: &Heard) {
+    world.stats.client_ops += 1;
+    let fine = matches!(heard, Heard::Pinned(_) | Heard::Unpinned(_) | Heard::Found(_));
+    world.stats.client_ok += u64::from(fine);
+    let Heard::Refused(refusal) = heard else {
+        sometimes!(
+            world.coverage,
+            *heard == Heard::Unknown,
+            "an outcome stayed unknown"
+        );
+        return;
+    };
+    world.coverage.hit(match refusal {
+        Refusal::Busy => "refused: busy",
+        Refusal::Conflict(_) => "refused: conflict",
+        Refusal::NoLeader => "refused: no leader",
+        Refusal::NotEnoughPeers { .. } => "refused: not enough peers",
+        Refusal::NotFound => "refused: not found",
+        Refusal::NotMember => "refused: not a member",
+        Refusal::Unknown => "refused: unknown",
+    });
+}
+
+/// Waits until the peer's copy is up to date, reads, and writes down what was there.
+pub(crate) async fn read_once(
+    world: &Shared,
+    client: u64,
+    peer: usize,
+    cid: Cid,
+    patience: Duration,
+) -> Heard {
+    let (operation, floor, boot) = {
+        let mut world = lock(world);
+        let operation = world.history.call(client, peer, cid.clone(), Call::Read);
+        (operation, world.checks.decided(), world.peers[peer].disk.boot())
+    };
+    let asked = ask(world, peer, Request::Barrier, patience).await;
+    let mut world = lock(world);
+    let served = match asked {
+        Asked::Heard(Answer::Reply(Ok(Reply::Barrier(index)), applied)) => Some((index, applied)),
+        Asked::Heard(Answer::Reply(Err(_), _) | Answer::Lost) | Asked::Nobody | Asked::Impatient => None,
+        Asked::Heard(Answer::Reply(Ok(other), _)) => unreachable!("no answer to a barrier: {other:?}"),
+    };
+    // The read happens at once after the answer; the process may be gone by then.
+    let served = served.filter(|_| world.peers[peer].node.is_some() && world.peers[peer].disk.boot() == boot);
+    let Some((index, _)) = served else {
+        world.history.returns(operation, Heard::Unknown, 0);
+        note(&mut world, &Heard::Unknown);
+        return Heard::Unknown;
+    };
+    let store = &world.peers[peer].disk.written;
+    let found = store.pin(&cid).map(Box::new);
+    let applied = store.applied.index;
+    let at = World::now();
+    world.checks.read_served(at, peer, floor, index);
+    world.stopped |= !world.checks.violations.is_empty();
+    let heard = Heard::Found(found);
+    note(&mut world, &heard);
+    world.history.returns(operation, heard.clone(), applied);
+    heard
+}
+
+/// What came of asking a peer.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// It answered, or died.
+    Heard(Answer),
+    /// The client gave up waiting.
+    Impatient,
+    /// There was nobody to ask.
+    Nobody,
+}
+
+/// Asks a peer for something.
+pub(crate) async fn ask(world: &Shared, peer: usize, request: Request, patience: Duration) -> Asked {
+    let Some(ticket) = lock(world).submit(peer, request) else {
+        return Asked::Nobody;
+    };
+    answer(world, ticket, patience)
+        .await
+        .map_or(Asked::Impatient, Asked::Heard)
+}
+
+async fn answer(world: &Shared, ticket: Ticket, patience: Duration) -> Option<Answer> {
+    let until = World::now() + u64::try_from(patience.as_nanos()).expect("not for ever");
+    let mut armed = false;
+    poll_fn(|cx| {
+        let mut world = lock(world);
+        let slot = world
+            .slots
+            .get_mut(&ticket)
+            .expect("open until its client lets go");
+        if let Some(answer) = slot.answer.take() {
+            world.slots.remove(&ticket);
+            return Poll::Ready(Some(answer));
+        }
+        if World::now() >= until {
+            world.abandon(ticket);
+            return Poll::Ready(None);
+        }
+        slot.waker = Some(cx.waker().clone());
+        if !armed {
+            armed = true;
+            wake_after(cx, patience);
+        }
+        Poll::Pending
+    })
+    .await
+}

@@ -1,0 +1,40 @@
+//! What has happened at least once. A rare situation that the simulator never reaches is not tested, so runs
+//! count the ones that matter and a test fails when one of them stays at zero.
+
+use std::collections::BTreeMap;
+
+/// How often each situation has come up.
+pub type Counts = BTreeMap<&'static str, u64>;
+
+/// Counts situations in one run.
+#[derive(Debug, Default)]
+pub(crate) struct Coverage {
+    counts: Counts,
+}
+
+impl Coverage {
+    /// Notes that a situation came up.
+    pub(crate) fn hit(&mut self, situation: &'static str) {
+        *self.counts.entry(situation).or_default() += 1;
+    }
+
+    /// Notes that several did.
+    pub(crate) fn add(&mut self, situation: &'static str, times: u64) {
+        *self.counts.entry(situation).or_default() += times;
+    }
+
+    pub(crate) fn into_counts(self) -> Counts {
+        self.counts
+    }
+}
+
+/// Notes that something held that ought to hold sometimes: `sometimes!(world, condition, "what it is")`.
+macro_rules! sometimes {
+    ($coverage:expr, $holds:expr, $situation:literal) => {
+        if $holds {
+            $coverage.hit($situation);
+        }
+    };
+}
+
+pub(crate) use sometimes;

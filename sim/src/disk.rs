@@ -1,0 +1,148 @@
+//! One peer's disk: what is written, which every read sees, and what is durable, which survives a power cut.
+//! Batches wait between the two in order; a cut keeps any prefix of them, a kill keeps them all.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use cluster_core::{Batch, BatchId, Incarnation, Members, Recovered, SnapshotId, StoreOp};
+
+use crate::rng::Rng;
+use crate::store::{Snapshot, Store, Write};
+
+/// A batch that a sync has not covered yet.
+#[derive(Clone, Debug)]
+struct Unsynced {
+    id: BatchId,
+    writes: Vec<Write>,
+}
+
+/// One peer's disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Disk {
+    incarnation: Incarnation,
+    boot: u64,
+    pub(crate) written: Store,
+    pub(crate) durable: Store,
+    unsynced: VecDeque<Unsynced>,
+    staged: BTreeMap<SnapshotId, Arc<Snapshot>>,
+    next_staged: u64,
+    /// The newest batch for which the core wants a report.
+    pub(crate) wants_sync: Option<BatchId>,
+}
+
+impl Disk {
+    pub(crate) fn new(incarnation: Incarnation, members: Members) -> Self {
+        let store = Store::founding(members);
+        Self {
+            incarnation,
+            boot: 0,
+            written: store.clone(),
+            durable: store,
+            unsynced: VecDeque::new(),
+            staged: BTreeMap::new(),
+            next_staged: 0,
+            wants_sync: None,
+        }
+    }
+
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// How many processes have been started on it.
+    pub(crate) fn boot(&self) -> u64 {
+        self.boot
+    }
+
+    /// Opens the database. What the process is about to read must not be lost later, so it is synced first.
+    pub(crate) fn open(&mut self) -> Recovered {
+        self.boot += 1;
+        self.staged.clear();
+        self.wants_sync = None;
+        if let Some(last) = self.unsynced.back().map(|batch| batch.id) {
+            self.synced(last);
+        }
+        self.written.recovered(self.incarnation, self.boot)
+    }
+
+    /// Makes a batch visible to reads.
+    pub(crate) fn write(&mut self, batch: &Batch) -> Result<(), String> {
+        let mut writes = Vec::with_capacity(batch.ops.len());
+        for op in &batch.ops {
+            let write = self.complete(op)?;
+            self.written.write(&write)?;
+            writes.push(write);
+        }
+        self.written.audit()?;
+        self.unsynced.push_back(Unsynced { id: batch.id, writes });
+        if batch.sync {
+            self.wants_sync = Some(batch.id);
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self, op: &StoreOp) -> Result<Write, String> {
+        let StoreOp::InstallSnapshot { snapshot, manifest } = op else {
+            return Ok(Write::Op(op.clone()));
+        };
+        let staged = self
+            .staged
+            .remove(snapshot)
+            .ok_or_else(|| format!("snapshot {snapshot} is not staged"))?;
+        if staged.manifest != *manifest {
+            return Err(format!("snapshot {snapshot} is installed with another manifest"));
+        }
+        Ok(Write::Install(staged))
+    }
+
+    /// The newest batch that a sync that starts at once would cover.
+    pub(crate) fn newest(&self) -> Option<BatchId> {
+        self.unsynced.back().map(|batch| batch.id)
+    }
+
+    /// A sync that covers everything up to `through` is done.
+    pub(crate) fn synced(&mut self, through: BatchId) {
+        while self.unsynced.front().is_some_and(|batch| batch.id <= through) {
+            let batch = self.unsynced.pop_front().expect("there is a first one");
+            for write in &batch.writes {
+                self.durable.write(write).expect("it was written before");
+            }
+        }
+    }
+
+    /// The power goes: of what was not synced, a prefix happens to have reached the disk.
+    pub(crate) fn cut(&mut self, rng: &mut Rng) -> usize {
+        let kept = rng.index(self.unsynced.len() + 1);
+        let lost = self.unsynced.len() - kept;
+        if kept > 0 {
+            let through = self.unsynced[kept - 1].id;
+            self.synced(through);
+        }
+        self.unsynced.clear();
+        self.written = self.durable.clone();
+        lost
+    }
+
+    /// Keeps a snapshot that arrived until the core has decided.
+    pub(crate) fn stage(&mut self, snapshot: Arc<Snapshot>) -> SnapshotId {
+        self.next_staged += 1;
+        let id = SnapshotId(self.next_staged);
+        self.staged.insert(id, snapshot);
+        id
+    }
+
+    /// Forgets a staged snapshot; false when there is none.
+    pub(crate) fn discard(&mut self, snapshot: SnapshotId) -> bool {
+        self.staged.remove(&snapshot).is_some()
+    }
+
+    /// Snapshots that wait for a decision.
+    pub(crate) fn staged(&self) -> usize {
+        self.staged.len()
+    }
+
+    /// Whether a write waits for a sync: the moment to cut the power.
+    pub(crate) fn is_dirty(&self) -> bool {
+        !self.unsynced.is_empty()
+    }
+}

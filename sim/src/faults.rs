@@ -1,0 +1,248 @@
+//! What goes wrong, and when: one task for each kind of fault, each with its own stream of randomness, so
+//! that switching one off leaves the others as they are.
+
+use std::time::Duration;
+
+use madsim::runtime::Handle;
+use madsim::time::sleep;
+
+use crate::coverage::sometimes;
+use crate::net::PARTITIONS;
+use crate::rng::Rng;
+use crate::world::{Aim, Death, Shared, World, lock, name};
+
+/// The kinds of faults that come by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    ClockStep,
+    Cut,
+    CutAll,
+    DiskFail,
+    IpfsFull,
+    IpfsRestart,
+    Kill,
+    LeaderKill,
+    Partition,
+    Pause,
+    Swizzle,
+}
+
+/// All of them.
+pub(crate) const FAULTS: [Fault; 11] = [
+    Fault::ClockStep,
+    Fault::Cut,
+    Fault::CutAll,
+    Fault::DiskFail,
+    Fault::IpfsFull,
+    Fault::IpfsRestart,
+    Fault::Kill,
+    Fault::LeaderKill,
+    Fault::Partition,
+    Fault::Pause,
+    Fault::Swizzle,
+];
+
+/// Has one kind of fault happen now and then, until the first phase ends.
+pub(crate) async fn run(world: Shared, fault: Fault) {
+    let (mean, seed) = {
+        let world = lock(&world);
+        let options = &world.options;
+        let mean = match fault {
+            Fault::ClockStep => options.clock_step_every,
+            Fault::Cut => options.cut_every,
+            Fault::CutAll => options.cut_all_every,
+            Fault::DiskFail => options.disk_fail_every,
+            Fault::IpfsFull => options.ipfs_full_every,
+            Fault::IpfsRestart => options.ipfs_restart_every,
+            Fault::Kill => options.kill_every,
+            Fault::LeaderKill => options.leader_kill_every,
+            Fault::Partition => options.partition_every,
+            Fault::Pause => options.pause_every,
+            Fault::Swizzle => options.swizzle_every,
+        };
+        (Duration::from_secs(mean), options.seed)
+    };
+    if mean.is_zero() {
+        return;
+    }
+    let mut rng = Rng::new(seed, &format!("{fault:?}"));
+    loop {
+        sleep(rng.interval(mean)).await;
+        {
+            let world = lock(&world);
+            if world.calm || world.stopped {
+                return;
+            }
+        }
+        happen(&world, fault, &mut rng).await;
+    }
+}
+
+async fn happen(world: &Shared, fault: Fault, rng: &mut Rng) {
+    let size = lock(world).peers.len();
+    match fault {
+        Fault::ClockStep => {
+            let by = i64::try_from(rng.below(40_000_000_000)).expect("small") - 20_000_000_000;
+            let mut world = lock(world);
+            world.peers[rng.index(size)].clock.step(by);
+            world.coverage.hit("a wall clock jumped");
+        }
+        Fault::Cut => down(world, rng.index(size), Death::Cut, rng).await,
+        Fault::CutAll => {
+            (0..size).for_each(|peer| lock(world).crash(peer, Death::Cut));
+            lock(world).coverage.hit("the power went everywhere");
+            for peer in 0..size {
+                sleep(rng.up_to(Duration::from_millis(500))).await;
+                restart(world, peer);
+            }
+        }
+        Fault::DiskFail => {
+            let peer = rng.index(size);
+            let mut world = lock(world);
+            world.stats.failing_disks[peer] = true;
+        }
+        Fault::IpfsFull => {
+            let peer = rng.index(size);
+            lock(world).peers[peer].ipfs.full = true;
+            sleep(rng.up_to(Duration::from_secs(10))).await;
+            lock(world).peers[peer].ipfs.full = false;
+        }
+        Fault::IpfsRestart => {
+            let peer = rng.index(size);
+            {
+                let mut world = lock(world);
+                let busy = world.peers[peer].ipfs.running() > 0;
+                sometimes!(world.coverage, busy, "an IPFS daemon restarted at work");
+                world.peers[peer].ipfs.restart();
+                world.peers[peer].ipfs.up = false;
+            }
+            sleep(rng.up_to(Duration::from_secs(5))).await;
+            lock(world).peers[peer].ipfs.up = true;
+        }
+        Fault::Kill => down(world, rng.index(size), Death::Kill, rng).await,
+        Fault::LeaderKill => {
+            let leader = lock(world).peers.iter().position(crate::peer::Peer::leads);
+            let death = if rng.chance(500) { Death::Cut } else { Death::Kill };
+            if let Some(leader) = leader {
+                down(world, leader, death, rng).await;
+            }
+        }
+        Fault::Partition => partition(world, rng).await,
+        Fault::Pause => pause(world, rng.index(size), rng).await,
+        Fault::Swizzle => swizzle(world, rng).await,
+    }
+}
+
+async fn down(world: &Shared, peer: usize, death: Death, rng: &mut Rng) {
+    let spread = {
+        let mut world = lock(world);
+        world.crash(peer, death);
+        Duration::from_millis(world.options.restart_spread_ms)
+    };
+    sleep(rng.up_to(spread)).await;
+    restart(world, peer);
+}
+
+fn restart(world: &Shared, peer: usize) {
+    let mut world = lock(world);
+    if !world.calm && !world.stopped {
+        world.restart(peer);
+    }
+}
+
+async fn partition(world: &Shared, rng: &mut Rng) {
+    let kind = *rng.pick(&PARTITIONS);
+    {
+        let mut world = lock(world);
+        let at = World::now();
+        world.trace.line(at, "world", || format!("partition {kind:?}"));
+        let world = &mut *world;
+        world.net.partition(kind, rng);
+        world.stats.partitions += 1;
+        sometimes!(world.coverage, world.peers.len() > 2, "a partition");
+    }
+    sleep(rng.up_to(Duration::from_secs(8))).await;
+    let mut world = lock(world);
+    if !world.calm {
+        world.net.heal();
+    }
+}
+
+async fn pause(world: &Shared, peer: usize, rng: &mut Rng) {
+    {
+        let mut world = lock(world);
+        if !world.peers[peer].up || world.peers[peer].paused {
+            return;
+        }
+        let leads = world.peers[peer].leads();
+        sometimes!(world.coverage, leads, "the leader was paused");
+        world.peers[peer].paused = true;
+        world.stats.pauses += 1;
+        world
+            .trace
+            .line(World::now(), &name(peer), || "is paused".to_owned());
+        Handle::current().pause(world.nodes[peer]);
+    }
+    sleep(rng.up_to(Duration::from_secs(6))).await;
+    resume(world, peer);
+}
+
+/// Lets a paused peer go on.
+pub(crate) fn resume(world: &Shared, peer: usize) {
+    let mut world = lock(world);
+    if world.peers[peer].paused {
+        world.peers[peer].paused = false;
+        world
+            .trace
+            .line(World::now(), &name(peer), || "goes on".to_owned());
+        Handle::current().resume(world.nodes[peer]);
+    }
+}
+
+/// Clogs peers one after the other, and clears them one after the other, in another order.
+async fn swizzle(world: &Shared, rng: &mut Rng) {
+    let mut order: Vec<usize> = (0..lock(world).peers.len()).collect();
+    rng.shuffle(&mut order);
+    order.truncate(1 + rng.index(order.len()));
+    for peer in &order {
+        lock(world).net.clog(*peer, true);
+        sleep(rng.up_to(Duration::from_secs(2))).await;
+    }
+    lock(world).coverage.hit("links were clogged");
+    rng.shuffle(&mut order);
+    for peer in &order {
+        sleep(rng.up_to(Duration::from_secs(2))).await;
+        lock(world).net.clog(*peer, false);
+    }
+}
+
+/// A fault that was aimed at what a peer has just done.
+pub(crate) async fn strike(world: Shared, aim: Aim) {
+    sleep(Duration::from_nanos(aim.delay)).await;
+    let pause = {
+        let mut world = lock(&world);
+        if world.calm || world.stopped {
+            return;
+        }
+        world.crash(aim.peer, aim.death);
+        world.coverage.hit("a fault was aimed");
+        let spread = Duration::from_millis(world.options.restart_spread_ms);
+        Rng::new(world.options.seed ^ World::now(), "strike").up_to(spread)
+    };
+    sleep(pause).await;
+    restart(&world, aim.peer);
+}
+
+/// A peer whose disk fails ends itself, and is started again by whoever supervises it.
+pub(crate) async fn fail_stop(world: Shared, peer: usize) {
+    {
+        let mut world = lock(&world);
+        world.coverage.hit("a sync failed");
+        world.crash(peer, Death::Cut);
+    }
+    sleep(Duration::from_secs(1)).await;
+    let mut world = lock(&world);
+    if !world.stopped && !world.peers[peer].broken {
+        world.restart(peer);
+    }
+}

@@ -1,0 +1,85 @@
+//! What clients asked for and heard. The order of calls and returns is kept as positions in one sequence.
+
+use cluster_core::{Cid, Index, Pin, Refusal};
+
+/// What a client did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// Asked to pin, under a name that no other call has, unless it repeats an earlier wish.
+    Pin { name: String },
+    /// Asked to unpin.
+    Unpin,
+    /// Read, as of now anywhere.
+    Read,
+}
+
+/// What it heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// The pin as it stands.
+    Pinned(Box<Pin>),
+    /// The pin that was removed.
+    Unpinned(Box<Pin>),
+    /// What a read found.
+    Found(Option<Box<Pin>>),
+    /// No, and nothing has happened.
+    Refused(Refusal),
+    /// Nothing certain: it may have happened, or may yet.
+    Unknown,
+}
+
+/// One operation.
+#[derive(Clone, Debug)]
+pub(crate) struct Operation {
+    pub(crate) client: u64,
+    pub(crate) peer: usize,
+    pub(crate) cid: Cid,
+    pub(crate) call: Call,
+    pub(crate) called: u64,
+    /// When it returned, and what.
+    pub(crate) returned: Option<(u64, Heard)>,
+    /// How far the peer's copy was when it answered.
+    pub(crate) applied: Index,
+}
+
+/// All operations, in the order in which they were called.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct History {
+    pub(crate) operations: Vec<Operation>,
+    next: u64,
+}
+
+impl History {
+    /// Notes a call.
+    pub(crate) fn call(&mut self, client: u64, peer: usize, cid: Cid, call: Call) -> usize {
+        self.next += 1;
+        let called = self.next;
+        self.operations.push(Operation {
+            client,
+            peer,
+            cid,
+            call,
+            called,
+            returned: None,
+            applied: 0,
+        });
+        self.operations.len() - 1
+    }
+
+    /// Notes its return.
+    pub(crate) fn returns(&mut self, operation: usize, heard: Heard, applied: Index) {
+        self.next += 1;
+        let operation = &mut self.operations[operation];
+        assert!(operation.returned.is_none(), "returns once");
+        operation.returned = Some((self.next, heard));
+        operation.applied = applied;
+    }
+
+    /// Calls that have not returned.
+    pub(crate) fn open(&self) -> usize {
+        self.operations
+            .iter()
+            .filter(|operation| operation.returned.is_none())
+            .count()
+    }
+}

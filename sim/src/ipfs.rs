@@ -1,0 +1,184 @@
+//! One peer's IPFS daemon: slow, hanging, failing, restarted, full, and now and then done with what it was
+//! told to stop.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cluster_core::{Cid, IpfsAction, Metric, Mode, OpId, PING};
+
+use crate::options::Options;
+use crate::rng::Rng;
+
+/// How an operation is going to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// How long each part takes; progress is reported after each but the last.
+    pub(crate) parts: Vec<Duration>,
+    /// How it ends.
+    pub(crate) end: End,
+}
+
+/// How an operation ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It is done.
+    Done,
+    /// It is refused.
+    Failed(String),
+    /// It does not end.
+    Hangs,
+}
+
+#[derive(Clone, Debug)]
+struct Running {
+    action: IpfsAction,
+    cancelled: bool,
+}
+
+/// One daemon.
+#[derive(Clone, Debug)]
+pub(crate) struct Ipfs {
+    /// What it holds.
+    pub(crate) pinned: BTreeMap<Cid, Mode>,
+    running: BTreeMap<OpId, Running>,
+    /// Whether it answers.
+    pub(crate) up: bool,
+    /// Whether it has room.
+    pub(crate) full: bool,
+    /// How many times it has been restarted: what ran before is gone.
+    pub(crate) generation: u64,
+    rng: Rng,
+    slow: Duration,
+    hang: u64,
+    fail: u64,
+    late: u64,
+    metrics_ttl: Duration,
+    free: i64,
+}
+
+impl Ipfs {
+    pub(crate) fn new(options: &Options, peer: usize) -> Self {
+        let mut rng = Rng::new(options.seed, &format!("ipfs {peer}"));
+        Self {
+            pinned: BTreeMap::new(),
+            running: BTreeMap::new(),
+            up: true,
+            full: false,
+            generation: 0,
+            slow: Duration::from_millis(options.ipfs_slow_ms),
+            hang: options.ipfs_hang,
+            fail: options.ipfs_fail,
+            late: options.ipfs_late,
+            metrics_ttl: Duration::from_millis(options.metrics_ms * 2 + 500),
+            free: i64::try_from(rng.range(1, 4)).expect("a small number") << 40,
+            rng,
+        }
+    }
+
+    /// Begins an operation; `available` says whether the content can be found at all.
+    pub(crate) fn start(&mut self, op: OpId, action: IpfsAction, available: bool) -> Plan {
+        let is_pin = matches!(action, IpfsAction::Pin { .. });
+        self.running.insert(
+            op,
+            Running {
+                action,
+                cancelled: false,
+            },
+        );
+        let count = if is_pin { self.rng.range(1, 3) } else { 1 };
+        let parts = (0..count).map(|_| self.rng.up_to(self.slow)).collect();
+        let end = if !self.up {
+            End::Failed("connection refused".to_owned())
+        } else if is_pin && (!available || self.rng.chance(self.hang)) {
+            End::Hangs
+        } else if is_pin && self.full {
+            End::Failed("no space left on device".to_owned())
+        } else if self.rng.chance(self.fail) {
+            End::Failed("internal error".to_owned())
+        } else {
+            End::Done
+        };
+        Plan { parts, end }
+    }
+
+    /// Whether somebody wants this operation to stop.
+    pub(crate) fn is_cancelled(&self, op: OpId) -> bool {
+        self.running.get(&op).is_none_or(|running| running.cancelled)
+    }
+
+    pub(crate) fn cancel(&mut self, op: OpId) -> bool {
+        self.running
+            .get_mut(&op)
+            .map(|running| running.cancelled = true)
+            .is_some()
+    }
+
+    /// Ends an operation, with or without effect. A cancelled one may have had it all the same.
+    pub(crate) fn finish(&mut self, op: OpId, done: bool, possible: bool) {
+        let Some(running) = self.running.remove(&op) else {
+            return;
+        };
+        let late = possible && self.up && !done && running.cancelled && self.rng.chance(self.late);
+        if done || late {
+            self.take_effect(&running.action);
+        }
+    }
+
+    fn take_effect(&mut self, action: &IpfsAction) {
+        match action {
+            IpfsAction::Pin { cid, mode, .. } => {
+                self.pinned.insert(cid.clone(), *mode);
+            }
+            IpfsAction::Unpin { cid } => {
+                self.pinned.remove(cid);
+            }
+        }
+    }
+
+    /// The peer's process died: what it had asked for may still come true.
+    pub(crate) fn abandon(&mut self, available: impl Fn(&Cid) -> bool) {
+        for running in std::mem::take(&mut self.running).into_values() {
+            let (IpfsAction::Pin { cid, .. } | IpfsAction::Unpin { cid }) = &running.action;
+            if self.up && available(cid) && self.rng.chance(self.late) {
+                self.take_effect(&running.action);
+            }
+        }
+    }
+
+    /// Operations under way.
+    pub(crate) fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// The daemon restarts: what runs fails.
+    pub(crate) fn restart(&mut self) {
+        self.generation += 1;
+    }
+
+    /// No faults from here on.
+    pub(crate) fn calm(&mut self) {
+        self.hang = 0;
+        self.fail = 0;
+        self.up = true;
+        self.full = false;
+        self.slow = self.slow.min(Duration::from_millis(300));
+    }
+
+    /// What the peer measures.
+    pub(crate) fn metrics(&self) -> Vec<Metric> {
+        let free = self.free - (i64::try_from(self.pinned.len()).expect("a few") << 30);
+        let metric = |name: &str, value: String, weight, partitionable, valid| Metric {
+            name: name.to_owned(),
+            value,
+            weight,
+            partitionable,
+            ttl: self.metrics_ttl,
+            valid,
+        };
+        vec![
+            metric(PING, String::new(), 0, false, true),
+            metric("freespace", free.to_string(), free, false, self.up),
+            metric("tag:group", "default".to_owned(), 0, true, true),
+        ]
+    }
+}

@@ -1,0 +1,194 @@
+//! The pinset as a plain map, beside the real one: it applies the same committed entries by the rules as
+//! they are written down, and remembers every state that a CID has been in.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cluster_core::{
+    Cid, Command, Index, LogEntry, Members, Mode, Payload, Pin, Precondition, Proposal, RaftId, decode,
+};
+
+use crate::coverage::{Coverage, sometimes};
+use crate::rng;
+
+/// A position in the history of commands: the entry, and the command's place in it.
+pub(crate) type Position = (Index, u32);
+
+/// A command that changed the pinset.
+#[derive(Clone, Debug)]
+pub(crate) struct Effective {
+    pub(crate) command: Command,
+    pub(crate) members: Members,
+}
+
+/// What a CID came to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Turn {
+    pub(crate) at: Position,
+    pub(crate) pin: Option<Pin>,
+}
+
+/// The model.
+pub(crate) struct Model {
+    members: Members,
+    pins: BTreeMap<Cid, Pin>,
+    /// For each proposer, its newest process and what of it has been applied.
+    seen: BTreeMap<RaftId, (u64, BTreeSet<u64>)>,
+    digest: u64,
+    digests: Vec<u64>,
+    turns: BTreeMap<Cid, Vec<Turn>>,
+    /// How often a client's pin of each name took effect.
+    named: BTreeMap<String, u64>,
+}
+
+impl Model {
+    pub(crate) fn new(members: Members) -> Self {
+        Self {
+            members,
+            pins: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            digest: 0,
+            digests: vec![0],
+            turns: BTreeMap::new(),
+            named: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn pins(&self) -> &BTreeMap<Cid, Pin> {
+        &self.pins
+    }
+
+    /// The digest of the pinset as of an index; of the newest when it is not that far.
+    pub(crate) fn digest_at(&self, index: Index) -> u64 {
+        let position = usize::try_from(index)
+            .unwrap_or(usize::MAX)
+            .min(self.digests.len() - 1);
+        self.digests[position]
+    }
+
+    /// Everything that a CID has been, in order.
+    pub(crate) fn turns(&self, cid: &Cid) -> &[Turn] {
+        self.turns.get(cid).map_or(&[], Vec::as_slice)
+    }
+
+    /// How often pins of this name took effect.
+    pub(crate) fn times_pinned(&self, name: &str) -> u64 {
+        self.named.get(name).copied().unwrap_or(0)
+    }
+
+    /// Applies the next entry. Returns the commands that changed something.
+    pub(crate) fn apply(&mut self, entry: &LogEntry, coverage: &mut Coverage) -> Vec<Effective> {
+        let mut effective = Vec::new();
+        let proposals: Vec<Proposal> = match &entry.payload {
+            Payload::Commands(data) if !data.is_empty() => decode(data).expect("committed entries decode"),
+            Payload::Commands(_) | Payload::Members(_) => Vec::new(),
+        };
+        sometimes!(coverage, proposals.len() > 1, "several proposals shared an entry");
+        for (order, proposal) in (0..).zip(proposals) {
+            if !self.is_new(&proposal) {
+                coverage.hit("a proposal came twice");
+                continue;
+            }
+            let command = proposal.command.clone();
+            if self.apply_command((entry.index, order), proposal.command, coverage) {
+                effective.push(Effective {
+                    command,
+                    members: self.members.clone(),
+                });
+            }
+        }
+        self.digests.push(self.digest);
+        effective
+    }
+
+    fn is_new(&mut self, proposal: &Proposal) -> bool {
+        let id = proposal.id;
+        let (boot, seen) = self.seen.entry(id.origin).or_insert((id.boot, BTreeSet::new()));
+        if id.boot < *boot {
+            return false;
+        }
+        if id.boot > *boot {
+            *boot = id.boot;
+            seen.clear();
+        }
+        seen.insert(id.seq)
+    }
+
+    fn apply_command(&mut self, at: Position, command: Command, coverage: &mut Coverage) -> bool {
+        match command {
+            Command::Admit { .. } => false,
+            Command::Pin { pin, precondition } => self.apply_pin(at, pin, precondition, coverage),
+            Command::Reallocate {
+                cid,
+                allocations,
+                version,
+            } => {
+                let Some(current) = self.pins.get(&cid).filter(|pin| pin.version == version) else {
+                    coverage.hit("a reallocation came too late");
+                    return false;
+                };
+                coverage.hit("a pin was moved");
+                let pin = Pin {
+                    allocations,
+                    ..current.clone()
+                };
+                self.turn(at, cid, Some(pin));
+                true
+            }
+            Command::Unpin { cid, precondition } => {
+                let holds = self.pins.contains_key(&cid) && self.holds(&cid, precondition);
+                sometimes!(
+                    coverage,
+                    holds && matches!(precondition, Precondition::Version(_)),
+                    "a pin expired"
+                );
+                if holds {
+                    self.turn(at, cid, None);
+                }
+                holds
+            }
+        }
+    }
+
+    fn apply_pin(
+        &mut self,
+        at: Position,
+        pin: Pin,
+        precondition: Precondition,
+        coverage: &mut Coverage,
+    ) -> bool {
+        if !self.holds(&pin.cid, precondition) {
+            coverage.hit("a pin was decided from a stale state");
+            return false;
+        }
+        if let Some(current) = self.pins.get(&pin.cid) {
+            let deep = current.options.mode == Mode::Recursive && pin.options.mode == Mode::Direct;
+            if current.same_wish(&pin) || deep || current.pin_type != pin.pin_type {
+                return false;
+            }
+        }
+        *self.named.entry(pin.options.name.clone()).or_default() += 1;
+        self.turn(at, pin.cid.clone(), Some(pin));
+        true
+    }
+
+    fn holds(&self, cid: &Cid, precondition: Precondition) -> bool {
+        let current = self.pins.get(cid);
+        match precondition {
+            Precondition::Absent => current.is_none(),
+            Precondition::Any => true,
+            Precondition::Version(version) => current.is_some_and(|pin| pin.version == version),
+        }
+    }
+
+    fn turn(&mut self, at: Position, cid: Cid, pin: Option<Pin>) {
+        let pin = pin.map(|pin| Pin { version: at.0, ..pin });
+        let digest = |pin: &Pin| rng::hash(&cluster_core::encode(pin));
+        self.digest ^= pin.as_ref().map_or(0, digest);
+        let old = match pin.clone() {
+            Some(pin) => self.pins.insert(cid.clone(), pin),
+            None => self.pins.remove(&cid),
+        };
+        self.digest ^= old.as_ref().map_or(0, digest);
+        self.turns.entry(cid).or_default().push(Turn { at, pin });
+    }
+}

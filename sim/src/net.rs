@@ -1,0 +1,191 @@
+//! The network between peers: every link has a latency of its own, loses, repeats and reorders, may be cut in
+//! either direction, or clogged for a while.
+
+use std::time::Duration;
+
+use crate::options::Options;
+use crate::rng::Rng;
+
+/// One direction between two peers.
+#[derive(Clone, Debug)]
+struct Link {
+    latency: Duration,
+    cut: bool,
+    clogged: bool,
+}
+
+/// All links.
+#[derive(Clone, Debug)]
+pub(crate) struct Net {
+    links: Vec<Vec<Link>>,
+    rng: Rng,
+    spread: Duration,
+    loss: u64,
+    duplicate: u64,
+    reorder: u64,
+    unreachable: u64,
+}
+
+/// What becomes of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It arrives after each of these times: once or twice.
+    Arrives(Vec<Duration>),
+    /// It does not; the sender learns it after this time, if at all.
+    Lost(Option<Duration>),
+}
+
+/// How a set of peers is divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Partition {
+    /// Two sides that do not hear each other.
+    Symmetric,
+    /// One side does not hear the other.
+    Asymmetric,
+    /// Two sides, and one peer that both hear.
+    Bridge,
+    /// Everybody hears only the neighbours.
+    Ring,
+    /// One peer alone.
+    Isolate,
+    /// One peer is heard, but does not hear.
+    Deaf,
+    /// One peer hears, but is not heard.
+    Mute,
+}
+
+/// All kinds, for drawing one.
+pub(crate) const PARTITIONS: [Partition; 7] = [
+    Partition::Symmetric,
+    Partition::Asymmetric,
+    Partition::Bridge,
+    Partition::Ring,
+    Partition::Isolate,
+    Partition::Deaf,
+    Partition::Mute,
+];
+
+impl Net {
+    pub(crate) fn new(options: &Options) -> Self {
+        let mut rng = Rng::new(options.seed, "net");
+        let spread = Duration::from_millis(options.latency_spread_ms);
+        let mut link = || Link {
+            latency: Duration::from_millis(options.latency_min_ms) + rng.up_to(spread / 2),
+            cut: false,
+            clogged: false,
+        };
+        let links = (0..options.peers)
+            .map(|_| (0..options.peers).map(|_| link()).collect())
+            .collect();
+        Self {
+            links,
+            rng,
+            spread,
+            loss: options.loss,
+            duplicate: options.duplicate,
+            reorder: options.reorder,
+            unreachable: options.unreachable,
+        }
+    }
+
+    /// Decides about a message that leaves now.
+    pub(crate) fn send(&mut self, from: usize, to: usize) -> Fate {
+        if self.links[from][to].cut || self.rng.chance(self.loss) {
+            let told = self.rng.chance(self.unreachable);
+            return Fate::Lost(told.then(|| self.delay(from, to) * 3));
+        }
+        let mut delays = vec![self.delay(from, to)];
+        if self.rng.chance(self.duplicate) {
+            delays.push(self.delay(from, to) + self.rng.up_to(Duration::from_secs(1)));
+        }
+        Fate::Arrives(delays)
+    }
+
+    /// The time that one message takes.
+    pub(crate) fn delay(&mut self, from: usize, to: usize) -> Duration {
+        let usual = self.links[from][to].latency + self.rng.up_to(self.spread / 2);
+        if self.rng.chance(self.reorder) {
+            usual * 2 + self.rng.up_to(self.spread * 8)
+        } else {
+            usual
+        }
+    }
+
+    /// Whether what is under way gets through now.
+    pub(crate) fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.links[from][to].cut
+    }
+
+    /// Whether what is under way has to wait.
+    pub(crate) fn is_clogged(&self, from: usize, to: usize) -> bool {
+        self.links[from][to].clogged
+    }
+
+    /// Divides the peers; what was divided before is whole again.
+    pub(crate) fn partition(&mut self, kind: Partition, rng: &mut Rng) {
+        self.heal();
+        let mut order: Vec<usize> = (0..self.links.len()).collect();
+        rng.shuffle(&mut order);
+        let size = order.len();
+        let half = 1 + rng.index(size.saturating_sub(1).max(1));
+        let place = |peer: usize| {
+            order
+                .iter()
+                .position(|other| *other == peer)
+                .expect("everybody is in it")
+        };
+        let hears = |from: usize, to: usize| {
+            let (from, to) = (place(from), place(to));
+            match kind {
+                Partition::Symmetric => (from < half) == (to < half),
+                Partition::Asymmetric => from < half || to >= half,
+                Partition::Bridge => from == 0 || to == 0 || (from <= size / 2) == (to <= size / 2),
+                Partition::Ring => (from + 1) % size == to || (to + 1) % size == from,
+                Partition::Isolate => from != 0 && to != 0,
+                Partition::Deaf => to != 0,
+                Partition::Mute => from != 0,
+            }
+        };
+        for from in 0..size {
+            for to in 0..size {
+                self.links[from][to].cut = from != to && !hears(from, to);
+            }
+        }
+    }
+
+    /// Ends all cuts.
+    pub(crate) fn heal(&mut self) {
+        self.each(|link| link.cut = false);
+    }
+
+    /// Cuts a peer off for good, or connects it again.
+    pub(crate) fn cut_off(&mut self, peer: usize, cut: bool) {
+        for other in 0..self.links.len() {
+            self.links[peer][other].cut = cut;
+            self.links[other][peer].cut = cut;
+        }
+    }
+
+    /// Clogs all links of a peer, or clears them.
+    pub(crate) fn clog(&mut self, peer: usize, clogged: bool) {
+        for other in 0..self.links.len() {
+            self.links[peer][other].clogged = clogged;
+            self.links[other][peer].clogged = clogged;
+        }
+    }
+
+    /// No faults from here on, but for those that stay.
+    pub(crate) fn calm(&mut self) {
+        self.loss = 0;
+        self.duplicate = 0;
+        self.reorder = 0;
+        self.each(|link| {
+            link.cut = false;
+            link.clogged = false;
+        });
+    }
+
+    fn each(&mut self, change: impl Fn(&mut Link)) {
+        self.links.iter_mut().flatten().for_each(change);
+    }
+}

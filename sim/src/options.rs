@@ -1,0 +1,316 @@
+//! What one run is like. Every seed draws its own subset of faults and operations, and its own rates, sizes
+//! and timings: a run with few kinds of fault at high rates finds what a run with all of them hides.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::rng::Rng;
+
+/// The options of one run. All are numbers, so that any of them can be set from the command line and made
+/// milder by the shrinker. Rates are in thousandths. `_every` is a mean time in seconds, 0 for never.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it, the comments say the rest")]
+pub struct Options {
+    pub seed: u64,
+    /// Peers of the static membership, all with a vote.
+    pub peers: u64,
+    pub clients: u64,
+    /// Different CIDs that the clients pin.
+    pub cids: u64,
+    /// The length of the phase with faults.
+    pub seconds: u64,
+
+    pub loss: u64,
+    pub duplicate: u64,
+    pub reorder: u64,
+    pub latency_min_ms: u64,
+    pub latency_spread_ms: u64,
+    /// How often a message that is lost is reported to its sender.
+    pub unreachable: u64,
+    pub partition_every: u64,
+    pub swizzle_every: u64,
+
+    pub sync_min_us: u64,
+    pub sync_spread_us: u64,
+    pub sync_slow: u64,
+    pub disk_fail_every: u64,
+
+    pub kill_every: u64,
+    pub cut_every: u64,
+    pub cut_all_every: u64,
+    pub leader_kill_every: u64,
+    pub pause_every: u64,
+    /// How often an interesting moment is followed by a kill or a cut.
+    pub aim: u64,
+    pub restart_spread_ms: u64,
+    /// How often, in the second phase, a peer outside the core stays broken.
+    pub leave_broken: u64,
+
+    pub drift_ppm: u64,
+    pub clock_step_every: u64,
+
+    pub ipfs_slow_ms: u64,
+    pub ipfs_hang: u64,
+    pub ipfs_fail: u64,
+    /// How often an operation that was cancelled, or whose peer died, takes effect all the same.
+    pub ipfs_late: u64,
+    pub ipfs_restart_every: u64,
+    pub ipfs_full_every: u64,
+    /// CIDs that nobody has, for good.
+    pub unavailable: u64,
+
+    pub snapshot_lost: u64,
+    pub snapshot_duplicate: u64,
+
+    pub think_ms: u64,
+    pub patience_ms: u64,
+    /// Out of 1000 operations of clients; the rest pins.
+    pub op_unpin: u64,
+    pub op_read: u64,
+    pub op_local: u64,
+    pub op_recover: u64,
+    pub op_repeat: u64,
+    pub op_expire: u64,
+    /// How often a pin asks for a number of copies of its own.
+    pub op_replicas: u64,
+    /// How often clients go to the leader.
+    pub to_leader: u64,
+
+    pub tick_ms: u64,
+    pub election_ticks: u64,
+    pub trailing_logs: u64,
+    pub retry_ms: u64,
+    pub deadline_ms: u64,
+    pub open_max: u64,
+    pub concurrent_pins: u64,
+    pub pin_timeout_ms: u64,
+    pub retry_min_ms: u64,
+    pub retry_max_ms: u64,
+    pub metrics_ms: u64,
+    pub grace_ms: u64,
+    pub failover: u64,
+    /// 0 for everywhere.
+    pub replicas_max: u64,
+    pub replicas_min: u64,
+
+    /// A mistake that is switched on in the core: its position in the list, from 1; 0 for none.
+    pub planted: u64,
+}
+
+impl Options {
+    /// What `seed` stands for.
+    pub fn draw(seed: u64) -> Self {
+        let mut rng = Rng::new(seed, "options");
+        let mut options = Self::quiet(seed);
+        options.draw_sizes(&mut rng);
+        options.draw_faults(&mut rng);
+        options.draw_clients(&mut rng);
+        options.draw_config(&mut rng);
+        options
+    }
+
+    /// Three peers and no faults.
+    pub fn quiet(seed: u64) -> Self {
+        Self {
+            seed,
+            peers: 3,
+            clients: 2,
+            cids: 20,
+            seconds: 30,
+            loss: 0,
+            duplicate: 0,
+            reorder: 0,
+            latency_min_ms: 1,
+            latency_spread_ms: 5,
+            unreachable: 0,
+            partition_every: 0,
+            swizzle_every: 0,
+            sync_min_us: 1000,
+            sync_spread_us: 2000,
+            sync_slow: 0,
+            disk_fail_every: 0,
+            kill_every: 0,
+            cut_every: 0,
+            cut_all_every: 0,
+            leader_kill_every: 0,
+            pause_every: 0,
+            aim: 0,
+            restart_spread_ms: 3000,
+            leave_broken: 0,
+            drift_ppm: 0,
+            clock_step_every: 0,
+            ipfs_slow_ms: 200,
+            ipfs_hang: 0,
+            ipfs_fail: 0,
+            ipfs_late: 500,
+            ipfs_restart_every: 0,
+            ipfs_full_every: 0,
+            unavailable: 0,
+            snapshot_lost: 0,
+            snapshot_duplicate: 0,
+            think_ms: 500,
+            patience_ms: 20_000,
+            op_unpin: 250,
+            op_read: 150,
+            op_local: 50,
+            op_recover: 30,
+            op_repeat: 50,
+            op_expire: 0,
+            op_replicas: 300,
+            to_leader: 300,
+            tick_ms: 100,
+            election_ticks: 10,
+            trailing_logs: 10_000,
+            retry_ms: 1000,
+            deadline_ms: 15_000,
+            open_max: 4096,
+            concurrent_pins: 10,
+            pin_timeout_ms: 10_000,
+            retry_min_ms: 1000,
+            retry_max_ms: 10_000,
+            metrics_ms: 5000,
+            grace_ms: 20_000,
+            failover: 1,
+            replicas_max: 2,
+            replicas_min: 1,
+            planted: 0,
+        }
+    }
+
+    fn draw_sizes(&mut self, rng: &mut Rng) {
+        self.peers = *rng.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7]);
+        self.clients = rng.range(1, 6);
+        self.cids = *rng.pick(&[1, 3, 10, 40]);
+        self.seconds = rng.range(15, 60);
+    }
+
+    fn draw_faults(&mut self, rng: &mut Rng) {
+        let mut often = |rng: &mut Rng, low, high| if rng.chance(500) { rng.range(low, high) } else { 0 };
+        self.loss = often(rng, 1, 200);
+        self.duplicate = often(rng, 1, 300);
+        self.reorder = often(rng, 1, 300);
+        self.latency_min_ms = rng.range(1, 20);
+        self.latency_spread_ms = *rng.pick(&[1, 5, 20, 80]);
+        self.unreachable = often(rng, 100, 1000);
+        self.partition_every = often(rng, 3, 20);
+        self.swizzle_every = often(rng, 8, 30);
+        self.sync_min_us = *rng.pick(&[100, 1000, 5000]);
+        self.sync_spread_us = *rng.pick(&[100, 2000, 30_000]);
+        self.sync_slow = often(rng, 1, 100);
+        self.disk_fail_every = often(rng, 10, 60);
+        self.kill_every = often(rng, 3, 20);
+        self.cut_every = often(rng, 3, 20);
+        self.cut_all_every = often(rng, 10, 40);
+        self.leader_kill_every = often(rng, 5, 20);
+        self.pause_every = often(rng, 4, 20);
+        self.aim = often(rng, 1, 40);
+        self.restart_spread_ms = *rng.pick(&[200, 2000, 10_000]);
+        self.leave_broken = often(rng, 200, 1000);
+        self.drift_ppm = often(rng, 100, 30_000);
+        self.clock_step_every = often(rng, 5, 30);
+        self.ipfs_slow_ms = *rng.pick(&[10, 200, 3000]);
+        self.ipfs_hang = often(rng, 1, 200);
+        self.ipfs_fail = often(rng, 1, 300);
+        self.ipfs_late = *rng.pick(&[0, 500, 1000]);
+        self.ipfs_restart_every = often(rng, 5, 30);
+        self.ipfs_full_every = often(rng, 10, 40);
+        self.unavailable = if rng.chance(300) { rng.range(1, 2) } else { 0 };
+        self.snapshot_lost = often(rng, 100, 500);
+        self.snapshot_duplicate = often(rng, 100, 500);
+    }
+
+    fn draw_clients(&mut self, rng: &mut Rng) {
+        self.think_ms = *rng.pick(&[20, 200, 1500]);
+        self.patience_ms = *rng.pick(&[300, 3000, 30_000]);
+        self.op_unpin = *rng.pick(&[0, 250, 450]);
+        self.op_read = *rng.pick(&[50, 200]);
+        self.op_local = *rng.pick(&[0, 50]);
+        self.op_recover = *rng.pick(&[0, 50]);
+        self.op_repeat = *rng.pick(&[0, 100]);
+        self.op_expire = *rng.pick(&[0, 0, 150]);
+        self.op_replicas = *rng.pick(&[0, 300, 900]);
+        self.to_leader = *rng.pick(&[0, 300, 1000]);
+    }
+
+    fn draw_config(&mut self, rng: &mut Rng) {
+        self.tick_ms = *rng.pick(&[50, 100, 200]);
+        self.election_ticks = *rng.pick(&[5, 10, 15]);
+        self.trailing_logs = *rng.pick(&[0, 2, 20, 10_000]);
+        self.retry_ms = *rng.pick(&[200, 1000, 4000]);
+        self.deadline_ms = *rng.pick(&[2000, 15_000]);
+        self.open_max = *rng.pick(&[2, 64, 4096]);
+        self.concurrent_pins = *rng.pick(&[1, 3, 10]);
+        self.pin_timeout_ms = *rng.pick(&[2000, 10_000]);
+        self.retry_min_ms = *rng.pick(&[100, 1000]);
+        self.retry_max_ms = *rng.pick(&[2000, 10_000]);
+        self.metrics_ms = *rng.pick(&[1000, 5000]);
+        self.grace_ms = *rng.pick(&[1000, 5000, 20_000]);
+        self.failover = u64::from(rng.chance(800));
+        self.replicas_max = rng.below(self.peers.min(3) + 1);
+        self.replicas_min = if self.replicas_max == 0 {
+            0
+        } else {
+            rng.range(1, self.replicas_max)
+        };
+    }
+
+    /// Sets one option, `name=number`.
+    pub fn set(&mut self, assignment: &str) -> Result<(), String> {
+        let (name, text) = assignment
+            .split_once('=')
+            .ok_or_else(|| format!("{assignment:?} is not name=number"))?;
+        let number: u64 = text
+            .parse()
+            .map_err(|error| format!("{name}: {text:?}: {error}"))?;
+        self.set_number(name, number)
+    }
+
+    /// Sets one option.
+    pub fn set_number(&mut self, name: &str, number: u64) -> Result<(), String> {
+        let mut all = self.map();
+        if !all.contains_key(name) {
+            let known: Vec<&String> = all.keys().collect();
+            return Err(format!("there is no option {name:?}, there are {known:?}"));
+        }
+        all.insert(name.to_owned(), Value::from(number));
+        *self = serde_json::from_value(Value::Object(all)).map_err(|error| error.to_string())?;
+        Ok(())
+    }
+
+    /// Every option's name and value.
+    pub fn list(&self) -> Vec<(String, u64)> {
+        let all = self.map().into_iter();
+        all.map(|(name, value)| (name, value.as_u64().unwrap_or_default()))
+            .collect()
+    }
+
+    /// The assignments that make these options out of what their seed draws.
+    pub fn difference(&self) -> Vec<String> {
+        let drawn = Self::draw(self.seed).map();
+        let all = self.map().into_iter();
+        let changed = all.filter(|(name, value)| drawn.get(name) != Some(value));
+        changed.map(|(name, value)| format!("{name}={value}")).collect()
+    }
+
+    fn map(&self) -> Map<String, Value> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(map)) => map,
+            other => unreachable!("a struct is an object: {other:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_is_set_by_name_and_an_unknown_one_is_refused() {
+        let mut options = Options::draw(7);
+        options.set("loss=999").expect("there is one");
+        assert_eq!(options.loss, 999);
+        assert!(options.difference().contains(&"loss=999".to_owned()));
+        assert!(options.set("lose=1").expect_err("there is none").contains("lose"));
+        assert!(options.set("loss=many").is_err());
+    }
+}

@@ -1,0 +1,202 @@
+//! One peer as the world sees it: the core's node, and the disk, IPFS daemon and clocks that it runs on.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+use std::time::Duration;
+
+use cluster_core::{
+    Cid, Config, Event, FailoverConfig, Incarnation, Members, MonitorConfig, Node, Now, PeerId, RaftConfig,
+    Replicas, RequestsConfig, TrackerConfig,
+};
+
+use crate::clock::Clock;
+use crate::disk::Disk;
+use crate::ipfs::Ipfs;
+use crate::options::Options;
+use crate::rng::{Rng, mix};
+
+/// One peer.
+pub(crate) struct Peer {
+    pub(crate) id: PeerId,
+    pub(crate) config: Config,
+    /// The process, while there is one.
+    pub(crate) node: Option<Box<Node>>,
+    pub(crate) disk: Disk,
+    pub(crate) ipfs: Ipfs,
+    pub(crate) clock: Clock,
+    /// Whether a process runs, paused or not.
+    pub(crate) up: bool,
+    pub(crate) paused: bool,
+    /// Stays out of the second phase.
+    pub(crate) broken: bool,
+    /// Events that wait for the process.
+    pub(crate) inbox: VecDeque<Event>,
+    pub(crate) waker: Option<Waker>,
+    /// The deadline, in simulated time, that will wake the process.
+    pub(crate) armed: Option<u64>,
+    /// Whether a sync is under way.
+    pub(crate) syncing: bool,
+    pub(crate) rng: Rng,
+    /// Deadlines handled without any time having passed, and when.
+    pub(crate) spins: (u64, u32),
+}
+
+impl Peer {
+    pub(crate) fn new(options: &Options, number: usize, members: Members) -> Self {
+        let mut rng = Rng::new(options.seed, &format!("peer {number}"));
+        let drift = i64::try_from(options.drift_ppm).expect("a small number");
+        let drift = i64::try_from(rng.below(options.drift_ppm * 2 + 1)).expect("a small number") - drift;
+        let step = if options.clock_step_every > 0 {
+            rng.below(60_000_000_000)
+        } else {
+            0
+        };
+        let clock = Clock::new(
+            rng.up_to(Duration::from_secs(1000)),
+            drift,
+            i64::try_from(step).expect("a minute"),
+        );
+        let id = peer_id(number);
+        Self {
+            config: config(options, id.clone()),
+            id,
+            node: None,
+            disk: Disk::new(Incarnation(rng.next()), members),
+            ipfs: Ipfs::new(options, number),
+            clock,
+            up: false,
+            paused: false,
+            broken: false,
+            inbox: VecDeque::new(),
+            waker: None,
+            armed: None,
+            syncing: false,
+            rng,
+            spins: (0, 0),
+        }
+    }
+
+    /// Starts the process on what the disk holds.
+    pub(crate) fn boot(&mut self, at: u64) {
+        let recovered = self.disk.open();
+        let seed = mix(self.rng.next());
+        self.node = Some(Box::new(Node::new(
+            self.config.clone(),
+            recovered,
+            seed,
+            self.clock.now(at),
+        )));
+        self.armed = None;
+        self.syncing = false;
+        self.inbox.clear();
+    }
+
+    /// The process is gone, and what only it knew.
+    pub(crate) fn die(&mut self) {
+        self.node = None;
+        self.up = false;
+        self.paused = false;
+        self.inbox.clear();
+        self.waker = None;
+        self.armed = None;
+        self.syncing = false;
+    }
+
+    /// Puts an event in the process's inbox; lost when there is no process.
+    pub(crate) fn post(&mut self, event: Event) {
+        if self.node.is_some() {
+            self.inbox.push_back(event);
+            if let Some(waker) = self.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// When the node wants to be woken, in simulated time.
+    pub(crate) fn deadline(&self, at: u64) -> Option<u64> {
+        let node = self.node.as_ref()?;
+        let (deadline, _) = node.poll_timeout(self.clock.now(at))?;
+        Some(self.clock.at(deadline))
+    }
+
+    pub(crate) fn now(&self, at: u64) -> Now {
+        self.clock.now(at)
+    }
+
+    /// Whether it takes part: runs, and is not cut off for good.
+    pub(crate) fn is_well(&self) -> bool {
+        self.node.is_some() && !self.paused && !self.broken
+    }
+
+    /// Whether it leads, as far as it knows.
+    pub(crate) fn leads(&self) -> bool {
+        self.node
+            .as_ref()
+            .is_some_and(|node| node.view().leader() == Some(&self.id))
+    }
+}
+
+/// The identity of the peer with this number.
+pub(crate) fn peer_id(number: usize) -> PeerId {
+    let mut bytes = [0; 38];
+    bytes[..6].copy_from_slice(&[0, 36, 8, 1, 18, 32]);
+    bytes[37] = u8::try_from(number + 1).expect("a few peers");
+    PeerId::from_bytes(&bytes).expect("a multihash")
+}
+
+/// The CID with this number.
+pub(crate) fn cid(number: u64) -> Cid {
+    let [high, low] = u16::try_from(number).expect("a few CIDs").to_be_bytes();
+    Cid::from_bytes(&[1, 0x55, 0, 2, high, low]).expect("an identity CID")
+}
+
+/// The number of copies when a pin does not say.
+pub(crate) fn default_replicas(options: &Options) -> Replicas {
+    match (
+        u32::try_from(options.replicas_min),
+        u32::try_from(options.replicas_max),
+    ) {
+        (Ok(min), Ok(max)) if max > 0 => Replicas::Range {
+            min: min.clamp(1, max),
+            max,
+        },
+        _ => Replicas::Everywhere,
+    }
+}
+
+fn config(options: &Options, peer: PeerId) -> Config {
+    let millis = Duration::from_millis;
+    let count = |number: u64| usize::try_from(number.max(1)).expect("a small number");
+    Config {
+        default_replicas: default_replicas(options),
+        raft: RaftConfig {
+            tick: millis(options.tick_ms.max(1)),
+            heartbeat_ticks: 2,
+            election_ticks: u32::try_from(options.election_ticks.max(3)).expect("a small number"),
+            trailing_logs: options.trailing_logs,
+            log_bytes: 32 << 20,
+        },
+        requests: RequestsConfig {
+            deadline: millis(options.deadline_ms),
+            retry: millis(options.retry_ms.max(1)),
+            open_max: count(options.open_max),
+        },
+        tracker: TrackerConfig {
+            concurrent_pins: count(options.concurrent_pins),
+            pin_timeout: millis(options.pin_timeout_ms),
+            unpin_timeout: millis(options.pin_timeout_ms * 2),
+            retry_min: millis(options.retry_min_ms),
+            retry_max: millis(options.retry_max_ms),
+        },
+        monitor: MonitorConfig {
+            interval: millis(options.metrics_ms),
+        },
+        failover: FailoverConfig {
+            enabled: options.failover > 0,
+            grace: millis(options.grace_ms),
+            chunk: 4,
+            pause: millis(50),
+        },
+        ..Config::new(peer)
+    }
+}

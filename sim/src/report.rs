@@ -1,0 +1,180 @@
+//! What a run has come to.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::checks::Violation;
+use crate::coverage::Counts;
+use crate::options::Options;
+
+/// What kind of failure a violation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// The core panicked.
+    Crash,
+    /// Something that must happen does not.
+    Liveness,
+    /// Something happened that must not.
+    Safety,
+}
+
+impl Class {
+    /// The exit code of a process that found it.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Crash => 127,
+            Self::Liveness => 128,
+            Self::Safety => 129,
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Crash => "crash",
+            Self::Liveness => "liveness",
+            Self::Safety => "safety",
+        })
+    }
+}
+
+/// How much happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Stats {
+    pub nanos: u64,
+    pub boots: u64,
+    pub steps: u64,
+    pub messages: u64,
+    pub snapshots: u64,
+    pub ipfs_ops: u64,
+    pub client_ops: u64,
+    pub client_ok: u64,
+    pub elections: u64,
+    pub entries: u64,
+    pub kills: u64,
+    pub cuts: u64,
+    pub partitions: u64,
+    pub pauses: u64,
+    pub membership_changes: u64,
+    /// Peers whose next sync fails.
+    pub(crate) failing_disks: Flags,
+}
+
+/// A flag for each peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Flags(BTreeMap<usize, bool>);
+
+impl std::ops::IndexMut<usize> for Flags {
+    fn index_mut(&mut self, peer: usize) -> &mut bool {
+        self.0.entry(peer).or_default()
+    }
+}
+
+impl std::ops::Index<usize> for Flags {
+    type Output = bool;
+
+    fn index(&self, peer: usize) -> &bool {
+        self.0.get(&peer).unwrap_or(&false)
+    }
+}
+
+impl Stats {
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Self) {
+        self.nanos += other.nanos;
+        self.boots += other.boots;
+        self.steps += other.steps;
+        self.messages += other.messages;
+        self.snapshots += other.snapshots;
+        self.ipfs_ops += other.ipfs_ops;
+        self.client_ops += other.client_ops;
+        self.client_ok += other.client_ok;
+        self.elections += other.elections;
+        self.entries += other.entries;
+        self.kills += other.kills;
+        self.cuts += other.cuts;
+        self.partitions += other.partitions;
+        self.pauses += other.pauses;
+        self.membership_changes += other.membership_changes;
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} simulated s, {} steps, {} messages, {} client operations ({} ok), {} entries, \
+             {} elections, {} kills, {} power cuts, {} partitions, {} pauses, {} snapshots, \
+             {} ipfs operations, {} membership changes",
+            self.nanos / 1_000_000_000,
+            self.steps,
+            self.messages,
+            self.client_ops,
+            self.client_ok,
+            self.entries,
+            self.elections,
+            self.kills,
+            self.cuts,
+            self.partitions,
+            self.pauses,
+            self.snapshots,
+            self.ipfs_ops,
+            self.membership_changes,
+        )
+    }
+}
+
+/// The result of one run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What was run.
+    pub options: Options,
+    /// Everything that was found wrong.
+    pub violations: Vec<Violation>,
+    /// How much happened.
+    pub stats: Stats,
+    /// Which situations came up.
+    pub coverage: Counts,
+    /// Equal for equal runs.
+    pub hash: u64,
+    /// The trace, where it was asked for.
+    pub lines: Vec<String>,
+}
+
+impl Report {
+    /// The worst kind of failure, if anything failed.
+    pub fn class(&self) -> Option<Class> {
+        self.violations.first().map(|violation| violation.class)
+    }
+
+    /// The command that runs this again.
+    pub fn command(&self) -> String {
+        let sets = self
+            .options
+            .difference()
+            .iter()
+            .fold(String::new(), |all, one| format!("{all} --set {one}"));
+        format!("cargo run --release -p sim -- replay {}{sets}", self.options.seed)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(class) = self.class() else {
+            return write!(
+                f,
+                "seed {}: fine, trace {:016x}, {}",
+                self.options.seed, self.hash, self.stats
+            );
+        };
+        writeln!(f, "seed {}: {class}, trace {:016x}", self.options.seed, self.hash)?;
+        for violation in &self.violations {
+            writeln!(f, "  {violation}")?;
+        }
+        writeln!(f, "  {}", self.stats)?;
+        writeln!(f, "  {:?}", self.options)?;
+        write!(f, "replay: {}", self.command())
+    }
+}

@@ -1,0 +1,305 @@
+//! One run: a phase with faults, in which nothing wrong may happen, and a phase in which the faults stay away
+//! from a part of the cluster with a quorum, in which everything must get done.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cluster_core::Replicas;
+use madsim::runtime::{Handle, NodeHandle, Runtime};
+use madsim::time::sleep;
+
+use crate::checks::{Violation, convergence, linearize, wgl};
+use crate::clients::{pin_once, read_once, wish};
+use crate::coverage::sometimes;
+use crate::faults::{FAULTS, resume};
+use crate::history::Heard;
+use crate::options::Options;
+use crate::peer::cid;
+use crate::report::{Class, Report};
+use crate::rng::Rng;
+use crate::world::{Death, Shared, World, lock};
+use crate::{clients, driver, faults, panics, planting};
+
+/// The pause between two looks at the world.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Runs what `options` say. Equal options give equal reports, in any process.
+pub fn run(options: &Options, keep_trace: bool) -> Report {
+    let given = options.clone();
+    // A thread of its own: the standard library's hash maps are seeded once for each.
+    let thread = std::thread::Builder::new().name(format!("seed {}", options.seed));
+    let running = thread.spawn(move || {
+        panics::listen();
+        planting::plant(given.planted);
+        let runtime = Runtime::with_seed_and_config(given.seed, madsim::Config::default());
+        runtime.block_on(tell(given, keep_trace))
+    });
+    let report = running.expect("a thread can be started").join();
+    report.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+async fn tell(options: Options, keep_trace: bool) -> Report {
+    let world: Shared = Arc::new(Mutex::new(World::new(options.clone(), keep_trace)));
+    let helpers = found(&world);
+    first_phase(&world).await;
+    if !lock(&world).stopped {
+        second_phase(&world).await;
+    }
+    finish(&world, &helpers).await
+}
+
+/// Starts the peers, the clients and the faults. Returns the nodes that carry all that is no peer.
+fn found(world: &Shared) -> [NodeHandle; 3] {
+    let handle = Handle::current();
+    let helper = |name: &str| handle.create_node().name(name).build();
+    let helpers = [helper("wires"), helper("clients"), helper("faults")];
+    let [wires, clients, faults] = &helpers;
+    for peer in 0..lock(world).peers.len() {
+        lock(world).peers[peer].up = true;
+        // The node outlives its processes, so it must not keep the world alive.
+        let (weak, wires) = (Arc::downgrade(world), wires.clone());
+        let process = move || {
+            let (world, wires) = (weak.upgrade(), wires.clone());
+            async move {
+                if let Some(world) = world {
+                    driver::run(world, peer, wires).await;
+                }
+            }
+        };
+        let node = handle
+            .create_node()
+            .name(format!("p{peer}"))
+            .init(process)
+            .build();
+        lock(world).nodes.push(node.id());
+    }
+    for number in 0..lock(world).options.clients {
+        clients.spawn(clients::run(world.clone(), number));
+    }
+    for fault in FAULTS {
+        faults.spawn(faults::run(world.clone(), fault));
+    }
+    helpers
+}
+
+async fn first_phase(world: &Shared) {
+    let end = Duration::from_secs(lock(world).options.seconds);
+    let end = u64::try_from(end.as_nanos()).expect("not for ever");
+    while World::now() < end && !lock(world).stopped {
+        sleep(LOOK).await;
+    }
+}
+
+async fn second_phase(world: &Shared) {
+    calm_down(world);
+    if !converge(world, "after the faults").await {
+        return;
+    }
+    if !serve(world).await || !converge(world, "after a fresh write").await {
+        return;
+    }
+    stay_quiet(world).await;
+    audit(world);
+}
+
+/// Ends the faults for a random part of the cluster that has a quorum; the rest stays as broken as it gets.
+fn calm_down(world: &Shared) {
+    let size = lock(world).peers.len();
+    {
+        let mut locked = lock(world);
+        let mut rng = Rng::new(locked.options.seed, "core");
+        locked.calm = true;
+        locked.net.calm();
+        locked.stats.failing_disks = crate::report::Flags::default();
+        locked
+            .trace
+            .line(World::now(), "world", || "the faults end".to_owned());
+        let mut order: Vec<usize> = (0..size).collect();
+        rng.shuffle(&mut order);
+        let spare = size - (size / 2 + 1);
+        for peer in order.into_iter().take(spare) {
+            if rng.chance(locked.options.leave_broken) {
+                let how = rng.below(3);
+                locked.peers[peer].broken = true;
+                locked.coverage.hit("a peer stayed broken");
+                match how {
+                    0 => locked.crash(peer, Death::Cut),
+                    1 => locked.net.cut_off(peer, true),
+                    _ => {
+                        locked.peers[peer].paused = true;
+                        let node = locked.nodes[peer];
+                        Handle::current().pause(node);
+                    }
+                }
+            }
+        }
+        for peer in &mut locked.peers {
+            peer.ipfs.calm();
+        }
+    }
+    for peer in (0..size).filter(|peer| !lock(world).peers[*peer].broken) {
+        resume(world, peer);
+        lock(world).restart(peer);
+    }
+}
+
+/// Waits until nothing is pending, for as long as there is progress.
+async fn converge(world: &Shared, when: &str) -> bool {
+    let patience = patience(&lock(world).options);
+    let mut last = (World::now(), 0);
+    let start = last.0;
+    loop {
+        sleep(LOOK).await;
+        let mut locked = lock(world);
+        if locked.stopped {
+            return false;
+        }
+        let Some(pending) = convergence::pending(&locked) else {
+            return true;
+        };
+        let (at, progress) = (World::now(), convergence::progress(&locked));
+        if progress != last.1 {
+            last = (at, progress);
+        }
+        if at - last.0 > patience || at - start > patience * 10 {
+            let text = format!("pending {when}: {pending}");
+            locked.violate(Violation {
+                class: Class::Liveness,
+                check: "convergence",
+                at,
+                peer: None,
+                text,
+            });
+            return false;
+        }
+    }
+}
+
+/// How long nothing may happen before it counts as never, in nanoseconds: every timer may have to run out
+/// once, on the slowest clock.
+fn patience(options: &Options) -> u64 {
+    let once = options.deadline_ms
+        + options.patience_ms
+        + 2 * options.retry_max_ms
+        + 3 * options.pin_timeout_ms
+        + options.grace_ms
+        + 4 * options.metrics_ms
+        + 20 * options.tick_ms * options.election_ticks;
+    let steps = if options.clock_step_every > 0 { 600_000 } else { 0 };
+    (once + 30_000 + steps) * 1_000_000
+}
+
+/// A fresh write must be served, and read everywhere.
+async fn serve(world: &Shared) -> bool {
+    let patience = Duration::from_millis(lock(world).options.deadline_ms + 5000);
+    let well: Vec<usize> = {
+        let world = lock(world);
+        (0..world.peers.len())
+            .filter(|peer| !world.peers[*peer].broken)
+            .collect()
+    };
+    let writer = {
+        let seed = lock(world).options.seed;
+        *Rng::new(seed, "writer").pick(&well)
+    };
+    let fresh = cid(60_000);
+    let options = wish("fresh".to_owned(), Replicas::Range { min: 1, max: 1 });
+    let heard = pin_once(world, 1000, writer, fresh.clone(), options, patience).await;
+    if !matches!(heard, Heard::Pinned(_)) {
+        fail(world, writer, format!("a fresh write is answered {heard:?}"));
+        return false;
+    }
+    for reader in well {
+        let heard = read_once(world, 1001, reader, fresh.clone(), patience).await;
+        if !matches!(&heard, Heard::Found(Some(_))) {
+            fail(world, reader, format!("a fresh read is answered {heard:?}"));
+            return false;
+        }
+    }
+    true
+}
+
+fn fail(world: &Shared, peer: usize, text: String) {
+    let at = World::now();
+    let violation = Violation {
+        class: Class::Liveness,
+        check: "service",
+        at,
+        peer: Some(peer),
+        text,
+    };
+    lock(world).violate(violation);
+}
+
+/// Without faults the leader stays, and what has converged stays so.
+async fn stay_quiet(world: &Shared) {
+    let terms = |world: &Shared| lock(world).checks.elections();
+    let before = terms(world);
+    let time = Duration::from_millis({
+        let world = lock(world);
+        30 * world.options.tick_ms * world.options.election_ticks.min(10)
+    });
+    sleep(time).await;
+    let after = terms(world);
+    if before != after {
+        fail(
+            world,
+            0,
+            format!("{} elections while nothing was wrong", after - before),
+        );
+    }
+    converge(world, "after a quiet time").await;
+}
+
+/// What can only be said at the end.
+fn audit(world: &Shared) {
+    let mut world = lock(world);
+    if world.stopped {
+        return;
+    }
+    let mut found: Vec<(&'static str, String)> = Vec::new();
+    let unexplained = linearize::check(&world.history, world.checks.model());
+    found.extend(unexplained.into_iter().map(|text| ("linearizability", text)));
+    if world.options.op_expire == 0 {
+        found.extend(
+            wgl::check(&world.history)
+                .into_iter()
+                .map(|text| ("linearizability (wgl)", text)),
+        );
+    }
+    let at = World::now();
+    for (check, text) in found {
+        world.violate(Violation {
+            class: Class::Safety,
+            check,
+            at,
+            peer: None,
+            text,
+        });
+    }
+}
+
+async fn finish(world: &Shared, helpers: &[NodeHandle; 3]) -> Report {
+    let at = World::now();
+    lock(world).tear_down(helpers);
+    // Killed tasks end when they are scheduled.
+    sleep(Duration::from_millis(1)).await;
+    let mut world = lock(world);
+    let world = &mut *world;
+    world.stats.nanos = at;
+    world.stats.elections = world.checks.elections();
+    world.stats.entries = world.checks.decided();
+    sometimes!(
+        world.coverage,
+        world.stats.elections > 3,
+        "more than three leaders"
+    );
+    Report {
+        options: world.options.clone(),
+        violations: std::mem::take(&mut world.checks.violations),
+        stats: world.stats.clone(),
+        coverage: std::mem::take(&mut world.coverage).into_counts(),
+        hash: world.trace.hash(),
+        lines: world.trace.lines.take().unwrap_or_default(),
+    }
+}

@@ -1,0 +1,318 @@
+//! What a peer's database holds, at one of the disk's two levels. It refuses writes that make no sense, so
+//! that the core cannot corrupt a real one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use cluster_core::{
+    Applied, Cid, HardState, Incarnation, Index, Lane, Local, LogEntry, Manifest, Members, PeerId, Pin,
+    PinsetView, QueueKey, RaftId, Recovered, StoreOp, Term, Timestamp, Window,
+};
+
+/// A pinset on its way from one peer to another, or staged at the receiver.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    /// All but the pins.
+    pub(crate) manifest: Manifest,
+    /// The pins.
+    pub(crate) pins: BTreeMap<Cid, Pin>,
+}
+
+/// A write, complete in itself: a snapshot that it installs comes with it.
+#[derive(Clone, Debug)]
+pub(crate) enum Write {
+    /// As the core asked for.
+    Op(StoreOp),
+    /// An installation, with what is installed.
+    Install(Arc<Snapshot>),
+}
+
+/// One level of a peer's database.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    pub(crate) hard_state: HardState,
+    pub(crate) compacted: (Index, Term),
+    pub(crate) log: BTreeMap<Index, LogEntry>,
+    pub(crate) applied: Applied,
+    pub(crate) members: Members,
+    pub(crate) windows: BTreeMap<RaftId, Window>,
+    pub(crate) reconciling: bool,
+    pub(crate) pins: BTreeMap<Cid, Pin>,
+    pub(crate) locals: BTreeMap<Cid, Local>,
+    queue: BTreeSet<QueueKey>,
+    by_peer: BTreeSet<(PeerId, Cid)>,
+    by_expiry: BTreeSet<(Timestamp, Cid)>,
+}
+
+impl Store {
+    /// A fresh data folder of a founding member.
+    pub(crate) fn founding(members: Members) -> Self {
+        Self {
+            hard_state: HardState::default(),
+            compacted: (0, 0),
+            log: BTreeMap::new(),
+            applied: Applied::default(),
+            members,
+            windows: BTreeMap::new(),
+            reconciling: false,
+            pins: BTreeMap::new(),
+            locals: BTreeMap::new(),
+            queue: BTreeSet::new(),
+            by_peer: BTreeSet::new(),
+            by_expiry: BTreeSet::new(),
+        }
+    }
+
+    /// What a process that starts on this finds.
+    pub(crate) fn recovered(&self, incarnation: Incarnation, boot: u64) -> Recovered {
+        Recovered {
+            incarnation,
+            boot,
+            hard_state: self.hard_state,
+            compacted: self.compacted,
+            log: self.log.values().cloned().collect(),
+            applied: self.applied,
+            members: self.members.clone(),
+            windows: self.windows.values().cloned().collect(),
+            reconciling: self.reconciling,
+        }
+    }
+
+    /// A copy for another peer.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            manifest: Manifest {
+                applied: self.applied,
+                members: self.members.clone(),
+                windows: self.windows.values().cloned().collect(),
+            },
+            pins: self.pins.clone(),
+        }
+    }
+
+    /// The last entry's index.
+    pub(crate) fn last(&self) -> Index {
+        self.log
+            .last_key_value()
+            .map_or(self.compacted.0, |(index, _)| *index)
+    }
+
+    /// Whether an entry is, or was before it was compacted, part of the log.
+    pub(crate) fn holds(&self, index: Index, term: Term) -> bool {
+        index <= self.compacted.0 || self.log.get(&index).is_some_and(|entry| entry.term == term)
+    }
+
+    /// Whether the records fit together, as they must after every batch.
+    pub(crate) fn audit(&self) -> Result<(), String> {
+        let (counted, there) = (self.applied.pins, self.pins.len());
+        require(counted == there as u64, || {
+            format!("counts {counted} pins, there are {there}")
+        })
+    }
+
+    /// The places in the queues.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Carries out one write, or says why it makes no sense.
+    pub(crate) fn write(&mut self, write: &Write) -> Result<(), String> {
+        match write {
+            Write::Install(snapshot) => {
+                self.install(snapshot);
+                Ok(())
+            }
+            Write::Op(op) => self.write_op(op),
+        }
+    }
+
+    fn write_op(&mut self, op: &StoreOp) -> Result<(), String> {
+        match op {
+            StoreOp::Append { entries } => self.append(entries)?,
+            StoreOp::Compact { index, term } => self.compact(*index, *term)?,
+            StoreOp::DeleteLocal { cid } => {
+                self.locals.remove(cid);
+            }
+            StoreOp::DeletePin { pin } => {
+                let old = self.pins.remove(&pin.cid);
+                require(old.as_ref() == Some(pin), || {
+                    format!("deletes {pin:?}, there is {old:?}")
+                })?;
+                self.unindex(pin);
+            }
+            StoreOp::Dequeue { key } => {
+                require(self.queue.remove(key), || format!("{key:?} is not queued"))?;
+            }
+            StoreOp::Enqueue { key } => {
+                require(self.queue.insert(key.clone()), || {
+                    format!("{key:?} is queued already")
+                })?;
+            }
+            StoreOp::InstallSnapshot { snapshot, .. } => {
+                return Err(format!("snapshot {snapshot} is not staged"));
+            }
+            StoreOp::PutLocal { cid, local } => {
+                self.locals.insert(cid.clone(), local.clone());
+            }
+            StoreOp::PutPin { pin, previous } => {
+                let old = self.pins.insert(pin.cid.clone(), pin.clone());
+                require(old == *previous, || {
+                    format!("replaces {previous:?}, there is {old:?}")
+                })?;
+                if let Some(old) = old {
+                    self.unindex(&old);
+                }
+                self.index(pin);
+            }
+            StoreOp::PutWindow { window } => {
+                self.windows.insert(window.origin, window.clone());
+            }
+            StoreOp::SetApplied { applied } => self.set_applied(*applied)?,
+            StoreOp::SetHardState { hard_state } => self.hard_state = *hard_state,
+            StoreOp::SetMembers { members } => self.members = members.clone(),
+            StoreOp::SetReconciling { reconciling } => self.reconciling = *reconciling,
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, entries: &[LogEntry]) -> Result<(), String> {
+        let first = entries.first().ok_or("appends nothing")?.index;
+        let last = self.last();
+        require(first > self.compacted.0 && first <= last + 1, || {
+            format!("appends {first} to a log of {}..={last}", self.compacted.0 + 1)
+        })?;
+        require(first > self.applied.index, || {
+            format!("rewrites {first}, but {} is applied", self.applied.index)
+        })?;
+        require(
+            entries.windows(2).all(|pair| pair[1].index == pair[0].index + 1),
+            || format!("appends entries with a gap after {first}"),
+        )?;
+        self.log.split_off(&first);
+        self.log
+            .extend(entries.iter().map(|entry| (entry.index, entry.clone())));
+        Ok(())
+    }
+
+    fn compact(&mut self, index: Index, term: Term) -> Result<(), String> {
+        require(index <= self.applied.index, || {
+            format!("compacts {index}, but only {} is applied", self.applied.index)
+        })?;
+        let there = self.log.get(&index).map(|entry| entry.term);
+        require(there == Some(term), || {
+            format!("compacts {index} of term {term}, there is {there:?}")
+        })?;
+        self.log = self.log.split_off(&(index + 1));
+        self.compacted = (index, term);
+        Ok(())
+    }
+
+    fn set_applied(&mut self, applied: Applied) -> Result<(), String> {
+        require(applied.index >= self.applied.index, || {
+            format!(
+                "applied goes back from {} to {}",
+                self.applied.index, applied.index
+            )
+        })?;
+        require(applied.index <= self.last(), || {
+            format!(
+                "applied {} is beyond the log's end {}",
+                applied.index,
+                self.last()
+            )
+        })?;
+        self.applied = applied;
+        Ok(())
+    }
+
+    fn install(&mut self, snapshot: &Snapshot) {
+        let Manifest {
+            applied,
+            members,
+            windows,
+        } = &snapshot.manifest;
+        self.applied = *applied;
+        self.members = members.clone();
+        self.windows = windows
+            .iter()
+            .map(|window| (window.origin, window.clone()))
+            .collect();
+        self.log.clear();
+        self.compacted = (applied.index, applied.term);
+        self.pins = snapshot.pins.clone();
+        self.by_peer.clear();
+        self.by_expiry.clear();
+        for pin in snapshot.pins.values() {
+            self.index(pin);
+        }
+    }
+
+    fn index(&mut self, pin: &Pin) {
+        let named = pin.allocations.iter().map(|peer| (peer.clone(), pin.cid.clone()));
+        self.by_peer.extend(named);
+        self.by_expiry
+            .extend(pin.options.expire_at.map(|at| (at, pin.cid.clone())));
+    }
+
+    fn unindex(&mut self, pin: &Pin) {
+        for peer in &pin.allocations {
+            self.by_peer.remove(&(peer.clone(), pin.cid.clone()));
+        }
+        if let Some(at) = pin.options.expire_at {
+            self.by_expiry.remove(&(at, pin.cid.clone()));
+        }
+    }
+}
+
+fn require(holds: bool, why: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(why()) }
+}
+
+fn after(cid: Option<&Cid>) -> (Bound<&Cid>, Bound<&Cid>) {
+    (cid.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
+}
+
+impl PinsetView for Store {
+    fn pin(&self, cid: &Cid) -> Option<Pin> {
+        self.pins.get(cid).cloned()
+    }
+
+    fn local(&self, cid: &Cid) -> Option<Local> {
+        self.locals.get(cid).cloned()
+    }
+
+    fn pins(&self, from: Option<&Cid>, limit: usize) -> Vec<Pin> {
+        self.pins
+            .range::<Cid, _>(after(from))
+            .take(limit)
+            .map(|(_, pin)| pin.clone())
+            .collect()
+    }
+
+    fn locals(&self, from: Option<&Cid>, limit: usize) -> Vec<(Cid, Local)> {
+        let found = self.locals.range::<Cid, _>(after(from)).take(limit);
+        found.map(|(cid, local)| (cid.clone(), local.clone())).collect()
+    }
+
+    fn queue(&self, lane: Lane, from: Option<&QueueKey>, limit: usize) -> Vec<QueueKey> {
+        let start = from.map_or(Bound::Unbounded, Bound::Included);
+        let found = self.queue.range::<QueueKey, _>((start, Bound::Unbounded));
+        found
+            .filter(|key| key.lane == lane)
+            .take(limit)
+            .cloned()
+            .collect()
+    }
+
+    fn allocated(&self, peer: &PeerId, from: Option<&Cid>, limit: usize) -> Vec<Cid> {
+        let all = self.by_peer.iter().filter(|(holder, _)| holder == peer);
+        let found = all.filter(|(_, cid)| from.is_none_or(|from| cid > from));
+        found.take(limit).map(|(_, cid)| cid.clone()).collect()
+    }
+
+    fn expiring(&self, until: Timestamp, limit: usize) -> Vec<Cid> {
+        let found = self.by_expiry.iter().take_while(|(at, _)| *at <= until);
+        found.take(limit).map(|(_, cid)| cid.clone()).collect()
+    }
+}

@@ -1,0 +1,50 @@
+//! What happened, step by step: always as a hash, so that two runs can be compared, and as text on demand.
+
+use serde::Serialize;
+
+use crate::rng;
+
+/// The trace of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    hash: u64,
+    steps: u64,
+    buffer: Vec<u8>,
+    /// The text, when it is wanted.
+    pub(crate) lines: Option<Vec<String>>,
+}
+
+impl Trace {
+    pub(crate) fn new(keep: bool) -> Self {
+        Self {
+            lines: keep.then(Vec::new),
+            ..Self::default()
+        }
+    }
+
+    /// Adds a step to the hash.
+    pub(crate) fn step(&mut self, at: u64, peer: usize, what: &impl Serialize) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        self.buffer = postcard::to_extend(what, buffer).expect("events and effects can be written");
+        let step = rng::hash(&self.buffer) ^ rng::mix(at ^ ((peer as u64) << 56));
+        self.hash = rng::mix(self.hash.rotate_left(1) ^ step);
+        self.steps += 1;
+    }
+
+    /// Adds a line of text.
+    pub(crate) fn line(&mut self, at: u64, who: &str, what: impl FnOnce() -> String) {
+        if let Some(lines) = &mut self.lines {
+            let (seconds, micros) = (at / 1_000_000_000, at % 1_000_000_000 / 1000);
+            lines.push(format!("{seconds:5}.{micros:06} {who:6} {}", what()));
+        }
+    }
+
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps
+    }
+}

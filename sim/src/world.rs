@@ -1,0 +1,376 @@
+//! Everything that there is in one run: the peers, the network between them, the clients' open requests, and
+//! the checks that watch.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Waker;
+
+use cluster_core::{Effect, Event, Index, Members, Refusal, Reply, Request, Ticket};
+use madsim::runtime::{Handle, NodeHandle};
+use madsim::task::NodeId;
+use madsim::time::TimeHandle;
+
+use crate::checks::{Checks, Step, Violation};
+use crate::coverage::{Coverage, sometimes};
+use crate::history::History;
+use crate::net::Net;
+use crate::options::Options;
+use crate::panics;
+use crate::peer::{Peer, peer_id};
+use crate::report::{Class, Stats};
+use crate::rng::Rng;
+use crate::trace::Trace;
+
+/// The world, as all tasks of a run share it. They all run on one thread.
+pub(crate) type Shared = Arc<Mutex<World>>;
+
+/// Looks at the world.
+pub(crate) fn lock(world: &Shared) -> MutexGuard<'_, World> {
+    world.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// An open request of a client.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    peer: usize,
+    /// What came of it.
+    pub(crate) answer: Option<Answer>,
+    pub(crate) waker: Option<Waker>,
+    /// Whether the client still waits.
+    abandoned: bool,
+}
+
+/// What a client hears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The peer's reply, and how far its copy was when it gave it.
+    Reply(Result<Reply, Refusal>, Index),
+    /// The peer's process died.
+    Lost,
+}
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Death {
+    /// The process only: what it wrote is in the page cache.
+    Kill,
+    /// The machine.
+    Cut,
+}
+
+/// An interesting moment: a good time for a fault shortly after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Aim {
+    pub(crate) peer: usize,
+    pub(crate) death: Death,
+    /// After this many nanoseconds.
+    pub(crate) delay: u64,
+}
+
+/// Everything.
+pub(crate) struct World {
+    pub(crate) options: Options,
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) net: Net,
+    pub(crate) slots: BTreeMap<Ticket, Slot>,
+    pub(crate) history: History,
+    pub(crate) checks: Checks,
+    pub(crate) coverage: Coverage,
+    pub(crate) stats: Stats,
+    pub(crate) trace: Trace,
+    /// The second phase has begun.
+    pub(crate) calm: bool,
+    /// Something is wrong: no need to go on.
+    pub(crate) stopped: bool,
+    /// CIDs that nobody has.
+    pub(crate) unavailable: u64,
+    pub(crate) nodes: Vec<NodeId>,
+    aim: Rng,
+    next_ticket: u64,
+}
+
+impl World {
+    pub(crate) fn new(options: Options, keep_trace: bool) -> Self {
+        let size = usize::try_from(options.peers).expect("a few peers");
+        let members = Members::initial((0..size).map(peer_id));
+        let peers: Vec<Peer> = (0..size)
+            .map(|number| Peer::new(&options, number, members.clone()))
+            .collect();
+        Self {
+            net: Net::new(&options),
+            slots: BTreeMap::new(),
+            history: History::default(),
+            checks: Checks::new(&options, &members),
+            coverage: Coverage::default(),
+            stats: Stats::default(),
+            trace: Trace::new(keep_trace),
+            calm: false,
+            stopped: false,
+            unavailable: options.unavailable,
+            nodes: Vec::new(),
+            aim: Rng::new(options.seed, "aim"),
+            next_ticket: 0,
+            peers,
+            options,
+        }
+    }
+
+    /// The simulation's time, in nanoseconds.
+    pub(crate) fn now() -> u64 {
+        u64::try_from(TimeHandle::current().elapsed().as_nanos()).expect("a few centuries")
+    }
+
+    pub(crate) fn violate(&mut self, violation: Violation) {
+        self.trace.line(violation.at, "CHECK", || violation.to_string());
+        self.checks.violations.push(violation);
+        self.stopped = true;
+    }
+
+    /// Starts the process of a peer.
+    pub(crate) fn boot(&mut self, me: usize) {
+        let at = Self::now();
+        let booted = panics::catch(AssertUnwindSafe(|| self.peers[me].boot(at)));
+        if let Err(text) = booted {
+            self.violate(Violation {
+                class: Class::Crash,
+                check: "start",
+                at,
+                peer: Some(me),
+                text,
+            });
+            return;
+        }
+        self.stats.boots += 1;
+        let peer = &self.peers[me];
+        self.trace.line(at, &name(me), || {
+            let store = &peer.disk.written;
+            format!(
+                "starts, boot {}, applied {:?}, log to {}",
+                peer.disk.boot(),
+                store.applied,
+                store.last()
+            )
+        });
+        self.checks.booted(at, me, &self.peers);
+        self.stopped |= !self.checks.violations.is_empty();
+    }
+
+    /// Hands one event to a peer, makes its writes visible, and has everything checked. Returns the effects
+    /// that remain to be started.
+    pub(crate) fn step(&mut self, me: usize, event: Event) -> Vec<Effect> {
+        let at = Self::now();
+        let peer = &mut self.peers[me];
+        let now = peer.now(at);
+        let Some(mut node) = peer.node.take() else {
+            return Vec::new();
+        };
+        let store = &peer.disk.written;
+        let given = event.clone();
+        let handled = catch_unwind(AssertUnwindSafe(|| {
+            let effects = node.handle(now, store, given);
+            node.check();
+            effects
+        }));
+        let effects = match handled {
+            Ok(effects) => effects,
+            Err(_) => {
+                let text = format!("{} while handling {event:?}", panics::take());
+                self.violate(Violation {
+                    class: Class::Crash,
+                    check: "panic",
+                    at,
+                    peer: Some(me),
+                    text,
+                });
+                return Vec::new();
+            }
+        };
+        peer.node = Some(node);
+        self.trace.step(at, me, &(&event, &effects));
+        self.trace
+            .line(at, &name(me), || format!("{event:?}\n{}", indented(&effects)));
+        self.stats.steps += 1;
+        for effect in &effects {
+            if let Effect::Persist(batch) = effect
+                && let Err(text) = self.peers[me].disk.write(batch)
+            {
+                self.violate(Violation {
+                    class: Class::Safety,
+                    check: "store",
+                    at,
+                    peer: Some(me),
+                    text,
+                });
+            }
+        }
+        let step = Step {
+            at,
+            now,
+            me,
+            event: &event,
+            effects: &effects,
+            peers: &self.peers,
+        };
+        self.checks.after_step(&step, &mut self.coverage);
+        self.stopped |= !self.checks.violations.is_empty();
+        effects
+    }
+
+    /// Whether one of these effects is a moment to strike shortly after.
+    pub(crate) fn take_aim(&mut self, me: usize, effects: &[Effect]) -> Option<Aim> {
+        if self.calm || self.options.aim == 0 {
+            return None;
+        }
+        let tempting = effects.iter().any(|effect| match effect {
+            Effect::Persist(batch) => batch.sync,
+            Effect::Reply { reply, .. } => reply.is_ok(),
+            Effect::SendSnapshot { .. } => true,
+            Effect::CancelIpfs { .. }
+            | Effect::DiscardSnapshot { .. }
+            | Effect::Measure
+            | Effect::Send { .. }
+            | Effect::StartIpfs { .. } => false,
+        });
+        if !tempting || !self.aim.chance(self.options.aim) {
+            return None;
+        }
+        let death = if self.aim.chance(600) {
+            Death::Cut
+        } else {
+            Death::Kill
+        };
+        // Not at the moment itself: what it set in motion needs the time of a round trip.
+        let delay = self.aim.below(150_000_000);
+        Some(Aim {
+            peer: me,
+            death,
+            delay,
+        })
+    }
+
+    /// Ends a peer's process.
+    pub(crate) fn crash(&mut self, me: usize, death: Death) {
+        if !self.peers[me].up {
+            return;
+        }
+        let at = Self::now();
+        let unavailable = self.unavailable;
+        let peer = &mut self.peers[me];
+        sometimes!(self.coverage, peer.leads(), "the leader died");
+        sometimes!(self.coverage, peer.syncing, "died while a sync was under way");
+        sometimes!(
+            self.coverage,
+            peer.ipfs.running() > 0,
+            "died with operations under way"
+        );
+        peer.die();
+        peer.ipfs.abandon(|cid| is_available(cid, unavailable));
+        let lost = if death == Death::Cut {
+            peer.disk.cut(&mut self.aim)
+        } else {
+            0
+        };
+        sometimes!(self.coverage, lost > 0, "a power cut lost writes");
+        self.trace.line(at, &name(me), || {
+            format!("dies of a {death:?}, {lost} batches lost")
+        });
+        for slot in self
+            .slots
+            .values_mut()
+            .filter(|slot| slot.peer == me && slot.answer.is_none())
+        {
+            slot.answer = Some(Answer::Lost);
+            slot.waker.take().into_iter().for_each(Waker::wake);
+        }
+        self.slots
+            .retain(|_, slot| !slot.abandoned || slot.answer.is_none());
+        self.checks.crashed(me);
+        match death {
+            Death::Kill => self.stats.kills += 1,
+            Death::Cut => self.stats.cuts += 1,
+        }
+        Handle::current().kill(self.nodes[me]);
+    }
+
+    /// Starts a peer that is down.
+    pub(crate) fn restart(&mut self, me: usize) {
+        if !self.peers[me].up {
+            self.peers[me].up = true;
+            Handle::current().restart(self.nodes[me]);
+        }
+    }
+
+    /// A client's request arrives at a peer; `None` when nobody listens.
+    pub(crate) fn submit(&mut self, me: usize, request: Request) -> Option<Ticket> {
+        self.peers[me].node.as_ref()?;
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        self.slots.insert(
+            ticket,
+            Slot {
+                peer: me,
+                ..Slot::default()
+            },
+        );
+        self.peers[me].post(Event::Requested { ticket, request });
+        Some(ticket)
+    }
+
+    /// The client waits no more.
+    pub(crate) fn abandon(&mut self, ticket: Ticket) {
+        if let Some(slot) = self.slots.get_mut(&ticket) {
+            slot.abandoned = true;
+            slot.waker = None;
+            if slot.answer.is_some() {
+                self.slots.remove(&ticket);
+            }
+        }
+    }
+
+    /// A peer answers.
+    pub(crate) fn reply(&mut self, me: usize, ticket: Ticket, reply: Result<Reply, Refusal>) {
+        let applied = self.peers[me].disk.written.applied.index;
+        let Some(slot) = self.slots.get_mut(&ticket) else {
+            return;
+        };
+        if slot.abandoned {
+            self.slots.remove(&ticket);
+            return;
+        }
+        slot.answer = Some(Answer::Reply(reply, applied));
+        slot.waker.take().into_iter().for_each(Waker::wake);
+    }
+
+    /// Ends everything, so that nothing of this run is kept in memory.
+    pub(crate) fn tear_down(&mut self, others: &[NodeHandle]) {
+        for node in self
+            .nodes
+            .iter()
+            .copied()
+            .chain(others.iter().map(NodeHandle::id))
+        {
+            Handle::current().kill(node);
+        }
+        self.peers.iter_mut().for_each(Peer::die);
+        self.slots.clear();
+    }
+}
+
+/// Whether anybody has a CID's content.
+pub(crate) fn is_available(cid: &cluster_core::Cid, unavailable: u64) -> bool {
+    (0..unavailable).all(|number| crate::peer::cid(number) != *cid)
+}
+
+/// A peer's name in the trace.
+pub(crate) fn name(me: usize) -> String {
+    format!("p{me}")
+}
+
+fn indented(effects: &[Effect]) -> String {
+    let lines: Vec<String> = effects
+        .iter()
+        .map(|effect| format!("{:22}-> {effect:?}", ""))
+        .collect();
+    lines.join("\n")
+}
