@@ -1,0 +1,216 @@
+//! `POST /add`.
+
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::header::{CACHE_CONTROL, EXPECT, HeaderMap, HeaderName, HeaderValue};
+use axum::http::{Response, StatusCode};
+use bytes::Bytes;
+use cluster_api::{AddFormat, AddParams, AddedOutput, Query, Time};
+use futures::stream::{self, StreamExt};
+use tokio::sync::mpsc;
+
+use super::answer;
+use super::multipart::{Kind, Parts, boundary};
+use super::server::close_after;
+use crate::cluster::{AddFailure, Adding, Cluster};
+
+/// Lines are held back up to this many bytes, so that most failures can still be told by the status.
+/// Not when progress is wanted: that is worth nothing later.
+const HELD_MAX: usize = 64 << 10;
+
+/// With `stream-channels=false` all lines are held until the end. Some 300,000 files.
+const ARRAY_MAX: usize = 64 << 20;
+
+/// Pieces of the answer that wait for the client.
+const PIECES: usize = 16;
+
+pub(super) async fn add(
+    State(cluster): State<Cluster>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Response<Body> {
+    let query = Query::parse(query.as_deref().unwrap_or_default());
+    let asked = boundary(&headers).and_then(|boundary| {
+        Ok((
+            boundary,
+            AddParams::from_query(&query, Time::now()).map_err(|e| e.to_string())?,
+        ))
+    });
+    let mut response = match asked {
+        Err(why) => answer::bad_request(why),
+        Ok((boundary, params)) => {
+            let parts = Parts::new(body, boundary);
+            let waits = headers.contains_key(EXPECT);
+            start(cluster, params, parts, waits).await
+        }
+    };
+    // What of the upload was not read would be taken for the next request.
+    close_after(&mut response);
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+/// `waits` says that the client sends nothing before it is told to.
+async fn start(cluster: Cluster, params: AddParams, parts: Parts, waits: bool) -> Response<Body> {
+    let adding = match cluster.add(&params).await {
+        Ok(adding) => adding,
+        Err(failure) => {
+            if !waits {
+                parts.drain().await;
+            }
+            return failed(&failure);
+        }
+    };
+    let (out, mut pieces) = mpsc::channel(PIECES);
+    let array = !params.stream_channels;
+    tokio::spawn(run(adding, params, parts, out));
+    match pieces.recv().await {
+        Some(Ok(first)) if array => answer::of_bytes(first),
+        Some(Ok(first)) => {
+            let rest = stream::unfold(pieces, |mut pieces| async move {
+                let piece: Result<Bytes, AddFailure> = pieces.recv().await?;
+                Some((piece.map_err(|failure| failure.to_string()), pieces))
+            });
+            let mut response = answer::streamed(stream::iter([Ok(first)]).chain(rest));
+            let chunked = HeaderName::from_static("x-chunked-output");
+            response
+                .headers_mut()
+                .insert(chunked, HeaderValue::from_static("1"));
+            response
+        }
+        Some(Err(failure)) => failed(&failure),
+        None => answer::error(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the upload ended without a result",
+        ),
+    }
+}
+
+fn failed(failure: &AddFailure) -> Response<Body> {
+    match failure {
+        AddFailure::Input(why) => answer::bad_request(why),
+        AddFailure::Cluster(failure) => answer::failed(failure),
+    }
+}
+
+type Out = mpsc::Sender<Result<Bytes, AddFailure>>;
+
+/// Takes the upload in until it ends, fails, or the client is gone.
+async fn run(adding: Adding, params: AddParams, mut parts: Parts, out: Out) {
+    let gone = out.clone();
+    let lines = Lines {
+        held: Vec::new(),
+        array: !params.stream_channels,
+        at_once: params.progress,
+        out: out.clone(),
+    };
+    let done = tokio::select! {
+        done = upload(adding, &params, &mut parts, lines) => done,
+        () = gone.closed() => return,
+    };
+    if let Err(failure) = done {
+        parts.drain().await;
+        let _ = out.send(Err(failure)).await;
+    }
+}
+
+async fn upload(
+    mut adding: Adding,
+    params: &AddParams,
+    parts: &mut Parts,
+    mut lines: Lines,
+) -> Result<(), AddFailure> {
+    while let Some(part) = parts.next().await.map_err(AddFailure::Input)? {
+        let path = part.path.clone();
+        match part.kind {
+            Kind::File if params.format == AddFormat::Car => {
+                adding.car(&params.pin.name, part.content()).await?;
+            }
+            Kind::File => {
+                let progress = lines.progress(&path);
+                let added = adding.file(&path, part.content(), progress).await?;
+                lines.add(&added).await?;
+            }
+            Kind::Directory => adding.directory(&path)?,
+            Kind::Symlink => {
+                let target = part.target().await.map_err(AddFailure::Input)?;
+                let added = adding.symlink(&path, &target).await?;
+                lines.add(&added).await?;
+            }
+        }
+    }
+    for added in adding.finish().await? {
+        lines.add(&added).await?;
+    }
+    lines.finish().await;
+    Ok(())
+}
+
+/// The lines of the answer, on their way to the client.
+struct Lines {
+    held: Vec<u8>,
+    array: bool,
+    at_once: bool,
+    out: Out,
+}
+
+impl Lines {
+    async fn add(&mut self, added: &AddedOutput) -> Result<(), AddFailure> {
+        answer::push(&mut self.held, added);
+        if self.array {
+            if self.held.len() > ARRAY_MAX {
+                let why = format!("the answer has over {ARRAY_MAX} bytes: leave out stream-channels=false");
+                return Err(AddFailure::Input(why));
+            }
+            return Ok(());
+        }
+        if self.at_once || self.held.len() > HELD_MAX {
+            self.at_once = true;
+            self.pass().await;
+        }
+        Ok(())
+    }
+
+    async fn pass(&mut self) {
+        // Whoever does not listen any more is noticed by `run`.
+        let _ = self.out.send(Ok(std::mem::take(&mut self.held).into())).await;
+    }
+
+    /// Tells the bytes read of a file, if that is wanted. A client that is slow to read misses some.
+    fn progress(&self, path: &str) -> impl FnMut(u64) + Send + use<> {
+        let out = (self.at_once && !self.array).then(|| self.out.clone());
+        let mut line = AddedOutput {
+            name: path.to_owned(),
+            ..AddedOutput::default()
+        };
+        move |bytes| {
+            if let Some(out) = &out {
+                line.bytes = bytes;
+                let mut told = Vec::new();
+                answer::push(&mut told, &line);
+                let _ = out.try_send(Ok(told.into()));
+            }
+        }
+    }
+
+    async fn finish(mut self) {
+        if self.array {
+            let text = std::mem::take(&mut self.held);
+            self.held.push(b'[');
+            let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            for (index, line) in lines.enumerate() {
+                if index > 0 {
+                    self.held.push(b',');
+                }
+                self.held.extend_from_slice(line);
+            }
+            self.held.extend_from_slice(b"]\n");
+        }
+        if !self.held.is_empty() {
+            self.pass().await;
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Answers: one value, an error, or a stream of lines.
+
+use std::convert::Infallible;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TRAILER};
+use axum::http::{Response, StatusCode};
+use bytes::Bytes;
+use cluster_api::json;
+use cluster_core::Refusal;
+use futures::stream::{self, Stream, StreamExt};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use serde::Serialize;
+
+use crate::cluster::Error;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The trailer that says how a stream ended; empty when all went well.
+pub(super) const STREAM_ERROR: HeaderName = HeaderName::from_static("x-stream-error");
+
+/// A status with a body that says what went wrong.
+pub(super) fn error(status: StatusCode, message: impl Into<String>) -> Response<Body> {
+    let body = cluster_api::Error {
+        code: status.as_u16(),
+        message: message.into(),
+    };
+    let mut response = json(&body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// A request that cannot be understood.
+pub(super) fn bad_request(message: impl std::fmt::Display) -> Response<Body> {
+    error(StatusCode::BAD_REQUEST, message.to_string())
+}
+
+/// An operation that failed.
+pub(super) fn failed(failure: &Error) -> Response<Body> {
+    error(status(failure), failure.to_string())
+}
+
+/// The status that tells a program what to do about a failure.
+pub(super) fn status(failure: &Error) -> StatusCode {
+    match failure {
+        Error::Invalid(_) => StatusCode::BAD_REQUEST,
+        Error::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
+        Error::Refused(refusal) => match refusal {
+            Refusal::Busy => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::NoLeader | Refusal::NotMember | Refusal::Unknown => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::NotFound => StatusCode::NOT_FOUND,
+            Refusal::Conflict(_) | Refusal::NotEnoughPeers { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        },
+        Error::Ipfs(_) | Error::Peer(_) | Error::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        Error::Closed => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// One value.
+pub(super) fn json<T: Serialize>(value: &T) -> Response<Body> {
+    let mut body = Vec::with_capacity(512);
+    push(&mut body, value);
+    of_bytes(body.into())
+}
+
+/// JSON that is written already.
+pub(super) fn of_bytes(body: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    response
+}
+
+/// The value, or why there is none.
+pub(super) fn result<T: Serialize>(outcome: Result<T, Error>) -> Response<Body> {
+    match outcome {
+        Ok(value) => json(&value),
+        Err(failure) => failed(&failure),
+    }
+}
+
+/// Nothing, which is fine.
+pub(super) fn no_content() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    response
+}
+
+/// Appends a value and a line feed. The API's types are always JSON, so nothing can fail.
+pub(super) fn push<T: Serialize>(out: &mut Vec<u8>, value: &T) {
+    let start = out.len();
+    if let Err(error) = json::write(&mut *out, value) {
+        tracing::error!(%error, "a value cannot be written as JSON");
+        out.truncate(start);
+        return;
+    }
+    out.push(b'\n');
+}
+
+/// A line for each item, as they come: nothing at all is 204, an error before the first item an error
+/// status, and one after it a trailer.
+pub(super) async fn lines<T: Serialize + Send + 'static>(
+    pages: impl Stream<Item = Result<Vec<T>, Error>> + Send + 'static,
+) -> Response<Body> {
+    let mut pages = Box::pin(pages.map(|page| {
+        page.map(|items| {
+            let mut bytes = Vec::with_capacity(items.len() * 512);
+            items.iter().for_each(|item| push(&mut bytes, item));
+            Bytes::from(bytes)
+        })
+    }));
+    loop {
+        match pages.next().await {
+            None => {
+                let mut response = no_content();
+                response
+                    .headers_mut()
+                    .insert(TRAILER, HeaderValue::from_static("X-Stream-Error"));
+                return response;
+            }
+            Some(Err(failure)) => return failed(&failure),
+            Some(Ok(bytes)) if bytes.is_empty() => {}
+            Some(Ok(bytes)) => {
+                let rest = pages.map(|page| page.map_err(|failure| failure.to_string()));
+                return streamed(stream::iter([Ok(bytes)]).chain(rest));
+            }
+        }
+    }
+}
+
+/// A body of these pieces, whose end, and an error in its midst, stand in the trailer.
+pub(super) fn streamed(pieces: impl Stream<Item = Result<Bytes, String>> + Send + 'static) -> Response<Body> {
+    let frames = pieces
+        .map(Some)
+        .chain(stream::iter([None]))
+        .scan(false, |ended, piece| {
+            let frame = match (*ended, piece) {
+                (true, _) => None,
+                (false, Some(Ok(bytes))) => Some(Frame::data(bytes)),
+                (false, Some(Err(why))) => Some(trailer(&why)),
+                (false, None) => Some(trailer("")),
+            };
+            *ended = *ended || frame.as_ref().is_some_and(Frame::is_trailers);
+            std::future::ready(frame)
+        });
+    let mut response = Response::new(Body::new(StreamBody::new(frames.map(Ok::<_, Infallible>))));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, JSON);
+    headers.insert(TRAILER, HeaderValue::from_static("X-Stream-Error"));
+    response
+}
+
+fn trailer(why: &str) -> Frame<Bytes> {
+    /// Longer texts are of no use in a header.
+    const TEXT_MAX: usize = 2048;
+    let line: String = why
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(TEXT_MAX)
+        .collect();
+    let value = HeaderValue::from_str(&line).or_else(|_| HeaderValue::from_bytes(line.as_bytes()));
+    let value = value.unwrap_or(HeaderValue::from_static("error"));
+    Frame::trailers(HeaderMap::from_iter([(STREAM_ERROR, value)]))
+}

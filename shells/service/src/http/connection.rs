@@ -1,0 +1,327 @@
+//! What stands between a socket and the HTTP library: timeouts of two kinds, and trailers.
+//!
+//! The library knows one timeout for a request's headers, which also runs while a connection is idle; the
+//! Go peer has two. And it sends trailers only to a client that says `TE: trailers`, which Go's does not,
+//! although it reads them: so every request is made to say so.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, Response};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+/// A client that reads nothing of its answer for so long is dropped: a listing holds resources.
+const WRITE_STALL: Duration = Duration::from_secs(300);
+
+/// What is put behind the first line of each request.
+const TRAILERS: &[u8] = b"TE: trailers\r\n";
+
+/// No request is under way.
+const IDLE: u8 = 0;
+/// The headers of one are coming.
+const HEAD: u8 = 1;
+/// One is under way.
+const BUSY: u8 = 2;
+/// Its answer is complete, or all of it has been read.
+const HALF: u8 = 3;
+/// One is answered that was not read to its end: what comes next may be the rest of it.
+const UNREAD: u8 = 4;
+
+/// How far the request of a connection is.
+#[derive(Clone, Default)]
+pub(super) struct Guard {
+    phase: Arc<AtomicU8>,
+}
+
+impl Guard {
+    fn get(&self) -> u8 {
+        self.phase.load(Ordering::Acquire)
+    }
+
+    fn set(&self, phase: u8) {
+        self.phase.store(phase, Ordering::Release);
+    }
+
+    /// Notes that a request has begun. Its body, and the answer, tell when they end.
+    pub(super) fn request<B: HttpBody>(&self, request: Request<B>) -> (Request<Watched<B>>, Answering) {
+        self.set(BUSY);
+        let request = request.map(|body| {
+            let complete = body.is_end_stream();
+            Watched {
+                body,
+                watch: Watch {
+                    guard: self.clone(),
+                    complete,
+                },
+            }
+        });
+        (
+            request,
+            Answering {
+                watch: Watch {
+                    guard: self.clone(),
+                    complete: true,
+                },
+            },
+        )
+    }
+}
+
+/// One of the two halves of an exchange. An answer that breaks off ends the connection anyway, so only the
+/// request's half may be incomplete.
+struct Watch {
+    guard: Guard,
+    complete: bool,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let next = |phase: u8| match (phase, self.complete) {
+            (BUSY, true) => Some(HALF),
+            (HALF, true) => Some(IDLE),
+            (BUSY | HALF, false) => Some(UNREAD),
+            _ => None,
+        };
+        let _ = self
+            .guard
+            .phase
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+    }
+}
+
+/// An answer to come.
+pub(super) struct Answering {
+    watch: Watch,
+}
+
+impl Answering {
+    /// Notes when the answer ends.
+    pub(super) fn watch(self, response: Response<Body>) -> Response<Watched<Body>> {
+        response.map(|body| Watched {
+            body,
+            watch: self.watch,
+        })
+    }
+}
+
+/// A body that tells when it ends.
+pub(super) struct Watched<B> {
+    body: B,
+    watch: Watch,
+}
+
+impl<B: HttpBody + Unpin> HttpBody for Watched<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let polled = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if polled.is_none() {
+            self.watch.complete = true;
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A socket with its timeouts.
+pub(super) struct Guarded {
+    stream: TcpStream,
+    guard: Guard,
+    first: bool,
+    header_timeout: Duration,
+    idle_timeout: Duration,
+    reading: Timer,
+    writing: Timer,
+}
+
+impl Guarded {
+    pub(super) fn new(
+        stream: TcpStream,
+        guard: Guard,
+        header_timeout: Duration,
+        idle_timeout: Duration,
+    ) -> Self {
+        Self {
+            first: true,
+            stream,
+            guard,
+            header_timeout,
+            idle_timeout,
+            reading: Timer::new(),
+            writing: Timer::new(),
+        }
+    }
+}
+
+/// A timer that is armed for one phase at a time; zero never fires.
+struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    armed: Option<u8>,
+}
+
+impl Timer {
+    fn new() -> Self {
+        Self {
+            sleep: None,
+            armed: None,
+        }
+    }
+
+    fn disarm(&mut self) {
+        self.armed = None;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, phase: u8, timeout: Duration) -> Poll<()> {
+        if timeout.is_zero() {
+            return Poll::Pending;
+        }
+        let deadline = || Instant::now() + timeout;
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline())));
+        if self.armed != Some(phase) {
+            sleep.as_mut().reset(deadline());
+            self.armed = Some(phase);
+        }
+        sleep.as_mut().poll(cx)
+    }
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let phase = this.guard.get();
+        let polled = if phase == IDLE && buf.remaining() > TRAILERS.len() {
+            let polled = poll_first(&mut this.stream, cx, buf);
+            if let Poll::Ready(Ok(true)) = polled {
+                this.guard.set(HEAD);
+                this.first = false;
+                this.reading.disarm();
+            }
+            polled.map_ok(|_| ())
+        } else {
+            Pin::new(&mut this.stream).poll_read(cx, buf)
+        };
+        if polled.is_ready() {
+            return polled;
+        }
+        let late = match phase {
+            HEAD => this.reading.poll(cx, HEAD, this.header_timeout),
+            // The first request must come as soon as the headers of the later ones.
+            IDLE if this.first => this.reading.poll(cx, IDLE, this.header_timeout),
+            IDLE | UNREAD => this.reading.poll(cx, phase, this.idle_timeout),
+            _ => {
+                this.reading.disarm();
+                Poll::Pending
+            }
+        };
+        late.map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+/// Reads the first bytes of a request and puts a header behind the first line, if all of that has come. Says
+/// whether there were any.
+fn poll_first(stream: &mut TcpStream, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
+    let mut part = buf.take(buf.remaining() - TRAILERS.len());
+    ready!(Pin::new(stream).poll_read(cx, &mut part))?;
+    let bytes = part.filled().to_vec();
+    match first_line(&bytes) {
+        Some(end) => {
+            buf.put_slice(&bytes[..end]);
+            buf.put_slice(TRAILERS);
+            buf.put_slice(&bytes[end..]);
+        }
+        None => buf.put_slice(&bytes),
+    }
+    Poll::Ready(Ok(!bytes.is_empty()))
+}
+
+/// Where the line of a request of HTTP/1.1 ends, if these bytes begin with a whole one.
+fn first_line(bytes: &[u8]) -> Option<usize> {
+    if !bytes.first()?.is_ascii_uppercase() {
+        return None;
+    }
+    let end = bytes.windows(2).position(|pair| pair == b"\r\n")?;
+    bytes[..end].ends_with(b" HTTP/1.1").then_some(end + 2)
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        stalled(&mut this.writing, cx, polled)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, pieces);
+        stalled(&mut this.writing, cx, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+fn stalled<T>(timer: &mut Timer, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    match polled {
+        Poll::Pending => timer
+            .poll(cx, BUSY, WRITE_STALL)
+            .map(|()| Err(io::ErrorKind::TimedOut.into())),
+        ready @ Poll::Ready(_) => {
+            timer.disarm();
+            ready
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_first_line_is_one() {
+        assert_eq!(first_line(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"), Some(16));
+        for bytes in [
+            &b"GET / HTTP/1.1"[..],
+            b"GET / HTTP/1.0\r\n\r\n",
+            b"x: y\r\n",
+            b"\r\n",
+            b"",
+            b"Host: x\r\n",
+        ] {
+            assert_eq!(first_line(bytes), None);
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! `/health/…`, `/monitor/…`, `/ipfs/gc`.
+
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::Response;
+use cluster_api::Query;
+
+use super::answer;
+use crate::cluster::Cluster;
+
+pub(super) async fn graph(State(cluster): State<Cluster>) -> Response<Body> {
+    answer::result(cluster.connect_graph().await)
+}
+
+pub(super) async fn alerts(State(cluster): State<Cluster>) -> Response<Body> {
+    answer::result(cluster.alerts().await)
+}
+
+pub(super) async fn bandwidth(State(cluster): State<Cluster>) -> Response<Body> {
+    answer::json(&cluster.bandwidth())
+}
+
+pub(super) async fn metric_names(State(cluster): State<Cluster>) -> Response<Body> {
+    answer::result(cluster.metric_names().await)
+}
+
+pub(super) async fn metrics(State(cluster): State<Cluster>, Path(name): Path<String>) -> Response<Body> {
+    answer::result(cluster.metrics(&name).await)
+}
+
+pub(super) async fn repo_gc(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Response<Body> {
+    let query = Query::parse(query.as_deref().unwrap_or_default());
+    match query.bool("local", false) {
+        Ok(true) => answer::json(&cluster.repo_gc_local().await),
+        Ok(false) => answer::result(cluster.repo_gc().await),
+        Err(error) => answer::bad_request(error),
+    }
+}

@@ -1,0 +1,205 @@
+//! `/pins…` and `/allocations…`.
+
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{Response, Uri};
+use cluster_api::{PinOptions, PinTypeFilter, Query, StatusFilter, Time};
+use cluster_core::Cid;
+
+use super::answer;
+use crate::cluster::Cluster;
+
+/// CIDs that one request may ask for by name. As many as fit in its headers.
+const CIDS_MAX: usize = 256;
+
+type Failed = Response<Body>;
+type Hash = Result<Path<String>, PathRejection>;
+
+fn parse(query: Option<String>) -> Query {
+    Query::parse(query.as_deref().unwrap_or_default())
+}
+
+fn cid(hash: Hash) -> Result<Cid, Failed> {
+    let Path(hash) = hash.map_err(|error| answer::bad_request(format!("error decoding Cid: {error}")))?;
+    decode(&hash)
+}
+
+fn decode(text: &str) -> Result<Cid, Failed> {
+    text.parse()
+        .map_err(|error| answer::bad_request(format!("error decoding Cid: {error}")))
+}
+
+fn local(query: &Query) -> Result<bool, Failed> {
+    query.bool("local", false).map_err(answer::bad_request)
+}
+
+fn options(query: &Query) -> Result<PinOptions, Failed> {
+    PinOptions::from_query(query, Time::now()).map_err(answer::bad_request)
+}
+
+fn either(response: Result<Response<Body>, Failed>) -> Response<Body> {
+    response.unwrap_or_else(|failed| failed)
+}
+
+pub(super) async fn not_a_cid() -> Response<Body> {
+    either(decode("recover").map(|_| answer::no_content()))
+}
+
+pub(super) async fn pin(
+    State(cluster): State<Cluster>,
+    hash: Hash,
+    RawQuery(query): RawQuery,
+) -> Response<Body> {
+    let asked = cid(hash).and_then(|cid| Ok((cid, options(&parse(query))?)));
+    match asked {
+        Ok((cid, options)) => answer::result(cluster.pin(cid, &options).await),
+        Err(failed) => failed,
+    }
+}
+
+pub(super) async fn unpin(State(cluster): State<Cluster>, hash: Hash) -> Response<Body> {
+    match cid(hash) {
+        Ok(cid) => answer::result(cluster.unpin(cid).await),
+        Err(failed) => failed,
+    }
+}
+
+pub(super) async fn pin_path(
+    State(cluster): State<Cluster>,
+    uri: Uri,
+    RawQuery(query): RawQuery,
+) -> Response<Body> {
+    let asked = path(&uri).and_then(|path| Ok((path, options(&parse(query))?)));
+    let (path, options) = match asked {
+        Ok(asked) => asked,
+        Err(failed) => return failed,
+    };
+    match cluster.resolve(&path).await {
+        Ok(cid) => answer::result(cluster.pin(cid, &options).await),
+        Err(failure) => answer::failed(&failure),
+    }
+}
+
+pub(super) async fn unpin_path(State(cluster): State<Cluster>, uri: Uri) -> Response<Body> {
+    let path = match path(&uri) {
+        Ok(path) => path,
+        Err(failed) => return failed,
+    };
+    match cluster.resolve(&path).await {
+        Ok(cid) => answer::result(cluster.unpin(cid).await),
+        Err(failure) => answer::failed(&failure),
+    }
+}
+
+/// The IPFS path after `/pins`.
+fn path(uri: &Uri) -> Result<String, Failed> {
+    let bad = |why: &str| answer::bad_request(format!("error parsing path: {why}"));
+    let text = uri.path().strip_prefix("/pins").unwrap_or_default();
+    let text = percent_encoding::percent_decode_str(text)
+        .decode_utf8()
+        .map_err(|_| bad("it is not UTF-8"))?;
+    let mut parts = text.split('/').skip(1);
+    let (namespace, root) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    if root.is_empty() {
+        return Err(bad(&format!("{text:?} names nothing after /{namespace}/")));
+    }
+    if namespace != "ipns"
+        && let Err(error) = root.parse::<Cid>()
+    {
+        return Err(bad(&format!("{text:?}: {error}")));
+    }
+    Ok(text.into_owned())
+}
+
+pub(super) async fn status(
+    State(cluster): State<Cluster>,
+    hash: Hash,
+    RawQuery(query): RawQuery,
+) -> Response<Body> {
+    match cid(hash).and_then(|cid| Ok((cid, local(&parse(query))?))) {
+        Ok((cid, true)) => answer::result(cluster.status_local(cid).await),
+        Ok((cid, false)) => answer::result(cluster.status(cid).await),
+        Err(failed) => failed,
+    }
+}
+
+pub(super) async fn recover(
+    State(cluster): State<Cluster>,
+    hash: Hash,
+    RawQuery(query): RawQuery,
+) -> Response<Body> {
+    match cid(hash).and_then(|cid| Ok((cid, local(&parse(query))?))) {
+        Ok((cid, true)) => answer::result(cluster.recover_local(cid).await),
+        Ok((cid, false)) => answer::result(cluster.recover(cid).await),
+        Err(failed) => failed,
+    }
+}
+
+pub(super) async fn recover_all(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Response<Body> {
+    let rows = match local(&parse(query)) {
+        Ok(true) => cluster.recover_all_local().await,
+        Ok(false) => cluster.recover_all().await,
+        Err(failed) => return failed,
+    };
+    match rows {
+        Ok(rows) => answer::lines(rows).await,
+        Err(failure) => answer::failed(&failure),
+    }
+}
+
+pub(super) async fn status_all(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Response<Body> {
+    let query = parse(query);
+    let asked = local(&query).and_then(|local| {
+        let filter = StatusFilter::parse(query.get("filter").unwrap_or_default());
+        let filter = filter.ok_or_else(|| {
+            let names = StatusFilter::names().join(", ");
+            answer::bad_request(format!("invalid filter value: it names none of {names}"))
+        })?;
+        Ok((local, filter, cids(&query)?))
+    });
+    let rows = match asked {
+        Ok((local, filter, Some(cids))) => Ok(cluster.status_of(cids, filter, local)),
+        Ok((true, filter, None)) => cluster.status_all_local(filter).await,
+        Ok((false, filter, None)) => cluster.status_all(filter).await,
+        Err(failed) => return failed,
+    };
+    match rows {
+        Ok(rows) => answer::lines(rows).await,
+        Err(failure) => answer::failed(&failure),
+    }
+}
+
+fn cids(query: &Query) -> Result<Option<Vec<Cid>>, Failed> {
+    let Some(list) = query.get("cids") else {
+        return Ok(None);
+    };
+    let cids: Vec<Cid> = list
+        .split(',')
+        .map(|text| decode(text.trim()))
+        .collect::<Result<_, _>>()?;
+    if cids.len() > CIDS_MAX {
+        return Err(answer::bad_request(format!(
+            "at most {CIDS_MAX} cids in one request, not {}",
+            cids.len()
+        )));
+    }
+    Ok(Some(cids))
+}
+
+pub(super) async fn allocations(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Response<Body> {
+    let query = parse(query);
+    match PinTypeFilter::parse(query.get("filter").unwrap_or_default()) {
+        Some(filter) => answer::lines(cluster.allocations(filter)).await,
+        None => answer::bad_request(
+            "invalid filter value: it names none of all, pin, meta-pin, clusterdag-pin, shard-pin",
+        ),
+    }
+}
+
+pub(super) async fn allocation(State(cluster): State<Cluster>, hash: Hash) -> Response<Body> {
+    match cid(hash) {
+        Ok(cid) => answer::result(cluster.allocation(cid).await),
+        Err(failed) => failed,
+    }
+}

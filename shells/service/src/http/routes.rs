@@ -1,0 +1,69 @@
+//! Which path does what.
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Response, StatusCode};
+use axum::routing::{delete, get, post};
+
+use super::{add, answer, health, peers, pins};
+use crate::cluster::Cluster;
+
+/// All routes. `has_auth` says whether users need a password.
+pub(super) fn router(cluster: Cluster, has_auth: bool) -> Router {
+    let token = move || async move {
+        if has_auth {
+            answer::error(
+                StatusCode::NOT_IMPLEMENTED,
+                "tokens are not supported yet: use basic authentication",
+            )
+        } else {
+            answer::error(StatusCode::UNAUTHORIZED, "unauthorized")
+        }
+    };
+    Router::new()
+        .route("/id", get(peers::id))
+        .route("/version", get(peers::version))
+        .route("/peers", get(peers::list).post(peers::add))
+        .route("/peers/{peer}", delete(peers::remove))
+        .route("/add", post(add::add))
+        .route("/allocations", get(pins::allocations))
+        .route("/allocations/{hash}", get(pins::allocation))
+        .route("/pins", get(pins::status_all))
+        .route(
+            "/pins/recover",
+            post(pins::recover_all)
+                .get(pins::not_a_cid)
+                .delete(pins::not_a_cid),
+        )
+        .route(
+            "/pins/{hash}",
+            get(pins::status).post(pins::pin).delete(pins::unpin),
+        )
+        .route("/pins/{hash}/recover", post(pins::recover))
+        .route(
+            "/pins/ipfs/{*path}",
+            post(pins::pin_path).delete(pins::unpin_path),
+        )
+        .route(
+            "/pins/ipns/{*path}",
+            post(pins::pin_path).delete(pins::unpin_path),
+        )
+        .route(
+            "/pins/ipld/{*path}",
+            post(pins::pin_path).delete(pins::unpin_path),
+        )
+        .route("/ipfs/gc", post(health::repo_gc))
+        .route("/health", get(|| async { answer::no_content() }))
+        .route("/health/graph", get(health::graph))
+        .route("/health/alerts", get(health::alerts))
+        .route("/health/bandwidth", get(health::bandwidth))
+        .route("/monitor/metrics", get(health::metric_names))
+        .route("/monitor/metrics/{name}", get(health::metrics))
+        .route("/token", post(token))
+        .fallback(not_found)
+        .with_state(cluster)
+}
+
+async fn not_found() -> Response<Body> {
+    answer::error(StatusCode::NOT_FOUND, "not found")
+}

@@ -1,0 +1,291 @@
+//! Listening, connections, and the way of a request through what all requests share.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::{CONNECTION, HeaderName, HeaderValue, LOCATION};
+use axum::http::{Request, Response, StatusCode, Uri};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::HttpConfig;
+use super::auth::Auth;
+use super::connection::{Guard, Guarded, Watched};
+use super::cors::Cors;
+use super::routes;
+use crate::cluster::Cluster;
+
+/// Connections at once, over all addresses; more wait to be accepted. Each costs some 30 KiB.
+const CONNECTIONS_MAX: usize = 4096;
+
+/// What the Go library grants over the configured size of headers.
+const HEADER_SLOP: usize = 4096;
+
+/// After a failed accept (too many open files) nothing is accepted for so long.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A running API.
+#[derive(Debug)]
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    stop: CancellationToken,
+    running: JoinSet<()>,
+}
+
+/// Why the API could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("{}", listen_error(.address, .source))]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// A configured header is none.
+    #[error("headers: {0:?} is not a valid HTTP header")]
+    Header(String),
+    /// Nowhere to listen.
+    #[error("http_listen_multiaddress: give at least one address, such as /ip4/127.0.0.1/tcp/9094")]
+    NoAddress,
+}
+
+fn listen_error(address: &SocketAddr, source: &io::Error) -> String {
+    if source.kind() == io::ErrorKind::AddrInUse {
+        return format!(
+            "cannot serve the REST API on {address}: the port is in use, probably by another peer; \
+             stop that one or set another http_listen_multiaddress"
+        );
+    }
+    format!("cannot serve the REST API on {address}: {source}")
+}
+
+/// What all requests share.
+struct Shared {
+    router: Router,
+    auth: Option<Auth>,
+    cors: Cors,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// Starts serving. All addresses are bound before this returns.
+pub async fn serve(cluster: Cluster, config: HttpConfig) -> Result<Server, StartError> {
+    let mut listeners = Vec::new();
+    for address in &config.listen {
+        let bound = TcpListener::bind(address).await;
+        listeners.push(bound.map_err(|source| StartError::Listen {
+            address: *address,
+            source,
+        })?);
+    }
+    if listeners.is_empty() {
+        return Err(StartError::NoAddress);
+    }
+    let mut addresses = Vec::new();
+    for (listener, address) in listeners.iter().zip(&config.listen) {
+        let local = listener.local_addr();
+        addresses.push(local.map_err(|source| StartError::Listen {
+            address: *address,
+            source,
+        })?);
+    }
+    let has_auth = config.credentials.is_some();
+    let shared = Arc::new(Shared {
+        router: routes::router(cluster, has_auth),
+        auth: config.credentials.clone().map(Auth::new),
+        cors: Cors::new(config.cors.clone()),
+        headers: headers(&config)?,
+    });
+    let stop = CancellationToken::new();
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut running = JoinSet::new();
+    let config = Arc::new(config);
+    for listener in listeners {
+        running.spawn(accept(
+            listener,
+            shared.clone(),
+            config.clone(),
+            stop.clone(),
+            places.clone(),
+        ));
+    }
+    Ok(Server {
+        addresses,
+        stop,
+        running,
+    })
+}
+
+fn headers(config: &HttpConfig) -> Result<Vec<(HeaderName, HeaderValue)>, StartError> {
+    let all = config
+        .headers
+        .iter()
+        .flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
+    all.map(|(name, value)| {
+        let bad = || StartError::Header(format!("{name}: {value}"));
+        let name: HeaderName = name.parse().map_err(|_| bad())?;
+        Ok((name, value.parse().map_err(|_| bad())?))
+    })
+    .collect()
+}
+
+impl Server {
+    /// Where it listens, in the order of the configuration.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Takes no more connections or requests, and waits until those under way are answered, but no longer
+    /// than `patience`.
+    pub async fn shutdown(mut self, patience: Duration) {
+        self.stop.cancel();
+        let done = async { while self.running.join_next().await.is_some() {} };
+        if tokio::time::timeout(patience, done).await.is_err() {
+            tracing::warn!(?patience, "some requests were cut off by the shutdown");
+        }
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    config: Arc<HttpConfig>,
+    stop: CancellationToken,
+    places: Arc<Semaphore>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let serving = connection(stream, shared.clone(), config.clone(), stop.clone());
+                connections.spawn(async move {
+                    serving.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection to the REST API");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn connection(
+    stream: TcpStream,
+    shared: Arc<Shared>,
+    config: Arc<HttpConfig>,
+    stop: CancellationToken,
+) {
+    // Answers are written whole; waiting for more to send with them only delays them.
+    let _ = stream.set_nodelay(true);
+    let guard = Guard::default();
+    let io = Guarded::new(
+        stream,
+        guard.clone(),
+        config.read_header_timeout,
+        config.idle_timeout,
+    );
+    let service = service_fn(move |request| {
+        let (request, response) = guard.request(request);
+        let shared = shared.clone();
+        async move { Ok::<_, Infallible>(response.watch(respond(&shared, request).await)) }
+    });
+    let serving = http1::Builder::new()
+        .max_header_size(config.max_header_bytes.max(4096) + HEADER_SLOP)
+        // The guard has both timeouts.
+        .header_read_timeout(None)
+        .serve_connection(TokioIo::new(io), service);
+    let mut serving = std::pin::pin!(serving);
+    let done = tokio::select! {
+        done = &mut serving => done,
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = done {
+        tracing::debug!(%error, "a connection to the REST API broke off");
+    }
+}
+
+/// The way of every request: who asks, from where, for a path without a slash at its end; then the routes.
+async fn respond(shared: &Shared, request: Request<Watched<Incoming>>) -> Response<Body> {
+    if let Some(auth) = &shared.auth
+        && let Err(denied) = auth.check(&request)
+    {
+        return with_headers(shared, denied);
+    }
+    if let Some(preflight) = shared.cors.preflight(&request) {
+        return preflight;
+    }
+    let origin = shared.cors.origin(&request);
+    let mut response = match without_slash(request.uri()) {
+        Some(location) => redirect(location),
+        None => {
+            let request = request.map(Body::new);
+            match shared.router.clone().oneshot(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            }
+        }
+    };
+    shared.cors.decorate(origin, &mut response);
+    with_headers(shared, response)
+}
+
+fn with_headers(shared: &Shared, mut response: Response<Body>) -> Response<Body> {
+    for (name, value) in &shared.headers {
+        response.headers_mut().append(name.clone(), value.clone());
+    }
+    response
+}
+
+/// The same place without the slash at its end, if it has one.
+fn without_slash(uri: &Uri) -> Option<HeaderValue> {
+    let path = uri.path().strip_suffix('/')?;
+    // What begins with two slashes would lead to another host.
+    let path = format!("/{}", path.trim_start_matches('/'));
+    let location = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    HeaderValue::from_str(&location).ok()
+}
+
+fn redirect(location: HeaderValue) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    response.headers_mut().insert(LOCATION, location);
+    response
+}
+
+/// Ends the connection after this answer.
+pub(super) fn close_after(response: &mut Response<Body>) {
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
+}
