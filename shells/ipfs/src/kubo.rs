@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use cid::Cid;
 
-pub use self::config::{BadAddress, Config};
+pub use self::config::{BadAddress, Config, parse_node_address};
 use self::transport::Transport;
 use crate::backend::{Cause, Error};
 

@@ -92,7 +92,7 @@ async fn a_directory_is_told_in_the_order_of_kubo() {
         ]
     );
     let root = told[5].1;
-    let named = served.post("pin/ls?stream=true&names=true").await;
+    let named = served.post("pin/ls?stream=true&names=true&type=recursive").await;
     assert_eq!(
         named.lines(),
         [json!({"Cid": root, "Name": "moons", "Type": "recursive"})]
@@ -119,7 +119,7 @@ async fn a_directory_is_told_in_the_order_of_kubo() {
         .await;
     assert_eq!(read.text(), "Hello Titan!\n");
     let refs = served
-        .post(&format!("refs?arg={root}&recursive=true&format=<linkname>"))
+        .post(&format!("refs?arg={root}&recursive=true&format=%3Clinkname%3E"))
         .await
         .lines();
     assert_eq!(refs.len(), 5);
@@ -159,6 +159,39 @@ async fn hashing_only_stores_nothing_and_wrapping_wraps() {
     assert_eq!(served.post("refs/local").await.text(), "");
     let unnamed: [(&str, &str, &[u8]); 1] = [("", OCTETS, b"Hello Worlds!\n")];
     assert_eq!(served.upload("add", &unnamed).await.lines()[0]["Name"], HELLO);
+}
+
+#[tokio::test]
+async fn metadata_of_a_part_is_kept_when_the_caller_asks_for_it() {
+    let served = Served::start().await;
+    let body = "--bnd\r\nContent-Disposition: form-data; name=\"file?mode=0640&mtime=1604320482\"; \
+                filename=\"m\"\r\n\r\n\r\n--bnd--\r\n";
+    let headers = "Content-Type: multipart/form-data; boundary=bnd\r\n";
+    for (query, hash) in [
+        ("", "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH"),
+        (
+            "?preserve-mode=true",
+            "QmQLgxypSNGNFTuUPGCecq6dDEjb6hNB5xSyVmP3cEuNtq",
+        ),
+        (
+            "?preserve-mtime=true",
+            "QmQ6kErEW8kztQFV8vbwNU8E4dmtGsYpRiboiLxUEwibvj",
+        ),
+        (
+            "?preserve-mode=true&preserve-mtime=true",
+            "QmYkvboLsvLFcSYmqVJRxvBdYRQLroLv9kELf3LRiCqBri",
+        ),
+    ] {
+        let line = served
+            .raw(&format!("POST /api/v0/add{query}"), headers, body.as_bytes())
+            .await
+            .json();
+        assert_eq!(line["Hash"], hash, "{query}");
+        assert_eq!(
+            (&line["Mode"], &line["Mtime"]),
+            (&json!("0640"), &json!(1_604_320_482))
+        );
+    }
 }
 
 #[tokio::test]

@@ -283,3 +283,16 @@ async fn requests_slow_down_while_the_daemon_is_away() {
         start.elapsed()
     );
 }
+
+#[tokio::test]
+async fn numbers_are_read_as_kubo_and_as_js_ipfs_write_them() {
+    for body in [
+        r#"{"RepoSize":7,"StorageMax":18446744073709551615}"#,
+        r#"{"RepoSize":"7","StorageMax":"18446744073709551615"}"#,
+    ] {
+        let fake = Fake::answering(&[&sized("200 OK", "application/json", body)]).await;
+        let stat = client(fake.address).repo_stat().await.unwrap();
+        assert_eq!((stat.size, stat.storage_max), (7, u64::MAX));
+        assert_eq!(fake.paths(), ["/api/v0/repo/stat?size-only=true"]);
+    }
+}

@@ -130,6 +130,7 @@ fn options(call: &Call) -> Result<AddOptions, Failure> {
         hamt_fanout: size("max-hamt-fanout", defaults.hamt_fanout)?,
         wrap: call.flag("wrap-with-directory", false),
         meta: asked_meta(call)?,
+        preserve: call.flag("preserve-mode", false) || call.flag("preserve-mtime", false),
         ..defaults
     })
 }

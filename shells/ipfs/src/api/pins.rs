@@ -256,7 +256,8 @@ fn list(call: Call, wanted: Wanted, names: bool) -> stream::BoxStream<'static, R
         .into_iter()
         .filter(|mode| wanted.shows(*mode));
     let own: Vec<_> = modes.map(|mode| of(mode).boxed()).collect();
-    let below = wanted.indirect.then(|| {
+    // What has no pin of its own has no name that a filter could find.
+    let below = (wanted.indirect && name.is_none()).then(|| {
         let nameless = |cid| {
             (
                 Pin {

@@ -41,7 +41,18 @@ impl Default for Config {
 /// A node address that this client cannot use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot reach an ipfs node at {0}: use /ip4/…/tcp/…, /ip6/…, /dns4/…, /dns6/…, /dns/… or /unix/…")]
-pub struct BadAddress(pub Multiaddr);
+pub struct BadAddress(pub String);
+
+/// Reads a node address as operators write it. Unlike the general parser it takes what follows `/unix` as
+/// one path, as Go does.
+pub fn parse_node_address(text: &str) -> Result<Multiaddr, BadAddress> {
+    let address = match text.strip_prefix("/unix/") {
+        Some(path) => Some(Multiaddr::empty().with(Protocol::Unix(path.into()))),
+        None => text.parse().ok(),
+    };
+    let address = address.ok_or_else(|| BadAddress(text.to_owned()))?;
+    Endpoint::parse(&address).map(|_| address)
+}
 
 /// What a node multiaddress comes down to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,13 +67,16 @@ impl Endpoint {
     pub(super) fn parse(address: &Multiaddr) -> Result<Self, BadAddress> {
         let parts: Vec<Protocol<'_>> = address.iter().collect();
         if let [Protocol::Unix(path)] = parts.as_slice() {
-            return Ok(Endpoint::Unix(PathBuf::from(path.as_ref())));
+            // The address has the path without the slash it begins with.
+            return Ok(Endpoint::Unix(PathBuf::from("/").join(path.as_ref())));
         }
-        let (host, rest) = parts.split_first().ok_or_else(|| BadAddress(address.clone()))?;
-        let host = host_of(host).ok_or_else(|| BadAddress(address.clone()))?;
+        let (host, rest) = parts
+            .split_first()
+            .ok_or_else(|| BadAddress(address.to_string()))?;
+        let host = host_of(host).ok_or_else(|| BadAddress(address.to_string()))?;
         let port = match rest {
             [Protocol::Tcp(port)] | [Protocol::Tcp(port), Protocol::Http] => *port,
-            _ => return Err(BadAddress(address.clone())),
+            _ => return Err(BadAddress(address.to_string())),
         };
         Ok(Endpoint::Tcp(format!("{host}:{port}")))
     }
@@ -86,7 +100,7 @@ mod tests {
     use super::*;
 
     fn parse(address: &str) -> Option<Endpoint> {
-        Endpoint::parse(&address.parse().ok()?).ok()
+        Endpoint::parse(&parse_node_address(address).ok()?).ok()
     }
 
     #[test]
@@ -103,7 +117,10 @@ mod tests {
             parse("/dns4/ipfs/tcp/5001/http"),
             Some(Endpoint::Tcp("ipfs:5001".into()))
         );
-        assert!(matches!(parse("/unix/run/ipfs.sock"), Some(Endpoint::Unix(_))));
+        assert_eq!(
+            parse("/unix/run/ipfs.sock"),
+            Some(Endpoint::Unix("/run/ipfs.sock".into()))
+        );
     }
 
     #[test]

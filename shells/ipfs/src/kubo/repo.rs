@@ -22,10 +22,24 @@ struct IdAnswer {
 
 #[derive(Deserialize)]
 struct RepoStatAnswer {
-    #[serde(rename = "RepoSize")]
+    #[serde(rename = "RepoSize", deserialize_with = "number")]
     size: u64,
-    #[serde(rename = "StorageMax")]
+    #[serde(rename = "StorageMax", deserialize_with = "number")]
     storage_max: u64,
+}
+
+/// A number, or one written as text: js-ipfs does that because JavaScript's own numbers are too small.
+fn number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(u64),
+        Text(String),
+    }
+    match Written::deserialize(deserializer)? {
+        Written::Number(number) => Ok(number),
+        Written::Text(text) => text.parse().map_err(serde::de::Error::custom),
+    }
 }
 
 #[derive(Deserialize)]

@@ -1,0 +1,34 @@
+//! Runs an embedded node with its API until it is interrupted, for trying clients against it:
+//!
+//! `cargo run -p cluster-ipfs --example embedded_node -- FOLDER [API_ADDRESS]`
+//!
+//! The first line it prints is the address of the API, the second an address of its swarm.
+
+use std::path::PathBuf;
+
+use cluster_ipfs::{Config, Node, api};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args().skip(1);
+    let folder = args.next().ok_or("usage: embedded_node FOLDER [API_ADDRESS]")?;
+    let listener = tokio::net::TcpListener::bind(args.next().unwrap_or("127.0.0.1:0".to_owned())).await?;
+    let swarm_listen = vec!["/ip4/127.0.0.1/tcp/0".parse()?];
+    let node = Node::open(Config {
+        path: PathBuf::from(folder),
+        swarm_listen,
+        storage_max: None,
+    })
+    .await?;
+    println!("{}", listener.local_addr()?);
+    for address in node.id().addresses.iter().take(1) {
+        println!("{address}");
+    }
+    let interrupted = async {
+        // Without the signal there is no way to stop but to be killed.
+        let _ = tokio::signal::ctrl_c().await;
+    };
+    api::serve(node.clone(), listener, interrupted).await?;
+    node.shutdown().await;
+    Ok(())
+}
