@@ -80,9 +80,10 @@ fn bad(why: &str) -> Error {
 }
 
 fn cut(error: std::io::Error) -> Error {
-    match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => bad("it is cut short"),
-        _ => Error::io("reading the car", error),
+    if error.kind() == std::io::ErrorKind::UnexpectedEof {
+        bad("it is cut short")
+    } else {
+        Error::io("reading the car", error)
     }
 }
 

@@ -121,7 +121,11 @@ impl Error {
         }
     }
 
-    /// The same error for one more receiver.
+    /// The same error for one more receiver, of those that storing a block can give.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the others never come from storing a block"
+    )]
     pub(crate) fn again(&self) -> Error {
         match self {
             Error::Full { used, asked, max } => Error::Full {
@@ -131,10 +135,6 @@ impl Error {
             },
             Error::Closed => Error::Closed,
             Error::Store(text) => Error::Store(text.clone()),
-            #[expect(
-                clippy::wildcard_enum_match_arm,
-                reason = "the others never come from storing a block"
-            )]
             other => Error::Store(other.to_string()),
         }
     }

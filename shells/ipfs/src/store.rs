@@ -303,6 +303,10 @@ impl Store {
 /// Never a multihash: its first byte would be the code of a hash of length 0xff.
 const COMPACTED: [u8; 2] = [0xff, 0x7f];
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "fjall's errors: all others mean the same to us"
+)]
 fn open_error(path: &Path, error: fjall::Error) -> Error {
     match error {
         fjall::Error::Locked => Error::Locked(path.display().to_string()),

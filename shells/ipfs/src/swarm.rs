@@ -213,6 +213,10 @@ pub(crate) fn protocols() -> Vec<String> {
 
 impl Task {
     /// Waits until each listener has its first address, so that the port is known once the node is open.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "libp2p's events; the rest is handled as always"
+    )]
     async fn await_listeners(&mut self, listen: &[Multiaddr]) -> Result<(), Error> {
         let mut left = listen.len();
         let mut listeners = std::collections::HashSet::new();
@@ -321,6 +325,10 @@ impl Task {
         }
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "libp2p's events; the rest needs no answer"
+    )]
     fn happened(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::NewListenAddr { address, .. } => lock(&self.seen).listening.push(address),

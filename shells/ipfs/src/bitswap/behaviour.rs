@@ -143,6 +143,10 @@ impl ConnectionHandler for Handler {
         }
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "libp2p's events; the rest concern other protocols"
+    )]
     fn on_connection_event(
         &mut self,
         event: ConnectionEvent<'_, Upgrade, Upgrade, (), Self::OutboundOpenInfo>,
@@ -227,6 +231,10 @@ impl NetworkBehaviour for Behaviour {
         Ok(self.handler(peer))
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "libp2p's events; the rest concern other protocols"
+    )]
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(established) if established.other_established == 0 => {

@@ -146,8 +146,11 @@ impl Draft {
             send_dont_have: ask != Ask::Cancel && presences,
         };
         let entries: Vec<Entry> = self.asks.into_iter().map(entry).collect();
-        let mut message = Message::default();
-        message.wantlist = (!entries.is_empty()).then_some(Wantlist { entries, full: false });
+        let wantlist = (!entries.is_empty()).then_some(Wantlist { entries, full: false });
+        let mut message = Message {
+            wantlist,
+            ..Message::default()
+        };
         if presences {
             let presence = |(cid, has): (Cid, bool)| Presence {
                 cid: cid.to_bytes().into(),

@@ -153,10 +153,12 @@ impl Node {
                 serde_ipld_dagcbor::to_vec(&block).map_err(|error| bad(format!("dag-cbor: {error}")))?
             }
             codec::DAG_JSON => dagjson::encode(&block).into_bytes(),
-            codec::RAW => match block {
-                Ipld::Bytes(bytes) => bytes,
-                _ => return Err(bad("only bytes can be stored as raw".into())),
-            },
+            codec::RAW => {
+                let Ipld::Bytes(bytes) = block else {
+                    return Err(bad("only bytes can be stored as raw".into()));
+                };
+                bytes
+            }
             codec::DAG_PB if input == codec::DAG_PB => data.to_vec(),
             codec::DAG_PB => codec::encode_pb(&block).map_err(bad)?,
             other => return Err(Error::Unsupported(format!("storing as codec 0x{other:x}"))),
@@ -221,7 +223,13 @@ fn descend<'d, 'n>(mut data: &'d Ipld, mut names: &'n [String]) -> Descent<'d, '
         let next = match data {
             Ipld::Map(map) => map.get(name),
             Ipld::List(list) => name.parse().ok().and_then(|at: usize| list.get(at)),
-            _ => None,
+            Ipld::Null
+            | Ipld::Bool(_)
+            | Ipld::Integer(_)
+            | Ipld::Float(_)
+            | Ipld::String(_)
+            | Ipld::Bytes(_)
+            | Ipld::Link(_) => None,
         };
         match next {
             None => return Descent::Nothing(name),

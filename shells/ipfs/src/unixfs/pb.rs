@@ -72,14 +72,16 @@ impl Unixfs {
         if let Some(data) = &self.data {
             put_bytes(&mut out, 2, data);
         }
-        for (field, value) in [(3, self.size)] {
-            value.inspect(|value| put_number(&mut out, field, *value));
+        if let Some(size) = self.size {
+            put_number(&mut out, 3, size);
         }
         self.block_sizes
             .iter()
             .for_each(|size| put_number(&mut out, 4, *size));
         for (field, value) in [(5, self.hash_type), (6, self.fanout)] {
-            value.inspect(|value| put_number(&mut out, field, *value));
+            if let Some(value) = value {
+                put_number(&mut out, field, value);
+            }
         }
         if let Some(mode) = self.meta.mode.filter(|mode| *mode != 0) {
             put_number(&mut out, 7, u64::from(mode));
