@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
+use super::keys;
+use super::record::{self, Head};
+
 /// The journal that is being written.
 pub(super) struct ActiveJournal {
     folder: PathBuf,
@@ -79,46 +82,97 @@ impl From<io::Error> for CheckError {
 /// to the journal.
 const MAX_JUMP: u64 = 1 << 32;
 
+/// An end that fjall would not open, though it may be no more than a write that a power cut tore: pages
+/// reach the disk in any order.
+pub(super) struct BadEnd {
+    file: PathBuf,
+    /// Where the good part ends, in bytes.
+    good: u64,
+    /// What is wrong after it.
+    pub(super) what: String,
+    /// How many batches of the store are in the good part; `None` when it holds none.
+    pub(super) seq: Option<u64>,
+}
+
+impl BadEnd {
+    /// Cuts it off. Nothing in it may ever have been durable.
+    pub(super) fn cut(&self) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(&self.file)?;
+        file.set_len(self.good)?;
+        file.sync_all()
+    }
+}
+
 /// Reads all journals in a database's folder. Every batch must be whole, with its number above those before;
-/// only the newest journal may end in the middle of one.
-pub(super) fn check(folder: &Path) -> Result<(), CheckError> {
+/// only the newest journal may end in something else.
+pub(super) fn check(folder: &Path) -> Result<Option<BadEnd>, CheckError> {
     if !folder.try_exists()? {
-        return Ok(());
+        return Ok(None);
     }
     let ids = journals(folder)?;
-    let mut previous = None;
+    let mut progress = Progress::default();
     for id in &ids {
-        let name = format!("{id}.jnl");
-        let damaged = |what: &str| CheckError::Damaged(format!("journal {name}: {what}"));
-        let mut reader = BufReader::with_capacity(1 << 18, File::open(folder.join(&name))?);
-        loop {
-            match read_batch(&mut reader)? {
-                Found::Batch(seqno) => {
-                    let follows = previous.is_none_or(|before| seqno > before && seqno - before < MAX_JUMP);
-                    if !follows {
-                        return Err(damaged("its batches are out of order"));
-                    }
-                    previous = Some(seqno);
+        let file = path(folder, *id);
+        let mut reader = BufReader::with_capacity(1 << 18, File::open(&file)?);
+        let newest = Some(id) == ids.last();
+        let Some((good, what)) = check_journal(&mut reader, newest, &mut progress)? else {
+            continue;
+        };
+        let what = format!("journal {id}.jnl: {what}");
+        if !newest {
+            return Err(CheckError::Damaged(what));
+        }
+        let seq = progress.seq;
+        return Ok(Some(BadEnd {
+            file,
+            good,
+            what,
+            seq,
+        }));
+    }
+    Ok(None)
+}
+
+/// What has been read so far.
+#[derive(Default)]
+struct Progress {
+    /// fjall's number of the last batch.
+    seqno: Option<u64>,
+    /// The store's number of its last batch.
+    seq: Option<u64>,
+}
+
+/// Returns where the good part of a bad journal ends, and what is wrong with it.
+fn check_journal(
+    reader: &mut impl Read,
+    newest: bool,
+    progress: &mut Progress,
+) -> io::Result<Option<(u64, &'static str)>> {
+    let mut good = 0;
+    loop {
+        match read_batch(reader)? {
+            Found::Batch { seqno, seq, len } => {
+                let before = progress.seqno;
+                if !before.is_none_or(|before| seqno > before && seqno - before < MAX_JUMP) {
+                    return Ok(Some((good, "its batches are out of order")));
                 }
-                Found::BadSum => return Err(damaged("a batch does not match its checksum")),
-                Found::Other(tail) if Some(id) != ids.last() => {
-                    if tail != 0 || !only_zeros(&mut reader)? {
-                        return Err(damaged("it is cut short"));
-                    }
-                    break;
-                }
-                Found::End if Some(id) != ids.last() => break,
-                // A write that was under way, or one that was lost: what is durable decides.
-                Found::Other(_) | Found::End => break,
+                progress.seqno = Some(seqno);
+                progress.seq = seq.or(progress.seq);
+                good += len;
             }
+            Found::BadSum => return Ok(Some((good, "a batch does not match its checksum"))),
+            // A write that was under way, or one that was lost: what is durable decides, later.
+            Found::Other(_) | Found::End if newest => return Ok(None),
+            Found::End => return Ok(None),
+            Found::Other(0) if only_zeros(reader)? => return Ok(None),
+            Found::Other(_) => return Ok(Some((good, "it is cut short"))),
         }
     }
-    Ok(())
 }
 
 enum Found {
-    /// A whole batch with this number.
-    Batch(u64),
+    /// A whole batch: fjall's number, the store's if it is one of its batches, and length in bytes.
+    Batch { seqno: u64, seq: Option<u64>, len: u64 },
     /// A batch with an end, whose checksum is another.
     BadSum,
     /// The end of the file, where a batch could begin.
@@ -133,6 +187,10 @@ const END: u8 = 3;
 const CLEAR: u8 = 4;
 /// Kind, value type, compression, keyspace, lengths of key, value, and value as written.
 const ITEM_HEAD: usize = 1 + 1 + 1 + 8 + 2 + 4 + 4;
+/// Kind, number of items, number.
+const START_LEN: u64 = 1 + 4 + 8;
+/// Kind, checksum, trailer.
+const END_LEN: u64 = 1 + 8 + 4;
 /// What follows the checksum.
 const TRAILER: [u8; 4] = *b"FJL\x03";
 const CLEAR_LEN: usize = 1 + 8;
@@ -154,8 +212,8 @@ fn try_read_batch(reader: &mut impl Read) -> io::Result<Found> {
     }
     let count = u32::from_le_bytes(read(reader)?);
     let seqno = u64::from_le_bytes(read(reader)?);
-    let mut sum = Xxh3::new();
-    let mut body = Vec::new();
+    let (mut sum, mut seq) = (Xxh3::new(), None);
+    let (mut body, mut len) = (Vec::new(), START_LEN);
     for _ in 0..count {
         let [kind] = read(reader)?;
         body.clear();
@@ -168,15 +226,20 @@ fn try_read_batch(reader: &mut impl Read) -> io::Result<Found> {
                 let key = u16::from_le_bytes([lengths[0], lengths[1]]);
                 let value = u32::from_le_bytes([lengths[6], lengths[7], lengths[8], lengths[9]]);
                 // `take` grows with what is there, whatever the length claims.
-                let len = u64::from(key) + u64::from(value);
-                if reader.by_ref().take(len).read_to_end(&mut body)? as u64 != len {
+                let rest = u64::from(key) + u64::from(value);
+                if reader.by_ref().take(rest).read_to_end(&mut body)? as u64 != rest {
                     return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                let (key, value) = body[ITEM_HEAD..].split_at(usize::from(key));
+                if key == keys::HEAD {
+                    seq = record::unseal::<Head>(key, value).ok().map(|head| head.seq);
                 }
             }
             CLEAR => body.extend_from_slice(&read::<{ CLEAR_LEN - 1 }>(reader)?),
             other => return Ok(Found::Other(other)),
         }
         sum.update(&body);
+        len += body.len() as u64;
     }
     let [kind] = read(reader)?;
     if kind != END {
@@ -185,7 +248,12 @@ fn try_read_batch(reader: &mut impl Read) -> io::Result<Found> {
     let expected = u64::from_le_bytes(read(reader)?);
     let trailer: [u8; TRAILER.len()] = read(reader)?;
     let whole = sum.finish() == expected && trailer == TRAILER;
-    Ok(if whole { Found::Batch(seqno) } else { Found::BadSum })
+    len += END_LEN;
+    Ok(if whole {
+        Found::Batch { seqno, seq, len }
+    } else {
+        Found::BadSum
+    })
 }
 
 fn read<const N: usize>(reader: &mut impl Read) -> io::Result<[u8; N]> {

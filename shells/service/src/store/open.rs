@@ -79,10 +79,7 @@ impl Store {
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self, OpenError> {
         let folder = Folder::open(path.as_ref())?;
         let (witness, noted) = Witness::open(&folder.path).map_err(|error| folder.io(error))?;
-        journal::check(&folder.database()).map_err(|error| match error {
-            CheckError::Damaged(what) => folder.damaged(what),
-            CheckError::Io(error) => folder.io(error),
-        })?;
+        check_journals(&folder, noted)?;
         let db = spaces::open_database(&folder.database(), options.cache).map_err(|error| match error {
             OpenFailure::Damaged(what) => folder.damaged(what),
             OpenFailure::Io(error) => io_or_damage(&folder, error),
@@ -233,6 +230,26 @@ impl Drop for Store {
             tracing::error!(%error, "the store was not synced while closing");
         }
     }
+}
+
+/// Refuses damaged journals, and cuts off what a power cut tore: the last journal may end badly where all
+/// that was durable is in its good part.
+fn check_journals(folder: &Folder, noted: Option<u64>) -> Result<(), OpenError> {
+    let bad_end = journal::check(&folder.database()).map_err(|error| match error {
+        CheckError::Damaged(what) => folder.damaged(what),
+        CheckError::Io(error) => folder.io(error),
+    })?;
+    let Some(bad_end) = bad_end else {
+        return Ok(());
+    };
+    if noted.is_none() || bad_end.seq < noted {
+        return Err(folder.damaged(bad_end.what));
+    }
+    tracing::warn!(
+        what = bad_end.what,
+        "the last write before a crash is incomplete and is dropped"
+    );
+    bad_end.cut().map_err(|error| folder.io(error))
 }
 
 /// What a founded database holds.

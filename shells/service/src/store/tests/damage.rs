@@ -200,6 +200,36 @@ fn a_cut_or_zeroed_tail_is_never_taken_for_what_was_written() {
 }
 
 #[test]
+fn a_torn_write_that_was_never_durable_is_dropped() {
+    let (folder, mut store) = founded();
+    for index in 1..=20 {
+        store.write(&batch(index, pin_ops(index))).expect("writes");
+    }
+    store.sync().expect("syncs");
+    let path = folder.path().join("raft");
+    let before = used(&path.join("db/0.jnl"));
+    let expected = content(&store).expect("reads");
+    // Not durable, but in the file, where one of its pages gets lost.
+    store.write(&batch(21, pin_ops(21))).expect("writes");
+    store
+        .shared
+        .db
+        .persist(fjall::PersistMode::Buffer)
+        .expect("writes");
+    let copied = folder.path().join("copy");
+    copy(&path, &copied);
+    flip(&copied.join("db/0.jnl"), before + 60, 3);
+    let store = open(&copied);
+    assert_eq!(content(&store).expect("reads"), expected);
+    drop(store);
+    // The same damage to what is durable is another matter.
+    fs::remove_dir_all(&copied).expect("removes");
+    copy(&path, &copied);
+    flip(&copied.join("db/0.jnl"), before - 60, 3);
+    assert!(Store::open(&copied, &OpenOptions::default()).is_err());
+}
+
+#[test]
 fn a_random_byte_soup_is_refused() {
     let mut rng = StdRng::seed_from_u64(5);
     let (folder, path, _, _) = sample();
