@@ -4,10 +4,12 @@
 //! section that is there, an API, an informer or an IPFS connector that is absent is off.
 
 mod check;
+mod components;
 mod convert;
 mod files;
 mod folder;
 mod identity;
+mod ipfs;
 mod layers;
 mod legacy;
 mod listeners;
@@ -21,18 +23,19 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use self::components::{
+    Allocator, Balanced, Disk, DiskMetric, Informers, Metrics, Monitor, Observations, PinQueue, PinTracker,
+    Pubsubmon, Stateless, Tags, Tracing,
+};
 pub use self::convert::core_peer;
 pub use self::files::write_private;
 pub use self::folder::Folder;
 pub use self::identity::Identity;
+pub use self::ipfs::{Embedded, IpfsConnector, IpfsHttp, StorageMax};
 pub use self::layers::Environment;
 pub use self::listeners::{Api, Credentials, HttpApi, IpfsProxy, PinSvc, Rest};
 pub use self::peerstore::Peerstore;
-pub use self::sections::{
-    Allocator, Balanced, Cluster, ConnectionManager, Consensus, Disk, DiskMetric, Embedded, Informers,
-    IpfsConnector, IpfsHttp, Metrics, Monitor, Observations, PinQueue, PinTracker, Pubsub, Pubsubmon, Raft,
-    ResourceManager, Stateless, StorageMax, Tags, Tracing,
-};
+pub use self::sections::{Cluster, ConnectionManager, Consensus, Pubsub, Raft, ResourceManager};
 pub use self::values::{Address, HIDDEN, Peer, Period, Secret, Strings};
 
 /// The name of the configuration file.

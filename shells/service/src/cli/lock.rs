@@ -39,7 +39,8 @@ impl Lock {
                     id => format!("the process with id {id}"),
                 };
                 anyhow::bail!(
-                    "{holder} is using {}: stop it first, or give this peer a folder of its own with --config",
+                    "{holder} is using {}: stop it first, or give this peer a folder of its own \
+                     with --config",
                     folder.display()
                 );
             }

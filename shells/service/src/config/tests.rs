@@ -8,6 +8,11 @@ use serde_json::json;
 
 use super::*;
 
+mod any;
+mod identity;
+mod old;
+mod wrong;
+
 const PEER: &str = "12D3KooWGRYZDHBembyGJQqQ6WgLqJWYNjnECJwGBnCg8vbCeo8F";
 const OTHER: &str = "QmdKAFhAAnc6U3ik6XfEDVKEsok7TnQ1yeyXmnnvGFmBhx";
 
@@ -46,7 +51,8 @@ fn golden() -> Value {
             "read_timeout": "0s", "read_header_timeout": "5s", "write_timeout": "0s", "idle_timeout": "2m0s",
             "max_header_bytes": 4096, "basic_auth_credentials": null, "http_log_file": "", "headers": {},
             "cors_allowed_origins": ["*"], "cors_allowed_methods": methods, "cors_allowed_headers": [],
-            "cors_exposed_headers": ["Content-Type", "X-Stream-Output", "X-Chunked-Output", "X-Content-Length"],
+            "cors_exposed_headers":
+                ["Content-Type", "X-Stream-Output", "X-Chunked-Output", "X-Content-Length"],
             "cors_allow_credentials": true, "cors_max_age": "0s"
         })
     };
@@ -378,199 +384,6 @@ fn the_environment_sets_the_embedded_node_too_but_turns_nothing_on() {
 }
 
 #[test]
-fn what_is_wrong_is_named_with_its_place_its_value_and_what_is_expected() {
-    let at = |pointer: &str, value: Value| {
-        let mut json = json!({});
-        let mut place = &mut json;
-        for key in pointer.split('.') {
-            place = &mut place[key];
-        }
-        *place = value;
-        json
-    };
-    for (key, value, expected) in [
-        (
-            "cluster",
-            json!(7),
-            "service.json: cluster: invalid value: 7, expected an object",
-        ),
-        (
-            "cluster.peername",
-            json!(7),
-            "cluster.peername: invalid type: integer `7`, expected a string",
-        ),
-        (
-            "cluster.leave_on_shutdown",
-            json!("yes"),
-            "invalid type: string \"yes\", expected a boolean",
-        ),
-        (
-            "cluster.secret",
-            json!("abc"),
-            "cluster.secret: a secret must be 64 hexadecimal digits",
-        ),
-        (
-            "cluster.listen_multiaddress",
-            json!(["/ip4/x"]),
-            "\"/ip4/x\" is not a multiaddress",
-        ),
-        (
-            "cluster.listen_multiaddress",
-            json!([]),
-            "other peers need an address",
-        ),
-        (
-            "cluster.connection_manager.high_water",
-            json!(-1),
-            "high_water: invalid value: integer `-1`",
-        ),
-        (
-            "cluster.dial_peer_timeout",
-            json!("3"),
-            "missing unit in duration \"3\"",
-        ),
-        ("cluster.dial_peer_timeout", json!("-3s"), "-3s is negative"),
-        (
-            "cluster.dial_peer_timeout",
-            json!("0s"),
-            "cluster.dial_peer_timeout: invalid value: 0s",
-        ),
-        (
-            "cluster.dial_peer_timeout",
-            json!(3),
-            "invalid type: integer `3`, expected a string",
-        ),
-        (
-            "cluster.replication_factor_min",
-            json!(-2),
-            "replication_factor_min: invalid value: -2",
-        ),
-        (
-            "cluster.replication_factor_max",
-            json!(2),
-            "invalid value: 2 with a replication_factor_min of -1",
-        ),
-        (
-            "consensus.raft.init_peerset",
-            json!(["bob"]),
-            "\"bob\" is not a peer id",
-        ),
-        (
-            "consensus.raft.heartbeat_timeout",
-            json!("1ms"),
-            "invalid value: 1ms, expected 50ms to 10m0s",
-        ),
-        ("consensus.crdt", json!({}), "peers agree through Raft here"),
-        (
-            "source",
-            json!("http://example.com"),
-            "\"http://example.com\": a configuration is not fetched",
-        ),
-        (
-            "api.restapi.max_header_bytes",
-            json!(1),
-            "api.restapi.max_header_bytes: invalid value: 1",
-        ),
-        ("api.restapi.ssl_cert_file", json!("x"), "TLS needs both"),
-        ("api.restapi.basic_auth_credentials", json!({}), "lets nobody in"),
-        (
-            "ipfs_connector",
-            json!({"embedded": {}, "ipfshttp": {}}),
-            "both `ipfshttp` and `embedded`",
-        ),
-        ("ipfs_connector", json!({"other": {}}), "no IPFS node"),
-        (
-            "ipfs_connector.embedded.storage_max",
-            json!("10 apples"),
-            "\"10 apples\" is not an amount of",
-        ),
-        (
-            "pin_tracker.stateless.concurrent_pins",
-            json!(0),
-            "invalid value: 0, expected 1 to 10000",
-        ),
-        (
-            "allocator.balanced.allocate_by",
-            json!([]),
-            "name at least one metric",
-        ),
-        (
-            "informer.disk.metric_type",
-            json!("x"),
-            "unknown variant `x`, expected `freespace` or `reposize`",
-        ),
-        (
-            "informer.tags.tags",
-            json!({"a": 1}),
-            "informer.tags.tags: invalid type: integer `1`",
-        ),
-    ] {
-        let error = wrong(&at(key, value), &[]);
-        assert!(error.starts_with("service.json: "), "{error}");
-        assert!(error.contains(expected), "{error}\n  should say: {expected}");
-    }
-}
-
-#[test]
-fn a_wrong_variable_is_named() {
-    for (name, value, expected) in [
-        (
-            "CLUSTER_REPLICATIONFACTORMIN",
-            "two",
-            "invalid value: \"two\", expected a whole number",
-        ),
-        (
-            "CLUSTER_LEAVEONSHUTDOWN",
-            "yes",
-            "invalid value: \"yes\", expected true or false",
-        ),
-        ("CLUSTER_DIALPEERTIMEOUT", "3", "missing unit"),
-        ("CLUSTER_SECRET", "abc", "a secret must be 64 hexadecimal digits"),
-        ("CLUSTER_TAGS_TAGS", "region", "write key:value,key:value"),
-        ("CLUSTER_DISK_METRICTYPE", "x", "unknown variant `x`"),
-        ("CLUSTER_PUBSUB", "x", ""),
-    ] {
-        let result = parse(&json!({}), &[(name, value)]);
-        if expected.is_empty() {
-            assert!(result.is_err(), "a section cannot be set as a whole");
-            continue;
-        }
-        let error = result.unwrap_err().to_string();
-        assert!(
-            error.starts_with(&format!("environment variable {name}: ")),
-            "{error}"
-        );
-        assert!(error.contains(expected), "{error}");
-    }
-}
-
-#[test]
-fn broken_files_are_refused_and_never_panic() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(SERVICE_FILE);
-    let load = || {
-        Config::load(folder.path(), &Environment::new())
-            .unwrap_err()
-            .to_string()
-    };
-    assert!(load().ends_with("does not exist: `ipfs-cluster-service init` makes a configuration"));
-    for (content, expected) in [
-        (&b""[..], "is not valid JSON: EOF"),
-        (b"{\"cluster\": {", "is not valid JSON: EOF while parsing"),
-        (b"[]", "the whole file must be an object"),
-        (b"\xff\xfe", "cannot read"),
-        (&vec![b' '; 2 << 20][..], "has more than 1048576 bytes"),
-    ] {
-        std::fs::write(&path, content).unwrap();
-        let error = load();
-        assert!(
-            error.contains(expected) && error.contains("service.json"),
-            "{error}"
-        );
-    }
-}
-
-#[test]
 fn secrets_are_not_shown() {
     let mut config = Config::fresh();
     let rest = config.api.restapi.as_mut().unwrap();
@@ -593,80 +406,6 @@ fn secrets_are_not_shown() {
 }
 
 #[test]
-fn a_file_of_0_0_12_is_read() {
-    let file = json!({
-        "id": OTHER, "private_key": "CAASqAkwg==",
-        "cluster_peers": [format!("/ip4/10.0.0.2/tcp/9096/ipfs/{OTHER}"), format!("/ip4/10.0.0.3/tcp/9096/ipfs/{PEER}")],
-        "bootstrap": [format!("/ip4/10.0.0.4/tcp/9096/ipfs/{PEER}")],
-        "leave_on_shutdown": true,
-        "cluster_multiaddress": "/ip4/0.0.0.0/tcp/19096",
-        "api_listen_multiaddress": "/ip4/127.0.0.1/tcp/19094",
-        "ipfs_proxy_listen_multiaddress": "/ip4/127.0.0.1/tcp/19095",
-        "ipfs_node_multiaddress": "/ip4/127.0.0.1/tcp/15001",
-        "consensus_data_folder": "/home/ann/.ipfs-cluster/data",
-        "state_sync_seconds": 60, "replication_factor": 2, "monitoring_interval_seconds": 0,
-        "allocation_strategy": "numpin", "what_is_this": 1,
-    });
-    let loaded = parse(&file, &[]).unwrap();
-    let config = &loaded.config;
-    assert_eq!(
-        config.legacy_identity,
-        Some((OTHER.to_owned(), "CAASqAkwg==".to_owned()))
-    );
-    assert_eq!(config.cluster.peer_addresses.len(), 2);
-    assert_eq!(config.consensus.raft.init_peerset.len(), 2);
-    assert_eq!(config.bootstrap[0].peer().unwrap().to_base58(), PEER);
-    assert!(config.cluster.leave_on_shutdown);
-    assert_eq!(
-        config.cluster.listen_multiaddress[0].0.to_string(),
-        "/ip4/0.0.0.0/tcp/19096"
-    );
-    let api = &config.api;
-    let listen = &api.restapi.as_ref().unwrap().http_listen_multiaddress;
-    assert_eq!(listen[0].0.to_string(), "/ip4/127.0.0.1/tcp/19094");
-    let proxy = api.ipfsproxy.as_ref().unwrap();
-    assert_eq!(
-        proxy.listen_multiaddress[0].0.to_string(),
-        "/ip4/127.0.0.1/tcp/19095"
-    );
-    assert_eq!(proxy.node_multiaddress.0.to_string(), "/ip4/127.0.0.1/tcp/15001");
-    assert_eq!(
-        config.kubo().unwrap().node_multiaddress.to_string(),
-        "/ip4/127.0.0.1/tcp/15001"
-    );
-    assert_eq!(
-        config.data_folder(Path::new("/f")),
-        Path::new("/home/ann/.ipfs-cluster/data")
-    );
-    assert_eq!(config.cluster.state_sync_interval, Period::secs(60));
-    assert_eq!(
-        config.cluster.monitor_ping_interval,
-        Period::secs(15),
-        "0 stands for the default"
-    );
-    assert_eq!(
-        config.core(&Identity::generate()).default_replicas,
-        Replicas::Range { min: 2, max: 2 }
-    );
-    let said = warnings(&loaded);
-    assert!(
-        said[0].contains("0.0.x") && said[1].contains("numpin") && said[2].contains("what_is_this"),
-        "{said:?}"
-    );
-
-    let error = wrong(&json!({"cluster_peers": ["/ip4/10.0.0.2/tcp/9096"]}), &[]);
-    assert!(
-        error.contains("cluster_peers: /ip4/10.0.0.2/tcp/9096 names no peer"),
-        "{error}"
-    );
-    let error = wrong(&json!({"cluster_peers": [], "state_sync_seconds": "60"}), &[]);
-    assert!(
-        error.contains("state_sync_seconds: invalid value: \"60\", expected a whole number"),
-        "{error}"
-    );
-}
-
-#[test]
 fn the_core_is_told_what_the_operator_set() {
     let identity = Identity::generate();
     let defaults = parse(&golden(), &[]).unwrap().config.core(&identity);
@@ -677,7 +416,9 @@ fn the_core_is_told_what_the_operator_set() {
     let file = json!({
         "cluster": {"replication_factor_min": 1, "replication_factor_max": 3, "disable_repinning": true,
                     "pin_recover_interval": "2s", "repinning_grace": "3s"},
-        "consensus": {"raft": {"heartbeat_timeout": "100ms", "election_timeout": "500ms", "trailing_logs": 5}},
+        "consensus": {"raft": {
+            "heartbeat_timeout": "100ms", "election_timeout": "500ms", "trailing_logs": 5
+        }},
     });
     let core = parse(&file, &[]).unwrap().config.core(&identity);
     assert_eq!(core.default_replicas, Replicas::Range { min: 1, max: 3 });
@@ -700,100 +441,4 @@ fn the_first_members_are_those_named_and_this_peer() {
     let file = json!({"consensus": {"raft": {"init_peerset": [PEER, OTHER, PEER]}}});
     let peers = parse(&file, &[]).unwrap().config.init_peerset(&identity);
     assert!(peers.len() == 3 && peers.is_sorted() && peers.contains(&core_peer(&identity.peer)));
-}
-
-#[test]
-fn an_identity_is_read_back_from_its_file_or_the_environment() {
-    let folder = tempfile::tempdir().unwrap();
-    let identity = Identity::generate();
-    identity.save(folder.path()).unwrap();
-    let read = Identity::load(folder.path(), &Environment::new()).unwrap();
-    assert_eq!(read.peer, identity.peer);
-    let text = std::fs::read_to_string(folder.path().join(IDENTITY_FILE)).unwrap();
-    let file: BTreeMap<String, String> = serde_json::from_str(&text).unwrap();
-
-    let other = Identity::generate();
-    other.save(folder.path()).unwrap();
-    let variables = environment(&[
-        ("CLUSTER_ID", &file["id"]),
-        ("CLUSTER_PRIVATEKEY", &file["private_key"]),
-    ]);
-    assert_eq!(
-        Identity::load(folder.path(), &variables).unwrap().peer,
-        identity.peer
-    );
-    let half = environment(&[("CLUSTER_ID", &file["id"])]);
-    let error = Identity::load(folder.path(), &half).unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "environment variable CLUSTER_PRIVATEKEY: must be set when CLUSTER_ID is"
-    );
-}
-
-#[test]
-fn a_wrong_identity_is_refused_without_showing_the_key() {
-    let folder = tempfile::tempdir().unwrap();
-    let (ours, other) = (Identity::generate(), Identity::generate());
-    ours.save(folder.path()).unwrap();
-    let path = folder.path().join(IDENTITY_FILE);
-    let text = std::fs::read_to_string(&path).unwrap();
-    let key = serde_json::from_str::<Value>(&text).unwrap()["private_key"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    for (content, expected) in [
-        (
-            text.replace(&ours.peer.to_base58(), &other.peer.to_base58()),
-            "does not belong to the private key",
-        ),
-        (text.replace(&key, "%%%"), "private_key: not base64"),
-        (text.replace(&key, "AAAA"), "private_key: no libp2p private key"),
-        (
-            text.replace("private_key", "privatekey"),
-            "expected {\"id\": \"…\", \"private_key\": \"…\"}",
-        ),
-        (text[..40].to_owned(), "is not valid JSON"),
-    ] {
-        std::fs::write(&path, content).unwrap();
-        let error = Identity::load(folder.path(), &Environment::new())
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains(expected), "{error}\n  should say: {expected}");
-        assert!(!error.contains(&key), "{error}");
-    }
-}
-
-proptest::proptest! {
-    #[test]
-    fn periods_are_written_and_read_back(nanos in 0..=i64::MAX as u64) {
-        let period = Period(Duration::from_nanos(nanos));
-        let json = serde_json::to_string(&period).unwrap();
-        proptest::prop_assert_eq!(serde_json::from_str::<Period>(&json).unwrap(), period);
-    }
-
-    #[test]
-    fn storage_limits_are_written_and_read_back(bytes in 1_u64.., zeros in 0_u32..4) {
-        let max = StorageMax(Some((bytes / 1000_u64.pow(zeros)).max(1) * 1000_u64.pow(zeros).min(bytes)));
-        let text = String::from(max);
-        proptest::prop_assert_eq!(StorageMax::try_from(text).unwrap(), max);
-    }
-
-    #[test]
-    fn lists_are_written_and_read_back(list in proptest::collection::vec("[a-z]{1,5}", 0..4)) {
-        let file = json!({"informer": {"tags": {}}, "allocator": {"balanced": {
-            "allocate_by": serde_json::to_value(Strings(list.clone())).unwrap(),
-        }}});
-        match parse(&file, &[]) {
-            Ok(loaded) => proptest::prop_assert_eq!(loaded.config.allocator.balanced.allocate_by, list),
-            Err(_) => proptest::prop_assert!(list.is_empty()),
-        }
-    }
-
-    #[test]
-    fn no_text_makes_reading_panic(text in "\\PC{0,40}", key in "[a-z_.]{0,12}") {
-        for json in [json!({&key: text}), json!({"cluster": {&key: text}}), json!({"cluster": {"secret": text}})] {
-            let _ = parse(&json, &[("CLUSTER_SECRET", &text)]);
-            let _ = parse(&json, &[("CLUSTER_TAGS_TAGS", &text), ("CLUSTER_PEERADDRESSES", &text)]);
-        }
-    }
 }
