@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::{self, Cluster};
 use crate::config::{Config, Identity, Peerstore, core_peer};
 use crate::driver::{Disk, Driver, Handle, Informer, Measured, Parts, stage};
+use crate::http::Server;
 use crate::net::{CoreEvent, CoreEvents, Multiaddr, Net, NetConfig, NetEvents};
 use crate::store::{OpenOptions, Store};
 
@@ -25,6 +26,9 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// On top of the time to wait for a leader: what goes before must have its time too. As in the Go peer.
 const READY_SLACK: Duration = Duration::from_secs(5);
+
+/// Requests that are being answered have this long to end at a shutdown.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// How often a peer that is not ready says what it waits for.
 const WAITING_INTERVAL: Duration = Duration::from_secs(5);
@@ -78,7 +82,7 @@ struct Running {
     net: Net,
     backend: Backend,
     tasks: JoinSet<()>,
-    http: (),
+    http: Option<Server>,
     stop: CancellationToken,
     me: PeerId,
 }
@@ -149,12 +153,11 @@ impl Running {
         let waiting = async {
             let mut waited = Duration::ZERO;
             loop {
-                let leads = |view: cluster_core::View<'_>, _| {
-                    let applied_in_term = view.applied().term == view.term();
-                    view.leader().filter(|_| applied_in_term).cloned()
+                let follows = |view: cluster_core::View<'_>, _| {
+                    view.leader().is_some() && view.applied().term == view.term()
                 };
-                if let Some(Some(leader)) = self.driver.handle.view(leads).await {
-                    return leader;
+                if self.driver.handle.view(follows).await == Some(true) {
+                    return;
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 waited += Duration::from_millis(50);
@@ -163,7 +166,7 @@ impl Running {
                 }
             }
         };
-        let Ok(leader) = tokio::time::timeout(limit, waiting).await else {
+        let Ok(()) = tokio::time::timeout(limit, waiting).await else {
             self.say_what_is_missing().await;
             anyhow::bail!(
                 "no leader within {limit:?} (consensus.raft.wait_for_leader_timeout and {READY_SLACK:?}): a \
@@ -177,7 +180,6 @@ impl Running {
             .flat_map(Members::peer_ids)
             .map(ToString::to_string)
             .collect();
-        tracing::info!(target: "cluster", "the cluster's leader is {leader}");
         tracing::info!(target: "cluster", "Cluster Peers (without including ourselves):");
         for peer in peers.iter().filter(|peer| **peer != self.me.to_string()) {
             tracing::info!(target: "cluster", "    - {peer}");
@@ -216,7 +218,9 @@ impl Running {
 
     /// Ends the parts, those first that others speak to.
     async fn stop(mut self, folder: &Path, config: &Config) {
-        let () = self.http;
+        if let Some(http) = self.http {
+            http.shutdown(DRAIN).await;
+        }
         self.stop.cancel();
         save_peerstore(folder, config, &self.net);
         let store = tokio::task::spawn_blocking(move || self.driver.stop()).await;

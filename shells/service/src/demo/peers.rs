@@ -1,0 +1,200 @@
+//! Peers of one cluster as processes on this machine.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::Context;
+use cluster_api::Client;
+
+use crate::config::{
+    Address, Config, Embedded, Identity, IpfsConnector, Peer, Peerstore, Period, Secret, Strings,
+};
+
+/// One peer and the ports that it has.
+#[derive(Debug)]
+pub struct Process {
+    /// Its name for people.
+    pub name: String,
+    /// Its identity.
+    pub id: String,
+    /// The port of its REST API.
+    pub rest: u16,
+    /// The port of its IPFS node's API.
+    pub ipfs: u16,
+    /// Its configuration and data.
+    pub folder: PathBuf,
+    child: Option<Child>,
+}
+
+/// The ports of one peer.
+struct Ports {
+    cluster: u16,
+    rest: u16,
+    ipfs: u16,
+    swarm: u16,
+}
+
+impl Ports {
+    /// Asks the system for free ones. They are let go of again, so another program could take one before
+    /// the peer does; it then says so.
+    fn free() -> anyhow::Result<Self> {
+        let sockets = [0; 4].map(|_| TcpListener::bind(("127.0.0.1", 0)));
+        let mut ports = [0; 4];
+        for (port, socket) in ports.iter_mut().zip(&sockets) {
+            let socket = socket
+                .as_ref()
+                .map_err(|error| anyhow::anyhow!("no free port: {error}"))?;
+            *port = socket.local_addr()?.port();
+        }
+        let [cluster, rest, ipfs, swarm] = ports;
+        Ok(Self {
+            cluster,
+            rest,
+            ipfs,
+            swarm,
+        })
+    }
+}
+
+fn address(port: u16) -> Address {
+    Address(
+        format!("/ip4/127.0.0.1/tcp/{port}")
+            .parse()
+            .expect("is a multiaddress"),
+    )
+}
+
+/// Writes the folders of `count` peers that know each other under `root`, and starts none.
+pub fn prepare(root: &Path, count: usize) -> anyhow::Result<Vec<Process>> {
+    let identities: Vec<Identity> = (0..count).map(|_| Identity::generate()).collect();
+    let ports = (0..count)
+        .map(|_| Ports::free())
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let secret = Secret::random();
+    let addresses: Vec<Address> = identities
+        .iter()
+        .zip(&ports)
+        .map(|(identity, ports)| {
+            let address = format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", ports.cluster, identity.peer);
+            Address(address.parse().expect("is a multiaddress"))
+        })
+        .collect();
+    let mut peers = Vec::new();
+    for (number, (identity, ports)) in identities.iter().zip(&ports).enumerate() {
+        let name = format!("peer{}", number + 1);
+        let folder = root.join(&name);
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let mut config = settings(&name, ports);
+        config.cluster.secret = secret.clone();
+        config.consensus.raft.init_peerset = identities.iter().map(|identity| Peer(identity.peer)).collect();
+        config.save(&folder)?;
+        identity.save(&folder)?;
+        Peerstore::save(&config.peerstore_file(&folder), &addresses)?;
+        let id = identity.peer.to_string();
+        peers.push(Process {
+            name,
+            id,
+            rest: ports.rest,
+            ipfs: ports.ipfs,
+            folder,
+            child: None,
+        });
+    }
+    Ok(peers)
+}
+
+/// Defaults, but for the ports and for times that suit somebody who watches.
+fn settings(name: &str, ports: &Ports) -> Config {
+    let mut config = Config::fresh();
+    config.cluster.peername = name.to_owned();
+    config.cluster.listen_multiaddress = Strings(vec![address(ports.cluster)]);
+    config.cluster.monitor_ping_interval = Period::secs(1);
+    config.cluster.repinning_grace = Period::secs(2);
+    config.cluster.disable_repinning = false;
+    if let Some(rest) = &mut config.api.restapi {
+        rest.http_listen_multiaddress = Strings(vec![address(ports.rest)]);
+    }
+    config.api.ipfsproxy = None;
+    config.api.pinsvcapi = None;
+    config.ipfs_connector = IpfsConnector {
+        embedded: Some(Embedded {
+            api_listen_multiaddress: Strings(vec![address(ports.ipfs)]),
+            swarm_listen_multiaddress: vec![address(ports.swarm)],
+            ..Embedded::default()
+        }),
+        ipfshttp: None,
+    };
+    config
+}
+
+impl Process {
+    /// Starts it, with its log in its folder.
+    pub fn start(&mut self, program: &Path) -> anyhow::Result<()> {
+        let log = File::options().create(true).append(true).open(self.log())?;
+        let child = Command::new(program)
+            .arg("--config")
+            .arg(&self.folder)
+            .args(["--logformat", "nocolor", "daemon"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Where its log is.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("daemon.log")
+    }
+
+    /// Whether it has been started and has not been killed.
+    pub fn runs(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Ends it without warning, as SIGKILL does.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// An error when it has ended by itself, with the end of its log.
+    pub fn check(&mut self) -> anyhow::Result<()> {
+        if let Some(child) = &mut self.child
+            && let Some(status) = child.try_wait()?
+        {
+            let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let end = lines[lines.len().saturating_sub(10)..].join("\n");
+            anyhow::bail!(
+                "{} ended by itself ({status}). The end of {}:\n{end}",
+                self.name,
+                self.log().display()
+            );
+        }
+        Ok(())
+    }
+
+    /// Its REST API.
+    pub fn client(&self) -> anyhow::Result<Client> {
+        let options = cluster_api::client::Options::default();
+        Ok(Client::new(
+            &format!("/ip4/127.0.0.1/tcp/{}", self.rest),
+            options,
+        )?)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // There is nobody left to tell.
+        let _ = self.kill();
+    }
+}
