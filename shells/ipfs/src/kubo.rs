@@ -33,7 +33,10 @@ impl Client {
     /// A client of the daemon at `config.node_multiaddress`. Connects with the first request.
     pub fn new(config: Config) -> Result<Self, BadAddress> {
         let transport = Arc::new(Transport::new(&config.node_multiaddress)?);
-        Ok(Client { transport, config: Arc::new(config) })
+        Ok(Client {
+            transport,
+            config: Arc::new(config),
+        })
     }
 
     /// The settings this client was made with.
@@ -45,6 +48,10 @@ impl Client {
 fn parse_cid(command: &str, text: &str) -> Result<Cid, Error> {
     Cid::try_from(text).map_err(|error| {
         let text: String = text.chars().take(100).collect();
-        Error::new(Cause::BadAnswer, command, format!("not a CID: {text:?} ({error})"))
+        Error::new(
+            Cause::BadAnswer,
+            command,
+            format!("not a CID: {text:?} ({error})"),
+        )
     })
 }

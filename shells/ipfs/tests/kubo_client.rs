@@ -135,12 +135,16 @@ async fn a_pin_that_the_node_never_confirms_is_not_made() {
 
 #[tokio::test]
 async fn unpinning_what_is_not_pinned_succeeds_and_other_errors_do_not() {
+    let js_ipfs = format!("Failed to remove pin: {CID} is not pinned");
+    let kubo = "not pinned or pinned indirectly";
     let fake = Fake::answering(&[
-        &kubo_error("not pinned or pinned indirectly"),
+        &kubo_error(kubo),
+        &kubo_error(&js_ipfs),
         &kubo_error("disk on fire"),
     ])
     .await;
     let client = client(fake.address);
+    client.unpin(&cid()).await.unwrap();
     client.unpin(&cid()).await.unwrap();
     assert_eq!(client.unpin(&cid()).await.unwrap_err().message(), "disk on fire");
     assert_eq!(fake.paths()[0], format!("/api/v0/pin/rm?arg={CID}"));

@@ -19,8 +19,10 @@ const MAX_ORIGINS: usize = 10;
 /// Kubo refuses longer names.
 const MAX_NAME: usize = 255;
 
-/// What Kubo says when there was nothing to unpin.
-const NOT_PINNED: &str = "not pinned or pinned indirectly";
+/// Whether the node says that there was nothing to unpin: Kubo in the first words, js-ipfs in the second.
+fn says_not_pinned(message: &str) -> bool {
+    message == "not pinned or pinned indirectly" || message.ends_with(" is not pinned")
+}
 
 #[derive(Deserialize)]
 struct AddLine {
@@ -156,7 +158,7 @@ impl Client {
             .await;
         match removed {
             Ok(Ignored {}) => Ok(()),
-            Err(error) if error.message() == NOT_PINNED => Ok(()),
+            Err(error) if says_not_pinned(error.message()) => Ok(()),
             Err(error) => Err(error),
         }
     }
