@@ -4,6 +4,8 @@ mod behaviour;
 mod ledger;
 mod message;
 mod peer;
+#[cfg(test)]
+mod tests;
 mod wants;
 
 pub(crate) use behaviour::{Behaviour, Opened, PROTOCOLS};

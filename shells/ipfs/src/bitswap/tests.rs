@@ -1,0 +1,120 @@
+//! What peers send is believed only as far as it hashes to what is wanted; and who is asked next.
+
+use super::message::Payload;
+use super::wants::{Ask, Wants};
+use super::{Bitswap, key_of};
+use crate::store::Store;
+use crate::{codec, hash};
+use bytes::Bytes;
+use cid::{Cid, Version};
+use libp2p::PeerId;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+fn cid(data: &[u8]) -> Cid {
+    hash::name(Version::V1, codec::RAW, 0x12, data).unwrap()
+}
+
+#[tokio::test]
+async fn corrupted_and_unwanted_blocks_are_neither_stored_nor_delivered() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), None).unwrap();
+    let closed = CancellationToken::new();
+    let bitswap = Bitswap::start(store.clone(), mpsc::channel(1).0, closed.clone());
+    let peer = PeerId::random();
+    let good = Bytes::from_static(b"good");
+    let wanted = cid(&good);
+    let waiting = tokio::spawn({
+        let session = bitswap.session();
+        async move { session.get(wanted).await }
+    });
+    while !super::lock(&bitswap.shared.state)
+        .wants
+        .contains(&key_of(&wanted))
+    {
+        tokio::task::yield_now().await;
+    }
+    let corrupted = Payload {
+        data: Bytes::from_static(b"bad"),
+        ..Payload::new(&wanted, good.clone())
+    };
+    let nonsense = Payload {
+        prefix: Bytes::from_static(&[0xff; 40]),
+        data: good.clone(),
+    };
+    let unwanted = Bytes::from_static(b"unwanted");
+    let unwanted = Payload::new(&cid(&unwanted), unwanted);
+    bitswap
+        .take_blocks(
+            peer,
+            vec![corrupted, nonsense, unwanted],
+            vec![Bytes::from_static(b"bare")],
+        )
+        .await;
+    assert!(!waiting.is_finished());
+    assert_eq!(store.counters().blocks, 0);
+    bitswap
+        .take_blocks(peer, vec![Payload::new(&wanted, good.clone())], Vec::new())
+        .await;
+    assert_eq!(waiting.await.unwrap().unwrap(), good);
+    assert_eq!(store.counters().blocks, 1);
+    closed.cancel();
+    store.close();
+}
+
+/// Whom the wants have asked for the block itself since the last call.
+fn targets(wants: &mut Wants) -> Vec<PeerId> {
+    let out = std::mem::take(&mut wants.out);
+    out.into_iter()
+        .filter(|(_, _, ask)| *ask == Ask::Block)
+        .map(|(peer, _, _)| peer)
+        .collect()
+}
+
+#[test]
+fn a_silent_or_empty_handed_target_loses_the_want_to_one_that_has_the_block() {
+    let (a, b) = (PeerId::random(), PeerId::random());
+    let now = Instant::now();
+    let mut wants = Wants::default();
+    let session = wants.open_session();
+    wants.connected(a, now);
+    let (waiter, _receiver) = oneshot::channel();
+    let wanted = cid(b"wanted");
+    let key = key_of(&wanted);
+    wants.want(session, wanted, waiter, now);
+    assert_eq!(targets(&mut wants), [a]);
+    wants.connected(b, now);
+    wants.answered(a, &key, false, now);
+    assert_eq!(wants.out, [(b, wanted, Ask::Have)], "the others are asked first");
+    wants.out.clear();
+    wants.answered(b, &key, true, now);
+    assert_eq!(targets(&mut wants), [b]);
+    wants.answered(a, &key, true, now);
+    assert!(targets(&mut wants).is_empty(), "one target at a time");
+    wants.tick(now + Duration::from_secs(4));
+    assert!(targets(&mut wants).is_empty(), "patience");
+    wants.tick(now + Duration::from_secs(6));
+    assert_eq!(targets(&mut wants), [a], "a silent one loses the want");
+}
+
+#[test]
+fn everyone_who_was_asked_hears_that_the_block_is_wanted_no_more() {
+    let (a, b) = (PeerId::random(), PeerId::random());
+    let now = Instant::now();
+    let mut wants = Wants::default();
+    let session = wants.open_session();
+    wants.connected(a, now);
+    wants.connected(b, now);
+    let (waiter, _receiver) = oneshot::channel();
+    let wanted = cid(b"wanted");
+    let id = wants.want(session, wanted, waiter, now);
+    wants.out.clear();
+    wants.cancel(&key_of(&wanted), id);
+    let mut told: Vec<_> = wants.out.iter().map(|(peer, _, ask)| (*peer, *ask)).collect();
+    told.sort_by_key(|(peer, _)| *peer);
+    let mut expected = vec![(a, Ask::Cancel), (b, Ask::Cancel)];
+    expected.sort_by_key(|(peer, _)| *peer);
+    assert_eq!(told, expected);
+    assert!(!wants.contains(&key_of(&wanted)));
+}
