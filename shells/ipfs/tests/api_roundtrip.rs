@@ -195,6 +195,25 @@ async fn metadata_of_a_part_is_kept_when_the_caller_asks_for_it() {
 }
 
 #[tokio::test]
+async fn entries_of_one_name_and_several_directories_are_added_each_for_itself() {
+    let served = Served::start().await;
+    let directory = "application/x-directory";
+    let parts: [(&str, &str, &[u8]); 6] = [
+        ("x", OCTETS, b"1"),
+        ("x", OCTETS, b"2"),
+        ("d", directory, b""),
+        ("d%2Fa", OCTETS, b"3"),
+        ("e%2Fb", OCTETS, b"4"),
+        ("f", OCTETS, b"5"),
+    ];
+    let lines = served.upload("add", &parts).await.lines();
+    let names: Vec<_> = lines.iter().map(|it| it["Name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["x", "x", "d/a", "d", "e/b", "e", "f"]);
+    let pins = served.post("pin/ls?type=recursive&stream=true").await.lines();
+    assert_eq!(pins.len(), 5);
+}
+
+#[tokio::test]
 async fn large_content_goes_in_and_out_unchanged() {
     let served = Served::start().await;
     let content = content(9_000_001);

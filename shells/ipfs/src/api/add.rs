@@ -1,6 +1,6 @@
 //! `add`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use cid::Version;
@@ -14,7 +14,7 @@ use super::pins::pin_name;
 use super::reply::{Failure, Reply, Sink, running};
 use super::request::{Call, read_part};
 use crate::unixfs::{AddOptions, Added, Adder, Chunker, Finished, HashKind, Layout, Metadata};
-use crate::{Adding, Block};
+use crate::{Adding, Block, Node};
 
 /// The longest target a symbolic link has on any system we know.
 const MAX_TARGET: usize = 4096;
@@ -64,11 +64,13 @@ pub(super) async fn add(mut call: Call) -> Result<Reply, Failure> {
     if !name.is_empty() && !pin {
         return Err(Failure::failed("pin-name option requires pin to be set"));
     }
-    let target = if only_hash {
-        Target::hashing(options)?
-    } else {
-        Target::Node(call.node.add(options)?)
+    let plan = Plan {
+        node: call.node.clone(),
+        options,
+        only_hash,
     };
+    // Contradicting options are a status, not a trailer.
+    let target = plan.target()?;
     let parts = call.multipart()?;
     running(move |sink| async move {
         let told = Told {
@@ -80,7 +82,7 @@ pub(super) async fn add(mut call: Call) -> Result<Reply, Failure> {
             call,
             sink,
         };
-        upload(told, target, parts, pin.then_some(name)).await
+        upload(told, plan, target, parts, pin.then_some(name)).await
     })
 }
 
@@ -154,6 +156,52 @@ fn asked_meta(call: &Call) -> Result<Metadata, Failure> {
         mode,
         mtime: seconds.map(|seconds| (seconds, nanos)),
     })
+}
+
+/// How to start another upload of the same kind.
+struct Plan {
+    node: Node,
+    options: AddOptions,
+    only_hash: bool,
+}
+
+impl Plan {
+    fn target(&self) -> Result<Target, Failure> {
+        let options = self.options.clone();
+        if self.only_hash {
+            Target::hashing(options)
+        } else {
+            Ok(Target::Node(self.node.add(options)?))
+        }
+    }
+}
+
+/// The top-level entries of the upload that runs.
+#[derive(Default)]
+struct Tops {
+    names: BTreeSet<String>,
+    current: String,
+    directories: bool,
+}
+
+impl Tops {
+    /// Notes a part; says whether it begins another upload. Kubo adds each top-level entry for itself. Here
+    /// files go together, which costs one sync for all, until a name repeats or a directory is complete.
+    fn begins_another(&mut self, path: &str, directory: bool) -> bool {
+        let top = path.split('/').next().unwrap_or_default();
+        let nested = path.contains('/');
+        let begins = !nested || top != self.current;
+        let another = begins && (self.directories || (!top.is_empty() && self.names.contains(top)));
+        if another {
+            *self = Tops::default();
+        }
+        if begins {
+            self.names.insert(top.to_owned());
+            top.clone_into(&mut self.current);
+        }
+        self.directories |= directory || nested;
+        another
+    }
 }
 
 /// Where the blocks go.
@@ -230,14 +278,24 @@ struct Carried {
 
 async fn upload(
     mut told: Told,
+    plan: Plan,
     mut target: Target,
     mut parts: Multipart,
     pin: Option<String>,
 ) -> Result<(), Failure> {
     let mut any = false;
+    let mut tops = Tops::default();
     while let Some(head) = parts.next_part().await.map_err(Failure::failed)? {
         any = true;
         let path = entry_path(&head);
+        let directory = matches!(
+            head.content_type.as_str(),
+            "application/x-directory" | "multipart/form-data"
+        );
+        if !plan.options.wrap && tops.begins_another(&path, directory) {
+            let complete = std::mem::replace(&mut target, plan.target()?);
+            told.finished(complete, pin.clone()).await?;
+        }
         let carried = carried(&head.name);
         let meta = told.meta(&carried);
         if carried != Carried::default() && !path.contains('/') {
@@ -261,11 +319,7 @@ async fn upload(
     if !any {
         return Err(Failure::failed("expected a file argument"));
     }
-    let finished = target.finish(pin).await?;
-    for added in &finished.directories {
-        told.line(added).await?;
-    }
-    Ok(())
+    told.finished(target, pin).await
 }
 
 impl Told {
@@ -324,6 +378,13 @@ impl Told {
                 .await?;
         }
         Ok(added)
+    }
+
+    async fn finished(&self, target: Target, pin: Option<String>) -> Result<(), Failure> {
+        for added in &target.finish(pin).await?.directories {
+            self.line(added).await?;
+        }
+        Ok(())
     }
 
     async fn added(&self, added: &Added) -> Result<(), Failure> {
