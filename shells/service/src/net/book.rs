@@ -108,25 +108,27 @@ pub(super) fn without_peer(mut address: Multiaddr) -> Multiaddr {
 
 /// Whether it leads back to the machine it is used on.
 pub(super) fn is_loopback(address: &Multiaddr) -> bool {
-    address.iter().next().is_some_and(|first| match first {
-        Protocol::Ip4(ip) => ip.is_loopback(),
-        Protocol::Ip6(ip) => ip.is_loopback(),
-        ref name => matches!(name, Protocol::Dns(host) | Protocol::Dns4(host) | Protocol::Dns6(host) if host == "localhost"),
-    })
+    match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => ip.is_loopback(),
+        Some(Protocol::Ip6(ip)) => ip.is_loopback(),
+        Some(Protocol::Dns(host) | Protocol::Dns4(host) | Protocol::Dns6(host)) => host == "localhost",
+        Some(_) | None => false,
+    }
 }
 
 /// Whether this release can dial it: TCP and nothing on top.
 pub(super) fn is_usable(address: &Multiaddr) -> bool {
     let parts: Vec<Protocol<'_>> = address.iter().collect();
-    let [host, Protocol::Tcp(port)] = parts.as_slice() else {
-        return matches!(parts.as_slice(), [Protocol::Dnsaddr(_)]);
-    };
-    *port != 0
-        && match host {
-            Protocol::Ip4(ip) => !ip.is_unspecified(),
-            Protocol::Ip6(ip) => !ip.is_unspecified(),
-            name => matches!(name, Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_)),
-        }
+    match parts.as_slice() {
+        [Protocol::Ip4(ip), Protocol::Tcp(port)] => !ip.is_unspecified() && *port != 0,
+        [Protocol::Ip6(ip), Protocol::Tcp(port)] => !ip.is_unspecified() && *port != 0,
+        [
+            Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_),
+            Protocol::Tcp(port),
+        ] => *port != 0,
+        [Protocol::Dnsaddr(_)] => true,
+        _ => false,
+    }
 }
 
 #[cfg(test)]

@@ -332,7 +332,13 @@ fn describe(error: &DialError) -> String {
         while let Some(source) = reason.source() {
             reason = source;
         }
-        format!("{address}: {reason}")
+        // What libp2p says when the handshake takes too long, of which there is no error to match.
+        let hint = if reason.to_string().contains("imeout") {
+            ", as with another secret"
+        } else {
+            ""
+        };
+        format!("{address}: {reason}{hint}")
     });
     reasons.collect::<Vec<_>>().join(", ")
 }

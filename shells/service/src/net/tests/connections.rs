@@ -1,0 +1,240 @@
+use std::io::Read;
+use std::io::Write;
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_without_the_right_secret_is_refused() {
+    let (mut one, mut friend) = (start(config(1)).await, start(config(2)).await);
+    let strangers = [Some([8; 32]), None].into_iter().zip([3, 4]);
+    for (secret, seed) in strangers {
+        let stranger = start(NetConfig {
+            secret,
+            ..config(seed)
+        })
+        .await;
+        introduce(&one, &stranger).await;
+        introduce(&stranger, &one).await;
+        let deadline = Deadline::Within(Duration::from_millis(500));
+        let error = stranger
+            .net
+            .call(one.id(), "open", &[], deadline)
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, CallError::Late { .. } | CallError::Unreachable { .. }),
+            "{error}"
+        );
+        assert!(stranger.net.connected().is_empty());
+    }
+    introduce(&one, &friend).await;
+    introduce(&friend, &one).await;
+    friend.reach(&mut one, 1).await;
+    one.reach(&mut friend, 2).await;
+    assert_eq!(one.net.connected(), BTreeSet::from([id(2)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_peer_is_reported_and_back_within_seconds_of_its_restart() {
+    let (mut one, mut other) = pair().await;
+    one.reach(&mut other, 1).await;
+    let address = other.net.addresses();
+    other.net.shutdown().await;
+    drop(other);
+    let gone = id(2);
+    one.unreachable(&gone).await;
+    until("it is known to be gone", || one.net.connected().is_empty()).await;
+    one.net.send(&gone, &envelope(2, 0));
+    one.unreachable(&gone).await;
+    let listen = address.into_iter().map(book::without_peer).collect();
+    // Long enough for the pause between two tries to have grown.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut other = start(NetConfig { listen, ..config(2) }).await;
+    other.net.set_members(BTreeSet::from([one.id().clone()])).await;
+    let restarted = std::time::Instant::now();
+    one.reach(&mut other, 3).await;
+    assert!(
+        restarted.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        restarted.elapsed()
+    );
+    other.reach(&mut one, 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_on_another_port_is_found_by_its_new_address() {
+    let (one, other) = pair().await;
+    other.net.shutdown().await;
+    drop(other);
+    until("it is known to be gone", || one.net.connected().is_empty()).await;
+    let mut other = start(config(2)).await;
+    other.net.set_members(BTreeSet::from([one.id().clone()])).await;
+    one.net.add_addresses(other.id(), other.net.addresses()).await;
+    one.reach(&mut other, 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_moved_and_calls_itself_is_known_by_its_new_address() {
+    let (one, other) = pair().await;
+    other.net.shutdown().await;
+    drop(other);
+    let known_peers = BTreeMap::from([(one.id().clone(), one.net.addresses())]);
+    let mut other = start(NetConfig {
+        known_peers,
+        ..config(2)
+    })
+    .await;
+    other.net.set_members(BTreeSet::from([one.id().clone()])).await;
+    one.reach(&mut other, 6).await;
+    let new: Vec<Multiaddr> = other
+        .net
+        .addresses()
+        .into_iter()
+        .map(book::without_peer)
+        .collect();
+    until("its new address is learned", || {
+        one.net.known_addresses(&id(2)).first() == new.first()
+    })
+    .await;
+    assert!(*one.events.addresses.borrow() > 0);
+    assert!(one.net.peerstore()[&id(2)].contains(&other.net.addresses()[0]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_that_dial_each_other_at_once_end_up_talking_both_ways() {
+    for _ in 0..5 {
+        let (mut one, mut other) = (start(config(1)).await, start(config(2)).await);
+        one.net.add_addresses(other.id(), other.net.addresses()).await;
+        other.net.add_addresses(one.id(), one.net.addresses()).await;
+        let (mine, theirs) = (id(1), id(2));
+        let (at_one, at_other) = (BTreeSet::from([id(2)]), BTreeSet::from([id(1)]));
+        tokio::join!(one.net.set_members(at_one), other.net.set_members(at_other));
+        let (first, second) = tokio::join!(one.net.shared.link(&theirs), other.net.shared.link(&mine));
+        assert!(first.is_ok() && second.is_ok());
+        one.reach(&mut other, 1).await;
+        other.reach(&mut one, 2).await;
+        let settled: Vec<u64> = (10..200).collect();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        settled
+            .iter()
+            .for_each(|number| one.net.send(&id(2), &envelope(*number, 0)));
+        let mut arrived = Vec::new();
+        while arrived.len() < settled.len() {
+            arrived.extend(Some(other.message().await).filter(|number| *number >= 10));
+        }
+        assert_eq!(arrived, settled);
+        one.net.shutdown().await;
+        other.net.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_on_the_port_does_no_harm() {
+    for secret in [None, Some([9; 32])] {
+        let plain = |seed| NetConfig {
+            secret,
+            ..config(seed)
+        };
+        let (one, mut other) = pair_of(plain(1), plain(2)).await;
+        let port = one.net.addresses()[0].iter().find_map(|part| match part {
+            Protocol::Tcp(port) => Some(port),
+            _ => None,
+        });
+        let port = port.unwrap();
+        let flood = tokio::task::spawn_blocking(move || {
+            for seed in 0..20u8 {
+                let mut socket = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+                let garbage: Vec<u8> = (0..4_096u32)
+                    .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8 ^ seed)
+                    .collect();
+                // The other end may hang up at any time.
+                drop(socket.write_all(b"GET / HTTP/1.1\r\n\r\n"));
+                drop(socket.write_all(&garbage));
+                drop(socket.set_read_timeout(Some(Duration::from_millis(20))));
+                drop(socket.read(&mut [0; 64]));
+            }
+        });
+        soon("the flood", flood).await.unwrap();
+        one.reach(&mut other, 1).await;
+        until("they were counted", || one.net.losses().handshakes >= 20).await;
+        one.net.shutdown().await;
+        other.net.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named_together_with_what_to_do() {
+    let one = start(config(1)).await;
+    let listen: Vec<Multiaddr> = one.net.addresses().into_iter().map(book::without_peer).collect();
+    let error = Net::start(NetConfig {
+        listen: listen.clone(),
+        ..config(2)
+    })
+    .await
+    .unwrap_err()
+    .to_string();
+    assert!(
+        error.starts_with(&format!("cannot listen on {}: ", listen[0])),
+        "{error}"
+    );
+    assert!(error.contains("another process has this port"), "{error}");
+}
+
+#[tokio::test]
+async fn quic_addresses_are_skipped_unless_there_is_nothing_else() {
+    let quic: Multiaddr = "/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap();
+    let listen = vec![quic.clone(), LOOPBACK.parse().unwrap()];
+    let one = start(NetConfig { listen, ..config(1) }).await;
+    assert_eq!(one.net.addresses().len(), 1);
+    let error = Net::start(NetConfig {
+        listen: vec![quic],
+        ..config(2)
+    })
+    .await
+    .unwrap_err()
+    .to_string();
+    assert!(error.contains("/quic-v1"), "{error}");
+    let listen = vec!["/ip4/127.0.0.1/tcp/0/ws".parse().unwrap()];
+    let error = Net::start(NetConfig { listen, ..config(3) })
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("cannot listen on /ip4/127.0.0.1/tcp/0/ws: "),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn announced_addresses_replace_those_listened_on() {
+    let announce = vec!["/dns4/peer.example/tcp/9096".parse().unwrap()];
+    let one = start(config(1)).await;
+    let other = start(NetConfig {
+        announce: announce.clone(),
+        ..config(2)
+    })
+    .await;
+    assert_eq!(
+        other.net.addresses()[0].to_string(),
+        format!("/dns4/peer.example/tcp/9096/p2p/{}", id(2))
+    );
+    introduce(&other, &one).await;
+    one.net.set_members(BTreeSet::from([id(2)])).await;
+    until("it is learned", || one.net.known_addresses(&id(2)) == announce).await;
+}
+
+#[tokio::test]
+async fn the_secret_shows_nowhere() {
+    let secret = [0xab; 32];
+    let shown = format!(
+        "{:?}",
+        NetConfig {
+            secret: Some(secret),
+            ..config(1)
+        }
+    );
+    assert!(
+        !shown.contains("171") && !shown.to_lowercase().contains("abab"),
+        "{shown}"
+    );
+}

@@ -1,0 +1,200 @@
+use cluster_core::encode;
+use futures::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+use crate::net::shared::{Origin, PROTOCOL_VERSION};
+use crate::net::streams::Protocol;
+
+/// A core stream of one's own, past the hello.
+async fn raw_stream(from: &Peer, to: &Peer) -> libp2p::Stream {
+    let link = from.net.shared.links.newest(to.id()).unwrap();
+    let mut stream = link.open(Protocol::Core).await.unwrap();
+    let hello = encode(&Origin {
+        version: PROTOCOL_VERSION,
+        cluster: CLUSTER,
+    });
+    stream.write_all(&frame(0, &hello)).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut answer = [0; 5];
+    soon("the answer", stream.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(answer, [0, 0, 0, 0, 2]);
+    stream
+}
+
+fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = (payload.len() as u32).to_be_bytes().to_vec();
+    frame.push(kind);
+    frame.extend_from_slice(payload);
+    frame
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_all_sizes_arrive_in_order() {
+    let (one, mut other) = pair().await;
+    one.reach(&mut other, 1).await;
+    let sizes = [0, 1, 1_000, 70_000, 300_000, 1_000_000, 3_000_000, 10];
+    for (n, size) in sizes.iter().enumerate() {
+        one.net.send(other.id(), &envelope(100 + n as u64, *size));
+    }
+    let mut arrived = Vec::new();
+    while arrived.len() < sizes.len() {
+        arrived.extend(Some(other.message().await).filter(|number| *number >= 100));
+    }
+    assert_eq!(arrived, (100..108).collect::<Vec<_>>());
+    let (_, traffic) = other
+        .net
+        .traffic()
+        .into_iter()
+        .find(|(name, _)| *name == "/ipfs-cluster/core/1")
+        .unwrap();
+    assert!(traffic.received > 4_300_000, "{traffic:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_no_member_is_refused_until_it_is_one() {
+    let (mut one, mut stranger) = (start(config(1)).await, start(config(2)).await);
+    introduce(&stranger, &one).await;
+    until("it is refused", || one.net.losses().refused > 0).await;
+    stranger.net.send(one.id(), &envelope(1, 0));
+    stranger.unreachable(one.id()).await;
+    assert_eq!(one.events.core.try_recv(), None);
+    introduce(&one, &stranger).await;
+    stranger.reach(&mut one, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_removed_is_refused() {
+    let (mut one, mut other) = pair().await;
+    one.reach(&mut other, 1).await;
+    other.net.set_members(BTreeSet::new()).await;
+    until("it is refused", || other.net.losses().refused > 0).await;
+    while other.events.core.try_recv().is_some() {}
+    one.net.send(other.id(), &envelope(2, 0));
+    one.unreachable(&id(2)).await;
+    assert_eq!(other.events.core.try_recv(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_of_another_cluster_is_refused_by_name() {
+    let theirs = ClusterId([1; 16]);
+    let (one, other) = pair_of(
+        config(1),
+        NetConfig {
+            cluster: theirs,
+            ..config(2)
+        },
+    )
+    .await;
+    until("it is refused", || {
+        one.net.losses().refused > 0 && other.net.losses().refused > 0
+    })
+    .await;
+    let why = one
+        .net
+        .shared
+        .objection(other.id(), &other.net.shared.origin())
+        .unwrap();
+    assert!(
+        why.contains(&theirs.to_string()) && why.contains(&CLUSTER.to_string()),
+        "{why}"
+    );
+    let error = one
+        .net
+        .call(other.id(), "status", &[], WITHIN)
+        .await
+        .unwrap()
+        .done()
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, CallError::Refused { why, .. } if why.contains(&CLUSTER.to_string())),
+        "{error}"
+    );
+    let newer = Origin {
+        version: 9,
+        cluster: CLUSTER,
+    };
+    assert!(
+        one.net
+            .shared
+            .objection(other.id(), &newer)
+            .unwrap()
+            .contains("version 9")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_is_not_read_costs_bounded_memory_and_is_reported() {
+    let (mut one, mut other) = pair().await;
+    one.reach(&mut other, 1).await;
+    let sender = one.net.clone();
+    let sending = tokio::spawn(async move {
+        for number in 0..20_000 {
+            sender.send(&id(2), &envelope(number, 4_000));
+            if number % 100 == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    });
+    one.unreachable(&id(2)).await;
+    sending.await.unwrap();
+    assert!(one.net.losses().dropped > 10_000, "{:?}", one.net.losses());
+    let mut waiting = 0;
+    while let Ok(Some(event)) =
+        tokio::time::timeout(Duration::from_millis(300), other.events.core.recv()).await
+    {
+        waiting += usize::from(number_of(&event).is_some());
+    }
+    // The receiver's queue, the sender's, and what is on its way.
+    assert!((1_000..4_000).contains(&waiting), "{waiting}");
+    one.reach(&mut other, 99_999).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_of_a_member_closes_its_stream_and_nothing_else() {
+    let (one, mut other) = pair().await;
+    one.reach(&mut other, 1).await;
+    let bad = [
+        frame(1, b"no envelope"),
+        frame(1, &[]),
+        frame(7, b"no such kind"),
+        frame(0, b"a second hello"),
+        // 4 GiB are announced.
+        vec![0xff, 0xff, 0xff, 0xff, 1],
+    ];
+    for (n, bytes) in bad.iter().enumerate() {
+        let mut stream = raw_stream(&one, &other).await;
+        stream.write_all(bytes).await.unwrap();
+        stream.flush().await.unwrap();
+        let rest = soon("the end of the stream", stream.read(&mut [0; 8])).await;
+        assert!(matches!(rest, Ok(0) | Err(_)), "{rest:?}");
+        until("it is counted", || other.net.losses().malformed == n as u64 + 1).await;
+    }
+    one.reach(&mut other, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_newest_stream_of_a_peer_counts() {
+    let (one, mut other) = pair().await;
+    one.reach(&mut other, 1).await;
+    let mut first = raw_stream(&one, &other).await;
+    let mut second = raw_stream(&one, &other).await;
+    let rest = soon("the end of the older stream", first.read(&mut [0; 8])).await;
+    assert!(matches!(rest, Ok(0) | Err(_)), "{rest:?}");
+    second
+        .write_all(&frame(1, &encode(&envelope(77, 0))))
+        .await
+        .unwrap();
+    second.flush().await.unwrap();
+    while other.message().await != 77 {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_oversized_message_is_reported_and_not_sent() {
+    let (mut one, mut other) = pair().await;
+    one.reach(&mut other, 1).await;
+    one.net.send(other.id(), &envelope(2, 9 << 20));
+    one.unreachable(&id(2)).await;
+    one.reach(&mut other, 3).await;
+    assert_eq!(other.net.losses().malformed, 0);
+}
