@@ -252,7 +252,9 @@ impl Task {
         loop {
             tokio::select! {
                 event = self.swarm.select_next_some() => self.happened(event),
-                Some((peer, opened)) = opening.recv() => self.swarm.behaviour_mut().bitswap.open(peer, opened),
+                Some((peer, opened)) = opening.recv() => {
+                    self.swarm.behaviour_mut().bitswap.open(peer, opened);
+                }
                 command = commands.recv() => match command {
                     Some(command) => self.obey(command),
                     None => return,

@@ -144,8 +144,8 @@ async fn hello_world_with_every_version_and_hash() {
         hash: HashKind::Sha2_512,
         ..default()
     };
-    let expected = "bafkrgqbqt3gerhas23vuzrapkdeqf4vu2dwxp3srdj6hvg6nhsug2tgyn6mj3u23yx7utftq3i2ckw2fwdh5qmhid5qf3\
-                    t35yvkc5e5ottlw6";
+    let expected = "bafkrgqbqt3gerhas23vuzrapkdeqf4vu2dwxp3srdj6hvg6nhsug2tgyn6mj3u23yx7utftq3i2ckw2f\
+                    wdh5qmhid5qf3t35yvkc5e5ottlw6";
     assert_eq!(file(sha512, plain).await.0, expected);
 }
 

@@ -50,8 +50,8 @@ fn collect(store: &Store, handle: &Handle, out: &Sink<Cid>) -> Result<(), Error>
             PinMode::Direct => marked.add(&pin.cid),
             PinMode::Recursive => dag::mark(store, pin.cid, true, &mut marked).map_err(|error| {
                 Error::Damaged(format!(
-                    "nothing was collected: what the pin {} keeps cannot be told ({error}); unpin it, or pin it \
-                     anew after unpinning",
+                    "nothing was collected: what the pin {} keeps cannot be told ({error}); unpin it, or \
+                     pin it anew after unpinning",
                     pin.cid
                 ))
             })?,
