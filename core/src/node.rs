@@ -502,11 +502,17 @@ impl Node {
 
     /// When to deliver `Event::TimedOut`, and on whose behalf.
     pub fn poll_timeout(&self, now: Now) -> Option<(Instant, Timer)> {
+        // While a snapshot is being installed the tracker starts nothing: asking for its turn would not end.
+        let tracker = if self.raft.is_installing() {
+            None
+        } else {
+            self.tracker.poll_timeout(now)
+        };
         [
             (Some(self.raft.poll_timeout()), Timer::Raft),
             (Some(self.monitor.poll_timeout()), Timer::Monitor),
             (self.requests.poll_timeout(), Timer::Requests),
-            (self.tracker.poll_timeout(now), Timer::Tracker),
+            (tracker, Timer::Tracker),
             (self.failover.poll_timeout(), Timer::Failover),
         ]
         .into_iter()
