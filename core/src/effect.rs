@@ -208,7 +208,8 @@ pub enum Refusal {
     NoLeader,
     /// Too few peers can take the content.
     #[error(
-        "not enough peers to allocate CID. Needed at least: {needed}. Wanted at most: {wanted}. Available candidates: {available}. {why}"
+        "not enough peers to allocate CID. Needed at least: {needed}. Wanted at most: {wanted}. \
+         Available candidates: {available}. {why}"
     )]
     NotEnoughPeers {
         /// The minimum.

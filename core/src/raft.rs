@@ -308,8 +308,8 @@ impl Raft {
         }
     }
 
-    /// Entries can be read and are contiguous, their terms never fall nor exceed the leader's, and they contradict nothing
-    /// that is committed.
+    /// Entries can be read and are contiguous, their terms never fall nor exceed the leader's, and they
+    /// contradict nothing that is committed.
     fn append_is_sound(&self, message: &RaftMessage) -> bool {
         let log = &self.raw.raft.raft_log;
         let mut index = message.index;

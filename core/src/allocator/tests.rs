@@ -96,8 +96,10 @@ proptest! {
         pin in any::<u8>(),
     ) {
         let groups = ["a", "b", "c"];
-        let weights: Vec<(u8, &str, i64)> =
-            peers.iter().map(|(number, (group, weight))| (*number, groups[*group as usize], *weight)).collect();
+        let weights: Vec<(u8, &str, i64)> = peers
+            .iter()
+            .map(|(number, (group, weight))| (*number, groups[*group as usize], *weight))
+            .collect();
         let candidates = candidates(&weights);
         let current: Vec<PeerId> = current.into_iter().map(peer).collect();
         let max = min + more;

@@ -119,7 +119,12 @@ proptest! {
     }
 
     #[test]
-    fn damage_never_panics(record in 0_usize..6, at in any::<prop::sample::Index>(), flip in 1_u8.., cut in any::<bool>()) {
+    fn damage_never_panics(
+        record in 0_usize..6,
+        at in any::<prop::sample::Index>(),
+        flip in 1_u8..,
+        cut in any::<bool>(),
+    ) {
         let mut bytes = records()[record].clone();
         let at = at.index(bytes.len());
         if cut { bytes.truncate(at) } else { bytes[at] ^= flip }

@@ -282,8 +282,9 @@ mod tests {
             cid_version in 0_u64..3,
         ) {
             pin.pin_update = None;
-            let [local, recursive, hidden, wrap, shard, stream_channels, no_pin, raw_leaves, progress, no_copy] =
-                flags;
+            let [
+                local, recursive, hidden, wrap, shard, stream_channels, no_pin, raw_leaves, progress, no_copy,
+            ] = flags;
             let layout = if trickle { AddLayout::Trickle } else { AddLayout::Balanced };
             let format = if car { AddFormat::Car } else { AddFormat::Unixfs };
             let params = AddParams {

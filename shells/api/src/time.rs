@@ -305,7 +305,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_time_reads_back(seconds in -62_167_219_200_i64..253_402_300_799, part in 0_i128..1_000_000_000) {
+        fn every_time_reads_back(
+            seconds in -62_167_219_200_i64..253_402_300_799,
+            part in 0_i128..1_000_000_000,
+        ) {
             let time = Time::from_unix_nanos(i128::from(seconds) * 1_000_000_000 + part);
             prop_assert_eq!(time.to_string().parse::<Time>().unwrap(), time);
         }

@@ -30,7 +30,8 @@ fn id_of_a_peer_that_answers() {
 fn id_of_a_peer_that_does_not_answer() {
     let text = format!(
         "{{\"id\":\"{PEER}\",\"addresses\":null,\"cluster_peers\":null,\"cluster_peers_addresses\":[],\
-         \"version\":\"\",\"commit\":\"\",\"rpc_protocol_version\":\"\",\"error\":\"dial \\u003cback\\u003e\",\
+         \"version\":\"\",\"commit\":\"\",\"rpc_protocol_version\":\"\",\
+         \"error\":\"dial \\u003cback\\u003e\",\
          \"ipfs\":{{\"addresses\":null,\"error\":\"\"}},\"peername\":\"\"}}"
     );
     let id: Id = round_trip(&text);
@@ -78,7 +79,8 @@ fn pin_with_everything_set() {
 #[test]
 fn pins_with_null_and_unknown_and_missing_fields_are_read() {
     let pin: Pin = serde_json::from_str(
-        r#"{"cid":"Qa","origins":null,"allocations":null,"metadata":null,"brand_new":{"x":[1]},"type":"pin"}"#,
+        r#"{"cid":"Qa","origins":null,"allocations":null,"metadata":null,
+            "brand_new":{"x":[1]},"type":"pin"}"#,
     )
     .unwrap();
     let expected = Pin {

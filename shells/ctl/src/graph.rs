@@ -144,7 +144,8 @@ fn node(out: &mut String, name: &str, title: &str, short: &str, id: &str, look: 
     let _ = writeln!(
         out,
         "{name} [label=< <B> {title} </B> <BR/> <B> {short} </B> > group=\"{id}\" color=\"{color}\" \
-         style=\"filled\" colorscheme=\"x11\" fontcolor=\"black\" fontname=\"Arial\" shape=\"{shape}\" {more}]"
+         style=\"filled\" colorscheme=\"x11\" fontcolor=\"black\" fontname=\"Arial\" \
+         shape=\"{shape}\" {more}]"
     );
 }
 
@@ -175,8 +176,9 @@ mod tests {
     #[test]
     fn nodes_and_edges_are_drawn_as_the_go_tool_draws_them() {
         let drawn = dot(&serde_json::from_str(GRAPH).unwrap(), false);
-        let first = "C0 [label=< <B> a </B> <BR/> <B> Qm*AAAAAA </B> > group=\"QmPeerAAAAAA\" color=\"orange\" \
-            style=\"filled\" colorscheme=\"x11\" fontcolor=\"black\" fontname=\"Arial\" shape=\"box3d\" \
+        let first = "C0 [label=< <B> a </B> <BR/> <B> Qm*AAAAAA </B> > group=\"QmPeerAAAAAA\" \
+            color=\"orange\" style=\"filled\" colorscheme=\"x11\" fontcolor=\"black\" \
+            fontname=\"Arial\" shape=\"box3d\" \
             peripheries=\"2\" ]\nT1 [";
         assert!(drawn.contains(first), "{drawn}");
         assert!(drawn.contains("\nC2 [") && drawn.contains("darkorange3"));

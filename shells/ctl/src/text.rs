@@ -239,12 +239,16 @@ mod tests {
     fn a_status_lists_peers_by_id_and_names_them() {
         let info = serde_json::from_str::<GlobalPinInfo>(
             r#"{"cid":"Qa","name":"n","peer_map":{
-                "Qz":{"peername":"first","status":"pinned","timestamp":"2026-05-11T10:00:00.5Z","attempt_count":2},
-                "Qb":{"status":"pin_error","error":"no","timestamp":"0001-01-01T00:00:00Z","priority_pin":true}}}"#,
+                "Qz":{"peername":"first","status":"pinned","timestamp":"2026-05-11T10:00:00.5Z",
+                    "attempt_count":2},
+                "Qb":{"status":"pin_error","error":"no","timestamp":"0001-01-01T00:00:00Z",
+                    "priority_pin":true}}}"#,
         );
         let expected = "Qa | n:\n\
-            \x20   > Qb                   : PIN_ERROR: no | 0001-01-01T00:00:00Z | Attempts: 0 | Priority: true\n\
-            \x20   > first                : PINNED | 2026-05-11T10:00:00.5Z | Attempts: 2 | Priority: false\n";
+            \x20   > Qb                   : PIN_ERROR: no | 0001-01-01T00:00:00Z | \
+            Attempts: 0 | Priority: true\n\
+            \x20   > first                : PINNED | 2026-05-11T10:00:00.5Z | \
+            Attempts: 2 | Priority: false\n";
         assert_eq!(text(info), expected);
     }
 

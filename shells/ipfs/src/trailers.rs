@@ -317,7 +317,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_ever_lost_or_reordered(input in proptest::collection::vec(any::<u8>(), 0..300), step in 1usize..50) {
+        fn nothing_is_ever_lost_or_reordered(
+            input in proptest::collection::vec(any::<u8>(), 0..300),
+            step in 1usize..50,
+        ) {
             let out = scanned(&input, step);
             let text = out.windows(HEADER.len()).position(|window| window == HEADER);
             if text.is_none() {

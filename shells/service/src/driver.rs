@@ -311,7 +311,10 @@ impl Loop {
 /// Ends the process: after a write that failed, nobody knows what is on the disk, and going on would break
 /// promises that others rely on. What was acknowledged is safe on a majority.
 fn fail_stop(error: &dyn std::error::Error) -> ! {
-    tracing::error!(target: "cluster", "the state on disk cannot be written or read: {error}; stopping, so that no promise is broken. Check the disk (full, read-only, failing), then start this peer again");
+    tracing::error!(
+        "the state on disk cannot be written or read: {error}; stopping, so that no promise is broken. Check \
+         the disk (full, read-only, failing), then start this peer again"
+    );
     eprintln!("error writing the state: {error}");
     std::process::exit(1)
 }

@@ -1,4 +1,5 @@
-//! Everything has a limit, and positions keep their order: first <= applied + 1, applied <= committed <= last.
+//! Everything has a limit, and positions keep their order: first <= applied + 1, applied <= committed <=
+//! last.
 
 use cluster_core::Index;
 

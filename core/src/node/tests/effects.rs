@@ -395,7 +395,12 @@ fn a_stuck_pin_is_cancelled_and_makes_room() {
     let outcome = Err(IpfsError::Cancelled);
     let effects = alone.handle(Event::IpfsFinished { op: OpId(1), outcome });
     assert_eq!(alone.disk.locals[&cid(1)].phase, Phase::PinError);
-    let eleventh = |effect: &Effect| matches!(effect, Effect::StartIpfs { action: IpfsAction::Pin { cid: what, .. }, .. } if *what == cid(11));
+    let eleventh = |effect: &Effect| {
+        let Effect::StartIpfs { action, .. } = effect else {
+            return false;
+        };
+        matches!(action, IpfsAction::Pin { cid: what, .. } if *what == cid(11))
+    };
     assert!(effects.iter().any(eleventh), "{effects:?}");
     let _ = alone.handle(Event::IpfsFinished {
         op: OpId(2),

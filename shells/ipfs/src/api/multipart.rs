@@ -272,7 +272,8 @@ mod tests {
     }
 
     const BODY: &str = "ignored\r\n--xyz\r\nContent-Disposition: form-data; name=\"file?mode=0644\"; \
-        filename=\"a%2Fb\"\r\nContent-Type: Application/Octet-Stream; q=1\r\n\r\none\r\n--xy\r\n\r\n--xyz  \r\n\
+        filename=\"a%2Fb\"\r\nContent-Type: Application/Octet-Stream; q=1\r\n\r\n\
+        one\r\n--xy\r\n\r\n--xyz  \r\n\
         content-disposition: file; filename=\"\"\r\n\r\n\r\n--xyz\r\n\r\nthree\r\n--xyz--\r\nignored";
 
     #[tokio::test]

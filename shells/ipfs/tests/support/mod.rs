@@ -193,7 +193,8 @@ impl Drop for Served {
 pub async fn raw(address: SocketAddr, request_line: &str, headers: &str, body: &[u8]) -> Answer {
     let mut socket = TcpStream::connect(address).await.unwrap();
     let head = format!(
-        "{request_line} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n",
+        "{request_line} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
+         {headers}Content-Length: {}\r\n\r\n",
         body.len()
     );
     socket.write_all(head.as_bytes()).await.unwrap();

@@ -320,7 +320,9 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..400)) {
+        fn no_bytes_make_the_reader_panic(
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..400),
+        ) {
             let mut reader = reader(bytes, 32);
             futures::executor::block_on(async { while let Ok(Some(_)) = reader.next().await {} });
         }

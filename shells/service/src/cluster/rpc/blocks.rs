@@ -23,7 +23,8 @@ pub(in crate::cluster) fn encode(blocks: &[Block]) -> Bytes {
     chunk.into()
 }
 
-/// The blocks of a chunk, without copying their data. Whether they hash to their CIDs is for the IPFS node to check.
+/// The blocks of a chunk, without copying their data. Whether they hash to their CIDs is for the IPFS node
+/// to check.
 pub(in crate::cluster) fn decode(mut chunk: Bytes) -> Result<Vec<Block>, String> {
     let mut blocks = Vec::new();
     while chunk.has_remaining() {
