@@ -53,6 +53,7 @@ fn main() -> Result<()> {
         recovered.log.len()
     );
     read(&store, pins)?;
+    println!("peak resident memory {} MB", peak_memory().unwrap_or(0) / 1024);
     snapshot(&mut store)?;
     println!("peak resident memory {} MB", peak_memory().unwrap_or(0) / 1024);
     Ok(())
@@ -82,7 +83,9 @@ fn synced_batches(store: &mut Store) -> Result<u64> {
     drop(syncer);
     let count = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&count);
-    let syncer = Syncer::start(store, move |_| drop(counter.fetch_add(1, Ordering::Relaxed)))?;
+    let syncer = Syncer::start(store, move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+    })?;
     let (started, first) = (Instant::now(), index);
     while started.elapsed() < Duration::from_secs(3) {
         index += 1;
@@ -98,7 +101,7 @@ fn synced_batches(store: &mut Store) -> Result<u64> {
 }
 
 fn load(store: &mut Store, from: Index, pins: u64) -> Result<()> {
-    let syncer = Syncer::start(store, |result| drop(result.expect("syncs")))?;
+    let syncer = Syncer::start(store, |result| assert!(result.is_ok(), "syncs"))?;
     let mut times = Vec::new();
     let started = Instant::now();
     for index in from + 1..=from + pins / PER_BATCH {

@@ -19,8 +19,7 @@ use super::streams::Protocol;
 /// better told anew than fed with what is old.
 const MESSAGES_MAX: usize = 1_024;
 
-/// Their bytes, so that a thousand peers that do not read cost 8 GiB at worst and one of them next to
-/// nothing.
+/// Their bytes: one message of the greatest size fits, and ten peers that do not read cost 80 MiB.
 const BYTES_MAX: usize = 8 << 20;
 
 /// Messages are gathered up to this size before they go to the stream; large enough that a full queue is

@@ -1,5 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures::AsyncWriteExt;
+
 use super::*;
 
 /// Answers every call with its own request, each in a task.
@@ -97,6 +99,38 @@ async fn the_called_side_refuses_what_is_beyond_its_own_limit() {
     let call = one.net.call(other.id(), "any", &[], WITHIN).await.unwrap();
     other.incoming().await.finish(Ok(())).await.unwrap();
     call.done().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_far_beyond_the_limit_are_reset_and_counted() {
+    let (one, other) = pair().await;
+    let admit = |_| {
+        other
+            .net
+            .shared
+            .inbound
+            .admit(one.id(), streams::Protocol::Rpc, true)
+            .unwrap()
+    };
+    let held: Vec<_> = (0..256).map(admit).collect();
+    let link = one.net.shared.links.newest(other.id()).unwrap();
+    let mut opened = Vec::new();
+    for _ in 0..100 {
+        let mut stream = link.open(streams::Protocol::Rpc).await.unwrap();
+        // The beginning of a frame that never ends.
+        stream.write_all(&[0, 0]).await.unwrap();
+        stream.flush().await.unwrap();
+        opened.push(stream);
+    }
+    until("those that cannot even be told are counted", || {
+        other.net.losses().overloaded == 36
+    })
+    .await;
+    drop((opened, held));
+    let sender = one.net.clone();
+    let asking = tokio::spawn(async move { sender.call(&id(2), "any", b"1", WITHIN).await?.only().await });
+    echo(other);
+    assert_eq!(&soon("an answer", asking).await.unwrap().unwrap()[..], b"1");
 }
 
 #[tokio::test(flavor = "multi_thread")]

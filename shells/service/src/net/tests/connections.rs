@@ -136,9 +136,13 @@ async fn garbage_on_the_port_does_no_harm() {
             ..config(seed)
         };
         let (one, mut other) = pair_of(plain(1), plain(2)).await;
-        let port = one.net.addresses()[0].iter().find_map(|part| match part {
-            Protocol::Tcp(port) => Some(port),
-            _ => None,
+        let address = one.net.addresses()[0].clone();
+        let port = address.iter().find_map(|part| {
+            if let Protocol::Tcp(port) = part {
+                Some(port)
+            } else {
+                None
+            }
         });
         let port = port.unwrap();
         let flood = tokio::task::spawn_blocking(move || {
