@@ -51,13 +51,14 @@ pub struct Options {
 pub async fn run(folder: &Path, options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
     if !options.bootstrap.is_empty() || options.leave {
         anyhow::bail!(
-            "joining and leaving a running cluster is not supported by this release: list all peers with `init --peers`"
+            "joining and leaving a running cluster is not supported by this release: list all peers with \
+             `init --peers`"
         );
     }
     let environment = &crate::config::environment();
     let loaded = Config::load(folder, environment)?;
     for warning in &loaded.warnings {
-        tracing::warn!(target: "config", "{warning}");
+        tracing::warn!("{warning}");
     }
     let config = loaded.config;
     let identity = Identity::load(folder, environment)?;
@@ -180,14 +181,14 @@ impl Running {
             .flat_map(Members::peer_ids)
             .map(ToString::to_string)
             .collect();
-        tracing::info!(target: "cluster", "Cluster Peers (without including ourselves):");
+        tracing::info!("Cluster Peers (without including ourselves):");
         for peer in peers.iter().filter(|peer| **peer != self.me.to_string()) {
-            tracing::info!(target: "cluster", "    - {peer}");
+            tracing::info!("    - {peer}");
         }
         if peers.len() < 2 {
-            tracing::info!(target: "cluster", "    - No other peers");
+            tracing::info!("    - No other peers");
         }
-        tracing::info!(target: "cluster", "** IPFS Cluster is READY **");
+        tracing::info!("** IPFS Cluster is READY **");
         Ok(())
     }
 
@@ -211,9 +212,10 @@ impl Running {
             } else {
                 format!("tried at {}", known.join(", "))
             };
-            tracing::info!(target: "cluster", "waiting for {peer}: not connected, {known}");
+            tracing::info!("waiting for {peer}: not connected, {known}");
         }
-        tracing::info!(target: "cluster", "waiting for a leader: {} of {} members are connected", connected.len(), members.peers.len() - 1);
+        let (here, others) = (connected.len(), members.peers.len() - 1);
+        tracing::info!("waiting for a leader: {here} of {others} members are connected");
     }
 
     /// Ends the parts, those first that others speak to.
@@ -230,9 +232,9 @@ impl Running {
         if let Ok(Some(store)) = store
             && let Err(error) = store.close()
         {
-            tracing::error!(target: "cluster", "the state could not be synced at the end: {error}");
+            tracing::error!("the state could not be synced at the end: {error}");
         }
-        tracing::info!(target: "cluster", "IPFS Cluster peer stopped");
+        tracing::info!("IPFS Cluster peer stopped");
     }
 }
 
@@ -253,7 +255,8 @@ fn open_store(folder: &Path, config: &Config, identity: &Identity) -> anyhow::Re
     let members = Members::initial(config.init_peerset(identity));
     let recovered = Recovered::founding(Incarnation(rand::random()), members);
     store.found(&recovered)?;
-    tracing::info!(target: "cluster", "founding the cluster {} of {} peers", recovered.members.cluster, recovered.members.peers.len());
+    let (cluster, peers) = (recovered.members.cluster, recovered.members.peers.len());
+    tracing::info!("founding the cluster {cluster} of {peers} peers");
     Ok((store, recovered))
 }
 
@@ -280,7 +283,7 @@ async fn start_net(
     let mut known_peers: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
     let peerstore = Peerstore::load(&config.peerstore_file(folder))?;
     for warning in &peerstore.warnings {
-        tracing::warn!(target: "config", "{warning}");
+        tracing::warn!("{warning}");
     }
     for address in peerstore.addresses.iter().chain(&config.cluster.peer_addresses) {
         if let Some(peer) = address.peer() {
@@ -347,17 +350,29 @@ async fn pump(mut events: CoreEvents, handle: Handle) {
     }
 }
 
+/// Passes changes of the membership on to the network, and of the leadership to whoever reads the log.
 async fn watch_members(net: Net, handle: Handle) {
-    let mut last = BTreeSet::new();
+    let (mut last, mut last_leader) = (BTreeSet::new(), None);
     loop {
-        let read = |view: cluster_core::View<'_>, _| view.members().peer_ids().cloned().collect();
-        let Some(members) = handle.view(read).await else {
+        let read = |view: cluster_core::View<'_>, _| -> (BTreeSet<PeerId>, Option<PeerId>) {
+            (
+                view.members().peer_ids().cloned().collect(),
+                view.leader().cloned(),
+            )
+        };
+        let Some((members, leader)) = handle.view(read).await else {
             return;
         };
-        let members: BTreeSet<PeerId> = members;
         if members != last {
             net.set_members(members.clone()).await;
             last = members;
+        }
+        if leader != last_leader {
+            match &leader {
+                Some(leader) => tracing::info!("the cluster's leader is {leader}"),
+                None => tracing::warn!("the cluster has no leader: writes wait for one"),
+            }
+            last_leader = leader;
         }
         tokio::time::sleep(WATCH_INTERVAL).await;
     }
@@ -374,6 +389,6 @@ fn save_peerstore(folder: &Path, config: &Config, net: &Net) {
     if !addresses.is_empty()
         && let Err(error) = Peerstore::save(&config.peerstore_file(folder), &addresses)
     {
-        tracing::warn!(target: "config", "the peerstore could not be saved: {error}");
+        tracing::warn!("the peerstore could not be saved: {error}");
     }
 }

@@ -72,6 +72,10 @@ async fn tell(folder: &Path, options: &Options, shutdown: &CancellationToken) ->
             peer.name, peer.id, peer.rest, peer.ipfs
         ));
     }
+    wait("no leader was elected", &mut peers, async |peers| {
+        Ok(leader(peers).is_some())
+    })
+    .await?;
     let leader = leader(&peers).context("no log says who leads")?;
     say(&format!("    {} was elected to lead", peers[leader].name));
 

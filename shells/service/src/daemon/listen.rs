@@ -25,11 +25,12 @@ pub(super) async fn serve_ipfs_api(
     };
     for address in &embedded.api_listen_multiaddress.0 {
         let listener = bind(address, "ipfs_connector.embedded.api_listen_multiaddress").await?;
-        tracing::info!(target: "ipfshttp", "the embedded IPFS node's API listens on {}", listener.local_addr()?);
+        let address = listener.local_addr()?;
+        tracing::info!("the embedded IPFS node's API listens on {address}");
         let (node, stopped) = (node.clone(), stop.clone().cancelled_owned());
         tasks.spawn(async move {
             if let Err(error) = cluster_ipfs::api::serve(node, listener, stopped).await {
-                tracing::error!(target: "ipfshttp", "the embedded IPFS node's API ended: {error}");
+                tracing::error!("the embedded IPFS node's API ended: {error}");
             }
         });
     }
@@ -40,7 +41,8 @@ pub(super) async fn serve_ipfs_api(
 pub(super) async fn serve_rest(config: &Config, cluster: Cluster) -> anyhow::Result<Option<Server>> {
     const KEY: &str = "api.restapi.http_listen_multiaddress";
     let Some(rest) = &config.api.restapi else {
-        tracing::warn!(target: "restapi", "there is no api.restapi section: this peer answers no ipfs-cluster-ctl");
+        let why = "there is no api.restapi section";
+        tracing::warn!("{why}: this peer answers no ipfs-cluster-ctl");
         return Ok(None);
     };
     let listen = rest
@@ -71,14 +73,13 @@ pub(super) async fn serve_rest(config: &Config, cluster: Cluster) -> anyhow::Res
     let open = http.listen.iter().any(|address| !address.ip().is_loopback());
     if open && http.credentials.is_none() {
         tracing::warn!(
-            target: "restapi",
             "the REST API is open to other machines, without credentials: whoever reaches it controls the \
              cluster. Set api.restapi.basic_auth_credentials, or listen on 127.0.0.1"
         );
     }
     let server = http::serve(cluster, http).await?;
     for address in server.addresses() {
-        tracing::info!(target: "restapi", "REST API (HTTP): /ip4/{}/tcp/{}", address.ip(), address.port());
+        tracing::info!("REST API (HTTP): /ip4/{}/tcp/{}", address.ip(), address.port());
     }
     Ok(Some(server))
 }

@@ -14,17 +14,17 @@ use crate::config::{
 
 /// One peer and the ports that it has.
 #[derive(Debug)]
-pub struct Process {
+pub(super) struct Process {
     /// Its name for people.
-    pub name: String,
+    pub(super) name: String,
     /// Its identity.
-    pub id: String,
+    pub(super) id: String,
     /// The port of its REST API.
-    pub rest: u16,
+    pub(super) rest: u16,
     /// The port of its IPFS node's API.
-    pub ipfs: u16,
+    pub(super) ipfs: u16,
     /// Its configuration and data.
-    pub folder: PathBuf,
+    pub(super) folder: PathBuf,
     child: Option<Child>,
 }
 
@@ -67,7 +67,7 @@ fn address(port: u16) -> Address {
 }
 
 /// Writes the folders of `count` peers that know each other under `root`, and starts none.
-pub fn prepare(root: &Path, count: usize) -> anyhow::Result<Vec<Process>> {
+pub(super) fn prepare(root: &Path, count: usize) -> anyhow::Result<Vec<Process>> {
     let identities: Vec<Identity> = (0..count).map(|_| Identity::generate()).collect();
     let ports = (0..count)
         .map(|_| Ports::free())
@@ -131,7 +131,7 @@ fn settings(name: &str, ports: &Ports) -> Config {
 
 impl Process {
     /// Starts it, with its log in its folder.
-    pub fn start(&mut self, program: &Path) -> anyhow::Result<()> {
+    pub(super) fn start(&mut self, program: &Path) -> anyhow::Result<()> {
         let log = File::options().create(true).append(true).open(self.log())?;
         let child = Command::new(program)
             .arg("--config")
@@ -147,17 +147,12 @@ impl Process {
     }
 
     /// Where its log is.
-    pub fn log(&self) -> PathBuf {
+    pub(super) fn log(&self) -> PathBuf {
         self.folder.join("daemon.log")
     }
 
-    /// Whether it has been started and has not been killed.
-    pub fn runs(&self) -> bool {
-        self.child.is_some()
-    }
-
     /// Ends it without warning, as SIGKILL does.
-    pub fn kill(&mut self) -> anyhow::Result<()> {
+    pub(super) fn kill(&mut self) -> anyhow::Result<()> {
         if let Some(mut child) = self.child.take() {
             child.kill()?;
             child.wait()?;
@@ -166,7 +161,7 @@ impl Process {
     }
 
     /// An error when it has ended by itself, with the end of its log.
-    pub fn check(&mut self) -> anyhow::Result<()> {
+    pub(super) fn check(&mut self) -> anyhow::Result<()> {
         if let Some(child) = &mut self.child
             && let Some(status) = child.try_wait()?
         {
@@ -183,7 +178,7 @@ impl Process {
     }
 
     /// Its REST API.
-    pub fn client(&self) -> anyhow::Result<Client> {
+    pub(super) fn client(&self) -> anyhow::Result<Client> {
         let options = cluster_api::client::Options::default();
         Ok(Client::new(
             &format!("/ip4/127.0.0.1/tcp/{}", self.rest),

@@ -33,11 +33,11 @@ pub(super) async fn send(net: &Net, to: &PeerId, message: RaftMessage, source: S
     let (pins, index) = (header.manifest.applied.pins, header.manifest.applied.index);
     match net.send_snapshot(to, header, stream).await {
         Ok(()) => {
-            tracing::info!(target: "raft", "sent the state as of {index}, {pins} pins, to {to}");
+            tracing::info!("sent the state as of {index}, {pins} pins, to {to}");
             true
         }
         Err(error) => {
-            tracing::warn!(target: "raft", "the state could not be sent to {to}: {error}");
+            tracing::warn!("the state could not be sent to {to}: {error}");
             false
         }
     }
@@ -50,7 +50,7 @@ pub async fn stage(mut incoming: mpsc::Receiver<IncomingSnapshot>, stager: Stage
         let id = SnapshotId(next.fetch_add(1, Ordering::Relaxed));
         let from = snapshot.from.clone();
         if let Err(error) = take(snapshot, id, &stager, &handle).await {
-            tracing::warn!(target: "raft", "a snapshot of {from} was not taken: {error}");
+            tracing::warn!("a snapshot of {from} was not taken: {error}");
         }
     }
 }
@@ -94,7 +94,11 @@ async fn take(
         return Err(error.into());
     }
     incoming.accept().await?;
-    tracing::info!(target: "raft", "took the state as of {}, {} pins, from {from}", manifest.applied.index, manifest.applied.pins);
+    tracing::info!(
+        "took the state as of {}, {} pins, from {from}",
+        manifest.applied.index,
+        manifest.applied.pins
+    );
     handle.event(Event::SnapshotReceived {
         from,
         snapshot: id,
