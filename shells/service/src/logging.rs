@@ -24,11 +24,7 @@ pub const FACILITIES: [(&str, &[&str]); 13] = [
     ("config", &["ipfs_cluster_service::config"]),
     (
         "service",
-        &[
-            "ipfs_cluster_service::cli",
-            "ipfs_cluster_service::daemon",
-            "ipfs_cluster_service::demo",
-        ],
+        &["ipfs_cluster_service::cli", "ipfs_cluster_service::demo"],
     ),
     ("raft", &["cluster_core::raft", "raft"]),
     ("store", &["ipfs_cluster_service::store", "fjall", "lsm_tree"]),

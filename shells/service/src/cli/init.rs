@@ -291,10 +291,14 @@ fn random_ports(config: &mut Config) -> anyhow::Result<()> {
 
 /// The address with another port where it has one.
 fn with_port(address: &Multiaddr, port: u16) -> Multiaddr {
-    let parts = address.iter().map(|part| match part {
-        Protocol::Tcp(_) => Protocol::Tcp(port),
-        Protocol::Udp(_) => Protocol::Udp(port),
-        other => other,
+    let parts = address.iter().map(|part| {
+        if let Protocol::Tcp(_) = part {
+            return Protocol::Tcp(port);
+        }
+        if let Protocol::Udp(_) = part {
+            return Protocol::Udp(port);
+        }
+        part
     });
     parts.collect()
 }

@@ -86,9 +86,11 @@ pub(super) fn convert(mut flat: Map<String, Value>) -> Result<Flat, Wrong> {
         &take("monitoring_interval_seconds"),
         "monitoring_interval_seconds",
     )?;
-    let copies = match take("replication_factor") {
-        Value::Number(number) if number.as_i64() == Some(0) => Value::Null,
-        other => other,
+    let copies = take("replication_factor");
+    let copies = if copies.as_i64() == Some(0) {
+        Value::Null
+    } else {
+        copies
     };
     let strategy = take("allocation_strategy");
     if strategy

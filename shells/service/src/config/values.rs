@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use cluster_api::GoDuration;
+use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -47,9 +48,11 @@ pub struct Address(pub Multiaddr);
 impl Address {
     /// The peer that the address ends in, if it names one.
     pub fn peer(&self) -> Option<PeerId> {
-        self.0.iter().find_map(|part| match part {
-            libp2p::multiaddr::Protocol::P2p(peer) => Some(peer),
-            _ => None,
+        self.0.iter().find_map(|part| {
+            let Protocol::P2p(peer) = part else {
+                return None;
+            };
+            Some(peer)
         })
     }
 }
