@@ -79,12 +79,10 @@ impl Book {
         all
     }
 
-    /// Everybody.
+    /// Everybody of whom there is an address.
     pub(super) fn all(&self) -> BTreeMap<PeerId, Vec<Multiaddr>> {
-        self.entries
-            .keys()
-            .map(|peer| (peer.clone(), self.addresses(peer)))
-            .collect()
+        let all = self.entries.keys().map(|peer| (peer.clone(), self.addresses(peer)));
+        all.filter(|(_, addresses)| !addresses.is_empty()).collect()
     }
 
     /// Whether there is an entry for this peer.
@@ -172,6 +170,7 @@ mod tests {
         ];
         assert!(!book.give(&peer(), addresses(&useless)));
         assert_eq!(book.addresses(&peer()), []);
+        assert!(book.all().is_empty());
     }
 
     #[test]
