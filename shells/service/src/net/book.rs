@@ -81,7 +81,10 @@ impl Book {
 
     /// Everybody of whom there is an address.
     pub(super) fn all(&self) -> BTreeMap<PeerId, Vec<Multiaddr>> {
-        let all = self.entries.keys().map(|peer| (peer.clone(), self.addresses(peer)));
+        let all = self
+            .entries
+            .keys()
+            .map(|peer| (peer.clone(), self.addresses(peer)));
         all.filter(|(_, addresses)| !addresses.is_empty()).collect()
     }
 
