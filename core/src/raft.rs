@@ -382,14 +382,16 @@ impl Raft {
 
     /// Every batch up to this one is durable.
     pub(crate) fn persisted(&mut self, batch: BatchId, outputs: &mut Vec<Output>) {
-        if self.installing.is_some_and(|installing| installing <= batch) {
-            self.installing = None;
-        }
+        let installed = self.installing.take_if(|installing| *installing <= batch);
         while self.held.front().is_some_and(|held| held.batch <= batch) {
             let held = self.held.pop_front().expect("there is a first one");
             self.raw.on_persist_ready(held.ready);
             self.rearm();
             self.send(held.messages, outputs);
+        }
+        if installed.is_some() {
+            // Raft does not conclude from an installed snapshot that its entries are applied.
+            self.raw.advance_apply_to(self.raw.store().applied.index);
         }
     }
 

@@ -223,14 +223,8 @@ impl Requests {
             .collect();
         for (seq, ticket) in applied {
             self.by_proposal.remove(&seq);
-            let is_pin = matches!(self.request(ticket), Some(Request::Pin { .. }));
-            if is_pin {
-                // Pinning again what is pinned changes nothing and tells how the pin stands.
-                self.wait(ticket, Refusal::Unknown);
-                self.wake_at(ticket, Instant(0));
-            } else {
-                self.answer(ticket, Err(Refusal::Unknown), out);
-            }
+            // Not even a pin may be asked for again: it could undo what others have done since.
+            self.answer(ticket, Err(Refusal::Unknown), out);
         }
     }
 
