@@ -16,6 +16,10 @@ mod rpc;
 mod scan;
 mod status;
 mod status_all;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod world;
 
 use std::fmt;
@@ -71,6 +75,7 @@ struct Inner {
     listings: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
     calls: Arc<Semaphore>,
+    silence: Duration,
 }
 
 impl fmt::Debug for Cluster {
@@ -84,6 +89,11 @@ impl fmt::Debug for Cluster {
 impl Cluster {
     /// The operations on this world. Nothing runs until one is called.
     pub fn new(config: Config, world: World, backend: Backend) -> Self {
+        Self::with_silence(config, world, backend, rpc::SILENCE)
+    }
+
+    /// The same, where peers are given up after this much silence.
+    fn with_silence(config: Config, world: World, backend: Backend, silence: Duration) -> Self {
         Self {
             inner: Arc::new(Inner {
                 config,
@@ -93,6 +103,7 @@ impl Cluster {
                 listings: Arc::new(Semaphore::new(LISTINGS_MAX)),
                 uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
                 calls: Arc::new(Semaphore::new(CALLS_MAX)),
+                silence,
             }),
         }
     }

@@ -11,6 +11,8 @@ mod peers;
 mod pins;
 mod routes;
 mod server;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;

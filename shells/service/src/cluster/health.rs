@@ -9,7 +9,7 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 
 use super::peers::{Known, at_once};
-use super::rpc::{self, Answer, Call, Collected, SILENCE};
+use super::rpc::{self, Answer, Call, Collected};
 use super::world::Sample;
 use super::{Cluster, Error, convert};
 
@@ -89,7 +89,7 @@ impl Cluster {
             return Ok(self.own_links().await);
         }
         let mut channel = rpc::call(self.inner.world.network.as_ref(), peer, &Call::Links).await?;
-        match rpc::next(channel.as_mut(), peer, SILENCE).await? {
+        match rpc::next(channel.as_mut(), peer, self.inner.silence).await? {
             Some(Answer::Links {
                 cluster,
                 ipfs,
@@ -166,7 +166,7 @@ impl Cluster {
 
     async fn gc_there(&self, peer: &PeerId, shown: &mut api::RepoGc) -> Result<(), Error> {
         let mut channel = rpc::call(self.inner.world.network.as_ref(), peer, &Call::RepoGc).await?;
-        while let Some(answer) = rpc::next(channel.as_mut(), peer, SILENCE).await? {
+        while let Some(answer) = rpc::next(channel.as_mut(), peer, self.inner.silence).await? {
             let Answer::Collected(batch) = answer else {
                 return Err(rpc::unexpected(peer));
             };

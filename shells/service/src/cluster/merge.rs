@@ -270,3 +270,6 @@ fn absent(
         (None, None) => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

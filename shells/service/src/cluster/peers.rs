@@ -7,7 +7,7 @@ use cluster_core::{PING, PeerId};
 use futures::stream::{FuturesUnordered, Stream, StreamExt};
 
 use super::identity::api_id;
-use super::rpc::{self, Answer, Call, SILENCE, Speaker};
+use super::rpc::{self, Answer, Call, Speaker};
 use super::{Cluster, Error, PingValue};
 
 /// The members, with what their pings said of them last.
@@ -50,7 +50,7 @@ impl Cluster {
     async fn ask_identity(&self, peer: &PeerId) -> Result<rpc::Identity, Error> {
         let network = self.inner.world.network.as_ref();
         let mut channel = rpc::call(network, peer, &Call::Id).await?;
-        let answer = rpc::next(channel.as_mut(), peer, SILENCE).await?;
+        let answer = rpc::next(channel.as_mut(), peer, self.inner.silence).await?;
         if let Some(Answer::Id(identity)) = answer {
             Ok(*identity)
         } else {

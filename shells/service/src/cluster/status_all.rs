@@ -10,7 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::merge::{Absence, Merge, OwnRow, Piece, Pieces};
 use super::peers::Known;
-use super::rpc::{self, Answer, Call, Row, SILENCE};
+use super::rpc::{self, Answer, Call, Row};
 use super::scan::{Entry, Scan};
 use super::{Cluster, Error, info, now};
 
@@ -125,7 +125,7 @@ impl Cluster {
     ) -> Result<(), Error> {
         let network = self.inner.world.network.as_ref();
         let mut channel = rpc::call(network, peer, call).await?;
-        while let Some(answer) = rpc::next(channel.as_mut(), peer, SILENCE).await? {
+        while let Some(answer) = rpc::next(channel.as_mut(), peer, self.inner.silence).await? {
             let piece = match answer {
                 Answer::Speaker(speaker) => Piece::Speaker(speaker),
                 Answer::Rows { rows, upto } => Piece::Rows(rows, upto),

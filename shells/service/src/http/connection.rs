@@ -7,7 +7,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -36,42 +36,60 @@ const HALF: u8 = 3;
 const UNREAD: u8 = 4;
 
 /// How far the request of a connection is.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Guard {
-    phase: Arc<AtomicU8>,
+    state: Arc<State>,
+}
+
+struct State {
+    phase: AtomicU8,
+    /// When the phase began, in milliseconds of the connection's life.
+    since: AtomicU64,
+    start: Instant,
 }
 
 impl Guard {
+    pub(super) fn new() -> Self {
+        let state = State {
+            phase: AtomicU8::new(IDLE),
+            since: AtomicU64::new(0),
+            start: Instant::now(),
+        };
+        Self {
+            state: Arc::new(state),
+        }
+    }
+
     fn get(&self) -> u8 {
-        self.phase.load(Ordering::Acquire)
+        self.state.phase.load(Ordering::Acquire)
     }
 
     fn set(&self, phase: u8) {
-        self.phase.store(phase, Ordering::Release);
+        self.state.phase.store(phase, Ordering::Release);
+        self.stamp();
+    }
+
+    fn stamp(&self) {
+        let millis = u64::try_from(self.state.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.state.since.store(millis, Ordering::Release);
+    }
+
+    fn since(&self) -> Instant {
+        self.state.start + Duration::from_millis(self.state.since.load(Ordering::Acquire))
     }
 
     /// Notes that a request has begun. Its body, and the answer, tell when they end.
     pub(super) fn request<B: HttpBody>(&self, request: Request<B>) -> (Request<Watched<B>>, Answering) {
         self.set(BUSY);
-        let request = request.map(|body| {
-            let complete = body.is_end_stream();
-            Watched {
-                body,
-                watch: Watch {
-                    guard: self.clone(),
-                    complete,
-                },
-            }
+        let watch = |complete| Watch {
+            guard: self.clone(),
+            complete,
+        };
+        let request = request.map(|body| Watched {
+            watch: watch(body.is_end_stream()),
+            body,
         });
-        (
-            request,
-            Answering {
-                watch: Watch {
-                    guard: self.clone(),
-                    complete: true,
-                },
-            },
-        )
+        (request, Answering { watch: watch(true) })
     }
 }
 
@@ -90,10 +108,13 @@ impl Drop for Watch {
             (BUSY | HALF, false) => Some(UNREAD),
             _ => None,
         };
-        let _ = self
-            .guard
-            .phase
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+        let phase = &self.guard.state.phase;
+        if phase
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, next)
+            .is_ok()
+        {
+            self.guard.stamp();
+        }
     }
 }
 
@@ -127,7 +148,7 @@ impl<B: HttpBody + Unpin> HttpBody for Watched<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let polled = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if polled.is_none() {
+        if polled.is_none() || self.body.is_end_stream() {
             self.watch.complete = true;
         }
         Poll::Ready(polled)
@@ -151,6 +172,7 @@ pub(super) struct Guarded {
     idle_timeout: Duration,
     reading: Timer,
     writing: Timer,
+    stalled: Option<Instant>,
 }
 
 impl Guarded {
@@ -168,54 +190,64 @@ impl Guarded {
             idle_timeout,
             reading: Timer::new(),
             writing: Timer::new(),
+            stalled: None,
         }
     }
 }
 
-/// A timer that is armed for one phase at a time; zero never fires.
+/// A timer that is set anew as seldom as possible: that costs more than a request should.
 struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
-    armed: Option<u8>,
 }
 
 impl Timer {
     fn new() -> Self {
-        Self {
-            sleep: None,
-            armed: None,
-        }
+        Self { sleep: None }
     }
 
-    fn disarm(&mut self) {
-        self.armed = None;
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>, phase: u8, timeout: Duration) -> Poll<()> {
-        if timeout.is_zero() {
-            return Poll::Pending;
-        }
-        let deadline = || Instant::now() + timeout;
+    /// Waits until `deadline`, or wakes the task earlier for no reason.
+    fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         let sleep = self
             .sleep
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline())));
-        if self.armed != Some(phase) {
-            sleep.as_mut().reset(deadline());
-            self.armed = Some(phase);
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if sleep.deadline() > deadline {
+            sleep.as_mut().reset(deadline);
         }
-        sleep.as_mut().poll(cx)
+        while sleep.as_mut().poll(cx).is_ready() {
+            if sleep.deadline() >= deadline {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+}
+
+impl Guarded {
+    /// Until when the next bytes must come, and whether it is an error if they do not. While a request is
+    /// under way there is no such time, but the phase may end without this being asked again.
+    fn deadline(&self) -> Option<(Instant, bool)> {
+        let limit = |from: Instant, timeout: Duration, is_late| {
+            (!timeout.is_zero()).then(|| (from + timeout, is_late))
+        };
+        match self.guard.get() {
+            HEAD => limit(self.guard.since(), self.header_timeout, true),
+            // The first request must come as soon as the headers of the later ones.
+            IDLE if self.first => limit(self.guard.since(), self.header_timeout, true),
+            IDLE | UNREAD => limit(self.guard.since(), self.idle_timeout, true),
+            _ => limit(Instant::now(), self.idle_timeout, false),
+        }
     }
 }
 
 impl AsyncRead for Guarded {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let phase = this.guard.get();
-        let polled = if phase == IDLE && buf.remaining() > TRAILERS.len() {
+        let polled = if this.guard.get() == IDLE && buf.remaining() > TRAILERS.len() {
             let polled = poll_first(&mut this.stream, cx, buf);
             if let Poll::Ready(Ok(true)) = polled {
                 this.guard.set(HEAD);
                 this.first = false;
-                this.reading.disarm();
             }
             polled.map_ok(|_| ())
         } else {
@@ -224,17 +256,13 @@ impl AsyncRead for Guarded {
         if polled.is_ready() {
             return polled;
         }
-        let late = match phase {
-            HEAD => this.reading.poll(cx, HEAD, this.header_timeout),
-            // The first request must come as soon as the headers of the later ones.
-            IDLE if this.first => this.reading.poll(cx, IDLE, this.header_timeout),
-            IDLE | UNREAD => this.reading.poll(cx, phase, this.idle_timeout),
-            _ => {
-                this.reading.disarm();
-                Poll::Pending
-            }
+        let Some((deadline, is_late)) = this.deadline() else {
+            return Poll::Pending;
         };
-        late.map(|()| Err(io::ErrorKind::TimedOut.into()))
+        match this.reading.poll(cx, deadline) {
+            Poll::Ready(()) if is_late => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Ready(()) | Poll::Pending => Poll::Pending,
+        }
     }
 }
 
@@ -268,7 +296,7 @@ impl AsyncWrite for Guarded {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.stream).poll_write(cx, bytes);
-        stalled(&mut this.writing, cx, polled)
+        this.unless_stalled(cx, polled)
     }
 
     fn poll_write_vectored(
@@ -278,7 +306,7 @@ impl AsyncWrite for Guarded {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, pieces);
-        stalled(&mut this.writing, cx, polled)
+        this.unless_stalled(cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -294,15 +322,21 @@ impl AsyncWrite for Guarded {
     }
 }
 
-fn stalled<T>(timer: &mut Timer, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-    match polled {
-        Poll::Pending => timer
-            .poll(cx, BUSY, WRITE_STALL)
-            .map(|()| Err(io::ErrorKind::TimedOut.into())),
-        ready @ Poll::Ready(_) => {
-            timer.disarm();
-            ready
+impl Guarded {
+    /// Ends the connection when nothing could be written for too long.
+    fn unless_stalled<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.stalled = None;
+            return polled;
         }
+        let since = *self.stalled.get_or_insert_with(Instant::now);
+        self.writing
+            .poll(cx, since + WRITE_STALL)
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 

@@ -202,7 +202,7 @@ async fn connection(
 ) {
     // Answers are written whole; waiting for more to send with them only delays them.
     let _ = stream.set_nodelay(true);
-    let guard = Guard::default();
+    let guard = Guard::new();
     let io = Guarded::new(
         stream,
         guard.clone(),

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::cluster::rpc::{self, Answer, Call, SILENCE, blocks};
+use crate::cluster::rpc::{self, Answer, Call, blocks};
 use crate::cluster::{Cluster, Error};
 
 /// Blocks travel in frames of about this many bytes: large against the cost of a frame.
@@ -171,10 +171,12 @@ async fn send(cluster: &Cluster, peer: &PeerId, mut groups: mpsc::Receiver<Group
         };
         if let Err(error) = sent {
             // The peer has hung up, probably after it said why.
-            return Err(match rpc::next(channel.as_mut(), peer, SILENCE).await {
-                Err(why) => why,
-                Ok(_) => Error::Peer(error),
-            });
+            return Err(
+                match rpc::next(channel.as_mut(), peer, cluster.inner.silence).await {
+                    Err(why) => why,
+                    Ok(_) => Error::Peer(error),
+                },
+            );
         }
         if whole {
             break;
@@ -183,7 +185,7 @@ async fn send(cluster: &Cluster, peer: &PeerId, mut groups: mpsc::Receiver<Group
     if !whole {
         return Err(Error::Peer("the upload was given up".to_owned()));
     }
-    match rpc::next(channel.as_mut(), peer, SILENCE).await? {
+    match rpc::next(channel.as_mut(), peer, cluster.inner.silence).await? {
         Some(Answer::Stored { .. }) => Ok(()),
         Some(_) | None => Err(rpc::unexpected(peer)),
     }

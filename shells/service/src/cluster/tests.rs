@@ -1,0 +1,278 @@
+//! The operations, over a cluster in memory.
+
+use std::time::{Duration, Instant};
+
+use cluster_api::{AddParams, GlobalPinInfo, PinOptions, StatusFilter, TrackerStatus};
+use cluster_core::{Phase, Refusal};
+use futures::StreamExt;
+
+use super::testing::{Fake, Manner, cid, local, peer};
+use super::{AddFailure, Cluster, Error, Rows};
+
+fn copies(min: i32, max: i32) -> PinOptions {
+    PinOptions {
+        replication_factor_min: min,
+        replication_factor_max: max,
+        ..PinOptions::default()
+    }
+}
+
+async fn all(rows: Result<Rows, Error>) -> Vec<GlobalPinInfo> {
+    let batches: Vec<_> = rows.unwrap().collect().await;
+    batches.into_iter().flat_map(Result::unwrap).collect()
+}
+
+fn statuses(row: &GlobalPinInfo) -> Vec<TrackerStatus> {
+    (1..=3)
+        .filter_map(|n| row.peer_map.get(&peer(n).to_string()))
+        .map(|info| info.status)
+        .collect()
+}
+
+/// Pins everywhere; every peer holds it but what `locals` says otherwise.
+async fn pinned(fake: &Fake, n: u32, phases: [Phase; 3]) {
+    fake.cluster(1).pin(cid(n), &PinOptions::default()).await.unwrap();
+    for (index, phase) in phases.into_iter().enumerate() {
+        let key = (peer(u8::try_from(index).unwrap() + 1), cid(n));
+        fake.ledger().locals.insert(
+            key,
+            local(phase, if phase == Phase::PinError { "no room" } else { "" }),
+        );
+    }
+}
+
+const OK: [Phase; 3] = [Phase::Pinned; 3];
+
+#[tokio::test]
+async fn a_status_asks_every_member_and_tells_who_is_silent() {
+    let fake = Fake::new(3).await;
+    pinned(&fake, 1, [Phase::Pinned, Phase::PinError, Phase::PinQueued]).await;
+    let row = fake.cluster(1).status(cid(1)).await.unwrap();
+    assert_eq!(
+        statuses(&row),
+        [
+            TrackerStatus::Pinned,
+            TrackerStatus::PinError,
+            TrackerStatus::PinQueued
+        ]
+    );
+    let second = &row.peer_map[&peer(2).to_string()];
+    assert_eq!(
+        (second.peername.as_str(), second.error.as_str()),
+        ("peer2", "no room")
+    );
+    fake.set(3, Manner::Down);
+    let row = fake.cluster(1).status(cid(1)).await.unwrap();
+    assert_eq!(statuses(&row)[2], TrackerStatus::ClusterError);
+    assert_eq!(row.peer_map[&peer(3).to_string()].error, "connection refused");
+}
+
+#[tokio::test]
+async fn who_need_not_hold_a_cid_is_remote_and_an_unknown_one_is_unpinned() {
+    let fake = Fake::new(3).await;
+    fake.cluster(1).pin(cid(1), &copies(1, 1)).await.unwrap();
+    fake.set(3, Manner::Down);
+    let row = fake.cluster(2).status(cid(1)).await.unwrap();
+    assert_eq!(
+        statuses(&row),
+        [
+            TrackerStatus::PinQueued,
+            TrackerStatus::Remote,
+            TrackerStatus::Remote
+        ]
+    );
+    let row = fake.cluster(2).status_local(cid(9)).await.unwrap();
+    assert_eq!(statuses(&row), [TrackerStatus::Unpinned]);
+}
+
+#[tokio::test]
+async fn a_status_of_everything_goes_on_without_a_silent_peer() {
+    let fake = Fake::new(3).await;
+    for n in 0..1500 {
+        pinned(&fake, n, OK).await;
+    }
+    fake.set(2, Manner::Down);
+    let rows = all(fake.cluster(1).status_all(StatusFilter::ALL).await).await;
+    assert_eq!(rows.len(), 1500);
+    let shown: Vec<cluster_core::Cid> = rows.iter().map(|row| row.cid.parse().unwrap()).collect();
+    let expected: Vec<_> = (0..1500).map(cid).collect();
+    assert!(shown == expected, "not in order");
+    let expected = [
+        TrackerStatus::Pinned,
+        TrackerStatus::ClusterError,
+        TrackerStatus::Pinned,
+    ];
+    assert!(rows.iter().all(|row| statuses(row) == expected));
+}
+
+#[tokio::test]
+async fn the_first_rows_come_at_once_when_all_answer_and_soon_when_one_does_not() {
+    let fake = Fake::new(3).await;
+    for n in 0..2000 {
+        pinned(&fake, n, OK).await;
+    }
+    let first = async |cluster: Cluster| {
+        let started = Instant::now();
+        let mut rows = cluster.status_all(StatusFilter::ALL).await.unwrap();
+        rows.next().await.unwrap().unwrap();
+        started.elapsed()
+    };
+    let quick = first(fake.cluster(1)).await;
+    assert!(quick < Duration::from_secs(1), "{quick:?}");
+    fake.set(2, Manner::Silent);
+    let slow = first(fake.cluster(1)).await;
+    assert!(slow < Duration::from_secs(2), "{slow:?}");
+}
+
+#[tokio::test]
+async fn a_filter_holds_at_every_peer() {
+    let fake = Fake::new(3).await;
+    pinned(&fake, 1, OK).await;
+    pinned(&fake, 2, [Phase::Pinned, Phase::Pinned, Phase::PinError]).await;
+    let rows = all(fake
+        .cluster(1)
+        .status_all(StatusFilter::from_names("pin_error"))
+        .await)
+    .await;
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0].cid, cid(2).to_string());
+    assert_eq!(statuses(&rows[0]), [TrackerStatus::PinError]);
+    let local = all(fake
+        .cluster(1)
+        .status_all_local(StatusFilter::from_names("pin_error"))
+        .await)
+    .await;
+    assert!(local.is_empty());
+}
+
+#[tokio::test]
+async fn recovering_everything_tells_what_had_failed_and_nothing_else() {
+    let fake = Fake::new(3).await;
+    pinned(&fake, 1, OK).await;
+    pinned(&fake, 2, [Phase::Pinned, Phase::PinError, Phase::PinError]).await;
+    let rows = all(fake.cluster(1).recover_all().await).await;
+    assert_eq!(rows.len(), 1);
+    assert_eq!(statuses(&rows[0]), [TrackerStatus::PinQueued; 2]);
+    assert!(all(fake.cluster(1).recover_all().await).await.is_empty());
+}
+
+#[tokio::test]
+async fn peers_that_are_down_are_listed_with_the_reason() {
+    let fake = Fake::new(3).await;
+    fake.set(2, Manner::Down);
+    let peers: Vec<_> = fake.cluster(1).peers().await.unwrap().collect().await;
+    assert_eq!(peers.len(), 3);
+    for id in peers {
+        let down = id.id == peer(2).to_string();
+        assert_eq!(id.error.is_empty(), !down, "{id:?}");
+        assert_eq!(id.peername.is_empty(), down, "{id:?}");
+        assert_eq!(id.ipfs.id.is_empty(), down, "{id:?}");
+    }
+}
+
+fn add_params(min: i32, max: i32) -> AddParams {
+    AddParams {
+        pin: copies(min, max),
+        ..AddParams::default()
+    }
+}
+
+/// Has `length` bytes added, as one file.
+async fn add(cluster: &Cluster, params: &AddParams, length: usize) -> Result<String, AddFailure> {
+    let content: Vec<u8> = (0..length).map(|at| (at / 1000 % 251) as u8).collect();
+    let mut adding = cluster.add(params).await?;
+    let added = adding.file("file", content.as_slice(), |_| {}).await?;
+    adding.finish().await?;
+    Ok(added.cid)
+}
+
+#[tokio::test]
+async fn added_content_is_with_every_peer_it_is_allocated_to_before_it_is_pinned() {
+    let fake = Fake::new(3).await;
+    let root = add(&fake.cluster(1), &add_params(2, 2), 3_000_000).await.unwrap();
+    let pin = fake.cluster(1).allocation(root.parse().unwrap()).await.unwrap();
+    assert_eq!(pin.allocations, [peer(1).to_string(), peer(2).to_string()]);
+    let node_cid = cluster_ipfs::Cid::try_from(root.as_str()).unwrap();
+    for (index, holds) in [true, true, false].into_iter().enumerate() {
+        let node = fake.nodes[index].offline();
+        assert_eq!(node.has(&node_cid).unwrap(), holds, "peer {}", index + 1);
+        assert_eq!(node.stat().unwrap().repo_size > 3_000_000, holds);
+    }
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_without_a_peer_while_enough_are_left() {
+    let fake = Fake::new(3).await;
+    let cluster = fake.cluster(1);
+    // It is allocated while it is there, and gone when the blocks come.
+    let params = AddParams {
+        pin: PinOptions {
+            user_allocations: vec![peer(2).to_string()],
+            ..copies(1, 2)
+        },
+        ..AddParams::default()
+    };
+    let mut adding = cluster.add(&params).await.unwrap();
+    fake.set(2, Manner::Down);
+    adding.file("file", &b"hello"[..], |_| {}).await.unwrap();
+    let lines = adding.finish().await;
+    assert!(lines.is_ok(), "{lines:?}");
+    assert_eq!(fake.ledger().pins.len(), 1);
+}
+
+#[tokio::test]
+async fn an_upload_that_too_few_peers_have_is_not_pinned() {
+    let fake = Fake::new(3).await;
+    fake.set(2, Manner::Silent);
+    let error = add(&fake.cluster(1), &add_params(2, 2), 100_000)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("nothing was pinned") && error.contains("no answer from peer"),
+        "{error}"
+    );
+    assert!(fake.ledger().pins.is_empty());
+}
+
+#[tokio::test]
+async fn an_upload_that_cannot_be_allocated_or_pinned_is_an_error() {
+    let fake = Fake::new(3).await;
+    let error = add(&fake.cluster(1), &add_params(5, 5), 10)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.starts_with("not enough peers to allocate CID"), "{error}");
+    let mut adding = fake.cluster(1).add(&add_params(1, 1)).await.unwrap();
+    adding.file("file", &b"hello"[..], |_| {}).await.unwrap();
+    fake.ledger().refusal = Some(Refusal::NoLeader);
+    assert!(adding.finish().await.is_err());
+}
+
+#[tokio::test]
+async fn an_upload_that_is_given_up_leaves_nothing_pinned() {
+    let fake = Fake::new(3).await;
+    let mut adding = fake.cluster(1).add(&add_params(2, 2)).await.unwrap();
+    adding.file("file", &b"hello"[..], |_| {}).await.unwrap();
+    drop(adding);
+    assert!(fake.ledger().pins.is_empty());
+    // Its place is free again.
+    for _ in 0..40 {
+        drop(fake.cluster(1).add(&add_params(1, 1)).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_local_upload_stays_here_and_an_unpinned_one_is_not_in_the_pinset() {
+    let fake = Fake::new(3).await;
+    let params = AddParams {
+        local: true,
+        no_pin: true,
+        ..add_params(2, 2)
+    };
+    let root = add(&fake.cluster(3), &params, 10).await.unwrap();
+    let root = cluster_ipfs::Cid::try_from(root.as_str()).unwrap();
+    let holds = [0, 1, 2].map(|index: usize| fake.nodes[index].offline().has(&root).unwrap());
+    assert_eq!(holds, [false, false, true]);
+    assert!(fake.ledger().pins.is_empty());
+}
