@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions};
 
 use super::error::StoreError;
 
@@ -114,6 +114,18 @@ pub(super) fn generations(db: &Database) -> Vec<u64> {
     numbers.sort_unstable();
     numbers.dedup();
     numbers
+}
+
+/// Seals a memtable that has outgrown its size. fjall leaves that to a worker, and a memtable that is written
+/// while all workers are busy grows without a limit (measured: to more than a gigabyte while a snapshot of a
+/// million pins came in); sealed ones are counted, and hold up their writer.
+pub(super) fn bound_memory(keyspaces: &[&Keyspace]) -> Result<(), StoreError> {
+    for keyspace in keyspaces {
+        if keyspace.tree.active_memtable().size() > MEMTABLE + MEMTABLE / 2 {
+            keyspace.rotate_memtable().map_err(StoreError::Write)?;
+        }
+    }
+    Ok(())
 }
 
 /// Deletes a generation. Files go when nobody reads it any more.

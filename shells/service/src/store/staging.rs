@@ -151,6 +151,7 @@ impl Staging {
             }
         }
         batch.commit().map_err(StoreError::Write)?;
+        spaces::bound_memory(&[&self.generation.pins, &self.generation.index])?;
         Ok(())
     }
 

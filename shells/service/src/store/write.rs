@@ -11,7 +11,7 @@ use super::keys;
 use super::open::{Link, Store};
 use super::record::{self, Head};
 use super::shared::{Shared, lock};
-use super::spaces::Generation;
+use super::spaces::{self, Generation};
 
 /// How many dropped log entries one batch removes from disk: about a millisecond's work, and ten times what
 /// a batch appends, so the rest never piles up.
@@ -137,7 +137,15 @@ impl Store {
         if current.number != generation.number {
             *current = Arc::clone(generation);
         }
-        Ok(())
+        drop(current);
+        spaces::bound_memory(&[
+            &fixed.log,
+            &fixed.meta,
+            &fixed.local,
+            &fixed.queue,
+            &generation.pins,
+            &generation.index,
+        ])
     }
 }
 
