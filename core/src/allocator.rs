@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{Cid, PeerId};
 use crate::metric::Metric;
+use crate::planted::planted;
 use crate::rng::hash;
 
 /// A peer that could take a pin, with its value of each metric that allocation goes by.
@@ -57,7 +58,7 @@ pub(crate) fn allocate(wanted: &Wanted<'_>, candidates: &Candidates) -> Result<V
             }
         }
     }
-    if chosen.len() < min {
+    if chosen.len() < min && !planted!(TooFewCopies) {
         let held = wanted
             .current
             .iter()

@@ -9,6 +9,7 @@ use crate::command::{Command, Precondition, is_expired};
 use crate::config::FailoverConfig;
 use crate::ids::{Cid, PeerId};
 use crate::pin::{Pin, Replicas};
+use crate::planted::planted;
 use crate::time::{Instant, Now};
 use crate::view::PinsetView;
 
@@ -40,6 +41,7 @@ impl Failover {
     /// Leadership came or went. A new leader starts from what the pinset says and from who stays silent.
     pub(crate) fn lead(&mut self, now: Now, leads: bool) {
         match (leads, self.leading) {
+            (true, None) if planted!(NewLeaderRests) => {}
             (true, None) => {
                 self.leading = Some(now.mono);
                 self.next_chunk = now.mono;
@@ -137,7 +139,10 @@ fn expire(now: Now, pin: Pin) -> Option<Command> {
     if !is_expired(&pin, now.wall) {
         return None;
     }
-    Some(Command::Unpin { precondition: Precondition::Version(pin.version), cid: pin.cid })
+    Some(Command::Unpin {
+        precondition: Precondition::Version(pin.version),
+        cid: pin.cid,
+    })
 }
 
 /// Gives a pin more peers when those that live are fewer than its minimum.

@@ -33,6 +33,7 @@ mod monitor;
 mod node;
 mod pin;
 mod pinset;
+mod planted;
 mod raft;
 mod requests;
 mod rng;
@@ -59,6 +60,8 @@ pub use monitor::{Alert, Received};
 pub use node::{Counters, Node, Timer, View};
 pub use pin::{Mode, Pin, PinOptions, PinType, Replicas};
 pub use pinset::Window;
+#[cfg(planted_bugs)]
+pub use planted::{Bug, plant};
 pub use raft::{HardState, LogEntry, Payload, Recovered};
 pub use snapshot::{Applied, Manifest};
 pub use time::{Instant, Now, Timestamp};

@@ -6,6 +6,7 @@ mod tests;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::command::{Command, Proposal};
 use crate::config::Config;
@@ -19,6 +20,7 @@ use crate::metric::Metric;
 use crate::monitor::{self, Monitor};
 use crate::pin::{PinOptions, Replicas};
 use crate::pinset::{Change, Pinset};
+use crate::planted::planted;
 use crate::raft::{self, Raft, Recovered};
 use crate::requests::{self, Requests};
 use crate::time::{Instant, Now};
@@ -142,7 +144,8 @@ impl Node {
         }
         route_tracker(&mut step);
         if self.pinset.applied() != applied {
-            let applied = self.pinset.applied();
+            let behind = planted!(AppliedApart);
+            let applied = if behind { applied } else { self.pinset.applied() };
             step.draft.ops.push(StoreOp::SetApplied { applied });
             step.draft.ops.extend(self.raft.applied(applied));
         }
@@ -297,7 +300,12 @@ impl Node {
         let Some(leading) = self.failover.leading() else {
             return BTreeSet::new();
         };
-        let is_down = |peer: &&PeerId| self.monitor.silence(now, peer, leading) > self.failover.grace();
+        let grace = if planted!(FailoverWithoutGrace) {
+            Duration::ZERO
+        } else {
+            self.failover.grace()
+        };
+        let is_down = |peer: &&PeerId| self.monitor.silence(now, peer, leading) > grace;
         self.raft.members().peer_ids().filter(is_down).cloned().collect()
     }
 
@@ -424,6 +432,7 @@ impl Node {
             match output {
                 requests::Output::Decide { ticket } => self.decide(step, ticket),
                 requests::Output::Propose { proposal } => self.propose(step, proposal),
+                requests::Output::Read { read } if planted!(LocalReads) => self.requests.read_ready(read, 0),
                 requests::Output::Read { read } => self.raft.read(read, self.boot, self.incarnation),
                 requests::Output::Reply { ticket, reply } => {
                     step.effects.push(Effect::Reply { ticket, reply });
@@ -451,8 +460,19 @@ impl Node {
             }
             Decision::Answer(reply) => self.requests.answer(ticket, reply, &mut step.requests),
             Decision::Propose(command) => {
+                let early = if let Command::Pin { pin, .. } = &command
+                    && planted!(ReplyOnPropose)
+                {
+                    Some(pin.clone())
+                } else {
+                    None
+                };
                 self.requests
                     .decided(self.raft.id(), ticket, command, &mut step.requests);
+                if let Some(pin) = early {
+                    self.requests
+                        .answer(ticket, Ok(Reply::Pinned(pin)), &mut step.requests);
+                }
             }
         }
     }

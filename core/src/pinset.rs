@@ -10,6 +10,7 @@ use crate::draft::Draft;
 use crate::effect::StoreOp;
 use crate::ids::{Cid, Index, PeerId, ProposalId, RaftId, Term};
 use crate::pin::{Mode, Pin};
+use crate::planted::planted;
 use crate::snapshot::{Applied, Manifest};
 use crate::view::PinsetView;
 
@@ -100,7 +101,12 @@ impl Pinset {
 
     /// Replaces everything by what a snapshot says.
     pub(crate) fn restore(&mut self, manifest: &Manifest) {
-        *self = Self::new(manifest.applied, manifest.windows.clone());
+        let windows = if planted!(SnapshotWithoutWindows) {
+            Vec::new()
+        } else {
+            manifest.windows.clone()
+        };
+        *self = Self::new(manifest.applied, windows);
     }
 
     /// Whether a proposal has been applied.
@@ -131,7 +137,7 @@ impl Pinset {
                 .windows
                 .entry(id.origin)
                 .or_insert_with(|| Window::new(id.origin, id.boot));
-            if !window.admit(id) {
+            if !window.admit(id) && !planted!(NoDedupe) {
                 continue;
             }
             touched_windows.insert(id.origin);
@@ -222,7 +228,7 @@ fn reallocate<V: PinsetView>(
 ) -> Outcome {
     match draft.pin(cid) {
         None => Outcome::NotFound,
-        Some(current) if current.version != version => Outcome::Stale,
+        Some(current) if current.version != version && !planted!(StaleAllocation) => Outcome::Stale,
         Some(current) => {
             let pin = Pin {
                 allocations,

@@ -19,6 +19,7 @@ use crate::config::RaftConfig;
 use crate::effect::StoreOp;
 use crate::ids::{BatchId, Incarnation, Index, PeerId, RaftId, ReadId, SnapshotId, Term};
 use crate::members::{Members, MembersChange, MembersStep};
+use crate::planted::planted;
 use crate::rng::mix;
 use crate::snapshot::Manifest;
 use crate::time::{Instant, Now};
@@ -105,6 +106,9 @@ impl Raft {
         let mut hard_state = convert::raft_hard_state(&recovered.hard_state);
         // The applied state may be newer than the last synced commit: applying proves that it was committed.
         hard_state.commit = hard_state.commit.max(applied);
+        if planted!(VoteForgotten) {
+            hard_state.vote = raft::INVALID_ID;
+        }
         let start = RaftState {
             hard_state,
             conf_state: log::conf_state(&recovered.members),
@@ -369,6 +373,9 @@ impl Raft {
     }
 
     pub(crate) fn snapshot_sent(&mut self, peer: &PeerId, delivered: bool) {
+        if planted!(SnapshotFailureIgnored) && !delivered {
+            return;
+        }
         if let Some(id) = self.members().raft_id(peer) {
             let status = if delivered {
                 SnapshotStatus::Finish
@@ -413,7 +420,7 @@ impl Raft {
         };
         let messages = ready.take_messages();
         let mut held = ready.take_persisted_messages();
-        let mut sync = ready.must_sync();
+        let mut sync = ready.must_sync() && !planted!(VoteUnsynced);
         if ready.snapshot().get_metadata().index != 0 {
             let (snapshot, manifest) = self.offered.take().expect("raft only takes what was offered");
             assert!(
@@ -454,7 +461,9 @@ impl Raft {
         self.commit(committed, outputs);
         self.rearm();
         // What needs no write of its own waits for the writes before it.
-        let waits_for = if sync {
+        let waits_for = if planted!(AckBeforeFsync) {
+            None
+        } else if sync {
             Some(batch)
         } else {
             self.held.back().map(|held| held.batch)

@@ -10,6 +10,7 @@ use crate::effect::{Refusal, Reply};
 use crate::event::Request;
 use crate::ids::{Index, ProposalId, RaftId, ReadId, Ticket};
 use crate::pinset::WINDOW;
+use crate::planted::planted;
 use crate::time::{Instant, Now};
 
 /// What comes out of the requests.
@@ -317,6 +318,7 @@ impl Requests {
             if open.deadline <= now.mono {
                 let refusal = match &open.stage {
                     Stage::Deciding(why) => why.clone(),
+                    Stage::Proposed(_, true) if planted!(UnknownIsRefusal) => Refusal::NoLeader,
                     Stage::Proposed(_, true) => Refusal::Unknown,
                     Stage::Proposed(_, false) | Stage::Reading(..) => Refusal::NoLeader,
                 };
@@ -325,6 +327,7 @@ impl Requests {
             }
             out.push(match &open.stage {
                 Stage::Deciding(_) => Output::Decide { ticket },
+                Stage::Proposed(..) if planted!(RetryUnderNewId) => Output::Decide { ticket },
                 Stage::Proposed(proposal, _) => Output::Propose {
                     proposal: proposal.clone(),
                 },

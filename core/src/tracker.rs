@@ -13,6 +13,7 @@ use crate::event::IpfsError;
 use crate::ids::{Cid, Index, OpId, PeerId};
 use crate::local::{Lane, Local, Phase, QueueKey};
 use crate::pin::{Mode, Pin};
+use crate::planted::planted;
 use crate::rng::Rng;
 use crate::time::{Instant, Now};
 use crate::view::PinsetView;
@@ -131,9 +132,9 @@ impl Tracker {
             self.cancel(&pin.cid, out);
         }
         let mode = pin.options.mode;
-        let unchanged = local
-            .as_ref()
-            .is_some_and(|local| local.phase == Phase::Pinned && local.mode == mode);
+        let unchanged = local.as_ref().is_some_and(|local| {
+            local.phase == Phase::Pinned && (local.mode == mode || planted!(ModeIgnored))
+        });
         let waits_already = local
             .as_ref()
             .is_some_and(|local| local.phase == Phase::PinQueued && local.queued.is_some());
@@ -255,7 +256,8 @@ impl Tracker {
             return;
         };
         let wants_pin = matches!(local.phase, Phase::PinQueued | Phase::PinError);
-        if wants_pin != running.pin.is_some() || running.cancelled {
+        let overtaken = wants_pin != running.pin.is_some() || running.cancelled;
+        if overtaken && !planted!(ForgetsOvertaking) {
             // It was overtaken: its CID stands in the queue of what is wanted.
             self.retry_if_lost(now, draft, &running, local, outcome);
             return;
@@ -327,6 +329,10 @@ impl Tracker {
             error,
             ..fresh(now, local.mode)
         };
+        if planted!(RetryForgotten) {
+            draft.put_local(cid, next);
+            return;
+        }
         self.queue(draft, cid, Some(local), next, key);
     }
 
@@ -370,6 +376,9 @@ impl Tracker {
 
     /// The pinset was replaced: compares the local state with it, a chunk at a time.
     pub(crate) fn reconcile<V: PinsetView>(&mut self, draft: &mut Draft<'_, V>) {
+        if planted!(NoReconcile) {
+            return;
+        }
         self.reconciling = Some(Reconciling::Pins(None));
         draft.ops.push(StoreOp::SetReconciling { reconciling: true });
     }
@@ -399,7 +408,7 @@ impl Tracker {
         let stuck: Vec<Cid> = self
             .running
             .values()
-            .filter(|running| !running.cancelled && running.deadline <= now.mono)
+            .filter(|running| !running.cancelled && running.deadline <= now.mono && !planted!(StuckPinStays))
             .map(|running| running.cid.clone())
             .collect();
         for cid in stuck {
