@@ -59,8 +59,8 @@ impl Reader {
     }
 }
 
-/// One moment of the store. While it lives, the disk space of what is replaced is not given back: do not
-/// keep it longer than a listing takes.
+/// One moment of the store. While it lives, fjall keeps older versions of what is written, on disk and
+/// probably in memory: do not keep it longer than a listing takes.
 pub struct Listing {
     snapshot: Snapshot,
     generation: Arc<Generation>,

@@ -117,8 +117,7 @@ pub(super) fn generations(db: &Database) -> Vec<u64> {
 }
 
 /// Seals a memtable that has outgrown its size. fjall leaves that to a worker, and a memtable that is written
-/// while all workers are busy grows without a limit (measured: to more than a gigabyte while a snapshot of a
-/// million pins came in); sealed ones are counted, and hold up their writer.
+/// while all workers are busy grows without a limit; sealed ones are counted, and hold up their writer.
 pub(super) fn bound_memory(keyspaces: &[&Keyspace]) -> Result<(), StoreError> {
     for keyspace in keyspaces {
         if keyspace.tree.active_memtable().size() > MEMTABLE + MEMTABLE / 2 {
