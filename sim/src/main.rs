@@ -1,9 +1,11 @@
-//! The simulator's command line.
+//! The simulator's command line. Its exit code tells what kind of failure it found: 127 a crash, 128 that
+//! something never happened, 129 that something happened that must not; 0 is fine.
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::{Parser, Subcommand};
-use sim::{Options, run};
+use sim::{Options, Report, run, shrink, soak};
 
 #[derive(Parser)]
 #[command(about = "Whole clusters from one seed")]
@@ -19,57 +21,109 @@ enum Command {
         /// Which.
         seed: u64,
         /// Changes an option: NAME=NUMBER.
-        #[arg(long = "set")]
+        #[arg(long = "set", value_name = "NAME=NUMBER")]
         sets: Vec<String>,
         /// Prints every step.
         #[arg(long)]
         trace: bool,
-        /// Prints steps only from this simulated second on.
-        #[arg(long, default_value_t = 0)]
-        from: u64,
+        /// Prints steps up to this simulated second only.
+        #[arg(long, requires = "trace", value_name = "SECOND")]
+        until: Option<f64>,
+        /// Looks for milder options that fail in the same way.
+        #[arg(long)]
+        shrink: bool,
     },
-    /// Runs many seeds, one after the other, on all cores.
+    /// Runs many seeds.
     Soak {
         /// How many.
         count: u64,
         /// The first.
         #[arg(long, default_value_t = 0)]
         first: u64,
+        /// How many at once.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+        /// Changes an option of all of them: NAME=NUMBER.
+        #[arg(long = "set", value_name = "NAME=NUMBER")]
+        sets: Vec<String>,
+        /// Stops at the first failure.
+        #[arg(long)]
+        fail_fast: bool,
+    },
+    /// Lists the options that a seed draws.
+    Options {
+        /// Which.
+        seed: u64,
     },
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Replay {
-            seed, sets, trace, ..
-        } => {
-            let mut options = Options::draw(seed);
-            for set in &sets {
-                if let Err(why) = options.set(set) {
-                    eprintln!("error: {why}");
-                    return ExitCode::FAILURE;
-                }
+        Command::Replay { seed, sets, trace, until, shrink } => match options(seed, &sets) {
+            Ok(options) => replay(&options, trace, until, shrink),
+            Err(why) => refuse(&why),
+        },
+        Command::Soak { count, first, jobs, sets, fail_fast } => match options(first, &sets) {
+            Ok(_) => soak_all(first, count, jobs, &sets, fail_fast),
+            Err(why) => refuse(&why),
+        },
+        Command::Options { seed } => {
+            for (name, value) in Options::draw(seed).list() {
+                println!("{name}={value}");
             }
-            let report = run(&options, trace);
-            for line in &report.lines {
-                println!("{line}");
-            }
-            println!("{report}");
-            report
-                .class()
-                .map_or(ExitCode::SUCCESS, |class| ExitCode::from(class.exit_code()))
-        }
-        Command::Soak { count, first } => {
-            let mut failures = 0;
-            for seed in first..first + count {
-                let report = run(&Options::draw(seed), false);
-                if report.class().is_some() {
-                    failures += 1;
-                    println!("{report}");
-                }
-            }
-            println!("{failures} of {count} failed");
             ExitCode::SUCCESS
         }
     }
+}
+
+fn refuse(why: &str) -> ExitCode {
+    eprintln!("error: {why}");
+    ExitCode::FAILURE
+}
+
+fn options(seed: u64, sets: &[String]) -> Result<Options, String> {
+    let mut options = Options::draw(seed);
+    sets.iter().try_for_each(|set| options.set(set))?;
+    Ok(options)
+}
+
+fn replay(options: &Options, trace: bool, until: Option<f64>, shrinks: bool) -> ExitCode {
+    let mut report = run(options, trace);
+    for line in &report.lines {
+        let second: f64 = line.split_whitespace().next().and_then(|at| at.parse().ok()).unwrap_or(0.0);
+        if until.is_some_and(|until| second > until) {
+            break;
+        }
+        println!("{line}");
+    }
+    if shrinks && report.class().is_some() {
+        report = shrink(&report);
+    }
+    println!("{report}");
+    exit_code(Some(&report))
+}
+
+fn soak_all(first: u64, count: u64, jobs: usize, sets: &[String], fail_fast: bool) -> ExitCode {
+    let start = Instant::now();
+    let draw = |seed| options(seed, sets).expect("the options have been tried");
+    let watch = |report: &Report| {
+        let failed = report.class().is_some();
+        if failed {
+            println!("{report}\n");
+        }
+        !(failed && fail_fast)
+    };
+    let sum = soak(first, count, jobs, draw, watch);
+    for (situation, times) in &sum.coverage {
+        println!("{times:12} {situation}");
+    }
+    println!("{} seeds, {}", sum.seeds, sum.stats);
+    let wall = start.elapsed().as_secs_f64();
+    println!("{} failed; {wall:.1} s", sum.failures.len());
+    exit_code(sum.failures.values().next())
+}
+
+fn exit_code(report: Option<&Report>) -> ExitCode {
+    let class = report.and_then(Report::class);
+    class.map_or(ExitCode::SUCCESS, |class| ExitCode::from(class.exit_code()))
 }

@@ -54,7 +54,8 @@ fn found(world: &Shared) -> [NodeHandle; 3] {
     let helper = |name: &str| handle.create_node().name(name).build();
     let helpers = [helper("wires"), helper("clients"), helper("faults")];
     let [wires, clients, faults] = &helpers;
-    for peer in 0..lock(world).peers.len() {
+    let size = lock(world).peers.len();
+    for peer in 0..size {
         lock(world).peers[peer].up = true;
         // The node outlives its processes, so it must not keep the world alive.
         let (weak, wires) = (Arc::downgrade(world), wires.clone());
@@ -73,7 +74,8 @@ fn found(world: &Shared) -> [NodeHandle; 3] {
             .build();
         lock(world).nodes.push(node.id());
     }
-    for number in 0..lock(world).options.clients {
+    let count = lock(world).options.clients;
+    for number in 0..count {
         clients.spawn(clients::run(world.clone(), number));
     }
     for fault in FAULTS {

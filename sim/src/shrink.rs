@@ -1,0 +1,96 @@
+//! Makes a failure easier to read: options are made milder one by one, for as long as the run still fails in
+//! the same way.
+
+use crate::options::Options;
+use crate::report::Report;
+use crate::run::run;
+
+/// Options that are made milder, and the value that is mildest.
+const MILDEST: [(&str, u64); 38] = [
+    ("aim", 0),
+    ("kill_every", 0),
+    ("cut_every", 0),
+    ("cut_all_every", 0),
+    ("leader_kill_every", 0),
+    ("pause_every", 0),
+    ("partition_every", 0),
+    ("swizzle_every", 0),
+    ("disk_fail_every", 0),
+    ("sync_slow", 0),
+    ("clock_step_every", 0),
+    ("drift_ppm", 0),
+    ("loss", 0),
+    ("duplicate", 0),
+    ("reorder", 0),
+    ("unreachable", 0),
+    ("ipfs_hang", 0),
+    ("ipfs_fail", 0),
+    ("ipfs_late", 0),
+    ("ipfs_restart_every", 0),
+    ("ipfs_full_every", 0),
+    ("unavailable", 0),
+    ("snapshot_lost", 0),
+    ("snapshot_duplicate", 0),
+    ("leave_broken", 0),
+    ("op_unpin", 0),
+    ("op_local", 0),
+    ("op_recover", 0),
+    ("op_repeat", 0),
+    ("op_expire", 0),
+    ("op_replicas", 0),
+    ("trailing_logs", 10_000),
+    ("latency_spread_ms", 1),
+    ("latency_min_ms", 1),
+    ("peers", 1),
+    ("clients", 1),
+    ("cids", 1),
+    ("seconds", 5),
+];
+
+/// Runs that may be spent.
+const RUNS_MAX: u32 = 300;
+
+/// The mildest options found that fail as `report` did, in the same check.
+pub fn shrink(report: &Report) -> Report {
+    let mut best = report.clone();
+    let mut runs = 0;
+    loop {
+        let before = best.options.clone();
+        for (name, mildest) in MILDEST {
+            for candidate in milder(&best.options, name, mildest) {
+                runs += 1;
+                let tried = run(&candidate, false);
+                if same_failure(&tried, report) {
+                    best = tried;
+                    break;
+                }
+                if runs >= RUNS_MAX {
+                    return best;
+                }
+            }
+        }
+        if best.options == before {
+            return best;
+        }
+    }
+}
+
+fn same_failure(tried: &Report, report: &Report) -> bool {
+    let check = |report: &Report| report.violations.first().map(|violation| violation.check);
+    check(tried).is_some() && check(tried) == check(report)
+}
+
+/// The mildest value, and one half way there.
+fn milder(options: &Options, name: &str, mildest: u64) -> Vec<Options> {
+    let current = options.list().into_iter().find(|(known, _)| known == name).map_or(0, |(_, value)| value);
+    let half = current.abs_diff(mildest) / 2 + current.min(mildest);
+    let mut values = vec![mildest, half];
+    values.dedup();
+    values.retain(|value| *value != current);
+    let set = |value: &u64| {
+        let mut candidate = options.clone();
+        candidate.set_number(name, *value).expect("there is such an option");
+        candidate
+    };
+    values.iter().map(set).collect()
+}
