@@ -5,17 +5,18 @@ mod swarm;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use cluster_core::{Event, Incarnation, Members, PeerId, Recovered};
 use cluster_ipfs::{Backend, Node as IpfsNode, kubo};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{self, Cluster};
-use crate::config::{Config, Identity, Peerstore, core_peer};
+use crate::config::{Address, Config, Folder, Peerstore, core_peer};
 use crate::driver::{Disk, Driver, Handle, Informer, Measured, Parts, stage};
 use crate::http::Server;
 use crate::net::{CoreEvent, CoreEvents, Multiaddr, Net, NetConfig, NetEvents};
@@ -27,6 +28,9 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 /// On top of the time to wait for a leader: what goes before must have its time too. As in the Go peer.
 const READY_SLACK: Duration = Duration::from_secs(5);
 
+/// The peerstore is saved no more often than this.
+const PEERSTORE_PAUSE: Duration = Duration::from_secs(10);
+
 /// Requests that are being answered have this long to end at a shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -37,7 +41,7 @@ const WAITING_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Peers to join the cluster of.
-    pub bootstrap: Vec<crate::config::Address>,
+    pub bootstrap: Vec<Address>,
     /// Whether to leave the cluster at the end.
     pub leave: bool,
     /// Whether to serve counters.
@@ -55,17 +59,14 @@ pub async fn run(folder: &Path, options: Options, shutdown: CancellationToken) -
              `init --peers`"
         );
     }
-    let environment = &crate::config::environment();
-    let loaded = Config::load(folder, environment)?;
-    for warning in &loaded.warnings {
+    let folder = Folder::open(folder, &crate::config::environment())?;
+    for warning in &folder.warnings {
         tracing::warn!("{warning}");
     }
-    let config = loaded.config;
-    let identity = Identity::load(folder, environment)?;
-    let running = Running::start(folder, &config, &identity).await?;
+    let running = Running::start(&folder).await?;
     let outcome = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
-        ready = running.ready(&config) => match ready {
+        ready = running.ready(&folder.config) => match ready {
             Ok(()) => {
                 shutdown.cancelled().await;
                 Ok(())
@@ -73,7 +74,7 @@ pub async fn run(folder: &Path, options: Options, shutdown: CancellationToken) -
             Err(error) => Err(error),
         },
     };
-    running.stop(folder, &config).await;
+    running.stop(&folder).await;
     outcome
 }
 
@@ -89,21 +90,22 @@ struct Running {
 }
 
 impl Running {
-    async fn start(folder: &Path, config: &Config, identity: &Identity) -> anyhow::Result<Self> {
-        let me = core_peer(&identity.peer);
-        let (store, recovered) = open_store(folder, config, identity)?;
+    async fn start(folder: &Folder) -> anyhow::Result<Self> {
+        let config = &folder.config;
+        let me = core_peer(&folder.identity.peer);
+        let (store, recovered) = open_store(folder)?;
         let members = recovered.members.clone();
-        let backend = open_backend(folder, config).await?;
+        let backend = open_backend(folder).await?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         if let Backend::Embedded(node) = &backend {
             listen::serve_ipfs_api(config, node, &stop, &mut tasks).await?;
         }
-        let (net, events) = start_net(folder, config, identity, &members).await?;
+        let (net, events) = start_net(folder, &members).await?;
         let informer = Informer::new(backend.clone(), measured(config));
         let (reader, stager) = (store.reader(), store.stager());
         let parts = Parts {
-            config: config.core(identity),
+            config: config.core(&folder.identity),
             store,
             net: net.clone(),
             backend: backend.clone(),
@@ -114,7 +116,7 @@ impl Running {
         let settings = cluster::Config {
             peer: me.clone(),
             peername: config.cluster.peername.clone(),
-            default_replicas: config.core(identity).default_replicas,
+            default_replicas: config.core(&folder.identity).default_replicas,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: String::new(),
         };
@@ -124,10 +126,12 @@ impl Running {
             core,
             calls,
             snapshots,
-            addresses: _,
+            addresses,
         } = events;
         tasks.spawn(pump(core, handle.clone()));
         tasks.spawn(stage(snapshots, stager, handle.clone()));
+        let peerstore = config.peerstore_file(&folder.path);
+        tasks.spawn(keep_peerstore(addresses, peerstore, net.clone()));
         tasks.spawn(watch_members(net.clone(), handle.clone()));
         tasks.spawn(swarm::connect(
             backend.clone(),
@@ -219,12 +223,12 @@ impl Running {
     }
 
     /// Ends the parts, those first that others speak to.
-    async fn stop(mut self, folder: &Path, config: &Config) {
+    async fn stop(mut self, folder: &Folder) {
         if let Some(http) = self.http {
             http.shutdown(DRAIN).await;
         }
         self.stop.cancel();
-        save_peerstore(folder, config, &self.net);
+        save_peerstore(&folder.config.peerstore_file(&folder.path), &self.net);
         let store = tokio::task::spawn_blocking(move || self.driver.stop()).await;
         self.net.shutdown().await;
         self.tasks.shutdown().await;
@@ -238,15 +242,17 @@ impl Running {
     }
 }
 
-fn open_store(folder: &Path, config: &Config, identity: &Identity) -> anyhow::Result<(Store, Recovered)> {
-    let mut store = Store::open(config.data_folder(folder), &OpenOptions::default())?;
+fn open_store(folder: &Folder) -> anyhow::Result<(Store, Recovered)> {
+    let Folder { config, identity, .. } = folder;
+    let data = config.data_folder(&folder.path);
+    let mut store = Store::open(&data, &OpenOptions::default())?;
     if let Some(recovered) = store.recovered()? {
         let me = core_peer(&identity.peer);
         if recovered.members.raft_id(&me).is_none() {
             anyhow::bail!(
                 "the data in {} belongs to the cluster {}, of which {me} is not a member: this folder is \
                  another peer's, or this peer was removed. To start anew, move the folder away",
-                config.data_folder(folder).display(),
+                data.display(),
                 recovered.members.cluster,
             );
         }
@@ -260,12 +266,13 @@ fn open_store(folder: &Path, config: &Config, identity: &Identity) -> anyhow::Re
     Ok((store, recovered))
 }
 
-async fn open_backend(folder: &Path, config: &Config) -> anyhow::Result<Backend> {
+async fn open_backend(folder: &Folder) -> anyhow::Result<Backend> {
+    let config = &folder.config;
     if let Some(kubo) = config.kubo() {
         return Ok(Backend::Kubo(kubo::Client::new(kubo)?));
     }
     let embedded = config
-        .embedded(folder)
+        .embedded(&folder.path)
         .context("no section of ipfs_connector is configured")?;
     let path = embedded.path.clone();
     let node = IpfsNode::open(embedded)
@@ -274,17 +281,14 @@ async fn open_backend(folder: &Path, config: &Config) -> anyhow::Result<Backend>
     Ok(Backend::Embedded(node))
 }
 
-async fn start_net(
-    folder: &Path,
-    config: &Config,
-    identity: &Identity,
-    members: &Members,
-) -> anyhow::Result<(Net, NetEvents)> {
+async fn start_net(folder: &Folder, members: &Members) -> anyhow::Result<(Net, NetEvents)> {
+    let Folder {
+        config,
+        identity,
+        peerstore,
+        ..
+    } = folder;
     let mut known_peers: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
-    let peerstore = Peerstore::load(&config.peerstore_file(folder))?;
-    for warning in &peerstore.warnings {
-        tracing::warn!("{warning}");
-    }
     for address in peerstore.addresses.iter().chain(&config.cluster.peer_addresses) {
         if let Some(peer) = address.peer() {
             known_peers
@@ -293,8 +297,7 @@ async fn start_net(
                 .push(address.0.clone());
         }
     }
-    let addresses =
-        |configured: &[crate::config::Address]| configured.iter().map(|address| address.0.clone()).collect();
+    let addresses = |configured: &[Address]| configured.iter().map(|address| address.0.clone()).collect();
     let net = NetConfig {
         keypair: identity.keypair.clone(),
         secret: config.cluster.secret.0,
@@ -378,16 +381,19 @@ async fn watch_members(net: Net, handle: Handle) {
     }
 }
 
-/// Keeps where the others were, for the next start. They tell again, so a failure is no harm.
-fn save_peerstore(folder: &Path, config: &Config, net: &Net) {
-    let addresses: Vec<_> = net
-        .peerstore()
-        .into_values()
-        .flatten()
-        .map(crate::config::Address)
-        .collect();
+/// Keeps where the others are, for the next start, each time that it changes.
+async fn keep_peerstore(mut changes: watch::Receiver<u64>, path: PathBuf, net: Net) {
+    while changes.changed().await.is_ok() {
+        save_peerstore(&path, &net);
+        tokio::time::sleep(PEERSTORE_PAUSE).await;
+    }
+}
+
+/// They tell again, so a failure is no harm.
+fn save_peerstore(path: &Path, net: &Net) {
+    let addresses: Vec<_> = net.peerstore().into_values().flatten().map(Address).collect();
     if !addresses.is_empty()
-        && let Err(error) = Peerstore::save(&config.peerstore_file(folder), &addresses)
+        && let Err(error) = Peerstore::save(path, &addresses)
     {
         tracing::warn!("the peerstore could not be saved: {error}");
     }

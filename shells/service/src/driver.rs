@@ -194,7 +194,9 @@ impl Driver {
         let thread = std::thread::Builder::new()
             .name("core".to_owned())
             .spawn(move || {
+                let guard = EndsProcess;
                 looper.run();
+                drop(guard);
                 let Loop { parts, syncer, .. } = looper;
                 drop(syncer);
                 parts.store
@@ -207,6 +209,19 @@ impl Driver {
     pub fn stop(self) -> Option<Store> {
         self.handle.stop();
         self.thread.join().ok()
+    }
+}
+
+/// Ends the process when the core panics: without it nothing of a peer works, and a restart recovers all
+/// that it promised.
+struct EndsProcess;
+
+impl Drop for EndsProcess {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("the core panicked, which is a bug; stopping. Start this peer again");
+            std::process::exit(1);
+        }
     }
 }
 
