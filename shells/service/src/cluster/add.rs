@@ -2,6 +2,7 @@
 //! they are made; then the root is pinned.
 
 mod car;
+mod keep;
 mod spread;
 
 use cid::Version;
@@ -13,6 +14,7 @@ use tokio::io::AsyncRead;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+pub(super) use self::keep::Keep;
 use self::spread::Spread;
 use super::{Cluster, Error, convert, now};
 
@@ -280,16 +282,8 @@ impl Adding {
 }
 
 async fn pin_root(cluster: &Cluster, cid: Cid, options: PinOptions) -> Result<(), Failure> {
-    let pinned = cluster
-        .request_pin(Request::Pin {
-            cid: cid.clone(),
-            options,
-        })
-        .await;
-    pinned.map(|_| ()).map_err(|error| match error {
-        Error::Refused(refusal) => Failure::Cluster(Error::Refused(refusal)),
-        other => Failure::Cluster(other),
-    })
+    cluster.request_pin(Request::Pin { cid, options }).await?;
+    Ok(())
 }
 
 async fn ended(spread: &mut JoinHandle<Result<Vec<PeerId>, Error>>) -> Failure {

@@ -8,42 +8,42 @@ use cluster_api::{PinOptions, PinTypeFilter, Query, StatusFilter, Time};
 use cluster_core::Cid;
 
 use super::answer;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Error};
 
 /// CIDs that one request may ask for by name. As many as fit in its headers.
 const CIDS_MAX: usize = 256;
 
-type Failed = Response<Body>;
 type Hash = Result<Path<String>, PathRejection>;
+
+/// A request that cannot be understood.
+fn invalid(why: impl ToString) -> Error {
+    Error::Invalid(why.to_string())
+}
 
 fn parse(query: Option<String>) -> Query {
     Query::parse(query.as_deref().unwrap_or_default())
 }
 
-fn cid(hash: Hash) -> Result<Cid, Failed> {
-    let Path(hash) = hash.map_err(|error| answer::bad_request(format!("error decoding Cid: {error}")))?;
+fn cid(hash: Hash) -> Result<Cid, Error> {
+    let Path(hash) = hash.map_err(|error| invalid(format!("error decoding Cid: {error}")))?;
     decode(&hash)
 }
 
-fn decode(text: &str) -> Result<Cid, Failed> {
+fn decode(text: &str) -> Result<Cid, Error> {
     text.parse()
-        .map_err(|error| answer::bad_request(format!("error decoding Cid: {error}")))
+        .map_err(|error| invalid(format!("error decoding Cid: {error}")))
 }
 
-fn local(query: &Query) -> Result<bool, Failed> {
-    query.bool("local", false).map_err(answer::bad_request)
+fn local(query: &Query) -> Result<bool, Error> {
+    query.bool("local", false).map_err(invalid)
 }
 
-fn options(query: &Query) -> Result<PinOptions, Failed> {
-    PinOptions::from_query(query, Time::now()).map_err(answer::bad_request)
-}
-
-fn either(response: Result<Response<Body>, Failed>) -> Response<Body> {
-    response.unwrap_or_else(|failed| failed)
+fn options(query: &Query) -> Result<PinOptions, Error> {
+    PinOptions::from_query(query, Time::now()).map_err(invalid)
 }
 
 pub(super) async fn not_a_cid() -> Response<Body> {
-    either(decode("recover").map(|_| answer::no_content()))
+    answer::result(decode("recover").map(|_| ()))
 }
 
 pub(super) async fn pin(
@@ -54,14 +54,14 @@ pub(super) async fn pin(
     let asked = cid(hash).and_then(|cid| Ok((cid, options(&parse(query))?)));
     match asked {
         Ok((cid, options)) => answer::result(cluster.pin(cid, &options).await),
-        Err(failed) => failed,
+        Err(failure) => answer::failed(&failure),
     }
 }
 
 pub(super) async fn unpin(State(cluster): State<Cluster>, hash: Hash) -> Response<Body> {
     match cid(hash) {
         Ok(cid) => answer::result(cluster.unpin(cid).await),
-        Err(failed) => failed,
+        Err(failure) => answer::failed(&failure),
     }
 }
 
@@ -73,7 +73,7 @@ pub(super) async fn pin_path(
     let asked = path(&uri).and_then(|path| Ok((path, options(&parse(query))?)));
     let (path, options) = match asked {
         Ok(asked) => asked,
-        Err(failed) => return failed,
+        Err(failure) => return answer::failed(&failure),
     };
     match cluster.resolve(&path).await {
         Ok(cid) => answer::result(cluster.pin(cid, &options).await),
@@ -84,7 +84,7 @@ pub(super) async fn pin_path(
 pub(super) async fn unpin_path(State(cluster): State<Cluster>, uri: Uri) -> Response<Body> {
     let path = match path(&uri) {
         Ok(path) => path,
-        Err(failed) => return failed,
+        Err(failure) => return answer::failed(&failure),
     };
     match cluster.resolve(&path).await {
         Ok(cid) => answer::result(cluster.unpin(cid).await),
@@ -93,8 +93,8 @@ pub(super) async fn unpin_path(State(cluster): State<Cluster>, uri: Uri) -> Resp
 }
 
 /// The IPFS path after `/pins`.
-fn path(uri: &Uri) -> Result<String, Failed> {
-    let bad = |why: &str| answer::bad_request(format!("error parsing path: {why}"));
+fn path(uri: &Uri) -> Result<String, Error> {
+    let bad = |why: &str| invalid(format!("error parsing path: {why}"));
     let text = uri.path().strip_prefix("/pins").unwrap_or_default();
     let text = percent_encoding::percent_decode_str(text)
         .decode_utf8()
@@ -120,7 +120,7 @@ pub(super) async fn status(
     match cid(hash).and_then(|cid| Ok((cid, local(&parse(query))?))) {
         Ok((cid, true)) => answer::result(cluster.status_local(cid).await),
         Ok((cid, false)) => answer::result(cluster.status(cid).await),
-        Err(failed) => failed,
+        Err(failure) => answer::failed(&failure),
     }
 }
 
@@ -132,7 +132,7 @@ pub(super) async fn recover(
     match cid(hash).and_then(|cid| Ok((cid, local(&parse(query))?))) {
         Ok((cid, true)) => answer::result(cluster.recover_local(cid).await),
         Ok((cid, false)) => answer::result(cluster.recover(cid).await),
-        Err(failed) => failed,
+        Err(failure) => answer::failed(&failure),
     }
 }
 
@@ -140,7 +140,7 @@ pub(super) async fn recover_all(State(cluster): State<Cluster>, RawQuery(query):
     let rows = match local(&parse(query)) {
         Ok(true) => cluster.recover_all_local().await,
         Ok(false) => cluster.recover_all().await,
-        Err(failed) => return failed,
+        Err(failure) => return answer::failed(&failure),
     };
     match rows {
         Ok(rows) => answer::lines(rows).await,
@@ -154,7 +154,7 @@ pub(super) async fn status_all(State(cluster): State<Cluster>, RawQuery(query): 
         let filter = StatusFilter::parse(query.get("filter").unwrap_or_default());
         let filter = filter.ok_or_else(|| {
             let names = StatusFilter::names().join(", ");
-            answer::bad_request(format!("invalid filter value: it names none of {names}"))
+            invalid(format!("invalid filter value: it names none of {names}"))
         })?;
         Ok((local, filter, cids(&query)?))
     });
@@ -162,7 +162,7 @@ pub(super) async fn status_all(State(cluster): State<Cluster>, RawQuery(query): 
         Ok((local, filter, Some(cids))) => Ok(cluster.status_of(cids, filter, local)),
         Ok((true, filter, None)) => cluster.status_all_local(filter).await,
         Ok((false, filter, None)) => cluster.status_all(filter).await,
-        Err(failed) => return failed,
+        Err(failure) => return answer::failed(&failure),
     };
     match rows {
         Ok(rows) => answer::lines(rows).await,
@@ -170,7 +170,7 @@ pub(super) async fn status_all(State(cluster): State<Cluster>, RawQuery(query): 
     }
 }
 
-fn cids(query: &Query) -> Result<Option<Vec<Cid>>, Failed> {
+fn cids(query: &Query) -> Result<Option<Vec<Cid>>, Error> {
     let Some(list) = query.get("cids") else {
         return Ok(None);
     };
@@ -179,7 +179,7 @@ fn cids(query: &Query) -> Result<Option<Vec<Cid>>, Failed> {
         .map(|text| decode(text.trim()))
         .collect::<Result<_, _>>()?;
     if cids.len() > CIDS_MAX {
-        return Err(answer::bad_request(format!(
+        return Err(invalid(format!(
             "at most {CIDS_MAX} cids in one request, not {}",
             cids.len()
         )));
@@ -200,6 +200,6 @@ pub(super) async fn allocations(State(cluster): State<Cluster>, RawQuery(query):
 pub(super) async fn allocation(State(cluster): State<Cluster>, hash: Hash) -> Response<Body> {
     match cid(hash) {
         Ok(cid) => answer::result(cluster.allocation(cid).await),
-        Err(failed) => failed,
+        Err(failure) => answer::failed(&failure),
     }
 }

@@ -235,7 +235,7 @@ async fn connection(
 /// The way of every request: who asks, from where, for a path without a slash at its end; then the routes.
 async fn respond(shared: &Shared, request: Request<Watched<Incoming>>) -> Response<Body> {
     if let Some(auth) = &shared.auth
-        && let Err(denied) = auth.check(&request)
+        && let Some(denied) = auth.denial(&request)
     {
         return with_headers(shared, denied);
     }

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::Keep;
 use crate::cluster::rpc::{self, Answer, Call, blocks};
 use crate::cluster::{Cluster, Error};
 
@@ -153,6 +154,7 @@ async fn store(cluster: &Cluster, groups: mpsc::Receiver<Group>) -> Result<(), E
         }
     });
     let blocks = blocks.flat_map(stream::iter);
+    let _keep = Keep::new(&cluster.inner.backend);
     cluster.inner.backend.put_blocks(blocks).await?;
     Ok(())
 }

@@ -13,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::blocks;
 use super::{Answer, Call, Row, Speaker, State};
+use crate::cluster::add::Keep;
 use crate::cluster::merge::Piece;
 use crate::cluster::world::Channel;
 use crate::cluster::{Cluster, Error, status_all};
@@ -126,6 +127,7 @@ impl Cluster {
 
     async fn answer_put_blocks(&self, channel: &mut dyn Channel) -> Result<(), Error> {
         let (out, incoming) = mpsc::channel(BLOCKS_WAITING);
+        let _keep = Keep::new(&self.inner.backend);
         let backend = self.inner.backend.clone();
         let mut storing =
             tokio::spawn(async move { backend.put_blocks(ReceiverStream::new(incoming)).await });
