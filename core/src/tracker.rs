@@ -170,18 +170,9 @@ impl Tracker {
         if matches!(local.phase, Phase::UnpinQueued | Phase::UnpinError) {
             return;
         }
-        let never_tried =
-            local.phase == Phase::PinQueued && local.attempts == 0 && self.running_on(cid).is_none();
+        // One that is not known to have been pinned may be there all the same: an operation of an earlier
+        // process, or a cancelled one, may have had its effect.
         self.cancel(cid, out);
-        if never_tried {
-            // The IPFS node may hold it all the same, on somebody else's wish: that is left alone.
-            if let Some(key) = local.queued {
-                self.lanes.remove(&key);
-                draft.dequeue(key);
-            }
-            draft.delete_local(cid);
-            return;
-        }
         let key = QueueKey {
             lane: Lane::Unpin,
             at: index,
@@ -473,9 +464,11 @@ impl Tracker {
         local: &Local,
         out: &mut Vec<Output>,
     ) {
+        let wanted = draft.pin(cid).filter(|pin| pin.is_allocated_to(&self.me));
         let (action, pin, timeout) = match local.phase {
             Phase::PinError | Phase::PinQueued | Phase::Pinned => {
-                let Some(pin) = draft.pin(cid) else { return };
+                // Where the queue and the pinset differ, they are being compared: that puts it right.
+                let Some(pin) = wanted else { return };
                 let mode = pin.options.mode;
                 let action = IpfsAction::Pin {
                     cid: cid.clone(),
@@ -486,6 +479,7 @@ impl Tracker {
                 };
                 (action, Some(mode), self.config.pin_timeout)
             }
+            Phase::UnpinError | Phase::UnpinQueued if wanted.is_some() => return,
             Phase::UnpinError | Phase::UnpinQueued => (
                 IpfsAction::Unpin { cid: cid.clone() },
                 None,
