@@ -143,7 +143,8 @@ async fn sync(world: Shared, me: usize, wires: NodeHandle) {
         let (wanted, through, time) = {
             let mut world = lock(&world);
             let options = &world.options;
-            let (min, spread, slow) = (options.sync_min_us, options.sync_spread_us, options.sync_slow);
+            let slow = if world.calm { 0 } else { options.sync_slow };
+            let (min, spread) = (options.sync_min_us, options.sync_spread_us);
             let peer = &mut world.peers[me];
             let (Some(wanted), Some(through)) = (peer.disk.wants_sync.take(), peer.disk.newest()) else {
                 peer.syncing = false;
