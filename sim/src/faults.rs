@@ -190,7 +190,7 @@ async fn pause(world: &Shared, peer: usize, rng: &mut Rng) {
 /// Lets a paused peer go on.
 pub(crate) fn resume(world: &Shared, peer: usize) {
     let mut world = lock(world);
-    if world.peers[peer].paused {
+    if world.peers[peer].paused && !world.peers[peer].broken {
         world.peers[peer].paused = false;
         world
             .trace

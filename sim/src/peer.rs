@@ -39,6 +39,8 @@ pub(crate) struct Peer {
     pub(crate) rng: Rng,
     /// Deadlines handled without any time having passed, and when.
     pub(crate) spins: (u64, u32),
+    /// A power cut has lost writes: what the IPFS node was asked for meanwhile may be known to nobody.
+    pub(crate) forgetful: bool,
 }
 
 impl Peer {
@@ -73,6 +75,7 @@ impl Peer {
             syncing: false,
             rng,
             spins: (0, 0),
+            forgetful: false,
         }
     }
 

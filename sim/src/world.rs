@@ -272,6 +272,7 @@ impl World {
             0
         };
         sometimes!(self.coverage, lost > 0, "a power cut lost writes");
+        peer.forgetful |= lost > 0;
         self.trace.line(at, &name(me), || {
             format!("dies of a {death:?}, {lost} batches lost")
         });

@@ -107,6 +107,9 @@ fn tracking(world: &World, number: usize) -> Option<String> {
             .is_some_and(|pin| pin.is_allocated_to(&peer.id))
         {
             let local = store.locals.get(cid);
+            if local.is_none() && peer.forgetful {
+                continue;
+            }
             return Some(format!(
                 "surplus {cid} in the IPFS node of {}: {local:?}",
                 name(number)
