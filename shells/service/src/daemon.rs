@@ -93,9 +93,11 @@ impl Running {
     async fn start(folder: &Folder) -> anyhow::Result<Self> {
         let config = &folder.config;
         let me = core_peer(&folder.identity.peer);
-        let (store, recovered) = open_store(folder)?;
+        // Both read much of what they have, each on a thread of its own: the node's open has started when
+        // the store's begins.
+        let opening = async { tokio::task::block_in_place(|| open_store(folder)) };
+        let (backend, (store, recovered)) = tokio::try_join!(open_backend(folder), opening)?;
         let members = recovered.members.clone();
-        let backend = open_backend(folder).await?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         if let Backend::Embedded(node) = &backend {
