@@ -1,0 +1,293 @@
+//! Pins, statuses, peers, and what is refused.
+
+use super::*;
+
+#[tokio::test]
+async fn a_pin_is_answered_in_the_go_peers_shape() {
+    let api = Api::new().await;
+    let cid = cid(1);
+    let answer = api
+        .post(&format!(
+            "/pins/{cid}?name=a%26b&replication-min=1&replication-max=2&meta-k=v&mode=direct"
+        ))
+        .await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("content-type"), ["application/json"]);
+    let expected = format!(
+        "{{\"replication_factor_min\":1,\"replication_factor_max\":2,\"name\":\"a\\u0026b\",\"mode\":\"direct\",\
+         \"shard_size\":0,\"user_allocations\":null,\"expire_at\":\"0001-01-01T00:00:00Z\",\
+         \"metadata\":{{\"k\":\"v\"}},\"pin_update\":null,\"origins\":[],\"cid\":\"{cid}\",\"type\":\"pin\",\
+         \"allocations\":[\"{}\",\"{}\"],\"max_depth\":0,\"reference\":null,\
+         \"timestamp\":\"2026-02-02T02:40:00Z\"}}\n",
+        peer(1),
+        peer(2)
+    );
+    assert_eq!(answer.body, expected);
+    assert_eq!(api.get(&format!("/allocations/{cid}")).await.body, expected);
+    let list = api.get("/allocations").await;
+    assert_eq!(
+        (list.status, list.body.as_str(), list.trailers.as_str()),
+        (200, expected.as_str(), "x-stream-error:")
+    );
+    assert_eq!(list.header("trailer"), ["X-Stream-Error".to_ascii_lowercase()]);
+    let removed = api.send("DELETE", &format!("/pins/{cid}"), "", "").await;
+    assert_eq!((removed.status, removed.body), (200, expected));
+    let again = api.send("DELETE", &format!("/pins/{cid}"), "", "").await;
+    assert_eq!(
+        (again.status, again.error()),
+        (404, "pin is not part of the pinset")
+    );
+}
+
+#[tokio::test]
+async fn a_path_is_resolved_and_pinned() {
+    let api = Api::new().await;
+    let cid = cid(1);
+    let answer = api.post(&format!("/pins/ipfs/{cid}?mode=direct")).await;
+    assert!(
+        answer.status == 200 && answer.body.contains("\"max_depth\":0"),
+        "{answer:?}"
+    );
+    assert_eq!(
+        api.send("DELETE", &format!("/pins/ipfs/{cid}"), "", "")
+            .await
+            .status,
+        200
+    );
+    for path in ["/pins/ipfs/nonsense", "/pins/ipfs/%ff", "/pins/ipld/x/y"] {
+        let answer = api.post(path).await;
+        assert!(
+            answer.status == 400 && answer.error().starts_with("error parsing path: "),
+            "{answer:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn nothing_at_all_is_no_content() {
+    let api = Api::new().await;
+    for path in ["/pins", "/allocations", "/health", "/pins?filter=error"] {
+        let answer = api.get(path).await;
+        assert_eq!((answer.status, answer.body.as_str()), (204, ""), "{path}");
+    }
+    assert_eq!(api.post("/pins/recover").await.status, 204);
+}
+
+#[tokio::test]
+async fn nonsense_is_a_bad_request_that_says_why_and_changes_nothing() {
+    let api = Api::new().await;
+    let cid = cid(1);
+    for (path, why) in [
+        ("/pins/nonsense".to_owned(), "error decoding Cid"),
+        ("/pins/%ff".to_owned(), "error decoding Cid"),
+        (
+            format!("/pins/{cid}?replication-min=x"),
+            "parameter replication-min invalid",
+        ),
+        (
+            format!("/pins/{cid}?replication-min=3&replication-max=2"),
+            "bad replication factors",
+        ),
+        (
+            format!("/pins/{cid}?expire-in=1ms"),
+            "expire-in duration too short",
+        ),
+        (
+            format!("/pins/{cid}?expire-at=2020-01-01T00:00:00Z"),
+            "pin.ExpireAt set before current time",
+        ),
+        (format!("/pins/{cid}?pin-update=x"), "error decoding Cid"),
+        (
+            format!("/pins/{cid}?origins=/ip4/1.2.3.4"),
+            "multiaddress does not contain peer ID",
+        ),
+        (
+            format!("/pins/{cid}/recover?local=perhaps"),
+            "parameter local invalid",
+        ),
+        ("/peers".to_owned(), "error decoding request body"),
+    ] {
+        let answer = api.post(&path).await;
+        assert_eq!(answer.status, 400, "{path}: {answer:?}");
+        assert!(answer.error().starts_with(why), "{path}: {answer:?}");
+    }
+    for path in [
+        "/pins?filter=x",
+        "/pins?cids=x",
+        "/pins/x",
+        "/allocations?filter=x",
+        "/allocations/x",
+        "/pins/recover",
+    ] {
+        assert_eq!(api.get(path).await.status, 400, "{path}");
+    }
+    assert!(api.fake.ledger().pins.is_empty());
+}
+
+#[tokio::test]
+async fn unknown_paths_and_slashes_at_the_end() {
+    let api = Api::new().await;
+    let answer = api.get("/nowhere").await;
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (404, "{\"code\":404,\"message\":\"not found\"}\n")
+    );
+    let answer = api.post("/pins/recover/?local=true").await;
+    assert_eq!(
+        (answer.status, answer.header("location")),
+        (307, vec!["/pins/recover?local=true"])
+    );
+    assert_eq!(
+        api.get("//evil.example/").await.header("location"),
+        ["/evil.example"]
+    );
+    assert_eq!(api.send("PATCH", "/pins", "", "").await.status, 405);
+}
+
+#[tokio::test]
+async fn a_refusal_has_the_status_that_tells_what_to_do() {
+    let api = Api::new().await;
+    let needed = Refusal::NotEnoughPeers {
+        needed: 3,
+        wanted: 3,
+        available: 1,
+        why: "Two are down.".to_owned(),
+    };
+    for (refusal, status, message) in [
+        (
+            Refusal::Busy,
+            429,
+            "too many requests are open at this peer, try again later",
+        ),
+        (Refusal::NoLeader, 503, "the cluster has no leader"),
+        (
+            Refusal::Unknown,
+            503,
+            "no answer in time: the request may still take effect",
+        ),
+        (Refusal::Conflict("cannot repin".to_owned()), 500, "cannot repin"),
+        (
+            needed,
+            500,
+            "not enough peers to allocate CID. Needed at least: 3. Wanted at most: 3. Available candidates: 1.",
+        ),
+    ] {
+        api.fake.ledger().refusal = Some(refusal);
+        let answer = api.post(&format!("/pins/{}", cid(1))).await;
+        assert_eq!(answer.status, status);
+        assert!(answer.error().starts_with(message), "{answer:?}");
+        assert_eq!(answer.header("retry-after").is_empty(), status == 500);
+    }
+}
+
+#[tokio::test]
+async fn statuses_are_listed_a_line_each() {
+    let api = Api::new().await;
+    for n in 1..=3 {
+        api.fake
+            .cluster(1)
+            .pin(cid(n), &PinOptions::default())
+            .await
+            .unwrap();
+    }
+    api.fake
+        .ledger()
+        .locals
+        .insert((peer(2), cid(2)), local(Phase::PinError, "no room"));
+    let answer = api.get("/pins").await;
+    assert_eq!(answer.body.lines().count(), 3);
+    let one = api.get(&format!("/pins?cids={},{}", cid(3), cid(1))).await;
+    let order: Vec<bool> = one
+        .body
+        .lines()
+        .map(|line| line.contains(&cid(3).to_string()))
+        .collect();
+    assert_eq!(order, [true, false]);
+    let failed = api.get("/pins?filter=pin_error").await;
+    let expected = format!(
+        "{{\"cid\":\"{}\",\"name\":\"\",\"allocations\":[],\"origins\":[],\"created\":\"2026-02-02T02:40:00Z\",\
+         \"metadata\":null,\"peer_map\":{{\"{}\":{{\"peername\":\"peer2\",\"status\":\"pin_error\",\
+         \"timestamp\":\"2026-02-02T02:40:00Z\",\"error\":\"no room\",\"attempt_count\":2,\
+         \"priority_pin\":false}}}}}}\n",
+        cid(2),
+        peer(2)
+    );
+    // The IPFS node's identity may be known by now, or not.
+    let body: serde_json::Value = serde_json::from_str(&failed.body).unwrap();
+    let mut expected: serde_json::Value = serde_json::from_str(&expected).unwrap();
+    let shown = &body["peer_map"][peer(2).to_string()];
+    for field in ["ipfs_peer_id", "ipfs_peer_addresses"] {
+        if let Some(value) = shown.get(field) {
+            expected["peer_map"][peer(2).to_string()][field] = value.clone();
+        }
+    }
+    assert_eq!(body, expected);
+    let recovered = api.post(&format!("/pins/{}/recover", cid(2))).await;
+    assert!(
+        recovered.status == 200 && recovered.body.contains("pin_queued"),
+        "{recovered:?}"
+    );
+    let local = api.get("/pins?local=true").await;
+    assert!(
+        local
+            .body
+            .lines()
+            .all(|line| line.contains(&peer(1).to_string()) && !line.contains(&peer(2).to_string()))
+    );
+}
+
+#[tokio::test]
+async fn peers_and_health() {
+    let api = Api::new().await;
+    api.fake.set(3, Manner::Down);
+    let id = api.get("/id").await;
+    assert!(
+        id.body.starts_with(&format!("{{\"id\":\"{}\"", peer(1)))
+            && id.body.contains("\"peername\":\"peer1\"")
+    );
+    assert_eq!(api.get("/version").await.body, "{\"version\":\"1.2.3\"}\n");
+    let peers = api.get("/peers").await;
+    assert_eq!(peers.body.lines().count(), 3);
+    assert!(peers.body.contains("\"error\":\"connection refused\""));
+    assert_eq!(
+        api.get("/monitor/metrics").await.body,
+        "[\"freespace\",\"ping\"]\n"
+    );
+    let metrics = api.get("/monitor/metrics/ping").await.body;
+    assert!(
+        metrics.contains("\"expire\":1770000030000000000,\"valid\":true"),
+        "{metrics}"
+    );
+    assert_eq!(api.get("/monitor/metrics/none").await.body, "[]\n");
+    assert!(
+        api.get("/health/alerts")
+            .await
+            .body
+            .contains("\"triggered_at\":\"2026-02-02T02:40:00Z\"")
+    );
+    assert!(
+        api.get("/health/bandwidth")
+            .await
+            .body
+            .contains("\"/x/1\":{\"total_in\":1")
+    );
+    let graph = api.get("/health/graph").await;
+    assert!(
+        graph.status == 200 && graph.body.contains("\"id_to_peername\""),
+        "{graph:?}"
+    );
+    let gc = api.post("/ipfs/gc").await;
+    assert!(
+        gc.status == 200 && gc.body.contains("connection refused"),
+        "{gc:?}"
+    );
+    let body = format!("{{\"peer_id\":\"{}\"}}", peer(2));
+    assert_eq!(api.send("POST", "/peers", "", body).await.status, 501);
+    assert_eq!(api.send("DELETE", "/peers/x", "", "").await.status, 400);
+    assert_eq!(
+        api.send("DELETE", &format!("/peers/{}", peer(2)), "", "")
+            .await
+            .status,
+        501
+    );
+}
