@@ -1,6 +1,7 @@
 //! The state machine of one peer. It owns the submachines, none of which knows another, and routes what comes
 //! out of each to where it belongs.
 
+mod receive;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -8,7 +9,7 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::command::{Command, Proposal};
+use crate::command::{Command, Outcome, Proposal};
 use crate::config::Config;
 use crate::decide::{Decision, decide};
 use crate::draft::Draft;
@@ -16,12 +17,13 @@ use crate::effect::{Batch, Effect, Refusal, Reply, StoreOp};
 use crate::event::{Event, Request};
 use crate::failover::Failover;
 use crate::ids::{BatchId, Incarnation, PeerId, RaftId, Ticket};
+use crate::membership::{Membership, Plan, Planner, Progress};
 use crate::metric::Metric;
 use crate::monitor::{self, Monitor};
 use crate::pin::{PinOptions, Replicas};
 use crate::pinset::{Change, Pinset};
 use crate::planted::planted;
-use crate::raft::{self, Raft, Recovered};
+use crate::raft::{self, Identity, Raft, Recovered};
 use crate::requests::{self, Requests};
 use crate::time::{Instant, Now};
 use crate::tracker::{self, Tracker};
@@ -35,6 +37,8 @@ pub use self::view::{Counters, View};
 pub enum Timer {
     /// Pins to repair or to remove.
     Failover,
+    /// Members to add, to replace or to remove.
+    Membership,
     /// Metrics to read, to send or to miss.
     Monitor,
     /// Raft's clock.
@@ -66,7 +70,10 @@ pub struct Node {
     tracker: Tracker,
     monitor: Monitor,
     failover: Failover,
+    planner: Planner,
     requests: Requests,
+    /// As whom Raft goes on once no write is under way: this peer's Raft id is spent.
+    retiring: Option<Identity>,
     /// Proposals that wait until the leader's last write is durable, to share the next one.
     pending: Vec<Proposal>,
     /// Members whose incarnation this leader has asked to record.
@@ -90,13 +97,9 @@ impl Node {
     ///
     /// # Panics
     ///
-    /// If `recovered` names a membership that this peer is not in.
+    /// If `recovered` is the founding of a cluster that this peer is not in.
     pub fn new(config: Config, recovered: Recovered, seed: u64, now: Now) -> Self {
-        let id = recovered
-            .members
-            .raft_id(&config.peer)
-            .expect("this peer is a member of what it recovers");
-        let raft = Raft::new(id, &config.raft, &recovered, seed, now);
+        let raft = Raft::new(&config.peer, &config.raft, &recovered, seed, now);
         let Recovered {
             incarnation,
             boot,
@@ -114,6 +117,8 @@ impl Node {
             tracker: Tracker::new(config.peer.clone(), &config.tracker, reconciling, seed),
             monitor: Monitor::new(config.peer.clone(), &config.monitor, now),
             failover: Failover::new(&config.failover),
+            planner: Planner::new(&config.membership),
+            retiring: None,
             requests: Requests::new(&config.requests, boot),
             pending: Vec::new(),
             admitting: BTreeSet::new(),
@@ -178,7 +183,8 @@ impl Node {
             Event::IpfsFinished { op, outcome } => self.tracker.finished(now, &mut step.draft, op, outcome),
             Event::IpfsProgressed { op } => self.tracker.progressed(now, op),
             Event::Measured { metrics } => {
-                let members = self.raft.members().peer_ids();
+                let told = self.membership() != Membership::Removed;
+                let members = self.raft.members().peer_ids().filter(|_| told);
                 self.monitor.measured(now, metrics, members, &mut step.monitor);
                 self.requests.heard_metrics(&mut step.requests);
             }
@@ -203,51 +209,6 @@ impl Node {
         }
     }
 
-    fn received<V: PinsetView>(&mut self, step: &mut Step<'_, V>, from: PeerId, envelope: Envelope) {
-        let members = self.raft.members();
-        if envelope.cluster != members.cluster {
-            self.counters.from_other_clusters += 1;
-            return;
-        }
-        let id = members.raft_id(&from);
-        let known = id.and_then(|id| members.peers[&id].incarnation);
-        if known.is_some_and(|known| known != envelope.incarnation) {
-            // The data folder that this member had is gone: what speaks now has forgotten its promises.
-            self.counters.from_other_incarnations += 1;
-            return;
-        }
-        if let (Some(id), None) = (id, known) {
-            self.admit(id, envelope.incarnation);
-        }
-        match envelope.message {
-            Message::Metrics(metrics) if id.is_some() => {
-                self.monitor.received(step.now, from, metrics);
-                self.requests.heard_metrics(&mut step.requests);
-            }
-            Message::Propose(proposals) if id.is_some() => {
-                let own = proposals
-                    .into_iter()
-                    .filter(|proposal| Some(proposal.id.origin) == id);
-                let room = PENDING_MAX.saturating_sub(self.pending.len());
-                self.pending.extend(own.take(room));
-            }
-            Message::Metrics(_) | Message::Propose(_) => self.counters.from_strangers += 1,
-            Message::Raft(message) => match self.raft.receive(&from, message) {
-                Ok(()) | Err(raft::Dropped::Installing) => {}
-                Err(raft::Dropped::NotForUs | raft::Dropped::Nonsense) => self.counters.nonsense += 1,
-            },
-        }
-    }
-
-    /// A leader has the log record which data folder speaks for a member, the first time that it hears it.
-    fn admit(&mut self, raft_id: RaftId, incarnation: Incarnation) {
-        if self.raft.leads() && self.pending.len() < PENDING_MAX && self.admitting.insert(raft_id) {
-            let command = Command::Admit { raft_id, incarnation };
-            let proposal = self.requests.mint(self.raft.id(), command);
-            self.pending.push(proposal);
-        }
-    }
-
     fn requested<V: PinsetView>(&mut self, step: &mut Step<'_, V>, ticket: Ticket, request: Request) {
         let now = step.now;
         let reply = match &request {
@@ -259,14 +220,18 @@ impl Node {
                 self.tracker.recover_all();
                 Ok(Reply::Recovered(0))
             }
-            Request::Allocate { .. } | Request::Barrier | Request::Pin { .. } | Request::Unpin { .. } => {
-                if !self.raft.members().peers.contains_key(&self.raft.id()) {
-                    Err(Refusal::NotMember)
-                } else {
+            Request::AddPeer { .. }
+            | Request::Allocate { .. }
+            | Request::Barrier
+            | Request::Pin { .. }
+            | Request::RemovePeer { .. }
+            | Request::Unpin { .. } => match self.membership() {
+                Membership::Joining | Membership::Removed => Err(Refusal::NotMember),
+                Membership::Learner | Membership::Voter => {
                     self.requests.open(now, ticket, request, &mut step.requests);
                     return;
                 }
-            }
+            },
         };
         step.effects.push(Effect::Reply { ticket, reply });
     }
@@ -276,6 +241,7 @@ impl Node {
         self.raft.handle_timeout(now);
         self.monitor.handle_timeout(now, &mut step.monitor);
         self.requests.handle_timeout(now, &mut step.requests);
+        self.plan(now);
         let index = self.pinset.applied().index;
         self.tracker
             .handle_timeout(now, &mut step.draft, index, &mut step.tracker);
@@ -295,7 +261,7 @@ impl Node {
         }
     }
 
-    /// The members that have been silent for longer than the grace period.
+    /// The members that have been silent for longer than the grace period, and who is no member any more.
     fn down(&self, now: Now) -> BTreeSet<PeerId> {
         let Some(leading) = self.failover.leading() else {
             return BTreeSet::new();
@@ -306,7 +272,24 @@ impl Node {
             self.failover.grace()
         };
         let is_down = |peer: &&PeerId| self.monitor.silence(now, peer, leading) > grace;
-        self.raft.members().peer_ids().filter(is_down).cloned().collect()
+        let members = self.raft.members();
+        let silent = members.peer_ids().filter(is_down);
+        silent.chain(&members.departed).cloned().collect()
+    }
+
+    /// A leader takes the next step towards the membership that should be.
+    fn plan(&mut self, now: Now) {
+        let Self { planner, raft, .. } = self;
+        let progress = || Progress {
+            committed: raft.committed(),
+            matched: raft.all_matched(),
+        };
+        match planner.handle_timeout(now, raft.members(), raft.id(), progress) {
+            // A change that cannot be proposed now is planned again.
+            Some(Plan::Change(change)) => drop(raft.propose_members(&change)),
+            Some(Plan::Transfer(to)) => raft.transfer(to),
+            None => {}
+        }
     }
 
     /// Routes until nothing comes out any more.
@@ -319,8 +302,9 @@ impl Node {
             self.route_monitor(step);
             route_tracker(step);
             let quiet = step.raft.is_empty() && step.requests.is_empty();
-            if quiet && !self.raft.has_ready() && !self.can_flush() {
+            if quiet && !self.raft.has_ready() && !self.can_flush() && !self.retire(step) {
                 self.failover.lead(step.now, self.raft.leads());
+                self.planner.lead(step.now, self.raft.leads());
                 return;
             }
         }
@@ -338,6 +322,7 @@ impl Node {
             if !self.raft.propose(&self.pending[..count]) {
                 // Raft is full, or hands its leadership over: whoever waits proposes again.
                 self.pending.clear();
+                self.admitting.clear();
                 return;
             }
             self.pending.drain(..count);
@@ -368,9 +353,18 @@ impl Node {
                         self.monitor_tells_all(step.now);
                     }
                 }
-                raft::Output::MembersChanged { index, term, members } => {
+                raft::Output::MembersChanged {
+                    index,
+                    term,
+                    change,
+                    voting,
+                } => {
                     let changes = self.pinset.apply(&mut step.draft, index, term, Vec::new());
                     assert!(changes.is_empty(), "no proposals, no changes");
+                    if self.raft.members_changed(&change, voting) {
+                        self.retiring = Some(Identity::Removed(self.raft.id()));
+                    }
+                    let members = self.raft.members().clone();
                     self.monitor
                         .members_changed(&members.peer_ids().cloned().collect());
                     step.draft.ops.push(StoreOp::SetMembers { members });
@@ -387,8 +381,13 @@ impl Node {
                         .restored(origin, |id| pinset.has_applied(id), &mut step.requests);
                 }
                 raft::Output::Send { to, message } => {
+                    let member = self.raft.members().peers.get(&to);
+                    let addressee = member.and_then(|member| member.incarnation);
                     if let Some(to) = self.raft.peer(to) {
-                        let envelope = self.envelope(Message::Raft(message));
+                        let envelope = Envelope {
+                            addressee,
+                            ..self.envelope(Message::Raft(message))
+                        };
                         step.effects.push(Effect::Send { to, envelope });
                     }
                 }
@@ -404,6 +403,22 @@ impl Node {
         }
         self.requests
             .serve_reads(self.pinset.applied().index, &mut step.requests);
+        self.requests
+            .serve_members(self.raft.members(), &mut step.requests);
+    }
+
+    /// Takes part no more under a Raft id that is spent, once no write is under way. True when it did.
+    fn retire<V: PinsetView>(&mut self, step: &mut Step<'_, V>) -> bool {
+        let Some(identity) = self.retiring else {
+            return false;
+        };
+        if !self.raft.retire(identity, &mut step.raft) {
+            return false;
+        }
+        self.retiring = None;
+        self.pending.clear();
+        self.requests.expelled(&self.config.peer, &mut step.requests);
+        true
     }
 
     fn admit_committed<V: PinsetView>(&mut self, draft: &mut Draft<'_, V>, proposals: &[Proposal]) {
@@ -418,7 +433,20 @@ impl Node {
 
     fn route_changes<V: PinsetView>(&mut self, step: &mut Step<'_, V>, index: u64, changes: Vec<Change>) {
         let origin = self.raft.id();
-        for Change { id, outcome, touched } in changes {
+        for Change {
+            id,
+            mut outcome,
+            touched,
+        } in changes
+        {
+            if let Outcome::Noted(wish) = &outcome {
+                match self.raft.wish(wish) {
+                    Ok(()) => step.draft.ops.push(StoreOp::SetMembers {
+                        members: self.raft.members().clone(),
+                    }),
+                    Err(why) => outcome = Outcome::Conflict(why),
+                }
+            }
             self.requests.applied(origin, id, &outcome, &mut step.requests);
             if let Some(cid) = touched {
                 self.tracker
@@ -442,7 +470,7 @@ impl Node {
     }
 
     fn decide<V: PinsetView>(&mut self, step: &mut Step<'_, V>, ticket: Ticket) {
-        let Some(request) = self.requests.request(ticket) else {
+        let Some(request) = self.requests.undecided(ticket) else {
             return;
         };
         let candidates = if needs_candidates(request) {
@@ -516,6 +544,7 @@ impl Node {
         Envelope {
             cluster: self.raft.members().cluster,
             incarnation: self.incarnation,
+            addressee: None,
             message,
         }
     }
@@ -530,6 +559,7 @@ impl Node {
         };
         [
             (Some(self.raft.poll_timeout()), Timer::Raft),
+            (self.planner.poll_timeout(), Timer::Membership),
             (Some(self.monitor.poll_timeout()), Timer::Monitor),
             (self.requests.poll_timeout(), Timer::Requests),
             (tracker, Timer::Tracker),
@@ -572,7 +602,12 @@ fn route_tracker<V>(step: &mut Step<'_, V>) {
 fn needs_candidates(request: &Request) -> bool {
     let options: &PinOptions = match request {
         Request::Allocate { options, .. } | Request::Pin { options, .. } => options,
-        Request::Barrier | Request::Recover { .. } | Request::RecoverAll | Request::Unpin { .. } => {
+        Request::AddPeer { .. }
+        | Request::Barrier
+        | Request::Recover { .. }
+        | Request::RecoverAll
+        | Request::RemovePeer { .. }
+        | Request::Unpin { .. } => {
             return false;
         }
     };

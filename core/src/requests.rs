@@ -8,7 +8,8 @@ use crate::command::{Command, Outcome, Proposal};
 use crate::config::RequestsConfig;
 use crate::effect::{Refusal, Reply};
 use crate::event::Request;
-use crate::ids::{Index, ProposalId, RaftId, ReadId, Ticket};
+use crate::ids::{Index, PeerId, ProposalId, RaftId, ReadId, Ticket};
+use crate::members::Members;
 use crate::pinset::WINDOW;
 use crate::planted::planted;
 use crate::time::{Instant, Now};
@@ -36,6 +37,8 @@ enum Stage {
     Deciding(Refusal),
     /// Proposed under this id; whether any leader may have it.
     Proposed(Proposal, bool),
+    /// The wish is in the log; waits for the membership to follow it.
+    Noted,
     /// Waits for this position to be confirmed, and applied.
     Reading(ReadId, Option<Index>),
 }
@@ -57,6 +60,7 @@ pub(crate) struct Requests {
     open: BTreeMap<Ticket, Open>,
     by_proposal: BTreeMap<u64, Ticket>,
     by_read: BTreeMap<ReadId, Ticket>,
+    noted: BTreeSet<Ticket>,
     wakes: BTreeSet<(Instant, Ticket)>,
 }
 
@@ -70,6 +74,7 @@ impl Requests {
             open: BTreeMap::new(),
             by_proposal: BTreeMap::new(),
             by_read: BTreeMap::new(),
+            noted: BTreeSet::new(),
             wakes: BTreeSet::new(),
         }
     }
@@ -121,9 +126,11 @@ impl Requests {
         assert!(known.is_none(), "the shell uses a ticket once");
     }
 
-    /// What a ticket is for.
-    pub(crate) fn request(&self, ticket: Ticket) -> Option<&Request> {
-        self.open.get(&ticket).map(|open| &open.request)
+    /// What is to be decided about a ticket. It is asked for as often as there are reasons to, and one
+    /// answer is enough.
+    pub(crate) fn undecided(&self, ticket: Ticket) -> Option<&Request> {
+        let open = self.open.get(&ticket)?;
+        matches!(open.stage, Stage::Deciding(_)).then_some(&open.request)
     }
 
     /// It cannot be decided yet, for this reason.
@@ -194,6 +201,13 @@ impl Requests {
                 out.push(Output::Decide { ticket });
                 return;
             }
+            Outcome::Noted(_) => {
+                if let Some(open) = self.open.get_mut(&ticket) {
+                    open.stage = Stage::Noted;
+                    self.noted.insert(ticket);
+                }
+                return;
+            }
             Outcome::Admitted | Outcome::NotFound => Err(Refusal::NotFound),
             Outcome::Conflict(why) => Err(Refusal::Conflict(why.clone())),
             Outcome::Pinned(pin) => Ok(Reply::Pinned(pin.clone())),
@@ -237,7 +251,7 @@ impl Requests {
                 Stage::Proposed(proposal, _) => Output::Propose {
                     proposal: proposal.clone(),
                 },
-                Stage::Reading(_, Some(_)) => continue,
+                Stage::Reading(_, Some(_)) | Stage::Noted => continue,
                 Stage::Reading(read, None) => Output::Read { read: *read },
             });
         }
@@ -279,6 +293,43 @@ impl Requests {
         }
     }
 
+    /// Answers the wishes that the membership has come to fulfil.
+    pub(crate) fn serve_members(&mut self, members: &Members, out: &mut Vec<Output>) {
+        let done = |ticket: &Ticket| match self.request(*ticket)? {
+            Request::AddPeer { peer } => members.raft_id(peer).map(|_| (*ticket, Reply::PeerAdded)),
+            Request::RemovePeer { peer } if members.raft_id(peer).is_some() => None,
+            Request::RemovePeer { .. } => Some((*ticket, Reply::PeerRemoved)),
+            Request::Allocate { .. }
+            | Request::Barrier
+            | Request::Pin { .. }
+            | Request::Recover { .. }
+            | Request::RecoverAll
+            | Request::Unpin { .. } => None,
+        };
+        let done: Vec<(Ticket, Reply)> = self.noted.iter().filter_map(done).collect();
+        for (ticket, reply) in done {
+            self.answer(ticket, Ok(reply), out);
+        }
+    }
+
+    /// This peer's membership has ended: nobody proposes for it any more.
+    pub(crate) fn expelled(&mut self, me: &PeerId, out: &mut Vec<Output>) {
+        let open: Vec<Ticket> = self.open.keys().copied().collect();
+        for ticket in open {
+            let Open { request, stage, .. } = &self.open[&ticket];
+            let leaves = matches!(request, Request::RemovePeer { peer } if peer == me);
+            let reply = match stage {
+                Stage::Noted if leaves => Ok(Reply::PeerRemoved),
+                Stage::Proposed(_, true) if leaves => Ok(Reply::PeerRemoved),
+                Stage::Proposed(_, true) | Stage::Noted => Err(Refusal::Unknown),
+                Stage::Deciding(_) | Stage::Proposed(_, false) | Stage::Reading(..) => {
+                    Err(Refusal::NotMember)
+                }
+            };
+            self.answer(ticket, reply, out);
+        }
+    }
+
     /// Ends a request.
     pub(crate) fn answer(&mut self, ticket: Ticket, reply: Result<Reply, Refusal>, out: &mut Vec<Output>) {
         let Some(open) = self.open.remove(&ticket) else {
@@ -287,6 +338,9 @@ impl Requests {
         self.wakes.remove(&(open.wake, ticket));
         match open.stage {
             Stage::Deciding(_) => {}
+            Stage::Noted => {
+                self.noted.remove(&ticket);
+            }
             Stage::Proposed(proposal, _) => {
                 self.by_proposal.remove(&proposal.id.seq);
             }
@@ -325,9 +379,12 @@ impl Requests {
                 self.answer(ticket, Err(refusal), out);
                 continue;
             }
+            if planted!(RetryUnderNewId) && matches!(open.stage, Stage::Proposed(..)) {
+                self.wait(ticket, Refusal::Unknown);
+            }
+            let open = &self.open[&ticket];
             out.push(match &open.stage {
                 Stage::Deciding(_) => Output::Decide { ticket },
-                Stage::Proposed(..) if planted!(RetryUnderNewId) => Output::Decide { ticket },
                 Stage::Proposed(proposal, _) => Output::Propose {
                     proposal: proposal.clone(),
                 },
@@ -348,7 +405,8 @@ impl Requests {
             self.wakes.len() == self.open.len(),
             "every open request has a time to wake"
         );
-        for ticket in self.by_proposal.values().chain(self.by_read.values()) {
+        let waiting = self.by_proposal.values().chain(self.by_read.values());
+        for ticket in waiting.chain(&self.noted) {
             assert!(self.open.contains_key(ticket), "what is waited for is open");
         }
     }
