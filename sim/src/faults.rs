@@ -205,7 +205,13 @@ async fn swizzle(world: &Shared, rng: &mut Rng) {
     rng.shuffle(&mut order);
     order.truncate(1 + rng.index(order.len()));
     for peer in &order {
-        lock(world).net.clog(*peer, true);
+        {
+            let mut world = lock(world);
+            if world.calm {
+                return;
+            }
+            world.net.clog(*peer, true);
+        }
         sleep(rng.up_to(Duration::from_secs(2))).await;
     }
     lock(world).coverage.hit("links were clogged");

@@ -97,6 +97,9 @@ async fn second_phase(world: &Shared) {
     if !converge(world, "after the faults").await {
         return;
     }
+    // What was measured while an IPFS node was down must be measured again.
+    let measure = Duration::from_millis(lock(world).options.metrics_ms * 2 + 1000);
+    sleep(measure).await;
     if !serve(world).await || !converge(world, "after a fresh write").await {
         return;
     }

@@ -42,7 +42,8 @@ impl Promises {
         let candidate = match message.kind {
             RaftKind::RequestVote => Some(message.from),
             RaftKind::RequestVoteResponse if !message.reject => Some(message.to),
-            RaftKind::AppendResponse if !message.reject => {
+            // A later leader may have cut off since what an earlier one was promised.
+            RaftKind::AppendResponse if !message.reject && durable.hard_state.term <= message.term => {
                 found.require(durable.last() >= message.index, "promises", || {
                     format!(
                         "acknowledges {}, its disk ends at {}",
