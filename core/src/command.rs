@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Cid, Incarnation, Index, PeerId, ProposalId, RaftId};
+use crate::members::MembersWish;
 use crate::pin::Pin;
 use crate::time::Timestamp;
 
@@ -37,6 +38,8 @@ pub enum Command {
         /// To which.
         incarnation: Incarnation,
     },
+    /// Records what an operator wants of the membership.
+    Members(MembersWish),
     /// Adds or replaces a pin. Its version is set when it is applied.
     Pin {
         /// The whole record, allocations included.
@@ -71,6 +74,8 @@ pub enum Outcome {
     Conflict(String),
     /// There is no such pin.
     NotFound,
+    /// A wish of the membership's: recorded, and done when the membership says so.
+    Noted(MembersWish),
     /// The pin stands as returned.
     Pinned(Pin),
     /// The pin has moved on: decide again.

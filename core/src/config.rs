@@ -26,6 +26,17 @@ pub struct Config {
     pub monitor: MonitorConfig,
     /// The failover's part.
     pub failover: FailoverConfig,
+    /// The membership's part.
+    pub membership: MembershipConfig,
+}
+
+/// Who votes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MembershipConfig {
+    /// At most so many peers vote; the others follow the log. Odd is best.
+    pub voters_max: usize,
+    /// A voter that is silent for longer gives its vote to a peer that is not.
+    pub replace_after: Duration,
 }
 
 /// How this peer takes part in Raft.
@@ -101,7 +112,7 @@ impl Config {
                 heartbeat_ticks: 3,
                 election_ticks: 10,
                 trailing_logs: 10_240,
-                log_bytes: 32 << 20,
+                log_bytes: 16 << 20,
             },
             requests: RequestsConfig {
                 deadline: Duration::from_secs(15),
@@ -123,6 +134,10 @@ impl Config {
                 grace: Duration::from_secs(60),
                 chunk: 64,
                 pause: Duration::from_millis(50),
+            },
+            membership: MembershipConfig {
+                voters_max: 7,
+                replace_after: Duration::from_secs(600),
             },
         }
     }

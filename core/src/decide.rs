@@ -7,6 +7,7 @@ use crate::command::{Command, Precondition};
 use crate::effect::{Refusal, Reply};
 use crate::event::Request;
 use crate::ids::{Cid, PeerId};
+use crate::members::MembersWish;
 use crate::pin::{Pin, PinOptions, PinType, Replicas};
 use crate::time::Timestamp;
 
@@ -27,6 +28,14 @@ pub(crate) fn decide(
     request: &Request,
 ) -> Decision {
     match request {
+        Request::AddPeer { peer } => {
+            let peer = peer.clone();
+            Decision::Propose(Command::Members(MembersWish::Add { peer }))
+        }
+        Request::RemovePeer { peer } => {
+            let peer = peer.clone();
+            Decision::Propose(Command::Members(MembersWish::Remove { peer }))
+        }
         Request::Allocate { cid, options } => {
             let holders = cid
                 .as_ref()

@@ -186,6 +186,10 @@ pub enum Reply {
     Allocated(Vec<PeerId>),
     /// The local copy holds all that was acknowledged before the request, as of this log position.
     Barrier(Index),
+    /// The peer is a member.
+    PeerAdded,
+    /// The peer is no member any more.
+    PeerRemoved,
     /// The pin as it stands.
     Pinned(Pin),
     /// How many CIDs are being tried again.

@@ -79,6 +79,11 @@ pub enum Event {
 /// What a client may want. Each gets exactly one [`Reply`](crate::Reply) or [`Refusal`](crate::Refusal).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
+    /// Let a peer into the cluster. Answered when it is a member; its data follow on their own.
+    AddPeer {
+        /// Whom.
+        peer: PeerId,
+    },
     /// Which peers a pin with these options would be allocated to; empty for everywhere.
     Allocate {
         /// What will be pinned, where it is known: it spreads pins among peers that rank alike.
@@ -102,6 +107,11 @@ pub enum Request {
     },
     /// Try everything that failed here again, at once.
     RecoverAll,
+    /// End a membership, of a peer alive or not. Answered when it has ended.
+    RemovePeer {
+        /// Whose.
+        peer: PeerId,
+    },
     /// Keep it no more.
     Unpin {
         /// What.

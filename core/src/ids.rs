@@ -59,6 +59,11 @@ number!(
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ClusterId(pub [u8; 16]);
 
+impl ClusterId {
+    /// The cluster of a peer that has not been told yet which one it joins.
+    pub const UNKNOWN: Self = Self([0; 16]);
+}
+
 impl fmt::Debug for ClusterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -28,6 +28,7 @@ mod failover;
 mod ids;
 mod local;
 mod members;
+mod membership;
 mod metric;
 mod monitor;
 mod node;
@@ -46,7 +47,9 @@ mod view;
 mod wire;
 
 pub use command::{Command, Outcome, Precondition, Proposal};
-pub use config::{Config, FailoverConfig, MonitorConfig, RaftConfig, RequestsConfig, TrackerConfig};
+pub use config::{
+    Config, FailoverConfig, MembershipConfig, MonitorConfig, RaftConfig, RequestsConfig, TrackerConfig,
+};
 pub use effect::{Batch, Effect, IpfsAction, Refusal, Reply, StoreOp};
 pub use event::{Event, IpfsError, Request};
 pub use ids::{
@@ -54,7 +57,8 @@ pub use ids::{
     SnapshotId, Term, Ticket,
 };
 pub use local::{Lane, Local, Phase, QueueKey};
-pub use members::{Member, Members, MembersChange, MembersStep};
+pub use members::{Member, Members, MembersChange, MembersStep, MembersWish};
+pub use membership::Membership;
 pub use metric::{Metric, PING};
 pub use monitor::{Alert, Received};
 pub use node::{Counters, Node, Timer, View};
@@ -62,7 +66,7 @@ pub use pin::{Mode, Pin, PinOptions, PinType, Replicas};
 pub use pinset::Window;
 #[cfg(planted_bugs)]
 pub use planted::{Bug, plant};
-pub use raft::{HardState, LogEntry, Payload, Recovered};
+pub use raft::{HardState, Identity, LogEntry, Payload, Recovered};
 pub use snapshot::{Applied, Manifest};
 pub use time::{Instant, Now, Timestamp};
 pub use view::PinsetView;

@@ -35,9 +35,48 @@ pub struct Members {
     pub auto_leave: bool,
     /// The next Raft id to hand out.
     pub next_raft_id: RaftId,
+    /// Peers that are to become members.
+    pub joining: BTreeSet<PeerId>,
+    /// Members that are to be removed.
+    pub leaving: BTreeSet<PeerId>,
+    /// Peers that were members and are not any more: what is still allocated to them must move.
+    pub departed: BTreeSet<PeerId>,
+}
+
+/// Newcomers that may wait at once: they come in one at a time, within a second each.
+const JOINING_MAX: usize = 256;
+
+/// Departed peers to remember. Their pins move within minutes; the oldest to be forgotten are long without.
+const DEPARTED_MAX: usize = 1024;
+
+/// Who votes, as Raft has it after a change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Voting {
+    pub(crate) voters: BTreeSet<RaftId>,
+    pub(crate) outgoing: BTreeSet<RaftId>,
+    pub(crate) learners: BTreeSet<RaftId>,
+    pub(crate) learners_next: BTreeSet<RaftId>,
+    pub(crate) auto_leave: bool,
 }
 
 impl Members {
+    /// What a peer knows that waits to be added to a cluster.
+    pub fn joining(cluster: ClusterId) -> Self {
+        Self {
+            cluster,
+            peers: BTreeMap::new(),
+            voters: BTreeSet::new(),
+            outgoing: BTreeSet::new(),
+            learners: BTreeSet::new(),
+            learners_next: BTreeSet::new(),
+            auto_leave: false,
+            next_raft_id: RaftId(1),
+            joining: BTreeSet::new(),
+            leaving: BTreeSet::new(),
+            departed: BTreeSet::new(),
+        }
+    }
+
     /// The membership that a static set of peers starts from: all vote, and all compute the same record
     /// whatever the order in which they were named.
     pub fn initial(peers: impl IntoIterator<Item = PeerId>) -> Self {
@@ -51,14 +90,10 @@ impl Members {
             }))
             .collect();
         Self {
-            cluster,
             voters: peers.keys().copied().collect(),
-            outgoing: BTreeSet::new(),
-            learners: BTreeSet::new(),
-            learners_next: BTreeSet::new(),
-            auto_leave: false,
             next_raft_id: RaftId(peers.len() as u64 + 1),
             peers,
+            ..Self::joining(cluster)
         }
     }
 
@@ -76,20 +111,77 @@ impl Members {
         self.peers.get(&id).map(|member| &member.peer)
     }
 
-    /// Carries out what a change says of identities; who votes is Raft's to say.
-    pub(crate) fn take(&mut self, change: &MembersChange) {
-        for step in &change.steps {
-            match step {
-                MembersStep::AddLearner { raft_id, member } => {
-                    self.peers.insert(*raft_id, member.clone());
-                    self.next_raft_id = self.next_raft_id.max(RaftId(raft_id.0 + 1));
+    /// Notes what an operator wants, or says why it cannot be.
+    pub(crate) fn wish(&mut self, wish: &MembersWish) -> Result<(), String> {
+        match wish {
+            MembersWish::Add { peer } if self.leaving.contains(peer) => {
+                Err(format!("{peer} is being removed: add it again when it is gone"))
+            }
+            MembersWish::Add { peer } if self.raft_id(peer).is_some() => Ok(()),
+            MembersWish::Add { .. } if self.joining.len() >= JOINING_MAX => Err(format!(
+                "{JOINING_MAX} peers are being added already: try again later"
+            )),
+            MembersWish::Add { peer } => {
+                self.joining.insert(peer.clone());
+                Ok(())
+            }
+            MembersWish::Remove { peer } if self.joining.contains(peer) => {
+                Err(format!("{peer} is being added: remove it when it is a member"))
+            }
+            MembersWish::Remove { peer } if self.raft_id(peer).is_none() => {
+                Err(format!("{peer} is not a member of this cluster"))
+            }
+            MembersWish::Remove { peer } => {
+                let stays = |member: &Member| member.peer != *peer && !self.leaving.contains(&member.peer);
+                if !self.peers.values().any(stays) {
+                    return Err(format!(
+                        "{peer} is the last peer of the cluster: it cannot be removed"
+                    ));
                 }
-                MembersStep::Promote { .. } | MembersStep::Demote { .. } => {}
-                MembersStep::Remove { raft_id } => {
-                    self.peers.remove(raft_id);
-                }
+                self.leaving.insert(peer.clone());
+                Ok(())
             }
         }
+    }
+
+    /// Carries out what a change says of identities, and takes over what Raft says of voting. Who is in
+    /// neither set of a joint membership is gone.
+    pub(crate) fn take(&mut self, change: &MembersChange, voting: Voting) {
+        for step in &change.steps {
+            if let MembersStep::AddLearner { raft_id, member } = step {
+                self.joining.remove(&member.peer);
+                self.departed.remove(&member.peer);
+                self.peers.insert(*raft_id, member.clone());
+                self.next_raft_id = self.next_raft_id.max(RaftId(raft_id.0 + 1));
+            }
+        }
+        let Voting {
+            voters,
+            outgoing,
+            learners,
+            learners_next,
+            auto_leave,
+        } = voting;
+        let gone = |id: &RaftId| {
+            [&voters, &outgoing, &learners, &learners_next]
+                .iter()
+                .all(|set| !set.contains(id))
+        };
+        for id in self.peers.keys().copied().filter(gone).collect::<Vec<_>>() {
+            let member = self.peers.remove(&id).expect("is there");
+            if self.raft_id(&member.peer).is_none() {
+                self.leaving.remove(&member.peer);
+                self.departed.insert(member.peer);
+            }
+        }
+        while self.departed.len() > DEPARTED_MAX {
+            self.departed.pop_first();
+        }
+        self.voters = voters;
+        self.outgoing = outgoing;
+        self.learners = learners;
+        self.learners_next = learners_next;
+        self.auto_leave = auto_leave;
     }
 
     /// Every member's identity.
@@ -113,6 +205,22 @@ fn cluster_id(peers: &BTreeSet<PeerId>) -> ClusterId {
     id[..8].copy_from_slice(&hash(0xcbf2_9ce4_8422_2325).to_be_bytes());
     id[8..].copy_from_slice(&hash(0x6c62_272e_07bb_0142).to_be_bytes());
     ClusterId(id)
+}
+
+/// What an operator wants of the membership. The log records the wish, so that it outlives the leader; the
+/// leader carries it out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MembersWish {
+    /// Lets a peer in.
+    Add {
+        /// Whom.
+        peer: PeerId,
+    },
+    /// Ends a membership.
+    Remove {
+        /// Whose.
+        peer: PeerId,
+    },
 }
 
 /// A change of the membership, as a log entry holds it.

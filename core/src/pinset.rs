@@ -163,6 +163,7 @@ impl Pinset {
         match command {
             // Who is admitted is the membership's business: the node routes it there.
             Command::Admit { .. } => (Outcome::Admitted, None),
+            Command::Members(wish) => (Outcome::Noted(wish), None),
             Command::Pin { pin, precondition } => self.apply_pin(draft, index, pin, precondition),
             Command::Reallocate {
                 cid,

@@ -11,14 +11,14 @@ use std::collections::{BTreeMap, VecDeque};
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, Message, MessageType};
 use raft::{RaftState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 
-pub use self::records::{HardState, LogEntry, Payload, Recovered};
+pub use self::records::{HardState, Identity, LogEntry, Payload, Recovered};
 
 use self::log::Log;
 use crate::command::Proposal;
 use crate::config::RaftConfig;
 use crate::effect::StoreOp;
-use crate::ids::{BatchId, Incarnation, Index, PeerId, RaftId, ReadId, SnapshotId, Term};
-use crate::members::{Members, MembersChange, MembersStep};
+use crate::ids::{BatchId, ClusterId, Incarnation, Index, PeerId, RaftId, ReadId, SnapshotId, Term};
+use crate::members::{Members, MembersChange, MembersStep, MembersWish, Voting};
 use crate::planted::planted;
 use crate::rng::mix;
 use crate::snapshot::Manifest;
@@ -38,11 +38,12 @@ pub(crate) enum Output {
     Discard { snapshot: SnapshotId },
     /// Somebody else leads, or nobody, or this peer.
     LeaderChanged { leader: Option<RaftId> },
-    /// The membership is a different one from this entry on, which changes nothing else.
+    /// The membership changes with this entry, unless Raft finds that it cannot, and nothing else does.
     MembersChanged {
         index: Index,
         term: Term,
-        members: Members,
+        change: MembersChange,
+        voting: Option<Voting>,
     },
     /// A read may be served once this entry is applied.
     ReadReady { read: ReadId, index: Index },
@@ -66,6 +67,7 @@ struct Held {
 /// This peer's Raft.
 pub(crate) struct Raft {
     raw: RawNode<Log>,
+    identity: Identity,
     config: RaftConfig,
     seed: u64,
     /// How many elections have been started here: the next election timeout depends on it.
@@ -80,6 +82,9 @@ pub(crate) struct Raft {
     /// Peers that write under a Raft id that the membership does not know (yet).
     strangers: BTreeMap<RaftId, PeerId>,
 }
+
+/// Stands for a Raft id that is not known yet. None is ever handed out that high.
+const NOBODY: RaftId = RaftId(u64::MAX);
 
 /// Ids of unknown writers to keep. They matter only while this peer catches up with the membership.
 const STRANGERS_MAX: usize = 64;
@@ -99,8 +104,15 @@ pub(crate) enum Dropped {
 }
 
 impl Raft {
-    /// `id` is this peer's own Raft id.
-    pub(crate) fn new(id: RaftId, config: &RaftConfig, recovered: &Recovered, seed: u64, now: Now) -> Self {
+    /// `me` is this peer. It must be a member of a membership that it was founded with.
+    pub(crate) fn new(me: &PeerId, config: &RaftConfig, recovered: &Recovered, seed: u64, now: Now) -> Self {
+        let identity = match recovered.hard_state.identity {
+            Identity::Founding => {
+                let id = recovered.members.raft_id(me);
+                Identity::Known(id.expect("this peer is a member of what it is founded with"))
+            }
+            known @ (Identity::Known(_) | Identity::Removed(_) | Identity::Unknown) => known,
+        };
         let applied = recovered.applied.index;
         let entries: Vec<Entry> = recovered.log.iter().cloned().map(convert::entry).collect();
         let mut hard_state = convert::raft_hard_state(&recovered.hard_state);
@@ -115,30 +127,11 @@ impl Raft {
         };
         let members = recovered.members.clone();
         let store = Log::new(start, recovered.compacted, entries, recovered.applied, members);
-        let election = config.election_ticks as usize;
-        let settings = raft::Config {
-            id: id.0,
-            election_tick: election,
-            min_election_tick: election,
-            max_election_tick: election * 2,
-            heartbeat_tick: config.heartbeat_ticks as usize,
-            applied,
-            max_size_per_msg: MESSAGE_BYTES,
-            max_inflight_msgs: 256,
-            check_quorum: true,
-            pre_vote: true,
-            batch_append: true,
-            max_uncommitted_size: 64 << 20,
-            max_committed_size_per_ready: 16 << 20,
-            read_only_option: ReadOnlyOption::Safe,
-            ..raft::Config::default()
-        };
-        let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let raw = RawNode::new(&settings, store, &logger).expect("the settings are valid");
         let mut raft = Self {
-            raw,
+            raw: raw_node(id_of(identity), config, store, applied),
+            identity,
             config: config.clone(),
-            seed: mix(seed ^ mix(id.0)),
+            seed,
             elections: 0,
             next_tick: now.mono + config.tick,
             held: VecDeque::new(),
@@ -153,6 +146,25 @@ impl Raft {
 
     pub(crate) fn id(&self) -> RaftId {
         RaftId(self.raw.raft.id)
+    }
+
+    /// As whom this peer takes part.
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Whether this peer takes part at all: only then does its clock run, and is it spoken to.
+    fn is_active(&self) -> bool {
+        match self.identity {
+            Identity::Founding | Identity::Known(_) => true,
+            Identity::Removed(_) | Identity::Unknown => false,
+        }
+    }
+
+    /// Whether nothing is known here yet, not even the membership that the log starts from: only a
+    /// snapshot can help.
+    fn is_blank(&self) -> bool {
+        self.raw.store().last() == 0 && self.members().peers.is_empty()
     }
 
     pub(crate) fn members(&self) -> &Members {
@@ -173,7 +185,7 @@ impl Raft {
 
     /// Whether this peer leads and knows all that was committed before.
     pub(crate) fn leads(&self) -> bool {
-        self.raw.raft.state == StateRole::Leader && self.raw.raft.commit_to_current_term()
+        self.is_active() && self.raw.raft.state == StateRole::Leader && self.raw.raft.commit_to_current_term()
     }
 
     /// The log that is in memory: first and last index, and bytes.
@@ -213,6 +225,14 @@ impl Raft {
             .flatten()
     }
 
+    /// How far every member's log is known to agree with ours; leaders only.
+    pub(crate) fn all_matched(&self) -> BTreeMap<RaftId, Index> {
+        let progress = self.raw.raft.prs().iter();
+        progress
+            .map(|(id, progress)| (RaftId(*id), progress.matched))
+            .collect()
+    }
+
     pub(crate) fn poll_timeout(&self) -> Instant {
         self.next_tick
     }
@@ -225,7 +245,7 @@ impl Raft {
                 return;
             }
             self.next_tick = self.next_tick + self.config.tick;
-            if self.installing.is_none() {
+            if self.installing.is_none() && self.is_active() {
                 self.raw.tick();
                 let fired = self.raw.raft.election_elapsed == 0 && self.raw.raft.state != StateRole::Leader;
                 self.elections += u64::from(fired);
@@ -238,10 +258,21 @@ impl Raft {
     }
 
     /// Takes a peer's message, or says why not. `from` is who sent it, as the network vouches.
-    pub(crate) fn receive(&mut self, from: &PeerId, message: RaftMessage) -> Result<(), Dropped> {
+    pub(crate) fn receive(
+        &mut self,
+        from: &PeerId,
+        message: RaftMessage,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), Dropped> {
         self.validate(from, &message)?;
         if !self.members().peers.contains_key(&message.from) && self.strangers.len() < STRANGERS_MAX {
             self.strangers.insert(message.from, from.clone());
+        }
+        if message.kind == RaftKind::Append && self.is_blank() {
+            let to = message.from;
+            let message = ask_for_snapshot(&message);
+            outputs.push(Output::Send { to, message });
+            return Ok(());
         }
         // Raft answers nonsense with errors that call for nothing: the message is dropped.
         let _ = self.raw.step(convert::raft_message(message));
@@ -282,7 +313,7 @@ impl Raft {
         if self.installing.is_some() {
             return Err(Dropped::Installing);
         }
-        if message.to != self.id() {
+        if message.to != self.id() || !self.is_active() {
             return Err(Dropped::NotForUs);
         }
         let log = self.raw.store();
@@ -450,7 +481,7 @@ impl Raft {
         }
         if let Some(hard_state) = ready.hs() {
             let op = StoreOp::SetHardState {
-                hard_state: convert::hard_state(hard_state),
+                hard_state: convert::hard_state(self.identity, hard_state),
             };
             outputs.push(Output::Store { op, sync });
         }
@@ -518,33 +549,121 @@ impl Raft {
                     });
                 }
                 Payload::Members(data) => {
-                    let members = self.change_members(&data);
-                    outputs.push(Output::MembersChanged { index, term, members });
+                    let (change, voting) = self.change_members(&data);
+                    outputs.push(Output::MembersChanged {
+                        index,
+                        term,
+                        change,
+                        voting,
+                    });
                 }
             }
         }
         self.raw.advance_apply_to(last);
     }
 
-    /// Applies a change of the membership; an empty one completes the change that is under way.
-    fn change_members(&mut self, data: &[u8]) -> Members {
+    /// Applies a change of the membership to Raft; an empty one completes the change that is under way. The
+    /// record follows in the order of the log: [`Raft::members_changed`].
+    fn change_members(&mut self, data: &[u8]) -> (MembersChange, Option<Voting>) {
         let change = if data.is_empty() {
             MembersChange { steps: Vec::new() }
         } else {
             decode(data).expect("a committed entry can be read")
         };
-        let mut members = self.members().clone();
-        if let Ok(state) = self.raw.apply_conf_change(&conf_change(&change)) {
-            let ids = |ids: &[u64]| ids.iter().copied().map(RaftId).collect();
-            members.voters = ids(&state.voters);
-            members.outgoing = ids(&state.voters_outgoing);
-            members.learners = ids(&state.learners);
-            members.learners_next = ids(&state.learners_next);
-            members.auto_leave = state.auto_leave;
-            members.take(&change);
+        let ids = |ids: &[u64]| ids.iter().copied().map(RaftId).collect();
+        let state = self.raw.apply_conf_change(&conf_change(&change)).ok();
+        let voting = state.map(|state| Voting {
+            voters: ids(&state.voters),
+            outgoing: ids(&state.voters_outgoing),
+            learners: ids(&state.learners),
+            learners_next: ids(&state.learners_next),
+            auto_leave: state.auto_leave,
+        });
+        (change, voting)
+    }
+
+    /// Takes a committed change over into the record. True when this peer is no member any more by it.
+    pub(crate) fn members_changed(&mut self, change: &MembersChange, voting: Option<Voting>) -> bool {
+        let id = self.id();
+        let members = &mut self.raw.mut_store().members;
+        let was_member = members.peers.contains_key(&id);
+        if let Some(voting) = voting {
+            members.take(change, voting);
         }
-        self.raw.mut_store().members = members.clone();
-        members
+        was_member && !members.peers.contains_key(&id)
+    }
+
+    /// Notes what an operator wants of the membership, or says why it cannot be.
+    pub(crate) fn wish(&mut self, wish: &MembersWish) -> Result<(), String> {
+        self.raw.mut_store().members.wish(wish)
+    }
+
+    /// Lets a voter lead.
+    pub(crate) fn transfer(&mut self, to: RaftId) {
+        if self.leads() && self.installing.is_none() {
+            self.raw.transfer_leader(to.0);
+            self.rearm();
+        }
+    }
+
+    /// Takes part under a Raft id that a member says belongs to this data folder; false when that is not
+    /// possible now. The log stays: it is a part of the same cluster's, whoever holds it, and what was
+    /// promised under another id binds nobody under this one.
+    pub(crate) fn adopt(&mut self, id: RaftId, cluster: ClusterId, outputs: &mut Vec<Output>) -> bool {
+        // An unfinished write must not be taken for a finished one by the Raft that starts anew.
+        let busy = self.installing.is_some() || !self.held.is_empty() || self.raw.has_ready();
+        let newer = match self.identity {
+            Identity::Founding | Identity::Unknown => true,
+            Identity::Known(known) | Identity::Removed(known) => id > known,
+        };
+        if busy || !newer || id >= NOBODY || (self.members().cluster != cluster && !self.is_blank()) {
+            return false;
+        }
+        if self.members().cluster != cluster {
+            self.raw.mut_store().members.cluster = cluster;
+            outputs.push(Output::Store {
+                op: StoreOp::SetMembers {
+                    members: self.members().clone(),
+                },
+                sync: true,
+            });
+        }
+        self.restart(Identity::Known(id), outputs);
+        true
+    }
+
+    /// Takes part no more: the id belongs to another data folder, or its membership has ended.
+    pub(crate) fn retire(&mut self, identity: Identity, outputs: &mut Vec<Output>) -> bool {
+        if !self.is_active() || self.installing.is_some() || !self.held.is_empty() || self.raw.has_ready() {
+            return false;
+        }
+        self.restart(identity, outputs);
+        true
+    }
+
+    /// Starts Raft anew, as somebody else, on the log as it is.
+    fn restart(&mut self, identity: Identity, outputs: &mut Vec<Output>) {
+        self.identity = identity;
+        let mut hard_state = self.raw.raft.hard_state();
+        hard_state.vote = raft::INVALID_ID;
+        let mut store = self.raw.store().clone();
+        store.start = RaftState {
+            hard_state: hard_state.clone(),
+            conf_state: log::conf_state(&store.members),
+        };
+        let applied = self.raw.raft.raft_log.applied;
+        self.raw = raw_node(id_of(identity), &self.config, store, applied);
+        self.strangers.clear();
+        self.rearm();
+        outputs.push(Output::Store {
+            op: StoreOp::SetHardState {
+                hard_state: convert::hard_state(identity, &hard_state),
+            },
+            sync: true,
+        });
+        if self.leader.take().is_some() {
+            outputs.push(Output::LeaderChanged { leader: None });
+        }
     }
 
     /// Records an incarnation in the membership.
@@ -600,10 +719,63 @@ impl Raft {
     /// from the seed. Called after everything that may have drawn.
     fn rearm(&mut self) {
         let election = u64::from(self.config.election_ticks);
-        let timeout = election + mix(self.seed ^ mix(self.elections)) % election;
+        let seed = mix(self.seed ^ mix(self.id().0));
+        let timeout = election + mix(seed ^ mix(self.elections)) % election;
         self.raw
             .raft
             .set_randomized_election_timeout(usize::try_from(timeout).expect("a few ticks"));
+    }
+}
+
+fn id_of(identity: Identity) -> RaftId {
+    match identity {
+        Identity::Known(id) | Identity::Removed(id) => id,
+        Identity::Founding | Identity::Unknown => NOBODY,
+    }
+}
+
+fn raw_node(id: RaftId, config: &RaftConfig, store: Log, applied: Index) -> RawNode<Log> {
+    let election = config.election_ticks as usize;
+    let settings = raft::Config {
+        id: id.0,
+        election_tick: election,
+        min_election_tick: election,
+        max_election_tick: election * 2,
+        heartbeat_tick: config.heartbeat_ticks as usize,
+        applied,
+        max_size_per_msg: MESSAGE_BYTES,
+        max_inflight_msgs: 256,
+        check_quorum: true,
+        pre_vote: true,
+        batch_append: true,
+        max_uncommitted_size: 64 << 20,
+        max_committed_size_per_ready: 16 << 20,
+        read_only_option: ReadOnlyOption::Safe,
+        ..raft::Config::default()
+    };
+    let logger = slog::Logger::root(slog::Discard, slog::o!());
+    RawNode::new(&settings, store, &logger).expect("the settings are valid")
+}
+
+/// The answer of a peer that has nothing to entries that it could append: they start from a membership that
+/// it does not know.
+fn ask_for_snapshot(append: &RaftMessage) -> RaftMessage {
+    RaftMessage {
+        kind: RaftKind::AppendResponse,
+        from: append.to,
+        to: append.from,
+        term: append.term,
+        log_term: 0,
+        index: append.index,
+        entries: Vec::new(),
+        commit: 0,
+        commit_term: 0,
+        // Any snapshot will do.
+        request_snapshot: 1,
+        reject: true,
+        reject_hint: 0,
+        context: Vec::new(),
+        priority: 0,
     }
 }
 

@@ -295,7 +295,7 @@ impl Requests {
 
     /// Answers the wishes that the membership has come to fulfil.
     pub(crate) fn serve_members(&mut self, members: &Members, out: &mut Vec<Output>) {
-        let done = |ticket: &Ticket| match self.request(*ticket)? {
+        let done = |ticket: &Ticket| match &self.open.get(ticket)?.request {
             Request::AddPeer { peer } => members.raft_id(peer).map(|_| (*ticket, Reply::PeerAdded)),
             Request::RemovePeer { peer } if members.raft_id(peer).is_some() => None,
             Request::RemovePeer { .. } => Some((*ticket, Reply::PeerRemoved)),
@@ -373,7 +373,7 @@ impl Requests {
                 let refusal = match &open.stage {
                     Stage::Deciding(why) => why.clone(),
                     Stage::Proposed(_, true) if planted!(UnknownIsRefusal) => Refusal::NoLeader,
-                    Stage::Proposed(_, true) => Refusal::Unknown,
+                    Stage::Proposed(_, true) | Stage::Noted => Refusal::Unknown,
                     Stage::Proposed(_, false) | Stage::Reading(..) => Refusal::NoLeader,
                 };
                 self.answer(ticket, Err(refusal), out);
@@ -383,13 +383,14 @@ impl Requests {
                 self.wait(ticket, Refusal::Unknown);
             }
             let open = &self.open[&ticket];
-            out.push(match &open.stage {
-                Stage::Deciding(_) => Output::Decide { ticket },
-                Stage::Proposed(proposal, _) => Output::Propose {
+            match &open.stage {
+                Stage::Deciding(_) => out.push(Output::Decide { ticket }),
+                Stage::Noted => {}
+                Stage::Proposed(proposal, _) => out.push(Output::Propose {
                     proposal: proposal.clone(),
-                },
-                Stage::Reading(read, _) => Output::Read { read: *read },
-            });
+                }),
+                Stage::Reading(read, _) => out.push(Output::Read { read: *read }),
+            }
             let next = open.deadline.min(now.mono + self.config.retry);
             self.wake_at(ticket, next);
         }

@@ -140,6 +140,7 @@ impl PinsetView for Disk {
 fn config(peer: PeerId) -> Config {
     let mut config = Config::new(peer);
     config.raft.trailing_logs = 100;
+    config.membership.replace_after = Duration::from_secs(60);
     config
 }
 
@@ -230,6 +231,37 @@ impl Table {
         ticket
     }
 
+    /// A peer whose data folder is empty: a founding one, or one that is to be added.
+    fn seat(&mut self, number: u8, recovered: Recovered) {
+        let disk = Disk {
+            recovered: Some(recovered.clone()),
+            ..Disk::default()
+        };
+        let seed = recovered.incarnation.0;
+        let node = Node::new(config(peer(number)), recovered, seed, self.now);
+        self.nodes.insert(peer(number), (node, disk));
+        self.queue.retain(|(to, _)| *to != peer(number));
+    }
+
+    /// Empties the data folder of one of the peers that founded a cluster of `size`.
+    pub(crate) fn wipe(&mut self, number: u8, size: u8) {
+        self.next += 1;
+        let members = Members::initial((1..=size).map(peer));
+        self.seat(
+            number,
+            Recovered::founding(Incarnation(1000 + self.next), members),
+        );
+    }
+
+    /// Starts a peer that waits to be added.
+    pub(crate) fn join(&mut self, number: u8) {
+        self.next += 1;
+        self.seat(
+            number,
+            Recovered::joining(Incarnation(1000 + self.next), ClusterId::UNKNOWN),
+        );
+    }
+
     pub(crate) fn restart(&mut self, number: u8) {
         let (node, disk) = self.nodes.get_mut(&peer(number)).expect("is at the table");
         *node = Node::new(config(peer(number)), disk.recover(), 99, self.now);
@@ -264,7 +296,10 @@ impl Table {
             if self.down.contains(&to) {
                 continue;
             }
-            let (node, disk) = self.nodes.get_mut(&to).expect("is at the table");
+            // A peer that is not at the table is not reached.
+            let Some((node, disk)) = self.nodes.get_mut(&to) else {
+                continue;
+            };
             let effects = node.handle(self.now, disk, event);
             node.check();
             for effect in effects {
@@ -310,7 +345,7 @@ impl Table {
     }
 
     fn send_snapshot(&mut self, at: &PeerId, to: PeerId, message: RaftMessage) {
-        let delivered = !self.down.contains(&to);
+        let delivered = !self.down.contains(&to) && self.nodes.contains_key(&to);
         if delivered {
             let from = &self.nodes[at].1;
             let meta = from.recovered.clone().expect("is founded");

@@ -16,6 +16,9 @@ pub struct Envelope {
     pub cluster: ClusterId,
     /// The sender's data folder.
     pub incarnation: Incarnation,
+    /// The data folder that the Raft id in the message belongs to, as far as the sender knows. A peer that
+    /// finds its own here may act under that id, one that finds another must not.
+    pub addressee: Option<Incarnation>,
     /// What it says.
     pub message: Message,
 }
@@ -23,8 +26,16 @@ pub struct Envelope {
 /// What one core says to another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Message {
+    /// Nothing but who the sender is: its data folder is not the one that the receiver addressed, or it
+    /// waits to be told its Raft id.
+    Hello,
     /// The sender's own metrics.
     Metrics(Vec<Metric>),
+    /// The receiver is no member as of this log position.
+    NotMember {
+        /// The sender's last applied entry.
+        as_of: Index,
+    },
     /// Proposals for the leader. Lost ones are sent again.
     Propose(Vec<Proposal>),
     /// Raft's own.

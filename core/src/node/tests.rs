@@ -1,4 +1,5 @@
 mod effects;
+mod membership;
 
 use std::time::Duration;
 

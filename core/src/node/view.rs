@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::Node;
 use crate::ids::{Cid, Incarnation, Index, PeerId, Term};
 use crate::members::Members;
+use crate::membership::Membership;
 use crate::monitor::{Alert, Received};
 use crate::snapshot::Applied;
 use crate::time::Now;
@@ -55,6 +56,11 @@ impl<'a> View<'a> {
     /// Who belongs to the cluster.
     pub fn members(self) -> &'a Members {
         self.node.raft.members()
+    }
+
+    /// How this peer stands to its cluster, as far as it knows.
+    pub fn membership(self) -> Membership {
+        self.node.membership()
     }
 
     /// How far the pinset is.

@@ -27,6 +27,7 @@ impl Model {
         };
         Some(match command {
             Command::Admit { .. } => Outcome::Admitted,
+            Command::Members(wish) => Outcome::Noted(wish),
             Command::Pin { pin, precondition } => match self.pins.get(&pin.cid) {
                 current if !fits(precondition, current) => Outcome::Stale,
                 Some(current) if current.same_wish(&pin) => Outcome::Pinned(current.clone()),

@@ -1,11 +1,14 @@
 //! Between our records and the `raft` crate's. Fields are copied one by one: no byte that came from another
 //! peer reaches a protobuf parser.
 
-#![allow(clippy::field_reassign_with_default, reason = "generated structs have hidden fields")]
+#![allow(
+    clippy::field_reassign_with_default,
+    reason = "generated structs have hidden fields"
+)]
 
 use raft::eraftpb::{self, Entry, EntryType, MessageType};
 
-use super::{HardState, LogEntry, Payload};
+use super::{HardState, Identity, LogEntry, Payload};
 use crate::ids::RaftId;
 use crate::wire::{RaftKind, RaftMessage};
 
@@ -38,9 +41,10 @@ pub(super) fn log_entry(entry: &Entry) -> LogEntry {
     }
 }
 
-pub(super) fn hard_state(state: &eraftpb::HardState) -> HardState {
+pub(super) fn hard_state(identity: Identity, state: &eraftpb::HardState) -> HardState {
     let vote = (state.vote != raft::INVALID_ID).then_some(RaftId(state.vote));
     HardState {
+        identity,
         term: state.term,
         vote,
         commit: state.commit,

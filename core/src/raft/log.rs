@@ -1,6 +1,9 @@
 //! The part of the log that is kept in memory, as Raft reads it. It is bounded: the node compacts it.
 
-#![allow(clippy::field_reassign_with_default, reason = "generated structs have hidden fields")]
+#![allow(
+    clippy::field_reassign_with_default,
+    reason = "generated structs have hidden fields"
+)]
 
 use std::collections::VecDeque;
 
@@ -12,6 +15,7 @@ use crate::members::Members;
 use crate::snapshot::Applied;
 
 /// Everything after the compacted entry.
+#[derive(Clone)]
 pub(super) struct Log {
     entries: VecDeque<Entry>,
     bytes: usize,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Incarnation, Index, RaftId, Term};
+use crate::ids::{ClusterId, Incarnation, Index, RaftId, Term};
 use crate::members::Members;
 use crate::pinset::Window;
 use crate::snapshot::Applied;
@@ -27,9 +27,25 @@ pub enum Payload {
     Members(Vec<u8>),
 }
 
+/// As whom this peer takes part in Raft.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Identity {
+    /// Under the id that the membership which it was founded with gives it.
+    #[default]
+    Founding,
+    /// As nobody: it waits to be told its id by a member that knows its data folder.
+    Unknown,
+    /// Under this id.
+    Known(RaftId),
+    /// As nobody any more: this was its id, and its membership has ended.
+    Removed(RaftId),
+}
+
 /// What Raft must never forget.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HardState {
+    /// As whom all of this was promised.
+    pub identity: Identity,
     /// The newest term seen.
     pub term: Term,
     /// Who got this peer's vote in it.
@@ -62,6 +78,14 @@ pub struct Recovered {
 }
 
 impl Recovered {
+    /// What a fresh data folder of a peer starts from that is to be added to a running cluster, and may
+    /// not know which one ([`ClusterId::UNKNOWN`]). Until a member tells it its Raft id it is silent.
+    pub fn joining(incarnation: Incarnation, cluster: ClusterId) -> Self {
+        let mut recovered = Self::founding(incarnation, Members::joining(cluster));
+        recovered.hard_state.identity = Identity::Unknown;
+        recovered
+    }
+
     /// What a fresh data folder of a founding peer starts from.
     pub fn founding(incarnation: Incarnation, members: Members) -> Self {
         Self {

@@ -49,6 +49,7 @@ fn records() -> Vec<Vec<u8>> {
     let envelope = |message| Envelope {
         cluster: members.cluster,
         incarnation: Incarnation(4),
+        addressee: Some(Incarnation(5)),
         message,
     };
     vec![
@@ -56,6 +57,8 @@ fn records() -> Vec<Vec<u8>> {
         encode(&proposal),
         encode(&members),
         encode(&envelope(Message::Raft(message))),
+        encode(&envelope(Message::Hello)),
+        encode(&envelope(Message::NotMember { as_of: 7 })),
         encode(&envelope(Message::Propose(vec![proposal]))),
         encode(&envelope(Message::Metrics(crate::testing::metrics(5)))),
     ]
@@ -120,7 +123,7 @@ proptest! {
 
     #[test]
     fn damage_never_panics(
-        record in 0_usize..6,
+        record in 0_usize..8,
         at in any::<prop::sample::Index>(),
         flip in 1_u8..,
         cut in any::<bool>(),

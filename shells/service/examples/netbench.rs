@@ -112,6 +112,7 @@ fn envelope() -> Envelope {
     Envelope {
         cluster: CLUSTER,
         incarnation: Incarnation(1),
+        addressee: None,
         message: Message::Raft(message),
     }
 }

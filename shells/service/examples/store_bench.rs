@@ -248,6 +248,7 @@ fn batch(index: Index, pins: u64) -> Batch {
         },
         StoreOp::SetHardState {
             hard_state: HardState {
+                identity: cluster_core::Identity::Founding,
                 term: 1,
                 vote: None,
                 commit: index,

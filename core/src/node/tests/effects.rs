@@ -54,6 +54,7 @@ impl Alone {
         let envelope = Envelope {
             cluster: self.members.cluster,
             incarnation,
+            addressee: None,
             message,
         };
         self.handle(Event::Received {
@@ -66,6 +67,7 @@ impl Alone {
         let envelope = Envelope {
             cluster: self.members.cluster,
             incarnation: Incarnation(1),
+            addressee: None,
             message: Message::Raft(message),
         };
         Effect::Send {
@@ -134,6 +136,7 @@ fn a_follower_votes_only_after_its_vote_is_durable() {
     let mut alone = Alone::new(3);
     let effects = alone.receive(2, Message::Raft(raft_message(RaftKind::RequestVote, 1)));
     let hard_state = HardState {
+        identity: Identity::Known(RaftId(1)),
         term: 1,
         vote: Some(RaftId(2)),
         commit: 0,
@@ -246,6 +249,7 @@ fn another_clusters_messages_are_dropped() {
     let envelope = Envelope {
         cluster: ClusterId([9; 16]),
         incarnation: Incarnation(2),
+        addressee: None,
         message,
     };
     assert_eq!(

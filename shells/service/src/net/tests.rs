@@ -100,6 +100,7 @@ fn envelope(number: u64, size: usize) -> Envelope {
     Envelope {
         cluster: CLUSTER,
         incarnation: Incarnation(1),
+        addressee: None,
         message: Message::Raft(message),
     }
 }

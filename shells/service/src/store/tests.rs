@@ -116,6 +116,7 @@ fn pin_ops(index: Index) -> Vec<StoreOp> {
         pins: index,
     };
     let hard_state = HardState {
+        identity: cluster_core::Identity::Known(cluster_core::RaftId(1)),
         term: 1,
         vote: None,
         commit: index,

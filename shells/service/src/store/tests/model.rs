@@ -214,6 +214,7 @@ impl Run {
         let (commit, last) = (self.model.recovered.hard_state.commit, self.model.last());
         let commit = commit + u64::from(n) % (last - commit + 1);
         let hard_state = HardState {
+            identity: cluster_core::Identity::Known(cluster_core::RaftId(1)),
             term: u64::from(n),
             vote: Some(RaftId(2)),
             commit,

@@ -112,6 +112,7 @@ fn a_long_log_is_compacted_piece_by_piece() {
     let path = folder.path().join("raft");
     let entries = (1..=3_500).map(|index| entry(index, 1)).collect();
     let hard_state = HardState {
+        identity: cluster_core::Identity::Known(cluster_core::RaftId(1)),
         term: 1,
         vote: None,
         commit: 3_500,

@@ -36,6 +36,7 @@ fn manifest(index: Index, pins: u64) -> Manifest {
 fn install(snapshot: SnapshotId, manifest: &Manifest) -> Batch {
     let commit = manifest.applied.index;
     let hard_state = HardState {
+        identity: cluster_core::Identity::Known(cluster_core::RaftId(1)),
         term: 2,
         vote: None,
         commit,

@@ -1,0 +1,188 @@
+//! What a node does with a message from another: who may say what, and who is told who he is.
+
+use super::{Node, PENDING_MAX, Step};
+use crate::command::Command;
+use crate::effect::Effect;
+use crate::ids::{ClusterId, Incarnation, Index, PeerId, RaftId};
+use crate::membership::Membership;
+use crate::raft::{self, Identity};
+use crate::view::PinsetView;
+use crate::wire::{Envelope, Message, RaftKind, RaftMessage};
+
+impl Node {
+    /// How this peer stands to its cluster.
+    pub(super) fn membership(&self) -> Membership {
+        let members = self.raft.members();
+        match self.raft.identity() {
+            Identity::Unknown => Membership::Joining,
+            Identity::Removed(_) => Membership::Removed,
+            Identity::Founding | Identity::Known(_) => {
+                let id = self.raft.id();
+                if members.voters.contains(&id) {
+                    Membership::Voter
+                } else if members.peers.contains_key(&id) {
+                    Membership::Learner
+                } else {
+                    Membership::Joining
+                }
+            }
+        }
+    }
+
+    pub(super) fn received<V: PinsetView>(
+        &mut self,
+        step: &mut Step<'_, V>,
+        from: PeerId,
+        envelope: Envelope,
+    ) {
+        let cluster = self.raft.members().cluster;
+        let is_newcomer = envelope.cluster == ClusterId::UNKNOWN && envelope.message == Message::Hello;
+        if envelope.cluster != cluster && cluster != ClusterId::UNKNOWN && !is_newcomer {
+            self.counters.from_other_clusters += 1;
+            return;
+        }
+        let members = self.raft.members();
+        let id = members.raft_id(&from);
+        let known = id.and_then(|id| members.peers[&id].incarnation);
+        if known.is_some_and(|known| known != envelope.incarnation) {
+            // The data folder that this member had is gone: what speaks now has forgotten its promises.
+            self.counters.from_other_incarnations += 1;
+            self.planner.returned(step.now, &from, envelope.incarnation);
+            return;
+        }
+        match id {
+            Some(id) => {
+                self.planner.heard(step.now, id, &from);
+                if known.is_none() {
+                    self.admit(id, envelope.incarnation);
+                }
+            }
+            None => self.notify_stranger(step, &from, &envelope.message),
+        }
+        self.read(step, from, id, envelope);
+    }
+
+    fn read<V: PinsetView>(
+        &mut self,
+        step: &mut Step<'_, V>,
+        from: PeerId,
+        id: Option<RaftId>,
+        envelope: Envelope,
+    ) {
+        match envelope.message {
+            // All that it has to say is who it is.
+            Message::Hello => {}
+            Message::Metrics(metrics) if id.is_some() => {
+                self.monitor.received(step.now, from, metrics);
+                self.requests.heard_metrics(&mut step.requests);
+            }
+            Message::Propose(proposals) if id.is_some() => {
+                let own = proposals
+                    .into_iter()
+                    .filter(|proposal| Some(proposal.id.origin) == id);
+                let room = PENDING_MAX.saturating_sub(self.pending.len());
+                self.pending.extend(own.take(room));
+            }
+            Message::NotMember { as_of } if id.is_some() => self.told_not_member(as_of),
+            Message::Metrics(_) | Message::NotMember { .. } | Message::Propose(_) => {
+                self.counters.from_strangers += 1;
+            }
+            Message::Raft(message) => {
+                if !self.is_addressed(step, &from, envelope.cluster, envelope.addressee, &message) {
+                    return;
+                }
+                match self.raft.receive(&from, message, &mut step.raft) {
+                    Ok(()) | Err(raft::Dropped::Installing) => {}
+                    Err(raft::Dropped::NotForUs | raft::Dropped::Nonsense) => self.counters.nonsense += 1,
+                }
+            }
+        }
+    }
+
+    /// Whether a message is for this data folder. One that says so under a new Raft id gives it to this
+    /// peer; one that says that the id belongs to another folder takes it away.
+    fn is_addressed<V: PinsetView>(
+        &mut self,
+        step: &mut Step<'_, V>,
+        from: &PeerId,
+        cluster: ClusterId,
+        addressee: Option<Incarnation>,
+        message: &RaftMessage,
+    ) -> bool {
+        let is_known = self.raft.identity() == Identity::Known(message.to);
+        match addressee {
+            Some(folder) if folder == self.incarnation => {
+                if !is_known && self.raft.adopt(message.to, cluster, &mut step.raft) {
+                    self.retiring = None;
+                }
+                true
+            }
+            Some(_) => {
+                self.counters.nonsense += 1;
+                if is_known {
+                    self.retiring = Some(Identity::Unknown);
+                }
+                self.say_hello(step, from);
+                false
+            }
+            None => {
+                if !is_known {
+                    self.say_hello(step, from);
+                }
+                is_known
+            }
+        }
+    }
+
+    /// Tells a member which data folder speaks here.
+    fn say_hello<V: PinsetView>(&mut self, step: &mut Step<'_, V>, to: &PeerId) {
+        if self.planner.may_notify(step.now, to) {
+            let envelope = self.envelope(Message::Hello);
+            let to = to.clone();
+            step.effects.push(Effect::Send { to, envelope });
+        }
+    }
+
+    /// Tells a peer that takes itself for a member, and is none, that it is none. It may be a member that
+    /// this peer has not heard of yet: the position tells it.
+    fn notify_stranger<V: PinsetView>(&mut self, step: &mut Step<'_, V>, to: &PeerId, message: &Message) {
+        let takes_part = match message {
+            Message::Hello | Message::Metrics(_) | Message::Propose(_) => true,
+            Message::NotMember { .. } => false,
+            Message::Raft(message) => {
+                matches!(message.kind, RaftKind::RequestPreVote | RaftKind::RequestVote)
+            }
+        };
+        let may_tell = match self.membership() {
+            Membership::Learner | Membership::Voter => true,
+            Membership::Joining | Membership::Removed => false,
+        };
+        let as_of = self.pinset.applied().index;
+        let expected = self.raft.members().joining.contains(to);
+        if takes_part && may_tell && as_of > 0 && !expected && self.planner.may_notify(step.now, to) {
+            let envelope = self.envelope(Message::NotMember { as_of });
+            let to = to.clone();
+            step.effects.push(Effect::Send { to, envelope });
+        }
+    }
+
+    /// A member says that this peer is none as of a log position. It is right when this peer's own knowledge
+    /// is older; otherwise it has yet to learn of this peer.
+    fn told_not_member(&mut self, as_of: Index) {
+        match self.membership() {
+            Membership::Learner | Membership::Voter if as_of > self.pinset.applied().index => {
+                self.retiring = Some(Identity::Removed(self.raft.id()));
+            }
+            Membership::Joining | Membership::Learner | Membership::Removed | Membership::Voter => {}
+        }
+    }
+
+    /// A leader has the log record which data folder speaks for a member, the first time that it hears it.
+    fn admit(&mut self, raft_id: RaftId, incarnation: Incarnation) {
+        if self.raft.leads() && self.pending.len() < PENDING_MAX && self.admitting.insert(raft_id) {
+            let command = Command::Admit { raft_id, incarnation };
+            let proposal = self.requests.mint(self.raft.id(), command);
+            self.pending.push(proposal);
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! Peers that come, go, and come back with nothing.
+
+use super::*;
+
+impl Table {
+    fn members(&self, at: u8) -> &Members {
+        self.nodes[&peer(at)].0.view().members()
+    }
+
+    fn membership(&self, at: u8) -> Membership {
+        self.nodes[&peer(at)].0.view().membership()
+    }
+
+    fn add(&mut self, at: u8, number: u8) -> Ticket {
+        self.request(at, Request::AddPeer { peer: peer(number) })
+    }
+
+    fn remove(&mut self, at: u8, number: u8) -> Ticket {
+        self.request(at, Request::RemovePeer { peer: peer(number) })
+    }
+
+    fn pin(&mut self, at: u8, number: u8, replicas: Replicas) -> Ticket {
+        let options = options(replicas);
+        self.request(
+            at,
+            Request::Pin {
+                cid: cid(number),
+                options,
+            },
+        )
+    }
+
+    /// Pins, and sees that every one of `members` does.
+    fn still_works(&mut self, at: u8, number: u8, members: &[u8]) {
+        let ticket = self.pin(at, number, Replicas::Everywhere);
+        self.run(2 * SECOND);
+        if !self.replies.contains_key(&ticket) {
+            for (id, (node, _)) in &self.nodes {
+                let view = node.view();
+                eprintln!("{id} {:?} {:?} {:?} {} {} {:?}", view.membership(), view.leader(), view.members(), view.committed(), view.applied().index, view.counters());
+            }
+        }
+        assert!(self.replies[&ticket].is_ok(), "{:?}", self.replies[&ticket]);
+        for member in members {
+            let local = self.nodes[&peer(*member)].1.locals.get(&cid(number));
+            assert!(
+                local.is_some_and(|local| local.phase == Phase::Pinned),
+                "at {member}: {local:?}"
+            );
+        }
+    }
+
+    fn voters(&self, at: u8) -> usize {
+        let members = self.members(at);
+        assert!(members.outgoing.is_empty(), "no change is under way: {members:?}");
+        members.voters.len()
+    }
+}
+
+fn follower(table: &Table, size: u8) -> u8 {
+    let leader = leader(table);
+    let follows = |number: &u8| *number != leader && !table.down.contains(&peer(*number));
+    (1..=size).find(follows).expect("there is a follower")
+}
+
+#[test]
+fn an_emptied_data_folder_is_filled_again() {
+    let mut table = Table::new(3);
+    table.run(5 * SECOND);
+    for number in 0..30 {
+        table.pin(1, number, TWO);
+    }
+    table.run(2 * SECOND);
+    let wiped = follower(&table, 3);
+    table.wipe(wiped, 3);
+    assert_eq!(table.nodes[&peer(wiped)].1.pins.len(), 0);
+    table.run(15 * SECOND);
+    assert_eq!(table.nodes[&peer(wiped)].1.pins.len(), 30);
+    assert_eq!(table.members(1).raft_id(&peer(wiped)), Some(RaftId(4)));
+    assert_eq!(table.members(1).peers.len(), 3);
+    assert_eq!(table.voters(leader(&table)), 3);
+    assert_eq!(table.membership(wiped), Membership::Voter);
+    table.still_works(wiped, 200, &[1, 2, 3]);
+}
+
+#[test]
+fn an_emptied_leader_comes_back_as_a_follower() {
+    let mut table = Table::new(3);
+    table.run(5 * SECOND);
+    let wiped = leader(&table);
+    table.pin(wiped, 1, Replicas::Everywhere);
+    table.run(SECOND);
+    table.wipe(wiped, 3);
+    table.run(20 * SECOND);
+    assert_eq!(table.membership(wiped), Membership::Voter);
+    table.still_works(wiped, 2, &[1, 2, 3]);
+    assert_eq!(phases(&table, &cid(1)), [Some(Phase::Pinned); 3]);
+}
+
+#[test]
+fn an_emptied_peer_that_crashes_again_and_again_comes_back() {
+    let mut table = Table::new(3);
+    table.run(5 * SECOND);
+    table.pin(1, 1, Replicas::Everywhere);
+    table.run(SECOND);
+    let wiped = follower(&table, 3);
+    table.wipe(wiped, 3);
+    for round in 0..40 {
+        table.run(Duration::from_millis(10 + 37 * round % 400));
+        table.restart(wiped);
+    }
+    table.run(10 * SECOND);
+    assert_eq!(table.membership(wiped), Membership::Voter);
+    assert_eq!(table.members(wiped), table.members(leader(&table)));
+    table.still_works(wiped, 2, &[1, 2, 3]);
+}
+
+#[test]
+fn a_newcomer_is_added_and_filled() {
+    let mut table = Table::new(1);
+    table.run(5 * SECOND);
+    table.still_works(1, 1, &[1]);
+    table.join(2);
+    table.run(3 * SECOND);
+    assert_eq!(table.membership(2), Membership::Joining);
+    let early = table.request(2, Request::Barrier);
+    let ticket = table.add(1, 2);
+    table.run(10 * SECOND);
+    assert_eq!(table.replies[&early], Err(Refusal::NotMember));
+    assert_eq!(table.replies[&ticket], Ok(Reply::PeerAdded));
+    assert_eq!(
+        table.membership(2),
+        Membership::Learner,
+        "two voters bring nothing"
+    );
+    assert_eq!(phases(&table, &cid(1)), [Some(Phase::Pinned); 2]);
+    table.join(3);
+    table.add(2, 3);
+    table.run(15 * SECOND);
+    assert_eq!(table.voters(1), 3);
+    table.still_works(3, 2, &[1, 2, 3]);
+}
+
+#[test]
+fn several_newcomers_come_through_one_follower() {
+    let mut table = Table::new(3);
+    table.run(5 * SECOND);
+    table.still_works(1, 1, &[1, 2, 3]);
+    let through = follower(&table, 3);
+    let tickets: Vec<Ticket> = (4..=9)
+        .map(|number| {
+            table.join(number);
+            table.add(through, number)
+        })
+        .collect();
+    table.run(30 * SECOND);
+    for ticket in tickets {
+        assert_eq!(table.replies[&ticket], Ok(Reply::PeerAdded));
+    }
+    assert_eq!(table.voters(1), 7, "of nine");
+    assert_eq!(phases(&table, &cid(1)), [Some(Phase::Pinned); 9]);
+    table.still_works(9, 2, &[1, 2, 3, 4, 5, 6, 7, 8, 9]);
+}
+
+#[test]
+fn a_newcomer_that_crashes_again_and_again_comes_in() {
+    let mut table = Table::new(3);
+    table.run(5 * SECOND);
+    table.still_works(1, 1, &[1, 2, 3]);
+    table.join(4);
+    table.add(1, 4);
+    for round in 0..40 {
+        table.run(Duration::from_millis(10 + 37 * round % 400));
+        table.restart(4);
+    }
+    table.run(10 * SECOND);
+    assert_eq!(table.membership(4), Membership::Learner);
+    assert_eq!(table.nodes[&peer(4)].1.pins.len(), 1);
+}
+
+#[test]
+fn a_newcomer_whose_folder_is_emptied_is_filled_again() {
+    let mut table = Table::new(3);
+    table.run(5 * SECOND);
+    table.join(4);
+    table.add(1, 4);
+    table.run(10 * SECOND);
+    table.still_works(4, 1, &[1, 2, 3, 4]);
+    table.join(4);
+    // Somebody must be told that it is there, as its shell does when it starts.
+    table.run(15 * SECOND);
+    assert_eq!(table.membership(4), Membership::Learner);
+    table.still_works(4, 2, &[1, 2, 3, 4]);
+    assert_eq!(table.nodes[&peer(4)].1.pins.len(), 2);
+}
+
+#[test]
+fn members_are_removed_down_to_one() {
+    let mut table = Table::new(3);
+    table.run(5 * SECOND);
+    table.pin(1, 1, Replicas::Everywhere);
+    table.run(SECOND);
+    let (asked, kept) = (follower(&table, 3), leader(&table));
+    let itself = table.remove(asked, asked);
+    table.run(5 * SECOND);
+    assert_eq!(table.replies[&itself], Ok(Reply::PeerRemoved));
+    assert_eq!(table.membership(asked), Membership::Removed);
+    let refused = table.pin(asked, 2, Replicas::Everywhere);
+    table.run(20 * SECOND);
+    assert_eq!(table.replies[&refused], Err(Refusal::NotMember));
+    let other = (1..=3).find(|id| ![asked, kept].contains(id)).expect("three");
+    let last_but_one = table.remove(other, kept);
+    table.run(10 * SECOND);
+    assert_eq!(table.replies[&last_but_one], Ok(Reply::PeerRemoved), "it led");
+    assert_eq!(table.membership(kept), Membership::Removed);
+    let last = table.remove(other, other);
+    table.run(5 * SECOND);
+    assert!(
+        matches!(table.replies[&last], Err(Refusal::Conflict(_))),
+        "{:?}",
+        table.replies[&last]
+    );
+    table.still_works(other, 3, &[other]);
+    table.restart(kept);
+    table.run(5 * SECOND);
+    assert_eq!(
+        table.membership(kept),
+        Membership::Removed,
+        "and it is not forgotten"
+    );
+}
+
+#[test]
+fn the_leader_of_a_learner_is_removed() {
+    let mut table = Table::new(1);
+    table.run(5 * SECOND);
+    table.join(2);
+    table.add(1, 2);
+    table.run(10 * SECOND);
+    let ticket = table.remove(1, 1);
+    table.run(10 * SECOND);
+    assert_eq!(table.replies[&ticket], Ok(Reply::PeerRemoved));
+    assert_eq!(table.membership(1), Membership::Removed);
+    assert_eq!(table.membership(2), Membership::Voter);
+    table.still_works(2, 1, &[2]);
+}
+
+#[test]
+fn a_dead_peer_is_removed_and_its_pins_move_at_once() {
+    let mut table = Table::new(4);
+    table.run(10 * SECOND);
+    for number in 0..30 {
+        table.pin(1, number, TWO);
+    }
+    table.run(2 * SECOND);
+    let dead = follower(&table, 4);
+    table.down.insert(peer(dead));
+    table.run(SECOND);
+    let ticket = table.remove(leader(&table), dead);
+    table.run(10 * SECOND);
+    assert_eq!(table.replies[&ticket], Ok(Reply::PeerRemoved));
+    let pins = &table.nodes[&peer(leader(&table))].1.pins;
+    assert!(pins.values().all(|pin| !pin.is_allocated_to(&peer(dead))));
+    assert_eq!(table.voters(leader(&table)), 3);
+    // Back from the dead, it is told.
+    table.down.remove(&peer(dead));
+    table.run(20 * SECOND);
+    assert_eq!(table.membership(dead), Membership::Removed);
+}
+
+#[test]
+fn a_removal_that_would_leave_a_dead_majority_takes_its_votes_too() {
+    let mut table = Table::new(3);
+    table.run(5 * SECOND);
+    let led = leader(&table);
+    let alive = follower(&table, 3);
+    let dead = (1..=3).find(|id| ![led, alive].contains(id)).expect("three");
+    table.down.insert(peer(dead));
+    table.run(10 * SECOND);
+    let ticket = table.remove(led, alive);
+    table.run(10 * SECOND);
+    assert_eq!(table.replies[&ticket], Ok(Reply::PeerRemoved));
+    table.still_works(led, 1, &[led]);
+    assert_eq!(table.voters(led), 1);
+}
+
+#[test]
+fn a_removed_peer_comes_back_with_its_data() {
+    let mut table = Table::new(3);
+    table.run(5 * SECOND);
+    let back = follower(&table, 3);
+    table.remove(back, back);
+    table.run(10 * SECOND);
+    assert_eq!(table.membership(back), Membership::Removed);
+    let at = leader(&table);
+    table.still_works(at, 1, &[at]);
+    let ticket = table.add(at, back);
+    table.run(15 * SECOND);
+    assert_eq!(table.replies[&ticket], Ok(Reply::PeerAdded));
+    assert_eq!(table.membership(back), Membership::Voter);
+    table.still_works(back, 2, &[1, 2, 3]);
+}
+
+#[test]
+fn a_voter_that_is_gone_for_long_gives_its_vote_to_another() {
+    let mut table = Table::new(4);
+    table.run(15 * SECOND);
+    assert_eq!(table.voters(1), 3, "odd");
+    let learner = (1..=4).find(|id| table.membership(*id) == Membership::Learner);
+    let learner = learner.expect("one of four has no vote");
+    let gone = (1..=4).find(|id| ![learner, leader(&table)].contains(id));
+    let gone = gone.expect("there are others");
+    table.down.insert(peer(gone));
+    table.run(50 * SECOND);
+    assert_eq!(table.membership(learner), Membership::Learner, "it may come back");
+    table.run(30 * SECOND);
+    assert_eq!(table.membership(learner), Membership::Voter);
+    assert_eq!(table.voters(leader(&table)), 3);
+    table.down.remove(&peer(gone));
+    table.run(20 * SECOND);
+    assert_eq!(table.membership(gone), Membership::Learner);
+}
+
+#[test]
+fn two_dead_voters_of_five_leave_three() {
+    let mut table = Table::new(5);
+    table.run(10 * SECOND);
+    let led = leader(&table);
+    let dead: Vec<u8> = (1..=5).filter(|id| *id != led).take(2).collect();
+    table.down.extend(dead.iter().map(|id| peer(*id)));
+    table.run(80 * SECOND);
+    assert_eq!(table.voters(led), 3);
+    table.down.clear();
+    table.run(20 * SECOND);
+    assert_eq!(table.voters(led), 5);
+}
+
+#[test]
+fn the_wishes_outlive_the_leader() {
+    let mut table = Table::new(5);
+    table.run(10 * SECOND);
+    let led = leader(&table);
+    let gone = follower(&table, 5);
+    table.remove(led, gone);
+    // Agreed on, and not carried out yet.
+    table.run(Duration::from_millis(60));
+    table.down.insert(peer(led));
+    table.run(20 * SECOND);
+    assert!(table.members(leader(&table)).raft_id(&peer(gone)).is_none());
+}
