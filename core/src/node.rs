@@ -279,6 +279,11 @@ impl Node {
 
     /// A leader takes the next step towards the membership that should be.
     fn plan(&mut self, now: Now) {
+        let id = self.raft.id();
+        let own = self.raft.members().peers.get(&id);
+        if own.is_some_and(|own| own.incarnation.is_none()) {
+            self.admit(id, self.incarnation);
+        }
         let Self { planner, raft, .. } = self;
         let progress = || Progress {
             committed: raft.committed(),

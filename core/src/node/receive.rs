@@ -178,7 +178,7 @@ impl Node {
     }
 
     /// A leader has the log record which data folder speaks for a member, the first time that it hears it.
-    fn admit(&mut self, raft_id: RaftId, incarnation: Incarnation) {
+    pub(super) fn admit(&mut self, raft_id: RaftId, incarnation: Incarnation) {
         if self.raft.leads() && self.pending.len() < PENDING_MAX && self.admitting.insert(raft_id) {
             let command = Command::Admit { raft_id, incarnation };
             let proposal = self.requests.mint(self.raft.id(), command);

@@ -217,10 +217,6 @@ fn nonsense_is_dropped_and_counted() {
             ..raft_message(RaftKind::Append, 1)
         },
         RaftMessage {
-            to: RaftId(3),
-            ..raft_message(RaftKind::Heartbeat, 1)
-        },
-        RaftMessage {
             from: RaftId(3),
             ..raft_message(RaftKind::Heartbeat, 1)
         },
@@ -240,6 +236,82 @@ fn nonsense_is_dropped_and_counted() {
         );
         assert_eq!(alone.node.view().counters().nonsense, count, "{message:?}");
     }
+}
+
+#[test]
+fn a_message_for_another_raft_id_is_answered_with_who_this_peer_is() {
+    let mut alone = Alone::new(3);
+    let message = RaftMessage {
+        to: RaftId(3),
+        ..raft_message(RaftKind::Heartbeat, 1)
+    };
+    let envelope = Envelope {
+        cluster: alone.members.cluster,
+        incarnation: Incarnation(1),
+        addressee: None,
+        message: Message::Hello,
+    };
+    let hello = Effect::Send {
+        to: peer(2),
+        envelope,
+    };
+    assert_eq!(alone.receive(2, Message::Raft(message.clone())), [hello]);
+    assert_eq!(alone.receive(2, Message::Raft(message)), [], "once in a second");
+}
+
+#[test]
+fn a_peer_does_not_vote_in_the_name_of_a_lost_data_folder() {
+    let mut alone = Alone::new(3);
+    let addressed = |incarnation, to, kind| Envelope {
+        cluster: Members::initial((1..=3).map(peer)).cluster,
+        incarnation: Incarnation(2),
+        addressee: Some(Incarnation(incarnation)),
+        message: Message::Raft(RaftMessage {
+            to: RaftId(to),
+            ..raft_message(kind, 5)
+        }),
+    };
+    let received = |envelope| Event::Received {
+        from: peer(2),
+        envelope,
+    };
+    let effects = alone.handle(received(addressed(9, 1, RaftKind::RequestVote)));
+    let hard_state = |identity| StoreOp::SetHardState {
+        hard_state: HardState {
+            identity,
+            ..HardState::default()
+        },
+    };
+    let batch = |id, identity| {
+        Effect::Persist(Batch {
+            id: BatchId(id),
+            ops: vec![hard_state(identity)],
+            sync: true,
+        })
+    };
+    let hello = Effect::Send {
+        to: peer(2),
+        envelope: Envelope {
+            incarnation: Incarnation(1),
+            addressee: None,
+            message: Message::Hello,
+            ..addressed(9, 1, RaftKind::Heartbeat)
+        },
+    };
+    assert_eq!(effects, [batch(1, Identity::Unknown), hello]);
+    assert_eq!(alone.node.view().membership(), Membership::Joining);
+    // Nor in its own name, which it does not know.
+    let effects = alone.receive(2, Message::Raft(raft_message(RaftKind::RequestVote, 6)));
+    assert_eq!(effects, []);
+    // Until somebody knows it.
+    let effects = alone.handle(received(addressed(1, 4, RaftKind::Heartbeat)));
+    let Some(Effect::Persist(Batch { ops, .. })) = effects.first() else {
+        panic!("{effects:?} instead of a batch");
+    };
+    assert_eq!(ops[0], hard_state(Identity::Known(RaftId(4))));
+    // An older name does not come back.
+    let effects = alone.handle(received(addressed(1, 3, RaftKind::Heartbeat)));
+    assert_eq!(effects, []);
 }
 
 #[test]

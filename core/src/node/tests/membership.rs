@@ -34,12 +34,6 @@ impl Table {
     fn still_works(&mut self, at: u8, number: u8, members: &[u8]) {
         let ticket = self.pin(at, number, Replicas::Everywhere);
         self.run(2 * SECOND);
-        if !self.replies.contains_key(&ticket) {
-            for (id, (node, _)) in &self.nodes {
-                let view = node.view();
-                eprintln!("{id} {:?} {:?} {:?} {} {} {:?}", view.membership(), view.leader(), view.members(), view.committed(), view.applied().index, view.counters());
-            }
-        }
         assert!(self.replies[&ticket].is_ok(), "{:?}", self.replies[&ticket]);
         for member in members {
             let local = self.nodes[&peer(*member)].1.locals.get(&cid(number));
