@@ -7,6 +7,7 @@ mod commits;
 mod completeness;
 pub(crate) mod convergence;
 mod election;
+mod failover;
 mod ids;
 pub(crate) mod linearize;
 mod log;
@@ -24,6 +25,7 @@ use cluster_core::{Effect, Event, Index, Members, Now, StoreOp};
 use self::bounds::Bounds;
 use self::commits::Commits;
 use self::election::Election;
+use self::failover::Failover;
 use self::ids::Ids;
 use self::log::Logs;
 use self::promises::Promises;
@@ -125,6 +127,7 @@ pub(crate) struct Checks {
     bounds: Bounds,
     commits: Commits,
     election: Election,
+    failover: Failover,
     ids: Ids,
     logs: Logs,
     promises: Promises,
@@ -138,6 +141,7 @@ impl Checks {
             bounds: Bounds::new(options, size),
             commits: Commits::new(members, size),
             election: Election::default(),
+            failover: Failover::new(options, size),
             ids: Ids::new(size),
             logs: Logs::new(size),
             promises: Promises::default(),
@@ -156,6 +160,7 @@ impl Checks {
         self.commits.booted(me, store, &mut found);
         self.promises.booted(me, store, &mut found);
         self.bounds.booted(me);
+        self.failover.booted(me);
         self.ids.booted(me);
     }
 
@@ -184,6 +189,7 @@ impl Checks {
             completeness::of_new_leader(step, term, &self.commits, found);
         }
         tracker::after_step(step, found);
+        self.failover.after_step(step, found);
         self.bounds.after_step(step, found);
         sometimes!(
             coverage,

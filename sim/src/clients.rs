@@ -213,9 +213,13 @@ fn understood(reply: Result<Reply, Refusal>) -> Heard {
     match reply {
         Ok(Reply::Pinned(pin)) => Heard::Pinned(Box::new(pin)),
         Ok(Reply::Unpinned(pin)) => Heard::Unpinned(Box::new(pin)),
-        Ok(other @ (Reply::Allocated(_) | Reply::Barrier(_) | Reply::Recovered(_))) => {
-            unreachable!("no answer to a write: {other:?}")
-        }
+        Ok(
+            other @ (Reply::Allocated(_)
+            | Reply::Barrier(_)
+            | Reply::PeerAdded
+            | Reply::PeerRemoved
+            | Reply::Recovered(_)),
+        ) => unreachable!("no answer to a write: {other:?}"),
         Err(refusal) => Heard::Refused(refusal),
     }
 }

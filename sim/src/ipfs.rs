@@ -113,15 +113,17 @@ impl Ipfs {
             .is_some()
     }
 
-    /// Ends an operation, with or without effect. A cancelled one may have had it all the same.
-    pub(crate) fn finish(&mut self, op: OpId, done: bool, possible: bool) {
+    /// Ends an operation, with or without effect. A cancelled one may have had it all the same, and may
+    /// even say so: then this returns true.
+    pub(crate) fn finish(&mut self, op: OpId, done: bool, possible: bool) -> bool {
         let Some(running) = self.running.remove(&op) else {
-            return;
+            return done;
         };
         let late = possible && self.up && !done && running.cancelled && self.rng.chance(self.late);
         if done || late {
             self.take_effect(&running.action);
         }
+        done || (late && self.rng.chance(500))
     }
 
     fn take_effect(&mut self, action: &IpfsAction) {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, Subcommand};
-use sim::{Options, Report, run, shrink, soak};
+use sim::{Mutant, Options, Report, mutants, run, shrink, soak};
 
 #[derive(Parser)]
 #[command(about = "Whole clusters from one seed")]
@@ -50,6 +50,18 @@ enum Command {
         #[arg(long)]
         fail_fast: bool,
     },
+    /// Switches on one mistake after the other in the core, and shows which seed catches it.
+    Mutants {
+        /// Seeds for each.
+        #[arg(default_value_t = 500)]
+        count: u64,
+        /// The first.
+        #[arg(long, default_value_t = 0)]
+        first: u64,
+        /// How many at once.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+    },
     /// Lists the options that a seed draws.
     Options {
         /// Which.
@@ -67,6 +79,13 @@ fn main() -> ExitCode {
             Ok(_) => soak_all(first, count, jobs, &sets, fail_fast),
             Err(why) => refuse(&why),
         },
+        Command::Mutants { count, first, jobs } => {
+            println!("| mistake | seeds until caught | caught by |\n| --- | --- | --- |");
+            let all = mutants(first, count, jobs);
+            all.iter().map(Mutant::row).for_each(|row| println!("{row}"));
+            let missed = all.iter().any(|mutant| mutant.caught.is_none());
+            if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        }
         Command::Options { seed } => {
             for (name, value) in Options::draw(seed).list() {
                 println!("{name}={value}");

@@ -115,7 +115,7 @@ impl Model {
 
     fn apply_command(&mut self, at: Position, command: Command, coverage: &mut Coverage) -> bool {
         match command {
-            Command::Admit { .. } => false,
+            Command::Admit { .. } | Command::Members(_) => false,
             Command::Pin { pin, precondition } => self.apply_pin(at, pin, precondition, coverage),
             Command::Reallocate {
                 cid,

@@ -49,7 +49,7 @@ async fn tell(options: Options, keep_trace: bool) -> Report {
 }
 
 /// Starts the peers, the clients and the faults. Returns the nodes that carry all that is no peer.
-fn found(world: &Shared) -> [NodeHandle; 3] {
+pub(crate) fn found(world: &Shared) -> [NodeHandle; 3] {
     let handle = Handle::current();
     let helper = |name: &str| handle.create_node().name(name).build();
     let helpers = [helper("wires"), helper("clients"), helper("faults")];
@@ -92,7 +92,7 @@ async fn first_phase(world: &Shared) {
     }
 }
 
-async fn second_phase(world: &Shared) {
+pub(crate) async fn second_phase(world: &Shared) {
     calm_down(world);
     if !converge(world, "after the faults").await {
         return;
@@ -284,7 +284,7 @@ fn audit(world: &Shared) {
     }
 }
 
-async fn finish(world: &Shared, helpers: &[NodeHandle; 3]) -> Report {
+pub(crate) async fn finish(world: &Shared, helpers: &[NodeHandle; 3]) -> Report {
     let at = World::now();
     lock(world).tear_down(helpers);
     // Killed tasks end when they are scheduled.

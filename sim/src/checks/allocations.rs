@@ -15,7 +15,7 @@ pub(super) fn of_command(effective: &Effective, found: &mut Found<'_>) {
             });
             of_peers(allocations, effective, found);
         }
-        Command::Admit { .. } | Command::Unpin { .. } => {}
+        Command::Admit { .. } | Command::Members(_) | Command::Unpin { .. } => {}
     }
 }
 

@@ -39,7 +39,8 @@ pub(crate) fn may_follow(before: &Members, after: &Members) -> bool {
 fn is_sound(members: &Members) -> bool {
     let everybody = |id: &cluster_core::RaftId| members.peers.contains_key(id);
     let ids_are_known = members.voters.iter().all(everybody) && members.learners.iter().all(everybody);
-    ids_are_known && !members.voters.is_empty() && members.voters.is_disjoint(&members.learners)
+    let knows_nobody_yet = members.peers.is_empty() && members.voters.is_empty();
+    knows_nobody_yet || ids_are_known && !members.voters.is_empty() && members.voters.is_disjoint(&members.learners)
 }
 
 #[cfg(test)]

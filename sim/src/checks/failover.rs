@@ -1,0 +1,75 @@
+//! A leader takes a pin away only from a peer that it has not heard for longer than the grace period.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cluster_core::{Command, Event, Instant, Message, Payload, PeerId, Proposal, StoreOp, decode};
+
+use super::{Found, Step};
+use crate::options::Options;
+
+/// When each process started, and when it last heard each peer's metrics.
+#[derive(Debug)]
+pub(super) struct Failover {
+    heard: Vec<(Option<Instant>, BTreeMap<PeerId, Instant>)>,
+    grace: Duration,
+    lifetime: Duration,
+}
+
+impl Failover {
+    pub(super) fn new(options: &Options, size: usize) -> Self {
+        Self {
+            heard: vec![(None, BTreeMap::new()); size],
+            grace: Duration::from_millis(options.grace_ms),
+            lifetime: Duration::from_millis(options.metrics_ms * 2),
+        }
+    }
+
+    pub(super) fn booted(&mut self, me: usize) {
+        self.heard[me] = (None, BTreeMap::new());
+    }
+
+    pub(super) fn after_step(&mut self, step: &Step<'_>, found: &mut Found<'_>) {
+        let now = step.now.mono;
+        let (started, heard) = &mut self.heard[step.me];
+        started.get_or_insert(now);
+        if let Event::Received { from, envelope } = step.event
+            && matches!(envelope.message, Message::Metrics(_))
+        {
+            heard.insert(from.clone(), now);
+        }
+        if step.peer().leads() {
+            for op in step.writes() {
+                if let StoreOp::Append { entries } = op {
+                    entries.iter().for_each(|entry| self.of_entry(step, &entry.payload, found));
+                }
+            }
+        }
+    }
+
+    fn of_entry(&self, step: &Step<'_>, payload: &Payload, found: &mut Found<'_>) {
+        let Payload::Commands(data) = payload else { return };
+        for proposal in decode::<Vec<Proposal>>(data).unwrap_or_default() {
+            let Command::Reallocate { cid, allocations, version } = proposal.command else { continue };
+            let pin = step.peer().disk.written.pins.get(&cid).filter(|pin| pin.version == version);
+            for peer in pin.iter().flat_map(|pin| &pin.allocations) {
+                if !allocations.contains(peer) && *peer != step.peer().id {
+                    self.of_loser(step, peer, found);
+                }
+            }
+        }
+    }
+
+    fn of_loser(&self, step: &Step<'_>, peer: &PeerId, found: &mut Found<'_>) {
+        let (started, heard) = &self.heard[step.me];
+        let (since, least) = match (heard.get(peer), started) {
+            (Some(at), _) => (*at, self.lifetime + self.grace),
+            (None, Some(started)) => (*started, self.grace),
+            (None, None) => return,
+        };
+        let silent = step.now.mono.since(since);
+        found.require(silent >= least, "failover", || {
+            format!("takes a pin from {peer} after a silence of {silent:?}, {least:?} is the least")
+        });
+    }
+}

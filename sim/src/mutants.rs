@@ -1,0 +1,38 @@
+//! Proof that the simulator finds mistakes: each planted one is run until a seed catches it.
+
+use crate::options::Options;
+use crate::planting::bugs;
+use crate::report::Report;
+use crate::soak::soak;
+
+/// A planted mistake and what became of it.
+#[derive(Clone, Debug)]
+pub struct Mutant {
+    /// Its name.
+    pub name: String,
+    /// How many seeds were run.
+    pub seeds: u64,
+    /// The first run that failed.
+    pub caught: Option<Report>,
+}
+
+impl Mutant {
+    /// One line of the table.
+    pub fn row(&self) -> String {
+        let (name, seeds) = (&self.name, self.seeds);
+        match self.caught.as_ref().and_then(|report| report.violations.first()) {
+            Some(found) => format!("| {name} | {seeds} | {} ({}) |", found.check, found.class),
+            None => format!("| {name} | not in {seeds} | |"),
+        }
+    }
+}
+
+/// Runs each planted mistake on up to `most` seeds from `first` on, until one catches it.
+pub fn mutants(first: u64, most: u64, threads: usize) -> Vec<Mutant> {
+    let one = |(number, name): (u64, String)| {
+        let draw = |seed| Options { planted: number, ..Options::draw(seed) };
+        let sum = soak(first, most, threads, draw, |report| report.class().is_none());
+        Mutant { name, seeds: sum.seeds, caught: sum.failures.into_values().next() }
+    };
+    (1..).zip(bugs()).map(one).collect()
+}

@@ -1,0 +1,222 @@
+//! Stories: what happens, in order, written down in a small vocabulary, one step a line. After the last step
+//! everything that was not broken for good must be repaired, and the same checks hold as in any run.
+//!
+//! | step | what it does |
+//! | --- | --- |
+//! | `set NAME=NUMBER` | an option, before anything else |
+//! | `wait leader` | until one is ready |
+//! | `run SECONDS` | lets time pass |
+//! | `kill WHO`, `cut WHO`, `start WHO` | ends a process, or its machine's power; starts it again |
+//! | `break WHO` | the power goes for good |
+//! | `pause WHO`, `resume WHO` | |
+//! | `isolate WHO`, `heal` | nobody hears it, nor does it hear anybody; all cuts end |
+//! | `pin CID at WHO OUTCOME` | `ok`, `refused`, `unknown` or `any` |
+//! | `unpin CID at WHO OUTCOME` | |
+//! | `read CID at WHO found`, `… none` | as of now anywhere |
+//! | `ipfs down WHO`, `ipfs up WHO`, `ipfs full WHO` | |
+//! | `moved CID from WHO` | it is not allocated there any more |
+//! | `settle` | until nothing is pending |
+//!
+//! `WHO` is a number, `leader`, `follower` for the first that is none, or `all`.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use madsim::runtime::{Handle, Runtime};
+use madsim::time::sleep;
+
+use crate::checks::{Violation, convergence};
+use crate::clients::{pin_once, read_once, unpin_once, wish};
+use crate::faults::resume;
+use crate::history::Heard;
+use crate::options::Options;
+use crate::peer::{cid, default_replicas};
+use crate::report::{Class, Report};
+use crate::world::{Death, Shared, World, lock};
+use crate::{panics, run};
+
+/// Tells a story. Steps that make no sense are reported as violations.
+pub fn tell(story: &str, seed: u64) -> Report {
+    let story = story.to_owned();
+    let telling = std::thread::spawn(move || {
+        panics::listen();
+        let runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
+        runtime.block_on(play(story, seed))
+    });
+    telling.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+async fn play(story: String, seed: u64) -> Report {
+    let mut options = Options { clients: 0, ..Options::quiet(seed) };
+    let steps: Vec<&str> =
+        story.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    let (sets, steps): (Vec<&str>, Vec<&str>) = steps.into_iter().partition(|step| step.starts_with("set "));
+    let mut wrong = None;
+    for set in sets {
+        if let Err(why) = options.set(set.trim_start_matches("set ").trim()) {
+            wrong = Some(why);
+        }
+    }
+    let world: Shared = Arc::new(Mutex::new(World::new(options, false)));
+    let helpers = run::found(&world);
+    if let Some(why) = wrong {
+        fail(&world, "set", why);
+    }
+    for step in steps {
+        if lock(&world).stopped {
+            break;
+        }
+        let line = format!("step {step:?}");
+        lock(&world).trace.line(World::now(), "story", || line.clone());
+        if let Err(why) = take(&world, step).await {
+            fail(&world, step, why);
+        }
+    }
+    if !lock(&world).stopped {
+        run::second_phase(&world).await;
+    }
+    run::finish(&world, &helpers).await
+}
+
+fn fail(world: &Shared, step: &str, why: String) {
+    let at = World::now();
+    let text = format!("{step:?}: {why}");
+    lock(world).violate(Violation { class: Class::Safety, check: "story", at, peer: None, text });
+}
+
+async fn take(world: &Shared, step: &str) -> Result<(), String> {
+    let words: Vec<&str> = step.split_whitespace().collect();
+    match words[..] {
+        ["wait", "leader"] => wait_for(world, "a leader", |world| ready_leader(world).is_some()).await,
+        ["settle"] => wait_for(world, "peace", |world| convergence::pending(world).is_none()).await,
+        ["run", seconds] => {
+            let seconds: u64 = seconds.parse().map_err(|_| "not a number of seconds".to_owned())?;
+            sleep(Duration::from_secs(seconds)).await;
+            Ok(())
+        }
+        ["heal"] => {
+            lock(world).net.heal();
+            Ok(())
+        }
+        ["ipfs", state, peer] => {
+            for peer in who(world, peer)? {
+                let mut world = lock(world);
+                let ipfs = &mut world.peers[peer].ipfs;
+                ipfs.up = state != "down";
+                ipfs.full = state == "full";
+            }
+            Ok(())
+        }
+        ["moved", content, "from", peer] => {
+            let content = number(content)?;
+            let peer = one(world, peer)?;
+            let world = lock(world);
+            let pin = world.checks.model().pins().get(&cid(content)).ok_or("it is not pinned")?;
+            let there = pin.is_allocated_to(&world.peers[peer].id);
+            if there { Err(format!("it is still allocated there: {pin:?}")) } else { Ok(()) }
+        }
+        ["pin" | "unpin" | "read", content, "at", peer, expected] => {
+            let peer = one(world, peer)?;
+            ask(world, words[0], number(content)?, peer, expected).await
+        }
+        [what, peer] => {
+            for peer in who(world, peer)? {
+                happen(world, what, peer)?;
+            }
+            Ok(())
+        }
+        _ => Err("no such step".to_owned()),
+    }
+}
+
+fn happen(world: &Shared, what: &str, peer: usize) -> Result<(), String> {
+    match what {
+        "kill" => lock(world).crash(peer, Death::Kill),
+        "cut" => lock(world).crash(peer, Death::Cut),
+        "start" => lock(world).restart(peer),
+        "isolate" => lock(world).net.cut_off(peer, true),
+        "break" => {
+            let mut world = lock(world);
+            world.peers[peer].broken = true;
+            world.crash(peer, Death::Cut);
+        }
+        "pause" => {
+            let mut world = lock(world);
+            world.peers[peer].paused = true;
+            Handle::current().pause(world.nodes[peer]);
+        }
+        "resume" => resume(world, peer),
+        _ => return Err("no such step".to_owned()),
+    }
+    Ok(())
+}
+
+async fn ask(
+    world: &Shared,
+    what: &str,
+    content: u64,
+    peer: usize,
+    expected: &str,
+) -> Result<(), String> {
+    let patience = Duration::from_millis(lock(world).options.deadline_ms + 5000);
+    let content = cid(content);
+    let heard = match what {
+        "pin" => {
+            let count = lock(world).history.operations.len();
+            let options = wish(format!("story-{count}"), default_replicas(&lock(world).options));
+            pin_once(world, 1, peer, content, options, patience).await
+        }
+        "unpin" => unpin_once(world, 1, peer, content, patience).await,
+        _ => read_once(world, 1, peer, content, patience).await,
+    };
+    let fits = match &heard {
+        Heard::Pinned(_) | Heard::Unpinned(_) => expected == "ok",
+        Heard::Found(Some(_)) => expected == "found",
+        Heard::Found(None) => expected == "none",
+        Heard::Refused(_) => expected == "refused",
+        Heard::Unknown => expected == "unknown",
+    };
+    if fits || expected == "any" { Ok(()) } else { Err(format!("hears {heard:?}")) }
+}
+
+async fn wait_for(world: &Shared, what: &str, holds: impl Fn(&World) -> bool) -> Result<(), String> {
+    for _ in 0..1200 {
+        sleep(Duration::from_millis(100)).await;
+        let world = lock(world);
+        if world.stopped || holds(&world) {
+            return Ok(());
+        }
+    }
+    let pending = convergence::pending(&lock(world));
+    Err(format!("waits for {what} in vain, pending: {pending:?}"))
+}
+
+fn ready_leader(world: &World) -> Option<usize> {
+    world.peers.iter().position(|peer| peer.node.as_ref().is_some_and(|node| node.view().is_leader()))
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("{text:?} is not a number"))
+}
+
+fn one(world: &Shared, text: &str) -> Result<usize, String> {
+    who(world, text)?.first().copied().ok_or_else(|| "there is nobody".to_owned())
+}
+
+fn who(world: &Shared, text: &str) -> Result<Vec<usize>, String> {
+    let world = lock(world);
+    let all = 0..world.peers.len();
+    let leader = ready_leader(&world);
+    match text {
+        "all" => Ok(all.collect()),
+        "leader" => Ok(vec![leader.ok_or("there is no leader")?]),
+        "follower" => {
+            let mut others = all.filter(|peer| Some(*peer) != leader && world.peers[*peer].node.is_some());
+            Ok(vec![others.next().ok_or("there is no follower")?])
+        }
+        _ => {
+            let peer = usize::try_from(number(text)?).map_err(|error| error.to_string())?;
+            if all.contains(&peer) { Ok(vec![peer]) } else { Err(format!("there is no peer {peer}")) }
+        }
+    }
+}
