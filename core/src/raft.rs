@@ -268,11 +268,18 @@ impl Raft {
         if !self.members().peers.contains_key(&message.from) && self.strangers.len() < STRANGERS_MAX {
             self.strangers.insert(message.from, from.clone());
         }
+        let mut message = message;
         if message.kind == RaftKind::Append && self.is_blank() {
-            let to = message.from;
-            let message = ask_for_snapshot(&message);
-            outputs.push(Output::Send { to, message });
-            return Ok(());
+            if message.term == self.term() && self.held.is_empty() {
+                let to = message.from;
+                let message = ask_for_snapshot(&message);
+                outputs.push(Output::Send { to, message });
+                return Ok(());
+            }
+            // Nothing is said in a term before the disk has it.
+            message.kind = RaftKind::Heartbeat;
+            message.commit = 0;
+            message.entries.clear();
         }
         // Raft answers nonsense with errors that call for nothing: the message is dropped.
         let _ = self.raw.step(convert::raft_message(message));

@@ -108,7 +108,12 @@ impl Cluster {
         };
         let mut allocated = match self.request(request).await? {
             Reply::Allocated(peers) => peers,
-            Reply::Barrier(_) | Reply::Pinned(_) | Reply::Recovered(_) | Reply::Unpinned(_) => {
+            Reply::Barrier(_)
+            | Reply::PeerAdded
+            | Reply::PeerRemoved
+            | Reply::Pinned(_)
+            | Reply::Recovered(_)
+            | Reply::Unpinned(_) => {
                 return Err(Error::Closed);
             }
         };

@@ -30,7 +30,11 @@ impl Cluster {
     pub(super) async fn request_pin(&self, request: Request) -> Result<Pin, Error> {
         match self.request(request).await? {
             Reply::Pinned(pin) | Reply::Unpinned(pin) => Ok(pin),
-            Reply::Allocated(_) | Reply::Barrier(_) | Reply::Recovered(_) => Err(Error::Closed),
+            Reply::Allocated(_)
+            | Reply::Barrier(_)
+            | Reply::PeerAdded
+            | Reply::PeerRemoved
+            | Reply::Recovered(_) => Err(Error::Closed),
         }
     }
 

@@ -31,9 +31,12 @@ impl Cluster {
     pub(super) async fn recover_here(&self, cid: &Cid) -> Result<State, Error> {
         match self.request(Request::Recover { cid: cid.clone() }).await? {
             Reply::Recovered(_) => Ok(self.own_state(cid).await?.1),
-            Reply::Allocated(_) | Reply::Barrier(_) | Reply::Pinned(_) | Reply::Unpinned(_) => {
-                Err(Error::Closed)
-            }
+            Reply::Allocated(_)
+            | Reply::Barrier(_)
+            | Reply::PeerAdded
+            | Reply::PeerRemoved
+            | Reply::Pinned(_)
+            | Reply::Unpinned(_) => Err(Error::Closed),
         }
     }
 

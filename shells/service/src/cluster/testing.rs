@@ -190,6 +190,8 @@ impl FakeCore {
             return Err(refusal.clone());
         }
         match request {
+            Request::AddPeer { .. } => Ok(Reply::PeerAdded),
+            Request::RemovePeer { .. } => Ok(Reply::PeerRemoved),
             Request::Allocate { options, .. } => Self::allocate(ledger, &options).map(Reply::Allocated),
             Request::Barrier => Ok(Reply::Barrier(1)),
             Request::Pin { cid, options } => {
