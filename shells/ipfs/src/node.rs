@@ -73,7 +73,7 @@ impl Node {
             let made = std::fs::create_dir_all(&folder);
             made.map_err(|error| Error::io(format!("making {}", folder.display()), error))?;
             // The database's lock also guards the identity.
-            let store = Store::open(&folder.join("blocks"), storage_max)?;
+            let store = Store::open(&folder, storage_max)?;
             match swarm::load_or_make(&folder) {
                 Ok(keypair) => Ok((store, keypair)),
                 Err(error) => {

@@ -1,10 +1,19 @@
-//! Blocks and pins on disk: one fjall database, one thread that writes.
+//! Blocks and pins on disk: one fjall database, files with the bytes of large blocks, one thread that writes.
 //!
-//! A block's key is its multihash, so CIDv0 and CIDv1 of one block are one entry. A pin's key is the
-//! CID's bytes. Counters are kept exact by the writing thread and stored in each batch, because counting
-//! a keyspace means scanning it.
+//! A block's key is its multihash, so CIDv0 and CIDv1 of one block are one entry. Its value is the block
+//! itself if it is small, and else its place in a segment ([`segments`]): a database writes everything
+//! twice, first to its journal. A pin's key is the CID's bytes. Counters are kept exact by the writing
+//! thread and stored in each batch, because counting a keyspace means scanning it.
 
+mod compact;
+mod index;
+mod open;
 mod protect;
+mod segments;
+mod sync;
+mod table;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub(crate) use protect::{Lease, Protect, fingerprint};
@@ -12,31 +21,25 @@ pub(crate) use protect::{Lease, Protect, fingerprint};
 use crate::{Block, Error, Pin, PinMode};
 use bytes::Bytes;
 use cid::Cid;
-use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, Readable};
-use std::path::{Path, PathBuf};
+use fjall::{Database, Keyspace, Readable};
+use index::{Entry, Fresh};
+use segments::{Files, Read};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use writer::{Op, Request, Writer};
+use writer::{Op, Request};
 
 /// The largest block bitswap peers must accept.
 pub(crate) const BLOCK_MAX: usize = 2 << 20;
 /// The multihash code of CIDs that hold their content.
 pub(crate) const IDENTITY: u64 = 0;
 
-/// Read cache. A small node's budget: the whole peer stays below 250 MB.
-const CACHE_BYTES: u64 = 16 << 20;
-/// Blocks in memory before they are flushed. Up to four such tables live at once while writing fast.
-const BLOCKS_MEMTABLE: u64 = 16 << 20;
-/// Pins are small records.
-const PINS_MEMTABLE: u64 = 4 << 20;
-/// Disk, not memory: bounds how much a restart replays.
-const JOURNAL_BYTES: u64 = 128 << 20;
 /// Requests waiting for the writing thread; their bytes are bounded by [`IN_FLIGHT_KIB`].
 const QUEUE: usize = 4096;
 /// Bytes of blocks waiting for the writing thread, in KiB. One request may pass it when alone.
 const IN_FLIGHT_KIB: usize = 32 << 10;
-/// The layout of this database.
-const FORMAT: &[u8] = b"1";
+/// How often a block is looked up again when its segment is gone: each time it was moved in between.
+const LOOKUPS: usize = 8;
 
 /// What the repository holds, kept by the writing thread.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -67,6 +70,24 @@ struct Open {
     db: Database,
     blocks: Keyspace,
     pins: Keyspace,
+    meta: Keyspace,
+    fresh: Arc<Fresh>,
+    files: Arc<Files>,
+}
+
+impl Open {
+    /// What the database knows of a block.
+    fn stored(&self, key: &[u8]) -> Result<Option<Entry>, Error> {
+        let value = self.blocks.get(key)?;
+        value.map(|value| Entry::decode(value.into())).transpose()
+    }
+
+    fn entry(&self, key: &[u8]) -> Result<Option<Entry>, Error> {
+        match self.fresh.get(key) {
+            Some(entry) => Ok(Some(entry)),
+            None => self.stored(key),
+        }
+    }
 }
 
 impl std::fmt::Debug for Store {
@@ -77,79 +98,7 @@ impl std::fmt::Debug for Store {
     }
 }
 
-fn blocks_options() -> KeyspaceCreateOptions {
-    KeyspaceCreateOptions::default()
-        .max_memtable_size(BLOCKS_MEMTABLE)
-        .with_kv_separation(Some(
-            // Content is compressed or random; and with these two a collection really frees the disk.
-            KvSeparationOptions::default()
-                .compression(CompressionType::None)
-                .staleness_threshold(0.05)
-                .age_cutoff(1.0),
-        ))
-}
-
 impl Store {
-    /// Opens or makes the database. Blocks the thread; a large journal takes a second to replay.
-    pub(crate) fn open(path: &Path, storage_max: Option<u64>) -> Result<Store, Error> {
-        let db = Database::builder(path)
-            .cache_size(CACHE_BYTES)
-            .max_journaling_size(JOURNAL_BYTES)
-            .open()
-            .map_err(|error| open_error(path, error))?;
-        let small = || KeyspaceCreateOptions::default().max_memtable_size(PINS_MEMTABLE);
-        let blocks = db.keyspace("blocks", blocks_options)?;
-        let pins = db.keyspace("pins", small)?;
-        let meta = db.keyspace("meta", small)?;
-        let counters = match (meta.get("format")?, meta.get("counters")?) {
-            (None, None) => {
-                meta.insert("format", FORMAT)?;
-                Counters::default()
-            }
-            (Some(format), counters) if &*format == FORMAT => match counters {
-                Some(bytes) => postcard::from_bytes(&bytes).map_err(|error| damaged(path, &error))?,
-                None => Counters::default(),
-            },
-            (format, _) => {
-                let format = format
-                    .map(|f| String::from_utf8_lossy(&f).into_owned())
-                    .unwrap_or_default();
-                return Err(damaged(
-                    path,
-                    &format!("its format is {format:?}, this version knows \"1\""),
-                ));
-            }
-        };
-        let counters = Arc::new(Mutex::new(counters));
-        let protect = Arc::new(Protect::default());
-        let (requests, receiver) = mpsc::channel(QUEUE);
-        let writer = Writer {
-            db: db.clone(),
-            blocks: blocks.clone(),
-            pins: pins.clone(),
-            meta,
-            counters: counters.clone(),
-            protect: protect.clone(),
-            storage_max,
-            unsynced: 0,
-        };
-        let thread = std::thread::Builder::new()
-            .name("ipfs-store".into())
-            .spawn(move || writer.run(receiver))
-            .map_err(|error| Error::io("starting the store's thread", error))?;
-        Ok(Store {
-            inner: Arc::new(Inner {
-                open: RwLock::new(Some(Arc::new(Open { db, blocks, pins }))),
-                counters,
-                protect,
-                requests: Mutex::new(Some(requests)),
-                in_flight: Arc::new(Semaphore::new(IN_FLIGHT_KIB)),
-                thread: Mutex::new(Some(thread)),
-                path: path.to_owned(),
-            }),
-        })
-    }
-
     /// Lets the writing thread finish what waits, and closes the database; every later call fails. The
     /// folder is free once the listings that run are gone too. Blocks the thread.
     pub(crate) fn close(&self) {
@@ -186,32 +135,55 @@ impl Store {
     }
 
     /// The block, if local or held by its CID.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when the disk gives other bytes than were written.
     pub(crate) fn get(&self, cid: &Cid) -> Result<Option<Bytes>, Error> {
         if cid.hash().code() == IDENTITY {
             return Ok(Some(Bytes::copy_from_slice(cid.hash().digest())));
         }
-        Ok(self.db()?.blocks.get(key_of(cid))?.map(Bytes::from))
+        let (open, key) = (self.db()?, key_of(cid));
+        for _ in 0..LOOKUPS {
+            let place = match open.entry(&key)? {
+                None => return Ok(None),
+                Some(Entry::Inline(data)) => return Ok(Some(data)),
+                Some(Entry::At(place)) => place,
+            };
+            match open.files.read(&place)? {
+                Read::Data(data) => return Ok(Some(data)),
+                Read::Gone => {}
+                Read::Damaged(why) => return Err(damaged_block(cid, &why)),
+            }
+        }
+        Err(damaged_block(cid, "its segment is missing"))
     }
 
     pub(crate) fn has(&self, cid: &Cid) -> Result<bool, Error> {
-        Ok(cid.hash().code() == IDENTITY || self.db()?.blocks.contains_key(key_of(cid))?)
+        if cid.hash().code() == IDENTITY {
+            return Ok(true);
+        }
+        let (open, key) = (self.db()?, key_of(cid));
+        Ok(open.fresh.with(|fresh| fresh.contains_key(&key)) || open.blocks.contains_key(&key)?)
     }
 
     pub(crate) fn size_of(&self, cid: &Cid) -> Result<Option<u64>, Error> {
         if cid.hash().code() == IDENTITY {
             return Ok(Some(u64::from(cid.hash().size())));
         }
-        Ok(self.db()?.blocks.size_of(key_of(cid))?.map(u64::from))
+        let entry = self.db()?.entry(&key_of(cid))?;
+        Ok(entry.map(|entry| entry.size()))
     }
 
-    /// Stores blocks whose hashes were checked; all or none.
+    /// Stores blocks whose hashes were checked; all or none. Readers see them at once; they are durable
+    /// after a sync, or on their own a second later.
     pub(crate) async fn put(&self, blocks: Vec<Block>) -> Result<(), Error> {
         let mut kib = 0;
         let mut entries = Vec::with_capacity(blocks.len());
         for Block { cid, data } in blocks {
             if cid.hash().code() != IDENTITY {
                 kib += data.len() / 1024 + 1;
-                entries.push((key_of(&cid), data));
+                let crc = crc32fast::hash(&data);
+                entries.push((key_of(&cid), data, crc));
             }
         }
         if entries.is_empty() {
@@ -219,7 +191,7 @@ impl Store {
         }
         self.inner
             .protect
-            .touch_written(entries.iter().map(|(key, _)| key.as_slice()));
+            .touch_written(entries.iter().map(|(key, ..)| key.as_slice()));
         let kib = u32::try_from(kib.min(IN_FLIGHT_KIB)).unwrap_or(u32::MAX);
         let room = self.inner.in_flight.clone().acquire_many_owned(kib).await;
         let room = room.map_err(|_| Error::Closed)?;
@@ -251,12 +223,16 @@ impl Store {
 
     async fn request(&self, op: Op, durable: bool) -> Result<writer::Reply, Error> {
         let (done, reply) = oneshot::channel();
-        let requests = lock(&self.inner.requests).clone().ok_or(Error::Closed)?;
+        let requests = self.requests()?;
         requests
             .send(Request { op, durable, done })
             .await
             .map_err(|_| Error::Closed)?;
         reply.await.map_err(|_| Error::Closed)?
+    }
+
+    fn requests(&self) -> Result<mpsc::Sender<Request>, Error> {
+        lock(&self.inner.requests).clone().ok_or(Error::Closed)
     }
 
     pub(crate) fn pin_of(&self, cid: &Cid) -> Result<Option<Pin>, Error> {
@@ -275,51 +251,19 @@ impl Store {
         }))
     }
 
-    /// The keys of all blocks as of now.
+    /// The keys of all blocks as of now, sorted.
     pub(crate) fn keys(&self) -> Result<impl Iterator<Item = Result<Vec<u8>, Error>> + Send + use<>, Error> {
         let open = self.db()?;
-        let keys = open
-            .db
-            .snapshot()
-            .iter(&open.blocks)
-            .map(|guard| Ok(guard.key()?.to_vec()));
-        Ok(keys.filter(|key| !matches!(key, Ok(key) if *key == COMPACTED)))
-    }
-
-    /// Gives the disk space of removed blocks back. Blocks the thread, for seconds.
-    pub(crate) fn compact(&self) -> Result<(), Error> {
-        let open = self.db()?;
-        let blocks = &open.blocks;
-        blocks.rotate_memtable_and_wait()?;
-        blocks.major_compact()?;
-        // Blob files vanish only when a later table is flushed; an overwritten marker makes one.
-        blocks.insert(COMPACTED, "")?;
-        blocks.remove(COMPACTED)?;
-        blocks.rotate_memtable_and_wait()?;
-        Ok(())
+        // First what is fresh: what is committed in between is in both, and not in neither.
+        let fresh = open.fresh.keys();
+        let stored = open.db.snapshot().iter(&open.blocks);
+        Ok(index::merge(fresh, stored.map(|guard| Ok(guard.key()?.to_vec()))))
     }
 }
 
-/// Never a multihash: its first byte would be the code of a hash of length 0xff.
-const COMPACTED: [u8; 2] = [0xff, 0x7f];
-
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "fjall's errors: all others mean the same to us"
-)]
-fn open_error(path: &Path, error: fjall::Error) -> Error {
-    match error {
-        fjall::Error::Locked => Error::Locked(path.display().to_string()),
-        fjall::Error::Io(source) => Error::io(format!("opening {}", path.display()), source),
-        other => damaged(path, &other),
-    }
-}
-
-fn damaged(path: &Path, why: &dyn std::fmt::Display) -> Error {
+fn damaged_block(cid: &Cid, why: &str) -> Error {
     Error::Damaged(format!(
-        "the ipfs repository {} cannot be read ({why}); move it away and start again, and the cluster will \
-         fetch its content anew",
-        path.display()
+        "the block {cid} is damaged on the disk ({why}); unpin what needs it, remove it and pin again"
     ))
 }
 

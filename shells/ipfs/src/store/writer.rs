@@ -1,28 +1,48 @@
-//! The thread that writes. It takes all requests that wait, makes one batch of them, and syncs once if
-//! any of them asked for it: a thousand pins at the same time cost one fsync.
+//! The thread that writes. It takes all requests that wait, makes one group of them, and syncs once if any
+//! of them asked for it: a thousand pins at the same time cost one fsync.
+//!
+//! The bytes of large blocks go into segments at once and are answered then. Where they are goes into the
+//! database with the next commit, after the segments are synced, so that the database never names bytes
+//! that are not durable.
 
-use super::{Counters, Protect, encode_pin, lock};
+use super::index::{Entry, Fresh, SEGMENT_FROM};
+use super::segments::Place;
+use super::sync::Syncer;
+use super::table::{Changes, Table};
+use super::{Counters, Open, Protect, decode_pin, encode_pin, lock, open};
 use crate::{Error, Pin, PinMode};
 use bytes::Bytes;
 use cid::Cid;
-use fjall::{Database, Keyspace, OwnedWriteBatch, PersistMode};
-use std::collections::HashMap;
+use fjall::{Keyspace, OwnedWriteBatch, PersistMode};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-/// Bytes in one batch before it is committed: enough to make the fsync cheap, little enough to answer soon.
-const BATCH_BYTES: usize = 8 << 20;
-/// Requests in one batch.
-const BATCH_REQUESTS: usize = 4096;
-/// Written bytes after which a sync is made unasked, so that the last one has little left to do.
+/// Bytes in one group before it ends: enough to make the fsync cheap, little enough to answer soon.
+const GROUP_BYTES: usize = 8 << 20;
+/// Requests in one group.
+const GROUP_REQUESTS: usize = 4096;
+/// Small blocks wait for a commit in memory; this many bytes of them cause one.
+const INLINE_BYTES: usize = 4 << 20;
+/// Places wait there too, 200 bytes each.
+const FRESH_ENTRIES: usize = 16_384;
+/// Bytes in segments after which their sync begins unasked, so that the last one has little left to do.
 const UNSYNCED_BYTES: usize = 16 << 20;
 
 pub(super) enum Op {
-    Put(Vec<(Vec<u8>, Bytes)>, OwnedSemaphorePermit),
-    Delete { keys: Vec<Vec<u8>>, collecting: bool },
+    /// Keys, contents and their checksums.
+    Put(Vec<(Vec<u8>, Bytes, u32)>, OwnedSemaphorePermit),
+    Delete {
+        keys: Vec<Vec<u8>>,
+        collecting: bool,
+    },
     Pin(Pin),
     Unpin(Cid),
     Sync,
+    /// Which segments are worth rewriting.
+    Wasteful,
+    /// Writes blocks anew that are still at these places.
+    Move(Vec<(Vec<u8>, Place, Bytes)>),
 }
 
 pub(super) struct Request {
@@ -35,26 +55,35 @@ pub(super) struct Request {
 pub(super) struct Reply {
     pub(super) deleted: Vec<Vec<u8>>,
     pub(super) pin: Option<Pin>,
+    pub(super) wasteful: Vec<u32>,
 }
 
 pub(super) struct Writer {
-    pub(super) db: Database,
-    pub(super) blocks: Keyspace,
-    pub(super) pins: Keyspace,
-    pub(super) meta: Keyspace,
-    pub(super) counters: Arc<Mutex<Counters>>,
+    pub(super) open: Arc<Open>,
+    pub(super) usage: Keyspace,
+    pub(super) table: Table,
+    pub(super) shared: Arc<Mutex<Counters>>,
     pub(super) protect: Arc<Protect>,
     pub(super) storage_max: Option<u64>,
+    pub(super) syncer: Syncer,
+    /// With all that was answered; [`Writer::shared`] follows.
+    pub(super) counters: Counters,
+    /// Bytes of small blocks that wait for a commit.
+    pub(super) inline: usize,
+    /// Bytes written to segments since the last sync began.
     pub(super) unsynced: usize,
+    /// Why nothing can be written any more. A failed sync may have dropped what it should have kept, so
+    /// that a second one proves nothing.
+    pub(super) failed: Option<String>,
 }
 
-/// A batch being built, and what reads must see of it.
+/// What a group does that is not done before its commit.
+#[derive(Default)]
 struct Group {
-    batch: OwnedWriteBatch,
-    counters: Counters,
-    blocks: HashMap<Vec<u8>, Option<u64>>,
+    deleted: HashSet<Vec<u8>>,
     pins: HashMap<Cid, Option<Pin>>,
     bytes: usize,
+    durable: bool,
 }
 
 type Answer = (oneshot::Sender<Result<Reply, Error>>, Result<Reply, Error>);
@@ -64,56 +93,64 @@ impl Writer {
         while let Some(first) = requests.blocking_recv() {
             self.group(first, &mut requests);
         }
-        if let Err(error) = self.db.persist(PersistMode::SyncAll) {
+        if self.failed.is_none()
+            && let Err(error) = self.commit(Group {
+                durable: true,
+                ..Group::default()
+            })
+        {
             tracing::error!(%error, "the ipfs block store could not be synced at its end");
         }
     }
 
+    fn fresh(&self) -> &Fresh {
+        &self.open.fresh
+    }
+
     fn group(&mut self, first: Request, requests: &mut mpsc::Receiver<Request>) {
         let protect = self.protect.clone();
-        let mut group = Group {
-            batch: self.db.batch(),
-            counters: *lock(&self.counters),
-            blocks: HashMap::new(),
-            pins: HashMap::new(),
-            bytes: 0,
-        };
+        let mut group = Group::default();
         let mut answers: Vec<Answer> = Vec::new();
         // Held until the deletions are visible: a touch comes before them, and spares, or after, and the
         // toucher then sees the block missing.
         let mut spared = None;
-        let mut durable = false;
         let mut room = Vec::new();
         let mut next = Some(first);
-        while let Some(Request {
-            op,
-            durable: asked,
-            done,
-        }) = next
-        {
-            durable |= asked;
-            let result = match op {
-                Op::Put(entries, permit) => {
+        while let Some(Request { op, durable, done }) = next {
+            group.durable |= durable;
+            let result = match (op, &self.failed) {
+                (_, Some(why)) => Err(Error::Store(why.clone())),
+                (Op::Put(blocks, permit), None) => {
                     room.push(permit);
-                    self.put(&mut group, entries)
+                    self.put(&mut group, blocks)
                 }
-                Op::Delete { keys, collecting } => {
+                (Op::Delete { keys, collecting }, None) => {
                     let spare = spared.get_or_insert_with(|| protect.freeze());
                     self.delete(&mut group, keys, |key| collecting && spare.spares(key))
                 }
-                Op::Pin(pin) => self.pin(&mut group, pin),
-                Op::Unpin(cid) => self.unpin(&mut group, cid),
-                Op::Sync => Ok(Reply::default()),
+                (Op::Pin(pin), None) => self.pin(&mut group, pin),
+                (Op::Unpin(cid), None) => self.unpin(&mut group, cid),
+                (Op::Sync, None) => Ok(Reply::default()),
+                (Op::Wasteful, None) => Ok(Reply {
+                    wasteful: self.table.wasteful(),
+                    ..Reply::default()
+                }),
+                (Op::Move(blocks), None) => self.relocate(&mut group, blocks),
             };
             answers.push((done, result));
-            let full = group.bytes >= BATCH_BYTES || answers.len() >= BATCH_REQUESTS;
+            let full = group.bytes >= GROUP_BYTES || answers.len() >= GROUP_REQUESTS;
             next = if full { None } else { requests.try_recv().ok() };
         }
-        let failed = self.commit(group, durable).err().map(|error| error.to_string());
+        if self.failed.is_none()
+            && let Err(error) = self.end(group)
+        {
+            self.failed = Some(error.to_string());
+        }
+        *lock(&self.shared) = self.counters;
         drop(spared);
         drop(room);
         for (done, result) in answers {
-            let result = match &failed {
+            let result = match &self.failed {
                 Some(error) => Err(Error::Store(error.clone())),
                 None => result,
             };
@@ -122,104 +159,185 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, mut group: Group, durable: bool) -> Result<(), fjall::Error> {
-        self.unsynced += group.bytes;
-        let sync = durable || self.unsynced >= UNSYNCED_BYTES;
-        if group.batch.is_empty() {
-            if sync {
-                self.db.persist(PersistMode::SyncData)?;
-                self.unsynced = 0;
+    /// Commits, if anything in the group or the wealth of what waits wants it.
+    fn end(&mut self, group: Group) -> Result<(), Error> {
+        let waiting = self.fresh().with(HashMap::len);
+        let full = self.inline >= INLINE_BYTES || waiting >= FRESH_ENTRIES;
+        if group.durable || full || !group.deleted.is_empty() || !group.pins.is_empty() {
+            return self.commit(group);
+        }
+        if self.unsynced >= UNSYNCED_BYTES {
+            self.unsynced = 0;
+            self.syncer.begin(self.table.active());
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, group: Group) -> Result<(), Error> {
+        self.table.sync()?;
+        self.unsynced = 0;
+        let changes = self.table.changes();
+        let mut batch = self.open.db.batch();
+        self.fill(&mut batch, &group, &changes)?;
+        if batch.is_empty() {
+            if group.durable {
+                self.open.db.persist(PersistMode::SyncData)?;
+                self.table.recorded(&changes, true);
             }
             return Ok(());
         }
-        let counters = postcard::to_stdvec(&group.counters).unwrap_or_default();
-        group.batch.insert(&self.meta, "counters", counters);
-        let mode = if sync {
+        let counters = postcard::to_stdvec(&self.counters).map_err(unwritable)?;
+        batch.insert(&self.open.meta, "counters", counters);
+        let mode = if group.durable {
             PersistMode::SyncData
         } else {
             PersistMode::Buffer
         };
-        group.batch.durability(Some(mode)).commit()?;
-        if sync {
-            self.unsynced = 0;
-        }
-        *lock(&self.counters) = group.counters;
+        batch.durability(Some(mode)).commit()?;
+        self.table.recorded(&changes, group.durable);
+        // Now that readers find them in the database.
+        self.fresh().change(HashMap::clear);
+        self.inline = 0;
         Ok(())
     }
 
-    fn size(&self, group: &Group, key: &[u8]) -> Result<Option<u64>, Error> {
-        match group.blocks.get(key) {
-            Some(known) => Ok(*known),
-            None => Ok(self.blocks.size_of(key)?.map(u64::from)),
+    fn fill(&self, batch: &mut OwnedWriteBatch, group: &Group, changes: &Changes) -> Result<(), Error> {
+        let blocks = &self.open.blocks;
+        self.fresh().with(|fresh| {
+            for (key, entry) in fresh {
+                batch.insert(blocks, key.as_slice(), entry.encode());
+            }
+            for key in group.deleted.iter().filter(|key| !fresh.contains_key(*key)) {
+                batch.remove(blocks, key.as_slice());
+            }
+        });
+        for (cid, pin) in &group.pins {
+            match pin {
+                Some(pin) => batch.insert(&self.open.pins, cid.to_bytes(), encode_pin(pin)),
+                None => batch.remove(&self.open.pins, cid.to_bytes()),
+            }
+        }
+        if self.table.is_changed() {
+            for (number, usage) in &changes.usage {
+                let value = open::encode_usage(usage).map_err(unwritable)?;
+                batch.insert(&self.usage, number.to_be_bytes(), value);
+            }
+            for number in &changes.dead {
+                batch.remove(&self.usage, number.to_be_bytes());
+            }
+            batch.insert(&self.open.meta, "next", changes.next.to_be_bytes());
+        }
+        Ok(())
+    }
+
+    /// What is known of a block, with all that this group has done.
+    fn entry(&self, group: &Group, key: &[u8]) -> Result<Option<Entry>, Error> {
+        match self.fresh().get(key) {
+            Some(entry) => Ok(Some(entry)),
+            None if group.deleted.contains(key) => Ok(None),
+            None => self.open.stored(key),
         }
     }
 
-    fn put(&self, group: &mut Group, entries: Vec<(Vec<u8>, Bytes)>) -> Result<Reply, Error> {
-        let mut new = Vec::with_capacity(entries.len());
+    fn put(&mut self, group: &mut Group, blocks: Vec<(Vec<u8>, Bytes, u32)>) -> Result<Reply, Error> {
+        let mut new = Vec::with_capacity(blocks.len());
+        let mut seen = HashSet::new();
         let mut asked = 0;
-        for (key, data) in entries {
-            if self.size(group, &key)?.is_none() {
+        for (key, data, crc) in blocks {
+            if self.entry(group, &key)?.is_none() && seen.insert(key.clone()) {
                 asked += data.len() as u64;
-                new.push((key, data));
+                new.push((key, data, crc));
             }
         }
-        let used = group.counters.bytes;
+        let used = self.counters.bytes;
         if let Some(max) = self.storage_max
             && used.saturating_add(asked) > max
             && asked > 0
         {
             return Err(Error::Full { used, asked, max });
         }
-        for (key, data) in new {
-            let size = data.len();
-            if group
-                .blocks
-                .insert(key.clone(), Some(size as u64))
-                .flatten()
-                .is_some()
-            {
-                continue;
-            }
-            group.counters.blocks += 1;
-            group.counters.bytes += size as u64;
-            group.bytes += size + key.len();
-            group.batch.insert(&self.blocks, key, data);
+        let large = |data: &Bytes| data.len() >= SEGMENT_FROM;
+        let appended = new.iter().filter(|(_, data, _)| large(data));
+        let places = self.table.append(appended.map(|(_, data, crc)| (data, *crc)))?;
+        let mut places = places.into_iter();
+        let mut entries = Vec::with_capacity(new.len());
+        for (key, data, _) in new {
+            self.counters.blocks += 1;
+            self.counters.bytes += data.len() as u64;
+            group.bytes += data.len() + key.len();
+            let place = if large(&data) { places.next() } else { None };
+            entries.push(match place {
+                Some(place) => {
+                    self.unsynced += data.len();
+                    (key, Entry::At(place))
+                }
+                None => {
+                    self.inline += data.len() + key.len();
+                    (key, Entry::Inline(data))
+                }
+            });
         }
+        self.fresh().change(|fresh| fresh.extend(entries));
         Ok(Reply::default())
     }
 
     fn delete(
-        &self,
+        &mut self,
         group: &mut Group,
         keys: Vec<Vec<u8>>,
         spared: impl Fn(&[u8]) -> bool,
     ) -> Result<Reply, Error> {
         let mut deleted = Vec::new();
         for key in keys {
-            let Some(size) = self.size(group, &key)? else {
+            let Some(entry) = self.entry(group, &key)? else {
                 continue;
             };
             if spared(&key) {
                 continue;
             }
-            group.counters.blocks = group.counters.blocks.saturating_sub(1);
-            group.counters.bytes = group.counters.bytes.saturating_sub(size);
-            group.blocks.insert(key.clone(), None);
-            group.batch.remove(&self.blocks, key.as_slice());
+            self.counters.blocks = self.counters.blocks.saturating_sub(1);
+            self.counters.bytes = self.counters.bytes.saturating_sub(entry.size());
+            if let Entry::At(place) = &entry {
+                self.table.drop_block(place);
+            }
+            self.fresh().change(|fresh| fresh.remove(&key));
+            group.deleted.insert(key.clone());
             deleted.push(key);
         }
-        Ok(Reply { deleted, pin: None })
+        Ok(Reply {
+            deleted,
+            ..Reply::default()
+        })
+    }
+
+    /// A block that was deleted or moved since it was looked up stays as it is.
+    fn relocate(&mut self, group: &mut Group, blocks: Vec<(Vec<u8>, Place, Bytes)>) -> Result<Reply, Error> {
+        let mut still = Vec::with_capacity(blocks.len());
+        for (key, place, data) in blocks {
+            if self.entry(group, &key)? == Some(Entry::At(place)) {
+                still.push((key, place, data));
+            }
+        }
+        let appended = still.iter().map(|(_, place, data)| (data, place.crc));
+        let places = self.table.append(appended)?;
+        for ((key, old, data), place) in still.into_iter().zip(places) {
+            self.table.drop_block(&old);
+            group.bytes += data.len();
+            self.unsynced += data.len();
+            self.fresh().change(|fresh| fresh.insert(key, Entry::At(place)));
+        }
+        Ok(Reply::default())
     }
 
     fn pin_of(&self, group: &Group, cid: &Cid) -> Result<Option<Pin>, Error> {
         if let Some(known) = group.pins.get(cid) {
             return Ok(known.clone());
         }
-        let value = self.pins.get(cid.to_bytes())?;
-        value.map(|value| super::decode_pin(*cid, &value)).transpose()
+        let value = self.open.pins.get(cid.to_bytes())?;
+        value.map(|value| decode_pin(*cid, &value)).transpose()
     }
 
-    fn pin(&self, group: &mut Group, pin: Pin) -> Result<Reply, Error> {
+    fn pin(&mut self, group: &mut Group, pin: Pin) -> Result<Reply, Error> {
         let old = self.pin_of(group, &pin.cid)?;
         match old.as_ref().map(|old| old.mode) {
             Some(PinMode::Recursive) if pin.mode == PinMode::Direct => {
@@ -229,26 +347,26 @@ impl Writer {
                 });
             }
             Some(PinMode::Recursive | PinMode::Direct) => {}
-            None => group.counters.pins += 1,
+            None => self.counters.pins += 1,
         }
-        group
-            .batch
-            .insert(&self.pins, pin.cid.to_bytes(), encode_pin(&pin));
         group.pins.insert(pin.cid, Some(pin));
         Ok(Reply {
-            deleted: Vec::new(),
             pin: old,
+            ..Reply::default()
         })
     }
 
-    fn unpin(&self, group: &mut Group, cid: Cid) -> Result<Reply, Error> {
+    fn unpin(&mut self, group: &mut Group, cid: Cid) -> Result<Reply, Error> {
         let pin = self.pin_of(group, &cid)?.ok_or(Error::NotPinned(cid))?;
-        group.counters.pins = group.counters.pins.saturating_sub(1);
-        group.batch.remove(&self.pins, cid.to_bytes());
+        self.counters.pins = self.counters.pins.saturating_sub(1);
         group.pins.insert(cid, None);
         Ok(Reply {
-            deleted: Vec::new(),
             pin: Some(pin),
+            ..Reply::default()
         })
     }
+}
+
+fn unwritable(error: postcard::Error) -> Error {
+    Error::Store(format!("a record could not be written: {error}"))
 }

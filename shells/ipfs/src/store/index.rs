@@ -1,0 +1,118 @@
+//! What the database knows of a block, and what it does not know yet.
+
+use super::segments::Place;
+use crate::Error;
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
+
+/// Blocks from this size on go into segments. Below it, the second copy that the database's journal makes
+/// costs less than what a place takes there. Measured with blocks of 1 to 64 KiB; it matters little.
+pub(super) const SEGMENT_FROM: usize = 4 << 10;
+
+/// A block in the database: itself, or where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Entry {
+    Inline(Bytes),
+    At(Place),
+}
+
+/// The first byte of an entry; another layout takes another one.
+const INLINE: u8 = 0;
+const AT: u8 = 1;
+
+impl Entry {
+    /// Of the block, bytes.
+    pub(super) fn size(&self) -> u64 {
+        match self {
+            Entry::Inline(data) => data.len() as u64,
+            Entry::At(place) => u64::from(place.length),
+        }
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        match self {
+            Entry::Inline(data) => [&[INLINE], &data[..]].concat(),
+            Entry::At(place) => {
+                let mut out = Vec::with_capacity(17);
+                out.push(AT);
+                for number in [place.segment, place.offset, place.length, place.crc] {
+                    out.extend_from_slice(&number.to_be_bytes());
+                }
+                out
+            }
+        }
+    }
+
+    pub(super) fn decode(value: Bytes) -> Result<Entry, Error> {
+        match (
+            value.first(),
+            value.get(1..).and_then(|rest| rest.as_chunks().0.first_chunk()),
+        ) {
+            (Some(&INLINE), _) => Ok(Entry::Inline(value.slice(1..))),
+            (Some(&AT), Some(numbers)) if value.len() == 17 => {
+                let [segment, offset, length, crc] = numbers.map(u32::from_be_bytes);
+                Ok(Entry::At(Place {
+                    segment,
+                    offset,
+                    length,
+                    crc,
+                }))
+            }
+            _ => Err(Error::Damaged(
+                "the record of a block is not readable by this version".into(),
+            )),
+        }
+    }
+}
+
+/// Blocks that are written but not in the database, because their bytes may not be durable. Readers look
+/// here first, then there; the writing thread puts them there first, then removes them here.
+#[derive(Debug, Default)]
+pub(super) struct Fresh {
+    entries: RwLock<HashMap<Vec<u8>, Entry>>,
+}
+
+impl Fresh {
+    pub(super) fn with<T>(&self, look: impl FnOnce(&HashMap<Vec<u8>, Entry>) -> T) -> T {
+        look(&self.entries.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut HashMap<Vec<u8>, Entry>) -> T) -> T {
+        change(&mut self.entries.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Option<Entry> {
+        self.with(|entries| entries.get(key).cloned())
+    }
+
+    /// Sorted.
+    pub(super) fn keys(&self) -> Vec<Vec<u8>> {
+        let mut keys: Vec<Vec<u8>> = self.with(|entries| entries.keys().cloned().collect());
+        keys.sort_unstable();
+        keys
+    }
+}
+
+/// Two sorted listings as one, without doubles.
+pub(super) fn merge<I>(fresh: Vec<Vec<u8>>, stored: I) -> impl Iterator<Item = Result<Vec<u8>, Error>>
+where
+    I: Iterator<Item = Result<Vec<u8>, Error>>,
+{
+    let mut fresh = fresh.into_iter().peekable();
+    let mut stored = stored.peekable();
+    std::iter::from_fn(move || {
+        let Some(key) = fresh.peek() else {
+            return stored.next();
+        };
+        match stored.peek() {
+            Some(Ok(other)) if other < key => stored.next(),
+            Some(Ok(other)) if other == key => {
+                fresh.next();
+                stored.next()
+            }
+            Some(Err(_)) => stored.next(),
+            Some(Ok(_)) | None => fresh.next().map(Ok),
+        }
+    })
+}

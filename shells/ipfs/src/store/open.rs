@@ -1,0 +1,196 @@
+//! Opening the repository: what is there is checked against what the database says.
+
+use super::index::Fresh;
+use super::segments::{Files, HEADER_BYTES, SEGMENT_BYTES};
+use super::sync::Syncer;
+use super::table::{Table, Usage};
+use super::writer::{Request, Writer};
+use super::{Counters, IN_FLIGHT_KIB, Inner, Open, Protect, QUEUE, Store};
+use crate::Error;
+use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, RwLock};
+use tokio::sync::{Semaphore, mpsc};
+
+/// Read cache. A small node's budget: the whole peer stays below 250 MB.
+const CACHE_BYTES: u64 = 16 << 20;
+/// Places and small blocks in memory before they are flushed.
+const BLOCKS_MEMTABLE: u64 = 8 << 20;
+/// Pins are small records.
+const PINS_MEMTABLE: u64 = 4 << 20;
+/// Disk, not memory: bounds how much a restart replays.
+const JOURNAL_BYTES: u64 = 64 << 20;
+/// The layout of the database and of the segments beside it. Version 1 had no segments.
+const FORMAT: &[u8] = b"2";
+/// The layout of [`Usage`].
+const USAGE: u8 = 1;
+
+impl Store {
+    /// Opens or makes the repository: the database in `blocks`, and `segments` beside it. Blocks the
+    /// thread; a large journal takes a second to replay.
+    pub(crate) fn open(path: &Path, storage_max: Option<u64>) -> Result<Store, Error> {
+        Store::open_with(path, storage_max, SEGMENT_BYTES)
+    }
+
+    pub(super) fn open_with(path: &Path, storage_max: Option<u64>, size: u64) -> Result<Store, Error> {
+        let database = path.join("blocks");
+        // Its lock guards the segments, too.
+        let db = Database::builder(&database)
+            .cache_size(CACHE_BYTES)
+            .max_journaling_size(JOURNAL_BYTES)
+            .open()
+            .map_err(|error| open_error(&database, error))?;
+        let small = || KeyspaceCreateOptions::default().max_memtable_size(PINS_MEMTABLE);
+        let blocks = db.keyspace("blocks", blocks_options)?;
+        let pins = db.keyspace("pins", small)?;
+        let usage = db.keyspace("segments", small)?;
+        let meta = db.keyspace("meta", small)?;
+        let counters = read_counters(path, &meta)?;
+        let files = Arc::new(Files::new(path.join("segments"))?);
+        let table = recover(path, &files, size, &usage, &meta)?;
+        let fresh = Arc::new(Fresh::default());
+        let open = Arc::new(Open {
+            db,
+            blocks,
+            pins,
+            meta,
+            fresh: fresh.clone(),
+            files: files.clone(),
+        });
+        let (requests, receiver) = mpsc::channel::<Request>(QUEUE);
+        let thread_error = |error| Error::io("starting the store's threads", error);
+        let shared = Arc::new(Mutex::new(counters));
+        let protect = Arc::new(Protect::default());
+        let writer = Writer {
+            open: open.clone(),
+            usage,
+            table,
+            shared: shared.clone(),
+            protect: protect.clone(),
+            storage_max,
+            syncer: Syncer::start(files, fresh, requests.downgrade()).map_err(thread_error)?,
+            counters,
+            inline: 0,
+            unsynced: 0,
+            failed: None,
+        };
+        let thread = std::thread::Builder::new()
+            .name("ipfs-store".into())
+            .spawn(move || writer.run(receiver))
+            .map_err(thread_error)?;
+        Ok(Store {
+            inner: Arc::new(Inner {
+                open: RwLock::new(Some(open)),
+                counters: shared,
+                protect,
+                requests: Mutex::new(Some(requests)),
+                in_flight: Arc::new(Semaphore::new(IN_FLIGHT_KIB)),
+                thread: Mutex::new(Some(thread)),
+                path: path.to_owned(),
+            }),
+        })
+    }
+}
+
+fn blocks_options() -> KeyspaceCreateOptions {
+    // Hashes, places and small blocks: there is nothing to gain.
+    let none = fjall::config::CompressionPolicy::all(CompressionType::None);
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(BLOCKS_MEMTABLE)
+        .data_block_compression_policy(none)
+}
+
+fn read_counters(path: &Path, meta: &Keyspace) -> Result<Counters, Error> {
+    match (meta.get("format")?, meta.get("counters")?) {
+        (None, None) => {
+            meta.insert("format", FORMAT)?;
+            Ok(Counters::default())
+        }
+        (Some(format), counters) if &*format == FORMAT => match counters {
+            Some(bytes) => postcard::from_bytes(&bytes).map_err(|error| damaged(path, &error)),
+            None => Ok(Counters::default()),
+        },
+        (format, _) => {
+            let format = format.map(|f| String::from_utf8_lossy(&f).into_owned());
+            let format = format.unwrap_or_default();
+            Err(damaged(
+                path,
+                &format!("its format is {format:?}, this version knows \"2\""),
+            ))
+        }
+    }
+}
+
+/// Checks that every segment is there and long enough. What the database does not name was never
+/// acknowledged, or was removed: it goes.
+fn recover(
+    path: &Path,
+    files: &Arc<Files>,
+    size: u64,
+    usage: &Keyspace,
+    meta: &Keyspace,
+) -> Result<Table, Error> {
+    let mut known = BTreeMap::new();
+    for guard in usage.iter() {
+        let (key, value) = guard.into_inner()?;
+        let number = key.as_array().map(|key| u32::from_be_bytes(*key));
+        let (Some(number), Some(usage)) = (number, decode_usage(&value)) else {
+            return Err(damaged(path, &"the record of a segment is not readable"));
+        };
+        files
+            .check(number, usage.end)
+            .map_err(|why| damaged(path, &why))?;
+        known.insert(number, usage);
+    }
+    let next = match meta.get("next")? {
+        None => 1,
+        Some(next) => match next.as_array() {
+            Some(next) => u32::from_be_bytes(*next),
+            None => return Err(damaged(path, &"the number of the next segment is not readable")),
+        },
+    };
+    let next = next.max(
+        known
+            .last_key_value()
+            .map_or(1, |(last, _)| last.saturating_add(1)),
+    );
+    for number in files.list()? {
+        if !known.contains_key(&number) {
+            files.remove(number);
+        }
+    }
+    Table::resume(files.clone(), size, known, next)
+}
+
+pub(super) fn encode_usage(usage: &Usage) -> Result<Vec<u8>, postcard::Error> {
+    postcard::to_extend(usage, vec![USAGE])
+}
+
+fn decode_usage(value: &[u8]) -> Option<Usage> {
+    let (version, usage) = value.split_first()?;
+    let usage: Usage = postcard::from_bytes(usage).ok()?;
+    // Larger ones are made for a block that fits in none.
+    let sane = usage.end >= HEADER_BYTES && usage.end <= SEGMENT_BYTES + super::BLOCK_MAX as u64;
+    (*version == USAGE && sane && usage.live <= usage.end - HEADER_BYTES).then_some(usage)
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "fjall's errors: all others mean the same to us"
+)]
+fn open_error(path: &Path, error: fjall::Error) -> Error {
+    match error {
+        fjall::Error::Locked => Error::Locked(path.display().to_string()),
+        fjall::Error::Io(source) => Error::io(format!("opening {}", path.display()), source),
+        other => damaged(path, &other),
+    }
+}
+
+fn damaged(path: &Path, why: &dyn std::fmt::Display) -> Error {
+    Error::Damaged(format!(
+        "the ipfs repository {} cannot be read ({why}); move it away and start again, and the cluster will \
+         fetch its content anew",
+        path.display()
+    ))
+}

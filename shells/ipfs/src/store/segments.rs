@@ -1,0 +1,241 @@
+//! The files that hold the bytes of blocks. They are written from front to back and never changed, so that a
+//! block's bytes reach the disk once; where they are, the database says.
+
+use super::lock;
+use crate::Error;
+use bytes::{Bytes, BytesMut};
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// A segment takes no more blocks when the next one would make it larger. Small enough to be rewritten in
+/// less than a second when most of it is dead, large enough for a full disk to be thousands of files only.
+pub(super) const SEGMENT_BYTES: u64 = 128 << 20;
+/// What a segment begins with: [`MAGIC`] and its number.
+pub(super) const HEADER_BYTES: u64 = 16;
+/// Names the layout of segments, too.
+const MAGIC: [u8; 8] = *b"ipfsseg1";
+/// Segments held open for reading, far below the usual limit of 1024 open files.
+const OPEN_MAX: usize = 64;
+
+/// Where a block's bytes are, and what they must be.
+///
+/// The checksum is not the hash: every peer that is sent a block checks the hash anyhow, and a CRC finds
+/// what disks do to bytes at a tenth of the cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    pub(super) segment: u32,
+    pub(super) offset: u32,
+    pub(super) length: u32,
+    pub(super) crc: u32,
+}
+
+/// What reading a place gives.
+#[derive(Debug)]
+pub(super) enum Read {
+    Data(Bytes),
+    /// There is no such segment (any more): who looks the block up again finds it elsewhere, or not.
+    Gone,
+    /// Not the bytes that were written; the text says where and why.
+    Damaged(String),
+}
+
+/// The folder of segments.
+#[derive(Debug)]
+pub(super) struct Files {
+    folder: PathBuf,
+    open: Mutex<OpenFiles>,
+}
+
+#[derive(Debug, Default)]
+struct OpenFiles {
+    /// With the time of the last use.
+    files: HashMap<u32, (Arc<File>, u64)>,
+    clock: u64,
+}
+
+impl Files {
+    /// Makes the folder if it is missing.
+    pub(super) fn new(folder: PathBuf) -> Result<Files, Error> {
+        let made = || {
+            std::fs::create_dir_all(&folder)?;
+            folder.parent().map_or(Ok(()), sync_folder)
+        };
+        made().map_err(|error| Error::io(format!("making {}", folder.display()), error))?;
+        Ok(Files {
+            folder,
+            open: Mutex::default(),
+        })
+    }
+
+    pub(super) fn path(&self, segment: u32) -> PathBuf {
+        self.folder.join(format!("{segment:010}.seg"))
+    }
+
+    /// The numbers of the segments that are there. Other files are not ours, and left alone.
+    pub(super) fn list(&self) -> Result<Vec<u32>, Error> {
+        let read = || -> io::Result<Vec<u32>> {
+            let mut numbers = Vec::new();
+            for entry in std::fs::read_dir(&self.folder)? {
+                let name = entry?.file_name();
+                let number = name.to_str().and_then(|name| name.strip_suffix(".seg"));
+                numbers.extend(number.and_then(|number| number.parse::<u32>().ok()));
+            }
+            Ok(numbers)
+        };
+        read().map_err(|error| Error::io(format!("listing {}", self.folder.display()), error))
+    }
+
+    /// Begins a segment; it is durable as a file, still without blocks.
+    pub(super) fn create(&self, segment: u32) -> Result<Arc<File>, Error> {
+        let path = self.path(segment);
+        let made = || -> io::Result<File> {
+            let mut options = OpenOptions::new();
+            let file = options.read(true).write(true).create_new(true).open(&path)?;
+            file.write_all_at(&header(segment), 0)?;
+            file.sync_data()?;
+            sync_folder(&self.folder)?;
+            Ok(file)
+        };
+        match made() {
+            Ok(file) => {
+                let file = Arc::new(file);
+                self.remember(segment, &file);
+                Ok(file)
+            }
+            Err(error) => {
+                // A later attempt must not find it in its way.
+                let _ = std::fs::remove_file(&path);
+                Err(write_error(&path, error))
+            }
+        }
+    }
+
+    /// Opens a segment to write on at `end`, dropping what a crash left behind it.
+    pub(super) fn resume(&self, segment: u32, end: u64) -> Result<Arc<File>, Error> {
+        let path = self.path(segment);
+        let opened = || -> io::Result<File> {
+            let file = OpenOptions::new().read(true).write(true).open(&path)?;
+            file.set_len(end)?;
+            Ok(file)
+        };
+        let file =
+            Arc::new(opened().map_err(|error| Error::io(format!("opening {}", path.display()), error))?);
+        self.remember(segment, &file);
+        Ok(file)
+    }
+
+    /// Checks that a segment is one, and has at least `end` bytes; the text says what is wrong.
+    pub(super) fn check(&self, segment: u32, end: u64) -> Result<(), String> {
+        let path = self.path(segment);
+        let name = path.display();
+        let file = File::open(&path).map_err(|error| format!("segment {name}: {error}"))?;
+        let mut found = [0; HEADER_BYTES as usize];
+        if file.read_exact_at(&mut found, 0).is_err() || found != header(segment) {
+            return Err(format!("{name} is not segment {segment} of this format"));
+        }
+        let length = file
+            .metadata()
+            .map_err(|error| format!("segment {name}: {error}"))?
+            .len();
+        if length < end {
+            return Err(format!("segment {name} has {length} bytes instead of {end}"));
+        }
+        Ok(())
+    }
+
+    /// A block's bytes.
+    pub(super) fn read(&self, place: &Place) -> Result<Read, Error> {
+        let path = || self.path(place.segment).display().to_string();
+        let file = match self.file(place.segment) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Read::Gone),
+            Err(error) => return Err(Error::io(format!("opening {}", path()), error)),
+        };
+        let damaged = |why: &str| {
+            Ok(Read::Damaged(format!(
+                "{} at byte {}: {why}",
+                path(),
+                place.offset
+            )))
+        };
+        let mut data = BytesMut::zeroed(place.length as usize);
+        match file.read_exact_at(&mut data, u64::from(place.offset)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return damaged("it is cut short"),
+            Err(error) => return Err(Error::io(format!("reading {}", path()), error)),
+        }
+        if crc32fast::hash(&data) != place.crc {
+            return damaged("the checksum differs");
+        }
+        Ok(Read::Data(data.freeze()))
+    }
+
+    /// Deletes a segment; who has it open reads on.
+    pub(super) fn remove(&self, segment: u32) {
+        lock(&self.open).files.remove(&segment);
+        let path = self.path(segment);
+        if let Err(error) = std::fs::remove_file(&path) {
+            // The next opening of the repository removes it.
+            tracing::warn!(path = %path.display(), %error, "a dead segment could not be removed");
+        }
+    }
+
+    fn file(&self, segment: u32) -> io::Result<Arc<File>> {
+        {
+            let mut open = lock(&self.open);
+            open.clock += 1;
+            let now = open.clock;
+            if let Some((file, used)) = open.files.get_mut(&segment) {
+                *used = now;
+                return Ok(file.clone());
+            }
+        }
+        let file = Arc::new(File::open(self.path(segment))?);
+        self.remember(segment, &file);
+        Ok(file)
+    }
+
+    fn remember(&self, segment: u32, file: &Arc<File>) {
+        let mut open = lock(&self.open);
+        open.clock += 1;
+        let now = open.clock;
+        if open.files.len() >= OPEN_MAX
+            && let Some(oldest) = open
+                .files
+                .iter()
+                .min_by_key(|(_, (_, used))| *used)
+                .map(|(number, _)| *number)
+        {
+            open.files.remove(&oldest);
+        }
+        open.files.insert(segment, (file.clone(), now));
+    }
+}
+
+fn header(segment: u32) -> [u8; HEADER_BYTES as usize] {
+    let mut header = [0; HEADER_BYTES as usize];
+    let (magic, number) = header.split_at_mut(MAGIC.len());
+    magic.copy_from_slice(&MAGIC);
+    number.copy_from_slice(&u64::from(segment).to_be_bytes());
+    header
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Why bytes could not be written.
+pub(super) fn write_error(path: &Path, error: io::Error) -> Error {
+    if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
+        let what = format!(
+            "the disk of the ipfs repository is full (writing {}); free space on it or collect garbage",
+            path.display()
+        );
+        return Error::io(what, error);
+    }
+    Error::io(format!("writing {}", path.display()), error)
+}

@@ -1,0 +1,211 @@
+//! The store against a model, against damage and against kills.
+
+mod crash;
+mod damage;
+mod space;
+
+use super::Store;
+use crate::{Block, Error, Pin, PinMode, codec, hash};
+use cid::{Cid, Version};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use tokio::runtime::{Builder, Runtime};
+
+/// A few blocks fill one.
+const SEGMENT: u64 = 64 << 10;
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_time().build().unwrap()
+}
+
+fn open(path: &Path) -> Store {
+    Store::open_with(path, None, SEGMENT).unwrap()
+}
+
+/// The same block for the same number.
+fn block(number: u64, size: usize) -> Block {
+    let mut x = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut data = Vec::with_capacity(size + 8);
+    while data.len() < size {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        data.extend_from_slice(&x.to_le_bytes());
+    }
+    data.truncate(size);
+    let cid = hash::name(Version::V1, codec::RAW, 0x12, &data).unwrap();
+    Block {
+        cid,
+        data: data.into(),
+    }
+}
+
+fn keys(store: &Store) -> Vec<Vec<u8>> {
+    store.keys().unwrap().map(|key| key.unwrap()).collect()
+}
+
+/// Every block of the model is there with its bytes, nothing else is, and the counters say so.
+fn check(store: &Store, model: &BTreeMap<u64, Block>) {
+    for block in model.values() {
+        assert!(store.has(&block.cid).unwrap());
+        assert_eq!(store.size_of(&block.cid).unwrap(), Some(block.data.len() as u64));
+        assert_eq!(store.get(&block.cid).unwrap().as_ref(), Some(&block.data));
+    }
+    let expected: BTreeSet<Vec<u8>> = model.values().map(|block| super::key_of(&block.cid)).collect();
+    assert_eq!(keys(store), expected.into_iter().collect::<Vec<_>>());
+    let counters = store.counters();
+    assert_eq!(counters.blocks, model.len() as u64);
+    let bytes = model.values().map(|block| block.data.len() as u64).sum::<u64>();
+    assert_eq!(counters.bytes, bytes);
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Put(Vec<u64>),
+    Delete(Vec<u64>),
+    Sync,
+    Compact,
+    Reopen,
+    /// What a killed process leaves after a sync is opened elsewhere and compared.
+    Crash,
+}
+
+/// Its size follows from its number: tiny ones, and some of either kind around the limit.
+fn sized(number: u64) -> Block {
+    let sizes = [1, 700, 4095, 4096, 4097, 9000, 20_000, 40_000];
+    block(number, sizes[number as usize % sizes.len()])
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let numbers = || prop::collection::vec(0..48u64, 1..12);
+    prop_oneof![
+        6 => numbers().prop_map(Step::Put),
+        4 => numbers().prop_map(Step::Delete),
+        2 => Just(Step::Sync),
+        2 => Just(Step::Compact),
+        1 => Just(Step::Reopen),
+        1 => Just(Step::Crash),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_store_holds_what_was_put_and_not_deleted(steps in prop::collection::vec(step(), 1..40)) {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = runtime();
+        let mut store = open(folder.path());
+        let mut model = BTreeMap::new();
+        for step in steps {
+            match step {
+                Step::Put(numbers) => {
+                    let blocks = numbers.iter().map(|number| sized(*number)).collect();
+                    runtime.block_on(store.put(blocks)).unwrap();
+                    model.extend(numbers.into_iter().map(|number| (number, sized(number))));
+                }
+                Step::Delete(numbers) => {
+                    let keys = numbers.iter().map(|number| super::key_of(&sized(*number).cid)).collect();
+                    let deleted = runtime.block_on(store.delete(keys, false)).unwrap();
+                    let gone: BTreeSet<u64> = numbers.into_iter().collect();
+                    let held = gone.iter().filter(|number| model.remove(number).is_some()).count();
+                    prop_assert_eq!(deleted.len(), held);
+                }
+                Step::Sync => runtime.block_on(store.sync()).unwrap(),
+                Step::Compact => store.compact().unwrap(),
+                Step::Reopen => {
+                    store.close();
+                    store = open(folder.path());
+                }
+                Step::Crash => {
+                    runtime.block_on(store.sync()).unwrap();
+                    let copy = tempfile::tempdir().unwrap();
+                    copy_folder(folder.path(), copy.path());
+                    let recovered = open(copy.path());
+                    check(&recovered, &model);
+                    recovered.close();
+                }
+            }
+            check(&store, &model);
+        }
+        store.close();
+    }
+}
+
+#[test]
+fn a_block_twice_in_one_put_counts_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let large = block(1, 10_000);
+    runtime()
+        .block_on(store.put(vec![large.clone(), large.clone()]))
+        .unwrap();
+    check(&store, &BTreeMap::from([(1, large)]));
+    store.close();
+}
+
+#[test]
+fn deleted_and_put_again_in_one_group_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let runtime = runtime();
+    let all: Vec<Block> = (0..20).map(|number| block(number, 5000)).collect();
+    for _ in 0..10 {
+        runtime.block_on(async {
+            store.put(all.clone()).await.unwrap();
+            let keys = all.iter().map(|block| super::key_of(&block.cid)).collect();
+            // Polled in this order, and so together in the queue.
+            let (deleted, put) = tokio::join!(store.delete(keys, false), store.put(all.clone()));
+            deleted.unwrap();
+            put.unwrap();
+            store.sync().await.unwrap();
+        });
+        check(&store, &(0..).zip(all.clone()).collect());
+    }
+    store.close();
+}
+
+#[test]
+fn what_nobody_syncs_is_synced_after_a_while() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let block = block(1, 10_000);
+    runtime().block_on(store.put(vec![block.clone()])).unwrap();
+    let mut rounds = 0;
+    loop {
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(folder.path(), copy.path());
+        let recovered = open(copy.path());
+        let found = recovered.has(&block.cid).unwrap();
+        recovered.close();
+        if found {
+            break;
+        }
+        rounds += 1;
+        assert!(rounds < 200, "still not durable");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    store.close();
+}
+
+fn pin(cid: Cid) -> Pin {
+    Pin {
+        cid,
+        mode: PinMode::Direct,
+        name: String::new(),
+    }
+}

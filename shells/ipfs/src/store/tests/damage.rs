@@ -1,0 +1,163 @@
+//! What a disk or a crash may do to the files.
+
+use super::*;
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+fn segments(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder.join("segments")).unwrap();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+/// Some segments full of blocks, closed.
+fn filled(folder: &Path) -> BTreeMap<u64, Block> {
+    let store = open(folder);
+    let model: BTreeMap<u64, Block> = (0..20).map(|number| (number, block(number, 9000))).collect();
+    runtime()
+        .block_on(store.put(model.values().cloned().collect()))
+        .unwrap();
+    store.close();
+    model
+}
+
+fn refused(folder: &Path) -> String {
+    match Store::open_with(folder, None, SEGMENT) {
+        Err(Error::Damaged(text)) => text,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_torn_tail_is_dropped_and_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = filled(folder.path());
+    let paths = segments(folder.path());
+    let last = paths.last().unwrap();
+    let whole = std::fs::metadata(last).unwrap().len();
+    let mut file = OpenOptions::new().append(true).open(last).unwrap();
+    file.write_all(&[0xaa; 5000]).unwrap();
+    // A segment that was begun, and of which the database never heard.
+    let next = folder.path().join("segments/0000000099.seg");
+    std::fs::write(&next, b"ips").unwrap();
+    let store = open(folder.path());
+    assert_eq!(std::fs::metadata(last).unwrap().len(), whole);
+    assert!(!next.exists());
+    check(&store, &model);
+    let more = block(100, 6000);
+    runtime().block_on(store.put(vec![more.clone()])).unwrap();
+    model.insert(100, more);
+    store.close();
+    let store = open(folder.path());
+    check(&store, &model);
+    store.close();
+}
+
+#[test]
+fn a_missing_short_or_foreign_segment_is_refused_by_name() {
+    for (damage, said) in [
+        (0, "has"),
+        (1, "No such file"),
+        (2, "is not segment"),
+        (3, "is not segment"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        filled(folder.path());
+        let paths = segments(folder.path());
+        match damage {
+            0 => {
+                let file = OpenOptions::new().write(true).open(&paths[0]).unwrap();
+                let length = file.metadata().unwrap().len();
+                file.set_len(length - 1).unwrap();
+            }
+            1 => std::fs::remove_file(&paths[0]).unwrap(),
+            2 => std::fs::rename(&paths[1], &paths[0]).unwrap(),
+            _ => std::fs::write(&paths[0], b"").unwrap(),
+        }
+        let text = refused(folder.path());
+        assert!(
+            text.contains(said) && text.contains("move it away"),
+            "{damage}: {text}"
+        );
+        assert!(text.contains(".seg"), "{damage}: {text}");
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_told_and_only_its_block_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = filled(folder.path());
+    let paths = segments(folder.path());
+    let file = OpenOptions::new().read(true).write(true).open(&paths[0]).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 16 + 9000 + 4321).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], 16 + 9000 + 4321).unwrap();
+    let store = open(folder.path());
+    let damaged: Vec<u64> = model
+        .iter()
+        .filter_map(|(number, block)| match store.get(&block.cid) {
+            Ok(Some(data)) => {
+                assert_eq!(data, block.data);
+                None
+            }
+            Err(Error::Damaged(text)) => {
+                assert!(text.contains(&block.cid.to_string()), "{text}");
+                Some(*number)
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(damaged.len(), 1);
+    // Rewriting its segment neither loses the others nor launders the damage.
+    let runtime = runtime();
+    let spared: Vec<u64> = model.keys().copied().filter(|number| *number % 3 == 0).collect();
+    let gone = model
+        .keys()
+        .copied()
+        .filter(|number| *number % 3 != 0 && *number != damaged[0]);
+    for number in gone.collect::<Vec<_>>() {
+        let block = model.remove(&number).unwrap();
+        runtime
+            .block_on(store.delete(vec![super::super::key_of(&block.cid)], false))
+            .unwrap();
+    }
+    store.compact().unwrap();
+    let bad = model[&damaged[0]].clone();
+    assert!(matches!(store.get(&bad.cid), Err(Error::Damaged(_))));
+    // As the error says: remove it, and have it anew.
+    runtime
+        .block_on(store.delete(vec![super::super::key_of(&bad.cid)], false))
+        .unwrap();
+    runtime.block_on(store.put(vec![bad])).unwrap();
+    assert!(spared.iter().all(|number| model.contains_key(number)));
+    check(&store, &model);
+    store.close();
+}
+
+#[test]
+fn another_format_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let db = fjall::Database::builder(folder.path().join("blocks"))
+            .open()
+            .unwrap();
+        let meta = db
+            .keyspace("meta", fjall::KeyspaceCreateOptions::default)
+            .unwrap();
+        meta.insert("format", b"1").unwrap();
+        db.persist(fjall::PersistMode::SyncAll).unwrap();
+    }
+    let text = refused(folder.path());
+    assert!(text.contains("\"1\"") && text.contains("\"2\""), "{text}");
+}
+
+#[test]
+fn a_full_disk_is_told_as_one() {
+    let full = std::io::Error::from(ErrorKind::StorageFull);
+    let error = super::super::segments::write_error(Path::new("/x/1.seg"), full);
+    let text = error.to_string();
+    assert!(text.contains("is full") && text.contains("/x/1.seg"), "{text}");
+}

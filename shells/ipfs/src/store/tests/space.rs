@@ -1,0 +1,113 @@
+//! Disk space comes back, and readers do not notice.
+
+use super::*;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+fn used(folder: &Path) -> u64 {
+    let mut total = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        // It may be removed meanwhile.
+        let Ok(data) = entry.metadata() else { continue };
+        total += if data.is_dir() {
+            used(&entry.path())
+        } else {
+            data.len()
+        };
+    }
+    total
+}
+
+fn delete(store: &Store, model: &mut BTreeMap<u64, Block>, gone: impl Fn(u64) -> bool) {
+    let numbers: Vec<u64> = model.keys().copied().filter(|number| gone(*number)).collect();
+    let keys = numbers
+        .iter()
+        .filter_map(|number| model.remove(number))
+        .map(|block| super::super::key_of(&block.cid))
+        .collect();
+    runtime().block_on(store.delete(keys, false)).unwrap();
+}
+
+#[test]
+fn removed_blocks_free_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let mut model: BTreeMap<u64, Block> = (0..200).map(|number| (number, block(number, 10_000))).collect();
+    runtime()
+        .block_on(store.put(model.values().cloned().collect()))
+        .unwrap();
+    runtime().block_on(store.sync()).unwrap();
+    let segments = folder.path().join("segments");
+    assert!(used(&segments) >= 2_000_000);
+    delete(&store, &mut model, |number| number % 4 != 0);
+    store.compact().unwrap();
+    assert!(used(&segments) < 800_000, "{} for 500,000", used(&segments));
+    check(&store, &model);
+    delete(&store, &mut model, |_| true);
+    store.compact().unwrap();
+    assert_eq!(used(&segments), 0);
+    check(&store, &model);
+    store.close();
+    let store = open(folder.path());
+    check(&store, &model);
+    store.close();
+}
+
+#[test]
+fn removed_small_blocks_free_the_disk_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let mut model: BTreeMap<u64, Block> = (0..8000).map(|number| (number, block(number, 2000))).collect();
+    runtime()
+        .block_on(store.put(model.values().cloned().collect()))
+        .unwrap();
+    runtime().block_on(store.sync()).unwrap();
+    store.compact().unwrap();
+    let before = used(&folder.path().join("blocks/keyspaces"));
+    assert!(before > 16_000_000, "{before}");
+    delete(&store, &mut model, |number| number % 8 != 0);
+    store.compact().unwrap();
+    let after = used(&folder.path().join("blocks/keyspaces"));
+    assert!(after < 4_000_000, "{after} for 2,000,000");
+    check(&store, &model);
+    store.close();
+}
+
+#[test]
+fn readers_find_blocks_while_they_are_moved() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let kept: Vec<Block> = (0..60).map(|number| block(number, 8000)).collect();
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        runtime().block_on(store.put(kept.clone())).unwrap();
+        let reader = || {
+            while !ended.load(Ordering::Relaxed) {
+                for block in &kept {
+                    assert_eq!(store.get(&block.cid).unwrap().as_ref(), Some(&block.data));
+                }
+            }
+        };
+        scope.spawn(reader);
+        for round in 0..20 {
+            let passing: Vec<Block> = (0..60).map(|n| block(1000 + round * 60 + n, 8000)).collect();
+            let keys = passing
+                .iter()
+                .map(|block| super::super::key_of(&block.cid))
+                .collect();
+            runtime().block_on(async {
+                // Side by side with what stays, in the same segments.
+                for pair in passing.chunks(4) {
+                    store.put(pair.to_vec()).await.unwrap();
+                }
+                store.delete(keys, false).await.unwrap();
+            });
+            let outcome = store.compact();
+            if outcome.is_err() || round == 19 {
+                ended.store(true, Ordering::Relaxed);
+            }
+            outcome.unwrap();
+        }
+    });
+    store.close();
+}
