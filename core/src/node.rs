@@ -63,7 +63,6 @@ const ROUNDS_MAX: usize = 10_000;
 pub struct Node {
     config: Config,
     incarnation: Incarnation,
-    boot: u64,
     next_batch: BatchId,
     raft: Raft,
     pinset: Pinset,
@@ -110,7 +109,6 @@ impl Node {
         } = recovered;
         Self {
             incarnation,
-            boot,
             next_batch: BatchId(1),
             raft,
             pinset: Pinset::new(applied, windows),
@@ -466,7 +464,7 @@ impl Node {
                 requests::Output::Decide { ticket } => self.decide(step, ticket),
                 requests::Output::Propose { proposal } => self.propose(step, proposal),
                 requests::Output::Read { read } if planted!(LocalReads) => self.requests.read_ready(read, 0),
-                requests::Output::Read { read } => self.raft.read(read, self.boot, self.incarnation),
+                requests::Output::Read { read } => self.raft.read(read),
                 requests::Output::Reply { ticket, reply } => {
                     step.effects.push(Effect::Reply { ticket, reply });
                 }

@@ -81,6 +81,8 @@ pub(crate) struct Raft {
     installing: Option<BatchId>,
     /// Peers that write under a Raft id that the membership does not know (yet).
     strangers: BTreeMap<RaftId, PeerId>,
+    /// Tells this process's reads from those of its earlier lives, whose answers may still be under way.
+    process: (u64, Incarnation),
 }
 
 /// Stands for a Raft id that is not known yet. None is ever handed out that high.
@@ -139,6 +141,7 @@ impl Raft {
             offered: None,
             installing: None,
             strangers: BTreeMap::new(),
+            process: (recovered.boot, recovered.incarnation),
         };
         raft.rearm();
         raft
@@ -395,10 +398,10 @@ impl Raft {
     }
 
     /// Asks for the position that a linearizable read must wait for. May be lost: ask again.
-    pub(crate) fn read(&mut self, read: ReadId, boot: u64, incarnation: Incarnation) {
+    pub(crate) fn read(&mut self, read: ReadId) {
         if self.installing.is_none() {
             // Raft drops a request whose context it has seen.
-            self.raw.read_index(encode(&(read, boot, incarnation)));
+            self.raw.read_index(encode(&(read, self.process)));
             self.rearm();
         }
     }
@@ -523,7 +526,10 @@ impl Raft {
             outputs.push(Output::LeaderChanged { leader });
         }
         for read in reads {
-            if let Ok((id, _, _)) = decode::<(ReadId, u64, Incarnation)>(&read.request_ctx) {
+            let context = decode::<(ReadId, (u64, Incarnation))>(&read.request_ctx);
+            if let Ok((id, process)) = context
+                && process == self.process
+            {
                 outputs.push(Output::ReadReady {
                     read: id,
                     index: read.index,
