@@ -9,6 +9,10 @@ use crate::snapshot::Manifest;
 use crate::wire::{Envelope, RaftMessage};
 
 /// Something that happened to this peer.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one at a time is on its way, and most are messages"
+)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     /// An operation on the IPFS node ended, cancelled or not.

@@ -31,6 +31,7 @@ pub(crate) enum Output {
 }
 
 /// How far a request is.
+#[allow(clippy::large_enum_variant, reason = "most of those that wait are proposed")]
 #[derive(Clone, Debug)]
 enum Stage {
     /// Not decided; the reason why not so far.

@@ -125,10 +125,10 @@ fn raft_message(kind: RaftKind, term: Term) -> RaftMessage {
 }
 
 fn persist(effects: &[Effect]) -> &Batch {
-    match &effects[0] {
-        Effect::Persist(batch) => batch,
-        other => panic!("{other:?} instead of a batch"),
-    }
+    let Effect::Persist(batch) = &effects[0] else {
+        panic!("{:?} instead of a batch", effects[0]);
+    };
+    batch
 }
 
 #[test]
