@@ -310,7 +310,11 @@ async fn operate(world: Shared, me: usize, op: OpId, action: IpfsAction) {
         format!("ipfs operation {op} ends: {outcome:?}")
     });
     let peer = &mut world.peers[me];
-    let outcome = if peer.ipfs.finish(op, outcome.is_ok(), possible) { Ok(()) } else { outcome };
+    let outcome = if peer.ipfs.finish(op, outcome.is_ok(), possible) {
+        Ok(())
+    } else {
+        outcome
+    };
     peer.post(Event::IpfsFinished { op, outcome });
 }
 

@@ -71,11 +71,23 @@ enum Command {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Replay { seed, sets, trace, until, shrink } => match options(seed, &sets) {
+        Command::Replay {
+            seed,
+            sets,
+            trace,
+            until,
+            shrink,
+        } => match options(seed, &sets) {
             Ok(options) => replay(&options, trace, until, shrink),
             Err(why) => refuse(&why),
         },
-        Command::Soak { count, first, jobs, sets, fail_fast } => match options(first, &sets) {
+        Command::Soak {
+            count,
+            first,
+            jobs,
+            sets,
+            fail_fast,
+        } => match options(first, &sets) {
             Ok(_) => soak_all(first, count, jobs, &sets, fail_fast),
             Err(why) => refuse(&why),
         },
@@ -84,7 +96,11 @@ fn main() -> ExitCode {
             let all = mutants(first, count, jobs);
             all.iter().map(Mutant::row).for_each(|row| println!("{row}"));
             let missed = all.iter().any(|mutant| mutant.caught.is_none());
-            if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+            if missed {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            }
         }
         Command::Options { seed } => {
             for (name, value) in Options::draw(seed).list() {
@@ -109,7 +125,11 @@ fn options(seed: u64, sets: &[String]) -> Result<Options, String> {
 fn replay(options: &Options, trace: bool, until: Option<f64>, shrinks: bool) -> ExitCode {
     let mut report = run(options, trace);
     for line in &report.lines {
-        let second: f64 = line.split_whitespace().next().and_then(|at| at.parse().ok()).unwrap_or(0.0);
+        let second: f64 = line
+            .split_whitespace()
+            .next()
+            .and_then(|at| at.parse().ok())
+            .unwrap_or(0.0);
         if until.is_some_and(|until| second > until) {
             break;
         }

@@ -30,9 +30,16 @@ impl Mutant {
 /// Runs each planted mistake on up to `most` seeds from `first` on, until one catches it.
 pub fn mutants(first: u64, most: u64, threads: usize) -> Vec<Mutant> {
     let one = |(number, name): (u64, String)| {
-        let draw = |seed| Options { planted: number, ..Options::draw(seed) };
+        let draw = |seed| Options {
+            planted: number,
+            ..Options::draw(seed)
+        };
         let sum = soak(first, most, threads, draw, |report| report.class().is_none());
-        Mutant { name, seeds: sum.seeds, caught: sum.failures.into_values().next() }
+        Mutant {
+            name,
+            seeds: sum.seeds,
+            caught: sum.failures.into_values().next(),
+        }
     };
     (1..).zip(bugs()).map(one).collect()
 }

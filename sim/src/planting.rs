@@ -9,6 +9,8 @@ pub fn bugs() -> Vec<String> {
 
 /// Switches on the mistake with this number, from 1; none for 0.
 pub(crate) fn plant(number: u64) {
-    let position = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
+    let position = usize::try_from(number)
+        .ok()
+        .and_then(|number| number.checked_sub(1));
     cluster_core::plant(position.and_then(|position| Bug::ALL.get(position).copied()));
 }

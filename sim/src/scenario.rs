@@ -43,13 +43,21 @@ pub fn tell(story: &str, seed: u64) -> Report {
         let runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
         runtime.block_on(play(story, seed))
     });
-    telling.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    telling
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 async fn play(story: String, seed: u64) -> Report {
-    let mut options = Options { clients: 0, ..Options::quiet(seed) };
-    let steps: Vec<&str> =
-        story.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    let mut options = Options {
+        clients: 0,
+        ..Options::quiet(seed)
+    };
+    let steps: Vec<&str> = story
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .collect();
     let (sets, steps): (Vec<&str>, Vec<&str>) = steps.into_iter().partition(|step| step.starts_with("set "));
     let mut wrong = None;
     for set in sets {
@@ -81,7 +89,13 @@ async fn play(story: String, seed: u64) -> Report {
 fn fail(world: &Shared, step: &str, why: String) {
     let at = World::now();
     let text = format!("{step:?}: {why}");
-    lock(world).violate(Violation { class: Class::Safety, check: "story", at, peer: None, text });
+    lock(world).violate(Violation {
+        class: Class::Safety,
+        check: "story",
+        at,
+        peer: None,
+        text,
+    });
 }
 
 async fn take(world: &Shared, step: &str) -> Result<(), String> {
@@ -90,7 +104,9 @@ async fn take(world: &Shared, step: &str) -> Result<(), String> {
         ["wait", "leader"] => wait_for(world, "a leader", |world| ready_leader(world).is_some()).await,
         ["settle"] => wait_for(world, "peace", |world| convergence::pending(world).is_none()).await,
         ["run", seconds] => {
-            let seconds: u64 = seconds.parse().map_err(|_| "not a number of seconds".to_owned())?;
+            let seconds: u64 = seconds
+                .parse()
+                .map_err(|_| "not a number of seconds".to_owned())?;
             sleep(Duration::from_secs(seconds)).await;
             Ok(())
         }
@@ -111,9 +127,18 @@ async fn take(world: &Shared, step: &str) -> Result<(), String> {
             let content = number(content)?;
             let peer = one(world, peer)?;
             let world = lock(world);
-            let pin = world.checks.model().pins().get(&cid(content)).ok_or("it is not pinned")?;
+            let pin = world
+                .checks
+                .model()
+                .pins()
+                .get(&cid(content))
+                .ok_or("it is not pinned")?;
             let there = pin.is_allocated_to(&world.peers[peer].id);
-            if there { Err(format!("it is still allocated there: {pin:?}")) } else { Ok(()) }
+            if there {
+                Err(format!("it is still allocated there: {pin:?}"))
+            } else {
+                Ok(())
+            }
         }
         ["pin" | "unpin" | "read", content, "at", peer, expected] => {
             let peer = one(world, peer)?;
@@ -151,13 +176,7 @@ fn happen(world: &Shared, what: &str, peer: usize) -> Result<(), String> {
     Ok(())
 }
 
-async fn ask(
-    world: &Shared,
-    what: &str,
-    content: u64,
-    peer: usize,
-    expected: &str,
-) -> Result<(), String> {
+async fn ask(world: &Shared, what: &str, content: u64, peer: usize, expected: &str) -> Result<(), String> {
     let patience = Duration::from_millis(lock(world).options.deadline_ms + 5000);
     let content = cid(content);
     let heard = match what {
@@ -176,7 +195,11 @@ async fn ask(
         Heard::Refused(_) => expected == "refused",
         Heard::Unknown => expected == "unknown",
     };
-    if fits || expected == "any" { Ok(()) } else { Err(format!("hears {heard:?}")) }
+    if fits || expected == "any" {
+        Ok(())
+    } else {
+        Err(format!("hears {heard:?}"))
+    }
 }
 
 async fn wait_for(world: &Shared, what: &str, holds: impl Fn(&World) -> bool) -> Result<(), String> {
@@ -192,7 +215,10 @@ async fn wait_for(world: &Shared, what: &str, holds: impl Fn(&World) -> bool) ->
 }
 
 fn ready_leader(world: &World) -> Option<usize> {
-    world.peers.iter().position(|peer| peer.node.as_ref().is_some_and(|node| node.view().is_leader()))
+    world
+        .peers
+        .iter()
+        .position(|peer| peer.node.as_ref().is_some_and(|node| node.view().is_leader()))
 }
 
 fn number(text: &str) -> Result<u64, String> {
@@ -200,7 +226,10 @@ fn number(text: &str) -> Result<u64, String> {
 }
 
 fn one(world: &Shared, text: &str) -> Result<usize, String> {
-    who(world, text)?.first().copied().ok_or_else(|| "there is nobody".to_owned())
+    who(world, text)?
+        .first()
+        .copied()
+        .ok_or_else(|| "there is nobody".to_owned())
 }
 
 fn who(world: &Shared, text: &str) -> Result<Vec<usize>, String> {
@@ -216,7 +245,11 @@ fn who(world: &Shared, text: &str) -> Result<Vec<usize>, String> {
         }
         _ => {
             let peer = usize::try_from(number(text)?).map_err(|error| error.to_string())?;
-            if all.contains(&peer) { Ok(vec![peer]) } else { Err(format!("there is no peer {peer}")) }
+            if all.contains(&peer) {
+                Ok(vec![peer])
+            } else {
+                Err(format!("there is no peer {peer}"))
+            }
         }
     }
 }

@@ -82,14 +82,20 @@ fn same_failure(tried: &Report, report: &Report) -> bool {
 
 /// The mildest value, and one half way there.
 fn milder(options: &Options, name: &str, mildest: u64) -> Vec<Options> {
-    let current = options.list().into_iter().find(|(known, _)| known == name).map_or(0, |(_, value)| value);
+    let current = options
+        .list()
+        .into_iter()
+        .find(|(known, _)| known == name)
+        .map_or(0, |(_, value)| value);
     let half = current.abs_diff(mildest) / 2 + current.min(mildest);
     let mut values = vec![mildest, half];
     values.dedup();
     values.retain(|value| *value != current);
     let set = |value: &u64| {
         let mut candidate = options.clone();
-        candidate.set_number(name, *value).expect("there is such an option");
+        candidate
+            .set_number(name, *value)
+            .expect("there is such an option");
         candidate
     };
     values.iter().map(set).collect()

@@ -62,10 +62,13 @@ pub fn soak(
                     if !watch(&report) {
                         enough.store(true, Ordering::Relaxed);
                     }
-                    sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add(report);
+                    sum.lock()
+                        .unwrap_or_else(std::sync::PoisonError::into_inner)
+                        .add(report);
                 }
             });
         }
     });
-    sum.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    sum.into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -8,10 +8,21 @@ use cluster_core::{Command, Event, Instant, Message, Payload, PeerId, Proposal, 
 use super::{Found, Step};
 use crate::options::Options;
 
+/// When a peer was last heard, and the latest long silence before that.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    last: Instant,
+    silence: Duration,
+    ended: Instant,
+}
+
+/// A proposal may wait so long for the leader's disk after it was decided.
+const WAIT_MAX: Duration = Duration::from_secs(15);
+
 /// When each process started, and when it last heard each peer's metrics.
 #[derive(Debug)]
 pub(super) struct Failover {
-    heard: Vec<(Option<Instant>, BTreeMap<PeerId, Instant>)>,
+    heard: Vec<(Option<Instant>, BTreeMap<PeerId, Heard>)>,
     grace: Duration,
     lifetime: Duration,
 }
@@ -32,16 +43,28 @@ impl Failover {
     pub(super) fn after_step(&mut self, step: &Step<'_>, found: &mut Found<'_>) {
         let now = step.now.mono;
         let (started, heard) = &mut self.heard[step.me];
-        started.get_or_insert(now);
+        let started = *started.get_or_insert(now);
         if let Event::Received { from, envelope } = step.event
             && matches!(envelope.message, Message::Metrics(_))
         {
-            heard.insert(from.clone(), now);
+            let first = Heard {
+                last: started,
+                silence: Duration::ZERO,
+                ended: started,
+            };
+            let known = heard.entry(from.clone()).or_insert(first);
+            if now.since(known.last) >= self.grace {
+                known.silence = now.since(known.last);
+                known.ended = now;
+            }
+            known.last = now;
         }
         if step.peer().leads() {
             for op in step.writes() {
                 if let StoreOp::Append { entries } = op {
-                    entries.iter().for_each(|entry| self.of_entry(step, &entry.payload, found));
+                    entries
+                        .iter()
+                        .for_each(|entry| self.of_entry(step, &entry.payload, found));
                 }
             }
         }
@@ -50,8 +73,21 @@ impl Failover {
     fn of_entry(&self, step: &Step<'_>, payload: &Payload, found: &mut Found<'_>) {
         let Payload::Commands(data) = payload else { return };
         for proposal in decode::<Vec<Proposal>>(data).unwrap_or_default() {
-            let Command::Reallocate { cid, allocations, version } = proposal.command else { continue };
-            let pin = step.peer().disk.written.pins.get(&cid).filter(|pin| pin.version == version);
+            let Command::Reallocate {
+                cid,
+                allocations,
+                version,
+            } = proposal.command
+            else {
+                continue;
+            };
+            let pin = step
+                .peer()
+                .disk
+                .written
+                .pins
+                .get(&cid)
+                .filter(|pin| pin.version == version);
             for peer in pin.iter().flat_map(|pin| &pin.allocations) {
                 if !allocations.contains(peer) && *peer != step.peer().id {
                     self.of_loser(step, peer, found);
@@ -63,12 +99,16 @@ impl Failover {
     fn of_loser(&self, step: &Step<'_>, peer: &PeerId, found: &mut Found<'_>) {
         let (started, heard) = &self.heard[step.me];
         let (since, least) = match (heard.get(peer), started) {
-            (Some(at), _) => (*at, self.lifetime + self.grace),
+            (Some(heard), _) => (heard.last, self.lifetime + self.grace),
             (None, Some(started)) => (*started, self.grace),
             (None, None) => return,
         };
-        let silent = step.now.mono.since(since);
-        found.require(silent >= least, "failover", || {
+        let now = step.now.mono;
+        let silent = now.since(since);
+        // It may have been decided a while ago, when the peer was silent still.
+        let was = heard.get(peer).filter(|heard| now.since(heard.ended) <= WAIT_MAX);
+        let excused = was.is_some_and(|heard| heard.silence >= self.grace);
+        found.require(silent >= least || excused, "failover", || {
             format!("takes a pin from {peer} after a silence of {silent:?}, {least:?} is the least")
         });
     }

@@ -40,7 +40,8 @@ fn is_sound(members: &Members) -> bool {
     let everybody = |id: &cluster_core::RaftId| members.peers.contains_key(id);
     let ids_are_known = members.voters.iter().all(everybody) && members.learners.iter().all(everybody);
     let knows_nobody_yet = members.peers.is_empty() && members.voters.is_empty();
-    knows_nobody_yet || ids_are_known && !members.voters.is_empty() && members.voters.is_disjoint(&members.learners)
+    knows_nobody_yet
+        || ids_are_known && !members.voters.is_empty() && members.voters.is_disjoint(&members.learners)
 }
 
 #[cfg(test)]
