@@ -1,0 +1,54 @@
+//! Seeds that must find nothing, and what they must have come across.
+
+use sim::{Options, soak};
+
+/// Situations that two hundred runs must reach: what is never reached is not tested.
+const REQUIRED: [&str; 27] = [
+    "a fault was aimed",
+    "a partition",
+    "a peer stayed broken",
+    "a peer was unreachable",
+    "a pin expired",
+    "a pin was decided from a stale state",
+    "a pin was moved",
+    "a power cut lost writes",
+    "a proposal came twice",
+    "a snapshot was installed",
+    "a snapshot was not wanted",
+    "a sync failed",
+    "a wall clock jumped",
+    "an IPFS daemon restarted at work",
+    "an operation failed more than once",
+    "an operation was cancelled",
+    "an outcome stayed unknown",
+    "died while a sync was under way",
+    "links were clogged",
+    "more than three leaders",
+    "refused: busy",
+    "refused: no leader",
+    "several proposals shared an entry",
+    "the leader died",
+    "the leader was paused",
+    "the log was compacted",
+    "the power went everywhere",
+];
+
+#[test]
+fn two_hundred_seeds_find_nothing_and_come_across_everything() {
+    let draw = |seed| {
+        let drawn = Options::draw(seed);
+        Options {
+            peers: drawn.peers.clamp(3, 5),
+            ..drawn
+        }
+    };
+    let sum = soak(0, 200, 2, draw, |_| true);
+    let failures: Vec<String> = sum.failures.values().map(ToString::to_string).collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    let missing: Vec<&str> = REQUIRED
+        .into_iter()
+        .filter(|situation| !sum.coverage.contains_key(situation))
+        .collect();
+    assert!(missing.is_empty(), "never: {missing:?}");
+    println!("{} seeds: {}", sum.seeds, sum.stats);
+}
