@@ -341,3 +341,6 @@ impl Survey<'_> {
         present.into_iter().collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -342,3 +342,80 @@ fn the_wishes_outlive_the_leader() {
     table.run(20 * SECOND);
     assert!(table.members(leader(&table)).raft_id(&peer(gone)).is_none());
 }
+
+/// One thing that operators and machines do, and what it must come to.
+fn upset(table: &mut Table, seed: u64, round: u64) {
+    let draw = |what: u64, of: u64| crate::rng::mix(seed ^ crate::rng::mix(round * 8 + what)) % of;
+    let who = u8::try_from(1 + draw(0, 6)).expect("few");
+    let at = leader(table);
+    let is_member = table.members(at).raft_id(&peer(who)).is_some();
+    let pause = Duration::from_millis(draw(1, 3000));
+    // Of two voters neither may be lost.
+    let spare = table.members(at).voters.len() > 2;
+    let what = draw(2, 5);
+    eprintln!("seed {seed} round {round}: {what} to {who}, leader {at}, member {is_member}");
+    match what {
+        0 if is_member && spare => {
+            table.join(who);
+            table.run(pause);
+            table.restart(who);
+        }
+        1 if is_member => {
+            table.remove(at, who);
+            table.run(pause);
+        }
+        2 if !is_member => {
+            if draw(3, 2) == 0 {
+                table.join(who);
+            }
+            table.add(at, who);
+            table.run(pause);
+            table.restart(who);
+        }
+        3 => {
+            table.down.insert(peer(who));
+            table.run(pause * 4);
+            table.down.clear();
+        }
+        _ => table.restart(who),
+    }
+}
+
+#[test]
+fn whatever_is_done_to_members_everybody_agrees_in_the_end() {
+    for seed in 0..12 {
+        let mut table = Table::new(3);
+        (4..=6).for_each(|number| table.join(number));
+        table.run(5 * SECOND);
+        for round in 0..12 {
+            upset(&mut table, seed, round);
+            table.run(20 * SECOND);
+            let number = u8::try_from(round).expect("few");
+            let at = leader(&table);
+            table.pin(at, number, Replicas::Everywhere);
+            table.run(2 * SECOND);
+        }
+        let at = leader(&table);
+        let members = table.members(at).clone();
+        let voters = members.voters.len();
+        assert!(
+            members.outgoing.is_empty() && members.leaving.is_empty(),
+            "{members:?}"
+        );
+        assert!(
+            voters % 2 == 1 || members.peers.len() == 2,
+            "seed {seed}: {members:?}"
+        );
+        for (id, (node, disk)) in &table.nodes {
+            let view = node.view();
+            let is_member = members.raft_id(id).is_some();
+            let says_so = matches!(view.membership(), Membership::Learner | Membership::Voter);
+            assert_eq!(says_so, is_member, "seed {seed}: {id} is {:?}", view.membership());
+            if is_member {
+                assert_eq!(*view.members(), members, "seed {seed}: {id}");
+                assert_eq!(disk.pins, table.nodes[&peer(at)].1.pins, "seed {seed}: {id}");
+                assert_eq!(disk.pins.len(), 12, "seed {seed}");
+            }
+        }
+    }
+}

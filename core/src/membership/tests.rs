@@ -1,0 +1,226 @@
+use super::*;
+use crate::testing::peer;
+use crate::time::Timestamp;
+
+const START: Now = Now {
+    mono: Instant(1),
+    wall: Timestamp(1),
+};
+
+fn later(time: Duration) -> Now {
+    Now {
+        mono: START.mono + time,
+        wall: START.wall + time,
+    }
+}
+
+fn seconds(count: u64) -> Now {
+    later(Duration::from_secs(count))
+}
+
+/// A leader with the id 1.
+fn planner() -> Planner {
+    let mut planner = Planner::new(&MembershipConfig {
+        voters_max: 5,
+        replace_after: Duration::from_secs(60),
+    });
+    planner.lead(START, true);
+    planner
+}
+
+fn all_caught_up(members: &Members) -> Progress {
+    Progress {
+        committed: 100,
+        matched: members.peers.keys().map(|id| (*id, 100)).collect(),
+    }
+}
+
+fn plan(planner: &mut Planner, now: Now, members: &Members) -> Option<Plan> {
+    planner.handle_timeout(now, members, RaftId(1), || all_caught_up(members))
+}
+
+fn hear(planner: &mut Planner, now: Now, members: &Members, ids: &[u64]) {
+    for id in ids {
+        let id = RaftId(*id);
+        let peer = members.peer(id).expect("is a member").clone();
+        planner.heard(now, id, &peer);
+    }
+}
+
+fn change(steps: Vec<MembersStep>) -> Option<Plan> {
+    Some(Plan::Change(MembersChange { steps }))
+}
+
+fn promote(id: u64) -> MembersStep {
+    MembersStep::Promote { raft_id: RaftId(id) }
+}
+
+fn demote(id: u64) -> MembersStep {
+    MembersStep::Demote { raft_id: RaftId(id) }
+}
+
+fn remove(id: u64) -> MembersStep {
+    MembersStep::Remove { raft_id: RaftId(id) }
+}
+
+/// The first `voters` vote, the others follow.
+fn members(voters: u64, learners: u64) -> Members {
+    let count = u8::try_from(voters + learners).expect("few");
+    let mut members = Members::initial((1..=count).map(peer));
+    members.learners = (voters + 1..=voters + learners).map(RaftId).collect();
+    members.voters = (1..=voters).map(RaftId).collect();
+    members
+}
+
+#[test]
+fn nothing_is_planned_by_a_follower_nor_before_it_is_time() {
+    let mut planner = planner();
+    let mut wished = members(3, 0);
+    wished.leaving.insert(peer(2));
+    assert_eq!(plan(&mut planner, START, &wished), None);
+    planner.lead(START, false);
+    assert_eq!(plan(&mut planner, seconds(9), &wished), None);
+}
+
+#[test]
+fn a_change_that_is_lost_is_planned_again_and_a_joint_membership_is_left_alone() {
+    let mut planner = planner();
+    let mut wished = members(3, 0);
+    wished.leaving.insert(peer(2));
+    let id = wished.raft_id(&peer(2)).expect("is a member").0;
+    assert_eq!(plan(&mut planner, seconds(1), &wished), change(vec![remove(id)]));
+    assert_eq!(plan(&mut planner, seconds(2), &wished), change(vec![remove(id)]));
+    wished.outgoing = wished.voters.clone();
+    assert_eq!(plan(&mut planner, seconds(3), &wished), None);
+}
+
+#[test]
+fn newcomers_come_in_one_at_a_time() {
+    let mut planner = planner();
+    let mut wished = members(3, 0);
+    wished.joining.extend([peer(8), peer(9)]);
+    let member = Member {
+        peer: peer(8),
+        incarnation: None,
+    };
+    let raft_id = RaftId(4);
+    let step = MembersStep::AddLearner { raft_id, member };
+    assert_eq!(plan(&mut planner, seconds(1), &wished), change(vec![step]));
+}
+
+#[test]
+fn votes_are_given_so_that_they_stay_odd() {
+    let now = seconds(6);
+    let planned = |voters: u64, learners: u64| {
+        let members = members(voters, learners);
+        let mut planner = planner();
+        let ids: Vec<u64> = (1..=voters + learners).collect();
+        hear(&mut planner, now, &members, &ids);
+        plan(&mut planner, now, &members)
+    };
+    assert_eq!(planned(1, 1), None, "a second voter brings nothing");
+    assert_eq!(planned(2, 0), None, "nor does the loss of one");
+    assert_eq!(planned(1, 2), change(vec![promote(2), promote(3)]));
+    assert_eq!(planned(2, 1), change(vec![promote(3)]));
+    assert_eq!(planned(3, 0), None);
+    assert_eq!(planned(3, 1), None);
+    assert_eq!(planned(4, 0), change(vec![demote(4)]));
+    assert_eq!(
+        planned(3, 9),
+        change(vec![promote(4), promote(5)]),
+        "five at most"
+    );
+    assert_eq!(planned(7, 0), change(vec![demote(6), demote(7)]));
+}
+
+#[test]
+fn a_learner_that_lags_or_is_silent_gets_no_vote() {
+    let members = members(2, 1);
+    let mut planner = planner();
+    hear(&mut planner, seconds(6), &members, &[2, 3]);
+    let behind = |matched| {
+        let mut progress = all_caught_up(&members);
+        progress.committed = 1000;
+        progress.matched.insert(RaftId(3), matched);
+        progress
+    };
+    let id = RaftId(1);
+    assert_eq!(
+        planner.handle_timeout(seconds(7), &members, id, || behind(500)),
+        None
+    );
+    let promoted = change(vec![promote(3)]);
+    assert_eq!(
+        planner.handle_timeout(seconds(8), &members, id, || behind(990)),
+        promoted
+    );
+    assert_eq!(
+        planner.handle_timeout(seconds(20), &members, id, || behind(990)),
+        None
+    );
+}
+
+#[test]
+fn a_silent_voter_gives_its_vote_to_a_living_learner() {
+    let members = members(3, 1);
+    let mut planner = planner();
+    hear(&mut planner, seconds(60), &members, &[2, 4]);
+    assert_eq!(plan(&mut planner, seconds(60), &members), None);
+    assert_eq!(
+        plan(&mut planner, seconds(61), &members),
+        change(vec![promote(4), demote(3)])
+    );
+}
+
+#[test]
+fn a_leader_that_is_to_be_removed_hands_over_to_whoever_is_furthest() {
+    let mut wished = members(3, 0);
+    let own = wished.peer(RaftId(1)).expect("is a member").clone();
+    wished.leaving.insert(own);
+    let mut planner = planner();
+    let progress = || Progress {
+        committed: 100,
+        matched: [(RaftId(2), 90), (RaftId(3), 100)].into(),
+    };
+    let planned = planner.handle_timeout(seconds(1), &wished, RaftId(1), progress);
+    assert_eq!(planned, Some(Plan::Transfer(RaftId(3))));
+}
+
+#[test]
+fn a_lost_data_folder_is_replaced_once_the_recorded_one_is_silent() {
+    let mut members = members(3, 0);
+    members.peers.get_mut(&RaftId(3)).expect("is there").incarnation = Some(Incarnation(3));
+    let back = members.peer(RaftId(3)).expect("is a member").clone();
+    let mut planner = planner();
+    planner.returned(seconds(1), &back, Incarnation(30));
+    assert_eq!(
+        plan(&mut planner, seconds(2), &members),
+        None,
+        "it may be an old message"
+    );
+    // Two machines under one identity do not replace each other.
+    planner.heard(seconds(3), RaftId(3), &back);
+    planner.returned(seconds(4), &back, Incarnation(30));
+    assert_eq!(plan(&mut planner, seconds(4), &members), None);
+    planner.returned(seconds(6), &back, Incarnation(30));
+    hear(&mut planner, seconds(6), &members, &[2]);
+    let member = Member {
+        peer: back,
+        incarnation: Some(Incarnation(30)),
+    };
+    let raft_id = RaftId(4);
+    let add = MembersStep::AddLearner { raft_id, member };
+    assert_eq!(
+        plan(&mut planner, seconds(6), &members),
+        change(vec![add, remove(3)])
+    );
+}
+
+#[test]
+fn notices_are_few() {
+    let mut planner = planner();
+    assert!(planner.may_notify(START, &peer(2)));
+    assert!(!planner.may_notify(START, &peer(2)));
+    assert!(planner.may_notify(START, &peer(3)));
+    assert!(planner.may_notify(seconds(1), &peer(2)));
+}
