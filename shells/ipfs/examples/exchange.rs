@@ -1,13 +1,20 @@
-//! Measures a node: `add` of a random file, and its transfer by bitswap to another node in another process.
+//! Measures a node: `add` of a random file, its transfer by bitswap to another node in another process, and
+//! pins of identity CIDs.
 //!
 //! ```text
-//! cargo run --release -p cluster-ipfs --example exchange -- [MEGABYTES] [FOLDER]
+//! cargo run --release -p cluster-ipfs --example exchange -- [MEGABYTES] [FOLDER] [PINS]
 //! ```
 //!
-//! The second node is this program again. Every figure includes the final fsync; blocks are on disk.
+//! The other nodes are this program again. Every figure includes the final fsync; blocks are on disk. The
+//! limits are taken in each round, as the machine may have other work: SHA-256 on one core, and as many
+//! bytes written to a plain file and synced.
 
+use cid::multihash::Multihash;
 use cluster_ipfs::unixfs::{AddOptions, Metadata};
-use cluster_ipfs::{Cid, Config, Multiaddr, Node, PinMode};
+use cluster_ipfs::{Cid, Config, Multiaddr, Node, PinFilter, PinMode};
+use futures::StreamExt;
+use multihash_codetable::{Code, MultihashDigest};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -16,9 +23,11 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// Times each figure is taken.
 const ROUNDS: u64 = 5;
-/// Pins of identity CIDs, and callers that make them.
+/// Pins of identity CIDs unless told otherwise, and callers that make them.
 const PINS: u32 = 40_000;
 const CALLERS: u32 = 16;
+/// Of the times in `/proc/self/stat`, per second.
+const TICKS: f64 = 100.0;
 
 #[tokio::main]
 async fn main() -> Outcome<()> {
@@ -28,11 +37,22 @@ async fn main() -> Outcome<()> {
     {
         return fetch(Path::new(folder), address.parse()?, cid.parse()?).await;
     }
+    if let [mode, folder, count] = args.as_slice()
+        && mode == "pins"
+    {
+        return pins(Path::new(folder), count.parse()?).await;
+    }
     let megabytes: usize = args.first().map_or(Ok(300), |text| text.parse())?;
     let base = args.get(1).map_or_else(std::env::temp_dir, PathBuf::from);
     let base = base.join(format!("exchange-{}", std::process::id()));
     std::fs::create_dir_all(&base)?;
-    let result = measure(megabytes, &base).await;
+    let count = args.get(2).map_or(Ok(PINS), |text| text.parse())?;
+    let mut result = measure(megabytes, &base).await;
+    if result.is_ok() {
+        let folder = base.join("pins").display().to_string();
+        let text = child(&["pins", &folder, &count.to_string()]).await;
+        result = text.map(|text| print!("{text}"));
+    }
     std::fs::remove_dir_all(&base)?;
     result
 }
@@ -76,75 +96,118 @@ fn resident_mb() -> f64 {
     kib.unwrap_or_default() / 1024.0
 }
 
+/// Seconds of processor time that this process has used.
+fn processor() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks = rest.split_whitespace().skip(11).take(2);
+    ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS
+}
+
+/// Runs this program once more and returns what it says.
+async fn child(args: &[&str]) -> Outcome<String> {
+    let mut child = Command::new(std::env::current_exe()?);
+    let child = child.args(args).stdout(Stdio::piped()).spawn()?;
+    let output = tokio::task::spawn_blocking(|| child.wait_with_output()).await??;
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn limits(data: &[u8], file: &Path) -> Outcome<(f64, f64)> {
+    let started = Instant::now();
+    for chunk in data.chunks(256 << 10) {
+        std::hint::black_box(Code::Sha2_256.digest(chunk));
+    }
+    let sha = rate(data.len(), started);
+    let started = Instant::now();
+    let mut out = std::fs::File::create(file)?;
+    for chunk in data.chunks(1 << 20) {
+        out.write_all(chunk)?;
+    }
+    out.sync_data()?;
+    let disk = rate(data.len(), started);
+    std::fs::remove_file(file)?;
+    Ok((sha, disk))
+}
+
 async fn measure(megabytes: usize, base: &Path) -> Outcome<()> {
     let length = megabytes * 1_000_000;
-    let (mut adds, mut fetches) = (Vec::new(), Vec::new());
+    let mut figures: [Vec<f64>; 4] = Default::default();
     for round in 0..ROUNDS {
-        let node = open(&base.join(format!("a{round}"))).await?;
         let data = random(length, round + 1);
-        let started = Instant::now();
+        let (sha, disk) = limits(&data, &base.join("limit"))?;
+        let node = open(&base.join(format!("a{round}"))).await?;
+        let (started, used) = (Instant::now(), processor());
         let mut adding = node.add(AddOptions::default())?;
         adding
             .file("f", Metadata::default(), data.as_slice(), |_| {})
             .await?;
         let root = adding.finish(Some(String::new())).await?.roots[0].cid;
-        adds.push(rate(length, started));
+        let add = rate(length, started);
+        let add_cost = (processor() - used) * 1e3 / megabytes as f64;
         drop(data);
         let address = node.id().addresses[0].to_string();
-        let folder = base.join(format!("b{round}"));
-        let mut child = Command::new(std::env::current_exe()?);
-        child.args([
-            "fetch",
-            &folder.display().to_string(),
-            &address,
-            &root.to_string(),
-        ]);
-        let child = child.stdout(Stdio::piped()).spawn()?;
-        let output = tokio::task::spawn_blocking(|| child.wait_with_output()).await??;
-        let text = String::from_utf8(output.stdout)?;
-        let seconds: f64 = text
-            .trim()
-            .parse()
-            .map_err(|_| format!("the other node said {text:?}"))?;
-        fetches.push(length as f64 / 1e6 / seconds);
+        let folder = base.join(format!("b{round}")).display().to_string();
+        let used = processor();
+        let text = child(&["fetch", &folder, &address, &root.to_string()]).await?;
+        let serve_cost = (processor() - used) * 1e3 / megabytes as f64;
+        let told: Vec<f64> = text
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        let [seconds, used] = told.as_slice() else {
+            return Err(format!("the other node said {text:?}").into());
+        };
+        let fetch = length as f64 / 1e6 / seconds;
         println!(
-            "round {round}: add {:.0} MB/s, bitswap {:.0} MB/s",
-            adds[adds.len() - 1],
-            fetches[fetches.len() - 1]
+            "round {round}: add {add:.0} MB/s ({add_cost:.2} ms of processor per MB), bitswap {fetch:.0} MB/s \
+             ({serve_cost:.2} + {:.2}); SHA-256 {sha:.0} MB/s, write and sync {disk:.0} MB/s",
+            used * 1e3 / megabytes as f64
         );
+        for (figures, figure) in figures.iter_mut().zip([add, fetch, sha, disk]) {
+            figures.push(figure);
+        }
         node.shutdown().await;
     }
-    println!("add {megabytes} MB: median {:.0} MB/s", median(adds));
-    println!("bitswap {megabytes} MB: median {:.0} MB/s", median(fetches));
-    pins(&base.join("pins")).await
+    let [add, fetch, sha, disk] = figures.map(median);
+    println!(
+        "{megabytes} MB, medians: add {add:.0} MB/s, bitswap {fetch:.0} MB/s; limits: SHA-256 {sha:.0} MB/s, \
+         write and sync {disk:.0} MB/s"
+    );
+    Ok(())
 }
 
-async fn pins(folder: &Path) -> Outcome<()> {
+async fn pins(folder: &Path, count: u32) -> Outcome<()> {
     let node = open(folder).await?;
+    let before = resident_mb();
+    let callers = if count > PINS { CALLERS * 16 } else { CALLERS };
     let started = Instant::now();
-    let callers = (0..CALLERS).map(|caller| {
+    let tasks = (0..callers).map(|caller| {
         let node = node.clone();
         tokio::spawn(async move {
-            for i in 0..PINS / CALLERS {
+            for i in 0..count / callers {
                 let digest = [caller.to_be_bytes(), i.to_be_bytes()].concat();
-                let cid = Cid::new_v1(
-                    0x55,
-                    cid::multihash::Multihash::wrap(0, &digest).unwrap_or_default(),
-                );
+                let cid = Cid::new_v1(0x55, Multihash::wrap(0, &digest).unwrap_or_default());
                 node.pin(cid, PinMode::Recursive, String::new(), |_| {}).await?;
             }
             Ok::<(), cluster_ipfs::Error>(())
         })
     });
-    for caller in futures::future::join_all(callers).await {
-        caller??;
+    for task in futures::future::join_all(tasks).await {
+        task??;
     }
-    let seconds = started.elapsed().as_secs_f64();
+    let rate = f64::from(count) / started.elapsed().as_secs_f64();
+    let pinned = resident_mb();
+    let started = Instant::now();
+    let listed = node.pins(PinFilter::default()).count().await;
     println!(
-        "pins of identity CIDs, {CALLERS} callers: {:.0}/s",
-        f64::from(PINS) / seconds
+        "{count} pins of identity CIDs, {callers} callers: {rate:.0}/s; {listed} listed in {:.2} s",
+        started.elapsed().as_secs_f64()
     );
-    println!("resident memory: {:.0} MB", resident_mb());
+    println!(
+        "resident memory: {before:.0} MB when opened, {pinned:.0} MB with the pins, {:.0} MB after listing them",
+        resident_mb()
+    );
+    node.shutdown().await;
     Ok(())
 }
 
@@ -153,7 +216,7 @@ async fn fetch(folder: &Path, address: Multiaddr, cid: Cid) -> Outcome<()> {
     node.connect(address).await?;
     let started = Instant::now();
     node.pin(cid, PinMode::Recursive, String::new(), |_| {}).await?;
-    println!("{}", started.elapsed().as_secs_f64());
+    println!("{} {}", started.elapsed().as_secs_f64(), processor());
     node.shutdown().await;
     Ok(())
 }

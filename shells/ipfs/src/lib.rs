@@ -1,9 +1,10 @@
 //! How a cluster peer reaches IPFS: a client of Kubo's RPC API ([`kubo`]), and an IPFS node of its own
 //! ([`Node`]) that needs no other program.
 //!
-//! The embedded node keeps blocks and pins in a fjall database of its own, exchanges blocks with any
-//! bitswap peer over libp2p (TCP, noise, yamux), builds UnixFS DAGs with the same CIDs as Kubo, and can
-//! serve enough of Kubo's HTTP API ([`api`]) for the `ipfs` command line and client libraries.
+//! The embedded node keeps pins and small blocks in a fjall database of its own and large blocks in segment
+//! files beside it, exchanges blocks with any bitswap peer over libp2p (TCP, noise, yamux), builds UnixFS
+//! DAGs with the same CIDs as Kubo, and can serve enough of Kubo's HTTP API ([`api`]) for the `ipfs`
+//! command line and client libraries.
 
 #![recursion_limit = "256"]
 

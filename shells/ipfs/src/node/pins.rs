@@ -102,12 +102,18 @@ impl Node {
         self.inner.store.pin_of(cid)
     }
 
-    /// Why this CID is kept, if it is; may walk all recursive pins.
+    /// Why this CID is kept, if it is. Only for a local block without a pin of its own all recursive pins
+    /// are walked: a pin has all its blocks, and one that its CID holds needs no keeping.
     pub async fn pin_status(&self, cid: &Cid) -> Result<Option<PinStatus>, Error> {
         let (store, cid) = (self.inner.store.clone(), *cid);
         blocking(move || {
-            if let Some(pin) = store.pin_of(&cid)? {
-                return Ok(Some(PinStatus::Pinned(pin)));
+            for name in names(&cid) {
+                if let Some(pin) = store.pin_of(&name)? {
+                    return Ok(Some(PinStatus::Pinned(pin)));
+                }
+            }
+            if cid.hash().code() == IDENTITY || !store.has(&cid)? {
+                return Ok(None);
             }
             let mut seen = HashSet::new();
             for pin in store.pins()? {
@@ -144,4 +150,13 @@ impl Node {
             .await
         })
     }
+}
+
+/// A CID, and the usual others of the same block.
+fn names(cid: &Cid) -> Vec<Cid> {
+    let codecs = [codec::RAW, codec::DAG_PB, codec::DAG_CBOR, codec::DAG_JSON];
+    let mut names = vec![*cid];
+    names.extend(Cid::new_v0(*cid.hash()));
+    names.extend(codecs.map(|codec| Cid::new_v1(codec, *cid.hash())));
+    names
 }

@@ -87,13 +87,13 @@ impl Adder {
         let mut total = 0;
         loop {
             while !ended && work.len() < WORKERS {
-                let buffer = self.fill(&mut content).await?;
-                ended = buffer.len() < self.buffer_len();
-                total += buffer.len() as u64;
-                if !buffer.is_empty() {
+                let (chunks, read);
+                (chunks, read, ended) = self.fill(&mut content).await?;
+                total += read;
+                if !chunks.is_empty() {
                     progress(total);
                     let settings = self.settings.clone();
-                    work.push_back(tokio::task::spawn_blocking(move || settings.leaves(buffer)));
+                    work.push_back(tokio::task::spawn_blocking(move || settings.leaves(chunks)));
                 }
             }
             let Some(leaves) = work.next().await else { break };
@@ -162,24 +162,35 @@ impl Adder {
         Ok(Finished { directories, roots })
     }
 
-    /// A whole number of chunks.
-    fn buffer_len(&self) -> usize {
-        let chunk = self.settings.chunk;
-        (WORK_BYTES / chunk).max(1) * chunk
-    }
-
-    /// Reads until the buffer is full or the content ends.
-    async fn fill(&self, content: &mut (impl AsyncRead + Send + Unpin)) -> Result<Bytes, Error> {
-        let full = self.buffer_len();
-        let mut buffer = BytesMut::with_capacity(full);
-        while buffer.len() < full {
-            let room = (full - buffer.len()) as u64;
-            let read = (&mut *content).take(room).read_buf(&mut buffer).await;
-            if read.map_err(|error| Error::io("reading the content", error))? == 0 {
-                break;
+    /// Reads a piece of work, chunk by chunk; says how many bytes it has and whether the content has ended.
+    /// Each chunk has a buffer of its own in which it becomes a block, so that it is not copied again.
+    async fn fill(
+        &self,
+        content: &mut (impl AsyncRead + Send + Unpin),
+    ) -> Result<(Vec<BytesMut>, u64, bool), Error> {
+        let count = (WORK_BYTES / self.settings.chunk).max(1);
+        let mut chunks = Vec::with_capacity(count);
+        let mut total = 0;
+        while chunks.len() < count {
+            let mut chunk = self.settings.chunk_buffer();
+            let mut room = self.settings.chunk as u64;
+            while room > 0 {
+                let read = (&mut *content).take(room).read_buf(&mut chunk).await;
+                let read = read.map_err(|error| Error::io("reading the content", error))? as u64;
+                if read == 0 {
+                    break;
+                }
+                room -= read;
+                total += read;
+            }
+            if room < self.settings.chunk as u64 {
+                chunks.push(chunk);
+            }
+            if room > 0 {
+                return Ok((chunks, total, true));
             }
         }
-        Ok(buffer.freeze())
+        Ok((chunks, total, false))
     }
 
     async fn send(&self, out: &mut Vec<Block>) -> Result<(), Error> {

@@ -1,9 +1,9 @@
 //! Making the nodes of a file.
 
 use super::options::{AddOptions, Chunker, HashKind, Layout, Metadata};
-use super::pb::{Link, PbNode, Type, Unixfs};
+use super::pb::{self, Link, PbNode, Type, Unixfs};
 use crate::{Block, Error, codec, hash, store};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use cid::{Cid, Version};
 
 /// The longest content that may become part of a CID; longer digests are refused by other nodes.
@@ -123,41 +123,51 @@ impl Settings {
         Ok((Child { cid, size, bytes }, block))
     }
 
-    /// The leaf for one chunk.
-    pub(super) fn leaf(&self, content: Bytes) -> Result<Leaf, Error> {
-        if self.raw_leaves {
-            let bytes = content.len() as u64;
-            let (cid, block) = self.block(codec::RAW, content.clone())?;
-            return Ok(Leaf {
-                child: Child {
-                    cid,
-                    size: bytes,
-                    bytes,
-                },
-                block,
-                content,
-            });
-        }
-        let kind = match self.options.layout {
-            Layout::Balanced => Type::File,
-            Layout::Trickle => Type::Raw,
-        };
-        let (child, block) = self.single(&file(kind, content.clone(), Metadata::default()))?;
+    /// A leaf that is nothing but content.
+    pub(super) fn raw_leaf(&self, content: Bytes) -> Result<Leaf, Error> {
+        let bytes = content.len() as u64;
+        let (cid, block) = self.block(codec::RAW, content.clone())?;
         Ok(Leaf {
-            child,
+            child: Child {
+                cid,
+                size: bytes,
+                bytes,
+            },
             block,
             content,
         })
     }
 
-    /// All leaves of a buffer.
-    pub(super) fn leaves(&self, mut buffer: Bytes) -> Result<Vec<Leaf>, Error> {
-        let mut leaves = Vec::with_capacity(buffer.len() / self.chunk + 1);
-        while !buffer.is_empty() {
-            let content = buffer.split_to(self.chunk.min(buffer.len()));
-            leaves.push(self.leaf(content)?);
+    /// The leaf for one chunk, which begins at [`pb::LEAF_BEFORE`] of the buffer and is not empty.
+    fn leaf(&self, buffer: BytesMut) -> Result<Leaf, Error> {
+        if self.raw_leaves {
+            return self.raw_leaf(buffer.freeze().slice(pb::LEAF_BEFORE..));
         }
-        Ok(leaves)
+        let kind = match self.options.layout {
+            Layout::Balanced => Type::File,
+            Layout::Trickle => Type::Raw,
+        };
+        let (data, content) = pb::leaf(kind, buffer);
+        let content = data.slice(content);
+        let (size, bytes) = (data.len() as u64, content.len() as u64);
+        let (cid, block) = self.block(codec::DAG_PB, data)?;
+        Ok(Leaf {
+            child: Child { cid, size, bytes },
+            block,
+            content,
+        })
+    }
+
+    /// A buffer for one chunk, with nothing in it yet but the room before.
+    pub(super) fn chunk_buffer(&self) -> BytesMut {
+        let mut buffer = BytesMut::with_capacity(pb::LEAF_BEFORE + self.chunk + pb::LEAF_AFTER);
+        buffer.resize(pb::LEAF_BEFORE, 0);
+        buffer
+    }
+
+    /// The leaves of chunks that were read into [`Settings::chunk_buffer`]s.
+    pub(super) fn leaves(&self, chunks: Vec<BytesMut>) -> Result<Vec<Leaf>, Error> {
+        chunks.into_iter().map(|chunk| self.leaf(chunk)).collect()
     }
 
     /// An inner node of a file.

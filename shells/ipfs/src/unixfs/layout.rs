@@ -92,7 +92,7 @@ impl Tree {
 
     pub(super) fn finish(mut self, settings: &Settings, out: &mut Vec<Block>) -> Result<Child, Error> {
         if self.leaves == 0 && settings.raw_leaves {
-            let leaf = settings.leaf(Bytes::new())?;
+            let leaf = settings.raw_leaf(Bytes::new())?;
             out.extend(leaf.block);
             return Ok(leaf.child);
         }

@@ -3,7 +3,7 @@
 
 use super::options::Metadata;
 use crate::Error;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use cid::Cid;
 
 /// The types of a UnixFS node.
@@ -132,6 +132,35 @@ impl Unixfs {
         };
         Ok(node)
     }
+}
+
+/// Room for what [`leaf`] puts before the content: the tags and lengths of both messages, and the type.
+pub(crate) const LEAF_BEFORE: usize = 14;
+/// And after it: the size.
+pub(crate) const LEAF_AFTER: usize = 6;
+
+/// The node of a leaf, made around its content without a copy. The content, at least one byte, begins at
+/// [`LEAF_BEFORE`] of the buffer; nothing is said about what is before it. Also returns where in the node
+/// the content is.
+pub(crate) fn leaf(kind: Type, mut buffer: BytesMut) -> (Bytes, std::ops::Range<usize>) {
+    let content = buffer.len().saturating_sub(LEAF_BEFORE);
+    let mut node = Unixfs::new(kind);
+    node.size = Some(content as u64);
+    // Without its data a node is its type and its size, two bytes and the rest.
+    let described = node.encode();
+    let (kind, size) = described.split_at(2);
+    let mut inner = Vec::with_capacity(LEAF_BEFORE);
+    inner.extend_from_slice(kind);
+    put_varint(&mut inner, 2 << 3 | 2);
+    put_varint(&mut inner, content as u64);
+    let mut head = Vec::with_capacity(LEAF_BEFORE);
+    put_varint(&mut head, 1 << 3 | 2);
+    put_varint(&mut head, (inner.len() + content + size.len()) as u64);
+    head.extend_from_slice(&inner);
+    let start = LEAF_BEFORE - head.len();
+    buffer[start..LEAF_BEFORE].copy_from_slice(&head);
+    buffer.extend_from_slice(size);
+    (buffer.freeze().slice(start..), head.len()..head.len() + content)
 }
 
 fn decode_time(time: Bytes) -> Result<(i64, u32), &'static str> {
