@@ -1,1 +1,14 @@
-//! Nothing but tests, in `tests/`: those that need the real world, and the house rules.
+//! A cluster of real processes on this machine, for tests that need one.
+//!
+//! [`Cluster`] writes the folders of peers with the program's own `init`, starts them, kills them, and
+//! asks them: over HTTP with [`http`], which can also send what no client would, and through
+//! `ipfs-cluster-ctl` with [`Peer::ctl`]. [`program`] finds the two programs, and builds them first when
+//! they are missing or older than their sources.
+
+pub mod cids;
+mod cluster;
+pub mod http;
+mod programs;
+
+pub use cluster::{Cluster, Options, PATIENCE, Peer, Said, closed_port, run, service, wait_until};
+pub use programs::{profile_folder, program, root};

@@ -1,0 +1,536 @@
+//! Peers of one cluster as processes, in a temporary folder, on free ports.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::http::{self, Answer};
+use crate::programs::program;
+
+/// How long anything may take before it counts as not happening: longer than it takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A TCP port that was free a moment ago, and is handed out once.
+///
+/// Below the range from which systems choose ports for outgoing connections: a peer that is dead for a
+/// moment must find its port free again.
+///
+/// # Panics
+/// No port is free.
+pub fn closed_port() -> u16 {
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 20_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Two test programs at the same time start at different places.
+    let start = std::process::id().wrapping_mul(97) % u32::from(COUNT);
+    for _ in 0..COUNT {
+        let offset = (start + u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % u32::from(COUNT);
+        let port = FIRST + u16::try_from(offset).expect("less than COUNT");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port from {FIRST} on");
+}
+
+/// Waits until `holds` says that it is so, or fails with what it said last.
+///
+/// # Panics
+/// It does not come true within [`PATIENCE`].
+pub fn wait_until<T>(what: &str, mut holds: impl FnMut() -> Result<T, String>) -> T {
+    let since = Instant::now();
+    loop {
+        match holds() {
+            Ok(value) => return value,
+            Err(last) => assert!(
+                since.elapsed() < PATIENCE,
+                "{what}: not so after {PATIENCE:?}: {last}"
+            ),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// What a program said and how it ended.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// Its exit code; -1 when a signal ended it.
+    pub code: i32,
+    /// Its standard output.
+    pub out: String,
+    /// Its standard error.
+    pub err: String,
+}
+
+impl Said {
+    /// What it said, provided that it succeeded.
+    ///
+    /// # Panics
+    /// It did not.
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.out
+    }
+
+    /// Its output as a stream of JSON values, provided that it succeeded.
+    ///
+    /// # Panics
+    /// It did not succeed, or its output is not JSON.
+    pub fn values(self) -> Vec<Value> {
+        let out = self.ok();
+        let values = serde_json::Deserializer::from_str(&out).into_iter();
+        values
+            .map(|value| value.unwrap_or_else(|error| panic!("{error} in {out}")))
+            .collect()
+    }
+}
+
+/// Runs a program to its end.
+///
+/// # Panics
+/// It cannot be started.
+pub fn run(command: &mut Command) -> Said {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    Said {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// How a cluster differs from the usual one.
+#[derive(Debug)]
+pub struct Options {
+    /// How many peers.
+    pub peers: usize,
+    /// Changes each peer's `service.json`, after everything else.
+    pub edit: fn(&mut Value),
+    /// Where its folders are, when not in the system's folder for temporary files.
+    pub inside: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            peers: 3,
+            edit: |_| {},
+            inside: None,
+        }
+    }
+}
+
+/// Peers that know each other.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The peers.
+    pub peers: Vec<Peer>,
+    folder: TempDir,
+}
+
+impl Cluster {
+    /// Three peers that run and see each other.
+    pub fn start() -> Self {
+        Self::start_with(&Options::default())
+    }
+
+    /// Peers that run and see each other.
+    pub fn start_with(options: &Options) -> Self {
+        let mut cluster = Self::prepare(options);
+        for peer in &mut cluster.peers {
+            peer.start();
+        }
+        cluster.wait_ready();
+        cluster
+    }
+
+    /// Writes the folders of peers that know each other, and starts none.
+    ///
+    /// # Panics
+    /// `init` fails.
+    pub fn prepare(options: &Options) -> Self {
+        let folder = match &options.inside {
+            Some(inside) => TempDir::new_in(inside),
+            None => TempDir::new(),
+        };
+        let folder = folder.expect("a temporary folder");
+        let peers: Vec<Peer> = (0..options.peers)
+            .map(|number| Peer::init(folder.path(), &format!("peer{number}")))
+            .collect();
+        let ids: Vec<&str> = peers.iter().map(|peer| peer.id.as_str()).collect();
+        let addresses: Vec<String> = peers
+            .iter()
+            .map(|peer| format!("/ip4/127.0.0.1/tcp/{}/p2p/{}\n", peer.cluster_port, peer.id))
+            .collect();
+        for peer in &peers {
+            peer.edit(|config| {
+                config["consensus"]["raft"]["init_peerset"] = json!(ids);
+                (options.edit)(config);
+            });
+            std::fs::write(peer.folder.join("peerstore"), addresses.concat()).expect("the peerstore");
+        }
+        Self { peers, folder }
+    }
+
+    /// Waits until all peers that run see each other and know each other's free space, by which pins are
+    /// allocated.
+    ///
+    /// # Panics
+    /// One of them ends, or they do not find each other.
+    pub fn wait_ready(&mut self) {
+        let running = self.peers.iter().filter(|peer| peer.is_started()).count();
+        for at in 0..self.peers.len() {
+            if !self.peers[at].is_started() {
+                continue;
+            }
+            wait_until("all peers see each other", || {
+                self.peers.iter_mut().for_each(Peer::check);
+                let peer = &self.peers[at];
+                let seen = peer.try_get("/peers")?.values();
+                let seen = seen.iter().filter(|id| id["error"].as_str().unwrap_or("").is_empty());
+                let known = peer.try_get("/monitor/metrics/freespace")?.json();
+                let known = known.as_array().map_or(0, Vec::len);
+                let seen = seen.count();
+                if seen < running || known < running {
+                    return Err(format!("{} sees {seen} peers and the space of {known}", peer.name));
+                }
+                Ok(())
+            });
+        }
+    }
+
+    /// Where the folders of its peers are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The number of the peer that leads, by the log of a peer that runs.
+    pub fn leader(&self) -> Option<usize> {
+        let running = self.peers.iter().find(|peer| peer.is_started())?;
+        let log = running.log();
+        let named = |line: &str| line.split_once("the cluster's leader is ").map(|(_, id)| id.to_owned());
+        let id = log.lines().rev().find_map(named)?;
+        self.peers.iter().position(|peer| id.starts_with(&peer.id))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for peer in &self.peers {
+                let log = peer.log();
+                let lines: Vec<&str> = log.lines().collect();
+                let end = lines[lines.len().saturating_sub(15)..].join("\n  ");
+                eprintln!("the end of {}'s log:\n  {end}", peer.name);
+            }
+        }
+    }
+}
+
+/// One peer: a folder, and mostly a process.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its name for people.
+    pub name: String,
+    /// Its peer id.
+    pub id: String,
+    /// Its configuration and data.
+    pub folder: PathBuf,
+    /// The port for other peers.
+    pub cluster_port: u16,
+    /// The port of the REST API.
+    pub rest_port: u16,
+    /// The port of the embedded node's HTTP API.
+    pub ipfs_port: u16,
+    /// The port for other IPFS nodes.
+    pub swarm_port: u16,
+    child: Option<Child>,
+}
+
+impl Peer {
+    /// Writes the folder `name` below `inside`, with `init` and the environment.
+    ///
+    /// # Panics
+    /// `init` fails.
+    pub fn init(inside: &Path, name: &str) -> Self {
+        let [cluster_port, rest_port, ipfs_port, swarm_port] = [0; 4].map(|_| closed_port());
+        let folder = inside.join(name);
+        let address = |port: u16| format!("/ip4/127.0.0.1/tcp/{port}");
+        let mut command = service(&folder);
+        command
+            .args(["init", "--ipfs", "embedded"])
+            .env("CLUSTER_PEERNAME", name)
+            .env("CLUSTER_SECRET", "5e".repeat(32))
+            .env("CLUSTER_LISTENMULTIADDRESS", address(cluster_port))
+            .env("CLUSTER_MONITORPINGINTERVAL", "1s")
+            .env("CLUSTER_RESTAPI_HTTPLISTENMULTIADDRESS", address(rest_port))
+            .env("CLUSTER_EMBEDDED_APILISTENMULTIADDRESS", address(ipfs_port))
+            .env("CLUSTER_EMBEDDED_SWARMLISTENMULTIADDRESS", address(swarm_port));
+        run(&mut command).ok();
+        let mut peer = Self {
+            name: name.to_owned(),
+            id: String::new(),
+            folder,
+            cluster_port,
+            rest_port,
+            ipfs_port,
+            swarm_port,
+            child: None,
+        };
+        let identity = std::fs::read_to_string(peer.folder.join("identity.json")).expect("init wrote it");
+        let identity: Value = serde_json::from_str(&identity).expect("is JSON");
+        peer.id = identity["id"].as_str().expect("has an id").to_owned();
+        peer.edit(|config| {
+            config["cluster"]["repinning_grace"] = json!("2s");
+            // Two more ports, and not what these tests are about.
+            for section in ["ipfsproxy", "pinsvcapi"] {
+                config["api"].as_object_mut().expect("api is a section").remove(section);
+            }
+        });
+        peer
+    }
+
+    /// Changes its `service.json`.
+    ///
+    /// # Panics
+    /// It cannot be read or written.
+    pub fn edit(&self, edit: impl FnOnce(&mut Value)) {
+        let path = self.folder.join("service.json");
+        let text = std::fs::read_to_string(&path).expect("init wrote it");
+        let mut config = serde_json::from_str(&text).expect("is JSON");
+        edit(&mut config);
+        let text = serde_json::to_string_pretty(&config).expect("JSON can be written");
+        std::fs::write(path, text).expect("can be written");
+    }
+
+    /// Starts it and returns at once. Its log goes to `daemon.log` in its folder.
+    ///
+    /// # Panics
+    /// It cannot be started, or runs already.
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "{} runs", self.name);
+        let log = File::options().create(true).append(true).open(self.log_path());
+        let log = log.expect("a log");
+        let child = service(&self.folder)
+            .args(["--logformat", "nocolor", "daemon"])
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .spawn();
+        self.child = Some(child.expect("the service starts"));
+    }
+
+    /// Starts it and waits until it answers.
+    ///
+    /// # Panics
+    /// It ends, or does not answer.
+    pub fn start_and_wait(&mut self) {
+        self.start();
+        wait_until("a peer answers", || {
+            self.check();
+            self.try_get("/id")
+        });
+    }
+
+    /// Whether it was started, and not killed since.
+    pub fn is_started(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// SIGKILL, and waits for the end.
+    ///
+    /// # Panics
+    /// The system refuses.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("may be killed");
+            child.wait().expect("was killed");
+        }
+    }
+
+    /// SIGTERM, and waits for the end.
+    ///
+    /// # Panics
+    /// It does not run, or does not end.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let child = self.child.as_ref().expect("it runs");
+        run(Command::new("kill").arg(child.id().to_string())).ok();
+        self.wait_end()
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Panics
+    /// It does not run, or does not end.
+    pub fn wait_end(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("it runs");
+        let since = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().expect("can be waited for") {
+                return status;
+            }
+            if since.elapsed() > PATIENCE {
+                child.kill().expect("may be killed");
+                child.wait().expect("was killed");
+                panic!("{} did not end within {PATIENCE:?}", self.name);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Fails when it has ended by itself.
+    ///
+    /// # Panics
+    /// It has.
+    pub fn check(&mut self) {
+        if let Some(child) = &mut self.child
+            && let Some(status) = child.try_wait().expect("can be waited for")
+        {
+            let signal = status.signal();
+            panic!("{} ended by itself: {status}, signal {signal:?}", self.name);
+        }
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.join("daemon.log")
+    }
+
+    /// All that it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Asks the REST API.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub fn rest(&self, method: &str, target: &str) -> std::io::Result<Answer> {
+        http::request(self.rest_port, method, target, &[], &[])
+    }
+
+    /// Gets from the REST API.
+    ///
+    /// # Errors
+    /// There is no answer, or one that tells of an error.
+    pub fn try_get(&self, target: &str) -> Result<Answer, String> {
+        self.ask("GET", target)
+    }
+
+    /// Asks the REST API for something that succeeds.
+    ///
+    /// # Errors
+    /// There is no answer, or one that tells of an error.
+    pub fn ask(&self, method: &str, target: &str) -> Result<Answer, String> {
+        let answer = self.rest(method, target);
+        let answer = answer.map_err(|error| format!("{} {method} {target}: {error}", self.name))?;
+        if !answer.is_success() {
+            let (status, text, error) = (answer.status, answer.text(), answer.error());
+            return Err(format!("{} {method} {target}: {status} {text} {error:?}", self.name));
+        }
+        Ok(answer)
+    }
+
+    /// Asks the embedded node's HTTP API.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub fn ipfs(&self, call: &str) -> std::io::Result<Answer> {
+        http::request(self.ipfs_port, "POST", &format!("/api/v0/{call}"), &[], &[])
+    }
+
+    /// What its IPFS node has under a path.
+    ///
+    /// # Panics
+    /// It cannot be read.
+    pub fn cat(&self, path: &str) -> Vec<u8> {
+        let answer = self.ipfs(&format!("cat?arg={path}")).expect("an answer");
+        assert!(answer.is_success(), "cat {path}: {} {}", answer.status, answer.text());
+        answer.body
+    }
+
+    /// Adds files, and tells all that was added.
+    ///
+    /// # Errors
+    /// It was refused.
+    pub fn add(&self, query: &str, files: &[(&str, &[u8])]) -> Result<Vec<Value>, String> {
+        let (kind, body) = http::multipart(files);
+        let target = format!("/add?{query}");
+        let headers = [("Content-Type", kind.as_str())];
+        let answer = http::request(self.rest_port, "POST", &target, &headers, &body);
+        let answer = answer.map_err(|error| error.to_string())?;
+        if !answer.is_success() {
+            let (status, text, error) = (answer.status, answer.text(), answer.error());
+            return Err(format!("{status} {text} {error:?}"));
+        }
+        Ok(answer.values())
+    }
+
+    /// `ipfs-cluster-ctl` with these arguments, talking to this peer.
+    pub fn ctl(&self, arguments: &[&str]) -> Said {
+        let mut command = Command::new(program("ipfs-cluster-ctl"));
+        let host = format!("/ip4/127.0.0.1/tcp/{}", self.rest_port);
+        run(command.env_clear().args(["--host", &host]).args(arguments))
+    }
+
+    /// The same, with `--enc=json`: the values that it wrote.
+    pub fn ctl_json(&self, arguments: &[&str]) -> Vec<Value> {
+        self.ctl(&[&["--enc=json"], arguments].concat()).values()
+    }
+
+    /// How many peers have this CID in this state, by what this peer says.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub fn count(&self, cid: &str, state: &str) -> Result<usize, String> {
+        let status = self.try_get(&format!("/pins/{cid}"))?.json();
+        let peers = status["peer_map"].as_object().ok_or("no peer_map")?;
+        Ok(peers.values().filter(|info| info["status"] == state).count())
+    }
+
+    /// Waits until so many peers have this CID in this state.
+    pub fn wait_state(&self, cid: &str, state: &str, peers: usize) {
+        wait_until(&format!("{cid} is {state} at {peers} peers"), || {
+            let count = self.count(cid, state)?;
+            if count == peers {
+                return Ok(());
+            }
+            let status = self.try_get(&format!("/pins/{cid}"))?.text();
+            Err(format!("at {count}: {status}"))
+        });
+    }
+
+    /// The CIDs of the pinset, sorted, by what this peer says.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub fn pinset(&self) -> Result<Vec<String>, String> {
+        let pins = self.try_get("/allocations")?.values();
+        let mut cids: Vec<String> = pins
+            .iter()
+            .map(|pin| pin["cid"].as_str().expect("a pin has a cid").to_owned())
+            .collect();
+        cids.sort();
+        Ok(cids)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The service on a folder, with no environment but what a test sets.
+pub fn service(folder: &Path) -> Command {
+    let mut command = Command::new(program("ipfs-cluster-service"));
+    command.env_clear().stdin(Stdio::null()).arg("--config").arg(folder);
+    command
+}
