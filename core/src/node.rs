@@ -374,10 +374,11 @@ impl Node {
                 }
                 raft::Output::ReadReady { read, index } => self.requests.read_ready(read, index),
                 raft::Output::Restored { manifest } => {
+                    let before = self.pinset.applied().index;
                     self.pinset.restore(&manifest);
                     self.monitor
                         .members_changed(&manifest.members.peer_ids().cloned().collect());
-                    self.tracker.reconcile(&mut step.draft);
+                    self.tracker.reconcile(&mut step.draft, before);
                     let pinset = &self.pinset;
                     let origin = self.raft.id();
                     self.requests

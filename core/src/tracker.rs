@@ -51,6 +51,9 @@ pub(crate) struct Tracker {
     lanes: Lanes,
     /// Where the comparison of the local state with a pinset that came in a snapshot has got to.
     reconciling: Option<Reconciling>,
+    /// Pins that changed after this log position are pinned again while reconciling, whatever the local
+    /// state says: it may be from before a power cut, and the content was unpinned in between.
+    trusted: Index,
     /// Where putting failures back in line has got to.
     recovering: Option<Option<Cid>>,
 }
@@ -79,6 +82,7 @@ impl Tracker {
             by_cid: BTreeMap::new(),
             lanes: Lanes::default(),
             reconciling: reconciling.then_some(Reconciling::Pins(None)),
+            trusted: 0,
             recovering: None,
         }
     }
@@ -366,12 +370,34 @@ impl Tracker {
     }
 
     /// The pinset was replaced: compares the local state with it, a chunk at a time.
-    pub(crate) fn reconcile<V: PinsetView>(&mut self, draft: &mut Draft<'_, V>) {
+    pub(crate) fn reconcile<V: PinsetView>(&mut self, draft: &mut Draft<'_, V>, before: Index) {
         if planted!(NoReconcile) {
             return;
         }
+        // One that was under way trusted no more than it says.
+        self.trusted = if self.reconciling.is_some() {
+            self.trusted.min(before)
+        } else {
+            before
+        };
         self.reconciling = Some(Reconciling::Pins(None));
         draft.ops.push(StoreOp::SetReconciling { reconciling: true });
+    }
+
+    /// Pins again what counts as pinned, where that may be from before the pin changed.
+    fn distrust<V: PinsetView>(&mut self, now: Now, draft: &mut Draft<'_, V>, pin: &Pin, index: Index) {
+        let Some(local) = draft.local(&pin.cid) else {
+            return;
+        };
+        if local.phase == Phase::Pinned && pin.version > self.trusted && pin.is_allocated_to(&self.me) {
+            let key = QueueKey {
+                lane: Lane::Fresh,
+                at: index,
+                cid: pin.cid.clone(),
+            };
+            let next = fresh(now, pin.options.mode);
+            self.queue(draft, &pin.cid, Some(local), next, key);
+        }
     }
 
     pub(crate) fn poll_timeout(&self, now: Now) -> Option<Instant> {
@@ -423,6 +449,7 @@ impl Tracker {
                 });
                 for pin in chunk {
                     self.touch(now, draft, &pin.cid, index, out);
+                    self.distrust(now, draft, &pin, index);
                 }
             }
             Some(Reconciling::Locals(after)) => {
