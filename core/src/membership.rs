@@ -54,10 +54,6 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// messages are under way, and two machines that run under one identity never replace each other.
 const RETURN_GRACE: Duration = Duration::from_secs(2);
 
-/// Who has not been heard for so long does not count towards a majority that a change would need: several
-/// heartbeats.
-const ALIVE: Duration = Duration::from_secs(5);
-
 /// A new leader gives votes away only after this time: by then it has heard who is there.
 const SETTLED: Duration = Duration::from_secs(5);
 
@@ -73,6 +69,8 @@ const NOTICES_MAX: usize = 256;
 /// What a peer does for the membership.
 pub(crate) struct Planner {
     config: MembershipConfig,
+    /// Who has not been heard for so long does not count towards a majority that a change would need.
+    patience: Duration,
     /// Since when this peer leads.
     leading: Option<Instant>,
     next: Instant,
@@ -82,9 +80,11 @@ pub(crate) struct Planner {
 }
 
 impl Planner {
-    pub(crate) fn new(config: &MembershipConfig) -> Self {
+    /// `patience` is several heartbeats.
+    pub(crate) fn new(config: &MembershipConfig, patience: Duration) -> Self {
         Self {
             config: config.clone(),
+            patience,
             leading: None,
             next: Instant(0),
             heard: BTreeMap::new(),
@@ -210,7 +210,9 @@ impl Survey<'_> {
     }
 
     fn is_alive(&self, id: RaftId) -> bool {
-        self.silence(id) < ALIVE
+        let peer = self.members.peer(id);
+        let has_lost_its_data = peer.is_some_and(|peer| self.planner.returned.contains_key(peer));
+        self.silence(id) < self.planner.patience && !has_lost_its_data
     }
 
     fn is_leaving(&self, id: RaftId) -> bool {

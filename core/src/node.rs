@@ -115,7 +115,10 @@ impl Node {
             tracker: Tracker::new(config.peer.clone(), &config.tracker, reconciling, seed),
             monitor: Monitor::new(config.peer.clone(), &config.monitor, now),
             failover: Failover::new(&config.failover),
-            planner: Planner::new(&config.membership),
+            planner: Planner::new(
+                &config.membership,
+                config.raft.tick * config.raft.election_ticks * 2,
+            ),
             retiring: None,
             requests: Requests::new(&config.requests, boot),
             pending: Vec::new(),

@@ -20,10 +20,11 @@ fn seconds(count: u64) -> Now {
 
 /// A leader with the id 1.
 fn planner() -> Planner {
-    let mut planner = Planner::new(&MembershipConfig {
+    let config = MembershipConfig {
         voters_max: 5,
         replace_after: Duration::from_secs(60),
-    });
+    };
+    let mut planner = Planner::new(&config, Duration::from_secs(5));
     planner.lead(START, true);
     planner
 }
