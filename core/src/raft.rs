@@ -83,6 +83,8 @@ pub(crate) struct Raft {
     strangers: BTreeMap<RaftId, PeerId>,
     /// Tells this process's reads from those of its earlier lives, whose answers may still be under way.
     process: (u64, Incarnation),
+    /// The term that was last handed out to be written, and the batch that does it until it is durable.
+    term: (Term, Option<BatchId>),
 }
 
 /// Stands for a Raft id that is not known yet. None is ever handed out that high.
@@ -142,6 +144,7 @@ impl Raft {
             installing: None,
             strangers: BTreeMap::new(),
             process: (recovered.boot, recovered.incarnation),
+            term: (recovered.hard_state.term, None),
         };
         raft.rearm();
         raft
@@ -431,6 +434,7 @@ impl Raft {
     /// Every batch up to this one is durable.
     pub(crate) fn persisted(&mut self, batch: BatchId, outputs: &mut Vec<Output>) {
         let installed = self.installing.take_if(|installing| *installing <= batch);
+        self.term.1.take_if(|term| *term <= batch);
         while self.held.front().is_some_and(|held| held.batch <= batch) {
             let held = self.held.pop_front().expect("there is a first one");
             self.raw.on_persist_ready(held.ready);
@@ -459,7 +463,7 @@ impl Raft {
             Some(state) => (state.leader_id != raft::INVALID_ID).then_some(RaftId(state.leader_id)),
             None => self.leader,
         };
-        let messages = ready.take_messages();
+        let mut messages = ready.take_messages();
         let mut held = ready.take_persisted_messages();
         let mut sync = ready.must_sync() && !planted!(VoteUnsynced);
         if ready.snapshot().get_metadata().index != 0 {
@@ -490,10 +494,18 @@ impl Raft {
             sync = true;
         }
         if let Some(hard_state) = ready.hs() {
+            // A peer that votes alone comes to lead without asking anybody: not even a learner may hear of
+            // the new term before the disk has it. (Raft lets a leader's messages go at once.)
+            if hard_state.term != self.term.0 {
+                self.term = (hard_state.term, Some(batch));
+            }
             let op = StoreOp::SetHardState {
                 hard_state: convert::hard_state(self.identity, hard_state),
             };
             outputs.push(Output::Store { op, sync });
+        }
+        if self.term.1.is_some() {
+            held.splice(0..0, messages.drain(..));
         }
         let reads = ready.take_read_states();
         let committed = ready.take_committed_entries();
