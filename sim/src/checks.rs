@@ -20,7 +20,7 @@ pub(crate) mod wgl;
 
 use std::fmt;
 
-use cluster_core::{Effect, Event, Index, Members, Now, StoreOp};
+use cluster_core::{Effect, Event, Index, Now, StoreOp};
 
 use self::bounds::Bounds;
 use self::commits::Commits;
@@ -134,12 +134,11 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    pub(crate) fn new(options: &Options, members: &Members) -> Self {
-        let size = members.peers.len();
+    pub(crate) fn new(options: &Options, size: usize) -> Self {
         Self {
             violations: Vec::new(),
             bounds: Bounds::new(options, size),
-            commits: Commits::new(members, size),
+            commits: Commits::new(size),
             election: Election::default(),
             failover: Failover::new(options, size),
             ids: Ids::new(size),
@@ -162,6 +161,11 @@ impl Checks {
         self.bounds.booted(me);
         self.failover.booted(me);
         self.ids.booted(me);
+    }
+
+    /// A peer's data folder is gone, and its promises with it: under its old id nobody listens to it.
+    pub(crate) fn disk_lost(&mut self, me: usize) {
+        self.promises.disk_lost(me);
     }
 
     /// A process is gone.

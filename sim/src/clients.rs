@@ -71,7 +71,9 @@ impl Client {
         let draw = self.rng.below(1000);
         let options = &self.options;
         let (unpin, read, local) = (options.op_unpin, options.op_read, options.op_local);
-        if draw < unpin {
+        if self.rng.chance(self.options.op_members) {
+            self.change_members(world).await;
+        } else if draw < unpin {
             unpin_once(world, self.number, self.peer, cid, self.patience()).await;
         } else if draw < unpin + read {
             read_once(world, self.number, self.peer, cid, self.patience()).await;
@@ -99,6 +101,38 @@ impl Client {
             let wish = self.wish(world);
             self.last_wish = Some((cid.clone(), wish.clone()));
             pin_once(world, self.number, self.peer, cid, wish, self.patience()).await;
+        }
+    }
+
+    /// Adds or removes a peer. Never so many that the rest would not do.
+    async fn change_members(&mut self, world: &Shared) {
+        let request = {
+            let world = lock(world);
+            let members = world.members();
+            let target = self.rng.index(world.peers.len());
+            let peer = world.peers[target].id.clone();
+            let well = world
+                .peers
+                .iter()
+                .filter(|peer| peer.up && members.raft_id(&peer.id).is_some())
+                .count();
+            match members.raft_id(&peer) {
+                None if !members.departed.contains(&peer) => Request::AddPeer { peer },
+                Some(_) if well > 3 && members.leaving.is_empty() => Request::RemovePeer { peer },
+                None | Some(_) => return,
+            }
+        };
+        let removes = matches!(request, Request::RemovePeer { .. });
+        let patience = self.patience();
+        let asked = ask(world, self.peer, request, patience).await;
+        if let Asked::Heard(Answer::Reply(Ok(_), _)) = asked {
+            let mut world = lock(world);
+            world.stats.membership_changes += 1;
+            world.coverage.hit(if removes {
+                "a peer was removed"
+            } else {
+                "a peer was added"
+            });
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use cluster_core::{Batch, BatchId, Incarnation, Members, Recovered, SnapshotId, StoreOp};
+use cluster_core::{Batch, BatchId, Incarnation, Recovered, SnapshotId, StoreOp};
 
 use crate::rng::Rng;
 use crate::store::{Snapshot, Store, Write};
@@ -31,8 +31,7 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    pub(crate) fn new(incarnation: Incarnation, members: Members) -> Self {
-        let store = Store::founding(members);
+    pub(crate) fn new(incarnation: Incarnation, store: Store) -> Self {
         Self {
             incarnation,
             boot: 0,

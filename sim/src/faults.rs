@@ -18,6 +18,7 @@ pub(crate) enum Fault {
     Cut,
     CutAll,
     DiskFail,
+    DiskLost,
     IpfsFull,
     IpfsRestart,
     Kill,
@@ -28,11 +29,12 @@ pub(crate) enum Fault {
 }
 
 /// All of them.
-pub(crate) const FAULTS: [Fault; 11] = [
+pub(crate) const FAULTS: [Fault; 12] = [
     Fault::ClockStep,
     Fault::Cut,
     Fault::CutAll,
     Fault::DiskFail,
+    Fault::DiskLost,
     Fault::IpfsFull,
     Fault::IpfsRestart,
     Fault::Kill,
@@ -52,6 +54,7 @@ pub(crate) async fn run(world: Shared, fault: Fault) {
             Fault::Cut => options.cut_every,
             Fault::CutAll => options.cut_all_every,
             Fault::DiskFail => options.disk_fail_every,
+            Fault::DiskLost => options.disk_lost_every,
             Fault::IpfsFull => options.ipfs_full_every,
             Fault::IpfsRestart => options.ipfs_restart_every,
             Fault::Kill => options.kill_every,
@@ -100,6 +103,12 @@ async fn happen(world: &Shared, fault: Fault, rng: &mut Rng) {
             let peer = rng.index(size);
             let mut world = lock(world);
             world.stats.failing_disks[peer] = true;
+        }
+        Fault::DiskLost => {
+            let peer = rng.index(size);
+            lock(world).lose_disk(peer, rng.next());
+            sleep(rng.up_to(Duration::from_secs(3))).await;
+            restart(world, peer);
         }
         Fault::IpfsFull => {
             let peer = rng.index(size);

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cluster_core::{
-    Cid, Command, Index, LogEntry, Members, Mode, Payload, Pin, Precondition, Proposal, RaftId, decode,
+    Cid, Command, Index, LogEntry, Mode, Payload, Pin, Precondition, Proposal, RaftId, decode,
 };
 
 use crate::coverage::{Coverage, sometimes};
@@ -12,13 +12,6 @@ use crate::rng;
 
 /// A position in the history of commands: the entry, and the command's place in it.
 pub(crate) type Position = (Index, u32);
-
-/// A command that changed the pinset.
-#[derive(Clone, Debug)]
-pub(crate) struct Effective {
-    pub(crate) command: Command,
-    pub(crate) members: Members,
-}
 
 /// What a CID came to be.
 #[derive(Clone, Debug)]
@@ -28,8 +21,8 @@ pub(crate) struct Turn {
 }
 
 /// The model.
+#[derive(Default)]
 pub(crate) struct Model {
-    members: Members,
     pins: BTreeMap<Cid, Pin>,
     /// For each proposer, its newest process and what of it has been applied.
     seen: BTreeMap<RaftId, (u64, BTreeSet<u64>)>,
@@ -41,18 +34,6 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    pub(crate) fn new(members: Members) -> Self {
-        Self {
-            members,
-            pins: BTreeMap::new(),
-            seen: BTreeMap::new(),
-            digest: 0,
-            digests: vec![0],
-            turns: BTreeMap::new(),
-            named: BTreeMap::new(),
-        }
-    }
-
     pub(crate) fn pins(&self) -> &BTreeMap<Cid, Pin> {
         &self.pins
     }
@@ -61,8 +42,10 @@ impl Model {
     pub(crate) fn digest_at(&self, index: Index) -> u64 {
         let position = usize::try_from(index)
             .unwrap_or(usize::MAX)
-            .min(self.digests.len() - 1);
-        self.digests[position]
+            .min(self.digests.len());
+        position
+            .checked_sub(1)
+            .map_or(0, |position| self.digests[position])
     }
 
     /// Everything that a CID has been, in order.
@@ -76,7 +59,7 @@ impl Model {
     }
 
     /// Applies the next entry. Returns the commands that changed something.
-    pub(crate) fn apply(&mut self, entry: &LogEntry, coverage: &mut Coverage) -> Vec<Effective> {
+    pub(crate) fn apply(&mut self, entry: &LogEntry, coverage: &mut Coverage) -> Vec<Command> {
         let mut effective = Vec::new();
         let proposals: Vec<Proposal> = match &entry.payload {
             Payload::Commands(data) if !data.is_empty() => decode(data).expect("committed entries decode"),
@@ -90,10 +73,7 @@ impl Model {
             }
             let command = proposal.command.clone();
             if self.apply_command((entry.index, order), proposal.command, coverage) {
-                effective.push(Effective {
-                    command,
-                    members: self.members.clone(),
-                });
+                effective.push(command);
             }
         }
         self.digests.push(self.digest);

@@ -74,9 +74,8 @@ impl Net {
             cut: false,
             clogged: false,
         };
-        let links = (0..options.peers)
-            .map(|_| (0..options.peers).map(|_| link()).collect())
-            .collect();
+        let size = options.peers + options.joiners;
+        let links = (0..size).map(|_| (0..size).map(|_| link()).collect()).collect();
         Self {
             links,
             rng,

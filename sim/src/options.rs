@@ -14,6 +14,8 @@ pub struct Options {
     pub seed: u64,
     /// Peers of the static membership, all with a vote.
     pub peers: u64,
+    /// Further peers that wait to be added.
+    pub joiners: u64,
     pub clients: u64,
     /// Different CIDs that the clients pin.
     pub cids: u64,
@@ -34,6 +36,7 @@ pub struct Options {
     pub sync_spread_us: u64,
     pub sync_slow: u64,
     pub disk_fail_every: u64,
+    pub disk_lost_every: u64,
 
     pub kill_every: u64,
     pub cut_every: u64,
@@ -71,6 +74,7 @@ pub struct Options {
     pub op_recover: u64,
     pub op_repeat: u64,
     pub op_expire: u64,
+    pub op_members: u64,
     /// How often a pin asks for a number of copies of its own.
     pub op_replicas: u64,
     /// How often clients go to the leader.
@@ -114,6 +118,7 @@ impl Options {
         Self {
             seed,
             peers: 3,
+            joiners: 0,
             clients: 2,
             cids: 20,
             seconds: 30,
@@ -129,6 +134,7 @@ impl Options {
             sync_spread_us: 2000,
             sync_slow: 0,
             disk_fail_every: 0,
+            disk_lost_every: 0,
             kill_every: 0,
             cut_every: 0,
             cut_all_every: 0,
@@ -156,6 +162,7 @@ impl Options {
             op_recover: 30,
             op_repeat: 50,
             op_expire: 0,
+            op_members: 0,
             op_replicas: 300,
             to_leader: 300,
             tick_ms: 100,
@@ -180,6 +187,11 @@ impl Options {
     fn draw_sizes(&mut self, rng: &mut Rng) {
         self.peers = *rng.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7]);
         self.clients = rng.range(1, 6);
+        self.joiners = if rng.chance(300) {
+            *rng.pick(&[1, 1, 2, 4])
+        } else {
+            0
+        };
         self.cids = *rng.pick(&[1, 3, 10, 40]);
         self.seconds = rng.range(15, 60);
     }
@@ -198,6 +210,7 @@ impl Options {
         self.sync_spread_us = *rng.pick(&[100, 2000, 30_000]);
         self.sync_slow = often(rng, 1, 100);
         self.disk_fail_every = often(rng, 10, 60);
+        self.disk_lost_every = often(rng, 10, 60);
         self.kill_every = often(rng, 3, 20);
         self.cut_every = often(rng, 3, 20);
         self.cut_all_every = often(rng, 10, 40);
@@ -228,6 +241,7 @@ impl Options {
         self.op_recover = *rng.pick(&[0, 50]);
         self.op_repeat = *rng.pick(&[0, 100]);
         self.op_expire = *rng.pick(&[0, 0, 150]);
+        self.op_members = *rng.pick(&[0, 0, 5, 30]);
         self.op_replicas = *rng.pick(&[0, 300, 900]);
         self.to_leader = *rng.pick(&[0, 300, 1000]);
     }

@@ -5,8 +5,8 @@ use std::task::Waker;
 use std::time::Duration;
 
 use cluster_core::{
-    Cid, Config, Event, FailoverConfig, Incarnation, Members, MonitorConfig, Node, Now, PeerId, RaftConfig,
-    Replicas, RequestsConfig, TrackerConfig,
+    Cid, ClusterId, Config, Event, FailoverConfig, Incarnation, Members, MonitorConfig, Node, Now, PeerId,
+    RaftConfig, Replicas, RequestsConfig, TrackerConfig,
 };
 
 use crate::clock::Clock;
@@ -14,6 +14,7 @@ use crate::disk::Disk;
 use crate::ipfs::Ipfs;
 use crate::options::Options;
 use crate::rng::{Rng, mix};
+use crate::store::Store;
 
 /// One peer.
 pub(crate) struct Peer {
@@ -59,11 +60,17 @@ impl Peer {
             i64::try_from(step).expect("a minute"),
         );
         let id = peer_id(number);
+        let is_founder = members.raft_id(&id).is_some();
+        let store = if is_founder {
+            Store::founding(members)
+        } else {
+            Store::joining(members.cluster)
+        };
         Self {
             config: config(options, id.clone()),
             id,
             node: None,
-            disk: Disk::new(Incarnation(rng.next()), members),
+            disk: Disk::new(Incarnation(rng.next()), store),
             ipfs: Ipfs::new(options, number),
             clock,
             up: false,
@@ -77,6 +84,17 @@ impl Peer {
             spins: (0, 0),
             forgetful: false,
         }
+    }
+
+    /// The data folder is a fresh one. How it was configured decides what it starts from.
+    pub(crate) fn lose_disk(&mut self, incarnation: Incarnation, members: Members) {
+        let cluster = if incarnation.0 % 2 == 0 {
+            members.cluster
+        } else {
+            ClusterId::UNKNOWN
+        };
+        self.disk = Disk::new(incarnation, Store::joining(cluster));
+        self.forgetful = true;
     }
 
     /// Starts the process on what the disk holds.

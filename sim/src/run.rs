@@ -119,10 +119,35 @@ fn calm_down(world: &Shared) {
         locked
             .trace
             .line(World::now(), "world", || "the faults end".to_owned());
+        // Those that may break are what a majority of the voters can do without, and everybody else.
+        let members = locked.members().clone();
+        let spare = |voters: &std::collections::BTreeSet<cluster_core::RaftId>| {
+            voters.len() - (voters.len() / 2 + 1).min(voters.len())
+        };
+        let mut spare = if members.outgoing.is_empty() {
+            spare(&members.voters)
+        } else {
+            0
+        };
+        // A voter whose disk was lost is no help until it is let in again.
+        let is_blank = |id: &&cluster_core::RaftId| {
+            let Some(member) = members.peers.get(*id) else {
+                return true;
+            };
+            let peer = locked.peers.iter().find(|peer| peer.id == member.peer);
+            let incarnation = peer.map(|peer| peer.disk.incarnation());
+            member.incarnation.is_some() && member.incarnation != incarnation
+        };
+        spare = spare.saturating_sub(members.voters.iter().filter(is_blank).count());
         let mut order: Vec<usize> = (0..size).collect();
         rng.shuffle(&mut order);
-        let spare = size - (size / 2 + 1);
-        for peer in order.into_iter().take(spare) {
+        for peer in order {
+            let id = members.raft_id(&locked.peers[peer].id);
+            let votes = id.is_some_and(|id| members.voters.contains(&id) || members.outgoing.contains(&id));
+            if votes && spare == 0 {
+                continue;
+            }
+            spare -= usize::from(votes);
             if rng.chance(locked.options.leave_broken) {
                 let how = rng.below(3);
                 locked.peers[peer].broken = true;
@@ -200,7 +225,7 @@ async fn serve(world: &Shared) -> bool {
     let well: Vec<usize> = {
         let world = lock(world);
         (0..world.peers.len())
-            .filter(|peer| !world.peers[*peer].broken)
+            .filter(|peer| world.is_well(*peer))
             .collect()
     };
     let writer = {

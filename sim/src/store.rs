@@ -6,8 +6,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use cluster_core::{
-    Applied, Cid, HardState, Incarnation, Index, Lane, Local, LogEntry, Manifest, Members, PeerId, Pin,
-    PinsetView, QueueKey, RaftId, Recovered, StoreOp, Term, Timestamp, Window,
+    Applied, Cid, ClusterId, HardState, Incarnation, Index, Lane, Local, LogEntry, Manifest, Members, PeerId,
+    Pin, PinsetView, QueueKey, RaftId, Recovered, StoreOp, Term, Timestamp, Window,
 };
 
 /// A pinset on its way from one peer to another, or staged at the receiver.
@@ -61,6 +61,15 @@ impl Store {
             queue: BTreeSet::new(),
             by_peer: BTreeSet::new(),
             by_expiry: BTreeSet::new(),
+        }
+    }
+
+    /// A fresh data folder of a peer that is to be added.
+    pub(crate) fn joining(cluster: ClusterId) -> Self {
+        let recovered = Recovered::joining(Incarnation(0), cluster);
+        Self {
+            hard_state: recovered.hard_state,
+            ..Self::founding(recovered.members)
         }
     }
 

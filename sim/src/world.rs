@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 
-use cluster_core::{Effect, Event, Index, Members, Refusal, Reply, Request, Ticket};
+use cluster_core::{Effect, Event, Incarnation, Index, Members, Refusal, Reply, Request, Ticket};
 use madsim::runtime::{Handle, NodeHandle};
 use madsim::task::NodeId;
 use madsim::time::TimeHandle;
@@ -92,8 +92,9 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(options: Options, keep_trace: bool) -> Self {
-        let size = usize::try_from(options.peers).expect("a few peers");
-        let members = Members::initial((0..size).map(peer_id));
+        let founders = usize::try_from(options.peers).expect("a few peers");
+        let size = founders + usize::try_from(options.joiners).expect("a few peers");
+        let members = Members::initial((0..founders).map(peer_id));
         let peers: Vec<Peer> = (0..size)
             .map(|number| Peer::new(&options, number, members.clone()))
             .collect();
@@ -101,7 +102,7 @@ impl World {
             net: Net::new(&options),
             slots: BTreeMap::new(),
             history: History::default(),
-            checks: Checks::new(&options, &members),
+            checks: Checks::new(&options, size),
             coverage: Coverage::default(),
             stats: Stats::default(),
             trace: Trace::new(keep_trace),
@@ -189,7 +190,7 @@ impl World {
         peer.node = Some(node);
         self.trace.step(at, me, &(&event, &effects));
         self.trace
-            .line(at, &name(me), || format!("{event:?}\n{}", indented(&effects)));
+            .line(at, &name(me), || format!("{event:?}{}", indented(&effects)));
         self.stats.steps += 1;
         for effect in &effects {
             if let Effect::Persist(batch) = effect
@@ -294,6 +295,58 @@ impl World {
         Handle::current().kill(self.nodes[me]);
     }
 
+    /// The membership that the furthest peer has applied.
+    pub(crate) fn members(&self) -> &Members {
+        let furthest = self
+            .peers
+            .iter()
+            .max_by_key(|peer| peer.disk.written.applied.index);
+        &furthest.expect("there are peers").disk.written.members
+    }
+
+    /// Whether a peer takes part in the second phase: it is a member and not broken for good.
+    pub(crate) fn is_well(&self, me: usize) -> bool {
+        let peer = &self.peers[me];
+        !peer.broken && self.members().raft_id(&peer.id).is_some()
+    }
+
+    /// A peer's machine burns down; it comes back under its old identity with an empty data folder. Only
+    /// where the others have everything: what a majority has lost, nobody can bring back.
+    pub(crate) fn lose_disk(&mut self, me: usize, number: u64) {
+        let members = self.members().clone();
+        let logs = |peer: &Peer| {
+            let store = &peer.disk.durable;
+            (
+                store.last(),
+                store
+                    .log
+                    .last_key_value()
+                    .map_or(store.compacted.1, |(_, entry)| entry.term),
+            )
+        };
+        let mine = (logs(&self.peers[me]), self.peers[me].disk.written.last());
+        let is_safe = |id: &cluster_core::RaftId| {
+            let peer = members.peer(*id);
+            let peer = self.peers.iter().find(|candidate| Some(&candidate.id) == peer);
+            let recorded = members.peers.get(id).and_then(|member| member.incarnation);
+            peer.is_some_and(|peer| {
+                let whole = (logs(peer), peer.disk.written.last()) == mine;
+                recorded == Some(peer.disk.incarnation()) && whole
+            })
+        };
+        let is_voter = members
+            .raft_id(&self.peers[me].id)
+            .is_some_and(|id| members.voters.contains(&id));
+        let calm = members.outgoing.is_empty() && members.learners.is_empty() && members.leaving.is_empty();
+        if !is_voter || !calm || members.voters.len() < 3 || !members.voters.iter().all(is_safe) {
+            return;
+        }
+        self.crash(me, Death::Cut);
+        self.peers[me].lose_disk(Incarnation(number), members);
+        self.checks.disk_lost(me);
+        self.coverage.hit("a disk was lost");
+    }
+
     /// Starts a peer that is down.
     pub(crate) fn restart(&mut self, me: usize) {
         if !self.peers[me].up {
@@ -369,9 +422,6 @@ pub(crate) fn name(me: usize) -> String {
 }
 
 fn indented(effects: &[Effect]) -> String {
-    let lines: Vec<String> = effects
-        .iter()
-        .map(|effect| format!("{:22}-> {effect:?}", ""))
-        .collect();
-    lines.join("\n")
+    let lines = effects.iter().map(|effect| format!("\n{:22}-> {effect:?}", ""));
+    lines.collect()
 }

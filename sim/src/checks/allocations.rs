@@ -3,41 +3,41 @@
 
 use cluster_core::{Command, PeerId, Pin, Replicas};
 
-use super::Found;
-use crate::model::Effective;
+use super::{Found, Step};
 
-pub(super) fn of_command(effective: &Effective, found: &mut Found<'_>) {
-    match &effective.command {
-        Command::Pin { pin, .. } => of_pin(pin, effective, found),
+pub(super) fn of_command(step: &Step<'_>, command: &Command, found: &mut Found<'_>) {
+    match command {
+        Command::Pin { pin, .. } => of_pin(step, pin, command, found),
         Command::Reallocate { allocations, .. } => {
             found.require(!allocations.is_empty(), "allocations", || {
-                format!("{:?} leaves a pin to nobody", effective.command)
+                format!("{:?} leaves a pin to nobody", command)
             });
-            of_peers(allocations, effective, found);
+            of_peers(step, allocations, command, found);
         }
         Command::Admit { .. } | Command::Members(_) | Command::Unpin { .. } => {}
     }
 }
 
-fn of_pin(pin: &Pin, effective: &Effective, found: &mut Found<'_>) {
+fn of_pin(step: &Step<'_>, pin: &Pin, command: &Command, found: &mut Found<'_>) {
     let count = pin.allocations.len();
     let fits = match pin.options.replicas {
         Replicas::Everywhere => count == 0,
         Replicas::Range { min, max } => (min as usize..=max as usize).contains(&count),
     };
     found.require(fits, "allocations", || format!("{count} copies in {pin:?}"));
-    of_peers(&pin.allocations, effective, found);
+    of_peers(step, &pin.allocations, command, found);
 }
 
-fn of_peers(peers: &[PeerId], effective: &Effective, found: &mut Found<'_>) {
+fn of_peers(step: &Step<'_>, peers: &[PeerId], command: &Command, found: &mut Found<'_>) {
     let is_sorted = peers.windows(2).all(|pair| pair[0] < pair[1]);
     found.require(is_sorted, "allocations", || {
-        format!("{:?} is not in order", effective.command)
+        format!("{:?} is not in order", command)
     });
     for peer in peers {
-        let is_member = effective.members.raft_id(peer).is_some();
+        // It may have left between the decision and the commit: then its pins are moved.
+        let is_member = step.peers.iter().any(|known| known.id == *peer);
         found.require(is_member, "allocations", || {
-            format!("{peer} is no member: {:?}", effective.command)
+            format!("{peer} is no member: {:?}", command)
         });
     }
 }

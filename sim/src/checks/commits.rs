@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use cluster_core::{Applied, Index, LogEntry, Members, Pin, StoreOp, Term};
+use cluster_core::{Applied, Index, LogEntry, Pin, StoreOp, Term};
 
 use super::log::Logs;
-use super::{Found, Step, allocations, quorum};
+use super::quorum::Quorums;
+use super::{Found, Step, allocations};
 use crate::coverage::Coverage;
 use crate::model::Model;
 use crate::rng;
@@ -24,6 +25,7 @@ pub(super) struct Committed {
 pub(super) struct Commits {
     history: Vec<Committed>,
     model: Model,
+    quorums: Quorums,
     applied: Vec<Index>,
     digests: Vec<u64>,
     /// A digest of the windows as of each index, from the first peer that was there.
@@ -31,10 +33,11 @@ pub(super) struct Commits {
 }
 
 impl Commits {
-    pub(super) fn new(members: &Members, size: usize) -> Self {
+    pub(super) fn new(size: usize) -> Self {
         Self {
             history: Vec::new(),
-            model: Model::new(members.clone()),
+            model: Model::default(),
+            quorums: Quorums::default(),
             applied: vec![0; size],
             digests: vec![0; size],
             windows: BTreeMap::new(),
@@ -68,6 +71,7 @@ impl Commits {
         coverage: &mut Coverage,
     ) {
         let me = step.me;
+        self.quorums.after_write(op);
         match op {
             StoreOp::PutPin { pin, previous } => {
                 self.digests[me] ^= previous.as_ref().map_or(0, pin_digest) ^ pin_digest(pin);
@@ -119,9 +123,9 @@ impl Commits {
                 continue;
             }
             let seen_in = step.peer().node.as_ref().map_or(0, |node| node.view().term());
-            quorum::of_new_commit(step, entry, found);
-            for effective in self.model.apply(entry, coverage) {
-                allocations::of_command(&effective, found);
+            self.quorums.of_new_commit(step, entry, found);
+            for command in self.model.apply(entry, coverage) {
+                allocations::of_command(step, &command, found);
             }
             self.history.push(Committed {
                 entry: entry.clone(),

@@ -8,7 +8,7 @@ use crate::world::{World, is_available, name};
 
 /// What is not done yet, the first thing found; `None` when there is nothing.
 pub(crate) fn pending(world: &World) -> Option<String> {
-    let well = || (0..world.peers.len()).filter(|number| !world.peers[*number].broken);
+    let well = || (0..world.peers.len()).filter(|number| world.is_well(*number));
     if world.history.open() > 0 {
         return Some(format!("{} client operations", world.history.open()));
     }
@@ -38,6 +38,9 @@ pub(crate) fn pending(world: &World) -> Option<String> {
             return Some(format!("{} requests at {}", view.open_requests(), name(number)));
         }
     }
+    if let Some(text) = membership(world) {
+        return Some(text);
+    }
     if let Some(pin) = expired(world, leader) {
         return Some(format!("removal of what is expired: {pin:?}"));
     }
@@ -45,6 +48,19 @@ pub(crate) fn pending(world: &World) -> Option<String> {
         return Some(text);
     }
     well().find_map(|number| tracking(world, number))
+}
+
+/// A change of the membership that is under way.
+fn membership(world: &World) -> Option<String> {
+    let members = world.members();
+    let waits = |peers: &std::collections::BTreeSet<cluster_core::PeerId>| {
+        peers
+            .iter()
+            .any(|id| world.peers.iter().any(|peer| peer.id == *id && !peer.broken))
+    };
+    let joint = !members.outgoing.is_empty() || !members.learners_next.is_empty();
+    let under_way = joint || waits(&members.joining) || !members.leaving.is_empty();
+    under_way.then(|| format!("a change of {members:?}"))
 }
 
 fn is_ready_leader(peer: &Peer) -> bool {
@@ -64,7 +80,9 @@ fn repair(world: &World) -> Option<String> {
     if world.options.failover == 0 {
         return None;
     }
-    let well = world.peers.iter().filter(|peer| !peer.broken).count();
+    let well = (0..world.peers.len())
+        .filter(|number| world.is_well(*number))
+        .count();
     for pin in world.checks.model().pins().values() {
         let Replicas::Range { min, .. } = pin.options.replicas else {
             continue;

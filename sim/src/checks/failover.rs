@@ -88,8 +88,11 @@ impl Failover {
                 .pins
                 .get(&cid)
                 .filter(|pin| pin.version == version);
+            let members = &step.peer().disk.written.members;
             for peer in pin.iter().flat_map(|pin| &pin.allocations) {
-                if !allocations.contains(peer) && *peer != step.peer().id {
+                // Who leaves loses its pins at once.
+                let stays = members.raft_id(peer).is_some() && !members.leaving.contains(peer);
+                if stays && !allocations.contains(peer) && *peer != step.peer().id {
                     self.of_loser(step, peer, found);
                 }
             }

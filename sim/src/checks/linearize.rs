@@ -160,10 +160,10 @@ mod tests {
     use super::*;
     use crate::clients::wish;
     use crate::coverage::Coverage;
-    use crate::peer::{cid, peer_id};
+    use crate::peer::cid;
     use cluster_core::{
-        Command, LogEntry, Members, Payload, PinType, Precondition, Proposal, ProposalId, RaftId, Replicas,
-        Timestamp, encode,
+        Command, LogEntry, Payload, PinType, Precondition, Proposal, ProposalId, RaftId, Replicas, Timestamp,
+        encode,
     };
 
     fn pin(name: &str, version: u64) -> Pin {
@@ -180,7 +180,7 @@ mod tests {
 
     /// A pin of one CID at each index.
     fn model(names: &[&str]) -> Model {
-        let mut model = Model::new(Members::initial([peer_id(0)]));
+        let mut model = Model::default();
         for (index, name) in (1..).zip(names) {
             let id = ProposalId {
                 origin: RaftId(1),

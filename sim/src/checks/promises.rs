@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use cluster_core::{Effect, Message, RaftId, RaftKind, RaftMessage, Term};
+use cluster_core::{Effect, Incarnation, Message, RaftId, RaftKind, RaftMessage, Term};
 
 use super::{Found, Step};
 use crate::store::Store;
@@ -12,7 +12,7 @@ use crate::store::Store;
 #[derive(Debug, Default)]
 pub(super) struct Promises {
     /// Who got a peer's vote in a term.
-    votes: BTreeMap<(RaftId, Term), RaftId>,
+    votes: BTreeMap<(RaftId, Incarnation, Term), RaftId>,
     /// The newest term that a peer's messages have spoken of.
     terms: BTreeMap<usize, Term>,
 }
@@ -25,6 +25,10 @@ impl Promises {
         found.require(term >= said, "promises", || {
             format!("comes back in term {term}, has spoken in term {said}")
         });
+    }
+
+    pub(super) fn disk_lost(&mut self, me: usize) {
+        self.terms.remove(&me);
     }
 
     pub(super) fn after_step(&mut self, step: &Step<'_>, found: &mut Found<'_>) {
@@ -76,7 +80,10 @@ impl Promises {
             )
         });
         if let Some(candidate) = candidate {
-            let first = *self.votes.entry((message.from, term)).or_insert(candidate);
+            let first = *self
+                .votes
+                .entry((message.from, step.peer().disk.incarnation(), term))
+                .or_insert(candidate);
             found.require(first == candidate, "promises", || {
                 format!("votes for {candidate} in term {term}, has voted for {first}")
             });
