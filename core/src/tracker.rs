@@ -5,6 +5,7 @@
 mod lanes;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::config::TrackerConfig;
 use crate::draft::Draft;
@@ -35,9 +36,24 @@ struct Running {
     cid: Cid,
     /// The depth that is being pinned; `None` when it is being unpinned.
     pin: Option<Mode>,
+    /// When it last got further, or was started.
+    moved: Instant,
     /// When it counts as stuck.
     deadline: Instant,
+    /// How long it may make no progress while others wait for its slot.
+    patience: Duration,
     cancelled: bool,
+}
+
+impl Running {
+    /// When to give up on it.
+    fn ends(&self, others_wait: bool) -> Instant {
+        if others_wait && self.pin.is_some() {
+            self.deadline.min(self.moved + self.patience)
+        } else {
+            self.deadline
+        }
+    }
 }
 
 /// This peer's tracker.
@@ -67,6 +83,10 @@ enum Reconciling {
 
 /// Records that are compared in one step, so that no step takes long.
 const RECONCILE_CHUNK: usize = 256;
+
+/// How long the first attempt at a pin may make no progress while others wait that were never tried. Content
+/// that somebody has starts to arrive within this time; what nobody has must not block it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The longest error text that is kept.
 const ERROR_MAX: usize = 1024;
@@ -231,8 +251,14 @@ impl Tracker {
         if let Some(running) = self.running.get_mut(&op)
             && running.pin.is_some()
         {
+            running.moved = now.mono;
             running.deadline = now.mono + self.config.pin_timeout;
         }
+    }
+
+    /// Whether every slot is taken while something waits that was never tried.
+    fn others_wait(&self) -> bool {
+        self.running.len() >= self.config.concurrent_pins && self.lanes.has_untried()
     }
 
     /// An operation ended: what it was meant to do may not be wanted any more.
@@ -291,7 +317,7 @@ impl Tracker {
         let wants_pin = matches!(local.phase, Phase::PinQueued | Phase::PinError);
         let stuck = running.cancelled && wants_pin == running.pin.is_some() && running.deadline <= now.mono;
         if stuck && outcome.is_err() {
-            let error = format!("no progress for {:?}", self.config.pin_timeout);
+            let error = format!("no progress for {} s", now.mono.since(running.moved).as_secs());
             self.failed(now, draft, &running.cid, local, error);
         } else if let Some(key) = local.queued {
             self.lanes.add(key);
@@ -333,7 +359,7 @@ impl Tracker {
 
     /// Doubles with each failure, up to the limit; the last quarter is drawn, so that what failed together
     /// does not come back together.
-    fn pause(&mut self, attempts: u32) -> std::time::Duration {
+    fn pause(&mut self, attempts: u32) -> Duration {
         let doubled = self.config.retry_min.saturating_mul(1 << (attempts - 1).min(20));
         let pause = doubled.min(self.config.retry_max);
         let jitter = u32::try_from(self.rng.next() % 256).expect("below 256");
@@ -404,11 +430,12 @@ impl Tracker {
         if self.reconciling.is_some() || self.recovering.is_some() {
             return Some(Instant(0));
         }
+        let others_wait = self.others_wait();
         let stuck = self
             .running
             .values()
             .filter(|running| !running.cancelled)
-            .map(|running| running.deadline);
+            .map(|running| running.ends(others_wait));
         let free = self.running.len() < self.config.concurrent_pins;
         let due = free.then(|| self.lanes.next_due(now)).flatten();
         stuck.chain(due).min()
@@ -422,12 +449,15 @@ impl Tracker {
         index: Index,
         out: &mut Vec<Output>,
     ) {
-        let stuck: Vec<Cid> = self
-            .running
-            .values()
-            .filter(|running| !running.cancelled && running.deadline <= now.mono && !planted!(StuckPinStays))
-            .map(|running| running.cid.clone())
-            .collect();
+        let others_wait = self.others_wait();
+        let mut stuck = Vec::new();
+        for running in self.running.values_mut() {
+            let ends = running.ends(others_wait);
+            if !running.cancelled && ends <= now.mono && !planted!(StuckPinStays) {
+                running.deadline = ends;
+                stuck.push(running.cid.clone());
+            }
+        }
         for cid in stuck {
             self.cancel(&cid, out);
         }
@@ -516,12 +546,16 @@ impl Tracker {
         self.next_op += 1;
         let op = OpId(self.next_op);
         let deadline = now.mono + timeout;
+        // What failed before gets longer each time, so that content which is slow to find is found at last.
+        let patience = PATIENCE.saturating_mul(1 << local.attempts.min(16));
         self.running.insert(
             op,
             Running {
                 cid: cid.clone(),
                 pin,
+                moved: now.mono,
                 deadline,
+                patience,
                 cancelled: false,
             },
         );

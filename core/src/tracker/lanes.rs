@@ -123,6 +123,11 @@ impl Lanes {
         self.retry.keys.pop_first()
     }
 
+    /// Whether anything waits that is not being tried again.
+    pub(super) fn has_untried(&self) -> bool {
+        !self.unpin.keys.is_empty() || !self.fresh.keys.is_empty()
+    }
+
     /// When something may start; at once where only the disk knows.
     pub(super) fn next_due(&self, now: Now) -> Option<Instant> {
         let unread = [&self.unpin, &self.fresh, &self.retry]

@@ -488,3 +488,41 @@ fn a_stuck_pin_is_cancelled_and_makes_room() {
         "what got further was left alone"
     );
 }
+
+#[test]
+fn a_pin_without_progress_makes_room_for_those_that_wait() {
+    let mut alone = Alone::new(1);
+    alone.lead();
+    for number in 1..=11 {
+        let pin = Request::Pin {
+            cid: cid(number),
+            options: options(Replicas::Everywhere),
+        };
+        let effects = alone.request(u64::from(number), pin);
+        if let Some(Effect::Persist(batch)) = effects.first() {
+            let _ = alone.handle(Event::Persisted { batch: batch.id });
+        }
+    }
+    alone.wait(Duration::from_secs(3));
+    let _ = alone.handle(Event::IpfsProgressed { op: OpId(2) });
+    alone.wait(Duration::from_secs(3));
+    let effects = alone.handle(Event::TimedOut);
+    assert!(
+        effects.contains(&Effect::CancelIpfs { op: OpId(1) }),
+        "{effects:?}"
+    );
+    assert!(
+        !effects.contains(&Effect::CancelIpfs { op: OpId(2) }),
+        "what got further goes on"
+    );
+    let outcome = Err(IpfsError::Cancelled);
+    let effects = alone.handle(Event::IpfsFinished { op: OpId(1), outcome });
+    assert!(
+        effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::StartIpfs { .. }))
+    );
+    let local = &alone.disk.locals[&cid(1)];
+    assert_eq!((local.phase, local.attempts), (Phase::PinError, 1));
+    assert_eq!(local.error, "no progress for 6 s");
+}
