@@ -3,7 +3,10 @@
 //! durable is held here until [`Raft::persisted`].
 
 mod convert;
+mod identity;
 mod log;
+mod ready;
+mod receive;
 mod records;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,6 +17,7 @@ use raft::{RaftState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 pub use self::records::{HardState, Identity, LogEntry, Payload, Recovered};
 
 use self::log::Log;
+pub(crate) use self::receive::Dropped;
 use crate::command::Proposal;
 use crate::config::RaftConfig;
 use crate::effect::StoreOp;
@@ -95,17 +99,6 @@ const STRANGERS_MAX: usize = 64;
 
 /// A message that the others can read in one go. The network refuses frames of 8 MiB.
 const MESSAGE_BYTES: u64 = 1 << 20;
-
-/// Why a message was dropped before Raft saw it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dropped {
-    /// It is for somebody else.
-    NotForUs,
-    /// It contradicts itself or the log in a way that no honest member's message does.
-    Nonsense,
-    /// A snapshot is being installed; Raft sends again what it needs.
-    Installing,
-}
 
 impl Raft {
     /// `me` is this peer. It must be a member of a membership that it was founded with.
@@ -263,120 +256,6 @@ impl Raft {
         }
     }
 
-    /// Takes a peer's message, or says why not. `from` is who sent it, as the network vouches.
-    pub(crate) fn receive(
-        &mut self,
-        from: &PeerId,
-        message: RaftMessage,
-        outputs: &mut Vec<Output>,
-    ) -> Result<(), Dropped> {
-        self.validate(from, &message)?;
-        if !self.members().peers.contains_key(&message.from) && self.strangers.len() < STRANGERS_MAX {
-            self.strangers.insert(message.from, from.clone());
-        }
-        let mut message = message;
-        if message.kind == RaftKind::Append && self.is_blank() {
-            if message.term == self.term() && self.held.is_empty() {
-                let to = message.from;
-                let message = ask_for_snapshot(&message);
-                outputs.push(Output::Send { to, message });
-                return Ok(());
-            }
-            // Nothing is said in a term before the disk has it.
-            message.kind = RaftKind::Heartbeat;
-            message.commit = 0;
-            message.entries.clear();
-        }
-        // Raft answers nonsense with errors that call for nothing: the message is dropped.
-        let _ = self.raw.step(convert::raft_message(message));
-        self.rearm();
-        Ok(())
-    }
-
-    /// Offers a staged snapshot. Raft takes it or not; either way an output says what becomes of it.
-    pub(crate) fn receive_snapshot(
-        &mut self,
-        from: &PeerId,
-        snapshot: SnapshotId,
-        manifest: Manifest,
-        message: RaftMessage,
-        outputs: &mut Vec<Output>,
-    ) {
-        let applied = manifest.applied;
-        let fits = message.kind == RaftKind::Snapshot
-            && manifest.members.cluster == self.members().cluster
-            && applied.index > 0
-            && self.validate(from, &message).is_ok();
-        if !fits {
-            outputs.push(Output::Discard { snapshot });
-            return;
-        }
-        let mut message = convert::raft_message(message);
-        let metadata = message.mut_snapshot().mut_metadata();
-        metadata.index = applied.index;
-        metadata.term = applied.term;
-        metadata.set_conf_state(log::conf_state(&manifest.members));
-        self.offered = Some((snapshot, manifest));
-        let _ = self.raw.step(message);
-        self.rearm();
-    }
-
-    /// What every honest message fulfils. Raft panics on much that does not.
-    fn validate(&self, from: &PeerId, message: &RaftMessage) -> Result<(), Dropped> {
-        if self.installing.is_some() {
-            return Err(Dropped::Installing);
-        }
-        if message.to != self.id() || !self.is_active() {
-            return Err(Dropped::NotForUs);
-        }
-        let log = self.raw.store();
-        let known = self.peer(message.from);
-        let honest_sender = message.from != self.id() && known.is_none_or(|peer| peer == *from);
-        // A term of zero marks messages that never leave a peer, but for reads.
-        let is_read = matches!(message.kind, RaftKind::ReadIndex | RaftKind::ReadIndexResp);
-        let body = match message.kind {
-            RaftKind::Append => self.append_is_sound(message),
-            // A leader does not tell a follower to commit what that follower never acknowledged.
-            RaftKind::Heartbeat => message.commit <= log.last(),
-            RaftKind::AppendResponse => message.index <= log.last() || message.reject,
-            RaftKind::ReadIndex | RaftKind::ReadIndexResp => message.entries.len() == 1,
-            RaftKind::RequestVote
-            | RaftKind::RequestVoteResponse
-            | RaftKind::Snapshot
-            | RaftKind::HeartbeatResponse
-            | RaftKind::TransferLeader
-            | RaftKind::TimeoutNow
-            | RaftKind::RequestPreVote
-            | RaftKind::RequestPreVoteResponse => message.entries.is_empty(),
-        };
-        if honest_sender && (is_read || message.term > 0) && body {
-            Ok(())
-        } else {
-            Err(Dropped::Nonsense)
-        }
-    }
-
-    /// Entries can be read and are contiguous, their terms never fall nor exceed the leader's, and they
-    /// contradict nothing that is committed.
-    fn append_is_sound(&self, message: &RaftMessage) -> bool {
-        let log = &self.raw.raft.raft_log;
-        let mut index = message.index;
-        let mut term = message.log_term;
-        message.entries.iter().all(|entry| {
-            let follows = Some(entry.index) == index.checked_add(1) && entry.term >= term;
-            let readable = match &entry.payload {
-                Payload::Commands(data) => data.is_empty() || decode::<Vec<Proposal>>(data).is_ok(),
-                Payload::Members(data) => data.is_empty() || decode::<MembersChange>(data).is_ok(),
-            };
-            let agrees = entry.index > log.committed
-                || log.term(entry.index).is_ok_and(|ours| ours == entry.term)
-                || entry.index <= self.raw.store().compacted.0;
-            index = entry.index;
-            term = entry.term;
-            follows && readable && agrees && term <= message.term
-        })
-    }
-
     /// Appends proposals as one entry. False when this peer does not lead, or Raft is full.
     pub(crate) fn propose(&mut self, proposals: &[Proposal]) -> bool {
         if !self.leads() || self.installing.is_some() {
@@ -431,277 +310,6 @@ impl Raft {
         }
     }
 
-    /// Every batch up to this one is durable.
-    pub(crate) fn persisted(&mut self, batch: BatchId, outputs: &mut Vec<Output>) {
-        let installed = self.installing.take_if(|installing| *installing <= batch);
-        self.term.1.take_if(|term| *term <= batch);
-        while self.held.front().is_some_and(|held| held.batch <= batch) {
-            let held = self.held.pop_front().expect("there is a first one");
-            self.raw.on_persist_ready(held.ready);
-            self.rearm();
-            self.send(held.messages, outputs);
-        }
-        if installed.is_some() {
-            // Raft does not conclude from an installed snapshot that its entries are applied.
-            self.raw.advance_apply_to(self.raw.store().applied.index);
-        }
-    }
-
-    /// Takes all that Raft has ready. What it wants written goes into `batch`.
-    pub(crate) fn drain(&mut self, batch: BatchId, outputs: &mut Vec<Output>) {
-        while self.installing.is_none() && self.raw.has_ready() {
-            self.take_ready(batch, outputs);
-        }
-        if let Some((snapshot, _)) = self.offered.take() {
-            outputs.push(Output::Discard { snapshot });
-        }
-    }
-
-    fn take_ready(&mut self, batch: BatchId, outputs: &mut Vec<Output>) {
-        let mut ready = self.raw.ready();
-        let leader = match ready.ss() {
-            Some(state) => (state.leader_id != raft::INVALID_ID).then_some(RaftId(state.leader_id)),
-            None => self.leader,
-        };
-        let mut messages = ready.take_messages();
-        let mut held = ready.take_persisted_messages();
-        let mut sync = ready.must_sync() && !planted!(VoteUnsynced);
-        if ready.snapshot().get_metadata().index != 0 {
-            let (snapshot, manifest) = self.offered.take().expect("raft only takes what was offered");
-            assert!(
-                manifest.applied.index == ready.snapshot().get_metadata().index,
-                "takes what was offered"
-            );
-            self.raw
-                .mut_store()
-                .reset(manifest.applied, manifest.members.clone());
-            let op = StoreOp::InstallSnapshot {
-                snapshot,
-                manifest: manifest.clone(),
-            };
-            outputs.push(Output::Store { op, sync: true });
-            outputs.push(Output::Restored { manifest });
-            self.installing = Some(batch);
-            sync = true;
-        }
-        if !ready.entries().is_empty() {
-            self.raw.mut_store().append(ready.entries());
-            let entries = ready.entries().iter().map(convert::log_entry).collect();
-            outputs.push(Output::Store {
-                op: StoreOp::Append { entries },
-                sync: true,
-            });
-            sync = true;
-        }
-        if let Some(hard_state) = ready.hs() {
-            // A peer that votes alone comes to lead without asking anybody: not even a learner may hear of
-            // the new term before the disk has it. (Raft lets a leader's messages go at once.)
-            if hard_state.term != self.term.0 {
-                self.term = (hard_state.term, Some(batch));
-            }
-            let op = StoreOp::SetHardState {
-                hard_state: convert::hard_state(self.identity, hard_state),
-            };
-            outputs.push(Output::Store { op, sync });
-        }
-        if self.term.1.is_some() {
-            held.splice(0..0, messages.drain(..));
-        }
-        let reads = ready.take_read_states();
-        let committed = ready.take_committed_entries();
-        let number = ready.number();
-        self.raw.advance_append_async(ready);
-        self.commit(committed, outputs);
-        self.rearm();
-        // What needs no write of its own waits for the writes before it.
-        let waits_for = if planted!(AckBeforeFsync) {
-            None
-        } else if sync {
-            Some(batch)
-        } else {
-            self.held.back().map(|held| held.batch)
-        };
-        if let Some(batch) = waits_for {
-            self.held.push_back(Held {
-                batch,
-                ready: number,
-                messages: std::mem::take(&mut held),
-            });
-        } else {
-            self.raw.on_persist_ready(number);
-            self.rearm();
-        }
-        self.send(messages, outputs);
-        self.send(held, outputs);
-        if leader != self.leader {
-            self.leader = leader;
-            outputs.push(Output::LeaderChanged { leader });
-        }
-        for read in reads {
-            let context = decode::<(ReadId, (u64, Incarnation))>(&read.request_ctx);
-            if let Ok((id, process)) = context
-                && process == self.process
-            {
-                outputs.push(Output::ReadReady {
-                    read: id,
-                    index: read.index,
-                });
-            }
-        }
-    }
-
-    fn commit(&mut self, entries: Vec<Entry>, outputs: &mut Vec<Output>) {
-        let Some(last) = entries.last().map(|entry| entry.index) else {
-            return;
-        };
-        for entry in entries {
-            let (index, term) = (entry.index, entry.term);
-            match convert::log_entry(&entry).payload {
-                Payload::Commands(data) if data.is_empty() => {
-                    outputs.push(Output::Committed {
-                        index,
-                        term,
-                        proposals: Vec::new(),
-                    });
-                }
-                Payload::Commands(data) => {
-                    // The leader encoded them; one that cannot be read would part the peers' states.
-                    let proposals = decode(&data).expect("a committed entry can be read");
-                    outputs.push(Output::Committed {
-                        index,
-                        term,
-                        proposals,
-                    });
-                }
-                Payload::Members(data) => {
-                    let (change, voting) = self.change_members(&data);
-                    outputs.push(Output::MembersChanged {
-                        index,
-                        term,
-                        change,
-                        voting,
-                    });
-                }
-            }
-        }
-        self.raw.advance_apply_to(last);
-    }
-
-    /// Applies a change of the membership to Raft; an empty one completes the change that is under way. The
-    /// record follows in the order of the log: [`Raft::members_changed`].
-    fn change_members(&mut self, data: &[u8]) -> (MembersChange, Option<Voting>) {
-        let change = if data.is_empty() {
-            MembersChange { steps: Vec::new() }
-        } else {
-            decode(data).expect("a committed entry can be read")
-        };
-        let ids = |ids: &[u64]| ids.iter().copied().map(RaftId).collect();
-        let state = self.raw.apply_conf_change(&conf_change(&change)).ok();
-        let voting = state.map(|state| Voting {
-            voters: ids(&state.voters),
-            outgoing: ids(&state.voters_outgoing),
-            learners: ids(&state.learners),
-            learners_next: ids(&state.learners_next),
-            auto_leave: state.auto_leave,
-        });
-        (change, voting)
-    }
-
-    /// Takes a committed change over into the record. True when this peer is no member any more by it.
-    pub(crate) fn members_changed(&mut self, change: &MembersChange, voting: Option<Voting>) -> bool {
-        let id = self.id();
-        let members = &mut self.raw.mut_store().members;
-        let was_member = members.peers.contains_key(&id);
-        if let Some(voting) = voting {
-            members.take(change, voting);
-        }
-        was_member && !members.peers.contains_key(&id)
-    }
-
-    /// Notes what an operator wants of the membership, or says why it cannot be.
-    pub(crate) fn wish(&mut self, wish: &MembersWish) -> Result<(), String> {
-        self.raw.mut_store().members.wish(wish)
-    }
-
-    /// Lets a voter lead.
-    pub(crate) fn transfer(&mut self, to: RaftId) {
-        if self.leads() && self.installing.is_none() {
-            self.raw.transfer_leader(to.0);
-            self.rearm();
-        }
-    }
-
-    /// Takes part under a Raft id that a member says belongs to this data folder; false when that is not
-    /// possible now. The log stays: it is a part of the same cluster's, whoever holds it, and what was
-    /// promised under another id binds nobody under this one.
-    pub(crate) fn adopt(&mut self, id: RaftId, cluster: ClusterId, outputs: &mut Vec<Output>) -> bool {
-        // An unfinished write must not be taken for a finished one by the Raft that starts anew.
-        let busy = self.installing.is_some() || !self.held.is_empty() || self.raw.has_ready();
-        let newer = match self.identity {
-            Identity::Founding | Identity::Unknown => true,
-            Identity::Known(known) | Identity::Removed(known) => id > known,
-        };
-        if busy || !newer || id >= NOBODY || (self.members().cluster != cluster && !self.is_blank()) {
-            return false;
-        }
-        if self.members().cluster != cluster {
-            self.raw.mut_store().members.cluster = cluster;
-            outputs.push(Output::Store {
-                op: StoreOp::SetMembers {
-                    members: self.members().clone(),
-                },
-                sync: true,
-            });
-        }
-        self.restart(Identity::Known(id), outputs);
-        true
-    }
-
-    /// Takes part no more: the id belongs to another data folder, or its membership has ended.
-    pub(crate) fn retire(&mut self, identity: Identity, outputs: &mut Vec<Output>) -> bool {
-        if !self.is_active() || self.installing.is_some() || !self.held.is_empty() || self.raw.has_ready() {
-            return false;
-        }
-        self.restart(identity, outputs);
-        true
-    }
-
-    /// Starts Raft anew, as somebody else, on the log as it is.
-    fn restart(&mut self, identity: Identity, outputs: &mut Vec<Output>) {
-        self.identity = identity;
-        let mut hard_state = self.raw.raft.hard_state();
-        hard_state.vote = raft::INVALID_ID;
-        let mut store = self.raw.store().clone();
-        store.start = RaftState {
-            hard_state: hard_state.clone(),
-            conf_state: log::conf_state(&store.members),
-        };
-        let applied = self.raw.raft.raft_log.applied;
-        self.raw = raw_node(id_of(identity), &self.config, store, applied);
-        self.strangers.clear();
-        self.rearm();
-        outputs.push(Output::Store {
-            op: StoreOp::SetHardState {
-                hard_state: convert::hard_state(identity, &hard_state),
-            },
-            sync: true,
-        });
-        if self.leader.take().is_some() {
-            outputs.push(Output::LeaderChanged { leader: None });
-        }
-    }
-
-    /// Records an incarnation in the membership.
-    pub(crate) fn admit(&mut self, id: RaftId, incarnation: Incarnation) -> Option<Members> {
-        let log = self.raw.mut_store();
-        let member = log.members.peers.get_mut(&id)?;
-        if member.incarnation.is_some() {
-            return None;
-        }
-        member.incarnation = Some(incarnation);
-        Some(log.members.clone())
-    }
-
     /// Notes how far the state is, and compacts the log when it has grown beyond its limits. What followers
     /// may still need is kept, as far as the limit on bytes allows.
     pub(crate) fn applied(&mut self, applied: crate::snapshot::Applied) -> Option<StoreOp> {
@@ -724,20 +332,6 @@ impl Raft {
         }
         let term = log.compact(index);
         Some(StoreOp::Compact { index, term })
-    }
-
-    fn send(&mut self, messages: Vec<Message>, outputs: &mut Vec<Output>) {
-        for message in messages {
-            let is_snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
-            if let Some(message) = convert::message(message) {
-                let to = message.to;
-                outputs.push(if is_snapshot {
-                    Output::SendSnapshot { to, message }
-                } else {
-                    Output::Send { to, message }
-                });
-            }
-        }
     }
 
     /// Replaces the election timeout that Raft drew from the process's own randomness by one that follows
@@ -780,28 +374,6 @@ fn raw_node(id: RaftId, config: &RaftConfig, store: Log, applied: Index) -> RawN
     };
     let logger = slog::Logger::root(slog::Discard, slog::o!());
     RawNode::new(&settings, store, &logger).expect("the settings are valid")
-}
-
-/// The answer of a peer that has nothing to entries that it could append: they start from a membership that
-/// it does not know.
-fn ask_for_snapshot(append: &RaftMessage) -> RaftMessage {
-    RaftMessage {
-        kind: RaftKind::AppendResponse,
-        from: append.to,
-        to: append.from,
-        term: append.term,
-        log_term: 0,
-        index: append.index,
-        entries: Vec::new(),
-        commit: 0,
-        commit_term: 0,
-        // Any snapshot will do.
-        request_snapshot: 1,
-        reject: true,
-        reject_hint: 0,
-        context: Vec::new(),
-        priority: 0,
-    }
 }
 
 fn conf_change(change: &MembersChange) -> ConfChangeV2 {
