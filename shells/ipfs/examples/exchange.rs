@@ -1,5 +1,5 @@
-//! Measures a node: `add` of a random file, its transfer by bitswap to another node in another process, and
-//! pins of identity CIDs.
+//! Measures a node: `add` of a random file, its transfer by bitswap to another node in another process,
+//! blocks of several sizes put, read and removed, and pins of identity CIDs.
 //!
 //! ```text
 //! cargo run --release -p cluster-ipfs --example exchange -- [MEGABYTES] [FOLDER] [PINS]
@@ -9,9 +9,10 @@
 //! limits are taken in each round, as the machine may have other work: SHA-256 on one core, and as many
 //! bytes written to a plain file and synced.
 
+use bytes::Bytes;
 use cid::multihash::Multihash;
 use cluster_ipfs::unixfs::{AddOptions, Metadata};
-use cluster_ipfs::{Cid, Config, Multiaddr, Node, PinFilter, PinMode};
+use cluster_ipfs::{Block, Cid, Config, Multiaddr, Node, PinFilter, PinMode};
 use futures::StreamExt;
 use multihash_codetable::{Code, MultihashDigest};
 use std::io::Write;
@@ -26,6 +27,9 @@ const ROUNDS: u64 = 5;
 /// Pins of identity CIDs unless told otherwise, and callers that make them.
 const PINS: u32 = 40_000;
 const CALLERS: u32 = 16;
+/// Sizes of blocks, and bytes of each kind.
+const SIZES: [usize; 5] = [1 << 10, 4 << 10, 8 << 10, 16 << 10, 64 << 10];
+const SIZED_BYTES: usize = 64_000_000;
 /// Of the times in `/proc/self/stat`, per second.
 const TICKS: f64 = 100.0;
 
@@ -48,6 +52,11 @@ async fn main() -> Outcome<()> {
     std::fs::create_dir_all(&base)?;
     let count = args.get(2).map_or(Ok(PINS), |text| text.parse())?;
     let mut result = measure(megabytes, &base).await;
+    for size in SIZES {
+        if result.is_ok() {
+            result = blocks(&base.join(format!("blocks{size}")), size).await;
+        }
+    }
     if result.is_ok() {
         let folder = base.join("pins").display().to_string();
         let text = child(&["pins", &folder, &count.to_string()]).await;
@@ -173,6 +182,42 @@ async fn measure(megabytes: usize, base: &Path) -> Outcome<()> {
         "{megabytes} MB, medians: add {add:.0} MB/s, bitswap {fetch:.0} MB/s; limits: SHA-256 {sha:.0} MB/s, \
          write and sync {disk:.0} MB/s"
     );
+    Ok(())
+}
+
+async fn blocks(folder: &Path, size: usize) -> Outcome<()> {
+    let node = open(folder).await?;
+    let data = Bytes::from(random(SIZED_BYTES / size * size, size as u64));
+    let block = |data: Bytes| Block {
+        cid: Cid::new_v1(0x55, Code::Sha2_256.digest(&data)),
+        data,
+    };
+    let blocks: Vec<Block> = (0..data.len() / size)
+        .map(|at| block(data.slice(at * size..(at + 1) * size)))
+        .collect();
+    let (started, used) = (Instant::now(), processor());
+    for group in blocks.chunks((1 << 20) / size) {
+        node.put_many(group.to_vec()).await?;
+    }
+    node.sync().await?;
+    let (put, put_cost) = (rate(data.len(), started), processor() - used);
+    let (started, used) = (Instant::now(), processor());
+    for block in &blocks {
+        if node.get_local(&block.cid)?.as_ref() != Some(&block.data) {
+            return Err(format!("{} is not what was put", block.cid).into());
+        }
+    }
+    let (got, got_cost) = (rate(data.len(), started), processor() - used);
+    let started = Instant::now();
+    let removed = node.gc().count().await;
+    println!(
+        "blocks of {size} bytes: put {put:.0} MB/s ({:.2} ms of processor per MB), read {got:.0} MB/s ({:.2}), \
+         {removed} collected in {:.2} s",
+        put_cost * 1e9 / data.len() as f64,
+        got_cost * 1e9 / data.len() as f64,
+        started.elapsed().as_secs_f64()
+    );
+    node.shutdown().await;
     Ok(())
 }
 

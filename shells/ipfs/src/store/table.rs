@@ -172,6 +172,11 @@ impl Table {
         Ok(())
     }
 
+    /// Whether all that was appended is durable.
+    pub(super) fn is_synced(&self) -> bool {
+        self.unsynced.is_empty()
+    }
+
     /// Whether anything is to be recorded.
     pub(super) fn is_changed(&self) -> bool {
         !self.changed.is_empty()

@@ -86,7 +86,7 @@ enum Step {
 
 /// Its size follows from its number: tiny ones, and some of either kind around the limit.
 fn sized(number: u64) -> Block {
-    let sizes = [1, 700, 4095, 4096, 4097, 9000, 20_000, 40_000];
+    let sizes = [1, 300, 511, 512, 513, 9000, 20_000, 40_000];
     block(number, sizes[number as usize % sizes.len()])
 }
 

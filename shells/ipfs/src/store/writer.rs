@@ -202,6 +202,10 @@ impl Writer {
     }
 
     fn fill(&self, batch: &mut OwnedWriteBatch, group: &Group, changes: &Changes) -> Result<(), Error> {
+        debug_assert!(
+            self.table.is_synced(),
+            "the database would name bytes that are not durable"
+        );
         let blocks = &self.open.blocks;
         self.fresh().with(|fresh| {
             for (key, entry) in fresh {
