@@ -2,10 +2,10 @@
 
 pub mod cluster;
 pub mod config;
-pub mod http;
 pub mod daemon;
 pub mod demo;
 pub mod driver;
+pub mod http;
 pub mod logging;
 pub mod net;
 pub mod store;
