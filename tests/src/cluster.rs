@@ -196,12 +196,17 @@ impl Cluster {
                 self.peers.iter_mut().for_each(Peer::check);
                 let peer = &self.peers[at];
                 let seen = peer.try_get("/peers")?.values();
-                let seen = seen.iter().filter(|id| id["error"].as_str().unwrap_or("").is_empty());
+                let seen = seen
+                    .iter()
+                    .filter(|id| id["error"].as_str().unwrap_or("").is_empty());
                 let known = peer.try_get("/monitor/metrics/freespace")?.json();
                 let known = known.as_array().map_or(0, Vec::len);
                 let seen = seen.count();
                 if seen < running || known < running {
-                    return Err(format!("{} sees {seen} peers and the space of {known}", peer.name));
+                    return Err(format!(
+                        "{} sees {seen} peers and the space of {known}",
+                        peer.name
+                    ));
                 }
                 Ok(())
             });
@@ -214,12 +219,25 @@ impl Cluster {
     }
 
     /// The number of the peer that leads, by the log of a peer that runs.
-    pub fn leader(&self) -> Option<usize> {
-        let running = self.peers.iter().find(|peer| peer.is_started())?;
-        let log = running.log();
-        let named = |line: &str| line.split_once("the cluster's leader is ").map(|(_, id)| id.to_owned());
-        let id = log.lines().rev().find_map(named)?;
-        self.peers.iter().position(|peer| id.starts_with(&peer.id))
+    ///
+    /// # Panics
+    /// None runs, or it does not say so.
+    pub fn leader(&self) -> usize {
+        let running = self
+            .peers
+            .iter()
+            .find(|peer| peer.is_started())
+            .expect("one runs");
+        wait_until("the log says who leads", || {
+            let log = running.log();
+            let named = |line: &str| {
+                line.split_once("the cluster's leader is ")
+                    .map(|(_, id)| id.to_owned())
+            };
+            let id = log.lines().rev().find_map(named).ok_or("it does not")?;
+            let leader = self.peers.iter().position(|peer| id.starts_with(&peer.id));
+            leader.ok_or_else(|| format!("{id} is none of us"))
+        })
     }
 }
 
@@ -293,7 +311,10 @@ impl Peer {
             config["cluster"]["repinning_grace"] = json!("2s");
             // Two more ports, and not what these tests are about.
             for section in ["ipfsproxy", "pinsvcapi"] {
-                config["api"].as_object_mut().expect("api is a section").remove(section);
+                config["api"]
+                    .as_object_mut()
+                    .expect("api is a section")
+                    .remove(section);
             }
         });
         peer
@@ -433,7 +454,10 @@ impl Peer {
         let answer = answer.map_err(|error| format!("{} {method} {target}: {error}", self.name))?;
         if !answer.is_success() {
             let (status, text, error) = (answer.status, answer.text(), answer.error());
-            return Err(format!("{} {method} {target}: {status} {text} {error:?}", self.name));
+            return Err(format!(
+                "{} {method} {target}: {status} {text} {error:?}",
+                self.name
+            ));
         }
         Ok(answer)
     }
@@ -452,7 +476,12 @@ impl Peer {
     /// It cannot be read.
     pub fn cat(&self, path: &str) -> Vec<u8> {
         let answer = self.ipfs(&format!("cat?arg={path}")).expect("an answer");
-        assert!(answer.is_success(), "cat {path}: {} {}", answer.status, answer.text());
+        assert!(
+            answer.is_success(),
+            "cat {path}: {} {}",
+            answer.status,
+            answer.text()
+        );
         answer.body
     }
 
@@ -531,6 +560,10 @@ impl Drop for Peer {
 /// The service on a folder, with no environment but what a test sets.
 pub fn service(folder: &Path) -> Command {
     let mut command = Command::new(program("ipfs-cluster-service"));
-    command.env_clear().stdin(Stdio::null()).arg("--config").arg(folder);
+    command
+        .env_clear()
+        .stdin(Stdio::null())
+        .arg("--config")
+        .arg(folder);
     command
 }

@@ -153,7 +153,9 @@ fn read(reader: &mut impl BufRead) -> io::Result<Answer> {
     let mut answer = Answer::default();
     loop {
         let first = line(reader)?;
-        let status = first.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1));
+        let status = first
+            .strip_prefix("HTTP/1.")
+            .and_then(|rest| rest.split(' ').nth(1));
         answer.status = status
             .and_then(|status| status.parse().ok())
             .ok_or_else(|| bad(format!("not an answer: {first:?}")))?;
@@ -182,7 +184,9 @@ fn read(reader: &mut impl BufRead) -> io::Result<Answer> {
         }
         answer.trailers = headers(reader)?;
     } else if let Some(length) = header("content-length") {
-        let length = length.parse().map_err(|_| bad(format!("not a length: {length}")))?;
+        let length = length
+            .parse()
+            .map_err(|_| bad(format!("not a length: {length}")))?;
         answer.body.resize(length, 0);
         reader.read_exact(&mut answer.body)?;
     } else if answer.status != 204 {

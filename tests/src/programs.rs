@@ -60,7 +60,10 @@ fn is_fresh(name: &str) -> bool {
     };
     // `program: source source …`, blanks in names escaped.
     let escaped = sources.replace("\\ ", "\0");
-    let sources = escaped.split_whitespace().skip(1).map(|name| name.replace('\0', " "));
+    let sources = escaped
+        .split_whitespace()
+        .skip(1)
+        .map(|name| name.replace('\0', " "));
     let manifest = root().join("Cargo.lock").display().to_string();
     sources
         .chain([manifest])

@@ -299,6 +299,8 @@ impl Loop {
                 }
                 if batch.sync {
                     self.syncer.request(batch.id);
+                } else {
+                    self.syncer.note();
                 }
             }
             Effect::Reply { ticket, reply } => {

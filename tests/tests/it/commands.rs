@@ -1,1 +1,338 @@
-//! x
+//! The whole vocabulary of `ipfs-cluster-ctl`, against three peers, as a script uses it.
+
+use serde_json::Value;
+use tests::{Cluster, Peer, Said, cids, wait_until};
+
+fn refused(said: &Said, code: i32, text: &str) {
+    // What the cluster answered goes to standard output, as with the Go tool; what is wrong here does not.
+    let told = said.out.contains(text) || said.err.contains(text);
+    assert!(said.code == code && told, "not {code} {text:?}: {said:?}");
+}
+
+fn listed(values: &[Value], cid: &str) -> bool {
+    values.iter().any(|value| value["cid"] == cid)
+}
+
+#[test]
+fn what_a_peer_acknowledged_it_shows_in_its_next_answer() {
+    let cluster = Cluster::start();
+    for (number, peer) in cluster.peers.iter().cycle().take(9).enumerate() {
+        let cid = cids::identity(&format!("pin {number}"));
+        let name = format!("name {number}");
+        let pin = peer.ctl_json(&["pin", "add", "--no-status", "--name", &name, &cid]);
+        assert_eq!(
+            (&pin[0]["cid"], &pin[0]["name"]),
+            (&cid.clone().into(), &name.clone().into())
+        );
+        let shown = peer.ctl_json(&["pin", "ls", &cid]);
+        assert_eq!(shown[0]["name"], name.as_str());
+        assert!(listed(&peer.ctl_json(&["pin", "ls"]), &cid));
+        assert!(listed(&peer.ctl_json(&["status"]), &cid));
+        assert!(
+            peer.ctl(&["status", &cid])
+                .ok()
+                .starts_with(&format!("{cid} | {name}:\n"))
+        );
+        if number % 2 == 0 {
+            peer.ctl(&["pin", "rm", "--no-status", &cid]).ok();
+            refused(&peer.ctl(&["pin", "ls", &cid]), 2, "Code: 404");
+            refused(
+                &peer.ctl(&["pin", "rm", &cid]),
+                2,
+                "pin is not part of the pinset",
+            );
+            assert!(!listed(&peer.ctl_json(&["pin", "ls"]), &cid));
+        }
+    }
+}
+
+#[test]
+fn pins_are_added_listed_updated_and_removed() {
+    let cluster = Cluster::start();
+    let (old, new) = (cids::identity("old"), cids::identity("new"));
+    for peer in &cluster.peers {
+        let text = peer
+            .ctl(&["pin", "add", "--wait", "--name", "docs", "-r", "2", &old])
+            .ok();
+        assert!(text.starts_with(&format!("{old} | docs:\n")), "{text}");
+        assert_eq!(text.matches("PINNED").count(), 2, "{text}");
+        let text = peer.ctl(&["pin", "ls"]).ok();
+        let line = format!("{old} | docs | PIN | Repl. Factor: 2--2 | Allocations: [");
+        assert!(text.starts_with(&line), "{text}");
+
+        let status = peer.ctl_json(&["pin", "update", &old, &new]);
+        assert_eq!(status[0]["cid"], new.as_str());
+        let pin = &peer.ctl_json(&["pin", "ls", &new])[0];
+        let before = &peer.ctl_json(&["pin", "ls", &old])[0];
+        assert_eq!(
+            pin["allocations"], before["allocations"],
+            "an update stays at the same peers"
+        );
+        assert_eq!(
+            (&pin["name"], &pin["pin_update"]),
+            (&"docs".into(), &old.clone().into())
+        );
+
+        let options = [
+            "--metadata",
+            "a=b",
+            "--expire-in",
+            "1h",
+            "--mode",
+            "direct",
+            "--rmin",
+            "1",
+            "--rmax",
+            "3",
+        ];
+        refused(
+            &peer.ctl(&["pin", "add", "--mode", "direct", &new]),
+            2,
+            "already pinned in recursive mode",
+        );
+        let direct = cids::identity("direct");
+        let pin = &peer.ctl_json(&[&["pin", "add", "--no-status"], &options[..], &[&direct]].concat())[0];
+        assert_eq!(
+            (&pin["mode"], &pin["metadata"]["a"]),
+            (&"direct".into(), &"b".into())
+        );
+        assert_eq!(
+            (&pin["replication_factor_min"], &pin["replication_factor_max"]),
+            (&1.into(), &3.into())
+        );
+        assert_ne!(pin["expire_at"], "0001-01-01T00:00:00Z");
+        for cid in [&old, &new, &direct] {
+            let text = peer.ctl(&["pin", "rm", "--wait", cid]).ok();
+            assert!(
+                !text.contains("PINNED |") || text.contains("UNPINNED |"),
+                "{text}"
+            );
+        }
+        assert_eq!(peer.ctl(&["pin", "ls"]).ok(), "");
+    }
+}
+
+#[test]
+fn status_tells_of_one_of_all_of_some_and_of_this_peer_alone() {
+    let cluster = Cluster::start();
+    let (there, missing) = (cids::identity("there"), cids::missing(5));
+    cluster.peers[0].ctl(&["pin", "add", "--wait", &there]).ok();
+    cluster.peers[1].ctl(&["pin", "add", &missing]).ok();
+    for peer in &cluster.peers {
+        wait_until("this peer has heard of both", || match peer.pinset()?.len() {
+            2 => Ok(()),
+            other => Err(format!("{other} pins")),
+        });
+        let states = |values: &[Value]| -> Vec<(String, usize)> {
+            let mut states: Vec<(String, usize)> = values
+                .iter()
+                .map(|value| {
+                    let peers = value["peer_map"].as_object().unwrap();
+                    (value["cid"].as_str().unwrap().to_owned(), peers.len())
+                })
+                .collect();
+            states.sort();
+            states
+        };
+        let mut both = vec![(there.clone(), 3), (missing.clone(), 3)];
+        both.sort();
+        assert_eq!(states(&peer.ctl_json(&["status"])), both);
+        assert_eq!(states(&peer.ctl_json(&["status", &there])), [(there.clone(), 3)]);
+        assert_eq!(
+            states(&peer.ctl_json(&["status", "--local", &there])),
+            [(there.clone(), 1)]
+        );
+        let pinned = peer.ctl_json(&["status", "--filter", "pinned"]);
+        assert_eq!(states(&pinned), [(there.clone(), 3)]);
+        let local = peer.ctl_json(&["status", "--local", "--filter", "pinning,queued,error"]);
+        assert_eq!(states(&local), [(missing.clone(), 1)]);
+        let text = peer.ctl(&["status", "--local", &there]).ok();
+        assert!(
+            text.contains(&format!("    > {:<20} : PINNED | ", peer.name)),
+            "{text}"
+        );
+        refused(
+            &peer.ctl(&["status", "--filter", "nonsense"]),
+            1,
+            "invalid filter name",
+        );
+        refused(&peer.ctl(&["status", "nonsense"]), 1, "error parsing cid");
+        let unknown = peer.ctl_json(&["status", &cids::identity("never pinned")]);
+        let peers = unknown[0]["peer_map"].as_object().unwrap();
+        assert!(peers.len() == 3 && peers.values().all(|info| info["status"] == "unpinned"));
+    }
+}
+
+#[test]
+fn recover_tries_again_what_failed() {
+    let cluster = Cluster::start_with(&tests::Options {
+        edit: |config| config["ipfs_connector"]["embedded"]["pin_timeout"] = "1s".into(),
+        ..tests::Options::default()
+    });
+    let cid = cids::missing(9);
+    cluster.peers[0].ctl(&["pin", "add", "--no-status", &cid]).ok();
+    cluster.peers[0].wait_state(&cid, "pin_error", 3);
+    for peer in &cluster.peers {
+        peer.wait_state(&cid, "pin_error", 3);
+        let local = peer.ctl_json(&["recover", "--local", &cid]);
+        assert_eq!(local[0]["peer_map"].as_object().unwrap().len(), 1, "{local:?}");
+        let all = peer.ctl_json(&["recover", &cid]);
+        assert_eq!(all[0]["peer_map"].as_object().unwrap().len(), 3, "{all:?}");
+        let text = peer.ctl(&["recover", &cid]).ok();
+        assert!(text.starts_with(&format!("{cid}:\n")), "{text}");
+        peer.ctl(&["recover"]).ok();
+        peer.ctl(&["recover", "--local"]).ok();
+    }
+}
+
+#[test]
+fn files_and_folders_are_added_and_waited_for() {
+    let cluster = Cluster::start();
+    let site = cluster.folder().join("site");
+    std::fs::create_dir_all(site.join("deep")).unwrap();
+    std::fs::write(site.join("a.txt"), "a").unwrap();
+    std::fs::write(site.join("deep/b.bin"), cids::bytes(2, 600_000)).unwrap();
+    let (folder, file) = (site.to_str().unwrap(), site.join("a.txt"));
+    let file = file.to_str().unwrap();
+    for peer in &cluster.peers {
+        let text = peer.ctl(&["add", "--wait", "--name", "letter", file]).ok();
+        let (cid, name) = text
+            .trim_end()
+            .strip_prefix("added ")
+            .unwrap()
+            .split_once(' ')
+            .unwrap();
+        assert_eq!(name, "a.txt");
+        assert_eq!(peer.count(cid, "pinned"), Ok(3), "--wait waits");
+        assert_eq!(peer.cat(cid), b"a");
+        assert_eq!(peer.ctl(&["add", "-Q", file]).ok(), format!("{cid}\n"));
+        let added = peer.ctl_json(&["add", "-r", "--wait", folder]);
+        let names: Vec<&str> = added
+            .iter()
+            .map(|entry| entry["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(names.last(), Some(&"site"), "{names:?}");
+        assert!(names.contains(&"site/deep/b.bin"), "{names:?}");
+        let root = added.last().unwrap()["cid"].as_str().unwrap();
+        assert_eq!(peer.count(root, "pinned"), Ok(3));
+        refused(&peer.ctl(&["add", folder]), 1, "is a directory");
+        refused(&peer.ctl(&["add", "/no/such/file"]), 1, "/no/such/file");
+        let said = peer.ctl(&["add", "--rmin", "4", "--rmax", "4", file]);
+        assert_ne!(said.code, 0, "four copies at three peers: {said:?}");
+        for cid in [cid, root] {
+            peer.ctl(&["pin", "rm", "--wait", cid]).ok();
+        }
+    }
+}
+
+#[test]
+fn peers_versions_health_and_gc_are_told() {
+    let cluster = Cluster::start();
+    let mut ids: Vec<&str> = cluster.peers.iter().map(|peer| peer.id.as_str()).collect();
+    ids.sort_unstable();
+    for peer in &cluster.peers {
+        let id = &peer.ctl_json(&["id"])[0];
+        assert_eq!(
+            (&id["id"], &id["peername"]),
+            (&peer.id.clone().into(), &peer.name.clone().into())
+        );
+        let text = peer.ctl(&["id"]).ok();
+        assert!(
+            text.starts_with(&format!("{} | {} | Sees 2 other peers\n", peer.id, peer.name)),
+            "{text}"
+        );
+        let peers = peer.ctl_json(&["peers", "ls"]);
+        let mut found: Vec<&str> = peers.iter().map(|peer| peer["id"].as_str().unwrap()).collect();
+        found.sort_unstable();
+        assert_eq!(found, ids);
+        let text = peer.ctl(&["peers", "ls"]).ok();
+        assert_eq!(text.matches("Sees 2 other peers").count(), 3, "{text}");
+        assert_eq!(
+            peer.ctl_json(&["version"])[0]["version"],
+            env!("CARGO_PKG_VERSION")
+        );
+        assert_eq!(
+            peer.ctl(&["version"]).ok(),
+            format!("{}\n", env!("CARGO_PKG_VERSION"))
+        );
+        assert!(
+            peer.ctl(&["health", "metrics"])
+                .ok()
+                .contains("freespace\nping\n")
+        );
+        let metrics = peer.ctl_json(&["health", "metrics", "freespace"]);
+        assert_eq!(metrics_of(&metrics), 3, "{metrics:?}");
+        assert_eq!(peer.ctl(&["health", "metrics", "ping"]).ok().lines().count(), 3);
+        assert_eq!(peer.ctl(&["health", "alerts"]).ok(), "");
+        assert!(
+            peer.ctl(&["health", "graph"])
+                .ok()
+                .starts_with("digraph cluster {")
+        );
+        peer.ctl(&["health", "bandwidth"]).ok();
+        assert_eq!(peer.ctl(&["ipfs", "gc"]).ok().matches("> CIDs:").count(), 3);
+        assert_eq!(
+            peer.ctl(&["ipfs", "gc", "--local"])
+                .ok()
+                .matches("> CIDs:")
+                .count(),
+            1
+        );
+    }
+}
+
+fn metrics_of(values: &[Value]) -> usize {
+    values
+        .iter()
+        .map(|value| value.as_array().map_or(1, Vec::len))
+        .sum()
+}
+
+#[test]
+fn a_peer_that_dies_is_in_the_alerts() {
+    let mut cluster = Cluster::start_with(&tests::Options {
+        edit: |config| config["monitor"]["pubsubmon"]["check_interval"] = "1s".into(),
+        ..tests::Options::default()
+    });
+    cluster.peers[2].kill();
+    let dead = &cluster.peers[2].id;
+    wait_until("a living peer tells of the dead one", || {
+        let text = cluster.peers[0].ctl(&["health", "alerts"]).ok();
+        if text.contains(&format!("{dead}: ping. Expired at: ")) {
+            Ok(())
+        } else {
+            Err(text)
+        }
+    });
+    let peers = cluster.peers[0].ctl(&["peers", "ls"]).ok();
+    assert!(peers.contains(&format!("{dead} | ERROR: ")), "{peers}");
+}
+
+#[test]
+fn exit_codes_are_those_that_scripts_know() {
+    let mut cluster = Cluster::start_with(&tests::Options {
+        peers: 1,
+        ..tests::Options::default()
+    });
+    let peer: &mut Peer = &mut cluster.peers[0];
+    for (arguments, code) in [
+        (&["version"][..], 0),
+        (&["--help"], 0),
+        (&["nonsense"], 3),
+        (&["pin", "add"], 1),
+        (&["pin", "add", "nonsense"], 1),
+        (&["--enc=xml", "id"], 1),
+        (&["pin", "rm", "bafkqabtimvwgy3yk"], 2),
+        (
+            &["pin", "add", "--rmin", "2", "--rmax", "2", "bafkqabtimvwgy3yk"],
+            2,
+        ),
+    ] {
+        let said = peer.ctl(arguments);
+        assert_eq!(said.code, code, "{arguments:?}: {said:?}");
+    }
+    let waiting = peer.ctl(&["pin", "add", "--wait", "--wait-timeout", "1s", &cids::missing(3)]);
+    assert_eq!(waiting.code, 62, "{waiting:?}");
+    peer.kill();
+    refused(&peer.ctl(&["id"]), 1, "refused");
+}

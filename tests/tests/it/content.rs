@@ -7,7 +7,10 @@ const CHUNK: usize = 256 * 1024;
 #[test]
 fn files_added_through_one_peer_are_byte_identical_at_every_other() {
     let cluster = Cluster::start();
-    for (number, size) in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 20_000_000].into_iter().enumerate() {
+    for (number, size) in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 20_000_000]
+        .into_iter()
+        .enumerate()
+    {
         let content = cids::bytes(number as u64, size);
         let adder = &cluster.peers[number % 3];
         let raw = ["raw-leaves=true&cid-version=1", "cid-version=0"][number % 2];
@@ -33,7 +36,9 @@ fn a_directory_is_the_same_at_every_peer() {
         ("site/deep/er/big.bin", &big),
         ("site/with space & ümlaut.txt", b"named"),
     ];
-    let added = cluster.peers[1].add("stream-channels=true&cid-version=1", &files).unwrap();
+    let added = cluster.peers[1]
+        .add("stream-channels=true&cid-version=1", &files)
+        .unwrap();
     let last = added.last().unwrap();
     assert_eq!(last["name"], "site", "{added:?}");
     let root = last["cid"].as_str().unwrap().to_owned();
@@ -41,7 +46,10 @@ fn a_directory_is_the_same_at_every_peer() {
     for peer in &cluster.peers {
         for (path, content) in files {
             let below = path.strip_prefix("site/").unwrap();
-            let below = below.replace(' ', "%20").replace('&', "%26").replace('ü', "%C3%BC");
+            let below = below
+                .replace(' ', "%20")
+                .replace('&', "%26")
+                .replace('ü', "%C3%BC");
             let found = peer.cat(&format!("{root}/{below}"));
             assert!(found == content, "{path} differs at {}", peer.name);
         }

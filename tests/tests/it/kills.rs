@@ -91,7 +91,8 @@ impl Writer {
             && answer.status < 500
         {
             let (status, text) = (answer.status, answer.text());
-            self.broken_promises.push(format!("{method} {cid}, then {status} {text}"));
+            self.broken_promises
+                .push(format!("{method} {cid}, then {status} {text}"));
         }
         self.cids.insert(cid, aim);
         true
@@ -99,8 +100,11 @@ impl Writer {
 }
 
 fn kills() -> u32 {
-    let Ok(text) = std::env::var("KILLS") else { return KILLS };
-    text.parse().unwrap_or_else(|_| panic!("KILLS={text} is not a number"))
+    let Ok(text) = std::env::var("KILLS") else {
+        return KILLS;
+    };
+    text.parse()
+        .unwrap_or_else(|_| panic!("KILLS={text} is not a number"))
 }
 
 /// Kills each peer `kills` times, at moments that have nothing to do with what it does.
@@ -118,7 +122,10 @@ fn kill_and_restart(cluster: &mut Cluster, kills: u32, load: &Load) {
                 wait_for_writes(cluster, load);
             }
         }
-        println!("round {round}: {} writes", load.acknowledged.load(Ordering::Relaxed));
+        println!(
+            "round {round}: {} writes",
+            load.acknowledged.load(Ordering::Relaxed)
+        );
     }
 }
 
@@ -127,7 +134,11 @@ fn wait_for_writes(cluster: &mut Cluster, load: &Load) {
     wait_until("writes succeed while one peer starts again", || {
         cluster.peers.iter_mut().for_each(Peer::check);
         let writes = load.acknowledged.load(Ordering::Relaxed) - before;
-        if writes < WRITES { Err(format!("{writes} did")) } else { Ok(()) }
+        if writes < WRITES {
+            Err(format!("{writes} did"))
+        } else {
+            Ok(())
+        }
     });
 }
 
@@ -158,7 +169,10 @@ fn peers_killed_again_and_again_under_load_lose_no_acknowledged_pin() {
     });
     let acknowledged = load.acknowledged.load(Ordering::Relaxed);
     let failed: u64 = writers.iter().map(|writer| writer.failed).sum();
-    println!("{kills} kills of each peer in {:?}: {acknowledged} writes, {failed} failed", since.elapsed());
+    println!(
+        "{kills} kills of each peer in {:?}: {acknowledged} writes, {failed} failed",
+        since.elapsed()
+    );
     for writer in &writers {
         assert_eq!(writer.broken_promises, Vec::<String>::new());
     }
@@ -174,11 +188,7 @@ fn compare(cluster: &mut Cluster, writers: &[Writer]) {
         });
     }
     let sets = wait_until("all peers have the same pinset", || {
-        let sets: Vec<Vec<String>> = cluster
-            .peers
-            .iter()
-            .map(Peer::pinset)
-            .collect::<Result<_, _>>()?;
+        let sets: Vec<Vec<String>> = cluster.peers.iter().map(Peer::pinset).collect::<Result<_, _>>()?;
         if sets.iter().any(|set| *set != sets[0]) {
             let sizes: Vec<usize> = sets.iter().map(Vec::len).collect();
             return Err(format!("{sizes:?} pins"));

@@ -3,12 +3,17 @@
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use cluster_core::BatchId;
 
 use super::error::StoreError;
 use super::open::Store;
 use super::shared::{Shared, lock};
+
+/// How long a batch that nobody waits for may stay in memory: a process that is killed forgets so much of
+/// what its tracker noted, such as failed attempts, and an idle one syncs at most so often.
+const LAZY: Duration = Duration::from_secs(1);
 
 /// A thread that syncs. Whatever is asked for while a sync runs is covered by one more: only the newest
 /// batch waits, so there is no queue to fill.
@@ -26,6 +31,8 @@ struct Slot {
 #[derive(Default)]
 struct State {
     newest: Option<BatchId>,
+    /// When the oldest batch was written that no sync covers and nobody asked for.
+    lazy: Option<Instant>,
     closed: bool,
 }
 
@@ -52,6 +59,16 @@ impl Syncer {
         lock(&self.slot.state).newest = Some(batch);
         self.slot.changed.notify_one();
     }
+
+    /// Notes that a batch has been written that nobody waits for. It is durable a second later at the
+    /// latest, without a word to anybody.
+    pub fn note(&self) {
+        let mut state = lock(&self.slot.state);
+        if state.lazy.is_none() {
+            state.lazy = Some(Instant::now());
+            self.slot.changed.notify_one();
+        }
+    }
 }
 
 impl Drop for Syncer {
@@ -66,21 +83,32 @@ impl Drop for Syncer {
 }
 
 fn run(shared: &Shared, slot: &Slot, mut synced: impl FnMut(Result<BatchId, StoreError>)) {
-    while let Some(batch) = next(slot) {
-        let result = shared.sync().map(|()| batch);
-        let failed = result.is_err();
-        synced(result);
-        if failed {
-            return;
+    while let Some(asked) = next(slot) {
+        match (shared.sync(), asked) {
+            (Ok(()), Some(batch)) => synced(Ok(batch)),
+            (Ok(()), None) => {}
+            (Err(error), _) => {
+                synced(Err(error));
+                return;
+            }
         }
     }
 }
 
-/// Waits for a batch to sync; `None` when there will be no more.
-fn next(slot: &Slot) -> Option<BatchId> {
-    let mut state = slot
-        .changed
-        .wait_while(lock(&slot.state), |state| state.newest.is_none() && !state.closed)
-        .unwrap_or_else(PoisonError::into_inner);
-    state.newest.take()
+/// Waits until something is to be synced: a batch that was asked for, or those that nobody asked for;
+/// `None` when there will be no more.
+fn next(slot: &Slot) -> Option<Option<BatchId>> {
+    let mut state = lock(&slot.state);
+    loop {
+        let left = state.lazy.map(|since| LAZY.saturating_sub(since.elapsed()));
+        if state.newest.is_some() || left == Some(Duration::ZERO) {
+            state.lazy = None;
+            return Some(state.newest.take());
+        }
+        if state.closed {
+            return None;
+        }
+        let waited = slot.changed.wait_timeout(state, left.unwrap_or(Duration::MAX));
+        state = waited.unwrap_or_else(PoisonError::into_inner).0;
+    }
 }
