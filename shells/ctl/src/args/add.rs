@@ -100,7 +100,7 @@ pub(crate) struct Add {
     /// Take also what begins with a dot, inside folders
     #[arg(long, short = 'H')]
     pub(crate) hidden: bool,
-    /// How files are cut: size-<bytes> or rabin-<min>-<avg>-<max>
+    /// How files are cut: size-BYTES or rabin-MIN-AVG-MAX
     #[arg(long, short = 's', default_value = "size-262144")]
     pub(crate) chunker: String,
     /// Make leaves raw blocks
