@@ -1,4 +1,4 @@
-//! The REST API: the Go peer's routes, answers and quirks that clients rely on, over [`Cluster`].
+//! The REST API: the Go peer's routes, answers and quirks that clients rely on, over [`Cluster`](crate::cluster::Cluster).
 
 mod add;
 mod answer;

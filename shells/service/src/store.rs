@@ -21,7 +21,7 @@
 //! |---|---|
 //! | `format` | the version of all the rest, as text |
 //! | `lock` | locked while a process has the folder open; holds that process's id |
-//! | `synced` | how many batches are known to be durable: see [`witness`] |
+//! | `synced` | how many batches are known to be durable: see `witness.rs` |
 //! | `db/` | the database |
 //!
 //! | keyspace | key → value |
