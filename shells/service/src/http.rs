@@ -1,4 +1,5 @@
-//! The REST API: the Go peer's routes, answers and quirks that clients rely on, over [`Cluster`](crate::cluster::Cluster).
+//! The REST API: the Go peer's routes, answers and quirks that clients rely on, over
+//! [`Cluster`](crate::cluster::Cluster).
 
 mod add;
 mod answer;
