@@ -407,6 +407,15 @@ impl Peer {
         }
     }
 
+    /// Whether it was started and has ended by itself.
+    ///
+    /// # Panics
+    /// The system does not tell.
+    pub fn has_ended(&mut self) -> bool {
+        let child = self.child.as_mut();
+        child.is_some_and(|child| child.try_wait().expect("can be waited for").is_some())
+    }
+
     /// Fails when it has ended by itself.
     ///
     /// # Panics

@@ -1,10 +1,14 @@
 //! What needs real processes: three peers, their IPFS nodes, sockets, disks, signals.
 
+#[path = "it/bad_input.rs"]
+mod bad_input;
 #[path = "it/commands.rs"]
 mod commands;
 #[path = "it/content.rs"]
 mod content;
 #[path = "it/failover.rs"]
 mod failover;
+#[path = "it/folders.rs"]
+mod folders;
 #[path = "it/kills.rs"]
 mod kills;

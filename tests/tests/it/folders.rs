@@ -1,0 +1,317 @@
+//! A peer's folder: what is wrong with it is said, with file and key, and nothing is lost.
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+use tests::{Cluster, Peer, Said, cids, run, service, wait_until};
+
+fn folder() -> (TempDir, Peer) {
+    let folder = TempDir::new().unwrap();
+    let peer = Peer::init(folder.path(), "peer");
+    (folder, peer)
+}
+
+/// The daemon, which is expected to refuse.
+fn daemon(folder: &Path) -> Said {
+    // One that starts all the same must not stay for ever.
+    let mut command = std::process::Command::new("timeout");
+    let daemon = service(folder);
+    command.args(["60", daemon.get_program().to_str().unwrap()]);
+    command.args(daemon.get_args()).arg("daemon");
+    run(&mut command)
+}
+
+fn refuses(peer: &Peer, texts: &[&str]) {
+    let said = daemon(&peer.folder);
+    let told = texts.iter().all(|text| said.err.contains(text));
+    assert!(said.code == 1 && told, "not 1 and {texts:?}: {said:?}");
+}
+
+#[test]
+fn a_broken_configuration_is_refused_with_file_and_key() {
+    let (_root, peer) = folder();
+    let path = peer.folder.join("service.json");
+    let good = fs::read_to_string(&path).unwrap();
+    for (from, to, texts) in [
+        ("{", "", &["service.json"][..]),
+        (
+            "\"monitor_ping_interval\": \"1s\"",
+            "\"monitor_ping_interval\": \"soon\"",
+            &["service.json", "cluster.monitor_ping_interval", "soon"],
+        ),
+        (
+            "\"replication_factor_min\": -1",
+            "\"replication_factor_min\": \"x\"",
+            &["service.json", "cluster.replication_factor_min"],
+        ),
+        (
+            "\"secret\": \"5e",
+            "\"secret\": \"zz",
+            &["service.json", "cluster.secret"],
+        ),
+        (
+            "/ip4/127.0.0.1/tcp/",
+            "/ip4/localhost/tcp/",
+            &["service.json", "listen_multiaddress"],
+        ),
+        (
+            "\"concurrent_pins\": 10",
+            "\"concurrent_pins\": -3",
+            &["service.json", "concurrent_pins"],
+        ),
+    ] {
+        assert!(good.contains(from), "{from} is not in {good}");
+        fs::write(&path, good.replacen(from, to, 1)).unwrap();
+        refuses(&peer, texts);
+    }
+    fs::write(&path, [0xff, 0xfe, 0]).unwrap();
+    refuses(&peer, &["service.json"]);
+    fs::write(&path, "").unwrap();
+    refuses(&peer, &["service.json"]);
+}
+
+#[test]
+fn a_broken_identity_is_refused_with_file_and_key() {
+    let (_root, peer) = folder();
+    let path = peer.folder.join("identity.json");
+    let good = fs::read_to_string(&path).unwrap();
+    let other = peer.id.replacen("12D3KooW", "12D3KooX", 1);
+    for (broken, key) in [
+        (String::new(), ""),
+        ("{}".to_owned(), "id"),
+        (good.replace(&peer.id, &other), "id"),
+        (
+            good.replace("\"private_key\": \"", "\"private_key\": \"!"),
+            "private_key",
+        ),
+    ] {
+        fs::write(&path, broken).unwrap();
+        refuses(&peer, &["identity.json", key]);
+    }
+}
+
+#[test]
+fn a_line_of_the_peerstore_that_is_no_address_is_named_and_skipped() {
+    let (_root, mut peer) = folder();
+    let path = peer.folder.join("peerstore");
+    fs::write(&path, "/ip4/127.0.0.1/tcp/1/p2p/nonsense\n").unwrap();
+    peer.start_and_wait();
+    let log = peer.log();
+    let told = format!(
+        "{} line 1: \"/ip4/127.0.0.1/tcp/1/p2p/nonsense\" is not",
+        path.display()
+    );
+    assert!(log.contains(&told) && log.contains("skipped"), "{log}");
+}
+
+#[test]
+fn the_second_daemon_on_a_folder_is_told_who_holds_it() {
+    let mut cluster = one_peer();
+    refuses(
+        &cluster.peers[0],
+        &["error acquiring execution lock", "process with id"],
+    );
+    cluster.peers[0].check();
+    assert!(cluster.peers[0].terminate().success());
+    cluster.peers[0].start_and_wait();
+}
+
+fn one_peer() -> Cluster {
+    Cluster::start_with(&tests::Options {
+        peers: 1,
+        ..tests::Options::default()
+    })
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let (_root, peer) = folder();
+    for port in [peer.cluster_port, peer.rest_port, peer.ipfs_port, peer.swarm_port] {
+        let _taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let said = daemon(&peer.folder);
+        assert!(
+            said.code == 1 && said.err.contains(&port.to_string()),
+            "{port}: {said:?}"
+        );
+    }
+}
+
+/// All files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_damaged_database_is_refused_with_advice_or_read_whole() {
+    let mut cluster = one_peer();
+    let peer = &mut cluster.peers[0];
+    for number in 0..300 {
+        let cid = cids::identity(&format!("pin {number}"));
+        peer.ask("POST", &format!("/pins/{cid}")).unwrap();
+    }
+    let before = peer.pinset().unwrap();
+    assert_eq!(before.len(), 300);
+    assert!(peer.terminate().success());
+    let configuration = [
+        "service.json",
+        "identity.json",
+        "peerstore",
+        "daemon.log",
+        "cluster.lock",
+    ];
+    let ours = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        !configuration.contains(&name) && !path.starts_with(peer.folder.join("ipfs"))
+    };
+    let files: Vec<PathBuf> = files(&peer.folder).into_iter().filter(ours).collect();
+    assert!(!files.is_empty());
+    let mut refused = 0;
+    for path in &files {
+        let good = fs::read(path).unwrap();
+        if good.is_empty() {
+            continue;
+        }
+        // One bit in the middle, and the second half gone.
+        let mut flipped = good.clone();
+        flipped[good.len() / 2] ^= 0x10;
+        for damaged in [flipped, good[..good.len() / 2].to_vec()] {
+            fs::write(path, &damaged).unwrap();
+            refused += usize::from(refuses_or_has_all(peer, path, &before));
+        }
+        fs::write(path, &good).unwrap();
+    }
+    println!(
+        "{} files damaged in two ways: {refused} times refused",
+        files.len()
+    );
+    assert!(refused > 0, "no damage was found at all");
+    let after = refuses_or_has_all(peer, Path::new("nothing"), &before);
+    assert!(!after, "the repaired database opens");
+}
+
+/// Whether it refuses to start, with advice. When it starts, it has every pin.
+fn refuses_or_has_all(peer: &mut Peer, damaged: &Path, pins: &[String]) -> bool {
+    let logged = peer.log().len();
+    peer.start();
+    let answers = wait_until("the peer ends or answers", || {
+        if peer.has_ended() {
+            return Ok(false);
+        }
+        peer.pinset().map(|_| true)
+    });
+    if answers {
+        let found = peer.pinset().unwrap();
+        assert_eq!(
+            found,
+            pins,
+            "{} is damaged, and nobody noticed",
+            damaged.display()
+        );
+        assert!(peer.terminate().success());
+        return false;
+    }
+    let status = peer.wait_end();
+    let said = peer.log()[logged..].to_owned();
+    assert_eq!(status.code(), Some(1), "{}: {said}", damaged.display());
+    let advice = said.contains("is damaged") && said.contains("Move that folder away");
+    assert!(
+        advice,
+        "{} is damaged, and it does not say what to do: {said}",
+        damaged.display()
+    );
+    true
+}
+
+/// A small file system of its own, for as long as it lives.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    fn mount(size: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let said = run(std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(folder.path()));
+        assert_eq!(
+            said.code, 0,
+            "a full disk needs a mount, which only root may do: {said:?}"
+        );
+        Self(folder)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        run(std::process::Command::new("umount")
+            .arg("--lazy")
+            .arg(self.0.path()));
+    }
+}
+
+#[test]
+fn a_full_disk_ends_the_process_and_loses_nothing_that_was_acknowledged() {
+    let may_mount = run(std::process::Command::new("id").arg("-u")).out.trim() == "0";
+    if !may_mount {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "CI must be able to mount a tmpfs"
+        );
+        eprintln!("LEFT OUT: a full disk: only root may mount a small one. Run the tests as root for it");
+        return;
+    }
+    let disk = SmallDisk::mount("200m");
+    let mut cluster = Cluster::start_with(&tests::Options {
+        peers: 1,
+        inside: Some(disk.0.path().to_owned()),
+        ..tests::Options::default()
+    });
+    let peer = &mut cluster.peers[0];
+    let mut acknowledged = Vec::new();
+    let mut pin = |peer: &Peer, number: usize| {
+        let cid = cids::identity(&format!("pin {number} {}", "x".repeat(90)));
+        let done = peer.ask("POST", &format!("/pins/{cid}?name={}", "n".repeat(200)));
+        done.map(|_| acknowledged.push(cid))
+    };
+    for number in 0..50 {
+        pin(peer, number).unwrap();
+    }
+    // Everything but a little is taken by somebody else.
+    let ballast = disk.0.path().join("ballast");
+    let mut file = fs::File::create(&ballast).unwrap();
+    while file.write_all(&[7; 65536]).is_ok() {}
+    drop(file);
+    let mut number = 50;
+    while !peer.has_ended() {
+        let _ = pin(peer, number);
+        number += 1;
+        assert!(number < 200_000, "the disk is full, and the process goes on");
+    }
+    let status = peer.wait_end();
+    assert_eq!(status.code(), Some(1), "{}", peer.log());
+    fs::remove_file(&ballast).unwrap();
+    peer.start_and_wait();
+    let found = wait_until("the pinset is back", || peer.pinset());
+    let lost: Vec<&String> = acknowledged.iter().filter(|cid| !found.contains(cid)).collect();
+    assert!(
+        lost.is_empty(),
+        "{} of {} pins are lost",
+        lost.len(),
+        acknowledged.len()
+    );
+    let cid = cids::identity("after");
+    wait_until("it takes pins again", || {
+        peer.ask("POST", &format!("/pins/{cid}"))
+    });
+}
