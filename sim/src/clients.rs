@@ -321,6 +321,7 @@ pub(crate) async fn read_once(
 }
 
 /// What came of asking a peer.
+#[allow(clippy::large_enum_variant, reason = "few exist at a time")]
 #[derive(Debug)]
 pub(crate) enum Asked {
     /// It answered, or died.

@@ -18,11 +18,6 @@ impl Coverage {
         *self.counts.entry(situation).or_default() += 1;
     }
 
-    /// Notes that several did.
-    pub(crate) fn add(&mut self, situation: &'static str, times: u64) {
-        *self.counts.entry(situation).or_default() += times;
-    }
-
     pub(crate) fn into_counts(self) -> Counts {
         self.counts
     }

@@ -82,7 +82,7 @@ impl Disk {
 
     fn complete(&mut self, op: &StoreOp) -> Result<Write, String> {
         let StoreOp::InstallSnapshot { snapshot, manifest } = op else {
-            return Ok(Write::Op(op.clone()));
+            return Ok(Write::Op(Box::new(op.clone())));
         };
         let staged = self
             .staged
@@ -138,10 +138,5 @@ impl Disk {
     /// Snapshots that wait for a decision.
     pub(crate) fn staged(&self) -> usize {
         self.staged.len()
-    }
-
-    /// Whether a write waits for a sync: the moment to cut the power.
-    pub(crate) fn is_dirty(&self) -> bool {
-        !self.unsynced.is_empty()
     }
 }

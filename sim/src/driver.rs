@@ -186,6 +186,11 @@ fn send(world: &Shared, me: usize, wires: &NodeHandle, to: &PeerId, envelope: En
         return;
     };
     let fate = locked.net.send(me, target);
+    if matches!(fate, Fate::Lost(_)) {
+        locked.trace.line(World::now(), &name(me), || {
+            format!("loses a message to p{target}")
+        });
+    }
     drop(locked);
     match fate {
         Fate::Lost(None) => {}

@@ -29,6 +29,7 @@ pub(crate) enum Heard {
 }
 
 /// One operation.
+#[allow(dead_code, reason = "client and peer are for whoever reads a violation")]
 #[derive(Clone, Debug)]
 pub(crate) struct Operation {
     pub(crate) client: u64,

@@ -197,7 +197,7 @@ impl Options {
     }
 
     fn draw_faults(&mut self, rng: &mut Rng) {
-        let mut often = |rng: &mut Rng, low, high| if rng.chance(500) { rng.range(low, high) } else { 0 };
+        let often = |rng: &mut Rng, low, high| if rng.chance(500) { rng.range(low, high) } else { 0 };
         self.loss = often(rng, 1, 200);
         self.duplicate = often(rng, 1, 300);
         self.reorder = often(rng, 1, 300);

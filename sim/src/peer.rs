@@ -88,7 +88,7 @@ impl Peer {
 
     /// The data folder is a fresh one. How it was configured decides what it starts from.
     pub(crate) fn lose_disk(&mut self, incarnation: Incarnation, members: Members) {
-        let cluster = if incarnation.0 % 2 == 0 {
+        let cluster = if incarnation.0.is_multiple_of(2) {
             members.cluster
         } else {
             ClusterId::UNKNOWN
@@ -142,11 +142,6 @@ impl Peer {
 
     pub(crate) fn now(&self, at: u64) -> Now {
         self.clock.now(at)
-    }
-
-    /// Whether it takes part: runs, and is not cut off for good.
-    pub(crate) fn is_well(&self) -> bool {
-        self.node.is_some() && !self.paused && !self.broken
     }
 
     /// Whether it leads, as far as it knows.

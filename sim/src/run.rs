@@ -1,10 +1,11 @@
 //! One run: a phase with faults, in which nothing wrong may happen, and a phase in which the faults stay away
 //! from a part of the cluster with a quorum, in which everything must get done.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cluster_core::Replicas;
+use cluster_core::{PeerId, Replicas};
 use madsim::runtime::{Handle, NodeHandle, Runtime};
 use madsim::time::sleep;
 
@@ -17,7 +18,7 @@ use crate::options::Options;
 use crate::peer::cid;
 use crate::report::{Class, Report};
 use crate::rng::Rng;
-use crate::world::{Death, Shared, World, lock};
+use crate::world::{Death, Shared, World, lock, name};
 use crate::{clients, driver, faults, panics, planting};
 
 /// The pause between two looks at the world.
@@ -119,37 +120,25 @@ fn calm_down(world: &Shared) {
         locked
             .trace
             .line(World::now(), "world", || "the faults end".to_owned());
-        // Those that may break are what a majority of the voters can do without, and everybody else.
-        let members = locked.members().clone();
-        let spare = |voters: &std::collections::BTreeSet<cluster_core::RaftId>| {
-            voters.len() - (voters.len() / 2 + 1).min(voters.len())
-        };
-        let mut spare = if members.outgoing.is_empty() {
-            spare(&members.voters)
-        } else {
-            0
-        };
-        // A voter whose disk was lost is no help until it is let in again.
-        let is_blank = |id: &&cluster_core::RaftId| {
-            let Some(member) = members.peers.get(*id) else {
-                return true;
-            };
-            let peer = locked.peers.iter().find(|peer| peer.id == member.peer);
-            let incarnation = peer.map(|peer| peer.disk.incarnation());
-            member.incarnation.is_some() && member.incarnation != incarnation
-        };
-        spare = spare.saturating_sub(members.voters.iter().filter(is_blank).count());
         let mut order: Vec<usize> = (0..size).collect();
         rng.shuffle(&mut order);
+        // A voter whose disk was lost is no help until it is let in again.
+        let mut lost: BTreeSet<PeerId> = locked.blank_voters();
         for peer in order {
-            let id = members.raft_id(&locked.peers[peer].id);
-            let votes = id.is_some_and(|id| members.voters.contains(&id) || members.outgoing.contains(&id));
-            if votes && spare == 0 {
+            let id = locked.peers[peer].id.clone();
+            let mut without = lost.clone();
+            without.insert(id);
+            if !locked.has_quorum_without(&without) {
                 continue;
             }
-            spare -= usize::from(votes);
+            lost = without;
             if rng.chance(locked.options.leave_broken) {
                 let how = rng.below(3);
+                let text =
+                    ["without power", "cut off", "paused"][usize::try_from(how).expect("one of three")];
+                locked
+                    .trace
+                    .line(World::now(), &name(peer), || format!("stays broken: {text}"));
                 locked.peers[peer].broken = true;
                 locked.coverage.hit("a peer stayed broken");
                 match how {

@@ -23,7 +23,7 @@ pub(crate) struct Snapshot {
 #[derive(Clone, Debug)]
 pub(crate) enum Write {
     /// As the core asked for.
-    Op(StoreOp),
+    Op(Box<StoreOp>),
     /// An installation, with what is installed.
     Install(Arc<Snapshot>),
 }
@@ -118,11 +118,6 @@ impl Store {
         require(counted == there as u64, || {
             format!("counts {counted} pins, there are {there}")
         })
-    }
-
-    /// The places in the queues.
-    pub(crate) fn queued(&self) -> usize {
-        self.queue.len()
     }
 
     /// Carries out one write, or says why it makes no sense.

@@ -8,7 +8,6 @@ use crate::rng;
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     hash: u64,
-    steps: u64,
     buffer: Vec<u8>,
     /// The text, when it is wanted.
     pub(crate) lines: Option<Vec<String>>,
@@ -29,7 +28,6 @@ impl Trace {
         self.buffer = postcard::to_extend(what, buffer).expect("events and effects can be written");
         let step = rng::hash(&self.buffer) ^ rng::mix(at ^ ((peer as u64) << 56));
         self.hash = rng::mix(self.hash.rotate_left(1) ^ step);
-        self.steps += 1;
     }
 
     /// Adds a line of text.
@@ -42,9 +40,5 @@ impl Trace {
 
     pub(crate) fn hash(&self) -> u64 {
         self.hash
-    }
-
-    pub(crate) fn steps(&self) -> u64 {
-        self.steps
     }
 }

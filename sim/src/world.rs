@@ -1,12 +1,12 @@
 //! Everything that there is in one run: the peers, the network between them, the clients' open requests, and
 //! the checks that watch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 
-use cluster_core::{Effect, Event, Incarnation, Index, Members, Refusal, Reply, Request, Ticket};
+use cluster_core::{Effect, Event, Incarnation, Index, Members, PeerId, Refusal, Reply, Request, Ticket};
 use madsim::runtime::{Handle, NodeHandle};
 use madsim::task::NodeId;
 use madsim::time::TimeHandle;
@@ -42,6 +42,7 @@ pub(crate) struct Slot {
 }
 
 /// What a client hears.
+#[allow(clippy::large_enum_variant, reason = "few exist at a time")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// The peer's reply, and how far its copy was when it gave it.
@@ -297,11 +298,36 @@ impl World {
 
     /// The membership that the furthest peer has applied.
     pub(crate) fn members(&self) -> &Members {
-        let furthest = self
-            .peers
-            .iter()
-            .max_by_key(|peer| peer.disk.written.applied.index);
+        let furthest = self.peers.iter().max_by_key(|peer| {
+            let store = &peer.disk.written;
+            (store.applied.index, !store.members.voters.is_empty())
+        });
         &furthest.expect("there are peers").disk.written.members
+    }
+
+    /// Voters that speak from another data folder than the one that the cluster knows.
+    pub(crate) fn blank_voters(&self) -> BTreeSet<PeerId> {
+        let members = self.members();
+        let blank = self.peers.iter().filter(|peer| {
+            let known = members
+                .raft_id(&peer.id)
+                .and_then(|id| members.peers.get(&id)?.incarnation);
+            known.is_some_and(|known| known != peer.disk.incarnation())
+        });
+        blank.map(|peer| peer.id.clone()).collect()
+    }
+
+    /// Whether there is a majority without these peers, whichever of the memberships that are around counts.
+    pub(crate) fn has_quorum_without(&self, lost: &BTreeSet<PeerId>) -> bool {
+        let mut memberships = self.peers.iter().map(|peer| &peer.disk.written.members);
+        memberships.all(|members| {
+            [&members.voters, &members.outgoing].into_iter().all(|voters| {
+                let left = voters
+                    .iter()
+                    .filter(|id| members.peer(**id).is_some_and(|peer| !lost.contains(peer)));
+                voters.is_empty() || left.count() * 2 > voters.len()
+            })
+        })
     }
 
     /// Whether a peer takes part in the second phase: it is a member and not broken for good.
