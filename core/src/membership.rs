@@ -1,6 +1,6 @@
 //! Who should belong to the cluster, and who should vote: what a leader proposes next, from what operators
-//! wish, whose data folder was lost, and who is heard. One change at a time; one that Raft refuses or loses is
-//! noticed by its absence, and proposed again.
+//! wish, whose data folder was lost, and who is heard. One change at a time; one that Raft refuses or loses
+//! is noticed by its absence, and proposed again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -50,8 +50,8 @@ struct Returned {
 /// How often a leader looks whether there is something to change.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// For so long only a new data folder must have been heard before the recorded one counts as lost: longer than
-/// messages are under way, and two machines that run under one identity never replace each other.
+/// For so long only a new data folder must have been heard before the recorded one counts as lost: longer
+/// than messages are under way, and two machines that run under one identity never replace each other.
 const RETURN_GRACE: Duration = Duration::from_secs(2);
 
 /// A new leader gives votes away only after this time: by then it has heard who is there.

@@ -45,6 +45,12 @@ impl Node {
         let id = members.raft_id(&from);
         let known = id.and_then(|id| members.peers[&id].incarnation);
         if known.is_some_and(|known| known != envelope.incarnation) {
+            // A later membership may know it under a new Raft id, and this peer hears of that only from it.
+            let later = |message: &RaftMessage| message.from >= members.next_raft_id;
+            if matches!(&envelope.message, Message::Raft(message) if later(message)) {
+                self.read(step, from, None, envelope);
+                return;
+            }
             // The data folder that this member had is gone: what speaks now has forgotten its promises.
             self.counters.from_other_incarnations += 1;
             self.planner.returned(step.now, &from, envelope.incarnation);

@@ -10,6 +10,11 @@ impl Raft {
         self.term.1.take_if(|term| *term <= batch);
         while self.held.front().is_some_and(|held| held.batch <= batch) {
             let held = self.held.pop_front().expect("there is a first one");
+            if self.raw.raft.state == StateRole::Leader && self.raw.raft.prs().get(self.id().0).is_none() {
+                // Raft counts a leader's own write even when its own removal has been applied, and panics.
+                let term = self.raw.raft.term;
+                self.raw.raft.become_follower(term, raft::INVALID_ID);
+            }
             self.raw.on_persist_ready(held.ready);
             self.rearm();
             self.send(held.messages, outputs);
