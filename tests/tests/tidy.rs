@@ -236,6 +236,13 @@ fn parts_of_a_package_do_not_reach_into_each_other() {
     none(&wrong);
 }
 
+fn is_test_or_example(path: &Path) -> bool {
+    path.components().any(|part| {
+        let part = part.as_os_str().to_string_lossy();
+        matches!(&*part, "tests" | "examples" | "tests.rs" | "testing.rs")
+    })
+}
+
 #[test]
 fn lines_and_files_are_not_too_long() {
     let mut wrong = Vec::new();
@@ -247,7 +254,9 @@ fn lines_and_files_are_not_too_long() {
         }
         for (number, line) in text.lines().enumerate() {
             let columns = line.chars().count();
-            if columns > COLUMNS_MAX {
+            // Tests and examples quote answers, which rustfmt does not break.
+            let quotes = line.contains('"') && is_test_or_example(&path);
+            if columns > COLUMNS_MAX && !quotes {
                 let at = format!("{}:{}", shown(&path), number + 1);
                 wrong.push(format!("{at}: {columns} columns, at most {COLUMNS_MAX}"));
             }

@@ -226,7 +226,10 @@ mod tests {
             presences in prop::collection::vec((bytes(40), 0..2i32), 0..5),
             pending_bytes in any::<i32>(),
         ) {
-            let entry = |(cid, want_type, cancel)| Entry { cid, priority: 1, cancel, want_type, send_dont_have: true };
+            let entry = |(cid, want_type, cancel)| {
+                let priority = 1;
+                Entry { cid, priority, cancel, want_type, send_dont_have: true }
+            };
             let message = Message {
                 wantlist: (!wants.is_empty())
                     .then(|| Wantlist { entries: wants.into_iter().map(entry).collect(), full: false }),

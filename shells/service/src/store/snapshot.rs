@@ -12,7 +12,7 @@ use super::reader::{Listing, Stream};
 /// many times over.
 const CHUNK: usize = 256 << 10;
 
-/// The largest chunk, in bytes, that is made or taken. One pin that is larger than a quarter of a mebibyte travels alone;
+/// The largest chunk, in bytes, that is made or taken. One pin that is larger than 256 KiB travels alone;
 /// what reaches the log is far below this.
 pub const CHUNK_MAX: usize = 8 << 20;
 
