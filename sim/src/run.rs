@@ -122,8 +122,7 @@ fn calm_down(world: &Shared) {
             .line(World::now(), "world", || "the faults end".to_owned());
         let mut order: Vec<usize> = (0..size).collect();
         rng.shuffle(&mut order);
-        // A voter whose disk was lost is no help until it is let in again.
-        let mut lost: BTreeSet<PeerId> = locked.blank_voters();
+        let mut lost: BTreeSet<PeerId> = locked.doubtful_voters();
         for peer in order {
             let id = locked.peers[peer].id.clone();
             let mut without = lost.clone();

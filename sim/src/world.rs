@@ -305,8 +305,9 @@ impl World {
         &furthest.expect("there are peers").disk.written.members
     }
 
-    /// Voters that speak from another data folder than the one that the cluster knows.
-    pub(crate) fn blank_voters(&self) -> BTreeSet<PeerId> {
+    /// Voters that cannot be counted on: they speak from another data folder than the one that the cluster
+    /// knows, or are about to leave.
+    pub(crate) fn doubtful_voters(&self) -> BTreeSet<PeerId> {
         let members = self.members();
         let blank = self.peers.iter().filter(|peer| {
             let known = members
@@ -314,7 +315,11 @@ impl World {
                 .and_then(|id| members.peers.get(&id)?.incarnation);
             known.is_some_and(|known| known != peer.disk.incarnation())
         });
-        blank.map(|peer| peer.id.clone()).collect()
+        let leaving = self
+            .peers
+            .iter()
+            .flat_map(|peer| &peer.disk.written.members.leaving);
+        blank.map(|peer| &peer.id).chain(leaving).cloned().collect()
     }
 
     /// Whether there is a majority without these peers, whichever of the memberships that are around counts.
