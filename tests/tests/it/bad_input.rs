@@ -32,7 +32,7 @@ fn the_rest_api_refuses_nonsense_with_the_right_code() {
     let peer = &mut cluster.peers[0];
     let good = cids::identity("good");
     let long = "Q".repeat(5000);
-    let requests: [(&str, String, u16); 21] = [
+    let requests: [(&str, String, u16); 20] = [
         ("POST", "/pins/nonsense".into(), 400),
         ("POST", format!("/pins/{long}"), 400),
         ("POST", "/pins/Qm%00%ff".into(), 400),
@@ -56,7 +56,6 @@ fn the_rest_api_refuses_nonsense_with_the_right_code() {
         ),
         ("POST", format!("/pins/{good}?expire-at=tomorrow"), 400),
         ("POST", format!("/pins/{good}?pin-update=nonsense"), 400),
-        ("POST", format!("/pins/{good}?user-allocations=nonsense"), 400),
         ("GET", "/pins?filter=nonsense".into(), 400),
         ("GET", "/allocations?filter=nonsense".into(), 400),
         ("GET", "/nowhere".into(), 404),
