@@ -257,8 +257,8 @@ impl Options {
         self.pin_timeout_ms = *rng.pick(&[2000, 10_000]);
         self.retry_min_ms = *rng.pick(&[100, 1000]);
         self.retry_max_ms = *rng.pick(&[2000, 10_000]);
-        self.metrics_ms = *rng.pick(&[1000, 5000]);
-        self.grace_ms = *rng.pick(&[1000, 5000, 20_000]);
+        self.metrics_ms = *rng.pick(&[300, 1000, 5000]);
+        self.grace_ms = *rng.pick(&[200, 1000, 5000, 20_000]);
         self.failover = u64::from(rng.chance(800));
         self.replicas_max = rng.below(self.peers.min(3) + 1);
         self.replicas_min = if self.replicas_max == 0 {
