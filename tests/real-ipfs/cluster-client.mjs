@@ -1,5 +1,5 @@
 // The most used JavaScript client of the cluster's REST API: all of its calls.
-// Usage: cluster-client.mjs http://HOST:PORT
+// Usage: cluster-client.mjs http://HOST:PORT http://HOST:PORT, of the REST API and of the peer's IPFS node.
 import * as cluster from '@nftstorage/ipfs-cluster'
 
 const config = { url: new URL(process.argv[2]) }
@@ -21,6 +21,9 @@ const added = await check('add', () => cluster.add(config, file('a.txt', 'hello'
 const cid = added.cid
 await check('addDirectory', () => cluster.addDirectory(config, [file('d/a', 'A'), file('d/s/b', 'B')]),
   result => result.length >= 3 && result.every(entry => entry.cid))
+const exported = await fetch(`${process.argv[3]}/api/v0/dag/export?arg=${cid}`, { method: 'POST' })
+const car = new Blob([await exported.arrayBuffer()])
+await check('addCAR', () => cluster.addCAR(config, car, { name: 'car' }), result => String(result.cid) === String(cid))
 await check('pin', () => cluster.pin(config, cid, { name: 'again', replicationFactorMin: 1, replicationFactorMax: 1 }),
   result => result.cid === cid || String(result.cid) === String(cid))
 await check('status', () => cluster.status(config, cid), result => Object.keys(result.peerMap).length > 0)

@@ -162,6 +162,7 @@ fn javascript_clients_of_kubo_use_the_embedded_node() {
 fn the_javascript_client_of_the_cluster_uses_the_rest_api() {
     let Some(installed) = installed() else { return };
     let cluster = Cluster::start();
-    let api = format!("http://127.0.0.1:{}", cluster.peers[2].rest_port);
-    node_script(&installed, "cluster-client.mjs", &[&api]);
+    let [api, ipfs] = [cluster.peers[2].rest_port, cluster.peers[2].ipfs_port];
+    let [api, ipfs] = [api, ipfs].map(|port| format!("http://127.0.0.1:{port}"));
+    node_script(&installed, "cluster-client.mjs", &[&api, &ipfs]);
 }
