@@ -26,6 +26,7 @@ use crate::store::{Store, Syncer};
 use cluster_ipfs::Backend;
 
 /// What comes to the loop.
+#[allow(clippy::large_enum_variant, reason = "most of them are messages and requests")]
 enum Input {
     Event(Event),
     Received(PeerId, Envelope, OwnedSemaphorePermit),

@@ -77,7 +77,10 @@ impl Store {
         };
         let thread = std::thread::Builder::new()
             .name("ipfs-store".into())
-            .spawn(move || writer.run(receiver))
+            .spawn(move || {
+                let _guard = EndsProcess;
+                writer.run(receiver);
+            })
             .map_err(thread_error)?;
         Ok(Store {
             inner: Arc::new(Inner {
@@ -90,6 +93,19 @@ impl Store {
                 path: path.to_owned(),
             }),
         })
+    }
+}
+
+/// Ends the process when the writer panics: a node that lives on without one answers nothing, and nobody
+/// would see why.
+struct EndsProcess;
+
+impl Drop for EndsProcess {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("the writer of the IPFS node's blocks panicked, which is a bug; stopping");
+            std::process::exit(1);
+        }
     }
 }
 

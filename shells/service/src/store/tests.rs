@@ -48,7 +48,9 @@ fn pin(n: u64, version: Index) -> Pin {
             mode: Mode::Recursive,
             shard_size: 0,
             user_allocations: Vec::new(),
-            expire_at: (version % 2 == 0).then_some(Timestamp(1_000 + version % 11)),
+            expire_at: version
+                .is_multiple_of(2)
+                .then_some(Timestamp(1_000 + version % 11)),
             metadata: BTreeMap::from([("key".to_owned(), n.to_string())]),
             pin_update: None,
             origins: Vec::new(),
@@ -60,7 +62,7 @@ fn pin(n: u64, version: Index) -> Pin {
 
 fn local(n: u64) -> Local {
     Local {
-        phase: if n % 2 == 0 {
+        phase: if n.is_multiple_of(2) {
             Phase::Pinned
         } else {
             Phase::PinError

@@ -254,7 +254,7 @@ impl Run {
             .expect("stages");
         staging::push_all(&mut staging, &pins).expect("takes all");
         staging.finish().expect("finishes");
-        if n % 4 == 0 {
+        if n.is_multiple_of(4) {
             return self.store().stager().discard(snapshot).expect("discards");
         }
         let commit = HardState {
@@ -271,7 +271,7 @@ impl Run {
         self.batches += 1;
         let batch = batch(self.batches, std::mem::take(&mut self.ops));
         self.store().write(&batch).expect("writes");
-        if self.batches % 3 == 0 {
+        if self.batches.is_multiple_of(3) {
             self.store().sync().expect("syncs");
         }
         self.compare();

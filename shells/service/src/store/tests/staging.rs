@@ -138,8 +138,8 @@ fn what_is_not_the_announced_snapshot_is_refused() {
     };
     let pins = sorted(0..4);
     let whole = chunk(&pins);
-    assert!(refused(1, 5, &[whole.clone()]).contains("4 pins came"));
-    assert!(refused(2, 3, &[whole.clone()]).contains("more than the 3"));
+    assert!(refused(1, 5, std::slice::from_ref(&whole)).contains("4 pins came"));
+    assert!(refused(2, 3, std::slice::from_ref(&whole)).contains("more than the 3"));
     assert!(refused(3, 8, &[whole.clone(), whole.clone()]).contains("out of order"));
     assert!(refused(4, 4, &[Vec::new()]).contains("empty"));
     assert!(refused(5, 4, &[vec![VERSION + 1, 0]]).contains("version"));
