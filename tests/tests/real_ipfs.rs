@@ -35,6 +35,8 @@ impl Kubo {
             .arg(installed.join("kubo.py"))
             .arg(repository)
             .arg(port.to_string())
+            // It writes its log to where it is started.
+            .current_dir(repository.parent().expect("it is in the cluster's folder"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
