@@ -9,7 +9,8 @@ use super::super::rpc::Status;
 use super::super::testing::{PINNED_AT, cid, peer};
 use super::*;
 
-/// What one peer says: the statuses of some CIDs, in pieces of this many, and after how many of them it fails.
+/// What one peer says: the statuses of some CIDs, in pieces of this many, and after how many of them it
+/// fails.
 #[derive(Clone, Debug)]
 struct Said {
     rows: BTreeMap<u32, Status>,
