@@ -173,20 +173,84 @@ fn repair(pin: Pin, down: &BTreeSet<PeerId>, candidates: &Candidates) -> Option<
         preferred,
     };
     // Where there are too few peers, one copy more is better than none: as many as there are.
-    let allocations = allocate(&wanted, &candidates)
-        .or_else(|_| {
-            allocate(
-                &Wanted {
-                    min: living.len() as u32 + 1,
-                    ..wanted
-                },
-                &candidates,
-            )
-        })
+    let one_more = Wanted {
+        min: living.len() as u32 + 1,
+        ..wanted.clone()
+    };
+    let mut allocations = allocate(&wanted, &candidates)
+        .or_else(|_| allocate(&one_more, &candidates))
         .ok()?;
+    // Those that are down stay in the places that nobody could take: by them the pin is found again.
+    let missing = (min as usize).saturating_sub(allocations.len());
+    allocations.extend(
+        pin.allocations
+            .iter()
+            .filter(|peer| down.contains(*peer))
+            .take(missing)
+            .cloned(),
+    );
+    allocations.sort();
     Some(Command::Reallocate {
         cid: pin.cid,
         allocations,
         version: pin.version,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pin::PinType;
+    use crate::testing::{cid, metrics, options, peer};
+    use crate::time::Timestamp;
+
+    fn pin(allocations: &[u8], min: u32, max: u32) -> Pin {
+        Pin {
+            cid: cid(1),
+            pin_type: PinType::Data,
+            allocations: allocations.iter().copied().map(peer).collect(),
+            reference: None,
+            options: options(Replicas::Range { min, max }),
+            timestamp: Timestamp(1),
+            version: 7,
+        }
+    }
+
+    fn repaired(pin: Pin, down: &[u8], living: &[u8]) -> Option<Vec<PeerId>> {
+        let down = down.iter().copied().map(peer).collect();
+        let free = || vec![metrics(9).remove(1)];
+        let candidates = living.iter().map(|number| (peer(*number), free())).collect();
+        match repair(pin, &down, &candidates)? {
+            Command::Reallocate { allocations, .. } => Some(allocations),
+            Command::Admit { .. } | Command::Members { .. } | Command::Pin { .. } | Command::Unpin { .. } => {
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn a_lost_copy_is_given_to_another_peer() {
+        assert_eq!(
+            repaired(pin(&[1, 2], 2, 2), &[2], &[1, 3]),
+            Some(vec![peer(1), peer(3)])
+        );
+        assert_eq!(repaired(pin(&[1, 2], 1, 2), &[2], &[1, 3]), None, "one is enough");
+    }
+
+    #[test]
+    fn a_pin_that_cannot_be_repaired_whole_is_found_again() {
+        let partly = repaired(pin(&[1, 2], 2, 3), &[1, 2], &[3]).expect("one copy is better than none");
+        assert_eq!(
+            partly,
+            [peer(1), peer(3)],
+            "a place is kept under a peer that is down"
+        );
+        assert_eq!(
+            repaired(pin(&[1, 3], 2, 3), &[1, 2], &[3]),
+            None,
+            "nothing more can be done"
+        );
+        let whole = repaired(pin(&[1, 3], 2, 3), &[1, 2], &[3, 4]);
+        assert_eq!(whole, Some(vec![peer(3), peer(4)]));
+    }
 }
