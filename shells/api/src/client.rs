@@ -6,6 +6,7 @@
 mod connect;
 mod endpoint;
 mod error;
+mod hear;
 mod lines;
 mod methods;
 mod upload;

@@ -1,6 +1,7 @@
 //! Connections to endpoints, pooled.
 
 use super::endpoint::{Endpoint, Family};
+use super::hear::HearAnswer;
 use super::upload::UploadError;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -36,9 +37,9 @@ impl Connection {
             Endpoint::Unix(path) => {
                 let service = tower::service_fn(move |_: Uri| {
                     let path = path.clone();
-                    Box::pin(
-                        async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(path).await?)) },
-                    )
+                    Box::pin(async move {
+                        Ok::<_, io::Error>(HearAnswer::new(TokioIo::new(UnixStream::connect(path).await?)))
+                    })
                 });
                 let client = builder.build::<_, Body>(service);
                 Self(Arc::new(move |request| client.request(request)))
@@ -52,7 +53,7 @@ impl Connection {
 }
 
 /// Tries every address of the host in turn; the error is that of the last.
-async fn tcp(host: String, port: u16, family: Family) -> io::Result<TokioIo<TcpStream>> {
+async fn tcp(host: String, port: u16, family: Family) -> io::Result<HearAnswer<TokioIo<TcpStream>>> {
     let mut last = io::Error::new(
         io::ErrorKind::NotFound,
         format!("{host} has no address of this kind"),
@@ -64,7 +65,7 @@ async fn tcp(host: String, port: u16, family: Family) -> io::Result<TokioIo<TcpS
         match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 stream.set_nodelay(true)?;
-                return Ok(TokioIo::new(stream));
+                return Ok(HearAnswer::new(TokioIo::new(stream)));
             }
             Ok(Err(error)) => last = error,
             Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, "no answer to the attempt to connect"),
