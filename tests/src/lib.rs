@@ -8,6 +8,7 @@
 pub mod cids;
 mod cluster;
 pub mod http;
+pub mod links;
 mod programs;
 
 pub use cluster::{Cluster, Options, PATIENCE, Peer, Said, closed_port, run, service, wait_until};

@@ -12,3 +12,5 @@ mod failover;
 mod folders;
 #[path = "it/kills.rs"]
 mod kills;
+#[path = "it/network_faults.rs"]
+mod network_faults;
