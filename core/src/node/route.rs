@@ -1,0 +1,255 @@
+//! Where what comes out of each submachine goes.
+
+use super::*;
+use crate::ids::Term;
+use crate::members::{MembersChange, Voting};
+use crate::snapshot::Manifest;
+
+impl Node {
+    pub(super) fn route_raft<V: PinsetView>(&mut self, step: &mut Step<'_, V>) {
+        for output in std::mem::take(&mut step.raft) {
+            match output {
+                raft::Output::Committed {
+                    index,
+                    term,
+                    proposals,
+                } => {
+                    let commands: Vec<Proposal> = proposals;
+                    self.admit_committed(&mut step.draft, &commands);
+                    let changes = self.pinset.apply(&mut step.draft, index, term, commands);
+                    self.route_changes(step, index, changes);
+                }
+                raft::Output::Discard { snapshot } => step.effects.push(Effect::DiscardSnapshot { snapshot }),
+                raft::Output::LeaderChanged { leader } => {
+                    self.admitting.clear();
+                    if leader.is_some() {
+                        self.pending.clear();
+                        self.requests.leader_changed(&mut step.requests);
+                    }
+                    if leader == Some(self.raft.id()) {
+                        self.monitor_tells_all(step.now);
+                    }
+                }
+                raft::Output::MembersChanged {
+                    index,
+                    term,
+                    change,
+                    voting,
+                } => self.members_changed(step, (index, term), &change, voting),
+                raft::Output::ReadReady { read, index } => self.requests.read_ready(read, index),
+                raft::Output::Restored { manifest } => self.restored(step, &manifest),
+                raft::Output::Send { to, message } => {
+                    let member = self.raft.members().peers.get(&to);
+                    let addressee = member.and_then(|member| member.incarnation);
+                    if let Some(to) = self.raft.peer(to) {
+                        let envelope = Envelope {
+                            addressee,
+                            ..self.envelope(Message::Raft(message))
+                        };
+                        step.effects.push(Effect::Send { to, envelope });
+                    }
+                }
+                raft::Output::SendSnapshot { to, message } => match self.raft.peer(to) {
+                    Some(to) => step.effects.push(Effect::SendSnapshot { to, message }),
+                    None => self.counters.nonsense += 1,
+                },
+                raft::Output::Store { op, sync } => {
+                    step.draft.sync |= sync;
+                    step.draft.ops.push(op);
+                }
+            }
+        }
+        self.requests
+            .serve_reads(self.pinset.applied().index, &mut step.requests);
+        self.requests
+            .serve_members(self.raft.members(), &mut step.requests);
+    }
+
+    fn members_changed<V: PinsetView>(
+        &mut self,
+        step: &mut Step<'_, V>,
+        (index, term): (u64, Term),
+        change: &MembersChange,
+        voting: Option<Voting>,
+    ) {
+        let changes = self.pinset.apply(&mut step.draft, index, term, Vec::new());
+        assert!(changes.is_empty(), "no proposals, no changes");
+        if self.raft.members_changed(change, voting) {
+            self.retiring = Some(Identity::Removed(self.raft.id()));
+        }
+        let members = self.raft.members().clone();
+        self.monitor
+            .members_changed(&members.peer_ids().cloned().collect());
+        step.draft.ops.push(StoreOp::SetMembers { members });
+    }
+
+    /// The pinset was replaced by a snapshot.
+    fn restored<V: PinsetView>(&mut self, step: &mut Step<'_, V>, manifest: &Manifest) {
+        let before = self.pinset.applied().index;
+        self.pinset.restore(manifest);
+        self.monitor
+            .members_changed(&manifest.members.peer_ids().cloned().collect());
+        self.tracker.reconcile(&mut step.draft, before);
+        let pinset = &self.pinset;
+        let origin = self.raft.id();
+        self.requests
+            .restored(origin, |id| pinset.has_applied(id), &mut step.requests);
+    }
+
+    /// Takes part no more under a Raft id that is spent, once no write is under way. True when it did.
+    pub(super) fn retire<V: PinsetView>(&mut self, step: &mut Step<'_, V>) -> bool {
+        let Some(identity) = self.retiring else {
+            return false;
+        };
+        if !self.raft.retire(identity, &mut step.raft) {
+            return false;
+        }
+        self.retiring = None;
+        self.pending.clear();
+        self.requests.expelled(&self.config.peer, &mut step.requests);
+        true
+    }
+
+    fn admit_committed<V: PinsetView>(&mut self, draft: &mut Draft<'_, V>, proposals: &[Proposal]) {
+        for proposal in proposals {
+            if let Command::Admit { raft_id, incarnation } = proposal.command
+                && let Some(members) = self.raft.admit(raft_id, incarnation)
+            {
+                draft.ops.push(StoreOp::SetMembers { members });
+            }
+        }
+    }
+
+    fn route_changes<V: PinsetView>(&mut self, step: &mut Step<'_, V>, index: u64, changes: Vec<Change>) {
+        let origin = self.raft.id();
+        for Change {
+            id,
+            mut outcome,
+            touched,
+        } in changes
+        {
+            if let Outcome::Noted(wish) = &outcome {
+                match self.raft.wish(wish) {
+                    Ok(()) => step.draft.ops.push(StoreOp::SetMembers {
+                        members: self.raft.members().clone(),
+                    }),
+                    Err(why) => outcome = Outcome::Conflict(why),
+                }
+            }
+            self.requests.applied(origin, id, &outcome, &mut step.requests);
+            if let Some(cid) = touched {
+                self.tracker
+                    .touch(step.now, &mut step.draft, &cid, index, &mut step.tracker);
+            }
+        }
+    }
+
+    pub(super) fn route_requests<V: PinsetView>(&mut self, step: &mut Step<'_, V>) {
+        for output in std::mem::take(&mut step.requests) {
+            match output {
+                requests::Output::Decide { ticket } => self.decide(step, ticket),
+                requests::Output::Propose { proposal } => self.propose(step, proposal),
+                requests::Output::Read { read } if planted!(LocalReads) => self.requests.read_ready(read, 0),
+                requests::Output::Read { read } => self.raft.read(read),
+                requests::Output::Reply { ticket, reply } => {
+                    step.effects.push(Effect::Reply { ticket, reply });
+                }
+            }
+        }
+    }
+
+    fn decide<V: PinsetView>(&mut self, step: &mut Step<'_, V>, ticket: Ticket) {
+        let Some(request) = self.requests.undecided(ticket) else {
+            return;
+        };
+        let candidates = if needs_candidates(request) {
+            self.monitor.candidates(step.now.mono, &self.config.allocate_by)
+        } else {
+            BTreeMap::new()
+        };
+        match decide(step.now.wall, &candidates, |cid| step.draft.pin(cid), request) {
+            Decision::Answer(Err(refusal @ Refusal::NotEnoughPeers { .. }))
+                if self
+                    .monitor
+                    .may_hear_more(step.now, self.raft.members().peer_ids()) =>
+            {
+                self.requests.wait(ticket, refusal);
+            }
+            Decision::Answer(reply) => self.requests.answer(ticket, reply, &mut step.requests),
+            Decision::Propose(command) => {
+                let early = if let Command::Pin { pin, .. } = &command
+                    && planted!(ReplyOnPropose)
+                {
+                    Some(pin.clone())
+                } else {
+                    None
+                };
+                self.requests
+                    .decided(self.raft.id(), ticket, command, &mut step.requests);
+                if let Some(pin) = early {
+                    self.requests
+                        .answer(ticket, Ok(Reply::Pinned(pin)), &mut step.requests);
+                }
+            }
+        }
+    }
+
+    /// Brings a proposal before the leader, wherever it is. Without one it waits to be proposed again.
+    fn propose<V: PinsetView>(&mut self, step: &mut Step<'_, V>, proposal: Proposal) {
+        let Some(leader) = self.raft.leader() else { return };
+        self.requests.handed_on(proposal.id);
+        if leader == self.raft.id() {
+            if self.pending.len() < PENDING_MAX {
+                self.pending.push(proposal);
+            }
+        } else if let Some(to) = self.raft.peer(leader) {
+            let envelope = self.envelope(Message::Propose(vec![proposal]));
+            step.effects.push(Effect::Send { to, envelope });
+        }
+    }
+
+    pub(super) fn route_monitor<V: PinsetView>(&mut self, step: &mut Step<'_, V>) {
+        for output in std::mem::take(&mut step.monitor) {
+            match output {
+                monitor::Output::Measure => step.effects.push(Effect::Measure),
+                monitor::Output::Tell { to, metrics } => self.tell(step, to, metrics),
+            }
+        }
+    }
+
+    fn tell<V: PinsetView>(&mut self, step: &mut Step<'_, V>, to: PeerId, metrics: Vec<Metric>) {
+        let envelope = self.envelope(Message::Metrics(metrics));
+        step.effects.push(Effect::Send { to, envelope });
+    }
+
+    fn monitor_tells_all(&mut self, now: Now) {
+        let others: Vec<PeerId> = self.raft.members().peer_ids().cloned().collect();
+        for peer in others {
+            self.monitor.unreachable(now, peer);
+        }
+    }
+}
+
+pub(super) fn route_tracker<V>(step: &mut Step<'_, V>) {
+    for output in std::mem::take(&mut step.tracker) {
+        step.effects.push(match output {
+            tracker::Output::Cancel { op } => Effect::CancelIpfs { op },
+            tracker::Output::Start { op, action } => Effect::StartIpfs { op, action },
+        });
+    }
+}
+
+fn needs_candidates(request: &Request) -> bool {
+    let options: &PinOptions = match request {
+        Request::Allocate { options, .. } | Request::Pin { options, .. } => options,
+        Request::AddPeer { .. }
+        | Request::Barrier
+        | Request::Recover { .. }
+        | Request::RecoverAll
+        | Request::RemovePeer { .. }
+        | Request::Unpin { .. } => {
+            return false;
+        }
+    };
+    options.replicas != Replicas::Everywhere || options.pin_update.is_some()
+}

@@ -1,0 +1,117 @@
+//! Walks over everything that is known, a chunk at a time: to put failures back in line, and to compare the
+//! local state with a pinset that came in a snapshot.
+
+use super::*;
+
+/// Pins first, then the local states that no pin explains.
+#[derive(Clone, Debug)]
+pub(super) enum Reconciling {
+    Pins(Option<Cid>),
+    Locals(Option<Cid>),
+}
+
+/// Records that are looked at in one step, so that no step takes long.
+const CHUNK: usize = 256;
+
+impl Tracker {
+    pub(crate) fn recover<V: PinsetView>(&mut self, now: Now, draft: &mut Draft<'_, V>, cid: &Cid) -> bool {
+        let Some(local) = draft.local(cid) else {
+            return false;
+        };
+        let phase = match local.phase {
+            Phase::PinError => Phase::PinQueued,
+            Phase::UnpinError => Phase::UnpinQueued,
+            Phase::PinQueued | Phase::Pinned | Phase::UnpinQueued => return false,
+        };
+        let key = QueueKey {
+            lane: Lane::Retry,
+            at: now.wall.0,
+            cid: cid.clone(),
+        };
+        let next = Local {
+            phase,
+            since: now.wall,
+            ..local.clone()
+        };
+        self.queue(draft, cid, Some(local), next, key);
+        true
+    }
+
+    /// Puts every failure back in line, a chunk at a time.
+    pub(crate) fn recover_all(&mut self) {
+        self.recovering = Some(None);
+    }
+
+    /// The pinset was replaced: compares the local state with it, a chunk at a time.
+    pub(crate) fn reconcile<V: PinsetView>(&mut self, draft: &mut Draft<'_, V>, before: Index) {
+        if planted!(NoReconcile) {
+            return;
+        }
+        // One that was under way trusted no more than it says.
+        self.trusted = if self.reconciling.is_some() {
+            self.trusted.min(before)
+        } else {
+            before
+        };
+        self.reconciling = Some(Reconciling::Pins(None));
+        draft.ops.push(StoreOp::SetReconciling { reconciling: true });
+    }
+
+    /// Pins again what counts as pinned, where that may be from before the pin changed.
+    fn distrust<V: PinsetView>(&mut self, now: Now, draft: &mut Draft<'_, V>, pin: &Pin, index: Index) {
+        let Some(local) = draft.local(&pin.cid) else {
+            return;
+        };
+        if local.phase == Phase::Pinned && pin.version > self.trusted && pin.is_allocated_to(&self.me) {
+            let key = QueueKey {
+                lane: Lane::Fresh,
+                at: index,
+                cid: pin.cid.clone(),
+            };
+            let next = fresh(now, pin.options.mode);
+            self.queue(draft, &pin.cid, Some(local), next, key);
+        }
+    }
+
+    /// Goes on with what is done a chunk at a time.
+    pub(super) fn walk_on<V: PinsetView>(
+        &mut self,
+        now: Now,
+        draft: &mut Draft<'_, V>,
+        index: Index,
+        out: &mut Vec<Output>,
+    ) {
+        if let Some(after) = self.recovering.take() {
+            let chunk = draft.view.locals(after.as_ref(), CHUNK);
+            self.recovering = chunk.last().map(|(cid, _)| Some(cid.clone()));
+            for (cid, _) in chunk {
+                self.recover(now, draft, &cid);
+            }
+        }
+        match self.reconciling.take() {
+            None => {}
+            Some(Reconciling::Pins(after)) => {
+                let chunk = draft.view.pins(after.as_ref(), CHUNK);
+                let last = chunk.last().map(|pin| pin.cid.clone());
+                self.reconciling = Some(match last {
+                    Some(cid) => Reconciling::Pins(Some(cid)),
+                    None => Reconciling::Locals(None),
+                });
+                for pin in chunk {
+                    self.touch(now, draft, &pin.cid, index, out);
+                    self.distrust(now, draft, &pin, index);
+                }
+            }
+            Some(Reconciling::Locals(after)) => {
+                let chunk = draft.view.locals(after.as_ref(), CHUNK);
+                match chunk.last() {
+                    Some((cid, _)) => self.reconciling = Some(Reconciling::Locals(Some(cid.clone()))),
+                    None => draft.ops.push(StoreOp::SetReconciling { reconciling: false }),
+                }
+                for (cid, _) in chunk {
+                    self.touch(now, draft, &cid, index, out);
+                }
+            }
+        }
+    }
+}
