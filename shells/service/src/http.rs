@@ -20,7 +20,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use self::server::{Server, StartError, serve};
+pub use self::server::{Server, Service, StartError, serve};
 
 /// How the API is served. The defaults are the Go peer's.
 #[derive(Clone)]

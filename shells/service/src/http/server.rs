@@ -10,6 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::header::{CONNECTION, HeaderName, HeaderValue, LOCATION};
 use axum::http::{Request, Response, StatusCode, Uri};
+use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -44,12 +45,14 @@ pub struct Server {
     running: JoinSet<()>,
 }
 
-/// Why the API could not start.
+/// Why an API could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address cannot be listened on.
-    #[error("{}", listen_error(.address, .source))]
+    #[error("{}", listen_error(.service, .address, .source))]
     Listen {
+        /// For what.
+        service: Service,
         /// Which.
         address: SocketAddr,
         /// Why.
@@ -59,18 +62,74 @@ pub enum StartError {
     #[error("headers: {0:?} is not a valid HTTP header")]
     Header(String),
     /// Nowhere to listen.
-    #[error("http_listen_multiaddress: give at least one address, such as /ip4/127.0.0.1/tcp/9094")]
-    NoAddress,
+    #[error("{}: give at least one address, such as {}", .0.key(), .0.example())]
+    NoAddress(Service),
+    /// What stands behind the API cannot be used.
+    #[error("{0}")]
+    Behind(String),
 }
 
-fn listen_error(address: &SocketAddr, source: &io::Error) -> String {
+/// Which of the APIs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// What `ipfs-cluster-ctl` talks to.
+    Rest,
+    /// What looks like a Kubo daemon.
+    Proxy,
+}
+
+impl Service {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Rest => "REST API",
+            Self::Proxy => "IPFS proxy",
+        }
+    }
+
+    fn key(self) -> &'static str {
+        match self {
+            Self::Rest => "http_listen_multiaddress",
+            Self::Proxy => "api.ipfsproxy.listen_multiaddress",
+        }
+    }
+
+    fn example(self) -> &'static str {
+        match self {
+            Self::Rest => "/ip4/127.0.0.1/tcp/9094",
+            Self::Proxy => "/ip4/127.0.0.1/tcp/9095",
+        }
+    }
+}
+
+fn listen_error(service: &Service, address: &SocketAddr, source: &io::Error) -> String {
+    let (name, key) = (service.name(), service.key());
     if source.kind() == io::ErrorKind::AddrInUse {
         return format!(
-            "cannot serve the REST API on {address}: the port is in use, probably by another peer; \
-             stop that one or set another http_listen_multiaddress"
+            "cannot serve the {name} on {address}: the port is in use, probably by another peer; \
+             stop that one or set another {key}"
         );
     }
-    format!("cannot serve the REST API on {address}: {source}")
+    format!("cannot serve the {name} on {address}: {source}")
+}
+
+/// What answers the requests of a [`Server`].
+pub(super) trait Respond: Send + Sync + 'static {
+    /// Answers one. `client` is who asks.
+    fn respond(
+        self: Arc<Self>,
+        client: SocketAddr,
+        request: Request<Watched<Incoming>>,
+    ) -> BoxFuture<'static, Response<Body>>;
+}
+
+/// How connections are served.
+#[derive(Clone, Debug)]
+pub(super) struct Limits {
+    pub(super) service: Service,
+    /// Zero for no limit, as with the next.
+    pub(super) read_header_timeout: Duration,
+    pub(super) idle_timeout: Duration,
+    pub(super) max_header_bytes: usize,
 }
 
 /// What all requests share.
@@ -81,43 +140,56 @@ struct Shared {
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// Starts serving. All addresses are bound before this returns.
+/// Starts serving the REST API. All addresses are bound before this returns.
 pub async fn serve(cluster: Cluster, config: HttpConfig) -> Result<Server, StartError> {
-    let mut listeners = Vec::new();
-    for address in &config.listen {
-        let bound = TcpListener::bind(address).await;
-        listeners.push(bound.map_err(|source| StartError::Listen {
-            address: *address,
-            source,
-        })?);
-    }
-    if listeners.is_empty() {
-        return Err(StartError::NoAddress);
-    }
-    let mut addresses = Vec::new();
-    for (listener, address) in listeners.iter().zip(&config.listen) {
-        let local = listener.local_addr();
-        addresses.push(local.map_err(|source| StartError::Listen {
-            address: *address,
-            source,
-        })?);
-    }
     let has_auth = config.credentials.is_some();
-    let shared = Arc::new(Shared {
+    let shared = Shared {
         router: routes::router(cluster, has_auth),
         auth: config.credentials.clone().map(Auth::new),
         cors: Cors::new(config.cors.clone()),
         headers: headers(&config)?,
-    });
+    };
+    let limits = Limits {
+        service: Service::Rest,
+        read_header_timeout: config.read_header_timeout,
+        idle_timeout: config.idle_timeout,
+        max_header_bytes: config.max_header_bytes,
+    };
+    listen(&config.listen, limits, Arc::new(shared)).await
+}
+
+/// Starts serving what `respond` answers. All addresses are bound before this returns.
+pub(super) async fn listen(
+    listen: &[SocketAddr],
+    limits: Limits,
+    respond: Arc<impl Respond>,
+) -> Result<Server, StartError> {
+    let service = limits.service;
+    let failed = |address: &SocketAddr| {
+        let address = *address;
+        move |source| StartError::Listen {
+            service,
+            address,
+            source,
+        }
+    };
+    let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
+    for address in listen {
+        let listener = TcpListener::bind(address).await.map_err(failed(address))?;
+        addresses.push(listener.local_addr().map_err(failed(address))?);
+        listeners.push(listener);
+    }
+    if listeners.is_empty() {
+        return Err(StartError::NoAddress(service));
+    }
     let stop = CancellationToken::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut running = JoinSet::new();
-    let config = Arc::new(config);
     for listener in listeners {
         running.spawn(accept(
             listener,
-            shared.clone(),
-            config.clone(),
+            respond.clone(),
+            limits.clone(),
             stop.clone(),
             places.clone(),
         ));
@@ -161,8 +233,8 @@ impl Server {
 
 async fn accept(
     listener: TcpListener,
-    shared: Arc<Shared>,
-    config: Arc<HttpConfig>,
+    respond: Arc<impl Respond>,
+    limits: Limits,
     stop: CancellationToken,
     places: Arc<Semaphore>,
 ) {
@@ -176,15 +248,15 @@ async fn accept(
             () = stop.cancelled() => break,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let serving = connection(stream, shared.clone(), config.clone(), stop.clone());
+            Ok((stream, client)) => {
+                let serving = connection(stream, client, respond.clone(), limits.clone(), stop.clone());
                 connections.spawn(async move {
                     serving.await;
                     drop(place);
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection to the REST API");
+                tracing::warn!(%error, "cannot accept a connection to the {}", limits.service.name());
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -196,8 +268,9 @@ async fn accept(
 
 async fn connection(
     stream: TcpStream,
-    shared: Arc<Shared>,
-    config: Arc<HttpConfig>,
+    client: SocketAddr,
+    respond: Arc<impl Respond>,
+    limits: Limits,
     stop: CancellationToken,
 ) {
     // Answers are written whole; waiting for more to send with them only delays them.
@@ -206,16 +279,16 @@ async fn connection(
     let io = Guarded::new(
         stream,
         guard.clone(),
-        config.read_header_timeout,
-        config.idle_timeout,
+        limits.read_header_timeout,
+        limits.idle_timeout,
     );
     let service = service_fn(move |request| {
         let (request, response) = guard.request(request);
-        let shared = shared.clone();
-        async move { Ok::<_, Infallible>(response.watch(respond(&shared, request).await)) }
+        let answer = respond.clone().respond(client, request);
+        async move { Ok::<_, Infallible>(response.watch(answer.await)) }
     });
     let serving = http1::Builder::new()
-        .max_header_size(config.max_header_bytes.max(4096) + HEADER_SLOP)
+        .max_header_size(limits.max_header_bytes.max(4096) + HEADER_SLOP)
         // The guard has both timeouts.
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(io), service);
@@ -228,7 +301,17 @@ async fn connection(
         }
     };
     if let Err(error) = done {
-        tracing::debug!(%error, "a connection to the REST API broke off");
+        tracing::debug!(%error, "a connection to the {} broke off", limits.service.name());
+    }
+}
+
+impl Respond for Shared {
+    fn respond(
+        self: Arc<Self>,
+        _client: SocketAddr,
+        request: Request<Watched<Incoming>>,
+    ) -> BoxFuture<'static, Response<Body>> {
+        Box::pin(async move { respond(&self, request).await })
     }
 }
 
