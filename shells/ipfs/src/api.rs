@@ -18,7 +18,9 @@ mod repo;
 mod request;
 mod server;
 
-pub use self::server::serve;
+pub use self::reply::Body;
+pub use self::request::RequestBody;
+pub use self::server::{Api, serve};
 
 /// The version of the API that is spoken here: clients choose their behaviour by it, and the `ipfs` command
 /// line accepts nothing but strict semver.

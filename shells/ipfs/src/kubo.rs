@@ -6,6 +6,7 @@
 mod blocks;
 mod config;
 mod connector;
+mod forward;
 mod lines;
 mod pins;
 mod query;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use cid::Cid;
 
 pub use self::config::{BadAddress, Config, parse_node_address};
+pub use self::forward::{Forward, ForwardBody};
 use self::transport::Transport;
 use crate::backend::{Cause, Error};
 

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use super::API_VERSION;
 
 /// The body of every answer.
-pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Lines put into one chunk when they are there at once; a line is below 1 KiB as a rule.
 const LINES_PER_CHUNK: usize = 128;

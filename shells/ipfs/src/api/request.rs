@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cid::Cid;
 use futures::stream::{BoxStream, StreamExt};
 use http_body_util::BodyStream;
-use hyper::body::Incoming;
+use http_body_util::combinators::BoxBody;
 use hyper::{Request, header};
 use percent_encoding::percent_decode_str;
 
@@ -30,13 +30,16 @@ const GLOBAL: [(&[&str], Kind); 4] = [
     (&["offline"], Kind::Bool),
 ];
 
+/// The body of a request, wherever it comes from.
+pub type RequestBody = BoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
 /// One call of a command.
 pub(super) struct Call {
     pub(super) node: Node,
     pub(super) command: &'static Command,
     pub(super) args: Vec<String>,
     options: Vec<(&'static str, String)>,
-    body: Option<Incoming>,
+    body: Option<RequestBody>,
     boundary: Option<String>,
 }
 
@@ -46,7 +49,7 @@ impl Call {
         node: &Node,
         command: &'static Command,
         first: Option<String>,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
     ) -> Result<Self, Failure> {
         let (args, options) = parse_query(command, request.uri().query().unwrap_or_default())?;
         let content_type = request.headers().get(header::CONTENT_TYPE);
@@ -202,7 +205,7 @@ pub(super) async fn read_part(parts: &mut Multipart, max: usize) -> Result<Vec<u
     Ok(all)
 }
 
-fn data_of(body: Incoming) -> BoxStream<'static, Result<Bytes, hyper::Error>> {
+fn data_of(body: RequestBody) -> BoxStream<'static, Result<Bytes, Box<dyn std::error::Error + Send + Sync>>> {
     BodyStream::new(body)
         .filter_map(|frame| {
             std::future::ready(match frame {

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -19,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::commands::{self, Found};
 use super::gate::Gate;
 use super::reply::{Body, Failure, Reply, plain};
-use super::request::Call;
+use super::request::{Call, RequestBody};
 use crate::Node;
 use crate::trailers::AllowTrailers;
 
@@ -45,8 +46,7 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
-    let gate = Gate::new(listener.local_addr()?.port());
-    let state = Arc::new(State { node, gate });
+    let api = Api::new(node, listener.local_addr()?.port());
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     let mut shutdown = std::pin::pin!(shutdown);
@@ -66,7 +66,7 @@ pub async fn serve(
                 }
             },
         };
-        let connection = graceful.watch(connection(state.clone(), socket));
+        let connection = graceful.watch(connection(api.clone(), socket));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to the ipfs api ended");
@@ -81,20 +81,23 @@ pub async fn serve(
     Ok(())
 }
 
-struct State {
+/// The API without a listener, for whoever has requests from elsewhere. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Api {
     node: Node,
-    gate: Gate,
+    gate: Arc<Gate>,
 }
 
 fn connection(
-    state: Arc<State>,
+    api: Api,
     socket: TcpStream,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + Send {
     // Latency of small answers matters more than packets saved; a socket that refuses works anyway.
     let _ = socket.set_nodelay(true);
-    let service = service_fn(move |request| {
-        let state = state.clone();
-        async move { Ok::<_, Infallible>(state.answer(request).await) }
+    let service = service_fn(move |request: Request<Incoming>| {
+        let api = api.clone();
+        let request = request.map(|body| body.map_err(Into::into).boxed());
+        async move { Ok::<_, Infallible>(api.answer(request).await) }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
@@ -103,8 +106,17 @@ fn connection(
         .serve_connection(TokioIo::new(AllowTrailers::new(socket)), service)
 }
 
-impl State {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+impl Api {
+    /// The API of `node`, for web pages that were served from `port` of this machine, and for programs.
+    pub fn new(node: Node, port: u16) -> Self {
+        Api {
+            node,
+            gate: Arc::new(Gate::new(port)),
+        }
+    }
+
+    /// Answers one request. Dropping the answer's body stops what makes it.
+    pub async fn answer(&self, request: Request<RequestBody>) -> Response<Body> {
         let Some(path) = request.uri().path().strip_prefix("/api/v0/").map(str::to_owned) else {
             return outside(request.uri().path());
         };
@@ -124,7 +136,7 @@ impl State {
         &self,
         command: &'static commands::Command,
         first: Option<String>,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
     ) -> Response<Body> {
         match self.run(command, first, request).await {
             Ok((reply, deadline)) => reply.into_response(deadline).await,
@@ -136,7 +148,7 @@ impl State {
         &self,
         command: &'static commands::Command,
         first: Option<String>,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
     ) -> Result<(Reply, Option<Instant>), Failure> {
         let call = Call::read(&self.node, command, first, request).await?;
         let deadline = call

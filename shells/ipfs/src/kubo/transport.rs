@@ -29,10 +29,10 @@ const MAX_ERROR_BODY: usize = 64 * 1024;
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 
 /// Idle connections to keep: as many as pins usually run at once.
-const MAX_IDLE: usize = 64;
+pub(super) const MAX_IDLE: usize = 64;
 
 /// Shorter than the idle limit of any server or proxy in front of one.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long an exchange may take.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,82 @@
+//! Requests of others, passed on to a daemon as they are.
+
+use bytes::Bytes;
+use http_body_util::combinators::BoxBody;
+use hyper::body::Incoming;
+use hyper::{Request, Response, Uri, header};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::config::{BadAddress, Endpoint};
+use super::connector::{CONNECT_TIMEOUT, UnixConnector};
+use super::transport::{IDLE_TIMEOUT, MAX_IDLE, chain};
+use crate::backend::{Cause, Error};
+
+/// The body of a request that is passed on.
+pub type ForwardBody = BoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+#[derive(Debug, Clone)]
+enum Http {
+    Tcp(Client<HttpConnector, ForwardBody>),
+    Unix(Client<UnixConnector, ForwardBody>),
+}
+
+/// The way to one daemon for requests that somebody else made. Bodies stream in both directions; there is no
+/// limit on their size or time. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Forward {
+    http: Http,
+    host: String,
+}
+
+impl Forward {
+    /// The way to the daemon at `address`: `/ip4|ip6|dns|dns4|dns6/…/tcp/…` or `/unix/…`. Connects with the
+    /// first request.
+    ///
+    /// # Errors
+    /// The address is of another kind.
+    pub fn new(address: &libp2p::Multiaddr) -> Result<Self, BadAddress> {
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE);
+        let (http, host) = match Endpoint::parse(address)? {
+            Endpoint::Tcp(host) => {
+                let mut connector = HttpConnector::new();
+                connector.set_nodelay(true);
+                connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+                (Http::Tcp(builder.build(connector)), host)
+            }
+            Endpoint::Unix(path) => {
+                let connector = UnixConnector::new(path);
+                (Http::Unix(builder.build(connector)), "ipfs".to_owned())
+            }
+        };
+        Ok(Forward { http, host })
+    }
+
+    /// Sends a request to the daemon, whatever host its URI names, and waits for the head of the answer.
+    /// Dropping the answer's body ends the exchange.
+    ///
+    /// # Errors
+    /// The daemon cannot be reached, or the connection broke before the answer.
+    pub async fn send(&self, mut request: Request<ForwardBody>) -> Result<Response<Incoming>, Error> {
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let uri: Uri = format!("http://{}{path}", self.host)
+            .parse()
+            .map_err(|error| Error::new(Cause::Refused, path, format!("bad request: {error}")))?;
+        let command = uri.path().to_owned();
+        *request.uri_mut() = uri;
+        request.headers_mut().remove(header::HOST);
+        let answer = match &self.http {
+            Http::Tcp(client) => client.request(request).await,
+            Http::Unix(client) => client.request(request).await,
+        };
+        answer.map_err(|error| {
+            let message = format!("no answer from {}: {}", self.host, chain(&error));
+            Error::new(Cause::Unreachable, command, message)
+        })
+    }
+}
