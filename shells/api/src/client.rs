@@ -9,6 +9,7 @@ mod error;
 mod hear;
 mod lines;
 mod methods;
+mod tls;
 mod upload;
 
 pub use error::ClientError;
@@ -19,13 +20,15 @@ use base64::Engine;
 use connect::{Body, Connection};
 use endpoint::Endpoint;
 use http_body_util::{BodyExt, Empty};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT};
-use hyper::{Method, Request};
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT, WARNING};
+use hyper::{Method, Request, Response};
 use lines::Reply;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tls::Tls;
 use tokio::time::Instant;
 
 /// One request with how it went, for whoever watches.
@@ -91,6 +94,9 @@ fn without_number(text: &str) -> String {
 /// Is told of every request when it was answered or failed.
 pub type Observer = Arc<dyn Fn(&Exchange) + Send + Sync>;
 
+/// Is told of warnings that come with an answer, as text for a person.
+pub type Warned = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// How to talk to the service.
 #[derive(Clone, Default)]
 pub struct Options {
@@ -98,8 +104,15 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// User and password for HTTP basic authentication.
     pub credentials: Option<(String, String)>,
-    /// Use HTTPS.
+    /// Use HTTPS with every host that is reached over TCP.
     pub https: bool,
+    /// Take any certificate: whoever can redirect a connection can then read along.
+    pub no_check_certificate: bool,
+    /// Have the peer that is asked wait, before it shows pins or their status, until it has all that was
+    /// acknowledged anywhere before. Without a majority of the cluster that is an error.
+    pub consistent: bool,
+    /// Is told what a listing or a value says about itself: that it may be old (`Warning` headers).
+    pub warned: Option<Warned>,
     /// Is told of every request.
     pub observer: Option<Observer>,
 }
@@ -113,20 +126,29 @@ impl fmt::Debug for Options {
     }
 }
 
+/// One of the hosts.
+struct Host {
+    endpoint: Endpoint,
+    scheme: &'static str,
+    connection: Connection,
+}
+
 /// A client of the REST API of one or several peers.
 pub struct Client {
-    hosts: Vec<(Endpoint, Connection)>,
+    hosts: Vec<Host>,
     /// The host that answered last.
     preferred: AtomicUsize,
     timeout: Option<Duration>,
     authorization: Option<HeaderValue>,
+    consistent: bool,
     observer: Option<Observer>,
+    warned: Option<Warned>,
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list()
-            .entries(self.hosts.iter().map(|(endpoint, _)| endpoint.to_string()))
+            .entries(self.hosts.iter().map(|host| host.endpoint.to_string()))
             .finish()
     }
 }
@@ -143,13 +165,14 @@ impl Client {
     /// `/dns4/…`, `/unix/…`) or `host:port`. Nothing is connected yet.
     pub fn new(hosts: &str, options: Options) -> Result<Self, ClientError> {
         let endpoints = Endpoint::parse_list(hosts)?;
-        if options.https
-            && endpoints
-                .iter()
-                .any(|endpoint| matches!(endpoint, Endpoint::Tcp { .. }))
-        {
-            return Err(ClientError::NoTls);
-        }
+        let wants_tls = |endpoint: &Endpoint| match endpoint {
+            Endpoint::Tcp { tls, .. } => *tls || options.https,
+            Endpoint::Unix(_) => false,
+        };
+        let tls = match endpoints.iter().any(wants_tls) {
+            true => Some(Tls::new(!options.no_check_certificate)?),
+            false => None,
+        };
         let authorization = options.credentials.map(|(user, password)| {
             let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
             HeaderValue::from_str(&format!("Basic {encoded}")).map(|mut value| {
@@ -160,13 +183,24 @@ impl Client {
         Ok(Self {
             hosts: endpoints
                 .into_iter()
-                .map(|e| (e.clone(), Connection::new(&e)))
+                .map(|endpoint| {
+                    let tls = tls.clone().filter(|_| wants_tls(&endpoint));
+                    let scheme = if tls.is_some() { "https" } else { "http" };
+                    let connection = Connection::new(&endpoint, tls);
+                    Host {
+                        endpoint,
+                        scheme,
+                        connection,
+                    }
+                })
                 .collect(),
             preferred: AtomicUsize::new(0),
             timeout: options.timeout,
             // Base64 has no characters that a header could not hold.
             authorization: authorization.and_then(Result::ok),
+            consistent: options.consistent,
             observer: options.observer,
+            warned: options.warned,
         })
     }
 
@@ -190,8 +224,12 @@ impl Client {
         let mut failures = Vec::new();
         for turn in 0..self.hosts.len() {
             let index = (first + turn) % self.hosts.len();
-            let (endpoint, connection) = &self.hosts[index];
-            let url = format!("http://{}{}", endpoint.authority(), ask.path);
+            let Host {
+                endpoint,
+                scheme,
+                connection,
+            } = &self.hosts[index];
+            let url = format!("{scheme}://{}{}", endpoint.authority(), ask.path);
             let mut exchange = Exchange {
                 method: ask.method.clone(),
                 url,
@@ -210,6 +248,7 @@ impl Client {
                 Ok(response) => {
                     self.preferred.store(index, Ordering::Relaxed);
                     self.observed(&mut exchange, &response.status().to_string());
+                    self.pass_on_warnings(&response);
                     let failed = response.status().is_client_error() || response.status().is_server_error();
                     let reply = Reply {
                         exchange,
@@ -263,6 +302,16 @@ impl Client {
             builder = builder.header(CONTENT_TYPE, content_type);
         }
         builder.body(body).map_err(|e| exchange.broken(&e))
+    }
+
+    fn pass_on_warnings(&self, response: &Response<Incoming>) {
+        let Some(warned) = &self.warned else { return };
+        for value in response.headers().get_all(WARNING) {
+            let text = String::from_utf8_lossy(value.as_bytes());
+            // `110 agent "text"`, where the text may have escaped quotes.
+            let quoted = text.split_once('"').and_then(|(_, rest)| rest.rsplit_once('"'));
+            warned(&quoted.map_or(text.to_string(), |(inside, _)| inside.replace('\\', "")));
+        }
     }
 
     fn observed<'a>(&self, exchange: &'a mut Exchange, outcome: &str) -> &'a Exchange {

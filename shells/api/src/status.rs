@@ -96,6 +96,11 @@ impl TrackerStatus {
         }
     }
 
+    /// The status whose bit this is, if there is one.
+    pub fn from_bit(bit: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.bit() == bit)
+    }
+
     /// Whether it says that something failed, or nothing.
     pub fn is_error(self) -> bool {
         matches!(

@@ -225,14 +225,93 @@ async fn unix_sockets_work() {
     assert_eq!(client.version().await.unwrap().value.version, "1");
 }
 
-#[test]
-fn https_is_refused_clearly() {
-    let options = Options {
-        https: true,
+/// A server that speaks TLS with a certificate of its own, and answers one thing.
+async fn serve_tls() -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_rustls::rustls::ServerConfig;
+    use tokio_rustls::rustls::crypto::ring;
+    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(made.key_pair.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(socket).await else {
+                continue;
+            };
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await;
+            let answer = "HTTP/1.1 200 OK\r\nWarning: 110 x \"it may be \\\"old\\\"\"\r\n\
+                          Content-Length: 17\r\n\r\n{\"version\":\"tls\"}";
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    format!("/ip4/127.0.0.1/tcp/{port}")
+}
+
+#[tokio::test]
+async fn over_tls_the_certificate_counts_unless_anybody_will_do() {
+    let host = serve_tls().await;
+    let options = |no_check_certificate, https| Options {
+        https,
+        no_check_certificate,
         ..Options::default()
     };
-    let error = Client::new("/ip4/127.0.0.1/tcp/1", options).unwrap_err();
-    assert!(matches!(error, ClientError::NoTls));
+    let client = Client::new(&host, options(true, true)).unwrap();
+    assert_eq!(client.version().await.unwrap().value.version, "tls");
+    let client = Client::new(&format!("{host}/https"), options(true, false)).unwrap();
+    assert_eq!(client.version().await.unwrap().value.version, "tls");
+    // A machine without any trusted certificates says so at once.
+    match Client::new(&host, options(false, true)) {
+        Ok(client) => {
+            let error = client.version().await.unwrap_err().to_string();
+            assert!(
+                error.contains("the server's certificate is not trusted"),
+                "{error}"
+            );
+        }
+        Err(error) => assert!(error.to_string().contains("no trusted certificates"), "{error}"),
+    }
+}
+
+#[tokio::test]
+async fn tls_where_none_is_spoken_is_told() {
+    let plain = serve(Router::new().route("/version", get(|| async { "{}" }))).await;
+    let options = Options {
+        https: true,
+        no_check_certificate: true,
+        ..Options::default()
+    };
+    let error = Client::new(&plain, options).unwrap().version().await.unwrap_err();
+    assert!(error.to_string().contains("does not speak TLS"), "{error}");
+    let tls = serve_tls().await;
+    let error = client(&tls).version().await.unwrap_err();
+    assert!(matches!(error, ClientError::Broken { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn warnings_of_an_answer_are_passed_on() {
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let kept = told.clone();
+    let options = Options {
+        https: true,
+        no_check_certificate: true,
+        warned: Some(Arc::new(move |text| kept.lock().unwrap().push(text.to_owned()))),
+        ..Options::default()
+    };
+    let client = Client::new(&serve_tls().await, options).unwrap();
+    client.version().await.unwrap();
+    assert_eq!(*told.lock().unwrap(), ["it may be \"old\""]);
 }
 
 /// Tells of every part what it holds: decoded file name, type, length and first bytes.

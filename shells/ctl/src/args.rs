@@ -1,6 +1,7 @@
 //! The command line: every command and flag of the Go tool, and what each is for.
 
 mod add;
+mod options;
 mod pin;
 
 pub(crate) use add::Add;
@@ -71,14 +72,15 @@ pub(crate) struct Global {
         value_name = "ADDRESSES"
     )]
     pub(crate) host: String,
-    /// The cluster's secret, for HTTP over libp2p (not available in this version)
+    /// The cluster's secret, for HTTP over libp2p, which this version does not speak
     #[arg(long, value_name = "HEX", hide = true)]
     pub(crate) secret: Option<String>,
-    /// Use HTTPS (not available in this version)
+    /// Use HTTPS. The server's certificate must be one that this machine trusts; the variable SSL_CERT_FILE
+    /// names a file of others
     #[arg(long, short = 's')]
     pub(crate) https: bool,
-    /// Do not check the server's certificate; only with --https
-    #[arg(long, hide = true)]
+    /// Take any certificate: whoever can redirect the connection can then read along
+    #[arg(long)]
     pub(crate) no_check_certificate: bool,
     /// How to write results
     #[arg(
@@ -128,7 +130,8 @@ pub(crate) enum Command {
     /// Tell what the peers really hold
     #[command(long_about = STATUS, after_help = STATUS_EXAMPLES)]
     Status(Status),
-    /// Compare what the peers believe with what their IPFS nodes hold (v0.0.12)
+    /// Compare what the peers believe with what their IPFS nodes hold, and pin again what is missing there
+    #[command(long_about = SYNC)]
     Sync(OneOrAll),
     /// Try again what failed
     #[command(long_about = RECOVER)]
@@ -185,6 +188,16 @@ pub(crate) struct Status {
     /// Only what is in one of these states at some peer; comma-separated
     #[arg(long, value_name = "STATES")]
     pub(crate) filter: Option<String>,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+}
+
+/// How fresh what is shown must be.
+#[derive(Debug, Args)]
+pub(crate) struct ReadArgs {
+    /// Show all that was acknowledged anywhere before, or fail; otherwise what the peer that is contacted has
+    #[arg(long)]
+    pub(crate) consistent: bool,
 }
 
 /// `recover` and `sync`
@@ -245,6 +258,11 @@ Examples:
   ipfs-cluster-ctl status
   ipfs-cluster-ctl status --filter error,queued      what is not yet or not at all there
   ipfs-cluster-ctl status --local QmP63D…";
+
+const SYNC: &str = "\
+Has the peers compare what they should hold with what their IPFS nodes really have pinned, and pin again \
+what is missing there. Prints what was missing or is in error. What the cluster never pinned is left alone. \
+The peers also do this by themselves, every cluster.state_sync_interval.";
 
 const RECOVER: &str = "\
 Has the peers try again what failed, at once instead of at their next turn. Prints the status of what was \

@@ -3,7 +3,7 @@
 mod add;
 mod pin;
 
-use crate::args::{Cli, Command, Global, Health, Ipfs, OneOrAll, Peers, Status};
+use crate::args::{Cli, Command, Global, Health, Ipfs, OneOrAll, Peers, Pin, Status};
 use crate::failure::Failure;
 use crate::graph;
 use crate::output::Output;
@@ -36,7 +36,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         return output.flush();
     }
     let mut session = Session {
-        client: connect(&cli.global)?,
+        client: connect(&cli.global, wants_fresh(&command))?,
         output: Output::new(cli.global.encoding),
     };
     dispatch(&mut session, command).await?;
@@ -63,7 +63,26 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<(), Failure
     }
 }
 
-fn connect(global: &Global) -> Result<Client, Failure> {
+/// Whether what is shown must have all that was acknowledged before.
+fn wants_fresh(command: &Command) -> bool {
+    match command {
+        Command::Pin(Pin::Ls(list)) => list.read.consistent,
+        Command::Status(status) => status.read.consistent,
+        Command::Id
+        | Command::Peers(_)
+        | Command::Add(_)
+        | Command::Pin(Pin::Add(_) | Pin::Rm(_) | Pin::Update(_))
+        | Command::Sync(_)
+        | Command::Recover(_)
+        | Command::Version
+        | Command::Health(_)
+        | Command::Ipfs(_)
+        | Command::Commands
+        | Command::Completions { .. } => false,
+    }
+}
+
+fn connect(global: &Global, consistent: bool) -> Result<Client, Failure> {
     let credentials = global
         .basic_auth
         .as_deref()
@@ -90,6 +109,9 @@ fn connect(global: &Global) -> Result<Client, Failure> {
             timeout,
             credentials,
             https,
+            no_check_certificate: global.no_check_certificate,
+            consistent,
+            warned: Some(Arc::new(|warning| eprintln!("warning: {warning}"))),
             observer,
         },
     )?)

@@ -48,9 +48,10 @@ impl Failure {
         match self {
             Self::Local { doing, error } => eprintln!("error {doing}: {error}"),
             Self::WaitedTooLong(doing) => eprintln!("error {doing}: context deadline exceeded"),
-            Self::Request(error @ (ClientError::BadHost { .. } | ClientError::NoTls)) => {
+            Self::Request(error @ ClientError::BadHost { .. }) => {
                 eprintln!("error parsing host multiaddress: {error}");
             }
+            Self::Request(error @ ClientError::Tls(_)) => eprintln!("error preparing TLS: {error}"),
             Self::Request(ClientError::File { path, reason }) => eprintln!("error adding: {path}: {reason}"),
             Self::Request(error) => {
                 use io::Write;

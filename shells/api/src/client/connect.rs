@@ -2,6 +2,7 @@
 
 use super::endpoint::{Endpoint, Family};
 use super::hear::HearAnswer;
+use super::tls::Tls;
 use super::upload::UploadError;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -13,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::client::TlsStream;
 
 /// A peer across the world answers within a second; one that does not within ten is taken for gone, and
 /// the next host gets its turn.
@@ -26,20 +28,36 @@ pub(super) type Body = UnsyncBoxBody<Bytes, UploadError>;
 pub(super) struct Connection(Arc<dyn Fn(Request<Body>) -> ResponseFuture + Send + Sync>);
 
 impl Connection {
-    pub(super) fn new(endpoint: &Endpoint) -> Self {
+    /// With `tls`, connections over TCP are private.
+    pub(super) fn new(endpoint: &Endpoint, tls: Option<Tls>) -> Self {
         let builder = Client::builder(TokioExecutor::new());
         match endpoint.clone() {
-            Endpoint::Tcp { host, port, family } => {
-                let service = tower::service_fn(move |_: Uri| Box::pin(tcp(host.clone(), port, family)));
-                let client = builder.build::<_, Body>(service);
-                Self(Arc::new(move |request| client.request(request)))
-            }
+            Endpoint::Tcp {
+                host, port, family, ..
+            } => match tls {
+                None => {
+                    let service = tower::service_fn(move |_: Uri| {
+                        let host = host.clone();
+                        Box::pin(async move { Ok::<_, io::Error>(heard(tcp(&host, port, family).await?)) })
+                    });
+                    let client = builder.build::<_, Body>(service);
+                    Self(Arc::new(move |request| client.request(request)))
+                }
+                Some(tls) => {
+                    let service = tower::service_fn(move |_: Uri| {
+                        let (host, tls) = (host.clone(), tls.clone());
+                        Box::pin(async move {
+                            Ok::<_, io::Error>(heard(secure(&host, port, family, &tls).await?))
+                        })
+                    });
+                    let client = builder.build::<_, Body>(service);
+                    Self(Arc::new(move |request| client.request(request)))
+                }
+            },
             Endpoint::Unix(path) => {
                 let service = tower::service_fn(move |_: Uri| {
                     let path = path.clone();
-                    Box::pin(async move {
-                        Ok::<_, io::Error>(HearAnswer::new(TokioIo::new(UnixStream::connect(path).await?)))
-                    })
+                    Box::pin(async move { Ok::<_, io::Error>(heard(UnixStream::connect(path).await?)) })
                 });
                 let client = builder.build::<_, Body>(service);
                 Self(Arc::new(move |request| client.request(request)))
@@ -52,20 +70,32 @@ impl Connection {
     }
 }
 
+fn heard<T>(stream: T) -> HearAnswer<TokioIo<T>> {
+    HearAnswer::new(TokioIo::new(stream))
+}
+
+async fn secure(host: &str, port: u16, family: Family, tls: &Tls) -> io::Result<TlsStream<TcpStream>> {
+    let stream = tcp(host, port, family).await?;
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer to the TLS handshake");
+    tokio::time::timeout(CONNECT_TIMEOUT, tls.connect(host, stream))
+        .await
+        .map_err(late)?
+}
+
 /// Tries every address of the host in turn; the error is that of the last.
-async fn tcp(host: String, port: u16, family: Family) -> io::Result<HearAnswer<TokioIo<TcpStream>>> {
+async fn tcp(host: &str, port: u16, family: Family) -> io::Result<TcpStream> {
     let mut last = io::Error::new(
         io::ErrorKind::NotFound,
         format!("{host} has no address of this kind"),
     );
-    for address in tokio::net::lookup_host((host.as_str(), port))
+    for address in tokio::net::lookup_host((host, port))
         .await?
         .filter(|a| fits(a, family))
     {
         match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 stream.set_nodelay(true)?;
-                return Ok(HearAnswer::new(TokioIo::new(stream)));
+                return Ok(stream);
             }
             Ok(Err(error)) => last = error,
             Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, "no answer to the attempt to connect"),
@@ -85,11 +115,27 @@ fn fits(address: &SocketAddr, family: Family) -> bool {
 /// The body of what lies at a URL. The error is for a person.
 pub(super) async fn fetch(url: &str) -> Result<hyper::body::Incoming, String> {
     use http_body_util::{BodyExt, Empty};
-    let client = Client::builder(TokioExecutor::new())
-        .build::<_, Body>(hyper_util::client::legacy::connect::HttpConnector::new());
     let body = Empty::new().map_err(|e| match e {}).boxed_unsync();
     let request = Request::get(url).body(body).map_err(|e| e.to_string())?;
-    let response = client.request(request).await.map_err(|e| super::chain(&e))?;
+    let uri = request.uri();
+    let host = uri
+        .host()
+        .ok_or("it names no host")?
+        .trim_matches(['[', ']'])
+        .to_owned();
+    let secure = uri.scheme_str() == Some("https");
+    let endpoint = Endpoint::Tcp {
+        host,
+        port: uri.port_u16().unwrap_or(if secure { 443 } else { 80 }),
+        family: Family::Any,
+        tls: secure,
+    };
+    let tls = secure
+        .then(|| Tls::new(true))
+        .transpose()
+        .map_err(|e| e.to_string())?;
+    let answered = Connection::new(&endpoint, tls).send(request).await;
+    let response = answered.map_err(|e| super::chain(&e))?;
     if !response.status().is_success() {
         return Err(format!("answered {}", response.status()));
     }

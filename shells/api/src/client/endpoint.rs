@@ -19,7 +19,13 @@ pub(super) enum Family {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Endpoint {
     /// A host name or an IP address, with a port.
-    Tcp { host: String, port: u16, family: Family },
+    Tcp {
+        host: String,
+        port: u16,
+        family: Family,
+        /// Whether the address itself asks for TLS.
+        tls: bool,
+    },
     /// A socket in the file system.
     Unix(PathBuf),
 }
@@ -30,8 +36,8 @@ impl Endpoint {
         text.split(',').map(|host| Self::parse(host.trim())).collect()
     }
 
-    /// Reads `/ip4/…/tcp/…`, `/ip6/…`, `/dns/…`, `/dns4/…`, `/dns6/…`, `/unix/<path>`, `host:port`, `host`
-    /// or `http://host:port`.
+    /// Reads `/ip4/…/tcp/…`, `/ip6/…`, `/dns/…`, `/dns4/…`, `/dns6/…`, `/unix/<path>`, `host:port`, `host`,
+    /// `http://host:port` or `https://host:port`; a multiaddress may end in `/http`, `/https` or `/tls/http`.
     fn parse(text: &str) -> Result<Self, ClientError> {
         let bad = |why: &str| ClientError::BadHost {
             host: text.to_owned(),
@@ -40,14 +46,16 @@ impl Endpoint {
         if text.is_empty() {
             return Err(bad("it is empty"));
         }
-        if text.starts_with("https://") {
-            return Err(ClientError::NoTls);
-        }
         match text.strip_prefix('/') {
             Some(parts) => Self::parse_multiaddress(parts).map_err(|why| bad(&why)),
             None => {
-                let plain = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
-                Self::parse_plain(plain).ok_or_else(|| bad("expected /ip4/<address>/tcp/<port> or host:port"))
+                let (plain, tls) = match text.strip_prefix("https://") {
+                    Some(plain) => (plain, true),
+                    None => (text.strip_prefix("http://").unwrap_or(text), false),
+                };
+                let plain = plain.trim_end_matches('/');
+                Self::parse_plain(plain, tls)
+                    .ok_or_else(|| bad("expected /ip4/<address>/tcp/<port> or host:port"))
             }
         }
     }
@@ -86,14 +94,26 @@ impl Endpoint {
             .next()
             .and_then(|port| port.parse().ok())
             .ok_or("the port is no number below 65536")?;
-        match parts.next() {
-            None | Some("http" | "") => Ok(Self::Tcp { host, port, family }),
-            Some("p2p" | "ipfs") => Err(NO_LIBP2P.to_owned()),
-            Some(other) => Err(format!("unexpected {other:?} after the port")),
-        }
+        let tls = match (parts.next(), parts.next()) {
+            (None | Some("http" | ""), None) => false,
+            (Some("https" | "tls"), None) | (Some("tls"), Some("http")) => true,
+            (Some("p2p" | "ipfs"), _) => return Err(NO_LIBP2P.to_owned()),
+            (other, _) => {
+                return Err(format!(
+                    "unexpected {:?} after the port",
+                    other.unwrap_or_default()
+                ));
+            }
+        };
+        Ok(Self::Tcp {
+            host,
+            port,
+            family,
+            tls,
+        })
     }
 
-    fn parse_plain(text: &str) -> Option<Self> {
+    fn parse_plain(text: &str, tls: bool) -> Option<Self> {
         let bracketed = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
         let (host, port) = match bracketed {
             Some((host, after)) => (host, after.strip_prefix(':')),
@@ -111,6 +131,7 @@ impl Endpoint {
             host: host.to_owned(),
             port,
             family: Family::Any,
+            tls,
         })
     }
 
@@ -156,6 +177,9 @@ mod tests {
             ("127.0.0.1:1234", "127.0.0.1:1234"),
             ("[::1]:1234", "[::1]:1234"),
             ("http://a.b:1/", "a.b:1"),
+            ("https://a.b:1/", "a.b:1"),
+            ("/dns/a.b/tcp/1/https", "a.b:1"),
+            ("/dns/a.b/tcp/1/tls/http", "a.b:1"),
         ] {
             assert_eq!(authority(text), expected);
         }
@@ -174,7 +198,7 @@ mod tests {
             ("/onion/x/tcp/1", "onion"),
             ("a b:1", "host:port"),
             ("a:b", "host:port"),
-            ("https://a", "TLS"),
+            ("/ip4/127.0.0.1/tcp/1/http/x", "http"),
         ] {
             let got = authority(text);
             assert!(got.starts_with("error") && got.contains(reason), "{text}: {got}");

@@ -50,9 +50,9 @@ pub enum ClientError {
         /// What is wrong with it.
         why: String,
     },
-    /// HTTPS was asked for.
-    #[error("TLS is not available in this version: use plain HTTP, or a TLS proxy on this machine")]
-    NoTls,
+    /// TLS was asked for, and cannot be prepared.
+    #[error("cannot use TLS: {0}")]
+    Tls(String),
     /// A file to be added cannot be read.
     #[error("{path}: {reason}")]
     File {
@@ -78,7 +78,7 @@ impl ClientError {
             | Self::TimedOut { .. }
             | Self::Nonsense { .. }
             | Self::BadHost { .. }
-            | Self::NoTls
+            | Self::Tls(_)
             | Self::File { .. } => Error {
                 code: 0,
                 message: self.to_string(),

@@ -33,6 +33,14 @@ fn ipfs_path(path: &str) -> String {
 }
 
 impl Client {
+    /// The query of a read that may have to be fresh.
+    fn fresh(&self, mut query: Query) -> String {
+        if self.consistent {
+            query.set("consistent", true);
+        }
+        query.encode()
+    }
+
     async fn one<T: DeserializeOwned>(&self, method: Method, path: String) -> Result<Answer<T>, ClientError> {
         self.ask(method, path).await?.value().await
     }
@@ -113,13 +121,14 @@ impl Client {
     pub async fn allocations(&self, filter: PinTypeFilter) -> Result<Lines<Pin>, ClientError> {
         let mut query = Query::default();
         query.set("filter", filter);
-        self.many(Method::GET, format!("/allocations?{}", query.encode()))
+        self.many(Method::GET, format!("/allocations?{}", self.fresh(query)))
             .await
     }
 
     /// One pin.
     pub async fn allocation(&self, cid: &str) -> Result<Answer<Pin>, ClientError> {
-        self.one(Method::GET, format!("/allocations/{}", escape_path(cid)))
+        let query = self.fresh(Query::default());
+        self.one(Method::GET, format!("/allocations/{}?{query}", escape_path(cid)))
             .await
     }
 
@@ -127,7 +136,7 @@ impl Client {
     pub async fn status(&self, cid: &str, local: bool) -> Result<Answer<GlobalPinInfo>, ClientError> {
         self.one(
             Method::GET,
-            format!("/pins/{}?{}", escape_path(cid), local_query(local).encode()),
+            format!("/pins/{}?{}", escape_path(cid), self.fresh(local_query(local))),
         )
         .await
     }
@@ -142,7 +151,8 @@ impl Client {
         let mut query = local_query(local);
         query.set("filter", filter);
         query.set("cids", cids.join(","));
-        self.many(Method::GET, format!("/pins?{}", query.encode())).await
+        self.many(Method::GET, format!("/pins?{}", self.fresh(query)))
+            .await
     }
 
     /// Tries one CID again.

@@ -1,5 +1,6 @@
 //! The command line of `add`.
 
+use super::options::NewPin;
 use clap::Args;
 use cluster_api::GoDuration;
 
@@ -38,42 +39,8 @@ pub(crate) struct Add {
     /// Send the content only to the peer that is contacted; others fetch it from there
     #[arg(long)]
     pub(crate) local: bool,
-    /// A name for the pin
-    #[arg(
-        long,
-        short = 'n',
-        default_value = "",
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    pub(crate) name: String,
-    /// At least so many copies; 0 for the cluster's default, -1 on every peer
-    #[arg(
-        long,
-        visible_alias = "rmin",
-        default_value_t = 0,
-        allow_negative_numbers = true,
-        value_name = "COPIES"
-    )]
-    pub(crate) replication_min: i32,
-    /// At most so many copies; 0 for the cluster's default, -1 on every peer
-    #[arg(
-        long,
-        visible_alias = "rmax",
-        default_value_t = 0,
-        allow_negative_numbers = true,
-        value_name = "COPIES"
-    )]
-    pub(crate) replication_max: i32,
-    /// Unpin by itself after so long, as in 24h
-    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
-    pub(crate) expire_in: Option<GoDuration>,
-    /// Something to remember with the pin; can be given several times
-    #[arg(long, value_name = "KEY=VALUE", allow_hyphen_values = true)]
-    pub(crate) metadata: Vec<String>,
-    /// Prefer these peers
-    #[arg(long, visible_alias = "allocs", value_name = "PEER,PEER")]
-    pub(crate) allocations: Option<String>,
+    #[command(flatten)]
+    pub(crate) pin: NewPin,
     /// Do not pin afterwards
     #[arg(long)]
     pub(crate) no_pin: bool,

@@ -1,5 +1,7 @@
 //! The command line of `pin`.
 
+use super::ReadArgs;
+use super::options::{Label, NewPin};
 use clap::{Args, Subcommand};
 use cluster_api::GoDuration;
 
@@ -83,45 +85,11 @@ pub(crate) struct PinAdd {
         allow_negative_numbers = true
     )]
     pub(crate) replication: i32,
-    /// At least so many copies; 0 for the cluster's default
-    #[arg(
-        long,
-        visible_alias = "rmin",
-        default_value_t = 0,
-        allow_negative_numbers = true,
-        value_name = "COPIES"
-    )]
-    pub(crate) replication_min: i32,
-    /// At most so many copies; 0 for the cluster's default
-    #[arg(
-        long,
-        visible_alias = "rmax",
-        default_value_t = 0,
-        allow_negative_numbers = true,
-        value_name = "COPIES"
-    )]
-    pub(crate) replication_max: i32,
-    /// Prefer these peers
-    #[arg(long, visible_alias = "allocs", value_name = "PEER,PEER")]
-    pub(crate) allocations: Option<String>,
-    /// A name for the pin
-    #[arg(
-        long,
-        short = 'n',
-        default_value = "",
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) pin: NewPin,
     /// "recursive" for all that it links to, "direct" for the one block
     #[arg(long, default_value = "recursive")]
     pub(crate) mode: String,
-    /// Unpin by itself after so long, as in 24h
-    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
-    pub(crate) expire_in: Option<GoDuration>,
-    /// Something to remember with it; can be given several times
-    #[arg(long, value_name = "KEY=VALUE", allow_hyphen_values = true)]
-    pub(crate) metadata: Vec<String>,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }
@@ -145,18 +113,8 @@ pub(crate) struct PinUpdate {
     /// What to pin
     #[arg(value_name = "NEW-CID|PATH")]
     pub(crate) path: String,
-    /// A name for the new pin, instead of the old one's
-    #[arg(
-        long,
-        short = 'n',
-        default_value = "",
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    pub(crate) name: String,
-    /// Unpin the new one by itself after so long, as in 24h
-    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
-    pub(crate) expire_in: Option<GoDuration>,
+    #[command(flatten)]
+    pub(crate) label: Label,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }
@@ -170,4 +128,6 @@ pub(crate) struct PinLs {
     /// Types to list: all, pin, meta-pin, clusterdag-pin, shard-pin; comma-separated
     #[arg(long, default_value = "all")]
     pub(crate) filter: String,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
 }

@@ -3,7 +3,6 @@
 use crate::args::Add;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::validate;
 use crate::wait::{self, Goal};
 use cluster_api::client::{Answer, Upload};
 use cluster_api::{AddFormat, AddLayout, AddParams, AddedOutput, Client, PinOptions, TrackerStatus};
@@ -157,16 +156,13 @@ fn params(arguments: &Add) -> Result<AddParams, Failure> {
     } else {
         1
     };
+    let pin = PinOptions {
+        // What `add` alone says of a pin.
+        shard_size: default.pin.shard_size,
+        ..arguments.pin.options()?
+    };
     Ok(AddParams {
-        pin: PinOptions {
-            replication_factor_min: arguments.replication_min,
-            replication_factor_max: arguments.replication_max,
-            name: arguments.name.clone(),
-            user_allocations: validate::peers(arguments.allocations.as_deref())?,
-            expire_at: validate::expiry(arguments.expire_in)?,
-            metadata: validate::metadata(&arguments.metadata)?,
-            ..default.pin
-        },
+        pin,
         local: arguments.local,
         recursive: arguments.recursive,
         hidden: arguments.hidden,

@@ -6,7 +6,7 @@ use cluster_api::{GlobalPinInfo, PinInfoShort, TrackerStatus};
 use cluster_core::{Cid, Lane, Local, PeerId, Phase, Pin, PinType, Timestamp};
 
 use super::convert;
-use super::rpc::{Speaker, State, Status};
+use super::rpc::{Speaker, State};
 
 /// What one peer's database and tracker say of a CID: where it stands there. `running` says whether the IPFS
 /// node works on it, and whether to unpin it.
@@ -25,30 +25,31 @@ pub(super) fn state(
         error: String::new(),
     };
     if pin.is_some_and(|pin| pin.pin_type == PinType::Meta) {
-        return plain(Status::Sharded, now);
+        return plain(TrackerStatus::Sharded, now);
     }
     let Some(local) = local else {
         return match pin {
-            None => plain(Status::Unpinned, now),
-            Some(pin) if !pin.is_allocated_to(me) => plain(Status::Remote, now),
+            None => plain(TrackerStatus::Unpinned, now),
+            Some(pin) if !pin.is_allocated_to(me) => plain(TrackerStatus::Remote, now),
             Some(pin) => plain(
                 if running == Some(false) {
-                    Status::Pinning
+                    TrackerStatus::Pinning
                 } else {
-                    Status::PinQueued
+                    TrackerStatus::PinQueued
                 },
                 pin.timestamp,
             ),
         };
     };
     let status = match (local.phase, running) {
-        (Phase::PinError | Phase::PinQueued, Some(false)) => Status::Pinning,
-        (Phase::UnpinError | Phase::UnpinQueued, Some(true)) => Status::Unpinning,
-        (Phase::PinError, Some(true) | None) => Status::PinError,
-        (Phase::PinQueued, Some(true) | None) => Status::PinQueued,
-        (Phase::Pinned, _) => Status::Pinned,
-        (Phase::UnpinError, Some(false) | None) => Status::UnpinError,
-        (Phase::UnpinQueued, Some(false) | None) => Status::UnpinQueued,
+        (Phase::Lost | Phase::PinError | Phase::PinQueued, Some(false)) => TrackerStatus::Pinning,
+        (Phase::UnpinError | Phase::UnpinQueued, Some(true)) => TrackerStatus::Unpinning,
+        (Phase::Lost, Some(true) | None) => TrackerStatus::UnexpectedlyUnpinned,
+        (Phase::PinError, Some(true) | None) => TrackerStatus::PinError,
+        (Phase::PinQueued, Some(true) | None) => TrackerStatus::PinQueued,
+        (Phase::Pinned, _) => TrackerStatus::Pinned,
+        (Phase::UnpinError, Some(false) | None) => TrackerStatus::UnpinError,
+        (Phase::UnpinQueued, Some(false) | None) => TrackerStatus::UnpinQueued,
     };
     State {
         status,
@@ -59,29 +60,13 @@ pub(super) fn state(
     }
 }
 
-/// A status in the API's words.
-pub(super) fn api_status(status: Status) -> TrackerStatus {
-    match status {
-        Status::PinError => TrackerStatus::PinError,
-        Status::UnpinError => TrackerStatus::UnpinError,
-        Status::Pinned => TrackerStatus::Pinned,
-        Status::Pinning => TrackerStatus::Pinning,
-        Status::Unpinning => TrackerStatus::Unpinning,
-        Status::Unpinned => TrackerStatus::Unpinned,
-        Status::Remote => TrackerStatus::Remote,
-        Status::PinQueued => TrackerStatus::PinQueued,
-        Status::UnpinQueued => TrackerStatus::UnpinQueued,
-        Status::Sharded => TrackerStatus::Sharded,
-    }
-}
-
 /// What a peer says of a CID.
 pub(super) fn short(speaker: &Speaker, state: &State) -> PinInfoShort {
     PinInfoShort {
         peername: speaker.peername.clone(),
         ipfs_peer_id: speaker.ipfs_id.clone(),
         ipfs_peer_addresses: speaker.ipfs_addresses.clone(),
-        status: api_status(state.status),
+        status: state.status,
         timestamp: convert::time(state.since),
         error: state.error.clone(),
         attempt_count: u64::from(state.attempts),

@@ -224,7 +224,7 @@ impl Merge {
         let mut wanted = false;
         if let Some(own) = own
             .as_ref()
-            .filter(|own| self.filter.matches(info::api_status(own.state.status)))
+            .filter(|own| self.filter.matches(own.state.status))
         {
             let me = self.names.of(&self.me).to_owned();
             shown

@@ -7,6 +7,7 @@ mod server;
 
 use std::time::Duration;
 
+use cluster_api::TrackerStatus;
 use cluster_core::{Cid, PeerId, Timestamp, decode, encode};
 use serde::{Deserialize, Serialize};
 
@@ -114,30 +115,29 @@ pub(super) struct Speaker {
     pub(super) ipfs_addresses: Vec<String>,
 }
 
-/// The statuses that a peer can have of a CID, in the words of the API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "they are the API's own words")]
-pub(super) enum Status {
-    PinError,
-    UnpinError,
-    Pinned,
-    Pinning,
-    Unpinning,
-    Unpinned,
-    Remote,
-    PinQueued,
-    UnpinQueued,
-    Sharded,
-}
-
 /// Where a CID stands at a peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
-    pub(super) status: Status,
+    #[serde(with = "bit")]
+    pub(super) status: TrackerStatus,
     pub(super) since: Timestamp,
     pub(super) attempts: u32,
     pub(super) fresh: bool,
     pub(super) error: String,
+}
+
+/// A status as its bit in the API's filters: short, and a newer peer may know more of them.
+mod bit {
+    use super::TrackerStatus;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(status: &TrackerStatus, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u16(status.bit())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<TrackerStatus, D::Error> {
+        Ok(TrackerStatus::from_bit(u16::deserialize(from)?).unwrap_or_default())
+    }
 }
 
 /// A CID and where it stands.

@@ -169,7 +169,7 @@ pub(super) fn row(
     let exception = filter.matches(TrackerStatus::Remote)
         && entry.pin.as_ref().is_some_and(|pin| !pin.is_allocated_to(me));
     let row = own_row(me, entry, running);
-    let wanted = exception || filter.matches(info::api_status(row.state.status));
+    let wanted = exception || filter.matches(row.state.status);
     wanted.then_some(Row {
         cid: row.cid,
         state: row.state,

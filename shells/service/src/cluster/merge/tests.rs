@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use cluster_core::{PinOptions, PinType, Replicas, Timestamp};
 use proptest::prelude::*;
 
-use super::super::rpc::Status;
 use super::super::testing::{PINNED_AT, cid, peer};
 use super::*;
 
@@ -13,7 +12,7 @@ use super::*;
 /// fails.
 #[derive(Clone, Debug)]
 struct Said {
-    rows: BTreeMap<u32, Status>,
+    rows: BTreeMap<u32, TrackerStatus>,
     piece: usize,
     fails_after: Option<usize>,
 }
@@ -48,7 +47,7 @@ fn pin(n: u32, allocations: &[u8]) -> Pin {
     }
 }
 
-fn state(status: Status) -> State {
+fn state(status: TrackerStatus) -> State {
     State {
         status,
         since: Timestamp(0),
@@ -86,13 +85,13 @@ fn source<R: Send + 'static>(rows: Vec<(u32, R)>, piece: usize, fails_after: Opt
 /// What the model says of each CID: the status of each peer, by name.
 fn model(
     pins: &Pins,
-    own: &BTreeMap<u32, Status>,
+    own: &BTreeMap<u32, TrackerStatus>,
     others: &[Said],
     filter: StatusFilter,
 ) -> Vec<(String, Vec<(String, TrackerStatus)>)> {
     let mut shown = Vec::new();
     let mut known: std::collections::BTreeSet<u32> = pins.keys().chain(own.keys()).copied().collect();
-    let visible = |said: &Said| -> BTreeMap<u32, Status> {
+    let visible = |said: &Said| -> BTreeMap<u32, TrackerStatus> {
         let pieces: Vec<_> = said.rows.iter().collect();
         let seen = said
             .fails_after
@@ -103,7 +102,7 @@ fn model(
             .map(|(n, status)| (*n, *status))
             .collect()
     };
-    let others: Vec<(BTreeMap<u32, Status>, bool, Option<u32>)> = others
+    let others: Vec<(BTreeMap<u32, TrackerStatus>, bool, Option<u32>)> = others
         .iter()
         .map(|said| {
             let seen = visible(said);
@@ -124,14 +123,14 @@ fn model(
             wanted |= matches;
         };
         if let Some(status) = own.get(&n) {
-            note(1, info::api_status(*status));
+            note(1, *status);
         }
         for (index, (rows, fails, last)) in others.iter().enumerate() {
             let who = u8::try_from(index).unwrap() + 2;
             let concerned = pin.map(|peers| peers.is_empty() || peers.contains(&who));
             let silent = *fails && last.is_none_or(|last| n > last);
             match (rows.get(&n), concerned) {
-                (Some(status), _) => note(who, info::api_status(*status)),
+                (Some(status), _) => note(who, *status),
                 (None, Some(false)) => note(who, TrackerStatus::Remote),
                 (None, Some(true) | None) if silent => note(who, TrackerStatus::ClusterError),
                 (None, Some(true)) if filter == StatusFilter::ALL => note(who, TrackerStatus::PinQueued),
@@ -147,7 +146,7 @@ fn model(
 
 async fn merged(
     pins: &Pins,
-    own: &BTreeMap<u32, Status>,
+    own: &BTreeMap<u32, TrackerStatus>,
     own_piece: usize,
     others: &[Said],
     filter: StatusFilter,
@@ -197,17 +196,17 @@ async fn merged(
     shown
 }
 
-fn any_status() -> impl Strategy<Value = Status> {
+fn any_status() -> impl Strategy<Value = TrackerStatus> {
     prop_oneof![
-        Just(Status::Pinned),
-        Just(Status::PinError),
-        Just(Status::PinQueued),
-        Just(Status::Unpinning),
-        Just(Status::Remote),
+        Just(TrackerStatus::Pinned),
+        Just(TrackerStatus::PinError),
+        Just(TrackerStatus::PinQueued),
+        Just(TrackerStatus::Unpinning),
+        Just(TrackerStatus::Remote),
     ]
 }
 
-fn any_rows() -> impl Strategy<Value = BTreeMap<u32, Status>> {
+fn any_rows() -> impl Strategy<Value = BTreeMap<u32, TrackerStatus>> {
     proptest::collection::btree_map(0_u32..24, any_status(), 0..16)
 }
 
@@ -230,7 +229,7 @@ proptest! {
         filter in prop_oneof![Just(""), Just("pinned"), Just("remote"), Just("error"), Just("pin_queued,pinned")],
     ) {
         for n in pins.keys() {
-            own.entry(*n).or_insert(Status::PinQueued);
+            own.entry(*n).or_insert(TrackerStatus::PinQueued);
         }
         let filter = StatusFilter::from_names(filter);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -244,7 +243,7 @@ async fn a_peer_that_sends_its_rows_in_disorder_counts_as_silent() {
     let (out, pieces) = mpsc::channel(4);
     let row = |n| Row {
         cid: cid(n),
-        state: state(Status::Pinned),
+        state: state(TrackerStatus::Pinned),
     };
     out.send(Ok(Piece::Rows(vec![row(2), row(1)], cid(2))))
         .await
@@ -256,7 +255,7 @@ async fn a_peer_that_sends_its_rows_in_disorder_counts_as_silent() {
             OwnRow {
                 cid: cid(1),
                 pin: Some(pin(1, &[])),
-                state: state(Status::Pinned),
+                state: state(TrackerStatus::Pinned),
             },
         )],
         1,

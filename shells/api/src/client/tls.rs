@@ -1,0 +1,128 @@
+//! TLS for connections to the service.
+
+use super::ClientError;
+use std::io;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{
+    self, AlertDescription, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
+
+/// Makes connections private, and sure of who is at the other end unless told that anybody will do.
+#[derive(Clone)]
+pub(super) struct Tls(TlsConnector);
+
+impl Tls {
+    /// With `check`, the server must show a certificate that this machine trusts.
+    pub(super) fn new(check: bool) -> Result<Self, ClientError> {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| ClientError::Tls(error.to_string()))?;
+        let config = if check {
+            builder.with_root_certificates(trusted()?).with_no_client_auth()
+        } else {
+            let anybody = Arc::new(Anybody(provider));
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(anybody)
+                .with_no_client_auth()
+        };
+        Ok(Self(TlsConnector::from(Arc::new(config))))
+    }
+
+    /// Shakes hands over a fresh connection.
+    pub(super) async fn connect(&self, host: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| io::Error::other(format!("{host} is no name that a certificate can be for")))?;
+        self.0.connect(name, stream).await.map_err(explain)
+    }
+}
+
+/// What this machine trusts; the variable `SSL_CERT_FILE` names another file of certificates.
+fn trusted() -> Result<RootCertStore, ClientError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let why = found.errors.first().map(|error| format!(" ({error})"));
+        return Err(ClientError::Tls(format!(
+            "no trusted certificates are installed on this machine{}: install them, name a file of them \
+             with SSL_CERT_FILE, or use --no-check-certificate",
+            why.unwrap_or_default()
+        )));
+    }
+    Ok(roots)
+}
+
+/// What can be done about a handshake that failed.
+fn explain(error: io::Error) -> io::Error {
+    let told = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let text = match told {
+        Some(rustls::Error::InvalidCertificate(why)) => format!(
+            "the server's certificate is not trusted ({why:?}): if it is your own, name it with \
+             SSL_CERT_FILE, or use --no-check-certificate"
+        ),
+        Some(rustls::Error::InvalidMessage(_)) => {
+            "the server does not speak TLS there: leave --https out (with credentials, add --force-http)"
+                .to_owned()
+        }
+        Some(rustls::Error::AlertReceived(alert)) => refused(*alert),
+        Some(other) => format!("no TLS connection: {other}"),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "the server ended the TLS handshake: does it speak TLS there?".to_owned()
+        }
+        None => return error,
+    };
+    io::Error::other(text)
+}
+
+fn refused(alert: AlertDescription) -> String {
+    format!("the server refuses the TLS connection: {alert:?}")
+}
+
+/// Takes any certificate, but only from whoever has its key.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
