@@ -47,7 +47,12 @@ pub const IDENTITY_FILE: &str = "identity.json";
 const FILE_MAX: u64 = 1 << 20;
 
 /// Keys whose values are not to be seen.
-const SECRET_KEYS: [&str; 3] = ["secret", "private_key", "basic_auth_credentials"];
+const SECRET_KEYS: [&str; 4] = [
+    "secret",
+    "accepted_secrets",
+    "private_key",
+    "basic_auth_credentials",
+];
 
 /// Why the configuration folder cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -303,6 +303,12 @@ async fn start_net(folder: &Folder, members: &Members) -> anyhow::Result<(Net, N
     let net = NetConfig {
         keypair: identity.keypair.clone(),
         secret: config.cluster.secret.0,
+        accepted_secrets: config
+            .cluster
+            .accepted_secrets
+            .iter()
+            .map(|secret| secret.0)
+            .collect(),
         listen: addresses(&config.cluster.listen_multiaddress.0),
         announce: addresses(&config.cluster.announce_multiaddress.0),
         cluster: members.cluster,

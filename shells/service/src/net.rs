@@ -1,4 +1,4 @@
-//! How peers talk: libp2p over TCP, encrypted, within a private network when there is a secret. Three
+//! How peers talk: libp2p's streams over TCP, encrypted, among those who share a secret. Three
 //! protocols, each on streams of its own: the core's messages (one long-lived stream in each direction),
 //! calls (one stream each), and snapshots (one stream each). Nothing here knows what is said.
 
@@ -9,6 +9,7 @@ mod dial;
 mod error;
 mod events;
 mod frame;
+mod hello;
 mod inbox;
 mod links;
 mod outbox;
@@ -50,6 +51,9 @@ pub use traffic::Traffic;
 use shared::Shared;
 use swarm::Command;
 
+/// How many secrets may be accepted besides a peer's own.
+pub const ACCEPTED_SECRETS_MAX: usize = hello::SECRETS_MAX - 1;
+
 /// How long [`Net::shutdown`] waits for what is under way.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -60,6 +64,9 @@ pub struct NetConfig {
     pub keypair: Keypair,
     /// The cluster's secret: only who has it can connect at all.
     pub secret: Option<[u8; 32]>,
+    /// Further secrets with which others may connect, and with which this peer connects to those that do
+    /// not know the one above. At most [`ACCEPTED_SECRETS_MAX`] are used.
+    pub accepted_secrets: Vec<Option<[u8; 32]>>,
     /// Where to listen: TCP; QUIC addresses are skipped with a warning.
     pub listen: Vec<Multiaddr>,
     /// What to tell others instead of the addresses listened on, if not empty.
@@ -78,6 +85,7 @@ impl fmt::Debug for NetConfig {
         let Self {
             keypair,
             secret,
+            accepted_secrets,
             listen,
             announce,
             cluster,
@@ -87,6 +95,7 @@ impl fmt::Debug for NetConfig {
         f.debug_struct("NetConfig")
             .field("peer", &keypair.public().to_peer_id())
             .field("secret", &secret.map(|_| "…"))
+            .field("accepted_secrets", &accepted_secrets.len())
             .field("listen", listen)
             .field("announce", announce)
             .field("cluster", cluster)

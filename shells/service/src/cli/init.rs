@@ -20,7 +20,11 @@ Makes a configuration folder: service.json with all settings and a random secret
 there is one), and peerstore with the addresses given by --peers.
 
 Environment variables named CLUSTER_… override single settings (CLUSTER_SECRET, CLUSTER_PEERNAME, \
-CLUSTER_RESTAPI_HTTPLISTENMULTIADDRESS=…) both here, where they are written down, and at every start.";
+CLUSTER_RESTAPI_HTTPLISTENMULTIADDRESS=…) both here, where they are written down, and at every start.
+
+To change the secret of a running cluster, restart its peers twice, one after the other: first with the new \
+secret in cluster.accepted_secrets (a list; CLUSTER_ACCEPTEDSECRETS), then with the new secret as \
+cluster.secret and no longer in that list. Peers that share any of these secrets work together.";
 
 const EXAMPLES: &str = "\
 Examples:

@@ -17,6 +17,8 @@ const ELECTION_MIN: Period = Period::millis(50);
 const ELECTION_MAX: Period = Period::secs(600);
 /// More pins at once than any IPFS node can make use of.
 const CONCURRENT_PINS_MAX: u32 = 10_000;
+/// As many as a connection's first message has room for beside `cluster.secret`.
+const ACCEPTED_SECRETS_MAX: usize = 7;
 /// What a header limit must leave room for, and what it must stay below to be a limit.
 const HEADER_BYTES: std::ops::RangeInclusive<u32> = 1024..=1 << 20;
 
@@ -30,6 +32,11 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
             "cluster.listen_multiaddress",
             "an empty list: other peers need an address",
         ));
+    }
+    let accepted = config.cluster.accepted_secrets.len();
+    if accepted > ACCEPTED_SECRETS_MAX {
+        let problem = format!("{accepted} secrets, at most {ACCEPTED_SECRETS_MAX} are accepted");
+        return Err(wrong("cluster.accepted_secrets", problem));
     }
     let pins = config.pin_tracker.stateless.concurrent_pins;
     if pins == 0 || pins > CONCURRENT_PINS_MAX {
@@ -293,6 +300,15 @@ pub(super) fn without_effect(config: &Config) -> Vec<String> {
     }
     if config.cluster.secret.0.is_none() {
         warnings.push("cluster.secret: empty: whoever reaches this peer's address can talk to it".to_owned());
+    } else if config
+        .cluster
+        .accepted_secrets
+        .iter()
+        .any(|secret| secret.0.is_none())
+    {
+        let problem =
+            "one is empty: whoever reaches this peer's address can talk to it, without a secret too";
+        warnings.push(format!("cluster.accepted_secrets: {problem}"));
     }
     warnings
 }

@@ -24,6 +24,17 @@ pub struct Cluster {
     pub peername: String,
     /// What all peers of a cluster share and strangers do not know.
     pub secret: Secret,
+    /// *Hidden*: further secrets that other peers may have; an empty one stands for peers without a secret.
+    ///
+    /// With it, the secret is changed while the cluster works, in two rounds of restarts, one peer after the
+    /// other each time, waiting for READY:
+    ///
+    /// 1. On every peer, the new secret is added here, and the peer restarted. It still uses the old one.
+    /// 2. On every peer, the new secret is made `secret`, it is taken out of here, and the peer restarted.
+    ///
+    /// In each round any two peers share a secret at any time. After the second nobody accepts the old one.
+    #[serde(skip_serializing_if = "<[Secret]>::is_empty")]
+    pub accepted_secrets: Strings<Secret>,
     /// Whether to leave the cluster when shutting down.
     pub leave_on_shutdown: bool,
     /// Where other peers reach this one.
@@ -94,6 +105,7 @@ impl Default for Cluster {
                 .filter(|name| !name.is_empty())
                 .unwrap_or_else(|| "unnamed".to_owned()),
             secret: Secret::default(),
+            accepted_secrets: Strings::default(),
             leave_on_shutdown: false,
             listen_multiaddress: Strings(vec![address("/ip4/0.0.0.0/tcp/9096")]),
             announce_multiaddress: Strings::default(),

@@ -273,6 +273,10 @@ fn the_environment_overrides_the_file_by_the_go_rule() {
     let secret = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
     let variables = [
         ("CLUSTER_SECRET", secret),
+        (
+            "CLUSTER_ACCEPTEDSECRETS",
+            &format!("{secret}, {}", "ab".repeat(32)),
+        ),
         ("CLUSTER_PEERNAME", "a name"),
         (
             "CLUSTER_LISTENMULTIADDRESS",
@@ -303,6 +307,7 @@ fn the_environment_overrides_the_file_by_the_go_rule() {
     let config = parse(&file, &variables).unwrap().config;
     let cluster = &config.cluster;
     assert_eq!(String::from(cluster.secret.clone()), secret);
+    assert_eq!(cluster.accepted_secrets[1].0, Some([0xab; 32]));
     assert_eq!(cluster.peername, "a name");
     assert_eq!(cluster.listen_multiaddress.len(), 2);
     assert_eq!(
@@ -391,18 +396,27 @@ fn secrets_are_not_shown() {
         "ann".to_owned(),
         "hunter2".to_owned(),
     )])));
+    config.cluster.accepted_secrets.0.push(Secret::random());
     let secret = String::from(config.cluster.secret.clone());
+    let accepted = String::from(config.cluster.accepted_secrets[0].clone());
     let identity = Identity::generate();
     for shown in [config.to_string(), format!("{config:?}"), format!("{identity:?}")] {
-        assert!(!shown.contains(&secret) && !shown.contains("hunter2"), "{shown}");
+        for hidden in [secret.as_str(), &accepted, "hunter2"] {
+            assert!(!shown.contains(hidden), "{shown}");
+        }
         assert!(shown.contains(HIDDEN), "{shown}");
     }
     assert!(
         !Config::default().to_string().contains(HIDDEN),
         "there is nothing to hide"
     );
-    let error = wrong(&json!({"cluster": {"secret": "0123456789"}}), &[]);
-    assert!(!error.contains("0123456789"), "{error}");
+    for file in [
+        json!({"secret": "0123456789"}),
+        json!({"accepted_secrets": ["0123456789"]}),
+    ] {
+        let error = wrong(&json!({"cluster": file}), &[]);
+        assert!(!error.contains("0123456789"), "{error}");
+    }
 }
 
 #[test]

@@ -21,6 +21,7 @@ use super::admission::Admission;
 use super::book::Book;
 use super::error::StartError;
 use super::events::{NetEvents, core_events};
+use super::hello::Keys;
 use super::links::Links;
 use super::shared::Shared;
 use super::swarm::{Behaviour, Driver};
@@ -72,7 +73,8 @@ pub(super) async fn start(config: NetConfig) -> Result<(Net, NetEvents), StartEr
         // A stream is opened with its first bytes instead of a round trip before them.
         .with_substream_upgrade_protocol_override(Version::V1Lazy);
     let id = config.keypair.public().to_peer_id();
-    let transport = transport::build(&config.keypair, config.secret)?;
+    let secrets = Keys::new(config.secret, &config.accepted_secrets);
+    let transport = transport::build(&config.keypair, secrets)?;
     let mut swarm = Swarm::new(transport, behaviour, id, swarm_config);
     listen_on(&mut swarm, listen).await?;
     config

@@ -16,6 +16,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::book::is_loopback;
 use super::dial::Redial;
+use super::hello;
 use super::refusals::Complaints;
 use super::shared::Shared;
 use super::streams;
@@ -312,11 +313,13 @@ impl Driver {
             .next()
             .map(|host| host.to_string())
             .unwrap_or_default();
-        if self.shared.complaints.is_news(host, "handshake") {
+        let about_secrets = hello::Error::within(error).is_some_and(hello::Error::is_about_secrets);
+        let complaint = if about_secrets { "secret" } else { "handshake" };
+        if self.shared.complaints.is_news(host, complaint) {
             tracing::warn!(
                 address = %from,
-                "a connection failed before it was known whose it is: {error} \
-                 (a peer with another secret looks like this)"
+                "a connection failed before it was known whose it is: {}",
+                cause(error)
             );
         }
     }
@@ -327,18 +330,20 @@ fn describe(error: &DialError) -> String {
     let DialError::Transport(attempts) = error else {
         return error.to_string();
     };
-    let reasons = attempts.iter().map(|(address, error)| {
-        let mut reason: &dyn std::error::Error = error;
-        while let Some(source) = reason.source() {
-            reason = source;
-        }
-        // What libp2p says when the handshake takes too long, of which there is no error to match.
-        let hint = if reason.to_string().contains("imeout") {
-            ", as with another secret"
-        } else {
-            ""
-        };
-        format!("{address}: {reason}{hint}")
-    });
+    let reasons = attempts
+        .iter()
+        .map(|(address, error)| format!("{address}: {}", cause(error)));
     reasons.collect::<Vec<_>>().join(", ")
+}
+
+/// What is at the bottom of an error.
+fn cause(error: &(dyn std::error::Error + 'static)) -> String {
+    if let Some(error) = hello::Error::within(error) {
+        return error.to_string();
+    }
+    let mut reason = error;
+    while let Some(source) = reason.source() {
+        reason = source;
+    }
+    reason.to_string()
 }

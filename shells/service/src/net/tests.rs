@@ -36,6 +36,7 @@ fn config(seed: u8) -> NetConfig {
     NetConfig {
         keypair: keypair(seed),
         secret: Some([9; 32]),
+        accepted_secrets: Vec::new(),
         listen: vec![LOOPBACK.parse().unwrap()],
         announce: Vec::new(),
         cluster: CLUSTER,

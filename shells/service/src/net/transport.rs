@@ -1,55 +1,76 @@
-//! TCP, the cluster's secret, encryption and multiplexing, and the addresses to listen on.
+//! TCP, the secret hello, encryption and multiplexing, and the addresses to listen on.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::Duration;
 
-use futures::future::Either;
+use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::Boxed;
-use libp2p::core::upgrade::Version;
+use libp2p::core::transport::timeout::TransportTimeout;
+use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade};
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
-use libp2p::pnet::{PnetConfig, PreSharedKey};
 use libp2p::{Multiaddr, PeerId, Transport, dns, noise, tcp, yamux};
 
 use super::error::StartError;
+use super::hello::{self, Keys};
 
 /// From the first packet to an encrypted connection. Whoever takes longer, garbage on the port included,
 /// is hung up on.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 10 });
 
 /// Streams of one connection, of both sides together. yamux closes the connection of who exceeds it, so it
 /// is far above what the limits on calls allow: 256 each way, and a handful of long-lived ones.
 const STREAMS_MAX: usize = 1_024;
 
-/// Everything under the streams. With a secret, nobody without it gets as far as the handshake.
-pub(super) fn build(
-    keypair: &Keypair,
-    secret: Option<[u8; 32]>,
-) -> Result<Boxed<(PeerId, StreamMuxerBox)>, StartError> {
+/// Everything under the streams. Who shares no secret with this peer does not get as far as Noise.
+pub(super) fn build(keypair: &Keypair, secrets: Keys) -> Result<Boxed<(PeerId, StreamMuxerBox)>, StartError> {
     let noise = noise::Config::new(keypair).map_err(|error| StartError::Identity(error.to_string()))?;
     let mut yamux = yamux::Config::default();
     yamux.set_max_num_streams(STREAMS_MAX);
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
-    let secret = secret.map(|secret| PnetConfig::new(PreSharedKey::new(secret)));
-    let transport = dns::tokio::Transport::system(tcp)?
-        .and_then(move |socket, _| async move {
-            match secret {
-                Some(secret) => secret
-                    .handshake(socket)
-                    .await
-                    .map(Either::Left)
-                    .map_err(io::Error::other),
-                None => Ok(Either::Right(socket)),
-            }
-        })
-        .upgrade(Version::V1Lazy)
-        .authenticate(noise)
-        .multiplex(yamux)
-        .timeout(HANDSHAKE_TIMEOUT)
-        .boxed();
-    Ok(transport)
+    let transport = dns::tokio::Transport::system(tcp)?.and_then(move |socket, point| async move {
+        let dialed = point.is_dialer();
+        connect(socket, dialed, &secrets, noise, yamux).await
+    });
+    Ok(TransportTimeout::new(transport, HANDSHAKE_TIMEOUT).boxed())
+}
+
+/// Peers know what the other end speaks, so that nothing has to be negotiated on the way.
+async fn connect(
+    mut socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    dialed: bool,
+    secrets: &Keys,
+    noise: noise::Config,
+    yamux: yamux::Config,
+) -> io::Result<(PeerId, StreamMuxerBox)> {
+    const NOISE: &str = "/noise";
+    const YAMUX: &str = "/yamux/1.0.0";
+    if dialed {
+        let prologue = hello::dial(&mut socket, secrets)
+            .await
+            .map_err(io::Error::other)?;
+        let noise = noise.with_prologue(prologue);
+        let (peer, io) = noise
+            .upgrade_outbound(socket, NOISE)
+            .await
+            .map_err(io::Error::other)?;
+        Ok((
+            peer,
+            StreamMuxerBox::new(yamux.upgrade_outbound(io, YAMUX).await?),
+        ))
+    } else {
+        let prologue = hello::answer(&mut socket, secrets)
+            .await
+            .map_err(io::Error::other)?;
+        let noise = noise.with_prologue(prologue);
+        let (peer, io) = noise
+            .upgrade_inbound(socket, NOISE)
+            .await
+            .map_err(io::Error::other)?;
+        Ok((peer, StreamMuxerBox::new(yamux.upgrade_inbound(io, YAMUX).await?)))
+    }
 }
 
 /// Sorts out the addresses that can be listened on. A Go peer's configuration lists a QUIC address by

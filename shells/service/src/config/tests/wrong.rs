@@ -35,6 +35,16 @@ fn what_is_wrong_is_named_with_its_place_its_value_and_what_is_expected() {
             "cluster.secret: a secret must be 64 hexadecimal digits",
         ),
         (
+            "cluster.accepted_secrets",
+            json!(["ab".repeat(32), "abc"]),
+            "cluster.accepted_secrets: a secret must be 64 hexadecimal digits",
+        ),
+        (
+            "cluster.accepted_secrets",
+            json!(vec!["ab".repeat(32); 8]),
+            "cluster.accepted_secrets: 8 secrets, at most 7 are accepted",
+        ),
+        (
             "cluster.listen_multiaddress",
             json!(["/ip4/x"]),
             "\"/ip4/x\" is not a multiaddress",
