@@ -215,6 +215,16 @@ impl Survey<'_> {
         self.silence(id) < self.planner.patience && !has_lost_its_data
     }
 
+    /// Whether it was heard since this peer leads: until then it counts as alive without any proof.
+    fn has_spoken(&self, id: RaftId) -> bool {
+        id == self.me || self.planner.heard.contains_key(&id)
+    }
+
+    fn has_led_for(&self, time: Duration) -> bool {
+        let since = self.planner.leading;
+        since.is_some_and(|since| self.now.mono.since(since) >= time)
+    }
+
     fn is_leaving(&self, id: RaftId) -> bool {
         self.members
             .peer(id)
@@ -249,7 +259,7 @@ impl Survey<'_> {
         let (old, member) = self.planner.returned.iter().find_map(lost)?;
         let raft_id = self.members.next_raft_id;
         let mut steps = vec![MembersStep::AddLearner { raft_id, member }];
-        self.without(old, &mut steps);
+        steps.extend(self.without(old)?);
         Some(Plan::Change(MembersChange { steps }))
     }
 
@@ -257,8 +267,7 @@ impl Survey<'_> {
         let leaves = |id: &RaftId| self.is_leaving(*id);
         let leaving: Vec<RaftId> = self.members.peers.keys().copied().filter(leaves).collect();
         if let Some(id) = leaving.iter().copied().find(|id| *id != self.me) {
-            let mut steps = Vec::new();
-            self.without(id, &mut steps);
+            let steps = self.without(id)?;
             return Some(Plan::Change(MembersChange { steps }));
         }
         if leaving.is_empty() {
@@ -276,14 +285,23 @@ impl Survey<'_> {
     }
 
     /// Removes a member. Where the voters that remain would have no living majority, the silent ones lose
-    /// their votes with it.
-    fn without(&self, gone: RaftId, steps: &mut Vec<MembersStep>) {
-        steps.push(MembersStep::Remove { raft_id: gone });
+    /// their votes with it. A new leader that has not heard a majority of them yet does not know, and waits.
+    fn without(&self, gone: RaftId) -> Option<Vec<MembersStep>> {
+        let mut steps = vec![MembersStep::Remove { raft_id: gone }];
+        if !self.members.voters.contains(&gone) {
+            return Some(steps);
+        }
         let rest = self.members.voters.iter().copied().filter(|id| *id != gone);
         let (alive, silent): (Vec<RaftId>, Vec<RaftId>) = rest.partition(|id| self.is_alive(*id));
-        if alive.len() <= silent.len() {
-            steps.extend(silent.into_iter().map(|raft_id| MembersStep::Demote { raft_id }));
+        let heard = alive.iter().filter(|id| self.has_spoken(**id)).count();
+        if heard * 2 > alive.len() + silent.len() {
+            return Some(steps);
         }
+        if !self.has_led_for(self.planner.patience) {
+            return None;
+        }
+        steps.extend(silent.into_iter().map(|raft_id| MembersStep::Demote { raft_id }));
+        Some(steps)
     }
 
     fn add(&self) -> Option<Plan> {
@@ -300,7 +318,7 @@ impl Survey<'_> {
 
     /// Gives votes to those who can use them: few, an odd number.
     fn balance(&self) -> Option<Plan> {
-        if self.now.mono.since(self.planner.leading?) < SETTLED {
+        if !self.has_led_for(SETTLED.max(self.planner.patience)) {
             return None;
         }
         let voters = &self.members.voters;

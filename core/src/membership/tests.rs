@@ -89,10 +89,36 @@ fn a_change_that_is_lost_is_planned_again_and_a_joint_membership_is_left_alone()
     let mut wished = members(3, 0);
     wished.leaving.insert(peer(2));
     let id = wished.raft_id(&peer(2)).expect("is a member").0;
+    hear(&mut planner, seconds(1), &wished, &[2, 3]);
     assert_eq!(plan(&mut planner, seconds(1), &wished), change(vec![remove(id)]));
     assert_eq!(plan(&mut planner, seconds(2), &wished), change(vec![remove(id)]));
     wished.outgoing = wished.voters.clone();
     assert_eq!(plan(&mut planner, seconds(3), &wished), None);
+}
+
+/// Two of five are dead: a third one that goes leaves two of four, who decide nothing (simulated seed 30026).
+#[test]
+fn a_new_leader_removes_no_voter_before_it_knows_that_a_majority_of_the_rest_is_there() {
+    let mut planner = planner();
+    let mut wished = members(5, 1);
+    let at = |id| wished.peer(RaftId(id)).expect("is a member").clone();
+    let (voter, learner) = (at(3), at(6));
+    wished.leaving.insert(voter);
+    hear(&mut planner, seconds(1), &wished, &[2, 3]);
+    assert_eq!(plan(&mut planner, seconds(1), &wished), None, "4 and 5 may be dead");
+    hear(&mut planner, seconds(2), &wished, &[4]);
+    assert_eq!(plan(&mut planner, seconds(2), &wished), change(vec![remove(3)]));
+    let mut planner = self::planner();
+    hear(&mut planner, seconds(5), &wished, &[2, 3]);
+    let without_the_dead = change(vec![remove(3), demote(4), demote(5)]);
+    assert_eq!(plan(&mut planner, seconds(5), &wished), without_the_dead);
+    wished.leaving = [learner].into();
+    let mut planner = self::planner();
+    assert_eq!(
+        plan(&mut planner, seconds(1), &wished),
+        change(vec![remove(6)]),
+        "a learner decides nothing"
+    );
 }
 
 #[test]
