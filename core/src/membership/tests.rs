@@ -105,7 +105,11 @@ fn a_new_leader_removes_no_voter_before_it_knows_that_a_majority_of_the_rest_is_
     let (voter, learner) = (at(3), at(6));
     wished.leaving.insert(voter);
     hear(&mut planner, seconds(1), &wished, &[2, 3]);
-    assert_eq!(plan(&mut planner, seconds(1), &wished), None, "4 and 5 may be dead");
+    assert_eq!(
+        plan(&mut planner, seconds(1), &wished),
+        None,
+        "4 and 5 may be dead"
+    );
     hear(&mut planner, seconds(2), &wished, &[4]);
     assert_eq!(plan(&mut planner, seconds(2), &wished), change(vec![remove(3)]));
     let mut planner = self::planner();
