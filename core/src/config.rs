@@ -78,6 +78,8 @@ pub struct TrackerConfig {
     pub retry_min: Duration,
     /// The longest pause.
     pub retry_max: Duration,
+    /// How often all that counts as pinned is compared with what the IPFS node has; zero for never.
+    pub compare_interval: Duration,
 }
 
 /// How peers watch each other.
@@ -125,6 +127,7 @@ impl Config {
                 unpin_timeout: Duration::from_secs(3 * 3600),
                 retry_min: Duration::from_secs(10),
                 retry_max: Duration::from_secs(600),
+                compare_interval: Duration::from_secs(300),
             },
             monitor: MonitorConfig {
                 interval: Duration::from_secs(15),

@@ -52,7 +52,7 @@ pub(crate) fn decide(
             cid: cid.clone(),
             precondition: Precondition::Any,
         }),
-        Request::Barrier | Request::Recover { .. } | Request::RecoverAll => {
+        Request::Barrier | Request::Recover { .. } | Request::RecoverAll | Request::Sync { .. } => {
             unreachable!("the node answers these itself")
         }
     }

@@ -14,10 +14,20 @@ use crate::wire::{Envelope, RaftMessage};
 /// Something to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Effect {
-    /// End this operation soon; its `IpfsFinished` still comes.
+    /// End this operation, or this comparison, soon; its `IpfsFinished` or `IpfsCompared` still comes.
     CancelIpfs {
         /// Which one.
         op: OpId,
+    },
+    /// Find the CIDs whose local state is [`Phase::Pinned`](crate::Phase::Pinned) and which the IPFS node has
+    /// not pinned at that depth or deeper. Answered by any number of
+    /// [`Event::IpfsLacks`](crate::Event::IpfsLacks), in the order of the CIDs, and then by exactly one
+    /// [`Event::IpfsCompared`](crate::Event::IpfsCompared) with the same `op`.
+    CompareIpfs {
+        /// Its name.
+        op: OpId,
+        /// The only CID to look at; `None` for all.
+        cid: Option<Cid>,
     },
     /// Forget a staged snapshot.
     DiscardSnapshot {
@@ -194,6 +204,8 @@ pub enum Reply {
     Pinned(Pin),
     /// How many CIDs are being tried again.
     Recovered(u64),
+    /// How many pins the IPFS node had lost; they wait to be pinned again.
+    Synced(u64),
     /// The pin as it was.
     Unpinned(Pin),
 }
@@ -207,6 +219,9 @@ pub enum Refusal {
     /// The request contradicts the pin that exists, or itself.
     #[error("{0}")]
     Conflict(String),
+    /// The IPFS node could not be asked.
+    #[error("the IPFS node of this peer does not answer as it should: {0}")]
+    IpfsFailed(String),
     /// Nobody leads.
     #[error("the cluster has no leader: a majority of its voters must be running and reachable")]
     NoLeader,

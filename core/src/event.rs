@@ -6,6 +6,7 @@ use crate::ids::{BatchId, Cid, OpId, PeerId, SnapshotId, Ticket};
 use crate::metric::Metric;
 use crate::pin::PinOptions;
 use crate::snapshot::Manifest;
+use crate::time::Timestamp;
 use crate::wire::{Envelope, RaftMessage};
 
 /// Something that happened to this peer.
@@ -15,6 +16,13 @@ use crate::wire::{Envelope, RaftMessage};
 )]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
+    /// A comparison ended, cancelled or not.
+    IpfsCompared {
+        /// Which one.
+        op: OpId,
+        /// Whether everything was compared.
+        outcome: Result<(), IpfsError>,
+    },
     /// An operation on the IPFS node ended, cancelled or not.
     IpfsFinished {
         /// Which one.
@@ -22,7 +30,14 @@ pub enum Event {
         /// How.
         outcome: Result<(), IpfsError>,
     },
-    /// A running operation got further, so it is not stuck.
+    /// A comparison found pins missing: as many as are sent in one go, in the order of their CIDs.
+    IpfsLacks {
+        /// Which one.
+        op: OpId,
+        /// What.
+        missing: Vec<Missing>,
+    },
+    /// A running operation, or a comparison, got further, so it is not stuck.
     IpfsProgressed {
         /// Which one.
         op: OpId,
@@ -116,11 +131,26 @@ pub enum Request {
         /// Whose.
         peer: PeerId,
     },
+    /// Compare what counts as pinned here with what the IPFS node has, at once, and repair what is missing.
+    Sync {
+        /// Of what; `None` for everything.
+        cid: Option<Cid>,
+    },
     /// Keep it no more.
     Unpin {
         /// What.
         cid: Cid,
     },
+}
+
+/// A CID that counts as pinned here and that the IPFS node has no such pin of. The node was asked after the
+/// local state was read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// Which.
+    pub cid: Cid,
+    /// Since when it counted as pinned, when it was compared.
+    pub since: Timestamp,
 }
 
 /// Why an operation on the IPFS node failed.

@@ -37,6 +37,7 @@ mod pinset;
 mod planted;
 mod raft;
 mod requests;
+mod rescue;
 mod rng;
 mod snapshot;
 #[cfg(test)]
@@ -51,7 +52,7 @@ pub use config::{
     Config, FailoverConfig, MembershipConfig, MonitorConfig, RaftConfig, RequestsConfig, TrackerConfig,
 };
 pub use effect::{Batch, Effect, IpfsAction, Refusal, Reply, StoreOp};
-pub use event::{Event, IpfsError, Request};
+pub use event::{Event, IpfsError, Missing, Request};
 pub use ids::{
     BatchId, Cid, ClusterId, Incarnation, Index, OpId, ParseIdError, PeerId, ProposalId, RaftId, ReadId,
     SnapshotId, Term, Ticket,
@@ -67,6 +68,7 @@ pub use pinset::Window;
 #[cfg(planted_bugs)]
 pub use planted::{Bug, plant};
 pub use raft::{HardState, Identity, LogEntry, Payload, Recovered};
+pub use rescue::{Rescue, RescueError};
 pub use snapshot::{Applied, Manifest};
 pub use time::{Instant, Now, Timestamp};
 pub use view::PinsetView;

@@ -20,6 +20,8 @@ pub enum Phase {
     UnpinError,
     /// Waits to be unpinned.
     UnpinQueued,
+    /// Counted as pinned, until the IPFS node was found not to have it; waits to be pinned again.
+    Lost,
 }
 
 /// The local state of one CID.

@@ -115,7 +115,7 @@ impl Node {
             next_batch: BatchId(1),
             raft,
             pinset: Pinset::new(applied, windows),
-            tracker: Tracker::new(config.peer.clone(), &config.tracker, reconciling, seed),
+            tracker: Tracker::new(config.peer.clone(), &config.tracker, reconciling, seed, now),
             monitor: Monitor::new(config.peer.clone(), &config.monitor, now),
             failover: Failover::new(&config.failover),
             planner: Planner::new(
@@ -184,7 +184,9 @@ impl Node {
     fn take<V: PinsetView>(&mut self, step: &mut Step<'_, V>, event: Event) {
         let now = step.now;
         match event {
+            Event::IpfsCompared { op, outcome } => self.tracker.compared(now, op, outcome, &mut step.tracker),
             Event::IpfsFinished { op, outcome } => self.tracker.finished(now, &mut step.draft, op, outcome),
+            Event::IpfsLacks { op, missing } => self.tracker.lacks(now, &mut step.draft, op, missing),
             Event::IpfsProgressed { op } => self.tracker.progressed(now, op),
             Event::Measured { metrics } => {
                 let told = self.membership() != Membership::Removed;
@@ -223,6 +225,12 @@ impl Node {
             Request::RecoverAll => {
                 self.tracker.recover_all();
                 Ok(Reply::Recovered(0))
+            }
+            Request::Sync { cid } => {
+                let patience = self.config.requests.deadline;
+                self.tracker
+                    .sync(now, ticket, cid.clone(), patience, &mut step.tracker);
+                return;
             }
             Request::AddPeer { .. }
             | Request::Allocate { .. }

@@ -51,8 +51,9 @@ pub(crate) enum Output {
     },
     /// A read may be served once this entry is applied.
     ReadReady { read: ReadId, index: Index },
-    /// The shared state is the staged snapshot's from here on.
-    Restored { manifest: Manifest },
+    /// The shared state is the staged snapshot's from here on. `log` is what an earlier process left that was
+    /// not applied.
+    Restored { manifest: Manifest, log: Vec<Proposal> },
     /// Send.
     Send { to: RaftId, message: RaftMessage },
     /// Stream the pinset.
@@ -85,6 +86,8 @@ pub(crate) struct Raft {
     installing: Option<BatchId>,
     /// Peers that write under a Raft id that the membership does not know (yet).
     strangers: BTreeMap<RaftId, PeerId>,
+    /// The last entry that an earlier process left in the log.
+    inherited: Index,
     /// Tells this process's reads from those of its earlier lives, whose answers may still be under way.
     process: (u64, Incarnation),
     /// The term that was last handed out to be written, and the batch that does it until it is durable.
@@ -136,6 +139,7 @@ impl Raft {
             offered: None,
             installing: None,
             strangers: BTreeMap::new(),
+            inherited: recovered.log.last().map_or(0, |entry| entry.index),
             process: (recovered.boot, recovered.incarnation),
             term: (recovered.hard_state.term, None),
         };

@@ -305,6 +305,7 @@ impl Requests {
             | Request::Pin { .. }
             | Request::Recover { .. }
             | Request::RecoverAll
+            | Request::Sync { .. }
             | Request::Unpin { .. } => None,
         };
         let done: Vec<(Ticket, Reply)> = self.noted.iter().filter_map(done).collect();

@@ -2,6 +2,7 @@
 //! against the state that is there. What waits is queued on disk, in order; a bounded number of operations
 //! runs at the IPFS node; failures are tried again for ever, each after a longer pause than the last.
 
+mod compare;
 mod lanes;
 mod reconcile;
 mod run;
@@ -11,8 +12,8 @@ use std::time::Duration;
 
 use crate::config::TrackerConfig;
 use crate::draft::Draft;
-use crate::effect::{IpfsAction, StoreOp};
-use crate::ids::{Cid, Index, OpId, PeerId};
+use crate::effect::{IpfsAction, Refusal, StoreOp};
+use crate::ids::{Cid, Index, OpId, PeerId, Ticket};
 use crate::local::{Lane, Local, Phase, QueueKey};
 use crate::pin::{Mode, Pin};
 use crate::planted::planted;
@@ -20,6 +21,7 @@ use crate::rng::Rng;
 use crate::time::{Instant, Now};
 use crate::view::PinsetView;
 
+use self::compare::Comparisons;
 use self::lanes::Lanes;
 use self::reconcile::Reconciling;
 use self::run::Running;
@@ -29,8 +31,15 @@ use self::run::Running;
 pub(crate) enum Output {
     /// End this operation soon.
     Cancel { op: OpId },
+    /// Compare what counts as pinned with what the IPFS node has.
+    Compare { op: OpId, cid: Option<Cid> },
     /// Begin this operation.
     Start { op: OpId, action: IpfsAction },
+    /// Tell a client how many pins a comparison found missing.
+    Synced {
+        ticket: Ticket,
+        outcome: Result<u64, Refusal>,
+    },
 }
 
 /// This peer's tracker.
@@ -49,10 +58,11 @@ pub(crate) struct Tracker {
     trusted: Index,
     /// Where putting failures back in line has got to.
     recovering: Option<Option<Cid>>,
+    comparisons: Comparisons,
 }
 
 impl Tracker {
-    pub(crate) fn new(me: PeerId, config: &TrackerConfig, reconciling: bool, seed: u64) -> Self {
+    pub(crate) fn new(me: PeerId, config: &TrackerConfig, reconciling: bool, seed: u64, now: Now) -> Self {
         Self {
             me,
             config: config.clone(),
@@ -64,6 +74,7 @@ impl Tracker {
             reconciling: reconciling.then_some(Reconciling::Pins(None)),
             trusted: 0,
             recovering: None,
+            comparisons: Comparisons::new(config, now),
         }
     }
 
@@ -219,7 +230,7 @@ impl Tracker {
             .map(|running| running.ends(others_wait));
         let free = self.running.len() < self.config.concurrent_pins;
         let due = free.then(|| self.lanes.next_due(now)).flatten();
-        stuck.chain(due).min()
+        stuck.chain(due).chain(self.comparisons.poll_timeout()).min()
     }
 
     /// Cancels what is stuck, goes on with what is done a chunk at a time.
@@ -231,6 +242,7 @@ impl Tracker {
         out: &mut Vec<Output>,
     ) {
         self.cancel_stuck(now, out);
+        self.compare_on(now, out);
         self.walk_on(now, draft, index, out);
     }
 
@@ -244,6 +256,7 @@ impl Tracker {
             self.running.len() == self.by_cid.len(),
             "one operation for each CID"
         );
+        self.comparisons.check();
         for (cid, op) in &self.by_cid {
             assert!(self.running[op].cid == *cid, "both maps agree");
         }

@@ -83,6 +83,7 @@ impl<'a> Step<'a> {
         self.effects.iter().flat_map(|effect| match effect {
             Effect::Persist(batch) => batch.ops.as_slice(),
             Effect::CancelIpfs { .. }
+            | Effect::CompareIpfs { .. }
             | Effect::DiscardSnapshot { .. }
             | Effect::Measure
             | Effect::Reply { .. }

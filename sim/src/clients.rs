@@ -84,11 +84,11 @@ impl Client {
             };
             ask(world, self.peer, request, self.patience()).await;
         } else if draw < unpin + read + local + options.op_recover {
-            let all = self.rng.chance(500);
-            let request = if all {
-                Request::RecoverAll
-            } else {
-                Request::Recover { cid }
+            let request = match self.rng.below(4) {
+                0 => Request::RecoverAll,
+                1 => Request::Recover { cid },
+                2 => Request::Sync { cid: Some(cid) },
+                _ => Request::Sync { cid: None },
             };
             ask(world, self.peer, request, self.patience()).await;
         } else if let Some((cid, wish)) = self
@@ -256,7 +256,8 @@ fn understood(reply: Result<Reply, Refusal>) -> Heard {
             | Reply::Barrier(_)
             | Reply::PeerAdded
             | Reply::PeerRemoved
-            | Reply::Recovered(_)),
+            | Reply::Recovered(_)
+            | Reply::Synced(_)),
         ) => unreachable!("no answer to a write: {other:?}"),
         Err(refusal) => Heard::Refused(refusal),
     }
@@ -277,6 +278,7 @@ fn note(world: &mut World, heard: &Heard) {
     world.coverage.hit(match refusal {
         Refusal::Busy => "refused: busy",
         Refusal::Conflict(_) => "refused: conflict",
+        Refusal::IpfsFailed(_) => "refused: the IPFS node failed",
         Refusal::NoLeader => "refused: no leader",
         Refusal::NotEnoughPeers { .. } => "refused: not enough peers",
         Refusal::NotFound => "refused: not found",

@@ -15,7 +15,7 @@ use madsim::time::{TimeHandle, sleep};
 use crate::checks::Violation;
 use crate::coverage::sometimes;
 use crate::faults;
-use crate::ipfs::End;
+use crate::ipfs::{self, End};
 use crate::net::Fate;
 use crate::report::Class;
 use crate::world::{Shared, World, is_available, lock, name};
@@ -103,6 +103,9 @@ fn start(world: &Shared, me: usize, wires: &NodeHandle, effect: Effect) {
         Effect::CancelIpfs { op } => {
             let known = lock(world).peers[me].ipfs.cancel(op);
             sometimes!(lock(world).coverage, known, "an operation was cancelled");
+        }
+        Effect::CompareIpfs { op, cid } => {
+            spawn(ipfs::compare(world.clone(), me, op, cid));
         }
         Effect::DiscardSnapshot { snapshot } => {
             let mut world = lock(world);

@@ -19,6 +19,7 @@ pub(crate) enum Fault {
     CutAll,
     DiskFail,
     DiskLost,
+    IpfsForget,
     IpfsFull,
     IpfsRestart,
     Kill,
@@ -29,12 +30,13 @@ pub(crate) enum Fault {
 }
 
 /// All of them.
-pub(crate) const FAULTS: [Fault; 12] = [
+pub(crate) const FAULTS: [Fault; 13] = [
     Fault::ClockStep,
     Fault::Cut,
     Fault::CutAll,
     Fault::DiskFail,
     Fault::DiskLost,
+    Fault::IpfsForget,
     Fault::IpfsFull,
     Fault::IpfsRestart,
     Fault::Kill,
@@ -55,6 +57,7 @@ pub(crate) async fn run(world: Shared, fault: Fault) {
             Fault::CutAll => options.cut_all_every,
             Fault::DiskFail => options.disk_fail_every,
             Fault::DiskLost => options.disk_lost_every,
+            Fault::IpfsForget => options.ipfs_forget_every,
             Fault::IpfsFull => options.ipfs_full_every,
             Fault::IpfsRestart => options.ipfs_restart_every,
             Fault::Kill => options.kill_every,
@@ -109,6 +112,12 @@ async fn happen(world: &Shared, fault: Fault, rng: &mut Rng) {
             lock(world).lose_disk(peer, rng.next());
             sleep(rng.up_to(Duration::from_secs(3))).await;
             restart(world, peer);
+        }
+        Fault::IpfsForget => {
+            let peer = rng.index(size);
+            let mut world = lock(world);
+            let forgot = world.peers[peer].ipfs.forget(rng);
+            sometimes!(world.coverage, forgot, "an IPFS daemon forgot pins");
         }
         Fault::IpfsFull => {
             let peer = rng.index(size);

@@ -1,12 +1,16 @@
-//! One peer's IPFS daemon: slow, hanging, failing, restarted, full, and now and then done with what it was
-//! told to stop.
+//! One peer's IPFS daemon: slow, hanging, failing, restarted, forgetful, full, and now and then done with what
+//! it was told to stop. Its owner has pins of their own there, which are no business of the cluster's.
 
-use std::collections::BTreeMap;
+mod compare;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cluster_core::{Cid, IpfsAction, Metric, Mode, OpId, PING};
 
+pub(crate) use self::compare::compare;
 use crate::options::Options;
+use crate::peer::cid;
 use crate::rng::Rng;
 
 /// How an operation is going to go.
@@ -35,12 +39,19 @@ struct Running {
     cancelled: bool,
 }
 
+/// The first of the CIDs that only its owner pins.
+const OWNED: u64 = 50_000;
+
 /// One daemon.
 #[derive(Clone, Debug)]
 pub(crate) struct Ipfs {
     /// What it holds.
     pub(crate) pinned: BTreeMap<Cid, Mode>,
+    /// What its owner has pinned, and must stay.
+    pub(crate) owned: BTreeSet<Cid>,
     running: BTreeMap<OpId, Running>,
+    /// Comparisons under way, and whether they are to stop.
+    comparing: BTreeMap<OpId, bool>,
     /// Whether it answers.
     pub(crate) up: bool,
     /// Whether it has room.
@@ -59,9 +70,12 @@ pub(crate) struct Ipfs {
 impl Ipfs {
     pub(crate) fn new(options: &Options, peer: usize) -> Self {
         let mut rng = Rng::new(options.seed, &format!("ipfs {peer}"));
+        let owned: BTreeSet<Cid> = (OWNED..OWNED + 2).map(cid).collect();
         Self {
-            pinned: BTreeMap::new(),
+            pinned: owned.iter().map(|cid| (cid.clone(), Mode::Recursive)).collect(),
+            owned,
             running: BTreeMap::new(),
+            comparing: BTreeMap::new(),
             up: true,
             full: false,
             generation: 0,
@@ -107,6 +121,10 @@ impl Ipfs {
     }
 
     pub(crate) fn cancel(&mut self, op: OpId) -> bool {
+        if let Some(cancelled) = self.comparing.get_mut(&op) {
+            *cancelled = true;
+            return true;
+        }
         self.running
             .get_mut(&op)
             .map(|running| running.cancelled = true)
@@ -139,6 +157,7 @@ impl Ipfs {
 
     /// The peer's process died: what it had asked for may still come true.
     pub(crate) fn abandon(&mut self, available: impl Fn(&Cid) -> bool) {
+        self.comparing.clear();
         for running in std::mem::take(&mut self.running).into_values() {
             let (IpfsAction::Pin { cid, .. } | IpfsAction::Unpin { cid }) = &running.action;
             if self.up && available(cid) && self.rng.chance(self.late) {
@@ -155,6 +174,20 @@ impl Ipfs {
     /// The daemon restarts: what runs fails.
     pub(crate) fn restart(&mut self) {
         self.generation += 1;
+    }
+
+    /// Pins go, without anybody having asked for it: a part of them, or all. True when there were any.
+    pub(crate) fn forget(&mut self, rng: &mut Rng) -> bool {
+        let share = *rng.pick(&[200, 500, 1000]);
+        let before = self.pinned.len();
+        self.pinned.retain(|_, _| !rng.chance(share));
+        self.owned.retain(|cid| self.pinned.contains_key(cid));
+        self.pinned.len() < before
+    }
+
+    /// Whether it has a pin as deep as that.
+    pub(crate) fn holds(&self, cid: &Cid, mode: Mode) -> bool {
+        compare::holds(&self.pinned, cid, mode)
     }
 
     /// No faults from here on.

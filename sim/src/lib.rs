@@ -16,6 +16,7 @@ mod driver;
 mod faults;
 mod history;
 mod ipfs;
+mod members;
 mod model;
 mod mutants;
 mod net;

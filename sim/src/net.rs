@@ -74,7 +74,7 @@ impl Net {
             cut: false,
             clogged: false,
         };
-        let size = options.peers + options.joiners;
+        let size = options.peers + options.learners + options.joiners;
         let links = (0..size).map(|_| (0..size).map(|_| link()).collect()).collect();
         Self {
             links,

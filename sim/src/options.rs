@@ -14,6 +14,8 @@ pub struct Options {
     pub seed: u64,
     /// Peers of the static membership, all with a vote.
     pub peers: u64,
+    /// Founders without a vote.
+    pub learners: u64,
     /// Further peers that wait to be added.
     pub joiners: u64,
     pub clients: u64,
@@ -59,6 +61,7 @@ pub struct Options {
     pub ipfs_late: u64,
     pub ipfs_restart_every: u64,
     pub ipfs_full_every: u64,
+    pub ipfs_forget_every: u64,
     /// CIDs that nobody has, for good.
     pub unavailable: u64,
 
@@ -90,9 +93,14 @@ pub struct Options {
     pub pin_timeout_ms: u64,
     pub retry_min_ms: u64,
     pub retry_max_ms: u64,
+    pub compare_ms: u64,
     pub metrics_ms: u64,
     pub grace_ms: u64,
     pub failover: u64,
+    /// Members that vote at most.
+    pub voters_max: u64,
+    /// A voter that is silent for so long gives its vote to another member.
+    pub replace_after_ms: u64,
     /// 0 for everywhere.
     pub replicas_max: u64,
     pub replicas_min: u64,
@@ -100,6 +108,12 @@ pub struct Options {
     /// A mistake that is switched on in the core: its position in the list, from 1; 0 for none.
     pub planted: u64,
 }
+
+/// Peers of one cluster.
+const PEERS_MAX: u64 = 30;
+
+/// Longer than any run.
+pub(crate) const REPLACE_NEVER_MS: u64 = 600_000;
 
 impl Options {
     /// What `seed` stands for.
@@ -110,6 +124,8 @@ impl Options {
         options.draw_faults(&mut rng);
         options.draw_clients(&mut rng);
         options.draw_config(&mut rng);
+        options.draw_members(&mut Rng::new(seed, "members options"));
+        options.draw_storage(&mut Rng::new(seed, "storage options"));
         options
     }
 
@@ -118,6 +134,7 @@ impl Options {
         Self {
             seed,
             peers: 3,
+            learners: 0,
             joiners: 0,
             clients: 2,
             cids: 20,
@@ -151,6 +168,7 @@ impl Options {
             ipfs_late: 500,
             ipfs_restart_every: 0,
             ipfs_full_every: 0,
+            ipfs_forget_every: 0,
             unavailable: 0,
             snapshot_lost: 0,
             snapshot_duplicate: 0,
@@ -175,9 +193,12 @@ impl Options {
             pin_timeout_ms: 10_000,
             retry_min_ms: 1000,
             retry_max_ms: 10_000,
+            compare_ms: 5000,
             metrics_ms: 5000,
             grace_ms: 20_000,
             failover: 1,
+            voters_max: 7,
+            replace_after_ms: REPLACE_NEVER_MS,
             replicas_max: 2,
             replicas_min: 1,
             planted: 0,
@@ -194,6 +215,22 @@ impl Options {
         };
         self.cids = *rng.pick(&[1, 3, 10, 40]);
         self.seconds = rng.range(15, 60);
+    }
+
+    /// Who follows without a vote, and how votes wander. Drawn from a stream of its own.
+    fn draw_members(&mut self, rng: &mut Rng) {
+        if rng.chance(200) {
+            self.learners = *rng.pick(&[1, 1, 2, 3, 8]);
+        }
+        // Thirty peers cost as much as a dozen runs with three.
+        if rng.chance(12) {
+            self.peers = *rng.pick(&[3, 5, 7]);
+            self.learners = rng.range(8, PEERS_MAX - self.peers - self.joiners);
+            self.seconds = self.seconds.min(20);
+            self.clients = self.clients.min(3);
+        }
+        self.voters_max = *rng.pick(&[7, 7, 7, 3, 5]);
+        self.replace_after_ms = *rng.pick(&[REPLACE_NEVER_MS, REPLACE_NEVER_MS, 20_000, 6000]);
     }
 
     fn draw_faults(&mut self, rng: &mut Rng) {
@@ -266,6 +303,12 @@ impl Options {
         } else {
             rng.range(1, self.replicas_max)
         };
+    }
+
+    /// What befalls disks and IPFS daemons without anybody having asked. Drawn from a stream of its own.
+    fn draw_storage(&mut self, rng: &mut Rng) {
+        self.ipfs_forget_every = if rng.chance(300) { rng.range(5, 40) } else { 0 };
+        self.compare_ms = *rng.pick(&[500, 3000, 20_000]);
     }
 
     /// Sets one option, `name=number`.

@@ -5,8 +5,8 @@ use std::task::Waker;
 use std::time::Duration;
 
 use cluster_core::{
-    Cid, ClusterId, Config, Event, FailoverConfig, Incarnation, Members, MonitorConfig, Node, Now, PeerId,
-    RaftConfig, Replicas, RequestsConfig, TrackerConfig,
+    Cid, ClusterId, Config, Event, FailoverConfig, Incarnation, Members, MembershipConfig, MonitorConfig,
+    Node, Now, PeerId, RaftConfig, Replicas, RequestsConfig, TrackerConfig,
 };
 
 use crate::clock::Clock;
@@ -40,7 +40,7 @@ pub(crate) struct Peer {
     pub(crate) rng: Rng,
     /// Deadlines handled without any time having passed, and when.
     pub(crate) spins: (u64, u32),
-    /// A power cut has lost writes: what the IPFS node was asked for meanwhile may be known to nobody.
+    /// The data folder was lost: what the IPFS node was asked for before, nobody knows.
     pub(crate) forgetful: bool,
 }
 
@@ -203,9 +203,14 @@ fn config(options: &Options, peer: PeerId) -> Config {
             unpin_timeout: millis(options.pin_timeout_ms * 2),
             retry_min: millis(options.retry_min_ms),
             retry_max: millis(options.retry_max_ms),
+            compare_interval: millis(options.compare_ms),
         },
         monitor: MonitorConfig {
             interval: millis(options.metrics_ms),
+        },
+        membership: MembershipConfig {
+            voters_max: count(options.voters_max),
+            replace_after: millis(options.replace_after_ms),
         },
         failover: FailoverConfig {
             enabled: options.failover > 0,

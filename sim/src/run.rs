@@ -131,7 +131,7 @@ fn calm_down(world: &Shared) {
                 continue;
             }
             lost = without;
-            if rng.chance(locked.options.leave_broken) {
+            if rng.chance(locked.options.leave_broken) && locked.may_break(peer) {
                 let how = rng.below(3);
                 let text =
                     ["without power", "cut off", "paused"][usize::try_from(how).expect("one of three")];
@@ -202,6 +202,11 @@ fn patience(options: &Options) -> u64 {
         + 3 * options.pin_timeout_ms
         + options.grace_ms
         + 4 * options.metrics_ms
+        + if options.ipfs_forget_every > 0 {
+            2 * options.compare_ms + 6000
+        } else {
+            0
+        }
         + 20 * options.tick_ms * options.election_ticks;
     let steps = if options.clock_step_every > 0 { 600_000 } else { 0 };
     (once + 30_000 + steps) * 1_000_000

@@ -6,7 +6,7 @@ use crate::report::Report;
 use crate::run::run;
 
 /// Options that are made milder, and the value that is mildest.
-const MILDEST: [(&str, u64); 38] = [
+const MILDEST: [(&str, u64); 43] = [
     ("aim", 0),
     ("kill_every", 0),
     ("cut_every", 0),
@@ -41,6 +41,11 @@ const MILDEST: [(&str, u64); 38] = [
     ("trailing_logs", 10_000),
     ("latency_spread_ms", 1),
     ("latency_min_ms", 1),
+    ("op_members", 0),
+    ("disk_lost_every", 0),
+    ("replace_after_ms", 600_000),
+    ("joiners", 0),
+    ("learners", 0),
     ("peers", 1),
     ("clients", 1),
     ("cids", 1),

@@ -1,12 +1,12 @@
 //! Everything that there is in one run: the peers, the network between them, the clients' open requests, and
 //! the checks that watch.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 
-use cluster_core::{Effect, Event, Incarnation, Index, Members, PeerId, Refusal, Reply, Request, Ticket};
+use cluster_core::{Effect, Event, Index, Refusal, Reply, Request, Ticket};
 use madsim::runtime::{Handle, NodeHandle};
 use madsim::task::NodeId;
 use madsim::time::TimeHandle;
@@ -16,11 +16,11 @@ use crate::coverage::{Coverage, sometimes};
 use crate::history::History;
 use crate::net::Net;
 use crate::options::Options;
-use crate::panics;
-use crate::peer::{Peer, peer_id};
+use crate::peer::Peer;
 use crate::report::{Class, Stats};
 use crate::rng::Rng;
 use crate::trace::Trace;
+use crate::{members, panics};
 
 /// The world, as all tasks of a run share it. They all run on one thread.
 pub(crate) type Shared = Arc<Mutex<World>>;
@@ -93,9 +93,9 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(options: Options, keep_trace: bool) -> Self {
-        let founders = usize::try_from(options.peers).expect("a few peers");
-        let size = founders + usize::try_from(options.joiners).expect("a few peers");
-        let members = Members::initial((0..founders).map(peer_id));
+        let count = |number: u64| usize::try_from(number).expect("a few peers");
+        let size = count(options.peers + options.learners + options.joiners);
+        let members = members::founders(count(options.peers), count(options.learners));
         let peers: Vec<Peer> = (0..size)
             .map(|number| Peer::new(&options, number, members.clone()))
             .collect();
@@ -229,6 +229,7 @@ impl World {
             Effect::Reply { reply, .. } => reply.is_ok(),
             Effect::SendSnapshot { .. } => true,
             Effect::CancelIpfs { .. }
+            | Effect::CompareIpfs { .. }
             | Effect::DiscardSnapshot { .. }
             | Effect::Measure
             | Effect::Send { .. }
@@ -274,7 +275,6 @@ impl World {
             0
         };
         sometimes!(self.coverage, lost > 0, "a power cut lost writes");
-        peer.forgetful |= lost > 0;
         self.trace.line(at, &name(me), || {
             format!("dies of a {death:?}, {lost} batches lost")
         });
@@ -294,88 +294,6 @@ impl World {
             Death::Cut => self.stats.cuts += 1,
         }
         Handle::current().kill(self.nodes[me]);
-    }
-
-    /// The membership that the furthest peer has applied.
-    pub(crate) fn members(&self) -> &Members {
-        let furthest = self.peers.iter().max_by_key(|peer| {
-            let store = &peer.disk.written;
-            (store.applied.index, !store.members.voters.is_empty())
-        });
-        &furthest.expect("there are peers").disk.written.members
-    }
-
-    /// Voters that cannot be counted on: they speak from another data folder than the one that the cluster
-    /// knows, or are about to leave.
-    pub(crate) fn doubtful_voters(&self) -> BTreeSet<PeerId> {
-        let members = self.members();
-        let blank = self.peers.iter().filter(|peer| {
-            let known = members
-                .raft_id(&peer.id)
-                .and_then(|id| members.peers.get(&id)?.incarnation);
-            known.is_some_and(|known| known != peer.disk.incarnation())
-        });
-        let leaving = self
-            .peers
-            .iter()
-            .flat_map(|peer| &peer.disk.written.members.leaving);
-        blank.map(|peer| &peer.id).chain(leaving).cloned().collect()
-    }
-
-    /// Whether there is a majority without these peers, whichever of the memberships that are around counts.
-    pub(crate) fn has_quorum_without(&self, lost: &BTreeSet<PeerId>) -> bool {
-        let mut memberships = self.peers.iter().map(|peer| &peer.disk.written.members);
-        memberships.all(|members| {
-            [&members.voters, &members.outgoing].into_iter().all(|voters| {
-                let left = voters
-                    .iter()
-                    .filter(|id| members.peer(**id).is_some_and(|peer| !lost.contains(peer)));
-                voters.is_empty() || left.count() * 2 > voters.len()
-            })
-        })
-    }
-
-    /// Whether a peer takes part in the second phase: it is a member and not broken for good.
-    pub(crate) fn is_well(&self, me: usize) -> bool {
-        let peer = &self.peers[me];
-        !peer.broken && self.members().raft_id(&peer.id).is_some()
-    }
-
-    /// A peer's machine burns down; it comes back under its old identity with an empty data folder. Only
-    /// where the others have everything: what a majority has lost, nobody can bring back.
-    pub(crate) fn lose_disk(&mut self, me: usize, number: u64) {
-        let members = self.members().clone();
-        let logs = |peer: &Peer| {
-            let store = &peer.disk.durable;
-            (
-                store.last(),
-                store
-                    .log
-                    .last_key_value()
-                    .map_or(store.compacted.1, |(_, entry)| entry.term),
-            )
-        };
-        let mine = (logs(&self.peers[me]), self.peers[me].disk.written.last());
-        let is_safe = |id: &cluster_core::RaftId| {
-            let peer = members.peer(*id);
-            let peer = self.peers.iter().find(|candidate| Some(&candidate.id) == peer);
-            let recorded = members.peers.get(id).and_then(|member| member.incarnation);
-            peer.is_some_and(|peer| {
-                let whole = (logs(peer), peer.disk.written.last()) == mine;
-                recorded == Some(peer.disk.incarnation()) && whole
-            })
-        };
-        let is_voter = members
-            .raft_id(&self.peers[me].id)
-            .is_some_and(|id| members.voters.contains(&id));
-        let calm = members.outgoing.is_empty() && members.learners.is_empty() && members.leaving.is_empty();
-        if !is_voter || !calm || members.voters.len() < 3 || !members.voters.iter().all(is_safe) {
-            return;
-        }
-        self.crash(me, Death::Cut);
-        self.peers[me].lose_disk(Incarnation(number), members);
-        self.checks.disk_lost(me);
-        self.coverage.hit("a disk was lost");
     }
 
     /// Starts a peer that is down.

@@ -37,7 +37,7 @@ impl Node {
                     voting,
                 } => self.members_changed(step, (index, term), &change, voting),
                 raft::Output::ReadReady { read, index } => self.requests.read_ready(read, index),
-                raft::Output::Restored { manifest } => self.restored(step, &manifest),
+                raft::Output::Restored { manifest, log } => self.restored(step, &manifest, log),
                 raft::Output::Send { to, message } => {
                     let member = self.raft.members().peers.get(&to);
                     let addressee = member.and_then(|member| member.incarnation);
@@ -84,11 +84,12 @@ impl Node {
     }
 
     /// The pinset was replaced by a snapshot.
-    fn restored<V: PinsetView>(&mut self, step: &mut Step<'_, V>, manifest: &Manifest) {
+    fn restored<V: PinsetView>(&mut self, step: &mut Step<'_, V>, manifest: &Manifest, log: Vec<Proposal>) {
         let before = self.pinset.applied().index;
         self.pinset.restore(manifest);
         self.monitor
             .members_changed(&manifest.members.peer_ids().cloned().collect());
+        self.tracker.suspect(step.now, &mut step.draft, log);
         self.tracker.reconcile(&mut step.draft, before);
         let pinset = &self.pinset;
         let origin = self.raft.id();
@@ -234,7 +235,12 @@ pub(super) fn route_tracker<V>(step: &mut Step<'_, V>) {
     for output in std::mem::take(&mut step.tracker) {
         step.effects.push(match output {
             tracker::Output::Cancel { op } => Effect::CancelIpfs { op },
+            tracker::Output::Compare { op, cid } => Effect::CompareIpfs { op, cid },
             tracker::Output::Start { op, action } => Effect::StartIpfs { op, action },
+            tracker::Output::Synced { ticket, outcome } => Effect::Reply {
+                ticket,
+                reply: outcome.map(Reply::Synced),
+            },
         });
     }
 }
@@ -247,6 +253,7 @@ fn needs_candidates(request: &Request) -> bool {
         | Request::Recover { .. }
         | Request::RecoverAll
         | Request::RemovePeer { .. }
+        | Request::Sync { .. }
         | Request::Unpin { .. } => {
             return false;
         }

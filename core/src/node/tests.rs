@@ -1,5 +1,8 @@
+mod alone;
+mod comparing;
 mod effects;
 mod membership;
+mod rescue;
 
 use std::time::Duration;
 

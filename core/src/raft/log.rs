@@ -60,6 +60,11 @@ impl Log {
         self.bytes
     }
 
+    /// The entries after `index`.
+    pub(super) fn after(&self, index: Index) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().skip_while(move |entry| entry.index <= index)
+    }
+
     /// Replaces the log from the first entry's index on.
     pub(super) fn append(&mut self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };

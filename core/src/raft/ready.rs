@@ -50,6 +50,7 @@ impl Raft {
                 manifest.applied.index == ready.snapshot().get_metadata().index,
                 "takes what was offered"
             );
+            let log = self.inherited();
             self.raw
                 .mut_store()
                 .reset(manifest.applied, manifest.members.clone());
@@ -58,7 +59,7 @@ impl Raft {
                 manifest: manifest.clone(),
             };
             outputs.push(Output::Store { op, sync: true });
-            outputs.push(Output::Restored { manifest });
+            outputs.push(Output::Restored { manifest, log });
             self.installing = Some(batch);
             sync = true;
         }
@@ -126,6 +127,20 @@ impl Raft {
                 });
             }
         }
+    }
+
+    /// What an earlier process left in the log, and this one has not applied.
+    fn inherited(&self) -> Vec<Proposal> {
+        let store = self.raw.store();
+        let left = store.after(store.applied.index).map(convert::log_entry);
+        let left = left.take_while(|entry| entry.index <= self.inherited);
+        let commands = left.filter_map(|entry| match entry.payload {
+            Payload::Commands(data) if !data.is_empty() => {
+                Some(decode::<Vec<Proposal>>(&data).expect("an entry of this peer's log can be read"))
+            }
+            Payload::Commands(_) | Payload::Members(_) => None,
+        });
+        commands.flatten().collect()
     }
 
     fn commit(&mut self, entries: Vec<Entry>, outputs: &mut Vec<Output>) {

@@ -2,6 +2,7 @@
 //! local state with a pinset that came in a snapshot.
 
 use super::*;
+use crate::command::{Command, Proposal};
 
 /// Pins first, then the local states that no pin explains.
 #[derive(Clone, Debug)]
@@ -19,7 +20,7 @@ impl Tracker {
             return false;
         };
         let phase = match local.phase {
-            Phase::PinError => Phase::PinQueued,
+            Phase::Lost | Phase::PinError => Phase::PinQueued,
             Phase::UnpinError => Phase::UnpinQueued,
             Phase::PinQueued | Phase::Pinned | Phase::UnpinQueued => return false,
         };
@@ -55,6 +56,29 @@ impl Tracker {
         };
         self.reconciling = Some(Reconciling::Pins(None));
         draft.ops.push(StoreOp::SetReconciling { reconciling: true });
+    }
+
+    /// Looks at pins that are in the log but not applied, before a snapshot takes the log's place. An earlier
+    /// process may have applied them, and pinned what they ask for; when a power cut loses its notes of that,
+    /// the log, which every applied entry was synced to before, is all that still knows.
+    pub(crate) fn suspect<V: PinsetView>(&mut self, now: Now, draft: &mut Draft<'_, V>, log: Vec<Proposal>) {
+        for Proposal { command, .. } in log {
+            let (cid, mode) = match command {
+                Command::Pin { pin, .. } if pin.is_allocated_to(&self.me) => (pin.cid, pin.options.mode),
+                Command::Reallocate { cid, allocations, .. } if allocations.contains(&self.me) => {
+                    (cid, Mode::Recursive)
+                }
+                Command::Admit { .. }
+                | Command::Members(_)
+                | Command::Pin { .. }
+                | Command::Reallocate { .. }
+                | Command::Unpin { .. } => continue,
+            };
+            if draft.local(&cid).is_none() {
+                // Reconciling has it pinned, or unpinned.
+                draft.put_local(&cid, fresh(now, mode));
+            }
+        }
     }
 
     /// Pins again what counts as pinned, where that may be from before the pin changed.

@@ -38,6 +38,9 @@ impl Running {
 
 impl Tracker {
     pub(crate) fn progressed(&mut self, now: Now, op: OpId) {
+        if self.compares_on(now, op) {
+            return;
+        }
         if let Some(running) = self.running.get_mut(&op)
             && running.pin.is_some()
         {
@@ -82,7 +85,7 @@ impl Tracker {
         let Some(local) = draft.local(&running.cid) else {
             return;
         };
-        let wants_pin = matches!(local.phase, Phase::PinQueued | Phase::PinError);
+        let wants_pin = wants_pin(local.phase);
         let overtaken = wants_pin != running.pin.is_some() || running.cancelled;
         if overtaken && !planted!(ForgetsOvertaking) {
             // It was overtaken: its CID stands in the queue of what is wanted.
@@ -120,7 +123,7 @@ impl Tracker {
         local: Local,
         outcome: Result<(), IpfsError>,
     ) {
-        let wants_pin = matches!(local.phase, Phase::PinQueued | Phase::PinError);
+        let wants_pin = wants_pin(local.phase);
         let stuck = running.cancelled && wants_pin == running.pin.is_some() && running.deadline <= now.mono;
         if stuck && outcome.is_err() {
             let error = format!("no progress for {} s", now.mono.since(running.moved).as_secs());
@@ -140,7 +143,7 @@ impl Tracker {
     ) {
         let attempts = local.attempts.saturating_add(1);
         let phase = match local.phase {
-            Phase::PinError | Phase::PinQueued | Phase::Pinned => Phase::PinError,
+            Phase::Lost | Phase::PinError | Phase::PinQueued | Phase::Pinned => Phase::PinError,
             Phase::UnpinError | Phase::UnpinQueued => Phase::UnpinError,
         };
         error.truncate(error.floor_char_boundary(ERROR_MAX));
@@ -199,7 +202,7 @@ impl Tracker {
     ) {
         let wanted = draft.pin(cid).filter(|pin| pin.is_allocated_to(&self.me));
         let (action, pin, timeout) = match local.phase {
-            Phase::PinError | Phase::PinQueued | Phase::Pinned => {
+            Phase::Lost | Phase::PinError | Phase::PinQueued | Phase::Pinned => {
                 // Where the queue and the pinset differ, they are being compared: that puts it right.
                 let Some(pin) = wanted else { return };
                 let mode = pin.options.mode;
@@ -240,9 +243,17 @@ impl Tracker {
     }
 }
 
-fn error_text(error: IpfsError) -> String {
+pub(super) fn error_text(error: IpfsError) -> String {
     match error {
         IpfsError::Cancelled => "cancelled by the IPFS node".to_owned(),
         IpfsError::Failed(text) => text,
+    }
+}
+
+/// Whether a CID in this phase, if it is queued, is to be pinned.
+fn wants_pin(phase: Phase) -> bool {
+    match phase {
+        Phase::Lost | Phase::PinError | Phase::PinQueued => true,
+        Phase::Pinned | Phase::UnpinError | Phase::UnpinQueued => false,
     }
 }

@@ -1,6 +1,7 @@
 //! The loop of a peer: waits for one event, hands it to the core, starts the effects. It is the only part
 //! that knows the store, the network and the IPFS node at once.
 
+mod compare;
 mod informer;
 mod ipfs;
 mod snapshots;
@@ -281,6 +282,9 @@ impl Loop {
     fn start(&mut self, effect: Effect) {
         match effect {
             Effect::CancelIpfs { op } => self.operations.cancel(op),
+            Effect::CompareIpfs { op, cid } => {
+                self.operations.compare(op, cid, self.parts.store.reader());
+            }
             Effect::DiscardSnapshot { snapshot } => {
                 if let Err(error) = self.parts.store.stager().discard(snapshot) {
                     fail_stop(&error);

@@ -3,6 +3,7 @@
 
 use cluster_core::{Phase, Pin, Replicas};
 
+use crate::members::wanted_voters;
 use crate::peer::Peer;
 use crate::world::{World, is_available, name};
 
@@ -60,7 +61,25 @@ fn membership(world: &World) -> Option<String> {
     };
     let joint = !members.outgoing.is_empty() || !members.learners_next.is_empty();
     let under_way = joint || waits(&members.joining) || !members.leaving.is_empty();
-    under_way.then(|| format!("a change of {members:?}"))
+    if under_way {
+        return Some(format!("a change of {members:?}"));
+    }
+    let is_well = |id: &&cluster_core::RaftId| {
+        let peer = members.peer(**id);
+        world
+            .peers
+            .iter()
+            .any(|known| Some(&known.id) == peer && !known.broken)
+    };
+    let room = wanted_voters(members, world.options.voters_max).saturating_sub(members.voters.len());
+    let living = members.learners.iter().filter(is_well).count();
+    // The number of votes stays odd: where it is, only two more will do.
+    let useful = if members.voters.len() % 2 == 1 {
+        living / 2 * 2
+    } else {
+        living
+    };
+    (room > 0 && useful > 0).then(|| format!("a vote for a learner of {members:?}"))
 }
 
 fn is_ready_leader(peer: &Peer) -> bool {
@@ -118,7 +137,12 @@ fn tracking(world: &World, number: usize) -> Option<String> {
             ));
         }
     }
-    for cid in peer.ipfs.pinned.keys() {
+    for cid in peer
+        .ipfs
+        .pinned
+        .keys()
+        .filter(|cid| !peer.ipfs.owned.contains(*cid))
+    {
         if !store
             .pins
             .get(cid)

@@ -6,6 +6,9 @@ use cluster_core::{BatchId, Cid, Effect, Event, IpfsAction, OpId, SnapshotId, St
 
 use super::{Found, Step};
 
+/// Comparisons that clients may have asked for, and the one of everything.
+const COMPARISONS_MAX: usize = 65;
+
 /// What is open at one process.
 #[derive(Clone, Debug, Default)]
 struct Open {
@@ -14,6 +17,7 @@ struct Open {
     last_op: OpId,
     ops: BTreeMap<OpId, Cid>,
     snapshots: BTreeSet<SnapshotId>,
+    comparisons: BTreeSet<OpId>,
 }
 
 /// What is open everywhere.
@@ -39,13 +43,17 @@ impl Ids {
             Event::Requested { ticket, .. } => {
                 open.tickets.insert(*ticket);
             }
+            Event::IpfsCompared { op, .. } => {
+                open.comparisons.remove(op);
+            }
             Event::IpfsFinished { op, .. } => {
                 open.ops.remove(op);
             }
             Event::SnapshotReceived { snapshot, .. } => {
                 open.snapshots.insert(*snapshot);
             }
-            Event::IpfsProgressed { .. }
+            Event::IpfsLacks { .. }
+            | Event::IpfsProgressed { .. }
             | Event::Measured { .. }
             | Event::Persisted { .. }
             | Event::Received { .. }
@@ -65,6 +73,17 @@ impl Ids {
 impl Open {
     fn after_effect(&mut self, effect: &Effect, found: &mut Found<'_>) {
         match effect {
+            Effect::CompareIpfs { op, .. } => {
+                let last = std::mem::replace(&mut self.last_op, *op);
+                found.require(*op > last, "operations", || {
+                    format!("comparison {op} follows {last}")
+                });
+                self.comparisons.insert(*op);
+                let all = self.comparisons.len();
+                found.require(all <= COMPARISONS_MAX, "operations", || {
+                    format!("{all} comparisons at once")
+                });
+            }
             Effect::DiscardSnapshot { snapshot } => {
                 let known = self.snapshots.remove(snapshot);
                 found.require(known, "snapshot", || {

@@ -1,12 +1,26 @@
 //! A peer does at its IPFS node what the pinset says: it pins what is allocated to it, as deep as it says,
 //! and unpins only what is not.
 
-use cluster_core::{Effect, IpfsAction};
+use cluster_core::{Effect, IpfsAction, Phase, StoreOp};
 
 use super::{Found, Step};
 
 pub(super) fn after_step(step: &Step<'_>, found: &mut Found<'_>) {
     let peer = step.peer();
+    for op in step.writes() {
+        if let StoreOp::PutLocal { cid, local } = op
+            && local.phase == Phase::Lost
+        {
+            found.require(!peer.ipfs.holds(cid, local.mode), "tracker", || {
+                format!("takes {cid} for lost, the IPFS node has it")
+            });
+        }
+    }
+    for cid in &peer.ipfs.owned {
+        found.require(peer.ipfs.pinned.contains_key(cid), "tracker", || {
+            format!("unpins {cid}, which it never pinned")
+        });
+    }
     for effect in step.effects {
         let Effect::StartIpfs { action, .. } = effect else {
             continue;

@@ -113,6 +113,7 @@ impl Cluster {
             | Reply::PeerRemoved
             | Reply::Pinned(_)
             | Reply::Recovered(_)
+            | Reply::Synced(_)
             | Reply::Unpinned(_) => {
                 return Err(Error::Closed);
             }

@@ -34,7 +34,8 @@ impl Cluster {
             | Reply::Barrier(_)
             | Reply::PeerAdded
             | Reply::PeerRemoved
-            | Reply::Recovered(_) => Err(Error::Closed),
+            | Reply::Recovered(_)
+            | Reply::Synced(_) => Err(Error::Closed),
         }
     }
 

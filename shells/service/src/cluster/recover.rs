@@ -36,6 +36,7 @@ impl Cluster {
             | Reply::PeerAdded
             | Reply::PeerRemoved
             | Reply::Pinned(_)
+            | Reply::Synced(_)
             | Reply::Unpinned(_) => Err(Error::Closed),
         }
     }
@@ -98,7 +99,7 @@ impl Cluster {
         let failed: Vec<Entry> = entries
             .into_iter()
             .filter(|entry| match entry.local.as_ref().map(|local| local.phase) {
-                Some(Phase::PinError | Phase::UnpinError) => true,
+                Some(Phase::Lost | Phase::PinError | Phase::UnpinError) => true,
                 Some(Phase::PinQueued | Phase::Pinned | Phase::UnpinQueued) | None => false,
             })
             .collect();

@@ -217,6 +217,7 @@ impl FakeCore {
             Request::Recover { cid } => {
                 Ok(Reply::Recovered(Self::recover(me, ledger, |other| *other == cid)))
             }
+            Request::Sync { .. } => Ok(Reply::Synced(0)),
             Request::RecoverAll => Ok(Reply::Recovered(Self::recover(me, ledger, |_| true))),
         }
     }

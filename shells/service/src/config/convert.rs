@@ -61,6 +61,7 @@ impl Config {
         core.tracker.unpin_timeout = unpin;
         core.tracker.retry_max = self.cluster.pin_recover_interval.0;
         core.tracker.retry_min = RETRY_MIN.min(core.tracker.retry_max);
+        core.tracker.compare_interval = self.cluster.state_sync_interval.0;
 
         core.monitor.interval = self.cluster.monitor_ping_interval.0;
         core.failover.enabled = !self.cluster.disable_repinning;

@@ -11,6 +11,8 @@ use cluster_ipfs::{Backend, PinMode};
 use tokio::sync::oneshot;
 
 use super::Handle;
+use super::compare::Comparison;
+use crate::store::Reader;
 
 /// Progress is reported this often: the core only needs to know that there is some.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -34,16 +36,39 @@ impl Operations {
     }
 
     pub(super) fn start(&self, op: OpId, action: IpfsAction) {
+        let (backend, handle) = (self.backend.clone(), self.handle.clone());
+        let work = async move { perform(&backend, &handle, op, action).await };
+        self.spawn(op, work, move |outcome| Event::IpfsFinished { op, outcome });
+    }
+
+    /// Compares what counts as pinned, of one CID or of all, with what the node has.
+    pub(super) fn compare(&self, op: OpId, only: Option<cluster_core::Cid>, reader: Reader) {
+        let comparison = Comparison {
+            backend: self.backend.clone(),
+            reader,
+            handle: self.handle.clone(),
+            op,
+        };
+        let work = async move { comparison.run(only).await };
+        self.spawn(op, work, move |outcome| Event::IpfsCompared { op, outcome });
+    }
+
+    fn spawn(
+        &self,
+        op: OpId,
+        work: impl Future<Output = Result<(), IpfsError>> + Send + 'static,
+        report: impl FnOnce(Result<(), IpfsError>) -> Event + Send + 'static,
+    ) {
         let (cancel, cancelled) = oneshot::channel();
         lock(&self.running).insert(op, cancel);
-        let (backend, handle, running) = (self.backend.clone(), self.handle.clone(), self.running.clone());
+        let (handle, running) = (self.handle.clone(), self.running.clone());
         self.runtime.spawn(async move {
             let outcome = tokio::select! {
-                outcome = perform(&backend, &handle, op, action) => outcome,
+                outcome = work => outcome,
                 Ok(()) = cancelled => Err(IpfsError::Cancelled),
             };
             lock(&running).remove(&op);
-            handle.event(Event::IpfsFinished { op, outcome });
+            handle.event(report(outcome));
         });
     }
 

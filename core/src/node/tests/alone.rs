@@ -1,0 +1,147 @@
+//! One peer by itself, to look at single steps.
+
+use std::time::Duration;
+
+use crate::testing::{Disk, peer};
+use crate::*;
+
+const NOW: Now = Now {
+    mono: Instant(1),
+    wall: Timestamp(1_000_000_000_000),
+};
+
+/// One peer of a cluster, by itself.
+pub(super) struct Alone {
+    pub(super) node: Node,
+    pub(super) disk: Disk,
+    pub(super) now: Now,
+    pub(super) members: Members,
+}
+
+impl Alone {
+    /// One that compares nothing by itself.
+    pub(super) fn new(size: u8) -> Self {
+        Self::comparing(size, Duration::ZERO)
+    }
+
+    /// One that compares its pins with its IPFS node's now and then.
+    pub(super) fn comparing(size: u8, compare_interval: Duration) -> Self {
+        let mut config = Config::new(peer(1));
+        config.tracker.compare_interval = compare_interval;
+        let members = Members::initial((1..=size).map(peer));
+        let recovered = Recovered::founding(Incarnation(1), members.clone());
+        let disk = Disk {
+            recovered: Some(recovered.clone()),
+            ..Disk::default()
+        };
+        let node = Node::new(config, recovered, 7, NOW);
+        let mut alone = Self {
+            node,
+            disk,
+            now: NOW,
+            members,
+        };
+        let measure = alone.handle(Event::TimedOut);
+        assert_eq!(measure, [Effect::Measure]);
+        alone
+    }
+
+    /// Handles an event; writes what is to be written, and returns everything.
+    pub(super) fn handle(&mut self, event: Event) -> Vec<Effect> {
+        let effects = self.node.handle(self.now, &self.disk, event);
+        self.node.check();
+        for effect in &effects {
+            if let Effect::Persist(batch) = effect {
+                self.disk.write(batch);
+            }
+        }
+        effects
+    }
+
+    pub(super) fn receive(&mut self, from: u8, message: Message) -> Vec<Effect> {
+        let incarnation = Incarnation(u64::from(from));
+        let envelope = Envelope {
+            cluster: self.members.cluster,
+            incarnation,
+            addressee: None,
+            message,
+        };
+        self.handle(Event::Received {
+            from: peer(from),
+            envelope,
+        })
+    }
+
+    pub(super) fn send(&self, to: u8, message: RaftMessage) -> Effect {
+        let envelope = Envelope {
+            cluster: self.members.cluster,
+            incarnation: Incarnation(1),
+            addressee: None,
+            message: Message::Raft(message),
+        };
+        Effect::Send {
+            to: peer(to),
+            envelope,
+        }
+    }
+
+    pub(super) fn wait(&mut self, time: Duration) {
+        self.now = Now {
+            mono: self.now.mono + time,
+            wall: self.now.wall + time,
+        };
+    }
+
+    /// Lets time pass until this single peer leads.
+    pub(super) fn lead(&mut self) {
+        for _ in 0..40 {
+            self.wait(Duration::from_millis(100));
+            let effects = self.handle(Event::TimedOut);
+            for effect in effects {
+                if let Effect::Persist(Batch { id, sync: true, .. }) = effect {
+                    let _ = self.handle(Event::Persisted { batch: id });
+                }
+            }
+        }
+        assert!(self.node.view().is_leader());
+    }
+
+    /// Starts the process anew, on what is on the disk.
+    pub(super) fn restart(&mut self) {
+        let config = Config::new(peer(1));
+        self.node = Node::new(config, self.disk.recover(), 8, self.now);
+    }
+
+    pub(super) fn request(&mut self, ticket: u64, request: Request) -> Vec<Effect> {
+        self.handle(Event::Requested {
+            ticket: Ticket(ticket),
+            request,
+        })
+    }
+}
+
+pub(super) fn raft_message(kind: RaftKind, term: Term) -> RaftMessage {
+    RaftMessage {
+        kind,
+        from: RaftId(2),
+        to: RaftId(1),
+        term,
+        log_term: 0,
+        index: 0,
+        entries: Vec::new(),
+        commit: 0,
+        commit_term: 0,
+        request_snapshot: 0,
+        reject: false,
+        reject_hint: 0,
+        context: Vec::new(),
+        priority: 0,
+    }
+}
+
+pub(super) fn persist(effects: &[Effect]) -> &Batch {
+    let Effect::Persist(batch) = &effects[0] else {
+        panic!("{:?} instead of a batch", effects[0]);
+    };
+    batch
+}

@@ -1,0 +1,270 @@
+//! What the IPFS node has against what counts as pinned, to the effect.
+
+use std::time::Duration;
+
+use super::alone::{Alone, persist, raft_message};
+use crate::testing::{cid, options, peer};
+use crate::wire::encode;
+use crate::*;
+
+const EVERYWHERE: Replicas = Replicas::Everywhere;
+
+/// A peer that leads alone, with one pin, which operation 1 has made.
+fn pinned(interval: Duration) -> Alone {
+    let mut alone = Alone::comparing(1, interval);
+    alone.lead();
+    let pin = Request::Pin {
+        cid: cid(1),
+        options: options(EVERYWHERE),
+    };
+    let batch = persist(&alone.request(1, pin)).id;
+    let _ = alone.handle(Event::Persisted { batch });
+    finish(&mut alone, 1);
+    assert_eq!(alone.disk.locals[&cid(1)].phase, Phase::Pinned);
+    alone
+}
+
+fn finish(alone: &mut Alone, op: u64) -> Vec<Effect> {
+    let op = OpId(op);
+    alone.handle(Event::IpfsFinished { op, outcome: Ok(()) })
+}
+
+fn compared(alone: &mut Alone, op: u64) -> Vec<Effect> {
+    let op = OpId(op);
+    alone.handle(Event::IpfsCompared { op, outcome: Ok(()) })
+}
+
+fn compares(op: u64, cid: Option<Cid>) -> Effect {
+    Effect::CompareIpfs { op: OpId(op), cid }
+}
+
+fn reply(ticket: u64, reply: Result<Reply, Refusal>) -> Effect {
+    let ticket = Ticket(ticket);
+    Effect::Reply { ticket, reply }
+}
+
+fn lacks(alone: &mut Alone, op: u64, since: Timestamp) -> Vec<Effect> {
+    let missing = vec![Missing { cid: cid(1), since }];
+    alone.handle(Event::IpfsLacks {
+        op: OpId(op),
+        missing,
+    })
+}
+
+#[test]
+fn what_the_node_lost_is_pinned_again_and_the_client_is_told() {
+    let mut alone = pinned(Duration::ZERO);
+    assert_eq!(alone.request(2, Request::Sync { cid: None }), [compares(2, None)]);
+    alone.wait(Duration::from_secs(1));
+    let since = alone.disk.locals[&cid(1)].since;
+    let effects = lacks(&mut alone, 2, since);
+    let local = &alone.disk.locals[&cid(1)];
+    assert_eq!(
+        (local.phase, local.attempts, local.since),
+        (Phase::Lost, 0, alone.now.wall)
+    );
+    let [Effect::Persist(batch), Effect::StartIpfs { op: OpId(3), action }] = &effects[..] else {
+        panic!("{effects:?}");
+    };
+    assert!(!batch.sync, "nobody was promised anything");
+    assert!(
+        matches!(action, IpfsAction::Pin { cid: what, .. } if *what == cid(1)),
+        "{action:?}"
+    );
+    assert_eq!(compared(&mut alone, 2), [reply(2, Ok(Reply::Synced(1)))]);
+    finish(&mut alone, 3);
+    let local = &alone.disk.locals[&cid(1)];
+    assert_eq!((local.phase, local.error.as_str()), (Phase::Pinned, ""));
+    assert!(alone.disk.queue.is_empty());
+}
+
+#[test]
+fn a_report_about_an_older_state_says_nothing() {
+    let mut alone = pinned(Duration::ZERO);
+    let since = alone.disk.locals[&cid(1)].since;
+    assert_eq!(
+        alone.request(2, Request::Sync { cid: Some(cid(1)) }),
+        [compares(2, Some(cid(1)))]
+    );
+    assert_eq!(lacks(&mut alone, 2, Timestamp(since.0 - 1)), []);
+    assert_eq!(lacks(&mut alone, 9, since), [], "of a comparison that is none");
+    alone.wait(Duration::from_secs(1));
+    let batch = persist(&alone.request(3, Request::Unpin { cid: cid(1) })).id;
+    let _ = alone.handle(Event::Persisted { batch });
+    assert_eq!(alone.disk.locals[&cid(1)].phase, Phase::UnpinQueued);
+    assert_eq!(lacks(&mut alone, 2, since), [], "it is being unpinned");
+    assert_eq!(compared(&mut alone, 2), [reply(2, Ok(Reply::Synced(0)))]);
+}
+
+#[test]
+fn a_lost_pin_that_cannot_be_had_again_is_an_error_and_tried_for_ever() {
+    let mut alone = pinned(Duration::ZERO);
+    let _ = alone.request(2, Request::Sync { cid: None });
+    let since = alone.disk.locals[&cid(1)].since;
+    let _ = lacks(&mut alone, 2, since);
+    let outcome = Err(IpfsError::Failed("nobody has it".to_owned()));
+    let _ = alone.handle(Event::IpfsFinished { op: OpId(3), outcome });
+    let local = &alone.disk.locals[&cid(1)];
+    assert_eq!(
+        (local.phase, local.attempts, local.error.as_str()),
+        (Phase::PinError, 1, "nobody has it")
+    );
+    assert!(local.queued.is_some());
+}
+
+#[test]
+fn everything_is_compared_now_and_then_and_a_long_comparison_is_followed_by_a_long_pause() {
+    let minute = Duration::from_secs(60);
+    let mut alone = pinned(10 * minute);
+    let begins = |alone: &mut Alone| alone.handle(Event::TimedOut).contains(&compares(2, None));
+    assert!(!begins(&mut alone));
+    alone.wait(minute);
+    assert!(begins(&mut alone), "soon after the start");
+    alone.wait(2 * minute - Duration::from_secs(1));
+    let _ = alone.handle(Event::IpfsProgressed { op: OpId(2) });
+    assert_eq!(compared(&mut alone, 2), []);
+    let again = |alone: &mut Alone| alone.handle(Event::TimedOut).contains(&compares(3, None));
+    alone.wait(18 * minute);
+    assert!(!again(&mut alone), "ten times two minutes");
+    alone.wait(2 * minute);
+    assert!(again(&mut alone));
+}
+
+#[test]
+fn a_client_waits_for_a_comparison_that_begins_after_it_has_asked() {
+    let mut alone = pinned(Duration::ZERO);
+    assert_eq!(alone.request(2, Request::Sync { cid: None }), [compares(2, None)]);
+    for ticket in 3..5 {
+        assert_eq!(alone.request(ticket, Request::Sync { cid: None }), []);
+    }
+    assert_eq!(
+        compared(&mut alone, 2),
+        [reply(2, Ok(Reply::Synced(0))), compares(3, None)]
+    );
+    let outcome = Err(IpfsError::Failed("connection refused".to_owned()));
+    let effects = alone.handle(Event::IpfsCompared { op: OpId(3), outcome });
+    let refused = || Err(Refusal::IpfsFailed("connection refused".to_owned()));
+    assert_eq!(effects, [reply(3, refused()), reply(4, refused())]);
+}
+
+#[test]
+fn a_comparison_that_hangs_is_given_up_and_its_clients_do_not_wait_for_that() {
+    let mut alone = pinned(Duration::ZERO);
+    let _ = alone.request(2, Request::Sync { cid: None });
+    alone.wait(Duration::from_secs(15));
+    let effects = alone.handle(Event::TimedOut);
+    assert!(effects.contains(&reply(2, Err(Refusal::Unknown))), "{effects:?}");
+    alone.wait(Duration::from_secs(105));
+    let effects = alone.handle(Event::TimedOut);
+    assert!(
+        effects.contains(&Effect::CancelIpfs { op: OpId(2) }),
+        "{effects:?}"
+    );
+    let outcome = Err(IpfsError::Cancelled);
+    assert_eq!(alone.handle(Event::IpfsCompared { op: OpId(2), outcome }), []);
+}
+
+#[test]
+fn clients_that_are_too_many_are_refused() {
+    let mut alone = pinned(Duration::ZERO);
+    for ticket in 0..64 {
+        let _ = alone.request(ticket, Request::Sync { cid: Some(cid(1)) });
+    }
+    assert_eq!(
+        alone.request(64, Request::Sync { cid: None }),
+        [reply(64, Err(Refusal::Busy))]
+    );
+}
+
+/// A power cut has lost what this peer noted of entry 1, but not the entry. It may have pinned what that asks
+/// for; a snapshot without it comes.
+#[test]
+fn what_only_the_log_remembers_is_unpinned_when_a_snapshot_takes_its_place() {
+    let mut alone = Alone::new(3);
+    let pin = Pin {
+        cid: cid(1),
+        pin_type: PinType::Data,
+        allocations: Vec::new(),
+        reference: None,
+        options: options(EVERYWHERE),
+        timestamp: Timestamp(1),
+        version: 0,
+    };
+    let proposal = |seq, cid: Cid, replicas, allocations: Vec<PeerId>| Proposal {
+        id: ProposalId {
+            origin: RaftId(2),
+            boot: 1,
+            seq,
+        },
+        command: Command::Pin {
+            pin: Pin {
+                cid,
+                allocations,
+                options: options(replicas),
+                ..pin.clone()
+            },
+            precondition: Precondition::Any,
+        },
+    };
+    let proposals = vec![
+        proposal(1, cid(1), EVERYWHERE, Vec::new()),
+        proposal(
+            2,
+            cid(2),
+            Replicas::Range { min: 1, max: 2 },
+            vec![peer(2), peer(3)],
+        ),
+    ];
+    let entry = LogEntry {
+        index: 1,
+        term: 1,
+        payload: Payload::Commands(encode(&proposals)),
+    };
+    let append = RaftMessage {
+        entries: vec![entry],
+        ..raft_message(RaftKind::Append, 1)
+    };
+    let batch = persist(&alone.receive(2, Message::Raft(append))).id;
+    let _ = alone.handle(Event::Persisted { batch });
+    alone.restart();
+
+    let manifest = Manifest {
+        applied: Applied {
+            index: 9,
+            term: 1,
+            pins: 0,
+        },
+        members: Members::initial((1..=3).map(peer)),
+        windows: Vec::new(),
+    };
+    let snapshot = SnapshotId(1);
+    alone
+        .disk
+        .staged
+        .insert(snapshot, (manifest.clone(), std::collections::BTreeMap::new()));
+    let message = RaftMessage {
+        index: 9,
+        log_term: 1,
+        ..raft_message(RaftKind::Snapshot, 1)
+    };
+    let effects = alone.handle(Event::SnapshotReceived {
+        from: peer(2),
+        snapshot,
+        manifest,
+        message,
+    });
+    let batch = persist(&effects).id;
+    let _ = alone.handle(Event::Persisted { batch });
+    let locals: Vec<&Cid> = alone.disk.locals.keys().collect();
+    assert_eq!(locals, [&cid(1)], "the other one was for other peers");
+    let mut unpinned = false;
+    for _ in 0..4 {
+        alone.wait(Duration::from_millis(1));
+        let effects = alone.handle(Event::TimedOut);
+        let unpin = IpfsAction::Unpin { cid: cid(1) };
+        unpinned |= effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::StartIpfs { action, .. } if *action == unpin));
+    }
+    assert!(unpinned, "{:?}", alone.disk.locals);
+}

@@ -1,0 +1,86 @@
+//! What is left of a cluster becomes a new one.
+
+use super::*;
+use crate::rescue::RescueError;
+
+const NEW: ClusterId = ClusterId([3; 16]);
+
+#[test]
+fn a_survivor_founds_a_new_cluster_on_all_that_it_has_and_the_others_join_it() {
+    let mut table = Table::new(5);
+    table.run(5 * SECOND);
+    let survivor = leader(&table);
+    for number in 0..4 {
+        let pinned = table.request(
+            survivor,
+            Request::Pin {
+                cid: cid(number),
+                options: options(TWO),
+            },
+        );
+        table.run(SECOND / 2);
+        assert!(table.replies[&pinned].is_ok());
+    }
+    let others: Vec<u8> = (1..=5).filter(|number| *number != survivor).collect();
+    let (second, lost) = (others[0], &others[1..]);
+    table.down = others.iter().map(|number| peer(*number)).collect();
+    // The leader writes these down, and nobody else does.
+    table.request(survivor, Request::RemovePeer { peer: peer(second) });
+    table.request(
+        survivor,
+        Request::Pin {
+            cid: cid(9),
+            options: options(Replicas::Everywhere),
+        },
+    );
+    table.run(SECOND / 10);
+    let old = table.nodes[&peer(survivor)].0.view().members().clone();
+
+    let (node, disk) = table.nodes.get_mut(&peer(survivor)).unwrap();
+    let next = node.view().members().next_raft_id;
+    let recovered = disk.recover();
+    let (rescue, ops) = recovered
+        .rescue(&peer(survivor), &[peer(survivor), peer(second)].into(), NEW)
+        .unwrap();
+    assert!(rescue.kept_entries > 0);
+    assert_eq!(rescue.members.raft_id(&peer(survivor)), Some(next));
+    assert_eq!(rescue.members.joining, [peer(second)].into());
+    assert_eq!(
+        rescue.members.departed,
+        lost.iter().map(|number| peer(*number)).collect()
+    );
+    let id = BatchId(1);
+    disk.write(&Batch { id, ops, sync: true });
+    table.restart(survivor);
+    table.nodes.remove(&peer(second));
+    table.run(5 * SECOND);
+
+    let view = table.nodes[&peer(survivor)].0.view();
+    assert!(view.is_leader());
+    assert_eq!(view.members().cluster, NEW);
+    assert_ne!(old.cluster, NEW);
+    assert_eq!(
+        table.nodes[&peer(survivor)].1.pins.len(),
+        5,
+        "what nobody else has is there"
+    );
+    table.down.remove(&peer(second));
+    table.join(second);
+    table.run(10 * SECOND);
+    assert_eq!(table.nodes[&peer(second)].1.pins.len(), 5);
+    let view = table.nodes[&peer(second)].0.view();
+    assert_eq!((view.members().cluster, view.members().peers.len()), (NEW, 2));
+    // The pins of those that are lost have moved.
+    for pin in table.nodes[&peer(survivor)].1.pins.values() {
+        for gone in lost {
+            assert!(!pin.allocations.contains(&peer(*gone)), "{pin:?}");
+        }
+    }
+}
+
+#[test]
+fn data_without_a_membership_cannot_be_rescued() {
+    let recovered = Recovered::joining(Incarnation(1), ClusterId::UNKNOWN);
+    let outcome = recovered.rescue(&peer(1), &[peer(1)].into(), NEW);
+    assert_eq!(outcome, Err(RescueError::NoMembership));
+}

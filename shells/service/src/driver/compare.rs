@@ -1,0 +1,255 @@
+//! What counts as pinned here against what the IPFS node has pinned. The node lists its pins in an order of
+//! its own, so they are remembered as hashes, in bounded memory, and the local states are held against them.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
+use cid::Cid;
+use cluster_core::{Event, IpfsError, Local, Missing, Mode, OpId, Phase};
+use cluster_ipfs::backend::PinState;
+use cluster_ipfs::{Backend, PinMode};
+use futures::{StreamExt, TryStreamExt};
+
+use super::{Handle, fail_stop};
+use crate::store::{Reader, StoreError};
+
+/// Hashes that are kept at once, 32 MiB of them. A node with more pins is listed several times, each time for
+/// a part of them.
+const HASHES_MAX: usize = 4 << 20;
+
+/// Local states that are looked at in one go: enough to hide the cost of the jump, little enough to hold.
+const PAGE: usize = 1024;
+
+/// What is told to the core at once: it writes all of it in one step.
+const REPORT_MAX: usize = 256;
+
+/// Questions that the IPFS node is asked side by side.
+const QUESTIONS: usize = 8;
+
+/// How often the core hears that there is progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One comparison.
+pub(super) struct Comparison {
+    pub(super) backend: Backend,
+    pub(super) reader: Reader,
+    pub(super) handle: Handle,
+    pub(super) op: OpId,
+}
+
+impl Comparison {
+    /// Compares one CID, or everything, and reports what is missing.
+    pub(super) async fn run(&self, only: Option<cluster_core::Cid>) -> Result<(), IpfsError> {
+        match only {
+            Some(cid) => {
+                let found = self.reader.local(&cid).unwrap_or_else(|error| fail_stop(&error));
+                let suspects = found
+                    .into_iter()
+                    .filter(is_pinned)
+                    .map(|local| (cid.clone(), local));
+                self.verify(suspects.collect()).await
+            }
+            None => self.everything().await,
+        }
+    }
+
+    async fn everything(&self) -> Result<(), IpfsError> {
+        let mut held = Held::new(HASHES_MAX);
+        let mut part = 0;
+        while part < held.parts {
+            held.hashes.clear();
+            self.list(&mut held, part).await?;
+            held.hashes.sort_unstable();
+            let mut after = None;
+            loop {
+                let page = self.page(after).await;
+                let Some((last, _)) = page.last() else { break };
+                after = Some(last.clone());
+                let is_suspect = |(cid, local): &(cluster_core::Cid, Local)| {
+                    is_pinned(local) && held.is_of(cid, part) && !held.holds(cid.as_bytes(), local.mode)
+                };
+                self.verify(page.into_iter().filter(is_suspect).collect()).await?;
+            }
+            part += 1;
+        }
+        Ok(())
+    }
+
+    /// Remembers what of a part of all pins the node has.
+    async fn list(&self, held: &mut Held, part: u64) -> Result<(), IpfsError> {
+        let mut pins = self.backend.pins();
+        let mut told = Instant::now();
+        while let Some((cid, mode)) = pins.try_next().await.map_err(|error| failed(&error))? {
+            held.add(&cid.to_bytes(), mode, part);
+            if told.elapsed() >= PROGRESS_INTERVAL {
+                told = Instant::now();
+                self.handle.event(Event::IpfsProgressed { op: self.op });
+            }
+        }
+        Ok(())
+    }
+
+    /// The next local states. Each page is of a moment of its own: a listing that is kept open for long costs
+    /// the database memory.
+    async fn page(&self, after: Option<cluster_core::Cid>) -> Vec<(cluster_core::Cid, Local)> {
+        let reader = self.reader.clone();
+        let read = move || -> Result<Vec<_>, StoreError> {
+            reader.listing().locals(after.as_ref()).take(PAGE).collect()
+        };
+        let page = tokio::task::spawn_blocking(read).await;
+        page.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+            .unwrap_or_else(|error| fail_stop(&error))
+    }
+
+    /// Asks the node about each of these, as they may have been pinned since it was listed, and reports those
+    /// that it does not have.
+    async fn verify(&self, suspects: Vec<(cluster_core::Cid, Local)>) -> Result<(), IpfsError> {
+        for suspects in suspects.chunks(REPORT_MAX) {
+            let suspects = futures::stream::iter(suspects.to_vec());
+            let asked = suspects.map(|(cid, local)| self.is_missing(cid, local));
+            let answers: Vec<Option<Missing>> = asked.buffered(QUESTIONS).try_collect().await?;
+            let missing: Vec<Missing> = answers.into_iter().flatten().collect();
+            let op = self.op;
+            if missing.is_empty() {
+                self.handle.event(Event::IpfsProgressed { op });
+                continue;
+            }
+            tracing::warn!(
+                "{} pins are gone from the IPFS node though nobody here removed them, {} among them; pinning \
+                 them again",
+                missing.len(),
+                missing[0].cid
+            );
+            self.handle.event(Event::IpfsLacks { op, missing });
+            // Not more than the core can take: it is told more when it has dealt with this.
+            let _ = self.handle.view(|_, _| ()).await;
+        }
+        Ok(())
+    }
+
+    async fn is_missing(&self, cid: cluster_core::Cid, local: Local) -> Result<Option<Missing>, IpfsError> {
+        let parsed = Cid::try_from(cid.as_bytes()).map_err(|error| failed(&error))?;
+        let state = self
+            .backend
+            .pin_status(&parsed)
+            .await
+            .map_err(|error| failed(&error))?;
+        let is_held = match (state, local.mode) {
+            (PinState::Pinned(PinMode::Recursive), _) | (PinState::Pinned(PinMode::Direct), Mode::Direct) => {
+                true
+            }
+            (PinState::Pinned(PinMode::Direct), Mode::Recursive)
+            | (PinState::Indirect | PinState::Unpinned, _) => false,
+        };
+        Ok((!is_held).then(|| Missing {
+            cid,
+            since: local.since,
+        }))
+    }
+}
+
+fn is_pinned(local: &Local) -> bool {
+    local.phase == Phase::Pinned
+}
+
+fn failed(error: &dyn std::fmt::Display) -> IpfsError {
+    IpfsError::Failed(error.to_string())
+}
+
+/// Hashes of what the IPFS node has pinned, of one part of all CIDs at a time. They are keyed anew for each
+/// comparison, so two CIDs that share one are told apart the next time.
+struct Held {
+    key: RandomState,
+    /// The most that are kept at once.
+    limit: usize,
+    /// Into how many parts all CIDs are split, a power of two.
+    parts: u64,
+    hashes: Vec<u64>,
+}
+
+impl Held {
+    fn new(limit: usize) -> Self {
+        Self {
+            key: RandomState::new(),
+            limit,
+            parts: 1,
+            hashes: Vec::new(),
+        }
+    }
+
+    /// A CID's hash, with the depth of its pin in the lowest bit.
+    fn hash(&self, cid: &[u8], is_recursive: bool) -> u64 {
+        self.key.hash_one(cid) & !1 | u64::from(is_recursive)
+    }
+
+    fn part_of(&self, hash: u64) -> u64 {
+        (hash >> 1) % self.parts
+    }
+
+    /// Whether a CID is looked at together with this part.
+    fn is_of(&self, cid: &cluster_core::Cid, part: u64) -> bool {
+        self.part_of(self.hash(cid.as_bytes(), false)) == part
+    }
+
+    /// Remembers a pin of this part. When they become too many, only half of them stay: the others are a part
+    /// of their own from here on, which comes later.
+    fn add(&mut self, cid: &[u8], mode: PinMode, part: u64) {
+        let hash = self.hash(cid, mode == PinMode::Recursive);
+        if self.part_of(hash) != part {
+            return;
+        }
+        self.hashes.push(hash);
+        if self.hashes.len() > self.limit {
+            self.parts *= 2;
+            let parts = self.parts;
+            self.hashes.retain(|hash| (hash >> 1) % parts == part);
+        }
+    }
+
+    /// Whether a CID is pinned at this depth or deeper. The hashes must be sorted.
+    fn holds(&self, cid: &[u8], mode: Mode) -> bool {
+        let has = |is_recursive| self.hashes.binary_search(&self.hash(cid, is_recursive)).is_ok();
+        has(true) || (mode == Mode::Direct && has(false))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cid(number: u8) -> cluster_core::Cid {
+        cluster_core::Cid::from_bytes(&[1, 0x55, 0, 1, number]).expect("is a CID")
+    }
+
+    #[test]
+    fn a_deeper_pin_counts_and_a_shallower_one_does_not() {
+        let mut held = Held::new(10);
+        held.add(cid(1).as_bytes(), PinMode::Recursive, 0);
+        held.add(cid(2).as_bytes(), PinMode::Direct, 0);
+        held.hashes.sort_unstable();
+        let holds = |number: u8, mode| held.holds(cid(number).as_bytes(), mode);
+        assert!(holds(1, Mode::Recursive) && holds(1, Mode::Direct) && holds(2, Mode::Direct));
+        assert!(!holds(2, Mode::Recursive) && !holds(3, Mode::Direct));
+    }
+
+    #[test]
+    fn pins_that_are_too_many_are_gone_through_part_by_part() {
+        let mut held = Held::new(8);
+        let (mut seen, mut part) = (std::collections::BTreeSet::new(), 0);
+        while part < held.parts {
+            held.hashes.clear();
+            for number in 0..100 {
+                held.add(cid(number).as_bytes(), PinMode::Recursive, part);
+                assert!(held.hashes.len() <= 8);
+            }
+            held.hashes.sort_unstable();
+            for number in (0..100).filter(|number| held.is_of(&cid(*number), part)) {
+                assert!(held.holds(cid(number).as_bytes(), Mode::Recursive));
+                seen.insert(number);
+            }
+            assert!((100..110).all(|number| !held.holds(cid(number).as_bytes(), Mode::Recursive)));
+            part += 1;
+        }
+        assert_eq!(seen.len(), 100, "none is left out, in {} parts", held.parts);
+    }
+}

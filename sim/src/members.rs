@@ -1,0 +1,168 @@
+//! Who belongs to the cluster of a run, on whom it can count, and whose data folder it can do without.
+
+use std::collections::BTreeSet;
+
+use cluster_core::{
+    Incarnation, LogEntry, Members, MembersChange, MembersStep, Payload, PeerId, RaftId, decode,
+};
+
+use crate::options::REPLACE_NEVER_MS;
+use crate::peer::{Peer, peer_id};
+use crate::store::Store;
+use crate::world::{Death, World};
+
+/// The membership that everybody starts from: the last ones of the founders follow without a vote.
+pub(crate) fn founders(voters: usize, learners: usize) -> Members {
+    let mut members = Members::initial((0..voters + learners).map(peer_id));
+    let followers = (voters..voters + learners).map(|number| members.raft_id(&peer_id(number)));
+    members.learners = followers.flatten().collect();
+    members.voters = members.voters.difference(&members.learners).copied().collect();
+    members
+}
+
+/// How many should vote: an odd number, or as it is where there are two at most.
+pub(crate) fn wanted_voters(members: &Members, voters_max: u64) -> usize {
+    let everybody = members.voters.len() + members.learners.len();
+    if everybody <= 2 {
+        return members.voters.len();
+    }
+    let most = everybody.min(usize::try_from(voters_max).expect("a few peers"));
+    most - usize::from(most.is_multiple_of(2))
+}
+
+/// What a peer's log may still make of its membership: as it is, and after each change that it has not
+/// applied.
+fn memberships(store: &Store) -> Vec<Members> {
+    let mut all = vec![store.members.clone()];
+    let later = store.log.range(store.applied.index + 1..).map(|(_, entry)| entry);
+    for change in later.filter_map(change_of) {
+        let mut members = all.last().expect("there is a first one").clone();
+        for step in change.steps {
+            match step {
+                MembersStep::AddLearner { raft_id, member } => {
+                    members.peers.insert(raft_id, member);
+                    members.learners.insert(raft_id);
+                }
+                MembersStep::Promote { raft_id } => {
+                    members.learners.remove(&raft_id);
+                    members.voters.insert(raft_id);
+                }
+                MembersStep::Demote { raft_id } => {
+                    members.voters.remove(&raft_id);
+                    members.learners.insert(raft_id);
+                }
+                MembersStep::Remove { raft_id } => {
+                    members.voters.remove(&raft_id);
+                    members.learners.remove(&raft_id);
+                }
+            }
+        }
+        all.push(members);
+    }
+    all
+}
+
+fn change_of(entry: &LogEntry) -> Option<MembersChange> {
+    match &entry.payload {
+        Payload::Members(data) => decode(data).ok(),
+        Payload::Commands(_) => None,
+    }
+}
+
+impl World {
+    /// The membership that the furthest peer has applied.
+    pub(crate) fn members(&self) -> &Members {
+        let furthest = self.peers.iter().max_by_key(|peer| {
+            let store = &peer.disk.written;
+            (store.applied.index, !store.members.voters.is_empty())
+        });
+        &furthest.expect("there are peers").disk.written.members
+    }
+
+    /// Voters that cannot be counted on: they speak from another data folder than the one that the cluster
+    /// knows, or are about to leave.
+    pub(crate) fn doubtful_voters(&self) -> BTreeSet<PeerId> {
+        let members = self.members();
+        let blank = self.peers.iter().filter(|peer| {
+            let known = members
+                .raft_id(&peer.id)
+                .and_then(|id| members.peers.get(&id)?.incarnation);
+            known.is_some_and(|known| known != peer.disk.incarnation())
+        });
+        let leaving = self
+            .peers
+            .iter()
+            .flat_map(|peer| &peer.disk.written.members.leaving);
+        blank.map(|peer| &peer.id).chain(leaving).cloned().collect()
+    }
+
+    /// Whether there is a majority without these peers, whichever of the memberships counts that are around,
+    /// under way, or next: a leader may give votes to learners that were lost a moment ago.
+    pub(crate) fn has_quorum_without(&self, lost: &BTreeSet<PeerId>) -> bool {
+        let is_lost =
+            |members: &Members, id: &RaftId| members.peer(*id).is_none_or(|peer| lost.contains(peer));
+        let mut memberships = self.peers.iter().flat_map(|peer| memberships(&peer.disk.written));
+        memberships.all(|members| {
+            let lost_learners = members.learners.iter().filter(|id| is_lost(&members, id)).count();
+            let wanted = wanted_voters(&members, self.options.voters_max);
+            let promoted = lost_learners.min(wanted.saturating_sub(members.voters.len()));
+            [&members.voters, &members.outgoing].into_iter().all(|voters| {
+                let left = voters.iter().filter(|id| !is_lost(&members, id)).count();
+                voters.is_empty() || left * 2 > voters.len() + promoted
+            })
+        })
+    }
+
+    /// Whether a peer may break for good when the second phase begins. Where votes wander quickly, voters
+    /// that were away for a while may be replaced by those who break now: then only who has no vote breaks.
+    pub(crate) fn may_break(&self, me: usize) -> bool {
+        let votes = |peer: &Peer| {
+            let members = &peer.disk.written.members;
+            let id = members.raft_id(&self.peers[me].id);
+            id.is_some_and(|id| members.voters.contains(&id) || members.outgoing.contains(&id))
+        };
+        self.options.replace_after_ms >= REPLACE_NEVER_MS || !self.peers.iter().any(votes)
+    }
+
+    /// Whether a peer takes part in the second phase: it is a member and not broken for good.
+    pub(crate) fn is_well(&self, me: usize) -> bool {
+        let peer = &self.peers[me];
+        !peer.broken && self.members().raft_id(&peer.id).is_some()
+    }
+
+    /// A peer's machine burns down; it comes back under its old identity with an empty data folder. Only
+    /// where the others have everything: what a majority has lost, nobody can bring back.
+    pub(crate) fn lose_disk(&mut self, me: usize, number: u64) {
+        let members = self.members().clone();
+        let mine = ends(&self.peers[me]);
+        let is_safe = |id: &RaftId| {
+            let peer = members.peer(*id);
+            let peer = self.peers.iter().find(|candidate| Some(&candidate.id) == peer);
+            let recorded = members.peers.get(id).and_then(|member| member.incarnation);
+            peer.is_some_and(|peer| recorded == Some(peer.disk.incarnation()) && ends(peer) == mine)
+        };
+        let id = members.raft_id(&self.peers[me].id);
+        let is_voter = id.is_some_and(|id| members.voters.contains(&id));
+        let calm = members.outgoing.is_empty() && members.leaving.is_empty();
+        if !is_voter || !calm || members.voters.len() < 3 || !members.voters.iter().all(is_safe) {
+            return;
+        }
+        self.burn(me, number, members);
+    }
+
+    /// What [`World::lose_disk`] does, whatever the others have.
+    pub(crate) fn burn(&mut self, me: usize, number: u64, members: Members) {
+        self.crash(me, Death::Cut);
+        self.peers[me].lose_disk(Incarnation(number), members);
+        self.checks.disk_lost(me);
+        self.coverage.hit("a disk was lost");
+    }
+}
+
+/// Where a peer's log ends: on the disk, with which term, and as written.
+fn ends(peer: &Peer) -> (u64, u64, u64) {
+    let store = &peer.disk.durable;
+    let last = store.log.last_key_value();
+    let term = last.map_or(store.compacted.1, |(_, entry)| entry.term);
+    (store.last(), term, peer.disk.written.last())
+}
