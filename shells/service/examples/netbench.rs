@@ -82,6 +82,7 @@ async fn start(secret: Option<[u8; 32]>) -> anyhow::Result<(Net, NetEvents)> {
     let config = NetConfig {
         keypair: Keypair::generate_ed25519(),
         secret,
+        accepted_secrets: Vec::new(),
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse()?],
         announce: Vec::new(),
         cluster: CLUSTER,
