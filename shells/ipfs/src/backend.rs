@@ -77,6 +77,14 @@ impl Backend {
         }
     }
 
+    /// How many blocks the node stores. Kubo counts them one by one.
+    pub async fn repo_objects(&self) -> Result<u64, Error> {
+        match self {
+            Backend::Kubo(client) => client.repo_objects().await,
+            Backend::Embedded(node) => embedded::repo_objects(node),
+        }
+    }
+
     /// Collects garbage, telling what goes. Dropping the stream stops it.
     pub fn repo_gc(&self) -> BoxStream<'static, Result<Collected, Error>> {
         match self {

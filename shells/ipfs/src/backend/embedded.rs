@@ -130,6 +130,11 @@ pub(super) fn repo_stat(node: &Node) -> Result<RepoStat, Error> {
     })
 }
 
+pub(super) fn repo_objects(node: &Node) -> Result<u64, Error> {
+    let stat = node.stat().map_err(|error| Error::embedded("repo/stat", error))?;
+    Ok(stat.num_objects)
+}
+
 /// Bytes that the disk under `path` has free for this process.
 fn free_space(path: &Path) -> Result<u64, crate::Error> {
     let disk = rustix::fs::statvfs(path).map_err(|error| {

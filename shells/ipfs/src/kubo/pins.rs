@@ -55,7 +55,7 @@ impl Client {
         pin: &PinRequest,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<(), Error> {
-        if self.pin_state_as(&pin.cid, pin.mode).await? == PinState::Pinned(pin.mode) {
+        if self.is_held(&pin.cid, pin.mode).await? {
             return Ok(());
         }
         let connect = async {
@@ -176,10 +176,24 @@ impl Client {
     }
 
     async fn pin_state_as(&self, cid: &Cid, mode: PinMode) -> Result<PinState, Error> {
-        let query = Query::new()
+        self.pin_state_by(Self::state_query(cid, mode)).await
+    }
+
+    /// Whether the node holds all that a pin is for. A Kubo daemon does when it lists the pin; the proxy of
+    /// another cluster lists pins that are on their way, and is asked to leave those out. Kubo ignores that.
+    async fn is_held(&self, cid: &Cid, mode: PinMode) -> Result<bool, Error> {
+        let query = Self::state_query(cid, mode).with("cluster-held", "true");
+        Ok(self.pin_state_by(query).await? == PinState::Pinned(mode))
+    }
+
+    fn state_query(cid: &Cid, mode: PinMode) -> Query {
+        Query::new()
             .with("stream", "true")
             .with("arg", &cid.to_string())
-            .with("type", mode.as_str());
+            .with("type", mode.as_str())
+    }
+
+    async fn pin_state_by(&self, query: Query) -> Result<PinState, Error> {
         let limit = Limit::Total(self.config.request_timeout);
         let first = async {
             let mut lines = self.transport.lines("pin/ls", query.as_str(), limit).await?;

@@ -57,6 +57,12 @@ struct GcLine {
 }
 
 #[derive(Deserialize)]
+struct ObjectsAnswer {
+    #[serde(rename = "NumObjects")]
+    objects: u64,
+}
+
+#[derive(Deserialize)]
 struct PeersAnswer {
     #[serde(rename = "Peers", default)]
     peers: Option<Vec<PeerLine>>,
@@ -146,6 +152,14 @@ impl Client {
             size: answer.size,
             storage_max: answer.storage_max,
         })
+    }
+
+    /// How many blocks the node stores.
+    pub async fn repo_objects(&self) -> Result<u64, Error> {
+        // It walks through all of them, so it has the time of a collection, which does the same.
+        let limit = self.config.repo_gc_timeout;
+        let answer: ObjectsAnswer = self.transport.object("repo/stat", "", limit).await?;
+        Ok(answer.objects)
     }
 
     /// Collects garbage and tells every key it removes. Ends after the first error of the whole call;
