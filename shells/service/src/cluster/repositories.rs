@@ -1,0 +1,154 @@
+//! The members' IPFS repositories taken together, as if they were one.
+
+use cluster_api as api;
+use cluster_core::PeerId;
+use futures::StreamExt;
+use tokio::sync::mpsc;
+
+use super::peers::{Known, at_once};
+use super::rpc::{self, Answer, Call, Collected};
+use super::{Cluster, Error};
+
+/// What repositories hold and may hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Repositories {
+    /// Bytes in use.
+    pub size: u64,
+    /// Bytes allowed.
+    pub storage_max: u64,
+    /// Blocks; 0 when they were not to be counted.
+    pub objects: u64,
+}
+
+impl Cluster {
+    /// The sum over all other members that answer. `objects` says whether to count blocks, which may take
+    /// long.
+    ///
+    /// # Errors
+    /// This peer is shutting down.
+    pub async fn other_repositories(&self, objects: bool) -> Result<Repositories, Error> {
+        let Known { peers } = self.known_peers().await?;
+        let others = peers.keys().filter(|peer| **peer != self.inner.config.peer);
+        let mut answers = std::pin::pin!(at_once(
+            others.map(|peer| async move { (peer, self.repository_of(peer, objects).await) })
+        ));
+        let mut sum = Repositories::default();
+        while let Some((peer, answer)) = answers.next().await {
+            match answer {
+                Ok(one) => {
+                    sum.size = sum.size.saturating_add(one.size);
+                    sum.storage_max = sum.storage_max.saturating_add(one.storage_max);
+                    sum.objects = sum.objects.saturating_add(one.objects);
+                }
+                Err(error) => tracing::warn!(%peer, %error, "a repository is not counted"),
+            }
+        }
+        Ok(sum)
+    }
+
+    async fn repository_of(&self, peer: &PeerId, objects: bool) -> Result<Repositories, Error> {
+        let call = Call::RepoStat { objects };
+        let mut channel = rpc::call(self.inner.world.network.as_ref(), peer, &call).await?;
+        match rpc::next(channel.as_mut(), peer, self.inner.silence).await? {
+            Some(Answer::RepoStat {
+                size,
+                storage_max,
+                objects,
+            }) => Ok(Repositories {
+                size,
+                storage_max,
+                objects,
+            }),
+            Some(_) | None => Err(rpc::unexpected(peer)),
+        }
+    }
+
+    /// What this peer's IPFS node holds.
+    pub(super) async fn own_repository(&self, objects: bool) -> Result<Repositories, Error> {
+        let stat = self.inner.backend.repo_stat().await?;
+        let objects = if objects {
+            self.inner.backend.repo_objects().await?
+        } else {
+            0
+        };
+        Ok(Repositories {
+            size: stat.size,
+            storage_max: stat.storage_max,
+            objects,
+        })
+    }
+
+    /// Has all members' IPFS nodes collect their garbage, and tells every step as it comes. Members that
+    /// cannot be reached are left out; what else goes wrong is a step with an error.
+    ///
+    /// # Errors
+    /// This peer is shutting down.
+    pub async fn collect_everywhere(&self, out: mpsc::Sender<api::IpfsRepoGc>) -> Result<(), Error> {
+        let Known { peers } = self.known_peers().await?;
+        let out = &out;
+        let mut ends = std::pin::pin!(at_once(peers.keys().map(|peer| async move {
+            let done = if *peer == self.inner.config.peer {
+                self.collect_here(out).await
+            } else {
+                self.collect_there(peer, out).await
+            };
+            (peer, done)
+        })));
+        while let Some((peer, done)) = ends.next().await {
+            if let Err(error) = done {
+                let error = format!("peer {peer}: {error}");
+                let _ = out.send(api::IpfsRepoGc { key: None, error }).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn collect_here(&self, out: &mpsc::Sender<api::IpfsRepoGc>) -> Result<(), Error> {
+        let (batches, mut told) = mpsc::channel(1);
+        let pass = async {
+            while let Some(batch) = told.recv().await {
+                if !tell(out, batch).await {
+                    return;
+                }
+            }
+        };
+        let (done, ()) = tokio::join!(self.collect_garbage(batches), pass);
+        done
+    }
+
+    async fn collect_there(&self, peer: &PeerId, out: &mpsc::Sender<api::IpfsRepoGc>) -> Result<(), Error> {
+        let mut channel = match rpc::call(self.inner.world.network.as_ref(), peer, &Call::RepoGc).await {
+            Ok(channel) => channel,
+            Err(error) => {
+                tracing::warn!(%peer, %error, "garbage is not collected");
+                return Ok(());
+            }
+        };
+        while let Some(answer) = rpc::next(channel.as_mut(), peer, self.inner.silence).await? {
+            let Answer::Collected(batch) = answer else {
+                return Err(rpc::unexpected(peer));
+            };
+            if !tell(out, batch).await {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Says whether anybody listens.
+async fn tell(out: &mpsc::Sender<api::IpfsRepoGc>, batch: Vec<Collected>) -> bool {
+    for step in batch {
+        let step = match step {
+            Collected::Removed(cid) => api::IpfsRepoGc {
+                key: Some(cid),
+                error: String::new(),
+            },
+            Collected::Failed(error) => api::IpfsRepoGc { key: None, error },
+        };
+        if out.send(step).await.is_err() {
+            return false;
+        }
+    }
+    true
+}

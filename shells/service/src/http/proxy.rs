@@ -1,0 +1,204 @@
+//! The IPFS proxy: looks like the Kubo daemon behind it, but what is pinned there, the cluster pins.
+//!
+//! Requests that pin, unpin, list pins or tell of the repository are answered here; the rest goes through to
+//! the node as a stream, in both directions. What adds content goes through too: the node's answer is
+//! watched for what the node has pinned, and the cluster pins that before the answer ends. So options,
+//! answers and errors are the node's own.
+
+mod behind;
+mod bodies;
+mod browser;
+mod call;
+mod forward;
+mod listing;
+mod pins;
+mod puts;
+mod reply;
+mod repo;
+#[cfg(test)]
+mod tests;
+mod waiting;
+mod watched;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{self, HeaderValue};
+use axum::http::{Method, Request, Response};
+use cluster_ipfs::api::RequestBody;
+use futures::future::BoxFuture;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+pub use self::behind::Behind;
+use self::browser::Browsers;
+use self::call::{Call, Command};
+use self::reply::Failure;
+use super::access::AccessLog;
+use super::connection::Watched;
+use super::server::{Limits, Respond, Server, Service, StartError, listen};
+use crate::cluster::Cluster;
+
+/// How the proxy is served. The defaults are the Go peer's.
+#[derive(Clone, Debug)]
+pub struct ProxyConfig {
+    /// Where to listen. Port 0 takes a free one.
+    pub listen: Vec<SocketAddr>,
+    /// Where to write a line for each request.
+    pub log_file: Option<PathBuf>,
+    /// A request must arrive within this time; zero for no limit, as with the others.
+    pub read_timeout: Duration,
+    /// Its headers must arrive within this time.
+    pub read_header_timeout: Duration,
+    /// The answer must be taken within this time.
+    pub write_timeout: Duration,
+    /// A connection without a request is closed after this time.
+    pub idle_timeout: Duration,
+    /// Headers of about this many bytes are taken; 4096 is the least.
+    pub max_header_bytes: usize,
+    /// Headers of the node that answers made here get too, besides those that browsers need.
+    pub extract_headers_extra: Vec<String>,
+    /// The request whose answer has them.
+    pub extract_headers_path: String,
+    /// How long they hold; zero for ever.
+    pub extract_headers_ttl: Duration,
+}
+
+impl Default for ProxyConfig {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 9095))],
+            log_file: None,
+            read_timeout: Duration::ZERO,
+            read_header_timeout: Duration::from_secs(5),
+            write_timeout: Duration::ZERO,
+            idle_timeout: Duration::from_secs(60),
+            max_header_bytes: 4096,
+            extract_headers_extra: Vec::new(),
+            extract_headers_path: "/api/v0/version".to_owned(),
+            extract_headers_ttl: Duration::from_secs(5 * 60),
+        }
+    }
+}
+
+/// Starts serving the proxy. All addresses are bound before this returns.
+///
+/// # Errors
+/// An address cannot be listened on, or the log file cannot be written.
+pub async fn serve_proxy(
+    cluster: Cluster,
+    behind: Behind,
+    config: ProxyConfig,
+) -> Result<Server, StartError> {
+    let log = match &config.log_file {
+        None => AccessLog::default(),
+        Some(path) => AccessLog::to_file(path).map_err(|source| StartError::AccessLog {
+            path: path.display().to_string(),
+            source,
+        })?,
+    };
+    let server = format!("ipfs-cluster/ipfsproxy/{}", cluster.version());
+    let proxy = Proxy {
+        cluster,
+        browsers: Browsers::new(behind.clone(), &config)?,
+        behind,
+        log,
+        server: HeaderValue::from_str(&server).unwrap_or(HeaderValue::from_static("ipfs-cluster/ipfsproxy")),
+        read_timeout: config.read_timeout,
+        write_timeout: config.write_timeout,
+    };
+    let limits = Limits {
+        service: Service::Proxy,
+        read_header_timeout: config.read_header_timeout,
+        idle_timeout: config.idle_timeout,
+        max_header_bytes: config.max_header_bytes,
+    };
+    listen(&config.listen, limits, Arc::new(proxy)).await
+}
+
+/// What all requests share.
+struct Proxy {
+    cluster: Cluster,
+    behind: Behind,
+    browsers: Browsers,
+    log: AccessLog,
+    server: HeaderValue,
+    read_timeout: Duration,
+    write_timeout: Duration,
+}
+
+impl Respond for Proxy {
+    fn respond(
+        self: Arc<Self>,
+        client: SocketAddr,
+        request: Request<Watched<Incoming>>,
+    ) -> BoxFuture<'static, Response<Body>> {
+        Box::pin(async move {
+            let line = self.log.note(client.ip(), &request);
+            let request = request.map(|body| bodies::limited(body, self.read_timeout));
+            let response = self.answer(client, request).await;
+            let response = response.map(|body| bodies::taken_within(body, self.write_timeout));
+            match line {
+                Some(line) => line.watch(response),
+                None => response,
+            }
+        })
+    }
+}
+
+impl Proxy {
+    async fn answer(&self, client: SocketAddr, request: Request<RequestBody>) -> Response<Body> {
+        let hijacked = [Method::POST, Method::GET, Method::PUT].contains(request.method());
+        match Command::find(request.uri().path()).filter(|_| hijacked) {
+            None => forward::pass(&self.behind, client, request).await,
+            Some((command @ (Command::Add | Command::Put(_)), _)) => {
+                puts::answer(self, command, client, request).await
+            }
+            Some((command, first)) => self.answer_here(command, first, request).await,
+        }
+    }
+
+    /// Answers what never reaches the node, in the node's manner.
+    async fn answer_here(
+        &self,
+        command: Command,
+        first: Option<String>,
+        request: Request<RequestBody>,
+    ) -> Response<Body> {
+        let marks = match self.browsers.admit(&request).await {
+            Ok(marks) => marks,
+            Err(refusal) => return refusal,
+        };
+        let done = match Call::read(command, first, request).await {
+            Ok(call) => self.run(command, call).await,
+            Err(failure) => Err(failure),
+        };
+        let mut response = done.unwrap_or_else(Failure::into_response);
+        marks.put_on(response.headers_mut());
+        response.headers_mut().insert(header::SERVER, self.server.clone());
+        response
+    }
+
+    async fn run(&self, command: Command, call: Call) -> Result<Response<Body>, Failure> {
+        match command {
+            Command::PinAdd => pins::add(self, call).await,
+            Command::PinRm => pins::rm(self, call).await,
+            Command::PinLs => listing::ls(self, call).await,
+            Command::PinUpdate => pins::update(self, call).await,
+            Command::RepoStat => repo::stat(self, call).await,
+            Command::RepoGc => repo::gc(self, call).await,
+            // These go to the node.
+            Command::Add | Command::Put(_) => Err(Failure::failed("this command is answered by the node")),
+        }
+    }
+}
+
+/// A request of the proxy's own has no body.
+fn empty() -> RequestBody {
+    http_body_util::Empty::new()
+        .map_err(|never| match never {})
+        .boxed()
+}

@@ -1,0 +1,94 @@
+//! The IPFS node that the proxy stands before.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, Response, StatusCode};
+use cluster_ipfs::api::{Api, RequestBody};
+use cluster_ipfs::kubo::{BadAddress, Forward};
+use cluster_ipfs::{Multiaddr, Node};
+use http_body_util::{BodyExt, Limited};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::empty;
+use super::reply::Failure;
+
+/// The longest answer that is read as a whole: `resolve` and `pin/ls` of one CID are far shorter.
+const ANSWER_MAX: usize = 64 * 1024;
+
+/// The node.
+#[derive(Clone, Debug)]
+pub enum Behind {
+    /// A Kubo daemon, or whatever looks like one.
+    Kubo(Forward),
+    /// The node inside this process; no socket lies between.
+    Embedded(Api),
+}
+
+/// Kubo's error object.
+#[derive(Deserialize)]
+struct ErrorBody {
+    #[serde(rename = "Message")]
+    message: String,
+}
+
+impl Behind {
+    /// The daemon that listens at an address.
+    ///
+    /// # Errors
+    /// The address is of a kind that cannot be reached.
+    pub fn kubo(address: &Multiaddr) -> Result<Self, BadAddress> {
+        Forward::new(address).map(Self::Kubo)
+    }
+
+    /// The node inside this process. Web pages that were served from `port` may use it.
+    pub fn embedded(node: Node, port: u16) -> Self {
+        Self::Embedded(Api::new(node, port))
+    }
+
+    /// Sends a request and waits for the head of the answer.
+    pub(super) async fn send(
+        &self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Body>, cluster_ipfs::backend::Error> {
+        match self {
+            Self::Kubo(forward) => Ok(forward.send(request).await?.map(Body::new)),
+            Self::Embedded(api) => Ok(api.answer(request).await.map(Body::new)),
+        }
+    }
+
+    /// Calls a command on behalf of somebody whose credentials are in `headers`.
+    pub(super) async fn post(
+        &self,
+        path_and_query: &str,
+        headers: &HeaderMap,
+    ) -> Result<Response<Body>, Failure> {
+        let mut request = Request::post(path_and_query)
+            .body(empty())
+            .map_err(Failure::failed)?;
+        request.headers_mut().clone_from(headers);
+        self.send(request)
+            .await
+            .map_err(|error| Failure::failed(error.message()))
+    }
+
+    /// The same, for an answer of one JSON object. An error of the node is one in its own words.
+    pub(super) async fn object<T: DeserializeOwned>(
+        &self,
+        path_and_query: &str,
+        headers: &HeaderMap,
+    ) -> Result<T, Failure> {
+        let response = self.post(path_and_query, headers).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+        let body = body.map_err(Failure::failed)?.to_bytes();
+        if status == StatusCode::OK {
+            return serde_json::from_slice(&body)
+                .map_err(|error| Failure::failed(format!("the IPFS node answers nonsense: {error}")));
+        }
+        if let Ok(ErrorBody { message }) = serde_json::from_slice(&body) {
+            return Err(Failure::failed(message));
+        }
+        let text = String::from_utf8_lossy(&body).trim_end().to_owned();
+        Err(Failure::plain(status, text))
+    }
+}

@@ -1,0 +1,339 @@
+//! A call that is answered here: its command, arguments and options, read as Kubo reads them.
+
+use std::time::Duration;
+
+use axum::http::{HeaderMap, Request, header};
+use cid::multibase::Base;
+use cluster_api::GoDuration;
+use cluster_ipfs::Cid;
+use cluster_ipfs::api::RequestBody;
+use cluster_ipfs::api::multipart::{self, Multipart};
+use futures::stream::StreamExt;
+use http_body_util::BodyStream;
+use percent_encoding::percent_decode_str;
+
+use super::reply::Failure;
+
+/// A query holds paths of some KiB and at most a few thousand CIDs.
+const PAIRS_MAX: usize = 4096;
+
+/// Arguments in the body (`pin add` from standard input): as many CIDs as fit.
+const BODY_ARGS_MAX: usize = 1024 * 1024;
+
+/// What the cluster has a say in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Command {
+    PinAdd,
+    PinRm,
+    PinLs,
+    PinUpdate,
+    RepoStat,
+    RepoGc,
+    Add,
+    Put(Put),
+}
+
+/// What adds blocks, and may pin them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Put {
+    Block,
+    Dag,
+    Import,
+}
+
+/// All of them, with the arguments they cannot do without.
+const COMMANDS: [(&str, Command, &[&str]); 11] = [
+    ("pin/add", Command::PinAdd, &["ipfs-path"]),
+    ("pin/rm", Command::PinRm, &["ipfs-path"]),
+    ("pin/ls", Command::PinLs, &[]),
+    ("pin/update", Command::PinUpdate, &["from-path", "to-path"]),
+    ("repo/stat", Command::RepoStat, &[]),
+    ("stats/repo", Command::RepoStat, &[]),
+    ("repo/gc", Command::RepoGc, &[]),
+    ("add", Command::Add, &[]),
+    ("block/put", Command::Put(Put::Block), &[]),
+    ("dag/put", Command::Put(Put::Dag), &[]),
+    ("dag/import", Command::Put(Put::Import), &[]),
+];
+
+impl Command {
+    /// The command that a path names, with the argument that may be its last segment.
+    pub(super) fn find(path: &str) -> Option<(Self, Option<String>)> {
+        let path = path.strip_prefix("/api/v0/")?;
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let exact = |path: &str| COMMANDS.iter().find(|(known, ..)| *known == path);
+        if let Some((_, command, _)) = exact(path) {
+            return Some((*command, None));
+        }
+        let (above, last) = path.rsplit_once('/')?;
+        let (_, command, _) = exact(above)?;
+        let takes = [Self::PinAdd, Self::PinRm, Self::PinLs].contains(command) && !last.is_empty();
+        takes.then(|| {
+            (
+                *command,
+                Some(percent_decode_str(last).decode_utf8_lossy().into_owned()),
+            )
+        })
+    }
+
+    fn required(self) -> &'static [&'static str] {
+        let found = COMMANDS.iter().find(|(_, command, _)| *command == self);
+        found.map_or(&[], |(.., required)| required)
+    }
+}
+
+/// One call.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) args: Vec<String>,
+    /// Who calls, should the node have to be asked.
+    pub(super) credentials: HeaderMap,
+    pub(super) options: Options,
+}
+
+impl Call {
+    /// Reads a request for `command`, with what followed its path as the first argument.
+    pub(super) async fn read(
+        command: Command,
+        first: Option<String>,
+        request: Request<RequestBody>,
+    ) -> Result<Self, Failure> {
+        let (args, options) = Options::parse(request.uri().query().unwrap_or_default())?;
+        let mut args: Vec<String> = first.into_iter().chain(args).collect();
+        let credentials = credentials(request.headers());
+        let required = command.required();
+        if args.len() < required.len() {
+            args.extend(body_args(request).await?);
+        }
+        if let Some(missing) = required.get(args.len()) {
+            return Err(Failure::bad_request(format!("argument {missing:?} is required")));
+        }
+        Ok(Self {
+            args,
+            credentials,
+            options,
+        })
+    }
+
+    /// A CID as the caller wants to see it.
+    pub(super) fn show(&self, cid: &Cid) -> String {
+        self.options.show(cid)
+    }
+}
+
+/// Of a request's headers, those that say who may do what.
+pub(super) fn credentials(headers: &HeaderMap) -> HeaderMap {
+    let authorization = headers.get(header::AUTHORIZATION);
+    authorization
+        .map(|value| (header::AUTHORIZATION, value.clone()))
+        .into_iter()
+        .collect()
+}
+
+/// Arguments may stand in the first part of the body, one a line.
+async fn body_args(request: Request<RequestBody>) -> Result<Vec<String>, Failure> {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let Some(boundary) = multipart::boundary(kind) else {
+        return Ok(Vec::new());
+    };
+    let data = BodyStream::new(request.into_body()).filter_map(|frame| {
+        std::future::ready(match frame {
+            Ok(frame) => frame.into_data().ok().map(Ok),
+            Err(error) => Some(Err(error)),
+        })
+    });
+    let mut parts = Multipart::new(data, &boundary);
+    if parts.next_part().await.map_err(Failure::bad_request)?.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut text = Vec::new();
+    let mut content = parts.content();
+    while let Some(piece) = content.next().await {
+        text.extend_from_slice(&piece.map_err(Failure::bad_request)?);
+        if text.len() > BODY_ARGS_MAX {
+            let why = format!("the arguments in the body have more than {BODY_ARGS_MAX} bytes");
+            return Err(Failure::bad_request(why));
+        }
+    }
+    let text = String::from_utf8(text).map_err(|_| Failure::bad_request("arguments are not UTF-8"))?;
+    let lines = text.lines().filter(|line| !line.is_empty());
+    Ok(lines.map(str::to_owned).collect())
+}
+
+/// The options of a call as they came.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Options {
+    query: String,
+    pairs: Vec<(String, String)>,
+}
+
+impl Options {
+    /// Arguments, and options.
+    pub(super) fn parse(query: &str) -> Result<(Vec<String>, Self), Failure> {
+        let (mut args, mut pairs) = (Vec::new(), Vec::new());
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            if args.len() + pairs.len() == PAIRS_MAX {
+                let why = format!("more than {PAIRS_MAX} arguments and options");
+                return Err(Failure::bad_request(why));
+            }
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, value) = (unescape(name)?, unescape(value)?);
+            if name == "arg" {
+                args.push(value);
+            } else {
+                pairs.push((name, value));
+            }
+        }
+        let query = query.to_owned();
+        Ok((args, Self { query, pairs }))
+    }
+
+    /// A CID as the caller wants to see it.
+    pub(super) fn show(&self, cid: &Cid) -> String {
+        let Some(base) = self.text(&["cid-base"]).and_then(base_named) else {
+            return cid.to_string();
+        };
+        if base == Base::Base58Btc && cid.version() == cid::Version::V0 {
+            return cid.to_string();
+        }
+        // Only base58btc has room for version 0.
+        let upgraded = cid.into_v1().unwrap_or(*cid);
+        let shown = upgraded.to_string_of_base(base);
+        shown.unwrap_or_else(|_| upgraded.to_string())
+    }
+
+    /// The query as it came.
+    pub(super) fn query(&self) -> &str {
+        &self.query
+    }
+
+    /// The value of an option under any of its names.
+    pub(super) fn text(&self, names: &[&str]) -> Option<&str> {
+        let named = |pair: &&(String, String)| names.contains(&pair.0.as_str());
+        self.pairs.iter().find(named).map(|(_, value)| value.as_str())
+    }
+
+    /// A switch under any of its names; the first is how Kubo calls it.
+    pub(super) fn flag(&self, names: &[&str], default: bool) -> Result<bool, Failure> {
+        let mut given = self
+            .pairs
+            .iter()
+            .filter(|(name, _)| names.contains(&name.as_str()));
+        let Some((_, value)) = given.next() else {
+            return Ok(default);
+        };
+        if let Some((_, second)) = given.next() {
+            let (name, values) = (names[0], format!("[{value} {second}]"));
+            let why = format!("expected key {name} to have only a single value, received {values}");
+            return Err(Failure::bad_request(why));
+        }
+        match value.to_ascii_lowercase().as_str() {
+            "" | "1" | "t" | "true" => Ok(true),
+            "0" | "f" | "false" => Ok(false),
+            _ => {
+                let option = format!("(for option \"-{}\")", names[0]);
+                let why = format!("could not convert value {value:?} to type \"bool\" {option}");
+                Err(Failure::bad_request(why))
+            }
+        }
+    }
+
+    /// The time limit that the caller set.
+    pub(super) fn timeout(&self) -> Result<Option<Duration>, Failure> {
+        let Some(text) = self.text(&["timeout"]).filter(|text| !text.is_empty()) else {
+            return Ok(None);
+        };
+        let limit = text.parse::<GoDuration>().ok();
+        let limit = limit.and_then(|limit| u64::try_from(limit.as_nanos()).ok());
+        limit
+            .map(|nanos| Some(Duration::from_nanos(nanos)))
+            .ok_or_else(|| {
+                Failure::bad_request(format!("invalid timeout {text:?}: use a duration like 30s or 5m"))
+            })
+    }
+
+    /// The query without some options, and with others.
+    pub(super) fn rewritten(&self, without: &[&str], with: &[(&str, &str)]) -> String {
+        let kept = self.query.split('&').filter(|pair| {
+            let name = pair.split('=').next().unwrap_or(pair);
+            !pair.is_empty() && !unescape(name).is_ok_and(|name| without.contains(&name.as_str()))
+        });
+        let with = with.iter().map(|(name, value)| format!("{name}={value}"));
+        let all: Vec<String> = kept.map(str::to_owned).chain(with).collect();
+        all.join("&")
+    }
+}
+
+fn unescape(text: &str) -> Result<String, Failure> {
+    let spaced = text.replace('+', " ");
+    let text = percent_decode_str(&spaced).decode_utf8();
+    text.map(String::from)
+        .map_err(|_| Failure::bad_request("the query is not UTF-8"))
+}
+
+fn base_named(name: &str) -> Option<Base> {
+    Some(match name {
+        "base58btc" => Base::Base58Btc,
+        "base32" => Base::Base32Lower,
+        "base32upper" => Base::Base32Upper,
+        "base36" => Base::Base36Lower,
+        "base36upper" => Base::Base36Upper,
+        "base64" => Base::Base64,
+        "base64url" => Base::Base64Url,
+        "base64pad" => Base::Base64Pad,
+        "base64urlpad" => Base::Base64UrlPad,
+        "base16" => Base::Base16Lower,
+        "base16upper" => Base::Base16Upper,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_names_a_command_and_maybe_its_argument() {
+        let found = |path| Command::find(path).map(|(command, first)| (command, first.unwrap_or_default()));
+        assert_eq!(found("/api/v0/pin/add"), Some((Command::PinAdd, String::new())));
+        assert_eq!(
+            found("/api/v0/pin/rm/Qm%2Fa"),
+            Some((Command::PinRm, "Qm/a".to_owned()))
+        );
+        assert_eq!(found("/api/v0/add/"), Some((Command::Add, String::new())));
+        for path in [
+            "/api/v0/pin/add/a/b",
+            "/api/v0/add/x",
+            "/api/v0/cat",
+            "/add",
+            "/api/v0/pin",
+        ] {
+            assert_eq!(found(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn options_are_read_as_kubo_reads_them() {
+        let (args, options) = Options::parse("arg=a&r=false&names&arg=b%2Fc&name=x+y&pin=maybe").unwrap();
+        assert_eq!(args, ["a", "b/c"]);
+        assert_eq!(options.flag(&["recursive", "r"], true), Ok(false));
+        assert_eq!(options.flag(&["names"], false), Ok(true));
+        assert_eq!(options.text(&["name"]), Some("x y"));
+        assert_eq!(
+            options.flag(&["pin"], true).unwrap_err().message(),
+            "could not convert value \"maybe\" to type \"bool\" (for option \"-pin\")"
+        );
+        let (_, twice) = Options::parse("pin=true&pin=false").unwrap();
+        assert!(twice.flag(&["pin"], true).is_err());
+    }
+
+    #[test]
+    fn a_rewritten_query_keeps_the_rest_as_it_came() {
+        let (_, options) = Options::parse("hash=sha2-256&silent=true&pin%2Dname=a%20b&silent").unwrap();
+        assert_eq!(
+            options.rewritten(&["silent"], &[("pin", "false")]),
+            "hash=sha2-256&pin%2Dname=a%20b&pin=false"
+        );
+    }
+}

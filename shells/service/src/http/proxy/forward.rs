@@ -1,0 +1,117 @@
+//! Requests that go to the node as they are, and its answers that come back as they are.
+
+use std::net::SocketAddr;
+
+use axum::body::Body;
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::{Request, Response, StatusCode};
+use cluster_ipfs::api::RequestBody;
+
+use super::behind::Behind;
+
+/// Headers that speak of one connection only, RFC 9110 §7.6.1. `Trailer` is not among them: it announces
+/// what is passed on.
+const HOP_BY_HOP: [HeaderName; 7] = [
+    header::CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    // Each hop answers it for itself.
+    header::EXPECT,
+];
+
+const KEEP_ALIVE: [HeaderName; 2] = [
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Passes a request on. When the node cannot be reached, the answer is the Go peer's, with the reason.
+pub(super) async fn pass(
+    behind: &Behind,
+    client: SocketAddr,
+    mut request: Request<RequestBody>,
+) -> Response<Body> {
+    strip(request.headers_mut());
+    name_client(client, request.headers_mut());
+    let path = request.uri().path().to_owned();
+    match behind.send(request).await {
+        Ok(mut response) => {
+            strip(response.headers_mut());
+            response
+        }
+        Err(error) => {
+            tracing::warn!(
+                path,
+                "the IPFS node behind the proxy does not answer: {}",
+                error.message()
+            );
+            let mut response = Response::new(Body::from(format!("{}\n", error.message())));
+            *response.status_mut() = StatusCode::BAD_GATEWAY;
+            let text = HeaderValue::from_static("text/plain; charset=utf-8");
+            response.headers_mut().insert(header::CONTENT_TYPE, text);
+            response
+        }
+    }
+}
+
+fn strip(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP).chain(&KEEP_ALIVE) {
+        headers.remove(name);
+    }
+}
+
+fn name_client(client: SocketAddr, headers: &mut HeaderMap) {
+    let before = headers
+        .get_all(FORWARDED_FOR)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let address = client.ip().to_string();
+    let chain: Vec<&str> = before.chain([address.as_str()]).collect();
+    if let Ok(chain) = HeaderValue::from_str(&chain.join(", ")) {
+        headers.insert(FORWARDED_FOR, chain);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_speaks_of_one_connection_is_not_passed_on() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, X-Mine"),
+            ("x-mine", "1"),
+            ("keep-alive", "5"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("trailer", "X-Stream-Error"),
+            ("x-theirs", "2"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        strip(&mut headers);
+        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["trailer", "x-theirs"]);
+    }
+
+    #[test]
+    fn the_client_is_the_last_of_those_it_came_through() {
+        let mut headers = HeaderMap::new();
+        headers.insert(FORWARDED_FOR, HeaderValue::from_static("10.0.0.1"));
+        name_client(SocketAddr::from(([127, 0, 0, 1], 5)), &mut headers);
+        assert_eq!(headers[FORWARDED_FOR], "10.0.0.1, 127.0.0.1");
+    }
+}

@@ -1,0 +1,341 @@
+//! `pin/ls`: the cluster's pins as if a node held them.
+//!
+//! Recursive and direct pins are those of the pinset. What is held only because a pin above holds it, the
+//! node tells, as far as it has it.
+
+use std::future::ready;
+
+use axum::body::Body;
+use axum::http::{Response, StatusCode};
+use bytes::{Bytes, BytesMut};
+use cluster_api::{Pin, PinMode, PinTypeFilter};
+use cluster_core::Cid;
+use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
+use http_body_util::{BodyExt, BodyStream};
+use serde::{Deserialize, Serialize};
+
+use super::call::Call;
+use super::pins::shown;
+use super::reply::{Failure, line, objects, pieces};
+use super::waiting::{Standing, standing};
+use super::{Proxy, behind};
+use crate::cluster::Cluster;
+
+/// CIDs of the node that are looked up in the pinset together.
+const LOOKED_UP: usize = 256;
+
+/// A line of the node's listing holds one CID and its type.
+const LINE_MAX: usize = 4096;
+
+/// What the cluster asks of a cluster below it: to list only what is held.
+const HELD: &str = "cluster-held";
+
+/// Which kinds of pin a listing is to show.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    recursive: bool,
+    direct: bool,
+    indirect: bool,
+}
+
+impl Wanted {
+    fn parse(kind: &str) -> Result<Self, Failure> {
+        let (recursive, direct, indirect) = match kind {
+            "" | "all" | "any" => (true, true, true),
+            "recursive" => (true, false, false),
+            "direct" => (false, true, false),
+            "indirect" => (false, false, true),
+            other => {
+                return Err(Failure::failed(format!(
+                    "invalid type '{other}', must be one of {{direct, indirect, recursive, all}}"
+                )));
+            }
+        };
+        Ok(Self {
+            recursive,
+            direct,
+            indirect,
+        })
+    }
+
+    fn shows(self, mode: PinMode) -> bool {
+        match mode {
+            PinMode::Recursive => self.recursive,
+            PinMode::Direct => self.direct,
+        }
+    }
+}
+
+/// One pin, as a line has it.
+#[derive(Serialize)]
+struct Listed {
+    #[serde(rename = "Cid")]
+    cid: String,
+    #[serde(rename = "Name", skip_serializing_if = "String::is_empty")]
+    name: String,
+    #[serde(rename = "Type")]
+    kind: String,
+}
+
+/// One pin, as the answer in one piece has it.
+#[derive(Serialize)]
+struct Key<'a> {
+    #[serde(rename = "Type")]
+    kind: &'a str,
+    #[serde(rename = "Name")]
+    name: &'a str,
+}
+
+type Rows = BoxStream<'static, Result<Listed, Failure>>;
+
+/// `pin/ls`.
+pub(super) async fn ls(proxy: &Proxy, call: Call) -> Result<Response<Body>, Failure> {
+    let wanted = Wanted::parse(call.options.text(&["type", "t"]).unwrap_or_default())?;
+    let stream = call.options.flag(&["stream", "s"], false)?;
+    let filter = call.options.text(&["name", "n"]).filter(|name| !name.is_empty());
+    let names = call.options.flag(&["names"], false)? || filter.is_some();
+    let rows = if call.args.is_empty() {
+        let filter = filter.map(str::to_owned);
+        all(proxy, call, wanted, names, filter)
+    } else {
+        let mut found = Vec::with_capacity(call.args.len());
+        for arg in &call.args {
+            found.push(Ok(one(proxy, &call, arg, wanted, names).await?));
+        }
+        stream::iter(found).boxed()
+    };
+    if stream {
+        return objects(rows.map_ok(|row| line(&row))).await;
+    }
+    pieces(in_one(rows)).await
+}
+
+/// One object with all rows. It is written as they come: a pinset may be larger than memory.
+fn in_one(rows: Rows) -> impl Stream<Item = Result<Bytes, Failure>> + Send {
+    let mut first = true;
+    let rows = rows.map(Some).chain(stream::iter([None]));
+    rows.map(move |row| {
+        let Some(row) = row.transpose()? else {
+            let end: &'static [u8] = if first { b"{}\n" } else { b"}}\n" };
+            return Ok(Bytes::from_static(end));
+        };
+        let key = Key {
+            kind: &row.kind,
+            name: &row.name,
+        };
+        let (cid, key) = (line(&row.cid), line(&key));
+        let begin: &[u8] = if first { b"{\"Keys\":{" } else { b"," };
+        first = false;
+        Ok([begin, cid.trim_ascii_end(), b":", key.trim_ascii_end()]
+            .concat()
+            .into())
+    })
+}
+
+fn all(proxy: &Proxy, call: Call, wanted: Wanted, names: bool, filter: Option<String>) -> Rows {
+    let (cluster, behind) = (proxy.cluster.clone(), proxy.behind.clone());
+    // What has no pin of its own has no name that a filter could find.
+    let below = wanted.indirect && filter.is_none();
+    let strict = !wanted.recursive;
+    let credentials = call.credentials.clone();
+    let call = std::sync::Arc::new(call);
+    let call_below = call.clone();
+    let own = cluster.allocations(PinTypeFilter::ALL).map_err(Failure::from);
+    let own = own.map_ok(move |page| {
+        let call = call.clone();
+        let fits = |pin: &Pin| {
+            let named = filter.as_ref().is_none_or(|part| pin.options.name.contains(part));
+            wanted.shows(pin.options.mode) && named
+        };
+        let rows: Vec<_> = page
+            .iter()
+            .filter(|pin| fits(pin))
+            .map(|pin| Ok(listed(&call, pin, names)))
+            .collect();
+        stream::iter(rows)
+    });
+    let own = own.try_flatten();
+    if !below {
+        return own.boxed();
+    }
+    let below = async move {
+        match indirect(behind, &credentials).await {
+            Ok(cids) => not_pinned(cluster, cids, call_below),
+            Err(why) if strict => stream::iter([Err(why)]).boxed(),
+            // The pinset is known without the node.
+            Err(why) => {
+                tracing::warn!("indirect pins are not listed: {}", why.message());
+                stream::empty().boxed()
+            }
+        }
+    };
+    own.chain(stream::once(below).flatten()).boxed()
+}
+
+fn listed(call: &Call, pin: &Pin, names: bool) -> Listed {
+    let cid = match (call.options.text(&["cid-base"]), pin.cid.parse::<Cid>()) {
+        (Some(_), Ok(cid)) => shown(call, &cid),
+        (Some(_), Err(_)) | (None, _) => pin.cid.clone(),
+    };
+    let name = if names {
+        pin.options.name.clone()
+    } else {
+        String::new()
+    };
+    let kind = kind(pin).to_owned();
+    Listed { cid, name, kind }
+}
+
+fn kind(pin: &Pin) -> &'static str {
+    match pin.options.mode {
+        PinMode::Recursive => "recursive",
+        PinMode::Direct => "direct",
+    }
+}
+
+#[derive(Deserialize)]
+struct NodeLine {
+    #[serde(rename = "Cid")]
+    cid: String,
+}
+
+/// What the node holds below its pins.
+async fn indirect(
+    behind: behind::Behind,
+    credentials: &axum::http::HeaderMap,
+) -> Result<BoxStream<'static, Result<Cid, Failure>>, Failure> {
+    let answer = behind
+        .post("/api/v0/pin/ls?type=indirect&stream=true", credentials)
+        .await?;
+    if answer.status() != StatusCode::OK {
+        let why = format!("the IPFS node answers {} to pin/ls", answer.status());
+        return Err(Failure::failed(why));
+    }
+    let lines = lines(answer.into_body());
+    Ok(lines
+        .and_then(|line| {
+            let cid = serde_json::from_slice::<NodeLine>(&line).ok();
+            let cid = cid.and_then(|line| line.cid.parse().ok());
+            ready(cid.ok_or_else(|| Failure::failed("the IPFS node lists pins that cannot be read")))
+        })
+        .boxed())
+}
+
+/// The lines of a body, and the error that it may end with.
+fn lines(body: Body) -> impl Stream<Item = Result<Bytes, Failure>> + Send {
+    let start = (BodyStream::new(body.map_err(Failure::failed)), BytesMut::new());
+    stream::try_unfold(start, |(mut frames, mut buffer)| async move {
+        loop {
+            if let Some(end) = memchr::memchr(b'\n', &buffer) {
+                let line = buffer.split_to(end + 1).freeze();
+                return Ok(Some((line, (frames, buffer))));
+            }
+            if buffer.len() > LINE_MAX {
+                return Err(Failure::failed(
+                    "the IPFS node lists pins in lines that are too long",
+                ));
+            }
+            let Some(frame) = frames.try_next().await? else {
+                return Ok(None);
+            };
+            match frame.into_data() {
+                Ok(data) => buffer.extend_from_slice(&data),
+                Err(frame) => {
+                    let trailers = frame.trailers_ref();
+                    let error = trailers.and_then(|all| all.get(crate::http::answer::STREAM_ERROR));
+                    let error = error.map(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+                    if let Some(error) = error.filter(|error| !error.is_empty()) {
+                        return Err(Failure::failed(error));
+                    }
+                }
+            }
+        }
+    })
+}
+
+/// Those that have no pin of their own in the pinset.
+fn not_pinned(
+    cluster: Cluster,
+    cids: BoxStream<'static, Result<Cid, Failure>>,
+    call: std::sync::Arc<Call>,
+) -> Rows {
+    let batches = cids.try_chunks(LOOKED_UP).map_err(|error| error.1);
+    let rows = batches.and_then(move |cids| {
+        let (cluster, call) = (cluster.clone(), call.clone());
+        async move {
+            let pins = cluster.pins_of(cids.clone()).await?;
+            let below = cids.into_iter().zip(pins).filter(|(_, pin)| pin.is_none());
+            let rows: Vec<_> = below
+                .map(|(cid, _)| {
+                    Ok(Listed {
+                        cid: shown(&call, &cid),
+                        name: String::new(),
+                        kind: "indirect".to_owned(),
+                    })
+                })
+                .collect();
+            Ok(stream::iter(rows))
+        }
+    });
+    rows.try_flatten().boxed()
+}
+
+async fn one(proxy: &Proxy, call: &Call, arg: &str, wanted: Wanted, names: bool) -> Result<Listed, Failure> {
+    let not_pinned = || Failure::failed(format!("path '{arg}' is not pinned"));
+    let cid = proxy.resolve(call, arg).await?;
+    if let Some(pin) = proxy.pin_of(&cid).await? {
+        if !wanted.shows(pin.options.mode) || !counts(proxy, call, &cid, &pin).await? {
+            return Err(not_pinned());
+        }
+        return Ok(listed(call, &pin, names));
+    }
+    let above = if wanted.indirect {
+        above(proxy, call, &cid).await?
+    } else {
+        None
+    };
+    let above = above.ok_or_else(not_pinned)?;
+    Ok(Listed {
+        cid: shown(call, &cid),
+        name: String::new(),
+        kind: format!("indirect through {}", shown(call, &above)),
+    })
+}
+
+/// Whether a pin is held as well, when that is asked for: a cluster above this one must not take for held
+/// what is only on its way.
+async fn counts(proxy: &Proxy, call: &Call, cid: &Cid, pin: &Pin) -> Result<bool, Failure> {
+    if !call.options.flag(&[HELD], false)? {
+        return Ok(true);
+    }
+    let status = proxy.cluster.status(cid.clone()).await?;
+    Ok(standing(pin, &status) == Standing::Held)
+}
+
+#[derive(Deserialize)]
+struct NodeKeys {
+    #[serde(rename = "Keys", default)]
+    keys: std::collections::BTreeMap<String, NodeKey>,
+}
+
+#[derive(Deserialize)]
+struct NodeKey {
+    #[serde(rename = "Type")]
+    kind: String,
+}
+
+/// The pin of the cluster below which the node has a CID.
+async fn above(proxy: &Proxy, call: &Call, cid: &Cid) -> Result<Option<Cid>, Failure> {
+    let query = format!("/api/v0/pin/ls?type=indirect&arg={cid}");
+    let answer = proxy.behind.object::<NodeKeys>(&query, &call.credentials).await;
+    let keys = match answer {
+        Ok(NodeKeys { keys }) => keys,
+        Err(why) if why.message().ends_with("is not pinned") => return Ok(None),
+        Err(why) => return Err(why),
+    };
+    let through = |key: NodeKey| key.kind.strip_prefix("indirect through ")?.parse::<Cid>().ok();
+    let Some(root) = keys.into_values().find_map(through) else {
+        return Ok(None);
+    };
+    Ok(proxy.pin_of(&root).await?.map(|_| root))
+}

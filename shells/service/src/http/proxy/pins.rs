@@ -1,0 +1,265 @@
+//! `pin/add`, `pin/rm` and `pin/update`: of the cluster.
+
+use std::future::Future;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::Response;
+use cluster_api::{Pin, PinMode, PinOptions, Query, Time};
+use cluster_core::{Cid, Refusal};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout_at};
+
+use super::call::Call;
+use super::reply::{Failure, Sink, objects, once, running};
+use super::{Proxy, waiting};
+use crate::cluster::{Cluster, Error};
+
+/// Kubo's limit, which its clients rely on being told.
+const NAME_MAX: usize = 255;
+
+#[derive(Serialize)]
+struct Pins {
+    #[serde(rename = "Pins")]
+    pins: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Progressed {
+    #[serde(rename = "Progress", skip_serializing_if = "is_zero")]
+    progress: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+#[derive(Deserialize)]
+struct Resolved {
+    #[serde(rename = "Path")]
+    path: String,
+}
+
+impl Proxy {
+    /// The CID that an argument stands for. What is not simply a CID, the node resolves, or refuses in its
+    /// own words.
+    pub(super) async fn resolve(&self, call: &Call, arg: &str) -> Result<Cid, Failure> {
+        if let Ok(cid) = arg.strip_prefix("/ipfs/").unwrap_or(arg).parse() {
+            return Ok(cid);
+        }
+        let limit = call.options.text(&["timeout"]).unwrap_or_default();
+        let limit = if limit.is_empty() {
+            String::new()
+        } else {
+            format!("&timeout={}", escape(limit))
+        };
+        let query = format!("/api/v0/resolve?arg={}{limit}", escape(arg));
+        let Resolved { path } = self.behind.object(&query, &call.credentials).await?;
+        let cid = path.strip_prefix("/ipfs/").and_then(|cid| cid.parse().ok());
+        cid.ok_or_else(|| Failure::failed(format!("{arg} leads to {path}, which has no CID of its own")))
+    }
+
+    /// The cluster's pin of a CID.
+    pub(super) async fn pin_of(&self, cid: &Cid) -> Result<Option<Pin>, Failure> {
+        match self.cluster.allocation(cid.clone()).await {
+            Ok(pin) => Ok(Some(pin)),
+            Err(Error::Refused(Refusal::NotFound)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn escape(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+/// Waits for `work`, no longer than the caller wants to.
+async fn within<T>(
+    limit: Option<Duration>,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let Some(deadline) = limit.and_then(|limit| Instant::now().checked_add(limit)) else {
+        return work.await;
+    };
+    timeout_at(deadline, work)
+        .await
+        .unwrap_or_else(|_| Err(Failure::failed("context deadline exceeded")))
+}
+
+/// `pin/add`. Returns when the cluster has agreed on the pins; with `progress`, when they are held, as Kubo
+/// does in either case.
+pub(super) async fn add(proxy: &Proxy, call: Call) -> Result<Response<Body>, Failure> {
+    let limit = call.options.timeout()?;
+    let progress = call.options.flag(&["progress"], false)?;
+    let done = within(limit, async {
+        let mut pinned = Vec::with_capacity(call.args.len());
+        for arg in &call.args {
+            let cid = proxy
+                .resolve(&call, arg)
+                .await
+                .map_err(|why| why.within("pin: "))?;
+            let pin = pin(proxy, &call, &cid).await?;
+            pinned.push((cid, pin));
+        }
+        Ok(pinned)
+    });
+    let pinned = done.await?;
+    let pins = pinned.iter().map(|(cid, _)| shown(&call, cid));
+    let pins = Pins { pins: pins.collect() };
+    if !progress {
+        return Ok(once(&pins));
+    }
+    let cluster = proxy.cluster.clone();
+    let telling = running(move |sink| async move {
+        within(limit, tell(cluster, pinned, &sink)).await?;
+        sink.send(&pins).await
+    });
+    objects(telling).await
+}
+
+async fn tell(cluster: Cluster, pinned: Vec<(Cid, Pin)>, sink: &Sink) -> Result<(), Failure> {
+    let mut before = 0;
+    for (cid, pin) in pinned {
+        let mut latest = before;
+        waiting::until_held(&cluster, &cid, &pin, |seen| {
+            latest = before + seen;
+            let line = Progressed { progress: latest };
+            async move { sink.send(&line).await }
+        })
+        .await?;
+        before = latest + 1;
+    }
+    sink.send(&Progressed { progress: before }).await
+}
+
+/// A CID of the core as the caller wants to see it.
+pub(super) fn shown(call: &Call, cid: &Cid) -> String {
+    let parsed = cluster_ipfs::Cid::try_from(cid.as_bytes());
+    parsed.map_or_else(|_| cid.to_string(), |cid| call.show(&cid))
+}
+
+async fn pin(proxy: &Proxy, call: &Call, cid: &Cid) -> Result<Pin, Failure> {
+    let asked = asked(call)?;
+    let before = proxy.pin_of(cid).await?;
+    let recursive = |pin: &Pin| pin.options.mode == PinMode::Recursive;
+    if asked.mode == PinMode::Direct && before.as_ref().is_some_and(recursive) {
+        let cid = shown(call, cid);
+        return Err(Failure::failed(format!("pin: {cid} already pinned recursively")));
+    }
+    let options = match before {
+        Some(before) => renewed(before.options, asked),
+        None => asked,
+    };
+    let done = proxy.cluster.pin(cid.clone(), &options).await;
+    done.map_err(|error| Failure::from(error).within("pin: "))
+}
+
+/// What a call says of the pins that it wants: in Kubo's words, and those of the cluster's own API.
+fn asked(call: &Call) -> Result<PinOptions, Failure> {
+    let mut asked =
+        PinOptions::from_query(&Query::parse(call.options.query()), Time::now()).map_err(Failure::failed)?;
+    asked.name = name(call.options.text(&["name", "n"]))?;
+    // The Go peer's proxy takes a type.
+    let direct = call.options.text(&["type"]) == Some("direct");
+    asked.mode = if call.options.flag(&["recursive", "r"], true)? && !direct {
+        PinMode::Recursive
+    } else {
+        PinMode::Direct
+    };
+    Ok(asked)
+}
+
+/// A pin's name, if it is short enough.
+pub(super) fn name(name: Option<&str>) -> Result<String, Failure> {
+    let name = name.unwrap_or_default();
+    if name.len() > NAME_MAX {
+        let message = format!("pin name is {} bytes (max {NAME_MAX} bytes)", name.len());
+        return Err(Failure::failed(message));
+    }
+    Ok(name.to_owned())
+}
+
+/// A pin that is pinned again: what Kubo's clients cannot say stays as it is.
+fn renewed(before: PinOptions, asked: PinOptions) -> PinOptions {
+    let now = Time::now();
+    let factor = |asked: i32, before: i32| if asked == 0 { before } else { asked };
+    PinOptions {
+        replication_factor_min: factor(asked.replication_factor_min, before.replication_factor_min),
+        replication_factor_max: factor(asked.replication_factor_max, before.replication_factor_max),
+        expire_at: match (asked.expire_at.is_zero(), before.expire_at > now) {
+            (false, _) => asked.expire_at,
+            (true, true) => before.expire_at,
+            // It is about to go, and is wanted again.
+            (true, false) => Time::ZERO,
+        },
+        metadata: if asked.metadata.is_empty() {
+            before.metadata
+        } else {
+            asked.metadata
+        },
+        origins: if asked.origins.is_empty() {
+            before.origins
+        } else {
+            asked.origins
+        },
+        ..asked
+    }
+}
+
+/// `pin/rm`.
+pub(super) async fn rm(proxy: &Proxy, call: Call) -> Result<Response<Body>, Failure> {
+    let recursive = call.options.flag(&["recursive", "r"], true)?;
+    let done = within(call.options.timeout()?, async {
+        let mut pins = Vec::with_capacity(call.args.len());
+        for arg in &call.args {
+            let cid = proxy.resolve(&call, arg).await?;
+            unpin(proxy, &call, &cid, recursive).await?;
+            pins.push(shown(&call, &cid));
+        }
+        Ok(pins)
+    });
+    Ok(once(&Pins { pins: done.await? }))
+}
+
+async fn unpin(proxy: &Proxy, call: &Call, cid: &Cid, recursive: bool) -> Result<(), Failure> {
+    let not_pinned = || Failure::failed("not pinned or pinned indirectly");
+    let pin = proxy.pin_of(cid).await?.ok_or_else(not_pinned)?;
+    if pin.options.mode == PinMode::Recursive && !recursive {
+        let cid = shown(call, cid);
+        return Err(Failure::failed(format!("{cid} is pinned recursively")));
+    }
+    match proxy.cluster.unpin(cid.clone()).await {
+        Ok(_) => Ok(()),
+        Err(Error::Refused(Refusal::NotFound)) => Err(not_pinned()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// `pin/update`.
+pub(super) async fn update(proxy: &Proxy, call: Call) -> Result<Response<Body>, Failure> {
+    let unpin = call.options.flag(&["unpin"], true)?;
+    let done = within(call.options.timeout()?, async {
+        let from = proxy.resolve(&call, &call.args[0]).await?;
+        let to = proxy.resolve(&call, &call.args[1]).await?;
+        let recursive = |pin: &Pin| pin.options.mode == PinMode::Recursive;
+        let Some(old) = proxy.pin_of(&from).await?.filter(recursive) else {
+            return Err(Failure::failed("'from' cid was not recursively pinned already"));
+        };
+        if from != to {
+            if proxy.pin_of(&to).await?.as_ref().is_some_and(recursive) {
+                return Err(Failure::failed("'to' cid was already recursively pinned"));
+            }
+            let name = old.options.name.clone();
+            let mut options = renewed(old.options, PinOptions::default());
+            options.name = name;
+            options.pin_update = Some(from.to_string());
+            proxy.cluster.pin(to.clone(), &options).await?;
+            if unpin {
+                proxy.cluster.unpin(from.clone()).await?;
+            }
+        }
+        Ok(vec![shown(&call, &from), shown(&call, &to)])
+    });
+    Ok(once(&Pins { pins: done.await? }))
+}

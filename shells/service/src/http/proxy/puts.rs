@@ -1,0 +1,377 @@
+//! `add`, `block/put`, `dag/put` and `dag/import`: the node does it, the cluster pins what it has pinned.
+//!
+//! The request goes to the node as it came, so that all its options, its settings, its answers and its errors
+//! are the node's. That the node pins first keeps a collection of garbage from coming in between.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+
+use axum::body::Body;
+use axum::http::uri::PathAndQuery;
+use axum::http::{Request, Response, StatusCode, Uri};
+use bytes::Bytes;
+use cluster_api::{PinMode, PinOptions, Query, Time};
+use cluster_core::Cid;
+use cluster_ipfs::api::RequestBody;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use serde::Deserialize;
+
+use super::call::{Command, Options, Put};
+use super::reply::{Failure, line};
+use super::watched::{Watcher, watch};
+use super::{Proxy, forward, pins};
+use crate::cluster::{Cluster, Error};
+
+/// Pins that are on their way to be agreed on, of one upload with many files.
+const PINS_AT_ONCE: usize = 64;
+
+/// Directories of one upload that are known by name; past this many, a silent upload tells of none.
+const DIRECTORIES_MAX: usize = 100_000;
+
+/// Answers a request that adds.
+pub(super) async fn answer(
+    proxy: &Proxy,
+    command: Command,
+    client: SocketAddr,
+    request: Request<RequestBody>,
+) -> Response<Body> {
+    let asked = match read(command, request.uri().query().unwrap_or_default()) {
+        Ok(asked) => asked,
+        Err(failure) => return failure.into_response(),
+    };
+    let request = match with_query(request, &asked.query) {
+        Ok(request) => request,
+        Err(failure) => return failure.into_response(),
+    };
+    let response = forward::pass(&proxy.behind, client, request).await;
+    let Some(kind) = asked.watch.filter(|_| response.status() == StatusCode::OK) else {
+        return response;
+    };
+    let claims = Claims {
+        cluster: proxy.cluster.clone(),
+        options: asked.options,
+        running: FuturesUnordered::new(),
+    };
+    match kind {
+        Watch::Add(add) => {
+            let adding = Adding {
+                add,
+                claims,
+                root: None,
+                any: false,
+                directories: HashSet::new(),
+            };
+            watch(response, adding).await
+        }
+        Watch::Put(put) => watch(response, Putting { put, claims }).await,
+    }
+}
+
+/// A request, understood.
+struct Asked {
+    /// What the node is asked.
+    query: String,
+    /// How the cluster pins.
+    options: PinOptions,
+    /// Nothing where nothing is to be pinned.
+    watch: Option<Watch>,
+}
+
+enum Watch {
+    Add(Add),
+    Put(Put),
+}
+
+/// What matters of an `add`.
+struct Add {
+    wrap: bool,
+    silent: bool,
+    /// The base of CIDs in the answer, where it is not the usual.
+    show: Option<Options>,
+}
+
+fn read(command: Command, query: &str) -> Result<Asked, Failure> {
+    let (_, options) = Options::parse(query)?;
+    let asked = |query: String, pins: PinOptions, watch| Asked {
+        query,
+        options: pins,
+        watch,
+    };
+    let plain = || asked(query.to_owned(), PinOptions::default(), None);
+    let Command::Put(put) = command else {
+        return read_add(&options, query);
+    };
+    let pins = match put {
+        Put::Block | Put::Dag => options.flag(&["pin"], false)?,
+        Put::Import => options.flag(&["pin-roots"], true)?,
+    };
+    if !pins {
+        return Ok(plain());
+    }
+    let query = options.rewritten(&["encoding", "enc", "cid-base"], &[("encoding", "json")]);
+    Ok(asked(query, pin_options(&options)?, Some(Watch::Put(put))))
+}
+
+fn read_add(options: &Options, query: &str) -> Result<Asked, Failure> {
+    let off = options.flag(&["only-hash", "n"], false)? || !options.flag(&["pin"], true)?;
+    // How the cluster's own API says it.
+    let no_pin = options.flag(&["no-pin"], false)?;
+    if options.text(&["format"]) == Some("car") {
+        let why = "format=car: send CAR files to dag/import, or to the cluster's REST API";
+        return Err(Failure::failed(why));
+    }
+    if off || no_pin {
+        let query = if off {
+            query.to_owned()
+        } else {
+            options.rewritten(&["pin"], &[("pin", "false")])
+        };
+        return Ok(Asked {
+            query,
+            options: PinOptions::default(),
+            watch: None,
+        });
+    }
+    let mut pins = pin_options(options)?;
+    pins.name = pins::name(options.text(&["pin-name"]))?;
+    let base = options.text(&["cid-base"]).is_some();
+    let add = Add {
+        // The second is how the first releases of ipfs-cluster had it.
+        wrap: options.flag(&["wrap-with-directory", "w"], false)?
+            || options.flag(&["wrap-in-directory"], false)?,
+        silent: options.flag(&["silent"], false)?,
+        show: base.then(|| options.clone()),
+    };
+    // The cluster must see all CIDs, and see them as the node pins them.
+    let without = ["silent", "encoding", "enc", "cid-base"];
+    let changed = without.iter().any(|name| options.text(&[name]).is_some());
+    let query = if changed {
+        options.rewritten(&without, &[("encoding", "json")])
+    } else {
+        query.to_owned()
+    };
+    Ok(Asked {
+        query,
+        options: pins,
+        watch: Some(Watch::Add(add)),
+    })
+}
+
+/// What the words of the cluster's own API say of the pin. `mode` is a file's mode for Kubo.
+fn pin_options(options: &Options) -> Result<PinOptions, Failure> {
+    let asked = PinOptions::from_query(&Query::parse(options.query()), Time::now());
+    Ok(PinOptions {
+        mode: PinMode::Recursive,
+        name: String::new(),
+        ..asked.map_err(Failure::failed)?
+    })
+}
+
+fn with_query(mut request: Request<RequestBody>, query: &str) -> Result<Request<RequestBody>, Failure> {
+    if request.uri().query().unwrap_or_default() == query {
+        return Ok(request);
+    }
+    let path: PathAndQuery = format!("{}?{query}", request.uri().path())
+        .parse()
+        .map_err(Failure::bad_request)?;
+    *request.uri_mut() = Uri::from(path);
+    Ok(request)
+}
+
+/// Pins of what the node has.
+struct Claims {
+    cluster: Cluster,
+    options: PinOptions,
+    running: FuturesUnordered<BoxFuture<'static, Result<(), Error>>>,
+}
+
+impl Claims {
+    /// Begins to pin, and waits while too many are under way.
+    async fn begin(&mut self, cid: Cid) -> Result<(), Failure> {
+        let (cluster, options) = (self.cluster.clone(), self.options.clone());
+        self.running.push(Box::pin(
+            async move { cluster.claim(cid, &options).await.map(|_| ()) },
+        ));
+        while self.running.len() >= PINS_AT_ONCE {
+            self.one().await?;
+        }
+        Ok(())
+    }
+
+    async fn one(&mut self) -> Result<(), Failure> {
+        match self.running.next().await {
+            Some(Err(error)) => Err(Failure::from(error).within("pin: ")),
+            Some(Ok(())) | None => Ok(()),
+        }
+    }
+
+    async fn all(&mut self) -> Result<(), Failure> {
+        while !self.running.is_empty() {
+            self.one().await?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+struct AddLine {
+    #[serde(rename = "Name", default)]
+    name: String,
+    #[serde(rename = "Hash", default)]
+    hash: String,
+}
+
+/// Follows the answer to an `add`.
+struct Adding {
+    add: Add,
+    claims: Claims,
+    /// What may be the directory around everything: the last that was named.
+    root: Option<Cid>,
+    any: bool,
+    /// Those of which something was named.
+    directories: HashSet<String>,
+}
+
+impl Adding {
+    /// Whether a line is told when files are to be added silently: Kubo tells of directories still.
+    fn is_told(&mut self, name: &str) -> bool {
+        if !self.add.silent {
+            return true;
+        }
+        let mut above = name;
+        while let Some((parent, _)) = above.rsplit_once('/') {
+            if self.directories.len() >= DIRECTORIES_MAX || !self.directories.insert(parent.to_owned()) {
+                break;
+            }
+            above = parent;
+        }
+        name.is_empty() || self.directories.contains(name)
+    }
+
+    /// The line with the CID as the client wants to see it.
+    fn shown(&self, line: Bytes, hash: &str) -> Bytes {
+        let Some(options) = &self.add.show else {
+            return line;
+        };
+        let Ok(cid) = hash.parse::<cluster_ipfs::Cid>() else {
+            return line;
+        };
+        let (from, to) = (format!("\"{hash}\""), format!("\"{}\"", options.show(&cid)));
+        String::from_utf8_lossy(&line).replace(&from, &to).into()
+    }
+}
+
+impl Watcher for Adding {
+    async fn line(&mut self, line: Bytes) -> Result<Option<Bytes>, Failure> {
+        let Ok(AddLine { name, hash }) = serde_json::from_slice(&line) else {
+            return Ok(Some(line));
+        };
+        if hash.is_empty() {
+            return Ok(Some(line));
+        }
+        let cid = hash.parse::<Cid>().map_err(|error| {
+            Failure::failed(format!("the IPFS node adds {hash:?}, which is no CID: {error}"))
+        })?;
+        self.any = true;
+        if self.add.wrap {
+            self.root = Some(cid);
+        } else if !name.contains('/') {
+            self.claims.begin(cid).await?;
+        }
+        let line = self.shown(line, &hash);
+        Ok(self.is_told(&name).then_some(line))
+    }
+
+    async fn end(&mut self) -> Result<(), Failure> {
+        if !self.any {
+            return Err(Failure::failed("the IPFS node does not say what it has added"));
+        }
+        if let Some(root) = self.root.take() {
+            self.claims.begin(root).await?;
+        }
+        self.claims.all().await
+    }
+}
+
+/// Follows the answer to one of the others.
+struct Putting {
+    put: Put,
+    claims: Claims,
+}
+
+#[derive(Deserialize)]
+struct BlockLine {
+    #[serde(rename = "Key")]
+    key: String,
+}
+
+#[derive(Deserialize)]
+struct DagLine {
+    #[serde(rename = "Cid")]
+    cid: Link,
+}
+
+#[derive(serde::Serialize, Deserialize)]
+struct Link {
+    #[serde(rename = "/")]
+    cid: String,
+}
+
+#[derive(serde::Serialize, Deserialize)]
+struct ImportLine {
+    #[serde(rename = "Root")]
+    root: Root,
+}
+
+#[derive(serde::Serialize, Deserialize)]
+struct Root {
+    #[serde(rename = "Cid")]
+    cid: Link,
+    #[serde(rename = "PinErrorMsg", default)]
+    error: String,
+}
+
+impl Putting {
+    async fn claim(&mut self, cid: &str) -> Result<(), Failure> {
+        let cid = cid.parse().map_err(|error| {
+            Failure::failed(format!("the IPFS node names {cid:?}, which is no CID: {error}"))
+        })?;
+        self.claims.begin(cid).await?;
+        self.claims.all().await
+    }
+}
+
+impl Watcher for Putting {
+    async fn line(&mut self, text: Bytes) -> Result<Option<Bytes>, Failure> {
+        match self.put {
+            Put::Block => {
+                if let Ok(BlockLine { key }) = serde_json::from_slice(&text) {
+                    self.claim(&key).await?;
+                }
+            }
+            Put::Dag => {
+                if let Ok(DagLine { cid }) = serde_json::from_slice(&text) {
+                    self.claim(&cid.cid).await?;
+                }
+            }
+            Put::Import => {
+                let Ok(mut told) = serde_json::from_slice::<ImportLine>(&text) else {
+                    return Ok(Some(text));
+                };
+                // An import tells what it could not pin, and goes on.
+                if told.root.error.is_empty()
+                    && let Err(why) = self.claim(&told.root.cid.cid).await
+                {
+                    why.message().clone_into(&mut told.root.error);
+                    return Ok(Some(line(&told)));
+                }
+            }
+        }
+        Ok(Some(text))
+    }
+
+    async fn end(&mut self) -> Result<(), Failure> {
+        self.claims.all().await
+    }
+}

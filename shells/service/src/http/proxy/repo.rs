@@ -1,0 +1,99 @@
+//! `repo/stat` and `repo/gc`: of all members, as if they were one node.
+
+use axum::body::Body;
+use axum::http::Response;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::Proxy;
+use super::call::Call;
+use super::reply::{Failure, objects, once, running};
+
+/// Keys on their way to the client.
+const KEYS: usize = 256;
+
+/// Errors that end a collection together; more of them say no more.
+const ERRORS_MAX: usize = 16;
+
+/// In Kubo's order.
+#[derive(Serialize, Deserialize)]
+struct Stat {
+    #[serde(rename = "RepoSize")]
+    size: u64,
+    #[serde(rename = "StorageMax")]
+    storage_max: u64,
+    #[serde(rename = "NumObjects", default)]
+    objects: u64,
+    #[serde(rename = "RepoPath", default)]
+    path: String,
+    #[serde(rename = "Version", default)]
+    version: String,
+}
+
+/// `repo/stat`: the node's own answer, with what the other members have added to its numbers.
+pub(super) async fn stat(proxy: &Proxy, call: Call) -> Result<Response<Body>, Failure> {
+    let size_only = call.options.flag(&["size-only", "s"], false)?;
+    // Blocks are counted at all members at once.
+    let path = format!("/api/v0/repo/stat?size-only={size_only}");
+    let own = proxy.behind.object::<Stat>(&path, &call.credentials);
+    let others = async { Ok(proxy.cluster.other_repositories(!size_only).await?) };
+    let (mut stat, others) = tokio::try_join!(own, others)?;
+    stat.size = stat.size.saturating_add(others.size);
+    stat.storage_max = stat.storage_max.saturating_add(others.storage_max);
+    stat.objects = stat.objects.saturating_add(others.objects);
+    Ok(once(&stat))
+}
+
+/// A CID as Go's types show it inside of JSON.
+#[derive(Serialize)]
+struct Link {
+    #[serde(rename = "/")]
+    cid: String,
+}
+
+#[derive(Serialize)]
+struct Line {
+    #[serde(rename = "Key")]
+    key: Option<Link>,
+    #[serde(rename = "Error", skip_serializing_if = "String::is_empty")]
+    error: String,
+}
+
+/// `repo/gc`.
+pub(super) async fn gc(proxy: &Proxy, call: Call) -> Result<Response<Body>, Failure> {
+    let stream_errors = call.options.flag(&["stream-errors"], false)?;
+    let silent = call.options.flag(&["silent"], false)? && !stream_errors;
+    let cluster = proxy.cluster.clone();
+    let lines = running(move |sink| async move {
+        let (out, mut steps) = mpsc::channel(KEYS);
+        let collect = async move { cluster.collect_everywhere(out).await };
+        let tell = async {
+            let (mut errors, mut failed) = (Vec::new(), false);
+            while let Some(step) = steps.recv().await {
+                failed |= step.key.is_none();
+                if step.key.is_none() && !stream_errors {
+                    if errors.len() < ERRORS_MAX {
+                        errors.push(step.error);
+                    }
+                    continue;
+                }
+                if !silent {
+                    let line = Line {
+                        key: step.key.map(|cid| Link { cid }),
+                        error: step.error,
+                    };
+                    sink.send(&line).await?;
+                }
+            }
+            match (failed, stream_errors) {
+                (false, _) => Ok(()),
+                (true, true) => Err(Failure::failed("encountered errors during gc run")),
+                (true, false) => Err(Failure::failed(errors.join("; "))),
+            }
+        };
+        let (collected, told) = tokio::join!(collect, tell);
+        told?;
+        Ok(collected?)
+    });
+    objects(lines).await
+}

@@ -1,0 +1,1 @@
+//! Requests to the proxy, before an embedded node.
