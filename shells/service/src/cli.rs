@@ -7,6 +7,7 @@ mod init;
 mod lock;
 mod prompt;
 mod signals;
+mod state;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -70,7 +71,8 @@ struct Global {
     )]
     config: Option<PathBuf>,
     /// Do not ask before something is overwritten
-    #[arg(long, short, global = true)]
+    // Not for the commands: the Go peer's `state export -f` names a file.
+    #[arg(long, short)]
     force: bool,
     /// Log all there is, libraries included
     #[arg(long, short, global = true)]
@@ -128,6 +130,8 @@ enum Command {
     Demo(demo::Flags),
     /// Show this peer's id
     Id(id::Options),
+    /// Export, import or remove this peer's state: the pinset
+    State(state::Options),
     /// Show the version
     Version,
 }
@@ -191,6 +195,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Daemon(flags) => daemon::run(&cli.global, flags),
         Command::Demo(flags) => demo::run(flags),
         Command::Id(options) => id::run(&cli.global, &options),
+        Command::State(options) => state::run(&cli.global, options),
         Command::Version => {
             say(env!("CARGO_PKG_VERSION"));
             Ok(())

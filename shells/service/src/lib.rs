@@ -8,4 +8,5 @@ pub mod driver;
 pub mod http;
 pub mod logging;
 pub mod net;
+pub mod state;
 pub mod store;

@@ -43,6 +43,7 @@ mod keys;
 mod open;
 mod reader;
 mod record;
+mod replace;
 mod shared;
 mod snapshot;
 mod spaces;
@@ -56,8 +57,10 @@ mod write;
 mod tests;
 
 pub use error::{OpenError, StageError, StoreError};
+pub use folder::{FORMAT, format_of};
 pub use open::{OnFatal, OpenOptions, Store};
 pub use reader::{Listing, Reader, Row};
+pub use replace::Replacing;
 pub use snapshot::{CHUNK_MAX, SnapshotSource};
 pub use staging::{Stager, Staging};
 pub use sync::Syncer;

@@ -49,6 +49,9 @@ pub(super) struct Options {
     /// The other first members of the cluster: multiaddresses that end in /p2p/<peer id>
     #[arg(long, value_name = "MULTIADDRS", value_delimiter = ',')]
     peers: Vec<Address>,
+    /// Do not ask before something is overwritten
+    #[arg(long, short)]
+    force: bool,
     /// Listen on free ports instead of 9094 to 9097, 4001 and 5001
     #[arg(long)]
     randomports: bool,
@@ -77,7 +80,7 @@ pub(super) fn run(global: &Global, options: &Options) -> Result<(), Failure> {
     refuse(options).doing("reading the command line")?;
     let folder = global.folder()?;
     let environment = config::environment();
-    if !global.force && !may_overwrite(&folder, options).doing("asking")? {
+    if !global.force && !options.force && !may_overwrite(&folder, options).doing("asking")? {
         note("Nothing was changed.");
         return Ok(());
     }

@@ -19,6 +19,22 @@ pub(super) struct Lock {
 impl Lock {
     /// Takes `folder`, or says which process has it.
     pub(super) fn take(folder: &Path) -> anyhow::Result<Self> {
+        match Self::attempt(folder)? {
+            Ok(lock) => Ok(lock),
+            Err(holder) => anyhow::bail!(
+                "{holder} is using {}: stop it first, or give this peer a folder of its own with --config",
+                folder.display()
+            ),
+        }
+    }
+
+    /// Takes `folder`; `None` when another process has it.
+    pub(super) fn try_take(folder: &Path) -> anyhow::Result<Option<Self>> {
+        Ok(Self::attempt(folder)?.ok())
+    }
+
+    /// The lock, or who has it.
+    fn attempt(folder: &Path) -> anyhow::Result<Result<Self, String>> {
         let path = folder.join(LOCK_FILE);
         let mut options = OpenOptions::new();
         let mut file = options
@@ -38,11 +54,7 @@ impl Lock {
                     "" => "another process".to_owned(),
                     id => format!("the process with id {id}"),
                 };
-                anyhow::bail!(
-                    "{holder} is using {}: stop it first, or give this peer a folder of its own \
-                     with --config",
-                    folder.display()
-                );
+                return Ok(Err(holder));
             }
             Err(TryLockError::Error(error)) => {
                 return Err(error).with_context(|| format!("cannot lock {}", path.display()));
@@ -51,7 +63,7 @@ impl Lock {
         file.set_len(0)?;
         file.seek(SeekFrom::Start(0))?;
         writeln!(file, "{}", std::process::id())?;
-        Ok(Self { _file: file })
+        Ok(Ok(Self { _file: file }))
     }
 }
 

@@ -9,7 +9,7 @@ use super::witness;
 
 /// The version of everything in the folder. A release that changes the layout raises it, and reads the
 /// older ones.
-const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 1;
 
 const FORMAT_FILE: &str = "format";
 /// What the format file is called until it is written whole.
@@ -76,6 +76,22 @@ impl Folder {
     /// An error about a format from the future.
     pub(super) fn newer(&self, found: u32) -> OpenError {
         newer(&self.path, found)
+    }
+}
+
+/// The format of the store in `path`, whichever it is; `None` when there is none. Takes no lock.
+///
+/// # Errors
+/// It cannot be read, or says no number.
+pub fn format_of(path: &Path) -> Result<Option<u32>, OpenError> {
+    let format = path.join(FORMAT_FILE);
+    match fs::read_to_string(&format) {
+        Ok(text) => match text.trim_end().parse() {
+            Ok(found) => Ok(Some(found)),
+            Err(_) => Err(damaged(path, format!("the file {FORMAT_FILE:?} says {text:?}"))),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(OpenError::Io { path: format, source }),
     }
 }
 

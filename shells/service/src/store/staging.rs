@@ -42,6 +42,12 @@ impl Stages {
         }
     }
 
+    /// The number of a generation that nobody has used.
+    pub(super) fn next(&mut self) -> u64 {
+        self.next_generation += 1;
+        self.next_generation - 1
+    }
+
     /// The generation of a snapshot that has arrived whole, if it is the one that `manifest` describes.
     pub(super) fn ready(&self, id: SnapshotId, manifest: &Manifest) -> Option<Arc<Generation>> {
         match self.staged.get(&id)? {
@@ -80,8 +86,7 @@ impl Stager {
             if stages.staged.insert(id, Stage::Receiving).is_some() {
                 return Err(StageError::Rejected(format!("{id} is staged already")));
             }
-            stages.next_generation += 1;
-            stages.next_generation - 1
+            stages.next()
         };
         let generation = spaces::generation(&self.shared.db, number).map_err(|error| {
             lock(&self.shared.stages).staged.remove(&id);

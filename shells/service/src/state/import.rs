@@ -1,0 +1,233 @@
+//! An export becomes the pinset of a peer that does not run.
+//!
+//! A log goes with a pinset, and the other peers have the old one: so an import founds the cluster anew, with
+//! the members that there are, the imported pins as its first snapshot, and a name made of both. Peers that
+//! import the same file found the same cluster and go on together. One that imported another file, or none,
+//! is refused by name instead of mixing two states.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::BufRead;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use cluster_core::{
+    Applied, Cid, ClusterId, HardState, Identity, Incarnation, Index, Members, PeerId, Pin, Recovered,
+    Replicas, encode,
+};
+
+use super::line::{Line, Overrides};
+use super::values::{self, Problem, Stopped};
+use super::{Progress, backups};
+use crate::config::{Folder, core_peer};
+use crate::store::{OpenOptions, Replacing, Store};
+
+/// The log position that imported pins are as of: the first. Whoever is told of a log that starts behind it
+/// fetches the pins; at 0 it would believe that there are none.
+pub(super) const BASE: Index = 1;
+
+/// Peers that a state may name without their being members: as many as a membership remembers of those that
+/// have left. Their pins move to members once the cluster runs.
+const STRANGERS_MAX: usize = 1024;
+
+/// What was imported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Imported {
+    /// How many pins the state has now.
+    pub pins: u64,
+    /// How many CIDs came more than once; the last one counts.
+    pub repeated: u64,
+    /// Peers that hold pins by the file and are no members.
+    pub strangers: usize,
+    /// The members of the cluster, which all need the same state.
+    pub members: Vec<PeerId>,
+    /// Where the state before is.
+    pub saved: Option<PathBuf>,
+}
+
+/// Replaces the state of the peer of `folder` by what `source` has, once all of it has been read and checked.
+///
+/// # Errors
+/// `source` is no export: the error says in which line, and what is wrong. The state cannot be opened or
+/// written. Whatever it is, the state is as it was.
+pub fn import(folder: &Folder, source: impl BufRead, over: &Overrides) -> anyhow::Result<Imported> {
+    let data = folder.config.data_folder(&folder.path);
+    let mut store = Store::open(&data, &OpenOptions::default())?;
+    let me = core_peer(&folder.identity.peer);
+    let stored = store.reader().listing().members()?;
+    let members: BTreeSet<PeerId> = match &stored {
+        Some(members) if members.raft_id(&me).is_some() => members.peer_ids().cloned().collect(),
+        Some(_) | None => folder.config.init_peerset(&folder.identity).into_iter().collect(),
+    };
+    let mut taken = Taken {
+        pins: store.replacing()?,
+        members: &members,
+        strangers: BTreeSet::new(),
+        repeated: 0,
+        name: blake3::Hasher::new(),
+    };
+    taken.name_members();
+    let default = folder.config.core(&folder.identity).default_replicas;
+    read(source, over, default, |pin| taken.take(pin))?;
+    // Only now does anything of the old state change.
+    let saved = match stored {
+        Some(_) => backups::save(folder, &store.reader(), None).context("saving the state as it was")?,
+        None => None,
+    };
+    let Taken {
+        pins,
+        strangers,
+        repeated,
+        name,
+        ..
+    } = taken;
+    let count = pins.pins();
+    let recovered = founding(&members, &strangers, cluster(&name), count);
+    store.refound(&recovered, Some(pins))?;
+    store.close()?;
+    Ok(Imported {
+        pins: count,
+        repeated,
+        strangers: strangers.len(),
+        members: members.into_iter().collect(),
+        saved,
+    })
+}
+
+/// Hands each pin of an export to `take`.
+pub(super) fn read(
+    source: impl BufRead,
+    over: &Overrides,
+    default: Replicas,
+    mut take: impl FnMut(Pin) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut progress = Progress::new("read", None);
+    let read = values::read(source, |line, key, value: Line| {
+        let pin = value.pin(key.as_deref(), over, default);
+        let pin = pin.map_err(|what| Problem { line, what })?;
+        progress.one_more();
+        take(pin).map_err(Stopped::Taker)
+    });
+    match read {
+        Ok(()) => Ok(()),
+        Err(Stopped::Problem(problem)) => Err(anyhow::anyhow!(
+            "{problem}. Nothing was changed: correct that line, or export again, and import then"
+        )),
+        Err(stopped @ Stopped::Io(_)) => Err(stopped.into()),
+        Err(Stopped::Taker(error)) => Err(error),
+    }
+}
+
+/// What has been read so far.
+struct Taken<'a> {
+    pins: Replacing,
+    members: &'a BTreeSet<PeerId>,
+    strangers: BTreeSet<PeerId>,
+    repeated: u64,
+    /// Of all that makes the new cluster what it is.
+    name: blake3::Hasher,
+}
+
+impl Taken<'_> {
+    fn name_members(&mut self) {
+        for member in self.members {
+            self.name.update(&encode(member));
+        }
+    }
+
+    fn take(&mut self, mut pin: Pin) -> anyhow::Result<()> {
+        if let Replicas::Range { max, .. } = pin.options.replicas
+            && pin.allocations.is_empty()
+        {
+            pin.allocations = spread(&pin.cid, self.members, max);
+        }
+        let strangers = pin
+            .allocations
+            .iter()
+            .filter(|peer| !self.members.contains(*peer));
+        for stranger in strangers {
+            if self.strangers.len() < STRANGERS_MAX {
+                self.strangers.insert(stranger.clone());
+            }
+        }
+        self.name.update(&encode(&pin));
+        self.repeated += u64::from(self.pins.put(pin)?);
+        Ok(())
+    }
+}
+
+/// Peers for a pin that names none: by rendezvous hashing, so that every peer that imports the file finds the
+/// same ones, and each gets its share.
+fn spread(cid: &Cid, members: &BTreeSet<PeerId>, count: u32) -> Vec<PeerId> {
+    let seed = xxhash_rust::xxh3::xxh3_64(cid.as_bytes());
+    let by_weight: BTreeMap<u64, &PeerId> = members
+        .iter()
+        .map(|peer| (xxhash_rust::xxh3::xxh3_64_with_seed(peer.as_bytes(), seed), peer))
+        .collect();
+    let mut chosen: Vec<PeerId> = by_weight.into_values().take(count as usize).cloned().collect();
+    chosen.sort();
+    chosen
+}
+
+fn cluster(name: &blake3::Hasher) -> ClusterId {
+    let hash = name.finalize();
+    let mut id = [0; 16];
+    id.copy_from_slice(&hash.as_bytes()[..16]);
+    ClusterId(id)
+}
+
+/// What the folder starts from.
+fn founding(
+    members: &BTreeSet<PeerId>,
+    strangers: &BTreeSet<PeerId>,
+    cluster: ClusterId,
+    pins: u64,
+) -> Recovered {
+    let members = Members {
+        cluster,
+        // What is allocated to those who have left moves.
+        departed: strangers.clone(),
+        ..Members::initial(members.iter().cloned())
+    };
+    Recovered {
+        hard_state: HardState {
+            identity: Identity::Founding,
+            term: 1,
+            vote: None,
+            commit: BASE,
+        },
+        compacted: (BASE, 1),
+        applied: Applied {
+            index: BASE,
+            term: 1,
+            pins,
+        },
+        reconciling: true,
+        ..Recovered::founding(Incarnation(rand::random()), members)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pins_without_peers_are_spread_evenly_and_everywhere_alike() {
+        let members: BTreeSet<PeerId> = (0..4).map(|_| core_peer(&libp2p::PeerId::random())).collect();
+        let mut count: BTreeMap<PeerId, u32> = BTreeMap::new();
+        for number in 0..400_u32 {
+            let mut bytes = vec![0x01, 0x55, 0x00, 0x04];
+            bytes.extend_from_slice(&number.to_be_bytes());
+            let cid = Cid::from_bytes(&bytes).unwrap();
+            let chosen = spread(&cid, &members, 2);
+            assert_eq!(chosen, spread(&cid, &members, 2));
+            assert_eq!(chosen.len(), 2);
+            chosen
+                .into_iter()
+                .for_each(|peer| *count.entry(peer).or_default() += 1);
+        }
+        assert!(
+            count.values().all(|count| (120..280).contains(count)),
+            "{count:?}"
+        );
+    }
+}

@@ -1,0 +1,320 @@
+//! One pin of an export: as Go peers of all versions write it, to what is stored, and back.
+
+use std::collections::BTreeMap;
+
+use cluster_api as api;
+use cluster_core::{Cid, Mode, PeerId, Pin, PinOptions, PinType, Replicas, Timestamp};
+use cluster_ipfs::Multiaddr;
+use serde::Deserialize;
+
+/// What an import changes in every pin. Zeros and nothing leave it as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// The minimum of copies; -1 for one on every peer.
+    pub replication_min: i32,
+    /// The maximum of copies; -1 for one on every peer.
+    pub replication_max: i32,
+    /// The peers that hold it.
+    pub allocations: Vec<PeerId>,
+}
+
+/// A pin as it is written in any version. What is `null` counts as left out, as in Go.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Line {
+    /// A text; before 0.12 `{"/": text}`.
+    cid: Option<serde_json::Value>,
+    replication_factor_min: Option<i32>,
+    replication_factor_max: Option<i32>,
+    /// 0.0.12's only one.
+    replication_factor: Option<i32>,
+    /// Older still than that.
+    everywhere: Option<bool>,
+    name: Option<String>,
+    mode: Option<String>,
+    shard_size: Option<u64>,
+    user_allocations: Option<Vec<String>>,
+    expire_at: Option<api::Time>,
+    metadata: Option<BTreeMap<String, String>>,
+    pin_update: Option<String>,
+    origins: Option<Vec<String>>,
+    /// A name; before 0.11 its bit.
+    #[serde(rename = "type")]
+    pin_type: Option<serde_json::Value>,
+    allocations: Option<Vec<String>>,
+    max_depth: Option<i32>,
+    reference: Option<String>,
+    timestamp: Option<api::Time>,
+}
+
+impl Line {
+    /// The pin, or what is wrong with it. `key` is the CID where the pin is a value of a map.
+    pub(super) fn pin(self, key: Option<&str>, over: &Overrides, default: Replicas) -> Result<Pin, String> {
+        let cid = cid_text(self.cid.as_ref()).or(key).ok_or("there is no \"cid\"")?;
+        let cid: Cid = cid.parse().map_err(|error| format!("cid: {error}"))?;
+        let replicas = self.replicas(over, default)?;
+        let mut allocations = match over.allocations.as_slice() {
+            [] => peers("allocations", self.allocations.unwrap_or_default())?,
+            given => given.to_vec(),
+        };
+        if replicas == Replicas::Everywhere {
+            allocations.clear();
+        }
+        allocations.sort();
+        allocations.dedup();
+        let origins = self.origins.unwrap_or_default();
+        if let Some(bad) = origins.iter().find(|origin| origin.parse::<Multiaddr>().is_err()) {
+            return Err(format!("origins: {bad:?} is no multiaddress"));
+        }
+        let other = |field: &str, text: Option<String>| -> Result<Option<Cid>, String> {
+            let text = text.filter(|text| !text.is_empty());
+            let parsed = text.map(|text| text.parse()).transpose();
+            parsed.map_err(|error| format!("{field}: {error}"))
+        };
+        let direct = match self.mode.as_deref() {
+            Some(mode) => mode == "direct",
+            None => self.max_depth == Some(0),
+        };
+        let expire_at = self.expire_at.filter(|at| !at.is_zero());
+        Ok(Pin {
+            cid,
+            pin_type: pin_type(self.pin_type.as_ref())?,
+            allocations,
+            reference: other("reference", self.reference)?,
+            options: PinOptions {
+                replicas,
+                name: self.name.unwrap_or_default(),
+                mode: if direct { Mode::Direct } else { Mode::Recursive },
+                shard_size: self.shard_size.unwrap_or_default(),
+                // What is no peer id is skipped, as in Go.
+                user_allocations: self
+                    .user_allocations
+                    .unwrap_or_default()
+                    .iter()
+                    .filter_map(|peer| peer.parse().ok())
+                    .collect(),
+                expire_at: expire_at.map(timestamp),
+                metadata: self.metadata.unwrap_or_default(),
+                pin_update: other("pin_update", self.pin_update)?,
+                origins,
+            },
+            timestamp: self.timestamp.map_or(Timestamp(0), timestamp),
+            version: super::import::BASE,
+        })
+    }
+
+    fn replicas(&self, over: &Overrides, default: Replicas) -> Result<Replicas, String> {
+        let (default_min, default_max) = factors(default);
+        let legacy = match self.everywhere {
+            Some(true) => Some(-1),
+            Some(false) | None => self.replication_factor,
+        };
+        let pick = |over: i32, own: Option<i32>, default: i32| {
+            let given = [Some(over), own, legacy].into_iter().flatten();
+            given.into_iter().find(|factor| *factor != 0).unwrap_or(default)
+        };
+        let min = pick(over.replication_min, self.replication_factor_min, default_min);
+        let max = pick(over.replication_max, self.replication_factor_max, default_max);
+        match (min, max) {
+            (-1, -1) => Ok(Replicas::Everywhere),
+            (1.., 1..) if min <= max => Ok(Replicas::Range {
+                min: min.unsigned_abs(),
+                max: max.unsigned_abs(),
+            }),
+            _ => Err(format!(
+                "bad replication factors: min {min}, max {max}: both must be -1 (everywhere), or the minimum at \
+                 least 1 and not above the maximum"
+            )),
+        }
+    }
+}
+
+fn cid_text(value: Option<&serde_json::Value>) -> Option<&str> {
+    let value = value?;
+    value.as_str().or_else(|| value.get("/")?.as_str())
+}
+
+fn pin_type(value: Option<&serde_json::Value>) -> Result<PinType, String> {
+    let Some(value) = value.filter(|value| !value.is_null()) else {
+        return Ok(PinType::Data);
+    };
+    let named = match (value.as_str(), value.as_u64()) {
+        (Some(name), _) => api::PinType::from_name(name),
+        (_, Some(2)) => api::PinType::Data,
+        (_, Some(4)) => api::PinType::Meta,
+        (_, Some(8)) => api::PinType::ClusterDag,
+        (_, Some(16)) => api::PinType::Shard,
+        _ => api::PinType::Bad,
+    };
+    match named {
+        api::PinType::Data => Ok(PinType::Data),
+        api::PinType::Meta => Ok(PinType::Meta),
+        api::PinType::ClusterDag => Ok(PinType::ClusterDag),
+        api::PinType::Shard => Ok(PinType::Shard),
+        api::PinType::Bad => Err(format!("type: {value} is no type of a pin")),
+    }
+}
+
+fn peers(field: &str, texts: Vec<String>) -> Result<Vec<PeerId>, String> {
+    let parse = |text: String| {
+        text.parse()
+            .map_err(|error| format!("{field}: {error}: this is no export of a cluster"))
+    };
+    texts.into_iter().map(parse).collect()
+}
+
+/// The nearest that fits: 1970 to 2554.
+fn timestamp(at: api::Time) -> Timestamp {
+    let nanos = at.unix_nanos().clamp(0, i128::from(u64::MAX));
+    Timestamp(u64::try_from(nanos).unwrap_or(0))
+}
+
+fn time(at: Timestamp) -> api::Time {
+    api::Time::from_unix_nanos(i128::from(at.0))
+}
+
+pub(super) fn factors(replicas: Replicas) -> (i32, i32) {
+    match replicas {
+        Replicas::Everywhere => (-1, -1),
+        Replicas::Range { min, max } => (
+            i32::try_from(min).unwrap_or(i32::MAX),
+            i32::try_from(max).unwrap_or(i32::MAX),
+        ),
+    }
+}
+
+/// A pin as a Go peer exports it. The peers that its user prefers are added to that: Go reads and drops
+/// them.
+pub(super) fn exported(pin: &Pin) -> api::Pin {
+    let (replication_factor_min, replication_factor_max) = factors(pin.options.replicas);
+    let mode = match pin.options.mode {
+        Mode::Recursive => api::PinMode::Recursive,
+        Mode::Direct => api::PinMode::Direct,
+    };
+    let texts = |peers: &[PeerId]| peers.iter().map(PeerId::to_string).collect();
+    api::Pin {
+        options: api::PinOptions {
+            replication_factor_min,
+            replication_factor_max,
+            name: pin.options.name.clone(),
+            mode,
+            shard_size: pin.options.shard_size,
+            user_allocations: texts(&pin.options.user_allocations),
+            expire_at: pin.options.expire_at.map_or(api::Time::ZERO, time),
+            metadata: pin.options.metadata.clone(),
+            pin_update: pin.options.pin_update.as_ref().map(Cid::to_string),
+            origins: pin.options.origins.clone(),
+        },
+        cid: pin.cid.to_string(),
+        pin_type: match pin.pin_type {
+            PinType::Data => api::PinType::Data,
+            PinType::Meta => api::PinType::Meta,
+            PinType::ClusterDag => api::PinType::ClusterDag,
+            PinType::Shard => api::PinType::Shard,
+        },
+        allocations: texts(&pin.allocations),
+        max_depth: mode.max_depth(),
+        reference: pin.reference.as_ref().map(Cid::to_string),
+        timestamp: time(pin.timestamp),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CID: &str = "bafkqabtimvwgy3yk";
+    const PEER: &str = "12D3KooWGRYZDHBembyGJQqQ6WgLqJWYNjnECJwGBnCg8vbCeo8F";
+    const DEFAULT: Replicas = Replicas::Range { min: 2, max: 3 };
+
+    fn parse(text: &str, over: &Overrides) -> Result<Pin, String> {
+        let line: Line = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        line.pin(None, over, DEFAULT)
+    }
+
+    fn plain(text: &str) -> Result<Pin, String> {
+        parse(text, &Overrides::default())
+    }
+
+    #[test]
+    fn all_that_a_pin_has_survives_an_export_and_an_import() {
+        let text = format!(
+            r#"{{"cid":"{CID}","replication_factor_min":1,"replication_factor_max":2,"name":"a <b>",
+            "mode":"direct","shard_size":7,"user_allocations":["{PEER}"],"expire_at":"2090-01-02T03:04:05.6Z",
+            "metadata":{{"k":"v"}},"pin_update":"bafkqac3imvwgy3zaojqw4ylmn5xg",
+            "origins":["/ip4/10.0.0.1/tcp/4001/p2p/{PEER}"],"type":"meta-pin","allocations":["{PEER}"],
+            "max_depth":0,"reference":"{CID}","timestamp":"2026-05-11T10:00:00+02:00"}}"#
+        );
+        let pin = plain(&text).unwrap();
+        assert_eq!(pin.options.replicas, Replicas::Range { min: 1, max: 2 });
+        assert_eq!((pin.options.mode, pin.pin_type), (Mode::Direct, PinType::Meta));
+        assert_eq!(pin.options.user_allocations, pin.allocations);
+        let written = api::json::to_vec(&exported(&pin)).unwrap();
+        assert_eq!(plain(&String::from_utf8(written).unwrap()).unwrap(), pin);
+    }
+
+    #[test]
+    fn pins_of_older_versions_are_understood() {
+        let legacy = plain(&format!(
+            r#"{{"cid":"{CID}","allocations":[],"everywhere":true,"replication_factor":0}}"#
+        ));
+        assert_eq!(legacy.unwrap().options.replicas, Replicas::Everywhere);
+        let two = plain(&format!(
+            r#"{{"cid":"{CID}","allocations":["{PEER}"],"replication_factor":2}}"#
+        ));
+        assert_eq!(two.unwrap().options.replicas, Replicas::Range { min: 2, max: 2 });
+        let linked = plain(&format!(r#"{{"cid":{{"/":"{CID}"}},"type":2,"max_depth":0}}"#)).unwrap();
+        assert_eq!(
+            (linked.cid.to_string().as_str(), linked.options.mode),
+            (CID, Mode::Direct)
+        );
+        assert_eq!(linked.options.replicas, DEFAULT);
+    }
+
+    #[test]
+    fn an_import_may_change_copies_and_peers_of_every_pin() {
+        let text = format!(r#"{{"cid":"{CID}","replication_factor_min":-1,"replication_factor_max":-1}}"#);
+        let mut over = Overrides {
+            replication_min: 1,
+            ..Overrides::default()
+        };
+        let error = parse(&text, &over).unwrap_err();
+        assert!(
+            error.starts_with("bad replication factors: min 1, max -1"),
+            "{error}"
+        );
+        over.replication_max = 2;
+        over.allocations = vec![PEER.parse().unwrap()];
+        let pin = parse(&text, &over).unwrap();
+        assert_eq!(pin.options.replicas, Replicas::Range { min: 1, max: 2 });
+        assert_eq!(pin.allocations, over.allocations);
+    }
+
+    #[test]
+    fn what_is_no_pin_is_refused_by_what_is_wrong_with_it() {
+        for (text, expected) in [
+            ("{}", "there is no \"cid\""),
+            (r#"{"cid":"nonsense"}"#, "cid: \"nonsense\" is not a CID"),
+            (
+                r#"{"cid":"bafkqabtimvwgy3yk","type":"x"}"#,
+                "type: \"x\" is no type",
+            ),
+            (
+                r#"{"cid":"bafkqabtimvwgy3yk","allocations":["x"]}"#,
+                "allocations: \"x\" is not a peer id",
+            ),
+            (
+                r#"{"cid":"bafkqabtimvwgy3yk","origins":["x"]}"#,
+                "origins: \"x\" is no multiaddress",
+            ),
+            (
+                r#"{"cid":"bafkqabtimvwgy3yk","pin_update":"x"}"#,
+                "pin_update: \"x\" is not a CID",
+            ),
+            (r#"{"cid":"bafkqabtimvwgy3yk","expire_at":"x"}"#, "parsing time"),
+        ] {
+            let error = plain(text).unwrap_err();
+            assert!(error.starts_with(expected), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! JSON values out of a stream of any length, in constant memory, each with the line that it starts in.
+//!
+//! Three shapes are read: values one after the other (a Go peer's export, one a line or laid out over
+//! several), one array of values (exports and listings before 0.11), and the map that 0.0.12 writes into
+//! `backups/` and its later `state.json`: `{"PinMap": {cid: pin, …}, "Version": 2}`.
+
+use std::fmt;
+use std::io::{BufRead, Read};
+use std::marker::PhantomData;
+
+use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+
+/// The longest value, in bytes. A pin has some 400; what comes close is no pin.
+const VALUE_MAX: usize = 1 << 20;
+
+/// Read at once where there are no line ends.
+const CHUNK: u64 = 64 << 10;
+
+/// What is wrong, and in which line, from 1.
+#[derive(Debug, thiserror::Error)]
+#[error("line {line}: {what}")]
+pub(super) struct Problem {
+    pub(super) line: u64,
+    pub(super) what: String,
+}
+
+/// Why reading ended early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Stopped {
+    /// It is not what it should be.
+    #[error(transparent)]
+    Problem(#[from] Problem),
+    /// It cannot be read.
+    #[error("cannot read: {0}")]
+    Io(#[from] std::io::Error),
+    /// The one who takes the values does not want more.
+    #[error(transparent)]
+    Taker(anyhow::Error),
+}
+
+/// Reads all values and hands each to `take`, with its line and, in a map, its key.
+pub(super) fn read<T, R, F>(mut reader: R, mut take: F) -> Result<(), Stopped>
+where
+    T: DeserializeOwned,
+    R: BufRead,
+    F: FnMut(u64, Option<String>, T) -> Result<(), Stopped>,
+{
+    if is_map(reader.fill_buf()?) {
+        return read_map(reader, take);
+    }
+    let mut values = Values::new(reader);
+    while let Some((line, value)) = values.next()? {
+        take(line, None, value)?;
+    }
+    Ok(())
+}
+
+/// Whether this is the start of 0.0.12's map.
+fn is_map(start: &[u8]) -> bool {
+    let strip = |text: &[u8]| text.trim_ascii_start().to_vec();
+    let start = strip(&start[..start.len().min(CHUNK as usize)]);
+    let inside = start.strip_prefix(b"{").map(strip).unwrap_or_default();
+    inside.starts_with(b"\"PinMap\"") || inside.starts_with(b"\"Version\"")
+}
+
+/// Whether the values are in an array.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Unknown,
+    Stream,
+    Array,
+    ClosedArray,
+}
+
+struct Values<R> {
+    reader: R,
+    buffer: Vec<u8>,
+    start: usize,
+    /// The line of `buffer[start]`.
+    line: u64,
+    shape: Shape,
+}
+
+impl<R: BufRead> Values<R> {
+    fn new(reader: R) -> Self {
+        Self {
+            reader,
+            buffer: Vec::new(),
+            start: 0,
+            line: 1,
+            shape: Shape::Unknown,
+        }
+    }
+
+    fn next<T: DeserializeOwned>(&mut self) -> Result<Option<(u64, T)>, Stopped> {
+        loop {
+            self.skip()?;
+            if self.start == self.buffer.len() {
+                if self.more()? > 0 {
+                    continue;
+                }
+                if self.shape == Shape::Array {
+                    return Err(self.problem(self.line, "the list ends without \"]\": is the file whole?"));
+                }
+                return Ok(None);
+            }
+            let mut parsed = serde_json::Deserializer::from_slice(&self.buffer[self.start..]).into_iter();
+            let error = match parsed.next() {
+                Some(Ok(value)) => {
+                    let (line, end) = (self.line, parsed.byte_offset());
+                    self.advance(end);
+                    return Ok(Some((line, value)));
+                }
+                Some(Err(error)) => error,
+                // Blanks only, which were skipped.
+                None => continue,
+            };
+            if !error.is_eof() {
+                return Err(self.nonsense(&error));
+            }
+            if self.buffer.len() - self.start > VALUE_MAX {
+                let what = format!("a value of more than {VALUE_MAX} bytes is no pin");
+                return Err(self.problem(self.line, &what));
+            }
+            self.at_least_half_as_much_again()?;
+        }
+    }
+
+    /// Reads on within a value; by so much that one of many lines is not parsed once for each.
+    fn at_least_half_as_much_again(&mut self) -> Result<(), Stopped> {
+        let wanted = (self.buffer.len() - self.start) / 2;
+        let mut got = 0;
+        while got <= wanted {
+            match self.more()? {
+                0 if got == 0 => {
+                    return Err(self.problem(self.line, "the file ends within this value: is it whole?"));
+                }
+                0 => break,
+                bytes => got += bytes,
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps over blanks, and over what is between the values of an array.
+    fn skip(&mut self) -> Result<(), Stopped> {
+        while let Some(&byte) = self.buffer.get(self.start) {
+            match byte {
+                b' ' | b'\t' | b'\r' | b'\n' => {}
+                b'[' if self.shape == Shape::Unknown => self.shape = Shape::Array,
+                b',' if self.shape == Shape::Array => {}
+                b']' if self.shape == Shape::Array => self.shape = Shape::ClosedArray,
+                _ if self.shape == Shape::ClosedArray => {
+                    return Err(self.problem(self.line, "something follows the end of the list"));
+                }
+                _ => {
+                    if self.shape == Shape::Unknown {
+                        self.shape = Shape::Stream;
+                    }
+                    return Ok(());
+                }
+            }
+            self.advance(1);
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        let passed = &self.buffer[self.start..self.start + bytes];
+        self.line += passed.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.start += bytes;
+    }
+
+    /// Reads on, to the end of a line or by a chunk; 0 bytes at the end.
+    fn more(&mut self) -> Result<usize, Stopped> {
+        self.buffer.drain(..self.start);
+        self.start = 0;
+        let mut chunk = Read::by_ref(&mut self.reader).take(CHUNK);
+        Ok(chunk.read_until(b'\n', &mut self.buffer)?)
+    }
+
+    fn nonsense(&self, error: &serde_json::Error) -> Stopped {
+        let line = self.line + (error.line() as u64).saturating_sub(1);
+        self.problem(line, &without_place(error))
+    }
+
+    fn problem(&self, line: u64, what: &str) -> Stopped {
+        let what = what.to_owned();
+        Stopped::Problem(Problem { line, what })
+    }
+}
+
+/// What is wrong, without the line and column within the value.
+fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" at line ") {
+        Some((what, _)) => format!("{what} (column {})", error.column()),
+        None => text,
+    }
+}
+
+fn read_map<T, R, F>(reader: R, mut take: F) -> Result<(), Stopped>
+where
+    T: DeserializeOwned,
+    R: BufRead,
+    F: FnMut(u64, Option<String>, T) -> Result<(), Stopped>,
+{
+    let mut stopped = None;
+    let mut parser = serde_json::Deserializer::from_reader(reader);
+    let mut number = 0;
+    let outer = Outer {
+        take: &mut |key, value| {
+            number += 1;
+            // Compact text has one line; the place in the map says more.
+            take(number, Some(key), value)
+        },
+        stopped: &mut stopped,
+        value: PhantomData,
+    };
+    let read = outer.deserialize(&mut parser).and_then(|()| parser.end());
+    if let Some(stopped) = stopped {
+        return Err(stopped);
+    }
+    read.map_err(|error| {
+        let line = error.line() as u64;
+        let what = without_place(&error);
+        Stopped::Problem(Problem { line, what })
+    })
+}
+
+type Take<'a, T> = &'a mut dyn FnMut(String, T) -> Result<(), Stopped>;
+
+/// The map around `PinMap`.
+struct Outer<'a, T> {
+    take: Take<'a, T>,
+    stopped: &'a mut Option<Stopped>,
+    value: PhantomData<fn() -> T>,
+}
+
+/// `PinMap` itself.
+struct PinMap<'a, 'b, T>(&'a mut Outer<'b, T>);
+
+impl<'de, T: DeserializeOwned> DeserializeSeed<'de> for Outer<'_, T> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, T: DeserializeOwned> Visitor<'de> for Outer<'_, T> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a state with a PinMap")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            if key == "PinMap" {
+                map.next_value_seed(PinMap(&mut self))?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'de, T: DeserializeOwned> DeserializeSeed<'de> for PinMap<'_, '_, T> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, T: DeserializeOwned> Visitor<'de> for PinMap<'_, '_, T> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("pins by their CIDs")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some((key, value)) = map.next_entry::<String, T>()? {
+            if let Err(stopped) = (self.0.take)(key, value) {
+                *self.0.stopped = Some(stopped);
+                return Err(serde::de::Error::custom("stopped"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(text: &str) -> Result<Vec<(u64, Option<String>, u64)>, String> {
+        let mut found = Vec::new();
+        let reader = std::io::BufReader::with_capacity(7, text.as_bytes());
+        let read = read(reader, |line, key, value| {
+            found.push((line, key, value));
+            Ok(())
+        });
+        read.map(|()| found).map_err(|stopped| stopped.to_string())
+    }
+
+    #[test]
+    fn streams_and_arrays_give_their_values_with_their_lines() {
+        let plain = |lines: &[(u64, u64)]| lines.iter().map(|(l, v)| (*l, None, *v)).collect::<Vec<_>>();
+        assert_eq!(all("1\n2\n\n3"), Ok(plain(&[(1, 1), (2, 2), (4, 3)])));
+        assert_eq!(all("1 2\n3\n"), Ok(plain(&[(1, 1), (1, 2), (2, 3)])));
+        assert_eq!(all("[1,\n 2,\n 3]\n"), Ok(plain(&[(1, 1), (2, 2), (3, 3)])));
+        assert_eq!(all(""), Ok(vec![]));
+        assert_eq!(all("[]"), Ok(vec![]));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        let unfinished = all("1\n2\n[1").unwrap_err();
+        assert!(unfinished.starts_with("line 3: "), "{unfinished}");
+        assert_eq!(
+            all("[1,2").unwrap_err(),
+            "line 1: the list ends without \"]\": is the file whole?"
+        );
+        assert!(all("1\nx\n").unwrap_err().starts_with("line 2: expected value"));
+        assert!(
+            all("[1]\n2")
+                .unwrap_err()
+                .starts_with("line 2: something follows")
+        );
+    }
+
+    #[test]
+    fn a_value_without_an_end_takes_no_more_than_the_longest_one() {
+        let text = format!("1\n\"{}", "x".repeat(3 * VALUE_MAX));
+        let error = all(&text).unwrap_err();
+        assert!(error.starts_with("line 2: "), "{error}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics(text in "[\\[\\]{}\",:0-9a-z \\n]{0,60}") {
+            let _ = all(&text);
+            let _ = all(&format!("{{\"PinMap\":{text}"));
+        }
+    }
+}
