@@ -195,6 +195,26 @@ impl From<FlatPin> for Pin {
     }
 }
 
+/// A pin as 0.0.12 lists it: what that version knows of it, with all that it does not know.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OldPin {
+    /// The pin.
+    #[serde(flatten)]
+    pub pin: Pin,
+    /// One number for both bounds: -1 everywhere, otherwise how many copies there may be.
+    pub replication_factor: i32,
+}
+
+impl From<Pin> for OldPin {
+    fn from(pin: Pin) -> Self {
+        let replication_factor = pin.options.replication_factor_max;
+        Self {
+            pin,
+            replication_factor,
+        }
+    }
+}
+
 /// Options for pinning a path that is yet to be resolved.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinPath {

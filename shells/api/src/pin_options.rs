@@ -120,12 +120,16 @@ impl PinOptions {
 
     /// Reads the options from query parameters; `expire-in` counts from `now`.
     ///
+    /// `replication_factor`, of 0.0.12, counts where nothing else is said of copies.
+    ///
     /// Peer ids, CIDs and multiaddresses are not looked into further than that each origin has a `/p2p/`
     /// part. The Go peer skips user allocations that are no peer ids and answers 400 for a `pin-update`
     /// that is no CID.
     pub fn from_query(query: &Query, now: Time) -> Result<Self, QueryError> {
         let both = query.get("replication").is_some();
-        let factor = |name| query.number(if both { "replication" } else { name }, 0_i32);
+        // What 0.0.12 calls it: a value that is no number is as if it were not there.
+        let old = query.number("replication_factor", 0_i32).unwrap_or(0);
+        let factor = |name| query.number(if both { "replication" } else { name }, old);
         let metadata = query.iter().filter_map(|(name, _)| {
             let key = name.strip_prefix(META_PREFIX).filter(|key| !key.is_empty())?;
             // The first value counts, as for all the others, and it may be empty.

@@ -2,6 +2,7 @@
 //! later. They stand on the peer's state machine, its database, its IPFS node and calls to the other peers.
 
 mod add;
+mod claim;
 mod convert;
 mod error;
 mod health;
@@ -12,10 +13,12 @@ mod peers;
 mod ping;
 mod pinning;
 mod recover;
+mod repositories;
 mod rpc;
 mod scan;
 mod status;
 mod status_all;
+mod sync;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -33,6 +36,7 @@ use tokio::sync::Semaphore;
 pub use self::add::{Adding, Failure as AddFailure};
 pub use self::error::Error;
 pub use self::ping::PingValue;
+pub use self::repositories::Repositories;
 pub use self::status_all::Rows;
 use self::world::{Store, StoreError, World};
 
@@ -42,6 +46,10 @@ const LISTINGS_MAX: usize = 64;
 
 /// Uploads that may run at once: each has up to 40 MiB of blocks on the way.
 const UPLOADS_MAX: usize = 16;
+
+/// Claimed pins whose copies are elsewhere and not there yet. Each costs a question to a few peers now and
+/// then.
+const CLAIMS_MAX: usize = 256;
 
 /// Calls of other peers that are served at once.
 const CALLS_MAX: usize = 256;
@@ -74,6 +82,7 @@ struct Inner {
     ipfs: identity::Cache,
     listings: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
+    claims: Arc<Semaphore>,
     calls: Arc<Semaphore>,
     silence: Duration,
 }
@@ -102,6 +111,7 @@ impl Cluster {
                 ipfs: identity::Cache::default(),
                 listings: Arc::new(Semaphore::new(LISTINGS_MAX)),
                 uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+                claims: Arc::new(Semaphore::new(CLAIMS_MAX)),
                 calls: Arc::new(Semaphore::new(CALLS_MAX)),
                 silence,
             }),

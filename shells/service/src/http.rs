@@ -1,6 +1,7 @@
 //! The REST API: the Go peer's routes, answers and quirks that clients rely on, over
 //! [`Cluster`](crate::cluster::Cluster).
 
+mod access;
 mod add;
 mod answer;
 mod auth;
@@ -10,17 +11,25 @@ mod health;
 mod multipart;
 mod peers;
 mod pins;
+mod proxy;
+mod rest;
 mod routes;
 mod server;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod token;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-pub use self::server::{Server, Service, StartError, serve};
+pub use self::proxy::{Behind, ProxyConfig, serve_proxy};
+pub use self::rest::serve;
+pub use self::server::{Server, Service, StartError};
+pub use self::tls::Tls;
 
 /// How the API is served. The defaults are the Go peer's.
 #[derive(Clone)]
@@ -39,6 +48,10 @@ pub struct HttpConfig {
     pub idle_timeout: Duration,
     /// Headers of about this many bytes are taken; 4096 is the least.
     pub max_header_bytes: usize,
+    /// Serve over TLS with this certificate, and not without.
+    pub tls: Option<Tls>,
+    /// Where to write a line for each request; to the peer's log, at level debug, if absent.
+    pub log_file: Option<PathBuf>,
 }
 
 impl Default for HttpConfig {
@@ -51,6 +64,8 @@ impl Default for HttpConfig {
             read_header_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(120),
             max_header_bytes: 4096,
+            tls: None,
+            log_file: None,
         }
     }
 }

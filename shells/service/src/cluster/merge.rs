@@ -222,10 +222,7 @@ impl Merge {
         let pin = own.as_ref().and_then(|own| own.pin.as_ref());
         let mut shown = info::global(cid, pin, &mut self.names);
         let mut wanted = false;
-        if let Some(own) = own
-            .as_ref()
-            .filter(|own| self.filter.matches(own.state.status))
-        {
+        if let Some(own) = own.as_ref().filter(|own| self.filter.matches(own.state.status)) {
             let me = self.names.of(&self.me).to_owned();
             shown
                 .peer_map

@@ -16,6 +16,11 @@ const PAGE: usize = 512;
 /// Resolving a name may ask the whole of IPFS. The Go peer waits for `ipfs_request_timeout`, 5 minutes.
 const RESOLVE: std::time::Duration = std::time::Duration::from_secs(60);
 
+/// What is said of pins that are shown while nobody leads.
+const MAY_BE_OLD: &str = "this may be old: the peer that was asked hears of no leader, so that it does not know \
+                          what the others have agreed on since; writes wait until a majority of the cluster's \
+                          voters are running and reachable";
+
 impl Cluster {
     /// Pins a CID, or changes its pin, and returns the pin once it is agreed on and applied here.
     pub async fn pin(&self, cid: Cid, options: &api::PinOptions) -> Result<api::Pin, Error> {
@@ -37,6 +42,18 @@ impl Cluster {
             | Reply::Recovered(_)
             | Reply::Synced(_) => Err(Error::Closed),
         }
+    }
+
+    /// Prepares a read. With `consistent`, it will show all that was acknowledged anywhere before: that needs
+    /// a majority of the cluster. Otherwise tells why what is shown may be old, if it may be older than what
+    /// is just on its way.
+    pub async fn prepare_read(&self, consistent: bool) -> Result<Option<&'static str>, Error> {
+        if consistent {
+            self.request(Request::Barrier).await?;
+            return Ok(None);
+        }
+        let has_leader = self.inner.world.core.has_leader().await.ok_or(Error::Closed)?;
+        Ok((!has_leader).then_some(MAY_BE_OLD))
     }
 
     /// Removes a pin and returns it as it was.

@@ -1,13 +1,13 @@
 //! Trying again what failed.
 
 use cluster_api::{GlobalPinInfo, StatusFilter};
-use cluster_core::{Cid, Phase, Reply, Request};
+use cluster_core::{Cid, Local, Phase, Reply, Request};
 use tokio::sync::mpsc;
 
 use super::info::{self, Names};
 use super::merge::{Absence, OwnRow, Piece, Pieces};
 use super::rpc::{Call, State};
-use super::scan::Entry;
+use super::scan::{Entry, Scan};
 use super::status_all::Rows;
 use super::{Cluster, Error, now};
 
@@ -20,11 +20,16 @@ impl Cluster {
     /// Tries a CID again here.
     pub async fn recover_local(&self, cid: Cid) -> Result<GlobalPinInfo, Error> {
         let state = self.recover_here(&cid).await?;
-        let (pin, _) = self.own_state(&cid).await?;
+        self.shown_here(&cid, &state).await
+    }
+
+    /// A CID with what this peer alone says of it.
+    pub(super) async fn shown_here(&self, cid: &Cid, state: &State) -> Result<GlobalPinInfo, Error> {
+        let (pin, _) = self.own_state(cid).await?;
         let mut names = Names::default();
-        let mut shown = info::global(&cid, pin.as_ref(), &mut names);
+        let mut shown = info::global(cid, pin.as_ref(), &mut names);
         let me = names.of(&self.inner.config.peer).to_owned();
-        shown.peer_map.insert(me, info::short(&self.speaker(), &state));
+        shown.peer_map.insert(me, info::short(&self.speaker(), state));
         Ok(shown)
     }
 
@@ -65,8 +70,20 @@ impl Cluster {
 
     /// Has everything that failed here tried again. The rows are what had failed, as it stands then.
     pub(super) async fn recovered_rows(&self) -> Result<Pieces<OwnRow>, Error> {
-        let (mut scan, _) = self.scan().await?;
+        let (scan, _) = self.scan().await?;
         self.request(Request::RecoverAll).await?;
+        Ok(self.rows_of(scan, |local| match local.phase {
+            Phase::Lost | Phase::PinError | Phase::UnpinError => true,
+            Phase::PinQueued | Phase::Pinned | Phase::UnpinQueued => false,
+        }))
+    }
+
+    /// Those rows of a walk whose local state is `wanted`, as they stand when they are reached.
+    pub(super) fn rows_of(
+        &self,
+        mut scan: Scan,
+        wanted: impl Fn(&Local) -> bool + Send + 'static,
+    ) -> Pieces<OwnRow> {
         // The same as of any other source: one piece is worked on while the next is fetched.
         let (out, pieces) = mpsc::channel(2);
         let cluster = self.clone();
@@ -78,7 +95,12 @@ impl Cluster {
                             return;
                         };
                         scan = rest;
-                        cluster.retried(entries).await.map(|rows| Piece::Rows(rows, upto))
+                        let wanted = |entry: &Entry| entry.local.as_ref().is_some_and(&wanted);
+                        let entries = entries.into_iter().filter(wanted).collect();
+                        cluster
+                            .as_they_stand(entries)
+                            .await
+                            .map(|rows| Piece::Rows(rows, upto))
                     }
                     Err(error) => {
                         let _ = out.send(Err(error)).await;
@@ -91,26 +113,19 @@ impl Cluster {
                 }
             }
         });
-        Ok(pieces)
+        pieces
     }
 
-    /// Those that had failed, as they stand now.
-    async fn retried(&self, entries: Vec<Entry>) -> Result<Vec<OwnRow>, Error> {
-        let failed: Vec<Entry> = entries
-            .into_iter()
-            .filter(|entry| match entry.local.as_ref().map(|local| local.phase) {
-                Some(Phase::Lost | Phase::PinError | Phase::UnpinError) => true,
-                Some(Phase::PinQueued | Phase::Pinned | Phase::UnpinQueued) | None => false,
-            })
-            .collect();
-        if failed.is_empty() {
+    /// These, as they stand now.
+    async fn as_they_stand(&self, entries: Vec<Entry>) -> Result<Vec<OwnRow>, Error> {
+        if entries.is_empty() {
             return Ok(Vec::new());
         }
         let running = self.inner.world.core.running().await.ok_or(Error::Closed)?;
         let me = self.inner.config.peer.clone();
         self.read(move |store| {
             let now = now();
-            failed
+            entries
                 .into_iter()
                 .map(|Entry { cid, pin, .. }| {
                     let local = store.local(&cid)?;

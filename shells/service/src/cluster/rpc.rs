@@ -43,12 +43,25 @@ pub(super) enum Call {
     },
     /// Try again all that failed. Answered by `Speaker` and `Rows` of what is tried again.
     RecoverAll,
+    /// Compare this CID with what your IPFS node has. Answered by `Speaker` and `State`.
+    Sync {
+        /// Which.
+        cid: Cid,
+    },
+    /// Compare everything with what your IPFS node has. Answered by `Speaker` and `Rows` of what changed by it
+    /// and what is in error.
+    SyncAll,
     /// Store the blocks that follow in chunks of their own. Answered by `Stored`.
     PutBlocks,
     /// Collect garbage. Answered by `Collected`s.
     RepoGc,
     /// Whom are you and your IPFS node connected to? Answered by `Links`.
     Links,
+    /// How much does your IPFS node hold? Answered by `RepoStat`.
+    RepoStat {
+        /// Whether to count its blocks, which may take long.
+        objects: bool,
+    },
 }
 
 /// What comes back.
@@ -84,6 +97,15 @@ pub(super) enum Answer {
         ipfs: String,
         /// Those that the IPFS node is connected to.
         ipfs_links: Vec<String>,
+    },
+    /// How much the IPFS node holds.
+    RepoStat {
+        /// Bytes in use.
+        size: u64,
+        /// Bytes allowed.
+        storage_max: u64,
+        /// Blocks.
+        objects: u64,
     },
 }
 

@@ -134,7 +134,8 @@ impl Cluster {
                 | Answer::Working
                 | Answer::Stored { .. }
                 | Answer::Collected(_)
-                | Answer::Links { .. } => return Err(rpc::unexpected(peer)),
+                | Answer::Links { .. }
+                | Answer::RepoStat { .. } => return Err(rpc::unexpected(peer)),
             };
             if out.send(Ok(piece)).await.is_err() {
                 return Ok(());

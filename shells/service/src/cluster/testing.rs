@@ -245,6 +245,11 @@ impl Core for FakeCore {
         async move { Some(members) }.boxed()
     }
 
+    fn has_leader(&self) -> BoxFuture<'static, Option<bool>> {
+        let has = self.ledger.lock().unwrap().refusal != Some(Refusal::NoLeader);
+        async move { Some(has) }.boxed()
+    }
+
     fn running(&self) -> BoxFuture<'static, Option<Vec<(Cid, bool)>>> {
         async { Some(Vec::new()) }.boxed()
     }
@@ -450,6 +455,16 @@ impl Network for FakeNetwork {
             Ok(channel)
         }
         .boxed()
+    }
+
+    fn introduce(&self, peer: &PeerId, _addresses: Vec<String>) -> BoxFuture<'static, Result<(), String>> {
+        let belongs_elsewhere = self.ledger.lock().unwrap().manners.get(peer) == Some(&Manner::Down);
+        let outcome = if belongs_elsewhere {
+            Err("it belongs to another cluster".to_owned())
+        } else {
+            Ok(())
+        };
+        async move { outcome }.boxed()
     }
 
     fn addresses(&self) -> Vec<String> {

@@ -15,6 +15,8 @@ pub trait Core: Send + Sync + 'static {
     fn request(&self, request: Request) -> BoxFuture<'static, Result<Reply, Refusal>>;
     /// Who belongs to the cluster; `None` when this peer is shutting down.
     fn members(&self) -> BoxFuture<'static, Option<Members>>;
+    /// Whether this peer leads, or hears from who does.
+    fn has_leader(&self) -> BoxFuture<'static, Option<bool>>;
     /// What runs at the IPFS node: the CIDs, with whether they are being unpinned.
     fn running(&self) -> BoxFuture<'static, Option<Vec<(Cid, bool)>>>;
     /// The names under which there are metrics.
@@ -89,6 +91,10 @@ pub trait Network: Send + Sync + 'static {
         request: Bytes,
         upload: bool,
     ) -> BoxFuture<'static, Result<Box<dyn Channel>, String>>;
+    /// Makes it possible that a peer becomes a member: takes note of where it is, and has it give up the
+    /// cluster that it may have founded by itself, as long as that is empty. A peer that is not there may
+    /// come later. The error says that it belongs to another cluster.
+    fn introduce(&self, peer: &PeerId, addresses: Vec<String>) -> BoxFuture<'static, Result<(), String>>;
     /// Where this peer listens, each address ending in `/p2p/<id>`.
     fn addresses(&self) -> Vec<String>;
     /// Where the others are known to be, each address ending in `/p2p/<id>`.

@@ -1,6 +1,6 @@
 //! Binds the operations to this peer's state machine, database and network.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use cluster_api::{Bandwidth, BandwidthByProtocol};
@@ -9,6 +9,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
+use super::greeting::{self, Greeter};
 use crate::cluster::Cluster;
 use crate::cluster::world::{Alert, Channel, Core, Network, Sample, Snapshot, Store, StoreError, World};
 use crate::driver::Handle;
@@ -40,6 +41,11 @@ impl Core for RealCore {
     fn members(&self) -> BoxFuture<'static, Option<Members>> {
         let handle = self.0.clone();
         async move { handle.view(|view, _| view.members().clone()).await }.boxed()
+    }
+
+    fn has_leader(&self) -> BoxFuture<'static, Option<bool>> {
+        let handle = self.0.clone();
+        async move { handle.view(|view, _| view.leader().is_some()).await }.boxed()
     }
 
     fn running(&self) -> BoxFuture<'static, Option<Vec<(Cid, bool)>>> {
@@ -159,6 +165,16 @@ impl Network for RealNetwork {
         .boxed()
     }
 
+    fn introduce(&self, peer: &PeerId, addresses: Vec<String>) -> BoxFuture<'static, Result<(), String>> {
+        let (net, peer) = (self.0.clone(), peer.clone());
+        async move {
+            let addresses = addresses.iter().filter_map(|address| address.parse().ok());
+            net.add_addresses(&peer, addresses.collect()).await;
+            greeting::invite(&net, &peer).await
+        }
+        .boxed()
+    }
+
     fn addresses(&self) -> Vec<String> {
         self.0.addresses().iter().map(ToString::to_string).collect()
     }
@@ -248,15 +264,29 @@ impl Channel for Called {
 }
 
 /// Answers the calls of other peers for as long as the network runs. How many run at once is limited there.
-pub(super) async fn serve_calls(mut calls: mpsc::Receiver<Incoming>, cluster: Cluster) {
+/// Until there are `operations`, only questions of strangers are answered.
+pub(super) async fn serve_calls(
+    mut calls: mpsc::Receiver<Incoming>,
+    greeter: Greeter,
+    operations: Arc<OnceLock<Cluster>>,
+) {
     while let Some(incoming) = calls.recv().await {
+        if incoming.method == greeting::METHOD {
+            let greeter = greeter.clone();
+            tokio::spawn(async move { greeter.answer(incoming).await });
+            continue;
+        }
+        let Some(cluster) = operations.get().cloned() else {
+            let why = Err("the peer is starting, try again later".to_owned());
+            tokio::spawn(async move { drop(incoming.finish(why).await) });
+            continue;
+        };
         let (from, request) = (incoming.from.clone(), incoming.request.clone());
         let (body, responder) = incoming.split();
         let channel = Box::new(Called {
             body,
             responder: Some(responder),
         });
-        let cluster = cluster.clone();
         tokio::spawn(async move { cluster.serve_call(from, request, channel).await });
     }
 }

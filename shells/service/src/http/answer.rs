@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TRAILER};
+use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TRAILER, WARNING};
 use axum::http::{Response, StatusCode};
 use bytes::Bytes;
 use cluster_api::json;
@@ -54,7 +54,9 @@ pub(super) fn status(failure: &Error) -> StatusCode {
             Refusal::Busy => StatusCode::TOO_MANY_REQUESTS,
             Refusal::NoLeader | Refusal::NotMember | Refusal::Unknown => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::NotFound => StatusCode::NOT_FOUND,
-            Refusal::Conflict(_) | Refusal::NotEnoughPeers { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            Refusal::Conflict(_) | Refusal::IpfsFailed(_) | Refusal::NotEnoughPeers { .. } => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         },
         Error::Ipfs(_) | Error::Peer(_) | Error::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         Error::Closed => StatusCode::SERVICE_UNAVAILABLE,
@@ -131,6 +133,42 @@ pub(super) async fn lines<T: Serialize + Send + 'static>(
             }
         }
     }
+}
+
+/// All items as one array. After an error in its midst, which stands in the trailer, the array is not closed.
+pub(super) async fn array<T: Send + 'static, U: Serialize + 'static>(
+    pages: impl Stream<Item = Result<Vec<T>, Error>> + Send + 'static,
+    shown: fn(T) -> U,
+) -> Response<Body> {
+    let mut pages = Box::pin(pages);
+    let first = match pages.next().await.transpose() {
+        Ok(first) => first.unwrap_or_default(),
+        Err(failure) => return failed(&failure),
+    };
+    let mut is_first = true;
+    let mut written = move |items: Vec<T>| {
+        let mut bytes = Vec::with_capacity(items.len() * 512);
+        for item in items {
+            if !std::mem::take(&mut is_first) {
+                bytes.push(b',');
+            }
+            push(&mut bytes, &shown(item));
+        }
+        Bytes::from(bytes)
+    };
+    let pages = stream::iter([Ok(first)]).chain(pages);
+    let pieces = pages.map(move |page| page.map(&mut written).map_err(|failure| failure.to_string()));
+    let bracket = |text: &'static str| stream::iter([Ok(Bytes::from_static(text.as_bytes()))]);
+    streamed(bracket("[").chain(pieces).chain(bracket("]\n")))
+}
+
+/// The answer with a warning that what it shows may be old.
+pub(super) fn with_warning(mut response: Response<Body>, why: &'static str) -> Response<Body> {
+    // 110 is HTTP's code for "stale".
+    if let Ok(value) = HeaderValue::from_str(&format!("110 ipfs-cluster \"{why}\"")) {
+        response.headers_mut().insert(WARNING, value);
+    }
+    response
 }
 
 /// A body of these pieces, whose end, and an error in its midst, stand in the trailer.

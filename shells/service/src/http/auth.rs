@@ -1,15 +1,16 @@
-//! Who may use the API: user names with passwords.
+//! Who may use the API: user names with passwords, or tokens signed with them.
 
 use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
-use axum::http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use axum::http::{Method, Request, Response, StatusCode};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use subtle::{Choice, ConstantTimeEq};
 
-use super::answer;
+use super::{answer, token};
 
 /// The users.
 pub(super) struct Auth {
@@ -21,25 +22,41 @@ impl Auth {
         Self { users }
     }
 
-    /// How to answer a request that may not pass. Preflight requests of web pages carry no credentials,
-    /// and `/health` is for load balancers.
-    pub(super) fn denial<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
+    /// Who asks, or how to answer a request that may not pass. Preflight requests of web pages carry no
+    /// credentials, and `/health` is for load balancers: nobody in particular asks those.
+    pub(super) fn admit<B>(&self, request: &Request<B>) -> Result<Option<String>, Box<Response<Body>>> {
         if request.method() == Method::OPTIONS || request.uri().path() == "/health" {
-            return None;
+            return Ok(None);
         }
-        let given = request
-            .headers()
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok());
-        let basic = given
-            .and_then(|given| after(given, "Basic "))
-            .and_then(credentials);
-        let bearer = given.and_then(|given| after(given, "Bearer "));
-        match (basic, bearer) {
-            (Some((user, password)), _) if self.knows(&user, &password) => None,
-            (Some(_), _) => Some(denied("unauthorized: access denied", &[BASIC])),
-            (None, Some(_)) => Some(denied("unauthorized: invalid token", &[INVALID_TOKEN])),
-            (None, None) => Some(denied("unauthorized: no auth provided", &[BEARER, BASIC])),
+        let given = Given::of(request.headers());
+        match self.user(&given) {
+            Some(user) => Ok(Some(user)),
+            None => Err(Box::new(match given {
+                Given::Basic(..) => denied("unauthorized: access denied", &[BASIC]),
+                Given::Bearer(_) => denied("unauthorized: invalid token", &[INVALID_TOKEN]),
+                Given::Nothing => denied("unauthorized: no auth provided", &[BEARER, BASIC]),
+            })),
+        }
+    }
+
+    /// A token for whoever asks.
+    pub(super) fn token(&self, headers: &HeaderMap) -> Option<String> {
+        let user = self.user(&Given::of(headers))?;
+        Some(token::sign(&user, self.users.get(&user)?))
+    }
+
+    /// The user who shows this, if it is genuine.
+    fn user(&self, given: &Given) -> Option<String> {
+        match given {
+            Given::Basic(user, password) => self.knows(user, password).then(|| user.clone()),
+            Given::Bearer(text) => {
+                let claimed = token::parse(text)?;
+                let user = claimed.user();
+                let password = self.users.get(user).filter(|password| !password.is_empty())?;
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs_f64();
+                (!user.is_empty() && claimed.holds(password, now)).then(|| user.to_owned())
+            }
+            Given::Nothing => None,
         }
     }
 
@@ -54,6 +71,29 @@ impl Auth {
             .iter()
             .map(|(name, secret)| same(name, user) & same(secret, password));
         matches.fold(Choice::from(0), |any, this| any | this).into()
+    }
+}
+
+/// What a request says of who sent it.
+enum Given {
+    Basic(String, String),
+    Bearer(String),
+    Nothing,
+}
+
+impl Given {
+    fn of(headers: &HeaderMap) -> Self {
+        let given = headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        if let Some((user, password)) = after(given, "Basic ").and_then(credentials) {
+            return Self::Basic(user, password);
+        }
+        match after(given, "Bearer ") {
+            Some(token) => Self::Bearer(token.trim().to_owned()),
+            None => Self::Nothing,
+        }
     }
 }
 
@@ -97,8 +137,18 @@ mod tests {
         }
         let request = request.body(()).unwrap();
         Auth::new(users)
-            .denial(&request)
+            .admit(&request)
+            .err()
             .map(|denied| denied.status().as_u16())
+    }
+
+    #[test]
+    fn a_token_opens_as_long_as_the_password_is_the_same() {
+        let bearer = |user: &str, password: &str| format!("Bearer {}", token::sign(user, password));
+        assert_eq!(check(Some(&bearer("ann", "s:cret"))), None);
+        for (user, password) in [("ann", "other"), ("bob", "s:cret"), ("nil", ""), ("", "")] {
+            assert_eq!(check(Some(&bearer(user, password))), Some(401), "{user}");
+        }
     }
 
     #[test]

@@ -15,7 +15,6 @@ use axum::body::Body;
 use axum::http::{Request, Response};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 /// A client that reads nothing of its answer for so long is dropped: a listing holds resources.
@@ -164,8 +163,8 @@ impl<B: HttpBody + Unpin> HttpBody for Watched<B> {
 }
 
 /// A socket with its timeouts.
-pub(super) struct Guarded {
-    stream: TcpStream,
+pub(super) struct Guarded<S> {
+    stream: S,
     guard: Guard,
     first: bool,
     header_timeout: Duration,
@@ -175,13 +174,8 @@ pub(super) struct Guarded {
     stalled: Option<Instant>,
 }
 
-impl Guarded {
-    pub(super) fn new(
-        stream: TcpStream,
-        guard: Guard,
-        header_timeout: Duration,
-        idle_timeout: Duration,
-    ) -> Self {
+impl<S> Guarded<S> {
+    pub(super) fn new(stream: S, guard: Guard, header_timeout: Duration, idle_timeout: Duration) -> Self {
         Self {
             first: true,
             stream,
@@ -223,7 +217,7 @@ impl Timer {
     }
 }
 
-impl Guarded {
+impl<S> Guarded<S> {
     /// Until when the next bytes must come, and whether it is an error if they do not. While a request is
     /// under way there is no such time, but the phase may end without this being asked again.
     fn deadline(&self) -> Option<(Instant, bool)> {
@@ -240,7 +234,7 @@ impl Guarded {
     }
 }
 
-impl AsyncRead for Guarded {
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let polled = if this.guard.get() == IDLE && buf.remaining() > TRAILERS.len() {
@@ -268,7 +262,11 @@ impl AsyncRead for Guarded {
 
 /// Reads the first bytes of a request and puts a header behind the first line, if all of that has come. Says
 /// whether there were any.
-fn poll_first(stream: &mut TcpStream, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
+fn poll_first(
+    stream: &mut (impl AsyncRead + Unpin),
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+) -> Poll<io::Result<bool>> {
     let mut part = buf.take(buf.remaining() - TRAILERS.len());
     ready!(Pin::new(stream).poll_read(cx, &mut part))?;
     let bytes = part.filled().to_vec();
@@ -292,7 +290,7 @@ fn first_line(bytes: &[u8]) -> Option<usize> {
     bytes[..end].ends_with(b" HTTP/1.1").then_some(end + 2)
 }
 
-impl AsyncWrite for Guarded {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.stream).poll_write(cx, bytes);
@@ -322,7 +320,7 @@ impl AsyncWrite for Guarded {
     }
 }
 
-impl Guarded {
+impl<S> Guarded<S> {
     /// Ends the connection when nothing could be written for too long.
     fn unless_stalled<T>(
         &mut self,

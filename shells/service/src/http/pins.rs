@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{Response, Uri};
-use cluster_api::{PinOptions, PinTypeFilter, Query, StatusFilter, Time};
+use cluster_api::{OldPin, PinOptions, PinTypeFilter, Query, StatusFilter, Time};
 use cluster_core::Cid;
 
 use super::answer;
@@ -112,14 +112,63 @@ fn path(uri: &Uri) -> Result<String, Error> {
     Ok(text.into_owned())
 }
 
+/// Answers a read of what the cluster has agreed on: fresh if that is asked for (`consistent=true`),
+/// otherwise with a warning if it may be old.
+async fn read(
+    cluster: &Cluster,
+    query: &Query,
+    answer: impl Future<Output = Response<Body>>,
+) -> Response<Body> {
+    let consistent = match query.bool("consistent", false) {
+        Ok(consistent) => consistent,
+        Err(error) => return answer::bad_request(error),
+    };
+    match cluster.prepare_read(consistent).await {
+        Ok(None) => answer.await,
+        Ok(Some(why)) => answer::with_warning(answer.await, why),
+        Err(failure) => answer::failed(&failure),
+    }
+}
+
 pub(super) async fn status(
     State(cluster): State<Cluster>,
     hash: Hash,
     RawQuery(query): RawQuery,
 ) -> Response<Body> {
+    let query = parse(query);
+    let asked = cid(hash).and_then(|cid| Ok((cid, local(&query)?)));
+    let told = async {
+        match asked {
+            Ok((cid, true)) => answer::result(cluster.status_local(cid).await),
+            Ok((cid, false)) => answer::result(cluster.status(cid).await),
+            Err(failure) => answer::failed(&failure),
+        }
+    };
+    read(&cluster, &query, told).await
+}
+
+/// Of 0.0.12.
+pub(super) async fn sync(
+    State(cluster): State<Cluster>,
+    hash: Hash,
+    RawQuery(query): RawQuery,
+) -> Response<Body> {
     match cid(hash).and_then(|cid| Ok((cid, local(&parse(query))?))) {
-        Ok((cid, true)) => answer::result(cluster.status_local(cid).await),
-        Ok((cid, false)) => answer::result(cluster.status(cid).await),
+        Ok((cid, true)) => answer::result(cluster.sync_local(cid).await),
+        Ok((cid, false)) => answer::result(cluster.sync(cid).await),
+        Err(failure) => answer::failed(&failure),
+    }
+}
+
+/// Of 0.0.12.
+pub(super) async fn sync_all(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Response<Body> {
+    let rows = match local(&parse(query)) {
+        Ok(true) => cluster.sync_all_local().await,
+        Ok(false) => cluster.sync_all().await,
+        Err(failure) => return answer::failed(&failure),
+    };
+    match rows {
+        Ok(rows) => answer::lines(rows).await,
         Err(failure) => answer::failed(&failure),
     }
 }
@@ -158,16 +207,19 @@ pub(super) async fn status_all(State(cluster): State<Cluster>, RawQuery(query): 
         })?;
         Ok((local, filter, cids(&query)?))
     });
-    let rows = match asked {
-        Ok((local, filter, Some(cids))) => Ok(cluster.status_of(cids, filter, local)),
-        Ok((true, filter, None)) => cluster.status_all_local(filter).await,
-        Ok((false, filter, None)) => cluster.status_all(filter).await,
-        Err(failure) => return answer::failed(&failure),
+    let told = async {
+        let rows = match asked {
+            Ok((local, filter, Some(cids))) => Ok(cluster.status_of(cids, filter, local)),
+            Ok((true, filter, None)) => cluster.status_all_local(filter).await,
+            Ok((false, filter, None)) => cluster.status_all(filter).await,
+            Err(failure) => return answer::failed(&failure),
+        };
+        match rows {
+            Ok(rows) => answer::lines(rows).await,
+            Err(failure) => answer::failed(&failure),
+        }
     };
-    match rows {
-        Ok(rows) => answer::lines(rows).await,
-        Err(failure) => answer::failed(&failure),
-    }
+    read(&cluster, &query, told).await
 }
 
 fn cids(query: &Query) -> Result<Option<Vec<Cid>>, Error> {
@@ -189,17 +241,33 @@ fn cids(query: &Query) -> Result<Option<Vec<Cid>>, Error> {
 
 pub(super) async fn allocations(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Response<Body> {
     let query = parse(query);
-    match PinTypeFilter::parse(query.get("filter").unwrap_or_default()) {
-        Some(filter) => answer::lines(cluster.allocations(filter)).await,
-        None => answer::bad_request(
-            "invalid filter value: it names none of all, pin, meta-pin, clusterdag-pin, shard-pin",
-        ),
-    }
+    let told = async {
+        match PinTypeFilter::parse(query.get("filter").unwrap_or_default()) {
+            Some(filter) => answer::lines(cluster.allocations(filter)).await,
+            None => answer::bad_request(
+                "invalid filter value: it names none of all, pin, meta-pin, clusterdag-pin, shard-pin",
+            ),
+        }
+    };
+    read(&cluster, &query, told).await
 }
 
-pub(super) async fn allocation(State(cluster): State<Cluster>, hash: Hash) -> Response<Body> {
-    match cid(hash) {
-        Ok(cid) => answer::result(cluster.allocation(cid).await),
-        Err(failure) => answer::failed(&failure),
-    }
+pub(super) async fn allocation(
+    State(cluster): State<Cluster>,
+    hash: Hash,
+    RawQuery(query): RawQuery,
+) -> Response<Body> {
+    let told = async {
+        match cid(hash) {
+            Ok(cid) => answer::result(cluster.allocation(cid).await),
+            Err(failure) => answer::failed(&failure),
+        }
+    };
+    read(&cluster, &parse(query), told).await
+}
+
+/// The pinset as 0.0.12 lists it: one array.
+pub(super) async fn list(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Response<Body> {
+    let told = async { answer::array(cluster.allocations(PinTypeFilter::ALL), OldPin::from).await };
+    read(&cluster, &parse(query), told).await
 }

@@ -1,23 +1,23 @@
 //! Which path does what.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Response, StatusCode};
+use axum::http::{HeaderMap, Response, StatusCode};
 use axum::routing::{delete, get, post};
+use cluster_api::Token;
 
+use super::auth::Auth;
 use super::{add, answer, health, peers, pins};
 use crate::cluster::Cluster;
 
-/// All routes. `has_auth` says whether users need a password.
-pub(super) fn router(cluster: Cluster, has_auth: bool) -> Router {
-    let token = move || async move {
-        if has_auth {
-            answer::error(
-                StatusCode::NOT_IMPLEMENTED,
-                "tokens are not supported yet: use basic authentication",
-            )
-        } else {
-            answer::error(StatusCode::UNAUTHORIZED, "unauthorized")
+/// All routes. `auth` knows the users, if they need a password.
+pub(super) fn router(cluster: Cluster, auth: Option<Arc<Auth>>) -> Router {
+    let token = move |headers: HeaderMap| async move {
+        match auth.and_then(|auth| auth.token(&headers)) {
+            Some(token) => answer::json(&Token { token }),
+            None => answer::error(StatusCode::UNAUTHORIZED, "unauthorized"),
         }
     };
     Router::new()
@@ -28,6 +28,8 @@ pub(super) fn router(cluster: Cluster, has_auth: bool) -> Router {
         .route("/add", post(add::add))
         .route("/allocations", get(pins::allocations))
         .route("/allocations/{hash}", get(pins::allocation))
+        // Of 0.0.12, as are those that end in `sync`.
+        .route("/pinlist", get(pins::list))
         .route("/pins", get(pins::status_all))
         .route(
             "/pins/recover",
@@ -36,10 +38,15 @@ pub(super) fn router(cluster: Cluster, has_auth: bool) -> Router {
                 .delete(pins::not_a_cid),
         )
         .route(
+            "/pins/sync",
+            post(pins::sync_all).get(pins::not_a_cid).delete(pins::not_a_cid),
+        )
+        .route(
             "/pins/{hash}",
             get(pins::status).post(pins::pin).delete(pins::unpin),
         )
         .route("/pins/{hash}/recover", post(pins::recover))
+        .route("/pins/{hash}/sync", post(pins::sync))
         .route(
             "/pins/ipfs/{*path}",
             post(pins::pin_path).delete(pins::unpin_path),

@@ -1,4 +1,4 @@
-//! Listening, connections, and the way of a request through what all requests share.
+//! Listening and connections, for whichever API.
 
 use std::convert::Infallible;
 use std::io;
@@ -6,27 +6,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
-use axum::http::header::{CONNECTION, HeaderName, HeaderValue, LOCATION};
-use axum::http::{Request, Response, StatusCode, Uri};
+use axum::http::header::{CONNECTION, HeaderValue};
+use axum::http::{Request, Response};
 use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
-use super::HttpConfig;
-use super::auth::Auth;
 use super::connection::{Guard, Guarded, Watched};
-use super::cors::Cors;
-use super::routes;
-use crate::cluster::Cluster;
+use super::tls::Tls;
 
 /// Connections at once, over all addresses; more wait to be accepted. Each costs some 30 KiB.
 const CONNECTIONS_MAX: usize = 4096;
@@ -64,6 +59,14 @@ pub enum StartError {
     /// Nowhere to listen.
     #[error("{}: give at least one address, such as {}", .0.key(), .0.example())]
     NoAddress(Service),
+    /// Requests cannot be noted where they should.
+    #[error("cannot write {path}: {source}")]
+    AccessLog {
+        /// The file.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
     /// What stands behind the API cannot be used.
     #[error("{0}")]
     Behind(String),
@@ -132,36 +135,20 @@ pub(super) struct Limits {
     pub(super) max_header_bytes: usize,
 }
 
-/// What all requests share.
-struct Shared {
-    router: Router,
-    auth: Option<Auth>,
-    cors: Cors,
-    headers: Vec<(HeaderName, HeaderValue)>,
-}
-
-/// Starts serving the REST API. All addresses are bound before this returns.
-pub async fn serve(cluster: Cluster, config: HttpConfig) -> Result<Server, StartError> {
-    let has_auth = config.credentials.is_some();
-    let shared = Shared {
-        router: routes::router(cluster, has_auth),
-        auth: config.credentials.clone().map(Auth::new),
-        cors: Cors::new(config.cors.clone()),
-        headers: headers(&config)?,
-    };
-    let limits = Limits {
-        service: Service::Rest,
-        read_header_timeout: config.read_header_timeout,
-        idle_timeout: config.idle_timeout,
-        max_header_bytes: config.max_header_bytes,
-    };
-    listen(&config.listen, limits, Arc::new(shared)).await
-}
-
 /// Starts serving what `respond` answers. All addresses are bound before this returns.
 pub(super) async fn listen(
     listen: &[SocketAddr],
     limits: Limits,
+    respond: Arc<impl Respond>,
+) -> Result<Server, StartError> {
+    listen_tls(listen, limits, None, respond).await
+}
+
+/// The same; over TLS if there is a certificate.
+pub(super) async fn listen_tls(
+    listen: &[SocketAddr],
+    limits: Limits,
+    tls: Option<Tls>,
     respond: Arc<impl Respond>,
 ) -> Result<Server, StartError> {
     let service = limits.service;
@@ -188,6 +175,7 @@ pub(super) async fn listen(
     for listener in listeners {
         running.spawn(accept(
             listener,
+            tls.clone(),
             respond.clone(),
             limits.clone(),
             stop.clone(),
@@ -199,19 +187,6 @@ pub(super) async fn listen(
         stop,
         running,
     })
-}
-
-fn headers(config: &HttpConfig) -> Result<Vec<(HeaderName, HeaderValue)>, StartError> {
-    let all = config
-        .headers
-        .iter()
-        .flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
-    all.map(|(name, value)| {
-        let bad = || StartError::Header(format!("{name}: {value}"));
-        let name: HeaderName = name.parse().map_err(|_| bad())?;
-        Ok((name, value.parse().map_err(|_| bad())?))
-    })
-    .collect()
 }
 
 impl Server {
@@ -233,6 +208,7 @@ impl Server {
 
 async fn accept(
     listener: TcpListener,
+    tls: Option<Tls>,
     respond: Arc<impl Respond>,
     limits: Limits,
     stop: CancellationToken,
@@ -249,9 +225,15 @@ async fn accept(
         };
         match accepted {
             Ok((stream, client)) => {
-                let serving = connection(stream, client, respond.clone(), limits.clone(), stop.clone());
+                // Answers are written whole; waiting for more to send with them only delays them.
+                let _ = stream.set_nodelay(true);
+                let (respond, limits, stop) = (respond.clone(), limits.clone(), stop.clone());
+                let tls = tls.clone();
                 connections.spawn(async move {
-                    serving.await;
+                    match tls {
+                        None => connection(stream, client, respond, limits, stop).await,
+                        Some(tls) => secure(&tls, stream, client, respond, limits, stop).await,
+                    }
                     drop(place);
                 });
             }
@@ -266,15 +248,34 @@ async fn accept(
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection(
+async fn secure(
+    tls: &Tls,
     stream: TcpStream,
     client: SocketAddr,
     respond: Arc<impl Respond>,
     limits: Limits,
     stop: CancellationToken,
 ) {
-    // Answers are written whole; waiting for more to send with them only delays them.
-    let _ = stream.set_nodelay(true);
+    let shaken = tokio::select! {
+        shaken = tls.accept(stream) => shaken,
+        () = stop.cancelled() => return,
+    };
+    match shaken {
+        Ok(stream) => connection(stream, client, respond, limits, stop).await,
+        Err(error) => {
+            let service = limits.service.name();
+            tracing::debug!(%error, "a client of the {service} did not complete the TLS handshake");
+        }
+    }
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    client: SocketAddr,
+    respond: Arc<impl Respond>,
+    limits: Limits,
+    stop: CancellationToken,
+) {
     let guard = Guard::new();
     let io = Guarded::new(
         stream,
@@ -303,67 +304,6 @@ async fn connection(
     if let Err(error) = done {
         tracing::debug!(%error, "a connection to the {} broke off", limits.service.name());
     }
-}
-
-impl Respond for Shared {
-    fn respond(
-        self: Arc<Self>,
-        _client: SocketAddr,
-        request: Request<Watched<Incoming>>,
-    ) -> BoxFuture<'static, Response<Body>> {
-        Box::pin(async move { respond(&self, request).await })
-    }
-}
-
-/// The way of every request: who asks, from where, for a path without a slash at its end; then the routes.
-async fn respond(shared: &Shared, request: Request<Watched<Incoming>>) -> Response<Body> {
-    if let Some(auth) = &shared.auth
-        && let Some(denied) = auth.denial(&request)
-    {
-        return with_headers(shared, denied);
-    }
-    if let Some(preflight) = shared.cors.preflight(&request) {
-        return preflight;
-    }
-    let origin = shared.cors.origin(&request);
-    let mut response = match without_slash(request.uri()) {
-        Some(location) => redirect(location),
-        None => {
-            let request = request.map(Body::new);
-            match shared.router.clone().oneshot(request).await {
-                Ok(response) => response,
-                Err(never) => match never {},
-            }
-        }
-    };
-    shared.cors.decorate(origin, &mut response);
-    with_headers(shared, response)
-}
-
-fn with_headers(shared: &Shared, mut response: Response<Body>) -> Response<Body> {
-    for (name, value) in &shared.headers {
-        response.headers_mut().append(name.clone(), value.clone());
-    }
-    response
-}
-
-/// The same place without the slash at its end, if it has one.
-fn without_slash(uri: &Uri) -> Option<HeaderValue> {
-    let path = uri.path().strip_suffix('/')?;
-    // What begins with two slashes would lead to another host.
-    let path = format!("/{}", path.trim_start_matches('/'));
-    let location = match uri.query() {
-        Some(query) => format!("{path}?{query}"),
-        None => path,
-    };
-    HeaderValue::from_str(&location).ok()
-}
-
-fn redirect(location: HeaderValue) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
-    response.headers_mut().insert(LOCATION, location);
-    response
 }
 
 /// Ends the connection after this answer.

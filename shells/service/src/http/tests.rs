@@ -2,6 +2,7 @@
 
 mod adding;
 mod pins;
+mod security;
 mod wire;
 
 use std::collections::BTreeMap;

@@ -14,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::blocks;
 use super::{Answer, Call, Row, Speaker, State};
 use crate::cluster::add::Keep;
-use crate::cluster::merge::Piece;
+use crate::cluster::merge::{OwnRow, Piece, Pieces};
 use crate::cluster::world::Channel;
 use crate::cluster::{Cluster, Error, status_all};
 
@@ -46,15 +46,31 @@ impl Cluster {
                 let identity = working(channel, self.identity()).await??;
                 send(channel, &Answer::Id(Box::new(identity))).await
             }
-            Call::Status { .. } | Call::Recover { .. } => {
+            Call::Status { .. } | Call::Recover { .. } | Call::Sync { .. } => {
                 let (speaker, state) = working(channel, self.answer_one(call)).await??;
                 send(channel, &Answer::Speaker(speaker)).await?;
                 send(channel, &Answer::State(state)).await
             }
             Call::StatusAll { filter } => self.answer_status_all(&filter, channel).await,
-            Call::RecoverAll => self.answer_recover_all(channel).await,
+            Call::RecoverAll => {
+                let pieces = working(channel, self.recovered_rows()).await??;
+                self.answer_rows(pieces, channel).await
+            }
+            Call::SyncAll => {
+                let pieces = working(channel, self.synced_rows()).await??;
+                self.answer_rows(pieces, channel).await
+            }
             Call::PutBlocks => self.answer_put_blocks(channel).await,
             Call::RepoGc => self.answer_repo_gc(channel).await,
+            Call::RepoStat { objects } => {
+                let all = working(channel, self.own_repository(objects)).await??;
+                let answer = Answer::RepoStat {
+                    size: all.size,
+                    storage_max: all.storage_max,
+                    objects: all.objects,
+                };
+                send(channel, &answer).await
+            }
             Call::Links => {
                 let (cluster, ipfs, ipfs_links) = self.own_links().await;
                 send(
@@ -75,11 +91,14 @@ impl Cluster {
         let state = match call {
             Call::Status { cid } => self.own_state(&cid).await?.1,
             Call::Recover { cid } => self.recover_here(&cid).await?,
+            Call::Sync { cid } => self.sync_here(&cid).await?,
             Call::Id
             | Call::StatusAll { .. }
             | Call::RecoverAll
+            | Call::SyncAll
             | Call::PutBlocks
             | Call::RepoGc
+            | Call::RepoStat { .. }
             | Call::Links => return Err(Error::Closed),
         };
         Ok((self.speaker(), state))
@@ -104,8 +123,7 @@ impl Cluster {
         }
     }
 
-    async fn answer_recover_all(&self, channel: &mut dyn Channel) -> Result<(), Error> {
-        let mut pieces = working(channel, self.recovered_rows()).await??;
+    async fn answer_rows(&self, mut pieces: Pieces<OwnRow>, channel: &mut dyn Channel) -> Result<(), Error> {
         send(channel, &Answer::Speaker(self.speaker())).await?;
         while let Some(piece) = pieces.recv().await {
             match piece? {

@@ -291,3 +291,72 @@ async fn peers_and_health() {
         501
     );
 }
+
+#[tokio::test]
+async fn without_a_leader_reads_warn_and_fresh_ones_fail() {
+    let api = Api::new().await;
+    let cid = cid(1);
+    api.post(&format!("/pins/{cid}")).await;
+    let reads = ["/allocations", "/pins", "/pinlist"]
+        .map(str::to_owned)
+        .into_iter();
+    let one = [format!("/allocations/{cid}"), format!("/pins/{cid}")];
+    let reads: Vec<String> = reads.chain(one).collect();
+    for path in &reads {
+        for path in [path.clone(), format!("{path}?consistent=true")] {
+            let answer = api.get(&path).await;
+            assert_eq!(
+                (answer.status, answer.header("warning").len()),
+                (200, 0),
+                "{path}"
+            );
+        }
+    }
+    api.fake.ledger().refusal = Some(Refusal::NoLeader);
+    for path in &reads {
+        let old = api.get(path).await;
+        assert_eq!(old.status, 200, "{path}");
+        let warning = old.header("warning")[0].to_owned();
+        assert!(
+            warning.starts_with("110 ipfs-cluster \"this may be old: "),
+            "{warning}"
+        );
+        let fresh = api.get(&format!("{path}?consistent=true")).await;
+        assert_eq!(fresh.status, 503, "{path}");
+        assert!(fresh.error().contains("no leader"), "{fresh:?}");
+    }
+    assert_eq!(api.get("/pins?consistent=perhaps").await.status, 400);
+}
+
+#[tokio::test]
+async fn the_names_of_0_0_12_work() {
+    let api = Api::new().await;
+    assert_eq!(api.get("/pinlist").await.body, "[]\n");
+    let (first, second) = (cid(1), cid(2));
+    let pinned = api.post(&format!("/pins/{first}?replication_factor=2")).await;
+    assert!(pinned.body.contains("\"replication_factor_min\":2"), "{pinned:?}");
+    api.post(&format!("/pins/{second}?replication_factor=nonsense"))
+        .await;
+    let list: serde_json::Value = serde_json::from_str(&api.get("/pinlist").await.body).unwrap();
+    let shown = |at: usize| (&list[at]["cid"], &list[at]["replication_factor"]);
+    assert_eq!(shown(0), (&first.to_string().into(), &2.into()));
+    assert_eq!(shown(1), (&second.to_string().into(), &(-1).into()));
+    for (n, phase) in [(1, Phase::Pinned), (2, Phase::Lost), (3, Phase::Pinned)] {
+        let key = (peer(n), second.clone());
+        api.fake.ledger().locals.insert(key, local(phase, ""));
+    }
+    let all = api.post("/pins/sync").await;
+    assert_eq!(all.status, 200);
+    assert!(
+        all.body.contains("unexpectedly_unpinned") && all.body.lines().count() == 1,
+        "{all:?}"
+    );
+    let local = api.post("/pins/sync?local=true").await;
+    assert_eq!(local.status, 204, "nothing is wrong here: {local:?}");
+    let one = api.post(&format!("/pins/{second}/sync")).await;
+    assert_eq!(one.body.matches("\"status\":\"pinned\"").count(), 2, "{one:?}");
+    let here = api.post(&format!("/pins/{second}/sync?local=true")).await;
+    assert_eq!(here.body.matches("\"status\"").count(), 1, "{here:?}");
+    assert_eq!(api.post("/pins/nonsense/sync").await.status, 400);
+    assert_eq!(api.get("/pins/sync").await.status, 400);
+}

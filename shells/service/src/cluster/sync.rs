@@ -1,0 +1,75 @@
+//! Comparing what should be pinned here with what the IPFS node really has. What it lacks is pinned again;
+//! what the cluster never pinned is left alone.
+
+use cluster_api::{GlobalPinInfo, StatusFilter};
+use cluster_core::{Cid, Local, Phase, Reply, Request, Timestamp};
+
+use super::merge::{Absence, OwnRow, Pieces};
+use super::rpc::{Call, State};
+use super::status_all::Rows;
+use super::{Cluster, Error, now};
+
+impl Cluster {
+    /// Compares one CID at every member; tells where it stands then.
+    pub async fn sync(&self, cid: Cid) -> Result<GlobalPinInfo, Error> {
+        self.ask_all(cid, |cid| Call::Sync { cid }).await
+    }
+
+    /// Compares one CID here.
+    pub async fn sync_local(&self, cid: Cid) -> Result<GlobalPinInfo, Error> {
+        let state = self.sync_here(&cid).await?;
+        self.shown_here(&cid, &state).await
+    }
+
+    pub(super) async fn sync_here(&self, cid: &Cid) -> Result<State, Error> {
+        self.compare(Some(cid.clone())).await?;
+        Ok(self.own_state(cid).await?.1)
+    }
+
+    /// Compares everything at every member; tells what changed by it, and what is in error.
+    pub async fn sync_all(&self) -> Result<Rows, Error> {
+        let permit = self.listing()?;
+        let own = self.synced_rows().await?;
+        let call = Some(Call::SyncAll);
+        self.merge(permit, own, call, StatusFilter::ALL, Absence::Nothing)
+            .await
+    }
+
+    /// Compares everything here.
+    pub async fn sync_all_local(&self) -> Result<Rows, Error> {
+        let permit = self.listing()?;
+        let own = self.synced_rows().await?;
+        self.merge(permit, own, None, StatusFilter::ALL, Absence::Nothing)
+            .await
+    }
+
+    /// Has everything compared here. The rows are what changed since, and what is in error.
+    pub(super) async fn synced_rows(&self) -> Result<Pieces<OwnRow>, Error> {
+        let since = now();
+        self.compare(None).await?;
+        let (scan, _) = self.scan().await?;
+        Ok(self.rows_of(scan, move |local| is_news(local, since)))
+    }
+
+    async fn compare(&self, cid: Option<Cid>) -> Result<(), Error> {
+        match self.request(Request::Sync { cid }).await? {
+            Reply::Synced(_) => Ok(()),
+            Reply::Allocated(_)
+            | Reply::Barrier(_)
+            | Reply::PeerAdded
+            | Reply::PeerRemoved
+            | Reply::Pinned(_)
+            | Reply::Recovered(_)
+            | Reply::Unpinned(_) => Err(Error::Closed),
+        }
+    }
+}
+
+/// Whether a comparison that began at `since` has to do with it. What was missing may be pinned again by
+/// the time that it is looked at.
+fn is_news(local: &Local, since: Timestamp) -> bool {
+    match local.phase {
+        Phase::Lost | Phase::PinError | Phase::UnpinError => true,
+        Phase::PinQueued | Phase::Pinned | Phase::UnpinQueued => local.since >= since,
+    }
+}

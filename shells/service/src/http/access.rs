@@ -1,0 +1,170 @@
+//! The access log: one line for each request, when its answer has been sent, in the format that web servers
+//! have in common.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use axum::body::Body;
+use axum::http::{Request, Response};
+use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
+use jiff::Zoned;
+
+/// Where requests are noted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AccessLog {
+    file: Option<Arc<Target>>,
+}
+
+#[derive(Debug)]
+struct Target {
+    file: File,
+    /// Only the first failure is told: the disk is likely full.
+    failed: AtomicBool,
+}
+
+impl AccessLog {
+    /// Notes in this file, at its end, instead of in the peer's log.
+    pub(super) fn to_file(path: &Path) -> io::Result<Self> {
+        let file = File::options().create(true).append(true).open(path)?;
+        let failed = AtomicBool::new(false);
+        Ok(Self {
+            file: Some(Arc::new(Target { file, failed })),
+        })
+    }
+
+    /// Begins a line, if anybody wants to read it. The peer's own log has requests at level debug: at level
+    /// info, where the Go peer has them, a busy peer's log would hold nothing else.
+    pub(super) fn note<B>(&self, client: IpAddr, request: &Request<B>) -> Option<Line> {
+        let wanted = self.file.is_some() || tracing::enabled!(target: "restapilog", tracing::Level::DEBUG);
+        wanted.then(|| Line {
+            log: self.clone(),
+            client,
+            user: None,
+            at: Zoned::now(),
+            request: format!("{} {} {:?}", request.method(), request.uri(), request.version()),
+            status: 0,
+            bytes: 0,
+        })
+    }
+
+    fn write(&self, line: &str) {
+        let Some(target) = &self.file else {
+            tracing::debug!(target: "restapilog", "{}", line.trim_end());
+            return;
+        };
+        // One write of a file that is only appended to: lines stay whole.
+        if let Err(error) = (&target.file).write_all(line.as_bytes())
+            && !target.failed.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(target: "restapilog", "http_log_file cannot be written: {error}");
+        }
+    }
+}
+
+/// A line in the making. It is written when it is dropped.
+pub(super) struct Line {
+    log: AccessLog,
+    client: IpAddr,
+    user: Option<String>,
+    at: Zoned,
+    request: String,
+    status: u16,
+    bytes: u64,
+}
+
+impl Line {
+    /// Who asks, once that is certain.
+    pub(super) fn by(&mut self, user: &str) {
+        self.user = Some(user.to_owned());
+    }
+
+    /// Notes what is answered; the line is written when all of it has been sent.
+    pub(super) fn watch(mut self, response: Response<Body>) -> Response<Body> {
+        self.status = response.status().as_u16();
+        response.map(|body| Body::new(Counted { body, line: self }))
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let user = self.user.as_deref().map_or("-".to_owned(), escaped);
+        let at = self.at.strftime("%d/%b/%Y:%H:%M:%S %z");
+        let (client, request, status, bytes) = (self.client, escaped(&self.request), self.status, self.bytes);
+        let line = format!("{client} - {user} [{at}] \"{request}\" {status} {bytes}\n");
+        self.log.write(&line);
+    }
+}
+
+/// What others sent must not look like another part of the line, or another line.
+fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => safe.extend(['\\', character]),
+            control if control.is_control() => safe.extend(control.escape_default()),
+            other => safe.push(other),
+        }
+    }
+    safe
+}
+
+/// A body that counts what goes out of it.
+struct Counted {
+    body: Body,
+    line: Line,
+}
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            self.line.bytes += data.len() as u64;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_tells_who_asked_what_and_how_it_went() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let log = AccessLog::to_file(&path).unwrap();
+        let request = Request::builder().uri("/pins?a=1").body(()).unwrap();
+        let mut line = log.note([127, 0, 0, 1].into(), &request).unwrap();
+        line.by("ann \"x\"\n");
+        let response = line.watch(Response::new(Body::from("hello")));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "", "it is not sent yet");
+        axum::body::to_bytes(response.into_body(), 100).await.unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (start, rest) = text.split_once('[').unwrap();
+        let (_, end) = rest.split_once(']').unwrap();
+        assert_eq!(start, "127.0.0.1 - ann \\\"x\\\"\\n ");
+        assert_eq!(end, " \"GET /pins?a=1 HTTP/1.1\" 200 5\n");
+    }
+}

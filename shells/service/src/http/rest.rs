@@ -1,0 +1,140 @@
+//! The way of a request to the REST API through what all requests share.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::{HeaderName, HeaderValue, LOCATION};
+use axum::http::{Request, Response, StatusCode, Uri};
+use futures::future::BoxFuture;
+use hyper::body::Incoming;
+use tower::ServiceExt;
+
+use super::HttpConfig;
+use super::access::AccessLog;
+use super::auth::Auth;
+use super::connection::Watched;
+use super::cors::Cors;
+use super::routes;
+use super::server::{Limits, Respond, Server, Service, StartError, listen_tls};
+use crate::cluster::Cluster;
+
+/// What all requests share.
+struct Shared {
+    router: Router,
+    auth: Option<Arc<Auth>>,
+    cors: Cors,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    access: AccessLog,
+}
+
+/// Starts serving the REST API. All addresses are bound before this returns.
+pub async fn serve(cluster: Cluster, config: HttpConfig) -> Result<Server, StartError> {
+    let auth = config.credentials.clone().map(|users| Arc::new(Auth::new(users)));
+    let access = match &config.log_file {
+        None => AccessLog::default(),
+        Some(path) => AccessLog::to_file(path).map_err(|source| StartError::AccessLog {
+            path: path.display().to_string(),
+            source,
+        })?,
+    };
+    let shared = Shared {
+        router: routes::router(cluster, auth.clone()),
+        auth,
+        cors: Cors::new(config.cors.clone()),
+        headers: headers(&config)?,
+        access,
+    };
+    let limits = Limits {
+        service: Service::Rest,
+        read_header_timeout: config.read_header_timeout,
+        idle_timeout: config.idle_timeout,
+        max_header_bytes: config.max_header_bytes,
+    };
+    listen_tls(&config.listen, limits, config.tls, Arc::new(shared)).await
+}
+
+fn headers(config: &HttpConfig) -> Result<Vec<(HeaderName, HeaderValue)>, StartError> {
+    let all = config
+        .headers
+        .iter()
+        .flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
+    all.map(|(name, value)| {
+        let bad = || StartError::Header(format!("{name}: {value}"));
+        let name: HeaderName = name.parse().map_err(|_| bad())?;
+        Ok((name, value.parse().map_err(|_| bad())?))
+    })
+    .collect()
+}
+
+impl Respond for Shared {
+    fn respond(
+        self: Arc<Self>,
+        client: SocketAddr,
+        request: Request<Watched<Incoming>>,
+    ) -> BoxFuture<'static, Response<Body>> {
+        Box::pin(async move {
+            let mut line = self.access.note(client.ip(), &request);
+            let response = match self.auth.as_ref().map(|auth| auth.admit(&request)) {
+                Some(Err(denied)) => with_headers(&self, *denied),
+                admitted => {
+                    if let (Some(line), Some(Ok(Some(user)))) = (&mut line, admitted) {
+                        line.by(&user);
+                    }
+                    respond(&self, request).await
+                }
+            };
+            match line {
+                Some(line) => line.watch(response),
+                None => response,
+            }
+        })
+    }
+}
+
+/// Where the request comes from, for a path without a slash at its end; then the routes.
+async fn respond(shared: &Shared, request: Request<Watched<Incoming>>) -> Response<Body> {
+    if let Some(preflight) = shared.cors.preflight(&request) {
+        return preflight;
+    }
+    let origin = shared.cors.origin(&request);
+    let mut response = match without_slash(request.uri()) {
+        Some(location) => redirect(location),
+        None => {
+            let request = request.map(Body::new);
+            match shared.router.clone().oneshot(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            }
+        }
+    };
+    shared.cors.decorate(origin, &mut response);
+    with_headers(shared, response)
+}
+
+fn with_headers(shared: &Shared, mut response: Response<Body>) -> Response<Body> {
+    for (name, value) in &shared.headers {
+        response.headers_mut().append(name.clone(), value.clone());
+    }
+    response
+}
+
+/// The same place without the slash at its end, if it has one.
+fn without_slash(uri: &Uri) -> Option<HeaderValue> {
+    let path = uri.path().strip_suffix('/')?;
+    // What begins with two slashes would lead to another host.
+    let path = format!("/{}", path.trim_start_matches('/'));
+    let location = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    HeaderValue::from_str(&location).ok()
+}
+
+fn redirect(location: HeaderValue) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    response.headers_mut().insert(LOCATION, location);
+    response
+}

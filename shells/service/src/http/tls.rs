@@ -1,0 +1,83 @@
+//! TLS for the REST API.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::server::TlsStream;
+
+/// Two round trips across the world take one second.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// What a connection over TLS begins with: a handshake record.
+const HANDSHAKE_RECORD: u8 = 0x16;
+
+/// What a client is told that speaks plain HTTP: the words of Go's library.
+const NOT_TLS: &[u8] = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+
+/// A certificate with its key. TLS 1.2 and 1.3 are spoken.
+#[derive(Clone)]
+pub struct Tls(TlsAcceptor);
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tls")
+    }
+}
+
+impl Tls {
+    /// Reads both from PEM files: the certificate with those that vouch for it, and the private key.
+    ///
+    /// # Errors
+    /// A file cannot be read or holds something else, or the two do not belong together; for people, with
+    /// the name of the file.
+    pub fn load(certificate: &Path, key: &Path) -> Result<Self, String> {
+        let told =
+            |path: &Path, what: &str, error: &dyn fmt::Display| format!("{what} {}: {error}", path.display());
+        let chain = CertificateDer::pem_file_iter(certificate)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|error| told(certificate, "the certificate", &error))?;
+        if chain.is_empty() {
+            return Err(told(
+                certificate,
+                "the certificate",
+                &"there is none in this file",
+            ));
+        }
+        let secret =
+            PrivateKeyDer::from_pem_file(key).map_err(|error| told(key, "the private key", &error))?;
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, secret))
+            .map_err(|error| {
+                let both = format!("{} with the key {}", certificate.display(), key.display());
+                format!("the certificate {both}: {error}")
+            })?;
+        Ok(Self(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    /// Shakes hands over a fresh connection. A client that speaks plain HTTP is told so.
+    pub(super) async fn accept(&self, mut stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let shaking = async {
+            let mut first = [0];
+            if stream.peek(&mut first).await? == 1 && first[0] != HANDSHAKE_RECORD {
+                stream.write_all(NOT_TLS).await?;
+                stream.shutdown().await?;
+                return Err(io::Error::other("the client speaks no TLS"));
+            }
+            self.0.accept(stream).await
+        };
+        tokio::time::timeout(HANDSHAKE, shaking)
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+}
