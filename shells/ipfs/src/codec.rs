@@ -59,6 +59,25 @@ pub(crate) fn decode(cid: &Cid, data: &Bytes) -> Result<Ipld, Error> {
     }
 }
 
+/// A block in the form of another codec. As with Kubo it is written anew even when both are the same, so
+/// that equal data has one CID however it was spelt; only DAG-PB, which has one form, stays as it is.
+pub(crate) fn recode(data: Bytes, input: u64, store: u64) -> Result<Bytes, Error> {
+    // Only for the words of an error: the real name comes from the result.
+    let named = crate::hash::name(cid::Version::V1, input, 0x12, &data)?;
+    let node = decode(&named, &data)?;
+    match (store, node) {
+        (DAG_PB, _) if input == DAG_PB => Ok(data),
+        (DAG_PB, node) => encode_pb(&node).map(Bytes::from).map_err(Error::invalid),
+        (DAG_CBOR, node) => serde_ipld_dagcbor::to_vec(&node)
+            .map(Bytes::from)
+            .map_err(|error| Error::invalid(format!("dag-cbor: {error}"))),
+        (DAG_JSON, node) => Ok(crate::dagjson::encode(&node).into()),
+        (RAW, Ipld::Bytes(bytes)) => Ok(bytes.into()),
+        (RAW, _) => Err(Error::invalid("only bytes can be stored as raw")),
+        (other, _) => Err(Error::Unsupported(format!("storing as codec 0x{other:x}"))),
+    }
+}
+
 fn pb_to_ipld(node: PbNode) -> Ipld {
     let link = |link: crate::unixfs::pb::Link| {
         Ipld::Map(
@@ -78,7 +97,7 @@ fn pb_to_ipld(node: PbNode) -> Ipld {
 }
 
 /// The map `{Data, Links}` as a DAG-PB node.
-pub(crate) fn encode_pb(data: &Ipld) -> Result<Vec<u8>, String> {
+fn encode_pb(data: &Ipld) -> Result<Vec<u8>, String> {
     let Ipld::Map(map) = data else {
         return Err("dag-pb: not a map of Data and Links".into());
     };
@@ -114,4 +133,35 @@ fn pb_link(data: &Ipld) -> Result<crate::unixfs::pb::Link, String> {
         name,
         size,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recoded(data: &'static str, input: u64, store: u64) -> Result<Bytes, String> {
+        recode(Bytes::from_static(data.as_bytes()), input, store).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_block_is_written_anew_in_the_codec_it_is_stored_as() {
+        let json = recoded("{ \"b\": 1, \"a\": [true] }", DAG_JSON, DAG_JSON);
+        assert_eq!(json, Ok(Bytes::from_static(b"{\"a\":[true],\"b\":1}")));
+        let cbor = recoded("{\"a\":[true]}", DAG_JSON, DAG_CBOR);
+        assert_eq!(cbor, Ok(Bytes::from_static(b"\xa1\x61a\x81\xf5")));
+        assert_eq!(recoded("x", RAW, DAG_CBOR), Ok(Bytes::from_static(b"\x41x")));
+        assert_eq!(recoded("x", RAW, RAW), Ok(Bytes::from_static(b"x")));
+    }
+
+    #[test]
+    fn what_a_codec_cannot_hold_or_is_not_what_it_says_is_refused() {
+        for (data, input, store) in [
+            ("[1]", DAG_JSON, RAW),
+            ("[1]", DAG_JSON, DAG_PB),
+            ("{", DAG_JSON, RAW),
+        ] {
+            assert!(recoded(data, input, store).is_err(), "{data} as 0x{store:x}");
+        }
+        assert!(recoded("1", DAG_JSON, 0x7777).unwrap_err().contains("0x7777"));
+    }
 }

@@ -1,7 +1,6 @@
 //! `dag/…` and `refs`.
 
 use futures::stream::{StreamExt, TryStreamExt};
-use ipld_core::ipld::Ipld;
 use serde::Serialize;
 use tokio_util::io::StreamReader;
 
@@ -56,15 +55,10 @@ pub(super) async fn put(mut call: Call) -> Result<Reply, Failure> {
     running(move |sink| async move {
         let _hold = call.node.hold();
         while parts.next_part().await.map_err(Failure::failed)?.is_some() {
-            let data = recoded(read_part(&mut parts, MAX_INPUT).await?, input, store)?;
+            let data = codec::recode(read_part(&mut parts, MAX_INPUT).await?.into(), input, store)?;
             check_size(data.len())?;
             let cid = form.name(&data)?;
-            call.node
-                .put(Block {
-                    cid,
-                    data: data.into(),
-                })
-                .await?;
+            call.node.put(Block { cid, data }).await?;
             if call.flag("pin", false) {
                 call.node
                     .pin(cid, PinMode::Recursive, String::new(), |_| ())
@@ -78,25 +72,6 @@ pub(super) async fn put(mut call: Call) -> Result<Reply, Failure> {
         }
         Ok(())
     })
-}
-
-/// A node in another codec. What stays in its codec stays as it is, once it has been seen to be valid.
-fn recoded(data: Vec<u8>, input: u64, store: u64) -> Result<Vec<u8>, Failure> {
-    let probe = crate::hash::name(cid::Version::V1, input, 0x12, &data)?;
-    let data = bytes::Bytes::from(data);
-    let node = codec::decode(&probe, &data)?;
-    if input == store {
-        return Ok(data.into());
-    }
-    match (store, node) {
-        (codec::DAG_CBOR, node) => serde_ipld_dagcbor::to_vec(&node).map_err(Failure::failed),
-        (codec::DAG_JSON, node) => Ok(crate::dagjson::encode(&node).into_bytes()),
-        (codec::RAW, Ipld::Bytes(data)) => Ok(data),
-        (codec::DAG_PB, node) => ipld_dagpb::from_ipld(&node).map_err(Failure::failed),
-        (store, _) => Err(Failure::failed(format!(
-            "a node of this kind cannot be stored as codec 0x{store:x}"
-        ))),
-    }
 }
 
 #[derive(Serialize)]

@@ -143,32 +143,9 @@ impl Node {
                 max: PUT_MAX,
             });
         }
-        let bad = |why: String| Error::invalid(why);
-        let data = bytes::Bytes::copy_from_slice(data);
-        // Only for the words of an error: the real name comes from the encoded bytes.
-        let named = crate::hash::name(cid::Version::V1, input, 0x12, &data)?;
-        let block = codec::decode(&named, &data)?;
-        let encoded = match store {
-            codec::DAG_CBOR => {
-                serde_ipld_dagcbor::to_vec(&block).map_err(|error| bad(format!("dag-cbor: {error}")))?
-            }
-            codec::DAG_JSON => dagjson::encode(&block).into_bytes(),
-            codec::RAW => {
-                let Ipld::Bytes(bytes) = block else {
-                    return Err(bad("only bytes can be stored as raw".into()));
-                };
-                bytes
-            }
-            codec::DAG_PB if input == codec::DAG_PB => data.to_vec(),
-            codec::DAG_PB => codec::encode_pb(&block).map_err(bad)?,
-            other => return Err(Error::Unsupported(format!("storing as codec 0x{other:x}"))),
-        };
+        let encoded = codec::recode(bytes::Bytes::copy_from_slice(data), input, store)?;
         let cid = crate::hash::name(cid::Version::V1, store, hash, &encoded)?;
-        self.put(Block {
-            cid,
-            data: encoded.into(),
-        })
-        .await?;
+        self.put(Block { cid, data: encoded }).await?;
         Ok(cid)
     }
 

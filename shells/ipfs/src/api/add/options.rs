@@ -1,0 +1,81 @@
+//! The options of `add` that decide the CID.
+
+use std::str::FromStr;
+
+use cid::Version;
+
+use crate::api::reply::Failure;
+use crate::api::request::Call;
+use crate::unixfs::{AddOptions, Chunker, HashKind, Layout, Metadata};
+
+/// The options that decide the CID, in Kubo's words where they are wrong.
+pub(super) fn options(call: &Call) -> Result<AddOptions, Failure> {
+    if call.text("to-files").is_some_and(|to| !to.is_empty()) {
+        return Err(Failure::failed("to-files is not supported by the embedded node"));
+    }
+    if call.flag("nocopy", false) {
+        return Err(Failure::failed("nocopy is not supported by the embedded node"));
+    }
+    let defaults = AddOptions::default();
+    let size = |option: &str, default: usize| match call.number(option) {
+        None => Ok(default),
+        Some(number) => usize::try_from(number)
+            .map_err(|_| Failure::failed(format!("option {option:?} cannot be negative: {number}"))),
+    };
+    let cid_version = match call.number("cid-version") {
+        None => None,
+        Some(0) => Some(Version::V0),
+        Some(1) => Some(Version::V1),
+        Some(other) => return Err(Failure::failed(format!("unknown CID version: {other}"))),
+    };
+    let inline_limit = size("inline-limit", 32)?;
+    if inline_limit > 128 {
+        let message = format!("inline-limit {inline_limit} exceeds maximum allowed size of 128 bytes");
+        return Err(Failure::failed(message));
+    }
+    let hash = HashKind::from_str(call.text("hash").unwrap_or_default())?;
+    if hash != HashKind::Sha2_256 && cid_version == Some(Version::V0) {
+        return Err(Failure::failed("CIDv0 only supports sha2-256"));
+    }
+    let trickle = call.flag("trickle", false);
+    Ok(AddOptions {
+        cid_version,
+        raw_leaves: call.maybe_flag("raw-leaves"),
+        chunker: Chunker::from_str(call.text("chunker").unwrap_or_default())?,
+        hash,
+        layout: if trickle {
+            Layout::Trickle
+        } else {
+            Layout::Balanced
+        },
+        inline: call.flag("inline", false).then_some(inline_limit),
+        max_file_links: size("max-file-links", defaults.max_file_links)?,
+        max_directory_links: size("max-directory-links", defaults.max_directory_links)?,
+        hamt_fanout: size("max-hamt-fanout", defaults.hamt_fanout)?,
+        wrap: call.flag("wrap-with-directory", false),
+        meta: asked_meta(call)?,
+        preserve: call.flag("preserve-mode", false) || call.flag("preserve-mtime", false),
+        ..defaults
+    })
+}
+
+fn asked_meta(call: &Call) -> Result<Metadata, Failure> {
+    let mode = call
+        .number("mode")
+        .filter(|mode| *mode != 0)
+        .and_then(|mode| u32::try_from(mode).ok());
+    let seconds = call.number("mtime").filter(|mtime| *mtime != 0);
+    let nanos = call.number("mtime-nsecs").unwrap_or(0);
+    if nanos != 0 && seconds.is_none() {
+        let message = "option \"mtime-nsecs\" requires \"mtime\" to be provided as well";
+        return Err(Failure::failed(message));
+    }
+    let nanos = u32::try_from(nanos)
+        .ok()
+        .filter(|nanos| *nanos < 1_000_000_000)
+        .ok_or_else(|| Failure::failed("mtime-nsecs must be below 1000000000"))?;
+    Ok(Metadata {
+        mode,
+        mtime: seconds.map(|seconds| (seconds, nanos)),
+    })
+}
