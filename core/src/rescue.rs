@@ -48,10 +48,7 @@ impl Recovered {
         if self.members.peers.is_empty() {
             return Err(RescueError::NoMembership);
         }
-        let tail = self
-            .log
-            .iter()
-            .filter(|entry| entry.index > self.applied.index);
+        let tail = self.log.iter().filter(|entry| entry.index > self.applied.index);
         let mut entries: Vec<LogEntry> = tail.cloned().collect();
         let mut next = self.members.next_raft_id;
         let mut dropped_changes = 0;

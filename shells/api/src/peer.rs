@@ -52,6 +52,9 @@ pub struct IpfsId {
 pub struct PeerAdd {
     /// The peer to add.
     pub peer_id: String,
+    /// Where it is, ending in `/p2p/<id>`, as in v0.0.12; left out when empty. The id may then be missing.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub peer_multiaddress: String,
 }
 
 /// The answer of `GET /version`.

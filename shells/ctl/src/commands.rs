@@ -49,7 +49,11 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<(), Failure
         Command::Id => output.show(&client.id().await?),
         Command::Version => output.show(&client.version().await?),
         Command::Peers(Peers::Ls) => output.show_all(client.peers().await?).await,
-        Command::Peers(Peers::Add { peer }) => output.show(&client.peer_add(&validate::peer(&peer)?).await?),
+        Command::Peers(Peers::Add { peer }) => {
+            let id = validate::peer(&peer)?;
+            let address = if peer == id { "" } else { peer.as_str() };
+            output.show(&client.peer_add(&id, address).await?)
+        }
         Command::Peers(Peers::Rm { peer }) => Ok(client.peer_rm(&validate::peer(&peer)?).await?),
         Command::Add(arguments) => add::add(client, output, &arguments).await,
         Command::Pin(command) => pin::pin(client, output, command).await,

@@ -1,29 +1,36 @@
 //! A running peer: opens what it keeps, starts its parts, and ends them in order.
 
+mod beginning;
+mod greeting;
 mod listen;
+mod members;
+mod ready;
 mod swarm;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use cluster_core::{Event, Incarnation, Members, PeerId, Recovered};
+use cluster_core::{ClusterId, Event, PeerId, Recovered, Refusal, Request};
 use cluster_ipfs::{Backend, Node as IpfsNode, kubo};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::beginning::{Beginning, Start, how_to_come_back};
+use self::greeting::{Greeter, Invitation};
+use self::members::Watch;
+use self::ready::Waiting;
 use crate::cluster::{self, Cluster};
 use crate::config::{Address, Config, Folder, Peerstore, core_peer};
 use crate::driver::{Disk, Driver, Handle, Informer, Measured, Parts, stage};
 use crate::http::Server;
 use crate::net::{CoreEvent, CoreEvents, Multiaddr, Net, NetConfig, NetEvents};
-use crate::store::{OpenOptions, Store};
-
-/// How often changes of the membership are passed on to the network.
-const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+use crate::state::backups;
+use crate::store::{OpenOptions, Reader, Store};
 
 /// On top of the time to wait for a leader: what goes before must have its time too. As in the Go peer.
 const READY_SLACK: Duration = Duration::from_secs(5);
@@ -34,8 +41,11 @@ const PEERSTORE_PAUSE: Duration = Duration::from_secs(10);
 /// Requests that are being answered have this long to end at a shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// How often a peer that is not ready says what it waits for.
-const WAITING_INTERVAL: Duration = Duration::from_secs(5);
+/// A peer that leaves has this long to be removed: the core's own deadline for a request, and some.
+const LEAVE: Duration = Duration::from_secs(20);
+
+/// The answer to who removed this peer through its own API is on its way for so long at most.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// What the command line says of a run.
 #[derive(Clone, Debug, Default)]
@@ -48,34 +58,112 @@ pub struct Options {
     pub stats: bool,
 }
 
-/// Runs the peer whose configuration is in `folder` until `shutdown` is cancelled.
+/// Why a peer that runs ends by itself.
+#[derive(Debug)]
+enum Ending {
+    /// It is no member any more.
+    Removed,
+    /// It gives up the empty cluster that it founded for another one.
+    Invited(Invitation),
+}
+
+/// Runs the peer whose configuration is in `folder` until `shutdown` is cancelled, or it is removed from its
+/// cluster.
 ///
 /// # Errors
 /// A part cannot be started, or the peer does not become ready in time: the error says which, and why.
 pub async fn run(folder: &Path, options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
-    if !options.bootstrap.is_empty() || options.leave {
-        anyhow::bail!(
-            "joining and leaving a running cluster is not supported by this release: list all peers with \
-             `init --peers`"
-        );
-    }
     let folder = Folder::open(folder, &crate::config::environment())?;
     for warning in &folder.warnings {
         tracing::warn!("{warning}");
     }
-    let running = Running::start(&folder).await?;
-    let outcome = tokio::select! {
-        () = shutdown.cancelled() => Ok(()),
-        ready = running.ready(&folder.config) => match ready {
-            Ok(()) => {
-                shutdown.cancelled().await;
-                Ok(())
+    let mut bootstrap = options.bootstrap;
+    if bootstrap.is_empty() && folder.config.consensus.raft.init_peerset.is_empty() {
+        // As in the Go peer, those who found a cluster together need nobody to join through.
+        bootstrap.clone_from(&folder.config.bootstrap);
+    }
+    let leave = options.leave || folder.config.cluster.leave_on_shutdown;
+    loop {
+        let (ending, mut endings) = mpsc::channel(1);
+        let running = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            running = Running::start(&folder, &bootstrap, ending) => running?,
+        };
+        let limit = start_limit(&folder.config);
+        let mut is_ready = false;
+        let outcome = tokio::select! {
+            () = shutdown.cancelled() => Ok(None),
+            ready = running.ready(limit) => ready.map(|()| {
+                is_ready = true;
+                None
+            }),
+            ending = endings.recv() => Ok(ending),
+        };
+        let outcome = match outcome {
+            Ok(None) if is_ready => tokio::select! {
+                () = shutdown.cancelled() => Ok(None),
+                ending = endings.recv() => Ok(ending),
+            },
+            outcome => outcome,
+        };
+        if matches!(outcome, Ok(None)) && leave && is_ready {
+            running.leave().await;
+        }
+        if let Ok(Some(Ending::Removed)) = outcome {
+            tokio::time::sleep(LAST_ANSWERS).await;
+        }
+        let me = running.me.clone();
+        running.stop(&folder).await;
+        match outcome? {
+            None => return Ok(()),
+            Some(Ending::Removed) => {
+                let come_back = how_to_come_back(&me);
+                let why = format!("this peer ({me}) is not a member of its cluster any more. {come_back}");
+                // Who was removed while it worked ends as it should; who starts as such cannot start.
+                anyhow::ensure!(is_ready, why);
+                tracing::warn!("{why}");
+                return Ok(());
             }
-            Err(error) => Err(error),
-        },
+            Some(Ending::Invited(invitation)) => {
+                tracing::info!("{} invites this peer into its cluster", invitation.from);
+                give_up_empty_cluster(&folder)?;
+                bootstrap = addresses_of(&invitation);
+            }
+        }
+    }
+}
+
+fn start_limit(config: &Config) -> Duration {
+    config.consensus.raft.wait_for_leader_timeout.0 + READY_SLACK
+}
+
+fn addresses_of(invitation: &Invitation) -> Vec<Address> {
+    // They come with the id of whom they lead to; others would be of no use.
+    let is_of_sender = |address: &Address| {
+        address
+            .peer()
+            .is_some_and(|peer| core_peer(&peer) == invitation.from)
     };
-    running.stop(&folder).await;
-    outcome
+    let addresses = invitation.addresses.iter().cloned().map(Address);
+    addresses.filter(is_of_sender).collect()
+}
+
+/// Removes the data of a cluster that was found to hold nothing, unless something has come meanwhile.
+fn give_up_empty_cluster(folder: &Folder) -> anyhow::Result<()> {
+    let data = folder.config.data_folder(&folder.path);
+    let store = Store::open(&data, &OpenOptions::default())?;
+    let is_empty = is_empty(&store.reader());
+    store.close()?;
+    anyhow::ensure!(
+        is_empty,
+        "a pin was made while this peer was invited into another cluster: start it again, and run \
+         `ipfs-cluster-service state cleanup` before if it is to go there"
+    );
+    std::fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))
+}
+
+fn is_empty(reader: &Reader) -> bool {
+    reader.listing().pins(None).next().is_none()
 }
 
 /// All parts of a peer that runs.
@@ -85,25 +173,48 @@ struct Running {
     backend: Backend,
     tasks: JoinSet<()>,
     http: Option<Server>,
+    proxy: Option<Server>,
     stop: CancellationToken,
     me: PeerId,
 }
 
 impl Running {
-    async fn start(folder: &Folder) -> anyhow::Result<Self> {
+    async fn start(
+        folder: &Folder,
+        bootstrap: &[Address],
+        ending: mpsc::Sender<Ending>,
+    ) -> anyhow::Result<Self> {
         let config = &folder.config;
         let me = core_peer(&folder.identity.peer);
         // Both read much of what they have, each on a thread of its own: the node's open has started when
         // the store's begins.
         let opening = async { tokio::task::block_in_place(|| open_store(folder)) };
-        let (backend, (store, recovered)) = tokio::try_join!(open_backend(folder), opening)?;
-        let members = recovered.members.clone();
+        let (backend, (mut store, recovered)) = tokio::try_join!(open_backend(folder), opening)?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         if let Backend::Embedded(node) = &backend {
             listen::serve_ipfs_api(config, node, &stop, &mut tasks).await?;
         }
-        let (net, events) = start_net(folder, &members).await?;
+        let known = known_peers(folder, bootstrap);
+        let (net, events) = start_net(folder, known.clone(), recovered.as_ref()).await?;
+        let NetEvents {
+            core,
+            calls,
+            snapshots,
+            addresses,
+        } = events;
+        let (invitations, invited) = mpsc::channel(1);
+        let emptiness = store.reader();
+        let greeter = Greeter::new(net.clone(), invitations, move || is_empty(&emptiness));
+        let operations = Arc::new(OnceLock::new());
+        tasks.spawn(world::serve_calls(
+            calls,
+            greeter.clone(),
+            Arc::clone(&operations),
+        ));
+        let known: Vec<PeerId> = known.into_keys().collect();
+        let beginning = begin(folder, bootstrap, &known, &net);
+        let Beginning { recovered, guides } = beginning?.begin(&mut store, recovered).await?;
         let informer = Informer::new(backend.clone(), measured(config));
         let (reader, stager) = (store.reader(), store.stager());
         let parts = Parts {
@@ -124,148 +235,166 @@ impl Running {
         };
         let world = world::world(handle.clone(), reader, net.clone());
         let cluster = Cluster::new(settings, world, backend.clone());
-        let NetEvents {
-            core,
-            calls,
-            snapshots,
-            addresses,
-        } = events;
+        greeter.set_handle(handle.clone());
+        // Nothing has been set before.
+        let _ = operations.set(cluster.clone());
         tasks.spawn(pump(core, handle.clone()));
         tasks.spawn(stage(snapshots, stager, handle.clone()));
         let peerstore = config.peerstore_file(&folder.path);
         tasks.spawn(keep_peerstore(addresses, peerstore, net.clone()));
-        tasks.spawn(watch_members(net.clone(), handle.clone()));
+        let watch = Watch {
+            net: net.clone(),
+            handle: handle.clone(),
+            known,
+            guides: Arc::new(Mutex::new(guides)),
+        };
+        tasks.spawn(watch.clone().run(ending.clone()));
+        tasks.spawn(watch.inquire());
+        tasks.spawn(pass_invitation(invited, ending));
         tasks.spawn(swarm::connect(
             backend.clone(),
             handle.clone(),
             me.clone(),
             swarm_delay(config),
         ));
-        tasks.spawn(world::serve_calls(calls, cluster.clone()));
-        let http = listen::serve_rest(config, cluster).await?;
+        let http = listen::serve_rest(config, &folder.path, cluster.clone()).await?;
+        let proxy = listen::serve_proxy(config, &folder.path, cluster, &backend).await?;
         Ok(Self {
             driver,
             net,
             backend,
             tasks,
             http,
+            proxy,
             stop,
             me,
         })
     }
 
     /// Waits for a leader and for this peer to be a part of what it leads.
-    async fn ready(&self, config: &Config) -> anyhow::Result<()> {
-        let limit = config.consensus.raft.wait_for_leader_timeout.0 + READY_SLACK;
-        let waiting = async {
-            let mut waited = Duration::ZERO;
-            loop {
-                let follows = |view: cluster_core::View<'_>, _| {
-                    view.leader().is_some() && view.applied().term == view.term()
-                };
-                if self.driver.handle.view(follows).await == Some(true) {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                waited += Duration::from_millis(50);
-                if waited.as_millis().is_multiple_of(WAITING_INTERVAL.as_millis()) {
-                    self.say_what_is_missing().await;
-                }
-            }
+    async fn ready(&self, limit: Duration) -> anyhow::Result<()> {
+        let waiting = Waiting {
+            net: &self.net,
+            handle: &self.driver.handle,
+            me: &self.me,
+            limit,
         };
-        let Ok(()) = tokio::time::timeout(limit, waiting).await else {
-            self.say_what_is_missing().await;
-            anyhow::bail!(
-                "no leader within {limit:?} (consensus.raft.wait_for_leader_timeout and {READY_SLACK:?}): a \
-                 majority of the cluster's voters must be running and reachable. Start the others, or check \
-                 their addresses in the peerstore, and start this peer again"
-            );
-        };
-        let members = self.driver.handle.view(|view, _| view.members().clone()).await;
-        let peers: Vec<String> = members
-            .iter()
-            .flat_map(Members::peer_ids)
-            .map(ToString::to_string)
-            .collect();
+        let members = waiting.wait().await?;
         tracing::info!("Cluster Peers (without including ourselves):");
-        for peer in peers.iter().filter(|peer| **peer != self.me.to_string()) {
+        let others: Vec<&PeerId> = members.peer_ids().filter(|peer| **peer != self.me).collect();
+        for peer in &others {
             tracing::info!("    - {peer}");
         }
-        if peers.len() < 2 {
+        if others.is_empty() {
             tracing::info!("    - No other peers");
         }
         tracing::info!("** IPFS Cluster is READY **");
         Ok(())
     }
 
-    async fn say_what_is_missing(&self) {
-        let Some(members) = self.driver.handle.view(|view, _| view.members().clone()).await else {
-            return;
+    /// Ends the own membership, as far as that is possible.
+    async fn leave(&self) {
+        tracing::info!("leaving the cluster");
+        let request = Request::RemovePeer {
+            peer: self.me.clone(),
         };
-        let connected = self.net.connected();
-        for peer in members
-            .peer_ids()
-            .filter(|peer| **peer != self.me && !connected.contains(*peer))
-        {
-            let known: Vec<String> = self
-                .net
-                .known_addresses(peer)
-                .iter()
-                .map(ToString::to_string)
-                .collect();
-            let known = if known.is_empty() {
-                "no address of it is known: add one to the peerstore".to_owned()
-            } else {
-                format!("tried at {}", known.join(", "))
-            };
-            tracing::info!("waiting for {peer}: not connected, {known}");
+        match tokio::time::timeout(LEAVE, self.driver.handle.request(request)).await {
+            Ok(Ok(_)) => tracing::info!("left the cluster. {}", how_to_come_back(&self.me)),
+            // The last peer of a cluster cannot leave it.
+            Ok(Err(Refusal::Conflict(why))) => tracing::warn!("not leaving the cluster: {why}"),
+            Ok(Err(refusal)) => self.say_not_left(&refusal.to_string()),
+            Err(_) => self.say_not_left(&format!("no answer within {LEAVE:?}")),
         }
-        let (here, others) = (connected.len(), members.peers.len() - 1);
-        tracing::info!("waiting for a leader: {here} of {others} members are connected");
+    }
+
+    fn say_not_left(&self, why: &str) {
+        tracing::error!(
+            "the cluster could not be left: {why}. Run `ipfs-cluster-ctl peers rm {}` at another peer",
+            self.me
+        );
     }
 
     /// Ends the parts, those first that others speak to.
     async fn stop(mut self, folder: &Folder) {
-        if let Some(http) = self.http {
-            http.shutdown(DRAIN).await;
-        }
+        let down = |server: Option<Server>| async move {
+            if let Some(server) = server {
+                server.shutdown(DRAIN).await;
+            }
+        };
+        tokio::join!(down(self.http), down(self.proxy));
         self.stop.cancel();
         save_peerstore(&folder.config.peerstore_file(&folder.path), &self.net);
         let store = tokio::task::spawn_blocking(move || self.driver.stop()).await;
         self.net.shutdown().await;
         self.tasks.shutdown().await;
         self.backend.shutdown().await;
-        if let Ok(Some(store)) = store
-            && let Err(error) = store.close()
-        {
-            tracing::error!("the state could not be synced at the end: {error}");
+        if let Ok(Some(store)) = store {
+            tokio::task::block_in_place(|| backups::at_shutdown(folder, &store.reader()));
+            if let Err(error) = store.close() {
+                tracing::error!("the state could not be synced at the end: {error}");
+            }
         }
         tracing::info!("IPFS Cluster peer stopped");
     }
 }
 
-fn open_store(folder: &Folder) -> anyhow::Result<(Store, Recovered)> {
-    let Folder { config, identity, .. } = folder;
-    let data = config.data_folder(&folder.path);
+fn open_store(folder: &Folder) -> anyhow::Result<(Store, Option<Recovered>)> {
+    let data = folder.config.data_folder(&folder.path);
     let mut store = Store::open(&data, &OpenOptions::default())?;
-    if let Some(recovered) = store.recovered()? {
-        let me = core_peer(&identity.peer);
-        if recovered.members.raft_id(&me).is_none() {
-            anyhow::bail!(
-                "the data in {} belongs to the cluster {}, of which {me} is not a member: this folder is \
-                 another peer's, or this peer was removed. To start anew, move the folder away",
-                data.display(),
-                recovered.members.cluster,
-            );
-        }
-        return Ok((store, recovered));
-    }
-    let members = Members::initial(config.init_peerset(identity));
-    let recovered = Recovered::founding(Incarnation(rand::random()), members);
-    store.found(&recovered)?;
-    let (cluster, peers) = (recovered.members.cluster, recovered.members.peers.len());
-    tracing::info!("founding the cluster {cluster} of {peers} peers");
+    let recovered = store.recovered()?;
     Ok((store, recovered))
+}
+
+/// Where other peers are, by all that this one was told.
+fn known_peers(folder: &Folder, bootstrap: &[Address]) -> BTreeMap<PeerId, Vec<Multiaddr>> {
+    let mut known: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
+    let configured = folder.peerstore.addresses.iter();
+    for address in configured
+        .chain(&folder.config.cluster.peer_addresses)
+        .chain(bootstrap)
+    {
+        if let Some(peer) = address.peer() {
+            known.entry(core_peer(&peer)).or_default().push(address.0.clone());
+        }
+    }
+    known
+}
+
+/// All that decides what the peer starts from.
+fn begin<'a>(
+    folder: &Folder,
+    bootstrap: &[Address],
+    known: &[PeerId],
+    net: &'a Net,
+) -> anyhow::Result<Start<'a>> {
+    let Folder { config, identity, .. } = folder;
+    let named = bootstrap.iter().map(|address| {
+        let peer = address.peer().with_context(|| {
+            format!(
+                "--bootstrap: {} names no peer: it must end in /p2p/<peer id>",
+                address.0
+            )
+        })?;
+        let peer = core_peer(&peer);
+        anyhow::ensure!(
+            peer != *net.peer_id(),
+            "--bootstrap: {} is this peer itself",
+            address.0
+        );
+        Ok(peer)
+    });
+    let mut named: Vec<PeerId> = named.collect::<anyhow::Result<_>>()?;
+    named.sort();
+    named.dedup();
+    Ok(Start {
+        net,
+        bootstrap: named,
+        known: known.to_vec(),
+        founders: config.init_peerset(identity),
+        is_static: !config.consensus.raft.init_peerset.is_empty(),
+        limit: start_limit(config),
+        data: config.data_folder(&folder.path),
+    })
 }
 
 async fn open_backend(folder: &Folder) -> anyhow::Result<Backend> {
@@ -283,22 +412,12 @@ async fn open_backend(folder: &Folder) -> anyhow::Result<Backend> {
     Ok(Backend::Embedded(node))
 }
 
-async fn start_net(folder: &Folder, members: &Members) -> anyhow::Result<(Net, NetEvents)> {
-    let Folder {
-        config,
-        identity,
-        peerstore,
-        ..
-    } = folder;
-    let mut known_peers: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
-    for address in peerstore.addresses.iter().chain(&config.cluster.peer_addresses) {
-        if let Some(peer) = address.peer() {
-            known_peers
-                .entry(core_peer(&peer))
-                .or_default()
-                .push(address.0.clone());
-        }
-    }
+async fn start_net(
+    folder: &Folder,
+    known_peers: BTreeMap<PeerId, Vec<Multiaddr>>,
+    recovered: Option<&Recovered>,
+) -> anyhow::Result<(Net, NetEvents)> {
+    let Folder { config, identity, .. } = folder;
     let addresses = |configured: &[Address]| configured.iter().map(|address| address.0.clone()).collect();
     let net = NetConfig {
         keypair: identity.keypair.clone(),
@@ -311,12 +430,15 @@ async fn start_net(folder: &Folder, members: &Members) -> anyhow::Result<(Net, N
             .collect(),
         listen: addresses(&config.cluster.listen_multiaddress.0),
         announce: addresses(&config.cluster.announce_multiaddress.0),
-        cluster: members.cluster,
+        cluster: recovered.map_or(ClusterId::UNKNOWN, |recovered| recovered.members.cluster),
         known_peers,
-        open_methods: BTreeSet::new(),
+        open_methods: BTreeSet::from([greeting::METHOD.to_owned()]),
     };
     let (net, events) = Net::start(net).await?;
-    net.set_members(members.peer_ids().cloned().collect()).await;
+    if let Some(recovered) = recovered {
+        net.set_members(recovered.members.peer_ids().cloned().collect())
+            .await;
+    }
     Ok((net, events))
 }
 
@@ -361,31 +483,10 @@ async fn pump(mut events: CoreEvents, handle: Handle) {
     }
 }
 
-/// Passes changes of the membership on to the network, and of the leadership to whoever reads the log.
-async fn watch_members(net: Net, handle: Handle) {
-    let (mut last, mut last_leader) = (BTreeSet::new(), None);
-    loop {
-        let read = |view: cluster_core::View<'_>, _| -> (BTreeSet<PeerId>, Option<PeerId>) {
-            (
-                view.members().peer_ids().cloned().collect(),
-                view.leader().cloned(),
-            )
-        };
-        let Some((members, leader)) = handle.view(read).await else {
-            return;
-        };
-        if members != last {
-            net.set_members(members.clone()).await;
-            last = members;
-        }
-        if leader != last_leader {
-            match &leader {
-                Some(leader) => tracing::info!("the cluster's leader is {leader}"),
-                None => tracing::warn!("the cluster has no leader: writes wait for one"),
-            }
-            last_leader = leader;
-        }
-        tokio::time::sleep(WATCH_INTERVAL).await;
+async fn pass_invitation(mut invited: mpsc::Receiver<Invitation>, ending: mpsc::Sender<Ending>) {
+    if let Some(invitation) = invited.recv().await {
+        // Full means that the peer ends already.
+        let _ = ending.try_send(Ending::Invited(invitation));
     }
 }
 

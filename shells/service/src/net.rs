@@ -71,7 +71,7 @@ pub struct NetConfig {
     pub listen: Vec<Multiaddr>,
     /// What to tell others instead of the addresses listened on, if not empty.
     pub announce: Vec<Multiaddr>,
-    /// Which cluster's peers to talk to.
+    /// Which cluster's peers to talk to; [`ClusterId::UNKNOWN`] for nobody's until [`Net::set_cluster`].
     pub cluster: ClusterId,
     /// Where peers were found before.
     pub known_peers: BTreeMap<PeerId, Vec<Multiaddr>>,
@@ -142,6 +142,23 @@ impl Net {
         self.shared.members.send_replace(Arc::clone(&members));
         // It fails only after a shutdown, when there is nothing left to tell.
         drop(self.shared.commands.send(Command::Members(members)).await);
+    }
+
+    /// Says which cluster this peer belongs to, once it has joined one. Streams that are open stay so.
+    pub fn set_cluster(&self, cluster: ClusterId) {
+        *self.shared.cluster.write().expect("no panic while locked") = cluster;
+    }
+
+    /// Which cluster this peer belongs to; [`ClusterId::UNKNOWN`] until it has joined one.
+    pub fn cluster(&self) -> ClusterId {
+        self.shared.cluster()
+    }
+
+    /// Why a member cannot be reached, or does not take this peer's messages: what happened last, unless
+    /// it went well since.
+    pub fn trouble(&self, peer: &PeerId) -> Option<String> {
+        let troubles = self.shared.troubles.lock().expect("no panic while locked");
+        troubles.get(peer).cloned()
     }
 
     /// Adds places where a peer may be found; a member that is not connected is tried there at once.

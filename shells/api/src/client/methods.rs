@@ -74,10 +74,11 @@ impl Client {
         self.many(Method::GET, "/peers".into()).await
     }
 
-    /// Adds a peer by its id.
-    pub async fn peer_add(&self, peer_id: &str) -> Result<Answer<Id>, ClientError> {
+    /// Adds a peer by its id, and where it is if that is known: a multiaddress, else empty.
+    pub async fn peer_add(&self, peer_id: &str, address: &str) -> Result<Answer<Id>, ClientError> {
         let body = crate::PeerAdd {
             peer_id: peer_id.to_owned(),
+            peer_multiaddress: address.to_owned(),
         };
         let json = bytes::Bytes::from(crate::json::to_vec(&body).unwrap_or_default());
         let content_type = Some(HeaderValue::from_static("application/json"));

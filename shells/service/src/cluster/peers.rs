@@ -1,14 +1,21 @@
 //! The other peers: who they are, and what is known of those that do not answer.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use cluster_api as api;
-use cluster_core::{PING, PeerId};
+use cluster_core::{PING, PeerId, Refusal, Reply, Request};
 use futures::stream::{FuturesUnordered, Stream, StreamExt};
 
 use super::identity::api_id;
 use super::rpc::{self, Answer, Call, Speaker};
 use super::{Cluster, Error, PingValue};
+
+/// How long a new member is given to come and say who it is; the membership does not depend on it.
+const ARRIVAL: Duration = Duration::from_secs(10);
+
+/// Between two tries to ask it.
+const ARRIVAL_PAUSE: Duration = Duration::from_millis(250);
 
 /// The members, with what their pings said of them last.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +36,42 @@ impl Cluster {
             })
             .collect();
         Ok(asked)
+    }
+
+    /// Makes a peer a member, which it is when this returns, and waits a while for it to say who it is. It
+    /// may be down, and take up its membership when it starts.
+    pub async fn add_peer(&self, peer: &PeerId, addresses: Vec<String>) -> Result<api::Id, Error> {
+        let members = self.inner.world.core.members().await.ok_or(Error::Closed)?;
+        let network = self.inner.world.network.clone();
+        if members.raft_id(peer).is_none() {
+            let introduced = network.introduce(peer, addresses).await;
+            introduced.map_err(|why| Error::Refused(Refusal::Conflict(why)))?;
+        }
+        let added = Request::AddPeer { peer: peer.clone() };
+        match self.request(added).await? {
+            Reply::PeerAdded => {}
+            Reply::Allocated(_)
+            | Reply::Barrier(_)
+            | Reply::PeerRemoved
+            | Reply::Pinned(_)
+            | Reply::Recovered(_)
+            | Reply::Synced(_)
+            | Reply::Unpinned(_) => return Err(Error::Closed),
+        }
+        let since = Instant::now();
+        loop {
+            let id = self.id_of(peer).await;
+            if id.error.is_empty() || since.elapsed() >= ARRIVAL {
+                return Ok(id);
+            }
+            tokio::time::sleep(ARRIVAL_PAUSE).await;
+        }
+    }
+
+    /// Ends a membership, of a peer alive or not, this one's own included.
+    pub async fn remove_peer(&self, peer: &PeerId) -> Result<(), Error> {
+        let removed = Request::RemovePeer { peer: peer.clone() };
+        self.request(removed).await.map(drop)
     }
 
     async fn id_of(&self, peer: &PeerId) -> api::Id {

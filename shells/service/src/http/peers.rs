@@ -2,7 +2,7 @@
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Path, State};
-use axum::http::{Response, StatusCode};
+use axum::http::Response;
 use cluster_api::{PeerAdd, Version};
 use cluster_core::PeerId;
 use futures::StreamExt;
@@ -30,29 +30,84 @@ pub(super) async fn list(State(cluster): State<Cluster>) -> Response<Body> {
     }
 }
 
-pub(super) async fn add(body: Body) -> Response<Body> {
+pub(super) async fn add(State(cluster): State<Cluster>, body: Body) -> Response<Body> {
     let decoded = to_bytes(body, BODY_MAX).await.ok();
     let decoded = decoded.and_then(|bytes| serde_json::from_slice::<PeerAdd>(&bytes).ok());
     let Some(asked) = decoded else {
         return answer::bad_request("error decoding request body");
     };
-    if asked.peer_id.parse::<PeerId>().is_err() {
-        return answer::bad_request("error decoding peer_id");
+    match wanted(&asked) {
+        Ok((peer, addresses)) => answer::result(cluster.add_peer(&peer, addresses).await),
+        Err(why) => answer::bad_request(why),
     }
-    not_yet("adding peers to a running cluster")
+}
+
+/// The peer, and where it is: the id may be a multiaddress that ends in it, and 0.0.12 knows only that.
+fn wanted(asked: &PeerAdd) -> Result<(PeerId, Vec<String>), &'static str> {
+    let id = |text: &str| text.parse::<PeerId>().ok();
+    let of_address = |text: &str| {
+        let (_, last) = text.trim_end_matches('/').rsplit_once('/')?;
+        id(last)
+    };
+    let mut addresses = Vec::new();
+    let mut peer = id(&asked.peer_id);
+    for text in [&asked.peer_id, &asked.peer_multiaddress] {
+        if text.starts_with('/') {
+            let named = of_address(text).ok_or("error decoding peer_multiaddress")?;
+            if peer.get_or_insert_with(|| named.clone()) != &named {
+                return Err("peer_id and peer_multiaddress name different peers");
+            }
+            addresses.push(text.clone());
+        } else if !text.is_empty() && peer.is_none() {
+            return Err("error decoding peer_id");
+        }
+    }
+    Ok((peer.ok_or("error decoding peer_id")?, addresses))
 }
 
 pub(super) async fn remove(
+    State(cluster): State<Cluster>,
     peer: Result<Path<String>, axum::extract::rejection::PathRejection>,
 ) -> Response<Body> {
     let decoded = peer.ok().and_then(|Path(peer)| peer.parse::<PeerId>().ok());
-    if decoded.is_none() {
+    let Some(peer) = decoded else {
         return answer::bad_request("error decoding Peer ID");
+    };
+    match cluster.remove_peer(&peer).await {
+        Ok(()) => answer::no_content(),
+        Err(failure) => answer::failed(&failure),
     }
-    not_yet("removing peers from a running cluster")
 }
 
-fn not_yet(what: &str) -> Response<Body> {
-    let why = format!("{what} is not supported yet: the members are those that init_peerset names");
-    answer::error(StatusCode::NOT_IMPLEMENTED, why)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_added_by_its_id_or_its_address_or_both() {
+        const PEER: &str = "12D3KooWGRYZDHBembyGJQqQ6WgLqJWYNjnECJwGBnCg8vbCeo8F";
+        const OTHER: &str = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
+        let at = |peer: &str| format!("/ip4/10.0.0.1/tcp/9096/p2p/{peer}");
+        let of = |id: &str, address: &str| {
+            wanted(&PeerAdd {
+                peer_id: id.to_owned(),
+                peer_multiaddress: address.to_owned(),
+            })
+        };
+        let peer: PeerId = PEER.parse().unwrap();
+        assert_eq!(of(PEER, ""), Ok((peer.clone(), vec![])));
+        assert_eq!(of(&at(PEER), ""), Ok((peer.clone(), vec![at(PEER)])));
+        assert_eq!(of("", &at(PEER)), Ok((peer.clone(), vec![at(PEER)])));
+        assert_eq!(of(PEER, &at(PEER)), Ok((peer, vec![at(PEER)])));
+        assert!(of(OTHER, &at(PEER)).is_err());
+        for (id, address) in [
+            ("", ""),
+            ("x", ""),
+            ("", "/ip4/10.0.0.1/tcp/9096"),
+            ("x", "y"),
+            ("", "y"),
+        ] {
+            assert!(of(id, address).is_err(), "{id} {address}");
+        }
+    }
 }

@@ -43,7 +43,7 @@ pub(super) async fn serve(shared: Arc<Shared>, from: PeerId, stream: Stream, _pl
         error = receive(&shared, &from, &mut reader) => judge(&shared, &from, &error),
         () = replaced.cancelled() => tracing::debug!(peer = %from, "a newer core stream replaces this one"),
         () = async { drop(members.wait_for(|members| !members.contains(&from)).await) } => {
-            let why = format!("peer {from} is no longer a member of cluster {}", shared.cluster);
+            let why = format!("peer {from} is no longer a member of cluster {}", shared.cluster());
             drop(tokio::time::timeout(OPENING_TIMEOUT, refuse(&mut writer, &why)).await);
         }
     }

@@ -152,6 +152,7 @@ impl Carrier {
                 End::Lost(why) => tracing::debug!(peer = %self.peer, "lost the core stream: {why}"),
                 End::Refused(why) => {
                     self.outbox.refused.store(true, Ordering::Relaxed);
+                    self.shared.note_trouble(&self.peer, Some(&why));
                     if self
                         .shared
                         .complaints
@@ -201,7 +202,10 @@ impl Carrier {
         let answers = async {
             loop {
                 match reader.next().await {
-                    Ok(Some(frame)) if frame.kind == Kind::End => *pause = PAUSE_FIRST,
+                    Ok(Some(frame)) if frame.kind == Kind::End => {
+                        *pause = PAUSE_FIRST;
+                        shared.note_trouble(peer, None);
+                    }
                     Ok(Some(frame)) if frame.kind == Kind::Refused => return End::Refused(frame.text()),
                     Ok(Some(_)) => return End::Lost(invalid("an answer out of place").to_string()),
                     Ok(None) => return End::Lost("the peer closed it".to_owned()),

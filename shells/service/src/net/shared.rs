@@ -40,7 +40,7 @@ pub(super) struct Origin {
 /// Everything but the swarm itself, which belongs to its task.
 pub(super) struct Shared {
     pub(super) me: PeerId,
-    pub(super) cluster: ClusterId,
+    pub(super) cluster: RwLock<ClusterId>,
     pub(super) open_methods: BTreeSet<String>,
     pub(super) links: Arc<Links>,
     pub(super) members: watch::Sender<Arc<BTreeSet<PeerId>>>,
@@ -59,6 +59,8 @@ pub(super) struct Shared {
     pub(super) outbound: Arc<Admission>,
     pub(super) meters: Meters,
     pub(super) complaints: Complaints,
+    /// Why members are not reached, or do not listen; no more than there are members.
+    pub(super) troubles: Mutex<BTreeMap<PeerId, String>>,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
     pub(super) numbers: AtomicU64,
@@ -80,6 +82,20 @@ impl Shared {
         self.members.borrow().contains(peer)
     }
 
+    /// Which cluster this peer belongs to; unknown until it has joined one.
+    pub(super) fn cluster(&self) -> ClusterId {
+        *self.cluster.read().expect("no panic while locked")
+    }
+
+    /// Notes why a member is not reached or does not listen, or that it is and does.
+    pub(super) fn note_trouble(&self, peer: &PeerId, why: Option<&str>) {
+        let mut troubles = self.troubles.lock().expect("no panic while locked");
+        match why {
+            Some(why) if self.is_member(peer) => drop(troubles.insert(peer.clone(), why.to_owned())),
+            Some(_) | None => drop(troubles.remove(peer)),
+        }
+    }
+
     /// A number that is not used twice.
     pub(super) fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
@@ -88,24 +104,27 @@ impl Shared {
     pub(super) fn origin(&self) -> Origin {
         Origin {
             version: PROTOCOL_VERSION,
-            cluster: self.cluster,
+            cluster: self.cluster(),
         }
     }
 
     /// Why this stream cannot be taken, if it cannot.
     pub(super) fn objection(&self, from: &PeerId, origin: &Origin) -> Option<String> {
+        let cluster = self.cluster();
         let why = if origin.version != PROTOCOL_VERSION {
             format!(
                 "it speaks version {} of the protocol, this one {PROTOCOL_VERSION}",
                 origin.version
             )
-        } else if origin.cluster != self.cluster {
+        } else if cluster == ClusterId::UNKNOWN {
+            "this peer has yet to find out which cluster it belongs to".to_owned()
+        } else if origin.cluster != cluster {
             format!(
-                "it belongs to cluster {}, this is cluster {}",
-                origin.cluster, self.cluster
+                "it belongs to cluster {}, this is cluster {cluster}",
+                origin.cluster
             )
         } else if !self.is_member(from) {
-            format!("it is not a member of cluster {}", self.cluster)
+            format!("it is not a member of cluster {cluster}")
         } else {
             return None;
         };

@@ -99,7 +99,7 @@ pub(super) async fn start(config: NetConfig) -> Result<(Net, NetEvents), StartEr
     };
     let shared = Arc::new(Shared {
         me: peer_id_of(&id),
-        cluster: config.cluster,
+        cluster: RwLock::new(config.cluster),
         open_methods: config.open_methods,
         links,
         members: watch::Sender::new(Arc::default()),
@@ -117,6 +117,7 @@ pub(super) async fn start(config: NetConfig) -> Result<(Net, NetEvents), StartEr
         outbound: Arc::new(Admission::default()),
         meters: Default::default(),
         complaints: Default::default(),
+        troubles: Default::default(),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
         numbers: AtomicU64::new(0),

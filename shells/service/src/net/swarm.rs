@@ -67,6 +67,8 @@ pub(super) struct Driver {
     waiters: BTreeMap<PeerId, Vec<oneshot::Sender<Result<(), String>>>>,
     /// Where each connected peer was reached.
     remotes: BTreeMap<PeerId, Multiaddr>,
+    /// Where those who are connected and no members listen, as they say: they may become members.
+    introduced: BTreeMap<PeerId, Vec<Multiaddr>>,
 }
 
 impl Driver {
@@ -83,6 +85,7 @@ impl Driver {
             redial: Redial::default(),
             waiters: BTreeMap::new(),
             remotes: BTreeMap::new(),
+            introduced: BTreeMap::new(),
         }
     }
 
@@ -149,6 +152,7 @@ impl Driver {
         let before = std::mem::replace(&mut self.members, members);
         for gone in before.difference(&self.members) {
             self.redial.stop(gone);
+            self.shared.note_trouble(gone, None);
             if let Some(id) = libp2p_id_of(gone) {
                 self.swarm.behaviour_mut().limits.remove_peer_id(&id);
             }
@@ -160,6 +164,9 @@ impl Driver {
                 self.swarm.behaviour_mut().limits.bypass_peer_id(&id);
             }
             outbox::ensure(&self.shared, &peer);
+            if let Some(addresses) = self.introduced.remove(&peer) {
+                self.learn(&peer, addresses);
+            }
             if !self.shared.links.is_up(&peer) {
                 self.redial.soon(peer, now, rand::random_range(0.0..1.0));
             }
@@ -202,6 +209,7 @@ impl Driver {
         for waiter in self.waiters.remove(peer).unwrap_or_default() {
             drop(waiter.send(Err(why.to_owned())));
         }
+        self.shared.note_trouble(peer, Some(why));
         if self.members.contains(peer) && self.shared.complaints.is_news(peer, "dial") {
             tracing::info!(%peer, "cannot connect, trying again: {why}");
         }
@@ -268,6 +276,7 @@ impl Driver {
         let peer = peer_id_of(&id);
         tracing::debug!(%peer, address = %endpoint.get_remote_address(), "connected");
         self.redial.stop(&peer);
+        self.shared.note_trouble(&peer, None);
         self.remotes
             .insert(peer.clone(), endpoint.get_remote_address().clone());
         for waiter in self.waiters.remove(&peer).unwrap_or_default() {
@@ -281,6 +290,7 @@ impl Driver {
     fn disconnected(&mut self, peer: &PeerId, why: &str) {
         tracing::debug!(%peer, "disconnected: {why}");
         self.remotes.remove(peer);
+        self.introduced.remove(peer);
         if self.members.contains(peer) {
             self.shared.core.unreachable(peer);
             self.redial
@@ -293,13 +303,28 @@ impl Driver {
             return;
         };
         let peer = peer_id_of(&peer_id);
-        let mut book = self.shared.book.lock().expect("no panic while locked");
-        if !self.members.contains(&peer) && !book.knows(&peer) {
-            return;
+        let knows = self
+            .shared
+            .book
+            .lock()
+            .expect("no panic while locked")
+            .knows(&peer);
+        if self.members.contains(&peer) || knows {
+            self.learn(&peer, info.listen_addrs);
+        } else if self.remotes.contains_key(&peer) {
+            self.introduced.insert(peer, info.listen_addrs);
         }
-        let near = self.remotes.get(&peer).is_some_and(is_loopback);
-        let changed = book.learn(&peer, info.listen_addrs, near);
-        drop(book);
+    }
+
+    /// Takes over what a connected peer says of where it listens.
+    fn learn(&self, peer: &PeerId, addresses: Vec<Multiaddr>) {
+        let near = self.remotes.get(peer).is_some_and(is_loopback);
+        let changed = self
+            .shared
+            .book
+            .lock()
+            .expect("no panic while locked")
+            .learn(peer, addresses, near);
         if changed {
             self.shared.book_changes.send_modify(|change| *change += 1);
         }

@@ -1,0 +1,411 @@
+//! What a peer starts from: what its disk says, a cluster that it joins, or one that it founds.
+//!
+//! A fresh data folder says nothing, and may be that of a member whose disk was lost. So before a cluster is
+//! founded, the peers that are known (from `init_peerset`, the peerstore, `cluster.peer_addresses`) are
+//! asked, once:
+//!
+//! - Who says that this peer is a member, with a data folder that was recorded, tells of a lost disk: this
+//!   peer comes back under a new incarnation, and its state is streamed to it.
+//! - A member without a recorded folder has not been heard of by a leader yet. One that `init_peerset` makes
+//!   a founder founds, unless the cluster is led: then it lets itself be given the state. (A founder that
+//!   loses its disk between its first vote and its first entry in the log, a moment after the cluster's
+//!   first election, cannot be told from one that starts for the first time. It may vote twice in one term,
+//!   which does harm only when another founder's disk is lost at the same time.)
+//! - Where nobody knows of a cluster, the peers of `init_peerset` found theirs, in any order and hours
+//!   apart: all compute the same first membership. A folder that was lost while nobody could be asked does
+//!   no harm then: the others do not listen to a data folder that is not the recorded one, and say so.
+//! - A peer without `init_peerset` founds a cluster of its own only when everybody in its peerstore is as
+//!   fresh as it is, or nobody is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cluster_core::{ClusterId, Identity, Incarnation, Members, PeerId, Recovered};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::time::Instant;
+
+use super::greeting::{self, Greeting, Question, Standing};
+use crate::net::Net;
+use crate::store::Store;
+
+/// Between two rounds of questions.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How often it is said what is waited for.
+const WAITING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Peers that are asked at once. A larger cluster has enough of them to know who belongs to it.
+const ASKED_MAX: usize = 64;
+
+/// What is known before the state machine runs.
+pub(super) struct Start<'a> {
+    pub(super) net: &'a Net,
+    /// Whom to join through.
+    pub(super) bootstrap: Vec<PeerId>,
+    /// Of whom there is an address.
+    pub(super) known: Vec<PeerId>,
+    /// Who founds a cluster, this peer among them; only itself when `init_peerset` is empty.
+    pub(super) founders: Vec<PeerId>,
+    /// Whether `init_peerset` names anybody.
+    pub(super) is_static: bool,
+    /// How long to wait for somebody to answer.
+    pub(super) limit: Duration,
+    /// Where the data is, for messages.
+    pub(super) data: PathBuf,
+}
+
+/// What the state machine starts from.
+pub(super) struct Beginning {
+    pub(super) recovered: Recovered,
+    /// Members that a peer without a membership of its own listens to.
+    pub(super) guides: BTreeSet<PeerId>,
+}
+
+/// What came of a round of questions.
+#[derive(Default)]
+struct Round {
+    /// Those to whom this peer is a member.
+    members: Vec<(PeerId, Greeting)>,
+    /// Those who have a cluster that this peer is not a member of.
+    strangers: Vec<(PeerId, Greeting)>,
+    /// Those who have no cluster yet.
+    fresh: usize,
+    /// Those who did not answer, or refused.
+    failures: BTreeMap<PeerId, String>,
+}
+
+impl Start<'_> {
+    /// Finds out; a store that is fresh is founded.
+    ///
+    /// # Errors
+    /// There is nothing to start from, and what to do about it.
+    pub(super) async fn begin(
+        &self,
+        store: &mut Store,
+        recovered: Option<Recovered>,
+    ) -> anyhow::Result<Beginning> {
+        let Some(recovered) = recovered else {
+            return self.fresh(store).await;
+        };
+        let guides = match recovered.hard_state.identity {
+            Identity::Founding | Identity::Known(_) => {
+                self.check_owner(&recovered)?;
+                self.check_bootstrap(recovered.members.cluster).await?;
+                BTreeSet::new()
+            }
+            Identity::Unknown => {
+                tracing::info!(
+                    "this peer was joining the cluster {} when it stopped, and goes on",
+                    recovered.members.cluster
+                );
+                self.enter(recovered.members.cluster).await?
+            }
+            Identity::Removed(_) => {
+                let guides = self.enter(recovered.members.cluster).await?;
+                tracing::info!("this peer was removed from its cluster, and is a member again");
+                guides
+            }
+        };
+        Ok(Beginning { recovered, guides })
+    }
+
+    async fn fresh(&self, store: &mut Store) -> anyhow::Result<Beginning> {
+        let me = self.net.peer_id();
+        if !self.bootstrap.is_empty() {
+            let greeting = self.join().await?;
+            return self.joining(store, &greeting).await;
+        }
+        let others = self.others();
+        let since = Instant::now();
+        let mut said = since;
+        while !others.is_empty() {
+            let round = self.ask(&others, &Question::Who).await;
+            if let Some(greeting) = self.own_cluster(&round)? {
+                return self.joining(store, greeting).await;
+            }
+            self.refuse_strangers(&round)?;
+            if self.is_static || round.failures.is_empty() {
+                break;
+            }
+            if since.elapsed() >= self.limit {
+                anyhow::bail!(
+                    "nobody in the peerstore could be asked whether this peer ({me}) belongs to a cluster: {}. \
+                     Start the others and then this peer again; or start it with --bootstrap to join a \
+                     cluster; or empty the peerstore to found a cluster of this peer alone",
+                    listed(&round.failures)
+                );
+            }
+            if said.elapsed() >= WAITING_INTERVAL {
+                said = Instant::now();
+                tracing::info!("waiting for a peer of the peerstore: {}", listed(&round.failures));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        let members = Members::initial(self.founders.iter().cloned());
+        let recovered = Recovered::founding(Incarnation(rand::random()), members);
+        store.found(&recovered)?;
+        let (cluster, peers) = (recovered.members.cluster, recovered.members.peers.len());
+        tracing::info!("founding the cluster {cluster} of {peers} peers");
+        self.net.set_cluster(cluster);
+        let guides = BTreeSet::new();
+        Ok(Beginning { recovered, guides })
+    }
+
+    /// The cluster that this peer belongs to by what others say, if it is to be given its state by them.
+    fn own_cluster<'b>(&self, round: &'b Round) -> anyhow::Result<Option<&'b Greeting>> {
+        let own = Members::initial(self.founders.iter().cloned()).cluster;
+        let Some((first, greeting)) = round.members.first() else {
+            return Ok(None);
+        };
+        let other = round
+            .members
+            .iter()
+            .find(|(_, other)| other.cluster != greeting.cluster);
+        if let Some((second, other)) = other {
+            anyhow::bail!(
+                "this peer ({}) is a member of two clusters: of {} by what {first} says, and of {} by what \
+                 {second} says. Remove it from one of them (`ipfs-cluster-ctl peers rm`), and the other's \
+                 peers from the peerstore",
+                self.net.peer_id(),
+                greeting.cluster,
+                other.cluster
+            );
+        }
+        let members = round.members.iter().map(|(_, greeting)| greeting);
+        let is_recorded = |greeting: &&Greeting| matches!(greeting.you, Standing::Member { incarnation } if incarnation.is_some());
+        let recorded = members.clone().find(is_recorded);
+        if let Some(greeting) = recorded {
+            tracing::warn!(
+                "the data folder {} is empty, and this peer is a member of the cluster {}: its state is \
+                 fetched from the others",
+                self.data.display(),
+                greeting.cluster
+            );
+            return Ok(Some(greeting));
+        }
+        let founds = self.is_static && greeting.cluster == own;
+        Ok(members.clone().find(|greeting| greeting.led || !founds))
+    }
+
+    /// Refuses to found a cluster beside one whose peers this peer is configured to know.
+    fn refuse_strangers(&self, round: &Round) -> anyhow::Result<()> {
+        let own = Members::initial(self.founders.iter().cloned()).cluster;
+        let me = self.net.peer_id();
+        for (peer, greeting) in &round.strangers {
+            let cluster = greeting.cluster;
+            if self.is_static && cluster == own {
+                anyhow::bail!(
+                    "{me} was removed from the cluster {cluster}, says {peer}. {}",
+                    how_to_come_back(me)
+                );
+            }
+            if !self.is_static {
+                anyhow::bail!(
+                    "{peer}, which is in the peerstore, belongs to the cluster {cluster}, of which this peer \
+                     ({me}) is not a member. To join it, start with --bootstrap <address of {peer}>; to found \
+                     a cluster of this peer alone, empty the peerstore"
+                );
+            }
+            tracing::warn!("{peer} belongs to another cluster, {cluster}");
+        }
+        Ok(())
+    }
+
+    async fn joining(&self, store: &mut Store, greeting: &Greeting) -> anyhow::Result<Beginning> {
+        let recovered = Recovered::joining(Incarnation(rand::random()), greeting.cluster);
+        store.found(&recovered)?;
+        self.net.set_cluster(greeting.cluster);
+        let guides = greeting.tell(self.net).await.into_iter().collect();
+        tracing::info!("joining the cluster {}", greeting.cluster);
+        Ok(Beginning { recovered, guides })
+    }
+
+    /// Has a peer of the bootstrap list let this one in.
+    async fn join(&self) -> anyhow::Result<Greeting> {
+        let since = Instant::now();
+        let mut said = since;
+        loop {
+            let mut round = self.ask(&self.bootstrap, &Question::Join).await;
+            if let Some((_, greeting)) = round.members.pop() {
+                return Ok(greeting);
+            }
+            let why = listed(&round.failures);
+            if since.elapsed() >= self.limit {
+                anyhow::bail!(
+                    "cannot join a cluster within {:?} (consensus.raft.wait_for_leader_timeout and 5 s): {why}",
+                    self.limit
+                );
+            }
+            if said.elapsed() >= WAITING_INTERVAL || said == since {
+                said = Instant::now();
+                tracing::info!("waiting to be let into a cluster: {why}");
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Finds the members of the cluster that this peer's data says it belongs to, and is let in again where
+    /// it may ask for it.
+    async fn enter(&self, cluster: ClusterId) -> anyhow::Result<BTreeSet<PeerId>> {
+        let me = self.net.peer_id();
+        let since = Instant::now();
+        let mut said = since;
+        loop {
+            let mut round = if self.bootstrap.is_empty() {
+                self.ask(&self.others(), &Question::Who).await
+            } else {
+                self.ask(&self.bootstrap, &Question::Join).await
+            };
+            round.members.retain(|(_, greeting)| greeting.cluster == cluster);
+            if let Some((_, greeting)) = round.members.first() {
+                return Ok(greeting.tell(self.net).await.into_iter().collect());
+            }
+            let (same, other): (Vec<_>, Vec<_>) = round
+                .strangers
+                .iter()
+                .partition(|(_, greeting)| greeting.cluster == cluster);
+            if let Some((peer, _)) = same.first() {
+                anyhow::bail!(
+                    "{me} is not a member of the cluster {cluster} any more, says {peer}. {}",
+                    how_to_come_back(me)
+                );
+            }
+            let mut why = round.failures;
+            for (peer, greeting) in other {
+                why.insert(
+                    peer.clone(),
+                    format!("it belongs to another cluster, {}", greeting.cluster),
+                );
+            }
+            if since.elapsed() >= self.limit {
+                anyhow::bail!(
+                    "no member of the cluster {cluster}, to which the data in {} belongs, could be reached \
+                     within {:?}: {}",
+                    self.data.display(),
+                    self.limit,
+                    listed(&why)
+                );
+            }
+            if said.elapsed() >= WAITING_INTERVAL || said == since {
+                said = Instant::now();
+                tracing::info!("waiting for a member of the cluster {cluster}: {}", listed(&why));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// The data of a folder is that of the peer whose identity is beside it.
+    fn check_owner(&self, recovered: &Recovered) -> anyhow::Result<()> {
+        let me = self.net.peer_id();
+        let members = &recovered.members;
+        let is_mine = match recovered.hard_state.identity {
+            Identity::Known(id) => members.peer(id).is_none_or(|peer| peer == me),
+            Identity::Founding => members.raft_id(me).is_some(),
+            Identity::Unknown | Identity::Removed(_) => true,
+        };
+        anyhow::ensure!(
+            is_mine,
+            "the data in {} belongs to the cluster {}, and to another peer of it than {me}, whose identity is \
+             in identity.json. Put the right identity there; to start anew, move the folder away",
+            self.data.display(),
+            members.cluster,
+        );
+        Ok(())
+    }
+
+    /// A member that is told to join a cluster is in it already, or it is another one.
+    async fn check_bootstrap(&self, own: ClusterId) -> anyhow::Result<()> {
+        if self.bootstrap.is_empty() {
+            return Ok(());
+        }
+        let round = self.ask(&self.bootstrap, &Question::Who).await;
+        let all = round.members.iter().chain(&round.strangers);
+        if let Some((peer, greeting)) = all.into_iter().find(|(_, greeting)| greeting.cluster != own) {
+            anyhow::bail!(
+                "{peer} belongs to the cluster {}, but the data in {} to the cluster {own}: two clusters' \
+                 data are never mixed. To join, run `ipfs-cluster-service state cleanup` first, which moves \
+                 this peer's state out of the way; to go on without, leave out --bootstrap",
+                greeting.cluster,
+                self.data.display(),
+            );
+        }
+        tracing::info!("this peer is a member of the cluster {own} already: --bootstrap changes nothing");
+        Ok(())
+    }
+
+    /// The peers that could know this one.
+    fn others(&self) -> Vec<PeerId> {
+        let all: BTreeSet<&PeerId> = self.known.iter().chain(&self.founders).collect();
+        let others = all.into_iter().filter(|peer| *peer != self.net.peer_id());
+        others.take(ASKED_MAX).cloned().collect()
+    }
+
+    /// Asks some peers the same. To be let in once is enough.
+    async fn ask(&self, peers: &[PeerId], question: &Question) -> Round {
+        let mut asked: FuturesUnordered<_> = peers
+            .iter()
+            .map(|peer| async move { (peer.clone(), greeting::ask(self.net, peer, question).await) })
+            .collect();
+        let mut round = Round::default();
+        while let Some((peer, answer)) = asked.next().await {
+            match answer {
+                Ok(greeting) if !greeting.has_a_say() => {
+                    round.fresh += 1;
+                    if *question == Question::Join {
+                        round
+                            .failures
+                            .insert(peer, "it does not belong to a cluster itself".to_owned());
+                    }
+                }
+                Ok(greeting) if greeting.knows_you() => {
+                    round.members.push((peer, greeting));
+                    if *question == Question::Join {
+                        break;
+                    }
+                }
+                Ok(greeting) => round.strangers.push((peer, greeting)),
+                Err(error) => {
+                    round.failures.insert(peer, error.to_string());
+                }
+            }
+        }
+        tracing::debug!(
+            members = round.members.len(),
+            strangers = round.strangers.len(),
+            fresh = round.fresh,
+            failures = round.failures.len(),
+            "asked {} peers",
+            peers.len()
+        );
+        round
+    }
+}
+
+/// What a removed peer's operator can do.
+pub(super) fn how_to_come_back(me: &PeerId) -> String {
+    format!(
+        "To bring it back, start it with --bootstrap <address of a member>, or run `ipfs-cluster-ctl peers add \
+         {me}` at a member and start it again. To start a new cluster with it, run `ipfs-cluster-service state \
+         cleanup` and empty the peerstore and consensus.raft.init_peerset first"
+    )
+}
+
+/// Names and reasons, for people.
+fn listed(reasons: &BTreeMap<PeerId, String>) -> String {
+    let reasons = reasons.iter().map(|(peer, why)| {
+        let why = why.as_str();
+        // Most reasons name the peer themselves.
+        if why.contains(&peer.to_string()) {
+            why.to_owned()
+        } else {
+            format!("{peer}: {why}")
+        }
+    });
+    let listed: Vec<String> = reasons.collect();
+    if listed.is_empty() {
+        return "nobody to ask is known".to_owned();
+    }
+    listed.join("; ")
+}

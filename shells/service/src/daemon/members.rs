@@ -1,0 +1,172 @@
+//! While a peer runs: the membership is passed on to the network, those who know more are asked where a
+//! leader or a peer is missing, and the end of the own membership is noticed.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cluster_core::{Envelope, Membership, Message, PeerId};
+use rand::seq::IndexedRandom;
+use tokio::sync::mpsc;
+
+use super::Ending;
+use super::greeting::{self, Greeting, Question};
+use crate::driver::Handle;
+use crate::net::Net;
+
+/// How often changes of the membership are passed on to the network.
+const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How often others are asked while something is missing. The first time soon after the start, when most of
+/// what can be missing is.
+const INQUIRY_PAUSE: Duration = Duration::from_secs(3);
+
+/// Peers that are asked in one go.
+const ASKED_MAX: usize = 5;
+
+/// Peers beyond the known membership that this one listens to: more than one answer names.
+const GUIDES_MAX: usize = 1024;
+
+/// What both tasks share.
+#[derive(Clone)]
+pub(super) struct Watch {
+    pub(super) net: Net,
+    pub(super) handle: Handle,
+    /// Of whom there was an address at the start.
+    pub(super) known: Vec<PeerId>,
+    /// Members by what others say. They count while this peer has no leader of its own: it may be that none
+    /// of those whom it knows belongs to the cluster any more.
+    pub(super) guides: Arc<Mutex<BTreeSet<PeerId>>>,
+}
+
+/// What is read off the state machine.
+struct Look {
+    members: BTreeSet<PeerId>,
+    leader: Option<PeerId>,
+    membership: Membership,
+}
+
+impl Watch {
+    async fn look(&self) -> Option<Look> {
+        let read = |view: cluster_core::View<'_>, _| Look {
+            members: view.members().peer_ids().cloned().collect(),
+            leader: view.leader().cloned(),
+            membership: view.membership(),
+        };
+        self.handle.view(read).await
+    }
+
+    fn guides(&self) -> BTreeSet<PeerId> {
+        self.guides.lock().expect("no panic while locked").clone()
+    }
+
+    /// Passes changes of the membership on to the network, and of the leadership to whoever reads the log,
+    /// until the membership ends.
+    pub(super) async fn run(self, ending: mpsc::Sender<Ending>) {
+        let (mut last, mut last_leader) = (BTreeSet::new(), None);
+        let mut known: Option<BTreeSet<PeerId>> = None;
+        while let Some(look) = self.look().await {
+            if look.membership == Membership::Removed {
+                // Full means that the end has been told already.
+                let _ = ending.try_send(Ending::Removed);
+                return;
+            }
+            if look.membership != Membership::Joining && known.as_ref() != Some(&look.members) {
+                if let Some(before) = &known {
+                    tell_changes(before, &look.members);
+                }
+                known = Some(look.members.clone());
+            }
+            let mut members = look.members;
+            if look.leader.is_none() {
+                members.extend(self.guides());
+            }
+            if members != last {
+                self.net.set_members(members.clone()).await;
+                last = members;
+            }
+            if look.leader != last_leader {
+                match &look.leader {
+                    Some(leader) => tracing::info!("the cluster's leader is {leader}"),
+                    None => tracing::warn!("the cluster has no leader: writes wait for one"),
+                }
+                last_leader = look.leader;
+            }
+            tokio::time::sleep(WATCH_INTERVAL).await;
+        }
+    }
+
+    /// Asks others as long as there is no leader, or not everybody is connected: for who belongs to the
+    /// cluster, and where they are.
+    pub(super) async fn inquire(self) {
+        loop {
+            tokio::time::sleep(INQUIRY_PAUSE).await;
+            let Some(look) = self.look().await else { return };
+            let connected = self.net.connected();
+            if look.leader.is_none() {
+                let mut candidates: BTreeSet<PeerId> = connected;
+                candidates.extend(self.known.iter().cloned());
+                self.ask_some(candidates, &look).await;
+            } else if look
+                .members
+                .iter()
+                .any(|peer| peer != self.net.peer_id() && !connected.contains(peer))
+            {
+                let members = connected.intersection(&look.members).cloned().collect();
+                self.ask_some(members, &look).await;
+            }
+        }
+    }
+
+    async fn ask_some(&self, mut candidates: BTreeSet<PeerId>, look: &Look) {
+        candidates.remove(self.net.peer_id());
+        let all: Vec<PeerId> = candidates.into_iter().collect();
+        let count = if look.leader.is_some() { 1 } else { ASKED_MAX };
+        let chosen: Vec<PeerId> = all.sample(&mut rand::rng(), count).cloned().collect();
+        let asked = chosen.iter().map(|peer| async move {
+            let answer = greeting::ask(&self.net, peer, &Question::Who).await;
+            (peer.clone(), answer)
+        });
+        for (peer, answer) in futures::future::join_all(asked).await {
+            // Whoever does not answer is tried again by the network itself.
+            if let Ok(greeting) = answer {
+                self.heard(&peer, &greeting, look).await;
+            }
+        }
+    }
+
+    async fn heard(&self, peer: &PeerId, greeting: &Greeting, look: &Look) {
+        if !greeting.has_a_say() || greeting.cluster != self.net.cluster() {
+            return;
+        }
+        if greeting.knows_you() {
+            let told = greeting.tell(&self.net).await;
+            let mut guides = self.guides.lock().expect("no panic while locked");
+            guides.extend(told);
+            while guides.len() > GUIDES_MAX {
+                guides.pop_first();
+            }
+        } else if look.leader.is_none() {
+            // The core judges whether it or the other one is behind.
+            let message = Message::NotMember {
+                as_of: greeting.as_of,
+            };
+            let envelope = Envelope {
+                cluster: greeting.cluster,
+                incarnation: greeting.incarnation,
+                addressee: None,
+                message,
+            };
+            self.handle.received(peer.clone(), envelope).await;
+        }
+    }
+}
+
+fn tell_changes(before: &BTreeSet<PeerId>, now: &BTreeSet<PeerId>) {
+    for peer in now.difference(before) {
+        tracing::info!("{peer} is a member of the cluster now");
+    }
+    for peer in before.difference(now) {
+        tracing::info!("{peer} is not a member of the cluster any more");
+    }
+}

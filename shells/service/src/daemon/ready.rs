@@ -1,0 +1,169 @@
+//! What a peer waits for before it is ready, said while it waits.
+
+use std::time::Duration;
+
+use cluster_core::{Members, Membership, PeerId};
+use tokio::time::Instant;
+
+use crate::driver::Handle;
+use crate::net::Net;
+
+/// How often it is looked.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How often a peer that is not ready says what it waits for.
+const WAITING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Peers that are waited for by name; of more it is said how many.
+const NAMED_MAX: usize = 10;
+
+/// The protocol under which the network counts the bytes of state that come.
+const SNAPSHOTS: &str = "snapshot";
+
+/// Waits for the cluster.
+pub(super) struct Waiting<'a> {
+    pub(super) net: &'a Net,
+    pub(super) handle: &'a Handle,
+    pub(super) me: &'a PeerId,
+    /// How long nothing may change.
+    pub(super) limit: Duration,
+}
+
+/// Where this peer stands.
+struct Look {
+    members: Members,
+    membership: Membership,
+    leader: Option<PeerId>,
+    applied: u64,
+    committed: u64,
+    ready: bool,
+}
+
+impl Waiting<'_> {
+    /// Waits for a leader, and for this peer to have what it leads. Returns the members.
+    ///
+    /// # Errors
+    /// Nothing has changed for too long: what is missing. The peer is shutting down.
+    pub(super) async fn wait(&self) -> anyhow::Result<Members> {
+        let (mut moved, mut said) = (Instant::now(), Instant::now());
+        let mut progress = (0, 0);
+        loop {
+            let Some(look) = self.look().await else {
+                anyhow::bail!("the peer was stopped while it started");
+            };
+            if look.ready {
+                return Ok(look.members);
+            }
+            // A peer that is given a large state is not stuck. One without a leader is, whatever it hears.
+            let now = (look.applied, self.received());
+            if now != progress && (look.leader.is_some() || look.membership == Membership::Joining) {
+                (progress, moved) = (now, Instant::now());
+            }
+            if moved.elapsed() >= self.limit {
+                let missing = self.missing(&look);
+                missing.iter().for_each(|line| tracing::info!("{line}"));
+                anyhow::bail!(
+                    "no leader within {:?} (consensus.raft.wait_for_leader_timeout and 5 s): {}. A majority \
+                     of the cluster's voters must be running and reachable: start the others, or check their \
+                     addresses in the peerstore, and start this peer again",
+                    self.limit,
+                    missing.join("; ")
+                );
+            }
+            if said.elapsed() >= WAITING_INTERVAL {
+                said = Instant::now();
+                let missing = self.missing(&look);
+                missing.iter().for_each(|line| tracing::info!("{line}"));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn look(&self) -> Option<Look> {
+        let read = |view: cluster_core::View<'_>, _| {
+            let membership = view.membership();
+            let takes_part = matches!(membership, Membership::Learner | Membership::Voter);
+            Look {
+                members: view.members().clone(),
+                membership,
+                leader: view.leader().cloned(),
+                applied: view.applied().index,
+                committed: view.committed(),
+                ready: takes_part && view.leader().is_some() && view.applied().term == view.term(),
+            }
+        };
+        self.handle.view(read).await
+    }
+
+    /// Bytes of state that have come from others.
+    fn received(&self) -> u64 {
+        let traffic = self.net.traffic().into_iter();
+        traffic
+            .filter(|(protocol, _)| protocol.contains(SNAPSHOTS))
+            .map(|(_, traffic)| traffic.received)
+            .sum()
+    }
+
+    /// For whom this peer waits, and why: one sentence each.
+    fn missing(&self, look: &Look) -> Vec<String> {
+        let connected = self.net.connected();
+        let others: Vec<&PeerId> = look.members.peer_ids().filter(|peer| *peer != self.me).collect();
+        let waited: Vec<String> = others
+            .iter()
+            .filter_map(|peer| self.trouble(peer, connected.contains(*peer)))
+            .collect();
+        let mut lines: Vec<String> = waited.iter().take(NAMED_MAX).cloned().collect();
+        if waited.len() > NAMED_MAX {
+            lines.push(format!("waiting for {} more peers", waited.len() - NAMED_MAX));
+        }
+        lines.push(self.summary(look, connected.len()));
+        lines
+    }
+
+    fn trouble(&self, peer: &PeerId, connected: bool) -> Option<String> {
+        match (self.net.trouble(peer), connected) {
+            (Some(why), true) => Some(format!(
+                "waiting for {peer}: it does not take our messages: {why}"
+            )),
+            (Some(why), false) => Some(format!("waiting for {peer}: cannot connect: {why}")),
+            (None, true) => None,
+            (None, false) if self.net.known_addresses(peer).is_empty() => Some(format!(
+                "waiting for {peer}: no address of it is known: add one to the peerstore"
+            )),
+            (None, false) => Some(format!("waiting for {peer}: not connected yet")),
+        }
+    }
+
+    fn summary(&self, look: &Look, connected: usize) -> String {
+        match (look.membership, &look.leader) {
+            (Membership::Joining, _) if self.received() > 0 => {
+                format!("receiving the cluster's state: {} bytes so far", self.received())
+            }
+            (Membership::Joining, _) => {
+                format!("waiting for the cluster's leader to send its state; {connected} peers are connected")
+            }
+            (_, Some(leader)) => format!(
+                "waiting to catch up with the leader {leader}: at entry {} of {}",
+                look.applied, look.committed
+            ),
+            (_, None) => {
+                let reached = self.net.connected();
+                let members = &look.members;
+                let voters: Vec<&PeerId> = members.voters.iter().filter_map(|id| members.peer(*id)).collect();
+                let here = voters
+                    .iter()
+                    .filter(|peer| **peer == self.me || reached.contains(**peer) && self.listens(peer))
+                    .count();
+                format!(
+                    "waiting for a leader: {here} of {} voters are here, {} are needed",
+                    voters.len(),
+                    voters.len() / 2 + 1
+                )
+            }
+        }
+    }
+
+    fn listens(&self, peer: &PeerId) -> bool {
+        self.net.trouble(peer).is_none()
+    }
+}
