@@ -134,6 +134,13 @@ enum Command {
     State(state::Options),
     /// Show the version
     Version,
+    /// Write a completion script for a shell
+    #[command(after_help = "Example:\n  ipfs-cluster-service completions bash \
+                      > ~/.local/share/bash-completion/completions/ipfs-cluster-service")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// What could not be done, and why. It ends the program with code 1.
@@ -198,6 +205,13 @@ pub(crate) fn main() -> ExitCode {
         Command::State(options) => state::run(&cli.global, options),
         Command::Version => {
             say(env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "ipfs-cluster-service", &mut script);
+            // Whoever asked may have gone.
+            let _ = std::io::stdout().write_all(&script);
             Ok(())
         }
     };
