@@ -99,11 +99,13 @@ impl Tracker {
                     draft.dequeue(key);
                 }
                 if wants_pin {
+                    // The depth may have changed while the pin stood in the queue.
+                    let mode = running.pin.unwrap_or(local.mode);
                     draft.put_local(
                         &running.cid,
                         Local {
                             phase: Phase::Pinned,
-                            ..fresh(now, local.mode)
+                            ..fresh(now, mode)
                         },
                     );
                 } else {

@@ -401,3 +401,38 @@ fn a_pin_without_progress_makes_room_for_those_that_wait() {
     assert_eq!((local.phase, local.attempts), (Phase::PinError, 1));
     assert_eq!(local.error, "no progress for 6 s");
 }
+
+/// Simulated seed 50165: what was recorded was the depth that was asked for first.
+#[test]
+fn a_pin_whose_depth_changes_while_it_waits_is_recorded_as_it_was_pinned() {
+    let mut alone = Alone::new(1);
+    alone.lead();
+    let pin = |number, mode| {
+        let mut options = options(Replicas::Everywhere);
+        options.mode = mode;
+        let cid = cid(number);
+        Request::Pin { cid, options }
+    };
+    let durable = |alone: &mut Alone, effects: &[Effect]| {
+        let batch = persist(effects).id;
+        alone.handle(Event::Persisted { batch })
+    };
+    for number in 1..=11 {
+        let effects = alone.request(u64::from(number), pin(number, Mode::Recursive));
+        let _ = durable(&mut alone, &effects);
+    }
+    // What comes while the disk is busy shares the next entry, and its effects.
+    let effects = alone.request(12, pin(12, Mode::Recursive));
+    let _ = alone.request(13, Request::Unpin { cid: cid(11) });
+    let _ = alone.request(14, pin(11, Mode::Direct));
+    let effects = durable(&mut alone, &effects);
+    let _ = durable(&mut alone, &effects);
+    let done = |op| Event::IpfsFinished {
+        op: OpId(op),
+        outcome: Ok(()),
+    };
+    let _ = alone.handle(done(1));
+    let _ = alone.handle(done(11));
+    let local = &alone.disk.locals[&cid(11)];
+    assert_eq!((local.phase, local.mode), (Phase::Pinned, Mode::Direct));
+}
