@@ -44,7 +44,8 @@ Examples:
 #[derive(Debug, Parser)]
 #[command(
     name = "ipfs-cluster-service",
-    version,
+    version = concat!("version ", env!("CARGO_PKG_VERSION")),
+    disable_version_flag = true,
     about = ABOUT,
     long_about = LONG_ABOUT,
     after_help = EXAMPLES,
@@ -97,6 +98,10 @@ struct Global {
         default_value = "color"
     )]
     logformat: LogFormat,
+    /// Print the version of this program
+    // `-v`, as with the Go peer, where clap would have `-V`.
+    #[arg(long, short = 'v', action = clap::ArgAction::Version)]
+    version: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -5,6 +5,8 @@
 //! with `target: "restapi"` is of that facility whatever module it stands in; all other code is of its
 //! module's ([`FACILITIES`]).
 
+mod json;
+
 use std::fmt;
 use std::io::IsTerminal;
 use std::str::FromStr;
@@ -19,7 +21,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// Each facility with the modules that are its, more special ones below more general ones.
-pub const FACILITIES: [(&str, &[&str]); 13] = [
+pub const FACILITIES: [(&str, &[&str]); 14] = [
     ("cluster", &["ipfs_cluster_service", "cluster_core"]),
     ("config", &["ipfs_cluster_service::config"]),
     (
@@ -33,6 +35,7 @@ pub const FACILITIES: [(&str, &[&str]); 13] = [
         "restapi",
         &["ipfs_cluster_service::http", "axum", "hyper", "tower_http"],
     ),
+    ("restapilog", &["restapilog"]),
     ("pinsvcapi", &["ipfs_cluster_service::http::pinsvc"]),
     ("ipfsproxy", &["ipfs_cluster_service::http::proxy"]),
     ("ipfshttp", &["cluster_ipfs::kubo"]),
@@ -134,7 +137,7 @@ impl FromStr for Levels {
 }
 
 /// Facilities of the Go peer that are part of a larger one here.
-const OTHER_NAMES: [(&str, &str); 12] = [
+const OTHER_NAMES: [(&str, &str); 11] = [
     ("adder", "restapi"),
     ("allocator", "cluster"),
     ("balanced", "cluster"),
@@ -145,7 +148,6 @@ const OTHER_NAMES: [(&str, &str); 12] = [
     ("p2p-gorpc", "swarm"),
     ("pinqueue", "monitor"),
     ("pubsubmon", "monitor"),
-    ("restapilog", "restapi"),
     ("swarm2", "swarm"),
 ];
 
@@ -181,14 +183,7 @@ pub fn start(levels: &Levels, format: Format) {
         .with_writer(std::io::stderr)
         .log_internal_errors(false);
     let started = match format {
-        Format::Json => {
-            let layer = layer
-                .json()
-                .flatten_event(true)
-                .with_file(true)
-                .with_line_number(true);
-            registry.with(layer).try_init()
-        }
+        Format::Json => registry.with(layer.event_format(json::Objects)).try_init(),
         Format::Human | Format::Plain => {
             let colours = format == Format::Human && std::io::stderr().is_terminal();
             registry.with(layer.event_format(Lines { colours })).try_init()
@@ -196,6 +191,13 @@ pub fn start(levels: &Levels, format: Format) {
     };
     // Already started, by a test in the same process for instance.
     drop(started);
+}
+
+/// When a line is written.
+fn now() -> String {
+    jiff::Timestamp::now()
+        .strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
+        .to_string()
 }
 
 /// Writes the lines for people.
@@ -215,8 +217,7 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let about = event.metadata();
-        let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ");
-        write!(out, "{time}\t")?;
+        write!(out, "{}\t", now())?;
         let level = *about.level();
         if self.colours {
             write!(out, "\x1b[{}m{level}\x1b[0m\t", colour(level))?;
