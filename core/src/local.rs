@@ -50,6 +50,8 @@ pub enum Lane {
     Fresh = 1,
     /// To pin or unpin again, in the order in which they are due.
     Retry = 2,
+    /// To unpin once others are known to hold it, in the order in which they are to be asked.
+    Surplus = 3,
 }
 
 /// A place in a queue. Queues are kept on disk in the order of their keys.
@@ -57,7 +59,8 @@ pub enum Lane {
 pub struct QueueKey {
     /// Which queue.
     pub lane: Lane,
-    /// Log index in `Unpin` and `Fresh`, nanoseconds since the Unix epoch when due in `Retry`.
+    /// Log index in `Unpin` and `Fresh`, nanoseconds since the Unix epoch when due in `Retry` and
+    /// `Surplus`.
     pub at: u64,
     /// What waits.
     pub cid: Cid,

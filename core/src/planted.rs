@@ -49,10 +49,14 @@ mod switch {
         AckBeforeFsync,
         /// The applied position is saved apart from the state.
         AppliedApart,
+        /// The tracker does not cancel what is overtaken or stuck.
+        CancelForgotten,
         /// Failover starts without a grace period.
         FailoverWithoutGrace,
         /// An operation that was overtaken is taken for the one that is wanted.
         ForgetsOvertaking,
+        /// Learners count towards majorities.
+        LearnerCounted,
         /// Reads are served from the local copy as it is.
         LocalReads,
         /// A change of depth is not noticed.
@@ -77,6 +81,8 @@ mod switch {
         StaleAllocation,
         /// A pin that makes no progress is left alone.
         StuckPinStays,
+        /// A copy that others are to hold goes before they do.
+        SurplusAtOnce,
         /// A pin is accepted with fewer copies than it asks for.
         TooFewCopies,
         /// "It may still happen" is told as "it did not happen".

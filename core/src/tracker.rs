@@ -6,8 +6,9 @@ mod compare;
 mod lanes;
 mod reconcile;
 mod run;
+mod surplus;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::config::TrackerConfig;
@@ -20,15 +21,19 @@ use crate::planted::planted;
 use crate::rng::Rng;
 use crate::time::{Instant, Now};
 use crate::view::PinsetView;
+use crate::wire::CopyOf;
 
 use self::compare::Comparisons;
 use self::lanes::Lanes;
 use self::reconcile::Reconciling;
 use self::run::Running;
+use self::surplus::Surplus;
 
 /// What comes out of the tracker. Its writes go straight into the draft.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Output {
+    /// Ask a peer which of these it holds.
+    Ask { to: PeerId, copies: Vec<CopyOf> },
     /// End this operation soon.
     Cancel { op: OpId },
     /// Compare what counts as pinned with what the IPFS node has.
@@ -59,6 +64,7 @@ pub(crate) struct Tracker {
     /// Where putting failures back in line has got to.
     recovering: Option<Option<Cid>>,
     comparisons: Comparisons,
+    surplus: Surplus,
 }
 
 impl Tracker {
@@ -75,6 +81,7 @@ impl Tracker {
             trusted: 0,
             recovering: None,
             comparisons: Comparisons::new(config, now),
+            surplus: Surplus::default(),
         }
     }
 
@@ -104,6 +111,7 @@ impl Tracker {
     ) {
         let pin = draft.pin(cid).filter(|pin| pin.is_allocated_to(&self.me));
         let local = draft.local(cid);
+        self.reconsider(cid);
         match (pin, local) {
             (None, None) => {}
             (Some(pin), local) => self.want(now, draft, &pin, local, index, out),
@@ -162,15 +170,25 @@ impl Tracker {
         index: Index,
         out: &mut Vec<Output>,
     ) {
-        if matches!(local.phase, Phase::UnpinQueued | Phase::UnpinError) {
+        // What others are to hold from now on stays until they do. What never came here is no loss.
+        let stays = draft.pin(cid).is_some() && local.phase != Phase::PinError && !planted!(SurplusAtOnce);
+        let waits = local.queued.as_ref().is_some_and(|key| key.lane == Lane::Surplus);
+        let is_leaving = matches!(local.phase, Phase::UnpinQueued | Phase::UnpinError);
+        let is_going = self.running_on(cid).is_some_and(|running| running.pin.is_none());
+        if is_leaving && is_going {
+            return;
+        }
+        if is_leaving && waits == stays {
+            // It may have been passed over while the queue and the pinset differed.
+            local.queued.into_iter().for_each(|key| self.lanes.add(key));
             return;
         }
         // One that is not known to have been pinned may be there all the same: an operation of an earlier
         // process, or a cancelled one, may have had its effect.
         self.cancel(cid, out);
         let key = QueueKey {
-            lane: Lane::Unpin,
-            at: index,
+            lane: if stays { Lane::Surplus } else { Lane::Unpin },
+            at: if stays { now.wall.0 } else { index },
             cid: cid.clone(),
         };
         let next = Local {
@@ -211,7 +229,7 @@ impl Tracker {
     fn cancel(&mut self, cid: &Cid, out: &mut Vec<Output>) {
         if let Some(op) = self.by_cid.get(cid) {
             let running = self.running.get_mut(op).expect("both maps agree");
-            if !running.cancelled {
+            if !running.cancelled && !planted!(CancelForgotten) {
                 running.cancelled = true;
                 out.push(Output::Cancel { op: *op });
             }
@@ -229,8 +247,14 @@ impl Tracker {
             .filter(|running| !running.cancelled)
             .map(|running| running.ends(others_wait));
         let free = self.running.len() < self.config.concurrent_pins;
-        let due = free.then(|| self.lanes.next_due(now)).flatten();
-        stuck.chain(due).chain(self.comparisons.poll_timeout()).min()
+        let due = free
+            .then(|| self.lanes.next_due(now, self.surplus.has_room()))
+            .flatten();
+        stuck
+            .chain(due)
+            .chain(self.comparisons.poll_timeout())
+            .chain(self.surplus.poll_timeout())
+            .min()
     }
 
     /// Cancels what is stuck, goes on with what is done a chunk at a time.
@@ -243,6 +267,7 @@ impl Tracker {
     ) {
         self.cancel_stuck(now, out);
         self.compare_on(now, out);
+        self.ask_again(now, draft);
         self.walk_on(now, draft, index, out);
     }
 
@@ -257,6 +282,7 @@ impl Tracker {
             "one operation for each CID"
         );
         self.comparisons.check();
+        self.check_surplus();
         for (cid, op) in &self.by_cid {
             assert!(self.running[op].cid == *cid, "both maps agree");
         }

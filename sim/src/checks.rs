@@ -15,6 +15,7 @@ mod members;
 mod promises;
 mod quorum;
 mod reads;
+mod surplus;
 mod tracker;
 pub(crate) mod wgl;
 
@@ -29,6 +30,7 @@ use self::failover::Failover;
 use self::ids::Ids;
 use self::log::Logs;
 use self::promises::Promises;
+use self::surplus::Surplus;
 use crate::coverage::{Coverage, sometimes};
 use crate::model::Model;
 use crate::options::Options;
@@ -132,6 +134,7 @@ pub(crate) struct Checks {
     ids: Ids,
     logs: Logs,
     promises: Promises,
+    surplus: Surplus,
 }
 
 impl Checks {
@@ -145,6 +148,7 @@ impl Checks {
             ids: Ids::new(size),
             logs: Logs::new(size),
             promises: Promises::default(),
+            surplus: Surplus::new(options),
         }
     }
 
@@ -194,6 +198,7 @@ impl Checks {
             completeness::of_new_leader(step, term, &self.commits, found);
         }
         tracker::after_step(step, found);
+        self.surplus.after_step(step, self.commits.model(), found);
         self.failover.after_step(step, found);
         self.bounds.after_step(step, found);
         sometimes!(

@@ -209,6 +209,24 @@ impl Node {
         }
     }
 
+    pub(super) fn route_tracker<V>(&self, step: &mut Step<'_, V>) {
+        for output in std::mem::take(&mut step.tracker) {
+            step.effects.push(match output {
+                tracker::Output::Ask { to, copies } => Effect::Send {
+                    to,
+                    envelope: self.envelope(Message::AskCopies(copies)),
+                },
+                tracker::Output::Cancel { op } => Effect::CancelIpfs { op },
+                tracker::Output::Compare { op, cid } => Effect::CompareIpfs { op, cid },
+                tracker::Output::Start { op, action } => Effect::StartIpfs { op, action },
+                tracker::Output::Synced { ticket, outcome } => Effect::Reply {
+                    ticket,
+                    reply: outcome.map(Reply::Synced),
+                },
+            });
+        }
+    }
+
     pub(super) fn route_monitor<V: PinsetView>(&mut self, step: &mut Step<'_, V>) {
         for output in std::mem::take(&mut step.monitor) {
             match output {
@@ -228,20 +246,6 @@ impl Node {
         for peer in others {
             self.monitor.unreachable(now, peer);
         }
-    }
-}
-
-pub(super) fn route_tracker<V>(step: &mut Step<'_, V>) {
-    for output in std::mem::take(&mut step.tracker) {
-        step.effects.push(match output {
-            tracker::Output::Cancel { op } => Effect::CancelIpfs { op },
-            tracker::Output::Compare { op, cid } => Effect::CompareIpfs { op, cid },
-            tracker::Output::Start { op, action } => Effect::StartIpfs { op, action },
-            tracker::Output::Synced { ticket, outcome } => Effect::Reply {
-                ticket,
-                reply: outcome.map(Reply::Synced),
-            },
-        });
     }
 }
 

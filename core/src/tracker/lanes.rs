@@ -66,12 +66,13 @@ impl Head {
     }
 }
 
-/// All three queues.
+/// All queues.
 #[derive(Debug)]
 pub(super) struct Lanes {
     unpin: Head,
     fresh: Head,
     retry: Head,
+    surplus: Head,
 }
 
 impl Default for Lanes {
@@ -80,6 +81,7 @@ impl Default for Lanes {
             unpin: Head::new(Lane::Unpin),
             fresh: Head::new(Lane::Fresh),
             retry: Head::new(Lane::Retry),
+            surplus: Head::new(Lane::Surplus),
         }
     }
 }
@@ -90,6 +92,7 @@ impl Lanes {
             Lane::Unpin => &mut self.unpin,
             Lane::Fresh => &mut self.fresh,
             Lane::Retry => &mut self.retry,
+            Lane::Surplus => &mut self.surplus,
         }
     }
 
@@ -105,7 +108,12 @@ impl Lanes {
 
     /// Reads the disk where a head is empty.
     pub(super) fn fill(&mut self, view: &impl PinsetView) {
-        for head in [&mut self.unpin, &mut self.fresh, &mut self.retry] {
+        for head in [
+            &mut self.unpin,
+            &mut self.fresh,
+            &mut self.retry,
+            &mut self.surplus,
+        ] {
             head.fill(view);
         }
     }
@@ -123,20 +131,36 @@ impl Lanes {
         self.retry.keys.pop_first()
     }
 
+    /// Takes the first surplus copy that is to be asked about.
+    pub(super) fn pop_surplus(&mut self, now: Now) -> Option<QueueKey> {
+        if self.surplus.keys.first()?.at > now.wall.0 {
+            return None;
+        }
+        self.surplus.keys.pop_first()
+    }
+
     /// Whether anything waits that is not being tried again.
     pub(super) fn has_untried(&self) -> bool {
         !self.unpin.keys.is_empty() || !self.fresh.keys.is_empty()
     }
 
-    /// When something may start; at once where only the disk knows.
-    pub(super) fn next_due(&self, now: Now) -> Option<Instant> {
-        let unread = [&self.unpin, &self.fresh, &self.retry]
+    /// When something may start; at once where only the disk knows. Surplus copies count if `asks`.
+    pub(super) fn next_due(&self, now: Now, asks: bool) -> Option<Instant> {
+        let unread = [&self.unpin, &self.fresh, &self.retry, &self.surplus]
             .iter()
             .any(|head| head.keys.is_empty() && head.rest.is_some());
         if unread || !self.unpin.keys.is_empty() || !self.fresh.keys.is_empty() {
             return Some(Instant(0));
         }
-        let at = self.retry.keys.first()?.at;
+        let surplus = self.surplus.keys.first().filter(|_| asks);
+        let at = self
+            .retry
+            .keys
+            .first()
+            .into_iter()
+            .chain(surplus)
+            .map(|key| key.at)
+            .min()?;
         Some(now.mono + std::time::Duration::from_nanos(at.saturating_sub(now.wall.0)))
     }
 }

@@ -25,7 +25,7 @@ impl Tracker {
             Phase::PinQueued | Phase::Pinned | Phase::UnpinQueued => return false,
         };
         let key = QueueKey {
-            lane: Lane::Retry,
+            lane: run::retry_lane(draft, cid, phase),
             at: now.wall.0,
             cid: cid.clone(),
         };

@@ -151,7 +151,7 @@ impl Tracker {
         error.truncate(error.floor_char_boundary(ERROR_MAX));
         let due = now.wall + self.pause(attempts);
         let key = QueueKey {
-            lane: Lane::Retry,
+            lane: retry_lane(draft, cid, phase),
             at: due.0,
             cid: cid.clone(),
         };
@@ -192,6 +192,7 @@ impl Tracker {
             };
             self.begin(now, draft, &key.cid, &local, out);
         }
+        self.ask(now, draft, out);
     }
 
     fn begin<V: PinsetView>(
@@ -249,6 +250,15 @@ pub(super) fn error_text(error: IpfsError) -> String {
     match error {
         IpfsError::Cancelled => "cancelled by the IPFS node".to_owned(),
         IpfsError::Failed(text) => text,
+    }
+}
+
+/// Where something waits to be tried again: a copy that others are to hold is asked about anew.
+pub(super) fn retry_lane<V: PinsetView>(draft: &Draft<'_, V>, cid: &Cid, phase: Phase) -> Lane {
+    if !wants_pin(phase) && draft.pin(cid).is_some() {
+        Lane::Surplus
+    } else {
+        Lane::Retry
     }
 }
 

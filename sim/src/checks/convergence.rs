@@ -1,7 +1,7 @@
 //! What the healed part of the cluster still has to do. In the second phase it must come to nothing, and what
 //! does not is named.
 
-use cluster_core::{Phase, Pin, Replicas};
+use cluster_core::{Cid, Lane, Phase, Pin, Replicas};
 
 use crate::members::wanted_voters;
 use crate::peer::Peer;
@@ -106,8 +106,10 @@ fn repair(world: &World) -> Option<String> {
         let Replicas::Range { min, .. } = pin.options.replicas else {
             continue;
         };
-        let is_well =
-            |id: &&cluster_core::PeerId| world.peers.iter().any(|peer| peer.id == **id && !peer.broken);
+        let is_well = |id: &&cluster_core::PeerId| {
+            let number = world.peers.iter().position(|peer| peer.id == **id);
+            number.is_some_and(|number| world.is_well(number))
+        };
         let living = pin.allocations.iter().filter(is_well).count();
         if living < well.min(min as usize) {
             return Some(format!("repair of a pin with {living} living copies: {pin:?}"));
@@ -149,7 +151,7 @@ fn tracking(world: &World, number: usize) -> Option<String> {
             .is_some_and(|pin| pin.is_allocated_to(&peer.id))
         {
             let local = store.locals.get(cid);
-            if local.is_none() && peer.forgetful {
+            if (local.is_none() && peer.forgetful) || must_stay(world, number, cid) {
                 continue;
             }
             return Some(format!(
@@ -159,15 +161,39 @@ fn tracking(world: &World, number: usize) -> Option<String> {
         }
     }
     let surplus = store.locals.iter().find(|(cid, _)| {
-        !store
-            .pins
-            .get(*cid)
-            .is_some_and(|pin| pin.is_allocated_to(&peer.id))
+        let pin = store.pins.get(*cid);
+        !pin.is_some_and(|pin| pin.is_allocated_to(&peer.id)) && !must_stay(world, number, cid)
     });
     if let Some((cid, local)) = surplus {
         return Some(format!("local state of {cid} at {}: {local:?}", name(number)));
     }
     (peer.disk.staged() > 0).then(|| format!("staged snapshots at {}", name(number)))
+}
+
+/// Whether a copy that is no longer asked of a peer waits for others that cannot take its place: they are
+/// broken, or cannot get the content.
+fn must_stay(world: &World, number: usize, cid: &Cid) -> bool {
+    let store = &world.peers[number].disk.written;
+    let local = store.locals.get(cid);
+    let waits = local
+        .and_then(|local| local.queued.as_ref())
+        .is_some_and(|key| key.lane == Lane::Surplus);
+    let Some(pin) = store.pins.get(cid).filter(|_| waits) else {
+        return false;
+    };
+    let least = match pin.options.replicas {
+        Replicas::Everywhere => 1,
+        Replicas::Range { min, .. } => min as usize,
+    };
+    let holds = |other: &usize| {
+        let peer = &world.peers[*other];
+        let local = peer.disk.written.locals.get(cid);
+        pin.allocations.contains(&peer.id)
+            && world.is_well(*other)
+            && local.is_some_and(|local| local.phase == Phase::Pinned)
+    };
+    let held = (0..world.peers.len()).filter(holds).count();
+    held < least.clamp(1, pin.allocations.len().max(1))
 }
 
 /// Changes whenever something gets done.

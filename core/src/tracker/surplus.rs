@@ -1,0 +1,160 @@
+//! Copies that the cluster has given to others. Each stays until those who must hold the content say that
+//! they do: so a move, however it ends, never leaves fewer copies than there were.
+
+use super::*;
+use crate::pin::Replicas;
+use crate::wire::{COPIES_MAX, CopyOf};
+
+/// Copies that others are asked about at once. What waits behind them stays in the queue.
+const ASKED_MAX: usize = COPIES_MAX;
+
+/// Who has not answered by then is asked again, after the same time: a copy may take long to arrive, and
+/// until then the answer does not change.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// A copy that others were asked about.
+#[derive(Clone, Debug)]
+struct Asked {
+    /// Its place in the queue.
+    key: QueueKey,
+    /// The pin's version: an answer about another one says nothing.
+    version: Index,
+    /// Who must hold it.
+    allocations: Vec<PeerId>,
+    /// How many of them are enough.
+    enough: usize,
+    held: BTreeSet<PeerId>,
+    /// When to ask again.
+    again: Instant,
+}
+
+/// What others were asked about.
+#[derive(Debug, Default)]
+pub(super) struct Surplus {
+    asked: BTreeMap<Cid, Asked>,
+}
+
+impl Surplus {
+    /// Whether more can be asked about.
+    pub(super) fn has_room(&self) -> bool {
+        self.asked.len() < ASKED_MAX
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.asked.values().map(|asked| asked.again).min()
+    }
+}
+
+impl Tracker {
+    /// Whether this peer holds a copy that another one asks about.
+    pub(crate) fn holds<V: PinsetView>(&self, draft: &Draft<'_, V>, copy: &CopyOf) -> bool {
+        let pin = draft.pin(&copy.cid);
+        let is_wanted = pin.is_some_and(|pin| pin.version == copy.version && pin.is_allocated_to(&self.me));
+        is_wanted
+            && draft
+                .local(&copy.cid)
+                .is_some_and(|local| local.phase == Phase::Pinned)
+    }
+
+    /// The pin of a copy that waits has changed: what was asked about it says nothing any more.
+    pub(super) fn reconsider(&mut self, cid: &Cid) {
+        if let Some(asked) = self.surplus.asked.remove(cid) {
+            self.lanes.add(asked.key);
+        }
+    }
+
+    /// Asks about copies that are due, as far as there is room.
+    pub(super) fn ask<V: PinsetView>(&mut self, now: Now, draft: &Draft<'_, V>, out: &mut Vec<Output>) {
+        let mut questions: BTreeMap<PeerId, Vec<CopyOf>> = BTreeMap::new();
+        while self.surplus.has_room() {
+            let Some(key) = self.lanes.pop_surplus(now) else {
+                break;
+            };
+            let is_queued = draft
+                .local(&key.cid)
+                .is_some_and(|local| local.queued.as_ref() == Some(&key));
+            // Where the queue and the pinset differ, they are being compared: that puts it right.
+            let pin = draft
+                .pin(&key.cid)
+                .filter(|pin| is_queued && !pin.is_allocated_to(&self.me));
+            let Some(pin) = pin else { continue };
+            let least = match pin.options.replicas {
+                Replicas::Everywhere => 1,
+                Replicas::Range { min, .. } => min as usize,
+            };
+            for peer in &pin.allocations {
+                questions.entry(peer.clone()).or_default().push(CopyOf {
+                    cid: key.cid.clone(),
+                    version: pin.version,
+                });
+            }
+            let asked = Asked {
+                version: pin.version,
+                enough: least.clamp(1, pin.allocations.len().max(1)),
+                allocations: pin.allocations,
+                held: BTreeSet::new(),
+                again: now.mono + ANSWER_MAX,
+                key: key.clone(),
+            };
+            self.surplus.asked.insert(key.cid, asked);
+        }
+        out.extend(
+            questions
+                .into_iter()
+                .map(|(to, copies)| Output::Ask { to, copies }),
+        );
+    }
+
+    /// A peer says what it holds. A copy that enough others hold may go.
+    pub(crate) fn confirmed<V: PinsetView>(
+        &mut self,
+        draft: &mut Draft<'_, V>,
+        from: &PeerId,
+        copies: Vec<CopyOf>,
+        index: Index,
+    ) {
+        for CopyOf { cid, version } in copies.into_iter().take(COPIES_MAX) {
+            let Some(asked) = self.surplus.asked.get_mut(&cid) else {
+                continue;
+            };
+            if asked.version != version || !asked.allocations.contains(from) {
+                continue;
+            }
+            asked.held.insert(from.clone());
+            if asked.held.len() < asked.enough {
+                continue;
+            }
+            self.surplus.asked.remove(&cid);
+            let Some(local) = draft.local(&cid) else { continue };
+            let key = QueueKey {
+                lane: Lane::Unpin,
+                at: index,
+                cid: cid.clone(),
+            };
+            self.queue(draft, &cid, Some(local.clone()), local, key);
+        }
+    }
+
+    /// Those that nobody confirmed are asked about again, behind the others.
+    pub(super) fn ask_again<V: PinsetView>(&mut self, now: Now, draft: &mut Draft<'_, V>) {
+        let is_late = |(cid, asked): (&Cid, &Asked)| (asked.again <= now.mono).then(|| cid.clone());
+        let late: Vec<Cid> = self.surplus.asked.iter().filter_map(is_late).collect();
+        for cid in late {
+            self.surplus.asked.remove(&cid);
+            let Some(local) = draft.local(&cid) else { continue };
+            let key = QueueKey {
+                lane: Lane::Surplus,
+                at: (now.wall + ANSWER_MAX).0,
+                cid: cid.clone(),
+            };
+            self.queue(draft, &cid, Some(local.clone()), local, key);
+        }
+    }
+
+    pub(super) fn check_surplus(&self) {
+        assert!(
+            self.surplus.asked.len() <= ASKED_MAX,
+            "no more questions than allowed"
+        );
+    }
+}

@@ -1,0 +1,64 @@
+//! A copy that the cluster has given to others goes only when one of them holds it.
+
+use std::collections::BTreeSet;
+
+use cluster_core::{Cid, Effect, IpfsAction, Phase, StoreOp};
+
+use super::{Found, Step};
+use crate::model::Model;
+use crate::options::Options;
+
+/// The copies that each peer knows of.
+#[derive(Debug)]
+pub(super) struct Surplus {
+    known: BTreeSet<(usize, Cid)>,
+    /// Copies go that nobody gave up: then nothing can be said.
+    forgetful: bool,
+}
+
+impl Surplus {
+    pub(super) fn new(options: &Options) -> Self {
+        Self {
+            known: BTreeSet::new(),
+            forgetful: options.ipfs_forget_every > 0,
+        }
+    }
+
+    pub(super) fn after_step(&mut self, step: &Step<'_>, model: &Model, found: &mut Found<'_>) {
+        if self.forgetful {
+            return;
+        }
+        for op in step.writes() {
+            if let StoreOp::PutLocal { cid, local } = op {
+                if local.phase == Phase::Pinned {
+                    self.known.insert((step.me, cid.clone()));
+                } else if local.phase == Phase::PinError {
+                    self.known.remove(&(step.me, cid.clone()));
+                }
+            }
+        }
+        for effect in step.effects {
+            if let Effect::StartIpfs {
+                action: IpfsAction::Unpin { cid },
+                ..
+            } = effect
+                && self.known.remove(&(step.me, cid.clone()))
+            {
+                self.of_unpin(step, cid, model, found);
+            }
+        }
+    }
+
+    fn of_unpin(&self, step: &Step<'_>, cid: &Cid, model: &Model, found: &mut Found<'_>) {
+        let seen = step.peer().disk.written.pins.get(cid);
+        let Some(pin) = seen.filter(|pin| model.pins().get(cid) == Some(pin)) else {
+            return;
+        };
+        let mode = pin.options.mode;
+        let there = |me: usize| step.peers[me].ipfs.holds(cid, mode);
+        let elsewhere = (0..step.peers.len()).any(|other| other != step.me && there(other));
+        found.require(elsewhere || !there(step.me), "surplus", || {
+            format!("unpins the last copy of {pin:?}")
+        });
+    }
+}
