@@ -24,6 +24,9 @@ pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// Lines put into one chunk when they are there at once; a line is below 1 KiB as a rule.
 const LINES_PER_CHUNK: usize = 128;
 
+/// The same for pieces of content, which have up to 1 MiB each: what is taken is held until it is sent.
+const PIECES_PER_CHUNK: usize = 2;
+
 /// Lines between a producer and the connection; more would only delay a slow reader's back-pressure.
 const SINK: usize = 32;
 
@@ -147,7 +150,12 @@ impl Reply {
             Reply::Objects(lines) => ("application/json", Some("x-chunked-output"), None, lines),
             Reply::Content { kind, length, pieces } => (kind, Some("x-stream-output"), length, pieces),
         };
-        let mut chunks = until(pieces, deadline).ready_chunks(LINES_PER_CHUNK);
+        let at_once = if mark == Some("x-stream-output") {
+            PIECES_PER_CHUNK
+        } else {
+            LINES_PER_CHUNK
+        };
+        let mut chunks = until(pieces, deadline).ready_chunks(at_once);
         let first = chunks.next().await.unwrap_or_default();
         if let Some(Err(failure)) = first.first() {
             return failure.clone().into_response();
