@@ -14,3 +14,5 @@ mod folders;
 mod kills;
 #[path = "it/network_faults.rs"]
 mod network_faults;
+#[path = "it/security.rs"]
+mod security;

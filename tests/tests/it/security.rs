@@ -1,0 +1,324 @@
+//! Security: who is let in, what is said of those who are not, and what is shown to nobody.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tests::{Cluster, Options, Peer, cids, http, run, service, wait_until};
+
+/// The secret that [`Peer::init`] writes, and another one.
+const SECRET: &str = "5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e";
+const OTHER: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
+
+fn lines_with(peer: &Peer, texts: &[&str]) -> Vec<String> {
+    let log = peer.log();
+    let lines = log.lines();
+    let all = |line: &&str| texts.iter().all(|text| line.contains(text));
+    lines.filter(all).map(str::to_owned).collect()
+}
+
+/// A complaint is in the log once, although its cause repeats itself. Not much longer than a minute may
+/// pass between `since` and now; then there may be a second one.
+fn is_said_once_a_minute(peer: &Peer, since: Instant, texts: &[&str]) {
+    wait_until(&format!("{} says {texts:?}", peer.name), || {
+        let said = lines_with(peer, texts).len();
+        if said > 0 { Ok(()) } else { Err(peer.log()) }
+    });
+    std::thread::sleep(Duration::from_secs(3));
+    let said = lines_with(peer, texts);
+    let minutes = since.elapsed().as_secs() / 60;
+    assert!(said.len() as u64 <= 1 + minutes, "{said:#?}");
+}
+
+fn set(peer: &Peer, secret: &str, accepted: &[&str]) {
+    peer.edit(|config| {
+        config["cluster"]["secret"] = json!(secret);
+        match accepted {
+            [] => drop(
+                config["cluster"]
+                    .as_object_mut()
+                    .unwrap()
+                    .remove("accepted_secrets"),
+            ),
+            accepted => config["cluster"]["accepted_secrets"] = json!(accepted),
+        }
+    });
+}
+
+#[test]
+fn a_stranger_on_the_cluster_port_is_hung_up_on_and_logged_once() {
+    let mut cluster = Cluster::start();
+    let since = Instant::now();
+    let peer = &cluster.peers[0];
+    for said in [
+        &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..],
+        b"\x13/multistream/1.0.0\n",
+        &[0; 5_000],
+    ] {
+        let mut socket = TcpStream::connect(("127.0.0.1", peer.cluster_port)).unwrap();
+        socket.set_read_timeout(Some(tests::PATIENCE)).unwrap();
+        // It may be hung up on before it has said everything.
+        drop(socket.write_all(said));
+        let mut heard = Vec::new();
+        drop(socket.read_to_end(&mut heard));
+        assert!(heard.is_empty(), "a stranger is told {heard:?}");
+    }
+    is_said_once_a_minute(peer, since, &["WARN", "/ip4/127.0.0.1", "no peer of this kind"]);
+    cluster.peers.iter_mut().for_each(Peer::check);
+}
+
+#[test]
+fn a_peer_with_another_secret_is_refused_and_both_say_so_once() {
+    let mut cluster = Cluster::prepare(&Options::default());
+    let since = Instant::now();
+    set(&cluster.peers[2], OTHER, &[]);
+    cluster.peers.iter_mut().for_each(Peer::start);
+    for (at, secret) in [(0, SECRET), (1, SECRET), (2, OTHER)] {
+        let peer = &cluster.peers[at];
+        is_said_once_a_minute(peer, since, &["WARN", "/ip4/127.0.0.1", "wrong secret: "]);
+        // The one that dials learns it too, by the peer's name.
+        let other = &cluster.peers[if at == 2 { 0 } else { 2 }].id;
+        is_said_once_a_minute(
+            peer,
+            since,
+            &[other.as_str(), "cannot connect, trying again", "wrong secret: "],
+        );
+        assert!(
+            !peer.log().contains(secret),
+            "the secret is in the log of {}",
+            peer.name
+        );
+    }
+    // The two that agree are a majority.
+    let cid = cids::identity("two of three");
+    wait_until("two peers pin", || {
+        cluster.peers[0].ask(
+            "POST",
+            &format!("/pins/{cid}?replication-min=1&replication-max=1"),
+        )
+    });
+    // Without the right secret one is alone, and may be given it at any time.
+    cluster.peers[2].terminate();
+    set(&cluster.peers[2], SECRET, &[]);
+    cluster.peers[2].start();
+    cluster.wait_ready();
+    wait_until("the third has caught up", || {
+        let pins = cluster.peers[2].pinset()?;
+        if pins == [cid.clone()] {
+            Ok(())
+        } else {
+            Err(format!("{pins:?}"))
+        }
+    });
+}
+
+#[test]
+fn who_is_no_member_is_refused_though_it_knows_the_secret_and_logged_once() {
+    let cluster = Cluster::start();
+    // It believes in a cluster of its own with the first peer.
+    let mut stranger = Peer::init(cluster.folder(), "stranger");
+    let first = &cluster.peers[0];
+    let members = json!([first.id, stranger.id]);
+    stranger.edit(|config| config["consensus"]["raft"]["init_peerset"] = members);
+    let address = format!("/ip4/127.0.0.1/tcp/{}/p2p/{}\n", first.cluster_port, first.id);
+    fs::write(stranger.folder.join("peerstore"), address).unwrap();
+    let since = Instant::now();
+    stranger.start();
+    is_said_once_a_minute(first, since, &["WARN", stranger.id.as_str(), "not welcome"]);
+    let peers = first.try_get("/peers").unwrap().values();
+    assert_eq!(peers.len(), 3, "{peers:?}");
+}
+
+#[test]
+fn the_secret_is_changed_peer_by_peer_while_writes_go_on() {
+    let mut cluster = Cluster::start();
+    let ports: Vec<u16> = cluster.peers.iter().map(|peer| peer.rest_port).collect();
+    let done = AtomicBool::new(false);
+    let written = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut written = Vec::new();
+            let mut longest = Duration::ZERO;
+            let mut number = 0_u64;
+            while !done.load(Ordering::Relaxed) {
+                number += 1;
+                let cid = cids::identity(&format!("pin {number}"));
+                let since = Instant::now();
+                // Whichever peer answers: each of them is away at some time.
+                let target = format!("/pins/{cid}?replication-min=1&replication-max=1");
+                wait_until("a pin is taken", || {
+                    let taken = ports.iter().any(|port| {
+                        let answer = http::request(*port, "POST", &target, &[], &[]);
+                        answer.is_ok_and(|answer| answer.is_success())
+                    });
+                    if taken {
+                        Ok(())
+                    } else {
+                        Err("by no peer".to_owned())
+                    }
+                });
+                longest = longest.max(since.elapsed());
+                written.push(cid);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            (written, longest)
+        });
+        for (secret, accepted) in [(SECRET, &[OTHER][..]), (OTHER, &[])] {
+            for at in 0..cluster.peers.len() {
+                cluster.peers[at].terminate();
+                set(&cluster.peers[at], secret, accepted);
+                cluster.peers[at].start_and_wait();
+                cluster.wait_ready();
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        writer.join().unwrap()
+    });
+    let (mut written, longest) = written;
+    written.sort();
+    assert!(longest < Duration::from_secs(20), "a write took {longest:?}");
+    for peer in &cluster.peers {
+        wait_until("all that was written is there", || {
+            let pins = peer.pinset()?;
+            let gone = written.iter().filter(|cid| !pins.contains(cid)).count();
+            if gone == 0 {
+                Ok(())
+            } else {
+                Err(format!("{gone} of {} are not at {}", written.len(), peer.name))
+            }
+        });
+        assert!(!peer.log().contains("wrong secret"), "{}", peer.log());
+    }
+    // Whoever still has the old one is out now.
+    cluster.peers[2].terminate();
+    set(&cluster.peers[2], SECRET, &[]);
+    cluster.peers[2].start();
+    wait_until("the old secret is refused", || {
+        let said = lines_with(&cluster.peers[2], &["wrong secret: "]);
+        said.first().cloned().ok_or_else(|| cluster.peers[2].log())
+    });
+}
+
+#[test]
+fn files_with_secrets_are_for_their_owner_alone() {
+    let cluster = Cluster::start();
+    for peer in &cluster.peers {
+        for name in ["service.json", "identity.json"] {
+            let mode = fs::metadata(peer.folder.join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name} of {}", peer.name);
+        }
+        let folder = fs::metadata(&peer.folder).unwrap().permissions().mode();
+        assert_eq!(folder & 0o077, 0, "the folder of {}", peer.name);
+    }
+}
+
+/// A peer that says all it can, on a log of its own.
+struct Talkative(Child);
+
+impl Talkative {
+    fn start(peer: &Peer, log: &Path) -> Self {
+        let log = File::create(log).unwrap();
+        let mut command = service(&peer.folder);
+        command.args(["--debug", "--logformat", "nocolor", "daemon"]);
+        Self(
+            command
+                .stdout(log.try_clone().unwrap())
+                .stderr(log)
+                .spawn()
+                .unwrap(),
+        )
+    }
+}
+
+impl Drop for Talkative {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn secrets_and_keys_are_shown_nowhere_not_even_with_debug() {
+    const PASSWORD: &str = "correct-horse-battery";
+    let cluster = Cluster::prepare(&Options {
+        peers: 2,
+        edit: |config| {
+            config["cluster"]["accepted_secrets"] = json!([OTHER]);
+            config["api"]["restapi"]["basic_auth_credentials"] = json!({"ann": PASSWORD});
+        },
+        ..Options::default()
+    });
+    let logs = [cluster.folder().join("one.log"), cluster.folder().join("two.log")];
+    let running: Vec<Talkative> = cluster
+        .peers
+        .iter()
+        .zip(&logs)
+        .map(|(peer, log)| Talkative::start(peer, log))
+        .collect();
+    let auth = [("Authorization", "Basic YW5uOmNvcnJlY3QtaG9yc2UtYmF0dGVyeQ==")];
+    let ask =
+        |method: &str, target: &str| http::request(cluster.peers[0].rest_port, method, target, &auth, &[]);
+    wait_until("the peers see each other", || {
+        let peers = ask("GET", "/peers").map_err(|error| error.to_string())?;
+        let seen = peers.values().iter().filter(|id| id["error"] == "").count();
+        if seen == 2 { Ok(()) } else { Err(peers.text()) }
+    });
+    let pinned = ask("POST", &format!("/pins/{}", cids::identity("x"))).unwrap();
+    assert!(pinned.is_success(), "{}", pinned.text());
+    let bad = [("Authorization", "Basic YW5uOndyb25nLXBhc3N3b3Jk")];
+    let refused = http::request(cluster.peers[0].rest_port, "GET", "/id", &bad, &[]).unwrap();
+    assert_eq!(refused.status, 401);
+    drop(running);
+    let hidden = |peer: &Peer| {
+        let identity = fs::read_to_string(peer.folder.join("identity.json")).unwrap();
+        let identity: Value = serde_json::from_str(&identity).unwrap();
+        let key = identity["private_key"].as_str().unwrap().to_owned();
+        let words = [
+            SECRET,
+            OTHER,
+            PASSWORD,
+            "wrong-password",
+            "YW5uOmNvcnJl",
+            "YW5uOndyb25n",
+        ];
+        words
+            .map(str::to_owned)
+            .into_iter()
+            .chain([key])
+            .collect::<Vec<_>>()
+    };
+    for (peer, log) in cluster.peers.iter().zip(&logs) {
+        let log = fs::read_to_string(log).unwrap();
+        assert!(log.contains("DEBUG"), "it says little: {log}");
+        for word in hidden(peer) {
+            assert!(!log.contains(&word), "{word} is in the log of {}", peer.name);
+            let upper = word.to_uppercase();
+            assert!(!log.contains(&upper), "{upper} is in the log of {}", peer.name);
+        }
+    }
+    // Errors name the key, not what is in it.
+    let peer = &cluster.peers[0];
+    peer.edit(|config| config["cluster"]["accepted_secrets"] = json!([format!("{OTHER}0")]));
+    let said = run(Command::new("timeout")
+        .arg("60")
+        .args(words_of(&service(&peer.folder)))
+        .arg("daemon"));
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains("cluster.accepted_secrets"), "{said:?}");
+    for word in hidden(peer) {
+        assert!(!said.err.contains(&word) && !said.out.contains(&word), "{said:?}");
+    }
+}
+
+fn words_of(command: &Command) -> Vec<std::ffi::OsString> {
+    let program = [command.get_program().to_owned()];
+    program
+        .into_iter()
+        .chain(command.get_args().map(ToOwned::to_owned))
+        .collect()
+}
