@@ -101,6 +101,7 @@ impl Recovered {
             voters: [id].into(),
             next_raft_id: RaftId(id.0 + 1),
             joining: survivors.iter().filter(others).cloned().collect(),
+            version: self.members.version,
             departed: departed.filter(is_lost).cloned().collect(),
             ..Members::joining(cluster)
         }

@@ -6,6 +6,7 @@ mod id;
 mod init;
 mod lock;
 mod prompt;
+mod rescue;
 mod signals;
 mod state;
 

@@ -66,6 +66,8 @@ enum Command {
     Version,
     /// Bring the state of an earlier version into the current format
     Upgrade(Upgrade),
+    /// Make a new cluster of what is left of one that has lost its majority for good
+    Rescue(super::rescue::Options),
     /// Accepted for the Go peer's sake: there is no crdt here
     #[command(hide = true)]
     Crdt {
@@ -142,6 +144,9 @@ pub(super) fn run(global: &Global, options: Options) -> Result<(), Failure> {
             import(&folder, &options).doing("importing state")
         }
         Command::Cleanup(options) => clean(&folder, options.force || global.force).doing("cleaning state"),
+        Command::Rescue(options) => {
+            super::rescue::run(&folder, &options, global.force).doing("rescuing the state")
+        }
         Command::Version => version(&folder).doing("reading the state's version"),
         Command::Upgrade(options) => upgrade(&folder, options.force || global.force).doing("upgrading state"),
         Command::Crdt { .. } => Ok(()),

@@ -61,7 +61,8 @@ impl Cluster {
         let since = Instant::now();
         loop {
             let id = self.id_of(peer).await;
-            if id.error.is_empty() || since.elapsed() >= ARRIVAL {
+            let has_come = id.error.is_empty() && !id.cluster_peers.is_empty();
+            if has_come || since.elapsed() >= ARRIVAL {
                 return Ok(id);
             }
             tokio::time::sleep(ARRIVAL_PAUSE).await;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cluster_core::{Envelope, Membership, Message, PeerId};
+use cluster_core::{Envelope, Membership, Message, PeerId, VERSION};
 use rand::seq::IndexedRandom;
 use tokio::sync::mpsc;
 
@@ -44,6 +44,8 @@ struct Look {
     members: BTreeSet<PeerId>,
     leader: Option<PeerId>,
     membership: Membership,
+    /// What all members read.
+    version: u8,
 }
 
 impl Watch {
@@ -52,6 +54,7 @@ impl Watch {
             members: view.members().peer_ids().cloned().collect(),
             leader: view.leader().cloned(),
             membership: view.membership(),
+            version: view.members().version,
         };
         self.handle.view(read).await
     }
@@ -65,13 +68,18 @@ impl Watch {
     pub(super) async fn run(self, ending: mpsc::Sender<Ending>) {
         let (mut last, mut last_leader) = (BTreeSet::new(), None);
         let mut known: Option<BTreeSet<PeerId>> = None;
+        // Whoever starts as removed has been asked for again, or it would not have been started: it waits to
+        // be told under which Raft id.
+        let mut returns = !self.guides().is_empty();
         while let Some(look) = self.look().await {
-            if look.membership == Membership::Removed {
+            let is_member = matches!(look.membership, Membership::Learner | Membership::Voter);
+            returns &= !is_member;
+            if look.membership == Membership::Removed && !returns {
                 // Full means that the end has been told already.
                 let _ = ending.try_send(Ending::Removed);
                 return;
             }
-            if look.membership != Membership::Joining && known.as_ref() != Some(&look.members) {
+            if is_member && known.as_ref() != Some(&look.members) {
                 if let Some(before) = &known {
                     tell_changes(before, &look.members);
                 }
@@ -80,6 +88,12 @@ impl Watch {
             let mut members = look.members;
             if look.leader.is_none() {
                 members.extend(self.guides());
+            }
+            if self.net.set_version(look.version) {
+                tracing::info!(
+                    "all members speak version {} of the protocol: peers that do not are refused",
+                    look.version
+                );
             }
             if members != last {
                 self.net.set_members(members.clone()).await;
@@ -155,6 +169,7 @@ impl Watch {
                 cluster: greeting.cluster,
                 incarnation: greeting.incarnation,
                 addressee: None,
+                version: VERSION,
                 message,
             };
             self.handle.received(peer.clone(), envelope).await;

@@ -56,7 +56,8 @@ impl Waiting<'_> {
             }
             // A peer that is given a large state is not stuck. One without a leader is, whatever it hears.
             let now = (look.applied, self.received());
-            if now != progress && (look.leader.is_some() || look.membership == Membership::Joining) {
+            let is_let_in = matches!(look.membership, Membership::Joining | Membership::Removed);
+            if now != progress && (look.leader.is_some() || is_let_in) {
                 (progress, moved) = (now, Instant::now());
             }
             if moved.elapsed() >= self.limit {
@@ -136,10 +137,10 @@ impl Waiting<'_> {
 
     fn summary(&self, look: &Look, connected: usize) -> String {
         match (look.membership, &look.leader) {
-            (Membership::Joining, _) if self.received() > 0 => {
+            (Membership::Joining | Membership::Removed, _) if self.received() > 0 => {
                 format!("receiving the cluster's state: {} bytes so far", self.received())
             }
-            (Membership::Joining, _) => {
+            (Membership::Joining | Membership::Removed, _) => {
                 format!("waiting for the cluster's leader to send its state; {connected} peers are connected")
             }
             (_, Some(leader)) => format!(

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -27,12 +27,13 @@ use super::traffic::Meters;
 /// How long a peer may take to write or answer the first frame of a stream.
 pub(super) const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The version of what is inside the streams; another one is refused by name.
-pub(super) const PROTOCOL_VERSION: u8 = 1;
+/// The newest version of what is inside the streams that this peer reads.
+pub(super) const PROTOCOL_VERSION: u8 = cluster_core::VERSION;
 
 /// Whose stream it is: the first thing on every one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Origin {
+    /// The newest that the sender reads.
     pub(super) version: u8,
     pub(super) cluster: ClusterId,
 }
@@ -41,6 +42,8 @@ pub(super) struct Origin {
 pub(super) struct Shared {
     pub(super) me: PeerId,
     pub(super) cluster: RwLock<ClusterId>,
+    /// The version that all members read, and may write.
+    pub(super) version: AtomicU8,
     pub(super) open_methods: BTreeSet<String>,
     pub(super) links: Arc<Links>,
     pub(super) members: watch::Sender<Arc<BTreeSet<PeerId>>>,
@@ -62,6 +65,8 @@ pub(super) struct Shared {
     /// Why members are not reached, or do not listen; no more than there are members.
     pub(super) troubles: Mutex<BTreeMap<PeerId, String>>,
     pub(super) tasks: TaskTracker,
+    /// Messages are sent from threads that are none of its own.
+    pub(super) runtime: tokio::runtime::Handle,
     pub(super) stop: CancellationToken,
     pub(super) numbers: AtomicU64,
 }
@@ -70,12 +75,13 @@ impl Shared {
     /// Runs until it ends or the network is shut down.
     pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
-        self.tasks.spawn(async move {
+        let work = async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = work => {}
             }
-        });
+        };
+        self.tasks.spawn_on(work, &self.runtime);
     }
 
     pub(super) fn is_member(&self, peer: &PeerId) -> bool {
@@ -111,9 +117,11 @@ impl Shared {
     /// Why this stream cannot be taken, if it cannot.
     pub(super) fn objection(&self, from: &PeerId, origin: &Origin) -> Option<String> {
         let cluster = self.cluster();
-        let why = if origin.version != PROTOCOL_VERSION {
+        let version = self.version.load(Ordering::Relaxed);
+        let why = if origin.version < version {
             format!(
-                "it speaks version {} of the protocol, this one {PROTOCOL_VERSION}",
+                "it speaks version {} of the protocol, and the cluster has gone on to version {version}: \
+                 install the release that the other peers run",
                 origin.version
             )
         } else if cluster == ClusterId::UNKNOWN {
@@ -134,7 +142,10 @@ impl Shared {
     /// Counts a refusal, and logs it if it is news.
     pub(super) fn note_refusal(&self, from: &PeerId, what: &'static str, why: &str) {
         Complaints::count(&self.complaints.refused);
-        if self.complaints.is_news(from, what) {
+        if self.cluster() == ClusterId::UNKNOWN {
+            // A peer that is about to join is dialled by those who know it already.
+            tracing::debug!(peer = %from, "refused a {what} stream: {why}");
+        } else if self.complaints.is_news(from, what) {
             tracing::warn!(peer = %from, "refused a {what} stream: {why}");
         }
     }
