@@ -2,6 +2,7 @@
 //! that knows the store, the network and the IPFS node at once.
 
 mod compare;
+mod complaints;
 mod informer;
 mod ipfs;
 mod snapshots;

@@ -6,9 +6,14 @@ use std::time::Duration;
 use cluster_core::{Metric, PING};
 use cluster_ipfs::Backend;
 
+use super::complaints::Complaints;
+
 /// The IPFS node has this long to say who it is and how full. The `ping` must not wait for a slow one: the
 /// others would take this peer for dead.
 const NODE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What is told of a node that does not say how full it is.
+const DOING: &str = "asking the IPFS node how full it is (until it tells, this peer gets no new pins)";
 
 /// Which metric says how much room there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +41,7 @@ pub struct Measured {
 #[derive(Clone)]
 pub struct Informer {
     backend: Backend,
+    complaints: Complaints,
     measured: Arc<Measured>,
     /// Who the IPFS node was when it last answered.
     identity: Arc<Mutex<(String, Vec<String>)>>,
@@ -45,6 +51,7 @@ impl Informer {
     /// Reads `measured` off `backend`.
     pub fn new(backend: Backend, measured: Measured) -> Self {
         Self {
+            complaints: Complaints::new(&backend),
             backend,
             measured: Arc::new(measured),
             identity: Arc::default(),
@@ -96,7 +103,18 @@ impl Informer {
     async fn disk(&self) -> Option<Metric> {
         let (kind, ttl) = self.measured.disk?;
         let stat = tokio::time::timeout(NODE_TIMEOUT, self.backend.repo_stat()).await;
-        let stat = stat.ok().and_then(Result::ok);
+        let stat = match stat {
+            Ok(Ok(stat)) => Some(stat),
+            Ok(Err(why)) => {
+                self.complaints.tell(DOING, &why);
+                None
+            }
+            Err(_) => {
+                let why = format!("no answer within {NODE_TIMEOUT:?}");
+                self.complaints.tell(DOING, &why);
+                None
+            }
+        };
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let (name, value, weight) = match (kind, &stat) {
             (Disk::FreeSpace, Some(stat)) => {

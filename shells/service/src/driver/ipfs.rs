@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::Handle;
 use super::compare::Comparison;
+use super::complaints::Complaints;
 use crate::store::Reader;
 
 /// Progress is reported this often: the core only needs to know that there is some.
@@ -20,6 +21,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// The operations that run.
 pub(super) struct Operations {
     backend: Backend,
+    complaints: Complaints,
     handle: Handle,
     runtime: tokio::runtime::Handle,
     running: Arc<Mutex<BTreeMap<OpId, oneshot::Sender<()>>>>,
@@ -28,6 +30,7 @@ pub(super) struct Operations {
 impl Operations {
     pub(super) fn new(backend: Backend, handle: Handle, runtime: tokio::runtime::Handle) -> Self {
         Self {
+            complaints: Complaints::new(&backend),
             backend,
             handle,
             runtime,
@@ -37,7 +40,18 @@ impl Operations {
 
     pub(super) fn start(&self, op: OpId, action: IpfsAction) {
         let (backend, handle) = (self.backend.clone(), self.handle.clone());
-        let work = async move { perform(&backend, &handle, op, action).await };
+        let complaints = self.complaints.clone();
+        let work = async move {
+            let doing = match &action {
+                IpfsAction::Pin { cid, .. } => format!("pinning {cid}"),
+                IpfsAction::Unpin { cid } => format!("unpinning {cid}"),
+            };
+            let outcome = perform(&backend, &handle, op, action).await;
+            if let Err(IpfsError::Failed(why)) = &outcome {
+                complaints.tell(&doing, why);
+            }
+            outcome
+        };
         self.spawn(op, work, move |outcome| Event::IpfsFinished { op, outcome });
     }
 
