@@ -382,9 +382,17 @@ impl Peer {
     /// # Panics
     /// It does not run, or does not end.
     pub fn terminate(&mut self) -> ExitStatus {
-        let child = self.child.as_ref().expect("it runs");
-        run(Command::new("kill").arg(child.id().to_string())).ok();
+        self.signal("TERM");
         self.wait_end()
+    }
+
+    /// Sends it a signal, by name: `STOP` freezes it, `CONT` lets it go on.
+    ///
+    /// # Panics
+    /// It does not run.
+    pub fn signal(&self, name: &str) {
+        let child = self.child.as_ref().expect("it runs");
+        run(Command::new("kill").args(["-s", name, &child.id().to_string()])).ok();
     }
 
     /// Waits until it ends by itself.

@@ -12,7 +12,13 @@ mod failover;
 mod folders;
 #[path = "it/kills.rs"]
 mod kills;
+#[path = "it/logs_and_ctl.rs"]
+mod logs_and_ctl;
 #[path = "it/network_faults.rs"]
 mod network_faults;
 #[path = "it/security.rs"]
 mod security;
+#[path = "it/three_states.rs"]
+mod three_states;
+#[path = "it/troubleshooting.rs"]
+mod troubleshooting;

@@ -65,7 +65,7 @@ impl Reply {
             },
             None => Error {
                 code: status,
-                message: text,
+                message: text.trim_end().to_owned(),
             },
         })
     }

@@ -1,0 +1,271 @@
+//! The guide, "Troubleshooting and getting help": what the programs say about what they do.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use serde_json::Value;
+use tests::{Cluster, Options, Said, cids, closed_port, program, run, service, wait_until};
+
+/// A peer of its own, prepared and not started.
+fn alone() -> Cluster {
+    Cluster::prepare(&Options {
+        peers: 1,
+        ..Options::default()
+    })
+}
+
+/// A running service that ends with this value.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs the service with these flags until it answers, and one request more; its log.
+fn log_of(cluster: &Cluster, flags: &[&str]) -> String {
+    let peer = &cluster.peers[0];
+    let path = cluster.folder().join("log");
+    let log = File::create(&path).unwrap();
+    let child = service(&peer.folder)
+        .args(flags)
+        .arg("daemon")
+        .stderr(log)
+        .spawn();
+    let _running = Running(child.unwrap());
+    wait_until("it is ready", || {
+        let told = std::fs::read_to_string(&path).unwrap();
+        peer.ask("GET", "/pins?consistent=true")
+            .map_err(|error| format!("{error}\n{told}"))
+    });
+    peer.ask("GET", "/version").unwrap();
+    // It looks every 50 ms whether it is ready, and then says so.
+    std::thread::sleep(Duration::from_millis(500));
+    std::fs::read_to_string(&path).unwrap()
+}
+
+#[test]
+fn a_line_has_time_severity_facility_place_and_message() {
+    let text = log_of(&alone(), &["--logformat", "nocolor"]);
+    assert!(!text.is_empty());
+    for line in text.lines() {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [time, level, facility, place, message] = fields[..] else {
+            panic!("not five fields: {line:?}");
+        };
+        assert!(
+            time.ends_with('Z') && time.len() == "2026-05-11T10:00:00.000Z".len(),
+            "{line}"
+        );
+        assert!(["INFO", "WARN", "ERROR"].contains(&level), "{line}");
+        assert!(!facility.contains("::"), "{line}");
+        let (file, number) = place.split_once(':').unwrap();
+        assert!(file.ends_with(".rs") && number.parse::<u32>().is_ok(), "{line}");
+        assert!(!message.is_empty(), "{line}");
+    }
+    assert!(
+        text.contains("\tcluster\t") && text.contains("** IPFS Cluster is READY **"),
+        "{text}"
+    );
+}
+
+#[test]
+fn levels_are_set_for_all_and_for_parts_with_the_go_names() {
+    let cluster = alone();
+    let text = log_of(
+        &cluster,
+        &["--loglevel", "error,restapilog:debug", "--logformat", "nocolor"],
+    );
+    assert!(!text.contains("\tINFO\t"), "{text}");
+    assert!(text.contains("\tDEBUG\trestapilog\t"), "{text}");
+    assert!(text.contains("\"GET /version HTTP/1.1\" 200"), "{text}");
+    let text = log_of(&cluster, &["--debug", "--logformat", "nocolor"]);
+    assert!(text.contains("\tDEBUG\t"), "{text}");
+    assert!(!text.contains(&"5e".repeat(32)), "the secret is in the log");
+    for (levels, told) in [
+        ("loud", "\"loud\" is no log level"),
+        ("info,nonsense:debug", "\"nonsense\" is no part of the program"),
+    ] {
+        let said = run(service(&cluster.peers[0].folder).args(["--loglevel", levels, "daemon"]));
+        assert!(said.code == 1 && said.err.contains(told), "{said:?}");
+    }
+}
+
+#[test]
+fn logs_are_json_when_asked_for() {
+    let text = log_of(&alone(), &["--logformat", "json"]);
+    let mut ready = false;
+    for line in text.lines() {
+        let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        for key in ["level", "ts", "logger", "caller", "msg"] {
+            assert!(value[key].is_string(), "{key}: {line}");
+        }
+        ready |= value["msg"] == "** IPFS Cluster is READY **" && value["logger"] == "cluster";
+    }
+    assert!(ready, "{text}");
+}
+
+/// ctl with nothing of what the tests know.
+fn ctl(arguments: &[&str], variables: &[(&str, &str)]) -> Said {
+    let mut command = Command::new(program("ipfs-cluster-ctl"));
+    run(command
+        .env_clear()
+        .envs(variables.iter().copied())
+        .args(arguments))
+}
+
+#[test]
+fn debug_shows_each_request_with_its_status() {
+    let mut cluster = alone();
+    let peer = &mut cluster.peers[0];
+    peer.start();
+    wait_until("it is ready", || peer.ask("GET", "/pins?consistent=true"));
+    let said = peer.ctl(&["--debug", "id"]);
+    let expected = format!("GET http://127.0.0.1:{}/id: 200 OK\n", peer.rest_port);
+    assert_eq!((said.code, said.err.as_str()), (0, expected.as_str()));
+    let missing = cids::identity("missing");
+    let said = peer.ctl(&["--debug", "pin", "ls", &missing]);
+    let path = format!("/allocations/{missing}: 404 Not Found\n");
+    assert!(said.code == 2 && said.err.ends_with(&path), "{said:?}");
+    // As it came, laid out.
+    let raw = peer.rest("GET", "/id").unwrap().json();
+    assert_eq!(peer.ctl_json(&["id"]), [raw]);
+}
+
+#[test]
+fn hosts_are_given_in_many_ways_and_the_first_that_answers_serves() {
+    let mut cluster = alone();
+    let peer = &mut cluster.peers[0];
+    peer.start_and_wait();
+    let (port, dead) = (peer.rest_port, closed_port());
+    for host in [
+        format!("/ip4/127.0.0.1/tcp/{port}"),
+        format!("/dns4/localhost/tcp/{port}"),
+        format!("127.0.0.1:{port}"),
+        format!("http://127.0.0.1:{port}"),
+        format!("/ip4/127.0.0.1/tcp/{dead},/ip4/127.0.0.1/tcp/{port}"),
+    ] {
+        let said = ctl(&["--host", &host, "version"], &[]);
+        assert_eq!(said.code, 0, "{host}: {said:?}");
+    }
+    let dead = format!("/ip4/127.0.0.1/tcp/{dead}");
+    let said = ctl(&["--host", &dead, "version"], &[]);
+    let told = "Is ipfs-cluster-service running there?";
+    assert!(said.code == 1 && said.out.contains(told), "{said:?}");
+    let said = ctl(&["--host", "/ip4/nonsense", "version"], &[]);
+    assert!(
+        said.code == 1 && said.err.starts_with("error parsing host multiaddress: "),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn shells_complete_both_programs() {
+    for name in ["ipfs-cluster-ctl", "ipfs-cluster-service"] {
+        for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+            let said = run(Command::new(program(name))
+                .env_clear()
+                .args(["completions", shell]));
+            assert!(
+                said.code == 0 && said.out.contains(name),
+                "{name} {shell}: {}",
+                said.err
+            );
+        }
+    }
+}
+
+/// Writes a certificate of its own for this machine.
+fn certificate(folder: &Path) {
+    let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    std::fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
+    std::fs::write(folder.join("key.pem"), made.key_pair.serialize_pem()).unwrap();
+}
+
+#[test]
+fn over_tls_with_a_password_ctl_does_all_that_it_does_without() {
+    let mut cluster = alone();
+    let peer = &mut cluster.peers[0];
+    certificate(&peer.folder);
+    peer.edit(|config| {
+        let rest = &mut config["api"]["restapi"];
+        rest["ssl_cert_file"] = "cert.pem".into();
+        rest["ssl_key_file"] = "key.pem".into();
+        rest["http_log_file"] = "access.log".into();
+        rest["basic_auth_credentials"] = serde_json::json!({"ann": "s3cret"});
+    });
+    peer.start();
+    let host = format!("/ip4/127.0.0.1/tcp/{}", peer.rest_port);
+    let trusting = ["--host", &host, "--no-check-certificate"];
+    wait_until("it answers", || {
+        let said = ctl(
+            &[&trusting[..], &["--basic-auth", "ann:s3cret", "id"]].concat(),
+            &[],
+        );
+        match said.code {
+            0 => Ok(()),
+            _ => Err(format!("{said:?}")),
+        }
+    });
+    // Credentials imply HTTPS, and may come from the environment.
+    let own = peer.folder.join("cert.pem");
+    let environment = [
+        ("CLUSTER_CREDENTIALS", "ann:s3cret"),
+        ("SSL_CERT_FILE", own.to_str().unwrap()),
+    ];
+    let added = ctl(
+        &["--host", &host, "add", "-Q", own.to_str().unwrap()],
+        &environment,
+    );
+    assert_eq!(added.code, 0, "{added:?}");
+    let cid = added.out.trim();
+    let listed = ctl(&["--host", &host, "pin", "ls"], &environment);
+    assert!(listed.out.starts_with(cid), "{listed:?}");
+    for (arguments, variables, code, told) in [
+        (vec!["--https", "id"], &[][..], 1, "certificate"),
+        (
+            vec!["id"],
+            &[],
+            2,
+            "Client sent an HTTP request to an HTTPS server.",
+        ),
+        (
+            vec!["--https", "--no-check-certificate", "id"],
+            &[],
+            2,
+            "unauthorized: no auth provided",
+        ),
+        (
+            vec!["--basic-auth", "ann:wrong", "--no-check-certificate", "id"],
+            &[],
+            2,
+            "unauthorized: access denied",
+        ),
+        (
+            vec!["--force-http", "id"],
+            &environment[..1],
+            2,
+            "HTTP request to an HTTPS server.",
+        ),
+    ] {
+        let said = ctl(&[&["--host", &host], &arguments[..]].concat(), variables);
+        let all = format!("{}{}", said.out, said.err);
+        assert!(said.code == code && all.contains(told), "{arguments:?}: {said:?}");
+    }
+    let noted = std::fs::read_to_string(peer.folder.join("access.log")).unwrap();
+    assert!(
+        noted.contains("127.0.0.1 - ann [") && noted.contains("\"GET /id HTTP/1.1\" 200 "),
+        "{noted}"
+    );
+    assert!(
+        noted.contains("127.0.0.1 - - [") && noted.contains("\" 401 "),
+        "{noted}"
+    );
+    assert!(!noted.contains("s3cret") && !peer.log().contains("s3cret"));
+    assert!(peer.log().contains("REST API (HTTPS): "), "{}", peer.log());
+}

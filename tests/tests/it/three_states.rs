@@ -1,0 +1,215 @@
+//! The guide, "The shared state, the local state and the ipfs state": what the cluster has agreed on, what
+//! each peer believes of it, and what its IPFS node really holds; and how they are brought together again.
+
+use std::time::{Duration, Instant};
+
+use tests::links::Links;
+use tests::{Cluster, Options, Peer, Said, cids, wait_until};
+
+/// What a peer may need to tell of others that do not answer: five seconds of silence, and as much again on
+/// a busy machine.
+const BOUNDED: Duration = Duration::from_secs(20);
+
+/// A write's deadline is 15 seconds; the rest is for a busy machine.
+const WRITE: Duration = Duration::from_secs(25);
+
+/// Whether a peer's IPFS node has this pinned.
+fn is_held(peer: &Peer, cid: &str) -> Result<bool, String> {
+    let answer = peer
+        .ipfs(&format!("pin/ls?arg={cid}"))
+        .map_err(|error| error.to_string())?;
+    Ok(answer.is_success())
+}
+
+fn unpin_behind_our_back(peer: &Peer, cid: &str) {
+    let answer = peer.ipfs(&format!("pin/rm?arg={cid}")).unwrap();
+    assert!(answer.is_success(), "{}", answer.text());
+    assert_eq!(is_held(peer, cid), Ok(false));
+}
+
+fn wait_held(peer: &Peer, cid: &str) {
+    wait_until("the IPFS node has it pinned again", || {
+        match is_held(peer, cid)? {
+            true => Ok(()),
+            false => Err("it has not".to_owned()),
+        }
+    });
+}
+
+#[test]
+fn sync_notices_what_was_unpinned_behind_our_back_and_pins_it_again() {
+    // Nobody compares but who is asked to.
+    let cluster = Cluster::start_with(&Options {
+        edit: |config| config["cluster"]["state_sync_interval"] = "24h".into(),
+        ..Options::default()
+    });
+    let (ours, other) = (cids::identity("ours"), cids::identity("never ours"));
+    cluster.peers[0].ctl(&["pin", "add", "--wait", &ours]).ok();
+    cluster.peers[0].wait_state(&ours, "pinned", 3);
+    for peer in &cluster.peers {
+        assert!(peer.ipfs(&format!("pin/add?arg={other}")).unwrap().is_success());
+    }
+    // One CID, at the peer itself; one CID, asked elsewhere; everything here; everything everywhere.
+    let ways: [(usize, &[&str]); 4] = [
+        (1, &["sync", "--local", &ours]),
+        (0, &["sync", &ours]),
+        (1, &["sync", "--local"]),
+        (2, &["sync"]),
+    ];
+    for (asked, arguments) in ways {
+        unpin_behind_our_back(&cluster.peers[1], &ours);
+        assert_eq!(
+            cluster.peers[1].count(&ours, "pinned"),
+            Ok(3),
+            "nobody has looked yet"
+        );
+        let rows = cluster.peers[asked].ctl_json(arguments);
+        assert_eq!(rows.len(), 1, "{arguments:?}: {rows:?}");
+        assert_eq!(rows[0]["cid"], ours.as_str());
+        let told = rows[0]["peer_map"].as_object().unwrap();
+        assert!(told.contains_key(&cluster.peers[1].id), "{arguments:?}: {rows:?}");
+        wait_held(&cluster.peers[1], &ours);
+        cluster.peers[0].wait_state(&ours, "pinned", 3);
+    }
+    // When nothing is wrong there is nothing to tell, and what the cluster never pinned is left alone.
+    assert_eq!(
+        cluster.peers[0].ctl_json(&["sync"]),
+        Vec::<serde_json::Value>::new()
+    );
+    for peer in &cluster.peers {
+        assert_eq!(is_held(peer, &other), Ok(true));
+    }
+    let text = cluster.peers[0].ctl(&["sync", &ours]).ok();
+    assert!(
+        text.starts_with(&format!("{ours}:\n")) && text.matches(": PINNED").count() == 3,
+        "{text}"
+    );
+    assert_eq!(cluster.peers[0].ctl(&["sync", "nonsense"]).code, 1);
+}
+
+#[test]
+fn the_states_are_brought_together_without_anybody_asking() {
+    let cluster = Cluster::start_with(&Options {
+        edit: |config| config["cluster"]["state_sync_interval"] = "1s".into(),
+        ..Options::default()
+    });
+    let cid = cids::identity("kept");
+    cluster.peers[0].ctl(&["pin", "add", "--wait", &cid]).ok();
+    cluster.peers[0].wait_state(&cid, "pinned", 3);
+    for peer in &cluster.peers {
+        unpin_behind_our_back(peer, &cid);
+        wait_held(peer, &cid);
+    }
+    cluster.peers[0].wait_state(&cid, "pinned", 3);
+}
+
+#[test]
+fn a_peer_that_is_silent_is_told_as_an_error_while_the_others_are_listed() {
+    let cluster = Cluster::start();
+    let cid = cids::identity("listed");
+    cluster.peers[0].ctl(&["pin", "add", "--wait", &cid]).ok();
+    cluster.peers[0].wait_state(&cid, "pinned", 3);
+    // Its connections stay open, and nothing comes.
+    cluster.peers[2].signal("STOP");
+    let living = &cluster.peers[0];
+    for arguments in [&["status"][..], &["status", &cid]] {
+        let asked = Instant::now();
+        let rows = living.ctl_json(arguments);
+        let took = asked.elapsed();
+        assert!(took < BOUNDED, "{arguments:?} took {took:?}");
+        let peers = &rows[0]["peer_map"];
+        assert_eq!(peers[&cluster.peers[1].id]["status"], "pinned", "{rows:?}");
+        let silent = &peers[&cluster.peers[2].id];
+        assert_eq!(silent["status"], "cluster_error", "{rows:?}");
+        assert!(
+            silent["error"].as_str().unwrap().contains(&cluster.peers[2].id),
+            "{silent}"
+        );
+    }
+    let errors = living.ctl_json(&["status", "--filter", "cluster_error"]);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    cluster.peers[2].signal("CONT");
+    living.wait_state(&cid, "pinned", 3);
+}
+
+/// A write that failed, within its time.
+fn failed_write(peer: &Peer, cid: &str) -> Said {
+    let asked = Instant::now();
+    let said = peer.ctl(&["pin", "add", "--no-status", cid]);
+    let took = asked.elapsed();
+    assert!(took < WRITE, "{took:?}: {said:?}");
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.out.contains("Code: 503"), "{said:?}");
+    said
+}
+
+#[test]
+fn without_a_majority_reads_work_and_warn_and_writes_fail_with_the_reason() {
+    let mut cluster = Cluster::start();
+    let cid = cids::identity("before");
+    cluster.peers[0].ctl(&["pin", "add", "--wait", &cid]).ok();
+    cluster.peers[0].wait_state(&cid, "pinned", 3);
+    let fresh = cluster.peers[0].ctl(&["pin", "ls", "--consistent", &cid]);
+    assert!(fresh.err.is_empty() && fresh.out.starts_with(&cid), "{fresh:?}");
+    cluster.peers[1].kill();
+    cluster.peers[2].kill();
+    let left = &cluster.peers[0];
+    wait_until("the peer that is left knows that nobody leads", || {
+        let said = left.ctl(&["pin", "ls"]);
+        assert!(said.code == 0 && said.out.starts_with(&cid), "{said:?}");
+        match said.err.starts_with("warning: this may be old: ") {
+            true => Ok(()),
+            false => Err(format!("{said:?}")),
+        }
+    });
+    let status = left.ctl(&["status", &cid]);
+    assert!(
+        status.code == 0 && status.err.starts_with("warning: "),
+        "{status:?}"
+    );
+    assert_eq!(left.count(&cid, "cluster_error"), Ok(2));
+    let said = failed_write(left, &cids::identity("after"));
+    assert!(
+        said.out.contains("the cluster has no leader: a majority"),
+        "{said:?}"
+    );
+    let asked = Instant::now();
+    let fresh = left.ctl(&["pin", "ls", "--consistent"]);
+    assert!(asked.elapsed() < WRITE && fresh.code == 2, "{fresh:?}");
+    assert!(fresh.out.contains("no leader"), "{fresh:?}");
+    // What was refused did not happen, not even later.
+    cluster.peers[1].start_and_wait();
+    wait_until("there is a leader again", || {
+        cluster.peers[0].ask("GET", "/pins?consistent=true")
+    });
+    assert_eq!(cluster.peers[0].pinset(), Ok(vec![cid]));
+}
+
+#[test]
+fn a_write_that_may_still_happen_is_told_apart() {
+    let (mut cluster, links) = Links::prepare(&Options::default());
+    for peer in &mut cluster.peers {
+        peer.start();
+    }
+    cluster.wait_ready();
+    let leader = cluster.leader();
+    links.isolate(&[leader]);
+    let (doubtful, certain) = (cids::identity("doubtful"), cids::identity("certain"));
+    // It still believes that it leads, so that it takes the write, and cannot pass it on.
+    let said = failed_write(&cluster.peers[leader], &doubtful);
+    assert!(said.out.contains("the request may still take effect"), "{said:?}");
+    let other = &cluster.peers[(leader + 1) % 3];
+    wait_until("the others go on without it", || {
+        other.ask("POST", &format!("/pins/{certain}"))
+    });
+    links.heal();
+    wait_until("all agree", || {
+        let all: Result<Vec<_>, _> = cluster.peers.iter().map(Peer::pinset).collect();
+        let all = all?;
+        match all.iter().all(|pins| *pins == all[0] && pins.contains(&certain)) {
+            true => Ok(()),
+            false => Err(format!("{all:?}")),
+        }
+    });
+    links.check();
+}

@@ -1,0 +1,206 @@
+//! The guide, "Troubleshooting and getting help": what goes wrong is said, with the cause and the remedy.
+
+use std::net::TcpListener;
+
+use serde_json::json;
+use tests::{Cluster, Options, Peer, cids, closed_port, wait_until};
+
+/// Peers that give up soon when they find no cluster: seven seconds with the five on top.
+fn impatient(peers: usize) -> Cluster {
+    Cluster::prepare(&Options {
+        peers,
+        edit: |config| config["consensus"]["raft"]["wait_for_leader_timeout"] = "2s".into(),
+        ..Options::default()
+    })
+}
+
+/// Starts a peer that cannot run; what it said last.
+fn refusal(peer: &mut Peer) -> String {
+    peer.start();
+    let status = peer.wait_end();
+    let log = peer.log();
+    assert_eq!(status.code(), Some(1), "{log}");
+    let last = log.lines().rev().find(|line| line.starts_with("error "));
+    last.unwrap_or_else(|| panic!("no error: {log}")).to_owned()
+}
+
+fn names(told: &str, what: &[&str]) {
+    for part in what {
+        assert!(told.contains(part), "{part:?} is not in {told:?}");
+    }
+}
+
+#[test]
+fn a_listen_address_that_another_process_has_is_named() {
+    let mut cluster = impatient(1);
+    let peer = &mut cluster.peers[0];
+    let taken = TcpListener::bind(("127.0.0.1", peer.rest_port)).unwrap();
+    let address = format!("127.0.0.1:{}", peer.rest_port);
+    names(
+        &refusal(peer),
+        &[
+            "REST API",
+            &address,
+            "the port is in use",
+            "http_listen_multiaddress",
+        ],
+    );
+    drop(taken);
+    let taken = TcpListener::bind(("127.0.0.1", peer.cluster_port)).unwrap();
+    let port = peer.cluster_port.to_string();
+    names(&refusal(peer), &[&port, "listen_multiaddress", "in use"]);
+    drop(taken);
+    let taken = TcpListener::bind(("127.0.0.1", peer.ipfs_port)).unwrap();
+    let port = peer.ipfs_port.to_string();
+    names(&refusal(peer), &[&port, "api_listen_multiaddress"]);
+    drop(taken);
+    peer.start_and_wait();
+}
+
+#[test]
+fn a_second_process_on_the_same_folder_is_refused() {
+    let mut cluster = impatient(1);
+    let peer = &mut cluster.peers[0];
+    peer.start_and_wait();
+    let said = tests::run(tests::service(&peer.folder).arg("daemon"));
+    assert_eq!(said.code, 1, "{said:?}");
+    names(
+        &said.err,
+        &["error acquiring execution lock: ", "is using", "stop it first"],
+    );
+}
+
+#[test]
+fn peers_that_cannot_be_reached_are_named_with_where_they_were_looked_for() {
+    let mut cluster = impatient(3);
+    let others: Vec<(String, u16)> = cluster.peers[1..]
+        .iter()
+        .map(|peer| (peer.id.clone(), peer.cluster_port))
+        .collect();
+    let told = refusal(&mut cluster.peers[0]);
+    for (id, port) in others {
+        names(&told, &[&id, &format!("/tcp/{port}")]);
+    }
+    names(&told, &["no leader within", "A majority", "peerstore"]);
+}
+
+#[test]
+fn a_wrong_address_is_told_from_a_peer_that_is_down() {
+    let mut cluster = impatient(2);
+    // The first peer looks for the second where somebody else is.
+    let stranger = Cluster::start_with(&Options {
+        peers: 1,
+        ..Options::default()
+    });
+    let second = cluster.peers[1].id.clone();
+    let wrong = format!(
+        "/ip4/127.0.0.1/tcp/{}/p2p/{second}\n",
+        stranger.peers[0].cluster_port
+    );
+    std::fs::write(cluster.peers[0].folder.join("peerstore"), &wrong).unwrap();
+    let told = refusal(&mut cluster.peers[0]);
+    names(&told, &[&second, &stranger.peers[0].id]);
+    // And where nobody is known to be.
+    std::fs::write(cluster.peers[0].folder.join("peerstore"), "").unwrap();
+    let told = refusal(&mut cluster.peers[0]);
+    names(&told, &[&second, "no address of it is known", "peerstore"]);
+    // An address that is none is named by the file and the line.
+    std::fs::write(cluster.peers[0].folder.join("peerstore"), "127.0.0.1:9096\n").unwrap();
+    refusal(&mut cluster.peers[0]);
+    names(
+        &cluster.peers[0].log(),
+        &["peerstore line 1: \"127.0.0.1:9096\" is not a multiaddress"],
+    );
+}
+
+#[test]
+fn an_unhealthy_cluster_is_seen_in_peers_ls_and_the_alerts() {
+    let mut cluster = Cluster::start_with(&Options {
+        edit: |config| config["monitor"]["pubsubmon"]["check_interval"] = "1s".into(),
+        ..Options::default()
+    });
+    cluster.peers[2].kill();
+    let (healthy, dead) = (&cluster.peers[0], cluster.peers[2].id.clone());
+    wait_until("peers ls tells of the dead one", || {
+        let text = healthy.ctl(&["peers", "ls"]).ok();
+        match text.contains(&format!("{dead} | ERROR: ")) {
+            true => Ok(()),
+            false => Err(text),
+        }
+    });
+    wait_until("so do the alerts", || {
+        let text = healthy.ctl(&["health", "alerts"]).ok();
+        match text.contains(&dead) {
+            true => Ok(()),
+            false => Err(text),
+        }
+    });
+    // A peer of a cluster without a majority waits for the others, by name, and gives up.
+    cluster.peers[1].kill();
+    cluster.peers[0].terminate();
+    cluster.peers[0].edit(|config| {
+        config["consensus"]["raft"]["wait_for_leader_timeout"] = json!("2s");
+    });
+    let told = refusal(&mut cluster.peers[0]);
+    names(&told, &[&dead, "A majority of the cluster's voters"]);
+}
+
+#[test]
+fn a_folder_of_another_peer_or_cluster_is_refused_by_name() {
+    let mut cluster = impatient(1);
+    let mut other = impatient(1);
+    for cluster in [&mut cluster, &mut other] {
+        cluster.peers[0].start_and_wait();
+        cluster.peers[0].terminate();
+    }
+    // The data of one peer under the identity of the other.
+    let identity = other.peers[0].folder.join("identity.json");
+    std::fs::copy(identity, cluster.peers[0].folder.join("identity.json")).unwrap();
+    let folder = cluster.peers[0].folder.display().to_string();
+    let told = refusal(&mut cluster.peers[0]);
+    names(
+        &told,
+        &[
+            &folder,
+            &other.peers[0].id,
+            "another peer",
+            "move the folder away",
+        ],
+    );
+}
+
+#[test]
+fn an_ipfs_node_that_does_not_answer_is_told_by_its_facility_with_file_and_line() {
+    let port = closed_port();
+    let mut cluster = Cluster::prepare(&Options {
+        peers: 1,
+        ..Options::default()
+    });
+    let peer = &mut cluster.peers[0];
+    peer.edit(|config| {
+        config["ipfs_connector"] = json!({"ipfshttp": {
+            "node_multiaddress": format!("/ip4/127.0.0.1/tcp/{port}"),
+        }});
+    });
+    peer.start_and_wait();
+    let cid = cids::identity("unreachable");
+    peer.ctl(&["pin", "add", "--no-status", &cid]).ok();
+    peer.wait_state(&cid, "pin_error", 1);
+    let text = peer.ctl(&["status", &cid]).ok();
+    names(&text, &["PIN_ERROR: ", &port.to_string()]);
+    let address = format!("127.0.0.1:{port}");
+    wait_until("the log names the facility, the place and the address", || {
+        let log = peer.log();
+        let told = |line: &str| {
+            let fields: Vec<&str> = line.split('\t').collect();
+            fields.len() == 5
+                && fields[2] == "ipfshttp"
+                && fields[3].contains(".rs:")
+                && line.contains(&address)
+        };
+        match log.lines().any(told) {
+            true => Ok(()),
+            false => Err(log),
+        }
+    });
+}
