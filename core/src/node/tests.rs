@@ -1,5 +1,6 @@
 mod alone;
 mod comparing;
+mod deposed;
 mod effects;
 mod membership;
 mod rescue;

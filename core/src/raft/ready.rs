@@ -10,11 +10,6 @@ impl Raft {
         self.term.1.take_if(|term| *term <= batch);
         while self.held.front().is_some_and(|held| held.batch <= batch) {
             let held = self.held.pop_front().expect("there is a first one");
-            if self.raw.raft.state == StateRole::Leader && self.raw.raft.prs().get(self.id().0).is_none() {
-                // Raft counts a leader's own write even when its own removal has been applied, and panics.
-                let term = self.raw.raft.term;
-                self.raw.raft.become_follower(term, raft::INVALID_ID);
-            }
             self.raw.on_persist_ready(held.ready);
             self.rearm();
             self.send(held.messages, outputs);
@@ -190,6 +185,12 @@ impl Raft {
         };
         let ids = |ids: &[u64]| ids.iter().copied().map(RaftId).collect();
         let state = self.raw.apply_conf_change(&conf_change(&change)).ok();
+        if self.raw.raft.state == StateRole::Leader && !self.raw.raft.promotable() {
+            // Raft lets a leader go on whose own vote is gone, and panics when it next counts what is
+            // durable at itself. An earlier leader proposed this: none proposes it of itself.
+            let term = self.raw.raft.term;
+            self.raw.raft.become_follower(term, raft::INVALID_ID);
+        }
         let voting = state.map(|state| Voting {
             voters: ids(&state.voters),
             outgoing: ids(&state.voters_outgoing),

@@ -1,0 +1,83 @@
+//! A leader that applies the end of its own vote, which an earlier leader proposed.
+
+use std::time::Duration;
+
+use super::alone::{Alone, raft_message};
+use crate::members::{MembersChange, MembersStep};
+use crate::wire::encode;
+use crate::*;
+
+/// Reports what is written as durable, until nothing is.
+fn settle(alone: &mut Alone, effects: Vec<Effect>) {
+    for effect in effects {
+        if let Effect::Persist(Batch { id, sync: true, .. }) = effect {
+            let effects = alone.handle(Event::Persisted { batch: id });
+            settle(alone, effects);
+        }
+    }
+}
+
+fn hear(alone: &mut Alone, from: u8, message: RaftMessage) {
+    let from_id = RaftId(u64::from(from));
+    let message = RaftMessage {
+        from: from_id,
+        ..message
+    };
+    let effects = alone.receive(from, Message::Raft(message));
+    settle(alone, effects);
+}
+
+/// One of three, with the change in its log, elected by the third.
+fn elected_with(step: MembersStep) -> Alone {
+    let mut alone = Alone::new(3);
+    let steps = vec![step];
+    let entry = LogEntry {
+        index: 1,
+        term: 1,
+        payload: Payload::Members(encode(&MembersChange { steps })),
+    };
+    let append = RaftMessage {
+        entries: vec![entry],
+        ..raft_message(RaftKind::Append, 1)
+    };
+    hear(&mut alone, 2, append);
+    for _ in 0..100 {
+        alone.wait(Duration::from_millis(100));
+        let effects = alone.handle(Event::TimedOut);
+        settle(&mut alone, effects);
+        let term = alone.node.view().term();
+        hear(
+            &mut alone,
+            3,
+            raft_message(RaftKind::RequestPreVoteResponse, term + 1),
+        );
+        let term = alone.node.view().term();
+        if term > 1 {
+            hear(&mut alone, 3, raft_message(RaftKind::RequestVoteResponse, term));
+            break;
+        }
+    }
+    assert_eq!(alone.node.view().leader(), Some(&crate::testing::peer(1)));
+    alone
+}
+
+/// Simulated seed 51847: Raft panicked at the next acknowledgement.
+#[test]
+fn a_leader_whose_vote_ends_leads_no_more() {
+    let raft_id = RaftId(1);
+    for step in [MembersStep::Remove { raft_id }, MembersStep::Demote { raft_id }] {
+        let mut alone = elected_with(step);
+        for index in 1..=3 {
+            let term = alone.node.view().term();
+            for from in [2, 3] {
+                let message = RaftMessage {
+                    index,
+                    ..raft_message(RaftKind::AppendResponse, term)
+                };
+                hear(&mut alone, from, message);
+            }
+        }
+        assert!(!alone.node.view().members().voters.contains(&raft_id));
+        assert_eq!(alone.node.view().leader(), None);
+    }
+}
