@@ -128,9 +128,11 @@ impl Client {
 
     /// One pin.
     pub async fn allocation(&self, cid: &str) -> Result<Answer<Pin>, ClientError> {
-        let query = self.fresh(Query::default());
-        self.one(Method::GET, format!("/allocations/{}?{query}", escape_path(cid)))
-            .await
+        let mut path = format!("/allocations/{}", escape_path(cid));
+        if self.consistent {
+            path += "?consistent=true";
+        }
+        self.one(Method::GET, path).await
     }
 
     /// The status of one CID at all peers, or at the one that is asked.
