@@ -44,6 +44,7 @@ impl<'a, V: PinsetView> Draft<'a, V> {
 
     pub(crate) fn put_pin(&mut self, pin: Pin, previous: Option<Pin>) {
         self.pins.insert(pin.cid.clone(), Some(pin.clone()));
+        let previous = previous.map(Box::new);
         self.ops.push(StoreOp::PutPin { pin, previous });
     }
 

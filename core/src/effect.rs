@@ -137,7 +137,7 @@ pub enum StoreOp {
         /// As it is from here on.
         pin: Pin,
         /// As it was, for the indexes.
-        previous: Option<Pin>,
+        previous: Option<Box<Pin>>,
     },
     /// Writes which proposals of a peer have been applied.
     PutWindow {

@@ -95,6 +95,14 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Whether it must be handled by itself, after what came before is written: handling it reads much of
+    /// what is on disk, or replaces it.
+    pub fn goes_alone(&self) -> bool {
+        matches!(self, Self::SnapshotReceived { .. } | Self::TimedOut)
+    }
+}
+
 /// What a client may want. Each gets exactly one [`Reply`](crate::Reply) or [`Refusal`](crate::Refusal).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {

@@ -59,6 +59,9 @@ const PENDING_MAX: usize = 16_384;
 /// Proposals that share a log entry: about 300 KiB at the size of a usual pin.
 const ENTRY_PROPOSALS: usize = 1024;
 
+/// Proposals that share a message to the leader: some 20 KiB of usual pins, and 2 MiB of the greatest.
+const MESSAGE_PROPOSALS: usize = 128;
+
 /// Rounds of routing that one event may cause. Far above what happens; a loop between submachines is a bug.
 const ROUNDS_MAX: usize = 10_000;
 
@@ -135,6 +138,22 @@ impl Node {
     /// calls returned in `Persist`.
     #[must_use]
     pub fn handle<V: PinsetView>(&mut self, now: Now, view: &V, event: Event) -> Vec<Effect> {
+        self.handle_all(now, view, [event])
+    }
+
+    /// As [`Node::handle`], for all that has happened meanwhile, in that order: what it comes to is written
+    /// as one batch and proposed as one entry.
+    ///
+    /// # Panics
+    ///
+    /// If an event that [goes alone](Event::goes_alone) is not the only one.
+    #[must_use]
+    pub fn handle_all<V: PinsetView>(
+        &mut self,
+        now: Now,
+        view: &V,
+        events: impl IntoIterator<Item = Event>,
+    ) -> Vec<Effect> {
         let mut step = Step {
             now,
             draft: Draft::new(view),
@@ -146,8 +165,16 @@ impl Node {
         };
         self.tracker.read_on(view);
         let applied = self.pinset.applied();
-        self.take(&mut step, event);
-        self.settle(&mut step);
+        let mut events = events.into_iter().peekable();
+        let mut first = true;
+        while let Some(event) = events.next() {
+            let last = events.peek().is_none();
+            assert!(first && last || !event.goes_alone(), "goes alone: {event:?}");
+            first = false;
+            self.take(&mut step, event);
+            // Proposals wait for those that come with them.
+            self.settle(&mut step, last);
+        }
         if !self.raft.is_installing() {
             self.tracker.start(now, &mut step.draft, &mut step.tracker);
         }
@@ -309,17 +336,20 @@ impl Node {
         }
     }
 
-    /// Routes until nothing comes out any more.
-    fn settle<V: PinsetView>(&mut self, step: &mut Step<'_, V>) {
+    /// Routes until nothing comes out any more; proposes what waits if `flush`.
+    fn settle<V: PinsetView>(&mut self, step: &mut Step<'_, V>, flush: bool) {
         for _ in 0..ROUNDS_MAX {
-            self.flush();
+            if flush {
+                self.flush();
+            }
             self.raft.drain(self.next_batch, &mut step.raft);
             self.route_raft(step);
             self.route_requests(step);
             self.route_monitor(step);
             route_tracker(step);
             let quiet = step.raft.is_empty() && step.requests.is_empty();
-            if quiet && !self.raft.has_ready() && !self.can_flush() && !self.retire(step) {
+            let flushed = !flush || !self.can_flush();
+            if quiet && !self.raft.has_ready() && flushed && !self.retire(step) {
                 self.failover.lead(step.now, self.raft.leads());
                 self.planner.lead(step.now, self.raft.leads());
                 return;

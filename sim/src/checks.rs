@@ -69,7 +69,7 @@ pub(crate) struct Step<'a> {
     pub(crate) at: u64,
     pub(crate) now: Now,
     pub(crate) me: usize,
-    pub(crate) event: &'a Event,
+    pub(crate) events: &'a [Event],
     pub(crate) effects: &'a [Effect],
     pub(crate) peers: &'a [Peer],
 }
@@ -203,7 +203,9 @@ impl Checks {
         self.bounds.after_step(step, found);
         sometimes!(
             coverage,
-            matches!(step.event, Event::Unreachable { .. }),
+            step.events
+                .iter()
+                .any(|event| matches!(event, Event::Unreachable { .. })),
             "a peer was unreachable"
         );
     }

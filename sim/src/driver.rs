@@ -23,17 +23,27 @@ use crate::world::{Shared, World, is_available, lock, name};
 /// Deadlines that may pass one after the other without any time passing. A chunked job takes a few hundred.
 const SPINS_MAX: u32 = 20_000;
 
+/// Events that are handled together at most, as in the daemon.
+const EVENTS_MAX: usize = 256;
+
+/// The longest that a process is held up by something else: time in which events gather.
+const HELD_UP_US: u64 = 2_000;
+
 /// Runs a peer's process until it is killed. `wires` is where what has left the process lives on.
 pub(crate) async fn run(world: Shared, me: usize, wires: NodeHandle) {
     lock(&world).boot(me);
     loop {
-        let event = next_event(&world, me).await;
+        let held_up = lock(&world).peers[me].held_up(HELD_UP_US);
+        if !held_up.is_zero() {
+            sleep(held_up).await;
+        }
+        let events = next_events(&world, me).await;
         let effects = {
             let mut world = lock(&world);
             if world.stopped {
                 return;
             }
-            world.step(me, event)
+            world.step(me, events)
         };
         let aim = lock(&world).take_aim(me, &effects);
         if let Some(aim) = aim {
@@ -45,9 +55,9 @@ pub(crate) async fn run(world: Shared, me: usize, wires: NodeHandle) {
     }
 }
 
-/// The next thing that happens to a peer: what is in its inbox, or its deadline. When both are there, either
-/// may come first.
-async fn next_event(world: &Shared, me: usize) -> Event {
+/// What happens to a peer next: what is in its inbox, or its deadline. When both are there, either may come
+/// first.
+async fn next_events(world: &Shared, me: usize) -> Vec<Event> {
     poll_fn(|cx| {
         let mut world = lock(world);
         let at = World::now();
@@ -57,8 +67,10 @@ async fn next_event(world: &Shared, me: usize) -> Event {
         if due && (peer.inbox.is_empty() || peer.rng.chance(500)) {
             return timed_out(&mut world, me, at);
         }
-        if let Some(event) = peer.inbox.pop_front() {
-            return Poll::Ready(event);
+        let events = peer.take_events(EVENTS_MAX);
+        if !events.is_empty() {
+            sometimes!(world.coverage, events.len() > 1, "events were handled together");
+            return Poll::Ready(events);
         }
         peer.waker = Some(cx.waker().clone());
         if let Some(deadline) = deadline
@@ -72,7 +84,7 @@ async fn next_event(world: &Shared, me: usize) -> Event {
     .await
 }
 
-fn timed_out(world: &mut World, me: usize, at: u64) -> Poll<Event> {
+fn timed_out(world: &mut World, me: usize, at: u64) -> Poll<Vec<Event>> {
     let (since, spins) = &mut world.peers[me].spins;
     *spins = if *since == at { *spins + 1 } else { 0 };
     *since = at;
@@ -87,7 +99,7 @@ fn timed_out(world: &mut World, me: usize, at: u64) -> Poll<Event> {
         });
         return Poll::Pending;
     }
-    Poll::Ready(Event::TimedOut)
+    Poll::Ready(vec![Event::TimedOut])
 }
 
 /// Has the task woken later. A timer that has been polled stays armed when it is dropped.

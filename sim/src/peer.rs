@@ -133,6 +133,32 @@ impl Peer {
         }
     }
 
+    /// For how long the process is held up before it takes its next events: mostly not at all.
+    pub(crate) fn held_up(&mut self, longest_us: u64) -> Duration {
+        let micros = if self.rng.chance(100) {
+            self.rng.below(longest_us)
+        } else {
+            0
+        };
+        Duration::from_micros(micros)
+    }
+
+    /// Takes what is handled next from the inbox: one event, or all that may be handled together.
+    pub(crate) fn take_events(&mut self, max: usize) -> Vec<Event> {
+        let together = self
+            .inbox
+            .iter()
+            .take(max)
+            .take_while(|event| !event.goes_alone());
+        let together = together.count();
+        let count = if together > 1 && self.rng.chance(700) {
+            together
+        } else {
+            1
+        };
+        self.inbox.drain(..count.min(self.inbox.len())).collect()
+    }
+
     /// When the node wants to be woken, in simulated time.
     pub(crate) fn deadline(&self, at: u64) -> Option<u64> {
         let node = self.node.as_ref()?;

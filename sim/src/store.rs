@@ -161,7 +161,7 @@ impl Store {
             }
             StoreOp::PutPin { pin, previous } => {
                 let old = self.pins.insert(pin.cid.clone(), pin.clone());
-                require(old == *previous, || {
+                require(old.as_ref() == previous.as_deref(), || {
                     format!("replaces {previous:?}, there is {old:?}")
                 })?;
                 if let Some(old) = old {

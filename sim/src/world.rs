@@ -160,7 +160,7 @@ impl World {
 
     /// Hands one event to a peer, makes its writes visible, and has everything checked. Returns the effects
     /// that remain to be started.
-    pub(crate) fn step(&mut self, me: usize, event: Event) -> Vec<Effect> {
+    pub(crate) fn step(&mut self, me: usize, events: Vec<Event>) -> Vec<Effect> {
         let at = Self::now();
         let peer = &mut self.peers[me];
         let now = peer.now(at);
@@ -168,16 +168,16 @@ impl World {
             return Vec::new();
         };
         let store = &peer.disk.written;
-        let given = event.clone();
+        let given = events.clone();
         let handled = catch_unwind(AssertUnwindSafe(|| {
-            let effects = node.handle(now, store, given);
+            let effects = node.handle_all(now, store, given);
             node.check();
             effects
         }));
         let effects = match handled {
             Ok(effects) => effects,
             Err(_) => {
-                let text = format!("{} while handling {event:?}", panics::take());
+                let text = format!("{} while handling {events:?}", panics::take());
                 self.violate(Violation {
                     class: Class::Crash,
                     check: "panic",
@@ -189,9 +189,10 @@ impl World {
             }
         };
         peer.node = Some(node);
-        self.trace.step(at, me, &(&event, &effects));
-        self.trace
-            .line(at, &name(me), || format!("{event:?}{}", indented(&effects)));
+        self.trace.step(at, me, &(&events, &effects));
+        self.trace.line(at, &name(me), || {
+            format!("{}{}", listed(&events), indented(&effects))
+        });
         self.stats.steps += 1;
         for effect in &effects {
             if let Effect::Persist(batch) = effect
@@ -210,7 +211,7 @@ impl World {
             at,
             now,
             me,
-            event: &event,
+            events: &events,
             effects: &effects,
             peers: &self.peers,
         };
@@ -368,6 +369,12 @@ pub(crate) fn is_available(cid: &cluster_core::Cid, unavailable: u64) -> bool {
 /// A peer's name in the trace.
 pub(crate) fn name(me: usize) -> String {
     format!("p{me}")
+}
+
+/// One event as it is, several with a line each.
+fn listed(events: &[Event]) -> String {
+    let texts: Vec<String> = events.iter().map(|event| format!("{event:?}")).collect();
+    texts.join(&format!("\n{:22}and ", ""))
 }
 
 fn indented(effects: &[Effect]) -> String {

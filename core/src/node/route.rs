@@ -204,6 +204,14 @@ impl Node {
                 self.pending.push(proposal);
             }
         } else if let Some(to) = self.raft.peer(leader) {
+            if let Some(Effect::Send { to: last, envelope }) = step.effects.last_mut()
+                && let Message::Propose(proposals) = &mut envelope.message
+                && *last == to
+                && proposals.len() < MESSAGE_PROPOSALS
+            {
+                proposals.push(proposal);
+                return;
+            }
             let envelope = self.envelope(Message::Propose(vec![proposal]));
             step.effects.push(Effect::Send { to, envelope });
         }

@@ -74,7 +74,7 @@ impl Commits {
         self.quorums.after_write(op);
         match op {
             StoreOp::PutPin { pin, previous } => {
-                self.digests[me] ^= previous.as_ref().map_or(0, pin_digest) ^ pin_digest(pin);
+                self.digests[me] ^= previous.as_deref().map_or(0, pin_digest) ^ pin_digest(pin);
             }
             StoreOp::DeletePin { pin } => self.digests[me] ^= pin_digest(pin),
             StoreOp::InstallSnapshot { manifest, .. } => {

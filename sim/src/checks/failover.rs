@@ -44,9 +44,13 @@ impl Failover {
         let now = step.now.mono;
         let (started, heard) = &mut self.heard[step.me];
         let started = *started.get_or_insert(now);
-        if let Event::Received { from, envelope } = step.event
-            && matches!(envelope.message, Message::Metrics(_))
-        {
+        for event in step.events {
+            let Event::Received { from, envelope } = event else {
+                continue;
+            };
+            if !matches!(envelope.message, Message::Metrics(_)) {
+                continue;
+            }
             let first = Heard {
                 last: started,
                 silence: Duration::ZERO,

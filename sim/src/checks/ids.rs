@@ -39,28 +39,7 @@ impl Ids {
 
     pub(super) fn after_step(&mut self, step: &Step<'_>, found: &mut Found<'_>) {
         let open = &mut self.open[step.me];
-        match step.event {
-            Event::Requested { ticket, .. } => {
-                open.tickets.insert(*ticket);
-            }
-            Event::IpfsCompared { op, .. } => {
-                open.comparisons.remove(op);
-            }
-            Event::IpfsFinished { op, .. } => {
-                open.ops.remove(op);
-            }
-            Event::SnapshotReceived { snapshot, .. } => {
-                open.snapshots.insert(*snapshot);
-            }
-            Event::IpfsLacks { .. }
-            | Event::IpfsProgressed { .. }
-            | Event::Measured { .. }
-            | Event::Persisted { .. }
-            | Event::Received { .. }
-            | Event::SnapshotSent { .. }
-            | Event::TimedOut
-            | Event::Unreachable { .. } => {}
-        }
+        step.events.iter().for_each(|event| open.after_event(event));
         for effect in step.effects {
             open.after_effect(effect, found);
         }
@@ -71,6 +50,31 @@ impl Ids {
 }
 
 impl Open {
+    fn after_event(&mut self, event: &Event) {
+        match event {
+            Event::Requested { ticket, .. } => {
+                self.tickets.insert(*ticket);
+            }
+            Event::IpfsCompared { op, .. } => {
+                self.comparisons.remove(op);
+            }
+            Event::IpfsFinished { op, .. } => {
+                self.ops.remove(op);
+            }
+            Event::SnapshotReceived { snapshot, .. } => {
+                self.snapshots.insert(*snapshot);
+            }
+            Event::IpfsLacks { .. }
+            | Event::IpfsProgressed { .. }
+            | Event::Measured { .. }
+            | Event::Persisted { .. }
+            | Event::Received { .. }
+            | Event::SnapshotSent { .. }
+            | Event::TimedOut
+            | Event::Unreachable { .. } => {}
+        }
+    }
+
     fn after_effect(&mut self, effect: &Effect, found: &mut Found<'_>) {
         match effect {
             Effect::CompareIpfs { op, .. } => {

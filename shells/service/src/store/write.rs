@@ -162,7 +162,7 @@ impl Draft<'_> {
             StoreOp::PutLocal { cid, local } => {
                 self.put(Space::Local, cid.as_bytes(), Some(encode(local)));
             }
-            StoreOp::PutPin { pin, previous } => self.put_pin(pin, previous.as_ref()),
+            StoreOp::PutPin { pin, previous } => self.put_pin(pin, previous.as_deref()),
             StoreOp::PutWindow { window } => self.put_meta(keys::window(window.origin), window),
             StoreOp::SetApplied { applied } => self.head.applied = *applied,
             StoreOp::SetHardState { hard_state } => self.head.hard_state = *hard_state,

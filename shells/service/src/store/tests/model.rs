@@ -150,7 +150,7 @@ impl Run {
             }
             Step::Pin(n, version) => {
                 let pin = pin(u64::from(n % 40), u64::from(version));
-                let previous = self.model.pins.get(&pin.cid).cloned();
+                let previous = self.model.pins.get(&pin.cid).cloned().map(Box::new);
                 self.op(StoreOp::PutPin { pin, previous });
             }
             Step::Unpin(n) => {

@@ -1,0 +1,106 @@
+//! Events that are handled together.
+
+use super::alone::{Alone, persist, raft_message};
+use crate::testing::{cid, options, peer};
+use crate::*;
+
+fn pin(number: u8) -> Event {
+    let request = Request::Pin {
+        cid: cid(number),
+        options: options(Replicas::Everywhere),
+    };
+    Event::Requested {
+        ticket: Ticket(u64::from(number)),
+        request,
+    }
+}
+
+fn handle_all(alone: &mut Alone, events: Vec<Event>) -> Vec<Effect> {
+    let effects = alone.node.handle_all(alone.now, &alone.disk, events);
+    alone.node.check();
+    for effect in &effects {
+        if let Effect::Persist(batch) = effect {
+            alone.disk.write(batch);
+        }
+    }
+    effects
+}
+
+#[test]
+fn a_leader_writes_what_comes_together_as_one_entry() {
+    let mut alone = Alone::new(1);
+    alone.lead();
+    let effects = handle_all(&mut alone, (1..=3).map(pin).collect());
+    assert_eq!(effects.len(), 1, "only the write: {effects:?}");
+    let batch = persist(&effects);
+    assert!(batch.sync);
+    let entries = batch.ops.iter().find_map(|op| match op {
+        StoreOp::Append { entries } => Some(entries.as_slice()),
+        StoreOp::Compact { .. }
+        | StoreOp::DeleteLocal { .. }
+        | StoreOp::DeletePin { .. }
+        | StoreOp::Dequeue { .. }
+        | StoreOp::Enqueue { .. }
+        | StoreOp::InstallSnapshot { .. }
+        | StoreOp::PutLocal { .. }
+        | StoreOp::PutPin { .. }
+        | StoreOp::PutWindow { .. }
+        | StoreOp::SetApplied { .. }
+        | StoreOp::SetHardState { .. }
+        | StoreOp::SetMembers { .. }
+        | StoreOp::SetReconciling { .. } => None,
+    });
+    let [
+        LogEntry {
+            payload: Payload::Commands(data),
+            ..
+        },
+    ] = entries.unwrap()
+    else {
+        panic!("{entries:?} instead of one entry with commands");
+    };
+    assert_eq!(decode::<Vec<Proposal>>(data).unwrap().len(), 3);
+
+    let batch = batch.id;
+    let effects = handle_all(&mut alone, vec![Event::Persisted { batch }]);
+    let replies = effects
+        .iter()
+        .filter(|effect| matches!(effect, Effect::Reply { .. }));
+    assert_eq!(replies.count(), 3);
+    // One write for the ends of all operations, too.
+    let ended = (1..=3).map(|op| Event::IpfsFinished {
+        op: OpId(op),
+        outcome: Ok(()),
+    });
+    let effects = handle_all(&mut alone, ended.collect());
+    assert_eq!(effects.len(), 1, "only the write: {effects:?}");
+    assert!(!persist(&effects).sync);
+    let pinned = |number| alone.disk.locals[&cid(number)].phase;
+    assert_eq!([1, 2, 3].map(pinned), [Phase::Pinned; 3]);
+    assert!(alone.disk.queue.is_empty());
+}
+
+#[test]
+fn a_follower_sends_what_comes_together_as_one_message() {
+    let mut alone = Alone::new(3);
+    let effects = alone.receive(2, Message::Raft(raft_message(RaftKind::Heartbeat, 1)));
+    let batch = persist(&effects).id;
+    let _ = alone.handle(Event::Persisted { batch });
+    let effects = handle_all(&mut alone, (1..=3).map(pin).collect());
+    let [Effect::Send { to, envelope }] = effects.as_slice() else {
+        panic!("{effects:?} instead of one message");
+    };
+    assert_eq!(*to, peer(2));
+    let Message::Propose(proposals) = &envelope.message else {
+        panic!("{envelope:?} proposes nothing");
+    };
+    let seqs: Vec<u64> = proposals.iter().map(|proposal| proposal.id.seq).collect();
+    assert_eq!(seqs, [1, 2, 3]);
+}
+
+#[test]
+#[should_panic(expected = "goes alone")]
+fn what_goes_alone_is_not_handled_with_others() {
+    let mut alone = Alone::new(1);
+    let _ = handle_all(&mut alone, vec![pin(1), Event::TimedOut]);
+}
