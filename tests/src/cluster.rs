@@ -213,6 +213,17 @@ impl Cluster {
         }
     }
 
+    /// Writes the folder of one more peer, which knows nobody. Its number.
+    ///
+    /// # Panics
+    /// `init` fails.
+    pub fn newcomer(&mut self) -> usize {
+        let number = self.peers.len();
+        let peer = Peer::init(self.folder.path(), &format!("peer{number}"));
+        self.peers.push(peer);
+        number
+    }
+
     /// Where the folders of its peers are.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -271,8 +282,13 @@ pub struct Peer {
     pub ipfs_port: u16,
     /// The port for other IPFS nodes.
     pub swarm_port: u16,
+    /// The program that it runs.
+    program: &'static str,
     child: Option<Child>,
 }
+
+/// The service of the next release, as far as upgrades can tell: it reads and writes one more version.
+pub const NEXT: &str = "ipfs-cluster-service-next";
 
 impl Peer {
     /// Writes the folder `name` below `inside`, with `init` and the environment.
@@ -302,6 +318,7 @@ impl Peer {
             rest_port,
             ipfs_port,
             swarm_port,
+            program: "ipfs-cluster-service",
             child: None,
         };
         let identity = std::fs::read_to_string(peer.folder.join("identity.json")).expect("init wrote it");
@@ -338,15 +355,29 @@ impl Peer {
     /// # Panics
     /// It cannot be started, or runs already.
     pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// The same, with more arguments for `daemon`.
+    ///
+    /// # Panics
+    /// As [`Peer::start`].
+    pub fn start_with(&mut self, arguments: &[&str]) {
         assert!(self.child.is_none(), "{} runs", self.name);
         let log = File::options().create(true).append(true).open(self.log_path());
         let log = log.expect("a log");
-        let child = service(&self.folder)
+        let child = service_of(self.program, &self.folder)
             .args(["--logformat", "nocolor", "daemon"])
+            .args(arguments)
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
             .spawn();
         self.child = Some(child.expect("the service starts"));
+    }
+
+    /// Has it run another release from its next start on; see [`NEXT`].
+    pub fn install(&mut self, program: &'static str) {
+        self.program = program;
     }
 
     /// Starts it and waits until it answers.
@@ -358,6 +389,58 @@ impl Peer {
         wait_until("a peer answers", || {
             self.check();
             self.try_get("/id")
+        });
+    }
+
+    /// Where other peers reach it.
+    pub fn address(&self) -> String {
+        format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", self.cluster_port, self.id)
+    }
+
+    /// Waits until it has said so many times that it is ready, over all its lives.
+    ///
+    /// # Panics
+    /// It ends, or does not become ready.
+    pub fn wait_ready(&mut self, times: usize) {
+        wait_until(&format!("{} is ready", self.name), || {
+            self.check();
+            let count = self.log().matches("** IPFS Cluster is READY **").count();
+            if count >= times {
+                Ok(())
+            } else {
+                Err(format!("{count} times so far"))
+            }
+        });
+    }
+
+    /// Waits until it lists so many members, and all of them answer it.
+    ///
+    /// # Panics
+    /// It ends, or they do not come, or go.
+    pub fn wait_members(&mut self, members: usize) {
+        wait_until(&format!("{} sees {members} members", self.name), || {
+            self.check();
+            let listed = self.try_get("/peers")?.values();
+            let failing = listed.iter().filter(|id| id["error"] != "").count();
+            if (listed.len(), failing) == (members, 0) {
+                Ok(())
+            } else {
+                Err(format!("it lists {}, of which {failing} fail", listed.len()))
+            }
+        });
+    }
+
+    /// Waits until its log has this.
+    ///
+    /// # Panics
+    /// It does not come.
+    pub fn wait_log(&self, text: &str) {
+        wait_until(&format!("{} says {text:?}", self.name), || {
+            if self.log().contains(text) {
+                Ok(())
+            } else {
+                Err("it does not".to_owned())
+            }
         });
     }
 
@@ -576,7 +659,11 @@ impl Drop for Peer {
 
 /// The service on a folder, with no environment but what a test sets.
 pub fn service(folder: &Path) -> Command {
-    let mut command = Command::new(program("ipfs-cluster-service"));
+    service_of("ipfs-cluster-service", folder)
+}
+
+fn service_of(name: &str, folder: &Path) -> Command {
+    let mut command = Command::new(program(name));
     command
         .env_clear()
         .stdin(Stdio::null())

@@ -4,8 +4,12 @@
 mod bad_input;
 #[path = "it/commands.rs"]
 mod commands;
+#[path = "it/composite.rs"]
+mod composite;
 #[path = "it/content.rs"]
 mod content;
+#[path = "it/dynamic_membership.rs"]
+mod dynamic_membership;
 #[path = "it/failover.rs"]
 mod failover;
 #[path = "it/folders.rs"]
@@ -14,11 +18,23 @@ mod folders;
 mod kills;
 #[path = "it/logs_and_ctl.rs"]
 mod logs_and_ctl;
+#[path = "it/manual.rs"]
+mod manual;
 #[path = "it/network_faults.rs"]
 mod network_faults;
+#[path = "it/proxy.rs"]
+mod proxy;
 #[path = "it/security.rs"]
 mod security;
+#[path = "it/starting.rs"]
+mod starting;
+#[path = "it/state.rs"]
+mod state;
+#[path = "it/static_membership.rs"]
+mod static_membership;
 #[path = "it/three_states.rs"]
 mod three_states;
 #[path = "it/troubleshooting.rs"]
 mod troubleshooting;
+#[path = "it/upgrading.rs"]
+mod upgrading;

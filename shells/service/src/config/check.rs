@@ -38,6 +38,11 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
         let problem = format!("{accepted} secrets, at most {ACCEPTED_SECRETS_MAX} are accepted");
         return Err(wrong("cluster.accepted_secrets", problem));
     }
+    let voters = config.consensus.raft.voters_max;
+    if voters.is_multiple_of(2) {
+        let problem = format!("invalid value: {voters}, expected an odd number, like 7");
+        return Err(wrong("consensus.raft.voters_max", problem));
+    }
     let pins = config.pin_tracker.stateless.concurrent_pins;
     if pins == 0 || pins > CONCURRENT_PINS_MAX {
         let problem = format!("invalid value: {pins}, expected 1 to {CONCURRENT_PINS_MAX}");

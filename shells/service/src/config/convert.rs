@@ -55,6 +55,9 @@ impl Config {
         core.raft.heartbeat_ticks = HEARTBEAT_TICKS;
         core.raft.trailing_logs = raft.trailing_logs;
 
+        core.membership.voters_max = raft.voters_max as usize;
+        core.membership.replace_after = raft.replace_voters_after.0;
+
         let (pin, unpin) = self.pin_timeouts();
         core.tracker.concurrent_pins = self.pin_tracker.stateless.concurrent_pins as usize;
         core.tracker.pin_timeout = pin;

@@ -244,9 +244,27 @@ pub struct Raft {
     pub snapshot_threshold: u64,
     /// Kept.
     pub leader_lease_timeout: Period,
+    /// *Hidden*: how many peers vote at most, an odd number; the others follow the log. More voters survive
+    /// the loss of more of them at once, and every write takes longer.
+    #[serde(skip_serializing_if = "is_voters_max")]
+    pub voters_max: u32,
+    /// *Hidden*: a voter that has been silent for so long gives its vote to a peer that is there.
+    #[serde(skip_serializing_if = "is_replace_voters_after")]
+    pub replace_voters_after: Period,
     /// *Hidden*: where the state lives, from the configuration folder on; `raft` when empty.
     #[serde(skip_serializing_if = "is_default")]
     pub data_folder: String,
+}
+
+const VOTERS_MAX: u32 = 7;
+const REPLACE_VOTERS_AFTER: Period = Period::secs(10 * 60);
+
+fn is_voters_max(voters: &u32) -> bool {
+    *voters == VOTERS_MAX
+}
+
+fn is_replace_voters_after(after: &Period) -> bool {
+    *after == REPLACE_VOTERS_AFTER
 }
 
 impl Default for Raft {
@@ -266,6 +284,8 @@ impl Default for Raft {
             snapshot_interval: Period::secs(120),
             snapshot_threshold: 8192,
             leader_lease_timeout: Period::millis(500),
+            voters_max: VOTERS_MAX,
+            replace_voters_after: REPLACE_VOTERS_AFTER,
             data_folder: String::new(),
         }
     }

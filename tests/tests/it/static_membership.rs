@@ -1,0 +1,87 @@
+//! The guide's "Static cluster membership considerations": without a majority there are reads only; and what
+//! to do when it does not come back.
+
+use std::time::{Duration, Instant};
+
+use tests::{Cluster, Options, cids, run, service, wait_until};
+
+#[test]
+fn without_a_majority_reads_work_and_writes_fail_in_time_with_the_reason() {
+    let mut cluster = Cluster::start();
+    let cid = cids::identity("before");
+    cluster.peers[0].ask("POST", &format!("/pins/{cid}")).unwrap();
+    cluster.peers[0].wait_state(&cid, "pinned", 3);
+    cluster.peers[1].kill();
+    cluster.peers[2].kill();
+    let peer = &cluster.peers[0];
+    let since = Instant::now();
+    let written = peer.ask("POST", &format!("/pins/{}", cids::identity("after")));
+    let why = written.unwrap_err();
+    assert!(since.elapsed() < Duration::from_secs(30));
+    assert!(why.contains("503"), "{why}");
+    assert_eq!(peer.pinset().unwrap(), [cid.clone()]);
+    wait_until("the peer knows that there is no leader", || {
+        let removed = peer.ask("DELETE", &format!("/peers/{}", cluster.peers[1].id));
+        match removed {
+            Err(why) if why.contains("no leader") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    assert_eq!(peer.count(&cid, "pinned").unwrap(), 1);
+}
+
+#[test]
+fn a_lost_majority_is_replaced_by_one_command_that_asks_first() {
+    let mut cluster = Cluster::start_with(&Options {
+        peers: 5,
+        ..Options::default()
+    });
+    let ids: Vec<String> = cluster.peers.iter().map(|peer| peer.id.clone()).collect();
+    let both = format!("{},{}", ids[3], ids[4]);
+    let query = format!("replication-min=2&replication-max=2&user-allocations={both}");
+    let everywhere = cids::identity("everywhere");
+    let lost = cids::identity("at lost peers only");
+    cluster.peers[0]
+        .ask("POST", &format!("/pins/{everywhere}"))
+        .unwrap();
+    cluster.peers[0]
+        .ask("POST", &format!("/pins/{lost}?{query}"))
+        .unwrap();
+    cluster.peers[1].wait_state(&everywhere, "pinned", 5);
+    for number in [2, 3, 4] {
+        cluster.peers[number].kill();
+    }
+    for number in [0, 1] {
+        cluster.peers[number].terminate();
+    }
+    // It shows what it will do, and without an answer does nothing.
+    let folder = cluster.peers[0].folder.clone();
+    let rescue = ["state", "rescue", "--survivors", &ids[1]];
+    let said = run(service(&folder).args(rescue));
+    assert_ne!(said.code, 0, "nobody answers: {said:?}");
+    assert!(
+        said.err
+            .contains(&format!("{} joins it, with this peer's state", ids[1])),
+        "{said:?}"
+    );
+    for gone in &ids[2..] {
+        assert!(said.err.contains(&format!("{gone} is given up")), "{said:?}");
+    }
+    run(service(&folder).args(rescue).arg("--yes")).ok();
+    cluster.peers[0].start();
+    cluster.peers[0].wait_ready(2);
+    run(service(&cluster.peers[1].folder).args(["state", "cleanup", "-f"])).ok();
+    cluster.peers[1].start();
+    cluster.peers[1].wait_ready(2);
+    cluster.peers[1].wait_members(2);
+    assert_eq!(cluster.peers[1].pinset().unwrap().len(), 2);
+    let after = cids::identity("after");
+    cluster.peers[1].ask("POST", &format!("/pins/{after}")).unwrap();
+    cluster.peers[0].wait_state(&after, "pinned", 2);
+    // What only lost peers were to hold is the survivors' now.
+    cluster.peers[0].wait_state(&lost, "pinned", 2);
+    // A lost one that comes back after all belongs to another cluster.
+    cluster.peers[2].start();
+    cluster.peers[2].wait_log("it belongs to cluster");
+    assert_eq!(cluster.peers[0].pinset().unwrap().len(), 3);
+}
