@@ -6,6 +6,7 @@ use crate::ids::{Cid, Incarnation, Index, PeerId, ProposalId, RaftId};
 use crate::members::MembersWish;
 use crate::pin::Pin;
 use crate::time::Timestamp;
+use crate::wire::FIRST_VERSION;
 
 /// A command with the id that makes it apply at most once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +64,18 @@ pub enum Command {
         /// `Any` for a client's wish, a version for an expiry.
         precondition: Precondition,
     },
+}
+
+impl Command {
+    /// The first version that can read it.
+    pub(crate) fn since(&self) -> u8 {
+        match self {
+            Self::Members(wish) => wish.since(),
+            Self::Admit { .. } | Self::Pin { .. } | Self::Reallocate { .. } | Self::Unpin { .. } => {
+                FIRST_VERSION
+            }
+        }
+    }
 }
 
 /// What became of a command when it was applied.

@@ -72,4 +72,7 @@ pub use rescue::{Rescue, RescueError};
 pub use snapshot::{Applied, Manifest};
 pub use time::{Instant, Now, Timestamp};
 pub use view::PinsetView;
-pub use wire::{DecodeError, Envelope, Message, RaftKind, RaftMessage, VERSION, decode, encode};
+pub use wire::{
+    COPIES_MAX, CopyOf, DecodeError, Envelope, FIRST_VERSION, Message, RaftKind, RaftMessage, VERSION,
+    decode, encode, encode_since,
+};

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ClusterId, Incarnation, PeerId, RaftId};
+use crate::wire::FIRST_VERSION;
 
 /// One member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +22,8 @@ pub struct Member {
 pub struct Members {
     /// Which cluster this is.
     pub cluster: ClusterId,
+    /// What all members read: see [`crate::wire`]. Nothing of a later version is written.
+    pub version: u8,
     /// Everybody, by Raft id.
     pub peers: BTreeMap<RaftId, Member>,
     /// Who votes.
@@ -64,6 +67,7 @@ impl Members {
     pub fn joining(cluster: ClusterId) -> Self {
         Self {
             cluster,
+            version: FIRST_VERSION,
             peers: BTreeMap::new(),
             voters: BTreeSet::new(),
             outgoing: BTreeSet::new(),
@@ -141,6 +145,12 @@ impl Members {
                 self.leaving.insert(peer.clone());
                 Ok(())
             }
+            MembersWish::Speak { version } => {
+                self.version = self.version.max(*version);
+                Ok(())
+            }
+            #[cfg(pretend_next_version)]
+            MembersWish::Next => Ok(()),
         }
     }
 
@@ -221,6 +231,25 @@ pub enum MembersWish {
         /// Whose.
         peer: PeerId,
     },
+    /// Writes what releases from `version` on read: all members have said that they do.
+    Speak {
+        /// Which version.
+        version: u8,
+    },
+    /// Stands for whatever the next version can say and this one cannot read.
+    #[cfg(pretend_next_version)]
+    Next,
+}
+
+impl MembersWish {
+    /// The first version that can read it.
+    pub(crate) fn since(&self) -> u8 {
+        match self {
+            Self::Add { .. } | Self::Remove { .. } | Self::Speak { .. } => FIRST_VERSION,
+            #[cfg(pretend_next_version)]
+            Self::Next => 2,
+        }
+    }
 }
 
 /// A change of the membership, as a log entry holds it.

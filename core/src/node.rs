@@ -5,6 +5,7 @@ mod receive;
 mod route;
 #[cfg(test)]
 mod tests;
+mod versions;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,11 +30,9 @@ use crate::requests::{self, Requests};
 use crate::time::{Instant, Now};
 use crate::tracker::{self, Tracker};
 use crate::view::PinsetView;
-use crate::wire::{Envelope, Message};
+use crate::wire::{Envelope, Message, VERSION};
 
 pub use self::view::{Counters, View};
-
-use self::route::route_tracker;
 
 /// On whose behalf [`Node::poll_timeout`] asks for a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,6 +82,8 @@ pub struct Node {
     pending: Vec<Proposal>,
     /// Members whose incarnation this leader has asked to record.
     admitting: BTreeSet<RaftId>,
+    /// What members have said that they read, while this peer could write more than all have agreed on.
+    versions: BTreeMap<PeerId, u8>,
     counters: Counters,
 }
 
@@ -129,6 +130,7 @@ impl Node {
             requests: Requests::new(&config.requests, boot),
             pending: Vec::new(),
             admitting: BTreeSet::new(),
+            versions: BTreeMap::new(),
             counters: Counters::default(),
             config,
         }
@@ -178,7 +180,7 @@ impl Node {
         if !self.raft.is_installing() {
             self.tracker.start(now, &mut step.draft, &mut step.tracker);
         }
-        route_tracker(&mut step);
+        self.route_tracker(&mut step);
         if self.pinset.applied() != applied {
             let behind = planted!(AppliedApart);
             let applied = if behind { applied } else { self.pinset.applied() };
@@ -220,6 +222,7 @@ impl Node {
                 let members = self.raft.members().peer_ids().filter(|_| told);
                 self.monitor.measured(now, metrics, members, &mut step.monitor);
                 self.requests.heard_metrics(&mut step.requests);
+                self.raise_version();
             }
             Event::Persisted { batch } => self.raft.persisted(batch, &mut step.raft),
             Event::Received { from, envelope } => self.received(step, from, envelope),
@@ -346,7 +349,7 @@ impl Node {
             self.route_raft(step);
             self.route_requests(step);
             self.route_monitor(step);
-            route_tracker(step);
+            self.route_tracker(step);
             let quiet = step.raft.is_empty() && step.requests.is_empty();
             let flushed = !flush || !self.can_flush();
             if quiet && !self.raft.has_ready() && flushed && !self.retire(step) {
@@ -364,6 +367,7 @@ impl Node {
 
     /// Proposes what waits, unless a write is under way: what comes meanwhile shares the next one.
     fn flush(&mut self) {
+        self.hold_back_the_future();
         while self.can_flush() {
             let count = self.pending.len().min(ENTRY_PROPOSALS);
             if !self.raft.propose(&self.pending[..count]) {
@@ -381,6 +385,7 @@ impl Node {
             cluster: self.raft.members().cluster,
             incarnation: self.incarnation,
             addressee: None,
+            version: VERSION,
             message,
         }
     }

@@ -27,7 +27,7 @@ use crate::planted::planted;
 use crate::rng::mix;
 use crate::snapshot::Manifest;
 use crate::time::{Instant, Now};
-use crate::wire::{RaftKind, RaftMessage, decode, encode};
+use crate::wire::{FIRST_VERSION, RaftKind, RaftMessage, decode, encode, encode_since};
 
 /// What comes out of Raft, to be taken in this order.
 #[derive(Clone, Debug, PartialEq)]
@@ -265,7 +265,9 @@ impl Raft {
         if !self.leads() || self.installing.is_some() {
             return false;
         }
-        let accepted = self.raw.propose(Vec::new(), encode(&proposals)).is_ok();
+        let since = proposals.iter().map(|proposal| proposal.command.since());
+        let entry = encode_since(since.max().unwrap_or(FIRST_VERSION), &proposals);
+        let accepted = self.raw.propose(Vec::new(), entry).is_ok();
         self.rearm();
         accepted
     }

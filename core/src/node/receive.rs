@@ -7,7 +7,7 @@ use crate::ids::{ClusterId, Incarnation, Index, PeerId, RaftId};
 use crate::membership::Membership;
 use crate::raft::{self, Identity};
 use crate::view::PinsetView;
-use crate::wire::{Envelope, Message, RaftKind, RaftMessage};
+use crate::wire::{COPIES_MAX, CopyOf, Envelope, Message, RaftKind, RaftMessage};
 
 impl Node {
     /// How this peer stands to its cluster.
@@ -59,6 +59,7 @@ impl Node {
         match id {
             Some(id) => {
                 self.planner.heard(step.now, id, &from);
+                self.heard_version(&from, envelope.version);
                 if known.is_none() {
                     self.admit(id, envelope.incarnation);
                 }
@@ -90,7 +91,16 @@ impl Node {
                 self.pending.extend(own.take(room));
             }
             Message::NotMember { as_of } if id.is_some() => self.told_not_member(as_of),
-            Message::Metrics(_) | Message::NotMember { .. } | Message::Propose(_) => {
+            Message::AskCopies(copies) if id.is_some() => self.asked(step, from, copies),
+            Message::HasCopies(copies) if id.is_some() => {
+                let index = self.pinset.applied().index;
+                self.tracker.confirmed(&mut step.draft, &from, copies, index);
+            }
+            Message::AskCopies(_)
+            | Message::HasCopies(_)
+            | Message::Metrics(_)
+            | Message::NotMember { .. }
+            | Message::Propose(_) => {
                 self.counters.from_strangers += 1;
             }
             Message::Raft(message) => {
@@ -102,6 +112,18 @@ impl Node {
                     Err(raft::Dropped::NotForUs | raft::Dropped::Nonsense) => self.counters.nonsense += 1,
                 }
             }
+        }
+    }
+
+    /// Tells a peer which of its copies are held here in its stead.
+    fn asked<V: PinsetView>(&self, step: &mut Step<'_, V>, to: PeerId, copies: Vec<CopyOf>) {
+        let copies = copies.into_iter().take(COPIES_MAX);
+        let held: Vec<CopyOf> = copies
+            .filter(|copy| self.tracker.holds(&step.draft, copy))
+            .collect();
+        if !held.is_empty() {
+            let envelope = self.envelope(Message::HasCopies(held));
+            step.effects.push(Effect::Send { to, envelope });
         }
     }
 
@@ -153,8 +175,8 @@ impl Node {
     /// this peer has not heard of yet: the position tells it.
     fn notify_stranger<V: PinsetView>(&mut self, step: &mut Step<'_, V>, to: &PeerId, message: &Message) {
         let takes_part = match message {
-            Message::Hello | Message::Metrics(_) | Message::Propose(_) => true,
-            Message::NotMember { .. } => false,
+            Message::AskCopies(_) | Message::Hello | Message::Metrics(_) | Message::Propose(_) => true,
+            Message::HasCopies(_) | Message::NotMember { .. } => false,
             Message::Raft(message) => {
                 matches!(message.kind, RaftKind::RequestPreVote | RaftKind::RequestVote)
             }

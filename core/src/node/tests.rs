@@ -4,6 +4,7 @@ mod deposed;
 mod effects;
 mod membership;
 mod rescue;
+mod versions;
 mod together;
 
 use std::time::Duration;

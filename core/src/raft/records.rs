@@ -6,6 +6,7 @@ use crate::ids::{ClusterId, Incarnation, Index, RaftId, Term};
 use crate::members::Members;
 use crate::pinset::Window;
 use crate::snapshot::Applied;
+use crate::wire::FIRST_VERSION;
 
 /// One entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +17,14 @@ pub struct LogEntry {
     pub term: Term,
     /// What it is.
     pub payload: Payload,
+}
+
+impl LogEntry {
+    /// The first version that can read all of it.
+    pub fn since(&self) -> u8 {
+        let (Payload::Commands(bytes) | Payload::Members(bytes)) = &self.payload;
+        bytes.first().copied().unwrap_or(FIRST_VERSION)
+    }
 }
 
 /// What a log entry holds.

@@ -50,6 +50,7 @@ fn records() -> Vec<Vec<u8>> {
         cluster: members.cluster,
         incarnation: Incarnation(4),
         addressee: Some(Incarnation(5)),
+        version: VERSION,
         message,
     };
     vec![

@@ -64,6 +64,7 @@ impl Alone {
             cluster: self.members.cluster,
             incarnation,
             addressee: None,
+            version: VERSION,
             message,
         };
         self.handle(Event::Received {
@@ -77,6 +78,7 @@ impl Alone {
             cluster: self.members.cluster,
             incarnation: Incarnation(1),
             addressee: None,
+            version: VERSION,
             message: Message::Raft(message),
         };
         Effect::Send {

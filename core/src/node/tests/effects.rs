@@ -124,6 +124,7 @@ fn a_message_for_another_raft_id_is_answered_with_who_this_peer_is() {
         cluster: alone.members.cluster,
         incarnation: Incarnation(1),
         addressee: None,
+        version: VERSION,
         message: Message::Hello,
     };
     let hello = Effect::Send {
@@ -141,6 +142,7 @@ fn a_peer_does_not_vote_in_the_name_of_a_lost_data_folder() {
         cluster: Members::initial((1..=3).map(peer)).cluster,
         incarnation: Incarnation(2),
         addressee: Some(Incarnation(incarnation)),
+        version: VERSION,
         message: Message::Raft(RaftMessage {
             to: RaftId(to),
             ..raft_message(kind, 5)
@@ -169,6 +171,7 @@ fn a_peer_does_not_vote_in_the_name_of_a_lost_data_folder() {
         envelope: Envelope {
             incarnation: Incarnation(1),
             addressee: None,
+            version: VERSION,
             message: Message::Hello,
             ..addressed(9, 1, RaftKind::Heartbeat)
         },
@@ -197,6 +200,7 @@ fn another_clusters_messages_are_dropped() {
         cluster: ClusterId([9; 16]),
         incarnation: Incarnation(2),
         addressee: None,
+        version: VERSION,
         message,
     };
     assert_eq!(

@@ -1,0 +1,49 @@
+//! Which version of the protocol the members agree on.
+
+use super::{Node, PENDING_MAX};
+use crate::command::Command;
+use crate::ids::PeerId;
+use crate::members::MembersWish;
+use crate::wire::VERSION;
+
+impl Node {
+    /// Notes what a member reads, as long as that may make a difference.
+    pub(super) fn heard_version(&mut self, from: &PeerId, version: u8) {
+        if self.raft.members().version < VERSION {
+            self.versions.insert(from.clone(), version);
+        }
+    }
+
+    /// A leader that has heard from all members lets them go on to the version that all of them read.
+    pub(super) fn raise_version(&mut self) {
+        if !self.raft.leads() || self.pending.len() >= PENDING_MAX {
+            return;
+        }
+        #[cfg(pretend_next_version)]
+        self.propose_wish(MembersWish::Next);
+        let members = self.raft.members();
+        if members.version >= VERSION {
+            return;
+        }
+        let me = &self.config.peer;
+        let others = members.peer_ids().filter(|peer| *peer != me);
+        let read = others.map(|peer| self.versions.get(peer).copied().unwrap_or(0));
+        let version = read.chain([VERSION]).min().unwrap_or(VERSION);
+        if version > members.version {
+            self.propose_wish(MembersWish::Speak { version });
+        }
+    }
+
+    fn propose_wish(&mut self, wish: MembersWish) {
+        let proposal = self.requests.mint(self.raft.id(), Command::Members(wish));
+        self.pending.push(proposal);
+    }
+
+    /// Drops proposals that not all members could read. Whoever waits for one proposes it again.
+    pub(super) fn hold_back_the_future(&mut self) {
+        let agreed = self.raft.members().version;
+        if agreed < VERSION {
+            self.pending.retain(|proposal| proposal.command.since() <= agreed);
+        }
+    }
+}
