@@ -56,7 +56,10 @@ impl Disk {
             }
             StoreOp::PutLocal { cid, local } => drop(locals.insert(cid, local)),
             StoreOp::PutPin { pin, previous } => {
-                assert!(pins.insert(pin.cid.clone(), pin) == previous.map(|pin| *pin), "was like this");
+                assert!(
+                    pins.insert(pin.cid.clone(), pin) == previous.map(|pin| *pin),
+                    "was like this"
+                );
             }
             StoreOp::PutWindow { window } => {
                 meta.windows.retain(|known| known.origin != window.origin);
