@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use cluster_core::{ClusterId, Envelope, Incarnation, Message, RaftId, RaftKind, RaftMessage};
+use cluster_core::{ClusterId, Envelope, Incarnation, Message, RaftId, RaftKind, RaftMessage, VERSION};
 use ipfs_cluster_service::net::{CoreEvent, CoreEvents, Deadline, Keypair, Net, NetConfig, NetEvents};
 
 const CLUSTER: ClusterId = ClusterId([1; 16]);
@@ -114,6 +114,7 @@ fn envelope() -> Envelope {
         cluster: CLUSTER,
         incarnation: Incarnation(1),
         addressee: None,
+        version: VERSION,
         message: Message::Raft(message),
     }
 }

@@ -149,6 +149,14 @@ impl Net {
         *self.shared.cluster.write().expect("no panic while locked") = cluster;
     }
 
+    /// Says what all members read: peers that do not are refused from here on. True when that is news.
+    pub fn set_version(&self, version: u8) -> bool {
+        self.shared
+            .version
+            .fetch_max(version, std::sync::atomic::Ordering::Relaxed)
+            < version
+    }
+
     /// Which cluster this peer belongs to; [`ClusterId::UNKNOWN`] until it has joined one.
     pub fn cluster(&self) -> ClusterId {
         self.shared.cluster()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cluster_core::{Envelope, PeerId, encode};
+use cluster_core::{Envelope, PeerId, encode, encode_since};
 use futures::AsyncReadExt;
 use libp2p::swarm::ConnectionId;
 use tokio::sync::{mpsc, watch};
@@ -72,7 +72,7 @@ pub(super) fn send(shared: &Arc<Shared>, to: &PeerId, envelope: &Envelope) {
     if !shared.links.is_up(to) {
         return lost(shared);
     }
-    let message = encode(envelope);
+    let message = encode_since(envelope.since(), envelope);
     if message.len() > FRAME_MAX {
         if shared.complaints.is_news(to, "oversized message") {
             let size = message.len();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cluster_core::{Manifest, PeerId, RaftMessage, decode, encode};
+use cluster_core::{Manifest, PeerId, RaftMessage, decode, encode, encode_since};
 use futures::io::{ReadHalf, WriteHalf};
 use futures::{AsyncReadExt, Stream as Chunks, StreamExt};
 use libp2p::Stream;
@@ -92,10 +92,14 @@ pub(super) async fn send<E: Display>(
     let (reader, writer) = stream.split();
     let mut reader = FrameReader::new(reader, 512, 8 << 10, Arc::clone(&meter));
     let mut writer = FrameWriter::new(writer, meter);
-    let head = encode(&Head {
-        origin: shared.origin(),
-        header,
-    });
+    // Whoever cannot read what comes behind it refuses it by its version.
+    let head = encode_since(
+        header.manifest.members.version,
+        &Head {
+            origin: shared.origin(),
+            header,
+        },
+    );
     // The receiver may say no at any time.
     let verdict = async {
         match reader.next().await {

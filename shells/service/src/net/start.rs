@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU8, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
@@ -100,6 +100,7 @@ pub(super) async fn start(config: NetConfig) -> Result<(Net, NetEvents), StartEr
     let shared = Arc::new(Shared {
         me: peer_id_of(&id),
         cluster: RwLock::new(config.cluster),
+        version: AtomicU8::new(cluster_core::FIRST_VERSION),
         open_methods: config.open_methods,
         links,
         members: watch::Sender::new(Arc::default()),
@@ -119,6 +120,7 @@ pub(super) async fn start(config: NetConfig) -> Result<(Net, NetEvents), StartEr
         complaints: Default::default(),
         troubles: Default::default(),
         tasks: TaskTracker::new(),
+        runtime: tokio::runtime::Handle::current(),
         stop: CancellationToken::new(),
         numbers: AtomicU64::new(0),
     });

@@ -5,7 +5,7 @@ mod connections;
 mod messages;
 mod snapshots;
 
-use cluster_core::{Incarnation, Manifest, Members, Message, RaftKind, RaftMessage};
+use cluster_core::{Incarnation, Manifest, Members, Message, RaftKind, RaftMessage, VERSION};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
@@ -102,6 +102,7 @@ fn envelope(number: u64, size: usize) -> Envelope {
         cluster: CLUSTER,
         incarnation: Incarnation(1),
         addressee: None,
+        version: VERSION,
         message: Message::Raft(message),
     }
 }

@@ -241,7 +241,7 @@ mod tests {
         let text = format!(
             r#"{{"cid":"{CID}","replication_factor_min":1,"replication_factor_max":2,"name":"a <b>",
             "mode":"direct","shard_size":7,"user_allocations":["{PEER}"],"expire_at":"2090-01-02T03:04:05.6Z",
-            "metadata":{{"k":"v"}},"pin_update":"bafkqac3imvwgy3zaojqw4ylmn5xg",
+            "metadata":{{"k":"v"}},"pin_update":"bafkqac3imvwgy3zao5xxe3de",
             "origins":["/ip4/10.0.0.1/tcp/4001/p2p/{PEER}"],"type":"meta-pin","allocations":["{PEER}"],
             "max_depth":0,"reference":"{CID}","timestamp":"2026-05-11T10:00:00+02:00"}}"#
         );

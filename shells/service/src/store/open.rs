@@ -112,8 +112,12 @@ impl Store {
             .map(|leftover| spaces::generation(&db, leftover).map(Arc::new))
             .collect();
         let leftovers = leftovers.map_err(internal)?;
+        let highest = read::<u64>(&fixed, keys::TOUCH, &folder)?.unwrap_or(0);
+        let all = leftovers.iter().map(|leftover| leftover.number);
+        let next = all.chain([number, highest]).max().unwrap_or(0) + 1;
         let on_fatal = options.on_fatal.clone();
-        let shared = Arc::new(Shared::new(db, fixed, current, (witness, seq), folder, on_fatal));
+        let shared = Shared::new(db, fixed, current, next, (witness, seq), folder, on_fatal);
+        let shared = Arc::new(shared);
         shared
             .delete_unused(&leftovers)
             .map_err(|error| shared.folder.io(std::io::Error::other(error)))?;
@@ -181,11 +185,7 @@ impl Store {
         let mut batch = self.shared.db.batch();
         batch.insert(meta, keys::FOUNDING, record::seal(keys::FOUNDING, &founding));
         batch.insert(meta, keys::BOOT, record::seal(keys::BOOT, &recovered.boot));
-        batch.insert(
-            meta,
-            keys::MEMBERS,
-            record::seal(keys::MEMBERS, &recovered.members),
-        );
+        batch.insert(meta, keys::MEMBERS, record::seal_members(&recovered.members));
         batch.insert(meta, keys::HEAD, record::seal(keys::HEAD, &head));
         for window in &recovered.windows {
             let key = keys::window(window.origin);
@@ -326,6 +326,9 @@ fn read_log(
             return Err(bad("it is gone"));
         }
         let (entry, sum) = record::unchain_entry(&value, chain).map_err(|what| bad(&what))?;
+        if entry.since() > cluster_core::VERSION {
+            return Err(folder.newer(u32::from(entry.since())));
+        }
         if entry.index != index || entry.term < term {
             return Err(bad("it does not follow the one before"));
         }

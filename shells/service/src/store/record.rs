@@ -1,7 +1,10 @@
 //! Records of the `meta` and `log` keyspaces, and their checksums. fjall has checksums of its own; these
 //! ones also notice a record under the wrong key, a lost entry, and a stale tail of the log.
 
-use cluster_core::{Applied, HardState, Index, LogEntry, Term, decode, encode};
+use super::keys;
+use cluster_core::{
+    Applied, FIRST_VERSION, HardState, Index, LogEntry, Members, Term, decode, encode, encode_since,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -58,9 +61,18 @@ pub(super) struct Founding {
     pub(super) incarnation: cluster_core::Incarnation,
 }
 
+/// Writes the membership. A release that does not read all that the cluster may write is told by it.
+pub(super) fn seal_members(members: &Members) -> Vec<u8> {
+    seal_since(members.version, keys::MEMBERS, members)
+}
+
 /// Writes a record with a checksum over it and its key.
 pub(super) fn seal<T: Serialize>(key: &[u8], record: &T) -> Vec<u8> {
-    let mut bytes = encode(record);
+    seal_since(FIRST_VERSION, key, record)
+}
+
+fn seal_since<T: Serialize>(version: u8, key: &[u8], record: &T) -> Vec<u8> {
+    let mut bytes = encode_since(version, record);
     let sum = xxh3_64_with_seed(&bytes, xxh3_64(key));
     bytes.extend_from_slice(&sum.to_le_bytes());
     bytes

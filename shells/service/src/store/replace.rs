@@ -179,7 +179,7 @@ impl Store {
         };
         batch.insert(meta, keys::FOUNDING, record::seal(keys::FOUNDING, &founding));
         batch.insert(meta, keys::BOOT, record::seal(keys::BOOT, &recovered.boot));
-        let members = record::seal(keys::MEMBERS, &recovered.members);
+        let members = record::seal_members(&recovered.members);
         batch.insert(meta, keys::MEMBERS, members);
         batch.insert(meta, keys::HEAD, record::seal(keys::HEAD, head));
         for (key, window) in windows.iter().zip(&recovered.windows) {

@@ -3,7 +3,7 @@
 //! A chunk is one byte of version, then pins in the order of their CIDs, each as four bytes of length, big
 //! end first, and the stored record.
 
-use cluster_core::{Manifest, Pin, VERSION, decode};
+use cluster_core::{FIRST_VERSION, Manifest, Pin, decode};
 
 use super::error::StoreError;
 use super::reader::{Listing, Stream};
@@ -51,7 +51,7 @@ impl SnapshotSource {
 
     fn next_chunk(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
         let mut chunk = Vec::with_capacity(CHUNK + CHUNK / 8);
-        chunk.push(VERSION);
+        chunk.push(FIRST_VERSION);
         if let Some(pin) = self.left.take() {
             add(&mut chunk, &pin)?;
         }
@@ -105,9 +105,9 @@ pub(super) fn read_chunk(chunk: &[u8]) -> Result<Vec<(Pin, &[u8])>, String> {
         ));
     }
     let (version, mut rest) = chunk.split_first().ok_or("an empty chunk")?;
-    if *version != VERSION {
+    if *version != FIRST_VERSION {
         return Err(format!(
-            "a chunk of version {version}, this release knows {VERSION}"
+            "a chunk of version {version}, this release knows {FIRST_VERSION}"
         ));
     }
     let mut pins = Vec::new();

@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod model;
 mod opening;
+mod replacing;
 mod staging;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 
-use cluster_core::{Batch, Index, LogEntry, Manifest, Pin, SnapshotId, StoreOp, Term, encode};
+use cluster_core::{Batch, Index, LogEntry, Manifest, Members, Pin, SnapshotId, StoreOp, Term, encode};
 use fjall::{Keyspace, Readable};
 
 use super::error::StoreError;
@@ -166,7 +166,7 @@ impl Draft<'_> {
             StoreOp::PutWindow { window } => self.put_meta(keys::window(window.origin), window),
             StoreOp::SetApplied { applied } => self.head.applied = *applied,
             StoreOp::SetHardState { hard_state } => self.head.hard_state = *hard_state,
-            StoreOp::SetMembers { members } => self.put_meta(keys::MEMBERS, members),
+            StoreOp::SetMembers { members } => self.put_members(members),
             StoreOp::SetReconciling { reconciling } => self.head.reconciling = *reconciling,
         }
         Ok(())
@@ -181,6 +181,10 @@ impl Draft<'_> {
         let key = key.into();
         let value = record::seal(&key, record);
         self.put(Space::Meta, key, Some(value));
+    }
+
+    fn put_members(&mut self, members: &Members) {
+        self.put(Space::Meta, keys::MEMBERS, Some(record::seal_members(members)));
     }
 
     fn append(&mut self, entries: &[LogEntry]) -> Result<(), String> {
@@ -315,7 +319,7 @@ impl Draft<'_> {
         self.head.last = applied.index;
         self.head.applied = applied;
 
-        self.put_meta(keys::MEMBERS, &manifest.members);
+        self.put_members(&manifest.members);
         for key in self.stored_windows()? {
             self.put(Space::Meta, key, None);
         }

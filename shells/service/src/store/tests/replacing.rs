@@ -1,0 +1,93 @@
+//! Founding anew in a folder that holds something.
+
+use super::*;
+
+fn refounding(pins: u64) -> Recovered {
+    let mut recovered = founding();
+    recovered.incarnation = Incarnation(78);
+    recovered.hard_state.term = 1;
+    recovered.hard_state.commit = 1;
+    recovered.compacted = (1, 1);
+    recovered.applied = Applied {
+        index: 1,
+        term: 1,
+        pins,
+    };
+    recovered.reconciling = true;
+    recovered
+}
+
+fn pins(store: &Store) -> Vec<Pin> {
+    let listing = store.reader().listing();
+    listing.pins(None).collect::<Result<_, _>>().unwrap()
+}
+
+#[test]
+fn pins_in_any_order_replace_the_pinset_and_raft_starts_anew() {
+    let (folder, mut store) = founded();
+    let path = folder.path().join("raft");
+    (1..=5).for_each(|index| store.write(&batch(index, pin_ops(index))).unwrap());
+    let mut replacing = store.replacing().unwrap();
+    for n in [30, 10, 20] {
+        assert!(!replacing.put(pin(n, 1)).unwrap());
+    }
+    assert!(replacing.put(pin(10, 2)).unwrap(), "the last one counts");
+    assert_eq!(replacing.pins(), 3);
+    assert_eq!(pins(&store).len(), 5, "not yet");
+    store.refound(&refounding(3), Some(replacing)).unwrap();
+    let check = |store: &Store| {
+        let mut expected = [pin(30, 1), pin(10, 2), pin(20, 1)];
+        expected.sort_by(|a, b| a.cid.cmp(&b.cid));
+        assert_eq!(pins(store), expected);
+        let listing = store.reader().listing();
+        for pin in &expected {
+            let at = |peer| listing.allocated(peer).any(|found| found.unwrap() == *pin);
+            assert!(pin.allocations.iter().all(at), "the index knows {}", pin.cid);
+        }
+        // What this peer has done about CIDs stays, to be compared with the new pinset.
+        assert_eq!(listing.locals(None).count(), 5);
+    };
+    check(&store);
+    store.close().unwrap();
+    let mut store = open(&path);
+    check(&store);
+    let recovered = store.recovered().unwrap().unwrap();
+    assert_eq!(
+        recovered,
+        Recovered {
+            boot: 2,
+            ..refounding(3)
+        }
+    );
+}
+
+#[test]
+fn a_new_founding_may_keep_the_pins() {
+    let (folder, mut store) = founded();
+    (1..=5).for_each(|index| store.write(&batch(index, pin_ops(index))).unwrap());
+    let before = pins(&store);
+    store.refound(&refounding(5), None).unwrap();
+    store.close().unwrap();
+    let store = open(&folder.path().join("raft"));
+    assert_eq!(pins(&store), before);
+}
+
+#[test]
+fn what_was_given_up_in_one_process_does_not_get_in_the_way_of_the_next() {
+    let (folder, mut store) = founded();
+    let path = folder.path().join("raft");
+    for round in 1..=4 {
+        // Given up, cleared away, and begun again by a later process, under a name that was not used yet.
+        let mut given_up = store.replacing().unwrap();
+        given_up.put(pin(1, 1)).unwrap();
+        drop(given_up);
+        store.close().unwrap();
+        store = open(&path);
+        let mut replacing = store.replacing().unwrap();
+        (0..round).for_each(|n| assert!(!replacing.put(pin(n, 1)).unwrap()));
+        store.refound(&refounding(round), Some(replacing)).unwrap();
+        store.close().unwrap();
+        store = open(&path);
+        assert_eq!(pins(&store).len() as u64, round);
+    }
+}
