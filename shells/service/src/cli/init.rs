@@ -151,6 +151,11 @@ fn may_overwrite(folder: &Path, options: &Options) -> anyhow::Result<bool> {
     Ok(true)
 }
 
+/// Pins that an embedded node works on at once, unless told otherwise. All that are complete at the same
+/// time share one sync of its store, which is most of what a pin of little content costs; a Kubo daemon
+/// gains nothing from more than ten.
+const EMBEDDED_PINS: u32 = 64;
+
 fn configuration(options: &Options, environment: &Environment) -> anyhow::Result<Config> {
     let mut config = Config::fresh();
     if options.custom_secret && !environment.contains_key("CLUSTER_SECRET") {
@@ -159,6 +164,9 @@ fn configuration(options: &Options, environment: &Environment) -> anyhow::Result
     }
     config.consensus.raft.init_peerset = options.peers.iter().filter_map(Address::peer).map(Peer).collect();
     config.ipfs_connector = connector(options.ipfs, environment)?;
+    if config.ipfs_connector.embedded.is_some() {
+        config.pin_tracker.stateless.concurrent_pins = EMBEDDED_PINS;
+    }
     if options.randomports {
         random_ports(&mut config)?;
     }
