@@ -9,6 +9,15 @@ use cluster_core::{Batch, BatchId, Incarnation, Recovered, SnapshotId, StoreOp};
 use crate::rng::Rng;
 use crate::store::{Snapshot, Store, Write};
 
+/// Why a process ends, or does not start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DiskError {
+    /// What is on the disk is not what was written.
+    Damaged,
+    /// There is no room to write.
+    Full,
+}
+
 /// A batch that a sync has not covered yet.
 #[derive(Clone, Debug)]
 struct Unsynced {
@@ -28,6 +37,10 @@ pub(crate) struct Disk {
     next_staged: u64,
     /// The newest batch for which the core wants a report.
     pub(crate) wants_sync: Option<BatchId>,
+    /// Whether it takes no more.
+    pub(crate) full: bool,
+    /// Whether what is on it is damaged.
+    pub(crate) rotten: bool,
 }
 
 impl Disk {
@@ -41,6 +54,8 @@ impl Disk {
             staged: BTreeMap::new(),
             next_staged: 0,
             wants_sync: None,
+            full: false,
+            rotten: false,
         }
     }
 
@@ -53,15 +68,22 @@ impl Disk {
         self.boot
     }
 
-    /// Opens the database. What the process is about to read must not be lost later, so it is synced first.
-    pub(crate) fn open(&mut self) -> Recovered {
+    /// Opens the database, unless its check finds damage, or nothing can be written: each opening writes which
+    /// process it is. What that is about to read must not be lost later, so it is synced first.
+    pub(crate) fn open(&mut self) -> Result<Recovered, DiskError> {
+        if self.rotten {
+            return Err(DiskError::Damaged);
+        }
+        if self.full {
+            return Err(DiskError::Full);
+        }
         self.boot += 1;
         self.staged.clear();
         self.wants_sync = None;
         if let Some(last) = self.unsynced.back().map(|batch| batch.id) {
             self.synced(last);
         }
-        self.written.recovered(self.incarnation, self.boot)
+        Ok(self.written.recovered(self.incarnation, self.boot))
     }
 
     /// Makes a batch visible to reads.
@@ -113,13 +135,23 @@ impl Disk {
     pub(crate) fn cut(&mut self, rng: &mut Rng) -> usize {
         let kept = rng.index(self.unsynced.len() + 1);
         let lost = self.unsynced.len() - kept;
+        self.cut_to(kept);
+        lost
+    }
+
+    /// Batches that a cut may lose.
+    pub(crate) fn unsynced(&self) -> usize {
+        self.unsynced.len()
+    }
+
+    /// The power goes, and the first `kept` of what was not synced happen to have reached the disk.
+    pub(crate) fn cut_to(&mut self, kept: usize) {
         if kept > 0 {
             let through = self.unsynced[kept - 1].id;
             self.synced(through);
         }
         self.unsynced.clear();
         self.written = self.durable.clone();
-        lost
     }
 
     /// Keeps a snapshot that arrived until the core has decided.

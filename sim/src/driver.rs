@@ -33,6 +33,10 @@ const HELD_UP_US: u64 = 2_000;
 pub(crate) async fn run(world: Shared, me: usize, wires: NodeHandle) {
     lock(&world).boot(me);
     loop {
+        let refused = lock(&world).peers[me].refused.take();
+        if let Some(refusal) = refused {
+            wires.spawn(faults::after_refusal(world.clone(), me, refusal));
+        }
         let held_up = lock(&world).peers[me].held_up(HELD_UP_US);
         if !held_up.is_zero() {
             sleep(held_up).await;
@@ -165,16 +169,15 @@ async fn sync(world: Shared, me: usize, wires: NodeHandle) {
                 peer.syncing = false;
                 return;
             };
-            let slow = if peer.rng.chance(slow) {
+            let is_slow = peer.rng.chance(slow);
+            let slow = if is_slow {
                 peer.rng.range(100_000, 3_000_000)
             } else {
                 0
             };
-            (
-                wanted,
-                through,
-                Duration::from_micros(min + peer.rng.below(spread + 1) + slow),
-            )
+            let time = Duration::from_micros(min + peer.rng.below(spread + 1) + slow);
+            sometimes!(world.coverage, is_slow, "a sync was slow");
+            (wanted, through, time)
         };
         sleep(time).await;
         let failed = {

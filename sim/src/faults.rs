@@ -1,11 +1,14 @@
 //! What goes wrong, and when: one task for each kind of fault, each with its own stream of randomness, so
 //! that switching one off leaves the others as they are.
 
+mod storage;
+
 use std::time::Duration;
 
 use madsim::runtime::Handle;
 use madsim::time::sleep;
 
+pub(crate) use self::storage::after_refusal;
 use crate::coverage::sometimes;
 use crate::net::PARTITIONS;
 use crate::rng::Rng;
@@ -18,7 +21,9 @@ pub(crate) enum Fault {
     Cut,
     CutAll,
     DiskFail,
+    DiskFull,
     DiskLost,
+    DiskRot,
     IpfsForget,
     IpfsFull,
     IpfsRestart,
@@ -30,12 +35,14 @@ pub(crate) enum Fault {
 }
 
 /// All of them.
-pub(crate) const FAULTS: [Fault; 13] = [
+pub(crate) const FAULTS: [Fault; 15] = [
     Fault::ClockStep,
     Fault::Cut,
     Fault::CutAll,
     Fault::DiskFail,
+    Fault::DiskFull,
     Fault::DiskLost,
+    Fault::DiskRot,
     Fault::IpfsForget,
     Fault::IpfsFull,
     Fault::IpfsRestart,
@@ -56,7 +63,9 @@ pub(crate) async fn run(world: Shared, fault: Fault) {
             Fault::Cut => options.cut_every,
             Fault::CutAll => options.cut_all_every,
             Fault::DiskFail => options.disk_fail_every,
+            Fault::DiskFull => options.disk_full_every,
             Fault::DiskLost => options.disk_lost_every,
+            Fault::DiskRot => options.disk_rot_every,
             Fault::IpfsForget => options.ipfs_forget_every,
             Fault::IpfsFull => options.ipfs_full_every,
             Fault::IpfsRestart => options.ipfs_restart_every,
@@ -102,41 +111,13 @@ async fn happen(world: &Shared, fault: Fault, rng: &mut Rng) {
                 restart(world, peer);
             }
         }
-        Fault::DiskFail => {
-            let peer = rng.index(size);
-            let mut world = lock(world);
-            world.stats.failing_disks[peer] = true;
-        }
-        Fault::DiskLost => {
-            let peer = rng.index(size);
-            lock(world).lose_disk(peer, rng.next());
-            sleep(rng.up_to(Duration::from_secs(3))).await;
-            restart(world, peer);
-        }
-        Fault::IpfsForget => {
-            let peer = rng.index(size);
-            let mut world = lock(world);
-            let forgot = world.peers[peer].ipfs.forget(rng);
-            sometimes!(world.coverage, forgot, "an IPFS daemon forgot pins");
-        }
-        Fault::IpfsFull => {
-            let peer = rng.index(size);
-            lock(world).peers[peer].ipfs.full = true;
-            sleep(rng.up_to(Duration::from_secs(10))).await;
-            lock(world).peers[peer].ipfs.full = false;
-        }
-        Fault::IpfsRestart => {
-            let peer = rng.index(size);
-            {
-                let mut world = lock(world);
-                let busy = world.peers[peer].ipfs.running() > 0;
-                sometimes!(world.coverage, busy, "an IPFS daemon restarted at work");
-                world.peers[peer].ipfs.restart();
-                world.peers[peer].ipfs.up = false;
-            }
-            sleep(rng.up_to(Duration::from_secs(5))).await;
-            lock(world).peers[peer].ipfs.up = true;
-        }
+        Fault::DiskFail
+        | Fault::DiskFull
+        | Fault::DiskLost
+        | Fault::DiskRot
+        | Fault::IpfsForget
+        | Fault::IpfsFull
+        | Fault::IpfsRestart => storage::happen(world, fault, rng.index(size), rng).await,
         Fault::Kill => down(world, rng.index(size), Death::Kill, rng).await,
         Fault::LeaderKill => {
             let leader = lock(world).peers.iter().position(crate::peer::Peer::leads);

@@ -32,6 +32,7 @@ mod shrink;
 mod soak;
 mod store;
 mod trace;
+pub mod twin;
 mod world;
 
 pub use checks::Violation;

@@ -39,6 +39,9 @@ pub struct Options {
     pub sync_slow: u64,
     pub disk_fail_every: u64,
     pub disk_lost_every: u64,
+    pub disk_full_every: u64,
+    /// Bit rot, which is found when the database is opened.
+    pub disk_rot_every: u64,
 
     pub kill_every: u64,
     pub cut_every: u64,
@@ -152,6 +155,8 @@ impl Options {
             sync_slow: 0,
             disk_fail_every: 0,
             disk_lost_every: 0,
+            disk_full_every: 0,
+            disk_rot_every: 0,
             kill_every: 0,
             cut_every: 0,
             cut_all_every: 0,
@@ -309,6 +314,8 @@ impl Options {
     fn draw_storage(&mut self, rng: &mut Rng) {
         self.ipfs_forget_every = if rng.chance(300) { rng.range(5, 40) } else { 0 };
         self.compare_ms = *rng.pick(&[500, 3000, 20_000]);
+        self.disk_full_every = if rng.chance(200) { rng.range(10, 60) } else { 0 };
+        self.disk_rot_every = if rng.chance(200) { rng.range(10, 60) } else { 0 };
     }
 
     /// Sets one option, `name=number`.

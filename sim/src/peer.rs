@@ -10,7 +10,7 @@ use cluster_core::{
 };
 
 use crate::clock::Clock;
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskError};
 use crate::ipfs::Ipfs;
 use crate::options::Options;
 use crate::rng::{Rng, mix};
@@ -28,6 +28,8 @@ pub(crate) struct Peer {
     /// Whether a process runs, paused or not.
     pub(crate) up: bool,
     pub(crate) paused: bool,
+    /// Why the process has just ended, or not started.
+    pub(crate) refused: Option<DiskError>,
     /// Stays out of the second phase.
     pub(crate) broken: bool,
     /// Events that wait for the process.
@@ -75,6 +77,7 @@ impl Peer {
             clock,
             up: false,
             paused: false,
+            refused: None,
             broken: false,
             inbox: VecDeque::new(),
             waker: None,
@@ -98,8 +101,8 @@ impl Peer {
     }
 
     /// Starts the process on what the disk holds.
-    pub(crate) fn boot(&mut self, at: u64) {
-        let recovered = self.disk.open();
+    pub(crate) fn boot(&mut self, at: u64) -> Result<(), DiskError> {
+        let recovered = self.disk.open()?;
         let seed = mix(self.rng.next());
         self.node = Some(Box::new(Node::new(
             self.config.clone(),
@@ -110,6 +113,7 @@ impl Peer {
         self.armed = None;
         self.syncing = false;
         self.inbox.clear();
+        Ok(())
     }
 
     /// The process is gone, and what only it knew.

@@ -153,6 +153,7 @@ fn calm_down(world: &Shared) {
         }
         for peer in &mut locked.peers {
             peer.ipfs.calm();
+            peer.disk.full = false;
         }
     }
     for peer in (0..size).filter(|peer| !lock(world).peers[*peer].broken) {

@@ -13,6 +13,7 @@ use madsim::time::TimeHandle;
 
 use crate::checks::{Checks, Step, Violation};
 use crate::coverage::{Coverage, sometimes};
+use crate::disk::DiskError;
 use crate::history::History;
 use crate::net::Net;
 use crate::options::Options;
@@ -87,6 +88,8 @@ pub(crate) struct World {
     /// CIDs that nobody has.
     pub(crate) unavailable: u64,
     pub(crate) nodes: Vec<NodeId>,
+    /// Whom a story means by "it".
+    pub(crate) it: Option<usize>,
     aim: Rng,
     next_ticket: u64,
 }
@@ -111,6 +114,7 @@ impl World {
             stopped: false,
             unavailable: options.unavailable,
             nodes: Vec::new(),
+            it: None,
             aim: Rng::new(options.seed, "aim"),
             next_ticket: 0,
             peers,
@@ -133,15 +137,22 @@ impl World {
     pub(crate) fn boot(&mut self, me: usize) {
         let at = Self::now();
         let booted = panics::catch(AssertUnwindSafe(|| self.peers[me].boot(at)));
-        if let Err(text) = booted {
-            self.violate(Violation {
-                class: Class::Crash,
-                check: "start",
-                at,
-                peer: Some(me),
-                text,
-            });
-            return;
+        match booted {
+            Ok(Ok(())) => {}
+            Ok(Err(refusal)) => {
+                self.refuse(me, refusal);
+                return;
+            }
+            Err(text) => {
+                self.violate(Violation {
+                    class: Class::Crash,
+                    check: "start",
+                    at,
+                    peer: Some(me),
+                    text,
+                });
+                return;
+            }
         }
         self.stats.boots += 1;
         let peer = &self.peers[me];
@@ -156,6 +167,18 @@ impl World {
         });
         self.checks.booted(at, me, &self.peers);
         self.stopped |= !self.checks.violations.is_empty();
+    }
+
+    /// A process ends, or does not start, because of its disk.
+    fn refuse(&mut self, me: usize, refusal: DiskError) {
+        self.peers[me].refused = Some(refusal);
+        self.trace.line(Self::now(), &name(me), || {
+            format!("ends: its disk is {refusal:?}")
+        });
+        self.coverage.hit(match refusal {
+            DiskError::Damaged => "a damaged disk was refused",
+            DiskError::Full => "a full disk ended a process",
+        });
     }
 
     /// Hands one event to a peer, makes its writes visible, and has everything checked. Returns the effects
@@ -188,6 +211,11 @@ impl World {
                 return Vec::new();
             }
         };
+        if peer.disk.full && effects.iter().any(|effect| matches!(effect, Effect::Persist(_))) {
+            // A store that fails to write ends the process, before anything else is done.
+            self.refuse(me, DiskError::Full);
+            return Vec::new();
+        }
         peer.node = Some(node);
         self.trace.step(at, me, &(&events, &effects));
         self.trace.line(at, &name(me), || {

@@ -10,8 +10,8 @@ mod composite;
 mod content;
 #[path = "it/dynamic_membership.rs"]
 mod dynamic_membership;
-#[path = "it/failover.rs"]
-mod failover;
+#[path = "it/monitoring_and_failover.rs"]
+mod monitoring_and_failover;
 #[path = "it/folders.rs"]
 mod folders;
 #[path = "it/kills.rs"]

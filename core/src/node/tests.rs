@@ -3,9 +3,10 @@ mod comparing;
 mod deposed;
 mod effects;
 mod membership;
+mod moving;
 mod rescue;
-mod versions;
 mod together;
+mod versions;
 
 use std::time::Duration;
 

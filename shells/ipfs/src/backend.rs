@@ -39,6 +39,12 @@ impl Backend {
         pin: &PinRequest,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<(), Error> {
+        if pin.mode == PinMode::Direct
+            && self.pin_status(&pin.cid).await? == PinState::Pinned(PinMode::Recursive)
+        {
+            // No node makes a pin shallower.
+            self.unpin(&pin.cid).await?;
+        }
         match self {
             Backend::Kubo(client) => client.pin(pin, progress).await,
             Backend::Embedded(node) => embedded::pin(node, pin, progress).await,

@@ -1,0 +1,196 @@
+//! What becomes of a copy when the cluster gives its pin to others, to the effect.
+
+use std::time::Duration;
+
+use super::alone::{Alone, persist, raft_message};
+use crate::testing::{cid, options, peer};
+use crate::wire::encode;
+use crate::*;
+
+const ONE_OR_TWO: Replicas = Replicas::Range { min: 1, max: 2 };
+
+/// A follower, peer 1 of three, applies the next entry of its leader, peer 2.
+fn apply(alone: &mut Alone, index: Index, command: Command) -> Vec<Effect> {
+    let id = ProposalId {
+        origin: RaftId(2),
+        boot: 1,
+        seq: index,
+    };
+    let entry = LogEntry {
+        index,
+        term: 1,
+        payload: Payload::Commands(encode(&vec![Proposal { id, command }])),
+    };
+    let append = RaftMessage {
+        entries: vec![entry],
+        index: index - 1,
+        log_term: u64::from(index > 1),
+        commit: index,
+        ..raft_message(RaftKind::Append, 1)
+    };
+    let batch = persist(&alone.receive(2, Message::Raft(append))).id;
+    alone.handle(Event::Persisted { batch })
+}
+
+fn pin(allocations: &[u8]) -> Command {
+    Command::Pin {
+        pin: Pin {
+            cid: cid(1),
+            pin_type: PinType::Data,
+            allocations: allocations.iter().copied().map(peer).collect(),
+            reference: None,
+            options: options(ONE_OR_TWO),
+            timestamp: Timestamp(1),
+            version: 0,
+        },
+        precondition: Precondition::Any,
+    }
+}
+
+fn moved(allocations: &[u8], version: Index) -> Command {
+    Command::Reallocate {
+        cid: cid(1),
+        allocations: allocations.iter().copied().map(peer).collect(),
+        version,
+    }
+}
+
+fn questions(effects: &[Effect]) -> Vec<(PeerId, Vec<CopyOf>)> {
+    let asks = effects.iter().filter_map(|effect| match effect {
+        Effect::Send { to, envelope } => match &envelope.message {
+            Message::AskCopies(copies) => Some((to.clone(), copies.clone())),
+            Message::HasCopies(_)
+            | Message::Hello
+            | Message::Metrics(_)
+            | Message::NotMember { .. }
+            | Message::Propose(_)
+            | Message::Raft(_) => None,
+        },
+        Effect::CancelIpfs { .. }
+        | Effect::CompareIpfs { .. }
+        | Effect::DiscardSnapshot { .. }
+        | Effect::Measure
+        | Effect::Persist(_)
+        | Effect::Reply { .. }
+        | Effect::SendSnapshot { .. }
+        | Effect::StartIpfs { .. } => None,
+    });
+    asks.collect()
+}
+
+fn unpins(effects: &[Effect]) -> bool {
+    effects.iter().any(|effect| {
+        matches!(
+            effect,
+            Effect::StartIpfs {
+                action: IpfsAction::Unpin { .. },
+                ..
+            }
+        )
+    })
+}
+
+fn copy(version: Index) -> Vec<CopyOf> {
+    vec![CopyOf { cid: cid(1), version }]
+}
+
+/// Peer 1 holds CID 1 as of entry 1; entry 2 has given it to peers 2 and 3.
+fn given_away() -> (Alone, Vec<Effect>) {
+    let mut alone = Alone::new(3);
+    let _ = apply(&mut alone, 1, pin(&[1]));
+    let op = OpId(1);
+    let _ = alone.handle(Event::IpfsFinished { op, outcome: Ok(()) });
+    let effects = apply(&mut alone, 2, moved(&[2, 3], 1));
+    (alone, effects)
+}
+
+#[test]
+fn a_copy_goes_when_those_who_got_the_pin_hold_it() {
+    let (mut alone, effects) = given_away();
+    assert_eq!(questions(&effects), [(peer(2), copy(2)), (peer(3), copy(2))]);
+    assert!(!unpins(&effects));
+    let effects = alone.receive(3, Message::HasCopies(copy(1)));
+    assert_eq!(effects, [], "that was another version of the pin");
+    let effects = alone.receive(3, Message::HasCopies(copy(2)));
+    assert!(unpins(&effects), "one copy is enough: {effects:?}");
+    assert_eq!(alone.receive(2, Message::HasCopies(copy(2))), []);
+}
+
+#[test]
+fn a_copy_stays_while_nobody_else_has_one() {
+    let (mut alone, _) = given_away();
+    for _ in 0..10 {
+        alone.wait(Duration::from_secs(5));
+        assert!(!unpins(&alone.handle(Event::TimedOut)));
+    }
+    alone.wait(Duration::from_secs(5));
+    let effects = alone.handle(Event::TimedOut);
+    let asked = questions(&effects);
+    assert!(
+        asked.is_empty() || asked.contains(&(peer(2), copy(2))),
+        "{asked:?}"
+    );
+    assert_eq!(alone.disk.locals[&cid(1)].phase, Phase::UnpinQueued);
+    alone.restart();
+    alone.wait(Duration::from_secs(10));
+    let asked = questions(&alone.handle(Event::TimedOut));
+    assert_eq!(
+        asked,
+        [(peer(2), copy(2)), (peer(3), copy(2))],
+        "a restart forgets no copy"
+    );
+}
+
+#[test]
+fn a_copy_that_is_wanted_here_again_was_never_gone() {
+    let (mut alone, _) = given_away();
+    let effects = apply(&mut alone, 3, moved(&[1, 2], 2));
+    assert!(!unpins(&effects));
+    let is_pin = |effect: &Effect| {
+        matches!(
+            effect,
+            Effect::StartIpfs {
+                action: IpfsAction::Pin { .. },
+                ..
+            }
+        )
+    };
+    assert!(
+        effects.iter().any(is_pin),
+        "what is there is pinned in no time: {effects:?}"
+    );
+    assert!(!unpins(&alone.receive(2, Message::HasCopies(copy(2)))));
+}
+
+#[test]
+fn a_copy_that_nobody_wants_any_more_goes_at_once() {
+    let (mut alone, _) = given_away();
+    let unpin = Command::Unpin {
+        cid: cid(1),
+        precondition: Precondition::Any,
+    };
+    assert!(unpins(&apply(&mut alone, 3, unpin)));
+}
+
+#[test]
+fn a_peer_says_which_copies_it_holds() {
+    let mut alone = Alone::new(3);
+    let _ = apply(&mut alone, 1, pin(&[1, 2]));
+    assert_eq!(
+        alone.receive(3, Message::AskCopies(copy(1))),
+        [],
+        "it is still being pinned"
+    );
+    let op = OpId(1);
+    let _ = alone.handle(Event::IpfsFinished { op, outcome: Ok(()) });
+    let effects = alone.receive(3, Message::AskCopies(copy(1)));
+    let [Effect::Send { to, envelope }] = &effects[..] else {
+        panic!("{effects:?}");
+    };
+    assert_eq!((to, &envelope.message), (&peer(3), &Message::HasCopies(copy(1))));
+    assert_eq!(
+        alone.receive(3, Message::AskCopies(copy(9))),
+        [],
+        "it knows no such version"
+    );
+}

@@ -1,0 +1,94 @@
+//! What befalls disks and IPFS daemons.
+
+use std::time::Duration;
+
+use madsim::time::sleep;
+
+use super::{Fault, restart};
+use crate::coverage::sometimes;
+use crate::disk::DiskError;
+use crate::rng::Rng;
+use crate::world::{Death, Shared, lock};
+
+/// Whoever supervises a process starts it again after so long.
+const SUPERVISED: Duration = Duration::from_secs(1);
+
+/// An operator looks after a peer that refuses to start within this time.
+const OPERATED: Duration = Duration::from_secs(5);
+
+pub(super) async fn happen(world: &Shared, fault: Fault, peer: usize, rng: &mut Rng) {
+    match fault {
+        Fault::DiskFail => lock(world).stats.failing_disks[peer] = true,
+        Fault::DiskFull => {
+            lock(world).peers[peer].disk.full = true;
+            sleep(rng.up_to(Duration::from_secs(10))).await;
+            lock(world).peers[peer].disk.full = false;
+        }
+        Fault::DiskLost => {
+            lock(world).lose_disk(peer, rng.next());
+            sleep(rng.up_to(Duration::from_secs(3))).await;
+            restart(world, peer);
+        }
+        Fault::DiskRot => {
+            {
+                let mut world = lock(world);
+                let before = world.peers[peer].disk.incarnation();
+                world.lose_disk(peer, rng.next());
+                // What is damaged is lost; but the folder is there, and must not be taken for a sound one.
+                let disk = &mut world.peers[peer].disk;
+                disk.rotten |= disk.incarnation() != before;
+            }
+            sleep(rng.up_to(Duration::from_secs(3))).await;
+            restart(world, peer);
+        }
+        Fault::IpfsForget => {
+            let mut world = lock(world);
+            let forgot = world.peers[peer].ipfs.forget(rng);
+            sometimes!(world.coverage, forgot, "an IPFS daemon forgot pins");
+        }
+        Fault::IpfsFull => {
+            lock(world).peers[peer].ipfs.full = true;
+            sleep(rng.up_to(Duration::from_secs(10))).await;
+            lock(world).peers[peer].ipfs.full = false;
+        }
+        Fault::IpfsRestart => {
+            {
+                let mut world = lock(world);
+                let busy = world.peers[peer].ipfs.running() > 0;
+                sometimes!(world.coverage, busy, "an IPFS daemon restarted at work");
+                world.peers[peer].ipfs.restart();
+                world.peers[peer].ipfs.up = false;
+            }
+            sleep(rng.up_to(Duration::from_secs(5))).await;
+            lock(world).peers[peer].ipfs.up = true;
+        }
+        Fault::ClockStep
+        | Fault::Cut
+        | Fault::CutAll
+        | Fault::Kill
+        | Fault::LeaderKill
+        | Fault::Partition
+        | Fault::Pause
+        | Fault::Swizzle => unreachable!("no fault of storage: {fault:?}"),
+    }
+}
+
+/// A process has ended because of its disk. On a full one it is started again and again; a damaged folder is
+/// emptied by an operator, as the message says, and filled by the other peers.
+pub(crate) async fn after_refusal(world: Shared, peer: usize, error: DiskError) {
+    lock(&world).crash(peer, Death::Kill);
+    let pause = match error {
+        DiskError::Full => SUPERVISED,
+        DiskError::Damaged => OPERATED,
+    };
+    sleep(pause).await;
+    let mut world = lock(&world);
+    if world.stopped || world.peers[peer].broken {
+        return;
+    }
+    if error == DiskError::Damaged {
+        world.peers[peer].disk.rotten = false;
+        world.coverage.hit("a damaged disk was emptied");
+    }
+    world.restart(peer);
+}

@@ -1,0 +1,168 @@
+//! The simulated disk and the simulated IPFS daemon by themselves, for tests that give the same work to the
+//! real ones. What goes in and out is in the core's wire format: this package is built with a core of its own,
+//! whose types are no others but for the compiler.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cluster_core::{
+    Applied, Batch, Cid, HardState, Incarnation, Index, IpfsAction, Lane, Local, LogEntry, Manifest, Members,
+    Mode, OpId, Pin, PinsetView, QueueKey, Term, Window, decode, encode,
+};
+
+use crate::ipfs::End;
+use crate::options::Options;
+use crate::store::{Snapshot, Store};
+
+/// All that a disk holds: Raft's memory, the compacted entry, the log, the applied position, the members, the
+/// windows, whether it is reconciling, the pins, the local states, and the queues.
+pub type Content = (
+    HardState,
+    (Index, Term),
+    Vec<LogEntry>,
+    Applied,
+    Members,
+    Vec<Window>,
+    bool,
+    Vec<Pin>,
+    Vec<(Cid, Local)>,
+    Vec<QueueKey>,
+);
+
+/// More records than any test makes.
+const ALL: usize = 1_000_000;
+
+/// A simulated disk.
+#[derive(Clone, Debug)]
+pub struct Disk(crate::disk::Disk);
+
+impl Disk {
+    /// The disk of a founding member; `members` is the encoded membership.
+    ///
+    /// # Errors
+    ///
+    /// If that cannot be decoded.
+    pub fn founded(members: &[u8]) -> Result<Self, String> {
+        let members: Members = decode(members).map_err(|error| error.to_string())?;
+        let store = Store::founding(members);
+        Ok(Self(crate::disk::Disk::new(Incarnation(1), store)))
+    }
+
+    /// Writes an encoded batch.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be decoded, or makes no sense.
+    pub fn write(&mut self, batch: &[u8]) -> Result<(), String> {
+        let batch: Batch = decode(batch).map_err(|error| error.to_string())?;
+        self.0.write(&batch)
+    }
+
+    /// Makes all that was written durable.
+    pub fn sync(&mut self) {
+        if let Some(newest) = self.0.newest() {
+            self.0.synced(newest);
+        }
+    }
+
+    /// How many batches are not durable.
+    pub fn unsynced(&self) -> usize {
+        self.0.unsynced()
+    }
+
+    /// The power goes, when the first `kept` of the batches that are not durable happen to have arrived.
+    pub fn cut(&mut self, kept: usize) {
+        self.0.cut_to(kept);
+    }
+
+    /// Stages an encoded snapshot and returns its number.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be decoded.
+    pub fn stage(&mut self, manifest: &[u8], pins: &[u8]) -> Result<u64, String> {
+        let manifest: Manifest = decode(manifest).map_err(|error| error.to_string())?;
+        let pins: Vec<Pin> = decode(pins).map_err(|error| error.to_string())?;
+        let pins = pins.into_iter().map(|pin| (pin.cid.clone(), pin)).collect();
+        Ok(self.0.stage(Arc::new(Snapshot { manifest, pins })).0)
+    }
+
+    /// All that a process would read, as an encoded [`Content`].
+    pub fn content(&self) -> Vec<u8> {
+        let store = &self.0.written;
+        let lanes = [Lane::Unpin, Lane::Fresh, Lane::Retry, Lane::Surplus];
+        let content: Content = (
+            store.hard_state,
+            store.compacted,
+            store.log.values().cloned().collect(),
+            store.applied,
+            store.members.clone(),
+            store.windows.values().cloned().collect(),
+            store.reconciling,
+            store.pins(None, ALL),
+            store.locals(None, ALL),
+            lanes
+                .into_iter()
+                .flat_map(|lane| store.queue(lane, None, ALL))
+                .collect(),
+        );
+        encode(&content)
+    }
+}
+
+/// A simulated IPFS daemon that has no faults.
+#[derive(Debug)]
+pub struct Ipfs {
+    ipfs: crate::ipfs::Ipfs,
+    ops: u64,
+}
+
+impl Default for Ipfs {
+    fn default() -> Self {
+        Self {
+            ipfs: crate::ipfs::Ipfs::new(&Options::quiet(1), 0),
+            ops: 0,
+        }
+    }
+}
+
+impl Ipfs {
+    /// Pins a CID, of which `available` says whether anybody has it. True when it is done.
+    pub fn pin(&mut self, cid: &[u8], recursive: bool, available: bool) -> bool {
+        let action = IpfsAction::Pin {
+            cid: to_cid(cid),
+            mode: if recursive { Mode::Recursive } else { Mode::Direct },
+            name: String::new(),
+            origins: Vec::new(),
+            update_from: None,
+        };
+        self.perform(action, available)
+    }
+
+    /// Unpins a CID. True when it is done.
+    pub fn unpin(&mut self, cid: &[u8]) -> bool {
+        self.perform(IpfsAction::Unpin { cid: to_cid(cid) }, true)
+    }
+
+    fn perform(&mut self, action: IpfsAction, available: bool) -> bool {
+        self.ops += 1;
+        let op = OpId(self.ops);
+        let done = self.ipfs.start(op, action, available).end == End::Done;
+        self.ipfs.finish(op, done, done)
+    }
+
+    /// What it has pinned, and whether recursively.
+    pub fn pins(&self) -> BTreeMap<Vec<u8>, bool> {
+        let pins = self
+            .ipfs
+            .pinned
+            .iter()
+            .filter(|(cid, _)| !self.ipfs.owned.contains(*cid));
+        pins.map(|(cid, mode)| (cid.as_bytes().to_vec(), *mode == Mode::Recursive))
+            .collect()
+    }
+}
+
+fn to_cid(bytes: &[u8]) -> Cid {
+    Cid::from_bytes(bytes).expect("tests name CIDs")
+}
