@@ -100,7 +100,7 @@ fn connect(global: &Global, consistent: bool) -> Result<Client, Failure> {
         return Err(Failure::local("parsing secret", error));
     }
     let https = global.https || (credentials.is_some() && !global.force_http);
-    if https && !global.https {
+    if https && !global.https && global.debug {
         eprintln!("credentials imply HTTPS; --force-http sends them over plain HTTP");
     }
     let observer = global.debug.then(|| -> cluster_api::client::Observer {

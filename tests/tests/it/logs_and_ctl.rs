@@ -179,12 +179,15 @@ fn shells_complete_both_programs() {
     }
 }
 
-/// Writes a certificate of its own for this machine.
+/// Writes a certificate of its own for this machine, as `openssl req -x509` makes it: an authority at once.
 fn certificate(folder: &Path) {
     let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
-    let made = rcgen::generate_simple_self_signed(names).unwrap();
-    std::fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
-    std::fs::write(folder.join("key.pem"), made.key_pair.serialize_pem()).unwrap();
+    let mut wanted = rcgen::CertificateParams::new(names).unwrap();
+    wanted.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let made = wanted.self_signed(&key).unwrap();
+    std::fs::write(folder.join("cert.pem"), made.pem()).unwrap();
+    std::fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
 }
 
 #[test]

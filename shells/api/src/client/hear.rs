@@ -32,7 +32,8 @@ fn closed(error: &io::Error) -> bool {
 fn swallowed(written: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
     match written {
         Poll::Ready(Err(error)) if closed(&error) => Poll::Ready(Ok(length)),
-        other => other,
+        Poll::Ready(done) => Poll::Ready(done),
+        Poll::Pending => Poll::Pending,
     }
 }
 

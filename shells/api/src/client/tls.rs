@@ -7,8 +7,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::client::{WebPkiServerVerifier, verify_server_name};
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{
     self, AlertDescription, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
@@ -25,7 +27,11 @@ impl Tls {
             .with_safe_default_protocol_versions()
             .map_err(|error| ClientError::Tls(error.to_string()))?;
         let config = if check {
-            builder.with_root_certificates(trusted()?).with_no_client_auth()
+            let verifier = Arc::new(Trusted::load(provider)?);
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(verifier)
+                .with_no_client_auth()
         } else {
             let anybody = Arc::new(Anybody(provider));
             builder
@@ -44,20 +50,79 @@ impl Tls {
     }
 }
 
-/// What this machine trusts; the variable `SSL_CERT_FILE` names another file of certificates.
-fn trusted() -> Result<RootCertStore, ClientError> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        let why = found.errors.first().map(|error| format!(" ({error})"));
-        return Err(ClientError::Tls(format!(
-            "no trusted certificates are installed on this machine{}: install them, name a file of them \
-             with SSL_CERT_FILE, or use --no-check-certificate",
-            why.unwrap_or_default()
-        )));
+/// Takes what this machine trusts; the variable `SSL_CERT_FILE` names another file of certificates.
+#[derive(Debug)]
+struct Trusted {
+    chains: Arc<WebPkiServerVerifier>,
+    own: Vec<CertificateDer<'static>>,
+}
+
+impl Trusted {
+    fn load(provider: Arc<CryptoProvider>) -> Result<Self, ClientError> {
+        let found = rustls_native_certs::load_native_certs();
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(found.certs.iter().cloned());
+        let none = || {
+            let why = found.errors.first().map(|error| format!(" ({error})"));
+            ClientError::Tls(format!(
+                "no trusted certificates are installed on this machine{}: install them, name a file of them \
+                 with SSL_CERT_FILE, or use --no-check-certificate",
+                why.unwrap_or_default()
+            ))
+        };
+        let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .map_err(|_| none())?;
+        Ok(Self {
+            chains,
+            own: found.certs,
+        })
     }
-    Ok(roots)
+}
+
+impl ServerCertVerifier for Trusted {
+    /// A certificate that is itself among the trusted ones will do for the names in it. The usual way to make
+    /// one's own (`openssl req -x509`) marks it as an authority, and no authority passes for a server in the
+    /// strict reading; Go's library takes it.
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let chained =
+            self.chains
+                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        if chained.is_err() && self.own.iter().any(|own| own == end_entity) {
+            verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+            return Ok(ServerCertVerified::assertion());
+        }
+        chained
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chains.verify_tls12_signature(message, cert, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chains.verify_tls13_signature(message, cert, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chains.supported_verify_schemes()
+    }
 }
 
 /// What can be done about a handshake that failed.
@@ -67,7 +132,7 @@ fn explain(error: io::Error) -> io::Error {
         .and_then(|inner| inner.downcast_ref::<rustls::Error>());
     let text = match told {
         Some(rustls::Error::InvalidCertificate(why)) => format!(
-            "the server's certificate is not trusted ({why:?}): if it is your own, name it with \
+            "the server's certificate is not trusted ({why}): if it is your own, name it with \
              SSL_CERT_FILE, or use --no-check-certificate"
         ),
         Some(rustls::Error::InvalidMessage(_)) => {
