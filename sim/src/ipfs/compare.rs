@@ -64,6 +64,7 @@ async fn run(
             sometimes!(world.coverage, true, "a comparison found pins missing");
             world.peers[me].post(Event::IpfsLacks { op, missing });
         }
+        lock(world).peers[me].post(Event::IpfsProgressed { op });
         match last {
             Some(cid) if only.is_none() => after = Some(cid),
             Some(_) | None => return Ok(()),

@@ -65,6 +65,7 @@ impl Comparison {
                 let page = self.page(after).await;
                 let Some((last, _)) = page.last() else { break };
                 after = Some(last.clone());
+                self.handle.event(Event::IpfsProgressed { op: self.op });
                 let is_suspect = |(cid, local): &(cluster_core::Cid, Local)| {
                     is_pinned(local) && held.is_of(cid, part) && !held.holds(cid.as_bytes(), local.mode)
                 };
