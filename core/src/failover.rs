@@ -67,12 +67,18 @@ impl Failover {
         self.leading.map(|_| self.next_chunk.min(self.next_expiry))
     }
 
-    /// Says what to propose about the peers in `down`.
+    /// Whether pins of peers that are silent are given to others; those of peers that are no members any
+    /// more always are.
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.config.enabled
+    }
+
+    /// Says what to propose about the peers in `down`, of whom those in `gone` are no members any more.
     pub(crate) fn handle_timeout(
         &mut self,
         now: Now,
         view: &impl PinsetView,
-        down: &BTreeSet<PeerId>,
+        (down, gone): (&BTreeSet<PeerId>, &BTreeSet<PeerId>),
         candidates: &Candidates,
         out: &mut Vec<Command>,
     ) {
@@ -92,7 +98,7 @@ impl Failover {
         }
         if now.mono >= self.next_chunk {
             self.cursors.retain(|peer, _| down.contains(peer));
-            let worked = self.config.enabled && self.repair_chunk(view, down, candidates, out);
+            let worked = self.repair_chunk(view, (down, gone), candidates, out);
             let pause = if worked {
                 self.config.pause
             } else {
@@ -106,7 +112,7 @@ impl Failover {
     fn repair_chunk(
         &mut self,
         view: &impl PinsetView,
-        down: &BTreeSet<PeerId>,
+        (down, gone): (&BTreeSet<PeerId>, &BTreeSet<PeerId>),
         candidates: &Candidates,
         out: &mut Vec<Command>,
     ) -> bool {
@@ -119,7 +125,7 @@ impl Failover {
             let next = cids.last().map(|last| Some(last.clone()));
             out.extend(
                 cids.iter()
-                    .filter_map(|cid| repair(view.pin(cid)?, down, candidates)),
+                    .filter_map(|cid| repair(view.pin(cid)?, down, gone, candidates)),
             );
             let more = next.is_some();
             self.cursors.insert(peer.clone(), next);
@@ -145,8 +151,14 @@ fn expire(now: Now, pin: Pin) -> Option<Command> {
     })
 }
 
-/// Gives a pin more peers when those that live are fewer than its minimum.
-fn repair(pin: Pin, down: &BTreeSet<PeerId>, candidates: &Candidates) -> Option<Command> {
+/// Gives a pin more peers when those that live are fewer than its minimum, and takes it from peers that are
+/// gone.
+fn repair(
+    pin: Pin,
+    down: &BTreeSet<PeerId>,
+    gone: &BTreeSet<PeerId>,
+    candidates: &Candidates,
+) -> Option<Command> {
     let Replicas::Range { min, max } = pin.options.replicas else {
         return None;
     };
@@ -157,7 +169,15 @@ fn repair(pin: Pin, down: &BTreeSet<PeerId>, candidates: &Candidates) -> Option<
         .cloned()
         .collect();
     if living.len() >= min as usize {
-        return None;
+        let before = pin.allocations.len();
+        let mut allocations = pin.allocations;
+        allocations.retain(|peer| !gone.contains(peer));
+        let changed = allocations.len() < before;
+        return changed.then_some(Command::Reallocate {
+            cid: pin.cid,
+            allocations,
+            version: pin.version,
+        });
     }
     let candidates: Candidates = candidates
         .iter()
@@ -220,7 +240,7 @@ mod tests {
         let down = down.iter().copied().map(peer).collect();
         let free = || vec![metrics(9).remove(1)];
         let candidates = living.iter().map(|number| (peer(*number), free())).collect();
-        match repair(pin, &down, &candidates)? {
+        match repair(pin, &down, &BTreeSet::new(), &candidates)? {
             Command::Reallocate { allocations, .. } => Some(allocations),
             Command::Admit { .. } | Command::Members { .. } | Command::Pin { .. } | Command::Unpin { .. } => {
                 None
@@ -235,6 +255,21 @@ mod tests {
             Some(vec![peer(1), peer(3)])
         );
         assert_eq!(repaired(pin(&[1, 2], 1, 2), &[2], &[1, 3]), None, "one is enough");
+    }
+
+    #[test]
+    fn a_pin_with_copies_enough_is_taken_from_who_is_gone_only() {
+        let sets = |numbers: &[u8]| numbers.iter().copied().map(peer).collect::<BTreeSet<_>>();
+        let (down, gone) = (sets(&[2, 3]), sets(&[3]));
+        let candidates = Candidates::new();
+        let kept = repair(pin(&[1, 2, 3], 1, 3), &down, &gone, &candidates);
+        let expected = Command::Reallocate {
+            cid: cid(1),
+            allocations: vec![peer(1), peer(2)],
+            version: 7,
+        };
+        assert_eq!(kept, Some(expected), "2 is silent, and may come back");
+        assert_eq!(repair(pin(&[1, 2], 1, 3), &down, &gone, &candidates), None);
     }
 
     #[test]

@@ -291,8 +291,9 @@ impl Node {
             let down = self.down(now);
             let candidates = self.monitor.candidates(now.mono, &self.config.allocate_by);
             let mut commands = Vec::new();
+            let gone = &self.raft.members().departed;
             self.failover
-                .handle_timeout(now, step.draft.view, &down, &candidates, &mut commands);
+                .handle_timeout(now, step.draft.view, (&down, gone), &candidates, &mut commands);
             let origin = self.raft.id();
             for command in commands {
                 if self.pending.len() < PENDING_MAX {
@@ -313,7 +314,8 @@ impl Node {
         } else {
             self.failover.grace()
         };
-        let is_down = |peer: &&PeerId| self.monitor.silence(now, peer, leading) > grace;
+        let is_down =
+            |peer: &&PeerId| self.failover.is_enabled() && self.monitor.silence(now, peer, leading) > grace;
         let members = self.raft.members();
         let silent = members.peer_ids().filter(is_down);
         silent.chain(&members.departed).cloned().collect()

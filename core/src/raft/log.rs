@@ -12,6 +12,7 @@ use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 
 use crate::ids::{Index, Term};
 use crate::members::Members;
+use crate::planted::planted;
 use crate::snapshot::Applied;
 
 /// Everything after the compacted entry.
@@ -109,6 +110,10 @@ pub(super) fn conf_state(members: &Members) -> ConfState {
     let mut state = ConfState::default();
     state.voters = ids(&members.voters);
     state.voters_outgoing = ids(&members.outgoing);
+    if planted!(LearnerCounted) {
+        state.voters.extend(ids(&members.learners));
+        return state;
+    }
     state.learners = ids(&members.learners);
     state.learners_next = ids(&members.learners_next);
     state.auto_leave = members.auto_leave;
