@@ -2,10 +2,11 @@
 //! something never happened, 129 that something happened that must not; 0 is fine.
 
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use clap::{Parser, Subcommand};
-use sim::{Mutant, Options, Report, mutants, run, shrink, soak};
+use sim::{Mutant, Options, Report, Stats, mutants, run, shrink, soak, tell};
 
 #[derive(Parser)]
 #[command(about = "Whole clusters from one seed")]
@@ -62,6 +63,15 @@ enum Command {
         #[arg(long, default_value_t = 2)]
         jobs: usize,
     },
+    /// Tells stories from files.
+    Story {
+        /// Which.
+        #[arg(required = true)]
+        files: Vec<std::path::PathBuf>,
+        /// Seeds for each.
+        #[arg(long, default_value_t = 5)]
+        seeds: u64,
+    },
     /// Lists the options that a seed draws.
     Options {
         /// Which.
@@ -102,6 +112,7 @@ fn main() -> ExitCode {
                 ExitCode::SUCCESS
             }
         }
+        Command::Story { files, seeds } => stories(&files, seeds),
         Command::Options { seed } => {
             for (name, value) in Options::draw(seed).list() {
                 println!("{name}={value}");
@@ -142,10 +153,39 @@ fn replay(options: &Options, trace: bool, until: Option<f64>, shrinks: bool) -> 
     exit_code(Some(&report))
 }
 
+fn stories(files: &[std::path::PathBuf], seeds: u64) -> ExitCode {
+    let mut failed = None;
+    for file in files {
+        let story = match std::fs::read_to_string(file) {
+            Ok(story) => story,
+            Err(error) => return refuse(&format!("{}: {error}", file.display())),
+        };
+        for seed in 0..seeds {
+            let report = tell(&story, seed);
+            if report.class().is_some() {
+                println!("{} with seed {seed}: {report}\n", file.display());
+                failed = failed.or(Some(report));
+            }
+        }
+    }
+    exit_code(failed.as_ref())
+}
+
+/// Seeds between two reports of a long search, so that one that is cut short tells how far it came.
+const REPORT_EVERY: u64 = 1000;
+
 fn soak_all(first: u64, count: u64, jobs: usize, sets: &[String], fail_fast: bool) -> ExitCode {
     let start = Instant::now();
     let draw = |seed| options(seed, sets).expect("the options have been tried");
+    let progress = Mutex::new((0u64, Stats::default()));
     let watch = |report: &Report| {
+        let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.0 += 1;
+        progress.1.add(&report.stats);
+        if progress.0.is_multiple_of(REPORT_EVERY) {
+            let wall = start.elapsed().as_secs();
+            println!("{} of {count} seeds after {wall} s: {}", progress.0, progress.1);
+        }
         let failed = report.class().is_some();
         if failed {
             println!("{report}\n");

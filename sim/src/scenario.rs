@@ -15,24 +15,31 @@
 //! | `read CID at WHO found`, `… none` | as of now anywhere |
 //! | `ipfs down WHO`, `ipfs up WHO`, `ipfs full WHO` | |
 //! | `moved CID from WHO` | it is not allocated there any more |
+//! | `add WHO at WHO OUTCOME`, `remove …` | asks for a change of the membership |
+//! | `wait member WHO`, `… voter WHO`, `… gone WHO` | until the furthest peer says so |
+//! | `voters NUMBER` | so many vote |
+//! | `empty WHO` | its data folder is lost; started again, it has its old identity |
+//! | `remember WHO` | whom `it` means from here on |
+//! | `leads WHO` | it does, and nobody else |
 //! | `settle` | until nothing is pending |
 //!
-//! `WHO` is a number, `leader`, `follower` for the first that is none, or `all`.
+//! `WHO` is a number, `leader`, `follower` for the first that is none, `it`, or `all`.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use cluster_core::{Refusal, Request};
 use madsim::runtime::{Handle, Runtime};
 use madsim::time::sleep;
 
 use crate::checks::{Violation, convergence};
-use crate::clients::{pin_once, read_once, unpin_once, wish};
+use crate::clients::{self, Asked, pin_once, read_once, unpin_once, wish};
 use crate::faults::resume;
 use crate::history::Heard;
 use crate::options::Options;
 use crate::peer::{cid, default_replicas};
 use crate::report::{Class, Report};
-use crate::world::{Death, Shared, World, lock};
+use crate::world::{Answer, Death, Shared, World, lock};
 use crate::{panics, run};
 
 /// Tells a story. Steps that make no sense are reported as violations.
@@ -102,6 +109,16 @@ async fn take(world: &Shared, step: &str) -> Result<(), String> {
     let words: Vec<&str> = step.split_whitespace().collect();
     match words[..] {
         ["wait", "leader"] => wait_for(world, "a leader", |world| ready_leader(world).is_some()).await,
+        ["wait", state @ ("member" | "voter" | "gone"), peer] => {
+            let peer = one(world, peer)?;
+            wait_for(world, state, |world| stands(world, peer) == state).await
+        }
+        ["voters", count] => {
+            let voters = lock(world).members().voters.len() as u64;
+            (voters == number(count)?)
+                .then_some(())
+                .ok_or(format!("{voters} vote"))
+        }
         ["settle"] => wait_for(world, "peace", |world| convergence::pending(world).is_none()).await,
         ["run", seconds] => {
             let seconds: u64 = seconds
@@ -144,6 +161,10 @@ async fn take(world: &Shared, step: &str) -> Result<(), String> {
             let peer = one(world, peer)?;
             ask(world, words[0], number(content)?, peer, expected).await
         }
+        [wish @ ("add" | "remove"), target, "at", peer, expected] => {
+            let (target, peer) = (one(world, target)?, one(world, peer)?);
+            change_members(world, wish, target, peer, expected).await
+        }
         [what, peer] => {
             for peer in who(world, peer)? {
                 happen(world, what, peer)?;
@@ -159,6 +180,18 @@ fn happen(world: &Shared, what: &str, peer: usize) -> Result<(), String> {
         "kill" => lock(world).crash(peer, Death::Kill),
         "cut" => lock(world).crash(peer, Death::Cut),
         "start" => lock(world).restart(peer),
+        "empty" => {
+            let mut world = lock(world);
+            let members = world.members().clone();
+            world.burn(peer, 1 << 32 | peer as u64, members);
+        }
+        "remember" => lock(world).it = Some(peer),
+        "leads" => {
+            let leader = ready_leader(&lock(world));
+            if leader != Some(peer) {
+                return Err(format!("{leader:?} leads"));
+            }
+        }
         "isolate" => lock(world).net.cut_off(peer, true),
         "break" => {
             let mut world = lock(world);
@@ -202,6 +235,44 @@ async fn ask(world: &Shared, what: &str, content: u64, peer: usize, expected: &s
     }
 }
 
+/// How a peer stands to the cluster, as far as the furthest peer knows.
+fn stands(world: &World, peer: usize) -> &'static str {
+    let members = world.members();
+    match members.raft_id(&world.peers[peer].id) {
+        None => "gone",
+        Some(id) if members.voters.contains(&id) => "voter",
+        Some(_) => "member",
+    }
+}
+
+async fn change_members(
+    world: &Shared,
+    wish: &str,
+    target: usize,
+    at: usize,
+    expected: &str,
+) -> Result<(), String> {
+    let peer = lock(world).peers[target].id.clone();
+    let request = if wish == "add" {
+        Request::AddPeer { peer }
+    } else {
+        Request::RemovePeer { peer }
+    };
+    let patience = Duration::from_millis(lock(world).options.deadline_ms + 5000);
+    let asked = clients::ask(world, at, request, patience).await;
+    let heard = match &asked {
+        Asked::Heard(Answer::Reply(Ok(_), _)) => "ok",
+        Asked::Heard(Answer::Lost | Answer::Reply(Err(Refusal::Unknown), _)) | Asked::Impatient => "unknown",
+        Asked::Heard(Answer::Reply(Err(_), _)) | Asked::Nobody => "refused",
+    };
+    lock(world).stats.membership_changes += u64::from(heard == "ok");
+    if heard == expected || expected == "any" {
+        Ok(())
+    } else {
+        Err(format!("hears {asked:?}"))
+    }
+}
+
 async fn wait_for(world: &Shared, what: &str, holds: impl Fn(&World) -> bool) -> Result<(), String> {
     for _ in 0..1200 {
         sleep(Duration::from_millis(100)).await;
@@ -238,6 +309,7 @@ fn who(world: &Shared, text: &str) -> Result<Vec<usize>, String> {
     let leader = ready_leader(&world);
     match text {
         "all" => Ok(all.collect()),
+        "it" => Ok(vec![world.it.ok_or("nobody is remembered")?]),
         "leader" => Ok(vec![leader.ok_or("there is no leader")?]),
         "follower" => {
             let mut others = all.filter(|peer| Some(*peer) != leader && world.peers[*peer].node.is_some());

@@ -37,7 +37,7 @@ impl Commits {
         Self {
             history: Vec::new(),
             model: Model::default(),
-            quorums: Quorums::default(),
+            quorums: Quorums::new(size),
             applied: vec![0; size],
             digests: vec![0; size],
             windows: BTreeMap::new(),
@@ -57,6 +57,7 @@ impl Commits {
     }
 
     pub(super) fn booted(&mut self, me: usize, store: &Store, found: &mut Found<'_>) {
+        self.quorums.booted(me, store);
         self.applied[me] = store.applied.index;
         self.digests[me] = digest(store.pins.values());
         self.compare(me, store.applied, store, found);
@@ -71,7 +72,7 @@ impl Commits {
         coverage: &mut Coverage,
     ) {
         let me = step.me;
-        self.quorums.after_write(op);
+        self.quorums.after_write(step, op, self.applied[me], found);
         match op {
             StoreOp::PutPin { pin, previous } => {
                 self.digests[me] ^= previous.as_deref().map_or(0, pin_digest) ^ pin_digest(pin);

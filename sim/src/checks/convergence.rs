@@ -96,9 +96,6 @@ fn expired(world: &World, leader: usize) -> Option<&Pin> {
 
 /// A pin with fewer living copies than it needs, where there are peers that could take more.
 fn repair(world: &World) -> Option<String> {
-    if world.options.failover == 0 {
-        return None;
-    }
     let well = (0..world.peers.len())
         .filter(|number| world.is_well(*number))
         .count();
@@ -111,7 +108,11 @@ fn repair(world: &World) -> Option<String> {
             number.is_some_and(|number| world.is_well(number))
         };
         let living = pin.allocations.iter().filter(is_well).count();
-        if living < well.min(min as usize) {
+        let departed = &world.members().departed;
+        if well >= min as usize && pin.allocations.iter().any(|id| departed.contains(id)) {
+            return Some(format!("a pin to leave who is no member any more: {pin:?}"));
+        }
+        if world.options.failover > 0 && living < well.min(min as usize) {
             return Some(format!("repair of a pin with {living} living copies: {pin:?}"));
         }
     }
