@@ -95,10 +95,7 @@ pub(super) async fn add(proxy: &Proxy, call: Call) -> Result<Response<Body>, Fai
     let done = within(limit, async {
         let mut pinned = Vec::with_capacity(call.args.len());
         for arg in &call.args {
-            let cid = proxy
-                .resolve(&call, arg)
-                .await
-                .map_err(|why| why.within("pin: "))?;
+            let cid = proxy.resolve(&call, arg).await?;
             let pin = pin(proxy, &call, &cid).await?;
             pinned.push((cid, pin));
         }
