@@ -344,7 +344,7 @@ fn pins_are_listed_and_changed_as_by_a_node() {
     );
     let nothing = call(port, &format!("pin/add?arg={root}/nothing"));
     assert!(
-        kubo_error(&nothing).starts_with("pin: no link named \"nothing\""),
+        kubo_error(&nothing).starts_with("no link named \"nothing\""),
         "{}",
         nothing.text()
     );
