@@ -18,6 +18,7 @@ mod upload;
 use std::sync::Arc;
 
 use cid::Cid;
+use tokio::sync::OnceCell;
 
 pub use self::config::{BadAddress, Config, parse_node_address};
 pub use self::forward::{Forward, ForwardBody};
@@ -29,6 +30,8 @@ use crate::backend::{Cause, Error};
 pub struct Client {
     transport: Arc<Transport>,
     config: Arc<Config>,
+    /// Whether a request may carry many blocks, once it is known.
+    many_blocks: Arc<OnceCell<bool>>,
 }
 
 impl Client {
@@ -38,6 +41,7 @@ impl Client {
         Ok(Client {
             transport,
             config: Arc::new(config),
+            many_blocks: Arc::default(),
         })
     }
 

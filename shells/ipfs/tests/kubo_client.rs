@@ -49,7 +49,7 @@ async fn a_pin_is_made_with_the_requests_of_the_reference_and_tells_its_progress
     assert_eq!(
         fake.paths(),
         [
-            format!("/api/v0/pin/ls?stream=true&arg={CID}&type=recursive"),
+            format!("/api/v0/pin/ls?stream=true&arg={CID}&type=recursive&cluster-held=true"),
             format!("/api/v0/pin/add?arg={CID}&recursive=true&progress=true&name=a%20name"),
         ]
     );
@@ -259,16 +259,52 @@ async fn blocks_that_the_node_did_not_store_are_noticed() {
         (answer(CID), false),
         (chunked(&[], None), false),
     ] {
-        let fake = Fake::answering(&[&answer]).await;
+        let fake = Fake::answering(&[&id_of("kubo/0.22.0/"), &answer]).await;
         let stored = client(fake.address)
             .put_blocks(futures::stream::iter([block()]))
             .await;
         assert_eq!(stored.is_ok(), fits, "{stored:?}");
+        assert_eq!(fake.paths(), ["/api/v0/id", PUT]);
+    }
+}
+
+#[tokio::test]
+async fn js_ipfs_gets_its_blocks_one_by_one() {
+    let block = || {
+        Ok(Block {
+            cid: RAW.parse().unwrap(),
+            data: "hello world".into(),
+        })
+    };
+    let line = format!(r#"{{"Key":"{RAW}","Size":11}}"#);
+    let (one, three) = (chunked(&[&line], None), chunked(&[line.as_str(); 3], None));
+    for (agent, answers) in [
+        ("js-ipfs/0.18.1", vec![&one[..]; 3]),
+        ("kubo/0.22.0/", vec![&three]),
+    ] {
+        let id = id_of(agent);
+        let fake = Fake::answering(&[&[&id[..]][..], &answers].concat()).await;
+        // Unlike others, this kind of stream panics when it is asked again after its end.
+        let next = |left: u8| async move { left.checked_sub(1).map(|left| (block(), left)) };
+        let blocks = futures::stream::unfold(3, next);
+        let stored = client(fake.address).put_blocks(blocks).await.unwrap();
+        assert_eq!(stored.blocks, 3);
         assert_eq!(
             fake.paths(),
-            ["/api/v0/block/put?allow-big-block=true&cid-codec=raw&mhlen=32&mhtype=sha2-256&pin=false"]
+            [&["/api/v0/id"][..], &vec![PUT; answers.len()]].concat()
         );
     }
+}
+
+const PUT: &str = "/api/v0/block/put?allow-big-block=true&cid-codec=raw&mhlen=32&mhtype=sha2-256&pin=false";
+
+fn id_of(agent: &str) -> String {
+    let id = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
+    sized(
+        "200 OK",
+        "application/json",
+        &format!(r#"{{"ID":"{id}","AgentVersion":"{agent}"}}"#),
+    )
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ impl Client {
     where
         S: Stream<Item = Result<Block, Error>> + Send + 'static,
     {
-        let feed = Feed::new(blocks);
+        let feed = Feed::new(blocks, self.takes_many_blocks().await?);
         let mut stored = Stored::default();
         // One request has one hash function and codec, so a change of either starts another.
         while let Some(prefix) = feed.next_prefix().await? {
@@ -44,6 +44,12 @@ impl Client {
             stored.bytes += done.bytes;
         }
         Ok(stored)
+    }
+
+    /// Whether a request may carry many blocks. js-ipfs stores the first and passes over the others.
+    async fn takes_many_blocks(&self) -> Result<bool, Error> {
+        let ask = || async { Ok(!self.id().await?.agent.starts_with("js-ipfs/")) };
+        self.many_blocks.get_or_try_init(ask).await.copied()
     }
 
     async fn put_run(&self, feed: &Feed, prefix: Prefix) -> Result<Stored, Error> {

@@ -114,6 +114,8 @@ struct State {
     /// Pieces of the body that are ready to go.
     ready: VecDeque<Bytes>,
     closed: bool,
+    /// Whether a request carries more than one block.
+    many: bool,
     error: Option<Error>,
     sent: Tally,
     stored: Stored,
@@ -129,13 +131,16 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    pub(super) fn new(source: impl Stream<Item = Result<Block, Error>> + Send + 'static) -> Self {
+    /// `many`: a request carries as many blocks as fit it, or one.
+    pub(super) fn new(source: impl Stream<Item = Result<Block, Error>> + Send + 'static, many: bool) -> Self {
         let keyed = RandomState::new();
         let state = State {
-            source: source.boxed(),
+            // It is asked again after its end, when a request is complete.
+            source: source.fuse().boxed(),
             held: None,
             ready: VecDeque::new(),
             closed: false,
+            many,
             error: None,
             sent: Tally {
                 keyed: keyed.clone(),
@@ -181,7 +186,7 @@ impl Feed {
         .await
     }
 
-    /// The body of one request: all blocks up to the first with another prefix.
+    /// The body of one request: all blocks up to the first with another prefix, or just one.
     pub(super) fn body(&self, prefix: Prefix, boundary: &str) -> Body {
         let mut state = self.lock();
         state.closed = false;
@@ -266,6 +271,10 @@ impl Stream for Parts {
             }
             if state.closed {
                 return Poll::Ready(None);
+            }
+            if !state.many && state.sent.count() > 0 {
+                self.close(&mut state);
+                continue;
             }
             let next = match state.held.take() {
                 Some(block) => Some(Ok(block)),
