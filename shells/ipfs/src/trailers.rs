@@ -174,10 +174,18 @@ impl Scanner {
 
     /// A line is complete; says whether the header belongs behind it.
     fn end_line(&mut self) -> bool {
+        // Taken and given back, so that its memory serves all lines.
         let mut line = std::mem::take(&mut self.line);
         if line.last() == Some(&b'\r') {
             line.pop();
         }
+        let behind_it = self.follow(&line);
+        line.clear();
+        self.line = line;
+        behind_it
+    }
+
+    fn follow(&mut self, line: &[u8]) -> bool {
         match self.at {
             At::RequestLine => {
                 // Empty lines before a request are legal.
@@ -199,8 +207,8 @@ impl Scanner {
                     (false, Some(length)) => At::Body(length),
                 };
             }
-            At::Header => self.header(&line),
-            At::ChunkSize => self.at = chunk(&line),
+            At::Header => self.header(line),
+            At::ChunkSize => self.at = chunk(line),
             At::Trailer if line.is_empty() => self.at = At::RequestLine,
             At::Trailer | At::Body(_) | At::Chunk(_) | At::Opaque => {}
         }

@@ -1,8 +1,7 @@
-//! What stands between a socket and the HTTP library: timeouts of two kinds, and trailers.
+//! What stands between a socket and the HTTP library: timeouts of two kinds.
 //!
 //! The library knows one timeout for a request's headers, which also runs while a connection is idle; the
-//! Go peer has two. And it sends trailers only to a client that says `TE: trailers`, which Go's does not,
-//! although it reads them: so every request is made to say so.
+//! Go peer has two.
 
 use std::io;
 use std::pin::Pin;
@@ -19,9 +18,6 @@ use tokio::time::{Instant, Sleep};
 
 /// A client that reads nothing of its answer for so long is dropped: a listing holds resources.
 const WRITE_STALL: Duration = Duration::from_secs(300);
-
-/// What is put behind the first line of each request.
-const TRAILERS: &[u8] = b"TE: trailers\r\n";
 
 /// No request is under way.
 const IDLE: u8 = 0;
@@ -237,16 +233,13 @@ impl<S> Guarded<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let polled = if this.guard.get() == IDLE && buf.remaining() > TRAILERS.len() {
-            let polled = poll_first(&mut this.stream, cx, buf);
-            if let Poll::Ready(Ok(true)) = polled {
-                this.guard.set(HEAD);
-                this.first = false;
-            }
-            polled.map_ok(|_| ())
-        } else {
-            Pin::new(&mut this.stream).poll_read(cx, buf)
-        };
+        let idle = this.guard.get() == IDLE;
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if idle && buf.filled().len() > before {
+            this.guard.set(HEAD);
+            this.first = false;
+        }
         if polled.is_ready() {
             return polled;
         }
@@ -258,36 +251,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             Poll::Ready(()) | Poll::Pending => Poll::Pending,
         }
     }
-}
-
-/// Reads the first bytes of a request and puts a header behind the first line, if all of that has come. Says
-/// whether there were any.
-fn poll_first(
-    stream: &mut (impl AsyncRead + Unpin),
-    cx: &mut Context<'_>,
-    buf: &mut ReadBuf<'_>,
-) -> Poll<io::Result<bool>> {
-    let mut part = buf.take(buf.remaining() - TRAILERS.len());
-    ready!(Pin::new(stream).poll_read(cx, &mut part))?;
-    let bytes = part.filled().to_vec();
-    match first_line(&bytes) {
-        Some(end) => {
-            buf.put_slice(&bytes[..end]);
-            buf.put_slice(TRAILERS);
-            buf.put_slice(&bytes[end..]);
-        }
-        None => buf.put_slice(&bytes),
-    }
-    Poll::Ready(Ok(!bytes.is_empty()))
-}
-
-/// Where the line of a request of HTTP/1.1 ends, if these bytes begin with a whole one.
-fn first_line(bytes: &[u8]) -> Option<usize> {
-    if !bytes.first()?.is_ascii_uppercase() {
-        return None;
-    }
-    let end = bytes.windows(2).position(|pair| pair == b"\r\n")?;
-    bytes[..end].ends_with(b" HTTP/1.1").then_some(end + 2)
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
@@ -335,25 +298,5 @@ impl<S> Guarded<S> {
         self.writing
             .poll(cx, since + WRITE_STALL)
             .map(|()| Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_whole_first_line_is_one() {
-        assert_eq!(first_line(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"), Some(16));
-        for bytes in [
-            &b"GET / HTTP/1.1"[..],
-            b"GET / HTTP/1.0\r\n\r\n",
-            b"x: y\r\n",
-            b"\r\n",
-            b"",
-            b"Host: x\r\n",
-        ] {
-            assert_eq!(first_line(bytes), None);
-        }
     }
 }

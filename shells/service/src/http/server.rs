@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::header::{CONNECTION, HeaderValue};
 use axum::http::{Request, Response};
+use cluster_ipfs::trailers::AllowTrailers;
 use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -278,7 +279,8 @@ async fn connection(
 ) {
     let guard = Guard::new();
     let io = Guarded::new(
-        stream,
+        // Errors of a stream that began well are told in trailers.
+        AllowTrailers::new(stream),
         guard.clone(),
         limits.read_header_timeout,
         limits.idle_timeout,
