@@ -285,7 +285,7 @@ async fn js_ipfs_gets_its_blocks_one_by_one() {
         let id = id_of(agent);
         let fake = Fake::answering(&[&[&id[..]][..], &answers].concat()).await;
         // Unlike others, this kind of stream panics when it is asked again after its end.
-        let next = |left: u8| async move { left.checked_sub(1).map(|left| (block(), left)) };
+        let next = move |left: u8| async move { left.checked_sub(1).map(|left| (block(), left)) };
         let blocks = futures::stream::unfold(3, next);
         let stored = client(fake.address).put_blocks(blocks).await.unwrap();
         assert_eq!(stored.blocks, 3);
