@@ -1,6 +1,11 @@
 //! A real Kubo node and real clients against our peers. They do not come with Rust:
 //! `tests/real-ipfs/install` gets them, and `.ci/run real_ipfs` calls it first.
 
+#[path = "real_ipfs/backends.rs"]
+mod backends;
+#[path = "real_ipfs/proxy.rs"]
+mod proxy;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
