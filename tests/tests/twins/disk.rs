@@ -273,7 +273,7 @@ struct Twins {
 
 impl Twins {
     fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = in_memory();
         let mut real = open(&folder.path().join("0")).expect("opens");
         let founding = Recovered::founding(Incarnation(1), members());
         real.found(&founding).expect("founds");
@@ -424,6 +424,17 @@ impl Twins {
     }
 }
 
+/// A new folder, in memory where the system has a place for that: what is tested here is not the disk.
+fn in_memory() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let folder = if memory.is_dir() {
+        tempfile::tempdir_in(memory)
+    } else {
+        tempfile::tempdir()
+    };
+    folder.expect("a folder")
+}
+
 fn open(path: &Path) -> Result<Store, OpenError> {
     Store::open(path, &OpenOptions::default())
 }
@@ -496,7 +507,7 @@ fn play(turns: &[Turn]) -> Twins {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 16, max_shrink_iters: 100, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn the_simulated_disk_holds_what_the_store_holds(turns in turns()) {

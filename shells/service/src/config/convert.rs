@@ -21,6 +21,9 @@ const RETRY_MIN: Duration = Duration::from_secs(10);
 const ELECTION_TICKS: u32 = 10;
 const HEARTBEAT_TICKS: u32 = 3;
 
+/// Pins that are moved at once, at most: their commands share a log entry.
+const REPINNING_CHUNK: u32 = 64;
+
 impl Cluster {
     /// The default numbers of copies, least and most, where -1 is every peer.
     pub(super) fn replication_factors(&self) -> (i32, i32) {
@@ -69,6 +72,10 @@ impl Config {
         core.monitor.interval = self.cluster.monitor_ping_interval.0;
         core.failover.enabled = !self.cluster.disable_repinning;
         core.failover.grace = self.cluster.repinning_grace.0;
+        let rate = self.cluster.repinning_rate.get();
+        let chunk = rate.min(REPINNING_CHUNK);
+        core.failover.chunk = chunk as usize;
+        core.failover.pause = Duration::from_secs(1) * chunk / rate;
         core
     }
 

@@ -3,6 +3,8 @@
 //!
 //! A key marked *hidden* is read but written only when it differs from its default.
 
+use std::num::NonZeroU32;
+
 use serde::{Deserialize, Serialize};
 
 use super::values::{Address, Peer, Period, Secret, Strings};
@@ -76,6 +78,10 @@ pub struct Cluster {
     /// *Hidden*: how long a peer must have been silent before its pins move.
     #[serde(skip_serializing_if = "is_repinning_grace")]
     pub repinning_grace: Period,
+    /// *Hidden*: how many pins of peers that are down the leader looks at in a second, at most: what moves is
+    /// fetched over the network that everything else needs too.
+    #[serde(skip_serializing_if = "is_repinning_rate")]
+    pub repinning_rate: NonZeroU32,
     /// Peers to connect to at the start, beside those of the peerstore.
     pub peer_addresses: Vec<Address>,
     /// *Hidden*: kept for the Go peer; followers exist only with CRDT.
@@ -88,6 +94,7 @@ pub struct Cluster {
 
 const PEERSTORE: &str = "peerstore";
 const REPINNING_GRACE: Period = Period::secs(60);
+const REPINNING_RATE: NonZeroU32 = NonZeroU32::new(1280).expect("is not zero");
 
 fn is_peerstore(name: &str) -> bool {
     name == PEERSTORE
@@ -95,6 +102,10 @@ fn is_peerstore(name: &str) -> bool {
 
 fn is_repinning_grace(grace: &Period) -> bool {
     *grace == REPINNING_GRACE
+}
+
+fn is_repinning_rate(rate: &NonZeroU32) -> bool {
+    *rate == REPINNING_RATE
 }
 
 impl Default for Cluster {
@@ -126,6 +137,7 @@ impl Default for Cluster {
             pin_only_on_untrusted_peers: false,
             disable_repinning: false,
             repinning_grace: REPINNING_GRACE,
+            repinning_rate: REPINNING_RATE,
             peer_addresses: Vec::new(),
             follower_mode: false,
             peerstore_file: PEERSTORE.to_owned(),

@@ -429,7 +429,7 @@ fn the_core_is_told_what_the_operator_set() {
 
     let file = json!({
         "cluster": {"replication_factor_min": 1, "replication_factor_max": 3, "disable_repinning": true,
-                    "pin_recover_interval": "2s", "repinning_grace": "3s"},
+                    "pin_recover_interval": "2s", "repinning_grace": "3s", "repinning_rate": 10},
         "consensus": {"raft": {
             "heartbeat_timeout": "100ms", "election_timeout": "500ms", "trailing_logs": 5
         }},
@@ -439,6 +439,11 @@ fn the_core_is_told_what_the_operator_set() {
     assert_eq!(
         (core.failover.enabled, core.failover.grace),
         (false, Duration::from_secs(3))
+    );
+    assert_eq!(
+        (core.failover.chunk, core.failover.pause),
+        (10, Duration::from_secs(1)),
+        "ten in a second"
     );
     assert_eq!(core.tracker.retry_min, Duration::from_secs(2));
     let raft = core.raft;
