@@ -14,6 +14,10 @@
 //! | `unpin CID at WHO OUTCOME` | |
 //! | `read CID at WHO found`, `… none` | as of now anywhere |
 //! | `ipfs down WHO`, `ipfs up WHO`, `ipfs full WHO` | |
+//! | `ipfs forgets WHO` | all its pins are gone, and nobody was asked |
+//! | `holds CID WHO`, `lacks CID WHO` | its IPFS node does, or does not |
+//! | `fill WHO`, `free WHO` | its disk takes no more; has room again |
+//! | `rot WHO` | its data folder is damaged, and emptied when it has refused to start |
 //! | `moved CID from WHO` | it is not allocated there any more |
 //! | `add WHO at WHO OUTCOME`, `remove …` | asks for a change of the membership |
 //! | `wait member WHO`, `… voter WHO`, `… gone WHO` | until the furthest peer says so |
@@ -131,6 +135,22 @@ async fn take(world: &Shared, step: &str) -> Result<(), String> {
             lock(world).net.heal();
             Ok(())
         }
+        ["ipfs", "forgets", peer] => {
+            for peer in who(world, peer)? {
+                let ipfs = &mut lock(world).peers[peer].ipfs;
+                ipfs.pinned.retain(|cid, _| ipfs.owned.contains(cid));
+            }
+            Ok(())
+        }
+        [expected @ ("holds" | "lacks"), content, peer] => {
+            let (content, peer) = (cid(number(content)?), one(world, peer)?);
+            let holds = lock(world).peers[peer].ipfs.pinned.contains_key(&content);
+            if holds == (expected == "holds") {
+                Ok(())
+            } else {
+                Err(format!("it {} it", if holds { "holds" } else { "lacks" }))
+            }
+        }
         ["ipfs", state, peer] => {
             for peer in who(world, peer)? {
                 let mut world = lock(world);
@@ -180,6 +200,13 @@ fn happen(world: &Shared, what: &str, peer: usize) -> Result<(), String> {
         "kill" => lock(world).crash(peer, Death::Kill),
         "cut" => lock(world).crash(peer, Death::Cut),
         "start" => lock(world).restart(peer),
+        "fill" | "free" => lock(world).peers[peer].disk.full = what == "fill",
+        "rot" => {
+            let mut world = lock(world);
+            let members = world.members().clone();
+            world.burn(peer, 1 << 32 | peer as u64, members);
+            world.peers[peer].disk.rotten = true;
+        }
         "empty" => {
             let mut world = lock(world);
             let members = world.members().clone();

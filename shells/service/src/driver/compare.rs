@@ -142,10 +142,8 @@ impl Comparison {
             (PinState::Pinned(PinMode::Direct), Mode::Recursive)
             | (PinState::Indirect | PinState::Unpinned, _) => false,
         };
-        Ok((!is_held).then(|| Missing {
-            cid,
-            since: local.since,
-        }))
+        let since = local.since;
+        Ok((!is_held).then_some(Missing { cid, since }))
     }
 }
 
