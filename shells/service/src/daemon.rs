@@ -30,7 +30,7 @@ use crate::driver::{Disk, Driver, Handle, Informer, Measured, Parts, stage};
 use crate::http::Server;
 use crate::net::{CoreEvent, CoreEvents, Multiaddr, Net, NetConfig, NetEvents};
 use crate::state::backups;
-use crate::store::{OpenOptions, Reader, Store};
+use crate::store::{OpenError, OpenOptions, Reader, Store};
 
 /// On top of the time to wait for a leader: what goes before must have its time too. As in the Go peer.
 const READY_SLACK: Duration = Duration::from_secs(5);
@@ -342,6 +342,17 @@ fn open_store(folder: &Folder) -> anyhow::Result<(Store, Option<Recovered>)> {
     let data = folder.config.data_folder(&folder.path);
     let mut store = Store::open(&data, &OpenOptions::default())?;
     let recovered = store.recovered()?;
+    let log = recovered.iter().flat_map(|recovered| &recovered.log);
+    let since = log.map(cluster_core::LogEntry::since).max().unwrap_or_default();
+    if since > cluster_core::VERSION {
+        // Written by a release that all members had, and not applied yet.
+        let newer = OpenError::Newer {
+            folder: data,
+            found: u32::from(since),
+            known: u32::from(cluster_core::VERSION),
+        };
+        return Err(newer.into());
+    }
     Ok((store, recovered))
 }
 

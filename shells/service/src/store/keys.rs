@@ -10,9 +10,8 @@ pub(super) const FOUNDING: &[u8] = b"founding";
 pub(super) const BOOT: &[u8] = b"boot";
 /// Record of the membership.
 pub(super) const MEMBERS: &[u8] = b"members";
-/// Record that is written before a generation is deleted: see `spaces::delete`. Holds the highest number that a
-/// generation has had.
-pub(super) const TOUCH: &[u8] = b"generations";
+/// Record that is written to use up sequence numbers: see `spaces::delete` and `spaces::skip_numbers`.
+pub(super) const TOUCH: &[u8] = b"touch";
 /// Prefix of the windows.
 pub(super) const WINDOWS: &[u8] = b"window/";
 

@@ -105,6 +105,7 @@ impl Store {
         let seq = content.as_ref().map_or(0, |content| content.head.seq);
         let internal = |error: fjall::Error| folder.damaged(error.to_string());
         let fixed = spaces::fixed(&db).map_err(internal)?;
+        spaces::skip_numbers(&db, &fixed).map_err(internal)?;
         let current = spaces::generation(&db, number).map_err(internal)?;
         let leftovers: Result<Vec<_>, _> = spaces::generations(&db)
             .into_iter()
@@ -112,11 +113,8 @@ impl Store {
             .map(|leftover| spaces::generation(&db, leftover).map(Arc::new))
             .collect();
         let leftovers = leftovers.map_err(internal)?;
-        let highest = read::<u64>(&fixed, keys::TOUCH, &folder)?.unwrap_or(0);
-        let all = leftovers.iter().map(|leftover| leftover.number);
-        let next = all.chain([number, highest]).max().unwrap_or(0) + 1;
         let on_fatal = options.on_fatal.clone();
-        let shared = Shared::new(db, fixed, current, next, (witness, seq), folder, on_fatal);
+        let shared = Shared::new(db, fixed, current, (witness, seq), folder, on_fatal);
         let shared = Arc::new(shared);
         shared
             .delete_unused(&leftovers)
@@ -326,9 +324,6 @@ fn read_log(
             return Err(bad("it is gone"));
         }
         let (entry, sum) = record::unchain_entry(&value, chain).map_err(|what| bad(&what))?;
-        if entry.since() > cluster_core::VERSION {
-            return Err(folder.newer(u32::from(entry.since())));
-        }
         if entry.index != index || entry.term < term {
             return Err(bad("it does not follow the one before"));
         }

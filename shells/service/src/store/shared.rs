@@ -46,12 +46,11 @@ impl Shared {
         db: Database,
         fixed: Fixed,
         current: Generation,
-        next_generation: u64,
         (witness, seq): (Witness, u64),
         folder: Folder,
         on_fatal: Option<OnFatal>,
     ) -> Self {
-        let stages = Stages::new(next_generation);
+        let stages = Stages::new(current.number + 1);
         let journal = ActiveJournal::new(folder.database());
         Self {
             db,
@@ -123,11 +122,8 @@ impl Shared {
         if generations.is_empty() {
             return Ok(());
         }
-        // Their names must not be used again, in no later process: fjall finds a keyspace no more, once it has
-        // been closed, of which an earlier one of the same name was deleted before.
-        let highest = lock(&self.stages).highest();
         let mut batch = self.db.batch();
-        batch.insert(&self.fixed.meta, keys::TOUCH, record::seal(keys::TOUCH, &highest));
+        batch.insert(&self.fixed.meta, keys::TOUCH, record::seal(keys::TOUCH, &()));
         batch.commit().map_err(StoreError::Write)?;
         self.sync_journal()?;
         generations

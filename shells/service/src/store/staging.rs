@@ -48,11 +48,6 @@ impl Stages {
         self.next_generation - 1
     }
 
-    /// The highest number that a generation has had.
-    pub(super) fn highest(&self) -> u64 {
-        self.next_generation - 1
-    }
-
     /// The generation of a snapshot that has arrived whole, if it is the one that `manifest` describes.
     pub(super) fn ready(&self, id: SnapshotId, manifest: &Manifest) -> Option<Arc<Generation>> {
         match self.staged.get(&id)? {
