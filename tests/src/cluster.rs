@@ -150,6 +150,10 @@ impl Cluster {
             peer.start();
         }
         cluster.wait_ready();
+        // Peers may see each other a moment before they say that they are ready.
+        for peer in &mut cluster.peers {
+            peer.wait_ready(1);
+        }
         cluster
     }
 

@@ -11,5 +11,5 @@ pub mod http;
 pub mod links;
 mod programs;
 
-pub use cluster::{Cluster, Options, PATIENCE, Peer, Said, closed_port, run, service, wait_until};
+pub use cluster::{Cluster, NEXT, Options, PATIENCE, Peer, Said, closed_port, run, service, wait_until};
 pub use programs::{profile_folder, program, root};

@@ -73,7 +73,7 @@ fn packages() -> Vec<Value> {
 }
 
 /// What each package of ours may use of ours, outside of its tests.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("cluster-core", &[]),
     ("cluster-core-planted", &[]),
     ("cluster-api", &[]),
@@ -85,6 +85,20 @@ const MAY_USE: [(&str, &[&str]); 8] = [
     ),
     ("ipfs-cluster-ctl", &["cluster-api"]),
     ("tests", &[]),
+    ("cluster-core-next", &[]),
+    (
+        "cluster-service-next",
+        &["cluster-core-next", "cluster-api", "cluster-ipfs"],
+    ),
+    (
+        "ipfs-cluster-service-next",
+        &[
+            "cluster-core-next",
+            "cluster-service-next",
+            "cluster-api",
+            "cluster-ipfs",
+        ],
+    ),
 ];
 
 #[test]

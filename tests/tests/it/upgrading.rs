@@ -1,0 +1,86 @@
+//! Upgrading: one peer after the other, while the cluster works.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use tests::{Cluster, NEXT, Peer, cids, wait_until};
+
+const AGREED: &str = "all members speak version 2 of the protocol";
+
+fn pin(peer: &Peer, text: &str) {
+    let cid = cids::identity(text);
+    wait_until("it pins", || peer.ask("POST", &format!("/pins/{cid}")));
+}
+
+/// All peers that run have the same so many pins.
+fn wait_pins(cluster: &Cluster, count: usize) {
+    for peer in cluster.peers.iter().filter(|peer| peer.is_started()) {
+        wait_until("all have all pins", || match peer.pinset()?.len() {
+            found if found == count => Ok(()),
+            found => Err(format!("{} has {found} of {count}", peer.name)),
+        });
+    }
+}
+
+fn has_agreed(peer: &Peer) -> bool {
+    peer.log().contains(AGREED)
+}
+
+#[test]
+fn peers_of_two_releases_work_together_until_all_have_the_new_one_and_then_go_on() {
+    let mut cluster = Cluster::start();
+    pin(&cluster.peers[0], "before the upgrade");
+    let mut count = 1;
+    for at in 0..3 {
+        assert!(!cluster.peers.iter().any(has_agreed), "not before all can");
+        assert!(cluster.peers[at].terminate().success());
+        cluster.peers[at].install(NEXT);
+        cluster.peers[at].start_and_wait();
+        cluster.wait_ready();
+        for (number, peer) in cluster.peers.iter().enumerate() {
+            pin(peer, &format!("step {at}, through {number}"));
+            count += 1;
+        }
+        wait_pins(&cluster, count);
+        cluster.peers.iter_mut().for_each(Peer::check);
+    }
+    for peer in &cluster.peers {
+        let agreed = || has_agreed(peer).then_some(()).ok_or_else(|| peer.name.clone());
+        wait_until("the cluster goes on to what all of them read", agreed);
+    }
+    // Now the leader writes what only the new release reads, and the pins stay as they are.
+    std::thread::sleep(Duration::from_secs(3));
+    pin(&cluster.peers[2], "after the upgrade");
+    wait_pins(&cluster, count + 1);
+    the_old_release_is_refused(&mut cluster);
+}
+
+/// With the data of the new release it does not start; without data it is not let in.
+fn the_old_release_is_refused(cluster: &mut Cluster) {
+    let peer = &mut cluster.peers[2];
+    assert!(peer.terminate().success());
+    peer.install("ipfs-cluster-service");
+    peer.start();
+    assert_eq!(peer.wait_end().code(), Some(1));
+    let told = "was written by a later release (format 2, this one knows 1): start that release";
+    assert!(peer.log().contains(told), "{}", peer.log());
+
+    fs::rename(peer.folder.join("raft"), peer.folder.join("raft.kept")).unwrap();
+    peer.start();
+    let since = Instant::now();
+    let refused = "it speaks version 1 of the protocol, and the cluster has gone on to version 2";
+    wait_until("the others refuse it by name", || {
+        let told = cluster.peers.iter().any(|peer| peer.log().contains(refused));
+        told.then_some(())
+            .ok_or_else(|| format!("after {:?}", since.elapsed()))
+    });
+    let peer = &mut cluster.peers[2];
+    peer.kill();
+    // The new release takes up where it was.
+    fs::remove_dir_all(peer.folder.join("raft")).ok();
+    fs::rename(peer.folder.join("raft.kept"), peer.folder.join("raft")).unwrap();
+    peer.install(NEXT);
+    peer.start_and_wait();
+    cluster.wait_ready();
+    pin(&cluster.peers[2], "back again");
+}
