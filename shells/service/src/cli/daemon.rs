@@ -21,8 +21,8 @@ pub(super) struct Flags {
     /// Leave the cluster when shutting down
     #[arg(long, short = 'x', hide = true)]
     leave: bool,
-    /// Serve counters for Prometheus
-    #[arg(long)]
+    /// Accepted for the Go peer's sake; counters are not served for Prometheus
+    #[arg(long, hide = true)]
     stats: bool,
     /// Accepted for the Go peer's sake; spans are not exported
     #[arg(long, hide = true)]
@@ -46,6 +46,9 @@ pub(super) fn run(global: &Global, flags: Flags) -> Result<(), Failure> {
     }
     if flags.tracing {
         tracing::warn!("--tracing has no effect: spans are not exported");
+    }
+    if flags.stats {
+        tracing::warn!("--stats has no effect: counters are not served for Prometheus");
     }
     let lock = Lock::take(&folder).doing("acquiring execution lock")?;
     let runtime = tokio::runtime::Runtime::new().doing("starting")?;
