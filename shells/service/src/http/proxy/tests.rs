@@ -1,1 +1,234 @@
-//! Requests to the proxy, before an embedded node.
+//! Requests to the proxy: before an embedded node, and before a node that says what a test wants it to.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use cluster_core::{Phase, Refusal};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::{Behind, ProxyConfig, serve_proxy};
+use crate::cluster::testing::{Fake, cid, local, peer};
+use crate::http::Server;
+
+/// Of `hello\n`, CIDv0, from Kubo.
+const HELLO: &str = "QmZULkCELmmk5XNfCgTnCyFgAVxBRBXyDHGGMVoLFLiXEN";
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn proxy(fake: &Fake, n: u8, behind: Behind) -> Server {
+    let config = ProxyConfig {
+        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        ..ProxyConfig::default()
+    };
+    serve_proxy(fake.cluster(n), behind, config).await.unwrap()
+}
+
+async fn embedded(peers: u8, n: u8) -> (Fake, Server) {
+    let fake = Fake::new(peers).await;
+    let behind = Behind::embedded(fake.nodes[usize::from(n) - 1].clone(), 0);
+    let server = proxy(&fake, n, behind).await;
+    (fake, server)
+}
+
+/// A node that answers each call, of which it is told the first line, with these bytes.
+async fn node(answer: impl Fn(&str) -> String + Send + 'static) -> Behind {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let head = read_head(&mut stream).await;
+            let answer = answer(head.lines().next().unwrap_or_default());
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    Behind::kubo(&format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()).unwrap()
+}
+
+async fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => break,
+        }
+    }
+    String::from_utf8(head).unwrap()
+}
+
+async fn send(server: &Server, head: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(server.addresses()[0]).await.unwrap();
+    let length = body.len();
+    let request = format!(
+        "POST /api/v0/{head}\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut answer = Vec::new();
+    let reading = stream.read_to_end(&mut answer);
+    let _ = timeout(PATIENCE, reading).await.expect("an answer in time");
+    String::from_utf8_lossy(&answer).to_ascii_lowercase()
+}
+
+async fn call(server: &Server, command: &str) -> String {
+    send(server, &format!("{command} HTTP/1.1"), "").await
+}
+
+async fn add(server: &Server, query: &str) -> String {
+    let head = format!("add?{query} HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=b");
+    let body = "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"hello\"\r\n\r\nhello\n\r\n--b--\r\n";
+    send(server, &head, body).await
+}
+
+fn is_pinned(fake: &Fake, n: usize) -> bool {
+    fake.nodes[n - 1]
+        .pin_of(&HELLO.parse().unwrap())
+        .unwrap()
+        .is_some()
+}
+
+#[tokio::test]
+async fn what_the_cluster_refuses_to_pin_the_node_lets_go_of() {
+    let (fake, server) = embedded(1, 1).await;
+    fake.ledger().refusal = Some(Refusal::NoLeader);
+    let answer = add(&server, "").await;
+    assert!(answer.contains(&HELLO.to_ascii_lowercase()), "{answer}");
+    assert!(answer.contains("\r\nx-stream-error: pin: "), "{answer}");
+    assert!(!is_pinned(&fake, 1));
+    // Whether this one was pinned is not known, so it is kept.
+    fake.ledger().refusal = Some(Refusal::Unknown);
+    assert!(add(&server, "").await.contains("\r\nx-stream-error: pin: "));
+    assert!(is_pinned(&fake, 1));
+    fake.ledger().refusal = None;
+    assert!(!add(&server, "").await.contains("x-stream-error: "));
+    assert!(fake.ledger().pins.contains_key(&HELLO.parse().unwrap()));
+}
+
+#[tokio::test]
+async fn one_copy_stays_where_it_was_added() {
+    let (fake, server) = embedded(3, 2).await;
+    add(&server, "replication-min=1&replication-max=1&pin-name=a+name").await;
+    let pin = fake.ledger().pins[&HELLO.parse().unwrap()].clone();
+    assert_eq!(pin.allocations, [peer(2)]);
+    assert_eq!(pin.options.name, "a name");
+    assert!(is_pinned(&fake, 2));
+}
+
+#[tokio::test]
+async fn a_copy_that_belongs_elsewhere_goes_once_it_is_there() {
+    let (fake, server) = embedded(2, 1).await;
+    let there = peer(2);
+    fake.ledger()
+        .locals
+        .insert((there.clone(), HELLO.parse().unwrap()), local(Phase::Pinned, ""));
+    add(
+        &server,
+        &format!("replication-min=1&replication-max=1&user-allocations={there}"),
+    )
+    .await;
+    assert_eq!(fake.ledger().pins[&HELLO.parse().unwrap()].allocations, [there]);
+    let gone = async {
+        while is_pinned(&fake, 1) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, gone).await.expect("the node lets go");
+}
+
+#[tokio::test]
+async fn a_node_that_is_away_is_told_and_the_pinset_is_known_without_it() {
+    let fake = Fake::new(1).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().unwrap().port());
+    drop(listener);
+    let server = proxy(&fake, 1, Behind::kubo(&nobody.parse().unwrap()).unwrap()).await;
+    let answer = call(&server, "id").await;
+    assert!(
+        answer.starts_with("http/1.1 502 ") && answer.contains("connection refused"),
+        "{answer}"
+    );
+    let pinned = call(&server, &format!("pin/add?arg={}", cid(7))).await;
+    assert!(pinned.starts_with("http/1.1 200 "), "{pinned}");
+    let listed = call(&server, "pin/ls").await;
+    assert!(
+        listed.contains(&format!("{{\"keys\":{{\"{}\":", cid(7))),
+        "{listed}"
+    );
+    let direct = call(&server, &format!("pin/ls?type=direct&arg={}", cid(7))).await;
+    let says = format!("\"message\":\"path '{}' is not pinned\"", cid(7));
+    assert!(
+        direct.starts_with("http/1.1 500 ") && direct.contains(&says),
+        "{direct}"
+    );
+    let indirect = call(&server, "pin/ls?type=indirect").await;
+    assert!(indirect.starts_with("http/1.1 500 "), "{indirect}");
+}
+
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTrailer: X-Stream-Error\r\n\
+                       Transfer-Encoding: chunked\r\n\r\n";
+
+#[tokio::test]
+async fn an_answer_ends_for_the_client_as_it_does_for_the_proxy() {
+    let fake = Fake::new(1).await;
+    let behind = node(|line| match line {
+        line if line.contains("/refs") => {
+            format!("{CHUNKED}3\r\none\r\n0\r\nX-Stream-Error: no more\r\n\r\n")
+        }
+        line if line.contains("/cat") => format!("{CHUNKED}3\r\none\r\n5\r\ntw"),
+        line if line.contains("/add") => {
+            let added = format!("{{\"Name\":\"\",\"Hash\":\"{HELLO}\"}}\n");
+            format!(
+                "{CHUNKED}{:x}\r\n{added}\r\n0\r\nX-Stream-Error: disk full\r\n\r\n",
+                added.len()
+            )
+        }
+        _ => "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned(),
+    })
+    .await;
+    let server = proxy(&fake, 1, behind).await;
+    let late = call(&server, "refs").await;
+    assert!(
+        late.contains("one") && late.ends_with("x-stream-error: no more\r\n\r\n"),
+        "{late}"
+    );
+    let broken = call(&server, "cat").await;
+    assert!(
+        broken.contains("one") && !broken.contains("\r\n0\r\n"),
+        "no end is made up: {broken}"
+    );
+    // What the node did not bring to its end is not pinned.
+    let added = add(&server, "wrap-with-directory=true").await;
+    assert!(added.contains("x-stream-error: disk full"), "{added}");
+    assert!(fake.ledger().pins.is_empty());
+    assert!(call(&server, "nonsense").await.starts_with("http/1.1 404 "));
+}
+
+#[tokio::test]
+async fn the_node_hears_when_a_client_leaves() {
+    let fake = Fake::new(1).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().unwrap().port());
+    let (out, mut told) = mpsc::channel(4);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let out = out.clone();
+            tokio::spawn(async move {
+                read_head(&mut stream).await;
+                let _ = out.send("asked").await;
+                let mut rest = Vec::new();
+                let _ = stream.read_to_end(&mut rest).await;
+                let _ = out.send("left").await;
+            });
+        }
+    });
+    let server = proxy(&fake, 1, Behind::kubo(&address.parse().unwrap()).unwrap()).await;
+    let mut client = TcpStream::connect(server.addresses()[0]).await.unwrap();
+    let request = "POST /api/v0/cat?arg=x HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
+    client.write_all(request.as_bytes()).await.unwrap();
+    assert_eq!(timeout(PATIENCE, told.recv()).await.unwrap(), Some("asked"));
+    drop(client);
+    assert_eq!(timeout(PATIENCE, told.recv()).await.unwrap(), Some("left"));
+}
