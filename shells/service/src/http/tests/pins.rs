@@ -282,14 +282,15 @@ async fn peers_and_health() {
         "{gc:?}"
     );
     let body = format!("{{\"peer_id\":\"{}\"}}", peer(2));
-    assert_eq!(api.send("POST", "/peers", "", body).await.status, 501);
+    let added = api.send("POST", "/peers", "", body).await;
+    let id = format!("\"id\":\"{}\"", peer(2));
+    assert!(added.status == 200 && added.body.contains(&id), "{added:?}");
+    let address = format!("/ip4/10.0.0.1/tcp/9096/p2p/{}", peer(2));
+    let body = format!("{{\"peer_multiaddress\":\"{address}\"}}");
+    assert_eq!(api.send("POST", "/peers", "", body).await.status, 200);
     assert_eq!(api.send("DELETE", "/peers/x", "", "").await.status, 400);
-    assert_eq!(
-        api.send("DELETE", &format!("/peers/{}", peer(2)), "", "")
-            .await
-            .status,
-        501
-    );
+    let removed = api.send("DELETE", &format!("/peers/{}", peer(2)), "", "").await;
+    assert_eq!((removed.status, removed.body.as_str()), (204, ""));
 }
 
 #[tokio::test]
