@@ -179,11 +179,13 @@ fn the_guides_four_lines_work_as_the_ipfs_command_line_sends_them() {
 
 const DIRECTORY: [Part<'static>; 5] = [
     (
-        "Content-Disposition: form-data; name=\"file\"; filename=\"d\"\nContent-Type: application/x-directory",
+        "Content-Disposition: form-data; name=\"file\"; filename=\"d\"\n\
+         Content-Type: application/x-directory",
         b"",
     ),
     (
-        "Content-Disposition: form-data; name=\"file\"; filename=\"d%2Fe\"\nContent-Type: application/x-directory",
+        "Content-Disposition: form-data; name=\"file\"; filename=\"d%2Fe\"\n\
+         Content-Type: application/x-directory",
         b"",
     ),
     (
@@ -192,7 +194,8 @@ const DIRECTORY: [Part<'static>; 5] = [
         b"the first",
     ),
     (
-        "Content-Disposition: form-data; name=\"file\"; filename=\"d%2Flink\"\nContent-Type: application/symlink",
+        "Content-Disposition: form-data; name=\"file\"; filename=\"d%2Flink\"\n\
+         Content-Type: application/symlink",
         b"e",
     ),
     (

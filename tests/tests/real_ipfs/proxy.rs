@@ -138,13 +138,21 @@ fn the_ipfs_command_line_hears_the_same_through_the_proxy() {
     let (root, next) = (added("add -Q -r dir"), added("add -Q --pin=false big"));
     // Neither Kubo nor a cluster lists in any order.
     let sorted = |said: Said| {
-        let mut lines: Vec<String> = said.out.lines().chain(said.err.lines()).map(str::to_owned).collect();
+        let mut lines: Vec<String> = said
+            .out
+            .lines()
+            .chain(said.err.lines())
+            .map(str::to_owned)
+            .collect();
         lines.sort();
         (said.code, lines)
     };
     for line in LINES.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let line = line.replace("ROOT", &root).replace("NEXT", &next);
-        let (straight, through) = (sorted(ipfs(both.straight, &line)), sorted(ipfs(both.through, &line)));
+        let (straight, through) = (
+            sorted(ipfs(both.straight, &line)),
+            sorted(ipfs(both.through, &line)),
+        );
         assert_eq!(through, straight, "ipfs {line}");
     }
 }
