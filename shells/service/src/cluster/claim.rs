@@ -82,7 +82,7 @@ impl Cluster {
 
     fn let_go_later(&self, cid: Cid, me: String) {
         let Ok(permit) = self.inner.claims.clone().try_acquire_owned() else {
-            tracing::warn!(%cid, "the IPFS node keeps a pin of what other peers hold: too many wait for them");
+            tracing::warn!(%cid, "the IPFS node keeps what other peers hold: too many wait for them");
             return;
         };
         let cluster = self.clone();
