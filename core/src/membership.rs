@@ -323,6 +323,12 @@ impl Survey<'_> {
         }
         let voters = &self.members.voters;
         let wanted = self.wanted_voters();
+        // Nothing of this is urgent: who has just fallen silent must not decide with too few others.
+        let moment = self.planner.patience / 4;
+        let fresh = wanted.iter().filter(|id| self.silence(**id) <= moment).count();
+        if fresh * 2 <= wanted.len() {
+            return None;
+        }
         let steps: Vec<MembersStep> = wanted
             .difference(voters)
             .map(|raft_id| MembersStep::Promote { raft_id: *raft_id })

@@ -97,7 +97,8 @@ impl World {
     }
 
     /// Whether there is a majority without these peers, whichever of the memberships counts that are around,
-    /// under way, or next: a leader may give votes to learners that were lost a moment ago.
+    /// under way, or next: a leader may give votes to learners, or leave them to voters, that were lost a
+    /// moment ago.
     pub(crate) fn has_quorum_without(&self, lost: &BTreeSet<PeerId>) -> bool {
         let is_lost =
             |members: &Members, id: &RaftId| members.peer(*id).is_none_or(|peer| lost.contains(peer));
@@ -106,6 +107,10 @@ impl World {
             let lost_learners = members.learners.iter().filter(|id| is_lost(&members, id)).count();
             let wanted = wanted_voters(&members, self.options.voters_max);
             let promoted = lost_learners.min(wanted.saturating_sub(members.voters.len()));
+            let lost_voters = members.voters.iter().filter(|id| is_lost(&members, id)).count();
+            if wanted < members.voters.len() && lost_voters * 2 >= wanted {
+                return false;
+            }
             [&members.voters, &members.outgoing].into_iter().all(|voters| {
                 let left = voters.iter().filter(|id| !is_lost(&members, id)).count();
                 voters.is_empty() || left * 2 > voters.len() + promoted

@@ -164,6 +164,23 @@ fn votes_are_given_so_that_they_stay_odd() {
     assert_eq!(planned(7, 0), change(vec![demote(6), demote(7)]));
 }
 
+/// Votes went to peers that had died a moment before, who were a majority of those that kept theirs
+/// (simulated seed 71438).
+#[test]
+fn votes_are_taken_only_while_a_majority_of_those_that_stay_is_heard() {
+    let members = members(7, 0);
+    let mut planner = planner();
+    hear(&mut planner, seconds(6), &members, &[2, 3, 4, 5]);
+    assert_eq!(
+        plan(&mut planner, seconds(8), &members),
+        None,
+        "2 to 5 are silent for two seconds"
+    );
+    hear(&mut planner, seconds(8), &members, &[4, 5]);
+    let kept = change(vec![demote(6), demote(7)]);
+    assert_eq!(plan(&mut planner, seconds(9), &members), kept);
+}
+
 #[test]
 fn a_learner_that_lags_or_is_silent_gets_no_vote() {
     let members = members(2, 1);
@@ -181,6 +198,7 @@ fn a_learner_that_lags_or_is_silent_gets_no_vote() {
         None
     );
     let promoted = change(vec![promote(3)]);
+    hear(&mut planner, seconds(8), &members, &[2, 3]);
     assert_eq!(
         planner.handle_timeout(seconds(8), &members, id, || behind(990)),
         promoted
