@@ -79,7 +79,8 @@ async fn call(server: &Server, command: &str) -> String {
 
 async fn add(server: &Server, query: &str) -> String {
     let head = format!("add?{query} HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=b");
-    let body = "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"hello\"\r\n\r\nhello\n\r\n--b--\r\n";
+    let body = "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"hello\"\r\n\r\n\
+                hello\n\r\n--b--\r\n";
     send(server, &head, body).await
 }
 
