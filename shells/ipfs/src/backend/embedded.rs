@@ -77,12 +77,6 @@ pub(super) async fn pin(
     pin: &PinRequest,
     progress: &(dyn Fn(Progress) + Send + Sync),
 ) -> Result<(), Error> {
-    let held = node
-        .pin_of(&pin.cid)
-        .map_err(|error| Error::embedded("pin/add", error))?;
-    if held.is_some_and(|held| held.mode == pin.mode && held.name == pin.name) {
-        return Ok(());
-    }
     let connect = async {
         let origins = pin.origins.iter().take(MAX_ORIGINS);
         join_all(origins.map(|origin| node.connect(origin.clone()))).await;
@@ -91,6 +85,8 @@ pub(super) async fn pin(
     // What `update_from` would save, the walk saves by itself: blocks that are local are not fetched.
     let add = node.pin(pin.cid, pin.mode, pin.name.clone(), progress);
     tokio::select! {
+        // What is recorded already ends at once: nobody is dialled for it.
+        biased;
         done = add => done.map_err(|error| Error::embedded("pin/add", error)),
         never = connect => match never {},
     }

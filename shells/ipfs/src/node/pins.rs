@@ -32,11 +32,15 @@ impl Node {
         }
         let store = &self.inner.store;
         let held = cid.hash().code() == IDENTITY && (mode == PinMode::Direct || codec::is_leaf(&cid));
-        let old = if held {
-            None
-        } else {
-            self.pin_of(&cid)?.map(|pin| pin.mode)
-        };
+        let old = if held { None } else { self.pin_of(&cid)? };
+        if old
+            .as_ref()
+            .is_some_and(|old| old.mode == mode && old.name == name)
+        {
+            progress(Progress { blocks: 1, bytes: 0 });
+            return Ok(());
+        }
+        let old = old.map(|pin| pin.mode);
         // A recorded pin has all its blocks.
         let complete = held || old == Some(mode);
         let _lease = (!complete).then(|| store.protect().root(cid));

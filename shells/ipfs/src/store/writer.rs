@@ -353,7 +353,9 @@ impl Writer {
             Some(PinMode::Recursive | PinMode::Direct) => {}
             None => self.counters.pins += 1,
         }
-        group.pins.insert(pin.cid, Some(pin));
+        if old.as_ref() != Some(&pin) {
+            group.pins.insert(pin.cid, Some(pin));
+        }
         Ok(Reply {
             pin: old,
             ..Reply::default()
