@@ -10,8 +10,6 @@ mod composite;
 mod content;
 #[path = "it/dynamic_membership.rs"]
 mod dynamic_membership;
-#[path = "it/monitoring_and_failover.rs"]
-mod monitoring_and_failover;
 #[path = "it/folders.rs"]
 mod folders;
 #[path = "it/kills.rs"]
@@ -20,8 +18,12 @@ mod kills;
 mod logs_and_ctl;
 #[path = "it/manual.rs"]
 mod manual;
+#[path = "it/monitoring_and_failover.rs"]
+mod monitoring_and_failover;
 #[path = "it/network_faults.rs"]
 mod network_faults;
+#[path = "it/pinning.rs"]
+mod pinning;
 #[path = "it/proxy.rs"]
 mod proxy;
 #[path = "it/security.rs"]
