@@ -63,10 +63,9 @@ impl Cluster {
     }
 
     async fn let_go_unless_pinned(&self, cid: &Cid) {
-        match self.allocation(cid.clone()).await {
-            Err(Error::Refused(Refusal::NotFound)) => self.let_go(cid).await,
-            // Kept rather than lost.
-            Ok(_) | Err(_) => {}
+        // What cannot be looked up is kept rather than lost.
+        if let Err(Error::Refused(Refusal::NotFound)) = self.allocation(cid.clone()).await {
+            self.let_go(cid).await;
         }
     }
 

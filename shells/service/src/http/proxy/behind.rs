@@ -19,7 +19,7 @@ const ANSWER_MAX: usize = 64 * 1024;
 #[derive(Clone, Debug)]
 pub enum Behind {
     /// A Kubo daemon, or whatever looks like one.
-    Kubo(Forward),
+    Kubo(Box<Forward>),
     /// The node inside this process; no socket lies between.
     Embedded(Api),
 }
@@ -37,7 +37,7 @@ impl Behind {
     /// # Errors
     /// The address is of a kind that cannot be reached.
     pub fn kubo(address: &Multiaddr) -> Result<Self, BadAddress> {
-        Forward::new(address).map(Self::Kubo)
+        Ok(Self::Kubo(Box::new(Forward::new(address)?)))
     }
 
     /// The node inside this process. Web pages that were served from `port` may use it.
