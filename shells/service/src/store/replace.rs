@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cluster_core::{Cid, Pin, Recovered, encode};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::StoreError;
 use super::keys;
@@ -23,8 +24,42 @@ pub struct Replacing {
     shared: Arc<Shared>,
     /// `None` once it is in use.
     generation: Option<Arc<Generation>>,
-    waiting: BTreeMap<Cid, Pin>,
+    waiting: BTreeMap<Cid, Waiting>,
+    seen: Seen,
     pins: u64,
+}
+
+/// A pin that is to be written.
+struct Waiting {
+    pin: Pin,
+    /// Whether it takes the place of one that was written before.
+    replaces: bool,
+}
+
+/// Bits of [`Seen`]. Of a million CIDs not one in a thousand is looked up in vain, of fifty million a third.
+const SEEN_BITS: u64 = 1 << 27;
+
+/// Tells most CIDs that have not come yet from those that may have: to look up each on disk would take longer
+/// than to write it. 16 MiB, however many come.
+struct Seen(Vec<u64>);
+
+impl Seen {
+    fn new() -> Self {
+        Self(vec![0; (SEEN_BITS / 64) as usize])
+    }
+
+    /// Notes a CID. False when it has not been noted before.
+    fn note(&mut self, cid: &Cid) -> bool {
+        let hash = xxh3_64(cid.as_bytes());
+        let mut note = |bit: u64| {
+            let (word, mask) = (&mut self.0[(bit / 64) as usize], 1 << (bit % 64));
+            let noted = *word & mask != 0;
+            *word |= mask;
+            noted
+        };
+        let first = note(hash % SEEN_BITS);
+        note((hash >> 32) % SEEN_BITS) && first
+    }
 }
 
 impl Replacing {
@@ -33,15 +68,18 @@ impl Replacing {
         let Some(generation) = &self.generation else {
             return Err(used_twice());
         };
-        let earlier = match self.waiting.get(&pin.cid) {
-            Some(_) => true,
-            None => generation
-                .pins
-                .contains_key(pin.cid.as_bytes())
-                .map_err(StoreError::Read)?,
+        let may_be_there = self.seen.note(&pin.cid);
+        let (earlier, replaces) = match self.waiting.get(&pin.cid) {
+            Some(waiting) => (true, waiting.replaces),
+            None if may_be_there => {
+                let there = generation.pins.contains_key(pin.cid.as_bytes());
+                let there = there.map_err(StoreError::Read)?;
+                (there, there)
+            }
+            None => (false, false),
         };
         self.pins += u64::from(!earlier);
-        self.waiting.insert(pin.cid.clone(), pin);
+        self.waiting.insert(pin.cid.clone(), Waiting { pin, replaces });
         if self.waiting.len() >= WRITE {
             self.flush()?;
         }
@@ -58,9 +96,9 @@ impl Replacing {
             return Err(used_twice());
         };
         let mut batch = self.shared.db.batch();
-        for (cid, pin) in std::mem::take(&mut self.waiting) {
+        for (cid, Waiting { pin, replaces }) in std::mem::take(&mut self.waiting) {
             let new = keys::index(&pin);
-            if let Some(earlier) = super::view::get::<Pin>(&generation.pins, cid.as_bytes())? {
+            if replaces && let Some(earlier) = super::view::get::<Pin>(&generation.pins, cid.as_bytes())? {
                 let stale = keys::index(&earlier).into_iter().filter(|key| !new.contains(key));
                 stale.for_each(|key| batch.remove(&generation.index, key));
             }
@@ -95,6 +133,7 @@ impl Store {
             shared: Arc::clone(&self.shared),
             generation: Some(Arc::new(generation)),
             waiting: BTreeMap::new(),
+            seen: Seen::new(),
             pins: 0,
         })
     }

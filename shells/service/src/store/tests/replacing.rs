@@ -91,3 +91,24 @@ fn what_was_given_up_in_one_process_does_not_get_in_the_way_of_the_next() {
         assert_eq!(pins(&store).len() as u64, round);
     }
 }
+
+#[test]
+fn a_cid_that_comes_again_after_many_others_is_one_pin_as_it_came_last() {
+    let (_folder, mut store) = founded();
+    let mut replacing = store.replacing().unwrap();
+    for n in 0..1500 {
+        assert!(!replacing.put(pin(n, 4)).unwrap());
+    }
+    assert!(replacing.put(pin(3, 1)).unwrap());
+    assert_eq!(replacing.pins(), 1500);
+    store.refound(&refounding(1500), Some(replacing)).unwrap();
+    let listing = store.reader().listing();
+    assert_eq!(listing.pins(None).count(), 1500);
+    assert_eq!(listing.pin(&cid(3)).unwrap(), Some(pin(3, 1)));
+    for number in 0..5 {
+        let pins = listing.allocated(&peer(number)).map(Result::unwrap);
+        let found = pins.filter(|pin| pin.cid == cid(3)).count();
+        let allocated = pin(3, 1).allocations.contains(&peer(number));
+        assert_eq!(found, usize::from(allocated), "no stale index of peer {number}");
+    }
+}
