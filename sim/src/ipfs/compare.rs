@@ -37,8 +37,10 @@ async fn run(
     hangs: bool,
     only: Option<Cid>,
 ) -> Result<(), IpfsError> {
-    while hangs {
-        pause(world, me, op, generation).await?;
+    if hangs {
+        loop {
+            pause(world, me, op, generation).await?;
+        }
     }
     let listed = only.is_none().then(|| lock(world).peers[me].ipfs.pinned.clone());
     let mut after = None;
