@@ -4,10 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::json;
-use tests::{Cluster, Said, closed_port, run};
+use tests::{Cluster, Said, closed_port, http, run};
 
 use super::backends::{Daemon, cluster_on, prepared};
 use super::installed;
+
+/// The empty directory.
+const EMPTY: &str = "QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn";
 
 /// A Kubo, and a peer with another one and a proxy before it.
 struct Both {
@@ -25,6 +28,12 @@ impl Both {
             Daemon::kubo(installed, &folder("alone")),
             Daemon::kubo(installed, &folder("behind")),
         );
+        // A Kubo begins with a pin of the empty directory, of which a cluster knows nothing.
+        for daemon in [&alone, &behind] {
+            let target = format!("/api/v0/pin/rm?arg={EMPTY}");
+            let unpinned = http::request(daemon.port, "POST", &target, &[], &[]).unwrap();
+            assert!(unpinned.is_success(), "{}", unpinned.text());
+        }
         let through = closed_port();
         let address = |port: u16| format!("/ip4/127.0.0.1/tcp/{port}");
         prepared.peers[0].edit(|config| {
