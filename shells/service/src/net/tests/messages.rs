@@ -110,17 +110,20 @@ async fn a_peer_of_another_cluster_is_refused_by_name() {
         matches!(&error, CallError::Refused { why, .. } if why.contains(&CLUSTER.to_string())),
         "{error}"
     );
-    let newer = Origin {
-        version: 9,
+    let of = |version| Origin {
+        version,
         cluster: CLUSTER,
     };
+    one.net
+        .shared
+        .version
+        .store(3, std::sync::atomic::Ordering::Relaxed);
+    let older = one.net.shared.objection(other.id(), &of(2)).unwrap();
     assert!(
-        one.net
-            .shared
-            .objection(other.id(), &newer)
-            .unwrap()
-            .contains("version 9")
+        older.contains("version 2") && older.contains("version 3"),
+        "{older}"
     );
+    assert_eq!(one.net.shared.objection(other.id(), &of(4)), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
