@@ -5,14 +5,14 @@
 //!
 //! Peers of neighbouring releases work together, so that a cluster is upgraded one peer after the other:
 //!
-//! - The byte in front is the lowest version whose releases can read the record. A release that is asked to read
-//!   a higher one than its own refuses it by that number.
+//! - The byte in front is the lowest version whose releases can read the record. A release that is asked to
+//!   read a higher one than its own refuses it by that number.
 //! - A type grows by variants at the end of an enum, which have their version in a function `since`. A record
 //!   that holds none of them is, byte for byte, the older release's. A struct never changes; a variant with
 //!   another struct takes its place.
 //! - What all members can read is in [`Members::version`](crate::Members), and so in the log. Nothing of a
-//!   later version is proposed before. Each message says what its sender can read; a leader that has heard from
-//!   all members, and could write more than they have agreed on, raises it by a command.
+//!   later version is proposed before. Each message says what its sender can read; a leader that has heard
+//!   from all members, and could write more than they have agreed on, raises it by a command.
 //! - From then on a peer of the older release is refused, and refuses to start on data that has gone on.
 
 use serde::de::DeserializeOwned;

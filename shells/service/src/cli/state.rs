@@ -23,28 +23,28 @@ Exports, imports or removes this peer's state: the pinset, and what the peer rem
 While the daemon runs, export and import go through its REST API.";
 
 const EXPORT_LONG: &str = "\
-Writes the pinset, one pin a line, as JSON. The Go peer's `state import` and this one's read it. A file appears \
-whole or not at all.
+Writes the pinset, one pin a line, as JSON. The Go peer's `state import` and this one's read it. A file \
+appears whole or not at all.
 
 Without the daemon it is what this peer knew last; with it, what the cluster has now.";
 
 const IMPORT_LONG: &str = "\
-Reads an exported pinset and replaces this peer's by it. Exports of Go peers of all versions are read, and the \
-backups that peers make. All of it is checked before anything is replaced; what is replaced is saved in \
+Reads an exported pinset and replaces this peer's by it. Exports of Go peers of all versions are read, and \
+the backups that peers make. All of it is checked before anything is replaced; what is replaced is saved in \
 backups/ first. Without a file, the standard input is read.
 
-A cluster of several peers needs the same state on all: run the same import on each before any is started. Or \
-start them, and import once, at one of them, while it runs: then the pins are added to the cluster's, as \
+A cluster of several peers needs the same state on all: run the same import on each before any is started. \
+Or start them, and import once, at one of them, while it runs: then the pins are added to the cluster's, as \
 `ipfs-cluster-ctl pin add` does it, and none is removed.";
 
 const CLEANUP_LONG: &str = "\
-Removes all that this peer remembers of the cluster. Its next start is like the first: it gets the state from the \
-other peers. The configuration, the identity and the IPFS node's data stay. What is removed is kept as \
+Removes all that this peer remembers of the cluster. Its next start is like the first: it gets the state from \
+the other peers. The configuration, the identity and the IPFS node's data stay. What is removed is kept as \
 raft.old.0, the one before as raft.old.1, and so on (consensus.raft.backups_rotate).";
 
 const UPGRADE_LONG: &str = "\
-Brings what an earlier version left in the configuration folder into the current format: the state of 0.0.12, \
-from its backups/ folder. The daemon reads all formats since by itself.";
+Brings what an earlier version left in the configuration folder into the current format: the state of \
+0.0.12, from its backups/ folder. The daemon reads all formats since by itself.";
 
 /// What to do with it.
 #[derive(Debug, Args)]
@@ -212,13 +212,15 @@ fn import(folder: &Folder, options: &Import) -> anyhow::Result<()> {
     let lock = lock(folder)?;
     if options.file.is_none() && !options.force && !io::stdin().is_terminal() {
         bail!(
-            "nobody can be asked while the state comes from the standard input: --force imports without asking"
+            "nobody can be asked while the state comes from the standard input: --force imports without \
+             asking"
         );
     }
     let question = match &lock {
         Some(_) => "The pinset (state) of this peer will be replaced. Continue?",
         None => {
-            "A peer is running on this folder: the pins will be added to its cluster's, and none removed. Continue?"
+            "A peer is running on this folder: the pins will be added to its cluster's, and none \
+             removed. Continue?"
         }
     };
     if !options.force && !prompt::confirm(question)? {
@@ -256,7 +258,8 @@ fn import_here(folder: &Folder, source: impl BufRead, over: &Overrides) -> anyho
     }
     if imported.strangers > 0 {
         tracing::warn!(
-            "{} peers that are no members of this cluster hold pins by that file: their pins will move to members",
+            "{} peers that are no members of this cluster hold pins by that file: their pins will move \
+             to members",
             imported.strangers
         );
     }
@@ -267,8 +270,8 @@ fn import_here(folder: &Folder, source: impl BufRead, over: &Overrides) -> anyho
     if imported.members.len() > 1 {
         let names: Vec<String> = imported.members.iter().map(ToString::to_string).collect();
         tracing::warn!(
-            "all {} peers of the cluster must have this state: import the same file on each of {} before any is \
-             started",
+            "all {} peers of the cluster must have this state: import the same file on each of {} before any \
+             is started",
             names.len(),
             names.join(", ")
         );

@@ -122,8 +122,8 @@ impl Line {
                 max: max.unsigned_abs(),
             }),
             _ => Err(format!(
-                "bad replication factors: min {min}, max {max}: both must be -1 (everywhere), or the minimum at \
-                 least 1 and not above the maximum"
+                "bad replication factors: min {min}, max {max}: both must be -1 (everywhere), or the minimum \
+                 at least 1 and not above the maximum"
             )),
         }
     }

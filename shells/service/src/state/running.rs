@@ -1,7 +1,7 @@
 //! Exports and imports at a peer that runs, through its REST API.
 //!
-//! What runs cannot be replaced: an import adds the file's pins to those that the cluster has, as a user would
-//! add them, and takes none away.
+//! What runs cannot be replaced: an import adds the file's pins to those that the cluster has, as a user
+//! would add them, and takes none away.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, Write};
@@ -169,8 +169,8 @@ async fn add(client: &Client, pin: &Pin) -> anyhow::Result<()> {
     }
 }
 
-/// What to ask for to get this pin. The pin that it replaced is left out: the cluster may not have it, and its
-/// options would count more than these.
+/// What to ask for to get this pin. The pin that it replaced is left out: the cluster may not have it, and
+/// its options would count more than these.
 fn wish(pin: &Pin) -> api::PinOptions {
     let (replication_factor_min, replication_factor_max) = factors(pin.options.replicas);
     let mut options = exported(pin).options;
@@ -215,8 +215,8 @@ fn reachable(listen: &str) -> String {
 
 fn no_answer(error: ClientError) -> anyhow::Error {
     anyhow::Error::new(error).context(
-        "a peer is running on this folder, so the state is reached through its REST API, which does not answer \
-         as it should: wait until it is READY, or stop it first",
+        "a peer is running on this folder, so the state is reached through its REST API, which does not \
+         answer as it should: wait until it is READY, or stop it first",
     )
 }
 

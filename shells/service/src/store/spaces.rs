@@ -133,9 +133,9 @@ pub(super) fn bound_memory(keyspaces: &[&Keyspace]) -> Result<(), StoreError> {
 /// hardly more than the two of each generation are, before a batch takes a later number.
 const SKIPPED: usize = 256;
 
-/// Uses up sequence numbers, before any keyspace is made. fjall (3.1) learns the next number from what keyspaces
-/// hold, not from its own list of them, and gives a new keyspace the id of one that was deleted. Where the number
-/// of the new one is below that of the old one's deletion, it is gone at the next opening.
+/// Uses up sequence numbers, before any keyspace is made. fjall (3.1) learns the next number from what
+/// keyspaces hold, not from its own list of them, and gives a new keyspace the id of one that was deleted.
+/// Where the number of the new one is below that of the old one's deletion, it is gone at the next opening.
 pub(super) fn skip_numbers(db: &Database, fixed: &Fixed) -> Result<(), fjall::Error> {
     for _ in 0..SKIPPED {
         let mut batch = db.batch();
