@@ -16,10 +16,10 @@ const LONG: &str = "\
 Makes a new cluster of this peer's state, when a majority of the old cluster's voters is lost for good and \
 nothing can be agreed on any more. It shows what it will do and asks first; the peer must be stopped.
 
-Choose the survivor with the longest log (run this on each and answer n: it shows how far each one is), and run \
-it there. Everything that this peer has is kept, also what it cannot know to have been agreed on; what only lost \
-peers had is lost. Pins of the lost peers move to others. The new cluster has another id: a lost peer that comes \
-back after all is refused.
+Choose the survivor with the longest log (run this on each and answer n: it shows how far each one is), and \
+run it there. Everything that this peer has is kept, also what it cannot know to have been agreed on; what \
+only lost peers had is lost. Pins of the lost peers move to others. The new cluster has another id: a lost \
+peer that comes back after all is refused.
 
 The steps, once this is done:
   1. start this peer;
