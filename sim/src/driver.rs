@@ -144,7 +144,9 @@ fn start(world: &Shared, me: usize, wires: &NodeHandle, effect: Effect) {
         Effect::Send { to, envelope } => send(world, me, wires, &to, envelope),
         Effect::SendSnapshot { to, message } => send_snapshot(world, me, wires, to, message),
         Effect::StartIpfs { op, action } => {
-            spawn(operate(world.clone(), me, op, action));
+            // Known at once: it may be cancelled in the same step.
+            let begun = begin(world, me, op, action);
+            spawn(operate(world.clone(), me, op, begun));
         }
     }
 }
@@ -295,17 +297,19 @@ fn send_snapshot(world: &Shared, me: usize, wires: &NodeHandle, to: PeerId, mess
 /// How often an operation looks whether it is still wanted.
 const IPFS_POLL: Duration = Duration::from_millis(200);
 
+/// Begins an operation at the IPFS daemon: how it is going to go, and at which of the daemon's processes.
+fn begin(world: &Shared, me: usize, op: OpId, action: IpfsAction) -> (ipfs::Plan, u64) {
+    let mut world = lock(world);
+    let (IpfsAction::Pin { cid, .. } | IpfsAction::Unpin { cid }) = &action;
+    let available = is_available(cid, world.unavailable);
+    world.stats.ipfs_ops += 1;
+    let ipfs = &mut world.peers[me].ipfs;
+    let generation = ipfs.generation;
+    (ipfs.start(op, action, available), generation)
+}
+
 /// One operation at the IPFS daemon.
-async fn operate(world: Shared, me: usize, op: OpId, action: IpfsAction) {
-    let (plan, generation) = {
-        let mut world = lock(&world);
-        let (IpfsAction::Pin { cid, .. } | IpfsAction::Unpin { cid }) = &action;
-        let available = is_available(cid, world.unavailable);
-        world.stats.ipfs_ops += 1;
-        let ipfs = &mut world.peers[me].ipfs;
-        let generation = ipfs.generation;
-        (ipfs.start(op, action, available), generation)
-    };
+async fn operate(world: Shared, me: usize, op: OpId, (plan, generation): (ipfs::Plan, u64)) {
     let possible = plan.end == End::Done;
     let mut outcome = None;
     let mut parts = plan.parts.into_iter().peekable();
