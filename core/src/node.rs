@@ -172,11 +172,14 @@ impl Node {
         while let Some(event) = events.next() {
             let last = events.peek().is_none();
             assert!(first && last || !event.goes_alone(), "goes alone: {event:?}");
-            first = false;
             self.take(&mut step, event);
-            // Proposals wait for those that come with them.
-            self.settle(&mut step, last);
+            if !(first && last) {
+                // Proposals wait for those that come with them.
+                self.settle(&mut step, false);
+            }
+            first = false;
         }
+        self.settle(&mut step, true);
         if !self.raft.is_installing() {
             self.tracker.start(now, &mut step.draft, &mut step.tracker);
         }
