@@ -156,7 +156,10 @@ fn an_emptied_data_folder_is_filled_from_the_others_by_itself() {
         std::fs::remove_dir_all(cluster.peers[number].folder.join("raft")).unwrap();
         cluster.peers[number].start();
         cluster.peers[number].wait_ready(2);
-        assert_eq!(cluster.peers[number].pinset().unwrap(), [cid.clone()]);
+        assert_eq!(
+            cluster.peers[number].pinset().unwrap(),
+            std::slice::from_ref(&cid)
+        );
         cluster.peers[number].wait_members(3);
         cluster.peers[number].wait_log("is empty, and this peer is a member of the cluster");
         wait_until("it votes again, so that the next may be lost", || {

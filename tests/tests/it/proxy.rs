@@ -252,7 +252,7 @@ fn what_is_added_through_the_proxy_is_what_the_node_would_add() {
         let pins = peer.pinset().expect("a pinset");
         assert_eq!(pins.len(), 1, "{query}: {pins:?}");
         if !query.contains("cid-base") {
-            assert_eq!(pins, [root.clone()], "{query}");
+            assert_eq!(pins, std::slice::from_ref(&root), "{query}");
         }
         assert_eq!(call(proxy, &format!("pin/rm?arg={root}")).status, 200, "{query}");
     }

@@ -19,7 +19,7 @@ fn without_a_majority_reads_work_and_writes_fail_in_time_with_the_reason() {
     let why = written.unwrap_err();
     assert!(since.elapsed() < Duration::from_secs(30));
     assert!(why.contains("503"), "{why}");
-    assert_eq!(peer.pinset().unwrap(), [cid.clone()]);
+    assert_eq!(peer.pinset().unwrap(), std::slice::from_ref(&cid));
     wait_until("the peer knows that there is no leader", || {
         let removed = peer.ask("DELETE", &format!("/peers/{}", cluster.peers[1].id));
         match removed {
