@@ -174,10 +174,6 @@ impl Tracker {
         let stays = draft.pin(cid).is_some() && local.phase != Phase::PinError && !planted!(SurplusAtOnce);
         let waits = local.queued.as_ref().is_some_and(|key| key.lane == Lane::Surplus);
         let is_leaving = matches!(local.phase, Phase::UnpinQueued | Phase::UnpinError);
-        let is_going = self.running_on(cid).is_some_and(|running| running.pin.is_none());
-        if is_leaving && is_going {
-            return;
-        }
         if is_leaving && waits == stays {
             // It may have been passed over while the queue and the pinset differed.
             local.queued.into_iter().for_each(|key| self.lanes.add(key));
