@@ -39,8 +39,8 @@ Or start them, and import once, at one of them, while it runs: then the pins are
 
 const CLEANUP_LONG: &str = "\
 Removes all that this peer remembers of the cluster. Its next start is like the first: it gets the state \
-from the other peers. The configuration, the identity and the IPFS node's data stay. What is removed is kept as \
-raft.old.0, the one before as raft.old.1, and so on (consensus.raft.backups_rotate).";
+from the other peers. The configuration, the identity and the IPFS node's data stay. What is removed is kept \
+as raft.old.0, the one before as raft.old.1, and so on (consensus.raft.backups_rotate).";
 
 const UPGRADE_LONG: &str = "\
 Brings what an earlier version left in the configuration folder into the current format: the state of \
