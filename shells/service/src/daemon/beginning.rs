@@ -131,8 +131,8 @@ impl Start<'_> {
             }
             if since.elapsed() >= self.limit {
                 anyhow::bail!(
-                    "nobody in the peerstore could be asked whether this peer ({me}) belongs to a cluster: {}. \
-                     Start the others and then this peer again; or start it with --bootstrap to join a \
+                    "nobody in the peerstore could be asked whether this peer ({me}) belongs to a cluster: \
+                     {}. Start the others and then this peer again; or start it with --bootstrap to join a \
                      cluster; or empty the peerstore to found a cluster of this peer alone",
                     listed(&round.failures)
                 );
@@ -174,7 +174,10 @@ impl Start<'_> {
             );
         }
         let members = round.members.iter().map(|(_, greeting)| greeting);
-        let is_recorded = |greeting: &&Greeting| matches!(greeting.you, Standing::Member { incarnation } if incarnation.is_some());
+        let is_recorded = |greeting: &&Greeting| match greeting.you {
+            Standing::Member { incarnation } => incarnation.is_some(),
+            Standing::Stranger => false,
+        };
         let recorded = members.clone().find(is_recorded);
         if let Some(greeting) = recorded {
             tracing::warn!(
@@ -203,9 +206,9 @@ impl Start<'_> {
             }
             if !self.is_static {
                 anyhow::bail!(
-                    "{peer}, which is in the peerstore, belongs to the cluster {cluster}, of which this peer \
-                     ({me}) is not a member. To join it, start with --bootstrap <address of {peer}>; to found \
-                     a cluster of this peer alone, empty the peerstore"
+                    "{peer}, which is in the peerstore, belongs to the cluster {cluster}, of which this \
+                     peer ({me}) is not a member. To join it, start with --bootstrap <address of {peer}>; to \
+                     found a cluster of this peer alone, empty the peerstore"
                 );
             }
             tracing::warn!("{peer} belongs to another cluster, {cluster}");
@@ -234,7 +237,8 @@ impl Start<'_> {
             let why = listed(&round.failures);
             if since.elapsed() >= self.limit {
                 anyhow::bail!(
-                    "cannot join a cluster within {:?} (consensus.raft.wait_for_leader_timeout and 5 s): {why}",
+                    "cannot join a cluster within {:?} (consensus.raft.wait_for_leader_timeout and 5 s): \
+                     {why}",
                     self.limit
                 );
             }
@@ -307,8 +311,8 @@ impl Start<'_> {
         };
         anyhow::ensure!(
             is_mine,
-            "the data in {} belongs to the cluster {}, and to another peer of it than {me}, whose identity is \
-             in identity.json. Put the right identity there; to start anew, move the folder away",
+            "the data in {} belongs to the cluster {}, and to another peer of it than {me}, whose identity \
+             is in identity.json. Put the right identity there; to start anew, move the folder away",
             self.data.display(),
             members.cluster,
         );
@@ -386,9 +390,9 @@ impl Start<'_> {
 /// What a removed peer's operator can do.
 pub(super) fn how_to_come_back(me: &PeerId) -> String {
     format!(
-        "To bring it back, start it with --bootstrap <address of a member>, or run `ipfs-cluster-ctl peers add \
-         {me}` at a member and start it again. To start a new cluster with it, run `ipfs-cluster-service state \
-         cleanup` and empty the peerstore and consensus.raft.init_peerset first"
+        "To bring it back, start it with --bootstrap <address of a member>, or run `ipfs-cluster-ctl peers \
+         add {me}` at a member and start it again. To start a new cluster with it, run \
+         `ipfs-cluster-service state cleanup` and empty the peerstore and consensus.raft.init_peerset first"
     )
 }
 
