@@ -114,7 +114,7 @@ impl Config {
                 heartbeat_ticks: 3,
                 election_ticks: 10,
                 trailing_logs: 10_240,
-                log_bytes: 16 << 20,
+                log_bytes: 8 << 20,
             },
             requests: RequestsConfig {
                 deadline: Duration::from_secs(15),
