@@ -25,6 +25,15 @@ fn installed() -> Option<PathBuf> {
     None
 }
 
+/// Kubo's own program, which no package registry has: whoever has one names it in `KUBO`.
+///
+/// # Panics
+/// The variable is not set.
+fn kubo_program() -> PathBuf {
+    let program = std::env::var_os("KUBO").expect("KUBO names Kubo's program, ipfs");
+    PathBuf::from(program)
+}
+
 /// A real Kubo node, on loopback.
 struct Kubo {
     child: Child,

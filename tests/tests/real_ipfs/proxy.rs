@@ -1,4 +1,4 @@
-//! Clients of Kubo before a Kubo, and before the proxy of a peer whose node is a Kubo: they hear the same.
+//! Clients of Kubo before a node, and before the proxy of a peer with such a node: they hear the same.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,26 +7,53 @@ use serde_json::json;
 use tests::{Cluster, Said, closed_port, http, run};
 
 use super::backends::{Daemon, cluster_on, prepared};
-use super::installed;
+use super::{installed, kubo_program};
 
 /// The empty directory.
 const EMPTY: &str = "QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn";
 
-/// A Kubo, and a peer with another one and a proxy before it.
+/// A node, and a peer with another one and a proxy before it.
 struct Both {
     straight: u16,
     through: u16,
     cluster: Cluster,
-    _daemons: [Daemon; 2],
+    _daemons: Vec<Daemon>,
+    _alone: Option<Cluster>,
+}
+
+fn with_proxy() -> (Cluster, u16) {
+    let (prepared, through) = (prepared(1), closed_port());
+    let address = format!("/ip4/127.0.0.1/tcp/{through}");
+    prepared.peers[0].edit(|config| {
+        config["api"]["ipfsproxy"] = json!({"listen_multiaddress": address});
+    });
+    (prepared, through)
 }
 
 impl Both {
-    fn start(installed: &Path) -> Self {
-        let prepared = prepared(1);
+    /// Two peers' embedded nodes.
+    fn embedded() -> Self {
+        let (mut cluster, through) = with_proxy();
+        cluster.peers[0].start_and_wait();
+        cluster.wait_ready();
+        let mut alone = prepared(1);
+        alone.peers[0].start_and_wait();
+        Self {
+            straight: alone.peers[0].ipfs_port,
+            through,
+            cluster,
+            _daemons: Vec::new(),
+            _alone: Some(alone),
+        }
+    }
+
+    /// Two Kubos.
+    fn kubo(program: &Path) -> Self {
+        let (prepared, through) = with_proxy();
         let folder = |name: &str| prepared.folder().join(name);
         let (alone, behind) = (
-            Daemon::kubo(installed, &folder("alone")),
-            Daemon::kubo(installed, &folder("behind")),
+            Daemon::kubo(program, &folder("alone")),
+            Daemon::kubo(program, &folder("behind")),
         );
         // A Kubo begins with a pin of the empty directory, of which a cluster knows nothing.
         for daemon in [&alone, &behind] {
@@ -34,19 +61,17 @@ impl Both {
             let unpinned = http::request(daemon.port, "POST", &target, &[], &[]).unwrap();
             assert!(unpinned.is_success(), "{}", unpinned.text());
         }
-        let through = closed_port();
-        let address = |port: u16| format!("/ip4/127.0.0.1/tcp/{port}");
         prepared.peers[0].edit(|config| {
-            config["api"]["ipfsproxy"] = json!({
-                "listen_multiaddress": address(through), "node_multiaddress": address(behind.port),
-            });
+            let address = format!("/ip4/127.0.0.1/tcp/{}", behind.port);
+            config["api"]["ipfsproxy"]["node_multiaddress"] = json!(address);
         });
         let cluster = cluster_on(prepared, std::slice::from_ref(&behind));
         Self {
             straight: alone.port,
             through,
             cluster,
-            _daemons: [alone, behind],
+            _daemons: vec![alone, behind],
+            _alone: None,
         }
     }
 
@@ -129,12 +154,13 @@ const LINES: &str = "
 ";
 
 #[test]
+#[ignore = "needs Kubo's own program: KUBO=/path/to/ipfs cargo test -p tests --test real_ipfs -- --ignored"]
 fn the_ipfs_command_line_hears_the_same_through_the_proxy() {
-    let Some(installed) = installed() else { return };
-    let both = Both::start(&installed);
+    let kubo = kubo_program();
+    let both = Both::kubo(&kubo);
     let files = both.files();
     let ipfs = |port: u16, line: &str| -> Said {
-        let mut command = Command::new(installed.join("bin/ipfs"));
+        let mut command = Command::new(&kubo);
         command.env("IPFS_PATH", files.join("none")).current_dir(&files);
         command.args(["--api", &format!("/ip4/127.0.0.1/tcp/{port}")]);
         run(command.args(line.split_whitespace()))
@@ -166,18 +192,12 @@ fn the_ipfs_command_line_hears_the_same_through_the_proxy() {
     }
 }
 
-#[test]
-fn the_javascript_clients_of_kubo_use_the_proxy() {
-    let Some(installed) = installed() else { return };
-    let both = Both::start(&installed);
+fn javascript_clients_work(both: &Both, installed: &Path) {
     let api = format!("http://127.0.0.1:{}", both.through);
-    super::node_script(&installed, "kubo-clients.mjs", &[&api]);
+    super::node_script(installed, "kubo-clients.mjs", &[&api]);
 }
 
-#[test]
-fn the_python_client_of_kubo_hears_the_same_through_the_proxy() {
-    let Some(installed) = installed() else { return };
-    let both = Both::start(&installed);
+fn the_python_client_hears_the_same(both: &Both, installed: &Path) {
     let [straight, through] = [both.straight, both.through].map(|port| {
         let mut command = Command::new(installed.join("python/bin/python"));
         command.arg(installed.join("kubo-client.py"));
@@ -185,4 +205,25 @@ fn the_python_client_of_kubo_hears_the_same_through_the_proxy() {
     });
     assert!(straight.ends_with("ALL OK\n"), "{straight}");
     assert_eq!(through, straight);
+}
+
+#[test]
+fn the_javascript_clients_of_kubo_use_the_proxy() {
+    let Some(installed) = installed() else { return };
+    javascript_clients_work(&Both::embedded(), &installed);
+}
+
+#[test]
+fn the_python_client_of_kubo_hears_the_same_through_the_proxy() {
+    let Some(installed) = installed() else { return };
+    the_python_client_hears_the_same(&Both::embedded(), &installed);
+}
+
+#[test]
+#[ignore = "needs Kubo's own program: KUBO=/path/to/ipfs cargo test -p tests --test real_ipfs -- --ignored"]
+fn the_clients_of_kubo_use_the_proxy_before_a_kubo() {
+    let Some(installed) = installed() else { return };
+    let kubo = kubo_program();
+    javascript_clients_work(&Both::kubo(&kubo), &installed);
+    the_python_client_hears_the_same(&Both::kubo(&kubo), &installed);
 }
