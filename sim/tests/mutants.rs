@@ -21,6 +21,20 @@ fn every_planted_mistake_is_caught() {
     assert!(all.len() >= 15);
 }
 
+#[test]
+fn the_readme_names_every_planted_mistake() {
+    let readme = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = std::fs::read_to_string(readme).expect("there is one");
+    let missing: Vec<String> = bugs()
+        .into_iter()
+        .filter(|name| !readme.contains(&format!("| {name} | ")))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "`sim mutants` prints the table, README.md lacks {missing:?}"
+    );
+}
+
 /// The canary: a run that must fail, through the same command and exit code as a real find.
 #[test]
 fn the_canary_fails_with_the_exit_code_of_its_class() {

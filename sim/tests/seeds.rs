@@ -3,15 +3,16 @@
 use sim::{Options, soak};
 
 /// Situations that two hundred runs must reach: what is never reached is not tested.
-const REQUIRED: [&str; 32] = [
+const REQUIRED: [&str; 35] = [
     "a comparison found pins missing",
     "a damaged disk was emptied",
-    "a full disk ended a process",
-    "a sync was slow",
-    "an IPFS daemon forgot pins",
+    "a disk was lost",
     "a fault was aimed",
+    "a full disk ended a process",
     "a partition",
     "a peer stayed broken",
+    "a peer was added",
+    "a peer was removed",
     "a peer was unreachable",
     "a pin expired",
     "a pin was decided from a stale state",
@@ -21,7 +22,9 @@ const REQUIRED: [&str; 32] = [
     "a snapshot was installed",
     "a snapshot was not wanted",
     "a sync failed",
+    "a sync was slow",
     "a wall clock jumped",
+    "an IPFS daemon forgot pins",
     "an IPFS daemon restarted at work",
     "an operation failed more than once",
     "an operation was cancelled",
@@ -37,6 +40,25 @@ const REQUIRED: [&str; 32] = [
     "the log was compacted",
     "the power went everywhere",
 ];
+
+/// Seeds that found a mistake of the core once. What they draw has changed since, so most tell another story
+/// by now; the unit tests that name them tell the old one.
+const FOUND: [u64; 10] = [
+    2362, 10091, 10827, 11263, 11448, 21652, 30026, 50165, 51847, 71438,
+];
+
+#[test]
+fn seeds_that_found_something_once_find_nothing() {
+    let sum = soak(
+        0,
+        FOUND.len() as u64,
+        2,
+        |number| Options::draw(FOUND[number as usize]),
+        |_| true,
+    );
+    let failures: Vec<String> = sum.failures.values().map(ToString::to_string).collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
 
 #[test]
 fn two_hundred_seeds_find_nothing_and_come_across_everything() {
