@@ -22,7 +22,7 @@ pub struct Member {
 pub struct Members {
     /// Which cluster this is.
     pub cluster: ClusterId,
-    /// What all members read: see [`crate::wire`]. Nothing of a later version is written.
+    /// What all members read: see the module `wire`. Nothing of a later version is written.
     pub version: u8,
     /// Everybody, by Raft id.
     pub peers: BTreeMap<RaftId, Member>,
