@@ -20,7 +20,7 @@ use crate::net::Fate;
 use crate::report::Class;
 use crate::world::{Shared, World, is_available, lock, name};
 
-/// Deadlines that may pass one after the other without any time passing. A chunked job takes a few hundred.
+/// How often one deadline may come up. A chunked job takes a few hundred.
 const SPINS_MAX: u32 = 20_000;
 
 /// Events that are handled together at most, as in the daemon.
@@ -69,7 +69,12 @@ async fn next_events(world: &Shared, me: usize) -> Vec<Event> {
         let deadline = peer.deadline(at);
         let due = deadline.is_some_and(|deadline| deadline <= at);
         if due && (peer.inbox.is_empty() || peer.rng.chance(500)) {
-            return timed_out(&mut world, me, at);
+            return timed_out(
+                &mut world,
+                me,
+                at,
+                deadline.map_or(at, |deadline| deadline.min(at)),
+            );
         }
         let events = peer.take_events(EVENTS_MAX);
         if !events.is_empty() {
@@ -88,10 +93,12 @@ async fn next_events(world: &Shared, me: usize) -> Vec<Event> {
     .await
 }
 
-fn timed_out(world: &mut World, me: usize, at: u64) -> Poll<Vec<Event>> {
+/// `due` is the deadline that has passed. A process that is held up meanwhile lets time pass, but one that
+/// never deals with its deadline still asks for the same.
+fn timed_out(world: &mut World, me: usize, at: u64, due: u64) -> Poll<Vec<Event>> {
     let (since, spins) = &mut world.peers[me].spins;
-    *spins = if *since == at { *spins + 1 } else { 0 };
-    *since = at;
+    *spins = if *since == due { *spins + 1 } else { 0 };
+    *since = due;
     if *spins > SPINS_MAX {
         let text = "asks to be woken at once, again and again".to_owned();
         world.violate(Violation {

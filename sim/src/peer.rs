@@ -40,7 +40,7 @@ pub(crate) struct Peer {
     /// Whether a sync is under way.
     pub(crate) syncing: bool,
     pub(crate) rng: Rng,
-    /// Deadlines handled without any time having passed, and when.
+    /// The deadline that came up last, and how often it did.
     pub(crate) spins: (u64, u32),
     /// The data folder was lost: what the IPFS node was asked for before, nobody knows.
     pub(crate) forgetful: bool,
