@@ -181,8 +181,6 @@ async fn wrong_arguments_exit_1_before_anything_is_sent() {
         (&["add", "--format", "car", "-w", "/etc/hostname"], "single CAR"),
         (&["--enc=xml", "id"], "xml"),
         (&["--nonsense", "id"], "--nonsense"),
-        (&["--https", "id"], "TLS"),
-        (&["--basic-auth", "a:b", "id"], "TLS"),
     ] {
         let shown = ctl(host, arguments).await;
         assert_eq!((code(&shown), out(&shown).as_str()), (1, ""), "{arguments:?}");

@@ -71,7 +71,7 @@ fn help_and_version_succeed_and_wrong_usage_is_code_1() {
     );
     assert_eq!(
         run(program(home.path()).arg("--version")).1,
-        format!("ipfs-cluster-service {version}\n")
+        format!("ipfs-cluster-service version {version}\n")
     );
     for wrong in [
         &["--colour"][..],
