@@ -92,6 +92,8 @@ pub(crate) struct Raft {
     process: (u64, Incarnation),
     /// The term that was last handed out to be written, and the batch that does it until it is durable.
     term: (Term, Option<BatchId>),
+    /// The batch that records what was last agreed on about the membership, until it is durable.
+    regrouping: Option<BatchId>,
 }
 
 /// Stands for a Raft id that is not known yet. None is ever handed out that high.
@@ -142,6 +144,7 @@ impl Raft {
             inherited: recovered.log.last().map_or(0, |entry| entry.index),
             process: (recovered.boot, recovered.incarnation),
             term: (recovered.hard_state.term, None),
+            regrouping: None,
         };
         raft.rearm();
         raft

@@ -182,7 +182,7 @@ impl Node {
             }
         };
         let may_tell = match self.membership() {
-            Membership::Learner | Membership::Voter => true,
+            Membership::Learner | Membership::Voter => !self.raft.is_regrouping(),
             Membership::Joining | Membership::Removed => false,
         };
         let as_of = self.pinset.applied().index;

@@ -81,6 +81,7 @@ impl Node {
         self.monitor
             .members_changed(&members.peer_ids().cloned().collect());
         step.draft.ops.push(StoreOp::SetMembers { members });
+        step.draft.sync = true;
     }
 
     /// The pinset was replaced by a snapshot.

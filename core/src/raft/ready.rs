@@ -8,6 +8,7 @@ impl Raft {
     pub(crate) fn persisted(&mut self, batch: BatchId, outputs: &mut Vec<Output>) {
         let installed = self.installing.take_if(|installing| *installing <= batch);
         self.term.1.take_if(|term| *term <= batch);
+        self.regrouping.take_if(|change| *change <= batch);
         while self.held.front().is_some_and(|held| held.batch <= batch) {
             let held = self.held.pop_front().expect("there is a first one");
             self.raw.on_persist_ready(held.ready);
@@ -18,6 +19,11 @@ impl Raft {
             // Raft does not conclude from an installed snapshot that its entries are applied.
             self.raw.advance_apply_to(self.raw.store().applied.index);
         }
+    }
+
+    /// Whether a change of the membership that was agreed on is not durable here yet.
+    pub(crate) fn is_regrouping(&self) -> bool {
+        self.regrouping.is_some()
     }
 
     /// Takes all that Raft has ready. What it wants written goes into `batch`.
@@ -67,6 +73,13 @@ impl Raft {
             });
             sync = true;
         }
+        let regroups = |entry: &Entry| matches!(convert::log_entry(entry).payload, Payload::Members(_));
+        if ready.committed_entries().iter().any(regroups) {
+            // Who hears that it was removed votes no more. A peer that forgets the change in a power cut
+            // would still need that vote: nobody hears of the change before the disk has it.
+            self.regrouping = Some(batch);
+            sync = true;
+        }
         if let Some(hard_state) = ready.hs() {
             // A peer that votes alone comes to lead without asking anybody: not even a learner may hear of
             // the new term before the disk has it. (Raft lets a leader's messages go at once.)
@@ -78,7 +91,7 @@ impl Raft {
             };
             outputs.push(Output::Store { op, sync });
         }
-        if self.term.1.is_some() {
+        if self.term.1.is_some() || self.regrouping.is_some() {
             held.splice(0..0, messages.drain(..));
         }
         let reads = ready.take_read_states();

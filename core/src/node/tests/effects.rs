@@ -60,6 +60,53 @@ fn a_follower_acknowledges_entries_only_when_they_are_durable() {
     assert_eq!(effects, [alone.send(2, response)]);
 }
 
+/// One of two voters was removed and knew it, and the one that stayed forgot it in a power cut: the two votes
+/// that it then needed were never to be had (simulated seed 84354).
+#[test]
+fn nobody_hears_of_a_change_of_the_membership_before_it_is_durable() {
+    let mut alone = Alone::new(3);
+    let steps = vec![MembersStep::Remove { raft_id: RaftId(3) }];
+    let entry = LogEntry {
+        index: 1,
+        term: 1,
+        payload: Payload::Members(encode(&MembersChange { steps })),
+    };
+    let append = RaftMessage {
+        entries: vec![entry],
+        ..raft_message(RaftKind::Append, 1)
+    };
+    let batch = persist(&alone.receive(2, Message::Raft(append))).id;
+    let _ = alone.handle(Event::Persisted { batch });
+    let agreed = RaftMessage {
+        commit: 1,
+        ..raft_message(RaftKind::Heartbeat, 1)
+    };
+    let effects = alone.receive(2, Message::Raft(agreed));
+    let batch = persist(&effects);
+    let records = |op: &StoreOp| matches!(op, StoreOp::SetMembers { members } if members.voters.len() == 2);
+    assert!(batch.sync && batch.ops.iter().any(records), "{batch:?}");
+    assert_eq!(effects.len(), 1, "nothing leaves before the write: {effects:?}");
+    assert_eq!(
+        alone.receive(3, Message::Hello),
+        [],
+        "nor is the one that was removed told that it is no member"
+    );
+    let response = RaftMessage {
+        from: RaftId(1),
+        to: RaftId(2),
+        commit: 1,
+        ..raft_message(RaftKind::HeartbeatResponse, 1)
+    };
+    let effects = alone.handle(Event::Persisted { batch: batch.id });
+    assert_eq!(effects, [alone.send(2, response)]);
+    let told = alone.receive(3, Message::Hello);
+    let is_told = |effect: &Effect| {
+        matches!(effect, Effect::Send { to, envelope }
+            if *to == peer(3) && envelope.message == Message::NotMember { as_of: 1 })
+    };
+    assert!(told.iter().any(is_told), "{told:?}");
+}
+
 #[test]
 fn nonsense_is_dropped_and_counted() {
     let mut alone = Alone::new(3);
