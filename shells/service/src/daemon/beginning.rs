@@ -14,6 +14,8 @@
 //! - Where nobody knows of a cluster, the peers of `init_peerset` found theirs, in any order and hours
 //!   apart: all compute the same first membership. A folder that was lost while nobody could be asked does
 //!   no harm then: the others do not listen to a data folder that is not the recorded one, and say so.
+//!   But when one of them belongs to another cluster (a new one of survivors, say), nothing is founded: this
+//!   peer waits to be taken in there.
 //! - A peer without `init_peerset` founds a cluster of its own only when everybody in its peerstore is as
 //!   fresh as it is, or nobody is there.
 
@@ -126,10 +128,18 @@ impl Start<'_> {
                 return self.joining(store, greeting).await;
             }
             self.refuse_strangers(&round)?;
-            if self.is_static || round.failures.is_empty() {
+            let rival = self.rival(&round);
+            if rival.is_none() && (self.is_static || round.failures.is_empty()) {
                 break;
             }
             if since.elapsed() >= self.limit {
+                if let Some((peer, cluster)) = rival {
+                    anyhow::bail!(
+                        "{peer}, which is in init_peerset, belongs to the cluster {cluster}, of which this peer \
+                         ({me}) is not a member. To join it, start with --bootstrap <address of {peer}>; to \
+                         found another cluster without {peer}, take it out of consensus.raft.init_peerset"
+                    );
+                }
                 anyhow::bail!(
                     "nobody in the peerstore could be asked whether this peer ({me}) belongs to a cluster: \
                      {}. Start the others and then this peer again; or start it with --bootstrap to join a \
@@ -139,7 +149,14 @@ impl Start<'_> {
             }
             if said.elapsed() >= WAITING_INTERVAL {
                 said = Instant::now();
-                tracing::info!("waiting for a peer of the peerstore: {}", listed(&round.failures));
+                match rival {
+                    Some((peer, cluster)) => tracing::info!(
+                        "waiting for the cluster {cluster}, to which {peer} belongs, to take this peer in"
+                    ),
+                    None => {
+                        tracing::info!("waiting for a peer of the peerstore: {}", listed(&round.failures));
+                    }
+                }
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -211,9 +228,18 @@ impl Start<'_> {
                      found a cluster of this peer alone, empty the peerstore"
                 );
             }
-            tracing::warn!("{peer} belongs to another cluster, {cluster}");
+            if !self.founders.contains(peer) {
+                tracing::warn!("{peer} belongs to another cluster, {cluster}");
+            }
         }
         Ok(())
+    }
+
+    /// A founder that belongs to another cluster by now: a cluster that is founded cannot have it.
+    fn rival<'r>(&self, round: &'r Round) -> Option<(&'r PeerId, ClusterId)> {
+        let mut strangers = round.strangers.iter();
+        let (peer, greeting) = strangers.find(|(peer, _)| self.is_static && self.founders.contains(peer))?;
+        Some((peer, greeting.cluster))
     }
 
     async fn joining(&self, store: &mut Store, greeting: &Greeting) -> anyhow::Result<Beginning> {

@@ -21,6 +21,10 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 /// what can be missing is.
 const INQUIRY_PAUSE: Duration = Duration::from_secs(3);
 
+/// So many of these pauses pass between two questions while nothing seems to be missing. A learner that was
+/// removed may not have been sent the end of the log, and a silent leader tells it nothing.
+const ROUNDS_OF_REST: u64 = 4;
+
 /// Peers that are asked in one go.
 const ASKED_MAX: usize = 5;
 
@@ -111,23 +115,20 @@ impl Watch {
     }
 
     /// Asks others as long as there is no leader, or not everybody is connected: for who belongs to the
-    /// cluster, and where they are.
+    /// cluster, this peer included, and where they are.
     pub(super) async fn inquire(self) {
-        loop {
+        for round in 1_u64.. {
             tokio::time::sleep(INQUIRY_PAUSE).await;
             let Some(look) = self.look().await else { return };
             let connected = self.net.connected();
+            let is_away = |peer: &PeerId| peer != self.net.peer_id() && !connected.contains(peer);
             if look.leader.is_none() {
                 let mut candidates: BTreeSet<PeerId> = connected;
                 candidates.extend(self.known.iter().cloned());
                 self.ask_some(candidates, &look).await;
-            } else if look
-                .members
-                .iter()
-                .any(|peer| peer != self.net.peer_id() && !connected.contains(peer))
-            {
-                let members = connected.intersection(&look.members).cloned().collect();
-                self.ask_some(members, &look).await;
+            } else if look.members.iter().any(is_away) || round % ROUNDS_OF_REST == 0 {
+                // Those that are not connected too: they hang up on a peer that they have removed.
+                self.ask_some(look.members.clone(), &look).await;
             }
         }
     }
@@ -144,12 +145,12 @@ impl Watch {
         for (peer, answer) in futures::future::join_all(asked).await {
             // Whoever does not answer is tried again by the network itself.
             if let Ok(greeting) = answer {
-                self.heard(&peer, &greeting, look).await;
+                self.heard(&peer, &greeting).await;
             }
         }
     }
 
-    async fn heard(&self, peer: &PeerId, greeting: &Greeting, look: &Look) {
+    async fn heard(&self, peer: &PeerId, greeting: &Greeting) {
         if !greeting.has_a_say() || greeting.cluster != self.net.cluster() {
             return;
         }
@@ -160,8 +161,9 @@ impl Watch {
             while guides.len() > GUIDES_MAX {
                 guides.pop_first();
             }
-        } else if look.leader.is_none() {
-            // The core judges whether it or the other one is behind.
+        } else {
+            // The core judges whether it or the other one is behind. A learner does not notice that its leader
+            // is silent, so a leader that it remembers says nothing.
             let message = Message::NotMember {
                 as_of: greeting.as_of,
             };
