@@ -68,8 +68,8 @@ impl Disk {
         self.boot
     }
 
-    /// Opens the database, unless its check finds damage, or nothing can be written: each opening writes which
-    /// process it is. What that is about to read must not be lost later, so it is synced first.
+    /// Opens the database, unless its check finds damage, or nothing can be written: each opening writes
+    /// which process it is. What that is about to read must not be lost later, so it is synced first.
     pub(crate) fn open(&mut self) -> Result<Recovered, DiskError> {
         if self.rotten {
             return Err(DiskError::Damaged);

@@ -1,5 +1,5 @@
-//! One peer's IPFS daemon: slow, hanging, failing, restarted, forgetful, full, and now and then done with what
-//! it was told to stop. Its owner has pins of their own there, which are no business of the cluster's.
+//! One peer's IPFS daemon: slow, hanging, failing, restarted, forgetful, full, and now and then done with
+//! what it was told to stop. Its owner has pins of their own there, which are no business of the cluster's.
 
 mod compare;
 

@@ -1,6 +1,6 @@
 //! The simulated disk and the simulated IPFS daemon by themselves, for tests that give the same work to the
-//! real ones. What goes in and out is in the core's wire format: this package is built with a core of its own,
-//! whose types are no others but for the compiler.
+//! real ones. What goes in and out is in the core's wire format: this package is built with a core of its
+//! own, whose types are no others but for the compiler.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

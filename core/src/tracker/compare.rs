@@ -124,8 +124,8 @@ impl Tracker {
         true
     }
 
-    /// The IPFS node lacks what counts as pinned. It is pinned again, unless its local state has changed since
-    /// it was compared: then the report says nothing about it.
+    /// The IPFS node lacks what counts as pinned. It is pinned again, unless its local state has changed
+    /// since it was compared: then the report says nothing about it.
     pub(crate) fn lacks<V: PinsetView>(
         &mut self,
         now: Now,

@@ -1,5 +1,5 @@
-//! What counts as pinned at a peer against what its IPFS daemon has, as the daemon's driver compares them: the
-//! pins are listed at one moment, the local states read at others, and the report is a while on its way.
+//! What counts as pinned at a peer against what its IPFS daemon has, as the daemon's driver compares them:
+//! the pins are listed at one moment, the local states read at others, and the report is a while on its way.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -17,9 +17,9 @@ const PAGE: usize = 512;
 const RESOLVE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// What is said of pins that are shown while nobody leads.
-const MAY_BE_OLD: &str = "this may be old: the peer that was asked hears of no leader, so that it does not know \
-                          what the others have agreed on since; writes wait until a majority of the cluster's \
-                          voters are running and reachable";
+const MAY_BE_OLD: &str = "this may be old: the peer that was asked hears of no leader, so that it does not \
+                          know what the others have agreed on since; writes wait until a majority of the \
+                          cluster's voters are running and reachable";
 
 impl Cluster {
     /// Pins a CID, or changes its pin, and returns the pin once it is agreed on and applied here.

@@ -48,8 +48,8 @@ pub(super) enum Call {
         /// Which.
         cid: Cid,
     },
-    /// Compare everything with what your IPFS node has. Answered by `Speaker` and `Rows` of what changed by it
-    /// and what is in error.
+    /// Compare everything with what your IPFS node has. Answered by `Speaker` and `Rows` of what changed by
+    /// it and what is in error.
     SyncAll,
     /// Store the blocks that follow in chunks of their own. Answered by `Stored`.
     PutBlocks,

@@ -135,9 +135,9 @@ impl Start<'_> {
             if since.elapsed() >= self.limit {
                 if let Some((peer, cluster)) = rival {
                     anyhow::bail!(
-                        "{peer}, which is in init_peerset, belongs to the cluster {cluster}, of which this peer \
-                         ({me}) is not a member. To join it, start with --bootstrap <address of {peer}>; to \
-                         found another cluster without {peer}, take it out of consensus.raft.init_peerset"
+                        "{peer}, which is in init_peerset, belongs to the cluster {cluster}, of which this \
+                         peer ({me}) is not a member. To join it, start with --bootstrap <address of \
+                         {peer}>; to found another cluster without {peer}, take it out of consensus.raft.init_peerset"
                     );
                 }
                 anyhow::bail!(

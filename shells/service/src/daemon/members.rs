@@ -162,8 +162,8 @@ impl Watch {
                 guides.pop_first();
             }
         } else {
-            // The core judges whether it or the other one is behind. A learner does not notice that its leader
-            // is silent, so a leader that it remembers says nothing.
+            // The core judges whether it or the other one is behind. A learner does not notice that its
+            // leader is silent, so a leader that it remembers says nothing.
             let message = Message::NotMember {
                 as_of: greeting.as_of,
             };

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! dialer   → listener   magic, version, nonce d, eight MACs of it: one for each secret, then random bytes
-//! listener → dialer     magic, version, "known", nonce l, MAC of both nonces        or "unknown", and the end
-//! dialer   → listener   MAC of both nonces, followed without a pause by the first message of Noise
+//! listener → dialer     magic, version, "known", nonce l, MAC of both nonces        or "unknown", and the
+//! end dialer   → listener   MAC of both nonces, followed without a pause by the first message of Noise
 //! ```
 //!
 //! Then Noise XX runs, with a prologue made of the secret and both nonces. Every part has a fixed length and
@@ -31,11 +31,12 @@
 //! - *In the middle*, somebody may pass on the hello of two honest peers and then talk Noise with each. The
 //!   prologue stops that: it is hashed into the transcript that every encrypted message of the handshake
 //!   authenticates, so that peers whose prologues differ fail to decrypt the first of them (Noise Protocol
-//!   Framework, revision 34, section 6; `snow` calls `mix_hash` with it). Who does not know the secret does not
-//!   know the prologue, 256 pseudorandom bits that are new for each connection, and can finish with neither.
+//!   Framework, revision 34, section 6; `snow` calls `mix_hash` with it). Who does not know the secret does
+//!   not know the prologue, 256 pseudorandom bits that are new for each connection, and can finish with
+//!   neither.
 //! - Noise itself proves who the peer is and makes the keys: authentication of both ends and forward secrecy
-//!   do not rest on the secret (the same section: a prologue goes into no cipher key). Unlike pnet's cipher, or
-//!   Noise with a pre-shared key, the secret therefore adds nothing to the secrecy of what was recorded.
+//!   do not rest on the secret (the same section: a prologue goes into no cipher key). Unlike pnet's cipher,
+//!   or Noise with a pre-shared key, the secret therefore adds nothing to the secrecy of what was recorded.
 //! - "unknown" is not authenticated: who can forge it can as well cut the connection. It costs a dialer one
 //!   attempt, as any failure does, and reveals nothing but MACs.
 //!
@@ -44,8 +45,9 @@
 //!
 //! # Changing the secret without a stop
 //!
-//! A dialer shows all its secrets, its own first; the listener takes the first that it knows. Peers that share
-//! any of their secrets can talk. See `cluster.accepted_secrets` for the two rounds of restarts that this takes.
+//! A dialer shows all its secrets, its own first; the listener takes the first that it knows. Peers that
+//! share any of their secrets can talk. See `cluster.accepted_secrets` for the two rounds of restarts that
+//! this takes.
 
 #[cfg(test)]
 mod tests;
