@@ -137,7 +137,8 @@ impl Start<'_> {
                     anyhow::bail!(
                         "{peer}, which is in init_peerset, belongs to the cluster {cluster}, of which this \
                          peer ({me}) is not a member. To join it, start with --bootstrap <address of \
-                         {peer}>; to found another cluster without {peer}, take it out of consensus.raft.init_peerset"
+                         {peer}>; to found another cluster without {peer}, take it out of \
+                         consensus.raft.init_peerset"
                     );
                 }
                 anyhow::bail!(
