@@ -9,7 +9,11 @@ pub mod cids;
 mod cluster;
 pub mod http;
 pub mod links;
+mod peer;
+mod process;
 mod programs;
 
-pub use cluster::{Cluster, NEXT, Options, PATIENCE, Peer, Said, closed_port, run, service, wait_until};
+pub use cluster::{Cluster, Options};
+pub use peer::{NEXT, Peer, service};
+pub use process::{PATIENCE, Said, closed_port, run, wait_until};
 pub use programs::{profile_folder, program, root};
