@@ -3,13 +3,13 @@
 use serde_json::json;
 use tests::{Cluster, Options, Peer, cids, wait_until};
 
-use crate::proxy::{add, call, last_hash, proxy_port, with_proxies};
+use crate::proxy::requests::{add, call, last_hash, proxy_port, with_proxies};
 
 /// Peers whose IPFS nodes are these proxies, and which have a proxy each.
 fn above(below: &[u16]) -> Cluster {
     let mut cluster = Cluster::prepare(&Options {
         peers: below.len(),
-        edit: crate::proxy::give_proxy,
+        edit: crate::proxy::requests::give_proxy,
         ..Options::default()
     });
     for (peer, port) in cluster.peers.iter_mut().zip(below) {
