@@ -12,14 +12,16 @@ mod files;
 mod gate;
 mod info;
 pub mod multipart;
+mod pin_list;
 mod pins;
 mod reply;
 mod repo;
 mod request;
 mod server;
 
+pub use self::pin_list::{PinKey, PinKinds, PinLine};
 pub use self::reply::Body;
-pub use self::request::RequestBody;
+pub use self::request::{RequestBody, base_named};
 pub use self::server::{Api, serve};
 
 /// The version of the API that is spoken here: clients choose their behaviour by it, and the `ipfs` command

@@ -441,14 +441,16 @@ async fn start_net(
             .collect(),
         listen: addresses(&config.cluster.listen_multiaddress.0),
         announce: addresses(&config.cluster.announce_multiaddress.0),
-        cluster: recovered.map_or(ClusterId::UNKNOWN, |recovered| recovered.members.cluster),
+        cluster: ClusterId::UNKNOWN,
         known_peers,
         open_methods: BTreeSet::from([greeting::METHOD.to_owned()]),
     };
     let (net, events) = Net::start(net).await?;
     if let Some(recovered) = recovered {
+        // In this order: who calls in between is asked to wait, and not taken for a stranger.
         net.set_members(recovered.members.peer_ids().cloned().collect())
             .await;
+        net.set_cluster(recovered.members.cluster);
     }
     Ok((net, events))
 }

@@ -157,6 +157,13 @@ impl Net {
             < version
     }
 
+    /// Counts and logs that somebody who is no member called an open method, and got nothing from it.
+    pub fn note_stranger(&self, from: &PeerId) {
+        if let Some(why) = self.shared.objection(from, &self.shared.origin()) {
+            self.shared.note_refusal(from, "greeting", &why);
+        }
+    }
+
     /// Which cluster this peer belongs to; [`ClusterId::UNKNOWN`] until it has joined one.
     pub fn cluster(&self) -> ClusterId {
         self.shared.cluster()

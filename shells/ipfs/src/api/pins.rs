@@ -9,6 +9,7 @@ use cid::Cid;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 
+use super::pin_list::{PinKey, PinKinds, PinLine};
 use super::reply::{Failure, Reply, Sink, running};
 use super::request::Call;
 use crate::{Error, Pin, PinFilter, PinMode, PinStatus, Progress};
@@ -143,69 +144,15 @@ pub(super) async fn rm(call: Call) -> Result<Reply, Failure> {
     Reply::once(&Pins { pins })
 }
 
-/// Which kinds of pin a listing is to show.
-#[derive(Debug, Clone, Copy)]
-struct Wanted {
-    recursive: bool,
-    direct: bool,
-    indirect: bool,
-}
-
-impl Wanted {
-    fn parse(kind: &str) -> Result<Self, Failure> {
-        let wanted = |recursive, direct, indirect| {
-            Ok(Wanted {
-                recursive,
-                direct,
-                indirect,
-            })
-        };
-        match kind {
-            "" | "all" | "any" => wanted(true, true, true),
-            "recursive" => wanted(true, false, false),
-            "direct" => wanted(false, true, false),
-            "indirect" => wanted(false, false, true),
-            other => Err(Failure::failed(format!(
-                "invalid type '{other}', must be one of {{direct, indirect, recursive, all}}"
-            ))),
-        }
-    }
-
-    fn shows(self, mode: PinMode) -> bool {
-        match mode {
-            PinMode::Recursive => self.recursive,
-            PinMode::Direct => self.direct,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Listed {
-    #[serde(rename = "Cid")]
-    cid: String,
-    #[serde(rename = "Name", skip_serializing_if = "String::is_empty")]
-    name: String,
-    #[serde(rename = "Type")]
-    kind: String,
-}
-
-#[derive(Serialize)]
-struct Key {
-    #[serde(rename = "Type")]
-    kind: String,
-    #[serde(rename = "Name")]
-    name: String,
-}
-
 #[derive(Serialize)]
 struct Keys {
     #[serde(rename = "Keys", skip_serializing_if = "BTreeMap::is_empty")]
-    keys: BTreeMap<String, Key>,
+    keys: BTreeMap<String, PinKey>,
 }
 
 /// `pin/ls`. Without `stream` the answer is one object, which is made in memory as Kubo does.
 pub(super) async fn ls(call: Call) -> Result<Reply, Failure> {
-    let wanted = Wanted::parse(call.text("type").unwrap_or_default())?;
+    let wanted = PinKinds::parse(call.text("type").unwrap_or_default()).map_err(Failure::failed)?;
     let names = call.flag("names", false) || call.text("name").is_some_and(|name| !name.is_empty());
     let stream = call.flag("stream", false);
     let listed = if call.args.is_empty() {
@@ -224,7 +171,7 @@ pub(super) async fn ls(call: Call) -> Result<Reply, Failure> {
         .map_ok(|listed| {
             (
                 listed.cid,
-                Key {
+                PinKey {
                     kind: listed.kind,
                     name: listed.name,
                 },
@@ -235,7 +182,7 @@ pub(super) async fn ls(call: Call) -> Result<Reply, Failure> {
     Reply::once(&Keys { keys })
 }
 
-fn list(call: Call, wanted: Wanted, names: bool) -> stream::BoxStream<'static, Result<Listed, Failure>> {
+fn list(call: Call, wanted: PinKinds, names: bool) -> stream::BoxStream<'static, Result<PinLine, Failure>> {
     let name = call
         .text("name")
         .filter(|name| !name.is_empty())
@@ -254,7 +201,7 @@ fn list(call: Call, wanted: Wanted, names: bool) -> stream::BoxStream<'static, R
     };
     let modes = [PinMode::Recursive, PinMode::Direct]
         .into_iter()
-        .filter(|mode| wanted.shows(*mode));
+        .filter(|mode| shows(wanted, *mode));
     let own: Vec<_> = modes.map(|mode| of(mode).boxed()).collect();
     // What has no pin of its own has no name that a filter could find.
     let below = (wanted.indirect && name.is_none()).then(|| {
@@ -275,7 +222,7 @@ fn list(call: Call, wanted: Wanted, names: bool) -> stream::BoxStream<'static, R
         .map(move |pin| {
             let (pin, kind) = pin?;
             let name = if names { pin.name } else { String::new() };
-            Ok(Listed {
+            Ok(PinLine {
                 cid: call.show(&pin.cid),
                 name,
                 kind: kind.to_owned(),
@@ -284,23 +231,30 @@ fn list(call: Call, wanted: Wanted, names: bool) -> stream::BoxStream<'static, R
         .boxed()
 }
 
-async fn status(call: &Call, arg: &str, wanted: Wanted, names: bool) -> Result<Listed, Failure> {
+fn shows(wanted: PinKinds, mode: PinMode) -> bool {
+    match mode {
+        PinMode::Recursive => wanted.recursive,
+        PinMode::Direct => wanted.direct,
+    }
+}
+
+async fn status(call: &Call, arg: &str, wanted: PinKinds, names: bool) -> Result<PinLine, Failure> {
     let cid = call.resolve(arg).await?;
-    let listed = |pin: Pin| Listed {
+    let listed = |pin: Pin| PinLine {
         cid: call.show(&pin.cid),
         name: if names { pin.name } else { String::new() },
         kind: pin.mode.as_str().to_owned(),
     };
     let own = call.node.pin_of(&cid)?;
     if let Some(pin) = own {
-        if wanted.shows(pin.mode) {
+        if shows(wanted, pin.mode) {
             return Ok(listed(pin));
         }
     } else if wanted.indirect
         && let Some(PinStatus::Indirect(root)) = call.node.pin_status(&cid).await?
     {
         let kind = format!("indirect through {}", call.show(&root));
-        return Ok(Listed {
+        return Ok(PinLine {
             cid: call.show(&cid),
             name: String::new(),
             kind,

@@ -338,7 +338,8 @@ fn go_duration(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(total).ok()
 }
 
-fn base_named(name: &str) -> Option<multibase::Base> {
+/// The base that the option `cid-base` names.
+pub fn base_named(name: &str) -> Option<multibase::Base> {
     use multibase::Base;
     Some(match name {
         "base58btc" => Base::Base58Btc,

@@ -1,4 +1,4 @@
-//! Connecting over a Unix socket; TCP is hyper-util's own connector.
+//! HTTP to one daemon over TCP or a Unix socket.
 
 use std::future::Future;
 use std::io;
@@ -7,23 +7,70 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::Uri;
-use hyper_util::rt::TokioIo;
+use bytes::Buf;
+use hyper::body::{Body, Incoming};
+use hyper::{Request, Response, Uri};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, Error};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::UnixStream;
 
+use super::config::Endpoint;
+
 /// A daemon on the same machine or network that takes longer than this to accept is down.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Idle connections to keep: as many as pins usually run at once.
+const MAX_IDLE: usize = 64;
+
+/// Shorter than the idle limit of any server or proxy in front of one.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The connections to one daemon, for requests with one kind of body.
+#[derive(Debug)]
+pub(super) enum Http<B> {
+    Tcp(Client<HttpConnector, B>),
+    Unix(Client<UnixConnector, B>),
+}
+
+impl<B> Http<B>
+where
+    B: Body<Data: Buf + Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
+{
+    /// Connects with the first request. Beside it, the host that the requests' URIs name.
+    pub(super) fn new(endpoint: Endpoint) -> (Self, String) {
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE);
+        match endpoint {
+            Endpoint::Tcp(host) => {
+                let mut connector = HttpConnector::new();
+                connector.set_nodelay(true);
+                connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+                (Http::Tcp(builder.build(connector)), host)
+            }
+            Endpoint::Unix(path) => {
+                let connector = UnixConnector { path };
+                (Http::Unix(builder.build(connector)), "ipfs".to_owned())
+            }
+        }
+    }
+
+    /// Waits for the head of the answer.
+    pub(super) async fn request(&self, request: Request<B>) -> Result<Response<Incoming>, Error> {
+        match self {
+            Http::Tcp(client) => client.request(request).await,
+            Http::Unix(client) => client.request(request).await,
+        }
+    }
+}
 
 /// Connects every request to the same socket, whatever host its URI names.
 #[derive(Debug, Clone)]
 pub(super) struct UnixConnector {
     path: PathBuf,
-}
-
-impl UnixConnector {
-    pub(super) fn new(path: PathBuf) -> Self {
-        UnixConnector { path }
-    }
 }
 
 impl tower::Service<Uri> for UnixConnector {

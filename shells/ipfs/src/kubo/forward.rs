@@ -1,32 +1,25 @@
 //! Requests of others, passed on to a daemon as they are.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
 use hyper::{Request, Response, Uri, header};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::config::{BadAddress, Endpoint};
-use super::connector::{CONNECT_TIMEOUT, UnixConnector};
-use super::transport::{IDLE_TIMEOUT, MAX_IDLE, chain};
+use super::connector::Http;
+use super::transport::chain;
 use crate::backend::{Cause, Error};
 
 /// The body of a request that is passed on.
 pub type ForwardBody = BoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
-#[derive(Debug, Clone)]
-enum Http {
-    Tcp(Client<HttpConnector, ForwardBody>),
-    Unix(Client<UnixConnector, ForwardBody>),
-}
-
 /// The way to one daemon for requests that somebody else made. Bodies stream in both directions; there is no
 /// limit on their size or time. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Forward {
-    http: Http,
+    http: Arc<Http<ForwardBody>>,
     host: String,
 }
 
@@ -37,23 +30,8 @@ impl Forward {
     /// # Errors
     /// The address is of another kind.
     pub fn new(address: &libp2p::Multiaddr) -> Result<Self, BadAddress> {
-        let mut builder = Client::builder(TokioExecutor::new());
-        builder
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(MAX_IDLE);
-        let (http, host) = match Endpoint::parse(address)? {
-            Endpoint::Tcp(host) => {
-                let mut connector = HttpConnector::new();
-                connector.set_nodelay(true);
-                connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-                (Http::Tcp(builder.build(connector)), host)
-            }
-            Endpoint::Unix(path) => {
-                let connector = UnixConnector::new(path);
-                (Http::Unix(builder.build(connector)), "ipfs".to_owned())
-            }
-        };
+        let (http, host) = Http::new(Endpoint::parse(address)?);
+        let http = Arc::new(http);
         Ok(Forward { http, host })
     }
 
@@ -70,11 +48,7 @@ impl Forward {
         let command = uri.path().to_owned();
         *request.uri_mut() = uri;
         request.headers_mut().remove(header::HOST);
-        let answer = match &self.http {
-            Http::Tcp(client) => client.request(request).await,
-            Http::Unix(client) => client.request(request).await,
-        };
-        answer.map_err(|error| {
+        self.http.request(request).await.map_err(|error| {
             let message = format!("no answer from {}: {}", self.host, chain(&error));
             Error::new(Cause::Unreachable, command, message)
         })

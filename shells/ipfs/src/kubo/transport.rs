@@ -7,14 +7,11 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode, header};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
 use super::config::{BadAddress, Endpoint};
-use super::connector::{CONNECT_TIMEOUT, UnixConnector};
+use super::connector::Http;
 use super::lines::Lines;
 use super::throttle::Throttle;
 use crate::backend::{Cause, Error};
@@ -27,12 +24,6 @@ const MAX_ERROR_BODY: usize = 64 * 1024;
 
 /// The largest single answer is `swarm/peers` of a node with some ten thousand connections.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
-
-/// Idle connections to keep: as many as pins usually run at once.
-pub(super) const MAX_IDLE: usize = 64;
-
-/// Shorter than the idle limit of any server or proxy in front of one.
-pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long an exchange may take.
 #[derive(Debug, Clone, Copy)]
@@ -99,16 +90,10 @@ fn deadline(span: Duration) -> Instant {
     Instant::now() + span.min(CENTURY)
 }
 
-#[derive(Debug)]
-enum Http {
-    Tcp(Client<HttpConnector, Body>),
-    Unix(Client<UnixConnector, Body>),
-}
-
 /// The connections to one daemon.
 #[derive(Debug)]
 pub(super) struct Transport {
-    http: Http,
+    http: Http<Body>,
     /// `http://host:port/api/v0/`.
     base: String,
     throttle: Throttle,
@@ -123,23 +108,7 @@ struct ErrorBody {
 
 impl Transport {
     pub(super) fn new(address: &libp2p::Multiaddr) -> Result<Self, BadAddress> {
-        let mut builder = Client::builder(TokioExecutor::new());
-        builder
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(MAX_IDLE);
-        let (http, host) = match Endpoint::parse(address)? {
-            Endpoint::Tcp(host) => {
-                let mut connector = HttpConnector::new();
-                connector.set_nodelay(true);
-                connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-                (Http::Tcp(builder.build(connector)), host)
-            }
-            Endpoint::Unix(path) => (
-                Http::Unix(builder.build(UnixConnector::new(path))),
-                "ipfs".to_owned(),
-            ),
-        };
+        let (http, host) = Http::new(Endpoint::parse(address)?);
         Ok(Transport {
             http,
             base: format!("http://{host}/api/v0/"),
@@ -174,11 +143,7 @@ impl Transport {
             .body(body)
             .map_err(|error| Error::new(Cause::Refused, command, format!("bad request: {error}")))?;
         self.throttle.turn().await;
-        let answer = match &self.http {
-            Http::Tcp(client) => client.request(request).await,
-            Http::Unix(client) => client.request(request).await,
-        };
-        match answer {
+        match self.http.request(request).await {
             Ok(response) => {
                 self.throttle.answered();
                 accept(command, response).await

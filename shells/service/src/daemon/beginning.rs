@@ -166,9 +166,16 @@ impl Start<'_> {
         store.found(&recovered)?;
         let (cluster, peers) = (recovered.members.cluster, recovered.members.peers.len());
         tracing::info!("founding the cluster {cluster} of {peers} peers");
-        self.net.set_cluster(cluster);
+        self.set_cluster(cluster, recovered.members.peer_ids().cloned().collect())
+            .await;
         let guides = BTreeSet::new();
         Ok(Beginning { recovered, guides })
+    }
+
+    /// In this order: who calls in between is asked to wait, and not taken for a stranger.
+    async fn set_cluster(&self, cluster: ClusterId, members: BTreeSet<PeerId>) {
+        self.net.set_members(members).await;
+        self.net.set_cluster(cluster);
     }
 
     /// The cluster that this peer belongs to by what others say, if it is to be given its state by them.
@@ -246,8 +253,8 @@ impl Start<'_> {
     async fn joining(&self, store: &mut Store, greeting: &Greeting) -> anyhow::Result<Beginning> {
         let recovered = Recovered::joining(Incarnation(rand::random()), greeting.cluster);
         store.found(&recovered)?;
-        self.net.set_cluster(greeting.cluster);
-        let guides = greeting.tell(self.net).await.into_iter().collect();
+        let guides: BTreeSet<PeerId> = greeting.tell(self.net).await.into_iter().collect();
+        self.set_cluster(greeting.cluster, guides.clone()).await;
         tracing::info!("joining the cluster {}", greeting.cluster);
         Ok(Beginning { recovered, guides })
     }

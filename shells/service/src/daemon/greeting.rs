@@ -193,7 +193,11 @@ impl Greeter {
             Question::Join => self.let_in(from, cluster).await?,
             Question::Come { cluster, addresses } => self.accept(from, cluster, &addresses).await?,
         }
-        self.greeting(from).await
+        let greeting = self.greeting(from).await?;
+        if greeting.has_a_say() && !greeting.knows_you() {
+            self.net.note_stranger(from);
+        }
+        Ok(greeting)
     }
 
     async fn greeting(&self, to: &PeerId) -> Result<Greeting, String> {

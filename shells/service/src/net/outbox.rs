@@ -153,11 +153,10 @@ impl Carrier {
                 End::Refused(why) => {
                     self.outbox.refused.store(true, Ordering::Relaxed);
                     self.shared.note_trouble(&self.peer, Some(&why));
-                    if self
-                        .shared
-                        .complaints
-                        .is_news(&self.peer, "refuses core messages")
-                    {
+                    // Who is starting, or has not applied yet that we joined, refuses for a moment.
+                    let lasts = pause == PAUSE_LONGEST;
+                    let complaints = &self.shared.complaints;
+                    if lasts && complaints.is_news(&self.peer, "refuses core messages") {
                         tracing::warn!(peer = %self.peer, "the peer refuses our messages: {why}");
                     }
                 }

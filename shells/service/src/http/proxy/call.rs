@@ -6,8 +6,8 @@ use axum::http::{HeaderMap, Request, header};
 use cid::multibase::Base;
 use cluster_api::GoDuration;
 use cluster_ipfs::Cid;
-use cluster_ipfs::api::RequestBody;
 use cluster_ipfs::api::multipart::{self, Multipart};
+use cluster_ipfs::api::{RequestBody, base_named};
 use futures::stream::StreamExt;
 use http_body_util::BodyStream;
 use percent_encoding::percent_decode_str;
@@ -270,23 +270,6 @@ fn unescape(text: &str) -> Result<String, Failure> {
     let text = percent_decode_str(&spaced).decode_utf8();
     text.map(String::from)
         .map_err(|_| Failure::bad_request("the query is not UTF-8"))
-}
-
-fn base_named(name: &str) -> Option<Base> {
-    Some(match name {
-        "base58btc" => Base::Base58Btc,
-        "base32" => Base::Base32Lower,
-        "base32upper" => Base::Base32Upper,
-        "base36" => Base::Base36Lower,
-        "base36upper" => Base::Base36Upper,
-        "base64" => Base::Base64,
-        "base64url" => Base::Base64Url,
-        "base64pad" => Base::Base64Pad,
-        "base64urlpad" => Base::Base64UrlPad,
-        "base16" => Base::Base16Lower,
-        "base16upper" => Base::Base16Upper,
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

@@ -10,9 +10,10 @@ use axum::http::{Response, StatusCode};
 use bytes::{Bytes, BytesMut};
 use cluster_api::{Pin, PinMode, PinTypeFilter};
 use cluster_core::Cid;
+use cluster_ipfs::api::{PinKey, PinKinds, PinLine};
 use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
 use http_body_util::{BodyExt, BodyStream};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::call::Call;
 use super::pins::shown;
@@ -30,67 +31,12 @@ const LINE_MAX: usize = 4096;
 /// What the cluster asks of a cluster below it: to list only what is held.
 const HELD: &str = "cluster-held";
 
-/// Which kinds of pin a listing is to show.
-#[derive(Clone, Copy, Debug)]
-struct Wanted {
-    recursive: bool,
-    direct: bool,
-    indirect: bool,
-}
-
-impl Wanted {
-    fn parse(kind: &str) -> Result<Self, Failure> {
-        let (recursive, direct, indirect) = match kind {
-            "" | "all" | "any" => (true, true, true),
-            "recursive" => (true, false, false),
-            "direct" => (false, true, false),
-            "indirect" => (false, false, true),
-            other => {
-                return Err(Failure::failed(format!(
-                    "invalid type '{other}', must be one of {{direct, indirect, recursive, all}}"
-                )));
-            }
-        };
-        Ok(Self {
-            recursive,
-            direct,
-            indirect,
-        })
-    }
-
-    fn shows(self, mode: PinMode) -> bool {
-        match mode {
-            PinMode::Recursive => self.recursive,
-            PinMode::Direct => self.direct,
-        }
-    }
-}
-
-/// One pin, as a line has it.
-#[derive(Serialize)]
-struct Listed {
-    #[serde(rename = "Cid")]
-    cid: String,
-    #[serde(rename = "Name", skip_serializing_if = "String::is_empty")]
-    name: String,
-    #[serde(rename = "Type")]
-    kind: String,
-}
-
-/// One pin, as the answer in one piece has it.
-#[derive(Serialize)]
-struct Key<'a> {
-    #[serde(rename = "Type")]
-    kind: &'a str,
-    #[serde(rename = "Name")]
-    name: &'a str,
-}
-
-type Rows = BoxStream<'static, Result<Listed, Failure>>;
+type Rows = BoxStream<'static, Result<PinLine, Failure>>;
 
 /// `pin/ls`.
 pub(super) async fn ls(proxy: &Proxy, call: Call) -> Result<Response<Body>, Failure> {
-    let wanted = Wanted::parse(call.options.text(&["type", "t"]).unwrap_or_default())?;
+    let wanted =
+        PinKinds::parse(call.options.text(&["type", "t"]).unwrap_or_default()).map_err(Failure::failed)?;
     let stream = call.options.flag(&["stream", "s"], false)?;
     let filter = call.options.text(&["name", "n"]).filter(|name| !name.is_empty());
     let names = call.options.flag(&["names"], false)? || filter.is_some();
@@ -119,11 +65,11 @@ fn in_one(rows: Rows) -> impl Stream<Item = Result<Bytes, Failure>> + Send {
             let end: &'static [u8] = if first { b"{}\n" } else { b"}}\n" };
             return Ok(Bytes::from_static(end));
         };
-        let key = Key {
-            kind: &row.kind,
-            name: &row.name,
-        };
-        let (cid, key) = (line(&row.cid), line(&key));
+        let cid = line(&row.cid);
+        let key = line(&PinKey {
+            kind: row.kind,
+            name: row.name,
+        });
         let begin: &[u8] = if first { b"{\"Keys\":{" } else { b"," };
         first = false;
         Ok([begin, cid.trim_ascii_end(), b":", key.trim_ascii_end()]
@@ -132,7 +78,7 @@ fn in_one(rows: Rows) -> impl Stream<Item = Result<Bytes, Failure>> + Send {
     })
 }
 
-fn all(proxy: &Proxy, call: Call, wanted: Wanted, names: bool, filter: Option<String>) -> Rows {
+fn all(proxy: &Proxy, call: Call, wanted: PinKinds, names: bool, filter: Option<String>) -> Rows {
     let (cluster, behind) = (proxy.cluster.clone(), proxy.behind.clone());
     // What has no pin of its own has no name that a filter could find.
     let below = wanted.indirect && filter.is_none();
@@ -145,7 +91,7 @@ fn all(proxy: &Proxy, call: Call, wanted: Wanted, names: bool, filter: Option<St
         let call = call.clone();
         let fits = |pin: &Pin| {
             let named = filter.as_ref().is_none_or(|part| pin.options.name.contains(part));
-            wanted.shows(pin.options.mode) && named
+            shows(wanted, pin.options.mode) && named
         };
         let rows: Vec<_> = page
             .iter()
@@ -172,7 +118,14 @@ fn all(proxy: &Proxy, call: Call, wanted: Wanted, names: bool, filter: Option<St
     own.chain(stream::once(below).flatten()).boxed()
 }
 
-fn listed(call: &Call, pin: &Pin, names: bool) -> Listed {
+fn shows(wanted: PinKinds, mode: PinMode) -> bool {
+    match mode {
+        PinMode::Recursive => wanted.recursive,
+        PinMode::Direct => wanted.direct,
+    }
+}
+
+fn listed(call: &Call, pin: &Pin, names: bool) -> PinLine {
     let cid = match (call.options.text(&["cid-base"]), pin.cid.parse::<Cid>()) {
         (Some(_), Ok(cid)) => shown(call, &cid),
         (Some(_), Err(_)) | (None, _) => pin.cid.clone(),
@@ -183,7 +136,7 @@ fn listed(call: &Call, pin: &Pin, names: bool) -> Listed {
         String::new()
     };
     let kind = kind(pin).to_owned();
-    Listed { cid, name, kind }
+    PinLine { cid, name, kind }
 }
 
 fn kind(pin: &Pin) -> &'static str {
@@ -267,7 +220,7 @@ fn not_pinned(
             let below = cids.into_iter().zip(pins).filter(|(_, pin)| pin.is_none());
             let rows: Vec<_> = below
                 .map(|(cid, _)| {
-                    Ok(Listed {
+                    Ok(PinLine {
                         cid: shown(&call, &cid),
                         name: String::new(),
                         kind: "indirect".to_owned(),
@@ -280,11 +233,17 @@ fn not_pinned(
     rows.try_flatten().boxed()
 }
 
-async fn one(proxy: &Proxy, call: &Call, arg: &str, wanted: Wanted, names: bool) -> Result<Listed, Failure> {
+async fn one(
+    proxy: &Proxy,
+    call: &Call,
+    arg: &str,
+    wanted: PinKinds,
+    names: bool,
+) -> Result<PinLine, Failure> {
     let not_pinned = || Failure::failed(format!("path '{arg}' is not pinned"));
     let cid = proxy.resolve(call, arg).await?;
     if let Some(pin) = proxy.pin_of(&cid).await? {
-        if !wanted.shows(pin.options.mode) || !counts(proxy, call, &cid, &pin).await? {
+        if !shows(wanted, pin.options.mode) || !counts(proxy, call, &cid, &pin).await? {
             return Err(not_pinned());
         }
         return Ok(listed(call, &pin, names));
@@ -295,7 +254,7 @@ async fn one(proxy: &Proxy, call: &Call, arg: &str, wanted: Wanted, names: bool)
         None
     };
     let above = above.ok_or_else(not_pinned)?;
-    Ok(Listed {
+    Ok(PinLine {
         cid: shown(call, &cid),
         name: String::new(),
         kind: format!("indirect through {}", shown(call, &above)),

@@ -1,0 +1,86 @@
+//! `pin/ls` in Kubo's words: what is asked, and what is answered.
+
+use serde::Serialize;
+
+/// Which kinds of pin a listing is to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PinKinds {
+    /// Pins of whole DAGs.
+    pub recursive: bool,
+    /// Pins of single blocks.
+    pub direct: bool,
+    /// What is held because a recursive pin above holds it.
+    pub indirect: bool,
+}
+
+impl PinKinds {
+    /// Reads the option `type`; without one, all kinds are meant.
+    ///
+    /// # Errors
+    /// There is no such kind, in Kubo's words.
+    pub fn parse(kind: &str) -> Result<Self, String> {
+        let (recursive, direct, indirect) = match kind {
+            "" | "all" | "any" => (true, true, true),
+            "recursive" => (true, false, false),
+            "direct" => (false, true, false),
+            "indirect" => (false, false, true),
+            other => {
+                return Err(format!(
+                    "invalid type '{other}', must be one of {{direct, indirect, recursive, all}}"
+                ));
+            }
+        };
+        Ok(Self {
+            recursive,
+            direct,
+            indirect,
+        })
+    }
+}
+
+/// One pin of an answer in lines.
+#[derive(Debug, Serialize)]
+pub struct PinLine {
+    /// In the base that the caller wants.
+    #[serde(rename = "Cid")]
+    pub cid: String,
+    /// Empty when the caller does not want names.
+    #[serde(rename = "Name", skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// `recursive`, `direct`, `indirect`, or `indirect through <CID>`.
+    #[serde(rename = "Type")]
+    pub kind: String,
+}
+
+/// One pin of an answer in one piece, where its CID is the key.
+#[derive(Debug, Serialize)]
+pub struct PinKey {
+    /// As in [`PinLine`].
+    #[serde(rename = "Type")]
+    pub kind: String,
+    /// As in [`PinLine`].
+    #[serde(rename = "Name")]
+    pub name: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_those_of_kubo() {
+        let kinds = |recursive, direct, indirect| PinKinds {
+            recursive,
+            direct,
+            indirect,
+        };
+        assert_eq!(PinKinds::parse(""), Ok(kinds(true, true, true)));
+        assert_eq!(PinKinds::parse("all"), Ok(kinds(true, true, true)));
+        assert_eq!(PinKinds::parse("indirect"), Ok(kinds(false, false, true)));
+        let why = PinKinds::parse("x").unwrap_err();
+        assert_eq!(
+            why,
+            "invalid type 'x', must be one of {direct, indirect, recursive, all}"
+        );
+    }
+}
