@@ -30,7 +30,7 @@ fn flags(command: &Command) -> Vec<Flag> {
 }
 
 /// Rewrites the arguments, the program's name first. What is no flag that any command knows stays as it
-/// is, for clap to complain about; so does everything after `--`.
+/// is, for clap to complain about; so does everything after `--`. `pin <CID>` becomes `pin add <CID>`.
 pub(crate) fn rewrite(command: &Command, arguments: Vec<OsString>) -> Vec<OsString> {
     let flags = flags(command);
     let mut rewritten = Vec::with_capacity(arguments.len());
@@ -42,7 +42,20 @@ pub(crate) fn rewrite(command: &Command, arguments: Vec<OsString>) -> Vec<OsStri
             None => rewritten.push(argument),
         }
     }
+    if let Some(at) = bare_pin(command, &rewritten) {
+        rewritten.insert(at, "add".into());
+    }
     rewritten
+}
+
+/// Where `add` is missing: behind `pin`, as the first command, and before what is to be pinned.
+fn bare_pin(command: &Command, arguments: &[OsString]) -> Option<usize> {
+    let text = |at: usize| arguments.get(at)?.to_str();
+    let is_command = |name: &str| command.get_subcommands().any(|known| known.get_name() == name);
+    let first = (1..arguments.len()).find(|at| text(*at).is_some_and(is_command))?;
+    let what = text(first + 1)?;
+    let is_meant = text(first) == Some("pin") && crate::validate::path(what).is_ok();
+    is_meant.then_some(first + 1)
 }
 
 /// `None` for a flag that is switched off: leaving it out is the same.
@@ -116,6 +129,26 @@ mod tests {
         assert_eq!(rewritten("ctl status --local=true"), "ctl status --local");
         assert_eq!(rewritten("ctl status -local=false"), "ctl status");
         assert_eq!(rewritten("ctl pin rm -w=1 Qa"), "ctl pin rm -w Qa");
+    }
+
+    #[test]
+    fn what_stands_behind_pin_is_pinned() {
+        const CID: &str = "bafkqablimvwgy3y";
+        for (given, expected) in [
+            (format!("ctl -d pin {CID}"), format!("ctl -d pin add {CID}")),
+            (
+                format!("ctl pin /ipfs/{CID}/a -w"),
+                format!("ctl pin add /ipfs/{CID}/a -w"),
+            ),
+            (format!("ctl pin rm {CID}"), format!("ctl pin rm {CID}")),
+            (
+                format!("ctl add --name pin {CID}"),
+                format!("ctl add --name pin {CID}"),
+            ),
+            ("ctl pin frob".to_owned(), "ctl pin frob".to_owned()),
+        ] {
+            assert_eq!(rewritten(&given), expected);
+        }
     }
 
     #[test]

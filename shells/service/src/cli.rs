@@ -1,5 +1,6 @@
 //! The command line: what can be asked of the program, and how it ends.
 
+mod bare;
 mod daemon;
 mod demo;
 mod id;
@@ -50,11 +51,14 @@ Examples:
     about = ABOUT,
     long_about = LONG_ABOUT,
     after_help = EXAMPLES,
-    arg_required_else_help = false
+    arg_required_else_help = false,
+    subcommand_help_heading = "Commands (without one, the peer is run)"
 )]
 struct Cli {
     #[command(flatten)]
     global: Global,
+    #[command(flatten)]
+    bare: bare::Flags,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -193,22 +197,30 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(u8::from(error.use_stderr()));
         }
     };
-    let Some(command) = cli.command else {
-        let _ = Cli::command().print_long_help();
-        return ExitCode::FAILURE;
-    };
+    let command = cli.bare.complete(cli.command);
     let levels = if cli.global.debug {
         Levels::debug()
     } else {
         cli.global.loglevel.clone()
     };
     logging::start(&levels, cli.global.logformat.into());
-    let done = match command {
-        Command::Init(options) => init::run(&cli.global, &options),
-        Command::Daemon(flags) => daemon::run(&cli.global, flags),
+    let done = command.and_then(|command| run(&cli.global, command));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { doing, error }) => {
+            let _ = writeln!(std::io::stderr(), "error {doing}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(global: &Global, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Init(options) => init::run(global, &options),
+        Command::Daemon(flags) => daemon::run(global, flags),
         Command::Demo(flags) => demo::run(flags),
-        Command::Id(options) => id::run(&cli.global, &options),
-        Command::State(options) => state::run(&cli.global, options),
+        Command::Id(options) => id::run(global, &options),
+        Command::State(options) => state::run(global, options),
         Command::Version => {
             say(env!("CARGO_PKG_VERSION"));
             Ok(())
@@ -219,13 +231,6 @@ pub(crate) fn main() -> ExitCode {
             // Whoever asked may have gone.
             let _ = std::io::stdout().write_all(&script);
             Ok(())
-        }
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { doing, error }) => {
-            let _ = writeln!(std::io::stderr(), "error {doing}: {error:#}");
-            ExitCode::FAILURE
         }
     }
 }

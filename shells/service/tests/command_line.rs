@@ -52,9 +52,9 @@ fn json(path: &Path) -> Value {
 }
 
 #[test]
-fn without_a_command_it_prints_help_and_fails() {
-    let (code, out, _) = run(&mut program(home().path()));
-    assert_eq!(code, Some(1));
+fn help_shows_the_commands_with_examples() {
+    let (code, out, _) = run(program(home().path()).arg("--help"));
+    assert_eq!(code, Some(0));
     for word in ["init", "daemon", "demo", "id", "version", "Examples:"] {
         assert!(out.contains(word), "{word} is missing in\n{out}");
     }
@@ -284,11 +284,14 @@ fn init_refuses_with_a_reason_and_writes_nothing() {
 #[test]
 fn the_daemon_says_what_is_wrong_with_its_folder() {
     let home = home();
-    let (code, _, said) = run(program(home.path()).arg("daemon"));
-    assert!(
-        code == Some(1) && said.contains("`ipfs-cluster-service init` makes it"),
-        "{said}"
-    );
+    // Without a command the peer is run.
+    for command in [&["daemon"][..], &[], &["--leave"]] {
+        let (code, _, said) = run(program(home.path()).args(command));
+        assert!(
+            code == Some(1) && said.contains("`ipfs-cluster-service init` makes it"),
+            "{said}"
+        );
+    }
 
     assert_eq!(run(program(home.path()).arg("init")).0, Some(0));
     let file = home.path().join(".ipfs-cluster/service.json");

@@ -12,15 +12,15 @@ Runs the peer until it gets SIGINT, SIGTERM or SIGHUP. When it is ready it says 
 A second signal warns, a third one ends the process at once.";
 
 /// How to run.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(long_about = LONG)]
 pub(super) struct Flags {
     /// Join the cluster of these peers: multiaddresses that end in /p2p/<peer id>
     #[arg(long, short = 'j', value_name = "MULTIADDRS", value_delimiter = ',')]
-    bootstrap: Vec<Address>,
+    pub(super) bootstrap: Vec<Address>,
     /// Leave the cluster when shutting down
     #[arg(long, short = 'x', hide = true)]
-    leave: bool,
+    pub(super) leave: bool,
     /// Accepted for the Go peer's sake; counters are not served for Prometheus
     #[arg(long, hide = true)]
     stats: bool,
@@ -33,6 +33,9 @@ pub(super) struct Flags {
     /// Accepted for the Go peer's sake; with raft, all members are trusted
     #[arg(long, hide = true)]
     no_trust: bool,
+    /// Whether a strategy for allocations was named on the command line
+    #[arg(skip)]
+    pub(super) alloc_ignored: bool,
 }
 
 pub(super) fn run(global: &Global, flags: Flags) -> Result<(), Failure> {
@@ -46,6 +49,12 @@ pub(super) fn run(global: &Global, flags: Flags) -> Result<(), Failure> {
     }
     if flags.tracing {
         tracing::warn!("--tracing has no effect: spans are not exported");
+    }
+    if flags.alloc_ignored {
+        tracing::warn!(
+            "--alloc has no effect: the sections allocator and informer of service.json say how peers are \
+             chosen"
+        );
     }
     if flags.stats {
         tracing::warn!("--stats has no effect: counters are not served for Prometheus");
