@@ -168,11 +168,13 @@ pub struct Cid(Arc<[u8]>);
 impl Cid {
     /// Takes the binary form; fails when it is not exactly one well-formed CID.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ParseIdError> {
-        let bad = |why: String| ParseIdError::Cid(format!("{bytes:02x?}"), why);
-        let parsed =
-            cid::CidGeneric::<DIGEST_MAX>::try_from(bytes).map_err(|error| bad(error.to_string()))?;
+        Self::checked(bytes).map_err(|why| ParseIdError::Cid(format!("{bytes:02x?}"), why))
+    }
+
+    fn checked(bytes: &[u8]) -> Result<Self, String> {
+        let parsed = cid::CidGeneric::<DIGEST_MAX>::try_from(bytes).map_err(|error| error.to_string())?;
         if parsed.encoded_len() != bytes.len() {
-            return Err(bad("trailing bytes".to_owned()));
+            return Err("trailing bytes".to_owned());
         }
         Ok(Self(bytes.into()))
     }
@@ -201,9 +203,16 @@ impl FromStr for Cid {
 
     /// Parses a CIDv0 (`Qm…`) or a CIDv1 in any multibase.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let parsed = cid::CidGeneric::<DIGEST_MAX>::try_from(text)
-            .map_err(|error| ParseIdError::Cid(text.to_owned(), error.to_string()))?;
-        Ok(Self(parsed.to_bytes().into()))
+        // Not by the crate's own parser: it looks for `/ipfs/` anywhere, and ignores what follows a CID.
+        let decoded = if cid::Version::is_v0_str(text) {
+            cid::multibase::Base::Base58Btc.decode(text)
+        } else {
+            cid::multibase::decode(text).map(|(_, bytes)| bytes)
+        };
+        let checked = decoded
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| Self::checked(&bytes));
+        checked.map_err(|why| ParseIdError::Cid(text.to_owned(), why))
     }
 }
 
@@ -217,5 +226,31 @@ impl<'de> Deserialize<'de> for Cid {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let bytes: &[u8] = Deserialize::deserialize(deserializer)?;
         Self::from_bytes(bytes).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_exactly_one_cid() {
+        let text = "bafkqablimvwgy3y";
+        let cid: Cid = text.parse().unwrap();
+        assert_eq!(cid.to_string(), text);
+        let old = "QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn";
+        assert_eq!(old.parse::<Cid>().unwrap().to_string(), old);
+        let longer = [cid.as_bytes(), &[0]].concat();
+        let longer = cid::multibase::encode(cid::multibase::Base::Base32Lower, longer);
+        for wrong in [
+            &longer,
+            "",
+            "x",
+            "Qm",
+            "/ipfs/bafkqablimvwgy3y",
+            "x/ipfs/bafkqablimvwgy3y",
+        ] {
+            assert!(wrong.parse::<Cid>().is_err(), "{wrong}");
+        }
     }
 }
