@@ -12,17 +12,17 @@ mod files;
 mod gate;
 mod info;
 pub mod multipart;
-mod pin_list;
 mod pins;
 mod reply;
 mod repo;
 mod request;
 mod server;
+mod shapes;
 
-pub use self::pin_list::{PinKey, PinKinds, PinLine};
 pub use self::reply::Body;
 pub use self::request::{RequestBody, base_named};
 pub use self::server::{Api, serve};
+pub use self::shapes::{ErrorBody, PIN_NAME_MAX, PinKey, PinKinds, PinLine, Pins};
 
 /// The version of the API that is spoken here: clients choose their behaviour by it, and the `ipfs` command
 /// line accepts nothing but strict semver.

@@ -374,10 +374,8 @@ fn a_failed_pin_is_tried_again_after_a_longer_and_longer_pause() {
     }
 }
 
-#[test]
-fn a_stuck_pin_is_cancelled_and_makes_room() {
-    let mut alone = Alone::new(1);
-    alone.lead();
+/// One more than run at once.
+fn pin_eleven(alone: &mut Alone) {
     for number in 1..=11 {
         let pin = Request::Pin {
             cid: cid(number),
@@ -388,6 +386,13 @@ fn a_stuck_pin_is_cancelled_and_makes_room() {
             let _ = alone.handle(Event::Persisted { batch: batch.id });
         }
     }
+}
+
+#[test]
+fn a_stuck_pin_is_cancelled_and_makes_room() {
+    let mut alone = Alone::new(1);
+    alone.lead();
+    pin_eleven(&mut alone);
     assert_eq!(alone.node.view().running().count(), 10);
     for _ in 0..12 {
         alone.wait(Duration::from_secs(10));
@@ -419,16 +424,7 @@ fn a_stuck_pin_is_cancelled_and_makes_room() {
 fn a_pin_without_progress_makes_room_for_those_that_wait() {
     let mut alone = Alone::new(1);
     alone.lead();
-    for number in 1..=11 {
-        let pin = Request::Pin {
-            cid: cid(number),
-            options: options(Replicas::Everywhere),
-        };
-        let effects = alone.request(u64::from(number), pin);
-        if let Some(Effect::Persist(batch)) = effects.first() {
-            let _ = alone.handle(Event::Persisted { batch: batch.id });
-        }
-    }
+    pin_eleven(&mut alone);
     alone.wait(Duration::from_secs(3));
     let _ = alone.handle(Event::IpfsProgressed { op: OpId(2) });
     alone.wait(Duration::from_secs(3));

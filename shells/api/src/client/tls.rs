@@ -26,19 +26,11 @@ impl Tls {
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(|error| ClientError::Tls(error.to_string()))?;
-        let config = if check {
-            let verifier = Arc::new(Trusted::load(provider)?);
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(verifier)
-                .with_no_client_auth()
-        } else {
-            let anybody = Arc::new(Anybody(provider));
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(anybody)
-                .with_no_client_auth()
-        };
+        let trust = check.then(|| Trust::load(provider.clone())).transpose()?;
+        let config = builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Verifier { trust, provider }))
+            .with_no_client_auth();
         Ok(Self(TlsConnector::from(Arc::new(config))))
     }
 
@@ -50,14 +42,14 @@ impl Tls {
     }
 }
 
-/// Takes what this machine trusts; the variable `SSL_CERT_FILE` names another file of certificates.
+/// What this machine trusts; the variable `SSL_CERT_FILE` names another file of certificates.
 #[derive(Debug)]
-struct Trusted {
+struct Trust {
     chains: Arc<WebPkiServerVerifier>,
     own: Vec<CertificateDer<'static>>,
 }
 
-impl Trusted {
+impl Trust {
     fn load(provider: Arc<CryptoProvider>) -> Result<Self, ClientError> {
         let found = rustls_native_certs::load_native_certs();
         let mut roots = RootCertStore::empty();
@@ -80,7 +72,15 @@ impl Trusted {
     }
 }
 
-impl ServerCertVerifier for Trusted {
+/// Takes whom this machine trusts, or anybody; in either case only who has the key of the certificate.
+#[derive(Debug)]
+struct Verifier {
+    /// Nothing when any certificate will do.
+    trust: Option<Trust>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Verifier {
     /// A certificate that is itself among the trusted ones will do for the names in it. The usual way to make
     /// one's own (`openssl req -x509`) marks it as an authority, and no authority passes for a server in the
     /// strict reading; Go's library takes it.
@@ -92,10 +92,11 @@ impl ServerCertVerifier for Trusted {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let chained =
-            self.chains
-                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        if chained.is_err() && self.own.iter().any(|own| own == end_entity) {
+        let Some(Trust { chains, own }) = &self.trust else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        let chained = chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        if chained.is_err() && own.iter().any(|own| own == end_entity) {
             verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
             return Ok(ServerCertVerified::assertion());
         }
@@ -108,7 +109,8 @@ impl ServerCertVerifier for Trusted {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chains.verify_tls12_signature(message, cert, signed)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, signed, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -117,11 +119,14 @@ impl ServerCertVerifier for Trusted {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chains.verify_tls13_signature(message, cert, signed)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, signed, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chains.supported_verify_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -151,43 +156,4 @@ fn explain(error: io::Error) -> io::Error {
 
 fn refused(alert: AlertDescription) -> String {
     format!("the server refuses the TLS connection: {alert:?}")
-}
-
-/// Takes any certificate, but only from whoever has its key.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -9,22 +9,13 @@ use cid::Cid;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 
-use super::pin_list::{PinKey, PinKinds, PinLine};
 use super::reply::{Failure, Reply, Sink, running};
 use super::request::Call;
+use super::shapes::{PIN_NAME_MAX, PinKey, PinKinds, PinLine, Pins};
 use crate::{Error, Pin, PinFilter, PinMode, PinStatus, Progress};
 
 /// How often a running pin tells where it is.
 const TICK: Duration = Duration::from_millis(500);
-
-/// Kubo's limit, which clients rely on being told.
-const MAX_NAME: usize = 255;
-
-#[derive(Serialize)]
-struct Pins {
-    #[serde(rename = "Pins")]
-    pins: Vec<String>,
-}
 
 #[derive(Serialize)]
 struct Progressed {
@@ -70,8 +61,8 @@ pub(super) async fn add(call: Call) -> Result<Reply, Failure> {
 /// A pin's name, if it is short enough.
 pub(super) fn pin_name(name: Option<&str>) -> Result<String, Failure> {
     let name = name.unwrap_or_default();
-    if name.len() > MAX_NAME {
-        let message = format!("pin name is {} bytes (max {MAX_NAME} bytes)", name.len());
+    if name.len() > PIN_NAME_MAX {
+        let message = format!("pin name is {} bytes (max {PIN_NAME_MAX} bytes)", name.len());
         return Err(Failure::failed(message));
     }
     Ok(name.to_owned())

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use super::API_VERSION;
+use super::shapes::ErrorBody;
 
 /// The body of every answer.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -78,11 +79,7 @@ impl Failure {
         if let Some(status) = self.plain {
             return plain(status, &self.message);
         }
-        let body = ErrorBody {
-            message: &self.message,
-            code: 0,
-            kind: "error",
-        };
+        let body = ErrorBody::failed(&self.message);
         let mut response = Response::new(Full::new(json_line(&body)).boxed_unsync());
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         command_headers(response.headers_mut(), "application/json", None);
@@ -94,16 +91,6 @@ impl From<crate::Error> for Failure {
     fn from(error: crate::Error) -> Self {
         Failure::failed(error)
     }
-}
-
-#[derive(Serialize)]
-struct ErrorBody<'a> {
-    #[serde(rename = "Message")]
-    message: &'a str,
-    #[serde(rename = "Code")]
-    code: u8,
-    #[serde(rename = "Type")]
-    kind: &'static str,
 }
 
 /// A stream of ready lines.

@@ -210,7 +210,9 @@ impl Driver {
             drop(waiter.send(Err(why.to_owned())));
         }
         self.shared.note_trouble(peer, Some(why));
-        if self.members.contains(peer) && self.shared.complaints.is_news(peer, "dial") {
+        // Another reason is news: a peer that starts refuses connections before it refuses our secret.
+        let news = || self.shared.complaints.is_news(format!("{peer} {why}"), "dial");
+        if self.members.contains(peer) && news() {
             tracing::info!(%peer, "cannot connect, trying again: {why}");
         }
     }

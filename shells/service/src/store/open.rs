@@ -160,19 +160,7 @@ impl Store {
             let why = "a store is founded once, and without a log";
             return Err(StoreError::Contract(why.to_owned()));
         }
-        let head = Head {
-            seq: 1,
-            generation: self.generation.number,
-            hard_state: recovered.hard_state,
-            applied: recovered.applied,
-            reconciling: recovered.reconciling,
-            compacted: recovered.compacted,
-            compacted_chain: 0,
-            last: recovered.compacted.0,
-            chain: 0,
-            purge_from: 0,
-            purge_to: 0,
-        };
+        let head = self.head_of(recovered, self.generation.number);
         if let Some(why) = head.contradiction() {
             return Err(StoreError::Contract(why));
         }

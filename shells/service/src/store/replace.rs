@@ -176,7 +176,8 @@ impl Store {
         self.shared.sync_all()
     }
 
-    fn head_of(&self, recovered: &Recovered, generation: u64) -> Head {
+    /// The head of a store that starts from `recovered`, without a log.
+    pub(super) fn head_of(&self, recovered: &Recovered, generation: u64) -> Head {
         Head {
             seq: self.head.as_ref().map_or(0, |head| head.seq) + 1,
             generation,

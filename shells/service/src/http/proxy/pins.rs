@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::http::Response;
 use cluster_api::{Pin, PinMode, PinOptions, Query, Time};
 use cluster_core::{Cid, Refusal};
+use cluster_ipfs::api::{PIN_NAME_MAX, Pins};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
@@ -15,15 +16,6 @@ use super::call::Call;
 use super::reply::{Failure, Sink, objects, once, running};
 use super::{Proxy, waiting};
 use crate::cluster::{Cluster, Error};
-
-/// Kubo's limit, which its clients rely on being told.
-const NAME_MAX: usize = 255;
-
-#[derive(Serialize)]
-struct Pins {
-    #[serde(rename = "Pins")]
-    pins: Vec<String>,
-}
 
 #[derive(Serialize)]
 struct Progressed {
@@ -170,8 +162,8 @@ fn asked(call: &Call) -> Result<PinOptions, Failure> {
 /// A pin's name, if it is short enough.
 pub(super) fn name(name: Option<&str>) -> Result<String, Failure> {
     let name = name.unwrap_or_default();
-    if name.len() > NAME_MAX {
-        let message = format!("pin name is {} bytes (max {NAME_MAX} bytes)", name.len());
+    if name.len() > PIN_NAME_MAX {
+        let message = format!("pin name is {} bytes (max {PIN_NAME_MAX} bytes)", name.len());
         return Err(Failure::failed(message));
     }
     Ok(name.to_owned())

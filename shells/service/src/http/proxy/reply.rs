@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Response, StatusCode};
 use bytes::Bytes;
+use cluster_ipfs::api::ErrorBody;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
@@ -33,16 +34,6 @@ pub(super) struct Failure {
     /// `None`: the command failed; otherwise the request itself is wrong, which is answered as plain text.
     plain: Option<StatusCode>,
     message: String,
-}
-
-#[derive(Serialize)]
-struct ErrorBody<'a> {
-    #[serde(rename = "Message")]
-    message: &'a str,
-    #[serde(rename = "Code")]
-    code: u8,
-    #[serde(rename = "Type")]
-    kind: &'static str,
 }
 
 impl Failure {
@@ -90,11 +81,7 @@ impl Failure {
             headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
             return response;
         }
-        let body = ErrorBody {
-            message: &self.message,
-            code: 0,
-            kind: "error",
-        };
+        let body = ErrorBody::failed(&self.message);
         let mut response = once(&body);
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         response

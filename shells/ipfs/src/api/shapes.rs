@@ -1,6 +1,39 @@
-//! `pin/ls` in Kubo's words: what is asked, and what is answered.
+//! What Kubo asks and answers, for whoever speaks in its place: this API, and the cluster's proxy.
 
 use serde::Serialize;
+
+/// The longest name of a pin, in bytes: Kubo's limit, which clients rely on being told.
+pub const PIN_NAME_MAX: usize = 255;
+
+/// An error.
+#[derive(Debug, Serialize)]
+pub struct ErrorBody<'a> {
+    #[serde(rename = "Message")]
+    message: &'a str,
+    #[serde(rename = "Code")]
+    code: u8,
+    #[serde(rename = "Type")]
+    kind: &'static str,
+}
+
+impl<'a> ErrorBody<'a> {
+    /// Of a command that was understood, and failed.
+    pub fn failed(message: &'a str) -> Self {
+        ErrorBody {
+            message,
+            code: 0,
+            kind: "error",
+        }
+    }
+}
+
+/// The answer to `pin/add`, `pin/rm` and `pin/update`.
+#[derive(Debug, Serialize)]
+pub struct Pins {
+    /// In the base that the caller wants.
+    #[serde(rename = "Pins")]
+    pub pins: Vec<String>,
+}
 
 /// Which kinds of pin a listing is to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
