@@ -159,7 +159,7 @@ impl Raft {
         self.identity
     }
 
-    /// Whether this peer takes part at all: only then does its clock run, and is it spoken to.
+    /// Whether this peer takes part: only then may it lead.
     fn is_active(&self) -> bool {
         match self.identity {
             Identity::Founding | Identity::Known(_) => true,
@@ -251,15 +251,29 @@ impl Raft {
                 return;
             }
             self.next_tick = self.next_tick + self.config.tick;
-            if self.installing.is_none() && self.is_active() {
+            if self.installing.is_none() {
+                self.tick();
+            }
+        }
+        if now.mono >= self.next_tick {
+            self.next_tick = now.mono + self.config.tick;
+        }
+    }
+
+    fn tick(&mut self) {
+        match self.identity {
+            Identity::Founding | Identity::Known(_) => {
                 self.raw.tick();
                 let fired = self.raw.raft.election_elapsed == 0 && self.raw.raft.state != StateRole::Leader;
                 self.elections += u64::from(fired);
                 self.rearm();
             }
-        }
-        if now.mono >= self.next_tick {
-            self.next_tick = now.mono + self.config.tick;
+            // It forgets a leader that has fallen silent, and never wants to be one.
+            Identity::Removed(_) => {
+                let elapsed = &mut self.raw.raft.election_elapsed;
+                *elapsed = elapsed.saturating_add(1);
+            }
+            Identity::Unknown => {}
         }
     }
 

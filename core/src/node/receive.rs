@@ -137,7 +137,8 @@ impl Node {
         addressee: Option<Incarnation>,
         message: &RaftMessage,
     ) -> bool {
-        let is_known = self.raft.identity() == Identity::Known(message.to);
+        let identity = self.raft.identity();
+        let is_known = identity == Identity::Known(message.to);
         match addressee {
             Some(folder) if folder == self.incarnation => {
                 if !is_known && self.raft.adopt(message.to, cluster, &mut step.raft) {
@@ -154,10 +155,11 @@ impl Node {
                 false
             }
             None => {
-                if !is_known {
+                let was_known = identity == Identity::Removed(message.to);
+                if !is_known && !was_known {
                     self.say_hello(step, from);
                 }
-                is_known
+                is_known || was_known
             }
         }
     }

@@ -103,6 +103,11 @@ impl Node {
         let Some(identity) = self.retiring else {
             return false;
         };
+        if self.raft.identity() == identity {
+            // It has followed the log past its own removal, once more.
+            self.retiring = None;
+            return false;
+        }
         if !self.raft.retire(identity, &mut step.raft) {
             return false;
         }

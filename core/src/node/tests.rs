@@ -4,6 +4,7 @@ mod deposed;
 mod effects;
 mod membership;
 mod moving;
+mod removed;
 mod rescue;
 mod together;
 mod versions;

@@ -53,7 +53,8 @@ impl Raft {
         true
     }
 
-    /// Takes part no more: the id belongs to another data folder, or its membership has ended.
+    /// Takes part no more: the id belongs to another data folder, or its membership has ended. In the second
+    /// case what was promised under it still holds, and others may still ask.
     pub(crate) fn retire(&mut self, identity: Identity, outputs: &mut Vec<Output>) -> bool {
         if !self.is_active() || self.installing.is_some() || !self.held.is_empty() || self.raw.has_ready() {
             return false;
@@ -64,9 +65,11 @@ impl Raft {
 
     /// Starts Raft anew, as somebody else, on the log as it is.
     fn restart(&mut self, identity: Identity, outputs: &mut Vec<Output>) {
-        self.identity = identity;
         let mut hard_state = self.raw.raft.hard_state();
-        hard_state.vote = raft::INVALID_ID;
+        if id_of(identity) != self.id() {
+            hard_state.vote = raft::INVALID_ID;
+        }
+        self.identity = identity;
         let mut store = self.raw.store().clone();
         store.start = RaftState {
             hard_state: hard_state.clone(),

@@ -72,12 +72,37 @@ impl Raft {
         self.rearm();
     }
 
+    /// Whether a kind of message means anything to this peer. A member that has not heard of the removal may
+    /// need the removed peer's vote, and its acknowledgement, to come as far: that one answers as a follower
+    /// does, and starts nothing. The log tells it who may lead.
+    fn hears(&self, kind: RaftKind) -> bool {
+        match self.identity {
+            Identity::Founding | Identity::Known(_) => true,
+            Identity::Unknown => false,
+            Identity::Removed(_) => match kind {
+                RaftKind::Append
+                | RaftKind::Heartbeat
+                | RaftKind::RequestPreVote
+                | RaftKind::RequestVote
+                | RaftKind::Snapshot => true,
+                RaftKind::AppendResponse
+                | RaftKind::HeartbeatResponse
+                | RaftKind::ReadIndex
+                | RaftKind::ReadIndexResp
+                | RaftKind::RequestPreVoteResponse
+                | RaftKind::RequestVoteResponse
+                | RaftKind::TimeoutNow
+                | RaftKind::TransferLeader => false,
+            },
+        }
+    }
+
     /// What every honest message fulfils. Raft panics on much that does not.
     fn validate(&self, from: &PeerId, message: &RaftMessage) -> Result<(), Dropped> {
         if self.installing.is_some() {
             return Err(Dropped::Installing);
         }
-        if message.to != self.id() || !self.is_active() {
+        if message.to != self.id() || !self.hears(message.kind) {
             return Err(Dropped::NotForUs);
         }
         let log = self.raw.store();

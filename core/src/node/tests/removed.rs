@@ -1,0 +1,166 @@
+//! A peer that was removed, and whose vote others still need: they have not heard of its removal.
+
+use std::time::Duration;
+
+use super::alone::{Alone, persist, raft_message};
+use crate::*;
+
+fn from_third(kind: RaftKind, term: Term) -> RaftMessage {
+    RaftMessage {
+        from: RaftId(3),
+        index: 1,
+        log_term: 1,
+        ..raft_message(kind, term)
+    }
+}
+
+fn answer(kind: RaftKind, term: Term) -> RaftMessage {
+    RaftMessage {
+        from: RaftId(1),
+        to: RaftId(3),
+        ..raft_message(kind, term)
+    }
+}
+
+fn promise(term: Term, vote: Option<RaftId>) -> StoreOp {
+    StoreOp::SetHardState {
+        hard_state: HardState {
+            identity: Identity::Removed(RaftId(1)),
+            term,
+            vote,
+            commit: 1,
+        },
+    }
+}
+
+/// One of three that has voted for the second, and has applied its own removal.
+fn removed() -> Alone {
+    let mut alone = Alone::new(3);
+    let batch = persist(&alone.receive(2, Message::Raft(raft_message(RaftKind::RequestVote, 1)))).id;
+    let _ = alone.handle(Event::Persisted { batch });
+    let steps = vec![MembersStep::Remove { raft_id: RaftId(1) }];
+    let entry = LogEntry {
+        index: 1,
+        term: 1,
+        payload: Payload::Members(encode(&MembersChange { steps })),
+    };
+    let append = RaftMessage {
+        entries: vec![entry],
+        ..raft_message(RaftKind::Append, 1)
+    };
+    let batch = persist(&alone.receive(2, Message::Raft(append))).id;
+    let _ = alone.handle(Event::Persisted { batch });
+    let agreed = RaftMessage {
+        commit: 1,
+        ..raft_message(RaftKind::Heartbeat, 1)
+    };
+    let batch = persist(&alone.receive(2, Message::Raft(agreed))).id;
+    let effects = alone.handle(Event::Persisted { batch });
+    let batch = persist(&effects);
+    assert_eq!(
+        batch.ops,
+        [promise(1, Some(RaftId(2)))],
+        "what it promised under this id holds"
+    );
+    let batch = batch.id;
+    let _ = alone.handle(Event::Persisted { batch });
+    assert_eq!(alone.node.view().membership(), Membership::Removed);
+    alone
+}
+
+/// Simulated seed 718: of two voters the one that led was removed and knew it, and its last message got lost.
+/// The other one needed a vote, and then an acknowledgement, that nobody gave.
+#[test]
+fn a_removed_peer_votes_for_who_has_its_log_and_follows() {
+    let mut alone = removed();
+    let effects = alone.receive(3, Message::Raft(from_third(RaftKind::RequestPreVote, 2)));
+    let granted = answer(RaftKind::RequestPreVoteResponse, 2);
+    assert_eq!(effects, [alone.send(3, granted)]);
+    let effects = alone.receive(3, Message::Raft(from_third(RaftKind::RequestVote, 2)));
+    assert_eq!(effects.len(), 1, "no vote before it is durable: {effects:?}");
+    let batch = persist(&effects);
+    assert!(batch.sync);
+    assert_eq!(batch.ops, [promise(2, Some(RaftId(3)))]);
+    let batch = batch.id;
+    let vote = answer(RaftKind::RequestVoteResponse, 2);
+    assert_eq!(alone.handle(Event::Persisted { batch }), [alone.send(3, vote)]);
+    let entry = LogEntry {
+        index: 2,
+        term: 2,
+        payload: Payload::Commands(Vec::new()),
+    };
+    let append = RaftMessage {
+        entries: vec![entry.clone()],
+        ..from_third(RaftKind::Append, 2)
+    };
+    let effects = alone.receive(3, Message::Raft(append));
+    let batch = persist(&effects);
+    assert!(batch.ops.contains(&StoreOp::Append { entries: vec![entry] }));
+    let batch = batch.id;
+    let acknowledged = RaftMessage {
+        index: 2,
+        commit: 1,
+        ..answer(RaftKind::AppendResponse, 2)
+    };
+    assert_eq!(
+        alone.handle(Event::Persisted { batch }),
+        [alone.send(3, acknowledged)]
+    );
+    assert_eq!(alone.node.view().membership(), Membership::Removed);
+}
+
+#[test]
+fn a_removed_peer_votes_once_in_a_term_and_for_nobody_who_has_less() {
+    let mut alone = removed();
+    let same_term = RaftMessage {
+        index: 1,
+        log_term: 1,
+        ..from_third(RaftKind::RequestVote, 1)
+    };
+    let behind = RaftMessage {
+        index: 0,
+        log_term: 0,
+        ..from_third(RaftKind::RequestPreVote, 2)
+    };
+    for request in [same_term, behind] {
+        let effects = alone.receive(3, Message::Raft(request));
+        let is_refusal = |effect: &Effect| {
+            matches!(effect, Effect::Send { envelope, .. }
+                if matches!(&envelope.message, Message::Raft(answer) if answer.reject))
+        };
+        assert!(
+            effects.len() == 1 && effects.iter().all(is_refusal),
+            "{effects:?}"
+        );
+    }
+}
+
+#[test]
+fn a_removed_peer_never_campaigns_and_its_leader_may_die() {
+    let mut alone = removed();
+    let heartbeat = RaftMessage {
+        index: 0,
+        log_term: 0,
+        ..from_third(RaftKind::Heartbeat, 2)
+    };
+    let batch = persist(&alone.receive(3, Message::Raft(heartbeat))).id;
+    let _ = alone.handle(Event::Persisted { batch });
+    let request = || Message::Raft(from_third(RaftKind::RequestPreVote, 3));
+    assert_eq!(
+        alone.receive(3, request()),
+        [],
+        "it has heard its leader just now"
+    );
+    for _ in 0..200 {
+        alone.wait(Duration::from_millis(100));
+        for effect in alone.handle(Event::TimedOut) {
+            let speaks = matches!(&effect, Effect::Send { envelope, .. }
+                if matches!(envelope.message, Message::Raft(_)));
+            assert!(!speaks, "{effect:?}");
+        }
+    }
+    let hasty = Message::Raft(from_third(RaftKind::TimeoutNow, 2));
+    assert_eq!(alone.receive(3, hasty), []);
+    let granted = answer(RaftKind::RequestPreVoteResponse, 3);
+    assert_eq!(alone.receive(3, request()), [alone.send(3, granted)]);
+}
