@@ -10,7 +10,7 @@ use crate::soak::soak;
 pub struct Mutant {
     /// Its name.
     pub name: String,
-    /// How many seeds were run.
+    /// How many seeds it took.
     pub seeds: u64,
     /// The first run that failed.
     pub caught: Option<Report>,
@@ -35,10 +35,13 @@ pub fn mutants(first: u64, most: u64, threads: usize) -> Vec<Mutant> {
             ..Options::draw(seed)
         };
         let sum = soak(first, most, threads, draw, |report| report.class().is_none());
+        // Whatever came before the first seed that failed has been run to its end.
+        let caught = sum.failures.into_values().next();
+        let last = caught.as_ref().map(|report| report.options.seed);
         Mutant {
             name,
-            seeds: sum.seeds,
-            caught: sum.failures.into_values().next(),
+            seeds: last.map_or(sum.seeds, |last| last - first + 1),
+            caught,
         }
     };
     (1..).zip(bugs()).map(one).collect()
