@@ -1,6 +1,8 @@
 //! The guide's "Starting your cluster": alone, as a static set, by bootstrapping; and what a peer says that
 //! cannot start.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -22,6 +24,31 @@ fn without_cluster_peers_or_bootstrap_a_single_peer_cluster_is_launched() {
     peer.wait_ready(1);
     assert!(peer.log().contains("No other peers"), "{}", peer.log());
     peer.wait_members(1);
+}
+
+#[test]
+fn the_second_signal_warns_and_the_third_ends_the_process_at_once() {
+    let mut cluster = Cluster::start_with(&options(1));
+    let peer = &mut cluster.peers[0];
+    let cid = cids::identity("acknowledged");
+    peer.ask("POST", &format!("/pins/{cid}")).unwrap();
+    // An upload that does not end keeps the peer from ending.
+    let mut upload = TcpStream::connect(("127.0.0.1", peer.rest_port)).unwrap();
+    let head = "POST /add HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n\
+                Content-Length: 1000\r\n\r\n--b\r\n";
+    upload.write_all(head.as_bytes()).unwrap();
+    peer.ask("GET", "/id").unwrap();
+    peer.signal("HUP");
+    peer.wait_log("SIGHUP received, shutting down");
+    peer.signal("INT");
+    peer.wait_log("one more signal ends the process at once");
+    let since = Instant::now();
+    assert_eq!(peer.terminate().code(), Some(1));
+    let took = since.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    peer.start();
+    peer.wait_ready(2);
+    assert_eq!(peer.pinset().unwrap(), [cid]);
 }
 
 #[test]
