@@ -16,6 +16,8 @@ pub(crate) type Candidates = BTreeMap<PeerId, Vec<Metric>>;
 pub(crate) struct Wanted<'a> {
     /// Spreads pins among peers that rank alike.
     pub(crate) cid: Option<&'a Cid>,
+    /// Who comes first among peers that rank alike.
+    pub(crate) near: Option<&'a PeerId>,
     /// Fewer copies will not do.
     pub(crate) min: u32,
     /// More are not wanted.
@@ -48,7 +50,7 @@ pub(crate) fn allocate(wanted: &Wanted<'_>, candidates: &Candidates) -> Result<V
             .preferred
             .iter()
             .filter(|peer| candidates.contains_key(*peer));
-        let ranked = ranked(wanted.cid, candidates);
+        let ranked = ranked(wanted, candidates);
         for peer in preferred.chain(&ranked) {
             if chosen.len() == max {
                 break;
@@ -72,15 +74,18 @@ pub(crate) fn allocate(wanted: &Wanted<'_>, candidates: &Candidates) -> Result<V
 }
 
 /// All candidates, the best first.
-fn ranked(cid: Option<&Cid>, candidates: &Candidates) -> Vec<PeerId> {
+fn ranked(wanted: &Wanted<'_>, candidates: &Candidates) -> Vec<PeerId> {
     let all: BTreeSet<&PeerId> = candidates.keys().collect();
-    partition(cid, candidates, all, 0).into_iter().cloned().collect()
+    partition(wanted, candidates, all, 0)
+        .into_iter()
+        .cloned()
+        .collect()
 }
 
 /// Splits peers into groups by a metric that divides, and takes from the groups in turn, the group with the
 /// heavier peers first; orders them by a metric that ranks.
 fn partition<'a>(
-    cid: Option<&Cid>,
+    wanted: &Wanted<'_>,
     candidates: &Candidates,
     peers: BTreeSet<&'a PeerId>,
     depth: usize,
@@ -92,11 +97,11 @@ fn partition<'a>(
         .map(|metric| metric.partitionable)
     else {
         let mut peers: Vec<&PeerId> = peers.into_iter().collect();
-        peers.sort_by_key(|peer| rank_by_hash(cid, peer));
+        peers.sort_by_key(|peer| among_alike(wanted, peer));
         return peers;
     };
     if !divides {
-        return by_weight(cid, peers, |peer| {
+        return by_weight(wanted, peers, |peer| {
             metric(peer).map_or(i64::MIN, |metric| metric.weight)
         });
     }
@@ -116,19 +121,18 @@ fn partition<'a>(
     };
     let mut groups: Vec<Vec<&PeerId>> = groups
         .into_values()
-        .map(|group| partition(cid, candidates, group, depth + 1))
+        .map(|group| partition(wanted, candidates, group, depth + 1))
         .collect();
-    groups.sort_by_key(|group| (Reverse(weight(group)), rank_by_hash(cid, group[0])));
+    groups.sort_by_key(|group| (Reverse(weight(group)), among_alike(wanted, group[0])));
     let longest = groups.iter().map(Vec::len).max().unwrap_or(0);
     (0..longest)
         .flat_map(|turn| groups.iter().filter_map(move |group| group.get(turn).copied()))
         .collect()
 }
 
-/// Heaviest first; peers whose weights differ by less than a tenth of the heaviest rank alike, and among
-/// them the CID decides.
+/// Heaviest first; peers whose weights differ by less than a tenth of the heaviest rank alike.
 fn by_weight<'a>(
-    cid: Option<&Cid>,
+    wanted: &Wanted<'_>,
     peers: BTreeSet<&'a PeerId>,
     weight: impl Fn(&PeerId) -> i64,
 ) -> Vec<&'a PeerId> {
@@ -142,10 +146,15 @@ fn by_weight<'a>(
             .take_while(|peer| i128::from(weight(peer)) >= top - top.abs() / 10)
             .count();
         let mut alike: Vec<&PeerId> = rest.drain(..alike).collect();
-        alike.sort_by_key(|peer| rank_by_hash(cid, peer));
+        alike.sort_by_key(|peer| among_alike(wanted, peer));
         ordered.extend(alike);
     }
     ordered
+}
+
+/// The order of peers that rank alike: the near one, then as the CID decides.
+fn among_alike(wanted: &Wanted<'_>, peer: &PeerId) -> (bool, u64) {
+    (wanted.near != Some(peer), rank_by_hash(wanted.cid, peer))
 }
 
 /// Rendezvous hashing (Thaler, Ravishankar, "A name-based mapping scheme for rendezvous", 1996): each CID

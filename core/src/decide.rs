@@ -36,12 +36,12 @@ pub(crate) fn decide(
             let peer = peer.clone();
             Decision::Propose(Command::Members(MembersWish::Remove { peer }))
         }
-        Request::Allocate { cid, options } => {
+        Request::Allocate { cid, near, options } => {
             let holders = cid
                 .as_ref()
                 .and_then(&current)
                 .map_or(Vec::new(), |pin| pin.allocations);
-            let chosen = choose(cid.as_ref(), options, &holders, candidates);
+            let chosen = choose(cid.as_ref(), near.as_ref(), options, &holders, candidates);
             Decision::Answer(chosen.map(Reply::Allocated))
         }
         Request::Pin { cid, options } => match pin(now, candidates, current, cid, options) {
@@ -79,7 +79,7 @@ fn pin(
         holders = source.allocations.clone();
         options = updated(source.options, options);
     }
-    let allocations = choose(Some(cid), &options, &holders, candidates)?;
+    let allocations = choose(Some(cid), None, &options, &holders, candidates)?;
     let precondition = match (options.replicas, &existing) {
         (Replicas::Everywhere, _) => Precondition::Any,
         (Replicas::Range { .. }, None) => Precondition::Absent,
@@ -113,6 +113,7 @@ fn updated(source: PinOptions, wish: PinOptions) -> PinOptions {
 
 fn choose(
     cid: Option<&Cid>,
+    near: Option<&PeerId>,
     options: &PinOptions,
     holders: &[PeerId],
     candidates: &Candidates,
@@ -127,6 +128,7 @@ fn choose(
         .collect();
     let wanted = Wanted {
         cid,
+        near,
         min,
         max,
         current: &current,

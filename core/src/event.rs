@@ -115,6 +115,8 @@ pub enum Request {
     Allocate {
         /// What will be pinned, where it is known: it spreads pins among peers that rank alike.
         cid: Option<Cid>,
+        /// Who comes first among peers that rank alike: the one that has the content to give.
+        near: Option<PeerId>,
         /// How.
         options: PinOptions,
     },

@@ -187,6 +187,7 @@ fn repair(
     let preferred = &pin.options.user_allocations;
     let wanted = Wanted {
         cid: Some(&pin.cid),
+        near: None,
         min,
         max,
         current: &living,

@@ -80,6 +80,7 @@ impl Client {
         } else if draw < unpin + read + local {
             let request = Request::Allocate {
                 cid: Some(cid),
+                near: Some(peer_id(self.peer)),
                 options: self.wish(world),
             };
             ask(world, self.peer, request, self.patience()).await;

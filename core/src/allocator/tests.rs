@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -28,6 +29,7 @@ fn candidates(weights: &[(u8, &str, i64)]) -> Candidates {
 fn wanted<'a>(cid: &'a Cid, min: u32, max: u32, current: &'a [PeerId]) -> Wanted<'a> {
     Wanted {
         cid: Some(cid),
+        near: None,
         min,
         max,
         current,
@@ -83,6 +85,33 @@ fn what_the_client_prefers_comes_first() {
         ..wanted(&cid, 2, 2, &[])
     };
     assert_eq!(allocate(&wanted, &candidates), Ok(vec![peer(1), peer(2)]));
+}
+
+#[test]
+fn the_near_peer_comes_first_among_those_that_rank_alike_and_only_there() {
+    let near = peer(1);
+    let takes = |weight: i64, number: u8| {
+        let candidates = candidates(&[(1, "a", weight), (2, "a", 1000), (3, "a", 1000)]);
+        let cid = cid(number);
+        let wanted = Wanted {
+            near: Some(&near),
+            ..wanted(&cid, 2, 2, &[])
+        };
+        allocate(&wanted, &candidates).unwrap()
+    };
+    let others: BTreeSet<PeerId> = (0..20)
+        .flat_map(|number| {
+            let taken = takes(950, number);
+            assert!(taken.contains(&near), "pin {number}: {taken:?}");
+            taken
+        })
+        .collect();
+    assert_eq!(others.len(), 3, "the CID still spreads the other copies");
+    assert_eq!(
+        takes(500, 1),
+        [peer(2), peer(3)],
+        "a fuller peer waits for its turn"
+    );
 }
 
 proptest! {

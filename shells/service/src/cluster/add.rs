@@ -102,8 +102,11 @@ impl Cluster {
 
     /// The peers that will hold an upload, and how many of them must have all blocks before it is pinned.
     async fn destinations(&self, pin: &PinOptions, local: bool) -> Result<(Vec<PeerId>, usize), Error> {
+        let me = &self.inner.config.peer;
         let request = Request::Allocate {
-            cid: None,
+            cid: Some(any_cid()?),
+            // What stays here need not travel.
+            near: Some(me.clone()),
             options: pin.clone(),
         };
         let mut allocated = match self.request(request).await? {
@@ -118,7 +121,6 @@ impl Cluster {
                 return Err(Error::Closed);
             }
         };
-        let me = &self.inner.config.peer;
         match pin.replicas {
             Replicas::Everywhere => {
                 // Those that are away now get it from the others when they are back.
@@ -136,6 +138,15 @@ impl Cluster {
             }
         }
     }
+}
+
+/// Stands for the CID that is not known yet, so that uploads are spread among the other peers.
+fn any_cid() -> Result<Cid, Error> {
+    const RAW: u64 = 0x55;
+    const IDENTITY: u64 = 0;
+    let hash = cid::multihash::Multihash::wrap(IDENTITY, &rand::random::<[u8; 16]>());
+    let hash = hash.map_err(|error| Error::Invalid(error.to_string()))?;
+    convert::core_cid(&cluster_ipfs::Cid::new_v1(RAW, hash))
 }
 
 /// How the blocks are made.
