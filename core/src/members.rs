@@ -149,7 +149,7 @@ impl Members {
                 self.version = self.version.max(*version);
                 Ok(())
             }
-            #[cfg(pretend_next_version)]
+            #[cfg(any(pretend_next_version, planted_bugs))]
             MembersWish::Next => Ok(()),
         }
     }
@@ -237,7 +237,7 @@ pub enum MembersWish {
         version: u8,
     },
     /// Stands for whatever the next version can say and this one cannot read.
-    #[cfg(pretend_next_version)]
+    #[cfg(any(pretend_next_version, planted_bugs))]
     Next,
 }
 
@@ -246,7 +246,7 @@ impl MembersWish {
     pub(crate) fn since(&self) -> u8 {
         match self {
             Self::Add { .. } | Self::Remove { .. } | Self::Speak { .. } => FIRST_VERSION,
-            #[cfg(pretend_next_version)]
+            #[cfg(any(pretend_next_version, planted_bugs))]
             Self::Next => 2,
         }
     }

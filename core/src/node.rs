@@ -30,7 +30,7 @@ use crate::requests::{self, Requests};
 use crate::time::{Instant, Now};
 use crate::tracker::{self, Tracker};
 use crate::view::PinsetView;
-use crate::wire::{Envelope, Message, VERSION};
+use crate::wire::{Envelope, Message, newest};
 
 pub use self::view::{Counters, View};
 
@@ -390,7 +390,7 @@ impl Node {
             cluster: self.raft.members().cluster,
             incarnation: self.incarnation,
             addressee: None,
-            version: VERSION,
+            version: newest(),
             message,
         }
     }

@@ -21,9 +21,9 @@ macro_rules! planted {
 pub(crate) use planted;
 
 #[cfg(planted_bugs)]
-pub(crate) use self::switch::is_active;
+pub use self::switch::{Bug, plant, pretend};
 #[cfg(planted_bugs)]
-pub use self::switch::{Bug, plant};
+pub(crate) use self::switch::{is_active, release};
 
 #[cfg(planted_bugs)]
 mod switch {
@@ -55,6 +55,8 @@ mod switch {
         FailoverWithoutGrace,
         /// An operation that was overtaken is taken for the one that is wanted.
         ForgetsOvertaking,
+        /// What not all members can read is proposed all the same.
+        FutureNotHeldBack,
         /// Learners count towards majorities.
         LearnerCounted,
         /// Reads are served from the local copy as it is.
@@ -95,6 +97,17 @@ mod switch {
 
     thread_local! {
         static ACTIVE: Cell<Option<Bug>> = const { Cell::new(None) };
+        static RELEASE: Cell<u8> = const { Cell::new(crate::wire::VERSION) };
+    }
+
+    /// Has this thread's cores read and write as the release does whose newest version this is. The next one
+    /// after [`VERSION`](crate::VERSION) has one more thing to say.
+    pub fn pretend(version: u8) {
+        RELEASE.set(version);
+    }
+
+    pub(crate) fn release() -> u8 {
+        RELEASE.get()
     }
 
     /// Switches a mistake on for this thread, or all off.

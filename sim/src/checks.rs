@@ -15,6 +15,7 @@ mod members;
 mod promises;
 mod quorum;
 mod reads;
+mod releases;
 mod surplus;
 mod tracker;
 pub(crate) mod wgl;
@@ -191,6 +192,7 @@ impl Checks {
             self.logs.after_write(step, op, found);
             self.commits.after_write(step, op, &self.logs, found, coverage);
             members::after_write(step, op, found);
+            releases::after_write(step, op, found, coverage);
             cover(op, coverage);
         }
         self.promises.after_step(step, found);

@@ -243,7 +243,7 @@ async fn deliver(world: Shared, from: usize, to: usize, envelope: Envelope, dela
         sleep(Duration::from_millis(50)).await;
     }
     let mut world = lock(&world);
-    if !world.net.is_cut(from, to) {
+    if !world.net.is_cut(from, to) && !world.refuses(to, &envelope) {
         let sender = world.peers[from].id.clone();
         world.peers[to].post(Event::Received {
             from: sender,
@@ -277,7 +277,10 @@ fn send_snapshot(world: &Shared, me: usize, wires: &NodeHandle, to: PeerId, mess
                 sleep(time / 2).await;
             }
             let mut world = lock(&world);
-            let open = arrives && !world.net.is_cut(me, target) && world.peers[target].node.is_some();
+            let open = arrives
+                && !world.net.is_cut(me, target)
+                && world.peers[target].node.is_some()
+                && world.can_read(target, &snapshot.manifest);
             if open {
                 let from = world.peers[me].id.clone();
                 let receiver = &mut world.peers[target];

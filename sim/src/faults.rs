@@ -11,6 +11,7 @@ use madsim::time::sleep;
 pub(crate) use self::storage::after_refusal;
 use crate::coverage::sometimes;
 use crate::net::PARTITIONS;
+use crate::releases::NEW;
 use crate::rng::Rng;
 use crate::world::{Aim, Death, Shared, World, lock, name};
 
@@ -32,10 +33,11 @@ pub(crate) enum Fault {
     Partition,
     Pause,
     Swizzle,
+    Upgrade,
 }
 
 /// All of them.
-pub(crate) const FAULTS: [Fault; 15] = [
+pub(crate) const FAULTS: [Fault; 16] = [
     Fault::ClockStep,
     Fault::Cut,
     Fault::CutAll,
@@ -51,6 +53,7 @@ pub(crate) const FAULTS: [Fault; 15] = [
     Fault::Partition,
     Fault::Pause,
     Fault::Swizzle,
+    Fault::Upgrade,
 ];
 
 /// Has one kind of fault happen now and then, until the first phase ends.
@@ -74,6 +77,7 @@ pub(crate) async fn run(world: Shared, fault: Fault) {
             Fault::Partition => options.partition_every,
             Fault::Pause => options.pause_every,
             Fault::Swizzle => options.swizzle_every,
+            Fault::Upgrade => options.upgrade_every,
         };
         (Duration::from_secs(mean), options.seed)
     };
@@ -129,6 +133,14 @@ async fn happen(world: &Shared, fault: Fault, rng: &mut Rng) {
         Fault::Partition => partition(world, rng).await,
         Fault::Pause => pause(world, rng.index(size), rng).await,
         Fault::Swizzle => swizzle(world, rng).await,
+        Fault::Upgrade => {
+            let old = lock(world).peers.iter().position(|peer| peer.release < NEW);
+            if let Some(peer) = old {
+                lock(world).upgrade(peer);
+                sleep(rng.up_to(Duration::from_secs(3))).await;
+                restart(world, peer);
+            }
+        }
     }
 }
 

@@ -24,6 +24,7 @@ mod options;
 mod panics;
 mod peer;
 mod planting;
+mod releases;
 mod report;
 mod rng;
 mod run;

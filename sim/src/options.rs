@@ -68,6 +68,13 @@ pub struct Options {
     /// CIDs that nobody has, for good.
     pub unavailable: u64,
 
+    /// How many peers begin with the older of two releases; 0 for one release.
+    pub old: u64,
+    /// One peer after the other is restarted with the new release.
+    pub upgrade_every: u64,
+    /// Whether those who are left by then are left for good.
+    pub old_stay: u64,
+
     pub snapshot_lost: u64,
     pub snapshot_duplicate: u64,
 
@@ -129,6 +136,7 @@ impl Options {
         options.draw_config(&mut rng);
         options.draw_members(&mut Rng::new(seed, "members options"));
         options.draw_storage(&mut Rng::new(seed, "storage options"));
+        options.draw_releases(&mut Rng::new(seed, "releases options"));
         options
     }
 
@@ -175,6 +183,9 @@ impl Options {
             ipfs_full_every: 0,
             ipfs_forget_every: 0,
             unavailable: 0,
+            old: 0,
+            upgrade_every: 0,
+            old_stay: 0,
             snapshot_lost: 0,
             snapshot_duplicate: 0,
             think_ms: 500,
@@ -316,6 +327,15 @@ impl Options {
         self.compare_ms = *rng.pick(&[500, 3000, 20_000]);
         self.disk_full_every = if rng.chance(200) { rng.range(10, 60) } else { 0 };
         self.disk_rot_every = if rng.chance(200) { rng.range(10, 60) } else { 0 };
+    }
+
+    /// Peers of two releases.
+    fn draw_releases(&mut self, rng: &mut Rng) {
+        if rng.chance(200) {
+            self.old = *rng.pick(&[300, 700, 1000]);
+            self.upgrade_every = *rng.pick(&[0, 3, 10]);
+            self.old_stay = u64::from(rng.chance(300));
+        }
     }
 
     /// Sets one option, `name=number`.

@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::disk::{Disk, DiskError};
 use crate::ipfs::Ipfs;
 use crate::options::Options;
+use crate::releases;
 use crate::rng::{Rng, mix};
 use crate::store::Store;
 
@@ -44,6 +45,8 @@ pub(crate) struct Peer {
     pub(crate) spins: (u64, u32),
     /// The data folder was lost: what the IPFS node was asked for before, nobody knows.
     pub(crate) forgetful: bool,
+    /// The newest version that its program reads and writes.
+    pub(crate) release: u8,
 }
 
 impl Peer {
@@ -86,6 +89,7 @@ impl Peer {
             rng,
             spins: (0, 0),
             forgetful: false,
+            release: releases::draw(options, number),
         }
     }
 
@@ -103,13 +107,12 @@ impl Peer {
     /// Starts the process on what the disk holds.
     pub(crate) fn boot(&mut self, at: u64) -> Result<(), DiskError> {
         let recovered = self.disk.open()?;
+        // A program that finds what it cannot read says so, and its operator puts the next one there.
+        self.release = self.release.max(recovered.members.version);
         let seed = mix(self.rng.next());
-        self.node = Some(Box::new(Node::new(
-            self.config.clone(),
-            recovered,
-            seed,
-            self.clock.now(at),
-        )));
+        let (config, now) = (self.config.clone(), self.clock.now(at));
+        let start = || Node::new(config, recovered, seed, now);
+        self.node = Some(Box::new(releases::as_release(self.release, start)));
         self.armed = None;
         self.syncing = false;
         self.inbox.clear();

@@ -155,6 +155,7 @@ fn calm_down(world: &Shared) {
             peer.ipfs.calm();
             peer.disk.full = false;
         }
+        locked.complete_upgrade();
     }
     for peer in (0..size).filter(|peer| !lock(world).peers[*peer].broken) {
         resume(world, peer);

@@ -22,6 +22,8 @@
 //! | `add WHO at WHO OUTCOME`, `remove …` | asks for a change of the membership |
 //! | `wait member WHO`, `… voter WHO`, `… gone WHO` | until the furthest peer says so |
 //! | `voters NUMBER` | so many vote |
+//! | `upgrade WHO` | its process ends, and the next one is of the new release; `set old=1000` makes all old |
+//! | `version NUMBER`, `wait version NUMBER` | what the members have agreed to say |
 //! | `empty WHO` | its data folder is lost; started again, it has its old identity |
 //! | `remember WHO` | whom `it` means from here on |
 //! | `leads WHO` | it does, and nobody else |
@@ -123,6 +125,15 @@ async fn take(world: &Shared, step: &str) -> Result<(), String> {
                 .then_some(())
                 .ok_or(format!("{voters} vote"))
         }
+        ["version", version] => {
+            let (wanted, agreed) = (number(version)?, u64::from(lock(world).members().version));
+            (wanted == agreed).then_some(()).ok_or(format!("it is {agreed}"))
+        }
+        ["wait", "version", version] => {
+            let wanted = number(version)?;
+            let agreed = |world: &World| u64::from(world.members().version) == wanted;
+            wait_for(world, "a version", agreed).await
+        }
         ["settle"] => wait_for(world, "peace", |world| convergence::pending(world).is_none()).await,
         ["run", seconds] => {
             let seconds: u64 = seconds
@@ -200,6 +211,11 @@ fn happen(world: &Shared, what: &str, peer: usize) -> Result<(), String> {
         "kill" => lock(world).crash(peer, Death::Kill),
         "cut" => lock(world).crash(peer, Death::Cut),
         "start" => lock(world).restart(peer),
+        "upgrade" => {
+            let mut world = lock(world);
+            world.upgrade(peer);
+            world.restart(peer);
+        }
         "fill" | "free" => lock(world).peers[peer].disk.full = what == "fill",
         "rot" => {
             let mut world = lock(world);

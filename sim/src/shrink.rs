@@ -6,8 +6,11 @@ use crate::report::Report;
 use crate::run::run;
 
 /// Options that are made milder, and the value that is mildest.
-const MILDEST: [(&str, u64); 43] = [
+const MILDEST: [(&str, u64); 46] = [
     ("aim", 0),
+    ("upgrade_every", 0),
+    ("old_stay", 0),
+    ("old", 0),
     ("kill_every", 0),
     ("cut_every", 0),
     ("cut_all_every", 0),

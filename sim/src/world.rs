@@ -21,7 +21,7 @@ use crate::peer::Peer;
 use crate::report::{Class, Stats};
 use crate::rng::Rng;
 use crate::trace::Trace;
-use crate::{members, panics};
+use crate::{members, panics, releases};
 
 /// The world, as all tasks of a run share it. They all run on one thread.
 pub(crate) type Shared = Arc<Mutex<World>>;
@@ -98,6 +98,7 @@ impl World {
     pub(crate) fn new(options: Options, keep_trace: bool) -> Self {
         let count = |number: u64| usize::try_from(number).expect("a few peers");
         let size = count(options.peers + options.learners + options.joiners);
+        cluster_core::pretend(releases::NEW);
         let members = members::founders(count(options.peers), count(options.learners));
         let peers: Vec<Peer> = (0..size)
             .map(|number| Peer::new(&options, number, members.clone()))
@@ -190,12 +191,14 @@ impl World {
         let Some(mut node) = peer.node.take() else {
             return Vec::new();
         };
-        let store = &peer.disk.written;
+        let (store, release) = (&peer.disk.written, peer.release);
         let given = events.clone();
         let handled = catch_unwind(AssertUnwindSafe(|| {
-            let effects = node.handle_all(now, store, given);
-            node.check();
-            effects
+            releases::as_release(release, || {
+                let effects = node.handle_all(now, store, given);
+                node.check();
+                effects
+            })
         }));
         let effects = match handled {
             Ok(effects) => effects,

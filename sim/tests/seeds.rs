@@ -3,7 +3,7 @@
 use sim::{Options, soak};
 
 /// Situations that two hundred runs must reach: what is never reached is not tested.
-const REQUIRED: [&str; 35] = [
+const REQUIRED: [&str; 37] = [
     "a comparison found pins missing",
     "a damaged disk was emptied",
     "a disk was lost",
@@ -17,6 +17,7 @@ const REQUIRED: [&str; 35] = [
     "a pin expired",
     "a pin was decided from a stale state",
     "a pin was moved",
+    "a peer was upgraded",
     "a power cut lost writes",
     "a proposal came twice",
     "a snapshot was installed",
@@ -38,6 +39,7 @@ const REQUIRED: [&str; 35] = [
     "the leader died",
     "the leader was paused",
     "the log was compacted",
+    "the next release had its say",
     "the power went everywhere",
 ];
 

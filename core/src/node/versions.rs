@@ -4,12 +4,13 @@ use super::{Node, PENDING_MAX};
 use crate::command::Command;
 use crate::ids::PeerId;
 use crate::members::MembersWish;
-use crate::wire::VERSION;
+use crate::planted::planted;
+use crate::wire::newest;
 
 impl Node {
     /// Notes what a member reads, as long as that may make a difference.
     pub(super) fn heard_version(&mut self, from: &PeerId, version: u8) {
-        if self.raft.members().version < VERSION {
+        if self.raft.members().version < newest() {
             self.versions.insert(from.clone(), version);
         }
     }
@@ -19,16 +20,18 @@ impl Node {
         if !self.raft.leads() || self.pending.len() >= PENDING_MAX {
             return;
         }
-        #[cfg(pretend_next_version)]
-        self.propose_wish(MembersWish::Next);
+        #[cfg(any(pretend_next_version, planted_bugs))]
+        if newest() >= MembersWish::Next.since() {
+            self.propose_wish(MembersWish::Next);
+        }
         let members = self.raft.members();
-        if members.version >= VERSION {
+        if members.version >= newest() {
             return;
         }
         let me = &self.config.peer;
         let others = members.peer_ids().filter(|peer| *peer != me);
         let read = others.map(|peer| self.versions.get(peer).copied().unwrap_or(0));
-        let version = read.chain([VERSION]).min().unwrap_or(VERSION);
+        let version = read.chain([newest()]).min().unwrap_or(newest());
         if version > members.version {
             self.propose_wish(MembersWish::Speak { version });
         }
@@ -42,7 +45,7 @@ impl Node {
     /// Drops proposals that not all members could read. Whoever waits for one proposes it again.
     pub(super) fn hold_back_the_future(&mut self) {
         let agreed = self.raft.members().version;
-        if agreed < VERSION {
+        if agreed < newest() && !planted!(FutureNotHeldBack) {
             self.pending.retain(|proposal| proposal.command.since() <= agreed);
         }
     }

@@ -42,6 +42,9 @@ pub(crate) fn pending(world: &World) -> Option<String> {
     if let Some(text) = membership(world) {
         return Some(text);
     }
+    if let Some(version) = world.silent_about(world.members()) {
+        return Some(format!("the members to agree on version {version}"));
+    }
     if let Some(pin) = expired(world, leader) {
         return Some(format!("removal of what is expired: {pin:?}"));
     }

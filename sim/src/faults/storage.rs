@@ -69,7 +69,8 @@ pub(super) async fn happen(world: &Shared, fault: Fault, peer: usize, rng: &mut 
         | Fault::LeaderKill
         | Fault::Partition
         | Fault::Pause
-        | Fault::Swizzle => unreachable!("no fault of storage: {fault:?}"),
+        | Fault::Swizzle
+        | Fault::Upgrade => unreachable!("no fault of storage: {fault:?}"),
     }
 }
 

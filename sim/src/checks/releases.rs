@@ -1,0 +1,22 @@
+//! No peer keeps what its release cannot read, as the next process of that release would not start on it, and
+//! no leader proposes what the members have not agreed that they read.
+
+use cluster_core::{LogEntry, StoreOp};
+
+use super::{Found, Step};
+use crate::coverage::{Coverage, sometimes};
+use crate::releases::OLD;
+
+pub(super) fn after_write(step: &Step<'_>, op: &StoreOp, found: &mut Found<'_>, coverage: &mut Coverage) {
+    let StoreOp::Append { entries } = op else { return };
+    let since = entries.iter().map(LogEntry::since).max().unwrap_or(OLD);
+    let peer = step.peer();
+    let (release, agreed) = (peer.release, peer.disk.written.members.version);
+    found.require(since <= release, "releases", || {
+        format!("keeps what only version {since} can read, and is of version {release}")
+    });
+    found.require(since <= agreed || !peer.leads(), "releases", || {
+        format!("proposes what only version {since} can read, the members agree on {agreed}")
+    });
+    sometimes!(coverage, since > OLD, "the next release had its say");
+}
