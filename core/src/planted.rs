@@ -23,7 +23,7 @@ pub(crate) use planted;
 #[cfg(planted_bugs)]
 pub use self::switch::{Bug, plant, pretend};
 #[cfg(planted_bugs)]
-pub(crate) use self::switch::{is_active, release};
+pub(crate) use self::switch::{is_active, release, says_what_is_new};
 
 #[cfg(planted_bugs)]
 mod switch {
@@ -97,17 +97,21 @@ mod switch {
 
     thread_local! {
         static ACTIVE: Cell<Option<Bug>> = const { Cell::new(None) };
-        static RELEASE: Cell<u8> = const { Cell::new(crate::wire::VERSION) };
+        static RELEASE: Cell<(u8, bool)> = const { Cell::new((crate::wire::VERSION, false)) };
     }
 
     /// Has this thread's cores read and write as the release does whose newest version this is. The next one
-    /// after [`VERSION`](crate::VERSION) has one more thing to say.
-    pub fn pretend(version: u8) {
-        RELEASE.set(version);
+    /// after [`VERSION`](crate::VERSION) has one more thing to say, and says it again and again if it `speaks`.
+    pub fn pretend(version: u8, speaks: bool) {
+        RELEASE.set((version, speaks));
     }
 
     pub(crate) fn release() -> u8 {
-        RELEASE.get()
+        RELEASE.get().0
+    }
+
+    pub(crate) fn says_what_is_new() -> bool {
+        RELEASE.get().1
     }
 
     /// Switches a mistake on for this thread, or all off.

@@ -112,7 +112,7 @@ impl Peer {
         let seed = mix(self.rng.next());
         let (config, now) = (self.config.clone(), self.clock.now(at));
         let start = || Node::new(config, recovered, seed, now);
-        self.node = Some(Box::new(releases::as_release(self.release, start)));
+        self.node = Some(Box::new(releases::as_release(self.release, false, start)));
         self.armed = None;
         self.syncing = false;
         self.inbox.clear();

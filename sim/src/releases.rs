@@ -13,11 +13,12 @@ pub(crate) const OLD: u8 = cluster_core::VERSION;
 /// The next one, which has one more thing to say.
 pub(crate) const NEW: u8 = OLD + 1;
 
-/// Does something as a peer of a release; outside of it everything can be read.
-pub(crate) fn as_release<T>(release: u8, what: impl FnOnce() -> T) -> T {
-    pretend(release);
+/// Does something as a peer of a release, which says what is new in it if it `speaks`; outside of it
+/// everything can be read.
+pub(crate) fn as_release<T>(release: u8, speaks: bool, what: impl FnOnce() -> T) -> T {
+    pretend(release, speaks);
     let result = what();
-    pretend(NEW);
+    pretend(NEW, false);
     result
 }
 

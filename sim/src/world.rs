@@ -98,7 +98,7 @@ impl World {
     pub(crate) fn new(options: Options, keep_trace: bool) -> Self {
         let count = |number: u64| usize::try_from(number).expect("a few peers");
         let size = count(options.peers + options.learners + options.joiners);
-        cluster_core::pretend(releases::NEW);
+        cluster_core::pretend(releases::NEW, false);
         let members = members::founders(count(options.peers), count(options.learners));
         let peers: Vec<Peer> = (0..size)
             .map(|number| Peer::new(&options, number, members.clone()))
@@ -192,9 +192,11 @@ impl World {
             return Vec::new();
         };
         let (store, release) = (&peer.disk.written, peer.release);
+        // The second phase waits until nothing happens any more.
+        let speaks = !self.calm;
         let given = events.clone();
         let handled = catch_unwind(AssertUnwindSafe(|| {
-            releases::as_release(release, || {
+            releases::as_release(release, speaks, || {
                 let effects = node.handle_all(now, store, given);
                 node.check();
                 effects

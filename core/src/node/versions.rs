@@ -20,8 +20,10 @@ impl Node {
         if !self.raft.leads() || self.pending.len() >= PENDING_MAX {
             return;
         }
-        #[cfg(any(pretend_next_version, planted_bugs))]
-        if newest() >= MembersWish::Next.since() {
+        #[cfg(pretend_next_version)]
+        self.propose_wish(MembersWish::Next);
+        #[cfg(planted_bugs)]
+        if newest() >= MembersWish::Next.since() && crate::planted::says_what_is_new() {
             self.propose_wish(MembersWish::Next);
         }
         let members = self.raft.members();
