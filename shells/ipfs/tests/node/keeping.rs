@@ -1,0 +1,183 @@
+//! What is on the disk: restarts, collections, a full repository.
+
+use super::*;
+use futures::StreamExt;
+
+#[tokio::test]
+async fn a_restart_keeps_identity_blocks_and_pins_and_a_second_opener_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path(), None).await.unwrap();
+    let id = node.id().peer_id;
+    let cid = add(&node, AddOptions::default(), &content(1_000_000, 4), Some("kept")).await;
+    let before = node.stat().unwrap();
+    let second = open(folder.path(), None).await.unwrap_err();
+    assert!(matches!(second, Error::Locked(_)), "{second}");
+    node.shutdown().await;
+    assert!(matches!(node.get(cid).await, Err(Error::Closed)));
+    let node = open(folder.path(), None).await.unwrap();
+    assert_eq!(node.id().peer_id, id);
+    assert_eq!(node.stat().unwrap(), before);
+    assert_eq!(node.pin_of(&cid).unwrap().unwrap().name, "kept");
+    assert_eq!(cat(&node.offline(), cid, 0, None).await, content(1_000_000, 4));
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(folder.path().join("identity"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_on_disk_without_a_shutdown() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path(), None).await.unwrap();
+    let cid = add(&node, AddOptions::default(), &content(3_000_000, 5), Some("")).await;
+    // What the disk has now is what a killed process leaves.
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(folder.path(), copy.path());
+    let recovered = open(copy.path(), None).await.unwrap();
+    assert_eq!(
+        recovered.stat().unwrap().num_objects,
+        node.stat().unwrap().num_objects
+    );
+    assert_eq!(recovered.stat().unwrap().num_pins, 1);
+    assert_eq!(
+        cat(&recovered.offline(), cid, 0, None).await,
+        content(3_000_000, 5)
+    );
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn collection_keeps_what_is_pinned_and_what_is_being_added() {
+    let (node, _folder) = node().await;
+    let kept = add(&node, deep(), &content(40_000, 6), Some("")).await;
+    let dropped = add(&node, deep(), &content(40_000, 7), None).await;
+    let direct = raw(b"direct");
+    node.put(direct.clone()).await.unwrap();
+    node.pin(direct.cid, PinMode::Direct, String::new(), |_| {})
+        .await
+        .unwrap();
+    let mut adding = node.add(AddOptions::default()).unwrap();
+    let during = adding
+        .file("f", Metadata::default(), &content(5000, 8)[..], |_| {})
+        .await
+        .unwrap()
+        .cid;
+    while !node.has(&during).unwrap() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let objects = node.stat().unwrap().num_objects;
+    let removed: Vec<Cid> = node.gc().try_collect().await.unwrap();
+    assert!(removed.iter().any(|cid| cid.hash() == dropped.hash()));
+    assert_eq!(node.stat().unwrap().num_objects, objects - removed.len() as u64);
+    assert!(node.has(&during).unwrap() && node.has(&direct.cid).unwrap());
+    assert_eq!(cat(&node.offline(), kept, 0, None).await, content(40_000, 6));
+    adding.finish(Some(String::new())).await.unwrap();
+    assert_eq!(node.gc().count().await, 0);
+
+    assert_eq!(node.unpin(&kept).await.unwrap(), PinMode::Recursive);
+    assert!(matches!(node.unpin(&kept).await, Err(Error::NotPinned(_))));
+    let removed: Vec<Cid> = node.gc().try_collect().await.unwrap();
+    assert!(removed.iter().any(|cid| cid.hash() == kept.hash()));
+    assert_eq!(
+        node.local_refs().count().await as u64,
+        node.stat().unwrap().num_objects
+    );
+}
+
+#[tokio::test]
+async fn collections_beside_uploads_and_pins_lose_nothing() {
+    let ((a, _fa), (b, _fb)) = (node().await, node().await);
+    introduce(&b, &a).await;
+    let collecting = tokio::spawn({
+        let b = b.clone();
+        async move {
+            loop {
+                let _: Vec<Cid> = b.gc().try_collect().await.unwrap();
+            }
+        }
+    });
+    let mut roots = Vec::new();
+    for round in 0..6 {
+        let data = content(60_000, 100 + round);
+        let there = add(&a, deep(), &data, Some("")).await;
+        let here = add(&b, deep(), &content(60_000, 200 + round), Some("")).await;
+        pin(&b, there).await;
+        roots.extend([(there, 100 + round), (here, 200 + round)]);
+    }
+    collecting.abort();
+    for (root, seed) in roots {
+        assert_eq!(cat(&b.offline(), root, 0, None).await, content(60_000, seed));
+    }
+}
+
+#[tokio::test]
+async fn a_full_repository_refuses_and_stays_usable() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path(), Some(100_000)).await.unwrap();
+    let kept = add(&node, AddOptions::default(), &content(50_000, 9), Some("")).await;
+    let data = content(80_000, 10);
+    let mut adding = node.add(AddOptions::default()).unwrap();
+    let added = adding.file("f", Metadata::default(), &data[..], |_| {}).await;
+    let result = match added {
+        Ok(_) => adding.finish(Some(String::new())).await.map(drop),
+        Err(error) => Err(error),
+    };
+    assert!(
+        matches!(result, Err(Error::Full { max: 100_000, .. })),
+        "{result:?}"
+    );
+    assert_eq!(node.stat().unwrap().num_pins, 1);
+    assert_eq!(cat(&node, kept, 0, None).await.len(), 50_000);
+    // What is here already needs no room.
+    assert_eq!(
+        add(&node, AddOptions::default(), &content(50_000, 9), Some("")).await,
+        kept
+    );
+
+    let (other, _fo) = self::node().await;
+    let big = add(&other, AddOptions::default(), &data, Some("")).await;
+    introduce(&node, &other).await;
+    let pinned = timeout(SOON, node.pin(big, PinMode::Recursive, String::new(), |_| {})).await;
+    let pinned = pinned.expect("a full repository answers");
+    assert!(matches!(pinned, Err(Error::Full { .. })), "{pinned:?}");
+}
+
+#[tokio::test]
+async fn sixteen_callers_share_the_syncs_of_their_pins() {
+    let (node, _folder) = node().await;
+    let started = std::time::Instant::now();
+    let callers = (0..16u32).map(|caller| {
+        let node = node.clone();
+        tokio::spawn(async move {
+            for i in 0..100u32 {
+                let digest = [caller.to_be_bytes(), i.to_be_bytes()].concat();
+                let hash = cid::multihash::Multihash::wrap(0, &digest).unwrap();
+                let cid = Cid::new_v1(0x55, hash);
+                node.pin(cid, PinMode::Recursive, String::new(), |_| {})
+                    .await
+                    .unwrap();
+            }
+        })
+    });
+    futures::future::try_join_all(callers).await.unwrap();
+    assert_eq!(node.stat().unwrap().num_pins, 1600);
+    // A sync of its own for each would take longer on any disk that syncs.
+    assert!(started.elapsed() < SOON);
+}

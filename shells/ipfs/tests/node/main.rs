@@ -1,0 +1,92 @@
+//! Embedded nodes in the real world: disks, sockets, restarts, each other.
+
+mod content;
+mod exchange;
+mod keeping;
+
+use cluster_ipfs::unixfs::{AddOptions, Chunker, Metadata};
+use cluster_ipfs::{Block, Cid, Config, Error, Node, PinMode};
+use futures::TryStreamExt;
+use std::path::Path;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+const SOON: Duration = Duration::from_secs(20);
+
+async fn open(path: &Path, storage_max: Option<u64>) -> Result<Node, Error> {
+    let swarm_listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
+    Node::open(Config {
+        path: path.to_owned(),
+        swarm_listen,
+        storage_max,
+    })
+    .await
+}
+
+async fn node() -> (Node, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    (open(folder.path(), None).await.unwrap(), folder)
+}
+
+async fn introduce(from: &Node, to: &Node) {
+    from.connect(to.id().addresses.first().unwrap().clone())
+        .await
+        .unwrap();
+}
+
+/// Bytes that no chunk repeats.
+fn content(length: usize, seed: u64) -> Vec<u8> {
+    let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    std::iter::repeat_with(|| {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        x.to_le_bytes()
+    })
+    .take(length / 8 + 1)
+    .flatten()
+    .take(length)
+    .collect()
+}
+
+fn raw(data: &[u8]) -> Block {
+    use multihash_codetable::{Code, MultihashDigest};
+    Block {
+        cid: Cid::new_v1(0x55, Code::Sha2_256.digest(data)),
+        data: data.to_vec().into(),
+    }
+}
+
+/// A file of many small chunks, so that its tree is three levels deep.
+fn deep() -> AddOptions {
+    AddOptions {
+        chunker: Chunker::Size(256),
+        max_file_links: 20,
+        ..AddOptions::default()
+    }
+}
+
+async fn add(node: &Node, options: AddOptions, data: &[u8], pin: Option<&str>) -> Cid {
+    let mut adding = node.add(options).unwrap();
+    adding.file("f", Metadata::default(), data, |_| {}).await.unwrap();
+    adding.finish(pin.map(str::to_owned)).await.unwrap().roots[0].cid
+}
+
+async fn cat(node: &Node, cid: Cid, offset: u64, length: Option<u64>) -> Vec<u8> {
+    let parts: Vec<_> = node
+        .cat(cid, offset, length)
+        .await
+        .unwrap()
+        .try_collect()
+        .await
+        .unwrap();
+    parts.concat()
+}
+
+async fn pin(node: &Node, cid: Cid) {
+    timeout(SOON, node.pin(cid, PinMode::Recursive, String::new(), |_| {}))
+        .await
+        .expect("in time")
+        .unwrap();
+}
