@@ -115,7 +115,19 @@ impl Backend {
     {
         match self {
             Backend::Kubo(client) => client.put_blocks(blocks).await,
-            Backend::Embedded(node) => embedded::put_blocks(node, blocks).await,
+            Backend::Embedded(node) => embedded::put_blocks(node, blocks, embedded::Origin::Elsewhere).await,
+        }
+    }
+
+    /// As [`Backend::put_blocks`], for blocks that an [`Adder`](crate::unixfs::Adder) of this process has
+    /// just made: the embedded node does not hash them a second time.
+    pub async fn put_made<S>(&self, blocks: S) -> Result<Stored, Error>
+    where
+        S: Stream<Item = Result<Block, Error>> + Send + 'static,
+    {
+        match self {
+            Backend::Kubo(client) => client.put_blocks(blocks).await,
+            Backend::Embedded(node) => embedded::put_blocks(node, blocks, embedded::Origin::Adder).await,
         }
     }
 

@@ -204,6 +204,11 @@ impl Node {
             Ok(blocks)
         })
         .await?;
+        self.put_checked(blocks).await
+    }
+
+    /// Stores blocks of which it is known that they hash to their CIDs.
+    pub(crate) async fn put_checked(&self, blocks: Vec<Block>) -> Result<(), Error> {
         self.inner.store.put(blocks.clone()).await?;
         self.inner.network.bitswap.arrived(&blocks);
         Ok(())

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cid::Cid;
 use futures::future::join_all;
-use futures::stream::{BoxStream, Stream, StreamExt, TryStreamExt};
+use futures::stream::{BoxStream, FuturesUnordered, Stream, StreamExt, TryStreamExt};
 use libp2p::Multiaddr;
 use tokio::time::timeout;
 
@@ -22,7 +22,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 const MAX_ORIGINS: usize = 10;
 
 /// Blocks are checked and stored in groups: one group costs one write of the database.
-const GROUP_BYTES: usize = 4 * 1024 * 1024;
+const GROUP_BYTES: usize = 2 * 1024 * 1024;
+
+/// Groups of one call under way: one is checked while another is written and a third comes in.
+const GROUPS: usize = 3;
 
 /// Small blocks are many; a group of more than these gains nothing.
 const GROUP_BLOCKS: usize = 1024;
@@ -159,16 +162,34 @@ pub(super) async fn resolve(node: &Node, path: &str) -> Result<Cid, Error> {
         .map(|resolved| resolved.cid)
 }
 
+/// Where blocks come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// An adder of this process, which has named them after their hashes.
+    Adder,
+    /// Whoever says that they hash to their CIDs.
+    Elsewhere,
+}
+
 pub(super) async fn put_blocks(
     node: &Node,
     blocks: impl Stream<Item = Result<Block, Error>> + Send,
+    origin: Origin,
 ) -> Result<Stored, Error> {
     let mut blocks = std::pin::pin!(blocks);
     let mut stored = Stored::default();
     let mut group = Vec::new();
     let mut group_bytes = 0;
+    let mut writes = FuturesUnordered::new();
     loop {
-        let next = blocks.try_next().await?;
+        let next = tokio::select! {
+            biased;
+            Some(written) = writes.next() => {
+                let () = written?;
+                continue;
+            }
+            next = blocks.try_next(), if writes.len() < GROUPS => next?,
+        };
         let last = next.is_none();
         if let Some(block) = next {
             stored.blocks += 1;
@@ -177,19 +198,28 @@ pub(super) async fn put_blocks(
             group.push(block);
         }
         if group_bytes >= GROUP_BYTES || group.len() >= GROUP_BLOCKS || (last && !group.is_empty()) {
-            let full = std::mem::take(&mut group);
+            writes.push(put_group(node, std::mem::take(&mut group), origin));
             group_bytes = 0;
-            node.put_many(full)
-                .await
-                .map_err(|error| Error::embedded("block/put", error))?;
         }
         if last {
-            node.sync()
-                .await
-                .map_err(|error| Error::embedded("block/put", error))?;
-            return Ok(stored);
+            break;
         }
     }
+    while let Some(written) = writes.next().await {
+        written?;
+    }
+    node.sync()
+        .await
+        .map_err(|error| Error::embedded("block/put", error))?;
+    Ok(stored)
+}
+
+async fn put_group(node: &Node, group: Vec<Block>, origin: Origin) -> Result<(), Error> {
+    let put = match origin {
+        Origin::Adder => node.put_checked(group).await,
+        Origin::Elsewhere => node.put_many(group).await,
+    };
+    put.map_err(|error| Error::embedded("block/put", error))
 }
 
 pub(super) async fn get_block(node: &Node, cid: &Cid) -> Result<Bytes, Error> {

@@ -76,11 +76,12 @@ impl Cluster {
         let (allocated, needed) = self.destinations(&pin, params.local).await?;
         let me = self.inner.config.peer.clone();
         let to = if params.local { vec![me] } else { allocated.clone() };
-        let (blocks, made) = mpsc::channel(BLOCKS_WAITING);
+        let (blocks, incoming) = mpsc::channel(BLOCKS_WAITING);
         let (complete, completed) = oneshot::channel();
         let adder = Adder::new(options, blocks.clone())?;
-        let spread = Spread::start(self, to, if params.local { 1 } else { needed });
-        let spread = Abort(tokio::spawn(spread.run(made, completed)));
+        let made = params.format == AddFormat::Unixfs;
+        let spread = Spread::start(self, to, if params.local { 1 } else { needed }, made);
+        let spread = Abort(tokio::spawn(spread.run(incoming, completed)));
         let mut pin = pin;
         if pin.user_allocations.is_empty() && pin.replicas != Replicas::Everywhere {
             // The pin goes where the blocks are.

@@ -46,8 +46,9 @@ impl Drop for Way {
 }
 
 impl Spread {
-    /// Opens the ways. `needed` of the peers must get all blocks.
-    pub(super) fn start(cluster: &Cluster, peers: Vec<PeerId>, needed: usize) -> Self {
+    /// Opens the ways. `needed` of the peers must get all blocks. `made` says that they come from an adder,
+    /// so that they are what their CIDs say.
+    pub(super) fn start(cluster: &Cluster, peers: Vec<PeerId>, needed: usize, made: bool) -> Self {
         let needed = needed.min(peers.len()).max(1);
         let ways = peers.into_iter().map(|peer| {
             let (groups, incoming) = mpsc::channel(FRAMES_WAITING);
@@ -55,7 +56,7 @@ impl Spread {
             let to = peer.clone();
             let done = tokio::spawn(async move {
                 if to == *cluster.peer() {
-                    store(&cluster, incoming).await
+                    store(&cluster, incoming, made).await
                 } else {
                     send(&cluster, &to, incoming).await
                 }
@@ -142,7 +143,7 @@ impl Spread {
 }
 
 /// Stores the blocks here, without copying them.
-async fn store(cluster: &Cluster, groups: mpsc::Receiver<Group>) -> Result<(), Error> {
+async fn store(cluster: &Cluster, groups: mpsc::Receiver<Group>, made: bool) -> Result<(), Error> {
     let given_up = || IpfsError::new(Cause::Cancelled, "block/put", "the upload was given up");
     let blocks = stream::unfold(Some(groups), move |groups| async move {
         let mut groups = groups?;
@@ -155,7 +156,11 @@ async fn store(cluster: &Cluster, groups: mpsc::Receiver<Group>) -> Result<(), E
     });
     let blocks = blocks.flat_map(stream::iter);
     let _keep = Keep::new(&cluster.inner.backend);
-    cluster.inner.backend.put_blocks(blocks).await?;
+    if made {
+        cluster.inner.backend.put_made(blocks).await?;
+    } else {
+        cluster.inner.backend.put_blocks(blocks).await?;
+    }
     Ok(())
 }
 
