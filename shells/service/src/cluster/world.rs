@@ -75,6 +75,10 @@ pub struct StoreError(pub String);
 pub trait Channel: Send {
     /// Sends a chunk, as soon as the other side has taken enough of those before.
     fn send(&mut self, chunk: Bytes) -> BoxFuture<'_, Result<(), String>>;
+    /// As [`Channel::send`], for a chunk in pieces.
+    fn send_pieces(&mut self, pieces: Vec<Bytes>) -> BoxFuture<'_, Result<(), String>> {
+        self.send(pieces.concat().into())
+    }
     /// The next chunk; `None` when the other side has said that this was all.
     fn next(&mut self) -> BoxFuture<'_, Option<Result<Bytes, String>>>;
     /// Says that all is sent, or, from the side that was called, why the call failed.

@@ -220,6 +220,15 @@ impl Channel for Calling {
         .boxed()
     }
 
+    fn send_pieces(&mut self, pieces: Vec<Bytes>) -> BoxFuture<'_, Result<(), String>> {
+        async move {
+            let sender = self.sender.as_mut().ok_or("all has been sent")?;
+            let sent = sender.send_pieces(&pieces).await;
+            sent.map_err(|error| error.to_string())
+        }
+        .boxed()
+    }
+
     fn next(&mut self) -> BoxFuture<'_, Option<Result<Bytes, String>>> {
         async move { Some(self.call.next().await?.map_err(|error| error.to_string())) }.boxed()
     }

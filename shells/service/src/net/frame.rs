@@ -99,24 +99,29 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
 
     /// Sends a frame, after all that is in the buffer.
     pub(super) async fn send(&mut self, kind: Kind, payload: &[u8]) -> io::Result<()> {
-        if payload.len() > FRAME_MAX {
+        self.send_pieces(kind, &[payload]).await
+    }
+
+    /// As [`FrameWriter::send`], for a payload in pieces.
+    pub(super) async fn send_pieces(&mut self, kind: Kind, pieces: &[impl AsRef<[u8]>]) -> io::Result<()> {
+        let length = pieces.iter().map(|piece| piece.as_ref().len()).sum();
+        if length > FRAME_MAX {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!(
-                    "a frame of {} bytes, at most {FRAME_MAX} are allowed",
-                    payload.len()
-                ),
+                format!("a frame of {length} bytes, at most {FRAME_MAX} are allowed"),
             ));
         }
-        if payload.len() < WRITE_THROUGH {
-            self.push(kind, payload);
-            return self.flush().await;
+        self.header(kind, length);
+        for piece in pieces.iter().map(AsRef::as_ref) {
+            if piece.len() < WRITE_THROUGH {
+                self.buffer.extend_from_slice(piece);
+            } else {
+                self.write_buffer().await?;
+                self.io.write_all(piece).await?;
+                self.meter.add_sent(piece.len());
+            }
         }
-        self.header(kind, payload.len());
-        self.write_buffer().await?;
-        self.io.write_all(payload).await?;
-        self.meter.add_sent(payload.len());
-        self.io.flush().await
+        self.flush().await
     }
 
     /// Sends what is in the buffer.
@@ -316,6 +321,26 @@ mod tests {
         assert_eq!(torn.kind(), io::ErrorKind::UnexpectedEof);
         let unknown = reader(vec![0, 0, 0, 0, 9], 64).next().await.unwrap_err();
         assert_eq!(unknown.to_string(), "unknown kind of frame 9");
+    }
+
+    #[tokio::test]
+    async fn pieces_of_all_sizes_come_back_as_one_frame() {
+        let pieces: Vec<Vec<u8>> = [3, 0, 40_000, 17, 16_384, 16_383, 1]
+            .iter()
+            .enumerate()
+            .map(|(n, size)| vec![n as u8; *size])
+            .collect();
+        let mut writer = FrameWriter::new(Cursor::new(Vec::new()), Arc::new(Meter::default()));
+        writer.send_pieces(Kind::Data, &pieces).await.unwrap();
+        writer.send(Kind::End, &[]).await.unwrap();
+        let mut reader = reader(writer.io.into_inner(), 4_096);
+        let frame = reader.next().await.unwrap().unwrap();
+        assert_eq!((frame.kind, frame.payload), (Kind::Data, pieces.concat().into()));
+        assert_eq!(reader.next().await.unwrap().unwrap().kind, Kind::End);
+        let long = vec![vec![0; FRAME_MAX], vec![0]];
+        let mut writer = FrameWriter::new(Cursor::new(Vec::new()), Arc::new(Meter::default()));
+        let refused = writer.send_pieces(Kind::Data, &long).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
     }
 
     proptest::proptest! {

@@ -174,7 +174,7 @@ async fn send(cluster: &Cluster, peer: &PeerId, mut groups: mpsc::Receiver<Group
         let sent = if whole {
             channel.finish(Ok(())).await
         } else {
-            channel.send(blocks::encode(&group)).await
+            channel.send_pieces(blocks::encode(&group)).await
         };
         if let Err(error) = sent {
             // The peer has hung up, probably after it said why.

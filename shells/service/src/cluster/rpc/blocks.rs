@@ -7,20 +7,19 @@ use cluster_ipfs::{Block, Cid};
 /// The largest block that travels; bitswap carries no larger one.
 const BLOCK_MAX: usize = 2 << 20;
 
-/// A chunk that holds these blocks.
-pub(in crate::cluster) fn encode(blocks: &[Block]) -> Bytes {
-    /// More than a CID has, and the lengths.
-    const HEAD: usize = 160;
-    let bytes: usize = blocks.iter().map(|block| block.data.len() + HEAD).sum();
-    let mut chunk = Vec::with_capacity(bytes);
+/// The pieces of a chunk that holds these blocks, without copying their data.
+pub(in crate::cluster) fn encode(blocks: &[Block]) -> Vec<Bytes> {
+    let mut pieces = Vec::with_capacity(2 * blocks.len());
     for block in blocks {
         let cid = block.cid.to_bytes();
-        chunk.push(u8::try_from(cid.len()).unwrap_or(u8::MAX));
-        chunk.extend_from_slice(&cid);
-        chunk.extend_from_slice(&u32::try_from(block.data.len()).unwrap_or(u32::MAX).to_be_bytes());
-        chunk.extend_from_slice(&block.data);
+        let mut head = Vec::with_capacity(1 + cid.len() + 4);
+        head.push(u8::try_from(cid.len()).unwrap_or(u8::MAX));
+        head.extend_from_slice(&cid);
+        head.extend_from_slice(&u32::try_from(block.data.len()).unwrap_or(u32::MAX).to_be_bytes());
+        pieces.push(head.into());
+        pieces.push(block.data.clone());
     }
-    chunk.into()
+    pieces
 }
 
 /// The blocks of a chunk, without copying their data. Whether they hash to their CIDs is for the IPFS node
@@ -65,7 +64,7 @@ mod tests {
     }
 
     fn chunk(blocks: &[Block]) -> Vec<u8> {
-        encode(blocks).to_vec()
+        encode(blocks).concat()
     }
 
     proptest! {

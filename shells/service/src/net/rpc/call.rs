@@ -216,13 +216,19 @@ impl CallSender {
     /// Sends a chunk of at most [`CHUNK_MAX`] bytes, as soon as the peer has read enough of those before.
     /// After [`CallError::Lost`] the call's own [`Call::next`] says why the peer hung up, if it did say.
     pub async fn send(&mut self, chunk: &[u8]) -> Result<(), CallError> {
-        if chunk.len() > CHUNK_MAX {
-            let size = chunk.len();
+        self.send_pieces(&[chunk]).await
+    }
+
+    /// As [`CallSender::send`], for a chunk in pieces, of which the long ones are not copied together.
+    pub async fn send_pieces(&mut self, pieces: &[impl AsRef<[u8]>]) -> Result<(), CallError> {
+        let size: usize = pieces.iter().map(|piece| piece.as_ref().len()).sum();
+        if size > CHUNK_MAX {
             return Err(CallError::Invalid(format!(
                 "a chunk of {size} bytes is too long, at most {CHUNK_MAX} are sent"
             )));
         }
-        let sent = self.subject.in_time(self.writer.send(Kind::Data, chunk)).await?;
+        let sending = self.writer.send_pieces(Kind::Data, pieces);
+        let sent = self.subject.in_time(sending).await?;
         sent.map_err(|error| self.subject.lost(error))
     }
 
