@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::Duration;
 
+use futures::io::BufReader;
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::Boxed;
@@ -24,6 +25,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 3 } else
 /// is far above what the limits on calls allow: 256 each way, and a handful of long-lived ones.
 const STREAMS_MAX: usize = 1_024;
 
+/// Read ahead of a connection: one message of Noise, which is otherwise read in eight pieces.
+const READ_AHEAD: usize = 64 << 10;
+
 /// Everything under the streams. Who shares no secret with this peer does not get as far as Noise.
 pub(super) fn build(keypair: &Keypair, secrets: Keys) -> Result<Boxed<(PeerId, StreamMuxerBox)>, StartError> {
     let noise = noise::Config::new(keypair).map_err(|error| StartError::Identity(error.to_string()))?;
@@ -39,7 +43,7 @@ pub(super) fn build(keypair: &Keypair, secrets: Keys) -> Result<Boxed<(PeerId, S
 
 /// Peers know what the other end speaks, so that nothing has to be negotiated on the way.
 async fn connect(
-    mut socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     dialed: bool,
     secrets: &Keys,
     noise: noise::Config,
@@ -47,6 +51,7 @@ async fn connect(
 ) -> io::Result<(PeerId, StreamMuxerBox)> {
     const NOISE: &str = "/noise";
     const YAMUX: &str = "/yamux/1.0.0";
+    let mut socket = BufReader::with_capacity(READ_AHEAD, socket);
     if dialed {
         let prologue = hello::dial(&mut socket, secrets)
             .await
