@@ -1,4 +1,4 @@
-//! A real Kubo node and real clients against our peers. They do not come with Rust:
+//! Real IPFS nodes and real clients against our peers. They do not come with Rust:
 //! `tests/real-ipfs/install` gets them, and `.ci/run real_ipfs` calls it first.
 
 #[path = "real_ipfs/backends.rs"]
@@ -18,7 +18,7 @@ fn installed() -> Option<PathBuf> {
     if folder.join("installed").exists() {
         return Some(folder);
     }
-    let what = "Kubo and the JavaScript clients are not installed: tests/real-ipfs/install gets them";
+    let what = "real IPFS nodes and clients are not installed: tests/real-ipfs/install gets them";
     assert!(std::env::var_os("REAL_IPFS").is_none(), "{what}");
     // Not captured, unlike what `println!` writes.
     let _ = writeln!(std::io::stderr(), "LEFT OUT: {what}");
@@ -34,45 +34,55 @@ fn kubo_program() -> PathBuf {
     PathBuf::from(program)
 }
 
-/// A real Kubo node, on loopback.
-struct Kubo {
+/// A node of somebody else's, on loopback, that takes its orders from its standard input.
+struct Node {
     child: Child,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
     address: String,
 }
 
-impl Kubo {
-    fn start(installed: &Path, repository: &Path) -> Self {
+impl Node {
+    /// A Kubo node.
+    fn kubo(installed: &Path, repository: &Path) -> Self {
+        let mut python = Command::new(installed.join("python/bin/python"));
+        python.arg(installed.join("kubo.py")).arg(repository);
+        // It writes its log to where it is started.
+        python.current_dir(repository.parent().expect("it is in the cluster's folder"));
+        Self::start(python)
+    }
+
+    /// A Helia node.
+    fn helia(installed: &Path) -> Self {
+        let mut node = Command::new("node");
+        node.arg("-r").arg(installed.join("polyfill.cjs"));
+        node.arg(installed.join("helia/helia.mjs"));
+        Self::start(node)
+    }
+
+    fn start(mut command: Command) -> Self {
         let port = closed_port();
-        let mut child = Command::new(installed.join("python/bin/python"))
-            .arg(installed.join("kubo.py"))
-            .arg(repository)
-            .arg(port.to_string())
-            // It writes its log to where it is started.
-            .current_dir(repository.parent().expect("it is in the cluster's folder"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python starts");
+        command.arg(port.to_string());
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
         let orders = child.stdin.take().expect("is piped");
         let answers = BufReader::new(child.stdout.take().expect("is piped"));
-        let mut kubo = Self {
+        let mut node = Self {
             child,
             orders,
             answers,
             address: String::new(),
         };
-        kubo.address = format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", kubo.answer("ID"));
-        kubo
+        node.address = format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", node.answer("ID"));
+        node
     }
 
-    /// The answer that begins with this word; the library says other things too.
+    /// The answer that begins with this word; Kubo's library says other things too.
     fn answer(&mut self, word: &str) -> String {
         loop {
             let mut line = String::new();
             let read = self.answers.read_line(&mut line).expect("can be read");
-            assert_ne!(read, 0, "Kubo ended instead of answering {word}");
+            assert_ne!(read, 0, "the node ended instead of answering {word}");
             if let Some((first, rest)) = line.trim_end().split_once(' ')
                 && first == word
             {
@@ -82,13 +92,13 @@ impl Kubo {
     }
 
     fn order(&mut self, order: &str) -> String {
-        writeln!(self.orders, "{order}").expect("Kubo listens");
+        writeln!(self.orders, "{order}").expect("the node listens");
         let word = order.split(' ').next().unwrap_or("").to_uppercase();
         self.answer(&word)
     }
 }
 
-impl Drop for Kubo {
+impl Drop for Node {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -99,10 +109,27 @@ impl Drop for Kubo {
 fn a_real_kubo_pins_from_a_peer_and_the_cluster_pins_from_it() {
     let Some(installed) = installed() else { return };
     let cluster = Cluster::start();
+    let kubo = Node::kubo(&installed, &cluster.folder().join("kubo"));
+    let (content, cid) = exchange(&cluster, kubo);
+    // What is the same is added with the same name.
+    let again = cluster.peers[1]
+        .add("cid-version=0", &[("file", &content)])
+        .unwrap();
+    assert_eq!(again[0]["cid"], cid.as_str());
+}
+
+#[test]
+fn helia_pins_from_a_peer_and_the_cluster_pins_from_it() {
+    let Some(installed) = installed() else { return };
+    let cluster = Cluster::start();
+    exchange(&cluster, Node::helia(&installed));
+}
+
+/// Content goes both ways. Returns that which the other node had first, with its name.
+fn exchange(cluster: &Cluster, mut node: Node) -> (Vec<u8>, String) {
     let path = |name: &str| cluster.folder().join(name).display().to_string();
-    let mut kubo = Kubo::start(&installed, &cluster.folder().join("kubo"));
     let peer = &cluster.peers[1];
-    let connected = peer.ipfs(&format!("swarm/connect?arg={}", kubo.address)).unwrap();
+    let connected = peer.ipfs(&format!("swarm/connect?arg={}", node.address)).unwrap();
     assert_eq!(connected.status, 200, "{}", connected.text());
 
     for (number, query) in ["cid-version=0", "cid-version=1&raw-leaves=true"]
@@ -112,30 +139,28 @@ fn a_real_kubo_pins_from_a_peer_and_the_cluster_pins_from_it() {
         let content = cids::bytes(number as u64, 20_000_000);
         let added = peer.add(query, &[("file", &content)]).unwrap();
         let cid = added[0]["cid"].as_str().unwrap();
-        assert_eq!(kubo.order(&format!("pin {cid}")), "0", "Kubo pins {cid}");
-        kubo.order(&format!("get {cid} {}", path("from-us")));
+        assert_eq!(node.order(&format!("pin {cid}")), "0", "the node pins {cid}");
+        node.order(&format!("get {cid} {}", path("from-us")));
         assert!(
             std::fs::read(path("from-us")).unwrap() == content,
-            "{cid} differs at Kubo"
+            "{cid} differs at the node"
         );
         std::fs::remove_file(path("from-us")).unwrap();
     }
 
     let content = cids::bytes(77, 20_000_000);
-    std::fs::write(path("of-kubo"), &content).unwrap();
-    let cid = kubo.order(&format!("add {}", path("of-kubo")));
-    // Only this peer's node knows Kubo: the others get the content from it.
+    std::fs::write(path("theirs"), &content).unwrap();
+    let cid = node.order(&format!("add {}", path("theirs")));
+    // Only this peer's node knows the other: the rest get the content from it.
     peer.ask("POST", &format!("/pins/{cid}")).unwrap();
     for other in &cluster.peers {
         other.wait_state(&cid, "pinned", 3);
     }
-    drop(kubo);
+    drop(node);
     for other in &cluster.peers {
         assert!(other.cat(&cid) == content, "{cid} differs at {}", other.name);
     }
-    // What is the same is added with the same name.
-    let again = peer.add("cid-version=0", &[("file", &content)]).unwrap();
-    assert_eq!(again[0]["cid"], cid.as_str());
+    (content, cid)
 }
 
 fn node_script(installed: &Path, script: &str, arguments: &[&str]) {

@@ -52,7 +52,7 @@ impl Daemon {
             command
                 .env("IPFS_PATH", folder)
                 .arg("-r")
-                .arg(modules.join("polyfill.cjs"));
+                .arg(installed.join("polyfill.cjs"));
             command
                 .arg(modules.join("node_modules/ipfs/src/cli.js"))
                 .args(arguments);
