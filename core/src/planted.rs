@@ -101,7 +101,7 @@ mod switch {
     }
 
     /// Has this thread's cores read and write as the release does whose newest version this is. The next one
-    /// after [`VERSION`](crate::VERSION) has one more thing to say, and says it again and again if it `speaks`.
+    /// after [`VERSION`](crate::VERSION) has one more thing to say, and says it over and over if it `speaks`.
     pub fn pretend(version: u8, speaks: bool) {
         RELEASE.set((version, speaks));
     }

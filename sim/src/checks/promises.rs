@@ -46,7 +46,9 @@ impl Promises {
         let candidate = match message.kind {
             RaftKind::RequestVote => Some(message.from),
             RaftKind::RequestVoteResponse if !message.reject => Some(message.to),
-            // A later leader may have cut off since what an earlier one was promised.
+            // A later leader may have cut off since what an earlier one was promised. That is as if the
+            // network had held the message up: it was true when the write was durable, which was before
+            // this peer voted in, or heard of, the later term. Who got that vote has what is committed.
             RaftKind::AppendResponse if !message.reject && durable.hard_state.term <= message.term => {
                 found.require(durable.last() >= message.index, "promises", || {
                     format!(
