@@ -17,9 +17,9 @@ struct Heard {
 }
 
 /// A proposal may wait so long for the leader's disk after it was decided, while the peer that it is about
-/// comes back: for the sync that runs and the one that covers what was written meanwhile, 3 s each at most, and for
-/// the process, which may be paused for 6 s; the rest is for clocks that drift and what else holds it up. It
-/// is carried out all the same: what a leader decides is right as of then, and a copy too many costs little.
+/// comes back: for the sync that runs and the one that covers what was written meanwhile, 3 s each at most,
+/// and for the process, which may be paused for 6 s; the rest is for clocks that drift and what else holds it
+/// up. It is carried out all the same: it was right when it was decided, and a copy too many costs little.
 const WAIT_MAX: Duration = Duration::from_secs(15);
 
 /// When each process started, and when it last heard each peer's metrics.
