@@ -13,13 +13,13 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 /// A TCP port that was free a moment ago, and is handed out once.
 ///
 /// Below the range from which systems choose ports for outgoing connections: a peer that is dead for a
-/// moment must find its port free again.
+/// moment must find its port free again. And below those that `init --randomports` takes.
 ///
 /// # Panics
 /// No port is free.
 pub fn closed_port() -> u16 {
     const FIRST: u16 = 10_000;
-    const COUNT: u16 = 20_000;
+    const COUNT: u16 = 10_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Two test programs at the same time start at different places.
     let start = std::process::id().wrapping_mul(97) % u32::from(COUNT);

@@ -8,5 +8,6 @@ pub mod driver;
 pub mod http;
 pub mod logging;
 pub mod net;
+pub mod ports;
 pub mod state;
 pub mod store;

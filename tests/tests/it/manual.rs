@@ -9,7 +9,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use tests::{PATIENCE, program, root};
+use tests::{PATIENCE, program, root, run};
 
 /// What the programs would do with default ports, done with free ones: several chapters run at a time.
 const SERVICE: &str = r#"#!/bin/bash
@@ -173,7 +173,14 @@ fn session(home: &Path, bin: &Path, file: &Path) -> String {
         .status()
         .unwrap();
     let said = std::fs::read_to_string(said).unwrap();
-    assert!(status.code() != Some(124), "it does not end:\n{said}");
+    if status.code() == Some(124) {
+        let logs = run(Command::new("sh")
+            .arg("-c")
+            .arg("tail -n 20 ~/*log")
+            .env("HOME", home))
+        .out;
+        panic!("it does not end:\n{said}\n{logs}");
+    }
     said
 }
 

@@ -1,6 +1,5 @@
 //! `init`: makes a configuration folder.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use ipfs_cluster_service::config::{
     self, Address, Config, ConfigError, Embedded, Environment, IDENTITY_FILE, Identity, IpfsConnector,
     IpfsHttp, Peer, Peerstore, SERVICE_FILE, Secret,
 };
+use ipfs_cluster_service::ports;
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 
@@ -275,7 +275,7 @@ fn random_ports(config: &mut Config) -> anyhow::Result<()> {
     let mut held = Vec::new();
     let mut randomise = |addresses: &mut [Address]| -> anyhow::Result<()> {
         for address in addresses {
-            let listener = TcpListener::bind(("127.0.0.1", 0)).context("cannot find a free port")?;
+            let listener = ports::take_free().context("cannot find a free port")?;
             address.0 = with_port(&address.0, listener.local_addr()?.port());
             held.push(listener);
         }

@@ -1,7 +1,6 @@
 //! Peers of one cluster as processes on this machine.
 
 use std::fs::File;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -11,6 +10,7 @@ use cluster_api::Client;
 use crate::config::{
     Address, Config, Embedded, Identity, IpfsConnector, Peer, Peerstore, Period, Secret, Strings,
 };
+use crate::ports;
 
 /// One peer and the ports that it has.
 #[derive(Debug)]
@@ -37,10 +37,9 @@ struct Ports {
 }
 
 impl Ports {
-    /// Asks the system for free ones. They are let go of again, so another program could take one before
-    /// the peer does; it then says so.
+    /// They are let go of again, so another program could take one before the peer does; it then says so.
     fn free() -> anyhow::Result<Self> {
-        let sockets = [0; 4].map(|_| TcpListener::bind(("127.0.0.1", 0)));
+        let sockets = [0; 4].map(|_| ports::take_free());
         let mut ports = [0; 4];
         for (port, socket) in ports.iter_mut().zip(&sockets) {
             let socket = socket
