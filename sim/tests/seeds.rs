@@ -45,7 +45,7 @@ const REQUIRED: [&str; 37] = [
 
 /// Seeds that found a mistake of the core once, and the options that they were given. What they draw has
 /// changed since, so most tell another story by now; the unit tests that name them tell the old one.
-const FOUND: [(u64, &[&str]); 11] = [
+const FOUND: [(u64, &[&str]); 12] = [
     (718, &["peers=2", "learners=2", "op_members=30"]),
     (2362, &[]),
     (10091, &[]),
@@ -57,6 +57,7 @@ const FOUND: [(u64, &[&str]); 11] = [
     (50165, &[]),
     (51847, &[]),
     (71438, &[]),
+    (4401414, &[]),
 ];
 
 #[test]

@@ -190,9 +190,23 @@ impl Tracker {
             else {
                 continue;
             };
-            self.begin(now, draft, &key.cid, &local, out);
+            if self.may_be_surplus(draft, &key.cid, &local) {
+                self.forget(now, draft, &key.cid, local, key.at, out);
+            } else {
+                self.begin(now, draft, &key.cid, &local, out);
+            }
         }
         self.ask(now, draft, out);
+    }
+
+    /// Whether a copy that is about to go belongs to a pin that a snapshot may have given to others: until the
+    /// comparison with it is over, the queue does not tell. Then they are asked, once more perhaps.
+    fn may_be_surplus<V: PinsetView>(&self, draft: &Draft<'_, V>, cid: &Cid, local: &Local) -> bool {
+        let is_leaving = matches!(local.phase, Phase::UnpinQueued | Phase::UnpinError);
+        is_leaving
+            && self.reconciling.is_some()
+            && draft.pin(cid).is_some_and(|pin| !pin.is_allocated_to(&self.me))
+            && !planted!(SurplusAtOnce)
     }
 
     fn begin<V: PinsetView>(

@@ -194,3 +194,51 @@ fn a_peer_says_which_copies_it_holds() {
         "it knows no such version"
     );
 }
+
+/// Simulated seed 4401414: what was to be unpinned as of the old pinset was unpinned, though the new one gives
+/// the pin to another peer, which had no copy yet.
+#[test]
+fn a_copy_that_a_snapshot_gives_to_another_stays_until_the_comparison_has_seen_it() {
+    let mut alone = Alone::new(3);
+    let effects = apply(&mut alone, 1, pin(&[1]));
+    let Some(Effect::StartIpfs { op, .. }) = effects.last().cloned() else {
+        panic!("{effects:?} do not pin");
+    };
+    let precondition = Precondition::Any;
+    let cid = cid(1);
+    let unpin = Command::Unpin {
+        cid: cid.clone(),
+        precondition,
+    };
+    let effects = apply(&mut alone, 2, unpin);
+    assert!(effects.contains(&Effect::CancelIpfs { op }), "{effects:?}");
+    let Command::Pin { pin: given, .. } = pin(&[2]) else {
+        panic!("a pin");
+    };
+    let manifest = Manifest {
+        applied: Applied {
+            index: 9,
+            term: 1,
+            pins: 1,
+        },
+        members: alone.members.clone(),
+        windows: Vec::new(),
+    };
+    let snapshot = SnapshotId(1);
+    let given = Pin { version: 9, ..given };
+    let pins = [(cid.clone(), given)].into();
+    alone.disk.staged.insert(snapshot, (manifest.clone(), pins));
+    let effects = alone.handle(Event::SnapshotReceived {
+        from: peer(2),
+        snapshot,
+        manifest,
+        message: raft_message(RaftKind::Snapshot, 1),
+    });
+    let batch = persist(&effects).id;
+    let _ = alone.handle(Event::Persisted { batch });
+    let outcome = Err(IpfsError::Cancelled);
+    let effects = alone.handle(Event::IpfsFinished { op, outcome });
+    let unpins = |effect: &Effect| matches!(effect, Effect::StartIpfs { .. });
+    assert!(!effects.iter().any(unpins), "{effects:?}");
+    assert_eq!(questions(&effects), [(peer(2), vec![CopyOf { cid, version: 9 }])]);
+}
