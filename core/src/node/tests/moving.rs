@@ -195,8 +195,8 @@ fn a_peer_says_which_copies_it_holds() {
     );
 }
 
-/// Simulated seed 4401414: what was to be unpinned as of the old pinset was unpinned, though the new one gives
-/// the pin to another peer, which had no copy yet.
+/// Simulated seed 4401414: what was to go as of the old pinset went, though the new one gives the pin to
+/// another peer, which had no copy yet.
 #[test]
 fn a_copy_that_a_snapshot_gives_to_another_stays_until_the_comparison_has_seen_it() {
     let mut alone = Alone::new(3);
