@@ -44,6 +44,10 @@ pub(crate) fn decide(
             let chosen = choose(cid.as_ref(), near.as_ref(), options, &holders, candidates);
             Decision::Answer(chosen.map(Reply::Allocated))
         }
+        Request::Import { pin } => match import(now, candidates, current, pin) {
+            Ok(command) => Decision::Propose(command),
+            Err(refusal) => Decision::Answer(Err(refusal)),
+        },
         Request::Pin { cid, options } => match pin(now, candidates, current, cid, options) {
             Ok(command) => Decision::Propose(command),
             Err(refusal) => Decision::Answer(Err(refusal)),
@@ -80,11 +84,7 @@ fn pin(
         options = updated(source.options, options);
     }
     let allocations = choose(Some(cid), None, &options, &holders, candidates)?;
-    let precondition = match (options.replicas, &existing) {
-        (Replicas::Everywhere, _) => Precondition::Any,
-        (Replicas::Range { .. }, None) => Precondition::Absent,
-        (Replicas::Range { .. }, Some(pin)) => Precondition::Version(pin.version),
-    };
+    let precondition = precondition(options.replicas, existing.as_ref());
     let pin = Pin {
         cid: cid.clone(),
         pin_type: PinType::Data,
@@ -95,6 +95,44 @@ fn pin(
         version: 0,
     };
     Ok(Command::Pin { pin, precondition })
+}
+
+/// The pin as it came, at peers of this cluster.
+fn import(
+    now: Timestamp,
+    candidates: &Candidates,
+    current: impl Fn(&Cid) -> Option<Pin>,
+    pin: &Pin,
+) -> Result<Command, Refusal> {
+    let existing = current(&pin.cid);
+    let holders = existing
+        .as_ref()
+        .map_or(&[][..], |pin| pin.allocations.as_slice());
+    let mut preferring = pin.options.clone();
+    // Those who have the content already are the next best.
+    preferring.user_allocations.extend_from_slice(&pin.allocations);
+    let allocations = choose(Some(&pin.cid), None, &preferring, holders, candidates)?;
+    let precondition = precondition(pin.options.replicas, existing.as_ref());
+    let timestamp = match pin.timestamp {
+        Timestamp(0) => now,
+        given => given,
+    };
+    let pin = Pin {
+        allocations,
+        timestamp,
+        version: 0,
+        ..pin.clone()
+    };
+    Ok(Command::Pin { pin, precondition })
+}
+
+/// What must not have changed since allocations were decided from it.
+fn precondition(replicas: Replicas, existing: Option<&Pin>) -> Precondition {
+    match (replicas, existing) {
+        (Replicas::Everywhere, _) => Precondition::Any,
+        (Replicas::Range { .. }, None) => Precondition::Absent,
+        (Replicas::Range { .. }, Some(pin)) => Precondition::Version(pin.version),
+    }
 }
 
 /// An update takes everything over from the pin that it replaces, but for what it says of name and expiry.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{BatchId, Cid, OpId, PeerId, SnapshotId, Ticket};
 use crate::metric::Metric;
-use crate::pin::PinOptions;
+use crate::pin::{Pin, PinOptions};
 use crate::snapshot::Manifest;
 use crate::time::Timestamp;
 use crate::wire::{Envelope, RaftMessage};
@@ -122,6 +122,12 @@ pub enum Request {
     },
     /// Wait until this peer's copy of the pinset holds all that was acknowledged anywhere before.
     Barrier,
+    /// Keep this content, as an exported pinset has it: when it was asked for, what it stands for and what it
+    /// replaced stay as they are. The peers that hold it by that are preferred, and its version is set anew.
+    Import {
+        /// The pin. Without a time it is as of now.
+        pin: Pin,
+    },
     /// Keep this content.
     Pin {
         /// What.

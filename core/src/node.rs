@@ -268,6 +268,7 @@ impl Node {
             Request::AddPeer { .. }
             | Request::Allocate { .. }
             | Request::Barrier
+            | Request::Import { .. }
             | Request::Pin { .. }
             | Request::RemovePeer { .. }
             | Request::Unpin { .. } => match self.membership() {

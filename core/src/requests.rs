@@ -302,6 +302,7 @@ impl Requests {
             Request::RemovePeer { .. } => Some((*ticket, Reply::PeerRemoved)),
             Request::Allocate { .. }
             | Request::Barrier
+            | Request::Import { .. }
             | Request::Pin { .. }
             | Request::Recover { .. }
             | Request::RecoverAll

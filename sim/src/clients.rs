@@ -6,7 +6,9 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-use cluster_core::{Cid, Mode, PinOptions, PinsetView, Refusal, Replicas, Reply, Request, Ticket, Timestamp};
+use cluster_core::{
+    Cid, Mode, Pin, PinOptions, PinType, PinsetView, Refusal, Replicas, Reply, Request, Ticket, Timestamp,
+};
 use madsim::time::sleep;
 
 use crate::coverage::sometimes;
@@ -206,11 +208,28 @@ pub(crate) async fn pin_once(
     let call = Call::Pin {
         name: options.name.clone(),
     };
-    let request = Request::Pin {
-        cid: cid.clone(),
-        options,
+    // Every tenth comes as it would out of a file.
+    let request = if options.name.ends_with('7') {
+        lock(world).coverage.hit("a pin was imported");
+        import(cid.clone(), options)
+    } else {
+        let cid = cid.clone();
+        Request::Pin { cid, options }
     };
     write(world, client, peer, cid, call, request, patience).await
+}
+
+fn import(cid: Cid, options: PinOptions) -> Request {
+    let pin = Pin {
+        cid,
+        pin_type: PinType::Data,
+        allocations: options.user_allocations.clone(),
+        reference: None,
+        options,
+        timestamp: Timestamp(1),
+        version: 0,
+    };
+    Request::Import { pin }
 }
 
 /// Unpins, and writes down what came of it.

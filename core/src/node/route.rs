@@ -266,6 +266,8 @@ impl Node {
 fn needs_candidates(request: &Request) -> bool {
     let options: &PinOptions = match request {
         Request::Allocate { options, .. } | Request::Pin { options, .. } => options,
+        // What it updates is not looked at.
+        Request::Import { pin } => return pin.options.replicas != Replicas::Everywhere,
         Request::AddPeer { .. }
         | Request::Barrier
         | Request::Recover { .. }

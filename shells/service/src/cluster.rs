@@ -3,7 +3,7 @@
 
 mod add;
 mod claim;
-mod convert;
+pub(crate) mod convert;
 mod error;
 mod health;
 mod identity;

@@ -8,6 +8,7 @@ mod auth;
 mod connection;
 mod cors;
 mod health;
+mod import;
 mod multipart;
 mod peers;
 mod pins;

@@ -60,7 +60,7 @@ pub use error::{OpenError, StageError, StoreError};
 pub use folder::{FORMAT, format_of};
 pub use open::{OnFatal, OpenOptions, Store};
 pub use reader::{Listing, Reader, Row};
-pub use replace::Replacing;
+pub use replace::{Replacing, Settled};
 pub use snapshot::{CHUNK_MAX, SnapshotSource};
 pub use staging::{Stager, Staging};
 pub use sync::Syncer;

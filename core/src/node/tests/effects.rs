@@ -483,3 +483,51 @@ fn a_pin_whose_depth_changes_while_it_waits_is_recorded_as_it_was_pinned() {
     let local = &alone.disk.locals[&cid(11)];
     assert_eq!((local.phase, local.mode), (Phase::Pinned, Mode::Direct));
 }
+
+#[test]
+fn an_imported_pin_keeps_what_it_brings_and_gets_peers_of_this_cluster() {
+    let mut alone = Alone::new(1);
+    alone.lead();
+    let _ = alone.handle(Event::Measured { metrics: metrics(10) });
+    let brought = Pin {
+        cid: cid(1),
+        pin_type: PinType::Meta,
+        allocations: vec![peer(8), peer(9)],
+        reference: Some(cid(2)),
+        options: PinOptions {
+            pin_update: Some(cid(3)),
+            user_allocations: vec![peer(8)],
+            ..options(Replicas::Range { min: 1, max: 2 })
+        },
+        timestamp: Timestamp(77),
+        version: 5,
+    };
+    let mut import = |ticket, pin: &Pin| {
+        let effects = alone.request(ticket, Request::Import { pin: pin.clone() });
+        let batch = persist(&effects).id;
+        let effects = alone.handle(Event::Persisted { batch });
+        let found = effects.iter().find_map(|effect| match effect {
+            Effect::Reply {
+                reply: Ok(Reply::Pinned(pin)),
+                ..
+            } => Some(pin.clone()),
+            _ => None,
+        });
+        found.expect("it is pinned")
+    };
+    // `cid(3)` is no pin here: that is no reason to refuse what once took its place.
+    let first = import(1, &brought);
+    let expected = Pin {
+        allocations: vec![peer(1)],
+        version: first.version,
+        ..brought.clone()
+    };
+    assert_eq!(first, expected);
+    assert_eq!(import(2, &brought), first, "it is there already");
+    let timeless = Pin {
+        cid: cid(4),
+        timestamp: Timestamp(0),
+        ..brought
+    };
+    assert!(import(3, &timeless).timestamp > Timestamp(77), "as of now");
+}

@@ -1,12 +1,13 @@
 //! One method for each thing the API can do.
 
 use super::upload::Upload;
-use super::{Answer, Ask, Client, ClientError, Lines};
+use super::{Answer, Ask, Body, Client, ClientError, Lines};
 use crate::query::escape_path;
 use crate::{
     AddParams, AddedOutput, Alert, BandwidthByProtocol, ConnectGraph, GlobalPinInfo, GlobalRepoGc, Id,
     Metric, Pin, PinOptions, PinTypeFilter, Query, StatusFilter, Token, Version,
 };
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::Method;
 use hyper::header::HeaderValue;
@@ -30,6 +31,12 @@ fn ipfs_path(path: &str) -> String {
         format!("/ipfs/{}", path.trim_start_matches('/'))
     };
     escape_path(path.trim_end_matches('/'))
+}
+
+fn full(body: &Bytes) -> Body {
+    http_body_util::Full::new(body.clone())
+        .map_err(|e| match e {})
+        .boxed_unsync()
 }
 
 impl Client {
@@ -80,19 +87,14 @@ impl Client {
             peer_id: peer_id.to_owned(),
             peer_multiaddress: address.to_owned(),
         };
-        let json = bytes::Bytes::from(crate::json::to_vec(&body).unwrap_or_default());
+        let json = Bytes::from(crate::json::to_vec(&body).unwrap_or_default());
         let content_type = Some(HeaderValue::from_static("application/json"));
         let ask = Ask {
             method: Method::POST,
             path: "/peers".into(),
             content_type,
         };
-        let body = |_| {
-            http_body_util::Full::new(json.clone())
-                .map_err(|e| match e {})
-                .boxed_unsync()
-        };
-        self.send(ask, body).await?.value().await
+        self.send(ask, |_| full(&json)).await?.value().await
     }
 
     /// Removes a peer.
@@ -124,6 +126,27 @@ impl Client {
         query.set("filter", filter);
         self.many(Method::GET, format!("/allocations?{}", self.fresh(query)))
             .await
+    }
+
+    /// The pinset, with all that is known of each pin: what an export has. A Go peer leaves out the peers that
+    /// users prefer.
+    pub async fn whole_allocations(&self) -> Result<Lines<Pin>, ClientError> {
+        let mut query = Query::default();
+        query.set("filter", PinTypeFilter::ALL);
+        query.set("whole", true);
+        self.many(Method::GET, format!("/allocations?{}", self.fresh(query)))
+            .await
+    }
+
+    /// Adds pins as they are, each a line of JSON as [`Client::whole_allocations`] lists it. When this
+    /// fails some may have been added; done again it changes nothing. A Go peer has no such thing.
+    pub async fn import(&self, lines: Bytes) -> Result<(), ClientError> {
+        let ask = Ask {
+            method: Method::POST,
+            path: "/allocations".into(),
+            content_type: Some(HeaderValue::from_static("application/json")),
+        };
+        self.send(ask, |_| full(&lines)).await?.nothing().await
     }
 
     /// One pin.

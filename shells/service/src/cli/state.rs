@@ -34,8 +34,8 @@ the backups that peers make. All of it is checked before anything is replaced; w
 backups/ first. Without a file, the standard input is read.
 
 A cluster of several peers needs the same state on all: run the same import on each before any is started. \
-Or start them, and import once, at one of them, while it runs: then the pins are added to the cluster's, as \
-`ipfs-cluster-ctl pin add` does it, and none is removed.";
+Or start them, and import once, at one of them, while it runs: then the pins are added to the cluster's, with \
+all that the file says of them, and none is removed.";
 
 const CLEANUP_LONG: &str = "\
 Removes all that this peer remembers of the cluster. Its next start is like the first: it gets the state \
@@ -283,12 +283,6 @@ fn import_running(folder: &Folder, source: impl BufRead, over: &Overrides) -> an
     let added = runtime()?.block_on(running::import(folder, source, over))?;
     if added.expired > 0 {
         tracing::warn!("{} pins have expired and were left out", added.expired);
-    }
-    if added.parts > 0 {
-        tracing::warn!(
-            "{} parts of sharded content were left out: only a peer that does not run can import them",
-            added.parts
-        );
     }
     tracing::info!(
         "state successfully imported: {} pins are in the cluster",

@@ -16,12 +16,12 @@ const METADATA_MAX: usize = 16 * 1024;
 const ORIGINS_MAX: usize = 64;
 
 /// A time as the API writes it.
-pub(super) fn time(at: Timestamp) -> api::Time {
+pub(crate) fn time(at: Timestamp) -> api::Time {
     api::Time::from_unix_nanos(i128::from(at.0))
 }
 
 /// The nearest that fits: 1970 to 2554.
-fn timestamp(at: api::Time) -> Timestamp {
+pub(crate) fn timestamp(at: api::Time) -> Timestamp {
     let nanos = at.unix_nanos().clamp(0, i128::from(u64::MAX));
     Timestamp(u64::try_from(nanos).unwrap_or(0))
 }
@@ -92,6 +92,39 @@ pub(super) fn options(
     })
 }
 
+/// A pin as an export has it, checked like what a user asks for.
+pub(super) fn imported(brought: &api::Pin, default: Replicas, now: Timestamp) -> Result<Pin, Error> {
+    let invalid = |why: String| Error::Invalid(format!("{}: {why}", brought.cid));
+    let cid = |text: &str| -> Result<Cid, Error> {
+        text.parse()
+            .map_err(|error| invalid(format!("error decoding Cid: {error}")))
+    };
+    let options = match options(&brought.options, default, now) {
+        Err(Error::Invalid(why)) => return Err(invalid(why)),
+        other => other?,
+    };
+    let pin_type = core_pin_type(brought.pin_type).ok_or_else(|| invalid("no type of a pin".to_owned()))?;
+    let timestamp = if brought.timestamp.is_zero() {
+        Timestamp(0)
+    } else {
+        timestamp(brought.timestamp)
+    };
+    Ok(Pin {
+        cid: cid(&brought.cid)?,
+        pin_type,
+        // Peers of other clusters, and what is no peer at all, are left to those who choose.
+        allocations: brought
+            .allocations
+            .iter()
+            .filter_map(|peer| peer.parse().ok())
+            .collect(),
+        reference: brought.reference.as_deref().map(cid).transpose()?,
+        options,
+        timestamp,
+        version: 0,
+    })
+}
+
 /// The replication factors of a request; 0 takes the default.
 fn replicas(min: i32, max: i32, default: Replicas) -> Result<Replicas, Error> {
     let (default_min, default_max) = factors(default);
@@ -114,7 +147,8 @@ fn replicas(min: i32, max: i32, default: Replicas) -> Result<Replicas, Error> {
     }
 }
 
-fn factors(replicas: Replicas) -> (i32, i32) {
+/// The replication factors as the API writes them.
+pub(crate) fn factors(replicas: Replicas) -> (i32, i32) {
     match replicas {
         Replicas::Everywhere => (-1, -1),
         Replicas::Range { min, max } => (
@@ -122,6 +156,19 @@ fn factors(replicas: Replicas) -> (i32, i32) {
             i32::try_from(max).unwrap_or(i32::MAX),
         ),
     }
+}
+
+/// Peers as the API writes them.
+fn texts(peers: &[PeerId]) -> Vec<String> {
+    peers.iter().map(PeerId::to_string).collect()
+}
+
+/// A pin with all that is known of it: as a Go peer exports it, and the peers that its user prefers, which Go
+/// reads and drops.
+pub(crate) fn whole_pin(pin: &Pin) -> api::Pin {
+    let mut shown = self::pin(pin);
+    shown.options.user_allocations = texts(&pin.options.user_allocations);
+    shown
 }
 
 /// A pin as the API shows it. The peers a user prefers are not part of it, as in the Go peer's listings.
@@ -146,7 +193,7 @@ pub(super) fn pin(pin: &Pin) -> api::Pin {
         },
         cid: pin.cid.to_string(),
         pin_type: pin_type(pin.pin_type),
-        allocations: pin.allocations.iter().map(PeerId::to_string).collect(),
+        allocations: texts(&pin.allocations),
         max_depth: mode.max_depth(),
         reference: pin.reference.as_ref().map(Cid::to_string),
         timestamp: time(pin.timestamp),
@@ -160,6 +207,17 @@ pub(super) fn pin_type(pin_type: PinType) -> api::PinType {
         PinType::Meta => api::PinType::Meta,
         PinType::ClusterDag => api::PinType::ClusterDag,
         PinType::Shard => api::PinType::Shard,
+    }
+}
+
+/// A type of pin that the API names; `None` for what is none.
+pub(crate) fn core_pin_type(named: api::PinType) -> Option<PinType> {
+    match named {
+        api::PinType::Data => Some(PinType::Data),
+        api::PinType::Meta => Some(PinType::Meta),
+        api::PinType::ClusterDag => Some(PinType::ClusterDag),
+        api::PinType::Shard => Some(PinType::Shard),
+        api::PinType::Bad => None,
     }
 }
 

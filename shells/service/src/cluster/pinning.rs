@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cluster_api as api;
 use cluster_core::{Cid, Pin, Refusal, Reply, Request};
-use futures::stream::{self, Stream};
+use futures::stream::{self, Stream, TryStreamExt};
 use tokio::time::timeout;
 
 use super::world::Snapshot;
@@ -12,6 +12,9 @@ use super::{Cluster, Error, convert, now};
 
 /// Pins read from the database in one go: enough to hide the cost of the jump, little enough to hold.
 const PAGE: usize = 512;
+
+/// Pins of one import that are asked for at once: few enough to leave room for the requests of others.
+const IMPORTS: usize = 256;
 
 /// Resolving a name may ask the whole of IPFS. The Go peer waits for `ipfs_request_timeout`, 5 minutes.
 const RESOLVE: std::time::Duration = std::time::Duration::from_secs(60);
@@ -30,6 +33,31 @@ impl Cluster {
         let mut shown = convert::pin(&pin);
         shown.options.user_allocations = user_allocations.iter().map(ToString::to_string).collect();
         Ok(shown)
+    }
+
+    /// Adds pins as another cluster had them, all at once, and returns when all are agreed on. Done again it
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// Any of them is not acceptable, before any is added; or the cluster refuses one, and it may have taken
+    /// others.
+    pub async fn import(&self, brought: &[api::Pin]) -> Result<(), Error> {
+        let default = self.inner.config.default_replicas;
+        let now = now();
+        let pins = brought.iter().map(|pin| convert::imported(pin, default, now));
+        let pins: Vec<Pin> = pins.collect::<Result<_, _>>()?;
+        let requests = pins.into_iter().map(|pin| {
+            let cid = pin.cid.clone();
+            async move {
+                let added = self.request_pin(Request::Import { pin }).await;
+                added.map(|_| ()).inspect_err(|error| {
+                    tracing::debug!(%cid, %error, "a pin could not be imported");
+                })
+            }
+        });
+        stream::iter(requests.map(Ok))
+            .try_for_each_concurrent(IMPORTS, |request| request)
+            .await
     }
 
     pub(super) async fn request_pin(&self, request: Request) -> Result<Pin, Error> {
@@ -88,6 +116,22 @@ impl Cluster {
         &self,
         filter: api::PinTypeFilter,
     ) -> impl Stream<Item = Result<Vec<api::Pin>, Error>> + Send + use<> {
+        self.pages(filter, convert::pin)
+    }
+
+    /// As [`Self::allocations`], with all that is known of each pin: what an export has.
+    pub fn whole_allocations(
+        &self,
+        filter: api::PinTypeFilter,
+    ) -> impl Stream<Item = Result<Vec<api::Pin>, Error>> + Send + use<> {
+        self.pages(filter, convert::whole_pin)
+    }
+
+    fn pages(
+        &self,
+        filter: api::PinTypeFilter,
+        shown: fn(&Pin) -> api::Pin,
+    ) -> impl Stream<Item = Result<Vec<api::Pin>, Error>> + Send + use<> {
         let store = self.inner.world.store.clone();
         let listings = self.inner.listings.clone();
         let start = Listing {
@@ -111,7 +155,7 @@ impl Cluster {
                     let shown = pins
                         .iter()
                         .filter(|pin| filter.matches(convert::pin_type(pin.pin_type)))
-                        .map(convert::pin)
+                        .map(shown)
                         .collect();
                     Ok::<_, Error>(listing.after.is_some().then_some((shown, listing)))
                 });

@@ -194,6 +194,17 @@ impl FakeCore {
             Request::RemovePeer { .. } => Ok(Reply::PeerRemoved),
             Request::Allocate { options, .. } => Self::allocate(ledger, &options).map(Reply::Allocated),
             Request::Barrier => Ok(Reply::Barrier(1)),
+            Request::Import { pin } => {
+                let allocations = Self::allocate(ledger, &pin.options)?;
+                let version = ledger.pins.len() as u64 + 1;
+                let pin = Pin {
+                    allocations,
+                    version,
+                    ..pin
+                };
+                ledger.pins.insert(pin.cid.clone(), pin.clone());
+                Ok(Reply::Pinned(pin))
+            }
             Request::Pin { cid, options } => {
                 let allocations = Self::allocate(ledger, &options)?;
                 let version = ledger.pins.len() as u64 + 1;

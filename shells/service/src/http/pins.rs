@@ -242,7 +242,12 @@ fn cids(query: &Query) -> Result<Option<Vec<Cid>>, Error> {
 pub(super) async fn allocations(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Response<Body> {
     let query = parse(query);
     let told = async {
+        let whole = match query.bool("whole", false) {
+            Ok(whole) => whole,
+            Err(error) => return answer::bad_request(error),
+        };
         match PinTypeFilter::parse(query.get("filter").unwrap_or_default()) {
+            Some(filter) if whole => answer::lines(cluster.whole_allocations(filter)).await,
             Some(filter) => answer::lines(cluster.allocations(filter)).await,
             None => answer::bad_request(
                 "invalid filter value: it names none of all, pin, meta-pin, clusterdag-pin, shard-pin",

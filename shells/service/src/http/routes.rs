@@ -9,7 +9,7 @@ use axum::routing::{delete, get, post};
 use cluster_api::Token;
 
 use super::auth::Auth;
-use super::{add, answer, health, peers, pins};
+use super::{add, answer, health, import, peers, pins};
 use crate::cluster::Cluster;
 
 /// All routes. `auth` knows the users, if they need a password.
@@ -26,7 +26,7 @@ pub(super) fn router(cluster: Cluster, auth: Option<Arc<Auth>>) -> Router {
         .route("/peers", get(peers::list).post(peers::add))
         .route("/peers/{peer}", delete(peers::remove))
         .route("/add", post(add::add))
-        .route("/allocations", get(pins::allocations))
+        .route("/allocations", get(pins::allocations).post(import::import))
         .route("/allocations/{hash}", get(pins::allocation))
         // Of 0.0.12, as are those that end in `sync`.
         .route("/pinlist", get(pins::list))

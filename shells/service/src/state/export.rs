@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use super::Progress;
-use super::line::exported;
+use crate::cluster::convert;
 use crate::store::Listing;
 
 /// Gathered before it is written.
@@ -32,7 +32,7 @@ pub fn export(listing: &Listing, out: impl Write, deadline: Option<Instant>) -> 
     let total = listing.applied()?.pins;
     let mut progress = Progress::new("exported", Some(total));
     for pin in listing.pins(None) {
-        cluster_api::json::write(&mut out, &exported(&pin?))?;
+        cluster_api::json::write(&mut out, &convert::whole_pin(&pin?))?;
         out.write_all(b"\n")?;
         progress.one_more();
         let checks = progress.count.is_multiple_of(1024);

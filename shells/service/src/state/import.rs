@@ -7,7 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread;
 
 use anyhow::Context;
 use cluster_core::{
@@ -15,7 +18,7 @@ use cluster_core::{
     Replicas, encode,
 };
 
-use super::line::{Line, Overrides};
+use super::line::{Known, Line, Overrides};
 use super::values::{self, Problem, Stopped};
 use super::{Progress, backups};
 use crate::config::{Folder, core_peer};
@@ -58,38 +61,70 @@ pub fn import(folder: &Folder, source: impl BufRead, over: &Overrides) -> anyhow
         Some(members) if members.raft_id(&me).is_some() => members.peer_ids().cloned().collect(),
         Some(_) | None => folder.config.init_peerset(&folder.identity).into_iter().collect(),
     };
-    let mut taken = Taken {
+    let mut taking = Taking {
         pins: store.replacing()?,
         members: &members,
         strangers: BTreeSet::new(),
-        repeated: 0,
         name: blake3::Hasher::new(),
     };
-    taken.name_members();
+    taking.name_members();
     let default = folder.config.core(&folder.identity).default_replicas;
-    read(source, over, default, |pin| taken.take(pin))?;
+    let mut taken = pass(source, over, default, taking)?;
+    let settled = taken.pins.settle()?;
     // Only now does anything of the old state change.
     let saved = match stored {
         Some(_) => backups::save(folder, &store.reader(), None).context("saving the state as it was")?,
         None => None,
     };
-    let Taken {
-        pins,
-        strangers,
-        repeated,
-        name,
-        ..
-    } = taken;
-    let count = pins.pins();
-    let recovered = founding(&members, &strangers, cluster(&name), count);
-    store.refound(&recovered, Some(pins))?;
+    let cluster = cluster(&taken.name);
+    let recovered = founding(&members, &taken.strangers, cluster, settled.pins);
+    store.refound(&recovered, Some(taken.pins))?;
     store.close()?;
     Ok(Imported {
-        pins: count,
-        repeated,
-        strangers: strangers.len(),
+        pins: settled.pins,
+        repeated: settled.repeated,
+        strangers: taken.strangers.len(),
         members: members.into_iter().collect(),
         saved,
+    })
+}
+
+/// Pins that go from the thread that reads to the one that takes at once.
+const HANDED: usize = 512;
+
+/// So many times that are under way: some megabytes, enough for neither to wait for the other's moments.
+const UNDER_WAY: usize = 8;
+
+/// Reads all of `source`, and has `taking` take it on another thread.
+fn pass<'a>(
+    source: impl BufRead,
+    over: &Overrides,
+    default: Replicas,
+    mut taking: Taking<'a>,
+) -> anyhow::Result<Taking<'a>> {
+    let (sender, receiver) = mpsc::sync_channel::<Vec<Pin>>(UNDER_WAY);
+    thread::scope(|scope| {
+        let taker = scope.spawn(move || {
+            for pins in receiver {
+                pins.into_iter().try_for_each(|pin| taking.take(pin))?;
+            }
+            anyhow::Ok(taking)
+        });
+        let send = |pins: Vec<Pin>| sender.send(pins).context("the pins cannot be written");
+        let mut pins = Vec::with_capacity(HANDED);
+        let read = read(source, over, default, |pin| {
+            pins.push(pin);
+            if pins.len() < HANDED {
+                return Ok(());
+            }
+            send(std::mem::replace(&mut pins, Vec::with_capacity(HANDED)))
+        });
+        let read = read.and_then(|()| send(pins));
+        drop(sender);
+        let taken = taker.join().unwrap_or_else(|panic| resume_unwind(panic));
+        // Why it could not be taken says more than that it could not be sent.
+        let taken = taken?;
+        read.map(|()| taken)
     })
 }
 
@@ -101,8 +136,9 @@ pub(super) fn read(
     mut take: impl FnMut(Pin) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut progress = Progress::new("read", None);
+    let mut known = Known::default();
     let read = values::read(source, |line, key, value: Line| {
-        let pin = value.pin(key.as_deref(), over, default);
+        let pin = value.pin(key.as_deref(), over, default, &mut known);
         let pin = pin.map_err(|what| Problem { line, what })?;
         progress.one_more();
         take(pin).map_err(Stopped::Taker)
@@ -118,16 +154,15 @@ pub(super) fn read(
 }
 
 /// What has been read so far.
-struct Taken<'a> {
+struct Taking<'a> {
     pins: Replacing,
     members: &'a BTreeSet<PeerId>,
     strangers: BTreeSet<PeerId>,
-    repeated: u64,
     /// Of all that makes the new cluster what it is.
     name: blake3::Hasher,
 }
 
-impl Taken<'_> {
+impl Taking<'_> {
     fn name_members(&mut self) {
         for member in self.members {
             self.name.update(&encode(member));
@@ -149,8 +184,9 @@ impl Taken<'_> {
                 self.strangers.insert(stranger.clone());
             }
         }
-        self.name.update(&encode(&pin));
-        self.repeated += u64::from(self.pins.put(pin)?);
+        let encoded = encode(&pin);
+        self.name.update(&encoded);
+        self.pins.put(&pin, &encoded)?;
         Ok(())
     }
 }

@@ -1,11 +1,16 @@
 //! One pin of an export: as Go peers of all versions write it, to what is stored, and back.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 use cluster_api as api;
 use cluster_core::{Cid, Mode, PeerId, Pin, PinOptions, PinType, Replicas, Timestamp};
 use cluster_ipfs::Multiaddr;
-use serde::Deserialize;
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use crate::cluster::convert;
 
 /// What an import changes in every pin. Zeros and nothing leave it as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,8 +27,7 @@ pub struct Overrides {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Line {
-    /// A text; before 0.12 `{"/": text}`.
-    cid: Option<serde_json::Value>,
+    cid: Option<Linked>,
     replication_factor_min: Option<i32>,
     replication_factor_max: Option<i32>,
     /// 0.0.12's only one.
@@ -38,9 +42,8 @@ pub(super) struct Line {
     metadata: Option<BTreeMap<String, String>>,
     pin_update: Option<String>,
     origins: Option<Vec<String>>,
-    /// A name; before 0.11 its bit.
     #[serde(rename = "type")]
-    pin_type: Option<serde_json::Value>,
+    pin_type: Option<Type>,
     allocations: Option<Vec<String>>,
     max_depth: Option<i32>,
     reference: Option<String>,
@@ -49,12 +52,24 @@ pub(super) struct Line {
 
 impl Line {
     /// The pin, or what is wrong with it. `key` is the CID where the pin is a value of a map.
-    pub(super) fn pin(self, key: Option<&str>, over: &Overrides, default: Replicas) -> Result<Pin, String> {
-        let cid = cid_text(self.cid.as_ref()).or(key).ok_or("there is no \"cid\"")?;
-        let cid: Cid = cid.parse().map_err(|error| format!("cid: {error}"))?;
+    pub(super) fn pin(
+        mut self,
+        key: Option<&str>,
+        over: &Overrides,
+        default: Replicas,
+        known: &mut Known,
+    ) -> Result<Pin, String> {
+        let cid = match (self.cid.take(), key) {
+            (Some(Linked(cid)), _) => cid,
+            (None, Some(key)) => key.parse().map_err(|error| format!("cid: {error}"))?,
+            (None, None) => return Err("there is no \"cid\"".to_owned()),
+        };
         let replicas = self.replicas(over, default)?;
         let mut allocations = match over.allocations.as_slice() {
-            [] => peers("allocations", self.allocations.unwrap_or_default())?,
+            [] => {
+                let texts = self.allocations.unwrap_or_default();
+                texts.iter().map(|text| known.peer(text)).collect::<Result<_, _>>()?
+            }
             given => given.to_vec(),
         };
         if replicas == Replicas::Everywhere {
@@ -78,7 +93,7 @@ impl Line {
         let expire_at = self.expire_at.filter(|at| !at.is_zero());
         Ok(Pin {
             cid,
-            pin_type: pin_type(self.pin_type.as_ref())?,
+            pin_type: self.pin_type.map_or(PinType::Data, |Type(found)| found),
             allocations,
             reference: other("reference", self.reference)?,
             options: PinOptions {
@@ -93,18 +108,18 @@ impl Line {
                     .iter()
                     .filter_map(|peer| peer.parse().ok())
                     .collect(),
-                expire_at: expire_at.map(timestamp),
+                expire_at: expire_at.map(convert::timestamp),
                 metadata: self.metadata.unwrap_or_default(),
                 pin_update: other("pin_update", self.pin_update)?,
                 origins,
             },
-            timestamp: self.timestamp.map_or(Timestamp(0), timestamp),
+            timestamp: self.timestamp.map_or(Timestamp(0), convert::timestamp),
             version: super::import::BASE,
         })
     }
 
     fn replicas(&self, over: &Overrides, default: Replicas) -> Result<Replicas, String> {
-        let (default_min, default_max) = factors(default);
+        let (default_min, default_max) = convert::factors(default);
         let legacy = match self.everywhere {
             Some(true) => Some(-1),
             Some(false) | None => self.replication_factor,
@@ -129,93 +144,93 @@ impl Line {
     }
 }
 
-fn cid_text(value: Option<&serde_json::Value>) -> Option<&str> {
-    let value = value?;
-    value.as_str().or_else(|| value.get("/")?.as_str())
-}
+/// The CID of a pin: a text; before 0.12 `{"/": text}`.
+#[derive(Debug)]
+struct Linked(Cid);
 
-fn pin_type(value: Option<&serde_json::Value>) -> Result<PinType, String> {
-    let Some(value) = value.filter(|value| !value.is_null()) else {
-        return Ok(PinType::Data);
-    };
-    let named = match (value.as_str(), value.as_u64()) {
-        (Some(name), _) => api::PinType::from_name(name),
-        (_, Some(2)) => api::PinType::Data,
-        (_, Some(4)) => api::PinType::Meta,
-        (_, Some(8)) => api::PinType::ClusterDag,
-        (_, Some(16)) => api::PinType::Shard,
-        _ => api::PinType::Bad,
-    };
-    match named {
-        api::PinType::Data => Ok(PinType::Data),
-        api::PinType::Meta => Ok(PinType::Meta),
-        api::PinType::ClusterDag => Ok(PinType::ClusterDag),
-        api::PinType::Shard => Ok(PinType::Shard),
-        api::PinType::Bad => Err(format!("type: {value} is no type of a pin")),
+impl<'de> Deserialize<'de> for Linked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Linked;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a CID")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Linked, E> {
+                let cid = text.parse();
+                cid.map(Linked).map_err(|error| E::custom(format!("cid: {error}")))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Linked, A::Error> {
+                let link = map.next_entry::<Cow<'de, str>, Linked>()?;
+                let Some((_, cid)) = link.filter(|(key, _)| key == "/") else {
+                    return Err(de::Error::custom("cid: a link is written {\"/\": CID}"));
+                };
+                Ok(cid)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
     }
 }
 
-fn peers(field: &str, texts: Vec<String>) -> Result<Vec<PeerId>, String> {
-    let parse = |text: String| {
-        text.parse()
-            .map_err(|error| format!("{field}: {error}: this is no export of a cluster"))
-    };
-    texts.into_iter().map(parse).collect()
-}
+/// The type of a pin: a name; before 0.11 its bit.
+#[derive(Debug)]
+struct Type(PinType);
 
-/// The nearest that fits: 1970 to 2554.
-fn timestamp(at: api::Time) -> Timestamp {
-    let nanos = at.unix_nanos().clamp(0, i128::from(u64::MAX));
-    Timestamp(u64::try_from(nanos).unwrap_or(0))
-}
+impl<'de> Deserialize<'de> for Type {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
 
-fn time(at: Timestamp) -> api::Time {
-    api::Time::from_unix_nanos(i128::from(at.0))
-}
+        impl Visitor<'_> for Either {
+            type Value = Type;
 
-pub(super) fn factors(replicas: Replicas) -> (i32, i32) {
-    match replicas {
-        Replicas::Everywhere => (-1, -1),
-        Replicas::Range { min, max } => (
-            i32::try_from(min).unwrap_or(i32::MAX),
-            i32::try_from(max).unwrap_or(i32::MAX),
-        ),
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a type of a pin")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Type, E> {
+                let found = convert::core_pin_type(api::PinType::from_name(name)).map(Type);
+                found.ok_or_else(|| E::custom(format!("type: {name:?} is no type of a pin")))
+            }
+
+            fn visit_u64<E: de::Error>(self, bit: u64) -> Result<Type, E> {
+                Ok(Type(match bit {
+                    2 => PinType::Data,
+                    4 => PinType::Meta,
+                    8 => PinType::ClusterDag,
+                    16 => PinType::Shard,
+                    _ => return Err(E::custom(format!("type: {bit} is no type of a pin"))),
+                }))
+            }
+        }
+
+        deserializer.deserialize_any(Either)
     }
 }
 
-/// A pin as a Go peer exports it. The peers that its user prefers are added to that: Go reads and drops
-/// them.
-pub(super) fn exported(pin: &Pin) -> api::Pin {
-    let (replication_factor_min, replication_factor_max) = factors(pin.options.replicas);
-    let mode = match pin.options.mode {
-        Mode::Recursive => api::PinMode::Recursive,
-        Mode::Direct => api::PinMode::Direct,
-    };
-    let texts = |peers: &[PeerId]| peers.iter().map(PeerId::to_string).collect();
-    api::Pin {
-        options: api::PinOptions {
-            replication_factor_min,
-            replication_factor_max,
-            name: pin.options.name.clone(),
-            mode,
-            shard_size: pin.options.shard_size,
-            user_allocations: texts(&pin.options.user_allocations),
-            expire_at: pin.options.expire_at.map_or(api::Time::ZERO, time),
-            metadata: pin.options.metadata.clone(),
-            pin_update: pin.options.pin_update.as_ref().map(Cid::to_string),
-            origins: pin.options.origins.clone(),
-        },
-        cid: pin.cid.to_string(),
-        pin_type: match pin.pin_type {
-            PinType::Data => api::PinType::Data,
-            PinType::Meta => api::PinType::Meta,
-            PinType::ClusterDag => api::PinType::ClusterDag,
-            PinType::Shard => api::PinType::Shard,
-        },
-        allocations: texts(&pin.allocations),
-        max_depth: mode.max_depth(),
-        reference: pin.reference.as_ref().map(Cid::to_string),
-        timestamp: time(pin.timestamp),
+/// Peers that were read before: a state names the same few in every pin, and base58 takes its time.
+#[derive(Debug, Default)]
+pub(super) struct Known(HashMap<String, PeerId>);
+
+/// Peers to remember. More than a cluster has.
+const KNOWN_MAX: usize = 4096;
+
+impl Known {
+    fn peer(&mut self, text: &str) -> Result<PeerId, String> {
+        if let Some(peer) = self.0.get(text) {
+            return Ok(peer.clone());
+        }
+        let peer: PeerId = text
+            .parse()
+            .map_err(|error| format!("allocations: {error}: this is no export of a cluster"))?;
+        if self.0.len() < KNOWN_MAX {
+            self.0.insert(text.to_owned(), peer.clone());
+        }
+        Ok(peer)
     }
 }
 
@@ -229,7 +244,7 @@ mod tests {
 
     fn parse(text: &str, over: &Overrides) -> Result<Pin, String> {
         let line: Line = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        line.pin(None, over, DEFAULT)
+        line.pin(None, over, DEFAULT, &mut Known::default())
     }
 
     fn plain(text: &str) -> Result<Pin, String> {
@@ -249,7 +264,7 @@ mod tests {
         assert_eq!(pin.options.replicas, Replicas::Range { min: 1, max: 2 });
         assert_eq!((pin.options.mode, pin.pin_type), (Mode::Direct, PinType::Meta));
         assert_eq!(pin.options.user_allocations, pin.allocations);
-        let written = api::json::to_vec(&exported(&pin)).unwrap();
+        let written = api::json::to_vec(&convert::whole_pin(&pin)).unwrap();
         assert_eq!(plain(&String::from_utf8(written).unwrap()).unwrap(), pin);
     }
 

@@ -1,31 +1,36 @@
 //! Exports and imports at a peer that runs, through its REST API.
 //!
-//! What runs cannot be replaced: an import adds the file's pins to those that the cluster has, as a user
-//! would add them, and takes none away.
+//! What runs cannot be replaced: an import adds the file's pins to those that the cluster has, with all that
+//! the file says of them, and takes none away.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
+use bytes::Bytes;
+use cluster_api as api;
 use cluster_api::client::{Client, ClientError, Options};
-use cluster_api::{self as api, PinTypeFilter};
-use cluster_core::{Pin, PinType, Replicas, Timestamp};
-use tokio::sync::{Mutex, mpsc};
+use cluster_core::{Pin, Timestamp};
 use tokio::task::JoinSet;
 
 use super::export::{Exported, unfinished};
 use super::import::read;
-use super::line::{Overrides, exported, factors};
-use super::{Progress, SAY_INTERVAL};
+use super::line::Overrides;
+use super::Progress;
+use crate::cluster::convert::whole_pin;
 use crate::config::{Config, Folder};
 
-/// Pins that are being asked for at once. The peer takes thousands; more than this many it does not answer
-/// faster.
-const AT_ONCE: usize = 64;
+/// Pins that go in one request. What fails in its midst is asked for again as a whole.
+const PORTION: u64 = 512;
+
+/// Bytes after which a request has enough: the peer takes some times as many.
+const PORTION_BYTES: usize = 1 << 20;
+
+/// Requests that are under way: one is prepared and read while others are agreed on.
+const AT_ONCE: usize = 4;
 
 /// A peer that is too busy, or has no leader, is asked again for this long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,10 +43,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 pub struct Added {
     /// Pins that the cluster has now, those among them that it had before.
     pub pins: u64,
-    /// Pins that had expired already.
+    /// Pins that had expired already, and were left out.
     pub expired: u64,
-    /// Parts of sharded content, which only a peer that does not run can take.
-    pub parts: u64,
 }
 
 /// Writes all pins of the cluster, as the running peer of `folder` knows them, in the order of their CIDs.
@@ -51,7 +54,7 @@ pub struct Added {
 pub async fn export(folder: &Folder, out: impl Write) -> anyhow::Result<Exported> {
     let client = client(&folder.config)?;
     let mut out = io::BufWriter::new(out);
-    let mut pins = client.allocations(PinTypeFilter::ALL).await.map_err(no_answer)?;
+    let mut pins = client.whole_allocations().await.map_err(no_answer)?;
     let mut progress = Progress::new("exported", None);
     while let Some(pin) = pins.next().await? {
         out.write_all(pin.text.as_bytes())?;
@@ -62,126 +65,80 @@ pub async fn export(folder: &Folder, out: impl Write) -> anyhow::Result<Exported
     Ok(Exported { pins: progress.count })
 }
 
-/// Adds the pins of `source` to the cluster of the running peer of `folder`, once all of it has been read and
-/// checked. Done again after an interruption, it leaves what has been added as it is.
+/// Adds the pins of `source` to the cluster of the running peer of `folder`, as they are, once all of it has
+/// been read and checked. Done again after an interruption, it leaves what has been added as it is.
 ///
 /// # Errors
 /// `source` is no export, and nothing was added; or the peer refuses a pin, and some were added.
 pub async fn import(folder: &Folder, source: impl BufRead, over: &Overrides) -> anyhow::Result<Added> {
     let default = folder.config.core(&folder.identity).default_replicas;
-    let client = client(&folder.config)?;
+    let client = Arc::new(client(&folder.config)?);
     client.id().await.map_err(no_answer)?;
-    let mut kept = Spool::new(&folder.path)?;
-    read(source, over, default, |pin| kept.push(&pin))?;
-    let queue = kept.replay()?;
-    let (sender, receiver) = mpsc::channel(AT_ONCE);
-    let receiver = Arc::new(Mutex::new(receiver));
-    let done = Arc::new(AtomicU64::new(0));
-    let mut workers = JoinSet::new();
-    for _ in 0..AT_ONCE {
-        let (client, receiver, done) = (
-            self::client(&folder.config)?,
-            Arc::clone(&receiver),
-            Arc::clone(&done),
-        );
-        workers.spawn(async move {
-            loop {
-                let next = receiver.lock().await.recv().await;
-                let Some(pin) = next else { return anyhow::Ok(()) };
-                add(&client, &pin).await?;
-                done.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-    }
-    drop(receiver);
-    let total = kept.pins;
-    let feeding = feed(queue, default, sender);
-    let watching = async {
-        loop {
-            tokio::time::sleep(SAY_INTERVAL).await;
-            tracing::info!("added {} of {total} pins", done.load(Ordering::Relaxed));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = Timestamp(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
+    let mut spool = Spool::new(&folder.path)?;
+    let mut expired = 0;
+    read(source, over, default, |pin| {
+        if pin.options.expire_at.is_some_and(|at| at <= now) {
+            expired += 1;
+            return Ok(());
+        }
+        spool.push(&pin)
+    })?;
+    let mut lines = spool.replay()?;
+    let total = spool.pins;
+    let mut progress = Progress::new("added", Some(total));
+    let mut under_way = JoinSet::new();
+    let outcome = loop {
+        let full = under_way.len() >= AT_ONCE;
+        let next = if full { None } else { portion(&mut lines)? };
+        if let Some((lines, pins)) = next {
+            let client = Arc::clone(&client);
+            under_way.spawn(async move { add(&client, lines).await.map(|()| pins) });
+            continue;
+        }
+        match under_way.join_next().await {
+            Some(Ok(Ok(pins))) => (0..pins).for_each(|_| progress.one_more()),
+            Some(Ok(Err(error))) => break Err(error),
+            Some(Err(error)) => break Err(error.into()),
+            None => break Ok(()),
         }
     };
-    let working = async {
-        while let Some(ended) = workers.join_next().await {
-            ended.context("adding pins")??;
-        }
-        anyhow::Ok(())
-    };
-    let working = async { tokio::try_join!(feeding, working) };
-    let outcome = tokio::select! {
-        outcome = working => outcome,
-        () = watching => unreachable!("it has no end"),
-    };
-    let added = done.load(Ordering::Relaxed);
-    let (skipped, ()) = outcome.with_context(|| {
+    outcome.with_context(|| {
+        let added = progress.count;
         format!(
             "{added} of {total} pins were added; import again to add the rest, it leaves these as they are"
         )
     })?;
     Ok(Added {
-        pins: added,
-        ..skipped
+        pins: progress.count,
+        expired,
     })
 }
 
-/// Passes on what can be added.
-async fn feed(source: impl BufRead, default: Replicas, sender: mpsc::Sender<Pin>) -> anyhow::Result<Added> {
-    let mut skipped = Added::default();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = Timestamp(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
-    let mut waiting = Vec::new();
-    for line in source.lines() {
-        let mut one = None;
-        read(line?.as_bytes(), &Overrides::default(), default, |pin| {
-            one = Some(pin);
-            Ok(())
-        })?;
-        waiting.extend(one);
-        for pin in waiting.drain(..) {
-            if pin.pin_type != PinType::Data {
-                skipped.parts += 1;
-            } else if pin.options.expire_at.is_some_and(|at| at <= now) {
-                skipped.expired += 1;
-            } else if sender.send(pin).await.is_err() {
-                // The workers have failed, and say why.
-                return Ok(skipped);
-            }
-        }
+/// The next lines that go in one request, and how many; `None` at the end.
+fn portion(lines: &mut impl BufRead) -> anyhow::Result<Option<(Bytes, u64)>> {
+    let (mut portion, mut pins) = (Vec::new(), 0);
+    while pins < PORTION && portion.len() < PORTION_BYTES && lines.read_until(b'\n', &mut portion)? > 0 {
+        pins += 1;
     }
-    Ok(skipped)
+    Ok((pins > 0).then(|| (Bytes::from(portion), pins)))
 }
 
-async fn add(client: &Client, pin: &Pin) -> anyhow::Result<()> {
-    let (cid, options) = (pin.cid.to_string(), wish(pin));
+async fn add(client: &Client, lines: Bytes) -> anyhow::Result<()> {
     let until = Instant::now() + PATIENCE;
     loop {
-        match client.pin(&cid, &options).await {
-            Ok(_) => return Ok(()),
+        match client.import(lines.clone()).await {
+            Ok(()) => return Ok(()),
             // Too busy, no leader, an answer that may still come: to ask for the same again does no harm.
             Err(ClientError::Api(error))
                 if matches!(error.code, 429 | 503 | 504) && Instant::now() < until =>
             {
                 tokio::time::sleep(PAUSE).await;
             }
-            Err(error) => return Err(error).with_context(|| format!("the peer does not take {cid}")),
+            Err(error) => return Err(error).context("the peer does not take them all"),
         }
     }
-}
-
-/// What to ask for to get this pin. The pin that it replaced is left out: the cluster may not have it, and
-/// its options would count more than these.
-fn wish(pin: &Pin) -> api::PinOptions {
-    let (replication_factor_min, replication_factor_max) = factors(pin.options.replicas);
-    let mut options = exported(pin).options;
-    (options.replication_factor_min, options.replication_factor_max) =
-        (replication_factor_min, replication_factor_max);
-    options.pin_update = None;
-    if options.user_allocations.is_empty() {
-        // Those who have the content already are the best.
-        options.user_allocations = pin.allocations.iter().map(ToString::to_string).collect();
-    }
-    options
 }
 
 /// A client of the peer that runs on this configuration.
@@ -245,7 +202,7 @@ impl Spool {
     }
 
     fn push(&mut self, pin: &Pin) -> anyhow::Result<()> {
-        api::json::write(&mut self.file, &exported(pin))?;
+        api::json::write(&mut self.file, &whole_pin(pin))?;
         self.file.write_all(b"\n")?;
         self.pins += 1;
         Ok(())

@@ -70,6 +70,9 @@ pub enum StoreError {
     /// The database cannot be read.
     #[error("the database cannot be read: {0}")]
     Read(#[source] fjall::Error),
+    /// What waits on disk to be sorted cannot be written or read.
+    #[error("pins cannot be sorted: {0}; is the disk full?")]
+    Sort(#[source] io::Error),
     /// What has been written cannot be made durable.
     #[error("the database cannot be synced: {0}; is the disk full?")]
     Sync(#[source] io::Error),

@@ -17,8 +17,18 @@ const FORMAT_NEW: &str = "format.new";
 const LOCK_FILE: &str = "lock";
 const DATABASE: &str = "db";
 
+/// A file that loses its name as soon as it is there: what is to be sorted.
+pub(super) const SORTING: &str = "sorting";
+
 /// What a folder of ours may hold.
-const OURS: [&str; 5] = [FORMAT_FILE, FORMAT_NEW, LOCK_FILE, DATABASE, witness::NAME];
+const OURS: [&str; 6] = [
+    FORMAT_FILE,
+    FORMAT_NEW,
+    LOCK_FILE,
+    DATABASE,
+    SORTING,
+    witness::NAME,
+];
 
 /// A folder that this process alone has open.
 pub(super) struct Folder {

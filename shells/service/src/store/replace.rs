@@ -2,21 +2,32 @@
 //! do while no daemon runs. One batch turns the old into the new; before it nothing of the old has changed,
 //! after it nothing of it is left but the local state, which is compared with the new pinset at the start.
 
-use std::collections::BTreeMap;
+//!
+//! A pinset of any size is sorted first, and written as the tables that it stays in: through the journal and
+//! the memtables every pin would be written several times.
+
+mod sorter;
+
 use std::sync::Arc;
 
-use cluster_core::{Cid, Pin, Recovered, encode};
-use xxhash_rust::xxh3::xxh3_64;
+use cluster_core::{Pin, Recovered, decode};
+use fjall::Keyspace;
 
+use self::sorter::Sorter;
 use super::error::StoreError;
+use super::folder::SORTING;
 use super::keys;
 use super::open::Store;
 use super::record::{self, Founding, Head};
 use super::shared::{Shared, lock};
 use super::spaces::{self, Generation};
 
-/// Pins that are written at once: a few milliseconds, and under a megabyte as pins go.
-const WRITE: usize = 1000;
+/// Index keys that are removed at once: a few milliseconds, and under a megabyte.
+const REMOVE: usize = 1000;
+
+/// What becomes of an index key of a CID that came more than once, the last word counts.
+const STALE: &[u8] = b"-";
+const FRESH: &[u8] = b"+";
 
 /// A pinset in the making, in any order, beside the one in use. Dropped before it is used, it is deleted; a
 /// crash leaves that to the next opening.
@@ -24,91 +35,118 @@ pub struct Replacing {
     shared: Arc<Shared>,
     /// `None` once it is in use.
     generation: Option<Arc<Generation>>,
-    waiting: BTreeMap<Cid, Waiting>,
-    seen: Seen,
-    pins: u64,
+    /// `None` once they are written.
+    sorting: Option<Sorting>,
 }
 
-/// A pin that is to be written.
-struct Waiting {
-    pin: Pin,
-    /// Whether it takes the place of one that was written before.
-    replaces: bool,
+/// What has come, by CIDs and by index keys.
+struct Sorting {
+    pins: Sorter,
+    index: Sorter,
 }
 
-/// Bits of [`Seen`]. Of a million CIDs not one in a thousand is looked up in vain, of fifty million a third.
-const SEEN_BITS: u64 = 1 << 27;
-
-/// Tells most CIDs that have not come yet from those that may have: to look up each on disk would take longer
-/// than to write it. 16 MiB, however many come.
-struct Seen(Vec<u64>);
-
-impl Seen {
-    fn new() -> Self {
-        Self(vec![0; (SEEN_BITS / 64) as usize])
-    }
-
-    /// Notes a CID. False when it has not been noted before.
-    fn note(&mut self, cid: &Cid) -> bool {
-        let hash = xxh3_64(cid.as_bytes());
-        let mut note = |bit: u64| {
-            let (word, mask) = (&mut self.0[(bit / 64) as usize], 1 << (bit % 64));
-            let noted = *word & mask != 0;
-            *word |= mask;
-            noted
-        };
-        let first = note(hash % SEEN_BITS);
-        note((hash >> 32) % SEEN_BITS) && first
-    }
+/// What came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// How many CIDs.
+    pub pins: u64,
+    /// How many pins took the place of an earlier one of the same CID.
+    pub repeated: u64,
 }
 
 impl Replacing {
-    /// Adds a pin. True when it takes the place of an earlier one of the same CID.
-    pub fn put(&mut self, pin: Pin) -> Result<bool, StoreError> {
-        let Some(generation) = &self.generation else {
-            return Err(used_twice());
-        };
-        let may_be_there = self.seen.note(&pin.cid);
-        let (earlier, replaces) = match self.waiting.get(&pin.cid) {
-            Some(waiting) => (true, waiting.replaces),
-            None if may_be_there => {
-                let there = generation.pins.contains_key(pin.cid.as_bytes());
-                let there = there.map_err(StoreError::Read)?;
-                (there, there)
-            }
-            None => (false, false),
-        };
-        self.pins += u64::from(!earlier);
-        self.waiting.insert(pin.cid.clone(), Waiting { pin, replaces });
-        if self.waiting.len() >= WRITE {
-            self.flush()?;
+    /// Adds a pin, with its encoding. Of several of one CID the last one counts.
+    ///
+    /// # Errors
+    /// The disk is full or fails; or everything has been [settled](Replacing::settle).
+    pub fn put(&mut self, pin: &Pin, encoded: &[u8]) -> Result<(), StoreError> {
+        let sorting = self.sorting.as_mut().ok_or_else(settled_twice)?;
+        sorting.pins.put(pin.cid.as_bytes(), encoded)?;
+        for key in keys::index(pin) {
+            sorting.index.put(&key, &[])?;
         }
-        Ok(earlier)
+        Ok(())
     }
 
-    /// How many CIDs it has.
-    pub fn pins(&self) -> u64 {
-        self.pins
+    /// Writes what has come, and says what it was. Nothing can be added afterwards.
+    ///
+    /// # Errors
+    /// The disk is full or fails; or it was settled before.
+    pub fn settle(&mut self) -> Result<Settled, StoreError> {
+        let sorting = self.sorting.take().ok_or_else(settled_twice)?;
+        let generation = self.generation.as_ref().ok_or_else(settled_twice)?;
+        let mut repeated = Sorter::new(&self.shared.folder.path.join(SORTING))?;
+        let (settled, indexed) = std::thread::scope(|scope| {
+            let Sorting { pins, index } = sorting;
+            let indexing = scope.spawn(|| ingest_index(&generation.index, index));
+            let settled = ingest_pins(&generation.pins, pins, &mut repeated);
+            let indexed = indexing.join();
+            (settled, indexed)
+        });
+        indexed.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        self.remove_stale(&generation.index, repeated)?;
+        settled
     }
 
-    fn flush(&mut self) -> Result<(), StoreError> {
-        let Some(generation) = &self.generation else {
-            return Err(used_twice());
-        };
+    /// Removes index keys that only pins had that were replaced by later ones.
+    fn remove_stale(&self, index: &Keyspace, keys: Sorter) -> Result<(), StoreError> {
         let mut batch = self.shared.db.batch();
-        for (cid, Waiting { pin, replaces }) in std::mem::take(&mut self.waiting) {
-            let new = keys::index(&pin);
-            if replaces && let Some(earlier) = super::view::get::<Pin>(&generation.pins, cid.as_bytes())? {
-                let stale = keys::index(&earlier).into_iter().filter(|key| !new.contains(key));
-                stale.for_each(|key| batch.remove(&generation.index, key));
+        keys.each(|key, fate, again| {
+            if !again && fate == STALE {
+                batch.remove(index, key);
             }
-            new.into_iter()
-                .for_each(|key| batch.insert(&generation.index, key, Vec::new()));
-            batch.insert(&generation.pins, cid.as_bytes(), encode(&pin));
-        }
-        batch.commit().map_err(StoreError::Write)?;
-        spaces::bound_memory(&[&generation.pins, &generation.index])
+            if batch.len() < REMOVE {
+                return Ok(());
+            }
+            let full = std::mem::replace(&mut batch, self.shared.db.batch());
+            full.commit().map_err(StoreError::Write)?;
+            spaces::bound_memory(&[index])
+        })?;
+        batch.commit().map_err(StoreError::Write)
     }
+}
+
+/// Writes pins, and notes the index keys of the CIDs that came more than once.
+fn ingest_pins(space: &Keyspace, pins: Sorter, repeated: &mut Sorter) -> Result<Settled, StoreError> {
+    let mut settled = Settled::default();
+    if pins.is_empty() {
+        return Ok(settled);
+    }
+    let mut note = |pin: &[u8], fate: &[u8]| {
+        let pin: Pin = decode(pin).map_err(|error| StoreError::Damaged(error.to_string()))?;
+        let mut keys = keys::index(&pin).into_iter();
+        keys.try_for_each(|key| repeated.put(&key, fate))
+    };
+    let mut tables = space.start_ingestion().map_err(StoreError::Write)?;
+    let mut came_before = false;
+    pins.each(|cid, pin, again| {
+        if again {
+            settled.repeated += 1;
+            came_before = true;
+            return note(pin, STALE);
+        }
+        if std::mem::take(&mut came_before) {
+            note(pin, FRESH)?;
+        }
+        settled.pins += 1;
+        tables.write(cid, pin).map_err(StoreError::Write)
+    })?;
+    tables.finish().map_err(StoreError::Write)?;
+    Ok(settled)
+}
+
+fn ingest_index(space: &Keyspace, keys: Sorter) -> Result<(), StoreError> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut tables = space.start_ingestion().map_err(StoreError::Write)?;
+    keys.each(|key, _, again| {
+        if again {
+            return Ok(());
+        }
+        tables.write(key, &[][..]).map_err(StoreError::Write)
+    })?;
+    tables.finish().map_err(StoreError::Write)
 }
 
 impl Drop for Replacing {
@@ -120,8 +158,8 @@ impl Drop for Replacing {
     }
 }
 
-fn used_twice() -> StoreError {
-    StoreError::Contract("a replacement is used once".to_owned())
+fn settled_twice() -> StoreError {
+    StoreError::Contract("a pinset that replaces another is settled once, after all pins".to_owned())
 }
 
 impl Store {
@@ -129,13 +167,17 @@ impl Store {
     pub fn replacing(&self) -> Result<Replacing, StoreError> {
         let number = lock(&self.shared.stages).next();
         let generation = spaces::generation(&self.shared.db, number).map_err(StoreError::Write)?;
-        Ok(Replacing {
+        let mut replacing = Replacing {
             shared: Arc::clone(&self.shared),
             generation: Some(Arc::new(generation)),
-            waiting: BTreeMap::new(),
-            seen: Seen::new(),
-            pins: 0,
-        })
+            sorting: None,
+        };
+        let path = self.shared.folder.path.join(SORTING);
+        replacing.sorting = Some(Sorting {
+            pins: Sorter::new(&path)?,
+            index: Sorter::new(&path)?,
+        });
+        Ok(replacing)
     }
 
     /// Founds the folder anew, whatever it holds: Raft's memory, the membership and the windows are replaced
@@ -147,8 +189,11 @@ impl Store {
             return Err(StoreError::Contract(why.to_owned()));
         }
         let mut pins = pins;
-        if let Some(pins) = &mut pins {
-            pins.flush()?;
+        if let Some(pins) = &pins {
+            if pins.sorting.is_some() {
+                let why = "a pinset is settled before it is used";
+                return Err(StoreError::Contract(why.to_owned()));
+            }
             // What the one batch below points at must be there before it.
             self.shared.sync()?;
         }

@@ -12,10 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use cluster_core::{
     Applied, Batch, BatchId, Cid, HardState, Incarnation, Index, Lane, Local, LogEntry, Manifest, Members,
     Mode, Payload, PeerId, Phase, Pin, PinOptions, PinType, PinsetView, QueueKey, Recovered, Replicas,
-    SnapshotId, StoreOp, Timestamp,
+    SnapshotId, StoreOp, Timestamp, encode,
 };
 
-use super::{OpenOptions, Row, Store, StoreError};
+use super::{OpenOptions, Replacing, Row, Settled, Store, StoreError};
 
 /// A CID of its own for each number, in no particular order.
 fn cid(n: u64) -> Cid {

@@ -17,6 +17,10 @@ fn refounding(pins: u64) -> Recovered {
     recovered
 }
 
+fn put(replacing: &mut Replacing, pin: &Pin) {
+    replacing.put(pin, &encode(pin)).unwrap();
+}
+
 fn pins(store: &Store) -> Vec<Pin> {
     let listing = store.reader().listing();
     listing.pins(None).collect::<Result<_, _>>().unwrap()
@@ -28,11 +32,11 @@ fn pins_in_any_order_replace_the_pinset_and_raft_starts_anew() {
     let path = folder.path().join("raft");
     (1..=5).for_each(|index| store.write(&batch(index, pin_ops(index))).unwrap());
     let mut replacing = store.replacing().unwrap();
-    for n in [30, 10, 20] {
-        assert!(!replacing.put(pin(n, 1)).unwrap());
+    for pin in [pin(30, 1), pin(10, 1), pin(20, 1), pin(10, 2)] {
+        put(&mut replacing, &pin);
     }
-    assert!(replacing.put(pin(10, 2)).unwrap(), "the last one counts");
-    assert_eq!(replacing.pins(), 3);
+    let settled = replacing.settle().unwrap();
+    assert_eq!(settled, Settled { pins: 3, repeated: 1 }, "the last one counts");
     assert_eq!(pins(&store).len(), 5, "not yet");
     store.refound(&refounding(3), Some(replacing)).unwrap();
     let check = |store: &Store| {
@@ -79,12 +83,14 @@ fn what_was_given_up_in_one_process_does_not_get_in_the_way_of_the_next() {
     for round in 1..=4 {
         // Given up, cleared away, and begun again by a later process, under a name that was not used yet.
         let mut given_up = store.replacing().unwrap();
-        given_up.put(pin(1, 1)).unwrap();
+        put(&mut given_up, &pin(1, 1));
+        given_up.settle().unwrap();
         drop(given_up);
         store.close().unwrap();
         store = open(&path);
         let mut replacing = store.replacing().unwrap();
-        (0..round).for_each(|n| assert!(!replacing.put(pin(n, 1)).unwrap()));
+        (0..round).for_each(|n| put(&mut replacing, &pin(n, 1)));
+        replacing.settle().unwrap();
         store.refound(&refounding(round), Some(replacing)).unwrap();
         store.close().unwrap();
         store = open(&path);
@@ -97,10 +103,14 @@ fn a_cid_that_comes_again_after_many_others_is_one_pin_as_it_came_last() {
     let (_folder, mut store) = founded();
     let mut replacing = store.replacing().unwrap();
     for n in 0..1500 {
-        assert!(!replacing.put(pin(n, 4)).unwrap());
+        put(&mut replacing, &pin(n, 4));
     }
-    assert!(replacing.put(pin(3, 1)).unwrap());
-    assert_eq!(replacing.pins(), 1500);
+    put(&mut replacing, &pin(3, 1));
+    let expected = Settled {
+        pins: 1500,
+        repeated: 1,
+    };
+    assert_eq!(replacing.settle().unwrap(), expected);
     store.refound(&refounding(1500), Some(replacing)).unwrap();
     let listing = store.reader().listing();
     assert_eq!(listing.pins(None).count(), 1500);
@@ -111,4 +121,18 @@ fn a_cid_that_comes_again_after_many_others_is_one_pin_as_it_came_last() {
         let allocated = pin(3, 1).allocations.contains(&peer(number));
         assert_eq!(found, usize::from(allocated), "no stale index of peer {number}");
     }
+}
+
+#[test]
+fn a_pinset_without_pins_replaces_one_and_what_is_not_settled_does_not() {
+    let (_folder, mut store) = founded();
+    (1..=5).for_each(|index| store.write(&batch(index, pin_ops(index))).unwrap());
+    let unsettled = store.replacing().unwrap();
+    assert!(store.refound(&refounding(0), Some(unsettled)).is_err());
+    assert_eq!(pins(&store).len(), 5);
+    let mut empty = store.replacing().unwrap();
+    assert_eq!(empty.settle().unwrap(), Settled::default());
+    assert!(empty.settle().is_err() && empty.put(&pin(1, 1), &encode(&pin(1, 1))).is_err());
+    store.refound(&refounding(0), Some(empty)).unwrap();
+    assert_eq!(pins(&store), []);
 }

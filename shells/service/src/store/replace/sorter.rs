@@ -1,0 +1,288 @@
+//! Puts records in the order of their keys, however many there are, in constant memory: what does not fit
+//! waits in a file, in sorted runs that are merged at the end.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::store::StoreError;
+
+/// Bytes of keys and values that are sorted at once: some hundred thousand pins.
+const RUN: usize = 32 << 20;
+
+/// Memory for reading runs, all together.
+const READING: usize = 16 << 20;
+
+/// Records that come in any order and leave in the order of their keys.
+pub(super) struct Sorter {
+    /// Has no name: whatever happens to the process, nothing of it is left.
+    file: File,
+    runs: Vec<Range<u64>>,
+    /// Keys and values of the records that are not in a run yet.
+    bytes: Vec<u8>,
+    records: Vec<Record>,
+    limit: usize,
+}
+
+/// Where one is in `bytes`, its value behind its key.
+#[derive(Clone, Copy)]
+struct Record {
+    /// The start of its key: most are told apart by that.
+    prefix: u64,
+    at: u32,
+    key: u16,
+    value: u32,
+}
+
+impl Record {
+    fn key<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        &bytes[self.at as usize..][..self.key.into()]
+    }
+
+    fn value<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        &bytes[self.at as usize + usize::from(self.key)..][..self.value as usize]
+    }
+}
+
+impl Sorter {
+    /// Keeps what does not fit into memory in a file at `path`, which must be free.
+    pub(super) fn new(path: &Path) -> Result<Self, StoreError> {
+        Self::with_limit(path, RUN).map_err(StoreError::Sort)
+    }
+
+    fn with_limit(path: &Path, limit: usize) -> io::Result<Self> {
+        let mut options = File::options();
+        let file = options.read(true).write(true).create(true).truncate(true).open(path)?;
+        fs::remove_file(path)?;
+        Ok(Self {
+            file,
+            runs: Vec::new(),
+            bytes: Vec::new(),
+            records: Vec::new(),
+            limit,
+        })
+    }
+
+    /// Adds a record. Of several with the same key, [`Sorter::each`] tells the last one from the others.
+    pub(super) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.try_put(key, value).map_err(StoreError::Sort)
+    }
+
+    fn try_put(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        let (Ok(key_len), Ok(value_len)) = (u16::try_from(key.len()), u32::try_from(value.len())) else {
+            return Err(io::Error::other("a key or a value is too long"));
+        };
+        if self.bytes.len() + key.len() + value.len() > self.limit {
+            self.end_run()?;
+        }
+        let at = u32::try_from(self.bytes.len()).map_err(io::Error::other)?;
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value);
+        self.records.push(Record {
+            prefix: prefix(key),
+            at,
+            key: key_len,
+            value: value_len,
+        });
+        Ok(())
+    }
+
+    fn end_run(&mut self) -> io::Result<()> {
+        let bytes = &self.bytes;
+        self.records.sort_unstable_by(|a, b| {
+            let by_key = || a.key(bytes).cmp(b.key(bytes));
+            // The place keeps the order of those with the same key.
+            a.prefix.cmp(&b.prefix).then_with(by_key).then(a.at.cmp(&b.at))
+        });
+        let start = self.runs.last().map_or(0, |run| run.end);
+        let mut out = BufWriter::with_capacity(READING / 16, &self.file);
+        let mut end = start;
+        for record in &self.records {
+            out.write_all(&record.key.to_le_bytes())?;
+            out.write_all(&record.value.to_le_bytes())?;
+            out.write_all(record.key(bytes))?;
+            out.write_all(record.value(bytes))?;
+            end += HEADER as u64 + u64::from(record.key) + u64::from(record.value);
+        }
+        out.flush()?;
+        drop(out);
+        if end > start {
+            self.runs.push(start..end);
+        }
+        self.bytes.clear();
+        self.records.clear();
+        Ok(())
+    }
+
+    /// Whether nothing was put in.
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.runs.is_empty()
+    }
+
+    /// Hands over all records in the order of their keys, those of the same key in the order in which they
+    /// came: the key, the value, and whether one of the same key follows.
+    pub(super) fn each(
+        mut self,
+        mut take: impl FnMut(&[u8], &[u8], bool) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.end_run().map_err(StoreError::Sort)?;
+        // That memory is of use to others now.
+        (self.bytes, self.records) = (Vec::new(), Vec::new());
+        let mut sources = self.sources().map_err(StoreError::Sort)?;
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        loop {
+            let Some(mut first) = sources.peek_mut() else {
+                return Ok(());
+            };
+            std::mem::swap(&mut key, &mut first.key);
+            std::mem::swap(&mut value, &mut first.value);
+            if first.advance().map_err(StoreError::Sort)? {
+                // It goes to its place.
+                drop(first);
+            } else {
+                PeekMut::pop(first);
+            }
+            let again = sources.peek().is_some_and(|next| next.key == key);
+            take(&key, &value, again)?;
+        }
+    }
+
+    /// The runs, each at its first record.
+    fn sources(&self) -> io::Result<BinaryHeap<Source<'_>>> {
+        let buffer = (READING / self.runs.len().max(1)).clamp(4 << 10, 256 << 10);
+        let mut sources = BinaryHeap::with_capacity(self.runs.len());
+        for (number, run) in self.runs.iter().enumerate() {
+            let place = Place {
+                file: &self.file,
+                range: run.clone(),
+            };
+            let mut source = Source {
+                place: BufReader::with_capacity(buffer, place),
+                number,
+                key: Vec::new(),
+                value: Vec::new(),
+            };
+            if source.advance()? {
+                sources.push(source);
+            }
+        }
+        Ok(sources)
+    }
+}
+
+/// Before each record of a run: the lengths of its key and its value.
+const HEADER: usize = 2 + 4;
+
+fn prefix(key: &[u8]) -> u64 {
+    let mut start = [0; 8];
+    let len = key.len().min(8);
+    start[..len].copy_from_slice(&key[..len]);
+    u64::from_be_bytes(start)
+}
+
+/// What is left of a run.
+struct Place<'a> {
+    file: &'a File,
+    range: Range<u64>,
+}
+
+impl Read for Place<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.range.end - self.range.start).unwrap_or(usize::MAX);
+        let wanted = left.min(buffer.len());
+        let read = self.file.read_at(&mut buffer[..wanted], self.range.start)?;
+        self.range.start += read as u64;
+        Ok(read)
+    }
+}
+
+/// A run, and its first record.
+struct Source<'a> {
+    place: BufReader<Place<'a>>,
+    number: usize,
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl Source<'_> {
+    /// Goes on to the next record; false when there is none.
+    fn advance(&mut self) -> io::Result<bool> {
+        let mut header = [0; HEADER];
+        if self.place.buffer().is_empty() && self.place.get_ref().range.is_empty() {
+            return Ok(false);
+        }
+        self.place.read_exact(&mut header)?;
+        let [k0, k1, value @ ..] = header;
+        self.key.resize(u16::from_le_bytes([k0, k1]).into(), 0);
+        self.value.resize(u32::from_le_bytes(value) as usize, 0);
+        self.place.read_exact(&mut self.key)?;
+        self.place.read_exact(&mut self.value)?;
+        Ok(true)
+    }
+}
+
+impl Ord for Source<'_> {
+    /// The smallest key, of the oldest run, is the greatest: a heap has that on top.
+    fn cmp(&self, other: &Self) -> Ordering {
+        other
+            .key
+            .cmp(&self.key)
+            .then_with(|| other.number.cmp(&self.number))
+    }
+}
+
+impl PartialOrd for Source<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Source<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Source<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn records_leave_in_the_order_of_their_keys_and_then_as_they_came(
+            keys in proptest::collection::vec(proptest::collection::vec(0_u8..3, 0..11), 0..200),
+            limit in 30_usize..1000,
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let mut sorter = Sorter::with_limit(&folder.path().join("runs"), limit).unwrap();
+            let mut expected = Vec::new();
+            for (number, key) in keys.into_iter().enumerate() {
+                let value = u32::try_from(number).unwrap().to_be_bytes()[..number % 5].to_vec();
+                sorter.put(&key, &value).unwrap();
+                expected.push((key, value));
+            }
+            expected.sort_by(|a, b| a.0.cmp(&b.0));
+            let mut found = Vec::new();
+            let taken = sorter.each(|key, value, again| {
+                found.push((key.to_vec(), value.to_vec(), again));
+                Ok(())
+            });
+            taken.unwrap();
+            let again = |at: usize| expected.get(at + 1).is_some_and(|next| next.0 == expected[at].0);
+            let expected: Vec<_> = expected
+                .iter()
+                .enumerate()
+                .map(|(at, (key, value))| (key.clone(), value.clone(), again(at)))
+                .collect();
+            assert_eq!(found, expected);
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the file has no name");
+        }
+    }
+}
