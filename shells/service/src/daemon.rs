@@ -445,6 +445,7 @@ async fn start_net(
         known_peers,
         open_methods: BTreeSet::from([greeting::METHOD.to_owned()]),
     };
+    listen::warn_of_strangers(&config.cluster);
     let (net, events) = Net::start(net).await?;
     if let Some(recovered) = recovered {
         // In this order: who calls in between is asked to wait, and not taken for a stranger.

@@ -243,6 +243,32 @@ impl Drop for Talkative {
 }
 
 #[test]
+fn a_peer_without_a_secret_that_others_can_reach_says_so_with_the_remedy() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let mut peer = Peer::init(folder.path(), "peer");
+    let warning = "the cluster has no secret: whoever reaches /ip4/0.0.0.0/tcp/";
+    for (host, secret, warned) in [
+        ("127.0.0.1", "", false),
+        ("0.0.0.0", SECRET, false),
+        ("0.0.0.0", "", true),
+    ] {
+        let port = peer.cluster_port;
+        peer.edit(|config| {
+            config["cluster"]["listen_multiaddress"] = json!([format!("/ip4/{host}/tcp/{port}")]);
+            config["cluster"]["secret"] = json!(secret);
+        });
+        peer.start_and_wait();
+        assert_eq!(peer.log().contains(warning), warned, "{}", peer.log());
+        assert!(peer.terminate().success());
+    }
+    assert!(
+        peer.log().contains("Set the same cluster.secret"),
+        "{}",
+        peer.log()
+    );
+}
+
+#[test]
 fn secrets_and_keys_are_shown_nowhere_not_even_with_debug() {
     const PASSWORD: &str = "correct-horse-battery";
     let cluster = Cluster::prepare(&Options {

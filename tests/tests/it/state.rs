@@ -259,10 +259,53 @@ fn while_the_daemon_runs_export_and_import_go_through_it() {
     let exported = pins(&state(&cluster.peers[2], &["export"]).ok());
     assert_eq!(exported.len(), 301);
     assert_eq!(exported[&before]["name"], "old");
+    what_a_running_cluster_takes_in_comes_out_as_it_was(&cluster);
     // Cleaning up what is in use is refused.
     let said = state(&cluster.peers[0], &["cleanup", "-f"]);
     assert!(said.code == 1 && said.err.contains("stop it first"), "{said:?}");
     cluster.peers.iter_mut().for_each(Peer::check);
+}
+
+/// All but the peers that hold a pin, which are this cluster's.
+fn what_a_running_cluster_takes_in_comes_out_as_it_was(cluster: &Cluster) {
+    let friend = &cluster.peers[1].id;
+    let [whole, update, part] = ["all that a pin can have", "a new version", "a part"].map(cids::identity);
+    let text = format!(
+        "{{\"replication_factor_min\":1,\"replication_factor_max\":2,\"name\":\"a <b>\",\"mode\":\"direct\",\
+         \"shard_size\":7,\"user_allocations\":[\"{friend}\"],\"expire_at\":\"2090-01-02T03:04:05.6Z\",\
+         \"metadata\":{{\"k\":\"v\"}},\"pin_update\":null,\
+         \"origins\":[\"/ip4/10.0.0.1/tcp/4001/p2p/{friend}\"],\"cid\":\"{whole}\",\"type\":\"pin\",\
+         \"allocations\":[\"{friend}\"],\"max_depth\":0,\"reference\":null,\
+         \"timestamp\":\"2020-05-11T10:00:00Z\"}}\n\
+         {{\"cid\":\"{update}\",\"type\":\"pin\",\"pin_update\":\"{part}\",\"name\":\"new\",\
+         \"timestamp\":\"2021-05-11T10:00:00Z\"}}\n\
+         {{\"cid\":\"{part}\",\"type\":\"meta-pin\",\"reference\":\"{whole}\"}}\n"
+    );
+    let path = file(&cluster.peers[0], "whole.json", &text);
+    state(&cluster.peers[0], &["import", "-f", &path]).ok();
+    let brought = pins(&text);
+    wait_until("it is everywhere as it was", || {
+        let found = pins(&state(&cluster.peers[2], &["export"]).ok());
+        let mut as_it_was = brought[&whole].clone();
+        as_it_was["allocations"] = match found.get(&whole) {
+            Some(found) => found["allocations"].clone(),
+            None => return Err("it is missing".to_owned()),
+        };
+        assert_eq!(found[&whole], as_it_was);
+        let (Some(update), Some(part)) = (found.get(&update), found.get(&part)) else {
+            return Err("a pin is missing".to_owned());
+        };
+        let expected = &brought[update["cid"].as_str().unwrap()];
+        for key in ["pin_update", "name", "timestamp"] {
+            assert_eq!(update[key], expected[key], "{key}");
+        }
+        assert_eq!(
+            (&part["type"], &part["reference"]),
+            (&"meta-pin".into(), &whole.as_str().into())
+        );
+        assert!(part["timestamp"].as_str().unwrap() > "2026", "it is as of now");
+        Ok(())
+    });
 }
 
 #[test]

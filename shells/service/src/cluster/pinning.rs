@@ -50,8 +50,12 @@ impl Cluster {
             let cid = pin.cid.clone();
             async move {
                 let added = self.request_pin(Request::Import { pin }).await;
-                added.map(|_| ()).inspect_err(|error| {
-                    tracing::debug!(%cid, %error, "a pin could not be imported");
+                added.map(|_| ()).map_err(|error| match error {
+                    // Which one, where all that is said is why.
+                    Error::Refused(Refusal::Conflict(why)) => {
+                        Error::Refused(Refusal::Conflict(format!("{cid}: {why}")))
+                    }
+                    other => other,
                 })
             }
         });

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
-use crate::config::{Address, Config, HttpApi, Rest};
+use crate::config::{self, Address, Config, HttpApi, Rest};
 use crate::http::{self, Behind, CorsConfig, HttpConfig, ProxyConfig, Server, Tls};
 
 /// Serves the embedded node's own API.
@@ -159,6 +159,30 @@ pub(super) async fn serve_proxy(
         tracing::info!("IPFS Proxy: /{kind}/{}/tcp/{}", address.ip(), address.port());
     }
     Ok(Some(server))
+}
+
+/// Says so when whoever reaches the port for peers may become one.
+pub(super) fn warn_of_strangers(cluster: &config::Cluster) {
+    let listens = &cluster.listen_multiaddress.0;
+    let open = listens.iter().any(|address| !is_loopback(address));
+    let mut secrets = cluster.accepted_secrets.iter().chain([&cluster.secret]);
+    if open && secrets.any(|secret| secret.0.is_none()) {
+        let listens: Vec<String> = listens.iter().map(|address| address.0.to_string()).collect();
+        tracing::warn!(
+            "the cluster has no secret: whoever reaches {} can join it and read and change all that it pins. \
+             Set the same cluster.secret (32 bytes in hexadecimal, as `openssl rand -hex 32` makes them) in \
+             service.json on all peers, or have cluster.listen_multiaddress listen on 127.0.0.1 only",
+            listens.join(", ")
+        );
+    }
+}
+
+fn is_loopback(address: &Address) -> bool {
+    match address.0.iter().next() {
+        Some(Protocol::Ip4(ip)) => ip.is_loopback(),
+        Some(Protocol::Ip6(ip)) => ip.is_loopback(),
+        Some(_) | None => false,
+    }
 }
 
 /// The certificate, if there is one; files are looked for from the configuration folder on.

@@ -17,7 +17,8 @@ const PINS_MAX: usize = 4096;
 
 pub(super) async fn import(State(cluster): State<Cluster>, body: Body) -> Response<Body> {
     let Ok(body) = to_bytes(body, BODY_MAX).await else {
-        let why = format!("the body did not arrive whole, or has more than {BODY_MAX} bytes: send fewer pins");
+        let why =
+            format!("the body did not arrive whole, or has more than {BODY_MAX} bytes: send fewer pins");
         return answer::error(StatusCode::PAYLOAD_TOO_LARGE, why);
     };
     let mut pins = Vec::new();

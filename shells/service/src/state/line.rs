@@ -68,7 +68,10 @@ impl Line {
         let mut allocations = match over.allocations.as_slice() {
             [] => {
                 let texts = self.allocations.unwrap_or_default();
-                texts.iter().map(|text| known.peer(text)).collect::<Result<_, _>>()?
+                texts
+                    .iter()
+                    .map(|text| known.peer(text))
+                    .collect::<Result<_, _>>()?
             }
             given => given.to_vec(),
         };
@@ -161,7 +164,8 @@ impl<'de> Deserialize<'de> for Linked {
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Linked, E> {
                 let cid = text.parse();
-                cid.map(Linked).map_err(|error| E::custom(format!("cid: {error}")))
+                cid.map(Linked)
+                    .map_err(|error| E::custom(format!("cid: {error}")))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Linked, A::Error> {

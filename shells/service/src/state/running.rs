@@ -16,10 +16,10 @@ use cluster_api::client::{Client, ClientError, Options};
 use cluster_core::{Pin, Timestamp};
 use tokio::task::JoinSet;
 
+use super::Progress;
 use super::export::{Exported, unfinished};
 use super::import::read;
 use super::line::Overrides;
-use super::Progress;
 use crate::cluster::convert::whole_pin;
 use crate::config::{Config, Folder};
 

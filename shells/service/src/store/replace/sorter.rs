@@ -57,7 +57,12 @@ impl Sorter {
 
     fn with_limit(path: &Path, limit: usize) -> io::Result<Self> {
         let mut options = File::options();
-        let file = options.read(true).write(true).create(true).truncate(true).open(path)?;
+        let file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)?;
         fs::remove_file(path)?;
         Ok(Self {
             file,
@@ -94,10 +99,10 @@ impl Sorter {
 
     fn end_run(&mut self) -> io::Result<()> {
         let bytes = &self.bytes;
-        self.records.sort_unstable_by(|a, b| {
+        // A stable sort: those of the same key stay in the order in which they came.
+        self.records.sort_by(|a, b| {
             let by_key = || a.key(bytes).cmp(b.key(bytes));
-            // The place keeps the order of those with the same key.
-            a.prefix.cmp(&b.prefix).then_with(by_key).then(a.at.cmp(&b.at))
+            a.prefix.cmp(&b.prefix).then_with(by_key)
         });
         let start = self.runs.last().map_or(0, |run| run.end);
         let mut out = BufWriter::with_capacity(READING / 16, &self.file);
