@@ -3,11 +3,7 @@
 use sim::{Options, soak};
 
 /// Situations that two hundred runs must reach: what is never reached is not tested.
-<<<<<<< HEAD
-const REQUIRED: [&str; 37] = [
-=======
-const REQUIRED: [&str; 36] = [
->>>>>>> 2870991 (state: an import sorts its pins and writes the tables they stay in)
+const REQUIRED: [&str; 38] = [
     "a comparison found pins missing",
     "a damaged disk was emptied",
     "a disk was lost",
