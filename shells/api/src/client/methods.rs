@@ -128,8 +128,8 @@ impl Client {
             .await
     }
 
-    /// The pinset, with all that is known of each pin: what an export has. A Go peer leaves out the peers that
-    /// users prefer.
+    /// The pinset, with all that is known of each pin: what an export has. A Go peer leaves out the
+    /// peers that users prefer.
     pub async fn whole_allocations(&self) -> Result<Lines<Pin>, ClientError> {
         let mut query = Query::default();
         query.set("filter", PinTypeFilter::ALL);

@@ -34,8 +34,8 @@ the backups that peers make. All of it is checked before anything is replaced; w
 backups/ first. Without a file, the standard input is read.
 
 A cluster of several peers needs the same state on all: run the same import on each before any is started. \
-Or start them, and import once, at one of them, while it runs: then the pins are added to the cluster's, with \
-all that the file says of them, and none is removed.";
+Or start them, and import once, at one of them, while it runs: then the pins are added to the cluster's, \
+with all that the file says of them, and none is removed.";
 
 const CLEANUP_LONG: &str = "\
 Removes all that this peer remembers of the cluster. Its next start is like the first: it gets the state \
