@@ -165,6 +165,7 @@ impl Checks {
         self.commits.booted(me, store, &mut found);
         self.promises.booted(me, store, &mut found);
         self.bounds.booted(me);
+        self.surplus.booted(me, store);
         self.failover.booted(me);
         self.ids.booted(me);
     }

@@ -199,8 +199,8 @@ impl Tracker {
         self.ask(now, draft, out);
     }
 
-    /// Whether a copy that is about to go belongs to a pin that a snapshot may have given to others. Until the
-    /// comparison with it is over, the queue does not tell: then they are asked, once more perhaps.
+    /// Whether a copy that is about to go belongs to a pin that a snapshot may have given to others. Until
+    /// the comparison with it is over, the queue does not tell: then they are asked, once more perhaps.
     fn may_be_surplus<V: PinsetView>(&self, draft: &Draft<'_, V>, cid: &Cid, local: &Local) -> bool {
         let is_leaving = matches!(local.phase, Phase::UnpinQueued | Phase::UnpinError);
         is_leaving

@@ -7,6 +7,7 @@ use cluster_core::{Cid, Effect, IpfsAction, Phase, StoreOp};
 use super::{Found, Step};
 use crate::model::Model;
 use crate::options::Options;
+use crate::store::Store;
 
 /// The copies that each peer knows of.
 #[derive(Debug)]
@@ -22,6 +23,17 @@ impl Surplus {
             known: BTreeSet::new(),
             forgetful: options.ipfs_forget_every > 0,
         }
+    }
+
+    /// Notes of what was pinned are not synced, one by one that would cost too much: after a power cut a copy
+    /// may be there that the peer takes for one that failed, and which therefore is no loss to it. Only the
+    /// very last ones are, and the next comparison with the IPFS node would have found them.
+    pub(super) fn booted(&mut self, me: usize, store: &Store) {
+        let failed = |cid: &Cid| {
+            let local = store.locals.get(cid);
+            local.is_none_or(|local| local.phase == Phase::PinError)
+        };
+        self.known.retain(|(peer, cid)| *peer != me || !failed(cid));
     }
 
     pub(super) fn after_step(&mut self, step: &Step<'_>, model: &Model, found: &mut Found<'_>) {
