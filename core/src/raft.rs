@@ -11,7 +11,7 @@ mod records;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, Message, MessageType};
+use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, EntryType, Message, MessageType};
 use raft::{RaftState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 
 pub use self::records::{HardState, Identity, LogEntry, Payload, Recovered};

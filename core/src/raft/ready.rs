@@ -73,7 +73,7 @@ impl Raft {
             });
             sync = true;
         }
-        let regroups = |entry: &Entry| matches!(convert::log_entry(entry).payload, Payload::Members(_));
+        let regroups = |entry: &Entry| entry.get_entry_type() != EntryType::EntryNormal;
         if ready.committed_entries().iter().any(regroups) {
             // Who hears that it was removed votes no more. A peer that forgets the change in a power cut
             // would still need that vote: nobody hears of the change before the disk has it.

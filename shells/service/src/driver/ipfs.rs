@@ -42,13 +42,13 @@ impl Operations {
         let (backend, handle) = (self.backend.clone(), self.handle.clone());
         let complaints = self.complaints.clone();
         let work = async move {
-            let doing = match &action {
-                IpfsAction::Pin { cid, .. } => format!("pinning {cid}"),
-                IpfsAction::Unpin { cid } => format!("unpinning {cid}"),
+            let (doing, cid) = match &action {
+                IpfsAction::Pin { cid, .. } => ("pinning", cid.clone()),
+                IpfsAction::Unpin { cid } => ("unpinning", cid.clone()),
             };
             let outcome = perform(&backend, &handle, op, action).await;
             if let Err(IpfsError::Failed(why)) = &outcome {
-                complaints.tell(&doing, why);
+                complaints.tell(&format!("{doing} {cid}"), why);
             }
             outcome
         };
