@@ -50,13 +50,11 @@ impl Cluster {
             let cid = pin.cid.clone();
             async move {
                 let added = self.request_pin(Request::Import { pin }).await;
-                added.map(|_| ()).map_err(|error| match error {
+                if let Err(Error::Refused(Refusal::Conflict(why))) = added {
                     // Which one, where all that is said is why.
-                    Error::Refused(Refusal::Conflict(why)) => {
-                        Error::Refused(Refusal::Conflict(format!("{cid}: {why}")))
-                    }
-                    other => other,
-                })
+                    return Err(Error::Refused(Refusal::Conflict(format!("{cid}: {why}"))));
+                }
+                added.map(|_| ())
             }
         });
         stream::iter(requests.map(Ok))
