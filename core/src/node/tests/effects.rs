@@ -506,12 +506,14 @@ fn an_imported_pin_keeps_what_it_brings_and_gets_peers_of_this_cluster() {
         let effects = alone.request(ticket, Request::Import { pin: pin.clone() });
         let batch = persist(&effects).id;
         let effects = alone.handle(Event::Persisted { batch });
-        let found = effects.iter().find_map(|effect| match effect {
-            Effect::Reply {
-                reply: Ok(Reply::Pinned(pin)),
-                ..
-            } => Some(pin.clone()),
-            _ => None,
+        let found = effects.iter().find_map(|effect| {
+            let Effect::Reply { reply, .. } = effect else {
+                return None;
+            };
+            let Ok(Reply::Pinned(pin)) = reply else {
+                return None;
+            };
+            Some(pin.clone())
         });
         found.expect("it is pinned")
     };
