@@ -122,6 +122,20 @@ impl Alone {
     }
 }
 
+/// The leader of the first term appends its first entry: a change of the members.
+pub(super) fn append_change(step: MembersStep) -> RaftMessage {
+    let steps = vec![step];
+    let entry = LogEntry {
+        index: 1,
+        term: 1,
+        payload: Payload::Members(encode(&MembersChange { steps })),
+    };
+    RaftMessage {
+        entries: vec![entry],
+        ..raft_message(RaftKind::Append, 1)
+    }
+}
+
 pub(super) fn raft_message(kind: RaftKind, term: Term) -> RaftMessage {
     RaftMessage {
         kind,

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use super::alone::{Alone, raft_message};
-use crate::members::{MembersChange, MembersStep};
-use crate::wire::encode;
+use super::alone::{Alone, append_change, raft_message};
 use crate::*;
 
 /// Reports what is written as durable, until nothing is.
@@ -30,17 +28,7 @@ fn hear(alone: &mut Alone, from: u8, message: RaftMessage) {
 /// One of three, with the change in its log, elected by the third.
 fn elected_with(step: MembersStep) -> Alone {
     let mut alone = Alone::new(3);
-    let steps = vec![step];
-    let entry = LogEntry {
-        index: 1,
-        term: 1,
-        payload: Payload::Members(encode(&MembersChange { steps })),
-    };
-    let append = RaftMessage {
-        entries: vec![entry],
-        ..raft_message(RaftKind::Append, 1)
-    };
-    hear(&mut alone, 2, append);
+    hear(&mut alone, 2, append_change(step));
     for _ in 0..100 {
         alone.wait(Duration::from_millis(100));
         let effects = alone.handle(Event::TimedOut);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::alone::{Alone, persist, raft_message};
+use super::alone::{Alone, append_change, persist, raft_message};
 use crate::testing::{cid, metrics, options, peer};
 use crate::*;
 
@@ -65,16 +65,7 @@ fn a_follower_acknowledges_entries_only_when_they_are_durable() {
 #[test]
 fn nobody_hears_of_a_change_of_the_membership_before_it_is_durable() {
     let mut alone = Alone::new(3);
-    let steps = vec![MembersStep::Remove { raft_id: RaftId(3) }];
-    let entry = LogEntry {
-        index: 1,
-        term: 1,
-        payload: Payload::Members(encode(&MembersChange { steps })),
-    };
-    let append = RaftMessage {
-        entries: vec![entry],
-        ..raft_message(RaftKind::Append, 1)
-    };
+    let append = append_change(MembersStep::Remove { raft_id: RaftId(3) });
     let batch = persist(&alone.receive(2, Message::Raft(append))).id;
     let _ = alone.handle(Event::Persisted { batch });
     let agreed = RaftMessage {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::alone::{Alone, persist, raft_message};
+use super::alone::{Alone, append_change, persist, raft_message};
 use crate::*;
 
 fn from_third(kind: RaftKind, term: Term) -> RaftMessage {
@@ -38,16 +38,7 @@ fn removed() -> Alone {
     let mut alone = Alone::new(3);
     let batch = persist(&alone.receive(2, Message::Raft(raft_message(RaftKind::RequestVote, 1)))).id;
     let _ = alone.handle(Event::Persisted { batch });
-    let steps = vec![MembersStep::Remove { raft_id: RaftId(1) }];
-    let entry = LogEntry {
-        index: 1,
-        term: 1,
-        payload: Payload::Members(encode(&MembersChange { steps })),
-    };
-    let append = RaftMessage {
-        entries: vec![entry],
-        ..raft_message(RaftKind::Append, 1)
-    };
+    let append = append_change(MembersStep::Remove { raft_id: RaftId(1) });
     let batch = persist(&alone.receive(2, Message::Raft(append))).id;
     let _ = alone.handle(Event::Persisted { batch });
     let agreed = RaftMessage {
