@@ -58,7 +58,7 @@ fn a_broken_configuration_is_refused_with_file_and_key() {
             &["service.json", "listen_multiaddress"],
         ),
         (
-            "\"concurrent_pins\": 64",
+            "\"concurrent_pins\": 32",
             "\"concurrent_pins\": -3",
             &["service.json", "concurrent_pins"],
         ),

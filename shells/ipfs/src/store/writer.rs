@@ -16,6 +16,7 @@ use cid::Cid;
 use fjall::{Keyspace, OwnedWriteBatch, PersistMode};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 /// Bytes in one group before it ends: enough to make the fsync cheap, little enough to answer soon.
@@ -26,6 +27,12 @@ const GROUP_REQUESTS: usize = 4096;
 const INLINE_BYTES: usize = 4 << 20;
 /// Places wait there too, 200 bytes each.
 const FRESH_ENTRIES: usize = 16_384;
+/// So many pins in one group, and more are on their way.
+const BUSY: usize = 4;
+/// The next group then gathers for so long. Syncs are what pins cost most, and those of the cluster's log, which
+/// its clients wait for, go to the same disk: with the pause, 11,500 pins a second were committed where there
+/// were 9,700 without, and as many pinned (three peers, two cores, 32 pins at once).
+const GATHER: Duration = Duration::from_millis(3);
 /// Bytes in segments after which their sync begins unasked, so that the last one has little left to do.
 const UNSYNCED_BYTES: usize = 16 << 20;
 
@@ -90,8 +97,12 @@ type Answer = (oneshot::Sender<Result<Reply, Error>>, Result<Reply, Error>);
 
 impl Writer {
     pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        let mut pins = 0;
         while let Some(first) = requests.blocking_recv() {
-            self.group(first, &mut requests);
+            if pins >= BUSY {
+                std::thread::sleep(GATHER);
+            }
+            pins = self.group(first, &mut requests);
         }
         if self.failed.is_none()
             && let Err(error) = self.commit(Group {
@@ -107,7 +118,8 @@ impl Writer {
         &self.open.fresh
     }
 
-    fn group(&mut self, first: Request, requests: &mut mpsc::Receiver<Request>) {
+    /// Does what waits, and says how many pins were made or removed by it.
+    fn group(&mut self, first: Request, requests: &mut mpsc::Receiver<Request>) -> usize {
         let protect = self.protect.clone();
         let mut group = Group::default();
         let mut answers: Vec<Answer> = Vec::new();
@@ -141,6 +153,7 @@ impl Writer {
             let full = group.bytes >= GROUP_BYTES || answers.len() >= GROUP_REQUESTS;
             next = if full { None } else { requests.try_recv().ok() };
         }
+        let pins = group.pins.len();
         if self.failed.is_none()
             && let Err(error) = self.end(group)
         {
@@ -157,6 +170,7 @@ impl Writer {
             // Who no longer waits has dropped its future; what it asked for is done all the same.
             let _ = done.send(result);
         }
+        pins
     }
 
     /// Commits, if anything in the group or the wealth of what waits wants it.
