@@ -44,8 +44,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// A peer that leaves has this long to be removed: the core's own deadline for a request, and some.
 const LEAVE: Duration = Duration::from_secs(20);
 
-/// The answer to who removed this peer through its own API is on its way for so long at most.
-const LAST_ANSWERS: Duration = Duration::from_millis(500);
+/// Who was removed stays for so long: the answer to who asked for it is on its way, and a voter that has not
+/// heard of it may need this peer's vote first (Ongaro's thesis, 4.2.2). Two elections fit into it.
+const LAST_ANSWERS: Duration = Duration::from_secs(3);
 
 /// What the command line says of a run.
 #[derive(Clone, Debug, Default)]
@@ -106,10 +107,12 @@ pub async fn run(folder: &Path, options: Options, shutdown: CancellationToken) -
             },
             outcome => outcome,
         };
-        if matches!(outcome, Ok(None)) && leave && is_ready {
-            running.leave().await;
-        }
-        if let Ok(Some(Ending::Removed)) = outcome {
+        let is_removed = match &outcome {
+            Ok(Some(Ending::Removed)) => true,
+            Ok(None) if leave && is_ready => running.leave().await,
+            Ok(None | Some(Ending::Invited(_))) | Err(_) => false,
+        };
+        if is_removed {
             tokio::time::sleep(LAST_ANSWERS).await;
         }
         let me = running.me.clone();
@@ -292,19 +295,21 @@ impl Running {
         Ok(())
     }
 
-    /// Ends the own membership, as far as that is possible.
-    async fn leave(&self) {
+    /// Ends the own membership, as far as that is possible. True when it has ended.
+    async fn leave(&self) -> bool {
         tracing::info!("leaving the cluster");
         let request = Request::RemovePeer {
             peer: self.me.clone(),
         };
-        match tokio::time::timeout(LEAVE, self.driver.handle.request(request)).await {
+        let left = tokio::time::timeout(LEAVE, self.driver.handle.request(request)).await;
+        match &left {
             Ok(Ok(_)) => tracing::info!("left the cluster. {}", how_to_come_back(&self.me)),
             // The last peer of a cluster cannot leave it.
             Ok(Err(Refusal::Conflict(why))) => tracing::warn!("not leaving the cluster: {why}"),
             Ok(Err(refusal)) => self.say_not_left(&refusal.to_string()),
             Err(_) => self.say_not_left(&format!("no answer within {LEAVE:?}")),
         }
+        matches!(left, Ok(Ok(_)))
     }
 
     fn say_not_left(&self, why: &str) {
