@@ -29,9 +29,9 @@ const INLINE_BYTES: usize = 4 << 20;
 const FRESH_ENTRIES: usize = 16_384;
 /// So many pins in one group, and more are on their way.
 const BUSY: usize = 4;
-/// The next group then gathers for so long. Syncs are what pins cost most, and those of the cluster's log, which
-/// its clients wait for, go to the same disk: with the pause, 11,500 pins a second were committed where there
-/// were 9,700 without, and as many pinned (three peers, two cores, 32 pins at once).
+/// The next group then gathers for so long. Syncs are what pins cost most, and those of the cluster's log,
+/// which its clients wait for, go to the same disk: with the pause, 11,500 pins a second were committed where
+/// there were 9,700 without, and as many pinned (three peers, two cores, 32 pins at once).
 const GATHER: Duration = Duration::from_millis(3);
 /// Bytes in segments after which their sync begins unasked, so that the last one has little left to do.
 const UNSYNCED_BYTES: usize = 16 << 20;

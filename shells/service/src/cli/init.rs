@@ -152,8 +152,9 @@ fn may_overwrite(folder: &Path, options: &Options) -> anyhow::Result<bool> {
 }
 
 /// Pins that an embedded node works on at once, unless told otherwise. All that are complete at the same
-/// time share one sync of its store, which is most of what a pin of little content costs. With 64 at once nothing
-/// is pinned sooner, and fewer pins are committed meanwhile; a Kubo daemon gains nothing from more than ten.
+/// time share one sync of its store, which is most of what a pin of little content costs. With 64 at once
+/// nothing is pinned sooner, and fewer pins are committed meanwhile; a Kubo daemon gains nothing from more
+/// than ten.
 const EMBEDDED_PINS: u32 = 32;
 
 fn configuration(options: &Options, environment: &Environment) -> anyhow::Result<Config> {
