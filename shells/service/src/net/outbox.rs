@@ -109,6 +109,7 @@ pub(super) fn ensure(shared: &Arc<Shared>, peer: &PeerId) -> Outbox {
         changes: shared.links.changes(),
         messages,
         outbox: outbox.clone(),
+        carried: false,
     };
     shared.spawn(carrier.run());
     outbox
@@ -121,6 +122,8 @@ struct Carrier {
     changes: watch::Receiver<u64>,
     messages: mpsc::Receiver<Vec<u8>>,
     outbox: Outbox,
+    /// Messages were written to the stream.
+    carried: bool,
 }
 
 /// How a stream ended.
@@ -146,6 +149,10 @@ impl Carrier {
                 Ok(stream) => self.carry(&link, stream, &mut pause).await,
                 Err(why) => End::Lost(why),
             };
+            if std::mem::take(&mut self.carried) && !matches!(end, End::Idle) {
+                // What was written last may not have arrived.
+                self.shared.core.unreachable(&self.peer);
+            }
             match end {
                 End::Moved => continue,
                 End::Idle => return self.retire(),
@@ -196,6 +203,7 @@ impl Carrier {
             changes,
             messages,
             outbox,
+            carried,
         } = self;
         let hello = encode(&shared.origin());
         let answers = async {
@@ -217,7 +225,10 @@ impl Carrier {
             loop {
                 let next = tokio::time::timeout(STRANGER_IDLE, messages.recv()).await;
                 match next {
-                    Ok(Some(message)) => gather(&mut writer, message, messages, &outbox.bytes).await?,
+                    Ok(Some(message)) => {
+                        *carried = true;
+                        gather(&mut writer, message, messages, &outbox.bytes).await?;
+                    }
                     Ok(None) => return Ok(()),
                     Err(_) if shared.is_member(peer) => {}
                     Err(_) => return Ok(()),

@@ -75,6 +75,16 @@ async fn who_is_removed_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_on_its_way_when_a_peer_refused_is_reported() {
+    let (mut one, mut other) = pair().await;
+    one.reach(&mut other, 1).await;
+    while one.events.core.try_recv().is_some() {}
+    other.net.set_members(BTreeSet::new()).await;
+    one.net.send(other.id(), &envelope(2, 0));
+    one.unreachable(&id(2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_peer_of_another_cluster_is_refused_by_name() {
     let theirs = ClusterId([1; 16]);
     let (one, other) = pair_of(
