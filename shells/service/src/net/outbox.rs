@@ -39,10 +39,23 @@ const STRANGER_IDLE: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(super) struct Outbox {
     number: u64,
-    queue: mpsc::Sender<Vec<u8>>,
+    queue: mpsc::Sender<Waiting>,
     bytes: Arc<AtomicUsize>,
     /// The peer does not take what is in the queue, so nothing more should go there.
     refused: Arc<AtomicBool>,
+}
+
+/// A message in a queue. Its bytes count until it is dropped, whatever becomes of it: a stream may end while
+/// it is being written.
+struct Waiting {
+    message: Vec<u8>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.bytes.fetch_sub(self.message.len(), Ordering::Relaxed);
+    }
 }
 
 impl Outbox {
@@ -51,15 +64,10 @@ impl Outbox {
         if self.refused.load(Ordering::Relaxed) {
             return false;
         }
-        if self.bytes.fetch_add(size, Ordering::Relaxed) + size > BYTES_MAX {
-            self.bytes.fetch_sub(size, Ordering::Relaxed);
-            return false;
-        }
-        let taken = self.queue.try_send(message).is_ok();
-        if !taken {
-            self.bytes.fetch_sub(size, Ordering::Relaxed);
-        }
-        taken
+        let before = self.bytes.fetch_add(size, Ordering::Relaxed);
+        let bytes = Arc::clone(&self.bytes);
+        let waiting = Waiting { message, bytes };
+        before + size <= BYTES_MAX && self.queue.try_send(waiting).is_ok()
     }
 }
 
@@ -120,7 +128,7 @@ struct Carrier {
     shared: Arc<Shared>,
     peer: PeerId,
     changes: watch::Receiver<u64>,
-    messages: mpsc::Receiver<Vec<u8>>,
+    messages: mpsc::Receiver<Waiting>,
     outbox: Outbox,
     /// Messages were written to the stream.
     carried: bool,
@@ -202,8 +210,8 @@ impl Carrier {
             peer,
             changes,
             messages,
-            outbox,
             carried,
+            ..
         } = self;
         let hello = encode(&shared.origin());
         let answers = async {
@@ -227,7 +235,7 @@ impl Carrier {
                 match next {
                     Ok(Some(message)) => {
                         *carried = true;
-                        gather(&mut writer, message, messages, &outbox.bytes).await?;
+                        gather(&mut writer, message, messages).await?;
                     }
                     Ok(None) => return Ok(()),
                     Err(_) if shared.is_member(peer) => {}
@@ -248,8 +256,7 @@ impl Carrier {
     /// Empties the queue.
     fn discard(&mut self) {
         let mut lost = false;
-        while let Ok(message) = self.messages.try_recv() {
-            self.outbox.bytes.fetch_sub(message.len(), Ordering::Relaxed);
+        while self.messages.try_recv().is_ok() {
             Complaints::count(&self.shared.complaints.dropped);
             lost = true;
         }
@@ -276,21 +283,20 @@ impl Carrier {
 /// Sends a message and all that wait behind it, and flushes when there is no more.
 async fn gather<W: futures::AsyncWrite + Unpin>(
     writer: &mut FrameWriter<W>,
-    first: Vec<u8>,
-    messages: &mut mpsc::Receiver<Vec<u8>>,
-    bytes: &AtomicUsize,
+    first: Waiting,
+    messages: &mut mpsc::Receiver<Waiting>,
 ) -> std::io::Result<()> {
     let mut next = Some(first);
-    while let Some(message) = next {
-        if message.len() >= GATHER {
-            writer.send(Kind::Data, &message).await?;
+    while let Some(waiting) = next {
+        if waiting.message.len() >= GATHER {
+            writer.send(Kind::Data, &waiting.message).await?;
         } else {
-            writer.push(Kind::Data, &message);
+            writer.push(Kind::Data, &waiting.message);
             if writer.buffered() >= GATHER {
                 writer.flush().await?;
             }
         }
-        bytes.fetch_sub(message.len(), Ordering::Relaxed);
+        drop(waiting);
         next = messages.try_recv().ok();
     }
     writer.flush().await
@@ -302,5 +308,40 @@ async fn moved(shared: &Shared, peer: &PeerId, id: ConnectionId, changes: &mut w
         if changes.changed().await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use tokio_util::compat::TokioAsyncReadCompatExt;
+
+    use super::*;
+    use crate::net::traffic::Meter;
+
+    #[tokio::test]
+    async fn a_message_that_was_being_written_when_its_stream_ended_leaves_its_room_to_others() {
+        let (queue, mut messages) = mpsc::channel(MESSAGES_MAX);
+        let outbox = Outbox {
+            number: 0,
+            queue,
+            bytes: Arc::default(),
+            refused: Arc::default(),
+        };
+        for size in [GATHER - 1, 5 << 20] {
+            for _ in 0..3 {
+                assert!(outbox.push(vec![0; size]));
+                assert!(outbox.bytes.load(Ordering::Relaxed) >= size);
+                // Nobody reads at the other end.
+                let (stream, _other) = tokio::io::duplex(1_000);
+                let mut writer = FrameWriter::new(stream.compat(), Arc::new(Meter::default()));
+                let first = messages.recv().await.unwrap();
+                let written = gather(&mut writer, first, &mut messages).now_or_never();
+                assert!(written.is_none(), "{written:?}");
+                assert_eq!(outbox.bytes.load(Ordering::Relaxed), 0);
+            }
+        }
+        assert!(!outbox.push(vec![0; BYTES_MAX + 1]));
+        assert_eq!(outbox.bytes.load(Ordering::Relaxed), 0);
     }
 }

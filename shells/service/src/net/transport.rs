@@ -19,7 +19,7 @@ use super::hello::{self, Keys};
 
 /// From the first packet to an encrypted connection. Whoever takes longer, garbage on the port included,
 /// is hung up on.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 10 });
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Streams of one connection, of both sides together. yamux closes the connection of who exceeds it, so it
 /// is far above what the limits on calls allow: 256 each way, and a handful of long-lived ones.

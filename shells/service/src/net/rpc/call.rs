@@ -244,3 +244,44 @@ impl CallSender {
         sent.map_err(|error| self.subject.lost(error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn subject(deadline: Deadline) -> Subject {
+        Subject {
+            peer: PeerId::from_bytes(&[[0x00, 0x24, 0x08, 0x01, 0x12, 0x20].as_slice(), &[1; 32]].concat())
+                .unwrap(),
+            method: "slow".to_owned(),
+            deadline,
+            end: Instant::now() + deadline.length(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_steps_of_a_call_share_the_time_within_which_it_must_end() {
+        let subject = subject(Deadline::Within(4 * SECOND));
+        for _ in 0..3 {
+            subject.in_time(sleep(SECOND)).await.unwrap();
+        }
+        let late = subject.in_time(sleep(2 * SECOND)).await;
+        assert!(matches!(late, Err(CallError::Late { after, .. }) if after == 4 * SECOND));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_lasts_for_as_long_as_the_peer_is_not_silent() {
+        let subject = subject(Deadline::Silence(2 * SECOND));
+        for _ in 0..9 {
+            subject.in_time(sleep(SECOND)).await.unwrap();
+        }
+        let late = subject.in_time(sleep(3 * SECOND)).await;
+        assert!(matches!(late, Err(CallError::Late { after, .. }) if after == 2 * SECOND));
+    }
+}

@@ -21,6 +21,18 @@ async fn raw_stream(from: &Peer, to: &Peer) -> libp2p::Stream {
     stream
 }
 
+/// Peers of which the first is a member at the second, and sends nothing of its own accord: a core stream of
+/// its own would take the place of a raw one.
+async fn raw_pair() -> (Peer, Peer) {
+    let (one, other) = (start(config(1)).await, start(config(2)).await);
+    other.net.set_members(BTreeSet::from([one.id().clone()])).await;
+    one.net.add_addresses(other.id(), other.net.addresses()).await;
+    soon("a connection", one.net.shared.link(other.id()))
+        .await
+        .unwrap();
+    (one, other)
+}
+
 fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = (payload.len() as u32).to_be_bytes().to_vec();
     frame.push(kind);
@@ -158,15 +170,15 @@ async fn a_receiver_that_is_not_read_costs_bounded_memory_and_is_reported() {
     {
         waiting += usize::from(number_of(&event).is_some());
     }
-    // The receiver's queue, the sender's, and what is on its way.
-    assert!((1_000..4_000).contains(&waiting), "{waiting}");
+    // The receiver's queue, the sender's, and what is on its way: as much again as the receiver has taken, if
+    // the other end seems far away.
+    assert!((1_000..6_000).contains(&waiting), "{waiting}");
     one.reach(&mut other, 99_999).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nonsense_of_a_member_closes_its_stream_and_nothing_else() {
-    let (one, mut other) = pair().await;
-    one.reach(&mut other, 1).await;
+    let (one, mut other) = raw_pair().await;
     let bad = [
         frame(1, b"no envelope"),
         frame(1, &[]),
@@ -188,8 +200,7 @@ async fn nonsense_of_a_member_closes_its_stream_and_nothing_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_newest_stream_of_a_peer_counts() {
-    let (one, mut other) = pair().await;
-    one.reach(&mut other, 1).await;
+    let (one, mut other) = raw_pair().await;
     let mut first = raw_stream(&one, &other).await;
     let mut second = raw_stream(&one, &other).await;
     let rest = soon("the end of the older stream", first.read(&mut [0; 8])).await;
