@@ -178,8 +178,9 @@ fn configuration(options: &Options, environment: &Environment) -> anyhow::Result
     Ok(loaded.config)
 }
 
-/// How long a daemon on this machine may take to say who it is.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a daemon on this machine may take to say who it is. Where there is none the system says so at
+/// once, and one that is only busy must not be taken for none.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The section of the chosen IPFS node. Says what was chosen when the operator did not.
 fn connector(chosen: Option<IpfsKind>, environment: &Environment) -> anyhow::Result<IpfsConnector> {
