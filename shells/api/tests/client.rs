@@ -25,6 +25,14 @@ fn client(host: &str) -> Client {
     Client::new(host, Options::default()).unwrap()
 }
 
+/// An address at which nobody listens, nor anybody else can for as long as the socket is kept.
+fn nobody() -> (tokio::net::TcpSocket, std::net::SocketAddr) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}
+
 /// Lines, then a trailer.
 fn stream(lines: &'static [&'static str], trailer: &'static str) -> Response {
     let mut frames: Vec<Result<Frame<bytes::Bytes>, std::io::Error>> =
@@ -143,11 +151,7 @@ async fn paths_and_options_arrive_as_given() {
 #[tokio::test]
 async fn a_host_that_cannot_be_reached_hands_over_to_the_next() {
     let good = serve(Router::new().route("/version", get(|| async { "{\"version\":\"1\"}" }))).await;
-    // Nothing listens on a port that was just given back.
-    let gone = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let (_socket, gone) = nobody();
     let client = client(&format!("{gone},{good}"));
     assert_eq!(client.version().await.unwrap().value.version, "1");
     assert_eq!(client.version().await.unwrap().value.version, "1");
@@ -155,10 +159,7 @@ async fn a_host_that_cannot_be_reached_hands_over_to_the_next() {
 
 #[tokio::test]
 async fn a_service_that_is_not_there_is_named_with_what_to_do() {
-    let gone = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let (_socket, gone) = nobody();
     let error = client(&gone.to_string()).id().await.unwrap_err();
     assert!(matches!(error, ClientError::Unreachable(_)));
     let text = error.to_string().to_lowercase();

@@ -139,11 +139,10 @@ async fn an_error_at_the_end_of_a_listing_comes_after_what_was_listed() {
 
 #[tokio::test]
 async fn a_service_that_is_not_there_exits_1_and_says_what_to_do() {
-    let gone = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .to_string();
+    // Nobody listens on a port that is only held.
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let gone = held.local_addr().unwrap().to_string();
     let shown = ctl(&gone, &["id"]).await;
     assert_eq!(code(&shown), 1);
     for part in ["An error occurred:\n  Code: 0\n", &gone, "refused", "--host"] {
@@ -211,18 +210,29 @@ async fn commands_that_do_not_exist_exit_3_and_help_exits_0() {
 
 #[tokio::test]
 async fn pinning_shows_the_status_as_soon_as_it_has_settled() {
-    let host = serve(pinning(2, "pinned")).await;
-    let start = Instant::now();
-    let shown = ctl(&host, &["pin", "add", CID]).await;
     let expected = format!(
         "{CID}:\n    > c0                   : PINNED | 2026-05-11T10:00:00Z | Attempts: 0 | Priority: false\n"
     );
-    assert_eq!((out(&shown), code(&shown)), (expected, 0));
-    assert!(
-        start.elapsed() < Duration::from_millis(900),
-        "{:?}",
-        start.elapsed()
-    );
+    // What has not settled after a second is shown as it is; a busy machine may need so long for it.
+    let mut tries = 0;
+    loop {
+        let host = serve(pinning(2, "pinned")).await;
+        let start = Instant::now();
+        let shown = ctl(&host, &["pin", "add", CID]).await;
+        let took = start.elapsed();
+        let settled = out(&shown) == expected;
+        assert!(settled || out(&shown).contains(": PINNING |"), "{}", out(&shown));
+        assert_eq!(code(&shown), 0);
+        if settled && took < Duration::from_millis(900) {
+            break;
+        }
+        tries += 1;
+        assert!(
+            took >= Duration::from_millis(900) && tries < 30,
+            "{took:?}: {}",
+            out(&shown)
+        );
+    }
     // What keeps moving is shown as it is.
     let host = serve(pinning(usize::MAX, "pinned")).await;
     assert!(out(&ctl(&host, &["pin", "add", CID]).await).contains(": PINNING |"));

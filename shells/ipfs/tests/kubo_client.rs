@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use cluster_ipfs::backend::{Cause, PinRequest, PinState};
 use cluster_ipfs::{Block, Cid, PinMode, Progress};
 use futures::{StreamExt, TryStreamExt};
-use support::{Fake, chunked, client, sized};
+use support::{Fake, chunked, client, client_that_waits, nobody, sized};
 
 const CID: &str = "QmVr26fY1tKyspEJBniVhqxQeEjhF78XerGiqWAwraVLQH";
 const RAW: &str = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e";
@@ -111,7 +111,7 @@ async fn a_pin_without_progress_is_given_up_and_one_with_progress_is_not() {
     let stuck = chunked(&[r#"{"Progress":5}"#, r#"{"Progress":5}"#], None).replace("0\n\n", "…");
     let fake = Fake::answering(&[&kubo_error("path is not pinned"), &stuck]).await;
     let start = Instant::now();
-    let error = client(fake.address)
+    let error = client_that_waits(fake.address, Duration::from_secs(1))
         .pin(&PinRequest::recursive(cid()), &|_| ())
         .await
         .unwrap_err();
@@ -224,9 +224,7 @@ async fn http_errors_without_json_keep_their_text() {
 
 #[tokio::test]
 async fn a_daemon_that_is_not_there_is_unreachable() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let (_socket, address) = nobody();
     let error = client(address).id().await.unwrap_err();
     assert_eq!(error.cause(), Cause::Unreachable);
     assert!(error.message().contains("refused"), "{error}");
@@ -309,9 +307,7 @@ fn id_of(agent: &str) -> String {
 
 #[tokio::test]
 async fn requests_slow_down_while_the_daemon_is_away() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let (_socket, address) = nobody();
     let client = client(address);
     let start = Instant::now();
     for _ in 0..14 {

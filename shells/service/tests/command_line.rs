@@ -4,8 +4,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 
 use serde_json::Value;
+use tokio::net::TcpSocket;
 
 /// The program with nothing but what a test sets.
 fn program(home: &Path) -> Command {
@@ -19,9 +21,14 @@ fn program(home: &Path) -> Command {
     command
 }
 
+/// A port on which nobody listens. It is held for as long as the tests run, so that nobody else gets it.
 fn closed_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    listener.local_addr().unwrap().port()
+    static HELD: LazyLock<TcpSocket> = LazyLock::new(|| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        socket
+    });
+    HELD.local_addr().unwrap().port()
 }
 
 fn home() -> tempfile::TempDir {

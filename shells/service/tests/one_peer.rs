@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -19,6 +20,12 @@ fn program(folder: &Path) -> Command {
         .arg("--config")
         .arg(folder);
     command
+}
+
+/// Peers one after the other: the ports of one that is not running are free, and another might take them.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A folder for a peer on free ports.
@@ -91,6 +98,7 @@ impl Daemon {
 
 #[test]
 fn a_peer_becomes_ready_answers_and_ends_at_each_of_the_three_signals() {
+    let _alone = alone();
     let folder = initialised();
     let text = std::fs::read_to_string(folder.path().join("service.json")).unwrap();
     let config: Value = serde_json::from_str(&text).unwrap();
@@ -134,6 +142,7 @@ fn a_peer_becomes_ready_answers_and_ends_at_each_of_the_three_signals() {
 
 #[test]
 fn a_daemon_that_was_killed_leaves_its_folder_free() {
+    let _alone = alone();
     let folder = initialised();
     for _ in 0..2 {
         let mut daemon = Daemon::start(program(folder.path()).arg("run"));
@@ -143,6 +152,7 @@ fn a_daemon_that_was_killed_leaves_its_folder_free() {
 
 #[test]
 fn logs_are_json_on_demand() {
+    let _alone = alone();
     let folder = initialised();
     let command = &mut program(folder.path());
     let mut daemon = Daemon::start(command.args(["--logformat", "json", "daemon"]));

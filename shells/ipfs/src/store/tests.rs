@@ -9,7 +9,7 @@ use crate::{Block, Error, Pin, PinMode, codec, hash};
 use cid::{Cid, Version};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tokio::runtime::{Builder, Runtime};
 
 /// A few blocks fill one.
@@ -19,8 +19,22 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_time().build().unwrap()
 }
 
+/// Opens what nobody else has open. A program that another test starts at this moment still holds the lock,
+/// like all files that were open when it was forked, until it is executed.
+fn try_open(path: &Path) -> Result<Store, Error> {
+    let began = std::time::Instant::now();
+    loop {
+        match Store::open_with(path, None, SEGMENT) {
+            Err(Error::Locked(_)) if began.elapsed().as_secs() < 60 => {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            opened => return opened,
+        }
+    }
+}
+
 fn open(path: &Path) -> Store {
-    Store::open_with(path, None, SEGMENT).unwrap()
+    try_open(path).unwrap()
 }
 
 /// The same block for the same number.
@@ -60,17 +74,44 @@ fn check(store: &Store, model: &BTreeMap<u64, Block>) {
     assert_eq!(counters.bytes, bytes);
 }
 
+/// Copies what the disk has at one moment: all over again when files came or went meanwhile.
 fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &target);
+    for _ in 0..1000 {
+        let copied = copy_files(from, to);
+        if copied.is_ok_and(|copied| files(from).is_ok_and(|now| now == copied)) {
+            return;
+        }
+        std::fs::remove_dir_all(to).unwrap();
+    }
+    panic!("{} does not come to rest", from.display());
+}
+
+/// Which files were copied.
+fn copy_files(from: &Path, to: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
+    let all = files(from)?;
+    std::fs::create_dir_all(to)?;
+    for path in &all {
+        let target = to.join(path.strip_prefix(from).unwrap());
+        if path.is_dir() {
+            std::fs::create_dir_all(target)?;
         } else {
-            std::fs::copy(entry.path(), target).unwrap();
+            std::fs::copy(path, target)?;
         }
     }
+    Ok(all)
+}
+
+/// All files and folders below one, each after what it is in.
+fn files(folder: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
+    let mut found = BTreeSet::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            found.extend(files(&entry.path())?);
+        }
+        found.insert(entry.path());
+    }
+    Ok(found)
 }
 
 #[derive(Debug, Clone)]

@@ -43,8 +43,8 @@ async fn a_pin_waits_for_content_that_appears_later() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(!waiting.is_finished());
     a.put(block.clone()).await.unwrap();
-    // It is told at once, not asked for again after a while.
-    timeout(Duration::from_secs(5), waiting)
+    // It is told at once: what nobody has is asked for again after ten seconds.
+    timeout(Duration::from_secs(8), waiting)
         .await
         .expect("in time")
         .unwrap()
@@ -96,16 +96,27 @@ async fn blocks_come_from_several_holders_and_survive_the_loss_of_one() {
     assert_eq!(cat(&c.offline(), cid, 0, None).await, data);
 }
 
+/// A free port, and none of those that systems pick for others, which might get it in between.
+fn port_to_come_back_to() -> u16 {
+    let mut ports = (0..1000).map(|n| 20_000 + (std::process::id() as u16).wrapping_add(n) % 12_000);
+    let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.find(free).unwrap()
+}
+
 #[tokio::test]
 async fn a_lost_peer_is_dialled_again() {
-    let ((a, fa), (b, _fb)) = (node().await, node().await);
-    let address = a.id().addresses[0].clone();
-    introduce(&b, &a).await;
-    let listen = {
-        let mut address = address.clone();
-        address.pop();
-        address
+    let (fa, (b, _fb)) = (tempfile::tempdir().unwrap(), node().await);
+    let config = Config {
+        path: fa.path().to_owned(),
+        swarm_listen: vec![
+            format!("/ip4/127.0.0.1/tcp/{}", port_to_come_back_to())
+                .parse()
+                .unwrap(),
+        ],
+        storage_max: None,
     };
+    let a = Node::open(config.clone()).await.unwrap();
+    introduce(&b, &a).await;
     a.shutdown().await;
     drop(a);
     let gone = async {
@@ -114,12 +125,7 @@ async fn a_lost_peer_is_dialled_again() {
         }
     };
     timeout(SOON, gone).await.expect("noticed");
-    let config = Config {
-        path: fa.path().to_owned(),
-        swarm_listen: vec![listen],
-        storage_max: None,
-    };
-    let a = Node::open(config).await.unwrap();
+    let a = reopen(config).await;
     let back = async {
         while b.peers().await.is_empty() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -127,6 +133,12 @@ async fn a_lost_peer_is_dialled_again() {
     };
     timeout(SOON, back).await.expect("dialled again");
     b.disconnect(a.id().peer_id).await.unwrap();
+    let gone = async {
+        while !b.peers().await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(SOON, gone).await.expect("disconnected");
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(
         b.peers().await.is_empty(),
@@ -146,7 +158,8 @@ async fn garbage_on_the_swarm_port_harms_nobody() {
     ] {
         let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         stream.write_all(garbage).await.unwrap();
-        stream.write_all(&content(5000, 11)).await.unwrap();
+        // The other end may have hung up.
+        let _ = stream.write_all(&content(5000, 11)).await;
         let mut answer = Vec::new();
         let _ = timeout(Duration::from_millis(300), stream.read_to_end(&mut answer)).await;
     }

@@ -2,6 +2,8 @@
 
 use super::*;
 use futures::StreamExt;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 #[tokio::test]
 async fn a_restart_keeps_identity_blocks_and_pins_and_a_second_opener_is_refused() {
@@ -14,7 +16,7 @@ async fn a_restart_keeps_identity_blocks_and_pins_and_a_second_opener_is_refused
     assert!(matches!(second, Error::Locked(_)), "{second}");
     node.shutdown().await;
     assert!(matches!(node.get(cid).await, Err(Error::Closed)));
-    let node = open(folder.path(), None).await.unwrap();
+    let node = reopen(config(folder.path(), None)).await;
     assert_eq!(node.id().peer_id, id);
     assert_eq!(node.stat().unwrap(), before);
     assert_eq!(node.pin_of(&cid).unwrap().unwrap().name, "kept");
@@ -50,17 +52,44 @@ async fn what_was_acknowledged_is_on_disk_without_a_shutdown() {
     );
 }
 
+/// Copies what the disk has at one moment: all over again when files came or went meanwhile.
 fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &target);
+    for _ in 0..1000 {
+        let copied = copy_files(from, to);
+        if copied.is_ok_and(|copied| files(from).is_ok_and(|now| now == copied)) {
+            return;
+        }
+        std::fs::remove_dir_all(to).unwrap();
+    }
+    panic!("{} does not come to rest", from.display());
+}
+
+/// Which files were copied.
+fn copy_files(from: &Path, to: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
+    let all = files(from)?;
+    std::fs::create_dir_all(to)?;
+    for path in &all {
+        let target = to.join(path.strip_prefix(from).unwrap());
+        if path.is_dir() {
+            std::fs::create_dir_all(target)?;
         } else {
-            std::fs::copy(entry.path(), target).unwrap();
+            std::fs::copy(path, target)?;
         }
     }
+    Ok(all)
+}
+
+/// All files and folders below one, each after what it is in.
+fn files(folder: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
+    let mut found = BTreeSet::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            found.extend(files(&entry.path())?);
+        }
+        found.insert(entry.path());
+    }
+    Ok(found)
 }
 
 #[tokio::test]
@@ -178,6 +207,6 @@ async fn sixteen_callers_share_the_syncs_of_their_pins() {
     });
     futures::future::try_join_all(callers).await.unwrap();
     assert_eq!(node.stat().unwrap().num_pins, 1600);
-    // A sync of its own for each would take longer on any disk that syncs.
-    assert!(started.elapsed() < SOON);
+    // A sync of its own for each would take longer on any disk that takes its time for one.
+    assert!(started.elapsed() < SOON / 2);
 }

@@ -12,16 +12,31 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-const SOON: Duration = Duration::from_secs(20);
+/// Far longer than anything here takes, even on a busy machine.
+const SOON: Duration = Duration::from_secs(120);
+
+fn config(path: &Path, storage_max: Option<u64>) -> Config {
+    Config {
+        path: path.to_owned(),
+        swarm_listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
+        storage_max,
+    }
+}
 
 async fn open(path: &Path, storage_max: Option<u64>) -> Result<Node, Error> {
-    let swarm_listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
-    Node::open(Config {
-        path: path.to_owned(),
-        swarm_listen,
-        storage_max,
-    })
-    .await
+    Node::open(config(path, storage_max)).await
+}
+
+/// Opens what this process has closed. A program that another test starts at this moment still holds the
+/// lock, like all files that were open when it was forked, until it is executed.
+async fn reopen(config: Config) -> Node {
+    let began = std::time::Instant::now();
+    loop {
+        match Node::open(config.clone()).await {
+            Err(Error::Locked(_)) if began.elapsed() < SOON => tokio::time::sleep(SOON / 10_000).await,
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 async fn node() -> (Node, TempDir) {

@@ -10,21 +10,37 @@ use std::time::Duration;
 use cluster_ipfs::kubo::{Client, Config};
 use cluster_ipfs::{Multiaddr, Node};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 
-/// A client with short limits for whatever listens at `address`.
+/// Far longer than anything here takes, even on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A client of whatever listens at `address`.
 pub fn client(address: SocketAddr) -> Client {
+    client_that_waits(address, PATIENCE)
+}
+
+/// The same, which gives a pin up after so long without progress.
+pub fn client_that_waits(address: SocketAddr, pin_timeout: Duration) -> Client {
     let multiaddress: Multiaddr = format!("/ip4/{}/tcp/{}", address.ip(), address.port())
         .parse()
         .unwrap();
     Client::new(Config {
         node_multiaddress: multiaddress,
-        request_timeout: Duration::from_secs(5),
-        pin_timeout: Duration::from_secs(1),
+        request_timeout: PATIENCE,
+        pin_timeout,
         ..Config::default()
     })
     .unwrap()
+}
+
+/// An address at which nobody listens, nor anybody else can for as long as the socket is kept.
+pub fn nobody() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }
 
 /// A daemon that answers each request with the next of the given texts, byte for byte, and then closes the

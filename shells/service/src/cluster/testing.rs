@@ -19,8 +19,8 @@ use tokio::sync::mpsc;
 use super::world::{Alert, Channel, Core, Network, Sample, Snapshot, Store, StoreError, World};
 use super::{Cluster, Config, PingValue};
 
-/// How long peers may be silent here.
-const SILENCE: Duration = Duration::from_millis(300);
+/// How long peers may be silent here: far longer than a busy machine makes them.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// When everything in these clusters was pinned.
 pub(crate) const PINNED_AT: Timestamp = Timestamp(1_770_000_000_000_000_000);
@@ -82,6 +82,11 @@ pub(crate) fn local(phase: Phase, error: &str) -> Local {
 impl Fake {
     /// This many peers, each with an embedded node that listens nowhere.
     pub(crate) async fn new(peers: u8) -> Self {
+        Self::with_silence(peers, PATIENCE).await
+    }
+
+    /// The same, where those who say nothing for so long are given up.
+    pub(crate) async fn with_silence(peers: u8, silence: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Arc::new(Mutex::new(Ledger::default()));
         let mut nodes = Vec::new();
@@ -114,7 +119,7 @@ impl Fake {
                 version: "1.2.3".to_owned(),
                 commit: String::new(),
             };
-            let cluster = Cluster::with_silence(config, world, Backend::Embedded(node.clone()), SILENCE);
+            let cluster = Cluster::with_silence(config, world, Backend::Embedded(node.clone()), silence);
             nodes.push(node);
             let mut ledger = ledger.lock().unwrap();
             ledger.peers.insert(peer(n), cluster);

@@ -15,7 +15,7 @@ use cluster_core::{
     SnapshotId, StoreOp, Timestamp, encode,
 };
 
-use super::{OpenOptions, Replacing, Row, Settled, Store, StoreError};
+use super::{OpenError, OpenOptions, Replacing, Row, Settled, Store, StoreError};
 
 /// A CID of its own for each number, in no particular order.
 fn cid(n: u64) -> Cid {
@@ -88,8 +88,22 @@ fn founding() -> Recovered {
     Recovered::founding(Incarnation(77), Members::initial([peer(0), peer(1), peer(2)]))
 }
 
+/// Opens what nobody else has open. A program that another test starts at this moment still holds the lock,
+/// like all files that were open when it was forked, until it is executed.
+fn try_open(path: &std::path::Path) -> Result<Store, OpenError> {
+    let began = std::time::Instant::now();
+    loop {
+        match Store::open(path, &OpenOptions::default()) {
+            Err(OpenError::Locked { .. }) if began.elapsed().as_secs() < 60 => {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            opened => return opened,
+        }
+    }
+}
+
 fn open(path: &std::path::Path) -> Store {
-    Store::open(path, &OpenOptions::default()).expect("opens")
+    try_open(path).expect("opens")
 }
 
 /// A new folder, in memory where the system has a place for that: what is tested here is not the disk.

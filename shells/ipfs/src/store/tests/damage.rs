@@ -25,7 +25,7 @@ fn filled(folder: &Path) -> BTreeMap<u64, Block> {
 }
 
 fn refused(folder: &Path) -> String {
-    match Store::open_with(folder, None, SEGMENT) {
+    match try_open(folder) {
         Err(Error::Damaged(text)) => text,
         other => panic!("{other:?}"),
     }

@@ -1,6 +1,7 @@
 //! Requests to the proxy: before an embedded node, and before a node that says what a test wants it to.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_core::{Phase, Refusal};
@@ -17,7 +18,7 @@ use crate::http::Server;
 const HELLO: &str = "QmZULkCELmmk5XNfCgTnCyFgAVxBRBXyDHGGMVoLFLiXEN";
 
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn proxy(fake: &Fake, n: u8, behind: Behind) -> Server {
     let config = ProxyConfig {
@@ -35,15 +36,21 @@ async fn embedded(peers: u8, n: u8) -> (Fake, Server) {
 }
 
 /// A node that answers each call, of which it is told the first line, with these bytes.
-async fn node(answer: impl Fn(&str) -> String + Send + 'static) -> Behind {
+async fn node(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Behind {
+    let answer = Arc::new(answer);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let head = read_head(&mut stream).await;
-            let answer = answer(head.lines().next().unwrap_or_default());
-            let _ = stream.write_all(answer.as_bytes()).await;
-            let _ = stream.shutdown().await;
+            let answer = Arc::clone(&answer);
+            tokio::spawn(async move {
+                let head = read_head(&mut stream).await;
+                let answer = answer(head.lines().next().unwrap_or_default());
+                let _ = stream.write_all(answer.as_bytes()).await;
+                let _ = stream.shutdown().await;
+                // To hang up on the rest of a request would take the answer back as well.
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            });
         }
     });
     Behind::kubo(&format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()).unwrap()
@@ -142,9 +149,9 @@ async fn a_copy_that_belongs_elsewhere_goes_once_it_is_there() {
 #[tokio::test]
 async fn a_node_that_is_away_is_told_and_the_pinset_is_known_without_it() {
     let fake = Fake::new(1).await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nobody = format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().unwrap().port());
-    drop(listener);
+    // Not a port of those that the system picks: another test might get it.
+    let port = crate::ports::take_free().unwrap().local_addr().unwrap().port();
+    let nobody = format!("/ip4/127.0.0.1/tcp/{port}");
     let server = proxy(&fake, 1, Behind::kubo(&nobody.parse().unwrap()).unwrap()).await;
     let answer = call(&server, "id").await;
     assert!(

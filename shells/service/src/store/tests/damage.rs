@@ -101,7 +101,7 @@ struct Tally {
 }
 
 fn judge(path: &Path, expected: &(Vec<Row>, Applied), recovered: &Recovered, what: &str, tally: &mut Tally) {
-    let mut store = match Store::open(path, &OpenOptions::default()) {
+    let mut store = match try_open(path) {
         Ok(store) => store,
         Err(error) => {
             let text = error.to_string();

@@ -6,10 +6,7 @@ use std::fs;
 use std::sync::mpsc;
 
 fn refused(path: &std::path::Path) -> OpenError {
-    match Store::open(path, &OpenOptions::default()) {
-        Ok(_) => panic!("opened"),
-        Err(error) => error,
-    }
+    try_open(path).err().expect("is refused")
 }
 
 #[test]
@@ -37,7 +34,8 @@ fn an_empty_folder_holds_nothing_until_it_is_founded() {
 #[test]
 fn a_second_process_is_told_who_has_the_folder() {
     let (folder, store) = founded();
-    let error = refused(&folder.path().join("raft"));
+    let second = Store::open(folder.path().join("raft"), &OpenOptions::default());
+    let error = second.err().expect("is refused");
     let pid = std::process::id().to_string();
     assert!(
         matches!(&error, OpenError::Locked { pid: found, .. } if *found == pid),
