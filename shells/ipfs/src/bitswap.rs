@@ -32,8 +32,9 @@ const HAVE_REPLACED_BYTES: u64 = 1024;
 /// How often silent targets and stale wants are looked for.
 const TICK: Duration = Duration::from_millis(500);
 
-/// How often, and how long in between, a new stream's connection is looked for: one second in all.
-const LINK_TRIES: usize = 20;
+/// How often, and how long in between, a new stream's connection is looked for: ten seconds in all, because
+/// what comes on a stream that is dropped is only asked for again after as long.
+const LINK_TRIES: usize = 200;
 const LINK_PAUSE: Duration = Duration::from_millis(50);
 
 /// A request for an outbound stream, to the swarm.

@@ -25,6 +25,10 @@ fn child(test: &str, folder: &Path) -> Command {
     command
 }
 
+/// The most that one child writes, far more than is waited for: a parent that is held up must not find the
+/// disk full.
+const WRITES_MAX: u64 = 5_000;
+
 /// Writes and syncs until it is killed, and says what is durable.
 #[test]
 #[ignore = "runs in a process of its own, see below"]
@@ -42,13 +46,15 @@ fn writes_until_killed() {
     };
     let syncer =
         Syncer::start(&store, |batch| println!("durable {}", batch.expect("syncs"))).expect("starts");
-    for index in from + 1.. {
+    for index in from + 1..=from + WRITES_MAX {
         store.write(&batch(index, pin_ops(index))).expect("writes");
         syncer.request(BatchId(index));
         if index % 7 == 0 {
             std::thread::sleep(std::time::Duration::from_micros(300));
         }
     }
+    // Ends by itself if its parent is gone.
+    std::thread::sleep(std::time::Duration::from_secs(120));
 }
 
 #[test]
@@ -157,8 +163,13 @@ fn a_full_disk_is_an_error_and_loses_nothing_that_was_durable() {
         let (rows, applied) = content(&store).expect("reads");
         assert_eq!(rows.len() as u64, applied.pins);
     }));
-    let unmounted = Command::new("umount").arg(&disk).status();
-    assert!(unmounted.is_ok_and(|status| status.success()));
+    // A program that another test starts at this moment holds all files of this process, until it runs.
+    let began = std::time::Instant::now();
+    let unmounted = || Command::new("umount").arg(&disk).status();
+    while !unmounted().is_ok_and(|status| status.success()) {
+        assert!(began.elapsed().as_secs() < 60, "the disk stays in use");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
     if let Err(panic) = checked {
         std::panic::resume_unwind(panic);
     }
