@@ -83,7 +83,7 @@ fn ranked(wanted: &Wanted<'_>, candidates: &Candidates) -> Vec<PeerId> {
 }
 
 /// Splits peers into groups by a metric that divides, and takes from the groups in turn, the group with the
-/// heavier peers first; orders them by a metric that ranks.
+/// heavier peers first; orders them by a metric that ranks, and those that rank alike by what comes after it.
 fn partition<'a>(
     wanted: &Wanted<'_>,
     candidates: &Candidates,
@@ -101,9 +101,11 @@ fn partition<'a>(
         return peers;
     };
     if !divides {
-        return by_weight(wanted, peers, |peer| {
-            metric(peer).map_or(i64::MIN, |metric| metric.weight)
-        });
+        let weight = |peer: &PeerId| metric(peer).map_or(i64::MIN, |metric| metric.weight);
+        return by_weight(peers, weight)
+            .into_iter()
+            .flat_map(|alike| partition(wanted, candidates, alike, depth + 1))
+            .collect();
     }
     let mut groups: BTreeMap<&str, BTreeSet<&PeerId>> = BTreeMap::new();
     for peer in peers {
@@ -130,26 +132,20 @@ fn partition<'a>(
         .collect()
 }
 
-/// Heaviest first; peers whose weights differ by less than a tenth of the heaviest rank alike.
-fn by_weight<'a>(
-    wanted: &Wanted<'_>,
-    peers: BTreeSet<&'a PeerId>,
-    weight: impl Fn(&PeerId) -> i64,
-) -> Vec<&'a PeerId> {
+/// Groups of peers that rank alike, heaviest first: weights that differ by less than a tenth of the heaviest.
+fn by_weight(peers: BTreeSet<&PeerId>, weight: impl Fn(&PeerId) -> i64) -> Vec<BTreeSet<&PeerId>> {
     let mut rest: Vec<&PeerId> = peers.into_iter().collect();
     rest.sort_by_key(|peer| Reverse(weight(peer)));
-    let mut ordered = Vec::with_capacity(rest.len());
+    let mut groups = Vec::new();
     while let Some(first) = rest.first() {
         let top = i128::from(weight(first));
         let alike = rest
             .iter()
             .take_while(|peer| i128::from(weight(peer)) >= top - top.abs() / 10)
             .count();
-        let mut alike: Vec<&PeerId> = rest.drain(..alike).collect();
-        alike.sort_by_key(|peer| among_alike(wanted, peer));
-        ordered.extend(alike);
+        groups.push(rest.drain(..alike).collect());
     }
-    ordered
+    groups
 }
 
 /// The order of peers that rank alike: the near one, then as the CID decides.

@@ -38,6 +38,23 @@ fn wanted<'a>(cid: &'a Cid, min: u32, max: u32, current: &'a [PeerId]) -> Wanted
 }
 
 #[test]
+fn peers_that_rank_alike_by_one_metric_are_ranked_by_the_next() {
+    // As `pinqueue` and then `freespace`: peer 3 has the most room, but its queue is a bucket longer.
+    let values = |queue, room| vec![metric("", queue, false), metric("", room, false)];
+    let candidates: Candidates = [(1, 0, 10), (2, 0, 90), (3, -1, 99), (4, 0, 50)]
+        .into_iter()
+        .map(|(number, queue, room)| (peer(number), values(queue, room)))
+        .collect();
+    for n in 0..10 {
+        let cid = cid(n);
+        let first = |count| allocate(&wanted(&cid, count, count, &[]), &candidates).unwrap();
+        assert_eq!(first(1), [peer(2)]);
+        assert_eq!(first(2), [peer(2), peer(4)]);
+        assert_eq!(first(3), [peer(1), peer(2), peer(4)]);
+    }
+}
+
+#[test]
 fn the_emptiest_peers_are_taken_first() {
     let candidates = candidates(&[(1, "a", 100), (2, "a", 1000), (3, "a", 500)]);
     assert_eq!(

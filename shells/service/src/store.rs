@@ -50,6 +50,7 @@ mod spaces;
 mod staging;
 mod sync;
 mod view;
+mod waiting;
 mod witness;
 mod write;
 

@@ -272,6 +272,31 @@ fn a_silent_peer_is_an_alert_and_with_disable_repinning_nothing_more() {
 }
 
 #[test]
+fn pins_can_be_allocated_by_the_length_of_the_queue() {
+    let cluster = Cluster::start_with(&tests::Options {
+        edit: |config| {
+            let by = ["tag:group", "pinqueue", "freespace"];
+            config["allocator"]["balanced"]["allocate_by"] = by.into();
+        },
+        ..tests::Options::default()
+    });
+    let peer = &cluster.peers[0];
+    wait_until("queues are measured", || {
+        let names = peer.try_get("/monitor/metrics")?.text();
+        if names.contains(r#""pinqueue""#) {
+            Ok(())
+        } else {
+            Err(names)
+        }
+    });
+    let content = cids::bytes(17, 1_000);
+    let added = peer
+        .add("replication-min=1&replication-max=1", &[("file", &content)])
+        .unwrap();
+    peer.wait_state(added[0]["cid"].as_str().unwrap(), "pinned", 1);
+}
+
+#[test]
 fn what_was_unpinned_behind_our_back_is_noticed_without_being_asked_for() {
     let cluster = Cluster::start_with(&tests::Options {
         edit: |config| config["cluster"]["state_sync_interval"] = "1s".into(),

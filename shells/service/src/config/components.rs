@@ -83,7 +83,8 @@ pub struct Allocator {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Balanced {
-    /// Metrics to go by: those named `tag:…` spread pins over their values, the last one ranks the peers.
+    /// Metrics to go by: those named `tag:…` spread pins over their values, the others rank the peers, each
+    /// among those that rank alike by the ones before it.
     pub allocate_by: Vec<String>,
 }
 

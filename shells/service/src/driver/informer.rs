@@ -1,5 +1,6 @@
 //! This peer's own metrics.
 
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -7,6 +8,8 @@ use cluster_core::{Metric, PING};
 use cluster_ipfs::Backend;
 
 use super::complaints::Complaints;
+use super::fail_stop;
+use crate::store::Reader;
 
 /// The IPFS node has this long to say who it is and how full. The `ping` must not wait for a slow one: the
 /// others would take this peer for dead.
@@ -33,6 +36,8 @@ pub struct Measured {
     pub ping_ttl: Duration,
     /// Room on disk, and how long it counts.
     pub disk: Option<(Disk, Duration)>,
+    /// How many pins wait, told apart by whole multiples of a number, and how long that counts.
+    pub queue: Option<(NonZeroU64, Duration)>,
     /// Labels, and how long they count.
     pub tags: Vec<(String, String, Duration)>,
 }
@@ -41,6 +46,7 @@ pub struct Measured {
 #[derive(Clone)]
 pub struct Informer {
     backend: Backend,
+    store: Reader,
     complaints: Complaints,
     measured: Arc<Measured>,
     /// Who the IPFS node was when it last answered.
@@ -48,11 +54,12 @@ pub struct Informer {
 }
 
 impl Informer {
-    /// Reads `measured` off `backend`.
-    pub fn new(backend: Backend, measured: Measured) -> Self {
+    /// Reads `measured` off `backend` and `store`.
+    pub fn new(backend: Backend, store: Reader, measured: Measured) -> Self {
         Self {
             complaints: Complaints::new(&backend),
             backend,
+            store,
             measured: Arc::new(measured),
             identity: Arc::default(),
         }
@@ -60,7 +67,7 @@ impl Informer {
 
     /// All metrics, within a bounded time. What could not be read is marked as invalid.
     pub async fn measure(&self) -> Vec<Metric> {
-        let (ping, disk) = tokio::join!(self.ping(), self.disk());
+        let (ping, disk, queue) = tokio::join!(self.ping(), self.disk(), self.queue());
         let tags = self.measured.tags.iter().map(|(name, value, ttl)| Metric {
             name: format!("tag:{name}"),
             value: value.clone(),
@@ -69,7 +76,7 @@ impl Informer {
             ttl: *ttl,
             valid: true,
         });
-        tags.chain(disk).chain([ping]).collect()
+        tags.chain(disk).chain(queue).chain([ping]).collect()
     }
 
     async fn ping(&self) -> Metric {
@@ -134,6 +141,22 @@ impl Informer {
             partitionable: false,
             ttl,
             valid,
+        })
+    }
+
+    async fn queue(&self) -> Option<Metric> {
+        let (bucket, ttl) = self.measured.queue?;
+        let store = self.store.clone();
+        let waiting = tokio::task::spawn_blocking(move || store.waiting()).await.ok()?;
+        let waiting = waiting.unwrap_or_else(|error| fail_stop(&error));
+        Some(Metric {
+            name: "pinqueue".to_owned(),
+            value: waiting.to_string(),
+            // Fewer are better.
+            weight: -i64::try_from(waiting / bucket).unwrap_or(i64::MAX),
+            partitionable: false,
+            ttl,
+            valid: true,
         })
     }
 }

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError};
 
-use cluster_core::{Applied, Cid, Local, Members, PeerId, Pin, Window, decode};
+use cluster_core::{Applied, Cid, Lane, Local, Members, PeerId, Pin, Window, decode};
 use fjall::{Iter, Keyspace, KvPair, Readable, Snapshot};
 use serde::de::DeserializeOwned;
 
@@ -41,6 +41,26 @@ impl Reader {
     /// How far the pinset is, and how many pins it has, as of the last batch; zeros before the founding.
     pub fn applied(&self) -> Result<Applied, StoreError> {
         self.listing().applied()
+    }
+
+    /// How many CIDs wait to be pinned here for the first time, as of the last batch. The first call takes as
+    /// long as there are such CIDs: not for the runtime's own threads.
+    pub fn waiting(&self) -> Result<u64, StoreError> {
+        let waiting = &self.shared.waiting;
+        if waiting.before().is_none() {
+            let current = self.shared.current.read().unwrap_or_else(PoisonError::into_inner);
+            let (snapshot, change) = (self.shared.db.snapshot(), waiting.change());
+            drop(current);
+            let (start, end) = keys::lane(Lane::Fresh);
+            let mut count = 0;
+            for guard in snapshot.range(&self.shared.fixed.queue, start..end) {
+                guard.key().map_err(StoreError::Read)?;
+                count += 1;
+            }
+            waiting.counted(count, change);
+        }
+        let waiting = waiting.before().unwrap_or(0) + waiting.change();
+        Ok(u64::try_from(waiting).unwrap_or(0))
     }
 
     /// Everything as of the last batch, whatever is written while it is read.

@@ -13,6 +13,7 @@ use super::open::OnFatal;
 use super::record;
 use super::spaces::{self, Fixed, Generation};
 use super::staging::Stages;
+use super::waiting::Waiting;
 use super::witness::Witness;
 
 /// The open database. Closed, and its folder unlocked, when the last part lets go of it: the fields are
@@ -26,6 +27,7 @@ pub(super) struct Shared {
     pub(super) current: RwLock<Arc<Generation>>,
     /// How many batches have been written.
     written: AtomicU64,
+    pub(super) waiting: Waiting,
     pub(super) stages: Mutex<Stages>,
     durable: Mutex<Durable>,
     /// Generations that were replaced, each by the batch of this number.
@@ -57,6 +59,7 @@ impl Shared {
             fixed,
             current: RwLock::new(Arc::new(current)),
             written: AtomicU64::new(seq),
+            waiting: Waiting::default(),
             stages: Mutex::new(stages),
             durable: Mutex::new(Durable {
                 journal,

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 
-use cluster_core::{Batch, Index, LogEntry, Manifest, Members, Pin, SnapshotId, StoreOp, Term, encode};
+use cluster_core::{Batch, Index, Lane, LogEntry, Manifest, Members, Pin, SnapshotId, StoreOp, Term, encode};
 use fjall::{Keyspace, Readable};
 
 use super::error::StoreError;
@@ -42,6 +42,8 @@ struct Draft<'a> {
     links: &'a mut VecDeque<Link>,
     generation: Arc<Generation>,
     puts: Vec<Put>,
+    /// How many more wait to be pinned for the first time.
+    waiting: i64,
     /// The snapshot that this batch installs.
     installs: Option<SnapshotId>,
 }
@@ -59,6 +61,7 @@ impl Store {
             links: &mut self.links,
             generation: Arc::clone(&self.generation),
             puts: Vec::with_capacity(batch.ops.len() * 2 + 1),
+            waiting: 0,
             installs: None,
         };
         for op in &batch.ops {
@@ -75,6 +78,7 @@ impl Store {
             head,
             generation,
             mut puts,
+            waiting,
             installs,
             ..
         } = draft;
@@ -83,7 +87,7 @@ impl Store {
             key: keys::HEAD.to_vec(),
             value: Some(record::seal(keys::HEAD, &head)),
         });
-        self.commit(puts, &generation, head.seq)?;
+        self.commit(puts, &generation, head.seq, waiting)?;
         if let Some(snapshot) = installs {
             let replaced = std::mem::replace(&mut self.generation, generation);
             self.shared.retire(head.seq, replaced);
@@ -94,7 +98,13 @@ impl Store {
         Ok(())
     }
 
-    fn commit(&self, mut puts: Vec<Put>, generation: &Arc<Generation>, seq: u64) -> Result<(), StoreError> {
+    fn commit(
+        &self,
+        mut puts: Vec<Put>,
+        generation: &Arc<Generation>,
+        seq: u64,
+        waiting: i64,
+    ) -> Result<(), StoreError> {
         // The last write to a key counts; within one fjall batch their order would be undefined.
         puts.sort_by(|a, b| (a.space, &a.key).cmp(&(b.space, &b.key)));
         let fixed = &self.shared.fixed;
@@ -134,6 +144,7 @@ impl Store {
             .unwrap_or_else(PoisonError::into_inner);
         batch.commit().map_err(StoreError::Write)?;
         self.shared.note_written(seq);
+        self.shared.waiting.changed(waiting);
         if current.number != generation.number {
             *current = Arc::clone(generation);
         }
@@ -156,8 +167,14 @@ impl Draft<'_> {
             StoreOp::Compact { index, term } => self.compact(*index, *term)?,
             StoreOp::DeleteLocal { cid } => self.put(Space::Local, cid.as_bytes(), None),
             StoreOp::DeletePin { pin } => self.delete_pin(pin),
-            StoreOp::Dequeue { key } => self.put(Space::Queue, keys::queue(key), None),
-            StoreOp::Enqueue { key } => self.put(Space::Queue, keys::queue(key), Some(Vec::new())),
+            StoreOp::Dequeue { key } => {
+                self.waiting -= i64::from(key.lane == Lane::Fresh);
+                self.put(Space::Queue, keys::queue(key), None);
+            }
+            StoreOp::Enqueue { key } => {
+                self.waiting += i64::from(key.lane == Lane::Fresh);
+                self.put(Space::Queue, keys::queue(key), Some(Vec::new()));
+            }
             StoreOp::InstallSnapshot { snapshot, manifest } => self.install(*snapshot, manifest)?,
             StoreOp::PutLocal { cid, local } => {
                 self.put(Space::Local, cid.as_bytes(), Some(encode(local)));

@@ -173,7 +173,10 @@ impl Run {
                     at: u64::from(at / 3),
                     cid: cid(u64::from(n % 9)),
                 };
-                self.op(StoreOp::Enqueue { key });
+                // The core queues nothing twice.
+                if !self.model.queue.contains(&key) {
+                    self.op(StoreOp::Enqueue { key });
+                }
             }
             Step::Dequeue(n) => {
                 // Mostly from the front, as the tracker does.
@@ -315,6 +318,9 @@ impl Run {
                 .cloned()
                 .collect();
             assert_eq!(view.queue(lane, None, 4), queue[..queue.len().min(4)]);
+            if lane == Lane::Fresh {
+                assert_eq!(store.reader().waiting().unwrap(), queue.len() as u64);
+            }
             let from = QueueKey {
                 lane,
                 at: 30,
