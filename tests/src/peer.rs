@@ -73,13 +73,9 @@ impl Peer {
         peer.id = identity["id"].as_str().expect("has an id").to_owned();
         peer.edit(|config| {
             config["cluster"]["repinning_grace"] = json!("2s");
-            // Two more ports, and not what these tests are about.
-            for section in ["ipfsproxy", "pinsvcapi"] {
-                config["api"]
-                    .as_object_mut()
-                    .expect("api is a section")
-                    .remove(section);
-            }
+            // One more port, and not what these tests are about.
+            let api = config["api"].as_object_mut().expect("api is a section");
+            api.remove("ipfsproxy");
         });
         peer
     }

@@ -84,6 +84,7 @@ async fn start(secret: Option<[u8; 32]>) -> anyhow::Result<(Net, NetEvents)> {
         secret,
         accepted_secrets: Vec::new(),
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse()?],
+        no_announce: Vec::new(),
         announce: Vec::new(),
         cluster: CLUSTER,
         known_peers: BTreeMap::new(),

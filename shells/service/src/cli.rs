@@ -15,6 +15,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use ipfs_cluster_service::logging::{self, Format, Levels};
 
@@ -73,7 +74,9 @@ struct Global {
         global = true,
         value_name = "FOLDER",
         env = "IPFS_CLUSTER_PATH",
-        hide_env_values = true
+        hide_env_values = true,
+        // A variable that is set but empty counts as unset.
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
     )]
     config: Option<PathBuf>,
     /// Do not ask before something is overwritten
@@ -112,6 +115,8 @@ struct Global {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum LogFormat {
     /// For people, with colours on a terminal
+    // A variable that is set but empty counts as unset.
+    #[value(alias = "")]
     Color,
     /// For people, without colours
     Nocolor,
@@ -177,7 +182,11 @@ impl<T, E: Into<anyhow::Error>> Doing<T> for Result<T, E> {
 impl Global {
     /// The configuration folder.
     fn folder(&self) -> Result<PathBuf, Failure> {
-        if let Some(folder) = &self.config {
+        let named = self
+            .config
+            .as_ref()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = named {
             return Ok(folder.clone());
         }
         let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());

@@ -1,5 +1,5 @@
-//! The operations that a peer offers, whoever asks: the REST API now, the proxy and the pinning service
-//! later. They stand on the peer's state machine, its database, its IPFS node and calls to the other peers.
+//! The operations that a peer offers, whoever asks. They stand on the peer's state machine, its database, its
+//! IPFS node and calls to the other peers.
 
 mod add;
 mod claim;

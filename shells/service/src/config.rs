@@ -303,8 +303,8 @@ fn refuse_other_modes(json: &Map<String, Value>, warnings: &mut Vec<String>) -> 
     let consensus = json.get("consensus").and_then(Value::as_object);
     let has = |kind: &str| consensus.is_some_and(|consensus| consensus.contains_key(kind));
     if has("crdt") && !has("raft") {
-        let problem = "peers agree through Raft here: make a new configuration with `init --consensus raft` \
-                       and move the pinset over with `state export` and `state import`";
+        let problem = "peers agree through Raft here: write `\"raft\": {}` in its place, keep the rest of \
+                       the file, and move the pinset over with `state export` and `state import`";
         return Err(("consensus.crdt".to_owned(), problem.to_owned()));
     }
     if json.contains_key("datastore") {
@@ -326,7 +326,7 @@ fn complete(json: &mut Map<String, Value>) {
         );
     }
     let whole: [(&str, &[&str]); 3] = [
-        ("api", &["ipfsproxy", "pinsvcapi", "restapi"]),
+        ("api", &["ipfsproxy", "restapi"]),
         ("ipfs_connector", &["ipfshttp"]),
         ("informer", &["disk", "pinqueue", "tags"]),
     ];

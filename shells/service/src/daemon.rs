@@ -9,6 +9,7 @@ mod swarm;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -218,8 +219,8 @@ impl Running {
         let known: Vec<PeerId> = known.into_keys().collect();
         let beginning = begin(folder, bootstrap, &known, &net);
         let Beginning { recovered, guides } = beginning?.begin(&mut store, recovered).await?;
-        let informer = Informer::new(backend.clone(), measured(config));
         let (reader, stager) = (store.reader(), store.stager());
+        let informer = Informer::new(backend.clone(), reader.clone(), measured(config));
         let parts = Parts {
             config: config.core(&folder.identity),
             store,
@@ -446,6 +447,7 @@ async fn start_net(
             .collect(),
         listen: addresses(&config.cluster.listen_multiaddress.0),
         announce: addresses(&config.cluster.announce_multiaddress.0),
+        no_announce: addresses(&config.cluster.no_announce_multiaddress.0),
         cluster: ClusterId::UNKNOWN,
         known_peers,
         open_methods: BTreeSet::from([greeting::METHOD.to_owned()]),
@@ -479,10 +481,15 @@ fn measured(config: &Config) -> Measured {
             .iter()
             .map(|(name, value)| (name.clone(), value.clone(), ttl(tags.metric_ttl.0)))
     });
+    let queue = informer.pinqueue.as_ref().and_then(|queue| {
+        let bucket = NonZeroU64::new(queue.weight_bucket_size)?;
+        Some((bucket, ttl(queue.metric_ttl.0)))
+    });
     Measured {
         peername: config.cluster.peername.clone(),
         ping_ttl,
         disk,
+        queue,
         tags: tags.collect(),
     }
 }

@@ -36,7 +36,7 @@ pub const FACILITIES: [(&str, &[&str]); 14] = [
         &["ipfs_cluster_service::http", "axum", "hyper", "tower_http"],
     ),
     ("restapilog", &["restapilog"]),
-    ("pinsvcapi", &["ipfs_cluster_service::http::pinsvc"]),
+    ("pinsvcapi", &[]),
     ("ipfsproxy", &["ipfs_cluster_service::http::proxy"]),
     ("ipfshttp", &["cluster_ipfs::kubo"]),
     ("embedded", &["cluster_ipfs"]),

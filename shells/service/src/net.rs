@@ -4,6 +4,7 @@
 
 mod accept;
 mod admission;
+mod announce;
 mod book;
 mod dial;
 mod error;
@@ -71,6 +72,8 @@ pub struct NetConfig {
     pub listen: Vec<Multiaddr>,
     /// What to tell others instead of the addresses listened on, if not empty.
     pub announce: Vec<Multiaddr>,
+    /// What not to tell others, be it listened on or announced.
+    pub no_announce: Vec<Multiaddr>,
     /// Which cluster's peers to talk to; [`ClusterId::UNKNOWN`] for nobody's until [`Net::set_cluster`].
     pub cluster: ClusterId,
     /// Where peers were found before.
@@ -88,6 +91,7 @@ impl fmt::Debug for NetConfig {
             accepted_secrets,
             listen,
             announce,
+            no_announce,
             cluster,
             known_peers,
             open_methods,
@@ -98,6 +102,7 @@ impl fmt::Debug for NetConfig {
             .field("accepted_secrets", &accepted_secrets.len())
             .field("listen", listen)
             .field("announce", announce)
+            .field("no_announce", no_announce)
             .field("cluster", cluster)
             .field("known_peers", known_peers)
             .field("open_methods", open_methods)
@@ -192,15 +197,8 @@ impl Net {
 
     /// Where this peer can be reached, each with its `/p2p/…`.
     pub fn addresses(&self) -> Vec<Multiaddr> {
-        let own = match self.shared.announce.as_slice() {
-            [] => self
-                .shared
-                .listening
-                .read()
-                .expect("no panic while locked")
-                .clone(),
-            announce => announce.to_vec(),
-        };
+        let listening = self.shared.listening.read().expect("no panic while locked");
+        let own = self.shared.announce.addresses(&listening);
         own.into_iter()
             .map(|address| with_peer(address, &self.shared.me))
             .collect()

@@ -208,6 +208,24 @@ fn init_asks_before_it_overwrites() {
 }
 
 #[test]
+fn variables_that_are_set_but_empty_count_as_unset() {
+    let home = home();
+    let mut command = program(home.path());
+    command.args(["init", "--ipfs", "embedded"]);
+    for empty in [
+        "IPFS_CLUSTER_PATH",
+        "IPFS_LOGGING_FMT",
+        "IPFS_CLUSTER_LOG_LEVEL",
+        "CLUSTER_SECRET",
+    ] {
+        command.env(empty, "");
+    }
+    assert_eq!(run(&mut command).0, Some(0));
+    let config = json(&home.path().join(".ipfs-cluster/service.json"));
+    assert_eq!(config["cluster"]["secret"].as_str().unwrap().len(), 64);
+}
+
+#[test]
 fn init_writes_down_what_the_environment_the_flags_and_the_operator_say() {
     let home = home();
     let peer = "12D3KooWGRYZDHBembyGJQqQ6WgLqJWYNjnECJwGBnCg8vbCeo8F";
@@ -243,7 +261,6 @@ fn init_writes_down_what_the_environment_the_flags_and_the_operator_say() {
     let ports: Vec<String> = [
         &config["cluster"]["listen_multiaddress"],
         &config["api"]["restapi"]["http_listen_multiaddress"],
-        &config["api"]["pinsvcapi"]["http_listen_multiaddress"],
         &config["api"]["ipfsproxy"]["listen_multiaddress"],
         &config["ipfs_connector"]["embedded"]["api_listen_multiaddress"],
         &config["ipfs_connector"]["embedded"]["swarm_listen_multiaddress"][0],

@@ -52,7 +52,7 @@ pub(super) struct Options {
     /// Do not ask before something is overwritten
     #[arg(long, short)]
     force: bool,
-    /// Listen on free ports instead of 9094 to 9097, 4001 and 5001
+    /// Listen on free ports instead of 9094 to 9096, 4001 and 5001
     #[arg(long)]
     randomports: bool,
     /// Accepted for the Go peer's sake; the state has a database of its own
@@ -286,9 +286,6 @@ fn random_ports(config: &mut Config) -> anyhow::Result<()> {
     randomise(&mut config.cluster.listen_multiaddress.0)?;
     if let Some(rest) = &mut config.api.restapi {
         randomise(&mut rest.http_listen_multiaddress.0)?;
-    }
-    if let Some(pinsvc) = &mut config.api.pinsvcapi {
-        randomise(&mut pinsvc.http_listen_multiaddress.0)?;
     }
     if let Some(proxy) = &mut config.api.ipfsproxy {
         randomise(&mut proxy.listen_multiaddress.0)?;

@@ -212,7 +212,7 @@ fn apis(config: &Config) -> Result<(), Wrong> {
 }
 
 /// Keys that are read for the Go peer's sake only, and why they mean nothing here.
-const WITHOUT_EFFECT: [(&str, &str); 22] = [
+const WITHOUT_EFFECT: [(&str, &str); 27] = [
     ("/cluster/enable_relay_hop", "there are no relays"),
     (
         "/cluster/connection_manager",
@@ -277,8 +277,28 @@ const WITHOUT_EFFECT: [(&str, &str); 22] = [
         "http is not served over libp2p",
     ),
     (
-        "/api/pinsvcapi/libp2p_listen_multiaddress",
-        "http is not served over libp2p",
+        "/api/pinsvcapi",
+        "the pinning service API is not served: use the REST API",
+    ),
+    (
+        "/cluster/dial_peer_timeout",
+        "attempts to connect have a time-out of their own",
+    ),
+    (
+        "/cluster/peer_watch_interval",
+        "peers learn of changes of the membership at once",
+    ),
+    (
+        "/monitor/pubsubmon/check_interval",
+        "metrics are looked at whenever they are sent",
+    ),
+    (
+        "/ipfs_connector/ipfshttp/informer_trigger_interval",
+        "everything is measured as often as a ping is sent",
+    ),
+    (
+        "/observations/metrics/enable_stats",
+        "counters are not served for Prometheus",
     ),
 ];
 

@@ -26,7 +26,7 @@ impl Default for Api {
     fn default() -> Self {
         Self {
             ipfsproxy: Some(IpfsProxy::default()),
-            pinsvcapi: Some(HttpApi::default()),
+            pinsvcapi: None,
             restapi: Some(HttpApi::default()),
         }
     }

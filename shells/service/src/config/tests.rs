@@ -86,7 +86,6 @@ fn golden() -> Value {
                 "node_multiaddress": "/ip4/127.0.0.1/tcp/5001",
                 "log_file": "", "read_timeout": "0s", "read_header_timeout": "5s", "write_timeout": "0s",
                 "idle_timeout": "1m0s", "max_header_bytes": 4096},
-            "pinsvcapi": http("/ip4/127.0.0.1/tcp/9097", json!(["GET", "POST", "DELETE"])),
             "restapi": http("/ip4/127.0.0.1/tcp/9094", json!(["GET"])),
         },
         "ipfs_connector": {"ipfshttp": {
@@ -257,6 +256,11 @@ fn a_setting_that_means_nothing_here_is_named_when_it_is_changed() {
             "cluster.enable_relay_hop: has no effect: there are no relays",
             "cluster.mdns_interval: has no effect: peers do not search the local network",
         ]
+    );
+    let loaded = parse(&json!({"api": {"restapi": {}, "pinsvcapi": {}}}), &[]).unwrap();
+    assert_eq!(
+        warnings(&loaded),
+        ["api.pinsvcapi: has no effect: the pinning service API is not served: use the REST API"]
     );
     let loaded = parse(
         &json!({"allocator": {"balanced": {"allocate_by": ["tag:region", "freespace"]}}}),

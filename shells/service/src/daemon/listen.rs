@@ -27,6 +27,13 @@ pub(super) async fn serve_ipfs_api(
     for address in &embedded.api_listen_multiaddress.0 {
         let listener = bind(address, "ipfs_connector.embedded.api_listen_multiaddress").await?;
         let address = listener.local_addr()?;
+        if !address.ip().is_loopback() {
+            tracing::warn!(
+                "the embedded IPFS node's API is open to other machines, without credentials: whoever \
+                 reaches it controls what the node holds. Have \
+                 ipfs_connector.embedded.api_listen_multiaddress listen on 127.0.0.1"
+            );
+        }
         tracing::info!("the embedded IPFS node's API listens on {address}");
         let (node, stopped) = (node.clone(), stop.clone().cancelled_owned());
         tasks.spawn(async move {

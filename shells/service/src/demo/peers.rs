@@ -116,7 +116,6 @@ fn settings(name: &str, ports: &Ports) -> Config {
         rest.http_listen_multiaddress = Strings(vec![address(ports.rest)]);
     }
     config.api.ipfsproxy = None;
-    config.api.pinsvcapi = None;
     config.ipfs_connector = IpfsConnector {
         embedded: Some(Embedded {
             api_listen_multiaddress: Strings(vec![address(ports.ipfs)]),

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission::Admission;
+use super::announce::Announce;
 use super::book::Book;
 use super::events::CoreSender;
 use super::links::{Link, Links};
@@ -53,7 +54,7 @@ pub(super) struct Shared {
     pub(super) book: Mutex<Book>,
     pub(super) book_changes: watch::Sender<u64>,
     pub(super) listening: RwLock<Vec<Multiaddr>>,
-    pub(super) announce: Vec<Multiaddr>,
+    pub(super) announce: Announce,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) core: CoreSender,
     pub(super) calls: mpsc::Sender<Incoming>,
@@ -126,6 +127,8 @@ impl Shared {
             )
         } else if cluster == ClusterId::UNKNOWN {
             "this peer has yet to find out which cluster it belongs to".to_owned()
+        } else if origin.cluster == ClusterId::UNKNOWN {
+            "it has yet to join a cluster".to_owned()
         } else if origin.cluster != cluster {
             format!(
                 "it belongs to cluster {}, this is cluster {cluster}",

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use super::accept::acceptor;
 use super::admission::Admission;
+use super::announce::Announce;
 use super::book::Book;
 use super::error::StartError;
 use super::events::{NetEvents, core_events};
@@ -77,10 +78,9 @@ pub(super) async fn start(config: NetConfig) -> Result<(Net, NetEvents), StartEr
     let transport = transport::build(&config.keypair, secrets)?;
     let mut swarm = Swarm::new(transport, behaviour, id, swarm_config);
     listen_on(&mut swarm, listen).await?;
-    config
-        .announce
-        .iter()
-        .for_each(|address| swarm.add_external_address(address.clone()));
+    let announce = Announce::new(config.announce, config.no_announce);
+    let listening: Vec<Multiaddr> = swarm.listeners().cloned().collect();
+    tell(&mut swarm, &announce, &listening);
 
     let (core, core_events) = core_events();
     let (commands, command_receiver) = mpsc::channel(COMMANDS_MAX);
@@ -108,8 +108,8 @@ pub(super) async fn start(config: NetConfig) -> Result<(Net, NetEvents), StartEr
         inboxes: Mutex::new(BTreeMap::new()),
         book: Mutex::new(book),
         book_changes,
-        listening: RwLock::new(swarm.listeners().cloned().collect()),
-        announce: config.announce,
+        listening: RwLock::new(listening),
+        announce,
         commands,
         core,
         calls,
@@ -131,6 +131,21 @@ pub(super) async fn start(config: NetConfig) -> Result<(Net, NetEvents), StartEr
     Ok((Net { shared }, events))
 }
 
+/// Has others told where this peer can be reached, while it listens on these.
+pub(super) fn tell(swarm: &mut Swarm<Behaviour>, announce: &Announce, listening: &[Multiaddr]) {
+    if !announce.differs() {
+        return;
+    }
+    let told = announce.addresses(listening);
+    let before: Vec<Multiaddr> = swarm.external_addresses().cloned().collect();
+    for gone in before.iter().filter(|address| !told.contains(address)) {
+        swarm.remove_external_address(gone);
+    }
+    for new in told.into_iter().filter(|address| !before.contains(address)) {
+        swarm.add_external_address(new);
+    }
+}
+
 fn behaviour(config: &NetConfig, streams: streams::Behaviour) -> Behaviour {
     let limits = ConnectionLimits::default()
         .with_max_pending_incoming(Some(PENDING_MAX))
@@ -138,7 +153,7 @@ fn behaviour(config: &NetConfig, streams: streams::Behaviour) -> Behaviour {
         .with_max_established_per_peer(Some(PER_STRANGER_MAX));
     let identify = identify::Config::new("/ipfs-cluster/id/1".to_owned(), config.keypair.public())
         .with_agent_version(concat!("ipfs-cluster-service/", env!("CARGO_PKG_VERSION")).to_owned())
-        .with_hide_listen_addrs(!config.announce.is_empty())
+        .with_hide_listen_addrs(!(config.announce.is_empty() && config.no_announce.is_empty()))
         .with_push_listen_addr_updates(true)
         .with_cache_size(0);
     let ping = ping::Config::new()

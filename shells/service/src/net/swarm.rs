@@ -19,6 +19,7 @@ use super::dial::Redial;
 use super::hello;
 use super::refusals::Complaints;
 use super::shared::Shared;
+use super::start::tell;
 use super::streams;
 use super::{libp2p_id_of, outbox, peer_id_of};
 
@@ -250,7 +251,8 @@ impl Driver {
                 self.handshake_failed(&send_back_addr, &error);
             }
             SwarmEvent::NewListenAddr { .. } | SwarmEvent::ExpiredListenAddr { .. } => {
-                let listening = self.swarm.listeners().cloned().collect();
+                let listening: Vec<Multiaddr> = self.swarm.listeners().cloned().collect();
+                tell(&mut self.swarm, &self.shared.announce, &listening);
                 *self.shared.listening.write().expect("no panic while locked") = listening;
             }
             SwarmEvent::ListenerClosed {

@@ -39,6 +39,7 @@ fn config(seed: u8) -> NetConfig {
         accepted_secrets: Vec::new(),
         listen: vec![LOOPBACK.parse().unwrap()],
         announce: Vec::new(),
+        no_announce: Vec::new(),
         cluster: CLUSTER,
         known_peers: BTreeMap::new(),
         open_methods: BTreeSet::from(["open".to_owned()]),

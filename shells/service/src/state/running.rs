@@ -89,9 +89,10 @@ pub async fn import(folder: &Folder, source: impl BufRead, over: &Overrides) -> 
     let total = spool.pins;
     let mut progress = Progress::new("added", Some(total));
     let mut under_way = JoinSet::new();
-    let outcome = loop {
-        let full = under_way.len() >= AT_ONCE;
-        let next = if full { None } else { portion(&mut lines)? };
+    let mut failed = None;
+    loop {
+        let enough = failed.is_some() || under_way.len() >= AT_ONCE;
+        let next = if enough { None } else { portion(&mut lines)? };
         if let Some((lines, pins)) = next {
             let client = Arc::clone(&client);
             under_way.spawn(async move { add(&client, lines).await.map(|()| pins) });
@@ -99,17 +100,19 @@ pub async fn import(folder: &Folder, source: impl BufRead, over: &Overrides) -> 
         }
         match under_way.join_next().await {
             Some(Ok(Ok(pins))) => (0..pins).for_each(|_| progress.one_more()),
-            Some(Ok(Err(error))) => break Err(error),
-            Some(Err(error)) => break Err(error.into()),
-            None => break Ok(()),
+            Some(Ok(Err(error))) => failed = failed.or(Some(error)),
+            Some(Err(error)) => failed = failed.or(Some(error.into())),
+            None => break,
         }
-    };
-    outcome.with_context(|| {
+    }
+    if let Some(error) = failed {
+        // Of a portion that failed, some may be in.
         let added = progress.count;
-        format!(
-            "{added} of {total} pins were added; import again to add the rest, it leaves these as they are"
-        )
-    })?;
+        return Err(error.context(format!(
+            "at least {added} of {total} pins were added; import again to add the rest, it leaves those as \
+             they are"
+        )));
+    }
     Ok(Added {
         pins: progress.count,
         expired,

@@ -311,6 +311,28 @@ async fn announced_addresses_replace_those_listened_on() {
     until("it is learned", || one.net.known_addresses(&id(2)) == announce).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_to_be_announced_is_not_told() {
+    let one = start(config(1)).await;
+    let free = || crate::ports::take_free().unwrap().local_addr().unwrap().port();
+    let listen = [free(), free()].map(|port| format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap());
+    let listen: Vec<Multiaddr> = listen.to_vec();
+    let other = start(NetConfig {
+        listen: listen.clone(),
+        no_announce: vec![listen[0].clone()],
+        ..config(2)
+    })
+    .await;
+    let told = &listen[1..];
+    assert_eq!(
+        other.net.addresses(),
+        [super::super::with_peer(told[0].clone(), &id(2))]
+    );
+    introduce(&other, &one).await;
+    one.net.set_members(BTreeSet::from([id(2)])).await;
+    until("it is learned", || one.net.known_addresses(&id(2)) == told).await;
+}
+
 #[tokio::test]
 async fn the_secret_shows_nowhere() {
     let secret = [0xab; 32];
