@@ -6,9 +6,9 @@ use crate::ids::{BatchId, Cid, Index, OpId, PeerId, SnapshotId, Ticket};
 use crate::local::{Local, QueueKey};
 use crate::members::Members;
 use crate::pin::{Mode, Pin};
-use crate::pinset::Window;
 use crate::raft::{HardState, LogEntry};
 use crate::snapshot::{Applied, Manifest};
+use crate::window::Window;
 use crate::wire::{Envelope, RaftMessage};
 
 /// Something to do.

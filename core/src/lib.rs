@@ -45,6 +45,7 @@ mod testing;
 mod time;
 mod tracker;
 mod view;
+mod window;
 mod wire;
 
 pub use command::{Command, Outcome, Precondition, Proposal};
@@ -64,7 +65,6 @@ pub use metric::{Metric, PING};
 pub use monitor::{Alert, Received};
 pub use node::{Counters, Node, Timer, View};
 pub use pin::{Mode, Pin, PinOptions, PinType, Replicas};
-pub use pinset::Window;
 #[cfg(planted_bugs)]
 pub use planted::{Bug, plant, pretend};
 pub use raft::{HardState, Identity, LogEntry, Payload, Recovered};
@@ -72,6 +72,7 @@ pub use rescue::{Rescue, RescueError};
 pub use snapshot::{Applied, Manifest};
 pub use time::{Instant, Now, Timestamp};
 pub use view::PinsetView;
+pub use window::Window;
 pub use wire::{
     COPIES_MAX, CopyOf, DecodeError, Envelope, FIRST_VERSION, Message, RaftKind, RaftMessage, VERSION,
     decode, encode, encode_since,

@@ -3,8 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-
 use crate::command::{Command, Outcome, Precondition, Proposal};
 use crate::draft::Draft;
 use crate::effect::StoreOp;
@@ -13,61 +11,7 @@ use crate::pin::{Mode, Pin};
 use crate::planted::planted;
 use crate::snapshot::{Applied, Manifest};
 use crate::view::PinsetView;
-
-/// Which proposals of one peer have been applied. As wide as the number of proposals that a peer may have
-/// open, so what falls out of it can only be a late duplicate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Window {
-    /// Whose.
-    pub origin: RaftId,
-    /// Of which of its processes. Proposals of earlier ones are dropped: nobody waits for them.
-    pub boot: u64,
-    /// The newest one that has been applied.
-    pub high: u64,
-    /// The ones before it that have not, as far back as anybody may still wait for them.
-    pub missing: BTreeSet<u64>,
-}
-
-/// How far apart the newest and the oldest open proposal of a peer may be. Part of the replicated state's
-/// rules: all peers must use the same number.
-pub(crate) const WINDOW: u64 = 8192;
-
-impl Window {
-    fn new(origin: RaftId, boot: u64) -> Self {
-        Self {
-            origin,
-            boot,
-            high: 0,
-            missing: BTreeSet::new(),
-        }
-    }
-
-    /// Notes a proposal; false when it has been applied before, or nobody can be waiting for it.
-    fn admit(&mut self, id: ProposalId) -> bool {
-        if id.boot < self.boot {
-            return false;
-        }
-        if id.boot > self.boot {
-            *self = Self::new(self.origin, id.boot);
-        }
-        if id.seq <= self.high {
-            return self.missing.remove(&id.seq);
-        }
-        let low = id.seq.saturating_sub(WINDOW);
-        self.missing.extend((self.high + 1).max(low + 1)..id.seq);
-        if self.missing.first().is_some_and(|seq| *seq <= low) {
-            self.missing = self.missing.split_off(&(low + 1));
-        }
-        self.high = id.seq;
-        true
-    }
-
-    /// Whether a proposal has been applied, or cannot be any more.
-    pub(crate) fn contains(&self, id: ProposalId) -> bool {
-        id.boot < self.boot
-            || (id.boot == self.boot && id.seq <= self.high && !self.missing.contains(&id.seq))
-    }
-}
+use crate::window::Window;
 
 /// A command that took effect, or was found not to.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,9 +10,9 @@ use crate::effect::{Refusal, Reply};
 use crate::event::Request;
 use crate::ids::{Index, PeerId, ProposalId, RaftId, ReadId, Ticket};
 use crate::members::Members;
-use crate::pinset::WINDOW;
 use crate::planted::planted;
 use crate::time::{Instant, Now};
+use crate::window::WINDOW;
 
 /// What comes out of the requests.
 #[derive(Clone, Debug, PartialEq)]

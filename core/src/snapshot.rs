@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Index, Term};
 use crate::members::Members;
-use crate::pinset::Window;
+use crate::window::Window;
 
 /// How far the log is applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

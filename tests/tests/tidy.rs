@@ -212,7 +212,15 @@ const APART: [(&str, &[&str], &[&str]); 2] = [
     // `node` alone knows them all and routes between them.
     (
         "core/src",
-        &["failover", "monitor", "raft", "requests", "tracker"],
+        &[
+            "failover",
+            "membership",
+            "monitor",
+            "pinset",
+            "raft",
+            "requests",
+            "tracker",
+        ],
         &["node"],
     ),
 ];

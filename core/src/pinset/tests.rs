@@ -148,34 +148,4 @@ proptest! {
             pinset = Pinset::new(pinset.applied(), windows);
         }
     }
-
-    #[test]
-    fn a_window_admits_each_proposal_once(seqs in proptest::collection::vec(1_u64..3 * WINDOW, 1..200)) {
-        let mut window = Window::new(RaftId(1), 1);
-        let (mut seen, mut high) = (BTreeSet::new(), 0);
-        for seq in seqs {
-            let id = ProposalId { origin: RaftId(1), boot: 1, seq };
-            let admitted = window.admit(id);
-            prop_assert!(!(admitted && seen.contains(&seq)), "admits {seq} twice");
-            prop_assert!(admitted || seen.contains(&seq) || seq + WINDOW <= high, "loses {seq}");
-            prop_assert!(window.contains(id));
-            seen.insert(seq);
-            high = high.max(seq);
-            prop_assert!(window.missing.len() as u64 <= WINDOW);
-        }
-    }
-}
-
-#[test]
-fn proposals_of_an_earlier_process_are_dropped() {
-    let mut window = Window::new(RaftId(1), 1);
-    let id = |boot, seq| ProposalId {
-        origin: RaftId(1),
-        boot,
-        seq,
-    };
-    assert!(window.admit(id(1, 5)));
-    assert!(window.admit(id(2, 1)));
-    assert!(!window.admit(id(1, 6)));
-    assert!(window.contains(id(1, 6)));
 }

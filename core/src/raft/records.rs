@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ClusterId, Incarnation, Index, RaftId, Term};
 use crate::members::Members;
-use crate::pinset::Window;
 use crate::snapshot::Applied;
+use crate::window::Window;
 use crate::wire::FIRST_VERSION;
 
 /// One entry of the log.

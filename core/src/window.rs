@@ -1,0 +1,102 @@
+//! Which proposals have been applied, so that none is applied twice however often it is made.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ProposalId, RaftId};
+
+/// Which proposals of one peer have been applied. As wide as the number of proposals that a peer may have
+/// open, so what falls out of it can only be a late duplicate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// Whose.
+    pub origin: RaftId,
+    /// Of which of its processes. Proposals of earlier ones are dropped: nobody waits for them.
+    pub boot: u64,
+    /// The newest one that has been applied.
+    pub high: u64,
+    /// The ones before it that have not, as far back as anybody may still wait for them.
+    pub missing: BTreeSet<u64>,
+}
+
+/// How far apart the newest and the oldest open proposal of a peer may be. Part of the replicated state's
+/// rules: all peers must use the same number.
+pub(crate) const WINDOW: u64 = 8192;
+
+impl Window {
+    /// Nothing of this process has been applied yet.
+    pub(crate) fn new(origin: RaftId, boot: u64) -> Self {
+        Self {
+            origin,
+            boot,
+            high: 0,
+            missing: BTreeSet::new(),
+        }
+    }
+
+    /// Notes a proposal; false when it has been applied before, or nobody can be waiting for it.
+    pub(crate) fn admit(&mut self, id: ProposalId) -> bool {
+        if id.boot < self.boot {
+            return false;
+        }
+        if id.boot > self.boot {
+            *self = Self::new(self.origin, id.boot);
+        }
+        if id.seq <= self.high {
+            return self.missing.remove(&id.seq);
+        }
+        let low = id.seq.saturating_sub(WINDOW);
+        self.missing.extend((self.high + 1).max(low + 1)..id.seq);
+        if self.missing.first().is_some_and(|seq| *seq <= low) {
+            self.missing = self.missing.split_off(&(low + 1));
+        }
+        self.high = id.seq;
+        true
+    }
+
+    /// Whether a proposal has been applied, or cannot be any more.
+    pub(crate) fn contains(&self, id: ProposalId) -> bool {
+        id.boot < self.boot
+            || (id.boot == self.boot && id.seq <= self.high && !self.missing.contains(&id.seq))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_window_admits_each_proposal_once(seqs in proptest::collection::vec(1_u64..3 * WINDOW, 1..200)) {
+            let mut window = Window::new(RaftId(1), 1);
+            let (mut seen, mut high) = (BTreeSet::new(), 0);
+            for seq in seqs {
+                let id = ProposalId { origin: RaftId(1), boot: 1, seq };
+                let admitted = window.admit(id);
+                prop_assert!(!(admitted && seen.contains(&seq)), "admits {seq} twice");
+                prop_assert!(admitted || seen.contains(&seq) || seq + WINDOW <= high, "loses {seq}");
+                prop_assert!(window.contains(id));
+                seen.insert(seq);
+                high = high.max(seq);
+                prop_assert!(window.missing.len() as u64 <= WINDOW);
+            }
+        }
+    }
+
+    #[test]
+    fn proposals_of_an_earlier_process_are_dropped() {
+        let mut window = Window::new(RaftId(1), 1);
+        let id = |boot, seq| ProposalId {
+            origin: RaftId(1),
+            boot,
+            seq,
+        };
+        assert!(window.admit(id(1, 5)));
+        assert!(window.admit(id(2, 1)));
+        assert!(!window.admit(id(1, 6)));
+        assert!(window.contains(id(1, 6)));
+    }
+}
