@@ -1,6 +1,8 @@
 //! What Raft has ready: writes, messages that may leave now or only when a write is durable, and entries that
 //! are agreed on.
 
+use raft::{ReadState, Ready};
+
 use super::*;
 
 impl Raft {
@@ -36,6 +38,8 @@ impl Raft {
         }
     }
 
+    /// Takes one thing that Raft has ready. What the shell is told comes in the order in which it happened:
+    /// writes, what is agreed on, messages, who leads, reads.
     fn take_ready(&mut self, batch: BatchId, outputs: &mut Vec<Output>) {
         let mut ready = self.raw.ready();
         let leader = match ready.ss() {
@@ -44,42 +48,33 @@ impl Raft {
         };
         let mut messages = ready.take_messages();
         let mut held = ready.take_persisted_messages();
+        let sync = self.write(&ready, batch, outputs);
+        if self.term.1.is_some() || self.regrouping.is_some() {
+            held.splice(0..0, messages.drain(..));
+        }
+        let reads = ready.take_read_states();
+        let committed = ready.take_committed_entries();
+        let number = ready.number();
+        self.raw.advance_append_async(ready);
+        self.commit(committed, outputs);
+        self.rearm();
+        let free = self.hold(number, sync.then_some(batch), held);
+        self.send(messages, outputs);
+        self.send(free, outputs);
+        if leader != self.leader {
+            self.leader = leader;
+            outputs.push(Output::LeaderChanged { leader });
+        }
+        self.confirm(reads, outputs);
+    }
+
+    /// Hands out what Raft wants written, in the order in which it must be. Says whether anything waits for
+    /// its being durable.
+    fn write(&mut self, ready: &Ready, batch: BatchId, outputs: &mut Vec<Output>) -> bool {
         let mut sync = ready.must_sync() && !planted!(VoteUnsynced);
-        if ready.snapshot().get_metadata().index != 0 {
-            let (snapshot, manifest) = self.offered.take().expect("raft only takes what was offered");
-            assert!(
-                manifest.applied.index == ready.snapshot().get_metadata().index,
-                "takes what was offered"
-            );
-            let log = self.inherited();
-            self.raw
-                .mut_store()
-                .reset(manifest.applied, manifest.members.clone());
-            let op = StoreOp::InstallSnapshot {
-                snapshot,
-                manifest: manifest.clone(),
-            };
-            outputs.push(Output::Store { op, sync: true });
-            outputs.push(Output::Restored { manifest, log });
-            self.installing = Some(batch);
-            sync = true;
-        }
-        if !ready.entries().is_empty() {
-            self.raw.mut_store().append(ready.entries());
-            let entries = ready.entries().iter().map(convert::log_entry).collect();
-            outputs.push(Output::Store {
-                op: StoreOp::Append { entries },
-                sync: true,
-            });
-            sync = true;
-        }
-        let regroups = |entry: &Entry| entry.get_entry_type() != EntryType::EntryNormal;
-        if ready.committed_entries().iter().any(regroups) {
-            // Who hears that it was removed votes no more. A peer that forgets the change in a power cut
-            // would still need that vote: nobody hears of the change before the disk has it.
-            self.regrouping = Some(batch);
-            sync = true;
-        }
+        sync |= self.install(ready, batch, outputs);
+        sync |= self.append(ready, outputs);
+        sync |= self.regroup(ready, batch);
         if let Some(hard_state) = ready.hs() {
             // A peer that votes alone comes to lead without asking anybody: not even a learner may hear of
             // the new term before the disk has it. (Raft lets a leader's messages go at once.)
@@ -91,39 +86,78 @@ impl Raft {
             };
             outputs.push(Output::Store { op, sync });
         }
-        if self.term.1.is_some() || self.regrouping.is_some() {
-            held.splice(0..0, messages.drain(..));
+        sync
+    }
+
+    /// Begins from the snapshot that Raft took, if it took the one that it was offered. Whether it did.
+    fn install(&mut self, ready: &Ready, batch: BatchId, outputs: &mut Vec<Output>) -> bool {
+        let taken = ready.snapshot().get_metadata().index;
+        if taken == 0 {
+            return false;
         }
-        let reads = ready.take_read_states();
-        let committed = ready.take_committed_entries();
-        let number = ready.number();
-        self.raw.advance_append_async(ready);
-        self.commit(committed, outputs);
-        self.rearm();
-        // What needs no write of its own waits for the writes before it.
-        let waits_for = if planted!(AckBeforeFsync) {
-            None
-        } else if sync {
-            Some(batch)
-        } else {
-            self.held.back().map(|held| held.batch)
+        let (snapshot, manifest) = self.offered.take().expect("raft only takes what was offered");
+        assert!(manifest.applied.index == taken, "takes what was offered");
+        let log = self.inherited();
+        self.raw
+            .mut_store()
+            .reset(manifest.applied, manifest.members.clone());
+        let op = StoreOp::InstallSnapshot {
+            snapshot,
+            manifest: manifest.clone(),
         };
-        if let Some(batch) = waits_for {
-            self.held.push_back(Held {
-                batch,
-                ready: number,
-                messages: std::mem::take(&mut held),
-            });
-        } else {
-            self.raw.on_persist_ready(number);
-            self.rearm();
+        outputs.push(Output::Store { op, sync: true });
+        outputs.push(Output::Restored { manifest, log });
+        self.installing = Some(batch);
+        true
+    }
+
+    /// Lengthens the log, or replaces its end. Whether there was anything to.
+    fn append(&mut self, ready: &Ready, outputs: &mut Vec<Output>) -> bool {
+        if ready.entries().is_empty() {
+            return false;
         }
-        self.send(messages, outputs);
-        self.send(held, outputs);
-        if leader != self.leader {
-            self.leader = leader;
-            outputs.push(Output::LeaderChanged { leader });
+        self.raw.mut_store().append(ready.entries());
+        let entries = ready.entries().iter().map(convert::log_entry).collect();
+        let op = StoreOp::Append { entries };
+        outputs.push(Output::Store { op, sync: true });
+        true
+    }
+
+    /// Notes a change of the membership that has been agreed on. Whether there was one.
+    fn regroup(&mut self, ready: &Ready, batch: BatchId) -> bool {
+        let changes = |entry: &Entry| entry.get_entry_type() != EntryType::EntryNormal;
+        let regroups = ready.committed_entries().iter().any(changes);
+        if regroups {
+            // Who hears that it was removed votes no more. A peer that forgets the change in a power cut
+            // would still need that vote: nobody hears of the change before the disk has it.
+            self.regrouping = Some(batch);
         }
+        regroups
+    }
+
+    /// Keeps messages back until a write is durable. Those that wait for none are returned.
+    fn hold(&mut self, ready: u64, written_by: Option<BatchId>, messages: Vec<Message>) -> Vec<Message> {
+        // What needs no write of its own waits for the writes before it.
+        let earlier = self.held.back().map(|held| held.batch);
+        match written_by.or(earlier) {
+            Some(batch) if !planted!(AckBeforeFsync) => {
+                self.held.push_back(Held {
+                    batch,
+                    ready,
+                    messages,
+                });
+                Vec::new()
+            }
+            Some(_) | None => {
+                self.raw.on_persist_ready(ready);
+                self.rearm();
+                messages
+            }
+        }
+    }
+
+    /// Reads that a majority has confirmed may be served at their position.
+    fn confirm(&self, reads: Vec<ReadState>, outputs: &mut Vec<Output>) {
         for read in reads {
             let context = decode::<(ReadId, (u64, Incarnation))>(&read.request_ctx);
             if let Ok((id, process)) = context
