@@ -1,5 +1,7 @@
 //! What the unit tests share: a disk in memory, and a few peers around a table.
 
+pub(crate) mod records;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
