@@ -4,19 +4,18 @@ mod beginning;
 mod greeting;
 mod listen;
 mod members;
+mod parts;
 mod ready;
 mod swarm;
 mod world;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use cluster_core::{ClusterId, Event, PeerId, Recovered, Refusal, Request};
-use cluster_ipfs::{Backend, Node as IpfsNode, kubo};
+use cluster_core::{Event, PeerId, Refusal, Request};
+use cluster_ipfs::Backend;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -25,13 +24,13 @@ use self::beginning::{Beginning, Start, how_to_come_back};
 use self::greeting::{Greeter, Invitation};
 use self::members::Watch;
 use self::ready::Waiting;
-use crate::cluster::{self, Cluster};
+use crate::cluster::Cluster;
 use crate::config::{Address, Config, Folder, Peerstore, core_peer};
-use crate::driver::{Disk, Driver, Handle, Informer, Measured, Parts, stage};
+use crate::driver::{Driver, Handle, stage};
 use crate::http::Server;
-use crate::net::{CoreEvent, CoreEvents, Multiaddr, Net, NetConfig, NetEvents};
+use crate::net::{CoreEvent, CoreEvents, Net, NetEvents};
 use crate::state::backups;
-use crate::store::{OpenError, OpenOptions, Reader, Store};
+use crate::store::{OpenOptions, Reader, Store};
 
 /// On top of the time to wait for a leader: what goes before must have its time too. As in the Go peer.
 const READY_SLACK: Duration = Duration::from_secs(5);
@@ -192,15 +191,15 @@ impl Running {
         let me = core_peer(&folder.identity.peer);
         // Both read much of what they have, each on a thread of its own: the node's open has started when
         // the store's begins.
-        let opening = async { tokio::task::block_in_place(|| open_store(folder)) };
-        let (backend, (mut store, recovered)) = tokio::try_join!(open_backend(folder), opening)?;
+        let opening = async { tokio::task::block_in_place(|| parts::open_store(folder)) };
+        let (backend, (mut store, recovered)) = tokio::try_join!(parts::open_backend(folder), opening)?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         if let Backend::Embedded(node) = &backend {
             listen::serve_ipfs_api(config, node, &stop, &mut tasks).await?;
         }
-        let known = known_peers(folder, bootstrap);
-        let (net, events) = start_net(folder, known.clone(), recovered.as_ref()).await?;
+        let known = parts::known_peers(folder, bootstrap);
+        let (net, events) = parts::start_net(folder, known.clone(), recovered.as_ref()).await?;
         let NetEvents {
             core,
             calls,
@@ -220,25 +219,10 @@ impl Running {
         let beginning = begin(folder, bootstrap, &known, &net);
         let Beginning { recovered, guides } = beginning?.begin(&mut store, recovered).await?;
         let (reader, stager) = (store.reader(), store.stager());
-        let informer = Informer::new(backend.clone(), reader.clone(), measured(config));
-        let parts = Parts {
-            config: config.core(&folder.identity),
-            store,
-            net: net.clone(),
-            backend: backend.clone(),
-            informer,
-        };
-        let driver = Driver::start(parts, recovered);
+        let driver = Driver::start(parts::driven(folder, store, &net, &backend), recovered);
         let handle = driver.handle.clone();
-        let settings = cluster::Config {
-            peer: me.clone(),
-            peername: config.cluster.peername.clone(),
-            default_replicas: config.core(&folder.identity).default_replicas,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            commit: String::new(),
-        };
         let world = world::world(handle.clone(), reader, net.clone());
-        let cluster = Cluster::new(settings, world, backend.clone());
+        let cluster = Cluster::new(parts::settings(folder), world, backend.clone());
         greeter.set_handle(handle.clone());
         // Nothing has been set before.
         let _ = operations.set(cluster.clone());
@@ -344,39 +328,6 @@ impl Running {
     }
 }
 
-fn open_store(folder: &Folder) -> anyhow::Result<(Store, Option<Recovered>)> {
-    let data = folder.config.data_folder(&folder.path);
-    let mut store = Store::open(&data, &OpenOptions::default())?;
-    let recovered = store.recovered()?;
-    let log = recovered.iter().flat_map(|recovered| &recovered.log);
-    let since = log.map(cluster_core::LogEntry::since).max().unwrap_or_default();
-    if since > cluster_core::VERSION {
-        // Written by a release that all members had, and not applied yet.
-        let newer = OpenError::Newer {
-            folder: data,
-            found: u32::from(since),
-            known: u32::from(cluster_core::VERSION),
-        };
-        return Err(newer.into());
-    }
-    Ok((store, recovered))
-}
-
-/// Where other peers are, by all that this one was told.
-fn known_peers(folder: &Folder, bootstrap: &[Address]) -> BTreeMap<PeerId, Vec<Multiaddr>> {
-    let mut known: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
-    let configured = folder.peerstore.addresses.iter();
-    for address in configured
-        .chain(&folder.config.cluster.peer_addresses)
-        .chain(bootstrap)
-    {
-        if let Some(peer) = address.peer() {
-            known.entry(core_peer(&peer)).or_default().push(address.0.clone());
-        }
-    }
-    known
-}
-
 /// All that decides what the peer starts from.
 fn begin<'a>(
     folder: &Folder,
@@ -412,86 +363,6 @@ fn begin<'a>(
         limit: start_limit(config),
         data: config.data_folder(&folder.path),
     })
-}
-
-async fn open_backend(folder: &Folder) -> anyhow::Result<Backend> {
-    let config = &folder.config;
-    if let Some(kubo) = config.kubo() {
-        return Ok(Backend::Kubo(kubo::Client::new(kubo)?));
-    }
-    let embedded = config
-        .embedded(&folder.path)
-        .context("no section of ipfs_connector is configured")?;
-    let path = embedded.path.clone();
-    let node = IpfsNode::open(embedded)
-        .await
-        .with_context(|| format!("cannot open the embedded IPFS node in {}", path.display()))?;
-    Ok(Backend::Embedded(node))
-}
-
-async fn start_net(
-    folder: &Folder,
-    known_peers: BTreeMap<PeerId, Vec<Multiaddr>>,
-    recovered: Option<&Recovered>,
-) -> anyhow::Result<(Net, NetEvents)> {
-    let Folder { config, identity, .. } = folder;
-    let addresses = |configured: &[Address]| configured.iter().map(|address| address.0.clone()).collect();
-    let net = NetConfig {
-        keypair: identity.keypair.clone(),
-        secret: config.cluster.secret.0,
-        accepted_secrets: config
-            .cluster
-            .accepted_secrets
-            .iter()
-            .map(|secret| secret.0)
-            .collect(),
-        listen: addresses(&config.cluster.listen_multiaddress.0),
-        announce: addresses(&config.cluster.announce_multiaddress.0),
-        no_announce: addresses(&config.cluster.no_announce_multiaddress.0),
-        cluster: ClusterId::UNKNOWN,
-        known_peers,
-        open_methods: BTreeSet::from([greeting::METHOD.to_owned()]),
-    };
-    listen::warn_of_strangers(&config.cluster);
-    let (net, events) = Net::start(net).await?;
-    if let Some(recovered) = recovered {
-        // In this order: who calls in between is asked to wait, and not taken for a stranger.
-        net.set_members(recovered.members.peer_ids().cloned().collect())
-            .await;
-        net.set_cluster(recovered.members.cluster);
-    }
-    Ok((net, events))
-}
-
-fn measured(config: &Config) -> Measured {
-    let ping_ttl = config.cluster.monitor_ping_interval.0 * 2;
-    let informer = &config.informer;
-    // Everything is measured as often as a `ping` is sent, and must count until the next time.
-    let ttl = |ttl: Duration| ttl.max(ping_ttl);
-    let disk = informer.disk.as_ref().map(|disk| {
-        let kind = if disk.metric_type.name() == "reposize" {
-            Disk::RepoSize
-        } else {
-            Disk::FreeSpace
-        };
-        (kind, ttl(disk.metric_ttl.0))
-    });
-    let tags = informer.tags.iter().flat_map(|tags| {
-        tags.tags
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone(), ttl(tags.metric_ttl.0)))
-    });
-    let queue = informer.pinqueue.as_ref().and_then(|queue| {
-        let bucket = NonZeroU64::new(queue.weight_bucket_size)?;
-        Some((bucket, ttl(queue.metric_ttl.0)))
-    });
-    Measured {
-        peername: config.cluster.peername.clone(),
-        ping_ttl,
-        disk,
-        queue,
-        tags: tags.collect(),
-    }
 }
 
 /// The embedded node needs its neighbours at once: without them it finds nothing.

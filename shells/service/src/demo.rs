@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use self::peers::Process;
 
 /// How long each part of the story may take before it counts as not coming true.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What the command line says.
 #[derive(Clone, Debug, Default)]
@@ -50,105 +50,150 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
 }
 
 async fn tell(folder: &Path, options: &Options, shutdown: &CancellationToken) -> anyhow::Result<()> {
-    let program = std::env::current_exe().context("cannot tell where this program is")?;
     let first = match &options.file {
         Some(file) => file.clone(),
         None => sample(folder, "hello.txt", "Hello from a cluster of three!\n")?,
     };
     let second = sample(folder, "second.txt", "Pinned while a peer was down.\n")?;
 
-    step("Three peers start, each with an IPFS node inside");
-    let mut peers = peers::prepare(folder, 3)?;
-    for peer in &mut peers {
-        peer.start(&program)?;
-    }
-    wait("they have not found each other", &mut peers, async |peers| {
-        all_see_all(peers).await
-    })
-    .await?;
-    for peer in &peers {
-        say(&format!(
-            "    {}  {}  REST 127.0.0.1:{}  IPFS 127.0.0.1:{}",
-            peer.name, peer.id, peer.rest, peer.ipfs
-        ));
-    }
-    wait("no leader was elected", &mut peers, async |peers| {
-        Ok(leader(peers).is_some())
-    })
-    .await?;
-    let leader = leader(&peers).context("no log says who leads")?;
-    say(&format!("    {} was elected to lead", peers[leader].name));
-
-    step(&format!(
-        "{} is added with two copies, one of them on {}",
-        first.display(),
-        peers[leader].name
-    ));
-    let other = (leader + 1) % 3;
-    let third = (leader + 2) % 3;
-    let chosen = vec![peers[leader].id.clone(), peers[other].id.clone()];
-    let cid = add(&peers[third], &first, chosen).await?;
-    say(&format!("    {cid}"));
-    wait("the copies are not there", &mut peers, async |peers| {
-        copies(&peers[third], &cid, 2).await
-    })
-    .await?;
-    show(&peers[third], &cid).await?;
-
-    step(&format!(
-        "{} is killed: it leads, and it holds a copy",
-        peers[leader].name
-    ));
-    peers[leader].kill()?;
-    let killed = Instant::now();
-
-    step("A second file is pinned without it");
-    let late = add_soon(&mut peers, third, &second).await?;
-    say(&format!(
-        "    {late}, {:.1} s after the kill",
-        killed.elapsed().as_secs_f32()
-    ));
-
-    step("The lost copy is made again");
-    let (lost, others) = (peers[leader].id.clone(), third);
-    wait("the copy was not restored", &mut peers, async |peers| {
-        copies_without(&peers[others], &cid, 2, &lost).await
-    })
-    .await?;
-    wait("the second file is not pinned", &mut peers, async |peers| {
-        copies(&peers[third], &late, 2).await
-    })
-    .await?;
-    say(&format!(
-        "    two living copies again, {:.1} s after the kill",
-        killed.elapsed().as_secs_f32()
-    ));
-    show(&peers[third], &cid).await?;
-    show(&peers[third], &late).await?;
-
+    let mut story = Story::begin(folder).await?;
+    let cid = story.add_first(&first).await?;
+    story.kill_leader()?;
+    let late = story.add_second(&second).await?;
+    story.see_restored(&cid, &late).await?;
     if options.once {
         step("Everything came true");
         return Ok(());
     }
-    step("The cluster is yours until Ctrl-C");
-    for line in [
-        "peers ls".to_owned(),
-        format!("status {cid}"),
-        "pin ls".to_owned(),
-        "add README.md".to_owned(),
-        "health metrics freespace".to_owned(),
-    ] {
-        say(&format!(
-            "    ipfs-cluster-ctl --host /ip4/127.0.0.1/tcp/{} {line}",
-            peers[third].rest
-        ));
-    }
-    say(&format!(
-        "    curl -X POST 'http://127.0.0.1:{}/api/v0/cat?arg={cid}'",
-        peers[third].ipfs
-    ));
+    story.hand_over(&cid);
     shutdown.cancelled().await;
     Ok(())
+}
+
+/// The three peers, and what each of them does in the story.
+struct Story {
+    peers: Vec<Process>,
+    /// Who leads and holds a copy, until it is killed.
+    leader: usize,
+    /// Who holds the other copy.
+    holder: usize,
+    /// Who is asked, and gets the copy that was lost.
+    witness: usize,
+    killed: Instant,
+}
+
+impl Story {
+    async fn begin(folder: &Path) -> anyhow::Result<Self> {
+        step("Three peers start, each with an IPFS node inside");
+        let program = std::env::current_exe().context("cannot tell where this program is")?;
+        let mut peers = peers::prepare(folder, 3)?;
+        for peer in &mut peers {
+            peer.start(&program)?;
+        }
+        wait("they have not found each other", &mut peers, async |peers| {
+            all_see_all(peers).await
+        })
+        .await?;
+        for peer in &peers {
+            say(&format!(
+                "    {}  {}  REST 127.0.0.1:{}  IPFS 127.0.0.1:{}",
+                peer.name, peer.id, peer.rest, peer.ipfs
+            ));
+        }
+        wait("no leader was elected", &mut peers, async |peers| {
+            Ok(leader(peers).is_some())
+        })
+        .await?;
+        let leader = leader(&peers).context("no log says who leads")?;
+        say(&format!("    {} was elected to lead", peers[leader].name));
+        Ok(Self {
+            peers,
+            leader,
+            holder: (leader + 1) % 3,
+            witness: (leader + 2) % 3,
+            killed: Instant::now(),
+        })
+    }
+
+    async fn add_first(&mut self, file: &Path) -> anyhow::Result<String> {
+        let leader = &self.peers[self.leader];
+        step(&format!(
+            "{} is added with two copies, one of them on {}",
+            file.display(),
+            leader.name
+        ));
+        let chosen = [leader.id.clone(), self.peers[self.holder].id.clone()];
+        let cid = add_soon(&mut self.peers, self.witness, file, &chosen).await?;
+        say(&format!("    {cid}"));
+        let witness = self.witness;
+        wait("the copies are not there", &mut self.peers, async |peers| {
+            copies(&peers[witness], &cid, 2).await
+        })
+        .await?;
+        show(&self.peers[witness], &cid).await?;
+        Ok(cid)
+    }
+
+    fn kill_leader(&mut self) -> anyhow::Result<()> {
+        let leader = &mut self.peers[self.leader];
+        step(&format!(
+            "{} is killed: it leads, and it holds a copy",
+            leader.name
+        ));
+        leader.kill()?;
+        self.killed = Instant::now();
+        Ok(())
+    }
+
+    async fn add_second(&mut self, file: &Path) -> anyhow::Result<String> {
+        step("A second file is pinned without it");
+        let cid = add_soon(&mut self.peers, self.witness, file, &[]).await?;
+        say(&format!("    {cid}, {}", self.since_the_kill()));
+        Ok(cid)
+    }
+
+    async fn see_restored(&mut self, first: &str, second: &str) -> anyhow::Result<()> {
+        step("The lost copy is made again");
+        let witness = self.witness;
+        let lost = self.peers[self.leader].id.clone();
+        wait("the copy was not restored", &mut self.peers, async |peers| {
+            copies_without(&peers[witness], first, 2, &lost).await
+        })
+        .await?;
+        wait("the second file is not pinned", &mut self.peers, async |peers| {
+            copies(&peers[witness], second, 2).await
+        })
+        .await?;
+        say(&format!("    two living copies again, {}", self.since_the_kill()));
+        show(&self.peers[witness], first).await?;
+        show(&self.peers[witness], second).await
+    }
+
+    fn hand_over(&self, cid: &str) {
+        step("The cluster is yours until Ctrl-C");
+        let witness = &self.peers[self.witness];
+        let status = format!("status {cid}");
+        for line in [
+            "peers ls",
+            &status,
+            "pin ls",
+            "add README.md",
+            "health metrics freespace",
+        ] {
+            say(&format!(
+                "    ipfs-cluster-ctl --host /ip4/127.0.0.1/tcp/{} {line}",
+                witness.rest
+            ));
+        }
+        say(&format!(
+            "    curl -X POST 'http://127.0.0.1:{}/api/v0/cat?arg={cid}'",
+            witness.ipfs
+        ));
+    }
+
+    fn since_the_kill(&self) -> String {
+        format!("{:.1} s after the kill", self.killed.elapsed().as_secs_f32())
+    }
 }
 
 fn sample(folder: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
@@ -205,11 +250,11 @@ fn leader(peers: &[Process]) -> Option<usize> {
     peers.iter().position(|peer| line.1.starts_with(&peer.id))
 }
 
-async fn add(peer: &Process, file: &Path, allocations: Vec<String>) -> anyhow::Result<String> {
+async fn add(peer: &Process, file: &Path, allocations: &[String]) -> anyhow::Result<String> {
     let mut params = AddParams::default();
     params.pin.replication_factor_min = 2;
     params.pin.replication_factor_max = 2;
-    params.pin.user_allocations = allocations;
+    params.pin.user_allocations = allocations.to_vec();
     params.pin.name = file
         .file_name()
         .map(|name| name.to_string_lossy().into_owned())
@@ -223,15 +268,20 @@ async fn add(peer: &Process, file: &Path, allocations: Vec<String>) -> anyhow::R
     last.context("nothing was added")
 }
 
-/// Adds while a new leader is being elected: an upload that came too early is made again.
-async fn add_soon(peers: &mut [Process], at: usize, file: &Path) -> anyhow::Result<String> {
+/// Adds while a leader may be in the making: an upload that came too early is made again.
+async fn add_soon(
+    peers: &mut [Process],
+    at: usize,
+    file: &Path,
+    allocations: &[String],
+) -> anyhow::Result<String> {
     let since = Instant::now();
     loop {
         peers[at].check()?;
-        match add(&peers[at], file, Vec::new()).await {
+        match add(&peers[at], file, allocations).await {
             Ok(cid) => return Ok(cid),
             Err(error) if since.elapsed() > PATIENCE => {
-                return Err(error.context("the second file was not added"));
+                return Err(error.context(format!("{} was not added", file.display())));
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
         }

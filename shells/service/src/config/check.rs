@@ -26,6 +26,7 @@ const HEADER_BYTES: std::ops::RangeInclusive<u32> = 1024..=1 << 20;
 pub(super) fn check(config: &Config) -> Result<(), Wrong> {
     replication(config)?;
     periods(config)?;
+    elections(config)?;
     apis(config)?;
     if config.cluster.listen_multiaddress.is_empty() {
         return Err(wrong(
@@ -139,16 +140,6 @@ fn periods(config: &Config) -> Result<(), Wrong> {
     if let Some((key, _)) = positive.iter().find(|(_, period)| period.is_zero()) {
         return Err(wrong(key, "invalid value: 0s, expected a span of time like 30s"));
     }
-    let raft = &config.consensus.raft;
-    for (key, period) in [
-        ("consensus.raft.heartbeat_timeout", raft.heartbeat_timeout),
-        ("consensus.raft.election_timeout", raft.election_timeout),
-    ] {
-        if period < ELECTION_MIN || period > ELECTION_MAX {
-            let problem = format!("invalid value: {period:?}, expected {ELECTION_MIN:?} to {ELECTION_MAX:?}");
-            return Err(wrong(key, problem));
-        }
-    }
     if informer
         .pinqueue
         .as_ref()
@@ -158,6 +149,20 @@ fn periods(config: &Config) -> Result<(), Wrong> {
             "informer.pinqueue.weight_bucket_size",
             "invalid value: 0, expected at least 1",
         ));
+    }
+    Ok(())
+}
+
+fn elections(config: &Config) -> Result<(), Wrong> {
+    let raft = &config.consensus.raft;
+    for (key, period) in [
+        ("consensus.raft.heartbeat_timeout", raft.heartbeat_timeout),
+        ("consensus.raft.election_timeout", raft.election_timeout),
+    ] {
+        if period < ELECTION_MIN || period > ELECTION_MAX {
+            let problem = format!("invalid value: {period:?}, expected {ELECTION_MIN:?} to {ELECTION_MAX:?}");
+            return Err(wrong(key, problem));
+        }
     }
     Ok(())
 }

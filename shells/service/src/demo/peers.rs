@@ -37,23 +37,25 @@ struct Ports {
 }
 
 impl Ports {
-    /// They are let go of again, so another program could take one before the peer does; it then says so.
-    fn free() -> anyhow::Result<Self> {
-        let sockets = [0; 4].map(|_| ports::take_free());
-        let mut ports = [0; 4];
-        for (port, socket) in ports.iter_mut().zip(&sockets) {
-            let socket = socket
-                .as_ref()
-                .map_err(|error| anyhow::anyhow!("no free port: {error}"))?;
-            *port = socket.local_addr()?.port();
-        }
-        let [cluster, rest, ipfs, swarm] = ports;
-        Ok(Self {
-            cluster,
-            rest,
-            ipfs,
-            swarm,
-        })
+    /// Those of `count` peers, all different. They are let go of again, so another program could take one
+    /// before the peer does; it then says so.
+    fn free(count: usize) -> anyhow::Result<Vec<Self>> {
+        let mut sockets = Vec::new();
+        let mut port = || -> anyhow::Result<u16> {
+            let socket = ports::take_free().context("no free port")?;
+            let port = socket.local_addr()?.port();
+            sockets.push(socket);
+            Ok(port)
+        };
+        let mut peer = || {
+            anyhow::Ok(Self {
+                cluster: port()?,
+                rest: port()?,
+                ipfs: port()?,
+                swarm: port()?,
+            })
+        };
+        (0..count).map(|_| peer()).collect()
     }
 }
 
@@ -68,9 +70,7 @@ fn address(port: u16) -> Address {
 /// Writes the folders of `count` peers that know each other under `root`, and starts none.
 pub(super) fn prepare(root: &Path, count: usize) -> anyhow::Result<Vec<Process>> {
     let identities: Vec<Identity> = (0..count).map(|_| Identity::generate()).collect();
-    let ports = (0..count)
-        .map(|_| Ports::free())
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let ports = Ports::free(count)?;
     let secret = Secret::random();
     let addresses: Vec<Address> = identities
         .iter()

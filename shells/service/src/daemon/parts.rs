@@ -1,0 +1,152 @@
+//! The parts of a peer, as its configuration wants them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use anyhow::Context;
+use cluster_core::{ClusterId, PeerId, Recovered};
+use cluster_ipfs::{Backend, Node as IpfsNode, kubo};
+
+use super::{greeting, listen};
+use crate::cluster;
+use crate::config::{Address, Config, Folder, core_peer};
+use crate::driver::{Disk, Informer, Measured, Parts};
+use crate::net::{Multiaddr, Net, NetConfig, NetEvents};
+use crate::store::{OpenError, OpenOptions, Store};
+
+pub(super) fn open_store(folder: &Folder) -> anyhow::Result<(Store, Option<Recovered>)> {
+    let data = folder.config.data_folder(&folder.path);
+    let mut store = Store::open(&data, &OpenOptions::default())?;
+    let recovered = store.recovered()?;
+    let log = recovered.iter().flat_map(|recovered| &recovered.log);
+    let since = log.map(cluster_core::LogEntry::since).max().unwrap_or_default();
+    if since > cluster_core::VERSION {
+        // Written by a release that all members had, and not applied yet.
+        let newer = OpenError::Newer {
+            folder: data,
+            found: u32::from(since),
+            known: u32::from(cluster_core::VERSION),
+        };
+        return Err(newer.into());
+    }
+    Ok((store, recovered))
+}
+
+/// Where other peers are, by all that this one was told.
+pub(super) fn known_peers(folder: &Folder, bootstrap: &[Address]) -> BTreeMap<PeerId, Vec<Multiaddr>> {
+    let mut known: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
+    let configured = folder.peerstore.addresses.iter();
+    for address in configured
+        .chain(&folder.config.cluster.peer_addresses)
+        .chain(bootstrap)
+    {
+        if let Some(peer) = address.peer() {
+            known.entry(core_peer(&peer)).or_default().push(address.0.clone());
+        }
+    }
+    known
+}
+
+pub(super) async fn open_backend(folder: &Folder) -> anyhow::Result<Backend> {
+    let config = &folder.config;
+    if let Some(kubo) = config.kubo() {
+        return Ok(Backend::Kubo(kubo::Client::new(kubo)?));
+    }
+    let embedded = config
+        .embedded(&folder.path)
+        .context("no section of ipfs_connector is configured")?;
+    let path = embedded.path.clone();
+    let node = IpfsNode::open(embedded)
+        .await
+        .with_context(|| format!("cannot open the embedded IPFS node in {}", path.display()))?;
+    Ok(Backend::Embedded(node))
+}
+
+pub(super) async fn start_net(
+    folder: &Folder,
+    known_peers: BTreeMap<PeerId, Vec<Multiaddr>>,
+    recovered: Option<&Recovered>,
+) -> anyhow::Result<(Net, NetEvents)> {
+    let Folder { config, identity, .. } = folder;
+    let addresses = |configured: &[Address]| configured.iter().map(|address| address.0.clone()).collect();
+    let net = NetConfig {
+        keypair: identity.keypair.clone(),
+        secret: config.cluster.secret.0,
+        accepted_secrets: config
+            .cluster
+            .accepted_secrets
+            .iter()
+            .map(|secret| secret.0)
+            .collect(),
+        listen: addresses(&config.cluster.listen_multiaddress.0),
+        announce: addresses(&config.cluster.announce_multiaddress.0),
+        no_announce: addresses(&config.cluster.no_announce_multiaddress.0),
+        cluster: ClusterId::UNKNOWN,
+        known_peers,
+        open_methods: BTreeSet::from([greeting::METHOD.to_owned()]),
+    };
+    listen::warn_of_strangers(&config.cluster);
+    let (net, events) = Net::start(net).await?;
+    if let Some(recovered) = recovered {
+        // In this order: who calls in between is asked to wait, and not taken for a stranger.
+        net.set_members(recovered.members.peer_ids().cloned().collect())
+            .await;
+        net.set_cluster(recovered.members.cluster);
+    }
+    Ok((net, events))
+}
+
+/// What the loop drives.
+pub(super) fn driven(folder: &Folder, store: Store, net: &Net, backend: &Backend) -> Parts {
+    Parts {
+        config: folder.config.core(&folder.identity),
+        informer: Informer::new(backend.clone(), store.reader(), measured(&folder.config)),
+        store,
+        net: net.clone(),
+        backend: backend.clone(),
+    }
+}
+
+fn measured(config: &Config) -> Measured {
+    let ping_ttl = config.cluster.monitor_ping_interval.0 * 2;
+    let informer = &config.informer;
+    // Everything is measured as often as a `ping` is sent, and must count until the next time.
+    let ttl = |ttl: Duration| ttl.max(ping_ttl);
+    let disk = informer.disk.as_ref().map(|disk| {
+        let kind = if disk.metric_type.name() == "reposize" {
+            Disk::RepoSize
+        } else {
+            Disk::FreeSpace
+        };
+        (kind, ttl(disk.metric_ttl.0))
+    });
+    let tags = informer.tags.iter().flat_map(|tags| {
+        tags.tags
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone(), ttl(tags.metric_ttl.0)))
+    });
+    let queue = informer.pinqueue.as_ref().and_then(|queue| {
+        let bucket = NonZeroU64::new(queue.weight_bucket_size)?;
+        Some((bucket, ttl(queue.metric_ttl.0)))
+    });
+    Measured {
+        peername: config.cluster.peername.clone(),
+        ping_ttl,
+        disk,
+        queue,
+        tags: tags.collect(),
+    }
+}
+
+/// What the operations need to know of this peer.
+pub(super) fn settings(folder: &Folder) -> cluster::Config {
+    let Folder { config, identity, .. } = folder;
+    cluster::Config {
+        peer: core_peer(&identity.peer),
+        peername: config.cluster.peername.clone(),
+        default_replicas: config.core(identity).default_replicas,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: String::new(),
+    }
+}
