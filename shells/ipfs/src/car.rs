@@ -146,3 +146,112 @@ fn section(parts: &[&[u8]]) -> Bytes {
     parts.iter().for_each(|part| out.extend_from_slice(part));
     out.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::any;
+    use crate::reader::produce;
+    use futures::TryStreamExt;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use tokio::runtime::{Builder, Runtime};
+
+    fn runtime() -> Runtime {
+        Builder::new_current_thread().build().unwrap()
+    }
+
+    fn blocks() -> impl Strategy<Value = Vec<Block>> {
+        let block = (any::cid(), any::bytes(60)).prop_map(|(cid, data)| Block { cid, data });
+        vec(block, 0..4)
+    }
+
+    async fn written(root: Cid, blocks: Vec<Block>) -> Vec<u8> {
+        let pieces = produce(|out| async move {
+            write_header(root, &out).await?;
+            for block in blocks {
+                write_block(block.cid, &block.data, &out).await?;
+            }
+            Ok(())
+        });
+        pieces.try_collect::<Vec<Bytes>>().await.unwrap().concat()
+    }
+
+    /// The same as version 2, with some bytes before it and an index behind it.
+    fn second(archive: &[u8], padding: usize) -> Vec<u8> {
+        let mut out = b"\x0a\xa1gversion\x02".to_vec();
+        out.extend_from_slice(&[0; 16]);
+        for number in [51 + padding, archive.len(), 51 + padding + archive.len()] {
+            out.extend_from_slice(&(number as u64).to_le_bytes());
+        }
+        out.resize(51 + padding, 0);
+        [&out, archive, b"an index"].concat()
+    }
+
+    /// The roots, the blocks until something is wrong, and whether nothing was.
+    async fn read(archive: &[u8]) -> (Vec<Cid>, Vec<Block>, bool) {
+        let mut blocks = Vec::new();
+        let Ok(mut reader) = CarReader::open(archive).await else {
+            return (Vec::new(), blocks, false);
+        };
+        loop {
+            match reader.next().await {
+                Ok(Some(block)) => blocks.push(block),
+                Ok(None) => return (reader.roots, blocks, true),
+                Err(_) => return (reader.roots, blocks, false),
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn what_is_written_is_read(root in any::cid(), blocks in blocks(), padding in 0_usize..40) {
+            let expected = (vec![root], blocks.clone(), true);
+            runtime().block_on(async {
+                let archive = written(root, blocks).await;
+                prop_assert_eq!(&read(&archive).await, &expected);
+                prop_assert_eq!(&read(&second(&archive, padding)).await, &expected);
+                Ok(())
+            })?;
+        }
+
+        #[test]
+        fn what_is_cut_short_is_told_and_what_came_before_is_read(root in any::cid(), blocks in blocks()) {
+            runtime().block_on(async {
+                let archive = written(root, blocks.clone()).await;
+                let mut whole = 0;
+                for length in 0..=archive.len() {
+                    let (_, read, sound) = read(&archive[..length]).await;
+                    prop_assert!(blocks.starts_with(&read));
+                    whole += usize::from(sound);
+                }
+                // Nothing tells an archive that ends between two blocks from a whole one.
+                prop_assert_eq!(whole, 1 + blocks.len());
+                let second = second(&archive, 7);
+                for length in 0..51 + 7 {
+                    prop_assert!(!self::read(&second[..length]).await.2);
+                }
+                Ok(())
+            })?;
+        }
+
+        #[test]
+        fn whatever_the_bytes_they_are_read_or_refused(
+            root in any::cid(),
+            blocks in blocks(),
+            at in proptest::arbitrary::any::<prop::sample::Index>(),
+            flip in 1_u8..,
+            garbage in any::bytes(100),
+        ) {
+            runtime().block_on(async {
+                let mut archive = second(&written(root, blocks).await, 3);
+                let at = at.index(archive.len());
+                archive[at] ^= flip;
+                read(&archive).await;
+                read(&garbage).await;
+            });
+        }
+    }
+}

@@ -1,5 +1,8 @@
 //! The links in a block, whatever its codec.
 
+#[cfg(test)]
+pub(crate) mod any;
+
 use crate::Error;
 use crate::unixfs::pb::PbNode;
 use bytes::Bytes;
@@ -71,7 +74,9 @@ pub(crate) fn recode(data: Bytes, input: u64, store: u64) -> Result<Bytes, Error
         (DAG_CBOR, node) => serde_ipld_dagcbor::to_vec(&node)
             .map(Bytes::from)
             .map_err(|error| Error::invalid(format!("dag-cbor: {error}"))),
-        (DAG_JSON, node) => Ok(crate::dagjson::encode(&node).into()),
+        (DAG_JSON, node) => crate::dagjson::encode(&node)
+            .map(Bytes::from)
+            .map_err(Error::invalid),
         (RAW, Ipld::Bytes(bytes)) => Ok(bytes.into()),
         (RAW, _) => Err(Error::invalid("only bytes can be stored as raw")),
         (other, _) => Err(Error::Unsupported(format!("storing as codec 0x{other:x}"))),
@@ -138,6 +143,7 @@ fn pb_link(data: &Ipld) -> Result<crate::unixfs::pb::Link, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn recoded(data: &'static str, input: u64, store: u64) -> Result<Bytes, String> {
         recode(Bytes::from_static(data.as_bytes()), input, store).map_err(|error| error.to_string())
@@ -163,5 +169,85 @@ mod tests {
             assert!(recoded(data, input, store).is_err(), "{data} as 0x{store:x}");
         }
         assert!(recoded("1", DAG_JSON, 0x7777).unwrap_err().contains("0x7777"));
+    }
+
+    fn named(codec: u64, data: &[u8]) -> Cid {
+        crate::hash::name(cid::Version::V1, codec, 0x12, data).unwrap()
+    }
+
+    fn links_of(codec: u64, data: &Bytes) -> Vec<Cid> {
+        let links = links(&named(codec, data), data).unwrap();
+        links.into_iter().map(|(_, cid)| cid).collect()
+    }
+
+    /// A block of each codec.
+    fn blocks() -> impl Strategy<Value = Bytes> {
+        let cbor = any::data().prop_map(|data| serde_ipld_dagcbor::to_vec(&data).unwrap().into());
+        let json = any::data().prop_map(|data| crate::dagjson::encode(&data).unwrap().into());
+        let pb = any::node().prop_map(|node| node.encode().into());
+        prop_oneof![cbor, json, pb, any::bytes(100)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn data_is_the_same_in_cbor_and_in_json(data in any::data()) {
+            let cbor = Bytes::from(serde_ipld_dagcbor::to_vec(&data).unwrap());
+            prop_assert_eq!(&decode(&named(DAG_CBOR, &cbor), &cbor).unwrap(), &data);
+            let json = recode(cbor.clone(), DAG_CBOR, DAG_JSON).unwrap();
+            prop_assert_eq!(&decode(&named(DAG_JSON, &json), &json).unwrap(), &data);
+            prop_assert_eq!(recode(json.clone(), DAG_JSON, DAG_JSON).unwrap(), json.clone());
+            prop_assert_eq!(recode(json.clone(), DAG_JSON, DAG_CBOR).unwrap(), cbor.clone());
+            let mut expected = Vec::new();
+            data.references(&mut expected);
+            expected.sort_unstable();
+            for (codec, block) in [(DAG_CBOR, cbor), (DAG_JSON, json)] {
+                let mut links = links_of(codec, &block);
+                links.sort_unstable();
+                prop_assert_eq!(&links, &expected);
+            }
+        }
+
+        #[test]
+        fn a_node_is_the_same_as_data(node in any::node()) {
+            let block = Bytes::from(node.encode());
+            let expected: Vec<Cid> = node.links.iter().map(|link| link.cid).collect();
+            prop_assert_eq!(links_of(DAG_PB, &block), expected);
+            for codec in [DAG_CBOR, DAG_JSON] {
+                let data = recode(block.clone(), DAG_PB, codec).unwrap();
+                prop_assert_eq!(recode(data, codec, DAG_PB).unwrap(), block.clone());
+            }
+        }
+
+        #[test]
+        fn whatever_the_bytes_they_are_read_or_refused(block in any::damaged(blocks())) {
+            for codec in [RAW, DAG_PB, DAG_CBOR, DAG_JSON] {
+                let _ = links(&named(codec, &block), &block);
+                for store in [RAW, DAG_PB, DAG_CBOR, DAG_JSON] {
+                    let Ok(recoded) = recode(block.clone(), codec, store) else {
+                        continue;
+                    };
+                    // Who stores what can be stored finds it again.
+                    prop_assert!(decode(&named(store, &recoded), &recoded).is_ok());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nesting_without_end_is_refused() {
+        let deep = 1_000_000;
+        for (codec, block) in [
+            (DAG_CBOR, vec![0x81; deep]),
+            (DAG_CBOR, b"\xa1aa".repeat(deep)),
+            (DAG_JSON, vec![b'['; deep]),
+            (DAG_JSON, b"{\"a\":".repeat(deep)),
+        ] {
+            let block = Bytes::from(block);
+            let cid = named(codec, &block);
+            assert!(links(&cid, &block).is_err());
+            assert!(decode(&cid, &block).is_err());
+        }
     }
 }

@@ -251,6 +251,8 @@ fn value(text: &str) -> (String, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     /// Reads all parts of a body that arrives in pieces of `step` bytes.
     async fn read(body: &[u8], step: usize) -> Result<Vec<(PartHead, Vec<u8>)>, MultipartError> {
@@ -323,5 +325,90 @@ mod tests {
         );
         assert_eq!(boundary("multipart/form-data"), None);
         assert_eq!(boundary("application/json; boundary=ab"), None);
+    }
+
+    fn now<T>(work: impl Future<Output = T>) -> T {
+        futures::executor::block_on(work)
+    }
+
+    fn quoted(text: &str) -> String {
+        format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+    }
+
+    /// A body of these parts.
+    fn written(parts: &[(PartHead, Vec<u8>)]) -> Vec<u8> {
+        let mut body = Vec::new();
+        for (head, content) in parts {
+            let file = head.filename.as_deref().map(quoted);
+            let file = file.map_or(String::new(), |name| format!("; filename={name}"));
+            let PartHead {
+                content_type, name, ..
+            } = head;
+            let name = quoted(name);
+            body.extend_from_slice(b"--xyz\r\n");
+            let lines =
+                format!("Content-Type: {content_type}\r\nContent-Disposition: file; name={name}{file}");
+            body.extend_from_slice(lines.as_bytes());
+            body.extend_from_slice(b"\r\n\r\n");
+            body.extend_from_slice(content);
+            body.extend_from_slice(b"\r\n");
+        }
+        body.extend_from_slice(b"--xyz--\r\n");
+        body
+    }
+
+    fn parts() -> impl Strategy<Value = Vec<(PartHead, Vec<u8>)>> {
+        let names = || "[^\r\n\\p{Cc}]{0,8}";
+        let head = ("[a-z/-]{0,8}", names(), proptest::option::of(names()));
+        let head = head.prop_map(|(content_type, name, filename)| PartHead {
+            content_type,
+            name,
+            filename,
+        });
+        // Much of it looks like a delimiter.
+        let pieces = prop::sample::select(vec![
+            &b"\r\n"[..],
+            b"--xy",
+            b"--",
+            b"z",
+            b"-",
+            b"\r",
+            b"\n",
+            b"\0",
+        ]);
+        let content = vec(pieces, 0..12)
+            .prop_map(|pieces| pieces.concat())
+            .prop_filter("ends the part", |content| {
+                find(&[b"\r\n", &content[..], b"\r"].concat(), b"\r\n--xyz").is_none()
+            });
+        vec((head, content), 0..4)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn what_is_written_is_read(parts in parts(), step in 1_usize..60) {
+            prop_assert_eq!(now(read(&written(&parts), step)).unwrap(), parts);
+        }
+
+        #[test]
+        fn whatever_the_bytes_they_are_read_or_refused(
+            parts in parts(),
+            at in any::<prop::sample::Index>(),
+            byte: u8,
+            step in 1_usize..60,
+            garbage in vec(any::<u8>(), 0..100),
+            head in "\\PC{0,40}",
+        ) {
+            let mut body = written(&parts);
+            let at = at.index(body.len());
+            body[at] = byte;
+            let _ = now(read(&body, step));
+            let _ = now(read(&garbage, step));
+            let _ = parse_head(format!("\r\nContent-Disposition: {head}").as_bytes());
+            let _ = boundary(&head);
+            let _ = boundary(&format!("multipart/form-data; boundary={head}"));
+        }
     }
 }

@@ -249,5 +249,17 @@ mod tests {
             });
             prop_assert_eq!(read, message);
         }
+
+        #[test]
+        fn whatever_the_bytes_they_are_read_or_refused(garbage in bytes(100)) {
+            futures::executor::block_on(async {
+                let mut input = futures::io::Cursor::new(&garbage);
+                if let Ok(Some(length)) = read_length(&mut input).await {
+                    let _ = read_message(&mut input, length).await;
+                }
+                let mut input = futures::io::Cursor::new(&garbage);
+                let _ = read_message(&mut input, garbage.len()).await;
+            });
+        }
     }
 }

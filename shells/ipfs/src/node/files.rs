@@ -125,7 +125,7 @@ impl Node {
         let Resolved { cid, remainder } = self.resolve(path).await?;
         let block = codec::decode(&cid, &self.reader().get(cid).await?)?;
         match descend(&block, &remainder) {
-            Descent::Inside(data) => Ok(dagjson::encode(data)),
+            Descent::Inside(data) => dagjson::encode(data).map_err(|why| Error::malformed(&cid, why)),
             Descent::Link(..) => Err(Error::malformed(&cid, "it changed while it was read")),
             Descent::Nothing(name) => Err(Error::NoLink {
                 name: name.clone(),

@@ -117,3 +117,61 @@ where
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn entries() -> impl Strategy<Value = Entry> {
+        let inline = vec(any::<u8>(), 0..40).prop_map(|data| Entry::Inline(data.into()));
+        let at = any::<(u32, u32, u32, u32)>().prop_map(|(segment, offset, length, crc)| {
+            Entry::At(Place {
+                segment,
+                offset,
+                length,
+                crc,
+            })
+        });
+        prop_oneof![inline, at]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(entry in entries()) {
+            prop_assert_eq!(Entry::decode(entry.encode().into()).unwrap(), entry);
+        }
+
+        #[test]
+        fn an_entry_of_another_layout_or_length_is_refused(entry in entries(), layout in 2_u8.., more: bool) {
+            let mut bytes = entry.encode();
+            if matches!(entry, Entry::At(_)) {
+                if more { bytes.push(0) } else { bytes.truncate(bytes.len() - 1) }
+                prop_assert!(Entry::decode(bytes.clone().into()).is_err());
+            }
+            bytes[0] = layout;
+            let refused = Entry::decode(bytes.into()).unwrap_err().to_string();
+            prop_assert!(refused.contains("not readable by this version"), "{}", refused);
+        }
+
+        #[test]
+        fn whatever_the_bytes_they_are_read_or_refused(bytes in vec(any::<u8>(), 0..40)) {
+            let _ = Entry::decode(bytes.into());
+        }
+
+        #[test]
+        fn two_listings_become_one_without_doubles(
+            fresh in proptest::collection::btree_set(0_u8..20, 0..10),
+            stored in proptest::collection::btree_set(0_u8..20, 0..10),
+        ) {
+            let keys = |set: &std::collections::BTreeSet<u8>| set.iter().map(|key| vec![*key]).collect();
+            let fresh_keys: Vec<Vec<u8>> = keys(&fresh);
+            let stored_keys: Vec<Vec<u8>> = keys(&stored);
+            let merged = merge(fresh_keys, stored_keys.into_iter().map(Ok));
+            let merged: Vec<Vec<u8>> = merged.collect::<Result<_, _>>().unwrap();
+            let expected: Vec<Vec<u8>> = keys(&(&fresh | &stored));
+            prop_assert_eq!(merged, expected);
+        }
+    }
+}

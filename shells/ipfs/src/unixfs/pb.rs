@@ -317,3 +317,82 @@ fn put_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::any;
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
+    fn types() -> impl Strategy<Value = Type> {
+        prop::sample::select(vec![
+            Type::Raw,
+            Type::Directory,
+            Type::File,
+            Type::Metadata,
+            Type::Symlink,
+            Type::Shard,
+        ])
+    }
+
+    fn unixfs() -> impl Strategy<Value = Unixfs> {
+        let numbers = || option::of(proptest::num::u64::ANY);
+        let content = (
+            option::of(any::bytes(40)),
+            numbers(),
+            vec(proptest::num::u64::ANY, 0..4),
+        );
+        let mode = option::of(1..=u32::MAX);
+        let mtime = (proptest::num::i64::ANY, proptest::num::u32::ANY);
+        let mtime = option::of(mtime.prop_filter("is as none", |time| *time != (0, 0)));
+        let shard = (numbers(), numbers());
+        (types(), content, shard, mode, mtime).prop_map(|(kind, content, shard, mode, mtime)| {
+            let ((data, size, block_sizes), (hash_type, fanout)) = (content, shard);
+            Unixfs {
+                kind,
+                data,
+                size,
+                block_sizes,
+                hash_type,
+                fanout,
+                meta: Metadata { mode, mtime },
+            }
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn what_is_written_is_read(node in any::node(), unixfs in unixfs()) {
+            let cid = Cid::default();
+            prop_assert_eq!(PbNode::decode(&cid, &node.encode().into()).unwrap(), node);
+            prop_assert_eq!(Unixfs::decode(&cid, &unixfs.encode().into()).unwrap(), unixfs);
+        }
+
+        #[test]
+        fn a_leaf_is_written_as_any_node_is(kind in types(), content in vec(proptest::num::u8::ANY, 1..300)) {
+            let (node, within) = leaf(kind, [&[0; LEAF_BEFORE], &content[..]].concat()[..].into());
+            prop_assert_eq!(&node[within], &content[..]);
+            let mut unixfs = Unixfs::new(kind);
+            unixfs.size = Some(content.len() as u64);
+            unixfs.data = Some(content.into());
+            let expected = PbNode { links: Vec::new(), data: Some(unixfs.encode().into()) };
+            prop_assert_eq!(node, expected.encode());
+        }
+
+        #[test]
+        fn whatever_the_bytes_they_are_read_or_refused(
+            node in any::damaged(any::node().prop_map(|node| node.encode().into())),
+            unixfs in any::damaged(unixfs().prop_map(|unixfs| unixfs.encode().into())),
+            garbage in any::bytes(100),
+        ) {
+            for bytes in [node, unixfs, garbage] {
+                let _ = PbNode::decode(&Cid::default(), &bytes);
+                let _ = Unixfs::decode(&Cid::default(), &bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! CIDs, data and nodes of all kinds: what property tests of the codecs draw from.
+
+use crate::unixfs::pb::{Link, PbNode};
+use bytes::Bytes;
+use cid::Cid;
+use cid::multihash::Multihash;
+use ipld_core::ipld::Ipld;
+use proptest::collection::{btree_map, vec};
+use proptest::num::f64;
+use proptest::option;
+use proptest::prelude::*;
+
+pub(crate) fn bytes(max: usize) -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..max).prop_map(Bytes::from)
+}
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof!["[a-z/\"\\\\]{0,8}", "\\PC{0,4}"]
+}
+
+/// Of both versions, with any codec and any hash function.
+pub(crate) fn cid() -> impl Strategy<Value = Cid> {
+    let new = (any::<u64>(), any::<u64>(), vec(any::<u8>(), 0..=64))
+        .prop_map(|(codec, code, digest)| Cid::new_v1(codec, Multihash::wrap(code, &digest).unwrap()));
+    let old =
+        any::<[u8; 32]>().prop_map(|digest| Cid::new_v0(Multihash::wrap(0x12, &digest).unwrap()).unwrap());
+    prop_oneof![new, old]
+}
+
+/// All that CBOR and JSON both hold.
+pub(crate) fn data() -> impl Strategy<Value = Ipld> {
+    let floats = f64::POSITIVE | f64::NEGATIVE | f64::NORMAL | f64::SUBNORMAL | f64::ZERO;
+    let leaf = prop_oneof![
+        Just(Ipld::Null),
+        any::<bool>().prop_map(Ipld::Bool),
+        any::<i64>().prop_map(|number| Ipld::Integer(number.into())),
+        any::<u64>().prop_map(|number| Ipld::Integer(number.into())),
+        floats.prop_map(Ipld::Float),
+        text().prop_map(Ipld::String),
+        vec(any::<u8>(), 0..20).prop_map(Ipld::Bytes),
+        cid().prop_map(Ipld::Link),
+    ];
+    // JSON keeps a map with nothing but this key for links and bytes.
+    let is_free = |map: &Ipld| !matches!(map, Ipld::Map(map) if map.len() == 1 && map.contains_key("/"));
+    leaf.prop_recursive(4, 24, 4, move |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..4).prop_map(Ipld::List),
+            btree_map(text(), inner, 0..4)
+                .prop_map(Ipld::Map)
+                .prop_filter("reserved", is_free),
+        ]
+    })
+}
+
+pub(crate) fn node() -> impl Strategy<Value = PbNode> {
+    let link = (cid(), text(), any::<u64>()).prop_map(|(cid, name, size)| Link { cid, name, size });
+    (vec(link, 0..4), option::of(bytes(40))).prop_map(|(links, data)| PbNode { links, data })
+}
+
+/// What is left of something when a byte of it is changed, or its end is missing; now and then all of it.
+pub(crate) fn damaged(whole: impl Strategy<Value = Bytes>) -> impl Strategy<Value = Bytes> {
+    (whole, any::<prop::sample::Index>(), any::<u8>(), any::<bool>()).prop_map(|(whole, at, flip, cut)| {
+        let mut bytes = whole.to_vec();
+        if !bytes.is_empty() {
+            let at = at.index(bytes.len());
+            if cut {
+                bytes.truncate(at)
+            } else {
+                bytes[at] ^= flip
+            }
+        }
+        bytes.into()
+    })
+}
