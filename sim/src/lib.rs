@@ -43,6 +43,6 @@ pub use options::Options;
 pub use planting::bugs;
 pub use report::{Class, Report, Stats};
 pub use run::run;
-pub use scenario::tell;
+pub use scenario::{Story, tell};
 pub use shrink::shrink;
 pub use soak::{Sum, soak};

@@ -1,12 +1,14 @@
 //! The simulator's command line. Its exit code tells what kind of failure it found: 127 a crash, 128 that
 //! something never happened, 129 that something happened that must not; 0 is fine.
 
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use clap::{Parser, Subcommand};
-use sim::{Mutant, Options, Report, Stats, mutants, run, shrink, soak, tell};
+use sim::{Mutant, Options, Report, Stats, Story, mutants, run, shrink, soak, tell};
 
 #[derive(Parser)]
 #[command(about = "Whole clusters from one seed")]
@@ -67,10 +69,19 @@ enum Command {
     Story {
         /// Which.
         #[arg(required = true)]
-        files: Vec<std::path::PathBuf>,
+        files: Vec<PathBuf>,
         /// Seeds for each.
         #[arg(long, default_value_t = 5)]
         seeds: u64,
+        /// This seed only.
+        #[arg(long, conflicts_with = "seeds")]
+        seed: Option<u64>,
+        /// Prints every step.
+        #[arg(long, requires = "seed")]
+        trace: bool,
+        /// Prints steps up to this simulated second only.
+        #[arg(long, requires = "trace", value_name = "SECOND")]
+        until: Option<f64>,
     },
     /// Lists the options that a seed draws.
     Options {
@@ -112,7 +123,16 @@ fn main() -> ExitCode {
                 ExitCode::SUCCESS
             }
         }
-        Command::Story { files, seeds } => stories(&files, seeds),
+        Command::Story {
+            files,
+            seeds,
+            seed,
+            trace,
+            until,
+        } => {
+            let seeds = seed.map_or(0..=seeds.saturating_sub(1), |seed| seed..=seed);
+            stories(&files, seeds, trace, until)
+        }
         Command::Options { seed } => {
             for (name, value) in Options::draw(seed).list() {
                 println!("{name}={value}");
@@ -135,6 +155,15 @@ fn options(seed: u64, sets: &[String]) -> Result<Options, String> {
 
 fn replay(options: &Options, trace: bool, until: Option<f64>, shrinks: bool) -> ExitCode {
     let mut report = run(options, trace);
+    print_trace(&report, until);
+    if shrinks && report.class().is_some() {
+        report = shrink(&report);
+    }
+    println!("{report}");
+    exit_code(Some(&report))
+}
+
+fn print_trace(report: &Report, until: Option<f64>) {
     for line in &report.lines {
         let second: f64 = line
             .split_whitespace()
@@ -146,22 +175,18 @@ fn replay(options: &Options, trace: bool, until: Option<f64>, shrinks: bool) -> 
         }
         println!("{line}");
     }
-    if shrinks && report.class().is_some() {
-        report = shrink(&report);
-    }
-    println!("{report}");
-    exit_code(Some(&report))
 }
 
-fn stories(files: &[std::path::PathBuf], seeds: u64) -> ExitCode {
+fn stories(files: &[PathBuf], seeds: RangeInclusive<u64>, trace: bool, until: Option<f64>) -> ExitCode {
     let mut failed = None;
     for file in files {
-        let story = match std::fs::read_to_string(file) {
+        let story = match Story::read(file) {
             Ok(story) => story,
-            Err(error) => return refuse(&format!("{}: {error}", file.display())),
+            Err(why) => return refuse(&why),
         };
-        for seed in 0..seeds {
-            let report = tell(&story, seed);
+        for seed in seeds.clone() {
+            let report = tell(&story, seed, trace);
+            print_trace(&report, until);
             if report.class().is_some() {
                 println!("{} with seed {seed}: {report}\n", file.display());
                 failed = failed.or(Some(report));

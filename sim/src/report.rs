@@ -131,6 +131,8 @@ impl fmt::Display for Stats {
 pub struct Report {
     /// What was run.
     pub options: Options,
+    /// The file of the story that was told, where it was one.
+    pub story: Option<String>,
     /// Everything that was found wrong.
     pub violations: Vec<Violation>,
     /// How much happened.
@@ -151,12 +153,30 @@ impl Report {
 
     /// The command that runs this again.
     pub fn command(&self) -> String {
+        let seed = self.options.seed;
+        if let Some(file) = &self.story {
+            // What a story sets is in its file.
+            return format!("{PROGRAM} story {} --seed {seed}", quoted(file));
+        }
         let sets = self
             .options
             .difference()
             .iter()
             .fold(String::new(), |all, one| format!("{all} --set {one}"));
-        format!("cargo run --release -p sim -- replay {}{sets}", self.options.seed)
+        format!("{PROGRAM} replay {seed}{sets}")
+    }
+}
+
+/// How the simulator is started from the repository.
+const PROGRAM: &str = "cargo run --release -p sim --";
+
+/// A file's name as a shell takes it for one word.
+fn quoted(file: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+".contains(letter);
+    if !file.is_empty() && file.chars().all(plain) {
+        file.to_owned()
+    } else {
+        format!("'{}'", file.replace('\'', r"'\''"))
     }
 }
 

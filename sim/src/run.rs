@@ -321,6 +321,7 @@ pub(crate) async fn finish(world: &Shared, helpers: &[NodeHandle; 3]) -> Report 
     );
     Report {
         options: world.options.clone(),
+        story: None,
         violations: std::mem::take(&mut world.checks.violations),
         stats: world.stats.clone(),
         coverage: std::mem::take(&mut world.coverage).into_counts(),

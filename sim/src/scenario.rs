@@ -31,6 +31,7 @@
 //!
 //! `WHO` is a number, `leader`, `follower` for the first that is none, `it`, or `all`.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -48,20 +49,54 @@ use crate::report::{Class, Report};
 use crate::world::{Answer, Death, Shared, World, lock};
 use crate::{panics, run};
 
+/// A story, and where it is written.
+#[derive(Clone, Debug)]
+pub struct Story {
+    file: String,
+    text: String,
+}
+
+impl Story {
+    /// A story that is in `file`, which is how a report says what to tell again.
+    pub fn new(file: impl Into<String>, text: impl Into<String>) -> Self {
+        Self {
+            file: file.into(),
+            text: text.into(),
+        }
+    }
+
+    /// Reads a story.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read.
+    pub fn read(file: &Path) -> Result<Self, String> {
+        let file = file.display().to_string();
+        match std::fs::read_to_string(&file) {
+            Ok(text) => Ok(Self { file, text }),
+            Err(error) => Err(format!("{file}: {error}")),
+        }
+    }
+}
+
 /// Tells a story. Steps that make no sense are reported as violations.
-pub fn tell(story: &str, seed: u64) -> Report {
-    let story = story.to_owned();
+pub fn tell(story: &Story, seed: u64, keep_trace: bool) -> Report {
+    let text = story.text.clone();
     let telling = std::thread::spawn(move || {
         panics::listen();
         let runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
-        runtime.block_on(play(story, seed))
+        runtime.block_on(play(text, seed, keep_trace))
     });
-    telling
+    let report = telling
         .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    Report {
+        story: Some(story.file.clone()),
+        ..report
+    }
 }
 
-async fn play(story: String, seed: u64) -> Report {
+async fn play(story: String, seed: u64, keep_trace: bool) -> Report {
     let mut options = Options {
         clients: 0,
         ..Options::quiet(seed)
@@ -78,7 +113,7 @@ async fn play(story: String, seed: u64) -> Report {
             wrong = Some(why);
         }
     }
-    let world: Shared = Arc::new(Mutex::new(World::new(options, false)));
+    let world: Shared = Arc::new(Mutex::new(World::new(options, keep_trace)));
     let helpers = run::found(&world);
     if let Some(why) = wrong {
         fail(&world, "set", why);
