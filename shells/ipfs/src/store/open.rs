@@ -22,6 +22,12 @@ const PINS_MEMTABLE: u64 = 4 << 20;
 /// Disk, not memory: bounds how much a restart replays.
 const JOURNAL_BYTES: u64 = 64 << 20;
 /// The layout of the database and of the segments beside it. Version 1 had no segments.
+///
+/// It is read before anything else, and a repository of another one is refused by name. It stands for the
+/// keyspaces, their keys and the [`Counters`], which are the three numbers and nothing else. What is read later,
+/// or in great numbers, names its own layout in its first byte: blocks, pins and [`Usage`]; segments do in
+/// their header. So whoever changes one of these takes another first byte, and whoever changes the rest
+/// another format.
 const FORMAT: &[u8] = b"2";
 /// The layout of [`Usage`].
 const USAGE: u8 = 1;
@@ -124,7 +130,7 @@ fn read_counters(path: &Path, meta: &Keyspace) -> Result<Counters, Error> {
             Ok(Counters::default())
         }
         (Some(format), counters) if &*format == FORMAT => match counters {
-            Some(bytes) => postcard::from_bytes(&bytes).map_err(|error| damaged(path, &error)),
+            Some(bytes) => decode_counters(&bytes).map_err(|why| damaged(path, &why)),
             None => Ok(Counters::default()),
         },
         (format, _) => {
@@ -135,6 +141,14 @@ fn read_counters(path: &Path, meta: &Keyspace) -> Result<Counters, Error> {
                 &format!("its format is {format:?}, this version knows \"2\""),
             ))
         }
+    }
+}
+
+fn decode_counters(value: &[u8]) -> Result<Counters, String> {
+    match postcard::take_from_bytes(value) {
+        Ok((counters, [])) => Ok(counters),
+        Ok((_, rest)) => Err(format!("its counters are followed by {} bytes", rest.len())),
+        Err(error) => Err(format!("its counters: {error}")),
     }
 }
 
@@ -185,10 +199,10 @@ pub(super) fn encode_usage(usage: &Usage) -> Result<Vec<u8>, postcard::Error> {
 
 fn decode_usage(value: &[u8]) -> Option<Usage> {
     let (version, usage) = value.split_first()?;
-    let usage: Usage = postcard::from_bytes(usage).ok()?;
+    let (usage, rest) = postcard::take_from_bytes::<Usage>(usage).ok()?;
     // Larger ones are made for a block that fits in none.
     let sane = usage.end >= HEADER_BYTES && usage.end <= SEGMENT_BYTES + super::BLOCK_MAX as u64;
-    (*version == USAGE && sane && usage.live <= usage.end - HEADER_BYTES).then_some(usage)
+    (*version == USAGE && rest.is_empty() && sane && usage.live <= usage.end - HEADER_BYTES).then_some(usage)
 }
 
 #[expect(

@@ -250,3 +250,18 @@ fn pin(cid: Cid) -> Pin {
         name: String::new(),
     }
 }
+
+proptest! {
+    #[test]
+    fn a_record_of_a_pin_is_read_as_it_was_written(
+        cid in codec::any::cid(),
+        direct: bool,
+        name in "\\PC{0,20}",
+        garbage in codec::any::bytes(20),
+    ) {
+        let mode = if direct { PinMode::Direct } else { PinMode::Recursive };
+        let pin = Pin { cid, mode, name };
+        prop_assert_eq!(super::decode_pin(cid, &super::encode_pin(&pin)).unwrap(), pin);
+        let _ = super::decode_pin(cid, &garbage);
+    }
+}

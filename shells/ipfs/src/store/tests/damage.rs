@@ -137,21 +137,115 @@ fn a_flipped_bit_is_told_and_only_its_block_is_lost() {
     store.close();
 }
 
+/// Writes records into the database as they are.
+fn write(folder: &Path, records: &[(&str, &[u8], &[u8])]) {
+    let db = fjall::Database::builder(folder.join("blocks")).open().unwrap();
+    for (keyspace, key, value) in records {
+        let keyspace = db.keyspace(keyspace, fjall::KeyspaceCreateOptions::default);
+        keyspace.unwrap().insert(*key, *value).unwrap();
+    }
+    db.persist(fjall::PersistMode::SyncAll).unwrap();
+}
+
 #[test]
 fn another_format_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    {
-        let db = fjall::Database::builder(folder.path().join("blocks"))
-            .open()
-            .unwrap();
-        let meta = db
-            .keyspace("meta", fjall::KeyspaceCreateOptions::default)
-            .unwrap();
-        meta.insert("format", b"1").unwrap();
-        db.persist(fjall::PersistMode::SyncAll).unwrap();
-    }
+    write(folder.path(), &[("meta", b"format", b"1")]);
     let text = refused(folder.path());
     assert!(text.contains("\"1\"") && text.contains("\"2\""), "{text}");
+}
+
+/// Every record of format 2, byte for byte: who changes one must take another first byte, or another format.
+#[test]
+fn a_repository_is_read_as_it_always_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let (small, large) = (block(1, 300), block(2, 1000));
+    let (small_key, large_key) = (super::super::key_of(&small.cid), super::super::key_of(&large.cid));
+    let inline = [&[0], &small.data[..]].concat();
+    let crc = crc32fast::hash(&large.data).to_be_bytes();
+    let place = [&[1, 0, 0, 0, 7, 0, 0, 0, 16, 0, 0, 3, 0xe8], &crc[..]].concat();
+    let pinned = large.cid.to_bytes();
+    write(
+        folder.path(),
+        &[
+            ("meta", b"format", b"2"),
+            ("meta", b"counters", &[2, 0x94, 0x0a, 1]),
+            ("meta", b"next", &[0, 0, 0, 8]),
+            ("segments", &[0, 0, 0, 7], &[1, 0xf8, 0x07, 0xe8, 0x07]),
+            ("blocks", &small_key, &inline),
+            ("blocks", &large_key, &place),
+            ("pins", &pinned, b"\x01\x00a name"),
+        ],
+    );
+    let segment = [b"ipfsseg1", &[0, 0, 0, 0, 0, 0, 0, 7], &large.data[..]].concat();
+    std::fs::create_dir(folder.path().join("segments")).unwrap();
+    std::fs::write(folder.path().join("segments/0000000007.seg"), segment).unwrap();
+    let store = open(folder.path());
+    check(&store, &[(1, small), (2, large.clone())].into());
+    assert_eq!(store.counters().pins, 1);
+    let expected = Pin {
+        cid: large.cid,
+        mode: PinMode::Recursive,
+        name: "a name".to_owned(),
+    };
+    assert_eq!(store.pin_of(&large.cid).unwrap(), Some(expected));
+    store.close();
+}
+
+#[test]
+fn a_record_of_another_layout_is_refused_and_never_taken_for_something_else() {
+    let usage = [1, 0xf8, 0x07, 0xe8, 0x07];
+    let damage: [(&str, &[u8], &[u8], &str); 6] = [
+        ("meta", b"counters", &[2, 1], "counters"),
+        ("meta", b"counters", &[2, 1, 1, 1], "counters"),
+        ("meta", b"next", &[7], "next segment"),
+        ("segments", &[0, 0, 0, 7], &usage[..4], "record of a segment"),
+        (
+            "segments",
+            &[0, 0, 0, 7],
+            &[&usage[..], &[0]].concat(),
+            "record of a segment",
+        ),
+        (
+            "segments",
+            &[0, 0, 0, 7],
+            &[&[2], &usage[1..]].concat(),
+            "record of a segment",
+        ),
+    ];
+    for (keyspace, key, value, said) in damage {
+        let folder = tempfile::tempdir().unwrap();
+        write(
+            folder.path(),
+            &[("meta", b"format", b"2"), (keyspace, key, value)],
+        );
+        let text = refused(folder.path());
+        assert!(
+            text.contains(said) && text.contains("move it away"),
+            "{value:02x?}: {text}"
+        );
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let block = block(1, 300);
+    let key = super::super::key_of(&block.cid);
+    let pin = block.cid.to_bytes();
+    write(
+        folder.path(),
+        &[
+            ("meta", b"format", b"2"),
+            ("blocks", &key, b"\x02later"),
+            ("pins", &pin, b"\x02\x00later"),
+        ],
+    );
+    let store = open(folder.path());
+    let texts = [
+        store.get(&block.cid).unwrap_err().to_string(),
+        store.pin_of(&block.cid).unwrap_err().to_string(),
+    ];
+    for text in texts {
+        assert!(text.contains("not readable by this version"), "{text}");
+    }
+    store.close();
 }
 
 #[test]
