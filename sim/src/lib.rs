@@ -31,6 +31,7 @@ mod run;
 mod scenario;
 mod shrink;
 mod soak;
+mod stage;
 mod store;
 mod trace;
 pub mod twin;

@@ -1,5 +1,5 @@
-//! Panics of the core are findings: they are caught, and their text and place are kept for the report
-//! instead of being printed.
+//! Panics are findings, the core's as well as the simulator's own: they are caught, and their text and place
+//! are kept for the report instead of being printed.
 
 use std::cell::RefCell;
 use std::panic::{UnwindSafe, catch_unwind, set_hook, take_hook};

@@ -10,7 +10,7 @@ use crate::options::Options;
 /// What kind of failure a violation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
-    /// The core panicked.
+    /// The core panicked, or the simulator itself (check "harness").
     Crash,
     /// Something that must happen does not.
     Liveness,

@@ -2,11 +2,11 @@
 //! from a part of the cluster with a quorum, in which everything must get done.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_core::{PeerId, Replicas};
-use madsim::runtime::{Handle, NodeHandle, Runtime};
+use madsim::runtime::{Handle, NodeHandle};
 use madsim::time::sleep;
 
 use crate::checks::{Violation, convergence, linearize, wgl};
@@ -19,28 +19,18 @@ use crate::peer::cid;
 use crate::report::{Class, Report};
 use crate::rng::Rng;
 use crate::world::{Death, Shared, World, lock, name};
-use crate::{clients, driver, faults, panics, planting};
+use crate::{clients, driver, faults, stage};
 
 /// The pause between two looks at the world.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Runs what `options` say. Equal options give equal reports, in any process.
+/// Runs what `options` say. Equal options give equal reports, in any process. A panic, of the core or of the
+/// simulator, is a violation in the report.
 pub fn run(options: &Options, keep_trace: bool) -> Report {
-    let given = options.clone();
-    // A thread of its own: the standard library's hash maps are seeded once for each.
-    let thread = std::thread::Builder::new().name(format!("seed {}", options.seed));
-    let running = thread.spawn(move || {
-        panics::listen();
-        planting::plant(given.planted);
-        let runtime = Runtime::with_seed_and_config(given.seed, madsim::Config::default());
-        runtime.block_on(tell(given, keep_trace))
-    });
-    let report = running.expect("a thread can be started").join();
-    report.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    stage::perform(options, keep_trace, tell)
 }
 
-async fn tell(options: Options, keep_trace: bool) -> Report {
-    let world: Shared = Arc::new(Mutex::new(World::new(options.clone(), keep_trace)));
+async fn tell(world: Shared) -> Report {
     let helpers = found(&world);
     first_phase(&world).await;
     if !lock(&world).stopped {
@@ -309,8 +299,11 @@ pub(crate) async fn finish(world: &Shared, helpers: &[NodeHandle; 3]) -> Report 
     lock(world).tear_down(helpers);
     // Killed tasks end when they are scheduled.
     sleep(Duration::from_millis(1)).await;
-    let mut world = lock(world);
-    let world = &mut *world;
+    report(&mut lock(world), at)
+}
+
+/// What a world that has ended at `at` nanoseconds has come to.
+pub(crate) fn report(world: &mut World, at: u64) -> Report {
     world.stats.nanos = at;
     world.stats.elections = world.checks.elections();
     world.stats.entries = world.checks.decided();

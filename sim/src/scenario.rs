@@ -32,11 +32,10 @@
 //! `WHO` is a number, `leader`, `follower` for the first that is none, `it`, or `all`.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cluster_core::{Refusal, Request};
-use madsim::runtime::{Handle, Runtime};
+use madsim::runtime::Handle;
 use madsim::time::sleep;
 
 use crate::checks::{Violation, convergence};
@@ -47,7 +46,7 @@ use crate::options::Options;
 use crate::peer::{cid, default_replicas};
 use crate::report::{Class, Report};
 use crate::world::{Answer, Death, Shared, World, lock};
-use crate::{panics, run};
+use crate::{run, stage};
 
 /// A story, and where it is written.
 #[derive(Clone, Debug)]
@@ -81,44 +80,33 @@ impl Story {
 
 /// Tells a story. Steps that make no sense are reported as violations.
 pub fn tell(story: &Story, seed: u64, keep_trace: bool) -> Report {
-    let text = story.text.clone();
-    let telling = std::thread::spawn(move || {
-        panics::listen();
-        let runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
-        runtime.block_on(play(text, seed, keep_trace))
-    });
-    let report = telling
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    Report {
-        story: Some(story.file.clone()),
-        ..report
-    }
-}
-
-async fn play(story: String, seed: u64, keep_trace: bool) -> Report {
     let mut options = Options {
         clients: 0,
         ..Options::quiet(seed)
     };
-    let steps: Vec<&str> = story
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .collect();
-    let (sets, steps): (Vec<&str>, Vec<&str>) = steps.into_iter().partition(|step| step.starts_with("set "));
+    let steps = story.text.lines().map(str::trim);
+    let steps = steps.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let (sets, steps): (Vec<&str>, Vec<&str>) = steps.partition(|step| step.starts_with("set "));
     let mut wrong = None;
     for set in sets {
         if let Err(why) = options.set(set.trim_start_matches("set ").trim()) {
             wrong = Some(why);
         }
     }
-    let world: Shared = Arc::new(Mutex::new(World::new(options, keep_trace)));
+    let steps: Vec<String> = steps.into_iter().map(str::to_owned).collect();
+    let report = stage::perform(&options, keep_trace, move |world| play(world, wrong, steps));
+    Report {
+        story: Some(story.file.clone()),
+        ..report
+    }
+}
+
+async fn play(world: Shared, wrong: Option<String>, steps: Vec<String>) -> Report {
     let helpers = run::found(&world);
     if let Some(why) = wrong {
         fail(&world, "set", why);
     }
-    for step in steps {
+    for step in &steps {
         if lock(&world).stopped {
             break;
         }

@@ -38,8 +38,8 @@ impl Sum {
     }
 }
 
-/// Runs `count` seeds from `first` on, each as `draw` says, on `threads` threads. `watch` sees each report
-/// as it comes and says whether to go on.
+/// Runs `count` seeds from `first` on, each as `draw` says, on `threads` threads; seeds end with the numbers.
+/// `watch` sees each report as it comes and says whether to go on.
 pub fn soak(
     first: u64,
     count: u64,
@@ -47,18 +47,28 @@ pub fn soak(
     draw: impl Fn(u64) -> Options + Sync,
     watch: impl Fn(&Report) -> bool + Sync,
 ) -> Sum {
-    let next = AtomicU64::new(first);
+    soak_with(first, count, threads, |seed| run(&draw(seed), false), watch)
+}
+
+fn soak_with(
+    first: u64,
+    count: u64,
+    threads: usize,
+    run: impl Fn(u64) -> Report + Sync,
+    watch: impl Fn(&Report) -> bool + Sync,
+) -> Sum {
+    let begun = AtomicU64::new(0);
     let enough = AtomicBool::new(false);
     let sum = Mutex::new(Sum::default());
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
                 while !enough.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first.saturating_add(count) {
+                    let number = begun.fetch_add(1, Ordering::Relaxed);
+                    let Some(seed) = first.checked_add(number).filter(|_| number < count) else {
                         return;
-                    }
-                    let report = run(&draw(seed), false);
+                    };
+                    let report = run(seed);
                     if !watch(&report) {
                         enough.store(true, Ordering::Relaxed);
                     }
@@ -71,4 +81,40 @@ pub fn soak(
     });
     sum.into_inner()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage;
+
+    #[test]
+    fn a_seed_that_the_simulator_panics_at_is_reported_and_the_others_are_run() {
+        let run = |seed| {
+            let what = move |world| async move {
+                assert_ne!(seed, 4, "a planted mistake of the simulator");
+                crate::run::finish(&world, &crate::run::found(&world)).await
+            };
+            stage::perform(&Options::quiet(seed), false, what)
+        };
+        for threads in [1, 3] {
+            let sum = soak_with(2, 5, threads, run, |_| true);
+            assert_eq!(sum.seeds, 5);
+            let failed: Vec<&u64> = sum.failures.keys().collect();
+            assert_eq!(failed, [&4]);
+            assert_eq!(sum.failures[&4].violations[0].check, "harness");
+        }
+    }
+
+    #[test]
+    fn a_soak_ends_with_the_last_seed_that_there_is() {
+        let options = |seed| Options {
+            peers: 1,
+            seconds: 1,
+            ..Options::quiet(seed)
+        };
+        let sum = soak(u64::MAX - 1, 5, 3, options, |_| true);
+        let seeds: Vec<&u64> = sum.hashes.keys().collect();
+        assert_eq!(seeds, [&(u64::MAX - 1), &u64::MAX]);
+    }
 }

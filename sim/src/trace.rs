@@ -8,6 +8,7 @@ use crate::rng;
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     hash: u64,
+    latest: u64,
     buffer: Vec<u8>,
     /// The text, when it is wanted.
     pub(crate) lines: Option<Vec<String>>,
@@ -28,6 +29,7 @@ impl Trace {
         self.buffer = postcard::to_extend(what, buffer).expect("events and effects can be written");
         let step = rng::hash(&self.buffer) ^ rng::mix(at ^ ((peer as u64) << 56));
         self.hash = rng::mix(self.hash.rotate_left(1) ^ step);
+        self.latest = at;
     }
 
     /// Adds a line of text.
@@ -36,6 +38,11 @@ impl Trace {
             let (seconds, micros) = (at / 1_000_000_000, at % 1_000_000_000 / 1000);
             lines.push(format!("{seconds:5}.{micros:06} {who:6} {}", what()));
         }
+    }
+
+    /// When the latest step was, in nanoseconds of simulated time.
+    pub(crate) fn latest(&self) -> u64 {
+        self.latest
     }
 
     pub(crate) fn hash(&self) -> u64 {

@@ -389,6 +389,11 @@ impl World {
         {
             Handle::current().kill(node);
         }
+        self.forget();
+    }
+
+    /// Lets go of what waits, which would keep this world in memory.
+    pub(crate) fn forget(&mut self) {
         self.peers.iter_mut().for_each(Peer::die);
         self.slots.clear();
     }
