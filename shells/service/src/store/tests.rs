@@ -6,6 +6,7 @@ mod model;
 mod opening;
 mod replacing;
 mod staging;
+mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
 

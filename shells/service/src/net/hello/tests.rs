@@ -180,3 +180,41 @@ async fn the_error_is_found_however_it_is_wrapped() {
     let other = io::Error::other("something else");
     assert!(Error::within(&other).is_none());
 }
+
+/// How it goes for a dialer with the secret `ONE` that hears these bytes, after which the other end is gone.
+async fn answered(bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    let (mut one, mut other) = pipe();
+    let say = async {
+        let mut question = [0; QUESTION];
+        other.read_exact(&mut question).await.unwrap();
+        other.write_all(bytes).await.unwrap();
+        other.close().await.unwrap();
+        // A dialer that was taken in would say more.
+        let mut more = Vec::new();
+        other.read_to_end(&mut more).await.unwrap();
+        assert!(more.is_empty());
+    };
+    let dialer = async {
+        let keys = Keys::new(ONE, &[]);
+        let ended = dial(&mut one, &keys).await;
+        drop(one);
+        ended
+    };
+    join(dialer, say).await.0
+}
+
+proptest::proptest! {
+    #[test]
+    fn whatever_the_bytes_they_let_nobody_in(
+        mut bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..QUESTION + MAC + 10),
+        begins in proptest::bool::ANY,
+    ) {
+        if begins {
+            bytes.splice(0..0, head(QUESTION));
+        }
+        futures::executor::block_on(async {
+            told(&bytes).await;
+            answered(&bytes).await.unwrap_err();
+        });
+    }
+}
