@@ -195,47 +195,38 @@ impl<'de> MapAccess<'de> for Fields<'de> {
     }
 }
 
-/// Passes a request on to the JSON value alone.
-macro_rules! from_json {
-    ($($method:ident)*) => {
-        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-            self.json.$method(visitor).map_err(de::Error::custom)
-        })*
+/// What every value that is there does alike, whatever it is asked to be.
+macro_rules! present {
+    () => {
+        fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+            visitor.visit_some(self)
+        }
+
+        fn deserialize_newtype_struct<V: Visitor<'de>>(
+            self,
+            _name: &'static str,
+            visitor: V,
+        ) -> Result<V::Value, Error> {
+            visitor.visit_newtype_struct(self)
+        }
     };
 }
 
 impl<'de> Deserializer<'de> for Layer<'de> {
     type Error = Error;
 
-    from_json! {
-        deserialize_any deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
-        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_f32 deserialize_f64
-        deserialize_char deserialize_str deserialize_string deserialize_bytes deserialize_byte_buf
-        deserialize_unit deserialize_map deserialize_identifier deserialize_ignored_any
-    }
+    present! {}
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_some(self)
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Error> {
-        visitor.visit_newtype_struct(self)
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.json.deserialize_any(visitor).map_err(de::Error::custom)
     }
 
     /// A lone string is a list of one.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.json {
-            Value::String(only) => {
-                visitor.visit_seq(SeqDeserializer::<_, Error>::new(std::iter::once(only.as_str())))
-            }
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-                self.json.deserialize_seq(visitor).map_err(de::Error::custom)
-            }
-        }
+        let Value::String(only) = self.json else {
+            return self.deserialize_any(visitor);
+        };
+        visitor.visit_seq(SeqDeserializer::<_, Error>::new(std::iter::once(only.as_str())))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -271,31 +262,10 @@ impl<'de> Deserializer<'de> for Layer<'de> {
             .map_err(de::Error::custom)
     }
 
-    fn deserialize_unit_struct<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Error> {
-        self.json
-            .deserialize_unit_struct(name, visitor)
-            .map_err(de::Error::custom)
-    }
-
-    fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Error> {
-        self.json
-            .deserialize_tuple(len, visitor)
-            .map_err(de::Error::custom)
-    }
-
-    fn deserialize_tuple_struct<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        len: usize,
-        visitor: V,
-    ) -> Result<V::Value, Error> {
-        self.json
-            .deserialize_tuple_struct(name, len, visitor)
-            .map_err(de::Error::custom)
+    // The JSON value knows what it is.
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf unit unit_struct tuple
+        tuple_struct map identifier ignored_any
     }
 }
 
@@ -330,6 +300,8 @@ macro_rules! numbers {
 impl<'de> Deserializer<'de> for Text<'_> {
     type Error = Error;
 
+    present! {}
+
     numbers! {
         deserialize_i8 visit_i8 "a whole number"
         deserialize_i16 visit_i16 "a whole number"
@@ -357,18 +329,6 @@ impl<'de> Deserializer<'de> for Text<'_> {
                 Err(de::Error::custom(problem))
             }
         }
-    }
-
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_some(self)
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Error> {
-        visitor.visit_newtype_struct(self)
     }
 
     /// `a,b,c`
