@@ -1,10 +1,13 @@
 //! What one run is like. Every seed draws its own subset of faults and operations, and its own rates, sizes
 //! and timings: a run with few kinds of fault at high rates finds what a run with all of them hides.
 
+mod draw;
+mod ranges;
+
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-
-use crate::rng::Rng;
 
 /// The options of one run. All are numbers, so that any of them can be set from the command line and made
 /// milder by the shrinker. Rates are in thousandths. `_every` is a mean time in seconds, 0 for never.
@@ -119,226 +122,15 @@ pub struct Options {
     pub planted: u64,
 }
 
-/// Peers of one cluster.
-const PEERS_MAX: u64 = 30;
-
 /// Longer than any run.
 pub(crate) const REPLACE_NEVER_MS: u64 = 600_000;
 
 impl Options {
-    /// What `seed` stands for.
-    pub fn draw(seed: u64) -> Self {
-        let mut rng = Rng::new(seed, "options");
-        let mut options = Self::quiet(seed);
-        options.draw_sizes(&mut rng);
-        options.draw_faults(&mut rng);
-        options.draw_clients(&mut rng);
-        options.draw_config(&mut rng);
-        options.draw_members(&mut Rng::new(seed, "members options"));
-        options.draw_storage(&mut Rng::new(seed, "storage options"));
-        options.draw_releases(&mut Rng::new(seed, "releases options"));
-        options
-    }
-
-    /// Three peers and no faults.
-    pub fn quiet(seed: u64) -> Self {
-        Self {
-            seed,
-            peers: 3,
-            learners: 0,
-            joiners: 0,
-            clients: 2,
-            cids: 20,
-            seconds: 30,
-            loss: 0,
-            duplicate: 0,
-            reorder: 0,
-            latency_min_ms: 1,
-            latency_spread_ms: 5,
-            unreachable: 0,
-            partition_every: 0,
-            swizzle_every: 0,
-            sync_min_us: 1000,
-            sync_spread_us: 2000,
-            sync_slow: 0,
-            disk_fail_every: 0,
-            disk_lost_every: 0,
-            disk_full_every: 0,
-            disk_rot_every: 0,
-            kill_every: 0,
-            cut_every: 0,
-            cut_all_every: 0,
-            leader_kill_every: 0,
-            pause_every: 0,
-            aim: 0,
-            restart_spread_ms: 3000,
-            leave_broken: 0,
-            drift_ppm: 0,
-            clock_step_every: 0,
-            ipfs_slow_ms: 200,
-            ipfs_hang: 0,
-            ipfs_fail: 0,
-            ipfs_late: 500,
-            ipfs_restart_every: 0,
-            ipfs_full_every: 0,
-            ipfs_forget_every: 0,
-            unavailable: 0,
-            old: 0,
-            upgrade_every: 0,
-            old_stay: 0,
-            snapshot_lost: 0,
-            snapshot_duplicate: 0,
-            think_ms: 500,
-            patience_ms: 20_000,
-            op_unpin: 250,
-            op_read: 150,
-            op_local: 50,
-            op_recover: 30,
-            op_repeat: 50,
-            op_expire: 0,
-            op_members: 0,
-            op_replicas: 300,
-            to_leader: 300,
-            tick_ms: 100,
-            election_ticks: 10,
-            trailing_logs: 10_000,
-            retry_ms: 1000,
-            deadline_ms: 15_000,
-            open_max: 4096,
-            concurrent_pins: 10,
-            pin_timeout_ms: 10_000,
-            retry_min_ms: 1000,
-            retry_max_ms: 10_000,
-            compare_ms: 5000,
-            metrics_ms: 5000,
-            grace_ms: 20_000,
-            failover: 1,
-            voters_max: 7,
-            replace_after_ms: REPLACE_NEVER_MS,
-            replicas_max: 2,
-            replicas_min: 1,
-            planted: 0,
-        }
-    }
-
-    fn draw_sizes(&mut self, rng: &mut Rng) {
-        self.peers = *rng.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7]);
-        self.clients = rng.range(1, 6);
-        self.joiners = if rng.chance(300) {
-            *rng.pick(&[1, 1, 2, 4])
-        } else {
-            0
-        };
-        self.cids = *rng.pick(&[1, 3, 10, 40]);
-        self.seconds = rng.range(15, 60);
-    }
-
-    /// Who follows without a vote, and how votes wander. Drawn from a stream of its own.
-    fn draw_members(&mut self, rng: &mut Rng) {
-        if rng.chance(200) {
-            self.learners = *rng.pick(&[1, 1, 2, 3, 8]);
-        }
-        // Thirty peers cost as much as a dozen runs with three.
-        if rng.chance(12) {
-            self.peers = *rng.pick(&[3, 5, 7]);
-            self.learners = rng.range(8, PEERS_MAX - self.peers - self.joiners);
-            self.seconds = self.seconds.min(20);
-            self.clients = self.clients.min(3);
-        }
-        self.voters_max = *rng.pick(&[7, 7, 7, 3, 5]);
-        self.replace_after_ms = *rng.pick(&[REPLACE_NEVER_MS, REPLACE_NEVER_MS, 20_000, 6000]);
-    }
-
-    fn draw_faults(&mut self, rng: &mut Rng) {
-        let often = |rng: &mut Rng, low, high| if rng.chance(500) { rng.range(low, high) } else { 0 };
-        self.loss = often(rng, 1, 200);
-        self.duplicate = often(rng, 1, 300);
-        self.reorder = often(rng, 1, 300);
-        self.latency_min_ms = rng.range(1, 20);
-        self.latency_spread_ms = *rng.pick(&[1, 5, 20, 80]);
-        self.unreachable = often(rng, 100, 1000);
-        self.partition_every = often(rng, 3, 20);
-        self.swizzle_every = often(rng, 8, 30);
-        self.sync_min_us = *rng.pick(&[100, 1000, 5000]);
-        self.sync_spread_us = *rng.pick(&[100, 2000, 30_000]);
-        self.sync_slow = often(rng, 1, 100);
-        self.disk_fail_every = often(rng, 10, 60);
-        self.disk_lost_every = often(rng, 10, 60);
-        self.kill_every = often(rng, 3, 20);
-        self.cut_every = often(rng, 3, 20);
-        self.cut_all_every = often(rng, 10, 40);
-        self.leader_kill_every = often(rng, 5, 20);
-        self.pause_every = often(rng, 4, 20);
-        self.aim = often(rng, 1, 40);
-        self.restart_spread_ms = *rng.pick(&[200, 2000, 10_000]);
-        self.leave_broken = often(rng, 200, 1000);
-        self.drift_ppm = often(rng, 100, 30_000);
-        self.clock_step_every = often(rng, 5, 30);
-        self.ipfs_slow_ms = *rng.pick(&[10, 200, 3000]);
-        self.ipfs_hang = often(rng, 1, 200);
-        self.ipfs_fail = often(rng, 1, 300);
-        self.ipfs_late = *rng.pick(&[0, 500, 1000]);
-        self.ipfs_restart_every = often(rng, 5, 30);
-        self.ipfs_full_every = often(rng, 10, 40);
-        self.unavailable = if rng.chance(300) { rng.range(1, 2) } else { 0 };
-        self.snapshot_lost = often(rng, 100, 500);
-        self.snapshot_duplicate = often(rng, 100, 500);
-    }
-
-    fn draw_clients(&mut self, rng: &mut Rng) {
-        self.think_ms = *rng.pick(&[20, 200, 1500]);
-        self.patience_ms = *rng.pick(&[300, 3000, 30_000]);
-        self.op_unpin = *rng.pick(&[0, 250, 450]);
-        self.op_read = *rng.pick(&[50, 200]);
-        self.op_local = *rng.pick(&[0, 50]);
-        self.op_recover = *rng.pick(&[0, 50]);
-        self.op_repeat = *rng.pick(&[0, 100]);
-        self.op_expire = *rng.pick(&[0, 0, 150]);
-        self.op_members = *rng.pick(&[0, 0, 5, 30]);
-        self.op_replicas = *rng.pick(&[0, 300, 900]);
-        self.to_leader = *rng.pick(&[0, 300, 1000]);
-    }
-
-    fn draw_config(&mut self, rng: &mut Rng) {
-        self.tick_ms = *rng.pick(&[50, 100, 200]);
-        self.election_ticks = *rng.pick(&[5, 10, 15]);
-        self.trailing_logs = *rng.pick(&[0, 2, 20, 10_000]);
-        self.retry_ms = *rng.pick(&[200, 1000, 4000]);
-        self.deadline_ms = *rng.pick(&[2000, 15_000]);
-        self.open_max = *rng.pick(&[2, 64, 4096]);
-        self.concurrent_pins = *rng.pick(&[1, 3, 10]);
-        self.pin_timeout_ms = *rng.pick(&[2000, 10_000]);
-        self.retry_min_ms = *rng.pick(&[100, 1000]);
-        self.retry_max_ms = *rng.pick(&[2000, 10_000]);
-        self.metrics_ms = *rng.pick(&[300, 1000, 5000]);
-        self.grace_ms = *rng.pick(&[200, 1000, 5000, 20_000]);
-        self.failover = u64::from(rng.chance(800));
-        self.replicas_max = rng.below(self.peers.min(3) + 1);
-        self.replicas_min = if self.replicas_max == 0 {
-            0
-        } else {
-            rng.range(1, self.replicas_max)
-        };
-    }
-
-    /// What befalls disks and IPFS daemons without anybody having asked. Drawn from a stream of its own.
-    fn draw_storage(&mut self, rng: &mut Rng) {
-        self.ipfs_forget_every = if rng.chance(300) { rng.range(5, 40) } else { 0 };
-        self.compare_ms = *rng.pick(&[500, 3000, 20_000]);
-        self.disk_full_every = if rng.chance(200) { rng.range(10, 60) } else { 0 };
-        self.disk_rot_every = if rng.chance(200) { rng.range(10, 60) } else { 0 };
-    }
-
-    /// Peers of two releases.
-    fn draw_releases(&mut self, rng: &mut Rng) {
-        if rng.chance(200) {
-            self.old = *rng.pick(&[300, 700, 1000]);
-            self.upgrade_every = *rng.pick(&[0, 3, 10]);
-            self.old_stay = u64::from(rng.chance(300));
-        }
-    }
-
     /// Sets one option, `name=number`.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such option, or it does not take such a number; nothing is changed then.
     pub fn set(&mut self, assignment: &str) -> Result<(), String> {
         let (name, text) = assignment
             .split_once('=')
@@ -350,15 +142,30 @@ impl Options {
     }
 
     /// Sets one option.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::set`].
     pub fn set_number(&mut self, name: &str, number: u64) -> Result<(), String> {
         let mut all = self.map();
-        if !all.contains_key(name) {
+        let Some(range) = Self::range(name) else {
             let known: Vec<&String> = all.keys().collect();
             return Err(format!("there is no option {name:?}, there are {known:?}"));
+        };
+        if !range.contains(&number) {
+            let (first, last) = range.into_inner();
+            return Err(format!(
+                "{name}={number}: it takes a number from {first} to {last}"
+            ));
         }
         all.insert(name.to_owned(), Value::from(number));
         *self = serde_json::from_value(Value::Object(all)).map_err(|error| error.to_string())?;
         Ok(())
+    }
+
+    /// The numbers that an option takes, if there is such an option.
+    pub fn range(name: &str) -> Option<RangeInclusive<u64>> {
+        ranges::of(name)
     }
 
     /// Every option's name and value.

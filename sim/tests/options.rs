@@ -1,0 +1,80 @@
+//! What can be set from the command line can be simulated.
+
+use std::process::Command;
+
+use sim::{Class, Options, run};
+
+#[test]
+fn every_option_has_a_range_and_no_seed_leaves_it() {
+    for seed in 0..2000 {
+        for options in [Options::draw(seed), Options::quiet(seed)] {
+            for (name, value) in options.list() {
+                let range = Options::range(&name).unwrap_or_else(|| panic!("{name} has none"));
+                assert!(
+                    range.contains(&value),
+                    "seed {seed}: {name}={value}, not in {range:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_out_of_range_is_refused_with_the_option_the_value_and_the_range() {
+    let mut options = Options::quiet(1);
+    let before = options.clone();
+    for (name, _) in before.list() {
+        let range = Options::range(&name).expect("every option has one");
+        let (first, last) = range.clone().into_inner();
+        let below = first.checked_sub(1);
+        let above = last.checked_add(1).into_iter().chain(Some(u64::MAX));
+        for value in below
+            .into_iter()
+            .chain(above)
+            .filter(|value| !range.contains(value))
+        {
+            let why = options
+                .set(&format!("{name}={value}"))
+                .expect_err("it is out of range");
+            for part in [&name, &value.to_string(), &first.to_string(), &last.to_string()] {
+                assert!(why.contains(part), "{name}={value}: {why}");
+            }
+        }
+    }
+    assert_eq!(options, before, "what is refused changes nothing");
+}
+
+#[test]
+fn a_run_with_any_option_at_either_end_of_its_range_does_not_panic() {
+    for (name, _) in Options::quiet(1)
+        .list()
+        .into_iter()
+        .filter(|(name, _)| name != "planted")
+    {
+        let (first, last) = Options::range(&name).expect("every option has one").into_inner();
+        for value in [first, first + 1, last] {
+            let mut options = Options::quiet(1);
+            options.set("seconds=2").expect("it is in range");
+            options.set_number(&name, value).expect("it is in range");
+            let report = run(&options, false);
+            assert_ne!(report.class(), Some(Class::Crash), "{report}");
+        }
+    }
+}
+
+#[test]
+fn more_seeds_than_there_are_numbers_are_refused() {
+    let last = u64::MAX.to_string();
+    for arguments in [
+        ["soak", "2", "--first", &last],
+        ["mutants", "2", "--first", &last],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_sim"))
+            .args(arguments)
+            .output()
+            .expect("the simulator starts");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains(&last), "{error}");
+    }
+}
