@@ -6,7 +6,7 @@ use crate::report::Report;
 use crate::run::run;
 
 /// Options that are made milder, and the value that is mildest.
-const MILDEST: [(&str, u64); 46] = [
+const MILDEST: [(&str, u64); 49] = [
     ("aim", 0),
     ("upgrade_every", 0),
     ("old_stay", 0),
@@ -19,6 +19,8 @@ const MILDEST: [(&str, u64); 46] = [
     ("partition_every", 0),
     ("swizzle_every", 0),
     ("disk_fail_every", 0),
+    ("disk_full_every", 0),
+    ("disk_rot_every", 0),
     ("sync_slow", 0),
     ("clock_step_every", 0),
     ("drift_ppm", 0),
@@ -31,6 +33,7 @@ const MILDEST: [(&str, u64); 46] = [
     ("ipfs_late", 0),
     ("ipfs_restart_every", 0),
     ("ipfs_full_every", 0),
+    ("ipfs_forget_every", 0),
     ("unavailable", 0),
     ("snapshot_lost", 0),
     ("snapshot_duplicate", 0),
@@ -107,4 +110,65 @@ fn milder(options: &Options, name: &str, mildest: u64) -> Vec<Options> {
         candidate
     };
     values.iter().map(set).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Options of which no value is milder than another: how the peers are configured, and how long what is
+    /// no fault takes.
+    const AS_DRAWN: [&str; 26] = [
+        "seed",
+        "planted",
+        "sync_min_us",
+        "sync_spread_us",
+        "restart_spread_ms",
+        "ipfs_slow_ms",
+        "think_ms",
+        "patience_ms",
+        "op_read",
+        "to_leader",
+        "tick_ms",
+        "election_ticks",
+        "retry_ms",
+        "deadline_ms",
+        "open_max",
+        "concurrent_pins",
+        "pin_timeout_ms",
+        "retry_min_ms",
+        "retry_max_ms",
+        "compare_ms",
+        "metrics_ms",
+        "grace_ms",
+        "failover",
+        "voters_max",
+        "replicas_max",
+        "replicas_min",
+    ];
+
+    #[test]
+    fn every_option_is_made_milder_or_named_as_one_that_cannot_be() {
+        let all: BTreeSet<String> = Options::quiet(1)
+            .list()
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        let milder = MILDEST.iter().map(|(name, _)| (*name).to_owned());
+        let as_drawn = AS_DRAWN.iter().map(|name| (*name).to_owned());
+        let listed: Vec<String> = milder.chain(as_drawn).collect();
+        let known: BTreeSet<String> = listed.iter().cloned().collect();
+        assert_eq!(known.len(), listed.len(), "one is listed twice");
+        assert_eq!(known, all);
+    }
+
+    #[test]
+    fn what_is_mildest_is_in_range() {
+        for (name, mildest) in MILDEST {
+            let range = Options::range(name).expect("there is such an option");
+            assert!(range.contains(&mildest), "{name}={mildest}");
+        }
+    }
 }
