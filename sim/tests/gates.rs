@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use sim::{Options, run, soak};
+use sim::{Options, Report, run, soak};
 
 const SEEDS: std::ops::Range<u64> = 0..8;
 
@@ -18,6 +18,13 @@ fn elsewhere(seed: u64) -> Vec<String> {
         .lines()
         .map(str::to_owned)
         .collect()
+}
+
+/// What a process prints that runs the same: the trace, and what it has come to.
+fn printed(report: &Report) -> Vec<String> {
+    let trace = report.lines.iter().flat_map(|line| line.lines());
+    let told = report.to_string();
+    trace.chain(told.lines()).map(str::to_owned).collect()
 }
 
 fn options(seed: u64) -> Options {
@@ -48,14 +55,15 @@ fn a_seed_leaves_the_same_trace_in_two_other_processes_and_here() {
     for seed in [1, 5] {
         let (first, second) = (elsewhere(seed), elsewhere(seed));
         assert_eq!(first, second, "seed {seed}");
-        let here: Vec<String> = run(&options(seed), true)
-            .lines
-            .iter()
-            .flat_map(|line| line.lines().map(str::to_owned))
-            .collect();
+        let here = printed(&run(&options(seed), true));
         assert!(here.len() > 100, "there is a trace");
         for (number, (here, there)) in here.iter().zip(&first).enumerate() {
             assert_eq!(here, there, "seed {seed}, line {number}");
         }
+        assert_eq!(
+            here.len(),
+            first.len(),
+            "seed {seed}: one goes on where the other ends"
+        );
     }
 }
