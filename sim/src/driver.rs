@@ -191,10 +191,11 @@ async fn sync(world: Shared, me: usize, wires: NodeHandle) {
         sleep(time).await;
         let failed = {
             let mut world = lock(&world);
-            let failed = std::mem::take(&mut world.stats.failing_disks[me]);
+            let peer = &mut world.peers[me];
+            let failed = std::mem::take(&mut peer.sync_fails);
             if !failed {
-                world.peers[me].disk.synced(through);
-                world.peers[me].post(Event::Persisted { batch: wanted });
+                peer.disk.synced(through);
+                peer.post(Event::Persisted { batch: wanted });
             }
             failed
         };

@@ -7,8 +7,11 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, value_parser};
 use sim::{Mutant, Options, Report, Stats, Story, mutants, run, shrink, soak, tell};
+
+/// Runs at once: more threads than any machine has processors only cost memory.
+const JOBS_MAX: i64 = 256;
 
 #[derive(Parser)]
 #[command(about = "Whole clusters from one seed")]
@@ -44,8 +47,8 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         first: u64,
         /// How many at once.
-        #[arg(long, default_value_t = 2)]
-        jobs: usize,
+        #[arg(long, default_value_t = 2, value_parser = value_parser!(u16).range(1..=JOBS_MAX))]
+        jobs: u16,
         /// Changes an option of all of them: NAME=NUMBER.
         #[arg(long = "set", value_name = "NAME=NUMBER")]
         sets: Vec<String>,
@@ -62,8 +65,8 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         first: u64,
         /// How many at once.
-        #[arg(long, default_value_t = 2)]
-        jobs: usize,
+        #[arg(long, default_value_t = 2, value_parser = value_parser!(u16).range(1..=JOBS_MAX))]
+        jobs: u16,
     },
     /// Tells stories from files.
     Story {
@@ -71,7 +74,7 @@ enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
         /// Seeds for each.
-        #[arg(long, default_value_t = 5)]
+        #[arg(long, default_value_t = 5, value_parser = value_parser!(u64).range(1..))]
         seeds: u64,
         /// This seed only.
         #[arg(long, conflicts_with = "seeds")]
@@ -108,21 +111,14 @@ fn main() -> ExitCode {
             jobs,
             sets,
             fail_fast,
-        } => match options(first, &sets) {
-            Ok(_) => soak_all(first, count, jobs, &sets, fail_fast),
+        } => match enough_seeds(first, count).and_then(|()| options(first, &sets)) {
+            Ok(_) => soak_all(first, count, usize::from(jobs), &sets, fail_fast),
             Err(why) => refuse(&why),
         },
-        Command::Mutants { count, first, jobs } => {
-            println!("| mistake | seeds until caught | caught by |\n| --- | --- | --- |");
-            let all = mutants(first, count, jobs);
-            all.iter().map(Mutant::row).for_each(|row| println!("{row}"));
-            let missed = all.iter().any(|mutant| mutant.caught.is_none());
-            if missed {
-                ExitCode::FAILURE
-            } else {
-                ExitCode::SUCCESS
-            }
-        }
+        Command::Mutants { count, first, jobs } => match enough_seeds(first, count) {
+            Ok(()) => plant_all(first, count, usize::from(jobs)),
+            Err(why) => refuse(&why),
+        },
         Command::Story {
             files,
             seeds,
@@ -130,7 +126,7 @@ fn main() -> ExitCode {
             trace,
             until,
         } => {
-            let seeds = seed.map_or(0..=seeds.saturating_sub(1), |seed| seed..=seed);
+            let seeds = seed.map_or(0..=seeds - 1, |seed| seed..=seed);
             stories(&files, seeds, trace, until)
         }
         Command::Options { seed } => {
@@ -139,6 +135,29 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
+    }
+}
+
+fn plant_all(first: u64, count: u64, jobs: usize) -> ExitCode {
+    println!("| mistake | seeds until caught | caught by |\n| --- | --- | --- |");
+    let all = mutants(first, count, jobs);
+    all.iter().map(Mutant::row).for_each(|row| println!("{row}"));
+    let missed = all.iter().any(|mutant| mutant.caught.is_none());
+    if missed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// Refuses a search that would go beyond the last seed.
+fn enough_seeds(first: u64, count: u64) -> Result<(), String> {
+    match first.checked_add(count.saturating_sub(1)) {
+        Some(_) => Ok(()),
+        None => Err(format!(
+            "--first {first}: there are no {count} seeds from there on, the last one is {}",
+            u64::MAX
+        )),
     }
 }
 
@@ -178,7 +197,7 @@ fn print_trace(report: &Report, until: Option<f64>) {
 }
 
 fn stories(files: &[PathBuf], seeds: RangeInclusive<u64>, trace: bool, until: Option<f64>) -> ExitCode {
-    let mut failed = None;
+    let mut failed = Vec::new();
     for file in files {
         let story = match Story::read(file) {
             Ok(story) => story,
@@ -189,11 +208,11 @@ fn stories(files: &[PathBuf], seeds: RangeInclusive<u64>, trace: bool, until: Op
             print_trace(&report, until);
             if report.class().is_some() {
                 println!("{} with seed {seed}: {report}\n", file.display());
-                failed = failed.or(Some(report));
+                failed.push(report);
             }
         }
     }
-    exit_code(failed.as_ref())
+    exit_code(&failed)
 }
 
 /// Seeds between two reports of a long search, so that one that is cut short tells how far it came.
@@ -224,10 +243,11 @@ fn soak_all(first: u64, count: u64, jobs: usize, sets: &[String], fail_fast: boo
     println!("{} seeds, {}", sum.seeds, sum.stats);
     let wall = start.elapsed().as_secs_f64();
     println!("{} failed; {wall:.1} s", sum.failures.len());
-    exit_code(sum.failures.values().next())
+    exit_code(sum.failures.values())
 }
 
-fn exit_code(report: Option<&Report>) -> ExitCode {
-    let class = report.and_then(Report::class);
+/// The code of the worst that any of them found.
+fn exit_code<'a>(reports: impl IntoIterator<Item = &'a Report>) -> ExitCode {
+    let class = reports.into_iter().filter_map(Report::class).max();
     class.map_or(ExitCode::SUCCESS, |class| ExitCode::from(class.exit_code()))
 }

@@ -40,6 +40,8 @@ pub(crate) struct Peer {
     pub(crate) armed: Option<u64>,
     /// Whether a sync is under way.
     pub(crate) syncing: bool,
+    /// The next sync fails, whichever data folder it is of.
+    pub(crate) sync_fails: bool,
     pub(crate) rng: Rng,
     /// The deadline that came up last, and how often it did.
     pub(crate) spins: (u64, u32),
@@ -86,6 +88,7 @@ impl Peer {
             waker: None,
             armed: None,
             syncing: false,
+            sync_fails: false,
             rng,
             spins: (0, 0),
             forgetful: false,

@@ -1,13 +1,14 @@
 //! What a run has come to.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::checks::Violation;
 use crate::coverage::Counts;
 use crate::options::Options;
 
-/// What kind of failure a violation is.
+/// What kind of failure a violation is, from the mildest to the worst: after a crash a process is started
+/// again, and goes on; what stands still is seen to, and nothing is lost; but what must never happen has been
+/// acknowledged or pinned wrongly, and nobody notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
     /// The core panicked, or the simulator itself (check "harness").
@@ -58,26 +59,6 @@ pub struct Stats {
     pub partitions: u64,
     pub pauses: u64,
     pub membership_changes: u64,
-    /// Peers whose next sync fails.
-    pub(crate) failing_disks: Flags,
-}
-
-/// A flag for each peer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Flags(BTreeMap<usize, bool>);
-
-impl std::ops::IndexMut<usize> for Flags {
-    fn index_mut(&mut self, peer: usize) -> &mut bool {
-        self.0.entry(peer).or_default()
-    }
-}
-
-impl std::ops::Index<usize> for Flags {
-    type Output = bool;
-
-    fn index(&self, peer: usize) -> &bool {
-        self.0.get(&peer).unwrap_or(&false)
-    }
 }
 
 impl Stats {
@@ -146,9 +127,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// The worst kind of failure, if anything failed.
+    /// The worst kind of failure, if anything failed: see [`Class`] for the order. It need not be the kind of
+    /// what was found first.
     pub fn class(&self) -> Option<Class> {
-        self.violations.first().map(|violation| violation.class)
+        self.violations.iter().map(|violation| violation.class).max()
     }
 
     /// The command that runs this again.
@@ -196,5 +178,55 @@ impl fmt::Display for Report {
         writeln!(f, "  {}", self.stats)?;
         writeln!(f, "  {:?}", self.options)?;
         write!(f, "replay: {}", self.command())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+
+    fn report(classes: &[Class]) -> Report {
+        let violation = |class: &Class| Violation {
+            class: *class,
+            check: "a check",
+            at: 0,
+            peer: None,
+            text: String::new(),
+        };
+        Report {
+            options: Options::quiet(1),
+            story: None,
+            violations: classes.iter().map(violation).collect(),
+            stats: Stats::default(),
+            coverage: Counts::default(),
+            hash: 0,
+            lines: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_class_of_a_report_is_its_worst_whatever_was_found_first() {
+        let (crash, liveness, safety) = (Class::Crash, Class::Liveness, Class::Safety);
+        assert_eq!(report(&[]).class(), None);
+        assert_eq!(report(&[crash]).class(), Some(crash));
+        assert_eq!(report(&[crash, liveness]).class(), Some(liveness));
+        assert_eq!(report(&[liveness, crash]).class(), Some(liveness));
+        assert_eq!(report(&[liveness, safety, crash]).class(), Some(safety));
+        assert_eq!(report(&[safety, liveness]).class(), Some(safety));
+    }
+
+    #[test]
+    fn a_worse_class_has_a_higher_exit_code() {
+        let codes = [Class::Crash, Class::Liveness, Class::Safety].map(Class::exit_code);
+        assert_eq!(codes, [127, 128, 129]);
+    }
+
+    #[test]
+    fn a_file_name_is_one_word_for_a_shell() {
+        assert_eq!(quoted("sim/scenarios/842-a.txt"), "sim/scenarios/842-a.txt");
+        assert_eq!(quoted("my stories/$1.txt"), "'my stories/$1.txt'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
     }
 }

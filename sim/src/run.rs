@@ -106,7 +106,6 @@ fn calm_down(world: &Shared) {
         let mut rng = Rng::new(locked.options.seed, "core");
         locked.calm = true;
         locked.net.calm();
-        locked.stats.failing_disks = crate::report::Flags::default();
         locked
             .trace
             .line(World::now(), "world", || "the faults end".to_owned());
@@ -143,6 +142,7 @@ fn calm_down(world: &Shared) {
         }
         for peer in &mut locked.peers {
             peer.ipfs.calm();
+            peer.sync_fails = false;
             peer.disk.full = false;
         }
         locked.complete_upgrade();

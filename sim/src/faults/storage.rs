@@ -18,7 +18,7 @@ const OPERATED: Duration = Duration::from_secs(5);
 
 pub(super) async fn happen(world: &Shared, fault: Fault, peer: usize, rng: &mut Rng) {
     match fault {
-        Fault::DiskFail => lock(world).stats.failing_disks[peer] = true,
+        Fault::DiskFail => lock(world).peers[peer].sync_fails = true,
         Fault::DiskFull => {
             lock(world).peers[peer].disk.full = true;
             sleep(rng.up_to(Duration::from_secs(10))).await;
