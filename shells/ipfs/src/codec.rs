@@ -4,11 +4,12 @@
 pub(crate) mod any;
 
 use crate::Error;
-use crate::unixfs::pb::PbNode;
+use crate::unixfs::pb::{self, PbNode};
 use bytes::Bytes;
 use cid::Cid;
 use ipld_core::codec::Links;
 use ipld_core::ipld::Ipld;
+use std::collections::BTreeMap;
 
 /// Bytes without links.
 pub(crate) const RAW: u64 = 0x55;
@@ -63,13 +64,14 @@ pub(crate) fn decode(cid: &Cid, data: &Bytes) -> Result<Ipld, Error> {
 }
 
 /// A block in the form of another codec. As with Kubo it is written anew even when both are the same, so
-/// that equal data has one CID however it was spelt; only DAG-PB, which has one form, stays as it is.
+/// that equal data has one CID however it was spelt.
 pub(crate) fn recode(data: Bytes, input: u64, store: u64) -> Result<Bytes, Error> {
     // Only for the words of an error: the real name comes from the result.
     let named = crate::hash::name(cid::Version::V1, input, 0x12, &data)?;
     let node = decode(&named, &data)?;
     match (store, node) {
-        (DAG_PB, _) if input == DAG_PB => Ok(data),
+        // Not by way of IPLD, which knows no link without a name.
+        (DAG_PB, _) if input == DAG_PB => pb::canonical(&named, &data).map(Bytes::from),
         (DAG_PB, node) => encode_pb(&node).map(Bytes::from).map_err(Error::invalid),
         (DAG_CBOR, node) => serde_ipld_dagcbor::to_vec(&node)
             .map(Bytes::from)
@@ -84,7 +86,7 @@ pub(crate) fn recode(data: Bytes, input: u64, store: u64) -> Result<Bytes, Error
 }
 
 fn pb_to_ipld(node: PbNode) -> Ipld {
-    let link = |link: crate::unixfs::pb::Link| {
+    let link = |link: pb::Link| {
         Ipld::Map(
             [
                 ("Hash".to_owned(), Ipld::Link(link.cid)),
@@ -106,6 +108,7 @@ fn encode_pb(data: &Ipld) -> Result<Vec<u8>, String> {
     let Ipld::Map(map) = data else {
         return Err("dag-pb: not a map of Data and Links".into());
     };
+    only(map, &["Data", "Links"])?;
     let content = match map.get("Data") {
         None | Some(Ipld::Null) => None,
         Some(Ipld::Bytes(bytes)) => Some(Bytes::copy_from_slice(bytes)),
@@ -115,29 +118,42 @@ fn encode_pb(data: &Ipld) -> Result<Vec<u8>, String> {
         Some(Ipld::List(links)) => links.iter().map(pb_link).collect::<Result<_, _>>()?,
         _ => return Err("dag-pb: Links is not a list".into()),
     };
-    Ok(PbNode { links, data: content }.encode())
+    Ok(pb::assemble(links, content.as_ref()))
 }
 
-fn pb_link(data: &Ipld) -> Result<crate::unixfs::pb::Link, String> {
+/// A link with its name, by which it is sorted.
+fn pb_link(data: &Ipld) -> Result<(String, Bytes), String> {
     let Ipld::Map(map) = data else {
         return Err("dag-pb: a link is not a map".into());
     };
+    only(map, &["Hash", "Name", "Tsize"])?;
     let Some(Ipld::Link(cid)) = map.get("Hash") else {
         return Err("dag-pb: a link without Hash".into());
     };
     let name = match map.get("Name") {
-        Some(Ipld::String(name)) => name.clone(),
-        _ => String::new(),
+        None | Some(Ipld::Null) => None,
+        Some(Ipld::String(name)) => Some(name.as_str()),
+        Some(_) => return Err("dag-pb: Name is not a string".into()),
     };
     let size = match map.get("Tsize") {
-        Some(Ipld::Integer(size)) => u64::try_from(*size).map_err(|_| "dag-pb: Tsize is out of range")?,
-        _ => 0,
+        None | Some(Ipld::Null) => None,
+        Some(Ipld::Integer(size)) => match u64::try_from(*size) {
+            Ok(size) => Some(size),
+            Err(_) => return Err(format!("dag-pb: Tsize {size} is out of range")),
+        },
+        Some(_) => return Err("dag-pb: Tsize is not a number".into()),
     };
-    Ok(crate::unixfs::pb::Link {
-        cid: *cid,
-        name,
-        size,
-    })
+    let mut link = Vec::new();
+    pb::put_link(&mut link, cid, name, size);
+    Ok((name.unwrap_or_default().to_owned(), link.into()))
+}
+
+/// What else there is would be lost.
+fn only(map: &BTreeMap<String, Ipld>, keys: &[&str]) -> Result<(), String> {
+    match map.keys().find(|key| !keys.contains(&key.as_str())) {
+        Some(key) => Err(format!("dag-pb: {key:?} is none of {}", keys.join(", "))),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -214,9 +230,13 @@ mod tests {
             let block = Bytes::from(node.encode());
             let expected: Vec<Cid> = node.links.iter().map(|link| link.cid).collect();
             prop_assert_eq!(links_of(DAG_PB, &block), expected);
+            let sorted = recode(block.clone(), DAG_PB, DAG_PB).unwrap();
+            let mut links = node.links;
+            links.sort_by(|one, other| one.name.cmp(&other.name));
+            prop_assert_eq!(&sorted[..], PbNode { links, data: node.data }.encode());
             for codec in [DAG_CBOR, DAG_JSON] {
                 let data = recode(block.clone(), DAG_PB, codec).unwrap();
-                prop_assert_eq!(recode(data, codec, DAG_PB).unwrap(), block.clone());
+                prop_assert_eq!(recode(data, codec, DAG_PB).unwrap(), sorted.clone());
             }
         }
 
@@ -232,6 +252,52 @@ mod tests {
                     prop_assert!(decode(&named(store, &recoded), &recoded).is_ok());
                 }
             }
+        }
+    }
+
+    /// The CIDs are Kubo's.
+    #[test]
+    fn links_of_a_node_are_sorted_and_what_they_do_not_say_is_not_written() {
+        let nameless = "{\"Links\":[{\"Hash\":{\"/\":\"bafkqablimvwgy3y\"}}]}";
+        let unsorted = "{\"Links\":[{\"Hash\":{\"/\":\"bafkqablimvwgy3y\"},\"Name\":\"b\",\"Tsize\":1},\
+            {\"Hash\":{\"/\":\"bafkqablimvwgy3y\"},\"Name\":\"a\",\"Tsize\":2}]}";
+        for (json, expected) in [
+            (
+                nameless,
+                "bafybeiehwqvlswv7v4haz2pntktxk6eeync7h2p3pywmizsu2qtwk5epv4",
+            ),
+            (
+                unsorted,
+                "bafybeihyi43nuehaf2o5blwxe66eetl7g3jziwb5ar6i4jsab4oqg7vbqi",
+            ),
+        ] {
+            let node = recoded(json, DAG_JSON, DAG_PB).unwrap();
+            assert_eq!(named(DAG_PB, &node).to_string(), expected, "{json}");
+            assert_eq!(recode(node.clone(), DAG_PB, DAG_PB).unwrap(), node);
+        }
+        let links = [("b", 1), ("a", 2)].map(|(name, size)| pb::Link {
+            cid: "bafkqablimvwgy3y".parse().unwrap(),
+            name: name.to_owned(),
+            size,
+        });
+        let node = PbNode {
+            links: links.into(),
+            data: None,
+        };
+        let sorted = recode(node.encode().into(), DAG_PB, DAG_PB).unwrap();
+        assert_eq!(sorted, recoded(unsorted, DAG_JSON, DAG_PB).unwrap());
+    }
+
+    #[test]
+    fn a_node_takes_nothing_that_it_cannot_hold() {
+        for json in [
+            "{\"Links\":[],\"x\":1}",
+            "{\"Links\":[{\"Hash\":{\"/\":\"bafkqablimvwgy3y\"},\"x\":1}]}",
+            "{\"Links\":[{\"Hash\":{\"/\":\"bafkqablimvwgy3y\"},\"Name\":7}]}",
+            "{\"Links\":[{\"Hash\":{\"/\":\"bafkqablimvwgy3y\"},\"Tsize\":-1}]}",
+            "{\"Links\":[{\"Hash\":{\"/\":\"bafkqablimvwgy3y\"},\"Tsize\":\"1\"}]}",
+        ] {
+            assert!(recoded(json, DAG_JSON, DAG_PB).is_err(), "{json}");
         }
     }
 

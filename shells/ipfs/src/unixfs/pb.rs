@@ -184,9 +184,7 @@ impl PbNode {
         let mut inner = Vec::with_capacity(96);
         for link in &self.links {
             inner.clear();
-            put_bytes(&mut inner, 1, &link.cid.to_bytes());
-            put_bytes(&mut inner, 2, link.name.as_bytes());
-            put_number(&mut inner, 3, link.size);
+            put_link(&mut inner, &link.cid, Some(&link.name), Some(link.size));
             put_bytes(&mut out, 2, &inner);
         }
         if let Some(data) = &self.data {
@@ -206,6 +204,43 @@ impl PbNode {
             }
         }
         Ok(node)
+    }
+}
+
+/// Puts a node into its one form: its links first, by their names. What a link does not say stays unsaid.
+pub(crate) fn canonical(cid: &Cid, bytes: &Bytes) -> Result<Vec<u8>, Error> {
+    let bad = |why: &str| Error::malformed(cid, format!("dag-pb: {why}"));
+    let data = PbNode::decode(cid, bytes)?.data;
+    let mut links = Vec::new();
+    for field in Fields(bytes.clone()) {
+        if let (2, Value::Bytes(link)) = field.map_err(bad)? {
+            links.push((decode_link(link.clone()).map_err(bad)?.name, link));
+        }
+    }
+    Ok(assemble(links, data.as_ref()))
+}
+
+/// A node of links that are written already, each with its name.
+pub(crate) fn assemble(mut links: Vec<(String, Bytes)>, data: Option<&Bytes>) -> Vec<u8> {
+    links.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let mut out = Vec::new();
+    for (_, link) in links {
+        put_bytes(&mut out, 2, &link);
+    }
+    if let Some(data) = data {
+        put_bytes(&mut out, 1, data);
+    }
+    out
+}
+
+/// Writes a link that need not say everything.
+pub(crate) fn put_link(out: &mut Vec<u8>, cid: &Cid, name: Option<&str>, size: Option<u64>) {
+    put_bytes(out, 1, &cid.to_bytes());
+    if let Some(name) = name {
+        put_bytes(out, 2, name.as_bytes());
+    }
+    if let Some(size) = size {
+        put_number(out, 3, size);
     }
 }
 
