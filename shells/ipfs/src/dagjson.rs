@@ -1,60 +1,132 @@
 //! DAG-JSON: JSON in which `{"/": …}` is a link or bytes.
 
-use cid::Cid;
 use ipld_core::ipld::Ipld;
 use multibase::Base;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
+use std::collections::BTreeMap;
 
 /// Reads a block. The nesting is bounded by the JSON parser.
 pub(crate) fn decode(data: &[u8]) -> Result<Ipld, String> {
-    let value = serde_json::from_slice(data).map_err(|error| format!("dag-json: {error}"))?;
-    from_json(value)
+    let Node(node) = serde_json::from_slice(data).map_err(|error| format!("dag-json: {error}"))?;
+    match oversized(data) {
+        None => Ok(node),
+        Some(number) => Err(format!("dag-json: number {number} is out of range")),
+    }
 }
 
-fn from_json(value: Value) -> Result<Ipld, String> {
-    Ok(match value {
-        Value::Null => Ipld::Null,
-        Value::Bool(value) => Ipld::Bool(value),
-        Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-            (Some(number), _, _) => Ipld::Integer(number.into()),
-            (_, Some(number), _) => Ipld::Integer(number.into()),
-            (_, _, Some(number)) => Ipld::Float(number),
-            (None, None, None) => return Err(format!("dag-json: number {number} is out of range")),
-        },
-        Value::String(text) => Ipld::String(text),
-        Value::Array(values) => Ipld::List(values.into_iter().map(from_json).collect::<Result<_, _>>()?),
-        Value::Object(map) => {
-            if map.len() == 1
-                && let Some(reserved) = map.get("/")
-            {
-                return special(reserved);
+/// A whole number in this JSON that none of ours holds. The parser takes it for a float.
+fn oversized(json: &[u8]) -> Option<&str> {
+    let mut rest = json;
+    while let Some((&first, after)) = rest.split_first() {
+        rest = match first {
+            b'"' => after_string(after),
+            b'-' | b'0'..=b'9' => {
+                let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+                let end = rest.iter().position(|byte| !is_part(byte)).unwrap_or(rest.len());
+                let (number, after) = rest.split_at(end);
+                let number = std::str::from_utf8(number).unwrap_or_default();
+                let is_whole = !number.contains(['.', 'e', 'E']);
+                if is_whole && number.parse::<i64>().is_err() && number.parse::<u64>().is_err() {
+                    return Some(number);
+                }
+                after
             }
-            let entries = map.into_iter().map(|(key, value)| Ok((key, from_json(value)?)));
-            Ipld::Map(entries.collect::<Result<_, String>>()?)
-        }
-    })
+            _ => after,
+        };
+    }
+    None
 }
 
-fn special(value: &Value) -> Result<Ipld, String> {
-    match value {
-        Value::String(cid) => {
-            let cid =
-                Cid::try_from(cid.as_str()).map_err(|error| format!("dag-json: link {cid:?}: {error}"))?;
-            Ok(Ipld::Link(cid))
+/// What follows the string that this begins with, its first quote left out.
+fn after_string(mut rest: &[u8]) -> &[u8] {
+    loop {
+        rest = match rest {
+            [b'"', after @ ..] => return after,
+            [b'\\', _, after @ ..] | [_, after @ ..] => after,
+            [] => return rest,
+        };
+    }
+}
+
+struct Node(Ipld);
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        json.deserialize_any(Reading).map(Node)
+    }
+}
+
+struct Reading;
+
+impl<'de> Visitor<'de> for Reading {
+    type Value = Ipld;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("data")
+    }
+
+    fn visit_unit<E>(self) -> Result<Ipld, E> {
+        Ok(Ipld::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Ipld, E> {
+        Ok(Ipld::Bool(value))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Ipld, E> {
+        Ok(Ipld::Integer(number.into()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Ipld, E> {
+        Ok(Ipld::Integer(number.into()))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Ipld, E> {
+        Ok(Ipld::Float(number))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Ipld, E> {
+        Ok(Ipld::String(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Ipld, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Node(element)) = elements.next_element()? {
+            list.push(element);
         }
-        Value::Object(map) => match map.get("bytes") {
-            Some(Value::String(text)) if map.len() == 1 => {
-                let bytes = Base::Base64.decode(text.trim_end_matches('='));
-                Ok(Ipld::Bytes(
-                    bytes.map_err(|error| format!("dag-json: bytes: {error}"))?,
-                ))
+        Ok(Ipld::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Ipld, A::Error> {
+        let mut map = BTreeMap::new();
+        while let Some((key, Node(value))) = entries.next_entry::<String, Node>()? {
+            if map.contains_key(&key) {
+                return Err(A::Error::custom(format!("the key {key:?} comes twice")));
             }
-            _ => Err("dag-json: \"/\" holds neither a link nor bytes".into()),
-        },
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
-            Err("dag-json: \"/\" holds neither a link nor bytes".into())
+            map.insert(key, value);
+        }
+        match map.get("/") {
+            Some(reserved) if map.len() == 1 => special(reserved).map_err(A::Error::custom),
+            Some(_) | None => Ok(Ipld::Map(map)),
         }
     }
+}
+
+/// What a map is that has nothing but the reserved key.
+fn special(value: &Ipld) -> Result<Ipld, String> {
+    if let Ipld::String(cid) = value {
+        let parsed = crate::hash::parse(cid).map_err(|why| format!("link {cid:?}: {why}"))?;
+        return Ok(Ipld::Link(parsed));
+    }
+    if let Ipld::Map(map) = value
+        && let Some(Ipld::String(text)) = map.get("bytes")
+        && map.len() == 1
+    {
+        let bytes = Base::Base64.decode(text.trim_end_matches('='));
+        return bytes.map(Ipld::Bytes).map_err(|error| format!("bytes: {error}"));
+    }
+    Err("\"/\" holds neither a link nor bytes".into())
 }
 
 /// Writes data, without spaces, the keys of maps sorted. What JSON has no words for is refused: it would come
@@ -94,6 +166,7 @@ fn to_json(data: &Ipld) -> Result<Value, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cid::Cid;
     use proptest::collection::{hash_map, vec};
     use proptest::prelude::*;
 
@@ -143,6 +216,27 @@ mod tests {
             let refused = encode(&Ipld::List(vec![data])).unwrap_err();
             assert!(refused.contains(&said), "{refused}");
         }
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_refused() {
+        let cid = "bafkqablimvwgy3y";
+        for (json, said) in [
+            ("{\"a\":1,\"b\":2,\"a\":1}".to_owned(), "\"a\""),
+            ("[1,18446744073709551616]".to_owned(), "18446744073709551616"),
+            (
+                "{\"a\\\"\":-9223372036854775809}".to_owned(),
+                "-9223372036854775809",
+            ),
+            (format!("{{\"/\":\"/ipfs/{cid}\"}}"), "/ipfs/"),
+            ("{\"/\":\"bafkqablimvwgy3ya\"}".to_owned(), "trailing"),
+            ("{\"/\":7}".to_owned(), "neither"),
+        ] {
+            let refused = decode(json.as_bytes()).unwrap_err();
+            assert!(refused.contains(said), "{json}: {refused}");
+        }
+        let text = "[\"18446744073709551616\",1.8446744073709552e19,18446744073709551615]";
+        assert!(decode(text.as_bytes()).is_ok());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Hashing blocks, and checking that a block is what its CID says.
+//! Hashing blocks, checking that a block is what its CID says, and reading CIDs.
 
 use crate::store::{BLOCK_MAX, IDENTITY};
 use crate::{Block, Error};
@@ -47,4 +47,41 @@ pub(crate) fn name(version: cid::Version, codec: u64, hash: u64, data: &[u8]) ->
         None => return Err(Error::Unsupported(format!("hash function 0x{hash:x}"))),
     };
     Cid::new(version, codec, multihash).map_err(|error| Error::invalid(format!("cid: {error}")))
+}
+
+/// The CID that a text is: all of it. The `cid` crate looks for one behind any `/ipfs/`, and overlooks what
+/// follows a CID.
+pub(crate) fn parse(text: &str) -> Result<Cid, String> {
+    let bytes = if cid::Version::is_v0_str(text) {
+        multibase::Base::Base58Btc.decode(text)
+    } else {
+        multibase::decode(text).map(|(_, bytes)| bytes)
+    };
+    let bytes = bytes.map_err(|error| error.to_string())?;
+    let mut rest = &bytes[..];
+    let cid = Cid::read_bytes(&mut rest).map_err(|error| error.to_string())?;
+    match rest.len() {
+        0 => Ok(cid),
+        more => Err(format!("{more} trailing bytes")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::any;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_text_is_exactly_one_cid(cid in any::cid(), garbage in "\\PC{0,12}") {
+            let text = cid.to_string();
+            prop_assert_eq!(parse(&text), Ok(cid));
+            let path = format!("/ipfs/{text}");
+            prop_assert!(parse(&path).is_err());
+            let longer = [&cid.to_bytes()[..], &[0]].concat();
+            prop_assert!(parse(&multibase::encode(multibase::Base::Base32Lower, longer)).is_err());
+            let _ = parse(&garbage);
+        }
+    }
 }
