@@ -24,10 +24,10 @@ const JOURNAL_BYTES: u64 = 64 << 20;
 /// The layout of the database and of the segments beside it. Version 1 had no segments.
 ///
 /// It is read before anything else, and a repository of another one is refused by name. It stands for the
-/// keyspaces, their keys and the [`Counters`], which are the three numbers and nothing else. What is read later,
-/// or in great numbers, names its own layout in its first byte: blocks, pins and [`Usage`]; segments do in
-/// their header. So whoever changes one of these takes another first byte, and whoever changes the rest
-/// another format.
+/// keyspaces, their keys and the [`Counters`], which are the three numbers and nothing else. What is read
+/// later, or in great numbers, names its own layout in its first byte: blocks, pins and [`Usage`]; segments
+/// do in their header. So whoever changes one of these takes another first byte, and whoever changes the
+/// rest another format.
 const FORMAT: &[u8] = b"2";
 /// The layout of [`Usage`].
 const USAGE: u8 = 1;
