@@ -9,11 +9,12 @@ use madsim::runtime::Handle;
 use madsim::time::sleep;
 
 pub(crate) use self::storage::after_refusal;
+use crate::aim::Aim;
 use crate::coverage::sometimes;
 use crate::net::PARTITIONS;
 use crate::releases::NEW;
 use crate::rng::Rng;
-use crate::world::{Aim, Death, Shared, World, lock, name};
+use crate::world::{Death, Shared, World, lock, name};
 
 /// The kinds of faults that come by themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,8 +242,11 @@ pub(crate) async fn strike(world: Shared, aim: Aim) {
         if world.calm || world.stopped {
             return;
         }
+        if world.peers[aim.peer].up {
+            world.coverage.hit("a fault was aimed");
+            world.coverage.hit(aim.moment.followed_by_death());
+        }
         world.crash(aim.peer, aim.death);
-        world.coverage.hit("a fault was aimed");
         let spread = Duration::from_millis(world.options.restart_spread_ms);
         Rng::new(world.options.seed ^ World::now(), "strike").up_to(spread)
     };

@@ -7,6 +7,7 @@ compile_error!(
      without RUSTFLAGS in the environment, which replaces it"
 );
 
+mod aim;
 mod checks;
 mod clients;
 mod clock;

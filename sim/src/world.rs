@@ -61,15 +61,6 @@ pub(crate) enum Death {
     Cut,
 }
 
-/// An interesting moment: a good time for a fault shortly after.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Aim {
-    pub(crate) peer: usize,
-    pub(crate) death: Death,
-    /// After this many nanoseconds.
-    pub(crate) delay: u64,
-}
-
 /// Everything.
 pub(crate) struct World {
     pub(crate) options: Options,
@@ -90,7 +81,7 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<NodeId>,
     /// Whom a story means by "it".
     pub(crate) it: Option<usize>,
-    aim: Rng,
+    pub(crate) aim: Rng,
     next_ticket: u64,
 }
 
@@ -253,40 +244,7 @@ impl World {
         effects
     }
 
-    /// Whether one of these effects is a moment to strike shortly after.
-    pub(crate) fn take_aim(&mut self, me: usize, effects: &[Effect]) -> Option<Aim> {
-        if self.calm || self.options.aim == 0 {
-            return None;
-        }
-        let tempting = effects.iter().any(|effect| match effect {
-            Effect::Persist(batch) => batch.sync,
-            Effect::Reply { reply, .. } => reply.is_ok(),
-            Effect::SendSnapshot { .. } => true,
-            Effect::CancelIpfs { .. }
-            | Effect::CompareIpfs { .. }
-            | Effect::DiscardSnapshot { .. }
-            | Effect::Measure
-            | Effect::Send { .. }
-            | Effect::StartIpfs { .. } => false,
-        });
-        if !tempting || !self.aim.chance(self.options.aim) {
-            return None;
-        }
-        let death = if self.aim.chance(600) {
-            Death::Cut
-        } else {
-            Death::Kill
-        };
-        // Not at the moment itself: what it set in motion needs the time of a round trip.
-        let delay = self.aim.below(150_000_000);
-        Some(Aim {
-            peer: me,
-            death,
-            delay,
-        })
-    }
-
-    /// Ends a peer's process.
+    /// Ends a peer's process, if there is one.
     pub(crate) fn crash(&mut self, me: usize, death: Death) {
         if !self.peers[me].up {
             return;
@@ -296,6 +254,8 @@ impl World {
         let peer = &mut self.peers[me];
         sometimes!(self.coverage, peer.leads(), "the leader died");
         sometimes!(self.coverage, peer.syncing, "died while a sync was under way");
+        let joint = !peer.disk.written.members.outgoing.is_empty();
+        sometimes!(self.coverage, joint, "died while its membership was joint");
         sometimes!(
             self.coverage,
             peer.ipfs.running() > 0,

@@ -3,7 +3,7 @@
 use sim::{Options, soak};
 
 /// Situations that two hundred runs must reach: what is never reached is not tested.
-const REQUIRED: [&str; 38] = [
+const REQUIRED: [&str; 46] = [
     "a comparison found pins missing",
     "a damaged disk was emptied",
     "a disk was lost",
@@ -31,7 +31,15 @@ const REQUIRED: [&str; 38] = [
     "an operation failed more than once",
     "an operation was cancelled",
     "an outcome stayed unknown",
+    "died shortly after it answered",
+    "died shortly after it applied entries",
+    "died shortly after it began a write",
+    "died shortly after it began to send a snapshot",
+    "died shortly after it installed a snapshot",
+    "died shortly after it sent a message",
+    "died shortly after its membership became joint",
     "died while a sync was under way",
+    "died while its membership was joint",
     "links were clogged",
     "more than three leaders",
     "refused: busy",
