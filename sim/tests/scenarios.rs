@@ -93,3 +93,20 @@ fn what_a_report_says_to_replay_gives_the_same_trace() {
     let beginning = shell(&format!("{command} --trace --until 0.000001"));
     assert!(beginning.len() < printed.len() / 2, "{beginning}");
 }
+
+#[test]
+fn a_story_with_a_misspelt_word_is_refused_before_it_begins() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("misspelt.txt");
+    std::fs::write(&file, "wait leader\nipfs dwon 1\n").expect("a file can be written");
+    let output = Command::new(env!("CARGO_BIN_EXE_sim"))
+        .arg("story")
+        .arg(&file)
+        .output()
+        .expect("the simulator starts");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(
+        error.contains("misspelt.txt:2: ") && error.contains("dwon"),
+        "{error}"
+    );
+}

@@ -1,0 +1,250 @@
+//! Does what the steps of a story say.
+
+use std::time::Duration;
+
+use cluster_core::{Refusal, Request};
+use madsim::runtime::Handle;
+use madsim::time::sleep;
+
+use super::step::{Ask, Happening, Outcome, Standing, Step, Who};
+use crate::checks::convergence;
+use crate::clients::{self, Asked, pin_once, read_once, unpin_once, wish};
+use crate::faults::resume;
+use crate::history::Heard;
+use crate::peer::{cid, default_replicas};
+use crate::world::{Answer, Death, Shared, World, lock};
+
+/// Takes one step; what is not as the story says is an error.
+pub(super) async fn take(world: &Shared, step: Step) -> Result<(), String> {
+    match step {
+        Step::Ask {
+            what,
+            content,
+            at,
+            expected,
+        } => ask(world, what, content, one(world, at)?, expected).await,
+        Step::ChangeMembers {
+            adds,
+            target,
+            at,
+            expected,
+        } => {
+            let (target, at) = (one(world, target)?, one(world, at)?);
+            change_members(world, adds, target, at, expected).await
+        }
+        Step::Happens(what, who) => {
+            for peer in everybody(world, who)? {
+                happen(world, what, peer)?;
+            }
+            Ok(())
+        }
+        Step::Heal => {
+            lock(world).net.heal();
+            Ok(())
+        }
+        Step::Holds {
+            content,
+            who,
+            expected,
+        } => {
+            let peer = one(world, who)?;
+            let holds = lock(world).peers[peer].ipfs.pinned.contains_key(&cid(content));
+            require(holds == expected, || {
+                format!("it {} it", if holds { "holds" } else { "lacks" })
+            })
+        }
+        Step::Moved { content, from } => moved(world, content, one(world, from)?),
+        Step::Run(time) => {
+            sleep(time).await;
+            Ok(())
+        }
+        Step::Settle => wait_for(world, "peace", |world| convergence::pending(world).is_none()).await,
+        Step::Version(wanted) => {
+            let agreed = version(&lock(world));
+            require(wanted == agreed, || format!("it is {agreed}"))
+        }
+        Step::Voters(wanted) => {
+            let voters = lock(world).members().voters.len() as u64;
+            require(voters == wanted, || format!("{voters} vote"))
+        }
+        Step::WaitLeader => wait_for(world, "a leader", |world| ready_leader(world).is_some()).await,
+        Step::WaitStanding(standing, who) => {
+            let peer = one(world, who)?;
+            let what = format!("{standing:?}");
+            wait_for(world, &what, |world| stands(world, peer) == standing).await
+        }
+        Step::WaitVersion(wanted) => wait_for(world, "a version", |world| version(world) == wanted).await,
+    }
+}
+
+fn require(holds: bool, why: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(why()) }
+}
+
+fn moved(world: &Shared, content: u64, from: usize) -> Result<(), String> {
+    let world = lock(world);
+    let pins = world.checks.model().pins();
+    let pin = pins.get(&cid(content)).ok_or("it is not pinned")?;
+    let there = pin.is_allocated_to(&world.peers[from].id);
+    require(!there, || format!("it is still allocated there: {pin:?}"))
+}
+
+fn happen(world: &Shared, what: Happening, peer: usize) -> Result<(), String> {
+    match what {
+        Happening::Break => {
+            let mut world = lock(world);
+            world.peers[peer].broken = true;
+            world.crash(peer, Death::Cut);
+        }
+        Happening::Cut => lock(world).crash(peer, Death::Cut),
+        Happening::Empty => lose_disk(&mut lock(world), peer),
+        Happening::Fill => lock(world).peers[peer].disk.full = true,
+        Happening::Free => lock(world).peers[peer].disk.full = false,
+        Happening::IpfsDown => set_ipfs(world, peer, false, false),
+        Happening::IpfsForgets => {
+            let ipfs = &mut lock(world).peers[peer].ipfs;
+            ipfs.pinned.retain(|cid, _| ipfs.owned.contains(cid));
+        }
+        Happening::IpfsFull => set_ipfs(world, peer, true, true),
+        Happening::IpfsUp => set_ipfs(world, peer, true, false),
+        Happening::Isolate => lock(world).net.cut_off(peer, true),
+        Happening::Kill => lock(world).crash(peer, Death::Kill),
+        Happening::Leads => {
+            let leader = ready_leader(&lock(world));
+            require(leader == Some(peer), || format!("{leader:?} leads"))?;
+        }
+        Happening::Pause => {
+            let mut world = lock(world);
+            world.peers[peer].paused = true;
+            Handle::current().pause(world.nodes[peer]);
+        }
+        Happening::Remember => lock(world).it = Some(peer),
+        Happening::Resume => resume(world, peer),
+        Happening::Rot => {
+            let mut world = lock(world);
+            lose_disk(&mut world, peer);
+            world.peers[peer].disk.rotten = true;
+        }
+        Happening::Start => lock(world).restart(peer),
+        Happening::Upgrade => {
+            let mut world = lock(world);
+            world.upgrade(peer);
+            world.restart(peer);
+        }
+    }
+    Ok(())
+}
+
+fn set_ipfs(world: &Shared, peer: usize, up: bool, full: bool) {
+    let ipfs = &mut lock(world).peers[peer].ipfs;
+    (ipfs.up, ipfs.full) = (up, full);
+}
+
+fn lose_disk(world: &mut World, peer: usize) {
+    let members = world.members().clone();
+    world.burn(peer, 1 << 32 | peer as u64, members);
+}
+
+async fn ask(world: &Shared, what: Ask, content: u64, peer: usize, expected: Outcome) -> Result<(), String> {
+    let patience = Duration::from_millis(lock(world).options.deadline_ms + 5000);
+    let content = cid(content);
+    let heard = match what {
+        Ask::Pin => {
+            let count = lock(world).history.operations.len();
+            let options = wish(format!("story-{count}"), default_replicas(&lock(world).options));
+            pin_once(world, 1, peer, content, options, patience).await
+        }
+        Ask::Unpin => unpin_once(world, 1, peer, content, patience).await,
+        Ask::Read => read_once(world, 1, peer, content, patience).await,
+    };
+    let outcome = match &heard {
+        Heard::Pinned(_) | Heard::Unpinned(_) => Outcome::Done,
+        Heard::Found(Some(_)) => Outcome::Found,
+        Heard::Found(None) => Outcome::Missing,
+        Heard::Refused(_) => Outcome::Refused,
+        Heard::Unknown => Outcome::Unknown,
+    };
+    let fits = expected == Outcome::Any || expected == outcome;
+    require(fits, || format!("hears {heard:?}"))
+}
+
+fn version(world: &World) -> u64 {
+    u64::from(world.members().version)
+}
+
+/// How a peer stands to the cluster, as far as the furthest peer knows.
+fn stands(world: &World, peer: usize) -> Standing {
+    let members = world.members();
+    match members.raft_id(&world.peers[peer].id) {
+        None => Standing::Gone,
+        Some(id) if members.voters.contains(&id) => Standing::Voter,
+        Some(_) => Standing::Member,
+    }
+}
+
+async fn change_members(
+    world: &Shared,
+    adds: bool,
+    target: usize,
+    at: usize,
+    expected: Outcome,
+) -> Result<(), String> {
+    let peer = lock(world).peers[target].id.clone();
+    let request = if adds {
+        Request::AddPeer { peer }
+    } else {
+        Request::RemovePeer { peer }
+    };
+    let patience = Duration::from_millis(lock(world).options.deadline_ms + 5000);
+    let asked = clients::ask(world, at, request, patience).await;
+    let heard = match &asked {
+        Asked::Heard(Answer::Reply(Ok(_), _)) => Outcome::Done,
+        Asked::Heard(Answer::Lost | Answer::Reply(Err(Refusal::Unknown), _)) | Asked::Impatient => {
+            Outcome::Unknown
+        }
+        Asked::Heard(Answer::Reply(Err(_), _)) | Asked::Nobody => Outcome::Refused,
+    };
+    lock(world).stats.membership_changes += u64::from(heard == Outcome::Done);
+    let fits = expected == Outcome::Any || expected == heard;
+    require(fits, || format!("hears {asked:?}"))
+}
+
+async fn wait_for(world: &Shared, what: &str, holds: impl Fn(&World) -> bool) -> Result<(), String> {
+    for _ in 0..1200 {
+        sleep(Duration::from_millis(100)).await;
+        let world = lock(world);
+        if world.stopped || holds(&world) {
+            return Ok(());
+        }
+    }
+    let pending = convergence::pending(&lock(world));
+    Err(format!("waits for {what} in vain, pending: {pending:?}"))
+}
+
+fn ready_leader(world: &World) -> Option<usize> {
+    world
+        .peers
+        .iter()
+        .position(|peer| peer.node.as_ref().is_some_and(|node| node.view().is_leader()))
+}
+
+fn one(world: &Shared, who: Who) -> Result<usize, String> {
+    let peers = everybody(world, who)?;
+    peers.first().copied().ok_or_else(|| "there is nobody".to_owned())
+}
+
+fn everybody(world: &Shared, who: Who) -> Result<Vec<usize>, String> {
+    let world = lock(world);
+    let mut all = 0..world.peers.len();
+    let leader = ready_leader(&world);
+    Ok(match who {
+        Who::All => all.collect(),
+        Who::It => vec![world.it.ok_or("nobody is remembered")?],
+        Who::Leader => vec![leader.ok_or("there is no leader")?],
+        Who::Follower => {
+            let follows = |peer: &usize| Some(*peer) != leader && world.peers[*peer].node.is_some();
+            vec![all.find(follows).ok_or("there is no follower")?]
+        }
+        Who::Number(number) => vec![number],
+    })
+}

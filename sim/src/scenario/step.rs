@@ -1,0 +1,259 @@
+//! The vocabulary of stories: what a line says, or why it says nothing. A story is read as a whole before
+//! anything happens, so that a misspelt word is no step that happens to do something else.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// Longest time that one step lets pass: ten times what any story needs.
+const RUN_MAX_SECONDS: u64 = 600;
+
+/// The pins of stories have the lower numbers: the checks' own are far above.
+const CONTENT_MAX: u64 = 10_000;
+
+/// One step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Ask {
+        what: Ask,
+        content: u64,
+        at: Who,
+        expected: Outcome,
+    },
+    ChangeMembers {
+        adds: bool,
+        target: Who,
+        at: Who,
+        expected: Outcome,
+    },
+    Happens(Happening, Who),
+    Heal,
+    Holds {
+        content: u64,
+        who: Who,
+        expected: bool,
+    },
+    Moved {
+        content: u64,
+        from: Who,
+    },
+    Run(Duration),
+    Settle,
+    Version(u64),
+    Voters(u64),
+    WaitLeader,
+    WaitStanding(Standing, Who),
+    WaitVersion(u64),
+}
+
+/// Whom a step is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Who {
+    All,
+    Follower,
+    It,
+    Leader,
+    Number(usize),
+}
+
+/// What a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    Pin,
+    Read,
+    Unpin,
+}
+
+/// What a client hears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Any,
+    Found,
+    Missing,
+    Done,
+    Refused,
+    Unknown,
+}
+
+/// How a peer stands to the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    Gone,
+    Member,
+    Voter,
+}
+
+/// What happens to a peer, or is said about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Happening {
+    Break,
+    Cut,
+    Empty,
+    Fill,
+    Free,
+    IpfsDown,
+    IpfsForgets,
+    IpfsFull,
+    IpfsUp,
+    Isolate,
+    Kill,
+    Leads,
+    Pause,
+    Remember,
+    Resume,
+    Rot,
+    Start,
+    Upgrade,
+}
+
+impl Step {
+    /// What a line says, in a cluster of `size` peers.
+    pub(super) fn parse(line: &str, size: usize) -> Result<Self, String> {
+        let one = |word: &str| match Who::parse(word, size)? {
+            Who::All => Err("one peer is needed, not all".to_owned()),
+            one @ (Who::Follower | Who::It | Who::Leader | Who::Number(_)) => Ok(one),
+        };
+        let content = |word: &str| number(word, "a CID's number", 0..=CONTENT_MAX);
+        let voters = |word: &str| number(word, "a number of peers", 0..=size as u64);
+        let version = |word: &str| number(word, "a version", 0..=u64::from(u8::MAX));
+        let words: Vec<&str> = line.split_whitespace().collect();
+        Ok(match words[..] {
+            ["wait", "leader"] => Self::WaitLeader,
+            ["wait", "version", wanted] => Self::WaitVersion(version(wanted)?),
+            ["wait", standing, who] => Self::WaitStanding(Standing::parse(standing)?, one(who)?),
+            ["settle"] => Self::Settle,
+            ["heal"] => Self::Heal,
+            ["run", seconds] => {
+                let seconds = number(seconds, "a number of seconds", 1..=RUN_MAX_SECONDS)?;
+                Self::Run(Duration::from_secs(seconds))
+            }
+            ["voters", wanted] => Self::Voters(voters(wanted)?),
+            ["version", wanted] => Self::Version(version(wanted)?),
+            ["ipfs", what, who] => Self::Happens(Happening::parse_ipfs(what)?, Who::parse(who, size)?),
+            [what @ ("holds" | "lacks"), number, who] => Self::Holds {
+                content: content(number)?,
+                who: one(who)?,
+                expected: what == "holds",
+            },
+            ["moved", number, "from", who] => Self::Moved {
+                content: content(number)?,
+                from: one(who)?,
+            },
+            [what @ ("pin" | "unpin" | "read"), number, "at", at, expected] => {
+                let (what, outcomes) = Ask::parse(what);
+                Self::Ask {
+                    what,
+                    content: content(number)?,
+                    at: one(at)?,
+                    expected: Outcome::parse(expected, outcomes)?,
+                }
+            }
+            [what @ ("add" | "remove"), target, "at", at, expected] => Self::ChangeMembers {
+                adds: what == "add",
+                target: one(target)?,
+                at: one(at)?,
+                expected: Outcome::parse(expected, &["ok", "refused", "unknown", "any"])?,
+            },
+            [what, who] if what != "set" => Self::Happens(Happening::parse(what)?, Who::parse(who, size)?),
+            ["set", ..] => return Err("options are set before any step".to_owned()),
+            _ => return Err("there is no such step".to_owned()),
+        })
+    }
+}
+
+impl Who {
+    fn parse(word: &str, size: usize) -> Result<Self, String> {
+        Ok(match word {
+            "all" => Self::All,
+            "follower" => Self::Follower,
+            "it" => Self::It,
+            "leader" => Self::Leader,
+            _ => match word.parse() {
+                Ok(number) if number < size => Self::Number(number),
+                Ok(number) => return Err(format!("there is no peer {number}, the last is {}", size - 1)),
+                Err(_) => {
+                    let known = ["a peer's number", "leader", "follower", "it", "all"];
+                    return Err(unknown(word, &known));
+                }
+            },
+        })
+    }
+}
+
+impl Ask {
+    /// What is asked for, and what may be heard.
+    fn parse(word: &str) -> (Self, &'static [&'static str]) {
+        match word {
+            "pin" => (Self::Pin, &["ok", "refused", "unknown", "any"]),
+            "unpin" => (Self::Unpin, &["ok", "refused", "unknown", "any"]),
+            _ => (Self::Read, &["found", "none", "refused", "unknown", "any"]),
+        }
+    }
+}
+
+impl Outcome {
+    fn parse(word: &str, possible: &[&str]) -> Result<Self, String> {
+        if !possible.contains(&word) {
+            return Err(unknown(word, possible));
+        }
+        Ok(match word {
+            "found" => Self::Found,
+            "none" => Self::Missing,
+            "ok" => Self::Done,
+            "refused" => Self::Refused,
+            "unknown" => Self::Unknown,
+            _ => Self::Any,
+        })
+    }
+}
+
+impl Standing {
+    fn parse(word: &str) -> Result<Self, String> {
+        match word {
+            "gone" => Ok(Self::Gone),
+            "member" => Ok(Self::Member),
+            "voter" => Ok(Self::Voter),
+            _ => Err(unknown(word, &["leader", "version", "member", "voter", "gone"])),
+        }
+    }
+}
+
+impl Happening {
+    fn parse(word: &str) -> Result<Self, String> {
+        Ok(match word {
+            "break" => Self::Break,
+            "cut" => Self::Cut,
+            "empty" => Self::Empty,
+            "fill" => Self::Fill,
+            "free" => Self::Free,
+            "isolate" => Self::Isolate,
+            "kill" => Self::Kill,
+            "leads" => Self::Leads,
+            "pause" => Self::Pause,
+            "remember" => Self::Remember,
+            "resume" => Self::Resume,
+            "rot" => Self::Rot,
+            "start" => Self::Start,
+            "upgrade" => Self::Upgrade,
+            _ => return Err(format!("{word:?}: there is no such step")),
+        })
+    }
+
+    fn parse_ipfs(word: &str) -> Result<Self, String> {
+        match word {
+            "down" => Ok(Self::IpfsDown),
+            "forgets" => Ok(Self::IpfsForgets),
+            "full" => Ok(Self::IpfsFull),
+            "up" => Ok(Self::IpfsUp),
+            _ => Err(unknown(word, &["down", "up", "full", "forgets"])),
+        }
+    }
+}
+
+fn unknown(word: &str, known: &[&str]) -> String {
+    format!("{word:?} is none of: {}", known.join(", "))
+}
+
+fn number(word: &str, what: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
+    let parsed = word.parse().ok().filter(|number| range.contains(number));
+    parsed.ok_or_else(|| format!("{word:?} is not {what} from {} to {}", range.start(), range.end()))
+}
