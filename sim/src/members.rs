@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use cluster_core::{
-    Incarnation, LogEntry, Members, MembersChange, MembersStep, Payload, PeerId, RaftId, decode,
+    Incarnation, LogEntry, Member, Members, MembersChange, MembersStep, Payload, PeerId, RaftId, decode,
 };
 
 use crate::options::REPLACE_NEVER_MS;
@@ -100,8 +100,16 @@ impl World {
     /// under way, or next: a leader may give votes to learners, or leave them to voters, that were lost a
     /// moment ago.
     pub(crate) fn has_quorum_without(&self, lost: &BTreeSet<PeerId>) -> bool {
-        let is_lost =
-            |members: &Members, id: &RaftId| members.peer(*id).is_none_or(|peer| lost.contains(peer));
+        // A peer's vote from before its data folder was lost is gone, even where it has another since.
+        let is_burnt = |member: &Member| {
+            let peer = self.peers.iter().find(|peer| peer.id == member.peer);
+            let now = peer.map(|peer| peer.disk.incarnation());
+            member.incarnation.is_some() && member.incarnation != now
+        };
+        let is_lost = |members: &Members, id: &RaftId| {
+            let member = members.peers.get(id);
+            member.is_none_or(|member| lost.contains(&member.peer) || is_burnt(member))
+        };
         let mut memberships = self.peers.iter().flat_map(|peer| memberships(&peer.disk.written));
         memberships.all(|members| {
             let lost_learners = members.learners.iter().filter(|id| is_lost(&members, id)).count();
@@ -170,4 +178,54 @@ fn ends(peer: &Peer) -> (u64, u64, u64) {
     let last = store.log.last_key_value();
     let term = last.map_or(store.compacted.1, |(_, entry)| entry.term);
     (store.last(), term, peer.disk.written.last())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+
+    /// Four peers of which the second has lost its data folder: it gets a new vote's place, and its old one
+    /// is about to go, for which three of the four old votes are needed.
+    fn world_with_a_burnt_vote() -> World {
+        let mut options = Options::quiet(1);
+        options.set("peers=4").expect("it is in range");
+        let mut world = World::new(options, false);
+        let incarnations: Vec<Incarnation> = world.peers.iter().map(|peer| peer.disk.incarnation()).collect();
+        let mut members = world.members().clone();
+        for (member, incarnation) in members.peers.values_mut().zip(&incarnations) {
+            member.incarnation = Some(*incarnation);
+        }
+        let burnt = members.raft_id(&peer_id(1)).expect("it is a member");
+        let fresh = Member {
+            peer: peer_id(1),
+            incarnation: Some(incarnations[1]),
+        };
+        members.peers.get_mut(&burnt).expect("it is there").incarnation = Some(Incarnation(1));
+        members.peers.insert(members.next_raft_id, fresh);
+        members.learners.insert(members.next_raft_id);
+        members.outgoing = members.voters.clone();
+        members.voters.remove(&burnt);
+        for peer in &mut world.peers {
+            peer.disk.written.members = members.clone();
+        }
+        world
+    }
+
+    #[test]
+    fn a_vote_whose_data_folder_is_lost_counts_for_nobody() {
+        let world = world_with_a_burnt_vote();
+        assert!(
+            world.has_quorum_without(&BTreeSet::new()),
+            "three of four old votes are there"
+        );
+        assert!(
+            !world.has_quorum_without(&BTreeSet::from([peer_id(0)])),
+            "then two of four"
+        );
+        assert!(
+            world.has_quorum_without(&BTreeSet::from([peer_id(1)])),
+            "it has no vote any more"
+        );
+    }
 }
