@@ -166,9 +166,20 @@ fn an_emptied_data_folder_is_filled_from_the_others_by_itself() {
             let pinned = cluster.peers[number].ask("POST", &format!("/pins/{cid}"));
             pinned.map(drop)
         });
-        // A voter that lost its disk follows first, and votes when the leader has settled.
-        std::thread::sleep(Duration::from_secs(8));
+        can_do_without(&cluster, (number + 1) % 3, number, &cid);
     }
+}
+
+/// Waits until the others have a majority without this peer.
+fn can_do_without(cluster: &Cluster, peer: usize, asked: usize, cid: &str) {
+    wait_until("a majority without the next", || {
+        // Who lost its disk follows first, and votes when there has been a leader for some seconds.
+        std::thread::sleep(Duration::from_secs(8));
+        cluster.peers[peer].signal("STOP");
+        let pinned = cluster.peers[asked].ask("POST", &format!("/pins/{cid}"));
+        cluster.peers[peer].signal("CONT");
+        pinned.map(drop)
+    });
 }
 
 #[test]

@@ -168,10 +168,10 @@ fn a_malformed_export_is_refused_with_its_line_before_anything_is_replaced() {
 fn an_import_that_is_killed_leaves_the_old_or_the_new_state() {
     let (_root, peer) = one();
     let (old, new) = (made_up(50), made_up(20_000));
-    state(&peer, &["import", "-f", &file(&peer, "old.json", &old)]).ok();
-    let path = file(&peer, "new.json", &new);
+    let (old, path) = (file(&peer, "old.json", &old), file(&peer, "new.json", &new));
     let mut seen = [false; 2];
     for pause in [5, 100, 200, 300, 450, 600, 800, 1000, 1300, 1700, 2500] {
+        state(&peer, &["import", "-f", &old]).ok();
         let mut import = service(&peer.folder);
         import
             .args(["state", "import", "-f", &path])

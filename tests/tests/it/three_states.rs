@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use tests::links::Links;
 use tests::{Cluster, Options, Peer, Said, cids, wait_until};
 
-/// What a peer may need to tell of others that do not answer: five seconds of silence, and as much again on
-/// a busy machine.
-const BOUNDED: Duration = Duration::from_secs(20);
+/// What a peer may need to tell of others that do not answer: five seconds of silence; the rest is for a busy
+/// machine.
+const BOUNDED: Duration = Duration::from_secs(60);
 
 /// A write's deadline is 15 seconds; the rest is for a busy machine.
-const WRITE: Duration = Duration::from_secs(25);
+const WRITE: Duration = Duration::from_secs(60);
 
 /// Whether a peer's IPFS node has this pinned.
 fn is_held(peer: &Peer, cid: &str) -> Result<bool, String> {
@@ -24,7 +24,6 @@ fn is_held(peer: &Peer, cid: &str) -> Result<bool, String> {
 fn unpin_behind_our_back(peer: &Peer, cid: &str) {
     let answer = peer.ipfs(&format!("pin/rm?arg={cid}")).unwrap();
     assert!(answer.is_success(), "{}", answer.text());
-    assert_eq!(is_held(peer, cid), Ok(false));
 }
 
 fn wait_held(peer: &Peer, cid: &str) {
@@ -58,6 +57,7 @@ fn sync_notices_what_was_unpinned_behind_our_back_and_pins_it_again() {
     ];
     for (asked, arguments) in ways {
         unpin_behind_our_back(&cluster.peers[1], &ours);
+        assert_eq!(is_held(&cluster.peers[1], &ours), Ok(false));
         assert_eq!(
             cluster.peers[1].count(&ours, "pinned"),
             Ok(3),
@@ -192,12 +192,20 @@ fn a_write_that_may_still_happen_is_told_apart() {
         peer.start();
     }
     cluster.wait_ready();
-    let leader = cluster.leader();
-    links.isolate(&[leader]);
     let (doubtful, certain) = (cids::identity("doubtful"), cids::identity("certain"));
-    // It still believes that it leads, so that it takes the write, and cannot pass it on.
-    let said = failed_write(&cluster.peers[leader], &doubtful);
-    assert!(said.out.contains("the request may still take effect"), "{said:?}");
+    let leader = wait_until("a leader takes a write that it cannot pass on", || {
+        let leader = cluster.leader();
+        links.isolate(&[leader]);
+        let said = failed_write(&cluster.peers[leader], &doubtful);
+        if said.out.contains("the request may still take effect") {
+            return Ok(leader);
+        }
+        // On a busy machine it may have noticed before that nobody follows it: then it is sure.
+        assert!(said.out.contains("no leader"), "{said:?}");
+        links.heal();
+        cluster.wait_ready();
+        Err(format!("{said:?}"))
+    });
     let other = &cluster.peers[(leader + 1) % 3];
     wait_until("the others go on without it", || {
         other.ask("POST", &format!("/pins/{certain}"))

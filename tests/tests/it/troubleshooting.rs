@@ -185,9 +185,14 @@ fn an_ipfs_node_that_does_not_answer_is_told_by_its_facility_with_file_and_line(
     peer.start_and_wait();
     let cid = cids::identity("unreachable");
     peer.ctl(&["pin", "add", "--no-status", &cid]).ok();
-    peer.wait_state(&cid, "pin_error", 1);
-    let text = peer.ctl(&["status", &cid]).ok();
-    names(&text, &["PIN_ERROR: ", &port.to_string()]);
+    // Between two tries it fails, and tells why.
+    wait_until("the status names the address", || {
+        let text = peer.ctl(&["status", &cid]).ok();
+        match text.contains("PIN_ERROR: ") && text.contains(&port.to_string()) {
+            true => Ok(()),
+            false => Err(text),
+        }
+    });
     let address = format!("127.0.0.1:{port}");
     wait_until("the log names the facility, the place and the address", || {
         let log = peer.log();
