@@ -29,7 +29,8 @@
 //! | `leads WHO` | it does, and nobody else |
 //! | `settle` | until nothing is pending |
 //!
-//! A story with a line that says nothing of this is refused as a whole. `WHO` is a number, `leader`, `follower` for the first that is none, `it`, or `all`.
+//! A story with a line that says nothing of this is refused as a whole. `WHO` is a number, `leader`,
+//! `follower` for the first that is none, `it`, or `all`.
 
 mod perform;
 mod step;
