@@ -261,6 +261,9 @@ impl Raft {
     }
 
     fn tick(&mut self) {
+        if self.would_lead_too_soon() {
+            return;
+        }
         match self.identity {
             Identity::Founding | Identity::Known(_) => {
                 self.raw.tick();
@@ -275,6 +278,18 @@ impl Raft {
             }
             Identity::Unknown => {}
         }
+    }
+
+    /// Whether an election would be won on the spot, by the own vote alone, while the end of the log is not
+    /// durable. Raft takes it for granted that who comes to lead has its log on disk. It does wherever others
+    /// vote too: they are asked when the log is durable, and answer later.
+    fn would_lead_too_soon(&self) -> bool {
+        let log = &self.raw.raft.raft_log;
+        let is_other = |voter: &RaftId| *voter != self.id();
+        let Members { voters, outgoing, .. } = self.members();
+        self.raw.raft.state != StateRole::Leader
+            && log.persisted < log.last_index()
+            && !voters.iter().chain(outgoing).any(is_other)
     }
 
     /// Appends proposals as one entry. False when this peer does not lead, or Raft is full.

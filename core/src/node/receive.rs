@@ -108,7 +108,7 @@ impl Node {
                     return;
                 }
                 match self.raft.receive(&from, message, &mut step.raft) {
-                    Ok(()) | Err(raft::Dropped::Installing) => {}
+                    Ok(()) | Err(raft::Dropped::TooSoon) => {}
                     Err(raft::Dropped::NotForUs | raft::Dropped::Nonsense) => self.counters.nonsense += 1,
                 }
             }

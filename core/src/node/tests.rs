@@ -2,6 +2,7 @@ mod alone;
 mod comparing;
 mod deposed;
 mod effects;
+mod lone;
 mod membership;
 mod moving;
 mod removed;

@@ -9,8 +9,8 @@ pub(crate) enum Dropped {
     NotForUs,
     /// It contradicts itself or the log in a way that no honest member's message does.
     Nonsense,
-    /// A snapshot is being installed; Raft sends again what it needs.
-    Installing,
+    /// Something must be durable first, such as a snapshot; Raft sends again what it needs.
+    TooSoon,
 }
 
 impl Raft {
@@ -99,8 +99,8 @@ impl Raft {
 
     /// What every honest message fulfils. Raft panics on much that does not.
     fn validate(&self, from: &PeerId, message: &RaftMessage) -> Result<(), Dropped> {
-        if self.installing.is_some() {
-            return Err(Dropped::Installing);
+        if self.installing.is_some() || message.kind == RaftKind::TimeoutNow && self.would_lead_too_soon() {
+            return Err(Dropped::TooSoon);
         }
         if message.to != self.id() || !self.hears(message.kind) {
             return Err(Dropped::NotForUs);

@@ -1,0 +1,57 @@
+//! A peer that has come to vote alone: it wins any election by its own vote, at once.
+
+use std::time::Duration;
+
+use super::alone::{Alone, append_change, persist, raft_message};
+use crate::*;
+
+/// One of two. The second one led, and has told it to apply the second one's removal, together with one more
+/// entry. That entry is being written: the batch that does it.
+fn left_alone() -> (Alone, BatchId) {
+    let mut alone = Alone::new(2);
+    let append = append_change(MembersStep::Remove { raft_id: RaftId(2) });
+    let batch = persist(&alone.receive(2, Message::Raft(append))).id;
+    let _ = alone.handle(Event::Persisted { batch });
+    let entry = LogEntry {
+        index: 2,
+        term: 1,
+        payload: Payload::Commands(Vec::new()),
+    };
+    let append = RaftMessage {
+        index: 1,
+        log_term: 1,
+        entries: vec![entry],
+        commit: 1,
+        ..raft_message(RaftKind::Append, 1)
+    };
+    let batch = persist(&alone.receive(2, Message::Raft(append))).id;
+    assert_eq!(alone.node.view().members().voters, [RaftId(1)].into());
+    (alone, batch)
+}
+
+/// Simulated seed 1242: Raft panicked, which takes it for granted that who leads has its log on disk.
+#[test]
+fn a_lone_voter_begins_no_election_before_its_log_is_durable() {
+    let (mut alone, batch) = left_alone();
+    for _ in 0..100 {
+        alone.wait(Duration::from_millis(100));
+        let effects = alone.handle(Event::TimedOut);
+        let writes = |effect: &Effect| matches!(effect, Effect::Persist(batch) if batch.sync);
+        assert!(!effects.iter().any(writes), "{effects:?}");
+        assert_eq!(alone.node.view().term(), 1);
+    }
+    let _ = alone.handle(Event::Persisted { batch });
+    alone.lead();
+}
+
+/// The old leader wants it to take over without waiting for a timeout.
+#[test]
+fn a_lone_voter_does_not_even_take_over_before_its_log_is_durable() {
+    let (mut alone, batch) = left_alone();
+    let hurry = raft_message(RaftKind::TimeoutNow, 1);
+    let _ = alone.receive(2, Message::Raft(hurry.clone()));
+    assert_eq!(alone.node.view().term(), 1);
+    let _ = alone.handle(Event::Persisted { batch });
+    let _ = alone.receive(2, Message::Raft(hurry));
+    assert_eq!(alone.node.view().term(), 2);
+}
