@@ -144,7 +144,8 @@ impl World {
     }
 
     /// A peer's machine burns down; it comes back under its old identity with an empty data folder. Only
-    /// where the others have everything: what a majority has lost, nobody can bring back.
+    /// where the others have everything, and are a majority by what each of them knows: what a majority has
+    /// lost, nobody can bring back.
     pub(crate) fn lose_disk(&mut self, me: usize, number: u64) {
         let members = self.members().clone();
         let mine = ends(&self.peers[me]);
@@ -158,6 +159,10 @@ impl World {
         let is_voter = id.is_some_and(|id| members.voters.contains(&id));
         let calm = members.outgoing.is_empty() && members.leaving.is_empty();
         if !is_voter || !calm || members.voters.len() < 3 || !members.voters.iter().all(is_safe) {
+            return;
+        }
+        // That there is one voter more, and this one can be done without, may be known to itself alone.
+        if !self.has_quorum_without(&BTreeSet::from([self.peers[me].id.clone()])) {
             return;
         }
         self.burn(me, number, members);
@@ -210,6 +215,30 @@ mod tests {
             peer.disk.written.members = members.clone();
         }
         world
+    }
+
+    /// Three peers with the same log. Only the first knows that the third may vote by now.
+    #[test]
+    fn who_alone_knows_that_it_can_be_done_without_does_not_burn() {
+        let mut options = Options::quiet(1);
+        options.set("peers=3").expect("it is in range");
+        let mut world = World::new(options, false);
+        let incarnations: Vec<Incarnation> = world.peers.iter().map(|peer| peer.disk.incarnation()).collect();
+        let mut members = world.members().clone();
+        for (member, incarnation) in members.peers.values_mut().zip(&incarnations) {
+            member.incarnation = Some(*incarnation);
+        }
+        let third = members.raft_id(&peer_id(2)).expect("it is a member");
+        for peer in &mut world.peers {
+            peer.disk.written.members = members.clone();
+            if peer.id != peer_id(0) {
+                peer.disk.written.members.voters.remove(&third);
+                peer.disk.written.members.learners.insert(third);
+            }
+        }
+        world.peers[0].disk.written.applied.index = 1;
+        world.lose_disk(0, 7);
+        assert_eq!(world.peers[0].disk.incarnation(), incarnations[0]);
     }
 
     #[test]
