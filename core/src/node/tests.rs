@@ -5,6 +5,7 @@ mod effects;
 mod lone;
 mod membership;
 mod moving;
+mod rebuilt;
 mod removed;
 mod rescue;
 mod together;

@@ -1,0 +1,113 @@
+//! After a lost data folder, or a lost end of one: what may be believed, and what not.
+
+use std::collections::BTreeMap;
+
+use super::alone::{Alone, persist, raft_message};
+use crate::testing::{cid, options, peer};
+use crate::*;
+
+/// One of three that knows the data folders of all.
+fn acquainted() -> Alone {
+    let mut alone = Alone::new(3);
+    let recovered = alone.disk.recovered.as_mut().expect("is founded");
+    for (id, member) in &mut recovered.members.peers {
+        member.incarnation = Some(Incarnation(id.0));
+    }
+    alone.restart();
+    let _ = alone.handle(Event::TimedOut);
+    alone
+}
+
+/// The second peer leads, and speaks from another data folder than the one that is known here.
+fn from_a_new_folder(alone: &mut Alone, id: RaftId) -> Vec<Effect> {
+    let message = RaftMessage {
+        from: id,
+        ..raft_message(RaftKind::Heartbeat, 1)
+    };
+    let envelope = Envelope {
+        cluster: alone.members.cluster,
+        incarnation: Incarnation(9),
+        addressee: None,
+        version: VERSION,
+        message: Message::Raft(message),
+    };
+    alone.handle(Event::Received {
+        from: peer(2),
+        envelope,
+    })
+}
+
+/// Simulated seed 11263: the second peer lost its disk, came back under another Raft id, and led. Who had
+/// missed that heard of it from nobody else, and did not listen to it.
+#[test]
+fn a_leader_of_a_later_membership_is_heard_from_its_new_data_folder() {
+    let mut alone = acquainted();
+    let effects = from_a_new_folder(&mut alone, RaftId(4));
+    let batch = persist(&effects).id;
+    let effects = alone.handle(Event::Persisted { batch });
+    let answer = RaftMessage {
+        from: RaftId(1),
+        to: RaftId(4),
+        ..raft_message(RaftKind::HeartbeatResponse, 1)
+    };
+    assert_eq!(effects, [alone.send(2, answer)]);
+}
+
+#[test]
+fn nobody_speaks_for_a_data_folder_that_is_gone() {
+    let mut alone = acquainted();
+    assert_eq!(from_a_new_folder(&mut alone, RaftId(2)), []);
+}
+
+/// Simulated seed 2362: a power cut took this peer back to a note that the content is pinned, from before it
+/// was unpinned and pinned again, and a snapshot brought the pin.
+#[test]
+fn a_note_that_may_be_older_than_the_pin_is_not_believed() {
+    let mut alone = Alone::new(3);
+    let local = Local {
+        phase: Phase::Pinned,
+        mode: Mode::Recursive,
+        attempts: 0,
+        error: String::new(),
+        since: Timestamp(1),
+        queued: None,
+    };
+    alone.disk.locals.insert(cid(1), local);
+    let pin = Pin {
+        cid: cid(1),
+        pin_type: PinType::Data,
+        allocations: Vec::new(),
+        reference: None,
+        options: options(Replicas::Everywhere),
+        timestamp: Timestamp(1),
+        version: 5,
+    };
+    let manifest = Manifest {
+        applied: Applied {
+            index: 9,
+            term: 1,
+            pins: 1,
+        },
+        members: Members::initial((1..=3).map(peer)),
+        windows: Vec::new(),
+    };
+    let snapshot = SnapshotId(1);
+    let pins = BTreeMap::from([(cid(1), pin)]);
+    alone.disk.staged.insert(snapshot, (manifest.clone(), pins));
+    let effects = alone.handle(Event::SnapshotReceived {
+        from: peer(2),
+        snapshot,
+        manifest,
+        message: raft_message(RaftKind::Snapshot, 1),
+    });
+    let batch = persist(&effects).id;
+    let mut effects = alone.handle(Event::Persisted { batch });
+    for _ in 0..4 {
+        alone.wait(std::time::Duration::from_millis(1));
+        effects.extend(alone.handle(Event::TimedOut));
+    }
+    let pins =
+        |action: &IpfsAction| matches!(action, IpfsAction::Pin { cid: pinned, .. } if *pinned == cid(1));
+    let starts = |effect: &Effect| matches!(effect, Effect::StartIpfs { action, .. } if pins(action));
+    assert!(effects.iter().any(starts), "{effects:?}");
+}
