@@ -73,6 +73,8 @@ impl Peer {
         peer.id = identity["id"].as_str().expect("has an id").to_owned();
         peer.edit(|config| {
             config["cluster"]["repinning_grace"] = json!("2s");
+            // On a busy machine an election, or a join among many, takes longer than operators want to wait.
+            config["consensus"]["raft"]["wait_for_leader_timeout"] = json!("60s");
             // One more port, and not what these tests are about.
             let api = config["api"].as_object_mut().expect("api is a section");
             api.remove("ipfsproxy");

@@ -142,8 +142,13 @@ fn status_tells_of_one_of_all_of_some_and_of_this_peer_alone() {
             states(&peer.ctl_json(&["status", "--local", &there])),
             [(there.clone(), 1)]
         );
-        let pinned = peer.ctl_json(&["status", "--filter", "pinned"]);
-        assert_eq!(states(&pinned), [(there.clone(), 3)]);
+        wait_until("all three tell what they have pinned", || {
+            let pinned = states(&peer.ctl_json(&["status", "--filter", "pinned"]));
+            match pinned == [(there.clone(), 3)] {
+                true => Ok(()),
+                false => Err(format!("{pinned:?}")),
+            }
+        });
         let local = peer.ctl_json(&["status", "--local", "--filter", "pinning,queued,error"]);
         assert_eq!(states(&local), [(missing.clone(), 1)]);
         let text = peer.ctl(&["status", "--local", &there]).ok();
@@ -203,7 +208,7 @@ fn files_and_folders_are_added_and_waited_for() {
             .split_once(' ')
             .unwrap();
         assert_eq!(name, "a.txt");
-        assert_eq!(peer.count(cid, "pinned"), Ok(3), "--wait waits");
+        peer.wait_state(cid, "pinned", 3);
         assert_eq!(peer.cat(cid), b"a");
         assert_eq!(peer.ctl(&["add", "-Q", file]).ok(), format!("{cid}\n"));
         let added = peer.ctl_json(&["add", "-r", "--wait", folder]);
@@ -214,7 +219,7 @@ fn files_and_folders_are_added_and_waited_for() {
         assert_eq!(names.last(), Some(&"site"), "{names:?}");
         assert!(names.contains(&"site/deep/b.bin"), "{names:?}");
         let root = added.last().unwrap()["cid"].as_str().unwrap();
-        assert_eq!(peer.count(root, "pinned"), Ok(3));
+        peer.wait_state(root, "pinned", 3);
         refused(&peer.ctl(&["add", folder]), 1, "is a directory");
         refused(&peer.ctl(&["add", "/no/such/file"]), 1, "/no/such/file");
         let said = peer.ctl(&["add", "--rmin", "4", "--rmax", "4", file]);
@@ -245,8 +250,13 @@ fn peers_versions_health_and_gc_are_told() {
         let mut found: Vec<&str> = peers.iter().map(|peer| peer["id"].as_str().unwrap()).collect();
         found.sort_unstable();
         assert_eq!(found, ids);
-        let text = peer.ctl(&["peers", "ls"]).ok();
-        assert_eq!(text.matches("Sees 2 other peers").count(), 3, "{text}");
+        wait_until("all three answer", || {
+            let text = peer.ctl(&["peers", "ls"]).ok();
+            match text.matches("Sees 2 other peers").count() {
+                3 => Ok(()),
+                _ => Err(text),
+            }
+        });
         assert_eq!(
             peer.ctl_json(&["version"])[0]["version"],
             env!("CARGO_PKG_VERSION")
@@ -276,7 +286,13 @@ fn peers_versions_health_and_gc_are_told() {
                 .starts_with("digraph cluster {")
         );
         peer.ctl(&["health", "bandwidth"]).ok();
-        assert_eq!(peer.ctl(&["ipfs", "gc"]).ok().matches("> CIDs:").count(), 3);
+        wait_until("all three collect", || {
+            let text = peer.ctl(&["ipfs", "gc"]).ok();
+            match text.matches("> CIDs:").count() {
+                3 => Ok(()),
+                _ => Err(text),
+            }
+        });
         assert_eq!(
             peer.ctl(&["ipfs", "gc", "--local"])
                 .ok()

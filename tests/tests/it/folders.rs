@@ -19,7 +19,7 @@ fn daemon(folder: &Path) -> Said {
     // One that starts all the same must not stay for ever.
     let mut command = std::process::Command::new("timeout");
     let daemon = service(folder);
-    command.args(["60", daemon.get_program().to_str().unwrap()]);
+    command.args(["180", daemon.get_program().to_str().unwrap()]);
     command.args(daemon.get_args()).arg("daemon");
     run(&mut command)
 }

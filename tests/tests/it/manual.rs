@@ -160,7 +160,7 @@ fn session(home: &Path, bin: &Path, file: &Path) -> String {
     let log = std::fs::File::create(&said).unwrap();
     // `timeout` ends the whole group, daemons included.
     let status = Command::new("timeout")
-        .args(["--kill-after=5", &(PATIENCE.as_secs() * 2).to_string(), "bash"])
+        .args(["--kill-after=5", &(PATIENCE.as_secs() * 4).to_string(), "bash"])
         .arg(file)
         .env_clear()
         .env("HOME", home)

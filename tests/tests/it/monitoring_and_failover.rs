@@ -190,7 +190,11 @@ fn copies_of_several_dead_peers_are_made_again_when_the_leader_is_among_them() {
 
 #[test]
 fn a_peer_that_comes_and_goes_causes_no_copying_back_and_forth() {
-    let mut cluster = Cluster::start();
+    // A machine that stands still for some seconds is no death of a peer.
+    let mut cluster = Cluster::start_with(&tests::Options {
+        edit: |config| config["cluster"]["repinning_grace"] = "10s".into(),
+        ..tests::Options::default()
+    });
     let leader = cluster.leader();
     let [flapping, third] = [1, 2].map(|step| (leader + step) % 3);
     let cid = add_at(&cluster, leader, [leader, flapping], 13);
@@ -222,7 +226,7 @@ fn a_peer_that_comes_and_goes_causes_no_copying_back_and_forth() {
 #[test]
 fn a_restart_within_the_grace_period_moves_nothing() {
     let mut cluster = Cluster::start_with(&tests::Options {
-        edit: |config| config["cluster"]["repinning_grace"] = "30s".into(),
+        edit: |config| config["cluster"]["repinning_grace"] = "5m".into(),
         ..tests::Options::default()
     });
     let leader = cluster.leader();

@@ -23,7 +23,6 @@ fn a_pin_is_acknowledged_when_it_is_agreed_on_and_pinned_afterwards() {
         // Those that it is allocated to try, say what is wrong, and try again for ever; the third has nothing
         // to do with it.
         wait_until("two fail and the third is not concerned", || {
-            assert_eq!(peer.count(&cid, "remote"), Ok(1));
             let text = peer.ctl(&["status", &cid]).ok();
             let count = |state: &str| text.matches(state).count();
             match (count(": PIN_ERROR: "), count(": REMOTE | ")) {
@@ -43,7 +42,7 @@ fn what_cannot_be_agreed_on_is_refused_and_nothing_happens() {
         assert_eq!(said.code, 2, "{said:?}");
         assert!(said.out.contains("not enough peers to allocate CID"), "{said:?}");
         assert_eq!(peer.pinset(), Ok(Vec::new()));
-        assert_eq!(peer.count(&cid, "unpinned"), Ok(3));
+        peer.wait_state(&cid, "unpinned", 3);
     }
 }
 
@@ -61,7 +60,12 @@ fn what_is_unpinned_is_gone_from_all_three_states() {
             let held = other.ipfs(&format!("pin/ls?arg={cid}")).unwrap();
             assert!(!held.is_success(), "{}", held.text());
         }
-        let text = peer.ctl(&["status", &cid]).ok();
-        assert_eq!(text.matches(": UNPINNED | ").count(), 3, "{text}");
+        wait_until("the status says so, too", || {
+            let text = peer.ctl(&["status", &cid]).ok();
+            match text.matches(": UNPINNED | ").count() {
+                3 => Ok(()),
+                _ => Err(text),
+            }
+        });
     }
 }

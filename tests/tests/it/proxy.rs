@@ -511,7 +511,7 @@ fn everything_else_is_the_nodes() {
     }
     // Errors that come late come through.
     let missing = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy";
-    let late = |port| call(port, &format!("refs?arg={cid}&arg={missing}&timeout=4s"));
+    let late = |port| call(port, &format!("refs?arg={cid}&arg={missing}&timeout=10s"));
     assert_eq!(late(proxy).text(), late(node).text());
     // So do methods, and questions of browsers.
     for (method, path) in [("GET", "id"), ("OPTIONS", "pin/ls"), ("DELETE", "pin/add")] {

@@ -326,7 +326,7 @@ fn secrets_and_keys_are_shown_nowhere_not_even_with_debug() {
     let peer = &cluster.peers[0];
     peer.edit(|config| config["cluster"]["accepted_secrets"] = json!([format!("{OTHER}0")]));
     let said = run(Command::new("timeout")
-        .arg("60")
+        .arg("180")
         .args(words_of(&service(&peer.folder)))
         .arg("daemon"));
     assert_eq!(said.code, 1, "{said:?}");

@@ -58,11 +58,8 @@ fn sync_notices_what_was_unpinned_behind_our_back_and_pins_it_again() {
     for (asked, arguments) in ways {
         unpin_behind_our_back(&cluster.peers[1], &ours);
         assert_eq!(is_held(&cluster.peers[1], &ours), Ok(false));
-        assert_eq!(
-            cluster.peers[1].count(&ours, "pinned"),
-            Ok(3),
-            "nobody has looked yet"
-        );
+        // Nobody has looked yet.
+        cluster.peers[1].wait_state(&ours, "pinned", 3);
         let rows = cluster.peers[asked].ctl_json(arguments);
         assert_eq!(rows.len(), 1, "{arguments:?}: {rows:?}");
         assert_eq!(rows[0]["cid"], ours.as_str());
@@ -79,11 +76,13 @@ fn sync_notices_what_was_unpinned_behind_our_back_and_pins_it_again() {
     for peer in &cluster.peers {
         assert_eq!(is_held(peer, &other), Ok(true));
     }
-    let text = cluster.peers[0].ctl(&["sync", &ours]).ok();
-    assert!(
-        text.starts_with(&format!("{ours}:\n")) && text.matches(": PINNED").count() == 3,
-        "{text}"
-    );
+    wait_until("all three answer", || {
+        let text = cluster.peers[0].ctl(&["sync", &ours]).ok();
+        match text.starts_with(&format!("{ours}:\n")) && text.matches(": PINNED").count() == 3 {
+            true => Ok(()),
+            false => Err(text),
+        }
+    });
     assert_eq!(cluster.peers[0].ctl(&["sync", "nonsense"]).code, 1);
 }
 

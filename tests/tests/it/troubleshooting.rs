@@ -14,6 +14,14 @@ fn impatient(peers: usize) -> Cluster {
     })
 }
 
+/// A peer of its own.
+fn alone() -> Cluster {
+    Cluster::prepare(&Options {
+        peers: 1,
+        ..Options::default()
+    })
+}
+
 /// Starts a peer that cannot run; what it said last.
 fn refusal(peer: &mut Peer) -> String {
     peer.start();
@@ -32,7 +40,7 @@ fn names(told: &str, what: &[&str]) {
 
 #[test]
 fn a_listen_address_that_another_process_has_is_named() {
-    let mut cluster = impatient(1);
+    let mut cluster = alone();
     let peer = &mut cluster.peers[0];
     let taken = TcpListener::bind(("127.0.0.1", peer.rest_port)).unwrap();
     let address = format!("127.0.0.1:{}", peer.rest_port);
@@ -59,7 +67,7 @@ fn a_listen_address_that_another_process_has_is_named() {
 
 #[test]
 fn a_second_process_on_the_same_folder_is_refused() {
-    let mut cluster = impatient(1);
+    let mut cluster = alone();
     let peer = &mut cluster.peers[0];
     peer.start_and_wait();
     let said = tests::run(tests::service(&peer.folder).arg("daemon"));
@@ -147,8 +155,8 @@ fn an_unhealthy_cluster_is_seen_in_peers_ls_and_the_alerts() {
 
 #[test]
 fn a_folder_of_another_peer_or_cluster_is_refused_by_name() {
-    let mut cluster = impatient(1);
-    let mut other = impatient(1);
+    let mut cluster = alone();
+    let mut other = alone();
     for cluster in [&mut cluster, &mut other] {
         cluster.peers[0].start_and_wait();
         cluster.peers[0].terminate();

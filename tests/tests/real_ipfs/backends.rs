@@ -126,7 +126,7 @@ pub(super) fn cluster_on(prepared: Cluster, daemons: &[Daemon]) -> Cluster {
         let address = format!("/ip4/127.0.0.1/tcp/{}", daemon.port);
         peer.edit(|config| {
             config["ipfs_connector"] =
-                json!({"ipfshttp": {"node_multiaddress": address, "pin_timeout": "4s"}});
+                json!({"ipfshttp": {"node_multiaddress": address, "pin_timeout": "15s"}});
             config["cluster"]["pin_recover_interval"] = json!("1h");
         });
     }
@@ -207,7 +207,7 @@ fn js_ipfs_adds_pins_unpins_and_recovers_for_a_peer() {
     peer.wait_state(late, "pin_error", 1);
     let status = peer.try_get(&format!("/pins/{late}")).unwrap().json();
     let told = status["peer_map"][&peer.id]["error"].as_str().unwrap().to_owned();
-    assert_eq!(told, "no progress for 4 s");
+    assert_eq!(told, "no progress for 15 s");
     let (kind, body) = http::multipart(&[("block", block)]);
     let target = "/api/v0/block/put?format=raw&mhtype=sha2-256&version=1";
     let put = http::request(js.port, "POST", target, &[("Content-Type", kind.as_str())], &body).unwrap();
