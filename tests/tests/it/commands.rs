@@ -312,10 +312,7 @@ fn metrics_of(values: &[Value]) -> usize {
 
 #[test]
 fn a_peer_that_dies_is_in_the_alerts() {
-    let mut cluster = Cluster::start_with(&tests::Options {
-        edit: |config| config["monitor"]["pubsubmon"]["check_interval"] = "1s".into(),
-        ..tests::Options::default()
-    });
+    let mut cluster = Cluster::start();
     cluster.peers[2].kill();
     let dead = &cluster.peers[2].id;
     wait_until("a living peer tells of the dead one", || {

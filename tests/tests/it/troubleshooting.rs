@@ -123,10 +123,7 @@ fn a_wrong_address_is_told_from_a_peer_that_is_down() {
 
 #[test]
 fn an_unhealthy_cluster_is_seen_in_peers_ls_and_the_alerts() {
-    let mut cluster = Cluster::start_with(&Options {
-        edit: |config| config["monitor"]["pubsubmon"]["check_interval"] = "1s".into(),
-        ..Options::default()
-    });
+    let mut cluster = Cluster::start();
     cluster.peers[2].kill();
     let (healthy, dead) = (&cluster.peers[0], cluster.peers[2].id.clone());
     wait_until("peers ls tells of the dead one", || {

@@ -1,5 +1,6 @@
 //! One peer by itself, to look at single steps.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::testing::{Disk, peer};
@@ -112,6 +113,30 @@ impl Alone {
     pub(super) fn restart(&mut self) {
         let config = Config::new(peer(1));
         self.node = Node::new(config, self.disk.recover(), 8, self.now);
+    }
+
+    /// Takes the second peer's pinset as of entry 9 in place of its own, and returns what comes of it.
+    pub(super) fn install(&mut self, pins: BTreeMap<Cid, Pin>) -> Vec<Effect> {
+        let applied = Applied {
+            index: 9,
+            term: 1,
+            pins: pins.len() as u64,
+        };
+        let manifest = Manifest {
+            applied,
+            members: self.members.clone(),
+            windows: Vec::new(),
+        };
+        let snapshot = SnapshotId(1);
+        self.disk.staged.insert(snapshot, (manifest.clone(), pins));
+        let effects = self.handle(Event::SnapshotReceived {
+            from: peer(2),
+            snapshot,
+            manifest,
+            message: raft_message(RaftKind::Snapshot, 1),
+        });
+        let batch = persist(&effects).id;
+        self.handle(Event::Persisted { batch })
     }
 
     pub(super) fn request(&mut self, ticket: u64, request: Request) -> Vec<Effect> {

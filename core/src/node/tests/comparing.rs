@@ -228,33 +228,7 @@ fn what_only_the_log_remembers_is_unpinned_when_a_snapshot_takes_its_place() {
     let _ = alone.handle(Event::Persisted { batch });
     alone.restart();
 
-    let manifest = Manifest {
-        applied: Applied {
-            index: 9,
-            term: 1,
-            pins: 0,
-        },
-        members: Members::initial((1..=3).map(peer)),
-        windows: Vec::new(),
-    };
-    let snapshot = SnapshotId(1);
-    alone
-        .disk
-        .staged
-        .insert(snapshot, (manifest.clone(), std::collections::BTreeMap::new()));
-    let message = RaftMessage {
-        index: 9,
-        log_term: 1,
-        ..raft_message(RaftKind::Snapshot, 1)
-    };
-    let effects = alone.handle(Event::SnapshotReceived {
-        from: peer(2),
-        snapshot,
-        manifest,
-        message,
-    });
-    let batch = persist(&effects).id;
-    let _ = alone.handle(Event::Persisted { batch });
+    let _ = alone.install(std::collections::BTreeMap::new());
     let locals: Vec<&Cid> = alone.disk.locals.keys().collect();
     assert_eq!(locals, [&cid(1)], "the other one was for other peers");
     let mut unpinned = false;

@@ -215,27 +215,8 @@ fn a_copy_that_a_snapshot_gives_to_another_stays_until_the_comparison_has_seen_i
     let Command::Pin { pin: given, .. } = pin(&[2]) else {
         panic!("a pin");
     };
-    let manifest = Manifest {
-        applied: Applied {
-            index: 9,
-            term: 1,
-            pins: 1,
-        },
-        members: alone.members.clone(),
-        windows: Vec::new(),
-    };
-    let snapshot = SnapshotId(1);
     let given = Pin { version: 9, ..given };
-    let pins = [(cid.clone(), given)].into();
-    alone.disk.staged.insert(snapshot, (manifest.clone(), pins));
-    let effects = alone.handle(Event::SnapshotReceived {
-        from: peer(2),
-        snapshot,
-        manifest,
-        message: raft_message(RaftKind::Snapshot, 1),
-    });
-    let batch = persist(&effects).id;
-    let _ = alone.handle(Event::Persisted { batch });
+    let _ = alone.install([(cid.clone(), given)].into());
     let outcome = Err(IpfsError::Cancelled);
     let effects = alone.handle(Event::IpfsFinished { op, outcome });
     let unpins = |effect: &Effect| matches!(effect, Effect::StartIpfs { .. });

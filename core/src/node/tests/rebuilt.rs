@@ -82,26 +82,7 @@ fn a_note_that_may_be_older_than_the_pin_is_not_believed() {
         timestamp: Timestamp(1),
         version: 5,
     };
-    let manifest = Manifest {
-        applied: Applied {
-            index: 9,
-            term: 1,
-            pins: 1,
-        },
-        members: Members::initial((1..=3).map(peer)),
-        windows: Vec::new(),
-    };
-    let snapshot = SnapshotId(1);
-    let pins = BTreeMap::from([(cid(1), pin)]);
-    alone.disk.staged.insert(snapshot, (manifest.clone(), pins));
-    let effects = alone.handle(Event::SnapshotReceived {
-        from: peer(2),
-        snapshot,
-        manifest,
-        message: raft_message(RaftKind::Snapshot, 1),
-    });
-    let batch = persist(&effects).id;
-    let mut effects = alone.handle(Event::Persisted { batch });
+    let mut effects = alone.install(BTreeMap::from([(cid(1), pin)]));
     for _ in 0..4 {
         alone.wait(std::time::Duration::from_millis(1));
         effects.extend(alone.handle(Event::TimedOut));
