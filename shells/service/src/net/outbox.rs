@@ -39,7 +39,7 @@ const STRANGER_IDLE: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(super) struct Outbox {
     number: u64,
-    queue: mpsc::Sender<Waiting>,
+    queue: mpsc::Sender<Queued>,
     bytes: Arc<AtomicUsize>,
     /// The peer does not take what is in the queue, so nothing more should go there.
     refused: Arc<AtomicBool>,
@@ -47,12 +47,12 @@ pub(super) struct Outbox {
 
 /// A message in a queue. Its bytes count until it is dropped, whatever becomes of it: a stream may end while
 /// it is being written.
-struct Waiting {
+struct Queued {
     message: Vec<u8>,
     bytes: Arc<AtomicUsize>,
 }
 
-impl Drop for Waiting {
+impl Drop for Queued {
     fn drop(&mut self) {
         self.bytes.fetch_sub(self.message.len(), Ordering::Relaxed);
     }
@@ -66,8 +66,8 @@ impl Outbox {
         }
         let before = self.bytes.fetch_add(size, Ordering::Relaxed);
         let bytes = Arc::clone(&self.bytes);
-        let waiting = Waiting { message, bytes };
-        before + size <= BYTES_MAX && self.queue.try_send(waiting).is_ok()
+        let queued = Queued { message, bytes };
+        before + size <= BYTES_MAX && self.queue.try_send(queued).is_ok()
     }
 }
 
@@ -128,7 +128,7 @@ struct Carrier {
     shared: Arc<Shared>,
     peer: PeerId,
     changes: watch::Receiver<u64>,
-    messages: mpsc::Receiver<Waiting>,
+    messages: mpsc::Receiver<Queued>,
     outbox: Outbox,
     /// Messages were written to the stream.
     carried: bool,
@@ -283,20 +283,20 @@ impl Carrier {
 /// Sends a message and all that wait behind it, and flushes when there is no more.
 async fn gather<W: futures::AsyncWrite + Unpin>(
     writer: &mut FrameWriter<W>,
-    first: Waiting,
-    messages: &mut mpsc::Receiver<Waiting>,
+    first: Queued,
+    messages: &mut mpsc::Receiver<Queued>,
 ) -> std::io::Result<()> {
     let mut next = Some(first);
-    while let Some(waiting) = next {
-        if waiting.message.len() >= GATHER {
-            writer.send(Kind::Data, &waiting.message).await?;
+    while let Some(queued) = next {
+        if queued.message.len() >= GATHER {
+            writer.send(Kind::Data, &queued.message).await?;
         } else {
-            writer.push(Kind::Data, &waiting.message);
+            writer.push(Kind::Data, &queued.message);
             if writer.buffered() >= GATHER {
                 writer.flush().await?;
             }
         }
-        drop(waiting);
+        drop(queued);
         next = messages.try_recv().ok();
     }
     writer.flush().await

@@ -10,6 +10,7 @@ use futures::StreamExt;
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::core::transport::{ListenerId, TransportError};
 use libp2p::core::upgrade::Version;
+use libp2p::identity::Keypair;
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, Swarm, identify, ping};
 use tokio::sync::{mpsc, watch};
@@ -65,8 +66,10 @@ pub(super) async fn start(config: NetConfig) -> Result<(Net, NetEvents), StartEr
     let listen = transport::usable_listen_addresses(&config.listen)?;
     let links = Arc::new(Links::new());
     let cell = Arc::new(OnceLock::new());
+    let announce = Announce::new(config.announce, config.no_announce);
     let behaviour = behaviour(
-        &config,
+        &config.keypair,
+        &announce,
         streams::Behaviour::new(Arc::clone(&links), acceptor(Arc::clone(&cell))),
     );
     let swarm_config = libp2p::swarm::Config::with_tokio_executor()
@@ -78,7 +81,6 @@ pub(super) async fn start(config: NetConfig) -> Result<(Net, NetEvents), StartEr
     let transport = transport::build(&config.keypair, secrets)?;
     let mut swarm = Swarm::new(transport, behaviour, id, swarm_config);
     listen_on(&mut swarm, listen).await?;
-    let announce = Announce::new(config.announce, config.no_announce);
     let listening: Vec<Multiaddr> = swarm.listeners().cloned().collect();
     tell(&mut swarm, &announce, &listening);
 
@@ -146,14 +148,14 @@ pub(super) fn tell(swarm: &mut Swarm<Behaviour>, announce: &Announce, listening:
     }
 }
 
-fn behaviour(config: &NetConfig, streams: streams::Behaviour) -> Behaviour {
+fn behaviour(keypair: &Keypair, announce: &Announce, streams: streams::Behaviour) -> Behaviour {
     let limits = ConnectionLimits::default()
         .with_max_pending_incoming(Some(PENDING_MAX))
         .with_max_established_incoming(Some(STRANGERS_MAX))
         .with_max_established_per_peer(Some(PER_STRANGER_MAX));
-    let identify = identify::Config::new("/ipfs-cluster/id/1".to_owned(), config.keypair.public())
+    let identify = identify::Config::new("/ipfs-cluster/id/1".to_owned(), keypair.public())
         .with_agent_version(concat!("ipfs-cluster-service/", env!("CARGO_PKG_VERSION")).to_owned())
-        .with_hide_listen_addrs(!(config.announce.is_empty() && config.no_announce.is_empty()))
+        .with_hide_listen_addrs(announce.differs())
         .with_push_listen_addr_updates(true)
         .with_cache_size(0);
     let ping = ping::Config::new()
