@@ -1,28 +1,23 @@
 //! Walks over DAGs: to fetch, to mark, to list.
 
+#[cfg(test)]
+mod tests;
+mod visited;
+
+pub(crate) use visited::{Marked, Visited};
+
 use crate::reader::{Reader, Sink, blocking};
-use crate::store::{Store, fingerprint, key_of};
+use crate::store::{Store, key_of};
 use crate::{Error, Progress, Ref, codec};
 use bytes::Bytes;
 use cid::Cid;
 use futures::stream::{FuturesUnordered, StreamExt};
-use std::collections::HashSet;
 
 /// Blocks asked of other peers at once, per walk: 16 MiB at the default chunk size, enough to keep a fast
 /// link full, and small beside what a peer lets one node want.
 const WINDOW: usize = 64;
 /// Local blocks looked at in one go.
 const LOCAL: usize = 256;
-
-/// 128 bits of a digest: no two blocks are taken for one.
-fn identity(cid: &Cid) -> u128 {
-    let mut head = [0; 16];
-    let digest = cid.hash().digest();
-    let length = digest.len().min(16);
-    head[..length].copy_from_slice(&digest[..length]);
-    // The codec decides what a block links to.
-    u128::from_be_bytes(head) ^ u128::from(cid.codec())
-}
 
 /// What a look at local blocks found.
 #[derive(Default)]
@@ -72,7 +67,8 @@ pub(crate) async fn fetch(
     root: Cid,
     progress: &(impl Fn(Progress) + Send + Sync),
 ) -> Result<(), Error> {
-    let mut seen = HashSet::from([identity(&root)]);
+    let mut seen = Visited::default();
+    seen.insert(&root);
     let mut stack = vec![root];
     let mut missing: Vec<Cid> = Vec::new();
     let mut fetching = FuturesUnordered::new();
@@ -84,7 +80,7 @@ pub(crate) async fn fetch(
             let looked = blocking(move || look(&store, cids)).await?;
             done.blocks += looked.present;
             missing = looked.missing;
-            stack.extend(looked.below.into_iter().filter(|cid| seen.insert(identity(cid))));
+            stack.extend(looked.below.into_iter().filter(|cid| seen.insert(cid)));
             progress(done);
         }
         while fetching.len() < WINDOW
@@ -102,11 +98,7 @@ pub(crate) async fn fetch(
         let (cid, data) = fetched?;
         done.blocks += 1;
         done.bytes += data.len() as u64;
-        stack.extend(
-            below(&cid, &data)?
-                .into_iter()
-                .filter(|cid| seen.insert(identity(cid))),
-        );
+        stack.extend(below(&cid, &data)?.into_iter().filter(|cid| seen.insert(cid)));
         progress(done);
     }
 }
@@ -116,7 +108,7 @@ pub(crate) fn mark(store: &Store, root: Cid, complete: bool, marked: &mut Marked
     let mut stack = vec![root];
     while let Some(cid) = stack.pop() {
         marked.add(&cid);
-        if codec::is_leaf(&cid) || !marked.expanded.insert(identity(&cid)) {
+        if codec::is_leaf(&cid) || !marked.expand(&cid) {
             continue;
         }
         match store.get(&cid)? {
@@ -128,34 +120,11 @@ pub(crate) fn mark(store: &Store, root: Cid, complete: bool, marked: &mut Marked
     Ok(())
 }
 
-/// The blocks to keep.
-#[derive(Debug, Default)]
-pub(crate) struct Marked {
-    keys: HashSet<u64>,
-    /// Inner blocks whose links are marked too; of the others only the block itself is.
-    expanded: HashSet<u128>,
-}
-
-impl Marked {
-    pub(crate) fn add(&mut self, cid: &Cid) {
-        self.keys.insert(fingerprint(&key_of(cid)));
-    }
-
-    pub(crate) fn contains(&self, key: &[u8]) -> bool {
-        self.keys.contains(&fingerprint(key))
-    }
-}
-
 /// Whether a block lies below a root; `seen` saves walking what earlier roots had in common.
-pub(crate) fn reaches(
-    store: &Store,
-    root: &Cid,
-    wanted: &Cid,
-    seen: &mut HashSet<u128>,
-) -> Result<bool, Error> {
+pub(crate) fn reaches(store: &Store, root: &Cid, wanted: &Cid, seen: &mut Visited) -> Result<bool, Error> {
     let mut stack = vec![*root];
     while let Some(cid) = stack.pop() {
-        if codec::is_leaf(&cid) || !seen.insert(identity(&cid)) {
+        if codec::is_leaf(&cid) || !seen.insert(&cid) {
             continue;
         }
         let Some(data) = store.get(&cid)? else { continue };
@@ -178,7 +147,8 @@ pub(crate) async fn refs(
     out: Sink<Ref>,
 ) -> Result<(), Error> {
     let max_depth = max_depth.unwrap_or(u64::MAX);
-    let mut seen = HashSet::from([identity(&root)]);
+    let mut seen = Visited::default();
+    seen.insert(&root);
     let mut stack = Vec::new();
     let links = async |cid: Cid, depth: u64, stack: &mut Vec<Ref>| {
         if depth < max_depth && !codec::is_leaf(&cid) {
@@ -195,7 +165,7 @@ pub(crate) async fn refs(
     };
     links(root, 0, &mut stack).await?;
     while let Some(link) = stack.pop() {
-        if unique && !seen.insert(identity(&link.to)) {
+        if unique && !seen.insert(&link.to) {
             continue;
         }
         let (to, depth) = (link.to, link.depth);
@@ -207,10 +177,10 @@ pub(crate) async fn refs(
 
 /// Sends every block below a root once, parents first, in the order of their links.
 pub(crate) async fn blocks(reader: Reader, root: Cid, out: &Sink<(Cid, Bytes)>) -> Result<(), Error> {
-    let mut seen = HashSet::new();
+    let mut seen = Visited::default();
     let mut stack = vec![root];
     while let Some(cid) = stack.pop() {
-        if !seen.insert(identity(&cid)) {
+        if !seen.insert(&cid) {
             continue;
         }
         let data = reader.get(cid).await?;
@@ -224,7 +194,7 @@ pub(crate) async fn blocks(reader: Reader, root: Cid, out: &Sink<(Cid, Bytes)>) 
 pub(crate) fn below_each(
     store: &Store,
     root: Cid,
-    seen: &mut HashSet<u128>,
+    seen: &mut Visited,
     found: &mut impl FnMut(Cid) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut expanded = vec![root];
@@ -234,7 +204,7 @@ pub(crate) fn below_each(
         }
         let Some(data) = store.get(&cid)? else { continue };
         for (_, cid) in codec::links(&cid, &data)? {
-            if seen.insert(identity(&cid)) {
+            if seen.insert(&cid) {
                 found(cid)?;
                 expanded.push(cid);
             }

@@ -6,7 +6,6 @@ use crate::store::IDENTITY;
 use crate::{Error, Pin, PinFilter, PinMode, PinStatus, Progress, codec, dag};
 use cid::Cid;
 use futures::stream::{BoxStream, StreamExt};
-use std::collections::HashSet;
 
 /// The longest name of a pin, bytes; Kubo's number.
 const NAME_MAX: usize = 255;
@@ -119,7 +118,7 @@ impl Node {
             if cid.hash().code() == IDENTITY || !store.has(&cid)? {
                 return Ok(None);
             }
-            let mut seen = HashSet::new();
+            let mut seen = dag::Visited::default();
             for pin in store.pins()? {
                 let pin = pin?;
                 if pin.cid.hash() == cid.hash() {
@@ -139,7 +138,7 @@ impl Node {
         let store = self.inner.store.clone();
         crate::reader::produce(|out| async move {
             blocking(move || {
-                let mut seen = HashSet::new();
+                let mut seen = dag::Visited::default();
                 for pin in store.pins()? {
                     let pin = pin?;
                     if pin.mode == PinMode::Recursive {

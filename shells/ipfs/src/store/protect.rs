@@ -3,8 +3,9 @@
 use super::lock;
 use crate::Error;
 use cid::Cid;
+use siphasher::sip::SipHasher13;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 
 /// Blocks remembered at most, 16 bytes each: uploads of 256 GiB at the default chunk size.
 const TOUCHED_MAX: usize = 1 << 20;
@@ -45,13 +46,13 @@ impl Frozen<'_> {
     }
 }
 
-/// The tail of the digest. Two blocks that share it are kept together, which harms nobody.
+/// The secret of this process. Nothing hashed with it leaves the process.
+static SECRET: LazyLock<SipHasher13> = LazyLock::new(|| SipHasher13::new_with_key(&rand::random()));
+
+/// Keyed 64-bit hash of a block's key, for sets of blocks to keep: two blocks that share it are kept together.
+/// Keyed, so that nobody can make blocks that keep others from being collected.
 pub(crate) fn fingerprint(key: &[u8]) -> u64 {
-    let mut tail = [0; 8];
-    for (to, from) in tail.iter_mut().rev().zip(key.iter().rev()) {
-        *to = *from;
-    }
-    u64::from_be_bytes(tail)
+    SECRET.hash(key)
 }
 
 impl Protect {
