@@ -31,13 +31,14 @@ pub(super) async fn cat(call: Call) -> Result<Reply, Failure> {
             Kind::Symlink => return Err(Failure::failed("this dag node is a symlink")),
             Kind::File => {}
         }
-        if skip >= stat.bytes && stat.bytes > 0 {
+        // Sizes are what the files claim: they may be anything.
+        let Some(rest) = stat.bytes.checked_sub(skip) else {
             skip -= stat.bytes;
             continue;
-        }
-        let length = left.map_or(stat.bytes - skip, |left| left.min(stat.bytes - skip));
+        };
+        let length = left.map_or(rest, |left| left.min(rest));
         parts.push((cid, skip, length));
-        total += length;
+        total = length.saturating_add(total);
         left = left.map(|left| left - length);
         skip = 0;
     }
