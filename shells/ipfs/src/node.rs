@@ -6,6 +6,7 @@ mod files;
 mod pins;
 
 pub use adding::Adding;
+pub use collect::Collected;
 
 use crate::reader::{Reader, batched, blocking};
 use crate::store::{Lease, Store};

@@ -9,6 +9,7 @@ mod compact;
 mod index;
 mod open;
 mod protect;
+mod reserve;
 mod segments;
 mod sync;
 mod table;
@@ -23,6 +24,7 @@ use bytes::Bytes;
 use cid::Cid;
 use fjall::{Database, Keyspace, Readable};
 use index::{Entry, Fresh};
+use reserve::Reserve;
 use segments::{Files, Read};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -73,6 +75,7 @@ struct Open {
     meta: Keyspace,
     fresh: Arc<Fresh>,
     files: Arc<Files>,
+    reserve: Reserve,
 }
 
 impl Open {
@@ -152,6 +155,8 @@ impl Store {
             match open.files.read(&place)? {
                 Read::Data(data) => return Ok(Some(data)),
                 Read::Gone => {}
+                // It was deleted or moved meanwhile, and its disk space freed.
+                Read::Damaged(_) if open.entry(&key)? != Some(Entry::At(place)) => {}
                 Read::Damaged(why) => return Err(damaged_block(cid, &why)),
             }
         }

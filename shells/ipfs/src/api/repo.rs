@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::reply::{Failure, Reply, running};
 use super::request::Call;
-use crate::{Block, hash};
+use crate::{Block, Collected, hash};
 
 /// A CID as Go's types show it inside of JSON.
 #[derive(Serialize)]
@@ -63,12 +63,16 @@ pub(super) async fn stat(call: Call) -> Result<Reply, Failure> {
     })
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct GcLine {
     #[serde(rename = "Key")]
     key: Option<Link>,
     #[serde(rename = "Error", skip_serializing_if = "String::is_empty")]
     error: String,
+    /// Bytes of disk that the collection freed, with the last key. Kubo has no such field, and its clients
+    /// ignore it; a line of its own would be taken for a key.
+    #[serde(rename = "FreedBytes", skip_serializing_if = "Option::is_none")]
+    freed: Option<u64>,
 }
 
 /// `repo/gc`.
@@ -77,29 +81,42 @@ pub(super) async fn gc(call: Call) -> Result<Reply, Failure> {
     let stream_errors = call.flag("stream-errors", false);
     running(move |sink| async move {
         let mut collected = call.node.gc();
+        let mut last: Option<GcLine> = None;
         while let Some(step) = collected.next().await {
-            match step {
-                Ok(cid) if !silent => {
-                    let key = Some(Link { cid: call.show(&cid) });
-                    sink.send(&GcLine {
-                        key,
-                        error: String::new(),
-                    })
-                    .await?;
+            let next = match step {
+                Ok(Collected::Removed(_)) if silent => None,
+                Ok(Collected::Removed(cid)) => Some(GcLine {
+                    key: Some(Link { cid: call.show(&cid) }),
+                    ..GcLine::default()
+                }),
+                Ok(Collected::Freed { bytes }) => {
+                    last.iter_mut().for_each(|line| line.freed = Some(bytes));
+                    None
                 }
-                Ok(_) => {}
                 Err(error) if stream_errors => {
+                    if let Some(line) = last.take() {
+                        sink.send(&line).await?;
+                    }
+                    let error = error.to_string();
                     sink.send(&GcLine {
-                        key: None,
-                        error: error.to_string(),
+                        error,
+                        ..GcLine::default()
                     })
                     .await?;
                     return Err(Failure::failed("encountered errors during gc run"));
                 }
                 Err(error) => return Err(error.into()),
+            };
+            if let Some(next) = next
+                && let Some(line) = last.replace(next)
+            {
+                sink.send(&line).await?;
             }
         }
-        Ok(())
+        match last {
+            Some(line) => sink.send(&line).await,
+            None => Ok(()),
+        }
     })
 }
 

@@ -147,7 +147,10 @@ fn free_space(path: &Path) -> Result<u64, crate::Error> {
 
 pub(super) fn repo_gc(node: &Node) -> BoxStream<'static, Result<Collected, Error>> {
     node.gc()
-        .map_ok(Collected::Removed)
+        .map_ok(|step| match step {
+            crate::Collected::Removed(cid) => Collected::Removed(cid),
+            crate::Collected::Freed { bytes } => Collected::Freed(bytes),
+        })
         .map_err(|error| Error::embedded("repo/gc", error))
         .boxed()
 }

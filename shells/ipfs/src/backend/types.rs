@@ -80,4 +80,6 @@ pub enum Collected {
     Removed(Cid),
     /// A block could not be removed, in the node's words; the collection goes on.
     Failed(String),
+    /// Bytes of disk that were freed; comes last, and only from the embedded node.
+    Freed(u64),
 }

@@ -1,15 +1,23 @@
-//! Giving the disk space of removed blocks back: what lives in segments that are mostly dead is written
-//! anew, like any block. A segment is removed when the database durably names nothing in it any more; so a
+//! Giving the disk space of removed blocks back. Three steps, of which the first two need no free space:
+//!
+//! 1. segments without a live block are deleted;
+//! 2. holes are made where no live block is, as far as the file system can;
+//! 3. what lives in segments that are still mostly waste is written anew, like any block, as far as there is
+//!    room for it.
+//!
+//! A segment is removed, and a hole is made, only where the database durably names nothing any more; so a
 //! crash at any moment leaves each block at its old place or at its new one, and at worst a file that the
-//! next opening removes.
+//! next opening removes. Waste that a run leaves is found by the next one, which needs no memory of it.
 
 use super::index::Entry;
-use super::segments::{Place, Read};
+use super::reserve::FLOOR_BYTES;
+use super::segments::{HEADER_BYTES, Place, Read};
+use super::table::Usage;
 use super::writer::{Op, Reply, Request};
 use super::{Open, Store};
 use crate::Error;
 use fjall::Readable;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -28,32 +36,102 @@ impl Store {
 
     /// Calls `step` wherever a crash could leave something else behind.
     pub(super) fn compact_in_steps(&self, step: &mut dyn FnMut()) -> Result<(), Error> {
-        // Synced, so that the database names every block of the segments in question.
-        let wasteful: HashSet<u32> = self.ask(Op::Wasteful)?.wasteful.into_iter().collect();
+        let mut wasteful = self.free_in_place()?;
         step();
         let open = self.db()?;
-        if !wasteful.is_empty() {
-            let (mut batch, mut batched) = (Vec::new(), 0);
-            for guard in open.db.snapshot().iter(&open.blocks) {
-                let (key, value) = guard.into_inner()?;
-                let place = match Entry::decode(value.into())? {
-                    Entry::At(place) if wasteful.contains(&place.segment) => place,
-                    Entry::At(_) | Entry::Inline(_) => continue,
-                };
-                batched += u64::from(place.length);
-                batch.push((key.to_vec(), place));
-                if batched >= MOVE_BYTES {
-                    self.relocate(std::mem::take(&mut batch))?;
-                    batched = 0;
-                    step();
-                }
+        wasteful.retain(|(segment, usage)| is_worth_moving(&open, *segment, usage));
+        // Those that cost least for what they free come first.
+        wasteful.sort_unstable_by_key(|(_, usage)| usage.live);
+        while !wasteful.is_empty() {
+            let room = open.files.room().unwrap_or(u64::MAX);
+            let group = take_fitting(&mut wasteful, room.saturating_sub(2 * FLOOR_BYTES));
+            if group.is_empty() {
+                let left = wasteful.iter().map(|(_, usage)| usage.waste()).sum::<u64>();
+                tracing::warn!(
+                    "the disk is too full to move blocks of the ipfs repository; up to {left} bytes of {} \
+                     segments stay unused until there is room",
+                    wasteful.len()
+                );
+                break;
             }
-            self.relocate(batch)?;
-            step();
-            self.ask(Op::Sync)?;
-            step();
+            self.move_out_of(&open, &group, step)?;
         }
         compact_tables(&open)?;
+        step();
+        Ok(())
+    }
+
+    /// Frees what can be freed without writing blocks: dead segments, and whole pages of the others.
+    pub(crate) fn free_whole_pages(&self) -> Result<(), Error> {
+        self.free_in_place().map(drop)
+    }
+
+    /// Whether the disk has less room than the store keeps free.
+    pub(crate) fn is_short_of_room(&self) -> Result<bool, Error> {
+        Ok(self.db()?.files.is_short_of_room())
+    }
+
+    /// Bytes of disk that blocks occupy, in segments and in the tables of the database.
+    pub(crate) fn occupied(&self) -> Result<u64, Error> {
+        let open = self.db()?;
+        Ok(open
+            .files
+            .allocated_all()?
+            .saturating_add(open.blocks.disk_space()))
+    }
+
+    /// Gets a full disk ready for deletions, which need some room themselves.
+    pub(crate) fn release_reserve(&self) -> Result<(), Error> {
+        self.db()?.reserve.release_if_short();
+        Ok(())
+    }
+
+    /// Keeps disk space in reserve again, if there is plenty.
+    pub(crate) fn fill_reserve(&self) -> Result<(), Error> {
+        self.db()?.reserve.fill();
+        Ok(())
+    }
+
+    /// Returns the segments that have dead bytes.
+    fn free_in_place(&self) -> Result<Vec<(u32, Usage)>, Error> {
+        // Synced, so that the database names every block of the segments in question, and dead ones go.
+        let mut wasteful = self.ask(Op::Wasteful)?.wasteful;
+        wasteful.retain(|(_, usage)| usage.live > 0);
+        let open = self.db()?;
+        let files = &open.files;
+        let has_holes = |(segment, usage): &(u32, Usage)| match files.allocated(*segment) {
+            Ok(allocated) => allocated > usage.live.saturating_add(usage.held() / 16),
+            Err(_) => false,
+        };
+        let to_punch: HashMap<u32, u64> = wasteful
+            .iter()
+            .filter(|it| has_holes(it))
+            .map(|(segment, usage)| (*segment, usage.end))
+            .collect();
+        punch(&open, &to_punch)?;
+        Ok(wasteful)
+    }
+
+    /// Writes what lives in these segments anew, and removes them.
+    fn move_out_of(&self, open: &Open, group: &HashSet<u32>, step: &mut dyn FnMut()) -> Result<(), Error> {
+        let (mut batch, mut batched) = (Vec::new(), 0);
+        for guard in open.db.snapshot().iter(&open.blocks) {
+            let (key, value) = guard.into_inner()?;
+            let place = match Entry::decode(value.into())? {
+                Entry::At(place) if group.contains(&place.segment) => place,
+                Entry::At(_) | Entry::Inline(_) => continue,
+            };
+            batched += u64::from(place.length);
+            batch.push((key.to_vec(), place));
+            if batched >= MOVE_BYTES {
+                self.relocate(std::mem::take(&mut batch))?;
+                batched = 0;
+                step();
+            }
+        }
+        self.relocate(batch)?;
+        step();
+        self.ask(Op::Sync)?;
         step();
         Ok(())
     }
@@ -66,7 +144,7 @@ impl Store {
                 Read::Data(data) => blocks.push((key, place, data)),
                 // It was deleted meanwhile.
                 Read::Gone => {}
-                // It stays where it is, and its segment with it, until it is deleted.
+                // It stays where it is, and its segment with it, until it is deleted or repaired.
                 Read::Damaged(why) => tracing::error!("a block of the ipfs repository is damaged: {why}"),
             }
         }
@@ -87,7 +165,61 @@ impl Store {
     }
 }
 
-/// Frees the disk of removed entries, small blocks among them.
+/// Takes the first segments whose live bytes fit into `room` together.
+fn take_fitting(wasteful: &mut Vec<(u32, Usage)>, room: u64) -> HashSet<u32> {
+    let mut left = room;
+    let fits = |(_, usage): &&(u32, Usage)| {
+        let rest = left.checked_sub(usage.live);
+        left = rest.unwrap_or(left);
+        rest.is_some()
+    };
+    let count = wasteful.iter().take_while(fits).count();
+    wasteful.drain(..count).map(|(segment, _)| segment).collect()
+}
+
+/// Whether a segment wastes more than a quarter of the disk that it occupies, so that moving costs at most
+/// three bytes for each that it frees; or holds so little that it is a file too many.
+fn is_worth_moving(open: &Open, segment: u32, usage: &Usage) -> bool {
+    let occupied = match open.files.allocated(segment) {
+        Ok(allocated) => allocated.min(usage.held()),
+        Err(_) => usage.held(),
+    };
+    occupied.saturating_sub(usage.live).saturating_mul(4) > occupied || usage.live < usage.held() / 8
+}
+
+/// Makes holes wherever the database names nothing in these segments, which are given with their ends.
+fn punch(open: &Open, segments: &HashMap<u32, u64>) -> Result<(), Error> {
+    if segments.is_empty() {
+        return Ok(());
+    }
+    // 8 bytes for each live block of these segments: less than marking has needed for it.
+    let mut live: HashMap<u32, Vec<(u32, u32)>> = HashMap::new();
+    for guard in open.db.snapshot().iter(&open.blocks) {
+        if let Entry::At(place) = Entry::decode(guard.value()?.into())?
+            && segments.contains_key(&place.segment)
+        {
+            live.entry(place.segment)
+                .or_default()
+                .push((place.offset, place.length));
+        }
+    }
+    for (segment, end) in segments {
+        let mut places = live.remove(segment).unwrap_or_default();
+        places.sort_unstable();
+        let mut dead_from = HEADER_BYTES;
+        let ends = places.into_iter().chain(u32::try_from(*end).map(|end| (end, 0)));
+        for (offset, length) in ends {
+            let offset = u64::from(offset);
+            if offset > dead_from && !open.files.punch_hole(*segment, dead_from..offset)? {
+                return Ok(());
+            }
+            dead_from = dead_from.max(offset + u64::from(length));
+        }
+    }
+    Ok(())
+}
+
+/// Frees the disk of removed entries, small blocks among them, if there is room for what replaces them.
 fn compact_tables(open: &Open) -> Result<(), Error> {
     let blocks = &open.blocks;
     blocks.rotate_memtable_and_wait()?;
@@ -95,6 +227,13 @@ fn compact_tables(open: &Open) -> Result<(), Error> {
     let started = Instant::now();
     while blocks.sealed_memtable_count() > 0 && started.elapsed() < FLUSH_TIMEOUT {
         std::thread::sleep(FLUSH_PAUSE);
+    }
+    let needed = blocks.disk_space().saturating_add(FLOOR_BYTES);
+    if open.files.room().is_some_and(|room| room < needed) {
+        tracing::warn!(
+            "the disk is too full to compact the tables of the ipfs repository; collect again later"
+        );
+        return Ok(());
     }
     blocks.major_compact()?;
     // Files of old tables vanish only when some later table is flushed.

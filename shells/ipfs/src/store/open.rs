@@ -1,6 +1,7 @@
 //! Opening the repository: what is there is checked against what the database says.
 
 use super::index::Fresh;
+use super::reserve::Reserve;
 use super::segments::{Files, HEADER_BYTES, SEGMENT_BYTES};
 use super::sync::Syncer;
 use super::table::{Table, Usage};
@@ -41,6 +42,9 @@ impl Store {
 
     pub(super) fn open_with(path: &Path, storage_max: Option<u64>, size: u64) -> Result<Store, Error> {
         let database = path.join("blocks");
+        let reserve = Reserve::new(path);
+        // Opening writes to the database, too.
+        reserve.release_if_short();
         // Its lock guards the segments, too.
         let db = Database::builder(&database)
             .cache_size(CACHE_BYTES)
@@ -55,6 +59,7 @@ impl Store {
         let counters = read_counters(path, &meta)?;
         let files = Arc::new(Files::new(path.join("segments"))?);
         let table = recover(path, &files, size, &usage, &meta)?;
+        reserve.fill();
         let fresh = Arc::new(Fresh::default());
         let open = Arc::new(Open {
             db,
@@ -63,6 +68,7 @@ impl Store {
             meta,
             fresh: fresh.clone(),
             files: files.clone(),
+            reserve,
         });
         let (requests, receiver) = mpsc::channel::<Request>(QUEUE);
         let thread_error = |error| Error::io("starting the store's threads", error);

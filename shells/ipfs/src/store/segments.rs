@@ -7,7 +7,8 @@ use bytes::{Bytes, BytesMut};
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -20,6 +21,11 @@ pub(super) const HEADER_BYTES: u64 = 16;
 const MAGIC: [u8; 8] = *b"ipfsseg1";
 /// Segments held open for reading, far below the usual limit of 1024 open files.
 const OPEN_MAX: usize = 64;
+
+/// What file systems allocate and free at least.
+const PAGE: u64 = 4096;
+/// The unit of `st_blocks`, whatever the file system.
+const STAT_BLOCK: u64 = 512;
 
 /// Where a block's bytes are, and what they must be.
 ///
@@ -46,7 +52,7 @@ pub(super) enum Read {
 /// The folder of segments.
 #[derive(Debug)]
 pub(super) struct Files {
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
     open: Mutex<OpenFiles>,
 }
 
@@ -174,6 +180,48 @@ impl Files {
         Ok(Read::Data(data.freeze()))
     }
 
+    /// Bytes of disk that a segment occupies, which holes make less than its length.
+    pub(super) fn allocated(&self, segment: u32) -> io::Result<u64> {
+        let data = std::fs::metadata(self.path(segment))?;
+        Ok(data.blocks().saturating_mul(STAT_BLOCK))
+    }
+
+    /// Bytes of disk that all segments occupy.
+    pub(super) fn allocated_all(&self) -> Result<u64, Error> {
+        // One that was removed since it was listed occupies nothing.
+        let each = self
+            .list()?
+            .into_iter()
+            .map(|segment| self.allocated(segment).unwrap_or(0));
+        Ok(each.sum())
+    }
+
+    /// Frees the disk under whole pages of a range that holds no block any more. Needs no free space, keeps
+    /// the file's length, and may be repeated. Returns `false` where the file system has no holes.
+    pub(super) fn punch_hole(&self, segment: u32, range: Range<u64>) -> Result<bool, Error> {
+        let (start, end) = (range.start.next_multiple_of(PAGE), range.end / PAGE * PAGE);
+        if start >= end {
+            return Ok(true);
+        }
+        let path = self.path(segment);
+        let punched = OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .and_then(|file| deallocate(&file, start, end));
+        match punched {
+            Ok(()) => Ok(true),
+            // It was removed meanwhile, which frees all of it.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Unsupported => Ok(false),
+            Err(error) => Err(Error::io(format!("freeing a part of {}", path.display()), error)),
+        }
+    }
+
+    /// Bytes that the disk has free for this process; `None` if the file system does not tell.
+    pub(super) fn room(&self) -> Option<u64> {
+        room(&self.folder)
+    }
+
     /// Deletes a segment; who has it open reads on.
     pub(super) fn remove(&self, segment: u32) {
         lock(&self.open).files.remove(&segment);
@@ -214,6 +262,26 @@ impl Files {
         }
         open.files.insert(segment, (file.clone(), now));
     }
+}
+
+/// Bytes that the disk under `folder` has free for this process; `None` if the file system does not tell.
+pub(super) fn room(folder: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(folder)
+        .ok()
+        .filter(|disk| disk.f_blocks > 0)?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+#[cfg(target_os = "linux")]
+fn deallocate(file: &File, start: u64, end: u64) -> io::Result<()> {
+    use rustix::fs::FallocateFlags;
+    let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    Ok(rustix::fs::fallocate(file, mode, start, end - start)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn deallocate(_: &File, _: u64, _: u64) -> io::Result<()> {
+    Err(ErrorKind::Unsupported.into())
 }
 
 fn header(segment: u32) -> [u8; HEADER_BYTES as usize] {

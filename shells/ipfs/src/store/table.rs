@@ -17,6 +17,18 @@ pub(super) struct Usage {
     pub(super) live: u64,
 }
 
+impl Usage {
+    /// Bytes of all blocks that were written here.
+    pub(super) fn held(&self) -> u64 {
+        self.end.saturating_sub(HEADER_BYTES)
+    }
+
+    /// Bytes of blocks that are no longer here.
+    pub(super) fn waste(&self) -> u64 {
+        self.held().saturating_sub(self.live)
+    }
+}
+
 /// All segments.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -137,28 +149,25 @@ impl Table {
         }
     }
 
-    /// The segments of which more than a quarter is dead: rewriting them costs at most three bytes for each
-    /// that it frees. None of them is written any more.
-    pub(super) fn wasteful(&mut self) -> Vec<u32> {
-        let wasteful = |usage: &Usage| {
-            let held = usage.end - HEADER_BYTES;
-            (held - usage.live) * 4 > held
-        };
-        let found: Vec<u32> = self
-            .usage
-            .iter()
-            .filter(|(_, usage)| wasteful(usage))
-            .map(|(n, _)| *n)
-            .collect();
-        if self
-            .active
-            .as_ref()
-            .is_some_and(|(number, _)| found.contains(number))
+    /// The segments with dead bytes that are worth freeing, none of which is written any more: holes can be
+    /// made in them, or what lives there can be moved.
+    pub(super) fn wasteful(&mut self) -> Vec<(u32, Usage)> {
+        let wastes = |share: u64, usage: &Usage| usage.waste() * share > usage.held();
+        // The active segment is closed early only for much waste: it would be one more file for each run.
+        if let Some((number, _)) = &self.active
+            && self.usage.get(number).is_some_and(|usage| wastes(4, usage))
         {
             self.active = None;
         }
+        let active = self.active();
+        let found: Vec<(u32, Usage)> = self
+            .usage
+            .iter()
+            .filter(|(number, usage)| Some(**number) != active && wastes(16, usage))
+            .map(|(number, usage)| (*number, *usage))
+            .collect();
         // The next record drops those that are wholly dead.
-        self.changed.extend(&found);
+        self.changed.extend(found.iter().map(|(number, _)| number));
         found
     }
 

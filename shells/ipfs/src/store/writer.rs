@@ -8,7 +8,7 @@
 use super::index::{Entry, Fresh, SEGMENT_FROM};
 use super::segments::Place;
 use super::sync::Syncer;
-use super::table::{Changes, Table};
+use super::table::{Changes, Table, Usage};
 use super::{Counters, Open, Protect, decode_pin, encode_pin, lock, open};
 use crate::{Error, Pin, PinMode};
 use bytes::Bytes;
@@ -46,7 +46,7 @@ pub(super) enum Op {
     Pin(Pin),
     Unpin(Cid),
     Sync,
-    /// Which segments are worth rewriting.
+    /// Which segments have dead bytes that are worth freeing.
     Wasteful,
     /// Writes blocks anew that are still at these places.
     Move(Vec<(Vec<u8>, Place, Bytes)>),
@@ -62,7 +62,7 @@ pub(super) struct Request {
 pub(super) struct Reply {
     pub(super) deleted: Vec<Vec<u8>>,
     pub(super) pin: Option<Pin>,
-    pub(super) wasteful: Vec<u32>,
+    pub(super) wasteful: Vec<(u32, Usage)>,
 }
 
 pub(super) struct Writer {
@@ -273,6 +273,9 @@ impl Writer {
             && asked > 0
         {
             return Err(Error::Full { used, asked, max });
+        }
+        if asked > 0 {
+            self.open.files.check_room(asked)?;
         }
         let large = |data: &Bytes| data.len() >= SEGMENT_FROM;
         let appended = new.iter().filter(|(_, data, _)| large(data));

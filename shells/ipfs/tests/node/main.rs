@@ -5,7 +5,7 @@ mod exchange;
 mod keeping;
 
 use cluster_ipfs::unixfs::{AddOptions, Chunker, Metadata};
-use cluster_ipfs::{Block, Cid, Config, Error, Node, PinMode};
+use cluster_ipfs::{Block, Cid, Collected, Config, Error, Node, PinMode};
 use futures::TryStreamExt;
 use std::path::Path;
 use std::time::Duration;
@@ -97,6 +97,16 @@ async fn cat(node: &Node, cid: Cid, offset: u64, length: Option<u64>) -> Vec<u8>
         .await
         .unwrap();
     parts.concat()
+}
+
+/// Collects garbage; returns the blocks that were removed.
+async fn collect(node: &Node) -> Vec<Cid> {
+    let steps: Vec<Collected> = node.gc().try_collect().await.unwrap();
+    let removed = steps.into_iter().filter_map(|step| match step {
+        Collected::Removed(cid) => Some(cid),
+        Collected::Freed { .. } => None,
+    });
+    removed.collect()
 }
 
 async fn pin(node: &Node, cid: Cid) {

@@ -187,6 +187,8 @@ impl Cluster {
                         told.push(Collected::Removed(cid.to_string()));
                     }
                     Ok(cluster_ipfs::backend::Collected::Failed(why)) => told.push(Collected::Failed(why)),
+                    // The node has logged it; other peers are told of keys only.
+                    Ok(cluster_ipfs::backend::Collected::Freed(_)) => {}
                     Err(error) => failed = Some(error),
                 }
             }

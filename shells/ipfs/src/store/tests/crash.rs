@@ -119,12 +119,13 @@ fn inspect(folder: &Path, acknowledged: u64) {
 fn a_compaction_may_be_cut_off_at_any_step() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
-    let mut model: BTreeMap<u64, Block> = (0..900).map(|number| (number, block(number, 12_000))).collect();
+    // Smaller than a page, so that holes free little and what lives is moved.
+    let mut model: BTreeMap<u64, Block> = (0..3600).map(|number| (number, block(number, 3_000))).collect();
     let runtime = runtime();
     runtime
         .block_on(store.put(model.values().cloned().collect()))
         .unwrap();
-    let gone: Vec<Block> = (0..900)
+    let gone: Vec<Block> = (0..3600)
         .filter(|n| n % 5 < 2)
         .filter_map(|n| model.remove(&n))
         .collect();

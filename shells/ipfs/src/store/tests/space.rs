@@ -1,6 +1,7 @@
 //! Disk space comes back, and readers do not notice.
 
 use super::*;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn used(folder: &Path) -> u64 {
@@ -9,10 +10,11 @@ fn used(folder: &Path) -> u64 {
         let entry = entry.unwrap();
         // It may be removed meanwhile.
         let Ok(data) = entry.metadata() else { continue };
+        // Holes occupy nothing.
         total += if data.is_dir() {
             used(&entry.path())
         } else {
-            data.len()
+            data.blocks() * 512
         };
     }
     total
