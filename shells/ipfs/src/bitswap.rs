@@ -4,6 +4,7 @@ mod behaviour;
 mod ledger;
 mod message;
 mod peer;
+mod queue;
 #[cfg(test)]
 mod tests;
 mod wants;
@@ -11,13 +12,14 @@ mod wants;
 pub(crate) use behaviour::{Behaviour, Opened, PROTOCOLS};
 
 use crate::store::{Store, key_of, lock};
+use crate::swarm::Pool;
 use crate::{Block, Error, codec, hash};
 use bytes::Bytes;
 use cid::{Cid, Version};
 use ledger::Ledger;
 use libp2p::PeerId;
 use libp2p::swarm::Stream;
-use message::{Payload, Presence, Wantlist};
+use message::{Entry, Presence, Received};
 use peer::Link;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +31,16 @@ use wants::Wants;
 
 /// A question about a block this small is answered with the block; Kubo's number.
 const HAVE_REPLACED_BYTES: u64 = 1024;
+/// Entries, presences or blocks of a message that are processed in one go: some 100 µs under the lock that all
+/// peers share. Other tasks run in between.
+const SLICE: usize = 256;
+/// Blocks of a message that are checked and stored in one go: one write of the database for as many small
+/// blocks as Kubo sends in several messages.
+const BLOCKS_SLICE: usize = 1024;
+/// Blocks given to those who want them in one go: every peer may want each of them.
+const DELIVERY_SLICE: usize = 32;
+/// Wants of one message that are answered; four times what Kubo answers. The peer asks for the rest again.
+const WANTS_MAX: usize = 4096;
 /// How often silent targets and stale wants are looked for.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -54,6 +66,7 @@ struct Shared {
     closed: CancellationToken,
     /// Bytes of blocks that came from peers and were wanted.
     received: AtomicU64,
+    pool: Arc<Pool>,
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +94,15 @@ pub(crate) struct Session {
     id: u64,
 }
 
+/// A want of a peer.
+struct Asked {
+    cid: Cid,
+    /// Whether only the presence of the block is asked for.
+    only_have: bool,
+    /// Whether to answer when the block is not here.
+    tell_missing: bool,
+}
+
 /// Cancels a want when dropped.
 struct Waiting<'a> {
     bitswap: &'a Bitswap,
@@ -90,9 +112,15 @@ struct Waiting<'a> {
 
 impl Bitswap {
     /// Starts the exchange; it ends with the token.
-    pub(crate) fn start(store: Store, open: mpsc::Sender<OpenRequest>, closed: CancellationToken) -> Bitswap {
+    pub(crate) fn start(
+        store: Store,
+        pool: Arc<Pool>,
+        open: mpsc::Sender<OpenRequest>,
+        closed: CancellationToken,
+    ) -> Bitswap {
         let shared = Shared {
             store,
+            pool,
             state: Mutex::default(),
             open,
             closed: closed.clone(),
@@ -128,7 +156,8 @@ impl Bitswap {
     }
 
     fn peer_connected(&self, peer: PeerId) {
-        let link = Arc::new(Link::new(peer, self.shared.closed.child_token()));
+        let account = self.shared.pool.account(peer);
+        let link = Arc::new(Link::new(peer, account, self.shared.closed.child_token()));
         self.with(|state| {
             state.links.insert(peer, link.clone());
             state.wants.connected(peer, Instant::now());
@@ -165,69 +194,97 @@ impl Bitswap {
         });
     }
 
-    fn heard_presences(&self, peer: PeerId, presences: &[Presence]) {
-        if presences.is_empty() {
-            return;
-        }
-        self.with(|state| {
-            for presence in presences {
-                if let Some(cid) = message::cid_of(&presence.cid) {
-                    state
-                        .wants
-                        .answered(peer, &key_of(&cid), presence.kind == 0, Instant::now());
-                }
+    async fn note_presences(&self, peer: PeerId, message: &Received) -> Result<(), Error> {
+        let mut presences = message.presences();
+        loop {
+            let slice: Vec<Presence> = presences.by_ref().take(SLICE).collect::<Result<_, _>>()?;
+            if slice.is_empty() {
+                return Ok(());
             }
-        });
+            self.with(|state| {
+                for presence in &slice {
+                    if let Some(cid) = message::cid_of(&presence.cid) {
+                        let has = presence.kind == 0;
+                        state.wants.answered(peer, &key_of(&cid), has, Instant::now());
+                    }
+                }
+            });
+            tokio::task::yield_now().await;
+        }
     }
 
-    /// Answers a wantlist, and remembers what is not here.
-    async fn serve_wants(&self, link: &Arc<Link>, wantlist: Wantlist) -> Result<(), Error> {
-        let peer = link.peer;
+    /// Answers a message's wants, and remembers those for blocks that are not here.
+    async fn serve_wants(&self, link: &Arc<Link>, message: &Received) -> Result<(), Error> {
+        if message.full {
+            lock(&self.shared.state).ledger.forget_peer(link.peer);
+            link.withdraw_all();
+        }
+        let mut entries = message.entries();
+        let mut room = WANTS_MAX;
+        loop {
+            let slice: Vec<Entry> = entries.by_ref().take(SLICE).collect::<Result<_, _>>()?;
+            if slice.is_empty() {
+                return Ok(());
+            }
+            let mut asked = self.note_entries(link, &slice);
+            asked.truncate(room);
+            room -= asked.len();
+            if !asked.is_empty() {
+                self.answer(link, asked).await?;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Remembers wants and carries out cancels. Returns the wants.
+    fn note_entries(&self, link: &Link, entries: &[Entry]) -> Vec<Asked> {
         let mut asked = Vec::new();
-        {
-            let mut state = lock(&self.shared.state);
-            if wantlist.full {
-                state.ledger.forget_peer(peer);
-                link.withdraw(None);
+        let mut state = lock(&self.shared.state);
+        for entry in entries {
+            let Some(cid) = message::cid_of(&entry.cid) else {
+                continue;
+            };
+            if entry.cancel {
+                state.ledger.forget(link.peer, &key_of(&cid));
+                link.withdraw(&cid);
+                continue;
             }
-            for entry in &wantlist.entries {
-                let Some(cid) = message::cid_of(&entry.cid) else {
-                    continue;
-                };
-                if entry.cancel {
-                    let key = key_of(&cid);
-                    state.ledger.forget(peer, &key);
-                    link.withdraw(Some(&key));
-                } else {
-                    // Remembered before it is looked for: what arrives in between is not missed.
-                    state.ledger.remember(peer, cid, entry.want_type == 1);
-                    asked.push((cid, entry.want_type == 1, entry.send_dont_have));
-                }
-            }
+            let only_have = entry.want_type == 1;
+            // Remembered before it is looked for: what arrives in between is not missed.
+            state.ledger.remember(link.peer, cid, only_have);
+            asked.push(Asked {
+                cid,
+                only_have,
+                tell_missing: entry.send_dont_have,
+            });
         }
-        if asked.is_empty() {
-            return Ok(());
-        }
+        asked
+    }
+
+    /// Queues blocks and presences for what is here, and what the peer wants to know of the rest.
+    async fn answer(&self, link: &Link, asked: Vec<Asked>) -> Result<(), Error> {
         let store = self.shared.store.clone();
         let look = move || {
-            let sized = asked
-                .into_iter()
-                .map(|(cid, have, tell)| Ok((cid, have, tell, store.size_of(&cid)?)));
+            let sized = asked.into_iter().map(|want| {
+                let size = store.size_of(&want.cid)?;
+                Ok((want, size))
+            });
             sized.collect::<Result<Vec<_>, Error>>()
         };
         let found = tokio::task::spawn_blocking(look)
             .await
             .map_err(|_| Error::Closed)??;
         let mut state = lock(&self.shared.state);
-        for (cid, only_have, tell, size) in found {
+        for (want, size) in found {
+            let cid = want.cid;
             match size {
-                None if tell => link.presence(cid, false),
+                None if want.tell_missing => link.presence(cid, false),
                 None => {}
                 Some(size) => {
-                    state.ledger.forget(peer, &key_of(&cid));
-                    if only_have && size > HAVE_REPLACED_BYTES {
+                    state.ledger.forget(link.peer, &key_of(&cid));
+                    if want.only_have && size > HAVE_REPLACED_BYTES {
                         link.presence(cid, true);
-                    } else if !link.serve(cid) && tell {
+                    } else if !link.serve(cid) && want.tell_missing {
                         link.presence(cid, false);
                     }
                 }
@@ -237,34 +294,50 @@ impl Bitswap {
     }
 
     /// Checks and stores the blocks of a message, as far as they are wanted.
-    async fn take_blocks(&self, peer: PeerId, payload: Vec<Payload>, bare: Vec<Bytes>) {
-        let check = move || {
-            let named = payload
-                .into_iter()
-                .filter_map(|block| Some((block.cid()?, block.data)));
-            let bare = bare.into_iter().filter_map(|data| {
-                let cid = hash::name(Version::V0, codec::DAG_PB, 0x12, &data).ok()?;
-                Some((cid, data))
-            });
-            named
-                .chain(bare)
-                .map(|(cid, data)| Block { cid, data })
-                .collect::<Vec<_>>()
-        };
-        let Ok(mut blocks) = tokio::task::spawn_blocking(check).await else {
-            return;
-        };
-        {
-            let state = lock(&self.shared.state);
-            blocks.retain(|block| state.wants.contains(&key_of(&block.cid)));
+    async fn take_blocks(&self, peer: PeerId, message: Received) {
+        let named = message
+            .payload()
+            .map(|payload| Some((payload.cid()?, payload.data)));
+        let bare = message.bare().map(|data| {
+            let cid = hash::name(Version::V0, codec::DAG_PB, 0x12, &data).ok()?;
+            Some((cid, data))
+        });
+        let mut blocks = named.chain(bare);
+        loop {
+            let bitswap = self.clone();
+            let check = move || {
+                let (wanted, is_last) = bitswap.wanted_of(&mut blocks);
+                (wanted, is_last, blocks)
+            };
+            let Ok((wanted, is_last, rest)) = tokio::task::spawn_blocking(check).await else {
+                return;
+            };
+            blocks = rest;
+            if !wanted.is_empty() {
+                let bytes = wanted.iter().map(|block| block.data.len() as u64).sum();
+                self.shared.received.fetch_add(bytes, Ordering::Relaxed);
+                let stored = self.shared.store.put(wanted.clone()).await;
+                self.deliver(&wanted, Some(peer), stored);
+            }
+            if is_last {
+                return;
+            }
         }
-        if blocks.is_empty() {
-            return;
+    }
+
+    /// The wanted ones among the next blocks, each once, and whether these were the last ones.
+    fn wanted_of(&self, blocks: &mut impl Iterator<Item = Option<(Cid, Bytes)>>) -> (Vec<Block>, bool) {
+        let mut wanted = HashMap::new();
+        let mut looked_at = 0;
+        for block in blocks.by_ref().take(BLOCKS_SLICE) {
+            looked_at += 1;
+            if let Some((cid, data)) = block
+                && lock(&self.shared.state).wants.contains(&key_of(&cid))
+            {
+                wanted.entry(cid).or_insert(Block { cid, data });
+            }
         }
-        let bytes = blocks.iter().map(|block| block.data.len() as u64).sum();
-        self.shared.received.fetch_add(bytes, Ordering::Relaxed);
-        let stored = self.shared.store.put(blocks.clone()).await;
-        self.deliver(&blocks, Some(peer), stored);
+        (wanted.into_values().collect(), looked_at < BLOCKS_SLICE)
     }
 
     /// Blocks were stored by this node itself: gives them to whoever wants them.
@@ -273,11 +346,17 @@ impl Bitswap {
     }
 
     fn deliver(&self, blocks: &[Block], from: Option<PeerId>, stored: Result<(), Error>) {
+        for slice in blocks.chunks(DELIVERY_SLICE) {
+            self.deliver_slice(slice, from, &stored);
+        }
+    }
+
+    fn deliver_slice(&self, blocks: &[Block], from: Option<PeerId>, stored: &Result<(), Error>) {
         let mut state = lock(&self.shared.state);
         for block in blocks {
             let key = key_of(&block.cid);
             for waiter in state.wants.received(&key, from, Instant::now()) {
-                let result = match &stored {
+                let result = match stored {
                     Ok(()) => Ok(block.data.clone()),
                     Err(error) => Err(error.again()),
                 };

@@ -1,7 +1,7 @@
 //! What can go wrong in the embedded node.
 
 use cid::Cid;
-use libp2p::PeerId;
+use libp2p::{Multiaddr, PeerId};
 
 /// An error of the embedded node. Texts that Kubo's clients compare are Kubo's own.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +93,9 @@ pub enum Error {
     /// No connection to that peer.
     #[error("not connected to {0}")]
     NotConnected(PeerId),
+    /// No connection with that address.
+    #[error("no connection with {0}")]
+    NoConnection(Multiaddr),
     /// Too much of it is going on.
     #[error("{0}; try again later")]
     Busy(&'static str),

@@ -16,6 +16,7 @@ mod codec;
 mod dag;
 mod dagjson;
 mod error;
+pub mod handshakes;
 mod hash;
 pub mod kubo;
 mod node;

@@ -163,8 +163,19 @@ impl Node {
     }
 
     /// Closes all connections to a peer and dials it no more.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`], and nothing changes but that it is dialled no more.
     pub async fn disconnect(&self, peer: PeerId) -> Result<(), Error> {
-        self.inner.network.disconnect(peer).await
+        self.inner.network.disconnect(peer, None).await
+    }
+
+    /// As [`Node::disconnect`], if a connection with this address is open.
+    ///
+    /// # Errors
+    /// [`Error::NoConnection`], and nothing changes.
+    pub async fn disconnect_at(&self, peer: PeerId, address: Multiaddr) -> Result<(), Error> {
+        self.inner.network.disconnect(peer, Some(address)).await
     }
 
     /// Who is connected, sorted by peer id.

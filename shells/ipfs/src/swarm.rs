@@ -1,20 +1,30 @@
 //! The network: who is connected, and who is dialled again.
 
+mod admission;
+mod budget;
 mod identity;
+mod muxer;
 mod redial;
 
+pub(crate) use budget::{Account, Charge, Pool};
 pub(crate) use identity::load_or_make;
 
 use crate::bitswap::{self, Bitswap, OpenRequest, PROTOCOLS};
+use crate::handshakes::Limited;
 use crate::store::lock;
 use crate::{ConnectedPeer, Error};
+use admission::Admission;
 use futures::StreamExt;
-use libp2p::core::ConnectedPoint;
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::Boxed;
+use libp2p::core::transport::timeout::TransportTimeout;
+use libp2p::core::upgrade::Version;
+use libp2p::core::{ConnectedPoint, Transport};
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, connection_limits, identify, noise, ping, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, Swarm, dns, identify, noise, ping, tcp};
 use redial::Redial;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -25,13 +35,10 @@ use tokio_util::sync::CancellationToken;
 /// What other peers are told that we run.
 pub(crate) const AGENT: &str = concat!("cluster-ipfs/", env!("CARGO_PKG_VERSION"));
 
-/// Connections that others may open to us. Each costs up to 16 MiB while it sends blocks. The peers of the
-/// cluster are exempt from all limits.
-const INCOMING_MAX: u32 = 128;
-/// Handshakes of others under way.
-const INCOMING_PENDING_MAX: u32 = 64;
-/// Connections with one peer: two after dialling each other at once, and some that are dying.
-const PER_PEER_MAX: u32 = 4;
+/// Incoming handshakes under way: as many as connections that strangers may have. Each costs some 70 KiB.
+const HANDSHAKES_MAX: usize = 128;
+/// From the first packet to a connection on which streams can be opened.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Commands waiting for the swarm.
 const COMMANDS: usize = 256;
 /// Nothing of ours is quiet on purpose, and bitswap keeps its connections; this is for the rest.
@@ -43,7 +50,7 @@ const REDIAL_TICK: Duration = Duration::from_millis(250);
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {
-    limits: connection_limits::Behaviour,
+    admission: Admission,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     bitswap: bitswap::Behaviour,
@@ -54,7 +61,8 @@ type Done = oneshot::Sender<Result<(), Error>>;
 enum Command {
     Connect(PeerId, Multiaddr, Done),
     Keep(PeerId, Vec<Multiaddr>),
-    Disconnect(PeerId, Done),
+    /// Every connection with the peer, if one of them is with this address.
+    Disconnect(PeerId, Option<Multiaddr>, Done),
 }
 
 /// What others may look at.
@@ -75,6 +83,9 @@ pub(crate) struct Network {
 
 struct Task {
     swarm: Swarm<Behaviour>,
+    pool: Arc<Pool>,
+    /// The other end's address of each connection.
+    remotes: HashMap<ConnectionId, (PeerId, Multiaddr)>,
     seen: Arc<Mutex<Seen>>,
     redial: Redial,
     dialling: HashMap<ConnectionId, (PeerId, Done)>,
@@ -89,8 +100,9 @@ impl Network {
         closed: CancellationToken,
     ) -> Result<Network, Error> {
         let (open, opening) = mpsc::channel(COMMANDS);
-        let bitswap = Bitswap::start(store, open, closed.clone());
-        let mut swarm = build(keypair, bitswap.clone())?;
+        let pool = Arc::new(Pool::default());
+        let bitswap = Bitswap::start(store, pool.clone(), open, closed.clone());
+        let mut swarm = build(&keypair, &pool, bitswap.clone())?;
         for address in listen {
             let listening = swarm.listen_on(address.clone());
             listening.map_err(|error| listen_error(address, &error.to_string()))?;
@@ -99,6 +111,8 @@ impl Network {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let mut task = Task {
             swarm,
+            pool,
+            remotes: HashMap::new(),
             seen: seen.clone(),
             redial: Redial::default(),
             dialling: HashMap::new(),
@@ -137,8 +151,8 @@ impl Network {
         }
     }
 
-    pub(crate) async fn disconnect(&self, peer: PeerId) -> Result<(), Error> {
-        self.ask(|done| Command::Disconnect(peer, done)).await
+    pub(crate) async fn disconnect(&self, peer: PeerId, address: Option<Multiaddr>) -> Result<(), Error> {
+        self.ask(|done| Command::Disconnect(peer, address, done)).await
     }
 
     pub(crate) async fn keep(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> Result<(), Error> {
@@ -172,35 +186,36 @@ fn split(mut address: Multiaddr) -> Result<(PeerId, Multiaddr), Error> {
     }
 }
 
-fn build(keypair: Keypair, bitswap: Bitswap) -> Result<Swarm<Behaviour>, Error> {
-    let limits = connection_limits::ConnectionLimits::default()
-        .with_max_pending_incoming(Some(INCOMING_PENDING_MAX))
-        .with_max_established_incoming(Some(INCOMING_MAX))
-        .with_max_established_per_peer(Some(PER_PEER_MAX));
-    let failed = |why: String| Error::Io {
-        what: "starting the ipfs network".into(),
-        source: std::io::Error::other(why),
-    };
-    let builder = SwarmBuilder::with_existing_identity(keypair).with_tokio();
-    let tcp = tcp::Config::new().nodelay(true);
-    let builder = builder.with_tcp(tcp, noise::Config::new, yamux::Config::default);
-    let builder = builder.map_err(|error| failed(error.to_string()))?;
-    let builder = builder.with_dns().map_err(|error| failed(error.to_string()))?;
-    let builder = builder.with_behaviour(|key| Behaviour {
-        limits: connection_limits::Behaviour::new(limits),
+/// TCP, encryption, and multiplexing whose buffers are charged to the peer.
+fn transport(keypair: &Keypair, pool: Arc<Pool>) -> std::io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
+    let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
+    let noise = noise::Config::new(keypair).map_err(std::io::Error::other)?;
+    let transport = dns::tokio::Transport::system(tcp)?
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise)
+        .multiplex_ext(move |peer, _| muxer::Upgrade(pool.account(*peer)))
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+    Ok(Limited::new(
+        TransportTimeout::new(transport, HANDSHAKE_TIMEOUT),
+        HANDSHAKES_MAX,
+    )
+    .boxed())
+}
+
+fn build(keypair: &Keypair, pool: &Arc<Pool>, bitswap: Bitswap) -> Result<Swarm<Behaviour>, Error> {
+    let transport = transport(keypair, pool.clone());
+    let transport = transport.map_err(|error| Error::io("starting the ipfs network", error))?;
+    let behaviour = Behaviour {
+        admission: Admission::default(),
         identify: identify::Behaviour::new(
-            identify::Config::new("/ipfs/0.1.0".into(), key.public()).with_agent_version(AGENT.into()),
+            identify::Config::new("/ipfs/0.1.0".into(), keypair.public()).with_agent_version(AGENT.into()),
         ),
         ping: ping::Behaviour::default(),
         bitswap: bitswap::Behaviour::new(bitswap),
-    });
-    let builder = match builder {
-        Ok(builder) => builder,
-        Err(never) => return Err(failed(never.to_string())),
     };
-    Ok(builder
-        .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT))
-        .build())
+    let config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE_TIMEOUT);
+    let peer = keypair.public().to_peer_id();
+    Ok(Swarm::new(transport, behaviour, peer, config))
 }
 
 /// The protocols that this node speaks, sorted.
@@ -289,13 +304,26 @@ impl Task {
                 }
             }
             Command::Keep(peer, addresses) => self.keep(peer, addresses),
-            Command::Disconnect(peer, done) => {
-                self.redial.drop_peer(&peer);
-                self.swarm.behaviour_mut().limits.remove_peer_id(&peer);
-                let closed = self.swarm.disconnect_peer_id(peer);
-                let _ = done.send(closed.map_err(|()| Error::NotConnected(peer)));
+            Command::Disconnect(peer, address, done) => {
+                let _ = done.send(self.disconnect(peer, address));
             }
         }
+    }
+
+    fn disconnect(&mut self, peer: PeerId, address: Option<Multiaddr>) -> Result<(), Error> {
+        if let Some(address) = address
+            && !self
+                .remotes
+                .values()
+                .any(|remote| *remote == (peer, address.clone()))
+        {
+            return Err(Error::NoConnection(address));
+        }
+        self.redial.drop_peer(&peer);
+        self.swarm.behaviour_mut().admission.release(&peer);
+        self.pool.set_exempt(peer, false);
+        let closed = self.swarm.disconnect_peer_id(peer);
+        closed.map_err(|()| Error::NotConnected(peer))
     }
 
     fn keep(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
@@ -308,7 +336,8 @@ impl Task {
         });
         if self.redial.keep(peer, plain.collect(), Instant::now()) {
             // Strangers must not be able to take the places of those we were told to hold on to.
-            self.swarm.behaviour_mut().limits.bypass_peer_id(&peer);
+            self.swarm.behaviour_mut().admission.keep(peer);
+            self.pool.set_exempt(peer, true);
         }
     }
 
@@ -347,6 +376,7 @@ impl Task {
                     ConnectedPoint::Dialer { address, .. } => (address, false),
                     ConnectedPoint::Listener { send_back_addr, .. } => (send_back_addr, true),
                 };
+                self.remotes.insert(connection_id, (peer_id, address.clone()));
                 let peer = ConnectedPeer {
                     peer_id,
                     address,
@@ -365,9 +395,14 @@ impl Task {
             }
             SwarmEvent::ConnectionClosed {
                 peer_id,
-                num_established: 0,
+                connection_id,
+                num_established,
                 ..
             } => {
+                self.remotes.remove(&connection_id);
+                if num_established > 0 {
+                    return;
+                }
                 let mut seen = lock(&self.seen);
                 seen.peers.remove(&peer_id);
                 seen.agents.remove(&peer_id);

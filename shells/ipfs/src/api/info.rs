@@ -216,15 +216,23 @@ pub(super) async fn swarm_connect(call: Call) -> Result<Reply, Failure> {
     })
 }
 
-/// `swarm/disconnect`.
+/// `swarm/disconnect`. Like Kubo, it lists a failure with the successes, and a peer that is not connected is
+/// no error of the request.
 pub(super) async fn swarm_disconnect(call: Call) -> Result<Reply, Failure> {
     let mut strings = Vec::with_capacity(call.args.len());
     for arg in &call.args {
-        let (_, peer) = peer_of(arg)?;
-        match call.node.disconnect(peer).await {
-            Ok(()) => strings.push(format!("disconnect {peer} success")),
+        let (mut address, peer) = peer_of(arg)?;
+        address.pop();
+        let disconnected = match address.is_empty() {
+            true => call.node.disconnect(peer).await,
+            false => call.node.disconnect_at(peer, address).await,
+        };
+        strings.push(match disconnected {
+            Ok(()) => format!("disconnect {peer} success"),
+            Err(crate::Error::NotConnected(_)) => format!("disconnect {peer} failure: not connected"),
+            Err(crate::Error::NoConnection(_)) => format!("disconnect {peer} failure: conn not found"),
             Err(error) => return Err(Failure::failed(format!("disconnect {peer} failure: {error}"))),
-        }
+        });
     }
     Reply::once(&Strings {
         strings: Some(strings),

@@ -37,7 +37,9 @@ impl Error {
             crate::Error::Full { .. } => Cause::StorageFull,
             crate::Error::Closed => Cause::Cancelled,
             crate::Error::Store(_) | crate::Error::Io { .. } | crate::Error::Locked(_) => Cause::Unreachable,
-            crate::Error::Dial { .. } | crate::Error::NotConnected(_) => Cause::Unreachable,
+            crate::Error::Dial { .. } | crate::Error::NotConnected(_) | crate::Error::NoConnection(_) => {
+                Cause::Unreachable
+            }
             crate::Error::NotFound(_)
             | crate::Error::Damaged(_)
             | crate::Error::Mismatch(_)

@@ -1,8 +1,13 @@
 //! Bitswap's messages and their frames.
+//!
+//! A [`Message`] is what this node writes. What it reads is a [`Received`]: the frame as it came, whose parts
+//! are decoded one by one as they are processed. A decoded entry takes up to 24 times the two bytes that it
+//! has at least in a frame, so that a list of all of them would let a peer multiply the memory that it uses.
 
 use crate::Error;
 use crate::store::BLOCK_MAX;
-use bytes::{Bytes, BytesMut};
+use crate::swarm::Charge;
+use bytes::{Buf, Bytes, BytesMut};
 use cid::{Cid, Version};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use prost::Message as _;
@@ -11,6 +16,9 @@ use prost::Message as _;
 pub(super) const FRAME_MAX: usize = 4 << 20;
 /// The longest CID in a wantlist, bytes; Kubo's limit.
 const CID_MAX: usize = 168;
+/// Wants, cancels, presences and blocks in one message, together. More do not fit into a frame when each has
+/// 32 bytes, and a CID with a SHA-256 digest alone has 34: only frames of junk exceed it.
+const ITEMS_MAX: usize = FRAME_MAX / 32;
 
 /// What travels in one frame.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -142,20 +150,171 @@ pub(super) async fn read_length(stream: &mut (impl AsyncRead + Unpin)) -> Result
     Err(Error::invalid("bitswap frame with a malformed length"))
 }
 
-/// Reads a frame's content. The buffer grows with what arrives, not with what is announced.
+/// Reads a frame's content. The buffer grows with what arrives, not with what is announced, and `charge` with
+/// the buffer.
 pub(super) async fn read_message(
     stream: &mut (impl AsyncRead + Unpin),
     length: usize,
-) -> Result<Message, Error> {
-    const STEP: usize = 256 << 10;
-    let mut frame = BytesMut::with_capacity(length.min(2 * STEP));
+    charge: &mut Charge,
+) -> Result<Received, Error> {
+    const STEP: usize = 64 << 10;
+    let mut frame = BytesMut::new();
     while frame.len() < length {
         let start = frame.len();
-        frame.resize(length.min(start + STEP), 0);
+        if start == frame.capacity() {
+            let capacity = length.min((2 * start).max(STEP));
+            frame.reserve(capacity - start);
+            charge.resize(frame.capacity());
+        }
+        frame.resize(length.min(start + STEP).min(frame.capacity()), 0);
         let read = stream.read_exact(&mut frame[start..]).await;
         read.map_err(|error| Error::io("bitswap stream", error))?;
     }
-    Message::decode(frame.freeze()).map_err(|error| Error::invalid(format!("bitswap message: {error}")))
+    Received::parse(frame.freeze())
+}
+
+/// A message from a peer, not decoded yet.
+#[derive(Debug, Clone)]
+pub(super) struct Received {
+    frame: Bytes,
+    /// Whether the wantlist replaces what the peer wanted before.
+    pub(super) full: bool,
+    /// Whether there are blocks.
+    pub(super) has_blocks: bool,
+}
+
+impl Received {
+    /// Checks a frame's structure and counts its parts.
+    ///
+    /// # Errors
+    /// It is not a bitswap message, or has more than [`ITEMS_MAX`] parts.
+    pub(super) fn parse(frame: Bytes) -> Result<Received, Error> {
+        let mut received = Received {
+            frame,
+            full: false,
+            has_blocks: false,
+        };
+        let mut items = 0;
+        for field in Fields(received.frame.clone()) {
+            match field? {
+                (1, Field::Bytes(wantlist)) => {
+                    for field in Fields(wantlist) {
+                        match field? {
+                            (1, Field::Bytes(_)) => items += 1,
+                            (2, Field::Varint(full)) => received.full = full != 0,
+                            (_, Field::Bytes(_) | Field::Varint(_) | Field::Fixed) => {}
+                        }
+                    }
+                }
+                (2 | 3, Field::Bytes(_)) => {
+                    received.has_blocks = true;
+                    items += 1;
+                }
+                (4, Field::Bytes(_)) => items += 1,
+                (_, Field::Bytes(_) | Field::Varint(_) | Field::Fixed) => {}
+            }
+        }
+        if items > ITEMS_MAX {
+            return Err(Error::invalid(format!(
+                "bitswap message with {items} wants, presences and blocks is above {ITEMS_MAX}"
+            )));
+        }
+        Ok(received)
+    }
+
+    /// The wants and cancels.
+    pub(super) fn entries(&self) -> impl Iterator<Item = Result<Entry, Error>> + Send + use<> {
+        parts(self.frame.clone(), 1).flat_map(|wantlist| {
+            parts(wantlist, 1).map(|entry| Entry::decode(entry).map_err(|error| malformed(&error)))
+        })
+    }
+
+    pub(super) fn presences(&self) -> impl Iterator<Item = Result<Presence, Error>> + Send + use<> {
+        parts(self.frame.clone(), 4)
+            .map(|presence| Presence::decode(presence).map_err(|error| malformed(&error)))
+    }
+
+    /// The blocks that come with the start of their CID.
+    pub(super) fn payload(&self) -> impl Iterator<Item = Payload> + Send + use<> {
+        parts(self.frame.clone(), 3).filter_map(|payload| Payload::decode(payload).ok())
+    }
+
+    /// The blocks in the form of 1.0.0.
+    pub(super) fn bare(&self) -> impl Iterator<Item = Bytes> + Send + use<> {
+        parts(self.frame.clone(), 2)
+    }
+}
+
+fn malformed(why: &impl std::fmt::Display) -> Error {
+    Error::invalid(format!("bitswap message: {why}"))
+}
+
+/// The values of one field of a message that was checked.
+fn parts(message: Bytes, number: u64) -> impl Iterator<Item = Bytes> + Send {
+    Fields(message).filter_map(move |field| match field {
+        Ok((found, Field::Bytes(value))) if found == number => Some(value),
+        Ok(_) | Err(_) => None,
+    })
+}
+
+enum Field {
+    Varint(u64),
+    Bytes(Bytes),
+    /// A number of four or eight bytes: bitswap has none.
+    Fixed,
+}
+
+/// The fields of a protobuf message, in order. Ends after an error.
+struct Fields(Bytes);
+
+impl Fields {
+    fn varint(&mut self) -> Option<u64> {
+        let mut value = 0;
+        for at in 0..10 {
+            let byte = *self.0.first()?;
+            self.0.advance(1);
+            value |= u64::from(byte & 0x7f) << (7 * at);
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn bytes(&mut self, length: u64) -> Option<Bytes> {
+        let length = usize::try_from(length).ok()?;
+        (length <= self.0.len()).then(|| self.0.split_to(length))
+    }
+
+    fn field(&mut self) -> Option<(u64, Field)> {
+        let key = self.varint()?;
+        let field = match key & 7 {
+            0 => Field::Varint(self.varint()?),
+            1 => self.bytes(8).map(|_| Field::Fixed)?,
+            2 => {
+                let length = self.varint()?;
+                Field::Bytes(self.bytes(length)?)
+            }
+            5 => self.bytes(4).map(|_| Field::Fixed)?,
+            _ => return None,
+        };
+        Some((key >> 3, field))
+    }
+}
+
+impl Iterator for Fields {
+    type Item = Result<(u64, Field), Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let field = self.field();
+        if field.is_none() {
+            self.0.clear();
+        }
+        Some(field.ok_or_else(|| malformed(&"a field is cut short or has an unknown type")))
+    }
 }
 
 /// Writes one frame and flushes it. Blocks go out from where they are: with a copy of them all in a row,
@@ -217,6 +376,11 @@ mod tests {
         prop::collection::vec(any::<u8>(), 0..max).prop_map(Bytes::from)
     }
 
+    fn charge() -> Charge {
+        let pool = std::sync::Arc::new(crate::swarm::Pool::default());
+        pool.account(libp2p::PeerId::random()).hold(0)
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read(
@@ -243,9 +407,17 @@ mod tests {
                 write(&mut out, &message).await.unwrap();
                 let mut input = futures::io::Cursor::new(out.into_inner());
                 let length = read_length(&mut input).await.unwrap().unwrap();
-                let read = read_message(&mut input, length).await.unwrap();
+                let read = read_message(&mut input, length, &mut charge()).await.unwrap();
                 assert_eq!(read_length(&mut input).await.unwrap(), None);
-                read
+                let entries: Vec<Entry> = read.entries().map(Result::unwrap).collect();
+                assert_eq!(read.has_blocks, !message.blocks.is_empty() || !message.payload.is_empty());
+                Message {
+                    wantlist: (!entries.is_empty()).then_some(Wantlist { entries, full: read.full }),
+                    blocks: read.bare().collect(),
+                    payload: read.payload().collect(),
+                    presences: read.presences().map(Result::unwrap).collect(),
+                    pending_bytes,
+                }
             });
             prop_assert_eq!(read, message);
         }
@@ -255,11 +427,28 @@ mod tests {
             futures::executor::block_on(async {
                 let mut input = futures::io::Cursor::new(&garbage);
                 if let Ok(Some(length)) = read_length(&mut input).await {
-                    let _ = read_message(&mut input, length).await;
+                    let _ = read_message(&mut input, length, &mut charge()).await;
                 }
                 let mut input = futures::io::Cursor::new(&garbage);
-                let _ = read_message(&mut input, garbage.len()).await;
+                let read = read_message(&mut input, garbage.len(), &mut charge()).await;
+                if let Ok(read) = read {
+                    read.entries().for_each(drop);
+                    read.presences().for_each(drop);
+                    read.payload().for_each(drop);
+                }
             });
         }
+    }
+    #[test]
+    fn frames_with_more_items_than_fit_at_32_bytes_each_are_refused() {
+        let junk = |items: usize| [0x22, 0].repeat(items);
+        assert!(Received::parse(junk(ITEMS_MAX).into()).is_ok());
+        let refused = Received::parse(junk(ITEMS_MAX + 1).into())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains("131073 wants, presences and blocks"),
+            "{refused}"
+        );
     }
 }

@@ -2,15 +2,15 @@
 
 use super::behaviour::{Dialect, OpenError, Opened};
 use super::message::{self, Entry, Message, Payload, Presence, Wantlist};
+use super::queue::Queue;
 use super::wants::Ask;
 use super::{Bitswap, lock};
 use crate::Error;
-use crate::store::key_of;
+use crate::swarm::{Account, Charge};
 use bytes::Bytes;
 use cid::Cid;
 use libp2p::PeerId;
 use libp2p::swarm::Stream;
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -22,11 +22,17 @@ use tokio_util::sync::CancellationToken;
 const MESSAGE_BYTES: usize = 512 << 10;
 /// Entries of each kind in one message; they stay far below the frame limit.
 const MESSAGE_ENTRIES: usize = 4096;
-/// Blocks queued for one peer. It asked for them and has not got them, so it may wait with the rest.
-const SERVE_MAX: usize = 4096;
-/// Answers queued for one peer. Who asks on without reading loses the rest, and asks again.
-const PRESENCES_MAX: usize = 16_384;
-/// Frames of one peer being read or processed at once, 4 MiB each at most.
+/// Blocks queued for one peer, twice what Kubo queues. The peer gets DONT_HAVE for the rest, or asks again.
+const SERVE_MAX: usize = 2048;
+/// Answers queued for one peer: as many as one message carries. A peer that asks on without reading loses the
+/// rest, and asks again.
+const PRESENCES_MAX: usize = 4096;
+/// Wants and cancels queued for one peer. A want beyond them is asked again in its next round; a cancel that is
+/// lost costs a block that nobody waits for.
+const ASKS_MAX: usize = 16_384;
+/// What one queued CID costs, bytes: the CID twice, and its places in two maps.
+const QUEUED_BYTES: usize = 256;
+/// Messages of one peer being processed at once.
 const FRAMES: usize = 4;
 /// For negotiating a stream.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,18 +43,37 @@ const READ_TIMEOUT: Duration = Duration::from_secs(120);
 /// Before a peer that could not be written to is tried again.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
-/// What waits to be told to a peer.
-#[derive(Debug, Default)]
+/// What is queued for a peer.
+#[derive(Debug)]
 struct Outbox {
-    asks: VecDeque<(Cid, Ask)>,
-    presences: VecDeque<(Cid, bool)>,
-    serve: VecDeque<Cid>,
+    asks: Queue<Ask>,
+    /// Whether this node has the block.
+    presences: Queue<bool>,
+    /// Blocks to send.
+    serve: Queue<()>,
+    charge: Charge,
+}
+
+impl Outbox {
+    /// Charges what is queued now.
+    fn update_charge(&mut self) {
+        let queued = self.asks.len() + self.presences.len() + self.serve.len();
+        self.charge.resize(queued * QUEUED_BYTES);
+    }
+}
+
+/// What one message is made of.
+struct Taken {
+    asks: Vec<(Cid, Ask)>,
+    presences: Vec<(Cid, bool)>,
+    serve: Vec<(Cid, ())>,
 }
 
 /// A connected peer.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) peer: PeerId,
+    account: Arc<Account>,
     outbox: Mutex<Outbox>,
     filled: Notify,
     frames: Arc<Semaphore>,
@@ -56,86 +81,101 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(peer: PeerId, closed: CancellationToken) -> Link {
-        let frames = Arc::new(Semaphore::new(FRAMES));
+    pub(super) fn new(peer: PeerId, account: Arc<Account>, closed: CancellationToken) -> Link {
+        let outbox = Outbox {
+            asks: Queue::new(ASKS_MAX),
+            presences: Queue::new(PRESENCES_MAX),
+            serve: Queue::new(SERVE_MAX),
+            charge: account.hold(0),
+        };
         Link {
             peer,
-            outbox: Mutex::default(),
+            account,
+            outbox: Mutex::new(outbox),
             filled: Notify::new(),
-            frames,
+            frames: Arc::new(Semaphore::new(FRAMES)),
             closed,
         }
     }
 
-    pub(super) fn ask(&self, cid: Cid, ask: Ask) {
-        lock(&self.outbox).asks.push_back((cid, ask));
+    fn queue<T>(&self, change: impl FnOnce(&mut Outbox) -> T) -> T {
+        let mut outbox = lock(&self.outbox);
+        let result = change(&mut outbox);
+        outbox.update_charge();
         self.filled.notify_one();
+        result
+    }
+
+    pub(super) fn ask(&self, cid: Cid, ask: Ask) {
+        self.queue(|outbox| outbox.asks.push(cid, ask));
     }
 
     pub(super) fn presence(&self, cid: Cid, has: bool) {
-        let mut outbox = lock(&self.outbox);
-        if outbox.presences.len() < PRESENCES_MAX {
-            outbox.presences.push_back((cid, has));
-            self.filled.notify_one();
-        }
+        self.queue(|outbox| outbox.presences.push(cid, has));
     }
 
     /// Queues a block; `false` when too many are.
     pub(super) fn serve(&self, cid: Cid) -> bool {
-        let mut outbox = lock(&self.outbox);
-        let room = outbox.serve.len() < SERVE_MAX;
-        if room {
-            outbox.serve.push_back(cid);
-            self.filled.notify_one();
-        }
-        room
+        self.queue(|outbox| outbox.serve.push(cid, ()))
     }
 
-    /// Takes blocks out of the queue: this one, or all.
-    pub(super) fn withdraw(&self, key: Option<&[u8]>) {
-        let mut outbox = lock(&self.outbox);
-        match key {
-            Some(key) => outbox.serve.retain(|cid| key_of(cid) != key),
-            None => outbox.serve.clear(),
-        }
+    /// Takes a block out of the queue.
+    pub(super) fn withdraw(&self, cid: &Cid) {
+        self.queue(|outbox| outbox.serve.remove(cid));
     }
 
-    fn take(&self) -> Option<Outbox> {
+    /// Takes all blocks out of the queue.
+    pub(super) fn withdraw_all(&self) {
+        self.queue(|outbox| outbox.serve.clear());
+    }
+
+    fn take(&self) -> Option<Taken> {
         let mut outbox = lock(&self.outbox);
-        let part = |len: usize| len.min(MESSAGE_ENTRIES);
-        let (asks, presences) = (part(outbox.asks.len()), part(outbox.presences.len()));
-        // More blocks than one message holds only if they are tiny.
-        let serve = part(outbox.serve.len());
-        let taken = Outbox {
-            asks: outbox.asks.drain(..asks).collect(),
-            presences: outbox.presences.drain(..presences).collect(),
-            serve: outbox.serve.drain(..serve).collect(),
+        let taken = Taken {
+            asks: outbox.asks.take(MESSAGE_ENTRIES),
+            presences: outbox.presences.take(MESSAGE_ENTRIES),
+            // More blocks than one message holds only if they are tiny.
+            serve: outbox.serve.take(MESSAGE_ENTRIES),
         };
-        (asks + presences + serve > 0).then_some(taken)
+        outbox.update_charge();
+        let is_empty = taken.asks.is_empty() && taken.presences.is_empty() && taken.serve.is_empty();
+        (!is_empty).then_some(taken)
     }
 
-    fn put_back(&self, rest: VecDeque<Cid>) {
+    fn put_back(&self, rest: impl DoubleEndedIterator<Item = (Cid, ())>) {
         let mut outbox = lock(&self.outbox);
-        rest.into_iter()
-            .rev()
-            .for_each(|cid| outbox.serve.push_front(cid));
+        outbox.serve.put_back(rest);
+        outbox.update_charge();
+    }
+
+    /// How many presences and blocks are queued.
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> (usize, usize) {
+        let outbox = lock(&self.outbox);
+        (outbox.presences.len(), outbox.serve.len())
     }
 
     fn clear(&self) {
-        *lock(&self.outbox) = Outbox::default();
+        let mut outbox = lock(&self.outbox);
+        outbox.asks.clear();
+        outbox.presences.clear();
+        outbox.serve.clear();
+        outbox.update_charge();
     }
 }
 
 /// A message in no dialect yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Draft {
-    asks: VecDeque<(Cid, Ask)>,
-    presences: VecDeque<(Cid, bool)>,
+    asks: Vec<(Cid, Ask)>,
+    presences: Vec<(Cid, bool)>,
     blocks: Vec<(Cid, Bytes)>,
+    /// For the blocks, until the message is written.
+    charge: Charge,
 }
 
 impl Draft {
-    fn into_message(self, dialect: Dialect) -> Message {
+    fn into_message(self, dialect: Dialect) -> (Message, Charge) {
         let presences = dialect == Dialect::Presences;
         let entry = |(cid, ask): (Cid, Ask)| Entry {
             cid: cid.to_bytes().into(),
@@ -168,7 +208,7 @@ impl Draft {
                     .collect();
             }
         }
-        message
+        (message, self.charge)
     }
 }
 
@@ -212,7 +252,7 @@ async fn write_messages(bitswap: &Bitswap, link: &Arc<Link>) {
                 }
             },
         };
-        let message = draft.into_message(dialect);
+        let (message, _charge) = draft.into_message(dialect);
         // The next message is read from the disk while this one is written.
         let write = timeout(WRITE_TIMEOUT, message::write(&mut open, &message));
         let (written, next) = tokio::join!(write, prepare(bitswap, link));
@@ -255,23 +295,25 @@ async fn open(bitswap: &Bitswap, link: &Link) -> Opened {
 
 /// Makes a message of what waits, reading its blocks; `None` when nothing does.
 async fn prepare(bitswap: &Bitswap, link: &Arc<Link>) -> Option<Draft> {
-    let Outbox {
+    let Taken {
         asks,
         mut presences,
         serve,
     } = link.take()?;
     let mut blocks = Vec::new();
+    let mut charge = link.account.hold(0);
     if !serve.is_empty() {
         let store = bitswap.shared.store.clone();
         let read = move || {
-            let mut serve = serve;
+            let mut serve = serve.into_iter();
             let (mut blocks, mut missing, mut bytes) = (Vec::new(), Vec::new(), 0);
             while bytes < MESSAGE_BYTES
-                && let Some(cid) = serve.pop_front()
+                && let Some((cid, ())) = serve.next()
             {
                 match store.get(&cid) {
                     Ok(Some(data)) => {
                         bytes += data.len() + 64;
+                        charge.resize(bytes);
                         blocks.push((cid, data));
                     }
                     Ok(None) => missing.push((cid, false)),
@@ -281,10 +323,11 @@ async fn prepare(bitswap: &Bitswap, link: &Arc<Link>) -> Option<Draft> {
                     }
                 }
             }
-            (blocks, missing, serve)
+            (blocks, missing, serve, charge)
         };
-        let (read, missing, rest) = tokio::task::spawn_blocking(read).await.ok()?;
+        let (read, missing, rest, held) = tokio::task::spawn_blocking(read).await.ok()?;
         blocks = read;
+        charge = held;
         presences.extend(missing);
         link.put_back(rest);
     }
@@ -292,6 +335,7 @@ async fn prepare(bitswap: &Bitswap, link: &Arc<Link>) -> Option<Draft> {
         asks,
         presences,
         blocks,
+        charge,
     })
 }
 
@@ -310,23 +354,21 @@ pub(super) async fn read_loop(bitswap: Bitswap, link: Arc<Link>, mut stream: Str
 
 async fn read_messages(bitswap: &Bitswap, link: &Arc<Link>, stream: &mut Stream) -> Result<(), Error> {
     while let Some(length) = message::read_length(stream).await? {
-        let permit = link
-            .frames
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(|_| Error::Closed)?;
-        let message = timeout(READ_TIMEOUT, message::read_message(stream, length)).await;
+        // Read before its turn comes: what is received takes as much memory in the stream's window, and frames
+        // that are complete can always be processed.
+        let mut charge = link.account.hold(0);
+        let read = message::read_message(stream, length, &mut charge);
+        let message = timeout(READ_TIMEOUT, read).await;
         let message = message.map_err(|_| Error::invalid("bitswap frame does not end"))??;
-        if let Some(wantlist) = message.wantlist {
-            bitswap.serve_wants(link, wantlist).await?;
-        }
-        bitswap.heard_presences(link.peer, &message.presences);
-        if !message.payload.is_empty() || !message.blocks.is_empty() {
+        let turn = link.frames.clone().acquire_owned().await;
+        let turn = turn.map_err(|_| Error::Closed)?;
+        bitswap.serve_wants(link, &message).await?;
+        bitswap.note_presences(link.peer, &message).await?;
+        if message.has_blocks {
             let (bitswap, peer) = (bitswap.clone(), link.peer);
             tokio::spawn(async move {
-                bitswap.take_blocks(peer, message.payload, message.blocks).await;
-                drop(permit);
+                bitswap.take_blocks(peer, message).await;
+                drop((turn, charge));
             });
         }
     }

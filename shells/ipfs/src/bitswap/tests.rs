@@ -1,6 +1,7 @@
 //! What peers send is believed only as far as it hashes to what is wanted; and who is asked next.
 
-use super::message::Payload;
+use super::message::{Entry, Message, Payload, Received, Wantlist};
+use super::peer::Link;
 use super::wants::{Ask, Wants};
 use super::{Bitswap, key_of};
 use crate::store::Store;
@@ -8,6 +9,8 @@ use crate::{codec, hash};
 use bytes::Bytes;
 use cid::{Cid, Version};
 use libp2p::PeerId;
+use prost::Message as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -16,12 +19,16 @@ fn cid(data: &[u8]) -> Cid {
     hash::name(Version::V1, codec::RAW, 0x12, data).unwrap()
 }
 
+fn received(message: &Message) -> Received {
+    Received::parse(message.encode_to_vec().into()).unwrap()
+}
+
 #[tokio::test]
 async fn corrupted_and_unwanted_blocks_are_neither_stored_nor_delivered() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), None).unwrap();
     let closed = CancellationToken::new();
-    let bitswap = Bitswap::start(store.clone(), mpsc::channel(1).0, closed.clone());
+    let bitswap = Bitswap::start(store.clone(), Arc::default(), mpsc::channel(1).0, closed.clone());
     let peer = PeerId::random();
     let good = Bytes::from_static(b"good");
     let wanted = cid(&good);
@@ -45,18 +52,19 @@ async fn corrupted_and_unwanted_blocks_are_neither_stored_nor_delivered() {
     };
     let unwanted = Bytes::from_static(b"unwanted");
     let unwanted = Payload::new(&cid(&unwanted), unwanted);
-    bitswap
-        .take_blocks(
-            peer,
-            vec![corrupted, nonsense, unwanted],
-            vec![Bytes::from_static(b"bare")],
-        )
-        .await;
+    let message = Message {
+        payload: vec![corrupted, nonsense, unwanted],
+        blocks: vec![Bytes::from_static(b"bare")],
+        ..Message::default()
+    };
+    bitswap.take_blocks(peer, received(&message)).await;
     assert!(!waiting.is_finished());
     assert_eq!(store.counters().blocks, 0);
-    bitswap
-        .take_blocks(peer, vec![Payload::new(&wanted, good.clone())], Vec::new())
-        .await;
+    let message = Message {
+        payload: vec![Payload::new(&wanted, good.clone())],
+        ..Message::default()
+    };
+    bitswap.take_blocks(peer, received(&message)).await;
     assert_eq!(waiting.await.unwrap().unwrap(), good);
     assert_eq!(store.counters().blocks, 1);
     closed.cancel();
@@ -117,4 +125,88 @@ fn everyone_who_was_asked_hears_that_the_block_is_wanted_no_more() {
     expected.sort_by_key(|(peer, _)| *peer);
     assert_eq!(told, expected);
     assert!(!wants.contains(&key_of(&wanted)));
+}
+
+/// Entries of a wantlist.
+fn entries(cids: impl Iterator<Item = Cid>, cancel: bool) -> Received {
+    let entry = |cid: Cid| Entry {
+        cid: cid.to_bytes().into(),
+        priority: 1,
+        cancel,
+        want_type: 0,
+        send_dont_have: true,
+    };
+    let wantlist = Wantlist {
+        entries: cids.map(entry).collect(),
+        full: false,
+    };
+    received(&Message {
+        wantlist: Some(wantlist),
+        ..Message::default()
+    })
+}
+
+/// A node without connections, and a peer that reads nothing.
+async fn with_unread_peer(blocks: u32) -> (tempfile::TempDir, Store, Bitswap, Arc<Link>) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), None).unwrap();
+    let closed = CancellationToken::new();
+    let bitswap = Bitswap::start(store.clone(), Arc::default(), mpsc::channel(1).0, closed.clone());
+    let blocks = (0..blocks).map(|number| {
+        let data = Bytes::copy_from_slice(&number.to_be_bytes());
+        let cid = cid(&data);
+        crate::Block { cid, data }
+    });
+    store.put(blocks.collect()).await.unwrap();
+    let peer = PeerId::random();
+    let account = bitswap.shared.pool.account(peer);
+    let link = Arc::new(Link::new(peer, account, closed));
+    (folder, store, bitswap, link)
+}
+
+fn numbered(number: u32) -> Cid {
+    cid(&number.to_be_bytes())
+}
+
+#[tokio::test]
+async fn repeated_wants_queue_a_block_once_and_a_cancel_removes_it() {
+    let (_folder, store, bitswap, link) = with_unread_peer(1).await;
+    let wanted = numbered(0);
+    let many = entries(std::iter::repeat_n(wanted, 4096), false);
+    bitswap.serve_wants(&link, &many).await.unwrap();
+    assert_eq!(link.queued(), (0, 1));
+    let cancels = entries(std::iter::repeat_n(wanted, 90_000), true);
+    bitswap.serve_wants(&link, &cancels).await.unwrap();
+    assert_eq!(link.queued(), (0, 0));
+    store.close();
+}
+
+#[tokio::test]
+async fn queues_of_a_peer_that_reads_nothing_are_bounded() {
+    let (_folder, store, bitswap, link) = with_unread_peer(3000).await;
+    for round in 0..3_u32 {
+        // Half of them are not here.
+        let wants = entries((0..6000).map(|number| numbered(number + round)), false);
+        bitswap.serve_wants(&link, &wants).await.unwrap();
+    }
+    let (presences, blocks) = link.queued();
+    assert_eq!(blocks, 2048);
+    assert!(presences <= 4096, "{presences}");
+    store.close();
+}
+
+#[tokio::test]
+async fn other_tasks_run_while_a_large_message_is_processed() {
+    let (_folder, store, bitswap, link) = with_unread_peer(0).await;
+    let cancels = entries((0..90_000).map(numbered), true);
+    let mut turns = 0;
+    let mut serving = std::pin::pin!(bitswap.serve_wants(&link, &cancels));
+    std::future::poll_fn(|cx| {
+        turns += 1;
+        serving.as_mut().poll(cx)
+    })
+    .await
+    .unwrap();
+    assert!(turns > 90_000 / super::SLICE, "{turns}");
+    store.close();
 }

@@ -195,9 +195,24 @@ impl Wants {
                 usable: true,
             },
         );
-        let waiting = self.wants.iter().filter(|(_, want)| want.target.is_none());
-        let keys: Vec<_> = waiting.map(|(key, _)| key.clone()).take(GREETING_MAX).collect();
-        keys.iter().for_each(|key| self.advance(key, now));
+        // The others were asked before: only the newcomer is looked at, or whoever reconnects often would have
+        // all peers looked at for each want.
+        let waiting = self.wants.values_mut().filter(|want| want.target.is_none());
+        for want in waiting.take(GREETING_MAX) {
+            let ask = if want.asked.is_empty() {
+                want.target = Some((peer, now));
+                Ask::Block
+            } else {
+                Ask::Have
+            };
+            want.asked.insert(peer, Answer::Asked);
+            self.out.push((peer, want.cid, ask));
+            if ask == Ask::Block
+                && let Some(newcomer) = self.peers.get_mut(&peer)
+            {
+                newcomer.busy += 1;
+            }
+        }
     }
 
     /// The peer is gone.

@@ -1,0 +1,259 @@
+//! Memory that other IPFS peers make this node hold, counted for each peer and for all of them.
+//!
+//! Everything whose size a peer chooses is charged to its [`Account`]: bytes in the multiplexer that no stream
+//! has read yet, open streams, frames of bitswap from their first byte until they are processed, answers that
+//! are queued, and blocks that are read for it. A peer that is over its limits is not read from any more: TCP
+//! holds it up until what was received is processed. Honest peers notice a pause. A connection that stays
+//! paused is closed, and the log says why.
+//!
+//! Two limits: [`PEER_MAX`] for each peer, and [`POOL_MAX`] for all together. While the pool is used up, a peer
+//! may still hold [`SHARE_MIN`], so that those who hold much cannot shut out the others. Peers that this node
+//! keeps connections with, the peers of its cluster, are exempt from the second one.
+
+use crate::store::lock;
+use libp2p::PeerId;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+/// What one peer may make this node hold, bytes: four frames of the largest size, received and not processed.
+/// A single step may exceed it: one read of 64 KiB, or one message of blocks that is prepared.
+pub(crate) const PEER_MAX: usize = 16 << 20;
+/// What all peers together may make this node hold, bytes: 32 that use all of theirs, or 4 MiB for each of
+/// the 128 strangers that may be connected.
+pub(crate) const POOL_MAX: usize = 512 << 20;
+/// What a peer may hold even when the pool is used up, bytes: a message with a block of the default size
+/// of 256 KiB, and the start of the next ones.
+pub(crate) const SHARE_MIN: usize = 1 << 20;
+/// A connection on which nothing could be read for so long, because of a limit, is closed.
+pub(super) const STALL_MAX: Duration = Duration::from_secs(10);
+/// A complaint about one peer is logged once in this time.
+const QUIET: Duration = Duration::from_secs(60);
+/// Complaints remembered. Identities cost nothing: beyond this number, new peers are not complained about.
+const COMPLAINTS_MAX: usize = 1024;
+
+/// The accounts of all peers.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    /// Bytes held for all peers.
+    held: AtomicUsize,
+    accounts: Mutex<HashMap<PeerId, Weak<Account>>>,
+    exempt: Mutex<HashSet<PeerId>>,
+    complaints: Mutex<HashMap<PeerId, Instant>>,
+}
+
+impl Pool {
+    /// The account of a peer, which all its connections share. It ends with the last user.
+    pub(crate) fn account(self: &Arc<Self>, peer: PeerId) -> Arc<Account> {
+        let mut accounts = lock(&self.accounts);
+        let known = accounts.get(&peer).and_then(Weak::upgrade);
+        if let Some(account) = known {
+            return account;
+        }
+        let account = Arc::new(Account {
+            peer,
+            pool: self.clone(),
+            exempt: AtomicBool::new(lock(&self.exempt).contains(&peer)),
+            held: AtomicUsize::new(0),
+            paused: Mutex::default(),
+        });
+        accounts.insert(peer, Arc::downgrade(&account));
+        account
+    }
+
+    /// Exempts a peer from the limit of the pool, or takes that back.
+    pub(super) fn set_exempt(&self, peer: PeerId, exempt: bool) {
+        let accounts = lock(&self.accounts);
+        match exempt {
+            true => lock(&self.exempt).insert(peer),
+            false => lock(&self.exempt).remove(&peer),
+        };
+        if let Some(account) = accounts.get(&peer).and_then(Weak::upgrade) {
+            account.exempt.store(exempt, Ordering::Relaxed);
+            // The last user may be gone meanwhile, and the end of an account takes the lock.
+            drop(accounts);
+        }
+    }
+
+    /// Whether a complaint about a peer should be logged now.
+    pub(super) fn is_news(&self, peer: PeerId, now: Instant) -> bool {
+        let mut complaints = lock(&self.complaints);
+        if let Some(last) = complaints.get_mut(&peer) {
+            let news = now.saturating_duration_since(*last) >= QUIET;
+            if news {
+                *last = now;
+            }
+            return news;
+        }
+        if complaints.len() >= COMPLAINTS_MAX {
+            complaints.retain(|_, last| now.saturating_duration_since(*last) < QUIET);
+        }
+        let room = complaints.len() < COMPLAINTS_MAX;
+        if room {
+            complaints.insert(peer, now);
+        }
+        room
+    }
+}
+
+/// What one peer makes this node hold.
+#[derive(Debug)]
+pub(crate) struct Account {
+    peer: PeerId,
+    pool: Arc<Pool>,
+    exempt: AtomicBool,
+    held: AtomicUsize,
+    /// Connections that wait for room.
+    paused: Mutex<Vec<Waker>>,
+}
+
+/// Bytes charged to an account until dropped.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    account: Arc<Account>,
+    bytes: usize,
+}
+
+impl Account {
+    pub(super) fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Bytes held for this peer.
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Whether more may be read from this peer.
+    pub(super) fn has_room(&self) -> bool {
+        let held = self.held();
+        held < PEER_MAX
+            && (held < SHARE_MIN
+                || self.exempt.load(Ordering::Relaxed)
+                || self.pool.held.load(Ordering::Relaxed) < POOL_MAX)
+    }
+
+    /// Wakes a connection once this account has room again. The pool wakes nobody: look again now and then.
+    pub(super) fn wake_when_room(&self, waker: &Waker) {
+        let mut paused = lock(&self.paused);
+        if !paused.iter().any(|known| known.will_wake(waker)) {
+            paused.push(waker.clone());
+        }
+    }
+
+    /// Charges bytes that are held from now on.
+    pub(crate) fn hold(self: &Arc<Self>, bytes: usize) -> Charge {
+        self.add(bytes);
+        Charge {
+            account: self.clone(),
+            bytes,
+        }
+    }
+
+    pub(super) fn add(&self, bytes: usize) {
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+        self.pool.held.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn release(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.pool.held.fetch_sub(bytes, Ordering::Relaxed);
+        let mut paused = lock(&self.paused);
+        if !paused.is_empty() && self.has_room() {
+            paused.drain(..).for_each(Waker::wake);
+        }
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let mut accounts = lock(&self.pool.accounts);
+        // A new account of this peer may have taken the place already.
+        if accounts
+            .get(&self.peer)
+            .is_some_and(|known| known.strong_count() == 0)
+        {
+            accounts.remove(&self.peer);
+        }
+    }
+}
+
+impl Charge {
+    /// Changes what is held to `bytes`.
+    pub(crate) fn resize(&mut self, bytes: usize) {
+        if bytes > self.bytes {
+            self.account.add(bytes - self.bytes);
+        } else {
+            self.account.release(self.bytes - bytes);
+        }
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.account.release(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn account_has_room_until_its_limit_and_again_after_a_release() {
+        let pool = Arc::new(Pool::default());
+        let account = pool.account(PeerId::random());
+        let mut charge = account.hold(PEER_MAX - 1);
+        assert!(account.has_room());
+        let more = pool.account(account.peer()).hold(1);
+        assert!(!account.has_room(), "all connections of a peer share its account");
+        charge.resize(10);
+        assert!(account.has_room());
+        drop((charge, more));
+        assert_eq!(account.held(), 0);
+        assert_eq!(pool.held.load(Ordering::Relaxed), 0);
+        drop(account);
+        assert!(lock(&pool.accounts).is_empty());
+    }
+
+    #[test]
+    fn used_up_pool_leaves_strangers_a_share_and_kept_peers_their_limit() {
+        let pool = Arc::new(Pool::default());
+        let kept = pool.account(PeerId::random());
+        pool.set_exempt(kept.peer(), true);
+        let strangers: Vec<_> = (0..POOL_MAX / PEER_MAX)
+            .map(|_| pool.account(PeerId::random()).hold(PEER_MAX))
+            .collect();
+        let stranger = pool.account(PeerId::random());
+        let _share = stranger.hold(SHARE_MIN - 1);
+        assert!(stranger.has_room());
+        let _more = stranger.hold(1);
+        assert!(!stranger.has_room());
+        let _all = kept.hold(PEER_MAX - 1);
+        assert!(kept.has_room());
+        drop(strangers);
+        assert!(stranger.has_room());
+    }
+
+    #[test]
+    fn complaints_are_news_once_a_minute_and_bounded() {
+        let pool = Pool::default();
+        let (peer, start) = (PeerId::random(), Instant::now());
+        assert!(pool.is_news(peer, start));
+        assert!(!pool.is_news(peer, start + Duration::from_secs(59)));
+        assert!(pool.is_news(peer, start + QUIET));
+        let flood = (0..2 * COMPLAINTS_MAX).filter(|_| pool.is_news(PeerId::random(), start + QUIET));
+        assert!(flood.count() < COMPLAINTS_MAX);
+        assert!(pool.is_news(PeerId::random(), start + 2 * QUIET));
+    }
+}
