@@ -6,6 +6,7 @@ mod listen;
 mod members;
 mod parts;
 mod ready;
+mod runtimes;
 mod swarm;
 mod world;
 
@@ -24,6 +25,7 @@ use self::beginning::{Beginning, Start, how_to_come_back};
 use self::greeting::{Greeter, Invitation};
 use self::members::Watch;
 use self::ready::Waiting;
+use self::runtimes::Runtimes;
 use crate::cluster::Cluster;
 use crate::config::{Address, Config, Folder, Peerstore, core_peer};
 use crate::driver::{Driver, Handle, stage};
@@ -174,6 +176,7 @@ struct Running {
     driver: Driver,
     net: Net,
     backend: Backend,
+    runtimes: Runtimes,
     tasks: JoinSet<()>,
     http: Option<Server>,
     proxy: Option<Server>,
@@ -191,15 +194,18 @@ impl Running {
         let me = core_peer(&folder.identity.peer);
         // Both read much of what they have, each on a thread of its own: the node's open has started when
         // the store's begins.
+        let runtimes = Runtimes::start().context("cannot start threads")?;
         let opening = async { tokio::task::block_in_place(|| parts::open_store(folder)) };
-        let (backend, (mut store, recovered)) = tokio::try_join!(parts::open_backend(folder), opening)?;
+        let backend = parts::open_backend(folder, runtimes.node());
+        let (backend, (mut store, recovered)) = tokio::try_join!(backend, opening)?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         if let Backend::Embedded(node) = &backend {
-            listen::serve_ipfs_api(config, node, &stop, &mut tasks).await?;
+            listen::serve_ipfs_api(config, node, &stop, &mut tasks, runtimes.node()).await?;
         }
         let known = parts::known_peers(folder, bootstrap);
-        let (net, events) = parts::start_net(folder, known.clone(), recovered.as_ref()).await?;
+        let net = parts::start_net(folder, known.clone(), recovered.as_ref(), runtimes.consensus());
+        let (net, events) = net.await?;
         let NetEvents {
             core,
             calls,
@@ -226,7 +232,8 @@ impl Running {
         greeter.set_handle(handle.clone());
         // Nothing has been set before.
         let _ = operations.set(cluster.clone());
-        tasks.spawn(pump(core, handle.clone()));
+        tasks.spawn_on(pump(core, handle.clone()), runtimes.consensus());
+        tasks.spawn_on(handle.delays().clone().probe_network(), runtimes.consensus());
         tasks.spawn(stage(snapshots, stager, handle.clone()));
         let peerstore = config.peerstore_file(&folder.path);
         tasks.spawn(keep_peerstore(addresses, peerstore, net.clone()));
@@ -251,6 +258,7 @@ impl Running {
             driver,
             net,
             backend,
+            runtimes,
             tasks,
             http,
             proxy,
@@ -314,10 +322,17 @@ impl Running {
         tokio::join!(down(self.http), down(self.proxy));
         self.stop.cancel();
         save_peerstore(&folder.config.peerstore_file(&folder.path), &self.net);
+        let delays = self.driver.handle.delays().worst();
+        tracing::info!(
+            "longest delays of consensus: {:.1?} of its timer, {:.1?} of its network",
+            delays.timer,
+            delays.network
+        );
         let store = tokio::task::spawn_blocking(move || self.driver.stop()).await;
         self.net.shutdown().await;
         self.tasks.shutdown().await;
         self.backend.shutdown().await;
+        drop(self.runtimes);
         if let Ok(Some(store)) = store {
             tokio::task::block_in_place(|| backups::at_shutdown(folder, &store.reader()));
             if let Err(error) = store.close() {

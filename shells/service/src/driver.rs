@@ -3,6 +3,7 @@
 
 mod compare;
 mod complaints;
+mod delays;
 mod informer;
 mod ipfs;
 mod snapshots;
@@ -19,6 +20,7 @@ use cluster_core::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+pub use self::delays::{Delays, WorstDelays};
 pub use self::informer::{Disk, Informer, Measured};
 pub use self::snapshots::stage;
 
@@ -59,6 +61,7 @@ pub struct Handle {
     inputs: mpsc::Sender<Input>,
     waiting: Arc<Waiting>,
     clock: Clock,
+    delays: Delays,
 }
 
 /// How much waits for the loop. What is not counted here is bounded by what the core has started.
@@ -142,6 +145,11 @@ impl Handle {
         let _ = self.inputs.send(Input::Stop);
     }
 
+    /// How late consensus runs.
+    pub fn delays(&self) -> &Delays {
+        &self.delays
+    }
+
     /// One reading of both clocks, as the core sees them.
     pub fn now(&self) -> Now {
         self.clock.now()
@@ -183,6 +191,7 @@ impl Driver {
             inputs,
             waiting: Arc::new(waiting),
             clock,
+            delays: Delays::default(),
         };
         let node = Node::new(parts.config.clone(), recovered, rand::random(), clock.now());
         let runtime = tokio::runtime::Handle::current();
@@ -257,7 +266,8 @@ impl Loop {
         loop {
             let now = self.handle.now();
             let due = self.node.poll_timeout(now).map(|(at, _)| at);
-            if due.is_some_and(|at| at <= now.mono) {
+            if let Some(at) = due.filter(|at| *at <= now.mono) {
+                self.handle.delays.note_timer(now.mono.since(at));
                 self.handle_events(&mut vec![Event::TimedOut]);
             }
             if found >= BUSY {

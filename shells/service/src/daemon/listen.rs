@@ -7,6 +7,7 @@ use anyhow::Context;
 use cluster_ipfs::{Backend, Node};
 use libp2p::multiaddr::Protocol;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -20,12 +21,15 @@ pub(super) async fn serve_ipfs_api(
     node: &Node,
     stop: &CancellationToken,
     tasks: &mut JoinSet<()>,
+    threads: &Handle,
 ) -> anyhow::Result<()> {
     let Some(embedded) = &config.ipfs_connector.embedded else {
         return Ok(());
     };
     for address in &embedded.api_listen_multiaddress.0 {
-        let listener = bind(address, "ipfs_connector.embedded.api_listen_multiaddress").await?;
+        let address = address.clone();
+        let binding = async move { bind(&address, "ipfs_connector.embedded.api_listen_multiaddress").await };
+        let listener = threads.spawn(binding).await??;
         let address = listener.local_addr()?;
         if !address.ip().is_loopback() {
             tracing::warn!(
@@ -36,11 +40,12 @@ pub(super) async fn serve_ipfs_api(
         }
         tracing::info!("the embedded IPFS node's API listens on {address}");
         let (node, stopped) = (node.clone(), stop.clone().cancelled_owned());
-        tasks.spawn(async move {
+        let serving = async move {
             if let Err(error) = cluster_ipfs::api::serve(node, listener, stopped).await {
                 tracing::error!("the embedded IPFS node's API ended: {error}");
             }
-        });
+        };
+        tasks.spawn_on(serving, threads);
     }
     Ok(())
 }

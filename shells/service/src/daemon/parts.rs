@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use cluster_core::{ClusterId, PeerId, Recovered};
 use cluster_ipfs::{Backend, Node as IpfsNode, kubo};
+use tokio::runtime::Handle;
 
 use super::{greeting, listen};
 use crate::cluster;
@@ -48,7 +49,7 @@ pub(super) fn known_peers(folder: &Folder, bootstrap: &[Address]) -> BTreeMap<Pe
     known
 }
 
-pub(super) async fn open_backend(folder: &Folder) -> anyhow::Result<Backend> {
+pub(super) async fn open_backend(folder: &Folder, node_threads: &Handle) -> anyhow::Result<Backend> {
     let config = &folder.config;
     if let Some(kubo) = config.kubo() {
         return Ok(Backend::Kubo(kubo::Client::new(kubo)?));
@@ -57,8 +58,9 @@ pub(super) async fn open_backend(folder: &Folder) -> anyhow::Result<Backend> {
         .embedded(&folder.path)
         .context("no section of ipfs_connector is configured")?;
     let path = embedded.path.clone();
-    let node = IpfsNode::open(embedded)
-        .await
+    let node = node_threads
+        .spawn(IpfsNode::open(embedded))
+        .await?
         .with_context(|| format!("cannot open the embedded IPFS node in {}", path.display()))?;
     Ok(Backend::Embedded(node))
 }
@@ -67,6 +69,7 @@ pub(super) async fn start_net(
     folder: &Folder,
     known_peers: BTreeMap<PeerId, Vec<Multiaddr>>,
     recovered: Option<&Recovered>,
+    threads: &Handle,
 ) -> anyhow::Result<(Net, NetEvents)> {
     let Folder { config, identity, .. } = folder;
     let addresses = |configured: &[Address]| configured.iter().map(|address| address.0.clone()).collect();
@@ -87,7 +90,7 @@ pub(super) async fn start_net(
         open_methods: BTreeSet::from([greeting::METHOD.to_owned()]),
     };
     listen::warn_of_strangers(&config.cluster);
-    let (net, events) = Net::start(net).await?;
+    let (net, events) = threads.spawn(Net::start(net)).await??;
     if let Some(recovered) = recovered {
         // In this order: who calls in between is asked to wait, and not taken for a stranger.
         net.set_members(recovered.members.peer_ids().cloned().collect())

@@ -30,10 +30,6 @@ use super::swarm::{Behaviour, Driver};
 use super::transport::{self, listen_hint};
 use super::{Net, NetConfig, peer_id_of, streams};
 
-/// Connections whose other end is not known yet. A flood of them holds up new connections for as long as
-/// the handshake may take, but not the ones that this side makes.
-const PENDING_MAX: u32 = 256;
-
 /// Connections of those who are no members.
 const STRANGERS_MAX: u32 = 128;
 
@@ -150,7 +146,6 @@ pub(super) fn tell(swarm: &mut Swarm<Behaviour>, announce: &Announce, listening:
 
 fn behaviour(keypair: &Keypair, announce: &Announce, streams: streams::Behaviour) -> Behaviour {
     let limits = ConnectionLimits::default()
-        .with_max_pending_incoming(Some(PENDING_MAX))
         .with_max_established_incoming(Some(STRANGERS_MAX))
         .with_max_established_per_peer(Some(PER_STRANGER_MAX));
     let identify = identify::Config::new("/ipfs-cluster/id/1".to_owned(), keypair.public())

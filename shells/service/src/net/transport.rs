@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::Duration;
 
+use cluster_ipfs::handshakes::Limited;
 use futures::io::BufReader;
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::muxing::StreamMuxerBox;
@@ -20,6 +21,10 @@ use super::hello::{self, Keys};
 /// From the first packet to an encrypted connection. Whoever takes longer, garbage on the port included,
 /// is hung up on.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Incoming connections whose other end is not known yet. Each costs some 140 KiB. In a flood the oldest of the
+/// busiest address gives way to a newcomer.
+const HANDSHAKES_MAX: usize = 256;
 
 /// Streams of one connection, of both sides together. yamux closes the connection of who exceeds it, so it
 /// is far above what the limits on calls allow: 256 each way, and a handful of long-lived ones.
@@ -38,7 +43,11 @@ pub(super) fn build(keypair: &Keypair, secrets: Keys) -> Result<Boxed<(PeerId, S
         let dialed = point.is_dialer();
         connect(socket, dialed, &secrets, noise, yamux).await
     });
-    Ok(TransportTimeout::new(transport, HANDSHAKE_TIMEOUT).boxed())
+    Ok(Limited::new(
+        TransportTimeout::new(transport, HANDSHAKE_TIMEOUT),
+        HANDSHAKES_MAX,
+    )
+    .boxed())
 }
 
 /// Peers know what the other end speaks, so that nothing has to be negotiated on the way.

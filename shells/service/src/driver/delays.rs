@@ -1,0 +1,133 @@
+//! How late consensus runs. A heartbeat that is sent or read late by more than an election timeout costs the
+//! leadership, so this is the first number to look at when leaders change without a reason.
+//!
+//! Two things are measured: how long after its time the core's timer is handled, and how long after its time a
+//! task on the threads of the cluster's network runs. Both are zero on a machine that has enough processors and
+//! disks that sync fast.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior};
+
+/// From here on a delay is worth a line in the log: half of the heartbeat interval that is configured by
+/// default.
+const WARN_FROM: Duration = Duration::from_millis(500);
+
+/// Delays are logged once in this time.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// How often the network's threads are probed: ten times in a heartbeat interval.
+const PROBE: Duration = Duration::from_millis(100);
+
+/// The longest delays since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorstDelays {
+    /// Of the core's timer.
+    pub timer: Duration,
+    /// Of a task on the threads of the cluster's network.
+    pub network: Duration,
+}
+
+/// Measures delays. Clones share the result.
+#[derive(Clone, Debug)]
+pub struct Delays(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    timer: AtomicU64,
+    network: AtomicU64,
+    start: Instant,
+    /// When a delay was logged last, in milliseconds since the start; 0 for never.
+    logged: AtomicU64,
+}
+
+impl Default for Delays {
+    fn default() -> Self {
+        Self(Arc::new(Shared {
+            timer: AtomicU64::new(0),
+            network: AtomicU64::new(0),
+            start: Instant::now(),
+            logged: AtomicU64::new(0),
+        }))
+    }
+}
+
+fn number(value: u128) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
+
+impl Delays {
+    /// Reads the longest delays since the start.
+    pub fn worst(&self) -> WorstDelays {
+        let read = |worst: &AtomicU64| Duration::from_nanos(worst.load(Ordering::Relaxed));
+        WorstDelays {
+            timer: read(&self.0.timer),
+            network: read(&self.0.network),
+        }
+    }
+
+    /// Notes how late the core's timer was handled.
+    pub(super) fn note_timer(&self, delay: Duration) {
+        self.note(&self.0.timer, delay, "a timer of consensus was handled");
+    }
+
+    fn note(&self, worst: &AtomicU64, delay: Duration, what: &str) {
+        worst.fetch_max(number(delay.as_nanos()), Ordering::Relaxed);
+        if delay < WARN_FROM {
+            return;
+        }
+        let now = number(self.0.start.elapsed().as_millis()).max(1);
+        let last = self.0.logged.load(Ordering::Relaxed);
+        if last == 0 || now.saturating_sub(last) >= number(QUIET.as_millis()) {
+            self.0.logged.store(now, Ordering::Relaxed);
+            tracing::warn!(
+                "{what} {delay:.1?} late: this machine is too busy, or its disk too slow, for a peer that others \
+                 wait for"
+            );
+        }
+    }
+
+    /// Probes the threads of the runtime that it runs on, for as long as it is polled.
+    pub async fn probe_network(self) {
+        let mut ticks = tokio::time::interval(PROBE);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let due = ticks.tick().await;
+            self.note(
+                &self.0.network,
+                due.elapsed(),
+                "a task of the cluster's network ran",
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn worst_delay_of_each_kind_is_kept() {
+        let delays = Delays::default();
+        for millis in [5, 700, 20] {
+            delays.note_timer(Duration::from_millis(millis));
+        }
+        let worst = delays.clone().worst();
+        assert_eq!(worst.timer, Duration::from_millis(700));
+        assert_eq!(worst.network, Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn blocked_network_thread_is_measured() {
+        let delays = Delays::default();
+        let probing = tokio::spawn(delays.clone().probe_network());
+        // On the only thread of this runtime.
+        while delays.worst().network < Duration::from_millis(200) {
+            std::thread::sleep(Duration::from_millis(300));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        probing.abort();
+    }
+}
