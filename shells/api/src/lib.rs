@@ -22,6 +22,7 @@ mod pin_options;
 mod pin_status;
 pub mod query;
 mod status;
+pub mod terminal;
 pub mod time;
 
 pub use add::{AddFormat, AddLayout, AddParams, AddedOutput, DEFAULT_SHARD_SIZE};

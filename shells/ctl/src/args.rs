@@ -72,7 +72,7 @@ pub(crate) struct Global {
         value_name = "ADDRESSES"
     )]
     pub(crate) host: String,
-    /// The cluster's secret, for HTTP over libp2p, which this version does not speak
+    /// Ignored: the cluster's secret, which only HTTP over libp2p needs
     #[arg(long, value_name = "HEX", hide = true)]
     pub(crate) secret: Option<String>,
     /// Use HTTPS. The server's certificate must be one that this machine trusts; the variable SSL_CERT_FILE
@@ -117,7 +117,7 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Tell about the peer that is asked
-    Id,
+    Id(Ignored),
     /// List and manage the peers of the cluster
     #[command(subcommand)]
     Peers(Peers),
@@ -137,7 +137,7 @@ pub(crate) enum Command {
     #[command(long_about = RECOVER)]
     Recover(OneOrAll),
     /// Tell the version of the peer
-    Version,
+    Version(Ignored),
     /// Tell how the cluster is doing
     #[command(subcommand)]
     Health(Health),
@@ -146,7 +146,7 @@ pub(crate) enum Command {
     Ipfs(Ipfs),
     /// List all commands
     #[command(hide = true)]
-    Commands,
+    Commands(Ignored),
     /// Write a completion script for a shell
     #[command(after_help = "Example:\n  ipfs-cluster-ctl completions bash \
                       > ~/.local/share/bash-completion/completions/ipfs-cluster-ctl")]
@@ -160,7 +160,7 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Peers {
     /// List all peers, with their addresses and IPFS nodes
-    Ls,
+    Ls(Ignored),
     /// Add a peer that is running and waits to be taken in
     Add {
         /// Its peer id, or a multiaddress that ends in it
@@ -205,10 +205,27 @@ pub(crate) struct ReadArgs {
 pub(crate) struct OneOrAll {
     /// Only this one
     #[arg(value_name = "CID")]
-    pub(crate) cid: Option<String>,
+    cid: Option<String>,
     /// Only at the peer that is contacted
     #[arg(long)]
     pub(crate) local: bool,
+    #[command(flatten)]
+    ignored: Ignored,
+}
+
+impl OneOrAll {
+    /// The CID given, if any.
+    pub(crate) fn cid(&self) -> Option<&str> {
+        self.cid.as_deref().filter(|cid| !cid.is_empty())
+    }
+}
+
+/// Arguments beyond those that a command reads. The Go tool ignores them everywhere. Here only commands that
+/// show or retry something do: `pin rm A B` that silently removes A alone is refused.
+#[derive(Debug, Args)]
+pub(crate) struct Ignored {
+    #[arg(hide = true, value_name = "IGNORED")]
+    _arguments: Vec<String>,
 }
 
 /// `health …`
@@ -223,17 +240,21 @@ pub(crate) enum Health {
         /// Draw also the IPFS nodes outside the cluster
         #[arg(long)]
         all_ipfs_peers: bool,
+        #[command(flatten)]
+        ignored: Ignored,
     },
     /// List the latest samples of a metric, or which metrics there are
     Metrics {
         /// freespace, ping, …
         #[arg(value_name = "METRIC")]
         name: Option<String>,
+        #[command(flatten)]
+        ignored: Ignored,
     },
     /// List metrics that have run out: peers that have gone silent
-    Alerts,
+    Alerts(Ignored),
     /// List traffic between peers by protocol
-    Bandwidth,
+    Bandwidth(Ignored),
 }
 
 /// `ipfs …`

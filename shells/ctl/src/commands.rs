@@ -4,7 +4,7 @@ mod add;
 mod pin;
 
 use crate::args::{Cli, Command, Global, Health, Ipfs, OneOrAll, Peers, Pin, Status};
-use crate::failure::Failure;
+use crate::failure::{Failure, say};
 use crate::graph;
 use crate::output::Output;
 use crate::validate;
@@ -30,7 +30,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
     if let Command::Completions { shell } = command {
         return completions(shell);
     }
-    if matches!(command, Command::Commands) {
+    if matches!(command, Command::Commands(_)) {
         let mut output = Output::new(cli.global.encoding);
         list_commands(&mut output)?;
         return output.flush();
@@ -46,9 +46,9 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
 async fn dispatch(session: &mut Session, command: Command) -> Result<(), Failure> {
     let Session { client, output } = session;
     match command {
-        Command::Id => output.show(&client.id().await?),
-        Command::Version => output.show(&client.version().await?),
-        Command::Peers(Peers::Ls) => output.show_all(client.peers().await?).await,
+        Command::Id(_) => output.show(&client.id().await?),
+        Command::Version(_) => output.show(&client.version().await?),
+        Command::Peers(Peers::Ls(_)) => output.show_all(client.peers().await?).await,
         Command::Peers(Peers::Add { peer }) => {
             let id = validate::peer(&peer)?;
             let address = if peer == id { "" } else { peer.as_str() };
@@ -62,7 +62,7 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<(), Failure
         Command::Recover(arguments) => recover(client, output, &arguments).await,
         Command::Health(command) => health(client, output, command).await,
         Command::Ipfs(Ipfs::Gc { local }) => output.show(&client.repo_gc(local).await?),
-        Command::Commands => list_commands(output),
+        Command::Commands(_) => list_commands(output),
         Command::Completions { shell } => completions(shell),
     }
 }
@@ -72,16 +72,16 @@ fn wants_fresh(command: &Command) -> bool {
     match command {
         Command::Pin(Pin::Ls(list)) => list.read.consistent,
         Command::Status(status) => status.read.consistent,
-        Command::Id
+        Command::Id(_)
         | Command::Peers(_)
         | Command::Add(_)
         | Command::Pin(Pin::Add(_) | Pin::Rm(_) | Pin::Update(_))
         | Command::Sync(_)
         | Command::Recover(_)
-        | Command::Version
+        | Command::Version(_)
         | Command::Health(_)
         | Command::Ipfs(_)
-        | Command::Commands
+        | Command::Commands(_)
         | Command::Completions { .. } => false,
     }
 }
@@ -95,16 +95,20 @@ fn connect(global: &Global, consistent: bool) -> Result<Client, Failure> {
             let (user, password) = given.split_once(':').unwrap_or((given, ""));
             (user.to_owned(), password.to_owned())
         });
-    if global.secret.is_some() {
-        let error = "HTTP over libp2p is not available in this version; leave --secret out";
-        return Err(Failure::local("parsing secret", error));
-    }
+    validate::secret(global.secret.as_deref().unwrap_or_default())?;
     let https = global.https || (credentials.is_some() && !global.force_http);
     if https && !global.https && global.debug {
-        eprintln!("credentials imply HTTPS; --force-http sends them over plain HTTP");
+        say(format_args!(
+            "credentials imply HTTPS; --force-http sends them over plain HTTP"
+        ));
     }
     let observer = global.debug.then(|| -> cluster_api::client::Observer {
-        Arc::new(|exchange| eprintln!("{} {}: {}", exchange.method, exchange.url, exchange.outcome))
+        Arc::new(|exchange| {
+            say(format_args!(
+                "{} {}: {}",
+                exchange.method, exchange.url, exchange.outcome
+            ));
+        })
     });
     let timeout = (global.timeout > 0).then(|| Duration::from_secs(global.timeout));
     Ok(Client::new(
@@ -115,7 +119,7 @@ fn connect(global: &Global, consistent: bool) -> Result<Client, Failure> {
             https,
             no_check_certificate: global.no_check_certificate,
             consistent,
-            warned: Some(Arc::new(|warning| eprintln!("warning: {warning}"))),
+            warned: Some(Arc::new(|warning| say(format_args!("warning: {warning}")))),
             observer,
         },
     )?)
@@ -150,7 +154,7 @@ async fn status(client: &Client, output: &mut Output, arguments: &Status) -> Res
 }
 
 async fn recover(client: &Client, output: &mut Output, arguments: &OneOrAll) -> Result<(), Failure> {
-    match &arguments.cid {
+    match arguments.cid() {
         Some(cid) => output.show(&client.recover(&validate::cid(cid)?, arguments.local).await?),
         None => output.show_all(client.recover_all(arguments.local).await?).await,
     }
@@ -158,7 +162,7 @@ async fn recover(client: &Client, output: &mut Output, arguments: &OneOrAll) -> 
 
 /// Peers of v1 have no `sync`: comparing became part of tracking, and what is left to ask for is `recover`.
 async fn sync(client: &Client, output: &mut Output, arguments: &OneOrAll) -> Result<(), Failure> {
-    match &arguments.cid {
+    match arguments.cid() {
         Some(cid) => match client.sync(&validate::cid(cid)?, arguments.local).await {
             Err(error) if is_unknown_route(&error) => recover(client, output, arguments).await,
             answer => output.show(&answer?),
@@ -180,21 +184,23 @@ fn is_unknown_route(error: &ClientError) -> bool {
 
 async fn health(client: &Client, output: &mut Output, command: Health) -> Result<(), Failure> {
     match command {
-        Health::Graph { file, all_ipfs_peers } => draw(client, output, file, all_ipfs_peers).await,
-        Health::Metrics { name: Some(name) } => output.show(&client.metrics(&name).await?),
-        Health::Metrics { name: None } => output.show(&client.metric_names().await?),
-        Health::Alerts => output.show(&client.alerts().await?),
-        Health::Bandwidth => output.show(&client.bandwidth().await?),
+        Health::Graph {
+            file, all_ipfs_peers, ..
+        } => draw(client, output, file, all_ipfs_peers).await,
+        Health::Metrics { name: Some(name), .. } if !name.is_empty() => {
+            output.show(&client.metrics(&name).await?)
+        }
+        Health::Metrics { .. } => output.show(&client.metric_names().await?),
+        Health::Alerts(_) => output.show(&client.alerts().await?),
+        Health::Bandwidth(_) => output.show(&client.bandwidth().await?),
     }
 }
 
 async fn draw(client: &Client, output: &mut Output, file: Option<PathBuf>, all: bool) -> Result<(), Failure> {
     let answer = client.graph().await?;
-    if output.is_json() && file.is_none() {
-        return output.json(&answer.text);
-    }
+    // Whatever the encoding, as with the Go tool: "health graph" makes a Graphviz file.
     let drawn = graph::dot(&answer.value, all);
-    match file {
+    match file.filter(|path| !path.as_os_str().is_empty()) {
         None => output.raw(&drawn),
         Some(path) => std::fs::write(&path, drawn)
             .map_err(|error| Failure::local("creating output file", format!("{}: {error}", path.display()))),

@@ -1,7 +1,7 @@
 //! How the tool fails, and what it exits with.
 
 use crate::args::Encoding;
-use cluster_api::{ClientError, Error, json};
+use cluster_api::{ClientError, Error, json, terminal};
 use std::fmt;
 use std::io;
 
@@ -43,16 +43,18 @@ impl Failure {
         }
     }
 
-    /// Says it where it belongs.
+    /// Prints it: on standard output what the service answered, on standard error all else.
     pub(crate) fn tell(&self, encoding: Encoding) {
         match self {
-            Self::Local { doing, error } => eprintln!("error {doing}: {error}"),
-            Self::WaitedTooLong(doing) => eprintln!("error {doing}: context deadline exceeded"),
+            Self::Local { doing, error } => say(format_args!("error {doing}: {error}")),
+            Self::WaitedTooLong(doing) => say(format_args!("error {doing}: context deadline exceeded")),
             Self::Request(error @ ClientError::BadHost { .. }) => {
-                eprintln!("error parsing host multiaddress: {error}");
+                say(format_args!("error parsing host multiaddress: {error}"));
             }
-            Self::Request(error @ ClientError::Tls(_)) => eprintln!("error preparing TLS: {error}"),
-            Self::Request(ClientError::File { path, reason }) => eprintln!("error adding: {path}: {reason}"),
+            Self::Request(error @ ClientError::Tls(_)) => say(format_args!("error preparing TLS: {error}")),
+            Self::Request(ClientError::File { path, reason }) => {
+                say(format_args!("error adding: {path}: {reason}"));
+            }
             Self::Request(error) => {
                 use io::Write;
                 let text = describe(&error.to_api(), encoding);
@@ -60,7 +62,7 @@ impl Failure {
                 let _ = io::stdout().write_all(text.as_bytes());
             }
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            Self::Output(error) => eprintln!("error writing output: {error}"),
+            Self::Output(error) => say(format_args!("error writing output: {error}")),
         }
     }
 
@@ -78,17 +80,26 @@ impl Failure {
     }
 }
 
+/// Prints one line on standard error, escaped: parts of it may come from the service.
+pub(crate) fn say(text: fmt::Arguments<'_>) {
+    eprintln!("{}", terminal::line(text));
+}
+
 /// An error as it is shown.
 fn describe(error: &Error, encoding: Encoding) -> String {
     match encoding {
         Encoding::Text => {
+            let message = terminal::line(&error.message);
             format!(
-                "An error occurred:\n  Code: {}\n  Message: {}\n",
-                error.code, error.message
+                "An error occurred:\n  Code: {}\n  Message: {message}\n",
+                error.code
             )
         }
-        // An error is a number and a text, which is always JSON.
-        Encoding::Json => json::to_string_indented(error, "    ").unwrap_or_default() + "\n",
+        Encoding::Json => {
+            // An error is a number and a text, which is always JSON.
+            let text = json::to_string_indented(error, "    ").unwrap_or_default();
+            terminal::json(&text).into_owned() + "\n"
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The connections of a cluster as a Graphviz file.
 
-use cluster_api::ConnectGraph;
+use cluster_api::{ConnectGraph, terminal};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -140,6 +140,7 @@ fn ipfs_nodes<'a>(
 
 fn node(out: &mut String, name: &str, title: &str, short: &str, id: &str, look: &Look) {
     let Look { shape, color, more } = look;
+    let (title, short, id) = (html(title), html(short), quoted(id));
     // Writing to a `String` cannot fail.
     let _ = writeln!(
         out,
@@ -147,6 +148,17 @@ fn node(out: &mut String, name: &str, title: &str, short: &str, id: &str, look: 
          style=\"filled\" colorscheme=\"x11\" fontcolor=\"black\" fontname=\"Arial\" \
          shape=\"{shape}\" {more}]"
     );
+}
+
+/// `text` inside a label in HTML: a peer's name must not add markup or nodes to the graph.
+fn html(text: &str) -> String {
+    let text = terminal::line(text).replace('&', "&amp;");
+    text.replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// `text` inside double quotes.
+fn quoted(text: &str) -> String {
+    terminal::line(text).replace('\\', "\\\\").replace('"', "\\\"")
 }
 
 /// Leaves out edges to nodes that are not drawn.
@@ -195,6 +207,18 @@ mod tests {
         let drawn = dot(&serde_json::from_str(GRAPH).unwrap(), true);
         assert!(drawn.contains("I2 [label=< <B> IPFS </B> <BR/> <B> Qm*XXXXXX </B> >"));
         assert!(drawn.ends_with("I0 -> I1\nI0 -> I2\n}"), "{drawn}");
+    }
+
+    #[test]
+    fn names_and_ids_add_nothing_to_the_graph() {
+        let graph = r#"{"cluster_id":"a","cluster_links":{"Qa\"] X [label=\"\\":[]},
+            "id_to_peername":{"Qa\"] X [label=\"\\":"</B> > ] X\nY \u001b[2J"}}"#;
+        let drawn = dot(&serde_json::from_str(graph).unwrap(), false);
+        assert!(
+            drawn.contains(r"<B> &lt;/B&gt; &gt; ] X\nY \u001b[2J </B>"),
+            "{drawn}"
+        );
+        assert!(drawn.contains(r#" group="Qa\"] X [label=\"\\" color"#), "{drawn}");
     }
 
     #[test]

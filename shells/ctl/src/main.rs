@@ -13,11 +13,11 @@ mod wait;
 
 use args::Cli;
 use clap::error::ErrorKind;
-use clap::{CommandFactory, FromArgMatches};
+use clap::{Command, CommandFactory, FromArgMatches};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let command = Cli::command();
+    let command = with_help_alias(Cli::command());
     let arguments = argv::rewrite(&command, std::env::args_os().collect());
     let cli = match command
         .try_get_matches_from(arguments)
@@ -44,10 +44,23 @@ fn main() -> ExitCode {
     }
 }
 
+/// `h` for `help`, at every command that has subcommands, as in the Go tool.
+fn with_help_alias(mut command: Command) -> Command {
+    // Only a built command has `help` among its subcommands.
+    command.build();
+    alias_help(command)
+}
+
+fn alias_help(command: Command) -> Command {
+    command.mut_subcommands(|child| match child.get_name() {
+        "help" => child.alias("h"),
+        _ => alias_help(child),
+    })
+}
+
 /// Help asked for is no error; a command that does not exist is 3, as with the Go tool; the rest is 1.
 fn refused(error: &clap::Error) -> ExitCode {
-    // Nothing can be done about a terminal that does not take the message.
-    let _ = error.print();
+    print(error);
     let kind = error.kind();
     let help = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     if matches!(kind, ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) || kind == help {
@@ -56,5 +69,15 @@ fn refused(error: &clap::Error) -> ExitCode {
         ExitCode::from(failure::NO_SUCH_COMMAND)
     } else {
         ExitCode::from(failure::LOCAL)
+    }
+}
+
+/// Help keeps its styles. An error quotes arguments, which may come from elsewhere, so it is plain and escaped.
+fn print(error: &clap::Error) {
+    if error.use_stderr() {
+        eprint!("{}", cluster_api::terminal::lines(error.render()));
+    } else {
+        // Nothing can be done about a terminal that does not take the message.
+        let _ = error.print();
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::args::Encoding;
 use crate::failure::Failure;
-use crate::text::Text;
-use cluster_api::client::{Answer, Lines};
-use cluster_api::{Time, json};
+use crate::text::{Lines, Text};
+use cluster_api::client::{self, Answer};
+use cluster_api::{Time, json, terminal};
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 /// Standard output in one encoding.
@@ -35,15 +35,15 @@ impl Output {
             // The service's own words, laid out: fields that we do not know are not lost.
             Encoding::Json => self.json(&answer.text),
             Encoding::Text => {
-                let mut text = String::new();
-                answer.value.text(&mut text, Time::now());
-                self.raw(&text)
+                let mut lines = Lines::default();
+                answer.value.text(&mut lines, Time::now());
+                self.raw(&lines.into_string())
             }
         }
     }
 
     /// Shows all values of a listing as they come: in JSON as objects one after the other.
-    pub(crate) async fn show_all<T>(&mut self, mut lines: Lines<T>) -> Result<(), Failure>
+    pub(crate) async fn show_all<T>(&mut self, mut lines: client::Lines<T>) -> Result<(), Failure>
     where
         T: Text + serde::de::DeserializeOwned,
     {
@@ -62,10 +62,15 @@ impl Output {
     /// Shows JSON text, laid out.
     pub(crate) fn json(&mut self, text: &str) -> Result<(), Failure> {
         let laid_out = json::indent(text, "    ") + "\n";
-        self.raw(&laid_out)
+        self.raw(&terminal::json(&laid_out))
     }
 
-    /// Writes text as it is.
+    /// Shows one line of text.
+    pub(crate) fn line(&mut self, text: &str) -> Result<(), Failure> {
+        self.raw(&(terminal::line(text) + "\n"))
+    }
+
+    /// Writes text as it is: what comes from elsewhere must have been escaped.
     pub(crate) fn raw(&mut self, text: &str) -> Result<(), Failure> {
         self.out.write_all(text.as_bytes())?;
         if self.interactive {

@@ -1,51 +1,75 @@
 //! How everything looks as text, to the byte as the Go tool prints it: scripts take it apart.
 
 use crate::human;
+use cluster_api::terminal::Escaping;
 use cluster_api::{
     AddedOutput, Alert, BandwidthByProtocol, GlobalPinInfo, GlobalRepoGc, Id, Metric, Pin, PinMode, Time,
     Version,
 };
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
-/// Something that can be shown as lines of text.
-pub(crate) trait Text {
-    /// Appends its lines to `out`. `now` is what distances in time are counted from.
-    fn text(&self, out: &mut String, now: Time);
+/// Lines of text. What is written into one is escaped, so that no value can end it or control the terminal.
+#[derive(Debug, Default)]
+pub(crate) struct Lines(Escaping<String>);
+
+impl Lines {
+    /// Ends the line being written.
+    pub(crate) fn end_line(&mut self) {
+        self.0.0.push('\n');
+    }
+
+    /// All lines, each with its line feed.
+    pub(crate) fn into_string(self) -> String {
+        self.0.0
+    }
 }
 
-/// Appends one formatted line. Writing to a `String` cannot fail.
+impl Write for Lines {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.write_str(text)
+    }
+}
+
+/// A value that can be shown as lines of text.
+pub(crate) trait Text {
+    /// Appends its lines to `out`. `now` is what distances in time are counted from.
+    fn text(&self, out: &mut Lines, now: Time);
+}
+
+/// Appends one formatted line. Writing to memory cannot fail.
 macro_rules! line {
     ($out:expr, $($arg:tt)*) => {
-        let _ = writeln!($out, $($arg)*);
+        let _ = write!($out, $($arg)*);
+        $out.end_line();
     };
 }
 
 impl<T: Text> Text for Vec<T> {
-    fn text(&self, out: &mut String, now: Time) {
+    fn text(&self, out: &mut Lines, now: Time) {
         self.iter().for_each(|item| item.text(out, now));
     }
 }
 
 impl Text for String {
-    fn text(&self, out: &mut String, _: Time) {
+    fn text(&self, out: &mut Lines, _: Time) {
         line!(out, "{self}");
     }
 }
 
 impl Text for Version {
-    fn text(&self, out: &mut String, _: Time) {
+    fn text(&self, out: &mut Lines, _: Time) {
         line!(out, "{}", self.version);
     }
 }
 
 impl Text for AddedOutput {
-    fn text(&self, out: &mut String, _: Time) {
+    fn text(&self, out: &mut Lines, _: Time) {
         line!(out, "added {} {}", self.cid, self.name);
     }
 }
 
 impl Text for Id {
-    fn text(&self, out: &mut String, _: Time) {
+    fn text(&self, out: &mut Lines, _: Time) {
         if !self.error.is_empty() {
             line!(out, "{} | ERROR: {}", self.id, self.error);
             return;
@@ -69,7 +93,7 @@ impl Text for Id {
 }
 
 impl Text for GlobalPinInfo {
-    fn text(&self, out: &mut String, _: Time) {
+    fn text(&self, out: &mut Lines, _: Time) {
         if self.name.is_empty() {
             line!(out, "{}:", self.cid);
         } else {
@@ -93,7 +117,7 @@ impl Text for GlobalPinInfo {
 }
 
 impl Text for Pin {
-    fn text(&self, out: &mut String, _: Time) {
+    fn text(&self, out: &mut Lines, _: Time) {
         let options = &self.options;
         let kind = self.pin_type.as_str().to_uppercase();
         let direct = if options.mode == PinMode::Direct {
@@ -103,7 +127,7 @@ impl Text for Pin {
         };
         let _ = write!(out, "{} | {} | {kind}{direct} | ", self.cid, options.name);
         if self.is_everywhere() {
-            out.push_str("Repl. Factor: -1 | Allocations: [everywhere]");
+            let _ = out.write_str("Repl. Factor: -1 | Allocations: [everywhere]");
         } else {
             let (min, max) = (options.replication_factor_min, options.replication_factor_max);
             let peers = sorted(&self.allocations).join(" ");
@@ -124,7 +148,7 @@ impl Text for Pin {
 }
 
 impl Text for Metric {
-    fn text(&self, out: &mut String, now: Time) {
+    fn text(&self, out: &mut Lines, now: Time) {
         let weight = u64::try_from(self.weight).unwrap_or(0);
         let value = match self.name.as_str() {
             "freespace" if weight > 0 => human::bytes(weight),
@@ -141,7 +165,7 @@ impl Text for Metric {
 }
 
 impl Text for Alert {
-    fn text(&self, out: &mut String, now: Time) {
+    fn text(&self, out: &mut Lines, now: Time) {
         let expired = human::relative(Time::from_unix_nanos(self.metric.expire.into()), now);
         let triggered = human::relative(self.triggered_at, now);
         let (peer, name) = (&self.metric.peer, &self.metric.name);
@@ -153,7 +177,7 @@ impl Text for Alert {
 }
 
 impl Text for BandwidthByProtocol {
-    fn text(&self, out: &mut String, _: Time) {
+    fn text(&self, out: &mut Lines, _: Time) {
         for (protocol, traffic) in self {
             let received = human::bytes(u64::try_from(traffic.total_in).unwrap_or(0));
             let sent = human::bytes(u64::try_from(traffic.total_out).unwrap_or(0));
@@ -165,7 +189,7 @@ impl Text for BandwidthByProtocol {
 }
 
 impl Text for GlobalRepoGc {
-    fn text(&self, out: &mut String, _: Time) {
+    fn text(&self, out: &mut Lines, _: Time) {
         for (peer, result) in &self.peer_map {
             let name = if result.peername.is_empty() {
                 peer
@@ -208,9 +232,9 @@ mod tests {
     use super::*;
 
     fn text(value: serde_json::Result<impl Text>) -> String {
-        let mut out = String::new();
+        let mut out = Lines::default();
         value.unwrap().text(&mut out, Time::from_unix(1_800_000_000));
-        out
+        out.into_string()
     }
 
     #[test]
@@ -317,6 +341,64 @@ mod tests {
         assert_eq!(
             text(serde_json::from_str::<Vec<String>>(r#"["ping","tag"]"#)),
             "ping\ntag\n"
+        );
+    }
+
+    /// Every type whose strings come from elsewhere, with a line feed, an escape sequence, a C1 control and a
+    /// bidirectional control in each of them.
+    #[test]
+    fn no_value_forges_a_line_or_controls_the_terminal() {
+        const BAD: &str = r"x\n\u001b[2J\u009b31m\u202e";
+        fn check(lines: usize, shown: &str) {
+            assert_eq!(shown.matches('\n').count(), lines, "{shown:?}");
+            assert!(
+                !shown
+                    .lines()
+                    .any(|line| line.contains(cluster_api::terminal::is_control)),
+                "{shown:?}"
+            );
+            assert!(shown.contains(r"x\n\u001b[2J\u009b31m\u202e"), "{shown:?}");
+        }
+        fn bad<T: serde::de::DeserializeOwned>(json: &str) -> serde_json::Result<T> {
+            serde_json::from_str(&json.replace("BAD", BAD))
+        }
+        check(1, &text(bad::<String>(r#""BAD""#)));
+        check(1, &text(bad::<Version>(r#"{"version":"BAD"}"#)));
+        check(1, &text(bad::<AddedOutput>(r#"{"cid":"Qa","name":"BAD"}"#)));
+        check(1, &text(bad::<Id>(r#"{"id":"Qa","error":"BAD"}"#)));
+        check(
+            4,
+            &text(bad::<Id>(
+                r#"{"id":"BAD","peername":"BAD","addresses":["BAD"],"ipfs":{"id":"BAD"}}"#,
+            )),
+        );
+        check(3, &text(bad::<Id>(r#"{"id":"Qa","ipfs":{"error":"BAD"}}"#)));
+        check(
+            2,
+            &text(bad::<GlobalPinInfo>(
+                r#"{"cid":"Qa","name":"BAD","peer_map":{"BAD":{"peername":"BAD","status":"pin_error",
+                    "error":"BAD"}}}"#,
+            )),
+        );
+        check(
+            1,
+            &text(bad::<Pin>(
+                r#"{"cid":"Qa","name":"BAD","allocations":["BAD"],"replication_factor_min":1,
+                    "replication_factor_max":1}"#,
+            )),
+        );
+        check(
+            1,
+            &text(bad::<Metric>(r#"{"name":"BAD","peer":"BAD","value":"BAD"}"#)),
+        );
+        check(1, &text(bad::<Alert>(r#"{"name":"BAD","peer":"BAD"}"#)));
+        check(1, &text(bad::<BandwidthByProtocol>(r#"{"BAD":{"total_in":1}}"#)));
+        check(
+            4,
+            &text(bad::<GlobalRepoGc>(
+                r#"{"peer_map":{"Qa":{"peername":"BAD","error":"BAD","keys":[{"key":"BAD"},
+                    {"key":null,"error":"BAD"}]}}}"#,
+            )),
         );
     }
 }

@@ -79,6 +79,18 @@ pub(crate) fn peers(text: Option<&str>) -> Result<Vec<String>, Failure> {
     .collect()
 }
 
+/// Checks a cluster secret. It is not used: only HTTP over libp2p needs it, and a host that asks for that is
+/// refused by itself.
+pub(crate) fn secret(hex: &str) -> Result<(), Failure> {
+    let is_hex = hex.len() % 2 == 0 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hex {
+        return Ok(());
+    }
+    // The secret itself is not repeated: it would be in logs.
+    let error = "--secret is not hexadecimal: give the 64 digits of cluster.secret";
+    Err(Failure::local("parsing secret", error))
+}
+
 /// The point in time that is so far from now.
 pub(crate) fn expiry(expire_in: Option<GoDuration>) -> Result<Time, Failure> {
     match expire_in {
@@ -91,9 +103,9 @@ pub(crate) fn expiry(expire_in: Option<GoDuration>) -> Result<Time, Failure> {
     }
 }
 
-/// Pairs of `key=value`.
+/// Pairs of `key=value`. An empty one is none.
 pub(crate) fn metadata(pairs: &[String]) -> Result<BTreeMap<String, String>, Failure> {
-    let split = pairs.iter().map(|pair| {
+    let split = pairs.iter().filter(|pair| !pair.is_empty()).map(|pair| {
         let error = || format!("metadata were not in the format key=value: {pair:?}");
         let (key, value) = pair
             .split_once('=')
@@ -152,6 +164,7 @@ mod tests {
     fn metadata_and_expiry_must_make_sense() {
         assert_eq!(metadata(&["a=b=c".into(), "d=".into()]).unwrap()["a"], "b=c");
         assert!(metadata(&["a".into()]).is_err());
+        assert!(metadata(&[String::new()]).unwrap().is_empty());
         assert!(expiry(Some(GoDuration::from_millis(999))).is_err());
         assert!(expiry(None).unwrap().is_zero());
     }

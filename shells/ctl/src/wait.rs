@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use cluster_api::client::Answer;
-use cluster_api::{Client, GlobalPinInfo, GoDuration, TrackerStatus};
+use cluster_api::{Client, GlobalPinInfo, GoDuration, TrackerStatus, terminal};
 use indicatif::ProgressBar;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -88,7 +88,10 @@ fn count(info: &GlobalPinInfo, target: TrackerStatus) -> usize {
 
 fn describe(goal: &Goal, info: &GlobalPinInfo) -> String {
     let (done, all) = (count(info, goal.target), wanted(goal, info));
-    format!("{}: {} on {done} of {all} peers", goal.cid, goal.target)
+    terminal::line(format_args!(
+        "{}: {} on {done} of {all} peers",
+        goal.cid, goal.target
+    ))
 }
 
 /// On how many peers the target has to be seen.

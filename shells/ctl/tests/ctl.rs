@@ -189,6 +189,188 @@ async fn wrong_arguments_exit_1_before_anything_is_sent() {
     assert!(err(&shown).starts_with("error parsing host multiaddress:") && code(&shown) == 1);
 }
 
+/// A name that would erase the screen, forge a second pin and turn the text around.
+const HOSTILE: &str = r"x\u001b[2J\n\u009b31m\u007f\u202eQmForged | y | PIN";
+
+#[tokio::test]
+async fn names_and_errors_from_the_service_control_no_terminal() {
+    let pin = format!("{{\"cid\":\"{CID}\",\"name\":\"{HOSTILE}\",\"max_depth\":-1}}");
+    let raw: String = serde_json::from_str(&format!("\"{HOSTILE}\"")).unwrap();
+    // As raw as JSON allows: only C0 must be escaped in it.
+    let raw_json = serde_json::to_string(&raw).unwrap();
+    let error = format!("{{\"code\":400,\"message\":{raw_json}}}");
+    let fails = move || async { (StatusCode::BAD_REQUEST, error) };
+    let raw_pin = format!("{{\"cid\":\"{CID}\",\"name\":{raw_json},\"max_depth\":-1}}");
+    let router = Router::new()
+        .route("/allocations", get(|| async { pin }))
+        .route("/allocations/{cid}", get(|| async { raw_pin }))
+        .route("/pins/{cid}", get(fails));
+    let host = serve(router).await;
+    for arguments in [
+        &["pin", "ls"][..],
+        &["pin", "ls", CID],
+        &["--enc=json", "pin", "ls"],
+        &["--enc=json", "pin", "ls", CID],
+        &["status", CID],
+        &["--enc=json", "status", CID],
+    ] {
+        let shown = out(&ctl(&host, arguments).await);
+        let rest = shown.replace('\n', "");
+        assert!(
+            !rest.contains(cluster_api::terminal::is_control),
+            "{arguments:?}: {shown:?}"
+        );
+        assert!(shown.contains(HOSTILE), "{arguments:?}: {shown}");
+    }
+    assert_eq!(out(&ctl(&host, &["pin", "ls"]).await).lines().count(), 1);
+    let json = out(&ctl(&host, &["--enc=json", "pin", "ls", CID]).await);
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&json).unwrap()["name"],
+        raw
+    );
+    // Arguments of a script may come from elsewhere too.
+    let shown = ctl(&host, &["pin", "add", &raw]).await;
+    assert!(
+        !err(&shown).trim_end().contains(cluster_api::terminal::is_control),
+        "{:?}",
+        err(&shown)
+    );
+    let shown = ctl(&host, &["--encoding", "\u{1b}[2J", "id"]).await;
+    assert!(!err(&shown).contains('\u{1b}'), "{:?}", err(&shown));
+}
+
+#[tokio::test]
+async fn extra_arguments_are_ignored_where_nothing_changes() {
+    let router = Router::new()
+        .route("/id", get(|| async { "{\"id\":\"Qa\"}" }))
+        .route("/version", get(|| async { "{\"version\":\"1.1.6\"}" }))
+        .route("/peers", get(|| async { "{\"id\":\"Qa\"}" }))
+        .route("/health/graph", get(|| async { "{\"cluster_id\":\"Qa\"}" }))
+        .route("/monitor/metrics", get(|| async { "[\"ping\"]" }))
+        .route("/monitor/metrics/ping", get(|| async { "[]" }))
+        .route("/health/alerts", get(|| async { "[]" }))
+        .route("/health/bandwidth", get(|| async { "{}" }))
+        .route("/allocations/{cid}", get(|| async { pin() }))
+        .route("/pins/{cid}/recover", post(|| async { status("pinned") }))
+        .route("/pins/recover", post(|| async { status("pinned") }));
+    let host = serve(router).await;
+    for arguments in [
+        &["id", "x"][..],
+        &["version", "x", "y"],
+        &["peers", "ls", "x"],
+        &["health", "graph", "x"],
+        &["health", "metrics", "ping", "x"],
+        &["health", "metrics", ""],
+        &["health", "alerts", "x"],
+        &["health", "bandwidth", "x"],
+        &["pin", "ls", CID, "x"],
+        &["recover", CID, "x"],
+        &["recover", ""],
+        &["commands", "x"],
+    ] {
+        let shown = ctl(&host, arguments).await;
+        assert_eq!(code(&shown), 0, "{arguments:?}: {}{}", out(&shown), err(&shown));
+    }
+    // Of two things to change, one must not be forgotten in silence.
+    for arguments in [
+        &["pin", "add", CID, CID][..],
+        &["pin", "rm", CID, CID],
+        &["peers", "rm", PEER, PEER],
+        &["ipfs", "gc", PEER],
+    ] {
+        assert_eq!(code(&ctl(&host, arguments).await), 1, "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_graph_is_a_graphviz_file_in_every_encoding() {
+    let router = Router::new().route("/health/graph", get(|| async { "{\"cluster_id\":\"Qa\"}" }));
+    let host = serve(router).await;
+    for arguments in [
+        &["health", "graph"][..],
+        &["--enc=json", "health", "graph"],
+        &["health", "graph", "--file", ""],
+    ] {
+        assert!(
+            out(&ctl(&host, arguments).await).starts_with("digraph cluster {\n"),
+            "{arguments:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_secret_is_ignored_unless_it_is_none() {
+    let host = serve(Router::new().route("/version", get(|| async { "{\"version\":\"1.1.6\"}" }))).await;
+    for secret in [&"ab".repeat(32), ""] {
+        assert_eq!(
+            code(&ctl(&host, &["--secret", secret, "version"]).await),
+            0,
+            "{secret:?}"
+        );
+    }
+    let shown = ctl(&host, &["--secret", "xyz", "version"]).await;
+    assert_eq!(code(&shown), 1);
+    assert!(err(&shown).starts_with("error parsing secret: ") && !err(&shown).contains("xyz"));
+}
+
+/// A script's unset variables.
+#[tokio::test]
+async fn empty_option_values_are_the_defaults() {
+    let handler = |RawQuery(query): RawQuery| async move {
+        format!("{{\"cid\":\"{CID}\",\"name\":\"{}\"}}", query.unwrap())
+    };
+    let router = Router::new()
+        .route("/pins/ipfs/{cid}", post(handler))
+        .route("/add", post(handler));
+    let host = serve(router).await;
+    let plain = ctl(&host, &["pin", "add", "--ns", CID]).await;
+    let empty = [
+        "--name",
+        "",
+        "--allocations",
+        "",
+        "--expire-in",
+        "",
+        "--metadata",
+        "",
+        "--mode",
+        "",
+        "-wt",
+        "",
+    ];
+    let shown = ctl(&host, &[&["pin", "add", "--ns", CID][..], &empty].concat()).await;
+    assert_eq!((out(&shown), code(&shown)), (out(&plain), 0), "{}", err(&shown));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let add = ["add", file.path().to_str().unwrap()];
+    let plain = ctl(&host, &add).await;
+    let empty = [
+        "--name",
+        "",
+        "--allocs",
+        "",
+        "--expire-in",
+        "",
+        "--metadata",
+        "",
+        "--format",
+        "",
+        "--layout",
+        "",
+        "--chunker",
+        "",
+        "--wait-timeout",
+        "",
+    ];
+    let shown = ctl(&host, &[&add[..], &empty].concat()).await;
+    assert_eq!((out(&shown), code(&shown)), (out(&plain), 0), "{}", err(&shown));
+    // Go counts an empty hash function as another one than the default, which implies version 1.
+    let shown = out(&ctl(&host, &[&add[..], &["--hash", ""]].concat()).await);
+    assert!(
+        shown.contains("cid-version=1") && shown.contains("hash=sha2-256"),
+        "{shown}"
+    );
+}
+
 #[tokio::test]
 async fn commands_that_do_not_exist_exit_3_and_help_exits_0() {
     let host = "/ip4/127.0.0.1/tcp/1";
@@ -198,6 +380,11 @@ async fn commands_that_do_not_exist_exit_3_and_help_exits_0() {
         &[][..],
         &["--help"],
         &["help", "pin", "add"],
+        &["h"],
+        &["h", "pin"],
+        &["pin", "h"],
+        &["pin", "h", "add"],
+        &["health", "help"],
         &["pin"],
         &["-v"],
         &["pin", "add", "-h"],

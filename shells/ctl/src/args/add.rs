@@ -1,8 +1,7 @@
 //! The command line of `add`.
 
-use super::options::NewPin;
+use super::options::{NewPin, OptionalDuration};
 use clap::Args;
-use cluster_api::GoDuration;
 
 /// What `add` is for.
 pub(super) const ABOUT: &str = "\
@@ -52,9 +51,11 @@ pub(crate) struct Add {
         long,
         visible_alias = "wt",
         value_name = "DURATION",
+        default_value = "",
+        hide_default_value = true,
         allow_hyphen_values = true
     )]
-    pub(crate) wait_timeout: Option<GoDuration>,
+    pub(crate) wait_timeout: OptionalDuration,
     /// Put everything into one more folder; implied by several paths
     #[arg(long, short = 'w')]
     pub(crate) wrap_with_directory: bool,

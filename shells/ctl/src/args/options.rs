@@ -4,6 +4,20 @@ use crate::failure::Failure;
 use crate::validate;
 use clap::Args;
 use cluster_api::{GoDuration, PinOptions};
+use std::str::FromStr;
+
+/// A duration, as in `90s` or `5m`; an empty one is none, as a script with an unset variable gives it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OptionalDuration(pub(crate) Option<GoDuration>);
+
+impl FromStr for OptionalDuration {
+    type Err = <GoDuration as FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let duration = (!text.is_empty()).then(|| text.parse()).transpose()?;
+        Ok(Self(duration))
+    }
+}
 
 /// What a pin is called, and how long it stays: also for one that takes everything else from another.
 #[derive(Debug, Args)]
@@ -18,8 +32,14 @@ pub(crate) struct Label {
     )]
     pub(crate) name: String,
     /// Unpin by itself after so long, as in 24h
-    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
-    pub(crate) expire_in: Option<GoDuration>,
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
+    pub(crate) expire_in: OptionalDuration,
 }
 
 impl Label {
@@ -27,7 +47,7 @@ impl Label {
     pub(crate) fn options(&self) -> Result<PinOptions, Failure> {
         Ok(PinOptions {
             name: self.name.clone(),
-            expire_at: validate::expiry(self.expire_in)?,
+            expire_at: validate::expiry(self.expire_in.0)?,
             ..PinOptions::default()
         })
     }

@@ -1,9 +1,8 @@
 //! The command line of `pin`.
 
-use super::ReadArgs;
-use super::options::{Label, NewPin};
+use super::options::{Label, NewPin, OptionalDuration};
+use super::{Ignored, ReadArgs};
 use clap::{Args, Subcommand};
-use cluster_api::GoDuration;
 
 const PIN_ADD: &str = "\
 Has the cluster hold a CID: it chooses peers, and their IPFS nodes fetch and pin the content. Prints the \
@@ -65,9 +64,11 @@ pub(crate) struct WaitArgs {
         long,
         visible_alias = "wt",
         value_name = "DURATION",
+        default_value = "",
+        hide_default_value = true,
         allow_hyphen_values = true
     )]
-    pub(crate) wait_timeout: Option<GoDuration>,
+    pub(crate) wait_timeout: OptionalDuration,
 }
 
 /// `pin add`
@@ -130,4 +131,6 @@ pub(crate) struct PinLs {
     pub(crate) filter: String,
     #[command(flatten)]
     pub(crate) read: ReadArgs,
+    #[command(flatten)]
+    ignored: Ignored,
 }

@@ -33,7 +33,7 @@ pub(super) async fn add(client: &Client, output: &mut Output, arguments: &Add) -
         let limit = pin.map_or(params.pin.replication_factor_min, |pin| {
             pin.value.options.replication_factor_min
         });
-        let timeout = arguments.wait_timeout;
+        let timeout = arguments.wait_timeout.0;
         let goal = Goal {
             cid: last.value.cid,
             target: TrackerStatus::Pinned,
@@ -118,7 +118,7 @@ impl Shown<'_> {
     fn show(&mut self, line: &Answer<AddedOutput>) -> Result<(), Failure> {
         let quiet = self.arguments.quiet || self.arguments.quieter;
         if quiet && !self.output.is_json() {
-            return self.output.raw(&format!("{}\n", line.value.cid));
+            return self.output.line(&line.value.cid);
         }
         self.output.show(line)
     }
@@ -151,10 +151,15 @@ fn params(arguments: &Add) -> Result<AddParams, Failure> {
     if arguments.nocopy && arguments.paths.iter().any(|path| !path.starts_with("http")) {
         return Err(local("nocopy option is only valid for URLs"));
     }
+    // As with the Go tool, which sets version 1 for an empty hash function too.
     let cid_version = if arguments.hash == default.hash {
         arguments.cid_version
     } else {
         1
+    };
+    let or_default = |given: &str, default: &str| match given {
+        "" => default.to_owned(),
+        given => given.to_owned(),
     };
     let pin = PinOptions {
         // What `add` alone says of a pin.
@@ -170,10 +175,10 @@ fn params(arguments: &Add) -> Result<AddParams, Failure> {
         format,
         no_pin: arguments.no_pin,
         layout,
-        chunker: arguments.chunker.clone(),
+        chunker: or_default(&arguments.chunker, &default.chunker),
         raw_leaves: arguments.raw_leaves || cid_version > 0 || arguments.nocopy,
         cid_version,
-        hash: arguments.hash.clone(),
+        hash: or_default(&arguments.hash, &default.hash),
         no_copy: arguments.nocopy,
         ..default
     })

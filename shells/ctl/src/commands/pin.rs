@@ -26,7 +26,7 @@ pub(super) async fn pin(client: &Client, output: &mut Output, command: args::Pin
 }
 
 fn options(arguments: &PinAdd) -> Result<PinOptions, Failure> {
-    if !matches!(arguments.mode.as_str(), "recursive" | "direct") {
+    if !matches!(arguments.mode.as_str(), "" | "recursive" | "direct") {
         let error = format!("{:?} is neither \"recursive\" nor \"direct\"", arguments.mode);
         return Err(Failure::local("parsing mode", error));
     }
@@ -84,7 +84,7 @@ async fn finish(
             cid: cid.clone(),
             target,
             limit,
-            timeout: arguments.wait_timeout,
+            timeout: arguments.wait_timeout.0,
         };
         status = Some(wait::wait_for(client, &goal).await?);
     }

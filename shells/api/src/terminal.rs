@@ -1,0 +1,107 @@
+//! Text from elsewhere, made safe to print on a terminal.
+//!
+//! Names of pins, names of peers and error messages come from other people. Printed as they are, an escape
+//! sequence in one of them recolours or erases the screen, a line feed forges a line of output, and a
+//! bidirectional control shows the characters around it in another order. [`Escaping`] is a writer through
+//! which none of these passes; [`json`] does the same for JSON text without changing its meaning.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// Whether a terminal obeys `c` instead of showing it: C0 controls, DEL, C1 controls, line and paragraph
+/// separators, and the bidirectional controls ([Trojan Source](https://trojansource.codes)).
+pub fn is_control(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A writer that escapes every control character on its way to `W`: `\n`, `\r` and `\t` by these names, all
+/// others as `\u001b`.
+#[derive(Debug, Default)]
+pub struct Escaping<W>(pub W);
+
+impl<W: fmt::Write> fmt::Write for Escaping<W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_control(*c)) {
+            self.0.write_str(&rest[..at])?;
+            match c {
+                '\n' => self.0.write_str("\\n")?,
+                '\r' => self.0.write_str("\\r")?,
+                '\t' => self.0.write_str("\\t")?,
+                // All of them are below U+10000.
+                c => write!(self.0, "\\u{:04x}", u32::from(c))?,
+            }
+            rest = &rest[at + c.len_utf8()..];
+        }
+        self.0.write_str(rest)
+    }
+}
+
+/// `text` on one line, without control characters.
+pub fn line(text: impl fmt::Display) -> String {
+    use fmt::Write;
+    let mut out = Escaping(String::new());
+    // Writing to a `String` cannot fail.
+    let _ = write!(out, "{text}");
+    out.0
+}
+
+/// Text of several lines that we wrote, without any other control character.
+pub fn lines(text: impl fmt::Display) -> String {
+    let text = text.to_string();
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// JSON text with the control characters escaped that JSON allows inside its strings. What it means stays
+/// the same: outside strings there are none but line feeds, carriage returns and tabs, which stay.
+pub fn json(text: &str) -> Cow<'_, str> {
+    let is_obeyed = |c: char| is_control(c) && !matches!(c, '\n' | '\r' | '\t');
+    if !text.contains(is_obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 64);
+    for c in text.chars() {
+        if is_obeyed(c) {
+            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped_and_all_else_stays() {
+        for (text, shown) in [
+            ("a\nb\r\t", "a\\nb\\r\\t"),
+            ("\u{1b}[2J\u{7}\u{0}", "\\u001b[2J\\u0007\\u0000"),
+            ("\u{7f}\u{80}\u{9b}31m", "\\u007f\\u0080\\u009b31m"),
+            ("\u{202e}gpj\u{2066}x\u{2069}", "\\u202egpj\\u2066x\\u2069"),
+            ("\u{200f}\u{61c}\u{2028}", "\\u200f\\u061c\\u2028"),
+            ("日本 é \\ \u{200d}👩‍💻", "日本 é \\ \u{200d}👩‍💻"),
+        ] {
+            assert_eq!(line(text), shown);
+        }
+        assert_eq!(lines("a\nb\u{1b}\n"), "a\nb\\u001b\n");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn escaped_json_means_the_same_and_has_no_control_characters(text in ".*[\u{7f}-\u{a0}\u{202a}-\u{2069}]?.*") {
+            let written = serde_json::to_string(&text).unwrap();
+            let escaped = json(&written);
+            proptest::prop_assert!(!escaped.contains(is_control));
+            proptest::prop_assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
+        }
+
+        #[test]
+        fn a_line_has_no_control_characters(text in proptest::arbitrary::any::<String>()) {
+            proptest::prop_assert!(!line(&text).contains(is_control));
+        }
+    }
+}
