@@ -1,6 +1,9 @@
 //! The house rules that no compiler checks: who may import whom, how long lines and files are, and that
 //! the README's code map is true.
 
+#[path = "tidy/advisories.rs"]
+mod advisories;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
