@@ -11,7 +11,7 @@ mod values;
 
 pub use export::{Exported, export, to_file};
 pub use import::{Imported, import};
-pub use line::Overrides;
+pub use line::ImportOptions;
 
 use std::time::{Duration, Instant};
 

@@ -164,6 +164,46 @@ fn a_malformed_export_is_refused_with_its_line_before_anything_is_replaced() {
     );
 }
 
+/// Also the exports of 0.10 to 0.14, which write each CID as a link.
+#[test]
+fn one_bad_pin_can_be_left_out_and_is_named() {
+    let (_root, peer) = one();
+    let [linked, updated] = ["linked", "updated"].map(cids::identity);
+    let text = format!(
+        "{}{{\"cid\":\"nonsense\"}}\nnonsense\n{{\"cid\":{{\"/\":\"{linked}\"}},\"type\":2,\
+         \"pin_update\":{{\"/\":\"{updated}\"}},\"reference\":null,\"max_depth\":-1}}\n",
+        made_up(3)
+    );
+    let export = file(&peer, "state.json", &text);
+    let said = state(&peer, &["import", "-f", &export]);
+    assert!(
+        said.code == 1 && said.err.contains("line 4: cid: \"nonsense\""),
+        "{said:?}"
+    );
+    assert!(said.err.contains("--skip-bad"), "{said:?}");
+    let said = state(&peer, &["import", "-f", "--skip-bad", &export]);
+    for told in [
+        "skipped: line 4: cid: \"nonsense\" is not a CID",
+        "skipped: line 5: expected",
+        "2 bad pins were skipped",
+        "state successfully imported: 4 pins",
+    ] {
+        assert!(said.err.contains(told), "{told}: {said:?}");
+    }
+    said.ok();
+    let exported = pins(&state(&peer, &["export"]).ok());
+    assert_eq!(exported.len(), 4);
+    assert_eq!(exported[&linked]["pin_update"], updated);
+    // A file of another kind must not empty the pinset.
+    let other = file(&peer, "other.json", "{\"a\":1}\n{\"b\":2}\n");
+    let said = state(&peer, &["import", "-f", "--skip-bad", &other]);
+    assert!(
+        said.code == 1 && said.err.contains("no export of a cluster"),
+        "{said:?}"
+    );
+    assert_eq!(pins(&state(&peer, &["export"]).ok()), exported);
+}
+
 #[test]
 fn an_import_that_is_killed_leaves_the_old_or_the_new_state() {
     let (_root, peer) = one();
@@ -236,10 +276,11 @@ fn while_the_daemon_runs_export_and_import_go_through_it() {
     let path = file(
         &cluster.peers[0],
         "state.json",
-        &format!("{}{expired}", made_up(300)),
+        &format!("{}nonsense\n{expired}", made_up(300)),
     );
     for _ in 0..2 {
-        let said = state(&cluster.peers[0], &["import", "-f", &path]);
+        let said = state(&cluster.peers[0], &["import", "-f", "--skip-bad", &path]);
+        assert!(said.err.contains("skipped: line 301: "), "{said:?}");
         assert!(
             said.err.contains("1 pins have expired and were left out"),
             "{said:?}"

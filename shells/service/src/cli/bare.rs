@@ -3,7 +3,7 @@
 use clap::{Args, Parser, ValueEnum};
 use ipfs_cluster_service::config::Address;
 
-use super::{Cli, Command, Doing, Failure, daemon};
+use super::{Cli, Command, Doing, Failure, List, daemon};
 
 /// What may stand before a command, or without one. Scripts for 0.0.12 do so.
 #[derive(Debug, Args)]
@@ -12,14 +12,8 @@ pub(super) struct Flags {
     #[arg(long, hide = true)]
     init: bool,
     /// The same as `daemon --bootstrap`
-    #[arg(
-        long,
-        short = 'j',
-        hide = true,
-        value_name = "MULTIADDRS",
-        value_delimiter = ','
-    )]
-    bootstrap: Vec<Address>,
+    #[arg(long, short = 'j', hide = true, value_name = "MULTIADDRS")]
+    bootstrap: Vec<List<Address>>,
     /// The same as `daemon --leave`
     #[arg(long, short = 'x', hide = true)]
     leave: bool,

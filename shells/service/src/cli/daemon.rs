@@ -5,7 +5,7 @@ use ipfs_cluster_service::config::Address;
 use ipfs_cluster_service::daemon;
 
 use super::lock::Lock;
-use super::{Doing, Failure, Global, signals};
+use super::{Doing, Failure, Global, List, elements, signals};
 
 const LONG: &str = "\
 Runs the peer until it gets SIGINT, SIGTERM or SIGHUP. When it is ready it says so, with the list of peers. \
@@ -16,8 +16,8 @@ A second signal warns, a third one ends the process at once.";
 #[command(long_about = LONG)]
 pub(super) struct Flags {
     /// Join the cluster of these peers: multiaddresses that end in /p2p/<peer id>
-    #[arg(long, short = 'j', value_name = "MULTIADDRS", value_delimiter = ',')]
-    pub(super) bootstrap: Vec<Address>,
+    #[arg(long, short = 'j', value_name = "MULTIADDRS")]
+    pub(super) bootstrap: Vec<List<Address>>,
     /// Leave the cluster when shutting down
     #[arg(long, short = 'x', hide = true)]
     pub(super) leave: bool,
@@ -62,7 +62,7 @@ pub(super) fn run(global: &Global, flags: Flags) -> Result<(), Failure> {
     let lock = Lock::take(&folder).doing("acquiring execution lock")?;
     let runtime = tokio::runtime::Runtime::new().doing("starting")?;
     let options = daemon::Options {
-        bootstrap: flags.bootstrap,
+        bootstrap: elements(&flags.bootstrap),
         leave: flags.leave,
         stats: flags.stats,
     };

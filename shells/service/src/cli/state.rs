@@ -8,11 +8,11 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use cluster_core::PeerId;
 use ipfs_cluster_service::config::{self, Folder};
-use ipfs_cluster_service::state::{self, Overrides, backups, cleanup, running};
+use ipfs_cluster_service::state::{self, ImportOptions, backups, cleanup, running};
 use ipfs_cluster_service::store::{self, OpenOptions, Store};
 
 use super::lock::Lock;
-use super::{Doing, Failure, Global, note, prompt, say};
+use super::{Doing, Failure, Global, List, elements, note, path_or_empty, prompt, say};
 
 /// Read at once from a file or the standard input.
 const BUFFER: usize = 256 << 10;
@@ -32,6 +32,9 @@ const IMPORT_LONG: &str = "\
 Reads an exported pinset and replaces this peer's by it. Exports of Go peers of all versions are read, and \
 the backups that peers make. All of it is checked before anything is replaced; what is replaced is saved in \
 backups/ first. Without a file, the standard input is read.
+
+A pin that cannot be read is named by its line and the reason, and nothing is imported. With --skip-bad the \
+others are, and each bad one is named.
 
 A cluster of several peers needs the same state on all: run the same import on each before any is started. \
 Or start them, and import once, at one of them, while it runs: then the pins are added to the cluster's, \
@@ -80,7 +83,7 @@ enum Command {
 #[command(long_about = EXPORT_LONG)]
 struct Export {
     /// Write to this file instead of the standard output
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", value_parser = path_or_empty())]
     file: Option<PathBuf>,
 }
 
@@ -88,6 +91,7 @@ struct Export {
 #[command(long_about = IMPORT_LONG)]
 struct Import {
     /// The file to read [default: the standard input]
+    #[arg(value_parser = path_or_empty())]
     file: Option<PathBuf>,
     /// Do not ask
     #[arg(long, short)]
@@ -111,8 +115,11 @@ struct Import {
     )]
     replication_max: i32,
     /// Have these peers (ids) hold all pins
-    #[arg(long, visible_alias = "allocs", value_name = "PEERS", value_delimiter = ',')]
-    allocations: Vec<PeerId>,
+    #[arg(long, visible_alias = "allocs", value_name = "PEERS")]
+    allocations: Vec<List<PeerId>>,
+    /// Leave out pins that cannot be read, naming each, instead of importing nothing
+    #[arg(long)]
+    skip_bad: bool,
 }
 
 #[derive(Debug, Args)]
@@ -153,6 +160,11 @@ pub(super) fn run(global: &Global, options: Options) -> Result<(), Failure> {
     }
 }
 
+/// The file that an option names: an empty name counts as none.
+fn named(file: &Option<PathBuf>) -> Option<&PathBuf> {
+    file.as_ref().filter(|path| !path.as_os_str().is_empty())
+}
+
 fn open(global: &Global) -> anyhow::Result<Folder> {
     let folder = global.folder().map_err(|failure| failure.error)?;
     if !folder.is_dir() {
@@ -179,7 +191,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 fn export(folder: &Folder, options: &Export) -> anyhow::Result<()> {
-    let exported = match &options.file {
+    let exported = match named(&options.file) {
         Some(path) => state::to_file(path, |file| export_to(folder, file)),
         None => export_to(folder, io::stdout().lock()),
     }?;
@@ -210,7 +222,7 @@ fn export_to(folder: &Folder, out: impl io::Write) -> anyhow::Result<state::Expo
 
 fn import(folder: &Folder, options: &Import) -> anyhow::Result<()> {
     let lock = lock(folder)?;
-    if options.file.is_none() && !options.force && !io::stdin().is_terminal() {
+    if named(&options.file).is_none() && !options.force && !io::stdin().is_terminal() {
         bail!(
             "nobody can be asked while the state comes from the standard input: --force imports without \
              asking"
@@ -227,12 +239,13 @@ fn import(folder: &Folder, options: &Import) -> anyhow::Result<()> {
         note("Nothing was changed.");
         return Ok(());
     }
-    let over = Overrides {
+    let over = ImportOptions {
         replication_min: options.replication_min,
         replication_max: options.replication_max,
-        allocations: options.allocations.clone(),
+        allocations: elements(&options.allocations),
+        skip_bad: options.skip_bad,
     };
-    let source: Box<dyn BufRead> = match &options.file {
+    let source: Box<dyn BufRead> = match named(&options.file) {
         Some(path) => {
             let file = File::open(path).with_context(|| path.display().to_string())?;
             Box::new(BufReader::with_capacity(BUFFER, file))
@@ -248,8 +261,9 @@ fn import(folder: &Folder, options: &Import) -> anyhow::Result<()> {
     }
 }
 
-fn import_here(folder: &Folder, source: impl BufRead, over: &Overrides) -> anyhow::Result<()> {
-    let imported = state::import(folder, source, over)?;
+fn import_here(folder: &Folder, source: impl BufRead, options: &ImportOptions) -> anyhow::Result<()> {
+    let imported = state::import(folder, source, options)?;
+    warn_of_skipped(imported.skipped);
     if imported.repeated > 0 {
         tracing::warn!(
             "{} CIDs came more than once: the last of each counts",
@@ -279,8 +293,15 @@ fn import_here(folder: &Folder, source: impl BufRead, over: &Overrides) -> anyho
     Ok(())
 }
 
-fn import_running(folder: &Folder, source: impl BufRead, over: &Overrides) -> anyhow::Result<()> {
-    let added = runtime()?.block_on(running::import(folder, source, over))?;
+fn warn_of_skipped(count: u64) {
+    if count > 0 {
+        tracing::warn!("{count} bad pins were skipped: each is named above");
+    }
+}
+
+fn import_running(folder: &Folder, source: impl BufRead, options: &ImportOptions) -> anyhow::Result<()> {
+    let added = runtime()?.block_on(running::import(folder, source, options))?;
+    warn_of_skipped(added.skipped);
     if added.expired > 0 {
         tracing::warn!("{} pins have expired and were left out", added.expired);
     }
@@ -348,7 +369,7 @@ fn upgrade(folder: &Folder, force: bool) -> anyhow::Result<()> {
     }
     let file = File::open(&old).with_context(|| old.display().to_string())?;
     let source = BufReader::with_capacity(BUFFER, file);
-    import_here(folder, source, &Overrides::default())?;
+    import_here(folder, source, &ImportOptions::default())?;
     drop(lock);
     Ok(())
 }

@@ -12,13 +12,13 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use cluster_core::{
     Applied, Cid, ClusterId, HardState, Identity, Incarnation, Index, Members, PeerId, Pin, Recovered,
     Replicas, encode,
 };
 
-use super::line::{Known, Line, Overrides};
+use super::line::{ImportOptions, Known, Line};
 use super::values::{self, Problem, Stopped};
 use super::{Progress, backups};
 use crate::config::{Folder, core_peer};
@@ -37,6 +37,8 @@ const STRANGERS_MAX: usize = 1024;
 pub struct Imported {
     /// How many pins the state has now.
     pub pins: u64,
+    /// How many bad pins were left out.
+    pub skipped: u64,
     /// How many CIDs came more than once; the last one counts.
     pub repeated: u64,
     /// Peers that hold pins by the file and are no members.
@@ -52,7 +54,7 @@ pub struct Imported {
 /// # Errors
 /// `source` is no export: the error says in which line, and what is wrong. The state cannot be opened or
 /// written. Whatever it is, the state is as it was.
-pub fn import(folder: &Folder, source: impl BufRead, over: &Overrides) -> anyhow::Result<Imported> {
+pub fn import(folder: &Folder, source: impl BufRead, options: &ImportOptions) -> anyhow::Result<Imported> {
     let data = folder.config.data_folder(&folder.path);
     let mut store = Store::open(&data, &OpenOptions::default())?;
     let me = core_peer(&folder.identity.peer);
@@ -69,7 +71,7 @@ pub fn import(folder: &Folder, source: impl BufRead, over: &Overrides) -> anyhow
     };
     taking.name_members();
     let default = folder.config.core(&folder.identity).default_replicas;
-    let mut taken = pass(source, over, default, taking)?;
+    let (mut taken, skipped) = pass(source, options, default, taking)?;
     let settled = taken.pins.settle()?;
     // Only now does anything of the old state change.
     let saved = match stored {
@@ -82,6 +84,7 @@ pub fn import(folder: &Folder, source: impl BufRead, over: &Overrides) -> anyhow
     store.close()?;
     Ok(Imported {
         pins: settled.pins,
+        skipped,
         repeated: settled.repeated,
         strangers: taken.strangers.len(),
         members: members.into_iter().collect(),
@@ -95,13 +98,13 @@ const HANDED: usize = 512;
 /// So many times that are under way: some megabytes, enough for neither to wait for the other's moments.
 const UNDER_WAY: usize = 8;
 
-/// Reads all of `source`, and has `taking` take it on another thread.
+/// Reads all of `source`, and has `taking` take it on another thread. Returns how many were skipped, too.
 fn pass<'a>(
     source: impl BufRead,
-    over: &Overrides,
+    options: &ImportOptions,
     default: Replicas,
     mut taking: Taking<'a>,
-) -> anyhow::Result<Taking<'a>> {
+) -> anyhow::Result<(Taking<'a>, u64)> {
     let (sender, receiver) = mpsc::sync_channel::<Vec<Pin>>(UNDER_WAY);
     thread::scope(|scope| {
         let taker = scope.spawn(move || {
@@ -112,42 +115,58 @@ fn pass<'a>(
         });
         let send = |pins: Vec<Pin>| sender.send(pins).context("the pins cannot be written");
         let mut pins = Vec::with_capacity(HANDED);
-        let read = read(source, over, default, |pin| {
+        let read = read(source, options, default, |pin| {
             pins.push(pin);
             if pins.len() < HANDED {
                 return Ok(());
             }
             send(std::mem::replace(&mut pins, Vec::with_capacity(HANDED)))
         });
-        let read = read.and_then(|()| send(pins));
+        let read = read.and_then(|skipped| send(pins).map(|()| skipped));
         drop(sender);
         let taken = taker.join().unwrap_or_else(|panic| resume_unwind(panic));
         // Why it could not be taken says more than that it could not be sent.
         let taken = taken?;
-        read.map(|()| taken)
+        read.map(|skipped| (taken, skipped))
     })
 }
 
-/// Hands each pin of an export to `take`.
+/// Hands each pin of an export to `take`. Returns how many bad ones were skipped; each is logged.
 pub(super) fn read(
     source: impl BufRead,
-    over: &Overrides,
+    options: &ImportOptions,
     default: Replicas,
     mut take: impl FnMut(Pin) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<u64> {
     let mut progress = Progress::new("read", None);
     let mut known = Known::default();
-    let read = values::read(source, |line, key, value: Line| {
-        let pin = value.pin(key.as_deref(), over, default, &mut known);
-        let pin = pin.map_err(|what| Problem { line, what })?;
+    let mut skipped = 0;
+    let take = |line, key: Option<String>, value: Line| {
+        let pin = value.pin(key.as_deref(), options, default, &mut known);
+        let pin = pin.map_err(|what| Problem::new(line, &what))?;
         progress.one_more();
         take(pin).map_err(Stopped::Taker)
-    });
-    match read {
-        Ok(()) => Ok(()),
-        Err(Stopped::Problem(problem)) => Err(anyhow::anyhow!(
-            "{problem}. Nothing was changed: correct that line, or export again, and import then"
-        )),
+    };
+    let bad = |problem: Problem| {
+        if !options.skip_bad {
+            return Err(problem.into());
+        }
+        tracing::warn!("skipped: {problem}");
+        skipped += 1;
+        Ok(())
+    };
+    match values::read(source, take, bad) {
+        // Another kind of file, with lines that all are bad, must not empty a pinset.
+        Ok(()) if skipped > 0 && progress.count == 0 => {
+            bail!(
+                "none of the {skipped} pins can be read: this is no export of a cluster. Nothing was changed"
+            )
+        }
+        Ok(()) => Ok(skipped),
+        Err(Stopped::Problem(problem)) => bail!(
+            "{problem}. Nothing was changed: correct that line, or export again, and import then; or have \
+             --skip-bad leave out what cannot be read"
+        ),
         Err(stopped @ Stopped::Io(_)) => Err(stopped.into()),
         Err(Stopped::Taker(error)) => Err(error),
     }

@@ -12,15 +12,18 @@ use serde::{Deserialize, Deserializer};
 
 use crate::cluster::convert;
 
-/// What an import changes in every pin. Zeros and nothing leave it as it is.
+/// Changes that an import makes to every pin, where zeros and nothing leave it as it is, and what becomes of
+/// pins that cannot be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Overrides {
+pub struct ImportOptions {
     /// The minimum of copies; -1 for one on every peer.
     pub replication_min: i32,
     /// The maximum of copies; -1 for one on every peer.
     pub replication_max: i32,
     /// The peers that hold it.
     pub allocations: Vec<PeerId>,
+    /// Leave out pins that cannot be read, and name them, instead of refusing them all.
+    pub skip_bad: bool,
 }
 
 /// A pin as it is written in any version. What is `null` counts as left out, as in Go.
@@ -40,13 +43,13 @@ pub(super) struct Line {
     user_allocations: Option<Vec<String>>,
     expire_at: Option<api::Time>,
     metadata: Option<BTreeMap<String, String>>,
-    pin_update: Option<String>,
+    pin_update: Option<Linked>,
     origins: Option<Vec<String>>,
     #[serde(rename = "type")]
     pin_type: Option<Type>,
     allocations: Option<Vec<String>>,
     max_depth: Option<i32>,
-    reference: Option<String>,
+    reference: Option<Linked>,
     timestamp: Option<api::Time>,
 }
 
@@ -55,12 +58,13 @@ impl Line {
     pub(super) fn pin(
         mut self,
         key: Option<&str>,
-        over: &Overrides,
+        over: &ImportOptions,
         default: Replicas,
         known: &mut Known,
     ) -> Result<Pin, String> {
-        let cid = match (self.cid.take(), key) {
-            (Some(Linked(cid)), _) => cid,
+        let own = parse("cid", self.cid.take())?;
+        let cid = match (own, key) {
+            (Some(cid), _) => cid,
             (None, Some(key)) => key.parse().map_err(|error| format!("cid: {error}"))?,
             (None, None) => return Err("there is no \"cid\"".to_owned()),
         };
@@ -84,11 +88,6 @@ impl Line {
         if let Some(bad) = origins.iter().find(|origin| origin.parse::<Multiaddr>().is_err()) {
             return Err(format!("origins: {bad:?} is no multiaddress"));
         }
-        let other = |field: &str, text: Option<String>| -> Result<Option<Cid>, String> {
-            let text = text.filter(|text| !text.is_empty());
-            let parsed = text.map(|text| text.parse()).transpose();
-            parsed.map_err(|error| format!("{field}: {error}"))
-        };
         let direct = match self.mode.as_deref() {
             Some(mode) => mode == "direct",
             None => self.max_depth == Some(0),
@@ -98,7 +97,7 @@ impl Line {
             cid,
             pin_type: self.pin_type.map_or(PinType::Data, |Type(found)| found),
             allocations,
-            reference: other("reference", self.reference)?,
+            reference: parse("reference", self.reference)?,
             options: PinOptions {
                 replicas,
                 name: self.name.unwrap_or_default(),
@@ -113,7 +112,7 @@ impl Line {
                     .collect(),
                 expire_at: expire_at.map(convert::timestamp),
                 metadata: self.metadata.unwrap_or_default(),
-                pin_update: other("pin_update", self.pin_update)?,
+                pin_update: parse("pin_update", self.pin_update)?,
                 origins,
             },
             timestamp: self.timestamp.map_or(Timestamp(0), convert::timestamp),
@@ -121,7 +120,7 @@ impl Line {
         })
     }
 
-    fn replicas(&self, over: &Overrides, default: Replicas) -> Result<Replicas, String> {
+    fn replicas(&self, over: &ImportOptions, default: Replicas) -> Result<Replicas, String> {
         let (default_min, default_max) = convert::factors(default);
         let legacy = match self.everywhere {
             Some(true) => Some(-1),
@@ -147,9 +146,16 @@ impl Line {
     }
 }
 
-/// The CID of a pin: a text; before 0.12 `{"/": text}`.
+/// The CID in `field`, if there is one: Go writes an undefined one as `null` or as an empty text.
+fn parse(field: &str, link: Option<Linked>) -> Result<Option<Cid>, String> {
+    let text = link.map(|Linked(text)| text).filter(|text| !text.is_empty());
+    let parsed = text.map(|text| text.parse()).transpose();
+    parsed.map_err(|error| format!("{field}: {error}"))
+}
+
+/// The text of a CID, in any field: since 1.0 a text; in 0.10 to 0.14 `{"/": text}`; a text before.
 #[derive(Debug)]
-struct Linked(Cid);
+struct Linked(String);
 
 impl<'de> Deserialize<'de> for Linked {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -163,17 +169,18 @@ impl<'de> Deserialize<'de> for Linked {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Linked, E> {
-                let cid = text.parse();
-                cid.map(Linked)
-                    .map_err(|error| E::custom(format!("cid: {error}")))
+                Ok(Linked(text.to_owned()))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Linked, A::Error> {
-                let link = map.next_entry::<Cow<'de, str>, Linked>()?;
-                let Some((_, cid)) = link.filter(|(key, _)| key == "/") else {
-                    return Err(de::Error::custom("cid: a link is written {\"/\": CID}"));
+                let only = map.next_entry::<Cow<'de, str>, String>()?;
+                let Some((_, text)) = only.filter(|(key, _)| key == "/") else {
+                    return Err(de::Error::custom("a link to a CID is written {\"/\": CID}"));
                 };
-                Ok(cid)
+                if map.next_key::<Cow<'de, str>>()?.is_some() {
+                    return Err(de::Error::custom("a link to a CID has only the key \"/\""));
+                }
+                Ok(Linked(text))
             }
         }
 
@@ -246,13 +253,13 @@ mod tests {
     const PEER: &str = "12D3KooWGRYZDHBembyGJQqQ6WgLqJWYNjnECJwGBnCg8vbCeo8F";
     const DEFAULT: Replicas = Replicas::Range { min: 2, max: 3 };
 
-    fn parse(text: &str, over: &Overrides) -> Result<Pin, String> {
+    fn parse(text: &str, over: &ImportOptions) -> Result<Pin, String> {
         let line: Line = serde_json::from_str(text).map_err(|error| error.to_string())?;
         line.pin(None, over, DEFAULT, &mut Known::default())
     }
 
     fn plain(text: &str) -> Result<Pin, String> {
-        parse(text, &Overrides::default())
+        parse(text, &ImportOptions::default())
     }
 
     #[test]
@@ -290,12 +297,75 @@ mod tests {
         assert_eq!(linked.options.replicas, DEFAULT);
     }
 
+    /// One pin as each version's `state export` (0.0.12: its backup) writes it, after `api/types.go` at the
+    /// tags v0.4.0, v0.8.0, v0.10.1, v0.11.0, v0.12.1, v0.14.5 and v1.0.0.
+    #[test]
+    fn every_version_writes_links_in_its_own_way() {
+        let other = "bafkqac3imvwgy3zao5xxe3de";
+        let old = r#""name":"n","replication_factor_min":1,"replication_factor_max":2"#;
+        for line in [
+            format!(r#"{{"cid":"{CID}",{old},"allocations":[],"recursive":false}}"#),
+            format!(
+                r#"{{{old},"shard_size":0,"cid":"{CID}","type":8,"allocations":["{PEER}"],"max_depth":-1,
+                    "reference":"{other}"}}"#
+            ),
+            format!(
+                r#"{{{old},"shard_size":0,"user_allocations":null,"metadata":null,"cid":{{"/":"{CID}"}},"type":8,
+                    "allocations":["{PEER}"],"max_depth":-1,"reference":{{"/":"{other}"}}}}"#
+            ),
+            format!(
+                r#"{{{old},"shard_size":0,"user_allocations":["{PEER}"],"metadata":null,
+                    "pin_update":{{"/":"{other}"}},"cid":{{"/":"{CID}"}},"type":8,"allocations":["{PEER}"],
+                    "max_depth":-1,"reference":{{"/":"{other}"}}}}"#
+            ),
+            format!(
+                r#"{{{old},"shard_size":0,"user_allocations":[],"expire_at":"0001-01-01T00:00:00Z",
+                    "metadata":{{}},"pin_update":null,"cid":{{"/":"{CID}"}},"type":8,"allocations":["{PEER}"],
+                    "max_depth":-1,"reference":{{"/":"{other}"}}}}"#
+            ),
+            format!(
+                r#"{{{old},"mode":"recursive","shard_size":0,"user_allocations":null,
+                    "expire_at":"2090-01-01T00:00:00.5+02:00","metadata":{{"k":"v"}},
+                    "pin_update":{{"/":"{other}"}},"origins":null,"cid":{{"/":"{CID}"}},"type":8,
+                    "allocations":["{PEER}"],"max_depth":-1,"reference":{{"/":"{other}"}},
+                    "timestamp":"2022-02-02T02:02:02Z"}}"#
+            ),
+            format!(
+                r#"{{{old},"mode":"recursive","shard_size":0,"user_allocations":null,
+                    "expire_at":"0001-01-01T00:00:00Z","metadata":null,"pin_update":"{other}","origins":[],
+                    "cid":"{CID}","type":"clusterdag-pin","allocations":["{PEER}"],"max_depth":-1,
+                    "reference":"{other}","timestamp":"2022-02-02T02:02:02Z"}}"#
+            ),
+        ] {
+            let pin = plain(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!(
+                (pin.cid.to_string().as_str(), pin.options.name.as_str()),
+                (CID, "n"),
+                "{line}"
+            );
+            assert_eq!(pin.options.replicas, Replicas::Range { min: 1, max: 2 }, "{line}");
+            assert_eq!(pin.options.mode, Mode::Recursive, "{line}");
+            let link = |found: &Option<Cid>| found.as_ref().map(ToString::to_string);
+            let written = |field: &str| {
+                line.contains(&format!("\"{field}\":\"{other}"))
+                    || line.contains(&format!("\"{field}\":{{\"/\":\"{other}"))
+            };
+            assert_eq!(
+                link(&pin.reference),
+                written("reference").then(|| other.to_owned()),
+                "{line}"
+            );
+            let update = link(&pin.options.pin_update);
+            assert_eq!(update, written("pin_update").then(|| other.to_owned()), "{line}");
+        }
+    }
+
     #[test]
     fn an_import_may_change_copies_and_peers_of_every_pin() {
         let text = format!(r#"{{"cid":"{CID}","replication_factor_min":-1,"replication_factor_max":-1}}"#);
-        let mut over = Overrides {
+        let mut over = ImportOptions {
             replication_min: 1,
-            ..Overrides::default()
+            ..ImportOptions::default()
         };
         let error = parse(&text, &over).unwrap_err();
         assert!(
@@ -329,6 +399,18 @@ mod tests {
             (
                 r#"{"cid":"bafkqabtimvwgy3yk","pin_update":"x"}"#,
                 "pin_update: \"x\" is not a CID",
+            ),
+            (
+                r#"{"cid":"bafkqabtimvwgy3yk","reference":{"/":"x"}}"#,
+                "reference: \"x\" is not a CID",
+            ),
+            (
+                r#"{"cid":{"/":"bafkqabtimvwgy3yk","x":1}}"#,
+                "a link to a CID has only the key \"/\"",
+            ),
+            (
+                r#"{"cid":{"x":"bafkqabtimvwgy3yk"}}"#,
+                "a link to a CID is written",
             ),
             (r#"{"cid":"bafkqabtimvwgy3yk","expire_at":"x"}"#, "parsing time"),
         ] {

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use super::Progress;
 use super::export::{Exported, unfinished};
 use super::import::read;
-use super::line::Overrides;
+use super::line::ImportOptions;
 use crate::cluster::convert::whole_pin;
 use crate::config::{Config, Folder};
 
@@ -45,6 +45,8 @@ pub struct Added {
     pub pins: u64,
     /// Pins that had expired already, and were left out.
     pub expired: u64,
+    /// Bad pins that were left out.
+    pub skipped: u64,
 }
 
 /// Writes all pins of the cluster, as the running peer of `folder` knows them, in the order of their CIDs.
@@ -70,7 +72,7 @@ pub async fn export(folder: &Folder, out: impl Write) -> anyhow::Result<Exported
 ///
 /// # Errors
 /// `source` is no export, and nothing was added; or the peer refuses a pin, and some were added.
-pub async fn import(folder: &Folder, source: impl BufRead, over: &Overrides) -> anyhow::Result<Added> {
+pub async fn import(folder: &Folder, source: impl BufRead, options: &ImportOptions) -> anyhow::Result<Added> {
     let default = folder.config.core(&folder.identity).default_replicas;
     let client = Arc::new(client(&folder.config)?);
     client.id().await.map_err(no_answer)?;
@@ -78,7 +80,7 @@ pub async fn import(folder: &Folder, source: impl BufRead, over: &Overrides) -> 
     let now = Timestamp(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
     let mut spool = Spool::new(&folder.path)?;
     let mut expired = 0;
-    read(source, over, default, |pin| {
+    let skipped = read(source, options, default, |pin| {
         if pin.options.expire_at.is_some_and(|at| at <= now) {
             expired += 1;
             return Ok(());
@@ -116,6 +118,7 @@ pub async fn import(folder: &Folder, source: impl BufRead, over: &Overrides) -> 
     Ok(Added {
         pins: progress.count,
         expired,
+        skipped,
     })
 }
 

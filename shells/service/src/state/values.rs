@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::io::{BufRead, Read};
-use std::marker::PhantomData;
 
 use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 
@@ -24,6 +23,20 @@ pub(super) struct Problem {
     pub(super) what: String,
 }
 
+/// The longest description of a problem, in characters: it may quote what it is about.
+const WHAT_MAX: usize = 300;
+
+impl Problem {
+    /// The problem in `line`, cut to a length that can be shown.
+    pub(super) fn new(line: u64, what: &str) -> Self {
+        let what = match what.char_indices().nth(WHAT_MAX) {
+            Some((end, _)) => format!("{}…", &what[..end]),
+            None => what.to_owned(),
+        };
+        Self { line, what }
+    }
+}
+
 /// Why reading ended early.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Stopped {
@@ -38,21 +51,41 @@ pub(super) enum Stopped {
     Taker(anyhow::Error),
 }
 
-/// Reads all values and hands each to `take`, with its line and, in a map, its key.
-pub(super) fn read<T, R, F>(mut reader: R, mut take: F) -> Result<(), Stopped>
+/// Reads all values and hands each to `take`, with its line and, in a map, its key. What cannot be read, and
+/// what `take` finds a problem with, goes to `bad`: reading ends where that returns an error, and otherwise
+/// continues behind the value or, where the text is not JSON, in the next line.
+pub(super) fn read<T, R, F, B>(mut reader: R, mut take: F, mut bad: B) -> Result<(), Stopped>
 where
     T: DeserializeOwned,
     R: BufRead,
     F: FnMut(u64, Option<String>, T) -> Result<(), Stopped>,
+    B: FnMut(Problem) -> Result<(), Stopped>,
 {
+    let mut take = |line, key, value: Result<T, Problem>| {
+        let taken = match value {
+            Ok(value) => take(line, key, value),
+            Err(problem) => Err(problem.into()),
+        };
+        match taken {
+            Err(Stopped::Problem(problem)) => bad(problem),
+            taken => taken,
+        }
+    };
     if is_map(reader.fill_buf()?) {
         return read_map(reader, take);
     }
     let mut values = Values::new(reader);
-    while let Some((line, value)) = values.next()? {
-        take(line, None, value)?;
+    loop {
+        match values.next() {
+            Ok(Some((line, value))) => take(line, None, Ok(value))?,
+            Ok(None) => return Ok(()),
+            Err(Stopped::Problem(problem)) => {
+                take(problem.line, None, Err(problem))?;
+                values.skip_bad()?;
+            }
+            Err(stopped) => return Err(stopped),
+        }
     }
-    Ok(())
 }
 
 /// Whether this is the start of 0.0.12's map.
@@ -142,6 +175,44 @@ impl<R: BufRead> Values<R> {
         Ok(())
     }
 
+    /// Steps over a value that cannot be taken: all of it where it is JSON, to the end of its first line where
+    /// it is not.
+    fn skip_bad(&mut self) -> Result<(), Stopped> {
+        if self.start == self.buffer.len() {
+            // The list was not closed, and this is the end.
+            self.shape = Shape::ClosedArray;
+            return Ok(());
+        }
+        while self.buffer.len() - self.start <= VALUE_MAX {
+            let rest = &self.buffer[self.start..];
+            let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<IgnoredAny>();
+            match values.next() {
+                Some(Ok(_)) => {
+                    let end = values.byte_offset();
+                    self.advance(end);
+                    return Ok(());
+                }
+                Some(Err(error)) if error.is_eof() && self.at_least_half_as_much_again().is_ok() => {}
+                Some(Err(_)) | None => break,
+            }
+        }
+        self.skip_line()
+    }
+
+    fn skip_line(&mut self) -> Result<(), Stopped> {
+        loop {
+            let rest = &self.buffer[self.start..];
+            if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                self.advance(end + 1);
+                return Ok(());
+            }
+            self.advance(rest.len());
+            if self.more()? == 0 {
+                return Ok(());
+            }
+        }
+    }
+
     /// Steps over blanks, and over what is between the values of an array.
     fn skip(&mut self) -> Result<(), Stopped> {
         while let Some(&byte) = self.buffer.get(self.start) {
@@ -180,13 +251,19 @@ impl<R: BufRead> Values<R> {
     }
 
     fn nonsense(&self, error: &serde_json::Error) -> Stopped {
-        let line = self.line + (error.line() as u64).saturating_sub(1);
-        self.problem(line, &without_place(error))
+        let below = (error.line() as u64).saturating_sub(1);
+        let what = without_place(error);
+        match below {
+            0 => self.problem(self.line, &what),
+            below => {
+                let what = format!("{what}, in the value that starts in line {}", self.line);
+                self.problem(self.line + below, &what)
+            }
+        }
     }
 
     fn problem(&self, line: u64, what: &str) -> Stopped {
-        let what = what.to_owned();
-        Stopped::Problem(Problem { line, what })
+        Stopped::Problem(Problem::new(line, what))
     }
 }
 
@@ -203,7 +280,7 @@ fn read_map<T, R, F>(reader: R, mut take: F) -> Result<(), Stopped>
 where
     T: DeserializeOwned,
     R: BufRead,
-    F: FnMut(u64, Option<String>, T) -> Result<(), Stopped>,
+    F: FnMut(u64, Option<String>, Result<T, Problem>) -> Result<(), Stopped>,
 {
     let mut stopped = None;
     let mut parser = serde_json::Deserializer::from_reader(reader);
@@ -212,35 +289,28 @@ where
         take: &mut |key, value| {
             number += 1;
             // Compact text has one line; the place in the map says more.
+            let value = T::deserialize(value).map_err(|error| Problem::new(number, &error.to_string()));
             take(number, Some(key), value)
         },
         stopped: &mut stopped,
-        value: PhantomData,
     };
     let read = outer.deserialize(&mut parser).and_then(|()| parser.end());
     if let Some(stopped) = stopped {
         return Err(stopped);
     }
-    read.map_err(|error| {
-        let line = error.line() as u64;
-        let what = without_place(&error);
-        Stopped::Problem(Problem { line, what })
-    })
+    read.map_err(|error| Stopped::Problem(Problem::new(error.line() as u64, &without_place(&error))))
 }
 
-type Take<'a, T> = &'a mut dyn FnMut(String, T) -> Result<(), Stopped>;
-
 /// The map around `PinMap`.
-struct Outer<'a, T> {
-    take: Take<'a, T>,
+struct Outer<'a> {
+    take: &'a mut dyn FnMut(String, serde_json::Value) -> Result<(), Stopped>,
     stopped: &'a mut Option<Stopped>,
-    value: PhantomData<fn() -> T>,
 }
 
 /// `PinMap` itself.
-struct PinMap<'a, 'b, T>(&'a mut Outer<'b, T>);
+struct PinMap<'a, 'b>(&'a mut Outer<'b>);
 
-impl<'de, T: DeserializeOwned> DeserializeSeed<'de> for Outer<'_, T> {
+impl<'de> DeserializeSeed<'de> for Outer<'_> {
     type Value = ();
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -248,7 +318,7 @@ impl<'de, T: DeserializeOwned> DeserializeSeed<'de> for Outer<'_, T> {
     }
 }
 
-impl<'de, T: DeserializeOwned> Visitor<'de> for Outer<'_, T> {
+impl<'de> Visitor<'de> for Outer<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -267,7 +337,7 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for Outer<'_, T> {
     }
 }
 
-impl<'de, T: DeserializeOwned> DeserializeSeed<'de> for PinMap<'_, '_, T> {
+impl<'de> DeserializeSeed<'de> for PinMap<'_, '_> {
     type Value = ();
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -275,7 +345,7 @@ impl<'de, T: DeserializeOwned> DeserializeSeed<'de> for PinMap<'_, '_, T> {
     }
 }
 
-impl<'de, T: DeserializeOwned> Visitor<'de> for PinMap<'_, '_, T> {
+impl<'de> Visitor<'de> for PinMap<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -283,7 +353,7 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for PinMap<'_, '_, T> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some((key, value)) = map.next_entry::<String, T>()? {
+        while let Some((key, value)) = map.next_entry::<String, serde_json::Value>()? {
             if let Err(stopped) = (self.0.take)(key, value) {
                 *self.0.stopped = Some(stopped);
                 return Err(serde::de::Error::custom("stopped"));
@@ -300,11 +370,32 @@ mod tests {
     fn all(text: &str) -> Result<Vec<(u64, Option<String>, u64)>, String> {
         let mut found = Vec::new();
         let reader = std::io::BufReader::with_capacity(7, text.as_bytes());
-        let read = read(reader, |line, key, value| {
+        let take = |line, key, value| {
             found.push((line, key, value));
             Ok(())
-        });
+        };
+        let read = read(reader, take, |problem| Err(problem.into()));
         read.map(|()| found).map_err(|stopped| stopped.to_string())
+    }
+
+    /// The good values, and the lines of the bad ones.
+    fn good(text: &str) -> (Vec<u64>, Vec<u64>) {
+        let (mut found, mut problems) = (Vec::new(), Vec::new());
+        // As much as tells a map from other values.
+        let reader = std::io::BufReader::with_capacity(9, text.as_bytes());
+        let take = |line, _, value: u64| {
+            if value == 13 {
+                return Err(Problem::new(line, "thirteen").into());
+            }
+            found.push(value);
+            Ok(())
+        };
+        let bad = |problem: Problem| {
+            problems.push(problem.line);
+            Ok(())
+        };
+        read(reader, take, bad).unwrap();
+        (found, problems)
     }
 
     #[test]
@@ -340,11 +431,32 @@ mod tests {
         assert!(error.starts_with("line 2: "), "{error}");
     }
 
+    #[test]
+    fn bad_values_can_be_skipped() {
+        for (text, values, bad) in [
+            ("1\n\"x\"\n3\n", vec![1, 3], vec![2]),
+            ("1\n13\n3\n", vec![1, 3], vec![2]),
+            ("1\nnonsense [\n3\n", vec![1, 3], vec![2]),
+            // One that is JSON is skipped whole, with all its lines.
+            ("1\n{\"a\":\n{}}\n3\n", vec![1, 3], vec![2]),
+            // One that is cut off takes no other with it.
+            ("{\"a\":\n2\n3", vec![2, 3], vec![1]),
+            ("1\n\"cut off", vec![1], vec![2]),
+            ("[1,\n\"x\",\n13,\n4]\n", vec![1, 4], vec![2, 3]),
+            ("[1,\n2", vec![1, 2], vec![2]),
+            ("[1]\n2\n", vec![1], vec![2]),
+            ("{\"PinMap\":{\"a\":1,\"b\":\"x\",\"c\":3}}", vec![1, 3], vec![2]),
+        ] {
+            assert_eq!(good(text), (values, bad), "{text:?}");
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn no_text_panics(text in "[\\[\\]{}\",:0-9a-z \\n]{0,60}") {
             let _ = all(&text);
             let _ = all(&format!("{{\"PinMap\":{text}"));
+            let _ = good(&text);
         }
     }
 }
