@@ -7,6 +7,7 @@ mod pin;
 pub(crate) use add::Add;
 pub(crate) use pin::{Pin, PinAdd, PinLs, PinUpdate, WaitArgs};
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -235,7 +236,8 @@ pub(crate) enum Health {
     #[command(after_help = "Example:\n  ipfs-cluster-ctl health graph | dot -Tsvg > cluster.svg")]
     Graph {
         /// Write to this file
-        #[arg(long, short = 'f', value_name = "FILE")]
+        // An empty one is none, as in the Go tool.
+        #[arg(long, short = 'f', value_name = "FILE", value_parser = OsStringValueParser::new().map(PathBuf::from))]
         file: Option<PathBuf>,
         /// Draw also the IPFS nodes outside the cluster
         #[arg(long)]

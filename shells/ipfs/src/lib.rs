@@ -30,6 +30,7 @@ pub mod unixfs;
 pub use backend::Backend;
 pub use error::Error;
 pub use node::{Adding, Collected, Hold, Node};
+pub use swarm::{AGENT, AGENT_NAME};
 pub use types::{
     Block, Config, ConnectedPeer, DagPath, Identity, Pin, PinFilter, PinMode, PinStatus, Progress, Ref,
     RepoStat, Resolved,

@@ -32,8 +32,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-/// What other peers are told that we run.
-pub(crate) const AGENT: &str = concat!("cluster-ipfs/", env!("CARGO_PKG_VERSION"));
+/// Start of the agent version of every release of the embedded node.
+pub const AGENT_NAME: &str = "cluster-ipfs/";
+
+/// Agent version that the embedded node announces.
+pub const AGENT: &str = concat!("cluster-ipfs/", env!("CARGO_PKG_VERSION"));
 
 /// Incoming handshakes under way: as many as connections that strangers may have. Each costs some 70 KiB.
 const HANDSHAKES_MAX: usize = 128;

@@ -14,9 +14,11 @@ mod state;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use cluster_api::terminal;
 use ipfs_cluster_service::logging::{self, Format, Levels};
 
 const ABOUT: &str = "Runs a peer of an IPFS cluster";
@@ -76,7 +78,7 @@ struct Global {
         env = "IPFS_CLUSTER_PATH",
         hide_env_values = true,
         // A variable that is set but empty counts as unset.
-        value_parser = OsStringValueParser::new().map(PathBuf::from)
+        value_parser = path_or_empty()
     )]
     config: Option<PathBuf>,
     /// Do not ask before something is overwritten
@@ -165,6 +167,36 @@ struct Failure {
     error: anyhow::Error,
 }
 
+/// A comma-separated list, as one value of an option. Empty elements count as left out, as a script with an
+/// unset variable gives them.
+#[derive(Clone, Debug)]
+struct List<T>(Vec<T>);
+
+impl<T: FromStr> FromStr for List<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        let elements = text
+            .split(',')
+            .map(str::trim)
+            .filter(|element| !element.is_empty());
+        elements.map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// The elements of all values of an option.
+fn elements<T: Clone>(values: &[List<T>]) -> Vec<T> {
+    values
+        .iter()
+        .flat_map(|List(elements)| elements.iter().cloned())
+        .collect()
+}
+
+/// The parser of a path that may be empty, which counts as left out.
+fn path_or_empty() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
 /// Says what an error happened at.
 trait Doing<T> {
     fn doing(self, doing: &'static str) -> Result<T, Failure>;
@@ -196,9 +228,26 @@ impl Global {
     }
 }
 
+/// The command line as clap knows it, with `h` for `help` at every command that has subcommands, as in the Go
+/// peer.
+fn command() -> clap::Command {
+    let mut command = Cli::command();
+    // Only a built command has `help` among its subcommands.
+    command.build();
+    alias_help(command)
+}
+
+fn alias_help(command: clap::Command) -> clap::Command {
+    command.mut_subcommands(|child| match child.get_name() {
+        "help" => child.alias("h"),
+        _ => alias_help(child),
+    })
+}
+
 /// Does what the command line says.
 pub(crate) fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let matches = command().try_get_matches();
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         // As in the Go peer, wrong usage is code 1, not clap's 2; help and the version are no errors.
         Err(error) => {
@@ -217,7 +266,7 @@ pub(crate) fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { doing, error }) => {
-            let _ = writeln!(std::io::stderr(), "error {doing}: {error:#}");
+            note(format_args!("error {doing}: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -244,14 +293,14 @@ fn run(global: &Global, command: Command) -> Result<(), Failure> {
     }
 }
 
-/// Prints the answer of a command. Whoever asked may have gone.
+/// Prints the answer of a command, without terminal controls. Whoever asked may have gone.
 fn say(text: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    let _ = writeln!(std::io::stdout(), "{}", terminal::lines(text));
 }
 
-/// Prints what is not the answer of a command.
+/// Prints what is not the answer of a command, without terminal controls.
 fn note(text: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "{}", terminal::lines(text));
 }
 
 #[cfg(test)]
@@ -261,5 +310,20 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn h_is_help_wherever_help_is() {
+        for arguments in [
+            &["h"][..],
+            &["h", "init"],
+            &["state", "h"],
+            &["state", "h", "import"],
+            &["help", "state"],
+        ] {
+            let line = std::iter::once("ipfs-cluster-service").chain(arguments.iter().copied());
+            let error = command().try_get_matches_from(line).unwrap_err();
+            assert_eq!(error.kind(), clap::error::ErrorKind::DisplayHelp, "{arguments:?}");
+        }
     }
 }

@@ -208,6 +208,7 @@ impl Config {
             ..layered.value
         };
         check::check(&config).map_err(wrong)?;
+        refuse_unused_kubo(&config, environment, path)?;
         warnings.extend(check::without_effect(&config));
         Ok(Loaded { config, warnings })
     }
@@ -364,6 +365,32 @@ fn complete(json: &mut Map<String, Value>) {
             }
         }
     }
+}
+
+/// The variable with which an operator names the Kubo daemon to use.
+pub const KUBO_VARIABLE: &str = "CLUSTER_IPFSHTTP_NODEMULTIADDRESS";
+
+/// Refuses a variable that names a Kubo daemon where the embedded node is configured: the operator would look
+/// for the content in the wrong node.
+fn refuse_unused_kubo(config: &Config, environment: &Environment, path: &Path) -> Result<(), ConfigError> {
+    let named = environment.get(KUBO_VARIABLE).map(|address| address.trim());
+    let Some(address) = named.filter(|address| !address.is_empty()) else {
+        return Ok(());
+    };
+    if config.ipfs_connector.embedded.is_none() {
+        return Ok(());
+    }
+    let problem = format!(
+        "names the Kubo daemon at {address}, and {} configures the embedded IPFS node: to use Kubo, put \
+         \"ipfshttp\": {{}} in place of ipfs_connector.embedded, or run `init --force` with the variable set \
+         (pins already held by the embedded node are fetched again); to use the embedded node, unset the \
+         variable",
+        path.display()
+    );
+    Err(ConfigError::Variable {
+        name: KUBO_VARIABLE.to_owned(),
+        problem,
+    })
 }
 
 /// Starts of names that other programs, other modes and components that may be off have a use for.

@@ -7,10 +7,11 @@
 
 mod json;
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::io::IsTerminal;
 use std::str::FromStr;
 
+use cluster_api::terminal::Escaping;
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::Targets;
@@ -231,12 +232,7 @@ where
         let mut message = String::new();
         ctx.format_fields(Writer::new(&mut message), event)?;
         // What others sent may be part of a message, and must not look like a line of ours.
-        for character in message.chars() {
-            match character.is_control() {
-                true => write!(out, "{}", character.escape_default())?,
-                false => out.write_char(character)?,
-            }
-        }
+        write!(Escaping(&mut out), "{message}")?;
         writeln!(out)
     }
 }
@@ -290,6 +286,45 @@ mod tests {
         assert!(!enabled(&"error".parse().unwrap(), "libp2p_swarm", Level::WARN));
         assert_eq!("".parse::<Levels>(), "info".parse());
         assert_eq!("*:debug".parse::<Levels>(), "debug".parse());
+    }
+
+    /// A writer that keeps what is written.
+    #[derive(Clone, Default)]
+    struct Kept(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_others_sent_forges_no_line_in_either_format() {
+        let name = "x\u{1b}[2J\n2026-01-01T00:00:00.000Z\tERROR\u{9b}31m\u{202e}";
+        for json in [false, true] {
+            let kept = Kept::default();
+            let writer = kept.clone();
+            let layer = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
+            let registry = tracing_subscriber::registry();
+            let log = || tracing::warn!(name, "peer {name} said {name:?}");
+            if json {
+                let layer = layer.event_format(json::Objects);
+                tracing::subscriber::with_default(registry.with(layer), log);
+            } else {
+                let layer = layer.event_format(Lines { colours: false });
+                tracing::subscriber::with_default(registry.with(layer), log);
+            }
+            let written = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+            let line = written.strip_suffix('\n').unwrap();
+            let is_control = |c: char| c != '\t' && cluster_api::terminal::is_control(c);
+            assert!(!line.contains(is_control), "{line:?}");
+            assert!(line.contains("[2J") && line.contains("202e"), "{line:?}");
+        }
     }
 
     #[test]

@@ -200,3 +200,28 @@ pub(super) fn described() -> Described {
     }
     root
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_that_the_manual_calls_missing_are_unknown() {
+        let manual = include_str!("../../../../docs/guide.md");
+        let table = manual
+            .split("### What the embedded node does not do")
+            .nth(1)
+            .unwrap();
+        let table = table.split("\nA command that it does not have").next().unwrap();
+        let rows = table.lines().filter(|line| line.starts_with('|'));
+        let missing = rows.filter_map(|row| row.split('|').nth(1)).flat_map(|cell| {
+            let quoted = cell.split('`').skip(1).step_by(2);
+            quoted.filter(|text| text.contains('/') && !text.starts_with('/'))
+        });
+        let missing: Vec<&str> = missing.collect();
+        assert!(missing.len() > 20, "{missing:?}");
+        for path in missing {
+            assert!(matches!(find(path), Found::Unknown), "{path} is there");
+        }
+    }
+}

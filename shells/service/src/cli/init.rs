@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
+use cluster_api::terminal;
 use ipfs_cluster_service::config::{
     self, Address, Config, ConfigError, Embedded, Environment, IDENTITY_FILE, Identity, IpfsConnector,
-    IpfsHttp, Peer, Peerstore, SERVICE_FILE, Secret,
+    IpfsHttp, KUBO_VARIABLE, Peer, Peerstore, SERVICE_FILE, Secret,
 };
 use ipfs_cluster_service::ports;
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 
-use super::{Doing, Failure, Global, note, prompt};
+use super::{Doing, Failure, Global, List, elements, note, prompt};
 
 const LONG: &str = "\
 Makes a configuration folder: service.json with all settings and a random secret, identity.json (unless \
@@ -21,6 +22,10 @@ there is one), and peerstore with the addresses given by --peers.
 
 Environment variables named CLUSTER_… override single settings (CLUSTER_SECRET, CLUSTER_PEERNAME, \
 CLUSTER_RESTAPI_HTTPLISTENMULTIADDRESS=…) both here, where they are written down, and at every start.
+
+The embedded IPFS node stores, serves and pins content. It has no DHT, QUIC, relays, IPNS, MFS (`files`), \
+pubsub, filestore (`nocopy`) or gateway: it fetches from the nodes of the cluster's peers, from a pin's origins \
+and from nodes that `swarm connect` names. Use Kubo (--ipfs http) where you need these.
 
 To change the secret of a running cluster, restart its peers twice, one after the other: first with the new \
 secret in cluster.accepted_secrets (a list; CLUSTER_ACCEPTEDSECRETS), then with the new secret as \
@@ -40,15 +45,16 @@ pub(super) struct Options {
     #[arg(long, value_name = "NAME", default_value = "raft")]
     consensus: ConsensusKind,
     /// The IPFS node to use: `http` is a Kubo daemon, `embedded` runs inside this program [default: http when
-    /// a daemon answers, embedded otherwise]
+    /// CLUSTER_IPFSHTTP_NODEMULTIADDRESS names a daemon or one answers at /ip4/127.0.0.1/tcp/5001, embedded
+    /// otherwise]
     #[arg(long, value_name = "NODE")]
     ipfs: Option<IpfsKind>,
     /// Ask for the cluster's secret instead of making a random one
     #[arg(long, short = 's')]
     custom_secret: bool,
     /// The other first members of the cluster: multiaddresses that end in /p2p/<peer id>
-    #[arg(long, value_name = "MULTIADDRS", value_delimiter = ',')]
-    peers: Vec<Address>,
+    #[arg(long, value_name = "MULTIADDRS")]
+    peers: Vec<List<Address>>,
     /// Do not ask before something is overwritten
     #[arg(long, short)]
     force: bool,
@@ -93,8 +99,9 @@ pub(super) fn run(global: &Global, options: &Options) -> Result<(), Failure> {
     ));
     identity(&folder, &environment).doing("saving the identity")?;
     let peerstore = config.peerstore_file(&folder);
-    Peerstore::save(&peerstore, &options.peers).doing("saving the peerstore")?;
-    match options.peers.len() {
+    let peers = elements(&options.peers);
+    Peerstore::save(&peerstore, &peers).doing("saving the peerstore")?;
+    match peers.len() {
         0 => note(format_args!(
             "new empty peerstore written to {}",
             peerstore.display()
@@ -122,7 +129,8 @@ fn refuse(options: &Options) -> anyhow::Result<()> {
              export` and `state import`"
         );
     }
-    if let Some(nameless) = options.peers.iter().find(|address| address.peer().is_none()) {
+    let peers = elements(&options.peers);
+    if let Some(nameless) = peers.iter().find(|address| address.peer().is_none()) {
         bail!("--peers: {nameless:?} names no peer: it must end in /p2p/<peer id>");
     }
     if let Some(datastore) = &options.datastore {
@@ -136,7 +144,7 @@ fn refuse(options: &Options) -> anyhow::Result<()> {
 /// Whether nothing is there yet, or may go.
 fn may_overwrite(folder: &Path, options: &Options) -> anyhow::Result<bool> {
     let mut old = vec![folder.join(SERVICE_FILE)];
-    if !options.peers.is_empty() {
+    if !elements(&options.peers).is_empty() {
         old.push(folder.join(config::Config::default().cluster.peerstore_file));
     }
     for path in old {
@@ -163,7 +171,8 @@ fn configuration(options: &Options, environment: &Environment) -> anyhow::Result
         let secret = prompt::ask("Enter the cluster's secret (64 hexadecimal digits):")?;
         config.cluster.secret = Secret::try_from(secret).map_err(anyhow::Error::msg)?;
     }
-    config.consensus.raft.init_peerset = options.peers.iter().filter_map(Address::peer).map(Peer).collect();
+    let peers = elements(&options.peers);
+    config.consensus.raft.init_peerset = peers.iter().filter_map(Address::peer).map(Peer).collect();
     config.ipfs_connector = connector(options.ipfs, environment)?;
     if config.ipfs_connector.embedded.is_some() {
         config.pin_tracker.stateless.concurrent_pins = EMBEDDED_PINS;
@@ -184,33 +193,26 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The section of the chosen IPFS node. Says what was chosen when the operator did not.
 fn connector(chosen: Option<IpfsKind>, environment: &Environment) -> anyhow::Result<IpfsConnector> {
-    let mut kubo = IpfsHttp::default();
-    let kind = match chosen {
-        Some(kind) => kind,
-        None => {
-            if let Some(address) = environment.get("CLUSTER_IPFSHTTP_NODEMULTIADDRESS") {
-                kubo.node_multiaddress = address.parse().map_err(anyhow::Error::msg)?;
-            }
-            let address = &kubo.node_multiaddress;
-            match probe(address) {
-                Ok(agent) => {
-                    note(format_args!(
-                        "IPFS node: http, because {agent} answers at {address:?}"
-                    ));
-                    IpfsKind::Http
-                }
-                Err(why) => {
-                    note(format_args!(
-                        "IPFS node: embedded, because no daemon answers at {address:?}: {why:#}"
-                    ));
-                    IpfsKind::Embedded
-                }
-            }
+    let named = environment.get(KUBO_VARIABLE).map(|address| address.trim());
+    let named = named.filter(|address| !address.is_empty());
+    let kind = match (chosen, named) {
+        (Some(IpfsKind::Embedded), Some(address)) => bail!(
+            "--ipfs embedded, but {KUBO_VARIABLE} names the Kubo daemon at {address}: unset the variable to \
+             use the embedded node, or leave --ipfs out to use that daemon"
+        ),
+        (Some(kind), _) => kind,
+        (None, Some(address)) => {
+            note(format_args!(
+                "IPFS node: http, because {KUBO_VARIABLE} names {address}"
+            ));
+            IpfsKind::Http
         }
+        (None, None) => found(&IpfsHttp::default().node_multiaddress, probe),
     };
     Ok(match kind {
+        // The address that the variable names is laid over this one.
         IpfsKind::Http => IpfsConnector {
-            ipfshttp: Some(kubo),
+            ipfshttp: Some(IpfsHttp::default()),
             embedded: None,
         },
         IpfsKind::Embedded => IpfsConnector {
@@ -218,6 +220,32 @@ fn connector(chosen: Option<IpfsKind>, environment: &Environment) -> anyhow::Res
             embedded: Some(Embedded::default()),
         },
     })
+}
+
+/// The kind of node to use after a look at `address`, where a daemon listens by default.
+fn found(address: &Address, probe: impl FnOnce(&Address) -> anyhow::Result<String>) -> IpfsKind {
+    match probe(address) {
+        Ok(agent) if agent.starts_with(cluster_ipfs::AGENT_NAME) => {
+            note(format_args!(
+                "IPFS node: embedded. Another peer's embedded node listens at {address:?} already: give this \
+                 one ports of its own (--randomports, or the listen addresses in service.json)"
+            ));
+            IpfsKind::Embedded
+        }
+        Ok(agent) => {
+            let agent = terminal::line(agent);
+            note(format_args!(
+                "IPFS node: http, because {agent} answers at {address:?}"
+            ));
+            IpfsKind::Http
+        }
+        Err(why) => {
+            note(format_args!(
+                "IPFS node: embedded, because no daemon answers at {address:?}: {why:#}"
+            ));
+            IpfsKind::Embedded
+        }
+    }
 }
 
 /// The name of the Kubo daemon at `address`.
@@ -315,4 +343,42 @@ fn with_port(address: &Multiaddr, port: u16) -> Multiaddr {
         part
     });
     parts.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_peers_embedded_node_is_no_kubo_daemon() {
+        let address = IpfsHttp::default().node_multiaddress;
+        let answers = |agent: &'static str| found(&address, move |_| Ok(agent.to_owned()));
+        assert_eq!(answers("kubo/0.42.0/"), IpfsKind::Http);
+        assert_eq!(answers("a daemon"), IpfsKind::Http);
+        assert_eq!(answers(cluster_ipfs::AGENT), IpfsKind::Embedded);
+        assert_eq!(answers("cluster-ipfs/99.0"), IpfsKind::Embedded);
+        assert_eq!(found(&address, |_| bail!("refused")), IpfsKind::Embedded);
+    }
+
+    #[test]
+    fn the_named_kubo_is_used_or_refused() {
+        let named = Environment::from([(KUBO_VARIABLE.to_owned(), "/ip4/127.0.0.2/tcp/5001".to_owned())]);
+        // It need not run yet.
+        assert!(connector(None, &named).unwrap().ipfshttp.is_some());
+        assert!(
+            connector(Some(IpfsKind::Http), &named)
+                .unwrap()
+                .ipfshttp
+                .is_some()
+        );
+        let error = connector(Some(IpfsKind::Embedded), &named).unwrap_err();
+        assert!(error.to_string().contains("/ip4/127.0.0.2/tcp/5001"), "{error}");
+        let empty = Environment::from([(KUBO_VARIABLE.to_owned(), " ".to_owned())]);
+        assert!(
+            connector(Some(IpfsKind::Embedded), &empty)
+                .unwrap()
+                .embedded
+                .is_some()
+        );
+    }
 }

@@ -365,6 +365,20 @@ fn the_environment_overrides_the_file_by_the_go_rule() {
 }
 
 #[test]
+fn a_kubo_named_beside_the_embedded_node_is_refused() {
+    let named = [("CLUSTER_IPFSHTTP_NODEMULTIADDRESS", "/dns4/ipfs/tcp/5001")];
+    let error = parse(&json!({"ipfs_connector": {"embedded": {}}}), &named).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("CLUSTER_IPFSHTTP_NODEMULTIADDRESS") && error.contains("/dns4/ipfs/tcp/5001"),
+        "{error}"
+    );
+    assert!(parse(&json!({"ipfs_connector": {"ipfshttp": {}}}), &named).is_ok());
+    let empty = [("CLUSTER_IPFSHTTP_NODEMULTIADDRESS", "")];
+    assert!(parse(&json!({"ipfs_connector": {"embedded": {}}}), &empty).is_ok());
+}
+
+#[test]
 fn the_environment_sets_the_embedded_node_too_but_turns_nothing_on() {
     let variables = [
         ("CLUSTER_EMBEDDED_APILISTENMULTIADDRESS", "/ip4/127.0.0.1/tcp/1"),

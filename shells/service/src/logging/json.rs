@@ -33,7 +33,8 @@ where
         }
         put("msg", message);
         object.extend(rest);
-        writeln!(out, "{}", Value::Object(object))
+        let line = Value::Object(object).to_string();
+        writeln!(out, "{}", cluster_api::terminal::json(&line))
     }
 }
 
