@@ -8,6 +8,8 @@ mod commands;
 mod composite;
 #[path = "it/content.rs"]
 mod content;
+#[path = "it/damage.rs"]
+mod damage;
 #[path = "it/dynamic_membership.rs"]
 mod dynamic_membership;
 #[path = "it/folders.rs"]

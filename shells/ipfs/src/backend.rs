@@ -67,6 +67,24 @@ impl Backend {
         }
     }
 
+    /// Reads and hashes all blocks of a pin, and has those fetched again that are damaged or missing; the pin
+    /// does not count as pinned until that is done. Returns how many they are. Kubo checks single pins only
+    /// as a part of all, and is not asked to.
+    pub async fn verify_pin(&self, cid: &Cid) -> Result<u64, Error> {
+        match self {
+            Backend::Kubo(_) => Ok(0),
+            Backend::Embedded(node) => embedded::verify_pin(node, cid).await,
+        }
+    }
+
+    /// Waits for a pin whose blocks turn out to be damaged or missing; for ever with Kubo, which says nothing.
+    pub async fn next_broken_pin(&self) -> Cid {
+        match self {
+            Backend::Kubo(_) => std::future::pending().await,
+            Backend::Embedded(node) => node.next_broken_pin().await,
+        }
+    }
+
     /// All pins, recursive and direct, in the node's order, in constant memory. After an error it ends.
     pub fn pins(&self) -> BoxStream<'static, Result<(Cid, PinMode), Error>> {
         match self {

@@ -407,8 +407,11 @@ impl Session {
             waiter,
         };
         // It may have been stored just before the want was known.
-        if let Some(data) = shared.store.get(&cid)? {
-            return Ok(data);
+        match shared.store.get(&cid) {
+            Ok(Some(data)) => return Ok(data),
+            // What is damaged here is replaced by what a peer sends.
+            Ok(None) | Err(Error::DamagedBlock { .. }) => {}
+            Err(error) => return Err(error),
         }
         tokio::select! {
             received = receiver => received.map_err(|_| Error::Closed)?,

@@ -1,9 +1,11 @@
 //! Walks over DAGs: to fetch, to mark, to list.
 
+mod health;
 #[cfg(test)]
 mod tests;
 mod visited;
 
+pub(crate) use health::{Health, health, verify};
 pub(crate) use visited::{Marked, Visited};
 
 use crate::reader::{Reader, Sink, blocking};
@@ -41,12 +43,13 @@ fn look(store: &Store, cids: Vec<Cid>) -> Result<Looked, Error> {
             }
             continue;
         }
-        match store.get(&cid)? {
-            Some(data) => {
+        match store.get(&cid) {
+            Ok(Some(data)) => {
                 looked.present += 1;
                 looked.below.extend(below(&cid, &data)?);
             }
-            None => looked.missing.push(cid),
+            Ok(None) | Err(Error::DamagedBlock { .. }) => looked.missing.push(cid),
+            Err(error) => return Err(error),
         }
     }
     Ok(looked)

@@ -16,6 +16,16 @@ pub enum Error {
     /// The data folder holds something this version cannot use.
     #[error("{0}")]
     Damaged(String),
+    /// The disk gives other bytes for a block than were written, or none.
+    #[error(
+        "the block {cid} is damaged on the disk ({why}); it is replaced as soon as a connected peer has it"
+    )]
+    DamagedBlock {
+        /// The block.
+        cid: Cid,
+        /// Where and what the damage is.
+        why: String,
+    },
     /// The database failed. After a failed write it refuses all further ones until the node is reopened.
     #[error("ipfs block store: {0}")]
     Store(String),

@@ -4,6 +4,7 @@ mod adding;
 mod collect;
 mod files;
 mod pins;
+mod repair;
 
 pub use adding::Adding;
 pub use collect::Collected;
@@ -19,6 +20,7 @@ use futures::stream::{BoxStream, StreamExt};
 use libp2p::identity::PublicKey;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
+use repair::BrokenPins;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +39,7 @@ pub struct Node {
 struct Inner {
     store: Store,
     network: Network,
+    broken: Arc<BrokenPins>,
     public_key: PublicKey,
     path: PathBuf,
     storage_max: Option<u64>,
@@ -88,9 +91,18 @@ impl Node {
         let closed = CancellationToken::new();
         match Network::start(keypair, &swarm_listen, store.clone(), closed.clone()).await {
             Ok(network) => {
+                let broken = Arc::new(BrokenPins::default());
+                let repairing = repair::run(
+                    store.clone(),
+                    network.bitswap.clone(),
+                    broken.clone(),
+                    closed.clone(),
+                );
+                tokio::spawn(repairing);
                 let inner = Inner {
                     store,
                     network,
+                    broken,
                     public_key,
                     path,
                     storage_max,

@@ -8,13 +8,18 @@ use cid::Cid;
 use futures::StreamExt;
 use futures::stream::{BoxStream, unfold};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 /// Records of a listing read from the database in one go.
 const BATCH: usize = 512;
 /// Values that a producer may be ahead of its consumer.
 const AHEAD: usize = 4;
+
+/// How long a reader waits for other peers' copy of a block that is damaged here. The repair goes on after it.
+const REPLACE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Reads blocks: here first, then, with a session, from other peers.
 #[derive(Debug, Clone)]
@@ -29,7 +34,16 @@ impl Reader {
             self.store.get(&cid)?
         } else {
             let store = self.store.clone();
-            blocking(move || store.get(&cid)).await?
+            match (blocking(move || store.get(&cid)).await, &self.session) {
+                (Err(damaged @ Error::DamagedBlock { .. }), Some(session)) => {
+                    // Its content was promised to be here: an error is better than to wait for it for ever.
+                    return match timeout(REPLACE_TIMEOUT, session.get(cid)).await {
+                        Ok(replaced) => replaced,
+                        Err(_) => Err(damaged),
+                    };
+                }
+                (local, _) => local?,
+            }
         };
         match (local, &self.session) {
             (Some(data), _) => Ok(data),

@@ -6,6 +6,7 @@
 //! thread and stored in each batch, because counting a keyspace means scanning it.
 
 mod compact;
+mod damage;
 mod index;
 mod open;
 mod protect;
@@ -17,6 +18,7 @@ mod table;
 mod tests;
 mod writer;
 
+pub(crate) use damage::Damage;
 pub(crate) use protect::{Lease, Protect, fingerprint};
 
 use crate::{Block, Error, Pin, PinMode};
@@ -61,6 +63,7 @@ struct Inner {
     open: RwLock<Option<Arc<Open>>>,
     counters: Arc<Mutex<Counters>>,
     protect: Arc<Protect>,
+    damage: Arc<Damage>,
     requests: Mutex<Option<mpsc::Sender<Request>>>,
     in_flight: Arc<Semaphore>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -133,6 +136,10 @@ impl Store {
         &self.inner.protect
     }
 
+    pub(crate) fn damage(&self) -> &Arc<Damage> {
+        &self.inner.damage
+    }
+
     pub(crate) fn counters(&self) -> Counters {
         *lock(&self.inner.counters)
     }
@@ -140,12 +147,16 @@ impl Store {
     /// The block, if local or held by its CID.
     ///
     /// # Errors
-    /// [`Error::Damaged`] when the disk gives other bytes than were written.
+    /// [`Error::DamagedBlock`] when the disk gives other bytes than were written; that is noted.
     pub(crate) fn get(&self, cid: &Cid) -> Result<Option<Bytes>, Error> {
         if cid.hash().code() == IDENTITY {
             return Ok(Some(Bytes::copy_from_slice(cid.hash().digest())));
         }
         let (open, key) = (self.db()?, key_of(cid));
+        if self.inner.damage.contains(&key) {
+            let why = "found at an earlier read".to_owned();
+            return Err(Error::DamagedBlock { cid: *cid, why });
+        }
         for _ in 0..LOOKUPS {
             let place = match open.entry(&key)? {
                 None => return Ok(None),
@@ -155,19 +166,32 @@ impl Store {
             match open.files.read(&place)? {
                 Read::Data(data) => return Ok(Some(data)),
                 Read::Gone => {}
-                // It was deleted or moved meanwhile, and its disk space freed.
-                Read::Damaged(_) if open.entry(&key)? != Some(Entry::At(place)) => {}
-                Read::Damaged(why) => return Err(damaged_block(cid, &why)),
+                Read::Damaged(why) => {
+                    let mut current = Ok(None);
+                    self.inner.damage.note_if(&key, || {
+                        current = open.entry(&key);
+                        matches!(&current, Ok(Some(Entry::At(now))) if *now == place)
+                    });
+                    if current? == Some(Entry::At(place)) {
+                        return Err(damaged(cid, why));
+                    }
+                    // Otherwise it was deleted, moved or replaced meanwhile, and its disk space freed.
+                }
             }
         }
-        Err(damaged_block(cid, "its segment is missing"))
+        self.inner.damage.note(&key);
+        Err(damaged(cid, "its segment is missing".to_owned()))
     }
 
+    /// Whether the block is local, and not known to be damaged.
     pub(crate) fn has(&self, cid: &Cid) -> Result<bool, Error> {
         if cid.hash().code() == IDENTITY {
             return Ok(true);
         }
         let (open, key) = (self.db()?, key_of(cid));
+        if self.inner.damage.contains(&key) {
+            return Ok(false);
+        }
         Ok(open.fresh.with(|fresh| fresh.contains_key(&key)) || open.blocks.contains_key(&key)?)
     }
 
@@ -175,7 +199,11 @@ impl Store {
         if cid.hash().code() == IDENTITY {
             return Ok(Some(u64::from(cid.hash().size())));
         }
-        let entry = self.db()?.entry(&key_of(cid))?;
+        let key = key_of(cid);
+        let entry = self
+            .db()?
+            .entry(&key)?
+            .filter(|_| !self.inner.damage.contains(&key));
         Ok(entry.map(|entry| entry.size()))
     }
 
@@ -266,10 +294,9 @@ impl Store {
     }
 }
 
-fn damaged_block(cid: &Cid, why: &str) -> Error {
-    Error::Damaged(format!(
-        "the block {cid} is damaged on the disk ({why}); unpin what needs it, remove it and pin again"
-    ))
+fn damaged(cid: &Cid, why: String) -> Error {
+    tracing::error!("the block {cid} is damaged on the disk ({why})");
+    Error::DamagedBlock { cid: *cid, why }
 }
 
 /// The key of a block: its multihash.

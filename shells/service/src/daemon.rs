@@ -252,6 +252,7 @@ impl Running {
             me.clone(),
             swarm_delay(config),
         ));
+        tasks.spawn(cluster.clone().watch_broken_pins());
         let http = listen::serve_rest(config, &folder.path, cluster.clone()).await?;
         let proxy = listen::serve_proxy(config, &folder.path, cluster, &backend).await?;
         Ok(Self {

@@ -177,7 +177,13 @@ pub(super) async fn verify(call: Call) -> Result<Reply, Failure> {
 fn check(node: &crate::Node, cid: Cid) -> Option<crate::Error> {
     match node.get_local(&cid) {
         Ok(None) => None,
-        Ok(Some(data)) => hash::verify(&Block { cid, data }).err(),
+        Ok(Some(data)) => {
+            let fault = hash::verify(&Block { cid, data }).err();
+            if fault.is_some() {
+                node.note_damaged(&cid);
+            }
+            fault
+        }
         Err(error) => Some(error),
     }
 }

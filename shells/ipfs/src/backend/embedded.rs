@@ -42,6 +42,7 @@ impl Error {
             }
             crate::Error::NotFound(_)
             | crate::Error::Damaged(_)
+            | crate::Error::DamagedBlock { .. }
             | crate::Error::Mismatch(_)
             | crate::Error::TooLarge { .. }
             | crate::Error::UnsupportedHash(_)
@@ -108,11 +109,23 @@ pub(super) fn pin_state(node: &Node, cid: &Cid) -> Result<PinState, Error> {
     let held = node
         .pin_of(cid)
         .map_err(|error| Error::embedded("pin/ls", error))?;
-    Ok(held.map_or(PinState::Unpinned, |held| PinState::Pinned(held.mode)))
+    // A pin that lacks blocks is made again, which fetches them.
+    let whole = held.filter(|held| !node.is_broken(&held.cid));
+    Ok(whole.map_or(PinState::Unpinned, |held| PinState::Pinned(held.mode)))
+}
+
+pub(super) async fn verify_pin(node: &Node, cid: &Cid) -> Result<u64, Error> {
+    let verified = node.verify_pin(cid).await;
+    verified.map_err(|error| Error::embedded("pin/verify", error))
 }
 
 pub(super) fn pins(node: &Node) -> BoxStream<'static, Result<(Cid, PinMode), Error>> {
-    node.pins(PinFilter::default())
+    let (listed, node) = (node.pins(PinFilter::default()), node.clone());
+    listed
+        .filter(move |pin| {
+            let broken = pin.as_ref().is_ok_and(|pin| node.is_broken(&pin.cid));
+            std::future::ready(!broken)
+        })
         .map(|pin| match pin {
             Ok(pin) => Ok((pin.cid, pin.mode)),
             Err(error) => Err(Error::embedded("pin/ls", error)),

@@ -32,20 +32,21 @@ impl Node {
         let store = &self.inner.store;
         let held = cid.hash().code() == IDENTITY && (mode == PinMode::Direct || codec::is_leaf(&cid));
         let old = if held { None } else { self.pin_of(&cid)? };
+        let broken = self.is_broken(&cid);
         if old
             .as_ref()
-            .is_some_and(|old| old.mode == mode && old.name == name)
+            .is_some_and(|old| old.mode == mode && old.name == name && !broken)
         {
             progress(Progress { blocks: 1, bytes: 0 });
             return Ok(());
         }
         let old = old.map(|pin| pin.mode);
-        // A recorded pin has all its blocks.
-        let complete = held || old == Some(mode);
+        // A recorded pin has all its blocks, unless some are known to be damaged.
+        let complete = held || (old == Some(mode) && !broken);
         let _lease = (!complete).then(|| store.protect().root(cid));
         match mode {
             _ if complete => progress(Progress { blocks: 1, bytes: 0 }),
-            PinMode::Direct if old.is_some() => {
+            PinMode::Direct if old == Some(PinMode::Recursive) => {
                 return Err(Error::Pinned {
                     cid,
                     why: "already pinned recursively",
@@ -63,7 +64,9 @@ impl Node {
             }
             PinMode::Recursive => dag::fetch(&self.reader(), cid, &progress).await?,
         }
-        store.pin(&Pin { cid, mode, name }).await
+        store.pin(&Pin { cid, mode, name }).await?;
+        self.inner.broken.remove(&cid);
+        Ok(())
     }
 
     /// Removes a pin of either mode (the blocks stay until a collection).

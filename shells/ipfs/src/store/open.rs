@@ -6,7 +6,7 @@ use super::segments::{Files, HEADER_BYTES, SEGMENT_BYTES};
 use super::sync::Syncer;
 use super::table::{Table, Usage};
 use super::writer::{Request, Writer};
-use super::{Counters, IN_FLIGHT_KIB, Inner, Open, Protect, QUEUE, Store};
+use super::{Counters, Damage, IN_FLIGHT_KIB, Inner, Open, Protect, QUEUE, Store};
 use crate::Error;
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions};
 use std::collections::BTreeMap;
@@ -74,12 +74,14 @@ impl Store {
         let thread_error = |error| Error::io("starting the store's threads", error);
         let shared = Arc::new(Mutex::new(counters));
         let protect = Arc::new(Protect::default());
+        let damage = Arc::new(Damage::default());
         let writer = Writer {
             open: open.clone(),
             usage,
             table,
             shared: shared.clone(),
             protect: protect.clone(),
+            damage: damage.clone(),
             storage_max,
             syncer: Syncer::start(files, fresh, requests.downgrade()).map_err(thread_error)?,
             counters,
@@ -99,6 +101,7 @@ impl Store {
                 open: RwLock::new(Some(open)),
                 counters: shared,
                 protect,
+                damage,
                 requests: Mutex::new(Some(requests)),
                 in_flight: Arc::new(Semaphore::new(IN_FLIGHT_KIB)),
                 thread: Mutex::new(Some(thread)),

@@ -172,6 +172,10 @@ impl Files {
         match file.read_exact_at(&mut data, u64::from(place.offset)) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return damaged("it is cut short"),
+            // A bad sector, or a file system that has found damage by its own checksums.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+                return damaged(&error.to_string());
+            }
             Err(error) => return Err(Error::io(format!("reading {}", path()), error)),
         }
         if crc32fast::hash(&data) != place.crc {

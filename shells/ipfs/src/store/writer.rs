@@ -9,7 +9,7 @@ use super::index::{Entry, Fresh, SEGMENT_FROM};
 use super::segments::Place;
 use super::sync::Syncer;
 use super::table::{Changes, Table, Usage};
-use super::{Counters, Open, Protect, decode_pin, encode_pin, lock, open};
+use super::{Counters, Damage, Open, Protect, decode_pin, encode_pin, lock, open};
 use crate::{Error, Pin, PinMode};
 use bytes::Bytes;
 use cid::Cid;
@@ -71,6 +71,7 @@ pub(super) struct Writer {
     pub(super) table: Table,
     pub(super) shared: Arc<Mutex<Counters>>,
     pub(super) protect: Arc<Protect>,
+    pub(super) damage: Arc<Damage>,
     pub(super) storage_max: Option<u64>,
     pub(super) syncer: Syncer,
     /// With all that was answered; [`Writer::shared`] follows.
@@ -260,9 +261,14 @@ impl Writer {
     fn put(&mut self, group: &mut Group, blocks: Vec<(Vec<u8>, Bytes, u32)>) -> Result<Reply, Error> {
         let mut new = Vec::with_capacity(blocks.len());
         let mut seen = HashSet::new();
+        let (mut damaged, mut replaced) = (Vec::new(), Vec::new());
         let mut asked = 0;
         for (key, data, crc) in blocks {
-            if self.entry(group, &key)?.is_none() && seen.insert(key.clone()) {
+            let known = self.entry(group, &key)?;
+            let is_damaged = self.damage.contains(&key);
+            if (known.is_none() || is_damaged) && seen.insert(key.clone()) {
+                damaged.extend(is_damaged.then(|| key.clone()));
+                replaced.extend(known);
                 asked += data.len() as u64;
                 new.push((key, data, crc));
             }
@@ -281,6 +287,7 @@ impl Writer {
         let appended = new.iter().filter(|(_, data, _)| large(data));
         let places = self.table.append(appended.map(|(_, data, crc)| (data, *crc)))?;
         let mut places = places.into_iter();
+        replaced.iter().for_each(|entry| self.count_out(entry));
         let mut entries = Vec::with_capacity(new.len());
         for (key, data, _) in new {
             self.counters.blocks += 1;
@@ -299,7 +306,17 @@ impl Writer {
             });
         }
         self.fresh().change(|fresh| fresh.extend(entries));
+        damaged.iter().for_each(|key| self.damage.clear(key));
         Ok(Reply::default())
+    }
+
+    /// Takes a block that is deleted or replaced out of the accounts.
+    fn count_out(&mut self, entry: &Entry) {
+        self.counters.blocks = self.counters.blocks.saturating_sub(1);
+        self.counters.bytes = self.counters.bytes.saturating_sub(entry.size());
+        if let Entry::At(place) = entry {
+            self.table.drop_block(place);
+        }
     }
 
     fn delete(
@@ -316,12 +333,9 @@ impl Writer {
             if spared(&key) {
                 continue;
             }
-            self.counters.blocks = self.counters.blocks.saturating_sub(1);
-            self.counters.bytes = self.counters.bytes.saturating_sub(entry.size());
-            if let Entry::At(place) = &entry {
-                self.table.drop_block(place);
-            }
+            self.count_out(&entry);
             self.fresh().change(|fresh| fresh.remove(&key));
+            self.damage.clear(&key);
             group.deleted.insert(key.clone());
             deleted.push(key);
         }

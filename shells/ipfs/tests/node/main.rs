@@ -3,6 +3,7 @@
 mod content;
 mod exchange;
 mod keeping;
+mod repairing;
 
 use cluster_ipfs::unixfs::{AddOptions, Chunker, Metadata};
 use cluster_ipfs::{Block, Cid, Collected, Config, Error, Node, PinMode};

@@ -33,7 +33,13 @@ impl Cluster {
         Ok(shown)
     }
 
+    /// Reads all blocks of the CID, has those fetched again that are bad, and tries again what failed.
     pub(super) async fn recover_here(&self, cid: &Cid) -> Result<State, Error> {
+        if let Ok(parsed) = cid::Cid::try_from(cid.as_bytes())
+            && self.inner.backend.verify_pin(&parsed).await? > 0
+        {
+            self.compare(Some(cid.clone())).await?;
+        }
         match self.request(Request::Recover { cid: cid.clone() }).await? {
             Reply::Recovered(_) => Ok(self.own_state(cid).await?.1),
             Reply::Allocated(_)

@@ -26,6 +26,20 @@ impl Cluster {
         Ok(self.own_state(cid).await?.1)
     }
 
+    /// Has the pins that the IPFS node finds damaged or incomplete shown as such, and pinned again.
+    pub async fn watch_broken_pins(self) {
+        loop {
+            let broken = self.inner.backend.next_broken_pin().await;
+            let Ok(cid) = Cid::from_bytes(&broken.to_bytes()) else {
+                continue;
+            };
+            if let Err(error) = self.compare(Some(cid)).await {
+                // The next comparison of all pins finds it.
+                tracing::debug!(%broken, %error, "a broken pin is not compared now");
+            }
+        }
+    }
+
     /// Compares everything at every member; tells what changed by it, and what is in error.
     pub async fn sync_all(&self) -> Result<Rows, Error> {
         let permit = self.listing()?;
@@ -51,7 +65,7 @@ impl Cluster {
         Ok(self.rows_of(scan, move |local| is_news(local, since)))
     }
 
-    async fn compare(&self, cid: Option<Cid>) -> Result<(), Error> {
+    pub(super) async fn compare(&self, cid: Option<Cid>) -> Result<(), Error> {
         match self.request(Request::Sync { cid }).await? {
             Reply::Synced(_) => Ok(()),
             Reply::Allocated(_)

@@ -116,8 +116,8 @@ impl Comparison {
                 continue;
             }
             tracing::warn!(
-                "{} pins are gone from the IPFS node though nobody here removed them, {} among them; pinning \
-                 them again",
+                "{} pins are missing or damaged at the IPFS node though nobody here removed them, {} among \
+                 them; pinning them again",
                 missing.len(),
                 missing[0].cid
             );

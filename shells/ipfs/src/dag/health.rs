@@ -1,0 +1,66 @@
+//! Walks that find what is wrong below a root, and go on.
+
+use super::Visited;
+use crate::store::{Store, key_of};
+use crate::{Block, Error, PinMode, codec, hash};
+use cid::Cid;
+
+/// Whether all blocks below a root are there, as far as the index and what was read tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Health {
+    Whole,
+    Broken,
+}
+
+/// Looks for damaged and missing blocks below a root. Only inner blocks are read; leaves are looked up.
+pub(crate) fn health(store: &Store, root: Cid) -> Result<Health, Error> {
+    let mut seen = Visited::default();
+    seen.insert(&root);
+    let mut stack = vec![root];
+    while let Some(cid) = stack.pop() {
+        if codec::is_leaf(&cid) {
+            if !store.has(&cid)? {
+                return Ok(Health::Broken);
+            }
+            continue;
+        }
+        let data = match store.get(&cid) {
+            Ok(Some(data)) => data,
+            Ok(None) | Err(Error::DamagedBlock { .. }) => return Ok(Health::Broken),
+            Err(error) => return Err(error),
+        };
+        let below = super::below(&cid, &data)?;
+        stack.extend(below.into_iter().filter(|cid| seen.insert(cid)));
+    }
+    Ok(Health::Whole)
+}
+
+/// Reads and hashes every block of a pin, and returns how many are damaged or missing. The damaged ones are
+/// noted in the store.
+pub(crate) fn verify(store: &Store, root: Cid, mode: PinMode) -> Result<u64, Error> {
+    let mut seen = Visited::default();
+    seen.insert(&root);
+    let mut stack = vec![root];
+    let mut bad = 0;
+    while let Some(cid) = stack.pop() {
+        let data = match store.get(&cid) {
+            Ok(Some(data)) => data,
+            Ok(None) | Err(Error::DamagedBlock { .. }) => {
+                bad += 1;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let block = Block { cid, data };
+        if hash::verify(&block).is_err() {
+            store.damage().note(&key_of(&cid));
+            bad += 1;
+            continue;
+        }
+        if mode == PinMode::Recursive {
+            let below = super::below(&cid, &block.data)?;
+            stack.extend(below.into_iter().filter(|cid| seen.insert(cid)));
+        }
+    }
+    Ok(bad)
+}

@@ -1,0 +1,182 @@
+//! Repairing what the disk gives back wrong: damaged and missing blocks of pins are fetched again from other
+//! peers.
+//!
+//! Whoever reads a damaged block notes it in the store ([`crate::store::Damage`]). One task per node then finds
+//! the pins that need the block, which count as broken until it is replaced, and asks connected peers for a
+//! copy. The cluster's peer learns of broken pins through [`Node::next_broken_pin`] and shows them as such.
+
+use super::Node;
+use crate::bitswap::Bitswap;
+use crate::dag::{self, Health};
+use crate::reader::blocking;
+use crate::store::{Store, key_of, lock};
+use crate::{Error, PinMode, codec};
+use cid::Cid;
+use cid::multihash::Multihash;
+use futures::stream::{FuturesUnordered, StreamExt};
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::sync::{Arc, Mutex};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// Damaged blocks that other peers are asked for at once: 32 MiB at most.
+const FETCHES: usize = 16;
+/// Broken pins announced and not yet taken; all others are found by the next comparison of all pins.
+const ANNOUNCED_MAX: usize = 4096;
+
+/// Pins whose blocks are not all there, as far as is known.
+#[derive(Debug, Default)]
+pub(super) struct BrokenPins {
+    state: Mutex<State>,
+    announced: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pins: BTreeSet<Cid>,
+    announced: VecDeque<Cid>,
+}
+
+impl BrokenPins {
+    pub(super) fn contains(&self, cid: &Cid) -> bool {
+        lock(&self.state).pins.contains(cid)
+    }
+
+    pub(super) fn insert(&self, cid: Cid) {
+        let mut state = lock(&self.state);
+        if state.pins.insert(cid) && state.announced.len() < ANNOUNCED_MAX {
+            state.announced.push_back(cid);
+            self.announced.notify_one();
+        }
+    }
+
+    pub(super) fn remove(&self, cid: &Cid) {
+        if lock(&self.state).pins.remove(cid) {
+            tracing::info!("all blocks of the pin {cid} are there again");
+        }
+    }
+
+    fn all(&self) -> Vec<Cid> {
+        lock(&self.state).pins.iter().copied().collect()
+    }
+}
+
+impl Node {
+    /// Waits for a pin that turns out to be damaged or incomplete. Each is told once, until it is whole again.
+    pub async fn next_broken_pin(&self) -> Cid {
+        loop {
+            if let Some(cid) = lock(&self.inner.broken.state).announced.pop_front() {
+                return cid;
+            }
+            self.inner.broken.announced.notified().await;
+        }
+    }
+
+    /// Whether blocks of this pin are known to be damaged or missing.
+    pub fn is_broken(&self, cid: &Cid) -> bool {
+        self.inner.broken.contains(cid)
+    }
+
+    /// Notes that a local block does not hash to its CID; it is replaced by another peer's copy.
+    pub(crate) fn note_damaged(&self, cid: &Cid) {
+        self.inner.store.damage().note(&key_of(cid));
+    }
+
+    /// Reads and hashes every block of a pin. What is damaged or missing makes the pin a broken one and is
+    /// fetched again. Returns how many blocks are bad; 0 for a CID that is not pinned.
+    ///
+    /// # Errors
+    /// The disk cannot be read.
+    pub async fn verify_pin(&self, cid: &Cid) -> Result<u64, Error> {
+        let Some(pin) = self.pin_of(cid)? else {
+            return Ok(0);
+        };
+        let store = self.inner.store.clone();
+        let bad = blocking(move || dag::verify(&store, pin.cid, pin.mode)).await?;
+        if bad > 0 {
+            tracing::error!("{bad} blocks of the pin {cid} are damaged or missing; fetching them again");
+            self.inner.broken.insert(pin.cid);
+        }
+        Ok(bad)
+    }
+}
+
+/// Repairs damaged blocks until the node is closed.
+pub(super) async fn run(store: Store, bitswap: Bitswap, broken: Arc<BrokenPins>, closed: CancellationToken) {
+    // In flight, and those that were not replaced, which are not asked for in a loop.
+    let (mut asked, mut failed) = (HashSet::new(), HashSet::new());
+    let mut fetches = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            () = closed.cancelled() => return,
+            () = store.damage().changed() => {
+                failed.clear();
+                if let Err(error) = judge_pins(&store, &broken).await {
+                    tracing::warn!(%error, "the pins that need damaged blocks are not known");
+                }
+            }
+            Some((key, fetched)) = fetches.next() => {
+                asked.remove(&key);
+                if let Err(error) = fetched {
+                    tracing::warn!(%error, "a damaged block of the ipfs repository was not replaced");
+                    failed.insert(key);
+                } else {
+                    tracing::info!("a damaged block of the ipfs repository was replaced by another peer's copy");
+                }
+            }
+        }
+        let damaged = store.damage().keys();
+        let unasked = damaged
+            .into_iter()
+            .filter(|key| !asked.contains(key) && !failed.contains(key));
+        for key in unasked
+            .take(FETCHES.saturating_sub(asked.len()))
+            .collect::<Vec<_>>()
+        {
+            let Ok(hash) = Multihash::from_bytes(&key) else {
+                continue;
+            };
+            asked.insert(key.clone());
+            let session = bitswap.session();
+            // Other peers find blocks by their multihash, too.
+            fetches.push(async move { (key, session.get(Cid::new_v1(codec::RAW, hash)).await) });
+        }
+    }
+}
+
+/// Finds the pins that need damaged blocks, and those that are whole again.
+async fn judge_pins(store: &Store, broken: &Arc<BrokenPins>) -> Result<(), Error> {
+    let (store, broken) = (store.clone(), broken.clone());
+    blocking(move || {
+        let damaged = store.damage().keys();
+        for cid in broken.all() {
+            let whole = match store.pin_of(&cid)? {
+                Some(pin) if pin.mode == PinMode::Recursive => dag::health(&store, cid)? == Health::Whole,
+                Some(pin) => !damaged.contains(&key_of(&pin.cid)) && store.has(&pin.cid)?,
+                None => true,
+            };
+            if whole {
+                broken.remove(&cid);
+            }
+        }
+        if damaged.is_empty() {
+            return Ok(());
+        }
+        for pin in store.pins()? {
+            let pin = pin?;
+            let hit = match pin.mode {
+                PinMode::Direct => damaged.contains(&key_of(&pin.cid)),
+                PinMode::Recursive => dag::health(&store, pin.cid)? != Health::Whole,
+            };
+            if hit && !broken.contains(&pin.cid) {
+                tracing::error!(
+                    "blocks of the pin {} are damaged or missing; fetching them again",
+                    pin.cid
+                );
+                broken.insert(pin.cid);
+            }
+        }
+        Ok(())
+    })
+    .await
+}
