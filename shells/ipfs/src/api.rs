@@ -10,6 +10,7 @@ mod commands;
 mod dags;
 mod files;
 mod gate;
+mod gzip;
 mod info;
 pub mod multipart;
 mod pins;

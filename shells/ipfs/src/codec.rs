@@ -2,12 +2,13 @@
 
 #[cfg(test)]
 pub(crate) mod any;
+mod cbor;
+mod jose;
 
 use crate::Error;
 use crate::unixfs::pb::{self, PbNode};
 use bytes::Bytes;
 use cid::Cid;
-use ipld_core::codec::Links;
 use ipld_core::ipld::Ipld;
 use std::collections::BTreeMap;
 
@@ -17,10 +18,15 @@ pub(crate) const RAW: u64 = 0x55;
 pub(crate) const DAG_PB: u64 = 0x70;
 /// CBOR with links.
 pub(crate) const DAG_CBOR: u64 = 0x71;
+/// Signed or encrypted data, itself CBOR.
+pub(crate) const DAG_JOSE: u64 = 0x85;
 /// JSON with links.
 pub(crate) const DAG_JSON: u64 = 0x0129;
 /// CBOR, JSON and public keys: known, and without links.
 const LINKLESS: [u64; 4] = [RAW, 0x51, 0x0200, 0x72];
+
+/// What a block may take as data, in memory. A block of 2 MiB may be a list of a million numbers.
+const DATA_MAX: u64 = 256 << 20;
 
 /// Whether blocks of this CID's codec never link to others.
 pub(crate) fn is_leaf(cid: &Cid) -> bool {
@@ -35,9 +41,12 @@ pub(crate) fn links(cid: &Cid, data: &Bytes) -> Result<Vec<(String, Cid)>, Error
             Ok(node.links.into_iter().map(|link| (link.name, link.cid)).collect())
         }
         DAG_CBOR => {
-            let links = serde_ipld_dagcbor::codec::DagCborCodec::links(data);
-            let links = links.map_err(|error| Error::malformed(cid, format!("dag-cbor: {error}")))?;
-            Ok(links.map(|cid| (String::new(), cid)).collect())
+            let links = cbor::links(data).map_err(|why| Error::malformed(cid, format!("dag-cbor: {why}")))?;
+            Ok(links.into_iter().map(|cid| (String::new(), cid)).collect())
+        }
+        DAG_JOSE => {
+            let payload = jose::payload(&decode_cbor(cid, data)?);
+            Ok(payload.map(|cid| ("link".to_owned(), cid)).into_iter().collect())
         }
         DAG_JSON => {
             let mut links = Vec::new();
@@ -55,12 +64,36 @@ pub(crate) fn links(cid: &Cid, data: &Bytes) -> Result<Vec<(String, Cid)>, Error
 pub(crate) fn decode(cid: &Cid, data: &Bytes) -> Result<Ipld, Error> {
     match cid.codec() {
         DAG_PB => Ok(pb_to_ipld(PbNode::decode(cid, data)?)),
-        DAG_CBOR => serde_ipld_dagcbor::from_slice(data)
-            .map_err(|error| Error::malformed(cid, format!("dag-cbor: {error}"))),
+        DAG_CBOR => decode_cbor(cid, data),
+        DAG_JOSE => Ok(jose::shown(decode_cbor(cid, data)?)),
         DAG_JSON => crate::dagjson::decode(data).map_err(|why| Error::malformed(cid, why)),
         RAW => Ok(Ipld::Bytes(data.to_vec())),
         codec => Err(Error::Unsupported(format!("codec 0x{codec:x} of {cid}"))),
     }
+}
+
+fn decode_cbor(cid: &Cid, data: &Bytes) -> Result<Ipld, Error> {
+    let (items, maps) = cbor::count(data);
+    check_held(items, maps)?;
+    cbor::decode(data).map_err(|why| Error::malformed(cid, format!("dag-cbor: {why}")))
+}
+
+/// Refuses data that would take much memory: a few bytes of CBOR or JSON are a value or a map, and data is
+/// held twice, as it is read and as JSON.
+fn check_held(items: u64, maps: u64) -> Result<(), Error> {
+    /// A value in a list or a map, and in JSON.
+    const ITEM: u64 = 2 * 48;
+    /// The smallest map: a node of a B-tree has room for eleven entries.
+    const MAP: u64 = 2 * 800;
+    let held = items
+        .saturating_mul(ITEM)
+        .saturating_add(maps.saturating_mul(MAP));
+    if held > DATA_MAX {
+        return Err(Error::TooMuchMemory {
+            max: DATA_MAX as usize,
+        });
+    }
+    Ok(())
 }
 
 /// A block in the form of another codec. As with Kubo it is written anew even when both are the same, so
@@ -68,6 +101,10 @@ pub(crate) fn decode(cid: &Cid, data: &Bytes) -> Result<Ipld, Error> {
 pub(crate) fn recode(data: Bytes, input: u64, store: u64) -> Result<Bytes, Error> {
     // Only for the words of an error: the real name comes from the result.
     let named = crate::hash::name(cid::Version::V1, input, 0x12, &data)?;
+    if input == DAG_JSON {
+        let count = |bytes: &[u8]| data.iter().filter(|byte| bytes.contains(byte)).count() as u64;
+        check_held(count(b",:[{"), count(b"{"))?;
+    }
     let node = decode(&named, &data)?;
     match (store, node) {
         // Not by way of IPLD, which knows no link without a name.
@@ -76,6 +113,7 @@ pub(crate) fn recode(data: Bytes, input: u64, store: u64) -> Result<Bytes, Error
         (DAG_CBOR, node) => serde_ipld_dagcbor::to_vec(&node)
             .map(Bytes::from)
             .map_err(|error| Error::invalid(format!("dag-cbor: {error}"))),
+        (DAG_JOSE, _) if input == DAG_JOSE => Ok(data),
         (DAG_JSON, node) => crate::dagjson::encode(&node)
             .map(Bytes::from)
             .map_err(Error::invalid),

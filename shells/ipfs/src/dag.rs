@@ -8,6 +8,7 @@ mod visited;
 pub(crate) use health::{Health, health, verify};
 pub(crate) use visited::{Marked, Visited};
 
+use crate::budget::Held;
 use crate::reader::{Reader, Sink, blocking};
 use crate::store::{Store, key_of};
 use crate::{Error, Progress, Ref, codec};
@@ -21,12 +22,17 @@ const WINDOW: usize = 64;
 /// Local blocks looked at in one go.
 const LOCAL: usize = 256;
 
+/// Links after which no more blocks are looked at in one go: those of some directories.
+const BELOW: usize = 1 << 15;
+
 /// What a look at local blocks found.
 #[derive(Default)]
 struct Looked {
     present: u64,
     missing: Vec<Cid>,
     below: Vec<Cid>,
+    /// Not looked at, because there were enough links already.
+    rest: Vec<Cid>,
 }
 
 fn look(store: &Store, cids: Vec<Cid>) -> Result<Looked, Error> {
@@ -35,6 +41,10 @@ fn look(store: &Store, cids: Vec<Cid>) -> Result<Looked, Error> {
     // Before they are looked for: a collection that runs then spares them, or has removed them already.
     store.protect().touch_visited(keys.iter().map(Vec::as_slice));
     for cid in cids {
+        if looked.below.len() >= BELOW {
+            looked.rest.push(cid);
+            continue;
+        }
         if codec::is_leaf(&cid) {
             if store.has(&cid)? {
                 looked.present += 1;
@@ -73,6 +83,7 @@ pub(crate) async fn fetch(
     let mut seen = Visited::default();
     seen.insert(&root);
     let mut stack = vec![root];
+    let mut held = reader.budget.holding();
     let mut missing: Vec<Cid> = Vec::new();
     let mut fetching = FuturesUnordered::new();
     let mut done = Progress::default();
@@ -83,7 +94,9 @@ pub(crate) async fn fetch(
             let looked = blocking(move || look(&store, cids)).await?;
             done.blocks += looked.present;
             missing = looked.missing;
+            stack.extend(looked.rest);
             stack.extend(looked.below.into_iter().filter(|cid| seen.insert(cid)));
+            held.resize(size_of_val(&stack[..]))?;
             progress(done);
         }
         while fetching.len() < WINDOW
@@ -102,20 +115,29 @@ pub(crate) async fn fetch(
         done.blocks += 1;
         done.bytes += data.len() as u64;
         stack.extend(below(&cid, &data)?.into_iter().filter(|cid| seen.insert(cid)));
+        held.resize(size_of_val(&stack[..]))?;
         progress(done);
     }
 }
 
 /// Notes every local block below a root. A missing one is an error if the DAG should be `complete`.
 pub(crate) fn mark(store: &Store, root: Cid, complete: bool, marked: &mut Marked) -> Result<(), Error> {
-    let mut stack = vec![root];
-    while let Some(cid) = stack.pop() {
+    let mut stack = Vec::new();
+    // Each inner block is on the stack once at most, and a leaf never is.
+    let mut meet = |cid: Cid, stack: &mut Vec<Cid>| {
         marked.add(&cid);
-        if codec::is_leaf(&cid) || !marked.expand(&cid) {
-            continue;
+        if !codec::is_leaf(&cid) && marked.expand(&cid) {
+            stack.push(cid);
         }
+    };
+    meet(root, &mut stack);
+    while let Some(cid) = stack.pop() {
         match store.get(&cid)? {
-            Some(data) => stack.extend(below(&cid, &data)?),
+            Some(data) => {
+                for cid in below(&cid, &data)? {
+                    meet(cid, &mut stack);
+                }
+            }
             None if complete => return Err(Error::NotFound(cid)),
             None => {}
         }
@@ -125,17 +147,19 @@ pub(crate) fn mark(store: &Store, root: Cid, complete: bool, marked: &mut Marked
 
 /// Whether a block lies below a root; `seen` saves walking what earlier roots had in common.
 pub(crate) fn reaches(store: &Store, root: &Cid, wanted: &Cid, seen: &mut Visited) -> Result<bool, Error> {
-    let mut stack = vec![*root];
+    let mut stack = Vec::new();
+    if !codec::is_leaf(root) && seen.insert(root) {
+        stack.push(*root);
+    }
     while let Some(cid) = stack.pop() {
-        if codec::is_leaf(&cid) || !seen.insert(&cid) {
-            continue;
-        }
         let Some(data) = store.get(&cid)? else { continue };
         for (_, cid) in codec::links(&cid, &data)? {
             if cid.hash() == wanted.hash() {
                 return Ok(true);
             }
-            stack.push(cid);
+            if !codec::is_leaf(&cid) && seen.insert(&cid) {
+                stack.push(cid);
+            }
         }
     }
     Ok(false)
@@ -153,7 +177,8 @@ pub(crate) async fn refs(
     let mut seen = Visited::default();
     seen.insert(&root);
     let mut stack = Vec::new();
-    let links = async |cid: Cid, depth: u64, stack: &mut Vec<Ref>| {
+    let mut held = reader.budget.holding();
+    let links = async |cid: Cid, depth: u64, stack: &mut Vec<Ref>, held: &mut Held| {
         if depth < max_depth && !codec::is_leaf(&cid) {
             let links = codec::links(&cid, &reader.get(cid).await?)?;
             let below = |(name, to)| Ref {
@@ -162,25 +187,34 @@ pub(crate) async fn refs(
                 name,
                 depth: depth + 1,
             };
+            let before = stack.len();
             stack.extend(links.into_iter().rev().map(below));
+            held.grow(stack[before..].iter().map(weight).sum())?;
         }
         Ok::<(), Error>(())
     };
-    links(root, 0, &mut stack).await?;
+    links(root, 0, &mut stack, &mut held).await?;
     while let Some(link) = stack.pop() {
+        held.shrink(weight(&link));
         if unique && !seen.insert(&link.to) {
             continue;
         }
         let (to, depth) = (link.to, link.depth);
         out.send(link).await?;
-        links(to, depth, &mut stack).await?;
+        links(to, depth, &mut stack, &mut held).await?;
     }
     Ok(())
+}
+
+/// Bytes that a link takes.
+fn weight(link: &Ref) -> usize {
+    size_of::<Ref>() + link.name.len()
 }
 
 /// Sends every block below a root once, parents first, in the order of their links.
 pub(crate) async fn blocks(reader: Reader, root: Cid, out: &Sink<(Cid, Bytes)>) -> Result<(), Error> {
     let mut seen = Visited::default();
+    let mut held = reader.budget.holding();
     let mut stack = vec![root];
     while let Some(cid) = stack.pop() {
         if !seen.insert(&cid) {
@@ -188,6 +222,7 @@ pub(crate) async fn blocks(reader: Reader, root: Cid, out: &Sink<(Cid, Bytes)>) 
         }
         let data = reader.get(cid).await?;
         stack.extend(below(&cid, &data)?);
+        held.resize(size_of_val(&stack[..]))?;
         out.send((cid, data)).await?;
     }
     Ok(())
@@ -201,15 +236,15 @@ pub(crate) fn below_each(
     found: &mut impl FnMut(Cid) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut expanded = vec![root];
+    expanded.retain(|root| !codec::is_leaf(root));
     while let Some(cid) = expanded.pop() {
-        if codec::is_leaf(&cid) {
-            continue;
-        }
         let Some(data) = store.get(&cid)? else { continue };
         for (_, cid) in codec::links(&cid, &data)? {
             if seen.insert(&cid) {
                 found(cid)?;
-                expanded.push(cid);
+                if !codec::is_leaf(&cid) {
+                    expanded.push(cid);
+                }
             }
         }
     }

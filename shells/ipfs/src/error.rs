@@ -106,6 +106,15 @@ pub enum Error {
     /// No connection with that address.
     #[error("no connection with {0}")]
     NoConnection(Multiaddr),
+    /// The answer would take more memory than one request may hold.
+    #[error(
+        "this takes more than {max} bytes of memory at once; ask for less, or with stream=true where \
+         there is that option"
+    )]
+    TooMuchMemory {
+        /// The limit, bytes.
+        max: usize,
+    },
     /// Too much of it is going on.
     #[error("{0}; try again later")]
     Busy(&'static str),
@@ -153,6 +162,12 @@ impl Error {
     }
 
     pub(crate) fn io(what: impl Into<String>, source: std::io::Error) -> Error {
+        let source = match source.raw_os_error() {
+            Some(code) if code == rustix::io::Errno::MFILE.raw_os_error() => std::io::Error::other(format!(
+                "{source}: raise this process's limit of open files (`ulimit -n`, `LimitNOFILE`)"
+            )),
+            _ => source,
+        };
         Error::Io {
             what: what.into(),
             source,

@@ -11,6 +11,7 @@
 pub mod api;
 pub mod backend;
 mod bitswap;
+mod budget;
 mod car;
 mod codec;
 mod dag;

@@ -9,6 +9,7 @@ mod repair;
 pub use adding::Adding;
 pub use collect::Collected;
 
+use crate::budget::{self, Budget};
 use crate::reader::{Reader, batched, blocking};
 use crate::store::{Lease, Store};
 use crate::swarm::{self, Network};
@@ -21,7 +22,7 @@ use libp2p::identity::PublicKey;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use repair::BrokenPins;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +41,7 @@ struct Inner {
     store: Store,
     network: Network,
     broken: Arc<BrokenPins>,
+    memory: budget::Total,
     public_key: PublicKey,
     path: PathBuf,
     storage_max: Option<u64>,
@@ -58,6 +60,15 @@ impl Drop for Inner {
 #[derive(Debug)]
 pub struct Hold {
     _lease: Lease,
+}
+
+/// Bytes that the disk under `path` has free for this process.
+fn free_space(path: &Path) -> Result<u64, Error> {
+    let disk = rustix::fs::statvfs(path).map_err(|error| {
+        let what = format!("asking for the free space of {}", path.display());
+        Error::io(what, error.into())
+    })?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 impl Node {
@@ -103,6 +114,7 @@ impl Node {
                     store,
                     network,
                     broken,
+                    memory: budget::Total::default(),
                     public_key,
                     path,
                     storage_max,
@@ -283,9 +295,12 @@ impl Node {
     /// What the repository holds; cheap.
     pub fn stat(&self) -> Result<RepoStat, Error> {
         let counters = self.inner.store.counters();
+        let room = free_space(&self.inner.path)?;
+        let fits = counters.bytes.saturating_add(room);
         Ok(RepoStat {
             repo_size: counters.bytes,
             storage_max: self.inner.storage_max,
+            storage_fits: self.inner.storage_max.map_or(fits, |allowed| allowed.min(fits)),
             num_objects: counters.blocks,
             num_pins: counters.pins,
             version: REPO_VERSION.to_owned(),
@@ -299,6 +314,12 @@ impl Node {
         Reader {
             store: self.inner.store.clone(),
             session,
+            budget: self.budget(),
         }
+    }
+
+    /// What a new request may hold.
+    pub(crate) fn budget(&self) -> Budget {
+        Budget::new(&self.inner.memory)
     }
 }

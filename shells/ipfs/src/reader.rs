@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::bitswap::Session;
+use crate::budget::Budget;
 use crate::store::{IDENTITY, Store};
 use bytes::Bytes;
 use cid::Cid;
@@ -26,6 +27,8 @@ const REPLACE_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct Reader {
     pub(crate) store: Store,
     pub(crate) session: Option<Arc<Session>>,
+    /// What the request may hold that it reads for.
+    pub(crate) budget: Budget,
 }
 
 impl Reader {

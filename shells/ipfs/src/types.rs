@@ -118,6 +118,8 @@ pub struct RepoStat {
     pub repo_size: u64,
     /// The configured limit, bytes.
     pub storage_max: Option<u64>,
+    /// Bytes that all blocks together may have: what the limit allows, and what the disk has room for.
+    pub storage_fits: u64,
     /// Number of blocks.
     pub num_objects: u64,
     /// Number of pins.

@@ -70,6 +70,7 @@ pub(super) fn codec_named(name: &str) -> Option<u64> {
         "dag-pb" | "protobuf" | "v0" => codec::DAG_PB,
         "dag-cbor" | "cbor" => codec::DAG_CBOR,
         "dag-json" => codec::DAG_JSON,
+        "dag-jose" => codec::DAG_JOSE,
         "json" => 0x0200,
         "libp2p-key" => 0x72,
         _ => return None,

@@ -1,7 +1,10 @@
 //! `dag/…` and `refs`.
 
+use std::time::Duration;
+
 use futures::stream::{StreamExt, TryStreamExt};
 use serde::Serialize;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::io::StreamReader;
 
 use super::blocks::{Form, check_size, codec_named, hash_named};
@@ -9,10 +12,14 @@ use super::pins::pin_name;
 use super::reply::{Failure, Reply, Sink, running};
 use super::repo::{Link, RefLine};
 use super::request::{Call, read_part};
+use crate::dag::Visited;
 use crate::{Block, PinMode, Ref, codec};
 
 /// A node of a DAG is a block in the end, and JSON takes up to four times the room.
 const MAX_INPUT: usize = 8 * 1024 * 1024;
+
+/// How long before the deadline of a call its walks are cut off, so that the line that tells so is sent.
+const TIMEOUT_HEADSTART: Duration = Duration::from_millis(50);
 
 /// `dag/get`.
 pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
@@ -191,7 +198,7 @@ struct DagStats {
     dag_stats: Vec<DagStat>,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct DagStat {
     cid: String,
@@ -205,58 +212,87 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// `dag/stat`, of each root for itself; the sum over several counts what they share only once per root.
+/// `dag/stat`: of each root for itself, and of all together with what they share counted once.
 pub(super) async fn stat(call: Call) -> Result<Reply, Failure> {
     let progress = call.flag("progress", true);
     running(move |sink| async move {
-        let mut done = Vec::new();
-        let (mut blocks, mut size) = (0, 0);
+        let mut stats = Measured::default();
         for arg in &call.args {
             let root = call.resolve(arg).await?;
-            let (count, bytes) = measure(&call, root, progress.then_some(&sink)).await?;
-            (blocks, size) = (blocks + count, size + bytes);
-            done.push(DagStat {
-                cid: call.show(&root),
-                size: bytes,
-                num_blocks: count,
-            });
+            measure(&call, root, &mut stats, progress.then_some(&sink)).await?;
         }
-        let stats = DagStats {
-            unique_blocks: blocks,
-            total_size: size,
-            shared_size: 0,
-            ratio: Some(1.0),
-            dag_stats: done,
-        };
-        sink.send(&stats).await
+        sink.send(&stats.summary()).await
     })
 }
 
-async fn measure(call: &Call, root: cid::Cid, sink: Option<&Sink>) -> Result<(u64, u64), Failure> {
-    let (mut blocks, mut bytes) = (1, call.node.get(root).await?.len() as u64);
+/// What the roots so far have.
+#[derive(Default)]
+struct Measured {
+    seen: Visited,
+    unique_blocks: u64,
+    total_size: u64,
+    roots: Vec<DagStat>,
+}
+
+impl Measured {
+    /// Notes a block of the last root.
+    fn add(&mut self, cid: &cid::Cid, size: u64) {
+        if self.seen.insert(cid) {
+            self.unique_blocks += 1;
+            self.total_size += size;
+        }
+        if let Some(root) = self.roots.last_mut() {
+            root.num_blocks += 1;
+            root.size += size;
+        }
+    }
+
+    fn summary(self) -> DagStats {
+        let each: u64 = self.roots.iter().map(|root| root.size).sum();
+        DagStats {
+            unique_blocks: self.unique_blocks,
+            total_size: self.total_size,
+            shared_size: each.saturating_sub(self.total_size),
+            ratio: Some(if self.total_size == 0 {
+                1.0
+            } else {
+                each as f32 / self.total_size as f32
+            }),
+            dag_stats: self.roots,
+        }
+    }
+}
+
+async fn measure(
+    call: &Call,
+    root: cid::Cid,
+    stats: &mut Measured,
+    sink: Option<&Sink>,
+) -> Result<(), Failure> {
+    stats.roots.push(DagStat {
+        cid: call.show(&root),
+        size: 0,
+        num_blocks: 0,
+    });
+    stats.add(&root, call.node.get(root).await?.len() as u64);
     let mut walk = call.node.refs(root, None, true);
     while let Some(Ref { to, .. }) = walk.try_next().await? {
-        blocks += 1;
-        bytes += match call.node.size_of(&to)? {
+        let size = match call.node.size_of(&to)? {
             Some(size) => size,
             None => call.node.get(to).await?.len() as u64,
         };
+        stats.add(&to, size);
         if let Some(sink) = sink {
-            let so_far = DagStat {
-                cid: call.show(&root),
-                size: bytes,
-                num_blocks: blocks,
-            };
             sink.offer(&DagStats {
                 unique_blocks: 0,
-                total_size: bytes,
+                total_size: stats.total_size,
                 shared_size: 0,
                 ratio: None,
-                dag_stats: vec![so_far],
+                dag_stats: stats.roots.last().cloned().into_iter().collect(),
             });
         }
     }
-    Ok((blocks, bytes))
+    Ok(())
 }
 
 /// `refs`.
@@ -277,9 +313,21 @@ pub(super) async fn refs(call: Call) -> Result<Reply, Failure> {
         (true, None) => None,
     };
     let unique = call.flag("unique", false);
+    let deadline = call
+        .timeout()?
+        .and_then(|limit| Instant::now().checked_add(limit));
+    // The answer as a whole has this deadline, too; Kubo still tells of it in line.
+    let deadline = deadline.and_then(|deadline| deadline.checked_sub(TIMEOUT_HEADSTART));
     running(move |sink| async move {
         for arg in &call.args {
-            if let Err(failure) = refs_of(&call, arg, depth, unique, &format, &sink).await {
+            let walk = refs_of(&call, arg, depth, unique, &format, &sink);
+            let walked = match deadline {
+                Some(deadline) => timeout_at(deadline, walk)
+                    .await
+                    .unwrap_or_else(|_| Err(Failure::deadline())),
+                None => walk.await,
+            };
+            if let Err(failure) = walked {
                 // A root that cannot be walked is told in line, and the next one is walked.
                 sink.send(&RefLine {
                     text: String::new(),

@@ -67,13 +67,23 @@ fn failing<T: Send + 'static>(failure: Failure) -> BoxStream<'static, Result<T, 
     stream::once(std::future::ready(Err(failure))).boxed()
 }
 
-/// `get`: a tar archive.
-pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
-    if call.flag("compress", false) {
-        return Err(Failure::failed(
-            "compression is not supported by the embedded node",
-        ));
+/// The level of compression that is asked for.
+fn compression(call: &Call) -> Result<Option<u32>, Failure> {
+    let wrong = || Failure::failed("compression level must be between 1 and 9");
+    match call.number("compression-level") {
+        _ if !call.flag("compress", false) => Ok(None),
+        None | Some(-1) => Ok(Some(super::gzip::DEFAULT_LEVEL)),
+        Some(level) => u32::try_from(level)
+            .ok()
+            .filter(|level| (1..=9).contains(level))
+            .map(Some)
+            .ok_or_else(wrong),
     }
+}
+
+/// `get`: a tar archive, or a file or an archive that is compressed.
+pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
+    let level = compression(&call)?;
     let path = Call::path(call.arg())?;
     let cid = call.resolve(call.arg()).await?;
     let stat = call.node.file_stat(cid).await?;
@@ -82,17 +92,30 @@ pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
         .last()
         .cloned()
         .unwrap_or_else(|| path.root.to_string());
-    let pieces = call.node.tar(cid, name).map_err(Failure::from).boxed();
+    let is_file = stat.kind == Kind::File;
+    // A compressed file is that, and no archive of one, unless an archive is asked for.
+    let pieces = if level.is_some() && is_file && !call.flag("archive", false) {
+        call.node.cat(cid, 0, None).await?
+    } else {
+        call.node.tar(cid, name)
+    };
+    let pieces = match level {
+        Some(level) => super::gzip::compressed(pieces, level)
+            .map_err(Failure::from)
+            .boxed(),
+        None => pieces.map_err(Failure::from).boxed(),
+    };
+    let kind = if level.is_some() {
+        "application/gzip"
+    } else {
+        "application/x-tar"
+    };
     // The length of a directory is not known before it is walked; it only feeds a progress bar.
     let length = match stat.kind {
         Kind::File => Some(stat.bytes),
         Kind::Directory | Kind::Symlink => None,
     };
-    Ok(Reply::Content {
-        kind: "application/x-tar",
-        length,
-        pieces,
-    })
+    Ok(Reply::Content { kind, length, pieces })
 }
 
 #[derive(Serialize)]
@@ -119,6 +142,14 @@ struct Entry {
     target: String,
     mode: u32,
     mod_time: String,
+}
+
+impl Entry {
+    /// Bytes that an entry takes in memory and as JSON.
+    fn weight(&self) -> usize {
+        let texts = self.name.len() + self.hash.len() + self.target.len() + self.mod_time.len();
+        size_of::<Entry>() + 2 * texts + 100
+    }
 }
 
 fn entry(call: &Call, entry: DirEntry) -> Entry {
@@ -160,11 +191,17 @@ fn entry(call: &Call, entry: DirEntry) -> Entry {
 pub(super) async fn ls(call: Call) -> Result<Reply, Failure> {
     let resolve = call.flag("resolve-type", true) || call.flag("size", true);
     if !call.flag("stream", false) {
+        let mut held = call.node.budget().holding();
         let mut objects = Vec::with_capacity(call.args.len());
         for arg in &call.args {
             let cid = call.resolve(arg).await?;
-            let entries: Vec<DirEntry> = call.node.ls(cid, resolve).await?.try_collect().await?;
-            let mut links: Vec<_> = entries.into_iter().map(|it| shown(&call, it, resolve)).collect();
+            let mut entries = call.node.ls(cid, resolve).await?;
+            let mut links = Vec::new();
+            while let Some(entry) = entries.try_next().await? {
+                let entry = shown(&call, entry, resolve);
+                held.grow(entry.weight())?;
+                links.push(entry);
+            }
             links.sort_by(|a, b| a.name.cmp(&b.name));
             objects.push(Object {
                 hash: arg.clone(),

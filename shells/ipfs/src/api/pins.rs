@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::reply::{Failure, Reply, Sink, running};
 use super::request::Call;
 use super::shapes::{PIN_NAME_MAX, PinKey, PinKinds, PinLine, Pins};
-use crate::{Error, Pin, PinFilter, PinMode, PinStatus, Progress};
+use crate::{Error, Pin, PinFilter, PinMode, Progress};
 
 /// How often a running pin tells where it is.
 const TICK: Duration = Duration::from_millis(500);
@@ -135,6 +135,9 @@ pub(super) async fn rm(call: Call) -> Result<Reply, Failure> {
     Reply::once(&Pins { pins })
 }
 
+/// What a key takes beside its texts: its place in the map, and quotes and names in JSON.
+const KEY_BYTES: usize = 100;
+
 #[derive(Serialize)]
 struct Keys {
     #[serde(rename = "Keys", skip_serializing_if = "BTreeMap::is_empty")]
@@ -146,7 +149,8 @@ pub(super) async fn ls(call: Call) -> Result<Reply, Failure> {
     let wanted = PinKinds::parse(call.text("type").unwrap_or_default()).map_err(Failure::failed)?;
     let names = call.flag("names", false) || call.text("name").is_some_and(|name| !name.is_empty());
     let stream = call.flag("stream", false);
-    let listed = if call.args.is_empty() {
+    let held = call.node.budget();
+    let mut listed = if call.args.is_empty() {
         list(call, wanted, names)
     } else {
         let mut found = Vec::with_capacity(call.args.len());
@@ -158,18 +162,13 @@ pub(super) async fn ls(call: Call) -> Result<Reply, Failure> {
     if stream {
         return Reply::objects(listed);
     }
-    let keys = listed
-        .map_ok(|listed| {
-            (
-                listed.cid,
-                PinKey {
-                    kind: listed.kind,
-                    name: listed.name,
-                },
-            )
-        })
-        .try_collect()
-        .await?;
+    let mut keys = BTreeMap::new();
+    let mut held = held.holding();
+    while let Some(PinLine { cid, name, kind }) = listed.try_next().await? {
+        // Once as a key and once as text.
+        held.grow(size_of::<PinKey>() + 2 * (cid.len() + name.len() + kind.len()) + KEY_BYTES)?;
+        keys.insert(cid, PinKey { kind, name });
+    }
     Reply::once(&Keys { keys })
 }
 
@@ -241,8 +240,10 @@ async fn status(call: &Call, arg: &str, wanted: PinKinds, names: bool) -> Result
         if shows(wanted, pin.mode) {
             return Ok(listed(pin));
         }
-    } else if wanted.indirect
-        && let Some(PinStatus::Indirect(root)) = call.node.pin_status(&cid).await?
+    }
+    // Also of a block with a pin of its own, if that kind of pin is not asked for.
+    if wanted.indirect
+        && let Some(root) = call.node.indirect_through(&cid).await?
     {
         let kind = format!("indirect through {}", call.show(&root));
         return Ok(PinLine {

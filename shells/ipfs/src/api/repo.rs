@@ -52,7 +52,7 @@ pub(super) async fn stat(call: Call) -> Result<Reply, Failure> {
     let full = !call.flag("size-only", false);
     Reply::once(&Stat {
         size: stat.repo_size,
-        storage_max: stat.storage_max.unwrap_or(u64::MAX),
+        storage_max: stat.storage_fits,
         objects: if full { stat.num_objects } else { 0 },
         path: if full {
             stat.path.display().to_string()

@@ -1,7 +1,5 @@
 //! The backend's calls on the node inside this process.
 
-use std::path::Path;
-
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -53,6 +51,7 @@ impl Error {
             | crate::Error::Malformed { .. }
             | crate::Error::NoLink { .. }
             | crate::Error::IsDirectory
+            | crate::Error::TooMuchMemory { .. }
             | crate::Error::Busy(_) => Cause::Refused,
         };
         Error::new(cause, request, error.to_string())
@@ -135,29 +134,15 @@ pub(super) fn pins(node: &Node) -> BoxStream<'static, Result<(Cid, PinMode), Err
 
 pub(super) fn repo_stat(node: &Node) -> Result<RepoStat, Error> {
     let stat = node.stat().map_err(|error| Error::embedded("repo/stat", error))?;
-    // What counts is what still fits: no more than is allowed, and no more than the disk has room for.
-    let room = free_space(&stat.path).map_err(|error| Error::embedded("repo/stat", error))?;
-    let fits = stat.repo_size.saturating_add(room);
     Ok(RepoStat {
         size: stat.repo_size,
-        storage_max: stat.storage_max.map_or(fits, |allowed| allowed.min(fits)),
+        storage_max: stat.storage_fits,
     })
 }
 
 pub(super) fn repo_objects(node: &Node) -> Result<u64, Error> {
     let stat = node.stat().map_err(|error| Error::embedded("repo/stat", error))?;
     Ok(stat.num_objects)
-}
-
-/// Bytes that the disk under `path` has free for this process.
-fn free_space(path: &Path) -> Result<u64, crate::Error> {
-    let disk = rustix::fs::statvfs(path).map_err(|error| {
-        crate::Error::io(
-            format!("asking for the free space of {}", path.display()),
-            error.into(),
-        )
-    })?;
-    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 pub(super) fn repo_gc(node: &Node) -> BoxStream<'static, Result<Collected, Error>> {

@@ -152,6 +152,7 @@ impl World {
         Reader {
             store: self.store.clone(),
             session: None,
+            budget: crate::budget::Budget::new(&Default::default()),
         }
     }
 }

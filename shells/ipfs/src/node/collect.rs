@@ -64,13 +64,9 @@ fn collect(store: &Store, handle: &Handle, out: &Sink<Collected>) -> Result<(), 
         let pin = pin?;
         match pin.mode {
             PinMode::Direct => marked.add(&pin.cid),
-            PinMode::Recursive => dag::mark(store, pin.cid, true, &mut marked).map_err(|error| {
-                Error::Damaged(format!(
-                    "nothing was collected: what the pin {} keeps cannot be told ({error}); unpin it, or \
-                     pin it anew after unpinning",
-                    pin.cid
-                ))
-            })?,
+            PinMode::Recursive => {
+                dag::mark(store, pin.cid, true, &mut marked).map_err(|error| unmarked(&pin.cid, error))?;
+            }
         }
     }
     let before = store.occupied()?;
@@ -83,6 +79,18 @@ fn collect(store: &Store, handle: &Handle, out: &Sink<Collected>) -> Result<(), 
     let bytes = before.saturating_sub(store.occupied()?);
     tracing::info!("garbage collection removed {removed} blocks and freed {bytes} bytes of disk");
     out.blocking_send(Collected::Freed { bytes })
+}
+
+/// What is said of a pin whose blocks cannot be followed. An error of the operating system says nothing about
+/// the pin.
+fn unmarked(cid: &Cid, error: Error) -> Error {
+    if matches!(error, Error::Io { .. } | Error::Store(_) | Error::Closed) {
+        return error;
+    }
+    Error::Damaged(format!(
+        "nothing was collected: what the pin {cid} keeps cannot be told ({error}); damaged and missing blocks \
+         are fetched from connected peers: collect again then, or unpin it"
+    ))
 }
 
 /// Returns how many blocks it removed.

@@ -136,6 +136,22 @@ impl Node {
         .await
     }
 
+    /// A recursive pin above this CID, whether or not the CID has a pin of its own.
+    pub(crate) async fn indirect_through(&self, cid: &Cid) -> Result<Option<Cid>, Error> {
+        let (store, cid) = (self.inner.store.clone(), *cid);
+        blocking(move || {
+            let mut seen = dag::Visited::default();
+            for pin in store.pins()? {
+                let pin = pin?;
+                if pin.mode == PinMode::Recursive && dag::reaches(&store, &pin.cid, &cid, &mut seen)? {
+                    return Ok(Some(pin.cid));
+                }
+            }
+            Ok(None)
+        })
+        .await
+    }
+
     /// Every block below a recursive pin that has no pin of its own, each once, unordered.
     pub fn indirect_pins(&self) -> BoxStream<'static, Result<Cid, Error>> {
         let store = self.inner.store.clone();

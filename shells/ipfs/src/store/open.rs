@@ -10,6 +10,7 @@ use super::{Counters, Damage, IN_FLIGHT_KIB, Inner, Open, Protect, QUEUE, Store}
 use crate::Error;
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 use tokio::sync::{Semaphore, mpsc};
@@ -52,10 +53,11 @@ impl Store {
             .open()
             .map_err(|error| open_error(&database, error))?;
         let small = || KeyspaceCreateOptions::default().max_memtable_size(PINS_MEMTABLE);
-        let blocks = db.keyspace("blocks", blocks_options)?;
-        let pins = db.keyspace("pins", small)?;
-        let usage = db.keyspace("segments", small)?;
-        let meta = db.keyspace("meta", small)?;
+        let failed = |error| open_error(&database, error);
+        let blocks = db.keyspace("blocks", blocks_options).map_err(failed)?;
+        let pins = db.keyspace("pins", small).map_err(failed)?;
+        let usage = db.keyspace("segments", small).map_err(failed)?;
+        let meta = db.keyspace("meta", small).map_err(failed)?;
         let counters = read_counters(path, &meta)?;
         let files = Arc::new(Files::new(path.join("segments"))?);
         let table = recover(path, &files, size, &usage, &meta)?;
@@ -178,7 +180,7 @@ fn recover(
             return Err(damaged(path, &"the record of a segment is not readable"));
         };
         files
-            .check(number, usage.end)
+            .check(number, usage.end)?
             .map_err(|why| damaged(path, &why))?;
         known.insert(number, usage);
     }
@@ -219,11 +221,29 @@ fn decode_usage(value: &[u8]) -> Option<Usage> {
     reason = "fjall's errors: all others mean the same to us"
 )]
 fn open_error(path: &Path, error: fjall::Error) -> Error {
-    match error {
-        fjall::Error::Locked => Error::Locked(path.display().to_string()),
-        fjall::Error::Io(source) => Error::io(format!("opening {}", path.display()), source),
-        other => damaged(path, &other),
+    match (os_error(&error), error) {
+        (_, fjall::Error::Locked) => Error::Locked(path.display().to_string()),
+        (Some(source), _) => Error::io(format!("opening {}", path.display()), source),
+        (None, fjall::Error::Io(source)) => Error::io(format!("opening {}", path.display()), source),
+        (None, other) => damaged(path, &other),
     }
+}
+
+/// The operating system's refusal behind an error of fjall, which has it in several places. A missing file is
+/// none: that one is damage.
+fn os_error(error: &fjall::Error) -> Option<std::io::Error> {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        let of_system = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::raw_os_error);
+        if let Some(code) = of_system {
+            let error = std::io::Error::from_raw_os_error(code);
+            return (error.kind() != ErrorKind::NotFound).then_some(error);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 fn damaged(path: &Path, why: &dyn std::fmt::Display) -> Error {

@@ -134,23 +134,30 @@ impl Files {
         Ok(file)
     }
 
-    /// Checks that a segment is one, and has at least `end` bytes; the text says what is wrong.
-    pub(super) fn check(&self, segment: u32, end: u64) -> Result<(), String> {
+    /// Checks that a segment is one, and has at least `end` bytes; the text says what is wrong with it.
+    ///
+    /// # Errors
+    /// The operating system refuses to open it, which says nothing about what is in it.
+    pub(super) fn check(&self, segment: u32, end: u64) -> Result<Result<(), String>, Error> {
         let path = self.path(segment);
         let name = path.display();
-        let file = File::open(&path).map_err(|error| format!("segment {name}: {error}"))?;
+        let refused = |error| Error::io(format!("opening {name}"), error);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Ok(Err(format!("segment {name}: {error}")));
+            }
+            Err(error) => return Err(refused(error)),
+        };
         let mut found = [0; HEADER_BYTES as usize];
         if file.read_exact_at(&mut found, 0).is_err() || found != header(segment) {
-            return Err(format!("{name} is not segment {segment} of this format"));
+            return Ok(Err(format!("{name} is not segment {segment} of this format")));
         }
-        let length = file
-            .metadata()
-            .map_err(|error| format!("segment {name}: {error}"))?
-            .len();
+        let length = file.metadata().map_err(refused)?.len();
         if length < end {
-            return Err(format!("segment {name} has {length} bytes instead of {end}"));
+            return Ok(Err(format!("segment {name} has {length} bytes instead of {end}")));
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// A block's bytes.

@@ -1,7 +1,11 @@
 //! Reading files and directories.
 
+#[cfg(test)]
+mod tests;
+
 use super::pb::{Link, PbNode, Type, Unixfs};
 use super::{DirEntry, Kind, Metadata, Stat, hamt};
+use crate::dag::Visited;
 use crate::reader::{Reader, Sink};
 use crate::{Error, codec};
 use bytes::Bytes;
@@ -94,11 +98,14 @@ pub(crate) async fn content(
         bytes: None,
         fetching: None,
     }]);
+    let mut held = reader.budget.holding();
     while left > 0
         && let Some(mut part) = parts.pop_front()
     {
+        // Files may say that their parts have no bytes although they have: then nothing is skipped.
         if let Some(bytes) = part.bytes
             && bytes <= skip
+            && skip > 0
         {
             skip -= bytes;
             continue;
@@ -122,6 +129,7 @@ pub(crate) async fn content(
                         fetching: None,
                     });
                 }
+                held.resize(parts.len().saturating_mul(size_of::<Part>()))?;
                 inner
             }
         };
@@ -155,12 +163,19 @@ fn read_ahead(reader: &Reader, parts: &mut VecDeque<Part>, mut wanted: u64) {
 
 /// Sends the names in a directory. A sharded one comes in the order of its shards. A file has none.
 pub(crate) async fn list(reader: &Reader, root: Cid, out: &Sink<Link>) -> Result<(), Error> {
-    let mut shards = vec![(root, None)];
-    while let Some((cid, expected)) = shards.pop() {
+    // A shard that is met again would list the same names, and a few small ones could do so for ever.
+    let mut seen = Visited::default();
+    let mut held = reader.budget.holding();
+    let mut shards = vec![(root, None, 0)];
+    while let Some((cid, expected, depth)) = shards.pop() {
+        if !seen.insert(&cid) {
+            continue;
+        }
         let (node, links) = match entity(&cid, reader.get(cid).await?)? {
             Entity::Raw(_) => return Ok(()),
             Entity::Node(node, links) => (node, links),
         };
+        held.resize(links.iter().map(weight).sum())?;
         match (node.kind, expected) {
             (Type::Directory, None) => {
                 for link in links {
@@ -172,12 +187,19 @@ pub(crate) async fn list(reader: &Reader, root: Cid, out: &Sink<Link>) -> Result
                 if expected.is_some_and(|expected| expected != fanout) {
                     return Err(Error::malformed(&cid, "its parent shard has another fanout"));
                 }
+                if links.len() > fanout || hamt::slot(0, depth, fanout).is_none() {
+                    return Err(Error::malformed(
+                        &cid,
+                        "a shard with more links or deeper than its fanout allows",
+                    ));
+                }
                 let width = hamt::prefix_width(fanout);
+                // At most a fanout of them at each of a few levels.
                 let mut below = Vec::new();
                 for link in links {
                     let name = shard_name(&cid, &link, width)?;
                     if name.is_empty() {
-                        below.push((link.cid, Some(fanout)));
+                        below.push((link.cid, Some(fanout), depth + 1));
                     } else {
                         let name = name.to_owned();
                         out.send(Link { name, ..link }).await?;
@@ -195,6 +217,11 @@ pub(crate) async fn list(reader: &Reader, root: Cid, out: &Sink<Link>) -> Result
         }
     }
     Ok(())
+}
+
+/// Bytes that a link takes.
+fn weight(link: &Link) -> usize {
+    size_of::<Link>() + link.name.len()
 }
 
 /// Sends a directory's entries, each fetched to tell what it is if `resolve`.

@@ -1,41 +1,78 @@
 //! Files and directories as a tar archive (ustar, with pax records for what ustar cannot say).
 
+use super::pb::Link;
 use super::read::{self, Entity};
 use super::{Kind, Stat};
 use crate::Error;
 use crate::reader::{Reader, Sink, produce};
 use bytes::Bytes;
 use cid::Cid;
-use futures::StreamExt;
+use futures::stream::{BoxStream, StreamExt};
 
 const RECORD: usize = 512;
+/// Directories inside of each other: paths of as many one-letter names are the longest that systems take, and
+/// each directory holds a block while what is below it is sent.
+const DEPTH_MAX: usize = 2048;
 /// The largest size that a header's octal field holds.
 const SIZE_MAX: u64 = 0o77_777_777_777;
 
 /// Sends the archive of a tree whose entries are below `name`.
 pub(crate) async fn archive(reader: Reader, root: Cid, name: String, out: Sink<Bytes>) -> Result<(), Error> {
-    let mut stack = vec![(name, root)];
-    while let Some((name, cid)) = stack.pop() {
-        let entity = read::entity(&cid, reader.get(cid).await?)?;
-        let stat = read::stat(&entity);
-        out.send(header(&name, &stat)).await?;
-        match stat.kind {
-            Kind::Symlink => {}
-            Kind::File => file(&reader, cid, &stat, &entity, &out).await?,
-            Kind::Directory => {
-                let listing = reader.clone();
-                let mut links = produce(|out| async move { read::list(&listing, cid, &out).await });
-                let mut below = Vec::new();
-                while let Some(link) = links.next().await {
-                    let link = link?;
-                    check_name(&cid, &link.name)?;
-                    below.push((format!("{name}/{}", link.name), link.cid));
-                }
-                stack.extend(below.into_iter().rev());
+    let mut path = name;
+    let mut folders: Vec<Folder> = Vec::new();
+    let mut next = Some(root);
+    loop {
+        if let Some(cid) = next.take()
+            && let Some(folder) = entry(&reader, cid, &path, &out).await?
+        {
+            if folders.len() >= DEPTH_MAX {
+                return Err(Error::malformed(
+                    &cid,
+                    format!("a directory below {DEPTH_MAX} others"),
+                ));
             }
+            folders.push(folder);
+        }
+        let Some(folder) = folders.last_mut() else { break };
+        path.truncate(folder.path_length);
+        match folder.links.next().await {
+            Some(link) => {
+                let link = link?;
+                check_name(&folder.cid, &link.name)?;
+                path.push('/');
+                path.push_str(&link.name);
+                next = Some(link.cid);
+            }
+            None => drop(folders.pop()),
         }
     }
     out.send(Bytes::from_static(&[0; 2 * RECORD])).await
+}
+
+/// A directory of which a part is sent. Its names stream, and are not held.
+struct Folder {
+    cid: Cid,
+    path_length: usize,
+    links: BoxStream<'static, Result<Link, Error>>,
+}
+
+/// Sends an entry, and the content of a file; returns a directory, whose entries are still to be sent.
+async fn entry(reader: &Reader, cid: Cid, path: &str, out: &Sink<Bytes>) -> Result<Option<Folder>, Error> {
+    let entity = read::entity(&cid, reader.get(cid).await?)?;
+    let stat = read::stat(&entity);
+    out.send(header(path, &stat)).await?;
+    match stat.kind {
+        Kind::Symlink => Ok(None),
+        Kind::File => file(reader, cid, &stat, &entity, out).await.map(|()| None),
+        Kind::Directory => {
+            let listing = reader.clone();
+            Ok(Some(Folder {
+                cid,
+                path_length: path.len(),
+                links: produce(|out| async move { read::list(&listing, cid, &out).await }),
+            }))
+        }
+    }
 }
 
 /// An archive is unpacked by programs that follow names, so a name may not lead out of it.

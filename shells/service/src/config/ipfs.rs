@@ -123,14 +123,33 @@ impl TryFrom<String> for StorageMax {
             .iter()
             .find_map(|(name, unit)| Some((lower.strip_suffix(name)?, *unit)))
             .unwrap_or((&lower, 1));
-        let bytes: Option<u64> = digits.trim().parse().ok();
-        let bytes = bytes
-            .and_then(|count| count.checked_mul(unit))
-            .filter(|bytes| *bytes > 0);
+        let bytes = amount(digits.trim(), unit).filter(|bytes| *bytes > 0);
         bytes.map(|bytes| Self(Some(bytes))).ok_or_else(|| {
-            format!("{text:?} is not an amount of storage: write a whole number with a unit, like \"10GB\"")
+            format!(
+                "{text:?} is not an amount of storage: write a number with a unit, like \"10GB\" or \"1.5TB\""
+            )
         })
     }
+}
+
+/// A decimal number of units, in bytes, rounded down.
+fn amount(text: &str, unit: u64) -> Option<u64> {
+    /// As many digits after the point as the largest unit has zeros, and some.
+    const FRACTION_MAX: usize = 18;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let is_number = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_digit());
+    if whole.is_empty() || !is_number(whole) || !is_number(fraction) || fraction.len() > FRACTION_MAX {
+        return None;
+    }
+    let whole: u64 = whole.parse().ok()?;
+    let numerator: u128 = if fraction.is_empty() {
+        0
+    } else {
+        fraction.parse().ok()?
+    };
+    let denominator = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
+    let part = u64::try_from(numerator * u128::from(unit) / denominator).ok()?;
+    whole.checked_mul(unit)?.checked_add(part)
 }
 
 impl From<StorageMax> for String {

@@ -379,6 +379,30 @@ fn a_kubo_named_beside_the_embedded_node_is_refused() {
 }
 
 #[test]
+fn amounts_of_storage_may_have_fractions() {
+    let bytes = |text: &str| StorageMax::try_from(text.to_owned()).ok().and_then(|max| max.0);
+    assert_eq!(bytes("1.5GB"), Some(1_500_000_000));
+    assert_eq!(bytes("0.5TB"), Some(500_000_000_000));
+    assert_eq!(bytes("2.25 GiB"), Some(9 << 28));
+    assert_eq!(bytes("0.0000001TB"), Some(100_000));
+    assert_eq!(bytes("1.B"), Some(1));
+    for wrong in [
+        "",
+        ".",
+        ".5GB",
+        "1.2.3GB",
+        "1,5GB",
+        "-1GB",
+        "0.4B",
+        "1e3GB",
+        "99999999TB",
+        "0",
+    ] {
+        assert_eq!(bytes(wrong), None, "{wrong}");
+    }
+}
+
+#[test]
 fn the_environment_sets_the_embedded_node_too_but_turns_nothing_on() {
     let variables = [
         ("CLUSTER_EMBEDDED_APILISTENMULTIADDRESS", "/ip4/127.0.0.1/tcp/1"),

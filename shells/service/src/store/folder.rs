@@ -77,6 +77,14 @@ impl Folder {
 
     /// An error of the operating system.
     pub(super) fn io(&self, source: io::Error) -> OpenError {
+        /// The process has as many files open as it may: the same number on Linux and macOS.
+        const EMFILE: i32 = 24;
+        let source = match source.raw_os_error() {
+            Some(EMFILE) => io::Error::other(format!(
+                "{source}. Raise this process's limit of open files (`ulimit -n`, `LimitNOFILE`)"
+            )),
+            _ => source,
+        };
         OpenError::Io {
             path: self.path.clone(),
             source,

@@ -80,10 +80,8 @@ impl Store {
         let folder = Folder::open(path.as_ref())?;
         let (witness, noted) = Witness::open(&folder.path).map_err(|error| folder.io(error))?;
         check_journals(&folder, noted)?;
-        let db = spaces::open_database(&folder.database(), options.cache).map_err(|error| match error {
-            OpenFailure::Damaged(what) => folder.damaged(what),
-            OpenFailure::Io(error) => io_or_damage(&folder, error),
-        })?;
+        let db = spaces::open_database(&folder.database(), options.cache)
+            .map_err(|failure| open_error(&folder, failure))?;
         let content = load(&db, noted, &folder)?;
         Self::assemble(db, content, (witness, noted), folder, options)
     }
@@ -103,7 +101,7 @@ impl Store {
         }
         let number = content.as_ref().map_or(0, |content| content.head.generation);
         let seq = content.as_ref().map_or(0, |content| content.head.seq);
-        let internal = |error: fjall::Error| folder.damaged(error.to_string());
+        let internal = |error: fjall::Error| open_error(&folder, spaces::failure(error));
         let fixed = spaces::fixed(&db).map_err(internal)?;
         spaces::skip_numbers(&db, &fixed).map_err(internal)?;
         let current = spaces::generation(&db, number).map_err(internal)?;
@@ -254,7 +252,7 @@ fn load(db: &Database, noted: Option<u64>, folder: &Folder) -> Result<Option<Con
     if let Some(name) = missing {
         return Err(folder.damaged(format!("keyspace {name:?} is gone")));
     }
-    let fixed = spaces::fixed(db).map_err(|error| folder.damaged(error.to_string()))?;
+    let fixed = spaces::fixed(db).map_err(|error| open_error(folder, spaces::failure(error)))?;
     let Some(head) = read::<Head>(&fixed, keys::HEAD, folder)? else {
         return match noted {
             Some(0) => Ok(None),
@@ -350,6 +348,13 @@ fn read<T: DeserializeOwned>(fixed: &Fixed, key: &[u8], folder: &Folder) -> Resu
 fn read_present<T: DeserializeOwned>(fixed: &Fixed, key: &[u8], folder: &Folder) -> Result<T, OpenError> {
     let name = String::from_utf8_lossy(key);
     read(fixed, key, folder)?.ok_or_else(|| folder.damaged(format!("record {name:?} is gone")))
+}
+
+fn open_error(folder: &Folder, failure: OpenFailure) -> OpenError {
+    match failure {
+        OpenFailure::Damaged(what) => folder.damaged(what),
+        OpenFailure::Io(error) => io_or_damage(folder, error),
+    }
 }
 
 /// Files that are missing, short or contradictory are damage; the rest is the operating system's word.

@@ -65,10 +65,27 @@ pub(super) fn open_database(path: &Path, cache: u64) -> Result<Database, OpenFai
     };
     match catch_unwind(AssertUnwindSafe(builder)) {
         Ok(Ok(db)) => Ok(db),
-        Ok(Err(fjall::Error::Io(error))) => Err(OpenFailure::Io(error)),
-        Ok(Err(error)) => Err(OpenFailure::Damaged(error.to_string())),
+        Ok(Err(error)) => Err(failure(error)),
         Err(_) => Err(OpenFailure::Damaged("its files contradict each other".to_owned())),
     }
+}
+
+/// What an error of fjall is about: it has errors of the operating system in several places.
+pub(super) fn failure(error: fjall::Error) -> OpenFailure {
+    if let fjall::Error::Io(error) = error {
+        return OpenFailure::Io(error);
+    }
+    let mut cause: Option<&dyn std::error::Error> = Some(&error);
+    while let Some(error) = cause {
+        let of_system = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::raw_os_error);
+        if let Some(code) = of_system {
+            return OpenFailure::Io(std::io::Error::from_raw_os_error(code));
+        }
+        cause = error.source();
+    }
+    OpenFailure::Damaged(error.to_string())
 }
 
 /// Why fjall did not open its folder.

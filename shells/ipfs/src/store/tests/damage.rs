@@ -253,3 +253,54 @@ fn a_full_disk_is_told_as_one() {
     let text = error.to_string();
     assert!(text.contains("is full") && text.contains("/x/1.seg"), "{text}");
 }
+
+/// Tells the process with few open files where the repository is.
+const FOLDER: &str = "CLUSTER_IPFS_TEST_LIMITED";
+
+#[test]
+#[ignore = "the process of `a_limit_of_open_files_is_told_as_one_and_not_as_damage`"]
+fn limited() {
+    let Some(folder) = std::env::var_os(FOLDER) else {
+        return;
+    };
+    match Store::open_with(Path::new(&folder), None, SEGMENT) {
+        Ok(store) => {
+            println!("opened");
+            store.close();
+        }
+        Err(error) => println!("refused: {error}"),
+    }
+}
+
+#[test]
+fn a_limit_of_open_files_is_told_as_one_and_not_as_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    filled(folder.path());
+    let mut told = 0;
+    // From too few to start at all, up to enough.
+    for limit in 5..=14 {
+        let output = std::process::Command::new("sh")
+            .args([
+                "-c",
+                r#"ulimit -n "$1" && exec "$2" --ignored --exact --nocapture "$3""#,
+                "sh",
+            ])
+            .arg(limit.to_string())
+            .arg(std::env::current_exe().unwrap())
+            .arg("store::tests::damage::limited")
+            .env(FOLDER, folder.path())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let text = text.into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(
+            text.contains("opened") || text.contains("refused") || text.contains("Too many"),
+            "{limit}: {text}"
+        );
+        assert!(!text.contains("move it away"), "{limit}: {text}");
+        told += usize::from(text.contains("limit of open files"));
+    }
+    assert!(told > 0);
+    let store = open(folder.path());
+    store.close();
+}

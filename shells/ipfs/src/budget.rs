@@ -1,0 +1,137 @@
+//! Memory that requests may hold.
+//!
+//! Blocks of a few KiB can describe directories, files and data of any size: a request is charged for what it
+//! really holds, and is refused when that becomes too much. What streams holds little, whatever its length.
+
+use crate::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The most that one request may hold: listings of some 300,000 names in one answer, and walks that are as
+/// wide and deep as any tree of files.
+pub(crate) const REQUEST_BYTES: usize = 128 << 20;
+/// The most that all requests of a node may hold together.
+const NODE_BYTES: usize = 512 << 20;
+
+/// What all requests of a node hold together.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Total(Arc<AtomicUsize>);
+
+/// What one request may hold; clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Budget {
+    used: Arc<AtomicUsize>,
+    total: Total,
+}
+
+impl Budget {
+    pub(crate) fn new(total: &Total) -> Budget {
+        Budget {
+            used: Arc::default(),
+            total: total.clone(),
+        }
+    }
+
+    /// An account of something that grows and shrinks.
+    pub(crate) fn holding(&self) -> Held {
+        Held {
+            budget: self.clone(),
+            bytes: 0,
+        }
+    }
+}
+
+/// Bytes that are charged until dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    budget: Budget,
+    bytes: usize,
+}
+
+impl Held {
+    /// Charges for more.
+    ///
+    /// # Errors
+    /// [`Error::TooMuchMemory`] when the request holds too much, [`Error::Busy`] when all together do.
+    pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Error> {
+        let Budget { used, total } = &self.budget;
+        if !add(used, bytes, REQUEST_BYTES) {
+            return Err(Error::TooMuchMemory { max: REQUEST_BYTES });
+        }
+        if !add(&total.0, bytes, NODE_BYTES) {
+            used.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(Error::Busy(
+                "other requests hold all the memory that requests may",
+            ));
+        }
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.budget.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.budget.total.0.fetch_sub(bytes, Ordering::Relaxed);
+        self.bytes -= bytes;
+    }
+
+    /// Charges for `bytes` in all.
+    pub(crate) fn resize(&mut self, bytes: usize) -> Result<(), Error> {
+        match bytes.checked_sub(self.bytes) {
+            Some(more) => self.grow(more),
+            None => {
+                self.shrink(self.bytes - bytes);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shrink(self.bytes);
+    }
+}
+
+/// Adds if the sum stays within `max`.
+fn add(sum: &AtomicUsize, bytes: usize, max: usize) -> bool {
+    let added = |now: usize| now.checked_add(bytes).filter(|sum| *sum <= max);
+    sum.fetch_update(Ordering::Relaxed, Ordering::Relaxed, added)
+        .is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_refused_beyond_its_share_and_what_it_held_is_free_again() {
+        let total = Total::default();
+        let budget = Budget::new(&total);
+        let (mut one, mut other) = (budget.holding(), budget.holding());
+        one.grow(REQUEST_BYTES - 10).unwrap();
+        other.grow(10).unwrap();
+        assert!(matches!(other.grow(1), Err(Error::TooMuchMemory { .. })));
+        one.resize(5).unwrap();
+        other.resize(100).unwrap();
+        drop((one, other));
+        assert_eq!(
+            (
+                budget.used.load(Ordering::Relaxed),
+                total.0.load(Ordering::Relaxed)
+            ),
+            (0, 0)
+        );
+        let all: Vec<Held> = std::iter::repeat_with(|| {
+            let mut held = Budget::new(&total).holding();
+            held.grow(REQUEST_BYTES).map(|()| held)
+        })
+        .map_while(Result::ok)
+        .collect();
+        assert_eq!(all.len(), NODE_BYTES / REQUEST_BYTES);
+        assert!(matches!(
+            Budget::new(&total).holding().grow(1),
+            Err(Error::Busy(_))
+        ));
+    }
+}

@@ -1,0 +1,64 @@
+//! DAG-JOSE: signed and encrypted objects, with bytes that are shown as base64url
+//! (<https://ipld.io/specs/codecs/dag-jose/spec/>).
+
+use cid::Cid;
+use ipld_core::ipld::Ipld;
+use multibase::Base;
+
+/// The CID that a signed object signs; an encrypted one has none.
+pub(super) fn payload(object: &Ipld) -> Option<Cid> {
+    let Ipld::Map(map) = object else { return None };
+    match map.get("payload") {
+        Some(Ipld::Bytes(bytes)) => Cid::try_from(&bytes[..]).ok(),
+        _ => None,
+    }
+}
+
+/// An object as it is shown in JSON, with the payload also as a link.
+pub(super) fn shown(object: Ipld) -> Ipld {
+    let link = payload(&object);
+    let mut shown = with_text(object);
+    if let (Ipld::Map(map), Some(link)) = (&mut shown, link) {
+        map.insert("link".to_owned(), Ipld::Link(link));
+    }
+    shown
+}
+
+fn with_text(data: Ipld) -> Ipld {
+    match data {
+        Ipld::Bytes(bytes) => Ipld::String(Base::Base64Url.encode(bytes)),
+        Ipld::List(list) => Ipld::List(list.into_iter().map(with_text).collect()),
+        Ipld::Map(map) => Ipld::Map(
+            map.into_iter()
+                .map(|(key, value)| (key, with_text(value)))
+                .collect(),
+        ),
+        Ipld::Null | Ipld::Bool(_) | Ipld::Integer(_) | Ipld::Float(_) | Ipld::String(_) | Ipld::Link(_) => {
+            data
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signed_object_links_to_its_payload_and_shows_bytes_as_text() {
+        let cid = Cid::default();
+        let signature = Ipld::Map([("signature".to_owned(), Ipld::Bytes(vec![0xff, 0xfe]))].into());
+        let object = Ipld::Map(
+            [
+                ("payload".to_owned(), Ipld::Bytes(cid.to_bytes())),
+                ("signatures".to_owned(), Ipld::List(vec![signature])),
+            ]
+            .into(),
+        );
+        assert_eq!(payload(&object), Some(cid));
+        let json = crate::dagjson::encode(&shown(object)).unwrap();
+        assert!(json.contains("\"signature\":\"__4\""), "{json}");
+        assert!(json.contains(&format!("\"link\":{{\"/\":\"{cid}\"}}")), "{json}");
+        let encrypted = Ipld::Map([("ciphertext".to_owned(), Ipld::Bytes(vec![1]))].into());
+        assert_eq!(payload(&encrypted), None);
+    }
+}
