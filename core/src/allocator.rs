@@ -49,10 +49,10 @@ pub(crate) fn allocate(wanted: &Wanted<'_>, candidates: &Candidates) -> Result<V
         let preferred = wanted
             .preferred
             .iter()
-            .filter(|peer| candidates.contains_key(*peer));
+            .filter(|peer| candidates.contains_key(*peer) && !planted!(PreferenceIgnored));
         let ranked = ranked(wanted, candidates);
         for peer in preferred.chain(&ranked) {
-            if chosen.len() == max {
+            if chosen.len() == max || chosen.len() >= min && planted!(FewestCopies) {
                 break;
             }
             if !chosen.contains(peer) {
@@ -100,8 +100,15 @@ fn partition<'a>(
         peers.sort_by_key(|peer| among_alike(wanted, peer));
         return peers;
     };
-    if !divides {
-        let weight = |peer: &PeerId| metric(peer).map_or(i64::MIN, |metric| metric.weight);
+    if !divides || planted!(GroupsIgnored) {
+        let weight = |peer: &PeerId| {
+            let weight = metric(peer).map_or(i64::MIN, |metric| metric.weight);
+            if planted!(FullestFirst) {
+                weight.saturating_neg()
+            } else {
+                weight
+            }
+        };
         return by_weight(peers, weight)
             .into_iter()
             .flat_map(|alike| partition(wanted, candidates, alike, depth + 1))

@@ -9,6 +9,7 @@ use crate::event::Request;
 use crate::ids::{Cid, PeerId};
 use crate::members::MembersWish;
 use crate::pin::{Pin, PinOptions, PinType, Replicas};
+use crate::planted::planted;
 use crate::time::Timestamp;
 
 /// What to do about a request.
@@ -75,13 +76,18 @@ fn pin(
         .as_ref()
         .map_or(Vec::new(), |pin| pin.allocations.clone());
     if let Some(from) = &options.pin_update {
-        let Some(source) = current(from) else {
-            return Err(Refusal::Conflict(format!(
-                "cannot update {from}: it is not part of the pinset"
-            )));
-        };
-        holders = source.allocations.clone();
-        options = updated(source.options, options);
+        match current(from) {
+            Some(source) => {
+                holders = source.allocations.clone();
+                options = updated(source.options, options);
+            }
+            None if planted!(UpdateWithoutSource) => {}
+            None => {
+                return Err(Refusal::Conflict(format!(
+                    "cannot update {from}: it is not part of the pinset"
+                )));
+            }
+        }
     }
     let allocations = choose(Some(cid), None, &options, &holders, candidates)?;
     let precondition = precondition(options.replicas, existing.as_ref());
@@ -129,6 +135,7 @@ fn import(
 /// What must not have changed since allocations were decided from it.
 fn precondition(replicas: Replicas, existing: Option<&Pin>) -> Precondition {
     match (replicas, existing) {
+        (Replicas::Range { .. }, _) if planted!(PreconditionDropped) => Precondition::Any,
         (Replicas::Everywhere, _) => Precondition::Any,
         (Replicas::Range { .. }, None) => Precondition::Absent,
         (Replicas::Range { .. }, Some(pin)) => Precondition::Version(pin.version),
@@ -138,12 +145,16 @@ fn precondition(replicas: Replicas, existing: Option<&Pin>) -> Precondition {
 /// An update takes everything over from the pin that it replaces, but for what it says of name and expiry.
 fn updated(source: PinOptions, wish: PinOptions) -> PinOptions {
     PinOptions {
-        name: if wish.name.is_empty() {
+        name: if wish.name.is_empty() || planted!(UpdateKeepsName) {
             source.name
         } else {
             wish.name
         },
-        expire_at: wish.expire_at.or(source.expire_at),
+        expire_at: if planted!(UpdateNeverEnds) {
+            source.expire_at
+        } else {
+            wish.expire_at.or(source.expire_at)
+        },
         pin_update: wish.pin_update,
         ..source
     }
@@ -161,7 +172,7 @@ fn choose(
     };
     let current: Vec<PeerId> = holders
         .iter()
-        .filter(|peer| candidates.contains_key(*peer))
+        .filter(|peer| candidates.contains_key(*peer) && !planted!(HoldersMoved))
         .cloned()
         .collect();
     let wanted = Wanted {
@@ -179,4 +190,94 @@ fn choose(
         why: "Peers count when they are alive and their metrics have been received: see `health metrics`"
             .to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{cid, metrics, options, peer};
+
+    const ONE: Replicas = Replicas::Range { min: 1, max: 1 };
+    const NOW: Timestamp = Timestamp(5);
+
+    fn living(numbers: &[u8]) -> Candidates {
+        let metrics = || vec![metrics(9).remove(1)];
+        numbers.iter().map(|number| (peer(*number), metrics())).collect()
+    }
+
+    fn stored(number: u8, holder: u8) -> Pin {
+        Pin {
+            cid: cid(number),
+            pin_type: PinType::Data,
+            allocations: vec![peer(holder)],
+            reference: None,
+            options: PinOptions {
+                name: "stored".to_owned(),
+                expire_at: Some(Timestamp(77)),
+                ..options(ONE)
+            },
+            timestamp: Timestamp(1),
+            version: 3,
+        }
+    }
+
+    /// What asking for CID 1 comes to where this pin is stored.
+    fn asked(options: PinOptions, stored: &Pin) -> Decision {
+        let request = Request::Pin { cid: cid(1), options };
+        let current = |cid: &Cid| (*cid == stored.cid).then(|| stored.clone());
+        decide(NOW, &living(&[1, 2, 3]), current, &request)
+    }
+
+    fn proposed(decision: Decision) -> (Pin, Precondition) {
+        let Decision::Propose(Command::Pin { pin, precondition }) = decision else {
+            panic!("{decision:?} is no pin");
+        };
+        (pin, precondition)
+    }
+
+    #[test]
+    fn allocations_hold_only_for_the_pin_that_they_were_decided_from() {
+        let other = stored(2, 2);
+        let (_, precondition) = proposed(asked(options(ONE), &other));
+        assert_eq!(precondition, Precondition::Absent);
+        let (pin, precondition) = proposed(asked(options(ONE), &stored(1, 3)));
+        assert_eq!(precondition, Precondition::Version(3));
+        assert_eq!(pin.allocations, [peer(3)], "the peer that holds it keeps it");
+        let (_, precondition) = proposed(asked(options(Replicas::Everywhere), &stored(1, 3)));
+        assert_eq!(precondition, Precondition::Any);
+    }
+
+    #[test]
+    fn an_update_takes_over_all_but_the_name_and_the_expiry_that_it_gives() {
+        let update = |name: &str, expire_at| PinOptions {
+            name: name.to_owned(),
+            expire_at,
+            pin_update: Some(cid(2)),
+            ..options(Replicas::Everywhere)
+        };
+        let (pin, _) = proposed(asked(update("", None), &stored(2, 2)));
+        assert_eq!(
+            (pin.options.name.as_str(), pin.options.expire_at),
+            ("stored", Some(Timestamp(77)))
+        );
+        assert_eq!((pin.options.replicas, pin.allocations), (ONE, vec![peer(2)]));
+        let (pin, _) = proposed(asked(update("new", Some(Timestamp(99))), &stored(2, 2)));
+        assert_eq!(
+            (pin.options.name.as_str(), pin.options.expire_at),
+            ("new", Some(Timestamp(99)))
+        );
+    }
+
+    #[test]
+    fn an_update_of_a_missing_pin_is_refused() {
+        let update = PinOptions {
+            pin_update: Some(cid(9)),
+            ..options(ONE)
+        };
+        let decision = asked(update, &stored(2, 2));
+        assert!(
+            matches!(decision, Decision::Answer(Err(Refusal::Conflict(_)))),
+            "{decision:?}"
+        );
+    }
 }

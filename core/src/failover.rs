@@ -60,6 +60,9 @@ impl Failover {
 
     /// How long a silence counts as being down.
     pub(crate) fn grace(&self) -> Duration {
+        if planted!(GraceHalved) {
+            return self.config.grace / 2;
+        }
         self.config.grace
     }
 
@@ -70,7 +73,7 @@ impl Failover {
     /// Whether pins of peers that are silent are given to others; those of peers that are no members any
     /// more always are.
     pub(crate) fn is_enabled(&self) -> bool {
-        self.config.enabled
+        self.config.enabled || planted!(FailoverThoughOff)
     }
 
     /// Says what to propose about the peers in `down`, of whom those in `gone` are no members any more.
@@ -86,6 +89,14 @@ impl Failover {
             return;
         }
         if now.mono >= self.next_expiry {
+            let now = if planted!(ExpiresEarly) {
+                Now {
+                    wall: now.wall + EXPIRY_INTERVAL,
+                    ..now
+                }
+            } else {
+                now
+            };
             let expired = view.expiring(now.wall, self.config.chunk);
             // A full chunk is probably not all.
             let pause = if expired.len() < self.config.chunk {
@@ -116,7 +127,8 @@ impl Failover {
         candidates: &Candidates,
         out: &mut Vec<Command>,
     ) -> bool {
-        for peer in down {
+        let some = if planted!(OneDownOnly) { 1 } else { down.len() };
+        for peer in down.iter().take(some) {
             let Some(after) = self.cursors.entry(peer.clone()).or_insert(Some(None)).take() else {
                 self.cursors.insert(peer.clone(), None);
                 continue;
@@ -142,11 +154,15 @@ impl Failover {
 }
 
 fn expire(now: Now, pin: Pin) -> Option<Command> {
-    if !is_expired(&pin, now.wall) {
+    if !is_expired(&pin, now.wall) || planted!(ExpirySkipped) {
         return None;
     }
     Some(Command::Unpin {
-        precondition: Precondition::Version(pin.version),
+        precondition: if planted!(ExpiryUnconditional) {
+            Precondition::Any
+        } else {
+            Precondition::Version(pin.version)
+        },
         cid: pin.cid,
     })
 }
@@ -168,10 +184,11 @@ fn repair(
         .filter(|peer| !down.contains(*peer))
         .cloned()
         .collect();
-    if living.len() >= min as usize {
+    let enough = if planted!(HealthyRepaired) { max } else { min };
+    if living.len() >= enough as usize {
         let before = pin.allocations.len();
         let mut allocations = pin.allocations;
-        allocations.retain(|peer| !gone.contains(peer));
+        allocations.retain(|peer| !gone.contains(peer) || planted!(DepartedHold));
         let changed = allocations.len() < before;
         return changed.then_some(Command::Reallocate {
             cid: pin.cid,
@@ -207,7 +224,7 @@ fn repair(
         pin.allocations
             .iter()
             .filter(|peer| down.contains(*peer))
-            .take(missing)
+            .take(if planted!(PlaceholdersDropped) { 0 } else { missing })
             .cloned(),
     );
     allocations.sort();
@@ -222,7 +239,7 @@ fn repair(
 mod tests {
     use super::*;
     use crate::pin::PinType;
-    use crate::testing::{cid, metrics, options, peer};
+    use crate::testing::{Disk, cid, metrics, options, peer};
     use crate::time::Timestamp;
 
     fn pin(allocations: &[u8], min: u32, max: u32) -> Pin {
@@ -288,5 +305,84 @@ mod tests {
         );
         let whole = repaired(pin(&[1, 3], 2, 3), &[1, 2], &[3, 4]);
         assert_eq!(whole, Some(vec![peer(3), peer(4)]));
+    }
+
+    fn at(seconds: u64) -> Now {
+        Now {
+            mono: Instant(0) + Duration::from_secs(seconds),
+            wall: Timestamp(0) + Duration::from_secs(seconds),
+        }
+    }
+
+    fn leader(enabled: bool) -> Failover {
+        let mut failover = Failover::new(&FailoverConfig {
+            enabled,
+            grace: Duration::from_secs(60),
+            chunk: 2,
+            pause: Duration::from_millis(50),
+        });
+        failover.lead(at(0), true);
+        failover
+    }
+
+    fn stored(pins: impl IntoIterator<Item = Pin>) -> Disk {
+        Disk {
+            pins: pins.into_iter().map(|pin| (pin.cid.clone(), pin)).collect(),
+            ..Disk::default()
+        }
+    }
+
+    fn proposed(failover: &mut Failover, now: Now, disk: &Disk, down: &[u8], living: &[u8]) -> Vec<Command> {
+        let down = down.iter().copied().map(peer).collect();
+        let free = || vec![metrics(9).remove(1)];
+        let candidates = living.iter().map(|number| (peer(*number), free())).collect();
+        let mut out = Vec::new();
+        failover.handle_timeout(now, disk, (&down, &BTreeSet::new()), &candidates, &mut out);
+        out
+    }
+
+    #[test]
+    fn a_pin_is_removed_at_its_end_and_only_as_the_version_that_ends() {
+        let mut pin = pin(&[1], 1, 1);
+        pin.options.expire_at = Some(Timestamp(0) + Duration::from_secs(20));
+        let disk = stored([pin.clone()]);
+        let mut failover = leader(true);
+        assert_eq!(proposed(&mut failover, at(10), &disk, &[], &[1]), []);
+        assert_eq!(proposed(&mut failover, at(19), &disk, &[], &[1]), []);
+        let expected = Command::Unpin {
+            cid: pin.cid,
+            precondition: Precondition::Version(7),
+        };
+        assert_eq!(proposed(&mut failover, at(24), &disk, &[], &[1]), [expected]);
+    }
+
+    #[test]
+    fn pins_of_every_peer_that_is_down_are_moved_a_chunk_at_a_time() {
+        let number = |number: u8, holder: u8| Pin {
+            cid: cid(number),
+            ..pin(&[holder], 1, 1)
+        };
+        let mut disk = stored((1..=3).map(|n| number(n, 1)).chain([number(4, 2)]));
+        let mut failover = leader(true);
+        let mut moved = BTreeSet::new();
+        for second in 1..30 {
+            let commands = proposed(&mut failover, at(second), &disk, &[1, 2], &[3]);
+            assert!(commands.len() <= 2, "a chunk at a time");
+            for command in commands {
+                let Command::Reallocate { cid, allocations, .. } = command else {
+                    panic!("{command:?} is no move");
+                };
+                assert_eq!(allocations, [peer(3)]);
+                disk.pins.get_mut(&cid).expect("it is there").allocations = allocations;
+                moved.insert(cid);
+            }
+        }
+        assert_eq!(moved.len(), 4);
+    }
+
+    #[test]
+    fn the_grace_period_and_the_switch_are_as_configured() {
+        assert_eq!(leader(true).grace(), Duration::from_secs(60));
+        assert!(leader(true).is_enabled() && !leader(false).is_enabled());
     }
 }

@@ -66,7 +66,7 @@ pub use monitor::{Alert, Received};
 pub use node::{Counters, Node, Timer, View};
 pub use pin::{Mode, Pin, PinOptions, PinType, Replicas};
 #[cfg(planted_bugs)]
-pub use planted::{Bug, plant, pretend};
+pub use planted::{Bug, plant, pretend, shrink};
 pub use raft::{HardState, Identity, LogEntry, Payload, Recovered};
 pub use rescue::{Rescue, RescueError};
 pub use snapshot::{Applied, Manifest};

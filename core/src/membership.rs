@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::config::MembershipConfig;
 use crate::ids::{Incarnation, Index, PeerId, RaftId};
 use crate::members::{Member, Members, MembersChange, MembersStep};
+use crate::planted::planted;
 use crate::time::{Instant, Now};
 
 /// How a peer stands to its cluster.
@@ -233,7 +234,7 @@ impl Survey<'_> {
 
     fn has_caught_up(&self, id: RaftId) -> bool {
         let matched = self.progress.matched.get(&id).copied().unwrap_or(0);
-        matched > 0 && matched + REACH >= self.progress.committed
+        matched > 0 && matched + REACH >= self.progress.committed || planted!(PromotedBehind)
     }
 
     /// Learners that could vote at once.
@@ -246,7 +247,8 @@ impl Survey<'_> {
     fn replace(&self) -> Option<Plan> {
         let lost = |(peer, returned): (&PeerId, &Returned)| {
             let id = self.members.raft_id(peer)?;
-            let other_is_silent = returned.last.since(returned.first) >= RETURN_GRACE;
+            let other_is_silent =
+                returned.last.since(returned.first) >= RETURN_GRACE || planted!(ReplacedAtOnce);
             let recorded = self.members.peers[&id].incarnation;
             (id != self.me && other_is_silent && recorded != Some(returned.incarnation)).then(|| {
                 let member = Member {
@@ -264,7 +266,7 @@ impl Survey<'_> {
     }
 
     fn remove(&self) -> Option<Plan> {
-        let leaves = |id: &RaftId| self.is_leaving(*id);
+        let leaves = |id: &RaftId| self.is_leaving(*id) && !planted!(LeaversStay);
         let leaving: Vec<RaftId> = self.members.peers.keys().copied().filter(leaves).collect();
         if let Some(id) = leaving.iter().copied().find(|id| *id != self.me) {
             let steps = self.without(id)?;
@@ -292,7 +294,8 @@ impl Survey<'_> {
             return Some(steps);
         }
         let rest = self.members.voters.iter().copied().filter(|id| *id != gone);
-        let (alive, silent): (Vec<RaftId>, Vec<RaftId>) = rest.partition(|id| self.is_alive(*id));
+        let (alive, silent): (Vec<RaftId>, Vec<RaftId>) =
+            rest.partition(|id| self.is_alive(*id) && !planted!(LivingDemoted));
         let heard = alive.iter().filter(|id| self.has_spoken(**id)).count();
         if heard * 2 > alive.len() + silent.len() {
             return Some(steps);
@@ -353,7 +356,12 @@ impl Survey<'_> {
             // where it has one: two stay as they are.
             present.len()
         } else {
-            odd(everybody.min(self.planner.config.voters_max)).max(1)
+            let most = if planted!(VotersUnlimited) {
+                everybody
+            } else {
+                self.planner.config.voters_max
+            };
+            odd(everybody.min(most)).max(1)
         };
         present.sort_by_key(|id| (*id != self.me, !self.is_alive(*id), *id));
         present.truncate(target.max(1));

@@ -7,6 +7,7 @@ use crate::allocator::Candidates;
 use crate::config::MonitorConfig;
 use crate::ids::PeerId;
 use crate::metric::{Metric, PING};
+use crate::planted::planted;
 use crate::time::{Instant, Now, Timestamp};
 
 /// A metric as it was received.
@@ -114,7 +115,11 @@ impl Monitor {
             if known.len() < METRICS_MAX || known.contains_key(&metric.name) {
                 let received = Received {
                     at: now.wall,
-                    expires: now.mono + metric.ttl,
+                    expires: if planted!(TtlIgnored) {
+                        Instant(u64::MAX)
+                    } else {
+                        now.mono + metric.ttl
+                    },
                     metric,
                 };
                 known.insert(received.metric.name.clone(), received);
@@ -137,7 +142,8 @@ impl Monitor {
 
     /// Forgets who is no member any more.
     pub(crate) fn members_changed(&mut self, members: &BTreeSet<PeerId>) {
-        self.metrics.retain(|peer, _| members.contains(peer));
+        self.metrics
+            .retain(|peer, _| members.contains(peer) || planted!(MetricsKept));
         self.alerted.retain(|(peer, _)| members.contains(peer));
         self.owed.retain(|peer| members.contains(peer));
     }
@@ -176,7 +182,9 @@ impl Monitor {
     fn raise_alerts(&mut self, now: Now) {
         for (peer, metrics) in &self.metrics {
             for (name, received) in metrics {
-                if received.expires <= now.mono && self.alerted.insert((peer.clone(), name.clone())) {
+                let is_over = received.expires <= now.mono;
+                let is_news = is_over && self.alerted.insert((peer.clone(), name.clone()));
+                if is_news || is_over && planted!(AlertsRepeated) {
                     let alert = Alert {
                         peer: peer.clone(),
                         metric: received.clone(),
@@ -219,7 +227,7 @@ impl Monitor {
         let living = |metrics: &BTreeMap<String, Received>, name: &str| -> Option<Metric> {
             metrics
                 .get(name)
-                .filter(|received| counts(received, now))
+                .filter(|received| counts(received, now) || planted!(DeadAllocated))
                 .map(|received| received.metric.clone())
         };
         self.metrics
@@ -249,11 +257,18 @@ impl Monitor {
             .and_then(|metrics| metrics.get(PING))
             .map(|ping| ping.expires);
         let since = since + self.config.interval * 2;
-        now.mono
-            .since(expires.map_or(since, |expires| expires.max(since)))
+        let from = match expires {
+            Some(expires) if planted!(TermNotAwaited) => expires,
+            Some(expires) => expires.max(since),
+            None => since,
+        };
+        now.mono.since(from)
     }
 }
 
 fn counts(received: &Received, now: Instant) -> bool {
-    received.metric.valid && received.expires > now
+    (received.metric.valid || planted!(InvalidAllocated)) && received.expires > now
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Cid, Index, PeerId};
+use crate::planted::planted;
 use crate::time::Timestamp;
 
 /// How much of a DAG a pin keeps.
@@ -99,6 +100,59 @@ impl Pin {
             && self.pin_type == other.pin_type
             && self.allocations == other.allocations
             && self.reference == other.reference
-            && self.options == other.options
+            && (self.options == other.options
+                || planted!(RenewalIgnored)
+                    && self.options
+                        == PinOptions {
+                            expire_at: self.options.expire_at,
+                            ..other.options.clone()
+                        }
+                || planted!(OptionsIgnored)
+                    && self.options
+                        == PinOptions {
+                            metadata: self.options.metadata.clone(),
+                            origins: self.options.origins.clone(),
+                            ..other.options.clone()
+                        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{cid, options, peer};
+
+    #[test]
+    fn pins_that_differ_in_any_option_are_different_wishes() {
+        let pin = Pin {
+            cid: cid(1),
+            pin_type: PinType::Data,
+            allocations: Vec::new(),
+            reference: None,
+            options: options(Replicas::Everywhere),
+            timestamp: Timestamp(1),
+            version: 1,
+        };
+        let later = Pin {
+            timestamp: Timestamp(2),
+            version: 2,
+            ..pin.clone()
+        };
+        assert!(pin.same_wish(&later), "time and version are not asked for");
+        let changes: [fn(&mut PinOptions); 8] = [
+            |options| options.replicas = Replicas::Range { min: 1, max: 2 },
+            |options| options.name = "other".to_owned(),
+            |options| options.mode = Mode::Direct,
+            |options| options.user_allocations = vec![peer(1)],
+            |options| options.expire_at = Some(Timestamp(9)),
+            |options| drop(options.metadata.insert("a".to_owned(), "b".to_owned())),
+            |options| options.pin_update = Some(cid(2)),
+            |options| options.origins = vec!["/ip4/10.0.0.1/tcp/4001".to_owned()],
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let mut other = pin.clone();
+            change(&mut other.options);
+            assert!(!pin.same_wish(&other), "change {number}");
+        }
     }
 }

@@ -118,7 +118,7 @@ impl Pinset {
                 let Some(pin) = draft.pin(&cid) else {
                     return (Outcome::NotFound, None);
                 };
-                if !holds(precondition, Some(&pin)) {
+                if !holds(precondition, Some(&pin)) && !planted!(UnpinUnchecked) {
                     return (Outcome::Stale, None);
                 }
                 self.applied.pins -= 1;
@@ -146,7 +146,11 @@ impl Pinset {
                 let why = "cannot repin a CID with a different type of pin, unpin it first".to_owned();
                 (Outcome::Conflict(why), None)
             }
-            Some(current) if current.options.mode == Mode::Recursive && pin.options.mode == Mode::Direct => {
+            Some(current)
+                if current.options.mode == Mode::Recursive
+                    && pin.options.mode == Mode::Direct
+                    && !planted!(DirectOverRecursive) =>
+            {
                 let why = "cannot repin a CID which is already pinned in recursive mode as direct, \
                            unpin it first";
                 (Outcome::Conflict(why.to_owned()), None)
@@ -177,7 +181,7 @@ fn reallocate<V: PinsetView>(
         Some(current) => {
             let pin = Pin {
                 allocations,
-                version: index,
+                version: if planted!(VersionKept) { version } else { index },
                 ..current.clone()
             };
             draft.put_pin(pin.clone(), Some(current));
@@ -188,7 +192,7 @@ fn reallocate<V: PinsetView>(
 
 fn holds(precondition: Precondition, pin: Option<&Pin>) -> bool {
     match precondition {
-        Precondition::Absent => pin.is_none(),
+        Precondition::Absent => pin.is_none() || planted!(AbsentUnchecked),
         Precondition::Any => true,
         Precondition::Version(version) => pin.is_some_and(|pin| pin.version == version),
     }

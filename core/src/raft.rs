@@ -246,7 +246,7 @@ impl Raft {
     /// Lets time pass. A process that wakes up late ticks at most twice, or it would run through its
     /// election timeout at once and disturb a healthy cluster.
     pub(crate) fn handle_timeout(&mut self, now: Now) {
-        for _ in 0..2 {
+        for _ in 0..if planted!(TicksMadeUp) { 1000 } else { 2 } {
             if now.mono < self.next_tick {
                 return;
             }
@@ -272,6 +272,11 @@ impl Raft {
                 self.rearm();
             }
             // It forgets a leader that has fallen silent, and never wants to be one.
+            Identity::Removed(_) if planted!(RemovedCampaigns) => {
+                self.raw.tick();
+                self.elections += u64::from(self.raw.raft.election_elapsed == 0);
+                self.rearm();
+            }
             Identity::Removed(_) => {
                 let elapsed = &mut self.raw.raft.election_elapsed;
                 *elapsed = elapsed.saturating_add(1);
@@ -360,10 +365,11 @@ impl Raft {
         log.applied = applied;
         let too_long = log.len() > trailing_logs * 2;
         let too_big = log.bytes() > log_bytes;
-        if !too_long && !too_big {
+        if !too_long && !too_big || planted!(NeverCompacts) {
             return None;
         }
         let keep = if too_long { trailing_logs } else { log.len() / 2 };
+        let keep = if planted!(CompactsAll) { 0 } else { keep };
         let index = (log.last() - keep).min(applied.index);
         if index <= log.compacted.0 {
             return None;

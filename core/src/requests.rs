@@ -9,10 +9,10 @@ use crate::config::RequestsConfig;
 use crate::effect::{Refusal, Reply};
 use crate::event::Request;
 use crate::ids::{Index, PeerId, ProposalId, RaftId, ReadId, Ticket};
-use crate::members::Members;
+use crate::members::{Members, MembersWish};
 use crate::planted::planted;
 use crate::time::{Instant, Now};
-use crate::window::WINDOW;
+use crate::window::window;
 
 /// What comes out of the requests.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,7 +92,8 @@ impl Requests {
             .by_proposal
             .first_key_value()
             .map_or(0, |(oldest, _)| self.next_seq - oldest);
-        if self.open.len() >= self.config.open_max || span >= WINDOW - 1 {
+        let is_full = self.open.len() >= self.config.open_max && !planted!(OpenUnlimited);
+        if is_full || span >= window() - 1 {
             out.push(Output::Reply {
                 ticket,
                 reply: Err(Refusal::Busy),
@@ -170,6 +171,16 @@ impl Requests {
         }
     }
 
+    /// Open proposals of clients that are numbered above `seq`.
+    #[cfg(planted_bugs)]
+    pub(crate) fn proposed_after(&self, seq: u64) -> impl Iterator<Item = &Proposal> {
+        let newer = self.by_proposal.range(seq + 1..);
+        newer.filter_map(|(_, ticket)| match &self.open.get(ticket)?.stage {
+            Stage::Proposed(proposal, _) => Some(proposal),
+            Stage::Deciding(_) | Stage::Noted | Stage::Reading(..) => None,
+        })
+    }
+
     /// A proposal was handed on: from here on it may happen.
     pub(crate) fn handed_on(&mut self, id: ProposalId) {
         if let Some(open) = self
@@ -202,6 +213,7 @@ impl Requests {
                 out.push(Output::Decide { ticket });
                 return;
             }
+            Outcome::Noted(MembersWish::Add { .. }) if planted!(AddedEarly) => Ok(Reply::PeerAdded),
             Outcome::Noted(_) => {
                 if let Some(open) = self.open.get_mut(&ticket) {
                     open.stage = Stage::Noted;
@@ -285,7 +297,8 @@ impl Requests {
             .iter()
             .filter(|(_, ticket)| {
                 let stage = self.open.get(ticket).map(|open| &open.stage);
-                matches!(stage, Some(Stage::Reading(_, Some(index))) if *index <= applied)
+                let may_serve = |index: &Index| *index <= applied || planted!(ReadBeforeApplied);
+                matches!(stage, Some(Stage::Reading(_, Some(index))) if may_serve(index))
             })
             .map(|(read, ticket)| (*read, *ticket))
             .collect();
@@ -372,10 +385,16 @@ impl Requests {
             && at <= now.mono
         {
             let open = &self.open[&ticket];
+            if open.deadline <= now.mono && planted!(DeadlineIgnored) {
+                let next = now.mono + self.config.retry;
+                self.wake_at(ticket, next);
+                continue;
+            }
             if open.deadline <= now.mono {
                 let refusal = match &open.stage {
                     Stage::Deciding(why) => why.clone(),
                     Stage::Proposed(_, true) if planted!(UnknownIsRefusal) => Refusal::NoLeader,
+                    Stage::Noted if planted!(NotedIsRefusal) => Refusal::NoLeader,
                     Stage::Proposed(_, true) | Stage::Noted => Refusal::Unknown,
                     Stage::Proposed(_, false) | Stage::Reading(..) => Refusal::NoLeader,
                 };
@@ -415,3 +434,6 @@ impl Requests {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

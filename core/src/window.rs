@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ProposalId, RaftId};
+use crate::planted::{planted, scaled};
 
 /// Which proposals of one peer have been applied. As wide as the number of proposals that a peer may have
 /// open, so what falls out of it can only be a late duplicate.
@@ -22,7 +23,12 @@ pub struct Window {
 
 /// How far apart the newest and the oldest open proposal of a peer may be. Part of the replicated state's
 /// rules: all peers must use the same number.
-pub(crate) const WINDOW: u64 = 8192;
+pub(crate) const WINDOW: usize = 8192;
+
+/// [`WINDOW`], in this process.
+pub(crate) fn window() -> u64 {
+    scaled(WINDOW) as u64
+}
 
 impl Window {
     /// Nothing of this process has been applied yet.
@@ -37,16 +43,17 @@ impl Window {
 
     /// Notes a proposal; false when it has been applied before, or nobody can be waiting for it.
     pub(crate) fn admit(&mut self, id: ProposalId) -> bool {
-        if id.boot < self.boot {
+        if id.boot < self.boot && !planted!(OldBootAdmitted) {
             return false;
         }
-        if id.boot > self.boot {
+        if id.boot > self.boot && !planted!(WindowKeepsBoot) {
             *self = Self::new(self.origin, id.boot);
         }
         if id.seq <= self.high {
             return self.missing.remove(&id.seq);
         }
-        let low = id.seq.saturating_sub(WINDOW);
+        let width = if planted!(WindowTooNarrow) { 1 } else { window() };
+        let low = id.seq.saturating_sub(width);
         self.missing.extend((self.high + 1).max(low + 1)..id.seq);
         if self.missing.first().is_some_and(|seq| *seq <= low) {
             self.missing = self.missing.split_off(&(low + 1));
@@ -70,18 +77,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_window_admits_each_proposal_once(seqs in proptest::collection::vec(1_u64..3 * WINDOW, 1..200)) {
+        fn a_window_admits_each_proposal_once(seqs in proptest::collection::vec(1_u64..3 * WINDOW as u64, 1..200)) {
             let mut window = Window::new(RaftId(1), 1);
             let (mut seen, mut high) = (BTreeSet::new(), 0);
             for seq in seqs {
                 let id = ProposalId { origin: RaftId(1), boot: 1, seq };
                 let admitted = window.admit(id);
                 prop_assert!(!(admitted && seen.contains(&seq)), "admits {seq} twice");
-                prop_assert!(admitted || seen.contains(&seq) || seq + WINDOW <= high, "loses {seq}");
+                prop_assert!(admitted || seen.contains(&seq) || seq + WINDOW as u64 <= high, "loses {seq}");
                 prop_assert!(window.contains(id));
                 seen.insert(seq);
                 high = high.max(seq);
-                prop_assert!(window.missing.len() as u64 <= WINDOW);
+                prop_assert!(window.missing.len() <= WINDOW);
             }
         }
     }

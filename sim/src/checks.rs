@@ -2,16 +2,21 @@
 //! collected.
 
 mod allocations;
+mod answers;
 mod bounds;
 mod commits;
 mod completeness;
 pub(crate) mod convergence;
+mod decisions;
 mod election;
-mod failover;
+mod heard;
 mod ids;
 pub(crate) mod linearize;
 mod log;
 mod members;
+mod metrics;
+mod operations;
+mod planning;
 mod promises;
 mod quorum;
 mod reads;
@@ -22,17 +27,22 @@ pub(crate) mod wgl;
 
 use std::fmt;
 
-use cluster_core::{Effect, Event, Index, Now, StoreOp};
+use cluster_core::{Cid, Config, Effect, Event, Index, Now, Pin, StoreOp};
 
+use self::answers::Answers;
 use self::bounds::Bounds;
 use self::commits::Commits;
+use self::decisions::Decisions;
 use self::election::Election;
-use self::failover::Failover;
+use self::heard::Heard;
 use self::ids::Ids;
 use self::log::Logs;
+use self::operations::Operations;
+use self::planning::Planning;
 use self::promises::Promises;
 use self::surplus::Surplus;
 use crate::coverage::{Coverage, sometimes};
+use crate::faults::{is_foreign, matters};
 use crate::model::Model;
 use crate::options::Options;
 use crate::peer::Peer;
@@ -79,6 +89,35 @@ impl<'a> Step<'a> {
     /// The peer whose step it is.
     pub(crate) fn peer(&self) -> &'a Peer {
         &self.peers[self.me]
+    }
+
+    /// A pin as it may have been at some moment of this step.
+    pub(crate) fn pin_states(&self, cid: &Cid) -> Vec<Option<Pin>> {
+        let mut all = vec![self.peer().disk.written.pins.get(cid).cloned()];
+        for op in self.writes() {
+            match op {
+                StoreOp::DeletePin { pin } if pin.cid == *cid => all.push(Some(pin.clone())),
+                StoreOp::PutPin { pin, previous } if pin.cid == *cid => {
+                    all.push(previous.as_deref().cloned());
+                    all.push(Some(pin.clone()));
+                }
+                StoreOp::Append { .. }
+                | StoreOp::Compact { .. }
+                | StoreOp::DeleteLocal { .. }
+                | StoreOp::DeletePin { .. }
+                | StoreOp::Dequeue { .. }
+                | StoreOp::Enqueue { .. }
+                | StoreOp::InstallSnapshot { .. }
+                | StoreOp::PutLocal { .. }
+                | StoreOp::PutPin { .. }
+                | StoreOp::PutWindow { .. }
+                | StoreOp::SetApplied { .. }
+                | StoreOp::SetHardState { .. }
+                | StoreOp::SetMembers { .. }
+                | StoreOp::SetReconciling { .. } => {}
+            }
+        }
+        all
     }
 
     /// What it writes, in order.
@@ -128,26 +167,36 @@ impl Found<'_> {
 /// All checkers, and what they have found.
 pub(crate) struct Checks {
     pub(crate) violations: Vec<Violation>,
+    answers: Answers,
     bounds: Bounds,
     commits: Commits,
+    decisions: Decisions,
     election: Election,
-    failover: Failover,
+    heard: Heard,
     ids: Ids,
     logs: Logs,
+    operations: Operations,
+    planning: Planning,
     promises: Promises,
     surplus: Surplus,
 }
 
 impl Checks {
-    pub(crate) fn new(options: &Options, size: usize) -> Self {
+    /// `config` is what all peers are configured with.
+    pub(crate) fn new(options: &Options, size: usize, config: &Config) -> Self {
+        let allocate_by = &config.allocate_by;
         Self {
             violations: Vec::new(),
+            answers: Answers::new(options, allocate_by.clone()),
             bounds: Bounds::new(options, size),
-            commits: Commits::new(size),
+            commits: Commits::new(size, options.shrink),
+            decisions: Decisions::new(options, size, allocate_by.clone(), config.failover.chunk),
             election: Election::default(),
-            failover: Failover::new(options, size),
+            heard: Heard::new(size),
             ids: Ids::new(size),
             logs: Logs::new(size),
+            operations: Operations::new(options, size),
+            planning: Planning::new(options),
             promises: Promises::default(),
             surplus: Surplus::new(options),
         }
@@ -166,7 +215,10 @@ impl Checks {
         self.promises.booted(me, store, &mut found);
         self.bounds.booted(me);
         self.surplus.booted(me, store);
-        self.failover.booted(me);
+        self.heard.booted(me, &store.members);
+        self.decisions.booted(me);
+        self.operations.booted(me, store);
+        self.planning.booted(&store.members);
         self.ids.booted(me);
     }
 
@@ -188,6 +240,12 @@ impl Checks {
             violations: &mut self.violations,
         };
         let found = &mut found;
+        self.heard.before_checks(step);
+        let is_foreign = step.events.iter().all(is_foreign);
+        let outcome = step.effects.iter().find(|effect| is_foreign && matters(effect));
+        found.require(outcome.is_none(), "strangers", || {
+            format!("does {outcome:?} because another cluster's peer spoke")
+        });
         self.ids.after_step(step, found);
         for op in step.writes() {
             self.logs.after_write(step, op, found);
@@ -202,8 +260,13 @@ impl Checks {
         }
         tracker::after_step(step, found);
         self.surplus.after_step(step, self.commits.model(), found);
-        self.failover.after_step(step, found);
+        self.decisions.after_step(step, &self.heard, found);
+        self.planning.after_step(step, &self.heard, found);
+        metrics::after_step(step, &self.heard, found);
+        self.answers.after_step(step, &self.heard, found);
+        self.operations.after_step(step, found);
         self.bounds.after_step(step, found);
+        self.heard.after_checks(step);
         sometimes!(
             coverage,
             step.events

@@ -1,7 +1,7 @@
 //! Clients: they pin, unpin and read, at the leader or anywhere, give up when their patience ends, and write
 //! down what they heard. A time-out is not a failure: it may have happened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
@@ -30,6 +30,9 @@ pub(crate) async fn run(world: Shared, number: u64) {
         last_wish: None,
         options,
     };
+    if number == 0 {
+        client.ask_for_many(&world).await;
+    }
     loop {
         sleep(
             client
@@ -48,6 +51,9 @@ pub(crate) async fn run(world: Shared, number: u64) {
     }
 }
 
+/// Pins that are asked for together.
+const BULK: u64 = 256;
+
 struct Client {
     options: Options,
     rng: Rng,
@@ -58,6 +64,51 @@ struct Client {
 }
 
 impl Client {
+    /// Pins many CIDs, some hundred at a time: one answer is waited for when all have been asked for.
+    async fn ask_for_many(&mut self, world: &Shared) {
+        let mut asked = 0;
+        let mut pause = Duration::from_secs(3);
+        while asked < self.options.bulk {
+            sleep(pause).await;
+            pause = Duration::from_millis(100);
+            if lock(world).calm || lock(world).stopped {
+                return;
+            }
+            self.choose_peer(world);
+            let mut tickets = Vec::new();
+            for number in asked..(asked + BULK).min(self.options.bulk) {
+                let mut options = wish(String::new(), Replicas::Everywhere);
+                options.name = format!("bulk-{number}");
+                options.replicas = default_replicas(&self.options);
+                let call = Call::Pin {
+                    name: options.name.clone(),
+                    options: Box::new(options.clone()),
+                };
+                let cid = cid(number % self.options.cids);
+                let mut world = lock(world);
+                let operation = world.history.call(self.number, self.peer, cid.clone(), call);
+                let ticket = world.submit(self.peer, Request::Pin { cid, options });
+                tickets.push((operation, ticket));
+            }
+            asked += BULK;
+            for (operation, ticket) in tickets {
+                let (heard, applied) = match ticket {
+                    None => (Heard::Refused(Refusal::NoLeader), 0),
+                    Some(ticket) => match answer(world, ticket, self.patience()).await {
+                        Some(Answer::Reply(Err(Refusal::Unknown), _) | Answer::Lost) | None => {
+                            (Heard::Unknown, 0)
+                        }
+                        Some(Answer::Reply(reply, applied)) => (understood(reply), applied),
+                    },
+                };
+                let mut world = lock(world);
+                note(&mut world, &heard);
+                world.history.returns(operation, heard, applied);
+            }
+            lock(world).coverage.hit("many pins were asked for at once");
+        }
+    }
+
     fn choose_peer(&mut self, world: &Shared) {
         let world = lock(world);
         let leader = world.peers.iter().position(crate::peer::Peer::leads);
@@ -94,14 +145,21 @@ impl Client {
                 _ => Request::Sync { cid: None },
             };
             ask(world, self.peer, request, self.patience()).await;
-        } else if let Some((cid, wish)) = self
+        } else if let Some((cid, mut wish)) = self
             .last_wish
             .clone()
             .filter(|_| self.rng.chance(self.options.op_repeat))
         {
+            if self.rng.chance(600) {
+                self.reconsider(world, &mut wish);
+                self.last_wish = Some((cid.clone(), wish.clone()));
+            }
             pin_once(world, self.number, self.peer, cid, wish, self.patience()).await;
         } else {
-            let wish = self.wish(world);
+            let mut wish = self.wish(world);
+            if self.rng.chance(self.options.op_update) {
+                wish.pin_update = Some(crate::peer::cid(self.rng.below(self.options.cids)));
+            }
             self.last_wish = Some((cid.clone(), wish.clone()));
             pin_once(world, self.number, self.peer, cid, wish, self.patience()).await;
         }
@@ -124,14 +182,42 @@ impl Client {
                 .filter(|peer| peer.up && members.raft_id(&peer.id).is_some())
                 .count();
             match members.raft_id(&peer) {
-                None if !members.departed.contains(&peer) => Request::AddPeer { peer },
-                Some(_) if well > 3 && members.leaving.is_empty() => Request::RemovePeer { peer },
+                None if self.options.op_readd > 0 || !members.departed.contains(&peer) => {
+                    Request::AddPeer { peer }
+                }
+                Some(_)
+                    if well > 3
+                        && members.leaving.is_empty()
+                        && world.removals.is_empty()
+                        && world.has_quorum_without(&BTreeSet::from([peer.clone()])) =>
+                {
+                    Request::RemovePeer { peer }
+                }
                 None | Some(_) => return,
             }
         };
-        let removes = matches!(request, Request::RemovePeer { .. });
+        let removed = match &request {
+            Request::RemovePeer { peer } => Some(peer.clone()),
+            _ => None,
+        };
+        lock(world).removals.extend(removed.clone());
         let patience = self.patience();
-        let asked = ask(world, self.peer, request, patience).await;
+        let asked = ask(world, self.peer, request.clone(), patience).await;
+        let (is_over, is_refused) = match &asked {
+            Asked::Nobody => (true, true),
+            Asked::Heard(Answer::Reply(reply, _)) => {
+                let is_over = *reply != Err(Refusal::Unknown);
+                (is_over, is_over && reply.is_err())
+            }
+            Asked::Heard(Answer::Lost) | Asked::Impatient => (false, false),
+        };
+        // A conflict is found when the wish is applied: it is in the log, and changes nothing.
+        let conflicts = matches!(&asked, Asked::Heard(Answer::Reply(Err(Refusal::Conflict(_)), _)));
+        lock(world).history.wished(&request, !is_refused || conflicts);
+        if is_over && let Some(peer) = &removed {
+            lock(world).removals.remove(peer);
+        }
+        let removes = removed.is_some();
         if let Asked::Heard(Answer::Reply(Ok(_), _)) = asked {
             let mut world = lock(world);
             world.stats.membership_changes += 1;
@@ -141,6 +227,54 @@ impl Client {
                 "a peer was added"
             });
         }
+    }
+
+    /// The same name again, with something else asked for: one change, or two.
+    fn reconsider(&mut self, world: &Shared, wish: &mut PinOptions) {
+        for _ in 0..self.rng.range(1, 2) {
+            match self.rng.below(6) {
+                0 => wish.expire_at = self.soon(world),
+                1 => wish.expire_at = None,
+                2 => {
+                    wish.metadata
+                        .insert("turn".to_owned(), self.rng.below(1000).to_string());
+                }
+                3 => wish.origins = vec![format!("/ip4/10.0.0.{}/tcp/4001", self.rng.below(250))],
+                4 => wish.shard_size = self.rng.below(1 << 20),
+                _ => {
+                    wish.mode = match wish.mode {
+                        Mode::Direct => Mode::Recursive,
+                        Mode::Recursive => Mode::Direct,
+                    };
+                }
+            }
+        }
+    }
+
+    /// A moment that comes within the run, by the clock of the peer that is asked.
+    fn soon(&mut self, world: &Shared) -> Option<Timestamp> {
+        if self.options.op_expire == 0 {
+            return None;
+        }
+        let soon = self.rng.range(1, 20) * 1_000_000_000;
+        let now = lock(world).peers[self.peer].now(World::now()).wall;
+        Some(Timestamp(now.0 + soon))
+    }
+
+    /// Bytes that a pin carries along, in its name or its labels: mostly none, now and then as many as may
+    /// be.
+    fn weigh_down(&mut self, options: &mut PinOptions) {
+        let most = usize::try_from(self.options.pin_bytes).expect("a small number");
+        let size = match self.rng.below(4) {
+            0 => most,
+            1 => self.rng.index(most + 1),
+            _ => return,
+        };
+        if size == 0 {
+            return;
+        }
+        let text: String = std::iter::repeat_n('x', size).collect();
+        options.metadata.insert("weight".to_owned(), text);
     }
 
     fn patience(&mut self) -> Duration {
@@ -163,11 +297,9 @@ impl Client {
             };
         }
         if self.rng.chance(self.options.op_expire) {
-            let soon = self.rng.range(1, 20) * 1_000_000_000;
-            let world = lock(world);
-            let now = world.peers[self.peer].now(World::now()).wall;
-            options.expire_at = Some(Timestamp(now.0 + soon));
+            options.expire_at = self.soon(world);
         }
+        self.weigh_down(&mut options);
         if self.rng.chance(200) {
             let preferred = self
                 .rng
@@ -207,6 +339,7 @@ pub(crate) async fn pin_once(
 ) -> Heard {
     let call = Call::Pin {
         name: options.name.clone(),
+        options: Box::new(options.clone()),
     };
     // Every tenth comes as it would out of a file.
     let request = if options.name.ends_with('7') {

@@ -37,6 +37,8 @@ pub(crate) struct Disk {
     next_staged: u64,
     /// The newest batch for which the core wants a report.
     pub(crate) wants_sync: Option<BatchId>,
+    /// Bytes of log that the last batch dropped.
+    pub(crate) dropped: usize,
     /// Whether it takes no more.
     pub(crate) full: bool,
     /// Whether what is on it is damaged.
@@ -54,6 +56,7 @@ impl Disk {
             staged: BTreeMap::new(),
             next_staged: 0,
             wants_sync: None,
+            dropped: 0,
             full: false,
             rotten: false,
         }
@@ -89,7 +92,11 @@ impl Disk {
     /// Makes a batch visible to reads.
     pub(crate) fn write(&mut self, batch: &Batch) -> Result<(), String> {
         let mut writes = Vec::with_capacity(batch.ops.len());
+        self.dropped = 0;
         for op in &batch.ops {
+            if let StoreOp::Compact { index, .. } = op {
+                self.dropped += self.written.size_through(*index);
+            }
             let write = self.complete(op)?;
             self.written.write(&write)?;
             writes.push(write);

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use cluster_core::{Effect, Envelope, Event, IpfsAction, IpfsError, OpId, PeerId, RaftMessage};
+use cluster_core::{
+    Effect, Envelope, Event, IpfsAction, IpfsError, OpId, PeerId, RaftMessage, decode, encode_since,
+};
 use madsim::runtime::NodeHandle;
 use madsim::task::spawn;
 use madsim::time::{TimeHandle, sleep};
@@ -37,7 +39,11 @@ pub(crate) async fn run(world: Shared, me: usize, wires: NodeHandle) {
         if let Some(refusal) = refused {
             wires.spawn(faults::after_refusal(world.clone(), me, refusal));
         }
-        let held_up = lock(&world).peers[me].held_up(HELD_UP_US);
+        let held_up = {
+            let mut world = lock(&world);
+            let slow = if world.calm { 0 } else { world.options.step_slow };
+            world.peers[me].held_up(HELD_UP_US, slow)
+        };
         if !held_up.is_zero() {
             sleep(held_up).await;
         }
@@ -65,10 +71,19 @@ async fn next_events(world: &Shared, me: usize) -> Vec<Event> {
     poll_fn(|cx| {
         let mut world = lock(world);
         let at = World::now();
+        let gathers = world.options.gathers > 0;
         let peer = &mut world.peers[me];
         let deadline = peer.deadline(at);
         let due = deadline.is_some_and(|deadline| deadline <= at);
-        if due && (peer.inbox.is_empty() || peer.rng.chance(500)) {
+        // The daemon's loop looks after its deadline before each batch, and not twice in a row while anything
+        // waits.
+        let first = if gathers {
+            !std::mem::take(&mut peer.timed_out)
+        } else {
+            peer.rng.chance(500)
+        };
+        if due && (peer.inbox.is_empty() || first) {
+            peer.timed_out = true;
             return timed_out(
                 &mut world,
                 me,
@@ -76,7 +91,8 @@ async fn next_events(world: &Shared, me: usize) -> Vec<Event> {
                 deadline.map_or(at, |deadline| deadline.min(at)),
             );
         }
-        let events = peer.take_events(EVENTS_MAX);
+        peer.timed_out = false;
+        let events = peer.take_events(EVENTS_MAX, gathers);
         if !events.is_empty() {
             sometimes!(world.coverage, events.len() > 1, "events were handled together");
             return Poll::Ready(events);
@@ -213,22 +229,37 @@ fn send(world: &Shared, me: usize, wires: &NodeHandle, to: &PeerId, envelope: En
     let Some(target) = locked.peers.iter().position(|peer| peer.id == *to) else {
         return;
     };
-    let fate = locked.net.send(me, target);
+    let message = encode_since(envelope.since(), &envelope);
+    sometimes!(
+        locked.coverage,
+        locked.net.limits.is_too_long(&message),
+        "a message was too long for a frame"
+    );
+    let fate = locked.net.send(World::now(), me, target, &message);
     if matches!(fate, Fate::Lost(_)) {
         locked.trace.line(World::now(), &name(me), || {
             format!("loses a message to p{target}")
         });
     }
-    drop(locked);
     match fate {
         Fate::Lost(None) => {}
+        Fate::Lost(Some(Duration::ZERO)) => {
+            locked.coverage.hit("a message was refused at once");
+            locked.peers[me].post(Event::Unreachable { peer: to.clone() });
+        }
         Fate::Lost(Some(told)) => {
+            drop(locked);
             wires.spawn(report_unreachable(world.clone(), me, to.clone(), told));
         }
         Fate::Arrives(delays) => {
+            drop(locked);
             for delay in delays {
-                wires.spawn(deliver(world.clone(), me, target, envelope.clone(), delay));
+                wires.spawn(deliver(world.clone(), me, target, message.clone(), delay));
             }
+        }
+        Fate::Queued(after, opened) => {
+            drop(locked);
+            wires.spawn(carry(world.clone(), me, target, opened, after));
         }
     }
 }
@@ -238,71 +269,133 @@ async fn report_unreachable(world: Shared, me: usize, peer: PeerId, after: Durat
     lock(&world).peers[me].post(Event::Unreachable { peer });
 }
 
-async fn deliver(world: Shared, from: usize, to: usize, envelope: Envelope, delay: Duration) {
+async fn deliver(world: Shared, from: usize, to: usize, message: Vec<u8>, delay: Duration) {
     sleep(delay).await;
     while lock(&world).net.is_clogged(from, to) {
         sleep(Duration::from_millis(50)).await;
     }
     let mut world = lock(&world);
-    if !world.net.is_cut(from, to) && !world.refuses(to, &envelope) {
-        let sender = world.peers[from].id.clone();
-        world.peers[to].post(Event::Received {
-            from: sender,
-            envelope,
-        });
+    if !world.net.is_cut(from, to) {
+        receive(&mut world, from, to, &message);
     }
 }
 
-/// Streams the pinset as it is now. The copy is staged at the receiver's disk before it hears of it.
+/// Brings the first message of an outbox to its receiver. Where that is away, the stream breaks.
+async fn carry(world: Shared, from: usize, to: usize, opened: u64, after: Duration) {
+    sleep(after).await;
+    while lock(&world).net.is_clogged(from, to) {
+        sleep(Duration::from_millis(50)).await;
+    }
+    let mut world = lock(&world);
+    let is_away = world.net.is_cut(from, to) || world.peers[to].node.is_none();
+    if is_away {
+        if world.net.break_off(World::now(), from, to, opened) {
+            world.coverage.hit("a stream broke");
+            let peer = world.peers[to].id.clone();
+            world.peers[from].post(Event::Unreachable { peer });
+        }
+    } else if let Some(message) = world.net.arrive(from, to, opened)
+        && !receive(&mut world, from, to, &message)
+        && world.net.break_off(World::now(), from, to, opened)
+    {
+        let peer = world.peers[to].id.clone();
+        world.peers[from].post(Event::Unreachable { peer });
+    }
+}
+
+/// Hands a message to its receiver, unless that refuses it: then it is false.
+fn receive(world: &mut World, from: usize, to: usize, message: &[u8]) -> bool {
+    let Ok(envelope) = decode::<Envelope>(message) else {
+        world.violate(Violation {
+            class: Class::Safety,
+            check: "wire",
+            at: World::now(),
+            peer: Some(from),
+            text: format!("sends what nobody can read: {message:?}"),
+        });
+        return false;
+    };
+    if world.refuses(to, &envelope) {
+        return false;
+    }
+    let from = world.peers[from].id.clone();
+    world.peers[to].post(Event::Received { from, envelope });
+    true
+}
+
+/// Streams the pinset as it is now, in chunks, any of which may be the last that gets through. The copy is
+/// staged at the receiver's disk before it hears of it.
 fn send_snapshot(world: &Shared, me: usize, wires: &NodeHandle, to: PeerId, message: RaftMessage) {
     let mut locked = lock(world);
     let Some(target) = locked.peers.iter().position(|peer| peer.id == to) else {
         return;
     };
-    let snapshot = Arc::new(locked.peers[me].disk.written.snapshot());
-    let lost = locked.options.snapshot_lost;
-    let duplicate = locked.options.snapshot_duplicate;
-    let calm = locked.calm;
-    let fate = locked.net.send(me, target);
-    let time = locked.net.delay(me, target) * 3;
-    let peer = &mut locked.peers[me];
-    let arrives = matches!(fate, Fate::Arrives(_)) && (calm || !peer.rng.chance(lost));
-    let twice = arrives && !calm && peer.rng.chance(duplicate);
     locked.stats.snapshots += 1;
+    let snapshot = Arc::new(locked.peers[me].disk.written.snapshot());
+    let pins = usize::try_from(locked.options.snapshot_chunk.max(1)).expect("a small number");
+    let chunks = snapshot.pins.len() / pins + 1;
+    sometimes!(locked.coverage, chunks > 2, "a snapshot had several chunks");
+    let (lost, duplicate) = (locked.options.snapshot_lost, locked.options.snapshot_duplicate);
+    let calm = locked.calm;
+    let rng = &mut locked.peers[me].rng;
+    let breaks = (!calm && rng.chance(lost)).then(|| rng.index(chunks));
+    let twice = breaks.is_none() && !calm && rng.chance(duplicate);
+    let boot = locked.peers[me].disk.boot();
     drop(locked);
     let world = world.clone();
     wires.spawn(async move {
-        sleep(time).await;
-        for copy in 0..if twice { 2 } else { 1 } {
+        let delivered = stream_snapshot(&world, (me, boot), target, chunks, breaks).await;
+        for copy in 0..if twice && delivered { 2 } else { 1 } {
             if copy > 0 {
-                sleep(time / 2).await;
+                sleep(Duration::from_millis(100)).await;
             }
             let mut world = lock(&world);
-            let open = arrives
-                && !world.net.is_cut(me, target)
-                && world.peers[target].node.is_some()
-                && world.can_read(target, &snapshot.manifest);
+            let open =
+                delivered && world.peers[target].node.is_some() && world.can_read(target, &snapshot.manifest);
             if open {
                 let from = world.peers[me].id.clone();
                 let receiver = &mut world.peers[target];
                 let id = receiver.disk.stage(snapshot.clone());
-                let manifest = snapshot.manifest.clone();
-                let message = message.clone();
                 receiver.post(Event::SnapshotReceived {
                     from,
                     snapshot: id,
-                    manifest,
-                    message,
+                    manifest: snapshot.manifest.clone(),
+                    message: message.clone(),
                 });
             }
-            if copy == 0 {
-                world.peers[me].post(Event::SnapshotSent {
-                    to: to.clone(),
-                    delivered: open,
-                });
+            if copy == 0 && world.peers[me].disk.boot() == boot {
+                // The receiver's confirmation may be lost where the snapshot was not.
+                let delivered = open && !world.net.is_cut(target, me);
+                let to = to.clone();
+                world.peers[me].post(Event::SnapshotSent { to, delivered });
             }
         }
     });
+}
+
+/// Carries a snapshot's chunks. False when it broke off: at the chunk `breaks`, or because one of the two was
+/// away, or the link between them.
+async fn stream_snapshot(
+    world: &Shared,
+    (me, boot): (usize, u64),
+    target: usize,
+    chunks: usize,
+    breaks: Option<usize>,
+) -> bool {
+    let receiver = lock(world).peers[target].disk.boot();
+    for chunk in 0..chunks {
+        let time = lock(world).net.delay(me, target);
+        // The first takes a round trip more: the stream is opened.
+        sleep(if chunk == 0 { time * 3 } else { time / 4 }).await;
+        let mut world = lock(world);
+        let both = world.peers[me].node.is_some() && world.peers[target].node.is_some();
+        let same = world.peers[me].disk.boot() == boot && world.peers[target].disk.boot() == receiver;
+        if !both || !same || world.net.is_cut(me, target) || breaks == Some(chunk) {
+            sometimes!(world.coverage, chunk > 0, "a snapshot broke off in the middle");
+            return false;
+        }
+    }
+    true
 }
 
 /// How often an operation looks whether it is still wanted.

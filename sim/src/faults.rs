@@ -1,6 +1,7 @@
 //! What goes wrong, and when: one task for each kind of fault, each with its own stream of randomness, so
 //! that switching one off leaves the others as they are.
 
+mod foreign;
 mod storage;
 
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use madsim::runtime::Handle;
 use madsim::time::sleep;
 
+pub(crate) use self::foreign::{is_foreign, matters};
 pub(crate) use self::storage::after_refusal;
 use crate::aim::Aim;
 use crate::coverage::sometimes;
@@ -26,6 +28,7 @@ pub(crate) enum Fault {
     DiskFull,
     DiskLost,
     DiskRot,
+    Foreign,
     IpfsForget,
     IpfsFull,
     IpfsRestart,
@@ -38,7 +41,7 @@ pub(crate) enum Fault {
 }
 
 /// All of them.
-pub(crate) const FAULTS: [Fault; 16] = [
+pub(crate) const FAULTS: [Fault; 17] = [
     Fault::ClockStep,
     Fault::Cut,
     Fault::CutAll,
@@ -46,6 +49,7 @@ pub(crate) const FAULTS: [Fault; 16] = [
     Fault::DiskFull,
     Fault::DiskLost,
     Fault::DiskRot,
+    Fault::Foreign,
     Fault::IpfsForget,
     Fault::IpfsFull,
     Fault::IpfsRestart,
@@ -70,6 +74,7 @@ pub(crate) async fn run(world: Shared, fault: Fault) {
             Fault::DiskFull => options.disk_full_every,
             Fault::DiskLost => options.disk_lost_every,
             Fault::DiskRot => options.disk_rot_every,
+            Fault::Foreign => options.foreign_every,
             Fault::IpfsForget => options.ipfs_forget_every,
             Fault::IpfsFull => options.ipfs_full_every,
             Fault::IpfsRestart => options.ipfs_restart_every,
@@ -123,6 +128,7 @@ async fn happen(world: &Shared, fault: Fault, rng: &mut Rng) {
         | Fault::IpfsForget
         | Fault::IpfsFull
         | Fault::IpfsRestart => storage::happen(world, fault, rng.index(size), rng).await,
+        Fault::Foreign => foreign::speak(&mut lock(world), rng),
         Fault::Kill => down(world, rng.index(size), Death::Kill, rng).await,
         Fault::LeaderKill => {
             let leader = lock(world).peers.iter().position(crate::peer::Peer::leads);

@@ -1,12 +1,16 @@
 //! What clients asked for and heard. The order of calls and returns is kept as positions in one sequence.
 
-use cluster_core::{Cid, Index, Pin, Refusal};
+use cluster_core::{Cid, Index, MembersWish, Pin, PinOptions, Refusal, Request};
 
 /// What a client did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
-    /// Asked to pin, under a name that no other call has, unless it repeats an earlier wish.
-    Pin { name: String },
+    /// Asked to pin. Most names are given once; a wish that is repeated, or changed, keeps its name.
+    Pin {
+        name: String,
+        /// What was asked for.
+        options: Box<PinOptions>,
+    },
     /// Asked to unpin.
     Unpin,
     /// Read, as of now anywhere.
@@ -48,6 +52,8 @@ pub(crate) struct Operation {
 pub(crate) struct History {
     pub(crate) operations: Vec<Operation>,
     next: u64,
+    /// Wishes for the membership, and how often each may have been recorded.
+    wishes: Vec<(MembersWish, u64)>,
 }
 
 impl History {
@@ -74,6 +80,24 @@ impl History {
         assert!(operation.returned.is_none(), "returns once");
         operation.returned = Some((self.next, heard));
         operation.applied = applied;
+    }
+
+    /// Notes a wish for the membership; `possible` says whether it may have been recorded.
+    pub(crate) fn wished(&mut self, request: &Request, possible: bool) {
+        let wish = match request {
+            Request::AddPeer { peer } => MembersWish::Add { peer: peer.clone() },
+            Request::RemovePeer { peer } => MembersWish::Remove { peer: peer.clone() },
+            other => unreachable!("no wish for the membership: {other:?}"),
+        };
+        match self.wishes.iter_mut().find(|(known, _)| *known == wish) {
+            Some((_, times)) => *times += u64::from(possible),
+            None => self.wishes.push((wish, u64::from(possible))),
+        }
+    }
+
+    /// All wishes for the membership, and how often each may have been recorded.
+    pub(crate) fn wishes(&self) -> &[(MembersWish, u64)] {
+        &self.wishes
     }
 
     /// Calls that have not returned.

@@ -65,6 +65,7 @@ pub(crate) struct Ipfs {
     late: u64,
     metrics_ttl: Duration,
     free: i64,
+    group: String,
 }
 
 impl Ipfs {
@@ -85,6 +86,7 @@ impl Ipfs {
             late: options.ipfs_late,
             metrics_ttl: Duration::from_millis(options.metrics_ms * 2 + 500),
             free: i64::try_from(rng.range(1, 4)).expect("a small number") << 40,
+            group: format!("group {}", peer as u64 % options.groups.max(1)),
             rng,
         }
     }
@@ -213,7 +215,7 @@ impl Ipfs {
         vec![
             metric(PING, String::new(), 0, false, true),
             metric("freespace", free.to_string(), free, false, self.up),
-            metric("tag:group", "default".to_owned(), 0, true, true),
+            metric("tag:group", self.group.clone(), 0, true, true),
         ]
     }
 }

@@ -22,6 +22,7 @@ mod model;
 mod mutants;
 mod net;
 mod options;
+mod outbox;
 mod panics;
 mod peer;
 mod planting;
@@ -40,7 +41,7 @@ mod world;
 
 pub use checks::Violation;
 pub use coverage::Counts;
-pub use mutants::{Mutant, mutants};
+pub use mutants::{Mutant, mutant};
 pub use options::Options;
 pub use planting::bugs;
 pub use report::{Class, Report, Stats};

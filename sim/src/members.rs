@@ -6,6 +6,7 @@ use cluster_core::{
     Incarnation, LogEntry, Member, Members, MembersChange, MembersStep, Payload, PeerId, RaftId, decode,
 };
 
+use crate::coverage::sometimes;
 use crate::options::REPLACE_NEVER_MS;
 use crate::peer::{Peer, peer_id};
 use crate::store::Store;
@@ -93,7 +94,13 @@ impl World {
             .peers
             .iter()
             .flat_map(|peer| &peer.disk.written.members.leaving);
-        blank.map(|peer| &peer.id).chain(leaving).cloned().collect()
+        let asked = self.removals.iter();
+        blank
+            .map(|peer| &peer.id)
+            .chain(leaving)
+            .chain(asked)
+            .cloned()
+            .collect()
     }
 
     /// Whether there is a majority without these peers, whichever of the memberships counts that are around,
@@ -162,7 +169,9 @@ impl World {
             return;
         }
         // That there is one voter more, and this one can be done without, may be known to itself alone.
-        if !self.has_quorum_without(&BTreeSet::from([self.peers[me].id.clone()])) {
+        let mut without = self.removals.clone();
+        without.insert(self.peers[me].id.clone());
+        if !self.has_quorum_without(&without) {
             return;
         }
         self.burn(me, number, members);
@@ -171,7 +180,11 @@ impl World {
     /// What [`World::lose_disk`] does, whatever the others have.
     pub(crate) fn burn(&mut self, me: usize, number: u64, members: Members) {
         self.crash(me, Death::Cut);
-        self.peers[me].lose_disk(Incarnation(number), members);
+        let founded = me < usize::try_from(self.options.peers + self.options.learners).expect("a few peers");
+        let again = founded && number % 1000 < self.options.found_again;
+        let founders = again.then(|| self.founders.clone());
+        sometimes!(self.coverage, again, "a founder was wiped and founded again");
+        self.peers[me].lose_disk(Incarnation(number), members, founders);
         self.checks.disk_lost(me);
         self.coverage.hit("a disk was lost");
     }

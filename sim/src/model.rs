@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cluster_core::{
-    Cid, Command, Index, LogEntry, Mode, Payload, Pin, Precondition, Proposal, RaftId, decode,
+    Cid, Command, Index, LogEntry, MembersWish, Mode, Payload, Pin, Precondition, Proposal, RaftId, decode,
 };
 
 use crate::coverage::{Coverage, sometimes};
@@ -18,6 +18,8 @@ pub(crate) type Position = (Index, u32);
 pub(crate) struct Turn {
     pub(crate) at: Position,
     pub(crate) pin: Option<Pin>,
+    /// Whether a client's command led to it, and not a leader's.
+    pub(crate) by_client: bool,
 }
 
 /// The model.
@@ -31,9 +33,23 @@ pub(crate) struct Model {
     turns: BTreeMap<Cid, Vec<Turn>>,
     /// How often a client's pin of each name took effect.
     named: BTreeMap<String, u64>,
+    wishes: Vec<(MembersWish, u64)>,
+    /// How far apart the newest and the oldest open proposal of a peer may be.
+    window: u64,
 }
 
+/// The width of the window, as the replicated state's rules have it.
+const WINDOW: u64 = 8192;
+
 impl Model {
+    /// A pinset of peers whose windows are so many times smaller than usual.
+    pub(crate) fn new(shrink: u64) -> Self {
+        Self {
+            window: (WINDOW / shrink.max(1)).max(2),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn pins(&self) -> &BTreeMap<Cid, Pin> {
         &self.pins
     }
@@ -51,6 +67,17 @@ impl Model {
     /// Everything that a CID has been, in order.
     pub(crate) fn turns(&self, cid: &Cid) -> &[Turn] {
         self.turns.get(cid).map_or(&[], Vec::as_slice)
+    }
+
+    /// Everything that each CID has been.
+    pub(crate) fn all_turns(&self) -> impl Iterator<Item = (&Cid, &[Turn])> {
+        self.turns.iter().map(|(cid, turns)| (cid, turns.as_slice()))
+    }
+
+    /// How often the log has recorded that a peer is to be added, or removed.
+    pub(crate) fn times_wished(&self, wish: &MembersWish) -> u64 {
+        let known = self.wishes.iter().find(|(known, _)| known == wish);
+        known.map_or(0, |(_, times)| *times)
     }
 
     /// How often pins of this name took effect.
@@ -90,12 +117,21 @@ impl Model {
             *boot = id.boot;
             seen.clear();
         }
-        seen.insert(id.seq)
+        // What is older than the window can only be a late duplicate.
+        let high = seen.last().copied().unwrap_or(0);
+        id.seq + self.window > high && seen.insert(id.seq)
     }
 
     fn apply_command(&mut self, at: Position, command: Command, coverage: &mut Coverage) -> bool {
         match command {
-            Command::Admit { .. } | Command::Members(_) => false,
+            Command::Admit { .. } => false,
+            Command::Members(wish) => {
+                match self.wishes.iter_mut().find(|(known, _)| *known == wish) {
+                    Some((_, times)) => *times += 1,
+                    None => self.wishes.push((wish, 1)),
+                }
+                false
+            }
             Command::Pin { pin, precondition } => self.apply_pin(at, pin, precondition, coverage),
             Command::Reallocate {
                 cid,
@@ -111,7 +147,7 @@ impl Model {
                     allocations,
                     ..current.clone()
                 };
-                self.turn(at, cid, Some(pin));
+                self.turn(at, cid, Some(pin), false);
                 true
             }
             Command::Unpin { cid, precondition } => {
@@ -122,7 +158,7 @@ impl Model {
                     "a pin expired"
                 );
                 if holds {
-                    self.turn(at, cid, None);
+                    self.turn(at, cid, None, precondition == Precondition::Any);
                 }
                 holds
             }
@@ -142,12 +178,17 @@ impl Model {
         }
         if let Some(current) = self.pins.get(&pin.cid) {
             let deep = current.options.mode == Mode::Recursive && pin.options.mode == Mode::Direct;
-            if current.same_wish(&pin) || deep || current.pin_type != pin.pin_type {
+            let same = Pin {
+                timestamp: current.timestamp,
+                version: current.version,
+                ..pin.clone()
+            };
+            if same == *current || deep || current.pin_type != pin.pin_type {
                 return false;
             }
         }
         *self.named.entry(pin.options.name.clone()).or_default() += 1;
-        self.turn(at, pin.cid.clone(), Some(pin));
+        self.turn(at, pin.cid.clone(), Some(pin), true);
         true
     }
 
@@ -160,7 +201,7 @@ impl Model {
         }
     }
 
-    fn turn(&mut self, at: Position, cid: Cid, pin: Option<Pin>) {
+    fn turn(&mut self, at: Position, cid: Cid, pin: Option<Pin>, by_client: bool) {
         let pin = pin.map(|pin| Pin { version: at.0, ..pin });
         let digest = |pin: &Pin| rng::hash(&cluster_core::encode(pin));
         self.digest ^= pin.as_ref().map_or(0, digest);
@@ -169,6 +210,9 @@ impl Model {
             None => self.pins.remove(&cid),
         };
         self.digest ^= old.as_ref().map_or(0, digest);
-        self.turns.entry(cid).or_default().push(Turn { at, pin });
+        self.turns
+            .entry(cid)
+            .or_default()
+            .push(Turn { at, pin, by_client });
     }
 }

@@ -27,22 +27,23 @@ impl Mutant {
     }
 }
 
-/// Runs each planted mistake on up to `most` seeds from `first` on, until one catches it.
-pub fn mutants(first: u64, most: u64, threads: usize) -> Vec<Mutant> {
-    let one = |(number, name): (u64, String)| {
-        let draw = |seed| Options {
-            planted: number,
-            ..Options::draw(seed)
-        };
-        let sum = soak(first, most, threads, draw, |report| report.class().is_none());
-        // Whatever came before the first seed that failed has been run to its end.
-        let caught = sum.failures.into_values().next();
-        let last = caught.as_ref().map(|report| report.options.seed);
-        Mutant {
-            name,
-            seeds: last.map_or(sum.seeds, |last| last - first + 1),
-            caught,
-        }
+/// Runs the planted mistake with this number, from 1, on up to `most` seeds from `first` on, until one catches it.
+pub fn mutant(number: u64, first: u64, most: u64, threads: usize) -> Mutant {
+    let draw = |seed| Options {
+        planted: number,
+        ..Options::draw(seed)
     };
-    (1..).zip(bugs()).map(one).collect()
+    let sum = soak(first, most, threads, draw, |report| report.class().is_none());
+    // Whatever came before the first seed that failed has been run to its end.
+    let caught = sum.failures.into_values().next();
+    let last = caught.as_ref().map(|report| report.options.seed);
+    let position = number
+        .checked_sub(1)
+        .and_then(|position| usize::try_from(position).ok());
+    let name = position.and_then(|position| bugs().get(position).cloned());
+    Mutant {
+        name: name.unwrap_or_default(),
+        seeds: last.map_or(sum.seeds, |last| last - first + 1),
+        caught,
+    }
 }

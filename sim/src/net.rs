@@ -4,7 +4,11 @@
 use std::time::Duration;
 
 use crate::options::Options;
+use crate::outbox::{Limits, Sent, Stream};
 use crate::rng::Rng;
+
+/// The longest that a message is under way: another data folder may speak by then, in another term.
+const LATEST: Duration = Duration::from_secs(40);
 
 /// One direction between two peers.
 #[derive(Clone, Debug)]
@@ -12,6 +16,7 @@ struct Link {
     latency: Duration,
     cut: bool,
     clogged: bool,
+    stream: Stream,
 }
 
 /// All links.
@@ -24,6 +29,10 @@ pub(crate) struct Net {
     duplicate: u64,
     reorder: u64,
     unreachable: u64,
+    late: u64,
+    /// Whether messages go through the daemon's outbox.
+    streams: bool,
+    pub(crate) limits: Limits,
 }
 
 /// What becomes of a message.
@@ -33,6 +42,9 @@ pub(crate) enum Fate {
     Arrives(Vec<Duration>),
     /// It does not; the sender learns it after this time, if at all.
     Lost(Option<Duration>),
+    /// It is in the outbox, whose first message arrives after this time if the stream, of which this is the
+    /// number, does not break before.
+    Queued(Duration, u64),
 }
 
 /// How a set of peers is divided.
@@ -73,6 +85,7 @@ impl Net {
             latency: Duration::from_millis(options.latency_min_ms) + rng.up_to(spread / 2),
             cut: false,
             clogged: false,
+            stream: Stream::default(),
         };
         let size = options.peers + options.learners + options.joiners;
         let links = (0..size).map(|_| (0..size).map(|_| link()).collect()).collect();
@@ -84,11 +97,49 @@ impl Net {
             duplicate: options.duplicate,
             reorder: options.reorder,
             unreachable: options.unreachable,
+            late: options.late,
+            streams: options.streams > 0,
+            limits: Limits::new(options),
         }
     }
 
-    /// Decides about a message that leaves now.
-    pub(crate) fn send(&mut self, from: usize, to: usize) -> Fate {
+    /// Decides about a message that leaves at `now`.
+    pub(crate) fn send(&mut self, now: u64, from: usize, to: usize, message: &[u8]) -> Fate {
+        if self.limits.is_too_long(message) {
+            return Fate::Lost(Some(Duration::ZERO));
+        }
+        if !self.streams {
+            return self.throw(from, to);
+        }
+        let latency = self.links[from][to].latency + self.rng.up_to(self.spread / 2);
+        // A stream breaks less often than a message is lost, and takes many with it.
+        let breaks = self.rng.below(20_000) < self.loss;
+        let link = &mut self.links[from][to];
+        let sent = link
+            .stream
+            .send(now, message.to_vec(), latency, link.cut, &self.limits);
+        match sent {
+            Sent::Refused => Fate::Lost(Some(Duration::ZERO)),
+            Sent::Queued(_, opened) if breaks => {
+                link.stream.break_off(now, opened, &mut self.rng);
+                Fate::Lost(Some(Duration::ZERO))
+            }
+            Sent::Queued(after, opened) => Fate::Queued(after, opened),
+        }
+    }
+
+    /// The first message that is on its way between two peers, on the stream of this number.
+    pub(crate) fn arrive(&mut self, from: usize, to: usize, opened: u64) -> Option<Vec<u8>> {
+        self.links[from][to].stream.arrive(opened)
+    }
+
+    /// The stream of this number breaks; false when it had.
+    pub(crate) fn break_off(&mut self, now: u64, from: usize, to: usize, opened: u64) -> bool {
+        self.links[from][to].stream.break_off(now, opened, &mut self.rng)
+    }
+
+    /// Decides about a message that goes by itself.
+    pub(crate) fn throw(&mut self, from: usize, to: usize) -> Fate {
         if self.links[from][to].cut || self.rng.chance(self.loss) {
             let told = self.rng.chance(self.unreachable);
             return Fate::Lost(told.then(|| self.delay(from, to) * 3));
@@ -103,6 +154,9 @@ impl Net {
     /// The time that one message takes.
     pub(crate) fn delay(&mut self, from: usize, to: usize) -> Duration {
         let usual = self.links[from][to].latency + self.rng.up_to(self.spread / 2);
+        if self.late > 0 && self.rng.chance(self.late) {
+            return usual + self.rng.up_to(LATEST);
+        }
         if self.rng.chance(self.reorder) {
             usual * 2 + self.rng.up_to(self.spread * 8)
         } else {
@@ -178,6 +232,7 @@ impl Net {
         self.loss = 0;
         self.duplicate = 0;
         self.reorder = 0;
+        self.late = 0;
         self.each(|link| {
             link.cut = false;
             link.clogged = false;

@@ -2,6 +2,7 @@
 //! and timings: a run with few kinds of fault at high rates finds what a run with all of them hides.
 
 mod draw;
+mod profile;
 mod ranges;
 
 use std::ops::RangeInclusive;
@@ -34,6 +35,20 @@ pub struct Options {
     pub latency_spread_ms: u64,
     /// How often a message that is lost is reported to its sender.
     pub unreachable: u64,
+    /// How often a message takes up to 40 seconds.
+    pub late: u64,
+    /// Whether messages go through the daemon's outbox: in order, once, and lost in runs.
+    pub streams: u64,
+    /// Messages that wait before a stream.
+    pub outbox_messages: u64,
+    /// Their size, in KiB.
+    pub outbox_kib: u64,
+    /// KiB that a stream carries in a millisecond; 0 for any number.
+    pub rate_kib: u64,
+    /// The longest message, in KiB.
+    pub frame_kib: u64,
+    /// Messages of another cluster's peers, under identities that are known here.
+    pub foreign_every: u64,
     pub partition_every: u64,
     pub swizzle_every: u64,
 
@@ -42,6 +57,8 @@ pub struct Options {
     pub sync_slow: u64,
     pub disk_fail_every: u64,
     pub disk_lost_every: u64,
+    /// How often a founder that lost its disk is set up as when the cluster was founded.
+    pub found_again: u64,
     pub disk_full_every: u64,
     /// Bit rot, which is found when the database is opened.
     pub disk_rot_every: u64,
@@ -51,6 +68,10 @@ pub struct Options {
     pub cut_all_every: u64,
     pub leader_kill_every: u64,
     pub pause_every: u64,
+    /// How often a step takes as long as hundreds of milliseconds.
+    pub step_slow: u64,
+    /// Whether the loop takes all that waits at once, as the daemon's.
+    pub gathers: u64,
     /// How often an interesting moment is followed by a kill or a cut.
     pub aim: u64,
     pub restart_spread_ms: u64,
@@ -78,9 +99,13 @@ pub struct Options {
     /// Whether those who are left by then are left for good.
     pub old_stay: u64,
 
+    /// Pins in one chunk of a snapshot.
+    pub snapshot_chunk: u64,
     pub snapshot_lost: u64,
     pub snapshot_duplicate: u64,
 
+    /// Pins that one client asks for in the beginning, many at once.
+    pub bulk: u64,
     pub think_ms: u64,
     pub patience_ms: u64,
     /// Out of 1000 operations of clients; the rest pins.
@@ -90,15 +115,25 @@ pub struct Options {
     pub op_recover: u64,
     pub op_repeat: u64,
     pub op_expire: u64,
+    /// How often a pin replaces another one.
+    pub op_update: u64,
     pub op_members: u64,
+    /// Whether removed peers are added again.
+    pub op_readd: u64,
     /// How often a pin asks for a number of copies of its own.
     pub op_replicas: u64,
+    /// The most that a pin carries along, in bytes.
+    pub pin_bytes: u64,
     /// How often clients go to the leader.
     pub to_leader: u64,
 
     pub tick_ms: u64,
     pub election_ticks: u64,
     pub trailing_logs: u64,
+    /// KiB of log that are kept.
+    pub log_kib: u64,
+    /// By how much windows, chunks and what is kept of queues in memory are smaller than in a daemon.
+    pub shrink: u64,
     pub retry_ms: u64,
     pub deadline_ms: u64,
     pub open_max: u64,
@@ -114,6 +149,8 @@ pub struct Options {
     pub voters_max: u64,
     /// A voter that is silent for so long gives its vote to another member.
     pub replace_after_ms: u64,
+    /// Groups of peers, each with a tag of its own, among which copies are spread.
+    pub groups: u64,
     /// 0 for everywhere.
     pub replicas_max: u64,
     pub replicas_min: u64,

@@ -36,6 +36,8 @@ pub(crate) struct Peer {
     /// Events that wait for the process.
     pub(crate) inbox: VecDeque<Event>,
     pub(crate) waker: Option<Waker>,
+    /// Whether the last step looked after a deadline.
+    pub(crate) timed_out: bool,
     /// The deadline, in simulated time, that will wake the process.
     pub(crate) armed: Option<u64>,
     /// Whether a sync is under way.
@@ -47,6 +49,8 @@ pub(crate) struct Peer {
     pub(crate) spins: (u64, u32),
     /// The data folder was lost: what the IPFS node was asked for before, nobody knows.
     pub(crate) forgetful: bool,
+    /// The data folder was lost, and set up as when the cluster was founded.
+    pub(crate) founded_again: bool,
     /// The newest version that its program reads and writes.
     pub(crate) release: u8,
 }
@@ -86,25 +90,38 @@ impl Peer {
             broken: false,
             inbox: VecDeque::new(),
             waker: None,
+            timed_out: false,
             armed: None,
             syncing: false,
             sync_fails: false,
             rng,
             spins: (0, 0),
             forgetful: false,
+            founded_again: false,
             release: releases::draw(options, number),
         }
     }
 
-    /// The data folder is a fresh one. How it was configured decides what it starts from.
-    pub(crate) fn lose_disk(&mut self, incarnation: Incarnation, members: Members) {
+    /// The data folder is a fresh one. How it was configured decides what it starts from; `founders` is
+    /// given where it is set up as when the cluster was founded.
+    pub(crate) fn lose_disk(
+        &mut self,
+        incarnation: Incarnation,
+        members: Members,
+        founders: Option<Members>,
+    ) {
+        self.forgetful = true;
+        self.founded_again = founders.is_some();
+        if let Some(founders) = founders {
+            self.disk = Disk::new(incarnation, Store::founding(founders));
+            return;
+        }
         let cluster = if incarnation.0.is_multiple_of(2) {
             members.cluster
         } else {
             ClusterId::UNKNOWN
         };
         self.disk = Disk::new(incarnation, Store::joining(cluster));
-        self.forgetful = true;
     }
 
     /// Starts the process on what the disk holds.
@@ -144,7 +161,11 @@ impl Peer {
     }
 
     /// For how long the process is held up before it takes its next events: mostly not at all.
-    pub(crate) fn held_up(&mut self, longest_us: u64) -> Duration {
+    /// Steps that the core took long for are held up as long, in `slow` of a thousand.
+    pub(crate) fn held_up(&mut self, longest_us: u64, slow: u64) -> Duration {
+        if slow > 0 && self.rng.chance(slow) {
+            return Duration::from_millis(self.rng.range(5, 300));
+        }
         let micros = if self.rng.chance(100) {
             self.rng.below(longest_us)
         } else {
@@ -154,14 +175,15 @@ impl Peer {
     }
 
     /// Takes what is handled next from the inbox: one event, or all that may be handled together.
-    pub(crate) fn take_events(&mut self, max: usize) -> Vec<Event> {
+    /// `all` is what the daemon does: all that waits.
+    pub(crate) fn take_events(&mut self, max: usize, all: bool) -> Vec<Event> {
         let together = self
             .inbox
             .iter()
             .take(max)
             .take_while(|event| !event.goes_alone());
         let together = together.count();
-        let count = if together > 1 && self.rng.chance(700) {
+        let count = if together > 1 && (all || self.rng.chance(700)) {
             together
         } else {
             1
@@ -226,7 +248,7 @@ fn config(options: &Options, peer: PeerId) -> Config {
             heartbeat_ticks: 2,
             election_ticks: u32::try_from(options.election_ticks.max(3)).expect("a small number"),
             trailing_logs: options.trailing_logs,
-            log_bytes: 32 << 20,
+            log_bytes: count(options.log_kib << 10),
         },
         requests: RequestsConfig {
             deadline: millis(options.deadline_ms),

@@ -6,8 +6,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use cluster_core::{
-    Applied, Cid, ClusterId, HardState, Incarnation, Index, Lane, Local, LogEntry, Manifest, Members, PeerId,
-    Pin, PinsetView, QueueKey, RaftId, Recovered, StoreOp, Term, Timestamp, Window,
+    Applied, Cid, ClusterId, HardState, Incarnation, Index, Lane, Local, LogEntry, Manifest, Members,
+    Payload, PeerId, Pin, PinsetView, QueueKey, RaftId, Recovered, StoreOp, Term, Timestamp, Window,
 };
 
 /// A pinset on its way from one peer to another, or staged at the receiver.
@@ -110,6 +110,21 @@ impl Store {
     /// Whether an entry is, or was before it was compacted, part of the log.
     pub(crate) fn holds(&self, index: Index, term: Term) -> bool {
         index <= self.compacted.0 || self.log.get(&index).is_some_and(|entry| entry.term == term)
+    }
+
+    /// How many bytes the log has up to an index, as the core counts them.
+    pub(crate) fn size_through(&self, index: Index) -> usize {
+        let entries = self.log.range(..=index).map(|(_, entry)| &entry.payload);
+        let sizes = entries.map(|payload| {
+            let (Payload::Commands(data) | Payload::Members(data)) = payload;
+            data.len() + 128
+        });
+        sizes.sum()
+    }
+
+    /// What waits in a queue, in order.
+    pub(crate) fn queued(&self, lane: Lane) -> impl Iterator<Item = &QueueKey> {
+        self.queue.iter().filter(move |key| key.lane == lane)
     }
 
     /// Whether the records fit together, as they must after every batch.

@@ -1,12 +1,12 @@
 //! Everything that there is in one run: the peers, the network between them, the clients' open requests, and
 //! the checks that watch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 
-use cluster_core::{Effect, Event, Index, Refusal, Reply, Request, Ticket};
+use cluster_core::{Effect, Event, Index, Members, PeerId, Refusal, Reply, Request, Ticket};
 use madsim::runtime::{Handle, NodeHandle};
 use madsim::task::NodeId;
 use madsim::time::TimeHandle;
@@ -78,6 +78,10 @@ pub(crate) struct World {
     pub(crate) stopped: bool,
     /// CIDs that nobody has.
     pub(crate) unavailable: u64,
+    /// Peers that clients have asked to remove: it may still happen until it is known that it did not.
+    pub(crate) removals: BTreeSet<PeerId>,
+    /// The membership that the cluster was founded with.
+    pub(crate) founders: Members,
     pub(crate) nodes: Vec<NodeId>,
     /// Whom a story means by "it".
     pub(crate) it: Option<usize>,
@@ -90,6 +94,7 @@ impl World {
         let count = |number: u64| usize::try_from(number).expect("a few peers");
         let size = count(options.peers + options.learners + options.joiners);
         cluster_core::pretend(releases::NEW, false);
+        cluster_core::shrink(options.shrink);
         let members = members::founders(count(options.peers), count(options.learners));
         let peers: Vec<Peer> = (0..size)
             .map(|number| Peer::new(&options, number, members.clone()))
@@ -98,13 +103,15 @@ impl World {
             net: Net::new(&options),
             slots: BTreeMap::new(),
             history: History::default(),
-            checks: Checks::new(&options, size),
+            checks: Checks::new(&options, size, &peers[0].config),
             coverage: Coverage::default(),
             stats: Stats::default(),
             trace: Trace::new(keep_trace),
             calm: false,
             stopped: false,
             unavailable: options.unavailable,
+            removals: BTreeSet::new(),
+            founders: members,
             nodes: Vec::new(),
             it: None,
             aim: Rng::new(options.seed, "aim"),

@@ -5,6 +5,7 @@ use crate::command::Command;
 use crate::effect::Effect;
 use crate::ids::{ClusterId, Incarnation, Index, PeerId, RaftId};
 use crate::membership::Membership;
+use crate::planted::planted;
 use crate::raft::{self, Identity};
 use crate::view::PinsetView;
 use crate::wire::{COPIES_MAX, CopyOf, Envelope, Message, RaftKind, RaftMessage};
@@ -37,14 +38,15 @@ impl Node {
     ) {
         let cluster = self.raft.members().cluster;
         let is_newcomer = envelope.cluster == ClusterId::UNKNOWN && envelope.message == Message::Hello;
-        if envelope.cluster != cluster && cluster != ClusterId::UNKNOWN && !is_newcomer {
+        let is_other = envelope.cluster != cluster && !planted!(OtherClustersHeard);
+        if is_other && cluster != ClusterId::UNKNOWN && !is_newcomer {
             self.counters.from_other_clusters += 1;
             return;
         }
         let members = self.raft.members();
         let id = members.raft_id(&from);
         let known = id.and_then(|id| members.peers[&id].incarnation);
-        if known.is_some_and(|known| known != envelope.incarnation) {
+        if known.is_some_and(|known| known != envelope.incarnation) && !planted!(FolderUnchecked) {
             // A later membership may know it under a new Raft id, and this peer hears of that only from it.
             let later = |message: &RaftMessage| message.from >= members.next_raft_id;
             if matches!(&envelope.message, Message::Raft(message) if later(message)) {
@@ -79,7 +81,7 @@ impl Node {
         match envelope.message {
             // All that it has to say is who it is.
             Message::Hello => {}
-            Message::Metrics(metrics) if id.is_some() => {
+            Message::Metrics(metrics) if id.is_some() || planted!(StrangersMeasured) => {
                 self.monitor.received(step.now, from, metrics);
                 self.requests.heard_metrics(&mut step.requests);
             }
@@ -200,7 +202,9 @@ impl Node {
     /// is older; otherwise it has yet to learn of this peer.
     fn told_not_member(&mut self, as_of: Index) {
         match self.membership() {
-            Membership::Learner | Membership::Voter if as_of > self.pinset.applied().index => {
+            Membership::Learner | Membership::Voter
+                if as_of > self.pinset.applied().index || planted!(NotMemberBelieved) =>
+            {
                 self.retiring = Some(Identity::Removed(self.raft.id()));
             }
             Membership::Joining | Membership::Learner | Membership::Removed | Membership::Voter => {}

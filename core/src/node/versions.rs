@@ -32,7 +32,10 @@ impl Node {
         }
         let me = &self.config.peer;
         let others = members.peer_ids().filter(|peer| *peer != me);
-        let read = others.map(|peer| self.versions.get(peer).copied().unwrap_or(0));
+        let read = others.map(|peer| {
+            let unheard = if planted!(VersionUnheard) { newest() } else { 0 };
+            self.versions.get(peer).copied().unwrap_or(unheard)
+        });
         let version = read.chain([newest()]).min().unwrap_or(newest());
         if version > members.version {
             self.propose_wish(MembersWish::Speak { version });

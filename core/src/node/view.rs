@@ -94,6 +94,22 @@ impl<'a> View<'a> {
         self.node.pending.len()
     }
 
+    /// Proposals that this process has numbered above `seq` and that still wait to be agreed on, for checks
+    /// that need to know when something was decided.
+    #[cfg(planted_bugs)]
+    pub fn proposed_after(self, seq: u64) -> Vec<crate::command::Proposal> {
+        let own = self.node.raft.id();
+        let is_new =
+            |proposal: &&crate::command::Proposal| proposal.id.origin == own && proposal.id.seq > seq;
+        let pending = self.node.pending.iter().filter(is_new);
+        self.node
+            .requests
+            .proposed_after(seq)
+            .chain(pending)
+            .cloned()
+            .collect()
+    }
+
     /// The CIDs that are being worked on at the IPFS node, and whether they are being unpinned.
     pub fn running(self) -> impl Iterator<Item = (&'a Cid, bool)> {
         self.node.tracker.running()

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::local::{Lane, QueueKey};
+use crate::planted::{planted, scaled};
 use crate::time::{Instant, Now};
 use crate::view::PinsetView;
 
@@ -47,9 +48,11 @@ impl Head {
             return;
         }
         self.keys.insert(key);
-        if self.keys.len() > HEAD_MAX {
+        if self.keys.len() > scaled(HEAD_MAX) {
             let last = self.keys.pop_last().expect("is not empty");
-            self.leave(last);
+            if !planted!(HeadLosesRest) {
+                self.leave(last);
+            }
         }
     }
 
@@ -58,9 +61,9 @@ impl Head {
             return;
         }
         let Some(from) = self.rest.take() else { return };
-        let keys = view.queue(self.lane, from.as_ref(), HEAD_MAX + 1);
+        let keys = view.queue(self.lane, from.as_ref(), scaled(HEAD_MAX) + 1);
         self.keys.extend(keys);
-        if self.keys.len() > HEAD_MAX {
+        if self.keys.len() > scaled(HEAD_MAX) {
             self.rest = self.keys.pop_last().map(Some);
         }
     }
@@ -120,9 +123,17 @@ impl Lanes {
 
     /// Takes the first that may start: unpins, then what was never tried, then what is due again.
     pub(super) fn pop(&mut self, now: Now) -> Option<QueueKey> {
+        let is_due = self.retry.keys.first().is_some_and(|key| key.at <= now.wall.0);
+        if planted!(RetryBeforeFresh) && is_due {
+            return self.retry.keys.pop_first();
+        }
         for head in [&mut self.unpin, &mut self.fresh] {
             if let Some(key) = head.keys.pop_first() {
                 return Some(key);
+            }
+            if head.rest.is_some() {
+                // More of it is on disk only, and goes before what comes after it.
+                return None;
             }
         }
         if self.retry.keys.first()?.at > now.wall.0 {
@@ -162,5 +173,76 @@ impl Lanes {
             .map(|key| key.at)
             .min()?;
         Some(now.mono + std::time::Duration::from_nanos(at.saturating_sub(now.wall.0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Disk, cid};
+    use crate::time::Timestamp;
+
+    const NOW: Now = Now {
+        mono: Instant(0),
+        wall: Timestamp(100),
+    };
+
+    fn key(lane: Lane, at: u64, number: u8) -> QueueKey {
+        let cid = cid(number);
+        QueueKey { lane, at, cid }
+    }
+
+    fn lanes(keys: &[QueueKey]) -> (Lanes, Disk) {
+        let disk = Disk {
+            queue: keys.iter().cloned().collect(),
+            ..Disk::default()
+        };
+        let mut lanes = Lanes::default();
+        lanes.fill(&disk);
+        (lanes, disk)
+    }
+
+    #[test]
+    fn unpins_come_first_then_what_is_fresh_then_what_is_due() {
+        let keys = [
+            key(Lane::Retry, 1, 1),
+            key(Lane::Fresh, 9, 2),
+            key(Lane::Unpin, 8, 3),
+            key(Lane::Fresh, 7, 4),
+            key(Lane::Retry, 101, 5),
+        ];
+        let (mut lanes, _) = lanes(&keys);
+        let order = [2, 3, 1, 0].map(|number: usize| Some(keys[number].clone()));
+        assert_eq!([(); 4].map(|()| lanes.pop(NOW)), order);
+        assert_eq!(lanes.pop(NOW), None, "the last one is not due");
+    }
+
+    #[test]
+    fn what_is_on_disk_only_is_read_before_a_retry_starts() {
+        let retry = key(Lane::Retry, 1, 1);
+        let (mut lanes, mut disk) = lanes(std::slice::from_ref(&retry));
+        let many: Vec<QueueKey> = (0..HEAD_MAX as u64 + 2)
+            .map(|at| key(Lane::Fresh, at, 2))
+            .collect();
+        for key in &many {
+            disk.queue.insert(key.clone());
+            lanes.add(key.clone());
+        }
+        for key in &many[..HEAD_MAX] {
+            assert_eq!(lanes.pop(NOW).as_ref(), Some(key));
+            disk.queue.remove(key);
+        }
+        assert_eq!(lanes.pop(NOW), None, "the rest has to be read first");
+        assert_eq!(lanes.next_due(NOW, true), Some(Instant(0)), "at once");
+        lanes.fill(&disk);
+        let rest = [(); 3].map(|()| lanes.pop(NOW));
+        assert_eq!(
+            rest,
+            [
+                Some(many[HEAD_MAX].clone()),
+                Some(many[HEAD_MAX + 1].clone()),
+                Some(retry)
+            ]
+        );
     }
 }

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::command::{Command, Proposal};
+use crate::planted::scaled;
 
 /// Pins first, then the local states that no pin explains.
 #[derive(Clone, Debug)]
@@ -24,6 +25,9 @@ impl Tracker {
             Phase::UnpinError => Phase::UnpinQueued,
             Phase::PinQueued | Phase::Pinned | Phase::UnpinQueued => return false,
         };
+        if planted!(RecoverIgnored) {
+            return true;
+        }
         let key = QueueKey {
             lane: run::retry_lane(draft, cid, phase),
             at: now.wall.0,
@@ -86,7 +90,8 @@ impl Tracker {
         let Some(local) = draft.local(&pin.cid) else {
             return;
         };
-        if local.phase == Phase::Pinned && pin.version > self.trusted && pin.is_allocated_to(&self.me) {
+        let is_doubtful = pin.version > self.trusted && !planted!(DistrustDropped);
+        if local.phase == Phase::Pinned && is_doubtful && pin.is_allocated_to(&self.me) {
             let key = QueueKey {
                 lane: Lane::Fresh,
                 at: index,
@@ -106,7 +111,7 @@ impl Tracker {
         out: &mut Vec<Output>,
     ) {
         if let Some(after) = self.recovering.take() {
-            let chunk = draft.view.locals(after.as_ref(), CHUNK);
+            let chunk = draft.view.locals(after.as_ref(), scaled(CHUNK));
             self.recovering = chunk.last().map(|(cid, _)| Some(cid.clone()));
             for (cid, _) in chunk {
                 self.recover(now, draft, &cid);
@@ -115,10 +120,15 @@ impl Tracker {
         match self.reconciling.take() {
             None => {}
             Some(Reconciling::Pins(after)) => {
-                let chunk = draft.view.pins(after.as_ref(), CHUNK);
+                let chunk = draft.view.pins(after.as_ref(), scaled(CHUNK));
                 let last = chunk.last().map(|pin| pin.cid.clone());
                 self.reconciling = Some(match last {
                     Some(cid) => Reconciling::Pins(Some(cid)),
+                    None if planted!(LocalsNotReconciled) => {
+                        draft.ops.push(StoreOp::SetReconciling { reconciling: false });
+                        self.reconciling = None;
+                        return;
+                    }
                     None => Reconciling::Locals(None),
                 });
                 for pin in chunk {
@@ -127,7 +137,7 @@ impl Tracker {
                 }
             }
             Some(Reconciling::Locals(after)) => {
-                let chunk = draft.view.locals(after.as_ref(), CHUNK);
+                let chunk = draft.view.locals(after.as_ref(), scaled(CHUNK));
                 match chunk.last() {
                     Some((cid, _)) => self.reconciling = Some(Reconciling::Locals(Some(cid.clone()))),
                     None => draft.ops.push(StoreOp::SetReconciling { reconciling: false }),

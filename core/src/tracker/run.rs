@@ -44,6 +44,9 @@ impl Tracker {
         if let Some(running) = self.running.get_mut(&op)
             && running.pin.is_some()
         {
+            if planted!(ProgressIgnored) {
+                return;
+            }
             running.moved = now.mono;
             running.deadline = now.mono + self.config.pin_timeout;
         }
@@ -93,26 +96,37 @@ impl Tracker {
             return;
         }
         match outcome {
-            Ok(()) => {
-                if let Some(key) = local.queued {
-                    self.lanes.remove(&key);
-                    draft.dequeue(key);
-                }
-                if wants_pin {
-                    // The depth may have changed while the pin stood in the queue.
-                    let mode = running.pin.unwrap_or(local.mode);
-                    draft.put_local(
-                        &running.cid,
-                        Local {
-                            phase: Phase::Pinned,
-                            ..fresh(now, mode)
-                        },
-                    );
-                } else {
-                    draft.delete_local(&running.cid);
-                }
+            Ok(()) => self.finished_well(now, draft, &running, local),
+            Err(_) if planted!(FailureIsSuccess) && wants_pin => {
+                self.finished_well(now, draft, &running, local);
             }
             Err(error) => self.failed(now, draft, &running.cid, local, error_text(error)),
+        }
+    }
+
+    fn finished_well<V: PinsetView>(
+        &mut self,
+        now: Now,
+        draft: &mut Draft<'_, V>,
+        running: &Running,
+        local: Local,
+    ) {
+        if let Some(key) = local.queued {
+            self.lanes.remove(&key);
+            draft.dequeue(key);
+        }
+        if wants_pin(local.phase) {
+            // The depth may have changed while the pin stood in the queue.
+            let mode = running.pin.unwrap_or(local.mode);
+            draft.put_local(
+                &running.cid,
+                Local {
+                    phase: Phase::Pinned,
+                    ..fresh(now, mode)
+                },
+            );
+        } else {
+            draft.delete_local(&running.cid);
         }
     }
 
@@ -143,7 +157,11 @@ impl Tracker {
         local: Local,
         mut error: String,
     ) {
-        let attempts = local.attempts.saturating_add(1);
+        let attempts = if planted!(AttemptsForgotten) {
+            1
+        } else {
+            local.attempts.saturating_add(1)
+        };
         let phase = match local.phase {
             Phase::Lost | Phase::PinError | Phase::PinQueued | Phase::Pinned => Phase::PinError,
             Phase::UnpinError | Phase::UnpinQueued => Phase::UnpinError,
@@ -172,7 +190,14 @@ impl Tracker {
     /// does not come back together.
     fn pause(&mut self, attempts: u32) -> Duration {
         let doubled = self.config.retry_min.saturating_mul(1 << (attempts - 1).min(20));
-        let pause = doubled.min(self.config.retry_max);
+        if planted!(RetryAtOnce) {
+            return Duration::ZERO;
+        }
+        let pause = if planted!(PauseUnlimited) {
+            doubled
+        } else {
+            doubled.min(self.config.retry_max)
+        };
         let jitter = u32::try_from(self.rng.next() % 256).expect("below 256");
         pause * 3 / 4 + pause / 4 * jitter / 256
     }
@@ -226,7 +251,11 @@ impl Tracker {
                 let action = IpfsAction::Pin {
                     cid: cid.clone(),
                     mode,
-                    name: pin.options.name,
+                    name: if planted!(NameDropped) {
+                        String::new()
+                    } else {
+                        pin.options.name
+                    },
                     origins: pin.options.origins,
                     update_from: pin.options.pin_update,
                 };

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::pin::Replicas;
+use crate::planted::scaled;
 use crate::wire::{COPIES_MAX, CopyOf};
 
 /// Copies that others are asked about at once. What waits behind them stays in the queue.
@@ -37,7 +38,7 @@ pub(super) struct Surplus {
 impl Surplus {
     /// Whether more can be asked about.
     pub(super) fn has_room(&self) -> bool {
-        self.asked.len() < ASKED_MAX
+        self.asked.len() < scaled(ASKED_MAX)
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -53,7 +54,7 @@ impl Tracker {
         is_wanted
             && draft
                 .local(&copy.cid)
-                .is_some_and(|local| local.phase == Phase::Pinned)
+                .is_some_and(|local| local.phase == Phase::Pinned || planted!(ConfirmsUnheld))
     }
 
     /// The pin of a copy that waits has changed: what was asked about it says nothing any more.
@@ -90,7 +91,11 @@ impl Tracker {
             }
             let asked = Asked {
                 version: pin.version,
-                enough: least.clamp(1, pin.allocations.len().max(1)),
+                enough: if planted!(OneConfirmation) {
+                    1
+                } else {
+                    least.clamp(1, pin.allocations.len().max(1))
+                },
                 allocations: pin.allocations,
                 held: BTreeSet::new(),
                 again: now.mono + ANSWER_MAX,
@@ -117,7 +122,8 @@ impl Tracker {
             let Some(asked) = self.surplus.asked.get_mut(&cid) else {
                 continue;
             };
-            if asked.version != version || !asked.allocations.contains(from) {
+            let is_old = asked.version != version && !planted!(OldConfirmation);
+            if is_old || !asked.allocations.contains(from) {
                 continue;
             }
             asked.held.insert(from.clone());
@@ -141,6 +147,9 @@ impl Tracker {
         let late: Vec<Cid> = self.surplus.asked.iter().filter_map(is_late).collect();
         for cid in late {
             self.surplus.asked.remove(&cid);
+            if planted!(SurplusForgotten) {
+                continue;
+            }
             let Some(local) = draft.local(&cid) else { continue };
             let key = QueueKey {
                 lane: Lane::Surplus,

@@ -1,7 +1,7 @@
 //! Everything has a limit, and positions keep their order: first <= applied + 1, applied <= committed <=
 //! last.
 
-use cluster_core::Index;
+use cluster_core::{Index, StoreOp};
 
 use super::{Found, Step};
 use crate::options::Options;
@@ -12,6 +12,9 @@ pub(super) struct Bounds {
     open_max: usize,
     running_max: usize,
     committed: Vec<Index>,
+    trailing: u64,
+    log_bytes: usize,
+    window: u64,
 }
 
 /// Effects of one step. One step may apply a whole catch-up, but not more.
@@ -24,6 +27,9 @@ impl Bounds {
             open_max: count(options.open_max),
             running_max: count(options.concurrent_pins),
             committed: vec![0; size],
+            trailing: options.trailing_logs,
+            log_bytes: count(options.log_kib << 10),
+            window: (8192 / options.shrink.max(1)).max(2),
         }
     }
 
@@ -55,6 +61,7 @@ impl Bounds {
                 view.applied()
             )
         });
+        self.of_log(step, found);
         let open = view.open_requests();
         found.require(open <= self.open_max, "bounds", || {
             format!("{open} requests are open")
@@ -67,5 +74,50 @@ impl Bounds {
         found.require(effects <= EFFECTS_MAX, "bounds", || {
             format!("{effects} effects in one step")
         });
+    }
+
+    /// The log is cut when it has grown to twice what is to be kept, or beyond its bytes, and not before.
+    fn of_log(&self, step: &Step<'_>, found: &mut Found<'_>) {
+        let store = &step.peer().disk.written;
+        let Some(node) = step.peer().node.as_ref() else {
+            return;
+        };
+        let (_, _, bytes) = node.view().log_span();
+        for op in step.writes() {
+            match op {
+                StoreOp::PutWindow { window } => {
+                    let open = window.missing.len() as u64;
+                    found.require(open <= self.window, "bounds", || {
+                        format!("{open} proposals of {} are missing", window.origin)
+                    });
+                }
+                StoreOp::SetApplied { .. } => {
+                    let length = store.log.len() as u64;
+                    let is_short = length <= 2 * self.trailing || store.compacted.0 >= store.applied.index;
+                    let is_new = store.log.len() <= 1;
+                    found.require(is_short || is_new || bytes > self.log_bytes, "bounds", || {
+                        format!("keeps {length} entries of the log, {} are enough", self.trailing)
+                    });
+                }
+                StoreOp::Compact { index, .. } => {
+                    let kept = store.last() - index;
+                    let all = bytes + step.peer().disk.dropped;
+                    found.require(kept >= self.trailing || all > self.log_bytes, "bounds", || {
+                        format!("keeps {kept} entries of the log, of {all} bytes")
+                    });
+                }
+                StoreOp::Append { .. }
+                | StoreOp::DeleteLocal { .. }
+                | StoreOp::DeletePin { .. }
+                | StoreOp::Dequeue { .. }
+                | StoreOp::Enqueue { .. }
+                | StoreOp::InstallSnapshot { .. }
+                | StoreOp::PutLocal { .. }
+                | StoreOp::PutPin { .. }
+                | StoreOp::SetHardState { .. }
+                | StoreOp::SetMembers { .. }
+                | StoreOp::SetReconciling { .. } => {}
+            }
+        }
     }
 }

@@ -33,10 +33,10 @@ pub(super) struct Commits {
 }
 
 impl Commits {
-    pub(super) fn new(size: usize) -> Self {
+    pub(super) fn new(size: usize, shrink: u64) -> Self {
         Self {
             history: Vec::new(),
-            model: Model::default(),
+            model: Model::new(shrink),
             quorums: Quorums::new(size),
             applied: vec![0; size],
             digests: vec![0; size],

@@ -74,6 +74,14 @@ fn membership(world: &World) -> Option<String> {
             .iter()
             .any(|known| Some(&known.id) == peer && !known.broken)
     };
+    let wanted = wanted_voters(members, world.options.voters_max);
+    let well_voters = members.voters.iter().filter(is_well).count();
+    if members.voters.len() > wanted.max(1) && well_voters >= wanted {
+        return Some(format!(
+            "{} of the votes to go, {wanted} are enough: {members:?}",
+            members.voters.len()
+        ));
+    }
     let room = wanted_voters(members, world.options.voters_max).saturating_sub(members.voters.len());
     let living = members.learners.iter().filter(is_well).count();
     // The number of votes stays odd: where it is, only two more will do.
@@ -111,8 +119,11 @@ fn repair(world: &World) -> Option<String> {
             number.is_some_and(|number| world.is_well(number))
         };
         let living = pin.allocations.iter().filter(is_well).count();
-        let departed = &world.members().departed;
-        if well >= min as usize && pin.allocations.iter().any(|id| departed.contains(id)) {
+        let is_gone = |id: &cluster_core::PeerId| {
+            let mut members = world.members().peers.values();
+            !members.any(|member| member.peer == *id)
+        };
+        if well >= min as usize && pin.allocations.iter().any(is_gone) {
             return Some(format!("a pin to leave who is no member any more: {pin:?}"));
         }
         if world.options.failover > 0 && living < well.min(min as usize) {

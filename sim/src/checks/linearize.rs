@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cluster_core::{Cid, Pin, Refusal};
+use cluster_core::{Cid, Pin, PinOptions, Refusal};
 
 use crate::history::{Call, Heard, History, Operation};
 use crate::model::{Model, Position, Turn};
@@ -18,8 +18,48 @@ pub(crate) fn check(history: &History, model: &Model) -> Vec<String> {
         found: Vec::new(),
     };
     witnesses.run(history);
-    let mut found = witnesses.found;
+    found_by(witnesses, history, model)
+}
+
+fn found_by(witnesses: Witnesses<'_>, history: &History, model: &Model) -> Vec<String> {
+    let Witnesses {
+        claimed, mut found, ..
+    } = witnesses;
     found.extend(effects_of_the_refused(history, model));
+    found.extend(removals_that_nobody_asked_for(history, model, &claimed));
+    found.extend(history.wishes().iter().filter_map(|(wish, possible)| {
+        let times = model.times_wished(wish);
+        let text = || format!("{wish:?} is recorded {times} times, could be {possible} times");
+        (times > *possible).then(text)
+    }));
+    found
+}
+
+/// A removal that is no expiry was asked for by a client, who heard of it or heard nothing certain.
+fn removals_that_nobody_asked_for(
+    history: &History,
+    model: &Model,
+    claimed: &BTreeSet<(Cid, Position)>,
+) -> Vec<String> {
+    let mut uncertain: BTreeMap<&Cid, usize> = BTreeMap::new();
+    for operation in &history.operations {
+        let open = matches!(&operation.returned, None | Some((_, Heard::Unknown)));
+        if operation.call == Call::Unpin && open {
+            *uncertain.entry(&operation.cid).or_default() += 1;
+        }
+    }
+    let mut found = Vec::new();
+    for (cid, turns) in model.all_turns() {
+        let is_open =
+            |turn: &&Turn| turn.pin.is_none() && turn.by_client && !claimed.contains(&(cid.clone(), turn.at));
+        let open = turns.iter().filter(is_open).count();
+        let uncertain = uncertain.get(cid).copied().unwrap_or(0);
+        if open > uncertain {
+            found.push(format!(
+                "{open} removals of {cid} were reported to nobody, {uncertain} unpins are open"
+            ));
+        }
+    }
     found
 }
 
@@ -75,8 +115,10 @@ impl Witnesses<'_> {
             }
             Heard::Refused(_) => Ok(None),
             Heard::Pinned(pin) => {
-                let named = matches!(&operation.call, Call::Pin { name } if *name == pin.options.name);
-                if !named {
+                let Call::Pin { options, .. } = &operation.call else {
+                    return Err("was told of a pin that it did not ask for");
+                };
+                if !is_as_asked(options, &pin.options) {
                     return Err("was told of another pin than it asked for");
                 }
                 let at = self.first(turns, limit, |found| found == Some(&**pin));
@@ -131,6 +173,16 @@ impl Witnesses<'_> {
     }
 }
 
+/// Whether a pin has the options that were asked for; an update takes the rest over from what it replaces.
+fn is_as_asked(asked: &PinOptions, given: &PinOptions) -> bool {
+    if asked.pin_update.is_none() {
+        return asked == given;
+    }
+    let name = asked.name.is_empty() || asked.name == given.name;
+    let end = asked.expire_at.is_none() || asked.expire_at == given.expire_at;
+    name && end && asked.pin_update == given.pin_update
+}
+
 /// What stands at a position.
 fn standing(turns: &[Turn], at: Position) -> Option<&Pin> {
     let next = turns.partition_point(|turn| turn.at <= at);
@@ -141,7 +193,7 @@ fn standing(turns: &[Turn], at: Position) -> Option<&Pin> {
 fn effects_of_the_refused(history: &History, model: &Model) -> Vec<String> {
     let mut possible: BTreeMap<&str, (u64, &Operation)> = BTreeMap::new();
     for operation in &history.operations {
-        let Call::Pin { name } = &operation.call else {
+        let Call::Pin { name, .. } = &operation.call else {
             continue;
         };
         let refused = matches!(&operation.returned, Some((_, Heard::Refused(_))));
@@ -178,9 +230,15 @@ mod tests {
         }
     }
 
+    fn asks(name: &str) -> Call {
+        let options = Box::new(wish(name.to_owned(), Replicas::Everywhere));
+        let name = name.to_owned();
+        Call::Pin { name, options }
+    }
+
     /// A pin of one CID at each index.
     fn model(names: &[&str]) -> Model {
-        let mut model = Model::default();
+        let mut model = Model::new(1);
         for (index, name) in (1..).zip(names) {
             let id = ProposalId {
                 origin: RaftId(1),
@@ -220,7 +278,7 @@ mod tests {
     fn a_pin_that_was_refused_and_happened_is_found() {
         let model = model(&["a"]);
         let mut history = History::default();
-        let operation = history.call(1, 0, cid(1), Call::Pin { name: "a".to_owned() });
+        let operation = history.call(1, 0, cid(1), asks("a"));
         history.returns(operation, Heard::Refused(Refusal::Busy), 0);
         assert_eq!(check(&history, &model).len(), 1);
     }
@@ -229,8 +287,8 @@ mod tests {
     fn operations_that_overlap_may_take_effect_in_either_order() {
         let model = model(&["a", "b"]);
         let mut history = History::default();
-        let second = history.call(1, 0, cid(1), Call::Pin { name: "b".to_owned() });
-        let first = history.call(2, 0, cid(1), Call::Pin { name: "a".to_owned() });
+        let second = history.call(1, 0, cid(1), asks("b"));
+        let first = history.call(2, 0, cid(1), asks("a"));
         history.returns(second, Heard::Pinned(Box::new(pin("b", 2))), 2);
         history.returns(first, Heard::Pinned(Box::new(pin("a", 1))), 2);
         assert_eq!(check(&history, &model), Vec::<String>::new());

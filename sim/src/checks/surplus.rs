@@ -1,8 +1,8 @@
-//! A copy that the cluster has given to others goes only when one of them holds it.
+//! A copy that the cluster has given to others goes only when as many of them hold it as the pin needs.
 
 use std::collections::BTreeSet;
 
-use cluster_core::{Cid, Effect, IpfsAction, Phase, StoreOp};
+use cluster_core::{Cid, Effect, IpfsAction, Phase, Replicas, StoreOp};
 
 use super::{Found, Step};
 use crate::model::Model;
@@ -68,9 +68,16 @@ impl Surplus {
         };
         let mode = pin.options.mode;
         let there = |me: usize| step.peers[me].ipfs.holds(cid, mode);
-        let elsewhere = (0..step.peers.len()).any(|other| other != step.me && there(other));
-        found.require(elsewhere || !there(step.me), "surplus", || {
-            format!("unpins the last copy of {pin:?}")
+        let least = match pin.options.replicas {
+            Replicas::Everywhere => 1,
+            Replicas::Range { min, .. } => min as usize,
+        };
+        let least = least.clamp(1, pin.allocations.len().max(1));
+        let holds =
+            |other: &usize| *other != step.me && pin.is_allocated_to(&step.peers[*other].id) && there(*other);
+        let others = (0..step.peers.len()).filter(holds).count();
+        found.require(others >= least || !there(step.me), "surplus", || {
+            format!("unpins its copy, which leaves {others} of {least}: {pin:?}")
         });
     }
 }

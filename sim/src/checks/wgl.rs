@@ -2,7 +2,7 @@
 //! objects", 1993, with Lowe's memory of states). It knows nothing of the log, so it also finds a mistake in
 //! the check that does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cluster_core::{Cid, Refusal};
 
@@ -36,22 +36,18 @@ enum Effect {
 
 /// Names a CID whose history has no explanation.
 pub(crate) fn check(history: &History) -> Vec<String> {
-    let cids: BTreeSet<&Cid> = history
-        .operations
-        .iter()
-        .map(|operation| &operation.cid)
-        .collect();
-    let unexplained = cids.into_iter().filter(|cid| {
-        let actions: Vec<Action> = history
-            .operations
-            .iter()
-            .filter(|operation| operation.cid == **cid)
-            .filter_map(action)
-            .collect();
-        !is_linearizable(&actions)
-    });
+    let mut by_cid: BTreeMap<&Cid, Vec<Action>> = BTreeMap::new();
+    for operation in &history.operations {
+        by_cid
+            .entry(&operation.cid)
+            .or_default()
+            .extend(action(operation));
+    }
+    let unexplained = by_cid
+        .into_iter()
+        .filter(|(_, actions)| !is_linearizable(actions));
     unexplained
-        .map(|cid| format!("no order explains what was done to {cid}"))
+        .map(|(cid, _)| format!("no order explains what was done to {cid}"))
         .collect()
 }
 
@@ -61,8 +57,8 @@ fn action(operation: &Operation) -> Option<Action> {
         None => (u64::MAX, &Heard::Unknown),
     };
     let (effect, optional) = match (&operation.call, heard) {
-        (Call::Pin { name }, Heard::Pinned(_)) => (Effect::Write(name.clone()), false),
-        (Call::Pin { name }, Heard::Unknown) => (Effect::Write(name.clone()), true),
+        (Call::Pin { name, .. }, Heard::Pinned(_)) => (Effect::Write(name.clone()), false),
+        (Call::Pin { name, .. }, Heard::Unknown) => (Effect::Write(name.clone()), true),
         (Call::Unpin, Heard::Unpinned(pin)) => (Effect::Remove(Some(pin.options.name.clone())), false),
         (Call::Unpin, Heard::Unknown) => (Effect::Remove(None), true),
         (Call::Unpin, Heard::Refused(Refusal::NotFound)) => (Effect::Find(None), false),

@@ -65,6 +65,7 @@ pub(super) async fn happen(world: &Shared, fault: Fault, peer: usize, rng: &mut 
         Fault::ClockStep
         | Fault::Cut
         | Fault::CutAll
+        | Fault::Foreign
         | Fault::Kill
         | Fault::LeaderKill
         | Fault::Partition

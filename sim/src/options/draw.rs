@@ -16,6 +16,8 @@ impl Options {
         options.draw_members(&mut Rng::new(seed, "members options"));
         options.draw_storage(&mut Rng::new(seed, "storage options"));
         options.draw_releases(&mut Rng::new(seed, "releases options"));
+        options.draw_sending(&mut Rng::new(seed, "sending options"));
+        options.draw_profile(&mut Rng::new(seed, "profile options"));
         options
     }
 
@@ -35,6 +37,13 @@ impl Options {
             latency_min_ms: 1,
             latency_spread_ms: 5,
             unreachable: 0,
+            late: 0,
+            streams: 0,
+            outbox_messages: 1024,
+            outbox_kib: 8192,
+            rate_kib: 0,
+            frame_kib: 8192,
+            foreign_every: 0,
             partition_every: 0,
             swizzle_every: 0,
             sync_min_us: 1000,
@@ -42,6 +51,7 @@ impl Options {
             sync_slow: 0,
             disk_fail_every: 0,
             disk_lost_every: 0,
+            found_again: 0,
             disk_full_every: 0,
             disk_rot_every: 0,
             kill_every: 0,
@@ -49,6 +59,8 @@ impl Options {
             cut_all_every: 0,
             leader_kill_every: 0,
             pause_every: 0,
+            step_slow: 0,
+            gathers: 0,
             aim: 0,
             restart_spread_ms: 3000,
             leave_broken: 0,
@@ -65,8 +77,10 @@ impl Options {
             old: 0,
             upgrade_every: 0,
             old_stay: 0,
+            snapshot_chunk: 1000,
             snapshot_lost: 0,
             snapshot_duplicate: 0,
+            bulk: 0,
             think_ms: 500,
             patience_ms: 20_000,
             op_unpin: 250,
@@ -75,12 +89,17 @@ impl Options {
             op_recover: 30,
             op_repeat: 50,
             op_expire: 0,
+            op_update: 50,
             op_members: 0,
+            op_readd: 0,
             op_replicas: 300,
+            pin_bytes: 0,
             to_leader: 300,
             tick_ms: 100,
             election_ticks: 10,
             trailing_logs: 10_000,
+            log_kib: 32 << 10,
+            shrink: 1,
             retry_ms: 1000,
             deadline_ms: 15_000,
             open_max: 4096,
@@ -94,6 +113,7 @@ impl Options {
             failover: 1,
             voters_max: 7,
             replace_after_ms: REPLACE_NEVER_MS,
+            groups: 1,
             replicas_max: 2,
             replicas_min: 1,
             planted: 0,
@@ -215,5 +235,24 @@ impl Options {
             self.upgrade_every = *rng.pick(&[0, 3, 10]);
             self.old_stay = u64::from(rng.chance(300));
         }
+    }
+
+    /// How messages are sent, and how large they and what keeps them are.
+    fn draw_sending(&mut self, rng: &mut Rng) {
+        self.streams = u64::from(rng.chance(400));
+        self.gathers = u64::from(rng.chance(400));
+        self.step_slow = if rng.chance(200) { rng.range(1, 50) } else { 0 };
+        self.outbox_messages = *rng.pick(&[1024, 1024, 64, 8]);
+        self.outbox_kib = *rng.pick(&[8192, 8192, 512]);
+        self.rate_kib = *rng.pick(&[0, 0, 100, 10]);
+        self.late = if rng.chance(100) { rng.range(1, 30) } else { 0 };
+        self.foreign_every = if rng.chance(100) { rng.range(1, 10) } else { 0 };
+        self.found_again = *rng.pick(&[0, 0, 300]);
+        self.snapshot_chunk = *rng.pick(&[1, 5, 1000]);
+        self.shrink = *rng.pick(&[1, 1, 1, 64, 512]);
+        self.log_kib = *rng.pick(&[32 << 10, 32 << 10, 64, 4]);
+        self.groups = *rng.pick(&[1, 1, 2, 3]);
+        self.op_update = *rng.pick(&[0, 50, 300]);
+        self.op_readd = u64::from(rng.chance(300));
     }
 }

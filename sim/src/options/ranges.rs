@@ -31,16 +31,26 @@ pub(super) fn of(name: &str) -> Option<RangeInclusive<u64>> {
         "loss" | "duplicate" | "reorder" | "unreachable" | "sync_slow" | "aim" | "leave_broken"
         | "ipfs_hang" | "ipfs_fail" | "ipfs_late" | "old" | "snapshot_lost" | "snapshot_duplicate"
         | "op_unpin" | "op_read" | "op_local" | "op_recover" | "op_repeat" | "op_expire" | "op_members"
-        | "op_replicas" | "to_leader" => 0..=1000,
+        | "op_replicas" | "to_leader" | "late" | "found_again" | "step_slow" | "op_update" => 0..=1000,
         "partition_every" | "swizzle_every" | "disk_fail_every" | "disk_lost_every" | "disk_full_every"
         | "disk_rot_every" | "kill_every" | "cut_every" | "cut_all_every" | "leader_kill_every"
         | "pause_every" | "clock_step_every" | "ipfs_restart_every" | "ipfs_full_every"
-        | "ipfs_forget_every" | "upgrade_every" => 0..=SECONDS_MAX,
+        | "ipfs_forget_every" | "upgrade_every" | "foreign_every" => 0..=SECONDS_MAX,
         "latency_min_ms" | "latency_spread_ms" => 0..=10_000,
         "sync_min_us" | "sync_spread_us" => 0..=10_000_000,
         // A tenth: no clock is that bad, and the checks that wait allow for no more.
         "drift_ppm" => 0..=100_000,
-        "old_stay" | "failover" => 0..=1,
+        "old_stay" | "failover" | "streams" | "gathers" | "op_readd" => 0..=1,
+        // The daemon's own limits are the most.
+        "outbox_messages" => 1..=1024,
+        "outbox_kib" | "frame_kib" => 1..=8192,
+        "rate_kib" => 0..=1_000_000,
+        "pin_bytes" => 0..=1_000_000,
+        "bulk" => 0..=10_000,
+        "log_kib" => 1..=1_000_000,
+        "shrink" => 1..=512,
+        "snapshot_chunk" => 1..=10_000,
+        "groups" => 1..=PEERS_MAX,
         "restart_spread_ms" | "ipfs_slow_ms" | "grace_ms" => 0..=MILLIS_MAX,
         // None of these would let time pass, or they would do nothing else than come up.
         "think_ms" | "patience_ms" | "retry_ms" | "deadline_ms" | "pin_timeout_ms" | "retry_min_ms"

@@ -1,0 +1,197 @@
+//! Every answer is true of the world, and comes in time: a refusal has its reason, a membership that is
+//! reported is there, and no client waits past its deadline.
+
+use std::time::Duration;
+
+use cluster_core::{Effect, Event, Identity, PeerId, Refusal, Replicas, Reply, Request, StoreOp, Ticket};
+
+use super::heard::{Heard, Process, member};
+use super::{Found, Step};
+use crate::options::Options;
+
+/// The settings that answers depend on.
+#[derive(Debug)]
+pub(super) struct Answers {
+    deadline: Duration,
+    open_max: usize,
+    allocate_by: Vec<String>,
+    shrunk: bool,
+}
+
+impl Answers {
+    pub(super) fn new(options: &Options, allocate_by: Vec<String>) -> Self {
+        Self {
+            deadline: Duration::from_millis(options.deadline_ms),
+            open_max: usize::try_from(options.open_max.max(1)).expect("a small number"),
+            allocate_by,
+            shrunk: options.shrink > 1,
+        }
+    }
+
+    pub(super) fn after_step(&self, step: &Step<'_>, heard: &Heard, found: &mut Found<'_>) {
+        let process = heard.of(step.me);
+        for effect in step.effects {
+            if let Effect::Reply { ticket, reply } = effect
+                && let Some((request, _)) = process.tickets.get(ticket)
+            {
+                match reply {
+                    Ok(reply) => self.of_reply(step, process, request, reply, found),
+                    Err(refusal) => self.of_refusal(step, process, *ticket, refusal, found),
+                }
+            }
+        }
+        if step.events.contains(&Event::TimedOut) {
+            self.of_deadlines(step, process, found);
+        }
+    }
+
+    fn of_deadlines(&self, step: &Step<'_>, process: &Process, found: &mut Found<'_>) {
+        let answered = |ticket: &Ticket| {
+            step.effects
+                .iter()
+                .any(|effect| matches!(effect, Effect::Reply { ticket: given, .. } if given == ticket))
+        };
+        let late = process
+            .tickets
+            .iter()
+            .find(|(ticket, (_, at))| step.now.mono.since(*at) >= self.deadline && !answered(ticket));
+        found.require(late.is_none(), "deadlines", || {
+            format!("{late:?} waits, and is not answered")
+        });
+    }
+
+    fn of_reply(
+        &self,
+        step: &Step<'_>,
+        process: &Process,
+        request: &Request,
+        reply: &Reply,
+        found: &mut Found<'_>,
+    ) {
+        match (request, reply) {
+            (Request::AddPeer { peer }, Reply::PeerAdded) => {
+                let there = member(&step.peer().disk.written.members, peer).is_some();
+                found.require(there, "answers", || {
+                    format!("says that {peer} is a member, it is none")
+                });
+            }
+            (Request::RemovePeer { peer }, Reply::PeerRemoved) => {
+                let is_gone = |other: &crate::peer::Peer| {
+                    let members = &other.disk.written.members;
+                    !members.peers.is_empty() && member(members, peer).is_none()
+                };
+                found.require(step.peers.iter().any(is_gone), "answers", || {
+                    format!("says that {peer} is no member, it is one")
+                });
+            }
+            (Request::Allocate { options, .. }, Reply::Allocated(chosen)) => {
+                let able = |peer: &PeerId| process.may_take(step.now, peer, &self.allocate_by);
+                let fits = match options.replicas {
+                    Replicas::Everywhere => chosen.is_empty(),
+                    Replicas::Range { min, max } => {
+                        (min as usize..=max as usize).contains(&chosen.len()) && chosen.iter().all(able)
+                    }
+                };
+                found.require(fits, "answers", || {
+                    format!("would give {options:?} to {chosen:?}")
+                });
+            }
+            (Request::Recover { cid }, Reply::Recovered(_)) => {
+                let local = step.peer().disk.written.locals.get(cid);
+                let ended = step
+                    .events
+                    .iter()
+                    .any(|event| matches!(event, Event::IpfsFinished { .. }));
+                let failed = local.is_some_and(|local| {
+                    use cluster_core::Phase::{Lost, PinError, UnpinError};
+                    matches!(local.phase, Lost | PinError | UnpinError)
+                });
+                found.require(ended || !failed, "answers", || {
+                    format!("says that {cid} is tried again, it is {local:?}")
+                });
+            }
+            (Request::Pin { cid, .. }, Reply::Pinned(pin)) => {
+                found.require(pin.cid == *cid, "answers", || {
+                    format!("answers {request:?} with {pin:?}")
+                });
+            }
+            (Request::Unpin { cid }, Reply::Unpinned(pin)) => {
+                found.require(pin.cid == *cid, "answers", || {
+                    format!("answers {request:?} with {pin:?}")
+                });
+            }
+            (Request::Barrier, Reply::Barrier(_))
+            | (Request::Import { .. }, Reply::Pinned(_))
+            | (Request::RecoverAll, Reply::Recovered(_))
+            | (Request::Sync { .. }, Reply::Synced(_)) => {}
+            (request, reply) => {
+                found.unsafe_("answers", format!("answers {request:?} with {reply:?}"));
+            }
+        }
+    }
+
+    fn of_refusal(
+        &self,
+        step: &Step<'_>,
+        process: &Process,
+        ticket: Ticket,
+        refusal: &Refusal,
+        found: &mut Found<'_>,
+    ) {
+        let Some((request, at)) = process.tickets.get(&ticket) else {
+            return;
+        };
+        let late = step.now.mono.since(*at) >= self.deadline;
+        let holds = match refusal {
+            // Where the windows are small, few open proposals are too many.
+            Refusal::Busy => late || self.shrunk || process.tickets.len() > self.open_max.min(64),
+            Refusal::NoLeader => late,
+            Refusal::NotEnoughPeers { needed, .. } => {
+                let able = |member: &&cluster_core::Member| {
+                    process.can_take(step.now, &member.peer, &self.allocate_by)
+                };
+                let members = &step.peer().disk.written.members;
+                late || members.peers.values().filter(able).count() < *needed as usize
+            }
+            Refusal::NotMember => !is_member(step, process),
+            Refusal::NotFound | Refusal::Unknown | Refusal::Conflict(_) | Refusal::IpfsFailed(_) => true,
+        };
+        found.require(holds, "answers", || {
+            format!("refuses {request:?} at once: {refusal:?}")
+        });
+        let possible = match request {
+            Request::Unpin { .. } => {
+                !matches!(refusal, Refusal::NotEnoughPeers { .. } | Refusal::IpfsFailed(_))
+            }
+            Request::Pin { .. } | Request::Import { .. } => {
+                !matches!(refusal, Refusal::NotFound | Refusal::IpfsFailed(_))
+            }
+            Request::AddPeer { .. } | Request::RemovePeer { .. } => !matches!(
+                refusal,
+                Refusal::NotFound | Refusal::NotEnoughPeers { .. } | Refusal::IpfsFailed(_)
+            ),
+            Request::Allocate { .. }
+            | Request::Barrier
+            | Request::Recover { .. }
+            | Request::RecoverAll
+            | Request::Sync { .. } => true,
+        };
+        found.require(possible, "answers", || {
+            format!("refuses {request:?}: {refusal:?}")
+        });
+    }
+}
+
+/// Whether a peer was a member, with a Raft id of its own, before this step and after it.
+fn is_member(step: &Step<'_>, process: &Process) -> bool {
+    let store = &step.peer().disk.written;
+    let changed = step.writes().any(|op| matches!(op, StoreOp::SetHardState { .. }));
+    let known = matches!(store.hard_state.identity, Identity::Known(_) | Identity::Founding);
+    let own = member(&store.members, &step.peer().id);
+    let is_own = |id| match store.hard_state.identity {
+        Identity::Known(known) => known == id,
+        Identity::Founding => true,
+        Identity::Removed(_) | Identity::Unknown => false,
+    };
+    !changed && known && own.is_some_and(|(id, _)| is_own(id)) && process.before.contains_key(&step.peer().id)
+}

@@ -1,0 +1,446 @@
+//! What a peer proposes is justified by what it was really told and asked at that moment: pins by a client's
+//! request, with peers that it heard to be alive; moves by a silence that its own term of office has seen;
+//! removals by a client, or by a clock that is past the end. The log cannot tell: everybody agrees on a wrong
+//! decision as on a right one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use cluster_core::{
+    Cid, Command, MembersWish, Payload, PeerId, Pin, PinOptions, Precondition, Proposal, Replicas, Request,
+    StoreOp, Timestamp, decode,
+};
+
+use super::heard::{Heard, Process, member};
+use super::{Found, Step};
+use crate::options::Options;
+
+/// The newest proposal that each process has made, and the settings that decide.
+#[derive(Debug)]
+pub(super) struct Decisions {
+    newest: Vec<u64>,
+    allocate_by: Vec<String>,
+    interval: Duration,
+    grace: Duration,
+    failover: bool,
+    chunk: usize,
+}
+
+/// What one step decides with.
+struct Moment<'a> {
+    step: &'a Step<'a>,
+    heard: &'a Process,
+    rules: &'a Decisions,
+}
+
+impl Decisions {
+    pub(super) fn new(options: &Options, size: usize, allocate_by: Vec<String>, chunk: usize) -> Self {
+        Self {
+            newest: vec![0; size],
+            allocate_by,
+            interval: Duration::from_millis(options.metrics_ms),
+            grace: Duration::from_millis(options.grace_ms),
+            failover: options.failover > 0,
+            chunk,
+        }
+    }
+
+    pub(super) fn booted(&mut self, me: usize) {
+        self.newest[me] = 0;
+    }
+
+    pub(super) fn after_step(&mut self, step: &Step<'_>, heard: &Heard, found: &mut Found<'_>) {
+        let fresh = self.fresh(step);
+        let moment = Moment {
+            step,
+            heard: heard.of(step.me),
+            rules: self,
+        };
+        let mut by_itself = 0;
+        for proposal in &fresh {
+            by_itself += usize::from(moment.of_proposal(&proposal.command, found));
+        }
+        found.require(by_itself <= 2 * self.chunk, "pace", || {
+            format!("moves or removes {by_itself} pins at once")
+        });
+        if let Some(newest) = fresh.iter().map(|proposal| proposal.id.seq).max() {
+            self.newest[step.me] = newest;
+        }
+    }
+
+    /// What this process has proposed in this step for the first time.
+    fn fresh(&self, step: &Step<'_>) -> Vec<Proposal> {
+        let newest = self.newest[step.me];
+        let Some(node) = &step.peer().node else {
+            return Vec::new();
+        };
+        let view = node.view();
+        let mut all: BTreeMap<u64, Proposal> = BTreeMap::new();
+        let waiting = view.proposed_after(newest);
+        let written = step.writes().filter(|_| view.is_leader()).flat_map(appended);
+        let boot = step.peer().disk.boot();
+        let own = member(&step.peer().disk.written.members, &step.peer().id).map(|(id, _)| id);
+        let written = written.filter(|proposal| {
+            proposal.id.boot == boot && Some(proposal.id.origin) == own && proposal.id.seq > newest
+        });
+        for proposal in waiting.into_iter().chain(written) {
+            all.entry(proposal.id.seq).or_insert(proposal);
+        }
+        all.into_values().collect()
+    }
+}
+
+fn appended(op: &StoreOp) -> Vec<Proposal> {
+    let StoreOp::Append { entries } = op else {
+        return Vec::new();
+    };
+    let commands = entries.iter().filter_map(|entry| match &entry.payload {
+        Payload::Commands(data) if !data.is_empty() => decode::<Vec<Proposal>>(data).ok(),
+        Payload::Commands(_) | Payload::Members(_) => None,
+    });
+    commands.flatten().collect()
+}
+
+impl Moment<'_> {
+    /// Looks at one decision. True when a leader took it of itself.
+    fn of_proposal(&self, command: &Command, found: &mut Found<'_>) -> bool {
+        match command {
+            Command::Admit { raft_id, .. } => {
+                self.leads(command, found);
+                let members = &self.step.peer().disk.written.members;
+                let known = members.peers.contains_key(raft_id)
+                    || self.heard.before.values().any(|(id, _)| id == raft_id);
+                found.require(known, "admission", || {
+                    format!("admits {raft_id}, who is no member")
+                });
+                false
+            }
+            Command::Members(wish) => {
+                self.of_wish(wish, found);
+                false
+            }
+            Command::Pin { pin, precondition } => {
+                self.of_pin(pin, *precondition, found);
+                false
+            }
+            Command::Reallocate {
+                cid,
+                allocations,
+                version,
+            } => {
+                self.leads(command, found);
+                let mut bases = self.bases(cid).into_iter().flatten();
+                if let Some(base) = bases.find(|pin| pin.version == *version) {
+                    self.of_move(&base, allocations, found);
+                }
+                true
+            }
+            Command::Unpin { cid, precondition } => self.of_unpin(cid, *precondition, found),
+        }
+    }
+
+    fn leads(&self, command: &Command, found: &mut Found<'_>) {
+        let leads = self.heard.leads_since.iter().any(Option::is_some);
+        found.require(leads, "duties", || {
+            format!("proposes {command:?} without leading")
+        });
+    }
+
+    fn bases(&self, cid: &Cid) -> Vec<Option<Pin>> {
+        self.step.pin_states(cid)
+    }
+
+    fn requests(&self) -> impl Iterator<Item = &Request> {
+        self.heard.tickets.values().map(|(request, _)| request)
+    }
+
+    fn of_wish(&self, wish: &MembersWish, found: &mut Found<'_>) {
+        let asked = match wish {
+            MembersWish::Add { peer } => self
+                .requests()
+                .any(|request| *request == Request::AddPeer { peer: peer.clone() }),
+            MembersWish::Remove { peer } => self
+                .requests()
+                .any(|request| *request == Request::RemovePeer { peer: peer.clone() }),
+            MembersWish::Speak { version } => {
+                let unable = self
+                    .step
+                    .peer()
+                    .disk
+                    .written
+                    .members
+                    .peers
+                    .values()
+                    .find(|member| {
+                        let mut peers = self.step.peers.iter();
+                        peers.any(|peer| peer.id == member.peer && peer.release < *version)
+                    });
+                found.require(unable.is_none(), "releases", || {
+                    format!("agrees on version {version}, which {unable:?} cannot read")
+                });
+                true
+            }
+            MembersWish::Next => true,
+        };
+        found.require(asked, "unasked", || {
+            format!("proposes {wish:?}, nobody asked for it")
+        });
+    }
+
+    fn of_unpin(&self, cid: &Cid, precondition: Precondition, found: &mut Found<'_>) -> bool {
+        let Precondition::Version(version) = precondition else {
+            let asked = self
+                .requests()
+                .any(|request| *request == Request::Unpin { cid: cid.clone() });
+            found.require(asked, "unasked", || format!("unpins {cid}, nobody asked for it"));
+            return false;
+        };
+        let mut bases = self.bases(cid).into_iter().flatten();
+        if let Some(base) = bases.find(|pin| pin.version == version) {
+            let wall = self.step.now.wall;
+            let over = base.options.expire_at.is_some_and(|at| at <= wall);
+            found.require(over, "expiry", || {
+                format!("removes {base:?} at {wall:?}, before its end")
+            });
+        }
+        true
+    }
+
+    fn of_pin(&self, pin: &Pin, precondition: Precondition, found: &mut Found<'_>) {
+        let asked = self.requests().any(|request| self.asks_for(request, pin));
+        found.require(asked, "unasked", || {
+            format!("pins {pin:?}, nobody asked for that")
+        });
+        let Replicas::Range { min, max } = pin.options.replicas else {
+            return;
+        };
+        let bases = self.bases(&pin.cid);
+        let fitting: Vec<&Option<Pin>> = bases
+            .iter()
+            .filter(|base| match (precondition, base) {
+                (Precondition::Absent, None) => true,
+                (Precondition::Version(version), Some(pin)) => pin.version == version,
+                (Precondition::Absent | Precondition::Any | Precondition::Version(_), _) => false,
+            })
+            .collect();
+        found.require(!fitting.is_empty(), "precondition", || {
+            format!("proposes {pin:?} on {precondition:?}, there was {bases:?}")
+        });
+        let holders: Vec<BTreeSet<PeerId>> = match &pin.options.pin_update {
+            // What an imported pin replaced once says nothing.
+            Some(from) => self.bases(from).into_iter().chain(bases).map(holders).collect(),
+            None => fitting.into_iter().cloned().map(holders).collect(),
+        };
+        for peer in &pin.allocations {
+            let able = self.heard.may_take(self.step.now, peer, &self.rules.allocate_by);
+            found.require(able, "allocations", || {
+                format!("gives {pin:?} to {peer}, of whom nothing says that it lives and has room")
+            });
+        }
+        let good = holders
+            .iter()
+            .any(|holders| self.choice(pin, holders, min, max).is_none());
+        found.require(good, "choice", || {
+            let why = holders
+                .first()
+                .and_then(|holders| self.choice(pin, holders, min, max));
+            format!("{} in {pin:?}, held by {holders:?}", why.unwrap_or_default())
+        });
+    }
+
+    /// What is wrong with a choice of peers.
+    fn choice(&self, pin: &Pin, holders: &BTreeSet<PeerId>, min: u32, max: u32) -> Option<String> {
+        let (now, names) = (self.step.now, &self.rules.allocate_by);
+        let (min, max) = (min as usize, max as usize);
+        let chosen: BTreeSet<&PeerId> = pin.allocations.iter().collect();
+        let able = |peer: &&PeerId| self.heard.can_take(now, peer, names);
+        let stays: Vec<&PeerId> = holders.iter().filter(able).collect();
+        let may_stay = holders
+            .iter()
+            .filter(|peer| self.heard.may_take(now, peer, names))
+            .count();
+        if may_stay <= max
+            && let Some(moved) = stays.iter().find(|peer| !chosen.contains(*peer))
+        {
+            return Some(format!("{moved} holds it and loses it"));
+        }
+        let fresh: Vec<&PeerId> = chosen
+            .iter()
+            .copied()
+            .filter(|peer| !holders.contains(*peer))
+            .collect();
+        if fresh.is_empty() {
+            return None;
+        }
+        if stays.len() >= min {
+            return Some(format!("{fresh:?} get it, though enough hold it"));
+        }
+        let left: Vec<&PeerId> = self
+            .step
+            .peers
+            .iter()
+            .map(|peer| &peer.id)
+            .filter(|peer| !chosen.contains(peer))
+            .filter(able)
+            .collect();
+        if chosen.len() < max && !left.is_empty() {
+            return Some(format!("{left:?} could have it too"));
+        }
+        let preferred = &pin.options.user_allocations;
+        let common: Vec<&PeerId> = fresh
+            .into_iter()
+            .filter(|peer| !preferred.contains(peer))
+            .collect();
+        if common.is_empty() {
+            return None;
+        }
+        if let Some(missed) = left.iter().find(|peer| preferred.contains(peer)) {
+            return Some(format!("{missed} was preferred, {common:?} get it"));
+        }
+        let unspread = || self.unspread(&common, &left);
+        self.fuller(&common, &left)
+            .or_else(|| (stays.is_empty() && common.len() == chosen.len()).then(unspread)?)
+    }
+
+    /// Each group of peers gets a copy before any gets one more.
+    fn unspread(&self, chosen: &[&PeerId], left: &[&PeerId]) -> Option<String> {
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for peer in chosen {
+            let [sample] = self.heard.samples(peer, "tag:group") else {
+                return None;
+            };
+            *counts.entry(sample.metric.value.clone()).or_default() += 1;
+        }
+        let most = counts.values().max().copied().unwrap_or(0);
+        for peer in left {
+            let [sample] = self.heard.samples(peer, "tag:group") else {
+                return None;
+            };
+            let group = &sample.metric.value;
+            if counts.get(group).copied().unwrap_or(0) + 1 < most {
+                return Some(format!("{group:?} has room at {peer}, {counts:?} get it"));
+            }
+        }
+        None
+    }
+
+    /// Among peers of one group those with more room come first; within a tenth they count as alike.
+    fn fuller(&self, chosen: &[&PeerId], left: &[&PeerId]) -> Option<String> {
+        let room = |peer: &PeerId| -> Vec<i64> {
+            let samples = self.heard.samples(peer, "freespace").iter();
+            samples.map(|sample| sample.metric.weight).collect()
+        };
+        let group = |peer: &PeerId| -> Vec<String> {
+            let samples = self.heard.samples(peer, "tag:group").iter();
+            samples.map(|sample| sample.metric.value.clone()).collect()
+        };
+        for full in chosen {
+            for roomy in left {
+                let most = room(full).into_iter().max().unwrap_or(i64::MAX);
+                let least = room(roomy).into_iter().min().unwrap_or(0);
+                if group(full) == group(roomy) && most < least - least / 10 {
+                    return Some(format!("{full} has {most} free, {roomy} {least}"));
+                }
+            }
+        }
+        None
+    }
+
+    fn asks_for(&self, request: &Request, pin: &Pin) -> bool {
+        match request {
+            Request::Import { pin: given } => {
+                let timestamp = if given.timestamp == Timestamp(0) {
+                    self.step.now.wall
+                } else {
+                    given.timestamp
+                };
+                let expected = Pin {
+                    allocations: pin.allocations.clone(),
+                    timestamp,
+                    version: 0,
+                    ..given.clone()
+                };
+                expected == *pin
+            }
+            Request::Pin { cid, options } if *cid == pin.cid => {
+                pin.timestamp == self.step.now.wall && self.wanted(options).contains(&pin.options)
+            }
+            Request::AddPeer { .. }
+            | Request::Allocate { .. }
+            | Request::Barrier
+            | Request::Pin { .. }
+            | Request::Recover { .. }
+            | Request::RecoverAll
+            | Request::RemovePeer { .. }
+            | Request::Sync { .. }
+            | Request::Unpin { .. } => false,
+        }
+    }
+
+    /// The options that a client's wish comes to: an update takes over what it does not say from any state
+    /// of its source in this step.
+    fn wanted(&self, wish: &PinOptions) -> Vec<PinOptions> {
+        let Some(from) = &wish.pin_update else {
+            return vec![wish.clone()];
+        };
+        let sources = self.bases(from).into_iter().flatten();
+        let merged = sources.map(|source| {
+            let mut options = source.options;
+            if !wish.name.is_empty() {
+                options.name.clone_from(&wish.name);
+            }
+            options.expire_at = wish.expire_at.or(options.expire_at);
+            options.pin_update.clone_from(&wish.pin_update);
+            options
+        });
+        merged.collect()
+    }
+
+    fn of_move(&self, base: &Pin, allocations: &[PeerId], found: &mut Found<'_>) {
+        let Replicas::Range { min, max } = base.options.replicas else {
+            found.unsafe_("moves", format!("moves {base:?}, which is everywhere"));
+            return;
+        };
+        let (min, max) = (min as usize, max as usize);
+        let step = self.step;
+        let members = &step.peer().disk.written.members;
+        let is_member = |peer: &PeerId| member(members, peer).is_some();
+        let silence = |peer: &PeerId| self.heard.silence(step.now, peer, self.rules.interval);
+        let is_down =
+            |peer: &PeerId| !is_member(peer) || (self.rules.failover && silence(peer) > self.rules.grace);
+        for peer in base.allocations.iter().filter(|peer| !allocations.contains(peer)) {
+            found.require(is_down(peer), "failover", || {
+                let (silence, grace) = (silence(peer), self.rules.grace);
+                format!(
+                    "takes a pin from {peer} after a silence of {silence:?}, {grace:?} is the least: {base:?}"
+                )
+            });
+        }
+        let gained: Vec<&PeerId> = allocations
+            .iter()
+            .filter(|peer| !base.allocations.contains(peer))
+            .collect();
+        for peer in &gained {
+            let able = self.heard.may_take(step.now, peer, &self.rules.allocate_by);
+            found.require(able && !is_down(peer), "allocations", || {
+                format!("moves {base:?} to {peer}, of whom nothing says that it lives and has room")
+            });
+        }
+        let living = base.allocations.iter().filter(|peer| !is_down(peer)).count();
+        found.require(gained.is_empty() || living < min, "moves", || {
+            format!("gives {base:?} to {gained:?}, though {living} hold it")
+        });
+        let count = allocations.len();
+        let gone = base.allocations.iter().filter(|peer| !is_member(peer)).count();
+        let least = (base.allocations.len() - gone).min(min);
+        found.require(
+            (least..=max.max(base.allocations.len())).contains(&count),
+            "moves",
+            || format!("leaves {count} of {base:?}"),
+        );
+    }
+}
+
+fn holders(pin: Option<Pin>) -> BTreeSet<PeerId> {
+    pin.map_or_else(BTreeSet::new, |pin| pin.allocations.into_iter().collect())
+}

@@ -1,0 +1,260 @@
+//! What each process was really sent, and when: the samples of every metric, from which data folders its
+//! members spoke, and since when it leads. Other checks decide from this record, and not from what the core
+//! made of the same messages.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cluster_core::{
+    ClusterId, Effect, Event, Incarnation, Instant, Member, Members, Message, Metric, Now, PING, PeerId,
+    RaftId, Request, StoreOp, Ticket,
+};
+
+use super::Step;
+
+/// A metric as it came.
+#[derive(Clone, Debug)]
+pub(super) struct Sample {
+    pub(super) metric: Metric,
+    pub(super) at: Instant,
+    /// Whether it counted for certain: the membership may have changed in the same step.
+    certain: bool,
+}
+
+impl Sample {
+    pub(super) fn expires(&self) -> Instant {
+        self.at + self.metric.ttl
+    }
+
+    fn is_living(&self, now: Now) -> bool {
+        self.metric.valid && self.expires() > now.mono
+    }
+}
+
+/// What one sender told a process.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sender {
+    /// The newest sample of each metric, after those that came in the same step.
+    samples: BTreeMap<String, Vec<Sample>>,
+    /// The last message from the recorded data folder.
+    last: Option<Instant>,
+    /// Messages from another data folder since then: which one, the first and the last.
+    other: Option<(Incarnation, Instant, Instant)>,
+}
+
+/// What one process was told.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Process {
+    pub(super) started: Option<Instant>,
+    /// Since when it leads, before this step and after it.
+    pub(super) leads_since: [Option<Instant>; 2],
+    /// The membership before this step.
+    pub(super) before: ByPeer,
+    /// Requests of clients that were open at some moment of this step, and when they came.
+    pub(super) tickets: BTreeMap<Ticket, (Request, Instant)>,
+    senders: BTreeMap<PeerId, Sender>,
+}
+
+/// Members by identity, with their Raft ids and recorded data folders.
+pub(super) type ByPeer = BTreeMap<PeerId, (RaftId, Option<Incarnation>)>;
+
+/// All processes.
+#[derive(Debug)]
+pub(super) struct Heard {
+    processes: Vec<Process>,
+}
+
+/// The newest Raft id of a peer, and its record.
+pub(super) fn member<'a>(members: &'a Members, peer: &PeerId) -> Option<(RaftId, &'a Member)> {
+    let mut all = members.peers.iter().filter(|(_, member)| member.peer == *peer);
+    all.next_back().map(|(id, member)| (*id, member))
+}
+
+fn by_peer(members: &Members) -> ByPeer {
+    let all = members.peers.iter();
+    all.map(|(id, member)| (member.peer.clone(), (*id, member.incarnation)))
+        .collect()
+}
+
+fn changes_members(step: &Step<'_>) -> bool {
+    let is_change = |op: &StoreOp| matches!(op, StoreOp::SetMembers { .. } | StoreOp::InstallSnapshot { .. });
+    step.writes().any(is_change)
+}
+
+impl Heard {
+    pub(super) fn new(size: usize) -> Self {
+        Self {
+            processes: vec![Process::default(); size],
+        }
+    }
+
+    pub(super) fn of(&self, me: usize) -> &Process {
+        &self.processes[me]
+    }
+
+    pub(super) fn booted(&mut self, me: usize, members: &Members) {
+        self.processes[me] = Process {
+            before: by_peer(members),
+            ..Process::default()
+        };
+    }
+
+    /// Notes what came in a step, before other checks look at it.
+    pub(super) fn before_checks(&mut self, step: &Step<'_>) {
+        let process = &mut self.processes[step.me];
+        let now = step.now.mono;
+        process.started.get_or_insert(now);
+        for samples in process
+            .senders
+            .values_mut()
+            .flat_map(|sender| sender.samples.values_mut())
+        {
+            samples.drain(..samples.len().saturating_sub(1));
+        }
+        if changes_members(step) {
+            // Who was removed within the step has been forgotten, even where it was added again.
+            let samples = process
+                .senders
+                .values_mut()
+                .flat_map(|sender| sender.samples.values_mut());
+            samples.flatten().for_each(|sample| sample.certain = false);
+        }
+        let leads = step
+            .peer()
+            .node
+            .as_ref()
+            .is_some_and(|node| node.view().is_leader());
+        process.leads_since[1] = leads.then(|| process.leads_since[0].unwrap_or(now));
+        let cluster = step.peer().disk.written.members.cluster;
+        for event in step.events {
+            match event {
+                Event::Received { from, envelope }
+                    if envelope.cluster == cluster || envelope.cluster == ClusterId::UNKNOWN =>
+                {
+                    process.received(step, from, envelope.incarnation, &envelope.message);
+                }
+                Event::Measured { metrics } => process.note(&step.peer().id, now, metrics, true),
+                Event::Requested { ticket, request } => {
+                    process.tickets.insert(*ticket, (request.clone(), now));
+                }
+                Event::IpfsCompared { .. }
+                | Event::IpfsFinished { .. }
+                | Event::IpfsLacks { .. }
+                | Event::IpfsProgressed { .. }
+                | Event::Persisted { .. }
+                | Event::Received { .. }
+                | Event::SnapshotReceived { .. }
+                | Event::SnapshotSent { .. }
+                | Event::TimedOut
+                | Event::Unreachable { .. } => {}
+            }
+        }
+    }
+
+    /// Forgets what counts no more after a step.
+    pub(super) fn after_checks(&mut self, step: &Step<'_>) {
+        let process = &mut self.processes[step.me];
+        process.leads_since[0] = process.leads_since[1];
+        for effect in step.effects {
+            if let Effect::Reply { ticket, .. } = effect {
+                process.tickets.remove(ticket);
+            }
+        }
+        if changes_members(step) {
+            let members = by_peer(&step.peer().disk.written.members);
+            if !members.is_empty() {
+                process.senders.retain(|peer, _| members.contains_key(peer));
+            }
+            process.before = members;
+        }
+    }
+}
+
+impl Process {
+    fn received(&mut self, step: &Step<'_>, from: &PeerId, folder: Incarnation, message: &Message) {
+        let now = step.now.mono;
+        let after = member(&step.peer().disk.written.members, from).map(|(_, member)| member.incarnation);
+        let before = self.before.get(from).map(|(_, folder)| *folder);
+        let is_recorded = |known: Option<Option<Incarnation>>| {
+            known.is_some_and(|known| known.is_none_or(|known| known == folder))
+        };
+        let certain = is_recorded(before) && is_recorded(after);
+        if let Message::Metrics(metrics) = message
+            && (is_recorded(before) || is_recorded(after))
+        {
+            self.note(from, now, metrics, certain);
+        }
+        if certain {
+            let sender = self.senders.entry(from.clone()).or_default();
+            sender.last = Some(now);
+            sender.other = None;
+        } else if before.is_some() || after.is_some() {
+            let sender = self.senders.entry(from.clone()).or_default();
+            match &mut sender.other {
+                Some((other, _, last)) if *other == folder => *last = now,
+                other => *other = Some((folder, now, now)),
+            }
+        }
+    }
+
+    fn note(&mut self, from: &PeerId, at: Instant, metrics: &[Metric], certain: bool) {
+        let sender = self.senders.entry(from.clone()).or_default();
+        for metric in metrics {
+            let samples = sender.samples.entry(metric.name.clone()).or_default();
+            let metric = metric.clone();
+            samples.push(Sample { metric, at, certain });
+        }
+    }
+
+    /// The samples of a metric that may have been the newest at some moment of this step.
+    pub(super) fn samples(&self, peer: &PeerId, name: &str) -> &[Sample] {
+        let sender = self.senders.get(peer);
+        let samples = sender.and_then(|sender| sender.samples.get(name));
+        samples.map_or(&[], Vec::as_slice)
+    }
+
+    /// The last message from the recorded data folder of a member.
+    pub(super) fn last(&self, peer: &PeerId) -> Option<Instant> {
+        self.senders.get(peer)?.last
+    }
+
+    /// Messages from another data folder than the recorded one, and none from that since: the other one, and
+    /// for how long it has been heard.
+    pub(super) fn other_folder(&self, peer: &PeerId) -> Option<(Incarnation, Duration)> {
+        let (folder, first, last) = self.senders.get(peer)?.other?;
+        Some((folder, last.since(first)))
+    }
+
+    /// Whether a peer may have counted as able to take a pin at some moment of this step.
+    pub(super) fn may_take(&self, now: Now, peer: &PeerId, names: &[String]) -> bool {
+        let counts = |name: &str| {
+            self.samples(peer, name)
+                .iter()
+                .any(|sample| sample.is_living(now))
+        };
+        counts(PING) && names.iter().all(|name| counts(name))
+    }
+
+    /// Whether a peer counted as able to take a pin during all of this step.
+    pub(super) fn can_take(&self, now: Now, peer: &PeerId, names: &[String]) -> bool {
+        let counts = |name: &str| {
+            let samples = self.samples(peer, name);
+            let was_there = samples.first().is_some_and(|sample| sample.at < now.mono);
+            was_there
+                && samples
+                    .iter()
+                    .all(|sample| sample.certain && sample.is_living(now))
+        };
+        counts(PING) && names.iter().all(|name| counts(name))
+    }
+
+    /// For how long the `ping` of a peer has been missing, counted from the term of office of this leader at
+    /// the earliest; zero when it does not lead.
+    pub(super) fn silence(&self, now: Now, peer: &PeerId, interval: Duration) -> Duration {
+        let since = self.leads_since.iter().flatten().min();
+        let Some(since) = since else { return Duration::ZERO };
+        let expires = self.samples(peer, PING).iter().map(Sample::expires);
+        let from = expires.chain([*since + interval * 2]).max();
+        now.mono.since(from.unwrap_or(now.mono))
+    }
+}

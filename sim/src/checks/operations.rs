@@ -1,0 +1,401 @@
+//! Operations at the IPFS node begin in order and when they are due, are given up when they make no progress
+//! and not before, fail into a pause that doubles, and what a peer notes or says of its copies is true.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cluster_core::{
+    Cid, Effect, Event, Instant, IpfsAction, Lane, Local, Message, Mode, OpId, Phase, Reply, StoreOp,
+};
+
+use super::{Found, Step};
+use crate::options::Options;
+use crate::store::Store;
+
+/// How long a first attempt may stand still while others wait: the core's rule, written down once more.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One operation of a process.
+#[derive(Clone, Debug)]
+struct Operation {
+    cid: Cid,
+    pin: Option<Mode>,
+    moved: Instant,
+    attempts: u32,
+    cancelled: bool,
+}
+
+/// One process.
+#[derive(Clone, Debug, Default)]
+struct Process {
+    running: BTreeMap<OpId, Operation>,
+    /// Failed attempts that are on record.
+    attempts: BTreeMap<Cid, u32>,
+    /// Comparisons under way: of everything or not, and what they have found.
+    comparing: BTreeMap<OpId, (bool, u64)>,
+    /// When the last comparison of everything began that nobody asked for.
+    began: Option<Instant>,
+    applied: u64,
+}
+
+/// All processes, and their settings.
+#[derive(Debug)]
+pub(super) struct Operations {
+    processes: Vec<Process>,
+    pin_timeout: Duration,
+    unpin_timeout: Duration,
+    retry: [Duration; 2],
+    compare: Duration,
+    concurrent: usize,
+    forgets: bool,
+}
+
+impl Operations {
+    pub(super) fn new(options: &Options, size: usize) -> Self {
+        let millis = Duration::from_millis;
+        Self {
+            processes: vec![Process::default(); size],
+            pin_timeout: millis(options.pin_timeout_ms),
+            unpin_timeout: millis(options.pin_timeout_ms * 2),
+            retry: [millis(options.retry_min_ms), millis(options.retry_max_ms)],
+            compare: millis(options.compare_ms),
+            concurrent: usize::try_from(options.concurrent_pins.max(1)).expect("a small number"),
+            forgets: options.ipfs_forget_every > 0,
+        }
+    }
+
+    pub(super) fn booted(&mut self, me: usize, store: &Store) {
+        let attempts = store
+            .locals
+            .iter()
+            .map(|(cid, local)| (cid.clone(), local.attempts));
+        self.processes[me] = Process {
+            attempts: attempts.collect(),
+            applied: store.applied.index,
+            ..Process::default()
+        };
+    }
+
+    pub(super) fn after_step(&mut self, step: &Step<'_>, found: &mut Found<'_>) {
+        let mut process = std::mem::take(&mut self.processes[step.me]);
+        let full = process.running.len() >= self.concurrent;
+        for event in step.events {
+            process.after_event(step, event);
+        }
+        for op in step.writes() {
+            self.of_write(step, &mut process, op, found);
+        }
+        let compared = step.events.iter().filter_map(|event| process.compared(event));
+        let compared: Vec<u64> = compared.collect();
+        for effect in step.effects {
+            self.of_effect(step, &mut process, effect, full, found);
+            if let Effect::Reply { reply: Ok(reply), .. } = effect {
+                Self::of_reply(reply, &compared, found);
+            }
+        }
+        if step.events.contains(&Event::TimedOut) {
+            self.of_overdue(step, &process, found);
+        }
+        process.applied = step.peer().disk.written.applied.index;
+        self.processes[step.me] = process;
+    }
+
+    fn of_write(&self, step: &Step<'_>, process: &mut Process, op: &StoreOp, found: &mut Found<'_>) {
+        match op {
+            StoreOp::PutLocal { cid, local } => {
+                let before = process.attempts.insert(cid.clone(), local.attempts).unwrap_or(0);
+                self.of_local(step, cid, local, before, found);
+                if local.phase == Phase::Lost {
+                    for event in step.events {
+                        if let Event::IpfsLacks { op, missing } = event
+                            && missing.iter().any(|missing| missing.cid == *cid)
+                            && let Some((_, count)) = process.comparing.get_mut(op)
+                        {
+                            *count += 1;
+                        }
+                    }
+                }
+            }
+            StoreOp::DeleteLocal { cid } => {
+                process.attempts.remove(cid);
+            }
+            StoreOp::Append { .. }
+            | StoreOp::Compact { .. }
+            | StoreOp::DeletePin { .. }
+            | StoreOp::Dequeue { .. }
+            | StoreOp::Enqueue { .. }
+            | StoreOp::InstallSnapshot { .. }
+            | StoreOp::PutPin { .. }
+            | StoreOp::PutWindow { .. }
+            | StoreOp::SetApplied { .. }
+            | StoreOp::SetHardState { .. }
+            | StoreOp::SetMembers { .. }
+            | StoreOp::SetReconciling { .. } => {}
+        }
+    }
+
+    fn of_local(&self, step: &Step<'_>, cid: &Cid, local: &Local, before: u32, found: &mut Found<'_>) {
+        let ipfs = &step.peer().ipfs;
+        let is_error = matches!(local.phase, Phase::PinError | Phase::UnpinError);
+        let ended = step
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::IpfsFinished { .. }));
+        if local.phase == Phase::Pinned && ended && !self.forgets {
+            found.require(ipfs.holds(cid, local.mode), "copies", || {
+                format!("takes {cid} for pinned, the IPFS node does not have it: {local:?}")
+            });
+        }
+        let Some(key) = local.queued.as_ref().filter(|_| is_error && ended) else {
+            return;
+        };
+        if local.attempts == before || !matches!(key.lane, Lane::Retry | Lane::Surplus) {
+            // A copy that nobody has confirmed is asked about again: that is no failure.
+            return;
+        }
+        found.require(local.attempts == before + 1, "retries", || {
+            format!("counts {} attempts at {cid} after {before}", local.attempts)
+        });
+        let [min, max] = self.retry;
+        let pause = min
+            .saturating_mul(1 << (local.attempts.max(1) - 1).min(20))
+            .min(max);
+        let given = Duration::from_nanos(key.at.saturating_sub(step.now.wall.0));
+        found.require((pause * 3 / 4..=pause).contains(&given), "retries", || {
+            format!("tries {cid} again after {given:?} instead of {pause:?}: {local:?}")
+        });
+    }
+
+    fn of_effect(
+        &self,
+        step: &Step<'_>,
+        process: &mut Process,
+        effect: &Effect,
+        full: bool,
+        found: &mut Found<'_>,
+    ) {
+        match effect {
+            Effect::StartIpfs { op, action } => {
+                self.of_start(step, process, action, found);
+                let (IpfsAction::Pin { cid, .. } | IpfsAction::Unpin { cid }) = action;
+                let pin = match action {
+                    IpfsAction::Pin { mode, .. } => Some(*mode),
+                    IpfsAction::Unpin { .. } => None,
+                };
+                let local = step.peer().disk.written.locals.get(cid);
+                process.running.insert(
+                    *op,
+                    Operation {
+                        cid: cid.clone(),
+                        pin,
+                        moved: step.now.mono,
+                        attempts: local.map_or(0, |local| local.attempts),
+                        cancelled: false,
+                    },
+                );
+            }
+            Effect::CancelIpfs { op } => self.of_cancel(step, process, *op, full, found),
+            Effect::CompareIpfs { op, cid } => {
+                let asked = step
+                    .events
+                    .iter()
+                    .any(|event| matches!(event, Event::Requested { .. } | Event::IpfsCompared { .. }));
+                let now = step.now.mono;
+                let soon = process.began.is_some_and(|last| now.since(last) < self.compare);
+                found.require(cid.is_some() || asked || !soon, "comparisons", || {
+                    format!("compares everything again, before {:?} are over", self.compare)
+                });
+                if cid.is_none() && !asked {
+                    process.began = Some(now);
+                }
+                process.comparing.insert(*op, (cid.is_none(), 0));
+                let all = process.comparing.values().filter(|(all, _)| *all).count();
+                found.require(all <= 1, "comparisons", || format!("{all} of everything at once"));
+            }
+            Effect::Send { envelope, .. } => {
+                if let Message::HasCopies(copies) = &envelope.message {
+                    for copy in copies {
+                        let states = step.pin_states(&copy.cid);
+                        let is_true = states.iter().flatten().any(|pin| {
+                            let holds = self.forgets || step.peer().ipfs.holds(&copy.cid, pin.options.mode);
+                            let is_own = pin.version == copy.version && pin.is_allocated_to(&step.peer().id);
+                            holds && is_own
+                        });
+                        found.require(is_true, "copies", || {
+                            format!("says that it holds {copy:?}, of {states:?}")
+                        });
+                    }
+                }
+            }
+            Effect::DiscardSnapshot { .. }
+            | Effect::Measure
+            | Effect::Persist(_)
+            | Effect::Reply { .. }
+            | Effect::SendSnapshot { .. } => {}
+        }
+    }
+
+    fn of_start(&self, step: &Step<'_>, process: &Process, action: &IpfsAction, found: &mut Found<'_>) {
+        let store = &step.peer().disk.written;
+        let (IpfsAction::Pin { cid, .. } | IpfsAction::Unpin { cid }) = action;
+        if let (
+            IpfsAction::Pin {
+                name,
+                origins,
+                update_from,
+                ..
+            },
+            Some(pin),
+        ) = (action, store.pins.get(cid))
+        {
+            let options = &pin.options;
+            let as_wished =
+                *name == options.name && *origins == options.origins && *update_from == options.pin_update;
+            found.require(as_wished, "tracker", || format!("pins {pin:?} by {action:?}"));
+        }
+        let Some(key) = store.locals.get(cid).and_then(|local| local.queued.as_ref()) else {
+            found.unsafe_("tracker", format!("works on {cid}, which is not queued"));
+            return;
+        };
+        let due = match key.lane {
+            Lane::Fresh | Lane::Unpin => true,
+            Lane::Retry => key.at <= step.now.wall.0,
+            Lane::Surplus => false,
+        };
+        found.require(due, "retries", || format!("works on {key:?}, which is not due"));
+        if key.lane == Lane::Retry {
+            let is_idle = |other: &&cluster_core::QueueKey| {
+                let busy = process.running.values().any(|running| running.cid == other.cid);
+                !busy && other.at <= process.applied && other.cid != *cid
+            };
+            let passed = [Lane::Unpin, Lane::Fresh]
+                .into_iter()
+                .flat_map(|lane| store.queued(lane))
+                .find(is_idle);
+            let starts = step.effects.iter().any(|effect| match effect {
+                Effect::StartIpfs { action, .. } => {
+                    let (IpfsAction::Pin { cid, .. } | IpfsAction::Unpin { cid }) = action;
+                    passed.is_some_and(|passed| passed.cid == *cid)
+                }
+                Effect::CancelIpfs { .. }
+                | Effect::CompareIpfs { .. }
+                | Effect::DiscardSnapshot { .. }
+                | Effect::Measure
+                | Effect::Persist(_)
+                | Effect::Reply { .. }
+                | Effect::Send { .. }
+                | Effect::SendSnapshot { .. } => false,
+            });
+            found.require(passed.is_none() || starts || store.reconciling, "order", || {
+                format!("tries {key:?} again before {passed:?}")
+            });
+        }
+    }
+
+    fn of_cancel(&self, step: &Step<'_>, process: &mut Process, op: OpId, full: bool, found: &mut Found<'_>) {
+        let Some(running) = process.running.get_mut(&op) else {
+            return;
+        };
+        running.cancelled = true;
+        let store = &step.peer().disk.written;
+        let cid = &running.cid;
+        let changed = step.writes().any(|op| match op {
+            StoreOp::DeletePin { pin } | StoreOp::PutPin { pin, .. } => pin.cid == *cid,
+            StoreOp::Append { .. }
+            | StoreOp::Compact { .. }
+            | StoreOp::DeleteLocal { .. }
+            | StoreOp::Dequeue { .. }
+            | StoreOp::Enqueue { .. }
+            | StoreOp::InstallSnapshot { .. }
+            | StoreOp::PutLocal { .. }
+            | StoreOp::PutWindow { .. }
+            | StoreOp::SetApplied { .. }
+            | StoreOp::SetHardState { .. }
+            | StoreOp::SetMembers { .. }
+            | StoreOp::SetReconciling { .. } => false,
+        });
+        let pin = store.pins.get(cid);
+        let wanted = pin
+            .filter(|pin| pin.is_allocated_to(&step.peer().id))
+            .map(|pin| pin.options.mode);
+        let differs = match running.pin {
+            Some(mode) => wanted != Some(mode),
+            None => pin.is_some(),
+        };
+        let still = step.now.mono.since(running.moved);
+        let patience = PATIENCE.saturating_mul(1 << running.attempts.min(16));
+        let stuck = match running.pin {
+            Some(_) => still >= self.pin_timeout || (full && still >= patience),
+            None => still >= self.unpin_timeout,
+        };
+        found.require(changed || differs || stuck, "patience", || {
+            format!("gives {running:?} up after {still:?}")
+        });
+    }
+
+    fn of_overdue(&self, step: &Step<'_>, process: &Process, found: &mut Found<'_>) {
+        let late = process.running.values().find(|running| {
+            let longest = if running.pin.is_some() {
+                self.pin_timeout
+            } else {
+                self.unpin_timeout
+            };
+            !running.cancelled && step.now.mono.since(running.moved) >= longest
+        });
+        found.require(late.is_none(), "patience", || {
+            format!("lets {late:?} stand still")
+        });
+    }
+
+    /// A client that had pins compared hears how many were missing.
+    fn of_reply(reply: &Reply, ended: &[u64], found: &mut Found<'_>) {
+        if let Reply::Synced(count) = reply {
+            found.require(ended.contains(count), "comparisons", || {
+                format!("says that {count} pins were missing, it were {ended:?}")
+            });
+        }
+    }
+}
+
+impl Process {
+    /// What a comparison has found that ends with this event.
+    fn compared(&mut self, event: &Event) -> Option<u64> {
+        match event {
+            Event::IpfsCompared { op, .. } => self.comparing.remove(op).map(|(_, count)| count),
+            Event::IpfsFinished { .. }
+            | Event::IpfsLacks { .. }
+            | Event::IpfsProgressed { .. }
+            | Event::Measured { .. }
+            | Event::Persisted { .. }
+            | Event::Received { .. }
+            | Event::Requested { .. }
+            | Event::SnapshotReceived { .. }
+            | Event::SnapshotSent { .. }
+            | Event::TimedOut
+            | Event::Unreachable { .. } => None,
+        }
+    }
+
+    fn after_event(&mut self, step: &Step<'_>, event: &Event) {
+        match event {
+            Event::IpfsFinished { op, .. } => {
+                self.running.remove(op);
+            }
+            Event::IpfsProgressed { op } => {
+                if let Some(running) = self.running.get_mut(op).filter(|running| running.pin.is_some()) {
+                    running.moved = step.now.mono;
+                }
+            }
+            Event::IpfsCompared { .. }
+            | Event::IpfsLacks { .. }
+            | Event::Measured { .. }
+            | Event::Persisted { .. }
+            | Event::Received { .. }
+            | Event::Requested { .. }
+            | Event::SnapshotReceived { .. }
+            | Event::SnapshotSent { .. }
+            | Event::TimedOut
+            | Event::Unreachable { .. } => {}
+        }
+    }
+}

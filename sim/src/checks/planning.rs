@@ -1,0 +1,272 @@
+//! A leader changes the membership for a reason that the world confirms: newcomers were asked for, who goes
+//! was to go or has really lost its data folder, who gets a vote has the log, and who loses one was silent or
+//! one too many. Every Raft id stands for one data folder, and nobody speaks under another's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use cluster_core::{
+    Effect, Identity, Incarnation, Members, MembersChange, MembersStep, Message, Payload, PeerId, RaftId,
+    RaftKind, StoreOp, decode,
+};
+
+use super::heard::{Heard, Process};
+use super::{Found, Step};
+use crate::members::wanted_voters;
+use crate::options::Options;
+
+/// How long only the new data folder of a member must have been heard before the old one counts as lost: the
+/// core's rule, written down once more.
+const RETURN_GRACE: Duration = Duration::from_secs(2);
+
+/// A learner with no more entries to come than this may vote.
+const REACH: u64 = 64;
+
+/// What is known of all memberships that were ever written.
+#[derive(Debug)]
+pub(super) struct Planning {
+    /// The data folder that each Raft id was given to.
+    folders: BTreeMap<RaftId, (PeerId, Option<Incarnation>)>,
+    /// Raft ids that were members of a written membership and are none of a later one.
+    ended: BTreeSet<RaftId>,
+    patience: Duration,
+    replace_after: Duration,
+    voters_max: u64,
+}
+
+impl Planning {
+    pub(super) fn new(options: &Options) -> Self {
+        let ticks = options.tick_ms.max(1) * options.election_ticks.max(3);
+        Self {
+            folders: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            patience: Duration::from_millis(ticks * 2),
+            replace_after: Duration::from_millis(options.replace_after_ms),
+            voters_max: options.voters_max,
+        }
+    }
+
+    /// Notes a membership that a peer starts from.
+    pub(super) fn booted(&mut self, members: &Members) {
+        self.note(members);
+    }
+
+    pub(super) fn after_step(&mut self, step: &Step<'_>, heard: &Heard, found: &mut Found<'_>) {
+        let heard = heard.of(step.me);
+        for op in step.writes() {
+            match op {
+                StoreOp::SetMembers { members } => self.note(members),
+                StoreOp::InstallSnapshot { manifest, .. } => self.note(&manifest.members),
+                StoreOp::SetHardState { hard_state } => self.of_identity(step, hard_state.identity, found),
+                StoreOp::Append { entries } if step.peer().leads() => {
+                    for entry in entries {
+                        if let Payload::Members(data) = &entry.payload
+                            && let Ok(change) = decode::<MembersChange>(data)
+                        {
+                            self.of_change(step, heard, &change, found);
+                        }
+                    }
+                }
+                StoreOp::Append { .. }
+                | StoreOp::Compact { .. }
+                | StoreOp::DeleteLocal { .. }
+                | StoreOp::DeletePin { .. }
+                | StoreOp::Dequeue { .. }
+                | StoreOp::Enqueue { .. }
+                | StoreOp::PutLocal { .. }
+                | StoreOp::PutPin { .. }
+                | StoreOp::PutWindow { .. }
+                | StoreOp::SetApplied { .. }
+                | StoreOp::SetReconciling { .. } => {}
+            }
+        }
+        for effect in step.effects {
+            if let Effect::Send { envelope, .. } = effect
+                && let Message::Raft(message) = &envelope.message
+                // Requests to read are handed on as they came.
+                && !matches!(message.kind, RaftKind::ReadIndex | RaftKind::ReadIndexResp)
+            {
+                self.of_speaker(step, message.from, found);
+            }
+        }
+    }
+
+    fn note(&mut self, members: &Members) {
+        for (id, member) in &members.peers {
+            let folder = self.folders.entry(*id).or_insert((member.peer.clone(), None));
+            folder.1 = folder.1.or(member.incarnation);
+        }
+        let is_gone = |id: &&RaftId| !members.peers.contains_key(*id) && **id < members.next_raft_id;
+        let gone: Vec<RaftId> = self.folders.keys().filter(is_gone).copied().collect();
+        self.ended.extend(gone);
+    }
+
+    /// Whoever speaks under a Raft id is the data folder that it was given to.
+    fn of_speaker(&self, step: &Step<'_>, id: RaftId, found: &mut Found<'_>) {
+        let peer = step.peer();
+        let Some((owner, folder)) = self.folders.get(&id) else {
+            return;
+        };
+        let mine = peer.disk.incarnation();
+        // A founder that is set up anew takes itself for what it was: the others know better.
+        let founded = *owner == peer.id && peer.founded_again;
+        let own = founded || *owner == peer.id && folder.is_none_or(|folder| folder == mine);
+        found.require(own, "identity", || {
+            format!("speaks as {id}, which is {owner} with {folder:?}; this is {mine}")
+        });
+    }
+
+    fn of_identity(&self, step: &Step<'_>, identity: Identity, found: &mut Found<'_>) {
+        let peer = step.peer();
+        match identity {
+            Identity::Removed(id) => {
+                found.require(self.ended.contains(&id), "identity", || {
+                    format!("takes itself, {id}, for removed, and no membership is without it")
+                });
+            }
+            Identity::Known(id) => self.of_speaker(step, id, found),
+            Identity::Unknown => {
+                let known = self
+                    .folders
+                    .values()
+                    .any(|(owner, folder)| *owner == peer.id && *folder == Some(peer.disk.incarnation()));
+                let ended = self.folders.iter().any(|(id, (owner, folder))| {
+                    *owner == peer.id && *folder == Some(peer.disk.incarnation()) && self.ended.contains(id)
+                });
+                found.require(!known || ended, "identity", || {
+                    "forgets its Raft id, which was given to this data folder".to_owned()
+                });
+            }
+            Identity::Founding => {}
+        }
+    }
+
+    fn of_change(&self, step: &Step<'_>, heard: &Process, change: &MembersChange, found: &mut Found<'_>) {
+        let members = &step.peer().disk.written.members;
+        let removed: BTreeSet<RaftId> = change.steps.iter().filter_map(removes).collect();
+        for part in &change.steps {
+            match part {
+                MembersStep::AddLearner { raft_id, member } => {
+                    found.require(!self.folders.contains_key(raft_id), "planning", || {
+                        format!(
+                            "gives {raft_id} to {member:?}, it was {:?}",
+                            self.folders.get(raft_id)
+                        )
+                    });
+                    let asked = members.joining.contains(&member.peer);
+                    let replaces = removed.iter().any(|id| members.peer(*id) == Some(&member.peer));
+                    found.require(asked || replaces, "planning", || {
+                        format!("lets {member:?} in, nobody asked for it")
+                    });
+                }
+                MembersStep::Remove { raft_id } => self.of_removal(step, heard, *raft_id, change, found),
+                MembersStep::Promote { raft_id } => self.of_promotion(step, heard, *raft_id, found),
+                MembersStep::Demote { raft_id } => {
+                    self.of_demotion(step, heard, *raft_id, !removed.is_empty(), found);
+                }
+            }
+        }
+    }
+
+    fn of_removal(
+        &self,
+        step: &Step<'_>,
+        heard: &Process,
+        id: RaftId,
+        change: &MembersChange,
+        found: &mut Found<'_>,
+    ) {
+        let members = &step.peer().disk.written.members;
+        let Some(old) = members.peers.get(&id) else {
+            return;
+        };
+        if members.leaving.contains(&old.peer) {
+            return;
+        }
+        let replacement = change.steps.iter().find_map(|part| match part {
+            MembersStep::AddLearner { member, .. } if member.peer == old.peer => Some(member),
+            MembersStep::AddLearner { .. }
+            | MembersStep::Demote { .. }
+            | MembersStep::Promote { .. }
+            | MembersStep::Remove { .. } => None,
+        });
+        let Some(replacement) = replacement else {
+            found.unsafe_("planning", format!("removes {old:?}, nobody asked for it"));
+            return;
+        };
+        let real = step.peers.iter().find(|peer| peer.id == old.peer);
+        let real = real.map(|peer| peer.disk.incarnation());
+        found.require(old.incarnation != real, "planning", || {
+            format!("replaces {old:?} by {replacement:?}: its data folder is there")
+        });
+        let other = heard.other_folder(&old.peer);
+        let long = other
+            .is_some_and(|(folder, time)| Some(folder) == replacement.incarnation && time >= RETURN_GRACE);
+        found.require(long, "planning", || {
+            format!("replaces {old:?} by {replacement:?}, having heard {other:?}")
+        });
+    }
+
+    fn of_promotion(&self, step: &Step<'_>, heard: &Process, id: RaftId, found: &mut Found<'_>) {
+        let members = &step.peer().disk.written.members;
+        let Some(peer) = members.peer(id) else { return };
+        let committed = step
+            .peer()
+            .node
+            .as_ref()
+            .map_or(0, |node| node.view().committed());
+        let real = step.peers.iter().find(|other| other.id == *peer);
+        let has = real.map_or(0, |peer| peer.disk.written.last());
+        found.require(has + REACH >= committed, "planning", || {
+            format!("gives {id} a vote, its log ends at {has}, {committed} is agreed on")
+        });
+        let silence = self.silence(step, heard, peer);
+        found.require(silence < self.patience, "planning", || {
+            format!("gives {id} a vote, silent for {silence:?}")
+        });
+    }
+
+    fn of_demotion(
+        &self,
+        step: &Step<'_>,
+        heard: &Process,
+        id: RaftId,
+        removes: bool,
+        found: &mut Found<'_>,
+    ) {
+        let members = &step.peer().disk.written.members;
+        let Some(peer) = members.peer(id) else { return };
+        let too_many = members.voters.len() > wanted_voters(members, self.voters_max);
+        let least = if removes {
+            self.patience
+        } else {
+            self.replace_after
+        };
+        let silence = self.silence(step, heard, peer);
+        let lost = heard.other_folder(peer).is_some();
+        // Who is silent for long leaves less than a full number of voters that could be wanted.
+        let others = members.peers.values().map(|member| &member.peer);
+        let someone_gone = others
+            .filter(|other| **other != step.peer().id)
+            .any(|other| self.silence(step, heard, other) > self.replace_after);
+        let justified = silence >= least || (removes && lost) || (!removes && (too_many || someone_gone));
+        found.require(justified, "planning", || {
+            format!("takes the vote of {id}, silent for {silence:?}, in {members:?}")
+        });
+    }
+
+    /// For how long a member has not been heard, counted from the leader's term of office at the earliest.
+    fn silence(&self, step: &Step<'_>, heard: &Process, peer: &PeerId) -> Duration {
+        let now = step.now.mono;
+        let since = heard.leads_since.iter().flatten().min().copied();
+        let last = heard.last(peer);
+        now.since(last.max(since).unwrap_or(now))
+    }
+}
+
+fn removes(part: &MembersStep) -> Option<RaftId> {
+    match part {
+        MembersStep::Remove { raft_id } => Some(*raft_id),
+        MembersStep::AddLearner { .. } | MembersStep::Demote { .. } | MembersStep::Promote { .. } => None,
+    }
+}

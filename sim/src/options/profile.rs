@@ -1,0 +1,172 @@
+//! Runs that are heavy in one dimension. What every run has a little of, hardly any has enough of to find
+//! what only much of it brings about: so some seeds in each hundred are given over to one thing.
+
+use super::Options;
+use crate::rng::Rng;
+
+/// Spreads the profiles over each hundred seeds. It has no common divisor with a hundred.
+const STRIDE: u64 = 37;
+
+impl Options {
+    /// Gives the run of this seed to its profile, if it has one: so many of each hundred do.
+    pub(super) fn draw_profile(&mut self, rng: &mut Rng) {
+        match self.seed % 100 * STRIDE % 100 {
+            0..4 => self.change_members(rng),
+            4..7 => self.lose_disks(rng),
+            7..10 => self.grow(rng),
+            10..13 => self.come_back(rng),
+            13..16 => self.hear_strangers(rng),
+            16..19 => self.hear_late(rng),
+            19..21 => self.found_again(rng),
+            21..24 => self.weigh(rng),
+            24 => self.fill(rng),
+            25..29 => self.shrink_limits(rng),
+            29..33 => self.expire(rng),
+            33..37 => self.fail_over(rng),
+            37..39 => self.upgrade(rng),
+            39..42 => self.fail_at_ipfs(rng),
+            _ => {}
+        }
+    }
+
+    fn change_members(&mut self, rng: &mut Rng) {
+        self.peers = self.peers.clamp(4, 6);
+        self.joiners = rng.range(1, 3);
+        self.op_members = rng.range(100, 400);
+        self.op_readd = 1;
+        self.think_ms = 200;
+        self.replace_after_ms = *rng.pick(&[6000, 20_000]);
+        self.voters_max = *rng.pick(&[3, 5, 7]);
+    }
+
+    fn lose_disks(&mut self, rng: &mut Rng) {
+        self.peers = *rng.pick(&[3, 3, 5]);
+        self.disk_lost_every = rng.range(3, 8);
+        self.disk_rot_every = rng.range(8, 30);
+        self.trailing_logs = *rng.pick(&[0, 2, 20]);
+    }
+
+    fn grow(&mut self, rng: &mut Rng) {
+        self.peers = *rng.pick(&[1, 2, 3]);
+        self.learners = 0;
+        self.joiners = rng.range(3, 6);
+        self.op_members = rng.range(200, 500);
+        self.think_ms = 200;
+    }
+
+    fn come_back(&mut self, rng: &mut Rng) {
+        self.peers = 5;
+        self.joiners = 1;
+        self.op_members = rng.range(200, 400);
+        self.op_readd = 1;
+        self.think_ms = 200;
+        self.seconds = rng.range(40, 60);
+        self.disk_lost_every = *rng.pick(&[0, 10]);
+    }
+
+    fn hear_strangers(&mut self, rng: &mut Rng) {
+        self.foreign_every = 1;
+        self.joiners = *rng.pick(&[0, 1, 2]);
+    }
+
+    fn hear_late(&mut self, rng: &mut Rng) {
+        self.streams = 0;
+        self.late = rng.range(30, 150);
+        self.duplicate = rng.range(100, 300);
+        self.disk_lost_every = *rng.pick(&[0, 8]);
+    }
+
+    fn found_again(&mut self, rng: &mut Rng) {
+        self.peers = *rng.pick(&[3, 4, 5]);
+        self.found_again = 1000;
+        self.disk_lost_every = rng.range(3, 8);
+        self.late = *rng.pick(&[0, 30]);
+        self.streams = 0;
+    }
+
+    fn weigh(&mut self, rng: &mut Rng) {
+        self.peers = 3;
+        self.learners = 0;
+        self.clients = 6;
+        self.think_ms = 20;
+        self.op_unpin = 100;
+        self.log_kib = *rng.pick(&[64, 512]);
+        self.heavy_pins(rng);
+    }
+
+    fn fill(&mut self, rng: &mut Rng) {
+        self.peers = 3;
+        self.learners = 0;
+        self.joiners = self.joiners.min(1);
+        self.bulk = rng.range(6000, 6500);
+        self.cids = 8000;
+        self.seconds = 40;
+        self.ipfs_slow_ms = 10;
+        self.ipfs_hang = 0;
+        self.ipfs_fail = self.ipfs_fail.min(20);
+        self.unavailable = 0;
+        self.concurrent_pins = 100;
+        self.compare_ms = 20_000;
+        self.open_max = 4096;
+        self.shrink = *rng.pick(&[1, 1, 64]);
+        self.log_kib = *rng.pick(&[32 << 10, 256]);
+        self.snapshot_chunk = 1000;
+    }
+
+    fn shrink_limits(&mut self, rng: &mut Rng) {
+        self.shrink = 512;
+        self.log_kib = *rng.pick(&[2, 4, 16]);
+        self.outbox_messages = *rng.pick(&[4, 8]);
+        self.streams = 1;
+        self.rate_kib = *rng.pick(&[1, 10]);
+        self.snapshot_chunk = 1;
+        self.concurrent_pins = *rng.pick(&[1, 3]);
+        self.clients = 6;
+        self.cids = 40;
+        self.think_ms = 20;
+    }
+
+    fn expire(&mut self, rng: &mut Rng) {
+        self.op_expire = rng.range(400, 900);
+        self.op_repeat = rng.range(200, 500);
+        self.op_unpin = *rng.pick(&[0, 50]);
+        self.cids = *rng.pick(&[3, 10]);
+        self.clock_step_every = *rng.pick(&[0, 0, 5]);
+        self.think_ms = 200;
+    }
+
+    fn fail_over(&mut self, rng: &mut Rng) {
+        self.peers = rng.range(4, 6);
+        self.failover = u64::from(rng.chance(850));
+        self.grace_ms = *rng.pick(&[200, 1000, 3000]);
+        self.metrics_ms = *rng.pick(&[300, 1000]);
+        self.replicas_max = rng.range(2, 3);
+        self.replicas_min = rng.range(1, self.replicas_max);
+        self.restart_spread_ms = 10_000;
+        self.leader_kill_every = *rng.pick(&[0, 6]);
+        self.pause_every = 6;
+        self.cids = 40;
+    }
+
+    fn upgrade(&mut self, rng: &mut Rng) {
+        self.old = *rng.pick(&[300, 700]);
+        self.upgrade_every = *rng.pick(&[3, 10]);
+        self.partition_every = *rng.pick(&[0, 8]);
+        self.restart_spread_ms = 10_000;
+    }
+
+    fn fail_at_ipfs(&mut self, rng: &mut Rng) {
+        self.ipfs_fail = rng.range(200, 500);
+        self.ipfs_hang = *rng.pick(&[0, 100]);
+        self.op_recover = 200;
+        self.cids = 40;
+        self.concurrent_pins = *rng.pick(&[1, 3]);
+        self.ipfs_forget_every = *rng.pick(&[0, 5]);
+        self.clock_step_every = 0;
+    }
+
+    /// Pins that carry a lot along.
+    fn heavy_pins(&mut self, rng: &mut Rng) {
+        self.pin_bytes = *rng.pick(&[1 << 10, 16 << 10]);
+    }
+}
