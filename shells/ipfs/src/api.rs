@@ -7,6 +7,7 @@
 mod add;
 mod blocks;
 mod commands;
+mod config;
 mod dags;
 mod files;
 mod gate;

@@ -207,6 +207,11 @@ impl Node {
         self.inner.network.peers()
     }
 
+    /// What a connected peer said of itself, once it has.
+    pub fn identified(&self, peer: &PeerId) -> Option<Identity> {
+        self.inner.network.identified(peer)
+    }
+
     /// The block, if it is local. Blocks the thread for a read of the disk.
     pub fn get_local(&self, cid: &Cid) -> Result<Option<Bytes>, Error> {
         self.inner.store.get(cid)

@@ -12,7 +12,7 @@ pub(crate) use identity::load_or_make;
 use crate::bitswap::{self, Bitswap, OpenRequest, PROTOCOLS};
 use crate::handshakes::Limited;
 use crate::store::lock;
-use crate::{ConnectedPeer, Error};
+use crate::{ConnectedPeer, Error, Identity};
 use admission::Admission;
 use futures::StreamExt;
 use libp2p::core::muxing::StreamMuxerBox;
@@ -73,7 +73,8 @@ enum Command {
 struct Seen {
     listening: Vec<Multiaddr>,
     peers: BTreeMap<PeerId, ConnectedPeer>,
-    agents: HashMap<PeerId, String>,
+    /// What connected peers told by the identify protocol, which bounds a message to a few KiB.
+    identified: HashMap<PeerId, Identity>,
 }
 
 /// The handle of the network's task.
@@ -136,10 +137,18 @@ impl Network {
     pub(crate) fn peers(&self) -> Vec<ConnectedPeer> {
         let seen = lock(&self.seen);
         let peer = |peer: &ConnectedPeer| ConnectedPeer {
-            agent_version: seen.agents.get(&peer.peer_id).cloned(),
+            agent_version: seen
+                .identified
+                .get(&peer.peer_id)
+                .map(|told| told.agent_version.clone()),
             ..peer.clone()
         };
         seen.peers.values().map(peer).collect()
+    }
+
+    /// What a connected peer said of itself, once it has.
+    pub(crate) fn identified(&self, peer: &PeerId) -> Option<Identity> {
+        lock(&self.seen).identified.get(peer).cloned()
     }
 
     pub(crate) async fn connect(&self, address: Multiaddr) -> Result<(), Error> {
@@ -219,6 +228,22 @@ fn build(keypair: &Keypair, pool: &Arc<Pool>, bitswap: Bitswap) -> Result<Swarm<
     let config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE_TIMEOUT);
     let peer = keypair.public().to_peer_id();
     Ok(Swarm::new(transport, behaviour, peer, config))
+}
+
+/// A peer's identify message in the form of this node's own identity.
+fn identity_of(peer_id: PeerId, info: identify::Info) -> Identity {
+    let addresses = info.listen_addrs.into_iter();
+    let mut protocols: Vec<String> = info.protocols.iter().map(ToString::to_string).collect();
+    protocols.sort();
+    Identity {
+        peer_id,
+        public_key: info.public_key,
+        addresses: addresses
+            .filter_map(|address| address.with_p2p(peer_id).ok())
+            .collect(),
+        agent_version: info.agent_version,
+        protocols,
+    }
 }
 
 /// The protocols that this node speaks, sorted.
@@ -408,7 +433,7 @@ impl Task {
                 }
                 let mut seen = lock(&self.seen);
                 seen.peers.remove(&peer_id);
-                seen.agents.remove(&peer_id);
+                seen.identified.remove(&peer_id);
                 drop(seen);
                 self.redial.lost(&peer_id, Instant::now());
             }
@@ -430,7 +455,9 @@ impl Task {
                 info,
                 ..
             })) => {
-                lock(&self.seen).agents.insert(peer_id, info.agent_version);
+                lock(&self.seen)
+                    .identified
+                    .insert(peer_id, identity_of(peer_id, info));
             }
             _ => {}
         }

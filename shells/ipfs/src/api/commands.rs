@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::reply::{Failure, Reply};
 use super::request::Call;
-use super::{add, blocks, dags, files, info, pins, repo};
+use super::{add, blocks, config, dags, files, info, pins, repo};
 
 /// What values an option takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,11 +51,26 @@ pub(super) enum Found {
     Unknown,
 }
 
+/// Kubo's commands that this node lacks and whose parents it has: they are unknown here, not arguments of
+/// their parents.
+const ABSENT: [&str; 7] = [
+    "commands/completion",
+    "config/edit",
+    "config/profile",
+    "config/replace",
+    "swarm/addrs/autonat",
+    "version/check",
+    "version/deps",
+];
+
 /// Finds a command by its path or, with one argument more, by the path above.
 pub(super) fn find(path: &str) -> Found {
     let exact = |path: &str| COMMANDS.iter().find(|command| command.path == path);
     if let Some(command) = exact(path) {
         return Found::Command(command, None);
+    }
+    if ABSENT.contains(&path) {
+        return Found::Unknown;
     }
     let above = path
         .rsplit_once('/')
@@ -138,7 +153,8 @@ static COMMANDS: &[Command] = &[
         ["number", "n"] Bool ["commit"] Bool ["repo"] Bool ["all"] Bool
     ]),
     command!("commands", [], info::commands, [["flags", "f"] Bool]),
-    command!("config/show", [], info::config_show, []),
+    command!("config", ["key"], config::get, [["bool"] Bool ["json"] Bool ["expand-auto"] Bool]),
+    command!("config/show", [], config::show, []),
     command!("swarm/peers", [], info::swarm_peers, [
         ["verbose", "v"] Bool ["streams"] Bool ["latency"] Bool ["direction"] Bool ["identify"] Bool
     ]),

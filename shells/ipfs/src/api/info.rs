@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::commands;
 use super::reply::{Failure, Reply};
 use super::request::Call;
+use crate::Identity;
 
 #[derive(Serialize)]
 struct Id {
@@ -26,6 +27,20 @@ struct Id {
     protocols: Vec<String>,
 }
 
+impl From<Identity> for Id {
+    fn from(identity: Identity) -> Self {
+        let mut addresses: Vec<_> = identity.addresses.iter().map(Multiaddr::to_string).collect();
+        addresses.sort_unstable();
+        Id {
+            id: identity.peer_id.to_string(),
+            public_key: Base::Base64Pad.encode(identity.public_key.encode_protobuf()),
+            addresses,
+            agent: identity.agent_version,
+            protocols: identity.protocols,
+        }
+    }
+}
+
 /// `id`, of this node or of a connected one.
 pub(super) async fn id(call: Call) -> Result<Reply, Failure> {
     let own = call.node.id();
@@ -35,31 +50,12 @@ pub(super) async fn id(call: Call) -> Result<Reply, Failure> {
             .parse()
             .map_err(|_| Failure::failed("invalid peer id"))?;
         if peer != own.peer_id {
-            let known = call
-                .node
-                .peers()
-                .await
-                .into_iter()
-                .find(|known| known.peer_id == peer);
-            let known = known.ok_or_else(|| Failure::failed(format!("not connected to {peer}")))?;
-            return Reply::once(&Id {
-                id: peer.to_string(),
-                public_key: String::new(),
-                addresses: vec![known.address.to_string()],
-                agent: known.agent_version.unwrap_or_default(),
-                protocols: Vec::new(),
-            });
+            let known = call.node.identified(&peer);
+            let known = known.ok_or_else(|| Failure::failed("routing: not found"))?;
+            return Reply::once(&Id::from(known));
         }
     }
-    let mut addresses: Vec<_> = own.addresses.iter().map(Multiaddr::to_string).collect();
-    addresses.sort_unstable();
-    Reply::once(&Id {
-        id: own.peer_id.to_string(),
-        public_key: Base::Base64Pad.encode(own.public_key.encode_protobuf()),
-        addresses,
-        agent: own.agent_version,
-        protocols: own.protocols,
-    })
+    Reply::once(&Id::from(own))
 }
 
 #[derive(Serialize)]
@@ -98,20 +94,6 @@ pub(super) async fn commands(_: Call) -> Result<Reply, Failure> {
     Reply::once(&commands::described())
 }
 
-/// `config/show`: the keys that clients ask for, as they are in effect.
-pub(super) async fn config_show(call: Call) -> Result<Reply, Failure> {
-    let (own, stat) = (call.node.id(), call.node.stat()?);
-    let swarm: Vec<_> = own.addresses.iter().map(Multiaddr::to_string).collect();
-    let storage_max = stat.storage_max.map_or_else(String::new, |max| format!("{max}B"));
-    Reply::once(&serde_json::json!({
-        "Addresses": { "Swarm": swarm },
-        "Bootstrap": [],
-        "Datastore": { "StorageMax": storage_max },
-        "Identity": { "PeerID": own.peer_id.to_string() },
-        "Routing": { "Type": "none" },
-    }))
-}
-
 #[derive(Serialize)]
 struct Peers {
     #[serde(rename = "Peers")]
@@ -124,6 +106,8 @@ struct Peer {
     address: String,
     #[serde(rename = "Peer")]
     peer: String,
+    #[serde(rename = "Latency", skip_serializing_if = "Option::is_none")]
+    latency: Option<&'static str>,
     #[serde(rename = "Direction", skip_serializing_if = "Option::is_none")]
     direction: Option<u8>,
     #[serde(rename = "Identify")]
@@ -147,6 +131,7 @@ struct Identify {
 /// `swarm/peers`.
 pub(super) async fn swarm_peers(call: Call) -> Result<Reply, Failure> {
     let verbose = call.flag("verbose", false);
+    let latency = verbose || call.flag("latency", false);
     let direction = verbose || call.flag("direction", false);
     let identify = verbose || call.flag("identify", false);
     let mut peers: Vec<_> = call
@@ -157,6 +142,8 @@ pub(super) async fn swarm_peers(call: Call) -> Result<Reply, Failure> {
         .map(|peer| Peer {
             address: peer.address.to_string(),
             peer: peer.peer_id.to_string(),
+            // Kubo's word for a latency that was not measured.
+            latency: latency.then_some("n/a"),
             direction: direction.then_some(if peer.inbound { 1 } else { 2 }),
             identify: Identify {
                 id: if identify {
