@@ -321,6 +321,9 @@ fn pins_are_listed_and_changed_as_by_a_node() {
     );
     let not = call(port, &format!("pin/ls?arg={root}&type=direct"));
     assert_eq!(kubo_error(&not), format!("path '{root}' is not pinned"));
+    // Its direct pin does not hide that the root holds it, too.
+    let both_ways = call(port, &format!("pin/ls?arg={sub}&type=indirect"));
+    assert_eq!(both_ways.json()["Keys"][&sub]["Type"], through.as_str());
     let bad = call(port, "pin/ls?type=x");
     assert_eq!(
         kubo_error(&bad),

@@ -242,8 +242,10 @@ async fn one(
 ) -> Result<PinLine, Failure> {
     let not_pinned = || Failure::failed(format!("path '{arg}' is not pinned"));
     let cid = proxy.resolve(call, arg).await?;
-    if let Some(pin) = proxy.pin_of(&cid).await? {
-        if !shows(wanted, pin.options.mode) || !counts(proxy, call, &cid, &pin).await? {
+    // A pin of another kind than asked for hides nothing: what has a direct pin may be held indirectly, too.
+    let pin = proxy.pin_of(&cid).await?;
+    if let Some(pin) = pin.filter(|pin| shows(wanted, pin.options.mode)) {
+        if !counts(proxy, call, &cid, &pin).await? {
             return Err(not_pinned());
         }
         return Ok(listed(call, &pin, names));
