@@ -12,7 +12,8 @@ use std::fmt;
 /// separators, and the bidirectional controls ([Trojan Source](https://trojansource.codes)).
 pub fn is_control(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}')
+        || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A writer that escapes every control character on its way to `W`: `\n`, `\r` and `\t` by these names, all
@@ -92,7 +93,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn escaped_json_means_the_same_and_has_no_control_characters(text in ".*[\u{7f}-\u{a0}\u{202a}-\u{2069}]?.*") {
+        fn escaped_json_means_the_same_without_controls(text in ".*[\u{7f}-\u{a0}\u{202a}-\u{2069}]?.*") {
             let written = serde_json::to_string(&text).unwrap();
             let escaped = json(&written);
             proptest::prop_assert!(!escaped.contains(is_control));

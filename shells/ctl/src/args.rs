@@ -237,7 +237,12 @@ pub(crate) enum Health {
     Graph {
         /// Write to this file
         // An empty one is none, as in the Go tool.
-        #[arg(long, short = 'f', value_name = "FILE", value_parser = OsStringValueParser::new().map(PathBuf::from))]
+        #[arg(
+            long,
+            short = 'f',
+            value_name = "FILE",
+            value_parser = OsStringValueParser::new().map(PathBuf::from)
+        )]
         file: Option<PathBuf>,
         /// Draw also the IPFS nodes outside the cluster
         #[arg(long)]

@@ -72,7 +72,8 @@ fn refused(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// Help keeps its styles. An error quotes arguments, which may come from elsewhere, so it is plain and escaped.
+/// Prints help with its styles, and an error plain and escaped: it quotes arguments, which may come from
+/// elsewhere.
 fn print(error: &clap::Error) {
     if error.use_stderr() {
         eprint!("{}", cluster_api::terminal::lines(error.render()));

@@ -1,6 +1,6 @@
-//! Known advisories against the versions in `Cargo.lock`, without a network: `tests/advisories.txt` is RustSec's
-//! database, cut down to our crates, as of the day in its first line. What was published later is found by
-//! `.ci/advisories` and `cargo deny check advisories`, which are part of each release.
+//! Known advisories against the versions in `Cargo.lock`, without a network: `tests/advisories.txt` is
+//! RustSec's database, cut down to our crates, as of the day in its first line. What was published later is
+//! found by `.ci/advisories` and `cargo deny check advisories`, which are part of each release.
 
 use std::collections::BTreeSet;
 

@@ -24,8 +24,8 @@ Environment variables named CLUSTER_… override single settings (CLUSTER_SECRET
 CLUSTER_RESTAPI_HTTPLISTENMULTIADDRESS=…) both here, where they are written down, and at every start.
 
 The embedded IPFS node stores, serves and pins content. It has no DHT, QUIC, relays, IPNS, MFS (`files`), \
-pubsub, filestore (`nocopy`) or gateway: it fetches from the nodes of the cluster's peers, from a pin's origins \
-and from nodes that `swarm connect` names. Use Kubo (--ipfs http) where you need these.
+pubsub, filestore (`nocopy`) or gateway: it fetches from the nodes of the cluster's peers, from a pin's \
+origins and from nodes that `swarm connect` names. Use Kubo (--ipfs http) where you need these.
 
 To change the secret of a running cluster, restart its peers twice, one after the other: first with the new \
 secret in cluster.accepted_secrets (a list; CLUSTER_ACCEPTEDSECRETS), then with the new secret as \

@@ -310,8 +310,8 @@ mod tests {
                     "reference":"{other}"}}"#
             ),
             format!(
-                r#"{{{old},"shard_size":0,"user_allocations":null,"metadata":null,"cid":{{"/":"{CID}"}},"type":8,
-                    "allocations":["{PEER}"],"max_depth":-1,"reference":{{"/":"{other}"}}}}"#
+                r#"{{{old},"shard_size":0,"user_allocations":null,"metadata":null,"cid":{{"/":"{CID}"}},
+                    "type":8,"allocations":["{PEER}"],"max_depth":-1,"reference":{{"/":"{other}"}}}}"#
             ),
             format!(
                 r#"{{{old},"shard_size":0,"user_allocations":["{PEER}"],"metadata":null,

@@ -175,8 +175,8 @@ impl<R: BufRead> Values<R> {
         Ok(())
     }
 
-    /// Steps over a value that cannot be taken: all of it where it is JSON, to the end of its first line where
-    /// it is not.
+    /// Steps over a value that cannot be taken: all of it where it is JSON, to the end of its first line
+    /// where it is not.
     fn skip_bad(&mut self) -> Result<(), Stopped> {
         if self.start == self.buffer.len() {
             // The list was not closed, and this is the end.
