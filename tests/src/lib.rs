@@ -9,6 +9,7 @@ pub mod cids;
 mod cluster;
 pub mod http;
 pub mod links;
+pub mod memory;
 mod peer;
 mod process;
 mod programs;

@@ -108,16 +108,48 @@ impl Peer {
     /// # Panics
     /// As [`Peer::start`].
     pub fn start_with(&mut self, arguments: &[&str]) {
+        self.spawn(service_of(self.program, &self.folder), arguments);
+    }
+
+    fn spawn(&mut self, mut command: Command, arguments: &[&str]) {
         assert!(self.child.is_none(), "{} runs", self.name);
         let log = File::options().create(true).append(true).open(self.log_path());
         let log = log.expect("a log");
-        let child = service_of(self.program, &self.folder)
+        let child = command
             .args(["--logformat", "nocolor", "daemon"])
             .args(arguments)
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
             .spawn();
         self.child = Some(child.expect("the service starts"));
+    }
+
+    /// The same as [`Peer::start`], with so many bytes of address space.
+    ///
+    /// # Panics
+    /// As [`Peer::start`].
+    pub fn start_limited(&mut self, bytes: u64) {
+        let service = service_of(self.program, &self.folder);
+        let mut command = Command::new("/bin/sh");
+        command
+            .env_clear()
+            .stdin(Stdio::null())
+            .args([
+                "-c",
+                "ulimit -v \"$0\" && exec \"$@\"",
+                &(bytes / 1024).to_string(),
+            ])
+            .arg(service.get_program())
+            .args(service.get_args());
+        self.spawn(command, &[]);
+    }
+
+    /// Its process.
+    ///
+    /// # Panics
+    /// It does not run.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
     }
 
     /// Has it run another release from its next start on; see [`NEXT`].

@@ -1,5 +1,7 @@
 //! What needs real processes: three peers, their IPFS nodes, sockets, disks, signals.
 
+#[path = "it/amplification.rs"]
+mod amplification;
 #[path = "it/bad_input.rs"]
 mod bad_input;
 #[path = "it/commands.rs"]

@@ -417,6 +417,29 @@ async fn a_connected_node_is_identified_as_it_identifies_itself() {
     assert!(served.post("swarm/peers").await.json()["Peers"][0]["Latency"].is_null());
 }
 
+/// As Kubo 0.40 answers: `core/commands/swarm.go`, `core/coreapi/swarm.go`.
+#[tokio::test]
+async fn disconnecting_an_unknown_peer_or_address_is_listed_as_a_failure() {
+    let (served, other) = (Served::start().await, Served::start().await);
+    let peer = other.node.id().peer_id;
+    let address = other.node.id().addresses[0].clone();
+    let disconnect = async |address: String| {
+        let answer = served.post(&format!("swarm/disconnect?arg={address}")).await;
+        assert_eq!(answer.status, 200);
+        answer.json()["Strings"][0].as_str().unwrap().to_owned()
+    };
+    let unknown = format!("disconnect {peer} failure: not connected");
+    assert_eq!(disconnect(format!("/p2p/{peer}")).await, unknown);
+    let not_found = format!("disconnect {peer} failure: conn not found");
+    assert_eq!(disconnect(address.to_string()).await, not_found);
+    served.node.connect(address.clone()).await.unwrap();
+    let elsewhere = format!("/ip4/127.0.0.1/tcp/1/p2p/{peer}");
+    assert_eq!(disconnect(elsewhere).await, not_found);
+    assert_eq!(served.node.peers().await.len(), 1);
+    let success = format!("disconnect {peer} success");
+    assert_eq!(disconnect(address.to_string()).await, success);
+}
+
 async fn every_call(backend: &Backend, other: &Served) {
     let added = other
         .upload("add?cid-version=1", &[("big", OCTETS, &content(3_000_000))])

@@ -1,0 +1,176 @@
+//! Requests over HTTP that cost little to send and, handled carelessly, much to answer.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use cluster_ipfs::Cid;
+use tests::{Peer, cids, http};
+
+use super::stranger::field;
+
+/// What is sent at most of a request that does not end.
+const ENDLESS: usize = 128 << 20;
+/// What is read at most of an answer that does not end.
+const READ_MAX: u64 = 32 << 20;
+const BOUNDARY: &str = "a-boundary-that-no-test-adds";
+
+fn post(port: u16, target: &str, kind: &str) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(http::SILENCE)).ok()?;
+    stream.set_write_timeout(Some(http::SILENCE)).ok()?;
+    let head = format!(
+        "POST {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: {kind}\r\n\
+         Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).ok()?;
+    Some(stream)
+}
+
+/// Sends a body until all of it is sent, or the server has had enough; reads what the server says.
+fn upload(port: u16, target: &str, body: impl Iterator<Item = Vec<u8>>) {
+    let kind = format!("multipart/form-data; boundary={BOUNDARY}");
+    let Some(mut stream) = post(port, target, &kind) else {
+        return;
+    };
+    for part in body {
+        let chunk = [format!("{:x}\r\n", part.len()).as_bytes(), &part, b"\r\n"].concat();
+        if stream.write_all(&chunk).is_err() {
+            return;
+        }
+    }
+    if stream.write_all(b"0\r\n\r\n").is_ok() {
+        drain(stream);
+    }
+}
+
+/// Reads an answer as far as [`READ_MAX`].
+fn drain(stream: TcpStream) {
+    drop(std::io::copy(&mut stream.take(READ_MAX), &mut std::io::sink()));
+}
+
+/// A multipart body whose first boundary never comes.
+pub(super) fn endless_preamble(port: u16, target: &str) {
+    let piece = vec![b'-'; 1 << 20];
+    upload(port, target, std::iter::repeat_n(piece, ENDLESS >> 20));
+}
+
+/// A part whose headers never end.
+pub(super) fn endless_header(port: u16, target: &str) {
+    let start = format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"");
+    let piece = vec![b'n'; 1 << 20];
+    let body = std::iter::repeat_n(piece, ENDLESS >> 20);
+    upload(port, target, std::iter::once(start.into_bytes()).chain(body));
+}
+
+/// 17 MB of empty directories with long names.
+pub(super) fn directories(port: u16, target: &str) {
+    upload_directories(port, target, |number| format!("{number:0>255}"));
+}
+
+/// 17 MB of empty directories, each below 120 others that nothing else is in.
+pub(super) fn deep_directories(port: u16, target: &str) {
+    upload_directories(port, target, |number| {
+        format!("{number:0>15}{}", "%2Fd".repeat(120))
+    });
+}
+
+fn upload_directories(port: u16, target: &str, name: impl Fn(usize) -> String) {
+    let part = |number: usize| {
+        let name = name(number);
+        format!(
+            "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
+             Content-Type: application/x-directory\r\n\r\n\r\n"
+        )
+        .into_bytes()
+    };
+    let count = (17 << 20) / part(0).len();
+    let end = format!("--{BOUNDARY}--\r\n").into_bytes();
+    upload(port, target, (0..count).map(part).chain([end]));
+}
+
+/// 4 MB in pieces that are named one by one.
+pub(super) fn one_byte_chunks(port: u16, target: &str) {
+    let (_, body) = http::multipart(&[("file", &cids::bytes(1, 4 << 20))]);
+    upload(port, target, body.chunks(1 << 16).map(<[u8]>::to_vec));
+}
+
+/// Stores a block and returns its CID.
+pub(super) fn put(peer: &Peer, codec: &str, data: &[u8]) -> Option<Cid> {
+    let (kind, body) = http::multipart(&[("block", data)]);
+    let target = format!("/api/v0/block/put?cid-codec={codec}");
+    let headers = [("Content-Type", kind.as_str())];
+    let answer = http::request(peer.ipfs_port, "POST", &target, &headers, &body).ok()?;
+    answer.json()["Key"].as_str()?.parse().ok()
+}
+
+/// A sharded directory of a few blocks that pretends to have 256^5 entries: each shard has 256 links to one
+/// and the same next shard.
+fn repeating_shards(peer: &Peer) -> Option<Cid> {
+    const DEPTH: usize = 5;
+    // UnixFS: a shard, all of its slots used, hashed with murmur3, 256 slots.
+    let shard = [
+        &[0x08, 5][..],
+        &field(2, &[0xff; 32]),
+        &[0x28, 0x22, 0x30, 0x80, 0x02],
+    ]
+    .concat();
+    let mut child = put(peer, "raw", b"content")?;
+    for depth in (0..DEPTH).rev() {
+        let suffix = if depth == DEPTH - 1 { "file" } else { "" };
+        let link = |slot: usize| {
+            let name = format!("{slot:02X}{suffix}");
+            field(
+                2,
+                &[
+                    field(1, &child.to_bytes()),
+                    field(2, name.as_bytes()),
+                    vec![0x18, 1],
+                ]
+                .concat(),
+            )
+        };
+        let links: Vec<u8> = (0..256).flat_map(link).collect();
+        child = put(peer, "dag-pb", &[links, field(1, &shard)].concat())?;
+    }
+    Some(child)
+}
+
+/// Lists or gets such a directory.
+pub(super) fn read_repeating_shards(peer: &Peer, command: &str) {
+    let root = repeating_shards(peer).expect("the node takes blocks");
+    let target = format!("/api/v0/{command}?arg={root}");
+    if let Some(mut stream) = post(peer.ipfs_port, &target, "text/plain")
+        && stream.write_all(b"0\r\n\r\n").is_ok()
+    {
+        drain(stream);
+    }
+}
+
+/// Bytes that are no protocol's.
+pub(super) fn garbage(port: u16) {
+    for (round, start) in [
+        &b""[..],
+        b"\x13/multistream/1.0.0\n\x07/noise\n",
+        b"POST / HTTP/1.1\r\n",
+    ]
+    .iter()
+    .enumerate()
+    {
+        for seed in 0..8 {
+            let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
+                return;
+            };
+            drop(stream.set_write_timeout(Some(http::SILENCE)));
+            let noise = cids::bytes(seed + 100 * round as u64, 1 << 20);
+            // It may be hung up on at any byte.
+            drop(stream.write_all(&[start, &noise[..]].concat()));
+        }
+    }
+}
+
+/// Connections on which nothing is said.
+pub(super) fn silent(port: u16) -> Vec<TcpStream> {
+    const SILENT: usize = 300;
+    let connect = |_| TcpStream::connect(("127.0.0.1", port)).ok();
+    (0..SILENT).filter_map(connect).collect()
+}
