@@ -1,6 +1,6 @@
 //! Adding content.
 
-use crate::nullable::{is_zero, or_default};
+use crate::nullable::{is_zero, null_if_empty, or_default};
 use crate::{PinOptions, Query, QueryError, Time};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -14,8 +14,8 @@ pub const DEFAULT_SHARD_SIZE: u64 = 100 * 1024 * 1024;
 pub struct AddedOutput {
     /// The path of the file or directory, or its CID if it has none.
     pub name: String,
-    /// Its CID; empty in a line that only tells progress.
-    #[serde(deserialize_with = "or_default")]
+    /// Its CID; empty in a line that only tells progress, which is `null` in JSON.
+    #[serde(deserialize_with = "or_default", serialize_with = "null_if_empty")]
     pub cid: String,
     /// Bytes taken in so far; left out when 0.
     #[serde(skip_serializing_if = "is_zero")]
@@ -268,6 +268,18 @@ mod tests {
                 .starts_with("parameter local invalid")
         );
         assert!(from("cid-version=-1").is_err());
+    }
+
+    #[test]
+    fn a_line_of_progress_has_no_cid_as_in_go() {
+        let line = AddedOutput {
+            name: "f".to_owned(),
+            bytes: 6,
+            ..AddedOutput::default()
+        };
+        let text = serde_json::to_string(&line).unwrap();
+        assert_eq!(text, r#"{"name":"f","cid":null,"bytes":6}"#);
+        assert_eq!(serde_json::from_str::<AddedOutput>(&text).unwrap(), line);
     }
 
     proptest! {

@@ -30,7 +30,13 @@ impl<K, V> Emptiness for BTreeMap<K, V> {
     }
 }
 
-/// Writes an empty list or map as `null`.
+impl Emptiness for String {
+    fn is_nothing(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+/// Writes an empty list, map or text as `null`.
 pub(crate) fn null_if_empty<S, T>(value: &T, serializer: S) -> Result<S::Ok, S::Error>
 where
     S: Serializer,

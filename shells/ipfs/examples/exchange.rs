@@ -150,7 +150,9 @@ async fn measure(megabytes: usize, base: &Path) -> Outcome<()> {
         adding
             .file("f", Metadata::default(), data.as_slice(), |_| {})
             .await?;
-        let root = adding.finish(Some(String::new())).await?.roots[0].cid;
+        // Without directories nothing is told.
+        let (told, _) = tokio::sync::mpsc::channel(1);
+        let root = adding.finish(Some(String::new()), told).await?[0].cid;
         let add = rate(length, started);
         let add_cost = (processor() - used) * 1e3 / megabytes as f64;
         drop(data);

@@ -394,7 +394,7 @@ impl Session {
             shared.store.put(vec![empty]).await?;
             return Ok(Bytes::new());
         }
-        if hash::code(cid.hash().code()).is_none() {
+        if !hash::is_known(cid.hash().code()) {
             return Err(Error::UnsupportedHash(cid));
         }
         let (sender, receiver) = oneshot::channel();

@@ -6,6 +6,7 @@ mod cbor;
 mod jose;
 
 use crate::Error;
+use crate::unixfs::Name;
 use crate::unixfs::pb::{self, PbNode};
 use bytes::Bytes;
 use cid::Cid;
@@ -38,7 +39,11 @@ pub(crate) fn links(cid: &Cid, data: &Bytes) -> Result<Vec<(String, Cid)>, Error
     match cid.codec() {
         DAG_PB => {
             let node = PbNode::decode(cid, data)?;
-            Ok(node.links.into_iter().map(|link| (link.name, link.cid)).collect())
+            Ok(node
+                .links
+                .into_iter()
+                .map(|link| (link.name.to_string(), link.cid))
+                .collect())
         }
         DAG_CBOR => {
             let links = cbor::links(data).map_err(|why| Error::malformed(cid, format!("dag-cbor: {why}")))?;
@@ -128,7 +133,7 @@ fn pb_to_ipld(node: PbNode) -> Ipld {
         Ipld::Map(
             [
                 ("Hash".to_owned(), Ipld::Link(link.cid)),
-                ("Name".to_owned(), Ipld::String(link.name)),
+                ("Name".to_owned(), Ipld::String(link.name.to_string())),
                 ("Tsize".to_owned(), Ipld::Integer(i128::from(link.size))),
             ]
             .into(),
@@ -160,7 +165,7 @@ fn encode_pb(data: &Ipld) -> Result<Vec<u8>, String> {
 }
 
 /// A link with its name, by which it is sorted.
-fn pb_link(data: &Ipld) -> Result<(String, Bytes), String> {
+fn pb_link(data: &Ipld) -> Result<(Name, Bytes), String> {
     let Ipld::Map(map) = data else {
         return Err("dag-pb: a link is not a map".into());
     };
@@ -182,8 +187,8 @@ fn pb_link(data: &Ipld) -> Result<(String, Bytes), String> {
         Some(_) => return Err("dag-pb: Tsize is not a number".into()),
     };
     let mut link = Vec::new();
-    pb::put_link(&mut link, cid, name, size);
-    Ok((name.unwrap_or_default().to_owned(), link.into()))
+    pb::put_link(&mut link, &cid.to_bytes(), name.map(str::as_bytes), size);
+    Ok((name.unwrap_or_default().into(), link.into()))
 }
 
 /// What else there is would be lost.
@@ -315,7 +320,7 @@ mod tests {
         }
         let links = [("b", 1), ("a", 2)].map(|(name, size)| pb::Link {
             cid: "bafkqablimvwgy3y".parse().unwrap(),
-            name: name.to_owned(),
+            name: name.into(),
             size,
         });
         let node = PbNode {

@@ -3,7 +3,84 @@
 use crate::store::{BLOCK_MAX, IDENTITY};
 use crate::{Block, Error};
 use cid::Cid;
+use cid::multihash::Multihash;
 use multihash_codetable::{Code, MultihashDigest};
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+use sha3::Shake256;
+use sha3::digest::{ExtendableOutput, Update, XofReader};
+
+/// Multihash codes of the functions that the code table does not have.
+const SHA1: u64 = 0x11;
+const SHAKE_256: u64 = 0x19;
+const DOUBLE_SHA2_256: u64 = 0x56;
+/// The code before those of BLAKE2b, which count the bytes of the digest.
+const BLAKE2B: u64 = 0xb200;
+/// Bytes of the longest digest of BLAKE2b.
+const BLAKE2B_LONGEST: usize = 64;
+/// The shortest digest that names a block securely, bytes; Kubo's limit too.
+const DIGEST_MIN: usize = 20;
+
+/// The functions that Kubo allows, but for BLAKE2b.
+const NAMED: [(&str, u64); 17] = [
+    ("identity", IDENTITY),
+    ("sha1", SHA1),
+    ("sha2-256", 0x12),
+    ("sha2-512", 0x13),
+    ("sha3", 0x14),
+    ("sha3-512", 0x14),
+    ("sha3-384", 0x15),
+    ("sha3-256", 0x16),
+    ("sha3-224", 0x17),
+    ("shake-256", SHAKE_256),
+    ("keccak-224", 0x1a),
+    ("keccak-256", 0x1b),
+    ("keccak-384", 0x1c),
+    ("keccak-512", 0x1d),
+    ("blake3", 0x1e),
+    ("dbl-sha2-256", DOUBLE_SHA2_256),
+    ("blake2s-256", 0xb260),
+];
+
+/// The multihash code of a hash function by its name in the multicodec table.
+pub(crate) fn named(name: &str) -> Option<u64> {
+    if let Some(bits) = name.strip_prefix("blake2b-") {
+        let bytes = bits.parse::<usize>().ok().filter(|bits| bits % 8 == 0)? / 8;
+        let allowed = (DIGEST_MIN..=BLAKE2B_LONGEST).contains(&bytes);
+        return allowed.then_some(BLAKE2B + bytes as u64);
+    }
+    let found = NAMED.iter().find(|(known, _)| *known == name);
+    found.map(|(_, code)| *code)
+}
+
+/// Whether blocks named by this hash function can be verified. Identity is no hash function.
+pub(crate) fn is_known(code: u64) -> bool {
+    digest(code, b"").is_some()
+}
+
+/// Hashes `data` by the function with this multihash code; `None` when it is not one that we know.
+pub(crate) fn digest(code: u64, data: &[u8]) -> Option<Multihash<64>> {
+    let wrapped = |digest: &[u8]| Multihash::wrap(code, digest).ok();
+    match code {
+        SHA1 => wrapped(&Sha1::digest(data)),
+        DOUBLE_SHA2_256 => wrapped(&Sha256::digest(Sha256::digest(data))),
+        SHAKE_256 => {
+            let mut long = [0; 64];
+            Shake256::default().chain(data).finalize_xof().read(&mut long);
+            wrapped(&long)
+        }
+        0xb214..=0xb240 => {
+            let length = (code - BLAKE2B) as usize;
+            wrapped(
+                blake2b_simd::Params::new()
+                    .hash_length(length)
+                    .hash(data)
+                    .as_bytes(),
+            )
+        }
+        code => Code::try_from(code).ok().map(|code| code.digest(data)),
+    }
+}
 
 /// Checks one block: its size, and its bytes against its CID.
 pub(crate) fn verify(block: &Block) -> Result<(), Error> {
@@ -17,12 +94,10 @@ pub(crate) fn verify(block: &Block) -> Result<(), Error> {
     let fits = if hash.code() == IDENTITY {
         hash.digest() == &*block.data
     } else {
-        let digest = code(hash.code())
-            .ok_or(Error::UnsupportedHash(block.cid))?
-            .digest(&block.data);
-        // Truncated digests are legal, but one shorter than 20 bytes names nothing securely.
+        let digest = digest(hash.code(), &block.data).ok_or(Error::UnsupportedHash(block.cid))?;
+        // Truncated digests are legal.
         let kept = hash.digest().len();
-        kept >= 20 && digest.digest().get(..kept) == Some(hash.digest())
+        kept >= DIGEST_MIN && digest.digest().get(..kept) == Some(hash.digest())
     };
     if fits {
         Ok(())
@@ -31,17 +106,12 @@ pub(crate) fn verify(block: &Block) -> Result<(), Error> {
     }
 }
 
-/// The hash function of a multihash code, if it is one we verify. No identity: it is no hash.
-pub(crate) fn code(code: u64) -> Option<Code> {
-    Code::try_from(code).ok()
-}
-
 /// The CID of a block in the given form: version, codec, hash.
 pub(crate) fn name(version: cid::Version, codec: u64, hash: u64, data: &[u8]) -> Result<Cid, Error> {
-    let multihash = match code(hash) {
-        Some(code) => code.digest(data),
+    let multihash = match digest(hash, data) {
+        Some(multihash) => multihash,
         None if hash == IDENTITY => {
-            let wrapped = cid::multihash::Multihash::wrap(IDENTITY, data);
+            let wrapped = Multihash::wrap(IDENTITY, data);
             wrapped.map_err(|_| Error::invalid("content too long for a cid"))?
         }
         None => return Err(Error::Unsupported(format!("hash function 0x{hash:x}"))),

@@ -1,17 +1,21 @@
 //! UnixFS: building and reading files and directories whose CIDs are Kubo's.
 
 mod adder;
+mod budget;
 mod build;
+mod chunker;
 mod directory;
 mod hamt;
 mod layout;
+mod name;
 mod options;
 pub(crate) mod pb;
 pub(crate) mod read;
 pub(crate) mod tar;
 
-pub use adder::{Added, Adder, Finished};
-pub use options::{AddOptions, Chunker, HamtSize, HashKind, Layout, Metadata};
+pub use adder::{Added, Adder};
+pub use name::Name;
+pub use options::{AddOptions, Chunker, HamtSize, HashKind, Layout, Metadata, mode_from_go, mode_to_go};
 
 use crate::Error;
 use bytes::Bytes;
@@ -32,7 +36,7 @@ pub enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirEntry {
     /// The name.
-    pub name: String,
+    pub name: Name,
     /// Where it leads.
     pub cid: Cid,
     /// Bytes of all blocks below, as the directory says.
@@ -51,7 +55,7 @@ pub struct Stat {
     /// Permissions and time of change, where recorded.
     pub meta: Metadata,
     /// The target of a symbolic link.
-    pub link_target: Option<String>,
+    pub link_target: Option<Name>,
 }
 
 /// Content read in order.

@@ -4,19 +4,17 @@ mod names;
 mod options;
 mod told;
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
-use self::names::{Carried, carried, entry_path};
+use self::names::{Carried, carried};
 use self::options::options;
 use self::told::Told;
-use super::multipart::Multipart;
+use super::multipart::{Multipart, PartKind};
 use super::pins::pin_name;
 use super::reply::{Failure, Reply, running};
 use super::request::{Call, read_part};
-use crate::unixfs::{AddOptions, Added, Adder, Finished, Metadata};
+use crate::unixfs::{AddOptions, Added, Adder, Metadata, Name};
 use crate::{Adding, Block, Node};
 
 /// The longest target a symbolic link has on any system we know.
@@ -48,7 +46,7 @@ pub(super) async fn add(mut call: Call) -> Result<Reply, Failure> {
             silent: call.flag("silent", false),
             keep_mode: call.flag("preserve-mode", false),
             keep_mtime: call.flag("preserve-mtime", false),
-            metas: BTreeMap::new(),
+            top: Carried::default(),
             call,
             sink,
         };
@@ -74,31 +72,36 @@ impl Plan {
     }
 }
 
-/// The top-level entries of the upload that runs.
+/// The top-level entry that the upload is at.
 #[derive(Default)]
-struct Tops {
-    names: BTreeSet<String>,
-    current: String,
+struct Top {
+    name: Name,
+    /// It is a directory, or one was before it.
     directories: bool,
 }
 
-impl Tops {
-    /// Notes a part; says whether it begins another upload. Kubo adds each top-level entry for itself. Here
-    /// files go together, which costs one sync for all, until a name repeats or a directory is complete.
-    fn begins_another(&mut self, path: &str, directory: bool) -> bool {
-        let top = path.split('/').next().unwrap_or_default();
-        let nested = path.contains('/');
-        let begins = !nested || top != self.current;
-        let another = begins && (self.directories || (!top.is_empty() && self.names.contains(top)));
-        if another {
-            *self = Tops::default();
-        }
+/// A part's place among the top-level entries.
+#[derive(Clone, Copy)]
+struct Place {
+    /// It is the first of a top-level entry.
+    begins: bool,
+    /// It begins another upload.
+    another: bool,
+}
+
+impl Top {
+    /// Notes a part. Kubo adds each top-level entry for itself. Here files go together, which costs one sync
+    /// for all, until a name repeats (`is_taken`) or a directory is complete.
+    fn note(&mut self, path: &[u8], directory: bool, is_taken: impl Fn(&[u8]) -> bool) -> Place {
+        let top = path.split(|byte| *byte == b'/').next().unwrap_or_default();
+        let nested = path.len() > top.len();
+        let begins = !nested || top != self.name.as_bytes();
+        let another = begins && (self.directories || (!top.is_empty() && is_taken(top)));
         if begins {
-            self.names.insert(top.to_owned());
-            top.clone_into(&mut self.current);
+            self.name = top.into();
         }
-        self.directories |= directory || nested;
-        another
+        self.directories = (self.directories && !another) || directory || nested;
+        Place { begins, another }
     }
 }
 
@@ -118,9 +121,23 @@ impl Target {
         Ok(Target::Hash(adder))
     }
 
+    fn has_top(&self, name: &[u8]) -> bool {
+        match self {
+            Target::Node(adding) => adding.has_top(name),
+            Target::Hash(adder) => adder.has_top(name),
+        }
+    }
+
+    async fn make_room(&mut self, path: &[u8], told: mpsc::Sender<Added>) -> Result<(), Failure> {
+        Ok(match self {
+            Target::Node(adding) => adding.make_room(path, told).await?,
+            Target::Hash(adder) => adder.make_room(path, told).await?,
+        })
+    }
+
     async fn file(
         &mut self,
-        path: &str,
+        path: &[u8],
         meta: Metadata,
         parts: &mut Multipart,
         progress: impl FnMut(u64) + Send,
@@ -132,14 +149,14 @@ impl Target {
         })
     }
 
-    async fn symlink(&mut self, path: &str, meta: Metadata, target: &str) -> Result<Added, Failure> {
+    async fn symlink(&mut self, path: &[u8], meta: Metadata, target: &[u8]) -> Result<Added, Failure> {
         Ok(match self {
             Target::Node(adding) => adding.symlink(path, meta, target).await?,
             Target::Hash(adder) => adder.symlink(path, meta, target).await?,
         })
     }
 
-    fn directory(&mut self, path: &str, meta: Metadata) -> Result<(), Failure> {
+    fn directory(&mut self, path: &[u8], meta: Metadata) -> Result<(), Failure> {
         match self {
             Target::Node(adding) => adding.directory(path, meta)?,
             Target::Hash(adder) => adder.directory(path, meta)?,
@@ -147,11 +164,12 @@ impl Target {
         Ok(())
     }
 
-    async fn finish(self, pin: Option<String>) -> Result<Finished, Failure> {
-        Ok(match self {
-            Target::Node(adding) => adding.finish(pin).await?,
-            Target::Hash(adder) => adder.finish().await?,
-        })
+    async fn finish(self, pin: Option<String>, told: mpsc::Sender<Added>) -> Result<(), Failure> {
+        match self {
+            Target::Node(adding) => adding.finish(pin, told).await?,
+            Target::Hash(adder) => adder.finish(told).await?,
+        };
+        Ok(())
     }
 }
 
@@ -163,33 +181,35 @@ async fn upload(
     pin: Option<String>,
 ) -> Result<(), Failure> {
     let mut any = false;
-    let mut tops = Tops::default();
+    let mut top = Top::default();
     while let Some(head) = parts.next_part().await.map_err(Failure::failed)? {
         any = true;
-        let path = entry_path(&head);
-        let directory = matches!(
-            head.content_type.as_str(),
-            "application/x-directory" | "multipart/form-data"
-        );
-        if !plan.options.wrap && tops.begins_another(&path, directory) {
-            let complete = std::mem::replace(&mut target, plan.target()?);
-            told.finished(complete, pin.clone()).await?;
-        }
+        let (path, kind) = (head.path(), head.kind());
         let carried = carried(&head.name);
-        let meta = told.meta(&carried);
-        if carried != Carried::default() && !path.contains('/') {
-            told.metas.insert(path.clone(), carried);
+        let meta = told.meta(carried);
+        if !plan.options.wrap {
+            let place = top.note(&path, kind == PartKind::Directory, |name| target.has_top(name));
+            if place.another {
+                let complete = std::mem::replace(&mut target, plan.target()?);
+                told.finished(complete, pin.clone()).await?;
+            }
+            if place.begins {
+                told.top = if path.contains(&b'/') {
+                    Carried::default()
+                } else {
+                    carried
+                };
+            }
         }
-        match head.content_type.as_str() {
-            "application/x-directory" | "multipart/form-data" => target.directory(&path, meta)?,
-            "application/symlink" => {
+        told.make_room(&mut target, &path).await?;
+        match kind {
+            PartKind::Directory => target.directory(&path, meta)?,
+            PartKind::Symlink => {
                 let link = read_part(&mut parts, MAX_TARGET).await?;
-                let link = String::from_utf8(link)
-                    .map_err(|_| Failure::failed(format!("the target of symlink {path:?} is not UTF-8")))?;
                 let added = target.symlink(&path, meta, &link).await?;
                 told.added(&added).await?;
             }
-            _ => {
+            PartKind::File => {
                 let added = told.file(&mut target, &path, meta, &mut parts).await?;
                 told.added(&added).await?;
             }

@@ -79,18 +79,7 @@ pub(super) fn codec_named(name: &str) -> Option<u64> {
 
 /// The code of a hash function by its name.
 pub(super) fn hash_named(name: &str) -> Result<u64, Failure> {
-    Ok(match name {
-        "sha2-256" => 0x12,
-        "sha2-512" => 0x13,
-        "blake2b-256" => 0xb220,
-        "blake3" => 0x1e,
-        "identity" => 0x00,
-        other => {
-            return Err(Failure::failed(format!(
-                "unrecognized multihash function: {other}"
-            )));
-        }
-    })
+    hash::named(name).ok_or_else(|| Failure::failed(format!("unrecognized multihash function: {name}")))
 }
 
 impl Form {
@@ -121,11 +110,8 @@ impl Form {
     }
 
     fn has_length(self, length: i64) -> bool {
-        match self.hash {
-            0x13 => length == 64,
-            0x00 => true,
-            _ => length == 32,
-        }
+        let full = hash::digest(self.hash, b"").map(|digest| i64::from(digest.size()));
+        full.is_none_or(|full| full == length)
     }
 
     pub(super) fn name(self, data: &[u8]) -> Result<Cid, Failure> {

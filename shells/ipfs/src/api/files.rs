@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::reply::{Failure, Reply};
 use super::request::Call;
-use crate::unixfs::{DirEntry, Kind, Metadata, Stat};
+use crate::unixfs::{DirEntry, Kind, Metadata, Stat, mode_to_go};
 
 /// `cat`: files one after the other.
 pub(super) async fn cat(call: Call) -> Result<Reply, Failure> {
@@ -97,7 +97,7 @@ pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
     let pieces = if level.is_some() && is_file && !call.flag("archive", false) {
         call.node.cat(cid, 0, None).await?
     } else {
-        call.node.tar(cid, name)
+        call.node.tar(cid, name.into())
     };
     let pieces = match level {
         Some(level) => super::gzip::compressed(pieces, level)
@@ -173,16 +173,16 @@ fn entry(call: &Call, entry: DirEntry) -> Entry {
         Kind::Symlink => GO_SYMLINK,
     };
     Entry {
-        name: entry.name,
+        name: entry.name.to_string(),
         hash: call.show(&entry.cid),
         size: target.bytes,
         kind,
-        target: target.link_target.unwrap_or_default(),
+        target: target.link_target.unwrap_or_default().to_string(),
         mode: target
             .meta
             .mode
             .filter(|mode| *mode != 0)
-            .map_or(0, |mode| (mode & 0o777) | type_bit),
+            .map_or(0, |mode| mode_to_go(mode) | type_bit),
         mod_time: rfc3339(target.meta.mtime),
     }
 }

@@ -53,7 +53,11 @@ pub(crate) fn data() -> impl Strategy<Value = Ipld> {
 }
 
 pub(crate) fn node() -> impl Strategy<Value = PbNode> {
-    let link = (cid(), text(), any::<u64>()).prop_map(|(cid, name, size)| Link { cid, name, size });
+    let link = (cid(), text(), any::<u64>()).prop_map(|(cid, name, size)| Link {
+        cid,
+        name: name.into(),
+        size,
+    });
     (vec(link, 0..4), option::of(bytes(40))).prop_map(|(links, data)| PbNode { links, data })
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::reader::produce;
+use crate::unixfs::Name;
 use crate::unixfs::pb::{Link, PbNode};
 use crate::{Block, codec};
 use cid::multihash::Multihash;
@@ -66,7 +67,7 @@ fn encoded(codec: u64, links: &[Cid], filler: u8) -> Bytes {
         codec::DAG_PB => {
             let link = |cid: &Cid| Link {
                 cid: *cid,
-                name: String::new(),
+                name: Name::default(),
                 size: 0,
             };
             let links = links.iter().map(link).collect();

@@ -3,7 +3,7 @@
 use super::Node;
 use crate::bitswap::Bitswap;
 use crate::store::{Lease, Store};
-use crate::unixfs::{AddOptions, Added, Adder, Finished, Metadata};
+use crate::unixfs::{AddOptions, Added, Adder, Metadata};
 use crate::{Block, Error, Pin, PinMode};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::io::AsyncRead;
@@ -73,7 +73,7 @@ impl Adding {
     /// See [`Adder::file`].
     pub async fn file(
         &mut self,
-        path: &str,
+        path: impl AsRef<[u8]>,
         meta: Metadata,
         content: impl AsyncRead + Send + Unpin,
         progress: impl FnMut(u64) + Send,
@@ -83,14 +83,34 @@ impl Adding {
     }
 
     /// See [`Adder::directory`].
-    pub fn directory(&mut self, path: &str, meta: Metadata) -> Result<(), Error> {
+    pub fn directory(&mut self, path: impl AsRef<[u8]>, meta: Metadata) -> Result<(), Error> {
         self.adder.directory(path, meta)
     }
 
     /// See [`Adder::symlink`].
-    pub async fn symlink(&mut self, path: &str, meta: Metadata, target: &str) -> Result<Added, Error> {
+    pub async fn symlink(
+        &mut self,
+        path: impl AsRef<[u8]>,
+        meta: Metadata,
+        target: impl AsRef<[u8]>,
+    ) -> Result<Added, Error> {
         let added = self.adder.symlink(path, meta, target).await;
         self.explain(added).await
+    }
+
+    /// See [`Adder::has_top`].
+    pub fn has_top(&self, name: &[u8]) -> bool {
+        self.adder.has_top(name)
+    }
+
+    /// See [`Adder::make_room`].
+    pub async fn make_room(
+        &mut self,
+        path: impl AsRef<[u8]>,
+        told: mpsc::Sender<Added>,
+    ) -> Result<(), Error> {
+        let made = self.adder.make_room(path, told).await;
+        self.explain(made).await
     }
 
     /// The adder only sees that its blocks are taken no more; why, the storing task knows.
@@ -101,21 +121,21 @@ impl Adding {
         result
     }
 
-    /// Builds the directories, makes everything durable, and pins the roots recursively under `pin`, a
-    /// name (possibly empty), if given.
-    pub async fn finish(self, pin: Option<String>) -> Result<Finished, Error> {
+    /// Builds the directories, which it gives to `told`, makes everything durable, and pins the roots
+    /// recursively under `pin`, a name (possibly empty), if given. Returns the roots.
+    pub async fn finish(self, pin: Option<String>, told: mpsc::Sender<Added>) -> Result<Vec<Added>, Error> {
         let Adding {
             adder,
             storing,
             store,
             _lease,
         } = self;
-        let finished = adder.finish().await;
+        let finished = adder.finish(told).await;
         storing.await.map_err(|_| Error::Closed)??;
-        let finished = finished?;
+        let roots = finished?;
         match pin {
             Some(name) => {
-                for root in &finished.roots {
+                for root in &roots {
                     let name = name.clone();
                     store
                         .pin(&Pin {
@@ -128,6 +148,6 @@ impl Adding {
             }
             None => store.sync().await?,
         }
-        Ok(finished)
+        Ok(roots)
     }
 }

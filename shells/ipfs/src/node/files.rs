@@ -4,7 +4,7 @@ use super::Node;
 use crate::car::{self, CarReader};
 use crate::reader::produce;
 use crate::unixfs::read::{self, Entity};
-use crate::unixfs::{ByteStream, DirEntry, Stat, pb, tar};
+use crate::unixfs::{ByteStream, DirEntry, Name, Stat, pb, tar};
 use crate::{Block, DagPath, Error, Ref, Resolved, codec, dag, dagjson};
 use cid::Cid;
 use futures::stream::{BoxStream, StreamExt};
@@ -51,7 +51,7 @@ impl Node {
     }
 
     /// A file or directory tree as a tar archive whose entries are below `name`.
-    pub fn tar(&self, cid: Cid, name: String) -> ByteStream {
+    pub fn tar(&self, cid: Cid, name: Name) -> ByteStream {
         let reader = self.reader();
         produce(|out| tar::archive(reader, cid, name, out))
     }
@@ -69,7 +69,9 @@ impl Node {
                     Ok(Entity::Node(node, links)) => read::find(&reader, cid, node, links, name).await?,
                     Ok(Entity::Raw(_)) | Err(_) => {
                         let links = pb::PbNode::decode(&cid, &data)?.links;
-                        let link = links.into_iter().find(|link| link.name == *name);
+                        let link = links
+                            .into_iter()
+                            .find(|link| link.name.as_bytes() == name.as_bytes());
                         link.ok_or_else(|| Error::NoLink {
                             name: name.clone(),
                             cid,

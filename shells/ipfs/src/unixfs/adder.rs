@@ -1,7 +1,8 @@
 //! From streams to DAGs.
 
+use super::Name;
 use super::build::{Leaf, Settings};
-use super::directory::{self, Names};
+use super::directory::{self, Names, Output};
 use super::layout::Tree;
 use super::options::{AddOptions, Metadata};
 use super::pb::{Type, Unixfs};
@@ -17,15 +18,18 @@ use tokio::task::JoinHandle;
 
 /// Bytes hashed as one piece of work: long against the cost of handing it to another thread.
 const WORK_BYTES: usize = 1 << 20;
+/// Memory for a chunk besides its bytes: its buffer, CID and place in the tree. Counted in the size of a
+/// piece of work, so that chunks of one byte need no more memory than others.
+const CHUNK_COST: usize = 1024;
 /// Pieces being hashed at the same time, per file; bounds the memory of an upload to a few times this many
 /// pieces and keeps as many cores busy.
 const WORKERS: usize = 4;
 
-/// What an [`Adder`] says about an entry it has finished.
+/// A finished entry of an upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Added {
     /// The path within the upload; empty for the root of a wrap.
-    pub name: String,
+    pub name: Name,
     /// The root of the entry's DAG.
     pub cid: Cid,
     /// Bytes of content, for a file.
@@ -34,18 +38,11 @@ pub struct Added {
     pub size: u64,
 }
 
-/// The end of an upload.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finished {
-    /// The directories, deepest first.
-    pub directories: Vec<Added>,
-    /// What to pin: one root, unless several names were added side by side and not wrapped.
-    pub roots: Vec<Added>,
-}
-
 /// Builds UnixFS DAGs from streams and gives their blocks to a channel, children before parents.
 ///
-/// It stores nothing: the receiver of the blocks decides. A slow receiver slows the adder down.
+/// It stores nothing: the receiver of the blocks decides. A slow receiver slows the adder down. Of each file
+/// it holds a few MiB and one path of its tree; the names of all entries are held until the upload ends or
+/// their directory is built, within a limit for each upload and one for the process.
 #[derive(Debug)]
 pub struct Adder {
     settings: Arc<Settings>,
@@ -54,6 +51,17 @@ pub struct Adder {
 }
 
 type Work = FuturesOrdered<JoinHandle<Result<Vec<Leaf>, Error>>>;
+
+/// A file that is being cut.
+struct Cutting<R> {
+    content: R,
+    /// Read, but not part of a chunk yet.
+    rest: BytesMut,
+    /// All content has been read.
+    exhausted: bool,
+    /// All content has been cut.
+    ended: bool,
+}
 
 impl Adder {
     /// Starts an upload. Fails when the options contradict each other.
@@ -66,29 +74,39 @@ impl Adder {
         })
     }
 
+    /// Whether an entry with this name was added at the top of the upload.
+    pub fn has_top(&self, name: &[u8]) -> bool {
+        self.names.has_top(name)
+    }
+
     /// Adds one file at a path within the upload; an empty path takes the CID as its name. `progress` is
     /// told the bytes read so far.
     ///
     /// # Errors
-    /// The content cannot be read, the path is taken or leaves the upload, or the receiver is gone.
+    /// The content cannot be read, the path is taken or leaves the upload, the upload has too many names, or
+    /// the receiver is gone.
     pub async fn file(
         &mut self,
-        path: &str,
+        path: impl AsRef<[u8]>,
         meta: Metadata,
-        mut content: impl AsyncRead + Send + Unpin,
+        content: impl AsyncRead + Send + Unpin,
         mut progress: impl FnMut(u64) + Send,
     ) -> Result<Added, Error> {
-        let names = directory::split(path)?;
+        let names = directory::split(path.as_ref())?;
         self.names.check_free(&names)?;
         let mut tree = Tree::new(&self.settings, self.settings.meta(meta));
         let mut out = Vec::new();
         let mut work = Work::new();
-        let mut ended = false;
+        let mut cutting = Cutting {
+            content,
+            rest: BytesMut::new(),
+            exhausted: false,
+            ended: false,
+        };
         let mut total = 0;
         loop {
-            while !ended && work.len() < WORKERS {
-                let (chunks, read);
-                (chunks, read, ended) = self.fill(&mut content).await?;
+            while !cutting.ended && work.len() < WORKERS {
+                let (chunks, read) = self.fill(&mut cutting).await?;
                 total += read;
                 if !chunks.is_empty() {
                     progress(total);
@@ -104,93 +122,126 @@ impl Adder {
         }
         let root = tree.finish(&self.settings, &mut out)?;
         self.send(&mut out).await?;
-        let unnamed = root.cid.to_string();
-        let names = if names.is_empty() {
-            vec![unnamed.as_str()]
-        } else {
-            names
-        };
-        let added = directory::added(names.join("/"), &root);
-        self.names.insert(&names, root)?;
-        Ok(added)
+        self.insert(names, root)
     }
 
     /// Adds a directory, which may be empty. The ones above it are made as needed.
-    pub fn directory(&mut self, path: &str, meta: Metadata) -> Result<(), Error> {
+    pub fn directory(&mut self, path: impl AsRef<[u8]>, meta: Metadata) -> Result<(), Error> {
         let meta = self.settings.meta(meta);
-        self.names.make(&directory::split(path)?, meta)
+        self.names.make(&directory::split(path.as_ref())?, meta)
     }
 
     /// Adds a symbolic link. Of its metadata only the time is recorded, as links have no permissions.
-    pub async fn symlink(&mut self, path: &str, meta: Metadata, target: &str) -> Result<Added, Error> {
-        let names = directory::split(path)?;
+    pub async fn symlink(
+        &mut self,
+        path: impl AsRef<[u8]>,
+        meta: Metadata,
+        target: impl AsRef<[u8]>,
+    ) -> Result<Added, Error> {
+        let names = directory::split(path.as_ref())?;
         let mut node = Unixfs::new(Type::Symlink);
-        node.data = Some(Bytes::copy_from_slice(target.as_bytes()));
+        node.data = Some(Bytes::copy_from_slice(target.as_ref()));
         node.meta = Metadata {
             mode: None,
             ..self.settings.meta(meta)
         };
         let (child, block) = self.settings.single(&node)?;
-        let unnamed = child.cid.to_string();
-        let names = if names.is_empty() {
-            vec![unnamed.as_str()]
-        } else {
-            names
-        };
-        let added = directory::added(names.join("/"), &child);
-        self.names.insert(&names, child)?;
+        let added = self.insert(names, child)?;
         self.send(&mut block.into_iter().collect()).await?;
         Ok(added)
     }
 
-    /// Builds the directories, deepest first; in `directories` the last one is the root of the upload.
-    /// Without any directory that list is empty, and the files that were added are the roots.
-    pub async fn finish(self) -> Result<Finished, Error> {
-        let Adder {
-            settings,
-            blocks,
-            names,
-        } = self;
-        let build = move || {
-            let mut send = |block| blocks.blocking_send(block).map_err(|_| Error::Closed);
-            names.build(&settings, &mut send)
+    fn insert(&mut self, names: Vec<&[u8]>, root: super::build::Child) -> Result<Added, Error> {
+        let unnamed = root.cid.to_string();
+        let names = if names.is_empty() {
+            vec![unnamed.as_bytes()]
+        } else {
+            names
         };
-        let built = tokio::task::spawn_blocking(build)
-            .await
-            .map_err(|_| Error::Closed)?;
-        let (directories, roots) = built?;
-        Ok(Finished { directories, roots })
+        let added = directory::added(names.join(&b'/').into(), &root);
+        self.names.insert(&names, root)?;
+        Ok(added)
     }
 
-    /// Reads a piece of work, chunk by chunk; says how many bytes it has and whether the content has ended.
-    /// Each chunk has a buffer of its own in which it becomes a block, so that it is not copied again.
+    /// To be called before each entry, whose path is given: when the names need much memory, builds the
+    /// directories that do not lead to it and gives them to `told`. No later entry may go into those.
+    pub async fn make_room(
+        &mut self,
+        path: impl AsRef<[u8]>,
+        told: mpsc::Sender<Added>,
+    ) -> Result<(), Error> {
+        if !self.names.is_crowded() {
+            return Ok(());
+        }
+        let current = directory::split(path.as_ref())?.into_iter().map(Name::from);
+        let current: Vec<Name> = current.collect();
+        let mut names = std::mem::take(&mut self.names);
+        let closed = self.building(told, move |output| {
+            names.close(&current, output)?;
+            Ok(names)
+        });
+        self.names = closed.await?;
+        Ok(())
+    }
+
+    /// Builds the directories, deepest first, and gives them to `told`; the last one is the root of the
+    /// upload. Returns what to pin: one root, unless several names were added side by side and not wrapped.
+    pub async fn finish(mut self, told: mpsc::Sender<Added>) -> Result<Vec<Added>, Error> {
+        let names = std::mem::take(&mut self.names);
+        self.building(told, move |output| names.build(output)).await
+    }
+
+    /// Runs `build`, which may take long, on a thread for that.
+    async fn building<T: Send + 'static>(
+        &self,
+        told: mpsc::Sender<Added>,
+        build: impl FnOnce(&mut Output<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (settings, blocks) = (self.settings.clone(), self.blocks.clone());
+        let work = move || {
+            build(&mut Output {
+                settings: &settings,
+                block: &mut |block| blocks.blocking_send(block).map_err(|_| Error::Closed),
+                added: &mut |added| told.blocking_send(added).map_err(|_| Error::Closed),
+            })
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|_| Error::Closed)?
+    }
+
+    /// Reads a piece of work, chunk by chunk, and the number of bytes read. Each chunk has a buffer of its
+    /// own in which it becomes a block, so that it is not copied again.
     async fn fill(
         &self,
-        content: &mut (impl AsyncRead + Send + Unpin),
-    ) -> Result<(Vec<BytesMut>, u64, bool), Error> {
-        let count = (WORK_BYTES / self.settings.chunk).max(1);
+        cutting: &mut Cutting<impl AsyncRead + Send + Unpin>,
+    ) -> Result<(Vec<BytesMut>, u64), Error> {
+        let chunker = self.settings.options.chunker;
+        let count = (WORK_BYTES / (chunker.longest() + CHUNK_COST)).max(1);
         let mut chunks = Vec::with_capacity(count);
         let mut total = 0;
-        while chunks.len() < count {
+        while chunks.len() < count && !cutting.ended {
             let mut chunk = self.settings.chunk_buffer();
-            let mut room = self.settings.chunk as u64;
-            while room > 0 {
-                let read = (&mut *content).take(room).read_buf(&mut chunk).await;
-                let read = read.map_err(|error| Error::io("reading the content", error))? as u64;
-                if read == 0 {
-                    break;
-                }
-                room -= read;
-                total += read;
+            let before = chunk.len();
+            let full = before + chunker.longest();
+            chunk.extend_from_slice(&cutting.rest);
+            cutting.rest.clear();
+            while chunk.len() < full && !cutting.exhausted {
+                let room = (full - chunk.len()) as u64;
+                let read = (&mut cutting.content).take(room).read_buf(&mut chunk).await;
+                let read = read.map_err(|error| Error::io("reading the content", error))?;
+                cutting.exhausted = read == 0;
+                total += read as u64;
             }
-            if room < self.settings.chunk as u64 {
+            let cut = before + chunker.cut(&chunk[before..]);
+            cutting.rest.extend_from_slice(&chunk[cut..]);
+            chunk.truncate(cut);
+            cutting.ended = cutting.exhausted && cutting.rest.is_empty();
+            if cut > before {
                 chunks.push(chunk);
             }
-            if room > 0 {
-                return Ok((chunks, total, true));
-            }
         }
-        Ok((chunks, total, false))
+        Ok((chunks, total))
     }
 
     async fn send(&self, out: &mut Vec<Block>) -> Result<(), Error> {

@@ -1,6 +1,7 @@
 //! Making the nodes of a file.
 
-use super::options::{AddOptions, Chunker, HashKind, Layout, Metadata};
+use super::Name;
+use super::options::{AddOptions, HashKind, Layout, Metadata};
 use super::pb::{self, Link, PbNode, Type, Unixfs};
 use crate::{Block, Error, codec, hash, store};
 use bytes::{Bytes, BytesMut};
@@ -15,8 +16,6 @@ pub(super) struct Settings {
     pub(super) options: AddOptions,
     pub(super) version: Version,
     pub(super) raw_leaves: bool,
-    pub(super) chunk: usize,
-    hash: u64,
 }
 
 /// A finished subtree, as its parent needs it.
@@ -39,13 +38,7 @@ pub(super) struct Leaf {
 
 impl Settings {
     pub(super) fn new(options: AddOptions) -> Result<Settings, Error> {
-        let hash = match options.hash {
-            HashKind::Sha2_256 => 0x12,
-            HashKind::Sha2_512 => 0x13,
-            HashKind::Blake2b256 => 0xb220,
-            HashKind::Blake3 => 0x1e,
-        };
-        let plain = options.hash == HashKind::Sha2_256;
+        let plain = options.hash == HashKind::SHA2_256;
         let version = match options.cid_version {
             Some(Version::V0) if !plain => {
                 return Err(Error::invalid("CIDv0 only supports sha2-256; use cid-version=1"));
@@ -78,25 +71,18 @@ impl Settings {
                 "max-hamt-fanout {fanout} is not a power of two from 8 to 1024"
             )));
         }
-        let Chunker::Size(chunk) = options.chunker;
-        if !(1..=Chunker::SIZE_MAX).contains(&chunk) {
-            return Err(Error::invalid(format!(
-                "chunk size {chunk} is outside 1 to {}",
-                Chunker::SIZE_MAX
-            )));
-        }
+        options.chunker.check()?;
         Ok(Settings {
             options,
             version,
             raw_leaves,
-            chunk,
-            hash,
         })
     }
 
     /// Names a block. `None` instead of a block when the name holds all of it.
     pub(super) fn block(&self, codec: u64, data: Bytes) -> Result<(Cid, Option<Block>), Error> {
-        if self.options.inline.is_some_and(|limit| data.len() <= limit) {
+        let inline = self.options.inline.is_some_and(|limit| data.len() <= limit);
+        if inline || self.options.hash.code() == store::IDENTITY {
             return Ok((hash::name(Version::V1, codec, store::IDENTITY, &data)?, None));
         }
         let version = if codec == codec::RAW {
@@ -104,7 +90,7 @@ impl Settings {
         } else {
             self.version
         };
-        let cid = hash::name(version, codec, self.hash, &data)?;
+        let cid = hash::name(version, codec, self.options.hash.code(), &data)?;
         Ok((cid, Some(Block { cid, data })))
     }
 
@@ -160,7 +146,8 @@ impl Settings {
 
     /// A buffer for one chunk, with nothing in it yet but the room before.
     pub(super) fn chunk_buffer(&self) -> BytesMut {
-        let mut buffer = BytesMut::with_capacity(pb::LEAF_BEFORE + self.chunk + pb::LEAF_AFTER);
+        let longest = self.options.chunker.longest();
+        let mut buffer = BytesMut::with_capacity(pb::LEAF_BEFORE + longest + pb::LEAF_AFTER);
         buffer.resize(pb::LEAF_BEFORE, 0);
         buffer
     }
@@ -184,7 +171,7 @@ impl Settings {
         let below: u64 = children.iter().map(|child| child.size).sum();
         let link = |child: Child| Link {
             cid: child.cid,
-            name: String::new(),
+            name: Name::default(),
             size: child.size,
         };
         let links = children.into_iter().map(link).collect();

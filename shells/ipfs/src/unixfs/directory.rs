@@ -1,47 +1,100 @@
-//! The directories of an upload, kept until it ends because a later entry may still go into any of them.
+//! The directories of an upload. They are kept in memory because a later entry may still go into any of
+//! them. When they need much memory, those that seem complete are built and forgotten but for their CID.
 
 use super::adder::Added;
+use super::budget::{Budget, UPLOAD_MAX};
 use super::build::{Child, Settings};
-use super::hamt;
 use super::options::{HamtSize, Metadata};
-use super::pb::{Link, PbNode, Type, Unixfs};
+use super::pb::{self, Type, Unixfs};
+use super::{Name, hamt};
 use crate::{Block, Error, codec};
 use bytes::Bytes;
+use cid::Cid;
 use std::collections::BTreeMap;
 
-/// Names in one upload. Each costs about 200 bytes of memory until the upload ends.
-const NAMES_MAX: usize = 4_000_000;
 /// Directories in directories; bounds the recursion over them.
 const DEPTH_MAX: usize = 256;
+/// Bytes of memory for an entry besides its name: its share of a tree node, the allocations of its name and
+/// CID, and its place in the list from which its directory is built.
+const ENTRY_COST: usize = 320;
+/// The same for a directory: the first node of its tree has room for eleven entries.
+const DIRECTORY_COST: usize = 1024;
+/// Directories that seem complete are built when an upload holds this many bytes more than after the last
+/// time, or half of what it may hold.
+const CROWDED: usize = UPLOAD_MAX / 8;
 
 /// A directory, its names sorted by bytes as UnixFS wants them.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<Name, Entry>,
     meta: Metadata,
 }
 
 #[derive(Debug)]
 enum Entry {
-    Done(Child),
-    Directory(Directory),
+    Done(Done),
+    Open(Box<Directory>),
+    /// A directory that was built before the end of the upload, to save memory.
+    Closed(Done),
+}
+
+/// The root of a finished entry, in little memory.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) cid: Box<[u8]>,
+    pub(super) size: u64,
+    bytes: u64,
+}
+
+impl From<Child> for Done {
+    fn from(child: Child) -> Done {
+        Done {
+            cid: child.cid.to_bytes().into(),
+            size: child.size,
+            bytes: child.bytes,
+        }
+    }
+}
+
+impl Done {
+    fn added(&self, name: Name) -> Result<Added, Error> {
+        let cid = Cid::try_from(&*self.cid).map_err(|error| Error::invalid(format!("cid: {error}")))?;
+        Ok(Added {
+            name,
+            cid,
+            bytes: self.bytes,
+            size: self.size,
+        })
+    }
 }
 
 /// Everything that was added, by path.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Names {
     root: Directory,
-    count: usize,
+    budget: Budget,
+    /// Bytes in use from which directories are built early.
+    crowded: usize,
+}
+
+/// Receives the results of building directories.
+pub(super) struct Output<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) block: &'a mut dyn FnMut(Block) -> Result<(), Error>,
+    pub(super) added: &'a mut dyn FnMut(Added) -> Result<(), Error>,
 }
 
 /// Splits a path of an upload into its names.
-pub(super) fn split(path: &str) -> Result<Vec<&str>, Error> {
-    let names: Vec<&str> = path
-        .split('/')
-        .filter(|name| !name.is_empty() && *name != ".")
+pub(super) fn split(path: &[u8]) -> Result<Vec<&[u8]>, Error> {
+    let names: Vec<&[u8]> = path
+        .split(|byte| *byte == b'/')
+        .filter(|name| !name.is_empty() && *name != b".")
         .collect();
-    if names.contains(&"..") {
-        return Err(Error::invalid(format!("path {path:?} leaves the upload")));
+    if names.contains(&&b".."[..]) {
+        return Err(Error::invalid(format!(
+            "path {:?} leaves the upload",
+            Name::from(path)
+        )));
     }
     if names.len() > DEPTH_MAX {
         return Err(Error::invalid(format!("path has more than {DEPTH_MAX} names")));
@@ -49,87 +102,117 @@ pub(super) fn split(path: &str) -> Result<Vec<&str>, Error> {
     Ok(names)
 }
 
+fn join(names: &[&[u8]]) -> Name {
+    names.join(&b'/').into()
+}
+
+impl Default for Names {
+    fn default() -> Names {
+        Names {
+            root: Directory::default(),
+            budget: Budget::default(),
+            crowded: UPLOAD_MAX / 2,
+        }
+    }
+}
+
 impl Names {
+    /// Whether there is an entry with this name at the top.
+    pub(super) fn has_top(&self, name: &[u8]) -> bool {
+        self.root.entries.contains_key(name)
+    }
+
+    /// Whether it is time to [`Names::close`] directories.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.budget.used() >= self.crowded
+    }
+
     /// Refuses a path that is taken, before its content is read.
-    pub(super) fn check_free(&self, names: &[&str]) -> Result<(), Error> {
+    pub(super) fn check_free(&self, names: &[&[u8]]) -> Result<(), Error> {
         let mut directory = &self.root;
         for (at, name) in names.iter().enumerate() {
             match directory.entries.get(*name) {
                 None => return Ok(()),
-                Some(Entry::Directory(below)) if at + 1 < names.len() => directory = below,
-                Some(Entry::Directory(_) | Entry::Done(_)) => return Err(taken(&names[..=at])),
+                Some(Entry::Open(below)) if at + 1 < names.len() => directory = below,
+                Some(Entry::Closed(_)) if at + 1 < names.len() => return Err(closed(&names[..=at])),
+                Some(Entry::Open(_) | Entry::Done(_) | Entry::Closed(_)) => return Err(taken(&names[..=at])),
             }
         }
         Ok(())
     }
 
-    pub(super) fn insert(&mut self, names: &[&str], child: Child) -> Result<(), Error> {
+    pub(super) fn insert(&mut self, names: &[&[u8]], child: Child) -> Result<(), Error> {
         self.check_free(names)?;
         let Some((last, parents)) = names.split_last() else {
             return Err(Error::invalid("an entry without a name"));
         };
-        self.directory(parents)?
+        self.budget.charge(ENTRY_COST + last.len())?;
+        let directory = self.directory(parents)?;
+        directory
             .entries
-            .insert((*last).to_owned(), Entry::Done(child));
-        self.count += 1;
+            .insert(Name::from(*last), Entry::Done(child.into()));
         Ok(())
     }
 
     /// Makes a directory and those above it, if missing.
-    pub(super) fn make(&mut self, names: &[&str], meta: Metadata) -> Result<(), Error> {
+    pub(super) fn make(&mut self, names: &[&[u8]], meta: Metadata) -> Result<(), Error> {
         self.directory(names)?.meta = meta;
         Ok(())
     }
 
-    fn directory(&mut self, names: &[&str]) -> Result<&mut Directory, Error> {
-        if self.count + names.len() > NAMES_MAX {
-            return Err(Error::invalid(format!(
-                "an upload holds at most {NAMES_MAX} names"
-            )));
-        }
+    fn directory(&mut self, names: &[&[u8]]) -> Result<&mut Directory, Error> {
         let mut directory = &mut self.root;
         for (at, name) in names.iter().enumerate() {
             if !directory.entries.contains_key(*name) {
-                self.count += 1;
+                self.budget.charge(ENTRY_COST + DIRECTORY_COST + name.len())?;
             }
-            let entry = directory.entries.entry((*name).to_owned());
-            match entry.or_insert_with(|| Entry::Directory(Directory::default())) {
-                Entry::Directory(below) => directory = below,
+            let entry = directory.entries.entry(Name::from(*name));
+            match entry.or_insert_with(|| Entry::Open(Box::default())) {
+                Entry::Open(below) => directory = below,
                 Entry::Done(_) => return Err(taken(&names[..=at])),
+                Entry::Closed(_) => return Err(closed(&names[..=at])),
             }
         }
         Ok(directory)
     }
 
-    /// Builds all directories, deepest first: `(directories, roots)`.
-    pub(super) fn build(
-        self,
-        settings: &Settings,
-        out: &mut impl FnMut(Block) -> Result<(), Error>,
-    ) -> Result<(Vec<Added>, Vec<Added>), Error> {
-        let mut directories = Vec::new();
-        if settings.options.wrap {
-            build(settings, self.root, "", &mut directories, out)?;
-            let roots = directories.last().cloned().into_iter().collect();
-            return Ok((directories, roots));
+    /// Builds all directories but those that `current`, the path of the next entry, leads through.
+    pub(super) fn close(&mut self, current: &[Name], output: &mut Output<'_>) -> Result<(), Error> {
+        close(&mut self.root, &[], current, output)?;
+        self.budget.shrink_to(cost(&self.root));
+        self.crowded = (self.budget.used() + CROWDED).max(UPLOAD_MAX / 2);
+        Ok(())
+    }
+
+    /// Builds all directories, deepest first. Returns the roots.
+    pub(super) fn build(self, output: &mut Output<'_>) -> Result<Vec<Added>, Error> {
+        if output.settings.options.wrap {
+            let root = build(self.root, b"", output)?.added(Name::default())?;
+            (output.added)(root.clone())?;
+            return Ok(vec![root]);
         }
         let mut roots = Vec::new();
         for (name, entry) in self.root.entries {
-            let child = match entry {
-                Entry::Done(child) => child,
-                Entry::Directory(directory) => build(settings, directory, &name, &mut directories, out)?,
-            };
-            roots.push(added(name, &child));
+            let done = finished(entry, name.as_bytes(), output)?;
+            roots.push(done.added(name)?);
         }
-        Ok((directories, roots))
+        Ok(roots)
     }
 }
 
-fn taken(names: &[&str]) -> Error {
-    Error::invalid(format!("the upload has {:?} twice", names.join("/")))
+fn taken(names: &[&[u8]]) -> Error {
+    Error::invalid(format!("the upload has {:?} twice", join(names)))
 }
 
-pub(super) fn added(name: String, child: &Child) -> Added {
+fn closed(names: &[&[u8]]) -> Error {
+    Error::invalid(format!(
+        "the upload comes back to directory {:?}, which was completed to save memory: send the entries of \
+         each directory one after the other",
+        join(names)
+    ))
+}
+
+pub(super) fn added(name: Name, child: &Child) -> Added {
     Added {
         name,
         cid: child.cid,
@@ -138,66 +221,169 @@ pub(super) fn added(name: String, child: &Child) -> Added {
     }
 }
 
-fn build(
-    settings: &Settings,
-    directory: Directory,
-    path: &str,
-    directories: &mut Vec<Added>,
-    out: &mut impl FnMut(Block) -> Result<(), Error>,
-) -> Result<Child, Error> {
+/// Bytes of memory that a directory is charged for.
+fn cost(directory: &Directory) -> usize {
+    let of = |(name, entry): (&Name, &Entry)| {
+        let below = match entry {
+            Entry::Open(below) => DIRECTORY_COST + cost(below),
+            Entry::Done(_) | Entry::Closed(_) => 0,
+        };
+        ENTRY_COST + name.as_bytes().len() + below
+    };
+    directory.entries.iter().map(of).sum()
+}
+
+fn below(path: &[u8], name: &Name) -> Vec<u8> {
+    if path.is_empty() {
+        return name.as_bytes().to_vec();
+    }
+    [path, b"/", name.as_bytes()].concat()
+}
+
+fn close(
+    directory: &mut Directory,
+    path: &[u8],
+    current: &[Name],
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
+    for (name, entry) in &mut directory.entries {
+        let Entry::Open(open) = entry else { continue };
+        let path = below(path, name);
+        if current.first() == Some(name) {
+            close(open, &path, &current[1..], output)?;
+        } else {
+            let open = Entry::Open(std::mem::take(open));
+            *entry = Entry::Closed(finished(open, &path, output)?);
+        }
+    }
+    Ok(())
+}
+
+/// The root of an entry at `path`; an open directory is built and told.
+fn finished(entry: Entry, path: &[u8], output: &mut Output<'_>) -> Result<Done, Error> {
+    match entry {
+        Entry::Done(done) | Entry::Closed(done) => Ok(done),
+        Entry::Open(directory) => {
+            let done = build(*directory, path, output)?;
+            (output.added)(done.added(path.into())?)?;
+            Ok(done)
+        }
+    }
+}
+
+fn build(directory: Directory, path: &[u8], output: &mut Output<'_>) -> Result<Done, Error> {
     let mut links = Vec::with_capacity(directory.entries.len());
     for (name, entry) in directory.entries {
-        let child = match entry {
-            Entry::Done(child) => child,
-            Entry::Directory(below) => {
-                let path = if path.is_empty() {
-                    name.clone()
-                } else {
-                    format!("{path}/{name}")
-                };
-                build(settings, below, &path, directories, out)?
-            }
+        let done = match entry {
+            Entry::Open(_) => finished(entry, &below(path, &name), output)?,
+            Entry::Done(done) | Entry::Closed(done) => done,
         };
-        links.push(Link {
-            cid: child.cid,
-            name,
-            size: child.size,
-        });
+        links.push((name, done));
     }
-    let root = finish(settings, links, directory.meta, out)?;
-    directories.push(added(path.to_owned(), &root));
-    Ok(root)
+    finish(links, directory.meta, output)
 }
 
 /// A directory from its links, sharded if it is large.
-fn finish(
-    settings: &Settings,
-    links: Vec<Link>,
-    meta: Metadata,
-    out: &mut impl FnMut(Block) -> Result<(), Error>,
-) -> Result<Child, Error> {
-    let options = &settings.options;
-    let mut node = Unixfs::new(Type::Directory);
-    node.meta = meta;
+fn finish(links: Vec<(Name, Done)>, meta: Metadata, output: &mut Output<'_>) -> Result<Done, Error> {
+    let options = &output.settings.options;
     let crowded = options.max_directory_links > 0 && links.len() > options.max_directory_links;
     let by_links: u64 = links
         .iter()
-        .map(|link| (link.name.len() + link.cid.encoded_len()) as u64)
+        .map(|(name, done)| (name.as_bytes().len() + done.cid.len()) as u64)
         .sum();
     if crowded || options.hamt_size == HamtSize::Links && by_links > options.hamt_threshold {
-        return hamt::build(settings, links, meta, out);
+        return hamt::build(links, meta, output);
     }
-    let below: u64 = links.iter().map(|link| link.size).sum();
-    let node = PbNode {
-        links,
-        data: Some(node.encode().into()),
-    };
-    let data = Bytes::from(node.encode());
+    let mut node = Unixfs::new(Type::Directory);
+    node.meta = meta;
+    let mut data = Vec::new();
+    for (name, done) in &links {
+        pb::put_node_link(&mut data, &done.cid, name.as_bytes(), done.size);
+    }
+    pb::put_node_data(&mut data, &node.encode());
     if options.hamt_size == HamtSize::Block && data.len() as u64 > options.hamt_threshold {
-        return hamt::build(settings, node.links, meta, out);
+        return hamt::build(links, meta, output);
     }
+    let below: u64 = links.iter().map(|(_, done)| done.size).sum();
     let size = below + data.len() as u64;
-    let (cid, block) = settings.block(codec::DAG_PB, data)?;
-    block.map(&mut *out).transpose()?;
-    Ok(Child { cid, size, bytes: 0 })
+    inner(data.into(), size, output)
+}
+
+/// A node of a directory, encoded.
+pub(super) fn inner(data: Bytes, size: u64, output: &mut Output<'_>) -> Result<Done, Error> {
+    let (cid, block) = output.settings.block(codec::DAG_PB, data)?;
+    block.map(&mut *output.block).transpose()?;
+    Ok(Child { cid, size, bytes: 0 }.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unixfs::AddOptions;
+
+    fn child(settings: &Settings, content: &'static str) -> Child {
+        settings.raw_leaf(Bytes::from(content)).unwrap().child
+    }
+
+    /// The roots, and the paths of directories in the order in which they were built.
+    fn added(close_at: Option<usize>) -> (Vec<Added>, Vec<String>) {
+        let settings = Settings::new(AddOptions::default()).unwrap();
+        let mut names = Names::default();
+        let mut built = Vec::new();
+        let mut output = Output {
+            settings: &settings,
+            block: &mut |_| Ok(()),
+            added: &mut |added| {
+                built.push(added.name.to_string());
+                Ok(())
+            },
+        };
+        let paths: [&[&[u8]]; 5] = [
+            &[b"a", b"b", b"one"],
+            &[b"a", b"b", b"two"],
+            &[b"a", b"c", b"three"],
+            &[b"a", b"four"],
+            &[b"z"],
+        ];
+        for (at, path) in paths.iter().enumerate() {
+            if Some(at) == close_at {
+                let current: Vec<Name> = path.iter().copied().map(Name::from).collect();
+                let before = names.budget.used();
+                names.close(&current, &mut output).unwrap();
+                assert!(names.budget.used() < before);
+                let late = [&b"a"[..], b"b", b"late"];
+                let refused = names.insert(&late, child(&settings, "late")).unwrap_err();
+                assert!(
+                    refused.to_string().contains("comes back to directory \"a/b\""),
+                    "{refused}"
+                );
+            }
+            names.insert(path, child(&settings, "x")).unwrap();
+        }
+        let roots = names.build(&mut output).unwrap();
+        (roots, built)
+    }
+
+    #[test]
+    fn directories_that_are_built_early_have_the_same_cids_and_take_no_more_entries() {
+        let (roots, built) = added(None);
+        assert_eq!(built, ["a/b", "a/c", "a"]);
+        for close_at in [2, 3] {
+            assert_eq!(added(Some(close_at)), (roots.clone(), built.clone()));
+        }
+    }
+
+    #[test]
+    fn names_are_charged_for_what_they_hold_and_refused_above_the_limit() {
+        let settings = Settings::new(AddOptions::default()).unwrap();
+        let mut names = Names::default();
+        let long = [b'n'; 255];
+        names.insert(&[&long], child(&settings, "x")).unwrap();
+        assert_eq!(names.budget.used(), ENTRY_COST + 255);
+        names.make(&[b"d", b"e"], Metadata::default()).unwrap();
+        assert_eq!(names.budget.used(), cost(&names.root));
+        names.budget.charge(UPLOAD_MAX - names.budget.used()).unwrap();
+        let refused = names.insert(&[b"more"], child(&settings, "x")).unwrap_err();
+        assert!(refused.to_string().contains("in several parts"), "{refused}");
+    }
 }

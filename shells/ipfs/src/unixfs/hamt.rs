@@ -1,9 +1,10 @@
 //! Sharded directories: a trie over the hash of the names.
 
-use super::build::{Child, Settings};
+use super::Name;
+use super::directory::{self, Done, Output};
 use super::options::Metadata;
-use super::pb::{Link, PbNode, Type, Unixfs};
-use crate::{Block, Error, codec};
+use super::pb::{self, Type, Unixfs};
+use crate::Error;
 use bytes::Bytes;
 
 /// The multihash code of murmur3-x64-64, the hash of the names.
@@ -67,59 +68,62 @@ pub(super) fn prefix_width(fanout: usize) -> usize {
     format!("{:X}", fanout.saturating_sub(1)).len()
 }
 
-/// Builds the shards of a directory, deepest first, and returns its root.
-pub(super) fn build(
-    settings: &Settings,
-    links: Vec<Link>,
-    meta: Metadata,
-    out: &mut impl FnMut(Block) -> Result<(), Error>,
-) -> Result<Child, Error> {
-    let mut hashed: Vec<(u64, Link)> = links
-        .into_iter()
-        .map(|link| (murmur3(link.name.as_bytes()), link))
-        .collect();
-    // Sorted by hash, the entries of each slot lie together at every depth.
-    hashed.sort_by_key(|(hash, _)| *hash);
-    shard(settings, hashed, 0, meta, out)
+/// An entry of a sharded directory with the hash of its name.
+struct Hashed {
+    hash: u64,
+    name: Name,
+    done: Done,
 }
 
-fn shard(
-    settings: &Settings,
-    entries: Vec<(u64, Link)>,
-    depth: u32,
+/// Builds the shards of a directory, deepest first, and returns its root.
+pub(super) fn build(
+    links: Vec<(Name, Done)>,
     meta: Metadata,
-    out: &mut impl FnMut(Block) -> Result<(), Error>,
-) -> Result<Child, Error> {
-    let fanout = settings.options.hamt_fanout;
+    output: &mut Output<'_>,
+) -> Result<Done, Error> {
+    let mut hashed: Vec<Hashed> = links
+        .into_iter()
+        .map(|(name, done)| Hashed {
+            hash: murmur3(name.as_bytes()),
+            name,
+            done,
+        })
+        .collect();
+    // Sorted by hash, the entries of each slot lie together at every depth.
+    hashed.sort_by_key(|entry| entry.hash);
+    shard(&hashed, 0, meta, output)
+}
+
+fn shard(entries: &[Hashed], depth: u32, meta: Metadata, output: &mut Output<'_>) -> Result<Done, Error> {
+    let fanout = output.settings.options.hamt_fanout;
     let width = prefix_width(fanout);
-    let mut slots: Vec<(usize, Vec<(u64, Link)>)> = Vec::new();
-    for (hash, link) in entries {
-        let slot = slot(hash, depth, fanout)
-            .ok_or_else(|| Error::invalid(format!("sharded directory too deep at {:?}", link.name)))?;
-        match slots.last_mut() {
-            Some((last, members)) if *last == slot => members.push((hash, link)),
-            _ => slots.push((slot, vec![(hash, link)])),
-        }
-    }
+    let slot_of = |entry: &Hashed| slot(entry.hash, depth, fanout);
     let mut bitfield = vec![0u8; fanout / 8];
-    let mut links = Vec::with_capacity(slots.len());
-    for (slot, mut members) in slots {
+    let mut data = Vec::new();
+    let mut below = 0;
+    for members in entries.chunk_by(|one, other| slot_of(one) == slot_of(other)) {
+        let (first, slot) = match members.first().map(|first| (first, slot_of(first))) {
+            Some((first, Some(slot))) => (first, slot),
+            Some((first, None)) => {
+                let why = format!("sharded directory too deep at {:?}", first.name);
+                return Err(Error::invalid(why));
+            }
+            None => continue,
+        };
         let byte = bitfield.len() - 1 - slot / 8;
         bitfield[byte] |= 1 << (slot % 8);
         let prefix = format!("{slot:0width$X}");
+        let (name, size);
         if members.len() == 1 {
-            links.extend(members.pop().map(|(_, link)| Link {
-                name: prefix + &link.name,
-                ..link
-            }));
+            name = [prefix.as_bytes(), first.name.as_bytes()].concat();
+            size = first.done.size;
+            pb::put_node_link(&mut data, &first.done.cid, &name, size);
         } else {
-            let child = shard(settings, members, depth + 1, Metadata::default(), out)?;
-            links.push(Link {
-                cid: child.cid,
-                name: prefix,
-                size: child.size,
-            });
+            let child = shard(members, depth + 1, Metadata::default(), output)?;
+            size = child.size;
+            pb::put_node_link(&mut data, &child.cid, prefix.as_bytes(), size);
         }
+        below += size;
     }
     let zeros = bitfield.iter().take_while(|byte| **byte == 0).count();
     let mut node = Unixfs::new(Type::Shard);
@@ -127,16 +131,7 @@ fn shard(
     node.hash_type = Some(MURMUR3);
     node.fanout = Some(fanout as u64);
     node.meta = meta;
-    let below: u64 = links.iter().map(|link| link.size).sum();
-    let data = Bytes::from(
-        PbNode {
-            links,
-            data: Some(node.encode().into()),
-        }
-        .encode(),
-    );
+    pb::put_node_data(&mut data, &node.encode());
     let size = below + data.len() as u64;
-    let (cid, block) = settings.block(codec::DAG_PB, data)?;
-    block.map(&mut *out).transpose()?;
-    Ok(Child { cid, size, bytes: 0 })
+    directory::inner(data.into(), size, output)
 }

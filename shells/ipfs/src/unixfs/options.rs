@@ -1,6 +1,6 @@
 //! The options of `add` that decide a CID, and their defaults, which are Kubo's.
 
-use crate::Error;
+use crate::{Error, hash};
 use cid::Version;
 use std::str::FromStr;
 
@@ -9,61 +9,140 @@ use std::str::FromStr;
 pub enum Chunker {
     /// Pieces of this many bytes, 1 to [`Chunker::SIZE_MAX`]. Kubo's `size-N`.
     Size(usize),
+    /// Where the Rabin fingerprint of the last 16 bytes is 0 in its lower bits. Kubo's `rabin-MIN-AVG-MAX`.
+    Rabin {
+        /// The shortest chunk, at least [`Chunker::RABIN_MIN`] bytes.
+        min: usize,
+        /// About the usual length, bytes.
+        average: usize,
+        /// The longest chunk, at most [`Chunker::SIZE_MAX`] bytes.
+        max: usize,
+    },
+    /// Where the buzhash of the last 32 bytes is 0 in its lower bits: 128 to 512 KiB.
+    Buzhash,
 }
 
 impl Chunker {
     /// The largest piece: with its envelope it still fits a bitswap block of 2 MiB.
     pub const SIZE_MAX: usize = 2_096_896;
+    /// Bytes that a Rabin fingerprint covers: no chunk is shorter.
+    pub const RABIN_MIN: usize = 16;
+    /// Kubo's default size, bytes, and the average of its `rabin`.
+    const DEFAULT_SIZE: usize = 262_144;
+
+    /// Refuses what no content can be cut by.
+    pub(super) fn check(self) -> Result<(), Error> {
+        match self {
+            Chunker::Size(1..=Chunker::SIZE_MAX) | Chunker::Buzhash => Ok(()),
+            Chunker::Size(size) => Err(Error::invalid(format!(
+                "chunk size {size} is outside 1 to {} bytes",
+                Chunker::SIZE_MAX
+            ))),
+            Chunker::Rabin { min, average, max } => {
+                if min < Chunker::RABIN_MIN {
+                    return Err(Error::invalid(format!(
+                        "rabin min {min} is below {} bytes",
+                        Chunker::RABIN_MIN
+                    )));
+                }
+                if min >= average {
+                    return Err(Error::invalid("rabin min must be smaller than its average"));
+                }
+                if average >= max {
+                    return Err(Error::invalid("rabin average must be smaller than its max"));
+                }
+                if max > Chunker::SIZE_MAX {
+                    return Err(Error::invalid(format!(
+                        "rabin max {max} exceeds the longest chunk of {} bytes",
+                        Chunker::SIZE_MAX
+                    )));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Kubo's bounds for an average.
+    fn rabin(average: usize) -> Chunker {
+        Chunker::Rabin {
+            min: average / 3,
+            average,
+            max: average.saturating_add(average / 2),
+        }
+    }
 }
 
 impl FromStr for Chunker {
     type Err = Error;
 
+    /// Reads Kubo's names: `size-N`, `rabin`, `rabin-AVG`, `rabin-MIN-AVG-MAX`, `buzhash`.
     fn from_str(text: &str) -> Result<Chunker, Error> {
-        if text.is_empty() || text == "default" {
-            return Ok(Chunker::Size(262_144));
-        }
-        if text.starts_with("rabin") || text.starts_with("buzhash") {
-            return Err(Error::Unsupported(format!("chunker {text:?} (use size-N)")));
-        }
-        let size = text.strip_prefix("size-").and_then(|n| n.parse().ok());
-        match size {
-            Some(size @ 1..=Chunker::SIZE_MAX) => Ok(Chunker::Size(size)),
-            Some(size) => Err(Error::invalid(format!(
-                "chunk size {size} is outside 1 to {} bytes",
-                Chunker::SIZE_MAX
-            ))),
-            None => Err(Error::invalid(format!("unrecognized chunker option: {text}"))),
-        }
+        let unknown = || Error::invalid(format!("unrecognized chunker option: {text}"));
+        let number = |part: &str| part.parse::<usize>().map_err(|_| unknown());
+        // The numbers of `rabin` may be labelled.
+        let labelled = |part: &str, label: &str| {
+            let (before, value) = part.split_once(':').unwrap_or((label, part));
+            if before == label {
+                number(value)
+            } else {
+                Err(unknown())
+            }
+        };
+        let parts: Vec<&str> = text.split('-').collect();
+        let chunker = match parts.as_slice() {
+            [""] | ["default"] => Chunker::Size(Chunker::DEFAULT_SIZE),
+            ["size", size] => Chunker::Size(number(size)?),
+            ["rabin"] => Chunker::rabin(Chunker::DEFAULT_SIZE),
+            ["rabin", average] => Chunker::rabin(number(average)?),
+            ["rabin", min, average, max] => Chunker::Rabin {
+                min: labelled(min, "min")?,
+                average: labelled(average, "avg")?,
+                max: labelled(max, "max")?,
+            },
+            ["buzhash", ..] => Chunker::Buzhash,
+            _ => return Err(unknown()),
+        };
+        chunker.check()?;
+        Ok(chunker)
     }
 }
 
-/// A hash function for new blocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum HashKind {
+/// A hash function for new blocks, by its multihash code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashKind(u64);
+
+impl HashKind {
     /// SHA-256, the only one that CIDv0 has.
-    #[default]
-    Sha2_256,
+    pub const SHA2_256: HashKind = HashKind(0x12);
     /// SHA-512.
-    Sha2_512,
+    pub const SHA2_512: HashKind = HashKind(0x13);
     /// BLAKE2b, 256 bits.
-    Blake2b256,
-    /// BLAKE3, 256 bits.
-    Blake3,
+    pub const BLAKE2B_256: HashKind = HashKind(0xb220);
+
+    /// The multihash code.
+    pub fn code(self) -> u64 {
+        self.0
+    }
+}
+
+impl Default for HashKind {
+    fn default() -> HashKind {
+        HashKind::SHA2_256
+    }
 }
 
 impl FromStr for HashKind {
     type Err = Error;
 
+    /// Reads the name of a hash function that Kubo adds with.
     fn from_str(text: &str) -> Result<HashKind, Error> {
-        match text {
-            "" | "sha2-256" => Ok(HashKind::Sha2_256),
-            "sha2-512" => Ok(HashKind::Sha2_512),
-            "blake2b-256" => Ok(HashKind::Blake2b256),
-            "blake3" => Ok(HashKind::Blake3),
-            other => Err(Error::Unsupported(format!(
-                "hash function {other:?} (use sha2-256, sha2-512, blake2b-256 or blake3)"
-            ))),
+        let name = text.to_ascii_lowercase();
+        if name.is_empty() {
+            return Ok(HashKind::default());
+        }
+        match hash::named(&name) {
+            Some(code) => Ok(HashKind(code)),
+            None => Err(Error::invalid(format!("unrecognized hash function: {name:?}"))),
         }
     }
 }
@@ -91,10 +170,25 @@ pub enum HamtSize {
 /// Permissions and time of change, recorded only if given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Metadata {
-    /// Unix permission bits. 0 counts as not given.
+    /// The lower 12 bits of a Unix mode: permissions, setuid, setgid, sticky. 0 counts as not given.
     pub mode: Option<u32>,
     /// Seconds since 1970 and nanoseconds.
     pub mtime: Option<(i64, u32)>,
+}
+
+/// Go's setuid and setgid bits, which are 12 above those of Unix.
+const GO_SET_ID: u32 = 0o60_000_000;
+/// Go's sticky bit, which is 11 above that of Unix.
+const GO_STICKY: u32 = 0o4_000_000;
+
+/// The Unix mode of Go's `os.FileMode`, which is what Kubo's clients send.
+pub fn mode_from_go(mode: u32) -> u32 {
+    (mode & GO_SET_ID) >> 12 | (mode & GO_STICKY) >> 11 | mode & 0o777
+}
+
+/// Go's `os.FileMode` for a Unix mode, without the kind of file.
+pub fn mode_to_go(mode: u32) -> u32 {
+    mode << 12 & GO_SET_ID | mode << 11 & GO_STICKY | mode & 0o777
 }
 
 /// The options of one upload. [`AddOptions::default`] is Kubo's default profile.
@@ -135,8 +229,8 @@ impl Default for AddOptions {
         AddOptions {
             cid_version: None,
             raw_leaves: None,
-            chunker: Chunker::Size(262_144),
-            hash: HashKind::Sha2_256,
+            chunker: Chunker::Size(Chunker::DEFAULT_SIZE),
+            hash: HashKind::default(),
             layout: Layout::Balanced,
             inline: None,
             max_file_links: 174,

@@ -1,6 +1,7 @@
 //! The two protobuf messages of UnixFS, written and read by hand: a DAG-PB node must be byte for byte
 //! Kubo's (links before data, empty names written), which no generated encoder promises.
 
+use super::Name;
 use super::options::Metadata;
 use crate::Error;
 use bytes::{Bytes, BytesMut};
@@ -21,7 +22,7 @@ pub(crate) enum Type {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Link {
     pub(crate) cid: Cid,
-    pub(crate) name: String,
+    pub(crate) name: Name,
     pub(crate) size: u64,
 }
 
@@ -179,16 +180,17 @@ fn decode_time(time: Bytes) -> Result<(i64, u32), &'static str> {
 impl PbNode {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let data = self.data.as_ref().map_or(0, Bytes::len);
-        let names: usize = self.links.iter().map(|link| link.name.len() + 64).sum();
+        let names: usize = self
+            .links
+            .iter()
+            .map(|link| link.name.as_bytes().len() + 64)
+            .sum();
         let mut out = Vec::with_capacity(data + names + 8);
-        let mut inner = Vec::with_capacity(96);
         for link in &self.links {
-            inner.clear();
-            put_link(&mut inner, &link.cid, Some(&link.name), Some(link.size));
-            put_bytes(&mut out, 2, &inner);
+            put_node_link(&mut out, &link.cid.to_bytes(), link.name.as_bytes(), link.size);
         }
         if let Some(data) = &self.data {
-            put_bytes(&mut out, 1, data);
+            put_node_data(&mut out, data);
         }
         out
     }
@@ -221,7 +223,7 @@ pub(crate) fn canonical(cid: &Cid, bytes: &Bytes) -> Result<Vec<u8>, Error> {
 }
 
 /// A node of links that are written already, each with its name.
-pub(crate) fn assemble(mut links: Vec<(String, Bytes)>, data: Option<&Bytes>) -> Vec<u8> {
+pub(crate) fn assemble(mut links: Vec<(Name, Bytes)>, data: Option<&Bytes>) -> Vec<u8> {
     links.sort_by(|(one, _), (other, _)| one.cmp(other));
     let mut out = Vec::new();
     for (_, link) in links {
@@ -233,11 +235,23 @@ pub(crate) fn assemble(mut links: Vec<(String, Bytes)>, data: Option<&Bytes>) ->
     out
 }
 
+/// Appends a link to a node that is being encoded. All links come before the data.
+pub(crate) fn put_node_link(out: &mut Vec<u8>, cid: &[u8], name: &[u8], size: u64) {
+    let mut link = Vec::with_capacity(cid.len() + name.len() + 32);
+    put_link(&mut link, cid, Some(name), Some(size));
+    put_bytes(out, 2, &link);
+}
+
+/// Appends the data to a node that is being encoded.
+pub(crate) fn put_node_data(out: &mut Vec<u8>, data: &[u8]) {
+    put_bytes(out, 1, data);
+}
+
 /// Writes a link that need not say everything.
-pub(crate) fn put_link(out: &mut Vec<u8>, cid: &Cid, name: Option<&str>, size: Option<u64>) {
-    put_bytes(out, 1, &cid.to_bytes());
+pub(crate) fn put_link(out: &mut Vec<u8>, cid: &[u8], name: Option<&[u8]>, size: Option<u64>) {
+    put_bytes(out, 1, cid);
     if let Some(name) = name {
-        put_bytes(out, 2, name.as_bytes());
+        put_bytes(out, 2, name);
     }
     if let Some(size) = size {
         put_number(out, 3, size);
@@ -246,16 +260,14 @@ pub(crate) fn put_link(out: &mut Vec<u8>, cid: &Cid, name: Option<&str>, size: O
 
 fn decode_link(bytes: Bytes) -> Result<Link, &'static str> {
     let mut cid = None;
-    let mut name = String::new();
+    let mut name = Name::default();
     let mut size = 0;
     for field in Fields(bytes) {
         match field? {
             (1, Value::Bytes(hash)) => {
                 cid = Some(Cid::try_from(&*hash).map_err(|_| "a link's cid is malformed")?)
             }
-            (2, Value::Bytes(text)) => {
-                name = String::from_utf8(text.to_vec()).map_err(|_| "a link's name is not UTF-8")?;
-            }
+            (2, Value::Bytes(bytes)) => name = Name::from(&*bytes),
             (3, Value::Number(n)) => size = n,
             _ => return Err("unexpected field in a link"),
         }

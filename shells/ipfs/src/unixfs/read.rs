@@ -4,7 +4,7 @@
 mod tests;
 
 use super::pb::{Link, PbNode, Type, Unixfs};
-use super::{DirEntry, Kind, Metadata, Stat, hamt};
+use super::{DirEntry, Kind, Metadata, Name, Stat, hamt};
 use crate::dag::Visited;
 use crate::reader::{Reader, Sink};
 use crate::{Error, codec};
@@ -51,8 +51,7 @@ pub(crate) fn stat(entity: &Entity) -> Stat {
                 Type::Directory | Type::Shard => (Kind::Directory, 0, node.meta, None),
                 Type::Symlink => {
                     let target = node.data.as_deref().unwrap_or_default();
-                    let target = String::from_utf8_lossy(target).into_owned();
-                    (Kind::Symlink, length, node.meta, Some(target))
+                    (Kind::Symlink, length, node.meta, Some(Name::from(target)))
                 }
                 Type::File | Type::Raw | Type::Metadata => {
                     (Kind::File, node.size.unwrap_or(length), node.meta, None)
@@ -201,7 +200,7 @@ pub(crate) async fn list(reader: &Reader, root: Cid, out: &Sink<Link>) -> Result
                     if name.is_empty() {
                         below.push((link.cid, Some(fanout), depth + 1));
                     } else {
-                        let name = name.to_owned();
+                        let name = Name::from(name);
                         out.send(Link { name, ..link }).await?;
                     }
                 }
@@ -221,7 +220,7 @@ pub(crate) async fn list(reader: &Reader, root: Cid, out: &Sink<Link>) -> Result
 
 /// Bytes that a link takes.
 fn weight(link: &Link) -> usize {
-    size_of::<Link>() + link.name.len()
+    size_of::<Link>() + link.name.as_bytes().len()
 }
 
 /// Sends a directory's entries, each fetched to tell what it is if `resolve`.
@@ -270,8 +269,9 @@ fn shard_fanout(cid: &Cid, node: &Unixfs) -> Result<usize, Error> {
     Ok(fanout)
 }
 
-fn shard_name<'a>(cid: &Cid, link: &'a Link, width: usize) -> Result<&'a str, Error> {
+fn shard_name<'a>(cid: &Cid, link: &'a Link, width: usize) -> Result<&'a [u8], Error> {
     link.name
+        .as_bytes()
         .get(width..)
         .ok_or_else(|| Error::malformed(cid, "a shard's link has a malformed name"))
 }
@@ -291,7 +291,7 @@ pub(crate) async fn find(
     if node.kind != Type::Shard {
         return links
             .into_iter()
-            .find(|link| link.name == name)
+            .find(|link| link.name.as_bytes() == name.as_bytes())
             .map(|link| link.cid)
             .ok_or_else(missing);
     }
@@ -304,11 +304,11 @@ pub(crate) async fn find(
         let prefix = format!("{slot:0width$X}");
         let link = links
             .iter()
-            .find(|link| link.name.starts_with(&prefix))
+            .find(|link| link.name.as_bytes().starts_with(prefix.as_bytes()))
             .ok_or_else(missing)?;
         let rest = shard_name(&shard, link, width)?;
         if !rest.is_empty() {
-            return if rest == name {
+            return if rest == name.as_bytes() {
                 Ok(link.cid)
             } else {
                 Err(missing())

@@ -2,7 +2,7 @@
 
 use super::pb::Link;
 use super::read::{self, Entity};
-use super::{Kind, Stat};
+use super::{Kind, Name, Stat};
 use crate::Error;
 use crate::reader::{Reader, Sink, produce};
 use bytes::Bytes;
@@ -17,8 +17,8 @@ const DEPTH_MAX: usize = 2048;
 const SIZE_MAX: u64 = 0o77_777_777_777;
 
 /// Sends the archive of a tree whose entries are below `name`.
-pub(crate) async fn archive(reader: Reader, root: Cid, name: String, out: Sink<Bytes>) -> Result<(), Error> {
-    let mut path = name;
+pub(crate) async fn archive(reader: Reader, root: Cid, name: Name, out: Sink<Bytes>) -> Result<(), Error> {
+    let mut path = name.as_bytes().to_vec();
     let mut folders: Vec<Folder> = Vec::new();
     let mut next = Some(root);
     loop {
@@ -39,8 +39,8 @@ pub(crate) async fn archive(reader: Reader, root: Cid, name: String, out: Sink<B
             Some(link) => {
                 let link = link?;
                 check_name(&folder.cid, &link.name)?;
-                path.push('/');
-                path.push_str(&link.name);
+                path.push(b'/');
+                path.extend_from_slice(link.name.as_bytes());
                 next = Some(link.cid);
             }
             None => drop(folders.pop()),
@@ -57,7 +57,7 @@ struct Folder {
 }
 
 /// Sends an entry, and the content of a file; returns a directory, whose entries are still to be sent.
-async fn entry(reader: &Reader, cid: Cid, path: &str, out: &Sink<Bytes>) -> Result<Option<Folder>, Error> {
+async fn entry(reader: &Reader, cid: Cid, path: &[u8], out: &Sink<Bytes>) -> Result<Option<Folder>, Error> {
     let entity = read::entity(&cid, reader.get(cid).await?)?;
     let stat = read::stat(&entity);
     out.send(header(path, &stat)).await?;
@@ -76,8 +76,9 @@ async fn entry(reader: &Reader, cid: Cid, path: &str, out: &Sink<Bytes>) -> Resu
 }
 
 /// An archive is unpacked by programs that follow names, so a name may not lead out of it.
-fn check_name(cid: &Cid, name: &str) -> Result<(), Error> {
-    if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+fn check_name(cid: &Cid, name: &Name) -> Result<(), Error> {
+    let bytes = name.as_bytes();
+    if matches!(bytes, b"" | b"." | b"..") || bytes.contains(&b'/') || bytes.contains(&0) {
         return Err(Error::malformed(
             cid,
             format!("directory entry {name:?} would leave the archive"),
@@ -116,14 +117,14 @@ async fn file(
     out.send(Bytes::from(vec![0; padding as usize])).await
 }
 
-fn header(name: &str, stat: &Stat) -> Bytes {
+fn header(name: &[u8], stat: &Stat) -> Bytes {
     let (mode, size, kind) = match stat.kind {
         Kind::File => (0o644, stat.bytes, b'0'),
         Kind::Directory => (0o755, 0, b'5'),
         Kind::Symlink => (0o777, 0, b'2'),
     };
     let mode = stat.meta.mode.map_or(mode, |mode| mode & 0o7777);
-    let target = stat.link_target.as_deref().unwrap_or_default();
+    let target = stat.link_target.as_ref().map_or(&b""[..], Name::as_bytes);
     let mut pax = Vec::new();
     if name.len() > 100 {
         pax.extend(record("path", name));
@@ -132,13 +133,13 @@ fn header(name: &str, stat: &Stat) -> Bytes {
         pax.extend(record("linkpath", target));
     }
     if size > SIZE_MAX {
-        pax.extend(record("size", &size.to_string()));
+        pax.extend(record("size", size.to_string().as_bytes()));
     }
     if let Some((seconds, nanos)) = stat.meta.mtime
         && nanos > 0
         && seconds >= 0
     {
-        pax.extend(record("mtime", &format!("{seconds}.{nanos:09}")));
+        pax.extend(record("mtime", format!("{seconds}.{nanos:09}").as_bytes()));
     }
     let seconds = stat
         .meta
@@ -148,7 +149,7 @@ fn header(name: &str, stat: &Stat) -> Bytes {
     let mut out = Vec::new();
     if !pax.is_empty() {
         let length = pax.len();
-        out.extend(block("pax", 0o644, length as u64, seconds, b'x', ""));
+        out.extend(block(b"pax", 0o644, length as u64, seconds, b'x', b""));
         out.extend(pax);
         out.resize(RECORD + length.next_multiple_of(RECORD), 0);
     }
@@ -157,22 +158,22 @@ fn header(name: &str, stat: &Stat) -> Bytes {
 }
 
 /// One pax record, whose length counts its own digits.
-fn record(key: &str, value: &str) -> Vec<u8> {
+fn record(key: &str, value: &[u8]) -> Vec<u8> {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
     while rest + length.to_string().len() != length {
         length = rest + length.to_string().len();
     }
-    format!("{length} {key}={value}\n").into_bytes()
+    [format!("{length} {key}=").as_bytes(), value, b"\n"].concat()
 }
 
-fn block(name: &str, mode: u32, size: u64, seconds: u64, kind: u8, target: &str) -> [u8; RECORD] {
+fn block(name: &[u8], mode: u32, size: u64, seconds: u64, kind: u8, target: &[u8]) -> [u8; RECORD] {
     let mut block = [0; RECORD];
     let mut put = |at: usize, length: usize, bytes: &[u8]| {
         let length = bytes.len().min(length);
         block[at..at + length].copy_from_slice(&bytes[..length]);
     };
-    put(0, 100, name.as_bytes());
+    put(0, 100, name);
     put(100, 7, format!("{mode:07o}").as_bytes());
     put(108, 7, b"0000000");
     put(116, 7, b"0000000");
@@ -180,7 +181,7 @@ fn block(name: &str, mode: u32, size: u64, seconds: u64, kind: u8, target: &str)
     put(136, 11, format!("{:011o}", seconds.min(SIZE_MAX)).as_bytes());
     put(148, 8, b"        ");
     put(156, 1, &[kind]);
-    put(157, 100, target.as_bytes());
+    put(157, 100, target);
     put(257, 8, b"ustar\x0000");
     let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());

@@ -67,7 +67,7 @@ async fn planets_in_every_form() {
     assert_eq!(
         cids(
             planets(AddOptions {
-                hash: HashKind::Blake2b256,
+                hash: HashKind::BLAKE2B_256,
                 ..default()
             })
             .await
@@ -147,7 +147,7 @@ async fn two_thousand_names_sharded_and_not() {
                 .await
                 .unwrap();
         }
-        adder.finish().await.unwrap().roots[0].cid.to_string()
+        finish(adder).await.unwrap().0[0].cid.to_string()
     };
     let basic = AddOptions {
         hamt_threshold: 1 << 30,
@@ -193,7 +193,7 @@ async fn drawn_names(options: AddOptions, seed: &str, lengths: impl Iterator<Ite
             .await
             .unwrap();
     }
-    adder.finish().await.unwrap().roots[0].cid.to_string()
+    finish(adder).await.unwrap().0[0].cid.to_string()
 }
 
 #[tokio::test]
@@ -211,5 +211,36 @@ async fn directories_are_sharded_above_the_threshold_and_not_at_it() {
     assert_eq!(
         above,
         "bafybeiegvuterwurhdtkikfhbxcldohmxp566vpjdofhzmnhv6o4freidu"
+    );
+}
+
+/// Names and link targets that are not UTF-8 keep their bytes. The CID is that of `ipfs add -r` of Kubo.
+#[tokio::test]
+async fn names_and_targets_keep_bytes_that_are_not_utf8() {
+    let (blocks, mut receiver) = mpsc::channel(16);
+    tokio::spawn(async move { while receiver.recv().await.is_some() {} });
+    let mut adder = Adder::new(default(), blocks).unwrap();
+    let none = Metadata::default();
+    for (name, content) in [
+        (&b"d/caf\xe9"[..], "one"),
+        (b"d/caf\xe8", "two"),
+        ("d/café".as_bytes(), "three"),
+    ] {
+        let added = adder.file(name, none, content.as_bytes(), |_| {}).await.unwrap();
+        assert_eq!(added.name.as_bytes(), name);
+    }
+    let target = adder.symlink(b"t/l\xe9", none, b"targ\xe9t").await.unwrap();
+    assert_eq!(
+        target.cid.to_string(),
+        "QmRqhyBizyZpR6pKufPBQtBaCF4PZVaHmd8qNJbmGwY8Ko"
+    );
+    let (roots, _) = finish(adder).await.unwrap();
+    let roots: Vec<_> = roots.iter().map(|root| root.cid.to_string()).collect();
+    assert_eq!(
+        roots,
+        [
+            "QmSC6vUiZs2LMccNMzM9WbN2REDhPGDTHaJvrBMZ6xcPQL",
+            "QmQ6zN63xndzGwDMGo2LFFuDw58fuFvMrwFQTWdJMMV2FY"
+        ]
     );
 }

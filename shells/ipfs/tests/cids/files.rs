@@ -23,7 +23,7 @@ async fn hello_world_with_every_version_and_hash() {
     let expected = "bafybeihykld7uyxzogax6vgyvag42y7464eywpf55gxi5qpoisibh3c5wa";
     assert_eq!(file(no_raw, plain).await.0, expected);
     let sha512 = AddOptions {
-        hash: HashKind::Sha2_512,
+        hash: HashKind::SHA2_512,
         ..default()
     };
     let expected = "bafkrgqbqt3gerhas23vuzrapkdeqf4vu2dwxp3srdj6hvg6nhsug2tgyn6mj3u23yx7utftq3i2ckw2f\
@@ -150,4 +150,133 @@ async fn zeros_and_letters() {
         (cid.as_str(), size),
         ("QmZbEeMjcVfwBwDD32J6mdmkqUGYeE4stZN8py5UxwMmH4", 1_055_983)
     );
+}
+
+/// 3,000,000 bytes of Marsaglia's xorshift generator.
+fn noise() -> Vec<u8> {
+    let mut state = 2_463_534_242_u32;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state.to_le_bytes()
+    };
+    (0..750_000).flat_map(|_| next()).collect()
+}
+
+/// The CIDs are those of `ipfs add --chunker` of Kubo 0.44.
+#[tokio::test]
+async fn content_defined_chunks_are_those_of_kubo() {
+    let (zeros, noise) = (vec![0; 700_000], noise());
+    for (chunker, of_zeros, of_noise) in [
+        (
+            "rabin",
+            "QmZpdH3A1Ctqk9tx5cu9EXTxpkvvpYFT8E8YJCXeqSqSUq",
+            "QmUXA7nGbSSupsJCAASr3crYDkA98pnbNZTYHpLwFNfutf",
+        ),
+        (
+            "rabin-1000",
+            "QmTvZmgTgHruw2YAyXDcakQpShfuk3MevTjfHmQB2dvDbz",
+            "QmVKtB92WsLotyDF1LTas7F1vdmEzuTMMeguV6FE4VAVBL",
+        ),
+        (
+            "rabin-min:100-avg:2000-max:40000",
+            "QmUzfupWFtG94UQYXE3fmYYo1ZCMGTadPpftGRv8bkJb6Y",
+            "QmQ6YUWmNnNALszaU32A85wSHX1owQG3yXExXGzKjbUU4f",
+        ),
+        (
+            "buzhash",
+            "QmQpink5wg2Lfj7reTBN3Fgt7DmAuRqqK8BrT8zgjxkFDy",
+            "QmU68RqVZAbbHaFUCie4MnVHX7ewLQSz82Mk94kP9ug8BP",
+        ),
+        (
+            "size-1000",
+            "QmXeEwFW3FqTPxXm9Xd6MP72MvCNjNiZXmoHbUdUirCaC4",
+            "QmXLdYESVJDWf4sJo5CybJaia9MasMBxmsvcikJjkgf3uv",
+        ),
+    ] {
+        let options = AddOptions {
+            chunker: chunker.parse().unwrap(),
+            ..default()
+        };
+        assert_eq!(
+            file(options.clone(), zeros.clone()).await.0,
+            of_zeros,
+            "{chunker}"
+        );
+        assert_eq!(file(options, noise.clone()).await.0, of_noise, "{chunker}");
+    }
+}
+
+/// The CIDs are those of `ipfs add --hash` of Kubo 0.44.
+#[tokio::test]
+async fn every_hash_function_of_kubo_is_known() {
+    for (hash, cid) in [
+        ("sha1", "bafkrcfbkvzwdlskpz62blw7jl5aixhhjd3uen3i"),
+        (
+            "sha3-224",
+            "bafkrohg7w7yyy57jfc5vn6xlfwrhfen5pef4cbc43zc7giilw3cq",
+        ),
+        (
+            "sha3-256",
+            "bafkrmidejpgh4vsdomcatgnkzcphmixtzjy7xiozol6zjiy4hp57etrzha",
+        ),
+        (
+            "sha3-384",
+            "bafkrkmedx7zi3xq3dp2ycadryzsdychfwbn5xa3o77lqwqb6vdvauy2nysmx5mifhkrvsp2zb6oggyyn3efq",
+        ),
+        (
+            "SHA3-512",
+            "bafkriqeeaadgkpu2zhuvcf5blsivzkvyczrjdduslxu6abhxot7yfvyhtjanjut3dm3smv6gdvdni4bqjsempcfturjhvudu2\
+             homx3s5xkuzu",
+        ),
+        (
+            "shake-256",
+            "bafkrsqbws5y3wlfz2kyeyhkuzssipy3s3hyyp5z7por7mw4vzdxhpggfe72phqwvlqwuniu7f2kf2ru4hxzhqu5ionjhd5omf\
+             wpirfkegvyrm",
+        ),
+        (
+            "keccak-256",
+            "bafkrwichc4zilkgxgqpf5fzpyz3sqy4e7abpr32cuxwf6a537isuzma7vu",
+        ),
+        (
+            "keccak-512",
+            "bafkr2qb64k2aar5yayhwrrtsiilvmyhuc5gqv5oadvdrndwcb3lbtmfxyqqyd5akuecg6opc56ppy2iqpavjtdqacpixermjk\
+             6kx7leuaw3h2",
+        ),
+        (
+            "blake3",
+            "bafkr4igxjga67jykbseaxdmmdgc5a5o3zp3htom2l6mrjznk7fvyggu6eq",
+        ),
+        (
+            "dbl-sha2-256",
+            "bafkvmif4mlklqdm6g3nctqlmlvgz6eltd43akldsianhnqr4b622tn2eem",
+        ),
+        ("blake2b-160", "bafkzjzaccryor3hf4kj6dpnamtpo62yib3o6gvybb4"),
+        (
+            "blake2b-384",
+            "bafk3bzacgcggkp4mtsnkef37w34m6w5zcsbi7kqdfv5uq3ebkbtd2p3fesyim6cprzrgsmlrvri7zafx2lf3cky",
+        ),
+        (
+            "blake2s-256",
+            "bafk6bzacecnoy2agpfcwced6lffr62uknmgjfiglvgwplzpjhtfan54bqe5qw",
+        ),
+        ("identity", "bafkqac3imvwgy3zao5xxe3de"),
+    ] {
+        let options = AddOptions {
+            hash: hash.parse().unwrap(),
+            ..default()
+        };
+        assert_eq!(file(options, "hello world").await.0, cid, "{hash}");
+    }
+    for refused in [
+        "md5",
+        "shake-128",
+        "blake2b-152",
+        "blake2b-520",
+        "murmur3-x64-64",
+        "rot13",
+    ] {
+        assert!(refused.parse::<HashKind>().is_err(), "{refused}");
+    }
 }

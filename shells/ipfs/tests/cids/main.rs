@@ -5,9 +5,7 @@ mod drng;
 mod files;
 mod metadata;
 
-use cluster_ipfs::unixfs::{
-    AddOptions, Added, Adder, Chunker, Finished, HamtSize, HashKind, Layout, Metadata,
-};
+use cluster_ipfs::unixfs::{AddOptions, Added, Adder, Chunker, HamtSize, HashKind, Layout, Metadata};
 use cluster_ipfs::{Block, Error};
 use tokio::sync::mpsc;
 
@@ -23,7 +21,7 @@ use Entry::{Directory, File, Symlink};
 async fn add_with(
     options: AddOptions,
     entries: Vec<(Entry, Metadata)>,
-) -> Result<(Vec<Added>, Finished), Error> {
+) -> Result<(Vec<Added>, Vec<Added>), Error> {
     let (blocks, mut receiver) = mpsc::channel::<Block>(16);
     let drain = tokio::spawn(async move { while receiver.recv().await.is_some() {} });
     let mut adder = Adder::new(options, blocks)?;
@@ -35,9 +33,23 @@ async fn add_with(
             Symlink(path, target) => added.push(adder.symlink(path, meta, target).await?),
         }
     }
-    let finished = adder.finish().await?;
+    let directories = finish(adder).await?.1;
     drain.await.unwrap();
-    Ok((added, finished))
+    Ok((added, directories))
+}
+
+/// The roots, and the directories.
+async fn finish(adder: Adder) -> Result<(Vec<Added>, Vec<Added>), Error> {
+    let (told, mut lines) = mpsc::channel(1);
+    let directories = tokio::spawn(async move {
+        let mut directories = Vec::new();
+        while let Some(added) = lines.recv().await {
+            directories.push(added);
+        }
+        directories
+    });
+    let roots = adder.finish(told).await?;
+    Ok((roots, directories.await.unwrap()))
 }
 
 async fn add(options: AddOptions, entries: Vec<Entry>) -> Vec<(String, String, u64)> {
@@ -45,9 +57,9 @@ async fn add(options: AddOptions, entries: Vec<Entry>) -> Vec<(String, String, u
         .into_iter()
         .map(|entry| (entry, Metadata::default()))
         .collect();
-    let (added, finished) = add_with(options, entries).await.unwrap();
-    let all = added.into_iter().chain(finished.directories);
-    all.map(|added| (added.name, added.cid.to_string(), added.size))
+    let (added, directories) = add_with(options, entries).await.unwrap();
+    let all = added.into_iter().chain(directories);
+    all.map(|added| (added.name.to_string(), added.cid.to_string(), added.size))
         .collect()
 }
 
@@ -80,7 +92,7 @@ fn v1_2025() -> AddOptions {
 async fn contradicting_options_and_bad_paths_are_refused() {
     let refused = |options: AddOptions| Adder::new(options, mpsc::channel(1).0).unwrap_err().to_string();
     let sha512_v0 = AddOptions {
-        hash: HashKind::Sha2_512,
+        hash: HashKind::SHA2_512,
         cid_version: Some(cid::Version::V0),
         ..default()
     };
@@ -112,13 +124,17 @@ async fn contradicting_options_and_bad_paths_are_refused() {
         })
         .contains("max-hamt-fanout")
     );
-    assert!(
-        "rabin"
-            .parse::<Chunker>()
-            .unwrap_err()
-            .to_string()
-            .contains("not supported")
-    );
+    for refused in [
+        "rabin-40",
+        "rabin-100-100-200",
+        "rabin-15-20-30",
+        "rabin-min:100-max:200-300",
+        "rabin-1000-2000-3000000",
+        "rabin-x",
+        "fastcdc",
+    ] {
+        assert!(refused.parse::<Chunker>().is_err(), "{refused}");
+    }
     assert!("size-0".parse::<Chunker>().is_err());
     assert!("size-2097152".parse::<Chunker>().is_err());
 

@@ -40,12 +40,12 @@ async fn modes_and_times() {
     let one = |entry, mode, mtime| {
         let options = options.clone();
         async move {
-            let (added, finished) = add_with(options, vec![(entry, Metadata { mode, mtime })])
+            let (added, directories) = add_with(options, vec![(entry, Metadata { mode, mtime })])
                 .await
                 .unwrap();
             added
                 .into_iter()
-                .chain(finished.directories)
+                .chain(directories)
                 .next()
                 .unwrap()
                 .cid

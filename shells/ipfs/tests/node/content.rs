@@ -94,7 +94,7 @@ async fn directories_are_listed_resolved_and_archived_sharded_or_not() {
             .symlink("d/link", Metadata::default(), "sub/file1")
             .await
             .unwrap();
-        let root = adding.finish(None).await.unwrap().roots[0].cid;
+        let root = finish(adding, None).await.unwrap();
         let path: DagPath = format!("/ipfs/{root}/sub/file77").parse().unwrap();
         let file = node.resolve(&path).await.unwrap();
         assert_eq!(cat(&node, file.cid, 0, None).await, b"content 77");
@@ -110,7 +110,15 @@ async fn directories_are_listed_resolved_and_archived_sharded_or_not() {
             .unwrap()
             .cid;
         let mut names: Vec<_> = node.ls(sub, true).await.unwrap().try_collect().await.unwrap();
-        names.sort_by_key(|entry| entry.name.strip_prefix("file").unwrap().parse::<u32>().unwrap());
+        names.sort_by_key(|entry| {
+            entry
+                .name
+                .to_string()
+                .strip_prefix("file")
+                .unwrap()
+                .parse::<u32>()
+                .unwrap()
+        });
         assert_eq!(names.len(), 300);
         assert_eq!(names[299].target.as_ref().unwrap().bytes, 11);
         check_archive(&node, root).await;

@@ -117,7 +117,7 @@ async fn collection_keeps_what_is_pinned_and_what_is_being_added() {
     assert_eq!(node.stat().unwrap().num_objects, objects - removed.len() as u64);
     assert!(node.has(&during).unwrap() && node.has(&direct.cid).unwrap());
     assert_eq!(cat(&node.offline(), kept, 0, None).await, content(40_000, 6));
-    adding.finish(Some(String::new())).await.unwrap();
+    finish(adding, Some("")).await.unwrap();
     assert_eq!(collect(&node).await, []);
 
     assert_eq!(node.unpin(&kept).await.unwrap(), PinMode::Recursive);
@@ -165,7 +165,7 @@ async fn a_full_repository_refuses_and_stays_usable() {
     let mut adding = node.add(AddOptions::default()).unwrap();
     let added = adding.file("f", Metadata::default(), &data[..], |_| {}).await;
     let result = match added {
-        Ok(_) => adding.finish(Some(String::new())).await.map(drop),
+        Ok(_) => finish(adding, Some("")).await.map(drop),
         Err(error) => Err(error),
     };
     assert!(

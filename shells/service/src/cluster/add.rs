@@ -9,7 +9,7 @@ use cid::Version;
 use cluster_api::{AddFormat, AddLayout, AddParams, AddedOutput};
 use cluster_core::{Cid, PeerId, PinOptions, Replicas, Reply, Request};
 use cluster_ipfs::Block;
-use cluster_ipfs::unixfs::{AddOptions, Added, Adder, Layout, Metadata};
+use cluster_ipfs::unixfs::{AddOptions, Added, Adder, HashKind, Layout, Metadata, Name};
 use tokio::io::AsyncRead;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -20,6 +20,9 @@ use super::{Cluster, Error, convert, now};
 
 /// Blocks that wait to be spread: at most 32 MiB, usually 4.
 const BLOCKS_WAITING: usize = 16;
+
+/// Lines of directories that wait to be told.
+const LINES_WAITING: usize = 16;
 
 /// Why an upload ended without a pin. What it says is for the uploader.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +53,7 @@ pub struct Adding {
     spread: Abort<Result<Vec<PeerId>, Error>>,
     allocations: Vec<String>,
     car_roots: Vec<Added>,
+    no_copy: bool,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -97,6 +101,7 @@ impl Cluster {
             spread,
             allocations: allocated.iter().map(PeerId::to_string).collect(),
             car_roots: Vec::new(),
+            no_copy: params.no_copy,
             _permit: permit,
         })
     }
@@ -156,9 +161,6 @@ fn add_options(params: &AddParams) -> Result<AddOptions, Failure> {
     if params.shard {
         return refuse("adding with shard=true is not supported: leave it out, the content is stored whole");
     }
-    if params.no_copy {
-        return refuse("adding with nocopy=true is not supported: leave it out, the content is copied");
-    }
     let cid_version = match params.cid_version {
         0 => Version::V0,
         1 => Version::V1,
@@ -168,11 +170,12 @@ fn add_options(params: &AddParams) -> Result<AddOptions, Failure> {
             )));
         }
     };
-    let hash = params.hash.parse()?;
-    let plain = cid_version == Version::V0 && params.hash == "sha2-256";
+    let hash: HashKind = params.hash.parse()?;
+    let plain = cid_version == Version::V0 && hash == HashKind::SHA2_256;
     Ok(AddOptions {
         cid_version: Some(if plain { cid_version } else { Version::V1 }),
-        raw_leaves: Some(params.raw_leaves),
+        // As with the Go peer, the content of URLs is stored, in the form that refers to them.
+        raw_leaves: Some(params.raw_leaves || params.no_copy),
         chunker: params.chunker.parse()?,
         hash,
         layout: match params.layout {
@@ -188,7 +191,7 @@ impl Adding {
     /// Adds a file at a path; an empty path takes the CID as its name. `progress` is told the bytes read.
     pub async fn file(
         &mut self,
-        path: &str,
+        path: &[u8],
         content: impl AsyncRead + Send + Unpin,
         progress: impl FnMut(u64) + Send,
     ) -> Result<AddedOutput, Failure> {
@@ -203,31 +206,32 @@ impl Adding {
     }
 
     /// Adds a directory, which may stay empty.
-    pub fn directory(&mut self, path: &str) -> Result<(), Failure> {
+    pub fn directory(&mut self, path: &[u8]) -> Result<(), Failure> {
         Ok(self.adder.directory(path, Metadata::default())?)
     }
 
     /// Adds a symbolic link.
-    pub async fn symlink(&mut self, path: &str, target: &str) -> Result<AddedOutput, Failure> {
+    pub async fn symlink(&mut self, path: &[u8], target: &[u8]) -> Result<AddedOutput, Failure> {
         match self.adder.symlink(path, Metadata::default(), target).await {
             Ok(added) => Ok(self.output(added)),
             Err(error) => Err(self.why(error).await),
         }
     }
 
-    /// Takes in the blocks of a CAR file, which must have exactly one root. `name` is what its line says.
-    pub async fn car(&mut self, name: &str, content: impl AsyncRead + Send + Unpin) -> Result<(), Failure> {
+    /// Takes in the blocks of a CAR file, which must have exactly one root. `file` is its name, which its line
+    /// has; without one, that of the pin, or the CID.
+    pub async fn car(&mut self, file: &[u8], content: impl AsyncRead + Send + Unpin) -> Result<(), Failure> {
         match car::read(content, &self.blocks).await {
             Ok((root, size)) => {
-                let name = if name.is_empty() {
-                    root.to_string()
-                } else {
-                    name.to_owned()
+                let name = match (file.is_empty(), self.pin.name.is_empty()) {
+                    (false, _) => Name::from(file),
+                    (true, false) => Name::from(self.pin.name.as_str()),
+                    (true, true) => Name::from(root.to_string()),
                 };
                 self.car_roots.push(Added {
                     name,
                     cid: root,
-                    bytes: 0,
+                    bytes: size,
                     size,
                 });
                 Ok(())
@@ -237,9 +241,37 @@ impl Adding {
         }
     }
 
-    /// Builds the directories, waits until enough peers have all blocks, and pins what was added. Returns
-    /// the lines that remain to be told: those of the directories, or of the CAR's root.
-    pub async fn finish(self) -> Result<Vec<AddedOutput>, Failure> {
+    /// Refuses a file that is not content of a URL, where the caller says that it is.
+    pub fn check_source(&self, source: Option<&[u8]>) -> Result<(), Failure> {
+        let is_url = source.is_some_and(|source| source.starts_with(b"http"));
+        if self.no_copy && !is_url {
+            return Err(Failure::Input("nocopy option is only valid for URLs".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// To be called before each part, whose path is given: see [`Adder::make_room`]. `told` gets the lines of
+    /// directories that are built.
+    pub async fn make_room(&mut self, path: &[u8], told: mpsc::Sender<AddedOutput>) -> Result<(), Failure> {
+        let (built, directories) = mpsc::channel(LINES_WAITING);
+        let allocations = self.allocations.clone();
+        let (made, last) = tokio::join!(
+            self.adder.make_room(path, built),
+            tell(directories, &told, &allocations)
+        );
+        if let Err(error) = made {
+            return Err(self.why(error).await);
+        }
+        if let Some(last) = last {
+            let _ = told.send(last).await;
+        }
+        Ok(())
+    }
+
+    /// Builds the directories, waits until enough peers have all blocks, and pins what was added. `told` gets
+    /// the lines that remain: those of the directories, or of the CAR's root. The last comes when all is
+    /// pinned.
+    pub async fn finish(self, told: mpsc::Sender<AddedOutput>) -> Result<(), Failure> {
         let Self {
             cluster,
             mut pin,
@@ -252,18 +284,19 @@ impl Adding {
             car_roots,
             ..
         } = self;
-        let finished = adder.finish().await;
+        let (built, directories) = mpsc::channel(LINES_WAITING);
+        let (finished, last) = tokio::join!(adder.finish(built), tell(directories, &told, &allocations));
         drop(blocks);
-        let finished = match finished {
-            Ok(finished) => finished,
+        let roots = match finished {
+            Ok(roots) => roots,
             // Only the spreading ends the channel early, and then it says why.
             Err(cluster_ipfs::Error::Closed) => return Err(ended(&mut spread.0).await),
             Err(error) => return Err(error.into()),
         };
-        let (roots, lines) = if car_roots.is_empty() {
-            (finished.roots, finished.directories)
+        let roots = if car_roots.is_empty() {
+            roots
         } else {
-            (car_roots.clone(), car_roots)
+            car_roots.clone()
         };
         if roots.is_empty() {
             return Err(Failure::Input(
@@ -280,10 +313,14 @@ impl Adding {
                 pin_root(&cluster, cid, pin.clone()).await?;
             }
         }
-        Ok(lines
-            .into_iter()
-            .map(|added| output(added, &allocations))
-            .collect())
+        let cars = car_roots.into_iter().map(|added| AddedOutput {
+            bytes: added.bytes,
+            ..output(added, &allocations)
+        });
+        for line in last.into_iter().chain(cars) {
+            let _ = told.send(line).await;
+        }
+        Ok(())
     }
 
     fn output(&self, added: Added) -> AddedOutput {
@@ -297,6 +334,22 @@ impl Adding {
         }
         error.into()
     }
+}
+
+/// Passes on the lines of directories while they are built, but for the last, which is returned. When nobody
+/// wants them any more, the rest is dropped: whoever runs the upload notices.
+async fn tell(
+    mut directories: mpsc::Receiver<Added>,
+    told: &mpsc::Sender<AddedOutput>,
+    allocations: &[String],
+) -> Option<AddedOutput> {
+    let mut last: Option<AddedOutput> = None;
+    while let Some(added) = directories.recv().await {
+        if let Some(line) = last.replace(output(added, allocations)) {
+            let _ = told.send(line).await;
+        }
+    }
+    last
 }
 
 async fn pin_root(cluster: &Cluster, cid: Cid, options: PinOptions) -> Result<(), Failure> {
@@ -313,7 +366,7 @@ async fn ended(spread: &mut JoinHandle<Result<Vec<PeerId>, Error>>) -> Failure {
 
 fn output(added: Added, allocations: &[String]) -> AddedOutput {
     AddedOutput {
-        name: added.name,
+        name: added.name.to_string(),
         cid: added.cid.to_string(),
         bytes: 0,
         size: added.size,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use cluster_api::{AddParams, GlobalPinInfo, PinOptions, StatusFilter, TrackerStatus};
 use cluster_core::{Phase, Refusal};
 use futures::StreamExt;
+use tokio::sync::mpsc;
 
 use super::testing::{Fake, Manner, cid, local, peer};
 use super::{AddFailure, Cluster, Error, Rows};
@@ -183,8 +184,8 @@ fn add_params(min: i32, max: i32) -> AddParams {
 async fn add(cluster: &Cluster, params: &AddParams, length: usize) -> Result<String, AddFailure> {
     let content: Vec<u8> = (0..length).map(|at| (at / 1000 % 251) as u8).collect();
     let mut adding = cluster.add(params).await?;
-    let added = adding.file("file", content.as_slice(), |_| {}).await?;
-    adding.finish().await?;
+    let added = adding.file(b"file", content.as_slice(), |_| {}).await?;
+    adding.finish(mpsc::channel(16).0).await?;
     Ok(added.cid)
 }
 
@@ -216,8 +217,8 @@ async fn an_upload_goes_on_without_a_peer_while_enough_are_left() {
     };
     let mut adding = cluster.add(&params).await.unwrap();
     fake.set(2, Manner::Down);
-    adding.file("file", &b"hello"[..], |_| {}).await.unwrap();
-    let lines = adding.finish().await;
+    adding.file(b"file", &b"hello"[..], |_| {}).await.unwrap();
+    let lines = adding.finish(mpsc::channel(16).0).await;
     assert!(lines.is_ok(), "{lines:?}");
     assert_eq!(fake.ledger().pins.len(), 1);
 }
@@ -246,16 +247,16 @@ async fn an_upload_that_cannot_be_allocated_or_pinned_is_an_error() {
         .to_string();
     assert!(error.starts_with("not enough peers to allocate CID"), "{error}");
     let mut adding = fake.cluster(1).add(&add_params(1, 1)).await.unwrap();
-    adding.file("file", &b"hello"[..], |_| {}).await.unwrap();
+    adding.file(b"file", &b"hello"[..], |_| {}).await.unwrap();
     fake.ledger().refusal = Some(Refusal::NoLeader);
-    assert!(adding.finish().await.is_err());
+    assert!(adding.finish(mpsc::channel(16).0).await.is_err());
 }
 
 #[tokio::test]
 async fn an_upload_that_is_given_up_leaves_nothing_pinned() {
     let fake = Fake::new(3).await;
     let mut adding = fake.cluster(1).add(&add_params(2, 2)).await.unwrap();
-    adding.file("file", &b"hello"[..], |_| {}).await.unwrap();
+    adding.file(b"file", &b"hello"[..], |_| {}).await.unwrap();
     drop(adding);
     assert!(fake.ledger().pins.is_empty());
     // Its place is free again.

@@ -2,15 +2,16 @@
 
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::header::{CACHE_CONTROL, EXPECT, HeaderMap, HeaderName, HeaderValue};
+use axum::http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Response, StatusCode};
 use bytes::Bytes;
 use cluster_api::{AddFormat, AddParams, AddedOutput, Query, Time};
+use cluster_ipfs::api::multipart::PartKind;
 use futures::stream::{self, StreamExt};
 use tokio::sync::mpsc;
 
 use super::answer;
-use super::multipart::{Kind, Parts, boundary};
+use super::multipart::{Parts, boundary, shown};
 use super::server::close_after;
 use crate::cluster::{AddFailure, Adding, Cluster};
 
@@ -18,7 +19,7 @@ use crate::cluster::{AddFailure, Adding, Cluster};
 /// Not when progress is wanted: that is worth nothing later.
 const HELD_MAX: usize = 64 << 10;
 
-/// With `stream-channels=false` all lines are held until the end. Some 300,000 files.
+/// Bytes of lines that are held until the end with `stream-channels=false`: some 300,000 files.
 const ARRAY_MAX: usize = 64 << 20;
 
 /// Pieces of the answer that wait for the client.
@@ -40,9 +41,8 @@ pub(super) async fn add(
     let mut response = match asked {
         Err(why) => answer::bad_request(why),
         Ok((boundary, params)) => {
-            let parts = Parts::new(body, boundary);
-            let waits = headers.contains_key(EXPECT);
-            start(cluster, params, parts, waits).await
+            let parts = Parts::new(body, &boundary);
+            start(cluster, params, parts).await
         }
     };
     // What of the upload was not read would be taken for the next request.
@@ -53,16 +53,10 @@ pub(super) async fn add(
     response
 }
 
-/// `waits` says that the client sends nothing before it is told to.
-async fn start(cluster: Cluster, params: AddParams, parts: Parts, waits: bool) -> Response<Body> {
+async fn start(cluster: Cluster, params: AddParams, parts: Parts) -> Response<Body> {
     let adding = match cluster.add(&params).await {
         Ok(adding) => adding,
-        Err(failure) => {
-            if !waits {
-                parts.drain().await;
-            }
-            return failed(&failure);
-        }
+        Err(failure) => return failed(&failure),
     };
     let (out, mut pieces) = mpsc::channel(PIECES);
     let array = !params.stream_channels;
@@ -112,7 +106,6 @@ async fn run(adding: Adding, params: AddParams, mut parts: Parts, out: Out) {
         () = gone.closed() => return,
     };
     if let Err(failure) = done {
-        parts.drain().await;
         let _ = out.send(Err(failure)).await;
     }
 }
@@ -123,28 +116,32 @@ async fn upload(
     parts: &mut Parts,
     mut lines: Lines,
 ) -> Result<(), AddFailure> {
-    while let Some(part) = parts.next().await.map_err(AddFailure::Input)? {
-        let path = part.path.clone();
-        match part.kind {
-            Kind::File if params.format == AddFormat::Car => {
-                adding.car(&params.pin.name, part.content()).await?;
+    while let Some(head) = parts.next().await.map_err(AddFailure::Input)? {
+        let path = head.path();
+        let (told, waiting) = mpsc::channel(PIECES);
+        let (made, added) = tokio::join!(adding.make_room(&path, told), lines.add_all(waiting));
+        made.and(added)?;
+        match head.kind() {
+            PartKind::File if params.format == AddFormat::Car => {
+                adding.car(&path, parts.content()).await?;
             }
-            Kind::File => {
+            PartKind::File => {
+                adding.check_source(head.source.as_deref())?;
                 let progress = lines.progress(&path);
-                let added = adding.file(&path, part.content(), progress).await?;
+                let added = adding.file(&path, parts.content(), progress).await?;
                 lines.add(&added).await?;
             }
-            Kind::Directory => adding.directory(&path)?,
-            Kind::Symlink => {
-                let target = part.target().await.map_err(AddFailure::Input)?;
+            PartKind::Directory => adding.directory(&path)?,
+            PartKind::Symlink => {
+                let target = parts.target().await.map_err(AddFailure::Input)?;
                 let added = adding.symlink(&path, &target).await?;
                 lines.add(&added).await?;
             }
         }
     }
-    for added in adding.finish().await? {
-        lines.add(&added).await?;
-    }
+    let (told, waiting) = mpsc::channel(PIECES);
+    let (finished, added) = tokio::join!(adding.finish(told), lines.add_all(waiting));
+    finished.and(added)?;
     lines.finish().await;
     Ok(())
 }
@@ -158,15 +155,25 @@ struct Lines {
 }
 
 impl Lines {
+    /// Adds lines as they come. After an error the rest is dropped, so that who makes them can end.
+    async fn add_all(&mut self, mut lines: mpsc::Receiver<AddedOutput>) -> Result<(), AddFailure> {
+        while let Some(line) = lines.recv().await {
+            self.add(&line).await?;
+        }
+        Ok(())
+    }
+
     async fn add(&mut self, added: &AddedOutput) -> Result<(), AddFailure> {
-        answer::push(&mut self.held, added);
         if self.array {
+            self.held.push(if self.held.is_empty() { b'[' } else { b',' });
+            answer::push(&mut self.held, added);
             if self.held.len() > ARRAY_MAX {
                 let why = format!("the answer has over {ARRAY_MAX} bytes: leave out stream-channels=false");
                 return Err(AddFailure::Input(why));
             }
             return Ok(());
         }
+        answer::push(&mut self.held, added);
         if self.at_once || self.held.len() > HELD_MAX {
             self.at_once = true;
             self.pass().await;
@@ -180,10 +187,10 @@ impl Lines {
     }
 
     /// Tells the bytes read of a file, if that is wanted. A client that is slow to read misses some.
-    fn progress(&self, path: &str) -> impl FnMut(u64) + Send + use<> {
+    fn progress(&self, path: &[u8]) -> impl FnMut(u64) + Send + use<> {
         let out = (self.at_once && !self.array).then(|| self.out.clone());
         let mut line = AddedOutput {
-            name: path.to_owned(),
+            name: shown(path),
             ..AddedOutput::default()
         };
         move |bytes| {
@@ -198,14 +205,8 @@ impl Lines {
 
     async fn finish(mut self) {
         if self.array {
-            let text = std::mem::take(&mut self.held);
-            self.held.push(b'[');
-            let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-            for (index, line) in lines.enumerate() {
-                if index > 0 {
-                    self.held.push(b',');
-                }
-                self.held.extend_from_slice(line);
+            if self.held.is_empty() {
+                self.held.push(b'[');
             }
             self.held.extend_from_slice(b"]\n");
         }

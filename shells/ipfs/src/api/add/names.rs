@@ -1,44 +1,24 @@
-//! What a part of an upload says in its names: its path, and its metadata.
+//! The metadata that a part of an upload carries in the name of its field.
 
-use percent_encoding::percent_decode_str;
-
-use crate::api::multipart::PartHead;
+use crate::unixfs::{Metadata, mode_from_go};
 
 /// A part's metadata as sent.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Carried {
-    pub(super) mode: String,
+    /// Go's `os.FileMode`; 0 when there is none.
+    pub(super) mode: u32,
+    /// Seconds since 1970, and nanoseconds.
     pub(super) mtime: Option<(i64, u32)>,
 }
 
-/// The path of an entry: unescaped and cleaned as Go does it, without the leading slash.
-pub(super) fn entry_path(head: &PartHead) -> String {
-    let raw = head.filename.as_deref().unwrap_or_default();
-    let spaced = raw.replace('+', " ");
-    let name = if well_escaped(raw) {
-        percent_decode_str(&spaced).decode_utf8_lossy()
-    } else {
-        raw.into()
-    };
-    let mut path: Vec<&str> = Vec::new();
-    for segment in name.split('/') {
-        match segment {
-            "" | "." => {}
-            ".." => {
-                path.pop();
-            }
-            segment => path.push(segment),
+impl Carried {
+    /// The metadata of an entry, all of it.
+    pub(super) fn metadata(self) -> Metadata {
+        Metadata {
+            mode: Some(mode_from_go(self.mode)).filter(|mode| *mode != 0),
+            mtime: self.mtime,
         }
     }
-    path.join("/")
-}
-
-/// Whether every `%` begins an escape; otherwise the name is meant as it is.
-fn well_escaped(name: &str) -> bool {
-    let after_percent = name.split('%').skip(1);
-    after_percent
-        .into_iter()
-        .all(|rest| rest.len() >= 2 && rest.bytes().take(2).all(|it| it.is_ascii_hexdigit()))
 }
 
 /// The metadata in a field name like `file?mode=0644&mtime=1604320482&mtime-nsecs=55`.
@@ -50,7 +30,7 @@ pub(super) fn carried(name: &str) -> Carried {
     let (mut seconds, mut nanos) = (None, 0);
     for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
         match key {
-            "mode" if value.bytes().all(|it| it.is_ascii_digit()) => carried.mode = value.to_owned(),
+            "mode" => carried.mode = u32::from_str_radix(value, 8).unwrap_or(0),
             "mtime" => seconds = value.parse().ok(),
             "mtime-nsecs" => nanos = value.parse().unwrap_or(0),
             _ => {}
@@ -64,26 +44,10 @@ pub(super) fn carried(name: &str) -> Carried {
 mod tests {
     use super::*;
 
-    fn path(filename: &str) -> String {
-        entry_path(&PartHead {
-            filename: Some(filename.to_owned()),
-            ..PartHead::default()
-        })
-    }
-
-    #[test]
-    fn names_are_unescaped_and_cleaned_as_go_does() {
-        assert_eq!(path("a%2Fb+c"), "a/b c");
-        assert_eq!(path("100%"), "100%");
-        assert_eq!(path("../../etc/./passwd"), "etc/passwd");
-        assert_eq!(path("/a//b/../c/"), "a/c");
-        assert_eq!(path(""), "");
-    }
-
     #[test]
     fn metadata_is_read_from_the_name_of_the_field() {
         let expected = Carried {
-            mode: "0644".to_owned(),
+            mode: 0o644,
             mtime: Some((1_604_320_482, 55)),
         };
         assert_eq!(
@@ -92,5 +56,15 @@ mod tests {
         );
         assert_eq!(carried("file"), Carried::default());
         assert_eq!(carried("file?mode=x&mtime="), Carried::default());
+    }
+
+    #[test]
+    fn twelve_bits_of_the_mode_are_kept() {
+        let mode = |name| carried(name).metadata().mode;
+        assert_eq!(mode("file?mode=040000755"), Some(0o4755));
+        assert_eq!(mode("file?mode=020000644"), Some(0o2644));
+        assert_eq!(mode("file?mode=04000777"), Some(0o1777));
+        assert_eq!(mode("file?mode=020000000755"), Some(0o755));
+        assert_eq!(mode("file?mode=0"), None);
     }
 }

@@ -6,7 +6,7 @@ use cid::Version;
 
 use crate::api::reply::Failure;
 use crate::api::request::Call;
-use crate::unixfs::{AddOptions, Chunker, HashKind, Layout, Metadata};
+use crate::unixfs::{AddOptions, Chunker, HashKind, Layout, Metadata, mode_from_go};
 
 /// The options that decide the CID, in Kubo's words where they are wrong.
 pub(super) fn options(call: &Call) -> Result<AddOptions, Failure> {
@@ -14,7 +14,10 @@ pub(super) fn options(call: &Call) -> Result<AddOptions, Failure> {
         return Err(Failure::failed("to-files is not supported by the embedded node"));
     }
     if call.flag("nocopy", false) {
-        return Err(Failure::failed("nocopy is not supported by the embedded node"));
+        // Kubo's words when its filestore is off, which is its default.
+        let message = "either the filestore or the urlstore must be enabled to use nocopy, see: \
+                       https://github.com/ipfs/kubo/blob/master/docs/experimental-features.md#ipfs-filestore";
+        return Err(Failure::failed(message));
     }
     let defaults = AddOptions::default();
     let size = |option: &str, default: usize| match call.number(option) {
@@ -34,7 +37,7 @@ pub(super) fn options(call: &Call) -> Result<AddOptions, Failure> {
         return Err(Failure::failed(message));
     }
     let hash = HashKind::from_str(call.text("hash").unwrap_or_default())?;
-    if hash != HashKind::Sha2_256 && cid_version == Some(Version::V0) {
+    if hash != HashKind::SHA2_256 && cid_version == Some(Version::V0) {
         return Err(Failure::failed("CIDv0 only supports sha2-256"));
     }
     let trickle = call.flag("trickle", false);
@@ -63,7 +66,8 @@ fn asked_meta(call: &Call) -> Result<Metadata, Failure> {
     let mode = call
         .number("mode")
         .filter(|mode| *mode != 0)
-        .and_then(|mode| u32::try_from(mode).ok());
+        .and_then(|mode| u32::try_from(mode).ok())
+        .map(mode_from_go);
     let seconds = call.number("mtime").filter(|mtime| *mtime != 0);
     let nanos = call.number("mtime-nsecs").unwrap_or(0);
     if nanos != 0 && seconds.is_none() {

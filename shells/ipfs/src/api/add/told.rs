@@ -1,18 +1,20 @@
 //! What the caller of `add` is told: a line for each entry, and how far a file has come.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
+use tokio::sync::mpsc;
 
 use super::Target;
 use super::names::Carried;
 use crate::api::multipart::Multipart;
 use crate::api::reply::{Failure, Sink};
 use crate::api::request::Call;
-use crate::unixfs::{Added, Metadata};
+use crate::unixfs::{Added, Metadata, Name};
 
 /// How much of a file is read between two news about it.
 const PROGRESS_STEP: u64 = 262_144;
+
+/// Directories that are built and not told yet.
+const DIRECTORIES: usize = 16;
 
 #[derive(Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -52,32 +54,33 @@ pub(super) struct Told {
     pub(super) silent: bool,
     pub(super) keep_mode: bool,
     pub(super) keep_mtime: bool,
-    /// What the top-level parts carried in their names; it is repeated in every line below them.
-    pub(super) metas: BTreeMap<String, Carried>,
+    /// Metadata of the top-level entry; repeated in every line about what is below it.
+    pub(super) top: Carried,
 }
 
 impl Told {
     /// The metadata to record: only what the caller asked to be kept.
-    pub(super) fn meta(&self, carried: &Carried) -> Metadata {
-        let mode = u32::from_str_radix(&carried.mode, 8)
-            .ok()
-            .map(|mode| mode & 0o777);
+    pub(super) fn meta(&self, carried: Carried) -> Metadata {
+        let Metadata { mode, mtime } = carried.metadata();
         Metadata {
             mode: mode.filter(|_| self.keep_mode),
-            mtime: carried.mtime.filter(|_| self.keep_mtime),
+            mtime: mtime.filter(|_| self.keep_mtime),
         }
     }
 
-    /// A line about `name` with what its top-level part carried.
-    fn event(&self, name: &str) -> Event {
-        let top = name.split('/').next().unwrap_or_default();
-        let carried = self.metas.get(top).cloned().unwrap_or_default();
-        let (mtime, mtime_nsecs) = carried
+    /// A line about an entry, with the metadata of its top-level entry.
+    fn event(&self, name: &Name) -> Event {
+        let (mtime, mtime_nsecs) = self
+            .top
             .mtime
             .map_or((None, 0), |(seconds, nanos)| (Some(seconds), nanos));
+        let mode = match self.top.mode {
+            0 => String::new(),
+            mode => format!("0{mode:o}"),
+        };
         Event {
-            name: name.to_owned(),
-            mode: carried.mode,
+            name: name.to_string(),
+            mode,
             mtime,
             mtime_nsecs,
             ..Event::default()
@@ -87,17 +90,18 @@ impl Told {
     pub(super) async fn file(
         &self,
         target: &mut Target,
-        path: &str,
+        path: &[u8],
         meta: Metadata,
         parts: &mut Multipart,
     ) -> Result<Added, Failure> {
         let mut last = 0;
+        let name = Name::from(path);
         let tell = |bytes: u64| {
             if self.progress && bytes >= last + PROGRESS_STEP {
                 last = bytes;
                 self.sink.offer(&Event {
                     bytes,
-                    ..self.event(path)
+                    ..self.event(&name)
                 });
             }
         };
@@ -107,18 +111,40 @@ impl Told {
             self.sink
                 .send(&Event {
                     bytes: added.bytes,
-                    ..self.event(path)
+                    ..self.event(&name)
                 })
                 .await?;
         }
         Ok(added)
     }
 
+    /// Ends an upload, and tells of its directories while they are built.
     pub(super) async fn finished(&self, target: Target, pin: Option<String>) -> Result<(), Failure> {
-        for added in &target.finish(pin).await?.directories {
-            self.line(added).await?;
-        }
-        Ok(())
+        let (told, directories) = mpsc::channel(DIRECTORIES);
+        let finished = target.finish(pin, told);
+        self.while_told(finished, directories).await
+    }
+
+    /// Has directories built early when their names need much memory, and tells of them.
+    pub(super) async fn make_room(&self, target: &mut Target, path: &[u8]) -> Result<(), Failure> {
+        let (told, directories) = mpsc::channel(DIRECTORIES);
+        let made = target.make_room(path, told);
+        self.while_told(made, directories).await
+    }
+
+    async fn while_told(
+        &self,
+        work: impl Future<Output = Result<(), Failure>>,
+        mut directories: mpsc::Receiver<Added>,
+    ) -> Result<(), Failure> {
+        let tell = async move {
+            while let Some(added) = directories.recv().await {
+                self.line(&added).await?;
+            }
+            Ok(())
+        };
+        let (worked, told) = tokio::join!(work, tell);
+        worked.and(told)
     }
 
     pub(super) async fn added(&self, added: &Added) -> Result<(), Failure> {

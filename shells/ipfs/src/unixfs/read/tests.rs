@@ -54,7 +54,7 @@ impl Local {
             let leaf = |number: usize| inline(&[level as u8, number as u8, (number >> 8) as u8]);
             let link = |(number, cid)| Link {
                 cid,
-                name: format!("{number}"),
+                name: format!("{number}").into(),
                 size: 3,
             };
             let links = std::iter::once(below)
@@ -103,7 +103,7 @@ async fn a_directory_that_repeats_its_shards_is_listed_once() {
     let name = |slot: usize, name: &str| format!("{slot:02X}{name}");
     let names = (0..256).map(|slot| Link {
         cid: inline(b"x"),
-        name: name(slot, "name"),
+        name: name(slot, "name").into(),
         size: 1,
     });
     let mut root = local.put(shard(), names.collect()).await;
@@ -111,7 +111,7 @@ async fn a_directory_that_repeats_its_shards_is_listed_once() {
     for _ in 0..5 {
         let links = (0..256).map(|slot| Link {
             cid: root,
-            name: name(slot, ""),
+            name: name(slot, "").into(),
             size: 1,
         });
         root = local.put(shard(), links.collect()).await;
@@ -119,7 +119,7 @@ async fn a_directory_that_repeats_its_shards_is_listed_once() {
     let reader = local.reader();
     let listed = produce(|out| async move { list(&reader, root, &out).await });
     assert_eq!(count(listed).await.unwrap(), 256);
-    let archive = produce(|out| tar::archive(local.reader(), root, "d".to_owned(), out));
+    let archive = produce(|out| tar::archive(local.reader(), root, "d".into(), out));
     // The header of the directory; header, content and padding of each file; the end.
     assert_eq!(count(archive).await.unwrap(), 1 + 3 * 256 + 1);
     local.store.close();
@@ -130,7 +130,7 @@ async fn shards_that_are_too_wide_or_too_deep_are_refused() {
     let local = Local::new();
     let link = |cid, slot: usize, name: &str| Link {
         cid,
-        name: format!("{:02X}{name}", slot % 256),
+        name: format!("{:02X}{name}", slot % 256).into(),
         size: 1,
     };
     let wide = (0..257).map(|slot| link(inline(b"x"), slot, &slot.to_string()));
@@ -182,7 +182,7 @@ async fn an_archive_is_refused_when_its_directories_hold_too_much() {
     let root = local.wide_chain(Type::Directory).await;
     refused(
         count(produce(|out| {
-            tar::archive(local.reader(), root, "d".to_owned(), out)
+            tar::archive(local.reader(), root, "d".into(), out)
         }))
         .await,
     );
@@ -197,7 +197,7 @@ async fn a_file_whose_parts_are_declared_empty_is_read() {
     node.block_sizes = vec![0, 0];
     let link = |data: &[u8]| Link {
         cid: inline(data),
-        name: String::new(),
+        name: String::new().into(),
         size: 0,
     };
     let root = local.put(node, vec![link(b"hello "), link(b"world")]).await;

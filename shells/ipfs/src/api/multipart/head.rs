@@ -1,0 +1,196 @@
+//! The header of a part: its kind, its path, and what else it says about an entry of an upload.
+
+use percent_encoding::percent_decode;
+
+use super::MultipartError;
+
+/// RFC 2046 allows 70 characters; clients that exceed it are still read.
+const MAX_BOUNDARY: usize = 256;
+
+/// The head of one part.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PartHead {
+    /// The media type in lower case without parameters; empty if none is given.
+    pub content_type: String,
+    /// The `name` of the disposition.
+    pub name: String,
+    /// The `filename` of the disposition as sent, if any.
+    pub filename: Option<Vec<u8>>,
+    /// Where the sender has the content from: the unescaped `abspath-encoded`, a path or a URL.
+    pub source: Option<Vec<u8>>,
+}
+
+/// What a part is an upload of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartKind {
+    /// The content of a file.
+    File,
+    /// A directory, which has no content.
+    Directory,
+    /// A symbolic link, whose content is its target.
+    Symlink,
+}
+
+/// The boundary in a `Content-Type` header, if it names a multipart form.
+pub fn boundary(content_type: &str) -> Option<String> {
+    let (kind, parameters) = content_type.split_once(';')?;
+    if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
+        return None;
+    }
+    let boundary = String::from_utf8(parameter(parameters.as_bytes(), "boundary")?).ok()?;
+    (!boundary.is_empty() && boundary.len() <= MAX_BOUNDARY).then_some(boundary)
+}
+
+impl PartHead {
+    pub(super) fn parse(head: &[u8]) -> Result<PartHead, MultipartError> {
+        let mut parsed = PartHead::default();
+        let lines = head.split(|byte| *byte == b'\n').skip(1);
+        for line in lines.map(<[u8]>::trim_ascii_end).filter(|line| !line.is_empty()) {
+            let Some((name, value)) = split_once(line, b':') else {
+                return Err(MultipartError::Format("a line of a part's header has no colon"));
+            };
+            if name.eq_ignore_ascii_case(b"content-type") {
+                let kind = value.split(|byte| *byte == b';').next().unwrap_or_default();
+                parsed.content_type = text(kind.trim_ascii()).to_ascii_lowercase();
+            } else if name.eq_ignore_ascii_case(b"content-disposition") {
+                let parameters = split_once(value, b';').map_or(&b""[..], |(_, parameters)| parameters);
+                parsed.name = text(&parameter(parameters, "name").unwrap_or_default());
+                parsed.filename = parameter(parameters, "filename");
+            } else if name.eq_ignore_ascii_case(b"abspath-encoded") {
+                parsed.source = Some(unescaped(value.trim_ascii()));
+            }
+        }
+        Ok(parsed)
+    }
+
+    /// The kind of entry, as the IPFS command line marks it.
+    pub fn kind(&self) -> PartKind {
+        match self.content_type.as_str() {
+            "application/x-directory" | "multipart/form-data" => PartKind::Directory,
+            "application/symlink" => PartKind::Symlink,
+            _ => PartKind::File,
+        }
+    }
+
+    /// The path of the entry within the upload: unescaped and cleaned as Go does it, without the leading
+    /// slash. It need not be UTF-8.
+    pub fn path(&self) -> Vec<u8> {
+        let name = unescaped(self.filename.as_deref().unwrap_or_default());
+        let mut path: Vec<&[u8]> = Vec::new();
+        for segment in name.split(|byte| *byte == b'/') {
+            match segment {
+                b"" | b"." => {}
+                b".." => {
+                    path.pop();
+                }
+                segment => path.push(segment),
+            }
+        }
+        path.join(&b'/')
+    }
+}
+
+/// The bytes that are escaped as in a query. When an escape is broken, the name is meant as it is.
+fn unescaped(raw: &[u8]) -> Vec<u8> {
+    let mut after_percent = raw.split(|byte| *byte == b'%').skip(1);
+    let well_escaped =
+        after_percent.all(|rest| rest.len() >= 2 && rest[..2].iter().all(u8::is_ascii_hexdigit));
+    if !well_escaped {
+        return raw.to_vec();
+    }
+    let spaced: Vec<u8> = raw
+        .iter()
+        .map(|byte| if *byte == b'+' { b' ' } else { *byte })
+        .collect();
+    percent_decode(&spaced).collect()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn split_once(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    let position = bytes.iter().position(|byte| *byte == at)?;
+    Some((&bytes[..position], &bytes[position + 1..]))
+}
+
+/// One of `; a=b; c="d"`, unquoted.
+fn parameter(parameters: &[u8], wanted: &str) -> Option<Vec<u8>> {
+    let mut rest = parameters;
+    loop {
+        let (name, after) = split_once(rest, b'=')?;
+        let (value, after) = value(after.trim_ascii_start());
+        let start = name.iter().position(|byte| !b" ;\t".contains(byte));
+        let name = start.map_or(&b""[..], |start| name[start..].trim_ascii_end());
+        if name.eq_ignore_ascii_case(wanted.as_bytes()) {
+            return Some(value);
+        }
+        rest = after;
+    }
+}
+
+/// Reads a token or a quoted string; returns it and what follows.
+fn value(bytes: &[u8]) -> (Vec<u8>, &[u8]) {
+    let Some(quoted) = bytes.strip_prefix(b"\"") else {
+        let end = bytes.iter().position(|byte| *byte == b';').unwrap_or(bytes.len());
+        return (bytes[..end].trim_ascii().to_vec(), &bytes[end..]);
+    };
+    let mut value = Vec::new();
+    let mut at = 0;
+    while let Some(byte) = quoted.get(at) {
+        at += 1;
+        match byte {
+            b'"' => return (value, &quoted[at..]),
+            b'\\' => {
+                value.extend(quoted.get(at));
+                at += 1;
+            }
+            byte => value.push(*byte),
+        }
+    }
+    (value, b"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(filename: &[u8]) -> Vec<u8> {
+        let filename = Some(filename.to_vec());
+        PartHead {
+            filename,
+            ..PartHead::default()
+        }
+        .path()
+    }
+
+    #[test]
+    fn names_are_unescaped_and_cleaned_as_go_does() {
+        assert_eq!(path(b"a%2Fb+c"), b"a/b c");
+        assert_eq!(path(b"100%"), b"100%");
+        assert_eq!(path(b"../../etc/./passwd"), b"etc/passwd");
+        assert_eq!(path(b"/a//b/../c/"), b"a/c");
+        assert_eq!(path(b""), b"");
+    }
+
+    #[test]
+    fn names_that_are_not_utf8_keep_their_bytes_escaped_or_not() {
+        assert_eq!(path(b"d/caf%E9"), b"d/caf\xe9");
+        let head = b"\r\nContent-Disposition: form-data; name=\"file\"; filename=\"d/caf\xe9\"";
+        assert_eq!(PartHead::parse(head).unwrap().path(), b"d/caf\xe9");
+    }
+
+    #[test]
+    fn the_boundary_is_read_quoted_or_not() {
+        assert_eq!(
+            boundary("multipart/form-data; boundary=\"a b\"").as_deref(),
+            Some("a b")
+        );
+        assert_eq!(
+            boundary("Multipart/Form-Data; charset=x; boundary=ab").as_deref(),
+            Some("ab")
+        );
+        assert_eq!(boundary("multipart/form-data"), None);
+        assert_eq!(boundary("application/json; boundary=ab"), None);
+    }
+}
