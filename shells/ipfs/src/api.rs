@@ -13,6 +13,7 @@ mod files;
 mod gate;
 mod gzip;
 mod info;
+mod intake;
 pub mod multipart;
 mod pins;
 mod reply;
@@ -21,6 +22,7 @@ mod request;
 mod server;
 mod shapes;
 
+pub use self::intake::{Intake, Silent, WasSilent};
 pub use self::reply::Body;
 pub use self::request::{RequestBody, base_named};
 pub use self::server::{Api, serve};

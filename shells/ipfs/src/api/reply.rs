@@ -59,6 +59,14 @@ impl Failure {
         }
     }
 
+    /// So many uploads run already.
+    pub(super) fn busy(uploads: usize) -> Self {
+        Failure {
+            plain: Some(StatusCode::SERVICE_UNAVAILABLE),
+            message: format!("{uploads} uploads are running, which is the most; try again later"),
+        }
+    }
+
     /// The same failure with words before it.
     pub(super) fn within(self, what: &str) -> Self {
         Failure {

@@ -10,6 +10,7 @@ use http_body_util::BodyStream;
 use http_body_util::combinators::BoxBody;
 use hyper::{Request, header};
 use percent_encoding::percent_decode_str;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::commands::{Command, Kind};
 use super::multipart::{self, Multipart};
@@ -41,6 +42,8 @@ pub(super) struct Call {
     options: Vec<(&'static str, String)>,
     body: Option<RequestBody>,
     boundary: Option<String>,
+    /// The place among the uploads that run, of a call that takes one.
+    pub(super) place: Option<OwnedSemaphorePermit>,
 }
 
 impl Call {
@@ -63,6 +66,7 @@ impl Call {
             options,
             boundary: multipart::boundary(content_type),
             body: Some(request.into_body()),
+            place: None,
         };
         if call.flag("offline", false) {
             call.node = node.offline();

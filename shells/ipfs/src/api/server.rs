@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::commands::{self, Found};
 use super::gate::Gate;
+use super::intake::Intake;
 use super::reply::{Body, Failure, Reply, plain};
 use super::request::{Call, RequestBody};
 use crate::Node;
@@ -26,6 +27,10 @@ use crate::trailers::AllowTrailers;
 
 /// Each holds some 100 KiB of buffers at most. Further ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 1024;
+
+/// Calls at once that take content from the body, such as `add`: each may hold some 10 MiB. Half of the
+/// connections, so that uploads of clients that are silent or slow leave room for other calls.
+const MAX_UPLOADS: usize = 512;
 
 /// A client on the same machine or network sends its header at once; one that does not holds a connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -86,6 +91,7 @@ pub async fn serve(
 pub struct Api {
     node: Node,
     gate: Arc<Gate>,
+    uploads: Arc<Semaphore>,
 }
 
 fn connection(
@@ -96,7 +102,7 @@ fn connection(
     let _ = socket.set_nodelay(true);
     let service = service_fn(move |request: Request<Incoming>| {
         let api = api.clone();
-        let request = request.map(|body| body.map_err(Into::into).boxed());
+        let request = Intake::of(request).map(BodyExt::boxed);
         async move { Ok::<_, Infallible>(api.answer(request).await) }
     });
     http1::Builder::new()
@@ -112,6 +118,7 @@ impl Api {
         Api {
             node,
             gate: Arc::new(Gate::new(port)),
+            uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
         }
     }
 
@@ -150,7 +157,11 @@ impl Api {
         first: Option<String>,
         request: Request<RequestBody>,
     ) -> Result<(Reply, Option<Instant>), Failure> {
-        let call = Call::read(&self.node, command, first, request).await?;
+        let mut call = Call::read(&self.node, command, first, request).await?;
+        if command.file {
+            let place = self.uploads.clone().try_acquire_owned();
+            call.place = Some(place.map_err(|_| Failure::busy(MAX_UPLOADS))?);
+        }
         let deadline = call
             .timeout()?
             .and_then(|limit| Instant::now().checked_add(limit));

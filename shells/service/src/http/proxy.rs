@@ -27,11 +27,12 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{self, HeaderValue};
-use axum::http::{Method, Request, Response};
-use cluster_ipfs::api::RequestBody;
+use axum::http::{Method, Request, Response, StatusCode};
+use cluster_ipfs::api::{Intake, RequestBody};
 use futures::future::BoxFuture;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
+use tokio::sync::Semaphore;
 
 pub use self::behind::Behind;
 use self::browser::Browsers;
@@ -41,6 +42,10 @@ use super::access::AccessLog;
 use super::connection::Watched;
 use super::server::{Limits, Respond, Server, Service, StartError, listen};
 use crate::cluster::Cluster;
+
+/// Requests at once whose bodies are still to be read. Half of the connections that the proxy serves, so that
+/// uploads of clients that are silent or slow leave room for other requests.
+const UPLOADS_MAX: usize = 2048;
 
 /// How the proxy is served. The defaults are the Go peer's.
 #[derive(Clone, Debug)]
@@ -107,6 +112,7 @@ pub async fn serve_proxy(
         behind,
         log,
         server: HeaderValue::from_str(&server).unwrap_or(HeaderValue::from_static("ipfs-cluster/ipfsproxy")),
+        uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
         read_timeout: config.read_timeout,
         write_timeout: config.write_timeout,
     };
@@ -126,6 +132,7 @@ struct Proxy {
     browsers: Browsers,
     log: AccessLog,
     server: HeaderValue,
+    uploads: Arc<Semaphore>,
     read_timeout: Duration,
     write_timeout: Duration,
 }
@@ -138,8 +145,14 @@ impl Respond for Proxy {
     ) -> BoxFuture<'static, Response<Body>> {
         Box::pin(async move {
             let line = self.log.note(client.ip(), &request);
-            let request = request.map(|body| bodies::limited(body, self.read_timeout));
-            let response = self.answer(client, request).await;
+            let mut request = Intake::of(request);
+            let response = match self.place(request.body_mut()) {
+                Ok(()) => {
+                    let request = request.map(|body| bodies::limited(body, self.read_timeout));
+                    self.answer(client, request).await
+                }
+                Err(busy) => busy.into_response(),
+            };
             let response = response.map(|body| bodies::taken_within(body, self.write_timeout));
             match line {
                 Some(line) => line.watch(response),
@@ -150,6 +163,18 @@ impl Respond for Proxy {
 }
 
 impl Proxy {
+    /// Gives a request that has a body a place until the body has been read.
+    fn place(&self, body: &mut Intake<Watched<Incoming>>) -> Result<(), Failure> {
+        if !body.is_end_stream() {
+            let place = self.uploads.clone().try_acquire_owned().map_err(|_| {
+                let why = format!("{UPLOADS_MAX} uploads are running, which is the most; try again later");
+                Failure::plain(StatusCode::SERVICE_UNAVAILABLE, why)
+            })?;
+            body.hold(place);
+        }
+        Ok(())
+    }
+
     async fn answer(&self, client: SocketAddr, request: Request<RequestBody>) -> Response<Body> {
         let hijacked = [Method::POST, Method::GET, Method::PUT].contains(request.method());
         match Command::find(request.uri().path()).filter(|_| hijacked) {

@@ -7,6 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::header::{HeaderName, HeaderValue, LOCATION};
 use axum::http::{Request, Response, StatusCode, Uri};
+use cluster_ipfs::api::Intake;
 use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use tower::ServiceExt;
@@ -102,7 +103,7 @@ async fn respond(shared: &Shared, request: Request<Watched<Incoming>>) -> Respon
     let mut response = match without_slash(request.uri()) {
         Some(location) => redirect(location),
         None => {
-            let request = request.map(Body::new);
+            let request = Intake::of(request).map(Body::new);
             match shared.router.clone().oneshot(request).await {
                 Ok(response) => response,
                 Err(never) => match never {},

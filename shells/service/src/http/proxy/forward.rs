@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use axum::body::Body;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Request, Response, StatusCode};
-use cluster_ipfs::api::RequestBody;
+use cluster_ipfs::api::{RequestBody, Silent, WasSilent};
 
 use super::behind::Behind;
+use super::reply::Failure;
 
 /// Headers that speak of one connection only, RFC 9110 §7.6.1. `Trailer` is not among them: it announces
 /// what is passed on.
@@ -38,10 +39,18 @@ pub(super) async fn pass(
     strip(request.headers_mut());
     name_client(client, request.headers_mut());
     let path = request.uri().path().to_owned();
+    let silent = request
+        .extensions()
+        .get::<WasSilent>()
+        .cloned()
+        .unwrap_or_default();
     match behind.send(request).await {
         Ok(mut response) => {
             strip(response.headers_mut());
             response
+        }
+        Err(_) if silent.check().is_err() => {
+            Failure::plain(StatusCode::REQUEST_TIMEOUT, Silent.to_string()).into_response()
         }
         Err(error) => {
             tracing::warn!(
