@@ -1,6 +1,6 @@
 //! Query strings, read and written as Go's `net/url` does.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode, utf8_percent_encode};
 use std::fmt::Write;
 
 /// What Go's `url.QueryEscape` leaves alone, besides letters and digits.
@@ -143,6 +143,11 @@ impl Query {
 /// Escapes one name or value of a query: a space becomes `+`.
 pub fn escape(text: &str) -> String {
     utf8_percent_encode(text, ESCAPED).to_string().replace(' ', "+")
+}
+
+/// The same for bytes, which need not be UTF-8.
+pub(crate) fn escape_bytes(bytes: &[u8]) -> String {
+    percent_encode(bytes, ESCAPED).to_string().replace(' ', "+")
 }
 
 /// Escapes a URL's path, leaving its slashes.

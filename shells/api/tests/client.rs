@@ -10,6 +10,7 @@ use cluster_api::client::{Options, Upload};
 use cluster_api::{AddParams, Client, ClientError, PinOptions, PinTypeFilter, StatusFilter};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -352,6 +353,8 @@ async fn a_directory_is_sent_as_kubo_clients_send_it() {
     std::fs::write(root.join(".hidden"), "h").unwrap();
     std::fs::write(root.join("sub/empty"), "").unwrap();
     std::os::unix::fs::symlink("../big", root.join("sub/link")).unwrap();
+    let latin1 = std::ffi::OsStr::from_bytes(b"sub/caf\xe9");
+    std::fs::write(root.join(latin1), "bytes").unwrap();
     let host = serve(
         Router::new()
             .route("/add", post(describe))
@@ -366,17 +369,18 @@ async fn a_directory_is_sent_as_kubo_clients_send_it() {
         .with_progress(Arc::new(move |bytes| {
             counter.fetch_add(bytes, Ordering::Relaxed);
         }));
-    assert_eq!(upload.content_size(), 3_000_000);
+    assert_eq!(upload.content_size(), 3_000_005);
     let parts = added(&host, upload).await.unwrap();
     let expected = [
         ("my+dir application/x-directory ", 0),
         ("my+dir%2Fbig application/octet-stream xxxxxxxx", 3_000_000),
         ("my+dir%2Fsub application/x-directory ", 0),
+        ("my+dir%2Fsub%2Fcaf%E9 application/octet-stream bytes", 5),
         ("my+dir%2Fsub%2Fempty application/octet-stream ", 0),
         ("my+dir%2Fsub%2Flink application/symlink ../big", 6),
     ];
     assert_eq!(parts, expected.map(|(text, length)| (text.to_owned(), length)));
-    assert_eq!(sent.load(Ordering::Relaxed), 3_000_000);
+    assert_eq!(sent.load(Ordering::Relaxed), 3_000_005);
 
     let hidden = Upload::new(&paths, true, true).unwrap();
     assert!(added(&host, hidden).await.unwrap()[1].0.contains(".hidden"));
@@ -389,20 +393,36 @@ async fn a_url_is_fetched_and_sent() {
             "/files/{name}",
             get(|Path(name): Path<String>| async move { format!("I am {name}") }),
         )
+        .route(
+            "/moved/{status}/{name}",
+            get(|Path((status, _)): Path<(u16, String)>| async move {
+                let status = StatusCode::from_u16(status).unwrap();
+                (status, [("location", "../../files/b.txt")])
+            }),
+        )
         .route("/add", post(describe));
     let host = serve(router).await;
     let port = host.rsplit('/').next().unwrap();
-    let upload = Upload::new(
-        &[format!("http://127.0.0.1:{port}/files/a.txt?x=1")],
-        false,
-        false,
-    )
-    .unwrap();
-    let parts = added(&host, upload).await.unwrap();
+    let add = |path: &str| {
+        let upload = Upload::new(&[format!("http://127.0.0.1:{port}/{path}")], false, false);
+        added(&host, upload.unwrap())
+    };
     assert_eq!(
-        parts,
-        [("a.txt application/octet-stream I am a.t".to_owned(), 10)]
+        add("files/a%20%C3%A9.txt?x=1").await.unwrap(),
+        [(
+            "a+%C3%A9.txt application/octet-stream I am a \u{fffd}".to_owned(),
+            13
+        )]
     );
+    for status in [301, 302, 303, 307, 308] {
+        assert_eq!(
+            add(&format!("moved/{status}/a.txt")).await.unwrap(),
+            [("a.txt application/octet-stream I am b.t".to_owned(), 10)],
+            "{status}"
+        );
+    }
+    let error = add("moved/304/a.txt").await.unwrap_err().to_string();
+    assert!(error.contains("answered 304"), "{error}");
 }
 
 #[tokio::test]

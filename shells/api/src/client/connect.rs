@@ -6,6 +6,8 @@ use super::tls::Tls;
 use super::upload::UploadError;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty};
+use hyper::header::LOCATION;
 use hyper::{Request, Uri};
 use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -15,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
+use url::{Position, Url};
 
 /// A peer across the world answers within a second; one that does not within ten is taken for gone, and
 /// the next host gets its turn.
@@ -112,21 +115,43 @@ fn fits(address: &SocketAddr, family: Family) -> bool {
     }
 }
 
-/// The body of what lies at a URL. The error is for a person.
+/// Redirections that are followed, as Go's client does.
+const REDIRECTS_MAX: usize = 10;
+
+/// The body of what lies at a URL; redirections are followed. The error is for a person.
 pub(super) async fn fetch(url: &str) -> Result<hyper::body::Incoming, String> {
-    use http_body_util::{BodyExt, Empty};
-    let body = Empty::new().map_err(|e| match e {}).boxed_unsync();
-    let request = Request::get(url).body(body).map_err(|e| e.to_string())?;
-    let uri = request.uri();
-    let host = uri
-        .host()
-        .ok_or("it names no host")?
-        .trim_matches(['[', ']'])
-        .to_owned();
-    let secure = uri.scheme_str() == Some("https");
+    let mut url = Url::parse(url).map_err(|e| e.to_string())?;
+    for _ in 0..=REDIRECTS_MAX {
+        let response = get(&url).await?;
+        let location = response.headers().get(LOCATION).filter(|_| {
+            // 304 and 305 lead nowhere.
+            matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308)
+        });
+        if let Some(location) = location {
+            let location = String::from_utf8_lossy(location.as_bytes());
+            let next = url
+                .join(&location)
+                .map_err(|e| format!("redirects to {location:?}: {e}"))?;
+            if !matches!(next.scheme(), "http" | "https") {
+                return Err(format!("redirects to {next}, which is neither http nor https"));
+            }
+            url = next;
+            continue;
+        }
+        if !response.status().is_success() {
+            return Err(format!("answered {}", response.status()));
+        }
+        return Ok(response.into_body());
+    }
+    Err(format!("redirects more than {REDIRECTS_MAX} times"))
+}
+
+async fn get(url: &Url) -> Result<hyper::Response<hyper::body::Incoming>, String> {
+    let host = url.host_str().ok_or("it names no host")?;
+    let secure = url.scheme() == "https";
     let endpoint = Endpoint::Tcp {
-        host,
-        port: uri.port_u16().unwrap_or(if secure { 443 } else { 80 }),
+        host: host.trim_matches(['[', ']']).to_owned(),
+        port: url.port_or_known_default().unwrap_or(80),
         family: Family::Any,
         tls: secure,
     };
@@ -134,10 +159,9 @@ pub(super) async fn fetch(url: &str) -> Result<hyper::body::Incoming, String> {
         .then(|| Tls::new(true))
         .transpose()
         .map_err(|e| e.to_string())?;
+    let body = Empty::new().map_err(|e| match e {}).boxed_unsync();
+    let request = Request::get(&url[..Position::AfterQuery]);
+    let request = request.body(body).map_err(|e| e.to_string())?;
     let answered = Connection::new(&endpoint, tls).send(request).await;
-    let response = answered.map_err(|e| super::chain(&e))?;
-    if !response.status().is_success() {
-        return Err(format!("answered {}", response.status()));
-    }
-    Ok(response.into_body())
+    answered.map_err(|e| super::chain(&e))
 }

@@ -7,13 +7,16 @@
 
 use super::ClientError;
 use super::connect::Body;
-use crate::query::escape;
+use crate::query::{escape, escape_bytes};
 use bytes::Bytes;
 use futures::StreamExt;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
+use percent_encoding::percent_decode_str;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
@@ -49,9 +52,9 @@ impl Failure {
 #[derive(Debug, Clone)]
 enum Source {
     /// A file, a directory or a link on this machine.
-    Path { name: String, path: PathBuf },
+    Path { name: OsString, path: PathBuf },
     /// Something to fetch.
-    Url { name: String, url: String },
+    Url { name: Vec<u8>, url: String },
 }
 
 /// Files and directories to add.
@@ -66,11 +69,12 @@ pub struct Upload {
 
 impl Upload {
     /// Checks that all `paths` can be sent. A directory needs `recursive`; what begins with a dot inside
-    /// directories is left out unless `hidden`. Paths that begin with `http://` are fetched.
-    pub fn new(paths: &[String], recursive: bool, hidden: bool) -> Result<Self, ClientError> {
+    /// directories is left out unless `hidden`. Paths that begin with `http://` or `https://` are fetched.
+    /// Names need not be UTF-8.
+    pub fn new<P: AsRef<OsStr>>(paths: &[P], recursive: bool, hidden: bool) -> Result<Self, ClientError> {
         let sources = paths
             .iter()
-            .map(|path| source(path, recursive))
+            .map(|path| source(path.as_ref(), recursive))
             .collect::<Result<_, _>>()?;
         let random = [random_word(), random_word()];
         let boundary = format!("{:016x}{:016x}", random[0], random[1]);
@@ -129,24 +133,25 @@ fn random_word() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 
-fn source(path: &str, recursive: bool) -> Result<Source, ClientError> {
+/// The name of what lies at a URL, if it is one: the last part of its unescaped path, as in Go.
+fn name_of_url(path: &str) -> Option<Vec<u8>> {
+    let rest = path.strip_prefix("http://").or(path.strip_prefix("https://"))?;
+    let after_host = rest.split(['?', '#']).next().unwrap_or_default();
+    let below = after_host.split_once('/').map_or("", |(_, below)| below);
+    let below: Vec<u8> = percent_decode_str(below).collect();
+    let name = below.rsplit(|byte| *byte == b'/').find(|part| !part.is_empty());
+    Some(name.unwrap_or(b"/").to_vec())
+}
+
+fn source(path: &OsStr, recursive: bool) -> Result<Source, ClientError> {
     let failed = |reason: String| ClientError::File {
-        path: path.to_owned(),
+        path: path.display().to_string(),
         reason,
     };
-    if path.starts_with("https://") {
-        return Err(failed(
-            "cannot be fetched: TLS is not available in this version".to_owned(),
-        ));
-    }
-    if let Some(rest) = path.strip_prefix("http://") {
-        let after_host = rest.split(['?', '#']).next().unwrap_or_default();
-        let below = after_host.split_once('/').map_or("", |(_, below)| below);
-        let name = below.rsplit('/').find(|part| !part.is_empty()).unwrap_or("/");
-        return Ok(Source::Url {
-            name: name.to_owned(),
-            url: path.to_owned(),
-        });
+    let url = path.to_str();
+    if let Some((url, name)) = url.and_then(|url| Some((url, name_of_url(url)?))) {
+        let url = url.to_owned();
+        return Ok(Source::Url { name, url });
     }
     let metadata = fs::symlink_metadata(path).map_err(|e| failed(reason(&e)))?;
     if metadata.is_dir() && !recursive {
@@ -159,7 +164,7 @@ fn source(path: &str, recursive: bool) -> Result<Source, ClientError> {
     }
     let name = full
         .file_name()
-        .map_or_else(|| "/".to_owned(), |name| name.to_string_lossy().into_owned());
+        .map_or_else(|| OsString::from("/"), OsStr::to_owned);
     Ok(Source::Path { name, path: full })
 }
 
@@ -169,7 +174,7 @@ fn reason(error: &io::Error) -> String {
 
 fn is_hidden(path: &Path) -> bool {
     path.file_name()
-        .is_some_and(|name| name.to_string_lossy().starts_with('.'))
+        .is_some_and(|name| name.as_bytes().starts_with(b"."))
 }
 
 /// What a directory contains, sorted by name.
@@ -229,7 +234,7 @@ impl Writer {
     fn write(&self) -> Result<(), Stop> {
         for source in &self.upload.sources {
             match source {
-                Source::Path { name, path } => self.write_path(name, path)?,
+                Source::Path { name, path } => self.write_path(name.as_bytes(), path)?,
                 Source::Url { name, url } => self.write_url(name, url)?,
             }
         }
@@ -240,8 +245,8 @@ impl Writer {
         self.sender.blocking_send(Ok(chunk)).map_err(|_| Stop::Unread)
     }
 
-    fn head(&self, name: &str, content_type: &str, more: &str) -> Result<(), Stop> {
-        let (boundary, name) = (&self.upload.boundary, escape(name));
+    fn head(&self, name: &[u8], content_type: &str, more: &str) -> Result<(), Stop> {
+        let (boundary, name) = (&self.upload.boundary, escape_bytes(name));
         self.send(Bytes::from(format!(
             "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
              Content-Type: {content_type}\r\n{more}\r\n"
@@ -263,26 +268,24 @@ impl Writer {
         }
     }
 
-    fn write_path(&self, name: &str, path: &Path) -> Result<(), Stop> {
+    fn write_path(&self, name: &[u8], path: &Path) -> Result<(), Stop> {
         let shown = path.display().to_string();
         let metadata = fs::symlink_metadata(path).map_err(|e| failed(&shown, &e))?;
         if metadata.is_dir() {
             self.head(name, "application/x-directory", "")?;
             self.send(Bytes::from_static(b"\r\n"))?;
             for entry in entries(path, self.upload.hidden).map_err(|e| failed(&shown, &e))? {
-                let last = entry
-                    .file_name()
-                    .unwrap_or_default()
-                    .to_string_lossy()
-                    .into_owned();
-                self.write_path(&format!("{name}/{last}"), &entry)?;
+                let last = entry.file_name().unwrap_or_default();
+                let below = [name, b"/", last.as_bytes()].concat();
+                self.write_path(&below, &entry)?;
             }
             return Ok(());
         }
         if metadata.is_symlink() {
             let target = fs::read_link(path).map_err(|e| failed(&shown, &e))?;
             self.head(name, "application/symlink", "")?;
-            return self.send(Bytes::from(format!("{}\r\n", target.to_string_lossy())));
+            let content = [target.as_os_str().as_bytes(), b"\r\n"].concat();
+            return self.send(content.into());
         }
         if !metadata.is_file() {
             let reason = "is neither a file, a directory nor a link".to_owned();
@@ -293,7 +296,7 @@ impl Writer {
         self.content(file, &shown)
     }
 
-    fn write_url(&self, name: &str, url: &str) -> Result<(), Stop> {
+    fn write_url(&self, name: &[u8], url: &str) -> Result<(), Stop> {
         let runtime = tokio::runtime::Handle::current();
         let broken = |reason: String| {
             Stop::Failed(ClientError::File {

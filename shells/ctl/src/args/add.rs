@@ -2,6 +2,7 @@
 
 use super::options::{NewPin, OptionalDuration};
 use clap::Args;
+use std::ffi::OsString;
 
 /// What `add` is for.
 pub(super) const ABOUT: &str = "\
@@ -20,9 +21,9 @@ Examples:
 /// `add`
 #[derive(Debug, Args)]
 pub(crate) struct Add {
-    /// Files, folders or http:// URLs
+    /// Files, folders, or http:// and https:// URLs
     #[arg(value_name = "PATH|URL")]
-    pub(crate) paths: Vec<String>,
+    pub(crate) paths: Vec<OsString>,
     /// Take folders with all they contain
     #[arg(long, short = 'r')]
     pub(crate) recursive: bool,
@@ -68,7 +69,7 @@ pub(crate) struct Add {
     /// Take also what begins with a dot, inside folders
     #[arg(long, short = 'H')]
     pub(crate) hidden: bool,
-    /// How files are cut: size-BYTES or rabin-MIN-AVG-MAX
+    /// How files are cut: size-BYTES, rabin, rabin-AVG, rabin-MIN-AVG-MAX or buzhash
     #[arg(long, short = 's', default_value = "size-262144")]
     pub(crate) chunker: String,
     /// Make leaves raw blocks
@@ -80,7 +81,7 @@ pub(crate) struct Add {
     /// The hash function; others than the default imply --cid-version 1
     #[arg(long, default_value = "sha2-256")]
     pub(crate) hash: String,
-    /// Refer to the URL instead of storing its content; implies --raw-leaves
+    /// Only for URLs; the content is stored all the same; implies --raw-leaves
     #[arg(long)]
     pub(crate) nocopy: bool,
 }

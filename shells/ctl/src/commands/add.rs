@@ -148,7 +148,12 @@ fn params(arguments: &Add) -> Result<AddParams, Failure> {
             "only a single CAR file can be added and wrap-with-directory is not supported",
         ));
     }
-    if arguments.nocopy && arguments.paths.iter().any(|path| !path.starts_with("http")) {
+    if arguments.nocopy
+        && arguments
+            .paths
+            .iter()
+            .any(|path| !path.as_encoded_bytes().starts_with(b"http"))
+    {
         return Err(local("nocopy option is only valid for URLs"));
     }
     // As with the Go tool, which sets version 1 for an empty hash function too.

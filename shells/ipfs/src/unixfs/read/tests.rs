@@ -180,12 +180,7 @@ async fn walks_are_refused_beyond_their_memory() {
 async fn an_archive_is_refused_when_its_directories_hold_too_much() {
     let local = Local::new();
     let root = local.wide_chain(Type::Directory).await;
-    refused(
-        count(produce(|out| {
-            tar::archive(local.reader(), root, "d".into(), out)
-        }))
-        .await,
-    );
+    refused(count(produce(|out| tar::archive(local.reader(), root, "d".into(), out))).await);
     local.store.close();
 }
 
