@@ -82,7 +82,7 @@ pub(crate) fn peers(text: Option<&str>) -> Result<Vec<String>, Failure> {
 /// Checks a cluster secret. It is not used: only HTTP over libp2p needs it, and a host that asks for that is
 /// refused by itself.
 pub(crate) fn secret(hex: &str) -> Result<(), Failure> {
-    let is_hex = hex.len() % 2 == 0 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_hex = hex.len().is_multiple_of(2) && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_hex {
         return Ok(());
     }
