@@ -66,6 +66,17 @@ async fn get_compresses_files_and_archives() {
         .await;
     let plain = served.post(&format!("get?arg={cid}")).await;
     assert!(unzipped(&archive.body) == plain.body);
+    let folder = add(&served, &[("d/f", &content)]).await;
+    let refused = served.post(&format!("get?arg={folder}&compress=true")).await;
+    assert!(
+        refused.text().contains("file is not regular"),
+        "{}",
+        refused.text()
+    );
+    let archive = served
+        .post(&format!("get?arg={folder}&compress=true&archive=true"))
+        .await;
+    assert!(unzipped(&archive.body).len() > content.len());
     let refused = served
         .post(&format!("get?arg={cid}&compress=true&compression-level=10"))
         .await;

@@ -93,8 +93,11 @@ pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
         .cloned()
         .unwrap_or_else(|| path.root.to_string());
     let is_file = stat.kind == Kind::File;
-    // A compressed file is that, and no archive of one, unless an archive is asked for.
-    let pieces = if level.is_some() && is_file && !call.flag("archive", false) {
+    // What is compressed is a file's content, and no archive, unless an archive is asked for.
+    let pieces = if level.is_some() && !call.flag("archive", false) {
+        if !is_file {
+            return Err(Failure::failed("file is not regular"));
+        }
         call.node.cat(cid, 0, None).await?
     } else {
         call.node.tar(cid, name.into())
