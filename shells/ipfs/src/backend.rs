@@ -77,7 +77,7 @@ impl Backend {
         }
     }
 
-    /// Waits for a pin whose blocks turn out to be damaged or missing; for ever with Kubo, which says nothing.
+    /// Waits for a pin whose blocks are damaged or missing; for ever with Kubo, which tells of none.
     pub async fn next_broken_pin(&self) -> Cid {
         match self {
             Backend::Kubo(_) => std::future::pending().await,

@@ -19,7 +19,7 @@ const BATCH: usize = 512;
 /// Values that a producer may be ahead of its consumer.
 const AHEAD: usize = 4;
 
-/// How long a reader waits for other peers' copy of a block that is damaged here. The repair goes on after it.
+/// How long a reader waits for a peer's copy of a block that is damaged here. The repair goes on after it.
 const REPLACE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Reads blocks: here first, then, with a session, from other peers.

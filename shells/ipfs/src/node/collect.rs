@@ -88,8 +88,8 @@ fn unmarked(cid: &Cid, error: Error) -> Error {
         return error;
     }
     Error::Damaged(format!(
-        "nothing was collected: what the pin {cid} keeps cannot be told ({error}); damaged and missing blocks \
-         are fetched from connected peers: collect again then, or unpin it"
+        "nothing was collected: what the pin {cid} keeps cannot be told ({error}); damaged and missing \
+         blocks are fetched from connected peers: collect again then, or unpin it"
     ))
 }
 

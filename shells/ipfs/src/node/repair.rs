@@ -1,9 +1,10 @@
 //! Repairing what the disk gives back wrong: damaged and missing blocks of pins are fetched again from other
 //! peers.
 //!
-//! Whoever reads a damaged block notes it in the store ([`crate::store::Damage`]). One task per node then finds
-//! the pins that need the block, which count as broken until it is replaced, and asks connected peers for a
-//! copy. The cluster's peer learns of broken pins through [`Node::next_broken_pin`] and shows them as such.
+//! Whoever reads a damaged block notes it in the store ([`crate::store::Damage`]). One task per node then
+//! finds the pins that need the block, which count as broken until it is replaced, and asks connected peers
+//! for a copy. The cluster's peer learns of broken pins through [`Node::next_broken_pin`] and shows them as
+//! such.
 
 use super::Node;
 use crate::bitswap::Bitswap;
@@ -62,7 +63,7 @@ impl BrokenPins {
 }
 
 impl Node {
-    /// Waits for a pin that turns out to be damaged or incomplete. Each is told once, until it is whole again.
+    /// Waits for a pin that is found damaged or incomplete. Each is told once, until it is whole again.
     pub async fn next_broken_pin(&self) -> Cid {
         loop {
             if let Some(cid) = lock(&self.inner.broken.state).announced.pop_front() {
@@ -121,7 +122,7 @@ pub(super) async fn run(store: Store, bitswap: Bitswap, broken: Arc<BrokenPins>,
                     tracing::warn!(%error, "a damaged block of the ipfs repository was not replaced");
                     failed.insert(key);
                 } else {
-                    tracing::info!("a damaged block of the ipfs repository was replaced by another peer's copy");
+                    tracing::info!("a damaged block of the ipfs repository was replaced by a peer's copy");
                 }
             }
         }

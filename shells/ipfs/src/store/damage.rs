@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 /// others are noticed again at the next read.
 const DAMAGED_MAX: usize = 1 << 16;
 
-/// The keys of damaged blocks. To readers these blocks count as missing, and a copy that is put replaces them.
+/// The keys of damaged blocks. Readers take these blocks for missing, and a copy that is put replaces them.
 #[derive(Debug, Default)]
 pub(crate) struct Damage {
     keys: Mutex<HashSet<Vec<u8>>>,
@@ -25,8 +25,8 @@ impl Damage {
         self.note_if(key, || true);
     }
 
-    /// Notes it if `is_current`, which is asked under the lock: what was read may have been replaced since, and
-    /// nobody would clear it again.
+    /// Notes it if `is_current`, which is asked under the lock: what was read may have been replaced
+    /// since, and nobody would clear it again.
     pub(super) fn note_if(&self, key: &[u8], is_current: impl FnOnce() -> bool) {
         let mut keys = lock(&self.keys);
         if is_current() && keys.len() < DAMAGED_MAX && keys.insert(key.to_vec()) {

@@ -49,7 +49,7 @@ impl Frozen<'_> {
 /// The secret of this process. Nothing hashed with it leaves the process.
 static SECRET: LazyLock<SipHasher13> = LazyLock::new(|| SipHasher13::new_with_key(&rand::random()));
 
-/// Keyed 64-bit hash of a block's key, for sets of blocks to keep: two blocks that share it are kept together.
+/// Keyed 64-bit hash of a block's key, for sets of blocks to keep: two that share it are kept together.
 /// Keyed, so that nobody can make blocks that keep others from being collected.
 pub(crate) fn fingerprint(key: &[u8]) -> u64 {
     SECRET.hash(key)

@@ -1,9 +1,9 @@
 //! Disk space kept back, so that a full disk can still be freed: even a deletion is written before it frees
 //! anything, and the database stops for good at the first write for which there is no room.
 //!
-//! New blocks are refused while [`FLOOR_BYTES`] are still free, which keeps this node from filling the disk by
-//! itself. Against other programs there is a file of [`RESERVE_BYTES`], given back when a collection or the
-//! next start finds no room.
+//! New blocks are refused while [`FLOOR_BYTES`] are still free, which keeps this node from filling the disk
+//! by itself. Against other programs there is a file of [`RESERVE_BYTES`], given back when a collection or
+//! the next start finds no room.
 
 use super::segments::{self, Files, write_error};
 use crate::Error;
