@@ -216,10 +216,6 @@ fn decode_usage(value: &[u8]) -> Option<Usage> {
     (*version == USAGE && rest.is_empty() && sane && usage.live <= usage.end - HEADER_BYTES).then_some(usage)
 }
 
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "fjall's errors: all others mean the same to us"
-)]
 fn open_error(path: &Path, error: fjall::Error) -> Error {
     match (os_error(&error), error) {
         (_, fjall::Error::Locked) => Error::Locked(path.display().to_string()),
