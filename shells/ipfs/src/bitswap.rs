@@ -31,8 +31,8 @@ use wants::Wants;
 
 /// A question about a block this small is answered with the block; Kubo's number.
 const HAVE_REPLACED_BYTES: u64 = 1024;
-/// Entries, presences or blocks of a message that are processed in one go: some 100 µs under the lock that all
-/// peers share. Other tasks run in between.
+/// Entries or presences of a message that are processed in one go: some 100 µs under the lock that all peers
+/// share. Other tasks run in between.
 const SLICE: usize = 256;
 /// Blocks of a message that are checked and stored in one go: one write of the database for as many small
 /// blocks as Kubo sends in several messages.

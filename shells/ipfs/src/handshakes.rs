@@ -3,9 +3,9 @@
 //!
 //! With a plain limit, as `libp2p-connection-limits` has, as many silent connections as the limit allows shut
 //! everybody out until their handshakes time out, and again after that. [`Limited`] wraps a transport and
-//! accepts every connection: when too many handshakes are under way, the source with the most of them loses its
-//! oldest. An honest handshake takes a few round trips, so the oldest is the least likely to be one. A source is
-//! an IPv4 address or an IPv6 network of 64 bits, which is what one party usually gets.
+//! accepts every connection: when too many handshakes are under way, the source with the most of them loses
+//! its oldest. An honest handshake takes a few round trips, so the oldest is the least likely to be one. A
+//! source is an IPv4 address or an IPv6 network of 64 bits, which is what one party usually gets.
 
 use crate::store::lock;
 use futures::FutureExt;
@@ -48,9 +48,7 @@ pub(crate) fn source_of(remote: &Multiaddr) -> Source {
 #[derive(Debug, thiserror::Error)]
 pub enum Error<E: std::error::Error + 'static> {
     /// Others needed its place.
-    #[error(
-        "closed during the handshake: too many handshakes are under way, and this was the oldest of its source"
-    )]
+    #[error("closed during the handshake: too many are under way, and this was the oldest of its source")]
     Evicted,
     /// The transport failed.
     #[error("{0}")]
@@ -125,8 +123,8 @@ impl Places {
                 let max = self.max;
                 tracing::warn!(
                     %remote,
-                    "{max} connections wait for their handshake: closing the oldest of the busiest address for \
-                     each new one"
+                    "{max} connections wait for their handshake: closing the oldest of the busiest address \
+                     for each new one"
                 );
             }
         }

@@ -1,8 +1,8 @@
 //! Inputs that cost their sender little must not cost a peer much: every port is sent what amplifies, and the
 //! peer's peak of physical memory is held against a stated budget.
 //!
-//! Each row has a peer of its own, because memory that a process has had is not always given back. The address
-//! space is limited too, so that a row that fails does so before the machine swaps.
+//! Each row has a peer of its own, because memory that a process has had is not always given back. The
+//! address space is limited too, so that a row that fails does so before the machine swaps.
 
 #[path = "amplification/inputs.rs"]
 mod inputs;
@@ -147,7 +147,7 @@ async fn want_and_cancel(port: u16, block: cluster_ipfs::Cid) {
     if let Some(stream) = stranger.send(&stranger::wantlist(&wants)).await {
         Stranger::finish(stream).await;
     }
-    // A message full of cancels of one block, of other blocks, and of blocks with the shortest names there are.
+    // Messages full of cancels: of one block, of other blocks, of blocks with the shortest CIDs there are.
     let others = (0..90_000_u64).flat_map(|number| {
         let digest = [&number.to_be_bytes()[..], &[0; 24]].concat();
         stranger::cancel(&[&[1, 0x55, 0x12, 32][..], &digest].concat())

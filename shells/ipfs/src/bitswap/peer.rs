@@ -27,8 +27,8 @@ const SERVE_MAX: usize = 2048;
 /// Answers queued for one peer: as many as one message carries. A peer that asks on without reading loses the
 /// rest, and asks again.
 const PRESENCES_MAX: usize = 4096;
-/// Wants and cancels queued for one peer. A want beyond them is asked again in its next round; a cancel that is
-/// lost costs a block that nobody waits for.
+/// Wants and cancels queued for one peer. A want beyond them is asked again in its next round; a cancel that
+/// is lost costs a block that nobody waits for.
 const ASKS_MAX: usize = 16_384;
 /// What one queued CID costs, bytes: the CID twice, and its places in two maps.
 const QUEUED_BYTES: usize = 256;
@@ -354,8 +354,8 @@ pub(super) async fn read_loop(bitswap: Bitswap, link: Arc<Link>, mut stream: Str
 
 async fn read_messages(bitswap: &Bitswap, link: &Arc<Link>, stream: &mut Stream) -> Result<(), Error> {
     while let Some(length) = message::read_length(stream).await? {
-        // Read before its turn comes: what is received takes as much memory in the stream's window, and frames
-        // that are complete can always be processed.
+        // Read before its turn comes: what is received takes as much memory in the stream's window, and
+        // frames that are complete can always be processed.
         let mut charge = link.account.hold(0);
         let read = message::read_message(stream, length, &mut charge);
         let message = timeout(READ_TIMEOUT, read).await;

@@ -27,7 +27,8 @@ impl<V> Queue<V> {
         self.order.len()
     }
 
-    /// Appends a CID, or replaces its value where it is queued already. Returns `false` when the queue is full.
+    /// Appends a CID, or replaces its value where it is queued already. Returns `false` when the queue is
+    /// full.
     pub(super) fn push(&mut self, cid: Cid, value: V) -> bool {
         if let Some(queued) = self.places.get(&cid).and_then(|place| self.order.get_mut(place)) {
             queued.1 = value;

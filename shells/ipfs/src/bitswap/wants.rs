@@ -195,8 +195,8 @@ impl Wants {
                 usable: true,
             },
         );
-        // The others were asked before: only the newcomer is looked at, or whoever reconnects often would have
-        // all peers looked at for each want.
+        // The others were asked before. Only the newcomer is looked at: a stranger that reconnects often
+        // would otherwise have all peers looked at for each want.
         let waiting = self.wants.values_mut().filter(|want| want.target.is_none());
         for want in waiting.take(GREETING_MAX) {
             let ask = if want.asked.is_empty() {

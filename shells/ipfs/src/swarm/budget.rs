@@ -1,13 +1,13 @@
 //! Memory that other IPFS peers make this node hold, counted for each peer and for all of them.
 //!
-//! Everything whose size a peer chooses is charged to its [`Account`]: bytes in the multiplexer that no stream
-//! has read yet, open streams, frames of bitswap from their first byte until they are processed, answers that
-//! are queued, and blocks that are read for it. A peer that is over its limits is not read from any more: TCP
-//! holds it up until what was received is processed. Honest peers notice a pause. A connection that stays
-//! paused is closed, and the log says why.
+//! Everything whose size a peer chooses is charged to its [`Account`]: bytes in the multiplexer that no
+//! stream has read yet, open streams, frames of bitswap from their first byte until they are processed,
+//! answers that are queued, and blocks that are read for it. A peer that is over its limits is not read from
+//! any more: TCP holds it up until what was received is processed. Honest peers notice a pause. A connection
+//! that stays paused is closed, and the log says why.
 //!
-//! Two limits: [`PEER_MAX`] for each peer, and [`POOL_MAX`] for all together. While the pool is used up, a peer
-//! may still hold [`SHARE_MIN`], so that those who hold much cannot shut out the others. Peers that this node
+//! Two limits: [`PEER_MAX`] for each peer, and [`POOL_MAX`] for all together. While the pool is used up, a
+//! peer may still hold [`SHARE_MIN`], so that those who hold much cannot shut out the others. Peers that this node
 //! keeps connections with, the peers of its cluster, are exempt from the second one.
 
 use crate::store::lock;

@@ -3,7 +3,8 @@
 //!
 //! - The state machine runs on a thread of [`crate::driver::Driver`].
 //! - The network of the cluster, on which heartbeats travel, runs on [`Runtimes::consensus`].
-//! - The embedded node's network and its HTTP API run on [`Runtimes::node`]: strangers decide how much they do.
+//! - The embedded node's network and its HTTP API run on [`Runtimes::node`]: strangers decide how much they
+//!   do.
 //! - Everything else, the REST API and the proxy among it, runs on the runtime that started the peer.
 
 use std::io;

@@ -1,9 +1,9 @@
 //! How late consensus runs. A heartbeat that is sent or read late by more than an election timeout costs the
 //! leadership, so this is the first number to look at when leaders change without a reason.
 //!
-//! Two things are measured: how long after its time the core's timer is handled, and how long after its time a
-//! task on the threads of the cluster's network runs. Both are zero on a machine that has enough processors and
-//! disks that sync fast.
+//! Two things are measured: how long after its time the core's timer is handled, and how long after its time
+//! a task on the threads of the cluster's network runs. Both are a few milliseconds on a machine that has
+//! enough processors and a fast disk.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -83,8 +83,8 @@ impl Delays {
         if last == 0 || now.saturating_sub(last) >= number(QUIET.as_millis()) {
             self.0.logged.store(now, Ordering::Relaxed);
             tracing::warn!(
-                "{what} {delay:.1?} late: this machine is too busy, or its disk too slow, for a peer that others \
-                 wait for"
+                "{what} {delay:.1?} late: this machine is too busy, or its disk too slow, for a peer that \
+                 others wait for"
             );
         }
     }

@@ -22,8 +22,8 @@ use super::hello::{self, Keys};
 /// is hung up on.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Incoming connections whose other end is not known yet. Each costs some 140 KiB. In a flood the oldest of the
-/// busiest address gives way to a newcomer.
+/// Incoming connections whose other end is not known yet. Each costs some 140 KiB. In a flood the oldest of
+/// the busiest address gives way to a newcomer.
 const HANDSHAKES_MAX: usize = 256;
 
 /// Streams of one connection, of both sides together. yamux closes the connection of who exceeds it, so it
