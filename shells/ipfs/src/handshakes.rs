@@ -34,14 +34,16 @@ pub(crate) fn source_of(remote: &Multiaddr) -> Source {
         Some(_) => address.to_bits(),
         None => address.to_bits() >> 64 << 64,
     };
-    remote
-        .iter()
-        .find_map(|part| match part {
-            Protocol::Ip4(address) => Some(of_v6(address.to_ipv6_mapped())),
-            Protocol::Ip6(address) => Some(of_v6(address)),
-            _ => None,
-        })
-        .unwrap_or_default()
+    let address = remote.iter().find_map(|part| {
+        if let Protocol::Ip4(address) = part {
+            Some(address.to_ipv6_mapped())
+        } else if let Protocol::Ip6(address) = part {
+            Some(address)
+        } else {
+            None
+        }
+    });
+    address.map_or(0, of_v6)
 }
 
 /// Why a handshake ended.
