@@ -236,10 +236,10 @@ async fn status(call: &Call, arg: &str, wanted: PinKinds, names: bool) -> Result
         kind: pin.mode.as_str().to_owned(),
     };
     let own = call.node.pin_of(&cid)?;
-    if let Some(pin) = own {
-        if shows(wanted, pin.mode) {
-            return Ok(listed(pin));
-        }
+    if let Some(pin) = own
+        && shows(wanted, pin.mode)
+    {
+        return Ok(listed(pin));
     }
     // Also of a block with a pin of its own, if that kind of pin is not asked for.
     if wanted.indirect

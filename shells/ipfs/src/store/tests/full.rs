@@ -39,7 +39,7 @@ fn keys_of(numbers: impl Iterator<Item = u64>) -> Vec<Vec<u8>> {
 
 /// Every block with one of these numbers is kept, all others are garbage.
 fn is_kept(number: u64) -> bool {
-    number % 3 == 0
+    number.is_multiple_of(3)
 }
 
 /// Puts blocks until they are refused, and says how many there are.
