@@ -4,6 +4,7 @@
 //! are the node's. That the node pins first keeps a collection of garbage from coming in between.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 
 use axum::body::Body;
@@ -26,7 +27,8 @@ use crate::cluster::{Cluster, Error};
 /// Pins that are on their way to be agreed on, of one upload with many files.
 const PINS_AT_ONCE: usize = 64;
 
-/// Directories of one upload that are known by name; past this many, a silent upload tells of none.
+/// Directories of one upload that are known, each by eight bytes; past this many, a silent upload tells of
+/// no more of them.
 const DIRECTORIES_MAX: usize = 100_000;
 
 /// Answers a request that adds.
@@ -61,6 +63,7 @@ pub(super) async fn answer(
                 root: None,
                 any: false,
                 directories: HashSet::new(),
+                keyed: RandomState::new(),
             };
             watch(response, adding).await
         }
@@ -229,8 +232,9 @@ struct Adding {
     /// What may be the directory around everything: the last that was named.
     root: Option<Cid>,
     any: bool,
-    /// Those of which something was named.
-    directories: HashSet<String>,
+    /// Hashes of the paths of those of which something was named: paths may be long.
+    directories: HashSet<u64>,
+    keyed: RandomState,
 }
 
 impl Adding {
@@ -241,12 +245,13 @@ impl Adding {
         }
         let mut above = name;
         while let Some((parent, _)) = above.rsplit_once('/') {
-            if self.directories.len() >= DIRECTORIES_MAX || !self.directories.insert(parent.to_owned()) {
+            let parent_hash = self.keyed.hash_one(parent);
+            if self.directories.len() >= DIRECTORIES_MAX || !self.directories.insert(parent_hash) {
                 break;
             }
             above = parent;
         }
-        name.is_empty() || self.directories.contains(name)
+        name.is_empty() || self.directories.contains(&self.keyed.hash_one(name))
     }
 
     /// The line with the CID as the client wants to see it.
