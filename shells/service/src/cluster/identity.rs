@@ -116,14 +116,20 @@ impl Cluster {
         identity
     }
 
-    /// Who speaks when this peer tells statuses: what is known, without waiting for the IPFS node.
-    pub(super) fn speaker(&self) -> Speaker {
+    /// This peer as it appears in statuses. Waits for the IPFS node only if it has not been asked yet, so
+    /// that the first status after a start names it; later ones use what is known.
+    pub(super) async fn speaker(&self) -> Speaker {
         let known = self.inner.ipfs.lock().clone();
-        if known.as_ref().is_none_or(|(at, _)| at.elapsed() >= FRESH) {
-            let cluster = self.clone();
-            tokio::spawn(async move { cluster.ipfs_identity().await });
-        }
-        let ipfs = known.map(|(_, ipfs)| ipfs).unwrap_or_default();
+        let ipfs = match known {
+            None => self.ipfs_identity().await,
+            Some((at, ipfs)) => {
+                if at.elapsed() >= FRESH {
+                    let cluster = self.clone();
+                    tokio::spawn(async move { cluster.ipfs_identity().await });
+                }
+                ipfs
+            }
+        };
         Speaker {
             peername: self.inner.config.peername.clone(),
             ipfs_id: ipfs.id,

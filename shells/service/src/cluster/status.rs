@@ -32,7 +32,9 @@ impl Cluster {
         let mut names = Names::default();
         let mut shown = info::global(&cid, pin.as_ref(), &mut names);
         let me = names.of(&self.inner.config.peer).to_owned();
-        shown.peer_map.insert(me, info::short(&self.speaker(), &state));
+        shown
+            .peer_map
+            .insert(me, info::short(&self.speaker().await, &state));
         Ok(shown)
     }
 

@@ -66,7 +66,7 @@ impl Cluster {
                 peers.push((peer, speaker, pieces));
             }
         }
-        let merge = Merge::new((me, self.speaker()), own, peers, filter, absence);
+        let merge = Merge::new((me, self.speaker().await), own, peers, filter, absence);
         let (out, rows) = mpsc::channel(PIECES);
         tokio::spawn(async move {
             merge.run(out).await;

@@ -101,14 +101,14 @@ impl Cluster {
             | Call::RepoStat { .. }
             | Call::Links => return Err(Error::Closed),
         };
-        Ok((self.speaker(), state))
+        Ok((self.speaker().await, state))
     }
 
     async fn answer_status_all(&self, filter: &str, channel: &mut dyn Channel) -> Result<(), Error> {
         let filter = StatusFilter::from_names(filter);
         let me = self.peer().clone();
         let (mut scan, running) = self.scan().await?;
-        send(channel, &Answer::Speaker(self.speaker())).await?;
+        send(channel, &Answer::Speaker(self.speaker().await)).await?;
         loop {
             let (rest, entries) = scan.next().await?;
             let Some(upto) = entries.last().map(|entry| entry.cid.clone()) else {
@@ -124,7 +124,7 @@ impl Cluster {
     }
 
     async fn answer_rows(&self, mut pieces: Pieces<OwnRow>, channel: &mut dyn Channel) -> Result<(), Error> {
-        send(channel, &Answer::Speaker(self.speaker())).await?;
+        send(channel, &Answer::Speaker(self.speaker().await)).await?;
         while let Some(piece) = pieces.recv().await {
             match piece? {
                 Piece::Speaker(speaker) => send(channel, &Answer::Speaker(speaker)).await?,

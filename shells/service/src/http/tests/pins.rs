@@ -196,6 +196,15 @@ async fn statuses_are_listed_a_line_each() {
         .insert((peer(2), cid(2)), local(Phase::PinError, "no room"));
     let answer = api.get("/pins").await;
     assert_eq!(answer.body.lines().count(), 3);
+    // Each peer names its IPFS node in the first status that it is asked for.
+    assert!(
+        answer
+            .body
+            .lines()
+            .all(|line| line.contains("\"ipfs_peer_id\":\"12D3")),
+        "{}",
+        answer.body
+    );
     let one = api.get(&format!("/pins?cids={},{}", cid(3), cid(1))).await;
     let order: Vec<bool> = one
         .body
@@ -212,7 +221,7 @@ async fn statuses_are_listed_a_line_each() {
         cid(2),
         peer(2)
     );
-    // The IPFS node's identity may be known by now, or not.
+    // The IPFS node's identity is another one in each run.
     let body: serde_json::Value = serde_json::from_str(&failed.body).unwrap();
     let mut expected: serde_json::Value = serde_json::from_str(&expected).unwrap();
     let shown = &body["peer_map"][peer(2).to_string()];
