@@ -1,14 +1,16 @@
 //! Points in time as Go writes them.
 
-use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
-use jiff::tz::Offset;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::str::FromStr;
 
 /// Seconds from 0001-01-01T00:00:00Z to 1970-01-01T00:00:00Z.
 const ZERO_UNIX_SECONDS: i64 = -62_135_596_800;
+
+/// Start of 1970, the reference of `Time::seconds`.
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
 /// A point in time with the offset it was written in: RFC 3339 with up to nine decimals.
 ///
@@ -96,14 +98,15 @@ impl Time {
         self.civil().strftime("%Y-%m-%d %H:%M:%S").to_string()
     }
 
+    /// Date and time of day at the offset. `jiff::Timestamp` ends a day before 9999 does, `DateTime` does
+    /// not.
     fn civil(&self) -> DateTime {
-        let at = Timestamp::new(self.seconds, i32::try_from(self.nanos).unwrap_or(0));
-        let offset = Offset::from_seconds(self.offset_seconds);
-        match (at, offset) {
-            (Ok(at), Ok(offset)) => offset.to_datetime(at),
-            // Neither can happen: both constructors check their range.
-            (Err(_), _) | (_, Err(_)) => DateTime::ZERO,
-        }
+        let local = self.seconds.saturating_add(i64::from(self.offset_seconds));
+        // An offset can move the first and the last day out of the range: the nearest time is shown.
+        let nearest = if local < 0 { DateTime::MIN } else { DateTime::MAX };
+        EPOCH
+            .checked_add(SignedDuration::from_secs(local))
+            .unwrap_or(nearest)
     }
 }
 
@@ -164,33 +167,31 @@ impl FromStr for Time {
     }
 }
 
-/// `YYYY-MM-DDTHH:MM:SS[.decimals](Z|±HH:MM)`, nothing else.
+/// `YYYY-MM-DDTHH:MM:SS[.decimals](Z|±HH:MM)` in Go's reading: the hour may have one digit, a comma may stand
+/// before the decimals, and an offset may have 24 hours and 60 minutes (`time.Parse`, and so
+/// `UnmarshalText`).
 fn parse(text: &str) -> Option<Time> {
-    let (head, rest) = text.split_at_checked(19)?;
-    let b = head.as_bytes();
-    let separators = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
-    if separators.iter().any(|(at, c)| b[*at] != *c) {
+    let (date, rest) = text.split_once('T')?;
+    let (hour, rest) = rest.split_once(':')?;
+    let (head, rest) = rest.split_at_checked(5)?;
+    let (b, clock) = (date.as_bytes(), head.as_bytes());
+    if b.len() != 10 || b[4] != b'-' || b[7] != b'-' || clock[2] != b':' || hour.len() > 2 {
         return None;
     }
-    let number = |from: usize, to: usize| digits(&head[from..to]);
     let date = Date::new(
-        i16::try_from(number(0, 4)?).ok()?,
-        small(number(5, 7)?)?,
-        small(number(8, 10)?)?,
+        i16::try_from(digits(date.get(0..4)?)?).ok()?,
+        small(date.get(5..7)?)?,
+        small(date.get(8..10)?)?,
     );
-    let time = jiff::civil::Time::new(
-        small(number(11, 13)?)?,
-        small(number(14, 16)?)?,
-        small(number(17, 19)?)?,
-        0,
-    );
+    let (minute, second) = (small(head.get(0..2)?)?, small(head.get(3..5)?)?);
+    let time = jiff::civil::Time::new(small(hour)?, minute, second, 0);
     let (nanos, zone) = decimals(rest)?;
     let offset_seconds = offset(zone)?;
-    let local = DateTime::from_parts(date.ok()?, time.ok()?);
-    let at = Offset::UTC.to_timestamp(local).ok()?.as_second() - i64::from(offset_seconds);
+    let local = DateTime::from_parts(date.ok()?, time.ok()?).duration_since(EPOCH);
     Some(Time {
+        seconds: local.as_secs() - i64::from(offset_seconds),
+        nanos,
         offset_seconds,
-        ..Time::from_unix_nanos(i128::from(at) * 1_000_000_000 + i128::from(nanos))
     })
 }
 
@@ -201,13 +202,13 @@ fn digits(text: &str) -> Option<u32> {
     text.parse().ok()
 }
 
-fn small(number: u32) -> Option<i8> {
-    i8::try_from(number).ok()
+fn small(text: &str) -> Option<i8> {
+    i8::try_from(digits(text)?).ok()
 }
 
 /// The part of a second, and what follows. Decimals beyond the ninth are dropped.
 fn decimals(text: &str) -> Option<(u32, &str)> {
-    let Some(after) = text.strip_prefix('.') else {
+    let Some(after) = text.strip_prefix(['.', ',']) else {
         return Some((0, text));
     };
     let end = after.find(|c: char| !c.is_ascii_digit())?;
@@ -230,7 +231,7 @@ fn offset(zone: &str) -> Option<i32> {
         return None;
     }
     let (hours, minutes) = (digits(zone.get(1..3)?)?, digits(zone.get(4..6)?)?);
-    if hours > 23 || minutes > 59 {
+    if hours > 24 || minutes > 60 {
         return None;
     }
     let seconds = i32::try_from(hours * 3600 + minutes * 60).ok()?;
@@ -284,6 +285,38 @@ mod tests {
     }
 
     #[test]
+    fn years_0_to_9999_are_read_at_every_offset() {
+        for text in [
+            "9999-12-31T23:59:59Z",
+            "9999-12-31T23:59:59.999999999Z",
+            "9999-12-30T23:00:00Z",
+            "9999-12-31T23:59:59-14:00",
+            "9999-12-31T23:59:59+14:00",
+            "0000-01-01T00:00:00Z",
+            "0000-01-01T00:00:00+14:00",
+            "0000-01-01T00:00:00-14:00",
+        ] {
+            assert_eq!(text.parse::<Time>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn loose_forms_are_read_as_go_reads_them() {
+        for (loose, strict) in [
+            ("2026-05-11T1:00:00Z", "2026-05-11T01:00:00Z"),
+            ("2026-05-11T01:00:00,25Z", "2026-05-11T01:00:00.25Z"),
+            (
+                "2026-05-11T01:00:00.1234567891Z",
+                "2026-05-11T01:00:00.123456789Z",
+            ),
+            ("2026-05-11T01:00:00+00:00", "2026-05-11T01:00:00Z"),
+            ("2026-05-11T01:00:00+24:60", "2026-05-11T01:00:00+25:00"),
+        ] {
+            assert_eq!(loose.parse::<Time>().unwrap().to_string(), strict);
+        }
+    }
+
+    #[test]
     fn anything_but_rfc_3339_is_refused() {
         for text in [
             "",
@@ -296,6 +329,11 @@ mod tests {
             "2026-05-11T10:00:00.Z",
             "2026-05-11T10:00:00+2:00",
             "+026-05-11T10:00:00Z",
+            "10000-01-01T00:00:00Z",
+            "2026-05-11T10:00:60Z",
+            "2026-05-11T10:00:00+25:00",
+            "2026-05-11T010:00:00Z",
+            "2026-05-11t10:00:00z",
             "2026-05-11T10:00:00Zé",
             "ééééééééééééééééééééé",
         ] {

@@ -15,15 +15,35 @@ const METADATA_MAX: usize = 16 * 1024;
 /// Origins of a pin: the Go peer dials at most ten.
 const ORIGINS_MAX: usize = 64;
 
+/// The first [`Timestamp`] that counts seconds. Nanoseconds in a `u64` end in 2554, and "never" is often
+/// written as the end of 9999, so from 2262-04-11T23:47:16Z on a `Timestamp` of ours is this number plus
+/// whole seconds since then (the Go peer keeps whole seconds of every expiry). The order of timestamps is
+/// that of the times, which is all that the core makes use of.
+const COARSE_FROM: u64 = 1 << 63;
+
+const NANOS_PER_SECOND: i128 = 1_000_000_000;
+
 /// A time as the API writes it.
 pub(crate) fn time(at: Timestamp) -> api::Time {
-    api::Time::from_unix_nanos(i128::from(at.0))
+    let coarse = i128::from(at.0.saturating_sub(COARSE_FROM));
+    let fine = i128::from(at.0.min(COARSE_FROM));
+    let nanos = if coarse == 0 {
+        fine
+    } else {
+        fine - fine % NANOS_PER_SECOND
+    };
+    api::Time::from_unix_nanos(nanos + coarse * NANOS_PER_SECOND)
 }
 
-/// The nearest that fits: 1970 to 2554.
+/// The nearest that fits: 1970 to 9999.
 pub(crate) fn timestamp(at: api::Time) -> Timestamp {
-    let nanos = at.unix_nanos().clamp(0, i128::from(u64::MAX));
-    Timestamp(u64::try_from(nanos).unwrap_or(0))
+    let nanos = at.unix_nanos().max(0);
+    let coarse_from = i128::from(COARSE_FROM);
+    if nanos <= coarse_from {
+        return Timestamp(u64::try_from(nanos).unwrap_or(COARSE_FROM));
+    }
+    let seconds = nanos / NANOS_PER_SECOND - coarse_from / NANOS_PER_SECOND;
+    Timestamp(COARSE_FROM.saturating_add(u64::try_from(seconds).unwrap_or(u64::MAX)))
 }
 
 /// The options of a request in the core's form, checked.
@@ -268,6 +288,42 @@ mod tests {
         let before_1970 = convert(|o| o.expire_at = "1960-01-01T00:00:00Z".parse().unwrap());
         assert!(before_1970.is_err());
         assert!(convert(|o| o.expire_at = "2090-01-01T00:00:00Z".parse().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn expiry_times_until_the_end_of_9999_survive_the_core() {
+        for text in [
+            "2090-01-01T00:00:00.123456789Z",
+            "2262-04-11T23:47:16Z",
+            "2262-04-11T23:47:17Z",
+            "2554-07-21T23:34:33Z",
+            "9999-12-30T23:00:00Z",
+            "9999-12-31T23:59:59Z",
+        ] {
+            let options = convert(|o| o.expire_at = text.parse().unwrap()).unwrap();
+            assert_eq!(time(options.expire_at.unwrap()).to_string(), text);
+        }
+        assert_eq!(timestamp("1960-01-01T00:00:00Z".parse().unwrap()), Timestamp(0));
+        // The largest number that earlier releases wrote, for all later times.
+        assert_eq!(
+            time(Timestamp(u64::MAX)).to_string(),
+            "9999-12-31T23:59:59.999999999Z"
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn timestamps_are_ordered_as_their_times(
+            a in 0_i64..253_402_300_799,
+            b in 0_i64..253_402_300_799,
+            near in -3_i64..3,
+        ) {
+            for b in [b, a + near, 9_223_372_036 + near] {
+                let at = |seconds| timestamp(api::Time::from_unix(seconds));
+                proptest::prop_assert_eq!(at(a).cmp(&at(b)), a.max(0).cmp(&b.max(0)));
+                proptest::prop_assert_eq!(time(at(b)).unix_seconds(), b.clamp(0, 253_402_300_799));
+            }
+        }
     }
 
     #[test]
