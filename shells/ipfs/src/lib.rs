@@ -21,6 +21,7 @@ pub mod handshakes;
 mod hash;
 pub mod kubo;
 mod node;
+pub mod pages;
 mod reader;
 mod store;
 mod swarm;

@@ -86,6 +86,7 @@ pub async fn run(folder: &Path, options: Options, shutdown: CancellationToken) -
         bootstrap.clone_from(&folder.config.bootstrap);
     }
     let leave = options.leave || folder.config.cluster.leave_on_shutdown;
+    listen::check(&folder.config, &folder.path).await?;
     loop {
         let (ending, mut endings) = mpsc::channel(1);
         let running = tokio::select! {

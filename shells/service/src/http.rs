@@ -29,7 +29,7 @@ use std::time::Duration;
 
 pub use self::proxy::{Behind, ProxyConfig, serve_proxy};
 pub use self::rest::serve;
-pub use self::server::{Server, Service, StartError};
+pub use self::server::{Server, Service, StartError, check};
 pub use self::tls::Tls;
 
 /// How the API is served. The defaults are the Go peer's.

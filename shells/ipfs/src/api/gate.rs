@@ -4,6 +4,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::reply::{Body, plain};
+use crate::pages;
 
 /// Kubo's companion extensions for browsers.
 const EXTENSIONS: [&str; 2] = [
@@ -50,29 +51,23 @@ impl Gate {
     }
 
     fn may_call(&self, headers: &HeaderMap) -> bool {
-        let (origin, referer) = (headers.get(header::ORIGIN), headers.get(header::REFERER));
-        if let Some(origin) = origin
-            && !self.allows(origin)
-        {
-            return false;
-        }
-        if let Some(referer) = referer {
-            return referer
-                .to_str()
-                .ok()
-                .and_then(origin_of)
-                .is_some_and(|origin| self.knows(&origin));
+        let pages = pages::origins(headers);
+        if !pages.is_empty() {
+            return pages
+                .iter()
+                .all(|page| page.as_ref().is_some_and(|page| self.knows(page)));
         }
         let agent = headers
             .get(header::USER_AGENT)
             .map(HeaderValue::as_bytes)
             .unwrap_or_default();
-        let browser = agent.starts_with(b"Mozilla") && memchr::memmem::find(agent, b"Electron").is_none();
-        origin.is_some() || !browser
+        !agent.starts_with(b"Mozilla") || memchr::memmem::find(agent, b"Electron").is_some()
     }
 
     fn allows(&self, origin: &HeaderValue) -> bool {
-        origin.to_str().is_ok_and(|origin| self.knows(origin))
+        origin
+            .to_str()
+            .is_ok_and(|origin| self.knows(&origin.to_ascii_lowercase()))
     }
 
     fn knows(&self, origin: &str) -> bool {
@@ -131,11 +126,4 @@ fn empty(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::default());
     *response.status_mut() = status;
     response
-}
-
-/// `scheme://host[:port]` of a URL.
-fn origin_of(url: &str) -> Option<String> {
-    let (scheme, rest) = url.split_once("://")?;
-    let host = rest.split(['/', '?', '#']).next()?;
-    (!scheme.is_empty() && !host.is_empty()).then(|| format!("{scheme}://{host}"))
 }

@@ -93,9 +93,12 @@ impl Cluster {
             .map(|pin| convert::pin(&pin))
     }
 
-    /// The CID that a path like `/ipfs/…` or `/ipns/…` stands for.
+    /// The CID that a path like `/ipfs/…`, `/ipld/…` or `/ipns/…` stands for.
     pub async fn resolve(&self, path: &str) -> Result<Cid, Error> {
-        if let Some(cid) = path.strip_prefix("/ipfs/").and_then(|cid| cid.parse().ok()) {
+        let rest = path
+            .strip_prefix("/ipfs/")
+            .or_else(|| path.strip_prefix("/ipld/"));
+        if let Some(cid) = rest.and_then(|cid| cid.parse().ok()) {
             return Ok(cid);
         }
         match timeout(RESOLVE, self.inner.backend.resolve(path)).await {

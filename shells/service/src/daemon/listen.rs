@@ -2,18 +2,27 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
 use cluster_ipfs::{Backend, Node};
 use libp2p::multiaddr::Protocol;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, lookup_host};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
-use crate::config::{self, Address, Config, HttpApi, Rest};
-use crate::http::{self, Behind, CorsConfig, HttpConfig, ProxyConfig, Server, Tls};
+use crate::config::{self, Address, Config, HttpApi, IpfsProxy, Rest};
+use crate::http::{self, Behind, CorsConfig, HttpConfig, ProxyConfig, Server, Service, Tls};
+
+const REST_KEY: &str = "api.restapi.http_listen_multiaddress";
+const PROXY_KEY: &str = "api.ipfsproxy.listen_multiaddress";
+const NODE_KEY: &str = "ipfs_connector.embedded.api_listen_multiaddress";
+
+/// How long a name of a listen address may take to be resolved: it is a name of this machine.
+const LOOK_UP: Duration = Duration::from_secs(10);
 
 /// Serves the embedded node's own API.
 pub(super) async fn serve_ipfs_api(
@@ -26,9 +35,8 @@ pub(super) async fn serve_ipfs_api(
     let Some(embedded) = &config.ipfs_connector.embedded else {
         return Ok(());
     };
-    for address in &embedded.api_listen_multiaddress.0 {
-        let address = address.clone();
-        let binding = async move { bind(&address, "ipfs_connector.embedded.api_listen_multiaddress").await };
+    for socket in sockets(&embedded.api_listen_multiaddress.0, NODE_KEY).await? {
+        let binding = async move { bind(socket, NODE_KEY).await };
         let listener = threads.spawn(binding).await??;
         let address = listener.local_addr()?;
         if !address.ip().is_loopback() {
@@ -50,23 +58,32 @@ pub(super) async fn serve_ipfs_api(
     Ok(())
 }
 
-/// Serves the REST API, unless it is not configured.
-pub(super) async fn serve_rest(
-    config: &Config,
-    folder: &Path,
-    cluster: Cluster,
-) -> anyhow::Result<Option<Server>> {
-    const KEY: &str = "api.restapi.http_listen_multiaddress";
+/// Validates all that is served over HTTP, down to the ports, before anything is written: a peer that cannot
+/// be reached must not have founded a cluster.
+pub(super) async fn check(config: &Config, folder: &Path) -> anyhow::Result<()> {
+    if let Some(rest) = rest_config(config, folder).await? {
+        http::check(Service::Rest, &rest.listen).await?;
+        rest.check()?;
+    }
+    if let Some(proxy) = &config.api.ipfsproxy {
+        let settings = proxy_config(proxy, folder).await?;
+        http::check(Service::Proxy, &settings.listen).await?;
+        if config.ipfs_connector.embedded.is_none() {
+            kubo_behind(proxy)?;
+        }
+    }
+    if let Some(embedded) = &config.ipfs_connector.embedded {
+        for socket in sockets(&embedded.api_listen_multiaddress.0, NODE_KEY).await? {
+            bind(socket, NODE_KEY).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn rest_config(config: &Config, folder: &Path) -> anyhow::Result<Option<HttpConfig>> {
     let Some(rest) = &config.api.restapi else {
-        let why = "there is no api.restapi section";
-        tracing::warn!("{why}: this peer answers no ipfs-cluster-ctl");
         return Ok(None);
     };
-    let listen = rest
-        .http_listen_multiaddress
-        .0
-        .iter()
-        .map(|address| socket(address, KEY));
     let cors = CorsConfig {
         origins: rest.cors_allowed_origins.clone(),
         methods: rest.cors_allowed_methods.clone(),
@@ -75,8 +92,8 @@ pub(super) async fn serve_rest(
         credentials: rest.cors_allow_credentials,
         max_age: rest.cors_max_age.0,
     };
-    let http = HttpConfig {
-        listen: listen.collect::<anyhow::Result<_>>()?,
+    Ok(Some(HttpConfig {
+        listen: sockets(&rest.http_listen_multiaddress.0, REST_KEY).await?,
         credentials: rest
             .basic_auth_credentials
             .as_ref()
@@ -88,6 +105,19 @@ pub(super) async fn serve_rest(
         max_header_bytes: rest.max_header_bytes as usize,
         tls: tls(rest, folder)?,
         log_file: (!rest.http_log_file.is_empty()).then(|| folder.join(&rest.http_log_file)),
+    }))
+}
+
+/// Serves the REST API, unless it is not configured.
+pub(super) async fn serve_rest(
+    config: &Config,
+    folder: &Path,
+    cluster: Cluster,
+) -> anyhow::Result<Option<Server>> {
+    let Some(http) = rest_config(config, folder).await? else {
+        let why = "there is no api.restapi section";
+        tracing::warn!("{why}: this peer answers no ipfs-cluster-ctl");
+        return Ok(None);
     };
     let scheme = if http.tls.is_some() { "HTTPS" } else { "HTTP" };
     let open = http.listen.iter().any(|address| !address.ip().is_loopback());
@@ -115,46 +145,9 @@ pub(super) async fn serve_rest(
     Ok(Some(server))
 }
 
-/// Serves the IPFS proxy, unless it is not configured. It stands before this peer's own IPFS node, where that
-/// is in this process.
-pub(super) async fn serve_proxy(
-    config: &Config,
-    folder: &Path,
-    cluster: Cluster,
-    backend: &Backend,
-) -> anyhow::Result<Option<Server>> {
-    const KEY: &str = "api.ipfsproxy.listen_multiaddress";
-    let Some(proxy) = &config.api.ipfsproxy else {
-        return Ok(None);
-    };
-    let listen: Vec<SocketAddr> = proxy
-        .listen_multiaddress
-        .0
-        .iter()
-        .map(|address| socket(address, KEY))
-        .collect::<anyhow::Result<_>>()?;
-    let behind = match backend {
-        Backend::Embedded(node) => {
-            let port = listen.first().map_or(0, SocketAddr::port);
-            Behind::embedded(node.clone(), port)
-        }
-        Backend::Kubo(_) if proxy.node_https => anyhow::bail!(
-            "api.ipfsproxy.node_https: an IPFS node cannot be reached over TLS yet: give its plain HTTP \
-             address in node_multiaddress, and set node_https to false"
-        ),
-        Backend::Kubo(_) => {
-            let behind = Behind::kubo(&proxy.node_multiaddress.0);
-            behind.context("api.ipfsproxy.node_multiaddress")?
-        }
-    };
-    if listen.iter().any(|address| !address.ip().is_loopback()) {
-        tracing::warn!(
-            "the IPFS proxy is open to other machines, without credentials: whoever reaches it controls what \
-             the cluster pins, and the IPFS node behind it. Listen on 127.0.0.1"
-        );
-    }
-    let settings = ProxyConfig {
-        listen,
+async fn proxy_config(proxy: &IpfsProxy, folder: &Path) -> anyhow::Result<ProxyConfig> {
+    Ok(ProxyConfig {
+        listen: sockets(&proxy.listen_multiaddress.0, PROXY_KEY).await?,
         log_file: (!proxy.log_file.is_empty()).then(|| folder.join(&proxy.log_file)),
         read_timeout: proxy.read_timeout.0,
         read_header_timeout: proxy.read_header_timeout.0,
@@ -164,7 +157,44 @@ pub(super) async fn serve_proxy(
         extract_headers_extra: proxy.extract_headers_extra.clone(),
         extract_headers_path: proxy.extract_headers_path.clone(),
         extract_headers_ttl: proxy.extract_headers_ttl.0,
+    })
+}
+
+fn kubo_behind(proxy: &IpfsProxy) -> anyhow::Result<Behind> {
+    anyhow::ensure!(
+        !proxy.node_https,
+        "api.ipfsproxy.node_https: an IPFS node cannot be reached over TLS yet: give its plain HTTP address \
+         in node_multiaddress, and set node_https to false"
+    );
+    let behind = Behind::kubo(&proxy.node_multiaddress.0);
+    behind.context("api.ipfsproxy.node_multiaddress")
+}
+
+/// Serves the IPFS proxy, unless it is not configured. It stands before this peer's own IPFS node, where that
+/// is in this process.
+pub(super) async fn serve_proxy(
+    config: &Config,
+    folder: &Path,
+    cluster: Cluster,
+    backend: &Backend,
+) -> anyhow::Result<Option<Server>> {
+    let Some(proxy) = &config.api.ipfsproxy else {
+        return Ok(None);
     };
+    let settings = proxy_config(proxy, folder).await?;
+    let behind = match backend {
+        Backend::Embedded(node) => {
+            let port = settings.listen.first().map_or(0, SocketAddr::port);
+            Behind::embedded(node.clone(), port)
+        }
+        Backend::Kubo(_) => kubo_behind(proxy)?,
+    };
+    if settings.listen.iter().any(|address| !address.ip().is_loopback()) {
+        tracing::warn!(
+            "the IPFS proxy is open to other machines, without credentials: whoever reaches it controls what \
+             the cluster pins, and the IPFS node behind it. Listen on 127.0.0.1"
+        );
+    }
     let server = http::serve_proxy(cluster, behind, settings).await?;
     for address in server.addresses() {
         let kind = if address.is_ipv4() { "ip4" } else { "ip6" };
@@ -212,8 +242,7 @@ fn tls(rest: &HttpApi<Rest>, folder: &Path) -> anyhow::Result<Option<Tls>> {
 }
 
 /// Takes a port, or says who should let go of it.
-async fn bind(address: &Address, key: &str) -> anyhow::Result<TcpListener> {
-    let socket = socket(address, key)?;
+async fn bind(socket: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(socket).await.with_context(|| {
         format!(
             "cannot listen on {socket}: if another program has the port, stop it, or change {key} in \
@@ -222,12 +251,85 @@ async fn bind(address: &Address, key: &str) -> anyhow::Result<TcpListener> {
     })
 }
 
-fn socket(address: &Address, key: &str) -> anyhow::Result<SocketAddr> {
-    let mut parts = address.0.iter();
-    let socket = match (parts.next(), parts.next(), parts.next()) {
-        (Some(Protocol::Ip4(ip)), Some(Protocol::Tcp(port)), None) => Some(SocketAddr::from((ip, port))),
-        (Some(Protocol::Ip6(ip)), Some(Protocol::Tcp(port)), None) => Some(SocketAddr::from((ip, port))),
-        (..) => None,
-    };
-    socket.with_context(|| format!("{key}: {} is not /ip4/…/tcp/… or /ip6/…/tcp/…", address.0))
+/// Where to listen. A name is looked up once, and stands for its first address, as in the Go peer; `/http` at
+/// the end says what is spoken there anyway.
+async fn sockets(addresses: &[Address], key: &str) -> anyhow::Result<Vec<SocketAddr>> {
+    let mut sockets = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        let mut parts = address.0.iter();
+        let (host, port, end) = (parts.next(), parts.next(), parts.next());
+        let (Some(host), Some(Protocol::Tcp(port)), None | Some(Protocol::Http), None) =
+            (host, port, end, parts.next())
+        else {
+            return Err(not_a_socket(address, key));
+        };
+        sockets.push(match host {
+            Protocol::Ip4(ip) => SocketAddr::from((ip, port)),
+            Protocol::Ip6(ip) => SocketAddr::from((ip, port)),
+            Protocol::Dns4(name) => look_up(&name, port, key, SocketAddr::is_ipv4).await?,
+            Protocol::Dns6(name) => look_up(&name, port, key, SocketAddr::is_ipv6).await?,
+            Protocol::Dns(name) => match look_up(&name, port, key, SocketAddr::is_ipv4).await {
+                Ok(socket) => socket,
+                Err(_) => look_up(&name, port, key, |_| true).await?,
+            },
+            _ => return Err(not_a_socket(address, key)),
+        });
+    }
+    Ok(sockets)
+}
+
+fn not_a_socket(address: &Address, key: &str) -> anyhow::Error {
+    anyhow::anyhow!(
+        "{key}: cannot listen on {}: write it like /ip4/127.0.0.1/tcp/9094, /ip6/::1/tcp/9094 or \
+         /dns4/NAME/tcp/9094",
+        address.0
+    )
+}
+
+async fn look_up(
+    name: &str,
+    port: u16,
+    key: &str,
+    fits: fn(&SocketAddr) -> bool,
+) -> anyhow::Result<SocketAddr> {
+    let found = timeout(LOOK_UP, lookup_host((name, port))).await;
+    let found = found.with_context(|| format!("{key}: {name:?} cannot be resolved within {LOOK_UP:?}"))?;
+    let mut found = found.with_context(|| format!("{key}: {name:?} cannot be resolved"))?;
+    let fitting = found.find(fits);
+    fitting.with_context(|| format!("{key}: {name:?} has no address of this kind"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(text: &str) -> Result<String, String> {
+        let found = sockets(&[text.parse().unwrap()], "KEY").await;
+        found
+            .map(|sockets| sockets[0].to_string())
+            .map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn listen_addresses_are_ips_or_names_with_or_without_http() {
+        for (text, socket) in [
+            ("/ip4/127.0.0.1/tcp/9094", "127.0.0.1:9094"),
+            ("/ip6/::1/tcp/9094", "[::1]:9094"),
+            ("/ip4/127.0.0.1/tcp/9094/http", "127.0.0.1:9094"),
+            ("/dns4/localhost/tcp/9094", "127.0.0.1:9094"),
+            ("/dns/localhost/tcp/9094/http", "127.0.0.1:9094"),
+        ] {
+            assert_eq!(read(text).await.as_deref(), Ok(socket), "{text}");
+        }
+        for text in [
+            "/ip4/127.0.0.1/udp/9094",
+            "/ip4/127.0.0.1",
+            "/ip4/127.0.0.1/tcp/9094/ws",
+            "/ip4/127.0.0.1/tcp/9094/http/p2p-circuit",
+            "/unix/tmp%2Fsocket",
+        ] {
+            let error = read(text).await.unwrap_err();
+            assert!(error.starts_with("KEY: cannot listen on "), "{error}");
+        }
+    }
 }

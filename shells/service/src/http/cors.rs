@@ -1,4 +1,10 @@
-//! Web pages of other origins: the answers of the Go peer's library, `rs/cors`.
+//! Web pages: which of them may use the API, and what browsers are told about it, in the headers of the Go
+//! peer's library, `rs/cors`.
+//!
+//! Unlike there, an origin that only `*` stands for may read what anybody may read, and nothing else: it
+//! never gets credentials, and no request of it changes anything. The wildcard is the default, and the
+//! library reflects any origin for it, so that any page could read with the password that a browser
+//! remembers.
 
 use axum::body::Body;
 use axum::http::header::{
@@ -8,6 +14,7 @@ use axum::http::header::{
     ORIGIN, VARY,
 };
 use axum::http::{Method, Request, Response, StatusCode};
+use cluster_ipfs::pages;
 
 use super::CorsConfig;
 
@@ -18,6 +25,17 @@ const HEADERS: [&str; 4] = ["origin", "accept", "content-type", "x-requested-wit
 pub(super) struct Cors {
     config: CorsConfig,
     headers: Vec<String>,
+    /// Configured origins in lower case, without `*` alone.
+    trusted: Vec<String>,
+}
+
+/// How far a page may go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Allowed {
+    /// Its origin is configured.
+    Trusted(HeaderValue),
+    /// All origins may read.
+    Anybody,
 }
 
 impl Cors {
@@ -28,7 +46,62 @@ impl Cors {
             let named = config.headers.iter().map(|name| name.to_ascii_lowercase());
             named.chain(["origin".to_owned()]).collect()
         };
-        Self { config, headers }
+        let trusted = config.origins.iter().filter(|origin| *origin != "*");
+        Self {
+            trusted: trusted.map(|origin| origin.to_ascii_lowercase()).collect(),
+            config,
+            headers,
+        }
+    }
+
+    /// Why a request is refused that a web page made behind its user's back, or may have made: one that
+    /// changes something and comes from a page of another origin; with `check_host`, also one that is for a
+    /// public name.
+    pub(super) fn refuse<B>(&self, request: &Request<B>, check_host: bool) -> Option<String> {
+        let headers = request.headers();
+        if check_host
+            && let Some(host) = pages::public_host(headers)
+            && !self.trusts_host(&host)
+        {
+            return Some(format!(
+                "requests for {host:?} are not answered on an address of this machine only: use \
+                 127.0.0.1 or localhost, or add the origin of {host:?} to cors_allowed_origins"
+            ));
+        }
+        if [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method()) {
+            return None;
+        }
+        let may = |page: &Option<String>| {
+            let known = page.as_ref();
+            known.is_some_and(|page| self.trusts(page) || pages::is_same_origin(page, headers))
+        };
+        let page = pages::origins(headers).into_iter().find(|page| !may(page))?;
+        let page = page.map_or("another origin".to_owned(), |page| format!("{page:?}"));
+        Some(format!(
+            "web pages of {page} may change nothing here: add their origin to cors_allowed_origins (* is not \
+             enough)"
+        ))
+    }
+
+    /// Whether an origin (in lower case) is configured. One `*` in a pattern stands for any text.
+    fn trusts(&self, origin: &str) -> bool {
+        self.trusted.iter().any(|pattern| match pattern.split_once('*') {
+            None => pattern == origin,
+            Some((before, after)) => {
+                origin.len() >= before.len() + after.len()
+                    && origin.starts_with(before)
+                    && origin.ends_with(after)
+            }
+        })
+    }
+
+    /// Whether a host name is that of a configured origin, with any scheme and port.
+    fn trusts_host(&self, name: &str) -> bool {
+        self.trusted.iter().any(|origin| {
+            let authority = origin.split_once("://").map_or(origin.as_str(), |(_, it)| it);
+            let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+            host == name
+        })
     }
 
     /// The answer to a page's question whether it may.
@@ -46,16 +119,17 @@ impl Cors {
             out.append(VARY, HeaderValue::from(name));
         }
         let asked = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS);
-        let origin = self
-            .origin(request)
-            .filter(|_| self.allows_method(method) && self.allows_headers(asked));
-        if let Some(origin) = origin {
-            out.insert(ACCESS_CONTROL_ALLOW_ORIGIN, self.shown(origin));
+        let page = self.page(request).filter(|page| {
+            let reads = method == "GET" || method == "HEAD";
+            let may = reads || matches!(page, Allowed::Trusted(_));
+            may && self.allows_method(method) && self.allows_headers(asked)
+        });
+        if let Some(page) = page {
+            self.allow(&page, out);
             out.insert(ACCESS_CONTROL_ALLOW_METHODS, method.clone());
             if let Some(asked) = asked.filter(|asked| !asked.is_empty()) {
                 out.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
             }
-            self.allow_credentials(out);
             let seconds = self.config.max_age.as_secs();
             if seconds > 0 {
                 out.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from(seconds));
@@ -64,50 +138,37 @@ impl Cors {
         Some(response)
     }
 
-    /// The page's origin, when it may use the API.
-    pub(super) fn origin<B>(&self, request: &Request<B>) -> Option<HeaderValue> {
+    /// What the page that asks may do; `None` where no page does, or one that may nothing.
+    pub(super) fn page<B>(&self, request: &Request<B>) -> Option<Allowed> {
         let origin = request.headers().get(ORIGIN)?;
         let text = origin.to_str().ok()?.to_ascii_lowercase();
-        let allowed = self.config.origins.iter().any(|pattern| {
-            let pattern = pattern.to_ascii_lowercase();
-            match pattern.split_once('*') {
-                None => pattern == text,
-                Some((before, after)) => {
-                    text.len() >= before.len() + after.len()
-                        && text.starts_with(before)
-                        && text.ends_with(after)
-                }
-            }
-        });
-        allowed.then(|| origin.clone())
+        if self.trusts(&text) {
+            return Some(Allowed::Trusted(origin.clone()));
+        }
+        let all = self.config.origins.iter().any(|pattern| pattern == "*");
+        all.then_some(Allowed::Anybody)
     }
 
     /// Adds what a page needs in order to read an answer.
-    pub(super) fn decorate(&self, origin: Option<HeaderValue>, response: &mut Response<Body>) {
+    pub(super) fn decorate(&self, page: Option<&Allowed>, response: &mut Response<Body>) {
         let out = response.headers_mut();
         out.append(VARY, HeaderValue::from(ORIGIN));
-        let Some(origin) = origin else { return };
-        out.insert(ACCESS_CONTROL_ALLOW_ORIGIN, self.shown(origin));
+        let Some(page) = page else { return };
         if let Ok(exposed) = HeaderValue::from_str(&self.config.exposed.join(", "))
             && !exposed.is_empty()
         {
             out.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
         }
-        self.allow_credentials(out);
+        self.allow(page, out);
     }
 
-    fn shown(&self, origin: HeaderValue) -> HeaderValue {
-        let all = self.config.origins.iter().any(|pattern| pattern == "*");
-        // Browsers refuse `*` together with credentials.
-        if all && !self.config.credentials {
-            HeaderValue::from_static("*")
-        } else {
-            origin
-        }
-    }
-
-    fn allow_credentials(&self, out: &mut HeaderMap) {
-        if self.config.credentials {
+    fn allow(&self, page: &Allowed, out: &mut HeaderMap) {
+        let origin = match page {
+            Allowed::Trusted(origin) => origin.clone(),
+            Allowed::Anybody => HeaderValue::from_static("*"),
+        };
+        out.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        if self.config.credentials && *page != Allowed::Anybody {
             out.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
     }

@@ -29,6 +29,7 @@ use axum::body::Body;
 use axum::http::header::{self, HeaderValue};
 use axum::http::{Method, Request, Response, StatusCode};
 use cluster_ipfs::api::{Intake, RequestBody};
+use cluster_ipfs::pages;
 use futures::future::BoxFuture;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
@@ -40,7 +41,7 @@ use self::call::{Call, Command};
 use self::reply::Failure;
 use super::access::AccessLog;
 use super::connection::Watched;
-use super::server::{Limits, Respond, Server, Service, StartError, listen};
+use super::server::{Client, Limits, Respond, Server, Service, StartError, listen};
 use crate::cluster::Cluster;
 
 /// Requests at once whose bodies are still to be read. Half of the connections that the proxy serves, so that
@@ -140,18 +141,20 @@ struct Proxy {
 impl Respond for Proxy {
     fn respond(
         self: Arc<Self>,
-        client: SocketAddr,
+        client: Client,
         request: Request<Watched<Incoming>>,
     ) -> BoxFuture<'static, Response<Body>> {
         Box::pin(async move {
-            let line = self.log.note(client.ip(), &request);
+            let line = self.log.note(client.address.ip(), &request);
             let mut request = Intake::of(request);
-            let response = match self.place(request.body_mut()) {
-                Ok(()) => {
+            let host = pages::public_host(request.headers()).filter(|_| client.on_loopback);
+            let response = match (host, self.place(request.body_mut())) {
+                (Some(host), _) => browser::foreign_host(&host),
+                (None, Ok(())) => {
                     let request = request.map(|body| bodies::limited(body, self.read_timeout));
-                    self.answer(client, request).await
+                    self.answer(client.address, request).await
                 }
-                Err(busy) => busy.into_response(),
+                (None, Err(busy)) => busy.into_response(),
             };
             let response = response.map(|body| bodies::taken_within(body, self.write_timeout));
             match line {

@@ -1,6 +1,5 @@
 //! The way of a request to the REST API through what all requests share.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -14,11 +13,12 @@ use tower::ServiceExt;
 
 use super::HttpConfig;
 use super::access::AccessLog;
+use super::answer;
 use super::auth::Auth;
 use super::connection::Watched;
 use super::cors::Cors;
 use super::routes;
-use super::server::{Limits, Respond, Server, Service, StartError, listen_tls};
+use super::server::{Client, Limits, Respond, Server, Service, StartError, listen_tls};
 use crate::cluster::Cluster;
 
 /// What all requests share.
@@ -56,6 +56,16 @@ pub async fn serve(cluster: Cluster, config: HttpConfig) -> Result<Server, Start
     listen_tls(&config.listen, limits, config.tls, Arc::new(shared)).await
 }
 
+impl HttpConfig {
+    /// Validates what an address alone does not tell.
+    ///
+    /// # Errors
+    /// A configured header is invalid.
+    pub fn check(&self) -> Result<(), StartError> {
+        headers(self).map(drop)
+    }
+}
+
 fn headers(config: &HttpConfig) -> Result<Vec<(HeaderName, HeaderValue)>, StartError> {
     let all = config
         .headers
@@ -72,18 +82,24 @@ fn headers(config: &HttpConfig) -> Result<Vec<(HeaderName, HeaderValue)>, StartE
 impl Respond for Shared {
     fn respond(
         self: Arc<Self>,
-        client: SocketAddr,
+        client: Client,
         request: Request<Watched<Incoming>>,
     ) -> BoxFuture<'static, Response<Body>> {
         Box::pin(async move {
-            let mut line = self.access.note(client.ip(), &request);
+            let mut line = self.access.note(client.address.ip(), &request);
             let response = match self.auth.as_ref().map(|auth| auth.admit(&request)) {
                 Some(Err(denied)) => with_headers(&self, *denied),
                 admitted => {
-                    if let (Some(line), Some(Ok(Some(user)))) = (&mut line, admitted) {
+                    let user = admitted.and_then(Result::ok).flatten();
+                    // Browsers show no password to a name that it was not typed in for.
+                    let check_host = client.on_loopback && user.is_none();
+                    if let (Some(line), Some(user)) = (&mut line, user) {
                         line.by(&user);
                     }
-                    respond(&self, request).await
+                    match self.cors.refuse(&request, check_host) {
+                        Some(why) => with_headers(&self, answer::error(StatusCode::FORBIDDEN, why)),
+                        None => respond(&self, request).await,
+                    }
                 }
             };
             match line {
@@ -99,7 +115,7 @@ async fn respond(shared: &Shared, request: Request<Watched<Incoming>>) -> Respon
     if let Some(preflight) = shared.cors.preflight(&request) {
         return preflight;
     }
-    let origin = shared.cors.origin(&request);
+    let page = shared.cors.page(&request);
     let mut response = match without_slash(request.uri()) {
         Some(location) => redirect(location),
         None => {
@@ -110,7 +126,7 @@ async fn respond(shared: &Shared, request: Request<Watched<Incoming>>) -> Respon
             }
         }
     };
-    shared.cors.decorate(origin, &mut response);
+    shared.cors.decorate(page.as_ref(), &mut response);
     with_headers(shared, response)
 }
 
@@ -123,7 +139,7 @@ fn with_headers(shared: &Shared, mut response: Response<Body>) -> Response<Body>
 
 /// The same place without the slash at its end, if it has one.
 fn without_slash(uri: &Uri) -> Option<HeaderValue> {
-    let path = uri.path().strip_suffix('/')?;
+    let path = uri.path().strip_suffix('/').filter(|path| !path.is_empty())?;
     // What begins with two slashes would lead to another host.
     let path = format!("/{}", path.trim_start_matches('/'));
     let location = match uri.query() {

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::State;
 use axum::http::{HeaderMap, Response, StatusCode};
 use axum::routing::{delete, get, post};
 use cluster_api::Token;
+use serde::Serialize;
 
 use super::auth::Auth;
 use super::{add, answer, health, import, peers, pins};
@@ -67,10 +69,33 @@ pub(super) fn router(cluster: Cluster, auth: Option<Arc<Auth>>) -> Router {
         .route("/monitor/metrics", get(health::metric_names))
         .route("/monitor/metrics/{name}", get(health::metrics))
         .route("/token", post(token))
+        .route("/", get(root))
         .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
         .with_state(cluster)
 }
 
 async fn not_found() -> Response<Body> {
     answer::error(StatusCode::NOT_FOUND, "not found")
+}
+
+async fn method_not_allowed() -> Response<Body> {
+    answer::error(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
+}
+
+/// Says what this is to somebody who looks with a browser.
+async fn root(State(cluster): State<Cluster>) -> Response<Body> {
+    answer::json(&Root {
+        name: "ipfs-cluster REST API",
+        version: cluster.version().to_owned(),
+        documentation: "https://ipfscluster.io/documentation/reference/api/",
+    })
+}
+
+/// The answer to `GET /`.
+#[derive(Serialize)]
+struct Root {
+    name: &'static str,
+    version: String,
+    documentation: &'static str,
 }

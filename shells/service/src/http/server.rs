@@ -33,6 +33,10 @@ const HEADER_SLOP: usize = 4096;
 /// After a failed accept (too many open files) nothing is accepted for so long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// A TLS handshake takes a few round trips. The headers' own time limit begins only after it, and a client
+/// that stays silent before must not keep its place.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
 /// A running API.
 #[derive(Debug)]
 pub struct Server {
@@ -116,12 +120,20 @@ fn listen_error(service: &Service, address: &SocketAddr, source: &io::Error) -> 
     format!("cannot serve the {name} on {address}: {source}")
 }
 
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Client {
+    pub(super) address: SocketAddr,
+    /// Whether the listener serves this machine only, which a page reaches by DNS rebinding alone.
+    pub(super) on_loopback: bool,
+}
+
 /// What answers the requests of a [`Server`].
 pub(super) trait Respond: Send + Sync + 'static {
     /// Answers one. `client` is who asks.
     fn respond(
         self: Arc<Self>,
-        client: SocketAddr,
+        client: Client,
         request: Request<Watched<Incoming>>,
     ) -> BoxFuture<'static, Response<Body>>;
 }
@@ -134,6 +146,30 @@ pub(super) struct Limits {
     pub(super) read_header_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) max_header_bytes: usize,
+}
+
+/// Tries whether all of these addresses can be listened on, and lets go of them.
+///
+/// # Errors
+/// One cannot, or there is none.
+pub async fn check(service: Service, listen: &[SocketAddr]) -> Result<(), StartError> {
+    bind(service, listen).await.map(drop)
+}
+
+async fn bind(service: Service, listen: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+    if listen.is_empty() {
+        return Err(StartError::NoAddress(service));
+    }
+    let mut listeners = Vec::with_capacity(listen.len());
+    for &address in listen {
+        let bound = TcpListener::bind(address).await;
+        listeners.push(bound.map_err(|source| StartError::Listen {
+            service,
+            address,
+            source,
+        })?);
+    }
+    Ok(listeners)
 }
 
 /// Starts serving what `respond` answers. All addresses are bound before this returns.
@@ -153,23 +189,16 @@ pub(super) async fn listen_tls(
     respond: Arc<impl Respond>,
 ) -> Result<Server, StartError> {
     let service = limits.service;
-    let failed = |address: &SocketAddr| {
-        let address = *address;
-        move |source| StartError::Listen {
+    let listeners = bind(service, listen).await?;
+    let addresses = listeners.iter().zip(listen).map(|(listener, &address)| {
+        let failed = |source| StartError::Listen {
             service,
             address,
             source,
-        }
-    };
-    let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
-    for address in listen {
-        let listener = TcpListener::bind(address).await.map_err(failed(address))?;
-        addresses.push(listener.local_addr().map_err(failed(address))?);
-        listeners.push(listener);
-    }
-    if listeners.is_empty() {
-        return Err(StartError::NoAddress(service));
-    }
+        };
+        listener.local_addr().map_err(failed)
+    });
+    let addresses = addresses.collect::<Result<_, _>>()?;
     let stop = CancellationToken::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut running = JoinSet::new();
@@ -216,6 +245,7 @@ async fn accept(
     places: Arc<Semaphore>,
 ) {
     let mut connections = JoinSet::new();
+    let on_loopback = listener.local_addr().is_ok_and(|at| at.ip().is_loopback());
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {
             return;
@@ -225,7 +255,8 @@ async fn accept(
             () = stop.cancelled() => break,
         };
         match accepted {
-            Ok((stream, client)) => {
+            Ok((stream, address)) => {
+                let client = Client { address, on_loopback };
                 // Answers are written whole; waiting for more to send with them only delays them.
                 let _ = stream.set_nodelay(true);
                 let (respond, limits, stop) = (respond.clone(), limits.clone(), stop.clone());
@@ -252,13 +283,14 @@ async fn accept(
 async fn secure(
     tls: &Tls,
     stream: TcpStream,
-    client: SocketAddr,
+    client: Client,
     respond: Arc<impl Respond>,
     limits: Limits,
     stop: CancellationToken,
 ) {
+    let shaking = tokio::time::timeout(HANDSHAKE, tls.accept(stream));
     let shaken = tokio::select! {
-        shaken = tls.accept(stream) => shaken,
+        shaken = shaking => shaken.unwrap_or_else(|late| Err(late.into())),
         () = stop.cancelled() => return,
     };
     match shaken {
@@ -272,7 +304,7 @@ async fn secure(
 
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    client: SocketAddr,
+    client: Client,
     respond: Arc<impl Respond>,
     limits: Limits,
     stop: CancellationToken,

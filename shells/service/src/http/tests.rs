@@ -1,7 +1,9 @@
 //! Requests and answers through a real socket, byte by byte where that matters.
 
 mod adding;
+mod pages;
 mod pins;
+mod routes;
 mod security;
 mod wire;
 

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use super::behind::Behind;
 use super::call::credentials;
+use super::reply::Failure;
 use super::{ProxyConfig, empty};
 use crate::http::server::StartError;
 
@@ -30,6 +31,18 @@ const CORS: [HeaderName; 3] = [
     header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
     header::VARY,
 ];
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Refuses a request to an address of this machine under a public name, as a page sends it whose name was
+/// made to resolve to this machine. Not even the node's own rules can be asked about such a page.
+pub(super) fn foreign_host(host: &str) -> Response<Body> {
+    let why = format!(
+        "requests for {host:?} are not answered on an address of this machine only: use 127.0.0.1 or \
+         localhost"
+    );
+    Failure::plain(StatusCode::FORBIDDEN, why).into_response()
+}
 
 /// The node's rules for whoever calls.
 pub(super) struct Browsers {
@@ -156,7 +169,7 @@ fn far() -> Instant {
 /// nothing to decide on.
 fn about(headers: &HeaderMap) -> HeaderMap {
     let mut asked = credentials(headers);
-    for name in [header::ORIGIN, header::REFERER] {
+    for name in [header::ORIGIN, header::REFERER, SEC_FETCH_SITE] {
         if let Some(value) = headers.get(&name) {
             asked.insert(name, value.clone());
         }
