@@ -1,7 +1,6 @@
 //! `pin/add`, `pin/rm` and `pin/update`: of the cluster.
 
 use std::future::Future;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Response;
@@ -66,12 +65,18 @@ fn escape(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
+/// When the caller's patience ends, if it does.
+fn deadline(call: &Call) -> Result<Option<Instant>, Failure> {
+    let limit = call.options.timeout()?;
+    Ok(limit.and_then(|limit| Instant::now().checked_add(limit)))
+}
+
 /// Waits for `work`, no longer than the caller wants to.
 async fn within<T>(
-    limit: Option<Duration>,
+    deadline: Option<Instant>,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    let Some(deadline) = limit.and_then(|limit| Instant::now().checked_add(limit)) else {
+    let Some(deadline) = deadline else {
         return work.await;
     };
     timeout_at(deadline, work)
@@ -79,12 +84,13 @@ async fn within<T>(
         .unwrap_or_else(|_| Err(Failure::failed("context deadline exceeded")))
 }
 
-/// `pin/add`. Returns when the cluster has agreed on the pins; with `progress`, when they are held, as Kubo
-/// does in either case.
+/// `pin/add`. Answers when the smallest number of copies that the cluster wants is held, as Kubo does when
+/// its one copy is; with `progress`, it says meanwhile how far that is. When the caller leaves or its time is
+/// up, the pins stay, and the cluster goes on with them.
 pub(super) async fn add(proxy: &Proxy, call: Call) -> Result<Response<Body>, Failure> {
-    let limit = call.options.timeout()?;
+    let deadline = deadline(&call)?;
     let progress = call.options.flag(&["progress"], false)?;
-    let done = within(limit, async {
+    let agreed = within(deadline, async {
         let mut pinned = Vec::with_capacity(call.args.len());
         for arg in &call.args {
             let cid = proxy.resolve(&call, arg).await?;
@@ -93,18 +99,26 @@ pub(super) async fn add(proxy: &Proxy, call: Call) -> Result<Response<Body>, Fai
         }
         Ok(pinned)
     });
-    let pinned = done.await?;
+    let pinned = agreed.await?;
     let pins = pinned.iter().map(|(cid, _)| shown(&call, cid));
     let pins = Pins { pins: pins.collect() };
     if !progress {
+        within(deadline, hold_all(&proxy.cluster, &pinned)).await?;
         return Ok(once(&pins));
     }
     let cluster = proxy.cluster.clone();
     let telling = running(move |sink| async move {
-        within(limit, tell(cluster, pinned, &sink)).await?;
+        within(deadline, tell(cluster, pinned, &sink)).await?;
         sink.send(&pins).await
     });
     objects(telling).await
+}
+
+async fn hold_all(cluster: &Cluster, pinned: &[(Cid, Pin)]) -> Result<(), Failure> {
+    for (cid, pin) in pinned {
+        waiting::until_held(cluster, cid, pin, |_| std::future::ready(Ok(()))).await?;
+    }
+    Ok(())
 }
 
 async fn tell(cluster: Cluster, pinned: Vec<(Cid, Pin)>, sink: &Sink) -> Result<(), Failure> {
@@ -196,17 +210,20 @@ fn renewed(before: PinOptions, asked: PinOptions) -> PinOptions {
     }
 }
 
-/// `pin/rm`.
+/// `pin/rm`. Answers when the peers' IPFS nodes have let go, as Kubo does when it has.
 pub(super) async fn rm(proxy: &Proxy, call: Call) -> Result<Response<Body>, Failure> {
     let recursive = call.options.flag(&["recursive", "r"], true)?;
-    let done = within(call.options.timeout()?, async {
-        let mut pins = Vec::with_capacity(call.args.len());
+    let done = within(deadline(&call)?, async {
+        let mut cids = Vec::with_capacity(call.args.len());
         for arg in &call.args {
             let cid = proxy.resolve(&call, arg).await?;
             unpin(proxy, &call, &cid, recursive).await?;
-            pins.push(shown(&call, &cid));
+            cids.push(cid);
         }
-        Ok(pins)
+        for cid in &cids {
+            waiting::until_released(&proxy.cluster, cid).await?;
+        }
+        Ok(cids.iter().map(|cid| shown(&call, cid)).collect())
     });
     Ok(once(&Pins { pins: done.await? }))
 }
@@ -225,10 +242,10 @@ async fn unpin(proxy: &Proxy, call: &Call, cid: &Cid, recursive: bool) -> Result
     }
 }
 
-/// `pin/update`.
+/// `pin/update`. Answers when the new pin is held and the old one, which stays until then, is let go of.
 pub(super) async fn update(proxy: &Proxy, call: Call) -> Result<Response<Body>, Failure> {
     let unpin = call.options.flag(&["unpin"], true)?;
-    let done = within(call.options.timeout()?, async {
+    let done = within(deadline(&call)?, async {
         let from = proxy.resolve(&call, &call.args[0]).await?;
         let to = proxy.resolve(&call, &call.args[1]).await?;
         let recursive = |pin: &Pin| pin.options.mode == PinMode::Recursive;
@@ -243,9 +260,11 @@ pub(super) async fn update(proxy: &Proxy, call: Call) -> Result<Response<Body>, 
             let mut options = renewed(old.options, PinOptions::default());
             options.name = name;
             options.pin_update = Some(from.to_string());
-            proxy.cluster.pin(to.clone(), &options).await?;
+            let pin = proxy.cluster.pin(to.clone(), &options).await?;
+            hold_all(&proxy.cluster, &[(to.clone(), pin)]).await?;
             if unpin {
                 proxy.cluster.unpin(from.clone()).await?;
+                waiting::until_released(&proxy.cluster, &from).await?;
             }
         }
         Ok(vec![shown(&call, &from), shown(&call, &to)])

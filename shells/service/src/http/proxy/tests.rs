@@ -158,6 +158,8 @@ async fn a_node_that_is_away_is_told_and_the_pinset_is_known_without_it() {
         answer.starts_with("http/1.1 502 ") && answer.contains("connection refused"),
         "{answer}"
     );
+    let held = local(Phase::Pinned, "");
+    fake.ledger().locals.insert((peer(1), cid(7)), held);
     let pinned = call(&server, &format!("pin/add?arg={}", cid(7))).await;
     assert!(pinned.starts_with("http/1.1 200 "), "{pinned}");
     let listed = call(&server, "pin/ls").await;
@@ -239,4 +241,87 @@ async fn the_node_hears_when_a_client_leaves() {
     assert_eq!(timeout(PATIENCE, told.recv()).await.unwrap(), Some("asked"));
     drop(client);
     assert_eq!(timeout(PATIENCE, told.recv()).await.unwrap(), Some("left"));
+}
+
+/// Sets how far a peer is with a CID.
+fn set(fake: &Fake, n: u8, cid: &cluster_core::Cid, phase: Phase, error: &str) {
+    let key = (peer(n), cid.clone());
+    fake.ledger().locals.insert(key, local(phase, error));
+}
+
+async fn until(fake: &Fake, done: impl Fn(&Fake) -> bool) {
+    let waiting = async {
+        while !done(fake) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.expect("in time");
+}
+
+#[tokio::test]
+async fn pins_are_answered_when_their_fewest_copies_are_held() {
+    let (fake, server) = embedded(2, 1).await;
+    let (one, two) = (cid(1), cid(2));
+    for n in [1, 2] {
+        set(&fake, n, &one, Phase::PinQueued, "");
+    }
+    let query = format!("pin/add?arg={one}&replication-min=2&replication-max=2");
+    let adding = call(&server, &query);
+    let holding = async {
+        until(&fake, |fake| fake.ledger().pins.contains_key(&one)).await;
+        set(&fake, 1, &one, Phase::Pinned, "");
+        set(&fake, 2, &one, Phase::Pinned, "");
+    };
+    let (added, ()) = tokio::join!(adding, holding);
+    assert!(added.contains(&format!("{{\"pins\":[\"{one}\"]}}")), "{added}");
+
+    // The old pin stays until the new one is held.
+    for n in [1, 2] {
+        set(&fake, n, &two, Phase::PinQueued, "");
+    }
+    let query = format!("pin/update?arg={one}&arg={two}");
+    let updating = call(&server, &query);
+    let holding = async {
+        until(&fake, |fake| fake.ledger().pins.contains_key(&two)).await;
+        assert!(fake.ledger().pins.contains_key(&one));
+        for n in [1, 2] {
+            fake.ledger().locals.remove(&(peer(n), one.clone()));
+            set(&fake, n, &two, Phase::Pinned, "");
+        }
+    };
+    let (updated, ()) = tokio::join!(updating, holding);
+    assert!(updated.starts_with("http/1.1 200 "), "{updated}");
+    assert!(!fake.ledger().pins.contains_key(&one));
+}
+
+#[tokio::test]
+async fn pins_that_fail_or_take_too_long_are_answered_in_kubos_words() {
+    let (fake, server) = embedded(1, 1).await;
+    set(&fake, 1, &cid(1), Phase::PinError, "block was not found");
+    let failed = call(&server, &format!("pin/add?arg={}", cid(1))).await;
+    assert!(
+        failed.starts_with("http/1.1 500 ") && failed.contains("\"message\":\"pin: block was not found\""),
+        "{failed}"
+    );
+    set(&fake, 1, &cid(2), Phase::PinQueued, "");
+    let late = call(&server, &format!("pin/add?arg={}&timeout=50ms", cid(2))).await;
+    assert!(
+        late.starts_with("http/1.1 500 ") && late.contains("context deadline exceeded"),
+        "{late}"
+    );
+}
+
+#[tokio::test]
+async fn pages_under_a_rebound_name_do_not_reach_the_node() {
+    let (fake, server) = embedded(1, 1).await;
+    for path in ["pin/add?arg=x", "version", "add"] {
+        let head = format!("POST /api/v0/{path} HTTP/1.1\r\nHost: evil.example\r\nConnection: close");
+        let mut stream = TcpStream::connect(server.addresses()[0]).await.unwrap();
+        let request = format!("{head}\r\nContent-Length: 0\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    }
+    assert!(fake.ledger().pins.is_empty());
 }

@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use cluster_api::{GlobalPinInfo, Pin, PinInfoShort, TrackerStatus};
-use cluster_core::Cid;
+use cluster_core::{Cid, Refusal};
 
 use super::reply::Failure;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Error};
 
-/// The peers are asked this often, at first.
-const POLL_FIRST: Duration = Duration::from_millis(50);
+/// The first pause between two looks at the peers: content that the node has is pinned within milliseconds.
+const POLL_FIRST: Duration = Duration::from_millis(10);
 
-/// And this often later on; Kubo tells its progress as often.
+/// The longest pause; Kubo reports its progress as often. All peers are asked at each look, so a thousand
+/// clients that wait cost two thousand small calls per peer and second.
 const POLL: Duration = Duration::from_millis(500);
 
 /// How far the peers are.
@@ -61,8 +62,11 @@ pub(super) fn standing(pin: &Pin, info: &GlobalPinInfo) -> Standing {
     }
 }
 
-/// Waits until enough peers hold a pin. `told` hears how many peers' work has been seen so far: the number
-/// grows for as long as somebody gets on with it.
+/// Waits until enough peers hold a pin: as many as it wants at least. `told` hears how many peers' work has
+/// been seen so far: the number grows for as long as somebody gets on with it.
+///
+/// # Errors
+/// Too many peers failed to pin, the pin was removed meanwhile, or the statuses cannot be read.
 pub(super) async fn until_held<F>(
     cluster: &Cluster,
     cid: &Cid,
@@ -73,8 +77,10 @@ where
     F: Future<Output = Result<(), Failure>>,
 {
     let (mut pause, mut most, mut seen) = (POLL_FIRST, 0, 0);
+    // The pin may be allocated anew while it is waited for.
+    let mut pin = pin.clone();
     loop {
-        match standing(pin, &cluster.status(cid.clone()).await?) {
+        match standing(&pin, &cluster.status(cid.clone()).await?) {
             Standing::Held => return Ok(()),
             Standing::Failed(why) => return Err(Failure::failed(format!("pin: {why}"))),
             Standing::Working { held, active } => {
@@ -86,12 +92,80 @@ where
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(POLL);
+        match cluster.allocation(cid.clone()).await {
+            Ok(latest) => pin = latest,
+            Err(Error::Refused(Refusal::NotFound)) => {
+                return Err(Failure::failed(
+                    "pin: the pin was removed while it was being pinned",
+                ));
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
+}
+
+/// Waits until no peer that answers holds a removed pin any more, so that a `block/rm` or `repo/gc` right
+/// after finds nothing pinned. A peer that fails to unpin tries again later, and does not hold up the answer.
+///
+/// # Errors
+/// The statuses cannot be read.
+pub(super) async fn until_released(cluster: &Cluster, cid: &Cid) -> Result<(), Failure> {
+    let mut pause = POLL_FIRST;
+    while is_held(&cluster.status(cid.clone()).await?) {
+        // It may be pinned again meanwhile.
+        if cluster.allocation(cid.clone()).await.is_ok() {
+            return Ok(());
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(POLL);
+    }
+    Ok(())
+}
+
+/// Whether a peer still holds what is not in the pinset any more, or has not heard of its removal.
+fn is_held(info: &GlobalPinInfo) -> bool {
+    info.peer_map.values().any(|peer| match peer.status {
+        TrackerStatus::Pinned
+        | TrackerStatus::Pinning
+        | TrackerStatus::PinQueued
+        | TrackerStatus::Sharded
+        | TrackerStatus::Unpinning
+        | TrackerStatus::UnpinQueued => true,
+        TrackerStatus::ClusterError
+        | TrackerStatus::PinError
+        | TrackerStatus::Remote
+        | TrackerStatus::Undefined
+        | TrackerStatus::UnexpectedlyUnpinned
+        | TrackerStatus::UnpinError
+        | TrackerStatus::Unpinned => false,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_removed_pin_is_held_until_all_that_answer_have_unpinned() {
+        use TrackerStatus::{ClusterError, Pinned, UnpinError, UnpinQueued, Unpinned, Unpinning};
+        let held = |statuses: &[TrackerStatus]| {
+            let peers = statuses.iter().enumerate().map(|(n, status)| {
+                let short = PinInfoShort {
+                    status: *status,
+                    ..PinInfoShort::default()
+                };
+                (n.to_string(), short)
+            });
+            is_held(&GlobalPinInfo {
+                peer_map: peers.collect(),
+                ..GlobalPinInfo::default()
+            })
+        };
+        for status in [Pinned, Unpinning, UnpinQueued] {
+            assert!(held(&[Unpinned, status]), "{status:?}");
+        }
+        assert!(!held(&[Unpinned, ClusterError, UnpinError]));
+    }
 
     fn look(min: i32, allocations: &[&str], peers: &[(&str, TrackerStatus)]) -> Standing {
         let mut pin = Pin::default();
