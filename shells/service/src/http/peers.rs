@@ -1,17 +1,24 @@
 //! `/id`, `/version`, `/peers`.
 
+use std::time::Duration;
+
 use axum::body::{Body, to_bytes};
 use axum::extract::{Path, State};
-use axum::http::Response;
+use axum::http::{Response, StatusCode};
 use cluster_api::{PeerAdd, Version};
 use cluster_core::PeerId;
 use futures::StreamExt;
+use tokio::time::timeout;
 
 use super::answer;
+use super::server::close_after;
 use crate::cluster::Cluster;
 
 /// The largest body of `POST /peers`: one peer id in JSON.
 const BODY_MAX: usize = 16 << 10;
+
+/// How long that body may take to arrive: it fits in a few packets.
+const BODY_WAIT: Duration = Duration::from_secs(30);
 
 pub(super) async fn id(State(cluster): State<Cluster>) -> Response<Body> {
     answer::result(cluster.id().await)
@@ -31,15 +38,26 @@ pub(super) async fn list(State(cluster): State<Cluster>) -> Response<Body> {
 }
 
 pub(super) async fn add(State(cluster): State<Cluster>, body: Body) -> Response<Body> {
-    let decoded = to_bytes(body, BODY_MAX).await.ok();
-    let decoded = decoded.and_then(|bytes| serde_json::from_slice::<PeerAdd>(&bytes).ok());
-    let Some(asked) = decoded else {
-        return answer::bad_request("error decoding request body");
+    let asked = match read(body).await {
+        Ok(asked) => asked,
+        Err(refusal) => return *refusal,
     };
     match wanted(&asked) {
         Ok((peer, addresses)) => answer::result(cluster.add_peer(&peer, addresses).await),
         Err(why) => answer::bad_request(why),
     }
+}
+
+/// Reads the body of `POST /peers`, but does not wait for a silent client for ever.
+async fn read(body: Body) -> Result<PeerAdd, Box<Response<Body>>> {
+    let Ok(bytes) = timeout(BODY_WAIT, to_bytes(body, BODY_MAX)).await else {
+        let why = format!("the request body did not arrive within {BODY_WAIT:?}");
+        let mut refusal = answer::error(StatusCode::REQUEST_TIMEOUT, why);
+        close_after(&mut refusal);
+        return Err(Box::new(refusal));
+    };
+    let decoded = bytes.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    decoded.ok_or_else(|| Box::new(answer::bad_request("error decoding request body")))
 }
 
 /// The peer, and where it is: the id may be a multiaddress that ends in it, and 0.0.12 knows only that.
@@ -82,6 +100,14 @@ pub(super) async fn remove(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        let silent = futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>();
+        let refusal = read(Body::from_stream(silent)).await.unwrap_err();
+        assert_eq!(refusal.status(), StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(refusal.headers()["connection"], "close");
+    }
 
     #[test]
     fn a_peer_is_added_by_its_id_or_its_address_or_both() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderMap, Request, header};
+use axum::http::{HeaderMap, Request, StatusCode, header};
 use cid::multibase::Base;
 use cluster_api::GoDuration;
 use cluster_ipfs::Cid;
@@ -11,6 +11,7 @@ use cluster_ipfs::api::{RequestBody, base_named};
 use futures::stream::StreamExt;
 use http_body_util::BodyStream;
 use percent_encoding::percent_decode_str;
+use tokio::time::timeout;
 
 use super::reply::Failure;
 
@@ -19,6 +20,9 @@ const PAIRS_MAX: usize = 4096;
 
 /// Arguments in the body (`pin add` from standard input): as many CIDs as fit.
 const BODY_ARGS_MAX: usize = 1024 * 1024;
+
+/// How long they may take to arrive. A client that stays silent must not keep its connection for ever.
+const BODY_WAIT: Duration = Duration::from_secs(60);
 
 /// What the cluster has a say in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +107,11 @@ impl Call {
         let credentials = credentials(request.headers());
         let required = command.required();
         if args.len() < required.len() {
-            args.extend(body_args(request).await?);
+            let arguments = timeout(BODY_WAIT, body_args(request)).await;
+            args.extend(arguments.map_err(|_| {
+                let why = format!("the arguments in the body did not arrive within {BODY_WAIT:?}");
+                Failure::plain(StatusCode::REQUEST_TIMEOUT, why)
+            })??);
         }
         if let Some(missing) = required.get(args.len()) {
             return Err(Failure::bad_request(format!("argument {missing:?} is required")));
@@ -274,6 +282,9 @@ fn unescape(text: &str) -> Result<String, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::{BodyExt, StreamBody};
+    use hyper::body::Frame;
+
     use super::*;
 
     #[test]
@@ -294,6 +305,18 @@ mod tests {
         ] {
             assert_eq!(found(path), None, "{path}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn arguments_that_do_not_come_are_not_waited_for() {
+        type Piece = Result<Frame<bytes::Bytes>, Box<dyn std::error::Error + Send + Sync>>;
+        let silent = StreamBody::new(futures::stream::pending::<Piece>());
+        let request = Request::post("/api/v0/pin/add")
+            .header(header::CONTENT_TYPE, "multipart/form-data; boundary=b")
+            .body(BodyExt::boxed(silent))
+            .unwrap();
+        let failure = Call::read(Command::PinAdd, None, request).await.unwrap_err();
+        assert_eq!(failure.into_response().status(), StatusCode::REQUEST_TIMEOUT);
     }
 
     #[test]
