@@ -21,8 +21,8 @@ pub struct RepoGc {
     pub peer: String,
     /// Its name.
     pub peername: String,
-    /// What was removed, or could not be; `null` when empty.
-    #[serde(serialize_with = "null_if_empty", deserialize_with = "or_default")]
+    /// What was removed, or could not be; `[]` when empty, as the Go peer makes it.
+    #[serde(deserialize_with = "or_default")]
     pub keys: Vec<IpfsRepoGc>,
     /// Why nothing could be done; left out when empty.
     #[serde(skip_serializing_if = "String::is_empty")]

@@ -135,6 +135,56 @@ pub struct Pin {
     pub timestamp: Time,
 }
 
+/// A pin as `POST /pins` answers it. The Go peer shows what the request was read into, where empty metadata
+/// are `{}` and no origins are `null`; in its listings, which are read from the pinset, it is the other way
+/// round.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs, reason = "the fields are those of Pin")]
+pub struct CreatedPin<'a> {
+    pub replication_factor_min: i32,
+    pub replication_factor_max: i32,
+    pub name: &'a str,
+    pub mode: PinMode,
+    pub shard_size: u64,
+    pub user_allocations: Option<&'a [String]>,
+    pub expire_at: Time,
+    pub metadata: &'a BTreeMap<String, String>,
+    pub pin_update: Option<&'a str>,
+    pub origins: Option<&'a [String]>,
+    pub cid: &'a str,
+    #[serde(rename = "type")]
+    pub pin_type: PinType,
+    pub allocations: &'a [String],
+    pub max_depth: i32,
+    pub reference: Option<&'a str>,
+    pub timestamp: Time,
+}
+
+impl<'a> From<&'a Pin> for CreatedPin<'a> {
+    fn from(pin: &'a Pin) -> Self {
+        let options = &pin.options;
+        let or_null = |list: &'a Vec<String>| (!list.is_empty()).then_some(list.as_slice());
+        Self {
+            replication_factor_min: options.replication_factor_min,
+            replication_factor_max: options.replication_factor_max,
+            name: &options.name,
+            mode: options.mode,
+            shard_size: options.shard_size,
+            user_allocations: or_null(&options.user_allocations),
+            expire_at: options.expire_at,
+            metadata: &options.metadata,
+            pin_update: options.pin_update.as_deref(),
+            origins: or_null(&options.origins),
+            cid: &pin.cid,
+            pin_type: pin.pin_type,
+            allocations: &pin.allocations,
+            max_depth: pin.max_depth,
+            reference: pin.reference.as_deref(),
+            timestamp: pin.timestamp,
+        }
+    }
+}
+
 impl Pin {
     /// Whether every peer must hold it.
     pub fn is_everywhere(&self) -> bool {

@@ -168,10 +168,25 @@ fn connect_graph_and_bandwidth() {
 fn garbage_collection_and_repository_size() {
     let gc: GlobalRepoGc = round_trip(concat!(
         r#"{"peer_map":{"Qp":{"peer":"Qp","peername":"c","keys":[{"key":"Qa"},{"key":null,"error":"x"}],"#,
-        r#""error":"y"},"Qq":{"peer":"Qq","peername":"d","keys":null}}}"#
+        r#""error":"y"},"Qq":{"peer":"Qq","peername":"d","keys":[]}}}"#
     ));
     assert_eq!(gc.peer_map["Qp"].keys[1].error, "x");
     round_trip::<IpfsRepoStat>(r#"{"RepoSize":123,"StorageMax":456}"#);
     round_trip::<IpfsPinInfo>(r#"{"Cid":"Qa","Type":"recursive"}"#);
     round_trip::<PeerAdd>(r#"{"peer_id":"Qp"}"#);
+}
+
+#[test]
+fn created_pins_have_empty_metadata_and_null_origins() {
+    let pin = Pin {
+        cid: "Qa".to_owned(),
+        ..Pin::default()
+    };
+    let text = serde_json::to_string(&CreatedPin::from(&pin)).unwrap();
+    let listed = serde_json::to_string(&pin).unwrap();
+    let expected = listed
+        .replace("\"metadata\":null", "\"metadata\":{}")
+        .replace("\"origins\":[]", "\"origins\":null");
+    assert_eq!(text, expected);
+    assert_ne!(text, listed);
 }

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{Response, Uri};
-use cluster_api::{OldPin, PinOptions, PinTypeFilter, Query, StatusFilter, Time};
+use cluster_api::{CreatedPin, OldPin, Pin, PinOptions, PinTypeFilter, Query, StatusFilter, Time};
 use cluster_core::Cid;
 
 use super::answer;
@@ -53,7 +53,14 @@ pub(super) async fn pin(
 ) -> Response<Body> {
     let asked = cid(hash).and_then(|cid| Ok((cid, options(&parse(query))?)));
     match asked {
-        Ok((cid, options)) => answer::result(cluster.pin(cid, &options).await),
+        Ok((cid, options)) => created(cluster.pin(cid, &options).await),
+        Err(failure) => answer::failed(&failure),
+    }
+}
+
+fn created(outcome: Result<Pin, Error>) -> Response<Body> {
+    match outcome {
+        Ok(pin) => answer::json(&CreatedPin::from(&pin)),
         Err(failure) => answer::failed(&failure),
     }
 }
@@ -76,7 +83,7 @@ pub(super) async fn pin_path(
         Err(failure) => return answer::failed(&failure),
     };
     match cluster.resolve(&path).await {
-        Ok(cid) => answer::result(cluster.pin(cid, &options).await),
+        Ok(cid) => created(cluster.pin(cid, &options).await),
         Err(failure) => answer::failed(&failure),
     }
 }
