@@ -11,14 +11,14 @@ async fn a_restart_keeps_identity_blocks_and_pins_and_a_second_opener_is_refused
     let node = open(folder.path(), None).await.unwrap();
     let id = node.id().peer_id;
     let cid = add(&node, AddOptions::default(), &content(1_000_000, 4), Some("kept")).await;
-    let before = node.stat().unwrap();
+    let before = held(&node);
     let second = open(folder.path(), None).await.unwrap_err();
     assert!(matches!(second, Error::Locked(_)), "{second}");
     node.shutdown().await;
     assert!(matches!(node.get(cid).await, Err(Error::Closed)));
     let node = reopen(config(folder.path(), None)).await;
     assert_eq!(node.id().peer_id, id);
-    assert_eq!(node.stat().unwrap(), before);
+    assert_eq!(held(&node), before);
     assert_eq!(node.pin_of(&cid).unwrap().unwrap().name, "kept");
     assert_eq!(cat(&node.offline(), cid, 0, None).await, content(1_000_000, 4));
     #[cfg(unix)]

@@ -118,6 +118,12 @@ async fn collect(node: &Node) -> Vec<Cid> {
     removed.collect()
 }
 
+/// Bytes, blocks and pins of a node; what else its statistics have changes with the disk's room.
+fn held(node: &Node) -> (u64, u64, u64) {
+    let stat = node.stat().unwrap();
+    (stat.repo_size, stat.num_objects, stat.num_pins)
+}
+
 async fn pin(node: &Node, cid: Cid) {
     timeout(SOON, node.pin(cid, PinMode::Recursive, String::new(), |_| {}))
         .await

@@ -45,7 +45,7 @@ async fn a_damaged_block_is_replaced_by_another_peers_copy_when_it_is_read() {
     a.sync().await.unwrap();
     introduce(&b, &a).await;
     pin(&b, cid).await;
-    let stat = a.stat().unwrap();
+    let before = held(&a);
     assert_eq!(rot(fa.path(), &data[300_000..300_016]), 1);
     assert_eq!(cat(&a, cid, 0, None).await, data);
     eventually("the copy here is whole", async || {
@@ -53,7 +53,7 @@ async fn a_damaged_block_is_replaced_by_another_peers_copy_when_it_is_read() {
     })
     .await;
     eventually("the pin is whole", async || !a.is_broken(&cid)).await;
-    assert_eq!(a.stat().unwrap(), stat);
+    assert_eq!(held(&a), before);
     assert_eq!(a.verify_pin(&cid).await.unwrap(), 0);
 }
 
