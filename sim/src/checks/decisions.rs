@@ -197,7 +197,9 @@ impl Moment<'_> {
         };
         let mut bases = self.bases(cid).into_iter().flatten();
         if let Some(base) = bases.find(|pin| pin.version == version) {
-            let wall = self.step.now.wall;
+            // Any peer's clock may be the right one: those that were set wrong differ by seconds.
+            let clocks = self.step.peers.iter().map(|peer| peer.now(self.step.at).wall);
+            let wall = clocks.max().unwrap_or(self.step.now.wall);
             let over = base.options.expire_at.is_some_and(|at| at <= wall);
             found.require(over, "expiry", || {
                 format!("removes {base:?} at {wall:?}, before its end")
@@ -232,7 +234,10 @@ impl Moment<'_> {
             None => fitting.into_iter().cloned().map(holders).collect(),
         };
         for peer in &pin.allocations {
-            let able = self.heard.may_take(self.step.now, peer, &self.rules.allocate_by);
+            // Who holds it already needs no more room.
+            let holds = holders.iter().any(|holders| holders.contains(peer));
+            let names = if holds { &[][..] } else { &self.rules.allocate_by };
+            let able = self.heard.may_take(self.step.now, peer, names);
             found.require(able, "allocations", || {
                 format!("gives {pin:?} to {peer}, of whom nothing says that it lives and has room")
             });
@@ -257,7 +262,7 @@ impl Moment<'_> {
         let stays: Vec<&PeerId> = holders.iter().filter(able).collect();
         let may_stay = holders
             .iter()
-            .filter(|peer| self.heard.may_take(now, peer, names))
+            .filter(|peer| self.heard.may_take(now, peer, &[]))
             .count();
         if may_stay <= max
             && let Some(moved) = stays.iter().find(|peer| !chosen.contains(*peer))

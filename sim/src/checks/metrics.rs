@@ -8,6 +8,9 @@ use cluster_core::{Event, Message, PING, PeerId, StoreOp};
 use super::heard::{Heard, member};
 use super::{Found, Step};
 
+/// The metrics that peers measure here; others are of the core's own making.
+const MEASURED: [&str; 3] = [PING, "freespace", "tag:group"];
+
 pub(super) fn after_step(step: &Step<'_>, heard: &Heard, found: &mut Found<'_>) {
     if step.events.contains(&Event::TimedOut) {
         of_alerts(step, heard, found);
@@ -56,7 +59,11 @@ fn of_alerts(step: &Step<'_>, heard: &Heard, found: &mut Found<'_>) {
         .alerts()
         .take_while(|alert| alert.triggered_at == now.wall)
     {
-        let samples = process.samples(&alert.peer, &alert.metric.metric.name);
+        let name = alert.metric.metric.name.as_str();
+        if !MEASURED.contains(&name) {
+            continue;
+        }
+        let samples = process.samples(&alert.peer, name);
         let over = samples
             .iter()
             .any(|sample| sample.expires() <= now.mono || sample.at == now.mono);

@@ -149,7 +149,7 @@ impl Operations {
         let Some(key) = local.queued.as_ref().filter(|_| is_error && ended) else {
             return;
         };
-        if local.attempts == before || !matches!(key.lane, Lane::Retry | Lane::Surplus) {
+        if local.since != step.now.wall || !matches!(key.lane, Lane::Retry | Lane::Surplus) {
             // A copy that nobody has confirmed is asked about again: that is no failure.
             return;
         }
