@@ -86,8 +86,6 @@ mod switch {
         DepartedHold,
         /// A recursive pin is made a direct one.
         DirectOverRecursive,
-        /// A note that may be older than the pin of a snapshot is believed.
-        DistrustDropped,
         /// Pins are removed seconds before their end.
         ExpiresEarly,
         /// Pins are not removed at their end.
@@ -154,8 +152,6 @@ mod switch {
         OldBootAdmitted,
         /// A confirmation for an older version of a pin counts.
         OldConfirmation,
-        /// A read is served by an answer that was meant for an earlier process.
-        OldReadsServed,
         /// A copy goes when one other peer has confirmed, however many must.
         OneConfirmation,
         /// Only one of several peers that are down loses its pins.
@@ -182,8 +178,6 @@ mod switch {
         ReadBeforeApplied,
         /// What a client wants tried again is left where it is.
         RecoverIgnored,
-        /// A removed peer wants to lead.
-        RemovedCampaigns,
         /// A peer that is removed does not notice.
         RemovedNoted,
         /// A pin that is asked for with another end stays as it is.
@@ -222,8 +216,6 @@ mod switch {
         SyncMiscounted,
         /// Silence is counted from before the term of the leader that counts it.
         TermNotAwaited,
-        /// A process that was held up runs through all the ticks that it missed.
-        TicksMadeUp,
         /// A pin is accepted with fewer copies than it asks for.
         TooFewCopies,
         /// Metrics live for ever.

@@ -246,7 +246,7 @@ impl Raft {
     /// Lets time pass. A process that wakes up late ticks at most twice, or it would run through its
     /// election timeout at once and disturb a healthy cluster.
     pub(crate) fn handle_timeout(&mut self, now: Now) {
-        for _ in 0..if planted!(TicksMadeUp) { 1000 } else { 2 } {
+        for _ in 0..2 {
             if now.mono < self.next_tick {
                 return;
             }
@@ -272,11 +272,6 @@ impl Raft {
                 self.rearm();
             }
             // It forgets a leader that has fallen silent, and never wants to be one.
-            Identity::Removed(_) if planted!(RemovedCampaigns) => {
-                self.raw.tick();
-                self.elections += u64::from(self.raw.raft.election_elapsed == 0);
-                self.rearm();
-            }
             Identity::Removed(_) => {
                 let elapsed = &mut self.raw.raft.election_elapsed;
                 *elapsed = elapsed.saturating_add(1);

@@ -80,6 +80,7 @@ impl Client {
                 let mut options = wish(String::new(), Replicas::Everywhere);
                 options.name = format!("bulk-{number}");
                 options.replicas = default_replicas(&self.options);
+                self.weigh_down(&mut options);
                 let call = Call::Pin {
                     name: options.name.clone(),
                     options: Box::new(options.clone()),

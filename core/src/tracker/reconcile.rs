@@ -90,8 +90,7 @@ impl Tracker {
         let Some(local) = draft.local(&pin.cid) else {
             return;
         };
-        let is_doubtful = pin.version > self.trusted && !planted!(DistrustDropped);
-        if local.phase == Phase::Pinned && is_doubtful && pin.is_allocated_to(&self.me) {
+        if local.phase == Phase::Pinned && pin.version > self.trusted && pin.is_allocated_to(&self.me) {
             let key = QueueKey {
                 lane: Lane::Fresh,
                 at: index,

@@ -432,6 +432,11 @@ impl Moment<'_> {
             });
         }
         let living = base.allocations.iter().filter(|peer| !is_down(peer)).count();
+        let lost = base.allocations.iter().filter(|peer| !allocations.contains(peer));
+        let stay = lost.filter(|peer| is_member(peer)).count();
+        found.require(stay == 0 || living < min, "moves", || {
+            format!("takes {base:?} from members, though {living} hold it")
+        });
         found.require(gained.is_empty() || living < min, "moves", || {
             format!("gives {base:?} to {gained:?}, though {living} hold it")
         });

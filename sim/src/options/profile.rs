@@ -91,7 +91,9 @@ impl Options {
         self.think_ms = 20;
         self.op_unpin = 100;
         self.log_kib = *rng.pick(&[64, 512]);
-        self.heavy_pins(rng);
+        self.pin_bytes = *rng.pick(&[1 << 10, 15_000]);
+        self.bulk = *rng.pick(&[0, 300]);
+        self.ipfs_slow_ms = 10;
     }
 
     fn fill(&mut self, rng: &mut Rng) {
@@ -163,10 +165,5 @@ impl Options {
         self.concurrent_pins = *rng.pick(&[1, 3]);
         self.ipfs_forget_every = *rng.pick(&[0, 5]);
         self.clock_step_every = 0;
-    }
-
-    /// Pins that carry a lot along.
-    fn heavy_pins(&mut self, rng: &mut Rng) {
-        self.pin_bytes = *rng.pick(&[1 << 10, 16 << 10]);
     }
 }
