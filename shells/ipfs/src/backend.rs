@@ -4,8 +4,8 @@ mod embedded;
 mod error;
 mod types;
 
+use crate::Cid;
 use bytes::Bytes;
-use cid::Cid;
 use futures::stream::{BoxStream, Stream, StreamExt};
 use libp2p::{Multiaddr, PeerId};
 

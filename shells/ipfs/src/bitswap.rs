@@ -11,11 +11,12 @@ mod wants;
 
 pub(crate) use behaviour::{Behaviour, Opened, PROTOCOLS};
 
+use crate::Cid;
 use crate::store::{Store, key_of, lock};
 use crate::swarm::Pool;
 use crate::{Block, Error, codec, hash};
 use bytes::Bytes;
-use cid::{Cid, Version};
+use cid::Version;
 use ledger::Ledger;
 use libp2p::PeerId;
 use libp2p::swarm::Stream;

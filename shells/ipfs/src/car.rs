@@ -1,10 +1,10 @@
 //! CAR archives: version 1 in both directions, version 2 in.
 
+use crate::Cid;
 use crate::reader::Sink;
 use crate::store::BLOCK_MAX;
 use crate::{Block, Error};
 use bytes::Bytes;
-use cid::Cid;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 

@@ -5,11 +5,11 @@ pub(crate) mod any;
 mod cbor;
 mod jose;
 
+use crate::Cid;
 use crate::Error;
 use crate::unixfs::Name;
 use crate::unixfs::pb::{self, PbNode};
 use bytes::Bytes;
-use cid::Cid;
 use ipld_core::ipld::Ipld;
 use std::collections::BTreeMap;
 
@@ -58,7 +58,10 @@ pub(crate) fn links(cid: &Cid, data: &Bytes) -> Result<Vec<(String, Cid)>, Error
             crate::dagjson::decode(data)
                 .map_err(|why| Error::malformed(cid, why))?
                 .references(&mut links);
-            Ok(links.into_iter().map(|cid| (String::new(), cid)).collect())
+            Ok(links
+                .iter()
+                .map(|cid| (String::new(), crate::hash::long(cid)))
+                .collect())
         }
         codec if LINKLESS.contains(&codec) => Ok(Vec::new()),
         codec => Err(Error::Unsupported(format!("codec 0x{codec:x} of {cid}"))),
@@ -68,7 +71,7 @@ pub(crate) fn links(cid: &Cid, data: &Bytes) -> Result<Vec<(String, Cid)>, Error
 /// A block as IPLD data. A DAG-PB node is the map `{Data, Links}`.
 pub(crate) fn decode(cid: &Cid, data: &Bytes) -> Result<Ipld, Error> {
     match cid.codec() {
-        DAG_PB => Ok(pb_to_ipld(PbNode::decode(cid, data)?)),
+        DAG_PB => pb_to_ipld(PbNode::decode(cid, data)?).map_err(|why| Error::malformed(cid, why)),
         DAG_CBOR => decode_cbor(cid, data),
         DAG_JOSE => Ok(jose::shown(decode_cbor(cid, data)?)),
         DAG_JSON => crate::dagjson::decode(data).map_err(|why| Error::malformed(cid, why)),
@@ -128,22 +131,24 @@ pub(crate) fn recode(data: Bytes, input: u64, store: u64) -> Result<Bytes, Error
     }
 }
 
-fn pb_to_ipld(node: PbNode) -> Ipld {
+fn pb_to_ipld(node: PbNode) -> Result<Ipld, &'static str> {
     let link = |link: pb::Link| {
-        Ipld::Map(
+        Ok(Ipld::Map(
             [
-                ("Hash".to_owned(), Ipld::Link(link.cid)),
+                ("Hash".to_owned(), Ipld::Link(crate::hash::short(&link.cid)?)),
                 ("Name".to_owned(), Ipld::String(link.name.to_string())),
                 ("Tsize".to_owned(), Ipld::Integer(i128::from(link.size))),
             ]
             .into(),
-        )
+        ))
     };
-    let links = Ipld::List(node.links.into_iter().map(link).collect());
+    let links = Ipld::List(node.links.into_iter().map(link).collect::<Result<_, &str>>()?);
     let data = node
         .data
         .map(|data| ("Data".to_owned(), Ipld::Bytes(data.to_vec())));
-    Ipld::Map(data.into_iter().chain([("Links".to_owned(), links)]).collect())
+    Ok(Ipld::Map(
+        data.into_iter().chain([("Links".to_owned(), links)]).collect(),
+    ))
 }
 
 /// The map `{Data, Links}` as a DAG-PB node.

@@ -8,12 +8,12 @@ mod visited;
 pub(crate) use health::{Health, health, verify};
 pub(crate) use visited::{Marked, Visited};
 
+use crate::Cid;
 use crate::budget::Held;
 use crate::reader::{Reader, Sink, blocking};
 use crate::store::{Store, key_of};
 use crate::{Error, Progress, Ref, codec};
 use bytes::Bytes;
-use cid::Cid;
 use futures::stream::{FuturesUnordered, StreamExt};
 
 /// Blocks asked of other peers at once, per walk: 16 MiB at the default chunk size, enough to keep a fast

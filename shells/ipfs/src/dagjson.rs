@@ -117,7 +117,7 @@ impl<'de> Visitor<'de> for Reading {
 fn special(value: &Ipld) -> Result<Ipld, String> {
     if let Ipld::String(cid) = value {
         let parsed = crate::hash::parse(cid).map_err(|why| format!("link {cid:?}: {why}"))?;
-        return Ok(Ipld::Link(parsed));
+        return crate::hash::short(&parsed).map(Ipld::Link).map_err(str::to_owned);
     }
     if let Ipld::Map(map) = value
         && let Some(Ipld::String(text)) = map.get("bytes")
@@ -166,7 +166,7 @@ fn to_json(data: &Ipld) -> Result<Value, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cid::Cid;
+    use crate::Cid;
     use proptest::collection::{hash_map, vec};
     use proptest::prelude::*;
 

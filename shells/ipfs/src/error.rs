@@ -1,6 +1,6 @@
 //! What can go wrong in the embedded node.
 
-use cid::Cid;
+use crate::Cid;
 use libp2p::{Multiaddr, PeerId};
 
 /// An error of the embedded node. Texts that Kubo's clients compare are Kubo's own.

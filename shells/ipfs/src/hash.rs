@@ -1,9 +1,9 @@
 //! Hashing blocks, checking that a block is what its CID says, and reading CIDs.
 
+use crate::Cid;
+use crate::Multihash;
 use crate::store::{BLOCK_MAX, IDENTITY};
 use crate::{Block, Error};
-use cid::Cid;
-use cid::multihash::Multihash;
 use multihash_codetable::{Code, MultihashDigest};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
@@ -59,7 +59,7 @@ pub(crate) fn is_known(code: u64) -> bool {
 }
 
 /// Hashes `data` by the function with this multihash code; `None` when it is not one that we know.
-pub(crate) fn digest(code: u64, data: &[u8]) -> Option<Multihash<64>> {
+pub(crate) fn digest(code: u64, data: &[u8]) -> Option<Multihash> {
     let wrapped = |digest: &[u8]| Multihash::wrap(code, digest).ok();
     match code {
         SHA1 => wrapped(&Sha1::digest(data)),
@@ -78,7 +78,7 @@ pub(crate) fn digest(code: u64, data: &[u8]) -> Option<Multihash<64>> {
                     .as_bytes(),
             )
         }
-        code => Code::try_from(code).ok().map(|code| code.digest(data)),
+        code => Code::try_from(code).ok()?.digest(data).resize().ok(),
     }
 }
 
@@ -117,6 +117,21 @@ pub(crate) fn name(version: cid::Version, codec: u64, hash: u64, data: &[u8]) ->
         None => return Err(Error::Unsupported(format!("hash function 0x{hash:x}"))),
     };
     Cid::new(version, codec, multihash).map_err(|error| Error::invalid(format!("cid: {error}")))
+}
+
+/// A CID as the library's IPLD data has it, whose digests have 64 bytes at most.
+pub(crate) fn short(cid: &Cid) -> Result<cid::Cid, &'static str> {
+    let hash = cid
+        .hash()
+        .resize()
+        .map_err(|_| "a link with more than 64 bytes in it")?;
+    cid::Cid::new(cid.version(), cid.codec(), hash).map_err(|_| "a link's cid is malformed")
+}
+
+/// The opposite of [`short`].
+pub(crate) fn long(cid: &cid::Cid) -> Cid {
+    let hash = cid.hash().resize().expect("a digest fits into more bytes");
+    Cid::new(cid.version(), cid.codec(), hash).expect("its form was checked before")
 }
 
 /// The CID that a text is: all of it. The `cid` crate looks for one behind any `/ipfs/`, and overlooks what

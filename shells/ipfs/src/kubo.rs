@@ -17,7 +17,7 @@ mod upload;
 
 use std::sync::Arc;
 
-use cid::Cid;
+use crate::Cid;
 use tokio::sync::OnceCell;
 
 pub use self::config::{BadAddress, Config, parse_node_address};

@@ -38,5 +38,13 @@ pub use types::{
     RepoStat, Resolved,
 };
 
-pub use cid::Cid;
 pub use libp2p::{Multiaddr, PeerId};
+
+/// The longest digest of a CID: what Kubo takes, whose identity CIDs hold up to 128 bytes of content.
+const DIGEST_MAX: usize = 128;
+
+/// A CID with a digest of up to 128 bytes.
+pub type Cid = cid::CidGeneric<DIGEST_MAX>;
+
+/// A multihash of the same size.
+pub(crate) type Multihash = cid::multihash::Multihash<DIGEST_MAX>;

@@ -9,14 +9,14 @@ mod repair;
 pub use adding::Adding;
 pub use collect::Collected;
 
+use crate::Cid;
+use crate::Multihash;
 use crate::budget::{self, Budget};
 use crate::reader::{Reader, batched, blocking};
 use crate::store::{Lease, Store};
 use crate::swarm::{self, Network};
 use crate::{Block, Config, ConnectedPeer, Error, Identity, PinStatus, RepoStat, hash};
 use bytes::Bytes;
-use cid::Cid;
-use cid::multihash::Multihash;
 use futures::stream::{BoxStream, StreamExt};
 use libp2p::identity::PublicKey;
 use libp2p::multiaddr::Protocol;

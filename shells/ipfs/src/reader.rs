@@ -1,11 +1,11 @@
 //! Reading blocks wherever they are, and turning what is read into streams.
 
+use crate::Cid;
 use crate::Error;
 use crate::bitswap::Session;
 use crate::budget::Budget;
 use crate::store::{IDENTITY, Store};
 use bytes::Bytes;
-use cid::Cid;
 use futures::StreamExt;
 use futures::stream::{BoxStream, unfold};
 use std::sync::Arc;

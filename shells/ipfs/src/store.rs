@@ -21,9 +21,9 @@ mod writer;
 pub(crate) use damage::Damage;
 pub(crate) use protect::{Lease, Protect, fingerprint};
 
+use crate::Cid;
 use crate::{Block, Error, Pin, PinMode};
 use bytes::Bytes;
-use cid::Cid;
 use fjall::{Database, Keyspace, Readable};
 use index::{Entry, Fresh};
 use reserve::Reserve;

@@ -1,8 +1,8 @@
 //! The values that cross the embedded node's interface.
 
+use crate::Cid;
 use crate::Error;
 use bytes::Bytes;
-use cid::Cid;
 use libp2p::{Multiaddr, PeerId, identity::PublicKey};
 use std::path::PathBuf;
 

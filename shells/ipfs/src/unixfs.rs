@@ -17,9 +17,9 @@ pub use adder::{Added, Adder};
 pub use name::Name;
 pub use options::{AddOptions, Chunker, HamtSize, HashKind, Layout, Metadata, mode_from_go, mode_to_go};
 
+use crate::Cid;
 use crate::Error;
 use bytes::Bytes;
-use cid::Cid;
 
 /// What a name in a directory leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -187,3 +187,34 @@ async fn refs_of_a_missing_block_tell_of_the_timeout_in_line() {
         [json!({"Ref": "", "Err": "context deadline exceeded"})]
     );
 }
+
+/// Kubo inlines up to 128 bytes: `add --inline --inline-limit=128`.
+#[tokio::test]
+async fn identity_cid_of_128_bytes_is_read_linked_and_pinned() {
+    let served = Served::start().await;
+    let content = [b'x'; 128];
+    let hash = cid::multihash::Multihash::<128>::wrap(0, &content).unwrap();
+    let inline = cluster_ipfs::Cid::new_v1(0x55, hash).to_string();
+    let answer = served.post(&format!("cat?arg={inline}")).await;
+    assert_eq!((answer.status, &answer.body[..]), (200, &content[..]));
+
+    let node = format!(
+        "{{\"Data\":{{\"/\":{{\"bytes\":\"CAE\"}}}},\"Links\":[{{\"Hash\":{{\"/\":\"{inline}\"}},\"Name\":\"inline\",\"Tsize\":128}}]}}"
+    );
+    let put = served
+        .upload(
+            "dag/put?store-codec=dag-pb&input-codec=dag-json",
+            &[("node", OCTETS, node.as_bytes())],
+        )
+        .await
+        .json();
+    let root = put["Cid"]["/"].as_str().unwrap().to_owned();
+    let read = served.post(&format!("cat?arg={root}/inline")).await;
+    assert_eq!((read.status, &read.body[..]), (200, &content[..]), "{root}");
+    for cid in [&inline, &root] {
+        let pinned = served.post(&format!("pin/add?arg={cid}")).await.json();
+        assert_eq!(pinned["Pins"], json!([cid]));
+    }
+    let refs = served.post(&format!("refs?arg={root}")).await.lines();
+    assert_eq!(refs[0]["Ref"], json!(inline));
+}

@@ -1,6 +1,7 @@
 //! `block/…`.
 
-use cid::{Cid, Version};
+use crate::Cid;
+use cid::Version;
 use futures::StreamExt;
 use serde::Serialize;
 

@@ -236,7 +236,7 @@ struct Measured {
 
 impl Measured {
     /// Notes a block of the last root.
-    fn add(&mut self, cid: &cid::Cid, size: u64) {
+    fn add(&mut self, cid: &crate::Cid, size: u64) {
         if self.seen.insert(cid) {
             self.unique_blocks += 1;
             self.total_size += size;
@@ -265,7 +265,7 @@ impl Measured {
 
 async fn measure(
     call: &Call,
-    root: cid::Cid,
+    root: crate::Cid,
     stats: &mut Measured,
     sink: Option<&Sink>,
 ) -> Result<(), Failure> {

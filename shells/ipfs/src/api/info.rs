@@ -326,7 +326,7 @@ pub(super) async fn key_list(call: Call) -> Result<Reply, Failure> {
     let peer = call.node.id().peer_id;
     let multihash = cid::multihash::Multihash::from_bytes(&peer.to_bytes())
         .map_err(|error| Failure::failed(format!("peer id {peer}: {error}")))?;
-    let name = cid::Cid::new_v1(LIBP2P_KEY, multihash);
+    let name = crate::Cid::new_v1(LIBP2P_KEY, multihash);
     let id = name
         .to_string_of_base(Base::Base36Lower)
         .unwrap_or_else(|_| name.to_string());

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use cid::Cid;
+use crate::Cid;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 

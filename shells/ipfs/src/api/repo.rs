@@ -1,6 +1,6 @@
 //! `repo/…` and `refs/local`.
 
-use cid::Cid;
+use crate::Cid;
 use futures::stream::{StreamExt, TryStreamExt};
 use serde::Serialize;
 

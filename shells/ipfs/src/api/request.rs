@@ -3,8 +3,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::Cid;
 use bytes::Bytes;
-use cid::Cid;
 use futures::stream::{BoxStream, StreamExt};
 use http_body_util::BodyStream;
 use http_body_util::combinators::BoxBody;

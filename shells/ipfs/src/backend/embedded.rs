@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::Cid;
 use bytes::Bytes;
-use cid::Cid;
 use futures::future::join_all;
 use futures::stream::{BoxStream, FuturesUnordered, Stream, StreamExt, TryStreamExt};
 use libp2p::Multiaddr;

@@ -1,6 +1,6 @@
 //! What a peer asks of its IPFS node and what it gets back, the same for every backend.
 
-use cid::Cid;
+use crate::Cid;
 use libp2p::{Multiaddr, PeerId};
 
 use crate::PinMode;

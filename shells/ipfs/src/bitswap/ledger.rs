@@ -1,7 +1,7 @@
 //! What other peers want and this node does not have yet.
 
+use crate::Cid;
 use crate::store::key_of;
-use cid::Cid;
 use libp2p::PeerId;
 use std::collections::{HashMap, HashSet};
 

@@ -4,11 +4,12 @@
 //! are decoded one by one as they are processed. A decoded entry takes up to 24 times the two bytes that it
 //! has at least in a frame, so that a list of all of them would let a peer multiply the memory that it uses.
 
+use crate::Cid;
 use crate::Error;
 use crate::store::BLOCK_MAX;
 use crate::swarm::Charge;
 use bytes::{Buf, Bytes, BytesMut};
-use cid::{Cid, Version};
+use cid::Version;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use prost::Message as _;
 

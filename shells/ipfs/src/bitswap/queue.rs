@@ -3,7 +3,7 @@
 //! A peer decides what is queued for it and what it cancels. With a plain queue, each cancel of a message
 //! would scan everything that is queued: a message has room for a hundred thousand cancels.
 
-use cid::Cid;
+use crate::Cid;
 use std::collections::{BTreeMap, HashMap};
 
 /// CIDs in order of arrival, each with a value.

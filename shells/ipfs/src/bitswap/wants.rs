@@ -5,10 +5,10 @@
 //! busy one first, so two holders share the work. Peers remember what they did not have and speak up
 //! when it arrives; asking all again now and then heals what got lost.
 
+use crate::Cid;
 use crate::Error;
 use crate::store::key_of;
 use bytes::Bytes;
-use cid::Cid;
 use libp2p::PeerId;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -1,9 +1,9 @@
 //! CIDs, data and nodes of all kinds: what property tests of the codecs draw from.
 
+use crate::Cid;
+use crate::Multihash;
 use crate::unixfs::pb::{Link, PbNode};
 use bytes::Bytes;
-use cid::Cid;
-use cid::multihash::Multihash;
 use ipld_core::ipld::Ipld;
 use proptest::collection::{btree_map, vec};
 use proptest::num::f64;

@@ -1,7 +1,7 @@
 //! DAG-JOSE: signed and encrypted objects, with bytes that are shown as base64url
 //! (<https://ipld.io/specs/codecs/dag-jose/spec/>).
 
-use cid::Cid;
+use crate::{Cid, hash};
 use ipld_core::ipld::Ipld;
 use multibase::Base;
 
@@ -18,7 +18,7 @@ pub(super) fn payload(object: &Ipld) -> Option<Cid> {
 pub(super) fn shown(object: Ipld) -> Ipld {
     let link = payload(&object);
     let mut shown = with_text(object);
-    if let (Ipld::Map(map), Some(link)) = (&mut shown, link) {
+    if let (Ipld::Map(map), Some(Ok(link))) = (&mut shown, link.as_ref().map(hash::short)) {
         map.insert("link".to_owned(), Ipld::Link(link));
     }
     shown

@@ -1,9 +1,9 @@
 //! Walks that find what is wrong below a root, and go on.
 
 use super::Visited;
+use crate::Cid;
 use crate::store::{Store, key_of};
 use crate::{Block, Error, PinMode, codec, hash};
-use cid::Cid;
 
 /// Whether all blocks below a root are there, as far as the index and what was read tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

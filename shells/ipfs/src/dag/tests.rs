@@ -1,11 +1,11 @@
 //! Walks against a model that knows every CID in full.
 
 use super::*;
+use crate::Multihash;
 use crate::reader::produce;
 use crate::unixfs::Name;
 use crate::unixfs::pb::{Link, PbNode};
 use crate::{Block, codec};
-use cid::multihash::Multihash;
 use futures::TryStreamExt;
 use ipld_core::ipld::Ipld;
 use proptest::collection::vec;

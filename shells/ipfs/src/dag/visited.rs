@@ -4,8 +4,8 @@
 //! CID may stand for the whole, and no hash whose collisions can be computed: a colliding CID would count as
 //! visited, and garbage collection would delete what only that one links to.
 
+use crate::Cid;
 use crate::store::{IDENTITY, fingerprint, key_of};
-use cid::Cid;
 use siphasher::sip128::{Hasher128, SipHasher13};
 use std::collections::HashSet;
 use std::hash::Hasher;

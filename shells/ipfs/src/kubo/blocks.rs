@@ -1,7 +1,7 @@
 //! Storing and reading single blocks.
 
+use crate::Cid;
 use bytes::Bytes;
-use cid::Cid;
 use futures::Stream;
 use serde::Deserialize;
 

@@ -1,6 +1,6 @@
 //! Pinning, unpinning and listing pins.
 
-use cid::Cid;
+use crate::Cid;
 use futures::Stream;
 use futures::future::join_all;
 use futures::stream;

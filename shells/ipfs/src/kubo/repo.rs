@@ -1,6 +1,6 @@
 //! What the node is, what it stores, whom it knows.
 
-use cid::Cid;
+use crate::Cid;
 use futures::{Stream, stream};
 use libp2p::{Multiaddr, PeerId};
 use serde::Deserialize;

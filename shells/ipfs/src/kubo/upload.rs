@@ -88,7 +88,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn add(&mut self, hash: &cid::multihash::Multihash<64>) {
+    pub(super) fn add(&mut self, hash: &crate::Multihash) {
         let mut hasher = self.keyed.build_hasher();
         hasher.write_u64(hash.code());
         hasher.write(hash.digest());

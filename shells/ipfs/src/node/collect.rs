@@ -1,12 +1,12 @@
 //! Garbage collection: mark what pins keep, remove the rest.
 
 use super::Node;
+use crate::Cid;
+use crate::Multihash;
 use crate::dag::{self, Marked};
 use crate::reader::{Sink, blocking, produce};
 use crate::store::{Protect, Store};
 use crate::{Error, PinMode, codec};
-use cid::Cid;
-use cid::multihash::Multihash;
 use futures::stream::BoxStream;
 use std::sync::Arc;
 use tokio::runtime::Handle;

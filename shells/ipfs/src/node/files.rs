@@ -1,12 +1,12 @@
 //! Files, directories, paths and archives.
 
 use super::Node;
+use crate::Cid;
 use crate::car::{self, CarReader};
 use crate::reader::produce;
 use crate::unixfs::read::{self, Entity};
 use crate::unixfs::{ByteStream, DirEntry, Name, Stat, pb, tar};
 use crate::{Block, DagPath, Error, Ref, Resolved, codec, dag, dagjson};
-use cid::Cid;
 use futures::stream::{BoxStream, StreamExt};
 use ipld_core::ipld::Ipld;
 use tokio::io::AsyncRead;
@@ -212,7 +212,7 @@ fn descend<'d, 'n>(mut data: &'d Ipld, mut names: &'n [String]) -> Descent<'d, '
         };
         match next {
             None => return Descent::Nothing(name),
-            Some(Ipld::Link(cid)) => return Descent::Link(*cid, after),
+            Some(Ipld::Link(cid)) => return Descent::Link(crate::hash::long(cid), after),
             Some(next) => (data, names) = (next, after),
         }
     }

@@ -1,10 +1,10 @@
 //! Pins.
 
 use super::Node;
+use crate::Cid;
 use crate::reader::{batched, blocking};
 use crate::store::IDENTITY;
 use crate::{Error, Pin, PinFilter, PinMode, PinStatus, Progress, codec, dag};
-use cid::Cid;
 use futures::stream::{BoxStream, StreamExt};
 
 /// The longest name of a pin, bytes; Kubo's number.

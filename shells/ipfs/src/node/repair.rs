@@ -7,13 +7,13 @@
 //! such.
 
 use super::Node;
+use crate::Cid;
+use crate::Multihash;
 use crate::bitswap::Bitswap;
 use crate::dag::{self, Health};
 use crate::reader::blocking;
 use crate::store::{Store, key_of, lock};
 use crate::{Error, PinMode, codec};
-use cid::Cid;
-use cid::multihash::Multihash;
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};

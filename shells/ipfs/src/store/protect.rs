@@ -1,8 +1,8 @@
 //! What a collection must spare although no pin keeps it yet: the blocks of running uploads and pins.
 
 use super::lock;
+use crate::Cid;
 use crate::Error;
-use cid::Cid;
 use siphasher::sip::SipHasher13;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};

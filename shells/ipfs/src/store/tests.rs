@@ -6,8 +6,9 @@ mod full;
 mod space;
 
 use super::Store;
+use crate::Cid;
 use crate::{Block, Error, Pin, PinMode, codec, hash};
-use cid::{Cid, Version};
+use cid::Version;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -3,9 +3,10 @@
 use super::Name;
 use super::options::{AddOptions, HashKind, Layout, Metadata};
 use super::pb::{self, Link, PbNode, Type, Unixfs};
+use crate::Cid;
 use crate::{Block, Error, codec, hash, store};
 use bytes::{Bytes, BytesMut};
-use cid::{Cid, Version};
+use cid::Version;
 
 /// The longest content that may become part of a CID; longer digests are refused by other nodes.
 const INLINE_MAX: usize = 128;

@@ -7,9 +7,9 @@ use super::build::{Child, Settings};
 use super::options::{HamtSize, Metadata};
 use super::pb::{self, Type, Unixfs};
 use super::{Name, hamt};
+use crate::Cid;
 use crate::{Block, Error, codec};
 use bytes::Bytes;
-use cid::Cid;
 use std::collections::BTreeMap;
 
 /// Directories in directories; bounds the recursion over them.

@@ -3,9 +3,9 @@
 
 use super::Name;
 use super::options::Metadata;
+use crate::Cid;
 use crate::Error;
 use bytes::{Bytes, BytesMut};
-use cid::Cid;
 
 /// The types of a UnixFS node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

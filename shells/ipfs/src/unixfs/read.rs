@@ -5,11 +5,11 @@ mod tests;
 
 use super::pb::{Link, PbNode, Type, Unixfs};
 use super::{DirEntry, Kind, Metadata, Name, Stat, hamt};
+use crate::Cid;
 use crate::dag::Visited;
 use crate::reader::{Reader, Sink};
 use crate::{Error, codec};
 use bytes::Bytes;
-use cid::Cid;
 use std::collections::VecDeque;
 use tokio_util::task::AbortOnDropHandle;
 

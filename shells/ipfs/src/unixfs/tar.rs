@@ -3,10 +3,10 @@
 use super::pb::Link;
 use super::read::{self, Entity};
 use super::{Kind, Name, Stat};
+use crate::Cid;
 use crate::Error;
 use crate::reader::{Reader, Sink, produce};
 use bytes::Bytes;
-use cid::Cid;
 use futures::stream::{BoxStream, StreamExt};
 
 const RECORD: usize = 512;

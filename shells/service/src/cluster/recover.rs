@@ -37,7 +37,7 @@ impl Cluster {
 
     /// Reads all blocks of the CID, has those fetched again that are bad, and tries again what failed.
     pub(super) async fn recover_here(&self, cid: &Cid) -> Result<State, Error> {
-        if let Ok(parsed) = cid::Cid::try_from(cid.as_bytes())
+        if let Ok(parsed) = cluster_ipfs::Cid::try_from(cid.as_bytes())
             && self.inner.backend.verify_pin(&parsed).await? > 0
         {
             self.compare(Some(cid.clone())).await?;

@@ -4,10 +4,9 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-use cid::Cid;
 use cluster_core::{Event, IpfsError, Local, Missing, Mode, OpId, Phase};
 use cluster_ipfs::backend::PinState;
-use cluster_ipfs::{Backend, PinMode};
+use cluster_ipfs::{Backend, Cid, PinMode};
 use futures::{StreamExt, TryStreamExt};
 
 use super::{Handle, fail_stop};

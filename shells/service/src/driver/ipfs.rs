@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use cid::Cid;
 use cluster_core::{Event, IpfsAction, IpfsError, Mode, OpId};
 use cluster_ipfs::backend::PinRequest;
-use cluster_ipfs::{Backend, PinMode};
+use cluster_ipfs::{Backend, Cid, PinMode};
 use tokio::sync::oneshot;
 
 use super::Handle;

@@ -1,12 +1,12 @@
 //! Small blocks that describe large things: what is read of them is bounded, or refused.
 
 use super::*;
+use crate::Multihash;
 use crate::budget::Budget;
 use crate::reader::produce;
 use crate::store::Store;
 use crate::unixfs::tar;
 use crate::{Block, dag, hash};
-use cid::multihash::Multihash;
 use futures::TryStreamExt;
 use tempfile::TempDir;
 

@@ -96,7 +96,7 @@ fn header_of(bytes: &[u8]) -> Result<(i128, Vec<Cid>), Error> {
     };
     let roots = roots.iter().filter_map(|root| {
         if let Ipld::Link(cid) = root {
-            Some(*cid)
+            Cid::try_from(cid.to_bytes()).ok()
         } else {
             None
         }
