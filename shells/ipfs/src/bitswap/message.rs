@@ -17,8 +17,8 @@ use prost::Message as _;
 pub(super) const FRAME_MAX: usize = 4 << 20;
 /// The longest CID in a wantlist, bytes; Kubo's limit.
 const CID_MAX: usize = 168;
-/// Wants, cancels, presences and blocks in one message, together. More do not fit into a frame when each has
-/// 32 bytes, and a CID with a SHA-256 digest alone has 34: only frames of junk exceed it.
+/// Fields of one message: wants, cancels, presences, blocks. More do not fit into a frame when each has 32
+/// bytes, and a CID with a SHA-256 digest alone has 34: only frames of junk exceed it.
 const ITEMS_MAX: usize = FRAME_MAX / 32;
 
 /// What travels in one frame.
@@ -187,40 +187,39 @@ pub(super) struct Received {
 }
 
 impl Received {
-    /// Checks a frame's structure and counts its parts.
+    /// Checks a frame's structure and counts its fields.
     ///
     /// # Errors
-    /// It is not a bitswap message, or has more than [`ITEMS_MAX`] parts.
+    /// It is not a bitswap message, or has more than [`ITEMS_MAX`] fields.
     pub(super) fn parse(frame: Bytes) -> Result<Received, Error> {
         let mut received = Received {
             frame,
             full: false,
             has_blocks: false,
         };
-        let mut items = 0;
+        // The first field too many ends it: a frame of junk has two million.
+        let mut left = ITEMS_MAX;
+        let mut count = || {
+            let room = left.checked_sub(1);
+            left = room.ok_or_else(|| malformed(&format!("it has more than {ITEMS_MAX} fields")))?;
+            Ok::<(), Error>(())
+        };
         for field in Fields(received.frame.clone()) {
-            match field? {
+            let field = field?;
+            count()?;
+            match field {
                 (1, Field::Bytes(wantlist)) => {
                     for field in Fields(wantlist) {
-                        match field? {
-                            (1, Field::Bytes(_)) => items += 1,
-                            (2, Field::Varint(full)) => received.full = full != 0,
-                            (_, Field::Bytes(_) | Field::Varint(_) | Field::Fixed) => {}
+                        let field = field?;
+                        count()?;
+                        if let (2, Field::Varint(full)) = field {
+                            received.full = full != 0;
                         }
                     }
                 }
-                (2 | 3, Field::Bytes(_)) => {
-                    received.has_blocks = true;
-                    items += 1;
-                }
-                (4, Field::Bytes(_)) => items += 1,
+                (2 | 3, Field::Bytes(_)) => received.has_blocks = true,
                 (_, Field::Bytes(_) | Field::Varint(_) | Field::Fixed) => {}
             }
-        }
-        if items > ITEMS_MAX {
-            return Err(Error::invalid(format!(
-                "bitswap message with {items} wants, presences and blocks is above {ITEMS_MAX}"
-            )));
         }
         Ok(received)
     }
