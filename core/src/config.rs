@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::PeerId;
+use crate::limits::LimitsConfig;
 use crate::pin::Replicas;
 
 /// The settings of one peer.
@@ -18,6 +19,8 @@ pub struct Config {
     pub allocate_by: Vec<String>,
     /// Raft's part.
     pub raft: RaftConfig,
+    /// Limits in bytes.
+    pub limits: LimitsConfig,
     /// The clients' part.
     pub requests: RequestsConfig,
     /// The tracker's part.
@@ -116,6 +119,7 @@ impl Config {
                 trailing_logs: 10_240,
                 log_bytes: 8 << 20,
             },
+            limits: LimitsConfig::DEFAULT,
             requests: RequestsConfig {
                 deadline: Duration::from_secs(15),
                 retry: Duration::from_secs(1),

@@ -2,6 +2,8 @@
 //! decided here from soft knowledge is proposed together with the version of the pin that it was decided
 //! from.
 
+use std::collections::BTreeSet;
+
 use crate::allocator::{Candidates, NotEnough, Wanted, allocate};
 use crate::command::{Command, Precondition};
 use crate::effect::{Refusal, Reply};
@@ -21,10 +23,21 @@ pub(crate) enum Decision {
     Propose(Command),
 }
 
+/// Peers that allocations are chosen from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Choice {
+    /// Peers that can take a pin.
+    pub(crate) candidates: Candidates,
+    /// Living peers. One that holds a pin keeps it, even if it can take no other: its node may be full.
+    pub(crate) alive: BTreeSet<PeerId>,
+    /// Why living peers are no candidates, for people.
+    pub(crate) unfit: Vec<String>,
+}
+
 /// Decides. `current` finds a pin as this peer has it.
 pub(crate) fn decide(
     now: Timestamp,
-    candidates: &Candidates,
+    candidates: &Choice,
     current: impl Fn(&Cid) -> Option<Pin>,
     request: &Request,
 ) -> Decision {
@@ -65,7 +78,7 @@ pub(crate) fn decide(
 
 fn pin(
     now: Timestamp,
-    candidates: &Candidates,
+    candidates: &Choice,
     current: impl Fn(&Cid) -> Option<Pin>,
     cid: &Cid,
     options: &PinOptions,
@@ -82,11 +95,7 @@ fn pin(
                 options = updated(source.options, options);
             }
             None if planted!(UpdateWithoutSource) => {}
-            None => {
-                return Err(Refusal::Conflict(format!(
-                    "cannot update {from}: it is not part of the pinset"
-                )));
-            }
+            None => return Err(Refusal::NotFound),
         }
     }
     let allocations = choose(Some(cid), None, &options, &holders, candidates)?;
@@ -106,7 +115,7 @@ fn pin(
 /// The pin as it came, at peers of this cluster.
 fn import(
     now: Timestamp,
-    candidates: &Candidates,
+    candidates: &Choice,
     current: impl Fn(&Cid) -> Option<Pin>,
     pin: &Pin,
 ) -> Result<Command, Refusal> {
@@ -165,14 +174,14 @@ fn choose(
     near: Option<&PeerId>,
     options: &PinOptions,
     holders: &[PeerId],
-    candidates: &Candidates,
+    candidates: &Choice,
 ) -> Result<Vec<PeerId>, Refusal> {
     let Replicas::Range { min, max } = options.replicas else {
         return Ok(Vec::new());
     };
     let current: Vec<PeerId> = holders
         .iter()
-        .filter(|peer| candidates.contains_key(*peer) && !planted!(HoldersMoved))
+        .filter(|peer| candidates.alive.contains(*peer) && !planted!(HoldersMoved))
         .cloned()
         .collect();
     let wanted = Wanted {
@@ -183,13 +192,32 @@ fn choose(
         current: &current,
         preferred: &options.user_allocations,
     };
-    allocate(&wanted, candidates).map_err(|NotEnough { available }| Refusal::NotEnoughPeers {
+    allocate(&wanted, &candidates.candidates).map_err(|NotEnough { available }| Refusal::NotEnoughPeers {
         needed: min,
         wanted: max,
         available,
-        why: "Peers count when they are alive and their metrics have been received: see `health metrics`"
-            .to_owned(),
+        why: why_not(&candidates.unfit),
     })
+}
+
+/// Reason for which peers are missing.
+fn why_not(unfit: &[String]) -> String {
+    if unfit.is_empty() {
+        return "Peers count when they are alive and their metrics have been received: see `health metrics`"
+            .to_owned();
+    }
+    /// Peers that are named; a refusal stays readable.
+    const NAMED_MAX: usize = 10;
+    let named = unfit
+        .iter()
+        .take(NAMED_MAX)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join("; ");
+    match unfit.len().saturating_sub(NAMED_MAX) {
+        0 => format!("Living peers that take no new pins: {named}"),
+        more => format!("Living peers that take no new pins: {named}; and {more} more"),
+    }
 }
 
 #[cfg(test)]
@@ -200,9 +228,13 @@ mod tests {
     const ONE: Replicas = Replicas::Range { min: 1, max: 1 };
     const NOW: Timestamp = Timestamp(5);
 
-    fn living(numbers: &[u8]) -> Candidates {
+    fn living(numbers: &[u8]) -> Choice {
         let metrics = || vec![metrics(9).remove(1)];
-        numbers.iter().map(|number| (peer(*number), metrics())).collect()
+        Choice {
+            candidates: numbers.iter().map(|number| (peer(*number), metrics())).collect(),
+            alive: numbers.iter().copied().map(peer).collect(),
+            unfit: Vec::new(),
+        }
     }
 
     fn stored(number: u8, holder: u8) -> Pin {
@@ -276,7 +308,7 @@ mod tests {
         };
         let decision = asked(update, &stored(2, 2));
         assert!(
-            matches!(decision, Decision::Answer(Err(Refusal::Conflict(_)))),
+            decision == Decision::Answer(Err(Refusal::NotFound)),
             "{decision:?}"
         );
     }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{BatchId, Cid, Index, OpId, PeerId, SnapshotId, Ticket};
+use crate::limits::TooLarge;
 use crate::local::{Local, QueueKey};
 use crate::members::Members;
 use crate::pin::{Mode, Pin};
@@ -246,6 +247,9 @@ pub enum Refusal {
     /// This peer is not a member of the cluster, or not any more.
     #[error("this peer is not a member of the cluster")]
     NotMember,
+    /// A field of the pin exceeds its limit.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
     /// No answer came in time. It may still happen.
     #[error("no answer in time: the request may still take effect")]
     Unknown,

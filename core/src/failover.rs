@@ -10,7 +10,7 @@ use crate::config::FailoverConfig;
 use crate::ids::{Cid, PeerId};
 use crate::pin::{Pin, Replicas};
 use crate::planted::planted;
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Now, Timestamp};
 use crate::view::PinsetView;
 
 /// How often the leader looks for pins whose time is over.
@@ -76,10 +76,12 @@ impl Failover {
         self.config.enabled || planted!(FailoverThoughOff)
     }
 
-    /// Says what to propose about the peers in `down`, of whom those in `gone` are no members any more.
+    /// Says what to propose at the cluster's `time` (nothing expires while it is unknown), and about the peers in
+    /// `down`, of whom those in `gone` are no members any more.
     pub(crate) fn handle_timeout(
         &mut self,
         now: Now,
+        time: Option<Timestamp>,
         view: &impl PinsetView,
         (down, gone): (&BTreeSet<PeerId>, &BTreeSet<PeerId>),
         candidates: &Candidates,
@@ -89,15 +91,14 @@ impl Failover {
             return;
         }
         if now.mono >= self.next_expiry {
-            let now = if planted!(ExpiresEarly) {
-                Now {
-                    wall: now.wall + EXPIRY_INTERVAL,
-                    ..now
+            let time = time.map(|time| {
+                if planted!(ExpiresEarly) {
+                    time + EXPIRY_INTERVAL
+                } else {
+                    time
                 }
-            } else {
-                now
-            };
-            let expired = view.expiring(now.wall, self.config.chunk);
+            });
+            let expired = time.map_or(Vec::new(), |time| view.expiring(time, self.config.chunk));
             // A full chunk is probably not all.
             let pause = if expired.len() < self.config.chunk {
                 EXPIRY_INTERVAL
@@ -105,7 +106,7 @@ impl Failover {
                 self.config.pause
             };
             self.next_expiry = now.mono + pause;
-            out.extend(expired.iter().filter_map(|cid| expire(now, view.pin(cid)?)));
+            out.extend(expired.iter().filter_map(|cid| expire(time?, view.pin(cid)?)));
         }
         if now.mono >= self.next_chunk {
             self.cursors.retain(|peer, _| down.contains(peer));
@@ -153,8 +154,8 @@ impl Failover {
     }
 }
 
-fn expire(now: Now, pin: Pin) -> Option<Command> {
-    if !is_expired(&pin, now.wall) || planted!(ExpirySkipped) {
+fn expire(time: Timestamp, pin: Pin) -> Option<Command> {
+    if !is_expired(&pin, time) || planted!(ExpirySkipped) {
         return None;
     }
     Some(Command::Unpin {
@@ -240,7 +241,6 @@ mod tests {
     use super::*;
     use crate::pin::PinType;
     use crate::testing::{Disk, cid, metrics, options, peer};
-    use crate::time::Timestamp;
 
     fn pin(allocations: &[u8], min: u32, max: u32) -> Pin {
         Pin {
@@ -337,7 +337,14 @@ mod tests {
         let free = || vec![metrics(9).remove(1)];
         let candidates = living.iter().map(|number| (peer(*number), free())).collect();
         let mut out = Vec::new();
-        failover.handle_timeout(now, disk, (&down, &BTreeSet::new()), &candidates, &mut out);
+        failover.handle_timeout(
+            now,
+            Some(now.wall),
+            disk,
+            (&down, &BTreeSet::new()),
+            &candidates,
+            &mut out,
+        );
         out
     }
 

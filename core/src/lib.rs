@@ -26,12 +26,14 @@ mod effect;
 mod event;
 mod failover;
 mod ids;
+mod limits;
 mod local;
 mod members;
 mod membership;
 mod metric;
 mod monitor;
 mod node;
+mod pending;
 mod pin;
 mod pinset;
 mod planted;
@@ -57,6 +59,10 @@ pub use event::{Event, IpfsError, Missing, Request};
 pub use ids::{
     BatchId, Cid, ClusterId, Incarnation, Index, OpId, ParseIdError, PeerId, ProposalId, RaftId, ReadId,
     SnapshotId, Term, Ticket,
+};
+pub use limits::{
+    ALLOCATIONS_MAX, LimitsConfig, METADATA_KEYS_MAX, METADATA_MAX, NAME_MAX, ORIGIN_MAX, ORIGINS_MAX,
+    PIN_MAX, TooLarge, USER_ALLOCATIONS_MAX,
 };
 pub use local::{Lane, Local, Phase, QueueKey};
 pub use members::{Member, Members, MembersChange, MembersStep, MembersWish};

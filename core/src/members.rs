@@ -133,9 +133,8 @@ impl Members {
             MembersWish::Remove { peer } if self.joining.contains(peer) => {
                 Err(format!("{peer} is being added: remove it when it is a member"))
             }
-            MembersWish::Remove { peer } if self.raft_id(peer).is_none() => {
-                Err(format!("{peer} is not a member of this cluster"))
-            }
+            // As in the Go peer: what is wanted holds already.
+            MembersWish::Remove { peer } if self.raft_id(peer).is_none() => Ok(()),
             MembersWish::Remove { peer } => {
                 let stays = |member: &Member| member.peer != *peer && !self.leaving.contains(&member.peer);
                 if !self.peers.values().any(stays) {

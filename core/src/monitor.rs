@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::allocator::Candidates;
 use crate::config::MonitorConfig;
 use crate::ids::PeerId;
-use crate::metric::{Metric, PING};
+use crate::metric::{CLOCK, Metric, PING};
 use crate::planted::planted;
 use crate::time::{Instant, Now, Timestamp};
 
@@ -47,6 +47,10 @@ const ALERTS_MAX: usize = 1000;
 /// Metrics that one peer may have: a lying one must not fill the memory.
 const METRICS_MAX: usize = 64;
 
+/// Largest difference between a peer's clock and the cluster's that raises no alert: far above the delay of a
+/// message and the drift between two synchronisations.
+const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
+
 /// A peer that could not be told, or that has not spoken yet, is told again after this time.
 const TELL_AGAIN: Duration = Duration::from_millis(500);
 
@@ -57,6 +61,8 @@ pub(crate) struct Monitor {
     metrics: BTreeMap<PeerId, BTreeMap<String, Received>>,
     alerts: VecDeque<Alert>,
     alerted: BTreeSet<(PeerId, String)>,
+    /// Peers whose clocks are wrong.
+    skewed: BTreeSet<PeerId>,
     owed: BTreeSet<PeerId>,
     next_measure: Instant,
     next_check: Instant,
@@ -72,6 +78,7 @@ impl Monitor {
             metrics: BTreeMap::new(),
             alerts: VecDeque::new(),
             alerted: BTreeSet::new(),
+            skewed: BTreeSet::new(),
             owed: BTreeSet::new(),
             next_measure: now.mono,
             next_check: now.mono + config.interval,
@@ -84,10 +91,12 @@ impl Monitor {
     pub(crate) fn measured<'a>(
         &mut self,
         now: Now,
-        metrics: Vec<Metric>,
+        mut metrics: Vec<Metric>,
         members: impl Iterator<Item = &'a PeerId>,
         out: &mut Vec<Output>,
     ) {
+        metrics.retain(|metric| metric.name != CLOCK);
+        metrics.push(self.clock(now));
         for peer in members {
             if *peer != self.me {
                 out.push(Output::Tell {
@@ -145,6 +154,7 @@ impl Monitor {
         self.metrics
             .retain(|peer, _| members.contains(peer) || planted!(MetricsKept));
         self.alerted.retain(|(peer, _)| members.contains(peer));
+        self.skewed.retain(|peer| members.contains(peer));
         self.owed.retain(|peer| members.contains(peer));
     }
 
@@ -161,7 +171,9 @@ impl Monitor {
         if self.next_tell.is_some_and(|tell| now.mono >= tell) {
             self.next_tell = None;
             let own: Vec<Metric> = self.metrics.get(&self.me).map_or(Vec::new(), |own| {
-                own.values().map(|received| received.metric.clone()).collect()
+                let kept = own.values().filter(|received| received.metric.name != CLOCK);
+                let kept = kept.map(|received| received.metric.clone());
+                kept.chain([self.clock(now)]).collect()
             });
             if own.is_empty() {
                 self.next_tell = Some(now.mono + TELL_AGAIN);
@@ -182,7 +194,7 @@ impl Monitor {
     fn raise_alerts(&mut self, now: Now) {
         for (peer, metrics) in &self.metrics {
             for (name, received) in metrics {
-                let is_over = received.expires <= now.mono;
+                let is_over = name != CLOCK && received.expires <= now.mono;
                 let is_news = is_over && self.alerted.insert((peer.clone(), name.clone()));
                 if is_news || is_over && planted!(AlertsRepeated) {
                     let alert = Alert {
@@ -197,12 +209,98 @@ impl Monitor {
         self.alerts.truncate(ALERTS_MAX);
     }
 
-    /// The latest value of a metric of each peer that counts at `now`.
+    fn clock(&self, now: Now) -> Metric {
+        Metric {
+            name: CLOCK.to_owned(),
+            value: String::new(),
+            weight: i64::try_from(now.wall.0).unwrap_or(i64::MAX),
+            partitionable: false,
+            ttl: self.config.interval * 2,
+            valid: true,
+        }
+    }
+
+    /// A peer's wall clock as of `now`, if it has been received lately. Too early by the time that the message
+    /// took.
+    fn reading(&self, now: Now, peer: &PeerId) -> Option<Timestamp> {
+        if *peer == self.me {
+            return Some(now.wall);
+        }
+        let received = self.metrics.get(peer)?.get(CLOCK)?;
+        if !counts(received, now.mono) {
+            return None;
+        }
+        let age = received
+            .metric
+            .ttl
+            .saturating_sub(received.expires.since(now.mono));
+        Some(Timestamp(u64::try_from(received.metric.weight).unwrap_or(0)) + age)
+    }
+
+    /// The cluster's time: the median of the voters' clocks, the earlier one of two in the middle. `None` unless
+    /// a majority of voters have sent theirs. A minority of wrong clocks, this peer's own among them, cannot
+    /// move it beyond what the right ones show.
+    pub(crate) fn cluster_time<'a>(
+        &self,
+        now: Now,
+        voters: impl Iterator<Item = &'a PeerId>,
+    ) -> Option<Timestamp> {
+        if planted!(OwnClockTrusted) {
+            return Some(now.wall);
+        }
+        let (mut count, mut readings) = (0, Vec::new());
+        for voter in voters {
+            count += 1;
+            readings.extend(self.reading(now, voter));
+        }
+        readings.sort();
+        (readings.len() * 2 > count).then(|| readings[(readings.len() - 1) / 2])
+    }
+
+    /// Raises an alert for each peer whose clock has come to differ from the cluster's time.
+    pub(crate) fn judge_clocks(&mut self, now: Now, time: Timestamp) {
+        let peers: Vec<PeerId> = self.metrics.keys().cloned().collect();
+        for peer in peers {
+            let Some(reading) = self.reading(now, &peer) else {
+                continue;
+            };
+            let skew = Duration::from_nanos(reading.0.abs_diff(time.0));
+            if skew <= CLOCK_SKEW_MAX {
+                self.skewed.remove(&peer);
+                continue;
+            }
+            if self.skewed.insert(peer.clone()) {
+                let side = if reading > time { "ahead of" } else { "behind" };
+                let mut metric = self.clock(now);
+                metric.value = format!("{} s {side} the cluster's clock", skew.as_secs());
+                let expires = now.mono + metric.ttl;
+                let metric = Received {
+                    metric,
+                    at: now.wall,
+                    expires,
+                };
+                self.alerts.push_front(Alert {
+                    peer,
+                    metric,
+                    triggered_at: now.wall,
+                });
+            }
+        }
+        self.alerts.truncate(ALERTS_MAX);
+    }
+
+    /// Peers whose clocks differ from the cluster's time by more than a minute.
+    pub(crate) fn skewed(&self) -> impl Iterator<Item = &PeerId> {
+        self.skewed.iter()
+    }
+
+    /// The latest value of a metric of each peer that has not expired at `now`. It may be
+    /// [invalid](Metric::valid).
     pub(crate) fn latest(&self, now: Instant, name: &str) -> impl Iterator<Item = (&PeerId, &Received)> {
         self.metrics.iter().filter_map(move |(peer, metrics)| {
             metrics
                 .get(name)
-                .filter(|received| counts(received, now))
+                .filter(|received| received.expires > now)
                 .map(|received| (peer, received))
         })
     }
@@ -213,6 +311,7 @@ impl Monitor {
             .values()
             .flat_map(BTreeMap::keys)
             .map(String::as_str)
+            .filter(|name| *name != CLOCK)
             .collect()
     }
 
@@ -239,6 +338,33 @@ impl Monitor {
                 values.map(|values| (peer.clone(), values))
             })
             .collect()
+    }
+
+    /// Peers whose `ping` counts.
+    pub(crate) fn alive(&self, now: Instant) -> BTreeSet<PeerId> {
+        let pings = self
+            .latest(now, PING)
+            .filter(|(_, received)| received.metric.valid);
+        pings.map(|(peer, _)| peer.clone()).collect()
+    }
+
+    /// Living peers that cannot be allocated to because a metric that counts for it is invalid, and why.
+    pub(crate) fn unfit(&self, now: Instant, allocate_by: &[String]) -> Vec<String> {
+        let mut reasons = Vec::new();
+        for peer in self.alive(now) {
+            let known = &self.metrics[&peer];
+            let invalid = |name: &&String| {
+                let metric = known.get(*name);
+                metric.is_some_and(|received| received.expires > now && !received.metric.valid)
+            };
+            reasons.extend(allocate_by.iter().find(invalid).map(|name| match name.as_str() {
+                "freespace" => {
+                    format!("{peer} is full, or its IPFS node does not say how much free space it has")
+                }
+                other => format!("{peer} has no valid value of {other}"),
+            }));
+        }
+        reasons
     }
 
     /// Whether metrics that have not come yet may still come: somebody has never been heard, and this

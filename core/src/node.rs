@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::command::{Command, Outcome, Proposal};
 use crate::config::Config;
-use crate::decide::{Decision, decide};
+use crate::decide::{Choice, Decision, decide};
 use crate::draft::Draft;
 use crate::effect::{Batch, Effect, Refusal, Reply, StoreOp};
 use crate::event::{Event, Request};
@@ -22,6 +22,7 @@ use crate::ids::{BatchId, Incarnation, PeerId, RaftId, Ticket};
 use crate::membership::{Membership, Plan, Planner, Progress};
 use crate::metric::Metric;
 use crate::monitor::{self, Monitor};
+use crate::pending::Pending;
 use crate::pin::{PinOptions, Replicas};
 use crate::pinset::{Change, Pinset};
 use crate::planted::planted;
@@ -51,14 +52,8 @@ pub enum Timer {
     Tracker,
 }
 
-/// Proposals that may wait for the leader's disk. Past that they are dropped, and made again by whoever waits
-/// for them.
-const PENDING_MAX: usize = 16_384;
-
-/// Proposals that share a log entry: about 300 KiB at the size of a usual pin.
-const ENTRY_PROPOSALS: usize = 1024;
-
-/// Proposals that share a message to the leader: some 20 KiB of usual pins, and 2 MiB of the greatest.
+/// Most proposals that share a message to the leader: some 20 KiB of usual pins. Large ones share it by their
+/// bytes.
 const MESSAGE_PROPOSALS: usize = 128;
 
 /// Rounds of routing that one event may cause. Far above what happens; a loop between submachines is a bug.
@@ -79,7 +74,7 @@ pub struct Node {
     /// As whom Raft goes on once no write is under way: this peer's Raft id is spent.
     retiring: Option<Identity>,
     /// Proposals that wait until the leader's last write is durable, to share the next one.
-    pending: Vec<Proposal>,
+    pending: Pending,
     /// Members whose incarnation this leader has asked to record.
     admitting: BTreeSet<RaftId>,
     /// What members have said that they read, while this peer could write more than all have agreed on.
@@ -103,9 +98,14 @@ impl Node {
     ///
     /// # Panics
     ///
-    /// If `recovered` is the founding of a cluster that this peer is not in.
+    /// If `recovered` is the founding of a cluster that this peer is not in, or the limits of `config` accept what
+    /// does not fit into a message.
     pub fn new(config: Config, recovered: Recovered, seed: u64, now: Now) -> Self {
-        let raft = Raft::new(&config.peer, &config.raft, &recovered, seed, now);
+        assert!(
+            config.limits.is_consistent(),
+            "what is accepted can be replicated"
+        );
+        let raft = Raft::new(&config, &recovered, seed, now);
         let Recovered {
             incarnation,
             boot,
@@ -127,8 +127,8 @@ impl Node {
                 config.raft.tick * config.raft.election_ticks * 2,
             ),
             retiring: None,
-            requests: Requests::new(&config.requests, boot),
-            pending: Vec::new(),
+            requests: Requests::new(&config.requests, config.limits.open_bytes, boot),
+            pending: Pending::new(&config.limits),
             admitting: BTreeSet::new(),
             versions: BTreeMap::new(),
             counters: Counters::default(),
@@ -288,19 +288,26 @@ impl Node {
         self.monitor.handle_timeout(now, &mut step.monitor);
         self.requests.handle_timeout(now, &mut step.requests);
         self.plan(now);
+        let members = self.raft.members();
+        let voters = members.voters.iter().filter_map(|id| members.peer(*id));
+        let time = self.monitor.cluster_time(now, voters);
+        if let Some(time) = time {
+            self.monitor.judge_clocks(now, time);
+        }
         let index = self.pinset.applied().index;
         self.tracker
             .handle_timeout(now, &mut step.draft, index, &mut step.tracker);
         if self.failover.poll_timeout().is_some_and(|at| at <= now.mono) {
             let down = self.down(now);
             let candidates = self.monitor.candidates(now.mono, &self.config.allocate_by);
+            let view = step.draft.view;
             let mut commands = Vec::new();
             let gone = &self.raft.members().departed;
             self.failover
-                .handle_timeout(now, step.draft.view, (&down, gone), &candidates, &mut commands);
+                .handle_timeout(now, time, view, (&down, gone), &candidates, &mut commands);
             let origin = self.raft.id();
             for command in commands {
-                if self.pending.len() < PENDING_MAX {
+                if !self.pending.is_full() {
                     let proposal = self.requests.mint(origin, command);
                     self.pending.push(proposal);
                 }
@@ -375,14 +382,15 @@ impl Node {
     fn flush(&mut self) {
         self.hold_back_the_future();
         while self.can_flush() {
-            let count = self.pending.len().min(ENTRY_PROPOSALS);
-            if !self.raft.propose(&self.pending[..count]) {
+            let entry = self.pending.next_entry();
+            let count = entry.len();
+            if !self.raft.propose(entry) {
                 // Raft is full, or hands its leadership over: whoever waits proposes again.
                 self.pending.clear();
                 self.admitting.clear();
                 return;
             }
-            self.pending.drain(..count);
+            self.pending.advance(count);
         }
     }
 
@@ -430,9 +438,6 @@ impl Node {
             self.pinset.applied().index <= self.raft.committed(),
             "applies only what is committed"
         );
-        assert!(
-            self.pending.len() <= PENDING_MAX,
-            "no more pending proposals than allowed"
-        );
+        self.pending.check();
     }
 }

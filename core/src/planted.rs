@@ -94,6 +94,8 @@ mod switch {
         ExpiryUnconditional,
         /// Pins of silent peers are moved where that is switched off.
         FailoverThoughOff,
+        /// Proposals share a log entry however many bytes they come to, and entries a message.
+        EntryBytesIgnored,
         /// Failover starts without a grace period.
         FailoverWithoutGrace,
         /// A pin that failed counts as pinned.
@@ -184,6 +186,8 @@ mod switch {
         RenewalIgnored,
         /// A data folder counts as lost after one message from another.
         ReplacedAtOnce,
+        /// The leader judges expiry by its own clock alone.
+        OwnClockTrusted,
         /// Clients are answered when their pin is proposed.
         ReplyOnPropose,
         /// A comparison that is older than the local state is believed.

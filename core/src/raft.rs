@@ -19,9 +19,10 @@ pub use self::records::{HardState, Identity, LogEntry, Payload, Recovered};
 use self::log::Log;
 pub(crate) use self::receive::Dropped;
 use crate::command::Proposal;
-use crate::config::RaftConfig;
+use crate::config::{Config, RaftConfig};
 use crate::effect::StoreOp;
 use crate::ids::{BatchId, ClusterId, Incarnation, Index, PeerId, RaftId, ReadId, SnapshotId, Term};
+use crate::limits::LimitsConfig;
 use crate::members::{Members, MembersChange, MembersStep, MembersWish, Voting};
 use crate::planted::planted;
 use crate::rng::mix;
@@ -74,6 +75,7 @@ pub(crate) struct Raft {
     raw: RawNode<Log>,
     identity: Identity,
     config: RaftConfig,
+    limits: LimitsConfig,
     seed: u64,
     /// How many elections have been started here: the next election timeout depends on it.
     elections: u64,
@@ -102,12 +104,10 @@ const NOBODY: RaftId = RaftId(u64::MAX);
 /// Ids of unknown writers to keep. They matter only while this peer catches up with the membership.
 const STRANGERS_MAX: usize = 64;
 
-/// A message that the others can read in one go. The network refuses frames of 8 MiB.
-const MESSAGE_BYTES: u64 = 1 << 20;
-
 impl Raft {
-    /// `me` is this peer. It must be a member of a membership that it was founded with.
-    pub(crate) fn new(me: &PeerId, config: &RaftConfig, recovered: &Recovered, seed: u64, now: Now) -> Self {
+    /// This peer must be a member of a membership that it was founded with.
+    pub(crate) fn new(config: &Config, recovered: &Recovered, seed: u64, now: Now) -> Self {
+        let me = &config.peer;
         let identity = match recovered.hard_state.identity {
             Identity::Founding => {
                 let id = recovered.members.raft_id(me);
@@ -130,12 +130,13 @@ impl Raft {
         let members = recovered.members.clone();
         let store = Log::new(start, recovered.compacted, entries, recovered.applied, members);
         let mut raft = Self {
-            raw: raw_node(id_of(identity), config, store, applied),
+            raw: raw_node(id_of(identity), &config.raft, &config.limits, store, applied),
             identity,
-            config: config.clone(),
+            config: config.raft.clone(),
+            limits: config.limits.clone(),
             seed,
             elections: 0,
-            next_tick: now.mono + config.tick,
+            next_tick: now.mono + config.raft.tick,
             held: VecDeque::new(),
             leader: None,
             offered: None,
@@ -147,6 +148,10 @@ impl Raft {
             regrouping: None,
         };
         raft.rearm();
+        if raft.votes_alone() {
+            // Nobody else could be leading: it waits for no timeout.
+            raft.next_tick = now.mono;
+        }
         raft
     }
 
@@ -265,6 +270,14 @@ impl Raft {
             return;
         }
         match self.identity {
+            Identity::Founding | Identity::Known(_)
+                if self.votes_alone() && self.raw.raft.state != StateRole::Leader =>
+            {
+                self.elections += 1;
+                // Refused while a change of the membership waits to be applied: tried again at the next tick.
+                let _ = self.raw.campaign();
+                self.rearm();
+            }
             Identity::Founding | Identity::Known(_) => {
                 self.raw.tick();
                 let fired = self.raw.raft.election_elapsed == 0 && self.raw.raft.state != StateRole::Leader;
@@ -285,11 +298,20 @@ impl Raft {
     /// vote too: they are asked when the log is durable, and answer later.
     fn would_lead_too_soon(&self) -> bool {
         let log = &self.raw.raft.raft_log;
-        let is_other = |voter: &RaftId| *voter != self.id();
-        let Members { voters, outgoing, .. } = self.members();
         self.raw.raft.state != StateRole::Leader
             && log.persisted < log.last_index()
-            && !voters.iter().chain(outgoing).any(is_other)
+            && self.has_no_other_voter()
+    }
+
+    /// Whether this peer is the only voter.
+    fn votes_alone(&self) -> bool {
+        self.is_active() && self.members().voters.contains(&self.id()) && self.has_no_other_voter()
+    }
+
+    fn has_no_other_voter(&self) -> bool {
+        let is_other = |voter: &RaftId| *voter != self.id();
+        let Members { voters, outgoing, .. } = self.members();
+        !voters.iter().chain(outgoing).any(is_other)
     }
 
     /// Appends proposals as one entry. False when this peer does not lead, or Raft is full.
@@ -392,7 +414,13 @@ fn id_of(identity: Identity) -> RaftId {
     }
 }
 
-fn raw_node(id: RaftId, config: &RaftConfig, store: Log, applied: Index) -> RawNode<Log> {
+fn raw_node(
+    id: RaftId,
+    config: &RaftConfig,
+    limits: &LimitsConfig,
+    store: Log,
+    applied: Index,
+) -> RawNode<Log> {
     let election = config.election_ticks as usize;
     let settings = raft::Config {
         id: id.0,
@@ -401,11 +429,16 @@ fn raw_node(id: RaftId, config: &RaftConfig, store: Log, applied: Index) -> RawN
         max_election_tick: election * 2,
         heartbeat_tick: config.heartbeat_ticks as usize,
         applied,
-        max_size_per_msg: MESSAGE_BYTES,
-        max_inflight_msgs: 256,
+        max_size_per_msg: if planted!(EntryBytesIgnored) {
+            u64::MAX
+        } else {
+            limits.message_bytes as u64
+        },
+        max_inflight_msgs: limits.inflight_messages,
         check_quorum: true,
         pre_vote: true,
-        batch_append: true,
+        // Joins messages to one peer past `max_size_per_msg`.
+        batch_append: false,
         max_uncommitted_size: 64 << 20,
         max_committed_size_per_ready: 16 << 20,
         read_only_option: ReadOnlyOption::Safe,

@@ -13,6 +13,7 @@ use crate::members::{Members, MembersWish};
 use crate::planted::planted;
 use crate::time::{Instant, Now};
 use crate::window::window;
+use crate::wire::encoded_len;
 
 /// What comes out of the requests.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +48,8 @@ enum Stage {
 #[derive(Clone, Debug)]
 struct Open {
     request: Request,
+    /// Encoded length of `request`.
+    size: usize,
     deadline: Instant,
     wake: Instant,
     stage: Stage,
@@ -55,6 +58,9 @@ struct Open {
 /// The open requests of this peer's clients.
 pub(crate) struct Requests {
     config: RequestsConfig,
+    bytes_max: usize,
+    /// Total of the encoded requests in `open`.
+    bytes: usize,
     boot: u64,
     next_seq: u64,
     next_read: u64,
@@ -66,9 +72,11 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    pub(crate) fn new(config: &RequestsConfig, boot: u64) -> Self {
+    pub(crate) fn new(config: &RequestsConfig, bytes_max: usize, boot: u64) -> Self {
         Self {
             config: config.clone(),
+            bytes_max,
+            bytes: 0,
             boot,
             next_seq: 0,
             next_read: 0,
@@ -92,7 +100,9 @@ impl Requests {
             .by_proposal
             .first_key_value()
             .map_or(0, |(oldest, _)| self.next_seq - oldest);
-        let is_full = self.open.len() >= self.config.open_max && !planted!(OpenUnlimited);
+        let size = encoded_len(&request);
+        let full = self.open.len() >= self.config.open_max || self.bytes + size > self.bytes_max;
+        let is_full = full && !planted!(OpenUnlimited);
         if is_full || span >= window() - 1 {
             out.push(Output::Reply {
                 ticket,
@@ -116,10 +126,12 @@ impl Requests {
             out.push(Output::Decide { ticket });
         }
         self.wakes.insert((wake, ticket));
+        self.bytes += size;
         let known = self.open.insert(
             ticket,
             Open {
                 request,
+                size,
                 deadline,
                 wake,
                 stage,
@@ -352,6 +364,7 @@ impl Requests {
             return;
         };
         self.wakes.remove(&(open.wake, ticket));
+        self.bytes -= open.size;
         match open.stage {
             Stage::Deciding(_) => {}
             Stage::Noted => {
@@ -423,6 +436,11 @@ impl Requests {
         assert!(
             self.open.len() <= self.config.open_max,
             "no more open requests than allowed"
+        );
+        let bytes: usize = self.open.values().map(|open| open.size).sum();
+        assert!(
+            bytes == self.bytes && (bytes <= self.bytes_max || planted!(OpenUnlimited)),
+            "the bytes of open requests add up"
         );
         assert!(
             self.wakes.len() == self.open.len(),

@@ -195,6 +195,10 @@ pub(crate) struct Table {
     pub(crate) now: Now,
     pub(crate) nodes: BTreeMap<PeerId, (Node, Disk)>,
     pub(crate) down: std::collections::BTreeSet<PeerId>,
+    /// Error of a peer's wall clock.
+    pub(crate) ahead: BTreeMap<PeerId, Duration>,
+    /// Free space of a peer's IPFS node, 1 TiB unless set; none makes the metric invalid.
+    pub(crate) free: BTreeMap<PeerId, i64>,
     pub(crate) replies: BTreeMap<Ticket, Result<Reply, Refusal>>,
     queue: VecDeque<(PeerId, Event)>,
     next: u64,
@@ -222,6 +226,8 @@ impl Table {
             now,
             nodes,
             down,
+            ahead: BTreeMap::new(),
+            free: BTreeMap::new(),
             replies,
             queue: VecDeque::new(),
             next: 0,
@@ -305,7 +311,12 @@ impl Table {
             let Some((node, disk)) = self.nodes.get_mut(&to) else {
                 continue;
             };
-            let effects = node.handle(self.now, disk, event);
+            let ahead = self.ahead.get(&to).copied().unwrap_or_default();
+            let now = Now {
+                wall: self.now.wall + ahead,
+                ..self.now
+            };
+            let effects = node.handle(now, disk, event);
             node.check();
             for effect in effects {
                 self.perform(&to, effect);
@@ -321,9 +332,12 @@ impl Table {
                 self.queue
                     .push_back(own(Event::IpfsCompared { op, outcome: Ok(()) }));
             }
-            Effect::Measure => self.queue.push_back(own(Event::Measured {
-                metrics: metrics(1 << 40),
-            })),
+            Effect::Measure => {
+                let free = self.free.get(at).copied().unwrap_or(1 << 40);
+                let mut metrics = metrics(free);
+                metrics[1].valid = free > 0;
+                self.queue.push_back(own(Event::Measured { metrics }));
+            }
             Effect::Persist(batch) => {
                 self.nodes.get_mut(at).expect("is at the table").1.write(&batch);
                 if batch.sync {

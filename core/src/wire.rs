@@ -181,6 +181,12 @@ pub fn encode_since<T: Serialize>(version: u8, record: &T) -> Vec<u8> {
     postcard::to_extend(record, bytes).expect("records hold nothing that postcard cannot write")
 }
 
+/// Length of a record as [`encode`] writes it, without the byte of version.
+pub(crate) fn encoded_len<T: Serialize>(record: &T) -> usize {
+    let size = postcard::ser_flavors::Size::default();
+    postcard::serialize_with_flavor(record, size).expect("records hold nothing that postcard cannot write")
+}
+
 /// Reads a record.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     let (&version, body) = bytes.split_first().ok_or(DecodeError::Empty)?;

@@ -437,6 +437,7 @@ fn note(world: &mut World, heard: &Heard) {
         Refusal::NotEnoughPeers { .. } => "refused: not enough peers",
         Refusal::NotFound => "refused: not found",
         Refusal::NotMember => "refused: not a member",
+        Refusal::TooLarge(_) => "refused: too large",
         Refusal::Unknown => "refused: unknown",
     });
 }

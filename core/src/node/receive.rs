@@ -1,6 +1,6 @@
 //! What a node does with a message from another: who may say what, and who is told who he is.
 
-use super::{Node, PENDING_MAX, Step};
+use super::{Node, Step};
 use crate::command::Command;
 use crate::effect::Effect;
 use crate::ids::{ClusterId, Incarnation, Index, PeerId, RaftId};
@@ -86,11 +86,12 @@ impl Node {
                 self.requests.heard_metrics(&mut step.requests);
             }
             Message::Propose(proposals) if id.is_some() => {
-                let own = proposals
-                    .into_iter()
-                    .filter(|proposal| Some(proposal.id.origin) == id);
-                let room = PENDING_MAX.saturating_sub(self.pending.len());
-                self.pending.extend(own.take(room));
+                for proposal in proposals {
+                    // A peer of an earlier release has no limits of its own.
+                    if Some(proposal.id.origin) == id && self.config.limits.allows(&proposal) {
+                        self.pending.push(proposal);
+                    }
+                }
             }
             Message::NotMember { as_of } if id.is_some() => self.told_not_member(as_of),
             Message::AskCopies(copies) if id.is_some() => self.asked(step, from, copies),
@@ -213,7 +214,7 @@ impl Node {
 
     /// A leader has the log record which data folder speaks for a member, the first time that it hears it.
     pub(super) fn admit(&mut self, raft_id: RaftId, incarnation: Incarnation) {
-        if self.raft.leads() && self.pending.len() < PENDING_MAX && self.admitting.insert(raft_id) {
+        if self.raft.leads() && !self.pending.is_full() && self.admitting.insert(raft_id) {
             let command = Command::Admit { raft_id, incarnation };
             let proposal = self.requests.mint(self.raft.id(), command);
             self.pending.push(proposal);

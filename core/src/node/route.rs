@@ -4,6 +4,7 @@ use super::*;
 use crate::ids::Term;
 use crate::members::{MembersChange, Voting};
 use crate::snapshot::Manifest;
+use crate::wire::encoded_len;
 
 impl Node {
     pub(super) fn route_raft<V: PinsetView>(&mut self, step: &mut Step<'_, V>) {
@@ -170,9 +171,14 @@ impl Node {
             return;
         };
         let candidates = if needs_candidates(request) {
-            self.monitor.candidates(step.now.mono, &self.config.allocate_by)
+            let (now, by) = (step.now.mono, &self.config.allocate_by);
+            Choice {
+                candidates: self.monitor.candidates(now, by),
+                alive: self.monitor.alive(now),
+                unfit: self.monitor.unfit(now, by),
+            }
         } else {
-            BTreeMap::new()
+            Choice::default()
         };
         match decide(step.now.wall, &candidates, |cid| step.draft.pin(cid), request) {
             Decision::Answer(Err(refusal @ Refusal::NotEnoughPeers { .. }))
@@ -184,6 +190,10 @@ impl Node {
             }
             Decision::Answer(reply) => self.requests.answer(ticket, reply, &mut step.requests),
             Decision::Propose(command) => {
+                if let Err(refusal) = self.config.limits.check(&command) {
+                    let refusal = Err(Refusal::TooLarge(refusal));
+                    return self.requests.answer(ticket, refusal, &mut step.requests);
+                }
                 let early = if let Command::Pin { pin, .. } = &command
                     && planted!(ReplyOnPropose)
                 {
@@ -206,14 +216,14 @@ impl Node {
         let Some(leader) = self.raft.leader() else { return };
         self.requests.handed_on(proposal.id);
         if leader == self.raft.id() {
-            if self.pending.len() < PENDING_MAX {
-                self.pending.push(proposal);
-            }
+            self.pending.push(proposal);
         } else if let Some(to) = self.raft.peer(leader) {
             if let Some(Effect::Send { to: last, envelope }) = step.effects.last_mut()
                 && let Message::Propose(proposals) = &mut envelope.message
                 && *last == to
                 && proposals.len() < MESSAGE_PROPOSALS
+                && (encoded_len(&*proposals) + encoded_len(&proposal) <= self.config.limits.message_bytes
+                    || planted!(EntryBytesIgnored))
             {
                 proposals.push(proposal);
                 return;

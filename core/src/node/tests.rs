@@ -1,7 +1,10 @@
 mod alone;
+mod choosing;
+mod clocks;
 mod comparing;
 mod deposed;
 mod effects;
+mod limits;
 mod lone;
 mod membership;
 mod moving;

@@ -1,6 +1,6 @@
 //! Which version of the protocol the members agree on.
 
-use super::{Node, PENDING_MAX};
+use super::Node;
 use crate::command::Command;
 use crate::ids::PeerId;
 use crate::members::MembersWish;
@@ -17,7 +17,7 @@ impl Node {
 
     /// A leader that has heard from all members lets them go on to the version that all of them read.
     pub(super) fn raise_version(&mut self) {
-        if !self.raft.leads() || self.pending.len() >= PENDING_MAX {
+        if !self.raft.leads() || self.pending.is_full() {
             return;
         }
         #[cfg(pretend_next_version)]

@@ -115,7 +115,7 @@ impl<'a> View<'a> {
         self.node.tracker.running()
     }
 
-    /// The latest value of a metric of each peer that counts at `now`.
+    /// The latest value of a metric of each peer that has not expired at `now`, valid or not.
     pub fn metrics<'b>(self, now: Now, name: &'b str) -> impl Iterator<Item = (&'a PeerId, &'a Received)>
     where
         'a: 'b,
@@ -131,6 +131,12 @@ impl<'a> View<'a> {
     /// Metrics that were missed, the newest first.
     pub fn alerts(self) -> impl Iterator<Item = &'a Alert> {
         self.node.monitor.alerts()
+    }
+
+    /// Peers whose clocks differ from the cluster's time, the median of the voters' clocks, by more than a
+    /// minute. Each raises an alert on the metric `clock`.
+    pub fn skewed_clocks(self) -> impl Iterator<Item = &'a PeerId> {
+        self.node.monitor.skewed()
     }
 
     /// Messages that were dropped.

@@ -76,7 +76,7 @@ impl Raft {
             conf_state: log::conf_state(&store.members),
         };
         let applied = self.raw.raft.raft_log.applied;
-        self.raw = raw_node(id_of(identity), &self.config, store, applied);
+        self.raw = raw_node(id_of(identity), &self.config, &self.limits, store, applied);
         self.strangers.clear();
         self.rearm();
         outputs.push(Output::Store {

@@ -18,7 +18,7 @@ fn requests() -> Requests {
         retry: std::time::Duration::from_secs(1),
         open_max: 2,
     };
-    Requests::new(&config, 1)
+    Requests::new(&config, 32 << 20, 1)
 }
 
 fn unpin() -> Request {

@@ -140,7 +140,10 @@ pub async fn run(folder: &Path, options: Options, shutdown: CancellationToken) -
 }
 
 fn start_limit(config: &Config) -> Duration {
-    config.consensus.raft.wait_for_leader_timeout.0 + READY_SLACK
+    let raft = &config.consensus.raft;
+    // A follower stands for election after up to twice its timeout; the first election may be undecided.
+    let elections = raft.heartbeat_timeout.max(raft.election_timeout).0 * 4;
+    raft.wait_for_leader_timeout.0.max(elections) + READY_SLACK
 }
 
 fn addresses_of(invitation: &Invitation) -> Vec<Address> {

@@ -63,8 +63,8 @@ fn any_peer_is_removed_through_any_other_down_to_one() {
     let said = cluster.peers[rest[0]].ctl(&["peers", "rm", &id]);
     assert_ne!(said.code, 0);
     assert!(said.out.contains("is the last peer of the cluster"), "{said:?}");
-    let said = cluster.peers[rest[0]].ctl(&["peers", "rm", &dead]);
-    assert!(said.out.contains("is not a member of this cluster"), "{said:?}");
+    // As in the Go peer, removing what is no member succeeds.
+    cluster.peers[rest[0]].ctl(&["peers", "rm", &dead]).ok();
 }
 
 #[test]

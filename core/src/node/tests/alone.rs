@@ -42,8 +42,15 @@ impl Alone {
             now: NOW,
             members,
         };
-        let measure = alone.handle(Event::TimedOut);
-        assert_eq!(measure, [Effect::Measure]);
+        let effects = alone.handle(Event::TimedOut);
+        if size > 1 {
+            assert_eq!(effects, [Effect::Measure]);
+        } else {
+            // It stands for election at once.
+            let batch = persist(&effects);
+            assert!(batch.sync && effects[1..] == [Effect::Measure], "{effects:?}");
+            let _ = alone.handle(Event::Persisted { batch: batch.id });
+        }
         alone
     }
 

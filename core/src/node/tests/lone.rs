@@ -29,6 +29,20 @@ fn left_alone() -> (Alone, BatchId) {
     (alone, batch)
 }
 
+#[test]
+fn a_lone_voter_leads_without_waiting_for_a_timeout() {
+    let mut alone = Alone::new(1);
+    for _ in 0..2 {
+        let effects = alone.handle(Event::TimedOut);
+        for effect in effects {
+            if let Effect::Persist(Batch { id, sync: true, .. }) = effect {
+                let _ = alone.handle(Event::Persisted { batch: id });
+            }
+        }
+    }
+    assert!(alone.node.view().is_leader());
+}
+
 /// Simulated seed 1242: Raft panicked, which takes it for granted that who leads has its log on disk.
 #[test]
 fn a_lone_voter_begins_no_election_before_its_log_is_durable() {

@@ -8,13 +8,6 @@ use cluster_ipfs::Multiaddr;
 
 use super::Error;
 
-/// The longest name of a pin, in bytes. Every copy of the pinset holds it; Kubo's own limit is 255.
-const NAME_MAX: usize = 1024;
-/// All keys and values of a pin's metadata together, in bytes. One request line carries at most 8 KiB.
-const METADATA_MAX: usize = 16 * 1024;
-/// Origins of a pin: the Go peer dials at most ten.
-const ORIGINS_MAX: usize = 64;
-
 /// The first [`Timestamp`] that counts seconds. Nanoseconds in a `u64` end in 2554, and "never" is often
 /// written as the end of 9999, so from 2262-04-11T23:47:16Z on a `Timestamp` of ours is this number plus
 /// whole seconds since then (the Go peer keeps whole seconds of every expiry). The order of timestamps is
@@ -53,32 +46,6 @@ pub(super) fn options(
     now: Timestamp,
 ) -> Result<PinOptions, Error> {
     let invalid = |why: String| Err(Error::Invalid(why));
-    if asked.name.len() > NAME_MAX {
-        return invalid(format!(
-            "the name of a pin has at most {NAME_MAX} bytes, not {}",
-            asked.name.len()
-        ));
-    }
-    let metadata: usize = asked
-        .metadata
-        .iter()
-        .map(|(key, value)| key.len() + value.len())
-        .sum();
-    if metadata > METADATA_MAX {
-        return invalid(format!(
-            "the metadata of a pin has at most {METADATA_MAX} bytes, not {metadata}"
-        ));
-    }
-    if asked.origins.len() > ORIGINS_MAX {
-        return invalid(format!(
-            "a pin has at most {ORIGINS_MAX} origins, not {}",
-            asked.origins.len()
-        ));
-    }
-    for origin in &asked.origins {
-        Multiaddr::from_str(origin)
-            .map_err(|error| Error::Invalid(format!("error decoding multiaddress: {origin:?}: {error}")))?;
-    }
     let expire_at = (!asked.expire_at.is_zero()).then(|| timestamp(asked.expire_at));
     if expire_at.is_some_and(|at| at <= now) {
         return invalid("pin.ExpireAt set before current time".to_owned());
@@ -87,7 +54,7 @@ pub(super) fn options(
         cid.parse()
             .map_err(|error| Error::Invalid(format!("error decoding Cid: pin-update: {error}")))
     });
-    Ok(PinOptions {
+    let options = PinOptions {
         replicas: replicas(
             asked.replication_factor_min,
             asked.replication_factor_max,
@@ -109,7 +76,15 @@ pub(super) fn options(
         metadata: asked.metadata.clone(),
         pin_update: pin_update.transpose()?,
         origins: asked.origins.clone(),
-    })
+    };
+    options
+        .check()
+        .map_err(|refusal| Error::Invalid(refusal.to_string()))?;
+    for origin in &options.origins {
+        Multiaddr::from_str(origin)
+            .map_err(|error| Error::Invalid(format!("error decoding multiaddress: {origin:?}: {error}")))?;
+    }
+    Ok(options)
 }
 
 /// A pin as an export has it, checked like what a user asks for.
@@ -129,7 +104,7 @@ pub(super) fn imported(brought: &api::Pin, default: Replicas, now: Timestamp) ->
     } else {
         timestamp(brought.timestamp)
     };
-    Ok(Pin {
+    let pin = Pin {
         cid: cid(&brought.cid)?,
         pin_type,
         // Peers of other clusters, and what is no peer at all, are left to those who choose.
@@ -142,7 +117,9 @@ pub(super) fn imported(brought: &api::Pin, default: Replicas, now: Timestamp) ->
         options,
         timestamp,
         version: 0,
-    })
+    };
+    pin.check().map_err(|refusal| invalid(refusal.to_string()))?;
+    Ok(pin)
 }
 
 /// The replication factors of a request; 0 takes the default.

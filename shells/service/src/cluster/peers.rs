@@ -14,6 +14,9 @@ use super::{Cluster, Error, PingValue};
 /// How long a new member is given to come and say who it is; the membership does not depend on it.
 const ARRIVAL: Duration = Duration::from_secs(10);
 
+/// How long a peer that is to be added may take to answer.
+const INTRODUCTION: Duration = Duration::from_secs(8);
+
 /// Between two tries to ask it.
 const ARRIVAL_PAUSE: Duration = Duration::from_millis(250);
 
@@ -38,13 +41,22 @@ impl Cluster {
         Ok(asked)
     }
 
-    /// Makes a peer a member, which it is when this returns, and waits a while for it to say who it is. It
-    /// may be down, and take up its membership when it starts.
+    /// Makes a peer a member, which it is when this returns, and waits a while for it to say who it is.
+    ///
+    /// # Errors
+    /// It is no member yet and does not answer: one that never came would stay a member without a voice.
     pub async fn add_peer(&self, peer: &PeerId, addresses: Vec<String>) -> Result<api::Id, Error> {
         let members = self.inner.world.core.members().await.ok_or(Error::Closed)?;
         let network = self.inner.world.network.clone();
+        let introduced = tokio::time::timeout(INTRODUCTION, network.introduce(peer, addresses)).await;
+        let introduced = introduced.unwrap_or_else(|_| {
+            Err(format!(
+                "peer {peer} has not answered within {INTRODUCTION:?}: a peer must be running and reachable to be \
+                 added"
+            ))
+        });
+        // A member that cannot be reached has its addresses noted all the same: it is tried there.
         if members.raft_id(peer).is_none() {
-            let introduced = network.introduce(peer, addresses).await;
             introduced.map_err(|why| Error::Refused(Refusal::Conflict(why)))?;
         }
         let added = Request::AddPeer { peer: peer.clone() };

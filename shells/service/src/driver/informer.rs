@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cluster_core::{Metric, PING};
 use cluster_ipfs::Backend;
@@ -51,6 +51,8 @@ pub struct Informer {
     measured: Arc<Measured>,
     /// Who the IPFS node was when it last answered.
     identity: Arc<Mutex<(String, Vec<String>)>>,
+    /// The last disk sample, and when it was taken.
+    disk: Arc<Mutex<Option<(Instant, Metric)>>>,
 }
 
 impl Informer {
@@ -62,6 +64,7 @@ impl Informer {
             store,
             measured: Arc::new(measured),
             identity: Arc::default(),
+            disk: Arc::default(),
         }
     }
 
@@ -109,6 +112,9 @@ impl Informer {
 
     async fn disk(&self) -> Option<Metric> {
         let (kind, ttl) = self.measured.disk?;
+        if let Some(kept) = self.kept_disk(ttl) {
+            return Some(kept);
+        }
         let stat = tokio::time::timeout(NODE_TIMEOUT, self.backend.repo_stat()).await;
         let stat = match stat {
             Ok(Ok(stat)) => Some(stat),
@@ -134,13 +140,29 @@ impl Informer {
         };
         // As in the Go peer, a node without any free space takes no pins.
         let valid = stat.is_some() && (kind == Disk::RepoSize || value > 0);
-        Some(Metric {
+        let metric = Metric {
             name: name.to_owned(),
             value: value.to_string(),
             weight,
             partitionable: false,
             ttl,
             valid,
+        };
+        // A node that did not answer is asked again at the next ping.
+        let kept = stat.map(|_| (Instant::now(), metric.clone()));
+        *self.disk.lock().expect("nothing panics while it holds this lock") = kept;
+        Some(metric)
+    }
+
+    /// The last disk sample, during the first half of its time to live, with what is left of that: `repo/stat` of
+    /// a large repository takes minutes.
+    fn kept_disk(&self, ttl: Duration) -> Option<Metric> {
+        let kept = self.disk.lock().expect("nothing panics while it holds this lock");
+        let (taken, metric) = kept.as_ref()?;
+        let age = taken.elapsed();
+        (age < ttl / 2).then(|| Metric {
+            ttl: ttl - age,
+            ..metric.clone()
         })
     }
 

@@ -54,6 +54,7 @@ pub(super) fn status(failure: &Error) -> StatusCode {
             Refusal::Busy => StatusCode::TOO_MANY_REQUESTS,
             Refusal::NoLeader | Refusal::NotMember | Refusal::Unknown => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::NotFound => StatusCode::NOT_FOUND,
+            Refusal::TooLarge(_) => StatusCode::BAD_REQUEST,
             Refusal::Conflict(_) | Refusal::IpfsFailed(_) | Refusal::NotEnoughPeers { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }

@@ -8,9 +8,9 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::traffic::Meter;
 
-/// The longest payload of any frame: eight times the biggest chunk that is sent on purpose, and what a
-/// core message may measure.
-pub(super) const FRAME_MAX: usize = 8 << 20;
+/// The longest payload of any frame: one pin of a snapshot, which the first release accepted up to the 8 MiB of
+/// a request's body, with what surrounds it.
+pub(super) const FRAME_MAX: usize = 16 << 20;
 
 /// Length and kind.
 const HEADER: usize = 5;
@@ -34,6 +34,8 @@ pub(super) enum Kind {
     Failed = 3,
     /// The last: it was not even tried, for this reason.
     Refused = 4,
+    /// A part of the content of the `Data` frame that follows the last part.
+    Part = 5,
 }
 
 impl Kind {
@@ -44,6 +46,7 @@ impl Kind {
             2 => Ok(Self::End),
             3 => Ok(Self::Failed),
             4 => Ok(Self::Refused),
+            5 => Ok(Self::Part),
             other => Err(invalid(format!("unknown kind of frame {other}"))),
         }
     }

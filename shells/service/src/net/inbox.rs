@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::Place;
 use super::frame::{FRAME_MAX, FrameReader, FrameWriter, Kind, invalid};
+use super::outbox::MESSAGE_MAX;
 use super::shared::{OPENING_TIMEOUT, Origin, Shared};
 use super::streams::Protocol;
 
@@ -93,20 +94,34 @@ fn take_over(shared: &Shared, from: &PeerId) -> (u64, CancellationToken) {
 
 /// Hands over what comes. While the driver is behind nothing is read, and the sender's queue fills up.
 async fn receive(shared: &Shared, from: &PeerId, reader: &mut Reader) -> io::Error {
+    // Parts of a message, as far as they have come.
+    let mut parts: Vec<u8> = Vec::new();
     loop {
         let frame = match reader.next().await {
-            Ok(Some(frame)) if frame.kind == Kind::Data => frame,
+            Ok(Some(frame)) if matches!(frame.kind, Kind::Data | Kind::Part) => frame,
             Ok(Some(frame)) => return invalid(format!("a frame out of place: {:?}", frame.kind)),
             Ok(None) => return io::ErrorKind::UnexpectedEof.into(),
             Err(error) => return error,
         };
-        let envelope: Envelope = match decode(&frame.payload) {
+        let message = if frame.kind == Kind::Part || !parts.is_empty() {
+            if parts.len() + frame.payload.len() > MESSAGE_MAX {
+                return invalid(format!("a message of more than {MESSAGE_MAX} bytes"));
+            }
+            parts.extend_from_slice(&frame.payload);
+            if frame.kind == Kind::Part {
+                continue;
+            }
+            std::mem::take(&mut parts).into()
+        } else {
+            frame.payload
+        };
+        let envelope: Envelope = match decode(&message) {
             Ok(envelope) => envelope,
             Err(error) => return invalid(error.to_string()),
         };
         if shared
             .core
-            .received(from.clone(), envelope, frame.payload.len())
+            .received(from.clone(), envelope, message.len())
             .await
             .is_err()
         {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cluster_core::{Envelope, PeerId, encode, encode_since};
+use cluster_core::{Envelope, LimitsConfig, PeerId, encode, encode_since};
 use futures::AsyncReadExt;
 use libp2p::swarm::ConnectionId;
 use tokio::sync::{mpsc, watch};
@@ -19,8 +19,23 @@ use super::streams::Protocol;
 /// better told anew than fed with what is old.
 const MESSAGES_MAX: usize = 1_024;
 
-/// Their bytes: one message of the greatest size fits, and ten peers that do not read cost 80 MiB.
-const BYTES_MAX: usize = 8 << 20;
+/// Their bytes: what Raft has in flight to one follower, and as much again for proposals and metrics. Ten peers
+/// that do not read cost 320 MiB.
+const BYTES_MAX: usize = 32 << 20;
+
+/// Messages from this size on are sent in parts of this size. Only the first release made such messages: one log
+/// entry was bounded by the number of its proposals, and what is in a log must be replicated whatever its size.
+const PART: usize = 1 << 20;
+
+/// The longest message that is sent or taken, in any number of parts: what Raft let the first release have
+/// uncommitted, 64 MiB, with one more entry on top.
+pub(super) const MESSAGE_MAX: usize = 128 << 20;
+
+const _: () = {
+    let limits = LimitsConfig::DEFAULT;
+    assert!(limits.longest_message() < PART && PART <= FRAME_MAX && FRAME_MAX < MESSAGE_MAX);
+    assert!(limits.inflight_messages * limits.longest_message() < BYTES_MAX);
+};
 
 /// Messages are gathered up to this size before they go to the stream; large enough that a full queue is
 /// sent in few writes.
@@ -41,6 +56,9 @@ pub(super) struct Outbox {
     number: u64,
     queue: mpsc::Sender<Queued>,
     bytes: Arc<AtomicUsize>,
+    /// Bytes of the one message in parts that may be in the queue. They count apart, so that heartbeats and the
+    /// like find room beside it.
+    parted: Arc<AtomicUsize>,
     /// The peer does not take what is in the queue, so nothing more should go there.
     refused: Arc<AtomicBool>,
 }
@@ -64,10 +82,17 @@ impl Outbox {
         if self.refused.load(Ordering::Relaxed) {
             return false;
         }
-        let before = self.bytes.fetch_add(size, Ordering::Relaxed);
-        let bytes = Arc::clone(&self.bytes);
+        let is_parted = size >= PART;
+        let bytes = if is_parted { &self.parted } else { &self.bytes };
+        let before = bytes.fetch_add(size, Ordering::Relaxed);
+        let bytes = Arc::clone(bytes);
         let queued = Queued { message, bytes };
-        before + size <= BYTES_MAX && self.queue.try_send(queued).is_ok()
+        let has_room = if is_parted {
+            before == 0
+        } else {
+            before + size <= BYTES_MAX
+        };
+        has_room && self.queue.try_send(queued).is_ok()
     }
 }
 
@@ -81,10 +106,10 @@ pub(super) fn send(shared: &Arc<Shared>, to: &PeerId, envelope: &Envelope) {
         return lost(shared);
     }
     let message = encode_since(envelope.since(), envelope);
-    if message.len() > FRAME_MAX {
+    if message.len() > MESSAGE_MAX {
         if shared.complaints.is_news(to, "oversized message") {
             let size = message.len();
-            tracing::error!(peer = %to, "a message of {size} bytes cannot be sent, at most {FRAME_MAX} can");
+            tracing::error!(peer = %to, "a message of {size} bytes cannot be sent, at most {MESSAGE_MAX} can");
         }
         return lost(shared);
     }
@@ -107,6 +132,7 @@ pub(super) fn ensure(shared: &Arc<Shared>, peer: &PeerId) -> Outbox {
         number: shared.number(),
         queue,
         bytes: Arc::default(),
+        parted: Arc::default(),
         refused: Arc::default(),
     };
     outboxes.insert(peer.clone(), outbox.clone());
@@ -288,7 +314,9 @@ async fn gather<W: futures::AsyncWrite + Unpin>(
 ) -> std::io::Result<()> {
     let mut next = Some(first);
     while let Some(queued) = next {
-        if queued.message.len() >= GATHER {
+        if queued.message.len() >= PART {
+            send_parts(writer, &queued.message).await?;
+        } else if queued.message.len() >= GATHER {
             writer.send(Kind::Data, &queued.message).await?;
         } else {
             writer.push(Kind::Data, &queued.message);
@@ -300,6 +328,23 @@ async fn gather<W: futures::AsyncWrite + Unpin>(
         next = messages.try_recv().ok();
     }
     writer.flush().await
+}
+
+/// Sends a message in parts; the last is a `Data` frame.
+async fn send_parts<W: futures::AsyncWrite + Unpin>(
+    writer: &mut FrameWriter<W>,
+    message: &[u8],
+) -> std::io::Result<()> {
+    let mut parts = message.chunks(PART).peekable();
+    while let Some(part) = parts.next() {
+        let kind = if parts.peek().is_some() {
+            Kind::Part
+        } else {
+            Kind::Data
+        };
+        writer.send(kind, part).await?;
+    }
+    Ok(())
 }
 
 /// Waits until another connection to the peer is newer than this one.
@@ -326,9 +371,10 @@ mod tests {
             number: 0,
             queue,
             bytes: Arc::default(),
+            parted: Arc::default(),
             refused: Arc::default(),
         };
-        for size in [GATHER - 1, 5 << 20] {
+        for size in [GATHER - 1, PART - 1] {
             for _ in 0..3 {
                 assert!(outbox.push(vec![0; size]));
                 assert!(outbox.bytes.load(Ordering::Relaxed) >= size);
@@ -341,7 +387,21 @@ mod tests {
                 assert_eq!(outbox.bytes.load(Ordering::Relaxed), 0);
             }
         }
-        assert!(!outbox.push(vec![0; BYTES_MAX + 1]));
-        assert_eq!(outbox.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn one_message_in_parts_leaves_room_for_others() {
+        let (queue, _messages) = mpsc::channel(MESSAGES_MAX);
+        let outbox = Outbox {
+            number: 0,
+            queue,
+            bytes: Arc::default(),
+            parted: Arc::default(),
+            refused: Arc::default(),
+        };
+        assert!(outbox.push(vec![0; BYTES_MAX + 1]));
+        assert!(!outbox.push(vec![0; PART]), "one at a time");
+        assert!(outbox.push(vec![0; 100]));
+        assert_eq!(outbox.bytes.load(Ordering::Relaxed), 100);
     }
 }

@@ -26,7 +26,7 @@ pub const REQUEST_MAX: usize = 1 << 20;
 pub const STRANGER_REQUEST_MAX: usize = 64 << 10;
 
 /// The longest chunk, in either direction. A mebibyte is as fast as any.
-pub const CHUNK_MAX: usize = super::frame::FRAME_MAX;
+pub const CHUNK_MAX: usize = 8 << 20;
 
 /// The longest name of a method.
 const METHOD_MAX: usize = 64;

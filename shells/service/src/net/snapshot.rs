@@ -19,8 +19,9 @@ use super::refusals::Complaints;
 use super::shared::{OPENING_TIMEOUT, Origin, Shared};
 use super::streams::Protocol;
 
-/// The longest chunk of encoded pins.
-pub const SNAPSHOT_CHUNK_MAX: usize = 1 << 20;
+/// The longest chunk of encoded pins. Chunks of usual pins have a quarter of a mebibyte; one pin that the first
+/// release accepted may have eight.
+pub const SNAPSHOT_CHUNK_MAX: usize = FRAME_MAX;
 
 /// Read ahead. Long chunks are read past it.
 const READ_AHEAD: usize = 16 << 10;
@@ -109,7 +110,7 @@ pub(super) async fn send<E: Display>(
                     peer: to.clone(),
                     why: frame.text(),
                 }),
-                Kind::Head | Kind::Data => Err(lost("a frame out of place".to_owned())),
+                Kind::Head | Kind::Data | Kind::Part => Err(lost("a frame out of place".to_owned())),
             },
             Ok(None) => Err(lost("the receiver gave up".to_owned())),
             Err(error) => Err(lost(error.to_string())),
@@ -295,7 +296,7 @@ impl IncomingSnapshot {
                     return None;
                 }
                 Kind::End => format!("chunks are missing, only {} came", self.tally.chunks),
-                Kind::Head | Kind::Failed | Kind::Refused => "a frame out of place".to_owned(),
+                Kind::Head | Kind::Failed | Kind::Part | Kind::Refused => "a frame out of place".to_owned(),
             },
             Ok(Ok(None)) => "the sender gave up".to_owned(),
             Ok(Err(error)) => error.to_string(),

@@ -93,7 +93,7 @@ impl Line {
             None => self.max_depth == Some(0),
         };
         let expire_at = self.expire_at.filter(|at| !at.is_zero());
-        Ok(Pin {
+        let pin = Pin {
             cid,
             pin_type: self.pin_type.map_or(PinType::Data, |Type(found)| found),
             allocations,
@@ -117,7 +117,9 @@ impl Line {
             },
             timestamp: self.timestamp.map_or(Timestamp(0), convert::timestamp),
             version: super::import::BASE,
-        })
+        };
+        pin.check().map_err(|refusal| refusal.to_string())?;
+        Ok(pin)
     }
 
     fn replicas(&self, over: &ImportOptions, default: Replicas) -> Result<Replicas, String> {

@@ -3,7 +3,7 @@
 //! A chunk is one byte of version, then pins in the order of their CIDs, each as four bytes of length, big
 //! end first, and the stored record.
 
-use cluster_core::{FIRST_VERSION, Manifest, Pin, decode};
+use cluster_core::{FIRST_VERSION, Manifest, PIN_MAX, Pin, decode};
 
 use super::error::StoreError;
 use super::reader::{Listing, Stream};
@@ -12,9 +12,11 @@ use super::reader::{Listing, Stream};
 /// many times over.
 const CHUNK: usize = 256 << 10;
 
-/// The largest chunk, in bytes, that is made or taken. One pin that is larger than 256 KiB travels alone;
-/// what reaches the log is far below this.
-pub const CHUNK_MAX: usize = 8 << 20;
+/// The largest chunk, in bytes, that is made or taken. One pin that is larger than 256 KiB travels alone: the
+/// first release accepted pins of up to 8 MiB, later ones [`PIN_MAX`].
+pub const CHUNK_MAX: usize = 16 << 20;
+
+const _: () = assert!(PIN_MAX < CHUNK && CHUNK < CHUNK_MAX);
 
 /// Bytes of a pin's length.
 const LEN: usize = 4;

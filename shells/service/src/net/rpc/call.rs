@@ -173,7 +173,7 @@ impl Call {
                 }
                 Kind::Failed => CallError::Failed(frame.text()),
                 Kind::Refused => self.subject.refused(frame.text()),
-                Kind::Head => self.subject.lost("a frame out of place"),
+                Kind::Head | Kind::Part => self.subject.lost("a frame out of place"),
             },
             Ok(Ok(None)) => self.subject.lost("it gave up without an answer"),
             Ok(Err(error)) => self.subject.lost(error),

@@ -112,7 +112,9 @@ async fn take(
     };
     let head: Head = match frame.kind {
         Kind::Head => decode(&frame.payload).map_err(|error| invalid(error.to_string()))?,
-        Kind::Data | Kind::End | Kind::Failed | Kind::Refused => return Err(invalid("no head at its start")),
+        Kind::Data | Kind::End | Kind::Failed | Kind::Part | Kind::Refused => {
+            return Err(invalid("no head at its start"));
+        }
     };
     if !shared.open_methods.contains(&head.method)
         && let Some(why) = shared.objection(from, &head.origin)

@@ -1,0 +1,276 @@
+//! Size limits: of each field of a pin, and of everything that holds pins on its way to the other peers.
+//!
+//! Each limit leaves room for what it wraps, so whatever a peer accepts can be replicated:
+//!
+//! ```text
+//! fields of a pin < pin < log entry <= Raft message < largest frame of the network
+//! ```
+//!
+//! The defaults are compared at compile time, a configuration when a [`Node`](crate::Node) starts. Limits are
+//! enforced where something new comes in. What is in a log already is replicated and applied whatever its size:
+//! an earlier release may have written it, and dropping it would part the peers' states.
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Command, Proposal};
+use crate::pin::{Pin, PinOptions};
+use crate::wire::encoded_len;
+
+/// Longest name of a pin, in bytes. Every copy of the pinset holds it; Kubo's own limit is 255.
+pub const NAME_MAX: usize = 1 << 10;
+
+/// Most keys of a pin's metadata.
+pub const METADATA_KEYS_MAX: usize = 1 << 10;
+
+/// Total of all keys and values of a pin's metadata, in bytes: two request lines full.
+pub const METADATA_MAX: usize = 16 << 10;
+
+/// Most origins of a pin. The Go peer dials at most ten.
+pub const ORIGINS_MAX: usize = 64;
+
+/// Longest origin, in bytes. A relayed address with two peer ids and a domain name of 253 bytes is shorter.
+pub const ORIGIN_MAX: usize = 512;
+
+/// Most peers that a client may prefer for a pin.
+pub const USER_ALLOCATIONS_MAX: usize = 256;
+
+/// Most peers that a pin may be allocated to: clusters of hundreds of peers have room.
+pub const ALLOCATIONS_MAX: usize = 1 << 10;
+
+/// Longest encoded pin, in bytes: above the sum of its fields' limits.
+pub const PIN_MAX: usize = 128 << 10;
+
+/// Bytes that a proposal adds to the pin that it holds, and an entry or a message to the proposals: ids, lengths,
+/// terms and positions, each of at most ten bytes.
+pub(crate) const OVERHEAD_MAX: usize = 1 << 10;
+
+/// Longest encoded peer id with its length, in bytes.
+const PEER_ID_ENCODED: usize = 48;
+
+const _: () = {
+    let peers = (USER_ALLOCATIONS_MAX + ALLOCATIONS_MAX) * PEER_ID_ENCODED;
+    let texts = NAME_MAX + METADATA_MAX + METADATA_KEYS_MAX * 4 + ORIGINS_MAX * (ORIGIN_MAX + 2);
+    // Three CIDs of at most 140 bytes, times and factors.
+    assert!(peers + texts + OVERHEAD_MAX <= PIN_MAX);
+    assert!(LimitsConfig::DEFAULT.is_consistent());
+};
+
+/// Limits in bytes. The simulator shrinks them, so that its small pins reach them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsConfig {
+    /// Longest encoded pin that is accepted.
+    pub pin_bytes: usize,
+    /// Longest encoded proposals that share a log entry.
+    pub entry_bytes: usize,
+    /// Longest encoded entries that share a Raft message, and proposals that share a message to the leader.
+    pub message_bytes: usize,
+    /// Most Raft messages with entries that are on their way to one follower.
+    pub inflight_messages: usize,
+    /// Total of encoded proposals that wait for the leader's disk.
+    pub pending_bytes: usize,
+    /// Total of encoded client requests that are open at this peer.
+    pub open_bytes: usize,
+}
+
+impl LimitsConfig {
+    /// The limits of a real peer.
+    pub const DEFAULT: Self = Self {
+        pin_bytes: PIN_MAX,
+        // Some 900 usual pins, or two of the greatest.
+        entry_bytes: 256 << 10,
+        message_bytes: 256 << 10,
+        // Times `message_bytes`, 16 MiB for each follower: as much as the network queues.
+        inflight_messages: 64,
+        pending_bytes: 32 << 20,
+        open_bytes: 32 << 20,
+    };
+
+    /// Whether everything that is accepted fits into what carries it.
+    pub const fn is_consistent(&self) -> bool {
+        self.pin_bytes + OVERHEAD_MAX <= self.entry_bytes
+            && self.entry_bytes <= self.message_bytes
+            && self.message_bytes <= self.pending_bytes
+            && self.pin_bytes + OVERHEAD_MAX <= self.open_bytes
+            && self.inflight_messages > 0
+    }
+
+    /// Longest Raft message that this release makes out of entries that it wrote itself.
+    pub const fn longest_message(&self) -> usize {
+        self.message_bytes + 2 * OVERHEAD_MAX
+    }
+
+    /// Refuses a command that is too large to be proposed.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLarge`] names the field and its limit.
+    pub(crate) fn check(&self, command: &Command) -> Result<(), TooLarge> {
+        match command {
+            Command::Pin { pin, .. } => {
+                pin.check()?;
+                TooLarge::unless("the encoded pin", "bytes", encoded_len(pin), self.pin_bytes)
+            }
+            Command::Reallocate { allocations, .. } => too_many_allocations(allocations.len()),
+            Command::Admit { .. } | Command::Members(_) | Command::Unpin { .. } => Ok(()),
+        }
+    }
+
+    /// Whether a proposal that came from another peer may be written.
+    pub(crate) fn allows(&self, proposal: &Proposal) -> bool {
+        self.check(&proposal.command).is_ok()
+    }
+}
+
+/// A field that exceeds its limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{field} has {size} {unit}, at most {limit} are allowed")]
+pub struct TooLarge {
+    /// Name of the field, for people.
+    pub field: String,
+    /// Unit of `size` and `limit`.
+    pub unit: String,
+    /// Size that was asked for.
+    pub size: usize,
+    /// Largest allowed size.
+    pub limit: usize,
+}
+
+impl TooLarge {
+    fn unless(field: &str, unit: &str, size: usize, limit: usize) -> Result<(), Self> {
+        if size <= limit {
+            return Ok(());
+        }
+        Err(Self {
+            field: field.to_owned(),
+            unit: unit.to_owned(),
+            size,
+            limit,
+        })
+    }
+}
+
+impl PinOptions {
+    /// Checks each field against its limit.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLarge`] names the first field that exceeds its limit.
+    pub fn check(&self) -> Result<(), TooLarge> {
+        let metadata = self.metadata.iter().map(|(key, value)| key.len() + value.len());
+        let origin = self.origins.iter().map(String::len).max().unwrap_or(0);
+        let preferred = self.user_allocations.len();
+        TooLarge::unless("the name of the pin", "bytes", self.name.len(), NAME_MAX)?;
+        TooLarge::unless(
+            "the pin's metadata",
+            "keys",
+            self.metadata.len(),
+            METADATA_KEYS_MAX,
+        )?;
+        TooLarge::unless("the pin's metadata", "bytes", metadata.sum(), METADATA_MAX)?;
+        TooLarge::unless(
+            "the pin's list of origins",
+            "origins",
+            self.origins.len(),
+            ORIGINS_MAX,
+        )?;
+        TooLarge::unless("an origin of the pin", "bytes", origin, ORIGIN_MAX)?;
+        TooLarge::unless(
+            "the list of user allocations",
+            "peers",
+            preferred,
+            USER_ALLOCATIONS_MAX,
+        )
+    }
+}
+
+impl Pin {
+    /// Checks each field against its limit, and the whole against [`PIN_MAX`].
+    ///
+    /// # Errors
+    ///
+    /// [`TooLarge`] names the first field that exceeds its limit.
+    pub fn check(&self) -> Result<(), TooLarge> {
+        self.options.check()?;
+        too_many_allocations(self.allocations.len())?;
+        TooLarge::unless("the encoded pin", "bytes", encoded_len(self), PIN_MAX)
+    }
+}
+
+fn too_many_allocations(count: usize) -> Result<(), TooLarge> {
+    TooLarge::unless("the list of allocations", "peers", count, ALLOCATIONS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pin::{PinType, Replicas};
+    use crate::testing::{cid, options, peer};
+    use crate::time::Timestamp;
+
+    fn largest() -> Pin {
+        let mut options = options(Replicas::Range {
+            min: 1,
+            max: u32::MAX,
+        });
+        options.name = "n".repeat(NAME_MAX);
+        let value = "v".repeat(METADATA_MAX / METADATA_KEYS_MAX - 5);
+        let pairs = (0..METADATA_KEYS_MAX).map(|n| (format!("{n:05}"), value.clone()));
+        options.metadata = pairs.collect();
+        options.origins = vec!["o".repeat(ORIGIN_MAX); ORIGINS_MAX];
+        options.user_allocations = vec![peer(1); USER_ALLOCATIONS_MAX];
+        options.pin_update = Some(cid(2));
+        options.expire_at = Some(Timestamp(u64::MAX));
+        Pin {
+            cid: cid(1),
+            pin_type: PinType::Meta,
+            allocations: vec![peer(1); ALLOCATIONS_MAX],
+            reference: Some(cid(3)),
+            options,
+            timestamp: Timestamp(u64::MAX),
+            version: u64::MAX,
+        }
+    }
+
+    #[test]
+    fn a_pin_with_every_field_at_its_limit_is_accepted() {
+        assert_eq!(largest().check(), Ok(()));
+    }
+
+    #[test]
+    fn each_field_over_its_limit_is_named_with_size_and_limit() {
+        let refused = |change: fn(&mut Pin)| {
+            let mut pin = largest();
+            change(&mut pin);
+            pin.check().unwrap_err().to_string()
+        };
+        let over = "has 1025 bytes, at most 1024 are allowed";
+        assert_eq!(
+            refused(|pin| pin.options.name.push('n')),
+            format!("the name of the pin {over}")
+        );
+        assert_eq!(
+            refused(|pin| pin.options.origins[7].push('o')),
+            "an origin of the pin has 513 bytes, at most 512 are allowed"
+        );
+        assert_eq!(
+            refused(|pin| pin.options.origins.push(String::new())),
+            "the pin's list of origins has 65 origins, at most 64 are allowed"
+        );
+        assert_eq!(
+            refused(|pin| pin.options.user_allocations.push(peer(1))),
+            "the list of user allocations has 257 peers, at most 256 are allowed"
+        );
+        assert_eq!(
+            refused(|pin| pin.allocations.push(peer(1))),
+            "the list of allocations has 1025 peers, at most 1024 are allowed"
+        );
+        assert_eq!(
+            refused(|pin| pin.options.metadata.values_mut().next().unwrap().push('v')),
+            "the pin's metadata has 16385 bytes, at most 16384 are allowed"
+        );
+        assert_eq!(
+            refused(|pin| drop(pin.options.metadata.insert("k".to_owned(), String::new()))),
+            "the pin's metadata has 1025 keys, at most 1024 are allowed"
+        );
+    }
+}

@@ -1,0 +1,109 @@
+//! Expiry is judged by the median of the voters' clocks.
+
+use super::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn expiring_in(table: &Table, time: Duration) -> PinOptions {
+    PinOptions {
+        expire_at: Some(table.now.wall + time),
+        ..options(Replicas::Everywhere)
+    }
+}
+
+fn pin(table: &mut Table, number: u8, options: PinOptions) {
+    let cid = cid(number);
+    let ticket = table.request(1, Request::Pin { cid, options });
+    table.run(SECOND);
+    assert!(table.replies[&ticket].is_ok(), "{:?}", table.replies[&ticket]);
+}
+
+fn is_pinned(table: &Table, number: u8) -> bool {
+    table.nodes[&peer(1)].1.pins.contains_key(&cid(number))
+}
+
+#[test]
+fn a_leader_whose_clock_is_a_day_ahead_removes_only_what_the_others_see_expired() {
+    let mut table = Table::new(3);
+    table.run(20 * SECOND);
+    let leader = leader(&table);
+    let (late, soon) = (expiring_in(&table, 6 * HOUR), expiring_in(&table, 60 * SECOND));
+    pin(&mut table, 1, late);
+    pin(&mut table, 2, soon);
+    table.ahead.insert(peer(leader), 24 * HOUR);
+    table.run(90 * SECOND);
+    assert!(is_pinned(&table, 1), "removed by one wrong clock");
+    assert!(!is_pinned(&table, 2), "what has expired by most clocks goes");
+    for (id, (node, _)) in &table.nodes {
+        let skewed: Vec<&PeerId> = node.view().skewed_clocks().collect();
+        assert_eq!(skewed, [&peer(leader)], "seen by {id}");
+        let alerts: Vec<&Alert> = node.view().alerts().collect();
+        let [alert] = alerts[..] else {
+            panic!("{alerts:?}");
+        };
+        assert_eq!(alert.peer, peer(leader));
+        assert!(
+            alert
+                .metric
+                .metric
+                .value
+                .ends_with("s ahead of the cluster's clock"),
+            "{alert:?}"
+        );
+    }
+    table.ahead.clear();
+    table.run(60 * SECOND);
+    assert_eq!(table.nodes[&peer(1)].0.view().skewed_clocks().count(), 0);
+}
+
+#[test]
+fn nothing_expires_while_fewer_than_a_majority_of_clocks_are_known() {
+    let mut monitor = crate::monitor::Monitor::new(peer(1), &Config::new(peer(1)).monitor, Now::default());
+    let now = Now {
+        mono: Instant(1),
+        wall: Timestamp(1_000_000_000_000),
+    };
+    let voters: Vec<PeerId> = (1..=3).map(peer).collect();
+    assert_eq!(monitor.cluster_time(now, voters.iter()), None);
+    assert_eq!(monitor.cluster_time(now, voters[..1].iter()), Some(now.wall));
+    let clock = |wall: i64| Metric {
+        name: "clock".to_owned(),
+        value: String::new(),
+        weight: wall,
+        partitionable: false,
+        ttl: 30 * SECOND,
+        valid: true,
+    };
+    monitor.received(now, peer(2), vec![clock(900_000_000_000)]);
+    let earlier = Some(Timestamp(900_000_000_000));
+    assert_eq!(
+        monitor.cluster_time(now, voters.iter()),
+        earlier,
+        "the earlier one of two"
+    );
+    let later = Now {
+        mono: now.mono + 10 * SECOND,
+        wall: now.wall + 10 * SECOND,
+    };
+    let counted_on = Some(Timestamp(910_000_000_000));
+    assert_eq!(
+        monitor.cluster_time(later, voters.iter()),
+        counted_on,
+        "a reading ages"
+    );
+    monitor.received(later, peer(3), vec![clock(2_000_000_000_000)]);
+    assert_eq!(
+        monitor.cluster_time(later, voters.iter()),
+        Some(later.wall),
+        "the median of three"
+    );
+    let silent = Now {
+        mono: later.mono + 40 * SECOND,
+        wall: later.wall,
+    };
+    assert_eq!(
+        monitor.cluster_time(silent, voters.iter()),
+        None,
+        "expired readings do not count"
+    );
+}

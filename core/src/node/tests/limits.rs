@@ -1,0 +1,187 @@
+//! What is proposed and replicated is bounded by bytes; what an earlier release wrote is replicated all the same.
+
+use super::alone::Alone;
+use super::*;
+
+/// The largest pin that REST took in the first release.
+const OLD_ORIGIN: usize = 8_380_000;
+
+fn large(number: u8, size: usize) -> Request {
+    let options = PinOptions {
+        metadata: [("k".to_owned(), "v".repeat(size))].into(),
+        ..options(Replicas::Everywhere)
+    };
+    let cid = cid(number);
+    Request::Pin { cid, options }
+}
+
+fn requested(number: u8, request: Request) -> Event {
+    let ticket = Ticket(u64::from(number));
+    Event::Requested { ticket, request }
+}
+
+fn old_proposal(origin: RaftId, number: u8) -> Proposal {
+    let mut options = options(Replicas::Everywhere);
+    options.origins = vec!["o".repeat(OLD_ORIGIN)];
+    let pin = Pin {
+        cid: cid(number),
+        pin_type: PinType::Data,
+        allocations: Vec::new(),
+        reference: None,
+        options,
+        timestamp: Timestamp(1),
+        version: 0,
+    };
+    Proposal {
+        id: ProposalId {
+            origin,
+            boot: 1,
+            seq: u64::from(number),
+        },
+        command: Command::Pin {
+            pin,
+            precondition: Precondition::Any,
+        },
+    }
+}
+
+#[test]
+fn an_oversized_pin_is_refused_with_field_and_limit() {
+    let mut alone = Alone::new(1);
+    alone.lead();
+    let effects = alone.request(1, large(1, METADATA_MAX));
+    let [
+        Effect::Reply {
+            ticket: Ticket(1),
+            reply: Err(Refusal::TooLarge(why)),
+        },
+    ] = &effects[..]
+    else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(
+        why.to_string(),
+        "the pin's metadata has 16385 bytes, at most 16384 are allowed"
+    );
+}
+
+/// Ten bodies of 500 pins with 16,000 bytes of metadata stopped a cluster of the first release.
+#[test]
+fn entries_hold_no_more_bytes_than_allowed() {
+    let mut alone = Alone::new(1);
+    alone.lead();
+    let events = (1..=100).map(|number| requested(number, large(number, 16_000)));
+    let effects = alone.node.handle_all(alone.now, &alone.disk, events);
+    let (mut entries, mut batches) = (0, vec![effects]);
+    while let Some(effects) = batches.pop() {
+        for effect in effects {
+            let Effect::Persist(batch) = effect else { continue };
+            alone.disk.write(&batch);
+            for op in &batch.ops {
+                let StoreOp::Append { entries: appended } = op else {
+                    continue;
+                };
+                for entry in appended {
+                    let (Payload::Commands(data) | Payload::Members(data)) = &entry.payload;
+                    assert!(
+                        data.len() <= LimitsConfig::DEFAULT.longest_message(),
+                        "{}",
+                        data.len()
+                    );
+                    entries += usize::from(data.len() > 16_000);
+                }
+            }
+            if batch.sync {
+                let persisted = Event::Persisted { batch: batch.id };
+                batches.push(alone.node.handle(alone.now, &alone.disk, persisted));
+            }
+        }
+    }
+    assert_eq!(entries, 100_usize.div_ceil(16), "sixteen share an entry");
+}
+
+#[test]
+fn forwarded_proposals_share_a_message_by_their_bytes() {
+    let mut table = Table::new(3);
+    table.run(20 * SECOND);
+    let leader = leader(&table);
+    let follower = (1..=3).find(|number| *number != leader).unwrap();
+    let (node, disk) = table.nodes.get_mut(&peer(follower)).unwrap();
+    let events = (1..=40).map(|number| requested(number, large(number, 16_000)));
+    let effects = node.handle_all(table.now, disk, events);
+    let sizes = effects.iter().filter_map(|effect| match effect {
+        Effect::Send { envelope, .. } => match &envelope.message {
+            Message::Propose(proposals) => Some(proposals.len()),
+            _ => None,
+        },
+        _ => None,
+    });
+    assert_eq!(sizes.collect::<Vec<_>>(), [16, 16, 8]);
+}
+
+#[test]
+fn open_requests_are_bounded_by_bytes() {
+    let mut alone = Alone::new(3);
+    let mut busy = 0;
+    for number in 0..3000 {
+        let effects = alone.request(number, large(1, 16_000));
+        busy += usize::from(effects.iter().any(|effect| {
+            matches!(
+                effect,
+                Effect::Reply {
+                    reply: Err(Refusal::Busy),
+                    ..
+                }
+            )
+        }));
+    }
+    let fit = LimitsConfig::DEFAULT.open_bytes / 16_000;
+    assert!((3000 - fit..3010 - fit + 40).contains(&busy), "{busy} of 3000");
+}
+
+/// Three requests at once, each with an origin of 8.38 MB, made an entry of 25 MB that no message could hold.
+#[test]
+fn an_oversized_entry_of_an_earlier_release_reaches_followers_and_newcomers() {
+    let mut table = Table::new(3);
+    let proposals: Vec<Proposal> = (1..=3).map(|number| old_proposal(RaftId(1), number)).collect();
+    let entry = LogEntry {
+        index: 1,
+        term: 1,
+        payload: Payload::Commands(encode(&proposals)),
+    };
+    for number in 1..=2 {
+        let (_, disk) = table.nodes.get_mut(&peer(number)).unwrap();
+        disk.log.insert(1, entry.clone());
+        disk.recovered.as_mut().unwrap().hard_state.term = 1;
+        table.restart(number);
+    }
+    table.run(5 * SECOND);
+    let has_all = |table: &Table, number| table.nodes[&peer(number)].1.pins.len() == 3;
+    assert!((1..=3).all(|number| has_all(&table, number)));
+    table.join(4);
+    let added = table.request(1, Request::AddPeer { peer: peer(4) });
+    table.run(20 * SECOND);
+    assert_eq!(table.replies[&added], Ok(Reply::PeerAdded));
+    assert!(has_all(&table, 4));
+}
+
+#[test]
+fn an_oversized_proposal_of_an_earlier_release_is_not_written() {
+    let mut table = Table::new(2);
+    table.run(20 * SECOND);
+    let leader = leader(&table);
+    let other = 3 - leader;
+    let members = table.nodes[&peer(other)].0.view().members();
+    let (cluster, origin) = (members.cluster, members.raft_id(&peer(other)).unwrap());
+    let envelope = Envelope {
+        cluster,
+        incarnation: table.nodes[&peer(other)].0.view().incarnation(),
+        addressee: None,
+        version: VERSION,
+        message: Message::Propose(vec![old_proposal(origin, 9)]),
+    };
+    let (node, disk) = table.nodes.get_mut(&peer(leader)).unwrap();
+    let from = peer(other);
+    let effects = node.handle(table.now, disk, Event::Received { from, envelope });
+    assert!(effects.is_empty() && node.view().pending() == 0);
+}

@@ -1,0 +1,103 @@
+//! Proposals that wait at the leader until its last write is durable, to share the next log entry. Bounded by
+//! count and by bytes.
+
+use crate::command::Proposal;
+use crate::limits::LimitsConfig;
+use crate::planted::planted;
+use crate::wire::encoded_len;
+
+/// Most proposals that wait. What exceeds it is dropped, and proposed again by whoever waits for it.
+pub(crate) const PENDING_MAX: usize = 16_384;
+
+/// Most proposals that share a log entry: about 300 KiB at the size of a usual pin.
+const ENTRY_PROPOSALS: usize = 1024;
+
+/// The queue, and the encoded length of each proposal in it.
+pub(crate) struct Pending {
+    limits: LimitsConfig,
+    queue: Vec<Proposal>,
+    sizes: Vec<usize>,
+    bytes: usize,
+}
+
+impl Pending {
+    pub(crate) fn new(limits: &LimitsConfig) -> Self {
+        Self {
+            limits: limits.clone(),
+            queue: Vec::new(),
+            sizes: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Whether no further proposal should be made for this peer itself.
+    pub(crate) fn is_full(&self) -> bool {
+        self.queue.len() >= PENDING_MAX || self.bytes >= self.limits.pending_bytes
+    }
+
+    /// Takes a proposal, unless that would exceed a limit.
+    pub(crate) fn push(&mut self, proposal: Proposal) {
+        let size = encoded_len(&proposal);
+        if self.queue.len() < PENDING_MAX && self.bytes + size <= self.limits.pending_bytes {
+            self.bytes += size;
+            self.sizes.push(size);
+            self.queue.push(proposal);
+        }
+    }
+
+    /// The proposals that share the next entry: at least one, and no more than fit into `entry_bytes`.
+    pub(crate) fn next_entry(&self) -> &[Proposal] {
+        let mut bytes = 0;
+        let fits = |size: &&usize| {
+            bytes += **size;
+            bytes <= self.limits.entry_bytes || planted!(EntryBytesIgnored)
+        };
+        let count = self.sizes.iter().take(ENTRY_PROPOSALS).take_while(fits).count();
+        &self.queue[..count.max(1).min(self.queue.len())]
+    }
+
+    /// Removes the first `count` proposals.
+    pub(crate) fn advance(&mut self, count: usize) {
+        self.queue.drain(..count);
+        self.bytes -= self.sizes.drain(..count).sum::<usize>();
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.advance(self.queue.len());
+    }
+
+    pub(crate) fn retain(&mut self, keep: impl Fn(&Proposal) -> bool) {
+        if self.queue.iter().all(&keep) {
+            return;
+        }
+        for proposal in std::mem::take(&mut self.queue).into_iter().filter(keep) {
+            self.queue.push(proposal);
+        }
+        self.sizes = self.queue.iter().map(encoded_len).collect();
+        self.bytes = self.sizes.iter().sum();
+    }
+
+    /// Panics if a limit is exceeded or the sizes do not add up.
+    pub(crate) fn check(&self) {
+        assert!(
+            self.queue.len() <= PENDING_MAX,
+            "no more pending proposals than allowed"
+        );
+        assert!(
+            self.bytes <= self.limits.pending_bytes,
+            "no more pending bytes than allowed"
+        );
+        assert!(
+            self.sizes.len() == self.queue.len(),
+            "each pending proposal has a size"
+        );
+    }
+}
