@@ -53,6 +53,12 @@ impl Pending {
         }
     }
 
+    /// All of them, in order; for the simulator's coverage.
+    #[cfg(planted_bugs)]
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, Proposal> {
+        self.queue.iter()
+    }
+
     /// The proposals that share the next entry: at least one, and no more than fit into `entry_bytes`.
     pub(crate) fn next_entry(&self) -> &[Proposal] {
         let mut bytes = 0;
