@@ -197,9 +197,10 @@ impl Client {
                 None | Some(_) => return,
             }
         };
-        let removed = match &request {
-            Request::RemovePeer { peer } => Some(peer.clone()),
-            _ => None,
+        let removed = if let Request::RemovePeer { peer } = &request {
+            Some(peer.clone())
+        } else {
+            None
         };
         lock(world).removals.extend(removed.clone());
         let patience = self.patience();

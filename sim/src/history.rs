@@ -84,10 +84,12 @@ impl History {
 
     /// Notes a wish for the membership; `possible` says whether it may have been recorded.
     pub(crate) fn wished(&mut self, request: &Request, possible: bool) {
-        let wish = match request {
-            Request::AddPeer { peer } => MembersWish::Add { peer: peer.clone() },
-            Request::RemovePeer { peer } => MembersWish::Remove { peer: peer.clone() },
-            other => unreachable!("no wish for the membership: {other:?}"),
+        let wish = if let Request::AddPeer { peer } = request {
+            MembersWish::Add { peer: peer.clone() }
+        } else if let Request::RemovePeer { peer } = request {
+            MembersWish::Remove { peer: peer.clone() }
+        } else {
+            unreachable!("no wish for the membership: {request:?}")
         };
         match self.wishes.iter_mut().find(|(known, _)| *known == wish) {
             Some((_, times)) => *times += u64::from(possible),

@@ -32,7 +32,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             .map_err(|error| error.to_string())
     );
     let block = |text: &'static str| Block {
-        cid: Cid::new_v1(0x55, Code::Sha2_256.digest(text.as_bytes())),
+        cid: Cid::new_v1(
+            0x55,
+            Code::Sha2_256
+                .digest(text.as_bytes())
+                .resize()
+                .expect("grows only"),
+        ),
         data: text.into(),
     };
     let (kept, lost) = (block("drive_kubo keeps this"), block("drive_kubo loses this"));

@@ -265,6 +265,7 @@ mod tests {
             prop_assert_eq!(recode(json.clone(), DAG_JSON, DAG_CBOR).unwrap(), cbor.clone());
             let mut expected = Vec::new();
             data.references(&mut expected);
+            let mut expected: Vec<Cid> = expected.iter().map(crate::hash::long).collect();
             expected.sort_unstable();
             for (codec, block) in [(DAG_CBOR, cbor), (DAG_JSON, json)] {
                 let mut links = links_of(codec, &block);

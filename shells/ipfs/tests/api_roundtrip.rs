@@ -476,7 +476,7 @@ async fn every_call(backend: &Backend, other: &Served) {
             text.as_bytes(),
         );
         Block {
-            cid: Cid::new_v1(0x55, hash),
+            cid: Cid::new_v1(0x55, hash.resize().expect("grows only")),
             data: text.into(),
         }
     };

@@ -154,6 +154,8 @@ impl Answers {
                 late || members.peers.values().filter(able).count() < *needed as usize
             }
             Refusal::NotMember => !is_member(step, process),
+            // Clients ask for nothing above the limits.
+            Refusal::TooLarge(_) => false,
             Refusal::NotFound | Refusal::Unknown | Refusal::Conflict(_) | Refusal::IpfsFailed(_) => true,
         };
         found.require(holds, "answers", || {
@@ -163,6 +165,8 @@ impl Answers {
             Request::Unpin { .. } => {
                 !matches!(refusal, Refusal::NotEnoughPeers { .. } | Refusal::IpfsFailed(_))
             }
+            // An update of what is not pinned.
+            Request::Pin { options, .. } if *refusal == Refusal::NotFound => options.pin_update.is_some(),
             Request::Pin { .. } | Request::Import { .. } => {
                 !matches!(refusal, Refusal::NotFound | Refusal::IpfsFailed(_))
             }

@@ -109,12 +109,15 @@ fn forwarded_proposals_share_a_message_by_their_bytes() {
     let (node, disk) = table.nodes.get_mut(&peer(follower)).unwrap();
     let events = (1..=40).map(|number| requested(number, large(number, 16_000)));
     let effects = node.handle_all(table.now, disk, events);
-    let sizes = effects.iter().filter_map(|effect| match effect {
-        Effect::Send { envelope, .. } => match &envelope.message {
-            Message::Propose(proposals) => Some(proposals.len()),
-            _ => None,
-        },
-        _ => None,
+    let sizes = effects.iter().filter_map(|effect| {
+        let Effect::Send { envelope, .. } = effect else {
+            return None;
+        };
+        if let Message::Propose(proposals) = &envelope.message {
+            Some(proposals.len())
+        } else {
+            None
+        }
     });
     assert_eq!(sizes.collect::<Vec<_>>(), [16, 16, 8]);
 }

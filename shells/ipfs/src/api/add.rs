@@ -129,10 +129,11 @@ impl Target {
     }
 
     async fn make_room(&mut self, path: &[u8], told: mpsc::Sender<Added>) -> Result<(), Failure> {
-        Ok(match self {
+        match self {
             Target::Node(adding) => adding.make_room(path, told).await?,
             Target::Hash(adder) => adder.make_room(path, told).await?,
-        })
+        }
+        Ok(())
     }
 
     async fn file(

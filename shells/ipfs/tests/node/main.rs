@@ -70,7 +70,7 @@ fn content(length: usize, seed: u64) -> Vec<u8> {
 fn raw(data: &[u8]) -> Block {
     use multihash_codetable::{Code, MultihashDigest};
     Block {
-        cid: Cid::new_v1(0x55, Code::Sha2_256.digest(data)),
+        cid: Cid::new_v1(0x55, Code::Sha2_256.digest(data).resize().expect("grows only")),
         data: data.to_vec().into(),
     }
 }

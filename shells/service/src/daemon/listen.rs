@@ -263,7 +263,11 @@ async fn sockets(addresses: &[Address], key: &str) -> anyhow::Result<Vec<SocketA
         else {
             return Err(not_a_socket(address, key));
         };
-        sockets.push(match host {
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "libp2p may add protocols, none of which is a host"
+        )]
+        let socket = match host {
             Protocol::Ip4(ip) => SocketAddr::from((ip, port)),
             Protocol::Ip6(ip) => SocketAddr::from((ip, port)),
             Protocol::Dns4(name) => look_up(&name, port, key, SocketAddr::is_ipv4).await?,
@@ -273,7 +277,8 @@ async fn sockets(addresses: &[Address], key: &str) -> anyhow::Result<Vec<SocketA
                 Err(_) => look_up(&name, port, key, |_| true).await?,
             },
             _ => return Err(not_a_socket(address, key)),
-        });
+        };
+        sockets.push(socket);
     }
     Ok(sockets)
 }
