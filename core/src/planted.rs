@@ -152,8 +152,6 @@ mod switch {
         NotedIsRefusal,
         /// Proposals of an earlier process are applied.
         OldBootAdmitted,
-        /// A confirmation for an older version of a pin counts.
-        OldConfirmation,
         /// A copy goes when one other peer has confirmed, however many must.
         OneConfirmation,
         /// Only one of several peers that are down loses its pins.
@@ -180,8 +178,6 @@ mod switch {
         ReadBeforeApplied,
         /// What a client wants tried again is left where it is.
         RecoverIgnored,
-        /// A peer that is removed does not notice.
-        RemovedNoted,
         /// A pin that is asked for with another end stays as it is.
         RenewalIgnored,
         /// A data folder counts as lost after one message from another.
@@ -190,8 +186,6 @@ mod switch {
         OwnClockTrusted,
         /// Clients are answered when their pin is proposed.
         ReplyOnPropose,
-        /// A comparison that is older than the local state is believed.
-        ReportBelieved,
         /// What failed is tried again without a pause.
         RetryAtOnce,
         /// What failed is tried again before what was never tried.

@@ -7,7 +7,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use cluster_core::{
-    Cid, Mode, Pin, PinOptions, PinType, PinsetView, Refusal, Replicas, Reply, Request, Ticket, Timestamp,
+    Cid, MembersWish, Mode, Pin, PinOptions, PinType, PinsetView, Refusal, Replicas, Reply, Request, Ticket,
+    Timestamp,
 };
 use madsim::time::sleep;
 
@@ -172,7 +173,7 @@ impl Client {
         if World::now() / 1_000_000_000 + 5 > self.options.seconds {
             return;
         }
-        let request = {
+        let (peer, removes) = {
             let world = lock(world);
             let members = world.members();
             let target = self.rng.index(world.peers.len());
@@ -183,28 +184,33 @@ impl Client {
                 .filter(|peer| peer.up && members.raft_id(&peer.id).is_some())
                 .count();
             match members.raft_id(&peer) {
-                None if self.options.op_readd > 0 || !members.departed.contains(&peer) => {
-                    Request::AddPeer { peer }
-                }
+                None if self.options.op_readd > 0 || !members.departed.contains(&peer) => (peer, false),
                 Some(_)
                     if well > 3
                         && members.leaving.is_empty()
                         && world.removals.is_empty()
                         && world.has_quorum_without(&BTreeSet::from([peer.clone()])) =>
                 {
-                    Request::RemovePeer { peer }
+                    (peer, true)
                 }
                 None | Some(_) => return,
             }
         };
-        let removed = if let Request::RemovePeer { peer } = &request {
-            Some(peer.clone())
+        let named = peer.clone();
+        let (request, wish) = if removes {
+            lock(world).removals.insert(peer.clone());
+            (
+                Request::RemovePeer { peer: named.clone() },
+                MembersWish::Remove { peer: named },
+            )
         } else {
-            None
+            (
+                Request::AddPeer { peer: named.clone() },
+                MembersWish::Add { peer: named },
+            )
         };
-        lock(world).removals.extend(removed.clone());
         let patience = self.patience();
-        let asked = ask(world, self.peer, request.clone(), patience).await;
+        let asked = ask(world, self.peer, request, patience).await;
         let (is_over, is_refused) = match &asked {
             Asked::Nobody => (true, true),
             Asked::Heard(Answer::Reply(reply, _)) => {
@@ -215,11 +221,10 @@ impl Client {
         };
         // A conflict is found when the wish is applied: it is in the log, and changes nothing.
         let conflicts = matches!(&asked, Asked::Heard(Answer::Reply(Err(Refusal::Conflict(_)), _)));
-        lock(world).history.wished(&request, !is_refused || conflicts);
-        if is_over && let Some(peer) = &removed {
-            lock(world).removals.remove(peer);
+        lock(world).history.wished(wish, !is_refused || conflicts);
+        if is_over && removes {
+            lock(world).removals.remove(&peer);
         }
-        let removes = removed.is_some();
         if let Asked::Heard(Answer::Reply(Ok(_), _)) = asked {
             let mut world = lock(world);
             world.stats.membership_changes += 1;

@@ -1,6 +1,6 @@
 //! What clients asked for and heard. The order of calls and returns is kept as positions in one sequence.
 
-use cluster_core::{Cid, Index, MembersWish, Pin, PinOptions, Refusal, Request};
+use cluster_core::{Cid, Index, MembersWish, Pin, PinOptions, Refusal};
 
 /// What a client did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,14 +83,7 @@ impl History {
     }
 
     /// Notes a wish for the membership; `possible` says whether it may have been recorded.
-    pub(crate) fn wished(&mut self, request: &Request, possible: bool) {
-        let wish = if let Request::AddPeer { peer } = request {
-            MembersWish::Add { peer: peer.clone() }
-        } else if let Request::RemovePeer { peer } = request {
-            MembersWish::Remove { peer: peer.clone() }
-        } else {
-            unreachable!("no wish for the membership: {request:?}")
-        };
+    pub(crate) fn wished(&mut self, wish: MembersWish, possible: bool) {
         match self.wishes.iter_mut().find(|(known, _)| *known == wish) {
             Some((_, times)) => *times += u64::from(possible),
             None => self.wishes.push((wish, u64::from(possible))),

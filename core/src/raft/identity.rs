@@ -11,7 +11,7 @@ impl Raft {
         if let Some(voting) = voting {
             members.take(change, voting);
         }
-        was_member && !members.peers.contains_key(&id) && !planted!(RemovedNoted)
+        was_member && !members.peers.contains_key(&id)
     }
 
     /// Notes what an operator wants of the membership, or says why it cannot be.

@@ -139,8 +139,8 @@ impl Tracker {
         let mut found = 0;
         for Missing { cid, since } in missing {
             let local = draft.local(&cid);
-            let is_current = |local: &Local| local.since == since || planted!(ReportBelieved);
-            let Some(local) = local.filter(|local| local.phase == Phase::Pinned && is_current(local)) else {
+            let Some(local) = local.filter(|local| local.phase == Phase::Pinned && local.since == since)
+            else {
                 continue;
             };
             found += u64::from(!planted!(SyncMiscounted));

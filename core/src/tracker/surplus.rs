@@ -122,8 +122,7 @@ impl Tracker {
             let Some(asked) = self.surplus.asked.get_mut(&cid) else {
                 continue;
             };
-            let is_old = asked.version != version && !planted!(OldConfirmation);
-            if is_old || !asked.allocations.contains(from) {
+            if asked.version != version || !asked.allocations.contains(from) {
                 continue;
             }
             asked.held.insert(from.clone());

@@ -23,8 +23,8 @@ impl Options {
             25..29 => self.shrink_limits(rng),
             29..33 => self.expire(rng),
             33..37 => self.fail_over(rng),
-            37..39 => self.upgrade(rng),
-            39..42 => self.fail_at_ipfs(rng),
+            37..41 => self.upgrade(rng),
+            41..44 => self.fail_at_ipfs(rng),
             _ => {}
         }
     }
@@ -150,11 +150,17 @@ impl Options {
         self.cids = 40;
     }
 
+    /// Leaders change while some members of the older release are away: whoever leads has not heard them.
     fn upgrade(&mut self, rng: &mut Rng) {
-        self.old = *rng.pick(&[300, 700]);
-        self.upgrade_every = *rng.pick(&[3, 10]);
-        self.partition_every = *rng.pick(&[0, 8]);
-        self.restart_spread_ms = 10_000;
+        self.peers = 5;
+        self.old = *rng.pick(&[300, 500]);
+        self.upgrade_every = 10;
+        self.partition_every = 5;
+        self.kill_every = 5;
+        self.cut_all_every = 6;
+        self.leader_kill_every = 5;
+        self.metrics_ms = 300;
+        self.seconds = rng.range(40, 60);
     }
 
     fn fail_at_ipfs(&mut self, rng: &mut Rng) {
