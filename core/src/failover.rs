@@ -76,7 +76,8 @@ impl Failover {
         self.config.enabled || planted!(FailoverThoughOff)
     }
 
-    /// Says what to propose at the cluster's `time` (nothing expires while it is unknown), and about the peers in
+    /// Says what to propose at the cluster's `time` (nothing expires while it is unknown), and about the
+    /// peers in
     /// `down`, of whom those in `gone` are no members any more.
     pub(crate) fn handle_timeout(
         &mut self,

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The defaults are compared at compile time, a configuration when a [`Node`](crate::Node) starts. Limits are
-//! enforced where something new comes in. What is in a log already is replicated and applied whatever its size:
+//! enforced where something new comes in. What is in a log already is replicated and applied whatever its
+//! size:
 //! an earlier release may have written it, and dropping it would part the peers' states.
 
 use serde::{Deserialize, Serialize};
@@ -40,7 +41,8 @@ pub const ALLOCATIONS_MAX: usize = 1 << 10;
 /// Longest encoded pin, in bytes: above the sum of its fields' limits.
 pub const PIN_MAX: usize = 128 << 10;
 
-/// Bytes that a proposal adds to the pin that it holds, and an entry or a message to the proposals: ids, lengths,
+/// Bytes that a proposal adds to the pin that it holds, and an entry or a message to the proposals: ids,
+/// lengths,
 /// terms and positions, each of at most ten bytes.
 pub(crate) const OVERHEAD_MAX: usize = 1 << 10;
 

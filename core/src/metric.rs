@@ -21,7 +21,8 @@ pub struct Metric {
     pub valid: bool,
 }
 
-/// Metric that carries a peer's wall clock, in nanoseconds since the Unix epoch as its weight. The core measures
+/// Metric that carries a peer's wall clock, in nanoseconds since the Unix epoch as its weight. The core
+/// measures
 /// it itself. Releases before it ignore it, and send none.
 pub(crate) const CLOCK: &str = "clock";
 

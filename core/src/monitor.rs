@@ -220,7 +220,8 @@ impl Monitor {
         }
     }
 
-    /// A peer's wall clock as of `now`, if it has been received lately. Too early by the time that the message
+    /// A peer's wall clock as of `now`, if it has been received lately. Too early by the time that the
+    /// message
     /// took.
     fn reading(&self, now: Now, peer: &PeerId) -> Option<Timestamp> {
         if *peer == self.me {
@@ -237,7 +238,8 @@ impl Monitor {
         Some(Timestamp(u64::try_from(received.metric.weight).unwrap_or(0)) + age)
     }
 
-    /// The cluster's time: the median of the voters' clocks, the earlier one of two in the middle. `None` unless
+    /// The cluster's time: the median of the voters' clocks, the earlier one of two in the middle. `None`
+    /// unless
     /// a majority of voters have sent theirs. A minority of wrong clocks, this peer's own among them, cannot
     /// move it beyond what the right ones show.
     pub(crate) fn cluster_time<'a>(

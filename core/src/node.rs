@@ -98,7 +98,8 @@ impl Node {
     ///
     /// # Panics
     ///
-    /// If `recovered` is the founding of a cluster that this peer is not in, or the limits of `config` accept what
+    /// If `recovered` is the founding of a cluster that this peer is not in, or the limits of `config` accept
+    /// what
     /// does not fit into a message.
     pub fn new(config: Config, recovered: Recovered, seed: u64, now: Now) -> Self {
         assert!(

@@ -27,7 +27,8 @@ impl Mutant {
     }
 }
 
-/// Runs the planted mistake with this number, from 1, on up to `most` seeds from `first` on, until one catches it.
+/// Runs the planted mistake with this number, from 1, on up to `most` seeds from `first` on, until one
+/// catches it.
 pub fn mutant(number: u64, first: u64, most: u64, threads: usize) -> Mutant {
     let draw = |seed| Options {
         planted: number,

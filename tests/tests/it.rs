@@ -32,6 +32,8 @@ mod pinning;
 mod proxy;
 #[path = "it/security.rs"]
 mod security;
+#[path = "it/sizes.rs"]
+mod sizes;
 #[path = "it/starting.rs"]
 mod starting;
 #[path = "it/state.rs"]

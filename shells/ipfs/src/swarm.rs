@@ -404,7 +404,9 @@ impl Task {
                     ConnectedPoint::Dialer { address, .. } => (address, false),
                     ConnectedPoint::Listener { send_back_addr, .. } => (send_back_addr, true),
                 };
-                self.remotes.insert(connection_id, (peer_id, address.clone()));
+                // Addresses that were dialled may end in the peer's id.
+                let plain = split(address.clone()).map_or_else(|_| address.clone(), |(_, plain)| plain);
+                self.remotes.insert(connection_id, (peer_id, plain));
                 let peer = ConnectedPeer {
                     peer_id,
                     address,

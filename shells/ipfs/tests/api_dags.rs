@@ -198,17 +198,13 @@ async fn identity_cid_of_128_bytes_is_read_linked_and_pinned() {
     let answer = served.post(&format!("cat?arg={inline}")).await;
     assert_eq!((answer.status, &answer.body[..]), (200, &content[..]));
 
-    let node = format!(
-        "{{\"Data\":{{\"/\":{{\"bytes\":\"CAE\"}}}},\"Links\":[{{\"Hash\":{{\"/\":\"{inline}\"}},\"Name\":\"inline\",\"Tsize\":128}}]}}"
-    );
-    let put = served
-        .upload(
-            "dag/put?store-codec=dag-pb&input-codec=dag-json",
-            &[("node", OCTETS, node.as_bytes())],
-        )
+    let upload = "add?pin=false&inline=true&inline-limit=128&raw-leaves=true";
+    let added = served
+        .upload(upload, &[("d/inline", OCTETS, &content)])
         .await
-        .json();
-    let root = put["Cid"]["/"].as_str().unwrap().to_owned();
+        .lines();
+    assert_eq!(added[0]["Hash"], json!(inline));
+    let root = added.last().unwrap()["Hash"].as_str().unwrap().to_owned();
     let read = served.post(&format!("cat?arg={root}/inline")).await;
     assert_eq!((read.status, &read.body[..]), (200, &content[..]), "{root}");
     for cid in [&inline, &root] {

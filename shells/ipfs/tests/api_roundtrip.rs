@@ -286,7 +286,7 @@ async fn blocks_and_nodes_of_other_codecs_are_stored_and_removed() {
     let gone = served.post(&format!("block/rm?arg={cid}")).await.lines();
     assert_eq!(gone[0]["Error"], format!("ipld: could not find {cid}"));
     let collected = served.post("repo/gc").await.lines();
-    assert_eq!(collected, [json!({"Key": {"/": raw}})]);
+    assert_eq!(collected, [json!({"Key": {"/": raw}, "FreedBytes": 0})]);
     let huge = vec![0; 3 << 20];
     let refused = served.upload("block/put", &[("", OCTETS, &huge)]).await;
     assert!(
@@ -503,11 +503,15 @@ async fn every_call(backend: &Backend, other: &Served) {
 
     assert_eq!(backend.resolve(&format!("/ipfs/{root}")).await.unwrap(), root);
     assert!(backend.repo_stat().await.unwrap().size > 3_000_000);
-    let collected: Vec<_> = backend.repo_gc().try_collect().await.unwrap();
+    let mut collected: Vec<_> = backend.repo_gc().try_collect().await.unwrap();
+    assert!(
+        matches!(collected.pop(), Some(Collected::Freed(_))),
+        "the last one tells the bytes"
+    );
     assert_eq!(collected, [Collected::Removed(b.cid)]);
     backend.unpin(&root).await.unwrap();
     backend.unpin(&root).await.unwrap();
-    assert_eq!(backend.repo_gc().collect::<Vec<_>>().await.len(), 13);
+    assert_eq!(backend.repo_gc().collect::<Vec<_>>().await.len(), 14);
     let broken = stream::iter([
         Ok(b),
         Err(cluster_ipfs::backend::Error::new(

@@ -1,4 +1,5 @@
-//! What is proposed and replicated is bounded by bytes; what an earlier release wrote is replicated all the same.
+//! What is proposed and replicated is bounded by bytes; what an earlier release wrote is replicated all the
+//! same.
 
 use super::alone::Alone;
 use super::*;

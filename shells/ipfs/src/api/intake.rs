@@ -25,7 +25,8 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// What is left of a body after the answer is read for so long.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// And at most so many bytes of it: over any network that carries them within [`DRAIN`], the answer has arrived
+/// And at most so many bytes of it: over any network that carries them within [`DRAIN`], the answer has
+/// arrived
 /// long before.
 const DRAIN_BYTES: usize = 256 << 20;
 

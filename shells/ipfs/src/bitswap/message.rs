@@ -441,6 +441,7 @@ mod tests {
             });
         }
     }
+
     #[test]
     fn frames_with_more_items_than_fit_at_32_bytes_each_are_refused() {
         let junk = |items: usize| [0x22, 0].repeat(items);
@@ -448,9 +449,6 @@ mod tests {
         let refused = Received::parse(junk(ITEMS_MAX + 1).into())
             .unwrap_err()
             .to_string();
-        assert!(
-            refused.contains("131073 wants, presences and blocks"),
-            "{refused}"
-        );
+        assert!(refused.contains("it has more than 131072 fields"), "{refused}");
     }
 }

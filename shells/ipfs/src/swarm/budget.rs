@@ -7,7 +7,8 @@
 //! that stays paused is closed, and the log says why.
 //!
 //! Two limits: [`PEER_MAX`] for each peer, and [`POOL_MAX`] for all together. While the pool is used up, a
-//! peer may still hold [`SHARE_MIN`], so that those who hold much cannot shut out the others. Peers that this node
+//! peer may still hold [`SHARE_MIN`], so that those who hold much cannot shut out the others. Peers that this
+//! node
 //! keeps connections with, the peers of its cluster, are exempt from the second one.
 
 use crate::store::lock;

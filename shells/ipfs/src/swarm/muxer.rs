@@ -180,8 +180,8 @@ impl<C> Metered<C> {
 fn stalled(account: &Account) -> io::Error {
     let (peer, held) = (account.peer(), account.held());
     let why = format!(
-        "nothing could be read for {STALL_MAX:?}: this node holds {held} bytes for the peer, of {PEER_MAX} at \
-         most, and the peer does not take its answers or finish its messages"
+        "nothing could be read for {STALL_MAX:?}: this node holds {held} bytes for the peer, of {PEER_MAX} \
+         at most, and the peer does not take its answers or finish its messages"
     );
     if account.pool().is_news(peer, std::time::Instant::now()) {
         tracing::warn!(%peer, "closing a connection of an ipfs peer: {why}");

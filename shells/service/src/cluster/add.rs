@@ -218,7 +218,8 @@ impl Adding {
         }
     }
 
-    /// Takes in the blocks of a CAR file, which must have exactly one root. `file` is its name, which its line
+    /// Takes in the blocks of a CAR file, which must have exactly one root. `file` is its name, which its
+    /// line
     /// has; without one, that of the pin, or the CID.
     pub async fn car(&mut self, file: &[u8], content: impl AsyncRead + Send + Unpin) -> Result<(), Failure> {
         match car::read(content, &self.blocks).await {

@@ -271,8 +271,8 @@ impl Start<'_> {
             let why = listed(&round.failures);
             if since.elapsed() >= self.limit {
                 anyhow::bail!(
-                    "cannot join a cluster within {:?} (consensus.raft.wait_for_leader_timeout and 5 s): \
-                     {why}",
+                    "cannot join a cluster within {:?} (the longer of consensus.raft.wait_for_leader_timeout \
+                     and four election timeouts, and 5 s): {why}",
                     self.limit
                 );
             }

@@ -154,7 +154,8 @@ impl Informer {
         Some(metric)
     }
 
-    /// The last disk sample, during the first half of its time to live, with what is left of that: `repo/stat` of
+    /// The last disk sample, during the first half of its time to live, with what is left of that:
+    /// `repo/stat` of
     /// a large repository takes minutes.
     fn kept_disk(&self, ttl: Duration) -> Option<Metric> {
         let kept = self.disk.lock().expect("nothing panics while it holds this lock");

@@ -167,6 +167,8 @@ impl Lines {
         if self.array {
             self.held.push(if self.held.is_empty() { b'[' } else { b',' });
             answer::push(&mut self.held, added);
+            // The line's end: elements are separated by commas.
+            self.held.pop();
             if self.held.len() > ARRAY_MAX {
                 let why = format!("the answer has over {ARRAY_MAX} bytes: leave out stream-channels=false");
                 return Err(AddFailure::Input(why));

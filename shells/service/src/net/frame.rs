@@ -8,7 +8,8 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::traffic::Meter;
 
-/// The longest payload of any frame: one pin of a snapshot, which the first release accepted up to the 8 MiB of
+/// The longest payload of any frame: one pin of a snapshot, which the first release accepted up to the 8 MiB
+/// of
 /// a request's body, with what surrounds it.
 pub(super) const FRAME_MAX: usize = 16 << 20;
 

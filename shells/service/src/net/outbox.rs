@@ -19,12 +19,15 @@ use super::streams::Protocol;
 /// better told anew than fed with what is old.
 const MESSAGES_MAX: usize = 1_024;
 
-/// Their bytes: what Raft has in flight to one follower, and as much again for proposals and metrics. Ten peers
+/// Their bytes: what Raft has in flight to one follower, and as much again for proposals and metrics. Ten
+/// peers
 /// that do not read cost 320 MiB.
 const BYTES_MAX: usize = 32 << 20;
 
-/// Messages from this size on are sent in parts of this size. Only the first release made such messages: one log
-/// entry was bounded by the number of its proposals, and what is in a log must be replicated whatever its size.
+/// Messages from this size on are sent in parts of this size. Only the first release made such messages: one
+/// log
+/// entry was bounded by the number of its proposals, and what is in a log must be replicated whatever its
+/// size.
 const PART: usize = 1 << 20;
 
 /// The longest message that is sent or taken, in any number of parts: what Raft let the first release have
@@ -56,7 +59,8 @@ pub(super) struct Outbox {
     number: u64,
     queue: mpsc::Sender<Queued>,
     bytes: Arc<AtomicUsize>,
-    /// Bytes of the one message in parts that may be in the queue. They count apart, so that heartbeats and the
+    /// Bytes of the one message in parts that may be in the queue. They count apart, so that heartbeats and
+    /// the
     /// like find room beside it.
     parted: Arc<AtomicUsize>,
     /// The peer does not take what is in the queue, so nothing more should go there.
@@ -109,7 +113,10 @@ pub(super) fn send(shared: &Arc<Shared>, to: &PeerId, envelope: &Envelope) {
     if message.len() > MESSAGE_MAX {
         if shared.complaints.is_news(to, "oversized message") {
             let size = message.len();
-            tracing::error!(peer = %to, "a message of {size} bytes cannot be sent, at most {MESSAGE_MAX} can");
+            tracing::error!(
+                peer = %to,
+                "a message of {size} bytes cannot be sent, at most {MESSAGE_MAX} can"
+            );
         }
         return lost(shared);
     }

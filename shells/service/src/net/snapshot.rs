@@ -19,7 +19,8 @@ use super::refusals::Complaints;
 use super::shared::{OPENING_TIMEOUT, Origin, Shared};
 use super::streams::Protocol;
 
-/// The longest chunk of encoded pins. Chunks of usual pins have a quarter of a mebibyte; one pin that the first
+/// The longest chunk of encoded pins. Chunks of usual pins have a quarter of a mebibyte; one pin that the
+/// first
 /// release accepted may have eight.
 pub const SNAPSHOT_CHUNK_MAX: usize = FRAME_MAX;
 

@@ -64,17 +64,18 @@ pub(super) fn endless_header(port: u16, target: &str) {
 
 /// 17 MB of empty directories with long names.
 pub(super) fn directories(port: u16, target: &str) {
-    upload_directories(port, target, |number| format!("{number:0>255}"));
+    upload_directories(port, target, 17 << 20, |number| format!("{number:0>255}"));
 }
 
 /// 17 MB of empty directories, each below 120 others that nothing else is in.
 pub(super) fn deep_directories(port: u16, target: &str) {
-    upload_directories(port, target, |number| {
+    // A directory of its own for every two bytes of a name: more would take minutes of an unoptimised build.
+    upload_directories(port, target, 1 << 20, |number| {
         format!("{number:0>15}{}", "%2Fd".repeat(120))
     });
 }
 
-fn upload_directories(port: u16, target: &str, name: impl Fn(usize) -> String) {
+fn upload_directories(port: u16, target: &str, bytes: usize, name: impl Fn(usize) -> String) {
     let part = |number: usize| {
         let name = name(number);
         format!(
@@ -83,7 +84,7 @@ fn upload_directories(port: u16, target: &str, name: impl Fn(usize) -> String) {
         )
         .into_bytes()
     };
-    let count = (17 << 20) / part(0).len();
+    let count = bytes / part(0).len();
     let end = format!("--{BOUNDARY}--\r\n").into_bytes();
     upload(port, target, (0..count).map(part).chain([end]));
 }

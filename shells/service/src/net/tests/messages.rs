@@ -1,6 +1,7 @@
 use cluster_core::encode;
 use futures::{AsyncReadExt, AsyncWriteExt};
 
+use super::super::outbox::MESSAGE_MAX;
 use super::*;
 use crate::net::shared::{Origin, PROTOCOL_VERSION};
 use crate::net::streams::Protocol;
@@ -213,11 +214,22 @@ async fn only_the_newest_stream_of_a_peer_counts() {
     while other.message().await != 77 {}
 }
 
+/// Only the log of an earlier release, whose entries had no limit in bytes, makes such messages.
+#[tokio::test(flavor = "multi_thread")]
+async fn message_of_many_frames_arrives_whole_and_in_order() {
+    let (one, mut other) = pair().await;
+    one.reach(&mut other, 1).await;
+    one.net.send(other.id(), &envelope(2, 25 << 20));
+    one.net.send(other.id(), &envelope(3, 0));
+    assert_eq!([other.message().await, other.message().await], [2, 3]);
+    assert_eq!(other.net.losses().malformed, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_oversized_message_is_reported_and_not_sent() {
     let (mut one, mut other) = pair().await;
     one.reach(&mut other, 1).await;
-    one.net.send(other.id(), &envelope(2, 9 << 20));
+    one.net.send(other.id(), &envelope(2, MESSAGE_MAX + 1));
     one.unreachable(&id(2)).await;
     one.reach(&mut other, 3).await;
     assert_eq!(other.net.losses().malformed, 0);

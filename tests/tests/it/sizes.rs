@@ -1,0 +1,84 @@
+//! Requests that are large in bytes though few in number: each is refused or agreed on, and consensus goes on.
+
+use serde_json::json;
+use tests::{Cluster, Peer, cids, http, wait_until};
+
+/// `POST /allocations` with these pins at a peer.
+fn allocate(port: u16, pins: &[serde_json::Value]) -> http::Answer {
+    let body: String = pins.iter().map(|pin| format!("{pin}\n")).collect();
+    let answer = http::request(
+        port,
+        "POST",
+        "/allocations",
+        &[("Content-Type", "application/json")],
+        body.as_bytes(),
+    );
+    answer.expect("the peer answers")
+}
+
+/// Runs `requests` at the same time.
+fn at_once<T: Send>(requests: impl IntoIterator<Item = impl FnOnce() -> T + Send>) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let running: Vec<_> = requests.into_iter().map(|request| scope.spawn(request)).collect();
+        let ended = running
+            .into_iter()
+            .map(|thread| thread.join().expect("does not panic"));
+        ended.collect()
+    })
+}
+
+fn accepts_writes(peer: &Peer, text: &str) {
+    let cid = cids::identity(text);
+    wait_until("the peer accepts a write", || {
+        peer.ask("POST", &format!("/pins/{cid}"))
+    });
+}
+
+#[test]
+fn oversized_pins_are_refused_and_many_large_ones_are_agreed_on() {
+    let mut cluster = Cluster::start();
+    let port = cluster.peers[cluster.leader()].rest_port;
+
+    let origin = format!("/dns4/{}/tcp/4001", "o".repeat(8_380_000));
+    let poison = |number: u32| {
+        let cid = cids::identity(&format!("poison {number}"));
+        let pin = json!({ "cid": cid, "origins": [origin], "type": 2 });
+        move || allocate(port, &[pin])
+    };
+    for answer in at_once((0..3).map(poison)) {
+        assert_eq!(answer.status, 400, "{}", answer.text());
+        assert!(
+            answer.text().contains("an origin of the pin has"),
+            "{}",
+            answer.text()
+        );
+    }
+
+    let body = |number: u32| {
+        let pins: Vec<_> = (0..500)
+            .map(|pin| {
+                let cid = cids::identity(&format!("large {number} {pin}"));
+                json!({ "cid": cid, "metadata": { "k": "v".repeat(16_000) }, "type": 2 })
+            })
+            .collect();
+        move || allocate(port, &pins)
+    };
+    for answer in at_once((0..10).map(body)) {
+        assert_eq!(answer.status, 204, "{}", answer.text());
+    }
+
+    for (number, peer) in cluster.peers.iter().enumerate() {
+        accepts_writes(peer, &format!("afterwards {number}"));
+    }
+    for peer in &mut cluster.peers {
+        wait_until("the peer has all pins", || {
+            let found = peer.pinset()?.len();
+            if found == 5003 {
+                Ok(())
+            } else {
+                Err(format!("{found} pins"))
+            }
+        });
+        peer.check();
+    }
+}
