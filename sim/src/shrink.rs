@@ -6,7 +6,14 @@ use crate::report::Report;
 use crate::run::run;
 
 /// Options that are made milder, and the value that is mildest.
-const MILDEST: [(&str, u64); 49] = [
+const MILDEST: [(&str, u64); 56] = [
+    ("late", 0),
+    ("foreign_every", 0),
+    ("found_again", 0),
+    ("step_slow", 0),
+    ("bulk", 0),
+    ("op_update", 0),
+    ("op_readd", 0),
     ("aim", 0),
     ("upgrade_every", 0),
     ("old_stay", 0),
@@ -120,7 +127,18 @@ mod tests {
 
     /// Options of which no value is milder than another: how the peers are configured, and how long what is
     /// no fault takes.
-    const AS_DRAWN: [&str; 26] = [
+    const AS_DRAWN: [&str; 37] = [
+        "streams",
+        "outbox_messages",
+        "outbox_kib",
+        "rate_kib",
+        "frame_kib",
+        "gathers",
+        "snapshot_chunk",
+        "pin_bytes",
+        "log_kib",
+        "shrink",
+        "groups",
         "seed",
         "planted",
         "sync_min_us",

@@ -42,7 +42,7 @@ fn oversized_pins_are_refused_and_many_large_ones_are_agreed_on() {
     let origin = format!("/dns4/{}/tcp/4001", "o".repeat(8_380_000));
     let poison = |number: u32| {
         let cid = cids::identity(&format!("poison {number}"));
-        let pin = json!({ "cid": cid, "origins": [origin], "type": 2 });
+        let pin = json!({ "cid": cid, "origins": [origin], "type": "pin" });
         move || allocate(port, &[pin])
     };
     for answer in at_once((0..3).map(poison)) {
@@ -58,7 +58,7 @@ fn oversized_pins_are_refused_and_many_large_ones_are_agreed_on() {
         let pins: Vec<_> = (0..500)
             .map(|pin| {
                 let cid = cids::identity(&format!("large {number} {pin}"));
-                json!({ "cid": cid, "metadata": { "k": "v".repeat(16_000) }, "type": 2 })
+                json!({ "cid": cid, "metadata": { "k": "v".repeat(16_000) }, "type": "pin" })
             })
             .collect();
         move || allocate(port, &pins)

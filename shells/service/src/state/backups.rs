@@ -3,7 +3,7 @@
 //! One is called `pins-<date>-<cluster>-<log position>.json`. It is an export, which `state import` restores.
 
 use std::fs;
-use std::io;
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -40,13 +40,20 @@ pub fn save(folder: &Folder, reader: &Reader, time: Option<Duration>) -> anyhow:
     make(&backups)?;
     let state = state_name(&members, applied.index);
     let newest = list(&backups)?.pop();
-    if newest.is_some_and(|newest| newest.ends_with(&state)) {
+    if newest.as_ref().is_some_and(|newest| newest.ends_with(&state)) {
         return Ok(None);
     }
     let date = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S");
     let path = backups.join(format!("{PREFIX}{date}{state}"));
     let deadline = time.map(|time| Instant::now() + time);
     to_file(&path, |file| export(&listing, file, deadline))?;
+    // The log goes on without the pinset: each start adds an entry to it.
+    if let Some(newest) = newest
+        && is_same(&backups.join(newest), &path)?
+    {
+        fs::remove_file(&path)?;
+        return Ok(None);
+    }
     rotate(&backups, folder.config.consensus.raft.backups_rotate)?;
     Ok(Some(path))
 }
@@ -77,6 +84,27 @@ fn list(backups: &Path) -> io::Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// Whether two files have the same content.
+fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
+    let (one, other) = (fs::File::open(one)?, fs::File::open(other)?);
+    if one.metadata()?.len() != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut one, mut other) = (BufReader::new(one), BufReader::new(other));
+    loop {
+        let (left, right) = (one.fill_buf()?, other.fill_buf()?);
+        let length = left.len().min(right.len());
+        if length == 0 {
+            return Ok(left.len() == right.len());
+        }
+        if left[..length] != right[..length] {
+            return Ok(false);
+        }
+        one.consume(length);
+        other.consume(length);
+    }
 }
 
 /// What is not called like a backup is not touched.
