@@ -84,8 +84,15 @@ impl Answers {
                     format!("says that {peer} is no member, it is one")
                 });
             }
-            (Request::Allocate { options, .. }, Reply::Allocated(chosen)) => {
-                let able = |peer: &PeerId| process.may_take(step.now, peer, &self.allocate_by);
+            (Request::Allocate { cid, options, .. }, Reply::Allocated(chosen)) => {
+                let pins = &step.peer().disk.written.pins;
+                let pin = cid.as_ref().and_then(|cid| pins.get(cid));
+                // A peer that holds the pin keeps it while it lives, whether it takes new ones or not.
+                let holds = |peer: &PeerId| pin.is_some_and(|pin| pin.allocations.contains(peer));
+                let able = |peer: &PeerId| {
+                    process.may_take(step.now, peer, &self.allocate_by)
+                        || holds(peer) && process.may_take(step.now, peer, &[])
+                };
                 let fits = match options.replicas {
                     Replicas::Everywhere => chosen.is_empty(),
                     Replicas::Range { min, max } => {

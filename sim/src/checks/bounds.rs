@@ -102,7 +102,7 @@ impl Bounds {
                 StoreOp::Compact { index, .. } => {
                     let kept = store.last() - index;
                     let all = bytes + step.peer().disk.dropped;
-                    found.require(kept >= self.trailing || all > self.log_bytes, "bounds", || {
+                    found.require(kept >= self.trailing || all >= self.log_bytes, "bounds", || {
                         format!("keeps {kept} entries of the log, of {all} bytes")
                     });
                 }

@@ -343,7 +343,7 @@ impl Moment<'_> {
             for roomy in left {
                 let most = room(full).into_iter().max().unwrap_or(i64::MAX);
                 let least = room(roomy).into_iter().min().unwrap_or(0);
-                if group(full) == group(roomy) && most < least - least / 10 {
+                if group(full) == group(roomy) && most < least.saturating_sub(least.saturating_abs() / 10) {
                     return Some(format!("{full} has {most} free, {roomy} {least}"));
                 }
             }
