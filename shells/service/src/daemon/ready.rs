@@ -65,7 +65,8 @@ impl Waiting<'_> {
                 missing.iter().for_each(|line| tracing::info!("{line}"));
                 anyhow::bail!(
                     "no leader within {:?} (the longer of consensus.raft.wait_for_leader_timeout and four \
-                     election timeouts, and 5 s): {}. A majority of the cluster's voters must be running and reachable: start the others, or check their \
+                     election timeouts, and 5 s): {}. A majority of the cluster's voters must be \
+                     running and reachable: start the others, or check their \
                      addresses in the peerstore, and start this peer again",
                     self.limit,
                     missing.join("; ")
