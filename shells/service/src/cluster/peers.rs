@@ -51,7 +51,8 @@ impl Cluster {
         let introduced = tokio::time::timeout(INTRODUCTION, network.introduce(peer, addresses)).await;
         let introduced = introduced.unwrap_or_else(|_| {
             Err(format!(
-                "peer {peer} has not answered within {INTRODUCTION:?}: a peer must be running and reachable to \
+                "peer {peer} has not answered within {INTRODUCTION:?}: a peer must be running \
+                 and reachable to \
                  be added"
             ))
         });

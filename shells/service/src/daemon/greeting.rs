@@ -116,7 +116,8 @@ pub(super) async fn invite(net: &Net, peer: &PeerId) -> Result<(), String> {
         // A peer that never comes would count as a member, and might get a vote.
         Err(error @ (CallError::Unreachable { .. } | CallError::Late { .. } | CallError::Lost { .. })) => {
             Err(format!(
-                "{error}: a peer must be running and reachable to be added. Start it, and give its address if \
+                "{error}: a peer must be running and reachable to be added. Start it, and give \
+                 its address if \
                  it is not known here (/ip4/…/tcp/9096/p2p/{peer})"
             ))
         }
