@@ -12,7 +12,7 @@ use crate::rng::hash;
 pub(crate) type Candidates = BTreeMap<PeerId, Vec<Metric>>;
 
 /// What a pin needs.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Wanted<'a> {
     /// Spreads pins among peers that rank alike.
     pub(crate) cid: Option<&'a Cid>,
@@ -29,7 +29,7 @@ pub(crate) struct Wanted<'a> {
 }
 
 /// Too few peers can take it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NotEnough {
     /// How many can.
     pub(crate) available: u32,

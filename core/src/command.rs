@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 use crate::wire::FIRST_VERSION;
 
 /// A command with the id that makes it apply at most once.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proposal {
     /// Whose, and which.
     pub id: ProposalId,
@@ -19,7 +19,7 @@ pub struct Proposal {
 
 /// What the pin must be like for a command to take effect. A command that was decided from what its author
 /// saw is dropped when the pin has moved on since.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Precondition {
     /// There is no pin of this CID.
     Absent,
@@ -30,7 +30,7 @@ pub enum Precondition {
 }
 
 /// A change that the cluster agrees on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Binds a Raft id to the incarnation of the peer that uses it.
     Admit {
@@ -79,7 +79,7 @@ impl Command {
 }
 
 /// What became of a command when it was applied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// A peer's incarnation is recorded.
     Admitted,

@@ -9,7 +9,7 @@ use crate::limits::LimitsConfig;
 use crate::pin::Replicas;
 
 /// The settings of one peer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// Who this peer is.
     pub peer: PeerId,
@@ -34,7 +34,7 @@ pub struct Config {
 }
 
 /// Who votes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MembershipConfig {
     /// At most so many peers vote; the others follow the log. Odd is best.
     pub voters_max: usize,
@@ -43,7 +43,7 @@ pub struct MembershipConfig {
 }
 
 /// How this peer takes part in Raft.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RaftConfig {
     /// The unit of Raft's time.
     pub tick: Duration,
@@ -58,7 +58,7 @@ pub struct RaftConfig {
 }
 
 /// How long and how many clients may wait.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestsConfig {
     /// A client gets an answer within this time.
     pub deadline: Duration,
@@ -69,7 +69,7 @@ pub struct RequestsConfig {
 }
 
 /// How the tracker drives the IPFS node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrackerConfig {
     /// Operations that may run at once.
     pub concurrent_pins: usize,
@@ -86,14 +86,14 @@ pub struct TrackerConfig {
 }
 
 /// How peers watch each other.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MonitorConfig {
     /// How often this peer measures and tells the others.
     pub interval: Duration,
 }
 
 /// What the leader does about peers that are down.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailoverConfig {
     /// Whether it does anything.
     pub enabled: bool,

@@ -15,7 +15,7 @@ use crate::planted::planted;
 use crate::time::Timestamp;
 
 /// What to do about a request.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Decision {
     /// It needs nobody's agreement.
     Answer(Result<Reply, Refusal>),
@@ -24,7 +24,7 @@ pub(crate) enum Decision {
 }
 
 /// Peers that allocations are chosen from.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Choice {
     /// Peers that can take a pin.
     pub(crate) candidates: Candidates,

@@ -13,7 +13,7 @@ use crate::window::Window;
 use crate::wire::{Envelope, RaftMessage};
 
 /// Something to do.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Effect {
     /// End this operation, or this comparison, soon; its `IpfsFinished` or `IpfsCompared` still comes.
     CancelIpfs {
@@ -72,7 +72,7 @@ pub enum Effect {
 }
 
 /// Writes that reach the disk together or not at all. Batches are written in the order of their ids.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Batch {
     /// Its name.
     pub id: BatchId,
@@ -84,7 +84,7 @@ pub struct Batch {
 
 /// One write.
 #[allow(clippy::large_enum_variant, reason = "most of them are pins")]
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum StoreOp {
     /// Replaces the log from the first entry's index on. Never empty, and contiguous.
     Append {
@@ -168,7 +168,7 @@ pub enum StoreOp {
 }
 
 /// What to do at the IPFS node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IpfsAction {
     /// Make it hold this content.
     Pin {
@@ -191,7 +191,7 @@ pub enum IpfsAction {
 }
 
 /// What a client gets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// The peers, sorted; empty for everywhere.
     Allocated(Vec<PeerId>),
@@ -212,7 +212,7 @@ pub enum Reply {
 }
 
 /// Why a client does not get what it wants. All but `Unknown` mean that nothing has happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
     /// A queue is full.
     #[error("too many requests are open at this peer, try again later")]

@@ -14,7 +14,7 @@ use crate::wire::{Envelope, RaftMessage};
     clippy::large_enum_variant,
     reason = "one at a time is on its way, and most are messages"
 )]
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     /// A comparison ended, cancelled or not.
     IpfsCompared {
@@ -104,7 +104,7 @@ impl Event {
 }
 
 /// What a client may want. Each gets exactly one [`Reply`](crate::Reply) or [`Refusal`](crate::Refusal).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// Let a peer into the cluster. Answered when it is a member; its data follow on their own.
     AddPeer {
@@ -161,7 +161,7 @@ pub enum Request {
 
 /// A CID that counts as pinned here and that the IPFS node has no such pin of. The node was asked after the
 /// local state was read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
     /// Which.
     pub cid: Cid,
@@ -170,7 +170,7 @@ pub struct Missing {
 }
 
 /// Why an operation on the IPFS node failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IpfsError {
     /// It was cancelled, as asked.
     Cancelled,

@@ -14,7 +14,7 @@ pub type Term = u64;
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub struct $name(pub u64);
 
         impl fmt::Display for $name {
@@ -78,7 +78,7 @@ impl fmt::Display for ClusterId {
 
 /// Identifies one attempt of one peer to have a command agreed on. A proposal that gets lost is made
 /// again under the same id, and the pinset applies each id at most once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProposalId {
     /// Who proposed it.
     pub origin: RaftId,
@@ -122,7 +122,7 @@ impl fmt::Display for PeerId {
 }
 
 /// Why a text or bytes are not what they should be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseIdError {
     /// Not a CID.
     #[error("{0:?} is not a CID: {1}")]

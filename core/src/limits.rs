@@ -58,7 +58,7 @@ const _: () = {
 };
 
 /// Limits in bytes. The simulator shrinks them, so that its small pins reach them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitsConfig {
     /// Longest encoded pin that is accepted.
     pub pin_bytes: usize,
@@ -124,7 +124,7 @@ impl LimitsConfig {
 }
 
 /// A field that exceeds its limit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{field} has {size} {unit}, at most {limit} are allowed")]
 pub struct TooLarge {
     /// Name of the field, for people.

@@ -8,7 +8,7 @@ use crate::time::Timestamp;
 
 /// Where a CID stands at this peer, as far as it must survive a restart. A running operation is not
 /// recorded: its CID stands as queued until the operation ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Phase {
     /// The last attempt to pin failed; another one is due.
     PinError,
@@ -25,7 +25,7 @@ pub enum Phase {
 }
 
 /// The local state of one CID.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Local {
     /// Where it stands.
     pub phase: Phase,
@@ -42,7 +42,7 @@ pub struct Local {
 }
 
 /// A queue of operations that wait for a free slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Lane {
     /// To unpin: quick, and frees room.
     Unpin = 0,
@@ -55,7 +55,7 @@ pub enum Lane {
 }
 
 /// A place in a queue. Queues are kept on disk in the order of their keys.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct QueueKey {
     /// Which queue.
     pub lane: Lane,

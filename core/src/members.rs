@@ -9,7 +9,7 @@ use crate::planted::planted;
 use crate::wire::FIRST_VERSION;
 
 /// One member.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// Its identity on the network.
     pub peer: PeerId,
@@ -19,7 +19,7 @@ pub struct Member {
 
 /// The membership as of one log position. Voting follows Raft's joint consensus: while `outgoing` is not
 /// empty, a decision needs a majority of both sets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Members {
     /// Which cluster this is.
     pub cluster: ClusterId,
@@ -54,7 +54,7 @@ const JOINING_MAX: usize = 256;
 const DEPARTED_MAX: usize = 1024;
 
 /// Who votes, as Raft has it after a change.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Voting {
     pub(crate) voters: BTreeSet<RaftId>,
     pub(crate) outgoing: BTreeSet<RaftId>,
@@ -221,7 +221,7 @@ fn cluster_id(peers: &BTreeSet<PeerId>) -> ClusterId {
 
 /// What an operator wants of the membership. The log records the wish, so that it outlives the leader; the
 /// leader carries it out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MembersWish {
     /// Lets a peer in.
     Add {
@@ -255,14 +255,14 @@ impl MembersWish {
 }
 
 /// A change of the membership, as a log entry holds it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MembersChange {
     /// The steps, taken together through joint consensus when there are several.
     pub steps: Vec<MembersStep>,
 }
 
 /// One step of a change.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MembersStep {
     /// Lets a new member follow the log.
     AddLearner {

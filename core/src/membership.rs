@@ -12,7 +12,7 @@ use crate::planted::planted;
 use crate::time::{Instant, Now};
 
 /// How a peer stands to its cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Membership {
     /// It waits to be let in, or to be let in again after it lost its data.
     Joining,
@@ -25,7 +25,7 @@ pub enum Membership {
 }
 
 /// What a leader should do next.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Plan {
     /// Propose this.
     Change(MembersChange),
@@ -34,14 +34,14 @@ pub(crate) enum Plan {
 }
 
 /// How far the log is, here and at the others.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
     pub(crate) committed: Index,
     pub(crate) matched: BTreeMap<RaftId, Index>,
 }
 
 /// A member that speaks from another data folder than the one that is recorded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Returned {
     incarnation: Incarnation,
     first: Instant,

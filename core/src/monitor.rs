@@ -11,7 +11,7 @@ use crate::planted::planted;
 use crate::time::{Instant, Now, Timestamp};
 
 /// A metric as it was received.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
     /// What.
     pub metric: Metric,
@@ -22,7 +22,7 @@ pub struct Received {
 }
 
 /// A metric that has not been renewed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alert {
     /// Whose.
     pub peer: PeerId,
@@ -33,7 +33,7 @@ pub struct Alert {
 }
 
 /// What comes out of the monitor.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Output {
     /// Read this peer's own metrics.
     Measure,

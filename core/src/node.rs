@@ -36,7 +36,7 @@ use crate::wire::{Envelope, Message, newest};
 pub use self::view::{Counters, View};
 
 /// On whose behalf [`Node::poll_timeout`] asks for a deadline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
     /// Pins to repair or to remove.
     Failover,

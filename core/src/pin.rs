@@ -9,7 +9,7 @@ use crate::planted::planted;
 use crate::time::Timestamp;
 
 /// How much of a DAG a pin keeps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Mode {
     /// The block itself only.
     Direct,
@@ -19,7 +19,7 @@ pub enum Mode {
 }
 
 /// What a pin stands for. Only `Data` is made here; the others come with an imported state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum PinType {
     /// Content.
     #[default]
@@ -33,7 +33,7 @@ pub enum PinType {
 }
 
 /// How many copies are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Replicas {
     /// One on every peer, those that join later included. The API's `-1`.
     Everywhere,
@@ -47,7 +47,7 @@ pub enum Replicas {
 }
 
 /// What a client may ask of a pin.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinOptions {
     /// How many copies.
     pub replicas: Replicas,
@@ -70,7 +70,7 @@ pub struct PinOptions {
 }
 
 /// An agreed pin.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pin {
     /// What is pinned.
     pub cid: Cid,

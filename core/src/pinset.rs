@@ -14,7 +14,7 @@ use crate::view::PinsetView;
 use crate::window::Window;
 
 /// A command that took effect, or was found not to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Change {
     /// Which proposal.
     pub(crate) id: ProposalId,

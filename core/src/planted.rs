@@ -41,7 +41,7 @@ mod switch {
     macro_rules! bugs {
         ($($(#[$doc:meta])* $name:ident,)*) => {
             /// A mistake.
-            #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+            #[derive(Debug, Clone, Copy, PartialEq, Eq)]
             pub enum Bug {
                 $($(#[$doc])* $name,)*
             }

@@ -31,7 +31,7 @@ use crate::time::{Instant, Now};
 use crate::wire::{FIRST_VERSION, RaftKind, RaftMessage, decode, encode, encode_since};
 
 /// What comes out of Raft, to be taken in this order.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Output {
     /// An entry is agreed on: apply it.
     Committed {

@@ -16,7 +16,7 @@ use crate::window::window;
 use crate::wire::encoded_len;
 
 /// What comes out of the requests.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Output {
     /// Work out what to do about this one.
     Decide { ticket: Ticket },
@@ -33,7 +33,7 @@ pub(crate) enum Output {
 
 /// How far a request is.
 #[allow(clippy::large_enum_variant, reason = "most of those that wait are proposed")]
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 enum Stage {
     /// Not decided; the reason why not so far.
     Deciding(Refusal),
@@ -45,7 +45,7 @@ enum Stage {
     Reading(ReadId, Option<Index>),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 struct Open {
     request: Request,
     /// Encoded length of `request`.

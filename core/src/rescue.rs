@@ -14,7 +14,7 @@ use crate::raft::{HardState, Identity, LogEntry, Payload, Recovered};
 use crate::wire::decode;
 
 /// What a rescue comes to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rescue {
     /// The membership of the new cluster.
     pub members: Members,
@@ -26,7 +26,7 @@ pub struct Rescue {
 }
 
 /// Why a data folder cannot be made into a new cluster.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RescueError {
     /// Nothing in it says of what it is a part.
     #[error("the data holds no membership: this peer was joining a cluster and never got its state")]

@@ -2,7 +2,7 @@
 //! generators", 2014), fed by the seed that the shell passes in.
 
 /// A stream of numbers.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Rng(u64);
 
 impl Rng {

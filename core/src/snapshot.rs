@@ -7,7 +7,7 @@ use crate::members::Members;
 use crate::window::Window;
 
 /// How far the log is applied.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Applied {
     /// The last applied entry.
     pub index: Index,
@@ -18,7 +18,7 @@ pub struct Applied {
 }
 
 /// All of the shared state but the pins.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// What the snapshot is as of.
     pub applied: Applied,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::*;
 
 /// Everything that batches write, with nothing lost.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Disk {
     pub(crate) pins: BTreeMap<Cid, Pin>,
     pub(crate) locals: BTreeMap<Cid, Local>,

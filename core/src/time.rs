@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// A reading of a clock that never goes back, in nanoseconds since an arbitrary start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Instant(pub u64);
 
 impl Instant {
@@ -27,7 +27,7 @@ impl std::ops::Add<Duration> for Instant {
 }
 
 /// A reading of the wall clock, in nanoseconds since the Unix epoch. It may jump either way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(pub u64);
 
 impl std::ops::Add<Duration> for Timestamp {
@@ -42,7 +42,7 @@ impl std::ops::Add<Duration> for Timestamp {
 }
 
 /// One reading of both clocks, taken by the shell at the top of its loop.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Now {
     /// For intervals and deadlines.
     pub mono: Instant,

@@ -30,7 +30,7 @@ use self::run::Running;
 use self::surplus::Surplus;
 
 /// What comes out of the tracker. Its writes go straight into the draft.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Output {
     /// Ask a peer which of these it holds.
     Ask { to: PeerId, copies: Vec<CopyOf> },

@@ -9,7 +9,7 @@ use crate::planted::{planted, scaled};
 
 /// Which proposals of one peer have been applied. As wide as the number of proposals that a peer may have
 /// open, so what falls out of it can only be a late duplicate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// Whose.
     pub origin: RaftId,

@@ -24,7 +24,7 @@ use crate::metric::Metric;
 use crate::raft::LogEntry;
 
 /// A message with what its receiver needs to know of its sender.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Envelope {
     /// The sender's cluster.
     pub cluster: ClusterId,
@@ -59,7 +59,7 @@ impl Envelope {
 }
 
 /// What one core says to another.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Message {
     /// Nothing but who the sender is: its data folder is not the one that the receiver addressed, or it
     /// waits to be told its Raft id.
@@ -86,7 +86,7 @@ pub enum Message {
 pub const COPIES_MAX: usize = 256;
 
 /// What a pin asks for, as of one version of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyOf {
     /// The pin's CID.
     pub cid: Cid,
@@ -95,7 +95,7 @@ pub struct CopyOf {
 }
 
 /// The kinds of Raft messages that travel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "they are Raft's own words")]
 pub enum RaftKind {
     Append,
@@ -114,7 +114,7 @@ pub enum RaftKind {
 }
 
 /// A Raft message. The fields are those of the `raft` crate's `Message`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "they are Raft's own words")]
 pub struct RaftMessage {
     pub kind: RaftKind,
@@ -134,7 +134,7 @@ pub struct RaftMessage {
 }
 
 /// Why bytes could not be decoded.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// Nothing there.
     #[error("empty record")]

@@ -7,7 +7,7 @@ use crate::rng::Rng;
 use crate::world::{Death, World};
 
 /// What a peer has just done, from the most common to the rarest. A step is named after its rarest part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Moment {
     /// A message left it.
     Send,
@@ -92,7 +92,7 @@ impl Moment {
 }
 
 /// Who is going to die, how, and when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Aim {
     pub(crate) peer: usize,
     pub(crate) death: Death,

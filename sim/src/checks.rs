@@ -49,7 +49,7 @@ use crate::peer::Peer;
 use crate::report::Class;
 
 /// Something that must not be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// What kind.
     pub class: Class,

@@ -8,7 +8,7 @@ use cluster_core::{Instant, Now, Timestamp};
 const EPOCH: u64 = 1_650_000_000_000_000_000;
 
 /// A peer's two clocks as functions of the simulation's time.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Clock {
     /// What the monotonic clock showed at the start.
     base: u64,

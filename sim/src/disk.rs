@@ -10,7 +10,7 @@ use crate::rng::Rng;
 use crate::store::{Snapshot, Store, Write};
 
 /// Why a process ends, or does not start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DiskError {
     /// What is on the disk is not what was written.
     Damaged,
@@ -19,14 +19,14 @@ pub(crate) enum DiskError {
 }
 
 /// A batch that a sync has not covered yet.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 struct Unsynced {
     id: BatchId,
     writes: Vec<Write>,
 }
 
 /// One peer's disk.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Disk {
     incarnation: Incarnation,
     boot: u64,

@@ -19,7 +19,7 @@ use crate::rng::Rng;
 use crate::world::{Death, Shared, World, lock, name};
 
 /// The kinds of faults that come by themselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     ClockStep,
     Cut,

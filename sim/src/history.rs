@@ -3,7 +3,7 @@
 use cluster_core::{Cid, Index, MembersWish, Pin, PinOptions, Refusal};
 
 /// What a client did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Call {
     /// Asked to pin. Most names are given once; a wish that is repeated, or changed, keeps its name.
     Pin {
@@ -18,7 +18,7 @@ pub(crate) enum Call {
 }
 
 /// What it heard.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Heard {
     /// The pin as it stands.
     Pinned(Box<Pin>),
@@ -34,7 +34,7 @@ pub(crate) enum Heard {
 
 /// One operation.
 #[allow(dead_code, reason = "client and peer are for whoever reads a violation")]
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Operation {
     pub(crate) client: u64,
     pub(crate) peer: usize,
@@ -48,7 +48,7 @@ pub(crate) struct Operation {
 }
 
 /// All operations, in the order in which they were called.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct History {
     pub(crate) operations: Vec<Operation>,
     next: u64,

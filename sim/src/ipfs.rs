@@ -14,7 +14,7 @@ use crate::peer::cid;
 use crate::rng::Rng;
 
 /// How an operation is going to go.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// How long each part takes; progress is reported after each but the last.
     pub(crate) parts: Vec<Duration>,
@@ -23,7 +23,7 @@ pub(crate) struct Plan {
 }
 
 /// How an operation ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
     /// It is done.
     Done,
@@ -33,7 +33,7 @@ pub(crate) enum End {
     Hangs,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 struct Running {
     action: IpfsAction,
     cancelled: bool,
@@ -43,7 +43,7 @@ struct Running {
 const OWNED: u64 = 50_000;
 
 /// One daemon.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Ipfs {
     /// What it holds.
     pub(crate) pinned: BTreeMap<Cid, Mode>,

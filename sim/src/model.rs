@@ -14,7 +14,7 @@ use crate::rng;
 pub(crate) type Position = (Index, u32);
 
 /// What a CID came to be.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Turn {
     pub(crate) at: Position,
     pub(crate) pin: Option<Pin>,

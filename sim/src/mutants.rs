@@ -6,7 +6,7 @@ use crate::report::Report;
 use crate::soak::soak;
 
 /// A planted mistake and what became of it.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct Mutant {
     /// Its name.
     pub name: String,

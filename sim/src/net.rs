@@ -11,7 +11,7 @@ use crate::rng::Rng;
 const LATEST: Duration = Duration::from_secs(40);
 
 /// One direction between two peers.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 struct Link {
     latency: Duration,
     cut: bool,
@@ -20,7 +20,7 @@ struct Link {
 }
 
 /// All links.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Net {
     links: Vec<Vec<Link>>,
     rng: Rng,
@@ -36,7 +36,7 @@ pub(crate) struct Net {
 }
 
 /// What becomes of a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// It arrives after each of these times: once or twice.
     Arrives(Vec<Duration>),
@@ -48,7 +48,7 @@ pub(crate) enum Fate {
 }
 
 /// How a set of peers is divided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Partition {
     /// Two sides that do not hear each other.
     Symmetric,

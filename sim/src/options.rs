@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 /// The options of one run. All are numbers, so that any of them can be set from the command line and made
 /// milder by the shrinker. Rates are in thousandths. `_every` is a mean time in seconds, 0 for never.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names say it, the comments say the rest")]
 pub struct Options {
     pub seed: u64,

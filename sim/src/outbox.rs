@@ -13,7 +13,7 @@ use crate::rng::Rng;
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
 
 /// A message on its way.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 struct Queued {
     bytes: Vec<u8>,
     /// When the stream has taken it, in nanoseconds of simulated time.
@@ -21,7 +21,7 @@ struct Queued {
 }
 
 /// One direction between two peers.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Stream {
     queue: VecDeque<Queued>,
     /// Of which opening of the stream the queue is.
@@ -35,7 +35,7 @@ pub(crate) struct Stream {
 }
 
 /// What becomes of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sent {
     /// It is queued, arrives after this time, and is of this opening of the stream.
     Queued(Duration, u64),
@@ -44,7 +44,7 @@ pub(crate) enum Sent {
 }
 
 /// The limits of all streams.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Limits {
     messages: usize,
     bytes: usize,

@@ -9,7 +9,7 @@ use crate::options::Options;
 /// What kind of failure a violation is, from the mildest to the worst: after a crash a process is started
 /// again, and goes on; what stands still is seen to, and nothing is lost; but what must never happen has been
 /// acknowledged or pinned wrongly, and nobody notices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
     /// The core panicked, or the simulator itself (check "harness").
     Crash,
@@ -41,7 +41,7 @@ impl fmt::Display for Class {
 }
 
 /// How much happened.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct Stats {
     pub nanos: u64,
@@ -108,7 +108,7 @@ impl fmt::Display for Stats {
 }
 
 /// The result of one run.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct Report {
     /// What was run.
     pub options: Options,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 /// A stream of numbers (splitmix64).
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Rng(u64);
 
 impl Rng {

@@ -45,7 +45,7 @@ use crate::world::{Shared, World, lock};
 use crate::{run, stage};
 
 /// A story that has been read and understood.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct Story {
     file: String,
     /// What it sets, over quiet options.
@@ -54,7 +54,7 @@ pub struct Story {
 }
 
 /// One step of a story, and where it is written.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 struct Line {
     number: usize,
     text: String,

@@ -10,7 +10,7 @@ use crate::report::{Report, Stats};
 use crate::run::run;
 
 /// What many runs add up to.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Sum {
     /// How many seeds were run.
     pub seeds: u64,

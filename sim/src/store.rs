@@ -11,7 +11,7 @@ use cluster_core::{
 };
 
 /// A pinset on its way from one peer to another, or staged at the receiver.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
     /// All but the pins.
     pub(crate) manifest: Manifest,
@@ -20,7 +20,7 @@ pub(crate) struct Snapshot {
 }
 
 /// A write, complete in itself: a snapshot that it installs comes with it.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Write {
     /// As the core asked for.
     Op(Box<StoreOp>),
@@ -29,7 +29,7 @@ pub(crate) enum Write {
 }
 
 /// One level of a peer's database.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Store {
     pub(crate) hard_state: HardState,
     pub(crate) compacted: (Index, Term),

@@ -33,7 +33,7 @@ pub type Content = (
 const ALL: usize = 1_000_000;
 
 /// A simulated disk.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct Disk(crate::disk::Disk);
 
 impl Disk {

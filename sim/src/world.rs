@@ -44,7 +44,7 @@ pub(crate) struct Slot {
 
 /// What a client hears.
 #[allow(clippy::large_enum_variant, reason = "few exist at a time")]
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// The peer's reply, and how far its copy was when it gave it.
     Reply(Result<Reply, Refusal>, Index),
@@ -53,7 +53,7 @@ pub(crate) enum Answer {
 }
 
 /// How a process ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Death {
     /// The process only: what it wrote is in the page cache.
     Kill,

@@ -1,7 +1,7 @@
 //! CIDs to pin, and bytes to add.
 
 /// Numbers that look random and are the same in every run.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct Numbers(u64);
 
 impl Numbers {

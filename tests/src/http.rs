@@ -11,7 +11,7 @@ use serde_json::Value;
 pub const SILENCE: Duration = Duration::from_secs(90);
 
 /// What a server answered.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Answer {
     /// Its status code.
     pub status: u16,

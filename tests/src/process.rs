@@ -52,7 +52,7 @@ pub fn wait_until<T>(what: &str, mut holds: impl FnMut() -> Result<T, String>) -
 }
 
 /// What a program said and how it ended.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct Said {
     /// Its exit code; -1 when a signal ended it.
     pub code: i32,

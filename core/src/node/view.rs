@@ -17,7 +17,7 @@ pub struct View<'a> {
 }
 
 /// Messages that were dropped, by reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// The sender belongs to another cluster.
     pub from_other_clusters: u64,

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Why a message was dropped before Raft saw it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dropped {
     /// It is for somebody else.
     NotForUs,

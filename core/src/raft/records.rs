@@ -9,7 +9,7 @@ use crate::window::Window;
 use crate::wire::FIRST_VERSION;
 
 /// One entry of the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogEntry {
     /// Its position.
     pub index: Index,
@@ -28,7 +28,7 @@ impl LogEntry {
 }
 
 /// What a log entry holds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Payload {
     /// Encoded proposals, `Vec<Proposal>`; nothing in the entry that opens a term.
     Commands(Vec<u8>),
@@ -37,7 +37,7 @@ pub enum Payload {
 }
 
 /// As whom this peer takes part in Raft.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Identity {
     /// Under the id that the membership which it was founded with gives it.
     #[default]
@@ -51,7 +51,7 @@ pub enum Identity {
 }
 
 /// What Raft must never forget.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HardState {
     /// As whom all of this was promised.
     pub identity: Identity,
@@ -64,7 +64,7 @@ pub struct HardState {
 }
 
 /// All that was durable when the process started.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recovered {
     /// The data folder's own number.
     pub incarnation: Incarnation,

@@ -19,7 +19,7 @@ const TICKETS_MAX: usize = 64;
 const LOST: &str = "the item should be pinned but it is not: it will be pinned again";
 
 /// A comparison that is under way.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 struct Comparison {
     /// Of what; `None` for everything.
     cid: Option<Cid>,

@@ -6,7 +6,7 @@ use crate::command::{Command, Proposal};
 use crate::planted::scaled;
 
 /// Pins first, then the local states that no pin explains.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Reconciling {
     Pins(Option<Cid>),
     Locals(Option<Cid>),

@@ -11,7 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ERROR_MAX: usize = 1024;
 
 /// An operation at the IPFS node.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Running {
     pub(super) cid: Cid,
     /// The depth that is being pinned; `None` when it is being unpinned.

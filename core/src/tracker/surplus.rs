@@ -14,7 +14,7 @@ const ASKED_MAX: usize = COPIES_MAX;
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// A copy that others were asked about.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 struct Asked {
     /// Its place in the queue.
     key: QueueKey,

@@ -62,13 +62,14 @@ pub struct Hold {
     _lease: Lease,
 }
 
-/// Bytes that the disk under `path` has free for this process.
-fn free_space(path: &Path) -> Result<u64, Error> {
+/// Size of the file system under `path` and the space on it that this process may still use, in bytes.
+fn disk_space(path: &Path) -> Result<(u64, u64), Error> {
     let disk = rustix::fs::statvfs(path).map_err(|error| {
         let what = format!("asking for the free space of {}", path.display());
         Error::io(what, error.into())
     })?;
-    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+    Ok((bytes(disk.f_blocks), bytes(disk.f_bavail)))
 }
 
 impl Node {
@@ -300,12 +301,13 @@ impl Node {
     /// What the repository holds; cheap.
     pub fn stat(&self) -> Result<RepoStat, Error> {
         let counters = self.inner.store.counters();
-        let room = free_space(&self.inner.path)?;
-        let fits = counters.bytes.saturating_add(room);
+        let (disk_size, free) = disk_space(&self.inner.path)?;
+        let fits = counters.bytes.saturating_add(free);
         Ok(RepoStat {
             repo_size: counters.bytes,
             storage_max: self.inner.storage_max,
             storage_fits: self.inner.storage_max.map_or(fits, |allowed| allowed.min(fits)),
+            disk_size,
             num_objects: counters.blocks,
             num_pins: counters.pins,
             version: REPO_VERSION.to_owned(),

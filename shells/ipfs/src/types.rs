@@ -55,7 +55,7 @@ pub struct ConnectedPeer {
 }
 
 /// How much of a DAG a pin keeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PinMode {
     /// The block and all that it links to.
     Recursive,
@@ -120,6 +120,8 @@ pub struct RepoStat {
     pub storage_max: Option<u64>,
     /// Bytes that all blocks together may have: what the limit allows, and what the disk has room for.
     pub storage_fits: u64,
+    /// Size of the file system that holds the data folder, bytes.
+    pub disk_size: u64,
     /// Number of blocks.
     pub num_objects: u64,
     /// Number of pins.

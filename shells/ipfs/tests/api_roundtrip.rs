@@ -346,6 +346,12 @@ async fn settings_are_read_by_key_and_cannot_be_set() {
     assert!(served.post("config/Addresses.Swarm").await.json()["Value"].is_array());
     let kept = served.post("config?arg=Datastore.StorageMax").await.json();
     assert!(kept["Value"].as_str().unwrap().ends_with('B'), "{kept}");
+    served
+        .upload("block/put", &[("b", OCTETS, &[7; 1_000_000])])
+        .await
+        .json();
+    let again = served.post("config?arg=Datastore.StorageMax").await.json();
+    assert_eq!(kept, again, "a setting does not follow the free space");
     for (query, message) in [
         ("arg=Bananas", "failed to get config value: \"Bananas not found\""),
         (

@@ -114,7 +114,7 @@ struct Global {
     version: Option<bool>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum)]
 enum LogFormat {
     /// For people, with colours on a terminal
     // A variable that is set but empty counts as unset.
@@ -169,7 +169,7 @@ struct Failure {
 
 /// A comma-separated list, as one value of an option. Empty elements count as left out, as a script with an
 /// unset variable gives them.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 struct List<T>(Vec<T>);
 
 impl<T: FromStr> FromStr for List<T> {

@@ -55,7 +55,7 @@ const CLAIMS_MAX: usize = 256;
 const CALLS_MAX: usize = 256;
 
 /// How a peer presents itself, and what it does unless told otherwise.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// Who this peer is.
     pub peer: PeerId,

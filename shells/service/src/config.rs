@@ -118,7 +118,7 @@ impl ConfigError {
 
 /// All of `service.json`. `Display` is the file as it would be saved, with its secrets hidden; `Debug`
 /// hides them too.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Config {
     /// The peer as a whole.

@@ -51,7 +51,7 @@ const LEAVE: Duration = Duration::from_secs(20);
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
 
 /// What the command line says of a run.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Peers to join the cluster of.
     pub bootstrap: Vec<Address>,

@@ -18,7 +18,7 @@ use self::peers::Process;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What the command line says.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// The file to add.
     pub file: Option<PathBuf>,

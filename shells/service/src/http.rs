@@ -82,7 +82,7 @@ impl fmt::Debug for HttpConfig {
 }
 
 /// What web pages of other origins may do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CorsConfig {
     /// Which origins; `*` for all, also within one (`https://*.example.com`).
     pub origins: Vec<String>,

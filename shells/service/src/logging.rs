@@ -61,7 +61,7 @@ fn facility(target: &str) -> &str {
 }
 
 /// How much to log, for all of the program and for some of its facilities: `info,restapi:debug`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Levels {
     everything: LevelFilter,
     facilities: Vec<(String, LevelFilter)>,
@@ -166,7 +166,7 @@ fn known(name: &str) -> Result<&str, String> {
 }
 
 /// What a line looks like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// For people, with colours on a terminal.
     Human,

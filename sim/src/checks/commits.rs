@@ -14,7 +14,7 @@ use crate::rng;
 use crate::store::Store;
 
 /// A committed entry.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Committed {
     pub(super) entry: LogEntry,
     /// The term of the peer that was the first to apply it: it was committed in that term or before.

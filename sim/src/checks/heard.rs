@@ -13,7 +13,7 @@ use cluster_core::{
 use super::Step;
 
 /// A metric as it came.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Sample {
     pub(super) metric: Metric,
     pub(super) at: Instant,
@@ -32,7 +32,7 @@ impl Sample {
 }
 
 /// What one sender told a process.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Sender {
     /// The newest sample of each metric, after those that came in the same step.
     samples: BTreeMap<String, Vec<Sample>>,
@@ -43,7 +43,7 @@ pub(super) struct Sender {
 }
 
 /// What one process was told.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Process {
     pub(super) started: Option<Instant>,
     /// Since when it leads, before this step and after it.

@@ -10,7 +10,7 @@ use super::{Found, Step};
 const COMPARISONS_MAX: usize = 65;
 
 /// What is open at one process.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Open {
     tickets: BTreeSet<Ticket>,
     last_batch: BatchId,

@@ -16,7 +16,7 @@ use crate::store::Store;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One operation of a process.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 struct Operation {
     cid: Cid,
     pin: Option<Mode>,
@@ -26,7 +26,7 @@ struct Operation {
 }
 
 /// One process.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Process {
     running: BTreeMap<OpId, Operation>,
     /// Failed attempts that are on record.

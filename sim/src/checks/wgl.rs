@@ -15,7 +15,7 @@ const LENGTH_MAX: usize = 40;
 const STATES_MAX: usize = 50_000;
 
 /// What an operation needs to find, and what it leaves.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 struct Action {
     called: u64,
     returned: u64,
@@ -24,7 +24,7 @@ struct Action {
     optional: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 enum Effect {
     /// Leaves a pin of this name.
     Write(String),

@@ -11,7 +11,7 @@ const RUN_MAX_SECONDS: u64 = 600;
 const CONTENT_MAX: u64 = 10_000;
 
 /// One step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     Ask {
         what: Ask,
@@ -46,7 +46,7 @@ pub(super) enum Step {
 }
 
 /// Whom a step is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Who {
     All,
     Follower,
@@ -56,7 +56,7 @@ pub(super) enum Who {
 }
 
 /// What a client asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
     Pin,
     Read,
@@ -64,7 +64,7 @@ pub(super) enum Ask {
 }
 
 /// What a client hears.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Any,
     Found,
@@ -75,7 +75,7 @@ pub(super) enum Outcome {
 }
 
 /// How a peer stands to the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
     Gone,
     Member,
@@ -83,7 +83,7 @@ pub(super) enum Standing {
 }
 
 /// What happens to a peer, or is said about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Happening {
     Break,
     Cut,

@@ -23,7 +23,7 @@ struct Load {
 }
 
 /// What a client knows of one CID.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Known {
     Pinned,
     Unpinned,

@@ -29,7 +29,7 @@ const ALL: usize = 1_000_000;
 const LANES: [Lane; 4] = [Lane::Unpin, Lane::Fresh, Lane::Retry, Lane::Surplus];
 
 /// One batch, and what happens after it. Numbers are made to fit what is there.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 struct Turn {
     append: u64,
     overwrite: bool,
@@ -42,7 +42,7 @@ struct Turn {
     after: After,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 enum After {
     Nothing,
     Sync,
@@ -124,7 +124,7 @@ fn entry(index: Index, term: Term) -> LogEntry {
 }
 
 /// What has been written, as far as the next batch must fit it.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 struct Known {
     compacted: (Index, Term),
     log: Vec<LogEntry>,

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 const CIDS: u8 = 8;
 const UNAVAILABLE: u8 = 2;
 
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 enum Step {
     Pin(u8, bool),
     Unpin(u8),

@@ -12,9 +12,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// One value of a listing. The longest is a pin's status at every peer, half a kilobyte for each of them.
-const MAX_LINE: usize = 16 * 1024 * 1024;
+const LINE_MAX: usize = 16 * 1024 * 1024;
 /// One value on its own. The longest is what garbage collection removed, 80 bytes for each block.
-const MAX_VALUE: usize = 512 * 1024 * 1024;
+const VALUE_MAX: usize = 512 * 1024 * 1024;
 
 /// A value with the text it was read from.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,10 +88,10 @@ impl Reply {
             if let Ok(data) = frame.into_data() {
                 all.extend_from_slice(&data);
             }
-            if all.len() > MAX_VALUE {
+            if all.len() > VALUE_MAX {
                 return Err(self
                     .exchange
-                    .nonsense(&format!("it is longer than {MAX_VALUE} bytes")));
+                    .nonsense(&format!("it is longer than {VALUE_MAX} bytes")));
             }
         }
         String::from_utf8(all.into()).map_err(|e| self.exchange.nonsense(&e))
@@ -175,11 +175,11 @@ impl<T: DeserializeOwned> Lines<T> {
     fn take_line(&mut self) -> Result<Option<Bytes>, ClientError> {
         let Some(at) = self.buffer[self.searched..].iter().position(|b| *b == b'\n') else {
             self.searched = self.buffer.len();
-            if self.searched > MAX_LINE {
+            if self.searched > LINE_MAX {
                 return Err(self
                     .reply
                     .exchange
-                    .nonsense(&format!("a line exceeds {MAX_LINE} bytes")));
+                    .nonsense(&format!("a line exceeds {LINE_MAX} bytes")));
             }
             return Ok(None);
         };

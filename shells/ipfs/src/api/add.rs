@@ -18,7 +18,7 @@ use crate::unixfs::{AddOptions, Added, Adder, Metadata, Name};
 use crate::{Adding, Block, Node};
 
 /// The longest target a symbolic link has on any system we know.
-const MAX_TARGET: usize = 4096;
+const TARGET_MAX: usize = 4096;
 
 /// Blocks on their way to nowhere when only the hash is wanted.
 const HASHED: usize = 16;
@@ -206,7 +206,7 @@ async fn upload(
         match kind {
             PartKind::Directory => target.directory(&path, meta)?,
             PartKind::Symlink => {
-                let link = read_part(&mut parts, MAX_TARGET).await?;
+                let link = read_part(&mut parts, TARGET_MAX).await?;
                 let added = target.symlink(&path, meta, &link).await?;
                 told.added(&added).await?;
             }

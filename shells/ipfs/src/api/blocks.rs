@@ -10,7 +10,7 @@ use super::request::{Call, read_part};
 use crate::{Block, Error, PinMode, codec, hash};
 
 /// The largest block that other nodes accept.
-const MAX_BLOCK: usize = 2 * 1024 * 1024;
+const BLOCK_MAX: usize = 2 * 1024 * 1024;
 
 /// Blocks stored by one write of the database; enough to make it cheap, little enough to hold in memory.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
@@ -122,7 +122,7 @@ impl Form {
 
 /// Refuses what other nodes would refuse.
 pub(super) fn check_size(size: usize) -> Result<(), Failure> {
-    if size <= MAX_BLOCK {
+    if size <= BLOCK_MAX {
         return Ok(());
     }
     Err(Failure::failed(
@@ -144,8 +144,8 @@ pub(super) async fn put(mut call: Call) -> Result<Reply, Failure> {
             bytes: 0,
         };
         while parts.next_part().await.map_err(Failure::failed)?.is_some() {
-            let data = read_part(&mut parts, MAX_BLOCK).await;
-            let data = data.or_else(|_| check_size(MAX_BLOCK + 1).map(|()| Vec::new()))?;
+            let data = read_part(&mut parts, BLOCK_MAX).await;
+            let data = data.or_else(|_| check_size(BLOCK_MAX + 1).map(|()| Vec::new()))?;
             let cid = form.name(&data)?;
             group
                 .push(Block {

@@ -21,9 +21,8 @@ struct Setting {
 fn settings(call: &Call) -> Result<Value, Failure> {
     let (own, stat) = (call.node.id(), call.node.stat()?);
     let swarm: Vec<_> = own.addresses.iter().map(Multiaddr::to_string).collect();
-    // Kubo knows no "unlimited": the disk is the limit.
-    // Kubo knows no "unlimited": the disk is the limit.
-    let storage_max = stat.storage_max.unwrap_or(stat.storage_fits);
+    // Kubo knows no "unlimited". A setting must not change by itself, so this is not the free space.
+    let storage_max = stat.storage_max.unwrap_or(stat.disk_size);
     Ok(json!({
         "Addresses": { "Swarm": swarm },
         "Bootstrap": [],

@@ -16,7 +16,7 @@ use crate::dag::Visited;
 use crate::{Block, PinMode, Ref, codec};
 
 /// A node of a DAG is a block in the end, and JSON takes up to four times the room.
-const MAX_INPUT: usize = 8 * 1024 * 1024;
+const INPUT_MAX: usize = 8 * 1024 * 1024;
 
 /// How long before the deadline of a call its walks are cut off, so that the line that tells so is sent.
 const TIMEOUT_HEADSTART: Duration = Duration::from_millis(50);
@@ -62,7 +62,7 @@ pub(super) async fn put(mut call: Call) -> Result<Reply, Failure> {
     running(move |sink| async move {
         let _hold = call.node.hold();
         while parts.next_part().await.map_err(Failure::failed)?.is_some() {
-            let data = codec::recode(read_part(&mut parts, MAX_INPUT).await?.into(), input, store)?;
+            let data = codec::recode(read_part(&mut parts, INPUT_MAX).await?.into(), input, store)?;
             check_size(data.len())?;
             let cid = form.name(&data)?;
             call.node.put(Block { cid, data }).await?;

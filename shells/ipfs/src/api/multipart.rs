@@ -14,7 +14,7 @@ mod head;
 pub use self::head::{PartHead, PartKind, boundary};
 
 /// Bytes of a part's header: a path of 4096 bytes, escaped to three times that, twice.
-const MAX_HEADER: usize = 32 * 1024;
+const HEADER_MAX: usize = 32 * 1024;
 
 /// What a body is not.
 #[derive(Debug, thiserror::Error)]
@@ -100,14 +100,14 @@ impl Multipart {
             // the end of the head is not searched again, whatever pieces the body comes in.
             let from = self.searched.saturating_sub(HEAD_END.len() - 1);
             let end = find(&self.buffer[from..], HEAD_END).map(|end| from + end);
-            if let Some(end) = end.filter(|end| *end <= MAX_HEADER) {
+            if let Some(end) = end.filter(|end| *end <= HEADER_MAX) {
                 let head = self.buffer.split_to(end + HEAD_END.len());
                 self.stage = Stage::Content;
                 self.searched = 0;
                 return Poll::Ready(PartHead::parse(&head[..end]).map(Some));
             }
             self.searched = self.buffer.len();
-            if end.is_some() || self.buffer.len() > MAX_HEADER {
+            if end.is_some() || self.buffer.len() > HEADER_MAX {
                 return Poll::Ready(Err(MultipartError::Format("a part's header is too long")));
             }
             if self.ended {
@@ -246,7 +246,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_header_without_end_is_refused() {
-        let body = format!("--xyz\r\nX: {}", "a".repeat(2 * MAX_HEADER));
+        let body = format!("--xyz\r\nX: {}", "a".repeat(2 * HEADER_MAX));
         assert!(matches!(
             read(body.as_bytes(), 4096).await,
             Err(MultipartError::Format(_))

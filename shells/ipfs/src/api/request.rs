@@ -18,10 +18,10 @@ use super::reply::Failure;
 use crate::{DagPath, Node};
 
 /// A query holds paths of some KiB and at most a few thousand CIDs; hyper's own limit on the head is near.
-const MAX_PAIRS: usize = 4096;
+const PAIRS_MAX: usize = 4096;
 
 /// Arguments in the body (`pin add` from standard input): as many CIDs as fit.
-const MAX_BODY_ARGS: usize = 1024 * 1024;
+const BODY_ARGS_MAX: usize = 1024 * 1024;
 
 /// Options that every command has.
 const GLOBAL: [(&[&str], Kind); 4] = [
@@ -106,7 +106,7 @@ impl Call {
         if parts.next_part().await.map_err(Failure::bad_request)?.is_none() {
             return Ok(());
         }
-        let text = read_part(&mut parts, MAX_BODY_ARGS).await?;
+        let text = read_part(&mut parts, BODY_ARGS_MAX).await?;
         let text = String::from_utf8(text).map_err(|_| Failure::bad_request("arguments are not UTF-8"))?;
         self.args
             .extend(text.lines().filter(|line| !line.is_empty()).map(str::to_owned));
@@ -225,9 +225,9 @@ type Pairs = (Vec<String>, Vec<(&'static str, String)>);
 fn parse_query(command: &Command, query: &str) -> Result<Pairs, Failure> {
     let (mut args, mut options) = (Vec::new(), Vec::<(&'static str, String)>::new());
     for (count, pair) in query.split('&').filter(|pair| !pair.is_empty()).enumerate() {
-        if count == MAX_PAIRS {
+        if count == PAIRS_MAX {
             return Err(Failure::bad_request(format!(
-                "more than {MAX_PAIRS} arguments and options"
+                "more than {PAIRS_MAX} arguments and options"
             )));
         }
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));

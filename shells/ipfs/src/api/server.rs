@@ -26,11 +26,11 @@ use crate::Node;
 use crate::trailers::AllowTrailers;
 
 /// Each holds some 100 KiB of buffers at most. Further ones wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 1024;
+const CONNECTIONS_MAX: usize = 1024;
 
 /// Calls at once that take content from the body, such as `add`: each may hold some 10 MiB. Half of the
 /// connections, so that uploads of clients that are silent or slow leave room for other calls.
-const MAX_UPLOADS: usize = 512;
+const UPLOADS_MAX: usize = 512;
 
 /// A client on the same machine or network sends its header at once; one that does not holds a connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -52,7 +52,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
     let api = Api::new(node, listener.local_addr()?.port());
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let graceful = GracefulShutdown::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -118,7 +118,7 @@ impl Api {
         Api {
             node,
             gate: Arc::new(Gate::new(port)),
-            uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
+            uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
         }
     }
 
@@ -160,7 +160,7 @@ impl Api {
         let mut call = Call::read(&self.node, command, first, request).await?;
         if command.file {
             let place = self.uploads.clone().try_acquire_owned();
-            call.place = Some(place.map_err(|_| Failure::busy(MAX_UPLOADS))?);
+            call.place = Some(place.map_err(|_| Failure::busy(UPLOADS_MAX))?);
         }
         let deadline = call
             .timeout()?

@@ -36,7 +36,7 @@ pub struct Pins {
 }
 
 /// Which kinds of pin a listing is to show.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PinKinds {
     /// Pins of whole DAGs.
     pub recursive: bool,

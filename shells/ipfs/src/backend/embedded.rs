@@ -17,7 +17,7 @@ use crate::{Block, DagPath, Node, PinFilter, PinMode, Progress};
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// Origins dialled for one pin.
-const MAX_ORIGINS: usize = 10;
+const ORIGINS_MAX: usize = 10;
 
 /// Blocks are checked and stored in groups: one group costs one write of the database.
 const GROUP_BYTES: usize = 2 * 1024 * 1024;
@@ -83,7 +83,7 @@ pub(super) async fn pin(
     progress: &(dyn Fn(Progress) + Send + Sync),
 ) -> Result<(), Error> {
     let connect = async {
-        let origins = pin.origins.iter().take(MAX_ORIGINS);
+        let origins = pin.origins.iter().take(ORIGINS_MAX);
         join_all(origins.map(|origin| node.connect(origin.clone()))).await;
         std::future::pending::<std::convert::Infallible>().await
     };

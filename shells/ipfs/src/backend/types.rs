@@ -65,7 +65,7 @@ pub struct RepoStat {
 }
 
 /// What a call of `put_blocks` stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stored {
     /// How many blocks, duplicates counted again.
     pub blocks: u64,

@@ -10,7 +10,7 @@ use ipld_core::ipld::Ipld;
 use std::collections::BTreeMap;
 
 /// Nesting that is decoded; deeper data would exhaust the stack. The limit of other implementations.
-const MAX_DEPTH: usize = 256;
+const DEPTH_MAX: usize = 256;
 /// The tag of a link.
 const LINK: u64 = 42;
 
@@ -77,7 +77,7 @@ pub(super) fn decode(block: &[u8]) -> Result<Ipld, &'static str> {
 }
 
 fn value(items: &mut Items<'_>, depth: usize) -> Result<Ipld, &'static str> {
-    if depth > MAX_DEPTH {
+    if depth > DEPTH_MAX {
         return Err("nested too deep");
     }
     Ok(match items.next()? {

@@ -14,7 +14,7 @@ use crate::backend::{Cause, Error, Stored};
 
 /// Bitswap moves at most 2 MiB; `allow-big-block` lets larger ones in, and this is the largest that is read
 /// back into memory at once.
-const MAX_BLOCK: usize = 16 * 1024 * 1024;
+const BLOCK_MAX: usize = 16 * 1024 * 1024;
 
 #[derive(Deserialize)]
 struct PutLine {
@@ -102,7 +102,7 @@ impl Client {
         let query = Query::new().with("arg", &cid.to_string());
         let limit = self.config.request_timeout;
         self.transport
-            .bytes("block/get", query.as_str(), limit, MAX_BLOCK)
+            .bytes("block/get", query.as_str(), limit, BLOCK_MAX)
             .await
     }
 }

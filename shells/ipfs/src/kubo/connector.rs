@@ -21,7 +21,7 @@ use super::config::Endpoint;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Idle connections to keep: as many as pins usually run at once.
-const MAX_IDLE: usize = 64;
+const IDLE_MAX: usize = 64;
 
 /// Shorter than the idle limit of any server or proxy in front of one.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,7 +43,7 @@ where
         builder
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(MAX_IDLE);
+            .pool_max_idle_per_host(IDLE_MAX);
         match endpoint {
             Endpoint::Tcp(host) => {
                 let mut connector = HttpConnector::new();

@@ -9,7 +9,7 @@ use super::transport::{Clock, bad_answer, chain, stream_error};
 use crate::backend::{Cause, Error};
 
 /// A line holds one pin or one key; even a pin's name of the maximal length leaves it far below this.
-const MAX_LINE: usize = 64 * 1024;
+const LINE_MAX: usize = 64 * 1024;
 
 /// Reads one line after the other; holds one chunk and one line at most.
 #[derive(Debug)]
@@ -76,8 +76,8 @@ impl Lines {
             if self.ended {
                 return Ok(None);
             }
-            if self.buffer.len() > MAX_LINE {
-                let message = format!("a line is longer than {MAX_LINE} bytes");
+            if self.buffer.len() > LINE_MAX {
+                let message = format!("a line is longer than {LINE_MAX} bytes");
                 return Err(Error::new(Cause::BadAnswer, &self.command, message));
             }
             self.read_more().await?;

@@ -14,10 +14,10 @@ use crate::backend::{Cause, Error, PinRequest, PinState};
 use crate::{PinMode, Progress};
 
 /// Origins tried for one pin; more would flood the node with dials for a single CID.
-const MAX_ORIGINS: usize = 10;
+const ORIGINS_MAX: usize = 10;
 
 /// Kubo refuses longer names.
-const MAX_NAME: usize = 255;
+const NAME_MAX: usize = 255;
 
 /// Whether the node says that there was nothing to unpin: Kubo in the first words, js-ipfs in the second.
 fn says_not_pinned(message: &str) -> bool {
@@ -62,7 +62,7 @@ impl Client {
             join_all(
                 pin.origins
                     .iter()
-                    .take(MAX_ORIGINS)
+                    .take(ORIGINS_MAX)
                     .map(|origin| self.connect(origin)),
             )
             .await;
@@ -120,7 +120,7 @@ impl Client {
             .with("recursive", recursive)
             .with("progress", "true");
         if !pin.name.is_empty() {
-            query = query.with("name", &pin.name[..pin.name.floor_char_boundary(MAX_NAME)]);
+            query = query.with("name", &pin.name[..pin.name.floor_char_boundary(NAME_MAX)]);
         }
         let limit = Limit::Idle(self.config.pin_timeout);
         let mut lines = self.transport.lines("pin/add", query.as_str(), limit).await?;

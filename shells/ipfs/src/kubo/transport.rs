@@ -20,10 +20,10 @@ use crate::backend::{Cause, Error};
 pub(super) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// Error texts are a line or two; a proxy's HTML page is cut here.
-const MAX_ERROR_BODY: usize = 64 * 1024;
+const ERROR_BODY_MAX: usize = 64 * 1024;
 
 /// The largest single answer is `swarm/peers` of a node with some ten thousand connections.
-const MAX_ANSWER: usize = 16 * 1024 * 1024;
+const ANSWER_MAX: usize = 16 * 1024 * 1024;
 
 /// How long an exchange may take.
 #[derive(Debug, Clone, Copy)]
@@ -163,7 +163,7 @@ impl Transport {
         query: &str,
         limit: Duration,
     ) -> Result<T, Error> {
-        let body = self.bytes(command, query, limit, MAX_ANSWER).await?;
+        let body = self.bytes(command, query, limit, ANSWER_MAX).await?;
         serde_json::from_slice(&body).map_err(|error| bad_answer(command, &body, &error))
     }
 
@@ -194,7 +194,7 @@ async fn accept(command: &str, response: Response<Incoming>) -> Result<Response<
     if status == StatusCode::OK {
         return Ok(response);
     }
-    let body = match Limited::new(response.into_body(), MAX_ERROR_BODY).collect().await {
+    let body = match Limited::new(response.into_body(), ERROR_BODY_MAX).collect().await {
         Ok(body) => body.to_bytes(),
         // The status says enough when its text is missing or too long.
         Err(_) => Bytes::new(),

@@ -148,7 +148,7 @@ impl FromStr for HashKind {
 }
 
 /// The shape of a file's tree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Layout {
     /// All leaves at the same depth.
     #[default]
@@ -158,7 +158,7 @@ pub enum Layout {
 }
 
 /// How the size of a directory is estimated when deciding whether to shard it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum HamtSize {
     /// Bytes of all names and CIDs.
     #[default]
@@ -168,7 +168,7 @@ pub enum HamtSize {
 }
 
 /// Permissions and time of change, recorded only if given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Metadata {
     /// The lower 12 bits of a Unix mode: permissions, setuid, setgid, sticky. 0 counts as not given.
     pub mode: Option<u32>,

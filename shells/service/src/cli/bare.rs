@@ -23,7 +23,7 @@ pub(super) struct Flags {
 }
 
 /// How 0.0.12 chooses peers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Strategy {
     Disk,
     Reposize,

@@ -69,14 +69,14 @@ pub(super) struct Options {
     source: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ConsensusKind {
     Raft,
     #[value(hide = true)]
     Crdt,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum IpfsKind {
     Http,
     Embedded,

@@ -5,7 +5,7 @@ use cluster_core::Refusal;
 use super::world::StoreError;
 
 /// Why an operation fails. The text is for people, and names what is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The request makes no sense as it is.
     #[error("{0}")]

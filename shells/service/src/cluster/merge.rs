@@ -27,7 +27,7 @@ pub(super) enum Piece<R> {
 pub(super) type Pieces<R> = mpsc::Receiver<Result<Piece<R>, Error>>;
 
 /// A CID at this peer.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct OwnRow {
     pub(super) cid: Cid,
     pub(super) pin: Option<Pin>,
@@ -52,7 +52,7 @@ impl Keyed for Row {
 }
 
 /// How rows are put together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Absence {
     /// A peer that says nothing of a CID has it as `remote`, or has yet to hear of it.
     Means,

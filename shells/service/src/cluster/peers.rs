@@ -21,7 +21,7 @@ const INTRODUCTION: Duration = Duration::from_secs(8);
 const ARRIVAL_PAUSE: Duration = Duration::from_millis(250);
 
 /// The members, with what their pings said of them last.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Known {
     pub(super) peers: BTreeMap<PeerId, Speaker>,
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::rpc::Speaker;
 
 /// What a peer says of itself with every `ping`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PingValue {
     /// Its name.

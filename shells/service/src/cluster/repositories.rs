@@ -10,7 +10,7 @@ use super::rpc::{self, Answer, Call, Collected};
 use super::{Cluster, Error};
 
 /// What repositories hold and may hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Repositories {
     /// Bytes in use.
     pub size: u64,

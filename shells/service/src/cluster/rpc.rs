@@ -22,7 +22,7 @@ pub(super) const SILENCE: Duration = Duration::from_secs(5);
 const OPEN: Duration = Duration::from_secs(5);
 
 /// What one peer asks of another.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Call {
     /// Who are you? Answered by `Id`.
     Id,
@@ -65,7 +65,7 @@ pub(super) enum Call {
 }
 
 /// What comes back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Answer {
     /// Who the peer is.
     Id(Box<Identity>),
@@ -110,7 +110,7 @@ pub(super) enum Answer {
 }
 
 /// What a peer says of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Identity {
     pub(super) addresses: Vec<String>,
     pub(super) cluster_peers: Vec<String>,
@@ -122,7 +122,7 @@ pub(super) struct Identity {
 }
 
 /// What a peer says of its IPFS node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct IpfsIdentity {
     pub(super) id: String,
     pub(super) addresses: Vec<String>,
@@ -130,7 +130,7 @@ pub(super) struct IpfsIdentity {
 }
 
 /// Who says where CIDs stand.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Speaker {
     pub(super) peername: String,
     pub(super) ipfs_id: String,
@@ -138,7 +138,7 @@ pub(super) struct Speaker {
 }
 
 /// Where a CID stands at a peer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
     #[serde(with = "bit")]
     pub(super) status: TrackerStatus,
@@ -163,14 +163,14 @@ mod bit {
 }
 
 /// A CID and where it stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Row {
     pub(super) cid: Cid,
     pub(super) state: State,
 }
 
 /// One step of a garbage collection.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Collected {
     /// A block that is gone, by its CID.
     Removed(String),

@@ -12,7 +12,7 @@ use super::{Cluster, Error};
 const PAGE: usize = 512;
 
 /// A CID with what the database has of it; at least one of both.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Entry {
     pub(super) cid: Cid,
     pub(super) pin: Option<Pin>,

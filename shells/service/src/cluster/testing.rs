@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const PINNED_AT: Timestamp = Timestamp(1_770_000_000_000_000_000);
 
 /// How a peer behaves towards the others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
     /// Answers.
     Answers,

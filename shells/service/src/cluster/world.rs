@@ -28,7 +28,7 @@ pub trait Core: Send + Sync + 'static {
 }
 
 /// A metric with whose it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
     /// Whose.
     pub peer: PeerId,
@@ -39,7 +39,7 @@ pub struct Sample {
 }
 
 /// A metric that was not renewed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alert {
     /// The last that came.
     pub sample: Sample,
@@ -66,7 +66,7 @@ pub trait Snapshot: Send + Sync + 'static {
 }
 
 /// Why the database could not be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the database cannot be read: {0}")]
 pub struct StoreError(pub String);
 

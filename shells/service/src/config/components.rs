@@ -8,7 +8,7 @@ use super::sections::address;
 use super::values::{Address, Period};
 
 /// `pin_tracker`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PinTracker {
     /// The only kind there is.
@@ -16,7 +16,7 @@ pub struct PinTracker {
 }
 
 /// `pin_tracker.stateless`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Stateless {
     /// Pins that the IPFS node works on at once.
@@ -48,7 +48,7 @@ impl Default for Stateless {
 }
 
 /// `monitor`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Monitor {
     /// The only kind there is. It uses no pubsub here; the name is the Go peer's.
@@ -56,7 +56,7 @@ pub struct Monitor {
 }
 
 /// `monitor.pubsubmon`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Pubsubmon {
     /// How often to look for metrics that have expired.
@@ -72,7 +72,7 @@ impl Default for Pubsubmon {
 }
 
 /// `allocator`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Allocator {
     /// The only kind there is.
@@ -80,7 +80,7 @@ pub struct Allocator {
 }
 
 /// `allocator.balanced`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Balanced {
     /// Metrics to go by: those named `tag:…` spread pins over their values, the others rank the peers, each
@@ -97,7 +97,7 @@ impl Default for Balanced {
 }
 
 /// `informer`: what this peer measures.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Informers {
     /// The IPFS node's storage.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -121,7 +121,7 @@ impl Default for Informers {
 }
 
 /// Which figure of the IPFS node's storage is measured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DiskMetric {
     /// What is left; the more the better.
@@ -145,7 +145,7 @@ impl DiskMetric {
 const METRIC_TTL: Period = Period::secs(30);
 
 /// `informer.disk`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Disk {
     /// How long a measurement holds.
@@ -164,7 +164,7 @@ impl Default for Disk {
 }
 
 /// `informer.pinqueue`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PinQueue {
     /// How long a measurement holds.
@@ -183,7 +183,7 @@ impl Default for PinQueue {
 }
 
 /// `informer.tags`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Tags {
     /// How long a measurement holds.
@@ -202,7 +202,7 @@ impl Default for Tags {
 }
 
 /// `observations`
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Observations {
     /// Counters for Prometheus.
@@ -212,7 +212,7 @@ pub struct Observations {
 }
 
 /// `observations.metrics`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Metrics {
     /// Whether to serve them.
@@ -234,7 +234,7 @@ impl Default for Metrics {
 }
 
 /// `observations.tracing`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Tracing {
     /// Whether to send them.

@@ -6,7 +6,7 @@ use super::sections::{address, is_default};
 use super::values::{Address, Period, Strings};
 
 /// `ipfs_connector`: this peer's IPFS node. Exactly one is set.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpfsConnector {
     /// A Kubo daemon.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -26,7 +26,7 @@ impl Default for IpfsConnector {
 }
 
 /// `ipfs_connector.ipfshttp`: a Kubo daemon, over its RPC API.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IpfsHttp {
     /// Where its RPC API listens.
@@ -65,7 +65,7 @@ impl Default for IpfsHttp {
 
 /// `ipfs_connector.embedded`: the IPFS node inside this process. Its data is in `ipfs/` in the
 /// configuration folder.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Embedded {
     /// Where it serves Kubo's HTTP API.
@@ -93,7 +93,7 @@ impl Default for Embedded {
 }
 
 /// A limit of storage in bytes, written with a unit, as in Kubo's `Datastore.StorageMax`: `500MB`, `10GiB`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct StorageMax(pub Option<u64>);
 

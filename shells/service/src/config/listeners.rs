@@ -9,7 +9,7 @@ use super::sections::{address, is_default};
 use super::values::{Address, HIDDEN, Period, Strings};
 
 /// `api`. What is absent is off.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Api {
     /// Looks like a Kubo daemon.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,7 +41,7 @@ pub trait Defaults: Clone + fmt::Debug + PartialEq + Eq {
 }
 
 /// The REST API.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rest;
 
 impl Defaults for Rest {
@@ -50,7 +50,7 @@ impl Defaults for Rest {
 }
 
 /// The pinning service API.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PinSvc;
 
 impl Defaults for PinSvc {
@@ -72,7 +72,7 @@ impl fmt::Debug for Credentials {
 }
 
 /// `api.restapi` or `api.pinsvcapi`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, bound = "")]
 pub struct HttpApi<D: Defaults> {
     /// Where it listens.
@@ -157,7 +157,7 @@ impl<D: Defaults> Default for HttpApi<D> {
 }
 
 /// `api.ipfsproxy`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IpfsProxy {
     /// Where it listens.

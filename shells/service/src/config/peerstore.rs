@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Address, ConfigError, files};
 
 /// The addresses in a file, and what was wrong with the other lines.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Peerstore {
     /// In the order of the file, each once; every one names a peer.
     pub addresses: Vec<Address>,

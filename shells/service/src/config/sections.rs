@@ -19,7 +19,7 @@ pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 /// `cluster`: what concerns the peer as a whole.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Cluster {
     /// A label for people; the host's name by default.
@@ -146,7 +146,7 @@ impl Default for Cluster {
 }
 
 /// `cluster.connection_manager`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ConnectionManager {
     /// Connections above which some are closed.
@@ -168,7 +168,7 @@ impl Default for ConnectionManager {
 }
 
 /// `cluster.resource_manager`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ResourceManager {
     /// Whether there are limits.
@@ -190,7 +190,7 @@ impl Default for ResourceManager {
 }
 
 /// `cluster.pubsub`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs, reason = "gossip settings that are read only to be tolerated")]
 pub struct Pubsub {
@@ -216,7 +216,7 @@ impl Default for Pubsub {
 }
 
 /// `consensus`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Consensus {
     /// How the peers agree.
@@ -224,7 +224,7 @@ pub struct Consensus {
 }
 
 /// `consensus.raft`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Raft {
     /// The peers of a new cluster. Looked at only at the very first start.

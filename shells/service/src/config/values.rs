@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 pub const HIDDEN: &str = "XXX_hidden_XXX";
 
 /// A list that is written as its only element when it has just one. Both forms are read for every list.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Strings<T>(pub Vec<T>);
 

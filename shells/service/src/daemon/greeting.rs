@@ -27,7 +27,7 @@ pub(super) const WHO: Duration = Duration::from_secs(3);
 pub(super) const JOIN: Duration = Duration::from_secs(18);
 
 /// What is asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Question {
     /// Who are you, and what am I to you?
     Who,
@@ -43,7 +43,7 @@ pub(super) enum Question {
 }
 
 /// The answer to all questions.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Greeting {
     /// The speaker's cluster; unknown while it has none.
     pub(super) cluster: ClusterId,
@@ -62,7 +62,7 @@ pub(super) struct Greeting {
 }
 
 /// What somebody is to a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Standing {
     /// Not a member.
     Stranger,
@@ -128,7 +128,7 @@ pub(super) async fn invite(net: &Net, peer: &PeerId) -> Result<(), String> {
 }
 
 /// A peer that wants this one in its cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Invitation {
     /// Who.
     pub(super) from: PeerId,

@@ -22,7 +22,7 @@ const QUIET: Duration = Duration::from_secs(60);
 const PROBE: Duration = Duration::from_millis(100);
 
 /// The longest delays since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WorstDelays {
     /// Of the core's timer.
     pub timer: Duration,
@@ -31,7 +31,7 @@ pub struct WorstDelays {
 }
 
 /// Measures delays. Clones share the result.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct Delays(Arc<Shared>);
 
 #[derive(Debug)]

@@ -19,7 +19,7 @@ const NODE_TIMEOUT: Duration = Duration::from_secs(2);
 const DOING: &str = "asking the IPFS node how full it is (until it tells, this peer gets no new pins)";
 
 /// Which metric says how much room there is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disk {
     /// Free bytes: more is better.
     FreeSpace,
@@ -28,7 +28,7 @@ pub enum Disk {
 }
 
 /// What to measure.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct Measured {
     /// This peer's label.
     pub peername: String,

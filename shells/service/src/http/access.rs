@@ -16,7 +16,7 @@ use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 use jiff::Zoned;
 
 /// Where requests are noted.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct AccessLog {
     file: Option<Arc<Target>>,
 }

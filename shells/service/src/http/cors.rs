@@ -30,7 +30,7 @@ pub(super) struct Cors {
 }
 
 /// How far a page may go.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Allowed {
     /// Its origin is configured.
     Trusted(HeaderValue),

@@ -49,7 +49,7 @@ use crate::cluster::Cluster;
 const UPLOADS_MAX: usize = 2048;
 
 /// How the proxy is served. The defaults are the Go peer's.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct ProxyConfig {
     /// Where to listen. Port 0 takes a free one.
     pub listen: Vec<SocketAddr>,

@@ -78,7 +78,7 @@ pub enum StartError {
 }
 
 /// Which of the APIs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
     /// What `ipfs-cluster-ctl` talks to.
     Rest,
@@ -121,7 +121,7 @@ fn listen_error(service: &Service, address: &SocketAddr, source: &io::Error) -> 
 }
 
 /// The other end of a connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Client {
     pub(super) address: SocketAddr,
     /// Whether the listener serves this machine only, which a page reaches by DNS rebinding alone.
@@ -139,7 +139,7 @@ pub(super) trait Respond: Send + Sync + 'static {
 }
 
 /// How connections are served.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Limits {
     pub(super) service: Service,
     /// Zero for no limit, as with the next.

@@ -12,7 +12,7 @@ const FIRST: Duration = Duration::from_millis(100);
 /// The longest: a peer whose machine was down is back within that time. A restarted peer dials by itself.
 const LONGEST: Duration = Duration::from_secs(5);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Attempt {
     /// When it is due; `None` while it is under way.
     due: Option<Instant>,

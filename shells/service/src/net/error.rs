@@ -28,7 +28,7 @@ pub enum StartError {
 }
 
 /// Why a call did not come to its end.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// There is no connection to the peer, and none could be made. It has not seen the call.
     #[error("cannot reach peer {peer}: {why}")]
@@ -77,7 +77,7 @@ pub enum CallError {
 }
 
 /// Why a snapshot was not delivered, or did not arrive.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
     /// There is no connection to the peer.
     #[error("cannot send a snapshot to peer {peer}: {why}")]

@@ -35,7 +35,7 @@ pub struct NetEvents {
 }
 
 /// What the core must know.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum CoreEvent {
     /// A member's message arrived.
     Received {

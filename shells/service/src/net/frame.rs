@@ -23,7 +23,7 @@ const WRITE_THROUGH: usize = 16 << 10;
 const GROW_STEP: usize = 256 << 10;
 
 /// What a frame is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// The first: what the stream is about.
     Head = 0,
@@ -54,7 +54,7 @@ impl Kind {
 }
 
 /// One frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Frame {
     pub(super) kind: Kind,
     pub(super) payload: Bytes,

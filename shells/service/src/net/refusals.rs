@@ -13,7 +13,7 @@ const QUIET: Duration = Duration::from_secs(60);
 const REMEMBERED_MAX: usize = 1_024;
 
 /// How often something was turned away or lost since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Losses {
     /// Core messages that did not leave: no connection, or its queue was full.
     pub dropped: u64,

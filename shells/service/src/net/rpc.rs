@@ -35,7 +35,7 @@ const METHOD_MAX: usize = 64;
 const READ_AHEAD: usize = 4 << 10;
 
 /// How long a call may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deadline {
     /// Everything, the way there and back included, within this time.
     Within(Duration),
@@ -52,7 +52,7 @@ impl Deadline {
 }
 
 /// The first frame of a call.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Head {
     origin: Origin,
     method: String,

@@ -32,7 +32,7 @@ pub(super) const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const PROTOCOL_VERSION: u8 = cluster_core::VERSION;
 
 /// Whose stream it is: the first thing on every one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Origin {
     /// The newest that the sender reads.
     pub(super) version: u8,

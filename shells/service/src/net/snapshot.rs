@@ -38,7 +38,7 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(300);
 const REASON_MAX: usize = 4 << 10;
 
 /// What is sent before the pins.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotHeader {
     /// The Raft message that announces it.
     pub message: RaftMessage,
@@ -53,7 +53,7 @@ struct Head {
 }
 
 /// What is sent after the pins: how much there was of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Tally {
     chunks: u64,
     bytes: u64,

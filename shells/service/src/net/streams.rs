@@ -31,7 +31,7 @@ const OPENINGS_MAX: usize = 512;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a stream may be for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Protocol {
     /// The core's messages, one way.
     Core = 0,

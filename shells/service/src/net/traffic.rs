@@ -10,7 +10,7 @@ use super::streams::Protocol;
 const MEMORY: Duration = Duration::from_secs(10);
 
 /// What one protocol has moved, in both directions.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Traffic {
     /// Bytes received since the start.
     pub received: u64,

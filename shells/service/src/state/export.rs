@@ -17,7 +17,7 @@ use crate::store::Listing;
 const BUFFER: usize = 256 << 10;
 
 /// What was exported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exported {
     /// How many pins.
     pub pins: u64,

@@ -33,7 +33,7 @@ pub(super) const BASE: Index = 1;
 const STRANGERS_MAX: usize = 1024;
 
 /// What was imported.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Imported {
     /// How many pins the state has now.
     pub pins: u64,

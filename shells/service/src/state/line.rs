@@ -14,7 +14,7 @@ use crate::cluster::convert;
 
 /// Changes that an import makes to every pin, where zeros and nothing leave it as it is, and what becomes of
 /// pins that cannot be read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ImportOptions {
     /// The minimum of copies; -1 for one on every peer.
     pub replication_min: i32,

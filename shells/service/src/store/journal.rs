@@ -80,7 +80,7 @@ impl From<io::Error> for CheckError {
 
 /// How far sequence numbers of neighbouring batches may lie apart. They are given one by one, and not all
 /// to the journal.
-const MAX_JUMP: u64 = 1 << 32;
+const JUMP_MAX: u64 = 1 << 32;
 
 /// An end that fjall would not open, though it may be no more than a write that a power cut tore: pages
 /// reach the disk in any order.
@@ -153,7 +153,7 @@ fn check_journal(
         match read_batch(reader)? {
             Found::Batch { seqno, seq, len } => {
                 let before = progress.seqno;
-                if !before.is_none_or(|before| seqno > before && seqno - before < MAX_JUMP) {
+                if !before.is_none_or(|before| seqno > before && seqno - before < JUMP_MAX) {
                     return Ok(Some((good, "its batches are out of order")));
                 }
                 progress.seqno = Some(seqno);

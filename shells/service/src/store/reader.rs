@@ -88,7 +88,7 @@ pub struct Listing {
 }
 
 /// A CID with what the peer knows of it. At least one of the two is there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     /// Which.
     pub cid: Cid,

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 const SUM: usize = 8;
 
 /// What every batch rewrites.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Head {
     /// How many batches have been written, this one included.
     pub(super) seq: u64,
@@ -55,7 +55,7 @@ impl Head {
 }
 
 /// Records that are written once, when the folder is founded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Founding {
     /// The data folder's own number.
     pub(super) incarnation: cluster_core::Incarnation,

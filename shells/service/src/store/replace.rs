@@ -46,7 +46,7 @@ struct Sorting {
 }
 
 /// What came.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Settled {
     /// How many CIDs.
     pub pins: u64,

@@ -15,7 +15,7 @@ use super::spaces::{self, Generation};
 
 /// How many snapshots may be staged at once: one that waits for the core's word while a new leader's comes
 /// in. Each takes the disk space of a pinset.
-const MAX_STAGED: usize = 2;
+const STAGED_MAX: usize = 2;
 
 /// How many keys are written at once: about a millisecond, for which the loop may have to wait.
 const WRITE: usize = 1000;
@@ -80,8 +80,8 @@ impl Stager {
     pub fn stage(&self, id: SnapshotId, manifest: Manifest) -> Result<Staging, StageError> {
         let number = {
             let mut stages = lock(&self.shared.stages);
-            if stages.staged.len() >= MAX_STAGED {
-                return Err(StageError::Busy(MAX_STAGED));
+            if stages.staged.len() >= STAGED_MAX {
+                return Err(StageError::Busy(STAGED_MAX));
             }
             if stages.staged.insert(id, Stage::Receiving).is_some() {
                 return Err(StageError::Rejected(format!("{id} is staged already")));

@@ -18,7 +18,7 @@ use super::spaces::{self, Generation};
 const PURGE_PER_BATCH: u64 = 1000;
 
 /// Where a key lives. A batch is sorted by this and the key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Space {
     Log,
     Meta,

@@ -5,10 +5,10 @@ use percent_encoding::percent_decode;
 use super::MultipartError;
 
 /// RFC 2046 allows 70 characters; clients that exceed it are still read.
-const MAX_BOUNDARY: usize = 256;
+const BOUNDARY_MAX: usize = 256;
 
 /// The head of one part.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PartHead {
     /// The media type in lower case without parameters; empty if none is given.
     pub content_type: String,
@@ -38,7 +38,7 @@ pub fn boundary(content_type: &str) -> Option<String> {
         return None;
     }
     let boundary = String::from_utf8(parameter(parameters.as_bytes(), "boundary")?).ok()?;
-    (!boundary.is_empty() && boundary.len() <= MAX_BOUNDARY).then_some(boundary)
+    (!boundary.is_empty() && boundary.len() <= BOUNDARY_MAX).then_some(boundary)
 }
 
 impl PartHead {

@@ -10,7 +10,7 @@ use super::*;
 
 /// What one peer says: the statuses of some CIDs, in pieces of this many, and after how many of them it
 /// fails.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 struct Said {
     rows: BTreeMap<u32, TrackerStatus>,
     piece: usize,

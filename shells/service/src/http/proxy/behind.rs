@@ -16,7 +16,7 @@ use super::reply::Failure;
 const ANSWER_MAX: usize = 64 * 1024;
 
 /// The node.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub enum Behind {
     /// A Kubo daemon, or whatever looks like one.
     Kubo(Box<Forward>),

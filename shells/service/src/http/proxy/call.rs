@@ -25,7 +25,7 @@ const BODY_ARGS_MAX: usize = 1024 * 1024;
 const BODY_WAIT: Duration = Duration::from_secs(60);
 
 /// What the cluster has a say in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Command {
     PinAdd,
     PinRm,
@@ -38,7 +38,7 @@ pub(super) enum Command {
 }
 
 /// What adds blocks, and may pin them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Put {
     Block,
     Dag,
@@ -170,7 +170,7 @@ async fn body_args(request: Request<RequestBody>) -> Result<Vec<String>, Failure
 }
 
 /// The options of a call as they came.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Options {
     query: String,
     pairs: Vec<(String, String)>,

@@ -29,7 +29,7 @@ const LINES_PER_CHUNK: usize = 128;
 const TRAILER_MAX: usize = 2048;
 
 /// Why a call fails.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
     /// `None`: the command failed; otherwise the request itself is wrong, which is answered as plain text.
     plain: Option<StatusCode>,

@@ -16,7 +16,7 @@ const POLL_FIRST: Duration = Duration::from_millis(10);
 const POLL: Duration = Duration::from_millis(500);
 
 /// How far the peers are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Standing {
     /// Enough of them hold it.
     Held,

@@ -21,7 +21,7 @@ use crate::net::shared::Shared;
 use crate::net::streams::Protocol;
 
 /// What is said about a call when it fails.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 struct Subject {
     peer: PeerId,
     method: String,

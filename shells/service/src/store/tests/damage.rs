@@ -93,7 +93,7 @@ fn sample() -> (tempfile::TempDir, PathBuf, (Vec<Row>, Applied), Recovered) {
     (folder, path, content, recovered)
 }
 
-#[derive(Default, Debug)]
+#[derive(Debug, Default)]
 struct Tally {
     refused: u32,
     read_failed: u32,

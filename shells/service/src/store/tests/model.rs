@@ -58,7 +58,7 @@ impl Model {
 }
 
 /// One step, whose number is made to fit what is there.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 enum Step {
     Append(u8, u8),
     Commit(u8),
