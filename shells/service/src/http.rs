@@ -1,5 +1,7 @@
-//! The REST API: the Go peer's routes, answers and quirks that clients rely on, over
-//! [`Cluster`](crate::cluster::Cluster).
+//! The HTTP servers of a peer: the REST API and the IPFS proxy, over [`Cluster`](crate::cluster::Cluster).
+//!
+//! Routes, answers and the quirks that clients rely on are the Go peer's. This module translates between
+//! HTTP and `Cluster`; it decides nothing about pins or peers.
 
 mod access;
 mod add;
@@ -32,26 +34,26 @@ pub use self::rest::serve;
 pub use self::server::{Server, Service, StartError, check};
 pub use self::tls::Tls;
 
-/// How the API is served. The defaults are the Go peer's.
+/// Settings of the REST API. The defaults are the Go peer's.
 #[derive(Clone)]
 pub struct HttpConfig {
-    /// Where to listen. Port 0 takes a free one.
+    /// Addresses to listen on. Port 0 picks a free one.
     pub listen: Vec<SocketAddr>,
-    /// User names with passwords; `None` lets everybody in.
+    /// Passwords by user name; with `None` the API needs no credentials.
     pub credentials: Option<BTreeMap<String, String>>,
-    /// Added to every answer.
+    /// Headers added to every answer.
     pub headers: BTreeMap<String, Vec<String>>,
-    /// What web pages of other origins may do.
+    /// Access of web pages of other origins.
     pub cors: CorsConfig,
-    /// A request's headers must arrive within this time; zero for no limit.
+    /// Time for a request's headers to arrive; zero for no limit.
     pub read_header_timeout: Duration,
-    /// A connection without a request is closed after this time; zero for no limit.
+    /// Time after which a connection without a request is closed; zero for no limit.
     pub idle_timeout: Duration,
-    /// Headers of about this many bytes are taken; 4096 is the least.
+    /// Approximate limit of a request's headers, in bytes; values below 4096 count as 4096.
     pub max_header_bytes: usize,
-    /// Serve over TLS with this certificate, and not without.
+    /// Certificate to serve over TLS with; there is no plain HTTP then.
     pub tls: Option<Tls>,
-    /// Where to write a line for each request; to the peer's log, at level debug, if absent.
+    /// Access log file; if absent, requests go to the peer's log at level debug.
     pub log_file: Option<PathBuf>,
 }
 
@@ -72,7 +74,7 @@ impl Default for HttpConfig {
 }
 
 impl fmt::Debug for HttpConfig {
-    /// Without passwords.
+    /// Leaves out passwords.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpConfig")
             .field("listen", &self.listen)
@@ -81,21 +83,21 @@ impl fmt::Debug for HttpConfig {
     }
 }
 
-/// What web pages of other origins may do.
+/// Access of web pages of other origins (CORS).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CorsConfig {
-    /// Which origins; `*` for all, also within one (`https://*.example.com`).
+    /// Allowed origins; `*` for all, also within one (`https://*.example.com`).
     pub origins: Vec<String>,
-    /// With which methods.
+    /// Allowed methods.
     pub methods: Vec<String>,
-    /// With which headers; `*` for all. Empty means the Go library's: `Origin`, `Accept`, `Content-Type`,
-    /// `X-Requested-With`.
+    /// Allowed request headers; `*` for all. Empty means the Go library's: `Origin`, `Accept`,
+    /// `Content-Type`, `X-Requested-With`.
     pub headers: Vec<String>,
-    /// What they may read of the answer's headers.
+    /// Response headers that pages may read.
     pub exposed: Vec<String>,
-    /// Whether they may send credentials.
+    /// Allows pages to send credentials.
     pub credentials: bool,
-    /// How long a browser may remember this.
+    /// Time for which a browser may cache a preflight answer.
     pub max_age: Duration,
 }
 

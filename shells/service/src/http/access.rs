@@ -1,5 +1,4 @@
-//! The access log: one line for each request, when its answer has been sent, in the format that web servers
-//! have in common.
+//! The access log: one line for each request, in the Common Log Format, when its response has been sent.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -15,7 +14,7 @@ use axum::http::{Request, Response};
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 use jiff::Zoned;
 
-/// Where requests are noted.
+/// Destination of the access log: a file, or the peer's own log.
 #[derive(Debug, Clone, Default)]
 pub(super) struct AccessLog {
     file: Option<Arc<Target>>,
@@ -24,12 +23,12 @@ pub(super) struct AccessLog {
 #[derive(Debug)]
 struct Target {
     file: File,
-    /// Only the first failure is told: the disk is likely full.
+    /// Whether a failed write has been logged: only the first is, because the disk is likely full.
     failed: AtomicBool,
 }
 
 impl AccessLog {
-    /// Notes in this file, at its end, instead of in the peer's log.
+    /// Appends to this file instead of the peer's log.
     pub(super) fn to_file(path: &Path) -> io::Result<Self> {
         let file = File::options().create(true).append(true).open(path)?;
         let failed = AtomicBool::new(false);
@@ -38,8 +37,8 @@ impl AccessLog {
         })
     }
 
-    /// Begins a line, if anybody wants to read it. The peer's own log has requests at level debug: at level
-    /// info, where the Go peer has them, a busy peer's log would hold nothing else.
+    /// Begins the line of a request, unless it would be discarded. The peer's own log has requests at level
+    /// debug: at level info, where the Go peer has them, a busy peer's log would hold nothing else.
     pub(super) fn note<B>(&self, client: IpAddr, request: &Request<B>) -> Option<Line> {
         let wanted = self.file.is_some() || tracing::enabled!(target: "restapilog", tracing::Level::DEBUG);
         wanted.then(|| Line {
@@ -58,7 +57,7 @@ impl AccessLog {
             tracing::debug!(target: "restapilog", "{}", line.trim_end());
             return;
         };
-        // One write of a file that is only appended to: lines stay whole.
+        // A single write in append mode, so that lines are not interleaved.
         if let Err(error) = (&target.file).write_all(line.as_bytes())
             && !target.failed.swap(true, Ordering::Relaxed)
         {
@@ -67,7 +66,7 @@ impl AccessLog {
     }
 }
 
-/// A line in the making. It is written when it is dropped.
+/// A line that is being collected. It is written on drop.
 pub(super) struct Line {
     log: AccessLog,
     client: IpAddr,
@@ -79,12 +78,12 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Who asks, once that is certain.
+    /// Sets the authenticated user.
     pub(super) fn by(&mut self, user: &str) {
         self.user = Some(user.to_owned());
     }
 
-    /// Notes what is answered; the line is written when all of it has been sent.
+    /// Records the response's status, and counts its bytes; the line is written when the body is dropped.
     pub(super) fn watch(mut self, response: Response<Body>) -> Response<Body> {
         self.status = response.status().as_u16();
         response.map(|body| Body::new(Counted { body, line: self }))
@@ -101,7 +100,7 @@ impl Drop for Line {
     }
 }
 
-/// What others sent must not look like another part of the line, or another line.
+/// Escapes text of a client, so that it cannot forge another field or another line.
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
@@ -114,7 +113,7 @@ fn escaped(text: &str) -> String {
     safe
 }
 
-/// A body that counts what goes out of it.
+/// A body that counts the bytes that are sent.
 struct Counted {
     body: Body,
     line: Line,
@@ -151,7 +150,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_line_tells_who_asked_what_and_how_it_went() {
+    async fn lines_name_user_request_status_and_size() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
         let log = AccessLog::to_file(&path).unwrap();

@@ -1,4 +1,4 @@
-//! `POST /add`.
+//! Handler of `POST /add`.
 
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
@@ -15,14 +15,15 @@ use super::multipart::{Parts, boundary, shown};
 use super::server::close_after;
 use crate::cluster::{AddFailure, Adding, Cluster};
 
-/// Lines are held back up to this many bytes, so that most failures can still be told by the status.
-/// Not when progress is wanted: that is worth nothing later.
+/// Bytes of output lines held back, so that most failures can still be reported as an HTTP status. With
+/// `progress` nothing is held back: progress lines are worthless later.
 const HELD_MAX: usize = 64 << 10;
 
-/// Bytes of lines that are held until the end with `stream-channels=false`: some 300,000 files.
+/// Maximum size of the answer with `stream-channels=false`, which is held until the end: some 300,000
+/// files.
 const ARRAY_MAX: usize = 64 << 20;
 
-/// Pieces of the answer that wait for the client.
+/// Capacity of the channel of answer pieces, and of those of output lines.
 const PIECES: usize = 16;
 
 pub(super) async fn add(
@@ -45,7 +46,7 @@ pub(super) async fn add(
             start(cluster, params, parts).await
         }
     };
-    // What of the upload was not read would be taken for the next request.
+    // The unread rest of the upload would be parsed as the next request.
     close_after(&mut response);
     response
         .headers_mut()
@@ -92,7 +93,7 @@ fn failed(failure: &AddFailure) -> Response<Body> {
 
 type Out = mpsc::Sender<Result<Bytes, AddFailure>>;
 
-/// Takes the upload in until it ends, fails, or the client is gone.
+/// Reads the upload until it ends, fails, or the client disconnects.
 async fn run(adding: Adding, params: AddParams, mut parts: Parts, out: Out) {
     let gone = out.clone();
     let lines = Lines {
@@ -146,7 +147,7 @@ async fn upload(
     Ok(())
 }
 
-/// The lines of the answer, on their way to the client.
+/// Output lines of an upload, buffered on their way to the client.
 struct Lines {
     held: Vec<u8>,
     array: bool,
@@ -155,7 +156,7 @@ struct Lines {
 }
 
 impl Lines {
-    /// Adds lines as they come. After an error the rest is dropped, so that who makes them can end.
+    /// Adds lines as they come. After an error the receiver is dropped, so that the sender can end.
     async fn add_all(&mut self, mut lines: mpsc::Receiver<AddedOutput>) -> Result<(), AddFailure> {
         while let Some(line) = lines.recv().await {
             self.add(&line).await?;
@@ -167,7 +168,7 @@ impl Lines {
         if self.array {
             self.held.push(if self.held.is_empty() { b'[' } else { b',' });
             answer::push(&mut self.held, added);
-            // The line's end: elements are separated by commas.
+            // Drops the line feed: elements of an array are separated by commas.
             self.held.pop();
             if self.held.len() > ARRAY_MAX {
                 let why = format!("the answer has over {ARRAY_MAX} bytes: leave out stream-channels=false");
@@ -184,11 +185,12 @@ impl Lines {
     }
 
     async fn pass(&mut self) {
-        // Whoever does not listen any more is noticed by `run`.
+        // `run` notices a client that has disconnected.
         let _ = self.out.send(Ok(std::mem::take(&mut self.held).into())).await;
     }
 
-    /// Tells the bytes read of a file, if that is wanted. A client that is slow to read misses some.
+    /// Returns a callback that reports the bytes read of a file, if `progress` is on. A slow client misses
+    /// some lines.
     fn progress(&self, path: &[u8]) -> impl FnMut(u64) + Send + use<> {
         let out = (self.at_once && !self.array).then(|| self.out.clone());
         let mut line = AddedOutput {

@@ -1,4 +1,4 @@
-//! Answers: one value, an error, or a stream of lines.
+//! Responses of the REST API: one JSON value, an error, or a stream of lines.
 
 use std::convert::Infallible;
 
@@ -17,10 +17,10 @@ use crate::cluster::Error;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// The trailer that says how a stream ended; empty when all went well.
+/// Trailer with the error that ended a stream; empty on success.
 pub(super) const STREAM_ERROR: HeaderName = HeaderName::from_static("x-stream-error");
 
-/// A status with a body that says what went wrong.
+/// Returns an error response with a JSON body.
 pub(super) fn error(status: StatusCode, message: impl Into<String>) -> Response<Body> {
     let body = cluster_api::Error {
         code: status.as_u16(),
@@ -35,17 +35,17 @@ pub(super) fn error(status: StatusCode, message: impl Into<String>) -> Response<
     response
 }
 
-/// A request that cannot be understood.
+/// Returns the response to a request that cannot be parsed.
 pub(super) fn bad_request(message: impl std::fmt::Display) -> Response<Body> {
     error(StatusCode::BAD_REQUEST, message.to_string())
 }
 
-/// An operation that failed.
+/// Returns the response to a failed operation.
 pub(super) fn failed(failure: &Error) -> Response<Body> {
     error(status(failure), failure.to_string())
 }
 
-/// The status that tells a program what to do about a failure.
+/// Maps an error to the HTTP status by which a program decides what to do.
 pub(super) fn status(failure: &Error) -> StatusCode {
     match failure {
         Error::Invalid(_) => StatusCode::BAD_REQUEST,
@@ -64,21 +64,21 @@ pub(super) fn status(failure: &Error) -> StatusCode {
     }
 }
 
-/// One value.
+/// Returns a response with one JSON value.
 pub(super) fn json<T: Serialize>(value: &T) -> Response<Body> {
     let mut body = Vec::with_capacity(512);
     push(&mut body, value);
     of_bytes(body.into())
 }
 
-/// JSON that is written already.
+/// Returns a response with a body that is JSON already.
 pub(super) fn of_bytes(body: Bytes) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
     response.headers_mut().insert(CONTENT_TYPE, JSON);
     response
 }
 
-/// The value, or why there is none.
+/// Returns the value as JSON, or the error response.
 pub(super) fn result<T: Serialize>(outcome: Result<T, Error>) -> Response<Body> {
     match outcome {
         Ok(value) => json(&value),
@@ -86,7 +86,7 @@ pub(super) fn result<T: Serialize>(outcome: Result<T, Error>) -> Response<Body> 
     }
 }
 
-/// Nothing, which is fine.
+/// Returns an empty response, 204 No Content.
 pub(super) fn no_content() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -94,7 +94,7 @@ pub(super) fn no_content() -> Response<Body> {
     response
 }
 
-/// Appends a value and a line feed. The API's types are always JSON, so nothing can fail.
+/// Appends a value and a line feed. The API's types always serialise, so nothing can fail.
 pub(super) fn push<T: Serialize>(out: &mut Vec<u8>, value: &T) {
     let start = out.len();
     if let Err(error) = json::write(&mut *out, value) {
@@ -105,8 +105,8 @@ pub(super) fn push<T: Serialize>(out: &mut Vec<u8>, value: &T) {
     out.push(b'\n');
 }
 
-/// A line for each item, as they come: nothing at all is 204, an error before the first item an error
-/// status, and one after it a trailer.
+/// Streams the items, one a line. An empty stream is answered with 204, an error before the first item with
+/// an error status, and one after it in the trailer.
 pub(super) async fn lines<T: Serialize + Send + 'static>(
     pages: impl Stream<Item = Result<Vec<T>, Error>> + Send + 'static,
 ) -> Response<Body> {
@@ -136,7 +136,8 @@ pub(super) async fn lines<T: Serialize + Send + 'static>(
     }
 }
 
-/// All items as one array. After an error in its midst, which stands in the trailer, the array is not closed.
+/// Streams all items as one array. An error in the middle is reported in the trailer, and the array is not
+/// closed.
 pub(super) async fn array<T: Send + 'static, U: Serialize + 'static>(
     pages: impl Stream<Item = Result<Vec<T>, Error>> + Send + 'static,
     shown: fn(T) -> U,
@@ -163,7 +164,7 @@ pub(super) async fn array<T: Send + 'static, U: Serialize + 'static>(
     streamed(bracket("[").chain(pieces).chain(bracket("]\n")))
 }
 
-/// The answer with a warning that what it shows may be old.
+/// Adds a warning header: the response may be stale.
 pub(super) fn with_warning(mut response: Response<Body>, why: &'static str) -> Response<Body> {
     // 110 is HTTP's code for "stale".
     if let Ok(value) = HeaderValue::from_str(&format!("110 ipfs-cluster \"{why}\"")) {
@@ -172,7 +173,7 @@ pub(super) fn with_warning(mut response: Response<Body>, why: &'static str) -> R
     response
 }
 
-/// A body of these pieces, whose end, and an error in its midst, stand in the trailer.
+/// Streams these pieces; the trailer reports the error that ended them, or is empty.
 pub(super) fn streamed(pieces: impl Stream<Item = Result<Bytes, String>> + Send + 'static) -> Response<Body> {
     let frames = pieces
         .map(Some)
@@ -195,7 +196,7 @@ pub(super) fn streamed(pieces: impl Stream<Item = Result<Bytes, String>> + Send 
 }
 
 fn trailer(why: &str) -> Frame<Bytes> {
-    /// Longer texts are of no use in a header.
+    /// Longer texts are useless in a header.
     const TEXT_MAX: usize = 2048;
     let line: String = why
         .chars()

@@ -1,4 +1,4 @@
-//! Who may use the API: user names with passwords, or tokens signed with them.
+//! Authentication of REST requests: user names with passwords (Basic), or tokens signed with them (Bearer).
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,7 +12,7 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::{answer, token};
 
-/// The users.
+/// The configured users.
 pub(super) struct Auth {
     users: BTreeMap<String, String>,
 }
@@ -22,8 +22,8 @@ impl Auth {
         Self { users }
     }
 
-    /// Who asks, or how to answer a request that may not pass. Preflight requests of web pages carry no
-    /// credentials, and `/health` is for load balancers: nobody in particular asks those.
+    /// Returns the authenticated user, or the response that denies the request. Preflight requests, which
+    /// carry no credentials, and `/health`, for load balancers, are admitted without a user.
     pub(super) fn admit<B>(&self, request: &Request<B>) -> Result<Option<String>, Box<Response<Body>>> {
         if request.method() == Method::OPTIONS || request.uri().path() == "/health" {
             return Ok(None);
@@ -39,13 +39,13 @@ impl Auth {
         }
     }
 
-    /// A token for whoever asks.
+    /// Issues a token for the authenticated user.
     pub(super) fn token(&self, headers: &HeaderMap) -> Option<String> {
         let user = self.user(&Given::of(headers))?;
         Some(token::sign(&user, self.users.get(&user)?))
     }
 
-    /// The user who shows this, if it is genuine.
+    /// Returns the user of these credentials, if they are valid.
     fn user(&self, given: &Given) -> Option<String> {
         match given {
             Given::Basic(user, password) => self.knows(user, password).then(|| user.clone()),
@@ -60,7 +60,7 @@ impl Auth {
         }
     }
 
-    /// Compares with every user, each in constant time, so that the time tells nothing.
+    /// Compares with every user, each in constant time, so that timing reveals nothing.
     fn knows(&self, user: &str, password: &str) -> bool {
         if user.is_empty() || password.is_empty() {
             return false;
@@ -74,7 +74,7 @@ impl Auth {
     }
 }
 
-/// What a request says of who sent it.
+/// Credentials of a request, unverified.
 enum Given {
     Basic(String, String),
     Bearer(String),
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_opens_as_long_as_the_password_is_the_same() {
+    fn tokens_are_valid_only_with_the_password_that_signed_them() {
         let bearer = |user: &str, password: &str| format!("Bearer {}", token::sign(user, password));
         assert_eq!(check(Some(&bearer("ann", "s:cret"))), None);
         for (user, password) in [("ann", "other"), ("bob", "s:cret"), ("nil", ""), ("", "")] {
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn the_right_password_opens_and_nothing_else() {
+    fn only_the_right_password_is_accepted() {
         let basic = |text: &str| format!("Basic {}", STANDARD.encode(text));
         assert_eq!(check(Some(&basic("ann:s:cret"))), None);
         assert_eq!(check(Some(&basic("ann:s:cret").replace("Basic", "basic"))), None);

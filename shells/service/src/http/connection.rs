@@ -1,7 +1,8 @@
-//! What stands between a socket and the HTTP library: timeouts of two kinds.
+//! A socket with separate timeouts for request headers and for idle connections.
 //!
-//! The library knows one timeout for a request's headers, which also runs while a connection is idle; the
-//! Go peer has two.
+//! hyper has one timeout for a request's headers, which also runs while a connection is idle; the Go peer
+//! has two. The phase of the current request is shared between the socket and the bodies of the request and
+//! of its response.
 
 use std::io;
 use std::pin::Pin;
@@ -16,21 +17,21 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// A client that reads nothing of its answer for so long is dropped: a listing holds resources.
+/// A client that reads nothing of its response for this long is disconnected: a listing holds resources.
 const WRITE_STALL: Duration = Duration::from_secs(300);
 
-/// No request is under way.
+/// No request is in progress.
 const IDLE: u8 = 0;
-/// The headers of one are coming.
+/// The headers of a request are arriving.
 const HEAD: u8 = 1;
-/// One is under way.
+/// A request is in progress.
 const BUSY: u8 = 2;
-/// Its answer is complete, or all of it has been read.
+/// Either the response is complete, or the request has been read to its end.
 const HALF: u8 = 3;
-/// One is answered that was not read to its end: what comes next may be the rest of it.
+/// The response is complete but the request was not read to its end: the next bytes may be the rest of it.
 const UNREAD: u8 = 4;
 
-/// How far the request of a connection is.
+/// The phase of a connection's current request.
 #[derive(Clone)]
 pub(super) struct Guard {
     state: Arc<State>,
@@ -38,7 +39,7 @@ pub(super) struct Guard {
 
 struct State {
     phase: AtomicU8,
-    /// When the phase began, in milliseconds of the connection's life.
+    /// Start of the phase, in milliseconds since the connection was opened.
     since: AtomicU64,
     start: Instant,
 }
@@ -73,7 +74,7 @@ impl Guard {
         self.state.start + Duration::from_millis(self.state.since.load(Ordering::Acquire))
     }
 
-    /// Notes that a request has begun. Its body, and the answer, tell when they end.
+    /// Records that a request has begun. Its body, and that of the response, record when they end.
     pub(super) fn request<B: HttpBody>(&self, request: Request<B>) -> (Request<Watched<B>>, Answering) {
         self.set(BUSY);
         let watch = |complete| Watch {
@@ -88,8 +89,8 @@ impl Guard {
     }
 }
 
-/// One of the two halves of an exchange. An answer that breaks off ends the connection anyway, so only the
-/// request's half may be incomplete.
+/// One half of an exchange. A response that breaks off ends the connection anyway, so only the request's
+/// half may be incomplete.
 struct Watch {
     guard: Guard,
     complete: bool,
@@ -113,13 +114,13 @@ impl Drop for Watch {
     }
 }
 
-/// An answer to come.
+/// A response that has not begun.
 pub(super) struct Answering {
     watch: Watch,
 }
 
 impl Answering {
-    /// Notes when the answer ends.
+    /// Makes the body record its end.
     pub(super) fn watch(self, response: Response<Body>) -> Response<Watched<Body>> {
         response.map(|body| Watched {
             body,
@@ -128,7 +129,7 @@ impl Answering {
     }
 }
 
-/// A body that tells when it ends.
+/// A body that records its end in the connection's phase.
 pub(super) struct Watched<B> {
     body: B,
     watch: Watch,
@@ -158,7 +159,7 @@ impl<B: HttpBody + Unpin> HttpBody for Watched<B> {
     }
 }
 
-/// A socket with its timeouts.
+/// A socket that enforces the timeouts.
 pub(super) struct Guarded<S> {
     stream: S,
     guard: Guard,
@@ -185,7 +186,7 @@ impl<S> Guarded<S> {
     }
 }
 
-/// A timer that is set anew as seldom as possible: that costs more than a request should.
+/// A timer that is reset as rarely as possible, because resetting one for every request is expensive.
 struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
 }
@@ -195,7 +196,7 @@ impl Timer {
         Self { sleep: None }
     }
 
-    /// Waits until `deadline`, or wakes the task earlier for no reason.
+    /// Waits until `deadline`. May wake the task earlier without being ready.
     fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         let sleep = self
             .sleep
@@ -214,15 +215,15 @@ impl Timer {
 }
 
 impl<S> Guarded<S> {
-    /// Until when the next bytes must come, and whether it is an error if they do not. While a request is
-    /// under way there is no such time, but the phase may end without this being asked again.
+    /// Deadline of the next bytes, and whether missing it is an error. There is none while a request is in
+    /// progress, but then this returns a time to check again, because the phase may end without a poll.
     fn deadline(&self) -> Option<(Instant, bool)> {
         let limit = |from: Instant, timeout: Duration, is_late| {
             (!timeout.is_zero()).then(|| (from + timeout, is_late))
         };
         match self.guard.get() {
             HEAD => limit(self.guard.since(), self.header_timeout, true),
-            // The first request must come as soon as the headers of the later ones.
+            // The first request has the same time as the headers of later ones.
             IDLE if self.first => limit(self.guard.since(), self.header_timeout, true),
             IDLE | UNREAD => limit(self.guard.since(), self.idle_timeout, true),
             _ => limit(Instant::now(), self.idle_timeout, false),
@@ -284,7 +285,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 }
 
 impl<S> Guarded<S> {
-    /// Ends the connection when nothing could be written for too long.
+    /// Fails the write when nothing could be written for [`WRITE_STALL`].
     fn unless_stalled<T>(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,9 +1,9 @@
-//! Web pages: which of them may use the API, and what browsers are told about it, in the headers of the Go
-//! peer's library, `rs/cors`.
+//! Access of web pages (CORS): the pages that may use the API, and the response headers that say so to
+//! browsers, as the Go peer's library `rs/cors` writes them.
 //!
-//! Unlike there, an origin that only `*` stands for may read what anybody may read, and nothing else: it
-//! never gets credentials, and no request of it changes anything. The wildcard is the default, and the
-//! library reflects any origin for it, so that any page could read with the password that a browser
+//! One difference: an origin that is matched by `*` alone may read what anybody may read, and nothing else:
+//! it never gets credentials, and none of its requests changes anything. The wildcard is the default, and
+//! the library reflects any origin for it, so that any page could read with the password that a browser
 //! remembers.
 
 use axum::body::Body;
@@ -18,10 +18,10 @@ use cluster_ipfs::pages;
 
 use super::CorsConfig;
 
-/// What the library allows when nothing is configured.
+/// Headers that the library allows by default.
 const HEADERS: [&str; 4] = ["origin", "accept", "content-type", "x-requested-with"];
 
-/// The rules.
+/// The configured rules.
 pub(super) struct Cors {
     config: CorsConfig,
     headers: Vec<String>,
@@ -29,12 +29,12 @@ pub(super) struct Cors {
     trusted: Vec<String>,
 }
 
-/// How far a page may go.
+/// Access granted to a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Allowed {
-    /// Its origin is configured.
+    /// Full access: the origin is configured.
     Trusted(HeaderValue),
-    /// All origins may read.
+    /// Read access: all origins have it.
     Anybody,
 }
 
@@ -54,9 +54,9 @@ impl Cors {
         }
     }
 
-    /// Why a request is refused that a web page made behind its user's back, or may have made: one that
-    /// changes something and comes from a page of another origin; with `check_host`, also one that is for a
-    /// public name.
+    /// Returns the reason to refuse a request that a web page made, or may have made, without its user's
+    /// consent: a write from a page of another origin; with `check_host`, also any request for a public
+    /// host name (DNS rebinding).
     pub(super) fn refuse<B>(&self, request: &Request<B>, check_host: bool) -> Option<String> {
         let headers = request.headers();
         if check_host
@@ -104,7 +104,7 @@ impl Cors {
         })
     }
 
-    /// The answer to a page's question whether it may.
+    /// Returns the response if the request is a CORS preflight.
     pub(super) fn preflight<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
         let method = request.headers().get(ACCESS_CONTROL_REQUEST_METHOD);
         let method = method.filter(|_| request.method() == Method::OPTIONS)?;
@@ -138,7 +138,8 @@ impl Cors {
         Some(response)
     }
 
-    /// What the page that asks may do; `None` where no page does, or one that may nothing.
+    /// Returns the access of the page that sent the request; `None` for requests of programs, and of pages
+    /// without any.
     pub(super) fn page<B>(&self, request: &Request<B>) -> Option<Allowed> {
         let origin = request.headers().get(ORIGIN)?;
         let text = origin.to_str().ok()?.to_ascii_lowercase();
@@ -149,7 +150,7 @@ impl Cors {
         all.then_some(Allowed::Anybody)
     }
 
-    /// Adds what a page needs in order to read an answer.
+    /// Adds the headers that let a page read a response.
     pub(super) fn decorate(&self, page: Option<&Allowed>, response: &mut Response<Body>) {
         let out = response.headers_mut();
         out.append(VARY, HeaderValue::from(ORIGIN));

@@ -1,4 +1,4 @@
-//! `/health/…`, `/monitor/…`, `/ipfs/gc`.
+//! Handlers of `/health/…`, `/monitor/…` and `/ipfs/gc`.
 
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};

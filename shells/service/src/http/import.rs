@@ -1,5 +1,5 @@
-//! `POST /allocations`: pins as `GET /allocations?whole=true` lists them, added as they are. The Go peer has
-//! nothing like it; `state import` uses it at a peer that runs.
+//! Handler of `POST /allocations`, which `state import` uses at a running peer: adds pins unchanged, in the
+//! format of `GET /allocations?whole=true`. The Go peer has no such route.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use super::answer;
 use super::server::close_after;
 use crate::cluster::Cluster;
 
-/// The longest body. A pin has some 400 bytes, the longest that is taken some 40,000.
+/// Maximum size of the body. A pin has some 400 bytes, the largest accepted one some 40,000.
 const BODY_MAX: usize = 8 << 20;
 
-/// How long it may take to arrive: eight times as long as over a line of 2 Mbit/s.
+/// Time for the body to arrive: eight times what it needs at 2 Mbit/s.
 const BODY_WAIT: Duration = Duration::from_secs(300);
 
-/// Pins in one request: what is refused in its midst is asked for again as a whole.
+/// Maximum of pins in one request: after a failure in the middle, the client repeats the whole request.
 const PINS_MAX: usize = 4096;
 
 pub(super) async fn import(State(cluster): State<Cluster>, body: Body) -> Response<Body> {

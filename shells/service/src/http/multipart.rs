@@ -1,5 +1,5 @@
-//! The parts of an upload, by the convention of the IPFS command line: each part is a file, a directory or a
-//! symbolic link, and its file name is the escaped path within the upload.
+//! Multipart uploads of `POST /add`, in the convention of the IPFS command line: each part is a file, a
+//! directory or a symbolic link, and its file name is the escaped path within the upload.
 
 use std::io;
 
@@ -11,15 +11,15 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
-/// The target of a symbolic link is no longer than this, as on Linux.
+/// Maximum length of a symbolic link's target, as on Linux.
 const TARGET_MAX: usize = 4096;
 
-/// An upload, part by part.
+/// The parts of an upload.
 pub(super) struct Parts {
     parts: Multipart,
 }
 
-/// The boundary between the parts; an error, for people, when the request has none.
+/// Returns the boundary between the parts, or a message if the request has none.
 pub(super) fn boundary(headers: &HeaderMap) -> Result<String, String> {
     let given = headers
         .get(CONTENT_TYPE)
@@ -43,7 +43,7 @@ impl Parts {
         }
     }
 
-    /// The next part; what is left of the one before is skipped.
+    /// Returns the head of the next part; the rest of the part before is skipped.
     pub(super) async fn next(&mut self) -> Result<Option<PartHead>, String> {
         let head = self.parts.next_part().await.map_err(|error| error.to_string())?;
         if let Some(head) = &head
@@ -55,12 +55,12 @@ impl Parts {
         Ok(head)
     }
 
-    /// The content of the current part.
+    /// Returns the content of the current part.
     pub(super) fn content(&mut self) -> impl AsyncRead + Send + Unpin {
         StreamReader::new(self.parts.content().map_err(io::Error::other))
     }
 
-    /// The content of the current part, when it is the target of a symbolic link.
+    /// Reads the content of the current part as the target of a symbolic link.
     pub(super) async fn target(&mut self) -> Result<Vec<u8>, String> {
         let mut target = Vec::new();
         let mut content = self.parts.content();
@@ -74,7 +74,7 @@ impl Parts {
     }
 }
 
-/// The name of a part in lines about it.
+/// Returns the name of a part for output lines.
 pub(super) fn shown(path: &[u8]) -> String {
     cluster_ipfs::unixfs::Name::from(path).to_string()
 }

@@ -1,4 +1,4 @@
-//! `/id`, `/version`, `/peers`.
+//! Handlers of `/id`, `/version` and `/peers`.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use super::answer;
 use super::server::close_after;
 use crate::cluster::Cluster;
 
-/// The largest body of `POST /peers`: one peer id in JSON.
+/// Maximum size of the body of `POST /peers`: one peer id in JSON.
 const BODY_MAX: usize = 16 << 10;
 
-/// How long that body may take to arrive: it fits in a few packets.
+/// Time for that body to arrive; it fits in a few packets.
 const BODY_WAIT: Duration = Duration::from_secs(30);
 
 pub(super) async fn id(State(cluster): State<Cluster>) -> Response<Body> {
@@ -48,7 +48,7 @@ pub(super) async fn add(State(cluster): State<Cluster>, body: Body) -> Response<
     }
 }
 
-/// Reads the body of `POST /peers`, but does not wait for a silent client for ever.
+/// Reads the body of `POST /peers`, within [`BODY_WAIT`].
 async fn read(body: Body) -> Result<PeerAdd, Box<Response<Body>>> {
     let Ok(bytes) = timeout(BODY_WAIT, to_bytes(body, BODY_MAX)).await else {
         let why = format!("the request body did not arrive within {BODY_WAIT:?}");
@@ -60,7 +60,8 @@ async fn read(body: Body) -> Result<PeerAdd, Box<Response<Body>>> {
     decoded.ok_or_else(|| Box::new(answer::bad_request("error decoding request body")))
 }
 
-/// The peer, and where it is: the id may be a multiaddress that ends in it, and 0.0.12 knows only that.
+/// Returns the peer to add and its addresses. The id may be a multiaddress that ends in it; 0.0.12 has only
+/// that.
 fn wanted(asked: &PeerAdd) -> Result<(PeerId, Vec<String>), &'static str> {
     let id = |text: &str| text.parse::<PeerId>().ok();
     let of_address = |text: &str| {
@@ -102,7 +103,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_does_not_come_is_not_waited_for() {
+    async fn missing_body_is_a_request_timeout() {
         let silent = futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>();
         let refusal = read(Body::from_stream(silent)).await.unwrap_err();
         assert_eq!(refusal.status(), StatusCode::REQUEST_TIMEOUT);
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_is_added_by_its_id_or_its_address_or_both() {
+    fn peers_are_added_by_id_or_address_or_both() {
         const PEER: &str = "12D3KooWGRYZDHBembyGJQqQ6WgLqJWYNjnECJwGBnCg8vbCeo8F";
         const OTHER: &str = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
         let at = |peer: &str| format!("/ip4/10.0.0.1/tcp/9096/p2p/{peer}");

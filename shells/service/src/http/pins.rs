@@ -1,4 +1,4 @@
-//! `/pins…` and `/allocations…`.
+//! Handlers of `/pins…` and `/allocations…`.
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
@@ -10,12 +10,12 @@ use cluster_core::Cid;
 use super::answer;
 use crate::cluster::{Cluster, Error};
 
-/// CIDs that one request may ask for by name. As many as fit in its headers.
+/// Maximum of CIDs that one request may name in `cids`: as many as fit in its headers.
 const CIDS_MAX: usize = 256;
 
 type Hash = Result<Path<String>, PathRejection>;
 
-/// A request that cannot be understood.
+/// Returns the error for a request that cannot be parsed.
 fn invalid(why: impl ToString) -> Error {
     Error::Invalid(why.to_string())
 }
@@ -99,7 +99,10 @@ pub(super) async fn unpin_path(State(cluster): State<Cluster>, uri: Uri) -> Resp
     }
 }
 
-/// The IPFS path after `/pins`.
+/// Returns the IPFS path after `/pins`.
+///
+/// # Errors
+/// The path is not UTF-8, or has no valid root.
 fn path(uri: &Uri) -> Result<String, Error> {
     let bad = |why: &str| invalid(format!("error parsing path: {why}"));
     let text = uri.path().strip_prefix("/pins").unwrap_or_default();
@@ -119,8 +122,8 @@ fn path(uri: &Uri) -> Result<String, Error> {
     Ok(text.into_owned())
 }
 
-/// Answers a read of what the cluster has agreed on: fresh if that is asked for (`consistent=true`),
-/// otherwise with a warning if it may be old.
+/// Answers a read of the pinset: with `consistent=true` up to date, otherwise with a warning header if the
+/// local copy may be stale.
 async fn read(
     cluster: &Cluster,
     query: &Query,
@@ -154,7 +157,7 @@ pub(super) async fn status(
     read(&cluster, &query, told).await
 }
 
-/// Of 0.0.12.
+/// Syncs one CID (a route of 0.0.12).
 pub(super) async fn sync(
     State(cluster): State<Cluster>,
     hash: Hash,
@@ -167,7 +170,7 @@ pub(super) async fn sync(
     }
 }
 
-/// Of 0.0.12.
+/// Syncs all CIDs (a route of 0.0.12).
 pub(super) async fn sync_all(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Response<Body> {
     let rows = match local(&parse(query)) {
         Ok(true) => cluster.sync_all_local().await,
@@ -210,7 +213,7 @@ pub(super) async fn status_all(State(cluster): State<Cluster>, RawQuery(query): 
         let filter = StatusFilter::parse(query.get("filter").unwrap_or_default());
         let filter = filter.ok_or_else(|| {
             let names = StatusFilter::names().join(", ");
-            invalid(format!("invalid filter value: it names none of {names}"))
+            invalid(format!("invalid filter value: use one or more of {names}"))
         })?;
         Ok((local, filter, cids(&query)?))
     });
@@ -257,7 +260,7 @@ pub(super) async fn allocations(State(cluster): State<Cluster>, RawQuery(query):
             Some(filter) if whole => answer::lines(cluster.whole_allocations(filter)).await,
             Some(filter) => answer::lines(cluster.allocations(filter)).await,
             None => answer::bad_request(
-                "invalid filter value: it names none of all, pin, meta-pin, clusterdag-pin, shard-pin",
+                "invalid filter value: use one or more of all, pin, meta-pin, clusterdag-pin, shard-pin",
             ),
         }
     };
@@ -278,7 +281,7 @@ pub(super) async fn allocation(
     read(&cluster, &parse(query), told).await
 }
 
-/// The pinset as 0.0.12 lists it: one array.
+/// Lists the pinset as 0.0.12 does: as one array.
 pub(super) async fn list(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Response<Body> {
     let told = async { answer::array(cluster.allocations(PinTypeFilter::ALL), OldPin::from).await };
     read(&cluster, &parse(query), told).await

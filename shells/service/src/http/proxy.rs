@@ -1,9 +1,10 @@
-//! The IPFS proxy: looks like the Kubo daemon behind it, but what is pinned there, the cluster pins.
+//! The IPFS proxy: looks like the Kubo daemon behind it, but what clients pin there is pinned by the
+//! cluster.
 //!
-//! Requests that pin, unpin, list pins or tell of the repository are answered here; the rest goes through to
-//! the node as a stream, in both directions. What adds content goes through too: the node's answer is
-//! watched for what the node has pinned, and the cluster pins that before the answer ends. So options,
-//! answers and errors are the node's own.
+//! Commands that pin, unpin, list pins or report on the repository are answered here; the rest is forwarded
+//! to the node as a stream, in both directions. Commands that add content are forwarded too: the proxy
+//! reads in the node's response what the node has pinned, and the cluster pins that before the response
+//! ends. So options, answers and errors are the node's own.
 
 mod behind;
 mod bodies;
@@ -44,32 +45,32 @@ use super::connection::Watched;
 use super::server::{Client, Limits, Respond, Server, Service, StartError, listen};
 use crate::cluster::Cluster;
 
-/// Requests at once whose bodies are still to be read. Half of the connections that the proxy serves, so that
-/// uploads of clients that are silent or slow leave room for other requests.
+/// Maximum of requests whose bodies are still being read. Half of the proxy's connections, so that uploads
+/// of slow or silent clients leave room for other requests.
 const UPLOADS_MAX: usize = 2048;
 
-/// How the proxy is served. The defaults are the Go peer's.
+/// Settings of the IPFS proxy. The defaults are the Go peer's.
 #[derive(Debug, Clone)]
 pub struct ProxyConfig {
-    /// Where to listen. Port 0 takes a free one.
+    /// Addresses to listen on. Port 0 picks a free one.
     pub listen: Vec<SocketAddr>,
-    /// Where to write a line for each request.
+    /// Access log file; if absent, requests go to the peer's log at level debug.
     pub log_file: Option<PathBuf>,
-    /// A request must arrive within this time; zero for no limit, as with the others.
+    /// Time for a whole request to arrive; zero for no limit, as with the other times.
     pub read_timeout: Duration,
-    /// Its headers must arrive within this time.
+    /// Time for a request's headers to arrive.
     pub read_header_timeout: Duration,
-    /// The answer must be taken within this time.
+    /// Time for the client to read the response.
     pub write_timeout: Duration,
-    /// A connection without a request is closed after this time.
+    /// Time after which a connection without a request is closed.
     pub idle_timeout: Duration,
-    /// Headers of about this many bytes are taken; 4096 is the least.
+    /// Approximate limit of a request's headers, in bytes; values below 4096 count as 4096.
     pub max_header_bytes: usize,
-    /// Headers of the node that answers made here get too, besides those that browsers need.
+    /// Headers to copy from the node to answers made here, besides those that browsers need.
     pub extract_headers_extra: Vec<String>,
-    /// The request whose answer has them.
+    /// Path of the request to the node whose response has these headers.
     pub extract_headers_path: String,
-    /// How long they hold; zero for ever.
+    /// Time for which they are cached; zero for ever.
     pub extract_headers_ttl: Duration,
 }
 
@@ -93,7 +94,7 @@ impl Default for ProxyConfig {
 /// Starts serving the proxy. All addresses are bound before this returns.
 ///
 /// # Errors
-/// An address cannot be listened on, or the log file cannot be written.
+/// An address cannot be bound, the log file cannot be opened, or an extra header is invalid.
 pub async fn serve_proxy(
     cluster: Cluster,
     behind: Behind,
@@ -126,7 +127,7 @@ pub async fn serve_proxy(
     listen(&config.listen, limits, Arc::new(proxy)).await
 }
 
-/// What all requests share.
+/// State shared by all requests.
 struct Proxy {
     cluster: Cluster,
     behind: Behind,
@@ -166,7 +167,7 @@ impl Respond for Proxy {
 }
 
 impl Proxy {
-    /// Gives a request that has a body a place until the body has been read.
+    /// Reserves an upload slot for a request with a body, until the body has been read.
     fn place(&self, body: &mut Intake<Watched<Incoming>>) -> Result<(), Failure> {
         if !body.is_end_stream() {
             let place = self.uploads.clone().try_acquire_owned().map_err(|_| {
@@ -189,7 +190,7 @@ impl Proxy {
         }
     }
 
-    /// Answers what never reaches the node, in the node's manner.
+    /// Answers a command that is not forwarded, as the node would.
     async fn answer_here(
         &self,
         command: Command,
@@ -218,13 +219,13 @@ impl Proxy {
             Command::PinUpdate => pins::update(self, call).await,
             Command::RepoStat => repo::stat(self, call).await,
             Command::RepoGc => repo::gc(self, call).await,
-            // These go to the node.
+            // These are forwarded to the node.
             Command::Add | Command::Put(_) => Err(Failure::failed("this command is answered by the node")),
         }
     }
 }
 
-/// A request of the proxy's own has no body.
+/// Returns the body of a request that the proxy itself makes.
 fn empty() -> RequestBody {
     http_body_util::Empty::new()
         .map_err(|never| match never {})

@@ -1,4 +1,4 @@
-//! The way of a request to the REST API through what all requests share.
+//! The REST API server: authentication, CORS, access log and redirects around the routes.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use super::routes;
 use super::server::{Client, Limits, Respond, Server, Service, StartError, listen_tls};
 use crate::cluster::Cluster;
 
-/// What all requests share.
+/// State shared by all requests.
 struct Shared {
     router: Router,
     auth: Option<Arc<Auth>>,
@@ -31,6 +31,9 @@ struct Shared {
 }
 
 /// Starts serving the REST API. All addresses are bound before this returns.
+///
+/// # Errors
+/// An address cannot be bound, the access log cannot be opened, or a configured header is invalid.
 pub async fn serve(cluster: Cluster, config: HttpConfig) -> Result<Server, StartError> {
     let auth = config.credentials.clone().map(|users| Arc::new(Auth::new(users)));
     let access = match &config.log_file {
@@ -57,7 +60,7 @@ pub async fn serve(cluster: Cluster, config: HttpConfig) -> Result<Server, Start
 }
 
 impl HttpConfig {
-    /// Validates what an address alone does not tell.
+    /// Validates the configured headers, without binding an address.
     ///
     /// # Errors
     /// A configured header is invalid.
@@ -91,7 +94,9 @@ impl Respond for Shared {
                 Some(Err(denied)) => with_headers(&self, *denied),
                 admitted => {
                     let user = admitted.and_then(Result::ok).flatten();
-                    // Browsers show no password to a name that it was not typed in for.
+                    // A browser sends a password only to the host name it was entered for, so an
+                    // authenticated request
+                    // needs no check against DNS rebinding.
                     let check_host = client.on_loopback && user.is_none();
                     if let (Some(line), Some(user)) = (&mut line, user) {
                         line.by(&user);
@@ -110,7 +115,8 @@ impl Respond for Shared {
     }
 }
 
-/// Where the request comes from, for a path without a slash at its end; then the routes.
+/// Answers an authenticated request: a CORS preflight, a redirect if the path ends in a slash, or its
+/// route.
 async fn respond(shared: &Shared, request: Request<Watched<Incoming>>) -> Response<Body> {
     if let Some(preflight) = shared.cors.preflight(&request) {
         return preflight;
@@ -137,10 +143,10 @@ fn with_headers(shared: &Shared, mut response: Response<Body>) -> Response<Body>
     response
 }
 
-/// The same place without the slash at its end, if it has one.
+/// Returns the URI without the slash at the end of its path, if it has one.
 fn without_slash(uri: &Uri) -> Option<HeaderValue> {
     let path = uri.path().strip_suffix('/').filter(|path| !path.is_empty())?;
-    // What begins with two slashes would lead to another host.
+    // A location that begins with two slashes would name another host.
     let path = format!("/{}", path.trim_start_matches('/'));
     let location = match uri.query() {
         Some(query) => format!("{path}?{query}"),

@@ -1,4 +1,4 @@
-//! Which path does what.
+//! The routes of the REST API.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::auth::Auth;
 use super::{add, answer, health, import, peers, pins};
 use crate::cluster::Cluster;
 
-/// All routes. `auth` knows the users, if they need a password.
+/// Builds the router. `auth` issues tokens; `None` if no credentials are configured.
 pub(super) fn router(cluster: Cluster, auth: Option<Arc<Auth>>) -> Router {
     let token = move |headers: HeaderMap| async move {
         match auth.and_then(|auth| auth.token(&headers)) {
@@ -30,7 +30,7 @@ pub(super) fn router(cluster: Cluster, auth: Option<Arc<Auth>>) -> Router {
         .route("/add", post(add::add))
         .route("/allocations", get(pins::allocations).post(import::import))
         .route("/allocations/{hash}", get(pins::allocation))
-        // Of 0.0.12, as are those that end in `sync`.
+        // Routes of 0.0.12: this one, and those that end in `sync`.
         .route("/pinlist", get(pins::list))
         .route("/pins", get(pins::status_all))
         .route(
@@ -83,7 +83,7 @@ async fn method_not_allowed() -> Response<Body> {
     answer::error(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
 }
 
-/// Says what this is to somebody who looks with a browser.
+/// Describes the API to somebody who opens it in a browser.
 async fn root(State(cluster): State<Cluster>) -> Response<Body> {
     answer::json(&Root {
         name: "ipfs-cluster REST API",
@@ -92,7 +92,7 @@ async fn root(State(cluster): State<Cluster>) -> Response<Body> {
     })
 }
 
-/// The answer to `GET /`.
+/// Body of the response to `GET /`.
 #[derive(Serialize)]
 struct Root {
     name: &'static str,

@@ -1,4 +1,4 @@
-//! Listening and connections, for whichever API.
+//! HTTP/1.1 listeners and connections, shared by the REST API and the IPFS proxy.
 
 use std::convert::Infallible;
 use std::io;
@@ -24,20 +24,20 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{Guard, Guarded, Watched};
 use super::tls::Tls;
 
-/// Connections at once, over all addresses; more wait to be accepted. Each costs some 30 KiB.
+/// Maximum of open connections over all addresses; more wait to be accepted. Each costs some 30 KiB.
 const CONNECTIONS_MAX: usize = 4096;
 
-/// What the Go library grants over the configured size of headers.
+/// Allowance of Go's HTTP library over the configured size of headers.
 const HEADER_SLOP: usize = 4096;
 
-/// After a failed accept (too many open files) nothing is accepted for so long.
+/// Pause after a failed accept (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A TLS handshake takes a few round trips. The headers' own time limit begins only after it, and a client
-/// that stays silent before must not keep its place.
+/// Time limit of a TLS handshake, which takes a few round trips. The time limit of the headers begins only
+/// after it, and a client that stays silent before must not keep its connection.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// A running API.
+/// A running API server.
 #[derive(Debug)]
 pub struct Server {
     addresses: Vec<SocketAddr>,
@@ -45,44 +45,44 @@ pub struct Server {
     running: JoinSet<()>,
 }
 
-/// Why an API could not start.
+/// Error of starting an API.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// An address cannot be listened on.
+    /// An address cannot be bound.
     #[error("{}", listen_error(.service, .address, .source))]
     Listen {
-        /// For what.
+        /// The API that needs it.
         service: Service,
-        /// Which.
+        /// The address.
         address: SocketAddr,
-        /// Why.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// A configured header is none.
+    /// A configured header is invalid.
     #[error("headers: {0:?} is not a valid HTTP header")]
     Header(String),
-    /// Nowhere to listen.
+    /// No address to listen on is configured.
     #[error("{}: give at least one address, such as {}", .0.key(), .0.example())]
     NoAddress(Service),
-    /// Requests cannot be noted where they should.
+    /// The access log cannot be opened.
     #[error("cannot write {path}: {source}")]
     AccessLog {
-        /// The file.
+        /// Path of the access log.
         path: String,
-        /// Why.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// What stands behind the API cannot be used.
+    /// The IPFS node that the proxy forwards to cannot be used, or a setting for it is invalid.
     #[error("{0}")]
     Behind(String),
 }
 
-/// Which of the APIs.
+/// An API of the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
-    /// What `ipfs-cluster-ctl` talks to.
+    /// The API of `ipfs-cluster-ctl`.
     Rest,
-    /// What looks like a Kubo daemon.
+    /// The API that looks like a Kubo daemon.
     Proxy,
 }
 
@@ -120,17 +120,17 @@ fn listen_error(service: &Service, address: &SocketAddr, source: &io::Error) -> 
     format!("cannot serve the {name} on {address}: {source}")
 }
 
-/// The other end of a connection.
+/// The remote end of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Client {
     pub(super) address: SocketAddr,
-    /// Whether the listener serves this machine only, which a page reaches by DNS rebinding alone.
+    /// Whether the listener is bound to a loopback address, which a web page reaches only by DNS rebinding.
     pub(super) on_loopback: bool,
 }
 
-/// What answers the requests of a [`Server`].
+/// Handler of the requests of a [`Server`].
 pub(super) trait Respond: Send + Sync + 'static {
-    /// Answers one. `client` is who asks.
+    /// Answers one request of `client`.
     fn respond(
         self: Arc<Self>,
         client: Client,
@@ -138,20 +138,20 @@ pub(super) trait Respond: Send + Sync + 'static {
     ) -> BoxFuture<'static, Response<Body>>;
 }
 
-/// How connections are served.
+/// Limits of a server's connections.
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
     pub(super) service: Service,
-    /// Zero for no limit, as with the next.
+    /// Time for a request's headers to arrive; zero for no limit, as with `idle_timeout`.
     pub(super) read_header_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) max_header_bytes: usize,
 }
 
-/// Tries whether all of these addresses can be listened on, and lets go of them.
+/// Checks that all of these addresses can be bound, and releases them.
 ///
 /// # Errors
-/// One cannot, or there is none.
+/// An address cannot be bound, or there is none.
 pub async fn check(service: Service, listen: &[SocketAddr]) -> Result<(), StartError> {
     bind(service, listen).await.map(drop)
 }
@@ -172,7 +172,7 @@ async fn bind(service: Service, listen: &[SocketAddr]) -> Result<Vec<TcpListener
     Ok(listeners)
 }
 
-/// Starts serving what `respond` answers. All addresses are bound before this returns.
+/// Starts serving `respond` over plain HTTP. All addresses are bound before this returns.
 pub(super) async fn listen(
     listen: &[SocketAddr],
     limits: Limits,
@@ -181,7 +181,7 @@ pub(super) async fn listen(
     listen_tls(listen, limits, None, respond).await
 }
 
-/// The same; over TLS if there is a certificate.
+/// Starts serving `respond`; over TLS if there is a certificate.
 pub(super) async fn listen_tls(
     listen: &[SocketAddr],
     limits: Limits,
@@ -220,13 +220,13 @@ pub(super) async fn listen_tls(
 }
 
 impl Server {
-    /// Where it listens, in the order of the configuration.
+    /// Returns the bound addresses, in the order of the configuration.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// Takes no more connections or requests, and waits until those under way are answered, but no longer
-    /// than `patience`.
+    /// Accepts no more connections or requests, and waits up to `patience` until the open requests are
+    /// answered.
     pub async fn shutdown(mut self, patience: Duration) {
         self.stop.cancel();
         let done = async { while self.running.join_next().await.is_some() {} };
@@ -257,7 +257,7 @@ async fn accept(
         match accepted {
             Ok((stream, address)) => {
                 let client = Client { address, on_loopback };
-                // Answers are written whole; waiting for more to send with them only delays them.
+                // Answers are written whole; waiting for more data to send with them only delays them.
                 let _ = stream.set_nodelay(true);
                 let (respond, limits, stop) = (respond.clone(), limits.clone(), stop.clone());
                 let tls = tls.clone();
@@ -311,7 +311,7 @@ async fn connection(
 ) {
     let guard = Guard::new();
     let io = Guarded::new(
-        // Errors of a stream that began well are told in trailers.
+        // An error in the middle of a stream is reported in trailers.
         AllowTrailers::new(stream),
         guard.clone(),
         limits.read_header_timeout,
@@ -324,7 +324,7 @@ async fn connection(
     });
     let serving = http1::Builder::new()
         .max_header_size(limits.max_header_bytes.max(4096) + HEADER_SLOP)
-        // The guard has both timeouts.
+        // `Guarded` implements both timeouts.
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(io), service);
     let mut serving = std::pin::pin!(serving);
@@ -340,7 +340,7 @@ async fn connection(
     }
 }
 
-/// Ends the connection after this answer.
+/// Closes the connection after this response.
 pub(super) fn close_after(response: &mut Response<Body>) {
     response
         .headers_mut()

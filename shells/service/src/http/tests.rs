@@ -1,4 +1,5 @@
-//! Requests and answers through a real socket, byte by byte where that matters.
+//! Tests of the REST API: requests and answers through a real socket, compared byte by byte where that
+//! matters.
 
 mod adding;
 mod pages;
@@ -24,7 +25,7 @@ struct Api {
     server: Server,
 }
 
-/// An answer as it came over the wire.
+/// A response as it came over the wire.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -153,5 +154,6 @@ fn form(parts: &[(&str, &[u8])]) -> (String, Vec<u8>) {
 
 const FILE: &str = "Content-Disposition: form-data; name=\"file\"; filename=\"hello.txt\"\r\nContent-Type: application/octet-stream";
 
-/// Of `hello\n`, CIDv0, from Kubo.
+/// CIDv0 of `hello
+/// `, from Kubo.
 const HELLO: &str = "QmZULkCELmmk5XNfCgTnCyFgAVxBRBXyDHGGMVoLFLiXEN";

@@ -15,16 +15,16 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::server::TlsStream;
 
-/// Two round trips across the world take one second.
+/// Time limit of a handshake. Two round trips across the world take one second.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// What a connection over TLS begins with: a handshake record.
+/// First byte of a TLS connection: a handshake record.
 const HANDSHAKE_RECORD: u8 = 0x16;
 
-/// What a client is told that speaks plain HTTP: the words of Go's library.
+/// Response to a client that speaks plain HTTP, in the words of Go's library.
 const NOT_TLS: &[u8] = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 
-/// A certificate with its key. TLS 1.2 and 1.3 are spoken.
+/// A certificate chain with its key, for TLS 1.2 and 1.3.
 #[derive(Clone)]
 pub struct Tls(TlsAcceptor);
 
@@ -35,11 +35,11 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Reads both from PEM files: the certificate with those that vouch for it, and the private key.
+    /// Loads both from PEM files: the certificate with its intermediates, and the private key.
     ///
     /// # Errors
-    /// A file cannot be read or holds something else, or the two do not belong together; for people, with
-    /// the name of the file.
+    /// A file cannot be read or has the wrong content, or the key does not fit the certificate; the message
+    /// names the file.
     pub fn load(certificate: &Path, key: &Path) -> Result<Self, String> {
         let told =
             |path: &Path, what: &str, error: &dyn fmt::Display| format!("{what} {}: {error}", path.display());
@@ -50,7 +50,7 @@ impl Tls {
             return Err(told(
                 certificate,
                 "the certificate",
-                &"there is none in this file",
+                &"the file contains no certificate",
             ));
         }
         let secret =
@@ -65,14 +65,14 @@ impl Tls {
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
     }
 
-    /// Shakes hands over a fresh connection. A client that speaks plain HTTP is told so.
+    /// Performs the handshake on a new connection. A client that speaks plain HTTP gets [`NOT_TLS`].
     pub(super) async fn accept(&self, mut stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let shaking = async {
             let mut first = [0];
             if stream.peek(&mut first).await? == 1 && first[0] != HANDSHAKE_RECORD {
                 stream.write_all(NOT_TLS).await?;
                 stream.shutdown().await?;
-                return Err(io::Error::other("the client speaks no TLS"));
+                return Err(io::Error::other("the client does not speak TLS"));
             }
             self.0.accept(stream).await
         };

@@ -1,4 +1,4 @@
-//! Tokens that stand for a user: JSON Web Tokens, signed with the user's own password.
+//! Bearer tokens: JSON Web Tokens (RFC 7519) for a user, signed with the user's own password.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Sha256, Sha384, Sha512};
 
-/// What a token says before it is believed.
+/// A parsed token whose signature has not been verified.
 pub(super) struct Claimed<'a> {
     signed: &'a str,
     signature: Vec<u8>,
@@ -30,7 +30,7 @@ struct Header {
     alg: Algorithm,
 }
 
-/// Times in seconds since 1970, with fractions.
+/// Claims of a token; times in seconds since 1970, with fractions.
 #[derive(Deserialize)]
 struct Claims {
     iss: String,
@@ -42,7 +42,7 @@ struct Claims {
     iat: Option<f64>,
 }
 
-/// A token of this user, for as long as the password is the same.
+/// Returns a token for this user, valid until the password changes.
 pub(super) fn sign(user: &str, password: &str) -> String {
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let head = part(json!({"alg": "HS256", "typ": "JWT"}));
@@ -52,7 +52,7 @@ pub(super) fn sign(user: &str, password: &str) -> String {
     format!("{signed}.{}", signature.unwrap_or_default())
 }
 
-/// Takes a token apart; `None` for what is none.
+/// Parses a token; `None` if it is malformed.
 pub(super) fn parse(token: &str) -> Option<Claimed<'_>> {
     let (signed, signature) = token.rsplit_once('.')?;
     let (head, claims) = signed.split_once('.')?;
@@ -70,12 +70,12 @@ fn decode<T: for<'de> Deserialize<'de>>(part: &str) -> Option<T> {
 }
 
 impl Claimed<'_> {
-    /// The user that it names.
+    /// Returns the user that the token names (`iss`).
     pub(super) fn user(&self) -> &str {
         &self.claims.iss
     }
 
-    /// Whether whoever has this password signed it, and it holds at `now`, in seconds since 1970.
+    /// Verifies the signature with this password, and the time limits at `now`, in seconds since 1970.
     pub(super) fn holds(&self, password: &str, now: f64) -> bool {
         let (signed, signature) = (self.signed, &self.signature);
         let genuine = match self.algorithm {
@@ -96,7 +96,7 @@ fn mac<M: Mac + KeyInit>(key: &str, text: &str) -> Option<M> {
     Some(mac)
 }
 
-/// Compares in constant time.
+/// Verifies the signature, in constant time.
 fn is_signed<M: Mac + KeyInit>(key: &str, text: &str, signature: &[u8]) -> bool {
     mac::<M>(key, text).is_some_and(|mac| mac.verify_slice(signature).is_ok())
 }
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_holds_with_the_password_it_was_signed_with() {
+    fn tokens_verify_only_with_the_password_that_signed_them() {
         let token = sign("ann", "secret");
         let claimed = parse(&token).unwrap();
         assert_eq!(claimed.user(), "ann");
@@ -120,15 +120,15 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_what_every_other_implementation_makes() {
-        // By Python's `hmac`, over the header and the claims that the Go peer writes.
+    fn tokens_are_identical_to_other_implementations() {
+        // Computed with Python's `hmac` over the header and claims that the Go peer writes.
         let expected = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJhbm4ifQ.\
                         C6SFetxgiP1n7xP3Z4a-b3Vu4yiqA7LcPT9PClWTkGo";
         assert_eq!(sign("ann", "secret"), expected);
     }
 
     #[test]
-    fn times_are_respected_and_nonsense_is_none() {
+    fn time_limits_are_checked_and_malformed_tokens_are_rejected() {
         let signed = |claims: Value| {
             let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
             let signed = format!("{}.{}", part(json!({"alg": "HS512"})), part(claims));

@@ -1,9 +1,9 @@
-//! Uploads.
+//! Tests of uploads.
 
 use super::*;
 
 #[tokio::test]
-async fn an_added_file_is_pinned_and_told() {
+async fn added_file_is_pinned_and_reported() {
     let api = Api::new().await;
     let answer = api
         .upload(
@@ -79,7 +79,7 @@ async fn directories_come_as_parts_with_escaped_paths() {
 }
 
 #[tokio::test]
-async fn an_upload_that_cannot_be_pinned_is_an_error_status() {
+async fn uploads_that_cannot_be_pinned_are_an_error_status() {
     let api = Api::new().await;
     let none = api.upload("replication=9", &[(FILE, b"hello\n")]).await;
     assert!(
@@ -113,9 +113,9 @@ async fn an_upload_that_cannot_be_pinned_is_an_error_status() {
     assert!(api.fake.ledger().pins.is_empty());
 }
 
-/// The CIDs are Kubo's.
+/// The expected CIDs are Kubo's.
 #[tokio::test]
-async fn options_of_kubo_and_names_that_are_not_utf8_are_taken() {
+async fn kubo_options_and_non_utf8_names_are_accepted() {
     let api = Api::new().await;
     for (query, head, cid) in [
         ("chunker=rabin", FILE, HELLO),
@@ -165,7 +165,7 @@ fn car(roots: usize) -> (Vec<u8>, String) {
 }
 
 #[tokio::test]
-async fn a_car_is_taken_in_as_it_is_when_it_has_one_root() {
+async fn car_with_one_root_is_stored_unchanged() {
     let api = Api::new().await;
     let (content, root) = car(1);
     let answer = api.upload("format=car", &[(FILE, &content)]).await;

@@ -1,4 +1,4 @@
-//! What web pages of other sites can do: over every route, nothing that changes anything.
+//! Tests of requests from web pages of other sites: they change nothing, on any route.
 
 use super::*;
 
@@ -40,14 +40,14 @@ const ROUTES: [(&str, &str); 34] = [
     ("POST", "/no/such/route"),
 ];
 
-/// Headers of pages that are not this API's own.
+/// Headers of requests from foreign pages.
 const FOREIGN: [&str; 6] = [
     "Origin: http://evil.example\r\n",
     "Origin: null\r\n",
     "Referer: http://evil.example/page\r\n",
     "Sec-Fetch-Site: cross-site\r\n",
     "Sec-Fetch-Site: same-site\r\n",
-    // The page of another program on this machine.
+    // A page of another program on this machine.
     "Origin: http://127.0.0.1:8080\r\n",
 ];
 
@@ -56,7 +56,7 @@ async fn with_origins(origins: &[&str]) -> Api {
     Api::with(|config| config.cors.origins = origins).await
 }
 
-/// As [`Api::send`], with a `Host` of the test's choice.
+/// [`Api::send`] with a given `Host`.
 async fn send_to(api: &Api, host: &str, method: &str, path: &str, headers: &str) -> Answer {
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: 0\r\n{headers}\r\n"
@@ -77,7 +77,7 @@ async fn foreign_pages_change_nothing_on_any_route() {
         }
     }
     assert!(api.fake.ledger().pins.is_empty());
-    // Reads are open to those whom `*` lets read, without credentials.
+    // Reads are allowed for origins that `*` matches, without credentials.
     let read = api.send("GET", "/version", FOREIGN[0], "").await;
     assert_eq!(read.status, 200);
     assert_eq!(read.header("access-control-allow-origin"), ["*"]);
@@ -144,13 +144,13 @@ async fn configured_origins_may_do_everything() {
             .status,
         200
     );
-    // `Origin` is not believed where `Referer` says otherwise.
+    // `Origin` is not trusted where `Referer` contradicts it.
     let both = "Origin: https://a.trusted.example\r\nReferer: http://evil.example/\r\n";
     assert_eq!(api.send("POST", &path, both, "").await.status, 403);
 }
 
 #[tokio::test]
-async fn a_preflight_promises_no_more_than_is_done() {
+async fn preflight_allows_no_more_than_the_request_gets() {
     let api = Api::with(|config| config.cors.methods = vec!["GET".to_owned(), "POST".to_owned()]).await;
     let ask =
         |method: &str| format!("Origin: http://evil.example\r\nAccess-Control-Request-Method: {method}\r\n");
@@ -165,7 +165,7 @@ async fn a_preflight_promises_no_more_than_is_done() {
 }
 
 #[tokio::test]
-async fn a_password_proves_that_the_host_is_meant() {
+async fn authenticated_requests_need_no_host_check() {
     let users = BTreeMap::from([("ann".to_owned(), "secret".to_owned())]);
     let api = Api::with(|config| config.credentials = Some(users)).await;
     let ann = "Authorization: Basic YW5uOnNlY3JldA==\r\n";

@@ -1,9 +1,9 @@
-//! Pins, statuses, peers, and what is refused.
+//! Tests of pins, statuses, peers and refusals.
 
 use super::*;
 
 #[tokio::test]
-async fn a_pin_is_answered_in_the_go_peers_shape() {
+async fn pin_json_has_the_go_peers_shape() {
     let api = Api::new().await;
     let cid = cid(1);
     let answer = api
@@ -65,7 +65,7 @@ async fn a_path_is_resolved_and_pinned() {
 }
 
 #[tokio::test]
-async fn nothing_at_all_is_no_content() {
+async fn empty_listings_are_no_content() {
     let api = Api::new().await;
     for path in ["/pins", "/allocations", "/health", "/pins?filter=error"] {
         let answer = api.get(path).await;
@@ -75,7 +75,7 @@ async fn nothing_at_all_is_no_content() {
 }
 
 #[tokio::test]
-async fn nonsense_is_a_bad_request_that_says_why_and_changes_nothing() {
+async fn invalid_requests_name_the_reason_and_change_nothing() {
     let api = Api::new().await;
     let cid = cid(1);
     for (path, why) in [
@@ -146,7 +146,7 @@ async fn unknown_paths_and_slashes_at_the_end() {
 }
 
 #[tokio::test]
-async fn a_refusal_has_the_status_that_tells_what_to_do() {
+async fn refusals_map_to_http_statuses() {
     let api = Api::new().await;
     let needed = Refusal::NotEnoughPeers {
         needed: 3,
@@ -182,7 +182,7 @@ async fn a_refusal_has_the_status_that_tells_what_to_do() {
 }
 
 #[tokio::test]
-async fn statuses_are_listed_a_line_each() {
+async fn statuses_are_streamed_one_a_line() {
     let api = Api::new().await;
     for n in 1..=3 {
         api.fake
@@ -197,7 +197,7 @@ async fn statuses_are_listed_a_line_each() {
         .insert((peer(2), cid(2)), local(Phase::PinError, "no room"));
     let answer = api.get("/pins").await;
     assert_eq!(answer.body.lines().count(), 3);
-    // Each peer names its IPFS node in the first status that it is asked for.
+    // Each peer reports its IPFS node in the first status that it is asked for.
     assert!(
         answer
             .body
@@ -222,7 +222,7 @@ async fn statuses_are_listed_a_line_each() {
         cid(2),
         peer(2)
     );
-    // The IPFS node's identity is another one in each run.
+    // The IPFS node has a different identity in each run.
     let body: serde_json::Value = serde_json::from_str(&failed.body).unwrap();
     let mut expected: serde_json::Value = serde_json::from_str(&expected).unwrap();
     let shown = &body["peer_map"][peer(2).to_string()];
@@ -304,7 +304,7 @@ async fn peers_and_health() {
 }
 
 #[tokio::test]
-async fn without_a_leader_reads_warn_and_fresh_ones_fail() {
+async fn without_a_leader_reads_warn_and_consistent_reads_fail() {
     let api = Api::new().await;
     let cid = cid(1);
     api.post(&format!("/pins/{cid}")).await;
@@ -340,7 +340,7 @@ async fn without_a_leader_reads_warn_and_fresh_ones_fail() {
 }
 
 #[tokio::test]
-async fn the_names_of_0_0_12_work() {
+async fn routes_of_0_0_12_work() {
     let api = Api::new().await;
     assert_eq!(api.get("/pinlist").await.body, "[]\n");
     let (first, second) = (cid(1), cid(2));

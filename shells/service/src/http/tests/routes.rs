@@ -1,4 +1,4 @@
-//! What is answered where there is no route, or not for this method.
+//! Tests of unknown routes, unsupported methods and redirects.
 
 use super::*;
 
@@ -36,7 +36,7 @@ async fn every_error_has_a_json_body() {
 }
 
 #[tokio::test]
-async fn the_root_says_what_is_served_and_does_not_redirect() {
+async fn root_describes_the_api_and_does_not_redirect() {
     let api = Api::new().await;
     for path in ["/", "/?a=b"] {
         let answer = api.get(path).await;
@@ -50,7 +50,7 @@ async fn the_root_says_what_is_served_and_does_not_redirect() {
 }
 
 #[tokio::test]
-async fn a_bare_cid_below_ipld_is_pinned_without_the_node() {
+async fn bare_cid_below_ipld_is_pinned_without_the_node() {
     let api = Api::new().await;
     let cid = cid(1);
     let answer = api.post(&format!("/pins/ipld/{cid}")).await;
@@ -63,7 +63,7 @@ async fn a_bare_cid_below_ipld_is_pinned_without_the_node() {
 }
 
 #[tokio::test]
-async fn an_expiry_at_the_end_of_9999_is_echoed() {
+async fn expiry_at_the_end_of_9999_is_echoed() {
     let api = Api::new().await;
     for at in ["9999-12-31T23:59:59Z", "9999-12-30T23:00:00Z"] {
         let answer = api.post(&format!("/pins/{}?expire-at={at}", cid(1))).await;

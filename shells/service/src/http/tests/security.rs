@@ -1,4 +1,4 @@
-//! Tokens, TLS, the access log.
+//! Tests of tokens, TLS and the access log.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use super::*;
 use crate::http::Tls;
 
-/// `Basic` of `ann` with the password `secret`.
+/// `Basic` credentials of `ann` with the password `secret`.
 const ANN: &str = "Authorization: Basic YW5uOnNlY3JldA==\r\n";
 
 async fn with_ann() -> Api {
@@ -19,7 +19,7 @@ async fn with_ann() -> Api {
 }
 
 #[tokio::test]
-async fn a_token_stands_for_the_password() {
+async fn tokens_replace_the_password() {
     let api = with_ann().await;
     let token = |answer: Answer| -> String {
         let value: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
@@ -28,7 +28,7 @@ async fn a_token_stands_for_the_password() {
     let first = token(api.send("POST", "/token", ANN, "").await);
     let bearer = format!("Authorization: Bearer {first}\r\n");
     assert_eq!(api.send("GET", "/id", &bearer, "").await.status, 200);
-    // Whoever has one may get another.
+    // A token can be exchanged for another.
     let second = token(api.send("POST", "/token", &bearer, "").await);
     assert_eq!(second, first);
     let wrong = api.send("GET", "/id", &bearer.replace("\r\n", "x\r\n"), "").await;
@@ -41,12 +41,12 @@ async fn a_token_stands_for_the_password() {
         [r#"bearer realm="restricted ipfs cluster api", error="invalid_token""#]
     );
     assert_eq!(api.post("/token").await.status, 401);
-    // Without users there is nobody to make a token for.
+    // Without configured users, no token can be issued.
     let open = Api::new().await.send("POST", "/token", ANN, "").await;
     assert_eq!((open.status, open.error()), (401, "unauthorized"));
 }
 
-/// A certificate of its own in files, as the configuration names them, and a client that trusts it.
+/// Writes a self-signed certificate to files, and returns a client that trusts it.
 fn certificate(folder: &std::path::Path) -> (Tls, TlsConnector) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
@@ -66,7 +66,7 @@ fn certificate(folder: &std::path::Path) -> (Tls, TlsConnector) {
 }
 
 #[tokio::test]
-async fn over_tls_all_is_as_without_and_plain_http_is_told_why_not() {
+async fn tls_serves_the_api_and_plain_http_gets_a_clear_error() {
     let folder = tempfile::tempdir().unwrap();
     let (tls, connector) = certificate(folder.path());
     let api = Api::with(|config| config.tls = Some(tls)).await;
@@ -92,7 +92,7 @@ async fn over_tls_all_is_as_without_and_plain_http_is_told_why_not() {
 }
 
 #[test]
-fn files_that_are_no_certificates_are_named() {
+fn invalid_certificate_files_are_named() {
     let folder = tempfile::tempdir().unwrap();
     certificate(folder.path());
     let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
@@ -103,7 +103,7 @@ fn files_that_are_no_certificates_are_named() {
     for (cert, key, named) in [
         (&missing, &key, "the certificate"),
         (&cert, &missing, "the private key"),
-        (&key, &key, "there is none in this file"),
+        (&key, &key, "the file contains no certificate"),
         (&cert, &cert, "the private key"),
         (&cert, &foreign, "with the key"),
     ] {
@@ -113,7 +113,7 @@ fn files_that_are_no_certificates_are_named() {
 }
 
 #[tokio::test]
-async fn requests_are_noted_in_a_file_with_who_asked() {
+async fn access_log_file_names_the_user() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
     let users = BTreeMap::from([("ann".to_owned(), "secret".to_owned())]);

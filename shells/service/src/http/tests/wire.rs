@@ -1,9 +1,9 @@
-//! Credentials, web pages, connections.
+//! Tests of credentials, CORS and connections.
 
 use super::*;
 
 #[tokio::test]
-async fn with_credentials_everything_but_health_needs_them() {
+async fn all_routes_but_health_need_configured_credentials() {
     let users = BTreeMap::from([("ann".to_owned(), "secret".to_owned())]);
     let api = Api::with(|config| config.credentials = Some(users)).await;
     let none = api.get("/id").await;
@@ -35,7 +35,7 @@ async fn with_credentials_everything_but_health_needs_them() {
 }
 
 #[tokio::test]
-async fn web_pages_may_do_what_is_configured() {
+async fn cors_headers_follow_the_configuration() {
     let api = Api::with(|config| {
         config.cors.origins = vec!["myorigin".to_owned()];
         config.cors.max_age = Duration::from_secs(600);
@@ -65,7 +65,7 @@ async fn web_pages_may_do_what_is_configured() {
 }
 
 #[tokio::test]
-async fn connections_that_waste_time_or_headers_are_ended() {
+async fn slow_connections_and_oversized_headers_are_rejected() {
     let (short, long) = (Duration::from_millis(400), Duration::from_secs(60));
     let with = async |headers: Duration, idle: Duration| {
         Api::with(|config| {
@@ -87,7 +87,7 @@ async fn connections_that_waste_time_or_headers_are_ended() {
     let api = with(long, short).await;
     let (answer, after) = timed(&api, "GET /version HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    // The connection counts in whole milliseconds.
+    // The connection's clock counts whole milliseconds.
     let least = short - Duration::from_millis(2);
     assert!(after > least && after < long / 2, "{after:?}");
     let long = format!(
@@ -103,7 +103,7 @@ async fn connections_that_waste_time_or_headers_are_ended() {
 }
 
 #[tokio::test]
-async fn requests_one_after_the_other_on_one_connection_all_get_trailers() {
+async fn successive_requests_on_one_connection_all_get_trailers() {
     let api = Api::new().await;
     api.fake
         .cluster(1)
@@ -142,7 +142,7 @@ async fn requests_one_after_the_other_on_one_connection_all_get_trailers() {
 }
 
 #[tokio::test]
-async fn a_port_in_use_is_named_with_what_to_do() {
+async fn port_in_use_error_names_the_address() {
     let api = Api::new().await;
     let config = HttpConfig {
         listen: vec![api.address()],
@@ -156,8 +156,8 @@ async fn a_port_in_use_is_named_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_shutdown_waits_for_answers_and_then_no_longer() {
-    // Not a port of those that the system picks: another test might get it.
+async fn shutdown_waits_for_open_requests_only() {
+    // Not an ephemeral port, which another test might be given.
     let listen = crate::ports::take_free().unwrap().local_addr().unwrap();
     let api = Api::with(|config| config.listen = vec![listen]).await;
     let address = api.address();
