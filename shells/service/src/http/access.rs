@@ -23,7 +23,7 @@ pub(super) struct AccessLog {
 #[derive(Debug)]
 struct Target {
     file: File,
-    /// Whether a failed write has been logged: only the first is, because the disk is likely full.
+    /// Set once a failed write has been logged: only the first is, because the disk is likely full.
     failed: AtomicBool,
 }
 

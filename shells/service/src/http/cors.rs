@@ -83,7 +83,7 @@ impl Cors {
         ))
     }
 
-    /// Whether an origin (in lower case) is configured. One `*` in a pattern stands for any text.
+    /// Returns whether an origin (in lower case) is configured. One `*` in a pattern stands for any text.
     fn trusts(&self, origin: &str) -> bool {
         self.trusted.iter().any(|pattern| match pattern.split_once('*') {
             None => pattern == origin,
@@ -95,7 +95,7 @@ impl Cors {
         })
     }
 
-    /// Whether a host name is that of a configured origin, with any scheme and port.
+    /// Returns whether a host name is that of a configured origin, with any scheme and port.
     fn trusts_host(&self, name: &str) -> bool {
         self.trusted.iter().any(|origin| {
             let authority = origin.split_once("://").map_or(origin.as_str(), |(_, it)| it);

@@ -124,7 +124,7 @@ fn listen_error(service: &Service, address: &SocketAddr, source: &io::Error) -> 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Client {
     pub(super) address: SocketAddr,
-    /// Whether the listener is bound to a loopback address, which a web page reaches only by DNS rebinding.
+    /// True if the listener is bound to a loopback address, which a web page reaches only by DNS rebinding.
     pub(super) on_loopback: bool,
 }
 

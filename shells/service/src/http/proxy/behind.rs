@@ -1,4 +1,4 @@
-//! The IPFS node that the proxy stands before.
+//! The IPFS node that the proxy forwards to.
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, Response, StatusCode};
@@ -12,19 +12,19 @@ use serde::de::DeserializeOwned;
 use super::empty;
 use super::reply::Failure;
 
-/// The longest answer that is read as a whole: `resolve` and `pin/ls` of one CID are far shorter.
+/// Maximum size of a response that is read as a whole: `resolve` and `pin/ls` of one CID are far shorter.
 const ANSWER_MAX: usize = 64 * 1024;
 
-/// The node.
+/// An IPFS node that answers Kubo's RPC API.
 #[derive(Debug, Clone)]
 pub enum Behind {
-    /// A Kubo daemon, or whatever looks like one.
+    /// A Kubo daemon, or another server with its API.
     Kubo(Box<Forward>),
-    /// The node inside this process; no socket lies between.
+    /// The node inside this process, called without a socket.
     Embedded(Api),
 }
 
-/// Kubo's error object.
+/// Kubo's JSON error.
 #[derive(Deserialize)]
 struct ErrorBody {
     #[serde(rename = "Message")]
@@ -32,20 +32,20 @@ struct ErrorBody {
 }
 
 impl Behind {
-    /// The daemon that listens at an address.
+    /// Returns the daemon at an address.
     ///
     /// # Errors
-    /// The address is of a kind that cannot be reached.
+    /// The address is of a kind that cannot be connected to.
     pub fn kubo(address: &Multiaddr) -> Result<Self, BadAddress> {
         Ok(Self::Kubo(Box::new(Forward::new(address)?)))
     }
 
-    /// The node inside this process. Web pages that were served from `port` may use it.
+    /// Returns the node inside this process. Web pages that were served from `port` may use it.
     pub fn embedded(node: Node, port: u16) -> Self {
         Self::Embedded(Api::new(node, port))
     }
 
-    /// Sends a request and waits for the head of the answer.
+    /// Sends a request and waits for the head of the response.
     pub(super) async fn send(
         &self,
         request: Request<RequestBody>,
@@ -56,7 +56,7 @@ impl Behind {
         }
     }
 
-    /// Calls a command on behalf of somebody whose credentials are in `headers`.
+    /// Calls a command with the client's credentials in `headers`.
     pub(super) async fn post(
         &self,
         path_and_query: &str,
@@ -71,7 +71,8 @@ impl Behind {
             .map_err(|error| Failure::failed(error.message()))
     }
 
-    /// The same, for an answer of one JSON object. An error of the node is one in its own words.
+    /// Calls a command and parses its response as one JSON object. An error of the node is returned in its
+    /// own words.
     pub(super) async fn object<T: DeserializeOwned>(
         &self,
         path_and_query: &str,
@@ -82,8 +83,9 @@ impl Behind {
         let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
         let body = body.map_err(Failure::failed)?.to_bytes();
         if status == StatusCode::OK {
-            return serde_json::from_slice(&body)
-                .map_err(|error| Failure::failed(format!("the IPFS node answers nonsense: {error}")));
+            return serde_json::from_slice(&body).map_err(|error| {
+                Failure::failed(format!("the response of the IPFS node cannot be parsed: {error}"))
+            });
         }
         if let Ok(ErrorBody { message }) = serde_json::from_slice(&body) {
             return Err(Failure::failed(message));

@@ -1,4 +1,4 @@
-//! Bodies on their way, with a time limit.
+//! Time limits of request and response bodies.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,7 +15,7 @@ use crate::http::connection::Watched;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A request's body. It must arrive within `limit`, unless that is zero.
+/// Limits the time for a request's body to arrive; zero for no limit.
 pub(super) fn limited(body: Intake<Watched<Incoming>>, limit: Duration) -> RequestBody {
     if limit.is_zero() {
         return body.boxed();
@@ -24,7 +24,7 @@ pub(super) fn limited(body: Intake<Watched<Incoming>>, limit: Duration) -> Reque
     Timed::new(body, limit, late).boxed()
 }
 
-/// An answer's body. It must be taken within `limit`, unless that is zero.
+/// Limits the time for a client to read a response's body; zero for no limit.
 pub(super) fn taken_within(body: Body, limit: Duration) -> Body {
     if limit.is_zero() {
         return body;
@@ -36,7 +36,7 @@ pub(super) fn taken_within(body: Body, limit: Duration) -> Body {
     ))
 }
 
-/// A body that fails when it is not through at a certain time.
+/// A body that fails if it has not ended when `sleep` fires.
 struct Timed<B> {
     body: B,
     sleep: Pin<Box<Sleep>>,

@@ -1,8 +1,8 @@
-//! What browsers need of answers that the node does not make, and what keeps web pages out.
+//! Access control and CORS headers for answers that the proxy makes itself.
 //!
-//! The node decides which pages may use it and who needs a password. Answers made here must not be more
-//! generous: a request that may come from a page, or that brings credentials, is tried at the node first,
-//! with a command that does nothing.
+//! The node decides which web pages may use it and which clients need a password, and answers made here
+//! must not be more generous. So a request that may come from a page, or that has credentials, is first
+//! checked against the node, with a command that has no effect.
 
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ use super::reply::Failure;
 use super::{ProxyConfig, empty};
 use crate::http::server::StartError;
 
-/// A node that does not say its version in this time is down, for this purpose.
+/// Time limit of a check; a node that does not answer in time counts as down.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// When the node could not be asked, requests go on with what is known for so long.
+/// Time for which the cached headers are kept after the node could not be reached.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// What says whether a page may read an answer.
+/// Headers that decide whether a page may read a response.
 const CORS: [HeaderName; 3] = [
     header::ACCESS_CONTROL_ALLOW_ORIGIN,
     header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
@@ -34,8 +34,8 @@ const CORS: [HeaderName; 3] = [
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Refuses a request to an address of this machine under a public name, as a page sends it whose name was
-/// made to resolve to this machine. Not even the node's own rules can be asked about such a page.
+/// Refuses a request for a public host name on a loopback address: DNS rebinding. The node cannot be asked
+/// about such a page, because its own check uses the host that the proxy connects to.
 pub(super) fn foreign_host(host: &str) -> Response<Body> {
     let why = format!(
         "requests for {host:?} are not answered on an address of this machine only: use 127.0.0.1 or \
@@ -44,7 +44,7 @@ pub(super) fn foreign_host(host: &str) -> Response<Body> {
     Failure::plain(StatusCode::FORBIDDEN, why).into_response()
 }
 
-/// The node's rules for whoever calls.
+/// The node's access rules, checked per request, and the headers cached from it.
 pub(super) struct Browsers {
     behind: Behind,
     path: String,
@@ -53,18 +53,18 @@ pub(super) struct Browsers {
     known: Mutex<Known>,
 }
 
-/// What the node said last.
+/// The last response to [`Browsers::path`], as far as it is needed.
 #[derive(Clone, Default)]
 struct Known {
-    /// Headers for all answers.
+    /// Headers to add to all answers.
     headers: HeaderMap,
-    /// Whether it answers nobody without credentials.
+    /// Set if the node refused a request without credentials.
     closed: bool,
-    /// Until when this holds; `None` before it was asked.
+    /// Expiry of this entry; `None` before the first request.
     until: Option<Instant>,
 }
 
-/// Headers to put on an answer.
+/// Headers to add to one answer.
 #[derive(Debug, Default)]
 pub(super) struct Marks(HeaderMap);
 
@@ -81,7 +81,7 @@ impl Browsers {
         let extra = config.extract_headers_extra.iter().map(|name| {
             let bad = || {
                 StartError::Behind(format!(
-                    "api.ipfsproxy.extract_headers_extra: {name:?} is no header"
+                    "api.ipfsproxy.extract_headers_extra: {name:?} is not a valid HTTP header"
                 ))
             };
             name.parse::<HeaderName>().map_err(|_| bad())
@@ -100,7 +100,7 @@ impl Browsers {
         })
     }
 
-    /// Whether the node would answer this request, and what goes on the answer if so; otherwise the node's
+    /// Returns the headers to add to the answer if the node would answer this request, or else the node's
     /// refusal.
     pub(super) async fn admit(&self, request: &Request<RequestBody>) -> Result<Marks, Response<Body>> {
         let known = self.known().await;
@@ -120,7 +120,8 @@ impl Browsers {
             }
             Some(refusal) => Err(refusal),
             None => {
-                let mut response = Response::new(Body::from("the IPFS node that decides on this is away\n"));
+                let why = "the IPFS node, which decides on this request, cannot be reached\n";
+                let mut response = Response::new(Body::from(why));
                 *response.status_mut() = StatusCode::BAD_GATEWAY;
                 let text = HeaderValue::from_static("text/plain; charset=utf-8");
                 response.headers_mut().insert(header::CONTENT_TYPE, text);
@@ -136,7 +137,7 @@ impl Browsers {
         }
         let hold = |ttl: Duration| Instant::now().checked_add(ttl).unwrap_or_else(far);
         let Some(answer) = self.ask(&self.path, HeaderMap::new()).await else {
-            // What was known is better than nothing.
+            // Expired headers are better than none.
             known.until = Some(hold(AGAIN));
             return known.clone();
         };
@@ -160,13 +161,13 @@ impl Browsers {
     }
 }
 
-/// As good as for ever.
+/// Returns a time as good as never.
 fn far() -> Instant {
     Instant::now() + Duration::from_secs(100 * 365 * 24 * 60 * 60)
 }
 
-/// The headers by which Kubo tells pages from programs, and friends from strangers; none when a request has
-/// nothing to decide on.
+/// Returns the headers from which Kubo recognises pages and authenticates clients; empty if the request has
+/// none.
 fn about(headers: &HeaderMap) -> HeaderMap {
     let mut asked = credentials(headers);
     for name in [header::ORIGIN, header::REFERER, SEC_FETCH_SITE] {

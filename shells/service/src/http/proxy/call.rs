@@ -1,4 +1,4 @@
-//! A call that is answered here: its command, arguments and options, read as Kubo reads them.
+//! A command that the proxy answers: its arguments and options, parsed as Kubo parses them.
 
 use std::time::Duration;
 
@@ -15,16 +15,17 @@ use tokio::time::timeout;
 
 use super::reply::Failure;
 
-/// A query holds paths of some KiB and at most a few thousand CIDs.
+/// Maximum of arguments and options in a query, which holds paths of some KiB and at most a few thousand
+/// CIDs.
 const PAIRS_MAX: usize = 4096;
 
-/// Arguments in the body (`pin add` from standard input): as many CIDs as fit.
+/// Maximum size of the arguments in a body (`pin add` from standard input).
 const BODY_ARGS_MAX: usize = 1024 * 1024;
 
-/// How long they may take to arrive. A client that stays silent must not keep its connection for ever.
+/// Time for those arguments to arrive.
 const BODY_WAIT: Duration = Duration::from_secs(60);
 
-/// What the cluster has a say in.
+/// The commands that the proxy answers or watches; all others are forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Command {
     PinAdd,
@@ -37,7 +38,7 @@ pub(super) enum Command {
     Put(Put),
 }
 
-/// What adds blocks, and may pin them.
+/// Commands besides `add` that store blocks and may pin them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Put {
     Block,
@@ -45,7 +46,7 @@ pub(super) enum Put {
     Import,
 }
 
-/// All of them, with the arguments they cannot do without.
+/// All commands by path, with their required arguments.
 const COMMANDS: [(&str, Command, &[&str]); 11] = [
     ("pin/add", Command::PinAdd, &["ipfs-path"]),
     ("pin/rm", Command::PinRm, &["ipfs-path"]),
@@ -61,7 +62,7 @@ const COMMANDS: [(&str, Command, &[&str]); 11] = [
 ];
 
 impl Command {
-    /// The command that a path names, with the argument that may be its last segment.
+    /// Returns the command of a path, and the argument that may be its last segment.
     pub(super) fn find(path: &str) -> Option<(Self, Option<String>)> {
         let path = path.strip_prefix("/api/v0/")?;
         let path = path.strip_suffix('/').unwrap_or(path);
@@ -86,17 +87,17 @@ impl Command {
     }
 }
 
-/// One call.
+/// A parsed request for a command.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) args: Vec<String>,
-    /// Who calls, should the node have to be asked.
+    /// Credentials of the client, for requests to the node on its behalf.
     pub(super) credentials: HeaderMap,
     pub(super) options: Options,
 }
 
 impl Call {
-    /// Reads a request for `command`, with what followed its path as the first argument.
+    /// Parses a request for `command`; `first` is the argument from its path.
     pub(super) async fn read(
         command: Command,
         first: Option<String>,
@@ -123,13 +124,13 @@ impl Call {
         })
     }
 
-    /// A CID as the caller wants to see it.
+    /// Formats a CID in the base that the client asked for.
     pub(super) fn show(&self, cid: &Cid) -> String {
         self.options.show(cid)
     }
 }
 
-/// Of a request's headers, those that say who may do what.
+/// Returns those headers that authenticate the client.
 pub(super) fn credentials(headers: &HeaderMap) -> HeaderMap {
     let authorization = headers.get(header::AUTHORIZATION);
     authorization
@@ -138,7 +139,7 @@ pub(super) fn credentials(headers: &HeaderMap) -> HeaderMap {
         .collect()
 }
 
-/// Arguments may stand in the first part of the body, one a line.
+/// Reads the arguments, one a line, from the first part of a multipart body.
 async fn body_args(request: Request<RequestBody>) -> Result<Vec<String>, Failure> {
     let kind = request.headers().get(header::CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
@@ -169,7 +170,7 @@ async fn body_args(request: Request<RequestBody>) -> Result<Vec<String>, Failure
     Ok(lines.map(str::to_owned).collect())
 }
 
-/// The options of a call as they came.
+/// The options of a request, parsed and as they were sent.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Options {
     query: String,
@@ -177,7 +178,7 @@ pub(super) struct Options {
 }
 
 impl Options {
-    /// Arguments, and options.
+    /// Parses a query into arguments and options.
     pub(super) fn parse(query: &str) -> Result<(Vec<String>, Self), Failure> {
         let (mut args, mut pairs) = (Vec::new(), Vec::new());
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -197,7 +198,7 @@ impl Options {
         Ok((args, Self { query, pairs }))
     }
 
-    /// A CID as the caller wants to see it.
+    /// Formats a CID in the base that the client asked for (`cid-base`).
     pub(super) fn show(&self, cid: &Cid) -> String {
         let Some(base) = self.text(&["cid-base"]).and_then(base_named) else {
             return cid.to_string();
@@ -205,24 +206,24 @@ impl Options {
         if base == Base::Base58Btc && cid.version() == cid::Version::V0 {
             return cid.to_string();
         }
-        // Only base58btc has room for version 0.
+        // Version 0 can only be written in base58btc.
         let upgraded = cid.into_v1().unwrap_or(*cid);
         let shown = upgraded.to_string_of_base(base);
         shown.unwrap_or_else(|_| upgraded.to_string())
     }
 
-    /// The query as it came.
+    /// Returns the query as it was sent.
     pub(super) fn query(&self) -> &str {
         &self.query
     }
 
-    /// The value of an option under any of its names.
+    /// Returns the value of an option under any of its names.
     pub(super) fn text(&self, names: &[&str]) -> Option<&str> {
         let named = |pair: &&(String, String)| names.contains(&pair.0.as_str());
         self.pairs.iter().find(named).map(|(_, value)| value.as_str())
     }
 
-    /// A switch under any of its names; the first is how Kubo calls it.
+    /// Returns a boolean option under any of its names; the first is Kubo's.
     pub(super) fn flag(&self, names: &[&str], default: bool) -> Result<bool, Failure> {
         let mut given = self
             .pairs
@@ -247,7 +248,7 @@ impl Options {
         }
     }
 
-    /// The time limit that the caller set.
+    /// Returns the time limit that the client set (`timeout`).
     pub(super) fn timeout(&self) -> Result<Option<Duration>, Failure> {
         let Some(text) = self.text(&["timeout"]).filter(|text| !text.is_empty()) else {
             return Ok(None);
@@ -261,7 +262,7 @@ impl Options {
             })
     }
 
-    /// The query without some options, and with others.
+    /// Returns the query without the options `without`, and with `with` appended.
     pub(super) fn rewritten(&self, without: &[&str], with: &[(&str, &str)]) -> String {
         let kept = self.query.split('&').filter(|pair| {
             let name = pair.split('=').next().unwrap_or(pair);
@@ -288,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_names_a_command_and_maybe_its_argument() {
+    fn paths_name_a_command_and_optionally_its_argument() {
         let found = |path| Command::find(path).map(|(command, first)| (command, first.unwrap_or_default()));
         assert_eq!(found("/api/v0/pin/add"), Some((Command::PinAdd, String::new())));
         assert_eq!(
@@ -308,7 +309,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn arguments_that_do_not_come_are_not_waited_for() {
+    async fn missing_body_arguments_are_a_request_timeout() {
         type Piece = Result<Frame<bytes::Bytes>, Box<dyn std::error::Error + Send + Sync>>;
         let silent = StreamBody::new(futures::stream::pending::<Piece>());
         let request = Request::post("/api/v0/pin/add")
@@ -320,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn options_are_read_as_kubo_reads_them() {
+    fn options_are_parsed_as_kubo_parses_them() {
         let (args, options) = Options::parse("arg=a&r=false&names&arg=b%2Fc&name=x+y&pin=maybe").unwrap();
         assert_eq!(args, ["a", "b/c"]);
         assert_eq!(options.flag(&["recursive", "r"], true), Ok(false));
@@ -335,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rewritten_query_keeps_the_rest_as_it_came() {
+    fn rewritten_query_keeps_other_options_unchanged() {
         let (_, options) = Options::parse("hash=sha2-256&silent=true&pin%2Dname=a%20b&silent").unwrap();
         assert_eq!(
             options.rewritten(&["silent"], &[("pin", "false")]),

@@ -1,4 +1,5 @@
-//! Requests that go to the node as they are, and its answers that come back as they are.
+//! Forwarding of requests to the node and of its responses to the client, unchanged but for hop-by-hop
+//! headers.
 
 use std::net::SocketAddr;
 
@@ -10,8 +11,8 @@ use cluster_ipfs::api::{RequestBody, Silent, WasSilent};
 use super::behind::Behind;
 use super::reply::Failure;
 
-/// Headers that speak of one connection only, RFC 9110 §7.6.1. `Trailer` is not among them: it announces
-/// what is passed on.
+/// Hop-by-hop headers (RFC 9110 §7.6.1). `Trailer` is not among them: it announces trailers that are
+/// forwarded.
 const HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
@@ -19,7 +20,7 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     header::TE,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
-    // Each hop answers it for itself.
+    // Each hop answers it itself.
     header::EXPECT,
 ];
 
@@ -30,7 +31,7 @@ const KEEP_ALIVE: [HeaderName; 2] = [
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Passes a request on. When the node cannot be reached, the answer is the Go peer's, with the reason.
+/// Forwards a request. If the node cannot be reached, the response is the Go peer's, with the reason.
 pub(super) async fn pass(
     behind: &Behind,
     client: SocketAddr,
@@ -97,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_speaks_of_one_connection_is_not_passed_on() {
+    fn hop_by_hop_headers_are_not_forwarded() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("connection", "close, X-Mine"),
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_client_is_the_last_of_those_it_came_through() {
+    fn client_is_appended_to_x_forwarded_for() {
         let mut headers = HeaderMap::new();
         headers.insert(FORWARDED_FOR, HeaderValue::from_static("10.0.0.1"));
         name_client(SocketAddr::from(([127, 0, 0, 1], 5)), &mut headers);

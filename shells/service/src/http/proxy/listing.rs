@@ -1,7 +1,6 @@
-//! `pin/ls`: the cluster's pins as if a node held them.
+//! `pin/ls`: lists the cluster's pins as if one node held them.
 //!
-//! Recursive and direct pins are those of the pinset. What is held only because a pin above holds it, the
-//! node tells, as far as it has it.
+//! Recursive and direct pins come from the pinset. Indirect pins come from the node, as far as it has them.
 
 use std::future::ready;
 
@@ -22,18 +21,18 @@ use super::waiting::{Standing, standing};
 use super::{Proxy, behind};
 use crate::cluster::Cluster;
 
-/// CIDs of the node that are looked up in the pinset together.
+/// Number of CIDs from the node that are looked up in the pinset at once.
 const LOOKED_UP: usize = 256;
 
-/// A line of the node's listing holds one CID and its type.
+/// Maximum length of a line of the node's listing, which holds one CID and its type.
 const LINE_MAX: usize = 4096;
 
-/// What the cluster asks of a cluster below it: to list only what is held.
+/// Option with which a cluster that uses this proxy as its IPFS node asks for held pins only.
 const HELD: &str = "cluster-held";
 
 type Rows = BoxStream<'static, Result<PinLine, Failure>>;
 
-/// `pin/ls`.
+/// Answers `pin/ls`.
 pub(super) async fn ls(proxy: &Proxy, call: Call) -> Result<Response<Body>, Failure> {
     let wanted =
         PinKinds::parse(call.options.text(&["type", "t"]).unwrap_or_default()).map_err(Failure::failed)?;
@@ -56,7 +55,7 @@ pub(super) async fn ls(proxy: &Proxy, call: Call) -> Result<Response<Body>, Fail
     pieces(in_one(rows)).await
 }
 
-/// One object with all rows. It is written as they come: a pinset may be larger than memory.
+/// Streams one JSON object with all rows: a pinset may be larger than memory.
 fn in_one(rows: Rows) -> impl Stream<Item = Result<Bytes, Failure>> + Send {
     let mut first = true;
     let rows = rows.map(Some).chain(stream::iter([None]));
@@ -80,7 +79,7 @@ fn in_one(rows: Rows) -> impl Stream<Item = Result<Bytes, Failure>> + Send {
 
 fn all(proxy: &Proxy, call: Call, wanted: PinKinds, names: bool, filter: Option<String>) -> Rows {
     let (cluster, behind) = (proxy.cluster.clone(), proxy.behind.clone());
-    // What has no pin of its own has no name that a filter could find.
+    // An indirect pin has no name that a filter could match.
     let below = wanted.indirect && filter.is_none();
     let strict = !wanted.recursive;
     let credentials = call.credentials.clone();
@@ -108,7 +107,7 @@ fn all(proxy: &Proxy, call: Call, wanted: PinKinds, names: bool, filter: Option<
         match indirect(behind, &credentials).await {
             Ok(cids) => not_pinned(cluster, cids, call_below),
             Err(why) if strict => stream::iter([Err(why)]).boxed(),
-            // The pinset is known without the node.
+            // The pinset can be listed without the node.
             Err(why) => {
                 tracing::warn!("indirect pins are not listed: {}", why.message());
                 stream::empty().boxed()
@@ -152,7 +151,7 @@ struct NodeLine {
     cid: String,
 }
 
-/// What the node holds below its pins.
+/// Lists the CIDs that the node holds indirectly.
 async fn indirect(
     behind: behind::Behind,
     credentials: &axum::http::HeaderMap,
@@ -174,7 +173,7 @@ async fn indirect(
         .boxed())
 }
 
-/// The lines of a body, and the error that it may end with.
+/// Splits a body into lines; ends with the error in its trailer, if there is one.
 fn lines(body: Body) -> impl Stream<Item = Result<Bytes, Failure>> + Send {
     let start = (BodyStream::new(body.map_err(Failure::failed)), BytesMut::new());
     stream::try_unfold(start, |(mut frames, mut buffer)| async move {
@@ -206,7 +205,7 @@ fn lines(body: Body) -> impl Stream<Item = Result<Bytes, Failure>> + Send {
     })
 }
 
-/// Those that have no pin of their own in the pinset.
+/// Returns the rows of those CIDs that have no pin of their own in the pinset.
 fn not_pinned(
     cluster: Cluster,
     cids: BoxStream<'static, Result<Cid, Failure>>,
@@ -242,7 +241,7 @@ async fn one(
 ) -> Result<PinLine, Failure> {
     let not_pinned = || Failure::failed(format!("path '{arg}' is not pinned"));
     let cid = proxy.resolve(call, arg).await?;
-    // A pin of another kind than asked for hides nothing: what has a direct pin may be held indirectly, too.
+    // A CID with a pin of another kind than asked for may also be held indirectly.
     let pin = proxy.pin_of(&cid).await?;
     if let Some(pin) = pin.filter(|pin| shows(wanted, pin.options.mode)) {
         if !counts(proxy, call, &cid, &pin).await? {
@@ -263,8 +262,8 @@ async fn one(
     })
 }
 
-/// Whether a pin is held as well, when that is asked for: a cluster above this one must not take for held
-/// what is only on its way.
+/// Returns whether to list this pin: with [`HELD`] only if enough peers hold it, because the cluster that
+/// asks takes a listed pin for held.
 async fn counts(proxy: &Proxy, call: &Call, cid: &Cid, pin: &Pin) -> Result<bool, Failure> {
     if !call.options.flag(&[HELD], false)? {
         return Ok(true);
@@ -285,7 +284,7 @@ struct NodeKey {
     kind: String,
 }
 
-/// The pin of the cluster below which the node has a CID.
+/// Returns the pin of the cluster below which the node holds a CID indirectly.
 async fn above(proxy: &Proxy, call: &Call, cid: &Cid) -> Result<Option<Cid>, Failure> {
     let query = format!("/api/v0/pin/ls?type=indirect&arg={cid}");
     let answer = proxy.behind.object::<NodeKeys>(&query, &call.credentials).await;

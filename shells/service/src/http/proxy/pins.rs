@@ -1,4 +1,4 @@
-//! `pin/add`, `pin/rm` and `pin/update`: of the cluster.
+//! `pin/add`, `pin/rm` and `pin/update`, answered by the cluster.
 
 use std::future::Future;
 
@@ -33,8 +33,8 @@ struct Resolved {
 }
 
 impl Proxy {
-    /// The CID that an argument stands for. What is not simply a CID, the node resolves, or refuses in its
-    /// own words.
+    /// Resolves an argument to a CID. Whatever is not a CID or `/ipfs/CID` is resolved by the node, whose
+    /// error is passed on.
     pub(super) async fn resolve(&self, call: &Call, arg: &str) -> Result<Cid, Failure> {
         if let Ok(cid) = arg.strip_prefix("/ipfs/").unwrap_or(arg).parse() {
             return Ok(cid);
@@ -51,7 +51,7 @@ impl Proxy {
         cid.ok_or_else(|| Failure::failed(format!("{arg} leads to {path}, which has no CID of its own")))
     }
 
-    /// The cluster's pin of a CID.
+    /// Returns the cluster's pin of a CID.
     pub(super) async fn pin_of(&self, cid: &Cid) -> Result<Option<Pin>, Failure> {
         match self.cluster.allocation(cid.clone()).await {
             Ok(pin) => Ok(Some(pin)),
@@ -65,13 +65,13 @@ fn escape(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
-/// When the caller's patience ends, if it does.
+/// Returns when the client's time limit (`timeout`) expires.
 fn deadline(call: &Call) -> Result<Option<Instant>, Failure> {
     let limit = call.options.timeout()?;
     Ok(limit.and_then(|limit| Instant::now().checked_add(limit)))
 }
 
-/// Waits for `work`, no longer than the caller wants to.
+/// Waits for `work` until the client's deadline.
 async fn within<T>(
     deadline: Option<Instant>,
     work: impl Future<Output = Result<T, Failure>>,
@@ -84,9 +84,9 @@ async fn within<T>(
         .unwrap_or_else(|_| Err(Failure::failed("context deadline exceeded")))
 }
 
-/// `pin/add`. Answers when the smallest number of copies that the cluster wants is held, as Kubo does when
-/// its one copy is; with `progress`, it says meanwhile how far that is. When the caller leaves or its time is
-/// up, the pins stay, and the cluster goes on with them.
+/// Answers `pin/add`, when as many peers hold the pin as it needs at least. With `progress` it streams the
+/// progress meanwhile. If the client disconnects or its time limit expires, the pins remain and the cluster
+/// continues to pin them.
 pub(super) async fn add(proxy: &Proxy, call: Call) -> Result<Response<Body>, Failure> {
     let deadline = deadline(&call)?;
     let progress = call.options.flag(&["progress"], false)?;
@@ -136,7 +136,7 @@ async fn tell(cluster: Cluster, pinned: Vec<(Cid, Pin)>, sink: &Sink) -> Result<
     sink.send(&Progressed { progress: before }).await
 }
 
-/// A CID of the core as the caller wants to see it.
+/// Formats a CID of the core in the base that the client asked for.
 pub(super) fn shown(call: &Call, cid: &Cid) -> String {
     let parsed = cluster_ipfs::Cid::try_from(cid.as_bytes());
     parsed.map_or_else(|_| cid.to_string(), |cid| call.show(&cid))
@@ -158,12 +158,12 @@ async fn pin(proxy: &Proxy, call: &Call, cid: &Cid) -> Result<Pin, Failure> {
     done.map_err(|error| Failure::from(error).within("pin: "))
 }
 
-/// What a call says of the pins that it wants: in Kubo's words, and those of the cluster's own API.
+/// Returns the pin options of a call: those of Kubo and those of the cluster's own API.
 fn asked(call: &Call) -> Result<PinOptions, Failure> {
     let mut asked =
         PinOptions::from_query(&Query::parse(call.options.query()), Time::now()).map_err(Failure::failed)?;
     asked.name = name(call.options.text(&["name", "n"]))?;
-    // The Go peer's proxy takes a type.
+    // The Go peer's proxy accepts `type=direct`.
     let direct = call.options.text(&["type"]) == Some("direct");
     asked.mode = if call.options.flag(&["recursive", "r"], true)? && !direct {
         PinMode::Recursive
@@ -173,7 +173,10 @@ fn asked(call: &Call) -> Result<PinOptions, Failure> {
     Ok(asked)
 }
 
-/// A pin's name, if it is short enough.
+/// Returns a pin's name.
+///
+/// # Errors
+/// It is longer than [`PIN_NAME_MAX`] bytes.
 pub(super) fn name(name: Option<&str>) -> Result<String, Failure> {
     let name = name.unwrap_or_default();
     if name.len() > PIN_NAME_MAX {
@@ -183,7 +186,7 @@ pub(super) fn name(name: Option<&str>) -> Result<String, Failure> {
     Ok(name.to_owned())
 }
 
-/// A pin that is pinned again: what Kubo's clients cannot say stays as it is.
+/// Returns the options of a pin that is pinned again: those that Kubo's clients cannot set are kept.
 fn renewed(before: PinOptions, asked: PinOptions) -> PinOptions {
     let now = Time::now();
     let factor = |asked: i32, before: i32| if asked == 0 { before } else { asked };
@@ -193,7 +196,7 @@ fn renewed(before: PinOptions, asked: PinOptions) -> PinOptions {
         expire_at: match (asked.expire_at.is_zero(), before.expire_at > now) {
             (false, _) => asked.expire_at,
             (true, true) => before.expire_at,
-            // It is about to go, and is wanted again.
+            // It is about to expire, and is wanted again.
             (true, false) => Time::ZERO,
         },
         metadata: if asked.metadata.is_empty() {
@@ -210,7 +213,7 @@ fn renewed(before: PinOptions, asked: PinOptions) -> PinOptions {
     }
 }
 
-/// `pin/rm`. Answers when the peers' IPFS nodes have let go, as Kubo does when it has.
+/// Answers `pin/rm`, when no peer's IPFS node holds the pins any more.
 pub(super) async fn rm(proxy: &Proxy, call: Call) -> Result<Response<Body>, Failure> {
     let recursive = call.options.flag(&["recursive", "r"], true)?;
     let done = within(deadline(&call)?, async {
@@ -242,7 +245,7 @@ async fn unpin(proxy: &Proxy, call: &Call, cid: &Cid, recursive: bool) -> Result
     }
 }
 
-/// `pin/update`. Answers when the new pin is held and the old one, which stays until then, is let go of.
+/// Answers `pin/update`, when the new pin is held and the old one, kept until then, is released.
 pub(super) async fn update(proxy: &Proxy, call: Call) -> Result<Response<Body>, Failure> {
     let unpin = call.options.flag(&["unpin"], true)?;
     let done = within(deadline(&call)?, async {

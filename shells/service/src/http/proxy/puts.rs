@@ -1,7 +1,9 @@
-//! `add`, `block/put`, `dag/put` and `dag/import`: the node does it, the cluster pins what it has pinned.
+//! `add`, `block/put`, `dag/put` and `dag/import`: forwarded to the node; the cluster pins what the node
+//! has pinned.
 //!
-//! The request goes to the node as it came, so that all its options, its settings, its answers and its errors
-//! are the node's. That the node pins first keeps a collection of garbage from coming in between.
+//! The node gets the request as it was sent, so that all options, settings, answers and errors are the
+//! node's. The node's own pin keeps garbage collection from removing the blocks before the cluster has
+//! pinned them.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -24,14 +26,14 @@ use super::watched::{Watcher, watch};
 use super::{Proxy, forward, pins};
 use crate::cluster::{Cluster, Error};
 
-/// Pins that are on their way to be agreed on, of one upload with many files.
+/// Maximum of pins of one upload that are being committed at once.
 const PINS_AT_ONCE: usize = 64;
 
-/// Directories of one upload that are known, each by eight bytes; past this many, a silent upload tells of
-/// no more of them.
+/// Maximum of known directories of one upload, each of eight bytes; in larger silent uploads the lines of
+/// further directories are left out.
 const DIRECTORIES_MAX: usize = 100_000;
 
-/// Answers a request that adds.
+/// Forwards a request that adds content, and pins what its response says the node has pinned.
 pub(super) async fn answer(
     proxy: &Proxy,
     command: Command,
@@ -71,13 +73,13 @@ pub(super) async fn answer(
     }
 }
 
-/// A request, understood.
+/// A parsed request.
 struct Asked {
-    /// What the node is asked.
+    /// Query to forward to the node.
     query: String,
-    /// How the cluster pins.
+    /// Options of the cluster's pins.
     options: PinOptions,
-    /// Nothing where nothing is to be pinned.
+    /// Reader of the response; `None` if nothing is to be pinned.
     watch: Option<Watch>,
 }
 
@@ -86,11 +88,11 @@ enum Watch {
     Put(Put),
 }
 
-/// What matters of an `add`.
+/// Options of `add` that change how its response is read.
 struct Add {
     wrap: bool,
     silent: bool,
-    /// The base of CIDs in the answer, where it is not the usual.
+    /// Options with the base of CIDs in the response; `None` for the default.
     show: Option<Options>,
 }
 
@@ -118,7 +120,7 @@ fn read(command: Command, query: &str) -> Result<Asked, Failure> {
 
 fn read_add(options: &Options, query: &str) -> Result<Asked, Failure> {
     let off = options.flag(&["only-hash", "n"], false)? || !options.flag(&["pin"], true)?;
-    // How the cluster's own API says it.
+    // The option of the cluster's own API.
     let no_pin = options.flag(&["no-pin"], false)?;
     if options.text(&["format"]) == Some("car") {
         let why = "format=car: send CAR files to dag/import, or to the cluster's REST API";
@@ -140,13 +142,13 @@ fn read_add(options: &Options, query: &str) -> Result<Asked, Failure> {
     pins.name = pins::name(options.text(&["pin-name"]))?;
     let base = options.text(&["cid-base"]).is_some();
     let add = Add {
-        // The second is how the first releases of ipfs-cluster had it.
+        // The second is the name in the first releases of ipfs-cluster.
         wrap: options.flag(&["wrap-with-directory", "w"], false)?
             || options.flag(&["wrap-in-directory"], false)?,
         silent: options.flag(&["silent"], false)?,
         show: base.then(|| options.clone()),
     };
-    // The cluster must see all CIDs, and see them as the node pins them.
+    // The proxy must see all CIDs, in the form in which the node pins them.
     let without = ["silent", "encoding", "enc", "cid-base"];
     let changed = without.iter().any(|name| options.text(&[name]).is_some());
     let query = if changed {
@@ -161,7 +163,7 @@ fn read_add(options: &Options, query: &str) -> Result<Asked, Failure> {
     })
 }
 
-/// What the words of the cluster's own API say of the pin. `mode` is a file's mode for Kubo.
+/// Returns the pin options of the cluster's own API. `mode` is left out: for Kubo it is a file's mode.
 fn pin_options(options: &Options) -> Result<PinOptions, Failure> {
     let asked = PinOptions::from_query(&Query::parse(options.query()), Time::now());
     Ok(PinOptions {
@@ -182,7 +184,7 @@ fn with_query(mut request: Request<RequestBody>, query: &str) -> Result<Request<
     Ok(request)
 }
 
-/// Pins of what the node has.
+/// Running claims of one upload: pins of content that the node holds.
 struct Claims {
     cluster: Cluster,
     options: PinOptions,
@@ -190,7 +192,7 @@ struct Claims {
 }
 
 impl Claims {
-    /// Begins to pin, and waits while too many are under way.
+    /// Starts to pin, and waits while [`PINS_AT_ONCE`] claims are running.
     async fn begin(&mut self, cid: Cid) -> Result<(), Failure> {
         let (cluster, options) = (self.cluster.clone(), self.options.clone());
         self.running.push(Box::pin(
@@ -225,20 +227,20 @@ struct AddLine {
     hash: String,
 }
 
-/// Follows the answer to an `add`.
+/// Pins from the response to `add`.
 struct Adding {
     add: Add,
     claims: Claims,
-    /// What may be the directory around everything: the last that was named.
+    /// CID of the last line, which is the wrapping directory when the response ends.
     root: Option<Cid>,
     any: bool,
-    /// Hashes of the paths of those of which something was named: paths may be long.
+    /// Hashes of the paths of the directories seen so far: paths may be long.
     directories: HashSet<u64>,
     keyed: RandomState,
 }
 
 impl Adding {
-    /// Whether a line is told when files are to be added silently: Kubo tells of directories still.
+    /// Returns whether a line is sent to the client. With `silent` Kubo sends those of directories only.
     fn is_told(&mut self, name: &str) -> bool {
         if !self.add.silent {
             return true;
@@ -254,7 +256,7 @@ impl Adding {
         name.is_empty() || self.directories.contains(&self.keyed.hash_one(name))
     }
 
-    /// The line with the CID as the client wants to see it.
+    /// Returns the line with its CID in the base that the client asked for.
     fn shown(&self, line: Bytes, hash: &str) -> Bytes {
         let Some(options) = &self.add.show else {
             return line;
@@ -276,7 +278,9 @@ impl Watcher for Adding {
             return Ok(Some(line));
         }
         let cid = hash.parse::<Cid>().map_err(|error| {
-            Failure::failed(format!("the IPFS node adds {hash:?}, which is no CID: {error}"))
+            Failure::failed(format!(
+                "the IPFS node adds {hash:?}, which is not a valid CID: {error}"
+            ))
         })?;
         self.any = true;
         if self.add.wrap {
@@ -299,7 +303,7 @@ impl Watcher for Adding {
     }
 }
 
-/// Follows the answer to one of the others.
+/// Pins from the response to `block/put`, `dag/put` or `dag/import`.
 struct Putting {
     put: Put,
     claims: Claims,
@@ -340,7 +344,9 @@ struct Root {
 impl Putting {
     async fn claim(&mut self, cid: &str) -> Result<(), Failure> {
         let cid = cid.parse().map_err(|error| {
-            Failure::failed(format!("the IPFS node names {cid:?}, which is no CID: {error}"))
+            Failure::failed(format!(
+                "the IPFS node names {cid:?}, which is not a valid CID: {error}"
+            ))
         })?;
         self.claims.begin(cid).await?;
         self.claims.all().await
@@ -364,7 +370,7 @@ impl Watcher for Putting {
                 let Ok(mut told) = serde_json::from_slice::<ImportLine>(&text) else {
                     return Ok(Some(text));
                 };
-                // An import tells what it could not pin, and goes on.
+                // An import reports roots that cannot be pinned, and continues.
                 if told.root.error.is_empty()
                     && let Err(why) = self.claim(&told.root.cid.cid).await
                 {

@@ -1,4 +1,4 @@
-//! Answers in Kubo's shape.
+//! Responses in Kubo's formats.
 
 use std::convert::Infallible;
 use std::fmt::Display;
@@ -19,25 +19,27 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::cluster::Error;
 use crate::http::answer::{STREAM_ERROR, push};
 
-/// Lines between what makes them and the connection; more would only delay a slow reader's back-pressure.
+/// Capacity of the channel between a command and the connection; more would only delay a slow reader's
+/// back-pressure.
 const SINK: usize = 32;
 
-/// Lines put into one chunk when they are there at once; a line is below 1 KiB as a rule.
+/// Maximum of lines sent in one chunk when they are ready at once; a line usually has less than 1 KiB.
 const LINES_PER_CHUNK: usize = 128;
 
-/// Longer texts are of no use in a header.
+/// Longer texts are useless in a header.
 const TRAILER_MAX: usize = 2048;
 
-/// Why a call fails.
+/// Error of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
-    /// `None`: the command failed; otherwise the request itself is wrong, which is answered as plain text.
+    /// Status of an error answered as plain text, because the request itself is wrong; `None` if the
+    /// command failed.
     plain: Option<StatusCode>,
     message: String,
 }
 
 impl Failure {
-    /// The command was understood and failed.
+    /// Returns the error of a command that was understood and failed.
     pub(super) fn failed(message: impl Display) -> Self {
         Self {
             plain: None,
@@ -45,12 +47,12 @@ impl Failure {
         }
     }
 
-    /// The request cannot be understood.
+    /// Returns the error of a request that cannot be parsed.
     pub(super) fn bad_request(message: impl Display) -> Self {
         Self::plain(StatusCode::BAD_REQUEST, message)
     }
 
-    /// An answer that no command gives.
+    /// Returns an error answered as plain text, with this status.
     pub(super) fn plain(status: StatusCode, message: impl Display) -> Self {
         Self {
             plain: Some(status),
@@ -58,7 +60,7 @@ impl Failure {
         }
     }
 
-    /// The same failure with words before it.
+    /// Prefixes the message.
     pub(super) fn within(self, what: &str) -> Self {
         Self {
             message: format!("{what}{}", self.message),
@@ -94,14 +96,14 @@ impl From<Error> for Failure {
     }
 }
 
-/// One value as a line of JSON.
+/// Returns one value as a line of JSON.
 pub(super) fn line(value: &impl Serialize) -> Bytes {
     let mut line = Vec::with_capacity(128);
     push(&mut line, value);
     line.into()
 }
 
-/// One object.
+/// Returns a response with one JSON object.
 pub(super) fn once(value: &impl Serialize) -> Response<Body> {
     json(Body::from(line(value)))
 }
@@ -114,7 +116,7 @@ fn json(body: Body) -> Response<Body> {
     response
 }
 
-/// Pieces of JSON as they come. Waits for the first, because a failure before it is a status.
+/// Streams pieces of JSON. Waits for the first, because an error before it becomes an error status.
 pub(super) async fn pieces(
     pieces: impl Stream<Item = Result<Bytes, Failure>> + Send + 'static,
 ) -> Result<Response<Body>, Failure> {
@@ -133,7 +135,7 @@ pub(super) async fn pieces(
     Ok(json(Body::new(StreamBody::new(frames))))
 }
 
-/// Objects as they come, a line each.
+/// Streams JSON objects, one a line.
 pub(super) async fn objects(
     lines: impl Stream<Item = Result<Bytes, Failure>> + Send + 'static,
 ) -> Result<Response<Body>, Failure> {
@@ -145,7 +147,7 @@ pub(super) async fn objects(
     Ok(response)
 }
 
-/// What is ready together goes together: the bytes, then the failure that ends them.
+/// Joins what is ready at once into one frame, followed by the error that ends the stream.
 fn frames(items: Vec<Result<Bytes, Failure>>) -> Vec<Frame<Bytes>> {
     let mut joined = Vec::new();
     for item in items {
@@ -163,7 +165,7 @@ fn frames(items: Vec<Result<Bytes, Failure>>) -> Vec<Frame<Bytes>> {
     vec![Frame::data(joined.into())]
 }
 
-/// What ends an answer that began well.
+/// Returns the trailer that reports an error in the middle of a response.
 pub(super) fn trailer(message: &str) -> Frame<Bytes> {
     let line: String = message
         .chars()
@@ -175,19 +177,19 @@ pub(super) fn trailer(message: &str) -> Frame<Bytes> {
     Frame::trailers(HeaderMap::from_iter([(STREAM_ERROR, value)]))
 }
 
-/// Where a running command puts its lines.
+/// Sender of a running command's output lines.
 #[derive(Clone)]
 pub(super) struct Sink(mpsc::Sender<Result<Bytes, Failure>>);
 
 impl Sink {
-    /// Waits for room.
+    /// Sends a line; waits while the channel is full.
     pub(super) async fn send(&self, value: &impl Serialize) -> Result<(), Failure> {
         let sent = self.0.send(Ok(line(value))).await;
         sent.map_err(|_| Failure::failed("context canceled"))
     }
 }
 
-/// Runs a command that tells its results while it works. Dropping the stream stops it.
+/// Runs a command that streams its output. Dropping the stream aborts it.
 pub(super) fn running<W>(work: impl FnOnce(Sink) -> W) -> BoxStream<'static, Result<Bytes, Failure>>
 where
     W: Future<Output = Result<(), Failure>> + Send + 'static,

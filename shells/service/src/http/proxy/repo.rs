@@ -1,4 +1,4 @@
-//! `repo/stat` and `repo/gc`: of all members, as if they were one node.
+//! `repo/stat` and `repo/gc`, over all members as if they were one node.
 
 use axum::body::Body;
 use axum::http::Response;
@@ -9,13 +9,13 @@ use super::Proxy;
 use super::call::Call;
 use super::reply::{Failure, objects, once, running};
 
-/// Keys on their way to the client.
+/// Capacity of the channel of removed keys.
 const KEYS: usize = 256;
 
-/// Errors that end a collection together; more of them say no more.
+/// Maximum of errors joined in the final message.
 const ERRORS_MAX: usize = 16;
 
-/// In Kubo's order.
+/// The response to `repo/stat`, in Kubo's order.
 #[derive(Serialize, Deserialize)]
 struct Stat {
     #[serde(rename = "RepoSize")]
@@ -30,10 +30,10 @@ struct Stat {
     version: String,
 }
 
-/// `repo/stat`: the node's own answer, with what the other members have added to its numbers.
+/// Answers `repo/stat`: the node's own response, with the sizes of the other members added.
 pub(super) async fn stat(proxy: &Proxy, call: Call) -> Result<Response<Body>, Failure> {
     let size_only = call.options.flag(&["size-only", "s"], false)?;
-    // Blocks are counted at all members at once.
+    // All members count their blocks at the same time.
     let path = format!("/api/v0/repo/stat?size-only={size_only}");
     let own = proxy.behind.object::<Stat>(&path, &call.credentials);
     let others = async { Ok(proxy.cluster.other_repositories(!size_only).await?) };
@@ -44,7 +44,7 @@ pub(super) async fn stat(proxy: &Proxy, call: Call) -> Result<Response<Body>, Fa
     Ok(once(&stat))
 }
 
-/// A CID as Go's types show it inside of JSON.
+/// A CID as Go's types show it within JSON.
 #[derive(Serialize)]
 struct Link {
     #[serde(rename = "/")]
@@ -59,7 +59,7 @@ struct Line {
     error: String,
 }
 
-/// `repo/gc`.
+/// Answers `repo/gc`.
 pub(super) async fn gc(proxy: &Proxy, call: Call) -> Result<Response<Body>, Failure> {
     let stream_errors = call.options.flag(&["stream-errors"], false)?;
     let silent = call.options.flag(&["silent"], false)? && !stream_errors;

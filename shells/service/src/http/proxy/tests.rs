@@ -1,4 +1,4 @@
-//! Requests to the proxy: before an embedded node, and before a node that says what a test wants it to.
+//! Tests of the proxy, over an embedded node or a scripted one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,10 +14,11 @@ use super::{Behind, ProxyConfig, serve_proxy};
 use crate::cluster::testing::{Fake, cid, local, peer};
 use crate::http::Server;
 
-/// Of `hello\n`, CIDv0, from Kubo.
+/// CIDv0 of `hello
+/// `, from Kubo.
 const HELLO: &str = "QmZULkCELmmk5XNfCgTnCyFgAVxBRBXyDHGGMVoLFLiXEN";
 
-/// How long anything may take.
+/// Time limit of every wait.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn proxy(fake: &Fake, n: u8, behind: Behind) -> Server {
@@ -35,7 +36,7 @@ async fn embedded(peers: u8, n: u8) -> (Fake, Server) {
     (fake, server)
 }
 
-/// A node that answers each call, of which it is told the first line, with these bytes.
+/// Starts a node that answers each request with the bytes that `answer` returns for its first line.
 async fn node(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Behind {
     let answer = Arc::new(answer);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -48,7 +49,7 @@ async fn node(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Behind
                 let answer = answer(head.lines().next().unwrap_or_default());
                 let _ = stream.write_all(answer.as_bytes()).await;
                 let _ = stream.shutdown().await;
-                // To hang up on the rest of a request would take the answer back as well.
+                // Closing with unread data would reset the connection and discard the response.
                 let _ = stream.read_to_end(&mut Vec::new()).await;
             });
         }
@@ -99,14 +100,14 @@ fn is_pinned(fake: &Fake, n: usize) -> bool {
 }
 
 #[tokio::test]
-async fn what_the_cluster_refuses_to_pin_the_node_lets_go_of() {
+async fn node_unpins_content_that_the_cluster_refuses_to_pin() {
     let (fake, server) = embedded(1, 1).await;
     fake.ledger().refusal = Some(Refusal::NoLeader);
     let answer = add(&server, "").await;
     assert!(answer.contains(&HELLO.to_ascii_lowercase()), "{answer}");
     assert!(answer.contains("\r\nx-stream-error: pin: "), "{answer}");
     assert!(!is_pinned(&fake, 1));
-    // Whether this one was pinned is not known, so it is kept.
+    // It is unknown whether this one was pinned, so it is kept.
     fake.ledger().refusal = Some(Refusal::Unknown);
     assert!(add(&server, "").await.contains("\r\nx-stream-error: pin: "));
     assert!(is_pinned(&fake, 1));
@@ -116,7 +117,7 @@ async fn what_the_cluster_refuses_to_pin_the_node_lets_go_of() {
 }
 
 #[tokio::test]
-async fn one_copy_stays_where_it_was_added() {
+async fn single_copy_stays_where_it_was_added() {
     let (fake, server) = embedded(3, 2).await;
     add(&server, "replication-min=1&replication-max=1&pin-name=a+name").await;
     let pin = fake.ledger().pins[&HELLO.parse().unwrap()].clone();
@@ -126,7 +127,7 @@ async fn one_copy_stays_where_it_was_added() {
 }
 
 #[tokio::test]
-async fn a_copy_that_belongs_elsewhere_goes_once_it_is_there() {
+async fn copy_of_another_peer_is_released_once_pinned_there() {
     let (fake, server) = embedded(2, 1).await;
     let there = peer(2);
     fake.ledger()
@@ -147,9 +148,9 @@ async fn a_copy_that_belongs_elsewhere_goes_once_it_is_there() {
 }
 
 #[tokio::test]
-async fn a_node_that_is_away_is_told_and_the_pinset_is_known_without_it() {
+async fn unreachable_node_is_reported_and_pins_work_without_it() {
     let fake = Fake::new(1).await;
-    // Not a port of those that the system picks: another test might get it.
+    // Not an ephemeral port, which another test might be given.
     let port = crate::ports::take_free().unwrap().local_addr().unwrap().port();
     let nobody = format!("/ip4/127.0.0.1/tcp/{port}");
     let server = proxy(&fake, 1, Behind::kubo(&nobody.parse().unwrap()).unwrap()).await;
@@ -181,7 +182,7 @@ const CHUNKED: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTrai
                        Transfer-Encoding: chunked\r\n\r\n";
 
 #[tokio::test]
-async fn an_answer_ends_for_the_client_as_it_does_for_the_proxy() {
+async fn response_ends_for_the_client_as_for_the_proxy() {
     let fake = Fake::new(1).await;
     let behind = node(|line| match line {
         line if line.contains("/refs") => {
@@ -209,7 +210,7 @@ async fn an_answer_ends_for_the_client_as_it_does_for_the_proxy() {
         broken.contains("one") && !broken.contains("\r\n0\r\n"),
         "no end is made up: {broken}"
     );
-    // What the node did not bring to its end is not pinned.
+    // Content of a response that ended in an error is not pinned.
     let added = add(&server, "wrap-with-directory=true").await;
     assert!(added.contains("x-stream-error: disk full"), "{added}");
     assert!(fake.ledger().pins.is_empty());
@@ -217,7 +218,7 @@ async fn an_answer_ends_for_the_client_as_it_does_for_the_proxy() {
 }
 
 #[tokio::test]
-async fn the_node_hears_when_a_client_leaves() {
+async fn client_disconnect_is_forwarded_to_the_node() {
     let fake = Fake::new(1).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().unwrap().port());
@@ -243,7 +244,7 @@ async fn the_node_hears_when_a_client_leaves() {
     assert_eq!(timeout(PATIENCE, told.recv()).await.unwrap(), Some("left"));
 }
 
-/// Sets how far a peer is with a CID.
+/// Sets the phase of a CID at a peer.
 fn set(fake: &Fake, n: u8, cid: &cluster_core::Cid, phase: Phase, error: &str) {
     let key = (peer(n), cid.clone());
     fake.ledger().locals.insert(key, local(phase, error));
@@ -259,7 +260,7 @@ async fn until(fake: &Fake, done: impl Fn(&Fake) -> bool) {
 }
 
 #[tokio::test]
-async fn pins_are_answered_when_their_fewest_copies_are_held() {
+async fn pin_add_and_update_wait_for_the_minimum_of_copies() {
     let (fake, server) = embedded(2, 1).await;
     let (one, two) = (cid(1), cid(2));
     for n in [1, 2] {
@@ -275,7 +276,7 @@ async fn pins_are_answered_when_their_fewest_copies_are_held() {
     let (added, ()) = tokio::join!(adding, holding);
     assert!(added.contains(&format!("{{\"pins\":[\"{one}\"]}}")), "{added}");
 
-    // The old pin stays until the new one is held.
+    // The old pin remains until the new one is held.
     for n in [1, 2] {
         set(&fake, n, &two, Phase::PinQueued, "");
     }
@@ -295,7 +296,7 @@ async fn pins_are_answered_when_their_fewest_copies_are_held() {
 }
 
 #[tokio::test]
-async fn pins_that_fail_or_take_too_long_are_answered_in_kubos_words() {
+async fn failed_and_late_pins_are_reported_in_kubos_words() {
     let (fake, server) = embedded(1, 1).await;
     set(&fake, 1, &cid(1), Phase::PinError, "block was not found");
     let failed = call(&server, &format!("pin/add?arg={}", cid(1))).await;

@@ -1,4 +1,4 @@
-//! How far the cluster is with a pin, for those who wait until it is held.
+//! Progress of a pin at the peers, for clients that wait until it is held or released.
 
 use std::time::Duration;
 
@@ -8,26 +8,26 @@ use cluster_core::{Cid, Refusal};
 use super::reply::Failure;
 use crate::cluster::{Cluster, Error};
 
-/// The first pause between two looks at the peers: content that the node has is pinned within milliseconds.
+/// First pause between two status requests: content that the node has is pinned within milliseconds.
 const POLL_FIRST: Duration = Duration::from_millis(10);
 
-/// The longest pause; Kubo reports its progress as often. All peers are asked at each look, so a thousand
-/// clients that wait cost two thousand small calls per peer and second.
+/// Longest pause; Kubo reports its progress as often. Each status request asks all peers, so a thousand
+/// waiting clients cost two thousand small calls per peer and second.
 const POLL: Duration = Duration::from_millis(500);
 
-/// How far the peers are.
+/// Progress of a pin over all peers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Enough of them hold it.
+    /// Enough peers hold it.
     Held,
-    /// So many hold it; `active` says whether others are fetching it now.
+    /// `held` peers hold it, fewer than needed; `active` if others are fetching it now.
     Working { held: u64, active: bool },
-    /// Too many of those that should hold it failed. They will try again.
+    /// Too many of the allocated peers failed, with the first error. They will retry.
     Failed(String),
 }
 
-/// What the peers' statuses come to. Enough is the smallest number of copies that the pin wants; where it
-/// wants all peers, all that answer and have not failed, and at least one.
+/// Summarises the peers' statuses. A pin needs its minimum of copies; one that is wanted at all peers needs
+/// all peers that answer without an error, and at least one.
 pub(super) fn standing(pin: &Pin, info: &GlobalPinInfo) -> Standing {
     let concerned =
         |(id, _): &(&String, &PinInfoShort)| pin.allocations.is_empty() || pin.allocations.contains(*id);
@@ -62,8 +62,8 @@ pub(super) fn standing(pin: &Pin, info: &GlobalPinInfo) -> Standing {
     }
 }
 
-/// Waits until enough peers hold a pin: as many as it wants at least. `told` hears how many peers' work has
-/// been seen so far: the number grows for as long as somebody gets on with it.
+/// Waits until enough peers hold a pin: at least its minimum. `told` is called with a count that grows
+/// while any peer makes progress.
 ///
 /// # Errors
 /// Too many peers failed to pin, the pin was removed meanwhile, or the statuses cannot be read.
@@ -77,14 +77,15 @@ where
     F: Future<Output = Result<(), Failure>>,
 {
     let (mut pause, mut most, mut seen) = (POLL_FIRST, 0, 0);
-    // The pin may be allocated anew while it is waited for.
+    // The pin may be reallocated in the meantime.
     let mut pin = pin.clone();
     loop {
         match standing(&pin, &cluster.status(cid.clone()).await?) {
             Standing::Held => return Ok(()),
             Standing::Failed(why) => return Err(Failure::failed(format!("pin: {why}"))),
             Standing::Working { held, active } => {
-                // A peer's IPFS node gives up by itself when it gets no further, so who is at it gets on.
+                // A peer's IPFS node cancels a pin without progress, so one that is still pinning makes
+                // progress.
                 seen += u64::from(held > most || active);
                 most = most.max(held);
                 told(seen).await?;
@@ -105,14 +106,14 @@ where
 }
 
 /// Waits until no peer that answers holds a removed pin any more, so that a `block/rm` or `repo/gc` right
-/// after finds nothing pinned. A peer that fails to unpin tries again later, and does not hold up the answer.
+/// after finds nothing pinned. A peer that fails to unpin retries later and does not delay the answer.
 ///
 /// # Errors
 /// The statuses cannot be read.
 pub(super) async fn until_released(cluster: &Cluster, cid: &Cid) -> Result<(), Failure> {
     let mut pause = POLL_FIRST;
     while is_held(&cluster.status(cid.clone()).await?) {
-        // It may be pinned again meanwhile.
+        // It may have been pinned again in the meantime.
         if cluster.allocation(cid.clone()).await.is_ok() {
             return Ok(());
         }
@@ -122,7 +123,7 @@ pub(super) async fn until_released(cluster: &Cluster, cid: &Cid) -> Result<(), F
     Ok(())
 }
 
-/// Whether a peer still holds what is not in the pinset any more, or has not heard of its removal.
+/// Returns whether any peer still holds a removed pin, or has not applied its removal yet.
 fn is_held(info: &GlobalPinInfo) -> bool {
     info.peer_map.values().any(|peer| match peer.status {
         TrackerStatus::Pinned
@@ -146,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_removed_pin_is_held_until_all_that_answer_have_unpinned() {
+    fn removed_pin_is_held_until_all_reachable_peers_have_unpinned() {
         use TrackerStatus::{ClusterError, Pinned, UnpinError, UnpinQueued, Unpinned, Unpinning};
         let held = |statuses: &[TrackerStatus]| {
             let peers = statuses.iter().enumerate().map(|(n, status)| {
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_is_held_when_its_fewest_copies_are() {
+    fn pin_is_held_when_its_minimum_of_copies_is() {
         use TrackerStatus::{PinError, PinQueued, Pinned, Pinning, Remote};
         let two = ["a", "b"];
         assert_eq!(
@@ -214,12 +215,12 @@ mod tests {
             look(2, &two, &[("a", Pinned), ("b", PinError)]),
             Standing::Failed("no room".to_owned())
         );
-        // What others hold that should not does not count.
+        // Copies at peers that are not allocated do not count.
         assert_eq!(look(1, &["b"], &[("a", Pinned), ("b", PinQueued)]), idle);
     }
 
     #[test]
-    fn where_all_peers_are_wanted_those_count_that_answer() {
+    fn pin_everywhere_needs_all_peers_that_answer() {
         use TrackerStatus::{ClusterError, PinError, PinQueued, Pinned};
         assert_eq!(
             look(-1, &[], &[("a", Pinned), ("b", ClusterError)]),

@@ -1,4 +1,4 @@
-//! Answers of the node that are looked at on their way, a line at a time.
+//! Filtering of the node's responses, line by line, while they are forwarded.
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Response, header};
@@ -10,38 +10,40 @@ use hyper::body::Frame;
 use super::reply::{Failure, trailer};
 use crate::http::answer::STREAM_ERROR;
 
-/// A line holds a path of 4096 bytes, escaped, and some numbers.
+/// Maximum length of a line, which holds an escaped path of 4096 bytes and some numbers.
 const LINE_MAX: usize = 64 * 1024;
 
-/// Who looks.
+/// Reads the lines of a response.
 pub(super) trait Watcher: Send + 'static {
-    /// Sees a line, with its end, and says what is passed on of it. After a failure nothing more is.
+    /// Handles a line with its line feed, and returns what is forwarded of it. After an error nothing more
+    /// is.
     fn line(&mut self, line: Bytes) -> impl Future<Output = Result<Option<Bytes>, Failure>> + Send;
 
-    /// The node has said all and told of no error.
+    /// Called when the response has ended without an error.
     fn end(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
-/// What comes out.
+/// One item of the forwarded response.
 enum Piece {
     Data(Bytes),
-    /// The node's own end.
+    /// The node's own trailers.
     Trailers(HeaderMap),
     Failed(Failure),
 }
 
 struct State<W> {
     frames: BodyStream<Body>,
-    /// What has come of the next line.
+    /// The incomplete next line.
     buffer: BytesMut,
     watcher: W,
-    /// Why nothing more comes, once what came before is out.
+    /// Error to report once the data before it has been forwarded.
     failed: Option<Failure>,
     trailers: Option<HeaderMap>,
     ended: bool,
 }
 
-/// Shows an answer's lines to `watcher`. Waits for the first, because a failure before it is a status.
+/// Passes the lines of a response through `watcher`. Waits for the first, because an error before it
+/// becomes an error status.
 pub(super) async fn watch(response: Response<Body>, watcher: impl Watcher) -> Response<Body> {
     let (mut head, body) = response.into_parts();
     let state = State {
@@ -95,7 +97,7 @@ async fn next<W: Watcher>(mut state: State<W>) -> Result<Option<(Piece, State<W>
 }
 
 impl<W: Watcher> State<W> {
-    /// Shows all lines that are complete, and returns what is passed on of them.
+    /// Handles all complete lines, and returns what is forwarded of them.
     async fn lines(&mut self) -> Vec<u8> {
         let mut seen = Vec::new();
         while let Some(end) = memchr::memchr(b'\n', &self.buffer) {
