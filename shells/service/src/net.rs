@@ -1,6 +1,7 @@
-//! How peers talk: libp2p's streams over TCP, encrypted, among those who share a secret. Three
-//! protocols, each on streams of its own: the core's messages (one long-lived stream in each direction),
-//! calls (one stream each), and snapshots (one stream each). Nothing here knows what is said.
+//! The network between peers: libp2p over TCP, encrypted, among peers that share a secret. Three protocols,
+//! each on its own streams: the core's messages (one long-lived stream in each direction), calls (one
+//! stream each), and snapshots (one stream each). Payloads are opaque here: the driver and `cluster`
+//! interpret them.
 
 mod accept;
 mod admission;
@@ -52,34 +53,34 @@ pub use traffic::Traffic;
 use shared::Shared;
 use swarm::Command;
 
-/// How many secrets may be accepted besides a peer's own.
+/// Most secrets that may be accepted besides a peer's own.
 pub const ACCEPTED_SECRETS_MAX: usize = hello::SECRETS_MAX - 1;
 
-/// How long [`Net::shutdown`] waits for what is under way.
+/// Longest wait of [`Net::shutdown`] for the network's tasks to end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the network needs to know.
+/// Settings of the network.
 #[derive(Clone)]
 pub struct NetConfig {
     /// This peer's identity, Ed25519 or RSA.
     pub keypair: Keypair,
-    /// The cluster's secret: only who has it can connect at all.
+    /// The cluster's secret: connections from peers without it are refused before Noise.
     pub secret: Option<[u8; 32]>,
     /// Further secrets with which others may connect, and with which this peer connects to those that do
     /// not know the one above. At most [`ACCEPTED_SECRETS_MAX`] are used.
     pub accepted_secrets: Vec<Option<[u8; 32]>>,
-    /// Where to listen: TCP; QUIC addresses are skipped with a warning.
+    /// TCP addresses to listen on; QUIC addresses are skipped with a warning.
     pub listen: Vec<Multiaddr>,
-    /// What to tell others instead of the addresses listened on, if not empty.
+    /// Addresses to announce instead of those listened on, if not empty.
     pub announce: Vec<Multiaddr>,
-    /// What not to tell others, be it listened on or announced.
+    /// Addresses never to announce, whether listened on or in `announce`.
     pub no_announce: Vec<Multiaddr>,
-    /// Which cluster's peers to talk to; [`ClusterId::UNKNOWN`] for nobody's until [`Net::set_cluster`].
+    /// Cluster whose peers to talk to; [`ClusterId::UNKNOWN`] for none until [`Net::set_cluster`].
     pub cluster: ClusterId,
-    /// Where peers were found before.
+    /// Addresses from the peerstore file and the configuration.
     pub known_peers: BTreeMap<PeerId, Vec<Multiaddr>>,
-    /// The methods that somebody who is no member may call, to join for instance. The caller may even
-    /// take itself to be in another cluster.
+    /// Methods open to non-members, such as joining. Their callers may even believe to be in another
+    /// cluster.
     pub open_methods: BTreeSet<String>,
 }
 
@@ -110,7 +111,7 @@ impl fmt::Debug for NetConfig {
     }
 }
 
-/// The network, as all who use it share it.
+/// Handle to the running network, cheap to clone.
 #[derive(Clone)]
 pub struct Net {
     shared: Arc<Shared>,
@@ -123,38 +124,45 @@ impl fmt::Debug for Net {
 }
 
 impl Net {
-    /// Listens, and runs on the current tokio runtime until [`Net::shutdown`]. Nobody is a member yet.
+    /// Starts listening and runs on the current tokio runtime until [`Net::shutdown`]. There are no members
+    /// yet.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] when no configured address can be listened on, or the identity or the resolver cannot
+    /// be used.
     pub async fn start(config: NetConfig) -> Result<(Self, NetEvents), StartError> {
         start::start(config).await
     }
 
-    /// This peer.
+    /// This peer's id.
     pub fn peer_id(&self) -> &PeerId {
         &self.shared.me
     }
 
-    /// Sends a message, best effort and without waiting: where there is no connection or its queue is
-    /// full, [`CoreEvent::Unreachable`] follows.
+    /// Sends a message, best effort and without waiting: without a connection, or when its queue is full,
+    /// [`CoreEvent::Unreachable`] follows.
     pub fn send(&self, to: &PeerId, envelope: &Envelope) {
         outbox::send(&self.shared, to, envelope);
     }
 
-    /// Says who belongs to the cluster. Members are kept connected, and only they may send messages and
-    /// snapshots, and call methods that are not open to all. Whoever has just joined must be told of some
-    /// members here before it can hear from them.
+    /// Replaces the set of members. Members are kept connected, and only they may send messages and
+    /// snapshots and call methods that are not open. A peer that has just joined must know some members
+    /// here before their messages are accepted.
     pub async fn set_members(&self, members: BTreeSet<PeerId>) {
         let members = Arc::new(members);
         self.shared.members.send_replace(Arc::clone(&members));
-        // It fails only after a shutdown, when there is nothing left to tell.
+        // Fails only after a shutdown.
         drop(self.shared.commands.send(Command::Members(members)).await);
     }
 
-    /// Says which cluster this peer belongs to, once it has joined one. Streams that are open stay so.
+    /// Sets the cluster that this peer belongs to, once it has joined one. Open streams stay open.
     pub fn set_cluster(&self, cluster: ClusterId) {
         *self.shared.cluster.write().expect("no panic while locked") = cluster;
     }
 
-    /// Says what all members read: peers that do not are refused from here on. True when that is news.
+    /// Raises the protocol version that all members read; peers that do not read it are refused from here
+    /// on. Returns `false` if it was as high already.
     pub fn set_version(&self, version: u8) -> bool {
         self.shared
             .version
@@ -162,26 +170,26 @@ impl Net {
             < version
     }
 
-    /// Counts and logs that somebody who is no member called an open method, and got nothing from it.
+    /// Counts and logs a call of an open method by a non-member that got nothing from it.
     pub fn note_stranger(&self, from: &PeerId) {
         if let Some(why) = self.shared.objection(from, &self.shared.origin()) {
             self.shared.note_refusal(from, "greeting", &why);
         }
     }
 
-    /// Which cluster this peer belongs to; [`ClusterId::UNKNOWN`] until it has joined one.
+    /// The cluster that this peer belongs to; [`ClusterId::UNKNOWN`] until it has joined one.
     pub fn cluster(&self) -> ClusterId {
         self.shared.cluster()
     }
 
-    /// Why a member cannot be reached, or does not take this peer's messages: what happened last, unless
-    /// it went well since.
+    /// Last failure to reach a member or to have this peer's messages accepted by it; `None` after a
+    /// success.
     pub fn trouble(&self, peer: &PeerId) -> Option<String> {
         let troubles = self.shared.troubles.lock().expect("no panic while locked");
         troubles.get(peer).cloned()
     }
 
-    /// Adds places where a peer may be found; a member that is not connected is tried there at once.
+    /// Adds addresses of a peer; a member that is not connected is dialled there at once.
     pub async fn add_addresses(&self, peer: &PeerId, addresses: Vec<Multiaddr>) {
         let changed = self
             .shared
@@ -195,7 +203,7 @@ impl Net {
         }
     }
 
-    /// Where this peer can be reached, each with its `/p2p/…`.
+    /// Announced addresses of this peer, each with its `/p2p/…`.
     pub fn addresses(&self) -> Vec<Multiaddr> {
         let listening = self.shared.listening.read().expect("no panic while locked");
         let own = self.shared.announce.addresses(&listening);
@@ -204,12 +212,12 @@ impl Net {
             .collect()
     }
 
-    /// Who is connected, members or not.
+    /// Connected peers, members or not.
     pub fn connected(&self) -> BTreeSet<PeerId> {
         self.shared.links.peers()
     }
 
-    /// Where a peer may be found: what it says itself first. Without `/p2p/…`.
+    /// Known addresses of a peer, those it announced itself first. Without `/p2p/…`.
     pub fn known_addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
         self.shared
             .book
@@ -218,7 +226,7 @@ impl Net {
             .addresses(peer)
     }
 
-    /// All that is known of where peers may be found, each address with its `/p2p/…`.
+    /// Known addresses of all peers, each with its `/p2p/…`.
     pub fn peerstore(&self) -> BTreeMap<PeerId, Vec<Multiaddr>> {
         let mut all = self.shared.book.lock().expect("no panic while locked").all();
         for (peer, addresses) in &mut all {
@@ -235,12 +243,16 @@ impl Net {
         self.shared.meters.read()
     }
 
-    /// What was turned away or lost.
+    /// Counts of messages, streams and connections refused or lost since the start.
     pub fn losses(&self) -> Losses {
         self.shared.complaints.read()
     }
 
-    /// Calls a method. The peer is dialled if it is not connected.
+    /// Calls a method, after dialling the peer if it is not connected.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] when the peer cannot be reached, refuses the call, or does not answer in time.
     pub async fn call(
         &self,
         peer: &PeerId,
@@ -252,8 +264,12 @@ impl Net {
         Ok(opened.1)
     }
 
-    /// Calls a method that takes more than its request. Chunks and answers flow independently: a method
-    /// that answers while it takes an upload needs somebody to read its answers.
+    /// Calls a method that takes an upload besides its request. Chunks and answers flow independently: a
+    /// method that answers during the upload needs its answers read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Net::call`].
     pub async fn upload(
         &self,
         peer: &PeerId,
@@ -268,6 +284,11 @@ impl Net {
     }
 
     /// Calls a method that takes one value and returns one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Net::call`], and [`CallError::Invalid`] when the request is longer than [`REQUEST_MAX`] or the
+    /// answer cannot be decoded.
     pub async fn ask<Q: Serialize, A: DeserializeOwned>(
         &self,
         peer: &PeerId,
@@ -281,6 +302,11 @@ impl Net {
 
     /// Sends a snapshot: its header, and its pins in chunks of at most [`SNAPSHOT_CHUNK_MAX`] bytes.
     /// Returns when the receiver has confirmed that it has staged all of it.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError`] when the peer cannot be reached, rejects it, or the transfer breaks off, and when
+    /// `chunks` fails.
     pub async fn send_snapshot<E: Display>(
         &self,
         to: &PeerId,
@@ -290,7 +316,7 @@ impl Net {
         snapshot::send(&self.shared, to, header, chunks).await
     }
 
-    /// Hangs up on everybody and ends all tasks. Whatever is under way fails.
+    /// Closes all connections and ends all tasks. Requests in progress fail.
     pub async fn shutdown(&self) {
         self.shared.stop.cancel();
         self.shared.tasks.close();
@@ -303,12 +329,12 @@ impl Net {
     }
 }
 
-/// The peer's id as the core writes it.
+/// Converts libp2p's peer id to the core's.
 fn peer_id_of(id: &libp2p::PeerId) -> PeerId {
     PeerId::from_bytes(&id.to_bytes()).expect("libp2p's peer ids are multihashes of at most 44 bytes")
 }
 
-/// The peer's id as libp2p has it, if it can.
+/// Converts the core's peer id to libp2p's; `None` if it is no valid multihash.
 fn libp2p_id_of(peer: &PeerId) -> Option<libp2p::PeerId> {
     libp2p::PeerId::from_bytes(peer.as_bytes()).ok()
 }

@@ -69,7 +69,11 @@ fn a_stranger_on_the_cluster_port_is_hung_up_on_and_logged_once() {
         drop(socket.read_to_end(&mut heard));
         assert!(heard.is_empty(), "a stranger is told {heard:?}");
     }
-    is_said_once_a_minute(peer, since, &["WARN", "/ip4/127.0.0.1", "no peer of this kind"]);
+    is_said_once_a_minute(
+        peer,
+        since,
+        &["WARN", "/ip4/127.0.0.1", "not a peer of this kind"],
+    );
     cluster.peers.iter_mut().for_each(Peer::check);
 }
 

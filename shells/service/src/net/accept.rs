@@ -1,4 +1,4 @@
-//! Takes the streams that peers open: each gets a task of its own, within the limits.
+//! Dispatches streams that peers open: each gets its own task, within the limits of `admission`.
 
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -11,10 +11,10 @@ use super::shared::Shared;
 use super::streams::{Accept, Protocol};
 use super::{inbox, rpc, snapshot};
 
-/// Streams beyond the limits that are told so at the same time. Beyond that, they are reset.
+/// Streams beyond the limits that are answered with a refusal at the same time; further ones are reset.
 const REFUSALS_MAX: usize = 64;
 
-/// Makes the function that takes streams. It is needed before [`Shared`] exists, hence the cell.
+/// Returns the callback for incoming streams. It is needed before [`Shared`] exists, hence the cell.
 pub(super) fn acceptor(cell: Arc<OnceLock<Weak<Shared>>>) -> Accept {
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     Arc::new(move |from, protocol, stream| {

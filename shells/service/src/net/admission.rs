@@ -1,4 +1,4 @@
-//! How many streams may be open at once.
+//! Limits on open streams, per peer and in all.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -13,13 +13,13 @@ const CALLS_PER_PEER: usize = 256;
 /// Calls in all; each may hold a request of up to a mebibyte until it is read.
 const CALLS_MAX: usize = 1_024;
 
-/// Streams of somebody who is no member, who may ask to join and little else.
+/// Streams of one non-member, which may ask to join and little else.
 const STRANGER_MAX: usize = 8;
 
-/// Streams of all who are no members.
+/// Streams of all non-members together.
 const STRANGERS_MAX: usize = 64;
 
-/// Core streams of one peer: the newest counts, but those it replaces take a moment to go.
+/// Core streams of one peer: only the newest is read, but those it replaces take a moment to close.
 const CORE_PER_PEER: usize = 4;
 
 /// Core streams in all: 4 for each of 1,024 peers.
@@ -31,7 +31,7 @@ const SNAPSHOTS_PER_PEER: usize = 2;
 /// Snapshots in all: they are bulk for disk and network.
 const SNAPSHOTS_MAX: usize = 8;
 
-/// What counts against the same limit.
+/// Class of streams that share a limit: the protocol, and whether the peer is a member.
 type Key = (Protocol, bool);
 
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ pub(super) struct Admission {
     counts: Mutex<Counts>,
 }
 
-/// One stream's place; free again when dropped.
+/// Permit of one stream, returned when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     admission: Arc<Admission>,
@@ -55,7 +55,7 @@ pub(super) struct Place {
 }
 
 impl Admission {
-    /// A place for one more stream; the error is a reason for people.
+    /// Takes a permit for one more stream. The error is a text for the peer.
     pub(super) fn admit(
         self: &Arc<Self>,
         peer: &PeerId,
@@ -122,7 +122,7 @@ mod tests {
             refused,
             "256 of these are open with this peer already, try again later"
         );
-        assert!(admit(false).is_ok(), "strangers are counted apart");
+        assert!(admit(false).is_ok(), "non-members are counted separately");
         places.pop();
         assert!(admit(true).is_ok());
         drop(places);

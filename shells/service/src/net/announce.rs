@@ -1,8 +1,8 @@
-//! What others are told of where this peer listens.
+//! Rule for the addresses that this peer announces to others.
 
 use libp2p::Multiaddr;
 
-/// The rule, as configured.
+/// `cluster.announce_multiaddress` and `cluster.no_announce_multiaddress`, as configured.
 #[derive(Debug)]
 pub(super) struct Announce {
     instead: Vec<Multiaddr>,
@@ -10,23 +10,24 @@ pub(super) struct Announce {
 }
 
 impl Announce {
-    /// `instead` of what is listened on, unless it is empty, and `never` what is in that.
+    /// Announces `instead` unless it is empty, else the addresses listened on; in both cases without those
+    /// in `never`.
     pub(super) fn new(instead: Vec<Multiaddr>, never: Vec<Multiaddr>) -> Self {
         Self { instead, never }
     }
 
-    /// Whether others are told anything but what is listened on.
+    /// Returns whether announced addresses can differ from those listened on.
     pub(super) fn differs(&self) -> bool {
         !(self.instead.is_empty() && self.never.is_empty())
     }
 
-    /// What others are told while these are listened on.
+    /// Addresses to announce while listening on `listening`.
     pub(super) fn addresses(&self, listening: &[Multiaddr]) -> Vec<Multiaddr> {
-        let told = match self.instead.as_slice() {
+        let announced = match self.instead.as_slice() {
             [] => listening,
             instead => instead,
         };
-        let told = told.iter().filter(|address| !self.never.contains(address));
-        told.cloned().collect()
+        let announced = announced.iter().filter(|address| !self.never.contains(address));
+        announced.cloned().collect()
     }
 }

@@ -1,4 +1,4 @@
-//! Where peers can be found.
+//! Address book: known addresses of peers.
 
 use std::collections::BTreeMap;
 
@@ -6,17 +6,17 @@ use cluster_core::PeerId;
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 
-/// Addresses of one kind that are kept of a peer. A host with more interfaces is reached on the first.
+/// Addresses kept per peer and source. A host with more interfaces is reached on the first ones.
 const ADDRESSES_MAX: usize = 16;
 
-/// Peers that are kept: more than any cluster has.
+/// Peers kept: more than any cluster has.
 const PEERS_MAX: usize = 4_096;
 
 #[derive(Debug, Default)]
 struct Entry {
-    /// From the configuration, an operator, or another peer; the newest first.
+    /// From the configuration, an operator, or another peer; newest first.
     given: Vec<Multiaddr>,
-    /// From the peer itself; replaced whenever it says them anew.
+    /// Announced by the peer itself; replaced by each new announcement.
     learned: Vec<Multiaddr>,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Book {
 }
 
 impl Book {
-    /// Adds addresses. Whether anything was new.
+    /// Adds addresses. Returns whether any was new.
     pub(super) fn give(&mut self, peer: &PeerId, addresses: impl IntoIterator<Item = Multiaddr>) -> bool {
         let Some(entry) = self.entry(peer) else {
             return false;
@@ -43,8 +43,8 @@ impl Book {
         changed
     }
 
-    /// Replaces what a peer said of itself. Whether anything was new. `near` says that it is on this very
-    /// machine: elsewhere, its loopback addresses lead to somebody else.
+    /// Replaces the addresses that a peer announced. Returns whether any was new. `near`: the peer is on
+    /// this machine; otherwise its loopback addresses are dropped, since they lead to another peer here.
     pub(super) fn learn(&mut self, peer: &PeerId, addresses: Vec<Multiaddr>, near: bool) -> bool {
         let Some(entry) = self.entry(peer) else {
             return false;
@@ -63,7 +63,7 @@ impl Book {
         changed
     }
 
-    /// All addresses of a peer: what it says itself first.
+    /// All addresses of a peer, those it announced first.
     pub(super) fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
         let Some(entry) = self.entries.get(peer) else {
             return Vec::new();
@@ -79,7 +79,7 @@ impl Book {
         all
     }
 
-    /// Everybody of whom there is an address.
+    /// Addresses of all peers that have any.
     pub(super) fn all(&self) -> BTreeMap<PeerId, Vec<Multiaddr>> {
         let all = self
             .entries
@@ -88,7 +88,7 @@ impl Book {
         all.filter(|(_, addresses)| !addresses.is_empty()).collect()
     }
 
-    /// Whether there is an entry for this peer.
+    /// Returns whether there is an entry for the peer.
     pub(super) fn knows(&self, peer: &PeerId) -> bool {
         self.entries.contains_key(peer)
     }
@@ -99,7 +99,7 @@ impl Book {
     }
 }
 
-/// Cuts off a `/p2p/…` at the end.
+/// Removes a trailing `/p2p/…`.
 pub(super) fn without_peer(mut address: Multiaddr) -> Multiaddr {
     if let Some(Protocol::P2p(_)) = address.iter().last() {
         address.pop();
@@ -107,7 +107,7 @@ pub(super) fn without_peer(mut address: Multiaddr) -> Multiaddr {
     address
 }
 
-/// Whether it leads back to the machine it is used on.
+/// Returns whether the address is a loopback address.
 pub(super) fn is_loopback(address: &Multiaddr) -> bool {
     match address.iter().next() {
         Some(Protocol::Ip4(ip)) => ip.is_loopback(),
@@ -117,7 +117,7 @@ pub(super) fn is_loopback(address: &Multiaddr) -> bool {
     }
 }
 
-/// Whether this release can dial it: TCP and nothing on top.
+/// Returns whether this release can dial it: TCP without another transport on top.
 pub(super) fn is_usable(address: &Multiaddr) -> bool {
     let parts: Vec<Protocol<'_>> = address.iter().collect();
     match parts.as_slice() {
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_peer_says_replaces_what_it_said_but_not_what_was_configured() {
+    fn announcements_replace_earlier_ones_but_not_configured_addresses() {
         let mut book = Book::default();
         assert!(book.give(&peer(), addresses(&[&format!("/dns4/a/tcp/9096/p2p/{}", peer())])));
         assert!(!book.give(&peer(), addresses(&["/dns4/a/tcp/9096"])));
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn only_addresses_that_can_be_dialled_are_kept() {
+    fn only_dialable_addresses_are_kept() {
         let mut book = Book::default();
         let useless = [
             "/ip4/1.2.3.4/udp/9096/quic-v1",
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_cannot_fill_the_book() {
+    fn addresses_per_peer_are_limited() {
         let mut book = Book::default();
         let many = (1..1_000)
             .map(|port| format!("/ip4/10.0.0.1/tcp/{port}").parse().unwrap())

@@ -1,4 +1,4 @@
-//! When to dial whom again.
+//! Schedule of reconnection attempts to members.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,34 +6,34 @@ use std::time::Duration;
 use cluster_core::PeerId;
 use tokio::time::Instant;
 
-/// The first pause after a connection is lost or cannot be made.
+/// Pause before the first attempt after a connection is lost or cannot be made.
 const FIRST: Duration = Duration::from_millis(100);
 
-/// The longest: a peer whose machine was down is back within that time. A restarted peer dials by itself.
+/// Longest pause: a peer whose machine was down is back within that time. A restarted peer dials by itself.
 const LONGEST: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy)]
 struct Attempt {
-    /// When it is due; `None` while it is under way.
+    /// Time of the attempt; `None` while it is in progress.
     due: Option<Instant>,
     pause: Duration,
 }
 
-/// The members that are not connected, and when each is tried next.
+/// Members that are not connected, and the time of the next attempt for each.
 #[derive(Debug, Default)]
 pub(super) struct Redial {
     attempts: BTreeMap<PeerId, Attempt>,
 }
 
 impl Redial {
-    /// Tries this peer soon, and regularly from there on. The jitter, from 0 to 1, keeps two peers that
-    /// lose each other from dialling at the same moment.
+    /// Schedules attempts for this peer, the first soon. The jitter, from 0 to 1, keeps two peers that lose
+    /// each other from dialling at the same moment.
     pub(super) fn soon(&mut self, peer: PeerId, now: Instant, jitter: f64) {
         let due = Some(now + FIRST.mul_f64(jitter));
         self.attempts.insert(peer, Attempt { due, pause: FIRST });
     }
 
-    /// An attempt failed.
+    /// Schedules the next attempt after a failed one, with a doubled pause.
     pub(super) fn failed(&mut self, peer: &PeerId, now: Instant, jitter: f64) {
         if let Some(attempt) = self.attempts.get_mut(peer) {
             attempt.due = Some(now + attempt.pause.mul_f64(0.75 + jitter / 2.0));
@@ -41,22 +41,22 @@ impl Redial {
         }
     }
 
-    /// The peer is connected, or need not be.
+    /// Cancels attempts: the peer is connected, or need not be.
     pub(super) fn stop(&mut self, peer: &PeerId) {
         self.attempts.remove(peer);
     }
 
-    /// Whether it is being tried.
+    /// Returns whether attempts are scheduled or in progress.
     pub(super) fn is_trying(&self, peer: &PeerId) -> bool {
         self.attempts.contains_key(peer)
     }
 
-    /// When [`Redial::take_due`] will have something.
+    /// Time at which [`Redial::take_due`] will return a peer.
     pub(super) fn next(&self) -> Option<Instant> {
         self.attempts.values().filter_map(|attempt| attempt.due).min()
     }
 
-    /// The peers to dial; each is under way from here on.
+    /// Takes the peers to dial now; their attempts are in progress from here on.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<PeerId> {
         let mut due = Vec::new();
         for (peer, attempt) in &mut self.attempts {
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_to_five_seconds_and_start_over_after_a_connection() {
+    fn pauses_double_up_to_five_seconds_and_reset_on_connection() {
         let peer: PeerId = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp"
             .parse()
             .unwrap();

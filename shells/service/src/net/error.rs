@@ -1,22 +1,22 @@
-//! What can go wrong.
+//! Errors of the network.
 
 use std::io;
 use std::time::Duration;
 
 use cluster_core::PeerId;
 
-/// Why the network could not be started.
+/// Failure to start the network.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address to listen on is taken, or does not exist on this machine.
     #[error("cannot listen on {address}: {why}")]
     Listen {
-        /// As configured.
+        /// The address, as configured.
         address: String,
-        /// What happened, and what to do.
+        /// The system's error, and what to do.
         why: String,
     },
-    /// Nothing to listen on is left.
+    /// No configured address can be listened on; the text lists those that were skipped.
     #[error("none of the configured listen addresses can be used ({0}): add one like /ip4/0.0.0.0/tcp/9096")]
     NoAddress(String),
     /// The identity cannot be used.
@@ -27,88 +27,88 @@ pub enum StartError {
     Setup(#[from] io::Error),
 }
 
-/// Why a call did not come to its end.
+/// Failure of a call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// There is no connection to the peer, and none could be made. It has not seen the call.
     #[error("cannot reach peer {peer}: {why}")]
     Unreachable {
-        /// Whom.
+        /// The called peer.
         peer: PeerId,
-        /// Why not.
+        /// The last dial error.
         why: String,
     },
-    /// The peer, or this side on its behalf, did not even try.
+    /// The peer refused before starting on it, or this side's limits did. It has had no effect.
     #[error("peer {peer} refuses {method}: {why}")]
     Refused {
-        /// Who.
+        /// The called peer.
         peer: PeerId,
-        /// What.
+        /// Name of the method.
         method: String,
-        /// In its own words.
+        /// The reason, in the peer's words.
         why: String,
     },
-    /// The peer tried and failed, with its own words.
+    /// The method failed; the text is the peer's.
     #[error("{0}")]
     Failed(String),
-    /// Too late. It may still happen.
+    /// The deadline passed. The call may still take effect.
     #[error("peer {peer} has not answered {method} within {after:?}")]
     Late {
-        /// Who.
+        /// The called peer.
         peer: PeerId,
-        /// What.
+        /// Name of the method.
         method: String,
-        /// For how long it was waited.
+        /// How long the caller waited.
         after: Duration,
     },
-    /// The stream broke. What it was about may have happened or not.
+    /// The stream broke. The call may have taken effect or not.
     #[error("lost peer {peer} during {method}: {why}")]
     Lost {
-        /// Whom.
+        /// The called peer.
         peer: PeerId,
-        /// What.
+        /// Name of the method.
         method: String,
-        /// How.
+        /// The stream's error.
         why: String,
     },
-    /// What was to be sent, or what came, is not what it should be.
+    /// A request, chunk or answer is too long, or cannot be decoded.
     #[error("{0}")]
     Invalid(String),
 }
 
-/// Why a snapshot was not delivered, or did not arrive.
+/// Failure of a snapshot transfer, at either end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
     /// There is no connection to the peer.
     #[error("cannot send a snapshot to peer {peer}: {why}")]
     Unreachable {
-        /// Whom.
+        /// The receiver.
         peer: PeerId,
-        /// Why not.
+        /// The last dial error.
         why: String,
     },
-    /// The receiver does not want it.
+    /// The receiver does not accept it.
     #[error("peer {peer} rejects the snapshot: {why}")]
     Rejected {
-        /// Who.
+        /// The receiver.
         peer: PeerId,
-        /// In its own words.
+        /// The reason, in the receiver's words.
         why: String,
     },
-    /// It broke off.
+    /// The transfer broke off.
     #[error("the snapshot transfer with peer {peer} broke off: {why}")]
     Lost {
-        /// With whom.
+        /// The peer at the other end.
         peer: PeerId,
-        /// How.
+        /// The stream's error.
         why: String,
     },
-    /// The pinset could not be read.
+    /// The sender could not read its pinset.
     #[error("cannot read the snapshot for peer {peer}: {why}")]
     Source {
-        /// For whom.
+        /// The receiver.
         peer: PeerId,
-        /// Why.
+        /// The store's error.
         why: String,
     },
 }

@@ -1,4 +1,4 @@
-//! What the network reports.
+//! Queues on which the network reports to the driver and to `cluster`.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -10,71 +10,70 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use super::rpc::Incoming;
 use super::snapshot::IncomingSnapshot;
 
-/// Core messages that wait for the driver, together with [`WAITING_BYTES_MAX`]: some 50 ms of its work
-/// at full load. From there on senders wait, and then drop.
+/// Core messages queued for the driver, together with [`WAITING_BYTES_MAX`]: some 50 ms of its work at full
+/// load. Once it is full, senders wait, and then drop.
 const WAITING_MAX: usize = 1_024;
 
-/// The bytes of core messages that wait for the driver. More than the largest message, so that any passes.
+/// Bytes of core messages queued for the driver. More than the largest message, so that any fits.
 const WAITING_BYTES_MAX: usize = 32 << 20;
 
-/// A peer that is out of reach is reported once in this time, however much is sent to it.
+/// Shortest time between two reports that a peer is unreachable, however much is sent to it.
 const UNREACHABLE_PAUSE: Duration = Duration::from_millis(10);
 
-/// The receiving ends of what the network reports. Each is bounded; a receiver that is not read holds up
-/// its own kind only.
+/// Receiving ends of the network's queues. Each is bounded; one that is not read blocks its own kind only.
 #[derive(Debug)]
 pub struct NetEvents {
-    /// For the core.
+    /// Messages for the core.
     pub core: CoreEvents,
-    /// Calls of other peers. As many as may be open at once wait here.
+    /// Calls of other peers. Holds as many as may be open at once.
     pub calls: mpsc::Receiver<Incoming>,
     /// Snapshots that other peers want to send.
     pub snapshots: mpsc::Receiver<IncomingSnapshot>,
-    /// Changes whenever an address of a peer was learned, see [`Net::peerstore`](super::Net::peerstore).
+    /// Changes whenever an address of a peer is learned, see [`Net::peerstore`](super::Net::peerstore).
     pub addresses: watch::Receiver<u64>,
 }
 
-/// What the core must know.
+/// Event for the core.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CoreEvent {
-    /// A member's message arrived.
+    /// A message arrived from a member.
     Received {
-        /// Whose; proven by the handshake.
+        /// The sender; proven by the handshake.
         from: PeerId,
-        /// What.
+        /// The message.
         envelope: Envelope,
     },
     /// Messages for this peer were not delivered.
     Unreachable {
-        /// Whom they did not reach.
+        /// The peer that did not get them.
         peer: PeerId,
     },
 }
 
-/// Receives [`CoreEvent`]s, in the order in which each peer sent them.
+/// [`CoreEvent`]s, in the order in which each peer sent them.
 #[derive(Debug)]
 pub struct CoreEvents {
     receiver: mpsc::Receiver<(CoreEvent, Option<OwnedSemaphorePermit>)>,
 }
 
 impl CoreEvents {
-    /// The next one; `None` when the network is shut down. Dropping the future loses nothing.
+    /// Waits for the next event; `None` when the network is shut down. Cancel-safe.
     pub async fn recv(&mut self) -> Option<CoreEvent> {
         self.receiver.recv().await.map(|(event, _)| event)
     }
 
-    /// The next one, for a thread of its own.
+    /// As [`CoreEvents::recv`], for a thread outside the runtime.
     pub fn blocking_recv(&mut self) -> Option<CoreEvent> {
         self.receiver.blocking_recv().map(|(event, _)| event)
     }
 
-    /// The next one if it is there already.
+    /// Returns the next event if one is queued.
     pub fn try_recv(&mut self) -> Option<CoreEvent> {
         self.receiver.try_recv().ok().map(|(event, _)| event)
     }
 }
 
-/// Where [`CoreEvents`] come from.
+/// Sending end of [`CoreEvents`].
 #[derive(Debug)]
 pub(super) struct CoreSender {
     sender: mpsc::Sender<(CoreEvent, Option<OwnedSemaphorePermit>)>,
@@ -83,7 +82,7 @@ pub(super) struct CoreSender {
     changed: Notify,
 }
 
-/// The driver is gone.
+/// The driver has dropped its [`CoreEvents`].
 #[derive(Debug)]
 pub(super) struct Gone;
 
@@ -100,7 +99,7 @@ pub(super) fn core_events() -> (CoreSender, CoreEvents) {
 }
 
 impl CoreSender {
-    /// Hands a message over, when there is room for its bytes.
+    /// Queues a message, once there is room for its bytes.
     pub(super) async fn received(&self, from: PeerId, envelope: Envelope, bytes: usize) -> Result<(), Gone> {
         let weight = u32::try_from(bytes.min(WAITING_BYTES_MAX)).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.room)
@@ -111,7 +110,7 @@ impl CoreSender {
         self.sender.send((event, Some(permit))).await.map_err(|_| Gone)
     }
 
-    /// Notes that a peer is out of reach. Never waits, and never gets lost.
+    /// Notes that a peer is unreachable. Never waits, and no note is lost.
     pub(super) fn unreachable(&self, peer: &PeerId) {
         let mut unreachable = self.unreachable.lock().expect("no panic while locked");
         if !unreachable.contains(peer) {
@@ -121,7 +120,7 @@ impl CoreSender {
         }
     }
 
-    /// Reports what [`CoreSender::unreachable`] notes, for ever.
+    /// Forwards the notes of [`CoreSender::unreachable`] to the driver, for ever.
     pub(super) async fn report_unreachable(&self) {
         loop {
             self.changed.notified().await;

@@ -1,4 +1,4 @@
-//! Frames on a stream: four bytes of length, one of kind, the payload.
+//! Framing of streams: four bytes of length, one of kind, the payload.
 
 use std::io;
 use std::sync::Arc;
@@ -8,34 +8,33 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::traffic::Meter;
 
-/// The longest payload of any frame: one pin of a snapshot, which the first release accepted up to the 8 MiB
-/// of
-/// a request's body, with what surrounds it.
+/// Longest payload of any frame: one pin of a snapshot, which the first release accepted up to the 8 MiB of
+/// a request's body, with its encoding overhead.
 pub(super) const FRAME_MAX: usize = 16 << 20;
 
-/// Length and kind.
+/// Bytes of length and kind.
 const HEADER: usize = 5;
 
-/// Payloads from this size on are written to the stream without a copy.
+/// Size from which payloads are written to the stream without a copy.
 const WRITE_THROUGH: usize = 16 << 10;
 
-/// A payload is made room for in steps of this size, so that a length alone never costs memory.
+/// Step in which a payload's buffer grows, so that a length alone never costs memory.
 const GROW_STEP: usize = 256 << 10;
 
-/// What a frame is.
+/// Kind of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The first: what the stream is about.
+    /// First frame: origin and purpose of the stream.
     Head = 0,
-    /// Content.
+    /// A piece of content.
     Data = 1,
-    /// The last, all is well.
+    /// Last frame: success.
     End = 2,
-    /// The last: it was tried and failed, for this reason.
+    /// Last frame: it was tried and failed; the payload is the reason.
     Failed = 3,
-    /// The last: it was not even tried, for this reason.
+    /// Last frame: it was not tried; the payload is the reason.
     Refused = 4,
-    /// A part of the content of the `Data` frame that follows the last part.
+    /// A part of a message that a `Data` frame completes.
     Part = 5,
 }
 
@@ -61,7 +60,7 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// The payload as text, for people: cut to a sane length.
+    /// The payload as text for people, cut to a sane length.
     pub(super) fn text(&self) -> String {
         const TEXT_MAX: usize = 4 << 10;
         let cut = self.payload.len().min(TEXT_MAX);
@@ -69,7 +68,7 @@ impl Frame {
     }
 }
 
-/// An error of the peer's making.
+/// An error for bytes that violate the protocol.
 pub(super) fn invalid(why: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.into())
 }
@@ -90,18 +89,18 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         }
     }
 
-    /// How many bytes wait for [`FrameWriter::flush`].
+    /// Bytes in the buffer, until [`FrameWriter::flush`].
     pub(super) fn buffered(&self) -> usize {
         self.buffer.len()
     }
 
-    /// Puts a frame into the buffer. The caller bounds what gathers there.
+    /// Appends a frame to the buffer, whose size the caller bounds.
     pub(super) fn push(&mut self, kind: Kind, payload: &[u8]) {
         self.header(kind, payload.len());
         self.buffer.extend_from_slice(payload);
     }
 
-    /// Sends a frame, after all that is in the buffer.
+    /// Sends a frame, after the contents of the buffer.
     pub(super) async fn send(&mut self, kind: Kind, payload: &[u8]) -> io::Result<()> {
         self.send_pieces(kind, &[payload]).await
     }
@@ -128,13 +127,13 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         self.flush().await
     }
 
-    /// Sends what is in the buffer.
+    /// Sends the contents of the buffer.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
         self.write_buffer().await?;
         self.io.flush().await
     }
 
-    /// Sends what is in the buffer, and says that nothing more will come.
+    /// Sends the contents of the buffer and closes the stream for writing.
     pub(super) async fn close(&mut self) -> io::Result<()> {
         self.write_buffer().await?;
         self.io.close().await
@@ -157,7 +156,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     }
 }
 
-/// A frame of which the payload has not all arrived.
+/// A frame whose payload has not arrived completely.
 struct Partial {
     kind: Kind,
     length: usize,
@@ -165,7 +164,7 @@ struct Partial {
     filled: usize,
 }
 
-/// Reads frames. Dropping [`FrameReader::next`] half way loses nothing.
+/// Reads frames. [`FrameReader::next`] is cancel-safe.
 pub(super) struct FrameReader<R> {
     io: R,
     buffer: Box<[u8]>,
@@ -177,7 +176,7 @@ pub(super) struct FrameReader<R> {
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
-    /// Reads ahead up to `buffer` bytes, and takes payloads of up to `limit`.
+    /// Reads ahead up to `buffer` bytes, and accepts payloads of up to `limit` bytes.
     pub(super) fn new(io: R, buffer: usize, limit: usize, meter: Arc<Meter>) -> Self {
         let buffer = vec![0; buffer.max(HEADER)].into_boxed_slice();
         Self {
@@ -191,12 +190,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// Changes the longest payload that is taken, for the frames that follow.
+    /// Changes the longest payload accepted in the frames that follow.
     pub(super) fn set_limit(&mut self, limit: usize) {
         self.limit = limit.min(FRAME_MAX);
     }
 
-    /// The next frame; `None` when the stream ended between two frames.
+    /// Reads the next frame; `None` when the stream ended between two frames.
     pub(super) async fn next(&mut self) -> io::Result<Option<Frame>> {
         loop {
             if let Some(frame) = self.take()? {
@@ -212,7 +211,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// Takes a whole frame out of what has arrived.
+    /// Takes a complete frame from the bytes that have arrived.
     fn take(&mut self) -> io::Result<Option<Frame>> {
         if self.partial.is_none() {
             let Some(header) = self.buffer[self.start..self.end].first_chunk::<HEADER>() else {
@@ -258,7 +257,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }))
     }
 
-    /// Reads once: into a long payload directly, into the buffer otherwise.
+    /// Reads once: directly into a long payload, otherwise into the buffer.
     async fn fill(&mut self) -> io::Result<usize> {
         if let Some(partial) = self.partial.as_mut() {
             let missing = partial.length - partial.filled;
@@ -292,7 +291,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn frames_of_all_sizes_come_back_whatever_the_read_buffer() {
+    async fn frames_of_all_sizes_round_trip_with_any_read_buffer() {
         let sizes = [0, 1, 5, 4_095, 4_096, 16_384, 70_000, 300_000, 1 << 20, 3];
         let mut writer = FrameWriter::new(Cursor::new(Vec::new()), Arc::new(Meter::default()));
         for (n, size) in sizes.iter().enumerate() {
@@ -312,7 +311,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_frame_that_is_too_long_or_torn_or_of_no_known_kind_is_an_error() {
+    async fn oversized_truncated_and_unknown_frames_are_errors() {
         let too_long = reader(vec![0xff, 0xff, 0xff, 0xff, 1, 0, 0], 64)
             .next()
             .await
@@ -328,7 +327,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pieces_of_all_sizes_come_back_as_one_frame() {
+    async fn pieces_of_all_sizes_arrive_as_one_frame() {
         let pieces: Vec<Vec<u8>> = [3, 0, 40_000, 17, 16_384, 16_383, 1]
             .iter()
             .enumerate()

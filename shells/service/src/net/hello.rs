@@ -1,53 +1,55 @@
-//! The secret hello: what two peers say on a fresh TCP connection before anything else, so that each knows
-//! that the other has the cluster's secret, and nobody without it gets any further.
+//! The secret hello: the exchange that precedes everything else on a fresh TCP connection, by which each
+//! peer proves that it has the cluster's secret. A connection from a peer without it goes no further.
 //!
 //! ```text
 //! dialer   → listener   magic, version, nonce d, eight MACs of it: one for each secret, then random bytes
-//! listener → dialer     magic, version, "known", nonce l, MAC of both nonces        or "unknown", and the
-//! end dialer   → listener   MAC of both nonces, followed without a pause by the first message of Noise
+//! listener → dialer     magic, version, "known", nonce l, MAC of both nonces; or "unknown", and the end
+//! dialer   → listener   MAC of both nonces, followed without a pause by the first message of Noise
 //! ```
 //!
-//! Then Noise XX runs, with a prologue made of the secret and both nonces. Every part has a fixed length and
-//! the whole handshake a time limit, so that nobody can make this side wait or remember more than that.
+//! Then Noise XX runs, with a prologue made of the secret and both nonces. Every part has a fixed length
+//! and the whole handshake a time limit, so the other end cannot make this side wait or remember more than
+//! that.
 //!
 //! # Why not libp2p's private networks
 //!
 //! libp2p-pnet encrypts every byte with XSalsa20, below and in addition to Noise, for as long as the
 //! connection lasts: bulk transfers took half as long again. It authenticates nothing (its stream cipher has
-//! no MAC), so a wrong secret shows as garbage, or as silence until a time limit. Peers talk only to peers of
-//! their own cluster, with a protocol of their own, so its wire format is of no use here.
+//! no MAC), so a wrong secret shows as garbage, or as silence until a time limit. Peers talk only to peers
+//! of their own cluster, with their own protocol, so its wire format is of no use here.
 //!
 //! # Why this is sound
 //!
-//! - A MAC is BLAKE3 in its keyed mode, a pseudorandom function with keys of 256 bits (BLAKE3 paper, sections
-//!   4.9 and 7). Keys are derived from the secret with BLAKE3's `derive_key` under a context of our own, so
-//!   whatever else uses the same secret sees unrelated keys. Each MAC covers a label that names its place in
-//!   the hello: none can be reflected, or used elsewhere in it.
+//! - A MAC is BLAKE3 in its keyed mode, a pseudorandom function with keys of 256 bits (BLAKE3 paper,
+//!   sections 4.9 and 7). Keys are derived from the secret with BLAKE3's `derive_key` under our own
+//!   context, so other users of the same secret see unrelated keys. Each MAC covers a label that names its
+//!   place in the hello: none can be reflected, or used elsewhere in it.
 //! - *Guessing* a secret of 256 random bits is hopeless, on-line as off-line. Comparing takes constant time
 //!   (`blake3::Hash` is compared that way).
 //! - *Replaying* a dialer's recorded first part makes the listener answer with a fresh nonce; without the
 //!   secret the MAC of it is missing, and the listener hangs up before Noise starts. Replaying a listener's
 //!   answer fails at the dialer, whose nonce is fresh. Nonces have 256 random bits: they do not repeat.
-//! - *In the middle*, somebody may pass on the hello of two honest peers and then talk Noise with each. The
-//!   prologue stops that: it is hashed into the transcript that every encrypted message of the handshake
-//!   authenticates, so that peers whose prologues differ fail to decrypt the first of them (Noise Protocol
-//!   Framework, revision 34, section 6; `snow` calls `mix_hash` with it). Who does not know the secret does
-//!   not know the prologue, 256 pseudorandom bits that are new for each connection, and can finish with
-//!   neither.
-//! - Noise itself proves who the peer is and makes the keys: authentication of both ends and forward secrecy
-//!   do not rest on the secret (the same section: a prologue goes into no cipher key). Unlike pnet's cipher,
-//!   or Noise with a pre-shared key, the secret therefore adds nothing to the secrecy of what was recorded.
-//! - "unknown" is not authenticated: who can forge it can as well cut the connection. It costs a dialer one
-//!   attempt, as any failure does, and reveals nothing but MACs.
+//! - *In the middle*, an attacker may relay the hello of two honest peers and then talk Noise with each.
+//!   The prologue stops that: it is hashed into the transcript that every encrypted message of the
+//!   handshake authenticates, so that peers whose prologues differ fail to decrypt the first of them (Noise
+//!   Protocol Framework, revision 34, section 6; `snow` calls `mix_hash` with it). An attacker without the
+//!   secret does not know the prologue, 256 pseudorandom bits that are new for each connection, and can
+//!   complete the handshake with neither peer.
+//! - Noise itself proves the peer's identity and makes the keys: authentication of both ends and forward
+//!   secrecy do not rest on the secret (the same section: a prologue goes into no cipher key). Unlike
+//!   pnet's cipher, or Noise with a pre-shared key, the secret therefore adds nothing to the secrecy of
+//!   recorded traffic.
+//! - "unknown" is not authenticated: an attacker who can forge it can as well cut the connection. It costs
+//!   a dialer one attempt, as any failure does, and reveals nothing but MACs.
 //!
-//! A peer without a secret uses a key that everybody knows. So its failures look the same, and a cluster can
-//! go from no secret to one without a stop.
+//! A peer without a secret uses a public constant as its key. So its failures look the same, and a cluster
+//! can introduce a secret without downtime.
 //!
-//! # Changing the secret without a stop
+//! # Changing the secret without downtime
 //!
-//! A dialer shows all its secrets, its own first; the listener takes the first that it knows. Peers that
-//! share any of their secrets can talk. See `cluster.accepted_secrets` for the two rounds of restarts that
-//! this takes.
+//! A dialer shows MACs of all its secrets, its own first; the listener takes the first that it knows. Peers
+//! that share any of their secrets can talk. See `cluster.accepted_secrets` for the two rounds of restarts
+//! that a change takes.
 
 #[cfg(test)]
 mod tests;
@@ -58,11 +60,11 @@ use std::io;
 use blake3::Hash;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// The secrets of one peer together: its own and those that it accepts. Nobody changes it more often than
-/// that within one round of restarts; the hello carries a MAC for each.
+/// Most secrets of one peer: its own and those that it accepts. The hello carries a MAC for each; more
+/// changes than that within one round of restarts are unlikely.
 pub(super) const SECRETS_MAX: usize = 8;
 
-/// What everything starts with. No other protocol that may end up on the port does.
+/// First bytes of every hello. No other protocol that may end up on the port starts like this.
 const MAGIC: [u8; 7] = *b"ipfsclu";
 
 /// The version of the hello.
@@ -71,39 +73,37 @@ const VERSION: u8 = 1;
 const NONCE: usize = 32;
 const MAC: usize = blake3::OUT_LEN;
 const HEAD: usize = MAGIC.len() + 1;
-/// A dialer's first part.
+/// Bytes of a dialer's first part.
 const QUESTION: usize = HEAD + NONCE + SECRETS_MAX * MAC;
-/// A listener's answer.
+/// Bytes of a listener's answer.
 const ANSWER: usize = HEAD + 1 + NONCE + MAC;
 
 const KNOWN: u8 = 1;
 const UNKNOWN: u8 = 0;
 
-/// Separates the keys from whatever else may use the same secret.
+/// Key derivation context, which separates these keys from other uses of the secret.
 const CONTEXT: &str = "ipfs-cluster 2026-11-22 hello of peers, key of the secret";
-/// What everybody knows, for peers without a secret.
+/// Public key material, for peers without a secret.
 const CONTEXT_NONE: &str = "ipfs-cluster 2026-11-22 hello of peers, key without a secret";
 
 type Nonce = [u8; NONCE];
 
-/// Why the hello led nowhere.
+/// Failure of a hello.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    /// None of the dialer's secrets is one of the listener's. Both ends get this.
+    /// The dialer and the listener have no secret in common. Both ends get this.
     #[error(
         "wrong secret: this peer and the other have no secret in common; compare cluster.secret (and \
          cluster.accepted_secrets) of both"
     )]
     Secret,
-    /// The dialer showed a MAC that it cannot make itself, or the listener claims to know a secret in vain.
-    #[error(
-        "wrong secret: the other end repeats what it heard elsewhere and does not know the secret itself"
-    )]
+    /// The dialer replayed a MAC, or the listener claims to know a secret and does not.
+    #[error("wrong secret: the other end replays a recorded hello and does not know the secret")]
     Replayed,
-    /// Something else is there.
-    #[error("the other end is no peer of this kind of cluster: it does not start with its hello")]
+    /// The other end does not speak this protocol.
+    #[error("the other end is not a peer of this kind of cluster: it does not start with the hello")]
     Stranger,
-    /// A peer of another version.
+    /// The other end speaks another version of the hello.
     #[error("the other end speaks version {0} of the hello, this peer version {VERSION}")]
     Version(u8),
     /// The connection broke.
@@ -112,7 +112,7 @@ pub(super) enum Error {
 }
 
 impl Error {
-    /// Finds this error among the causes of another one, however it is wrapped.
+    /// Finds this error among the causes of another one, however deeply it is wrapped.
     pub(super) fn within<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
         let mut next = Some(error);
         while let Some(error) = next {
@@ -128,19 +128,19 @@ impl Error {
         None
     }
 
-    /// Whether the secrets are what is wrong.
+    /// Returns whether the secrets differ.
     pub(super) fn is_about_secrets(&self) -> bool {
         matches!(self, Self::Secret | Self::Replayed)
     }
 }
 
-/// The keys of a peer's secrets, its own first. Cheap to clone; never shown.
+/// Keys of a peer's secrets, its own first. Cheap to clone; never printed.
 #[derive(Clone)]
 pub(super) struct Keys(Vec<[u8; 32]>);
 
 impl Keys {
-    /// Those of `secret` and of the further ones that are accepted. `None` is a peer without a secret. More
-    /// than [`SECRETS_MAX`] are cut off; the configuration refuses them before.
+    /// Derives the keys of `secret` and of the further secrets that are accepted. `None` is a peer without a
+    /// secret. Keys beyond [`SECRETS_MAX`] are cut off; the configuration refuses them earlier.
     pub(super) fn new(secret: Option<[u8; 32]>, accepted: &[Option<[u8; 32]>]) -> Self {
         let key = |secret: &Option<[u8; 32]>| match secret {
             Some(secret) => blake3::derive_key(CONTEXT, secret),
@@ -150,7 +150,8 @@ impl Keys {
         Self(all.take(SECRETS_MAX).map(key).collect())
     }
 
-    /// The first of a dialer's MACs that one of these keys makes, as that key. Always compares all.
+    /// Returns the first of these keys that made one of a dialer's MACs. Always compares all, in constant
+    /// time.
     fn known(&self, dialer: &Nonce, macs: &[u8]) -> Option<[u8; 32]> {
         let mut found = None;
         for shown in macs.chunks_exact(MAC) {
@@ -172,7 +173,7 @@ fn mac(key: &[u8; 32], label: &str, nonces: &[&Nonce]) -> Hash {
     hasher.finalize()
 }
 
-// Labels have the same length and nonces too, so that no two inputs are the same bytes.
+// Labels have the same length and nonces too, so that no two inputs have the same bytes.
 
 fn question_mac(key: &[u8; 32], dialer: &Nonce) -> Hash {
     mac(key, "1 question", &[dialer])
@@ -195,7 +196,7 @@ fn is(expected: &Hash, shown: &[u8]) -> bool {
     <[u8; MAC]>::try_from(shown).is_ok_and(|shown| *expected == shown)
 }
 
-/// The dialer's side. Returns the prologue for Noise.
+/// Runs the dialer's side. Returns the prologue for Noise.
 pub(super) async fn dial<S>(socket: &mut S, keys: &Keys) -> Result<Vec<u8>, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -206,7 +207,7 @@ where
     for at in 0..SECRETS_MAX {
         match keys.0.get(at) {
             Some(key) => question.extend_from_slice(question_mac(key, &dialer).as_bytes()),
-            // How many secrets there are is nobody's business.
+            // Hides the number of secrets.
             None => question.extend_from_slice(&rand::random::<[u8; MAC]>()),
         }
     }
@@ -234,7 +235,7 @@ where
     Ok(prologue(key, &dialer, listener))
 }
 
-/// The listener's side. Returns the prologue for Noise.
+/// Runs the listener's side. Returns the prologue for Noise.
 pub(super) async fn answer<S>(socket: &mut S, keys: &Keys) -> Result<Vec<u8>, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -255,7 +256,7 @@ where
     socket.write_all(&answer).await?;
     socket.flush().await?;
     let Some(key) = known else {
-        // So that the answer arrives before the end does.
+        // Delivers the answer before the end of the stream.
         socket.close().await?;
         return Err(Error::Secret);
     };
@@ -267,7 +268,7 @@ where
     Ok(prologue(&key, dialer, &listener))
 }
 
-/// The start of a part of `length` bytes.
+/// Header of a part of `length` bytes.
 fn head(length: usize) -> Vec<u8> {
     let mut part = Vec::with_capacity(length);
     part.extend_from_slice(&MAGIC);
@@ -275,7 +276,7 @@ fn head(length: usize) -> Vec<u8> {
     part
 }
 
-/// Reads the start alone, so that whoever says something else is hung up on at once.
+/// Reads the header alone, so that another protocol is hung up on at once.
 async fn read_head(socket: &mut (impl AsyncRead + Unpin)) -> Result<(), Error> {
     let mut head = [0; HEAD];
     socket.read_exact(&mut head).await?;

@@ -1,4 +1,4 @@
-//! The receiving side of core messages.
+//! The receiving side of core messages: one stream per peer is read, the newest.
 
 use std::io;
 use std::sync::Arc;
@@ -15,33 +15,36 @@ use super::outbox::MESSAGE_MAX;
 use super::shared::{OPENING_TIMEOUT, Origin, Shared};
 use super::streams::Protocol;
 
-/// Read ahead: what the sender gathers.
+/// Read-ahead of a core stream: as much as the sender gathers for one write.
 const READ_AHEAD: usize = 64 << 10;
 
-/// The first frame is tiny.
+/// Longest hello, the first frame.
 const HELLO_MAX: usize = 1 << 10;
 
 type Reader = FrameReader<ReadHalf<Stream>>;
 type Writer = FrameWriter<WriteHalf<Stream>>;
 
-/// Takes a peer's messages off a stream until it ends.
+/// Serves a core stream: answers its hello and forwards its messages until it ends.
 pub(super) async fn serve(shared: Arc<Shared>, from: PeerId, stream: Stream, _place: Place) {
     let meter = shared.meters.of(Protocol::Core);
     let (reader, writer) = stream.split();
     let mut reader = FrameReader::new(reader, READ_AHEAD, HELLO_MAX, Arc::clone(&meter));
     let mut writer = FrameWriter::new(writer, meter);
-    let welcomed = tokio::time::timeout(OPENING_TIMEOUT, welcome(&shared, &from, &mut reader, &mut writer));
+    let welcomed = tokio::time::timeout(
+        OPENING_TIMEOUT,
+        answer_hello(&shared, &from, &mut reader, &mut writer),
+    );
     match welcomed.await {
         Ok(Ok(true)) => {}
         Ok(Ok(false)) => return,
-        Ok(Err(error)) => return judge(&shared, &from, &error),
+        Ok(Err(error)) => return note_end(&shared, &from, &error),
         Err(_) => return tracing::debug!(peer = %from, "a core stream without a hello"),
     }
     reader.set_limit(FRAME_MAX);
     let (number, replaced) = take_over(&shared, &from);
     let mut members = shared.members.subscribe();
     tokio::select! {
-        error = receive(&shared, &from, &mut reader) => judge(&shared, &from, &error),
+        error = receive(&shared, &from, &mut reader) => note_end(&shared, &from, &error),
         () = replaced.cancelled() => tracing::debug!(peer = %from, "a newer core stream replaces this one"),
         () = async { drop(members.wait_for(|members| !members.contains(&from)).await) } => {
             let why = format!("peer {from} is no longer a member of cluster {}", shared.cluster());
@@ -55,7 +58,7 @@ pub(super) async fn serve(shared: Arc<Shared>, from: PeerId, stream: Stream, _pl
 }
 
 /// Reads the hello and answers it.
-async fn welcome(
+async fn answer_hello(
     shared: &Shared,
     from: &PeerId,
     reader: &mut Reader,
@@ -82,7 +85,7 @@ async fn refuse(writer: &mut Writer, why: &str) -> io::Result<()> {
     writer.close().await
 }
 
-/// Makes this the one stream that counts.
+/// Makes this the peer's current stream and cancels the one before.
 fn take_over(shared: &Shared, from: &PeerId) -> (u64, CancellationToken) {
     let (number, token) = (shared.number(), CancellationToken::new());
     let mut inboxes = shared.inboxes.lock().expect("no panic while locked");
@@ -92,9 +95,10 @@ fn take_over(shared: &Shared, from: &PeerId) -> (u64, CancellationToken) {
     (number, token)
 }
 
-/// Hands over what comes. While the driver is behind nothing is read, and the sender's queue fills up.
+/// Forwards messages to the driver. While the driver lags behind nothing is read, and the sender's queue
+/// fills up.
 async fn receive(shared: &Shared, from: &PeerId, reader: &mut Reader) -> io::Error {
-    // Parts of a message, as far as they have come.
+    // Parts of a message that have arrived so far.
     let mut parts: Vec<u8> = Vec::new();
     loop {
         let frame = match reader.next().await {
@@ -130,8 +134,8 @@ async fn receive(shared: &Shared, from: &PeerId, reader: &mut Reader) -> io::Err
     }
 }
 
-/// Tells nonsense from a stream that merely ended.
-fn judge(shared: &Shared, from: &PeerId, error: &io::Error) {
+/// Logs the end of a stream, and counts it as malformed if the peer violated the protocol.
+fn note_end(shared: &Shared, from: &PeerId, error: &io::Error) {
     if error.kind() == io::ErrorKind::InvalidData {
         shared.note_malformed(from, "core", error);
     } else {

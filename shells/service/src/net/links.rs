@@ -1,4 +1,4 @@
-//! The connections that are up, and how to open a stream on one.
+//! The connections that are up, and the channels to open streams on them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::streams::{Opening, Protocol};
 
-/// One connection.
+/// One connection to a peer.
 #[derive(Clone)]
 pub(super) struct Link {
     pub(super) id: ConnectionId,
@@ -18,7 +18,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Opens a stream; the error says why not.
+    /// Opens a stream. The error is the reason, for people.
     pub(super) async fn open(&self, protocol: Protocol) -> Result<Stream, String> {
         let (reply, answer) = oneshot::channel();
         match self.openings.try_send(Opening { protocol, reply }) {
@@ -33,7 +33,7 @@ impl Link {
     }
 }
 
-/// All connections, by peer. A peer has two of them when both dialled at once.
+/// All connections, by peer. A peer has two when both dialled at once.
 pub(super) struct Links {
     links: Mutex<BTreeMap<PeerId, Vec<Link>>>,
     changes: watch::Sender<u64>,
@@ -65,7 +65,7 @@ impl Links {
     }
 
     /// The connection to use: the newest, because an older one of a peer that was restarted may be dead
-    /// without anybody knowing yet.
+    /// without this peer having noticed.
     pub(super) fn newest(&self, peer: &PeerId) -> Option<Link> {
         self.lock().get(peer).and_then(|links| links.last().cloned())
     }
@@ -88,7 +88,7 @@ impl Links {
         self.lock().keys().cloned().collect()
     }
 
-    /// Tells when any connection comes or goes.
+    /// Notifies of every connection that comes or goes.
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }

@@ -15,22 +15,20 @@ use super::refusals::Complaints;
 use super::shared::Shared;
 use super::streams::Protocol;
 
-/// Messages that wait for a peer: half a second of Raft at full load. A peer that is further behind is
-/// better told anew than fed with what is old.
+/// Messages queued for one peer: half a second of Raft at full load. A peer that lags further behind is
+/// better served with new messages than with old ones.
 const MESSAGES_MAX: usize = 1_024;
 
-/// Their bytes: what Raft has in flight to one follower, and as much again for proposals and metrics. Ten
-/// peers
-/// that do not read cost 320 MiB.
+/// Bytes queued for one peer: what Raft has in flight to one follower, and as much again for proposals and
+/// metrics. Ten peers that do not read cost 320 MiB.
 const BYTES_MAX: usize = 32 << 20;
 
-/// Messages from this size on are sent in parts of this size. Only the first release made such messages: one
-/// log
-/// entry was bounded by the number of its proposals, and what is in a log must be replicated whatever its
-/// size.
+/// Size from which messages are sent in parts, and size of a part. Only the first release made such
+/// messages: one log entry was bounded by the number of its proposals, and an entry in a log must be
+/// replicated whatever its size.
 const PART: usize = 1 << 20;
 
-/// The longest message that is sent or taken, in any number of parts: what Raft let the first release have
+/// Longest message sent or accepted, in any number of parts: what Raft let the first release have
 /// uncommitted, 64 MiB, with one more entry on top.
 pub(super) const MESSAGE_MAX: usize = 128 << 20;
 
@@ -40,35 +38,34 @@ const _: () = {
     assert!(limits.inflight_messages * limits.longest_message() < BYTES_MAX);
 };
 
-/// Messages are gathered up to this size before they go to the stream; large enough that a full queue is
-/// sent in few writes.
+/// Size up to which messages are gathered for one write; large enough that a full queue is sent in few.
 const GATHER: usize = 64 << 10;
 
-/// Between tries to open a stream over a connection that is up, doubling to [`PAUSE_LONGEST`].
+/// First pause between attempts to open a stream over a connection that is up, doubling to
+/// [`PAUSE_LONGEST`].
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 
-/// A peer that refuses may take us in at any moment: whoever joins is known to some members first.
+/// Longest pause. A peer that refuses may accept us at any moment: some members apply a join before others.
 const PAUSE_LONGEST: Duration = Duration::from_secs(2);
 
-/// How long a stream to somebody who is no member stays without a message.
+/// Idle time after which a stream to a non-member is closed.
 const STRANGER_IDLE: Duration = Duration::from_secs(30);
 
-/// One peer's queue.
+/// Queue of one peer.
 #[derive(Clone)]
 pub(super) struct Outbox {
     number: u64,
     queue: mpsc::Sender<Queued>,
     bytes: Arc<AtomicUsize>,
-    /// Bytes of the one message in parts that may be in the queue. They count apart, so that heartbeats and
-    /// the
+    /// Bytes of the one message in parts that may be queued. Counted separately, so that heartbeats and the
     /// like find room beside it.
     parted: Arc<AtomicUsize>,
-    /// The peer does not take what is in the queue, so nothing more should go there.
+    /// The peer refuses messages, so no more are queued.
     refused: Arc<AtomicBool>,
 }
 
-/// A message in a queue. Its bytes count until it is dropped, whatever becomes of it: a stream may end while
-/// it is being written.
+/// A queued message. Its bytes count until it is dropped, on every path: a stream may end while it is being
+/// written.
 struct Queued {
     message: Vec<u8>,
     bytes: Arc<AtomicUsize>,
@@ -100,7 +97,7 @@ impl Outbox {
     }
 }
 
-/// Puts a message into a peer's queue, or reports it unreachable.
+/// Queues a message for a peer, or reports the peer unreachable.
 pub(super) fn send(shared: &Arc<Shared>, to: &PeerId, envelope: &Envelope) {
     let lost = |shared: &Shared| {
         Complaints::count(&shared.complaints.dropped);
@@ -125,7 +122,7 @@ pub(super) fn send(shared: &Arc<Shared>, to: &PeerId, envelope: &Envelope) {
     }
 }
 
-/// A peer's queue, made if there is none.
+/// Returns a peer's queue, creating it and its task if there is none.
 pub(super) fn ensure(shared: &Arc<Shared>, peer: &PeerId) -> Outbox {
     if let Some(outbox) = shared.outboxes.read().expect("no panic while locked").get(peer) {
         return outbox.clone();
@@ -156,26 +153,26 @@ pub(super) fn ensure(shared: &Arc<Shared>, peer: &PeerId) -> Outbox {
     outbox
 }
 
-/// Carries one queue.
+/// Task that sends the messages of one queue.
 struct Carrier {
     shared: Arc<Shared>,
     peer: PeerId,
     changes: watch::Receiver<u64>,
     messages: mpsc::Receiver<Queued>,
     outbox: Outbox,
-    /// Messages were written to the stream.
+    /// True if messages were written to the stream.
     carried: bool,
 }
 
-/// How a stream ended.
+/// End of a stream.
 enum End {
-    /// There is a newer connection.
-    Moved,
-    /// Nothing to say to somebody who is no member.
+    /// A newer connection replaces its connection.
+    Superseded,
+    /// No messages for a non-member for [`STRANGER_IDLE`].
     Idle,
-    /// The peer does not take it.
+    /// The peer refuses messages; its reason.
     Refused(String),
-    /// It broke.
+    /// The stream broke; the error.
     Lost(String),
 }
 
@@ -191,17 +188,17 @@ impl Carrier {
                 Err(why) => End::Lost(why),
             };
             if std::mem::take(&mut self.carried) && !matches!(end, End::Idle) {
-                // What was written last may not have arrived.
+                // The last messages written may not have arrived.
                 self.shared.core.unreachable(&self.peer);
             }
             match end {
-                End::Moved => continue,
+                End::Superseded => continue,
                 End::Idle => return self.retire(),
                 End::Lost(why) => tracing::debug!(peer = %self.peer, "lost the core stream: {why}"),
                 End::Refused(why) => {
                     self.outbox.refused.store(true, Ordering::Relaxed);
                     self.shared.note_trouble(&self.peer, Some(&why));
-                    // Who is starting, or has not applied yet that we joined, refuses for a moment.
+                    // A peer that is starting, or has not applied our join yet, refuses for a moment.
                     let lasts = pause == PAUSE_LONGEST;
                     let complaints = &self.shared.complaints;
                     if lasts && complaints.is_news(&self.peer, "refuses core messages") {
@@ -217,7 +214,7 @@ impl Carrier {
         }
     }
 
-    /// Waits for a connection; `None` when there need not be one.
+    /// Waits for a connection; `None` for a non-member without one.
     async fn connected(&mut self) -> Option<Link> {
         loop {
             self.changes.mark_unchanged();
@@ -232,7 +229,7 @@ impl Carrier {
         }
     }
 
-    /// Sends what comes, until the stream ends.
+    /// Sends queued messages until the stream ends.
     async fn carry(&mut self, link: &Link, stream: libp2p::Stream, pause: &mut Duration) -> End {
         let meter = self.shared.meters.of(Protocol::Core);
         let (reader, writer) = stream.split();
@@ -282,7 +279,7 @@ impl Carrier {
                 Ok(()) => End::Idle,
                 Err::<(), std::io::Error>(error) => End::Lost(error.to_string()),
             },
-            () = moved(shared, peer, link.id, changes) => End::Moved,
+            () = superseded(shared, peer, link.id, changes) => End::Superseded,
         }
     }
 
@@ -298,7 +295,7 @@ impl Carrier {
         }
     }
 
-    /// Takes the queue out of use.
+    /// Removes the queue, unless a newer one has its place.
     fn retire(mut self) {
         let mut outboxes = self.shared.outboxes.write().expect("no panic while locked");
         if outboxes
@@ -313,7 +310,7 @@ impl Carrier {
     }
 }
 
-/// Sends a message and all that wait behind it, and flushes when there is no more.
+/// Sends a message and those queued behind it, and flushes when there are no more.
 async fn gather<W: futures::AsyncWrite + Unpin>(
     writer: &mut FrameWriter<W>,
     first: Queued,
@@ -354,8 +351,8 @@ async fn send_parts<W: futures::AsyncWrite + Unpin>(
     Ok(())
 }
 
-/// Waits until another connection to the peer is newer than this one.
-async fn moved(shared: &Shared, peer: &PeerId, id: ConnectionId, changes: &mut watch::Receiver<u64>) {
+/// Waits until a newer connection to the peer replaces this one.
+async fn superseded(shared: &Shared, peer: &PeerId, id: ConnectionId, changes: &mut watch::Receiver<u64>) {
     while shared.links.newest(peer).is_some_and(|link| link.id == id) {
         if changes.changed().await.is_err() {
             return;
@@ -372,7 +369,7 @@ mod tests {
     use crate::net::traffic::Meter;
 
     #[tokio::test]
-    async fn a_message_that_was_being_written_when_its_stream_ended_leaves_its_room_to_others() {
+    async fn a_message_dropped_while_being_written_frees_its_room() {
         let (queue, mut messages) = mpsc::channel(MESSAGES_MAX);
         let outbox = Outbox {
             number: 0,
@@ -385,7 +382,7 @@ mod tests {
             for _ in 0..3 {
                 assert!(outbox.push(vec![0; size]));
                 assert!(outbox.bytes.load(Ordering::Relaxed) >= size);
-                // Nobody reads at the other end.
+                // The other end does not read.
                 let (stream, _other) = tokio::io::duplex(1_000);
                 let mut writer = FrameWriter::new(stream.compat(), Arc::new(Meter::default()));
                 let first = messages.recv().await.unwrap();
@@ -397,7 +394,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_message_in_parts_leaves_room_for_others() {
+    async fn a_message_in_parts_leaves_room_for_others() {
         let (queue, _messages) = mpsc::channel(MESSAGES_MAX);
         let outbox = Outbox {
             number: 0,

@@ -1,33 +1,33 @@
-//! What was turned away or lost, counted in full and logged in moderation.
+//! Losses and refusals, counted in full and logged in moderation.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The same complaint about the same peer is logged once in this time.
+/// Time within which the same kind of loss of the same peer is logged only once.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// How many complaints are remembered. Whoever can make more different ones floods the log anyway, so
-/// from there on nothing new is logged until old ones expire.
+/// Most log keys remembered. A peer that can produce more flooded the log anyway, so beyond it nothing new
+/// is logged until old keys expire.
 const REMEMBERED_MAX: usize = 1_024;
 
-/// How often something was turned away or lost since the start.
+/// Counts of losses and refusals since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Losses {
-    /// Core messages that did not leave: no connection, or its queue was full.
+    /// Core messages that were not sent: no connection, or its queue was full.
     pub dropped: u64,
-    /// Streams and calls of peers that have no right to them, or that belong elsewhere.
+    /// Streams and calls of non-members, or of peers of another cluster.
     pub refused: u64,
     /// Streams and calls beyond the limits.
     pub overloaded: u64,
-    /// Streams closed because of what came on them.
+    /// Streams closed because of invalid data on them.
     pub malformed: u64,
-    /// Connections that did not get through the handshake.
+    /// Connections that failed during the handshake.
     pub handshakes: u64,
 }
 
-/// The counters behind [`Losses`], and the memory of what was logged.
+/// The counters behind [`Losses`], and the times of the last log lines.
 #[derive(Debug, Default)]
 pub(super) struct Complaints {
     pub(super) dropped: AtomicU64,
@@ -39,12 +39,12 @@ pub(super) struct Complaints {
 }
 
 impl Complaints {
-    /// Counts one.
+    /// Adds one to a counter.
     pub(super) fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether this complaint about this party should be logged.
+    /// Returns whether an event of this kind about this party should be logged now.
     pub(super) fn is_news(&self, party: impl ToString, complaint: &'static str) -> bool {
         self.is_news_at(party.to_string(), complaint, Instant::now())
     }
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_complaint_is_logged_once_a_minute_and_peer_and_never_without_bound() {
+    fn a_loss_is_logged_once_a_minute_per_peer_and_the_log_is_bounded() {
         let complaints = Complaints::default();
         let start = Instant::now();
         let at = |party: &str, seconds| {

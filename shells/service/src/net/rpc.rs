@@ -1,6 +1,6 @@
 //! Calls: one stream each. The caller sends a head, the request and, for an upload, chunks; the peer sends
-//! chunks; either ends with how it went. Both directions flow at the pace of their reader, and dropping
-//! either end ends the call at the other.
+//! chunks; each side ends with success or a reason. Both directions flow at the pace of their reader, and
+//! dropping either end ends the call at the other.
 
 mod call;
 mod incoming;
@@ -19,27 +19,27 @@ pub use incoming::{Body, Incoming, Responder};
 use super::error::CallError;
 use super::shared::Origin;
 
-/// The longest request of a member: long lists travel as chunks.
+/// Longest request of a member, in bytes: long lists travel as chunks.
 pub const REQUEST_MAX: usize = 1 << 20;
 
-/// The longest request of somebody who is no member.
+/// Longest request of a non-member, in bytes.
 pub const STRANGER_REQUEST_MAX: usize = 64 << 10;
 
-/// The longest chunk, in either direction. A mebibyte is as fast as any.
+/// Longest chunk in bytes, in either direction. Chunks over a mebibyte gain no speed.
 pub const CHUNK_MAX: usize = 8 << 20;
 
-/// The longest name of a method.
+/// Longest name of a method, in bytes.
 const METHOD_MAX: usize = 64;
 
-/// Read ahead of a call's stream. Long chunks are read past it.
+/// Read-ahead of a call's stream. Long chunks bypass it.
 const READ_AHEAD: usize = 4 << 10;
 
-/// How long a call may take.
+/// Time limit of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deadline {
-    /// Everything, the way there and back included, within this time.
+    /// Limit on the whole call, the round trip included.
     Within(Duration),
-    /// However long, as long as the peer is never silent for this time. For bulk and for streams.
+    /// Limit on the peer's silence, for bulk and streams; the call as a whole has none.
     Silence(Duration),
 }
 
@@ -58,7 +58,11 @@ struct Head {
     method: String,
 }
 
-/// Writes a value down for a call, when it is no longer than `max` bytes.
+/// Encodes a value for a call.
+///
+/// # Errors
+///
+/// [`CallError::Invalid`] when it is longer than `max` bytes.
 pub fn encode_within<T: Serialize>(value: &T, max: usize) -> Result<Vec<u8>, CallError> {
     let bytes = encode(value);
     if bytes.len() > max {
@@ -70,7 +74,11 @@ pub fn encode_within<T: Serialize>(value: &T, max: usize) -> Result<Vec<u8>, Cal
     Ok(bytes)
 }
 
-/// Reads a value that came with a call.
+/// Decodes a value that came with a call.
+///
+/// # Errors
+///
+/// [`CallError::Invalid`] when the bytes are no such value.
 pub fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CallError> {
     decode(bytes).map_err(|error: DecodeError| CallError::Invalid(error.to_string()))
 }

@@ -1,4 +1,4 @@
-//! What all parts of the network share.
+//! State shared by all parts of the network.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -25,31 +25,31 @@ use super::snapshot::IncomingSnapshot;
 use super::swarm::Command;
 use super::traffic::Meters;
 
-/// How long a peer may take to write or answer the first frame of a stream.
+/// Longest wait for a peer to write or answer the first frame of a stream.
 pub(super) const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The newest version of what is inside the streams that this peer reads.
+/// The newest version of stream contents that this peer reads.
 pub(super) const PROTOCOL_VERSION: u8 = cluster_core::VERSION;
 
-/// Whose stream it is: the first thing on every one.
+/// Origin of a stream, its first frame.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Origin {
-    /// The newest that the sender reads.
+    /// The newest version that the sender reads.
     pub(super) version: u8,
     pub(super) cluster: ClusterId,
 }
 
-/// Everything but the swarm itself, which belongs to its task.
+/// Everything but the swarm itself, which its task owns.
 pub(super) struct Shared {
     pub(super) me: PeerId,
     pub(super) cluster: RwLock<ClusterId>,
-    /// The version that all members read, and may write.
+    /// The version that all members read, and that may be written.
     pub(super) version: AtomicU8,
     pub(super) open_methods: BTreeSet<String>,
     pub(super) links: Arc<Links>,
     pub(super) members: watch::Sender<Arc<BTreeSet<PeerId>>>,
     pub(super) outboxes: RwLock<BTreeMap<PeerId, Outbox>>,
-    /// The one stream of each peer from which core messages are taken.
+    /// Number and cancellation of the one stream per peer from which core messages are read.
     pub(super) inboxes: Mutex<BTreeMap<PeerId, (u64, CancellationToken)>>,
     pub(super) book: Mutex<Book>,
     pub(super) book_changes: watch::Sender<u64>,
@@ -63,17 +63,17 @@ pub(super) struct Shared {
     pub(super) outbound: Arc<Admission>,
     pub(super) meters: Meters,
     pub(super) complaints: Complaints,
-    /// Why members are not reached, or do not listen; no more than there are members.
+    /// Last failure to reach each member, or to be accepted by it; at most one per member.
     pub(super) troubles: Mutex<BTreeMap<PeerId, String>>,
     pub(super) tasks: TaskTracker,
-    /// Messages are sent from threads that are none of its own.
+    /// The network's runtime: messages are sent from threads outside it.
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) stop: CancellationToken,
     pub(super) numbers: AtomicU64,
 }
 
 impl Shared {
-    /// Runs until it ends or the network is shut down.
+    /// Runs a task until it ends or the network is shut down.
     pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         let work = async move {
@@ -89,12 +89,12 @@ impl Shared {
         self.members.borrow().contains(peer)
     }
 
-    /// Which cluster this peer belongs to; unknown until it has joined one.
+    /// The cluster that this peer belongs to; unknown until it has joined one.
     pub(super) fn cluster(&self) -> ClusterId {
         *self.cluster.read().expect("no panic while locked")
     }
 
-    /// Notes why a member is not reached or does not listen, or that it is and does.
+    /// Sets or clears the last failure of a member.
     pub(super) fn note_trouble(&self, peer: &PeerId, why: Option<&str>) {
         let mut troubles = self.troubles.lock().expect("no panic while locked");
         match why {
@@ -103,7 +103,7 @@ impl Shared {
         }
     }
 
-    /// A number that is not used twice.
+    /// Returns a number that was not returned before.
     pub(super) fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
@@ -115,7 +115,7 @@ impl Shared {
         }
     }
 
-    /// Why this stream cannot be taken, if it cannot.
+    /// Reason to refuse a stream of this origin, if there is one.
     pub(super) fn objection(&self, from: &PeerId, origin: &Origin) -> Option<String> {
         let cluster = self.cluster();
         let version = self.version.load(Ordering::Relaxed);
@@ -142,18 +142,18 @@ impl Shared {
         Some(format!("peer {from} is not welcome: {why}"))
     }
 
-    /// Counts a refusal, and logs it if it is news.
+    /// Counts a refusal, and logs it unless the same was logged lately.
     pub(super) fn note_refusal(&self, from: &PeerId, what: &'static str, why: &str) {
         Complaints::count(&self.complaints.refused);
         if self.cluster() == ClusterId::UNKNOWN {
-            // A peer that is about to join is dialled by those who know it already.
+            // A peer that is about to join is dialled early by those who know of it.
             tracing::debug!(peer = %from, "refused a {what} stream: {why}");
         } else if self.complaints.is_news(from, what) {
             tracing::warn!(peer = %from, "refused a {what} stream: {why}");
         }
     }
 
-    /// Counts bytes that make no sense, and logs them if that is news.
+    /// Counts invalid data, and logs it unless the same was logged lately.
     pub(super) fn note_malformed(&self, from: &PeerId, what: &'static str, why: &dyn std::fmt::Display) {
         Complaints::count(&self.complaints.malformed);
         if self.complaints.is_news(from, what) {
@@ -161,7 +161,7 @@ impl Shared {
         }
     }
 
-    /// A connection to this peer, made first if there is none.
+    /// Returns a connection to this peer, dialling it if there is none.
     pub(super) async fn link(&self, peer: &PeerId) -> Result<Link, String> {
         if let Some(link) = self.links.newest(peer) {
             return Ok(link);

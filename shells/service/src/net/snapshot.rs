@@ -1,4 +1,4 @@
-//! Snapshots: one stream each, so that a large one does not hold up Raft's messages.
+//! Snapshots: one stream each, so that a large one does not delay Raft's messages.
 
 use std::fmt::Display;
 use std::io;
@@ -19,30 +19,29 @@ use super::refusals::Complaints;
 use super::shared::{OPENING_TIMEOUT, Origin, Shared};
 use super::streams::Protocol;
 
-/// The longest chunk of encoded pins. Chunks of usual pins have a quarter of a mebibyte; one pin that the
-/// first
-/// release accepted may have eight.
+/// Longest chunk of encoded pins, in bytes. Usual chunks have a quarter of a mebibyte; one pin that the
+/// first release accepted may have eight.
 pub const SNAPSHOT_CHUNK_MAX: usize = FRAME_MAX;
 
-/// Read ahead. Long chunks are read past it.
+/// Read-ahead of a snapshot stream. Long chunks bypass it.
 const READ_AHEAD: usize = 16 << 10;
 
-/// How long either side may be stuck with one chunk.
+/// Longest time either side may be stuck with one chunk.
 const STALLED: Duration = Duration::from_secs(60);
 
-/// How long the receiver may take to have all of it staged safely after the last chunk: it may have to
-/// sync gigabytes to a slow disk.
+/// Time limit of the receiver to have all of it staged safely after the last chunk: it may have to sync
+/// gigabytes to a slow disk.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The longest reason for a rejection.
+/// Longest reason for a rejection, in bytes.
 const REASON_MAX: usize = 4 << 10;
 
-/// What is sent before the pins.
+/// First part of a transfer, before the pins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotHeader {
-    /// The Raft message that announces it.
+    /// The Raft message that announces the snapshot.
     pub message: RaftMessage,
-    /// What it is a snapshot of.
+    /// Contents of the snapshot.
     pub manifest: Manifest,
 }
 
@@ -52,7 +51,7 @@ struct Head {
     header: SnapshotHeader,
 }
 
-/// What is sent after the pins: how much there was of them.
+/// Last part of a transfer, after the pins: the number of chunks and bytes, so that none is missed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Tally {
     chunks: u64,
@@ -183,11 +182,11 @@ async fn send_chunks<E: Display>(
         .map_err(|error| lost(error.to_string()))
 }
 
-/// A snapshot that a member sends. Dropping it without a verdict tells the sender that it failed.
+/// A snapshot that a member sends. Dropping it without a verdict fails it at the sender.
 pub struct IncomingSnapshot {
-    /// Who sends it; proven by the handshake.
+    /// The sender; proven by the handshake.
     pub from: PeerId,
-    /// What it is.
+    /// The header that precedes the pins.
     pub header: SnapshotHeader,
     reader: FrameReader<ReadHalf<Stream>>,
     writer: FrameWriter<WriteHalf<Stream>>,
@@ -206,7 +205,7 @@ impl std::fmt::Debug for IncomingSnapshot {
     }
 }
 
-/// Reads the header, and hands the snapshot over.
+/// Reads the header, and queues the snapshot.
 pub(super) async fn serve(shared: Arc<Shared>, from: PeerId, stream: Stream, place: Result<Place, String>) {
     let taken = tokio::time::timeout(OPENING_TIMEOUT, take(&shared, &from, stream, place)).await;
     match taken {
@@ -239,7 +238,7 @@ async fn take(
 ) -> io::Result<Option<IncomingSnapshot>> {
     let meter = shared.meters.of(Protocol::Snapshot);
     let (reader, writer) = stream.split();
-    // A stranger's header is not worth memory: it is refused for who it is.
+    // The header of a non-member is not worth memory: it is refused for its sender.
     let limit = if shared.is_member(from) {
         FRAME_MAX
     } else {
@@ -281,7 +280,11 @@ async fn take(
 }
 
 impl IncomingSnapshot {
-    /// The next chunk of encoded pins; `None` when all have come and none is missing.
+    /// Reads the next chunk of encoded pins; `None` when all have arrived and none is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Lost`] when the sender gives up, stalls, or chunks are missing.
     pub async fn next(&mut self) -> Option<Result<Bytes, SnapshotError>> {
         if self.whole {
             return None;
@@ -310,6 +313,10 @@ impl IncomingSnapshot {
     }
 
     /// Confirms that all of it is staged. Only after [`IncomingSnapshot::next`] returned `None`.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Lost`] when called earlier, and when the sender is gone.
     pub async fn accept(mut self) -> Result<(), SnapshotError> {
         if !self.whole {
             let why = "it was to be confirmed before all of it had come".to_owned();
@@ -319,12 +326,16 @@ impl IncomingSnapshot {
             });
         }
         self.answer(Kind::End, "").await?;
-        // The sender has all it waits for, so a stream that cannot be closed in order is no failure.
+        // The sender has all it waits for, so failing to close the stream in order does no harm.
         drop(tokio::time::timeout(STALLED, self.writer.close()).await);
         Ok(())
     }
 
-    /// Turns it down; the sender is told why.
+    /// Rejects the snapshot with a reason for the sender.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Lost`] when the sender is gone.
     pub async fn reject(mut self, reason: &str) -> Result<(), SnapshotError> {
         self.answer(Kind::Refused, &reason[..reason.floor_char_boundary(REASON_MAX)])
             .await

@@ -1,4 +1,4 @@
-//! Builds the swarm and everything around it.
+//! Builds and starts the swarm and its shared state.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,31 +30,31 @@ use super::swarm::{Behaviour, Driver};
 use super::transport::{self, listen_hint};
 use super::{Net, NetConfig, peer_id_of, streams};
 
-/// Connections of those who are no members.
+/// Connections of all non-members together.
 const STRANGERS_MAX: u32 = 128;
 
-/// Connections of one of them.
+/// Connections of one non-member.
 const PER_STRANGER_MAX: u32 = 4;
 
-/// A connection without a stream is closed after this time.
+/// Time after which a connection without streams is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often a connection is tried. A peer whose machine vanished is hung up on after this and the next.
+/// Interval of pings. A peer whose machine vanished is disconnected after this and [`PING_TIMEOUT`].
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Long, because a ping queues behind whatever else the connection carries.
+/// Long, because a ping queues behind the other traffic of the connection.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long the system may take to name the addresses that it listens on.
+/// Longest wait for the system to report the addresses that it listens on.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Commands that wait for the swarm's task.
+/// Commands queued for the swarm's task.
 const COMMANDS_MAX: usize = 1_024;
 
-/// Calls that wait to be taken: as many as may be open, so that none is refused here.
+/// Calls queued: as many as may be open, so that none is refused here.
 const CALLS_MAX: usize = 1_024 + 64;
 
-/// Snapshots that wait to be taken, likewise.
+/// Snapshots queued, likewise.
 const SNAPSHOTS_MAX: usize = 8;
 
 /// Starts the network. See [`Net::start`].
@@ -70,7 +70,7 @@ pub(super) async fn start(config: NetConfig) -> Result<(Net, NetEvents), StartEr
     );
     let swarm_config = libp2p::swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE_TIMEOUT)
-        // A stream is opened with its first bytes instead of a round trip before them.
+        // A stream is opened together with its first bytes, which saves a round trip.
         .with_substream_upgrade_protocol_override(Version::V1Lazy);
     let id = config.keypair.public().to_peer_id();
     let secrets = Keys::new(config.secret, &config.accepted_secrets);
@@ -78,7 +78,7 @@ pub(super) async fn start(config: NetConfig) -> Result<(Net, NetEvents), StartEr
     let mut swarm = Swarm::new(transport, behaviour, id, swarm_config);
     listen_on(&mut swarm, listen).await?;
     let listening: Vec<Multiaddr> = swarm.listeners().cloned().collect();
-    tell(&mut swarm, &announce, &listening);
+    announce_addresses(&mut swarm, &announce, &listening);
 
     let (core, core_events) = core_events();
     let (commands, command_receiver) = mpsc::channel(COMMANDS_MAX);
@@ -129,17 +129,17 @@ pub(super) async fn start(config: NetConfig) -> Result<(Net, NetEvents), StartEr
     Ok((Net { shared }, events))
 }
 
-/// Has others told where this peer can be reached, while it listens on these.
-pub(super) fn tell(swarm: &mut Swarm<Behaviour>, announce: &Announce, listening: &[Multiaddr]) {
+/// Makes identify announce this peer's addresses, given those listened on.
+pub(super) fn announce_addresses(swarm: &mut Swarm<Behaviour>, announce: &Announce, listening: &[Multiaddr]) {
     if !announce.differs() {
         return;
     }
-    let told = announce.addresses(listening);
+    let announced = announce.addresses(listening);
     let before: Vec<Multiaddr> = swarm.external_addresses().cloned().collect();
-    for gone in before.iter().filter(|address| !told.contains(address)) {
+    for gone in before.iter().filter(|address| !announced.contains(address)) {
         swarm.remove_external_address(gone);
     }
-    for new in told.into_iter().filter(|address| !before.contains(address)) {
+    for new in announced.into_iter().filter(|address| !before.contains(address)) {
         swarm.add_external_address(new);
     }
 }
@@ -164,7 +164,7 @@ fn behaviour(keypair: &Keypair, announce: &Announce, streams: streams::Behaviour
     }
 }
 
-/// Listens, and waits until it is known on what.
+/// Listens, and waits until the addresses are known.
 async fn listen_on(swarm: &mut Swarm<Behaviour>, addresses: Vec<Multiaddr>) -> Result<(), StartError> {
     let mut waiting: BTreeMap<String, (ListenerId, Multiaddr)> = BTreeMap::new();
     for address in addresses {

@@ -1,5 +1,5 @@
-//! The behaviour that opens and accepts streams. Both go straight between the connection's own task and
-//! whoever uses the stream, past the swarm: no shared queue in which one peer's streams displace another's.
+//! The behaviour that opens and accepts streams. Both go directly between the connection's task and the
+//! stream's user, past the swarm: no shared queue in which one peer's streams displace another's.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -24,20 +24,20 @@ use tokio::sync::{mpsc, oneshot};
 use super::links::Links;
 use super::peer_id_of;
 
-/// Openings that wait for a connection's task. A connection carries fewer streams than that.
+/// Openings queued for a connection's task. A connection carries fewer streams than that.
 const OPENINGS_MAX: usize = 512;
 
-/// How long the peer may take to agree to a stream.
+/// Longest wait for a peer to agree to a stream.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a stream may be for.
+/// Protocol of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Protocol {
-    /// The core's messages, one way.
+    /// Core messages, in one direction.
     Core = 0,
-    /// One call.
+    /// One call, see `rpc`.
     Rpc = 1,
-    /// One snapshot.
+    /// One snapshot transfer.
     Snapshot = 2,
 }
 
@@ -53,16 +53,16 @@ impl Protocol {
     }
 }
 
-/// A stream that somebody wants.
+/// Request to open a stream.
 pub(super) struct Opening {
     pub(super) protocol: Protocol,
     pub(super) reply: oneshot::Sender<Result<Stream, String>>,
 }
 
-/// Takes the streams that peers open. Called by the connection's task, so it must not block.
+/// Callback for streams that peers open. Called by the connection's task, so it must not block.
 pub(super) type Accept = Arc<dyn Fn(PeerId, Protocol, Stream) + Send + Sync>;
 
-/// Accepts any of the protocols.
+/// Upgrade that accepts any of the protocols.
 pub(super) struct Inbound;
 
 impl UpgradeInfo for Inbound {
@@ -85,7 +85,7 @@ impl InboundUpgrade<Stream> for Inbound {
     }
 }
 
-/// Asks for one protocol.
+/// Upgrade that asks for one protocol.
 pub(super) struct Outbound(Protocol);
 
 impl UpgradeInfo for Outbound {
@@ -107,7 +107,7 @@ impl OutboundUpgrade<Stream> for Outbound {
     }
 }
 
-/// One connection's end of it.
+/// Handler of one connection.
 pub(super) struct Handler {
     peer: PeerId,
     openings: mpsc::Receiver<Opening>,
@@ -158,7 +158,7 @@ impl ConnectionHandler for Handler {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) => {
                 (self.accept)(self.peer.clone(), protocol.0, protocol.1);
             }
-            // A caller that no longer waits drops the stream, which resets it.
+            // A requester that no longer waits drops the stream, which resets it.
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, info }) => {
                 drop(info.send(Ok(protocol)));
             }
@@ -178,7 +178,7 @@ impl ConnectionHandler for Handler {
     }
 }
 
-/// Keeps [`Links`] in step with the connections.
+/// Keeps [`Links`] up to date with the connections.
 pub(super) struct Behaviour {
     links: Arc<Links>,
     accept: Accept,

@@ -19,46 +19,46 @@ use super::dial::Redial;
 use super::hello;
 use super::refusals::Complaints;
 use super::shared::Shared;
-use super::start::tell;
+use super::start::announce_addresses;
 use super::streams;
 use super::{libp2p_id_of, outbox, peer_id_of};
 
-/// Who waits for a connection to one peer at the same time.
+/// Most tasks waiting for a connection to one peer at the same time.
 const WAITERS_MAX: usize = 1_024;
 
-/// Connections to one peer that are kept: two, because both may dial at once.
+/// Connections kept per peer: two, because both may dial at once.
 const CONNECTIONS_PER_PEER: usize = 2;
 
-/// Between two looks at the traffic.
+/// Interval of traffic samples.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Addresses of a peer that are dialled at the same time.
+/// Addresses of a peer that are dialled in parallel.
 const DIALS_AT_ONCE: NonZeroU8 = NonZeroU8::new(8).unwrap();
 
-/// What the task is asked for.
+/// Command to the task.
 pub(super) enum Command {
-    /// The members are these.
+    /// The members have changed to these.
     Members(Arc<BTreeSet<PeerId>>),
-    /// There are new addresses of this peer: try them.
+    /// New addresses of this peer are known: dial them if it is a member.
     Found(PeerId),
-    /// Connect to this peer.
+    /// Connect to this peer, and reply.
     Dial {
         peer: PeerId,
         reply: oneshot::Sender<Result<(), String>>,
     },
 }
 
-/// Everything that runs on a connection.
+/// The behaviours of a connection.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     pub(super) limits: connection_limits::Behaviour,
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
-    // Last, so that what another one denies does not become a link.
+    // Last, so that a connection that another behaviour denies does not become a link.
     pub(super) streams: streams::Behaviour,
 }
 
-/// The state of the task.
+/// State of the task.
 pub(super) struct Driver {
     swarm: Swarm<Behaviour>,
     shared: Arc<Shared>,
@@ -66,9 +66,9 @@ pub(super) struct Driver {
     members: Arc<BTreeSet<PeerId>>,
     redial: Redial,
     waiters: BTreeMap<PeerId, Vec<oneshot::Sender<Result<(), String>>>>,
-    /// Where each connected peer was reached.
+    /// Remote address of each connected peer.
     remotes: BTreeMap<PeerId, Multiaddr>,
-    /// Where those who are connected and no members listen, as they say: they may become members.
+    /// Addresses announced by connected non-members, which may become members.
     introduced: BTreeMap<PeerId, Vec<Multiaddr>>,
 }
 
@@ -174,7 +174,7 @@ impl Driver {
         }
     }
 
-    /// Dials a peer, unless that is under way already. Failure comes as an event, or at once.
+    /// Dials a peer, unless a dial is in progress. Failure comes as an event, or at once.
     fn dial(&mut self, peer: &PeerId) {
         let addresses = self
             .shared
@@ -192,7 +192,8 @@ impl Driver {
             .condition(PeerCondition::DisconnectedAndNotDialing)
             .override_dial_concurrency_factor(DIALS_AT_ONCE)
             .addresses(addresses)
-            // The listening port as source would run into connections of before that are still closing.
+            // With the listening port as source port, dials would collide with earlier connections that are
+            // still closing.
             .allocate_new_port()
             .build();
         match self.swarm.dial(options) {
@@ -211,7 +212,8 @@ impl Driver {
             drop(waiter.send(Err(why.to_owned())));
         }
         self.shared.note_trouble(peer, Some(why));
-        // Another reason is news: a peer that starts refuses connections before it refuses our secret.
+        // Another reason is logged as well: a peer that starts refuses connections before it refuses our
+        // secret.
         let news = || self.shared.complaints.is_news(format!("{peer} {why}"), "dial");
         if self.members.contains(peer) && news() {
             tracing::info!(%peer, "cannot connect, trying again: {why}");
@@ -252,7 +254,7 @@ impl Driver {
             }
             SwarmEvent::NewListenAddr { .. } | SwarmEvent::ExpiredListenAddr { .. } => {
                 let listening: Vec<Multiaddr> = self.swarm.listeners().cloned().collect();
-                tell(&mut self.swarm, &self.shared.announce, &listening);
+                announce_addresses(&mut self.swarm, &self.shared.announce, &listening);
                 *self.shared.listening.write().expect("no panic while locked") = listening;
             }
             SwarmEvent::ListenerClosed {
@@ -320,7 +322,7 @@ impl Driver {
         }
     }
 
-    /// Takes over what a connected peer says of where it listens.
+    /// Stores the addresses that a connected peer announced.
     fn learn(&self, peer: &PeerId, addresses: Vec<Multiaddr>) {
         let near = self.remotes.get(peer).is_some_and(is_loopback);
         let changed = self
@@ -336,7 +338,7 @@ impl Driver {
 
     fn handshake_failed(&self, from: &Multiaddr, error: &ListenError) {
         Complaints::count(&self.shared.complaints.handshakes);
-        // The port differs from try to try.
+        // The port differs between attempts.
         let host = from
             .iter()
             .next()
@@ -354,7 +356,7 @@ impl Driver {
     }
 }
 
-/// What went wrong, address by address, without libp2p's nesting.
+/// Describes a dial error address by address, without libp2p's nesting.
 fn describe(error: &DialError) -> String {
     let DialError::Transport(attempts) = error else {
         return error.to_string();
@@ -365,7 +367,7 @@ fn describe(error: &DialError) -> String {
     reasons.collect::<Vec<_>>().join(", ")
 }
 
-/// What is at the bottom of an error.
+/// The root cause of an error.
 fn cause(error: &(dyn std::error::Error + 'static)) -> String {
     if let Some(error) = hello::Error::within(error) {
         return error.to_string();

@@ -51,7 +51,7 @@ async fn start(config: NetConfig) -> Peer {
     Peer { net, events }
 }
 
-/// Makes `of` a member at `at`, together with those named before, and says where it is.
+/// Makes `of` a member at `at`, together with those introduced before, and gives `at` its addresses.
 async fn introduce(at: &Peer, of: &Peer) {
     at.net.add_addresses(of.net.peer_id(), of.net.addresses()).await;
     let mut members = BTreeSet::clone(&at.net.shared.members.borrow());
@@ -59,8 +59,8 @@ async fn introduce(at: &Peer, of: &Peer) {
     at.net.set_members(members).await;
 }
 
-/// Two members with one connection, which the first makes. If both dialled, a second connection might come
-/// at any time, take the place of the first, and cost the messages that are on their way.
+/// Two members with one connection, dialled by the first. If both dialled, a second connection might come
+/// at any time, replace the first, and lose the messages on their way.
 async fn pair_of(one: NetConfig, other: NetConfig) -> (Peer, Peer) {
     let (one, other) = (start(one).await, start(other).await);
     other.net.set_members(BTreeSet::from([one.id().clone()])).await;
@@ -95,7 +95,7 @@ async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// A message of about `size` bytes that can be told by its number.
+/// A message of about `size` bytes that carries its number.
 fn envelope(number: u64, size: usize) -> Envelope {
     let message = RaftMessage {
         index: number,
@@ -145,7 +145,7 @@ impl Peer {
         self.net.peer_id()
     }
 
-    /// The number of the next message, whatever else is reported.
+    /// The number of the next message; other events are skipped.
     async fn message(&mut self) -> u64 {
         let next = async {
             loop {
@@ -158,7 +158,7 @@ impl Peer {
         soon("a message", next).await
     }
 
-    /// Sends a message again and again until it arrives: while a connection is made, any may be lost.
+    /// Sends a message repeatedly until it arrives: while a connection is made, any may be lost.
     async fn reach(&self, other: &mut Self, number: u64) {
         let to = other.id().clone();
         let sending = async {

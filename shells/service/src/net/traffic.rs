@@ -1,4 +1,4 @@
-//! How many bytes each protocol has moved, and how fast it does lately.
+//! Bytes moved by each protocol, and their recent rates.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use super::streams::Protocol;
 
-/// A rate forgets what is this long ago: long enough to read it off a screen.
+/// Time constant of the rates: long enough to read one off a screen.
 const MEMORY: Duration = Duration::from_secs(10);
 
-/// What one protocol has moved, in both directions.
+/// Bytes moved by one protocol, in both directions.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Traffic {
     /// Bytes received since the start.
     pub received: u64,
     /// Bytes sent since the start.
     pub sent: u64,
-    /// Bytes received per second, lately.
+    /// Recent rate of receiving, in bytes per second.
     pub received_rate: f64,
-    /// Bytes sent per second, lately.
+    /// Recent rate of sending, in bytes per second.
     pub sent_rate: f64,
 }
 
@@ -51,7 +51,7 @@ impl Meters {
         Arc::clone(&self.meters[protocol as usize])
     }
 
-    /// Brings the rates up to date. Called at regular intervals.
+    /// Updates the rates. Called at regular intervals.
     pub(super) fn tick(&self, elapsed: Duration) {
         let seconds = elapsed.as_secs_f64().max(f64::EPSILON);
         let weight = (seconds / MEMORY.as_secs_f64()).min(1.0);
@@ -69,7 +69,7 @@ impl Meters {
         }
     }
 
-    /// By the name of the protocol.
+    /// Totals and rates by name of the protocol.
     pub(super) fn read(&self) -> Vec<(&'static str, Traffic)> {
         let shown = *self.shown.lock().expect("no panic while locked");
         let now = |(protocol, shown): (Protocol, Traffic)| {

@@ -1,4 +1,4 @@
-//! TCP, the secret hello, encryption and multiplexing, and the addresses to listen on.
+//! Transport below the streams: TCP, the secret hello, Noise and yamux; and checks of listen addresses.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -18,22 +18,22 @@ use libp2p::{Multiaddr, PeerId, Transport, dns, noise, tcp, yamux};
 use super::error::StartError;
 use super::hello::{self, Keys};
 
-/// From the first packet to an encrypted connection. Whoever takes longer, garbage on the port included,
-/// is hung up on.
+/// Time limit of the handshake, from the first packet to an encrypted connection. Also closes connections
+/// that send garbage.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Incoming connections whose other end is not known yet. Each costs some 140 KiB. In a flood the oldest of
-/// the busiest address gives way to a newcomer.
+/// Incoming connections in the handshake. Each costs some 140 KiB. In a flood the oldest of the busiest
+/// address gives way to a newcomer.
 const HANDSHAKES_MAX: usize = 256;
 
-/// Streams of one connection, of both sides together. yamux closes the connection of who exceeds it, so it
-/// is far above what the limits on calls allow: 256 each way, and a handful of long-lived ones.
+/// Streams of one connection, of both sides together. yamux closes a connection that exceeds it, so it is
+/// far above what the limits on calls allow: 256 each way, and a handful of long-lived ones.
 const STREAMS_MAX: usize = 1_024;
 
-/// Read ahead of a connection: one message of Noise, which is otherwise read in eight pieces.
+/// Read-ahead of a connection: one message of Noise, which is otherwise read in eight pieces.
 const READ_AHEAD: usize = 64 << 10;
 
-/// Everything under the streams. Who shares no secret with this peer does not get as far as Noise.
+/// Builds the transport. Peers without a common secret are refused before Noise.
 pub(super) fn build(keypair: &Keypair, secrets: Keys) -> Result<Boxed<(PeerId, StreamMuxerBox)>, StartError> {
     let noise = noise::Config::new(keypair).map_err(|error| StartError::Identity(error.to_string()))?;
     let mut yamux = yamux::Config::default();
@@ -50,7 +50,7 @@ pub(super) fn build(keypair: &Keypair, secrets: Keys) -> Result<Boxed<(PeerId, S
     .boxed())
 }
 
-/// Peers know what the other end speaks, so that nothing has to be negotiated on the way.
+/// Runs the handshake. Noise and yamux are fixed, so that nothing has to be negotiated on the way.
 async fn connect(
     socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     dialed: bool,
@@ -87,7 +87,7 @@ async fn connect(
     }
 }
 
-/// Sorts out the addresses that can be listened on. A Go peer's configuration lists a QUIC address by
+/// Filters the addresses that can be listened on. A Go peer's configuration lists a QUIC address by
 /// default, and such a configuration must keep working.
 pub(super) fn usable_listen_addresses(configured: &[Multiaddr]) -> Result<Vec<Multiaddr>, StartError> {
     let is_quic = |address: &Multiaddr| {
@@ -107,8 +107,8 @@ pub(super) fn usable_listen_addresses(configured: &[Multiaddr]) -> Result<Vec<Mu
     Ok(usable)
 }
 
-/// libp2p listens with `SO_REUSEPORT`, with which a second daemon of the same user would get the same port
-/// and every other connection. A plain bind says whether somebody is there.
+/// Checks that no process listens there. libp2p listens with `SO_REUSEPORT`, with which a second daemon of
+/// the same user would get the same port and every other connection; a plain bind detects it.
 fn check_free(address: &Multiaddr) -> Result<(), StartError> {
     let failed = |why: String| StartError::Listen {
         address: address.to_string(),
@@ -132,7 +132,7 @@ fn check_free(address: &Multiaddr) -> Result<(), StartError> {
         .map_err(|error| failed(listen_hint(&error)))
 }
 
-/// What to do about it.
+/// Text of a listen error, with advice.
 pub(super) fn listen_hint(error: &io::Error) -> String {
     #[allow(
         clippy::wildcard_enum_match_arm,
@@ -143,7 +143,7 @@ pub(super) fn listen_hint(error: &io::Error) -> String {
             ": another process has this port; stop it, or change cluster.listen_multiaddress"
         }
         io::ErrorKind::AddrNotAvailable => ": this machine has no such address",
-        io::ErrorKind::PermissionDenied => ": ports below 1024 take special rights",
+        io::ErrorKind::PermissionDenied => ": ports below 1024 need special rights",
         _ => "",
     };
     format!("{error}{hint}")

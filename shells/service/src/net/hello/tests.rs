@@ -1,4 +1,4 @@
-//! Every way in which a hello may go, over a pipe.
+//! Every outcome of a hello, over a pipe.
 
 use futures::future::join;
 use libp2p::identity::Keypair;
@@ -18,33 +18,33 @@ fn pipe() -> (Pipe, Pipe) {
     (one.compat(), other.compat())
 }
 
-/// How it goes for a dialer and a listener with these secrets.
+/// Outcomes at a dialer and a listener with these secrets.
 async fn between(dialer: Keys, listener: Keys) -> (Result<Vec<u8>, Error>, Result<Vec<u8>, Error>) {
     let (mut one, mut other) = pipe();
     join(dial(&mut one, &dialer), answer(&mut other, &listener)).await
 }
 
-/// What a listener with the secret `ONE` makes of these bytes, after which the other end is gone.
-async fn told(bytes: &[u8]) -> (Error, Vec<u8>) {
+/// Outcome at a listener with the secret `ONE` that reads these bytes and then the end, and its output.
+async fn listen_to(bytes: &[u8]) -> (Error, Vec<u8>) {
     let (mut one, mut other) = pipe();
     let keys = Keys::new(ONE, &[]);
     let say = async {
         one.write_all(bytes).await.unwrap();
         one.close().await.unwrap();
-        let mut heard = Vec::new();
-        one.read_to_end(&mut heard).await.unwrap();
-        heard
+        let mut output = Vec::new();
+        one.read_to_end(&mut output).await.unwrap();
+        output
     };
     let listen = async {
         let error = answer(&mut other, &keys).await.unwrap_err();
         drop(other);
         error
     };
-    let (heard, error) = join(say, listen).await;
-    (error, heard)
+    let (output, error) = join(say, listen).await;
+    (error, output)
 }
 
-/// A dialer's first part, recorded.
+/// A recorded first part of a dialer.
 async fn recorded() -> Vec<u8> {
     let (mut one, mut other) = pipe();
     let keys = Keys::new(ONE, &[]);
@@ -59,7 +59,7 @@ async fn recorded() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn peers_with_the_same_secret_or_none_both_get_the_same_prologue_and_a_new_one_each_time() {
+async fn peers_with_the_same_secret_agree_on_a_prologue_that_is_new_each_time() {
     let mut seen = Vec::new();
     for secret in [ONE, None, ONE] {
         let (dialed, answered) = between(Keys::new(secret, &[]), Keys::new(secret, &[])).await;
@@ -71,7 +71,7 @@ async fn peers_with_the_same_secret_or_none_both_get_the_same_prologue_and_a_new
 }
 
 #[tokio::test]
-async fn peers_without_a_secret_in_common_both_know_that() {
+async fn peers_without_a_common_secret_both_report_it() {
     for (one, other) in [(ONE, TWO), (ONE, None), (None, ONE)] {
         let (dialed, answered) = between(Keys::new(one, &[]), Keys::new(other, &[THREE])).await;
         for ended in [dialed, answered] {
@@ -84,7 +84,7 @@ async fn peers_without_a_secret_in_common_both_know_that() {
 }
 
 #[tokio::test]
-async fn any_secret_that_both_have_will_do() {
+async fn any_common_secret_suffices() {
     let sets = [
         (Keys::new(ONE, &[]), Keys::new(TWO, &[ONE])),
         (Keys::new(TWO, &[ONE]), Keys::new(ONE, &[])),
@@ -98,38 +98,38 @@ async fn any_secret_that_both_have_will_do() {
 }
 
 #[tokio::test]
-async fn garbage_is_hung_up_on_after_its_first_bytes_and_hears_nothing() {
+async fn garbage_is_refused_after_its_first_bytes_without_an_answer() {
     for garbage in [
         &b"GET / HTTP/1.1\r\n\r\n"[..],
         &[0; 1_000],
         b"\x13/multistream/1.0.0\n",
     ] {
-        let (error, heard) = told(garbage).await;
+        let (error, output) = listen_to(garbage).await;
         assert!(matches!(error, Error::Stranger), "{error:?}");
-        assert!(heard.is_empty());
+        assert!(output.is_empty());
     }
-    let (error, _) = told(b"ipfsclu\x07 and more").await;
+    let (error, _) = listen_to(b"ipfsclu\x07 and more").await;
     assert!(matches!(error, Error::Version(7)), "{error:?}");
-    let (error, _) = told(b"ipfs").await;
+    let (error, _) = listen_to(b"ipfs").await;
     assert!(matches!(error, Error::Io(_)), "{error:?}");
 }
 
 #[tokio::test]
-async fn a_recorded_hello_gets_nobody_past_it() {
+async fn a_replayed_hello_is_refused() {
     let question = recorded().await;
-    let (error, heard) = told(&question).await;
+    let (error, output) = listen_to(&question).await;
     assert!(matches!(error, Error::Io(_)), "{error:?}");
-    assert_eq!(heard.len(), ANSWER);
-    // With a guess at what follows, and with what the listener itself has just sent.
-    let guess = [question.as_slice(), &heard[ANSWER - MAC..]].concat();
-    let (error, heard) = told(&guess).await;
+    assert_eq!(output.len(), ANSWER);
+    // With a guess at the confirmation, and with the MAC that the listener itself has just sent.
+    let guess = [question.as_slice(), &output[ANSWER - MAC..]].concat();
+    let (error, output) = listen_to(&guess).await;
     assert!(matches!(error, Error::Replayed), "{error:?}");
-    assert_eq!(heard.len(), ANSWER);
+    assert_eq!(output.len(), ANSWER);
 }
 
 #[tokio::test]
-async fn a_listener_that_repeats_somebody_elses_answer_is_found_out() {
-    let (_, answer) = told(&recorded().await).await;
+async fn a_replayed_answer_is_detected() {
+    let (_, answer) = listen_to(&recorded().await).await;
     let (mut one, mut other) = pipe();
     let keys = Keys::new(ONE, &[]);
     let replay = async {
@@ -142,7 +142,7 @@ async fn a_listener_that_repeats_somebody_elses_answer_is_found_out() {
 }
 
 #[tokio::test]
-async fn whoever_only_passes_the_hello_on_cannot_finish_noise_with_either() {
+async fn a_relay_cannot_complete_noise_with_either_end() {
     use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade};
 
     let noise = |prologue: Vec<u8>| {
@@ -159,13 +159,13 @@ async fn whoever_only_passes_the_hello_on_cannot_finish_noise_with_either() {
 }
 
 #[tokio::test]
-async fn every_changed_bit_of_a_hello_is_noticed() {
+async fn every_changed_bit_of_a_hello_is_detected() {
     let question = recorded().await;
-    // Beyond the first MAC there is only padding.
+    // After the first MAC there is only padding.
     for at in (0..HEAD + NONCE + MAC).step_by(5) {
         let mut changed = question.clone();
         changed[at] ^= 1 << (at % 8);
-        let (error, _) = told(&changed).await;
+        let (error, _) = listen_to(&changed).await;
         assert!(
             !matches!(error, Error::Io(_) | Error::Replayed),
             "byte {at}: {error:?}"
@@ -174,14 +174,14 @@ async fn every_changed_bit_of_a_hello_is_noticed() {
 }
 
 #[tokio::test]
-async fn the_error_is_found_however_it_is_wrapped() {
+async fn the_error_is_found_at_any_depth() {
     let wrapped = io::Error::other(io::Error::other(Error::Secret));
     assert!(Error::within(&wrapped).is_some_and(Error::is_about_secrets));
     let other = io::Error::other("something else");
     assert!(Error::within(&other).is_none());
 }
 
-/// How it goes for a dialer with the secret `ONE` that hears these bytes, after which the other end is gone.
+/// Outcome at a dialer with the secret `ONE` that reads these bytes and then the end.
 async fn answered(bytes: &[u8]) -> Result<Vec<u8>, Error> {
     let (mut one, mut other) = pipe();
     let say = async {
@@ -189,7 +189,7 @@ async fn answered(bytes: &[u8]) -> Result<Vec<u8>, Error> {
         other.read_exact(&mut question).await.unwrap();
         other.write_all(bytes).await.unwrap();
         other.close().await.unwrap();
-        // A dialer that was taken in would say more.
+        // A dialer that accepts the answer sends more.
         let mut more = Vec::new();
         other.read_to_end(&mut more).await.unwrap();
         assert!(more.is_empty());
@@ -205,7 +205,7 @@ async fn answered(bytes: &[u8]) -> Result<Vec<u8>, Error> {
 
 proptest::proptest! {
     #[test]
-    fn whatever_the_bytes_they_let_nobody_in(
+    fn no_bytes_are_accepted_without_the_secret(
         mut bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..QUESTION + MAC + 10),
         begins in proptest::bool::ANY,
     ) {
@@ -213,7 +213,7 @@ proptest::proptest! {
             bytes.splice(0..0, head(QUESTION));
         }
         futures::executor::block_on(async {
-            told(&bytes).await;
+            listen_to(&bytes).await;
             answered(&bytes).await.unwrap_err();
         });
     }

@@ -1,4 +1,4 @@
-//! The caller's side.
+//! The caller's side of a call.
 
 use std::io;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ use crate::net::refusals::Complaints;
 use crate::net::shared::Shared;
 use crate::net::streams::Protocol;
 
-/// What is said about a call when it fails.
+/// Peer, method and deadline of a call, for its errors.
 #[derive(Debug, Clone)]
 struct Subject {
     peer: PeerId,
     method: String,
     deadline: Deadline,
-    /// For [`Deadline::Within`].
+    /// Latest end, for [`Deadline::Within`].
     end: Instant,
 }
 
@@ -47,7 +47,7 @@ impl Subject {
         }
     }
 
-    /// Runs one step of the call for as long as the deadline allows.
+    /// Runs one step of the call within its deadline.
     async fn in_time<T>(&self, step: impl Future<Output = T>) -> Result<T, CallError> {
         let end = match self.deadline {
             Deadline::Within(_) => self.end,
@@ -144,7 +144,7 @@ pub(in crate::net) async fn open(
         _place: place,
     };
     if let Err(error) = asked {
-        // The peer may have said why it hung up.
+        // The peer may have sent its reason before it closed the stream.
         return match call.next().await {
             Some(Err(why)) => Err(why),
             Some(Ok(_)) | None => Err(subject.lost(error)),
@@ -157,8 +157,11 @@ pub(in crate::net) async fn open(
 }
 
 impl Call {
-    /// The next chunk of the answer; `None` when the peer has said that this was all. After an error
-    /// nothing more comes.
+    /// Reads the next chunk of the answer; `None` after the last. After an error, always `None`.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] when the peer fails or refuses the call, is lost, or exceeds the deadline.
     pub async fn next(&mut self) -> Option<Result<Bytes, CallError>> {
         if self.over {
             return None;
@@ -184,12 +187,20 @@ impl Call {
     }
 
     /// As [`Call::next`], decoded.
+    ///
+    /// # Errors
+    ///
+    /// As [`Call::next`], and [`CallError::Invalid`] when the chunk cannot be decoded.
     pub async fn next_as<T: DeserializeOwned>(&mut self) -> Option<Result<T, CallError>> {
         let bytes = self.next().await?;
         Some(bytes.and_then(|bytes| decode_value(&bytes)))
     }
 
-    /// The answer of a call that is answered by exactly one chunk.
+    /// Reads an answer of exactly one chunk.
+    ///
+    /// # Errors
+    ///
+    /// As [`Call::next`], and [`CallError::Lost`] for no chunk or more than one.
     pub async fn only(mut self) -> Result<Bytes, CallError> {
         let first = self
             .next()
@@ -202,7 +213,11 @@ impl Call {
         }
     }
 
-    /// Waits for the end of a call that is answered by nothing but how it went.
+    /// Waits for the end of a call whose answer has no chunks.
+    ///
+    /// # Errors
+    ///
+    /// As [`Call::next`], and [`CallError::Lost`] for a chunk.
     pub async fn done(mut self) -> Result<(), CallError> {
         match self.next().await {
             None => Ok(()),
@@ -213,13 +228,21 @@ impl Call {
 }
 
 impl CallSender {
-    /// Sends a chunk of at most [`CHUNK_MAX`] bytes, as soon as the peer has read enough of those before.
-    /// After [`CallError::Lost`] the call's own [`Call::next`] says why the peer hung up, if it did say.
+    /// Sends a chunk of at most [`CHUNK_MAX`] bytes, once the peer has read enough of the earlier ones.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Invalid`] for a longer chunk, [`CallError::Late`] after the deadline, and
+    /// [`CallError::Lost`], upon which [`Call::next`] has the peer's reason, if it sent one.
     pub async fn send(&mut self, chunk: &[u8]) -> Result<(), CallError> {
         self.send_pieces(&[chunk]).await
     }
 
     /// As [`CallSender::send`], for a chunk in pieces, of which the long ones are not copied together.
+    ///
+    /// # Errors
+    ///
+    /// As [`CallSender::send`].
     pub async fn send_pieces(&mut self, pieces: &[impl AsRef<[u8]>]) -> Result<(), CallError> {
         let size: usize = pieces.iter().map(|piece| piece.as_ref().len()).sum();
         if size > CHUNK_MAX {
@@ -233,12 +256,20 @@ impl CallSender {
     }
 
     /// As [`CallSender::send`], encoded.
+    ///
+    /// # Errors
+    ///
+    /// As [`CallSender::send`].
     pub async fn send_as<T: Serialize>(&mut self, value: &T) -> Result<(), CallError> {
         self.send(&encode(value)).await
     }
 
-    /// Says that this was all. A sender that is dropped without it leaves the peer waiting for more until
-    /// the [`Call`] is dropped too.
+    /// Ends the upload. A sender that is dropped without it leaves the peer waiting for more until the
+    /// [`Call`] is dropped too.
+    ///
+    /// # Errors
+    ///
+    /// As [`CallSender::send`].
     pub async fn end(mut self) -> Result<(), CallError> {
         let sent = self.subject.in_time(self.writer.send(Kind::End, &[])).await?;
         sent.map_err(|error| self.subject.lost(error))
@@ -266,7 +297,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_steps_of_a_call_share_the_time_within_which_it_must_end() {
+    async fn steps_share_the_deadline_of_their_call() {
         let subject = subject(Deadline::Within(4 * SECOND));
         for _ in 0..3 {
             subject.in_time(sleep(SECOND)).await.unwrap();
@@ -276,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_lasts_for_as_long_as_the_peer_is_not_silent() {
+    async fn a_silence_deadline_restarts_with_each_step() {
         let subject = subject(Deadline::Silence(2 * SECOND));
         for _ in 0..9 {
             subject.in_time(sleep(SECOND)).await.unwrap();

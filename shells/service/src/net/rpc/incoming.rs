@@ -1,4 +1,4 @@
-//! The called side.
+//! The called side of a call.
 
 use std::io;
 use std::sync::Arc;
@@ -20,34 +20,34 @@ use crate::net::refusals::Complaints;
 use crate::net::shared::{OPENING_TIMEOUT, Shared};
 use crate::net::streams::Protocol;
 
-/// A caller that does not read for so long has lost interest, and its call gives up its place.
+/// Time without reading after which a caller is considered gone, and its call ends.
 const STALLED: Duration = Duration::from_secs(120);
 
-/// The longest text of an error.
+/// Longest text of an error sent to the caller, in bytes.
 const ERROR_MAX: usize = 4 << 10;
 
-/// A peer's call. Dropping it without [`Incoming::finish`] tells the caller that it was given up.
+/// A peer's call. Dropping it without [`Incoming::finish`] fails it at the caller.
 #[derive(Debug)]
 pub struct Incoming {
-    /// Who calls; proven by the handshake. A member, unless the method is open to all.
+    /// The caller; proven by the handshake. A member, unless the method is open.
     pub from: PeerId,
-    /// The cluster that the caller takes itself to be in; this one, unless the method is open to all.
+    /// The cluster that the caller believes to be in; this peer's, unless the method is open.
     pub cluster: ClusterId,
-    /// What is wanted.
+    /// Name of the method.
     pub method: String,
-    /// With what.
+    /// The encoded request.
     pub request: Bytes,
     body: Body,
     responder: Responder,
 }
 
-/// What the caller uploads.
+/// The caller's upload.
 pub struct Body {
     reader: FrameReader<ReadHalf<Stream>>,
     ended: bool,
 }
 
-/// Answers a call.
+/// Sending end of a call's answer.
 pub struct Responder {
     writer: FrameWriter<WriteHalf<Stream>>,
     _place: Place,
@@ -67,7 +67,7 @@ impl std::fmt::Debug for Responder {
     }
 }
 
-/// Reads the head and the request, and hands the call over.
+/// Reads the head and the request, and queues the call.
 pub(in crate::net) async fn serve(
     shared: Arc<Shared>,
     from: PeerId,
@@ -88,7 +88,7 @@ pub(in crate::net) async fn serve(
         Ok(Err(error)) => return tracing::debug!(peer = %from, "a call broke off: {error}"),
         Err(_) => return tracing::debug!(peer = %from, "a call without a request"),
     };
-    // There is room for as many as may be open, so this fails only when nobody takes calls at all.
+    // The queue has room for as many calls as may be open, so this fails only when its receiver is gone.
     if let Err(error) = shared.calls.try_send(call) {
         Complaints::count(&shared.complaints.overloaded);
         let mut call = match error {
@@ -157,33 +157,53 @@ async fn take(
     }))
 }
 
-/// Says no. The stream is closed by being dropped.
+/// Sends a refusal. The stream is closed by being dropped.
 async fn refuse(writer: &mut FrameWriter<WriteHalf<Stream>>, why: &str) -> io::Result<()> {
     writer.send(Kind::Refused, why.as_bytes()).await
 }
 
 impl Incoming {
-    /// The request, decoded.
+    /// Decodes the request.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Invalid`] when it is no `T`.
     pub fn request_as<T: DeserializeOwned>(&self) -> Result<T, CallError> {
         decode_value(&self.request)
     }
 
-    /// The next chunk that the caller uploads, see [`Body::next`].
+    /// Reads the next chunk of the upload, see [`Body::next`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Body::next`].
     pub async fn next(&mut self) -> Option<Result<Bytes, CallError>> {
         self.body.next().await
     }
 
     /// Sends a chunk of the answer, see [`Responder::respond`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Responder::respond`].
     pub async fn respond(&mut self, chunk: &[u8]) -> Result<(), CallError> {
         self.responder.respond(chunk).await
     }
 
     /// As [`Incoming::respond`], encoded.
+    ///
+    /// # Errors
+    ///
+    /// As [`Responder::respond`].
     pub async fn respond_as<T: Serialize>(&mut self, value: &T) -> Result<(), CallError> {
         self.responder.respond(&encode(value)).await
     }
 
-    /// Ends the call. The error is shown to whoever made it.
+    /// Ends the call. An error in `outcome` is sent to the caller.
+    ///
+    /// # Errors
+    ///
+    /// As [`Responder::finish`].
     pub async fn finish(mut self, outcome: Result<(), String>) -> Result<(), CallError> {
         let finished = self.responder.finish_with(outcome).await;
         // An upload that was not read to its end is cut off by dropping the stream.
@@ -193,21 +213,24 @@ impl Incoming {
         finished
     }
 
-    /// Waits until the caller is gone or has cancelled. What it uploads meanwhile is thrown away, so this
-    /// is for calls without an upload, beside their work in a `select!`.
+    /// Waits until the caller is gone or has cancelled. An upload is discarded meanwhile, so this is for
+    /// calls without one, beside their work in a `select!`.
     pub async fn cancelled(&mut self) {
         self.body.cancelled().await;
     }
 
-    /// Both directions, for answers that flow while an upload does.
+    /// Splits both directions, for answers that flow during an upload.
     pub fn split(self) -> (Body, Responder) {
         (self.body, self.responder)
     }
 }
 
 impl Body {
-    /// The next chunk; `None` after the last. An error when the caller is gone before it. Dropping the
-    /// future loses nothing.
+    /// Reads the next chunk; `None` after the last. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Invalid`] when the caller is gone before the last chunk.
     pub async fn next(&mut self) -> Option<Result<Bytes, CallError>> {
         if self.ended {
             return None;
@@ -238,8 +261,11 @@ impl Body {
 }
 
 impl Responder {
-    /// Sends a chunk of at most [`CHUNK_MAX`] bytes, as soon as the caller has read enough of those before.
-    /// An error when the caller is gone: the work can stop.
+    /// Sends a chunk of at most [`CHUNK_MAX`] bytes, once the caller has read enough of the earlier ones.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Invalid`] for a longer chunk, and when the caller is gone: the work can stop.
     pub async fn respond(&mut self, chunk: &[u8]) -> Result<(), CallError> {
         if chunk.len() > CHUNK_MAX {
             let size = chunk.len();
@@ -250,7 +276,11 @@ impl Responder {
         self.write(Kind::Data, chunk).await
     }
 
-    /// Ends the call. The error is shown to whoever made it.
+    /// Ends the call. An error in `outcome` is sent to the caller.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Invalid`] when the caller is gone.
     pub async fn finish(mut self, outcome: Result<(), String>) -> Result<(), CallError> {
         self.finish_with(outcome).await
     }

@@ -18,7 +18,7 @@ fn echo(mut peer: Peer) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn values_go_there_and_back() {
+async fn values_round_trip() {
     let (one, other) = pair().await;
     let to = other.id().clone();
     echo(other);
@@ -70,7 +70,7 @@ async fn two_hundred_and_fifty_six_calls_run_at_once_and_one_more_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_called_side_refuses_what_is_beyond_its_own_limit() {
+async fn the_called_side_enforces_its_own_limit() {
     let (one, mut other) = pair().await;
     let held: Vec<_> = (0..256)
         .map(|_| {
@@ -117,12 +117,12 @@ async fn streams_far_beyond_the_limit_are_reset_and_counted() {
     let mut opened = Vec::new();
     for _ in 0..100 {
         let mut stream = link.open(streams::Protocol::Rpc).await.unwrap();
-        // The beginning of a frame that never ends. The stream may be reset before it is written.
+        // The start of a frame that never ends. The stream may be reset before it is written.
         drop(stream.write_all(&[0, 0]).await);
         drop(stream.flush().await);
         opened.push(stream);
     }
-    until("those that cannot even be told are counted", || {
+    until("the streams beyond the refusals are counted", || {
         other.net.losses().overloaded == 36
     })
     .await;
@@ -134,7 +134,7 @@ async fn streams_far_beyond_the_limit_are_reset_and_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_waits_for_its_reader_and_so_does_an_answer() {
+async fn uploads_and_answers_wait_for_their_readers() {
     let (one, mut other) = pair().await;
     let (mut sender, mut call) = one.net.upload(other.id(), "pipe", b"go", WITHIN).await.unwrap();
     let incoming = other.incoming().await;
@@ -159,7 +159,7 @@ async fn an_upload_waits_for_its_reader_and_so_does_an_answer() {
         responder.finish(Ok(())).await.unwrap();
     });
     tokio::time::sleep(Duration::from_millis(500)).await;
-    // 160 chunks are 10 MiB; a stream that nobody reads holds a fraction of a mebibyte.
+    // 160 chunks are 10 MiB; a stream that is not read holds a fraction of a mebibyte.
     let (up, down) = (sent.load(Ordering::Relaxed), answered.load(Ordering::Relaxed));
     assert!(up < 16 && down < 16, "{up} {down}");
     let mut received = 0;
@@ -181,10 +181,7 @@ async fn dropping_a_call_cancels_it_at_the_other_end() {
     let call = one.net.call(other.id(), "slow", &[], WITHIN).await.unwrap();
     let mut incoming = other.incoming().await;
     let early = tokio::time::timeout(Duration::from_millis(100), incoming.cancelled()).await;
-    assert!(
-        early.is_err(),
-        "it was taken for cancelled while the caller waits"
-    );
+    assert!(early.is_err(), "it counted as cancelled while the caller waits");
     drop(call);
     soon("the cancellation", incoming.cancelled()).await;
 
@@ -197,7 +194,7 @@ async fn dropping_a_call_cancels_it_at_the_other_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn giving_a_call_up_is_an_error_at_the_caller() {
+async fn dropping_an_incoming_call_is_an_error_at_the_caller() {
     let (one, mut other) = pair().await;
     let call = one.net.call(other.id(), "slow", &[], WITHIN).await.unwrap();
     drop(other.incoming().await);
@@ -206,7 +203,7 @@ async fn giving_a_call_up_is_an_error_at_the_caller() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_that_is_refused_half_way_says_why() {
+async fn an_upload_refused_half_way_reports_the_reason() {
     let (one, mut other) = pair().await;
     let (mut sender, mut call) = one.net.upload(other.id(), "add", &[], WITHIN).await.unwrap();
     let sending = tokio::spawn(async move { while sender.send(&[1; 100_000]).await.is_ok() {} });
@@ -219,11 +216,11 @@ async fn an_upload_that_is_refused_half_way_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_answer_is_an_error_that_says_for_how_long_it_was_waited() {
+async fn a_late_answer_is_an_error_that_names_the_time_waited() {
     let (one, other) = pair().await;
     let after = Duration::from_millis(300);
     for deadline in [Deadline::Within(after), Deadline::Silence(after)] {
-        // It covers the request as well, which may take that long on a busy machine.
+        // The deadline covers the request as well, which may take that long on a busy machine.
         let error = match one.net.call(other.id(), "slow", &[], deadline).await {
             Ok(mut call) => {
                 let error = soon("the deadline", call.next()).await.unwrap().unwrap_err();
@@ -240,7 +237,7 @@ async fn a_late_answer_is_an_error_that_says_for_how_long_it_was_waited() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stranger_may_call_what_is_open_and_nothing_else() {
+async fn non_members_may_call_open_methods_only() {
     let (mut one, stranger) = (start(config(1)).await, start(config(2)).await);
     stranger.net.add_addresses(one.id(), one.net.addresses()).await;
     let refused = stranger
@@ -279,7 +276,7 @@ async fn a_stranger_may_call_what_is_open_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_that_is_not_there_is_an_error_at_once() {
+async fn calling_an_unknown_peer_fails_at_once() {
     let one = start(config(1)).await;
     let began = std::time::Instant::now();
     let nowhere = one.net.call(&id(2), "status", &[], WITHIN).await.unwrap_err();

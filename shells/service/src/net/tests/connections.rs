@@ -57,7 +57,7 @@ async fn peers_that_share_one_of_their_secrets_work_together() {
         (with(1, old, &[new]), with(2, new, &[])),
         (with(1, None, &[new]), with(2, new, &[])),
     ];
-    // Either may be the one that dials.
+    // Either may be the dialer.
     let turned = pairs.clone().map(|(one, other)| (other, one));
     for (one, other) in pairs.into_iter().chain(turned) {
         let (mut one, mut other) = pair_of(one, other).await;
@@ -69,7 +69,7 @@ async fn peers_that_share_one_of_their_secrets_work_together() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_says_nothing_or_too_slowly_is_hung_up_on() {
+async fn silent_and_slow_connections_are_closed() {
     let one = start(config(1)).await;
     let port = port_of(&one);
     let slow = tokio::task::spawn_blocking(move || {
@@ -88,8 +88,8 @@ async fn whoever_says_nothing_or_too_slowly_is_hung_up_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_peer_is_reported_and_back_within_seconds_of_its_restart() {
-    // Not a port of those that the system picks: whoever connects meanwhile might get it.
+async fn a_killed_peer_is_reported_and_reconnected_within_seconds_of_its_restart() {
+    // Not one of the ports that the system picks: another test might get it meanwhile.
     let port = crate::ports::take_free().unwrap().local_addr().unwrap().port();
     let listen: Vec<Multiaddr> = vec![format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()];
     let at_port = || NetConfig {
@@ -105,13 +105,13 @@ async fn a_killed_peer_is_reported_and_back_within_seconds_of_its_restart() {
     until("it is known to be gone", || one.net.connected().is_empty()).await;
     one.net.send(&gone, &envelope(2, 0));
     one.unreachable(&gone).await;
-    // Long enough for the pause between two tries to have grown.
+    // Long enough for the pause between two attempts to have grown.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut other = start(at_port()).await;
     other.net.set_members(BTreeSet::from([one.id().clone()])).await;
     let restarted = std::time::Instant::now();
     one.reach(&mut other, 3).await;
-    // No pause between two tries is longer than six seconds.
+    // No pause between two attempts is longer than six seconds.
     let took = restarted.elapsed();
     assert!(took < Duration::from_secs(15), "{took:?}");
     other.reach(&mut one, 4).await;
@@ -130,7 +130,7 @@ async fn a_peer_on_another_port_is_found_by_its_new_address() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_that_moved_and_calls_itself_is_known_by_its_new_address() {
+async fn a_peer_that_moved_and_dials_is_known_by_its_new_address() {
     let (one, other) = pair().await;
     other.net.shutdown().await;
     drop(other);
@@ -156,7 +156,7 @@ async fn a_peer_that_moved_and_calls_itself_is_known_by_its_new_address() {
     assert!(one.net.peerstore()[&id(2)].contains(&other.net.addresses()[0]));
 }
 
-/// Sends these messages. True when all arrive, in their order; false when some are reported as lost.
+/// Sends these messages. Returns `true` when all arrive in order, `false` when some are reported as lost.
 async fn all_arrive(one: &mut Peer, other: &mut Peer, numbers: std::ops::Range<u64>) -> bool {
     while one.events.core.try_recv().is_some() {}
     for number in numbers.clone() {
@@ -204,7 +204,7 @@ async fn peers_that_dial_each_other_at_once_end_up_talking_both_ways() {
         assert!(first.is_ok() && second.is_ok());
         one.reach(&mut other, 1).await;
         other.reach(&mut one, 2).await;
-        // The second connection may come at any time, and what is on its way then is reported as lost.
+        // The second connection may come at any time, and messages on their way then are reported as lost.
         let mut first = 0;
         let settling = async {
             loop {
@@ -235,7 +235,7 @@ async fn garbage_on_the_port_does_no_harm() {
                 let garbage: Vec<u8> = (0..4_096u32)
                     .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8 ^ seed)
                     .collect();
-                // The other end may hang up at any time.
+                // The other end may close the connection at any time.
                 drop(socket.write_all(b"GET / HTTP/1.1\r\n\r\n"));
                 drop(socket.write_all(&garbage));
                 drop(socket.set_read_timeout(Some(Duration::from_millis(20))));
@@ -251,7 +251,7 @@ async fn garbage_on_the_port_does_no_harm() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_named_together_with_what_to_do() {
+async fn a_port_in_use_is_named_with_advice() {
     let one = start(config(1)).await;
     let listen: Vec<Multiaddr> = one.net.addresses().into_iter().map(book::without_peer).collect();
     let error = Net::start(NetConfig {
@@ -269,7 +269,7 @@ async fn a_port_that_is_taken_is_named_together_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn quic_addresses_are_skipped_unless_there_is_nothing_else() {
+async fn quic_addresses_are_skipped_unless_no_other_is_left() {
     let quic: Multiaddr = "/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap();
     let listen = vec![quic.clone(), LOOPBACK.parse().unwrap()];
     let one = start(NetConfig { listen, ..config(1) }).await;
@@ -312,7 +312,7 @@ async fn announced_addresses_replace_those_listened_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_to_be_announced_is_not_told() {
+async fn no_announce_addresses_are_not_announced() {
     let one = start(config(1)).await;
     let free = || crate::ports::take_free().unwrap().local_addr().unwrap().port();
     let listen = [free(), free()].map(|port| format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap());
@@ -323,18 +323,18 @@ async fn what_is_not_to_be_announced_is_not_told() {
         ..config(2)
     })
     .await;
-    let told = &listen[1..];
+    let announced = &listen[1..];
     assert_eq!(
         other.net.addresses(),
-        [super::super::with_peer(told[0].clone(), &id(2))]
+        [super::super::with_peer(announced[0].clone(), &id(2))]
     );
     introduce(&other, &one).await;
     one.net.set_members(BTreeSet::from([id(2)])).await;
-    until("it is learned", || one.net.known_addresses(&id(2)) == told).await;
+    until("it is learned", || one.net.known_addresses(&id(2)) == announced).await;
 }
 
 #[tokio::test]
-async fn the_secret_shows_nowhere() {
+async fn the_secret_is_never_printed() {
     let secret = [0xab; 32];
     let shown = format!(
         "{:?}",

@@ -6,7 +6,7 @@ use super::*;
 use crate::net::shared::{Origin, PROTOCOL_VERSION};
 use crate::net::streams::Protocol;
 
-/// A core stream of one's own, past the hello.
+/// A raw core stream, past the hello.
 async fn raw_stream(from: &Peer, to: &Peer) -> libp2p::Stream {
     let link = from.net.shared.links.newest(to.id()).unwrap();
     let mut stream = link.open(Protocol::Core).await.unwrap();
@@ -22,8 +22,8 @@ async fn raw_stream(from: &Peer, to: &Peer) -> libp2p::Stream {
     stream
 }
 
-/// Peers of which the first is a member at the second, and sends nothing of its own accord: a core stream of
-/// its own would take the place of a raw one.
+/// Two peers; the first is a member at the second and sends nothing by itself: its own core stream would
+/// replace a raw one.
 async fn raw_pair() -> (Peer, Peer) {
     let (one, other) = (start(config(1)).await, start(config(2)).await);
     other.net.set_members(BTreeSet::from([one.id().clone()])).await;
@@ -64,7 +64,7 @@ async fn messages_of_all_sizes_arrive_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_no_member_is_refused_until_it_is_one() {
+async fn non_members_are_refused_until_they_join() {
     let (mut one, mut stranger) = (start(config(1)).await, start(config(2)).await);
     introduce(&stranger, &one).await;
     until("it is refused", || one.net.losses().refused > 0).await;
@@ -76,7 +76,7 @@ async fn who_is_no_member_is_refused_until_it_is_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_removed_is_refused() {
+async fn removed_members_are_refused() {
     let (mut one, mut other) = pair().await;
     one.reach(&mut other, 1).await;
     other.net.set_members(BTreeSet::new()).await;
@@ -88,7 +88,7 @@ async fn who_is_removed_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_on_its_way_when_a_peer_refused_is_reported() {
+async fn messages_in_flight_at_a_refusal_are_reported() {
     let (mut one, mut other) = pair().await;
     one.reach(&mut other, 1).await;
     while one.events.core.try_recv().is_some() {}
@@ -98,7 +98,7 @@ async fn what_was_on_its_way_when_a_peer_refused_is_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_of_another_cluster_is_refused_by_name() {
+async fn peers_of_another_cluster_are_refused_by_its_id() {
     let theirs = ClusterId([1; 16]);
     let (one, other) = pair_of(
         config(1),
@@ -171,21 +171,21 @@ async fn a_receiver_that_is_not_read_costs_bounded_memory_and_is_reported() {
     {
         waiting += usize::from(number_of(&event).is_some());
     }
-    // The receiver's queue, the sender's, and what is on its way: as much again as the receiver has taken, if
-    // the other end seems far away.
+    // The receiver's queue, the sender's, and the messages on their way: as many again as the receiver has
+    // taken, if the other end seems far away.
     assert!((1_000..6_000).contains(&waiting), "{waiting}");
     one.reach(&mut other, 99_999).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nonsense_of_a_member_closes_its_stream_and_nothing_else() {
+async fn invalid_data_of_a_member_closes_only_its_stream() {
     let (one, mut other) = raw_pair().await;
     let bad = [
         frame(1, b"no envelope"),
         frame(1, &[]),
         frame(7, b"no such kind"),
         frame(0, b"a second hello"),
-        // 4 GiB are announced.
+        // Announces 4 GiB.
         vec![0xff, 0xff, 0xff, 0xff, 1],
     ];
     for (n, bytes) in bad.iter().enumerate() {
@@ -200,7 +200,7 @@ async fn nonsense_of_a_member_closes_its_stream_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_the_newest_stream_of_a_peer_counts() {
+async fn only_the_newest_core_stream_of_a_peer_is_read() {
     let (one, mut other) = raw_pair().await;
     let mut first = raw_stream(&one, &other).await;
     let mut second = raw_stream(&one, &other).await;
@@ -214,7 +214,7 @@ async fn only_the_newest_stream_of_a_peer_counts() {
     while other.message().await != 77 {}
 }
 
-/// Only the log of an earlier release, whose entries had no limit in bytes, makes such messages.
+/// Only the log of an earlier release, whose entries had no limit in bytes, produces such messages.
 #[tokio::test(flavor = "multi_thread")]
 async fn message_of_many_frames_arrives_whole_and_in_order() {
     let (one, mut other) = pair().await;

@@ -45,14 +45,14 @@ async fn a_snapshot_is_delivered_when_the_receiver_has_confirmed_it() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(
         !sending.is_finished(),
-        "it is taken for delivered before it is confirmed"
+        "it counts as delivered before it is confirmed"
     );
     snapshot.accept().await.unwrap();
     soon("the confirmation", sending).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn messages_pass_a_snapshot_that_is_stuck() {
+async fn messages_overtake_a_stuck_snapshot() {
     let (one, mut other) = pair().await;
     let sender = one.net.clone();
     let sending = tokio::spawn(async move { sender.send_snapshot(&id(2), header(), chunks(20)).await });
@@ -83,7 +83,7 @@ async fn a_rejection_reaches_the_sender_with_its_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_whose_source_fails_is_a_failure_at_both_ends() {
+async fn a_failing_source_fails_the_snapshot_at_both_ends() {
     let (one, mut other) = pair().await;
     let sender = one.net.clone();
     let source = futures::StreamExt::chain(chunks(2), stream::iter([Err("bad sector".to_owned())]));
@@ -115,7 +115,7 @@ async fn a_snapshot_cannot_be_confirmed_before_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_for_nobody_and_one_of_a_stranger_fail() {
+async fn a_snapshot_to_an_unknown_peer_or_from_a_non_member_fails() {
     let (one, stranger) = (start(config(1)).await, start(config(2)).await);
     let error = one
         .net
