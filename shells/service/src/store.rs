@@ -1,27 +1,27 @@
-//! Everything that a peer keeps on disk: one fjall database with Raft's log and memory, the pinset and its
-//! indexes, the local state and the queues. What the core writes as one [`Batch`](cluster_core::Batch)
-//! reaches the disk as one atomic fjall batch.
+//! Persistent storage of a peer: one fjall database with Raft's log and hard state, the pinset and its
+//! indexes, the local state and the queues. Each [`Batch`](cluster_core::Batch) of the core becomes one
+//! atomic fjall batch.
 //!
-//! Who uses what:
+//! Users:
 //!
 //! - the driver owns the [`Store`]: [`Store::open`], [`Store::recovered`], [`Store::found`],
 //!   [`Store::write`], and [`Store::view`] to read what it has written;
-//! - a [`Syncer`] makes written batches durable beside the loop, many with one sync;
-//! - listings read through a [`Reader`], each from a [`Listing`]: one consistent moment, streamed in the
-//!   order of CIDs in constant memory;
+//! - a [`Syncer`] makes written batches durable in its own thread, many with one sync;
+//! - listings read through a [`Reader`], each from a [`Listing`]: a consistent view, streamed in the order
+//!   of CIDs in constant memory;
 //! - snapshots leave as a [`SnapshotSource`] and arrive through a [`Stager`].
 //!
-//! Every error after opening is final: the database may no longer hold what was promised, so the process
-//! must end ([`StoreError`]). A folder that is damaged, or written by a later release, is refused at opening
-//! with an error that says what to do ([`OpenError`]); nothing is ever opened in part.
+//! Every error after opening is final: the database may lack a batch that was reported as durable, so the
+//! process must end ([`StoreError`]). A folder that is damaged, or written by a later release, is refused
+//! at opening with advice ([`OpenError`]); nothing is ever opened in part.
 //!
-//! # What is where
+//! # Layout on disk
 //!
 //! | in the folder | |
 //! |---|---|
 //! | `format` | the version of all the rest, as text |
 //! | `lock` | locked while a process has the folder open; holds that process's id |
-//! | `synced` | how many batches are known to be durable: see `witness.rs` |
+//! | `synced` | the number of batches known to be durable: see `sync_marker.rs` |
 //! | `db/` | the database |
 //!
 //! | keyspace | key → value |
@@ -33,8 +33,8 @@
 //! | `local` | CID → local state |
 //! | `queue` | lane, at, CID → nothing |
 //!
-//! `N` is the generation of the pinset. A received snapshot is written into keyspaces of a generation that
-//! nobody reads, and installed by writing that number into `head`.
+//! `N` is the generation of the pinset. A received snapshot is written into the keyspaces of an unused
+//! generation, and installed by writing its number into `head`.
 
 mod error;
 mod folder;

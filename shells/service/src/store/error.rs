@@ -1,79 +1,79 @@
-//! What can go wrong with the store, and what to do about it.
+//! Errors of the store, with advice for operators.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why a folder was not opened. Nothing of it has been used.
+/// Failure to open a folder. Nothing in it has been used or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// What is on disk is not what was written.
+    /// The contents of the disk contradict themselves or their checksums.
     #[error(
         "the database in {folder} is damaged: {what}. Move that folder away and start this peer again: it \
          fetches its state from the other peers. If it is the only peer, import the last `state export`"
     )]
     Damaged {
-        /// Which folder.
+        /// The store's folder.
         folder: PathBuf,
-        /// What does not fit.
+        /// The contradiction.
         what: String,
     },
-    /// The folder holds something that is not ours.
+    /// The folder holds a file or folder of another program.
     #[error(
         "{folder} holds {found:?}, which is not of this program's making: move that folder away first \
          (a state of the Go peer comes over with its `state export` and our `state import`)"
     )]
     Foreign {
-        /// Which folder.
+        /// The store's folder.
         folder: PathBuf,
-        /// What was found in it.
+        /// Name of the foreign entry.
         found: String,
     },
-    /// The operating system refuses.
+    /// The operating system reports an error.
     #[error("{}: {source}", path.display())]
     Io {
-        /// On what.
+        /// File or folder of the failed operation.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
     /// Another process has it open.
     #[error("{folder} is in use by the process with id {pid}: stop that one first")]
     Locked {
-        /// Which folder.
+        /// The store's folder.
         folder: PathBuf,
-        /// Who has it; a question mark when that is not known.
+        /// Process id of the owner; a question mark when unknown.
         pid: String,
     },
-    /// A later release wrote it.
+    /// A later release wrote the folder.
     #[error(
         "{folder} was written by a later release (format {found}, this one knows {known}): start that release"
     )]
     Newer {
-        /// Which folder.
+        /// The store's folder.
         folder: PathBuf,
-        /// Its format.
+        /// Format of the folder.
         found: u32,
-        /// The newest format that this release reads.
+        /// Newest format that this release reads.
         known: u32,
     },
 }
 
-/// Why an open store failed. The process must end: what it has promised may not be on disk.
+/// Failure of an open store. The process must end: a batch reported as durable may be lost.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// A batch contradicts what is stored: a bug in who made it.
+    /// A batch contradicts the stored state: a bug in the caller.
     #[error("batch refused, nothing of it is written: {0}")]
     Contract(String),
-    /// A record is not what was written.
+    /// A record does not match its checksum, or cannot be decoded.
     #[error("the database is damaged: {0}")]
     Damaged(String),
     /// The database cannot be read.
     #[error("the database cannot be read: {0}")]
     Read(#[source] fjall::Error),
-    /// What waits on disk to be sorted cannot be written or read.
+    /// The temporary file for sorting cannot be written or read.
     #[error("pins cannot be sorted: {0}; is the disk full?")]
     Sort(#[source] io::Error),
-    /// What has been written cannot be made durable.
+    /// Written batches cannot be made durable.
     #[error("the database cannot be synced: {0}; is the disk full?")]
     Sync(#[source] io::Error),
     /// The database cannot be written. It refuses every later write until it is opened again.
@@ -81,13 +81,13 @@ pub enum StoreError {
     Write(#[source] fjall::Error),
 }
 
-/// Why a snapshot was not staged.
+/// Failure to stage a snapshot.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
-    /// Too many snapshots wait to be installed or discarded.
+    /// As many snapshots as allowed are being received, or wait to be installed or discarded.
     #[error("{0} snapshots are being received already")]
     Busy(usize),
-    /// It is not a snapshot, or not the one that was announced.
+    /// The chunks are no snapshot, or not the announced one.
     #[error("snapshot refused: {0}")]
     Rejected(String),
     /// The store failed: the process must end.

@@ -1,4 +1,4 @@
-//! The folder around the database: its lock and its format.
+//! The folder around the database: its lock and its format version.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -7,20 +7,20 @@ use std::path::{Path, PathBuf};
 use super::error::OpenError;
 use super::witness;
 
-/// The version of everything in the folder. A release that changes the layout raises it, and reads the
+/// Format version of everything in the folder. A release that changes the layout raises it, and reads the
 /// older ones.
 pub const FORMAT: u32 = 1;
 
 const FORMAT_FILE: &str = "format";
-/// What the format file is called until it is written whole.
+/// Temporary name of the format file while it is written.
 const FORMAT_NEW: &str = "format.new";
 const LOCK_FILE: &str = "lock";
 const DATABASE: &str = "db";
 
-/// A file that loses its name as soon as it is there: what is to be sorted.
+/// Temporary file for sorting, unlinked as soon as it is created.
 pub(super) const SORTING: &str = "sorting";
 
-/// What a folder of ours may hold.
+/// Entries allowed in a folder of ours.
 const OURS: [&str; 6] = [
     FORMAT_FILE,
     FORMAT_NEW,
@@ -30,16 +30,16 @@ const OURS: [&str; 6] = [
     witness::NAME,
 ];
 
-/// A folder that this process alone has open.
+/// A folder that only this process has open.
 pub(super) struct Folder {
-    /// Where it is.
+    /// Path as given to [`Folder::open`].
     pub(super) path: PathBuf,
     /// Unlocked when closed.
     _lock: File,
 }
 
 impl Folder {
-    /// Makes the folder where there is none, takes its lock and checks its format.
+    /// Creates the folder if it is missing, takes its lock and checks its format.
     pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
         let io_error = |at: &Path| {
             let path = at.to_path_buf();
@@ -65,19 +65,19 @@ impl Folder {
         })
     }
 
-    /// Where the database is.
+    /// Path of the database.
     pub(super) fn database(&self) -> PathBuf {
         self.path.join(DATABASE)
     }
 
-    /// An error about this folder's content.
+    /// An error for contradictory content of this folder.
     pub(super) fn damaged(&self, what: impl Into<String>) -> OpenError {
         damaged(&self.path, what.into())
     }
 
-    /// An error of the operating system.
+    /// An error for a failed operation of the operating system on this folder.
     pub(super) fn io(&self, source: io::Error) -> OpenError {
-        /// The process has as many files open as it may: the same number on Linux and macOS.
+        /// Too many open files: the same number on Linux and macOS.
         const EMFILE: i32 = 24;
         let source = match source.raw_os_error() {
             Some(EMFILE) => io::Error::other(format!(
@@ -91,16 +91,16 @@ impl Folder {
         }
     }
 
-    /// An error about a format from the future.
+    /// An error for a format of a later release.
     pub(super) fn newer(&self, found: u32) -> OpenError {
         newer(&self.path, found)
     }
 }
 
-/// The format of the store in `path`, whichever it is; `None` when there is none. Takes no lock.
+/// Returns the format of the store in `path`, supported or not; `None` without a store. Takes no lock.
 ///
 /// # Errors
-/// It cannot be read, or says no number.
+/// [`OpenError`] when the format file cannot be read, or holds no number.
 pub fn format_of(path: &Path) -> Result<Option<u32>, OpenError> {
     let format = path.join(FORMAT_FILE);
     match fs::read_to_string(&format) {
@@ -128,7 +128,7 @@ fn newer(folder: &Path, found: u32) -> OpenError {
     }
 }
 
-/// Refuses a folder with files of others in it, such as a Go peer's, before anything is written to it.
+/// Refuses a folder with files of other programs, such as a Go peer's, before anything is written to it.
 fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
     let io_error = |source| OpenError::Io {
         path: path.to_path_buf(),
@@ -164,7 +164,7 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
         Err(TryLockError::Error(error)) => return Err(io_error(error)),
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
-            // Who it is only helps; that it is locked is certain.
+            // The owner's id is only advice; that the file is locked is certain.
             let known = file.read_to_string(&mut pid).is_ok() && !pid.trim().is_empty();
             return Err(OpenError::Locked {
                 folder: folder.to_path_buf(),
@@ -195,7 +195,7 @@ fn check_format(folder: &Path, text: &str) -> Result<(), OpenError> {
     }
 }
 
-/// Written whole under another name first, so that a crash leaves no half of it.
+/// Written under a temporary name first, so that a crash leaves no partial file.
 fn write_format(folder: &Path) -> io::Result<()> {
     let path = folder.join(FORMAT_FILE);
     let new = folder.join(FORMAT_NEW);

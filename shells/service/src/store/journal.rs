@@ -1,10 +1,10 @@
-//! fjall's journal, seen from outside.
+//! Checks and syncs of fjall's journal files.
 //!
-//! Two things fjall does not do are done here. It syncs under the lock that writers need, so a slow disk
-//! would hold up the loop: [`ActiveJournal`] syncs the same file beside it. And it takes damage for the
-//! torn end of the last write, and a changed sequence number for a good one: [`check`] reads the journals
-//! strictly before fjall opens (and truncates) them. Both know the layout of format 3 as release 3.1.13
-//! writes it, which the manifest pins.
+//! This module fills two gaps of fjall. fjall syncs under the lock that writers need, so a slow disk would
+//! block the loop: [`ActiveJournal`] syncs the same file without it. And fjall mistakes damage for the torn
+//! end of the last write, and accepts a changed sequence number: [`check`] reads the journals strictly
+//! before fjall opens (and truncates) them. Both know the layout of format 3 as release 3.1.13 writes it,
+//! which the manifest pins.
 
 use std::fs::{self, File, OpenOptions};
 use std::hash::Hasher;
@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::keys;
 use super::record::{self, Head};
 
-/// The journal that is being written.
+/// The journal that fjall writes to at the moment.
 pub(super) struct ActiveJournal {
     folder: PathBuf,
     open: Option<(u64, File)>,
@@ -52,7 +52,7 @@ fn path(folder: &Path, id: u64) -> PathBuf {
     folder.join(format!("{id}.jnl"))
 }
 
-/// The ids of all journals, oldest first.
+/// Lists the ids of all journals, oldest first.
 fn journals(folder: &Path) -> io::Result<Vec<u64>> {
     let mut ids = Vec::new();
     for file in fs::read_dir(folder)? {
@@ -64,11 +64,11 @@ fn journals(folder: &Path) -> io::Result<Vec<u64>> {
     Ok(ids)
 }
 
-/// Why a journal is not to be trusted.
+/// Failure of [`check`].
 pub(super) enum CheckError {
-    /// What is wrong with it.
+    /// A journal is damaged; the text says how.
     Damaged(String),
-    /// It cannot be read.
+    /// A journal cannot be read.
     Io(io::Error),
 }
 
@@ -78,24 +78,24 @@ impl From<io::Error> for CheckError {
     }
 }
 
-/// How far sequence numbers of neighbouring batches may lie apart. They are given one by one, and not all
-/// to the journal.
+/// Largest gap between sequence numbers of neighbouring batches. They are assigned consecutively, but not
+/// all go to the journal.
 const JUMP_MAX: u64 = 1 << 32;
 
-/// An end that fjall would not open, though it may be no more than a write that a power cut tore: pages
-/// reach the disk in any order.
+/// An invalid end of the newest journal, which fjall refuses to open. It may be a write torn by a power
+/// cut, since pages reach the disk in any order.
 pub(super) struct BadEnd {
     file: PathBuf,
-    /// Where the good part ends, in bytes.
+    /// Length of the valid part, in bytes.
     good: u64,
-    /// What is wrong after it.
+    /// Description of the damage after it.
     pub(super) what: String,
-    /// How many batches of the store are in the good part; `None` when it holds none.
+    /// Number of the store's last batch in the valid part; `None` when it holds none.
     pub(super) seq: Option<u64>,
 }
 
 impl BadEnd {
-    /// Cuts it off. Nothing in it may ever have been durable.
+    /// Cuts off the invalid end, none of which may ever have been durable.
     pub(super) fn cut(&self) -> io::Result<()> {
         let file = OpenOptions::new().write(true).open(&self.file)?;
         file.set_len(self.good)?;
@@ -103,8 +103,8 @@ impl BadEnd {
     }
 }
 
-/// Reads all journals in a database's folder. Every batch must be whole, with its number above those before;
-/// only the newest journal may end in something else.
+/// Reads all journals in a database's folder. Every batch must be complete, with increasing numbers; only
+/// the newest journal may have an invalid end, which is returned.
 pub(super) fn check(folder: &Path) -> Result<Option<BadEnd>, CheckError> {
     if !folder.try_exists()? {
         return Ok(None);
@@ -133,16 +133,16 @@ pub(super) fn check(folder: &Path) -> Result<Option<BadEnd>, CheckError> {
     Ok(None)
 }
 
-/// What has been read so far.
+/// Position of [`check`].
 #[derive(Default)]
 struct Progress {
-    /// fjall's number of the last batch.
+    /// fjall's sequence number of the last batch.
     seqno: Option<u64>,
     /// The store's number of its last batch.
     seq: Option<u64>,
 }
 
-/// Returns where the good part of a bad journal ends, and what is wrong with it.
+/// Returns the length of the valid part of a bad journal, and a description of the damage.
 fn check_journal(
     reader: &mut impl Read,
     newest: bool,
@@ -161,7 +161,7 @@ fn check_journal(
                 good += len;
             }
             Found::BadSum => return Ok(Some((good, "a batch does not match its checksum"))),
-            // A write that was under way, or one that was lost: what is durable decides, later.
+            // A write that was in progress, or one that was lost: the sync marker decides, later.
             Found::Other(_) | Found::End if newest => return Ok(None),
             Found::End => return Ok(None),
             Found::Other(0) if only_zeros(reader)? => return Ok(None),
@@ -171,13 +171,13 @@ fn check_journal(
 }
 
 enum Found {
-    /// A whole batch: fjall's number, the store's if it is one of its batches, and length in bytes.
+    /// A complete batch: fjall's number, the store's if it is one of its batches, and length in bytes.
     Batch { seqno: u64, seq: Option<u64>, len: u64 },
-    /// A batch with an end, whose checksum is another.
+    /// A complete batch whose checksum does not match.
     BadSum,
-    /// The end of the file, where a batch could begin.
+    /// The end of the file, at a batch boundary.
     End,
-    /// A byte where none can be, or the end of the file inside a batch (reported as 255).
+    /// An unexpected byte, or the end of the file inside a batch (reported as 255).
     Other(u8),
 }
 
@@ -185,13 +185,13 @@ const START: u8 = 1;
 const ITEM: u8 = 2;
 const END: u8 = 3;
 const CLEAR: u8 = 4;
-/// Kind, value type, compression, keyspace, lengths of key, value, and value as written.
+/// Bytes of kind, value type, compression, keyspace, lengths of key, value, and value as written.
 const ITEM_HEAD: usize = 1 + 1 + 1 + 8 + 2 + 4 + 4;
-/// Kind, number of items, number.
+/// Bytes of kind, number of items, number.
 const START_LEN: u64 = 1 + 4 + 8;
-/// Kind, checksum, trailer.
+/// Bytes of kind, checksum, trailer.
 const END_LEN: u64 = 1 + 8 + 4;
-/// What follows the checksum.
+/// Bytes after the checksum.
 const TRAILER: [u8; 4] = *b"FJL\x03";
 const CLEAR_LEN: usize = 1 + 8;
 
@@ -225,7 +225,7 @@ fn try_read_batch(reader: &mut impl Read) -> io::Result<Found> {
                 let lengths = &head[ITEM_HEAD - 11..];
                 let key = u16::from_le_bytes([lengths[0], lengths[1]]);
                 let value = u32::from_le_bytes([lengths[6], lengths[7], lengths[8], lengths[9]]);
-                // `take` grows with what is there, whatever the length claims.
+                // `take` grows with the bytes that arrive, independently of the claimed length.
                 let rest = u64::from(key) + u64::from(value);
                 if reader.by_ref().take(rest).read_to_end(&mut body)? as u64 != rest {
                     return Err(io::ErrorKind::UnexpectedEof.into());

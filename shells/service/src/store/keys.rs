@@ -1,56 +1,56 @@
-//! How keys are written down. Their byte order is the order in which the core wants things.
+//! Encoding of keys. Their byte order is the order in which the core reads them.
 
 use cluster_core::{Cid, Index, Lane, Pin, QueueKey, RaftId, Timestamp};
 
-/// Record of what every batch rewrites.
+/// Record that every batch rewrites: [`Head`](super::record::Head).
 pub(super) const HEAD: &[u8] = b"head";
-/// Record of what never changes.
+/// Record that never changes: [`Founding`](super::record::Founding).
 pub(super) const FOUNDING: &[u8] = b"founding";
-/// Record of how many processes have been started on the folder.
+/// Record of the number of processes started on the folder.
 pub(super) const BOOT: &[u8] = b"boot";
 /// Record of the membership.
 pub(super) const MEMBERS: &[u8] = b"members";
-/// Record that is written to use up sequence numbers: see `spaces::delete` and `spaces::skip_numbers`.
+/// Record written only to use up sequence numbers: see `spaces::delete` and `spaces::skip_numbers`.
 pub(super) const TOUCH: &[u8] = b"touch";
 /// Prefix of the windows.
 pub(super) const WINDOWS: &[u8] = b"window/";
 
-/// What a name's part of an index key is cut to, in bytes. Keys must stay below fjall's 64 KiB; a longer
-/// name is compared in full when the pin is read.
+/// Longest part of a name in an index key, in bytes. Keys must stay below fjall's 64 KiB; a longer name is
+/// compared in full when the pin is read.
 pub(super) const NAME_MAX: usize = 512;
-/// Ends a name in an index key: no byte of UTF-8.
+/// End of a name in an index key; not a byte of UTF-8.
 const NAME_END: u8 = 0xff;
 
-/// The parts of an index keyspace.
+/// Prefixes of the indexes within the keyspace.
 const BY_PEER: u8 = b'p';
 const BY_EXPIRY: u8 = b'e';
 const BY_NAME: u8 = b'n';
 
-/// The key of a log entry.
+/// Key of a log entry.
 pub(super) fn log(index: Index) -> [u8; 8] {
     index.to_be_bytes()
 }
 
-/// The key of an origin's window.
+/// Key of an origin's window.
 pub(super) fn window(origin: RaftId) -> Vec<u8> {
     [WINDOWS, &origin.0.to_be_bytes()].concat()
 }
 
-/// What the keys of a peer's CIDs start with.
+/// Prefix of the index keys of a peer's CIDs.
 pub(super) fn by_peer(peer: &[u8]) -> Vec<u8> {
     // A peer id has at most 64 bytes.
     let len = u8::try_from(peer.len()).unwrap_or(u8::MAX);
     [&[BY_PEER, len], peer].concat()
 }
 
-/// What the keys of the CIDs that expire at `at` start with.
+/// Prefix of the index keys of the CIDs that expire at `at`.
 pub(super) fn by_expiry(at: Timestamp) -> [u8; 9] {
     let mut key = [BY_EXPIRY; 9];
     key[1..].copy_from_slice(&at.0.to_be_bytes());
     key
 }
 
-/// The part of an index that holds expiries: from the first key to the last, exclusive.
+/// Range of the expiry index, end exclusive.
 pub(super) const EXPIRIES: ([u8; 1], [u8; 1]) = ([BY_EXPIRY], [BY_EXPIRY + 1]);
 
 /// Reads the CID of a key that starts with [`by_expiry`].
@@ -58,13 +58,13 @@ pub(super) fn expiry_cid(key: &[u8]) -> Option<Cid> {
     key.get(9..).and_then(|cid| Cid::from_bytes(cid).ok())
 }
 
-/// What the keys of the CIDs with this name start with.
+/// Prefix of the index keys of the CIDs with this name.
 pub(super) fn by_name(name: &str) -> Vec<u8> {
     let cut = &name.as_bytes()[..name.len().min(NAME_MAX)];
     [&[BY_NAME], cut, &[NAME_END]].concat()
 }
 
-/// Every index key of a pin.
+/// All index keys of a pin.
 pub(super) fn index(pin: &Pin) -> Vec<Vec<u8>> {
     let cid = pin.cid.as_bytes();
     let with_cid = |mut key: Vec<u8>| {
@@ -83,7 +83,7 @@ pub(super) fn index(pin: &Pin) -> Vec<Vec<u8>> {
     keys
 }
 
-/// The key of a place in a queue.
+/// Key of a queue entry.
 pub(super) fn queue(key: &QueueKey) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(9 + key.cid.as_bytes().len());
     bytes.push(key.lane as u8);
@@ -92,12 +92,12 @@ pub(super) fn queue(key: &QueueKey) -> Vec<u8> {
     bytes
 }
 
-/// The part of the queue keyspace that holds a lane: from the first key to the last, exclusive.
+/// Range of a lane in the queue keyspace, end exclusive.
 pub(super) fn lane(lane: Lane) -> ([u8; 1], [u8; 1]) {
     ([lane as u8], [lane as u8 + 1])
 }
 
-/// Reads a key that [`queue`] wrote, of a known lane.
+/// Parses a key that [`queue`] wrote in this lane.
 pub(super) fn queue_key(lane: Lane, key: &[u8]) -> Option<QueueKey> {
     let at = key.get(1..9)?.try_into().ok().map(u64::from_be_bytes)?;
     let cid = Cid::from_bytes(key.get(9..)?).ok()?;

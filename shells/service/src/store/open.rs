@@ -1,4 +1,4 @@
-//! Opening a folder: nothing is used before all of the log and of Raft's memory has been checked.
+//! Opening a folder. All of the log and of Raft's state is checked before anything is used.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,16 +21,16 @@ use super::staging::Stager;
 use super::view::{Floors, StoreView};
 use super::witness::{self, Witness};
 
-/// Told of a failure that ends the process, before it ends.
+/// Callback for a fatal failure, called before the process ends.
 pub type OnFatal = Arc<dyn Fn(&StoreError) + Send + Sync>;
 
-/// How to open a store.
+/// Options of [`Store::open`].
 #[derive(Clone)]
 pub struct OpenOptions {
-    /// Memory for blocks read from disk, in bytes.
+    /// Size of the block cache, in bytes.
     pub cache: u64,
-    /// Told of a failure that ends the process, before it ends: of those that happen where no error can be
-    /// returned, in a [`StoreView`].
+    /// Called before the process ends, for fatal failures where no error can be returned, in a
+    /// [`StoreView`].
     pub on_fatal: Option<OnFatal>,
 }
 
@@ -51,31 +51,36 @@ impl fmt::Debug for OpenOptions {
     }
 }
 
-/// The open store, as its one writer holds it. Dropped, it syncs what it can.
+/// The open store, with exclusive write access. Syncs on drop.
 pub struct Store {
     pub(super) shared: Arc<Shared>,
-    /// As of the last batch; `None` while nothing is founded.
+    /// As of the last batch; `None` before the founding.
     pub(super) head: Option<Head>,
     pub(super) generation: Arc<Generation>,
-    /// What is needed of each entry of the log to append after it.
+    /// Term and checksum of each entry of the log, to append after it.
     pub(super) links: VecDeque<Link>,
     pub(super) floors: Mutex<Floors>,
-    /// What opening found, until it is asked for.
+    /// Contents found when opening, until [`Store::recovered`].
     found: Option<Recovered>,
 }
 
-/// What the next entry of the log follows.
+/// Values of a log entry that the next one follows.
 #[derive(Clone, Copy)]
 pub(super) struct Link {
-    /// The chained checksum.
+    /// The entry's chained checksum.
     pub(super) chain: u64,
-    /// The term.
+    /// The entry's term.
     pub(super) term: Term,
 }
 
 impl Store {
-    /// Opens a folder, or makes one, and keeps every other process out of it. All of the log and of Raft's
-    /// memory is read and checked; pins are checked as they are read.
+    /// Opens a folder, or creates one, and locks it. All of the log and of Raft's state is read and
+    /// checked; pins are checked as they are read.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] when the folder is locked, foreign, damaged or from a later release, or cannot be
+    /// read.
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self, OpenError> {
         let folder = Folder::open(path.as_ref())?;
         let (witness, noted) = Witness::open(&folder.path).map_err(|error| folder.io(error))?;
@@ -131,9 +136,13 @@ impl Store {
         })
     }
 
-    /// What was durable when the folder was opened, with the process that asks counted in `boot` (and that
-    /// count synced); `None` for a folder in which nothing has been founded. Asked once, before the first
-    /// write; asking again gives `None`.
+    /// Returns the state that was durable when the folder was opened; its `boot` counts this process, and
+    /// that count is synced. `None` for a folder without a founding, and on a second call. To be called
+    /// before the first write.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the count cannot be written.
     pub fn recovered(&mut self) -> Result<Option<Recovered>, StoreError> {
         let Some(mut recovered) = self.found.take() else {
             return Ok(None);
@@ -147,12 +156,17 @@ impl Store {
         Ok(Some(recovered))
     }
 
-    /// Whether anything has been founded in the folder.
+    /// Returns whether the folder has a founding.
     pub fn is_founded(&self) -> bool {
         self.head.is_some()
     }
 
-    /// Writes what a fresh folder starts from, and syncs it. `recovered` must have no log.
+    /// Writes the initial state of a fresh folder, and syncs it. `recovered` must have no log.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Contract`] for a founded folder or a state with a log; another one when the disk
+    /// fails.
     pub fn found(&mut self, recovered: &Recovered) -> Result<(), StoreError> {
         if self.is_founded() || !recovered.log.is_empty() {
             let why = "a store is founded once, and without a log";
@@ -181,28 +195,36 @@ impl Store {
         self.shared.sync_all()
     }
 
-    /// What the core reads through: all that has been written.
+    /// The core's view: everything written so far.
     pub fn view(&self) -> StoreView<'_> {
         StoreView::new(self)
     }
 
-    /// For listings and look-ups on other threads.
+    /// A handle for listings and look-ups on other threads.
     pub fn reader(&self) -> Reader {
         Reader::new(Arc::clone(&self.shared))
     }
 
-    /// For snapshots that arrive.
+    /// A handle for receiving snapshots.
     pub fn stager(&self) -> Stager {
         Stager::new(Arc::clone(&self.shared))
     }
 
-    /// Makes everything written so far survive power loss. Blocks: a [`Syncer`](super::Syncer) does it
-    /// beside the loop.
+    /// Makes everything written so far survive power loss. Blocks; a [`Syncer`](super::Syncer) does it in
+    /// its own thread.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the disk fails.
     pub fn sync(&self) -> Result<(), StoreError> {
         self.shared.sync()
     }
 
-    /// Syncs everything and lets go of the folder, once readers and stagings are gone too.
+    /// Syncs everything and closes the folder, once readers and stagings are dropped too.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the disk fails.
     pub fn close(self) -> Result<(), StoreError> {
         self.shared.sync_all()
     }
@@ -216,8 +238,8 @@ impl Drop for Store {
     }
 }
 
-/// Refuses damaged journals, and cuts off what a power cut tore: the last journal may end badly where all
-/// that was durable is in its good part.
+/// Refuses damaged journals, and cuts off a write torn by a power cut: the last journal may have an invalid
+/// end if everything durable is before it.
 fn check_journals(folder: &Folder, noted: Option<u64>) -> Result<(), OpenError> {
     let bad_end = journal::check(&folder.database()).map_err(|error| match error {
         CheckError::Damaged(what) => folder.damaged(what),
@@ -236,14 +258,14 @@ fn check_journals(folder: &Folder, noted: Option<u64>) -> Result<(), OpenError> 
     bad_end.cut().map_err(|error| folder.io(error))
 }
 
-/// What a founded database holds.
+/// Contents of a founded database.
 struct Content {
     head: Head,
     recovered: Recovered,
     links: VecDeque<Link>,
 }
 
-/// Reads and checks everything but pins, local state and queues; `None` when nothing has been founded.
+/// Reads and checks everything but pins, local state and queues; `None` without a founding.
 fn load(db: &Database, noted: Option<u64>, folder: &Folder) -> Result<Option<Content>, OpenError> {
     let missing = spaces::missing_fixed(db);
     if noted.unwrap_or(0) == 0 && missing.is_some() {
@@ -357,7 +379,7 @@ fn open_error(folder: &Folder, failure: OpenFailure) -> OpenError {
     }
 }
 
-/// Files that are missing, short or contradictory are damage; the rest is the operating system's word.
+/// Missing, short or contradictory files are damage; other errors are the operating system's.
 fn io_or_damage(folder: &Folder, error: std::io::Error) -> OpenError {
     use std::io::ErrorKind::{InvalidData, InvalidInput, NotFound, Other, UnexpectedEof};
     let damage = matches!(

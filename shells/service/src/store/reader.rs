@@ -1,4 +1,4 @@
-//! Look-ups and listings for everybody but the core.
+//! Look-ups and listings from outside the loop.
 
 use std::cmp::Ordering;
 use std::ops::Bound;
@@ -16,8 +16,8 @@ use super::snapshot::SnapshotSource;
 use super::spaces::Generation;
 use super::view;
 
-/// Reads what has been written, from any thread. Keeps the folder open while it lives. Every error is one
-/// after which the process must end.
+/// Reads the store from any thread. Keeps the folder open while it lives. Its errors are fatal: the process
+/// must end.
 #[derive(Clone)]
 pub struct Reader {
     shared: Arc<Shared>,
@@ -28,23 +28,39 @@ impl Reader {
         Self { shared }
     }
 
-    /// The pin of a CID, as of the last batch.
+    /// Returns the pin of a CID, as of the last batch.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the database cannot be read or is damaged, as for every method here.
     pub fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StoreError> {
         view::get(&self.shared.current().pins, cid.as_bytes())
     }
 
-    /// The local state of a CID, as of the last batch.
+    /// Returns the local state of a CID, as of the last batch.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::pin`].
     pub fn local(&self, cid: &Cid) -> Result<Option<Local>, StoreError> {
         view::get(&self.shared.fixed.local, cid.as_bytes())
     }
 
-    /// How far the pinset is, and how many pins it has, as of the last batch; zeros before the founding.
+    /// Returns the applied index and the number of pins, as of the last batch; zeros before the founding.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::pin`].
     pub fn applied(&self) -> Result<Applied, StoreError> {
         self.listing().applied()
     }
 
-    /// How many CIDs wait to be pinned here for the first time, as of the last batch. The first call takes as
-    /// long as there are such CIDs: not for the runtime's own threads.
+    /// Counts the CIDs that wait for their first attempt to be pinned here, as of the last batch. The first
+    /// call walks over all of them: not for the runtime's own threads.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::pin`].
     pub fn waiting(&self) -> Result<u64, StoreError> {
         let waiting = &self.shared.waiting;
         if waiting.before().is_none() {
@@ -63,7 +79,7 @@ impl Reader {
         Ok(u64::try_from(waiting).unwrap_or(0))
     }
 
-    /// Everything as of the last batch, whatever is written while it is read.
+    /// Opens a consistent view as of the last batch.
     pub fn listing(&self) -> Listing {
         let current = self.shared.current.read().unwrap_or_else(PoisonError::into_inner);
         Listing {
@@ -73,39 +89,51 @@ impl Reader {
         }
     }
 
-    /// The pinset as of the last batch, to be sent to another peer.
+    /// Opens a view of the pinset as of the last batch, to be sent to another peer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::pin`], and [`StoreError::Contract`] before the founding.
     pub fn snapshot_source(&self) -> Result<SnapshotSource, StoreError> {
         SnapshotSource::new(self.listing())
     }
 }
 
-/// One moment of the store. While it lives, fjall keeps older versions of what is written, on disk and
-/// probably in memory: do not keep it longer than a listing takes.
+/// A consistent view of the store. While it lives, fjall keeps older versions of rewritten records, on disk
+/// and probably in memory: keep it no longer than a listing takes.
 pub struct Listing {
     snapshot: Snapshot,
     generation: Arc<Generation>,
     shared: Arc<Shared>,
 }
 
-/// A CID with what the peer knows of it. At least one of the two is there.
+/// A CID with its pin, its local state, or both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// Which.
+    /// The CID of both.
     pub cid: Cid,
-    /// What the cluster has agreed on.
+    /// Agreed pin of the CID.
     pub pin: Option<Pin>,
-    /// What this peer has done about it.
+    /// State of the CID at this peer.
     pub local: Option<Local>,
 }
 
 impl Listing {
-    /// How far the pinset is, and how many pins it has; zeros before the founding.
+    /// Returns the applied index and the number of pins; zeros before the founding.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::pin`].
     pub fn applied(&self) -> Result<Applied, StoreError> {
         let head: Option<Head> = self.record(keys::HEAD)?;
         Ok(head.map(|head| head.applied).unwrap_or_default())
     }
 
-    /// The membership; `None` before the founding.
+    /// Returns the membership; `None` before the founding.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::pin`].
     pub fn members(&self) -> Result<Option<Members>, StoreError> {
         self.record(keys::MEMBERS)
     }
@@ -121,17 +149,29 @@ impl Listing {
             .collect()
     }
 
-    /// The pin of a CID.
+    /// Returns the pin of a CID.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::pin`].
     pub fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StoreError> {
         self.get(&self.generation.pins, cid)
     }
 
-    /// The local state of a CID.
+    /// Returns the local state of a CID.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::pin`].
     pub fn local(&self, cid: &Cid) -> Result<Option<Local>, StoreError> {
         self.get(&self.shared.fixed.local, cid)
     }
 
-    /// All pins after `after`, in the order of their CIDs.
+    /// Iterates over all pins after `after`, in the order of their CIDs.
+    ///
+    /// # Errors
+    ///
+    /// An item is an error when it cannot be read; the last one then.
     pub fn pins(&self, after: Option<&Cid>) -> impl Iterator<Item = Result<Pin, StoreError>> + Send + use<> {
         let pins = self.stream(&self.generation.pins, after);
         let generation = Arc::clone(&self.generation);
@@ -141,7 +181,11 @@ impl Listing {
         })
     }
 
-    /// All local states after `after`, in the order of their CIDs.
+    /// Iterates over all local states after `after`, in the order of their CIDs.
+    ///
+    /// # Errors
+    ///
+    /// As [`Listing::pins`].
     pub fn locals(
         &self,
         after: Option<&Cid>,
@@ -159,7 +203,11 @@ impl Listing {
         })
     }
 
-    /// All CIDs after `after` that have a pin or a local state, in order.
+    /// Iterates over all CIDs after `after` that have a pin or a local state, in order.
+    ///
+    /// # Errors
+    ///
+    /// As [`Listing::pins`].
     pub fn rows(&self, after: Option<&Cid>) -> impl Iterator<Item = Result<Row, StoreError>> + Send + use<> {
         Rows {
             pins: Some(Merged::new(self.stream(&self.generation.pins, after))),
@@ -167,21 +215,29 @@ impl Listing {
         }
     }
 
-    /// The pins with exactly this name, in the order of their CIDs; none for the empty name.
+    /// Iterates over the pins with exactly this name, in the order of their CIDs; none for the empty name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Listing::pins`].
     pub fn named(&self, name: &str) -> impl Iterator<Item = Result<Pin, StoreError>> + Send + use<'_> {
         let name = name.to_owned();
         self.by_index(keys::by_name(&name)).filter(move |pin| {
-            // Long names share a key.
+            // Names longer than [`keys::NAME_MAX`] share a key.
             pin.as_ref().map_or(true, |pin| pin.options.name == name)
         })
     }
 
-    /// The pins that are allocated to `peer` by name, in the order of their CIDs.
+    /// Iterates over the pins whose allocations list `peer`, in the order of their CIDs.
+    ///
+    /// # Errors
+    ///
+    /// As [`Listing::pins`].
     pub fn allocated(&self, peer: &PeerId) -> impl Iterator<Item = Result<Pin, StoreError>> + Send + use<'_> {
         self.by_index(keys::by_peer(peer.as_bytes()))
     }
 
-    /// The pins whose index keys start with `prefix`, of which their CIDs are the rest.
+    /// The pins whose index keys start with `prefix`; the rest of the key is the CID.
     fn by_index(&self, prefix: Vec<u8>) -> impl Iterator<Item = Result<Pin, StoreError>> + Send + use<'_> {
         let index = &self.generation.index;
         self.snapshot.prefix(index, &prefix).map(move |guard| {
@@ -192,7 +248,7 @@ impl Listing {
         })
     }
 
-    /// The pins as they are stored, in order.
+    /// The encoded pins, in order.
     pub(super) fn stored_pins(&self) -> Stream {
         self.stream(&self.generation.pins, None)
     }
@@ -232,7 +288,7 @@ impl Listing {
 /// A key and its value, as read.
 type Pair = Result<KvPair, StoreError>;
 
-/// The keys and values of a keyspace, with what keeps their files.
+/// Keys and values of a keyspace, with a handle that keeps their files.
 pub(super) struct Stream {
     iter: Iter,
     _generation: Arc<Generation>,
@@ -262,7 +318,7 @@ impl Merged {
 
     fn key(&self) -> Option<&[u8]> {
         match &self.next {
-            // An error goes first.
+            // An error sorts first.
             Some(Err(_)) => Some(&[]),
             Some(Ok((key, _))) => Some(key),
             None => None,

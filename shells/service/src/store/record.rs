@@ -1,5 +1,5 @@
-//! Records of the `meta` and `log` keyspaces, and their checksums. fjall has checksums of its own; these
-//! ones also notice a record under the wrong key, a lost entry, and a stale tail of the log.
+//! Records of the `meta` and `log` keyspaces, and their checksums. fjall has its own checksums; these also
+//! detect a record under the wrong key, a lost entry, and a stale tail of the log.
 
 use super::keys;
 use cluster_core::{
@@ -9,38 +9,38 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// Bytes of a checksum at the end of a record.
+/// Bytes of a checksum, at the end of a record.
 const SUM: usize = 8;
 
-/// What every batch rewrites.
+/// Record that every batch rewrites.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Head {
-    /// How many batches have been written, this one included.
+    /// Number of batches written, this one included.
     pub(super) seq: u64,
-    /// The generation of the pinset in use.
+    /// Generation of the pinset in use.
     pub(super) generation: u64,
-    /// Raft's memory.
+    /// Raft's term, vote and commit index.
     pub(super) hard_state: HardState,
-    /// How far the pinset is.
+    /// Applied index and number of pins.
     pub(super) applied: Applied,
-    /// Whether the local state has yet to be compared with the pinset.
+    /// True until the local state has been compared with the pinset.
     pub(super) reconciling: bool,
-    /// The last entry that was dropped from the log, and its term.
+    /// Last entry removed from the log, and its term.
     pub(super) compacted: (Index, Term),
-    /// The chained checksum as of that entry.
+    /// Chained checksum as of that entry.
     pub(super) compacted_chain: u64,
-    /// The last entry of the log; that of `compacted` when the log is empty.
+    /// Last entry of the log; that of `compacted` when the log is empty.
     pub(super) last: Index,
-    /// The chained checksum as of the last entry.
+    /// Chained checksum as of the last entry.
     pub(super) chain: u64,
-    /// Dropped entries from here on are still on disk, …
+    /// First removed entry that is still on disk.
     pub(super) purge_from: Index,
-    /// … up to but without this one.
+    /// End of the removed entries still on disk, exclusive.
     pub(super) purge_to: Index,
 }
 
 impl Head {
-    /// What contradicts itself, if anything does.
+    /// Returns a contradiction between the fields, if there is one.
     pub(super) fn contradiction(&self) -> Option<String> {
         let (compacted, applied) = (self.compacted.0, self.applied.index);
         let (commit, last) = (self.hard_state.commit, self.last);
@@ -54,19 +54,20 @@ impl Head {
     }
 }
 
-/// Records that are written once, when the folder is founded.
+/// Record that is written once, when the folder is founded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Founding {
-    /// The data folder's own number.
+    /// Random number of the data folder.
     pub(super) incarnation: cluster_core::Incarnation,
 }
 
-/// Writes the membership. A release that does not read all that the cluster may write is told by it.
+/// Encodes the membership, under the version that the cluster may write: an older release refuses the
+/// record.
 pub(super) fn seal_members(members: &Members) -> Vec<u8> {
     seal_since(members.version, keys::MEMBERS, members)
 }
 
-/// Writes a record with a checksum over it and its key.
+/// Encodes a record, with a checksum over it and its key.
 pub(super) fn seal<T: Serialize>(key: &[u8], record: &T) -> Vec<u8> {
     seal_since(FIRST_VERSION, key, record)
 }
@@ -78,7 +79,7 @@ fn seal_since<T: Serialize>(version: u8, key: &[u8], record: &T) -> Vec<u8> {
     bytes
 }
 
-/// Reads a record that [`seal`] wrote; otherwise says what is wrong with it.
+/// Decodes a record that [`seal`] wrote. The error describes the damage.
 pub(super) fn unseal<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T, String> {
     let (body, sum) = split_sum(bytes)?;
     if sum != xxh3_64_with_seed(body, xxh3_64(key)) {
@@ -87,7 +88,7 @@ pub(super) fn unseal<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T,
     decode(body).map_err(|error| error.to_string())
 }
 
-/// Writes a log entry after one whose chained checksum is `chain`; returns the bytes and its own chained
+/// Encodes a log entry after one whose chained checksum is `chain`; returns the bytes and its own chained
 /// checksum.
 pub(super) fn chain_entry(entry: &LogEntry, chain: u64) -> (Vec<u8>, u64) {
     let mut bytes = encode(entry);
@@ -96,7 +97,7 @@ pub(super) fn chain_entry(entry: &LogEntry, chain: u64) -> (Vec<u8>, u64) {
     (bytes, chain)
 }
 
-/// Reads a log entry that [`chain_entry`] wrote after one with `chain`.
+/// Decodes a log entry that [`chain_entry`] wrote after one with `chain`.
 pub(super) fn unchain_entry(bytes: &[u8], chain: u64) -> Result<(LogEntry, u64), String> {
     let (body, sum) = split_sum(bytes)?;
     if sum != xxh3_64_with_seed(body, chain) {

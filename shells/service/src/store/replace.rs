@@ -1,10 +1,9 @@
-//! Starting anew in a folder that may hold something already: what an import and an operator's last resort
-//! do while no daemon runs. One batch turns the old into the new; before it nothing of the old has changed,
-//! after it nothing of it is left but the local state, which is compared with the new pinset at the start.
+//! Replacement of a folder's contents, for imports and disaster recovery while no daemon runs. One batch
+//! switches from the old state to the new; of the old one only the local state remains, which the next
+//! start compares with the new pinset.
 
-//!
-//! A pinset of any size is sorted first, and written as the tables that it stays in: through the journal and
-//! the memtables every pin would be written several times.
+//! A pinset of any size is sorted first, and written as final tables: through the journal and the memtables
+//! every pin would be written several times.
 
 mod sorter;
 
@@ -22,43 +21,43 @@ use super::record::{self, Founding, Head};
 use super::shared::{Shared, lock};
 use super::spaces::{self, Generation};
 
-/// Index keys that are removed at once: a few milliseconds, and under a megabyte.
+/// Index keys removed per write: a few milliseconds, and under a megabyte.
 const REMOVE: usize = 1000;
 
-/// What becomes of an index key of a CID that came more than once, the last word counts.
+/// Values of index keys of a CID that was put more than once; the last one decides.
 const STALE: &[u8] = b"-";
 const FRESH: &[u8] = b"+";
 
-/// A pinset in the making, in any order, beside the one in use. Dropped before it is used, it is deleted; a
-/// crash leaves that to the next opening.
+/// A new pinset, added in any order, beside the one in use. Dropped before it is used, it is deleted; after
+/// a crash the next opening deletes it.
 pub struct Replacing {
     shared: Arc<Shared>,
     /// `None` once it is in use.
     generation: Option<Arc<Generation>>,
-    /// `None` once they are written.
+    /// `None` once the pins are written.
     sorting: Option<Sorting>,
 }
 
-/// What has come, by CIDs and by index keys.
+/// Pins by CID, and index keys.
 struct Sorting {
     pins: Sorter,
     index: Sorter,
 }
 
-/// What came.
+/// Result of [`Replacing::settle`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Settled {
-    /// How many CIDs.
+    /// Number of distinct CIDs.
     pub pins: u64,
-    /// How many pins took the place of an earlier one of the same CID.
+    /// Number of pins that replaced an earlier one of the same CID.
     pub repeated: u64,
 }
 
 impl Replacing {
-    /// Adds a pin, with its encoding. Of several of one CID the last one counts.
+    /// Adds a pin, with its encoding. Of several with one CID the last one counts.
     ///
     /// # Errors
-    /// The disk is full or fails; or everything has been [settled](Replacing::settle).
+    /// [`StoreError`] when the disk is full or fails, and after [`Replacing::settle`].
     pub fn put(&mut self, pin: &Pin, encoded: &[u8]) -> Result<(), StoreError> {
         let sorting = self.sorting.as_mut().ok_or_else(settled_twice)?;
         sorting.pins.put(pin.cid.as_bytes(), encoded)?;
@@ -68,10 +67,10 @@ impl Replacing {
         Ok(())
     }
 
-    /// Writes what has come, and says what it was. Nothing can be added afterwards.
+    /// Writes the pins, and counts them. None can be added afterwards.
     ///
     /// # Errors
-    /// The disk is full or fails; or it was settled before.
+    /// [`StoreError`] when the disk is full or fails, and on a second call.
     pub fn settle(&mut self) -> Result<Settled, StoreError> {
         let sorting = self.sorting.take().ok_or_else(settled_twice)?;
         let generation = self.generation.as_ref().ok_or_else(settled_twice)?;
@@ -88,7 +87,7 @@ impl Replacing {
         settled
     }
 
-    /// Removes index keys that only pins had that were replaced by later ones.
+    /// Removes index keys that only replaced pins had.
     fn remove_stale(&self, index: &Keyspace, keys: Sorter) -> Result<(), StoreError> {
         let mut batch = self.shared.db.batch();
         keys.each(|key, fate, again| {
@@ -106,7 +105,7 @@ impl Replacing {
     }
 }
 
-/// Writes pins, and notes the index keys of the CIDs that came more than once.
+/// Writes pins, and collects the index keys of the CIDs that were put more than once.
 fn ingest_pins(space: &Keyspace, pins: Sorter, repeated: &mut Sorter) -> Result<Settled, StoreError> {
     let mut settled = Settled::default();
     if pins.is_empty() {
@@ -163,7 +162,11 @@ fn settled_twice() -> StoreError {
 }
 
 impl Store {
-    /// Begins a pinset that may replace the one in use, by [`Store::refound`].
+    /// Starts a pinset that may replace the one in use, by [`Store::refound`].
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the disk is full or fails.
     pub fn replacing(&self) -> Result<Replacing, StoreError> {
         let number = lock(&self.shared.stages).next();
         let generation = spaces::generation(&self.shared.db, number).map_err(StoreError::Write)?;
@@ -180,9 +183,13 @@ impl Store {
         Ok(replacing)
     }
 
-    /// Founds the folder anew, whatever it holds: Raft's memory, the membership and the windows are replaced
-    /// by `recovered`, which must have no log; the pinset by `pins`, or kept when there is none. Durable when
-    /// this returns; a crash leaves the old or the new.
+    /// Founds the folder again, founded or not: Raft's state, the membership and the windows are replaced
+    /// by `recovered`, which must have no log; the pinset by `pins`, or kept if that is `None`. Durable
+    /// when this returns; a crash leaves the old or the new state.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Contract`] for a state with a log or unsettled pins; another one when the disk fails.
     pub fn refound(&mut self, recovered: &Recovered, pins: Option<Replacing>) -> Result<(), StoreError> {
         if !recovered.log.is_empty() {
             let why = "a store is founded without a log";
@@ -194,7 +201,7 @@ impl Store {
                 let why = "a pinset is settled before it is used";
                 return Err(StoreError::Contract(why.to_owned()));
             }
-            // What the one batch below points at must be there before it.
+            // The records that the batch below refers to must be durable before it.
             self.shared.sync()?;
         }
         let staged = pins.as_mut().and_then(|pins| pins.generation.take());
@@ -238,8 +245,8 @@ impl Store {
         }
     }
 
-    /// All records of a founding, in the place of those that are there. The log goes in the same batch: later
-    /// entries would get its places.
+    /// All records of a founding, replacing existing ones. The log is removed in the same batch: later
+    /// entries would reuse its keys.
     fn founding_batch(
         &self,
         recovered: &Recovered,

@@ -1,4 +1,4 @@
-//! What the store's parts share.
+//! State shared by the parts of the store.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -16,27 +16,27 @@ use super::staging::Stages;
 use super::waiting::Waiting;
 use super::witness::Witness;
 
-/// The open database. Closed, and its folder unlocked, when the last part lets go of it: the fields are
+/// The open database. Closed, and its folder unlocked, when the last handle is dropped: the fields are
 /// dropped in this order.
 pub(super) struct Shared {
     pub(super) db: Database,
     pub(super) fixed: Fixed,
-    /// The generation in use. Held for writing while a batch is committed: a database snapshot that is opened
-    /// while holding it for reading has whole batches in it, and this generation. (fjall alone does not
-    /// promise the first: making or deleting a keyspace lets snapshots see a batch that is half applied.)
+    /// The generation in use. Locked for writing while a batch is committed: a database snapshot opened
+    /// under the read lock has complete batches in it, and this generation. (fjall alone does not guarantee
+    /// the first: creating or deleting a keyspace lets snapshots see a batch that is half applied.)
     pub(super) current: RwLock<Arc<Generation>>,
-    /// How many batches have been written.
+    /// Number of batches written.
     written: AtomicU64,
     pub(super) waiting: Waiting,
     pub(super) stages: Mutex<Stages>,
     durable: Mutex<Durable>,
-    /// Generations that were replaced, each by the batch of this number.
+    /// Replaced generations, each with the number of the batch that replaced it.
     retired: Mutex<Vec<(u64, Arc<Generation>)>>,
     on_fatal: Option<OnFatal>,
     pub(super) folder: Folder,
 }
 
-/// What a sync works with.
+/// Files that a sync writes to.
 struct Durable {
     journal: ActiveJournal,
     witness: Witness,
@@ -72,27 +72,27 @@ impl Shared {
         }
     }
 
-    /// The generation in use.
+    /// Returns the generation in use.
     pub(super) fn current(&self) -> Arc<Generation> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Says that the database holds this many batches.
+    /// Sets the number of batches in the database.
     pub(super) fn note_written(&self, seq: u64) {
         self.written.store(seq, Ordering::Release);
     }
 
-    /// Makes everything written so far survive power loss, then clears away what it replaced.
+    /// Makes everything written so far survive power loss, then deletes the generations it replaced.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         let seq = self.sync_journal()?;
         self.delete_retired(seq)
     }
 
-    /// Returns how many batches are durable now.
+    /// Syncs the journal; returns the number of batches that are durable now.
     fn sync_journal(&self) -> Result<u64, StoreError> {
         let mut durable = lock(&self.durable);
         let seq = self.written.load(Ordering::Acquire);
-        // Only into the operating system: fjall would hold up writes during a sync of its own.
+        // Hands the batches to the operating system only: fjall would block writes during its own sync.
         self.db.persist(PersistMode::Buffer).map_err(StoreError::Write)?;
         durable.journal.sync().map_err(StoreError::Sync)?;
         if seq > durable.seq {
@@ -102,7 +102,7 @@ impl Shared {
         Ok(seq)
     }
 
-    /// As [`Self::sync`], the note of what is durable included.
+    /// As [`Self::sync`], and syncs the marker file too.
     pub(super) fn sync_all(&self) -> Result<(), StoreError> {
         self.sync()?;
         lock(&self.durable).witness.sync().map_err(StoreError::Sync)
@@ -134,7 +134,7 @@ impl Shared {
             .try_for_each(|generation| spaces::delete(&self.db, generation))
     }
 
-    /// Ends the process: the one way out for whoever cannot return an error of the store.
+    /// Ends the process, for callers that cannot return an error of the store.
     pub(super) fn fatal(&self, error: &StoreError) -> ! {
         tracing::error!(%error, "the store failed, the daemon stops");
         if let Some(on_fatal) = &self.on_fatal {
@@ -144,7 +144,7 @@ impl Shared {
     }
 }
 
-/// No code that holds one of the store's locks leaves half a change behind when it panics.
+/// Locks a mutex. No code that holds one of the store's locks leaves a partial change when it panics.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,19 +1,19 @@
-//! A snapshot on its way to another peer: all pins as of one moment, in chunks.
+//! Outgoing snapshots: a consistent view of all pins, in chunks.
 //!
-//! A chunk is one byte of version, then pins in the order of their CIDs, each as four bytes of length, big
-//! end first, and the stored record.
+//! A chunk is one byte of version, then pins in the order of their CIDs, each as four bytes of length,
+//! big-endian, and the stored record.
 
 use cluster_core::{FIRST_VERSION, Manifest, PIN_MAX, Pin, decode};
 
 use super::error::StoreError;
 use super::reader::{Listing, Stream};
 
-/// The size to which chunks are filled, in bytes: large enough for few messages, small enough to be held
-/// many times over.
+/// Size to which chunks are filled, in bytes: large enough for few messages, small enough to be held many
+/// times over.
 const CHUNK: usize = 256 << 10;
 
-/// The largest chunk, in bytes, that is made or taken. One pin that is larger than 256 KiB travels alone: the
-/// first release accepted pins of up to 8 MiB, later ones [`PIN_MAX`].
+/// Longest chunk made or accepted, in bytes. A pin larger than 256 KiB gets its own chunk: the first
+/// release accepted pins of up to 8 MiB, later ones [`PIN_MAX`].
 pub const CHUNK_MAX: usize = 16 << 20;
 
 const _: () = assert!(PIN_MAX < CHUNK && CHUNK < CHUNK_MAX);
@@ -21,7 +21,7 @@ const _: () = assert!(PIN_MAX < CHUNK && CHUNK < CHUNK_MAX);
 /// Bytes of a pin's length.
 const LEN: usize = 4;
 
-/// The pinset of one moment, with what goes with it. An iterator over the chunks; blocks on the disk.
+/// A consistent view of the pinset with its manifest. An iterator over the chunks; blocks on the disk.
 pub struct SnapshotSource {
     manifest: Manifest,
     pins: Stream,
@@ -46,7 +46,7 @@ impl SnapshotSource {
         })
     }
 
-    /// What the snapshot is of.
+    /// Description of the snapshot.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -98,7 +98,7 @@ impl Iterator for SnapshotSource {
     }
 }
 
-/// Reads a chunk; otherwise says what is wrong with it. Each pin comes with its bytes.
+/// Decodes a chunk into pins with their encodings. The error describes what is wrong.
 pub(super) fn read_chunk(chunk: &[u8]) -> Result<Vec<(Pin, &[u8])>, String> {
     if chunk.len() > CHUNK_MAX {
         return Err(format!(

@@ -1,4 +1,4 @@
-//! The database and its keyspaces.
+//! The fjall database and its keyspaces, with workarounds for fjall's defects.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -9,33 +9,33 @@ use super::error::StoreError;
 use super::keys;
 use super::record;
 
-/// Memory for blocks read from disk. Random reads of a pinset of ten million pins gain from more
+/// Default size of the block cache, in bytes. Random reads of a pinset of ten million pins gain from more
 /// (measured: 32 MiB 10,000/s, 512 MiB 64,000/s); listings and writes do not.
 pub(super) const CACHE: u64 = 16 << 20;
 
-/// Size at which a memtable is written out. fjall's 64 MiB would let five keyspaces take 320 MB; with 8 MiB
-/// a flush is short, and two in flight fit a small machine.
+/// Size at which a memtable is flushed. fjall's 64 MiB would let five keyspaces take 320 MB; with 8 MiB a
+/// flush is short, and two in flight fit a small machine.
 const MEMTABLE: u64 = 8 << 20;
-/// For keyspaces with few live bytes that every batch rewrites: they are flushed before they hold back the
-/// journals.
+/// For keyspaces with few live bytes that every batch rewrites: they are flushed before they keep old
+/// journals alive.
 const SMALL_MEMTABLE: u64 = 2 << 20;
 
-/// Journals on disk. The least that fjall takes: it bounds what a restart replays.
+/// Size of all journals on disk. The least that fjall accepts: it bounds the replay at a restart.
 const JOURNALS: u64 = 64 << 20;
 
-/// One writes memtables out while the other compacts; with one, flushes wait for compactions and writes for
-/// flushes.
+/// Worker threads: one flushes memtables while the other compacts; with one, flushes wait for compactions
+/// and writes for flushes.
 const WORKERS: usize = 2;
 
-/// A table file that is open. A few hundred files hold tens of millions of pins; descriptors are dear where
-/// the limit of a process is 1,024.
+/// Most table files open at once. A few hundred files hold tens of millions of pins; descriptors are scarce
+/// where the limit of a process is 1,024.
 const OPEN_FILES: usize = 200;
 
 const PINS: &str = "pins.";
 const INDEX: &str = "index.";
 const FIXED: [&str; 4] = ["log", "meta", "local", "queue"];
 
-/// Keyspaces that live as long as the folder.
+/// Keyspaces that exist as long as the folder.
 pub(super) struct Fixed {
     pub(super) log: Keyspace,
     pub(super) meta: Keyspace,
@@ -50,8 +50,7 @@ pub(super) struct Generation {
     pub(super) index: Keyspace,
 }
 
-/// Opens or creates the database. fjall asserts where bytes are not as it wrote them; here that is an error
-/// like the others.
+/// Opens or creates the database. fjall panics on some invalid bytes; here that is an ordinary error.
 pub(super) fn open_database(path: &Path, cache: u64) -> Result<Database, OpenFailure> {
     let builder = || {
         Database::builder(path)
@@ -70,7 +69,7 @@ pub(super) fn open_database(path: &Path, cache: u64) -> Result<Database, OpenFai
     }
 }
 
-/// What an error of fjall is about: it has errors of the operating system in several places.
+/// Classifies an error of fjall, which has errors of the operating system in several variants.
 pub(super) fn failure(error: fjall::Error) -> OpenFailure {
     if let fjall::Error::Io(error) = error {
         return OpenFailure::Io(error);
@@ -88,25 +87,25 @@ pub(super) fn failure(error: fjall::Error) -> OpenFailure {
     OpenFailure::Damaged(error.to_string())
 }
 
-/// Why fjall did not open its folder.
+/// Failure of fjall to open its folder.
 pub(super) enum OpenFailure {
-    /// What it read is not what it wrote.
+    /// Its files are invalid; the text says how.
     Damaged(String),
-    /// The operating system said no.
+    /// The operating system reports an error.
     Io(std::io::Error),
 }
 
-/// The first of the keyspaces that do not exist, of those that every founded database has.
+/// Returns the first missing keyspace of those that every founded database has.
 pub(super) fn missing_fixed(db: &Database) -> Option<&'static str> {
     FIXED.into_iter().find(|name| !db.keyspace_exists(name))
 }
 
-/// Whether both keyspaces of a generation exist.
+/// Returns whether both keyspaces of a generation exist.
 pub(super) fn has_generation(db: &Database, number: u64) -> bool {
     db.keyspace_exists(&format!("{PINS}{number}")) && db.keyspace_exists(&format!("{INDEX}{number}"))
 }
 
-/// Opens or creates the keyspaces that live as long as the folder.
+/// Opens or creates the keyspaces that exist as long as the folder.
 pub(super) fn fixed(db: &Database) -> Result<Fixed, fjall::Error> {
     Ok(Fixed {
         log: keyspace(db, "log", MEMTABLE)?,
@@ -125,7 +124,7 @@ pub(super) fn generation(db: &Database, number: u64) -> Result<Generation, fjall
     })
 }
 
-/// The generations of which any keyspace exists.
+/// Lists the generations of which any keyspace exists.
 pub(super) fn generations(db: &Database) -> Vec<u64> {
     let number = |name: &str| name.strip_prefix(PINS).or(name.strip_prefix(INDEX))?.parse().ok();
     let names = db.list_keyspace_names();
@@ -135,8 +134,9 @@ pub(super) fn generations(db: &Database) -> Vec<u64> {
     numbers
 }
 
-/// Seals a memtable that has outgrown its size. fjall leaves that to a worker, and a memtable that is written
-/// while all workers are busy grows without a limit; sealed ones are counted, and hold up their writer.
+/// Seals a memtable that has outgrown its size. fjall leaves that to a worker, and a memtable that is
+/// written while all workers are busy grows without a limit; sealed ones are counted, and block their
+/// writer.
 pub(super) fn bound_memory(keyspaces: &[&Keyspace]) -> Result<(), StoreError> {
     for keyspace in keyspaces {
         if keyspace.tree.active_memtable().size() > MEMTABLE + MEMTABLE / 2 {
@@ -146,13 +146,13 @@ pub(super) fn bound_memory(keyspaces: &[&Keyspace]) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Sequence numbers to skip at an opening: making or deleting a keyspace takes two, and between two openings
-/// hardly more than the two of each generation are, before a batch takes a later number.
+/// Sequence numbers to skip at an opening: creating or deleting a keyspace takes two, and hardly more than
+/// those of each generation are used between two openings before a batch takes a later number.
 const SKIPPED: usize = 256;
 
-/// Uses up sequence numbers, before any keyspace is made. fjall (3.1) learns the next number from what
-/// keyspaces hold, not from its own list of them, and gives a new keyspace the id of one that was deleted.
-/// Where the number of the new one is below that of the old one's deletion, it is gone at the next opening.
+/// Uses up sequence numbers, before any keyspace is created. fjall (3.1) recovers the next number from the
+/// contents of keyspaces, not from its own list of them, and gives a new keyspace the id of a deleted one.
+/// If the creation's number is below the deletion's, the new keyspace is gone at the next opening.
 pub(super) fn skip_numbers(db: &Database, fixed: &Fixed) -> Result<(), fjall::Error> {
     for _ in 0..SKIPPED {
         let mut batch = db.batch();
@@ -162,10 +162,10 @@ pub(super) fn skip_numbers(db: &Database, fixed: &Fixed) -> Result<(), fjall::Er
     db.persist(PersistMode::Buffer)
 }
 
-/// Deletes a generation. Files go when nobody reads it any more.
+/// Deletes a generation. Its files are deleted when the last reader drops it.
 ///
-/// A write to a keyspace that stays, newer than all writes to this one, must be durable before: the sequence
-/// numbers of writes to deleted keyspaces are forgotten, and given again, otherwise.
+/// A write to a keyspace that stays, newer than all writes to this one, must be durable before: otherwise
+/// the sequence numbers of writes to deleted keyspaces are forgotten and assigned again.
 pub(super) fn delete(db: &Database, generation: &Generation) -> Result<(), StoreError> {
     for keyspace in [&generation.pins, &generation.index] {
         db.delete_keyspace(keyspace.clone()).map_err(StoreError::Write)?;

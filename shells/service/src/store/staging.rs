@@ -1,6 +1,6 @@
-//! A snapshot that arrives. It is checked and written into a generation of its own; nothing sees it before a
-//! batch with [`StoreOp::InstallSnapshot`](cluster_core::StoreOp::InstallSnapshot) makes that generation the
-//! one in use. What a crash leaves of it is cleared away at the next opening.
+//! Incoming snapshots. One is checked and written into a new generation, which stays invisible until a
+//! batch with [`StoreOp::InstallSnapshot`](cluster_core::StoreOp::InstallSnapshot) makes it the one in use.
+//! The next opening deletes the remains of one that a crash interrupted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use super::shared::{Shared, lock};
 use super::snapshot::read_chunk;
 use super::spaces::{self, Generation};
 
-/// How many snapshots may be staged at once: one that waits for the core's word while a new leader's comes
-/// in. Each takes the disk space of a pinset.
+/// Snapshots staged at once: one that waits for the core's decision while a new leader's arrives. Each
+/// takes the disk space of a pinset.
 const STAGED_MAX: usize = 2;
 
-/// How many keys are written at once: about a millisecond, for which the loop may have to wait.
+/// Keys written at once: about a millisecond, for which the loop may have to wait.
 const WRITE: usize = 1000;
 
-/// The snapshots that are being received or wait.
+/// Snapshots that are being received, or wait to be installed.
 pub(super) struct Stages {
     next_generation: u64,
     staged: BTreeMap<SnapshotId, Stage>,
@@ -42,13 +42,13 @@ impl Stages {
         }
     }
 
-    /// The number of a generation that nobody has used.
+    /// Returns an unused generation number.
     pub(super) fn next(&mut self) -> u64 {
         self.next_generation += 1;
         self.next_generation - 1
     }
 
-    /// The generation of a snapshot that has arrived whole, if it is the one that `manifest` describes.
+    /// Returns the generation of a completely received snapshot, if `manifest` describes it.
     pub(super) fn ready(&self, id: SnapshotId, manifest: &Manifest) -> Option<Arc<Generation>> {
         match self.staged.get(&id)? {
             Stage::Ready {
@@ -59,7 +59,7 @@ impl Stages {
         }
     }
 
-    /// The snapshot has become the pinset.
+    /// Removes a snapshot that has become the pinset.
     pub(super) fn installed(&mut self, id: SnapshotId) {
         self.staged.remove(&id);
     }
@@ -76,7 +76,11 @@ impl Stager {
         Self { shared }
     }
 
-    /// Begins to receive a snapshot under a name that was never used before.
+    /// Starts to receive a snapshot under an id that was never used before.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::Busy`] with [`STAGED_MAX`] others, [`StageError::Store`] when the disk fails.
     pub fn stage(&self, id: SnapshotId, manifest: Manifest) -> Result<Staging, StageError> {
         let number = {
             let mut stages = lock(&self.shared.stages);
@@ -102,12 +106,16 @@ impl Stager {
         })
     }
 
-    /// Forgets a staged snapshot and frees its space. Nothing happens when there is none of this name.
+    /// Discards a staged snapshot and frees its space. Does nothing for an unknown id.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the disk fails.
     pub fn discard(&self, id: SnapshotId) -> Result<(), StoreError> {
         let stage = lock(&self.shared.stages).staged.remove(&id);
         match stage {
             Some(Stage::Ready { generation, .. }) => self.shared.delete_unused(&[generation]),
-            // It is deleted where it is being received.
+            // A snapshot that is still being received is deleted by its [`Staging`].
             Some(Stage::Receiving) | None => Ok(()),
         }
     }
@@ -125,8 +133,13 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// Takes the next chunk of a [`SnapshotSource`](super::SnapshotSource). After an error the rest is of no
-    /// use.
+    /// Adds the next chunk of a [`SnapshotSource`](super::SnapshotSource). After an error, drop the
+    /// staging.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::Rejected`] for pins that are invalid, out of order or too many, [`StageError::Store`]
+    /// when the disk fails.
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), StageError> {
         let pins = read_chunk(chunk).map_err(StageError::Rejected)?;
         let expected = self.manifest.as_ref().map_or(0, |manifest| manifest.applied.pins);
@@ -160,8 +173,13 @@ impl Staging {
         Ok(())
     }
 
-    /// Checks that everything has come, and makes it durable. It waits under its name from here on, to be
+    /// Checks that the snapshot is complete, and makes it durable. It then waits under its id to be
     /// installed or discarded.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::Rejected`] when pins are missing or it was discarded meanwhile, [`StageError::Store`]
+    /// when the disk fails.
     pub fn finish(mut self) -> Result<(), StageError> {
         let Some(manifest) = self.manifest.as_ref() else {
             return Err(StageError::Rejected("finished twice".to_owned()));

@@ -1,4 +1,4 @@
-//! Making written batches durable beside the loop.
+//! The thread that makes written batches durable beside the loop.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -11,12 +11,12 @@ use super::error::StoreError;
 use super::open::Store;
 use super::shared::{Shared, lock};
 
-/// How long a batch that nobody waits for may stay in memory: a process that is killed forgets so much of
-/// what its tracker noted, such as failed attempts, and an idle one syncs at most so often.
+/// Longest time that a batch without a request stays in memory: a killed process loses at most that much of
+/// its tracker's notes, such as failed attempts, and an idle one syncs at most that often.
 const LAZY: Duration = Duration::from_secs(1);
 
-/// A thread that syncs. Whatever is asked for while a sync runs is covered by one more: only the newest
-/// batch waits, so there is no queue to fill.
+/// Handle to the syncing thread. All requests during a sync are covered by the next one: only the newest
+/// batch is kept, so there is no queue to fill.
 pub struct Syncer {
     slot: Arc<Slot>,
     thread: Option<JoinHandle<()>>,
@@ -31,14 +31,18 @@ struct Slot {
 #[derive(Default)]
 struct State {
     newest: Option<BatchId>,
-    /// When the oldest batch was written that no sync covers and nobody asked for.
+    /// Time at which the oldest batch was written that is neither synced nor requested.
     lazy: Option<Instant>,
     closed: bool,
 }
 
 impl Syncer {
-    /// Starts the thread. `synced` is called on it with the newest batch that is durable, once per sync, or
-    /// with the error after which the process must end; after an error it is not called again.
+    /// Starts the thread. It calls `synced` with the newest durable batch, once per sync, or with the error
+    /// after which the process must end; after an error it is not called again.
+    ///
+    /// # Errors
+    ///
+    /// The system cannot start a thread.
     pub fn start(
         store: &Store,
         synced: impl FnMut(Result<BatchId, StoreError>) + Send + 'static,
@@ -54,14 +58,14 @@ impl Syncer {
         })
     }
 
-    /// Asks for `batch`, which has been written, and all before it to be made durable.
+    /// Requests that `batch`, which has been written, and all before it be made durable.
     pub fn request(&self, batch: BatchId) {
         lock(&self.slot.state).newest = Some(batch);
         self.slot.changed.notify_one();
     }
 
-    /// Notes that a batch has been written that nobody waits for. It is durable a second later at the
-    /// latest, without a word to anybody.
+    /// Notes a batch that was written without a request. It is durable a second later at the latest; no
+    /// call of `synced` follows.
     pub fn note(&self) {
         let mut state = lock(&self.slot.state);
         if state.lazy.is_none() {
@@ -72,7 +76,7 @@ impl Syncer {
 }
 
 impl Drop for Syncer {
-    /// Ends the thread after what was asked for last.
+    /// Ends the thread after the last request.
     fn drop(&mut self) {
         lock(&self.slot.state).closed = true;
         self.slot.changed.notify_one();
@@ -95,7 +99,7 @@ fn run(shared: &Shared, slot: &Slot, mut synced: impl FnMut(Result<BatchId, Stor
     }
 }
 
-/// Waits until something is to be synced: a batch that was asked for, or those that nobody asked for;
+/// Waits for something to sync: a requested batch, or batches without a request (inner `None`). Outer
 /// `None` when there will be no more.
 fn next(slot: &Slot) -> Option<Option<BatchId>> {
     let mut state = lock(&slot.state);

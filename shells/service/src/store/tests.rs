@@ -1,4 +1,4 @@
-//! Tests of the store, and what they share.
+//! Tests of the store, and their helpers.
 
 mod crash;
 mod damage;
@@ -18,7 +18,7 @@ use cluster_core::{
 
 use super::{OpenError, OpenOptions, Replacing, Row, Settled, Store, StoreError};
 
-/// A CID of its own for each number, in no particular order.
+/// A distinct CID for each number, in no particular order.
 fn cid(n: u64) -> Cid {
     let mut bytes = vec![1, 0x55, 0x12, 32];
     for word in 0..4 {
@@ -89,8 +89,8 @@ fn founding() -> Recovered {
     Recovered::founding(Incarnation(77), Members::initial([peer(0), peer(1), peer(2)]))
 }
 
-/// Opens what nobody else has open. A program that another test starts at this moment still holds the lock,
-/// like all files that were open when it was forked, until it is executed.
+/// Opens a free folder. A program that another test starts at this moment still holds the lock, like all
+/// files that were open when it was forked, until it is executed.
 fn try_open(path: &std::path::Path) -> Result<Store, OpenError> {
     let began = std::time::Instant::now();
     loop {
@@ -107,7 +107,7 @@ fn open(path: &std::path::Path) -> Store {
     try_open(path).expect("opens")
 }
 
-/// A new folder, in memory where the system has a place for that: what is tested here is not the disk.
+/// A new folder, in memory where the system supports it: these tests are not about the disk.
 fn folder() -> tempfile::TempDir {
     let memory = std::path::Path::new("/dev/shm");
     let folder = if memory.is_dir() {
@@ -118,7 +118,7 @@ fn folder() -> tempfile::TempDir {
     folder.expect("a folder")
 }
 
-/// A new folder with a founded store in it.
+/// A new folder with a founded store.
 fn founded() -> (tempfile::TempDir, Store) {
     let folder = folder();
     let mut store = open(&folder.path().join("raft"));
@@ -126,7 +126,7 @@ fn founded() -> (tempfile::TempDir, Store) {
     (folder, store)
 }
 
-/// What applying entry `index` writes when it pins CID `index`.
+/// The operations that applying entry `index` writes when it pins CID `index`.
 fn pin_ops(index: Index) -> Vec<StoreOp> {
     let applied = Applied {
         index,
@@ -170,7 +170,7 @@ fn batch(id: u64, ops: Vec<StoreOp>) -> Batch {
     }
 }
 
-/// Everything that the store holds, as its readers see it.
+/// The contents of the store, as its readers see them.
 fn content(store: &Store) -> Result<(Vec<Row>, Applied), StoreError> {
     let listing = store.reader().listing();
     let rows = listing.rows(None).collect::<Result<_, _>>()?;

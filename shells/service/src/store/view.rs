@@ -1,4 +1,4 @@
-//! What the core reads.
+//! The core's view of the store.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -17,9 +17,8 @@ pub struct StoreView<'a> {
     store: &'a Store,
 }
 
-/// Where the first key of a queue, and of the expiries, can be at the earliest. What is taken from the front
-/// leaves markers behind that a search from the front would have to step over, a million of them after a
-/// million pins.
+/// Lower bounds of the first key of each queue, and of the expiries. Keys removed from the front leave
+/// tombstones that a search from the front would have to skip, a million of them after a million pins.
 #[derive(Default)]
 pub(super) struct Floors {
     lanes: BTreeMap<u8, Vec<u8>>,
@@ -27,20 +26,20 @@ pub(super) struct Floors {
 }
 
 impl Floors {
-    /// Takes note of a new place in a queue.
+    /// Lowers the bound for a new queue entry.
     pub(super) fn queued(&mut self, key: &[u8]) {
         let floor = key.first().and_then(|lane| self.lanes.get_mut(lane));
         lower(floor, key);
     }
 
-    /// Takes note of a new key of the index.
+    /// Lowers the bound for a new index key.
     pub(super) fn indexed(&mut self, key: &[u8]) {
         if key.first() == keys::EXPIRIES.0.first() {
             lower(Some(&mut self.expiry), key);
         }
     }
 
-    /// The pinset has been replaced.
+    /// Resets the bounds of the expiries after the pinset was replaced.
     pub(super) fn forget_expiries(&mut self) {
         self.expiry.clear();
     }
@@ -65,7 +64,7 @@ impl<'a> StoreView<'a> {
         self.or_fatal(get(keyspace, key))
     }
 
-    /// Up to `limit` keys between the bounds, with what `take` makes of them.
+    /// Reads up to `limit` keys between the bounds, converted by `take`.
     fn scan<T>(
         &self,
         keyspace: &Keyspace,
@@ -91,7 +90,7 @@ pub(super) fn get<T: DeserializeOwned>(keyspace: &Keyspace, key: &[u8]) -> Resul
         .map_err(|error| damaged(keyspace, key, &error.to_string()))
 }
 
-/// An error about one record.
+/// An error for one record.
 pub(super) fn damaged(keyspace: &Keyspace, key: &[u8], what: &str) -> StoreError {
     let name = keyspace.name();
     StoreError::Damaged(format!("record {key:02x?} of {name:?}: {what}"))
@@ -131,7 +130,7 @@ impl PinsetView for StoreView<'_> {
         let (start, end) = keys::lane(lane);
         let mut floors = lock(&self.store.floors);
         let floor = floors.lanes.entry(start[0]).or_insert_with(|| start.to_vec());
-        // A place in another lane is before or after all of this one.
+        // A key in another lane sorts before or after all of this one.
         let wanted = from.map_or_else(|| start.to_vec(), keys::queue);
         let from_front = wanted <= *floor;
         let first = if from_front { floor.as_slice() } else { &wanted };
@@ -173,7 +172,7 @@ impl PinsetView for StoreView<'_> {
         let (start, end) = keys::EXPIRIES;
         let mut floors = lock(&self.store.floors);
         let first = start.as_slice().max(&floors.expiry);
-        // The first moment after `until`, or the end of them all.
+        // The first time after `until`, or the end of the index.
         let later = until.0.checked_add(1).map(|at| keys::by_expiry(Timestamp(at)));
         let last = later.as_ref().map_or(&end[..], |key| &key[..]);
         if first >= last || limit == 0 {

@@ -1,35 +1,35 @@
-//! How many CIDs wait to be pinned for the first time.
+//! Count of the CIDs that wait for their first attempt to be pinned.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-/// The number of keys in lane `Fresh`. Counting them takes as long as there are keys, and keys that are gone
-/// but not yet compacted away: so they are counted once, and what batches add and take is kept account of.
+/// Number of keys in lane `Fresh`. Counting takes time for every key, and for every tombstone not yet
+/// compacted away: so they are counted once, and batches update the count.
 #[derive(Default)]
 pub(super) struct Waiting {
-    /// Added less taken since the store was opened. Changed only while a batch is committed.
+    /// Keys added minus keys removed since the store was opened. Changed only while a batch is committed.
     change: AtomicI64,
-    /// How many there were when the store was opened.
+    /// Number of keys when the store was opened.
     before: OnceLock<i64>,
 }
 
 impl Waiting {
-    /// Takes account of a batch.
+    /// Adds a batch's change.
     pub(super) fn changed(&self, by: i64) {
         self.change.fetch_add(by, Ordering::Relaxed);
     }
 
-    /// Added less taken so far.
+    /// Keys added minus keys removed since the store was opened.
     pub(super) fn change(&self) -> i64 {
         self.change.load(Ordering::Relaxed)
     }
 
-    /// How many there were at opening, once that is known.
+    /// Number of keys at opening, once it is known.
     pub(super) fn before(&self) -> Option<i64> {
         self.before.get().copied()
     }
 
-    /// Notes that there were `count` when `change` had been added.
+    /// Stores that there were `count` keys when the change was `change`.
     pub(super) fn counted(&self, count: i64, change: i64) {
         self.before.get_or_init(|| count - change);
     }

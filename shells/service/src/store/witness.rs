@@ -1,12 +1,12 @@
-//! A file beside the database that says how many batches are durable.
+//! A file beside the database with the number of durable batches.
 //!
-//! A journal of fjall that is damaged near its end reads like one that a power cut tore: it opens with
-//! everything after the damage gone, and what is left is consistent in itself (fjall's issue 311). For a
-//! voter that is fatal, for it forgets its promises. So every sync is followed by a note, here, of the batch
-//! that is durable now; a database that has fewer is refused.
+//! A fjall journal with damage near its end looks like one torn by a power cut: it opens with everything
+//! after the damage gone, and the remainder is consistent (fjall's issue 311). For a voter that is fatal,
+//! since it forgets its promises. So every sync is followed by a note in this file of the number of durable
+//! batches; a database with fewer is refused.
 //!
-//! The note is written after the sync and itself synced now and then only: after a power cut it may be old,
-//! which makes the check weaker, but it never claims what is not so.
+//! The note is written after the sync, and synced itself only at intervals: after a power cut it may be
+//! old, which weakens the check, but it never claims too much.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -15,15 +15,15 @@ use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The file's name.
+/// Name of the file.
 pub(super) const NAME: &str = "synced";
 
-/// One note: number, checksum. Two places are written in turn, a sector apart, so that a torn write
-/// leaves the other one.
+/// Bytes of a note: number, checksum. Two places, a sector apart, are written alternately, so that a torn
+/// write spares the other one.
 const NOTE: usize = 16;
 const PLACES: [u64; 2] = [0, 512];
 
-/// How old the note on the disk itself may become while batches are synced. A second costs nothing.
+/// Longest age of the note on the disk while batches are synced. Syncing it once a second costs nothing.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 
 /// The open file.
@@ -34,8 +34,8 @@ pub(super) struct Witness {
 }
 
 impl Witness {
-    /// Opens or creates the file, and reads how many batches are durable at least; `None` when the file
-    /// holds no whole note.
+    /// Opens or creates the file, and reads the number of batches that are durable at least; `None` when
+    /// the file holds no complete note.
     pub(super) fn open(folder: &Path) -> io::Result<(Self, Option<u64>)> {
         let path = folder.join(NAME);
         let mut file = OpenOptions::new()
@@ -56,7 +56,7 @@ impl Witness {
         Ok((witness, noted))
     }
 
-    /// Notes that `seq` batches are durable. They must be.
+    /// Writes that `seq` batches are durable. They must be.
     pub(super) fn note(&mut self, seq: u64) -> io::Result<()> {
         let mut note = [0; NOTE];
         note[..8].copy_from_slice(&seq.to_le_bytes());

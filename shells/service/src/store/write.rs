@@ -1,4 +1,4 @@
-//! One batch of the core becomes one batch of fjall.
+//! Translation of the core's batches into batches of fjall.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
@@ -13,11 +13,11 @@ use super::record::{self, Head};
 use super::shared::{Shared, lock};
 use super::spaces::{self, Generation};
 
-/// How many dropped log entries one batch removes from disk: about a millisecond's work, and ten times what
-/// a batch appends, so the rest never piles up.
+/// Removed log entries that one batch deletes from disk: about a millisecond's work, and ten times the
+/// entries that a batch appends, so the rest never piles up.
 const PURGE_PER_BATCH: u64 = 1000;
 
-/// Where a key lives. A batch is sorted by this and the key.
+/// Keyspace of a key. A batch is sorted by this and the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Space {
     Log,
@@ -28,29 +28,33 @@ enum Space {
     Queue,
 }
 
-/// A key with what it shall hold, or nothing.
+/// A key with its new value, or its deletion.
 struct Put {
     space: Space,
     key: Vec<u8>,
     value: Option<Vec<u8>>,
 }
 
-/// A batch in the making. Nothing of it shows before it is committed.
+/// A batch being built. None of it is visible before it is committed.
 struct Draft<'a> {
     shared: &'a Shared,
     head: Head,
     links: &'a mut VecDeque<Link>,
     generation: Arc<Generation>,
     puts: Vec<Put>,
-    /// How many more wait to be pinned for the first time.
+    /// Change of the number of CIDs that wait for their first attempt.
     waiting: i64,
     /// The snapshot that this batch installs.
     installs: Option<SnapshotId>,
 }
 
 impl Store {
-    /// Applies a batch: all of it or nothing, unsynced, visible to reads when this returns. After an error
-    /// the process must end.
+    /// Applies a batch atomically, unsynced; it is visible to reads when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Contract`] for a batch that contradicts the stored state, of which nothing is written;
+    /// another one when the disk fails. The process must end in both cases.
     pub fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
         let Some(head) = self.head.clone() else {
             return Err(StoreError::Contract("nothing is founded yet".to_owned()));
@@ -105,7 +109,7 @@ impl Store {
         seq: u64,
         waiting: i64,
     ) -> Result<(), StoreError> {
-        // The last write to a key counts; within one fjall batch their order would be undefined.
+        // The last write to a key wins; within one fjall batch their order would be undefined.
         puts.sort_by(|a, b| (a.space, &a.key).cmp(&(b.space, &b.key)));
         let fixed = &self.shared.fixed;
         let mut batch = fjall::OwnedWriteBatch::with_capacity(self.shared.db.clone(), puts.len());
@@ -215,7 +219,7 @@ impl Draft<'_> {
         }
         let end = first + entries.len() as u64;
         (end..=last).for_each(|index| self.put(Space::Log, keys::log(index), None));
-        let mut term = self.keep_links(first - 1);
+        let mut term = self.truncate_links(first - 1);
         for (index, entry) in (first..).zip(entries) {
             if entry.index != index || entry.term < term {
                 let what = format!("entry {} of term {}", entry.index, entry.term);
@@ -233,8 +237,8 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// Forgets the links after `last`, which becomes the last entry; returns its term.
-    fn keep_links(&mut self, last: Index) -> Term {
+    /// Drops the links after `last`, which becomes the last entry; returns its term.
+    fn truncate_links(&mut self, last: Index) -> Term {
         let kept = usize::try_from(last - self.head.compacted.0).unwrap_or(usize::MAX);
         self.links.truncate(kept);
         let link = self.links.back().copied().unwrap_or(Link {
@@ -267,7 +271,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// Leaves entries from `from` up to `to` to later batches to remove.
+    /// Leaves the deletion of entries from `from` up to `to` to later batches.
     fn purge_later(&mut self, from: Index, to: Index) {
         if self.head.purge_from >= self.head.purge_to {
             self.head.purge_from = from;
@@ -306,7 +310,7 @@ impl Draft<'_> {
     fn install(&mut self, snapshot: SnapshotId, manifest: &Manifest) -> Result<(), String> {
         let staged = lock(&self.shared.stages).ready(snapshot, manifest);
         let staged = staged.ok_or_else(|| format!("snapshot {snapshot} is not staged whole"))?;
-        // What this batch has done to the pinset before is replaced with it.
+        // The snapshot replaces all earlier changes of this batch to the pinset.
         self.puts
             .retain(|put| !matches!(put.space, Space::Pins | Space::Index));
         self.generation = staged;

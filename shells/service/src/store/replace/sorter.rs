@@ -1,5 +1,5 @@
-//! Puts records in the order of their keys, however many there are, in constant memory: what does not fit
-//! waits in a file, in sorted runs that are merged at the end.
+//! External sort: orders records by key in constant memory. Records that do not fit are kept in a file, in
+//! sorted runs that are merged at the end.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -12,15 +12,15 @@ use std::path::Path;
 
 use crate::store::StoreError;
 
-/// Bytes of keys and values that are sorted at once: some hundred thousand pins.
+/// Bytes of keys and values sorted in memory at once: some hundred thousand pins.
 const RUN: usize = 32 << 20;
 
-/// Memory for reading runs, all together.
+/// Memory for reading all runs together, in bytes.
 const READING: usize = 16 << 20;
 
-/// Records that come in any order and leave in the order of their keys.
+/// Collects records in any order and returns them in the order of their keys.
 pub(super) struct Sorter {
-    /// Has no name: whatever happens to the process, nothing of it is left.
+    /// Unlinked, so that it vanishes with the process.
     file: File,
     runs: Vec<Range<u64>>,
     /// Keys and values of the records that are not in a run yet.
@@ -29,10 +29,10 @@ pub(super) struct Sorter {
     limit: usize,
 }
 
-/// Where one is in `bytes`, its value behind its key.
+/// Position of a record in `bytes`, its value after its key.
 #[derive(Clone, Copy)]
 struct Record {
-    /// The start of its key: most are told apart by that.
+    /// First bytes of the key: most keys differ there.
     prefix: u64,
     at: u32,
     key: u16,
@@ -50,7 +50,7 @@ impl Record {
 }
 
 impl Sorter {
-    /// Keeps what does not fit into memory in a file at `path`, which must be free.
+    /// Creates the file for records that do not fit into memory at `path`, which must be free.
     pub(super) fn new(path: &Path) -> Result<Self, StoreError> {
         Self::with_limit(path, RUN).map_err(StoreError::Sort)
     }
@@ -73,7 +73,7 @@ impl Sorter {
         })
     }
 
-    /// Adds a record. Of several with the same key, [`Sorter::each`] tells the last one from the others.
+    /// Adds a record. [`Sorter::each`] marks the last one of several with the same key.
     pub(super) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         self.try_put(key, value).map_err(StoreError::Sort)
     }
@@ -99,7 +99,7 @@ impl Sorter {
 
     fn end_run(&mut self) -> io::Result<()> {
         let bytes = &self.bytes;
-        // A stable sort: those of the same key stay in the order in which they came.
+        // A stable sort: records with the same key stay in the order in which they were put.
         self.records.sort_by(|a, b| {
             let by_key = || a.key(bytes).cmp(b.key(bytes));
             a.prefix.cmp(&b.prefix).then_with(by_key)
@@ -124,19 +124,19 @@ impl Sorter {
         Ok(())
     }
 
-    /// Whether nothing was put in.
+    /// Returns whether no record was put.
     pub(super) fn is_empty(&self) -> bool {
         self.records.is_empty() && self.runs.is_empty()
     }
 
-    /// Hands over all records in the order of their keys, those of the same key in the order in which they
-    /// came: the key, the value, and whether one of the same key follows.
+    /// Calls `visit` with all records in the order of their keys, those with the same key in the order in
+    /// which they were put: key, value, and whether another one with the same key follows.
     pub(super) fn each(
         mut self,
-        mut take: impl FnMut(&[u8], &[u8], bool) -> Result<(), StoreError>,
+        mut visit: impl FnMut(&[u8], &[u8], bool) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         self.end_run().map_err(StoreError::Sort)?;
-        // That memory is of use to others now.
+        // Frees that memory for the merge.
         (self.bytes, self.records) = (Vec::new(), Vec::new());
         let mut sources = self.sources().map_err(StoreError::Sort)?;
         let (mut key, mut value) = (Vec::new(), Vec::new());
@@ -147,17 +147,17 @@ impl Sorter {
             std::mem::swap(&mut key, &mut first.key);
             std::mem::swap(&mut value, &mut first.value);
             if first.advance().map_err(StoreError::Sort)? {
-                // It goes to its place.
+                // Dropping the guard moves the run to its new place in the heap.
                 drop(first);
             } else {
                 PeekMut::pop(first);
             }
             let again = sources.peek().is_some_and(|next| next.key == key);
-            take(&key, &value, again)?;
+            visit(&key, &value, again)?;
         }
     }
 
-    /// The runs, each at its first record.
+    /// Opens the runs, each at its first record.
     fn sources(&self) -> io::Result<BinaryHeap<Source<'_>>> {
         let buffer = (READING / self.runs.len().max(1)).clamp(4 << 10, 256 << 10);
         let mut sources = BinaryHeap::with_capacity(self.runs.len());
@@ -180,7 +180,7 @@ impl Sorter {
     }
 }
 
-/// Before each record of a run: the lengths of its key and its value.
+/// Bytes before each record of a run: the lengths of its key and its value.
 const HEADER: usize = 2 + 4;
 
 fn prefix(key: &[u8]) -> u64 {
@@ -190,7 +190,7 @@ fn prefix(key: &[u8]) -> u64 {
     u64::from_be_bytes(start)
 }
 
-/// What is left of a run.
+/// Unread part of a run.
 struct Place<'a> {
     file: &'a File,
     range: Range<u64>,
@@ -206,7 +206,7 @@ impl Read for Place<'_> {
     }
 }
 
-/// A run, and its first record.
+/// A run, and its next record.
 struct Source<'a> {
     place: BufReader<Place<'a>>,
     number: usize,
@@ -215,7 +215,7 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Goes on to the next record; false when there is none.
+    /// Reads the next record; `false` at the end of the run.
     fn advance(&mut self) -> io::Result<bool> {
         let mut header = [0; HEADER];
         if self.place.buffer().is_empty() && self.place.get_ref().range.is_empty() {
@@ -232,7 +232,7 @@ impl Source<'_> {
 }
 
 impl Ord for Source<'_> {
-    /// The smallest key, of the oldest run, is the greatest: a heap has that on top.
+    /// Reversed, because a heap has the greatest on top: the smallest key, of the oldest run.
     fn cmp(&self, other: &Self) -> Ordering {
         other
             .key
@@ -261,7 +261,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn records_leave_in_the_order_of_their_keys_and_then_as_they_came(
+        fn records_are_returned_by_key_and_then_in_put_order(
             keys in proptest::collection::vec(proptest::collection::vec(0_u8..3, 0..11), 0..200),
             limit in 30_usize..1000,
         ) {

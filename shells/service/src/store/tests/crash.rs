@@ -1,4 +1,4 @@
-//! Processes that are killed, and disks that are full.
+//! Killed processes, and full disks.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -7,10 +7,10 @@ use std::process::{Command, Stdio};
 use super::*;
 use crate::store::Syncer;
 
-/// Tells a child what to do, and where.
+/// Variable that gives a child its folder.
 const FOLDER: &str = "STORE_TEST_FOLDER";
 
-/// Starts one test of this binary by itself, in another process.
+/// A command that runs one test of this binary in another process.
 fn child(test: &str, folder: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("has a path"));
     command
@@ -25,11 +25,11 @@ fn child(test: &str, folder: &Path) -> Command {
     command
 }
 
-/// The most that one child writes, far more than is waited for: a parent that is held up must not find the
+/// Most batches that one child writes, far more than are waited for: a delayed parent must not find the
 /// disk full.
 const WRITES_MAX: u64 = 5_000;
 
-/// Writes and syncs until it is killed, and says what is durable.
+/// Writes and syncs until it is killed, and prints what is durable.
 #[test]
 #[ignore = "runs in a process of its own, see below"]
 fn writes_until_killed() {
@@ -58,7 +58,7 @@ fn writes_until_killed() {
 }
 
 #[test]
-fn a_killed_process_loses_nothing_that_it_reported_and_halves_nothing() {
+fn a_killed_process_keeps_all_durable_batches_and_only_complete_ones() {
     let folder = super::folder();
     let path = folder.path().join("raft");
     for round in 0..12 {
@@ -84,7 +84,7 @@ fn a_killed_process_loses_nothing_that_it_reported_and_halves_nothing() {
         let (rows, applied) = content(&store).expect("reads");
         assert_eq!((rows.len() as u64, applied.pins), (last, last));
         let whole = rows.iter().all(|row| row.pin.is_some() && row.local.is_some());
-        assert!(whole, "a batch is there in part");
+        assert!(whole, "a batch is incomplete");
         assert_eq!(
             store.view().queue(Lane::Fresh, None, usize::MAX).len() as u64,
             last
@@ -92,7 +92,7 @@ fn a_killed_process_loses_nothing_that_it_reported_and_halves_nothing() {
     }
 }
 
-/// Writes until the disk is full, and says how it ended.
+/// Writes until the disk is full, and prints the error.
 #[test]
 #[ignore = "runs in a process of its own, see below"]
 fn writes_until_full() {
@@ -119,7 +119,7 @@ fn writes_until_full() {
 }
 
 #[test]
-fn a_full_disk_is_an_error_and_loses_nothing_that_was_durable() {
+fn a_full_disk_is_an_error_and_keeps_all_durable_batches() {
     let folder = super::folder();
     let disk = folder.path().join("disk");
     std::fs::create_dir(&disk).expect("makes");
@@ -163,7 +163,8 @@ fn a_full_disk_is_an_error_and_loses_nothing_that_was_durable() {
         let (rows, applied) = content(&store).expect("reads");
         assert_eq!(rows.len() as u64, applied.pins);
     }));
-    // A program that another test starts at this moment holds all files of this process, until it runs.
+    // A program that another test starts at this moment holds all files of this process, until it is
+    // executed.
     let began = std::time::Instant::now();
     let unmounted = || Command::new("umount").arg(&disk).status();
     while !unmounted().is_ok_and(|status| status.success()) {

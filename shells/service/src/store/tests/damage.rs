@@ -1,4 +1,4 @@
-//! Flipped bits and cut files: opening refuses, or a read does, or what is read is what was written.
+//! Flipped bits and cut files are detected when opening or reading, or the contents are unchanged.
 
 use std::fs::{self, OpenOptions as FileOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -8,7 +8,7 @@ use super::*;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
-/// Copies a folder, holes as holes.
+/// Copies a folder, sparse files included.
 pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("makes");
     for file in fs::read_dir(from).expect("reads") {
@@ -37,7 +37,7 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     found.sort();
 }
 
-/// A file without the zeros at its end: journals are made long beforehand.
+/// The content of a file without the zeros at its end: fjall preallocates journals.
 fn content_of(path: &Path) -> Vec<u8> {
     let mut file = fs::File::open(path).expect("opens");
     let mut bytes = vec![0; 2 << 20];
@@ -60,7 +60,7 @@ fn used(path: &Path) -> u64 {
     content_of(path).len() as u64
 }
 
-/// A closed store with pins in tables as well as in the journal, made from two processes.
+/// A closed store with pins in tables as well as in the journal, written by two processes.
 fn sample() -> (tempfile::TempDir, PathBuf, (Vec<Row>, Applied), Recovered) {
     let (folder, mut store) = founded();
     for index in 1..=40 {
@@ -100,7 +100,13 @@ struct Tally {
     same: u32,
 }
 
-fn judge(path: &Path, expected: &(Vec<Row>, Applied), recovered: &Recovered, what: &str, tally: &mut Tally) {
+fn check_outcome(
+    path: &Path,
+    expected: &(Vec<Row>, Applied),
+    recovered: &Recovered,
+    what: &str,
+    tally: &mut Tally,
+) {
     let mut store = match try_open(path) {
         Ok(store) => store,
         Err(error) => {
@@ -127,7 +133,7 @@ fn judge(path: &Path, expected: &(Vec<Row>, Applied), recovered: &Recovered, wha
 }
 
 #[test]
-fn a_flipped_bit_is_never_taken_for_what_was_written() {
+fn a_flipped_bit_is_detected_or_harmless() {
     let (folder, path, content, recovered) = sample();
     let mut rng = StdRng::seed_from_u64(311);
     let mut tally = Tally::default();
@@ -136,7 +142,7 @@ fn a_flipped_bit_is_never_taken_for_what_was_written() {
     for round in 0..300 {
         let copied = folder.path().join("copy");
         copy(&path, &copied);
-        // Half of them where most of it is: in the journal.
+        // Half of the flips go to the journal, which holds most of the data.
         let journal = |file: &&PathBuf| round % 2 == 1 || file.extension().is_some_and(|ext| ext == "jnl");
         let candidates: Vec<_> = found
             .iter()
@@ -148,7 +154,7 @@ fn a_flipped_bit_is_never_taken_for_what_was_written() {
         let name = file.strip_prefix(&path).expect("is inside");
         flip(&copied.join(name), at, bit);
         let what = format!("bit {bit} of byte {at} of {}", name.display());
-        judge(&copied, &content, &recovered, &what, &mut tally);
+        check_outcome(&copied, &content, &recovered, &what, &mut tally);
         fs::remove_dir_all(&copied).expect("removes");
     }
     println!("{tally:?}");
@@ -169,7 +175,7 @@ fn flip(path: &Path, at: u64, bit: u32) {
 }
 
 #[test]
-fn a_cut_or_zeroed_tail_is_never_taken_for_what_was_written() {
+fn a_cut_or_zeroed_tail_is_detected_or_harmless() {
     let (folder, path, content, recovered) = sample();
     let mut rng = StdRng::seed_from_u64(3);
     let mut tally = Tally::default();
@@ -192,7 +198,7 @@ fn a_cut_or_zeroed_tail_is_never_taken_for_what_was_written() {
             target.set_len(len).expect("fills up");
         }
         let what = format!("{} cut at {at}", name.display());
-        judge(&copied, &content, &recovered, &what, &mut tally);
+        check_outcome(&copied, &content, &recovered, &what, &mut tally);
         fs::remove_dir_all(&copied).expect("removes");
     }
     println!("{tally:?}");
@@ -209,7 +215,7 @@ fn a_torn_write_that_was_never_durable_is_dropped() {
     let path = folder.path().join("raft");
     let before = used(&path.join("db/0.jnl"));
     let expected = content(&store).expect("reads");
-    // Not durable, but in the file, where one of its pages gets lost.
+    // Not durable, but in the file, of which a page is lost.
     store.write(&batch(21, pin_ops(21))).expect("writes");
     store
         .shared
@@ -222,7 +228,7 @@ fn a_torn_write_that_was_never_durable_is_dropped() {
     let store = open(&copied);
     assert_eq!(content(&store).expect("reads"), expected);
     drop(store);
-    // The same damage to what is durable is another matter.
+    // The same damage to a durable batch is refused.
     fs::remove_dir_all(&copied).expect("removes");
     copy(&path, &copied);
     flip(&copied.join("db/0.jnl"), before - 60, 3);
@@ -230,7 +236,7 @@ fn a_torn_write_that_was_never_durable_is_dropped() {
 }
 
 #[test]
-fn a_random_byte_soup_is_refused() {
+fn random_bytes_are_refused() {
     let mut rng = StdRng::seed_from_u64(5);
     let (folder, path, _, _) = sample();
     for _ in 0..10 {

@@ -1,11 +1,11 @@
-//! Every operation against an obvious model in memory.
+//! Random operations compared with a model in memory.
 
 use proptest::prelude::*;
 
 use super::*;
 use cluster_core::{RaftId, Window};
 
-/// What the store should hold.
+/// Expected contents of the store.
 struct Model {
     recovered: Recovered,
     pins: BTreeMap<Cid, Pin>,
@@ -57,7 +57,7 @@ impl Model {
     }
 }
 
-/// One step, whose number is made to fit what is there.
+/// One step, whose number is adapted to the current contents.
 #[derive(Debug, Clone)]
 enum Step {
     Append(u8, u8),
@@ -386,7 +386,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_store_holds_what_the_model_holds(steps in steps()) {
+    fn the_store_matches_the_model(steps in steps()) {
         let mut run = Run::new();
         steps.iter().for_each(|step| run.step(step));
         run.reopen();

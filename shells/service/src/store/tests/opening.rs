@@ -1,4 +1,4 @@
-//! What is opened, and what is refused with which words.
+//! Opening folders, and the texts of refusals.
 
 use super::*;
 use crate::store::{OpenError, Syncer};
@@ -10,7 +10,7 @@ fn refused(path: &std::path::Path) -> OpenError {
 }
 
 #[test]
-fn an_empty_folder_holds_nothing_until_it_is_founded() {
+fn an_empty_folder_has_no_content_until_it_is_founded() {
     let folder = super::folder();
     let mut store = open(folder.path());
     assert_eq!(store.recovered().expect("reads"), None);
@@ -32,7 +32,7 @@ fn an_empty_folder_holds_nothing_until_it_is_founded() {
 }
 
 #[test]
-fn a_second_process_is_told_who_has_the_folder() {
+fn a_second_process_gets_the_id_of_the_owner() {
     let (folder, store) = founded();
     let second = Store::open(folder.path().join("raft"), &OpenOptions::default());
     let error = second.err().expect("is refused");
@@ -51,7 +51,7 @@ fn a_second_process_is_told_who_has_the_folder() {
 }
 
 #[test]
-fn a_folder_from_the_future_is_refused() {
+fn a_folder_of_a_later_release_is_refused() {
     let (folder, store) = founded();
     let path = folder.path().join("raft");
     drop(store);
@@ -75,7 +75,7 @@ fn a_folder_from_the_future_is_refused() {
 }
 
 #[test]
-fn a_folder_of_somebody_else_is_refused_untouched() {
+fn a_foreign_folder_is_refused_untouched() {
     let folder = super::folder();
     fs::write(folder.path().join("raft.db"), "of the Go peer").expect("writes");
     let error = refused(folder.path());
@@ -105,7 +105,7 @@ fn a_batch_that_contradicts_the_log_is_refused() {
 }
 
 #[test]
-fn a_long_log_is_compacted_piece_by_piece() {
+fn a_long_log_is_compacted_in_pieces() {
     let (folder, mut store) = founded();
     let path = folder.path().join("raft");
     let entries = (1..=3_500).map(|index| entry(index, 1)).collect();
@@ -143,9 +143,9 @@ fn a_long_log_is_compacted_piece_by_piece() {
 #[test]
 fn the_syncer_reports_the_newest_batch_and_all_before_it() {
     let (folder, mut store) = founded();
-    let (tell, told) = mpsc::channel();
+    let (sender, reports) = mpsc::channel();
     let syncer = Syncer::start(&store, move |result| {
-        tell.send(result.expect("syncs")).expect("is heard");
+        sender.send(result.expect("syncs")).expect("is received");
     })
     .expect("starts");
     for index in 1..=200 {
@@ -153,10 +153,10 @@ fn the_syncer_reports_the_newest_batch_and_all_before_it() {
         syncer.request(BatchId(index));
     }
     drop(syncer);
-    let reports: Vec<_> = told.iter().collect();
+    let reports: Vec<_> = reports.iter().collect();
     assert_eq!(reports.last(), Some(&BatchId(200)));
     assert!(reports.is_sorted());
-    // Everything reported is in the files, whatever the store itself still does.
+    // Everything reported is in the files, independently of the store's later work.
     let copy = folder.path().join("copy");
     damage::copy(&folder.path().join("raft"), &copy);
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Founding anew in a folder that holds something.
+//! Founding a folder again.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn pins(store: &Store) -> Vec<Pin> {
 }
 
 #[test]
-fn pins_in_any_order_replace_the_pinset_and_raft_starts_anew() {
+fn pins_in_any_order_replace_the_pinset_and_raft_starts_afresh() {
     let (folder, mut store) = founded();
     let path = folder.path().join("raft");
     (1..=5).for_each(|index| store.write(&batch(index, pin_ops(index))).unwrap());
@@ -48,7 +48,7 @@ fn pins_in_any_order_replace_the_pinset_and_raft_starts_anew() {
             let at = |peer| listing.allocated(peer).any(|found| found.unwrap() == *pin);
             assert!(pin.allocations.iter().all(at), "the index knows {}", pin.cid);
         }
-        // What this peer has done about CIDs stays, to be compared with the new pinset.
+        // The local state stays, to be compared with the new pinset.
         assert_eq!(listing.locals(None).count(), 5);
     };
     check(&store);
@@ -66,7 +66,7 @@ fn pins_in_any_order_replace_the_pinset_and_raft_starts_anew() {
 }
 
 #[test]
-fn a_new_founding_may_keep_the_pins() {
+fn founding_again_may_keep_the_pins() {
     let (folder, mut store) = founded();
     (1..=5).for_each(|index| store.write(&batch(index, pin_ops(index))).unwrap());
     let before = pins(&store);
@@ -77,11 +77,11 @@ fn a_new_founding_may_keep_the_pins() {
 }
 
 #[test]
-fn what_was_given_up_in_one_process_does_not_get_in_the_way_of_the_next() {
+fn a_dropped_replacement_does_not_block_the_next_process() {
     let (folder, mut store) = founded();
     let path = folder.path().join("raft");
     for round in 1..=4 {
-        // Given up, cleared away, and begun again by a later process, under a name that was not used yet.
+        // Dropped, deleted, and started again by a later process, under an unused number.
         let mut given_up = store.replacing().unwrap();
         put(&mut given_up, &pin(1, 1));
         given_up.settle().unwrap();
@@ -99,7 +99,7 @@ fn what_was_given_up_in_one_process_does_not_get_in_the_way_of_the_next() {
 }
 
 #[test]
-fn a_cid_that_comes_again_after_many_others_is_one_pin_as_it_came_last() {
+fn a_repeated_cid_becomes_one_pin_with_the_last_options() {
     let (_folder, mut store) = founded();
     let mut replacing = store.replacing().unwrap();
     for n in 0..1500 {
@@ -124,7 +124,7 @@ fn a_cid_that_comes_again_after_many_others_is_one_pin_as_it_came_last() {
 }
 
 #[test]
-fn a_pinset_without_pins_replaces_one_and_what_is_not_settled_does_not() {
+fn an_empty_replacement_replaces_and_an_unsettled_one_does_not() {
     let (_folder, mut store) = founded();
     (1..=5).for_each(|index| store.write(&batch(index, pin_ops(index))).unwrap());
     let unsettled = store.replacing().unwrap();

@@ -1,10 +1,10 @@
-//! Snapshots: their way out, their way in, and everything that can go wrong on it.
+//! Snapshots: sending, receiving, and failures of both.
 
 use super::*;
 use crate::store::{StageError, Staging};
 use cluster_core::{VERSION, encode};
 
-/// Hands over pins in chunks of three.
+/// Pushes pins in chunks of three.
 pub(super) fn push_all(staging: &mut Staging, pins: &[Pin]) -> Result<(), StageError> {
     pins.chunks(3).try_for_each(|pins| staging.push(&chunk(pins)))
 }
@@ -52,13 +52,13 @@ fn install(snapshot: SnapshotId, manifest: &Manifest) -> Batch {
 }
 
 #[test]
-fn a_snapshot_arrives_as_it_was_sent() {
+fn a_snapshot_arrives_unchanged() {
     let (_sender, mut from) = founded();
     for index in 1..=3_000 {
         from.write(&batch(index, pin_ops(index))).expect("writes");
     }
     let source = from.reader().snapshot_source().expect("reads");
-    // What is written from now on is not part of it.
+    // Later writes are not part of it.
     from.write(&batch(3_001, pin_ops(3_001))).expect("writes");
 
     let (_receiver, mut to) = founded();
@@ -89,7 +89,7 @@ fn a_snapshot_arrives_as_it_was_sent() {
 }
 
 #[test]
-fn a_listing_goes_on_reading_the_pinset_that_a_snapshot_replaces() {
+fn a_listing_keeps_reading_a_replaced_pinset() {
     let (folder, mut store) = founded();
     for index in 1..=50 {
         store.write(&batch(index, pin_ops(index))).expect("writes");
@@ -123,7 +123,7 @@ fn a_listing_goes_on_reading_the_pinset_that_a_snapshot_replaces() {
 }
 
 #[test]
-fn what_is_not_the_announced_snapshot_is_refused() {
+fn chunks_that_do_not_match_the_announced_snapshot_are_refused() {
     let (_folder, store) = founded();
     let stager = store.stager();
     let refused = |n: u64, announced: u64, chunks: &[Vec<u8>]| {
@@ -158,7 +158,7 @@ fn what_is_not_the_announced_snapshot_is_refused() {
             break;
         }
     }
-    // None of them is in the way of the next.
+    // None of them blocks the next one.
     let mut staging = stager.stage(SnapshotId(6), manifest(5, 4)).expect("stages");
     staging
         .push(&whole)
@@ -167,7 +167,7 @@ fn what_is_not_the_announced_snapshot_is_refused() {
 }
 
 #[test]
-fn only_so_many_snapshots_are_staged_at_once() {
+fn the_number_of_staged_snapshots_is_limited() {
     let (_folder, mut store) = founded();
     let stager = store.stager();
     let first = stager.stage(SnapshotId(1), manifest(5, 0)).expect("stages");
@@ -189,7 +189,7 @@ fn only_so_many_snapshots_are_staged_at_once() {
 }
 
 #[test]
-fn what_is_left_of_a_snapshot_is_cleared_away_at_opening() {
+fn the_remains_of_a_snapshot_are_deleted_at_opening() {
     let (folder, mut store) = founded();
     store.write(&batch(1, pin_ops(1))).expect("writes");
     let mut staging = store
@@ -203,7 +203,7 @@ fn what_is_left_of_a_snapshot_is_cleared_away_at_opening() {
         .expect("stages");
     push_all(&mut ready, &sorted(20..22)).expect("takes them");
     ready.finish().expect("finishes");
-    // As a crash leaves it: the staging never ends.
+    // Simulates a crash: the staging is never dropped.
     std::mem::forget(staging);
     store.sync().expect("syncs");
     let copy = folder.path().join("copy");

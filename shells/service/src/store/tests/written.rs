@@ -1,4 +1,4 @@
-//! Keys and records, whatever is in them.
+//! Encodings of keys and records.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -8,7 +8,7 @@ use super::super::{keys, record};
 use super::*;
 use cluster_core::{Identity, RaftId, VERSION};
 
-/// Those that hold their content are as long as it.
+/// Includes identity CIDs, which are as long as their content.
 fn cids() -> impl Strategy<Value = Cid> {
     vec(any::<u8>(), 0..40).prop_map(|content| {
         let length = u8::try_from(content.len()).expect("is short");
@@ -95,7 +95,7 @@ fn entries() -> impl Strategy<Value = LogEntry> {
 
 proptest! {
     #[test]
-    fn keys_of_the_queue_are_in_the_order_of_the_queue(one in queue_keys(), other in queue_keys()) {
+    fn queue_keys_sort_like_the_queue(one in queue_keys(), other in queue_keys()) {
         prop_assert_eq!(keys::queue(&one).cmp(&keys::queue(&other)), one.cmp(&other));
         let written = keys::queue(&one);
         let (from, to) = keys::lane(one.lane);
@@ -104,7 +104,7 @@ proptest! {
     }
 
     #[test]
-    fn keys_of_the_log_and_of_expiries_are_in_the_order_of_their_numbers(
+    fn log_and_expiry_keys_sort_by_number(
         one: u64,
         other: u64,
         cid in cids(),
@@ -118,7 +118,7 @@ proptest! {
     }
 
     #[test]
-    fn no_peer_or_name_is_found_under_another_one(
+    fn peers_and_names_with_common_prefixes_do_not_mix(
         (one, other) in (peers(), peers()),
         (name, longer) in ("\\PC{0,6}", "\\PC{1,6}"),
         cid in cids(),
@@ -134,13 +134,13 @@ proptest! {
     }
 
     #[test]
-    fn whatever_the_key_it_is_read_or_refused(bytes in vec(any::<u8>(), 0..40)) {
+    fn any_key_is_parsed_or_refused(bytes in vec(any::<u8>(), 0..40)) {
         let _ = keys::expiry_cid(&bytes);
         let _ = keys::queue_key(Lane::Fresh, &bytes);
     }
 
     #[test]
-    fn a_sealed_record_is_read_under_its_own_key_only_and_damage_is_noticed(
+    fn a_sealed_record_is_bound_to_its_key_and_checked(
         head in heads(),
         at in any::<prop::sample::Index>(),
         flip in 1_u8..,
@@ -160,7 +160,7 @@ proptest! {
     }
 
     #[test]
-    fn an_entry_is_read_after_the_one_before_it_only_and_damage_is_noticed(
+    fn an_entry_is_bound_to_its_predecessor_and_checked(
         entry in entries(),
         chain: u64,
         at in any::<prop::sample::Index>(),
@@ -178,10 +178,10 @@ proptest! {
     }
 
     #[test]
-    fn whatever_the_bytes_they_are_read_or_refused(bytes in vec(any::<u8>(), 0..60), chain: u64) {
+    fn any_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..60), chain: u64) {
         let _ = unseal::<Head>(keys::HEAD, &bytes);
         let _ = unchain_entry(&bytes, chain);
-        // With a checksum that fits.
+        // With a valid checksum.
         let sum = |seed| xxhash_rust::xxh3::xxh3_64_with_seed(&bytes, seed).to_le_bytes();
         let key = xxhash_rust::xxh3::xxh3_64(keys::HEAD);
         let _ = unseal::<Head>(keys::HEAD, &[&bytes[..], &sum(key)].concat());
