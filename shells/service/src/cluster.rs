@@ -1,5 +1,8 @@
-//! The operations that a peer offers, whoever asks. They stand on the peer's state machine, its database, its
-//! IPFS node and calls to the other peers.
+//! The operations of a peer: pin, unpin, status, add, sync, recover, membership and metrics.
+//!
+//! [`Cluster`] serves the REST API, the IPFS proxy and the calls of other peers. It combines the peer's
+//! state machine, database and network, which [`world`] abstracts, with its IPFS node; it knows neither
+//! HTTP nor libp2p.
 
 mod add;
 mod claim;
@@ -40,36 +43,35 @@ pub use self::repositories::Repositories;
 pub use self::status_all::Rows;
 use self::world::{Store, StoreError, World};
 
-/// Listings of everything that may run at once. Each holds a snapshot of the database, which keeps the disk
-/// space of what is deleted meanwhile, and a few pages of rows in memory.
+/// Maximum of concurrent listings. Each holds a snapshot of the database, which keeps the disk space of
+/// what is deleted meanwhile, and a few pages of rows in memory.
 const LISTINGS_MAX: usize = 64;
 
-/// Uploads that may run at once: each has up to 40 MiB of blocks on the way.
+/// Maximum of concurrent uploads; each buffers up to 40 MiB of blocks.
 const UPLOADS_MAX: usize = 16;
 
-/// Claimed pins whose copies are elsewhere and not there yet. Each costs a question to a few peers now and
-/// then.
+/// Maximum of claimed pins that wait for their copies at other peers. Each polls a few peers.
 const CLAIMS_MAX: usize = 256;
 
-/// Calls of other peers that are served at once.
+/// Maximum of concurrent calls from other peers.
 const CALLS_MAX: usize = 256;
 
-/// How a peer presents itself, and what it does unless told otherwise.
+/// Identity and defaults of a peer.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Who this peer is.
+    /// This peer's id.
     pub peer: PeerId,
-    /// Its name for people.
+    /// Human-readable name of this peer.
     pub peername: String,
-    /// For pins that do not say how many copies they want.
+    /// Replication factors of pins that set none.
     pub default_replicas: Replicas,
-    /// The version of this program.
+    /// Version of this program.
     pub version: String,
-    /// The commit it was built from; may be empty.
+    /// Commit that the program was built from; may be empty.
     pub commit: String,
 }
 
-/// The operations of this peer. Cheap to clone.
+/// Handle to the operations of this peer. Cheap to clone.
 #[derive(Clone)]
 pub struct Cluster {
     inner: Arc<Inner>,
@@ -96,12 +98,12 @@ impl fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// The operations on this world. Nothing runs until one is called.
+    /// Returns the operations over this state machine, database, network and IPFS node. Starts no task.
     pub fn new(config: Config, world: World, backend: Backend) -> Self {
         Self::with_silence(config, world, backend, rpc::SILENCE)
     }
 
-    /// The same, where peers are given up after this much silence.
+    /// As [`Self::new`], with a time limit for answers of other peers.
     fn with_silence(config: Config, world: World, backend: Backend, silence: Duration) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -118,12 +120,12 @@ impl Cluster {
         }
     }
 
-    /// The version of this program.
+    /// Returns the version of this program.
     pub fn version(&self) -> &str {
         &self.inner.config.version
     }
 
-    /// Who this peer is.
+    /// Returns this peer's id.
     pub fn peer(&self) -> &PeerId {
         &self.inner.config.peer
     }
@@ -132,7 +134,7 @@ impl Cluster {
         Ok(self.inner.world.core.request(request).await?)
     }
 
-    /// Reads the database off the threads that serve connections.
+    /// Reads the database on a blocking thread.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
@@ -143,7 +145,7 @@ impl Cluster {
     }
 }
 
-/// What the wall clock says.
+/// Returns the wall clock's time.
 fn now() -> Timestamp {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -156,7 +156,7 @@ fn without_a_majority_reads_work_and_warn_and_writes_fail_with_the_reason() {
     wait_until("the peer that is left knows that nobody leads", || {
         let said = left.ctl(&["pin", "ls"]);
         assert!(said.code == 0 && said.out.starts_with(&cid), "{said:?}");
-        match said.err.starts_with("warning: this may be old: ") {
+        match said.err.starts_with("warning: possibly stale: ") {
             true => Ok(()),
             false => Err(format!("{said:?}")),
         }

@@ -1,5 +1,5 @@
-//! Adding content: files become blocks once, here; the blocks go to every peer that will hold them while
-//! they are made; then the root is pinned.
+//! Uploads: turns files into blocks, streams the blocks to the peers that will hold them, then pins the
+//! root.
 
 mod car;
 mod keep;
@@ -18,19 +18,19 @@ pub(super) use self::keep::Keep;
 use self::spread::Spread;
 use super::{Cluster, Error, convert, now};
 
-/// Blocks that wait to be spread: at most 32 MiB, usually 4.
+/// Capacity of the channel of blocks to send: at most 32 MiB, usually 4.
 const BLOCKS_WAITING: usize = 16;
 
-/// Lines of directories that wait to be told.
+/// Capacity of the channel of output lines about directories.
 const LINES_WAITING: usize = 16;
 
-/// Why an upload ended without a pin. What it says is for the uploader.
+/// Error of an upload, after which nothing is pinned. The text is for the client.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The upload itself makes no sense.
+    /// The upload or its parameters are invalid.
     #[error("{0}")]
     Input(String),
-    /// The cluster could not do it.
+    /// The cluster failed to store or pin it.
     #[error(transparent)]
     Cluster(#[from] Error),
 }
@@ -41,7 +41,7 @@ impl From<cluster_ipfs::Error> for Failure {
     }
 }
 
-/// An upload. Dropping it gives it up: nothing is pinned, and the peers forget what was under way.
+/// A running upload. Dropping it cancels the upload: nothing is pinned, and the peers discard it.
 #[derive(Debug)]
 pub struct Adding {
     cluster: Cluster,
@@ -57,7 +57,7 @@ pub struct Adding {
     _permit: OwnedSemaphorePermit,
 }
 
-/// A task that ends with its owner.
+/// A task that is aborted on drop.
 #[derive(Debug)]
 struct Abort<T>(JoinHandle<T>);
 
@@ -68,10 +68,11 @@ impl<T> Drop for Abort<T> {
 }
 
 impl Cluster {
-    /// Starts an upload: decides which peers will hold it.
+    /// Starts an upload: allocates it to peers and connects to them.
     ///
     /// # Errors
-    /// The parameters contradict each other or ask for what is not offered; no peers can be allocated.
+    /// The parameters are invalid or unsupported, too many uploads are running, or no peers can be
+    /// allocated.
     pub async fn add(&self, params: &AddParams) -> Result<Adding, Failure> {
         let options = add_options(params)?;
         let pin = convert::options(&params.pin, self.inner.config.default_replicas, now())?;
@@ -88,7 +89,7 @@ impl Cluster {
         let spread = Abort(tokio::spawn(spread.run(incoming, completed)));
         let mut pin = pin;
         if pin.user_allocations.is_empty() && pin.replicas != Replicas::Everywhere {
-            // The pin goes where the blocks are.
+            // The pin is allocated to the peers that get the blocks.
             pin.user_allocations.clone_from(&allocated);
         }
         Ok(Adding {
@@ -106,12 +107,13 @@ impl Cluster {
         })
     }
 
-    /// The peers that will hold an upload, and how many of them must have all blocks before it is pinned.
+    /// Returns the peers to send the blocks to, and how many of them must store all blocks before the root
+    /// is pinned.
     async fn destinations(&self, pin: &PinOptions, local: bool) -> Result<(Vec<PeerId>, usize), Error> {
         let me = &self.inner.config.peer;
         let request = Request::Allocate {
             cid: Some(any_cid()?),
-            // What stays here need not travel.
+            // Blocks that are stored here need not be sent.
             near: Some(me.clone()),
             options: pin.clone(),
         };
@@ -129,7 +131,7 @@ impl Cluster {
         };
         match pin.replicas {
             Replicas::Everywhere => {
-                // Those that are away now get it from the others when they are back.
+                // Peers that are away now fetch the content from the others later.
                 let members = self.inner.world.core.members().await.ok_or(Error::Closed)?;
                 let connected = self.inner.world.network.connected();
                 let here = |peer: &&PeerId| *peer == me || connected.contains(peer);
@@ -146,7 +148,7 @@ impl Cluster {
     }
 }
 
-/// Stands for the CID that is not known yet, so that uploads are spread among the other peers.
+/// Returns a random CID in place of the unknown one, so that uploads are spread among the other peers.
 fn any_cid() -> Result<Cid, Error> {
     const RAW: u64 = 0x55;
     const IDENTITY: u64 = 0;
@@ -155,7 +157,7 @@ fn any_cid() -> Result<Cid, Error> {
     convert::core_cid(&cluster_ipfs::Cid::new_v1(RAW, hash))
 }
 
-/// How the blocks are made.
+/// Translates the parameters to options of the adder.
 fn add_options(params: &AddParams) -> Result<AddOptions, Failure> {
     let refuse = |what: &str| Err(Failure::Cluster(Error::Unsupported(what.to_owned())));
     if params.shard {
@@ -174,7 +176,8 @@ fn add_options(params: &AddParams) -> Result<AddOptions, Failure> {
     let plain = cid_version == Version::V0 && hash == HashKind::SHA2_256;
     Ok(AddOptions {
         cid_version: Some(if plain { cid_version } else { Version::V1 }),
-        // As with the Go peer, the content of URLs is stored, in the form that refers to them.
+        // Like the Go peer, stores the content of URLs, with the raw leaves that references to it would
+        // have.
         raw_leaves: Some(params.raw_leaves || params.no_copy),
         chunker: params.chunker.parse()?,
         hash,
@@ -188,7 +191,10 @@ fn add_options(params: &AddParams) -> Result<AddOptions, Failure> {
 }
 
 impl Adding {
-    /// Adds a file at a path; an empty path takes the CID as its name. `progress` is told the bytes read.
+    /// Adds a file at `path`; an empty path becomes the CID. `progress` is called with the bytes read.
+    ///
+    /// # Errors
+    /// The file cannot be read or stored.
     pub async fn file(
         &mut self,
         path: &[u8],
@@ -206,11 +212,17 @@ impl Adding {
     }
 
     /// Adds a directory, which may stay empty.
+    ///
+    /// # Errors
+    /// The path is invalid.
     pub fn directory(&mut self, path: &[u8]) -> Result<(), Failure> {
         Ok(self.adder.directory(path, Metadata::default())?)
     }
 
     /// Adds a symbolic link.
+    ///
+    /// # Errors
+    /// The path is invalid, or the link cannot be stored.
     pub async fn symlink(&mut self, path: &[u8], target: &[u8]) -> Result<AddedOutput, Failure> {
         match self.adder.symlink(path, Metadata::default(), target).await {
             Ok(added) => Ok(self.output(added)),
@@ -218,9 +230,11 @@ impl Adding {
         }
     }
 
-    /// Takes in the blocks of a CAR file, which must have exactly one root. `file` is its name, which its
-    /// line
-    /// has; without one, that of the pin, or the CID.
+    /// Adds the blocks of a CAR file. Its output line has the name `file`, or else that of the pin, or else
+    /// the CID.
+    ///
+    /// # Errors
+    /// The CAR file is invalid or has not exactly one root, or the blocks cannot be stored.
     pub async fn car(&mut self, file: &[u8], content: impl AsyncRead + Send + Unpin) -> Result<(), Failure> {
         match car::read(content, &self.blocks).await {
             Ok((root, size)) => {
@@ -242,7 +256,10 @@ impl Adding {
         }
     }
 
-    /// Refuses a file that is not content of a URL, where the caller says that it is.
+    /// Checks the source of a file that is added with `nocopy`.
+    ///
+    /// # Errors
+    /// The source is not a URL.
     pub fn check_source(&self, source: Option<&[u8]>) -> Result<(), Failure> {
         let is_url = source.is_some_and(|source| source.starts_with(b"http"));
         if self.no_copy && !is_url {
@@ -251,8 +268,11 @@ impl Adding {
         Ok(())
     }
 
-    /// To be called before each part, whose path is given: see [`Adder::make_room`]. `told` gets the lines of
-    /// directories that are built.
+    /// Prepares for a part at `path`; call it before each part (see [`Adder::make_room`]). The output lines
+    /// of directories that are complete go to `told`.
+    ///
+    /// # Errors
+    /// The path is invalid, or a directory cannot be stored.
     pub async fn make_room(&mut self, path: &[u8], told: mpsc::Sender<AddedOutput>) -> Result<(), Failure> {
         let (built, directories) = mpsc::channel(LINES_WAITING);
         let allocations = self.allocations.clone();
@@ -269,9 +289,12 @@ impl Adding {
         Ok(())
     }
 
-    /// Builds the directories, waits until enough peers have all blocks, and pins what was added. `told` gets
-    /// the lines that remain: those of the directories, or of the CAR's root. The last comes when all is
-    /// pinned.
+    /// Completes the upload: builds the directories, waits until enough peers have all blocks, and pins the
+    /// roots. The remaining output lines, of directories and of the CAR's root, go to `told`, the last one
+    /// after all is pinned.
+    ///
+    /// # Errors
+    /// Nothing was added, too few peers stored the blocks, or the root cannot be pinned.
     pub async fn finish(self, told: mpsc::Sender<AddedOutput>) -> Result<(), Failure> {
         let Self {
             cluster,
@@ -290,7 +313,7 @@ impl Adding {
         drop(blocks);
         let roots = match finished {
             Ok(roots) => roots,
-            // Only the spreading ends the channel early, and then it says why.
+            // The channel is closed early only by [`Spread::run`], which returns the reason.
             Err(cluster_ipfs::Error::Closed) => return Err(ended(&mut spread.0).await),
             Err(error) => return Err(error.into()),
         };
@@ -307,7 +330,7 @@ impl Adding {
         let _ = complete.send(());
         let holders = (&mut spread.0).await.map_err(|_| Error::Closed)??;
         if !no_pin {
-            // Peers that got everything come first.
+            // Prefers peers that have all blocks.
             pin.user_allocations.sort_by_key(|peer| !holders.contains(peer));
             for root in &roots {
                 let cid = convert::core_cid(&root.cid)?;
@@ -328,7 +351,8 @@ impl Adding {
         output(added, &self.allocations)
     }
 
-    /// Why the adder could not go on: when nobody takes its blocks, that is what is wrong.
+    /// Returns the error of a failed addition: that of [`Spread::run`] if it has closed the channel of
+    /// blocks.
     async fn why(&mut self, error: cluster_ipfs::Error) -> Failure {
         if matches!(error, cluster_ipfs::Error::Closed) {
             return ended(&mut self.spread.0).await;
@@ -337,8 +361,8 @@ impl Adding {
     }
 }
 
-/// Passes on the lines of directories while they are built, but for the last, which is returned. When nobody
-/// wants them any more, the rest is dropped: whoever runs the upload notices.
+/// Forwards the output lines of directories as they are built, except the last, which is returned. If
+/// `told` is closed, the rest is dropped: the handler of the upload notices by itself.
 async fn tell(
     mut directories: mpsc::Receiver<Added>,
     told: &mpsc::Sender<AddedOutput>,

@@ -1,4 +1,4 @@
-//! Pins for what this peer's IPFS node has just got, and has pinned itself.
+//! Claims: pins of content that this peer's IPFS node has just added, and has pinned itself.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use cluster_ipfs::Cid as IpfsCid;
 
 use super::{Cluster, Error, convert, now};
 
-/// When the copies of a claimed pin are elsewhere, this peer's node keeps its own until they are there, but
-/// no longer than this.
+/// Time for which this peer's node keeps a claimed pin whose copies are at other peers, if they do not get
+/// them earlier.
 const LET_GO: Duration = Duration::from_secs(60 * 60);
 
-/// How often the others are asked whether they have it.
+/// Interval at which the other peers are polled for their copies.
 const LET_GO_POLL: Duration = Duration::from_secs(5);
 
 impl Cluster {
-    /// The pins of these CIDs, in their order.
+    /// Returns the pins of these CIDs, in the same order.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -30,16 +30,16 @@ impl Cluster {
         .await
     }
 
-    /// Pins what this peer's IPFS node has, and has pinned. One of the copies stays here, if that may be. The
-    /// node's own pin keeps the content until the cluster's does; where the cluster pins it elsewhere, or
-    /// refuses to, the node lets go of it.
+    /// Pins content that this peer's IPFS node has added and pinned, with one of the copies here if the
+    /// options allow. The node's own pin protects the content until the cluster pins it. It is removed if
+    /// the cluster refuses, or once the allocated peers have their copies.
     ///
     /// # Errors
-    /// The options make no sense, or the cluster refuses.
+    /// The options are invalid, or the cluster refuses.
     pub async fn claim(&self, cid: Cid, options: &api::PinOptions) -> Result<api::Pin, Error> {
         let done = self.claim_pin(&cid, options).await;
         match &done {
-            // It may have been pinned all the same.
+            // It may have been pinned nevertheless.
             Err(Error::Closed | Error::Refused(Refusal::Unknown)) => {}
             Err(_) => self.let_go_unless_pinned(&cid).await,
             Ok(pin) => {
@@ -63,13 +63,13 @@ impl Cluster {
     }
 
     async fn let_go_unless_pinned(&self, cid: &Cid) {
-        // What cannot be looked up is kept rather than lost.
+        // Content whose pin cannot be looked up is kept rather than lost.
         if let Err(Error::Refused(Refusal::NotFound)) = self.allocation(cid.clone()).await {
             self.let_go(cid).await;
         }
     }
 
-    /// Has the IPFS node unpin what the cluster does not want here.
+    /// Removes the IPFS node's pin of content that the cluster does not want here.
     async fn let_go(&self, cid: &Cid) {
         let Ok(node_cid) = IpfsCid::try_from(cid.as_bytes()) else {
             return;
@@ -81,7 +81,7 @@ impl Cluster {
 
     fn let_go_later(&self, cid: Cid, me: String) {
         let Ok(permit) = self.inner.claims.clone().try_acquire_owned() else {
-            tracing::warn!(%cid, "the IPFS node keeps what other peers hold: too many wait for them");
+            tracing::warn!(%cid, "the IPFS node keeps a pin of other peers: too many claims are waiting");
             return;
         };
         let cluster = self.clone();
@@ -93,14 +93,14 @@ impl Cluster {
                 }
             };
             if tokio::time::timeout(LET_GO, waiting).await.is_err() {
-                tracing::warn!(%cid, "the IPFS node keeps its pin: the peers that should hold it do not");
+                tracing::warn!(%cid, "the IPFS node keeps a pin of other peers: they do not hold it in time");
             } else {
                 cluster.let_go(&cid).await;
             }
         });
     }
 
-    /// Whether all that must hold a CID do, and this peer need not.
+    /// Returns whether all allocated peers hold a CID, and this peer is not among them.
     async fn is_elsewhere(&self, cid: &Cid, me: &str) -> bool {
         let (Ok(pin), Ok(status)) = (self.allocation(cid.clone()).await, self.status(cid.clone()).await)
         else {

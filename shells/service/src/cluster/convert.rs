@@ -1,4 +1,4 @@
-//! The core's records as the API writes them, and back.
+//! Conversions between the core's records and those of the API.
 
 use std::str::FromStr;
 
@@ -8,15 +8,15 @@ use cluster_ipfs::Multiaddr;
 
 use super::Error;
 
-/// The first [`Timestamp`] that counts seconds. Nanoseconds in a `u64` end in 2554, and "never" is often
-/// written as the end of 9999, so from 2262-04-11T23:47:16Z on a `Timestamp` of ours is this number plus
-/// whole seconds since then (the Go peer keeps whole seconds of every expiry). The order of timestamps is
-/// that of the times, which is all that the core makes use of.
+/// First [`Timestamp`] that counts seconds. Nanoseconds in a `u64` end in 2554, and "never" is often
+/// written as the end of 9999, so from 2262-04-11T23:47:16Z on a `Timestamp` is this number plus whole
+/// seconds since then (the Go peer keeps whole seconds of every expiry). The core only compares timestamps,
+/// and their order is that of the times.
 const COARSE_FROM: u64 = 1 << 63;
 
 const NANOS_PER_SECOND: i128 = 1_000_000_000;
 
-/// A time as the API writes it.
+/// Converts a time to the API's type.
 pub(crate) fn time(at: Timestamp) -> api::Time {
     let coarse = i128::from(at.0.saturating_sub(COARSE_FROM));
     let fine = i128::from(at.0.min(COARSE_FROM));
@@ -28,7 +28,7 @@ pub(crate) fn time(at: Timestamp) -> api::Time {
     api::Time::from_unix_nanos(nanos + coarse * NANOS_PER_SECOND)
 }
 
-/// The nearest that fits: 1970 to 9999.
+/// Converts a time from the API's type, limited to 1970 to 9999.
 pub(crate) fn timestamp(at: api::Time) -> Timestamp {
     let nanos = at.unix_nanos().max(0);
     let coarse_from = i128::from(COARSE_FROM);
@@ -39,7 +39,7 @@ pub(crate) fn timestamp(at: api::Time) -> Timestamp {
     Timestamp(COARSE_FROM.saturating_add(u64::try_from(seconds).unwrap_or(u64::MAX)))
 }
 
-/// The options of a request in the core's form, checked.
+/// Converts and checks the pin options of a request.
 pub(super) fn options(
     asked: &api::PinOptions,
     default: Replicas,
@@ -66,7 +66,7 @@ pub(super) fn options(
             api::PinMode::Direct => Mode::Direct,
         },
         shard_size: asked.shard_size,
-        // What is no peer id is skipped, as the Go peer does.
+        // Like the Go peer, skips invalid peer ids.
         user_allocations: asked
             .user_allocations
             .iter()
@@ -87,7 +87,7 @@ pub(super) fn options(
     Ok(options)
 }
 
-/// A pin as an export has it, checked like what a user asks for.
+/// Converts an exported pin, with the checks of a request.
 pub(super) fn imported(brought: &api::Pin, default: Replicas, now: Timestamp) -> Result<Pin, Error> {
     let invalid = |why: String| Error::Invalid(format!("{}: {why}", brought.cid));
     let cid = |text: &str| -> Result<Cid, Error> {
@@ -98,7 +98,7 @@ pub(super) fn imported(brought: &api::Pin, default: Replicas, now: Timestamp) ->
         Err(Error::Invalid(why)) => return Err(invalid(why)),
         other => other?,
     };
-    let pin_type = core_pin_type(brought.pin_type).ok_or_else(|| invalid("no type of a pin".to_owned()))?;
+    let pin_type = core_pin_type(brought.pin_type).ok_or_else(|| invalid("unknown pin type".to_owned()))?;
     let timestamp = if brought.timestamp.is_zero() {
         Timestamp(0)
     } else {
@@ -107,7 +107,7 @@ pub(super) fn imported(brought: &api::Pin, default: Replicas, now: Timestamp) ->
     let pin = Pin {
         cid: cid(&brought.cid)?,
         pin_type,
-        // Peers of other clusters, and what is no peer at all, are left to those who choose.
+        // Skips invalid peer ids. The core replaces peers of other clusters.
         allocations: brought
             .allocations
             .iter()
@@ -122,7 +122,7 @@ pub(super) fn imported(brought: &api::Pin, default: Replicas, now: Timestamp) ->
     Ok(pin)
 }
 
-/// The replication factors of a request; 0 takes the default.
+/// Checks the replication factors of a request; 0 stands for the default.
 fn replicas(min: i32, max: i32, default: Replicas) -> Result<Replicas, Error> {
     let (default_min, default_max) = factors(default);
     let min = if min == 0 { default_min } else { min };
@@ -144,7 +144,7 @@ fn replicas(min: i32, max: i32, default: Replicas) -> Result<Replicas, Error> {
     }
 }
 
-/// The replication factors as the API writes them.
+/// Returns the minimum and maximum of copies, -1 for everywhere.
 pub(crate) fn factors(replicas: Replicas) -> (i32, i32) {
     match replicas {
         Replicas::Everywhere => (-1, -1),
@@ -155,20 +155,20 @@ pub(crate) fn factors(replicas: Replicas) -> (i32, i32) {
     }
 }
 
-/// Peers as the API writes them.
+/// Formats peer ids.
 fn texts(peers: &[PeerId]) -> Vec<String> {
     peers.iter().map(PeerId::to_string).collect()
 }
 
-/// A pin with all that is known of it: as a Go peer exports it, and the peers that its user prefers, which Go
-/// reads and drops.
+/// Converts a pin with all its fields: as a Go peer exports it, plus the user's allocations, which Go reads
+/// and drops.
 pub(crate) fn whole_pin(pin: &Pin) -> api::Pin {
     let mut shown = self::pin(pin);
     shown.options.user_allocations = texts(&pin.options.user_allocations);
     shown
 }
 
-/// A pin as the API shows it. The peers a user prefers are not part of it, as in the Go peer's listings.
+/// Converts a pin without the user's allocations, which the Go peer's listings leave out.
 pub(super) fn pin(pin: &Pin) -> api::Pin {
     let (replication_factor_min, replication_factor_max) = factors(pin.options.replicas);
     let mode = match pin.options.mode {
@@ -197,7 +197,7 @@ pub(super) fn pin(pin: &Pin) -> api::Pin {
     }
 }
 
-/// A type of pin as the API names it.
+/// Converts a pin type.
 pub(super) fn pin_type(pin_type: PinType) -> api::PinType {
     match pin_type {
         PinType::Data => api::PinType::Data,
@@ -207,7 +207,7 @@ pub(super) fn pin_type(pin_type: PinType) -> api::PinType {
     }
 }
 
-/// A type of pin that the API names; `None` for what is none.
+/// Converts a pin type from the API; `None` for an unknown type.
 pub(crate) fn core_pin_type(named: api::PinType) -> Option<PinType> {
     match named {
         api::PinType::Data => Some(PinType::Data),
@@ -218,7 +218,7 @@ pub(crate) fn core_pin_type(named: api::PinType) -> Option<PinType> {
     }
 }
 
-/// A CID of the IPFS packages as the core has it.
+/// Converts a CID of the IPFS packages.
 pub(super) fn core_cid(cid: &cluster_ipfs::Cid) -> Result<Cid, Error> {
     Cid::from_bytes(&cid.to_bytes()).map_err(|error| Error::Invalid(error.to_string()))
 }
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn factors_left_out_take_the_default() {
+    fn missing_factors_have_the_default() {
         assert_eq!(
             convert(|_| {}).unwrap().replicas,
             Replicas::Range { min: 1, max: 2 }
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn factors_that_contradict_each_other_are_refused() {
+    fn contradictory_factors_are_refused() {
         for (min, max) in [(3, 2), (-1, 2), (2, -1), (-2, 3), (-2, -2), (3, 0)] {
             let error = convert(|o| (o.replication_factor_min, o.replication_factor_max) = (min, max));
             assert!(
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expiry_in_the_past_is_refused_in_the_go_peers_words() {
+    fn past_expiry_is_refused_in_the_go_peers_words() {
         let error = convert(|o| o.expire_at = "2020-01-01T00:00:00Z".parse().unwrap()).unwrap_err();
         assert_eq!(error, "pin.ExpireAt set before current time");
         let before_1970 = convert(|o| o.expire_at = "1960-01-01T00:00:00Z".parse().unwrap());
@@ -281,7 +281,7 @@ mod tests {
             assert_eq!(time(options.expire_at.unwrap()).to_string(), text);
         }
         assert_eq!(timestamp("1960-01-01T00:00:00Z".parse().unwrap()), Timestamp(0));
-        // The largest number that earlier releases wrote, for all later times.
+        // Earlier releases wrote the largest number for all later times.
         assert_eq!(
             time(Timestamp(u64::MAX)).to_string(),
             "9999-12-31T23:59:59.999999999Z"
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_in_origins_and_pin_update_is_refused_and_in_allocations_skipped() {
+    fn invalid_origins_and_pin_updates_are_refused_and_allocations_skipped() {
         assert!(convert(|o| o.origins = vec!["/ip4/999/p2p/x".to_owned()]).is_err());
         assert!(convert(|o| o.pin_update = Some("nonsense".to_owned())).is_err());
         assert!(

@@ -1,25 +1,25 @@
-//! Why an operation fails, sorted by what the caller can do about it.
+//! Errors of operations, by what the caller can do about them.
 
 use cluster_core::Refusal;
 
 use super::world::StoreError;
 
-/// Why an operation fails. The text is for people, and names what is wrong.
+/// Error of an operation. The text is for people, and names what is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The request makes no sense as it is.
+    /// The request is invalid.
     #[error("{0}")]
     Invalid(String),
-    /// What this peer cannot do at all.
+    /// This peer does not support the request.
     #[error("{0}")]
     Unsupported(String),
-    /// The cluster refused it.
+    /// The state machine refused the request.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The IPFS node, or the IPFS nodes of too many peers, failed.
     #[error("{0}")]
     Ipfs(String),
-    /// Another peer does not answer, or not as it should.
+    /// Another peer does not answer, or answers with an error.
     #[error("{0}")]
     Peer(String),
     /// The database failed.

@@ -1,4 +1,4 @@
-//! Metrics, alerts, connections, traffic, and the IPFS nodes' garbage.
+//! Metrics, alerts, the connection graph, bandwidth, and garbage collection of the IPFS nodes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,28 +13,37 @@ use super::rpc::{self, Answer, Call, Collected};
 use super::world::Sample;
 use super::{Cluster, Error, convert};
 
-/// Keys of removed blocks that an answer tells, of each peer. The Go peer tells all of them from memory; a
-/// repository of 1 TB may have 4 million.
+/// Maximum of removed keys listed for each peer. The Go peer lists all of them from memory; a repository of
+/// 1 TB may have 4 million.
 const KEYS_MAX: usize = 100_000;
 
-/// Keys that travel together.
+/// Maximum of removed keys in one answer.
 const KEYS_AT_ONCE: usize = 512;
 
 impl Cluster {
-    /// The names of the metrics that there are, sorted.
+    /// Returns the names of all metrics, sorted.
+    ///
+    /// # Errors
+    /// This peer is shutting down.
     pub async fn metric_names(&self) -> Result<Vec<String>, Error> {
         let mut names = self.inner.world.core.metric_names().await.ok_or(Error::Closed)?;
         names.sort();
         Ok(names)
     }
 
-    /// The latest valid metric of each peer under a name.
+    /// Returns the latest valid metric of each peer.
+    ///
+    /// # Errors
+    /// This peer is shutting down.
     pub async fn metrics(&self, name: &str) -> Result<Vec<api::Metric>, Error> {
         let samples = self.inner.world.core.metrics(name).await.ok_or(Error::Closed)?;
         Ok(samples.into_iter().map(metric).collect())
     }
 
-    /// Metrics that ran out, newest first.
+    /// Returns the expired metrics, newest first.
+    ///
+    /// # Errors
+    /// This peer is shutting down.
     pub async fn alerts(&self) -> Result<Vec<api::Alert>, Error> {
         let alerts = self.inner.world.core.alerts().await.ok_or(Error::Closed)?;
         let shown = alerts.into_iter().map(|alert| api::Alert {
@@ -44,12 +53,15 @@ impl Cluster {
         Ok(shown.collect())
     }
 
-    /// What the network has carried, by protocol.
+    /// Returns the bytes transferred, by protocol.
     pub fn bandwidth(&self) -> api::BandwidthByProtocol {
         self.inner.world.network.bandwidth()
     }
 
-    /// Who is connected to whom, as each member says. One that does not answer has no links.
+    /// Returns the connections that each member reports. A member that does not answer has no links.
+    ///
+    /// # Errors
+    /// This peer is shutting down.
     pub async fn connect_graph(&self) -> Result<api::ConnectGraph, Error> {
         let Known { peers } = self.known_peers().await?;
         let mut graph = api::ConnectGraph {
@@ -69,7 +81,7 @@ impl Cluster {
                 .insert(id.clone(), peers[peer].peername.clone());
             graph.cluster_trust_links.insert(id.clone(), true);
             let (cluster, ipfs, ipfs_links) = answer.unwrap_or_default();
-            // As the Go peer has it: the links within the cluster, without the peer itself.
+            // Like the Go peer, only links within the cluster, without the peer itself.
             let within = cluster
                 .iter()
                 .filter(|other| *other != peer && peers.contains_key(*other));
@@ -100,7 +112,7 @@ impl Cluster {
     }
 
     pub(super) async fn own_links(&self) -> (Vec<PeerId>, String, Vec<String>) {
-        /// The IPFS node is asked who it is connected to for so long.
+        /// Time limit for listing the IPFS node's connections.
         const LINKS: Duration = Duration::from_secs(2);
         let ipfs = self.ipfs_identity().await.id;
         let swarm = tokio::time::timeout(LINKS, self.inner.backend.swarm_peers()).await;
@@ -111,7 +123,10 @@ impl Cluster {
         (self.inner.world.network.connected(), ipfs, ipfs_links)
     }
 
-    /// Has the members' IPFS nodes collect their garbage, all at once, and tells what went.
+    /// Runs garbage collection at all members' IPFS nodes at once. A failure is reported per peer.
+    ///
+    /// # Errors
+    /// This peer is shutting down.
     pub async fn repo_gc(&self) -> Result<api::GlobalRepoGc, Error> {
         let Known { peers } = self.known_peers().await?;
         let mut shown = api::GlobalRepoGc::default();
@@ -126,7 +141,7 @@ impl Cluster {
         Ok(shown)
     }
 
-    /// Has this peer's IPFS node collect its garbage, and tells what went.
+    /// Runs garbage collection at this peer's IPFS node.
     pub async fn repo_gc_local(&self) -> api::GlobalRepoGc {
         let collected = self
             .gc_of(&self.inner.config.peer, &self.inner.config.peername)
@@ -175,7 +190,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Has the IPFS node collect its garbage; stops when nobody listens any more.
+    /// Runs garbage collection at this peer's IPFS node; aborts it when `out` is closed.
     pub(super) async fn collect_garbage(&self, out: mpsc::Sender<Vec<Collected>>) -> Result<(), Error> {
         let mut steps = self.inner.backend.repo_gc().ready_chunks(KEYS_AT_ONCE);
         while let Some(batch) = steps.next().await {
@@ -187,7 +202,7 @@ impl Cluster {
                         told.push(Collected::Removed(cid.to_string()));
                     }
                     Ok(cluster_ipfs::backend::Collected::Failed(why)) => told.push(Collected::Failed(why)),
-                    // The node has logged it; other peers are told of keys only.
+                    // The node has logged the freed space; other peers get keys only.
                     Ok(cluster_ipfs::backend::Collected::Freed(_)) => {}
                     Err(error) => failed = Some(error),
                 }
@@ -206,7 +221,7 @@ impl Cluster {
 fn note(shown: &mut api::RepoGc, batch: Vec<Collected>) {
     for step in batch {
         if shown.keys.len() == KEYS_MAX {
-            let more = format!("only the first {KEYS_MAX} keys are listed; the collection went on");
+            let more = format!("only the first {KEYS_MAX} keys are listed; the collection continued");
             shown.keys.push(api::IpfsRepoGc {
                 key: None,
                 error: more,

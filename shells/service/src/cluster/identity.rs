@@ -1,4 +1,4 @@
-//! Who this peer and its IPFS node are.
+//! Identity of this peer and of its IPFS node.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,16 +10,16 @@ use tokio::time::timeout;
 use super::rpc::{Identity, IpfsIdentity, Speaker};
 use super::{Cluster, Error, PingValue};
 
-/// The IPFS node is asked again after this time: its addresses change seldom.
+/// Age at which the IPFS node's identity is refreshed: its addresses change seldom.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// An IPFS node that does not say who it is within this time is reported as failing.
+/// Time limit for the IPFS node's identity, after which the node is reported as failing.
 const IPFS_ANSWER: Duration = Duration::from_secs(2);
 
-/// What the RPC between peers is called.
+/// Protocol name that `id` reports for the calls between peers.
 const RPC_PROTOCOL: &str = "/ipfscluster-rs/1.0/rpc";
 
-/// What the IPFS node said last.
+/// The last identity of the IPFS node.
 #[derive(Default)]
 pub(super) struct Cache {
     known: Mutex<Option<(Instant, IpfsIdentity)>>,
@@ -41,7 +41,10 @@ impl Cache {
 }
 
 impl Cluster {
-    /// Who this peer is. A failing IPFS node is no error; `ipfs.error` says so.
+    /// Describes this peer. A failing IPFS node is not an error but reported in `ipfs.error`.
+    ///
+    /// # Errors
+    /// This peer is shutting down.
     pub async fn id(&self) -> Result<api::Id, Error> {
         let identity = self.identity().await?;
         Ok(api_id(&self.inner.config.peer, identity))
@@ -62,7 +65,7 @@ impl Cluster {
         })
     }
 
-    /// What this peer's `ping` says: to be sent with every one.
+    /// Returns the value of this peer's `ping` metric.
     pub async fn ping_value(&self) -> PingValue {
         let ipfs = self.ipfs_identity().await;
         PingValue {
@@ -72,7 +75,7 @@ impl Cluster {
         }
     }
 
-    /// Who this peer's IPFS node is, as of some seconds ago at most.
+    /// Returns the IPFS node's identity, at most [`FRESH`] old.
     pub(super) async fn ipfs_identity(&self) -> IpfsIdentity {
         let cache = &self.inner.ipfs;
         if let Some(identity) = cache.fresh() {
@@ -108,7 +111,7 @@ impl Cluster {
                 ..IpfsIdentity::default()
             },
             Err(_) => IpfsIdentity {
-                error: format!("the ipfs node does not say who it is within {IPFS_ANSWER:?}"),
+                error: format!("the ipfs node did not return its id within {IPFS_ANSWER:?}"),
                 ..IpfsIdentity::default()
             },
         };
@@ -116,8 +119,8 @@ impl Cluster {
         identity
     }
 
-    /// This peer as it appears in statuses. Waits for the IPFS node only if it has not been asked yet, so
-    /// that the first status after a start names it; later ones use what is known.
+    /// Returns this peer's details for statuses. Waits for the IPFS node only before its first answer, so
+    /// that the first status after a start names it; later ones use the cached identity.
     pub(super) async fn speaker(&self) -> Speaker {
         let known = self.inner.ipfs.lock().clone();
         let ipfs = match known {
@@ -138,7 +141,7 @@ impl Cluster {
     }
 }
 
-/// A peer's own words as the API shows them.
+/// Converts a peer's identity.
 pub(super) fn api_id(peer: &PeerId, identity: Identity) -> api::Id {
     api::Id {
         id: peer.to_string(),

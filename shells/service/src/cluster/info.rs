@@ -1,4 +1,4 @@
-//! Where a CID stands, in the API's words.
+//! Statuses of a CID in the API's types.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use cluster_core::{Cid, Lane, Local, PeerId, Phase, Pin, PinType, Timestamp};
 use super::convert;
 use super::rpc::{Speaker, State};
 
-/// What one peer's database and tracker say of a CID: where it stands there. `running` says whether the IPFS
-/// node works on it, and whether to unpin it.
+/// Derives the status of a CID at this peer from its pin and local state. `running` says whether an
+/// operation on it is running at the IPFS node, and whether that is an unpin.
 pub(super) fn state(
     me: &PeerId,
     pin: Option<&Pin>,
@@ -60,7 +60,7 @@ pub(super) fn state(
     }
 }
 
-/// What a peer says of a CID.
+/// Converts the status of a CID at a peer.
 pub(super) fn short(speaker: &Speaker, state: &State) -> PinInfoShort {
     PinInfoShort {
         peername: speaker.peername.clone(),
@@ -74,17 +74,17 @@ pub(super) fn short(speaker: &Speaker, state: &State) -> PinInfoShort {
     }
 }
 
-/// What is said of a peer that has nothing to do with a CID.
+/// Returns the status at a peer that is not allocated.
 pub(super) fn remote(speaker: &Speaker, now: Timestamp) -> PinInfoShort {
     plain(speaker, TrackerStatus::Remote, now, "")
 }
 
-/// What is said of a peer that should say something, and does not.
+/// Returns the status at a peer that does not answer.
 pub(super) fn silent(speaker: &Speaker, now: Timestamp, why: &str) -> PinInfoShort {
     plain(speaker, TrackerStatus::ClusterError, now, why)
 }
 
-/// What is said of a peer that has yet to hear of a pin.
+/// Returns the status at a peer that has not applied the pin yet.
 pub(super) fn queued(speaker: &Speaker, since: Timestamp) -> PinInfoShort {
     plain(speaker, TrackerStatus::PinQueued, since, "")
 }
@@ -102,7 +102,7 @@ fn plain(speaker: &Speaker, status: TrackerStatus, at: Timestamp, error: &str) -
     }
 }
 
-/// A CID with what its pin says of it, and no peers yet.
+/// Returns a CID with its pin's fields, and no statuses yet.
 pub(super) fn global(cid: &Cid, pin: Option<&Pin>, names: &mut Names) -> GlobalPinInfo {
     let mut info = GlobalPinInfo {
         cid: cid.to_string(),
@@ -122,17 +122,17 @@ pub(super) fn global(cid: &Cid, pin: Option<&Pin>, names: &mut Names) -> GlobalP
     info
 }
 
-/// The text forms of peer ids: base58 is slow, and a listing needs the same few a million times.
+/// Cache of formatted peer ids: base58 is slow, and a listing needs the same few a million times.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     texts: BTreeMap<PeerId, String>,
 }
 
 impl Names {
-    /// The text form of a peer id.
+    /// Formats a peer id.
     pub(super) fn of(&mut self, peer: &PeerId) -> &str {
         if !self.texts.contains_key(peer) {
-            // Peers that left long ago may still stand in old pins, but they are never this many.
+            // Old pins may contain peers that left long ago, but never this many.
             const NAMES_MAX: usize = 4096;
             if self.texts.len() >= NAMES_MAX {
                 self.texts.clear();

@@ -1,5 +1,5 @@
-//! Many sorted streams of rows become one, in constant memory: this peer's own walk through its database,
-//! which knows every pin, and what each of the others says.
+//! N-way merge of sorted rows from all members, in constant memory: the scan of this peer's database, which
+//! has every pin, and the streams of the other peers.
 
 use std::collections::VecDeque;
 
@@ -11,22 +11,22 @@ use super::info::{self, Names};
 use super::rpc::{Row, Speaker, State};
 use super::{Error, now};
 
-/// Rows handed on together.
+/// Maximum of rows in one batch.
 const BATCH: usize = 256;
 
-/// What a source of rows says, in CID order.
+/// An item from a source of rows, which come in CID order.
 #[derive(Debug)]
 pub(super) enum Piece<R> {
-    /// Who speaks from here on.
+    /// Details of the peer of the following rows.
     Speaker(Speaker),
-    /// Rows, and that there are no others up to here.
+    /// Rows, and the last CID that they cover: the source has no others up to it.
     Rows(Vec<R>, Cid),
 }
 
-/// The rows of one source. Its end is the end of the channel; after an error nothing follows.
+/// Stream of one source's rows. Ends when the channel is closed; nothing follows an error.
 pub(super) type Pieces<R> = mpsc::Receiver<Result<Piece<R>, Error>>;
 
-/// A CID at this peer.
+/// The pin and the status of a CID at this peer.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct OwnRow {
     pub(super) cid: Cid,
@@ -34,7 +34,7 @@ pub(super) struct OwnRow {
     pub(super) state: State,
 }
 
-/// What has a CID to be sorted by.
+/// A row that is sorted by its CID.
 pub(super) trait Keyed {
     fn cid(&self) -> &Cid;
 }
@@ -51,12 +51,12 @@ impl Keyed for Row {
     }
 }
 
-/// How rows are put together.
+/// Meaning of a missing row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Absence {
-    /// A peer that says nothing of a CID has it as `remote`, or has yet to hear of it.
+    /// The peer has the CID as `remote`, or has not applied its pin yet.
     Means,
-    /// A peer that says nothing of a CID is left out.
+    /// The peer is left out.
     Nothing,
 }
 
@@ -85,7 +85,7 @@ impl<R: Keyed> Source<R> {
         self.rows.front().map(Keyed::cid)
     }
 
-    /// Whether what it says of `cid` is known.
+    /// Returns whether the row of `cid`, or its absence, is known.
     fn is_past(&self, cid: &Cid) -> bool {
         self.ended || !self.rows.is_empty() || self.upto.as_ref().is_some_and(|upto| upto >= cid)
     }
@@ -97,7 +97,7 @@ impl<R: Keyed> Source<R> {
                 self.rows = rows.into();
                 self.upto = Some(upto);
             }
-            Some(Ok(Piece::Rows(..))) => self.fail("it sent its rows in disorder".to_owned()),
+            Some(Ok(Piece::Rows(..))) => self.fail("it sent its rows out of order".to_owned()),
             Some(Err(error)) => self.fail(error.to_string()),
             None => self.ended = true,
         }
@@ -129,7 +129,7 @@ impl<R: Keyed> Source<R> {
     }
 }
 
-/// One merge.
+/// A running merge.
 pub(super) struct Merge {
     me: PeerId,
     own: Source<OwnRow>,
@@ -160,8 +160,8 @@ impl Merge {
         }
     }
 
-    /// Gives all rows to `out`, until it is closed. Never holds more than one piece of each source and one
-    /// batch, and never holds a row back while it waits.
+    /// Sends all rows to `out`, until it is closed. Holds at most one piece of each source and one batch,
+    /// and sends an incomplete batch before it waits for a source.
     pub(super) async fn run(mut self, out: mpsc::Sender<Result<Vec<GlobalPinInfo>, Error>>) {
         let mut batch = Vec::new();
         loop {
@@ -173,7 +173,7 @@ impl Merge {
                 }
                 self.read(next.as_ref()).await;
                 if let Some(why) = self.own.failed.take() {
-                    // What this peer cannot read, it cannot show: the listing ends with an error.
+                    // Without this peer's own rows the listing is incomplete: it ends with an error.
                     let _ = out.send(Err(Error::Peer(why))).await;
                     return;
                 }
@@ -190,7 +190,7 @@ impl Merge {
         }
     }
 
-    /// Whether all that is said of `cid`, or that nothing more is said at all, is known.
+    /// Returns whether all sources have been read up to `cid`, or to their end if `None`.
     fn is_complete(&self, cid: Option<&Cid>) -> bool {
         match cid {
             Some(cid) => self.own.is_past(cid) && self.peers.iter().all(|(_, source)| source.is_past(cid)),
@@ -198,7 +198,7 @@ impl Merge {
         }
     }
 
-    /// Reads on from all sources that hold the merge up.
+    /// Reads from all sources that the merge waits for.
     async fn read(&mut self, cid: Option<&Cid>) {
         fn waits<R: Keyed>(source: &Source<R>, cid: Option<&Cid>) -> bool {
             cid.map_or(!source.ended, |cid| !source.is_past(cid))
@@ -216,7 +216,7 @@ impl Merge {
         futures::join!(own, futures::future::join_all(peers.map(Source::read)));
     }
 
-    /// What all say of one CID; nothing when the filter leaves nothing of it.
+    /// Joins the statuses of one CID; `None` if the filter excludes them all.
     fn row(&mut self, cid: &Cid) -> Option<GlobalPinInfo> {
         let own = self.own.take(cid);
         let pin = own.as_ref().and_then(|own| own.pin.as_ref());
@@ -236,7 +236,7 @@ impl Merge {
             };
             let Some(short) = short else { continue };
             let matches = self.filter.matches(short.status);
-            // That a peer does not answer is told with every row, as its part of it is unknown.
+            // An unreachable peer is listed in every row, because its status is unknown.
             if matches || short.status == TrackerStatus::ClusterError {
                 shown.peer_map.insert(self.names.of(peer).to_owned(), short);
             }
@@ -246,7 +246,7 @@ impl Merge {
     }
 }
 
-/// What it means that a peer has no row for a CID.
+/// Returns the status of a peer that has no row for a CID.
 fn absent(
     peer: &PeerId,
     source: &Source<Row>,
@@ -259,7 +259,7 @@ fn absent(
         (Some((_, true)) | None, Some(why)) => Some(info::silent(&source.speaker, now(), why)),
         (Some((_, true)), None) => {
             let (pin, _) = concerned?;
-            // With a filter, the row may be missing because the filter does not want it.
+            // The peer may have left out the row because of the filter.
             let unheard = absence == Absence::Means && filter == StatusFilter::ALL;
             unheard.then(|| info::queued(&source.speaker, pin.timestamp))
         }

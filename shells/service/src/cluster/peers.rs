@@ -1,4 +1,4 @@
-//! The other peers: who they are, and what is known of those that do not answer.
+//! Membership, and the details of members, also of those that do not answer.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,24 +11,27 @@ use super::identity::api_id;
 use super::rpc::{self, Answer, Call, Speaker};
 use super::{Cluster, Error, PingValue};
 
-/// How long a new member is given to come and say who it is; the membership does not depend on it.
+/// Time to wait for a new member's details; its membership does not depend on them.
 const ARRIVAL: Duration = Duration::from_secs(10);
 
-/// How long a peer that is to be added may take to answer.
+/// Time limit for connecting to a peer that is to be added.
 const INTRODUCTION: Duration = Duration::from_secs(8);
 
-/// Between two tries to ask it.
+/// Pause between two requests for its details.
 const ARRIVAL_PAUSE: Duration = Duration::from_millis(250);
 
-/// The members, with what their pings said of them last.
+/// The members, with the details from their last pings.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known {
     pub(super) peers: BTreeMap<PeerId, Speaker>,
 }
 
 impl Cluster {
-    /// All members, each as it describes itself, in the order in which they answer. One that does not answer
-    /// in time comes with nothing but its id and `error`.
+    /// Returns all members' descriptions, in the order in which they answer. A member that does not answer
+    /// in time has only its id and `error`.
+    ///
+    /// # Errors
+    /// This peer is shutting down.
     pub async fn peers(&self) -> Result<impl Stream<Item = api::Id> + Send + use<>, Error> {
         let members = self.inner.world.core.members().await.ok_or(Error::Closed)?;
         let asked: FuturesUnordered<_> = members
@@ -41,10 +44,11 @@ impl Cluster {
         Ok(asked)
     }
 
-    /// Makes a peer a member, which it is when this returns, and waits a while for it to say who it is.
+    /// Adds a peer to the members, and waits a few seconds for its description.
     ///
     /// # Errors
-    /// It is no member yet and does not answer: one that never came would stay a member without a voice.
+    /// The peer is not a member yet and cannot be reached: one that never started would count as a member
+    /// that does not vote. Or the cluster refuses.
     pub async fn add_peer(&self, peer: &PeerId, addresses: Vec<String>) -> Result<api::Id, Error> {
         let members = self.inner.world.core.members().await.ok_or(Error::Closed)?;
         let network = self.inner.world.network.clone();
@@ -56,7 +60,7 @@ impl Cluster {
                  be added"
             ))
         });
-        // A member that cannot be reached has its addresses noted all the same: it is tried there.
+        // For a member, the addresses are stored even if it cannot be reached: they are tried later.
         if members.raft_id(peer).is_none() {
             introduced.map_err(|why| Error::Refused(Refusal::Conflict(why)))?;
         }
@@ -82,7 +86,10 @@ impl Cluster {
         }
     }
 
-    /// Ends a membership, of a peer alive or not, this one's own included.
+    /// Removes a member, reachable or not, or this peer itself.
+    ///
+    /// # Errors
+    /// The cluster refuses, or this peer is shutting down.
     pub async fn remove_peer(&self, peer: &PeerId) -> Result<(), Error> {
         let removed = Request::RemovePeer { peer: peer.clone() };
         self.request(removed).await.map(drop)
@@ -115,7 +122,7 @@ impl Cluster {
         }
     }
 
-    /// The members and their names.
+    /// Returns the members with the details from their pings.
     pub(super) async fn known_peers(&self) -> Result<Known, Error> {
         let core = &self.inner.world.core;
         let members = core.members().await.ok_or(Error::Closed)?;
@@ -143,7 +150,7 @@ impl Cluster {
     }
 }
 
-/// Asks some peers the same at once, in any order.
+/// Runs the same call to several peers at once; results come in any order.
 pub(super) fn at_once<F: Future + Send>(
     calls: impl Iterator<Item = F>,
 ) -> impl Stream<Item = F::Output> + Send

@@ -1,28 +1,28 @@
-//! The value of the `ping` metric: how peers know each other's names and IPFS nodes without asking.
+//! Value of the `ping` metric, from which peers know each other's names and IPFS nodes without a call.
 
 use serde::{Deserialize, Serialize};
 
 use super::rpc::Speaker;
 
-/// What a peer says of itself with every `ping`.
+/// Details that a peer sends with every `ping`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PingValue {
-    /// Its name.
+    /// Name of the peer.
     pub peer_name: String,
-    /// Its IPFS node's id; empty while unknown.
+    /// Id of its IPFS node; empty while unknown.
     pub ipfs_id: String,
-    /// Where its IPFS node listens.
+    /// Addresses that its IPFS node listens on.
     pub ipfs_addresses: Vec<String>,
 }
 
 impl PingValue {
-    /// As it travels: JSON.
+    /// Encodes the value as JSON.
     pub fn encode(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Reads a value; nonsense says nothing.
+    /// Decodes a value; an invalid one is empty.
     pub(super) fn decode(text: &str) -> Self {
         serde_json::from_str(text).unwrap_or_default()
     }

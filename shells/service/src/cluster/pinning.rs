@@ -1,4 +1,4 @@
-//! Pins: made, removed, looked up.
+//! Pinning, unpinning, import, and reads of the pinset.
 
 use std::sync::Arc;
 
@@ -10,22 +10,25 @@ use tokio::time::timeout;
 use super::world::Snapshot;
 use super::{Cluster, Error, convert, now};
 
-/// Pins read from the database in one go: enough to hide the cost of the jump, little enough to hold.
+/// Pins read from the database at once: enough to amortise the switch to a blocking thread, few enough to
+/// hold in memory.
 const PAGE: usize = 512;
 
-/// Pins of one import that are asked for at once: few enough to leave room for the requests of others.
+/// Maximum of concurrent requests of one import: few enough to leave room for other clients.
 const IMPORTS: usize = 256;
 
-/// Resolving a name may ask the whole of IPFS. The Go peer waits for `ipfs_request_timeout`, 5 minutes.
+/// Time limit for resolving a name. The Go peer waits for `ipfs_request_timeout`, 5 minutes.
 const RESOLVE: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// What is said of pins that are shown while nobody leads.
-const MAY_BE_OLD: &str = "this may be old: the peer that was asked hears of no leader, so that it does not \
-                          know what the others have agreed on since; writes wait until a majority of the \
-                          cluster's voters are running and reachable";
+/// Warning with reads while there is no leader.
+const MAYBE_STALE: &str = "possibly stale: this peer has no leader, so it may lack the latest changes; \
+                           writes wait until a majority of the cluster's voters are running and reachable";
 
 impl Cluster {
-    /// Pins a CID, or changes its pin, and returns the pin once it is agreed on and applied here.
+    /// Pins a CID, or changes its pin, and returns the pin once it is committed and applied here.
+    ///
+    /// # Errors
+    /// The options are invalid, or the cluster refuses.
     pub async fn pin(&self, cid: Cid, options: &api::PinOptions) -> Result<api::Pin, Error> {
         let options = convert::options(options, self.inner.config.default_replicas, now())?;
         let user_allocations = options.user_allocations.clone();
@@ -35,12 +38,11 @@ impl Cluster {
         Ok(shown)
     }
 
-    /// Adds pins as another cluster had them, all at once, and returns when all are agreed on. Done again it
-    /// changes nothing.
+    /// Adds pins of another cluster concurrently, and returns when all are committed. Idempotent.
     ///
     /// # Errors
-    /// Any of them is not acceptable, before any is added; or the cluster refuses one, and it may have taken
-    /// others.
+    /// A pin is invalid, in which case none was added; or the cluster refuses one, in which case others may
+    /// have been added.
     pub async fn import(&self, brought: &[api::Pin]) -> Result<(), Error> {
         let default = self.inner.config.default_replicas;
         let now = now();
@@ -51,7 +53,7 @@ impl Cluster {
             async move {
                 let added = self.request_pin(Request::Import { pin }).await;
                 if let Err(Error::Refused(Refusal::Conflict(why))) = added {
-                    // Which one, where all that is said is why.
+                    // Names the CID in an error that gives only the reason.
                     return Err(Error::Refused(Refusal::Conflict(format!("{cid}: {why}"))));
                 }
                 added.map(|_| ())
@@ -74,26 +76,35 @@ impl Cluster {
         }
     }
 
-    /// Prepares a read. With `consistent`, it will show all that was acknowledged anywhere before: that needs
-    /// a majority of the cluster. Otherwise tells why what is shown may be old, if it may be older than what
-    /// is just on its way.
+    /// Prepares a read of the pinset. With `consistent`, the read will show all writes acknowledged before,
+    /// which needs a majority of the voters. Otherwise returns a warning if the local copy may be stale
+    /// because this peer has no leader.
+    ///
+    /// # Errors
+    /// The consistent read is not possible, or this peer is shutting down.
     pub async fn prepare_read(&self, consistent: bool) -> Result<Option<&'static str>, Error> {
         if consistent {
             self.request(Request::Barrier).await?;
             return Ok(None);
         }
         let has_leader = self.inner.world.core.has_leader().await.ok_or(Error::Closed)?;
-        Ok((!has_leader).then_some(MAY_BE_OLD))
+        Ok((!has_leader).then_some(MAYBE_STALE))
     }
 
-    /// Removes a pin and returns it as it was.
+    /// Removes a pin and returns it.
+    ///
+    /// # Errors
+    /// There is no pin, or the cluster refuses.
     pub async fn unpin(&self, cid: Cid) -> Result<api::Pin, Error> {
         self.request_pin(Request::Unpin { cid })
             .await
             .map(|pin| convert::pin(&pin))
     }
 
-    /// The CID that a path like `/ipfs/…`, `/ipld/…` or `/ipns/…` stands for.
+    /// Resolves a path like `/ipfs/…`, `/ipld/…` or `/ipns/…` to a CID.
+    ///
+    /// # Errors
+    /// The IPFS node cannot resolve it, or not within one minute.
     pub async fn resolve(&self, path: &str) -> Result<Cid, Error> {
         let rest = path
             .strip_prefix("/ipfs/")
@@ -109,14 +120,20 @@ impl Cluster {
         }
     }
 
-    /// The pin of a CID.
+    /// Returns the pin of a CID.
+    ///
+    /// # Errors
+    /// There is none, or the database cannot be read.
     pub async fn allocation(&self, cid: Cid) -> Result<api::Pin, Error> {
         let pin = self.read(move |store| store.pin(&cid)).await?;
         pin.map(|pin| convert::pin(&pin))
             .ok_or(Error::Refused(Refusal::NotFound))
     }
 
-    /// All pins of these types as of now, in the order of their CIDs, a page at a time.
+    /// Streams the pins of these types in CID order, a page at a time, from a snapshot.
+    ///
+    /// # Errors
+    /// The stream ends with an error if too many listings are running or the database cannot be read.
     pub fn allocations(
         &self,
         filter: api::PinTypeFilter,
@@ -124,7 +141,10 @@ impl Cluster {
         self.pages(filter, convert::pin)
     }
 
-    /// As [`Self::allocations`], with all that is known of each pin: what an export has.
+    /// As [`Self::allocations`], with all fields of each pin, for an export.
+    ///
+    /// # Errors
+    /// As for [`Self::allocations`].
     pub fn whole_allocations(
         &self,
         filter: api::PinTypeFilter,

@@ -1,4 +1,4 @@
-//! Trying again what failed.
+//! Retrying of failed pins and unpins.
 
 use cluster_api::{GlobalPinInfo, StatusFilter};
 use cluster_core::{Cid, Local, Phase, Reply, Request};
@@ -12,18 +12,24 @@ use super::status_all::Rows;
 use super::{Cluster, Error, now};
 
 impl Cluster {
-    /// Tries a CID again, at once, at every member where it failed; tells where it stands then.
+    /// Retries a CID at once at every member where it failed; returns its statuses.
+    ///
+    /// # Errors
+    /// This peer cannot retry it, or is shutting down.
     pub async fn recover(&self, cid: Cid) -> Result<GlobalPinInfo, Error> {
         self.ask_all(cid, |cid| Call::Recover { cid }).await
     }
 
-    /// Tries a CID again here.
+    /// Retries a CID at this peer; returns its status.
+    ///
+    /// # Errors
+    /// The IPFS node cannot verify it, or this peer is shutting down.
     pub async fn recover_local(&self, cid: Cid) -> Result<GlobalPinInfo, Error> {
         let state = self.recover_here(&cid).await?;
         self.shown_here(&cid, &state).await
     }
 
-    /// A CID with what this peer alone says of it.
+    /// Returns a CID with its status at this peer only.
     pub(super) async fn shown_here(&self, cid: &Cid, state: &State) -> Result<GlobalPinInfo, Error> {
         let (pin, _) = self.own_state(cid).await?;
         let mut names = Names::default();
@@ -35,7 +41,7 @@ impl Cluster {
         Ok(shown)
     }
 
-    /// Reads all blocks of the CID, has those fetched again that are bad, and tries again what failed.
+    /// Verifies all blocks of a CID, has bad ones fetched again, and retries it if it failed.
     pub(super) async fn recover_here(&self, cid: &Cid) -> Result<State, Error> {
         if let Ok(parsed) = cluster_ipfs::Cid::try_from(cid.as_bytes())
             && self.inner.backend.verify_pin(&parsed).await? > 0
@@ -54,7 +60,10 @@ impl Cluster {
         }
     }
 
-    /// Tries everything that failed again, at every member; tells what that is.
+    /// Retries everything that failed, at every member; returns the retried CIDs.
+    ///
+    /// # Errors
+    /// Too many listings are running, the database cannot be read, or this peer is shutting down.
     pub async fn recover_all(&self) -> Result<Rows, Error> {
         let permit = self.listing()?;
         let own = self.recovered_rows().await?;
@@ -68,7 +77,10 @@ impl Cluster {
         .await
     }
 
-    /// Tries everything that failed again here; tells what that is.
+    /// Retries everything that failed at this peer; returns the retried CIDs.
+    ///
+    /// # Errors
+    /// As for [`Self::recover_all`].
     pub async fn recover_all_local(&self) -> Result<Rows, Error> {
         let permit = self.listing()?;
         let own = self.recovered_rows().await?;
@@ -76,7 +88,7 @@ impl Cluster {
             .await
     }
 
-    /// Has everything that failed here tried again. The rows are what had failed, as it stands then.
+    /// Retries everything that failed at this peer. The rows are what had failed, with its current status.
     pub(super) async fn recovered_rows(&self) -> Result<Pieces<OwnRow>, Error> {
         let (scan, _) = self.scan().await?;
         self.request(Request::RecoverAll).await?;
@@ -86,13 +98,13 @@ impl Cluster {
         }))
     }
 
-    /// Those rows of a walk whose local state is `wanted`, as they stand when they are reached.
+    /// Returns the rows of a scan whose local state is `wanted`, with their status when they are reached.
     pub(super) fn rows_of(
         &self,
         mut scan: Scan,
         wanted: impl Fn(&Local) -> bool + Send + 'static,
     ) -> Pieces<OwnRow> {
-        // The same as of any other source: one piece is worked on while the next is fetched.
+        // Same capacity as other sources: one piece is processed while the next is fetched.
         let (out, pieces) = mpsc::channel(2);
         let cluster = self.clone();
         tokio::spawn(async move {
@@ -124,7 +136,7 @@ impl Cluster {
         pieces
     }
 
-    /// These, as they stand now.
+    /// Returns the rows of these entries with their current status.
     async fn as_they_stand(&self, entries: Vec<Entry>) -> Result<Vec<OwnRow>, Error> {
         if entries.is_empty() {
             return Ok(Vec::new());

@@ -1,4 +1,4 @@
-//! The members' IPFS repositories taken together, as if they were one.
+//! The members' IPFS repositories as if they were one: total size, garbage collection.
 
 use cluster_api as api;
 use cluster_core::PeerId;
@@ -9,20 +9,20 @@ use super::peers::{Known, at_once};
 use super::rpc::{self, Answer, Call, Collected};
 use super::{Cluster, Error};
 
-/// What repositories hold and may hold.
+/// Size of one or more repositories.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Repositories {
-    /// Bytes in use.
+    /// Used space in bytes.
     pub size: u64,
-    /// Bytes allowed.
+    /// Maximum space in bytes.
     pub storage_max: u64,
-    /// Blocks; 0 when they were not to be counted.
+    /// Number of blocks; 0 if they were not counted.
     pub objects: u64,
 }
 
 impl Cluster {
-    /// The sum over all other members that answer. `objects` says whether to count blocks, which may take
-    /// long.
+    /// Sums up the repositories of all other members that answer. `objects` makes them count their blocks,
+    /// which may take long.
     ///
     /// # Errors
     /// This peer is shutting down.
@@ -63,7 +63,7 @@ impl Cluster {
         }
     }
 
-    /// What this peer's IPFS node holds.
+    /// Returns the size of this peer's repository.
     pub(super) async fn own_repository(&self, objects: bool) -> Result<Repositories, Error> {
         let stat = self.inner.backend.repo_stat().await?;
         let objects = if objects {
@@ -78,8 +78,8 @@ impl Cluster {
         })
     }
 
-    /// Has all members' IPFS nodes collect their garbage, and tells every step as it comes. Members that
-    /// cannot be reached are left out; what else goes wrong is a step with an error.
+    /// Runs garbage collection at all members, and sends each step to `out`. Unreachable members are left
+    /// out; other failures are steps with an error.
     ///
     /// # Errors
     /// This peer is shutting down.
@@ -136,7 +136,7 @@ impl Cluster {
     }
 }
 
-/// Says whether anybody listens.
+/// Sends the steps; returns false if `out` is closed.
 async fn tell(out: &mpsc::Sender<api::IpfsRepoGc>, batch: Vec<Collected>) -> bool {
     for step in batch {
         let step = match step {

@@ -1,6 +1,6 @@
-//! What peers ask each other outside of Raft. A call begins with a [`Call`], for an upload chunks of blocks
-//! follow; the other side answers with chunks of one [`Answer`] each. Both are records of
-//! [`cluster_core::encode`].
+//! The protocol of calls between peers, beside Raft. A call begins with a [`Call`], followed by chunks of
+//! blocks for an upload. The response is chunks with one [`Answer`] each. Both are encoded with
+//! [`cluster_core::encode`]; their order of variants and fields is the wire format.
 
 pub(super) mod blocks;
 mod server;
@@ -14,102 +14,102 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use super::world::{Channel, Network};
 
-/// A peer that says nothing for so long in the middle of a call is taken to be gone. The Go peer waits 15 s
-/// for the end of a call; here every answer that takes longer tells its progress.
+/// Time without any answer after which the peer is given up. The Go peer waits 15 s for the end of a call;
+/// here an answer that takes longer is preceded by [`Answer::Working`].
 pub(super) const SILENCE: Duration = Duration::from_secs(5);
 
-/// To reach a peer: it is either connected already, or its address refuses at once, or it is not there.
+/// Time limit for connecting: a peer is connected already, refuses at once, or cannot be reached.
 const OPEN: Duration = Duration::from_secs(5);
 
-/// What one peer asks of another.
+/// A request to another peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Call {
-    /// Who are you? Answered by `Id`.
+    /// Describe yourself. Answered by `Id`.
     Id,
-    /// Where does this CID stand with you? Answered by `Speaker` and `State`.
+    /// Return the status of a CID. Answered by `Speaker` and `State`.
     Status {
-        /// Which.
+        /// The CID.
         cid: Cid,
     },
-    /// Where does everything stand with you? Answered by `Speaker` and `Rows` in CID order.
+    /// Stream the statuses of all CIDs. Answered by `Speaker` and `Rows` in CID order.
     StatusAll {
-        /// The statuses wanted, as the bits of the API's filter in words; empty for all.
+        /// Statuses to return, as names like in the API's filter; empty for all.
         filter: String,
     },
-    /// Try this CID again. Answered by `Speaker` and `State`.
+    /// Retry a CID. Answered by `Speaker` and `State`.
     Recover {
-        /// Which.
+        /// The CID.
         cid: Cid,
     },
-    /// Try again all that failed. Answered by `Speaker` and `Rows` of what is tried again.
+    /// Retry everything that failed. Answered by `Speaker` and `Rows` of the retried CIDs.
     RecoverAll,
-    /// Compare this CID with what your IPFS node has. Answered by `Speaker` and `State`.
+    /// Compare a CID with the IPFS node. Answered by `Speaker` and `State`.
     Sync {
-        /// Which.
+        /// The CID.
         cid: Cid,
     },
-    /// Compare everything with what your IPFS node has. Answered by `Speaker` and `Rows` of what changed by
-    /// it and what is in error.
+    /// Compare everything with the IPFS node. Answered by `Speaker` and `Rows` of what changed and what
+    /// failed.
     SyncAll,
-    /// Store the blocks that follow in chunks of their own. Answered by `Stored`.
+    /// Store the blocks in the following chunks. Answered by `Stored`.
     PutBlocks,
-    /// Collect garbage. Answered by `Collected`s.
+    /// Collect garbage. Answered by `Collected`, repeatedly.
     RepoGc,
-    /// Whom are you and your IPFS node connected to? Answered by `Links`.
+    /// List your connections and your IPFS node's. Answered by `Links`.
     Links,
-    /// How much does your IPFS node hold? Answered by `RepoStat`.
+    /// Return the size of your repository. Answered by `RepoStat`.
     RepoStat {
-        /// Whether to count its blocks, which may take long.
+        /// Count the blocks too, which may take long.
         objects: bool,
     },
 }
 
-/// What comes back.
+/// A part of the response to a [`Call`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Answer {
-    /// Who the peer is.
+    /// Description of the peer.
     Id(Box<Identity>),
-    /// Who speaks in what follows.
+    /// Details of the peer that the following statuses belong to.
     Speaker(Speaker),
-    /// Where one CID stands.
+    /// Status of one CID.
     State(State),
-    /// Where some stand, in order; and nothing else up to `upto`, so that a merge may go on.
+    /// Statuses in CID order, so far complete up to `upto`.
     Rows {
-        /// Those of them that are wanted.
+        /// The rows that match the filter.
         rows: Vec<Row>,
-        /// The last CID looked at.
+        /// Last CID covered.
         upto: Cid,
     },
-    /// The peer is still at it.
+    /// Heartbeat: the call is still being processed.
     Working,
     /// All blocks are stored.
     Stored {
-        /// How many.
+        /// Number of stored blocks.
         blocks: u64,
     },
-    /// What the collection removed.
+    /// Steps of the garbage collection.
     Collected(Vec<Collected>),
-    /// Who is connected.
+    /// Connections of a peer and of its IPFS node.
     Links {
-        /// The peers.
+        /// Peers that this peer is connected to.
         cluster: Vec<PeerId>,
-        /// The peer's IPFS node; empty when it could not be asked.
+        /// Id of the IPFS node; empty if it does not answer.
         ipfs: String,
-        /// Those that the IPFS node is connected to.
+        /// Ids of the IPFS nodes that it is connected to.
         ipfs_links: Vec<String>,
     },
-    /// How much the IPFS node holds.
+    /// Size of the repository.
     RepoStat {
-        /// Bytes in use.
+        /// Used space in bytes.
         size: u64,
-        /// Bytes allowed.
+        /// Maximum space in bytes.
         storage_max: u64,
-        /// Blocks.
+        /// Number of blocks; 0 if they were not to be counted.
         objects: u64,
     },
 }
 
-/// What a peer says of itself.
+/// A peer's description of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Identity {
     pub(super) addresses: Vec<String>,
@@ -121,7 +121,7 @@ pub(super) struct Identity {
     pub(super) peername: String,
 }
 
-/// What a peer says of its IPFS node.
+/// Description of a peer's IPFS node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct IpfsIdentity {
     pub(super) id: String,
@@ -129,7 +129,7 @@ pub(super) struct IpfsIdentity {
     pub(super) error: String,
 }
 
-/// Who says where CIDs stand.
+/// Details of a peer that are part of each status.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Speaker {
     pub(super) peername: String,
@@ -137,7 +137,7 @@ pub(super) struct Speaker {
     pub(super) ipfs_addresses: Vec<String>,
 }
 
-/// Where a CID stands at a peer.
+/// Status of a CID at a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
     #[serde(with = "bit")]
@@ -148,7 +148,7 @@ pub(super) struct State {
     pub(super) error: String,
 }
 
-/// A status as its bit in the API's filters: short, and a newer peer may know more of them.
+/// Serialises a status as its bit in the API's filters: short, and a newer peer may have more of them.
 mod bit {
     use super::TrackerStatus;
     use serde::{Deserialize, Deserializer, Serializer};
@@ -162,23 +162,23 @@ mod bit {
     }
 }
 
-/// A CID and where it stands.
+/// A CID with its status at a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Row {
     pub(super) cid: Cid,
     pub(super) state: State,
 }
 
-/// One step of a garbage collection.
+/// A step of a garbage collection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Collected {
-    /// A block that is gone, by its CID.
+    /// CID of a removed block.
     Removed(String),
-    /// One that could not be removed, with the reason.
+    /// Reason why a block could not be removed.
     Failed(String),
 }
 
-/// Asks a peer something.
+/// Opens a call to a peer.
 pub(super) async fn call(
     network: &dyn Network,
     peer: &PeerId,
@@ -193,8 +193,8 @@ pub(super) async fn call(
     }
 }
 
-/// The next answer that says something; `None` when that was all. Every chunk, also one that only says that
-/// the peer is at work, starts the time anew.
+/// Returns the next answer other than [`Answer::Working`]; `None` at the end. Every chunk restarts the time
+/// limit.
 pub(super) async fn next(
     channel: &mut dyn Channel,
     peer: &PeerId,
@@ -208,14 +208,18 @@ pub(super) async fn next(
         match decode(&chunk.map_err(Error::Peer)?) {
             Ok(Answer::Working) => {}
             Ok(answer) => return Ok(Some(answer)),
-            Err(error) => return Err(Error::Peer(format!("peer {peer} answers nonsense: {error}"))),
+            Err(error) => {
+                return Err(Error::Peer(format!(
+                    "peer {peer} sent an invalid answer: {error}"
+                )));
+            }
         }
     }
 }
 
-/// The answer was well-formed but does not belong to the question.
+/// Returns the error for an answer of the wrong kind.
 pub(super) fn unexpected(peer: &PeerId) -> Error {
     Error::Peer(format!(
-        "peer {peer} answers something else: do all peers run the same release?"
+        "peer {peer} sent an unexpected answer: do all peers run the same release?"
     ))
 }

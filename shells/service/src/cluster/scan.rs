@@ -1,4 +1,4 @@
-//! This peer's pinset and local state side by side, in CID order, a page at a time.
+//! Scan of this peer's pinset and local states, joined in CID order, a page at a time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use cluster_core::{Cid, Local, Pin};
 use super::world::{Snapshot, StoreError};
 use super::{Cluster, Error};
 
-/// Rows that are read in one go.
+/// Maximum of rows read at once.
 const PAGE: usize = 512;
 
-/// A CID with what the database has of it; at least one of both.
+/// A CID with its pin, its local state, or both.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Entry {
     pub(super) cid: Cid,
@@ -19,7 +19,7 @@ pub(super) struct Entry {
     pub(super) local: Option<Local>,
 }
 
-/// A walk through one snapshot.
+/// A scan of one snapshot.
 pub(super) struct Scan {
     snapshot: Arc<dyn Snapshot>,
     pins: Side<Pin>,
@@ -41,7 +41,7 @@ impl<T> Side<T> {
         }
     }
 
-    /// Reads on when nothing is left.
+    /// Reads the next page if none is left.
     fn fill(
         &mut self,
         page: impl FnOnce(Option<&Cid>, usize) -> Result<Vec<T>, StoreError>,
@@ -67,7 +67,7 @@ impl Scan {
         }
     }
 
-    /// The next rows; none at the end. Blocks the thread.
+    /// Reads the next rows; empty at the end. Blocks the thread.
     fn page(&mut self) -> Result<Vec<Entry>, StoreError> {
         let mut entries = Vec::with_capacity(PAGE);
         while entries.len() < PAGE {
@@ -108,7 +108,7 @@ impl Scan {
         Ok(entries)
     }
 
-    /// The next rows, read on a thread for such things; none at the end.
+    /// Reads the next rows on a blocking thread; empty at the end.
     pub(super) async fn next(mut self) -> Result<(Self, Vec<Entry>), Error> {
         let read = tokio::task::spawn_blocking(move || {
             let entries = self.page()?;
@@ -119,7 +119,8 @@ impl Scan {
 }
 
 impl Cluster {
-    /// A walk through everything as it is now, and what runs at the IPFS node.
+    /// Starts a scan of the current state; also returns the operations running at the IPFS node, with
+    /// `true` for an unpin.
     pub(super) async fn scan(&self) -> Result<(Scan, BTreeMap<Cid, bool>), Error> {
         let running = self.inner.world.core.running().await.ok_or(Error::Closed)?;
         let snapshot = self.read(|store| Ok(store.snapshot())).await?;

@@ -1,4 +1,4 @@
-//! Where one CID stands.
+//! Status of one CID.
 
 use std::time::Duration;
 
@@ -13,20 +13,26 @@ use super::peers::Known;
 use super::rpc::{self, Answer, Call, Speaker, State};
 use super::{Cluster, Error, now};
 
-/// A peer that must hold a CID has this long to say where it stands, as in the Go peer.
+/// Time for an allocated peer to answer, as in the Go peer.
 const ANSWER: Duration = Duration::from_secs(15);
 
-/// When all that must hold it have answered, the others have this long: they rarely have anything to say.
+/// Time for the other peers once all allocated ones have answered: they rarely add anything.
 const OTHERS: Duration = Duration::from_secs(1);
 
 impl Cluster {
-    /// Where a CID stands at every member. One that must hold it and does not answer in time shows as
+    /// Returns the status of a CID at every member. An allocated member that does not answer in time is
     /// `cluster_error`, with the reason.
+    ///
+    /// # Errors
+    /// The database cannot be read, or this peer is shutting down.
     pub async fn status(&self, cid: Cid) -> Result<GlobalPinInfo, Error> {
         self.ask_all(cid, |cid| Call::Status { cid }).await
     }
 
-    /// Where a CID stands here.
+    /// Returns the status of a CID at this peer.
+    ///
+    /// # Errors
+    /// The database cannot be read, or this peer is shutting down.
     pub async fn status_local(&self, cid: Cid) -> Result<GlobalPinInfo, Error> {
         let (pin, state) = self.own_state(&cid).await?;
         let mut names = Names::default();
@@ -38,7 +44,7 @@ impl Cluster {
         Ok(shown)
     }
 
-    /// The pin as this peer has it, and where the CID stands here.
+    /// Returns the pin of a CID, and its status at this peer.
     pub(super) async fn own_state(&self, cid: &Cid) -> Result<(Option<Pin>, State), Error> {
         let key = cid.clone();
         let (pin, local) = self
@@ -112,7 +118,7 @@ impl Cluster {
     }
 }
 
-/// What stands for a peer that has not answered: only for those that are concerned it is an error.
+/// Returns the status of a peer that has not answered: an error only if it is allocated.
 fn unanswered(speaker: &Speaker, concerned: bool, why: &str) -> PinInfoShort {
     if concerned {
         info::silent(speaker, now(), why)

@@ -1,4 +1,4 @@
-//! Where everything stands: the sources of the merge, and this peer's part in other peers' merges.
+//! Statuses of all CIDs: the sources of the merge, and this peer's rows for the merges of other peers.
 
 use std::collections::BTreeMap;
 
@@ -14,15 +14,18 @@ use super::rpc::{self, Answer, Call, Row};
 use super::scan::{Entry, Scan};
 use super::{Cluster, Error, info, now};
 
-/// Pieces of rows that wait for the merge, of each source: one is worked on while the next is fetched.
+/// Capacity of each source's channel: one piece is processed while the next is fetched.
 const PIECES: usize = 2;
 
-/// A listing, a batch of rows at a time.
+/// A listing of statuses, in batches.
 pub type Rows = futures::stream::BoxStream<'static, Result<Vec<GlobalPinInfo>, Error>>;
 
 impl Cluster {
-    /// Where every CID stands at every member, in CID order and constant memory, while the members go
-    /// through their databases. A member that falls silent shows as `cluster_error` from there on.
+    /// Streams the statuses of all CIDs at all members, in CID order and constant memory, while the members
+    /// scan their databases. A member that stops answering is `cluster_error` from there on.
+    ///
+    /// # Errors
+    /// Too many listings are running, the database cannot be read, or this peer is shutting down.
     pub async fn status_all(&self, filter: StatusFilter) -> Result<Rows, Error> {
         let permit = self.listing()?;
         let own = self.own_rows(self.scan().await?);
@@ -32,14 +35,17 @@ impl Cluster {
         self.merge(permit, own, Some(call), filter, Absence::Means).await
     }
 
-    /// Where every CID stands here.
+    /// Streams the statuses of all CIDs at this peer.
+    ///
+    /// # Errors
+    /// As for [`Self::status_all`].
     pub async fn status_all_local(&self, filter: StatusFilter) -> Result<Rows, Error> {
         let permit = self.listing()?;
         let own = self.own_rows(self.scan().await?);
         self.merge(permit, own, None, filter, Absence::Nothing).await
     }
 
-    /// The right to one listing.
+    /// Acquires a permit for a listing.
     pub(super) fn listing(&self) -> Result<OwnedSemaphorePermit, Error> {
         self.inner
             .listings
@@ -48,7 +54,7 @@ impl Cluster {
             .map_err(|_| Error::Refused(Refusal::Busy))
     }
 
-    /// Puts this peer's rows and those that the others answer to `call` together.
+    /// Merges this peer's rows with those that the other members return for `call`.
     pub(super) async fn merge(
         &self,
         permit: OwnedSemaphorePermit,
@@ -75,7 +81,7 @@ impl Cluster {
         Ok(Box::pin(ReceiverStream::new(rows)))
     }
 
-    /// This peer's rows.
+    /// Streams this peer's rows.
     fn own_rows(&self, (mut scan, running): (Scan, BTreeMap<Cid, bool>)) -> Pieces<OwnRow> {
         let (out, pieces) = mpsc::channel(PIECES);
         let me = self.inner.config.peer.clone();
@@ -105,7 +111,7 @@ impl Cluster {
         pieces
     }
 
-    /// Another peer's rows.
+    /// Streams another peer's rows.
     fn peer_rows(&self, peer: PeerId, call: Call) -> Pieces<Row> {
         let (out, pieces) = mpsc::channel(PIECES);
         let cluster = self.clone();
@@ -155,8 +161,8 @@ fn own_row(me: &PeerId, entry: Entry, running: &BTreeMap<Cid, bool>) -> OwnRow {
     }
 }
 
-/// The row that a peer sends of an entry, if it says anything that the asker does not know: that a CID is
-/// `remote` here follows from its pin.
+/// Returns the row of an entry to send to another peer, unless the filter excludes it, or the other peer
+/// knows from the pin that it is `remote` here.
 pub(super) fn row(
     me: &PeerId,
     entry: Entry,
@@ -166,7 +172,7 @@ pub(super) fn row(
     if entry.local.is_none() && entry.pin.as_ref().is_some_and(|pin| !pin.is_allocated_to(me)) {
         return None;
     }
-    // Who asks for what is remote must hear of the exceptions.
+    // A peer that filters for `remote` must know of the exceptions.
     let exception = filter.matches(TrackerStatus::Remote)
         && entry.pin.as_ref().is_some_and(|pin| !pin.is_allocated_to(me));
     let row = own_row(me, entry, running);
@@ -177,7 +183,7 @@ pub(super) fn row(
     })
 }
 
-/// A listing of single CIDs.
+/// Wraps rows of single CIDs as a listing.
 pub(super) fn singles(
     rows: impl Stream<Item = Result<Option<GlobalPinInfo>, Error>> + Send + 'static,
 ) -> Rows {
@@ -186,10 +192,10 @@ pub(super) fn singles(
 }
 
 impl Cluster {
-    /// Where some CIDs stand, in the order in which they are named.
+    /// Streams the statuses of some CIDs, in the given order.
     pub fn status_of(&self, cids: Vec<Cid>, filter: StatusFilter, local: bool) -> Rows {
         use futures::StreamExt;
-        /// CIDs that are asked for at once: each is a call to every peer.
+        /// Maximum of concurrent statuses, each of which calls every peer.
         const AT_ONCE: usize = 16;
         let cluster = self.clone();
         let asked = futures::stream::iter(cids).map(move |cid| {

@@ -1,5 +1,5 @@
-//! Comparing what should be pinned here with what the IPFS node really has. What it lacks is pinned again;
-//! what the cluster never pinned is left alone.
+//! Comparison of this peer's pins with those of its IPFS node. Missing content is pinned again; pins of the
+//! node that the cluster never made are left alone.
 
 use cluster_api::{GlobalPinInfo, StatusFilter};
 use cluster_core::{Cid, Local, Phase, Reply, Request, Timestamp};
@@ -10,12 +10,18 @@ use super::status_all::Rows;
 use super::{Cluster, Error, now};
 
 impl Cluster {
-    /// Compares one CID at every member; tells where it stands then.
+    /// Compares a CID at every member; returns its statuses.
+    ///
+    /// # Errors
+    /// The IPFS node does not answer, or this peer is shutting down.
     pub async fn sync(&self, cid: Cid) -> Result<GlobalPinInfo, Error> {
         self.ask_all(cid, |cid| Call::Sync { cid }).await
     }
 
-    /// Compares one CID here.
+    /// Compares a CID at this peer; returns its status.
+    ///
+    /// # Errors
+    /// As for [`Self::sync`].
     pub async fn sync_local(&self, cid: Cid) -> Result<GlobalPinInfo, Error> {
         let state = self.sync_here(&cid).await?;
         self.shown_here(&cid, &state).await
@@ -26,7 +32,8 @@ impl Cluster {
         Ok(self.own_state(cid).await?.1)
     }
 
-    /// Has the pins that the IPFS node finds damaged or incomplete shown as such, and pinned again.
+    /// Watches for pins that the IPFS node finds damaged or incomplete, and has them pinned again. Runs for
+    /// ever.
     pub async fn watch_broken_pins(self) {
         loop {
             let broken = self.inner.backend.next_broken_pin().await;
@@ -40,7 +47,10 @@ impl Cluster {
         }
     }
 
-    /// Compares everything at every member; tells what changed by it, and what is in error.
+    /// Compares everything at every member; returns what changed and what is in error.
+    ///
+    /// # Errors
+    /// Too many listings are running, the IPFS node does not answer, or this peer is shutting down.
     pub async fn sync_all(&self) -> Result<Rows, Error> {
         let permit = self.listing()?;
         let own = self.synced_rows().await?;
@@ -49,7 +59,10 @@ impl Cluster {
             .await
     }
 
-    /// Compares everything here.
+    /// Compares everything at this peer.
+    ///
+    /// # Errors
+    /// As for [`Self::sync_all`].
     pub async fn sync_all_local(&self) -> Result<Rows, Error> {
         let permit = self.listing()?;
         let own = self.synced_rows().await?;
@@ -57,7 +70,7 @@ impl Cluster {
             .await
     }
 
-    /// Has everything compared here. The rows are what changed since, and what is in error.
+    /// Compares everything at this peer. The rows are what changed and what is in error.
     pub(super) async fn synced_rows(&self) -> Result<Pieces<OwnRow>, Error> {
         let since = now();
         self.compare(None).await?;
@@ -79,8 +92,8 @@ impl Cluster {
     }
 }
 
-/// Whether a comparison that began at `since` has to do with it. What was missing may be pinned again by
-/// the time that it is looked at.
+/// Returns whether to report a CID after a comparison that began at `since`. Missing content may have been
+/// pinned again by the time it is looked at.
 fn is_news(local: &Local, since: Timestamp) -> bool {
     match local.phase {
         Phase::Lost | Phase::PinError | Phase::UnpinError => true,

@@ -1,5 +1,5 @@
-//! A cluster in memory: peers share one pinset, and call each other through queues. Tests say which peers
-//! answer.
+//! An in-memory cluster for tests: peers share one pinset, and call each other through channels. Tests set
+//! which peers answer.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,24 +19,24 @@ use tokio::sync::mpsc;
 use super::world::{Alert, Channel, Core, Network, Sample, Snapshot, Store, StoreError, World};
 use super::{Cluster, Config, PingValue};
 
-/// How long peers may be silent here: far longer than a busy machine makes them.
+/// Time limit for answers: far longer than a busy machine needs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// When everything in these clusters was pinned.
+/// Timestamp of all pins in these clusters.
 pub(crate) const PINNED_AT: Timestamp = Timestamp(1_770_000_000_000_000_000);
 
-/// How a peer behaves towards the others.
+/// Behaviour of a peer towards the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
-    /// Answers.
+    /// Answers calls.
     Answers,
-    /// Takes calls and says nothing.
+    /// Accepts calls and never answers.
     Silent,
-    /// Cannot be reached.
+    /// Refuses connections.
     Down,
 }
 
-/// What all peers share.
+/// State shared by all peers.
 #[derive(Default)]
 pub(crate) struct Ledger {
     pub(crate) pins: BTreeMap<Cid, Pin>,
@@ -46,21 +46,21 @@ pub(crate) struct Ledger {
     pub(crate) refusal: Option<Refusal>,
 }
 
-/// A cluster of some peers.
+/// A cluster of in-memory peers with embedded IPFS nodes.
 pub(crate) struct Fake {
     pub(crate) ledger: Arc<Mutex<Ledger>>,
     pub(crate) nodes: Vec<Node>,
     _folder: tempfile::TempDir,
 }
 
-/// The nth peer.
+/// Returns the nth peer.
 pub(crate) fn peer(n: u8) -> PeerId {
     let mut bytes = vec![0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
     bytes.extend_from_slice(&[n; 32]);
     PeerId::from_bytes(&bytes).unwrap()
 }
 
-/// The nth CID.
+/// Returns the nth CID.
 pub(crate) fn cid(n: u32) -> Cid {
     let mut bytes = vec![0x01, 0x55, 0x12, 0x20];
     bytes.extend_from_slice(&[0; 28]);
@@ -80,12 +80,12 @@ pub(crate) fn local(phase: Phase, error: &str) -> Local {
 }
 
 impl Fake {
-    /// This many peers, each with an embedded node that listens nowhere.
+    /// Starts this many peers, each with an embedded node without a listener.
     pub(crate) async fn new(peers: u8) -> Self {
         Self::with_silence(peers, PATIENCE).await
     }
 
-    /// The same, where those who say nothing for so long are given up.
+    /// As [`Self::new`], with a time limit for answers.
     pub(crate) async fn with_silence(peers: u8, silence: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Arc::new(Mutex::new(Ledger::default()));
@@ -147,7 +147,7 @@ impl Fake {
 
 impl Drop for Fake {
     fn drop(&mut self) {
-        // The peers hold the ledger, and it holds them.
+        // Breaks the reference cycle of peers and ledger.
         self.ledger().peers.clear();
     }
 }
@@ -383,16 +383,16 @@ struct FakeNetwork {
     ledger: Arc<Mutex<Ledger>>,
 }
 
-/// One side of a call.
+/// One end of a call.
 struct Pipe {
     out: Option<mpsc::Sender<Result<Bytes, String>>>,
     incoming: mpsc::Receiver<Result<Bytes, String>>,
     finished: bool,
-    /// Set on the caller's side of a call to a silent peer.
+    /// The other end, which never answers, of a call to a silent peer.
     kept: Option<Box<Pipe>>,
 }
 
-/// What ends a direction, so that it can be told from a side that is gone.
+/// Marks the regular end of a direction, as opposed to a dropped end.
 const END: &str = "\0end";
 
 impl Channel for Pipe {

@@ -1,4 +1,4 @@
-//! The operations, over a cluster in memory.
+//! Tests of the operations on an in-memory cluster.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ fn statuses(row: &GlobalPinInfo) -> Vec<TrackerStatus> {
         .collect()
 }
 
-/// Pins everywhere; every peer holds it but what `locals` says otherwise.
+/// Pins a CID everywhere, with these local states at the peers.
 async fn pinned(fake: &Fake, n: u32, phases: [Phase; 3]) {
     fake.cluster(1).pin(cid(n), &PinOptions::default()).await.unwrap();
     for (index, phase) in phases.into_iter().enumerate() {
@@ -45,7 +45,7 @@ async fn pinned(fake: &Fake, n: u32, phases: [Phase; 3]) {
 const OK: [Phase; 3] = [Phase::Pinned; 3];
 
 #[tokio::test]
-async fn a_status_asks_every_member_and_tells_who_is_silent() {
+async fn status_asks_every_member_and_names_unreachable_ones() {
     let fake = Fake::new(3).await;
     pinned(&fake, 1, [Phase::Pinned, Phase::PinError, Phase::PinQueued]).await;
     let row = fake.cluster(1).status(cid(1)).await.unwrap();
@@ -69,7 +69,7 @@ async fn a_status_asks_every_member_and_tells_who_is_silent() {
 }
 
 #[tokio::test]
-async fn who_need_not_hold_a_cid_is_remote_and_an_unknown_one_is_unpinned() {
+async fn unallocated_peers_are_remote_and_unknown_cids_unpinned() {
     let fake = Fake::new(3).await;
     fake.cluster(1).pin(cid(1), &copies(1, 1)).await.unwrap();
     fake.set(3, Manner::Down);
@@ -87,7 +87,7 @@ async fn who_need_not_hold_a_cid_is_remote_and_an_unknown_one_is_unpinned() {
 }
 
 #[tokio::test]
-async fn a_status_of_everything_goes_on_without_a_silent_peer() {
+async fn status_all_continues_without_an_unreachable_peer() {
     let fake = Fake::new(3).await;
     for n in 0..1500 {
         pinned(&fake, n, OK).await;
@@ -107,7 +107,7 @@ async fn a_status_of_everything_goes_on_without_a_silent_peer() {
 }
 
 #[tokio::test]
-async fn the_first_rows_come_at_once_when_all_answer_and_soon_when_one_does_not() {
+async fn first_rows_wait_only_for_peers_that_do_not_answer() {
     let first = async |silence: Duration, second: Manner| {
         let fake = Fake::with_silence(3, silence).await;
         for n in 0..2000 {
@@ -119,7 +119,7 @@ async fn the_first_rows_come_at_once_when_all_answer_and_soon_when_one_does_not(
         rows.next().await.unwrap().unwrap();
         started.elapsed()
     };
-    // Nobody's silence is waited for, and none of these is near the next.
+    // No peer's time limit is waited for, and none of these times is near the next.
     let (soon, late) = (Duration::from_millis(300), Duration::from_secs(60));
     let quick = first(late, Manner::Answers).await;
     assert!(quick < late / 3, "{quick:?}");
@@ -128,7 +128,7 @@ async fn the_first_rows_come_at_once_when_all_answer_and_soon_when_one_does_not(
 }
 
 #[tokio::test]
-async fn a_filter_holds_at_every_peer() {
+async fn filters_apply_at_every_peer() {
     let fake = Fake::new(3).await;
     pinned(&fake, 1, OK).await;
     pinned(&fake, 2, [Phase::Pinned, Phase::Pinned, Phase::PinError]).await;
@@ -149,7 +149,7 @@ async fn a_filter_holds_at_every_peer() {
 }
 
 #[tokio::test]
-async fn recovering_everything_tells_what_had_failed_and_nothing_else() {
+async fn recover_all_lists_only_what_had_failed() {
     let fake = Fake::new(3).await;
     pinned(&fake, 1, OK).await;
     pinned(&fake, 2, [Phase::Pinned, Phase::PinError, Phase::PinError]).await;
@@ -160,7 +160,7 @@ async fn recovering_everything_tells_what_had_failed_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn peers_that_are_down_are_listed_with_the_reason() {
+async fn unreachable_peers_are_listed_with_the_reason() {
     let fake = Fake::new(3).await;
     fake.set(2, Manner::Down);
     let peers: Vec<_> = fake.cluster(1).peers().await.unwrap().collect().await;
@@ -180,7 +180,7 @@ fn add_params(min: i32, max: i32) -> AddParams {
     }
 }
 
-/// Has `length` bytes added, as one file.
+/// Adds one file of `length` bytes.
 async fn add(cluster: &Cluster, params: &AddParams, length: usize) -> Result<String, AddFailure> {
     let content: Vec<u8> = (0..length).map(|at| (at / 1000 % 251) as u8).collect();
     let mut adding = cluster.add(params).await?;
@@ -190,7 +190,7 @@ async fn add(cluster: &Cluster, params: &AddParams, length: usize) -> Result<Str
 }
 
 #[tokio::test]
-async fn added_content_is_with_every_peer_it_is_allocated_to_before_it_is_pinned() {
+async fn added_content_is_at_all_allocated_peers_before_it_is_pinned() {
     let fake = Fake::new(3).await;
     let root = add(&fake.cluster(1), &add_params(2, 2), 3_000_000).await.unwrap();
     let pin = fake.cluster(1).allocation(root.parse().unwrap()).await.unwrap();
@@ -204,10 +204,10 @@ async fn added_content_is_with_every_peer_it_is_allocated_to_before_it_is_pinned
 }
 
 #[tokio::test]
-async fn an_upload_goes_on_without_a_peer_while_enough_are_left() {
+async fn upload_continues_without_a_peer_while_enough_remain() {
     let fake = Fake::new(3).await;
     let cluster = fake.cluster(1);
-    // It is allocated while it is there, and gone when the blocks come.
+    // It is allocated while reachable, and unreachable when the blocks are sent.
     let params = AddParams {
         pin: PinOptions {
             user_allocations: vec![peer(2).to_string()],
@@ -224,7 +224,7 @@ async fn an_upload_goes_on_without_a_peer_while_enough_are_left() {
 }
 
 #[tokio::test]
-async fn an_upload_that_too_few_peers_have_is_not_pinned() {
+async fn upload_stored_by_too_few_peers_is_not_pinned() {
     let fake = Fake::with_silence(3, Duration::from_millis(300)).await;
     fake.set(2, Manner::Silent);
     let error = add(&fake.cluster(1), &add_params(2, 2), 100_000)
@@ -239,7 +239,7 @@ async fn an_upload_that_too_few_peers_have_is_not_pinned() {
 }
 
 #[tokio::test]
-async fn an_upload_that_cannot_be_allocated_or_pinned_is_an_error() {
+async fn upload_that_cannot_be_allocated_or_pinned_is_an_error() {
     let fake = Fake::new(3).await;
     let error = add(&fake.cluster(1), &add_params(5, 5), 10)
         .await
@@ -253,20 +253,20 @@ async fn an_upload_that_cannot_be_allocated_or_pinned_is_an_error() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_given_up_leaves_nothing_pinned() {
+async fn cancelled_upload_leaves_nothing_pinned() {
     let fake = Fake::new(3).await;
     let mut adding = fake.cluster(1).add(&add_params(2, 2)).await.unwrap();
     adding.file(b"file", &b"hello"[..], |_| {}).await.unwrap();
     drop(adding);
     assert!(fake.ledger().pins.is_empty());
-    // Its place is free again.
+    // Its permit is free again.
     for _ in 0..40 {
         drop(fake.cluster(1).add(&add_params(1, 1)).await.unwrap());
     }
 }
 
 #[tokio::test]
-async fn a_local_upload_stays_here_and_an_unpinned_one_is_not_in_the_pinset() {
+async fn local_upload_stays_here_and_no_pin_leaves_the_pinset_empty() {
     let fake = Fake::new(3).await;
     let params = AddParams {
         local: true,

@@ -1,23 +1,24 @@
-//! CAR files, versions 1 and 2: a header with the roots, then blocks.
+//! Reader of CAR files, versions 1 and 2 (<https://ipld.io/specs/transport/car/>): a header with the roots,
+//! then blocks.
 
 use cluster_ipfs::{Block, Cid};
 use ipld_core::ipld::Ipld;
 use tokio::io::{AsyncRead, AsyncReadExt, BufReader};
 use tokio::sync::mpsc;
 
-/// The largest header: a list of roots, of which one is allowed.
+/// Maximum size of a header, a list of roots of which one is allowed.
 const HEADER_MAX: u64 = 64 << 10;
-/// The largest section: a CID and a block, which may have 2 MiB.
+/// Maximum size of a section: a CID and a block of up to 2 MiB.
 const SECTION_MAX: u64 = (2 << 20) + 256;
-/// A file is read through a buffer of this size.
+/// Size of the read buffer.
 const BUFFER: usize = 256 << 10;
 
-/// Why a CAR file was not taken in.
+/// Error of reading a CAR file.
 #[derive(Debug)]
 pub(super) enum Error {
-    /// It is not well-formed, or not what is asked for.
+    /// It is malformed, or has not exactly one root.
     Invalid(String),
-    /// Nobody takes the blocks any more.
+    /// The receiver of the blocks is closed.
     Closed,
 }
 
@@ -25,8 +26,8 @@ fn invalid(why: impl Into<String>) -> Error {
     Error::Invalid(format!("the CAR file is not valid: {}", why.into()))
 }
 
-/// Gives the blocks of a CAR file to `out`; returns its one root and the bytes of all blocks. Whether blocks
-/// hash to their CIDs is for whoever stores them to check.
+/// Sends the blocks of a CAR file to `out`; returns its only root and the total size of its blocks. Does
+/// not verify the blocks' hashes: the node that stores them does.
 pub(super) async fn read(
     content: impl AsyncRead + Send + Unpin,
     out: &mpsc::Sender<Block>,
@@ -49,7 +50,7 @@ pub(super) async fn read(
             }
         }
         (version, _) => Err(invalid(format!(
-            "its version is {version}, where 1 and 2 are known"
+            "its version is {version}, but only 1 and 2 are supported"
         ))),
     }
 }
@@ -71,12 +72,12 @@ async fn blocks(
     Ok((root, size))
 }
 
-/// Exactly one root can be pinned.
+/// Returns the only root, as exactly one can be pinned.
 fn one(roots: Vec<Cid>) -> Result<Cid, Error> {
     match roots.as_slice() {
         [root] => Ok(*root),
         roots => Err(invalid(format!(
-            "it has {} roots, where exactly one is needed",
+            "it has {} roots, but exactly one is needed",
             roots.len()
         ))),
     }
@@ -86,10 +87,10 @@ fn header_of(bytes: &[u8]) -> Result<(i128, Vec<Cid>), Error> {
     let header: Ipld = serde_ipld_dagcbor::from_slice(bytes)
         .map_err(|error| invalid(format!("its header cannot be read: {error}")))?;
     let Ipld::Map(fields) = header else {
-        return Err(invalid("its header is no map"));
+        return Err(invalid("its header is not a map"));
     };
     let Some(Ipld::Integer(version)) = fields.get("version") else {
-        return Err(invalid("its header names no version"));
+        return Err(invalid("its header has no version"));
     };
     let Some(Ipld::List(roots)) = fields.get("roots") else {
         return Ok((*version, Vec::new()));
@@ -104,9 +105,9 @@ fn header_of(bytes: &[u8]) -> Result<(i128, Vec<Cid>), Error> {
     Ok((*version, roots.collect()))
 }
 
-/// Skips to the data of a version 2 file, and says how long it is.
+/// Skips to the data of a version 2 file, and returns its length.
 async fn data_of_v2(content: &mut (impl AsyncRead + Send + Unpin)) -> Result<u64, Error> {
-    /// Where the header of version 2 ends: its pragma has 11 bytes, the header 40.
+    /// End of the header of version 2: 11 bytes of pragma, 40 of header.
     const HEADER_END: u64 = 51;
     let cut = |_| invalid("it ends in its header");
     let mut characteristics = [0; 16];
@@ -127,7 +128,7 @@ async fn data_of_v2(content: &mut (impl AsyncRead + Send + Unpin)) -> Result<u64
     Ok(size)
 }
 
-/// One piece with its length before it; none at the end. Zeros at the end are padding.
+/// Reads a length-prefixed section; `None` at the end, or at zero padding.
 async fn section(content: &mut (impl AsyncRead + Send + Unpin), max: u64) -> Result<Option<Vec<u8>>, Error> {
     let broken = |error: std::io::Error| invalid(format!("it breaks off: {error}"));
     let mut length = 0_u64;
@@ -150,7 +151,7 @@ async fn section(content: &mut (impl AsyncRead + Send + Unpin), max: u64) -> Res
     }
     if length > max {
         return Err(invalid(format!(
-            "a section has {length} bytes, where {max} are the most"
+            "a section has {length} bytes, over the limit of {max}"
         )));
     }
     let mut bytes = Vec::new();

@@ -1,15 +1,15 @@
-//! Blocks that no pin keeps yet.
+//! Protection of uploaded blocks from garbage collection until they are pinned.
 
 use std::time::Duration;
 
 use cluster_ipfs::{Backend, Hold};
 
-/// How long the tracker may take until it has an upload's root pinned, after the blocks came. Past that a
-/// collection may take some of them, and pinning fetches them again.
+/// Time for the tracker to pin an upload's root after its blocks are stored. After that, garbage collection
+/// may remove blocks, and pinning fetches them again.
 const UNTIL_PINNED: Duration = Duration::from_secs(60);
 
-/// Keeps what an IPFS node stores from now on from being collected, until a while after this is dropped.
-/// Only the embedded node can do that; Kubo is told by its operator when to collect.
+/// Protects what an IPFS node stores from garbage collection, until [`UNTIL_PINNED`] after this is dropped.
+/// Only the embedded node can do that; the garbage collection of Kubo is run by its operator.
 pub(in crate::cluster) struct Keep {
     hold: Option<Hold>,
 }

@@ -1,4 +1,4 @@
-//! Blocks on their way to the peers that will hold them.
+//! Distribution of an upload's blocks to the peers that will hold them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use super::Keep;
 use crate::cluster::rpc::{self, Answer, Call, blocks};
 use crate::cluster::{Cluster, Error};
 
-/// Blocks travel in frames of about this many bytes: large against the cost of a frame.
+/// Approximate size of a frame of blocks: large compared to its overhead.
 const FRAME_BYTES: usize = 1 << 20;
-/// A frame of tiny blocks is full at so many.
+/// Maximum of blocks in a frame.
 const FRAME_BLOCKS: usize = 1024;
-/// Frames that wait for one peer: what a slower peer may fall behind, in MiB.
+/// Maximum of frames queued for one peer, so about as many MiB: how far a slower peer may fall behind.
 const FRAMES_WAITING: usize = 8;
-/// A peer that takes no frame for so long is given up. Writing 8 MiB takes a slow disk a second or two.
+/// Time without progress after which a peer is given up. Writing 8 MiB takes a slow disk a second or two.
 const STALL: Duration = Duration::from_secs(30);
 
 type Group = Arc<[Block]>;
 
-/// One upload's way to its peers.
+/// The transfers of one upload.
 pub(super) struct Spread {
     ways: Vec<Way>,
     failures: Vec<String>,
@@ -46,8 +46,8 @@ impl Drop for Way {
 }
 
 impl Spread {
-    /// Opens the ways. `needed` of the peers must get all blocks. `made` says that they come from an adder,
-    /// so that they are what their CIDs say.
+    /// Starts the transfers. `needed` of the peers must store all blocks. `made` means that the blocks come
+    /// from an [`Adder`](cluster_ipfs::unixfs::Adder), so that their hashes need no check.
     pub(super) fn start(cluster: &Cluster, peers: Vec<PeerId>, needed: usize, made: bool) -> Self {
         let needed = needed.min(peers.len()).max(1);
         let ways = peers.into_iter().map(|peer| {
@@ -70,8 +70,11 @@ impl Spread {
         }
     }
 
-    /// Spreads the blocks as they come. When they end and `complete` was told, returns the peers that have
-    /// all of them; otherwise the upload was given up. Ends early when too few peers are left.
+    /// Sends the blocks to all peers as they arrive. After `complete` returns the peers that have stored
+    /// all of them; if its sender is dropped, the upload was cancelled.
+    ///
+    /// # Errors
+    /// Too few peers are left, or the upload was cancelled.
     pub(super) async fn run(
         mut self,
         mut made: mpsc::Receiver<Block>,
@@ -91,9 +94,9 @@ impl Spread {
             self.pass(group.into()).await?;
         }
         if complete.await.is_err() {
-            return Err(Error::Peer("the upload was given up".to_owned()));
+            return Err(Error::Peer("the upload was cancelled".to_owned()));
         }
-        // An empty group says that it was the last.
+        // An empty group marks the end.
         self.pass(Vec::new().into()).await?;
         let mut holders = Vec::new();
         for mut way in std::mem::take(&mut self.ways) {
@@ -117,13 +120,13 @@ impl Spread {
             }
             let mut way = self.ways.remove(at);
             let why = match sent {
-                Err(_) => format!("it takes no blocks for {STALL:?}"),
+                Err(_) => format!("it accepted no blocks for {STALL:?}"),
                 Ok(_) => match (&mut way.done).await {
                     Ok(Err(error)) => error.to_string(),
                     Ok(Ok(())) | Err(_) => "stopped".to_owned(),
                 },
             };
-            tracing::warn!(peer = %way.peer, %why, "an upload goes on without a peer");
+            tracing::warn!(peer = %way.peer, %why, "an upload continues without a peer");
             self.failures.push(format!("{}: {why}", way.peer));
             self.check(self.ways.len())?;
         }
@@ -142,13 +145,13 @@ impl Spread {
     }
 }
 
-/// Stores the blocks here, without copying them.
+/// Stores the blocks at this peer, without copying them.
 async fn store(cluster: &Cluster, groups: mpsc::Receiver<Group>, made: bool) -> Result<(), Error> {
-    let given_up = || IpfsError::new(Cause::Cancelled, "block/put", "the upload was given up");
+    let given_up = || IpfsError::new(Cause::Cancelled, "block/put", "the upload was cancelled");
     let blocks = stream::unfold(Some(groups), move |groups| async move {
         let mut groups = groups?;
         match groups.recv().await {
-            // The empty group: that was all.
+            // The end marker.
             Some(group) if group.is_empty() => None,
             Some(group) => Some((group.iter().cloned().map(Ok).collect::<Vec<_>>(), Some(groups))),
             None => Some((vec![Err(given_up())], None)),
@@ -177,7 +180,7 @@ async fn send(cluster: &Cluster, peer: &PeerId, mut groups: mpsc::Receiver<Group
             channel.send_pieces(blocks::encode(&group)).await
         };
         if let Err(error) = sent {
-            // The peer has hung up, probably after it said why.
+            // The peer has closed the call, probably after it sent an error.
             return Err(
                 match rpc::next(channel.as_mut(), peer, cluster.inner.silence).await {
                     Err(why) => why,
@@ -190,7 +193,7 @@ async fn send(cluster: &Cluster, peer: &PeerId, mut groups: mpsc::Receiver<Group
         }
     }
     if !whole {
-        return Err(Error::Peer("the upload was given up".to_owned()));
+        return Err(Error::Peer("the upload was cancelled".to_owned()));
     }
     match rpc::next(channel.as_mut(), peer, cluster.inner.silence).await? {
         Some(Answer::Stored { .. }) => Ok(()),

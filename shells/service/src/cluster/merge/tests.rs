@@ -1,4 +1,4 @@
-//! The merge against a slow obvious model.
+//! Tests of the merge against a simple model.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,7 @@ use proptest::prelude::*;
 use super::super::testing::{PINNED_AT, cid, peer};
 use super::*;
 
-/// What one peer says: the statuses of some CIDs, in pieces of this many, and after how many of them it
-/// fails.
+/// The rows of one peer: statuses by CID, sent in pieces of this many, and failing after so many pieces.
 #[derive(Debug, Clone)]
 struct Said {
     rows: BTreeMap<u32, TrackerStatus>,
@@ -17,7 +16,7 @@ struct Said {
     fails_after: Option<usize>,
 }
 
-/// The peers that must hold a CID; none when all must.
+/// Allocations by CID; empty for all peers.
 type Pins = BTreeMap<u32, Vec<u8>>;
 
 fn pin(n: u32, allocations: &[u8]) -> Pin {
@@ -82,7 +81,7 @@ fn source<R: Send + 'static>(rows: Vec<(u32, R)>, piece: usize, fails_after: Opt
     pieces
 }
 
-/// What the model says of each CID: the status of each peer, by name.
+/// Returns the expected rows: for each CID the status of each peer.
 fn model(
     pins: &Pins,
     own: &BTreeMap<u32, TrackerStatus>,
@@ -221,7 +220,7 @@ fn any_said() -> impl Strategy<Value = Said> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
-    fn a_merge_says_what_the_model_says(
+    fn merge_equals_the_model(
         pins in proptest::collection::btree_map(0_u32..24, proptest::collection::vec(1_u8..5, 0..4), 0..20),
         mut own in any_rows(),
         own_piece in 1_usize..5,
@@ -239,7 +238,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn a_peer_that_sends_its_rows_in_disorder_counts_as_silent() {
+async fn peer_with_unsorted_rows_is_a_cluster_error() {
     let (out, pieces) = mpsc::channel(4);
     let row = |n| Row {
         cid: cid(n),
@@ -269,5 +268,5 @@ async fn a_peer_that_sends_its_rows_in_disorder_counts_as_silent() {
     let rows = batches.recv().await.unwrap().unwrap();
     let other = &rows[0].peer_map[&peer(2).to_string()];
     assert_eq!(other.status, TrackerStatus::ClusterError);
-    assert!(other.error.contains("disorder"), "{}", other.error);
+    assert!(other.error.contains("out of order"), "{}", other.error);
 }

@@ -1,13 +1,13 @@
-//! Blocks in a chunk: for each the length of its CID (one byte), the CID, the length of its data (four
-//! bytes, big-endian), the data.
+//! Encoding of blocks in a chunk. For each block: length of its CID (one byte), CID, length of its data
+//! (four bytes, big-endian), data.
 
 use bytes::{Buf, Bytes};
 use cluster_ipfs::{Block, Cid};
 
-/// The largest block that travels; bitswap carries no larger one.
+/// Maximum size of a block in a chunk, as in bitswap.
 const BLOCK_MAX: usize = 2 << 20;
 
-/// The pieces of a chunk that holds these blocks, without copying their data.
+/// Encodes blocks into the pieces of a chunk, without copying their data.
 pub(in crate::cluster) fn encode(blocks: &[Block]) -> Vec<Bytes> {
     let mut pieces = Vec::with_capacity(2 * blocks.len());
     for block in blocks {
@@ -22,8 +22,8 @@ pub(in crate::cluster) fn encode(blocks: &[Block]) -> Vec<Bytes> {
     pieces
 }
 
-/// The blocks of a chunk, without copying their data. Whether they hash to their CIDs is for the IPFS node
-/// to check.
+/// Decodes the blocks of a chunk, without copying their data. Does not verify their hashes: the IPFS node
+/// does.
 pub(in crate::cluster) fn decode(mut chunk: Bytes) -> Result<Vec<Block>, String> {
     let mut blocks = Vec::new();
     while chunk.has_remaining() {
@@ -69,13 +69,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn blocks_read_back(contents in proptest::collection::vec(any::<Vec<u8>>(), 0..5)) {
+        fn blocks_round_trip(contents in proptest::collection::vec(any::<Vec<u8>>(), 0..5)) {
             let blocks: Vec<Block> = contents.into_iter().map(block).collect();
             prop_assert_eq!(decode(chunk(&blocks).into()).unwrap(), blocks);
         }
 
         #[test]
-        fn no_bytes_panic(bytes in any::<Vec<u8>>(), cut in 0_usize..60) {
+        fn arbitrary_bytes_do_not_panic(bytes in any::<Vec<u8>>(), cut in 0_usize..60) {
             let _ = decode(bytes.into());
             let mut whole = chunk(&[block(vec![1, 2, 3])]);
             whole.truncate(cut);

@@ -1,4 +1,4 @@
-//! The other side of a call: what other members ask of this peer.
+//! The called side of the protocol: answers the calls of other members.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ use crate::cluster::merge::{OwnRow, Piece, Pieces};
 use crate::cluster::world::Channel;
 use crate::cluster::{Cluster, Error, status_all};
 
-/// How often a peer that is at work says so: well within what the asker takes for silence.
+/// Interval of heartbeats, well within the caller's [`SILENCE`](super::SILENCE).
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Blocks that wait for the IPFS node, of one upload: at most 16 MiB, on top of one chunk.
+/// Maximum of blocks of one upload queued for the IPFS node: at most 16 MiB, on top of one chunk.
 const BLOCKS_WAITING: usize = 8;
 
 impl Cluster {
-    /// Answers one call of another member. Whoever calls must be one: the network checks.
+    /// Answers one call of another peer. The network accepts calls from members only.
     pub async fn serve_call(&self, from: PeerId, request: Bytes, mut channel: Box<dyn Channel>) {
         let channel = channel.as_mut();
         let done = match (decode(&request), self.inner.calls.try_acquire()) {
@@ -86,7 +86,7 @@ impl Cluster {
         }
     }
 
-    /// What this peer says of one CID.
+    /// Returns the status of one CID, after the operation of the call.
     pub(in crate::cluster) async fn answer_one(&self, call: Call) -> Result<(Speaker, State), Error> {
         let state = match call {
             Call::Status { cid } => self.own_state(&cid).await?.1,
@@ -173,8 +173,8 @@ impl Cluster {
     }
 }
 
-/// Hands on the blocks of an upload. When it breaks off, the IPFS node is told so; when the IPFS node has
-/// given up, the rest is not read.
+/// Forwards the blocks of an upload. If the upload breaks off, the IPFS node gets an error; if the IPFS
+/// node stops, the rest is not read.
 async fn receive_blocks(
     channel: &mut dyn Channel,
     out: mpsc::Sender<Result<Block, IpfsError>>,
@@ -199,11 +199,11 @@ async fn receive_blocks(
     Ok(())
 }
 
-/// Waits for `work` while telling the asker that it goes on.
+/// Waits for `work` while sending heartbeats.
 async fn working<T>(channel: &mut dyn Channel, work: impl Future<Output = T>) -> Result<T, Error> {
     let mut work = std::pin::pin!(work);
     let mut beat = interval(HEARTBEAT);
-    // The first tick comes at once.
+    // The first tick is immediate.
     beat.tick().await;
     loop {
         tokio::select! {

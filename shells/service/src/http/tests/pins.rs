@@ -329,7 +329,7 @@ async fn without_a_leader_reads_warn_and_consistent_reads_fail() {
         assert_eq!(old.status, 200, "{path}");
         let warning = old.header("warning")[0].to_owned();
         assert!(
-            warning.starts_with("110 ipfs-cluster \"this may be old: "),
+            warning.starts_with("110 ipfs-cluster \"possibly stale: "),
             "{warning}"
         );
         let fresh = api.get(&format!("{path}?consistent=true")).await;
