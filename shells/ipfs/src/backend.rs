@@ -1,4 +1,7 @@
-//! The one set of calls that a cluster peer makes to its IPFS node, whichever node that is.
+//! [`Backend`]: the calls that a cluster peer makes to its IPFS node, for both kinds of node.
+//!
+//! An enum rather than a trait: there are two kinds only. Each call is forwarded to [`kubo::Client`] or to
+//! the [`Node`]; results and [`Error`] are the same for both.
 
 mod embedded;
 mod error;
@@ -23,7 +26,10 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Who the node is; also the cheapest way to learn whether it is up.
+    /// Returns the identity of the node; also the cheapest check that it is up.
+    ///
+    /// # Errors
+    /// The node cannot be reached or does not answer in time.
     pub async fn id(&self) -> Result<Identity, Error> {
         match self {
             Backend::Kubo(client) => client.id().await,
@@ -31,9 +37,12 @@ impl Backend {
         }
     }
 
-    /// Makes the node hold what `pin` says and returns once it does. `progress` is called whenever it got
-    /// further. A Kubo daemon that makes none for its `pin_timeout` fails the call; the embedded node
-    /// waits for as long as its caller does.
+    /// Pins `pin.cid` and returns once the node holds the whole pin. Calls `progress` whenever the pin gets
+    /// further. A Kubo daemon without progress for its `pin_timeout` fails the call; the embedded node waits
+    /// as long as its caller does.
+    ///
+    /// # Errors
+    /// The node fails or refuses the request, or the time limit passes.
     pub async fn pin(
         &self,
         pin: &PinRequest,
@@ -42,7 +51,7 @@ impl Backend {
         if pin.mode == PinMode::Direct
             && self.pin_status(&pin.cid).await? == PinState::Pinned(PinMode::Recursive)
         {
-            // No node makes a pin shallower.
+            // Neither kind of node turns a recursive pin into a direct one.
             self.unpin(&pin.cid).await?;
         }
         match self {
@@ -51,7 +60,10 @@ impl Backend {
         }
     }
 
-    /// Removes the pin of `cid`, whatever its mode. What is not pinned counts as removed.
+    /// Removes the pin of `cid`, whatever its mode. Succeeds if there is no pin.
+    ///
+    /// # Errors
+    /// The node fails or refuses the request; Kubo with `unpin_disable` refuses all.
     pub async fn unpin(&self, cid: &Cid) -> Result<(), Error> {
         match self {
             Backend::Kubo(client) => client.unpin(cid).await,
@@ -59,7 +71,10 @@ impl Backend {
         }
     }
 
-    /// How `cid` is pinned, if it has a pin of its own; pins above it may go unnoticed.
+    /// Returns how `cid` itself is pinned; recursive pins above it may go unnoticed.
+    ///
+    /// # Errors
+    /// The node cannot be reached, fails, or answers nonsense.
     pub async fn pin_status(&self, cid: &Cid) -> Result<PinState, Error> {
         match self {
             Backend::Kubo(client) => client.pin_state(cid).await,
@@ -67,9 +82,12 @@ impl Backend {
         }
     }
 
-    /// Reads and hashes all blocks of a pin, and has those fetched again that are damaged or missing; the pin
-    /// does not count as pinned until that is done. Returns how many they are. Kubo checks single pins only
-    /// as a part of all, and is not asked to.
+    /// Reads and hashes all blocks of a pin, and has damaged and missing ones fetched again; until then the
+    /// pin does not count as pinned. Returns the number of such blocks. Kubo can verify only all pins at
+    /// once, so it is not asked: the result is 0.
+    ///
+    /// # Errors
+    /// The embedded node cannot read its index, or is shut down.
     pub async fn verify_pin(&self, cid: &Cid) -> Result<u64, Error> {
         match self {
             Backend::Kubo(_) => Ok(0),
@@ -77,7 +95,8 @@ impl Backend {
         }
     }
 
-    /// Waits for a pin whose blocks are damaged or missing; for ever with Kubo, which tells of none.
+    /// Waits for a pin whose blocks are damaged or missing. Never returns with Kubo, which does not report
+    /// them.
     pub async fn next_broken_pin(&self) -> Cid {
         match self {
             Backend::Kubo(_) => std::future::pending().await,
@@ -85,7 +104,10 @@ impl Backend {
         }
     }
 
-    /// All pins, recursive and direct, in the node's order, in constant memory. After an error it ends.
+    /// Streams all pins, recursive and direct, in the node's order, in constant memory.
+    ///
+    /// # Errors
+    /// An item is an error when the listing breaks off; it is the last item.
     pub fn pins(&self) -> BoxStream<'static, Result<(Cid, PinMode), Error>> {
         match self {
             Backend::Kubo(client) => client.pins().boxed(),
@@ -93,7 +115,10 @@ impl Backend {
         }
     }
 
-    /// How much the node stores and may store.
+    /// Returns the storage used and available.
+    ///
+    /// # Errors
+    /// The node cannot be reached or fails.
     pub async fn repo_stat(&self) -> Result<RepoStat, Error> {
         match self {
             Backend::Kubo(client) => client.repo_stat().await,
@@ -101,7 +126,10 @@ impl Backend {
         }
     }
 
-    /// How many blocks the node stores. Kubo counts them one by one.
+    /// Returns the number of stored blocks. Kubo counts them one by one.
+    ///
+    /// # Errors
+    /// The node cannot be reached or fails.
     pub async fn repo_objects(&self) -> Result<u64, Error> {
         match self {
             Backend::Kubo(client) => client.repo_objects().await,
@@ -109,7 +137,10 @@ impl Backend {
         }
     }
 
-    /// Collects garbage, telling what goes. Dropping the stream stops it.
+    /// Collects garbage and streams the CIDs removed. Dropping the stream stops the collection.
+    ///
+    /// # Errors
+    /// An item is an error when the collection fails as a whole; it is the last item.
     pub fn repo_gc(&self) -> BoxStream<'static, Result<Collected, Error>> {
         match self {
             Backend::Kubo(client) => client.repo_gc().boxed(),
@@ -117,7 +148,10 @@ impl Backend {
         }
     }
 
-    /// The CID that a path stands for: a CID, `/ipfs/…`, and with Kubo `/ipns/…`.
+    /// Resolves a path (a CID, `/ipfs/…`, and with Kubo `/ipns/…`) to a CID.
+    ///
+    /// # Errors
+    /// The path is invalid, or leads nowhere, or its blocks cannot be had in time.
     pub async fn resolve(&self, path: &str) -> Result<Cid, Error> {
         match self {
             Backend::Kubo(client) => client.resolve(path).await,
@@ -125,8 +159,11 @@ impl Backend {
         }
     }
 
-    /// Stores blocks as they come, without pinning them; returns once all are stored. An error item of
-    /// `blocks` ends the call with that error. Blocks before it stay until the next collection.
+    /// Stores blocks as they come, without pinning them; returns once all are stored. Blocks stored before an
+    /// error stay until the next garbage collection.
+    ///
+    /// # Errors
+    /// The first error item of `blocks`, or the node refuses or fails to store a block.
     pub async fn put_blocks<S>(&self, blocks: S) -> Result<Stored, Error>
     where
         S: Stream<Item = Result<Block, Error>> + Send + 'static,
@@ -137,8 +174,11 @@ impl Backend {
         }
     }
 
-    /// As [`Backend::put_blocks`], for blocks that an [`Adder`](crate::unixfs::Adder) of this process has
-    /// just made: the embedded node does not hash them a second time.
+    /// Stores blocks like [`Backend::put_blocks`], for blocks just made by an [`Adder`](crate::unixfs::Adder)
+    /// of this process: the embedded node does not hash them again.
+    ///
+    /// # Errors
+    /// As [`Backend::put_blocks`].
     pub async fn put_made<S>(&self, blocks: S) -> Result<Stored, Error>
     where
         S: Stream<Item = Result<Block, Error>> + Send + 'static,
@@ -149,7 +189,10 @@ impl Backend {
         }
     }
 
-    /// The bytes of a block, from here or from the node's peers.
+    /// Returns the bytes of a block, from the node's store or from its peers.
+    ///
+    /// # Errors
+    /// The block cannot be had in time, or the node fails.
     pub async fn get_block(&self, cid: &Cid) -> Result<Bytes, Error> {
         match self {
             Backend::Kubo(client) => client.get_block(cid).await,
@@ -157,8 +200,8 @@ impl Backend {
         }
     }
 
-    /// Connects to the nodes at these addresses, each ending in `/p2p/…`, one after the other; says how
-    /// many accepted. One that does not is no error: these are hints about where content may be.
+    /// Connects to the nodes at these addresses, each ending in `/p2p/…`, one after the other; returns how
+    /// many connected. Failures are only logged: addresses are hints about where content may be.
     pub async fn connect(&self, addresses: &[Multiaddr]) -> usize {
         let mut connected = 0;
         for address in addresses {
@@ -174,7 +217,10 @@ impl Backend {
         connected
     }
 
-    /// The peers the node is connected to.
+    /// Returns the peers the node is connected to.
+    ///
+    /// # Errors
+    /// The node cannot be reached or fails.
     pub async fn swarm_peers(&self) -> Result<Vec<PeerId>, Error> {
         match self {
             Backend::Kubo(client) => client.swarm_peers().await,
@@ -182,7 +228,7 @@ impl Backend {
         }
     }
 
-    /// Ends what this process runs: the embedded node is closed, a Kubo daemon is left alone.
+    /// Shuts down the embedded node; leaves a Kubo daemon running.
     pub async fn shutdown(&self) {
         match self {
             Backend::Kubo(_) => {}

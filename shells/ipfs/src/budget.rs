@@ -1,23 +1,24 @@
-//! Memory that requests may hold.
+//! Memory budgets of requests.
 //!
-//! Blocks of a few KiB can describe directories, files and data of any size: a request is charged for what it
-//! really holds, and is refused when that becomes too much. What streams holds little, whatever its length.
+//! Blocks of a few KiB can describe directories, files and data of any size. So a request is charged for the
+//! memory that it really holds, and refused when that becomes too much. Streaming requests hold little,
+//! whatever their length.
 
 use crate::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The most that one request may hold: listings of some 300,000 names in one answer, and walks that are as
+/// Limit of one request, bytes: enough for listings of some 300,000 names in one answer, and for walks as
 /// wide and deep as any tree of files.
 pub(crate) const REQUEST_BYTES: usize = 128 << 20;
-/// The most that all requests of a node may hold together.
+/// Limit of all requests of a node together, bytes.
 const NODE_BYTES: usize = 512 << 20;
 
-/// What all requests of a node hold together.
+/// Bytes held by all requests of a node together.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Total(Arc<AtomicUsize>);
 
-/// What one request may hold; clones share it.
+/// Memory budget of one request; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Budget {
     used: Arc<AtomicUsize>,
@@ -32,7 +33,7 @@ impl Budget {
         }
     }
 
-    /// An account of something that grows and shrinks.
+    /// Opens an account for a structure that grows and shrinks.
     pub(crate) fn holding(&self) -> Held {
         Held {
             budget: self.clone(),
@@ -41,7 +42,7 @@ impl Budget {
     }
 }
 
-/// Bytes that are charged until dropped.
+/// Bytes charged to a [`Budget`] until dropped.
 #[derive(Debug)]
 pub(crate) struct Held {
     budget: Budget,
@@ -49,10 +50,11 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Charges for more.
+    /// Charges for more bytes.
     ///
     /// # Errors
-    /// [`Error::TooMuchMemory`] when the request holds too much, [`Error::Busy`] when all together do.
+    /// [`Error::TooMuchMemory`] if the request exceeds its limit, [`Error::Busy`] if all requests together
+    /// do.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Error> {
         let Budget { used, total } = &self.budget;
         if !add(used, bytes, REQUEST_BYTES) {
@@ -75,7 +77,7 @@ impl Held {
         self.bytes -= bytes;
     }
 
-    /// Charges for `bytes` in all.
+    /// Sets the charge to `bytes`.
     pub(crate) fn resize(&mut self, bytes: usize) -> Result<(), Error> {
         match bytes.checked_sub(self.bytes) {
             Some(more) => self.grow(more),
@@ -93,7 +95,7 @@ impl Drop for Held {
     }
 }
 
-/// Adds if the sum stays within `max`.
+/// Adds `bytes` if the sum stays within `max`; returns whether it did.
 fn add(sum: &AtomicUsize, bytes: usize, max: usize) -> bool {
     let added = |now: usize| now.checked_add(bytes).filter(|sum| *sum <= max);
     sum.fetch_update(Ordering::Relaxed, Ordering::Relaxed, added)
@@ -105,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_refused_beyond_its_share_and_what_it_held_is_free_again() {
+    fn requests_beyond_their_limit_are_refused_and_release_their_memory() {
         let total = Total::default();
         let budget = Budget::new(&total);
         let (mut one, mut other) = (budget.holding(), budget.holding());

@@ -1,51 +1,51 @@
-//! What can go wrong in the embedded node.
+//! Errors of the embedded node.
 
 use crate::Cid;
 use libp2p::{Multiaddr, PeerId};
 
-/// An error of the embedded node. Texts that Kubo's clients compare are Kubo's own.
+/// An error of the embedded node. Texts that Kubo's clients compare are identical to Kubo's.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The block is not here, and the network was not asked or nobody had it.
+    /// The block is not stored locally, and no peer was asked or no peer has it.
     #[error("block was not found locally (offline): ipld: could not find {0}")]
     NotFound(Cid),
-    /// Another process holds the data folder.
+    /// Another process has the data folder open.
     #[error("the ipfs data folder {0} is in use by another process; stop that one first")]
     Locked(String),
-    /// The data folder holds something this version cannot use.
+    /// The data folder contains something that this version cannot use.
     #[error("{0}")]
     Damaged(String),
-    /// The disk gives other bytes for a block than were written, or none.
+    /// The disk returns other bytes for a block than were written, or none.
     #[error(
         "the block {cid} is damaged on the disk ({why}); it is replaced as soon as a connected peer has it"
     )]
     DamagedBlock {
-        /// The block.
+        /// CID of the damaged block.
         cid: Cid,
-        /// Where and what the damage is.
+        /// Location and kind of the damage.
         why: String,
     },
-    /// The database failed. After a failed write it refuses all further ones until the node is reopened.
+    /// The database failed. After a failed write it refuses all further writes until the node is reopened.
     #[error("ipfs block store: {0}")]
     Store(String),
-    /// Writing would pass the configured limit.
+    /// Writing would exceed the storage limit.
     #[error(
         "the ipfs repository is full: {used} of {max} bytes used, {asked} more needed; \
              free some with a garbage collection or raise storage_max"
     )]
     Full {
-        /// Bytes held now.
+        /// Bytes stored now.
         used: u64,
-        /// Bytes that were to be written.
+        /// Size of the refused write, bytes.
         asked: u64,
-        /// The limit, bytes.
+        /// The storage limit, bytes.
         max: u64,
     },
     /// The bytes of a block do not hash to its CID.
     #[error("block does not match its cid {0}")]
     Mismatch(Cid),
-    /// A block larger than bitswap carries.
+    /// The block is larger than bitswap transfers.
     #[error("block of {size} bytes exceeds the limit of {max} bytes")]
     TooLarge {
         /// Size of the refused block, bytes.
@@ -53,60 +53,60 @@ pub enum Error {
         /// The limit, bytes.
         max: usize,
     },
-    /// The CID's hash function is not one we can verify.
+    /// Blocks with this CID's hash function cannot be verified.
     #[error("cid {0} uses a hash function that is not supported")]
     UnsupportedHash(Cid),
-    /// No such pin.
+    /// The CID has no pin.
     #[error("{0} is not pinned or pinned indirectly")]
     NotPinned(Cid),
-    /// The other mode is asked of a pin, or it is held by another one.
+    /// The pin exists in another mode, or another pin prevents the change.
     #[error("{cid}: {why}")]
     Pinned {
-        /// The pin in the way.
+        /// The conflicting pin.
         cid: Cid,
-        /// In which way it is.
+        /// Description of the conflict.
         why: &'static str,
     },
-    /// The caller's input is wrong.
+    /// Invalid input of the caller.
     #[error("{0}")]
     Invalid(String),
-    /// A part of Kubo's vocabulary that this node does not have.
+    /// A feature of Kubo that this node does not implement.
     #[error("{0} is not supported by the embedded node")]
     Unsupported(String),
-    /// A block does not decode as its codec says.
+    /// The block cannot be decoded with its CID's codec.
     #[error("block {cid} is malformed: {why}")]
     Malformed {
-        /// The block.
+        /// CID of the malformed block.
         cid: Cid,
-        /// What is wrong with it.
+        /// Description of the decoding error.
         why: String,
     },
-    /// The path leads nowhere.
+    /// The path names a link that does not exist.
     #[error("no link named {name:?} under {cid}")]
     NoLink {
-        /// The missing name.
+        /// Name of the missing link.
         name: String,
-        /// The node that should have it.
+        /// The node without that link.
         cid: Cid,
     },
-    /// A file is needed, a directory is there.
+    /// The path of a file was expected, but names a directory.
     #[error("this dag node is a directory")]
     IsDirectory,
     /// Dialling failed.
     #[error("cannot connect to {peer}: {why}")]
     Dial {
-        /// Who was dialled.
+        /// The dialled peer.
         peer: PeerId,
-        /// Why it failed.
+        /// Reason of the failure.
         why: String,
     },
-    /// No connection to that peer.
+    /// There is no connection to the peer.
     #[error("not connected to {0}")]
     NotConnected(PeerId),
-    /// No connection with that address.
+    /// There is no connection with the address.
     #[error("no connection with {0}")]
     NoConnection(Multiaddr),
-    /// The answer would take more memory than one request may hold.
+    /// The request would hold more memory than one request may.
     #[error(
         "this takes more than {max} bytes of memory at once; ask for less, or with stream=true where \
          there is that option"
@@ -115,15 +115,15 @@ pub enum Error {
         /// The limit, bytes.
         max: usize,
     },
-    /// Too much of it is going on.
+    /// Too many such operations are running.
     #[error("{0}; try again later")]
     Busy(&'static str),
-    /// Reading the caller's data failed, or a file of the node could not be used.
+    /// Reading the caller's data failed, or an I/O operation on one of the node's files.
     #[error("{what}: {source}")]
     Io {
-        /// What was read or written.
+        /// The data or file concerned.
         what: String,
-        /// The system's answer.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// The node has been shut down.
@@ -143,7 +143,7 @@ impl Error {
         }
     }
 
-    /// The same error for one more receiver, of those that storing a block can give.
+    /// Copies the error for another receiver; for errors of storing a block, which may have several waiters.
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "the others never come from storing a block"

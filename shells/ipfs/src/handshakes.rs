@@ -1,11 +1,11 @@
-//! Bounds the incoming connections whose handshake is under way, and keeps a port open for newcomers while
-//! somebody connects and stays silent.
+//! Limits the incoming connections whose handshake is under way, without letting silent connections shut
+//! others out.
 //!
-//! With a plain limit, as `libp2p-connection-limits` has, as many silent connections as the limit allows shut
+//! With a plain limit, as in `libp2p-connection-limits`, as many silent connections as the limit allows shut
 //! everybody out until their handshakes time out, and again after that. [`Limited`] wraps a transport and
 //! accepts every connection: when too many handshakes are under way, the source with the most of them loses
-//! its oldest. An honest handshake takes a few round trips, so the oldest is the least likely to be one. A
-//! source is an IPv4 address or an IPv6 network of 64 bits, which is what one party usually gets.
+//! its oldest. An honest handshake takes a few round trips, so the oldest is the least likely to be honest. A
+//! source is an IPv4 address or a /64 IPv6 network, the usual allocation of one party.
 
 use crate::store::lock;
 use futures::FutureExt;
@@ -22,13 +22,13 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// Evictions are logged once in this time.
+/// Interval between log messages about evictions.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Whoever connects from it shares its fate: an address, as the high 64 bits of its IPv6 form.
+/// Network that connections come from: the high 64 bits of the address in its IPv6 form.
 pub(crate) type Source = u128;
 
-/// The source of a connection, from the address that it comes from.
+/// Returns the source of a connection with this remote address.
 pub(crate) fn source_of(remote: &Multiaddr) -> Source {
     let of_v6 = |address: Ipv6Addr| match address.to_ipv4_mapped() {
         Some(_) => address.to_bits(),
@@ -46,10 +46,10 @@ pub(crate) fn source_of(remote: &Multiaddr) -> Source {
     address.map_or(0, of_v6)
 }
 
-/// Why a handshake ended.
+/// Failure of an incoming handshake.
 #[derive(Debug, thiserror::Error)]
 pub enum Error<E: std::error::Error + 'static> {
-    /// Others needed its place.
+    /// Evicted in favour of a newer handshake.
     #[error("closed during the handshake: too many are under way, and this was the oldest of its source")]
     Evicted,
     /// The transport failed.
@@ -57,14 +57,14 @@ pub enum Error<E: std::error::Error + 'static> {
     Transport(#[source] E),
 }
 
-/// A transport with at most so many incoming handshakes at once.
+/// A transport with a limit on concurrent incoming handshakes.
 #[derive(Debug)]
 pub struct Limited<T> {
     inner: T,
     places: Arc<Places>,
 }
 
-/// The handshakes under way.
+/// Handshakes under way, by source and age.
 #[derive(Debug)]
 struct Places {
     max: usize,
@@ -79,7 +79,7 @@ struct Taken {
     logged: Option<Instant>,
 }
 
-/// The place of one handshake; free again when dropped.
+/// Place of one handshake; freed when dropped.
 #[derive(Debug)]
 struct Place {
     places: Arc<Places>,
@@ -99,15 +99,15 @@ impl Taken {
         }
     }
 
-    /// Frees the place of the oldest handshake of the source with the most.
+    /// Evicts the oldest handshake of the source with the most.
     fn evict_one(&mut self) {
-        // Of two equal ones the one that waits longer.
+        // Among equally busy sources, take the one whose oldest handshake is older.
         let crowded = self
             .by_source
             .values()
             .max_by_key(|numbers| (numbers.len(), std::cmp::Reverse(numbers.first())));
         if let Some(oldest) = crowded.and_then(|numbers| numbers.first().copied()) {
-            // Dropping the sender evicts.
+            // Dropping the sender cancels the handshake.
             self.remove(oldest);
         }
     }
@@ -149,7 +149,7 @@ impl Drop for Place {
     }
 }
 
-/// One handshake.
+/// An incoming handshake that can be evicted.
 pub struct Handshake<F> {
     inner: Pin<Box<F>>,
     place: Place,

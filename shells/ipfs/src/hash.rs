@@ -1,4 +1,4 @@
-//! Hashing blocks, checking that a block is what its CID says, and reading CIDs.
+//! Hashing and verifying blocks, and parsing CIDs.
 
 use crate::Cid;
 use crate::Multihash;
@@ -10,18 +10,18 @@ use sha2::{Digest, Sha256};
 use sha3::Shake256;
 use sha3::digest::{ExtendableOutput, Update, XofReader};
 
-/// Multihash codes of the functions that the code table does not have.
+/// Multihash codes that `multihash_codetable` lacks.
 const SHA1: u64 = 0x11;
 const SHAKE_256: u64 = 0x19;
 const DOUBLE_SHA2_256: u64 = 0x56;
-/// The code before those of BLAKE2b, which count the bytes of the digest.
+/// Base of the BLAKE2b codes: the code of an `n`-byte digest is `BLAKE2B + n`.
 const BLAKE2B: u64 = 0xb200;
-/// Bytes of the longest digest of BLAKE2b.
+/// Length of the longest BLAKE2b digest, bytes.
 const BLAKE2B_LONGEST: usize = 64;
-/// The shortest digest that names a block securely, bytes; Kubo's limit too.
+/// Shortest digest that identifies a block securely, bytes; Kubo's limit too.
 const DIGEST_MIN: usize = 20;
 
-/// The functions that Kubo allows, but for BLAKE2b.
+/// Hash functions that Kubo allows, by multicodec name, without the BLAKE2b family.
 const NAMED: [(&str, u64); 17] = [
     ("identity", IDENTITY),
     ("sha1", SHA1),
@@ -42,7 +42,7 @@ const NAMED: [(&str, u64); 17] = [
     ("blake2s-256", 0xb260),
 ];
 
-/// The multihash code of a hash function by its name in the multicodec table.
+/// Returns the multihash code of a hash function, given its name in the multicodec table.
 pub(crate) fn named(name: &str) -> Option<u64> {
     if let Some(bits) = name.strip_prefix("blake2b-") {
         let bytes = bits.parse::<usize>().ok().filter(|bits| bits % 8 == 0)? / 8;
@@ -53,12 +53,12 @@ pub(crate) fn named(name: &str) -> Option<u64> {
     found.map(|(_, code)| *code)
 }
 
-/// Whether blocks named by this hash function can be verified. Identity is no hash function.
+/// Returns whether blocks with this hash function can be verified. Identity is not a hash function.
 pub(crate) fn is_known(code: u64) -> bool {
     digest(code, b"").is_some()
 }
 
-/// Hashes `data` by the function with this multihash code; `None` when it is not one that we know.
+/// Hashes `data` with the function of this multihash code; `None` if it is unknown.
 pub(crate) fn digest(code: u64, data: &[u8]) -> Option<Multihash> {
     let wrapped = |digest: &[u8]| Multihash::wrap(code, digest).ok();
     match code {
@@ -82,7 +82,7 @@ pub(crate) fn digest(code: u64, data: &[u8]) -> Option<Multihash> {
     }
 }
 
-/// Checks one block: its size, and its bytes against its CID.
+/// Verifies a block: its size, and its bytes against its CID.
 pub(crate) fn verify(block: &Block) -> Result<(), Error> {
     if block.data.len() > BLOCK_MAX {
         return Err(Error::TooLarge {
@@ -106,7 +106,7 @@ pub(crate) fn verify(block: &Block) -> Result<(), Error> {
     }
 }
 
-/// The CID of a block in the given form: version, codec, hash.
+/// Computes the CID of a block for the given version, codec and hash function.
 pub(crate) fn name(version: cid::Version, codec: u64, hash: u64, data: &[u8]) -> Result<Cid, Error> {
     let multihash = match digest(hash, data) {
         Some(multihash) => multihash,
@@ -119,7 +119,7 @@ pub(crate) fn name(version: cid::Version, codec: u64, hash: u64, data: &[u8]) ->
     Cid::new(version, codec, multihash).map_err(|error| Error::invalid(format!("cid: {error}")))
 }
 
-/// A CID as the library's IPLD data has it, whose digests have 64 bytes at most.
+/// Converts a CID to the type of the `ipld-core` library, whose digests have at most 64 bytes.
 pub(crate) fn short(cid: &Cid) -> Result<cid::Cid, &'static str> {
     let hash = cid
         .hash()
@@ -128,14 +128,14 @@ pub(crate) fn short(cid: &Cid) -> Result<cid::Cid, &'static str> {
     cid::Cid::new(cid.version(), cid.codec(), hash).map_err(|_| "a link's cid is malformed")
 }
 
-/// The opposite of [`short`].
+/// Converts a CID back; the inverse of [`short`].
 pub(crate) fn long(cid: &cid::Cid) -> Cid {
     let hash = cid.hash().resize().expect("a digest fits into more bytes");
     Cid::new(cid.version(), cid.codec(), hash).expect("its form was checked before")
 }
 
-/// The CID that a text is: all of it. The `cid` crate looks for one behind any `/ipfs/`, and overlooks what
-/// follows a CID.
+/// Parses a CID from the whole of `text`. The `cid` crate's parser also accepts `/ipfs/` prefixes and ignores
+/// bytes after the CID.
 pub(crate) fn parse(text: &str) -> Result<Cid, String> {
     let bytes = if cid::Version::is_v0_str(text) {
         multibase::Base::Base58Btc.decode(text)
@@ -159,7 +159,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_text_is_exactly_one_cid(cid in any::cid(), garbage in "\\PC{0,12}") {
+        fn parse_accepts_exactly_one_cid(cid in any::cid(), garbage in "\\PC{0,12}") {
             let text = cid.to_string();
             prop_assert_eq!(parse(&text), Ok(cid));
             let path = format!("/ipfs/{text}");

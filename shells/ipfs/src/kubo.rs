@@ -1,7 +1,7 @@
-//! A client of the RPC API of a Kubo daemon: exactly the requests that a cluster peer needs.
+//! Client of the RPC API of a Kubo daemon, limited to the requests that a cluster peer makes.
 //!
-//! Answers are read with their trailers, so a listing that breaks off is an error, never a short listing.
-//! Listings stream. While the daemon does not answer, requests are held back to one a second.
+//! Answers are read up to their trailers, so that a listing that breaks off is an error rather than a short
+//! listing. Listings stream. While the daemon does not answer, requests are throttled to one a second.
 
 mod blocks;
 mod config;
@@ -25,17 +25,20 @@ pub use self::forward::{Forward, ForwardBody};
 use self::transport::Transport;
 use crate::backend::{Cause, Error};
 
-/// A Kubo daemon as seen from here. Cheap to clone; clones share connections and the throttle.
+/// Client of one Kubo daemon. Cheap to clone; clones share connections and the throttle.
 #[derive(Debug, Clone)]
 pub struct Client {
     transport: Arc<Transport>,
     config: Arc<Config>,
-    /// Whether a request may carry many blocks, once it is known.
+    /// Whether `block/put` accepts many blocks in one request, once known.
     many_blocks: Arc<OnceCell<bool>>,
 }
 
 impl Client {
-    /// A client of the daemon at `config.node_multiaddress`. Connects with the first request.
+    /// Creates a client of the daemon at `config.node_multiaddress`. Connects with the first request.
+    ///
+    /// # Errors
+    /// [`BadAddress`] if the client does not support that kind of address.
     pub fn new(config: Config) -> Result<Self, BadAddress> {
         let transport = Arc::new(Transport::new(&config.node_multiaddress)?);
         Ok(Client {
@@ -45,7 +48,7 @@ impl Client {
         })
     }
 
-    /// The settings this client was made with.
+    /// Returns the settings of this client.
     pub fn config(&self) -> &Config {
         &self.config
     }

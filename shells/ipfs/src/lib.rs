@@ -1,10 +1,10 @@
-//! How a cluster peer reaches IPFS: a client of Kubo's RPC API ([`kubo`]), and an IPFS node of its own
-//! ([`Node`]) that needs no other program.
+//! IPFS for a cluster peer: a client of Kubo's RPC API ([`kubo`]), and an embedded IPFS node ([`Node`]) that
+//! needs no other program. [`Backend`] is either of the two.
 //!
-//! The embedded node keeps pins and small blocks in a fjall database of its own and large blocks in segment
-//! files beside it, exchanges blocks with any bitswap peer over libp2p (TCP, noise, yamux), builds UnixFS
-//! DAGs with the same CIDs as Kubo, and can serve enough of Kubo's HTTP API ([`api`]) for the `ipfs`
-//! command line and client libraries.
+//! The embedded node keeps pins and small blocks in a fjall database and large blocks in segment files beside
+//! it, exchanges blocks with any bitswap peer over libp2p (TCP, noise, yamux), builds UnixFS DAGs with the
+//! same CIDs as Kubo, and can serve enough of Kubo's HTTP API ([`api`]) for the `ipfs` command line and
+//! client libraries.
 
 #![recursion_limit = "256"]
 
@@ -40,11 +40,11 @@ pub use types::{
 
 pub use libp2p::{Multiaddr, PeerId};
 
-/// The longest digest of a CID: what Kubo takes, whose identity CIDs hold up to 128 bytes of content.
+/// Maximal length of a CID's digest, bytes. Kubo's limit: its identity CIDs hold up to 128 bytes of content.
 const DIGEST_MAX: usize = 128;
 
 /// A CID with a digest of up to 128 bytes.
 pub type Cid = cid::CidGeneric<DIGEST_MAX>;
 
-/// A multihash of the same size.
+/// A multihash with a digest of up to 128 bytes.
 pub(crate) type Multihash = cid::multihash::Multihash<DIGEST_MAX>;

@@ -1,10 +1,11 @@
-//! Requests that a web page makes behind the back of its user: recognises them for every HTTP API of a peer
-//! (the node's own, the cluster's REST API, the IPFS proxy). The APIs decide which pages they trust.
+//! Recognises requests that a web page makes without its user's knowledge, for every HTTP API of a peer (the
+//! node's own, the cluster's REST API, the IPFS proxy). The APIs decide which pages to trust.
 //!
-//! Two attacks matter. A page of another site sends a request that needs no answer (CSRF): the browser names
-//! the page in `Origin`, `Referer` or `Sec-Fetch-Site`. And a page whose own domain name is made to resolve
-//! to this machine (DNS rebinding) is same-origin for the browser: only `Host` tells, which names that
-//! domain. Programs send none of these headers, and a `Host` of their own machine.
+//! There are two attacks. In CSRF, a page of another site sends a request whose answer it need not read: the
+//! browser names the page in `Origin`, `Referer` or `Sec-Fetch-Site`. In DNS rebinding, a page's own domain
+//! name is made to resolve to this machine, so the browser treats the request as same-origin: only `Host`
+//! reveals it, which names that domain. Programs send none of these headers, and a `Host` of their own
+//! machine.
 
 use std::net::IpAddr;
 
@@ -12,8 +13,8 @@ use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, REFERER};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The origins (`scheme://host[:port]`) of the pages that sent a request, in lower case; `None` for a page
-/// that does not say which it is. Empty for programs, and for what the user typed into a browser.
+/// Returns the origins (`scheme://host[:port]`) of the pages that sent a request, in lower case; `None` for a
+/// page that does not identify itself. Empty for programs, and for URLs typed into a browser.
 pub fn origins(headers: &HeaderMap) -> Vec<Option<String>> {
     let named = |name: HeaderName, read: fn(&str) -> Option<String>| {
         let values = headers.get_all(name).into_iter();
@@ -28,7 +29,7 @@ pub fn origins(headers: &HeaderMap) -> Vec<Option<String>> {
     origins
 }
 
-/// Whether an origin is that of the host (`host[:port]`) that the request is for.
+/// Returns whether an origin is that of the host (`host[:port]`) that the request is for.
 pub fn is_same_origin(origin: &str, headers: &HeaderMap) -> bool {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     let own = origin.split_once("://").map(|(_, authority)| authority);
@@ -36,11 +37,11 @@ pub fn is_same_origin(origin: &str, headers: &HeaderMap) -> bool {
         .is_some_and(|(own, host)| own.eq_ignore_ascii_case(host))
 }
 
-/// The `Host` of a request if it is a name that a stranger can own: one with a dot in it. Addresses,
-/// `localhost` and names without a dot (which only this network resolves) are not.
+/// Returns the `Host` of a request if it is a name that an attacker can own: one with a dot in it. Addresses,
+/// `localhost` and names without a dot (which only the local network resolves) are not.
 pub fn public_host(headers: &HeaderMap) -> Option<String> {
     let host = headers.get(HOST)?;
-    // Browsers send no such bytes, and nothing is known of who does.
+    // Browsers send no such bytes, so treat them as an unknown host.
     let host = String::from_utf8_lossy(host.as_bytes()).to_ascii_lowercase();
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -52,7 +53,7 @@ pub fn public_host(headers: &HeaderMap) -> Option<String> {
     (!is_local).then(|| name.to_owned())
 }
 
-/// `scheme://host[:port]` of a URL, in lower case.
+/// Returns `scheme://host[:port]` of a URL, in lower case.
 pub fn origin_of(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     let host = rest.split(['/', '?', '#']).next()?;
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_that_strangers_can_own_have_a_dot() {
+    fn public_hosts_have_a_dot() {
         for host in [
             "127.0.0.1:9094",
             "127.0.0.1",

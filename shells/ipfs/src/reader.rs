@@ -1,4 +1,4 @@
-//! Reading blocks wherever they are, and turning what is read into streams.
+//! Reading blocks from the local store or from other peers, and streams of results.
 
 use crate::Cid;
 use crate::Error;
@@ -14,20 +14,20 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Records of a listing read from the database in one go.
+/// Records read from the database at once by [`batched`].
 const BATCH: usize = 512;
 /// Values that a producer may be ahead of its consumer.
 const AHEAD: usize = 4;
 
-/// How long a reader waits for a peer's copy of a block that is damaged here. The repair goes on after it.
+/// Limit on waiting for a peer's copy of a block that is damaged locally. The repair continues after it.
 const REPLACE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Reads blocks: here first, then, with a session, from other peers.
+/// Reads blocks from the local store, then, with a session, from other peers.
 #[derive(Debug, Clone)]
 pub(crate) struct Reader {
     pub(crate) store: Store,
     pub(crate) session: Option<Arc<Session>>,
-    /// What the request may hold that it reads for.
+    /// Memory budget of the request.
     pub(crate) budget: Budget,
 }
 
@@ -39,7 +39,7 @@ impl Reader {
             let store = self.store.clone();
             match (blocking(move || store.get(&cid)).await, &self.session) {
                 (Err(damaged @ Error::DamagedBlock { .. }), Some(session)) => {
-                    // Its content was promised to be here: an error is better than to wait for it for ever.
+                    // The content was promised to be stored here: report an error rather than wait for ever.
                     return match timeout(REPLACE_TIMEOUT, session.get(cid)).await {
                         Ok(replaced) => replaced,
                         Err(_) => Err(damaged),
@@ -56,7 +56,7 @@ impl Reader {
     }
 }
 
-/// Runs work that reads the disk or computes for long.
+/// Runs work that reads the disk or computes for long, off the async threads.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
@@ -66,7 +66,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
         .map_err(|_| Error::Closed)?
 }
 
-/// A stream of what a task sends; dropping the stream ends the task.
+/// Returns a stream of the values that a task sends; dropping the stream ends the task.
 pub(crate) fn produce<T, F>(task: impl FnOnce(Sink<T>) -> F) -> BoxStream<'static, Result<T, Error>>
 where
     T: Send + 'static,
@@ -76,7 +76,7 @@ where
     let running = task(Sink(sender.clone()));
     let handle = AbortOnDropHandle::new(tokio::spawn(async move {
         if let Err(error) = running.await {
-            // Nobody listens any more: then the error is nobody's either.
+            // If the receiver is gone, nobody wants the error.
             let _ = sender.send(Err(error)).await;
         }
     }));
@@ -86,7 +86,7 @@ where
     .boxed()
 }
 
-/// Where a producing task puts its values.
+/// Sending half of a stream made by [`produce`].
 #[derive(Debug)]
 pub(crate) struct Sink<T>(mpsc::Sender<Result<T, Error>>);
 
@@ -95,13 +95,13 @@ impl<T> Sink<T> {
         self.0.send(Ok(value)).await.map_err(|_| Error::Closed)
     }
 
-    /// For a task on a thread of its own.
+    /// Sends from a task that runs on its own thread.
     pub(crate) fn blocking_send(&self, value: T) -> Result<(), Error> {
         self.0.blocking_send(Ok(value)).map_err(|_| Error::Closed)
     }
 }
 
-/// A stream of a listing of the database, read in batches off the async threads.
+/// Returns a stream of a listing of the database, read in batches off the async threads.
 pub(crate) fn batched<T, I>(listing: Result<I, Error>) -> BoxStream<'static, Result<T, Error>>
 where
     T: Send + 'static,

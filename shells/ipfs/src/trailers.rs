@@ -1,8 +1,8 @@
-//! Lets a hyper server send trailers to every client.
+//! Makes a hyper server send trailers to every client.
 //!
-//! hyper sends trailers only to clients that ask with `TE: trailers`. Go's and Node's do not ask, and read
-//! them all the same; errors of a stream that began well reach them no other way. [`AllowTrailers`] stands
-//! between the socket and hyper and adds that header to each request.
+//! hyper sends trailers only to clients that ask with `TE: trailers`. Go's and Node's clients do not ask, yet
+//! read them, and trailers are the only way to report an error in a stream that has begun. [`AllowTrailers`]
+//! wraps the socket and adds the header to each request that hyper reads.
 
 use std::io;
 use std::pin::Pin;
@@ -11,19 +11,19 @@ use std::task::{Context, Poll};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What is added after the request line.
+/// Header inserted after each request line.
 const HEADER: &[u8] = b"te: trailers\r\n";
 
-/// Header lines are looked at for the length of the body only; a longer one is not about that.
+/// Bytes kept of a header line. Only the headers that frame the body matter, and those are shorter.
 const LINE_MAX: usize = 256;
 
-/// A connection whose requests all say `TE: trailers`. Only for HTTP/1; what does not look like it passes
-/// unchanged.
+/// A connection that adds `TE: trailers` to every request read from it. HTTP/1 only; input that does not look
+/// like HTTP/1 passes unchanged.
 #[derive(Debug)]
 pub struct AllowTrailers<T> {
     io: T,
     scanner: Scanner,
-    /// What did not fit the reader's buffer.
+    /// Scanned input that did not fit the reader's buffer.
     pending: BytesMut,
 }
 
@@ -87,26 +87,26 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for AllowTrailers<T> {
     }
 }
 
-/// Where in the stream of requests the next byte is.
+/// Position of the scanner in the stream of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
     RequestLine,
     Header,
-    /// So many bytes of body are left.
+    /// Within a body; bytes left.
     Body(u64),
     ChunkSize,
-    /// So many bytes of chunk and its line end are left.
+    /// Within a chunk; bytes left, including its line end.
     Chunk(u64),
     Trailer,
-    /// Not understood; everything passes as it is.
+    /// Unknown framing: the rest of the connection passes unchanged.
     Opaque,
 }
 
-/// Follows the framing of HTTP/1 requests.
+/// Tracks the framing of HTTP/1 requests.
 #[derive(Debug)]
 struct Scanner {
     at: At,
-    /// The beginning of the current line.
+    /// First bytes of the current line, up to `LINE_MAX`.
     line: Vec<u8>,
     length: Option<u64>,
     chunked: bool,
@@ -122,7 +122,7 @@ impl Scanner {
         }
     }
 
-    /// Follows `input`; returns it with the header put in, or `None` if nothing is to be put in.
+    /// Scans `input`; returns it with the header inserted, or `None` if nothing has to be inserted.
     fn scan(&mut self, input: &[u8]) -> Option<BytesMut> {
         let mut changed: Option<BytesMut> = None;
         let mut copied = 0;
@@ -172,9 +172,9 @@ impl Scanner {
         changed
     }
 
-    /// A line is complete; says whether the header belongs behind it.
+    /// Processes a complete line; returns whether to insert the header after it.
     fn end_line(&mut self) -> bool {
-        // Taken and given back, so that its memory serves all lines.
+        // Taken and put back, to reuse its memory.
         let mut line = std::mem::take(&mut self.line);
         if line.last() == Some(&b'\r') {
             line.pop();
@@ -238,12 +238,12 @@ impl Scanner {
     }
 }
 
-/// How many of `available` bytes belong to a body with `left` bytes to come.
+/// Returns how many of the `available` bytes belong to a body with `left` bytes remaining.
 fn skip(left: u64, available: usize) -> usize {
     usize::try_from(left).map_or(available, |left| left.min(available))
 }
 
-/// What follows the line with a chunk's size.
+/// Returns the state after a line with a chunk's size.
 fn chunk(line: &[u8]) -> At {
     let digits = line
         .split(|byte| *byte == b';')
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn every_request_of_a_connection_gets_the_header_however_it_arrives() {
+    fn every_request_gets_the_header_for_any_split_of_the_input() {
         let get = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
         let sized = "POST /b HTTP/1.1\r\ncontent-length: 20\r\n\r\nGET / HTTP/1.1\r\n\r\n..";
         let chunked = "POST /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_frames_itself_in_an_unknown_way_passes_unchanged_from_there_on() {
+    fn input_after_unknown_framing_passes_unchanged() {
         let head = "POST /b HTTP/1.1\r\nte: trailers\r\n";
         for (request, rest) in [
             (
@@ -325,7 +325,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_ever_lost_or_reordered(
+        fn no_input_is_lost_or_reordered(
             input in proptest::collection::vec(any::<u8>(), 0..300),
             step in 1usize..50,
         ) {

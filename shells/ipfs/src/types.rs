@@ -1,4 +1,4 @@
-//! The values that cross the embedded node's interface.
+//! Parameters and results of the embedded node's calls.
 
 use crate::Cid;
 use crate::Error;
@@ -6,65 +6,66 @@ use bytes::Bytes;
 use libp2p::{Multiaddr, PeerId, identity::PublicKey};
 use std::path::PathBuf;
 
-/// How to open a node.
+/// Settings of a node.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The data folder; made if missing. Its `identity` file holds the keypair, made at the first open.
+    /// Path of the data folder; created if missing. Its `identity` file holds the keypair, created at the
+    /// first open.
     pub path: PathBuf,
-    /// Where to listen for bitswap peers, `/ip4/…/tcp/…`. Empty: dial only.
+    /// Addresses to listen on for bitswap peers, `/ip4/…/tcp/…`. Empty: dial only.
     pub swarm_listen: Vec<Multiaddr>,
-    /// The most bytes that all blocks together may have. `None`: what the disk holds.
+    /// Limit on the bytes of all blocks together. `None`: whatever the disk holds.
     pub storage_max: Option<u64>,
 }
 
-/// A block and its name. Nothing says that they fit until [`crate::Node::put`] has checked it.
+/// A block and its CID. They need not match until [`crate::Node::put`] has verified them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
-    /// The name.
+    /// CID that names the block.
     pub cid: Cid,
-    /// The content.
+    /// The block's bytes.
     pub data: Bytes,
 }
 
-/// Who this node is, to others.
+/// Identity of this node, as other peers see it.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// The peer id.
+    /// Peer id of the node's keypair.
     pub peer_id: PeerId,
-    /// The public key behind it.
+    /// The public key that `peer_id` is derived from.
     pub public_key: PublicKey,
-    /// Where it listens now, each ending in `/p2p/<peer id>`.
+    /// Current listen addresses, each ending in `/p2p/<peer id>`.
     pub addresses: Vec<Multiaddr>,
-    /// The program and its version, as sent to other peers.
+    /// Program and version, as sent to other peers by the identify protocol.
     pub agent_version: String,
-    /// The protocols it speaks, sorted.
+    /// Supported libp2p protocols, sorted.
     pub protocols: Vec<String>,
 }
 
-/// Another node that is connected.
+/// A connected peer.
 #[derive(Debug, Clone)]
 pub struct ConnectedPeer {
-    /// Who.
+    /// Peer id of the other node.
     pub peer_id: PeerId,
     /// The remote address of one of the connections.
     pub address: Multiaddr,
-    /// Whether the other side dialled us.
+    /// Whether the peer dialled this node.
     pub inbound: bool,
-    /// What the peer says it runs, once known.
+    /// Program and version that the peer reports, once identified.
     pub agent_version: Option<String>,
 }
 
-/// How much of a DAG a pin keeps.
+/// Extent of a pin: a whole DAG or one block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PinMode {
-    /// The block and all that it links to.
+    /// The block and everything that it links to.
     Recursive,
     /// Only the block.
     Direct,
 }
 
 impl PinMode {
-    /// Kubo's word for it.
+    /// Returns Kubo's name of the mode.
     pub fn as_str(self) -> &'static str {
         match self {
             PinMode::Recursive => "recursive",
@@ -76,49 +77,49 @@ impl PinMode {
 /// A recorded pin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pin {
-    /// What is pinned.
+    /// Root of the pin.
     pub cid: Cid,
-    /// How.
+    /// Recursive or direct.
     pub mode: PinMode,
-    /// The label it was given; empty for none.
+    /// Label given by the user; may be empty.
     pub name: String,
 }
 
-/// Why a block is kept.
+/// Reason why a block is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PinStatus {
-    /// A pin of its own.
+    /// The block has its own pin.
     Pinned(Pin),
-    /// Below this recursive pin.
+    /// The block is below this recursive pin.
     Indirect(Cid),
 }
 
-/// Which pins to list.
+/// Filter of a listing of pins.
 #[derive(Debug, Clone, Default)]
 pub struct PinFilter {
-    /// Only this mode.
+    /// Only pins of this mode.
     pub mode: Option<PinMode>,
-    /// Only names that contain this.
+    /// Only pins whose name contains this text.
     pub name: Option<String>,
 }
 
-/// How far a pin has come.
+/// Progress of a pin.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Blocks that are local by now, of those visited.
+    /// Visited blocks that are stored locally by now.
     pub blocks: u64,
     /// Bytes fetched from other peers so far.
     pub bytes: u64,
 }
 
-/// What the repository holds.
+/// Usage and limits of the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepoStat {
-    /// Bytes of all blocks.
+    /// Size of all blocks, bytes.
     pub repo_size: u64,
     /// The configured limit, bytes.
     pub storage_max: Option<u64>,
-    /// Bytes that all blocks together may have: what the limit allows, and what the disk has room for.
+    /// Bytes that all blocks together may have: the smaller of `storage_max` and what the disk has room for.
     pub storage_fits: u64,
     /// Size of the file system that holds the data folder, bytes.
     pub disk_size: u64,
@@ -126,47 +127,47 @@ pub struct RepoStat {
     pub num_objects: u64,
     /// Number of pins.
     pub num_pins: u64,
-    /// The format of the repository, in Kubo's form.
+    /// Format version of the repository, as Kubo reports it.
     pub version: String,
     /// The data folder.
     pub path: PathBuf,
 }
 
-/// One link found by a walk.
+/// A link found by a walk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ref {
-    /// The block that holds the link.
+    /// The block that contains the link.
     pub from: Cid,
-    /// The block it names.
+    /// The target of the link.
     pub to: Cid,
-    /// The name of the link, where the codec has one.
+    /// Name of the link; empty for codecs without names.
     pub name: String,
     /// Links between the root and `to`; 1 for the root's own.
     pub depth: u64,
 }
 
-/// A CID and the names below it.
+/// A path into a DAG: a CID and the link names to follow from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DagPath {
-    /// Where the path starts.
+    /// Start of the path.
     pub root: Cid,
-    /// The names to follow.
+    /// Link names to follow.
     pub segments: Vec<String>,
 }
 
-/// Where a path leads.
+/// Target of a resolved path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
-    /// The last block on the way.
+    /// The last block on the path.
     pub cid: Cid,
-    /// What is left of the path inside that block; always empty for files and directories.
+    /// Rest of the path, inside that block; always empty for files and directories.
     pub remainder: Vec<String>,
 }
 
 impl std::str::FromStr for DagPath {
     type Err = Error;
 
-    /// Reads `CID`, `CID/a/b`, `/ipfs/CID/…`, `/ipld/CID/…`, `ipfs://CID/…`. Errors are Kubo's words.
+    /// Parses `CID`, `CID/a/b`, `/ipfs/CID/…`, `/ipld/CID/…`, `ipfs://CID/…`. Error texts are Kubo's.
     fn from_str(text: &str) -> Result<DagPath, Error> {
         let bad = |why: &str| Error::invalid(format!("invalid path {text:?}: {why}"));
         let lower = text.get(..7).map(str::to_ascii_lowercase);

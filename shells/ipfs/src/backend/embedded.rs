@@ -1,4 +1,4 @@
-//! The backend's calls on the node inside this process.
+//! [`Backend`](super::Backend) calls on the embedded node.
 
 use std::time::Duration;
 
@@ -12,24 +12,24 @@ use tokio::time::timeout;
 use super::{Cause, Collected, Error, Identity, PinRequest, PinState, RepoStat, Stored};
 use crate::{Block, DagPath, Node, PinFilter, PinMode, Progress};
 
-/// For calls that end with an answer at once or wait for other peers; the same as Kubo's
+/// Time limit of calls that answer at once or wait for other peers; the default of Kubo's
 /// `ipfs_request_timeout`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// Origins dialled for one pin.
 const ORIGINS_MAX: usize = 10;
 
-/// Blocks are checked and stored in groups: one group costs one write of the database.
+/// Bytes of one group of blocks, which are checked and stored together: one database write per group.
 const GROUP_BYTES: usize = 2 * 1024 * 1024;
 
-/// Groups of one call under way: one is checked while another is written and a third comes in.
+/// Concurrent groups of one call: one is checked while another is written and a third is received.
 const GROUPS: usize = 3;
 
-/// Small blocks are many; a group of more than these gains nothing.
+/// Blocks of one group; more gain nothing.
 const GROUP_BLOCKS: usize = 1024;
 
 impl Error {
-    /// An error of the embedded node, under the name that Kubo has for the request.
+    /// Wraps an error of the embedded node, under Kubo's name of the request.
     pub(crate) fn embedded(request: &str, error: crate::Error) -> Self {
         let cause = match &error {
             crate::Error::Full { .. } => Cause::StorageFull,
@@ -87,10 +87,10 @@ pub(super) async fn pin(
         join_all(origins.map(|origin| node.connect(origin.clone()))).await;
         std::future::pending::<std::convert::Infallible>().await
     };
-    // What `update_from` would save, the walk saves by itself: blocks that are local are not fetched.
+    // `update_from` is not needed: the walk does not fetch blocks that are stored already.
     let add = node.pin(pin.cid, pin.mode, pin.name.clone(), progress);
     tokio::select! {
-        // What is recorded already ends at once: nobody is dialled for it.
+        // Recording an already complete pin ends at once, without dialling anybody.
         biased;
         done = add => done.map_err(|error| Error::embedded("pin/add", error)),
         never = connect => match never {},
@@ -108,7 +108,7 @@ pub(super) fn pin_state(node: &Node, cid: &Cid) -> Result<PinState, Error> {
     let held = node
         .pin_of(cid)
         .map_err(|error| Error::embedded("pin/ls", error))?;
-    // A pin that lacks blocks is made again, which fetches them.
+    // An incomplete pin is reported as unpinned, so that it is pinned again, which fetches the blocks.
     let whole = held.filter(|held| !node.is_broken(&held.cid));
     Ok(whole.map_or(PinState::Unpinned, |held| PinState::Pinned(held.mode)))
 }
@@ -165,12 +165,12 @@ pub(super) async fn resolve(node: &Node, path: &str) -> Result<Cid, Error> {
         .map(|resolved| resolved.cid)
 }
 
-/// Where blocks come from.
+/// Source of blocks to store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// An adder of this process, which has named them after their hashes.
+    /// An adder of this process, which computed their CIDs.
     Adder,
-    /// Whoever says that they hash to their CIDs.
+    /// Any other source; blocks must be verified.
     Elsewhere,
 }
 

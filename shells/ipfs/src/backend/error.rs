@@ -1,26 +1,26 @@
-//! The one error of this package's two backends.
+//! [`Error`]: the error type of both kinds of node.
 
 use std::fmt;
 
-/// Why an IPFS node did not do what it was asked, in the words a caller can act on.
+/// Kind of failure of a request to an IPFS node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
-    /// Nothing answers at its address, or the connection broke before the answer was complete.
+    /// No connection to its address, or the connection broke before the answer was complete.
     Unreachable,
-    /// The node understood and said no; its own words are the message.
+    /// The node refused the request, with its own message.
     Refused,
-    /// No answer, or no progress, within the time the configuration allows.
+    /// No answer, or no progress, within the configured time.
     TimedOut,
-    /// The request was given up on purpose: by its caller, or because the node shuts down.
+    /// Cancelled by the caller, or because the node shuts down.
     Cancelled,
-    /// The node has no room for what it was asked to keep.
+    /// The node has no storage left for the request.
     StorageFull,
-    /// What came back is not what the RPC API promises: another service listens there, or a damaged answer.
+    /// The answer violates the RPC API: another service listens there, or the answer is damaged.
     BadAnswer,
 }
 
 impl Cause {
-    /// Whether the same request may succeed later without anyone changing it.
+    /// Returns whether the same request may succeed later without any change.
     pub fn is_temporary(self) -> bool {
         match self {
             Cause::Unreachable | Cause::TimedOut | Cause::StorageFull => true,
@@ -42,7 +42,7 @@ impl fmt::Display for Cause {
     }
 }
 
-/// A request to an IPFS node that failed.
+/// A failed request to an IPFS node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("ipfs {request}: {message}")]
 pub struct Error {
@@ -52,7 +52,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error of `request` (an RPC command such as `pin/add`) with the node's or our own words.
+    /// Creates an error of `request` (an RPC command such as `pin/add`).
     pub fn new(cause: Cause, request: impl Into<String>, message: impl Into<String>) -> Self {
         Error {
             cause,
@@ -61,7 +61,7 @@ impl Error {
         }
     }
 
-    /// An error in the node's own words, from which the cause is told: Kubo has no codes for them.
+    /// Creates an error from the node's message. The cause is derived from the text: Kubo has no error codes.
     pub fn from_message(request: impl Into<String>, message: impl Into<String>) -> Self {
         let message = message.into();
         Error {
@@ -71,24 +71,24 @@ impl Error {
         }
     }
 
-    /// What kind of failure it is.
+    /// Returns the kind of failure.
     pub fn cause(&self) -> Cause {
         self.cause
     }
 
-    /// The RPC command that failed, such as `pin/add`.
+    /// Returns the RPC command that failed, such as `pin/add`.
     pub fn request(&self) -> &str {
         &self.request
     }
 
-    /// What went wrong, without the command; the node's own words when it was the node that refused.
+    /// Returns the message without the command; the node's own text if the node refused.
     pub fn message(&self) -> &str {
         &self.message
     }
 }
 
-/// Kubo reports everything as text; these are the texts of Go's runtime and of the kernel that matter to a
-/// caller. Anything else is a refusal.
+/// Derives the cause from texts of Go's runtime and of the kernel, which Kubo passes on. Any other text is a
+/// refusal.
 fn cause_of(message: &str) -> Cause {
     const SIGNS: [(&str, Cause); 6] = [
         ("no space left on device", Cause::StorageFull),
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cause_is_read_from_the_nodes_own_words() {
+    fn cause_is_derived_from_the_message() {
         for (message, cause) in [
             ("pin: context deadline exceeded", Cause::TimedOut),
             (
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_request_and_keeps_the_message_apart() {
+    fn error_names_the_request_before_the_message() {
         let error = Error::from_message("pin/rm", "not pinned or pinned indirectly");
         assert_eq!(error.to_string(), "ipfs pin/rm: not pinned or pinned indirectly");
         assert_eq!(error.message(), "not pinned or pinned indirectly");

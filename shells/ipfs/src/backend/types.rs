@@ -1,38 +1,38 @@
-//! What a peer asks of its IPFS node and what it gets back, the same for every backend.
+//! Parameters and results of [`Backend`](super::Backend) calls, the same for every kind of node.
 
 use crate::Cid;
 use libp2p::{Multiaddr, PeerId};
 
 use crate::PinMode;
 
-/// What the node says of one CID.
+/// State of one CID in the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PinState {
-    /// Pinned itself, in this mode.
+    /// Has its own pin, of this mode.
     Pinned(PinMode),
-    /// Held only because something above it is pinned.
+    /// Held only because a recursive pin is above it.
     Indirect,
     /// Not held by any pin.
     Unpinned,
 }
 
-/// One pin to make.
+/// A pin to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PinRequest {
-    /// The root to hold.
+    /// Root of the pin.
     pub cid: Cid,
-    /// The block alone or all below it.
+    /// Recursive or direct.
     pub mode: PinMode,
-    /// A label kept with the pin, where the node has room for one; may be empty.
+    /// Label stored with the pin, if the node supports it; may be empty.
     pub name: String,
-    /// Where the content is known to be; the node is asked to connect there first.
+    /// Addresses of peers known to have the content; the node connects to them first.
     pub origins: Vec<Multiaddr>,
-    /// A pin that shares much with this one: only the difference has to be fetched.
+    /// An existing pin with much the same content: only the difference has to be fetched.
     pub update_from: Option<Cid>,
 }
 
 impl PinRequest {
-    /// A recursive pin of `cid` without name, origins or predecessor.
+    /// Returns a request for a recursive pin of `cid` without name, origins or predecessor.
     pub fn recursive(cid: Cid) -> Self {
         PinRequest {
             cid,
@@ -44,41 +44,41 @@ impl PinRequest {
     }
 }
 
-/// Who the node is.
+/// Identity of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Its libp2p peer id.
+    /// libp2p peer id of the node.
     pub id: PeerId,
-    /// Where it listens, with the peer id at the end when the node says so.
+    /// Listen addresses, with the peer id at the end if the node reports it.
     pub addresses: Vec<Multiaddr>,
-    /// Its program and version, such as `kubo/0.43.0`.
+    /// Program and version, such as `kubo/0.43.0`.
     pub agent: String,
 }
 
-/// How much room the node uses and has, in bytes.
+/// Storage used and available, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RepoStat {
-    /// What is stored now.
+    /// Bytes stored now.
     pub size: u64,
-    /// What may be stored; `u64::MAX` when nothing limits it.
+    /// Bytes that may be stored; `u64::MAX` if unlimited.
     pub storage_max: u64,
 }
 
-/// What a call of `put_blocks` stored.
+/// Count and size of the blocks stored by a call of `put_blocks`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stored {
-    /// How many blocks, duplicates counted again.
+    /// Number of blocks; duplicates count again.
     pub blocks: u64,
-    /// Their bytes.
+    /// Size of those blocks, bytes.
     pub bytes: u64,
 }
 
-/// One step of a garbage collection.
+/// One event of a garbage collection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Collected {
-    /// This block is gone. Nodes that store by multihash name it as a CIDv1 of raw bytes.
+    /// This block was removed. Nodes that store by multihash report it as a CIDv1 with the raw codec.
     Removed(Cid),
-    /// A block could not be removed, in the node's words; the collection goes on.
+    /// A block could not be removed, with the node's message; the collection continues.
     Failed(String),
     /// Bytes of disk that were freed; comes last, and only from the embedded node.
     Freed(u64),

@@ -12,8 +12,8 @@ use super::{Client, parse_cid};
 use crate::Block;
 use crate::backend::{Cause, Error, Stored};
 
-/// Bitswap moves at most 2 MiB; `allow-big-block` lets larger ones in, and this is the largest that is read
-/// back into memory at once.
+/// Largest block that is read into memory, bytes. Bitswap transfers at most 2 MiB; `allow-big-block` permits
+/// larger ones.
 const BLOCK_MAX: usize = 16 * 1024 * 1024;
 
 #[derive(Deserialize)]
@@ -23,9 +23,11 @@ struct PutLine {
 }
 
 impl Client {
-    /// Stores blocks as they come, holding one at a time, and checks that the node stored just those.
-    ///
-    /// An error item of `blocks` ends the call with that error. Blocks are not pinned.
+    /// Stores blocks as they come, holding one at a time, and checks that the node stored exactly those.
+    /// Blocks are not pinned.
+    /// # Errors
+    /// The first error item of `blocks`; the node cannot be reached, refuses a block, or stored other blocks
+    /// than were sent; or it accepts no block for `request_timeout`.
     pub async fn put_blocks<S>(&self, blocks: S) -> Result<Stored, Error>
     where
         S: Stream<Item = Result<Block, Error>> + Send + 'static,
@@ -35,7 +37,7 @@ impl Client {
         // One request has one hash function and codec, so a change of either starts another.
         while let Some(prefix) = feed.next_prefix().await? {
             let done = self.put_run(&feed, prefix).await;
-            // What the source said explains a broken upload better than the breakage does.
+            // The error of the source explains a broken upload best.
             if let Some(error) = feed.take_error() {
                 return Err(error);
             }
@@ -46,7 +48,7 @@ impl Client {
         Ok(stored)
     }
 
-    /// Whether a request may carry many blocks. js-ipfs stores the first and passes over the others.
+    /// Returns whether `block/put` accepts many blocks. js-ipfs stores the first and ignores the others.
     async fn takes_many_blocks(&self) -> Result<bool, Error> {
         let ask = || async { Ok(!self.id().await?.agent.starts_with("js-ipfs/")) };
         self.many_blocks.get_or_try_init(ask).await.copied()
@@ -97,7 +99,10 @@ impl Client {
         Err(Error::new(Cause::BadAnswer, "block/put", message))
     }
 
-    /// The bytes of a block, from the node's store or, when the node is online, from its peers.
+    /// Returns the bytes of a block, from the node's store or, if the node is online, from its peers.
+    ///
+    /// # Errors
+    /// The node cannot be reached, does not have the block in time, or the block exceeds 16 MiB.
     pub async fn get_block(&self, cid: &Cid) -> Result<Bytes, Error> {
         let query = Query::new().with("arg", &cid.to_string());
         let limit = self.config.request_timeout;

@@ -1,4 +1,4 @@
-//! Where the Kubo daemon is and how long it may take.
+//! Address of the Kubo daemon and time limits of requests to it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,20 +6,20 @@ use std::time::Duration;
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 
-/// Settings of a [`Client`](super::Client); the defaults are those of `ipfs_connector.ipfshttp`.
+/// Settings of a [`Client`](super::Client); defaults are those of `ipfs_connector.ipfshttp`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Where Kubo's RPC API listens: `/ip4|ip6|dns|dns4|dns6/…/tcp/…` or `/unix/…`.
+    /// Address of Kubo's RPC API: `/ip4|ip6|dns|dns4|dns6/…/tcp/…` or `/unix/…`.
     pub node_multiaddress: Multiaddr,
-    /// For requests that answer at once, and for the silence between two lines of a listing.
+    /// Time limit of requests that answer at once, and of the silence between two lines of a listing.
     pub request_timeout: Duration,
     /// How long a pin may go without progress.
     pub pin_timeout: Duration,
-    /// For one unpin: a very large DAG takes Kubo long to walk.
+    /// Time limit of one unpin: Kubo takes long to walk a very large DAG.
     pub unpin_timeout: Duration,
-    /// For one collection of garbage.
+    /// Time limit of one garbage collection.
     pub repo_gc_timeout: Duration,
-    /// Refuse to unpin anything at all.
+    /// Refuses every unpin.
     pub unpin_disable: bool,
 }
 
@@ -38,13 +38,16 @@ impl Default for Config {
     }
 }
 
-/// A node address that this client cannot use.
+/// A node address that this client does not support.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot reach an ipfs node at {0}: use /ip4/…/tcp/…, /ip6/…, /dns4/…, /dns6/…, /dns/… or /unix/…")]
 pub struct BadAddress(pub String);
 
-/// Reads a node address as operators write it. Unlike the general parser it takes what follows `/unix` as
-/// one path, as Go does.
+/// Parses a node address as operators write it. Unlike the general parser, but like Go's, it takes everything
+/// after `/unix` as one path.
+///
+/// # Errors
+/// [`BadAddress`] if `text` is not a multiaddress of a supported kind.
 pub fn parse_node_address(text: &str) -> Result<Multiaddr, BadAddress> {
     let address = match text.strip_prefix("/unix/") {
         Some(path) => Some(Multiaddr::empty().with(Protocol::Unix(path.into()))),
@@ -54,12 +57,12 @@ pub fn parse_node_address(text: &str) -> Result<Multiaddr, BadAddress> {
     Endpoint::parse(&address).map(|_| address)
 }
 
-/// What a node multiaddress comes down to.
+/// Connection target of a node address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Endpoint {
-    /// `host:port`, an IPv6 host in brackets.
+    /// `host:port`, with an IPv6 host in brackets.
     Tcp(String),
-    /// A socket in the file system.
+    /// Path of a Unix socket.
     Unix(PathBuf),
 }
 
@@ -67,7 +70,7 @@ impl Endpoint {
     pub(super) fn parse(address: &Multiaddr) -> Result<Self, BadAddress> {
         let parts: Vec<Protocol<'_>> = address.iter().collect();
         if let [Protocol::Unix(path)] = parts.as_slice() {
-            // The address has the path without the slash it begins with.
+            // `path` lacks its leading slash.
             return Ok(Endpoint::Unix(PathBuf::from("/").join(path.as_ref())));
         }
         let (host, rest) = parts
@@ -104,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn node_addresses_of_every_usable_kind_are_understood() {
+    fn supported_node_addresses_are_parsed() {
         assert_eq!(
             parse("/ip4/127.0.0.1/tcp/5001"),
             Some(Endpoint::Tcp("127.0.0.1:5001".into()))
@@ -124,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_not_a_plain_http_listener_is_refused() {
+    fn unsupported_node_addresses_are_refused() {
         for address in [
             "/ip4/127.0.0.1",
             "/ip4/127.0.0.1/udp/5001",

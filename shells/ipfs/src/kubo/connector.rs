@@ -1,4 +1,4 @@
-//! HTTP to one daemon over TCP or a Unix socket.
+//! HTTP connections to one daemon, over TCP or a Unix socket.
 
 use std::future::Future;
 use std::io;
@@ -17,16 +17,16 @@ use tokio::net::UnixStream;
 
 use super::config::Endpoint;
 
-/// A daemon on the same machine or network that takes longer than this to accept is down.
+/// Time limit of connecting: a daemon on the same machine or network that is slower is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Idle connections to keep: as many as pins usually run at once.
+/// Idle connections kept: as many as pins usually run at once.
 const IDLE_MAX: usize = 64;
 
-/// Shorter than the idle limit of any server or proxy in front of one.
+/// Time after which idle connections are closed; shorter than the idle limit of servers and proxies.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The connections to one daemon, for requests with one kind of body.
+/// The connections to one daemon, for requests with one type of body.
 #[derive(Debug)]
 pub(super) enum Http<B> {
     Tcp(Client<HttpConnector, B>),
@@ -37,7 +37,7 @@ impl<B> Http<B>
 where
     B: Body<Data: Buf + Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
 {
-    /// Connects with the first request. Beside it, the host that the requests' URIs name.
+    /// Returns the client, which connects with the first request, and the host to name in request URIs.
     pub(super) fn new(endpoint: Endpoint) -> (Self, String) {
         let mut builder = Client::builder(TokioExecutor::new());
         builder
@@ -58,7 +58,7 @@ where
         }
     }
 
-    /// Waits for the head of the answer.
+    /// Sends a request and waits for the head of the answer.
     pub(super) async fn request(&self, request: Request<B>) -> Result<Response<Incoming>, Error> {
         match self {
             Http::Tcp(client) => client.request(request).await,

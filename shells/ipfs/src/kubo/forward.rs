@@ -1,4 +1,4 @@
-//! Requests of others, passed on to a daemon as they are.
+//! Requests of other programs, forwarded to a daemon unchanged.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use super::connector::Http;
 use super::transport::chain;
 use crate::backend::{Cause, Error};
 
-/// The body of a request that is passed on.
+/// Body of a forwarded request.
 pub type ForwardBody = BoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
-/// The way to one daemon for requests that somebody else made. Bodies stream in both directions; there is no
-/// limit on their size or time. Cheap to clone.
+/// Forwards requests of other programs to one daemon. Bodies stream in both directions, without a limit on
+/// size or time. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Forward {
     http: Arc<Http<ForwardBody>>,
@@ -24,11 +24,11 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// The way to the daemon at `address`: `/ip4|ip6|dns|dns4|dns6/…/tcp/…` or `/unix/…`. Connects with the
-    /// first request.
+    /// Creates a forwarder to the daemon at `address`: `/ip4|ip6|dns|dns4|dns6/…/tcp/…` or `/unix/…`.
+    /// Connects with the first request.
     ///
     /// # Errors
-    /// The address is of another kind.
+    /// [`BadAddress`] for any other kind of address.
     pub fn new(address: &libp2p::Multiaddr) -> Result<Self, BadAddress> {
         let (http, host) = Http::new(Endpoint::parse(address)?);
         let http = Arc::new(http);

@@ -1,4 +1,4 @@
-//! An answer that is a stream of JSON objects, one per line, with a possible error in the trailer.
+//! Answers that are a stream of JSON objects, one per line, with a possible error in the trailer.
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -8,22 +8,23 @@ use serde::Deserialize;
 use super::transport::{Clock, bad_answer, chain, stream_error};
 use crate::backend::{Cause, Error};
 
-/// A line holds one pin or one key; even a pin's name of the maximal length leaves it far below this.
+/// Maximal length of a line, bytes. A line holds one pin or one key; even the longest name of a pin fits
+/// easily.
 const LINE_MAX: usize = 64 * 1024;
 
-/// Reads one line after the other; holds one chunk and one line at most.
+/// Reads line by line; holds one chunk and one line at most.
 #[derive(Debug)]
 pub(super) struct Lines {
     command: String,
     body: Incoming,
     clock: Clock,
     buffer: BytesMut,
-    /// How much of `buffer` is known to hold no line end.
+    /// Length of the prefix of `buffer` known to hold no line end.
     searched: usize,
     ended: bool,
 }
 
-/// An error object may stand where a value is expected: proxies write one in mid-stream.
+/// Error object in place of a value: proxies write one in mid-stream.
 #[derive(Deserialize)]
 struct ErrorLine {
     #[serde(rename = "Message")]
@@ -44,7 +45,7 @@ impl Lines {
         }
     }
 
-    /// The next object, `None` at a good end. After an error the stream is over.
+    /// Returns the next object, `None` at a proper end. An error ends the stream.
     pub(super) async fn next<T: for<'de> Deserialize<'de>>(&mut self) -> Result<Option<T>, Error> {
         let Some(line) = self.next_line().await? else {
             return Ok(None);
@@ -60,7 +61,7 @@ impl Lines {
         }
     }
 
-    /// Notes progress that is more than a line: limits of silence start again.
+    /// Records progress beyond the arrival of a line: restarts limits of silence.
     pub(super) fn progressed(&mut self) {
         self.clock.progressed();
     }

@@ -13,13 +13,13 @@ use super::{Client, parse_cid};
 use crate::backend::{Cause, Error, PinRequest, PinState};
 use crate::{PinMode, Progress};
 
-/// Origins tried for one pin; more would flood the node with dials for a single CID.
+/// Origins dialled for one pin; more would flood the node with dials for a single CID.
 const ORIGINS_MAX: usize = 10;
 
-/// Kubo refuses longer names.
+/// Maximal length of a pin's name, bytes; Kubo refuses longer ones.
 const NAME_MAX: usize = 255;
 
-/// Whether the node says that there was nothing to unpin: Kubo in the first words, js-ipfs in the second.
+/// Returns whether the error text says that nothing was pinned: first Kubo's text, then js-ipfs's.
 fn says_not_pinned(message: &str) -> bool {
     message == "not pinned or pinned indirectly" || message.ends_with(" is not pinned")
 }
@@ -46,10 +46,13 @@ struct LsLine {
 struct Ignored {}
 
 impl Client {
-    /// Pins `pin.cid` as asked, calling `progress` whenever the node got further.
+    /// Pins `pin.cid`, calling `progress` whenever the node gets further.
     ///
-    /// Returns once the node holds everything. Fails with [`Cause::TimedOut`] when the node makes no
-    /// progress for `pin_timeout`; dropping the future cancels the pin.
+    /// Returns once the node holds everything. Dropping the future cancels the pin.
+    ///
+    /// # Errors
+    /// [`Cause::TimedOut`] if the node makes no progress for `pin_timeout`; other causes if it cannot be
+    /// reached, refuses, or does not confirm the pin.
     pub async fn pin(
         &self,
         pin: &PinRequest,
@@ -74,14 +77,14 @@ impl Client {
             }
             self.pin_add(pin, progress).await
         };
-        // Origins are hints: they are dialled beside the pin, and end with it.
+        // Origins are hints: they are dialled concurrently, and dialling ends with the pin.
         tokio::select! {
             done = add => done,
             never = connect => match never {},
         }
     }
 
-    /// Tries to pin by difference to `update_from`; says whether that made the pin.
+    /// Tries to pin by difference to `update_from`; returns whether the pin was made.
     async fn pin_update(&self, pin: &PinRequest) -> Result<bool, Error> {
         let Some(from) = pin.update_from.filter(|_| pin.mode == PinMode::Recursive) else {
             return Ok(false);
@@ -99,8 +102,8 @@ impl Client {
             .await;
         match updated {
             Ok(Ignored {}) => Ok(true),
-            // Updating shows no progress, so a large difference cannot be told from a stuck one: pin/add
-            // goes on with what has arrived, and is watched.
+            // Updating shows no progress, so a large difference looks like a stuck one. `pin/add` continues
+            // with the blocks that have arrived, and its progress is watched.
             Err(error) if matches!(error.cause(), Cause::TimedOut | Cause::Refused) => Ok(false),
             Err(error) => Err(error),
         }
@@ -128,7 +131,7 @@ impl Client {
         let mut pinned = false;
         while let Some(line) = lines.next::<AddLine>().await? {
             pinned |= line.pins.is_some();
-            // Kubo repeats itself every half second while it waits: only growth is progress.
+            // Kubo repeats the line every half second while it waits: only growth is progress.
             if line.progress > best.blocks || line.bytes > best.bytes {
                 best = Progress {
                     blocks: line.progress.max(best.blocks),
@@ -145,7 +148,11 @@ impl Client {
         Err(Error::new(Cause::BadAnswer, "pin/add", message))
     }
 
-    /// Removes the pin of `cid`, recursive or direct. What is not pinned is removed already.
+    /// Removes the pin of `cid`, recursive or direct. Succeeds if there is no pin.
+    ///
+    /// # Errors
+    /// [`Cause::Refused`] with `unpin_disable`; otherwise the node cannot be reached, refuses, or exceeds
+    /// `unpin_timeout`.
     pub async fn unpin(&self, cid: &Cid) -> Result<(), Error> {
         if self.config.unpin_disable {
             let message = "ipfs unpinning is disallowed by configuration on this peer";
@@ -163,9 +170,12 @@ impl Client {
         }
     }
 
-    /// How `cid` is pinned, if it is.
+    /// Returns how `cid` is pinned.
+    ///
+    /// # Errors
+    /// The node cannot be reached, does not answer within `request_timeout`, or answers nonsense.
     pub async fn pin_state(&self, cid: &Cid) -> Result<PinState, Error> {
-        // Asking per mode spares Kubo the walk through every DAG that "all" costs for an unpinned CID.
+        // "all" would make Kubo walk every DAG for a CID that is not pinned.
         for mode in [PinMode::Recursive, PinMode::Direct] {
             match self.pin_state_as(cid, mode).await? {
                 PinState::Unpinned => {}
@@ -179,8 +189,9 @@ impl Client {
         self.pin_state_by(Self::state_query(cid, mode)).await
     }
 
-    /// Whether the node holds all that a pin is for. A Kubo daemon does when it lists the pin; the proxy of
-    /// another cluster lists pins that are on their way, and is asked to leave those out. Kubo ignores that.
+    /// Returns whether the node holds all blocks of a pin. A Kubo daemon does if it lists the pin. The proxy
+    /// of another cluster also lists pins in progress, and is asked with a parameter that Kubo ignores to
+    /// omit them.
     async fn is_held(&self, cid: &Cid, mode: PinMode) -> Result<bool, Error> {
         let query = Self::state_query(cid, mode).with("cluster-held", "true");
         Ok(self.pin_state_by(query).await? == PinState::Pinned(mode))
@@ -209,7 +220,10 @@ impl Client {
         }
     }
 
-    /// Every recursive pin, then every direct one, as the node lists them. Ends after the first error.
+    /// Streams every recursive pin, then every direct one, in the node's order.
+    ///
+    /// # Errors
+    /// An item is an error when the listing breaks off; it is the last item.
     pub fn pins(&self) -> impl Stream<Item = Result<(Cid, PinMode), Error>> + Send + 'static {
         let start = Listing {
             client: self.clone(),
@@ -222,7 +236,7 @@ impl Client {
     }
 }
 
-/// Two listings in a row: Kubo lists one type, or all types including every indirect block.
+/// Two consecutive listings: Kubo lists one type of pin, or all types including every indirect block.
 struct Listing {
     client: Client,
     left: Vec<PinMode>,

@@ -2,14 +2,14 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// Everything but the characters no server can misread.
+/// All characters but those that no server can misread.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
     .remove(b'.')
     .remove(b'~');
 
-/// Builds `?key=value&…`, values escaped.
+/// Builder of `?key=value&…`, with escaped values.
 #[derive(Debug, Default)]
 pub(super) struct Query(String);
 
@@ -18,7 +18,7 @@ impl Query {
         Query(String::new())
     }
 
-    /// Adds one pair; a key may repeat.
+    /// Adds one pair; keys may repeat.
     pub(super) fn with(mut self, key: &str, value: &str) -> Self {
         self.0.push(if self.0.is_empty() { '?' } else { '&' });
         self.0.push_str(key);

@@ -1,4 +1,4 @@
-//! What the node is, what it stores, whom it knows.
+//! Identity, storage, peers, configuration and name resolution of the node.
 
 use crate::Cid;
 use futures::{Stream, stream};
@@ -28,7 +28,7 @@ struct RepoStatAnswer {
     storage_max: u64,
 }
 
-/// A number, or one written as text: js-ipfs does that because JavaScript's own numbers are too small.
+/// Parses a number, or one written as a string: js-ipfs does that because JavaScript's numbers are too small.
 fn number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -84,7 +84,10 @@ struct ResolveAnswer {
 struct ConnectAnswer {}
 
 impl Client {
-    /// Who the node is. Addresses in a form unknown here are left out.
+    /// Returns the node's identity. Addresses of unknown form are left out.
+    ///
+    /// # Errors
+    /// The node cannot be reached, does not answer in time, or answers nonsense.
     pub async fn id(&self) -> Result<Identity, Error> {
         let answer: IdAnswer = self
             .transport
@@ -101,7 +104,10 @@ impl Client {
         })
     }
 
-    /// Asks the node to connect to the peer that `address` ends with.
+    /// Asks the node to connect to the peer at `address`, which ends in `/p2p/…`.
+    ///
+    /// # Errors
+    /// The node cannot be reached, or cannot connect.
     pub async fn connect(&self, address: &Multiaddr) -> Result<(), Error> {
         let query = Query::new().with("arg", &address.to_string());
         let limit = self.config.request_timeout;
@@ -112,7 +118,10 @@ impl Client {
         Ok(())
     }
 
-    /// The peers the node is connected to.
+    /// Returns the peers the node is connected to.
+    ///
+    /// # Errors
+    /// The node cannot be reached, does not answer in time, or answers nonsense.
     pub async fn swarm_peers(&self) -> Result<Vec<PeerId>, Error> {
         let answer: PeersAnswer = self
             .transport
@@ -125,7 +134,11 @@ impl Client {
             .collect()
     }
 
-    /// One value of the node's configuration; `path` is as in `Datastore/StorageMax`.
+    /// Returns one value of the node's configuration; `path` is separated by slashes, as in
+    /// `Datastore/StorageMax`.
+    ///
+    /// # Errors
+    /// [`Cause::Refused`] if there is no such key; otherwise the node cannot be reached or answers nonsense.
     pub async fn config_value(&self, path: &str) -> Result<serde_json::Value, Error> {
         let limit = self.config.request_timeout;
         let mut value: serde_json::Value = self.transport.object("config/show", "", limit).await?;
@@ -141,7 +154,10 @@ impl Client {
         Ok(value)
     }
 
-    /// How much the node stores and may store.
+    /// Returns the storage used and available.
+    ///
+    /// # Errors
+    /// The node cannot be reached, does not answer in time, or answers nonsense.
     pub async fn repo_stat(&self) -> Result<RepoStat, Error> {
         let limit = self.config.request_timeout;
         let answer: RepoStatAnswer = self
@@ -154,16 +170,21 @@ impl Client {
         })
     }
 
-    /// How many blocks the node stores.
+    /// Returns the number of stored blocks.
+    ///
+    /// # Errors
+    /// The node cannot be reached, or does not answer within `repo_gc_timeout`.
     pub async fn repo_objects(&self) -> Result<u64, Error> {
-        // It walks through all of them, so it has the time of a collection, which does the same.
+        // Kubo walks through all blocks for this, as a collection does: hence the same time limit.
         let limit = self.config.repo_gc_timeout;
         let answer: ObjectsAnswer = self.transport.object("repo/stat", "", limit).await?;
         Ok(answer.objects)
     }
 
-    /// Collects garbage and tells every key it removes. Ends after the first error of the whole call;
-    /// failures of single blocks are items.
+    /// Collects garbage and streams every key removed. Failures of single blocks are items, not errors.
+    ///
+    /// # Errors
+    /// An item is an error when the call fails as a whole; it is the last item.
     pub fn repo_gc(&self) -> impl Stream<Item = Result<Collected, Error>> + Send + 'static {
         stream::try_unfold((self.clone(), None), |(client, open)| async move {
             let mut lines = match open {
@@ -187,7 +208,10 @@ impl Client {
         })
     }
 
-    /// The CID that `path` (a CID, `/ipfs/…` or `/ipns/…`) stands for. A bare CID costs no request.
+    /// Resolves `path` (a CID, `/ipfs/…` or `/ipns/…`) to a CID. A bare CID costs no request.
+    ///
+    /// # Errors
+    /// The node cannot be reached or cannot resolve the path, or it resolves to a mutable name.
     pub async fn resolve(&self, path: &str) -> Result<Cid, Error> {
         if let Ok(cid) = Cid::try_from(path.strip_prefix("/ipfs/").unwrap_or(path)) {
             return Ok(cid);

@@ -1,4 +1,4 @@
-//! Fewer requests while the daemon does not answer.
+//! Throttling of requests while the daemon does not answer.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -6,24 +6,24 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
-/// Failures in a row that are put down to bad luck; a daemon that is down fails them in milliseconds.
+/// Consecutive failures before throttling starts; a daemon that is down causes them in milliseconds.
 const FREE_FAILURES: u32 = 10;
 
-/// The distance of two requests from then on. A daemon that restarts is noticed within a second, and one
-/// that is overloaded is left alone.
+/// Interval of requests once throttled: a restart of the daemon is noticed within a second, and an overloaded
+/// daemon is spared.
 const PACE: Duration = Duration::from_secs(1);
 
-/// Counts failures of the transport. Answers of any kind, refusals too, are successes here.
+/// Counts consecutive failures of the transport. Answers of any kind, refusals too, reset the count.
 #[derive(Debug, Default)]
 pub(super) struct Throttle {
     failures: AtomicU32,
-    // Held by the one request whose turn is next; the others queue in order behind it, each within its own
-    // time limit, and pass at once when a success has cleared the count.
+    // Locked by the one request that is next; the others queue in order behind it, each within its own time
+    // limit, and pass at once when an answer has cleared the count.
     last: Mutex<Option<Instant>>,
 }
 
 impl Throttle {
-    /// Waits until a request may go out. Safe to drop: the next in the queue takes the turn.
+    /// Waits until a request may be sent. Cancel-safe: the next request in the queue takes the turn.
     pub(super) async fn turn(&self) {
         if self.failures.load(Ordering::Relaxed) <= FREE_FAILURES {
             return;
@@ -42,7 +42,7 @@ impl Throttle {
     }
 
     pub(super) fn failed(&self) {
-        // Saturating: a daemon that is down for years must not wrap around to "fine".
+        // Saturating: the count must not wrap to 0 if a daemon is down for years.
         let _ = self
             .failures
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |failures| {
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_answer_lifts_the_limit() {
+    async fn one_answer_ends_throttling() {
         let throttle = Throttle::default();
         turns(&throttle, 15).await;
         throttle.answered();

@@ -1,4 +1,4 @@
-//! One POST to the daemon: address, time limit, throttle, and what counts as an answer.
+//! POST requests to the daemon: address, time limits, throttle, and which answers are successful.
 
 use std::time::Duration;
 
@@ -16,26 +16,26 @@ use super::lines::Lines;
 use super::throttle::Throttle;
 use crate::backend::{Cause, Error};
 
-/// The body of a request: empty, or a stream of blocks.
+/// Body of a request: empty, or a stream of blocks.
 pub(super) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
-/// Error texts are a line or two; a proxy's HTML page is cut here.
+/// Bytes read of an error text, usually a line or two; a proxy's HTML page is cut here.
 const ERROR_BODY_MAX: usize = 64 * 1024;
 
-/// The largest single answer is `swarm/peers` of a node with some ten thousand connections.
+/// Maximal size of a single answer, bytes: `swarm/peers` of a node with some ten thousand connections.
 const ANSWER_MAX: usize = 16 * 1024 * 1024;
 
-/// How long an exchange may take.
+/// Time limit of an exchange.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Limit {
     /// From the request to the last byte of the answer.
     Total(Duration),
-    /// Between two signs of life.
+    /// Between two signs of progress.
     Idle(Duration),
 }
 
 impl Limit {
-    /// The limit counted from now.
+    /// Starts the limit now.
     pub(super) fn start(self) -> Clock {
         let (Limit::Total(span) | Limit::Idle(span)) = self;
         Clock {
@@ -55,7 +55,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// Notes a sign of life.
+    /// Records a sign of progress.
     pub(super) fn progressed(&mut self) {
         match self.limit {
             Limit::Idle(span) => self.deadline = deadline(span),
@@ -63,7 +63,7 @@ impl Clock {
         }
     }
 
-    /// Waits for `future`, not past the limit.
+    /// Waits for `future`, not beyond the limit.
     pub(super) async fn wait<T>(
         &self,
         request: &str,
@@ -84,7 +84,7 @@ impl Clock {
     }
 }
 
-/// `Instant` overflows for absurd settings; a century from now stands for "never".
+/// Replaces a deadline that overflows `Instant` by one in a hundred years.
 fn deadline(span: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
     Instant::now() + span.min(CENTURY)
@@ -116,7 +116,7 @@ impl Transport {
         })
     }
 
-    /// Sends `command?query` with no body and waits for the head of a successful answer.
+    /// Sends `command?query` without a body and waits for the head of a successful answer.
     pub(super) async fn post(
         &self,
         command: &str,
@@ -127,7 +127,7 @@ impl Transport {
         clock.wait(command, self.send(command, query, None, body)).await
     }
 
-    /// Sends `command?query` with a body; the caller keeps the time.
+    /// Sends `command?query` with a body; the caller enforces the time limit.
     pub(super) async fn send(
         &self,
         command: &str,
@@ -156,7 +156,7 @@ impl Transport {
         }
     }
 
-    /// A request whose answer is one JSON object.
+    /// Sends a request whose answer is one JSON object.
     pub(super) async fn object<T: for<'de> Deserialize<'de>>(
         &self,
         command: &str,
@@ -167,7 +167,7 @@ impl Transport {
         serde_json::from_slice(&body).map_err(|error| bad_answer(command, &body, &error))
     }
 
-    /// A request whose answer is at most `max` bytes.
+    /// Sends a request whose answer has at most `max` bytes.
     pub(super) async fn bytes(
         &self,
         command: &str,
@@ -180,7 +180,7 @@ impl Transport {
         clock.wait(command, read_all(command, response, max)).await
     }
 
-    /// A request whose answer is a stream of JSON lines.
+    /// Sends a request whose answer is a stream of JSON lines.
     pub(super) async fn lines(&self, command: &str, query: &str, limit: Limit) -> Result<Lines, Error> {
         let clock = limit.start();
         let response = self.post(command, query, &clock).await?;
@@ -188,7 +188,7 @@ impl Transport {
     }
 }
 
-/// Only 200 is success in this API.
+/// Returns the answer if its status is 200, the only success in this API, and its error otherwise.
 async fn accept(command: &str, response: Response<Incoming>) -> Result<Response<Incoming>, Error> {
     let status = response.status();
     if status == StatusCode::OK {
@@ -196,7 +196,7 @@ async fn accept(command: &str, response: Response<Incoming>) -> Result<Response<
     }
     let body = match Limited::new(response.into_body(), ERROR_BODY_MAX).collect().await {
         Ok(body) => body.to_bytes(),
-        // The status says enough when its text is missing or too long.
+        // The status is enough if its text is missing or too long.
         Err(_) => Bytes::new(),
     };
     if let Ok(ErrorBody { message }) = serde_json::from_slice(&body) {
@@ -238,7 +238,7 @@ async fn read_all(command: &str, response: Response<Incoming>, max: usize) -> Re
     Ok(collected.to_bytes())
 }
 
-/// The error of a stream that began well, which Kubo appends as an HTTP trailer.
+/// Returns the error of a stream that began well, which Kubo appends as an HTTP trailer.
 pub(super) fn stream_error(command: &str, trailers: &hyper::HeaderMap) -> Option<Error> {
     let message = trailers.get("x-stream-error")?;
     let message = String::from_utf8_lossy(message.as_bytes());
@@ -251,7 +251,7 @@ pub(super) fn bad_answer(command: &str, body: &[u8], error: &serde_json::Error) 
     Error::new(Cause::BadAnswer, command, message)
 }
 
-/// The first line of a foreign text, short enough for a log.
+/// Returns the first line of an untrusted text, short enough for a log.
 fn excerpt(text: &str) -> String {
     text.lines()
         .next()
@@ -261,7 +261,7 @@ fn excerpt(text: &str) -> String {
         .collect()
 }
 
-/// hyper's errors say "client error (Connect)"; the reason is further down.
+/// Formats an error with its sources: hyper's own text is only "client error (Connect)".
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,4 +1,4 @@
-//! The multipart body of `block/put`, made from a stream of blocks.
+//! Multipart body of `block/put`, made from a stream of blocks.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -17,10 +17,10 @@ use super::transport::Body;
 use crate::Block;
 use crate::backend::{Cause, Error, Stored};
 
-/// What all blocks of one request have in common.
+/// CID properties that all blocks of one request share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Prefix {
-    /// Length of the digest in bytes.
+    /// Length of the digest, bytes.
     pub(super) hash_len: u8,
     hash_code: u64,
     codec: u64,
@@ -36,7 +36,7 @@ impl Prefix {
         }
     }
 
-    /// The codec's name in the multicodec table.
+    /// Returns the codec's name in the multicodec table.
     pub(super) fn codec_name(self) -> Result<&'static str, Error> {
         const NAMES: [(u64, &str); 7] = [
             (0x55, "raw"),
@@ -50,7 +50,7 @@ impl Prefix {
         name_of(&NAMES, self.codec).ok_or_else(|| refuse(format!("unknown codec 0x{:x}", self.codec)))
     }
 
-    /// The hash function's name in the multicodec table.
+    /// Returns the hash function's name in the multicodec table.
     pub(super) fn hash_name(self) -> Result<&'static str, Error> {
         const NAMES: [(u64, &str); 9] = [
             (0x12, "sha2-256"),
@@ -79,7 +79,7 @@ fn refuse(message: String) -> Error {
     Error::new(Cause::Refused, "block/put", message)
 }
 
-/// A fingerprint of a multiset of multihashes: which blocks, in whatever order, in constant memory.
+/// Fingerprint of a multiset of multihashes, independent of order, in constant memory.
 #[derive(Debug, Clone)]
 pub(super) struct Tally {
     keyed: RandomState,
@@ -109,21 +109,22 @@ impl PartialEq for Tally {
 
 struct State {
     source: BoxStream<'static, Result<Block, Error>>,
-    /// The block that did not fit the last request, or is first of the next.
+    /// Block with another prefix than the last request, or the first of the next.
     held: Option<Block>,
-    /// Pieces of the body that are ready to go.
+    /// Pieces of the body to send next.
     ready: VecDeque<Bytes>,
     closed: bool,
-    /// Whether a request carries more than one block.
+    /// Whether a request may carry more than one block.
     many: bool,
     error: Option<Error>,
     sent: Tally,
     stored: Stored,
-    /// When the connection last took something, or waited for the source; `None` while it waits.
+    /// When the connection last accepted data, or began to wait for the source; `None` while the source is
+    /// awaited.
     taken: Option<Instant>,
 }
 
-/// The source of blocks, shared by the requests that carry it one after the other.
+/// The source of blocks, shared by the consecutive requests that carry it.
 #[derive(Clone)]
 pub(super) struct Feed {
     state: Arc<Mutex<State>>,
@@ -131,11 +132,12 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    /// `many`: a request carries as many blocks as fit it, or one.
+    /// Creates a feed; with `many`, a request carries all consecutive blocks with one prefix, else a single
+    /// block.
     pub(super) fn new(source: impl Stream<Item = Result<Block, Error>> + Send + 'static, many: bool) -> Self {
         let keyed = RandomState::new();
         let state = State {
-            // It is asked again after its end, when a request is complete.
+            // Fused: it is polled again after its end, when a request is complete.
             source: source.fuse().boxed(),
             held: None,
             ready: VecDeque::new(),
@@ -157,11 +159,11 @@ impl Feed {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in here panics half way; a poisoned lock still guards a sound state.
+        // No code panics while it holds the lock, so the state of a poisoned lock is sound.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An empty tally that can be compared with what was sent.
+    /// Returns an empty tally with the same random state, for comparison with what was sent.
     pub(super) fn tally(&self) -> Tally {
         Tally {
             keyed: self.keyed.clone(),
@@ -170,7 +172,7 @@ impl Feed {
         }
     }
 
-    /// The prefix of the next block, or `None` when there is none.
+    /// Returns the prefix of the next block; `None` at the end of the source.
     pub(super) async fn next_prefix(&self) -> Result<Option<Prefix>, Error> {
         futures::future::poll_fn(|cx| {
             let mut state = self.lock();
@@ -186,7 +188,7 @@ impl Feed {
         .await
     }
 
-    /// The body of one request: all blocks up to the first with another prefix, or just one.
+    /// Returns the body of one request: all blocks up to the first with another prefix, or a single one.
     pub(super) fn body(&self, prefix: Prefix, boundary: &str) -> Body {
         let mut state = self.lock();
         state.closed = false;
@@ -201,19 +203,19 @@ impl Feed {
         StreamBody::new(parts).boxed_unsync()
     }
 
-    /// The error of the source that cut the last body short.
+    /// Takes the error of the source that cut the last body short.
     pub(super) fn take_error(&self) -> Option<Error> {
         self.lock().error.take()
     }
 
-    /// What the last request carried; starts counting anew.
+    /// Returns tally and size of the last request, and resets them.
     pub(super) fn finish_run(&self) -> (Tally, Stored) {
         let mut state = self.lock();
         let stored = std::mem::take(&mut state.stored);
         (std::mem::replace(&mut state.sent, self.tally()), stored)
     }
 
-    /// Ends with an error when the node has taken nothing for `limit` although there was something.
+    /// Returns an error once the node has accepted nothing for `limit` although a block was ready.
     pub(super) async fn watch(&self, limit: Duration) -> Error {
         loop {
             let now = Instant::now();
@@ -281,7 +283,7 @@ impl Stream for Parts {
                 None => match state.source.poll_next_unpin(cx) {
                     Poll::Ready(next) => next,
                     Poll::Pending => {
-                        // The node waits for us now, not we for it.
+                        // From now on the node waits for the source.
                         state.taken = None;
                         return Poll::Pending;
                     }
@@ -305,7 +307,7 @@ impl Stream for Parts {
     }
 }
 
-/// A boundary that no block can contain by chance or on purpose: it is random and made per request.
+/// Returns a random boundary, fresh for each request, so that no block can contain it.
 pub(super) fn boundary() -> String {
     let half = || RandomState::new().build_hasher().finish();
     format!("{:016x}{:016x}", half(), half())
