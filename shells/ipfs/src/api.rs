@@ -1,8 +1,9 @@
-//! The HTTP API of the embedded node, in the shape of Kubo's `/api/v0`.
+//! HTTP API of the embedded node, compatible with Kubo's `/api/v0`.
 //!
-//! The `ipfs` command line, Kubo's client libraries and a cluster peer's own [`crate::kubo::Client`] use it
-//! as they use a Kubo daemon. Everything streams: uploads, downloads and listings of any size pass in
-//! constant memory.
+//! The `ipfs` command line, Kubo's client libraries and a cluster peer's [`crate::kubo::Client`] use it like
+//! that of a Kubo daemon. `server` accepts connections and dispatches requests to the commands, `gate`
+//! rejects requests of foreign web pages, `request` parses calls and `reply` formats answers. Uploads,
+//! downloads and listings of any size stream in constant memory.
 
 mod add;
 mod blocks;
@@ -28,9 +29,9 @@ pub use self::request::{RequestBody, base_named};
 pub use self::server::{Api, serve};
 pub use self::shapes::{ErrorBody, PIN_NAME_MAX, PinKey, PinKinds, PinLine, Pins};
 
-/// The version of the API that is spoken here: clients choose their behaviour by it, and the `ipfs` command
-/// line accepts nothing but strict semver.
+/// Reported version of the API: clients choose their behaviour by it, and the `ipfs` command line accepts
+/// only strict semver.
 pub const API_VERSION: &str = "0.43.0";
 
-/// This program, where Kubo names its commit.
+/// Name and version of this program, in the field where Kubo reports its commit.
 const PROGRAM: &str = concat!("ipfs-cluster-embedded/", env!("CARGO_PKG_VERSION"));

@@ -87,7 +87,7 @@ impl Backend {
     /// once, so it is not asked: the result is 0.
     ///
     /// # Errors
-    /// The embedded node cannot read its index, or is shut down.
+    /// The embedded node cannot read its disk, or is shut down.
     pub async fn verify_pin(&self, cid: &Cid) -> Result<u64, Error> {
         match self {
             Backend::Kubo(_) => Ok(0),

@@ -207,7 +207,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn what_is_written_is_read(root in any::cid(), blocks in blocks(), padding in 0_usize..40) {
+        fn archives_round_trip(root in any::cid(), blocks in blocks(), padding in 0_usize..40) {
             let expected = (vec![root], blocks.clone(), true);
             runtime().block_on(async {
                 let archive = written(root, blocks).await;
@@ -238,7 +238,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_the_bytes_they_are_read_or_refused(
+        fn arbitrary_bytes_are_parsed_or_refused(
             root in any::cid(),
             blocks in blocks(),
             at in proptest::arbitrary::any::<prop::sample::Index>(),

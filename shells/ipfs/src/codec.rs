@@ -290,7 +290,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_the_bytes_they_are_read_or_refused(block in any::damaged(blocks())) {
+        fn arbitrary_bytes_are_parsed_or_refused(block in any::damaged(blocks())) {
             for codec in [RAW, DAG_PB, DAG_CBOR, DAG_JSON] {
                 let _ = links(&named(codec, &block), &block);
                 for store in [RAW, DAG_PB, DAG_CBOR, DAG_JSON] {

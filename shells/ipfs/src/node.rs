@@ -1,4 +1,4 @@
-//! The handle of an embedded node: opening, blocks, the network.
+//! [`Node`], the handle of an embedded node: opening and closing, blocks, peers.
 
 mod adding;
 mod collect;
@@ -26,10 +26,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// The repository's version as Kubo counts them; clients only compare it with their own.
+/// Reported version of the repository, as Kubo counts them; clients only compare it with their own.
 const REPO_VERSION: &str = "fs-repo@16";
 
-/// An open node; clones share it. It runs until [`Node::shutdown`] or the last clone is dropped.
+/// An open node; clones share it. It runs until [`Node::shutdown`], or until the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Node {
     inner: Arc<Inner>,
@@ -55,14 +55,14 @@ impl Drop for Inner {
     }
 }
 
-/// Keeps every block that is written while it lives from being collected. For callers that put blocks
-/// first and pin them after.
+/// Protects every block written during its lifetime from garbage collection. For callers that put blocks
+/// first and pin them later.
 #[derive(Debug)]
 pub struct Hold {
     _lease: Lease,
 }
 
-/// Size of the file system under `path` and the space on it that this process may still use, in bytes.
+/// Returns the size of the file system under `path` and its free space for this process, bytes.
 fn disk_space(path: &Path) -> Result<(u64, u64), Error> {
     let disk = rustix::fs::statvfs(path).map_err(|error| {
         let what = format!("asking for the free space of {}", path.display());
@@ -73,11 +73,11 @@ fn disk_space(path: &Path) -> Result<(u64, u64), Error> {
 }
 
 impl Node {
-    /// Opens the data folder, making it if needed, and starts listening.
+    /// Opens the data folder, creating it if needed, and starts listening.
     ///
     /// # Errors
-    /// [`Error::Locked`] when another process has it open; the folder cannot be used or is damaged; an
-    /// address cannot be listened on.
+    /// [`Error::Locked`] if another process has it open; other errors if the folder is damaged or cannot be
+    /// used, or an address cannot be listened on.
     pub async fn open(config: Config) -> Result<Node, Error> {
         let Config {
             path,
@@ -88,7 +88,7 @@ impl Node {
         let (store, keypair) = blocking(move || {
             let made = std::fs::create_dir_all(&folder);
             made.map_err(|error| Error::io(format!("making {}", folder.display()), error))?;
-            // The database's lock also guards the identity.
+            // The database's lock also guards the identity file.
             let store = Store::open(&folder, storage_max)?;
             match swarm::load_or_make(&folder) {
                 Ok(keypair) => Ok((store, keypair)),
@@ -138,7 +138,7 @@ impl Node {
         }
     }
 
-    /// Stops the network, syncs and closes the database. Every later call fails with [`Error::Closed`].
+    /// Closes all connections, syncs and closes the database. Every later call fails with [`Error::Closed`].
     pub async fn shutdown(&self) {
         self.inner.closed.cancel();
         let store = self.inner.store.clone();
@@ -146,11 +146,11 @@ impl Node {
             store.close();
             Ok(())
         });
-        // It fails only if the runtime itself ends, and then the drop of the node closes the store.
+        // Fails only if the runtime itself ends; the drop of the node then closes the store.
         let _ = closing.await;
     }
 
-    /// The same node, but reading only what is local: nothing is asked of other peers.
+    /// Returns a handle of the same node that reads only local blocks and asks no peers.
     pub fn offline(&self) -> Node {
         Node {
             inner: self.inner.clone(),
@@ -158,7 +158,7 @@ impl Node {
         }
     }
 
-    /// Who this node is.
+    /// Returns the identity of this node.
     pub fn id(&self) -> Identity {
         let peer_id = self.inner.public_key.to_peer_id();
         let addresses = self.inner.network.listening();
@@ -174,72 +174,97 @@ impl Node {
         }
     }
 
-    /// Dials an address that ends in `/p2p/<peer id>` and returns once connected. From then on the peer
-    /// is dialled again, with growing pauses, whenever the connection is lost, until
-    /// [`Node::disconnect`].
+    /// Dials an address that ends in `/p2p/<peer id>` and returns once connected. From then on the peer is
+    /// redialled, with growing pauses, whenever the connection is lost, until [`Node::disconnect`].
+    ///
+    /// # Errors
+    /// [`Error::Dial`] if the peer cannot be reached, [`Error::Invalid`] without a peer id in the address.
     pub async fn connect(&self, addr: Multiaddr) -> Result<(), Error> {
         self.inner.network.connect(addr).await
     }
 
-    /// Keeps a connection to a peer at these addresses from now on, without waiting for it. A second
-    /// call replaces the addresses.
+    /// Keeps a connection to a peer at these addresses from now on, and returns without waiting for it. A
+    /// second call replaces the addresses.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] after a shutdown.
     pub async fn keep_connected(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> Result<(), Error> {
         self.inner.network.keep(peer, addresses).await
     }
 
-    /// Closes all connections to a peer and dials it no more.
+    /// Closes all connections to a peer and stops dialling it.
     ///
     /// # Errors
-    /// [`Error::NotConnected`], and nothing changes but that it is dialled no more.
+    /// [`Error::NotConnected`] without a connection; dialling is stopped all the same.
     pub async fn disconnect(&self, peer: PeerId) -> Result<(), Error> {
         self.inner.network.disconnect(peer, None).await
     }
 
-    /// As [`Node::disconnect`], if a connection with this address is open.
+    /// As [`Node::disconnect`], but only if a connection with this address is open.
     ///
     /// # Errors
-    /// [`Error::NoConnection`], and nothing changes.
+    /// [`Error::NoConnection`] without such a connection; nothing changes then.
     pub async fn disconnect_at(&self, peer: PeerId, address: Multiaddr) -> Result<(), Error> {
         self.inner.network.disconnect(peer, Some(address)).await
     }
 
-    /// Who is connected, sorted by peer id.
+    /// Returns the connected peers, sorted by peer id.
     pub async fn peers(&self) -> Vec<ConnectedPeer> {
         self.inner.network.peers()
     }
 
-    /// What a connected peer said of itself, once it has.
+    /// Returns what a connected peer reports by the identify protocol, once received.
     pub fn identified(&self, peer: &PeerId) -> Option<Identity> {
         self.inner.network.identified(peer)
     }
 
-    /// The block, if it is local. Blocks the thread for a read of the disk.
+    /// Returns the block if it is local. Blocks the thread for a disk read.
+    ///
+    /// # Errors
+    /// [`Error::DamagedBlock`] if the disk returns other bytes than were written; the store cannot be read.
     pub fn get_local(&self, cid: &Cid) -> Result<Option<Bytes>, Error> {
         self.inner.store.get(cid)
     }
 
-    /// Whether the block is local. CIDs that hold their content always are.
+    /// Returns whether the block is local. CIDs that hold their content always are.
+    ///
+    /// # Errors
+    /// The store cannot be read.
     pub fn has(&self, cid: &Cid) -> Result<bool, Error> {
         self.inner.store.has(cid)
     }
 
-    /// The size of a local block, bytes.
+    /// Returns the size of a local block, bytes.
+    ///
+    /// # Errors
+    /// The store cannot be read.
     pub fn size_of(&self, cid: &Cid) -> Result<Option<u64>, Error> {
         self.inner.store.size_of(cid)
     }
 
-    /// The block, from here or from any connected peer; waits until one has it. Drop the future to stop
-    /// asking.
+    /// Returns the block from the local store or from any connected peer; waits until one has it. Dropping
+    /// the future cancels the request.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if the handle is [`Node::offline`] and the block is not local;
+    /// [`Error::DamagedBlock`] if no peer replaces a damaged one in time; the store cannot be read.
     pub async fn get(&self, cid: Cid) -> Result<Bytes, Error> {
         self.reader().get(cid).await
     }
 
-    /// Checks the hash and stores the block. It is visible at once, and durable after [`Node::sync`].
+    /// Verifies the hash and stores the block. It is visible at once, and durable after [`Node::sync`].
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`], [`Error::TooLarge`] or [`Error::UnsupportedHash`] if the block is invalid;
+    /// [`Error::Full`]; the store cannot be written.
     pub async fn put(&self, block: Block) -> Result<(), Error> {
         self.put_many(vec![block]).await
     }
 
-    /// Checks and stores many blocks in one go; all or none of them.
+    /// Verifies and stores many blocks together; all or none.
+    ///
+    /// # Errors
+    /// As [`Node::put`].
     pub async fn put_many(&self, blocks: Vec<Block>) -> Result<(), Error> {
         let blocks = blocking(move || {
             blocks.iter().try_for_each(hash::verify)?;
@@ -249,27 +274,33 @@ impl Node {
         self.put_checked(blocks).await
     }
 
-    /// Stores blocks of which it is known that they hash to their CIDs.
+    /// Stores blocks known to match their CIDs.
     pub(crate) async fn put_checked(&self, blocks: Vec<Block>) -> Result<(), Error> {
         self.inner.store.put(blocks.clone()).await?;
         self.inner.network.bitswap.arrived(&blocks);
         Ok(())
     }
 
-    /// Makes everything that was put before durable. Callers at the same time share one fsync.
+    /// Makes everything that was put before durable. Concurrent callers share one fsync.
+    ///
+    /// # Errors
+    /// The store cannot be written.
     pub async fn sync(&self) -> Result<(), Error> {
         self.inner.store.sync().await
     }
 
-    /// Keeps what is written from now on from being collected, until the value is dropped.
+    /// Protects blocks written from now on from garbage collection, until the value is dropped.
     pub fn hold(&self) -> Hold {
         Hold {
             _lease: self.inner.store.protect().upload(),
         }
     }
 
-    /// Removes a block. Fails with [`Error::Pinned`] if it is pinned, directly, recursively or by a
-    /// recursive pin above it.
+    /// Removes a block.
+    ///
+    /// # Errors
+    /// [`Error::Pinned`] if it is pinned, directly, recursively or by a recursive pin above it; the store
+    /// cannot be read or written.
     pub async fn delete(&self, cid: &Cid) -> Result<(), Error> {
         let why = match self.pin_status(cid).await? {
             None => {
@@ -288,7 +319,10 @@ impl Node {
         Err(Error::Pinned { cid: *cid, why })
     }
 
-    /// Every local block, as a CIDv1 with the raw codec, in order of the hash.
+    /// Streams every local block, as a CIDv1 with the raw codec, in order of the hash.
+    ///
+    /// # Errors
+    /// An item is an error when the store cannot be read; it is the last item.
     pub fn local_refs(&self) -> BoxStream<'static, Result<Cid, Error>> {
         let cid = |key: Result<Vec<u8>, Error>| {
             let hash = Multihash::from_bytes(&key?);
@@ -298,7 +332,10 @@ impl Node {
         batched(self.inner.store.keys()).map(cid).boxed()
     }
 
-    /// What the repository holds; cheap.
+    /// Returns usage and limits of the repository; cheap.
+    ///
+    /// # Errors
+    /// The file system does not report its free space.
     pub fn stat(&self) -> Result<RepoStat, Error> {
         let counters = self.inner.store.counters();
         let (disk_size, free) = disk_space(&self.inner.path)?;
@@ -315,7 +352,8 @@ impl Node {
         })
     }
 
-    /// Reads here, and from other peers unless offline; what is read through one reader belongs together.
+    /// Creates a reader of local blocks and, unless offline, of other peers' blocks. Its reads share a
+    /// session.
     fn reader(&self) -> Reader {
         let session = (!self.offline).then(|| Arc::new(self.inner.network.bitswap.session()));
         Reader {
@@ -325,7 +363,7 @@ impl Node {
         }
     }
 
-    /// What a new request may hold.
+    /// Returns the memory budget of a new request.
     pub(crate) fn budget(&self) -> Budget {
         Budget::new(&self.inner.memory)
     }

@@ -1,9 +1,10 @@
-//! Blocks and pins on disk: one fjall database, files with the bytes of large blocks, one thread that writes.
+//! On-disk store of blocks and pins: a fjall database, segment files for the bytes of large blocks, and a
+//! single writing thread.
 //!
-//! A block's key is its multihash, so CIDv0 and CIDv1 of one block are one entry. Its value is the block
-//! itself if it is small, and else its place in a segment ([`segments`]): a database writes everything
-//! twice, first to its journal. A pin's key is the CID's bytes. Counters are kept exact by the writing
-//! thread and stored in each batch, because counting a keyspace means scanning it.
+//! A block's key is its multihash, so CIDv0 and CIDv1 of one block share an entry. Its value is the block
+//! itself if it is small, and otherwise its place in a segment ([`segments`]): a database writes everything
+//! twice, first to its journal. A pin's key is the CID's bytes. Counters are kept exact by the writing thread
+//! and stored in each batch, because counting a keyspace means scanning it.
 
 mod compact;
 mod damage;
@@ -33,19 +34,19 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use writer::{Op, Request};
 
-/// The largest block bitswap peers must accept.
+/// Size limit of a block, bytes: the largest that bitswap peers must accept.
 pub(crate) const BLOCK_MAX: usize = 2 << 20;
-/// The multihash code of CIDs that hold their content.
+/// Multihash code of the identity function: such CIDs hold their content.
 pub(crate) const IDENTITY: u64 = 0;
 
-/// Requests waiting for the writing thread; their bytes are bounded by [`IN_FLIGHT_KIB`].
+/// Capacity of the writing thread's queue, requests; their bytes are limited by [`IN_FLIGHT_KIB`].
 const QUEUE: usize = 4096;
-/// Bytes of blocks waiting for the writing thread, in KiB. One request may pass it when alone.
+/// Limit on block bytes waiting for the writing thread, KiB. A single request may exceed it.
 const IN_FLIGHT_KIB: usize = 32 << 10;
-/// How often a block is looked up again when its segment is gone: each time it was moved in between.
+/// Attempts to read a block: it is looked up again if its segment is gone, because it was moved.
 const LOOKUPS: usize = 8;
 
-/// What the repository holds, kept by the writing thread.
+/// Totals of the repository, maintained by the writing thread.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Counters {
     pub(crate) blocks: u64,
@@ -53,7 +54,7 @@ pub(crate) struct Counters {
     pub(crate) pins: u64,
 }
 
-/// The database; clones share it.
+/// The store of blocks and pins; clones share it.
 #[derive(Clone)]
 pub(crate) struct Store {
     inner: Arc<Inner>,
@@ -70,7 +71,7 @@ struct Inner {
     path: PathBuf,
 }
 
-/// The database while it is open.
+/// The database and segments while open.
 struct Open {
     db: Database,
     blocks: Keyspace,
@@ -82,7 +83,7 @@ struct Open {
 }
 
 impl Open {
-    /// What the database knows of a block.
+    /// Looks up a block in the database.
     fn stored(&self, key: &[u8]) -> Result<Option<Entry>, Error> {
         let value = self.blocks.get(key)?;
         value.map(|value| Entry::decode(value.into())).transpose()
@@ -105,8 +106,8 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Lets the writing thread finish what waits, and closes the database; every later call fails. The
-    /// folder is free once the listings that run are gone too. Blocks the thread.
+    /// Lets the writing thread finish queued requests, and closes the database; every later call fails. The
+    /// folder is unlocked once running listings have ended too. Blocks the thread.
     pub(crate) fn close(&self) {
         drop(lock(&self.inner.requests).take());
         if let Some(thread) = lock(&self.inner.thread).take()
@@ -144,10 +145,10 @@ impl Store {
         *lock(&self.inner.counters)
     }
 
-    /// The block, if local or held by its CID.
+    /// Returns the block, if it is local or its CID holds it.
     ///
     /// # Errors
-    /// [`Error::DamagedBlock`] when the disk gives other bytes than were written; that is noted.
+    /// [`Error::DamagedBlock`] if the disk returns other bytes than were written; the damage is recorded.
     pub(crate) fn get(&self, cid: &Cid) -> Result<Option<Bytes>, Error> {
         if cid.hash().code() == IDENTITY {
             return Ok(Some(Bytes::copy_from_slice(cid.hash().digest())));
@@ -175,7 +176,7 @@ impl Store {
                     if current? == Some(Entry::At(place)) {
                         return Err(damaged(cid, why));
                     }
-                    // Otherwise it was deleted, moved or replaced meanwhile, and its disk space freed.
+                    // Otherwise it was deleted, moved or replaced in the meantime, and its disk space freed.
                 }
             }
         }
@@ -183,7 +184,7 @@ impl Store {
         Err(damaged(cid, "its segment is missing".to_owned()))
     }
 
-    /// Whether the block is local, and not known to be damaged.
+    /// Returns whether the block is local and not known to be damaged.
     pub(crate) fn has(&self, cid: &Cid) -> Result<bool, Error> {
         if cid.hash().code() == IDENTITY {
             return Ok(true);
@@ -207,8 +208,8 @@ impl Store {
         Ok(entry.map(|entry| entry.size()))
     }
 
-    /// Stores blocks whose hashes were checked; all or none. Readers see them at once; they are durable
-    /// after a sync, or on their own a second later.
+    /// Stores verified blocks; all or none. Readers see them at once; they are durable after a sync, or by
+    /// themselves a second later.
     pub(crate) async fn put(&self, blocks: Vec<Block>) -> Result<(), Error> {
         let mut kib = 0;
         let mut entries = Vec::with_capacity(blocks.len());
@@ -236,7 +237,7 @@ impl Store {
         self.request(Op::Sync, true).await.map(drop)
     }
 
-    /// Removes blocks, except those that [`Protect`] spares if `collecting`; returns how many went.
+    /// Removes blocks, except those protected by [`Protect`] if `collecting`; returns the keys removed.
     pub(crate) async fn delete(&self, keys: Vec<Vec<u8>>, collecting: bool) -> Result<Vec<Vec<u8>>, Error> {
         self.request(Op::Delete { keys, collecting }, !collecting)
             .await
@@ -273,7 +274,7 @@ impl Store {
         value.map(|value| decode_pin(*cid, &value)).transpose()
     }
 
-    /// The pins as of now, in order of the CID's bytes.
+    /// Lists a snapshot of the pins, in order of the CID's bytes.
     pub(crate) fn pins(&self) -> Result<impl Iterator<Item = Result<Pin, Error>> + Send + use<>, Error> {
         let open = self.db()?;
         let items = open.db.snapshot().iter(&open.pins);
@@ -284,10 +285,10 @@ impl Store {
         }))
     }
 
-    /// The keys of all blocks as of now, sorted.
+    /// Lists a snapshot of all blocks' keys, sorted.
     pub(crate) fn keys(&self) -> Result<impl Iterator<Item = Result<Vec<u8>, Error>> + Send + use<>, Error> {
         let open = self.db()?;
-        // First what is fresh: what is committed in between is in both, and not in neither.
+        // Read fresh blocks first: those committed in between are in both listings rather than in neither.
         let fresh = open.fresh.keys();
         let stored = open.db.snapshot().iter(&open.blocks);
         Ok(index::merge(fresh, stored.map(|guard| Ok(guard.key()?.to_vec()))))
@@ -299,17 +300,17 @@ fn damaged(cid: &Cid, why: String) -> Error {
     Error::DamagedBlock { cid: *cid, why }
 }
 
-/// The key of a block: its multihash.
+/// Returns the key of a block: its multihash.
 pub(crate) fn key_of(cid: &Cid) -> Vec<u8> {
     cid.hash().to_bytes()
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // What the lock guards is changed in single steps, so a panic elsewhere leaves it whole.
+    // Guarded values change in single steps, so they are consistent even after a panic elsewhere.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Version 1 of a pin record: version, mode, name.
+/// Encodes version 1 of a pin record: version, mode, name.
 fn encode_pin(pin: &Pin) -> Vec<u8> {
     let mode = match pin.mode {
         PinMode::Recursive => 0,

@@ -1,4 +1,4 @@
-//! `add`.
+//! The command `add`.
 
 mod names;
 mod options;
@@ -17,13 +17,13 @@ use super::request::{Call, read_part};
 use crate::unixfs::{AddOptions, Added, Adder, Metadata, Name};
 use crate::{Adding, Block, Node};
 
-/// The longest target a symbolic link has on any system we know.
+/// Maximal length of a symbolic link's target, bytes; no known system has longer ones.
 const TARGET_MAX: usize = 4096;
 
-/// Blocks on their way to nowhere when only the hash is wanted.
+/// Queued blocks when only the hash is wanted; they are dropped.
 const HASHED: usize = 16;
 
-/// `add`.
+/// Handles `add`.
 pub(super) async fn add(mut call: Call) -> Result<Reply, Failure> {
     let options = options(&call)?;
     let only_hash = call.flag("only-hash", false);
@@ -37,7 +37,7 @@ pub(super) async fn add(mut call: Call) -> Result<Reply, Failure> {
         options,
         only_hash,
     };
-    // Contradicting options are a status, not a trailer.
+    // Contradictory options must fail with a status, not in a trailer.
     let target = plan.target()?;
     let parts = call.multipart()?;
     running(move |sink| async move {
@@ -54,7 +54,7 @@ pub(super) async fn add(mut call: Call) -> Result<Reply, Failure> {
     })
 }
 
-/// How to start another upload of the same kind.
+/// Parameters for starting further uploads of the same kind.
 struct Plan {
     node: Node,
     options: AddOptions,
@@ -72,26 +72,26 @@ impl Plan {
     }
 }
 
-/// The top-level entry that the upload is at.
+/// The current top-level entry of the upload.
 #[derive(Default)]
 struct Top {
     name: Name,
-    /// It is a directory, or one was before it.
+    /// Whether it is a directory or follows one.
     directories: bool,
 }
 
-/// A part's place among the top-level entries.
+/// Position of a part among the top-level entries.
 #[derive(Clone, Copy)]
 struct Place {
-    /// It is the first of a top-level entry.
+    /// Whether the part is the first of a top-level entry.
     begins: bool,
-    /// It begins another upload.
+    /// Whether the part starts another upload.
     another: bool,
 }
 
 impl Top {
-    /// Notes a part. Kubo adds each top-level entry for itself. Here files go together, which costs one sync
-    /// for all, until a name repeats (`is_taken`) or a directory is complete.
+    /// Records a part. Kubo adds each top-level entry on its own. Here files are added together, which costs
+    /// one sync for all, until a name repeats (`is_taken`) or a directory is complete.
     fn note(&mut self, path: &[u8], directory: bool, is_taken: impl Fn(&[u8]) -> bool) -> Place {
         let top = path.split(|byte| *byte == b'/').next().unwrap_or_default();
         let nested = path.len() > top.len();
@@ -105,10 +105,10 @@ impl Top {
     }
 }
 
-/// Where the blocks go.
+/// Destination of the blocks.
 enum Target {
     Node(Adding),
-    /// Nowhere: only the CIDs are wanted.
+    /// None: only the CIDs are wanted.
     Hash(Adder),
 }
 
@@ -116,7 +116,7 @@ impl Target {
     fn hashing(options: AddOptions) -> Result<Self, Failure> {
         let (sender, mut blocks) = mpsc::channel::<Block>(HASHED);
         let adder = Adder::new(options, sender)?;
-        // Ends when the adder does.
+        // Ends when the adder drops the sender.
         tokio::spawn(async move { while blocks.recv().await.is_some() {} });
         Ok(Target::Hash(adder))
     }

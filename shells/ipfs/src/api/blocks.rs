@@ -1,4 +1,4 @@
-//! `block/…`.
+//! The commands `block/…`.
 
 use crate::Cid;
 use cid::Version;
@@ -9,10 +9,11 @@ use super::reply::{Failure, Reply, Sink, running};
 use super::request::{Call, read_part};
 use crate::{Block, Error, PinMode, codec, hash};
 
-/// The largest block that other nodes accept.
+/// Size limit of a block, bytes: the largest that other nodes accept.
 const BLOCK_MAX: usize = 2 * 1024 * 1024;
 
-/// Blocks stored by one write of the database; enough to make it cheap, little enough to hold in memory.
+/// Size of the blocks stored by one database write, bytes: large enough to make it cheap, small enough to
+/// hold in memory.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
 
 #[derive(Serialize)]
@@ -31,7 +32,7 @@ struct Removed {
     error: String,
 }
 
-/// `block/get`.
+/// Handles `block/get`.
 pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
     let cid = call.resolve(call.arg()).await?;
     let data = call.node.get(cid).await?;
@@ -43,7 +44,7 @@ pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
     })
 }
 
-/// `block/stat`.
+/// Handles `block/stat`.
 pub(super) async fn stat(call: Call) -> Result<Reply, Failure> {
     let cid = call.resolve(call.arg()).await?;
     let size = match call.node.size_of(&cid)? {
@@ -56,7 +57,7 @@ pub(super) async fn stat(call: Call) -> Result<Reply, Failure> {
     })
 }
 
-/// The form of the CIDs that `block/put` and `dag/put` make.
+/// CID version, codec and hash function that `block/put` and `dag/put` use.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Form {
     pub(super) version: Version,
@@ -64,7 +65,7 @@ pub(super) struct Form {
     pub(super) hash: u64,
 }
 
-/// The code of a codec by its name.
+/// Returns the code of a codec, given its name.
 pub(super) fn codec_named(name: &str) -> Option<u64> {
     Some(match name {
         "raw" => codec::RAW,
@@ -78,7 +79,7 @@ pub(super) fn codec_named(name: &str) -> Option<u64> {
     })
 }
 
-/// The code of a hash function by its name.
+/// Returns the code of a hash function, given its name.
 pub(super) fn hash_named(name: &str) -> Result<u64, Failure> {
     hash::named(name).ok_or_else(|| Failure::failed(format!("unrecognized multihash function: {name}")))
 }
@@ -102,7 +103,7 @@ impl Form {
         };
         let form = Form { version, codec, hash };
         match call.number("mhlen") {
-            // Truncated hashes name nothing securely; Kubo's own callers send the full length.
+            // Truncated hashes are insecure; Kubo's own callers send the full length.
             Some(length) if length >= 0 && !form.has_length(length) => Err(Failure::failed(format!(
                 "multihash length {length} is not supported"
             ))),
@@ -120,7 +121,7 @@ impl Form {
     }
 }
 
-/// Refuses what other nodes would refuse.
+/// Refuses blocks that other nodes would refuse.
 pub(super) fn check_size(size: usize) -> Result<(), Failure> {
     if size <= BLOCK_MAX {
         return Ok(());
@@ -131,7 +132,7 @@ pub(super) fn check_size(size: usize) -> Result<(), Failure> {
     ))
 }
 
-/// `block/put`: one block per part.
+/// Handles `block/put`: stores one block per part.
 pub(super) async fn put(mut call: Call) -> Result<Reply, Failure> {
     let form = Form::of(&call)?;
     let mut parts = call.multipart()?;
@@ -176,7 +177,7 @@ impl Group {
         Ok(())
     }
 
-    /// Stores the group and then tells it, so that what was told is there.
+    /// Stores the group, and then reports its blocks, so that every reported block is stored.
     async fn store(&mut self) -> Result<(), Failure> {
         self.bytes = 0;
         let blocks = std::mem::take(&mut self.blocks);
@@ -199,7 +200,7 @@ impl Group {
     }
 }
 
-/// `block/rm`.
+/// Handles `block/rm`.
 pub(super) async fn rm(call: Call) -> Result<Reply, Failure> {
     let (force, quiet) = (call.flag("force", false), call.flag("quiet", false));
     running(move |sink| async move {

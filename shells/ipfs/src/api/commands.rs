@@ -1,4 +1,4 @@
-//! The commands that the API has, with their options.
+//! Table of the API's commands with their arguments and options.
 
 use futures::future::BoxFuture;
 use serde::Serialize;
@@ -7,7 +7,7 @@ use super::reply::{Failure, Reply};
 use super::request::Call;
 use super::{add, blocks, config, dags, files, info, pins, repo};
 
-/// What values an option takes.
+/// Type of an option's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Text,
@@ -17,13 +17,13 @@ pub(super) enum Kind {
 
 type Options = &'static [(&'static [&'static str], Kind)];
 
-/// One command.
+/// A command with its arguments and options.
 pub(super) struct Command {
-    /// Its path below `/api/v0/`.
+    /// Path below `/api/v0/`.
     pub(super) path: &'static str,
-    /// The arguments it cannot do without.
+    /// Names of the required arguments.
     pub(super) args: &'static [&'static str],
-    /// Whether it takes files in the body.
+    /// Whether the command reads files from the body.
     pub(super) file: bool,
     options: Options,
     pub(super) run: fn(Call) -> BoxFuture<'static, Result<Reply, Failure>>,
@@ -34,7 +34,7 @@ impl Command {
         self.options.iter().copied()
     }
 
-    /// What Kubo calls the file argument.
+    /// Returns Kubo's name of the file argument.
     pub(super) fn file_name(&self) -> &'static str {
         match self.path {
             "block/put" => "data",
@@ -44,15 +44,15 @@ impl Command {
     }
 }
 
-/// What a path names.
+/// Result of looking up a path.
 pub(super) enum Found {
-    /// A command, and the argument that was the last segment of the path.
+    /// A command, and the last segment of the path if that is an argument.
     Command(&'static Command, Option<String>),
     Unknown,
 }
 
-/// Kubo's commands that this node lacks and whose parents it has: they are unknown here, not arguments of
-/// their parents.
+/// Commands of Kubo that this node lacks, below a path that is itself a command. They must be reported as
+/// unknown, not parsed as arguments of that command.
 const ABSENT: [&str; 7] = [
     "commands/completion",
     "config/edit",
@@ -63,7 +63,7 @@ const ABSENT: [&str; 7] = [
     "version/deps",
 ];
 
-/// Finds a command by its path or, with one argument more, by the path above.
+/// Finds a command by its path, or by the path without its last segment, which is then an argument.
 pub(super) fn find(path: &str) -> Found {
     let exact = |path: &str| COMMANDS.iter().find(|command| command.path == path);
     if let Some(command) = exact(path) {
@@ -170,7 +170,7 @@ static COMMANDS: &[Command] = &[
     command!("key/ls", [], info::key_list, [["l"] Bool ["ipns-base"] Text]),
 ];
 
-/// A command as `commands` tells it.
+/// Entry of the answer to `commands`.
 #[derive(Serialize)]
 pub(super) struct Described {
     #[serde(rename = "Name")]
@@ -187,7 +187,7 @@ struct DescribedOption {
     names: &'static [&'static str],
 }
 
-/// The tree of all commands.
+/// Returns the tree of all commands.
 pub(super) fn described() -> Described {
     let mut root = Described {
         name: "ipfs".to_owned(),

@@ -1,5 +1,5 @@
-//! `config` and `config/show`: the settings that clients ask for, as they are in effect. They are read-only:
-//! the embedded node is configured in `service.json`.
+//! The commands `config` and `config/show`: the effective settings that clients ask for, read-only. The
+//! embedded node is configured in `service.json`.
 
 use libp2p::Multiaddr;
 use serde::Serialize;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::reply::{Failure, Reply};
 use super::request::Call;
 
-/// The answer of `config`.
+/// Answer to `config`.
 #[derive(Serialize)]
 struct Setting {
     #[serde(rename = "Key")]
@@ -17,11 +17,11 @@ struct Setting {
     value: Value,
 }
 
-/// All settings, in the shape of Kubo's configuration file without its secrets.
+/// Returns all settings, in the shape of Kubo's configuration file without its secrets.
 fn settings(call: &Call) -> Result<Value, Failure> {
     let (own, stat) = (call.node.id(), call.node.stat()?);
     let swarm: Vec<_> = own.addresses.iter().map(Multiaddr::to_string).collect();
-    // Kubo knows no "unlimited". A setting must not change by itself, so this is not the free space.
+    // Kubo has no "unlimited". The disk's size, unlike its free space, does not change by itself.
     let storage_max = stat.storage_max.unwrap_or(stat.disk_size);
     Ok(json!({
         "Addresses": { "Swarm": swarm },
@@ -32,18 +32,18 @@ fn settings(call: &Call) -> Result<Value, Failure> {
     }))
 }
 
-/// `config/show`.
+/// Handles `config/show`.
 pub(super) async fn show(call: Call) -> Result<Reply, Failure> {
     Reply::once(&settings(&call)?)
 }
 
-/// `config`: one setting, by its dotted key.
+/// Handles `config`: returns one setting, by its dotted key.
 ///
 /// # Errors
 /// The key is unknown or private, or a value to set was given.
 pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
     let key = call.arg();
-    // Kubo refuses the whole section as well: its file holds the key there.
+    // Kubo refuses the whole section too: its file holds the private key there.
     let folded = key.to_lowercase();
     if folded == "identity" || folded.starts_with("identity.privkey") {
         return Err(Failure::failed("cannot show or change private key through API"));
@@ -55,7 +55,7 @@ pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
     }
     let settings = settings(&call)?;
     let value = find(&settings, key).map_err(|why| {
-        // Kubo quotes the reason.
+        // Kubo quotes the reason too.
         Failure::failed(format!("failed to get config value: \"{why}\""))
     })?;
     Reply::once(&Setting {
@@ -64,7 +64,7 @@ pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
     })
 }
 
-/// A key that names no setting.
+/// Failed lookup of a setting.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum LookupError {
     #[error("{0} not found")]
@@ -73,7 +73,7 @@ enum LookupError {
     NoMap(String),
 }
 
-/// Looks `key` up in nested objects; the error is in Kubo's words.
+/// Looks up `key` in nested objects; error texts are Kubo's.
 fn find<'a>(settings: &'a Value, key: &str) -> Result<&'a Value, LookupError> {
     let mut at = settings;
     let mut end = 0_usize;

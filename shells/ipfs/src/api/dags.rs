@@ -1,4 +1,4 @@
-//! `dag/…` and `refs`.
+//! The commands `dag/…` and `refs`.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use super::request::{Call, read_part};
 use crate::dag::Visited;
 use crate::{Block, PinMode, Ref, codec};
 
-/// A node of a DAG is a block in the end, and JSON takes up to four times the room.
+/// Size limit of a node in `dag/put`, bytes: a node becomes one block, and JSON is up to four times larger.
 const INPUT_MAX: usize = 8 * 1024 * 1024;
 
-/// How long before the deadline of a call its walks are cut off, so that the line that tells so is sent.
+/// Time before the deadline of a call at which its walks are cut off, to have time for reporting that.
 const TIMEOUT_HEADSTART: Duration = Duration::from_millis(50);
 
-/// `dag/get`.
+/// Handles `dag/get`.
 pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
     match call.text("output-codec").unwrap_or("dag-json") {
         "dag-json" => {}
@@ -46,7 +46,7 @@ struct CidLine {
     cid: Link,
 }
 
-/// `dag/put`: one node per part.
+/// Handles `dag/put`: stores one node per part.
 pub(super) async fn put(mut call: Call) -> Result<Reply, Failure> {
     let named =
         |name: &str| codec_named(name).ok_or_else(|| Failure::failed(format!("unrecognized codec: {name}")));
@@ -89,7 +89,7 @@ struct Resolved {
     rest: String,
 }
 
-/// `dag/resolve`.
+/// Handles `dag/resolve`.
 pub(super) async fn resolve(call: Call) -> Result<Reply, Failure> {
     let resolved = call.node.resolve(&Call::path(call.arg())?).await?;
     let rest = resolved
@@ -133,7 +133,7 @@ struct Stats {
     bytes: u64,
 }
 
-/// `dag/import`: one CAR per part. Roots are pinned from what is local then.
+/// Handles `dag/import`: imports one CAR per part, then pins the roots, whose blocks must be local by then.
 pub(super) async fn import(mut call: Call) -> Result<Reply, Failure> {
     let mut parts = call.multipart()?;
     running(move |sink| async move {
@@ -171,10 +171,10 @@ pub(super) async fn import(mut call: Call) -> Result<Reply, Failure> {
     })
 }
 
-/// `dag/export`.
+/// Handles `dag/export`.
 pub(super) async fn export(call: Call) -> Result<Reply, Failure> {
     let root = call.resolve(call.arg()).await?;
-    // Read first, so that a root that is nowhere is a status and not a broken archive.
+    // Read before answering, so that a missing root yields an error status, not a broken archive.
     call.node.get(root).await?;
     let pieces = call.node.dag_export(root).map_err(Failure::from).boxed();
     Ok(Reply::Content {
@@ -212,7 +212,7 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// `dag/stat`: of each root for itself, and of all together with what they share counted once.
+/// Handles `dag/stat`: statistics of each root, and of all together, with shared blocks counted once.
 pub(super) async fn stat(call: Call) -> Result<Reply, Failure> {
     let progress = call.flag("progress", true);
     running(move |sink| async move {
@@ -225,7 +225,7 @@ pub(super) async fn stat(call: Call) -> Result<Reply, Failure> {
     })
 }
 
-/// What the roots so far have.
+/// Statistics of the roots walked so far.
 #[derive(Default)]
 struct Measured {
     seen: Visited,
@@ -235,7 +235,7 @@ struct Measured {
 }
 
 impl Measured {
-    /// Notes a block of the last root.
+    /// Counts a block of the last root.
     fn add(&mut self, cid: &crate::Cid, size: u64) {
         if self.seen.insert(cid) {
             self.unique_blocks += 1;
@@ -295,7 +295,7 @@ async fn measure(
     Ok(())
 }
 
-/// `refs`.
+/// Handles `refs`.
 pub(super) async fn refs(call: Call) -> Result<Reply, Failure> {
     let format = match (
         call.text("format").filter(|it| !it.is_empty()),
@@ -316,7 +316,7 @@ pub(super) async fn refs(call: Call) -> Result<Reply, Failure> {
     let deadline = call
         .timeout()?
         .and_then(|limit| Instant::now().checked_add(limit));
-    // The answer as a whole has this deadline, too; Kubo still tells of it in line.
+    // The answer as a whole has this deadline, too; Kubo, however, reports it in a line.
     let deadline = deadline.and_then(|deadline| deadline.checked_sub(TIMEOUT_HEADSTART));
     running(move |sink| async move {
         for arg in &call.args {
@@ -328,7 +328,7 @@ pub(super) async fn refs(call: Call) -> Result<Reply, Failure> {
                 None => walk.await,
             };
             if let Err(failure) = walked {
-                // A root that cannot be walked is told in line, and the next one is walked.
+                // Report the failure of this root in a line, and continue with the next.
                 sink.send(&RefLine {
                     text: String::new(),
                     error: failure.message().to_owned(),

@@ -1,4 +1,4 @@
-//! `cat`, `get` and `ls`.
+//! The commands `cat`, `get` and `ls`.
 
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use serde::Serialize;
@@ -7,7 +7,7 @@ use super::reply::{Failure, Reply};
 use super::request::Call;
 use crate::unixfs::{DirEntry, Kind, Metadata, Stat, mode_to_go};
 
-/// `cat`: files one after the other.
+/// Handles `cat`: concatenates files.
 pub(super) async fn cat(call: Call) -> Result<Reply, Failure> {
     let not_negative = |option: &str| match call.number(option) {
         Some(number) => match u64::try_from(number) {
@@ -31,7 +31,7 @@ pub(super) async fn cat(call: Call) -> Result<Reply, Failure> {
             Kind::Symlink => return Err(Failure::failed("this dag node is a symlink")),
             Kind::File => {}
         }
-        // Sizes are what the files claim: they may be anything.
+        // Files claim their sizes; the sum may be anything.
         let Some(rest) = stat.bytes.checked_sub(skip) else {
             skip -= stat.bytes;
             continue;
@@ -46,7 +46,7 @@ pub(super) async fn cat(call: Call) -> Result<Reply, Failure> {
     let pieces = stream::iter(parts)
         .then(move |(cid, offset, length)| {
             let node = node.clone();
-            // Opened one after the other: an open file holds blocks.
+            // Opened one at a time: an open file holds blocks.
             async move {
                 match node.cat(cid, offset, Some(length)).await {
                     Ok(pieces) => pieces.map_err(Failure::from).boxed(),
@@ -67,7 +67,7 @@ fn failing<T: Send + 'static>(failure: Failure) -> BoxStream<'static, Result<T, 
     stream::once(std::future::ready(Err(failure))).boxed()
 }
 
-/// The level of compression that is asked for.
+/// Returns the requested level of compression.
 fn compression(call: &Call) -> Result<Option<u32>, Failure> {
     let wrong = || Failure::failed("compression level must be between 1 and 9");
     match call.number("compression-level") {
@@ -81,7 +81,7 @@ fn compression(call: &Call) -> Result<Option<u32>, Failure> {
     }
 }
 
-/// `get`: a tar archive, or a file or an archive that is compressed.
+/// Handles `get`: returns a tar archive, or with compression a file or an archive.
 pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
     let level = compression(&call)?;
     let path = Call::path(call.arg())?;
@@ -93,7 +93,7 @@ pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
         .cloned()
         .unwrap_or_else(|| path.root.to_string());
     let is_file = stat.kind == Kind::File;
-    // What is compressed is a file's content, and no archive, unless an archive is asked for.
+    // With compression a file's content is sent as it is, unless an archive is asked for.
     let pieces = if level.is_some() && !call.flag("archive", false) {
         if !is_file {
             return Err(Failure::failed("file is not regular"));
@@ -113,7 +113,7 @@ pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
     } else {
         "application/x-tar"
     };
-    // The length of a directory is not known before it is walked; it only feeds a progress bar.
+    // The length of a directory is unknown until it is walked; it only feeds a progress bar.
     let length = match stat.kind {
         Kind::File => Some(stat.bytes),
         Kind::Directory | Kind::Symlink => None,
@@ -148,7 +148,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// Bytes that an entry takes in memory and as JSON.
+    /// Returns the bytes that an entry occupies in memory and as JSON.
     fn weight(&self) -> usize {
         let texts = self.name.len() + self.hash.len() + self.target.len() + self.mod_time.len();
         size_of::<Entry>() + 2 * texts + 100
@@ -167,7 +167,7 @@ fn entry(call: &Call, entry: DirEntry) -> Entry {
         Kind::File => 2,
         Kind::Symlink => 4,
     };
-    /// What Go's `os.FileMode` has for directories and links.
+    /// Bits of Go's `os.FileMode` for directories and links.
     const GO_DIRECTORY: u32 = 1 << 31;
     const GO_SYMLINK: u32 = 1 << 27;
     let type_bit = match target.kind {
@@ -190,7 +190,7 @@ fn entry(call: &Call, entry: DirEntry) -> Entry {
     }
 }
 
-/// `ls`. Without `stream` the answer is one object with sorted links.
+/// Handles `ls`. Without `stream` the answer is one object with sorted links.
 pub(super) async fn ls(call: Call) -> Result<Reply, Failure> {
     let resolve = call.flag("resolve-type", true) || call.flag("size", true);
     if !call.flag("stream", false) {
@@ -234,7 +234,7 @@ pub(super) async fn ls(call: Call) -> Result<Reply, Failure> {
 
 fn shown(call: &Call, found: DirEntry, resolve: bool) -> Entry {
     let shown = entry(call, found);
-    // 0 says that nobody looked.
+    // 0 means unknown: the entry was not fetched.
     if resolve {
         shown
     } else {
@@ -242,7 +242,7 @@ fn shown(call: &Call, found: DirEntry, resolve: bool) -> Entry {
     }
 }
 
-/// A time as Go prints it; its zero time when there is none.
+/// Formats a time like Go; `None` as Go's zero time.
 fn rfc3339(time: Option<(i64, u32)>) -> String {
     let Some((seconds, nanos)) = time else {
         return "0001-01-01T00:00:00Z".to_owned();
@@ -257,8 +257,8 @@ fn rfc3339(time: Option<(i64, u32)>) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
 }
 
-/// The date of a day counted from 1970-01-01, in the proleptic Gregorian calendar. Years are counted from
-/// March, so that the leap day is the last of its year, in cycles of 400 years.
+/// Converts days since 1970-01-01 to a date (year, month, day) of the proleptic Gregorian calendar. Years are
+/// counted from March, so that the leap day is the last of its year, in cycles of 400 years.
 fn civil(days: i64) -> (i64, i64, i64) {
     let shifted = days.saturating_add(719_468);
     let cycle = shifted.div_euclid(146_097);

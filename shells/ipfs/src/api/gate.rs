@@ -1,4 +1,5 @@
-//! Who may call: methods, origins, and requests that a web page made behind its user's back.
+//! Access control: allowed methods and origins, and rejection of requests that web pages make without their
+//! user's knowledge.
 
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
@@ -6,7 +7,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use super::reply::{Body, plain};
 use crate::pages;
 
-/// Kubo's companion extensions for browsers.
+/// Origins of Kubo's companion extensions for browsers.
 const EXTENSIONS: [&str; 2] = [
     "chrome-extension://nibjojkomfdiaoajekhjakgkdhaomnch",
     "chrome-extension://hjoieblefckbooibpepigmacodalfndh",
@@ -21,7 +22,7 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Lets in pages served from this machine at the API's own port.
+    /// Creates a gate that allows pages served from this machine at the API's own `port`.
     pub(super) fn new(port: u16) -> Self {
         let hosts = ["127.0.0.1", "[::1]", "localhost"];
         let local = hosts
@@ -32,7 +33,7 @@ impl Gate {
         }
     }
 
-    /// The answer to a request that is no call, or may not be one.
+    /// Returns the answer to a request that is not a call or is not allowed.
     pub(super) fn refuse<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
         let headers = request.headers();
         if request.method() == Method::OPTIONS {
@@ -102,7 +103,7 @@ impl Gate {
         response
     }
 
-    /// Marks the answer to a call for the browser that made it.
+    /// Adds the CORS headers of an answer to a call from `origin`.
     pub(super) fn mark(&self, origin: Option<&HeaderValue>, response: &mut Response<Body>) {
         let headers = response.headers_mut();
         headers.insert(header::VARY, HeaderValue::from_static("Origin"));

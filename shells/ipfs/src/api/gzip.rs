@@ -1,4 +1,4 @@
-//! Compressing an answer while it is made.
+//! Streaming compression of answers.
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -10,10 +10,10 @@ use crate::Error;
 use crate::reader::blocking;
 use crate::unixfs::ByteStream;
 
-/// What gzip and Go's library take when no level is asked for.
+/// Level used if none is requested; the default of gzip and Go's library.
 pub(super) const DEFAULT_LEVEL: u32 = 6;
 
-/// The same content as one gzip member. Each piece is compressed off the async threads.
+/// Compresses a stream into one gzip member. Each piece is compressed off the async threads.
 pub(super) fn compressed(pieces: ByteStream, level: u32) -> ByteStream {
     let encoder = GzEncoder::new(Vec::new(), Compression::new(level));
     let steps = unfold(Some((pieces, encoder)), |state| async {

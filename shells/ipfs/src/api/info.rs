@@ -1,4 +1,4 @@
-//! Who the node is and whom it knows.
+//! Commands about the node and its peers: `id`, `version`, `swarm/…`, `resolve`, `bitswap/stat`, `key/list`.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ impl From<Identity> for Id {
     }
 }
 
-/// `id`, of this node or of a connected one.
+/// Handles `id`, for this node or a connected one.
 pub(super) async fn id(call: Call) -> Result<Reply, Failure> {
     let own = call.node.id();
     if !call.arg().is_empty() {
@@ -72,7 +72,7 @@ struct Version {
     golang: &'static str,
 }
 
-/// `version`.
+/// Handles `version`.
 pub(super) async fn version(call: Call) -> Result<Reply, Failure> {
     let repo = call.node.stat().map(|stat| stat.version).unwrap_or_default();
     let machine = match std::env::consts::ARCH {
@@ -89,7 +89,7 @@ pub(super) async fn version(call: Call) -> Result<Reply, Failure> {
     })
 }
 
-/// `commands`.
+/// Handles `commands`.
 pub(super) async fn commands(_: Call) -> Result<Reply, Failure> {
     Reply::once(&commands::described())
 }
@@ -128,7 +128,7 @@ struct Identify {
     protocols: Option<Vec<String>>,
 }
 
-/// `swarm/peers`.
+/// Handles `swarm/peers`.
 pub(super) async fn swarm_peers(call: Call) -> Result<Reply, Failure> {
     let verbose = call.flag("verbose", false);
     let latency = verbose || call.flag("latency", false);
@@ -142,7 +142,7 @@ pub(super) async fn swarm_peers(call: Call) -> Result<Reply, Failure> {
         .map(|peer| Peer {
             address: peer.address.to_string(),
             peer: peer.peer_id.to_string(),
-            // Kubo's word for a latency that was not measured.
+            // Kubo's text for a latency that was not measured.
             latency: latency.then_some("n/a"),
             direction: direction.then_some(if peer.inbound { 1 } else { 2 }),
             identify: Identify {
@@ -181,7 +181,7 @@ fn peer_of(address: &str) -> Result<(Multiaddr, PeerId), Failure> {
     )))
 }
 
-/// `swarm/connect`: to all given addresses at once.
+/// Handles `swarm/connect`: dials all given addresses concurrently.
 pub(super) async fn swarm_connect(call: Call) -> Result<Reply, Failure> {
     let targets: Vec<_> = call
         .args
@@ -203,8 +203,8 @@ pub(super) async fn swarm_connect(call: Call) -> Result<Reply, Failure> {
     })
 }
 
-/// `swarm/disconnect`. Like Kubo, it lists a failure with the successes, and a peer that is not connected is
-/// no error of the request.
+/// Handles `swarm/disconnect`. Like Kubo, it lists failures with the successes, and a peer that is not
+/// connected does not fail the request.
 pub(super) async fn swarm_disconnect(call: Call) -> Result<Reply, Failure> {
     let mut strings = Vec::with_capacity(call.args.len());
     for arg in &call.args {
@@ -232,7 +232,7 @@ struct Addresses {
     addresses: BTreeMap<String, Vec<String>>,
 }
 
-/// `swarm/addrs`.
+/// Handles `swarm/addrs`.
 pub(super) async fn swarm_addrs(call: Call) -> Result<Reply, Failure> {
     let peers = call.node.peers().await.into_iter();
     let addresses = peers
@@ -241,7 +241,7 @@ pub(super) async fn swarm_addrs(call: Call) -> Result<Reply, Failure> {
     Reply::once(&Addresses { addresses })
 }
 
-/// `swarm/addrs/local` and `swarm/addrs/listen`.
+/// Handles `swarm/addrs/local` and `swarm/addrs/listen`.
 pub(super) async fn swarm_addrs_local(call: Call) -> Result<Reply, Failure> {
     let own = call.node.id();
     let with_id = call.flag("id", false);
@@ -264,7 +264,7 @@ struct Resolved {
     path: String,
 }
 
-/// `resolve`.
+/// Handles `resolve`.
 pub(super) async fn resolve(call: Call) -> Result<Reply, Failure> {
     let resolved = call.node.resolve(&Call::path(call.arg())?).await?;
     let rest: String = resolved
@@ -291,7 +291,7 @@ struct BitswapStat {
     data_sent: u64,
 }
 
-/// `bitswap/stat`: whom blocks are exchanged with. Blocks are not counted.
+/// Handles `bitswap/stat`: lists the peers of the exchange. Blocks are not counted.
 pub(super) async fn bitswap_stat(call: Call) -> Result<Reply, Failure> {
     let peers = call
         .node
@@ -320,7 +320,7 @@ struct Key {
     id: String,
 }
 
-/// `key/list`: the node has its own key and no other.
+/// Handles `key/list`: the node's own key is the only one.
 pub(super) async fn key_list(call: Call) -> Result<Reply, Failure> {
     const LIBP2P_KEY: u64 = 0x72;
     let peer = call.node.id().peer_id;

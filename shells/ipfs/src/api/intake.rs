@@ -1,9 +1,9 @@
-//! Bodies of requests on their way in: a client that falls silent loses its place, and one that is answered
-//! early is read on for a while.
+//! Limits on reading request bodies: a client that falls silent loses its place, and the rest of a body whose
+//! request is answered early is drained for a while.
 //!
-//! Many clients look at the answer only when they have sent everything, and one that still sends when its
-//! connection closes may lose the answer to a reset ("broken pipe"). So what nobody wants of a body is read
-//! and dropped, within limits, while the answer is on its way.
+//! Many clients look at the answer only when they have sent everything, and a client that still sends when
+//! its connection closes may lose the answer to a reset ("broken pipe"). So the unwanted rest of a body is
+//! read and dropped, within limits, while the answer is sent.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,34 +18,32 @@ use hyper::{Request, header};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-/// How long a client may send nothing of a body that is being waited for. As nginx has it; time in which the
-/// body is not waited for does not count.
+/// How long a client may send nothing while its body is awaited. The default of nginx.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// What is left of a body after the answer is read for so long.
+/// Time limit of draining the rest of a body after the answer.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// And at most so many bytes of it: over any network that carries them within [`DRAIN`], the answer has
-/// arrived
-/// long before.
+/// Size limit of draining, bytes: on any network that carries as much within [`DRAIN`], the answer has
+/// arrived long before.
 const DRAIN_BYTES: usize = 256 << 20;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A request whose client sent nothing more of the body.
+/// Error of a body whose client sent nothing for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the client sent nothing of its upload for {} seconds", SILENCE.as_secs())]
 pub struct Silent;
 
-/// Whether a body ended because its client was silent. An extension of the request.
+/// Extension of a request: whether its body was ended with [`Silent`].
 #[derive(Debug, Clone, Default)]
 pub struct WasSilent(Arc<AtomicBool>);
 
 impl WasSilent {
-    /// Returns the error if that happened.
+    /// Checks whether the client fell silent.
     ///
     /// # Errors
-    /// [`Silent`]
+    /// [`Silent`] if so.
     pub fn check(&self) -> Result<(), Silent> {
         if self.0.load(Ordering::Acquire) {
             Err(Silent)
@@ -55,20 +53,20 @@ impl WasSilent {
     }
 }
 
-/// A request's body with these limits.
+/// Body of a request with these limits.
 #[derive(Debug)]
 pub struct Intake<B>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
 {
     body: Option<B>,
-    /// Runs while the body is waited for.
+    /// Timer that runs while the body is awaited.
     silence: Option<Pin<Box<Sleep>>>,
     was_silent: WasSilent,
-    /// The place among the uploads that run; free when the body has been read.
+    /// Place among the running uploads; freed when the body has been read.
     place: Option<OwnedSemaphorePermit>,
-    /// Whether what is left is to be read. Not before the first byte is asked for when the client waits for
-    /// that (`Expect: 100-continue`): it would begin to send.
+    /// Whether to drain the rest of the body. With `Expect: 100-continue` not before the first read, which
+    /// would make the client start sending.
     drains: bool,
 }
 
@@ -76,7 +74,7 @@ impl<B> Intake<B>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
 {
-    /// Puts the limits on the body of a request.
+    /// Applies the limits to the body of a request.
     pub fn of(request: Request<B>) -> Request<Self> {
         let was_silent = WasSilent::default();
         let drains = !request.headers().contains_key(header::EXPECT);
@@ -129,7 +127,7 @@ where
             return Poll::Pending;
         }
         this.was_silent.0.store(true, Ordering::Release);
-        // Dropped without being read on.
+        // Not drained.
         this.body = None;
         this.place = None;
         Poll::Ready(Some(Err(Silent.into())))
@@ -217,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_nobody_wants_is_read_on() {
+    async fn rest_of_a_dropped_body_is_drained() {
         let (sender, body) = body();
         drop(Intake::of(Request::new(body)));
         for _ in 0..100 {
@@ -226,7 +224,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn reading_on_ends_after_a_number_of_bytes() {
+    async fn draining_ends_after_a_number_of_bytes() {
         let (sender, body) = body();
         drop(Intake::of(Request::new(body)));
         let piece = Bytes::from(vec![0; 1 << 20]);
@@ -241,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn client_that_waits_to_be_asked_is_not_asked_for_nothing() {
+    async fn unread_body_of_an_expecting_client_is_not_drained() {
         let (sender, body) = body();
         let request = Request::builder()
             .header("Expect", "100-continue")

@@ -1,7 +1,7 @@
-//! Reading `multipart/form-data` as it comes, with bounded memory.
+//! Streaming parser of `multipart/form-data`, with bounded memory.
 //!
-//! Kubo's clients send parts that no form would: other dispositions than `form-data`, metadata in the
-//! field name, file names that are escaped paths.
+//! Kubo's clients send parts that no HTML form would: dispositions other than `form-data`, metadata in the
+//! field name, escaped paths as file names.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,32 +13,33 @@ mod head;
 
 pub use self::head::{PartHead, PartKind, boundary};
 
-/// Bytes of a part's header: a path of 4096 bytes, escaped to three times that, twice.
+/// Maximal length of a part's header, bytes: two paths of 4096 bytes, escaped to three times that.
 const HEADER_MAX: usize = 32 * 1024;
 
-/// What a body is not.
+/// Failure to read a multipart body.
 #[derive(Debug, thiserror::Error)]
 pub enum MultipartError {
-    /// The connection broke, or the sender said something that is no HTTP body.
+    /// The connection broke, or the sender violated the HTTP framing.
     #[error("reading the request body: {0}")]
     Read(String),
-    /// Not the format.
+    /// The body is not valid multipart.
     #[error("multipart: {0}")]
     Format(&'static str),
 }
 
-/// The end of a part's header.
+/// End of a part's header.
 const HEAD_END: &[u8] = b"\r\n\r\n";
 
-/// A body being read. Parts come one after the other.
+/// A multipart body being read, part by part.
 pub struct Multipart {
     body: BoxStream<'static, Result<Bytes, MultipartError>>,
     buffer: BytesMut,
-    /// `\r\n--boundary`.
+    /// `\r
+    /// --boundary`.
     delimiter: Vec<u8>,
     ended: bool,
     stage: Stage,
-    /// Bytes of the buffer in which no end of a part's header was found.
+    /// Length of the prefix of `buffer` known to hold no end of a header.
     searched: usize,
 }
 
@@ -52,16 +53,16 @@ impl std::fmt::Debug for Multipart {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Before a part's head, just behind a delimiter.
+    /// Just after a delimiter, before a part's head.
     Between,
     /// In a part's content.
     Content,
-    /// Behind the last delimiter.
+    /// After the last delimiter.
     End,
 }
 
 impl Multipart {
-    /// Reads `body`, whose parts are divided by `boundary`.
+    /// Starts reading `body`, whose parts are separated by `boundary`.
     pub fn new<S, E>(body: S, boundary: &str) -> Self
     where
         S: Stream<Item = Result<Bytes, E>> + Send + 'static,
@@ -70,7 +71,7 @@ impl Multipart {
         let body = body.map(|piece| piece.map_err(|error| MultipartError::Read(error.to_string())));
         Multipart {
             body: body.boxed(),
-            // As if a line ended before the body, so that all delimiters look the same.
+            // As if a line ended before the body, so that all delimiters look alike.
             buffer: BytesMut::from(&b"\r\n"[..]),
             delimiter: format!("\r\n--{boundary}").into_bytes(),
             ended: false,
@@ -79,7 +80,10 @@ impl Multipart {
         }
     }
 
-    /// Skips what is left of the current part and reads the head of the next; `None` after the last.
+    /// Skips the rest of the current part and reads the head of the next; `None` after the last.
+    ///
+    /// # Errors
+    /// [`MultipartError::Read`] if the body cannot be read, [`MultipartError::Format`] if it is malformed.
     pub async fn next_part(&mut self) -> Result<Option<PartHead>, MultipartError> {
         std::future::poll_fn(|cx| self.poll_part(cx)).await
     }
@@ -96,8 +100,9 @@ impl Multipart {
                 self.stage = Stage::End;
                 continue;
             }
-            // The rest of the delimiter's line counts as the head's first, empty, line. What was searched for
-            // the end of the head is not searched again, whatever pieces the body comes in.
+            // The rest of the delimiter's line is parsed as the first, empty, line of the head. Bytes already
+            // searched for the end of the head are not searched again, however small the pieces of the body
+            // are.
             let from = self.searched.saturating_sub(HEAD_END.len() - 1);
             let end = find(&self.buffer[from..], HEAD_END).map(|end| from + end);
             if let Some(end) = end.filter(|end| *end <= HEADER_MAX) {
@@ -117,7 +122,10 @@ impl Multipart {
         }
     }
 
-    /// The next piece of the current part's content; `None` at its end.
+    /// Returns the next piece of the current part's content; `None` at its end.
+    ///
+    /// # Errors
+    /// As [`Multipart::next_part`].
     pub fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, MultipartError>> {
         loop {
             if self.stage != Stage::Content {
@@ -132,7 +140,7 @@ impl Multipart {
                 Some(end) => return Poll::Ready(Ok(Some(self.buffer.split_to(end).freeze()))),
                 None => {}
             }
-            // All but what may be the beginning of a delimiter is content for sure.
+            // Everything but a possible start of a delimiter is content for sure.
             let sure = self.buffer.len() - possible_start(&self.buffer, &self.delimiter);
             if sure > 0 {
                 return Poll::Ready(Ok(Some(self.buffer.split_to(sure).freeze())));
@@ -154,13 +162,13 @@ impl Multipart {
         Poll::Ready(Ok(()))
     }
 
-    /// The content of the current part as a stream.
+    /// Returns the content of the current part as a stream.
     pub fn content(&mut self) -> Content<'_> {
         Content { multipart: self }
     }
 }
 
-/// The content of one part.
+/// Stream of one part's content.
 #[derive(Debug)]
 pub struct Content<'a> {
     multipart: &'a mut Multipart,
@@ -179,7 +187,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     memchr::memmem::find(haystack, needle)
 }
 
-/// How many bytes at the end of `buffer` may begin `delimiter`.
+/// Returns how many bytes at the end of `buffer` may be the start of `delimiter`.
 fn possible_start(buffer: &[u8], delimiter: &[u8]) -> usize {
     let longest = buffer.len().min(delimiter.len() - 1);
     (1..=longest)
@@ -219,7 +227,7 @@ mod tests {
         content-disposition: file; filename=\"\"\r\n\r\n\r\n--xyz\r\n\r\nthree\r\n--xyz--\r\nignored";
 
     #[tokio::test]
-    async fn parts_are_found_however_the_body_is_cut() {
+    async fn parts_are_found_for_any_split_of_the_body() {
         for step in [1, 2, 3, 5, 8, 13, 1000] {
             let parts = read(BODY.as_bytes(), step).await.unwrap();
             let contents: Vec<_> = parts.iter().map(|(_, content)| content.as_slice()).collect();
@@ -237,7 +245,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_breaks_off_is_an_error_wherever_it_does() {
+    async fn body_cut_off_anywhere_is_an_error() {
         let end = BODY.rfind("--xyz--").unwrap() + 7;
         for cut in 0..end {
             assert!(read(&BODY.as_bytes()[..cut], 7).await.is_err(), "cut at {cut}");
@@ -245,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_header_without_end_is_refused() {
+    async fn endless_header_is_refused() {
         let body = format!("--xyz\r\nX: {}", "a".repeat(2 * HEADER_MAX));
         assert!(matches!(
             read(body.as_bytes(), 4096).await,
@@ -299,7 +307,7 @@ mod tests {
             filename,
             source: None,
         });
-        // Much of it looks like a delimiter.
+        // Mostly bytes that look like delimiters.
         let pieces = prop::sample::select(vec![
             &b"\r\n"[..],
             b"--xy",
@@ -322,12 +330,12 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(128))]
 
         #[test]
-        fn what_is_written_is_read(parts in parts(), step in 1_usize..60) {
+        fn written_parts_are_read_back(parts in parts(), step in 1_usize..60) {
             prop_assert_eq!(now(read(&written(&parts), step)).unwrap(), parts);
         }
 
         #[test]
-        fn whatever_the_bytes_they_are_read_or_refused(
+        fn arbitrary_bytes_are_parsed_or_refused(
             parts in parts(),
             at in any::<prop::sample::Index>(),
             byte: u8,

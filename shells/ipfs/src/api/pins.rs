@@ -1,4 +1,4 @@
-//! `pin/…`.
+//! The commands `pin/…`.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -14,7 +14,7 @@ use super::request::Call;
 use super::shapes::{PIN_NAME_MAX, PinKey, PinKinds, PinLine, Pins};
 use crate::{Error, Pin, PinFilter, PinMode, Progress};
 
-/// How often a running pin tells where it is.
+/// Interval of progress reports of a running pin.
 const TICK: Duration = Duration::from_millis(500);
 
 #[derive(Serialize)]
@@ -38,7 +38,7 @@ impl From<Progress> for Progressed {
     }
 }
 
-/// `pin/add`.
+/// Handles `pin/add`.
 pub(super) async fn add(call: Call) -> Result<Reply, Failure> {
     let mode = if call.flag("recursive", true) {
         PinMode::Recursive
@@ -58,7 +58,7 @@ pub(super) async fn add(call: Call) -> Result<Reply, Failure> {
     Reply::once(&Pins { pins })
 }
 
-/// A pin's name, if it is short enough.
+/// Validates the length of a pin's name.
 pub(super) fn pin_name(name: Option<&str>) -> Result<String, Failure> {
     let name = name.unwrap_or_default();
     if name.len() > PIN_NAME_MAX {
@@ -115,7 +115,7 @@ async fn add_telling(call: &Call, mode: PinMode, name: &str, sink: &Sink) -> Res
     sink.send(&Pins { pins }).await
 }
 
-/// `pin/rm`.
+/// Handles `pin/rm`.
 pub(super) async fn rm(call: Call) -> Result<Reply, Failure> {
     let recursive = call.flag("recursive", true);
     let mut pins = Vec::with_capacity(call.args.len());
@@ -135,7 +135,7 @@ pub(super) async fn rm(call: Call) -> Result<Reply, Failure> {
     Reply::once(&Pins { pins })
 }
 
-/// What a key takes beside its texts: its place in the map, and quotes and names in JSON.
+/// Memory of a key beside its texts, bytes: its map entry, and quotes and field names in JSON.
 const KEY_BYTES: usize = 100;
 
 #[derive(Serialize)]
@@ -144,7 +144,7 @@ struct Keys {
     keys: BTreeMap<String, PinKey>,
 }
 
-/// `pin/ls`. Without `stream` the answer is one object, which is made in memory as Kubo does.
+/// Handles `pin/ls`. Without `stream` the answer is one object, built in memory like Kubo's.
 pub(super) async fn ls(call: Call) -> Result<Reply, Failure> {
     let wanted = PinKinds::parse(call.text("type").unwrap_or_default()).map_err(Failure::failed)?;
     let names = call.flag("names", false) || call.text("name").is_some_and(|name| !name.is_empty());
@@ -165,7 +165,7 @@ pub(super) async fn ls(call: Call) -> Result<Reply, Failure> {
     let mut keys = BTreeMap::new();
     let mut held = held.holding();
     while let Some(PinLine { cid, name, kind }) = listed.try_next().await? {
-        // Once as a key and once as text.
+        // Counted as a map key and as JSON text.
         held.grow(size_of::<PinKey>() + 2 * (cid.len() + name.len() + kind.len()) + KEY_BYTES)?;
         keys.insert(cid, PinKey { kind, name });
     }
@@ -183,7 +183,7 @@ fn list(call: Call, wanted: PinKinds, names: bool) -> stream::BoxStream<'static,
             mode: Some(mode),
             name: name.clone(),
         };
-        // Made when its turn comes, so that no snapshot is held longer than needed.
+        // Created when its turn comes, so that no snapshot is held longer than needed.
         let node = node.clone();
         stream::once(async move { node.pins(filter) })
             .flatten()
@@ -193,7 +193,7 @@ fn list(call: Call, wanted: PinKinds, names: bool) -> stream::BoxStream<'static,
         .into_iter()
         .filter(|mode| shows(wanted, *mode));
     let own: Vec<_> = modes.map(|mode| of(mode).boxed()).collect();
-    // What has no pin of its own has no name that a filter could find.
+    // Indirect pins have no name that a filter could match.
     let below = (wanted.indirect && name.is_none()).then(|| {
         let nameless = |cid| {
             (
@@ -241,7 +241,7 @@ async fn status(call: &Call, arg: &str, wanted: PinKinds, names: bool) -> Result
     {
         return Ok(listed(pin));
     }
-    // Also of a block with a pin of its own, if that kind of pin is not asked for.
+    // Also for a block that is pinned itself, if that mode is not asked for.
     if wanted.indirect
         && let Some(root) = call.node.indirect_through(&cid).await?
     {
@@ -255,7 +255,7 @@ async fn status(call: &Call, arg: &str, wanted: PinKinds, names: bool) -> Result
     Err(Failure::failed(format!("path '{arg}' is not pinned")))
 }
 
-/// `pin/update`.
+/// Handles `pin/update`.
 pub(super) async fn update(call: Call) -> Result<Reply, Failure> {
     let from = call.resolve(&call.args[0]).await?;
     let to = call.resolve(&call.args[1]).await?;
@@ -292,7 +292,7 @@ struct BadNode {
     error: String,
 }
 
-/// `pin/verify`: walks every recursive pin without asking the network.
+/// Handles `pin/verify`: walks every recursive pin without asking other peers.
 pub(super) async fn verify(call: Call) -> Result<Reply, Failure> {
     let verbose = call.flag("verbose", false);
     if verbose && call.flag("quiet", false) {
@@ -309,7 +309,7 @@ pub(super) async fn verify(call: Call) -> Result<Reply, Failure> {
         while let Some(pin) = pins.try_next().await? {
             let mut bad = Vec::new();
             let mut walk = local.refs(pin.cid, None, true);
-            // A walk ends at its first error, so there is one per pin at most.
+            // A walk ends at its first error, so there is at most one per pin.
             while let Some(step) = walk.next().await {
                 if let Err(error) = step {
                     bad.push(BadNode {

@@ -1,4 +1,4 @@
-//! Answers in the shape that Kubo's clients read.
+//! Answers in the format of Kubo's API.
 
 use std::convert::Infallible;
 use std::fmt::Display;
@@ -19,31 +19,31 @@ use tokio::time::{Instant, timeout_at};
 use super::API_VERSION;
 use super::shapes::ErrorBody;
 
-/// The body of every answer.
+/// Body of every answer.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// Lines put into one chunk when they are there at once; a line is below 1 KiB as a rule.
+/// Maximal number of ready lines joined into one chunk; a line is usually below 1 KiB.
 const LINES_PER_CHUNK: usize = 128;
 
-/// The same for pieces of content, which have up to 1 MiB each: what is taken is held until it is sent.
+/// Maximal number of ready pieces of content per chunk. They have up to 1 MiB each and are held until sent.
 const PIECES_PER_CHUNK: usize = 2;
 
-/// Lines between a producer and the connection; more would only delay a slow reader's back-pressure.
+/// Lines buffered between a producer and the connection; more would only delay back-pressure.
 const SINK: usize = 32;
 
 const STREAM_ERROR: HeaderName = HeaderName::from_static("x-stream-error");
 const EXPOSED: HeaderValue = HeaderValue::from_static("X-Stream-Output, X-Chunked-Output, X-Content-Length");
 
-/// Why a call fails.
+/// Failure of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
-    /// `None`: the command failed; otherwise the request itself is wrong, which is answered as plain text.
+    /// Status of an invalid request, answered as plain text. `None`: the command itself failed.
     plain: Option<StatusCode>,
     message: String,
 }
 
 impl Failure {
-    /// The command was understood and failed.
+    /// Creates the failure of a valid command.
     pub(super) fn failed(message: impl Display) -> Self {
         Failure {
             plain: None,
@@ -51,7 +51,7 @@ impl Failure {
         }
     }
 
-    /// The request cannot be understood.
+    /// Creates the failure of an invalid request.
     pub(super) fn bad_request(message: impl Display) -> Self {
         Failure {
             plain: Some(StatusCode::BAD_REQUEST),
@@ -59,7 +59,7 @@ impl Failure {
         }
     }
 
-    /// So many uploads run already.
+    /// Creates the failure of a call beyond the limit on concurrent `uploads`.
     pub(super) fn busy(uploads: usize) -> Self {
         Failure {
             plain: Some(StatusCode::SERVICE_UNAVAILABLE),
@@ -67,7 +67,7 @@ impl Failure {
         }
     }
 
-    /// The same failure with words before it.
+    /// Prefixes the message.
     pub(super) fn within(self, what: &str) -> Self {
         Failure {
             message: format!("{what}{}", self.message),
@@ -101,16 +101,16 @@ impl From<crate::Error> for Failure {
     }
 }
 
-/// A stream of ready lines.
+/// A stream of serialised lines.
 pub(super) type Lines = BoxStream<'static, Result<Bytes, Failure>>;
 
-/// What a command answers.
+/// Answer of a command.
 pub(super) enum Reply {
-    /// One object.
+    /// A single object.
     Once(Bytes),
-    /// Objects as they come.
+    /// A stream of objects.
     Objects(Lines),
-    /// Content.
+    /// A stream of bytes.
     Content {
         kind: &'static str,
         length: Option<u64>,
@@ -119,12 +119,12 @@ pub(super) enum Reply {
 }
 
 impl Reply {
-    /// One object.
+    /// Creates an answer of one object.
     pub(super) fn once(value: &impl Serialize) -> Result<Self, Failure> {
         Ok(Reply::Once(json_line(value)))
     }
 
-    /// One object per item.
+    /// Creates an answer of one object per item.
     pub(super) fn objects<T: Serialize + 'static>(
         items: impl Stream<Item = Result<T, Failure>> + Send + 'static,
     ) -> Result<Self, Failure> {
@@ -133,7 +133,8 @@ impl Reply {
         ))
     }
 
-    /// The head and body of the answer. Waits for the first item, because a failure before it is a status.
+    /// Returns the head and body of the answer. Waits for the first item, so that a failure before it yields
+    /// an error status.
     pub(super) async fn into_response(self, deadline: Option<Instant>) -> Response<Body> {
         let (kind, mark, length, pieces) = match self {
             Reply::Once(line) => (
@@ -158,7 +159,7 @@ impl Reply {
         let frames = stream::once(std::future::ready(first))
             .chain(chunks)
             .flat_map(frames);
-        // Nothing follows an error, and nothing more is asked of its source.
+        // Nothing is sent after an error, and its source is not polled again.
         let frames = frames.scan(false, |ended, frame| {
             let go_on = !*ended;
             *ended |= frame.is_trailers();
@@ -173,7 +174,7 @@ impl Reply {
     }
 }
 
-/// The frames of items that were ready together: their bytes, then the error that ends them.
+/// Returns the frames of items that were ready together: their bytes, then the error that ends them.
 fn frames(items: Vec<Result<Bytes, Failure>>) -> impl Stream<Item = Frame<Bytes>> {
     let mut frames = Vec::new();
     let mut joined = Vec::new();
@@ -181,7 +182,7 @@ fn frames(items: Vec<Result<Bytes, Failure>>) -> impl Stream<Item = Frame<Bytes>
     let single = items.len() == 1;
     for item in items {
         match item {
-            // Content comes in large pieces that are better not copied.
+            // Avoid copying content, which comes in large pieces.
             Ok(piece) if single || piece.len() > 16 * 1024 => {
                 flush(&mut joined, &mut frames);
                 frames.push(Frame::data(piece));
@@ -210,7 +211,7 @@ fn flush(joined: &mut Vec<u8>, frames: &mut Vec<Frame<Bytes>>) {
     }
 }
 
-/// A header holds one line of visible text.
+/// Converts a message to a header value: one line of visible text.
 fn header_text(message: &str) -> HeaderValue {
     let line: String = message
         .chars()
@@ -247,7 +248,7 @@ fn command_headers(headers: &mut HeaderMap, kind: &'static str, mark: Option<&'s
     }
 }
 
-/// An answer outside the commands: plain text with a line end, as Go's `http.Error` writes it.
+/// Returns an answer outside the commands: plain text with a line end, like Go's `http.Error`.
 pub(super) fn plain(status: StatusCode, text: &str) -> Response<Body> {
     let mut response = Response::new(Full::new(Bytes::from(format!("{text}\n"))).boxed_unsync());
     *response.status_mut() = status;
@@ -263,11 +264,11 @@ pub(super) fn plain(status: StatusCode, text: &str) -> Response<Body> {
     response
 }
 
-/// JSON as Go writes it: one line, with the characters that HTML minds escaped.
+/// Serialises JSON like Go: one line, with the characters special in HTML escaped.
 pub(super) fn json_line(value: &impl Serialize) -> Bytes {
-    // Values here are plain data whose serialisation cannot fail; an empty line is skipped by readers.
+    // Serialising plain data cannot fail; readers skip an empty line.
     let mut text = serde_json::to_string(value).unwrap_or_default();
-    // Outside of strings JSON has none of these.
+    // Outside of strings JSON has none of these characters.
     for (raw, escaped) in [
         ('<', "\\u003c"),
         ('>', "\\u003e"),
@@ -283,25 +284,25 @@ pub(super) fn json_line(value: &impl Serialize) -> Bytes {
     text.into()
 }
 
-/// Where a running command puts its lines.
+/// Sending half of a running command's lines.
 #[derive(Clone)]
 pub(super) struct Sink(mpsc::Sender<Bytes>);
 
 impl Sink {
-    /// Waits for room.
+    /// Sends a line, waiting for room.
     pub(super) async fn send(&self, value: &impl Serialize) -> Result<(), Failure> {
         let sent = self.0.send(json_line(value)).await;
         sent.map_err(|_| Failure::failed("context canceled"))
     }
 
-    /// Sends if there is room: for news that the next news replaces.
+    /// Sends a line if there is room; for progress lines, which the next one supersedes.
     pub(super) fn offer(&self, value: &impl Serialize) {
-        // A full sink means that the reader has older news to read still.
+        // A full sink means that the reader has yet to read earlier progress.
         let _ = self.0.try_send(json_line(value));
     }
 }
 
-/// Runs a command that tells its results while it works. Dropping the answer stops it.
+/// Runs a command that sends lines while it works. Dropping the answer stops it.
 pub(super) fn running<F, W>(work: F) -> Result<Reply, Failure>
 where
     F: FnOnce(Sink) -> W,
@@ -330,7 +331,7 @@ where
                 }
             }
         }
-        // What was said before the end comes before the failure.
+        // Lines sent before the end precede the failure.
         if let Some(line) = running.lines.recv().await {
             return Some((Ok(line), running));
         }

@@ -1,4 +1,4 @@
-//! `repo/…` and `refs/local`.
+//! The commands `repo/…` and `refs/local`.
 
 use crate::Cid;
 use futures::stream::{StreamExt, TryStreamExt};
@@ -8,7 +8,7 @@ use super::reply::{Failure, Reply, running};
 use super::request::Call;
 use crate::{Block, Collected, hash};
 
-/// A CID as Go's types show it inside of JSON.
+/// A CID in the JSON form of Go's types.
 #[derive(Serialize)]
 pub(super) struct Link {
     #[serde(rename = "/")]
@@ -23,7 +23,7 @@ pub(super) struct RefLine {
     pub(super) error: String,
 }
 
-/// `refs/local`.
+/// Handles `refs/local`.
 pub(super) async fn local_refs(call: Call) -> Result<Reply, Failure> {
     let refs = call.node.local_refs().map_err(Failure::from);
     Reply::objects(refs.map_ok(move |cid| RefLine {
@@ -46,7 +46,7 @@ struct Stat {
     version: String,
 }
 
-/// `repo/stat`.
+/// Handles `repo/stat`.
 pub(super) async fn stat(call: Call) -> Result<Reply, Failure> {
     let stat = call.node.stat()?;
     let full = !call.flag("size-only", false);
@@ -69,13 +69,13 @@ struct GcLine {
     key: Option<Link>,
     #[serde(rename = "Error", skip_serializing_if = "String::is_empty")]
     error: String,
-    /// Bytes of disk that the collection freed, with the last key. Kubo has no such field, and its clients
-    /// ignore it; a line of its own would be taken for a key.
+    /// Bytes of disk freed by the collection, sent with the last key. Kubo has no such field, and its clients
+    /// ignore it; they would take a separate line for a key.
     #[serde(rename = "FreedBytes", skip_serializing_if = "Option::is_none")]
     freed: Option<u64>,
 }
 
-/// `repo/gc`.
+/// Handles `repo/gc`.
 pub(super) async fn gc(call: Call) -> Result<Reply, Failure> {
     let silent = call.flag("silent", false);
     let stream_errors = call.flag("stream-errors", false);
@@ -126,7 +126,7 @@ struct Version {
     version: String,
 }
 
-/// `repo/version`.
+/// Handles `repo/version`.
 pub(super) async fn version(call: Call) -> Result<Reply, Failure> {
     let version = call.node.stat()?.version;
     let number = version.strip_prefix("fs-repo@").unwrap_or(&version);
@@ -143,7 +143,7 @@ struct Verified {
     progress: u64,
 }
 
-/// `repo/verify`: reads and hashes every block.
+/// Handles `repo/verify`: reads and hashes every block.
 pub(super) async fn verify(call: Call) -> Result<Reply, Failure> {
     running(move |sink| async move {
         let (mut seen, mut corrupt) = (0, 0);
@@ -173,7 +173,7 @@ pub(super) async fn verify(call: Call) -> Result<Reply, Failure> {
     })
 }
 
-/// What is wrong with a block. One that is gone by now was collected, which is no fault.
+/// Returns the fault of a block. A missing one was collected in the meantime, which is no fault.
 fn check(node: &crate::Node, cid: Cid) -> Option<crate::Error> {
     match node.get_local(&cid) {
         Ok(None) => None,

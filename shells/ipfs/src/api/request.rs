@@ -1,4 +1,4 @@
-//! A call as it came: arguments, options, body.
+//! Parsing of calls: arguments, options, body.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -17,13 +17,13 @@ use super::multipart::{self, Multipart};
 use super::reply::Failure;
 use crate::{DagPath, Node};
 
-/// A query holds paths of some KiB and at most a few thousand CIDs; hyper's own limit on the head is near.
+/// Maximal number of query parameters: a few thousand CIDs. hyper's own limit on the head is near.
 const PAIRS_MAX: usize = 4096;
 
-/// Arguments in the body (`pin add` from standard input): as many CIDs as fit.
+/// Maximal size of arguments in the body (`pin add` from standard input), bytes.
 const BODY_ARGS_MAX: usize = 1024 * 1024;
 
-/// Options that every command has.
+/// Options of every command.
 const GLOBAL: [(&[&str], Kind); 4] = [
     (&["encoding", "enc"], Kind::Text),
     (&["timeout"], Kind::Text),
@@ -31,10 +31,10 @@ const GLOBAL: [(&[&str], Kind); 4] = [
     (&["offline"], Kind::Bool),
 ];
 
-/// The body of a request, wherever it comes from.
+/// Body of a request from any source.
 pub type RequestBody = BoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
-/// One call of a command.
+/// A call of a command.
 pub(super) struct Call {
     pub(super) node: Node,
     pub(super) command: &'static Command,
@@ -42,12 +42,12 @@ pub(super) struct Call {
     options: Vec<(&'static str, String)>,
     body: Option<RequestBody>,
     boundary: Option<String>,
-    /// The place among the uploads that run, of a call that takes one.
+    /// Place among the running uploads, if the call needs one.
     pub(super) place: Option<OwnedSemaphorePermit>,
 }
 
 impl Call {
-    /// Reads a request whose path named `command`, with what followed as the first argument.
+    /// Parses a request for `command`; `first` is an argument from the path.
     pub(super) async fn read(
         node: &Node,
         command: &'static Command,
@@ -100,7 +100,7 @@ impl Call {
         }
     }
 
-    /// Arguments may stand in the first part of the body, one a line.
+    /// Reads arguments from the first part of the body, one per line.
     async fn read_body_args(&mut self) -> Result<(), Failure> {
         let mut parts = self.multipart()?;
         if parts.next_part().await.map_err(Failure::bad_request)?.is_none() {
@@ -113,7 +113,7 @@ impl Call {
         Ok(())
     }
 
-    /// The parts of the body; only once.
+    /// Takes the body as multipart; possible only once.
     pub(super) fn multipart(&mut self) -> Result<Multipart, Failure> {
         let missing = || {
             Failure::bad_request(format!(
@@ -126,7 +126,7 @@ impl Call {
         Ok(Multipart::new(data_of(body), boundary))
     }
 
-    /// The value of an option under any of its names.
+    /// Returns the value of an option under any of its names.
     pub(super) fn text(&self, option: &str) -> Option<&str> {
         self.options
             .iter()
@@ -146,7 +146,7 @@ impl Call {
         self.text(option).and_then(parse_number)
     }
 
-    /// The time limit that the caller set, if any.
+    /// Returns the time limit set by the caller.
     pub(super) fn timeout(&self) -> Result<Option<Duration>, Failure> {
         let Some(text) = self.text("timeout") else {
             return Ok(None);
@@ -159,17 +159,17 @@ impl Call {
         }
     }
 
-    /// The first argument; commands that need one have been checked for it.
+    /// Returns the first argument; calls that need one have been checked for it.
     pub(super) fn arg(&self) -> &str {
         self.args.first().map_or("", String::as_str)
     }
 
-    /// An argument as a path, in Kubo's words when it is none.
+    /// Parses an argument as a path; errors are Kubo's.
     pub(super) fn path(text: &str) -> Result<DagPath, Failure> {
         Ok(DagPath::from_str(text)?)
     }
 
-    /// The CID that an argument leads to.
+    /// Resolves an argument to a CID.
     pub(super) async fn resolve(&self, text: &str) -> Result<Cid, Failure> {
         let path = Self::path(text)?;
         if path.segments.is_empty() {
@@ -178,7 +178,7 @@ impl Call {
         Ok(self.node.resolve(&path).await?.cid)
     }
 
-    /// A CID as the caller wants to see it.
+    /// Formats a CID in the base that the caller wants.
     pub(super) fn show(&self, cid: &Cid) -> String {
         let Some(base) = self.text("cid-base").and_then(base_named) else {
             return cid.to_string();
@@ -186,7 +186,7 @@ impl Call {
         if base == multibase::Base::Base58Btc && cid.version() == cid::Version::V0 {
             return cid.to_string();
         }
-        // Only base58btc has room for version 0.
+        // CIDs of version 0 are always base58btc.
         let upgraded = cid.into_v1().unwrap_or(*cid);
         upgraded
             .to_string_of_base(base)
@@ -194,7 +194,7 @@ impl Call {
     }
 }
 
-/// The rest of the current part, at most `max` bytes.
+/// Reads the rest of the current part, at most `max` bytes.
 pub(super) async fn read_part(parts: &mut Multipart, max: usize) -> Result<Vec<u8>, Failure> {
     let mut all = Vec::new();
     let mut content = parts.content();
@@ -289,7 +289,7 @@ fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// Numbers as Go reads them with base 0.
+/// Parses a number like Go's `ParseInt` with base 0.
 fn parse_number(text: &str) -> Option<i64> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
@@ -312,7 +312,7 @@ fn parse_number(text: &str) -> Option<i64> {
         .map(|value| if negative { -value } else { value })
 }
 
-/// Durations as Go writes them: `1h2m3.5s`, `300ms`.
+/// Parses a duration in Go's format: `1h2m3.5s`, `300ms`.
 fn go_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = 0.0;
@@ -342,7 +342,7 @@ fn go_duration(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(total).ok()
 }
 
-/// The base that the option `cid-base` names.
+/// Returns the multibase named by the option `cid-base`.
 pub fn base_named(name: &str) -> Option<multibase::Base> {
     use multibase::Base;
     Some(match name {
@@ -366,7 +366,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_durations_are_read_as_go_reads_them() {
+    fn numbers_and_durations_are_parsed_like_in_go() {
         assert_eq!(parse_number("0x10"), Some(16));
         assert_eq!(parse_number("-1"), Some(-1));
         assert_eq!(parse_number("010"), Some(8));

@@ -1,4 +1,4 @@
-//! Connections, and the way of a request to its command.
+//! HTTP server: accepts connections and dispatches requests to commands.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -25,27 +25,28 @@ use super::request::{Call, RequestBody};
 use crate::Node;
 use crate::trailers::AllowTrailers;
 
-/// Each holds some 100 KiB of buffers at most. Further ones wait in the kernel's queue.
+/// Maximal number of connections, of at most some 100 KiB of buffers each. Further ones wait in the kernel's
+/// queue.
 const CONNECTIONS_MAX: usize = 1024;
 
-/// Calls at once that take content from the body, such as `add`: each may hold some 10 MiB. Half of the
-/// connections, so that uploads of clients that are silent or slow leave room for other calls.
+/// Maximal number of concurrent calls that read content from the body, such as `add`: each may hold some 10
+/// MiB. Half of the connections, so that silent or slow uploads leave room for other calls.
 const UPLOADS_MAX: usize = 512;
 
-/// A client on the same machine or network sends its header at once; one that does not holds a connection.
+/// Time limit of reading a request's header: clients on the same machine or network send it at once.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long calls may still run after the shutdown began.
+/// Time that running calls have to end after the shutdown began.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// After a failed accept (mostly: no file descriptors) connections need time to end.
+/// Pause after a failed accept (mostly: no file descriptors), in which connections may end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `/api/v0` for `node` on `listener` until `shutdown` completes; running calls then have five
-/// seconds to end.
+/// Serves `/api/v0` for `node` on `listener` until `shutdown` completes; running calls then have five seconds
+/// to end.
 ///
 /// # Errors
-/// The listener has no local address. A single connection's failure is no error.
+/// The listener has no local address. Failures of single connections are only logged.
 pub async fn serve(
     node: Node,
     listener: TcpListener,
@@ -86,7 +87,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// The API without a listener, for whoever has requests from elsewhere. Cheap to clone.
+/// The API without a listener, for requests received elsewhere. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Api {
     node: Node,
@@ -98,7 +99,7 @@ fn connection(
     api: Api,
     socket: TcpStream,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + Send {
-    // Latency of small answers matters more than packets saved; a socket that refuses works anyway.
+    // Answers are small, so latency matters more than packets saved. Failure is harmless.
     let _ = socket.set_nodelay(true);
     let service = service_fn(move |request: Request<Incoming>| {
         let api = api.clone();
@@ -113,7 +114,7 @@ fn connection(
 }
 
 impl Api {
-    /// The API of `node`, for web pages that were served from `port` of this machine, and for programs.
+    /// Creates the API of `node`, for programs, and for web pages served from `port` of this machine.
     pub fn new(node: Node, port: u16) -> Self {
         Api {
             node,
@@ -122,7 +123,7 @@ impl Api {
         }
     }
 
-    /// Answers one request. Dropping the answer's body stops what makes it.
+    /// Answers one request. Dropping the answer's body stops the command.
     pub async fn answer(&self, request: Request<RequestBody>) -> Response<Body> {
         let Some(path) = request.uri().path().strip_prefix("/api/v0/").map(str::to_owned) else {
             return outside(request.uri().path());
@@ -175,7 +176,7 @@ impl Api {
     }
 }
 
-/// What Kubo serves beside its commands, as far as programs ask for it.
+/// Answers the paths outside the commands that programs ask Kubo for.
 fn outside(path: &str) -> Response<Body> {
     if path == "/version" {
         let text = format!(

@@ -1,11 +1,11 @@
-//! What Kubo asks and answers, for whoever speaks in its place: this API, and the cluster's proxy.
+//! Kubo's request and answer types that this API shares with the cluster's IPFS proxy.
 
 use serde::Serialize;
 
-/// The longest name of a pin, in bytes: Kubo's limit, which clients rely on being told.
+/// Maximal length of a pin's name, bytes. Kubo's limit; clients rely on the error.
 pub const PIN_NAME_MAX: usize = 255;
 
-/// An error.
+/// Kubo's error object.
 #[derive(Debug, Serialize)]
 pub struct ErrorBody<'a> {
     #[serde(rename = "Message")]
@@ -17,7 +17,7 @@ pub struct ErrorBody<'a> {
 }
 
 impl<'a> ErrorBody<'a> {
-    /// Of a command that was understood, and failed.
+    /// Creates the error of a valid command that failed.
     pub fn failed(message: &'a str) -> Self {
         ErrorBody {
             message,
@@ -27,30 +27,30 @@ impl<'a> ErrorBody<'a> {
     }
 }
 
-/// The answer to `pin/add`, `pin/rm` and `pin/update`.
+/// Answer to `pin/add`, `pin/rm` and `pin/update`.
 #[derive(Debug, Serialize)]
 pub struct Pins {
-    /// In the base that the caller wants.
+    /// CIDs, in the base that the caller wants.
     #[serde(rename = "Pins")]
     pub pins: Vec<String>,
 }
 
-/// Which kinds of pin a listing is to show.
+/// Kinds of pin that a listing includes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PinKinds {
     /// Pins of whole DAGs.
     pub recursive: bool,
     /// Pins of single blocks.
     pub direct: bool,
-    /// What is held because a recursive pin above holds it.
+    /// Blocks held because of a recursive pin above them.
     pub indirect: bool,
 }
 
 impl PinKinds {
-    /// Reads the option `type`; without one, all kinds are meant.
+    /// Parses the option `type`; `""` means all kinds.
     ///
     /// # Errors
-    /// There is no such kind, in Kubo's words.
+    /// The kind is unknown; the text is Kubo's.
     pub fn parse(kind: &str) -> Result<Self, String> {
         let (recursive, direct, indirect) = match kind {
             "" | "all" | "any" => (true, true, true),
@@ -71,13 +71,13 @@ impl PinKinds {
     }
 }
 
-/// One pin of an answer in lines.
+/// One pin in a streamed answer.
 #[derive(Debug, Serialize)]
 pub struct PinLine {
-    /// In the base that the caller wants.
+    /// CID, in the base that the caller wants.
     #[serde(rename = "Cid")]
     pub cid: String,
-    /// Empty when the caller does not want names.
+    /// Name of the pin; empty if the caller does not want names.
     #[serde(rename = "Name", skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// `recursive`, `direct`, `indirect`, or `indirect through <CID>`.
@@ -85,13 +85,13 @@ pub struct PinLine {
     pub kind: String,
 }
 
-/// One pin of an answer in one piece, where its CID is the key.
+/// One pin in an answer of one object, where its CID is the key.
 #[derive(Debug, Serialize)]
 pub struct PinKey {
-    /// As in [`PinLine`].
+    /// As [`PinLine::kind`].
     #[serde(rename = "Type")]
     pub kind: String,
-    /// As in [`PinLine`].
+    /// As [`PinLine::name`].
     #[serde(rename = "Name")]
     pub name: String,
 }
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_are_those_of_kubo() {
+    fn pin_kinds_are_parsed_like_in_kubo() {
         let kinds = |recursive, direct, indirect| PinKinds {
             recursive,
             direct,

@@ -385,7 +385,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(
+        fn messages_round_trip(
             blocks in prop::collection::vec(bytes(300), 0..4),
             payload in prop::collection::vec((bytes(12), bytes(70_000)), 0..5),
             wants in prop::collection::vec((bytes(40), 0..2i32, any::<bool>()), 0..5),
@@ -425,7 +425,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_the_bytes_they_are_read_or_refused(garbage in bytes(100)) {
+        fn arbitrary_bytes_are_parsed_or_refused(garbage in bytes(100)) {
             futures::executor::block_on(async {
                 let mut input = futures::io::Cursor::new(&garbage);
                 if let Ok(Some(length)) = read_length(&mut input).await {

@@ -1,4 +1,4 @@
-//! Uploads into the node's own store.
+//! Uploads into the node's store.
 
 use super::Node;
 use crate::bitswap::Bitswap;
@@ -10,14 +10,14 @@ use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Blocks between the adder and the store.
+/// Blocks queued between the adder and the store.
 const BLOCKS: usize = 64;
-/// Blocks written in one go: 4 MiB at the default chunk size.
+/// Blocks written together: 4 MiB at the default chunk size.
 const BATCH: usize = 16;
-/// Writes under way: one being committed while the next is handed over.
+/// Concurrent writes: one is committed while the next is handed over.
 const WRITES: usize = 3;
 
-/// An upload into a node: an [`Adder`] whose blocks are stored, and safe from collections until it ends.
+/// An upload into a node: an [`Adder`] whose blocks are stored, and protected from collections until it ends.
 #[derive(Debug)]
 pub struct Adding {
     adder: Adder,
@@ -28,6 +28,9 @@ pub struct Adding {
 
 impl Node {
     /// Starts an upload into this node.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] or [`Error::Unsupported`] for invalid options; [`Error::Closed`].
     pub fn add(&self, options: AddOptions) -> Result<Adding, Error> {
         let (blocks, receiver) = mpsc::channel(BLOCKS);
         let adder = Adder::new(options, blocks)?;
@@ -71,6 +74,9 @@ async fn store_all(store: Store, bitswap: Bitswap, mut receiver: mpsc::Receiver<
 
 impl Adding {
     /// See [`Adder::file`].
+    ///
+    /// # Errors
+    /// As [`Adder::file`]; the store cannot be written.
     pub async fn file(
         &mut self,
         path: impl AsRef<[u8]>,
@@ -83,11 +89,17 @@ impl Adding {
     }
 
     /// See [`Adder::directory`].
+    ///
+    /// # Errors
+    /// As [`Adder::directory`].
     pub fn directory(&mut self, path: impl AsRef<[u8]>, meta: Metadata) -> Result<(), Error> {
         self.adder.directory(path, meta)
     }
 
     /// See [`Adder::symlink`].
+    ///
+    /// # Errors
+    /// As [`Adder::symlink`]; the store cannot be written.
     pub async fn symlink(
         &mut self,
         path: impl AsRef<[u8]>,
@@ -104,6 +116,9 @@ impl Adding {
     }
 
     /// See [`Adder::make_room`].
+    ///
+    /// # Errors
+    /// As [`Adder::make_room`]; the store cannot be written.
     pub async fn make_room(
         &mut self,
         path: impl AsRef<[u8]>,
@@ -113,7 +128,8 @@ impl Adding {
         self.explain(made).await
     }
 
-    /// The adder only sees that its blocks are taken no more; why, the storing task knows.
+    /// Replaces the adder's [`Error::Closed`], which only says that its blocks are no longer accepted, by the
+    /// error of the storing task.
     async fn explain<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
         if matches!(result, Err(Error::Closed)) && self.storing.is_finished() {
             (&mut self.storing).await.map_err(|_| Error::Closed)??;
@@ -121,8 +137,12 @@ impl Adding {
         result
     }
 
-    /// Builds the directories, which it gives to `told`, makes everything durable, and pins the roots
-    /// recursively under `pin`, a name (possibly empty), if given. Returns the roots.
+    /// Builds the directories, sending each to `told`, makes everything durable, and pins the roots
+    /// recursively with the name `pin` (may be empty) if given. Returns the roots.
+    ///
+    /// # Errors
+    /// As [`Adder::finish`]; the store cannot be written; [`Error::Pinned`] or [`Error::Invalid`] if a root
+    /// cannot be pinned.
     pub async fn finish(self, pin: Option<String>, told: mpsc::Sender<Added>) -> Result<Vec<Added>, Error> {
         let Adding {
             adder,

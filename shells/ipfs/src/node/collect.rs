@@ -1,4 +1,4 @@
-//! Garbage collection: mark what pins keep, remove the rest.
+//! Garbage collection: marks the blocks that pins keep, removes the rest.
 
 use super::Node;
 use crate::Cid;
@@ -14,23 +14,23 @@ use tokio::runtime::Handle;
 /// Blocks removed in one batch, during which a running upload or pin waits for its touch.
 const BATCH: usize = 256;
 
-/// Blocks removed on a full disk before what they occupied is freed, so that the removal of the next ones has
-/// room. Each time costs a walk over the table of blocks.
+/// Blocks removed on a full disk before their space is freed, so that the next removals have room. Each time
+/// costs a scan of the table of blocks.
 const FREE_AFTER: u64 = 1 << 15;
 
-/// One step of a garbage collection.
+/// Event of a garbage collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Collected {
-    /// This block is gone; blocks are stored by multihash and named as CIDv1 of raw bytes.
+    /// This block was removed. Blocks are stored by multihash and named as a CIDv1 with the raw codec.
     Removed(Cid),
-    /// The last step: bytes of disk that were freed, of this and of earlier collections' blocks.
+    /// The last event: disk space freed, including blocks that earlier collections removed.
     Freed {
-        /// The decrease of the disk space that blocks occupy.
+        /// Decrease of the disk space that blocks occupy, bytes.
         bytes: u64,
     },
 }
 
-/// Ends the collection's notes whatever happens.
+/// Ends the collection when dropped, in every case.
 struct Collecting(Arc<Protect>);
 
 impl Drop for Collecting {
@@ -40,9 +40,13 @@ impl Drop for Collecting {
 }
 
 impl Node {
-    /// Removes every block that no pin keeps and no running upload or pin needs, and tells which. Only
-    /// one runs at a time; dropping the stream stops it, which is safe at any moment. The disk space is
-    /// free when the stream ends.
+    /// Removes every block that no pin keeps and no running upload or pin needs, and streams the CIDs
+    /// removed. Only one collection runs at a time. Dropping the stream stops it, which is safe at any
+    /// moment. The disk space is free when the stream ends.
+    ///
+    /// # Errors
+    /// An item is [`Error::Busy`] if a collection is running already, or another error if the store cannot be
+    /// read or written; it is the last item.
     pub fn gc(&self) -> BoxStream<'static, Result<Collected, Error>> {
         let store = self.inner.store.clone();
         produce(|out| async move {
@@ -53,7 +57,7 @@ impl Node {
 }
 
 fn collect(store: &Store, handle: &Handle, out: &Sink<Collected>) -> Result<(), Error> {
-    // From here on, uploads and pins note what they touch; so the order is: note, then look at the pins.
+    // From here on uploads and pins record what they touch. This must precede reading the pins.
     let roots = store.protect().start_collecting()?;
     let _collecting = Collecting(store.protect().clone());
     let mut marked = Marked::default();
@@ -81,8 +85,8 @@ fn collect(store: &Store, handle: &Handle, out: &Sink<Collected>) -> Result<(), 
     out.blocking_send(Collected::Freed { bytes })
 }
 
-/// What is said of a pin whose blocks cannot be followed. An error of the operating system says nothing about
-/// the pin.
+/// Returns the error for a pin whose blocks cannot be followed. An error of the operating system does not
+/// indicate a fault of the pin.
 fn unmarked(cid: &Cid, error: Error) -> Error {
     if matches!(error, Error::Io { .. } | Error::Store(_) | Error::Closed) {
         return error;
@@ -93,7 +97,7 @@ fn unmarked(cid: &Cid, error: Error) -> Error {
     ))
 }
 
-/// Returns how many blocks it removed.
+/// Removes all blocks that are not marked; returns their number.
 fn remove_unmarked(
     store: &Store,
     handle: &Handle,
@@ -102,7 +106,7 @@ fn remove_unmarked(
 ) -> Result<u64, Error> {
     let (mut removed, mut unfreed) = (0, 0);
     let mut batch = Vec::with_capacity(BATCH);
-    // The listing holds on to what was there when it began.
+    // The listing holds a snapshot of the blocks.
     let mut keys = store.keys()?;
     loop {
         let key = keys.next().transpose()?;

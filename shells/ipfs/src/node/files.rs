@@ -1,4 +1,4 @@
-//! Files, directories, paths and archives.
+//! Reading files, directories, paths and DAG nodes; importing and exporting archives.
 
 use super::Node;
 use crate::Cid;
@@ -11,15 +11,18 @@ use futures::stream::{BoxStream, StreamExt};
 use ipld_core::ipld::Ipld;
 use tokio::io::AsyncRead;
 
-/// Blocks of an archive that are checked and stored in one go, bytes.
+/// Limit of the archive blocks verified and stored together, bytes.
 const IMPORT_BYTES: usize = 4 << 20;
-/// And their number, for archives of many tiny ones.
+/// Limit of the archive blocks verified and stored together, for archives of many tiny ones.
 const IMPORT_BLOCKS: usize = 4096;
-/// The largest DAG-JSON or other block that is stored for a caller.
+/// Size limit of a block stored by [`Node::dag_put`], bytes.
 const PUT_MAX: usize = crate::store::BLOCK_MAX;
 
 impl Node {
-    /// A file's content from `offset`, at most `length` bytes. The root is read before this returns.
+    /// Streams a file's content from `offset`, at most `length` bytes. The root is read before this returns.
+    ///
+    /// # Errors
+    /// [`Error::IsDirectory`] for a directory; the root cannot be read or decoded.
     pub async fn cat(&self, cid: Cid, offset: u64, length: Option<u64>) -> Result<ByteStream, Error> {
         let reader = self.reader();
         read::check_file(&cid, &read::entity(&cid, reader.get(cid).await?)?)?;
@@ -29,13 +32,19 @@ impl Node {
         }))
     }
 
-    /// What is at a CID.
+    /// Returns kind and size of the entry at a CID.
+    ///
+    /// # Errors
+    /// The root cannot be read or decoded.
     pub async fn file_stat(&self, cid: Cid) -> Result<Stat, Error> {
         Ok(read::stat(&read::entity(&cid, self.reader().get(cid).await?)?))
     }
 
-    /// The names in a directory (of a file: none), sharded or not; with `resolve`, each entry is fetched
-    /// to tell what it is.
+    /// Streams the entries of a directory, sharded or not; a file has none. With `resolve`, each entry is
+    /// fetched to determine its kind.
+    ///
+    /// # Errors
+    /// The root cannot be read or decoded.
     pub async fn ls(
         &self,
         cid: Cid,
@@ -50,14 +59,17 @@ impl Node {
         }))
     }
 
-    /// A file or directory tree as a tar archive whose entries are below `name`.
+    /// Streams a file or directory tree as a tar archive whose entries are below `name`.
     pub fn tar(&self, cid: Cid, name: Name) -> ByteStream {
         let reader = self.reader();
         produce(|out| tar::archive(reader, cid, name, out))
     }
 
-    /// Follows a path: names of files and directories, named links, and keys or indexes inside DAG-CBOR
+    /// Resolves a path of names of files and directories, named links, and keys or indexes inside DAG-CBOR
     /// and DAG-JSON.
+    ///
+    /// # Errors
+    /// [`Error::NoLink`] if a name does not exist; a block on the path cannot be read or decoded.
     pub async fn resolve(&self, path: &DagPath) -> Result<Resolved, Error> {
         let reader = self.reader();
         let mut cid = path.root;
@@ -105,13 +117,19 @@ impl Node {
         })
     }
 
-    /// The links of one block, with their names where the codec has them.
+    /// Returns the links of one block, with their names if the codec has them.
+    ///
+    /// # Errors
+    /// The block cannot be read or decoded.
     pub async fn links(&self, cid: Cid) -> Result<Vec<(String, Cid)>, Error> {
         codec::links(&cid, &self.reader().get(cid).await?)
     }
 
-    /// The links below a block, depth first, down to `max_depth` (`None`: all), each target once if
+    /// Streams the links below a block, depth first, down to `max_depth` (`None`: all), each target once if
     /// `unique`.
+    ///
+    /// # Errors
+    /// An item is an error when a block cannot be read or decoded; it is the last item.
     pub fn refs(
         &self,
         cid: Cid,
@@ -122,7 +140,10 @@ impl Node {
         produce(|out| dag::refs(reader, cid, max_depth, unique, out))
     }
 
-    /// What is at a path, as DAG-JSON.
+    /// Returns the value at a path, as DAG-JSON.
+    ///
+    /// # Errors
+    /// As [`Node::resolve`].
     pub async fn dag_get(&self, path: &DagPath) -> Result<String, Error> {
         let Resolved { cid, remainder } = self.resolve(path).await?;
         let block = codec::decode(&cid, &self.reader().get(cid).await?)?;
@@ -136,8 +157,12 @@ impl Node {
         }
     }
 
-    /// Stores one block given as DAG-JSON, DAG-CBOR, DAG-PB or raw bytes (`input`, a multicodec) in the form
-    /// of another codec (`store`), hashed by the multihash code `hash`. Pins and syncs nothing.
+    /// Stores one block given as DAG-JSON, DAG-CBOR, DAG-PB or raw bytes (`input`, a multicodec) in the
+    /// format of another codec (`store`), hashed with the multihash code `hash`. Does not pin or sync.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`]; `data` is not valid in the codec `input`, or cannot be converted; as
+    /// [`Node::put`].
     pub async fn dag_put(&self, data: &[u8], input: u64, store: u64, hash: u64) -> Result<Cid, Error> {
         if data.len() > PUT_MAX {
             return Err(Error::TooLarge {
@@ -151,7 +176,7 @@ impl Node {
         Ok(cid)
     }
 
-    /// The DAG below a root as CARv1, each block once, depth first.
+    /// Streams the DAG below a root as CARv1, each block once, depth first.
     pub fn dag_export(&self, root: Cid) -> ByteStream {
         let reader = self.reader();
         let mut blocks = produce(|out| async move { dag::blocks(reader, root, &out).await });
@@ -165,8 +190,11 @@ impl Node {
         })
     }
 
-    /// Stores the blocks of a CAR (v1 or v2), checks each hash, syncs, and returns the roots it names
-    /// with the number of blocks and bytes. Pins nothing: use [`Node::hold`] until that is done.
+    /// Stores the blocks of a CAR (v1 or v2), verifying each hash, syncs, and returns its roots with the
+    /// number of blocks and bytes. Does not pin: use [`Node::hold`] until that is done.
+    ///
+    /// # Errors
+    /// The archive cannot be read or is malformed; as [`Node::put`].
     pub async fn dag_import(
         &self,
         car: impl AsyncRead + Send + Unpin,
@@ -190,7 +218,7 @@ impl Node {
     }
 }
 
-/// Where names lead inside one block.
+/// Result of following names inside one block.
 enum Descent<'d, 'n> {
     Inside(&'d Ipld),
     Link(Cid, &'n [String]),

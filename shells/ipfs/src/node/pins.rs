@@ -1,4 +1,4 @@
-//! Pins.
+//! Pins of the node: making, removing and listing them.
 
 use super::Node;
 use crate::Cid;
@@ -7,16 +7,16 @@ use crate::store::IDENTITY;
 use crate::{Error, Pin, PinFilter, PinMode, PinStatus, Progress, codec, dag};
 use futures::stream::{BoxStream, StreamExt};
 
-/// The longest name of a pin, bytes; Kubo's number.
+/// Maximal length of a pin's name, bytes; Kubo's limit.
 const NAME_MAX: usize = 255;
 
 impl Node {
-    /// Fetches what is missing of a DAG and records the pin once all of it is local and synced. Drop the
-    /// future to cancel. Pinning again with the same mode replaces the name.
+    /// Fetches the missing blocks of a DAG and records the pin once all of it is local and synced. Dropping
+    /// the future cancels the pin. Pinning again in the same mode replaces the name.
     ///
     /// # Errors
-    /// [`Error::Pinned`] when a direct pin is asked where a recursive one is; [`Error::Full`];
-    /// [`Error::Malformed`].
+    /// [`Error::Pinned`] if the CID is pinned recursively and `mode` is direct; [`Error::Invalid`] for too
+    /// long a name; [`Error::Full`]; [`Error::Malformed`]; [`Error::NotFound`] if offline.
     pub async fn pin(
         &self,
         cid: Cid,
@@ -69,12 +69,18 @@ impl Node {
         Ok(())
     }
 
-    /// Removes a pin of either mode (the blocks stay until a collection).
+    /// Removes a pin of either mode; its blocks stay until a collection. Returns its mode.
+    ///
+    /// # Errors
+    /// [`Error::NotPinned`]; the store cannot be written.
     pub async fn unpin(&self, cid: &Cid) -> Result<PinMode, Error> {
         Ok(self.inner.store.unpin(cid).await?.mode)
     }
 
-    /// Pins `to` recursively as `from` is, with its name, and removes `from` if `unpin`.
+    /// Pins `to` recursively under the name of the recursive pin `from`, and removes `from` if `unpin`.
+    ///
+    /// # Errors
+    /// [`Error::Pinned`] if `from` is not pinned recursively; as [`Node::pin`].
     pub async fn pin_update(&self, from: &Cid, to: Cid, unpin: bool) -> Result<(), Error> {
         let old = self.pin_of(from)?.filter(|pin| pin.mode == PinMode::Recursive);
         let old = old.ok_or(Error::Pinned {
@@ -88,7 +94,10 @@ impl Node {
         Ok(())
     }
 
-    /// The recorded pins in order of the CID's bytes, as of now, in constant memory.
+    /// Streams a snapshot of the recorded pins in order of the CID's bytes, in constant memory.
+    ///
+    /// # Errors
+    /// An item is an error when the store cannot be read; it is the last item.
     pub fn pins(&self, filter: PinFilter) -> BoxStream<'static, Result<Pin, Error>> {
         let fits = move |pin: &Result<Pin, Error>| match pin {
             Err(_) => true,
@@ -103,13 +112,19 @@ impl Node {
         batched(self.inner.store.pins().map(|pins| pins.filter(fits))).boxed()
     }
 
-    /// The recorded pin of this CID.
+    /// Returns the recorded pin of this CID.
+    ///
+    /// # Errors
+    /// The store cannot be read.
     pub fn pin_of(&self, cid: &Cid) -> Result<Option<Pin>, Error> {
         self.inner.store.pin_of(cid)
     }
 
-    /// Why this CID is kept, if it is. Only for a local block without a pin of its own all recursive pins
-    /// are walked: a pin has all its blocks, and one that its CID holds needs no keeping.
+    /// Returns why this CID is kept, if it is. Walks all recursive pins only for a local block that is not
+    /// pinned itself: a pin has all its blocks, and identity CIDs need no keeping.
+    ///
+    /// # Errors
+    /// The store cannot be read, or a pin's block cannot be decoded.
     pub async fn pin_status(&self, cid: &Cid) -> Result<Option<PinStatus>, Error> {
         let (store, cid) = (self.inner.store.clone(), *cid);
         blocking(move || {
@@ -136,7 +151,7 @@ impl Node {
         .await
     }
 
-    /// A recursive pin above this CID, whether or not the CID has a pin of its own.
+    /// Returns a recursive pin above this CID, whether or not the CID is pinned itself.
     pub(crate) async fn indirect_through(&self, cid: &Cid) -> Result<Option<Cid>, Error> {
         let (store, cid) = (self.inner.store.clone(), *cid);
         blocking(move || {
@@ -152,7 +167,11 @@ impl Node {
         .await
     }
 
-    /// Every block below a recursive pin that has no pin of its own, each once, unordered.
+    /// Streams every block below a recursive pin that is not pinned itself, each once, unordered.
+    ///
+    /// # Errors
+    /// An item is an error when the store cannot be read or a pin's block cannot be decoded; it is the last
+    /// item.
     pub fn indirect_pins(&self) -> BoxStream<'static, Result<Cid, Error>> {
         let store = self.inner.store.clone();
         crate::reader::produce(|out| async move {
@@ -174,7 +193,7 @@ impl Node {
     }
 }
 
-/// A CID, and the usual others of the same block.
+/// Returns a CID and the usual other CIDs of the same block.
 fn names(cid: &Cid) -> Vec<Cid> {
     let codecs = [codec::RAW, codec::DAG_PB, codec::DAG_CBOR, codec::DAG_JSON];
     let mut names = vec![*cid];

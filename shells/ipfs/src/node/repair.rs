@@ -1,10 +1,8 @@
-//! Repairing what the disk gives back wrong: damaged and missing blocks of pins are fetched again from other
-//! peers.
+//! Repair of damaged and missing blocks of pins, by fetching them again from other peers.
 //!
-//! Whoever reads a damaged block notes it in the store ([`crate::store::Damage`]). One task per node then
-//! finds the pins that need the block, which count as broken until it is replaced, and asks connected peers
-//! for a copy. The cluster's peer learns of broken pins through [`Node::next_broken_pin`] and shows them as
-//! such.
+//! Readers of a damaged block record it in the store ([`crate::store::Damage`]). One task per node then finds
+//! the pins that need the block, which count as broken until it is replaced, and asks connected peers for a
+//! copy. The cluster's peer learns of broken pins by [`Node::next_broken_pin`], and shows their status.
 
 use super::Node;
 use crate::Cid;
@@ -20,12 +18,12 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// Damaged blocks that other peers are asked for at once: 32 MiB at most.
+/// Damaged blocks fetched concurrently: 32 MiB at most.
 const FETCHES: usize = 16;
-/// Broken pins announced and not yet taken; all others are found by the next comparison of all pins.
+/// Queue of announced broken pins; further ones are found by the next comparison of all pins.
 const ANNOUNCED_MAX: usize = 4096;
 
-/// Pins whose blocks are not all there, as far as is known.
+/// Pins known to lack blocks or to have damaged ones.
 #[derive(Debug, Default)]
 pub(super) struct BrokenPins {
     state: Mutex<State>,
@@ -63,7 +61,8 @@ impl BrokenPins {
 }
 
 impl Node {
-    /// Waits for a pin that is found damaged or incomplete. Each is told once, until it is whole again.
+    /// Waits for a pin that is found damaged or incomplete. Each is returned once, until it is complete
+    /// again.
     pub async fn next_broken_pin(&self) -> Cid {
         loop {
             if let Some(cid) = lock(&self.inner.broken.state).announced.pop_front() {
@@ -73,18 +72,18 @@ impl Node {
         }
     }
 
-    /// Whether blocks of this pin are known to be damaged or missing.
+    /// Returns whether blocks of this pin are known to be damaged or missing.
     pub fn is_broken(&self, cid: &Cid) -> bool {
         self.inner.broken.contains(cid)
     }
 
-    /// Notes that a local block does not hash to its CID; it is replaced by another peer's copy.
+    /// Records that a local block does not hash to its CID; another peer's copy will replace it.
     pub(crate) fn note_damaged(&self, cid: &Cid) {
         self.inner.store.damage().note(&key_of(cid));
     }
 
-    /// Reads and hashes every block of a pin. What is damaged or missing makes the pin a broken one and is
-    /// fetched again. Returns how many blocks are bad; 0 for a CID that is not pinned.
+    /// Reads and hashes every block of a pin. Damaged or missing blocks are fetched again, and the pin counts
+    /// as broken until then. Returns the number of such blocks; 0 for a CID that is not pinned.
     ///
     /// # Errors
     /// The disk cannot be read.
@@ -104,7 +103,7 @@ impl Node {
 
 /// Repairs damaged blocks until the node is closed.
 pub(super) async fn run(store: Store, bitswap: Bitswap, broken: Arc<BrokenPins>, closed: CancellationToken) {
-    // In flight, and those that were not replaced, which are not asked for in a loop.
+    // Blocks in flight, and blocks that were not replaced, to avoid asking for them in a loop.
     let (mut asked, mut failed) = (HashSet::new(), HashSet::new());
     let mut fetches = FuturesUnordered::new();
     loop {
@@ -139,13 +138,13 @@ pub(super) async fn run(store: Store, bitswap: Bitswap, broken: Arc<BrokenPins>,
             };
             asked.insert(key.clone());
             let session = bitswap.session();
-            // Other peers find blocks by their multihash, too.
+            // Other peers find blocks by their multihash too.
             fetches.push(async move { (key, session.get(Cid::new_v1(codec::RAW, hash)).await) });
         }
     }
 }
 
-/// Finds the pins that need damaged blocks, and those that are whole again.
+/// Finds the pins that need damaged blocks, and those that are complete again.
 async fn judge_pins(store: &Store, broken: &Arc<BrokenPins>) -> Result<(), Error> {
     let (store, broken) = (store.clone(), broken.clone());
     blocking(move || {

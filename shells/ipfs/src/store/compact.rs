@@ -1,13 +1,12 @@
-//! Giving the disk space of removed blocks back. Three steps, of which the first two need no free space:
+//! Compaction: frees the disk space of removed blocks, in three steps. The first two need no free space:
 //!
 //! 1. segments without a live block are deleted;
-//! 2. holes are made where no live block is, as far as the file system can;
-//! 3. what lives in segments that are still mostly waste is written anew, like any block, as far as there is
-//!    room for it.
+//! 2. holes are punched where no live block is, if the file system supports it;
+//! 3. live blocks of segments that are still mostly waste are rewritten, as far as there is room.
 //!
-//! A segment is removed, and a hole is made, only where the database durably names nothing any more; so a
-//! crash at any moment leaves each block at its old place or at its new one, and at worst a file that the
-//! next opening removes. Waste that a run leaves is found by the next one, which needs no memory of it.
+//! A segment is removed, and a hole is punched, only where the database durably refers to nothing. So after a
+//! crash at any moment each block is at its old or its new place, and at worst a file remains that the next
+//! opening removes. The next run also finds the waste that an interrupted one leaves, which needs no record.
 
 use super::index::Entry;
 use super::reserve::FLOOR_BYTES;
@@ -21,26 +20,26 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// Bytes written anew in one request; other writes come in between.
+/// Bytes rewritten per request; other writes are served in between.
 const MOVE_BYTES: u64 = 4 << 20;
-/// How long a flush of the database is waited for, and in which steps. Later ones come with the next
-/// collection.
+/// Time limit of waiting for a flush of the database, and polling interval. Tables flushed later are freed by
+/// the next collection.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
 const FLUSH_PAUSE: Duration = Duration::from_millis(5);
 
 impl Store {
-    /// Frees the disk of removed blocks. Blocks the thread, for seconds; not for async tasks.
+    /// Frees the disk space of removed blocks. Blocks the thread, for seconds; not for async tasks.
     pub(crate) fn compact(&self) -> Result<(), Error> {
         self.compact_in_steps(&mut || {})
     }
 
-    /// Calls `step` wherever a crash could leave something else behind.
+    /// As [`Store::compact`]; calls `step` after each change of what a crash would leave.
     pub(super) fn compact_in_steps(&self, step: &mut dyn FnMut()) -> Result<(), Error> {
         let mut wasteful = self.free_in_place()?;
         step();
         let open = self.db()?;
         wasteful.retain(|(segment, usage)| is_worth_moving(&open, *segment, usage));
-        // Those that cost least for what they free come first.
+        // Segments that cost least to move first.
         wasteful.sort_unstable_by_key(|(_, usage)| usage.live);
         while !wasteful.is_empty() {
             let room = open.files.room().unwrap_or(u64::MAX);
@@ -61,17 +60,17 @@ impl Store {
         Ok(())
     }
 
-    /// Frees what can be freed without writing blocks: dead segments, and whole pages of the others.
+    /// Frees what can be freed without writing blocks: dead segments, and whole pages of other segments.
     pub(crate) fn free_whole_pages(&self) -> Result<(), Error> {
         self.free_in_place().map(drop)
     }
 
-    /// Whether the disk has less room than the store keeps free.
+    /// Returns whether the disk has less room than the store keeps free.
     pub(crate) fn is_short_of_room(&self) -> Result<bool, Error> {
         Ok(self.db()?.files.is_short_of_room())
     }
 
-    /// Bytes of disk that blocks occupy, in segments and in the tables of the database.
+    /// Returns the bytes of disk that blocks occupy, in segments and in the database's tables.
     pub(crate) fn occupied(&self) -> Result<u64, Error> {
         let open = self.db()?;
         Ok(open
@@ -80,21 +79,21 @@ impl Store {
             .saturating_add(open.blocks.disk_space()))
     }
 
-    /// Gets a full disk ready for deletions, which need some room themselves.
+    /// Frees the reserve of a full disk, because deletions need some room.
     pub(crate) fn release_reserve(&self) -> Result<(), Error> {
         self.db()?.reserve.release_if_short();
         Ok(())
     }
 
-    /// Keeps disk space in reserve again, if there is plenty.
+    /// Restores the reserve if there is enough room.
     pub(crate) fn fill_reserve(&self) -> Result<(), Error> {
         self.db()?.reserve.fill();
         Ok(())
     }
 
-    /// Returns the segments that have dead bytes.
+    /// Removes dead segments, punches holes into wasteful ones, and returns those that have dead bytes.
     fn free_in_place(&self) -> Result<Vec<(u32, Usage)>, Error> {
-        // Synced, so that the database names every block of the segments in question, and dead ones go.
+        // Synced, so that the database records every block of these segments, and dead segments are removed.
         let mut wasteful = self.ask(Op::Wasteful)?.wasteful;
         wasteful.retain(|(_, usage)| usage.live > 0);
         let open = self.db()?;
@@ -112,7 +111,7 @@ impl Store {
         Ok(wasteful)
     }
 
-    /// Writes what lives in these segments anew, and removes them.
+    /// Rewrites the live blocks of these segments, and removes the segments.
     fn move_out_of(&self, open: &Open, group: &HashSet<u32>, step: &mut dyn FnMut()) -> Result<(), Error> {
         let (mut batch, mut batched) = (Vec::new(), 0);
         for guard in open.db.snapshot().iter(&open.blocks) {
@@ -142,9 +141,9 @@ impl Store {
         for (key, place) in places {
             match open.files.read(&place)? {
                 Read::Data(data) => blocks.push((key, place, data)),
-                // It was deleted meanwhile.
+                // It was deleted in the meantime.
                 Read::Gone => {}
-                // It stays where it is, and its segment with it, until it is deleted or repaired.
+                // It stays in place, and its segment too, until it is deleted or repaired.
                 Read::Damaged(why) => tracing::error!("a block of the ipfs repository is damaged: {why}"),
             }
         }
@@ -165,7 +164,7 @@ impl Store {
     }
 }
 
-/// Takes the first segments whose live bytes fit into `room` together.
+/// Takes the first segments whose live bytes together fit into `room`.
 fn take_fitting(wasteful: &mut Vec<(u32, Usage)>, room: u64) -> HashSet<u32> {
     let mut left = room;
     let fits = |(_, usage): &&(u32, Usage)| {
@@ -177,8 +176,8 @@ fn take_fitting(wasteful: &mut Vec<(u32, Usage)>, room: u64) -> HashSet<u32> {
     wasteful.drain(..count).map(|(segment, _)| segment).collect()
 }
 
-/// Whether a segment wastes more than a quarter of the disk that it occupies, so that moving costs at most
-/// three bytes for each that it frees; or holds so little that it is a file too many.
+/// Returns whether moving a segment pays: it wastes more than a quarter of the disk that it occupies, so that
+/// moving costs at most three bytes per byte freed; or it holds too little to be worth a file.
 fn is_worth_moving(open: &Open, segment: u32, usage: &Usage) -> bool {
     let occupied = match open.files.allocated(segment) {
         Ok(allocated) => allocated.min(usage.held()),
@@ -187,12 +186,12 @@ fn is_worth_moving(open: &Open, segment: u32, usage: &Usage) -> bool {
     occupied.saturating_sub(usage.live).saturating_mul(4) > occupied || usage.live < usage.held() / 8
 }
 
-/// Makes holes wherever the database names nothing in these segments, which are given with their ends.
+/// Punches holes wherever the database refers to nothing in these segments, given with their ends.
 fn punch(open: &Open, segments: &HashMap<u32, u64>) -> Result<(), Error> {
     if segments.is_empty() {
         return Ok(());
     }
-    // 8 bytes for each live block of these segments: less than marking has needed for it.
+    // 8 bytes for each live block of these segments: less than marking needs for it.
     let mut live: HashMap<u32, Vec<(u32, u32)>> = HashMap::new();
     for guard in open.db.snapshot().iter(&open.blocks) {
         if let Entry::At(place) = Entry::decode(guard.value()?.into())?
@@ -219,11 +218,11 @@ fn punch(open: &Open, segments: &HashMap<u32, u64>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Frees the disk of removed entries, small blocks among them, if there is room for what replaces them.
+/// Frees the disk space of removed entries, including small blocks, if there is room to rewrite the tables.
 fn compact_tables(open: &Open) -> Result<(), Error> {
     let blocks = &open.blocks;
     blocks.rotate_memtable_and_wait()?;
-    // That returns at once when there is nothing to rotate, although an earlier flush may be under way.
+    // Returns at once if there is nothing to rotate, although an earlier flush may be running.
     let started = Instant::now();
     while blocks.sealed_memtable_count() > 0 && started.elapsed() < FLUSH_TIMEOUT {
         std::thread::sleep(FLUSH_PAUSE);
@@ -236,7 +235,7 @@ fn compact_tables(open: &Open) -> Result<(), Error> {
         return Ok(());
     }
     blocks.major_compact()?;
-    // Files of old tables vanish only when some later table is flushed.
+    // Files of old tables are removed only when a later table is flushed.
     open.meta.insert("compacted", "")?;
     open.meta.rotate_memtable_and_wait()?;
     Ok(())

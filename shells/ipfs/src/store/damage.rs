@@ -1,4 +1,4 @@
-//! Blocks that were found damaged on the disk and not replaced yet.
+//! Record of blocks that were found damaged on disk and not replaced yet.
 
 use super::lock;
 use std::collections::HashSet;
@@ -6,27 +6,27 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 
-/// Damaged blocks remembered at most, 100 bytes each; a disk with more is beyond repair block by block. The
-/// others are noticed again at the next read.
+/// Maximal number of recorded blocks, 100 bytes each; a disk with more is beyond repair block by block.
+/// Further ones are noticed at their next read.
 const DAMAGED_MAX: usize = 1 << 16;
 
-/// The keys of damaged blocks. Readers take these blocks for missing, and a copy that is put replaces them.
+/// Keys of damaged blocks. Readers treat these blocks as missing, and a `put` of a copy replaces them.
 #[derive(Debug, Default)]
 pub(crate) struct Damage {
     keys: Mutex<HashSet<Vec<u8>>>,
-    /// Spares the lock as long as there is no damage.
+    /// Whether there is any damage; avoids the lock in the usual case.
     any: AtomicBool,
     changed: Notify,
 }
 
 impl Damage {
-    /// Notes that a block was read and is not what was written.
+    /// Records that the bytes read of a block are not those written.
     pub(crate) fn note(&self, key: &[u8]) {
         self.note_if(key, || true);
     }
 
-    /// Notes it if `is_current`, which is asked under the lock: what was read may have been replaced
-    /// since, and nobody would clear it again.
+    /// Records damage if `is_current`, evaluated under the lock: the block may have been replaced since it
+    /// was read, and nobody would clear the record.
     pub(super) fn note_if(&self, key: &[u8], is_current: impl FnOnce() -> bool) {
         let mut keys = lock(&self.keys);
         if is_current() && keys.len() < DAMAGED_MAX && keys.insert(key.to_vec()) {
@@ -35,7 +35,7 @@ impl Damage {
         }
     }
 
-    /// The block was replaced or deleted, and readers see that already.
+    /// Clears the record of a block that was replaced or deleted. Readers must see the change already.
     pub(super) fn clear(&self, key: &[u8]) {
         let mut keys = lock(&self.keys);
         if keys.remove(key) {
@@ -48,12 +48,12 @@ impl Damage {
         self.any.load(Ordering::Acquire) && lock(&self.keys).contains(key)
     }
 
-    /// The keys of all damaged blocks.
+    /// Returns the keys of all damaged blocks.
     pub(crate) fn keys(&self) -> HashSet<Vec<u8>> {
         lock(&self.keys).clone()
     }
 
-    /// Waits until blocks were noted or cleared since the last call.
+    /// Waits for a change since the last call.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }

@@ -1,4 +1,4 @@
-//! What the database knows of a block, and what it does not know yet.
+//! Index of blocks: entries in the database, and fresh ones that are not in it yet.
 
 use super::segments::Place;
 use crate::Error;
@@ -6,24 +6,24 @@ use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
-/// Blocks from this size on go into segments. With the example `exchange`, blocks of 1 KiB are put and read
-/// one and a half times as fast there as in the database, at half the processor time, and those of 4 KiB more
-/// than twice. For still smaller ones a place saves too little of what an entry costs anyhow.
+/// Size from which blocks are stored in segments, bytes. In the example `exchange`, blocks of 1 KiB are
+/// written and read one and a half times as fast there as in the database, at half the processor time, and
+/// blocks of 4 KiB more than twice as fast. For smaller ones the overhead of an entry dominates.
 pub(super) const SEGMENT_FROM: usize = 512;
 
-/// A block in the database: itself, or where it is.
+/// Database entry of a block: the bytes, or their place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Entry {
     Inline(Bytes),
     At(Place),
 }
 
-/// The first byte of an entry; another layout takes another one.
+/// First byte of an entry; a new layout needs a new value.
 const INLINE: u8 = 0;
 const AT: u8 = 1;
 
 impl Entry {
-    /// Of the block, bytes.
+    /// Size of the block, bytes.
     pub(super) fn size(&self) -> u64 {
         match self {
             Entry::Inline(data) => data.len() as u64,
@@ -67,8 +67,8 @@ impl Entry {
     }
 }
 
-/// Blocks that are written but not in the database, because their bytes may not be durable. Readers look
-/// here first, then there; the writing thread puts them there first, then removes them here.
+/// Blocks that are written but not in the database, because their bytes may not be durable. Readers look here
+/// first, then in the database; the writing thread writes to the database first, then removes here.
 #[derive(Debug, Default)]
 pub(super) struct Fresh {
     entries: RwLock<HashMap<Vec<u8>, Entry>>,
@@ -87,7 +87,7 @@ impl Fresh {
         self.with(|entries| entries.get(key).cloned())
     }
 
-    /// Sorted.
+    /// Returns all keys, sorted.
     pub(super) fn keys(&self) -> Vec<Vec<u8>> {
         let mut keys: Vec<Vec<u8>> = self.with(|entries| entries.keys().cloned().collect());
         keys.sort_unstable();
@@ -95,7 +95,7 @@ impl Fresh {
     }
 }
 
-/// Two sorted listings as one, without doubles.
+/// Merges two sorted listings without duplicates.
 pub(super) fn merge<I>(fresh: Vec<Vec<u8>>, stored: I) -> impl Iterator<Item = Result<Vec<u8>, Error>>
 where
     I: Iterator<Item = Result<Vec<u8>, Error>>,
@@ -139,12 +139,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(entry in entries()) {
+        fn entries_round_trip(entry in entries()) {
             prop_assert_eq!(Entry::decode(entry.encode().into()).unwrap(), entry);
         }
 
         #[test]
-        fn an_entry_of_another_layout_or_length_is_refused(entry in entries(), layout in 2_u8.., more: bool) {
+        fn entries_of_unknown_layout_or_wrong_length_are_refused(entry in entries(), layout in 2_u8.., more: bool) {
             let mut bytes = entry.encode();
             if matches!(entry, Entry::At(_)) {
                 if more { bytes.push(0) } else { bytes.truncate(bytes.len() - 1) }
@@ -156,12 +156,12 @@ mod tests {
         }
 
         #[test]
-        fn whatever_the_bytes_they_are_read_or_refused(bytes in vec(any::<u8>(), 0..40)) {
+        fn arbitrary_bytes_are_parsed_or_refused(bytes in vec(any::<u8>(), 0..40)) {
             let _ = Entry::decode(bytes.into());
         }
 
         #[test]
-        fn two_listings_become_one_without_doubles(
+        fn merge_is_sorted_without_duplicates(
             fresh in proptest::collection::btree_set(0_u8..20, 0..10),
             stored in proptest::collection::btree_set(0_u8..20, 0..10),
         ) {

@@ -1,4 +1,4 @@
-//! Opening the repository: what is there is checked against what the database says.
+//! Opening the repository, and checking the segments against the database.
 
 use super::index::Fresh;
 use super::reserve::Reserve;
@@ -15,28 +15,27 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 use tokio::sync::{Semaphore, mpsc};
 
-/// Read cache. A small node's budget: the whole peer stays below 250 MB.
+/// Read cache, bytes. Small: the whole peer stays below 250 MB.
 const CACHE_BYTES: u64 = 16 << 20;
-/// Places and small blocks in memory before they are flushed.
+/// Memory for places and small blocks before they are flushed, bytes.
 const BLOCKS_MEMTABLE: u64 = 8 << 20;
-/// Pins are small records.
+/// Memory for pins, which are small records, before they are flushed, bytes.
 const PINS_MEMTABLE: u64 = 4 << 20;
-/// Disk, not memory: bounds how much a restart replays.
+/// Size limit of the journal on disk, bytes: limits what a restart replays.
 const JOURNAL_BYTES: u64 = 64 << 20;
-/// The layout of the database and of the segments beside it. Version 1 had no segments.
+/// Format of the database and of the segments beside it. Version 1 had no segments.
 ///
-/// It is read before anything else, and a repository of another one is refused by name. It stands for the
-/// keyspaces, their keys and the [`Counters`], which are the three numbers and nothing else. What is read
-/// later, or in great numbers, names its own layout in its first byte: blocks, pins and [`Usage`]; segments
-/// do in their header. So whoever changes one of these takes another first byte, and whoever changes the
-/// rest another format.
+/// Checked before anything else; a repository of another format is refused by name. It covers the keyspaces,
+/// their keys and the [`Counters`], which are exactly three numbers. Blocks, pins and [`Usage`] carry their
+/// own layout version in their first byte, and segments in their header. So a change of one of these needs a
+/// new first byte, and any other change a new format.
 const FORMAT: &[u8] = b"2";
-/// The layout of [`Usage`].
+/// Layout version of [`Usage`].
 const USAGE: u8 = 1;
 
 impl Store {
-    /// Opens or makes the repository: the database in `blocks`, and `segments` beside it. Blocks the
-    /// thread; a large journal takes a second to replay.
+    /// Opens or creates the repository: the database in `blocks`, and `segments` beside it. Blocks the
+    /// thread; replaying a large journal takes a second.
     pub(crate) fn open(path: &Path, storage_max: Option<u64>) -> Result<Store, Error> {
         Store::open_with(path, storage_max, SEGMENT_BYTES)
     }
@@ -44,9 +43,9 @@ impl Store {
     pub(super) fn open_with(path: &Path, storage_max: Option<u64>, size: u64) -> Result<Store, Error> {
         let database = path.join("blocks");
         let reserve = Reserve::new(path);
-        // Opening writes to the database, too.
+        // Opening writes to the database too.
         reserve.release_if_short();
-        // Its lock guards the segments, too.
+        // The database's lock guards the segments too.
         let db = Database::builder(&database)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES)
@@ -113,8 +112,8 @@ impl Store {
     }
 }
 
-/// Ends the process when the writer panics: a node that lives on without one answers nothing, and nobody
-/// would see why.
+/// Ends the process when the writing thread panics: a node without one would answer nothing, for no visible
+/// reason.
 struct EndsProcess;
 
 impl Drop for EndsProcess {
@@ -127,7 +126,7 @@ impl Drop for EndsProcess {
 }
 
 fn blocks_options() -> KeyspaceCreateOptions {
-    // Hashes, places and small blocks: there is nothing to gain.
+    // Hashes, places and small blocks do not compress.
     let none = fjall::config::CompressionPolicy::all(CompressionType::None);
     KeyspaceCreateOptions::default()
         .max_memtable_size(BLOCKS_MEMTABLE)
@@ -163,8 +162,8 @@ fn decode_counters(value: &[u8]) -> Result<Counters, String> {
     }
 }
 
-/// Checks that every segment is there and long enough. What the database does not name was never
-/// acknowledged, or was removed: it goes.
+/// Checks that every segment exists and is long enough. Removes files that the database does not record: they
+/// were never acknowledged, or were removed.
 fn recover(
     path: &Path,
     files: &Arc<Files>,
@@ -211,7 +210,7 @@ pub(super) fn encode_usage(usage: &Usage) -> Result<Vec<u8>, postcard::Error> {
 fn decode_usage(value: &[u8]) -> Option<Usage> {
     let (version, usage) = value.split_first()?;
     let (usage, rest) = postcard::take_from_bytes::<Usage>(usage).ok()?;
-    // Larger ones are made for a block that fits in none.
+    // Larger segments are made only for a block that is larger than a segment.
     let sane = usage.end >= HEADER_BYTES && usage.end <= SEGMENT_BYTES + super::BLOCK_MAX as u64;
     (*version == USAGE && rest.is_empty() && sane && usage.live <= usage.end - HEADER_BYTES).then_some(usage)
 }
@@ -225,8 +224,8 @@ fn open_error(path: &Path, error: fjall::Error) -> Error {
     }
 }
 
-/// The operating system's refusal behind an error of fjall, which has it in several places. A missing file is
-/// none: that one is damage.
+/// Returns the operating system's error behind an error of fjall, which nests it in several places. Not for a
+/// missing file, which is damage.
 fn os_error(error: &fjall::Error) -> Option<std::io::Error> {
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = cause {

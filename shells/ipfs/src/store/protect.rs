@@ -1,4 +1,4 @@
-//! What a collection must spare although no pin keeps it yet: the blocks of running uploads and pins.
+//! Protection of blocks that no pin keeps yet from collections: those of running uploads and pins.
 
 use super::lock;
 use crate::Cid;
@@ -7,14 +7,14 @@ use siphasher::sip::SipHasher13;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 
-/// Blocks remembered at most, 16 bytes each: uploads of 256 GiB at the default chunk size.
+/// Maximal number of protected blocks, 16 bytes each: uploads of 256 GiB at the default chunk size.
 const TOUCHED_MAX: usize = 1 << 20;
 
 /// Blocks and roots in use.
 ///
-/// Uploads note every block they write or find ([`Protect::touch_written`]). Pins note their root, from
-/// which a collection marks like from a recorded pin; what a pin visits is noted only while a collection
-/// runs, for that is the only time a block it has seen could vanish.
+/// Uploads record every block they write or find ([`Protect::touch_written`]). Pins record their root, which
+/// a collection marks like that of a recorded pin; the blocks that a pin visits are recorded only while a
+/// collection runs, the only time when a visited block could be removed.
 #[derive(Debug, Default)]
 pub(crate) struct Protect {
     state: Mutex<State>,
@@ -25,19 +25,19 @@ struct State {
     uploads: usize,
     collecting: bool,
     touched: HashSet<u64>,
-    /// More was touched than is remembered: a collection then spares everything.
+    /// Whether more blocks were touched than can be recorded: a collection then spares all blocks.
     overflowed: bool,
     roots: HashMap<Cid, usize>,
 }
 
-/// Holds an upload's blocks, or a pin's root, until dropped.
+/// Protects an upload's blocks, or a pin's root, until dropped.
 #[derive(Debug)]
 pub(crate) struct Lease {
     protect: Arc<Protect>,
     root: Option<Cid>,
 }
 
-/// The state, held still.
+/// The protected blocks, locked.
 pub(super) struct Frozen<'a>(MutexGuard<'a, State>);
 
 impl Frozen<'_> {
@@ -46,17 +46,17 @@ impl Frozen<'_> {
     }
 }
 
-/// The secret of this process. Nothing hashed with it leaves the process.
+/// Random key of this process. No hash made with it leaves the process.
 static SECRET: LazyLock<SipHasher13> = LazyLock::new(|| SipHasher13::new_with_key(&rand::random()));
 
-/// Keyed 64-bit hash of a block's key, for sets of blocks to keep: two that share it are kept together.
-/// Keyed, so that nobody can make blocks that keep others from being collected.
+/// Computes a keyed 64-bit hash of a block's key, for sets of blocks to keep: on a collision both are kept.
+/// Keyed, so that nobody can craft blocks that keep others from being collected.
 pub(crate) fn fingerprint(key: &[u8]) -> u64 {
     SECRET.hash(key)
 }
 
 impl Protect {
-    /// Keeps all that is written from now on until the lease is dropped.
+    /// Protects all blocks that are written until the lease is dropped.
     pub(crate) fn upload(self: &Arc<Self>) -> Lease {
         lock(&self.state).uploads += 1;
         Lease {
@@ -65,7 +65,7 @@ impl Protect {
         }
     }
 
-    /// Keeps all that is local below a root.
+    /// Protects all local blocks below a root.
     pub(crate) fn root(self: &Arc<Self>, cid: Cid) -> Lease {
         *lock(&self.state).roots.entry(cid).or_default() += 1;
         Lease {
@@ -74,7 +74,7 @@ impl Protect {
         }
     }
 
-    /// To be called before blocks are written.
+    /// Protects blocks of uploads; to be called before they are written.
     pub(crate) fn touch_written<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
         let mut state = lock(&self.state);
         if state.uploads > 0 || state.collecting {
@@ -82,7 +82,7 @@ impl Protect {
         }
     }
 
-    /// To be called before a pin looks whether blocks are local.
+    /// Protects visited blocks; to be called before a pin checks whether they are local.
     pub(crate) fn touch_visited<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
         let mut state = lock(&self.state);
         if state.collecting {
@@ -90,7 +90,7 @@ impl Protect {
         }
     }
 
-    /// Starts a collection; only one at a time. Returns the roots that running pins need.
+    /// Starts a collection; only one runs at a time. Returns the roots of running pins.
     pub(crate) fn start_collecting(&self) -> Result<Vec<Cid>, Error> {
         let mut state = lock(&self.state);
         if state.collecting {

@@ -1,9 +1,9 @@
-//! Disk space kept back, so that a full disk can still be freed: even a deletion is written before it frees
-//! anything, and the database stops for good at the first write for which there is no room.
+//! Reserve of disk space, so that a full disk can still be freed: deletions write before they free anything,
+//! and the database stops for good at the first write that finds no room.
 //!
-//! New blocks are refused while [`FLOOR_BYTES`] are still free, which keeps this node from filling the disk
-//! by itself. Against other programs there is a file of [`RESERVE_BYTES`], given back when a collection or
-//! the next start finds no room.
+//! New blocks are refused while [`FLOOR_BYTES`] are still free, so that this node does not fill the disk by
+//! itself. Against other programs there is a file of [`RESERVE_BYTES`], removed when a collection or the next
+//! start finds no room.
 
 use super::segments::{self, Files, write_error};
 use crate::Error;
@@ -11,13 +11,13 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-/// Free bytes below which no block is taken. The database journals 64 bytes for each deleted block and writes
-/// tables of 8 MiB: this lets some 100,000 deletions through before the first of them frees anything.
+/// Free bytes below which new blocks are refused. The database journals 64 bytes for each deleted block and
+/// writes tables of 8 MiB: this suffices for some 100,000 deletions before the first of them frees anything.
 pub(super) const FLOOR_BYTES: u64 = 24 << 20;
-/// What a collection on a full disk has to work with.
+/// Size of the reserve file, bytes: what a collection on a full disk has to work with.
 const RESERVE_BYTES: u64 = 16 << 20;
 
-/// The file that occupies the reserve.
+/// The reserve file.
 #[derive(Debug, Clone)]
 pub(super) struct Reserve {
     path: PathBuf,
@@ -30,7 +30,7 @@ impl Reserve {
         }
     }
 
-    /// Gives the space back if the disk has less than that.
+    /// Removes the reserve file if the disk has less free space than its size.
     pub(super) fn release_if_short(&self) {
         if self.room().is_some_and(|room| room < RESERVE_BYTES) {
             match std::fs::remove_file(&self.path) {
@@ -46,7 +46,7 @@ impl Reserve {
         }
     }
 
-    /// Occupies the space again, if there is plenty.
+    /// Creates the reserve file again if there is enough room.
     pub(super) fn fill(&self) {
         let plenty = self
             .room()
@@ -55,7 +55,7 @@ impl Reserve {
             && !self.path.exists()
             && let Err(error) = occupy(&self.path)
         {
-            // Worse off only when another program fills the disk.
+            // Matters only if another program fills the disk.
             tracing::debug!(path = %self.path.display(), %error, "no disk space is kept in reserve");
             let _ = std::fs::remove_file(&self.path);
         }
@@ -67,12 +67,12 @@ impl Reserve {
 }
 
 impl Files {
-    /// Whether there is less room than the store keeps free.
+    /// Returns whether there is less room than the store keeps free.
     pub(super) fn is_short_of_room(&self) -> bool {
         self.room().is_some_and(|room| room < FLOOR_BYTES)
     }
 
-    /// Refuses to write `bytes` more when that would leave the database no room to work.
+    /// Refuses to write `bytes` more if that would leave the database no room to work.
     pub(super) fn check_room(&self, bytes: u64) -> Result<(), Error> {
         match self.room() {
             Some(room) if room < FLOOR_BYTES.saturating_add(bytes) => {
@@ -92,7 +92,7 @@ fn occupy(path: &Path) -> io::Result<()> {
 
 #[cfg(not(target_os = "linux"))]
 fn occupy(path: &Path) -> io::Result<()> {
-    // Zeros, because a file that is only made longer occupies nothing.
+    // Zeros, because a file that is only extended occupies nothing.
     let zeros = io::repeat(0);
     io::copy(
         &mut io::Read::take(zeros, RESERVE_BYTES),

@@ -1,5 +1,5 @@
-//! The files that hold the bytes of blocks. They are written from front to back and never changed, so that a
-//! block's bytes reach the disk once; where they are, the database says.
+//! Segment files, which hold the bytes of large blocks. They are written from front to back and never
+//! changed, so that a block's bytes are written to disk once. The database records where each block is.
 
 use super::lock;
 use crate::Error;
@@ -12,25 +12,25 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-/// A segment takes no more blocks when the next one would make it larger. Small enough to be rewritten in
-/// less than a second when most of it is dead, large enough for a full disk to be thousands of files only.
+/// Size limit of a segment, bytes; a block that would exceed it starts another. Small enough to be rewritten
+/// in less than a second when most of it is dead, large enough that a full disk has only thousands of files.
 pub(super) const SEGMENT_BYTES: u64 = 128 << 20;
-/// What a segment begins with: [`MAGIC`] and its number.
+/// Length of a segment's header: [`MAGIC`] and the segment's number.
 pub(super) const HEADER_BYTES: u64 = 16;
-/// Names the layout of segments, too.
+/// Magic number of segments, including the layout version.
 const MAGIC: [u8; 8] = *b"ipfsseg1";
-/// Segments held open for reading, far below the usual limit of 1024 open files.
+/// Segments kept open for reading; far below the usual limit of 1024 open files.
 const OPEN_MAX: usize = 64;
 
-/// What file systems allocate and free at least.
+/// Allocation unit of file systems, bytes.
 const PAGE: u64 = 4096;
-/// The unit of `st_blocks`, whatever the file system.
+/// Unit of `st_blocks`, on every file system.
 const STAT_BLOCK: u64 = 512;
 
-/// Where a block's bytes are, and what they must be.
+/// Place of a block's bytes, and their checksum.
 ///
-/// The checksum is not the hash: every peer that is sent a block checks the hash anyhow, and a CRC finds
-/// what disks do to bytes at a tenth of the cost.
+/// A CRC rather than the hash: every peer that receives a block checks the hash anyhow, and a CRC detects
+/// faults of disks at a tenth of the cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     pub(super) segment: u32,
@@ -39,13 +39,13 @@ pub(super) struct Place {
     pub(super) crc: u32,
 }
 
-/// What reading a place gives.
+/// Result of reading a place.
 #[derive(Debug)]
 pub(super) enum Read {
     Data(Bytes),
-    /// There is no such segment (any more): who looks the block up again finds it elsewhere, or not.
+    /// The segment does not exist (any more): look the block up again.
     Gone,
-    /// Not the bytes that were written; the text says where and why.
+    /// The bytes are not those written; the text says where and why.
     Damaged(String),
 }
 
@@ -58,13 +58,13 @@ pub(super) struct Files {
 
 #[derive(Debug, Default)]
 struct OpenFiles {
-    /// With the time of the last use.
+    /// Open files, with the time of the last use.
     files: HashMap<u32, (Arc<File>, u64)>,
     clock: u64,
 }
 
 impl Files {
-    /// Makes the folder if it is missing.
+    /// Creates the folder if it is missing.
     pub(super) fn new(folder: PathBuf) -> Result<Files, Error> {
         let made = || {
             std::fs::create_dir_all(&folder)?;
@@ -81,7 +81,7 @@ impl Files {
         self.folder.join(format!("{segment:010}.seg"))
     }
 
-    /// The numbers of the segments that are there. Other files are not ours, and left alone.
+    /// Returns the numbers of the existing segments. Other files in the folder are ignored.
     pub(super) fn list(&self) -> Result<Vec<u32>, Error> {
         let read = || -> io::Result<Vec<u32>> {
             let mut numbers = Vec::new();
@@ -95,7 +95,7 @@ impl Files {
         read().map_err(|error| Error::io(format!("listing {}", self.folder.display()), error))
     }
 
-    /// Begins a segment; it is durable as a file, still without blocks.
+    /// Creates a segment; as a file it is durable, still without blocks.
     pub(super) fn create(&self, segment: u32) -> Result<Arc<File>, Error> {
         let path = self.path(segment);
         let made = || -> io::Result<File> {
@@ -113,14 +113,14 @@ impl Files {
                 Ok(file)
             }
             Err(error) => {
-                // A later attempt must not find it in its way.
+                // Remove it, or a later attempt would fail.
                 let _ = std::fs::remove_file(&path);
                 Err(write_error(&path, error))
             }
         }
     }
 
-    /// Opens a segment to write on at `end`, dropping what a crash left behind it.
+    /// Opens a segment for appending at `end`, truncating what a crash left behind it.
     pub(super) fn resume(&self, segment: u32, end: u64) -> Result<Arc<File>, Error> {
         let path = self.path(segment);
         let opened = || -> io::Result<File> {
@@ -134,10 +134,10 @@ impl Files {
         Ok(file)
     }
 
-    /// Checks that a segment is one, and has at least `end` bytes; the text says what is wrong with it.
+    /// Checks that a segment is valid and has at least `end` bytes; the inner error describes the damage.
     ///
     /// # Errors
-    /// The operating system refuses to open it, which says nothing about what is in it.
+    /// The operating system refuses to open the file, which does not indicate damage.
     pub(super) fn check(&self, segment: u32, end: u64) -> Result<Result<(), String>, Error> {
         let path = self.path(segment);
         let name = path.display();
@@ -160,7 +160,7 @@ impl Files {
         Ok(Ok(()))
     }
 
-    /// A block's bytes.
+    /// Reads and checks a block's bytes.
     pub(super) fn read(&self, place: &Place) -> Result<Read, Error> {
         let path = || self.path(place.segment).display().to_string();
         let file = match self.file(place.segment) {
@@ -179,7 +179,7 @@ impl Files {
         match file.read_exact_at(&mut data, u64::from(place.offset)) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return damaged("it is cut short"),
-            // A bad sector, or a file system that has found damage by its own checksums.
+            // A bad sector, or damage that the file system has found by its own checksums.
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
                 return damaged(&error.to_string());
             }
@@ -191,15 +191,15 @@ impl Files {
         Ok(Read::Data(data.freeze()))
     }
 
-    /// Bytes of disk that a segment occupies, which holes make less than its length.
+    /// Returns the bytes of disk that a segment occupies: less than its length if it has holes.
     pub(super) fn allocated(&self, segment: u32) -> io::Result<u64> {
         let data = std::fs::metadata(self.path(segment))?;
         Ok(data.blocks().saturating_mul(STAT_BLOCK))
     }
 
-    /// Bytes of disk that all segments occupy.
+    /// Returns the bytes of disk that all segments occupy.
     pub(super) fn allocated_all(&self) -> Result<u64, Error> {
-        // One that was removed since it was listed occupies nothing.
+        // A segment removed since the listing occupies nothing.
         let each = self
             .list()?
             .into_iter()
@@ -207,8 +207,8 @@ impl Files {
         Ok(each.sum())
     }
 
-    /// Frees the disk under whole pages of a range that holds no block any more. Needs no free space, keeps
-    /// the file's length, and may be repeated. Returns `false` where the file system has no holes.
+    /// Frees the disk under whole pages of a range without live blocks. Needs no free space, keeps the file's
+    /// length, and may be repeated. Returns `false` if the file system does not support holes.
     pub(super) fn punch_hole(&self, segment: u32, range: Range<u64>) -> Result<bool, Error> {
         let (start, end) = (range.start.next_multiple_of(PAGE), range.end / PAGE * PAGE);
         if start >= end {
@@ -221,19 +221,19 @@ impl Files {
             .and_then(|file| deallocate(&file, start, end));
         match punched {
             Ok(()) => Ok(true),
-            // It was removed meanwhile, which frees all of it.
+            // It was removed in the meantime, which frees all of it.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
             Err(error) if error.kind() == ErrorKind::Unsupported => Ok(false),
             Err(error) => Err(Error::io(format!("freeing a part of {}", path.display()), error)),
         }
     }
 
-    /// Bytes that the disk has free for this process; `None` if the file system does not tell.
+    /// Returns the free bytes of the disk for this process; `None` if the file system does not report them.
     pub(super) fn room(&self) -> Option<u64> {
         room(&self.folder)
     }
 
-    /// Deletes a segment; who has it open reads on.
+    /// Deletes a segment; readers that have it open can still read.
     pub(super) fn remove(&self, segment: u32) {
         lock(&self.open).files.remove(&segment);
         let path = self.path(segment);
@@ -275,7 +275,8 @@ impl Files {
     }
 }
 
-/// Bytes that the disk under `folder` has free for this process; `None` if the file system does not tell.
+/// Returns the free bytes of the disk under `folder` for this process; `None` if the file system does not
+/// report them.
 pub(super) fn room(folder: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(folder)
         .ok()
@@ -307,7 +308,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Why bytes could not be written.
+/// Converts a failed write; a full disk gets a text that says what to do.
 pub(super) fn write_error(path: &Path, error: io::Error) -> Error {
     if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
         let what = format!(

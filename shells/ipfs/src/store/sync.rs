@@ -1,4 +1,4 @@
-//! Syncs ahead of those that are asked for, and after a while of silence.
+//! Background thread that starts syncs early, and syncs an idle store.
 
 use super::index::Fresh;
 use super::segments::Files;
@@ -10,10 +10,10 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// What nobody has synced for this long is synced unasked.
+/// Time after which fresh blocks are synced without a request.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// A thread beside the writing one, which lives as long.
+/// Handle of the syncing thread, which lives as long as the writing thread.
 pub(super) struct Syncer {
     orders: SyncSender<u32>,
 }
@@ -29,8 +29,8 @@ impl Syncer {
             loop {
                 match received.recv_timeout(IDLE) {
                     Ok(segment) => {
-                        // Only a head start: the kernel reports failures to the writing thread's own file as
-                        // well, whose sync decides.
+                        // Only a head start: the kernel reports failures to the writing thread's file
+                        // descriptor too, whose sync decides.
                         let _ = File::open(files.path(segment)).and_then(|file| file.sync_data());
                     }
                     Err(RecvTimeoutError::Timeout) if fresh.with(HashMap::is_empty) => {}
@@ -45,7 +45,7 @@ impl Syncer {
         Ok(Syncer { orders })
     }
 
-    /// Begins to sync a segment, unless one is being synced already.
+    /// Starts syncing a segment, unless one is being synced already.
     pub(super) fn begin(&self, segment: Option<u32>) {
         if let Some(segment) = segment {
             match self.orders.try_send(segment) {
@@ -63,7 +63,7 @@ fn request_sync(requests: &mpsc::WeakSender<Request>) {
             durable: true,
             done,
         };
-        // A full queue is a busy store, which syncs by itself sooner or later.
+        // A full queue means a busy store, which will sync by itself.
         let _ = requests.try_send(request);
     }
 }

@@ -1,4 +1,4 @@
-//! Which segments there are and how much of each is alive: the writing thread's own account of them.
+//! Table of segments, with the live bytes of each; owned by the writing thread.
 
 use super::segments::{Files, HEADER_BYTES, Place, write_error};
 use crate::Error;
@@ -8,47 +8,47 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-/// What is recorded of a segment.
+/// Recorded usage of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Usage {
-    /// Where the next block goes.
+    /// Offset of the next block.
     pub(super) end: u64,
-    /// Bytes of blocks that are still here.
+    /// Bytes of live blocks.
     pub(super) live: u64,
 }
 
 impl Usage {
-    /// Bytes of all blocks that were written here.
+    /// Returns the bytes of all blocks written to the segment.
     pub(super) fn held(&self) -> u64 {
         self.end.saturating_sub(HEADER_BYTES)
     }
 
-    /// Bytes of blocks that are no longer here.
+    /// Returns the bytes of dead blocks.
     pub(super) fn waste(&self) -> u64 {
         self.held().saturating_sub(self.live)
     }
 }
 
-/// All segments.
+/// All segments and their usage.
 #[derive(Debug)]
 pub(super) struct Table {
     files: Arc<Files>,
-    /// See [`super::segments::SEGMENT_BYTES`].
+    /// Size limit; see [`super::segments::SEGMENT_BYTES`].
     size: u64,
     usage: BTreeMap<u32, Usage>,
-    /// The one that is written, if any is.
+    /// The segment being written, if any.
     active: Option<(u32, Arc<File>)>,
-    /// Never used again, so that an old place never shows other bytes.
+    /// Number of the next segment. Numbers are never reused, so that an old place never shows other bytes.
     next: u32,
-    /// Written since the last sync.
+    /// Segments written since the last sync.
     unsynced: BTreeMap<u32, Arc<File>>,
-    /// Changed since the last record.
+    /// Segments changed since the last record.
     changed: BTreeSet<u32>,
-    /// Dead, to be removed once the database durably knows nothing of them.
+    /// Dead segments, to be removed once the database durably has no reference to them.
     doomed: BTreeSet<u32>,
 }
 
-/// What the database is to be told.
+/// Changes to record in the database.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     pub(super) usage: Vec<(u32, Usage)>,
@@ -57,7 +57,7 @@ pub(super) struct Changes {
 }
 
 impl Table {
-    /// Goes on where `usage`, which [`super::open`] has checked, ends.
+    /// Restores the table from `usage`, which [`super::open`] has checked.
     pub(super) fn resume(
         files: Arc<Files>,
         size: u64,
@@ -80,8 +80,8 @@ impl Table {
         })
     }
 
-    /// Writes blocks, each given with its checksum; not durable yet. A failure leaves nothing behind that
-    /// matters.
+    /// Appends blocks, each given with its checksum; not durable yet. After a failure nothing refers to the
+    /// bytes already written.
     pub(super) fn append<'a>(
         &mut self,
         blocks: impl Iterator<Item = (&'a Bytes, u32)>,
@@ -128,7 +128,7 @@ impl Table {
             if end + length <= self.size || end == HEADER_BYTES {
                 return Ok((*number, file.clone()));
             }
-            // If it is wholly dead already, the next record drops it.
+            // The next record drops it if it is wholly dead already.
             self.changed.insert(*number);
         }
         let number = self.next;
@@ -141,7 +141,7 @@ impl Table {
         Ok((number, file))
     }
 
-    /// A block is no longer needed at this place.
+    /// Counts the block at this place as dead.
     pub(super) fn drop_block(&mut self, place: &Place) {
         if let Some(usage) = self.usage.get_mut(&place.segment) {
             usage.live = usage.live.saturating_sub(u64::from(place.length));
@@ -149,11 +149,11 @@ impl Table {
         }
     }
 
-    /// The segments with dead bytes that are worth freeing, none of which is written any more: holes can be
-    /// made in them, or what lives there can be moved.
+    /// Returns the segments with enough dead bytes to be worth freeing, none of which is still written to:
+    /// holes can be punched into them, or their live blocks moved.
     pub(super) fn wasteful(&mut self) -> Vec<(u32, Usage)> {
         let wastes = |share: u64, usage: &Usage| usage.waste() * share > usage.held();
-        // The active segment is closed early only for much waste: it would be one more file for each run.
+        // The active segment is closed early only for much waste, since each run would add a file.
         if let Some((number, _)) = &self.active
             && self.usage.get(number).is_some_and(|usage| wastes(4, usage))
         {
@@ -171,7 +171,7 @@ impl Table {
         found
     }
 
-    /// Makes all blocks durable that were appended.
+    /// Makes all appended blocks durable.
     pub(super) fn sync(&mut self) -> Result<(), Error> {
         for (number, file) in &self.unsynced {
             file.sync_data()
@@ -181,17 +181,17 @@ impl Table {
         Ok(())
     }
 
-    /// Whether all that was appended is durable.
+    /// Returns whether all appended blocks are durable.
     pub(super) fn is_synced(&self) -> bool {
         self.unsynced.is_empty()
     }
 
-    /// Whether anything is to be recorded.
+    /// Returns whether there are changes to record.
     pub(super) fn is_changed(&self) -> bool {
         !self.changed.is_empty()
     }
 
-    /// What has changed since [`Table::recorded`].
+    /// Returns the changes since [`Table::recorded`].
     pub(super) fn changes(&self) -> Changes {
         let mut changes = Changes {
             next: self.next,
@@ -208,7 +208,7 @@ impl Table {
         changes
     }
 
-    /// The database has taken the changes; if that is `durable`, dead segments are removed.
+    /// Notes that the database has recorded the changes; if they are `durable`, removes dead segments.
     pub(super) fn recorded(&mut self, changes: &Changes, durable: bool) {
         self.changed.clear();
         for number in &changes.dead {
@@ -222,7 +222,7 @@ impl Table {
         }
     }
 
-    /// The number of the segment that is written.
+    /// Returns the number of the segment being written.
     pub(super) fn active(&self) -> Option<u32> {
         self.active.as_ref().map(|(number, _)| *number)
     }

@@ -1,4 +1,4 @@
-//! The store against a model, against damage and against kills.
+//! Tests of the store against a model, damage and kills.
 
 mod crash;
 mod damage;
@@ -14,15 +14,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use tokio::runtime::{Builder, Runtime};
 
-/// A few blocks fill one.
+/// Size limit of segments in tests; a few blocks fill one.
 const SEGMENT: u64 = 64 << 10;
 
 fn runtime() -> Runtime {
     Builder::new_current_thread().enable_time().build().unwrap()
 }
 
-/// Opens what nobody else has open. A program that another test starts at this moment still holds the lock,
-/// like all files that were open when it was forked, until it is executed.
+/// Opens a store that no test has open. A child process forked by another test still holds the lock, like all
+/// files open at the fork, until it calls exec.
 fn try_open(path: &Path) -> Result<Store, Error> {
     let began = std::time::Instant::now();
     loop {
@@ -39,7 +39,7 @@ fn open(path: &Path) -> Store {
     try_open(path).unwrap()
 }
 
-/// The same block for the same number.
+/// Returns a block determined by its number.
 fn block(number: u64, size: usize) -> Block {
     let mut x = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut data = Vec::with_capacity(size + 8);
@@ -61,7 +61,7 @@ fn keys(store: &Store) -> Vec<Vec<u8>> {
     store.keys().unwrap().map(|key| key.unwrap()).collect()
 }
 
-/// Every block of the model is there with its bytes, nothing else is, and the counters say so.
+/// Checks that the store holds exactly the model's blocks, and that its counters agree.
 fn check(store: &Store, model: &BTreeMap<u64, Block>) {
     for block in model.values() {
         assert!(store.has(&block.cid).unwrap());
@@ -76,7 +76,7 @@ fn check(store: &Store, model: &BTreeMap<u64, Block>) {
     assert_eq!(counters.bytes, bytes);
 }
 
-/// Copies what the disk has at one moment: all over again when files came or went meanwhile.
+/// Copies a folder as of one moment: starts over if files came or went.
 fn copy_folder(from: &Path, to: &Path) {
     for _ in 0..1000 {
         let copied = copy_files(from, to);
@@ -88,7 +88,7 @@ fn copy_folder(from: &Path, to: &Path) {
     panic!("{} does not come to rest", from.display());
 }
 
-/// Which files were copied.
+/// Copies all files; returns which.
 fn copy_files(from: &Path, to: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
     let all = files(from)?;
     std::fs::create_dir_all(to)?;
@@ -103,7 +103,7 @@ fn copy_files(from: &Path, to: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
     Ok(all)
 }
 
-/// All files and folders below one, each after what it is in.
+/// Lists all files and folders below one, parents first.
 fn files(folder: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
     let mut found = BTreeSet::new();
     for entry in std::fs::read_dir(folder)? {
@@ -123,11 +123,11 @@ enum Step {
     Sync,
     Compact,
     Reopen,
-    /// What a killed process leaves after a sync is opened elsewhere and compared.
+    /// Opens a copy of the folder, as a killed process leaves it after a sync, and compares it.
     Crash,
 }
 
-/// Its size follows from its number: tiny ones, and some of either kind around the limit.
+/// Returns a block whose size follows from its number: tiny ones, and some around the limit of inline blocks.
 fn sized(number: u64) -> Block {
     let sizes = [1, 300, 511, 512, 513, 9000, 20_000, 40_000];
     block(number, sizes[number as usize % sizes.len()])
@@ -149,7 +149,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_store_holds_what_was_put_and_not_deleted(steps in prop::collection::vec(step(), 1..40)) {
+    fn store_holds_the_blocks_put_and_not_deleted(steps in prop::collection::vec(step(), 1..40)) {
         let folder = tempfile::tempdir().unwrap();
         let runtime = runtime();
         let mut store = open(folder.path());
@@ -190,7 +190,7 @@ proptest! {
 }
 
 #[test]
-fn a_block_twice_in_one_put_counts_once() {
+fn duplicate_in_one_put_counts_once() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     let large = block(1, 10_000);
@@ -202,7 +202,7 @@ fn a_block_twice_in_one_put_counts_once() {
 }
 
 #[test]
-fn deleted_and_put_again_in_one_group_stays() {
+fn block_deleted_and_put_in_one_group_stays() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     let runtime = runtime();
@@ -211,7 +211,7 @@ fn deleted_and_put_again_in_one_group_stays() {
         runtime.block_on(async {
             store.put(all.clone()).await.unwrap();
             let keys = all.iter().map(|block| super::key_of(&block.cid)).collect();
-            // Polled in this order, and so together in the queue.
+            // Polled in this order, and so queued together.
             let (deleted, put) = tokio::join!(store.delete(keys, false), store.put(all.clone()));
             deleted.unwrap();
             put.unwrap();
@@ -223,7 +223,7 @@ fn deleted_and_put_again_in_one_group_stays() {
 }
 
 #[test]
-fn what_nobody_syncs_is_synced_after_a_while() {
+fn idle_store_is_synced_without_a_request() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     let block = block(1, 10_000);
@@ -255,7 +255,7 @@ fn pin(cid: Cid) -> Pin {
 
 proptest! {
     #[test]
-    fn a_record_of_a_pin_is_read_as_it_was_written(
+    fn pin_records_round_trip(
         cid in codec::any::cid(),
         direct: bool,
         name in "\\PC{0,20}",

@@ -1,9 +1,9 @@
-//! The thread that writes. It takes all requests that wait, makes one group of them, and syncs once if any
-//! of them asked for it: a thousand pins at the same time cost one fsync.
+//! The writing thread. It takes all queued requests, makes one group of them, and syncs once if any of them
+//! asked for it: a thousand concurrent pins cost one fsync.
 //!
-//! The bytes of large blocks go into segments at once and are answered then. Where they are goes into the
-//! database with the next commit, after the segments are synced, so that the database never names bytes
-//! that are not durable.
+//! The bytes of large blocks are written to segments at once, and the request is answered. Their places are
+//! written to the database with the next commit, after the segments are synced, so that the database never
+//! refers to bytes that are not durable.
 
 use super::index::{Entry, Fresh, SEGMENT_FROM};
 use super::segments::Place;
@@ -19,25 +19,25 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-/// Bytes in one group before it ends: enough to make the fsync cheap, little enough to answer soon.
+/// Limit of a group, bytes: enough to make the fsync cheap, little enough to answer soon.
 const GROUP_BYTES: usize = 8 << 20;
-/// Requests in one group.
+/// Limit of a group, requests.
 const GROUP_REQUESTS: usize = 4096;
-/// Small blocks wait for a commit in memory; this many bytes of them cause one.
+/// Bytes of small blocks held in memory that cause a commit.
 const INLINE_BYTES: usize = 4 << 20;
-/// Places wait there too, 200 bytes each.
+/// Number of fresh entries, 200 bytes each, that causes a commit.
 const FRESH_ENTRIES: usize = 16_384;
-/// So many pins in one group, and more are on their way.
+/// Pins in one group from which on more are expected soon.
 const BUSY: usize = 4;
-/// The next group then gathers for so long. Syncs are what pins cost most, and those of the cluster's log,
-/// which its clients wait for, go to the same disk: with the pause, 11,500 pins a second were committed where
-/// there were 9,700 without, and as many pinned (three peers, two cores, 32 pins at once).
+/// Time to gather the group after such a group. Syncs are the main cost of pins, and those of the cluster's
+/// log, which its clients wait for, go to the same disk: with this pause 11,500 pins a second were committed
+/// instead of 9,700, and as many pinned (three peers, two cores, 32 concurrent pins).
 const GATHER: Duration = Duration::from_millis(3);
-/// Bytes in segments after which their sync begins unasked, so that the last one has little left to do.
+/// Bytes written to segments after which a sync starts early, so that the final one has little left to do.
 const UNSYNCED_BYTES: usize = 16 << 20;
 
 pub(super) enum Op {
-    /// Keys, contents and their checksums.
+    /// Keys, contents and their checksums; the permit for their bytes.
     Put(Vec<(Vec<u8>, Bytes, u32)>, OwnedSemaphorePermit),
     Delete {
         keys: Vec<Vec<u8>>,
@@ -46,9 +46,9 @@ pub(super) enum Op {
     Pin(Pin),
     Unpin(Cid),
     Sync,
-    /// Which segments have dead bytes that are worth freeing.
+    /// Returns the segments with enough dead bytes to be worth freeing.
     Wasteful,
-    /// Writes blocks anew that are still at these places.
+    /// Rewrites blocks that are still at these places.
     Move(Vec<(Vec<u8>, Place, Bytes)>),
 }
 
@@ -74,18 +74,18 @@ pub(super) struct Writer {
     pub(super) damage: Arc<Damage>,
     pub(super) storage_max: Option<u64>,
     pub(super) syncer: Syncer,
-    /// With all that was answered; [`Writer::shared`] follows.
+    /// Totals including all answered requests; [`Writer::shared`] follows.
     pub(super) counters: Counters,
     /// Bytes of small blocks that wait for a commit.
     pub(super) inline: usize,
     /// Bytes written to segments since the last sync began.
     pub(super) unsynced: usize,
-    /// Why nothing can be written any more. A failed sync may have dropped what it should have kept, so
-    /// that a second one proves nothing.
+    /// Error after which nothing can be written any more. A failed sync may have dropped dirty pages, so the
+    /// success of a second one proves nothing.
     pub(super) failed: Option<String>,
 }
 
-/// What a group does that is not done before its commit.
+/// Changes of a group that are made by its commit.
 #[derive(Default)]
 struct Group {
     deleted: HashSet<Vec<u8>>,
@@ -119,13 +119,13 @@ impl Writer {
         &self.open.fresh
     }
 
-    /// Does what waits, and says how many pins were made or removed by it.
+    /// Processes queued requests as one group; returns how many pins were made or removed.
     fn group(&mut self, first: Request, requests: &mut mpsc::Receiver<Request>) -> usize {
         let protect = self.protect.clone();
         let mut group = Group::default();
         let mut answers: Vec<Answer> = Vec::new();
-        // Held until the deletions are visible: a touch comes before them, and spares, or after, and the
-        // toucher then sees the block missing.
+        // Held until the deletions are visible. A touch comes either before, and protects the block, or
+        // after, and the toucher then finds the block missing.
         let mut spared = None;
         let mut room = Vec::new();
         let mut next = Some(first);
@@ -168,13 +168,13 @@ impl Writer {
                 Some(error) => Err(Error::Store(error.clone())),
                 None => result,
             };
-            // Who no longer waits has dropped its future; what it asked for is done all the same.
+            // If the requester no longer waits, its request is carried out all the same.
             let _ = done.send(result);
         }
         pins
     }
 
-    /// Commits, if anything in the group or the wealth of what waits wants it.
+    /// Commits, if a request of the group or the amount of waiting entries requires it.
     fn end(&mut self, group: Group) -> Result<(), Error> {
         let waiting = self.fresh().with(HashMap::len);
         let full = self.inline >= INLINE_BYTES || waiting >= FRESH_ENTRIES;
@@ -210,7 +210,7 @@ impl Writer {
         };
         batch.durability(Some(mode)).commit()?;
         self.table.recorded(&changes, group.durable);
-        // Now that readers find them in the database.
+        // Readers find them in the database now.
         self.fresh().change(HashMap::clear);
         self.inline = 0;
         Ok(())
@@ -249,7 +249,7 @@ impl Writer {
         Ok(())
     }
 
-    /// What is known of a block, with all that this group has done.
+    /// Returns the entry of a block, including the changes of this group.
     fn entry(&self, group: &Group, key: &[u8]) -> Result<Option<Entry>, Error> {
         match self.fresh().get(key) {
             Some(entry) => Ok(Some(entry)),
@@ -310,7 +310,7 @@ impl Writer {
         Ok(Reply::default())
     }
 
-    /// Takes a block that is deleted or replaced out of the accounts.
+    /// Subtracts a deleted or replaced block from the totals.
     fn count_out(&mut self, entry: &Entry) {
         self.counters.blocks = self.counters.blocks.saturating_sub(1);
         self.counters.bytes = self.counters.bytes.saturating_sub(entry.size());
@@ -345,7 +345,7 @@ impl Writer {
         })
     }
 
-    /// A block that was deleted or moved since it was looked up stays as it is.
+    /// Rewrites blocks; one that was deleted or moved since it was looked up is skipped.
     fn relocate(&mut self, group: &mut Group, blocks: Vec<(Vec<u8>, Place, Bytes)>) -> Result<Reply, Error> {
         let mut still = Vec::with_capacity(blocks.len());
         for (key, place, data) in blocks {

@@ -413,7 +413,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(128))]
 
         #[test]
-        fn what_is_written_is_read(node in any::node(), unixfs in unixfs()) {
+        fn nodes_round_trip(node in any::node(), unixfs in unixfs()) {
             let cid = Cid::default();
             prop_assert_eq!(PbNode::decode(&cid, &node.encode().into()).unwrap(), node);
             prop_assert_eq!(Unixfs::decode(&cid, &unixfs.encode().into()).unwrap(), unixfs);
@@ -431,7 +431,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_the_bytes_they_are_read_or_refused(
+        fn arbitrary_bytes_are_parsed_or_refused(
             node in any::damaged(any::node().prop_map(|node| node.encode().into())),
             unixfs in any::damaged(unixfs().prop_map(|unixfs| unixfs.encode().into())),
             garbage in any::bytes(100),

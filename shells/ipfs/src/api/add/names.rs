@@ -1,18 +1,18 @@
-//! The metadata that a part of an upload carries in the name of its field.
+//! Parses the metadata that a part of an upload carries in its field name.
 
 use crate::unixfs::{Metadata, mode_from_go};
 
-/// A part's metadata as sent.
+/// Metadata of a part as sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Carried {
-    /// Go's `os.FileMode`; 0 when there is none.
+    /// Go's `os.FileMode`; 0 if absent.
     pub(super) mode: u32,
     /// Seconds since 1970, and nanoseconds.
     pub(super) mtime: Option<(i64, u32)>,
 }
 
 impl Carried {
-    /// The metadata of an entry, all of it.
+    /// Converts to the metadata of an entry.
     pub(super) fn metadata(self) -> Metadata {
         Metadata {
             mode: Some(mode_from_go(self.mode)).filter(|mode| *mode != 0),
@@ -21,7 +21,7 @@ impl Carried {
     }
 }
 
-/// The metadata in a field name like `file?mode=0644&mtime=1604320482&mtime-nsecs=55`.
+/// Parses the metadata in a field name like `file?mode=0644&mtime=1604320482&mtime-nsecs=55`.
 pub(super) fn carried(name: &str) -> Carried {
     let mut carried = Carried::default();
     let Some((_, query)) = name.split_once('?') else {
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metadata_is_read_from_the_name_of_the_field() {
+    fn metadata_is_parsed_from_the_field_name() {
         let expected = Carried {
             mode: 0o644,
             mtime: Some((1_604_320_482, 55)),

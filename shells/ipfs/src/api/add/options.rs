@@ -1,4 +1,4 @@
-//! The options of `add` that decide the CID.
+//! Parses the options of `add` that determine the CID.
 
 use std::str::FromStr;
 
@@ -8,13 +8,13 @@ use crate::api::reply::Failure;
 use crate::api::request::Call;
 use crate::unixfs::{AddOptions, Chunker, HashKind, Layout, Metadata, mode_from_go};
 
-/// The options that decide the CID, in Kubo's words where they are wrong.
+/// Parses the options that determine the CID; error texts are Kubo's.
 pub(super) fn options(call: &Call) -> Result<AddOptions, Failure> {
     if call.text("to-files").is_some_and(|to| !to.is_empty()) {
         return Err(Failure::failed("to-files is not supported by the embedded node"));
     }
     if call.flag("nocopy", false) {
-        // Kubo's words when its filestore is off, which is its default.
+        // Kubo's text when its filestore is off, the default.
         let message = "either the filestore or the urlstore must be enabled to use nocopy, see: \
                        https://github.com/ipfs/kubo/blob/master/docs/experimental-features.md#ipfs-filestore";
         return Err(Failure::failed(message));

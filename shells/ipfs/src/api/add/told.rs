@@ -1,4 +1,4 @@
-//! What the caller of `add` is told: a line for each entry, and how far a file has come.
+//! Reports to the caller of `add`: a line for each entry, and the progress of files.
 
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -10,10 +10,10 @@ use crate::api::reply::{Failure, Sink};
 use crate::api::request::Call;
 use crate::unixfs::{Added, Metadata, Name};
 
-/// How much of a file is read between two news about it.
+/// Bytes of a file between two progress lines.
 const PROGRESS_STEP: u64 = 262_144;
 
-/// Directories that are built and not told yet.
+/// Directories that are built and not yet reported.
 const DIRECTORIES: usize = 16;
 
 #[derive(Default, Serialize)]
@@ -46,7 +46,7 @@ fn is_zero_nanos(number: &u32) -> bool {
     *number == 0
 }
 
-/// What the caller is told, and how.
+/// Sends the lines of one `add` call to its caller.
 pub(super) struct Told {
     pub(super) call: Call,
     pub(super) sink: Sink,
@@ -54,12 +54,12 @@ pub(super) struct Told {
     pub(super) silent: bool,
     pub(super) keep_mode: bool,
     pub(super) keep_mtime: bool,
-    /// Metadata of the top-level entry; repeated in every line about what is below it.
+    /// Metadata of the top-level entry, repeated in every line about entries below it.
     pub(super) top: Carried,
 }
 
 impl Told {
-    /// The metadata to record: only what the caller asked to be kept.
+    /// Returns the metadata to record: the part that the caller asked to preserve.
     pub(super) fn meta(&self, carried: Carried) -> Metadata {
         let Metadata { mode, mtime } = carried.metadata();
         Metadata {
@@ -68,7 +68,7 @@ impl Told {
         }
     }
 
-    /// A line about an entry, with the metadata of its top-level entry.
+    /// Returns a line about an entry, with the metadata of its top-level entry.
     fn event(&self, name: &Name) -> Event {
         let (mtime, mtime_nsecs) = self
             .top
@@ -107,7 +107,7 @@ impl Told {
         };
         let added = target.file(path, meta, parts, tell).await?;
         if self.progress {
-            // The last news is never dropped: progress bars end with it.
+            // The last progress line is never dropped: progress bars need it.
             self.sink
                 .send(&Event {
                     bytes: added.bytes,
@@ -118,14 +118,14 @@ impl Told {
         Ok(added)
     }
 
-    /// Ends an upload, and tells of its directories while they are built.
+    /// Finishes an upload, reporting its directories as they are built.
     pub(super) async fn finished(&self, target: Target, pin: Option<String>) -> Result<(), Failure> {
         let (told, directories) = mpsc::channel(DIRECTORIES);
         let finished = target.finish(pin, told);
         self.while_told(finished, directories).await
     }
 
-    /// Has directories built early when their names need much memory, and tells of them.
+    /// Builds directories early if their names need much memory, and reports them.
     pub(super) async fn make_room(&self, target: &mut Target, path: &[u8]) -> Result<(), Failure> {
         let (told, directories) = mpsc::channel(DIRECTORIES);
         let made = target.make_room(path, told);

@@ -1,26 +1,26 @@
-//! The header of a part: its kind, its path, and what else it says about an entry of an upload.
+//! Header of a part: kind, path and metadata of an entry of an upload.
 
 use percent_encoding::percent_decode;
 
 use super::MultipartError;
 
-/// RFC 2046 allows 70 characters; clients that exceed it are still read.
+/// Maximal length of a boundary. RFC 2046 allows 70 characters; some clients exceed it.
 const BOUNDARY_MAX: usize = 256;
 
-/// The head of one part.
+/// Parsed header of one part.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PartHead {
-    /// The media type in lower case without parameters; empty if none is given.
+    /// Media type in lower case without parameters; empty if absent.
     pub content_type: String,
-    /// The `name` of the disposition.
+    /// `name` of the disposition.
     pub name: String,
-    /// The `filename` of the disposition as sent, if any.
+    /// `filename` of the disposition as sent.
     pub filename: Option<Vec<u8>>,
-    /// Where the sender has the content from: the unescaped `abspath-encoded`, a path or a URL.
+    /// Unescaped `abspath-encoded`: path or URL of the content at the sender.
     pub source: Option<Vec<u8>>,
 }
 
-/// What a part is an upload of.
+/// Kind of entry that a part uploads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartKind {
     /// The content of a file.
@@ -31,7 +31,7 @@ pub enum PartKind {
     Symlink,
 }
 
-/// The boundary in a `Content-Type` header, if it names a multipart form.
+/// Returns the boundary in a `Content-Type` header of a multipart form.
 pub fn boundary(content_type: &str) -> Option<String> {
     let (kind, parameters) = content_type.split_once(';')?;
     if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
@@ -63,7 +63,7 @@ impl PartHead {
         Ok(parsed)
     }
 
-    /// The kind of entry, as the IPFS command line marks it.
+    /// Returns the kind of entry, as marked by the IPFS command line.
     pub fn kind(&self) -> PartKind {
         match self.content_type.as_str() {
             "application/x-directory" | "multipart/form-data" => PartKind::Directory,
@@ -72,8 +72,8 @@ impl PartHead {
         }
     }
 
-    /// The path of the entry within the upload: unescaped and cleaned as Go does it, without the leading
-    /// slash. It need not be UTF-8.
+    /// Returns the path of the entry within the upload: unescaped, and cleaned like in Go, without the
+    /// leading slash. It need not be UTF-8.
     pub fn path(&self) -> Vec<u8> {
         let name = unescaped(self.filename.as_deref().unwrap_or_default());
         let mut path: Vec<&[u8]> = Vec::new();
@@ -90,7 +90,7 @@ impl PartHead {
     }
 }
 
-/// The bytes that are escaped as in a query. When an escape is broken, the name is meant as it is.
+/// Unescapes query escaping. A name with a broken escape is taken literally.
 fn unescaped(raw: &[u8]) -> Vec<u8> {
     let mut after_percent = raw.split(|byte| *byte == b'%').skip(1);
     let well_escaped =
@@ -114,7 +114,7 @@ fn split_once(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     Some((&bytes[..position], &bytes[position + 1..]))
 }
 
-/// One of `; a=b; c="d"`, unquoted.
+/// Returns a parameter of `; a=b; c="d"`, unquoted.
 fn parameter(parameters: &[u8], wanted: &str) -> Option<Vec<u8>> {
     let mut rest = parameters;
     loop {
@@ -129,7 +129,7 @@ fn parameter(parameters: &[u8], wanted: &str) -> Option<Vec<u8>> {
     }
 }
 
-/// Reads a token or a quoted string; returns it and what follows.
+/// Parses a token or a quoted string; returns it and the rest.
 fn value(bytes: &[u8]) -> (Vec<u8>, &[u8]) {
     let Some(quoted) = bytes.strip_prefix(b"\"") else {
         let end = bytes.iter().position(|byte| *byte == b';').unwrap_or(bytes.len());
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_unescaped_and_cleaned_as_go_does() {
+    fn file_names_are_unescaped_and_cleaned_like_in_go() {
         assert_eq!(path(b"a%2Fb+c"), b"a/b c");
         assert_eq!(path(b"100%"), b"100%");
         assert_eq!(path(b"../../etc/./passwd"), b"etc/passwd");
@@ -174,14 +174,14 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_not_utf8_keep_their_bytes_escaped_or_not() {
+    fn names_keep_bytes_that_are_not_utf8() {
         assert_eq!(path(b"d/caf%E9"), b"d/caf\xe9");
         let head = b"\r\nContent-Disposition: form-data; name=\"file\"; filename=\"d/caf\xe9\"";
         assert_eq!(PartHead::parse(head).unwrap().path(), b"d/caf\xe9");
     }
 
     #[test]
-    fn the_boundary_is_read_quoted_or_not() {
+    fn boundary_may_be_quoted() {
         assert_eq!(
             boundary("multipart/form-data; boundary=\"a b\"").as_deref(),
             Some("a b")

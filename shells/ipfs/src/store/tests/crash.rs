@@ -1,15 +1,15 @@
-//! Kills at any moment, and at each step of a compaction.
+//! Kills of the process at any moment, and at each step of a compaction.
 
 use super::*;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Tells the child where to work.
+/// Environment variable with the child's folder.
 const FOLDER: &str = "CLUSTER_IPFS_TEST_FOLDER";
-/// Blocks of one batch of the child.
+/// Blocks in one batch of the child.
 const BATCH: u64 = 8;
-/// A batch with an odd number is removed this many batches later.
+/// Number of batches after which a batch with an odd number is removed.
 const LATER: u64 = 4;
 
 fn batch(number: u64) -> Vec<Block> {
@@ -26,7 +26,7 @@ fn keys_of(blocks: &[Block]) -> Vec<Vec<u8>> {
 }
 
 #[test]
-#[ignore = "the process that `a_killed_process_loses_nothing_acknowledged` kills"]
+#[ignore = "the process that `killed_process_loses_nothing_acknowledged` kills"]
 fn child() {
     let Some(folder) = std::env::var_os(FOLDER) else {
         return;
@@ -57,7 +57,7 @@ fn child() {
 }
 
 #[test]
-fn a_killed_process_loses_nothing_acknowledged() {
+fn killed_process_loses_nothing_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
     let mut acknowledged = None;
     for kill in 1..=8u64 {
@@ -85,7 +85,7 @@ fn a_killed_process_loses_nothing_acknowledged() {
         std::thread::sleep(Duration::from_micros(kill * 700));
         child.kill().unwrap();
         child.wait().unwrap();
-        // What it said before it died.
+        // Lines printed before the kill.
         for line in lines.map_while(Result::ok) {
             if let Some(number) = line.strip_prefix("acknowledged ") {
                 acknowledged = number.parse().ok().or(acknowledged);
@@ -116,10 +116,10 @@ fn inspect(folder: &Path, acknowledged: u64) {
 }
 
 #[test]
-fn a_compaction_may_be_cut_off_at_any_step() {
+fn compaction_may_be_cut_off_at_any_step() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
-    // Smaller than a page, so that holes free little and what lives is moved.
+    // Smaller than a page, so that holes free little and live blocks are moved.
     let mut model: BTreeMap<u64, Block> = (0..3600).map(|number| (number, block(number, 3_000))).collect();
     let runtime = runtime();
     runtime

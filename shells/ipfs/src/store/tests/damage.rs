@@ -1,4 +1,4 @@
-//! What a disk or a crash may do to the files.
+//! Damage to the files by disks and crashes.
 
 use super::*;
 use std::fs::OpenOptions;
@@ -13,7 +13,7 @@ fn segments(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Some segments full of blocks, closed.
+/// Fills some segments and closes the store.
 fn filled(folder: &Path) -> BTreeMap<u64, Block> {
     let store = open(folder);
     let model: BTreeMap<u64, Block> = (0..20).map(|number| (number, block(number, 9000))).collect();
@@ -32,7 +32,7 @@ fn refused(folder: &Path) -> String {
 }
 
 #[test]
-fn a_torn_tail_is_dropped_and_written_over() {
+fn torn_tail_is_truncated_and_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let mut model = filled(folder.path());
     let paths = segments(folder.path());
@@ -40,7 +40,7 @@ fn a_torn_tail_is_dropped_and_written_over() {
     let whole = std::fs::metadata(last).unwrap().len();
     let mut file = OpenOptions::new().append(true).open(last).unwrap();
     file.write_all(&[0xaa; 5000]).unwrap();
-    // A segment that was begun, and of which the database never heard.
+    // A segment that was created, but is not recorded in the database.
     let next = folder.path().join("segments/0000000099.seg");
     std::fs::write(&next, b"ips").unwrap();
     let store = open(folder.path());
@@ -57,7 +57,7 @@ fn a_torn_tail_is_dropped_and_written_over() {
 }
 
 #[test]
-fn a_missing_short_or_foreign_segment_is_refused_by_name() {
+fn missing_short_or_foreign_segments_are_refused_by_name() {
     for (damage, said) in [
         (0, "has"),
         (1, "No such file"),
@@ -87,7 +87,7 @@ fn a_missing_short_or_foreign_segment_is_refused_by_name() {
 }
 
 #[test]
-fn a_flipped_bit_is_told_and_only_its_block_is_lost() {
+fn flipped_bit_is_reported_and_damages_only_its_block() {
     let folder = tempfile::tempdir().unwrap();
     let mut model = filled(folder.path());
     let paths = segments(folder.path());
@@ -112,7 +112,7 @@ fn a_flipped_bit_is_told_and_only_its_block_is_lost() {
         .collect();
     assert_eq!(damaged.len(), 1);
     assert!(!store.has(&model[&damaged[0]].cid).unwrap());
-    // Rewriting its segment neither loses the others nor launders the damage.
+    // Rewriting its segment neither loses the others nor hides the damage.
     let runtime = runtime();
     let spared: Vec<u64> = model.keys().copied().filter(|number| *number % 3 == 0).collect();
     let gone = model
@@ -128,14 +128,14 @@ fn a_flipped_bit_is_told_and_only_its_block_is_lost() {
     store.compact().unwrap();
     let bad = model[&damaged[0]].clone();
     assert!(matches!(store.get(&bad.cid), Err(Error::DamagedBlock { .. })));
-    // A copy that is put replaces it.
+    // Putting a copy replaces it.
     runtime.block_on(store.put(vec![bad])).unwrap();
     assert!(spared.iter().all(|number| model.contains_key(number)));
     check(&store, &model);
     store.close();
 }
 
-/// Writes records into the database as they are.
+/// Writes raw records into the database.
 fn write(folder: &Path, records: &[(&str, &[u8], &[u8])]) {
     let db = fjall::Database::builder(folder.join("blocks")).open().unwrap();
     for (keyspace, key, value) in records {
@@ -146,16 +146,16 @@ fn write(folder: &Path, records: &[(&str, &[u8], &[u8])]) {
 }
 
 #[test]
-fn another_format_is_refused() {
+fn other_formats_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), &[("meta", b"format", b"1")]);
     let text = refused(folder.path());
     assert!(text.contains("\"1\"") && text.contains("\"2\""), "{text}");
 }
 
-/// Every record of format 2, byte for byte: who changes one must take another first byte, or another format.
+/// Every record of format 2, byte for byte: a changed record needs a new first byte or a new format.
 #[test]
-fn a_repository_is_read_as_it_always_was_written() {
+fn records_of_format_2_are_read_and_written_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let (small, large) = (block(1, 300), block(2, 1000));
     let (small_key, large_key) = (super::super::key_of(&small.cid), super::super::key_of(&large.cid));
@@ -191,7 +191,7 @@ fn a_repository_is_read_as_it_always_was_written() {
 }
 
 #[test]
-fn a_record_of_another_layout_is_refused_and_never_taken_for_something_else() {
+fn records_of_unknown_layout_are_refused() {
     let usage = [1, 0xf8, 0x07, 0xe8, 0x07];
     let damage: [(&str, &[u8], &[u8], &str); 6] = [
         ("meta", b"counters", &[2, 1], "counters"),
@@ -247,18 +247,18 @@ fn a_record_of_another_layout_is_refused_and_never_taken_for_something_else() {
 }
 
 #[test]
-fn a_full_disk_is_told_as_one() {
+fn full_disk_is_reported_as_such() {
     let full = std::io::Error::from(ErrorKind::StorageFull);
     let error = super::super::segments::write_error(Path::new("/x/1.seg"), full);
     let text = error.to_string();
     assert!(text.contains("is full") && text.contains("/x/1.seg"), "{text}");
 }
 
-/// Tells the process with few open files where the repository is.
+/// Environment variable with the repository of the process with few open files.
 const FOLDER: &str = "CLUSTER_IPFS_TEST_LIMITED";
 
 #[test]
-#[ignore = "the process of `a_limit_of_open_files_is_told_as_one_and_not_as_damage`"]
+#[ignore = "the process of `open_file_limit_is_reported_as_such_and_not_as_damage`"]
 fn limited() {
     let Some(folder) = std::env::var_os(FOLDER) else {
         return;
@@ -273,7 +273,7 @@ fn limited() {
 }
 
 #[test]
-fn a_limit_of_open_files_is_told_as_one_and_not_as_damage() {
+fn open_file_limit_is_reported_as_such_and_not_as_damage() {
     let folder = tempfile::tempdir().unwrap();
     filled(folder.path());
     let mut told = 0;

@@ -1,13 +1,13 @@
-//! A disk that is full: a small tmpfs in a mount namespace of its own.
+//! A full disk: a small tmpfs in its own mount namespace.
 
 use super::*;
 use std::fs::File;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// Tells the process inside the namespace where the small disk is.
+/// Environment variable with the path of the small disk inside the namespace.
 const DISK: &str = "CLUSTER_IPFS_TEST_DISK";
-/// Of the blocks that fill it.
+/// Size of the blocks that fill the disk, bytes.
 const BLOCK: usize = 20_000;
 const SEGMENTS: u64 = 4 << 20;
 
@@ -37,12 +37,12 @@ fn keys_of(numbers: impl Iterator<Item = u64>) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Every block with one of these numbers is kept, all others are garbage.
+/// Returns whether the block with this number is kept; all others are garbage.
 fn is_kept(number: u64) -> bool {
     number.is_multiple_of(3)
 }
 
-/// Puts blocks until they are refused, and says how many there are.
+/// Puts blocks until they are refused; returns their number.
 fn fill(store: &Store) -> u64 {
     let runtime = runtime();
     let mut number = 0;
@@ -63,13 +63,13 @@ fn fill(store: &Store) -> u64 {
     }
 }
 
-/// Another program takes the rest of the disk.
+/// Fills the rest of the disk, like another program.
 fn fill_by_others(disk: &Path) {
     let mut file = File::create(disk.join("filler")).unwrap();
     while file.write_all(&[1; 4096]).is_ok() {}
 }
 
-/// What a garbage collection does to the store, with the blocks to keep given.
+/// Collects garbage like the node, keeping the blocks that [`is_kept`] names.
 fn collect(store: &Store, count: u64) {
     store.release_reserve().unwrap();
     let garbage = keys_of((0..count).filter(|number| !is_kept(*number)));
@@ -93,7 +93,7 @@ fn count_of(disk: &Path) -> u64 {
 }
 
 #[test]
-#[ignore = "a process of `a_full_disk_is_freed_without_room_and_across_kills`, which kills it"]
+#[ignore = "a process of `full_disk_is_freed_without_room_and_across_kills`, which kills it"]
 fn killed() {
     let Some(disk) = std::env::var_os(DISK).map(PathBuf::from) else {
         return;
@@ -104,7 +104,7 @@ fn killed() {
 }
 
 #[test]
-#[ignore = "the process of `a_full_disk_is_freed_without_room_and_across_kills` on the small disk"]
+#[ignore = "the process of `full_disk_is_freed_without_room_and_across_kills` on the small disk"]
 fn inside() {
     let Some(disk) = std::env::var_os(DISK).map(PathBuf::from) else {
         return;
@@ -116,7 +116,7 @@ fn inside() {
     store.close();
     std::fs::write(disk.join("repo/count"), count.to_string()).unwrap();
     fill_by_others(&disk);
-    // Kills at many moments, each of which leaves a repository that opens and has what is kept.
+    // After a kill at any moment the repository opens and has the blocks to keep.
     for millis in [150, 200, 250, 300, 400] {
         run("killed", &disk, Some(std::time::Duration::from_millis(millis)));
         let store = open(&disk);
@@ -131,7 +131,7 @@ fn inside() {
     let live = kept(count).len() as u64 * BLOCK as u64;
     assert!(occupied < live * 3 / 2, "{occupied} for {live}");
     check(&store, &kept(count));
-    // What was freed can be used.
+    // The freed space can be used.
     std::fs::remove_file(disk.join("filler")).unwrap();
     let more = block(count + 1, BLOCK);
     runtime().block_on(store.put(vec![more.clone()])).unwrap();
@@ -140,7 +140,7 @@ fn inside() {
 }
 
 #[test]
-fn a_full_disk_is_freed_without_room_and_across_kills() {
+fn full_disk_is_freed_without_room_and_across_kills() {
     let disk = tempfile::tempdir().unwrap();
     let name = "store::tests::full::inside";
     let script = r#"mount -t tmpfs -o size=144m tmpfs "$1" && exec "$2" --ignored --exact --nocapture "$3""#;

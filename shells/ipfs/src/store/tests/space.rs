@@ -1,4 +1,4 @@
-//! Disk space comes back, and readers do not notice.
+//! Freeing disk space while readers read.
 
 use super::*;
 use std::os::unix::fs::MetadataExt;
@@ -8,7 +8,7 @@ fn used(folder: &Path) -> u64 {
     let mut total = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let entry = entry.unwrap();
-        // It may be removed meanwhile.
+        // It may have been removed in the meantime.
         let Ok(data) = entry.metadata() else { continue };
         // Holes occupy nothing.
         total += if data.is_dir() {
@@ -99,7 +99,7 @@ fn readers_find_blocks_while_they_are_moved() {
             }
         };
         scope.spawn(reader);
-        // However this ends, the reader ends, too.
+        // However this test ends, the reader ends too.
         let _ending = Ending(&ended);
         for round in 0..20 {
             let passing: Vec<Block> = (0..60).map(|n| block(1000 + round * 60 + n, 8000)).collect();
@@ -108,7 +108,7 @@ fn readers_find_blocks_while_they_are_moved() {
                 .map(|block| super::super::key_of(&block.cid))
                 .collect();
             runtime().block_on(async {
-                // Side by side with what stays, in the same segments.
+                // Interleaved with blocks that stay, in the same segments.
                 for pair in passing.chunks(4) {
                     store.put(pair.to_vec()).await.unwrap();
                 }
