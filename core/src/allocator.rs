@@ -1,4 +1,4 @@
-//! Which peers take a pin. It has no state, so it is a function.
+//! Allocation: the choice of peers for a pin. Stateless.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,36 +8,39 @@ use crate::metric::Metric;
 use crate::planted::planted;
 use crate::rng::hash;
 
-/// A peer that could take a pin, with its value of each metric that allocation goes by.
+/// Candidate peers, with the values of the metrics to allocate by, in their order.
 pub(crate) type Candidates = BTreeMap<PeerId, Vec<Metric>>;
 
-/// What a pin needs.
+/// Requirements of an allocation.
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted<'a> {
-    /// Spreads pins among peers that rank alike.
+    /// CID that spreads pins among peers of equal rank.
     pub(crate) cid: Option<&'a Cid>,
-    /// Who comes first among peers that rank alike.
+    /// Peer to prefer among those of equal rank.
     pub(crate) near: Option<&'a PeerId>,
-    /// Fewer copies will not do.
+    /// Minimum number of allocations.
     pub(crate) min: u32,
-    /// More are not wanted.
+    /// Maximum number of allocations.
     pub(crate) max: u32,
-    /// Peers that hold it and count.
+    /// Live peers that hold the pin.
     pub(crate) current: &'a [PeerId],
     /// Peers that the client prefers, best first.
     pub(crate) preferred: &'a [PeerId],
 }
 
-/// Too few peers can take it.
+/// Too few peers are available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NotEnough {
-    /// How many can.
+    /// Number of available peers, current ones included.
     pub(crate) available: u32,
 }
 
-/// Chooses: who has it keeps it, up to the maximum; when fewer than the minimum have it, it is given to more
-/// peers, up to the maximum, those first that the client prefers, then those that rank best. The result is
-/// sorted.
+/// Chooses the allocations of a pin, sorted. Current holders are kept, up to the maximum. If they are fewer
+/// than the minimum, peers are added up to the maximum: preferred ones first, then the best by rank.
+///
+/// # Errors
+///
+/// [`NotEnough`] if fewer than the minimum are available.
 pub(crate) fn allocate(wanted: &Wanted<'_>, candidates: &Candidates) -> Result<Vec<PeerId>, NotEnough> {
     let (min, max) = (wanted.min as usize, wanted.max as usize);
     let mut chosen: Vec<PeerId> = wanted.current.to_vec();
@@ -73,7 +76,7 @@ pub(crate) fn allocate(wanted: &Wanted<'_>, candidates: &Candidates) -> Result<V
     Ok(chosen)
 }
 
-/// All candidates, the best first.
+/// Returns all candidates, best first.
 fn ranked(wanted: &Wanted<'_>, candidates: &Candidates) -> Vec<PeerId> {
     let all: BTreeSet<&PeerId> = candidates.keys().collect();
     partition(wanted, candidates, all, 0)
@@ -82,8 +85,9 @@ fn ranked(wanted: &Wanted<'_>, candidates: &Candidates) -> Vec<PeerId> {
         .collect()
 }
 
-/// Splits peers into groups by a metric that divides, and takes from the groups in turn, the group with the
-/// heavier peers first; orders them by a metric that ranks, and those that rank alike by what comes after it.
+/// Orders peers by the metric at `depth` and those after it. A partitioning metric splits them into groups,
+/// which are taken from alternately, the group with the greater total weight first. A ranking metric orders
+/// them by weight; peers of about equal weight are ordered by the next metric.
 fn partition<'a>(
     wanted: &Wanted<'_>,
     candidates: &Candidates,
@@ -139,7 +143,8 @@ fn partition<'a>(
         .collect()
 }
 
-/// Groups of peers that rank alike, heaviest first: weights that differ by less than a tenth of the heaviest.
+/// Groups peers of about equal weight, heaviest first: weights that differ by less than a tenth of the
+/// heaviest.
 fn by_weight(peers: BTreeSet<&PeerId>, weight: impl Fn(&PeerId) -> i64) -> Vec<BTreeSet<&PeerId>> {
     let mut rest: Vec<&PeerId> = peers.into_iter().collect();
     rest.sort_by_key(|peer| Reverse(weight(peer)));
@@ -155,13 +160,13 @@ fn by_weight(peers: BTreeSet<&PeerId>, weight: impl Fn(&PeerId) -> i64) -> Vec<B
     groups
 }
 
-/// The order of peers that rank alike: the near one, then as the CID decides.
+/// Returns the sort key among peers of equal rank: the near peer first, then by the hash of the CID.
 fn among_alike(wanted: &Wanted<'_>, peer: &PeerId) -> (bool, u64) {
     (wanted.near != Some(peer), rank_by_hash(wanted.cid, peer))
 }
 
 /// Rendezvous hashing (Thaler, Ravishankar, "A name-based mapping scheme for rendezvous", 1996): each CID
-/// has an order of peers of its own.
+/// orders the peers differently.
 fn rank_by_hash(cid: Option<&Cid>, peer: &PeerId) -> u64 {
     hash([cid.map_or(&[], Cid::as_bytes), peer.as_bytes()])
 }

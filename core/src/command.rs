@@ -1,4 +1,4 @@
-//! What a log entry says.
+//! Commands: the contents of log entries.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,66 +8,66 @@ use crate::pin::Pin;
 use crate::time::Timestamp;
 use crate::wire::FIRST_VERSION;
 
-/// A command with the id that makes it apply at most once.
+/// A command with the id under which it is applied at most once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proposal {
-    /// Whose, and which.
+    /// Identity across retries.
     pub id: ProposalId,
-    /// What is proposed.
+    /// Proposed change.
     pub command: Command,
 }
 
-/// What the pin must be like for a command to take effect. A command that was decided from what its author
-/// saw is dropped when the pin has moved on since.
+/// Condition on the current pin, checked when a command is applied. It drops commands that were decided from
+/// an outdated pin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Precondition {
-    /// There is no pin of this CID.
+    /// No pin of this CID exists.
     Absent,
-    /// Whatever it is.
+    /// No condition.
     Any,
-    /// The pin still has this version.
+    /// The pin exists with this version.
     Version(Index),
 }
 
-/// A change that the cluster agrees on.
+/// A change of the replicated state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// Binds a Raft id to the incarnation of the peer that uses it.
+    /// Binds a Raft id to the incarnation of its peer.
     Admit {
-        /// Whose.
+        /// Raft id of a member without a recorded incarnation.
         raft_id: RaftId,
-        /// To which.
+        /// Incarnation that uses it.
         incarnation: Incarnation,
     },
-    /// Records what an operator wants of the membership.
+    /// Records a requested change of the membership.
     Members(MembersWish),
-    /// Adds or replaces a pin. Its version is set when it is applied.
+    /// Adds or replaces a pin. Applying it sets the pin's version.
     Pin {
-        /// The whole record, allocations included.
+        /// The complete pin, with its allocations.
         pin: Pin,
-        /// What the allocations were decided from.
+        /// Condition under which the allocations are valid.
         precondition: Precondition,
     },
-    /// Moves a pin to other peers.
+    /// Changes the allocations of a pin.
     Reallocate {
-        /// Which pin.
+        /// CID of the pin.
         cid: Cid,
-        /// The peers that must hold it from now on, sorted.
+        /// The new allocations, sorted.
         allocations: Vec<PeerId>,
-        /// The version that this was decided from.
+        /// Version of the pin that the allocations were decided from.
         version: Index,
     },
     /// Removes a pin.
     Unpin {
-        /// Which pin.
+        /// CID of the pin.
         cid: Cid,
-        /// `Any` for a client's wish, a version for an expiry.
+        /// `Any` for a client's request, a version for an expiry.
         precondition: Precondition,
     },
 }
 
 impl Command {
-    /// The first version that can read it.
+    /// Returns the lowest protocol version that can read this command.
     pub(crate) fn since(&self) -> u8 {
         match self {
             Self::Members(wish) => wish.since(),
@@ -78,26 +78,26 @@ impl Command {
     }
 }
 
-/// What became of a command when it was applied.
+/// Result of applying a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// A peer's incarnation is recorded.
+    /// The incarnation is recorded, or another one was before.
     Admitted,
-    /// Refused for good, with the reason.
+    /// Refused for the given reason.
     Conflict(String),
-    /// There is no such pin.
+    /// The pin does not exist.
     NotFound,
-    /// A wish of the membership's: recorded, and done when the membership says so.
+    /// The membership request is recorded; the leader carries it out.
     Noted(MembersWish),
-    /// The pin stands as returned.
+    /// The pin as stored, new or unchanged.
     Pinned(Pin),
-    /// The pin has moved on: decide again.
+    /// The precondition failed: decide again from the current pin.
     Stale,
-    /// The pin that was removed.
+    /// The removed pin.
     Unpinned(Pin),
 }
 
-/// The expiry of a pin, as the leader proposes it.
+/// Returns whether a pin has expired at `now`.
 pub(crate) fn is_expired(pin: &Pin, now: Timestamp) -> bool {
     pin.options.expire_at.is_some_and(|at| at <= now)
 }

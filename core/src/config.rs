@@ -1,4 +1,4 @@
-//! What an operator may set, as far as the core is concerned.
+//! Settings of the core.
 
 use std::time::Duration;
 
@@ -8,105 +8,105 @@ use crate::ids::PeerId;
 use crate::limits::LimitsConfig;
 use crate::pin::Replicas;
 
-/// The settings of one peer.
+/// Settings of one peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
-    /// Who this peer is.
+    /// Identity of this peer.
     pub peer: PeerId,
-    /// For pins that do not say how many copies they want.
+    /// Replication of pins that do not specify one.
     pub default_replicas: Replicas,
-    /// The metrics that allocation goes by, in this order.
+    /// Names of the metrics to allocate by, in order of precedence.
     pub allocate_by: Vec<String>,
-    /// Raft's part.
+    /// Raft timing and log retention.
     pub raft: RaftConfig,
-    /// Limits in bytes.
+    /// Size limits, in bytes.
     pub limits: LimitsConfig,
-    /// The clients' part.
+    /// Deadlines and number of client requests.
     pub requests: RequestsConfig,
-    /// The tracker's part.
+    /// Operations on the IPFS node.
     pub tracker: TrackerConfig,
-    /// The monitor's part.
+    /// Metric collection.
     pub monitor: MonitorConfig,
-    /// The failover's part.
+    /// Re-allocation of pins of peers that are down.
     pub failover: FailoverConfig,
-    /// The membership's part.
+    /// Choice of voters.
     pub membership: MembershipConfig,
 }
 
-/// Who votes.
+/// Settings of the choice of voters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MembershipConfig {
-    /// At most so many peers vote; the others follow the log. Odd is best.
+    /// Most voters; the other members are learners. Should be odd.
     pub voters_max: usize,
-    /// A voter that is silent for longer gives its vote to a peer that is not.
+    /// Silence after which a voter's vote goes to a live learner.
     pub replace_after: Duration,
 }
 
-/// How this peer takes part in Raft.
+/// Raft settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RaftConfig {
-    /// The unit of Raft's time.
+    /// Length of a Raft tick.
     pub tick: Duration,
-    /// A leader is heard from every so many ticks.
+    /// Ticks between heartbeats of a leader.
     pub heartbeat_ticks: u32,
-    /// An election starts after this many to twice as many ticks of silence.
+    /// Shortest election timeout, in ticks; the longest is twice as many.
     pub election_ticks: u32,
-    /// How many entries to keep behind the applied one, for followers that lag.
+    /// Entries to keep behind the applied one, for followers that lag.
     pub trailing_logs: u64,
-    /// How many bytes of entries to keep in memory, and so on disk, before the log is compacted.
+    /// Bytes of log entries that trigger compaction; the log is in memory as well as on disk.
     pub log_bytes: usize,
 }
 
-/// How long and how many clients may wait.
+/// Settings of client requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestsConfig {
-    /// A client gets an answer within this time.
+    /// Time within which a request is answered.
     pub deadline: Duration,
-    /// A proposal that has not been applied is made again after this time.
+    /// Time after which a proposal that has not been applied is proposed again.
     pub retry: Duration,
-    /// Requests that may be open at once; the windows of applied proposals are as wide.
+    /// Most open requests. The window of applied proposals bounds them too.
     pub open_max: usize,
 }
 
-/// How the tracker drives the IPFS node.
+/// Settings of the tracker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrackerConfig {
-    /// Operations that may run at once.
+    /// Most operations that run on the IPFS node at once.
     pub concurrent_pins: usize,
-    /// A pin that makes no progress for this long is cancelled and queued again.
+    /// Time without progress after which a pin is cancelled and queued again.
     pub pin_timeout: Duration,
-    /// An unpin may take this long.
+    /// Time limit of an unpin.
     pub unpin_timeout: Duration,
-    /// The pause after the first failure; it doubles with each one.
+    /// Pause after the first failure of an operation; it doubles with each further one.
     pub retry_min: Duration,
-    /// The longest pause.
+    /// Longest pause between attempts.
     pub retry_max: Duration,
-    /// How often all that counts as pinned is compared with what the IPFS node has; zero for never.
+    /// Time between comparisons of all pinned CIDs with the IPFS node's pins; zero disables them.
     pub compare_interval: Duration,
 }
 
-/// How peers watch each other.
+/// Settings of the monitor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MonitorConfig {
-    /// How often this peer measures and tells the others.
+    /// Time between measurements, each of which is sent to all members.
     pub interval: Duration,
 }
 
-/// What the leader does about peers that are down.
+/// Settings of the failover.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailoverConfig {
-    /// Whether it does anything.
+    /// Enables the re-allocation of pins of silent peers. Pins of removed peers are always re-allocated.
     pub enabled: bool,
-    /// How long a peer must have been silent, after its last `ping` has expired.
+    /// Silence after the expiry of a peer's last `ping` that makes it count as down.
     pub grace: Duration,
-    /// Pins that are moved at once.
+    /// Pins that are re-allocated in one step.
     pub chunk: usize,
-    /// The pause between two chunks.
+    /// Pause between two steps.
     pub pause: Duration,
 }
 
 impl Config {
-    /// The defaults of a peer.
+    /// Returns the default settings of a peer.
     pub fn new(peer: PeerId) -> Self {
         Self {
             peer,

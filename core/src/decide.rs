@@ -1,6 +1,6 @@
-//! What a client's wish comes to, given what this peer sees: the pin as it is, and who could take it. What is
-//! decided here from soft knowledge is proposed together with the version of the pin that it was decided
-//! from.
+//! Decisions on client requests, from what this peer knows: the current pin and the available peers. A
+//! command that depends on such knowledge is proposed together with the version of the pin that it was
+//! decided from.
 
 use std::collections::BTreeSet;
 
@@ -14,27 +14,27 @@ use crate::pin::{Pin, PinOptions, PinType, Replicas};
 use crate::planted::planted;
 use crate::time::Timestamp;
 
-/// What to do about a request.
+/// Decision on a request.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Decision {
-    /// It needs nobody's agreement.
+    /// Answer without consensus.
     Answer(Result<Reply, Refusal>),
-    /// Propose this.
+    /// Propose a command.
     Propose(Command),
 }
 
-/// Peers that allocations are chosen from.
+/// Peers that can be allocated to.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Choice {
-    /// Peers that can take a pin.
+    /// Peers that can take a new pin.
     pub(crate) candidates: Candidates,
-    /// Living peers. One that holds a pin keeps it, even if it can take no other: its node may be full.
+    /// Live peers. They keep the pins that they hold, even if they cannot take new ones: a node may be full.
     pub(crate) alive: BTreeSet<PeerId>,
-    /// Why living peers are no candidates, for people.
+    /// Reasons why live peers cannot take new pins, for display.
     pub(crate) unfit: Vec<String>,
 }
 
-/// Decides. `current` finds a pin as this peer has it.
+/// Decides on a request. `current` returns this peer's version of a pin.
 pub(crate) fn decide(
     now: Timestamp,
     candidates: &Choice,
@@ -112,7 +112,7 @@ fn pin(
     Ok(Command::Pin { pin, precondition })
 }
 
-/// The pin as it came, at peers of this cluster.
+/// Builds the command of an import: the exported pin, allocated to peers of this cluster.
 fn import(
     now: Timestamp,
     candidates: &Choice,
@@ -124,7 +124,7 @@ fn import(
         .as_ref()
         .map_or(&[][..], |pin| pin.allocations.as_slice());
     let mut preferring = pin.options.clone();
-    // Those who have the content already are the next best.
+    // Peers that had the pin before probably have its content.
     preferring.user_allocations.extend_from_slice(&pin.allocations);
     let allocations = choose(Some(&pin.cid), None, &preferring, holders, candidates)?;
     let precondition = precondition(pin.options.replicas, existing.as_ref());
@@ -141,7 +141,7 @@ fn import(
     Ok(Command::Pin { pin, precondition })
 }
 
-/// What must not have changed since allocations were decided from it.
+/// Returns the condition under which the allocations stay valid.
 fn precondition(replicas: Replicas, existing: Option<&Pin>) -> Precondition {
     match (replicas, existing) {
         (Replicas::Range { .. }, _) if planted!(PreconditionDropped) => Precondition::Any,
@@ -151,7 +151,7 @@ fn precondition(replicas: Replicas, existing: Option<&Pin>) -> Precondition {
     }
 }
 
-/// An update takes everything over from the pin that it replaces, but for what it says of name and expiry.
+/// Merges the options of an updated pin: those of `source`, except a name and an expiry that are given anew.
 fn updated(source: PinOptions, wish: PinOptions) -> PinOptions {
     PinOptions {
         name: if wish.name.is_empty() || planted!(UpdateKeepsName) {
@@ -200,13 +200,13 @@ fn choose(
     })
 }
 
-/// Reason for which peers are missing.
+/// Returns the reason for missing candidates, for display.
 fn why_not(unfit: &[String]) -> String {
     if unfit.is_empty() {
         return "Peers count when they are alive and their metrics have been received: see `health metrics`"
             .to_owned();
     }
-    /// Peers that are named; a refusal stays readable.
+    /// Most excluded peers in the text, to keep it readable.
     const NAMED_MAX: usize = 10;
     let named = unfit
         .iter()
@@ -253,7 +253,7 @@ mod tests {
         }
     }
 
-    /// What asking for CID 1 comes to where this pin is stored.
+    /// Decides on a request to pin CID 1 while `stored` exists.
     fn asked(options: PinOptions, stored: &Pin) -> Decision {
         let request = Request::Pin { cid: cid(1), options };
         let current = |cid: &Cid| (*cid == stored.cid).then(|| stored.clone());

@@ -1,4 +1,4 @@
-//! The batch that one call of `handle` builds, and reads that see what it holds already.
+//! Batch under construction in one call of `handle`, with reads that include its own writes.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,13 @@ use crate::local::{Local, QueueKey};
 use crate::pin::Pin;
 use crate::view::PinsetView;
 
-/// Writes to come, over a view of those that are done.
+/// Writes of the batch under construction, over a view of the writes before it.
 pub(crate) struct Draft<'a, V> {
-    /// What is on disk.
+    /// State on disk, without the writes of this batch.
     pub(crate) view: &'a V,
-    /// What goes there next, in this order.
+    /// Writes of this batch, in order.
     pub(crate) ops: Vec<StoreOp>,
-    /// Whether a promise depends on it.
+    /// Set if a message or reply depends on the batch being durable.
     pub(crate) sync: bool,
     pins: BTreeMap<Cid, Option<Pin>>,
     locals: BTreeMap<Cid, Option<Local>>,

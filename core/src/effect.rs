@@ -1,4 +1,4 @@
-//! What must be done. Effects are named in the imperative, and each may be started at once.
+//! Effects: outputs of the state machine, named in the imperative. Each may be started at once.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,245 +12,246 @@ use crate::snapshot::{Applied, Manifest};
 use crate::window::Window;
 use crate::wire::{Envelope, RaftMessage};
 
-/// Something to do.
+/// An output of [`Node::handle`](crate::Node::handle), to be carried out by the shell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Effect {
-    /// End this operation, or this comparison, soon; its `IpfsFinished` or `IpfsCompared` still comes.
+    /// Cancel an operation or comparison. Its `IpfsFinished` or `IpfsCompared` must still come.
     CancelIpfs {
-        /// Which one.
+        /// The operation or comparison.
         op: OpId,
     },
-    /// Find the CIDs whose local state is [`Phase::Pinned`](crate::Phase::Pinned) and which the IPFS node has
-    /// not pinned at that depth or deeper. Answered by any number of
-    /// [`Event::IpfsLacks`](crate::Event::IpfsLacks), in the order of the CIDs, and then by exactly one
-    /// [`Event::IpfsCompared`](crate::Event::IpfsCompared) with the same `op`.
+    /// Find CIDs whose local state is [`Phase::Pinned`](crate::Phase::Pinned) but which the IPFS node has not
+    /// pinned at that depth or deeper. Answered by any number of
+    /// [`Event::IpfsLacks`](crate::Event::IpfsLacks), in CID order, then by exactly one
+    /// [`Event::IpfsCompared`](crate::Event::IpfsCompared).
     CompareIpfs {
-        /// Its name.
+        /// Id of the comparison.
         op: OpId,
-        /// The only CID to look at; `None` for all.
+        /// The only CID to compare; `None` for all.
         cid: Option<Cid>,
     },
-    /// Forget a staged snapshot.
+    /// Delete a staged snapshot.
     DiscardSnapshot {
-        /// Which one.
+        /// Id of the staged snapshot.
         snapshot: SnapshotId,
     },
-    /// Read this peer's own metrics. Answered by [`Event::Measured`](crate::Event::Measured).
+    /// Measure this peer's metrics. Answered by [`Event::Measured`](crate::Event::Measured).
     Measure,
-    /// One atomic write. It must be visible to reads before the next call of `handle`, and survive power
-    /// loss before it is reported by [`Event::Persisted`](crate::Event::Persisted).
+    /// Write a batch atomically. It must be visible to reads before the next call of `handle`; if `sync`,
+    /// [`Event::Persisted`](crate::Event::Persisted) must report when it is durable.
     Persist(Batch),
-    /// The one answer to a client's request.
+    /// Answer a client's request.
     Reply {
-        /// Whose.
+        /// Ticket of the request.
         ticket: Ticket,
-        /// What.
+        /// Result of the request.
         reply: Result<Reply, Refusal>,
     },
-    /// Best effort: the network may lose, repeat, delay or reorder it.
+    /// Send a message to a peer. Best effort: it may be lost, duplicated, delayed or reordered.
     Send {
-        /// To whom.
+        /// The receiver.
         to: PeerId,
-        /// What.
+        /// The message.
         envelope: Envelope,
     },
-    /// Send the pinset as it is on disk when this effect is started. Answered by one
+    /// Stream the pinset, as on disk when this effect is started, to a peer. Answered by one
     /// [`Event::SnapshotSent`](crate::Event::SnapshotSent).
     SendSnapshot {
-        /// To whom.
+        /// The receiver.
         to: PeerId,
-        /// The message that announces it.
+        /// The Raft message that announces it.
         message: RaftMessage,
     },
-    /// Answered by exactly one [`Event::IpfsFinished`](crate::Event::IpfsFinished) with the same `op`.
+    /// Start an operation on the IPFS node. Answered by exactly one
+    /// [`Event::IpfsFinished`](crate::Event::IpfsFinished).
     StartIpfs {
-        /// Its name.
+        /// Id of the operation.
         op: OpId,
-        /// What to do.
+        /// The operation.
         action: IpfsAction,
     },
 }
 
-/// Writes that reach the disk together or not at all. Batches are written in the order of their ids.
+/// An atomic write. Batches are written in the order of their ids.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Batch {
-    /// Its name.
+    /// Id of the batch.
     pub id: BatchId,
-    /// What to write, in this order.
+    /// Writes, in order.
     pub ops: Vec<StoreOp>,
-    /// Whether its survival of power loss must be reported.
+    /// Set if [`Event::Persisted`](crate::Event::Persisted) must report that the batch is durable.
     pub sync: bool,
 }
 
-/// One write.
+/// One write of a batch.
 #[allow(clippy::large_enum_variant, reason = "most of them are pins")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum StoreOp {
-    /// Replaces the log from the first entry's index on. Never empty, and contiguous.
+    /// Appends to the log, after truncating it before the first entry's index.
     Append {
-        /// The new entries.
+        /// The new entries: at least one, contiguous.
         entries: Vec<LogEntry>,
     },
-    /// Drops the log through `index`, whose term is kept.
+    /// Drops the log entries up to `index` (inclusive), but keeps its term.
     Compact {
-        /// The last entry to drop.
+        /// Index of the last dropped entry.
         index: Index,
-        /// Its term.
+        /// Term of that entry.
         term: u64,
     },
-    /// Forgets a CID's local state.
+    /// Deletes the local state of a CID.
     DeleteLocal {
-        /// Whose.
+        /// CID of the local state.
         cid: Cid,
     },
-    /// Removes a pin, and its places in the indexes.
+    /// Deletes a pin and its index entries.
     DeletePin {
-        /// As it was.
+        /// The deleted pin.
         pin: Pin,
     },
-    /// Takes a CID out of a queue.
+    /// Deletes a queue entry.
     Dequeue {
-        /// From where.
+        /// Key of the entry.
         key: QueueKey,
     },
-    /// Puts a CID in a queue.
+    /// Inserts a queue entry.
     Enqueue {
-        /// Where.
+        /// Key of the entry.
         key: QueueKey,
     },
-    /// Replaces the pinset by a staged snapshot, and with it the log, the applied position, the members and
-    /// the windows, all as its manifest says. The log is empty afterwards.
+    /// Replaces the pinset by a staged snapshot, and the applied position, members and windows by those of
+    /// its manifest. Empties the log.
     InstallSnapshot {
-        /// Which one.
+        /// Id of the staged snapshot.
         snapshot: SnapshotId,
-        /// What it is.
+        /// Metadata of the snapshot.
         manifest: Manifest,
     },
-    /// Writes a CID's local state.
+    /// Writes the local state of a CID.
     PutLocal {
-        /// Whose.
+        /// CID of the local state.
         cid: Cid,
-        /// What.
+        /// The new local state.
         local: Local,
     },
-    /// Writes a pin, and its places in the indexes.
+    /// Writes a pin and its index entries.
     PutPin {
-        /// As it is from here on.
+        /// The new pin.
         pin: Pin,
-        /// As it was, for the indexes.
+        /// The pin that it replaces, for the indexes.
         previous: Option<Box<Pin>>,
     },
-    /// Writes which proposals of a peer have been applied.
+    /// Writes the applied proposals of a peer.
     PutWindow {
-        /// Everything about it.
+        /// The new window.
         window: Window,
     },
-    /// Writes how far the log is applied.
+    /// Writes the applied position.
     SetApplied {
-        /// How far.
+        /// The new position.
         applied: Applied,
     },
-    /// Writes Raft's term, vote and commit.
+    /// Writes Raft's hard state.
     SetHardState {
-        /// All three.
+        /// The new hard state.
         hard_state: HardState,
     },
     /// Writes the membership.
     SetMembers {
-        /// As of this batch.
+        /// The new membership.
         members: Members,
     },
-    /// Writes whether the local state has yet to be compared with a pinset that came in a snapshot.
+    /// Writes whether the local state is being reconciled with an installed snapshot.
     SetReconciling {
-        /// Whether.
+        /// Set until the reconciliation ends; a restart in between starts it again.
         reconciling: bool,
     },
 }
 
-/// What to do at the IPFS node.
+/// An operation on the IPFS node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IpfsAction {
-    /// Make it hold this content.
+    /// Pin a CID.
     Pin {
-        /// What.
+        /// CID to pin.
         cid: Cid,
-        /// How deep.
+        /// Depth of the pin.
         mode: Mode,
-        /// The pin's label.
+        /// Name of the pin, for Kubo's `pin ls`.
         name: String,
-        /// Nodes that have the content.
+        /// Multiaddresses of nodes that have the content, to connect to.
         origins: Vec<String>,
-        /// A pin that shares most of its blocks.
+        /// A pin that shares most of its blocks, for Kubo's `pin update`.
         update_from: Option<Cid>,
     },
-    /// Let it drop this content. Not being pinned is success.
+    /// Unpin a CID. A CID that is not pinned counts as success.
     Unpin {
-        /// What.
+        /// CID to unpin.
         cid: Cid,
     },
 }
 
-/// What a client gets.
+/// Successful result of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// The peers, sorted; empty for everywhere.
+    /// Allocations, sorted; empty if everywhere.
     Allocated(Vec<PeerId>),
-    /// The local copy holds all that was acknowledged before the request, as of this log position.
+    /// Applied position that includes everything acknowledged before the request.
     Barrier(Index),
     /// The peer is a member.
     PeerAdded,
-    /// The peer is no member any more.
+    /// The peer is not a member any more.
     PeerRemoved,
-    /// The pin as it stands.
+    /// The stored pin.
     Pinned(Pin),
-    /// How many CIDs are being tried again.
+    /// Number of CIDs that are retried.
     Recovered(u64),
-    /// How many pins the IPFS node had lost; they wait to be pinned again.
+    /// Number of CIDs that were missing on the IPFS node and are queued to be pinned again.
     Synced(u64),
-    /// The pin as it was.
+    /// The removed pin.
     Unpinned(Pin),
 }
 
-/// Why a client does not get what it wants. All but `Unknown` mean that nothing has happened.
+/// Refusal of a request. All but `Unknown` mean that the request had no effect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
-    /// A queue is full.
+    /// A limit on open requests is reached.
     #[error("too many requests are open at this peer, try again later")]
     Busy,
-    /// The request contradicts the pin that exists, or itself.
+    /// The request contradicts the existing pin, or itself.
     #[error("{0}")]
     Conflict(String),
-    /// The IPFS node could not be asked.
+    /// The comparison with the IPFS node failed.
     #[error("the IPFS node of this peer does not answer as it should: {0}")]
     IpfsFailed(String),
-    /// Nobody leads.
+    /// No leader is known.
     #[error("the cluster has no leader: a majority of its voters must be running and reachable")]
     NoLeader,
-    /// Too few peers can take the content.
+    /// Fewer than `needed` peers can be allocated to.
     #[error(
         "not enough peers to allocate CID. Needed at least: {needed}. Wanted at most: {wanted}. \
          Available candidates: {available}. {why}"
     )]
     NotEnoughPeers {
-        /// The minimum.
+        /// Minimum number of allocations.
         needed: u32,
-        /// The maximum.
+        /// Maximum number of allocations.
         wanted: u32,
-        /// How many could take it.
+        /// Number of peers that could be allocated to.
         available: u32,
-        /// What is missing, for people.
+        /// Reason, for display.
         why: String,
     },
-    /// There is no such pin.
+    /// The pin does not exist.
     #[error("pin is not part of the pinset")]
     NotFound,
-    /// This peer is not a member of the cluster, or not any more.
+    /// This peer is not, or no longer, a member of the cluster.
     #[error("this peer is not a member of the cluster")]
     NotMember,
     /// A field of the pin exceeds its limit.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
-    /// No answer came in time. It may still happen.
+    /// The deadline passed; the request may still take effect.
     #[error("no answer in time: the request may still take effect")]
     Unknown,
 }

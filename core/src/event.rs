@@ -1,4 +1,4 @@
-//! What happened. Events are named in the past tense.
+//! Events: inputs of the state machine, named in the past tense.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,171 +9,174 @@ use crate::snapshot::Manifest;
 use crate::time::Timestamp;
 use crate::wire::{Envelope, RaftMessage};
 
-/// Something that happened to this peer.
+/// An input of [`Node::handle`](crate::Node::handle).
 #[allow(
     clippy::large_enum_variant,
     reason = "one at a time is on its way, and most are messages"
 )]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Event {
-    /// A comparison ended, cancelled or not.
+    /// A comparison ended, whether cancelled or not.
     IpfsCompared {
-        /// Which one.
+        /// The comparison.
         op: OpId,
-        /// Whether everything was compared.
+        /// Success if all requested CIDs were compared.
         outcome: Result<(), IpfsError>,
     },
-    /// An operation on the IPFS node ended, cancelled or not.
+    /// An operation on the IPFS node ended, whether cancelled or not.
     IpfsFinished {
-        /// Which one.
+        /// The operation.
         op: OpId,
-        /// How.
+        /// Its result.
         outcome: Result<(), IpfsError>,
     },
-    /// A comparison found pins missing: as many as are sent in one go, in the order of their CIDs.
+    /// A comparison found pins missing. May come several times per comparison, in CID order.
     IpfsLacks {
-        /// Which one.
+        /// The comparison.
         op: OpId,
-        /// What.
+        /// The missing pins.
         missing: Vec<Missing>,
     },
-    /// A running operation, or a comparison, got further, so it is not stuck.
+    /// An operation or comparison made progress. Resets its timeout.
     IpfsProgressed {
-        /// Which one.
+        /// The operation or comparison.
         op: OpId,
     },
-    /// This peer's own metrics, as asked for by [`Effect::Measure`](crate::Effect::Measure).
+    /// This peer's metrics were measured. Answers [`Effect::Measure`](crate::Effect::Measure).
     Measured {
-        /// All of them, `ping` included.
+        /// All metrics of this peer, `ping` included.
         metrics: Vec<Metric>,
     },
-    /// This batch, and every earlier one, now survives power loss. Comes for each batch with `sync`;
-    /// one answer may stand for several.
+    /// A batch and all earlier ones are durable. Required for each batch with `sync`; one event may
+    /// acknowledge several.
     Persisted {
-        /// The newest that does.
+        /// The newest durable batch.
         batch: BatchId,
     },
-    /// A peer's message arrived. The network vouches for who sent it.
+    /// A message from a peer arrived.
     Received {
-        /// Who sent it.
+        /// The sender, authenticated by the network.
         from: PeerId,
-        /// What.
+        /// The message.
         envelope: Envelope,
     },
-    /// A client wants something.
+    /// A client made a request.
     Requested {
-        /// Its receipt.
+        /// Receipt, used in the reply. New for each request.
         ticket: Ticket,
-        /// What it wants.
+        /// The request.
         request: Request,
     },
-    /// A snapshot arrived whole and is staged on disk. Answered by one
-    /// [`Effect::DiscardSnapshot`](crate::Effect::DiscardSnapshot) or by a batch that installs it.
+    /// A snapshot was received completely and staged on disk. The core answers with a
+    /// [`Effect::DiscardSnapshot`](crate::Effect::DiscardSnapshot) or a batch with
+    /// [`StoreOp::InstallSnapshot`](crate::StoreOp::InstallSnapshot).
     SnapshotReceived {
-        /// Who sent it.
+        /// The sender, authenticated by the network.
         from: PeerId,
-        /// Its name here.
+        /// Id of the staged snapshot.
         snapshot: SnapshotId,
-        /// What it is a snapshot of.
+        /// Metadata of the snapshot.
         manifest: Manifest,
-        /// The message that announced it.
+        /// The Raft message that announced it.
         message: RaftMessage,
     },
-    /// A snapshot that was to be sent has been, or could not be.
+    /// A snapshot was sent, or sending it failed. Answers
+    /// [`Effect::SendSnapshot`](crate::Effect::SendSnapshot).
     SnapshotSent {
-        /// To whom.
+        /// The receiver.
         to: PeerId,
-        /// Whether the receiver has all of it.
+        /// Set if the receiver has staged all of it.
         delivered: bool,
     },
     /// The deadline that [`Node::poll_timeout`](crate::Node::poll_timeout) returned has passed.
     TimedOut,
-    /// A message for this peer could not be delivered.
+    /// A message could not be delivered.
     Unreachable {
-        /// Whom it did not reach.
+        /// The receiver.
         peer: PeerId,
     },
 }
 
 impl Event {
-    /// Whether it must be handled by itself, after what came before is written: handling it reads much of
-    /// what is on disk, or replaces it.
+    /// Returns whether the event must be handled alone, after all earlier batches are visible: handling it
+    /// reads much of the disk, or replaces it.
     pub fn goes_alone(&self) -> bool {
         matches!(self, Self::SnapshotReceived { .. } | Self::TimedOut)
     }
 }
 
-/// What a client may want. Each gets exactly one [`Reply`](crate::Reply) or [`Refusal`](crate::Refusal).
+/// A client's request. Each gets exactly one [`Reply`](crate::Reply) or [`Refusal`](crate::Refusal).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Let a peer into the cluster. Answered when it is a member; its data follow on their own.
+    /// Add a peer to the cluster. Answered once it is a member, before it has caught up.
     AddPeer {
-        /// Whom.
+        /// The peer to add.
         peer: PeerId,
     },
-    /// Which peers a pin with these options would be allocated to; empty for everywhere.
+    /// Dry-run an allocation. The reply lists no peers if the pin would be allocated everywhere.
     Allocate {
-        /// What will be pinned, where it is known: it spreads pins among peers that rank alike.
+        /// CID to pin, if known: it spreads pins among peers of equal rank.
         cid: Option<Cid>,
-        /// Who comes first among peers that rank alike: the one that has the content to give.
+        /// Peer to prefer among those of equal rank, such as the one that has the content.
         near: Option<PeerId>,
-        /// How.
+        /// Options of the pin.
         options: PinOptions,
     },
-    /// Wait until this peer's copy of the pinset holds all that was acknowledged anywhere before.
+    /// Wait until the local pinset includes everything that was acknowledged anywhere before (a linearizable
+    /// read).
     Barrier,
-    /// Keep this content, as an exported pinset has it: when it was asked for, what it stands for and what it
-    /// replaced stay as they are. The peers that hold it by that are preferred, and its version is set anew.
+    /// Add a pin of an exported pinset. Its type, reference, options and timestamp are kept, its allocations
+    /// are preferred, and it gets a new version.
     Import {
-        /// The pin. Without a time it is as of now.
+        /// The pin. A timestamp of zero is replaced by the current time.
         pin: Pin,
     },
-    /// Keep this content.
+    /// Pin a CID.
     Pin {
-        /// What.
+        /// CID to pin.
         cid: Cid,
-        /// How.
+        /// Options of the pin.
         options: PinOptions,
     },
-    /// Try what failed here again, at once.
+    /// Retry a failed operation on this peer now.
     Recover {
-        /// What.
+        /// CID of the operation.
         cid: Cid,
     },
-    /// Try everything that failed here again, at once.
+    /// Retry all failed operations on this peer now.
     RecoverAll,
-    /// End a membership, of a peer alive or not. Answered when it has ended.
+    /// Remove a peer, live or dead, from the cluster. Answered once it is not a member any more.
     RemovePeer {
-        /// Whose.
+        /// The peer to remove.
         peer: PeerId,
     },
-    /// Compare what counts as pinned here with what the IPFS node has, at once, and repair what is missing.
+    /// Compare the pins of this peer with those of its IPFS node now, and pin again what is missing.
     Sync {
-        /// Of what; `None` for everything.
+        /// CID to compare; `None` for all.
         cid: Option<Cid>,
     },
-    /// Keep it no more.
+    /// Remove a pin.
     Unpin {
-        /// What.
+        /// CID of the pin.
         cid: Cid,
     },
 }
 
-/// A CID that counts as pinned here and that the IPFS node has no such pin of. The node was asked after the
-/// local state was read.
+/// A CID that counts as pinned on this peer, but is not pinned on its IPFS node. The shell reads the local
+/// state first, then the node's pins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
-    /// Which.
+    /// The missing CID.
     pub cid: Cid,
-    /// Since when it counted as pinned, when it was compared.
+    /// [`Local::since`](crate::Local::since) of the CID, as read for the comparison.
     pub since: Timestamp,
 }
 
-/// Why an operation on the IPFS node failed.
+/// An operation on the IPFS node failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IpfsError {
-    /// It was cancelled, as asked.
+    /// Cancelled by [`Effect::CancelIpfs`](crate::Effect::CancelIpfs).
     Cancelled,
-    /// The node refused or failed, with its own words.
+    /// Refused or failed, with the node's error text.
     Failed(String),
 }

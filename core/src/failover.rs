@@ -1,5 +1,5 @@
-//! The leader's duties beyond agreement: pins of peers that are down are given to others, and pins whose time
-//! is over are removed. Both go through the pinset a chunk at a time.
+//! Duties of the leader on the pinset: re-allocates pins of peers that are down, and removes expired pins, a
+//! chunk at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,17 +13,18 @@ use crate::planted::planted;
 use crate::time::{Instant, Now, Timestamp};
 use crate::view::PinsetView;
 
-/// How often the leader looks for pins whose time is over.
+/// Pause between two searches for expired pins.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The leader's search for pins to repair.
+/// Search for pins to re-allocate or to remove, by the leader.
 pub(crate) struct Failover {
     config: FailoverConfig,
-    /// Since when this peer leads.
+    /// Time at which this peer became leader; `None` if it is not.
     leading: Option<Instant>,
     next_chunk: Instant,
     next_expiry: Instant,
-    /// Where the search has got to in the pins of each peer that is down; `None` when through.
+    /// Position of the search in each down peer's pins: the last CID, `Some(None)` at the start, `None` at
+    /// the end.
     cursors: BTreeMap<PeerId, Option<Option<Cid>>>,
 }
 
@@ -38,7 +39,7 @@ impl Failover {
         }
     }
 
-    /// Leadership came or went. A new leader starts from what the pinset says and from who stays silent.
+    /// Notes whether this peer leads. A new leader starts without any state of the old one.
     pub(crate) fn lead(&mut self, now: Now, leads: bool) {
         match (leads, self.leading) {
             (true, None) if planted!(NewLeaderRests) => {}
@@ -53,12 +54,12 @@ impl Failover {
         }
     }
 
-    /// Since when this peer leads.
+    /// Returns the time at which this peer became leader; `None` if it is not.
     pub(crate) fn leading(&self) -> Option<Instant> {
         self.leading
     }
 
-    /// How long a silence counts as being down.
+    /// Returns the silence after which a peer counts as down.
     pub(crate) fn grace(&self) -> Duration {
         if planted!(GraceHalved) {
             return self.config.grace / 2;
@@ -70,15 +71,14 @@ impl Failover {
         self.leading.map(|_| self.next_chunk.min(self.next_expiry))
     }
 
-    /// Whether pins of peers that are silent are given to others; those of peers that are no members any
-    /// more always are.
+    /// Returns whether pins of silent peers are re-allocated. Pins of removed peers always are.
     pub(crate) fn is_enabled(&self) -> bool {
         self.config.enabled || planted!(FailoverThoughOff)
     }
 
-    /// Says what to propose at the cluster's `time` (nothing expires while it is unknown), and about the
-    /// peers in
-    /// `down`, of whom those in `gone` are no members any more.
+    /// Adds the commands to propose now: removals of pins that have expired by the cluster's `time` (none
+    /// while it is unknown), and re-allocations from the peers in `down`. Those in `gone` have been removed
+    /// from the cluster.
     pub(crate) fn handle_timeout(
         &mut self,
         now: Now,
@@ -100,7 +100,7 @@ impl Failover {
                 }
             });
             let expired = time.map_or(Vec::new(), |time| view.expiring(time, self.config.chunk));
-            // A full chunk is probably not all.
+            // A full chunk probably means that more have expired.
             let pause = if expired.len() < self.config.chunk {
                 EXPIRY_INTERVAL
             } else {
@@ -121,7 +121,7 @@ impl Failover {
         }
     }
 
-    /// Looks at one chunk of one peer's pins; false when there is nothing left to look at.
+    /// Examines one chunk of one peer's pins. Returns `false` if there is none left.
     fn repair_chunk(
         &mut self,
         view: &impl PinsetView,
@@ -148,7 +148,7 @@ impl Failover {
             }
         }
         if !down.is_empty() {
-            // Once through: begin again, for what could not be repaired or was proposed in vain.
+            // Finished: start over, for pins that could not be repaired or whose command was lost.
             self.cursors.clear();
         }
         false
@@ -169,8 +169,8 @@ fn expire(time: Timestamp, pin: Pin) -> Option<Command> {
     })
 }
 
-/// Gives a pin more peers when those that live are fewer than its minimum, and takes it from peers that are
-/// gone.
+/// Builds the command that adds peers to a pin with fewer live copies than its minimum, or else removes the
+/// peers that have left the cluster. `None` if the pin needs neither.
 fn repair(
     pin: Pin,
     down: &BTreeSet<PeerId>,
@@ -212,7 +212,7 @@ fn repair(
         current: &living,
         preferred,
     };
-    // Where there are too few peers, one copy more is better than none: as many as there are.
+    // With too few candidates, as many copies as possible are better than none.
     let one_more = Wanted {
         min: living.len() as u32 + 1,
         ..wanted.clone()
@@ -220,7 +220,7 @@ fn repair(
     let mut allocations = allocate(&wanted, &candidates)
         .or_else(|_| allocate(&one_more, &candidates))
         .ok()?;
-    // Those that are down stay in the places that nobody could take: by them the pin is found again.
+    // Peers that are down fill the places that could not be taken, so that the search finds the pin again.
     let missing = (min as usize).saturating_sub(allocations.len());
     allocations.extend(
         pin.allocations

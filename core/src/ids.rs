@@ -1,4 +1,4 @@
-//! Names of things. Each is a type of its own, so that one can never be taken for another.
+//! Identifiers. Each is a newtype, so that the compiler keeps them apart.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A position in the Raft log.
+/// A position in the Raft log, from 1.
 pub type Index = u64;
 /// A Raft term.
 pub type Term = u64;
@@ -26,11 +26,11 @@ macro_rules! number {
 }
 
 number!(
-    /// The receipt of a client's request. The shell mints it, and gets exactly one reply for it.
+    /// The receipt of a client's request. Minted by the shell, which gets exactly one reply for it.
     Ticket
 );
 number!(
-    /// One atomic write to disk. Grows by one from write to write of a process.
+    /// Number of an atomic write to disk. Starts at 1 with each process and grows by one per write.
     BatchId
 );
 number!(
@@ -42,25 +42,25 @@ number!(
     ReadId
 );
 number!(
-    /// A received snapshot that waits on disk to be installed or discarded. The shell mints it.
+    /// A received snapshot that is staged on disk until it is installed or discarded. Minted by the shell.
     SnapshotId
 );
 number!(
-    /// What Raft calls a peer. Never used twice: a peer that lost its data comes back under a new one.
+    /// A peer's Raft id, unique to one incarnation: never reused, a peer that lost its data gets a new one.
     RaftId
 );
 number!(
-    /// Drawn at random when a data folder is created, so that a peer whose data was lost can be told
-    /// from the one that it was.
+    /// Random number drawn when a data folder is created. It tells a peer with its old data from the same
+    /// peer with an empty data folder.
     Incarnation
 );
 
-/// Says which cluster a peer belongs to, so that the data of two clusters never mix.
+/// Identifies a cluster, so that data and messages of two clusters never mix.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ClusterId(pub [u8; 16]);
 
 impl ClusterId {
-    /// The cluster of a peer that has not been told yet which one it joins.
+    /// Placeholder of a peer that does not know yet which cluster it joins.
     pub const UNKNOWN: Self = Self([0; 16]);
 }
 
@@ -76,15 +76,15 @@ impl fmt::Display for ClusterId {
     }
 }
 
-/// Identifies one attempt of one peer to have a command agreed on. A proposal that gets lost is made
-/// again under the same id, and the pinset applies each id at most once.
+/// Identifies a proposal across retries. A lost proposal is proposed again under the same id, and the pinset
+/// applies each id at most once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProposalId {
-    /// Who proposed it.
+    /// Raft id of the proposing peer.
     pub origin: RaftId,
-    /// How many times that peer's process has been started.
+    /// Number of times that a process has been started on the proposing peer's data folder.
     pub boot: u64,
-    /// Grows by one from proposal to proposal of a process, from 1.
+    /// Sequence number within that process, from 1.
     pub seq: u64,
 }
 
@@ -92,18 +92,18 @@ pub struct ProposalId {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(Arc<[u8]>);
 
-/// The longest multihash that a peer id may be: SHA-256 takes 34 bytes, an inlined Ed25519 key 38 and an
-/// inlined secp256k1 key 39.
+/// Longest multihash of a peer id, in bytes: SHA-256 takes 34 bytes, an inlined Ed25519 key 38 and an inlined
+/// secp256k1 key 39.
 const PEER_ID_MAX: usize = 64;
 
 impl PeerId {
-    /// Takes the binary form of a peer id; `None` when it is no multihash of a sane length.
+    /// Wraps the binary form of a peer id; `None` unless it is a multihash with a digest of 1 to 62 bytes.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let valid = bytes.len() > 2 && bytes.len() <= PEER_ID_MAX && usize::from(bytes[1]) == bytes.len() - 2;
         valid.then(|| Self(bytes.into()))
     }
 
-    /// The binary form.
+    /// Returns the binary form.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -121,13 +121,13 @@ impl fmt::Display for PeerId {
     }
 }
 
-/// Why a text or bytes are not what they should be.
+/// A text or byte string is not a valid identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseIdError {
-    /// Not a CID.
+    /// Invalid CID: the input and the parser's reason.
     #[error("{0:?} is not a CID: {1}")]
     Cid(String, String),
-    /// Not a peer id.
+    /// Invalid peer id: the input.
     #[error("{0:?} is not a peer id")]
     PeerId(String),
 }
@@ -158,15 +158,20 @@ impl<'de> Deserialize<'de> for PeerId {
     }
 }
 
-/// The widest digest that a CID may carry, in bytes: Kubo inlines at most 128.
+/// Longest digest of a CID, in bytes: Kubo inlines at most 128.
 const DIGEST_MAX: usize = 128;
 
-/// A content identifier, in its binary form. Ordered by those bytes, as the store orders its keys.
+/// A content identifier in its binary form. Ordered by those bytes, as in the store's keys.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cid(Arc<[u8]>);
 
 impl Cid {
-    /// Takes the binary form; fails when it is not exactly one well-formed CID.
+    /// Validates and wraps the binary form of a CID.
+    ///
+    /// # Errors
+    ///
+    /// [`ParseIdError::Cid`] if the bytes are not exactly one well-formed CID, or its digest exceeds 128
+    /// bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ParseIdError> {
         Self::checked(bytes).map_err(|why| ParseIdError::Cid(format!("{bytes:02x?}"), why))
     }
@@ -179,7 +184,7 @@ impl Cid {
         Ok(Self(bytes.into()))
     }
 
-    /// The binary form.
+    /// Returns the binary form.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -203,7 +208,7 @@ impl FromStr for Cid {
 
     /// Parses a CIDv0 (`Qm…`) or a CIDv1 in any multibase.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // Not by the crate's own parser: it looks for `/ipfs/` anywhere, and ignores what follows a CID.
+        // The `cid` crate's own parser accepts `/ipfs/` anywhere and ignores what follows a CID.
         let decoded = if cid::Version::is_v0_str(text) {
             cid::multibase::Base::Base58Btc.decode(text)
         } else {

@@ -1,15 +1,14 @@
-//! Size limits: of each field of a pin, and of everything that holds pins on its way to the other peers.
+//! Size limits: of each field of a pin, and of every container of pins on the way to other peers.
 //!
-//! Each limit leaves room for what it wraps, so whatever a peer accepts can be replicated:
+//! Each limit leaves room for its container's overhead, so everything that a peer accepts can be replicated:
 //!
 //! ```text
 //! fields of a pin < pin < log entry <= Raft message < largest frame of the network
 //! ```
 //!
 //! The defaults are compared at compile time, a configuration when a [`Node`](crate::Node) starts. Limits are
-//! enforced where something new comes in. What is in a log already is replicated and applied whatever its
-//! size:
-//! an earlier release may have written it, and dropping it would part the peers' states.
+//! enforced on new input only. Existing log entries are replicated and applied regardless of their size: an
+//! earlier release may have written them, and dropping them would make the peers' states diverge.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,13 +16,13 @@ use crate::command::{Command, Proposal};
 use crate::pin::{Pin, PinOptions};
 use crate::wire::encoded_len;
 
-/// Longest name of a pin, in bytes. Every copy of the pinset holds it; Kubo's own limit is 255.
+/// Longest name of a pin, in bytes. Every replica of the pinset stores it; Kubo's own limit is 255.
 pub const NAME_MAX: usize = 1 << 10;
 
 /// Most keys of a pin's metadata.
 pub const METADATA_KEYS_MAX: usize = 1 << 10;
 
-/// Total of all keys and values of a pin's metadata, in bytes: two request lines full.
+/// Total of all keys and values of a pin's metadata, in bytes: as much as two request lines.
 pub const METADATA_MAX: usize = 16 << 10;
 
 /// Most origins of a pin. The Go peer dials at most ten.
@@ -32,27 +31,26 @@ pub const ORIGINS_MAX: usize = 64;
 /// Longest origin, in bytes. A relayed address with two peer ids and a domain name of 253 bytes is shorter.
 pub const ORIGIN_MAX: usize = 512;
 
-/// Most peers that a client may prefer for a pin.
+/// Most preferred peers of a pin.
 pub const USER_ALLOCATIONS_MAX: usize = 256;
 
-/// Most peers that a pin may be allocated to: clusters of hundreds of peers have room.
+/// Most allocations of a pin: enough for clusters of hundreds of peers.
 pub const ALLOCATIONS_MAX: usize = 1 << 10;
 
 /// Longest encoded pin, in bytes: above the sum of its fields' limits.
 pub const PIN_MAX: usize = 128 << 10;
 
-/// Bytes that a proposal adds to the pin that it holds, and an entry or a message to the proposals: ids,
-/// lengths,
-/// terms and positions, each of at most ten bytes.
+/// Bytes that a proposal adds to its pin, and an entry or a message to its proposals: ids, lengths, terms and
+/// positions, each of at most ten bytes.
 pub(crate) const OVERHEAD_MAX: usize = 1 << 10;
 
-/// Longest encoded peer id with its length, in bytes.
+/// Longest encoded peer id with its length prefix, in bytes.
 const PEER_ID_ENCODED: usize = 48;
 
 const _: () = {
     let peers = (USER_ALLOCATIONS_MAX + ALLOCATIONS_MAX) * PEER_ID_ENCODED;
     let texts = NAME_MAX + METADATA_MAX + METADATA_KEYS_MAX * 4 + ORIGINS_MAX * (ORIGIN_MAX + 2);
-    // Three CIDs of at most 140 bytes, times and factors.
+    // The rest is three CIDs of at most 140 bytes, times and replication factors.
     assert!(peers + texts + OVERHEAD_MAX <= PIN_MAX);
     assert!(LimitsConfig::DEFAULT.is_consistent());
 };
@@ -60,34 +58,34 @@ const _: () = {
 /// Limits in bytes. The simulator shrinks them, so that its small pins reach them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitsConfig {
-    /// Longest encoded pin that is accepted.
+    /// Longest encoded pin.
     pub pin_bytes: usize,
-    /// Longest encoded proposals that share a log entry.
+    /// Most bytes of encoded proposals in one log entry.
     pub entry_bytes: usize,
-    /// Longest encoded entries that share a Raft message, and proposals that share a message to the leader.
+    /// Most bytes of encoded entries in one Raft message, and of proposals in one message to the leader.
     pub message_bytes: usize,
-    /// Most Raft messages with entries that are on their way to one follower.
+    /// Most unacknowledged append messages to one follower.
     pub inflight_messages: usize,
-    /// Total of encoded proposals that wait for the leader's disk.
+    /// Most bytes of encoded proposals that wait for the leader's disk.
     pub pending_bytes: usize,
-    /// Total of encoded client requests that are open at this peer.
+    /// Most bytes of encoded client requests that are open at this peer.
     pub open_bytes: usize,
 }
 
 impl LimitsConfig {
-    /// The limits of a real peer.
+    /// Limits of a production peer.
     pub const DEFAULT: Self = Self {
         pin_bytes: PIN_MAX,
-        // Some 900 usual pins, or two of the greatest.
+        // About 900 average pins, or two of the largest.
         entry_bytes: 256 << 10,
         message_bytes: 256 << 10,
-        // Times `message_bytes`, 16 MiB for each follower: as much as the network queues.
+        // Times `message_bytes`, this is 16 MiB per follower: as much as the network queues.
         inflight_messages: 64,
         pending_bytes: 32 << 20,
         open_bytes: 32 << 20,
     };
 
-    /// Whether everything that is accepted fits into what carries it.
+    /// Returns whether each accepted item fits into its container.
     pub const fn is_consistent(&self) -> bool {
         self.pin_bytes + OVERHEAD_MAX <= self.entry_bytes
             && self.entry_bytes <= self.message_bytes
@@ -96,12 +94,12 @@ impl LimitsConfig {
             && self.inflight_messages > 0
     }
 
-    /// Longest Raft message that this release makes out of entries that it wrote itself.
+    /// Returns the longest Raft message that this release builds from its own entries, in bytes.
     pub const fn longest_message(&self) -> usize {
         self.message_bytes + 2 * OVERHEAD_MAX
     }
 
-    /// Refuses a command that is too large to be proposed.
+    /// Checks that a command is small enough to be proposed.
     ///
     /// # Errors
     ///
@@ -117,7 +115,7 @@ impl LimitsConfig {
         }
     }
 
-    /// Whether a proposal that came from another peer may be written.
+    /// Returns whether another peer's proposal is small enough to be appended to the log.
     pub(crate) fn allows(&self, proposal: &Proposal) -> bool {
         self.check(&proposal.command).is_ok()
     }
@@ -127,11 +125,11 @@ impl LimitsConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{field} has {size} {unit}, at most {limit} are allowed")]
 pub struct TooLarge {
-    /// Name of the field, for people.
+    /// Name of the field, for display.
     pub field: String,
     /// Unit of `size` and `limit`.
     pub unit: String,
-    /// Size that was asked for.
+    /// Requested size.
     pub size: usize,
     /// Largest allowed size.
     pub limit: usize,

@@ -1,4 +1,4 @@
-//! What this peer's tracker remembers of the CIDs that it has to do with.
+//! Local state: the tracker's record of each CID that this peer pins or unpins.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,62 +6,63 @@ use crate::ids::Cid;
 use crate::pin::Mode;
 use crate::time::Timestamp;
 
-/// Where a CID stands at this peer, as far as it must survive a restart. A running operation is not
-/// recorded: its CID stands as queued until the operation ends.
+/// Tracking phase of a CID at this peer, as it survives a restart. Running operations are not recorded: the
+/// CID counts as queued until its operation ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Phase {
-    /// The last attempt to pin failed; another one is due.
+    /// The last attempt to pin failed; a retry is queued.
     PinError,
-    /// Waits to be pinned.
+    /// Queued to be pinned.
     PinQueued,
-    /// The IPFS node has it.
+    /// Pinned on the IPFS node.
     Pinned,
-    /// The last attempt to unpin failed; another one is due.
+    /// The last attempt to unpin failed; a retry is queued.
     UnpinError,
-    /// Waits to be unpinned.
+    /// Queued to be unpinned.
     UnpinQueued,
-    /// Counted as pinned, until the IPFS node was found not to have it; waits to be pinned again.
+    /// Found missing on the IPFS node while it counted as pinned; queued to be pinned again.
     Lost,
 }
 
 /// The local state of one CID.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Local {
-    /// Where it stands.
+    /// Tracking phase.
     pub phase: Phase,
-    /// How deep it is, or was, to be pinned.
+    /// Depth at which it is, was, or will be pinned.
     pub mode: Mode,
-    /// How many attempts have been made since it was last pinned or unpinned.
+    /// Failed attempts since it was last pinned or unpinned.
     pub attempts: u32,
-    /// What the last failed attempt said; empty when none failed.
+    /// Error text of the last failed attempt; empty if none failed.
     pub error: String,
-    /// When the phase was entered.
+    /// Wall-clock time at which the phase was entered.
     pub since: Timestamp,
-    /// Its place in the queue, while it has one.
+    /// Key in the queue; `None` if not queued.
     pub queued: Option<QueueKey>,
 }
 
-/// A queue of operations that wait for a free slot.
+/// A queue of operations that wait for a free slot, in order of precedence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Lane {
-    /// To unpin: quick, and frees room.
+    /// Unpins: quick, and they free space.
     Unpin = 0,
-    /// To pin for the first time, in log order: goes before every retry.
+    /// First attempts to pin, in log order, before every retry.
     Fresh = 1,
-    /// To pin or unpin again, in the order in which they are due.
+    /// Retries of pins and unpins, in the order in which they are due.
     Retry = 2,
-    /// To unpin once others are known to hold it, in the order in which they are to be asked.
+    /// Unpins of surplus copies, which wait until their new holders have confirmed theirs, in the order in
+    /// which to ask them.
     Surplus = 3,
 }
 
-/// A place in a queue. Queues are kept on disk in the order of their keys.
+/// Key of a queue entry. Queues are kept on disk in key order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct QueueKey {
-    /// Which queue.
+    /// Queue that the entry is in.
     pub lane: Lane,
-    /// Log index in `Unpin` and `Fresh`, nanoseconds since the Unix epoch when due in `Retry` and
-    /// `Surplus`.
+    /// Order within the queue: a log index in `Unpin` and `Fresh`; the due time in nanoseconds since the Unix
+    /// epoch in `Retry` and `Surplus`.
     pub at: u64,
-    /// What waits.
+    /// CID to pin or unpin.
     pub cid: Cid,
 }

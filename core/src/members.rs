@@ -1,4 +1,4 @@
-//! Who belongs to the cluster, and who votes.
+//! Membership records: the members of the cluster, their roles, and requested changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,52 +8,53 @@ use crate::ids::{ClusterId, Incarnation, PeerId, RaftId};
 use crate::planted::planted;
 use crate::wire::FIRST_VERSION;
 
-/// One member.
+/// A cluster member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// Its identity on the network.
+    /// Network identity.
     pub peer: PeerId,
-    /// The data folder that speaks for it; `None` until the log has recorded its first one.
+    /// Incarnation that acts as this member; `None` until the log has recorded the first one.
     pub incarnation: Option<Incarnation>,
 }
 
-/// The membership as of one log position. Voting follows Raft's joint consensus: while `outgoing` is not
-/// empty, a decision needs a majority of both sets.
+/// Membership at one log position. Voting follows Raft's joint consensus (Raft thesis, section 4.3): while
+/// `outgoing` is not empty, a decision needs a majority of both sets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Members {
-    /// Which cluster this is.
+    /// Id of the cluster.
     pub cluster: ClusterId,
-    /// What all members read: see the module `wire`. Nothing of a later version is written.
+    /// Highest protocol version that all members can read; nothing of a later version is written (see module
+    /// `wire`).
     pub version: u8,
-    /// Everybody, by Raft id.
+    /// All members, by Raft id.
     pub peers: BTreeMap<RaftId, Member>,
-    /// Who votes.
+    /// Raft ids of the voters.
     pub voters: BTreeSet<RaftId>,
-    /// Who voted before the change that is under way.
+    /// Voters before the joint change in progress; empty otherwise.
     pub outgoing: BTreeSet<RaftId>,
-    /// Who follows the log without a vote.
+    /// Members that follow the log without a vote.
     pub learners: BTreeSet<RaftId>,
-    /// Voters of `outgoing` that become learners when the change is complete.
+    /// Voters of `outgoing` that become learners when the joint change completes.
     pub learners_next: BTreeSet<RaftId>,
-    /// Whether the change completes by itself.
+    /// Set if the joint change completes automatically.
     pub auto_leave: bool,
-    /// The next Raft id to hand out.
+    /// Raft id of the next new member.
     pub next_raft_id: RaftId,
-    /// Peers that are to become members.
+    /// Peers to be added.
     pub joining: BTreeSet<PeerId>,
-    /// Members that are to be removed.
+    /// Members to be removed.
     pub leaving: BTreeSet<PeerId>,
-    /// Peers that were members and are not any more: what is still allocated to them must move.
+    /// Former members whose pins must be re-allocated.
     pub departed: BTreeSet<PeerId>,
 }
 
-/// Newcomers that may wait at once: they come in one at a time, within a second each.
+/// Most peers that wait to be added. They are added one at a time, each within a second.
 const JOINING_MAX: usize = 256;
 
-/// Departed peers to remember. Their pins move within minutes; the oldest to be forgotten are long without.
+/// Most former members to remember. Their pins are re-allocated within minutes.
 const DEPARTED_MAX: usize = 1024;
 
-/// Who votes, as Raft has it after a change.
+/// Raft's configuration state after a change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Voting {
     pub(crate) voters: BTreeSet<RaftId>,
@@ -64,7 +65,7 @@ pub(crate) struct Voting {
 }
 
 impl Members {
-    /// What a peer knows that waits to be added to a cluster.
+    /// Returns the membership of a peer that waits to be added to a cluster.
     pub fn joining(cluster: ClusterId) -> Self {
         Self {
             cluster,
@@ -82,8 +83,8 @@ impl Members {
         }
     }
 
-    /// The membership that a static set of peers starts from: all vote, and all compute the same record
-    /// whatever the order in which they were named.
+    /// Returns the initial membership of a static set of peers: all vote. Independent of the order of
+    /// `peers`, so that all compute the same record.
     pub fn initial(peers: impl IntoIterator<Item = PeerId>) -> Self {
         let peers: BTreeSet<PeerId> = peers.into_iter().collect();
         let cluster = cluster_id(&peers);
@@ -102,7 +103,7 @@ impl Members {
         }
     }
 
-    /// The Raft id of `peer`, the newest if it has had several.
+    /// Returns the Raft id of `peer`, the newest if there are several.
     pub fn raft_id(&self, peer: &PeerId) -> Option<RaftId> {
         self.peers
             .iter()
@@ -111,12 +112,16 @@ impl Members {
             .map(|(id, _)| *id)
     }
 
-    /// The identity behind a Raft id.
+    /// Returns the network identity behind a Raft id.
     pub fn peer(&self, id: RaftId) -> Option<&PeerId> {
         self.peers.get(&id).map(|member| &member.peer)
     }
 
-    /// Notes what an operator wants, or says why it cannot be.
+    /// Records a requested change, to be carried out by the leader.
+    ///
+    /// # Errors
+    ///
+    /// The reason, for display, why the change is impossible in the current membership.
     pub(crate) fn wish(&mut self, wish: &MembersWish) -> Result<(), String> {
         match wish {
             MembersWish::Add { peer } if self.leaving.contains(peer) => {
@@ -133,7 +138,7 @@ impl Members {
             MembersWish::Remove { peer } if self.joining.contains(peer) => {
                 Err(format!("{peer} is being added: remove it when it is a member"))
             }
-            // As in the Go peer: what is wanted holds already.
+            // As in the Go peer: removing a non-member succeeds.
             MembersWish::Remove { peer } if self.raft_id(peer).is_none() => Ok(()),
             MembersWish::Remove { peer } => {
                 let stays = |member: &Member| member.peer != *peer && !self.leaving.contains(&member.peer);
@@ -154,8 +159,8 @@ impl Members {
         }
     }
 
-    /// Carries out what a change says of identities, and takes over what Raft says of voting. Who is in
-    /// neither set of a joint membership is gone.
+    /// Applies a committed change: adds the new members, takes over Raft's configuration state, and removes
+    /// the members that are in none of its sets.
     pub(crate) fn take(&mut self, change: &MembersChange, voting: Voting) {
         for step in &change.steps {
             if let MembersStep::AddLearner { raft_id, member } = step {
@@ -196,14 +201,14 @@ impl Members {
         self.auto_leave = auto_leave;
     }
 
-    /// Every member's identity.
+    /// Iterates over the identities of all members.
     pub fn peer_ids(&self) -> impl Iterator<Item = &PeerId> {
         self.peers.values().map(|member| &member.peer)
     }
 }
 
-/// Names the cluster that a set of peers founds: two FNV-1a hashes of their sorted ids, from two bases.
-/// It need not resist an adversary, who would need the cluster's secret to get this far.
+/// Derives the id of the cluster that a set of peers founds: two FNV-1a hashes of their sorted ids, with
+/// different bases. It need not resist an adversary, who would need the cluster's secret to use it.
 fn cluster_id(peers: &BTreeSet<PeerId>) -> ClusterId {
     let hash = |basis: u64| {
         peers
@@ -219,32 +224,32 @@ fn cluster_id(peers: &BTreeSet<PeerId>) -> ClusterId {
     ClusterId(id)
 }
 
-/// What an operator wants of the membership. The log records the wish, so that it outlives the leader; the
-/// leader carries it out.
+/// A requested change of the membership. The log records it, so that it survives the leader, who carries it
+/// out as [`MembersChange`]s.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MembersWish {
-    /// Lets a peer in.
+    /// Add a peer.
     Add {
-        /// Whom.
+        /// The peer to add.
         peer: PeerId,
     },
-    /// Ends a membership.
+    /// Remove a peer.
     Remove {
-        /// Whose.
+        /// The peer to remove.
         peer: PeerId,
     },
-    /// Writes what releases from `version` on read: all members have said that they do.
+    /// Raise [`Members::version`]: all members have announced that they can read `version`.
     Speak {
-        /// Which version.
+        /// The new protocol version.
         version: u8,
     },
-    /// Stands for whatever the next version can say and this one cannot read.
+    /// Placeholder for a request that only the next version can read.
     #[cfg(any(pretend_next_version, planted_bugs))]
     Next,
 }
 
 impl MembersWish {
-    /// The first version that can read it.
+    /// Returns the lowest protocol version that can read this request.
     pub(crate) fn since(&self) -> u8 {
         match self {
             Self::Add { .. } | Self::Remove { .. } | Self::Speak { .. } => FIRST_VERSION,
@@ -254,36 +259,36 @@ impl MembersWish {
     }
 }
 
-/// A change of the membership, as a log entry holds it.
+/// A change of the membership, as stored in a log entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MembersChange {
-    /// The steps, taken together through joint consensus when there are several.
+    /// Steps; several are one joint change.
     pub steps: Vec<MembersStep>,
 }
 
-/// One step of a change.
+/// One step of a membership change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MembersStep {
-    /// Lets a new member follow the log.
+    /// Adds a member as a learner.
     AddLearner {
-        /// Its new Raft id.
+        /// Raft id of the new member.
         raft_id: RaftId,
-        /// Who it is.
+        /// The new member.
         member: Member,
     },
-    /// Gives a member a vote.
+    /// Makes a learner a voter.
     Promote {
-        /// Whom.
+        /// Raft id of the learner.
         raft_id: RaftId,
     },
-    /// Takes a member's vote.
+    /// Makes a voter a learner.
     Demote {
-        /// Whose.
+        /// Raft id of the voter.
         raft_id: RaftId,
     },
-    /// Ends a membership.
+    /// Removes a member.
     Remove {
-        /// Whose.
+        /// Raft id of the member.
         raft_id: RaftId,
     },
 }

@@ -1,6 +1,6 @@
-//! Who should belong to the cluster, and who should vote: what a leader proposes next, from what operators
-//! wish, whose data folder was lost, and who is heard. One change at a time; one that Raft refuses or loses
-//! is noticed by its absence, and proposed again.
+//! Planning of membership changes by the leader: replaces lost data folders, carries out requested additions
+//! and removals, and balances votes. Plans one change at a time from the recorded membership; a change that
+//! Raft refuses or loses is planned again. The node proposes the plans; `members` records their results.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,36 +11,36 @@ use crate::members::{Member, Members, MembersChange, MembersStep};
 use crate::planted::planted;
 use crate::time::{Instant, Now};
 
-/// How a peer stands to its cluster.
+/// A peer's role in its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Membership {
-    /// It waits to be let in, or to be let in again after it lost its data.
+    /// Waits to be added, or to be added again after it lost its data.
     Joining,
-    /// It follows the log.
+    /// Follows the log without a vote.
     Learner,
-    /// It was a member, and is not any more.
+    /// Former member.
     Removed,
-    /// It follows the log and votes.
+    /// Follows the log and votes.
     Voter,
 }
 
-/// What a leader should do next.
+/// Next action of the leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Plan {
-    /// Propose this.
+    /// Propose this membership change.
     Change(MembersChange),
-    /// Let this voter lead.
+    /// Transfer the leadership to this voter.
     Transfer(RaftId),
 }
 
-/// How far the log is, here and at the others.
+/// Replication progress, as known to the leader.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
     pub(crate) committed: Index,
     pub(crate) matched: BTreeMap<RaftId, Index>,
 }
 
-/// A member that speaks from another data folder than the one that is recorded.
+/// A member that sends from another incarnation than the recorded one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Returned {
     incarnation: Incarnation,
@@ -48,31 +48,31 @@ struct Returned {
     last: Instant,
 }
 
-/// How often a leader looks whether there is something to change.
+/// Pause between two planning attempts of a leader.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// For so long only a new data folder must have been heard before the recorded one counts as lost: longer
-/// than messages are under way, and two machines that run under one identity never replace each other.
+/// Time for which only the new incarnation must be heard from before the recorded one counts as lost: longer
+/// than messages are in flight. Two machines with the same identity thus never replace each other.
 const RETURN_GRACE: Duration = Duration::from_secs(2);
 
-/// A new leader gives votes away only after this time: by then it has heard who is there.
+/// Time for which a new leader leaves the votes as they are, to learn which members are live.
 const SETTLED: Duration = Duration::from_secs(5);
 
-/// A learner with no more entries to come than this has caught up.
+/// Most missing entries of a learner that counts as caught up.
 const REACH: Index = 64;
 
-/// A peer is told once in this time that it is unknown, or who this peer is.
+/// Shortest time between two notices (`Hello` or `NotMember`) to one peer.
 const NOTICE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Peers whose last notice is remembered; more are told later.
+/// Most peers whose last notice is remembered; others get theirs later.
 const NOTICES_MAX: usize = 256;
 
-/// What a peer does for the membership.
+/// Planner of membership changes.
 pub(crate) struct Planner {
     config: MembershipConfig,
-    /// Who has not been heard for so long does not count towards a majority that a change would need.
+    /// Silence after which a member does not count as live: several heartbeats.
     patience: Duration,
-    /// Since when this peer leads.
+    /// Time at which this peer became leader; `None` if it is not.
     leading: Option<Instant>,
     next: Instant,
     heard: BTreeMap<RaftId, Instant>,
@@ -81,7 +81,7 @@ pub(crate) struct Planner {
 }
 
 impl Planner {
-    /// `patience` is several heartbeats.
+    /// Creates a planner; `patience` should be several heartbeats.
     pub(crate) fn new(config: &MembershipConfig, patience: Duration) -> Self {
         Self {
             config: config.clone(),
@@ -94,7 +94,7 @@ impl Planner {
         }
     }
 
-    /// Leadership came or went. A new leader counts everybody as just heard.
+    /// Notes whether this peer leads. A new leader counts all members as just heard from.
     pub(crate) fn lead(&mut self, now: Now, leads: bool) {
         match (leads, self.leading) {
             (true, None) => {
@@ -108,7 +108,7 @@ impl Planner {
         }
     }
 
-    /// A member spoke, from the data folder that is recorded.
+    /// Notes a message of a member's recorded incarnation.
     pub(crate) fn heard(&mut self, now: Now, id: RaftId, peer: &PeerId) {
         if self.leading.is_some() {
             self.heard.insert(id, now.mono);
@@ -116,7 +116,7 @@ impl Planner {
         }
     }
 
-    /// A member spoke from another data folder.
+    /// Notes a message of a member's other incarnation.
     pub(crate) fn returned(&mut self, now: Now, peer: &PeerId, incarnation: Incarnation) {
         if self.leading.is_none() {
             return;
@@ -137,7 +137,7 @@ impl Planner {
         }
     }
 
-    /// Whether a peer may be sent a notice now.
+    /// Returns whether a notice may be sent to a peer now, and if so counts it as sent.
     pub(crate) fn may_notify(&mut self, now: Now, peer: &PeerId) -> bool {
         let is_recent = |at: &Instant| now.mono.since(*at) < NOTICE_PAUSE;
         if self.noticed.get(peer).is_some_and(is_recent) {
@@ -157,7 +157,7 @@ impl Planner {
         self.leading.map(|_| self.next)
     }
 
-    /// Says what to do next; nothing when it is not time yet.
+    /// Returns the next action; `None` if it is not time yet or there is nothing to do.
     pub(crate) fn handle_timeout(
         &mut self,
         now: Now,
@@ -171,7 +171,7 @@ impl Planner {
         self.next = now.mono + INTERVAL;
         self.heard.retain(|id, _| members.peers.contains_key(id));
         self.returned.retain(|peer, _| members.raft_id(peer).is_some());
-        // A joint membership completes by itself.
+        // A joint change completes automatically.
         if !members.outgoing.is_empty() {
             return None;
         }
@@ -191,7 +191,7 @@ impl Planner {
     }
 }
 
-/// Everything that a plan is made from.
+/// Inputs of a plan.
 struct Survey<'a> {
     planner: &'a Planner,
     now: Now,
@@ -216,7 +216,8 @@ impl Survey<'_> {
         self.silence(id) < self.planner.patience && !has_lost_its_data
     }
 
-    /// Whether it was heard since this peer leads: until then it counts as alive without any proof.
+    /// Returns whether a member has been heard from since this peer became leader. Until then it only counts
+    /// as live.
     fn has_spoken(&self, id: RaftId) -> bool {
         id == self.me || self.planner.heard.contains_key(&id)
     }
@@ -237,13 +238,13 @@ impl Survey<'_> {
         matched > 0 && matched + REACH >= self.progress.committed || planted!(PromotedBehind)
     }
 
-    /// Learners that could vote at once.
+    /// Returns the learners that can be promoted now.
     fn candidates(&self) -> impl Iterator<Item = RaftId> {
         let fit = |id: &RaftId| self.is_alive(*id) && !self.is_leaving(*id) && self.has_caught_up(*id);
         self.members.learners.iter().copied().filter(fit)
     }
 
-    /// A member whose data folder was lost comes back under a new Raft id.
+    /// Plans the replacement of a lost incarnation: its peer gets a new Raft id.
     fn replace(&self) -> Option<Plan> {
         let lost = |(peer, returned): (&PeerId, &Returned)| {
             let id = self.members.raft_id(peer)?;
@@ -275,7 +276,7 @@ impl Survey<'_> {
         if leaving.is_empty() {
             return None;
         }
-        // A leader that removes itself would go on leading: another one must do it.
+        // A leader cannot remove itself: Raft would let it continue to lead. Another one must do it.
         let fit = |id: &RaftId| *id != self.me && self.is_alive(*id);
         let voters = self.members.voters.iter().copied().filter(fit);
         let best = voters.max_by_key(|id| self.progress.matched.get(id).copied().unwrap_or(0));
@@ -286,8 +287,8 @@ impl Survey<'_> {
         })
     }
 
-    /// Removes a member. Where the voters that remain would have no living majority, the silent ones lose
-    /// their votes with it. A new leader that has not heard a majority of them yet does not know, and waits.
+    /// Returns the steps that remove a member. If the remaining voters would have no live majority, the
+    /// silent ones are demoted too. `None` while a new leader has not yet heard from such a majority.
     fn without(&self, gone: RaftId) -> Option<Vec<MembersStep>> {
         let mut steps = vec![MembersStep::Remove { raft_id: gone }];
         if !self.members.voters.contains(&gone) {
@@ -319,14 +320,14 @@ impl Survey<'_> {
         Some(Plan::Change(MembersChange { steps }))
     }
 
-    /// Gives votes to those who can use them: few, an odd number.
+    /// Plans promotions and demotions: few voters, and an odd number.
     fn balance(&self) -> Option<Plan> {
         if !self.has_led_for(SETTLED.max(self.planner.patience)) {
             return None;
         }
         let voters = &self.members.voters;
         let wanted = self.wanted_voters();
-        // Nothing of this is urgent: who has just fallen silent must not decide with too few others.
+        // Not urgent, so only while most of the new voters have just been heard from: some may have failed.
         let moment = self.planner.patience / 4;
         let fresh = wanted.iter().filter(|id| self.silence(**id) <= moment).count();
         if fresh * 2 <= wanted.len() {
@@ -352,8 +353,8 @@ impl Survey<'_> {
         let everybody = present.len() + learners.count();
         let odd = |count: usize| count - usize::from(count.is_multiple_of(2) && count > 0);
         let target = if everybody <= 2 {
-            // A second voter brings no safety against a loss, and the first must not be left without it
-            // where it has one: two stay as they are.
+            // Two voters tolerate no more failures than one, so one stays alone; but two are not reduced to
+            // one.
             present.len()
         } else {
             let most = if planted!(VotersUnlimited) {
@@ -368,7 +369,7 @@ impl Survey<'_> {
         let room = target.saturating_sub(present.len());
         let mut promoted: Vec<RaftId> = self.candidates().take(room).collect();
         if (present.len() + promoted.len()).is_multiple_of(2) && promoted.pop().is_none() {
-            // Even, and nobody to make it odd: a vote that nobody casts does, where there is one.
+            // An even number, and no candidate to make it odd: keep the vote of a silent voter, if any.
             present.extend(gone.first());
         }
         present.extend(promoted);

@@ -1,30 +1,29 @@
-//! What peers tell each other about themselves.
+//! Metrics: the samples of themselves that peers send each other.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// One sample of one peer.
+/// A metric sample of one peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metric {
-    /// `ping`, `freespace`, `reposize`, `pinqueue` or `tag:NAME`.
+    /// `ping`, `freespace`, `reposize`, `pinqueue`, `clock` or `tag:NAME`.
     pub name: String,
-    /// As it is shown.
+    /// Value as text, for display and for partitioning.
     pub value: String,
-    /// More is better, for those that order peers.
+    /// Rank of the peer by this metric: higher is better. Unused where `partitionable`.
     pub weight: i64,
-    /// Whether its values split the peers into groups instead of ordering them.
+    /// Set if `value` partitions peers into groups, as tags do, instead of `weight` ranking them.
     pub partitionable: bool,
-    /// How long it counts.
+    /// Time until the sample expires.
     pub ttl: Duration,
-    /// Whether the sample means anything; one that could not be taken is sent all the same.
+    /// Cleared if the measurement failed. Such samples are sent too, so that others see them.
     pub valid: bool,
 }
 
-/// Metric that carries a peer's wall clock, in nanoseconds since the Unix epoch as its weight. The core
-/// measures
-/// it itself. Releases before it ignore it, and send none.
+/// Metric whose weight is a peer's wall clock, in nanoseconds since the Unix epoch. Measured by the core
+/// itself. Earlier releases neither send nor use it.
 pub(crate) const CLOCK: &str = "clock";
 
-/// The metric that says that a peer is alive.
+/// Metric that shows that a peer is alive.
 pub const PING: &str = "ping";

@@ -1,4 +1,4 @@
-//! Who is alive, and how full they are: the latest metrics of every peer, each with a time to live.
+//! Metrics of all members, each with a time to live: liveness, free space, clocks.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -10,58 +10,58 @@ use crate::metric::{CLOCK, Metric, PING};
 use crate::planted::planted;
 use crate::time::{Instant, Now, Timestamp};
 
-/// A metric as it was received.
+/// A metric sample with its time of receipt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
-    /// What.
+    /// The sample.
     pub metric: Metric,
-    /// When, by this peer's clock.
+    /// Time of receipt, by this peer's wall clock.
     pub at: Timestamp,
-    /// Until when it counts.
+    /// Expiry, by this peer's monotonic clock.
     pub expires: Instant,
 }
 
-/// A metric that has not been renewed.
+/// A metric that expired without being renewed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alert {
-    /// Whose.
+    /// Peer that the metric is about.
     pub peer: PeerId,
-    /// The last that came.
+    /// The last sample.
     pub metric: Received,
-    /// When it was missed.
+    /// Time at which the expiry was noticed.
     pub triggered_at: Timestamp,
 }
 
-/// What comes out of the monitor.
+/// Output of the monitor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Output {
-    /// Read this peer's own metrics.
+    /// Measure this peer's metrics.
     Measure,
-    /// Tell a peer about this one.
+    /// Send this peer's metrics to another one.
     Tell { to: PeerId, metrics: Vec<Metric> },
 }
 
-/// Alerts that are kept, the newest; as many as the Go peer keeps.
+/// Most alerts that are kept, newest first; as in the Go peer.
 const ALERTS_MAX: usize = 1000;
 
-/// Metrics that one peer may have: a lying one must not fill the memory.
+/// Most metrics of one peer, so that a malicious one cannot exhaust the memory.
 const METRICS_MAX: usize = 64;
 
-/// Largest difference between a peer's clock and the cluster's that raises no alert: far above the delay of a
-/// message and the drift between two synchronisations.
+/// Largest deviation of a peer's clock from the cluster time that raises no alert: far above message delays
+/// and the drift between two synchronisations.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 
-/// A peer that could not be told, or that has not spoken yet, is told again after this time.
+/// Time after which metrics are sent again to a peer that was unreachable.
 const TELL_AGAIN: Duration = Duration::from_millis(500);
 
-/// Everything known of everybody.
+/// Metrics and alerts of all members.
 pub(crate) struct Monitor {
     me: PeerId,
     config: MonitorConfig,
     metrics: BTreeMap<PeerId, BTreeMap<String, Received>>,
     alerts: VecDeque<Alert>,
     alerted: BTreeSet<(PeerId, String)>,
-    /// Peers whose clocks are wrong.
+    /// Peers with a deviating clock.
     skewed: BTreeSet<PeerId>,
     owed: BTreeSet<PeerId>,
     next_measure: Instant,
@@ -87,7 +87,7 @@ impl Monitor {
         }
     }
 
-    /// This peer's own metrics: they count like the others', and the others are told.
+    /// Records this peer's own metrics, and sends them to all other members.
     pub(crate) fn measured<'a>(
         &mut self,
         now: Now,
@@ -109,7 +109,7 @@ impl Monitor {
         self.note(now, self.me.clone(), metrics);
     }
 
-    /// A member's metrics. One that is heard for the first time is told about this peer at once.
+    /// Records a member's metrics. Sends this peer's own at once if these are the first.
     pub(crate) fn received(&mut self, now: Now, from: PeerId, metrics: Vec<Metric>) {
         if !self.metrics.contains_key(&from) {
             self.owe(now, from.clone(), Duration::ZERO);
@@ -136,7 +136,7 @@ impl Monitor {
         }
     }
 
-    /// A peer could not be reached: it has not heard of this one.
+    /// Schedules a peer that was unreachable to be sent this peer's metrics again.
     pub(crate) fn unreachable(&mut self, now: Now, peer: PeerId) {
         self.owe(now, peer, TELL_AGAIN);
     }
@@ -149,7 +149,7 @@ impl Monitor {
         }
     }
 
-    /// Forgets who is no member any more.
+    /// Drops the metrics of peers that are not members any more.
     pub(crate) fn members_changed(&mut self, members: &BTreeSet<PeerId>) {
         self.metrics
             .retain(|peer, _| members.contains(peer) || planted!(MetricsKept));
@@ -220,9 +220,7 @@ impl Monitor {
         }
     }
 
-    /// A peer's wall clock as of `now`, if it has been received lately. Too early by the time that the
-    /// message
-    /// took.
+    /// Returns a peer's wall clock as of `now`, if known. It is behind by the delay of the message.
     fn reading(&self, now: Now, peer: &PeerId) -> Option<Timestamp> {
         if *peer == self.me {
             return Some(now.wall);
@@ -238,10 +236,9 @@ impl Monitor {
         Some(Timestamp(u64::try_from(received.metric.weight).unwrap_or(0)) + age)
     }
 
-    /// The cluster's time: the median of the voters' clocks, the earlier one of two in the middle. `None`
-    /// unless
-    /// a majority of voters have sent theirs. A minority of wrong clocks, this peer's own among them, cannot
-    /// move it beyond what the right ones show.
+    /// Returns the cluster time: the median of the voters' clocks, or the earlier of the two in the middle.
+    /// `None` unless a majority of the voters' clocks is known. A minority of wrong clocks, possibly this
+    /// peer's own, cannot move it out of the range of the correct ones.
     pub(crate) fn cluster_time<'a>(
         &self,
         now: Now,
@@ -259,7 +256,8 @@ impl Monitor {
         (readings.len() * 2 > count).then(|| readings[(readings.len() - 1) / 2])
     }
 
-    /// Raises an alert for each peer whose clock has come to differ from the cluster's time.
+    /// Raises an alert for each peer whose clock deviates too far from the cluster time, once until it is
+    /// right again.
     pub(crate) fn judge_clocks(&mut self, now: Now, time: Timestamp) {
         let peers: Vec<PeerId> = self.metrics.keys().cloned().collect();
         for peer in peers {
@@ -291,12 +289,12 @@ impl Monitor {
         self.alerts.truncate(ALERTS_MAX);
     }
 
-    /// Peers whose clocks differ from the cluster's time by more than a minute.
+    /// Iterates over the peers with a deviating clock.
     pub(crate) fn skewed(&self) -> impl Iterator<Item = &PeerId> {
         self.skewed.iter()
     }
 
-    /// The latest value of a metric of each peer that has not expired at `now`. It may be
+    /// Iterates over each peer's latest sample of a metric, unless it has expired at `now`. It may be
     /// [invalid](Metric::valid).
     pub(crate) fn latest(&self, now: Instant, name: &str) -> impl Iterator<Item = (&PeerId, &Received)> {
         self.metrics.iter().filter_map(move |(peer, metrics)| {
@@ -307,7 +305,7 @@ impl Monitor {
         })
     }
 
-    /// The names of all metrics.
+    /// Returns the names of all known metrics.
     pub(crate) fn names(&self) -> BTreeSet<&str> {
         self.metrics
             .values()
@@ -317,13 +315,13 @@ impl Monitor {
             .collect()
     }
 
-    /// The newest first.
+    /// Iterates over the alerts, newest first.
     pub(crate) fn alerts(&self) -> impl Iterator<Item = &Alert> {
         self.alerts.iter()
     }
 
-    /// The peers that can be allocated to: those with a living value of each of these metrics, and of
-    /// `ping`.
+    /// Returns the peers that can be allocated to: those with valid, unexpired samples of `ping` and of each
+    /// of these metrics.
     pub(crate) fn candidates(&self, now: Instant, allocate_by: &[String]) -> Candidates {
         let living = |metrics: &BTreeMap<String, Received>, name: &str| -> Option<Metric> {
             metrics
@@ -342,7 +340,7 @@ impl Monitor {
             .collect()
     }
 
-    /// Peers whose `ping` counts.
+    /// Returns the peers with a valid, unexpired `ping`.
     pub(crate) fn alive(&self, now: Instant) -> BTreeSet<PeerId> {
         let pings = self
             .latest(now, PING)
@@ -350,7 +348,7 @@ impl Monitor {
         pings.map(|(peer, _)| peer.clone()).collect()
     }
 
-    /// Living peers that cannot be allocated to because a metric that counts for it is invalid, and why.
+    /// Returns the reason, for display, of each live peer with an invalid sample of one of these metrics.
     pub(crate) fn unfit(&self, now: Instant, allocate_by: &[String]) -> Vec<String> {
         let mut reasons = Vec::new();
         for peer in self.alive(now) {
@@ -369,15 +367,15 @@ impl Monitor {
         reasons
     }
 
-    /// Whether metrics that have not come yet may still come: somebody has never been heard, and this
-    /// process is young.
+    /// Returns whether first metrics of a member may still arrive: some are unknown, and this process has
+    /// just started.
     pub(crate) fn may_hear_more<'a>(&self, now: Now, mut members: impl Iterator<Item = &'a PeerId>) -> bool {
         now.mono.since(self.started) < self.config.interval * 2
             && members.any(|peer| !self.metrics.contains_key(peer))
     }
 
-    /// How long a peer's `ping` has been missing; zero while it counts. One that was never heard counts as
-    /// heard at `since`.
+    /// Returns how long a peer's `ping` has been expired; zero if it has not. A peer without one, or with an
+    /// older one, counts as heard from at `since`.
     pub(crate) fn silence(&self, now: Now, peer: &PeerId, since: Instant) -> Duration {
         let expires = self
             .metrics

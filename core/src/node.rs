@@ -1,5 +1,6 @@
-//! The state machine of one peer. It owns the submachines, none of which knows another, and routes what comes
-//! out of each to where it belongs.
+//! The state machine of one peer. It owns the submachines (`raft`, `pinset`, `tracker`, `monitor`,
+//! `failover`, `membership`, `requests`), dispatches events to them and routes their outputs. No submachine
+//! knows another.
 
 mod receive;
 mod route;
@@ -35,31 +36,31 @@ use crate::wire::{Envelope, Message, newest};
 
 pub use self::view::{Counters, View};
 
-/// On whose behalf [`Node::poll_timeout`] asks for a deadline.
+/// Submachine that a deadline of [`Node::poll_timeout`] belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// Pins to repair or to remove.
+    /// Searches pins to re-allocate or to remove.
     Failover,
-    /// Members to add, to replace or to remove.
+    /// Plans membership changes.
     Membership,
-    /// Metrics to read, to send or to miss.
+    /// Measures and sends metrics, and notices expired ones.
     Monitor,
-    /// Raft's clock.
+    /// Drives Raft's ticks.
     Raft,
-    /// Clients to answer, proposals to repeat.
+    /// Expires client requests and repeats proposals.
     Requests,
-    /// Operations that are stuck or due.
+    /// Cancels stuck operations and starts queued ones.
     Tracker,
 }
 
-/// Most proposals that share a message to the leader: some 20 KiB of usual pins. Large ones share it by their
+/// Most proposals in one message to the leader: about 20 KiB of average pins. Large ones are limited by
 /// bytes.
 const MESSAGE_PROPOSALS: usize = 128;
 
-/// Rounds of routing that one event may cause. Far above what happens; a loop between submachines is a bug.
+/// Most rounds of routing per event. Far above any real number: only a loop between submachines exceeds it.
 const ROUNDS_MAX: usize = 10_000;
 
-/// A cluster member, as a pure function of the events it is given.
+/// A cluster peer, as a pure function of the events it is given.
 pub struct Node {
     config: Config,
     incarnation: Incarnation,
@@ -71,18 +72,18 @@ pub struct Node {
     failover: Failover,
     planner: Planner,
     requests: Requests,
-    /// As whom Raft goes on once no write is under way: this peer's Raft id is spent.
+    /// Identity to restart Raft under once no write is in flight; the current Raft id is retired.
     retiring: Option<Identity>,
-    /// Proposals that wait until the leader's last write is durable, to share the next one.
+    /// Proposals that wait for the leader's last write to become durable, to share the next log entry.
     pending: Pending,
-    /// Members whose incarnation this leader has asked to record.
+    /// Members whose incarnation this leader has proposed to record.
     admitting: BTreeSet<RaftId>,
-    /// What members have said that they read, while this peer could write more than all have agreed on.
+    /// Versions that members have announced, while this peer could write a later one than all have agreed on.
     versions: BTreeMap<PeerId, u8>,
     counters: Counters,
 }
 
-/// What one call of `handle` has come to so far.
+/// Accumulates the effects and submachine outputs of one `handle` call.
 struct Step<'a, V> {
     now: Now,
     draft: Draft<'a, V>,
@@ -94,13 +95,12 @@ struct Step<'a, V> {
 }
 
 impl Node {
-    /// `recovered` is what was durable; `seed` feeds every random choice.
+    /// Creates a peer from its `recovered` state. `seed` determines all random choices.
     ///
     /// # Panics
     ///
-    /// If `recovered` is the founding of a cluster that this peer is not in, or the limits of `config` accept
-    /// what
-    /// does not fit into a message.
+    /// If this peer is not a member of the cluster that `recovered` founds, or if the limits of `config`
+    /// accept pins that do not fit into a message.
     pub fn new(config: Config, recovered: Recovered, seed: u64, now: Now) -> Self {
         assert!(
             config.limits.is_consistent(),
@@ -137,19 +137,19 @@ impl Node {
         }
     }
 
-    /// The only mutation. Every returned effect may be started at once. `view` must show all that earlier
-    /// calls returned in `Persist`.
+    /// Handles one event. Every returned effect may be started at once. `view` must include all batches of
+    /// earlier calls.
     #[must_use]
     pub fn handle<V: PinsetView>(&mut self, now: Now, view: &V, event: Event) -> Vec<Effect> {
         self.handle_all(now, view, [event])
     }
 
-    /// As [`Node::handle`], for all that has happened meanwhile, in that order: what it comes to is written
-    /// as one batch and proposed as one entry.
+    /// Handles several events in order, with one batch and one log entry for all. Otherwise as
+    /// [`Node::handle`].
     ///
     /// # Panics
     ///
-    /// If an event that [goes alone](Event::goes_alone) is not the only one.
+    /// If one of several events [must be handled alone](Event::goes_alone).
     #[must_use]
     pub fn handle_all<V: PinsetView>(
         &mut self,
@@ -175,7 +175,7 @@ impl Node {
             assert!(first && last || !event.goes_alone(), "goes alone: {event:?}");
             self.take(&mut step, event);
             if !(first && last) {
-                // Proposals wait for those that come with them.
+                // Proposals wait for those of the other events.
                 self.settle(&mut step, false);
             }
             first = false;
@@ -316,7 +316,7 @@ impl Node {
         }
     }
 
-    /// The members that have been silent for longer than the grace period, and who is no member any more.
+    /// Returns the members that have been silent for longer than the grace period, and all former members.
     fn down(&self, now: Now) -> BTreeSet<PeerId> {
         let Some(leading) = self.failover.leading() else {
             return BTreeSet::new();
@@ -333,7 +333,7 @@ impl Node {
         silent.chain(&members.departed).cloned().collect()
     }
 
-    /// A leader takes the next step towards the membership that should be.
+    /// Carries out the next planned membership change, on the leader.
     fn plan(&mut self, now: Now) {
         let id = self.raft.id();
         let own = self.raft.members().peers.get(&id);
@@ -346,14 +346,14 @@ impl Node {
             matched: raft.all_matched(),
         };
         match planner.handle_timeout(now, raft.members(), raft.id(), progress) {
-            // A change that cannot be proposed now is planned again.
+            // If it cannot be proposed now, it is planned again.
             Some(Plan::Change(change)) => drop(raft.propose_members(&change)),
             Some(Plan::Transfer(to)) => raft.transfer(to),
             None => {}
         }
     }
 
-    /// Routes until nothing comes out any more; proposes what waits if `flush`.
+    /// Routes outputs until there are none. Proposes pending proposals if `flush`.
     fn settle<V: PinsetView>(&mut self, step: &mut Step<'_, V>, flush: bool) {
         for _ in 0..ROUNDS_MAX {
             if flush {
@@ -379,14 +379,16 @@ impl Node {
         !self.pending.is_empty() && self.raft.leads() && !self.raft.awaits_disk()
     }
 
-    /// Proposes what waits, unless a write is under way: what comes meanwhile shares the next one.
+    /// Proposes pending proposals, unless a write is in flight: those that arrive meanwhile share the next
+    /// one.
     fn flush(&mut self) {
         self.hold_back_the_future();
         while self.can_flush() {
             let entry = self.pending.next_entry();
             let count = entry.len();
             if !self.raft.propose(entry) {
-                // Raft is full, or hands its leadership over: whoever waits proposes again.
+                // Raft's queue is full or the leadership is being transferred. Their owners propose them
+                // again.
                 self.pending.clear();
                 self.admitting.clear();
                 return;
@@ -405,9 +407,9 @@ impl Node {
         }
     }
 
-    /// When to deliver `Event::TimedOut`, and on whose behalf.
+    /// Returns when to deliver `Event::TimedOut`, and for which submachine.
     pub fn poll_timeout(&self, now: Now) -> Option<(Instant, Timer)> {
-        // While a snapshot is being installed the tracker starts nothing: asking for its turn would not end.
+        // The tracker starts nothing while a snapshot is being installed: its deadline would fire in a loop.
         let tracker = if self.raft.is_installing() {
             None
         } else {
@@ -426,12 +428,16 @@ impl Node {
         .min()
     }
 
-    /// A read-only view for the API, the simulator and the logs.
+    /// Returns a read-only view, for the API, the simulator and the logs.
     pub fn view(&self) -> View<'_> {
         View { node: self }
     }
 
-    /// Panics if an invariant between submachines is broken.
+    /// Checks the invariants.
+    ///
+    /// # Panics
+    ///
+    /// If an invariant within or between submachines is broken.
     pub fn check(&self) {
         self.requests.check();
         self.tracker.check();

@@ -1,18 +1,18 @@
-//! Proposals that wait at the leader until its last write is durable, to share the next log entry. Bounded by
-//! count and by bytes.
+//! Proposals that wait at the leader for its last write to become durable, to share the next log entry.
+//! Bounded by count and by bytes.
 
 use crate::command::Proposal;
 use crate::limits::LimitsConfig;
 use crate::planted::planted;
 use crate::wire::encoded_len;
 
-/// Most proposals that wait. What exceeds it is dropped, and proposed again by whoever waits for it.
+/// Most waiting proposals. Excess ones are dropped, and proposed again after a timeout.
 pub(crate) const PENDING_MAX: usize = 16_384;
 
-/// Most proposals that share a log entry: about 300 KiB at the size of a usual pin.
+/// Most proposals in one log entry: about 300 KiB of average pins.
 const ENTRY_PROPOSALS: usize = 1024;
 
-/// The queue, and the encoded length of each proposal in it.
+/// Queue of proposals, with the encoded length of each.
 pub(crate) struct Pending {
     limits: LimitsConfig,
     queue: Vec<Proposal>,
@@ -38,12 +38,12 @@ impl Pending {
         self.queue.is_empty()
     }
 
-    /// Whether no further proposal should be made for this peer itself.
+    /// Returns whether this peer should add no further proposal of its own.
     pub(crate) fn is_full(&self) -> bool {
         self.queue.len() >= PENDING_MAX || self.bytes >= self.limits.pending_bytes
     }
 
-    /// Takes a proposal, unless that would exceed a limit.
+    /// Adds a proposal; drops it if that would exceed a limit.
     pub(crate) fn push(&mut self, proposal: Proposal) {
         let size = encoded_len(&proposal);
         if self.queue.len() < PENDING_MAX && self.bytes + size <= self.limits.pending_bytes {
@@ -53,13 +53,13 @@ impl Pending {
         }
     }
 
-    /// All of them, in order; for the simulator's coverage.
+    /// Iterates over all proposals, in order; for the simulator's coverage.
     #[cfg(planted_bugs)]
     pub(crate) fn iter(&self) -> std::slice::Iter<'_, Proposal> {
         self.queue.iter()
     }
 
-    /// The proposals that share the next entry: at least one, and no more than fit into `entry_bytes`.
+    /// Returns the proposals of the next entry: at least one, and as many as fit into `entry_bytes`.
     pub(crate) fn next_entry(&self) -> &[Proposal] {
         let mut bytes = 0;
         let fits = |size: &&usize| {

@@ -1,4 +1,4 @@
-//! The agreed record of what must stay pinned.
+//! Pins: the replicated records of what must stay pinned.
 
 use std::collections::BTreeMap;
 
@@ -8,93 +8,93 @@ use crate::ids::{Cid, Index, PeerId};
 use crate::planted::planted;
 use crate::time::Timestamp;
 
-/// How much of a DAG a pin keeps.
+/// Depth of a pin.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Mode {
-    /// The block itself only.
+    /// Only the block itself.
     Direct,
-    /// The block and all that it links to.
+    /// The block and all blocks that it links to, directly or not.
     #[default]
     Recursive,
 }
 
-/// What a pin stands for. Only `Data` is made here; the others come with an imported state.
+/// Content type of a pin. This cluster creates only `Data`; the others come from imported states.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum PinType {
-    /// Content.
+    /// A regular DAG.
     #[default]
     Data,
     /// The root of a sharded DAG.
     Meta,
-    /// The DAG that lists the shards of a sharded DAG.
+    /// The DAG that links to the shards of a sharded DAG.
     ClusterDag,
-    /// One shard.
+    /// One shard of a sharded DAG.
     Shard,
 }
 
-/// How many copies are wanted.
+/// Replication factor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Replicas {
-    /// One on every peer, those that join later included. The API's `-1`.
+    /// A copy on every peer, including those that join later. `-1` in the REST API.
     Everywhere,
-    /// At least `min`, at most `max`; `1 <= min <= max`.
+    /// At least `min` and at most `max` copies; `1 <= min <= max`.
     Range {
-        /// Fewer living copies than this are repaired.
+        /// Number of live copies below which the pin is repaired.
         min: u32,
-        /// A new allocation takes this many where it can.
+        /// Number of copies of a new allocation, if enough peers are available.
         max: u32,
     },
 }
 
-/// What a client may ask of a pin.
+/// Options of a pin, as requested by a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinOptions {
-    /// How many copies.
+    /// Replication factor.
     pub replicas: Replicas,
-    /// A label for people.
+    /// Name, for display.
     pub name: String,
-    /// How deep.
+    /// Depth of the pin.
     pub mode: Mode,
-    /// The largest shard of a sharded DAG, in bytes. Kept for the API; sharding is not done here.
+    /// Largest shard of a sharded DAG, in bytes. Kept for the API; this cluster does not shard.
     pub shard_size: u64,
-    /// Peers to prefer, in this order.
+    /// Peers to prefer, best first.
     pub user_allocations: Vec<PeerId>,
-    /// When to unpin by itself.
+    /// Expiry time, at which the leader removes the pin.
     pub expire_at: Option<Timestamp>,
-    /// Labels for programs.
+    /// User-defined metadata, not interpreted.
     pub metadata: BTreeMap<String, String>,
-    /// The pin that this one replaces: its blocks are probably here already.
+    /// A pin with mostly the same blocks, whose allocations and options this one takes over.
     pub pin_update: Option<Cid>,
     /// Multiaddresses, each with a peer id, of IPFS nodes that have the content.
     pub origins: Vec<String>,
 }
 
-/// An agreed pin.
+/// A pin of the replicated state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pin {
-    /// What is pinned.
+    /// The pinned CID.
     pub cid: Cid,
-    /// What it stands for.
+    /// Content type.
     pub pin_type: PinType,
-    /// The peers that must hold it, sorted; empty when every peer must.
+    /// The peers that must hold it, sorted; empty if every peer must.
     pub allocations: Vec<PeerId>,
-    /// The sharded DAG's other part, for the types that have one.
+    /// Related pin of a sharded DAG, for the types that have one.
     pub reference: Option<Cid>,
-    /// What the client asked for.
+    /// Options, as requested.
     pub options: PinOptions,
-    /// When it was asked for.
+    /// Time of the request, or of the original pin if imported.
     pub timestamp: Timestamp,
-    /// The log position of the last command that changed it: its version.
+    /// Version: log index of the last command that changed the pin.
     pub version: Index,
 }
 
 impl Pin {
-    /// Whether `peer` must hold it.
+    /// Returns whether `peer` must hold the pin.
     pub fn is_allocated_to(&self, peer: &PeerId) -> bool {
         self.options.replicas == Replicas::Everywhere || self.allocations.contains(peer)
     }
 
-    /// Whether both ask for the same thing, whoever asked first.
+    /// Returns whether two pins are equal apart from version and timestamp.
     pub fn same_wish(&self, other: &Self) -> bool {
         self.cid == other.cid
             && self.pin_type == other.pin_type

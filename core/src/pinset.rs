@@ -1,5 +1,5 @@
-//! The shared state: how a committed command changes the pinset. Applying is a pure function of the state
-//! and the entry: it reads no clock and no metric, and what it returns are writes and outcomes.
+//! The replicated state: applies committed commands to the pinset. Applying is a pure function of the state
+//! and the entry; it reads no clock and no metric, and returns writes and outcomes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,18 +13,18 @@ use crate::snapshot::{Applied, Manifest};
 use crate::view::PinsetView;
 use crate::window::Window;
 
-/// A command that took effect, or was found not to.
+/// Result of applying one proposal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Change {
-    /// Which proposal.
+    /// Id of the proposal.
     pub(crate) id: ProposalId,
-    /// What its proposer is told.
+    /// Outcome, for the proposer.
     pub(crate) outcome: Outcome,
-    /// The CID whose pin the tracker must look at.
+    /// CID whose pin the tracker must re-evaluate.
     pub(crate) touched: Option<Cid>,
 }
 
-/// The part of the shared state that is kept in memory: all but the pins.
+/// The part of the replicated state that is kept in memory: all but the pins.
 pub(crate) struct Pinset {
     applied: Applied,
     windows: BTreeMap<RaftId, Window>,
@@ -43,7 +43,7 @@ impl Pinset {
         self.applied
     }
 
-    /// Replaces everything by what a snapshot says.
+    /// Replaces the state by that of a snapshot.
     pub(crate) fn restore(&mut self, manifest: &Manifest) {
         let windows = if planted!(SnapshotWithoutWindows) {
             Vec::new()
@@ -53,14 +53,14 @@ impl Pinset {
         *self = Self::new(manifest.applied, windows);
     }
 
-    /// Whether a proposal has been applied.
+    /// Returns whether a proposal has been applied.
     pub(crate) fn has_applied(&self, id: ProposalId) -> bool {
         self.windows
             .get(&id.origin)
             .is_some_and(|window| window.contains(id))
     }
 
-    /// Applies one committed entry.
+    /// Applies a committed entry. Returns the results of the proposals that were not applied before.
     pub(crate) fn apply<V: PinsetView>(
         &mut self,
         draft: &mut Draft<'_, V>,
@@ -105,7 +105,7 @@ impl Pinset {
         command: Command,
     ) -> (Outcome, Option<Cid>) {
         match command {
-            // Who is admitted is the membership's business: the node routes it there.
+            // Membership commands take effect in the node, which routes them to `members`.
             Command::Admit { .. } => (Outcome::Admitted, None),
             Command::Members(wish) => (Outcome::Noted(wish), None),
             Command::Pin { pin, precondition } => self.apply_pin(draft, index, pin, precondition),

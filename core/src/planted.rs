@@ -1,8 +1,8 @@
-//! Mistakes that the simulator switches on one at a time, to prove that it would find them. They are compiled
-//! into the simulator's own build of these sources only, which sets `cfg(planted_bugs)`: everywhere else
-//! `planted!` is the constant `false`, and this module holds nothing but the macro.
+//! Planted bugs: mistakes that the simulator activates one at a time, to prove that it finds them. They are
+//! compiled into the simulator's build of these sources only, which sets `cfg(planted_bugs)`. In all others
+//! `planted!` is the constant `false`, and this module contains nothing else.
 
-/// Whether a mistake is switched on.
+/// Evaluates to `true` if a bug is active.
 #[cfg(not(planted_bugs))]
 macro_rules! planted {
     ($bug:ident) => {
@@ -10,7 +10,7 @@ macro_rules! planted {
     };
 }
 
-/// Whether a mistake is switched on.
+/// Evaluates to `true` if a bug is active.
 #[cfg(planted_bugs)]
 macro_rules! planted {
     ($bug:ident) => {
@@ -20,8 +20,7 @@ macro_rules! planted {
 
 pub(crate) use planted;
 
-/// A limit of this process: as it is written, but for the simulator, which has runs with smaller ones, where
-/// little is needed to get beyond them.
+/// Returns a limit of this process. The simulator runs with smaller ones, to exceed them with little input.
 #[cfg(not(planted_bugs))]
 pub(crate) const fn scaled(limit: usize) -> usize {
     limit
@@ -40,207 +39,207 @@ mod switch {
 
     macro_rules! bugs {
         ($($(#[$doc:meta])* $name:ident,)*) => {
-            /// A mistake.
+            /// A planted bug.
             #[derive(Debug, Clone, Copy, PartialEq, Eq)]
             pub enum Bug {
                 $($(#[$doc])* $name,)*
             }
 
             impl Bug {
-                /// All of them.
+                /// All bugs.
                 pub const ALL: &[Self] = &[$(Self::$name,)*];
             }
         };
     }
 
     bugs! {
-        /// A pin that was decided from there being none replaces one.
+        /// A pin with precondition `Absent` replaces an existing one.
         AbsentUnchecked,
-        /// Promises leave before the disk has them.
+        /// Messages leave before the writes that they depend on are durable.
         AckBeforeFsync,
-        /// A peer is reported to be a member when the wish for it is recorded.
+        /// A peer is reported to be a member when its request is recorded.
         AddedEarly,
-        /// A missing metric is reported again and again.
+        /// An expired metric raises alerts repeatedly.
         AlertsRepeated,
-        /// The applied position is saved apart from the state.
+        /// The applied position is written in another batch than the state.
         AppliedApart,
         /// Failed attempts are not counted.
         AttemptsForgotten,
-        /// The tracker does not cancel what is overtaken or stuck.
+        /// The tracker does not cancel outdated or stuck operations.
         CancelForgotten,
-        /// The log keeps nothing for followers that lag.
+        /// Compaction keeps nothing for followers that lag.
         CompactsAll,
-        /// What the IPFS node lost is looked for all the time.
+        /// Pins are compared with the IPFS node all the time.
         ComparesAlways,
-        /// What the IPFS node lost is not looked for.
+        /// Pins are never compared with the IPFS node.
         ComparesNever,
         /// A peer confirms copies that it does not hold yet.
         ConfirmsUnheld,
-        /// Peers whose metrics have run out count as alive.
+        /// Peers with expired metrics count as live.
         DeadAllocated,
-        /// Clients are not answered when their time is over.
+        /// Requests are not answered at their deadline.
         DeadlineIgnored,
-        /// Removed peers are not remembered, so their pins stay with them.
+        /// Removed peers are not remembered, so that their pins stay allocated to them.
         DepartedForgotten,
         /// Pins stay allocated to removed peers.
         DepartedHold,
-        /// A recursive pin is made a direct one.
+        /// A direct pin replaces a recursive one.
         DirectOverRecursive,
-        /// Pins are removed seconds before their end.
+        /// Pins are removed seconds before their expiry.
         ExpiresEarly,
-        /// Pins are not removed at their end.
+        /// Expired pins are not removed.
         ExpirySkipped,
-        /// An expiry removes whatever the pin has become since.
+        /// An expiry removes a pin that has changed since.
         ExpiryUnconditional,
-        /// Pins of silent peers are moved where that is switched off.
+        /// Pins of silent peers are re-allocated although that is disabled.
         FailoverThoughOff,
-        /// Proposals share a log entry however many bytes they come to, and entries a message.
+        /// Entries and messages are not limited by bytes.
         EntryBytesIgnored,
         /// Failover starts without a grace period.
         FailoverWithoutGrace,
-        /// A pin that failed counts as pinned.
+        /// A failed pin counts as pinned.
         FailureIsSuccess,
-        /// A pin gets as many copies as it needs, and not as many as it may have.
+        /// A pin gets its minimum number of copies, not its maximum.
         FewestCopies,
-        /// Messages of a lost data folder count.
+        /// Messages from lost incarnations are accepted.
         FolderUnchecked,
-        /// An operation that was overtaken is taken for the one that is wanted.
+        /// The result of an outdated operation is taken for that of the wanted one.
         ForgetsOvertaking,
-        /// Peers with less room come first.
+        /// Peers with less free space are preferred.
         FullestFirst,
-        /// What not all members can read is proposed all the same.
+        /// Commands that not all members can read are proposed.
         FutureNotHeldBack,
-        /// A peer counts as down after half of the grace period.
+        /// A peer counts as down after half the grace period.
         GraceHalved,
         /// Copies are not spread over groups of peers.
         GroupsIgnored,
-        /// What does not fit into memory of a queue is forgotten.
+        /// Queue entries that do not fit into memory are forgotten.
         HeadLosesRest,
-        /// Pins with copies enough are given more.
+        /// Pins with enough copies are given more.
         HealthyRepaired,
-        /// A pin that is changed is given to other peers than those that hold it.
+        /// A changed pin is allocated without regard to its current holders.
         HoldersMoved,
-        /// Metrics that say of themselves that they are invalid count.
+        /// Invalid metrics are used for allocation.
         InvalidAllocated,
         /// Learners count towards majorities.
         LearnerCounted,
         /// Members that are to be removed stay.
         LeaversStay,
-        /// A removal takes the votes of all but the leader.
+        /// A removal demotes all voters but the leader.
         LivingDemoted,
-        /// Reads are served from the local copy as it is.
+        /// Linearizable reads are served from the local state at once.
         LocalReads,
-        /// Local states that no pin of a snapshot explains are left alone.
+        /// Local states without a pin in an installed snapshot are kept.
         LocalsNotReconciled,
         /// Metrics of removed members are kept.
         MetricsKept,
-        /// A change of depth is not noticed.
+        /// A change of depth is ignored.
         ModeIgnored,
-        /// The IPFS node is not given the name of a pin.
+        /// The name of a pin is not passed to the IPFS node.
         NameDropped,
-        /// The log grows without end.
+        /// The log is never compacted.
         NeverCompacts,
-        /// A new leader does not take up the old one's duties.
+        /// A new leader does not take over the duties.
         NewLeaderRests,
-        /// Proposals are applied as often as they come.
+        /// Duplicate proposals are applied.
         NoDedupe,
-        /// The local state is not compared with a pinset that came in a snapshot.
+        /// The local state is not reconciled with an installed snapshot.
         NoReconcile,
-        /// A peer that is told to be no member believes it, whatever it knows itself.
+        /// A `NotMember` notice is believed even if it is older than this peer's own knowledge.
         NotMemberBelieved,
-        /// A wish for the membership that is in the log is refused.
+        /// A membership request in the log is refused at its deadline.
         NotedIsRefusal,
         /// Proposals of an earlier process are applied.
         OldBootAdmitted,
-        /// A copy goes when one other peer has confirmed, however many must.
+        /// A surplus copy is unpinned after one confirmation, however many are required.
         OneConfirmation,
         /// Only one of several peers that are down loses its pins.
         OneDownOnly,
-        /// Requests beyond the limit are taken.
+        /// Requests beyond the limit are accepted.
         OpenUnlimited,
-        /// A pin that is asked for with other labels or origins stays as it is.
+        /// A pin with other metadata or origins is not updated.
         OptionsIgnored,
-        /// Messages of another cluster count.
+        /// Messages of other clusters are accepted.
         OtherClustersHeard,
-        /// Pauses between attempts grow beyond their limit.
+        /// Pauses between attempts exceed their limit.
         PauseUnlimited,
-        /// A pin that cannot be repaired loses the places of its lost copies.
+        /// A pin that cannot be repaired loses the allocations of its lost copies.
         PlaceholdersDropped,
-        /// Allocations are decided from a state that the log does not compare.
+        /// Allocations are proposed without the version that they were decided from.
         PreconditionDropped,
-        /// Peers that the client prefers do not come first.
+        /// Peers that the client prefers are not preferred.
         PreferenceIgnored,
-        /// A pin that makes progress is given up like one that does not.
+        /// A pin that makes progress is cancelled like one that does not.
         ProgressIgnored,
-        /// A member gets a vote before it has the log.
+        /// A learner becomes a voter before it has caught up.
         PromotedBehind,
-        /// A read is served before what it must see is applied.
+        /// A read is served before its log index is applied.
         ReadBeforeApplied,
-        /// What a client wants tried again is left where it is.
+        /// A recover request does not retry anything.
         RecoverIgnored,
-        /// A pin that is asked for with another end stays as it is.
+        /// A pin with another expiry is not updated.
         RenewalIgnored,
-        /// A data folder counts as lost after one message from another.
+        /// An incarnation counts as lost after one message from another.
         ReplacedAtOnce,
         /// The leader judges expiry by its own clock alone.
         OwnClockTrusted,
         /// Clients are answered when their pin is proposed.
         ReplyOnPropose,
-        /// What failed is tried again without a pause.
+        /// Failed operations are retried without a pause.
         RetryAtOnce,
-        /// What failed is tried again before what was never tried.
+        /// Retries take precedence over first attempts.
         RetryBeforeFresh,
-        /// What failed is not tried again.
+        /// Failed operations are not retried.
         RetryForgotten,
-        /// A proposal that may be lost is made again under another id.
+        /// A proposal that may be lost is proposed again under another id.
         RetryUnderNewId,
-        /// Raft is not told that a snapshot did not arrive.
+        /// The failure of a snapshot transfer is not reported to Raft.
         SnapshotFailureIgnored,
-        /// A snapshot that is of no use stays on the disk.
+        /// A snapshot that is not installed stays on disk.
         SnapshotKept,
         /// A snapshot is installed without the windows of applied proposals.
         SnapshotWithoutWindows,
-        /// A move that was decided from an older state of the pin is carried out.
+        /// A re-allocation that was decided from an older version of the pin is applied.
         StaleAllocation,
-        /// Metrics of peers that are no members are kept.
+        /// Metrics of non-members are kept.
         StrangersMeasured,
-        /// A pin that makes no progress is left alone.
+        /// A pin that makes no progress is not cancelled.
         StuckPinStays,
-        /// A copy that others are to hold goes before they do.
+        /// A surplus copy is unpinned before its new holders have theirs.
         SurplusAtOnce,
-        /// A copy that nobody confirmed in time is not asked about again.
+        /// A surplus copy that is not confirmed in time is not asked about again.
         SurplusForgotten,
-        /// Clients are told that nothing was missing.
+        /// A sync reports no missing pins.
         SyncMiscounted,
-        /// Silence is counted from before the term of the leader that counts it.
+        /// Silence before the leader's term counts.
         TermNotAwaited,
         /// A pin is accepted with fewer copies than it asks for.
         TooFewCopies,
-        /// Metrics live for ever.
+        /// Metrics never expire.
         TtlIgnored,
-        /// "It may still happen" is told as "it did not happen".
+        /// A request that may still take effect is reported to have had none.
         UnknownIsRefusal,
-        /// A removal that was decided from an older state of the pin is carried out.
+        /// An unpin that was decided from an older version of the pin is applied.
         UnpinUnchecked,
-        /// An update ignores the name that it is asked for with.
+        /// An update ignores the requested name.
         UpdateKeepsName,
-        /// An update ignores when it is to end.
+        /// An update ignores the requested expiry.
         UpdateNeverEnds,
-        /// A pin that updates one which is not there is accepted.
+        /// An update of a pin that does not exist is accepted.
         UpdateWithoutSource,
-        /// A move does not make a new version of the pin.
+        /// A re-allocation does not change the version of the pin.
         VersionKept,
-        /// A version is agreed on that not all members have said to read.
+        /// A protocol version is agreed on that not all members have announced.
         VersionUnheard,
-        /// A vote is forgotten when the process ends.
+        /// Votes are lost on restart.
         VoteForgotten,
         /// Terms and votes are not synced.
         VoteUnsynced,
         /// Every member gets a vote.
         VotersUnlimited,
-        /// Proposals of a new process are taken for those of the last one.
+        /// Proposals of a new process are deduplicated against those of the previous one.
         WindowKeepsBoot,
-        /// A proposal that is overtaken by a later one is dropped.
+        /// A proposal that arrives after a later one is dropped.
         WindowTooNarrow,
     }
 
@@ -250,14 +249,13 @@ mod switch {
         static RELEASE: Cell<(u8, bool)> = const { Cell::new((crate::wire::VERSION, false)) };
     }
 
-    /// Has this thread's cores read and write as the release does whose newest version this is. The next one
-    /// after [`VERSION`](crate::VERSION) has one more thing to say, and says it over and over if it `speaks`.
+    /// Makes this thread's cores read and write like the release with this highest version. The one after
+    /// [`VERSION`](crate::VERSION) has one more command, which it proposes repeatedly if `speaks`.
     pub fn pretend(version: u8, speaks: bool) {
         RELEASE.set((version, speaks));
     }
 
-    /// Divides the limits of this thread's cores: how far windows reach back, what is kept of queues in
-    /// memory, how much is looked at in one step.
+    /// Divides the limits of this thread's cores: window width, queue heads in memory, records per step.
     pub fn shrink(divisor: u64) {
         SHRINK.set(divisor.max(1));
     }
@@ -274,7 +272,7 @@ mod switch {
         RELEASE.get().1
     }
 
-    /// Switches a mistake on for this thread, or all off.
+    /// Activates a bug for this thread; `None` deactivates all.
     pub fn plant(bug: Option<Bug>) {
         ACTIVE.set(bug);
     }

@@ -1,6 +1,6 @@
-//! Agreement. The only module that names the `raft` crate: messages, proposals and time go in, committed
-//! entries, messages and writes come out. Persistence is asynchronous: what must not leave before a write is
-//! durable is held here until [`Raft::persisted`].
+//! Consensus: wraps the `raft` crate, which no other module names. Messages, proposals and ticks go in;
+//! committed entries, messages and writes come out. Persistence is asynchronous: messages that depend on a
+//! write are held back until [`Raft::persisted`].
 
 mod convert;
 mod identity;
@@ -30,82 +30,86 @@ use crate::snapshot::Manifest;
 use crate::time::{Instant, Now};
 use crate::wire::{FIRST_VERSION, RaftKind, RaftMessage, decode, encode, encode_since};
 
-/// What comes out of Raft, to be taken in this order.
+/// Output of Raft, to be routed in order.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Output {
-    /// An entry is agreed on: apply it.
+    /// Apply a committed entry.
     Committed {
         index: Index,
         term: Term,
         proposals: Vec<Proposal>,
     },
-    /// A staged snapshot is of no use.
+    /// Delete a staged snapshot that was not installed.
     Discard { snapshot: SnapshotId },
-    /// Somebody else leads, or nobody, or this peer.
+    /// The known leader changed.
     LeaderChanged { leader: Option<RaftId> },
-    /// The membership changes with this entry, unless Raft finds that it cannot, and nothing else does.
+    /// Apply a committed membership change. `voting` is `None` if Raft rejected the change.
     MembersChanged {
         index: Index,
         term: Term,
         change: MembersChange,
         voting: Option<Voting>,
     },
-    /// A read may be served once this entry is applied.
+    /// Serve a read once this log index is applied.
     ReadReady { read: ReadId, index: Index },
-    /// The shared state is the staged snapshot's from here on. `log` is what an earlier process left that was
-    /// not applied.
+    /// Replace the state by a snapshot that is being installed. `log` is the unapplied log of an earlier
+    /// process.
     Restored { manifest: Manifest, log: Vec<Proposal> },
-    /// Send.
+    /// Send a message.
     Send { to: RaftId, message: RaftMessage },
-    /// Stream the pinset.
+    /// Stream the pinset, announced by a message.
     SendSnapshot { to: RaftId, message: RaftMessage },
-    /// Write, and report when it is durable if `sync`.
+    /// Write; if `sync`, report when it is durable.
     Store { op: StoreOp, sync: bool },
 }
 
-/// Messages that wait for a write.
+/// Messages that are held back until a write is durable.
 struct Held {
     batch: BatchId,
     ready: u64,
     messages: Vec<Message>,
 }
 
-/// This peer's Raft.
+/// Raft of this peer.
 pub(crate) struct Raft {
     raw: RawNode<Log>,
     identity: Identity,
     config: RaftConfig,
     limits: LimitsConfig,
     seed: u64,
-    /// How many elections have been started here: the next election timeout depends on it.
+    /// Elections started by this process; the next election timeout is derived from it.
     elections: u64,
     next_tick: Instant,
     held: VecDeque<Held>,
     leader: Option<RaftId>,
-    /// A snapshot that was offered to Raft and waits to be accepted or not.
+    /// A staged snapshot that Raft has not accepted or rejected yet.
     offered: Option<(SnapshotId, Manifest)>,
-    /// An accepted snapshot is on its way to the disk: nothing may happen until it is there.
+    /// The batch of an accepted snapshot. Raft is stopped until it is durable.
     installing: Option<BatchId>,
-    /// Peers that write under a Raft id that the membership does not know (yet).
+    /// Senders under Raft ids that are not, or not yet, in this peer's membership.
     strangers: BTreeMap<RaftId, PeerId>,
-    /// The last entry that an earlier process left in the log.
+    /// Last log index of an earlier process.
     inherited: Index,
-    /// Tells this process's reads from those of its earlier lives, whose answers may still be under way.
+    /// Distinguishes this process's reads from those of earlier ones, whose answers may still arrive.
     process: (u64, Incarnation),
-    /// The term that was last handed out to be written, and the batch that does it until it is durable.
+    /// Last term that was written, and its batch until that is durable.
     term: (Term, Option<BatchId>),
-    /// The batch that records what was last agreed on about the membership, until it is durable.
+    /// Batch of the last committed membership change, until it is durable.
     regrouping: Option<BatchId>,
 }
 
-/// Stands for a Raft id that is not known yet. None is ever handed out that high.
+/// Placeholder for an unknown Raft id. Real ones are assigned from 1.
 const NOBODY: RaftId = RaftId(u64::MAX);
 
-/// Ids of unknown writers to keep. They matter only while this peer catches up with the membership.
+/// Most unknown senders to remember. Needed only until this peer has caught up with the membership.
 const STRANGERS_MAX: usize = 64;
 
 impl Raft {
-    /// This peer must be a member of a membership that it was founded with.
+    /// Creates Raft from the recovered state.
+    ///
+    /// # Panics
+    ///
+    /// If this peer is not a member of the membership that it is founded with.
     pub(crate) fn new(config: &Config, recovered: &Recovered, seed: u64, now: Now) -> Self {
         let me = &config.peer;
         let identity = match recovered.hard_state.identity {
@@ -118,7 +122,7 @@ impl Raft {
         let applied = recovered.applied.index;
         let entries: Vec<Entry> = recovered.log.iter().cloned().map(convert::entry).collect();
         let mut hard_state = convert::raft_hard_state(&recovered.hard_state);
-        // The applied state may be newer than the last synced commit: applying proves that it was committed.
+        // The applied state may be newer than the last synced commit index: what is applied was committed.
         hard_state.commit = hard_state.commit.max(applied);
         if planted!(VoteForgotten) {
             hard_state.vote = raft::INVALID_ID;
@@ -149,7 +153,7 @@ impl Raft {
         };
         raft.rearm();
         if raft.votes_alone() {
-            // Nobody else could be leading: it waits for no timeout.
+            // No other peer can be leader: campaign without waiting for the timeout.
             raft.next_tick = now.mono;
         }
         raft
@@ -159,12 +163,12 @@ impl Raft {
         RaftId(self.raw.raft.id)
     }
 
-    /// As whom this peer takes part.
+    /// Returns the identity that this peer uses in Raft.
     pub(crate) fn identity(&self) -> Identity {
         self.identity
     }
 
-    /// Whether this peer takes part: only then may it lead.
+    /// Returns whether this peer is a member, as only members may lead.
     fn is_active(&self) -> bool {
         match self.identity {
             Identity::Founding | Identity::Known(_) => true,
@@ -172,8 +176,7 @@ impl Raft {
         }
     }
 
-    /// Whether nothing is known here yet, not even the membership that the log starts from: only a
-    /// snapshot can help.
+    /// Returns whether this peer has neither log nor membership, so that only a snapshot can help it.
     fn is_blank(&self) -> bool {
         self.raw.store().last() == 0 && self.members().peers.is_empty()
     }
@@ -194,33 +197,33 @@ impl Raft {
         self.leader
     }
 
-    /// Whether this peer leads and knows all that was committed before.
+    /// Returns whether this peer leads and has committed an entry of its term.
     pub(crate) fn leads(&self) -> bool {
         self.is_active() && self.raw.raft.state == StateRole::Leader && self.raw.raft.commit_to_current_term()
     }
 
-    /// The log that is in memory: first and last index, and bytes.
+    /// Returns the log in memory: first index, last index, bytes.
     pub(crate) fn log_span(&self) -> (Index, Index, usize) {
         let log = self.raw.store();
         (log.compacted.0 + 1, log.last(), log.bytes())
     }
 
-    /// Whether a write that Raft waits for is under way: proposals that come now had better go together.
+    /// Returns whether messages are held back for a write. New proposals should then be batched.
     pub(crate) fn awaits_disk(&self) -> bool {
         !self.held.is_empty()
     }
 
-    /// Whether a snapshot is on its way to the disk: reads still show what it replaces.
+    /// Returns whether a snapshot is being installed. Until it is durable, reads return the old state.
     pub(crate) fn is_installing(&self) -> bool {
         self.installing.is_some()
     }
 
-    /// Whether [`Raft::drain`] would bring anything.
+    /// Returns whether [`Raft::drain`] has anything to do.
     pub(crate) fn has_ready(&self) -> bool {
         self.installing.is_none() && self.raw.has_ready()
     }
 
-    /// The peer behind a Raft id, as far as it is known.
+    /// Returns the peer behind a Raft id, if known.
     pub(crate) fn peer(&self, id: RaftId) -> Option<PeerId> {
         self.members()
             .peer(id)
@@ -228,7 +231,7 @@ impl Raft {
             .cloned()
     }
 
-    /// How far a follower's log is known to agree with ours; leaders only.
+    /// Returns the highest log index that a follower is known to have; on the leader only.
     pub(crate) fn matched(&self, id: RaftId) -> Option<Index> {
         let leads = self.raw.raft.state == StateRole::Leader;
         leads
@@ -236,7 +239,7 @@ impl Raft {
             .flatten()
     }
 
-    /// How far every member's log is known to agree with ours; leaders only.
+    /// Returns [`Raft::matched`] of all members; empty unless this peer leads.
     pub(crate) fn all_matched(&self) -> BTreeMap<RaftId, Index> {
         let progress = self.raw.raft.prs().iter();
         progress
@@ -248,8 +251,8 @@ impl Raft {
         self.next_tick
     }
 
-    /// Lets time pass. A process that wakes up late ticks at most twice, or it would run through its
-    /// election timeout at once and disturb a healthy cluster.
+    /// Advances time. A process that wakes up late ticks at most twice: more could run through the election
+    /// timeout at once, and disturb a healthy cluster.
     pub(crate) fn handle_timeout(&mut self, now: Now) {
         for _ in 0..2 {
             if now.mono < self.next_tick {
@@ -274,7 +277,7 @@ impl Raft {
                 if self.votes_alone() && self.raw.raft.state != StateRole::Leader =>
             {
                 self.elections += 1;
-                // Refused while a change of the membership waits to be applied: tried again at the next tick.
+                // Fails while a membership change waits to be applied; tried again at the next tick.
                 let _ = self.raw.campaign();
                 self.rearm();
             }
@@ -284,7 +287,7 @@ impl Raft {
                 self.elections += u64::from(fired);
                 self.rearm();
             }
-            // It forgets a leader that has fallen silent, and never wants to be one.
+            // A removed peer only forgets a silent leader; it never campaigns.
             Identity::Removed(_) => {
                 let elapsed = &mut self.raw.raft.election_elapsed;
                 *elapsed = elapsed.saturating_add(1);
@@ -293,9 +296,8 @@ impl Raft {
         }
     }
 
-    /// Whether an election would be won on the spot, by the own vote alone, while the end of the log is not
-    /// durable. Raft takes it for granted that who comes to lead has its log on disk. It does wherever others
-    /// vote too: they are asked when the log is durable, and answer later.
+    /// Returns whether an election would be won at once, by this peer's own vote, before its log is durable.
+    /// Raft assumes that a leader's log is durable. With other voters it is: they are asked after the write.
     fn would_lead_too_soon(&self) -> bool {
         let log = &self.raw.raft.raft_log;
         self.raw.raft.state != StateRole::Leader
@@ -303,7 +305,7 @@ impl Raft {
             && self.has_no_other_voter()
     }
 
-    /// Whether this peer is the only voter.
+    /// Returns whether this peer is the only voter.
     fn votes_alone(&self) -> bool {
         self.is_active() && self.members().voters.contains(&self.id()) && self.has_no_other_voter()
     }
@@ -314,7 +316,7 @@ impl Raft {
         !voters.iter().chain(outgoing).any(is_other)
     }
 
-    /// Appends proposals as one entry. False when this peer does not lead, or Raft is full.
+    /// Appends proposals as one entry. Returns `false` if this peer does not lead or Raft's queue is full.
     pub(crate) fn propose(&mut self, proposals: &[Proposal]) -> bool {
         if !self.leads() || self.installing.is_some() {
             return false;
@@ -326,7 +328,7 @@ impl Raft {
         accepted
     }
 
-    /// Proposes a change of the membership. False when it cannot be proposed now.
+    /// Proposes a membership change. Returns `false` if that is not possible now.
     pub(crate) fn propose_members(&mut self, change: &MembersChange) -> bool {
         if !self.leads() || self.installing.is_some() || self.raw.raft.has_pending_conf() {
             return false;
@@ -339,7 +341,8 @@ impl Raft {
         accepted
     }
 
-    /// Asks for the position that a linearizable read must wait for. May be lost: ask again.
+    /// Requests the log index that a linearizable read must wait for (Raft thesis, section 6.4). The request
+    /// may be lost: repeat it.
     pub(crate) fn read(&mut self, read: ReadId) {
         if self.installing.is_none() {
             // Raft drops a request whose context it has seen.
@@ -370,8 +373,8 @@ impl Raft {
         }
     }
 
-    /// Notes how far the state is, and compacts the log when it has grown beyond its limits. What followers
-    /// may still need is kept, as far as the limit on bytes allows.
+    /// Records the applied position, and compacts the log if it exceeds its limits. Entries that followers
+    /// may still need are kept, within the limit on bytes.
     pub(crate) fn applied(&mut self, applied: crate::snapshot::Applied) -> Option<StoreOp> {
         let RaftConfig {
             trailing_logs,
@@ -395,8 +398,8 @@ impl Raft {
         Some(StoreOp::Compact { index, term })
     }
 
-    /// Replaces the election timeout that Raft drew from the process's own randomness by one that follows
-    /// from the seed. Called after everything that may have drawn.
+    /// Replaces Raft's election timeout, drawn from process-wide randomness, by one derived from the seed.
+    /// Must be called after every call that may have drawn one.
     fn rearm(&mut self) {
         let election = u64::from(self.config.election_ticks);
         let seed = mix(self.seed ^ mix(self.id().0));
@@ -437,7 +440,7 @@ fn raw_node(
         max_inflight_msgs: limits.inflight_messages,
         check_quorum: true,
         pre_vote: true,
-        // Joins messages to one peer past `max_size_per_msg`.
+        // Batching would exceed `max_size_per_msg`.
         batch_append: false,
         max_uncommitted_size: 64 << 20,
         max_committed_size_per_ready: 16 << 20,

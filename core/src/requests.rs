@@ -1,6 +1,6 @@
-//! Who is waiting for what, and until when. Every ticket gets exactly one answer. A proposal that is not
-//! applied in time is made again under the same id; when the deadline passes, the answer tells whether it
-//! may still happen.
+//! Open client requests: their state, retries and deadlines. Each ticket gets exactly one reply. A proposal
+//! that is not applied in time is proposed again under the same id; the reply after the deadline tells
+//! whether it may still take effect.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,33 +15,33 @@ use crate::time::{Instant, Now};
 use crate::window::window;
 use crate::wire::encoded_len;
 
-/// What comes out of the requests.
+/// Output of the request table.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Output {
-    /// Work out what to do about this one.
+    /// Decide on a request.
     Decide { ticket: Ticket },
-    /// Bring this before the leader.
+    /// Send a proposal to the leader.
     Propose { proposal: Proposal },
-    /// Ask for the position that a read must wait for.
+    /// Request the log position that a read must wait for.
     Read { read: ReadId },
-    /// Answer.
+    /// Reply to a client.
     Reply {
         ticket: Ticket,
         reply: Result<Reply, Refusal>,
     },
 }
 
-/// How far a request is.
+/// State of an open request.
 #[allow(clippy::large_enum_variant, reason = "most of those that wait are proposed")]
 #[derive(Debug, Clone)]
 enum Stage {
-    /// Not decided; the reason why not so far.
+    /// To be decided; with the refusal to send after the deadline.
     Deciding(Refusal),
-    /// Proposed under this id; whether any leader may have it.
+    /// Proposed; `true` once a leader may have received it.
     Proposed(Proposal, bool),
-    /// The wish is in the log; waits for the membership to follow it.
+    /// Recorded in the log; waits for the membership to change.
     Noted,
-    /// Waits for this position to be confirmed, and applied.
+    /// Waits for its log position to be confirmed, and then applied.
     Reading(ReadId, Option<Index>),
 }
 
@@ -55,7 +55,7 @@ struct Open {
     stage: Stage,
 }
 
-/// The open requests of this peer's clients.
+/// Table of this peer's open client requests.
 pub(crate) struct Requests {
     config: RequestsConfig,
     bytes_max: usize,
@@ -88,14 +88,14 @@ impl Requests {
         }
     }
 
-    /// How many are open.
+    /// Returns the number of open requests.
     pub(crate) fn len(&self) -> usize {
         self.open.len()
     }
 
-    /// Takes a request that needs the cluster.
+    /// Opens a request that needs the cluster; refuses it if a limit is reached.
     pub(crate) fn open(&mut self, now: Now, ticket: Ticket, request: Request, out: &mut Vec<Output>) {
-        // One place is kept for what this peer itself proposes meanwhile.
+        // One proposal id is reserved for this peer's own commands.
         let span = self
             .by_proposal
             .first_key_value()
@@ -140,21 +140,21 @@ impl Requests {
         assert!(known.is_none(), "the shell uses a ticket once");
     }
 
-    /// What is to be decided about a ticket. It is asked for as often as there are reasons to, and one
-    /// answer is enough.
+    /// Returns a request that is still to be decided. [`Output::Decide`] may come several times for one
+    /// ticket.
     pub(crate) fn undecided(&self, ticket: Ticket) -> Option<&Request> {
         let open = self.open.get(&ticket)?;
         matches!(open.stage, Stage::Deciding(_)).then_some(&open.request)
     }
 
-    /// It cannot be decided yet, for this reason.
+    /// Postpones the decision on a request, with the refusal to send after the deadline.
     pub(crate) fn wait(&mut self, ticket: Ticket, why: Refusal) {
         if let Some(open) = self.open.get_mut(&ticket) {
             open.stage = Stage::Deciding(why);
         }
     }
 
-    /// It is decided: propose.
+    /// Proposes the command that was decided for a request.
     pub(crate) fn decided(
         &mut self,
         origin: RaftId,
@@ -170,7 +170,7 @@ impl Requests {
         }
     }
 
-    /// A proposal that nobody waits for.
+    /// Numbers a proposal of this peer's own, without a client.
     pub(crate) fn mint(&mut self, origin: RaftId, command: Command) -> Proposal {
         self.next_seq += 1;
         Proposal {
@@ -183,7 +183,7 @@ impl Requests {
         }
     }
 
-    /// Open proposals of clients that are numbered above `seq`.
+    /// Iterates over the clients' open proposals with a number above `seq`.
     #[cfg(planted_bugs)]
     pub(crate) fn proposed_after(&self, seq: u64) -> impl Iterator<Item = &Proposal> {
         let newer = self.by_proposal.range(seq + 1..);
@@ -193,7 +193,7 @@ impl Requests {
         })
     }
 
-    /// A proposal was handed on: from here on it may happen.
+    /// Notes that a proposal was sent to a leader, so that it may take effect from now on.
     pub(crate) fn handed_on(&mut self, id: ProposalId) {
         if let Some(open) = self
             .by_proposal
@@ -205,7 +205,7 @@ impl Requests {
         }
     }
 
-    /// A proposal was applied here.
+    /// Answers the request of an applied proposal.
     pub(crate) fn applied(
         &mut self,
         origin: RaftId,
@@ -241,7 +241,8 @@ impl Requests {
         self.answer(ticket, reply, out);
     }
 
-    /// The state came in a snapshot: what it had applied is known, but not with which outcome.
+    /// Answers the requests whose proposals were applied within an installed snapshot: their outcome is
+    /// unknown.
     pub(crate) fn restored(
         &mut self,
         origin: RaftId,
@@ -263,12 +264,12 @@ impl Requests {
             .collect();
         for (seq, ticket) in applied {
             self.by_proposal.remove(&seq);
-            // Not even a pin may be asked for again: it could undo what others have done since.
+            // Not even a pin may be proposed again: that could undo a later change by another client.
             self.answer(ticket, Err(Refusal::Unknown), out);
         }
     }
 
-    /// There is a new leader: what the old one had may be lost.
+    /// Repeats what the previous leader may have lost.
     pub(crate) fn leader_changed(&mut self, out: &mut Vec<Output>) {
         for (ticket, open) in &self.open {
             out.push(match &open.stage {
@@ -282,7 +283,7 @@ impl Requests {
         }
     }
 
-    /// Metrics came: what waits for them may be decided.
+    /// Decides again on requests that lacked candidates, after metrics arrived.
     pub(crate) fn heard_metrics(&self, out: &mut Vec<Output>) {
         for (ticket, open) in &self.open {
             if matches!(open.stage, Stage::Deciding(Refusal::NotEnoughPeers { .. })) {
@@ -291,7 +292,7 @@ impl Requests {
         }
     }
 
-    /// A read may be served once `index` is applied.
+    /// Notes the confirmed log position of a read.
     pub(crate) fn read_ready(&mut self, read: ReadId, index: Index) {
         if let Some(open) = self
             .by_read
@@ -302,7 +303,7 @@ impl Requests {
         }
     }
 
-    /// Serves the reads that waited for no more than this position.
+    /// Answers the reads whose position is applied.
     pub(crate) fn serve_reads(&mut self, applied: Index, out: &mut Vec<Output>) {
         let ready: Vec<(ReadId, Ticket)> = self
             .by_read
@@ -319,7 +320,7 @@ impl Requests {
         }
     }
 
-    /// Answers the wishes that the membership has come to fulfil.
+    /// Answers the membership requests that have been carried out.
     pub(crate) fn serve_members(&mut self, members: &Members, out: &mut Vec<Output>) {
         let done = |ticket: &Ticket| match &self.open.get(ticket)?.request {
             Request::AddPeer { peer } => members.raft_id(peer).map(|_| (*ticket, Reply::PeerAdded)),
@@ -340,7 +341,7 @@ impl Requests {
         }
     }
 
-    /// This peer's membership has ended: nobody proposes for it any more.
+    /// Answers all requests, because this peer is not a member any more.
     pub(crate) fn expelled(&mut self, me: &PeerId, out: &mut Vec<Output>) {
         let open: Vec<Ticket> = self.open.keys().copied().collect();
         for ticket in open {
@@ -358,7 +359,7 @@ impl Requests {
         }
     }
 
-    /// Ends a request.
+    /// Closes a request with a reply.
     pub(crate) fn answer(&mut self, ticket: Ticket, reply: Result<Reply, Refusal>, out: &mut Vec<Output>) {
         let Some(open) = self.open.remove(&ticket) else {
             return;
@@ -392,7 +393,7 @@ impl Requests {
         self.wakes.first().map(|(at, _)| *at)
     }
 
-    /// Ends what is too late, tries again what may have been lost.
+    /// Closes expired requests, and retries proposals and reads that may have been lost.
     pub(crate) fn handle_timeout(&mut self, now: Now, out: &mut Vec<Output>) {
         while let Some((at, ticket)) = self.wakes.first().copied()
             && at <= now.mono
@@ -431,7 +432,7 @@ impl Requests {
         }
     }
 
-    /// Panics if what it remembers contradicts itself.
+    /// Panics if the indexes and the open requests disagree.
     pub(crate) fn check(&self) {
         assert!(
             self.open.len() <= self.config.open_max,

@@ -1,9 +1,9 @@
-//! When the majority of a cluster's voters is lost for good, nothing can be agreed on any more: what a member
-//! still has becomes a new cluster. It is for an operator to decide, and is done while the peer is down.
+//! Disaster recovery: turns the data folder of a surviving member into a new cluster, after the majority of
+//! voters is lost for good. Run by an operator while the peer is down.
 //!
-//! The new cluster starts with this member alone, under a Raft id that was never used, and takes the other
-//! survivors in as newcomers, who fetch its state. It has another id than the lost one, so that a lost peer
-//! that comes back after all is refused instead of mixing two histories.
+//! The new cluster starts with this member alone, under a new Raft id. The other survivors join it like new
+//! peers and fetch its state. Its cluster id is new, so that a lost peer that comes back is refused instead
+//! of mixing two histories.
 
 use std::collections::BTreeSet;
 
@@ -13,32 +13,34 @@ use crate::members::{Member, Members, MembersChange, MembersStep};
 use crate::raft::{HardState, Identity, LogEntry, Payload, Recovered};
 use crate::wire::decode;
 
-/// What a rescue comes to.
+/// Result of a rescue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rescue {
     /// The membership of the new cluster.
     pub members: Members,
-    /// Entries that this member has and may not have been agreed on: they are now. Without them, what was
-    /// acknowledged by the lost majority might be lost with it.
+    /// Log entries of this member after its applied position, which are now committed. Some may have been
+    /// acknowledged by the lost majority.
     pub kept_entries: usize,
-    /// Changes of the old membership among them, which mean nothing any more.
+    /// Membership changes among them, which are replaced by empty entries.
     pub dropped_changes: usize,
 }
 
-/// Why a data folder cannot be made into a new cluster.
+/// A data folder cannot be made into a new cluster.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RescueError {
-    /// Nothing in it says of what it is a part.
+    /// It holds no membership.
     #[error("the data holds no membership: this peer was joining a cluster and never got its state")]
     NoMembership,
 }
 
 impl Recovered {
-    /// Makes these data those of the only member of a new `cluster`, which takes `survivors` in as soon as
-    /// it starts. Whoever else was a member has departed, and its pins move. `me` is this peer.
+    /// Computes the writes that make this data folder the only member of a new `cluster`, which adds
+    /// `survivors` as soon as it starts. All other members count as departed, and their pins are
+    /// re-allocated. `me` is this peer.
     ///
     /// # Errors
-    /// The data are not those of a member.
+    /// [`RescueError::NoMembership`] if the data folder holds no membership: the peer never joined its
+    /// cluster.
     pub fn rescue(
         &self,
         me: &PeerId,
@@ -54,7 +56,7 @@ impl Recovered {
         let mut dropped_changes = 0;
         for entry in &mut entries {
             if let Payload::Members(change) = &entry.payload {
-                // An id that a lost leader has handed out is spent.
+                // A Raft id that a lost leader has handed out must not be reused.
                 next = next.max(first_free(change));
                 entry.payload = Payload::Commands(Vec::new());
                 dropped_changes += 1;
@@ -108,7 +110,7 @@ impl Recovered {
     }
 }
 
-/// The first Raft id after all that a change hands out.
+/// Returns the lowest Raft id above all that a change hands out.
 fn first_free(change: &[u8]) -> RaftId {
     let steps = decode::<MembersChange>(change).map_or_else(|_| Vec::new(), |change| change.steps);
     let handed_out = steps.iter().filter_map(|step| match step {

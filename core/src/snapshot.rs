@@ -1,4 +1,4 @@
-//! A pinset as it is carried from peer to peer. The pins themselves are streamed by the shells.
+//! Snapshot metadata, as sent from peer to peer. The pins themselves are streamed by the shells.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,24 +6,24 @@ use crate::ids::{Index, Term};
 use crate::members::Members;
 use crate::window::Window;
 
-/// How far the log is applied.
+/// Position up to which the log is applied to the pinset.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Applied {
-    /// The last applied entry.
+    /// Index of the last applied entry.
     pub index: Index,
-    /// Its term.
+    /// Term of that entry.
     pub term: Term,
-    /// How many pins there are as of it.
+    /// Number of pins after that entry.
     pub pins: u64,
 }
 
-/// All of the shared state but the pins.
+/// The shared state without the pins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// What the snapshot is as of.
+    /// Position of the snapshot.
     pub applied: Applied,
-    /// The membership as of it.
+    /// Membership at that position.
     pub members: Members,
-    /// The applied proposals of each peer as of it.
+    /// Applied proposals of each peer at that position.
     pub windows: Vec<Window>,
 }

@@ -1,4 +1,4 @@
-//! What the unit tests share: a disk in memory, and a few peers around a table.
+//! Shared fixtures of the unit tests: an in-memory disk, and a cluster of nodes on a perfect network.
 
 pub(crate) mod records;
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::*;
 
-/// Everything that batches write, with nothing lost.
+/// The state that batches write. Nothing is lost.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Disk {
     pub(crate) pins: BTreeMap<Cid, Pin>,
@@ -141,7 +141,7 @@ impl PinsetView for Disk {
     }
 }
 
-/// The defaults, with a log that is soon compacted.
+/// Default settings, with a log that is compacted early.
 fn config(peer: PeerId) -> Config {
     let mut config = Config::new(peer);
     config.raft.trailing_logs = 100;
@@ -155,7 +155,7 @@ pub(crate) fn peer(number: u8) -> PeerId {
     PeerId::from_bytes(&bytes).expect("is a peer id")
 }
 
-/// An identity CID of one number.
+/// Builds an identity CID of one byte.
 pub(crate) fn cid(number: u8) -> Cid {
     Cid::from_bytes(&[1, 0x55, 0, 1, number]).expect("is a CID")
 }
@@ -190,14 +190,14 @@ pub(crate) fn metrics(free: i64) -> Vec<Metric> {
     ]
 }
 
-/// Peers that hear each other at once, whose disks are prompt, and whose IPFS nodes do as they are told.
+/// Nodes with immediate message delivery, prompt disks, and IPFS nodes where every operation succeeds.
 pub(crate) struct Table {
     pub(crate) now: Now,
     pub(crate) nodes: BTreeMap<PeerId, (Node, Disk)>,
     pub(crate) down: std::collections::BTreeSet<PeerId>,
-    /// Error of a peer's wall clock.
+    /// Amount by which a peer's wall clock is ahead.
     pub(crate) ahead: BTreeMap<PeerId, Duration>,
-    /// Free space of a peer's IPFS node, 1 TiB unless set; none makes the metric invalid.
+    /// Free space of a peer's IPFS node in bytes, by default 1 TiB; 0 makes the metric invalid.
     pub(crate) free: BTreeMap<PeerId, i64>,
     pub(crate) replies: BTreeMap<Ticket, Result<Reply, Refusal>>,
     queue: VecDeque<(PeerId, Event)>,
@@ -242,7 +242,7 @@ impl Table {
         ticket
     }
 
-    /// A peer whose data folder is empty: a founding one, or one that is to be added.
+    /// Starts a peer from the given state, with an empty disk.
     fn seat(&mut self, number: u8, recovered: Recovered) {
         let disk = Disk {
             recovered: Some(recovered.clone()),
@@ -254,7 +254,7 @@ impl Table {
         self.queue.retain(|(to, _)| *to != peer(number));
     }
 
-    /// Empties the data folder of one of the peers that founded a cluster of `size`.
+    /// Restarts one of the peers that founded a cluster of `size` with an empty data folder.
     pub(crate) fn wipe(&mut self, number: u8, size: u8) {
         self.next += 1;
         let members = Members::initial((1..=size).map(peer));
@@ -279,7 +279,7 @@ impl Table {
         self.queue.retain(|(to, _)| *to != peer(number));
     }
 
-    /// Lets time pass, in steps of 10 ms, and everything happen that it brings.
+    /// Advances time in steps of 10 ms, and handles all events meanwhile.
     pub(crate) fn run(&mut self, time: Duration) {
         let end = self.now.mono + time;
         while self.now.mono < end {
@@ -307,7 +307,7 @@ impl Table {
             if self.down.contains(&to) {
                 continue;
             }
-            // A peer that is not at the table is not reached.
+            // The peer has not been started.
             let Some((node, disk)) = self.nodes.get_mut(&to) else {
                 continue;
             };

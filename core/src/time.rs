@@ -1,15 +1,15 @@
-//! Time as the core knows it: plain integers that the shell reads off its clocks.
+//! Clock readings of the core: plain integers that the shell reads off its clocks.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A reading of a clock that never goes back, in nanoseconds since an arbitrary start.
+/// A monotonic clock reading, in nanoseconds since an arbitrary start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Instant(pub u64);
 
 impl Instant {
-    /// The time that has passed from `earlier` to here; zero when `earlier` is later.
+    /// Returns the time from `earlier` to `self`; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -26,7 +26,7 @@ impl std::ops::Add<Duration> for Instant {
     }
 }
 
-/// A reading of the wall clock, in nanoseconds since the Unix epoch. It may jump either way.
+/// A wall-clock reading, in nanoseconds since the Unix epoch. It may jump in either direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(pub u64);
 
@@ -41,11 +41,11 @@ impl std::ops::Add<Duration> for Timestamp {
     }
 }
 
-/// One reading of both clocks, taken by the shell at the top of its loop.
+/// Readings of both clocks, taken together by the shell at the top of its loop.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Now {
-    /// For intervals and deadlines.
+    /// Monotonic clock, for intervals and deadlines.
     pub mono: Instant,
-    /// For what is stored and shown.
+    /// Wall clock, for stored and displayed times.
     pub wall: Timestamp,
 }

@@ -1,6 +1,6 @@
-//! What this peer does about the pins that are allocated to it: for each CID, the state that is wanted
-//! against the state that is there. What waits is queued on disk, in order; a bounded number of operations
-//! runs at the IPFS node; failures are tried again for ever, each after a longer pause than the last.
+//! The tracker: makes this peer's IPFS node hold what is allocated to it, by comparing wanted and local state
+//! of each CID. Waiting CIDs are queued on disk, in order; a bounded number of operations runs at once;
+//! failures are retried for ever, with growing pauses.
 
 mod compare;
 mod lanes;
@@ -29,16 +29,16 @@ use self::reconcile::Reconciling;
 use self::run::Running;
 use self::surplus::Surplus;
 
-/// What comes out of the tracker. Its writes go straight into the draft.
+/// Output of the tracker. Its writes go directly into the draft.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Output {
-    /// Ask a peer which of these it holds.
+    /// Ask a peer which of these copies it holds.
     Ask { to: PeerId, copies: Vec<CopyOf> },
-    /// End this operation soon.
+    /// Cancel an operation or comparison.
     Cancel { op: OpId },
-    /// Compare what counts as pinned with what the IPFS node has.
+    /// Compare the pinned CIDs with the IPFS node's pins.
     Compare { op: OpId, cid: Option<Cid> },
-    /// Begin this operation.
+    /// Start an operation.
     Start { op: OpId, action: IpfsAction },
     /// Tell a client how many pins a comparison found missing.
     Synced {
@@ -47,7 +47,7 @@ pub(crate) enum Output {
     },
 }
 
-/// This peer's tracker.
+/// Tracker of this peer.
 pub(crate) struct Tracker {
     me: PeerId,
     config: TrackerConfig,
@@ -56,12 +56,12 @@ pub(crate) struct Tracker {
     running: BTreeMap<OpId, Running>,
     by_cid: BTreeMap<Cid, OpId>,
     lanes: Lanes,
-    /// Where the comparison of the local state with a pinset that came in a snapshot has got to.
+    /// Progress of the reconciliation with an installed snapshot.
     reconciling: Option<Reconciling>,
-    /// Pins that changed after this log position are pinned again while reconciling, whatever the local
-    /// state says: it may be from before a power cut, and the content was unpinned in between.
+    /// Log index up to which the local state is reliable. While reconciling, pins that changed later are
+    /// pinned again: after a power cut the local state may be older than an unpin.
     trusted: Index,
-    /// Where putting failures back in line has got to.
+    /// Progress of [`Tracker::recover_all`]: the last CID.
     recovering: Option<Option<Cid>>,
     comparisons: Comparisons,
     surplus: Surplus,
@@ -85,22 +85,22 @@ impl Tracker {
         }
     }
 
-    /// Reads on where a queue's head is used up. Must come before the first write of a step, which the view
-    /// does not show.
+    /// Refills empty queue heads from disk. Must be called before the first write of a step, which the view
+    /// does not include.
     pub(crate) fn read_on(&mut self, view: &impl PinsetView) {
         if self.running.len() < self.config.concurrent_pins {
             self.lanes.fill(view);
         }
     }
 
-    /// The CIDs that are being worked on, and whether they are being unpinned.
+    /// Iterates over the CIDs with a running operation, and whether it is an unpin.
     pub(crate) fn running(&self) -> impl Iterator<Item = (&Cid, bool)> {
         self.running
             .values()
             .map(|running| (&running.cid, running.pin.is_none()))
     }
 
-    /// A pin was added, changed or removed, or asked for again.
+    /// Re-evaluates a CID after its pin was added, changed, removed or requested again.
     pub(crate) fn touch<V: PinsetView>(
         &mut self,
         now: Now,
@@ -170,17 +170,17 @@ impl Tracker {
         index: Index,
         out: &mut Vec<Output>,
     ) {
-        // What others are to hold from now on stays until they do. What never came here is no loss.
+        // Surplus copies stay until the new holders have theirs. One that never arrived here need not wait.
         let stays = draft.pin(cid).is_some() && local.phase != Phase::PinError && !planted!(SurplusAtOnce);
         let waits = local.queued.as_ref().is_some_and(|key| key.lane == Lane::Surplus);
         let is_leaving = matches!(local.phase, Phase::UnpinQueued | Phase::UnpinError);
         if is_leaving && waits == stays {
-            // It may have been passed over while the queue and the pinset differed.
+            // It may have been skipped while the queue and the pinset differed.
             local.queued.into_iter().for_each(|key| self.lanes.add(key));
             return;
         }
-        // One that is not known to have been pinned may be there all the same: an operation of an earlier
-        // process, or a cancelled one, may have had its effect.
+        // Even if it never counted as pinned it may be: by an operation of an earlier process, or by a
+        // cancelled one.
         self.cancel(cid, out);
         let key = QueueKey {
             lane: if stays { Lane::Surplus } else { Lane::Unpin },
@@ -194,7 +194,7 @@ impl Tracker {
         self.queue(draft, cid, Some(local), next, key);
     }
 
-    /// Moves a CID to another place in the queues, and to the local state that goes with it.
+    /// Moves a CID to another place in the queues, with a new local state.
     fn queue<V: PinsetView>(
         &mut self,
         draft: &mut Draft<'_, V>,
@@ -253,7 +253,7 @@ impl Tracker {
             .min()
     }
 
-    /// Cancels what is stuck, goes on with what is done a chunk at a time.
+    /// Cancels stuck operations, and continues comparisons, confirmations and scans.
     pub(crate) fn handle_timeout<V: PinsetView>(
         &mut self,
         now: Now,
@@ -267,7 +267,7 @@ impl Tracker {
         self.walk_on(now, draft, index, out);
     }
 
-    /// Panics if what it remembers contradicts itself.
+    /// Panics if the indexes disagree or a limit is exceeded.
     pub(crate) fn check(&self) {
         assert!(
             self.running.len() <= self.config.concurrent_pins,
@@ -285,7 +285,7 @@ impl Tracker {
     }
 }
 
-/// A local state without a past.
+/// Returns the initial local state of a CID.
 fn fresh(now: Now, mode: Mode) -> Local {
     Local {
         phase: Phase::PinQueued,

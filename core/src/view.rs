@@ -1,25 +1,26 @@
-//! The applied pinset, as the shell keeps it on disk.
+//! Read access to the applied pinset, which the shell keeps on disk.
 
 use crate::ids::{Cid, PeerId};
 use crate::local::{Lane, Local, QueueKey};
 use crate::pin::Pin;
 use crate::time::Timestamp;
 
-/// Reads of what batches have written, passed in like time: synchronous, cheap, and never behind the last
-/// batch that `handle` returned. A store that cannot read ends the process.
+/// Reads of the applied pinset and the local state. They are synchronous, cheap, and include every batch that
+/// `handle` has returned. A store that cannot read must end the process.
 pub trait PinsetView {
-    /// The pin of a CID.
+    /// Returns the pin of a CID.
     fn pin(&self, cid: &Cid) -> Option<Pin>;
-    /// The local state of a CID.
+    /// Returns the local state of a CID.
     fn local(&self, cid: &Cid) -> Option<Local>;
-    /// Up to `limit` pins after `after`, in CID order.
+    /// Returns up to `limit` pins after `after`, in CID order.
     fn pins(&self, after: Option<&Cid>, limit: usize) -> Vec<Pin>;
-    /// Up to `limit` local states after `after`, in CID order.
+    /// Returns up to `limit` local states after `after`, in CID order.
     fn locals(&self, after: Option<&Cid>, limit: usize) -> Vec<(Cid, Local)>;
-    /// Up to `limit` places of a queue, `from` and later, in order.
+    /// Returns up to `limit` keys of a queue, from `from` (inclusive), in order.
     fn queue(&self, lane: Lane, from: Option<&QueueKey>, limit: usize) -> Vec<QueueKey>;
-    /// Up to `limit` CIDs after `after` that are allocated to `peer` by name, in CID order.
+    /// Returns up to `limit` CIDs after `after` whose allocations name `peer`, in CID order. Pins with
+    /// [`Replicas::Everywhere`](crate::Replicas::Everywhere) name no peers.
     fn allocated(&self, peer: &PeerId, after: Option<&Cid>, limit: usize) -> Vec<Cid>;
-    /// Up to `limit` CIDs that expire at `until` or earlier, soonest first.
+    /// Returns up to `limit` CIDs that expire at `until` or earlier, soonest first.
     fn expiring(&self, until: Timestamp, limit: usize) -> Vec<Cid>;
 }

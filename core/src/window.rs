@@ -1,4 +1,4 @@
-//! Which proposals have been applied, so that none is applied twice however often it is made.
+//! Deduplication of proposals: which ids have been applied.
 
 use std::collections::BTreeSet;
 
@@ -7,31 +7,31 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{ProposalId, RaftId};
 use crate::planted::{planted, scaled};
 
-/// Which proposals of one peer have been applied. As wide as the number of proposals that a peer may have
-/// open, so what falls out of it can only be a late duplicate.
+/// The applied proposals of one peer. As wide as the number of proposals that a peer may have open, so ids
+/// that fall out of it can only belong to late duplicates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
-    /// Whose.
+    /// Raft id of the proposing peer.
     pub origin: RaftId,
-    /// Of which of its processes. Proposals of earlier ones are dropped: nobody waits for them.
+    /// Number of its process. Proposals of earlier processes are dropped: no client waits for them.
     pub boot: u64,
-    /// The newest one that has been applied.
+    /// Highest applied sequence number.
     pub high: u64,
-    /// The ones before it that have not, as far back as anybody may still wait for them.
+    /// Sequence numbers below `high` that have not been applied and may still be proposed again.
     pub missing: BTreeSet<u64>,
 }
 
-/// How far apart the newest and the oldest open proposal of a peer may be. Part of the replicated state's
-/// rules: all peers must use the same number.
+/// Largest distance between the sequence numbers of a peer's newest and oldest open proposal. Part of the
+/// replicated state machine: all peers must use the same number.
 pub(crate) const WINDOW: usize = 8192;
 
-/// [`WINDOW`], in this process.
+/// Returns [`WINDOW`], or a smaller width in the simulator.
 pub(crate) fn window() -> u64 {
     scaled(WINDOW) as u64
 }
 
 impl Window {
-    /// Nothing of this process has been applied yet.
+    /// Creates a window in which nothing has been applied.
     pub(crate) fn new(origin: RaftId, boot: u64) -> Self {
         Self {
             origin,
@@ -41,7 +41,7 @@ impl Window {
         }
     }
 
-    /// Notes a proposal; false when it has been applied before, or nobody can be waiting for it.
+    /// Records a proposal. Returns `false` if it has been applied before or is too old to be waited for.
     pub(crate) fn admit(&mut self, id: ProposalId) -> bool {
         if id.boot < self.boot && !planted!(OldBootAdmitted) {
             return false;
@@ -62,7 +62,7 @@ impl Window {
         true
     }
 
-    /// Whether a proposal has been applied, or cannot be any more.
+    /// Returns whether a proposal has been applied or is too old to be applied.
     pub(crate) fn contains(&self, id: ProposalId) -> bool {
         id.boot < self.boot
             || (id.boot == self.boot && id.seq <= self.high && !self.missing.contains(&id.seq))

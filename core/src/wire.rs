@@ -1,19 +1,20 @@
-//! What peers send each other, and how everything that is sent or stored is written down: one byte of
-//! version, then postcard. Decoding is total: whatever the bytes, it returns a value or an error.
+//! Messages between peers, and the encoding of everything that is sent or stored: a version byte, then
+//! postcard. Decoding is total: for any bytes it returns a value or an error.
 //!
 //! # Versions
 //!
-//! Peers of neighbouring releases work together, so that a cluster is upgraded one peer after the other:
+//! Peers of adjacent releases interoperate, so that a cluster can be upgraded one peer at a time:
 //!
-//! - The byte in front is the lowest version whose releases can read the record. A release that is asked to
-//!   read a higher one than its own refuses it by that number.
-//! - A type grows by variants at the end of an enum, which have their version in a function `since`. A record
-//!   that holds none of them is, byte for byte, the older release's. A struct never changes; a variant with
-//!   another struct takes its place.
-//! - What all members can read is in [`Members::version`](crate::Members), and so in the log. Nothing of a
-//!   later version is proposed before. Each message says what its sender can read; a leader that has heard
-//!   from all members, and could write more than they have agreed on, raises it by a command.
-//! - From then on a peer of the older release is refused, and refuses to start on data that has gone on.
+//! - The version byte is the lowest version whose releases can read the record. A release refuses records of
+//!   a version above its own.
+//! - A type changes only by variants appended to an enum, whose version a function `since` returns. A record
+//!   without such variants is encoded as by the older release, byte for byte. A struct never changes; a new
+//!   variant with another struct replaces it.
+//! - The version that all members can read is recorded in [`Members::version`](crate::Members), and so in the
+//!   log. Nothing of a later version is proposed before. Each message announces what its sender can read;
+//!   once all members have announced a later version, the leader raises the recorded one by a command.
+//! - From then on peers of older releases are refused, and an older release refuses to start on the newer
+//!   data.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -23,31 +24,31 @@ use crate::ids::{Cid, ClusterId, Incarnation, Index, RaftId, Term};
 use crate::metric::Metric;
 use crate::raft::LogEntry;
 
-/// A message with what its receiver needs to know of its sender.
+/// A message with the sender's identity and version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Envelope {
-    /// The sender's cluster.
+    /// Id of the sender's cluster.
     pub cluster: ClusterId,
-    /// The sender's data folder.
+    /// Incarnation of the sender.
     pub incarnation: Incarnation,
-    /// The data folder that the Raft id in the message belongs to, as far as the sender knows. A peer that
-    /// finds its own here may act under that id, one that finds another must not.
+    /// Incarnation that the receiver's Raft id belongs to, as far as the sender knows. The receiver may act
+    /// under that id if the incarnation is its own, and must not if it is another's.
     pub addressee: Option<Incarnation>,
-    /// The newest version that the sender reads.
+    /// Highest protocol version that the sender can read.
     pub version: u8,
-    /// What it says.
+    /// The message.
     pub message: Message,
 }
 
 impl Envelope {
-    /// The first version that can read it.
+    /// Returns the lowest protocol version that can read this envelope.
     pub fn since(&self) -> u8 {
         match &self.message {
             Message::Propose(proposals) => {
                 let since = proposals.iter().map(|proposal| proposal.command.since());
                 since.max().unwrap_or(FIRST_VERSION)
             }
-            // Entries of the log have a version of their own.
+            // Log entries in Raft messages have their own versions.
             Message::AskCopies(_)
             | Message::HasCopies(_)
             | Message::Hello
@@ -58,43 +59,43 @@ impl Envelope {
     }
 }
 
-/// What one core says to another.
+/// A message between the cores of two peers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Message {
-    /// Nothing but who the sender is: its data folder is not the one that the receiver addressed, or it
-    /// waits to be told its Raft id.
+    /// Announces the sender's incarnation: the receiver addressed another one, or the sender does not know
+    /// its Raft id yet.
     Hello,
-    /// The sender's own metrics.
+    /// Announces the sender's metrics.
     Metrics(Vec<Metric>),
-    /// The receiver is no member as of this log position.
+    /// Notifies the receiver that it is not a member as of a log position.
     NotMember {
-        /// The sender's last applied entry.
+        /// Index of the sender's last applied entry.
         as_of: Index,
     },
-    /// Proposals for the leader. Lost ones are sent again.
+    /// Forwards proposals to the leader. Lost ones are sent again.
     Propose(Vec<Proposal>),
-    /// Raft's own.
+    /// Carries a message of Raft.
     Raft(RaftMessage),
-    /// The sender has copies that the receiver is to hold instead: which of them does it hold? At most
-    /// [`COPIES_MAX`].
+    /// Asks which of these copies the receiver holds; the sender unpins its own once enough peers hold
+    /// theirs. At most [`COPIES_MAX`].
     AskCopies(Vec<CopyOf>),
-    /// The sender holds these, of those that it was asked about.
+    /// Confirms copies that the sender holds. Answers `AskCopies`.
     HasCopies(Vec<CopyOf>),
 }
 
-/// Copies that one message speaks of: some 15 KiB.
+/// Most copies in one message: about 15 KiB.
 pub const COPIES_MAX: usize = 256;
 
-/// What a pin asks for, as of one version of it.
+/// A copy of one version of a pin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyOf {
-    /// The pin's CID.
+    /// CID of the pin.
     pub cid: Cid,
-    /// Its version.
+    /// Version of the pin.
     pub version: Index,
 }
 
-/// The kinds of Raft messages that travel.
+/// Kinds of Raft messages that are sent between peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "they are Raft's own words")]
 pub enum RaftKind {
@@ -133,32 +134,32 @@ pub struct RaftMessage {
     pub priority: i64,
 }
 
-/// Why bytes could not be decoded.
+/// Bytes could not be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// Nothing there.
+    /// Empty input.
     #[error("empty record")]
     Empty,
-    /// Not what this version should look like.
+    /// Invalid postcard for the requested type.
     #[error("damaged record: {0}")]
     Damaged(String),
-    /// More bytes than the record has.
+    /// The record is followed by this many bytes.
     #[error("damaged record: {0} bytes too many")]
     Trailing(usize),
-    /// Written by a later release.
+    /// The version byte is higher than this release's.
     #[error("record of version {found}, this release knows {known}")]
     Version {
-        /// As written.
+        /// The version byte.
         found: u8,
-        /// The newest that this release reads.
+        /// Highest version that this release can read.
         known: u8,
     },
 }
 
-/// The newest version that this release reads, and writes once all members read it.
+/// Highest protocol version that this release can read; written once all members can.
 pub const VERSION: u8 = if cfg!(pretend_next_version) { 2 } else { 1 };
 
-/// What this process reads: [`VERSION`], in every build but the simulator's, whose peers are of two releases.
+/// Returns [`VERSION`]. The simulator's build runs peers of two releases.
 #[cfg(not(planted_bugs))]
 pub(crate) const fn newest() -> u8 {
     VERSION
@@ -167,27 +168,32 @@ pub(crate) const fn newest() -> u8 {
 #[cfg(planted_bugs)]
 pub(crate) use crate::planted::release as newest;
 
-/// The version of everything that has not changed since the first release.
+/// Protocol version of the first release.
 pub const FIRST_VERSION: u8 = 1;
 
-/// Writes a record down that every release reads.
+/// Encodes a record that all releases can read.
 pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
     encode_since(FIRST_VERSION, record)
 }
 
-/// Writes a record down that releases from `version` on read.
+/// Encodes a record that releases from `version` on can read.
 pub fn encode_since<T: Serialize>(version: u8, record: &T) -> Vec<u8> {
     let bytes = vec![version];
     postcard::to_extend(record, bytes).expect("records hold nothing that postcard cannot write")
 }
 
-/// Length of a record as [`encode`] writes it, without the byte of version.
+/// Returns the length of a record as written by [`encode`], without the version byte.
 pub(crate) fn encoded_len<T: Serialize>(record: &T) -> usize {
     let size = postcard::ser_flavors::Size::default();
     postcard::serialize_with_flavor(record, size).expect("records hold nothing that postcard cannot write")
 }
 
-/// Reads a record.
+/// Decodes a record.
+///
+/// # Errors
+///
+/// [`DecodeError::Version`] if the record needs a later release, and the other variants if the bytes are not
+/// exactly one record of this type.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     let (&version, body) = bytes.split_first().ok_or(DecodeError::Empty)?;
     if !(FIRST_VERSION..=newest()).contains(&version) {

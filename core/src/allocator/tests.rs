@@ -39,7 +39,7 @@ fn wanted<'a>(cid: &'a Cid, min: u32, max: u32, current: &'a [PeerId]) -> Wanted
 
 #[test]
 fn peers_that_rank_alike_by_one_metric_are_ranked_by_the_next() {
-    // As `pinqueue` and then `freespace`: peer 3 has the most room, but its queue is a bucket longer.
+    // As for `pinqueue`, then `freespace`: peer 3 has the most space, but its queue is one bucket longer.
     let values = |queue, room| vec![metric("", queue, false), metric("", room, false)];
     let candidates: Candidates = [(1, 0, 10), (2, 0, 90), (3, -1, 99), (4, 0, 50)]
         .into_iter()
@@ -132,7 +132,7 @@ fn the_near_peer_comes_first_among_those_that_rank_alike_and_only_there() {
 }
 
 proptest! {
-    /// Against the rules, one by one.
+    /// Checks the rules one by one.
     #[test]
     fn keeps_its_rules(
         peers in proptest::collection::btree_map(1_u8..12, (0_u8..3, 0_i64..2000), 0..8),

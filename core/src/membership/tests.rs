@@ -18,7 +18,7 @@ fn seconds(count: u64) -> Now {
     later(Duration::from_secs(count))
 }
 
-/// A leader with the id 1.
+/// Returns the planner of a leader with Raft id 1.
 fn planner() -> Planner {
     let config = MembershipConfig {
         voters_max: 5,
@@ -64,7 +64,7 @@ fn remove(id: u64) -> MembersStep {
     MembersStep::Remove { raft_id: RaftId(id) }
 }
 
-/// The first `voters` vote, the others follow.
+/// Returns a membership of `voters`, followed by `learners`.
 fn members(voters: u64, learners: u64) -> Members {
     let count = u8::try_from(voters + learners).expect("few");
     let mut members = Members::initial((1..=count).map(peer));
@@ -96,7 +96,7 @@ fn a_change_that_is_lost_is_planned_again_and_a_joint_membership_is_left_alone()
     assert_eq!(plan(&mut planner, seconds(3), &wished), None);
 }
 
-/// Two of five are dead: a third one that goes leaves two of four, who decide nothing (simulated seed 30026).
+/// Two of five are dead: removing a third voter would leave two of four live (simulated seed 30026).
 #[test]
 fn a_new_leader_removes_no_voter_before_it_knows_that_a_majority_of_the_rest_is_there() {
     let mut planner = planner();
@@ -164,8 +164,8 @@ fn votes_are_given_so_that_they_stay_odd() {
     assert_eq!(planned(7, 0), change(vec![demote(6), demote(7)]));
 }
 
-/// Votes went to peers that had died a moment before, who were a majority of those that kept theirs
-/// (simulated seed 71438).
+/// Votes were given to peers that had just died, and that made a majority with those that stayed (simulated
+/// seed 71438).
 #[test]
 fn votes_are_taken_only_while_a_majority_of_those_that_stay_is_heard() {
     let members = members(7, 0);
@@ -247,7 +247,7 @@ fn a_lost_data_folder_is_replaced_once_the_recorded_one_is_silent() {
         None,
         "it may be an old message"
     );
-    // Two machines under one identity do not replace each other.
+    // Two machines with the same identity do not replace each other.
     planner.heard(seconds(3), RaftId(3), &back);
     planner.returned(seconds(4), &back, Incarnation(30));
     assert_eq!(plan(&mut planner, seconds(4), &members), None);

@@ -1,4 +1,4 @@
-//! What a node does with a message from another: who may say what, and who is told who he is.
+//! Messages from other peers: which are accepted, and which senders get a notice about the membership.
 
 use super::{Node, Step};
 use crate::command::Command;
@@ -11,7 +11,7 @@ use crate::view::PinsetView;
 use crate::wire::{COPIES_MAX, CopyOf, Envelope, Message, RaftKind, RaftMessage};
 
 impl Node {
-    /// How this peer stands to its cluster.
+    /// Returns this peer's role in its cluster.
     pub(super) fn membership(&self) -> Membership {
         let members = self.raft.members();
         match self.raft.identity() {
@@ -47,13 +47,13 @@ impl Node {
         let id = members.raft_id(&from);
         let known = id.and_then(|id| members.peers[&id].incarnation);
         if known.is_some_and(|known| known != envelope.incarnation) && !planted!(FolderUnchecked) {
-            // A later membership may know it under a new Raft id, and this peer hears of that only from it.
+            // The sender may have a new Raft id in a later membership, which this peer learns only from it.
             let later = |message: &RaftMessage| message.from >= members.next_raft_id;
             if matches!(&envelope.message, Message::Raft(message) if later(message)) {
                 self.read(step, from, None, envelope);
                 return;
             }
-            // The data folder that this member had is gone: what speaks now has forgotten its promises.
+            // The member lost its data, and with it the promises made under its Raft id.
             self.counters.from_other_incarnations += 1;
             self.planner.returned(step.now, &from, envelope.incarnation);
             return;
@@ -79,7 +79,7 @@ impl Node {
         envelope: Envelope,
     ) {
         match envelope.message {
-            // All that it has to say is who it is.
+            // Only announces the sender, which was handled above.
             Message::Hello => {}
             Message::Metrics(metrics) if id.is_some() || planted!(StrangersMeasured) => {
                 self.monitor.received(step.now, from, metrics);
@@ -87,7 +87,7 @@ impl Node {
             }
             Message::Propose(proposals) if id.is_some() => {
                 for proposal in proposals {
-                    // A peer of an earlier release has no limits of its own.
+                    // Peers of earlier releases do not enforce these limits.
                     if Some(proposal.id.origin) == id && self.config.limits.allows(&proposal) {
                         self.pending.push(proposal);
                     }
@@ -118,7 +118,7 @@ impl Node {
         }
     }
 
-    /// Tells a peer which of its copies are held here in its stead.
+    /// Confirms the copies of another peer's surplus that this peer holds.
     fn asked<V: PinsetView>(&self, step: &mut Step<'_, V>, to: PeerId, copies: Vec<CopyOf>) {
         let copies = copies.into_iter().take(COPIES_MAX);
         let held: Vec<CopyOf> = copies
@@ -130,8 +130,8 @@ impl Node {
         }
     }
 
-    /// Whether a message is for this data folder. One that says so under a new Raft id gives it to this
-    /// peer; one that says that the id belongs to another folder takes it away.
+    /// Returns whether a Raft message is addressed to this incarnation. Adopts a new Raft id that the sender
+    /// assigns to this incarnation, and retires one that the sender assigns to another.
     fn is_addressed<V: PinsetView>(
         &mut self,
         step: &mut Step<'_, V>,
@@ -167,7 +167,7 @@ impl Node {
         }
     }
 
-    /// Tells a member which data folder speaks here.
+    /// Announces this peer's incarnation to another one, at most once per `NOTICE_PAUSE`.
     fn say_hello<V: PinsetView>(&mut self, step: &mut Step<'_, V>, to: &PeerId) {
         if self.planner.may_notify(step.now, to) {
             let envelope = self.envelope(Message::Hello);
@@ -176,8 +176,8 @@ impl Node {
         }
     }
 
-    /// Tells a peer that takes itself for a member, and is none, that it is none. It may be a member that
-    /// this peer has not heard of yet: the position tells it.
+    /// Notifies a peer that wrongly believes it is a member. It may be a new member that this peer does not
+    /// know yet: the log position lets it decide.
     fn notify_stranger<V: PinsetView>(&mut self, step: &mut Step<'_, V>, to: &PeerId, message: &Message) {
         let takes_part = match message {
             Message::AskCopies(_) | Message::Hello | Message::Metrics(_) | Message::Propose(_) => true,
@@ -199,8 +199,8 @@ impl Node {
         }
     }
 
-    /// A member says that this peer is none as of a log position. It is right when this peer's own knowledge
-    /// is older; otherwise it has yet to learn of this peer.
+    /// Handles a notice that this peer is not a member as of a log position. It is valid only if that is
+    /// later than this peer's own position; otherwise the sender does not know this member yet.
     fn told_not_member(&mut self, as_of: Index) {
         match self.membership() {
             Membership::Learner | Membership::Voter
@@ -212,7 +212,7 @@ impl Node {
         }
     }
 
-    /// A leader has the log record which data folder speaks for a member, the first time that it hears it.
+    /// Proposes to record the incarnation of a member that has none yet, on the leader.
     pub(super) fn admit(&mut self, raft_id: RaftId, incarnation: Incarnation) {
         if self.raft.leads() && !self.pending.is_full() && self.admitting.insert(raft_id) {
             let command = Command::Admit { raft_id, incarnation };

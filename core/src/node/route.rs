@@ -1,4 +1,4 @@
-//! Where what comes out of each submachine goes.
+//! Routing of submachine outputs to other submachines and effects.
 
 use super::*;
 use crate::ids::Term;
@@ -85,7 +85,7 @@ impl Node {
         step.draft.sync = true;
     }
 
-    /// The pinset was replaced by a snapshot.
+    /// Updates the submachines after a snapshot has replaced the pinset.
     fn restored<V: PinsetView>(&mut self, step: &mut Step<'_, V>, manifest: &Manifest, log: Vec<Proposal>) {
         let before = self.pinset.applied().index;
         self.pinset.restore(manifest);
@@ -99,13 +99,13 @@ impl Node {
             .restored(origin, |id| pinset.has_applied(id), &mut step.requests);
     }
 
-    /// Takes part no more under a Raft id that is spent, once no write is under way. True when it did.
+    /// Restarts Raft under another identity once no write is in flight. Returns whether it did.
     pub(super) fn retire<V: PinsetView>(&mut self, step: &mut Step<'_, V>) -> bool {
         let Some(identity) = self.retiring else {
             return false;
         };
         if self.raft.identity() == identity {
-            // It has followed the log past its own removal, once more.
+            // A removed peer has applied its own removal again.
             self.retiring = None;
             return false;
         }
@@ -211,7 +211,7 @@ impl Node {
         }
     }
 
-    /// Brings a proposal before the leader, wherever it is. Without one it waits to be proposed again.
+    /// Sends a proposal to the leader. Without a leader it waits to be proposed again.
     fn propose<V: PinsetView>(&mut self, step: &mut Step<'_, V>, proposal: Proposal) {
         let Some(leader) = self.raft.leader() else { return };
         self.requests.handed_on(proposal.id);
@@ -276,7 +276,7 @@ impl Node {
 fn needs_candidates(request: &Request) -> bool {
     let options: &PinOptions = match request {
         Request::Allocate { options, .. } | Request::Pin { options, .. } => options,
-        // What it updates is not looked at.
+        // Imports do not use the pin that they update.
         Request::Import { pin } => return pin.options.replicas != Replicas::Everywhere,
         Request::AddPeer { .. }
         | Request::Barrier

@@ -1,4 +1,4 @@
-//! Which version of the protocol the members agree on.
+//! Agreement on the protocol version, so that peers of two releases can form one cluster during an upgrade.
 
 use super::Node;
 use crate::command::Command;
@@ -8,14 +8,14 @@ use crate::planted::planted;
 use crate::wire::newest;
 
 impl Node {
-    /// Notes what a member reads, as long as that may make a difference.
+    /// Records the version that a member announced, if this peer supports a later one than agreed.
     pub(super) fn heard_version(&mut self, from: &PeerId, version: u8) {
         if self.raft.members().version < newest() {
             self.versions.insert(from.clone(), version);
         }
     }
 
-    /// A leader that has heard from all members lets them go on to the version that all of them read.
+    /// Proposes to raise the agreed version to the highest that all members have announced, on the leader.
     pub(super) fn raise_version(&mut self) {
         if !self.raft.leads() || self.pending.is_full() {
             return;
@@ -47,7 +47,7 @@ impl Node {
         self.pending.push(proposal);
     }
 
-    /// Drops proposals that not all members could read. Whoever waits for one proposes it again.
+    /// Drops pending proposals that not all members could read. Their owners propose them again.
     pub(super) fn hold_back_the_future(&mut self) {
         let agreed = self.raft.members().version;
         if agreed < newest() && !planted!(FutureNotHeldBack) {

@@ -1,4 +1,4 @@
-//! What others may see of a node.
+//! Read-only access to a node, for the API, the simulator and the logs.
 
 use std::collections::BTreeSet;
 
@@ -16,21 +16,21 @@ pub struct View<'a> {
     pub(super) node: &'a Node,
 }
 
-/// Messages that were dropped, by reason.
+/// Numbers of dropped messages, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// The sender belongs to another cluster.
     pub from_other_clusters: u64,
-    /// The sender's data folder is not the one that the cluster knows.
+    /// The sender's incarnation is not the recorded one.
     pub from_other_incarnations: u64,
-    /// The sender is no member.
+    /// The sender is not a member.
     pub from_strangers: u64,
-    /// The message is not for this peer, or no honest member would send it.
+    /// The message is for another Raft id, or no correct member would send it.
     pub nonsense: u64,
 }
 
 impl<'a> View<'a> {
-    /// Who leads, as far as this peer knows.
+    /// Returns the leader, as far as this peer knows.
     pub fn leader(self) -> Option<&'a PeerId> {
         self.node
             .raft
@@ -38,63 +38,63 @@ impl<'a> View<'a> {
             .and_then(|id| self.node.raft.members().peer(id))
     }
 
-    /// Whether this peer leads and has caught up with all that was agreed before.
+    /// Returns whether this peer leads and has committed an entry of its term.
     pub fn is_leader(self) -> bool {
         self.node.raft.leads()
     }
 
-    /// Raft's term.
+    /// Returns Raft's current term.
     pub fn term(self) -> Term {
         self.node.raft.term()
     }
 
-    /// This peer's data folder.
+    /// Returns this peer's incarnation.
     pub fn incarnation(self) -> Incarnation {
         self.node.incarnation
     }
 
-    /// Who belongs to the cluster.
+    /// Returns the membership as of the applied position.
     pub fn members(self) -> &'a Members {
         self.node.raft.members()
     }
 
-    /// How this peer stands to its cluster, as far as it knows.
+    /// Returns this peer's role in its cluster, as far as it knows.
     pub fn membership(self) -> Membership {
         self.node.membership()
     }
 
-    /// How far the pinset is.
+    /// Returns the applied position.
     pub fn applied(self) -> Applied {
         self.node.pinset.applied()
     }
 
-    /// How far the log is known to be agreed on.
+    /// Returns the highest log index that is known to be committed.
     pub fn committed(self) -> Index {
         self.node.raft.committed()
     }
 
-    /// The log that is kept: first index, last index, bytes.
+    /// Returns the retained log: first index, last index, bytes.
     pub fn log_span(self) -> (Index, Index, usize) {
         self.node.raft.log_span()
     }
 
-    /// How far another peer's log is known to agree; on the leader only.
+    /// Returns the highest log index that another peer is known to have; on the leader only.
     pub fn matched(self, peer: &PeerId) -> Option<Index> {
         let id = self.node.raft.members().raft_id(peer)?;
         self.node.raft.matched(id)
     }
 
-    /// How many requests are open.
+    /// Returns the number of open client requests.
     pub fn open_requests(self) -> usize {
         self.node.requests.len()
     }
 
-    /// Proposals that wait for the leader's disk.
+    /// Returns the number of proposals that wait for the leader's disk.
     pub fn pending(self) -> usize {
         self.node.pending.len()
     }
 
-    /// Proposals that this process has numbered above `seq` and that still wait to be agreed on, for checks
+    /// Returns proposals that this process has numbered above `seq` and that are not applied yet, for checks
     /// that need to know when something was decided.
     #[cfg(planted_bugs)]
     pub fn proposed_after(self, seq: u64) -> Vec<crate::command::Proposal> {
@@ -110,12 +110,12 @@ impl<'a> View<'a> {
             .collect()
     }
 
-    /// The CIDs that are being worked on at the IPFS node, and whether they are being unpinned.
+    /// Iterates over the CIDs with a running IPFS operation, and whether it is an unpin.
     pub fn running(self) -> impl Iterator<Item = (&'a Cid, bool)> {
         self.node.tracker.running()
     }
 
-    /// The latest value of a metric of each peer that has not expired at `now`, valid or not.
+    /// Iterates over each peer's latest sample of a metric, valid or not, unless it has expired at `now`.
     pub fn metrics<'b>(self, now: Now, name: &'b str) -> impl Iterator<Item = (&'a PeerId, &'a Received)>
     where
         'a: 'b,
@@ -123,23 +123,23 @@ impl<'a> View<'a> {
         self.node.monitor.latest(now.mono, name)
     }
 
-    /// The names of all metrics.
+    /// Returns the names of all known metrics.
     pub fn metric_names(self) -> BTreeSet<&'a str> {
         self.node.monitor.names()
     }
 
-    /// Metrics that were missed, the newest first.
+    /// Iterates over the alerts, newest first.
     pub fn alerts(self) -> impl Iterator<Item = &'a Alert> {
         self.node.monitor.alerts()
     }
 
-    /// Peers whose clocks differ from the cluster's time, the median of the voters' clocks, by more than a
-    /// minute. Each raises an alert on the metric `clock`.
+    /// Iterates over peers whose clock deviates by more than a minute from the cluster time, the median of
+    /// the voters' clocks. Each raises an alert on the metric `clock`.
     pub fn skewed_clocks(self) -> impl Iterator<Item = &'a PeerId> {
         self.node.monitor.skewed()
     }
 
-    /// Messages that were dropped.
+    /// Returns the numbers of dropped messages.
     pub fn counters(self) -> Counters {
         self.node.counters
     }

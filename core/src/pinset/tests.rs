@@ -8,7 +8,7 @@ use crate::testing::{Disk, cid, options, peer};
 use crate::time::Timestamp;
 use crate::*;
 
-/// The obvious model: a map of pins, and every proposal that was ever applied.
+/// Naive model: a map of pins, and the set of all applied proposals.
 #[derive(Default)]
 struct Model {
     pins: BTreeMap<Cid, Pin>,
@@ -143,7 +143,7 @@ proptest! {
             }
             prop_assert_eq!(&disk.pins, &model.pins);
             prop_assert_eq!(pinset.applied().pins, model.pins.len() as u64);
-            // What is written is enough to go on from.
+            // The written windows suffice to continue.
             let windows = disk.recovered.as_ref().expect("is founded").windows.clone();
             pinset = Pinset::new(pinset.applied(), windows);
         }

@@ -1,5 +1,5 @@
-//! Between our records and the `raft` crate's. Fields are copied one by one: no byte that came from another
-//! peer reaches a protobuf parser.
+//! Conversion between our records and those of the `raft` crate. Fields are copied one by one, so that no
+//! byte from another peer reaches a protobuf parser.
 
 #![allow(
     clippy::field_reassign_with_default,
@@ -59,7 +59,7 @@ pub(super) fn raft_hard_state(state: &HardState) -> eraftpb::HardState {
     out
 }
 
-/// `None` for the kinds that never leave a peer.
+/// Converts a message; `None` for kinds that are never sent.
 pub(super) fn message(message: eraftpb::Message) -> Option<RaftMessage> {
     Some(RaftMessage {
         kind: kind(message.get_msg_type())?,

@@ -1,9 +1,9 @@
-//! Under which Raft id this peer takes part, and what changes of the membership mean to it.
+//! Identity of this peer in Raft, and membership changes.
 
 use super::*;
 
 impl Raft {
-    /// Takes a committed change over into the record. True when this peer is no member any more by it.
+    /// Applies a committed change to the membership record. Returns whether it removed this peer.
     pub(crate) fn members_changed(&mut self, change: &MembersChange, voting: Option<Voting>) -> bool {
         let id = self.id();
         let members = &mut self.raw.mut_store().members;
@@ -14,12 +14,16 @@ impl Raft {
         was_member && !members.peers.contains_key(&id)
     }
 
-    /// Notes what an operator wants of the membership, or says why it cannot be.
+    /// Records a requested membership change.
+    ///
+    /// # Errors
+    ///
+    /// The reason, for display, why the change is impossible in the current membership.
     pub(crate) fn wish(&mut self, wish: &MembersWish) -> Result<(), String> {
         self.raw.mut_store().members.wish(wish)
     }
 
-    /// Lets a voter lead.
+    /// Transfers the leadership to a voter.
     pub(crate) fn transfer(&mut self, to: RaftId) {
         if self.leads() && self.installing.is_none() {
             self.raw.transfer_leader(to.0);
@@ -27,11 +31,11 @@ impl Raft {
         }
     }
 
-    /// Takes part under a Raft id that a member says belongs to this data folder; false when that is not
-    /// possible now. The log stays: it is a part of the same cluster's, whoever holds it, and what was
-    /// promised under another id binds nobody under this one.
+    /// Adopts a Raft id that a member has assigned to this incarnation. Returns `false` if that is not
+    /// possible now. The log is kept: it is a prefix of the same cluster's log, and promises under the old id
+    /// do not bind the new one.
     pub(crate) fn adopt(&mut self, id: RaftId, cluster: ClusterId, outputs: &mut Vec<Output>) -> bool {
-        // An unfinished write must not be taken for a finished one by the Raft that starts anew.
+        // Restarting Raft would make an unfinished write look finished.
         let busy = self.installing.is_some() || !self.held.is_empty() || self.raw.has_ready();
         let newer = match self.identity {
             Identity::Founding | Identity::Unknown => true,
@@ -53,8 +57,9 @@ impl Raft {
         true
     }
 
-    /// Takes part no more: the id belongs to another data folder, or its membership has ended. In the second
-    /// case what was promised under it still holds, and others may still ask.
+    /// Stops taking part: the Raft id belongs to another incarnation, or its membership has ended. In the
+    /// latter case its promises remain valid, and other peers may still ask for its vote. Returns `false` if
+    /// a write is in flight.
     pub(crate) fn retire(&mut self, identity: Identity, outputs: &mut Vec<Output>) -> bool {
         if !self.is_active() || self.installing.is_some() || !self.held.is_empty() || self.raw.has_ready() {
             return false;
@@ -63,7 +68,7 @@ impl Raft {
         true
     }
 
-    /// Starts Raft anew, as somebody else, on the log as it is.
+    /// Restarts Raft under another identity, with the same log.
     fn restart(&mut self, identity: Identity, outputs: &mut Vec<Output>) {
         let mut hard_state = self.raw.raft.hard_state();
         if id_of(identity) != self.id() {
@@ -90,7 +95,7 @@ impl Raft {
         }
     }
 
-    /// Records an incarnation in the membership.
+    /// Records the incarnation of a member. Returns the new membership, or `None` if there was one already.
     pub(crate) fn admit(&mut self, id: RaftId, incarnation: Incarnation) -> Option<Members> {
         let log = self.raw.mut_store();
         let member = log.members.peers.get_mut(&id)?;

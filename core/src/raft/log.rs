@@ -1,4 +1,4 @@
-//! The part of the log that is kept in memory, as Raft reads it. It is bounded: the node compacts it.
+//! The log in memory, as Raft's storage. The node keeps it bounded by compaction.
 
 #![allow(
     clippy::field_reassign_with_default,
@@ -15,16 +15,16 @@ use crate::members::Members;
 use crate::planted::planted;
 use crate::snapshot::Applied;
 
-/// Everything after the compacted entry.
+/// All log entries after the compacted ones.
 #[derive(Clone)]
 pub(super) struct Log {
     entries: VecDeque<Entry>,
     bytes: usize,
-    /// The last entry that was dropped, and its term.
+    /// Index and term of the last compacted entry.
     pub(super) compacted: (Index, Term),
-    /// What the node started with; later ones live in Raft itself.
+    /// Raft state at start; Raft itself keeps the later ones.
     pub(super) start: RaftState,
-    /// What a snapshot would be of.
+    /// Applied position, from which a snapshot would be taken.
     pub(super) applied: Applied,
     /// The membership as of `applied`.
     pub(super) members: Members,
@@ -61,12 +61,12 @@ impl Log {
         self.bytes
     }
 
-    /// The entries after `index`.
+    /// Iterates over the entries after `index`.
     pub(super) fn after(&self, index: Index) -> impl Iterator<Item = &Entry> {
         self.entries.iter().skip_while(move |entry| entry.index <= index)
     }
 
-    /// Replaces the log from the first entry's index on.
+    /// Appends entries, after truncating the log before the first one's index.
     pub(super) fn append(&mut self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };
         assert!(first.index > self.compacted.0, "never rewrites what is compacted");
@@ -78,7 +78,7 @@ impl Log {
         self.entries.extend(entries.iter().cloned());
     }
 
-    /// Drops everything through `index`, which must be in the log; returns its term.
+    /// Drops all entries up to `index` (inclusive), which must exist. Returns its term.
     pub(super) fn compact(&mut self, index: Index) -> Term {
         let term = self.term(index).expect("compacts through an entry that is there");
         while self.compacted.0 < index {
@@ -89,7 +89,7 @@ impl Log {
         term
     }
 
-    /// Starts anew after a snapshot.
+    /// Empties the log after a snapshot.
     pub(super) fn reset(&mut self, applied: Applied, members: Members) {
         self.entries.clear();
         self.bytes = 0;
@@ -100,11 +100,11 @@ impl Log {
 }
 
 fn size(entry: &Entry) -> usize {
-    // The struct itself weighs about this much.
+    // Memory of the struct itself.
     entry.data.len() + entry.context.len() + 128
 }
 
-/// The membership in Raft's own words.
+/// Converts the membership to Raft's configuration state.
 pub(super) fn conf_state(members: &Members) -> ConfState {
     let ids = |set: &std::collections::BTreeSet<crate::ids::RaftId>| set.iter().map(|id| id.0).collect();
     let mut state = ConfState::default();
@@ -165,7 +165,7 @@ impl Storage for Log {
         Ok(self.last())
     }
 
-    /// Only the metadata: the shell streams the rest.
+    /// Returns only the metadata: the shell streams the pins.
     fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
         if self.applied.index == 0 || self.applied.index < request_index {
             return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));

@@ -1,12 +1,11 @@
-//! What Raft has ready: writes, messages that may leave now or only when a write is durable, and entries that
-//! are agreed on.
+//! Raft's `Ready` states: writes, messages to send now or once a write is durable, and committed entries.
 
 use raft::{ReadState, Ready};
 
 use super::*;
 
 impl Raft {
-    /// Every batch up to this one is durable.
+    /// Handles the durability of all batches up to `batch`: releases the messages that waited for them.
     pub(crate) fn persisted(&mut self, batch: BatchId, outputs: &mut Vec<Output>) {
         let installed = self.installing.take_if(|installing| *installing <= batch);
         self.term.1.take_if(|term| *term <= batch);
@@ -18,17 +17,17 @@ impl Raft {
             self.send(held.messages, outputs);
         }
         if installed.is_some() {
-            // Raft does not conclude from an installed snapshot that its entries are applied.
+            // Raft does not conclude by itself that the entries of an installed snapshot are applied.
             self.raw.advance_apply_to(self.raw.store().applied.index);
         }
     }
 
-    /// Whether a change of the membership that was agreed on is not durable here yet.
+    /// Returns whether a committed membership change is not durable yet.
     pub(crate) fn is_regrouping(&self) -> bool {
         self.regrouping.is_some()
     }
 
-    /// Takes all that Raft has ready. What it wants written goes into `batch`.
+    /// Handles all of Raft's `Ready` states. Their writes become part of `batch`.
     pub(crate) fn drain(&mut self, batch: BatchId, outputs: &mut Vec<Output>) {
         while self.installing.is_none() && self.raw.has_ready() {
             self.take_ready(batch, outputs);
@@ -40,8 +39,7 @@ impl Raft {
         }
     }
 
-    /// Takes one thing that Raft has ready. What the shell is told comes in the order in which it happened:
-    /// writes, what is agreed on, messages, who leads, reads.
+    /// Handles one `Ready`. Its outputs are ordered: writes, committed entries, messages, leader, reads.
     fn take_ready(&mut self, batch: BatchId, outputs: &mut Vec<Output>) {
         let mut ready = self.raw.ready();
         let leader = match ready.ss() {
@@ -70,16 +68,15 @@ impl Raft {
         self.confirm(reads, outputs);
     }
 
-    /// Hands out what Raft wants written, in the order in which it must be. Says whether anything waits for
-    /// its being durable.
+    /// Emits the writes of a `Ready`, in the required order. Returns whether messages depend on them.
     fn write(&mut self, ready: &Ready, batch: BatchId, outputs: &mut Vec<Output>) -> bool {
         let mut sync = ready.must_sync() && !planted!(VoteUnsynced);
         sync |= self.install(ready, batch, outputs);
         sync |= self.append(ready, outputs);
         sync |= self.regroup(ready, batch);
         if let Some(hard_state) = ready.hs() {
-            // A peer that votes alone comes to lead without asking anybody: not even a learner may hear of
-            // the new term before the disk has it. (Raft lets a leader's messages go at once.)
+            // A sole voter becomes leader without asking anyone. Not even a learner may see the new term
+            // before it is durable, although Raft lets a leader's messages leave at once.
             if hard_state.term != self.term.0 {
                 self.term = (hard_state.term, Some(batch));
             }
@@ -91,7 +88,7 @@ impl Raft {
         sync
     }
 
-    /// Begins from the snapshot that Raft took, if it took the one that it was offered. Whether it did.
+    /// Starts to install the snapshot of a `Ready`. Returns whether there is one.
     fn install(&mut self, ready: &Ready, batch: BatchId, outputs: &mut Vec<Output>) -> bool {
         let taken = ready.snapshot().get_metadata().index;
         if taken == 0 {
@@ -113,7 +110,7 @@ impl Raft {
         true
     }
 
-    /// Lengthens the log, or replaces its end. Whether there was anything to.
+    /// Appends the entries of a `Ready` to the log. Returns whether there are any.
     fn append(&mut self, ready: &Ready, outputs: &mut Vec<Output>) -> bool {
         if ready.entries().is_empty() {
             return false;
@@ -125,21 +122,21 @@ impl Raft {
         true
     }
 
-    /// Notes a change of the membership that has been agreed on. Whether there was one.
+    /// Notes the committed membership changes of a `Ready`. Returns whether there are any.
     fn regroup(&mut self, ready: &Ready, batch: BatchId) -> bool {
         let changes = |entry: &Entry| entry.get_entry_type() != EntryType::EntryNormal;
         let regroups = ready.committed_entries().iter().any(changes);
         if regroups {
-            // Who hears that it was removed votes no more. A peer that forgets the change in a power cut
-            // would still need that vote: nobody hears of the change before the disk has it.
+            // A peer that learns of its removal stops voting. If this peer lost the change in a power cut, it
+            // would still need that vote: so no peer may learn of the change before it is durable.
             self.regrouping = Some(batch);
         }
         regroups
     }
 
-    /// Keeps messages back until a write is durable. Those that wait for none are returned.
+    /// Holds messages back until a write is durable. Returns those that need not wait.
     fn hold(&mut self, ready: u64, written_by: Option<BatchId>, messages: Vec<Message>) -> Vec<Message> {
-        // What needs no write of its own waits for the writes before it.
+        // A `Ready` without writes waits for earlier writes.
         let earlier = self.held.back().map(|held| held.batch);
         match written_by.or(earlier) {
             Some(batch) if !planted!(AckBeforeFsync) => {
@@ -158,7 +155,7 @@ impl Raft {
         }
     }
 
-    /// Reads that a majority has confirmed may be served at their position.
+    /// Emits the reads that a majority has confirmed.
     fn confirm(&self, reads: Vec<ReadState>, outputs: &mut Vec<Output>) {
         for read in reads {
             let context = decode::<(ReadId, (u64, Incarnation))>(&read.request_ctx);
@@ -173,7 +170,7 @@ impl Raft {
         }
     }
 
-    /// What an earlier process left in the log, and this one has not applied.
+    /// Returns the proposals that an earlier process left in the log, and that are not applied.
     fn inherited(&self) -> Vec<Proposal> {
         let store = self.raw.store();
         let left = store.after(store.applied.index).map(convert::log_entry);
@@ -202,7 +199,8 @@ impl Raft {
                     });
                 }
                 Payload::Commands(data) => {
-                    // The leader encoded them; one that cannot be read would part the peers' states.
+                    // Encoded by the leader. Skipping one that cannot be decoded would make the peers' states
+                    // diverge.
                     let proposals = decode(&data).expect("a committed entry can be read");
                     outputs.push(Output::Committed {
                         index,
@@ -224,8 +222,8 @@ impl Raft {
         self.raw.advance_apply_to(last);
     }
 
-    /// Applies a change of the membership to Raft; an empty one completes the change that is under way. The
-    /// record follows in the order of the log: [`Raft::members_changed`].
+    /// Applies a committed change to Raft; an empty one completes a joint change. [`Raft::members_changed`]
+    /// updates the record later, in log order.
     fn change_members(&mut self, data: &[u8]) -> (MembersChange, Option<Voting>) {
         let change = if data.is_empty() {
             MembersChange { steps: Vec::new() }
@@ -235,8 +233,8 @@ impl Raft {
         let ids = |ids: &[u64]| ids.iter().copied().map(RaftId).collect();
         let state = self.raw.apply_conf_change(&conf_change(&change)).ok();
         if self.raw.raft.state == StateRole::Leader && !self.raw.raft.promotable() {
-            // Raft lets a leader go on whose own vote is gone, and panics when it next counts what is
-            // durable at itself. An earlier leader proposed this: none proposes it of itself.
+            // Raft keeps a leader that is not a voter any more, and panics when it next counts its own log.
+            // Only earlier releases propose such a change.
             let term = self.raw.raft.term;
             self.raw.raft.become_follower(term, raft::INVALID_ID);
         }

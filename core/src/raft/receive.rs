@@ -1,20 +1,24 @@
-//! What other peers send: taken when no honest member would send otherwise.
+//! Messages from other peers: only those that a correct member could have sent reach Raft.
 
 use super::*;
 
-/// Why a message was dropped before Raft saw it.
+/// Reason for dropping a message before Raft sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dropped {
-    /// It is for somebody else.
+    /// Addressed to another Raft id, or of a kind that this peer ignores.
     NotForUs,
-    /// It contradicts itself or the log in a way that no honest member's message does.
+    /// Contradicts itself or the log, as no correct member's message does.
     Nonsense,
-    /// Something must be durable first, such as a snapshot; Raft sends again what it needs.
+    /// A snapshot or the log must become durable first; Raft sends again.
     TooSoon,
 }
 
 impl Raft {
-    /// Takes a peer's message, or says why not. `from` is who sent it, as the network vouches.
+    /// Passes a valid message to Raft. `from` is the sender, authenticated by the network.
+    ///
+    /// # Errors
+    ///
+    /// The reason for dropping it.
     pub(crate) fn receive(
         &mut self,
         from: &PeerId,
@@ -33,18 +37,18 @@ impl Raft {
                 outputs.push(Output::Send { to, message });
                 return Ok(());
             }
-            // Nothing is said in a term before the disk has it.
+            // Nothing may be sent in a term before that is durable.
             message.kind = RaftKind::Heartbeat;
             message.commit = 0;
             message.entries.clear();
         }
-        // Raft answers nonsense with errors that call for nothing: the message is dropped.
+        // Raft's errors need no action: the message is dropped.
         let _ = self.raw.step(convert::raft_message(message));
         self.rearm();
         Ok(())
     }
 
-    /// Offers a staged snapshot. Raft takes it or not; either way an output says what becomes of it.
+    /// Offers a staged snapshot to Raft. An output reports whether it is installed or discarded.
     pub(crate) fn receive_snapshot(
         &mut self,
         from: &PeerId,
@@ -72,9 +76,9 @@ impl Raft {
         self.rearm();
     }
 
-    /// Whether a kind of message means anything to this peer. A member that has not heard of the removal may
-    /// need the removed peer's vote, and its acknowledgement, to come as far: that one answers as a follower
-    /// does, and starts nothing. The log tells it who may lead.
+    /// Returns whether this peer accepts a kind of message. A removed peer still answers as a follower, but
+    /// starts nothing: members that do not know of its removal yet may need its vote or acknowledgement to
+    /// learn of it.
     fn hears(&self, kind: RaftKind) -> bool {
         match self.identity {
             Identity::Founding | Identity::Known(_) => true,
@@ -97,7 +101,7 @@ impl Raft {
         }
     }
 
-    /// What every honest message fulfils. Raft panics on much that does not.
+    /// Checks properties of all correct members' messages. Raft panics on many violations.
     fn validate(&self, from: &PeerId, message: &RaftMessage) -> Result<(), Dropped> {
         if self.installing.is_some() || message.kind == RaftKind::TimeoutNow && self.would_lead_too_soon() {
             return Err(Dropped::TooSoon);
@@ -108,11 +112,11 @@ impl Raft {
         let log = self.raw.store();
         let known = self.peer(message.from);
         let honest_sender = message.from != self.id() && known.is_none_or(|peer| peer == *from);
-        // A term of zero marks messages that never leave a peer, but for reads.
+        // The `raft` crate gives term 0 to local messages and to reads.
         let is_read = matches!(message.kind, RaftKind::ReadIndex | RaftKind::ReadIndexResp);
         let body = match message.kind {
             RaftKind::Append => self.append_is_sound(message),
-            // A leader does not tell a follower to commit what that follower never acknowledged.
+            // A leader does not commit beyond what the follower has acknowledged.
             RaftKind::Heartbeat => message.commit <= log.last(),
             RaftKind::AppendResponse => message.index <= log.last() || message.reject,
             RaftKind::ReadIndex | RaftKind::ReadIndexResp => message.entries.len() == 1,
@@ -132,8 +136,8 @@ impl Raft {
         }
     }
 
-    /// Entries can be read and are contiguous, their terms never fall nor exceed the leader's, and they
-    /// contradict nothing that is committed.
+    /// Checks that entries are decodable and contiguous, that their terms are non-decreasing and at most the
+    /// leader's, and that they agree with all committed entries.
     fn append_is_sound(&self, message: &RaftMessage) -> bool {
         let log = &self.raw.raft.raft_log;
         let mut index = message.index;
@@ -154,8 +158,8 @@ impl Raft {
     }
 }
 
-/// The answer of a peer that has nothing to entries that it could append: they start from a membership that
-/// it does not know.
+/// Builds the response of a blank peer to an append: entries are useless without the membership that they
+/// start from.
 fn ask_for_snapshot(append: &RaftMessage) -> RaftMessage {
     RaftMessage {
         kind: RaftKind::AppendResponse,

@@ -1,4 +1,4 @@
-//! What Raft stores.
+//! Records that Raft stores.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,94 +8,95 @@ use crate::snapshot::Applied;
 use crate::window::Window;
 use crate::wire::FIRST_VERSION;
 
-/// One entry of the log.
+/// A log entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogEntry {
-    /// Its position.
+    /// Position in the log.
     pub index: Index,
     /// The term of the leader that appended it.
     pub term: Term,
-    /// What it is.
+    /// Content of the entry.
     pub payload: Payload,
 }
 
 impl LogEntry {
-    /// The first version that can read all of it.
+    /// Returns the lowest protocol version that can read the payload.
     pub fn since(&self) -> u8 {
         let (Payload::Commands(bytes) | Payload::Members(bytes)) = &self.payload;
         bytes.first().copied().unwrap_or(FIRST_VERSION)
     }
 }
 
-/// What a log entry holds.
+/// Content of a log entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Payload {
-    /// Encoded proposals, `Vec<Proposal>`; nothing in the entry that opens a term.
+    /// Encoded proposals, `Vec<Proposal>`; empty in the first entry of a term.
     Commands(Vec<u8>),
-    /// An encoded [`MembersChange`](crate::members::MembersChange).
+    /// An encoded [`MembersChange`](crate::members::MembersChange); empty in the entry that completes a joint
+    /// change.
     Members(Vec<u8>),
 }
 
-/// As whom this peer takes part in Raft.
+/// Identity under which this peer takes part in Raft.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Identity {
-    /// Under the id that the membership which it was founded with gives it.
+    /// The Raft id in the membership that the peer was founded with.
     #[default]
     Founding,
-    /// As nobody: it waits to be told its id by a member that knows its data folder.
+    /// No id yet: a member that knows this incarnation must assign one.
     Unknown,
-    /// Under this id.
+    /// This Raft id.
     Known(RaftId),
-    /// As nobody any more: this was its id, and its membership has ended.
+    /// No id any more: the membership under this one has ended.
     Removed(RaftId),
 }
 
-/// What Raft must never forget.
+/// State that Raft must keep across restarts (Raft thesis, figure 3.1), with the identity that it belongs to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HardState {
-    /// As whom all of this was promised.
+    /// Identity that made these promises.
     pub identity: Identity,
-    /// The newest term seen.
+    /// Highest term seen.
     pub term: Term,
-    /// Who got this peer's vote in it.
+    /// Raft id that got this peer's vote in that term.
     pub vote: Option<RaftId>,
-    /// How far the log is known to be committed.
+    /// Highest log index that is known to be committed.
     pub commit: Index,
 }
 
-/// All that was durable when the process started.
+/// Durable state at the start of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recovered {
-    /// The data folder's own number.
+    /// Random number of the data folder.
     pub incarnation: Incarnation,
-    /// How many times a process has been started on this folder, this time included.
+    /// Number of processes started on the data folder, including this one.
     pub boot: u64,
-    /// Raft's memory.
+    /// Raft's term, vote and commit index.
     pub hard_state: HardState,
-    /// The last entry that was dropped from the log, and its term.
+    /// Index and term of the last compacted log entry.
     pub compacted: (Index, Term),
-    /// The log after it: contiguous.
+    /// Log entries after the compacted ones, contiguous.
     pub log: Vec<LogEntry>,
-    /// How far the pinset is.
+    /// Applied position.
     pub applied: Applied,
-    /// The membership as of the applied entry.
+    /// Membership as of the applied position.
     pub members: Members,
-    /// The applied proposals of each peer.
+    /// Applied proposals of each peer.
     pub windows: Vec<Window>,
-    /// Whether a comparison of the local state with the pinset was under way.
+    /// Set if a reconciliation of the local state with an installed snapshot is unfinished.
     pub reconciling: bool,
 }
 
 impl Recovered {
-    /// What a fresh data folder of a peer starts from that is to be added to a running cluster, and may
-    /// not know which one ([`ClusterId::UNKNOWN`]). Until a member tells it its Raft id it is silent.
+    /// Returns the state of a new peer that is to be added to a running cluster, [`ClusterId::UNKNOWN`] if
+    /// not known yet. It stays silent until a member assigns it a Raft id.
     pub fn joining(incarnation: Incarnation, cluster: ClusterId) -> Self {
         let mut recovered = Self::founding(incarnation, Members::joining(cluster));
         recovered.hard_state.identity = Identity::Unknown;
         recovered
     }
 
-    /// What a fresh data folder of a founding peer starts from.
+    /// Returns the state of a new peer that founds a cluster with `members`.
     pub fn founding(incarnation: Incarnation, members: Members) -> Self {
         Self {
             incarnation,

@@ -25,7 +25,7 @@ fn unpin() -> Request {
     Request::Unpin { cid: cid(1) }
 }
 
-/// Opens a request as ticket 1 and decides what it proposes; returns the proposal.
+/// Opens a request as ticket 1 and decides on it; returns the proposal.
 fn proposed(requests: &mut Requests, request: Request) -> Proposal {
     let mut out = Vec::new();
     requests.open(at(0), Ticket(1), request, &mut out);
@@ -42,7 +42,7 @@ fn proposed(requests: &mut Requests, request: Request) -> Proposal {
     proposal
 }
 
-/// The answer that an output is, if it is one.
+/// Returns the replies among the outputs.
 fn replies(out: &[Output]) -> Vec<Result<Reply, Refusal>> {
     let reply = |output: &Output| match output {
         Output::Reply { reply, .. } => Some(reply.clone()),

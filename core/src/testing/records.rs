@@ -1,5 +1,5 @@
-//! Every record that is sent or stored, with anything in it: what property tests draw from. A variant or a
-//! field that is added to a record does not compile here until it is drawn too.
+//! Proptest strategies for every record that is sent or stored. They list all variants and fields, so that a
+//! new one does not compile until it is generated too.
 
 #![expect(
     clippy::vec_init_then_push,
@@ -16,7 +16,7 @@ use proptest::strategy::Union;
 
 use crate::*;
 
-/// A strategy out of those of all variants.
+/// Builds the union of the strategies of all variants.
 macro_rules! each {
     ($kind:ident { $($(#[$only:meta])? $variant:ident => $strategy:expr),+ $(,)? }) => {{
         let _all_are_here = |value: &$kind| match value {
@@ -31,7 +31,7 @@ macro_rules! each {
     };
 }
 
-/// How many there are of what may be many: more would only be slower.
+/// Upper bound (exclusive) of collection sizes; larger ones would only be slower.
 const FEW: usize = 4;
 
 fn text() -> impl Strategy<Value = String> {
@@ -49,7 +49,7 @@ pub(crate) fn any_peer() -> impl Strategy<Value = PeerId> {
     })
 }
 
-/// Of both versions, with any codec, any hash function, and digests up to the widest.
+/// CIDs of both versions, with any codec and hash function, and digests up to the longest.
 pub(crate) fn any_cid() -> impl Strategy<Value = Cid> {
     type Parsed = cid::CidGeneric<128>;
     let digest = prop_oneof![vec(any::<u8>(), 0..40), vec(any::<u8>(), 128..=128)];
@@ -297,7 +297,7 @@ pub(crate) fn manifest() -> impl Strategy<Value = Manifest> {
     })
 }
 
-/// What a read is known by to other peers.
+/// Contexts of read requests, as sent to other peers.
 pub(crate) fn read_context() -> impl Strategy<Value = (ReadId, (u64, Incarnation))> {
     (any::<u64>(), (any::<u64>(), incarnation())).prop_map(|(read, process)| (ReadId(read), process))
 }

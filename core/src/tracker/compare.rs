@@ -1,47 +1,45 @@
-//! What counts as pinned here against what the IPFS node really has: of everything now and then, and of
-//! whatever a client asks for. The shell reads both and reports what is missing; what this peer never pinned
-//! is nobody's business.
+//! Comparison of the local state with the IPFS node's pins: of all CIDs periodically, and of any on request.
+//! The shell reads both and reports missing pins. Pins that the cluster never made are ignored.
 
 use super::*;
 use crate::event::{IpfsError, Missing};
 
-/// The first comparison of a process comes after this part of the interval: what the node lost while nobody
-/// watched is found soon, and a start has better things to do than that.
+/// Fraction of the interval before a process's first comparison: early, to find losses from before the start,
+/// but not during it.
 const FIRST_PART: u32 = 10;
 
-/// A pause is at least so many times as long as the comparison before it: listing is work for the node.
+/// Shortest pause after a comparison, as a multiple of its duration: listing loads the IPFS node.
 const REST: u32 = 10;
 
-/// Clients that may wait for comparisons at once: operators, who are few, and each may cost a listing.
+/// Most clients that wait for comparisons: operators, who are few, while each request may list all pins.
 const TICKETS_MAX: usize = 64;
 
-/// What a lost pin says, in the Go peer's sense of `unexpectedly_unpinned`.
+/// Error text of a lost pin, as the Go peer's `unexpectedly_unpinned`.
 const LOST: &str = "the item should be pinned but it is not: it will be pinned again";
 
-/// A comparison that is under way.
+/// A running comparison.
 #[derive(Debug, Clone)]
 struct Comparison {
-    /// Of what; `None` for everything.
+    /// Only CID to compare; `None` for all.
     cid: Option<Cid>,
     tickets: Vec<Ticket>,
-    /// What was found missing so far.
+    /// Number of missing pins so far.
     found: u64,
     began: Instant,
-    /// When it counts as stuck: it was heard of as long ago as a pin may go without progress.
+    /// Time at which it counts as stuck: `pin_timeout` after the last report.
     deadline: Instant,
     cancelled: bool,
 }
 
-/// All comparisons.
+/// All comparisons, running and requested.
 #[derive(Debug, Default)]
 pub(super) struct Comparisons {
     running: BTreeMap<OpId, Comparison>,
-    /// Who waits for a comparison of everything that has yet to begin: the one that is under way may have
-    /// passed by what they want looked at.
+    /// Clients that wait for the next comparison of all CIDs: the running one may have passed their change.
     queued: Vec<Ticket>,
-    /// Until when each client gets its answer.
+    /// Deadline of each client.
     deadlines: BTreeMap<Ticket, Instant>,
-    /// When everything is compared next; never when the interval is zero.
+    /// Time of the next periodic comparison; `None` if disabled.
     next: Option<Instant>,
 }
 
@@ -78,7 +76,7 @@ impl Comparisons {
 }
 
 impl Tracker {
-    /// A client wants everything compared, or one CID.
+    /// Handles a client's request to compare one CID, or all.
     pub(crate) fn sync(
         &mut self,
         now: Now,
@@ -115,7 +113,7 @@ impl Tracker {
         out.push(Output::Compare { op, cid });
     }
 
-    /// A comparison goes on; false when it is none.
+    /// Extends the deadline of `op`. Returns `false` if `op` is not a comparison.
     pub(super) fn compares_on(&mut self, now: Now, op: OpId) -> bool {
         let Some(comparison) = self.comparisons.running.get_mut(&op) else {
             return false;
@@ -124,8 +122,8 @@ impl Tracker {
         true
     }
 
-    /// The IPFS node lacks what counts as pinned. It is pinned again, unless its local state has changed
-    /// since it was compared: then the report says nothing about it.
+    /// Queues missing pins to be pinned again. Ignores CIDs whose local state has changed since it was
+    /// compared.
     pub(crate) fn lacks<V: PinsetView>(
         &mut self,
         now: Now,
@@ -144,7 +142,7 @@ impl Tracker {
                 continue;
             };
             found += u64::from(!planted!(SyncMiscounted));
-            // What is pinned for the first time goes before: whoever asked for that waits for it.
+            // First attempts take precedence: their clients are waiting.
             let key = QueueKey {
                 lane: Lane::Retry,
                 at: now.wall.0,
@@ -162,7 +160,7 @@ impl Tracker {
         }
     }
 
-    /// A comparison has ended: clients are told, and the next one is planned.
+    /// Ends a comparison: answers its clients and schedules the next one.
     pub(crate) fn compared(
         &mut self,
         now: Now,
@@ -186,7 +184,7 @@ impl Tracker {
         if comparison.cid.is_some() {
             return;
         }
-        // One that failed has cost the node little.
+        // A failed comparison has cost the node little.
         let took = outcome.map_or(Duration::ZERO, |_| now.mono.since(comparison.began));
         let interval = self.config.compare_interval;
         let pause = if planted!(ComparesAlways) {
@@ -201,7 +199,8 @@ impl Tracker {
         }
     }
 
-    /// Answers who has waited long enough, gives up what hangs, and begins what is due.
+    /// Answers clients whose deadline has passed, cancels stuck comparisons, and starts a periodic one if
+    /// due.
     pub(super) fn compare_on(&mut self, now: Now, out: &mut Vec<Output>) {
         let late = |(ticket, deadline): (&Ticket, &Instant)| (*deadline <= now.mono).then_some(*ticket);
         let late: Vec<Ticket> = self.comparisons.deadlines.iter().filter_map(late).collect();

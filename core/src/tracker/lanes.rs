@@ -1,4 +1,4 @@
-//! The queues' heads in memory: a bounded, sorted part of each queue on disk.
+//! Queue heads: the first entries of each queue on disk, in memory.
 
 use std::collections::BTreeSet;
 
@@ -7,16 +7,16 @@ use crate::planted::{planted, scaled};
 use crate::time::{Instant, Now};
 use crate::view::PinsetView;
 
-/// How much of each queue is kept in memory. Enough that reading on is rare.
+/// Most entries of a head. Enough to make reading the disk rare.
 const HEAD_MAX: usize = 1024;
 
-/// One queue's head.
+/// Head of one queue.
 #[derive(Debug)]
 struct Head {
     lane: Lane,
     keys: BTreeSet<QueueKey>,
-    /// Whether there may be more on disk, and from where on: what lies before has been taken, and a scan
-    /// over what was taken is slow.
+    /// Lower bound of the entries that are on disk only; `Some(None)` if unknown, `None` if there are none.
+    /// Starting at the bound avoids a slow scan over deleted entries.
     rest: Option<Option<QueueKey>>,
 }
 
@@ -29,7 +29,7 @@ impl Head {
         }
     }
 
-    /// Remembers that `key` is on disk only.
+    /// Notes that `key` is on disk only.
     fn leave(&mut self, key: QueueKey) {
         self.rest = Some(match self.rest.take() {
             Some(None) => None,
@@ -69,7 +69,7 @@ impl Head {
     }
 }
 
-/// All queues.
+/// Heads of all queues.
 #[derive(Debug)]
 pub(super) struct Lanes {
     unpin: Head,
@@ -99,17 +99,17 @@ impl Lanes {
         }
     }
 
-    /// A key that has been, or is being, written to the queue.
+    /// Adds a key that is, or is being, written to the queue on disk.
     pub(super) fn add(&mut self, key: QueueKey) {
         self.head(key.lane).add(key);
     }
 
-    /// A key that is being taken out of the queue.
+    /// Removes a key that is being deleted from the queue on disk.
     pub(super) fn remove(&mut self, key: &QueueKey) {
         self.head(key.lane).keys.remove(key);
     }
 
-    /// Reads the disk where a head is empty.
+    /// Refills empty heads from disk.
     pub(super) fn fill(&mut self, view: &impl PinsetView) {
         for head in [
             &mut self.unpin,
@@ -121,7 +121,7 @@ impl Lanes {
         }
     }
 
-    /// Takes the first that may start: unpins, then what was never tried, then what is due again.
+    /// Removes and returns the first key that may start: unpins, then first attempts, then due retries.
     pub(super) fn pop(&mut self, now: Now) -> Option<QueueKey> {
         let is_due = self.retry.keys.first().is_some_and(|key| key.at <= now.wall.0);
         if planted!(RetryBeforeFresh) && is_due {
@@ -132,7 +132,7 @@ impl Lanes {
                 return Some(key);
             }
             if head.rest.is_some() {
-                // More of it is on disk only, and goes before what comes after it.
+                // More entries, on disk only, take precedence over later queues.
                 return None;
             }
         }
@@ -142,7 +142,7 @@ impl Lanes {
         self.retry.keys.pop_first()
     }
 
-    /// Takes the first surplus copy that is to be asked about.
+    /// Removes and returns the first due surplus copy.
     pub(super) fn pop_surplus(&mut self, now: Now) -> Option<QueueKey> {
         if self.surplus.keys.first()?.at > now.wall.0 {
             return None;
@@ -150,12 +150,12 @@ impl Lanes {
         self.surplus.keys.pop_first()
     }
 
-    /// Whether anything waits that is not being tried again.
+    /// Returns whether a key waits that is not a retry.
     pub(super) fn has_untried(&self) -> bool {
         !self.unpin.keys.is_empty() || !self.fresh.keys.is_empty()
     }
 
-    /// When something may start; at once where only the disk knows. Surplus copies count if `asks`.
+    /// Returns when a key may start; at once if a head must be refilled. Includes surplus copies if `asks`.
     pub(super) fn next_due(&self, now: Now, asks: bool) -> Option<Instant> {
         let unread = [&self.unpin, &self.fresh, &self.retry, &self.surplus]
             .iter()

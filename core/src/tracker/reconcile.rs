@@ -1,18 +1,18 @@
-//! Walks over everything that is known, a chunk at a time: to put failures back in line, and to compare the
-//! local state with a pinset that came in a snapshot.
+//! Scans over all records, a chunk at a time: retries of all failures, and reconciliation of the local state
+//! with an installed snapshot.
 
 use super::*;
 use crate::command::{Command, Proposal};
 use crate::planted::scaled;
 
-/// Pins first, then the local states that no pin explains.
+/// Progress of a reconciliation: first all pins, then all local states, each up to a CID.
 #[derive(Debug, Clone)]
 pub(super) enum Reconciling {
     Pins(Option<Cid>),
     Locals(Option<Cid>),
 }
 
-/// Records that are looked at in one step, so that no step takes long.
+/// Records per step, to keep steps short.
 const CHUNK: usize = 256;
 
 impl Tracker {
@@ -42,17 +42,18 @@ impl Tracker {
         true
     }
 
-    /// Puts every failure back in line, a chunk at a time.
+    /// Starts to retry all failures, a chunk at a time.
     pub(crate) fn recover_all(&mut self) {
         self.recovering = Some(None);
     }
 
-    /// The pinset was replaced: compares the local state with it, a chunk at a time.
+    /// Starts to reconcile the local state with an installed snapshot, a chunk at a time. `before` is the log
+    /// index that was applied before it.
     pub(crate) fn reconcile<V: PinsetView>(&mut self, draft: &mut Draft<'_, V>, before: Index) {
         if planted!(NoReconcile) {
             return;
         }
-        // One that was under way trusted no more than it says.
+        // An unfinished reconciliation trusted no later index.
         self.trusted = if self.reconciling.is_some() {
             self.trusted.min(before)
         } else {
@@ -62,9 +63,9 @@ impl Tracker {
         draft.ops.push(StoreOp::SetReconciling { reconciling: true });
     }
 
-    /// Looks at pins that are in the log but not applied, before a snapshot takes the log's place. An earlier
-    /// process may have applied them, and pinned what they ask for; when a power cut loses its notes of that,
-    /// the log, which every applied entry was synced to before, is all that still knows.
+    /// Adds local states for pins of the unapplied log, before a snapshot replaces it. An earlier process may
+    /// have applied these entries and pinned their content. If a power cut lost its unsynced local state, the
+    /// synced log is the only record of that.
     pub(crate) fn suspect<V: PinsetView>(&mut self, now: Now, draft: &mut Draft<'_, V>, log: Vec<Proposal>) {
         for Proposal { command, .. } in log {
             let (cid, mode) = match command {
@@ -79,13 +80,13 @@ impl Tracker {
                 | Command::Unpin { .. } => continue,
             };
             if draft.local(&cid).is_none() {
-                // Reconciling has it pinned, or unpinned.
+                // Reconciliation then pins or unpins it.
                 draft.put_local(&cid, fresh(now, mode));
             }
         }
     }
 
-    /// Pins again what counts as pinned, where that may be from before the pin changed.
+    /// Pins a CID again whose local state may be older than the last change of its pin.
     fn distrust<V: PinsetView>(&mut self, now: Now, draft: &mut Draft<'_, V>, pin: &Pin, index: Index) {
         let Some(local) = draft.local(&pin.cid) else {
             return;
@@ -101,7 +102,7 @@ impl Tracker {
         }
     }
 
-    /// Goes on with what is done a chunk at a time.
+    /// Continues the scans by one chunk each.
     pub(super) fn walk_on<V: PinsetView>(
         &mut self,
         now: Now,

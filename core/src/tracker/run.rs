@@ -1,32 +1,32 @@
-//! Operations at the IPFS node: how they start, get on, fail and end.
+//! Operations on the IPFS node: start, progress, failure and end.
 
 use super::*;
 use crate::event::IpfsError;
 
-/// How long the first attempt at a pin may make no progress while others wait that were never tried. Content
-/// that somebody has starts to arrive within this time; what nobody has must not block it.
+/// Longest first attempt without progress while CIDs wait that were never tried. Available content starts to
+/// arrive within this time; unavailable content must not block it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The longest error text that is kept.
+/// Longest error text that is kept, in bytes.
 const ERROR_MAX: usize = 1024;
 
-/// An operation at the IPFS node.
+/// A running operation on the IPFS node.
 #[derive(Debug, Clone)]
 pub(super) struct Running {
     pub(super) cid: Cid,
-    /// The depth that is being pinned; `None` when it is being unpinned.
+    /// Depth of a pin; `None` for an unpin.
     pub(super) pin: Option<Mode>,
-    /// When it last got further, or was started.
+    /// Time of the last progress, or of the start.
     moved: Instant,
-    /// When it counts as stuck.
+    /// Time at which it counts as stuck.
     deadline: Instant,
-    /// How long it may make no progress while others wait for its slot.
+    /// Longest time without progress while other CIDs wait for its slot.
     patience: Duration,
     pub(super) cancelled: bool,
 }
 
 impl Running {
-    /// When to give up on it.
+    /// Returns the time at which to cancel it.
     pub(super) fn ends(&self, others_wait: bool) -> Instant {
         if others_wait && self.pin.is_some() {
             self.deadline.min(self.moved + self.patience)
@@ -52,7 +52,7 @@ impl Tracker {
         }
     }
 
-    /// Cancels what is stuck.
+    /// Cancels stuck operations.
     pub(super) fn cancel_stuck(&mut self, now: Now, out: &mut Vec<Output>) {
         let others_wait = self.others_wait();
         let mut stuck = Vec::new();
@@ -68,12 +68,12 @@ impl Tracker {
         }
     }
 
-    /// Whether every slot is taken while something waits that was never tried.
+    /// Returns whether all slots are in use while CIDs wait that were never tried.
     pub(super) fn others_wait(&self) -> bool {
         self.running.len() >= self.config.concurrent_pins && self.lanes.has_untried()
     }
 
-    /// An operation ended: what it was meant to do may not be wanted any more.
+    /// Handles the end of an operation, whose purpose may be outdated by now.
     pub(crate) fn finished<V: PinsetView>(
         &mut self,
         now: Now,
@@ -91,7 +91,7 @@ impl Tracker {
         let wants_pin = wants_pin(local.phase);
         let overtaken = wants_pin != running.pin.is_some() || running.cancelled;
         if overtaken && !planted!(ForgetsOvertaking) {
-            // It was overtaken: its CID stands in the queue of what is wanted.
+            // The queue has an entry for what is wanted now.
             self.retry_if_lost(now, draft, &running, local, outcome);
             return;
         }
@@ -116,7 +116,7 @@ impl Tracker {
             draft.dequeue(key);
         }
         if wants_pin(local.phase) {
-            // The depth may have changed while the pin stood in the queue.
+            // The depth may have changed while the pin was queued.
             let mode = running.pin.unwrap_or(local.mode);
             draft.put_local(
                 &running.cid,
@@ -130,7 +130,7 @@ impl Tracker {
         }
     }
 
-    /// A cancelled operation whose CID still waits in the queue lets it go on; a stuck one counts as failed.
+    /// Lets the CID of a cancelled operation start again if it is queued. A stuck operation counts as failed.
     fn retry_if_lost<V: PinsetView>(
         &mut self,
         now: Now,
@@ -186,8 +186,8 @@ impl Tracker {
         self.queue(draft, cid, Some(local), next, key);
     }
 
-    /// Doubles with each failure, up to the limit; the last quarter is drawn, so that what failed together
-    /// does not come back together.
+    /// Returns the pause before the next attempt. It doubles with each failure, up to the limit; the last
+    /// quarter is random, so that simultaneous failures are not retried simultaneously.
     fn pause(&mut self, attempts: u32) -> Duration {
         let doubled = self.config.retry_min.saturating_mul(1 << (attempts - 1).min(20));
         if planted!(RetryAtOnce) {
@@ -206,7 +206,7 @@ impl Tracker {
         while self.running.len() < self.config.concurrent_pins {
             let Some(key) = self.lanes.pop(now) else { break };
             if self.by_cid.contains_key(&key.cid) {
-                // Its previous operation is still ending; `finished` puts it back.
+                // Its previous operation has not ended; `finished` adds it again.
                 continue;
             }
             let Some(local) = draft
@@ -224,8 +224,9 @@ impl Tracker {
         self.ask(now, draft, out);
     }
 
-    /// Whether a copy that is about to go belongs to a pin that a snapshot may have given to others. Until
-    /// the comparison with it is over, the queue does not tell: then they are asked, once more perhaps.
+    /// Returns whether a copy that is about to be unpinned may be a surplus copy of an installed snapshot's
+    /// pin. Until the reconciliation ends, the queue does not tell; the new holders are then asked, perhaps
+    /// again.
     fn may_be_surplus<V: PinsetView>(&self, draft: &Draft<'_, V>, cid: &Cid, local: &Local) -> bool {
         let is_leaving = matches!(local.phase, Phase::UnpinQueued | Phase::UnpinError);
         is_leaving
@@ -245,7 +246,7 @@ impl Tracker {
         let wanted = draft.pin(cid).filter(|pin| pin.is_allocated_to(&self.me));
         let (action, pin, timeout) = match local.phase {
             Phase::Lost | Phase::PinError | Phase::PinQueued | Phase::Pinned => {
-                // Where the queue and the pinset differ, they are being compared: that puts it right.
+                // Reconciliation will correct a difference between queue and pinset.
                 let Some(pin) = wanted else { return };
                 let mode = pin.options.mode;
                 let action = IpfsAction::Pin {
@@ -271,7 +272,7 @@ impl Tracker {
         self.next_op += 1;
         let op = OpId(self.next_op);
         let deadline = now.mono + timeout;
-        // What failed before gets longer each time, so that content which is slow to find is found at last.
+        // Doubles with each failure, so that slow content is found eventually.
         let patience = PATIENCE.saturating_mul(1 << local.attempts.min(16));
         self.running.insert(
             op,
@@ -296,7 +297,7 @@ pub(super) fn error_text(error: IpfsError) -> String {
     }
 }
 
-/// Where something waits to be tried again: a copy that others are to hold is asked about anew.
+/// Returns the queue for a retry. Surplus copies must be confirmed again.
 pub(super) fn retry_lane<V: PinsetView>(draft: &Draft<'_, V>, cid: &Cid, phase: Phase) -> Lane {
     if !wants_pin(phase) && draft.pin(cid).is_some() {
         Lane::Surplus
@@ -305,7 +306,7 @@ pub(super) fn retry_lane<V: PinsetView>(draft: &Draft<'_, V>, cid: &Cid, phase: 
     }
 }
 
-/// Whether a CID in this phase, if it is queued, is to be pinned.
+/// Returns whether the queued operation of a phase is a pin.
 fn wants_pin(phase: Phase) -> bool {
     match phase {
         Phase::Lost | Phase::PinError | Phase::PinQueued => true,

@@ -1,42 +1,41 @@
-//! Copies that the cluster has given to others. Each stays until those who must hold the content say that
-//! they do: so a move, however it ends, never leaves fewer copies than there were.
+//! Surplus copies: content that the cluster has allocated to other peers. A copy stays until enough of its
+//! new holders confirm theirs, so that a re-allocation never reduces the number of copies.
 
 use super::*;
 use crate::pin::Replicas;
 use crate::planted::scaled;
 use crate::wire::{COPIES_MAX, CopyOf};
 
-/// Copies that others are asked about at once. What waits behind them stays in the queue.
+/// Most copies that wait for confirmation; the others stay in the queue.
 const ASKED_MAX: usize = COPIES_MAX;
 
-/// Who has not answered by then is asked again, after the same time: a copy may take long to arrive, and
-/// until then the answer does not change.
+/// Time after which unconfirmed copies are asked about again, as their content may take long to arrive.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// A copy that others were asked about.
+/// A copy that waits for confirmation.
 #[derive(Debug, Clone)]
 struct Asked {
-    /// Its place in the queue.
+    /// Key of its queue entry.
     key: QueueKey,
-    /// The pin's version: an answer about another one says nothing.
+    /// Version of the pin; confirmations of other versions are ignored.
     version: Index,
-    /// Who must hold it.
+    /// New holders.
     allocations: Vec<PeerId>,
-    /// How many of them are enough.
+    /// Number of confirmations that suffice.
     enough: usize,
     held: BTreeSet<PeerId>,
-    /// When to ask again.
+    /// Time at which to ask again.
     again: Instant,
 }
 
-/// What others were asked about.
+/// Copies that wait for confirmation.
 #[derive(Debug, Default)]
 pub(super) struct Surplus {
     asked: BTreeMap<Cid, Asked>,
 }
 
 impl Surplus {
-    /// Whether more can be asked about.
+    /// Returns whether more copies can be asked about.
     pub(super) fn has_room(&self) -> bool {
         self.asked.len() < scaled(ASKED_MAX)
     }
@@ -47,7 +46,7 @@ impl Surplus {
 }
 
 impl Tracker {
-    /// Whether this peer holds a copy that another one asks about.
+    /// Returns whether this peer holds a copy of this version.
     pub(crate) fn holds<V: PinsetView>(&self, draft: &Draft<'_, V>, copy: &CopyOf) -> bool {
         let pin = draft.pin(&copy.cid);
         let is_wanted = pin.is_some_and(|pin| pin.version == copy.version && pin.is_allocated_to(&self.me));
@@ -57,14 +56,14 @@ impl Tracker {
                 .is_some_and(|local| local.phase == Phase::Pinned || planted!(ConfirmsUnheld))
     }
 
-    /// The pin of a copy that waits has changed: what was asked about it says nothing any more.
+    /// Discards the confirmations of a copy whose pin has changed.
     pub(super) fn reconsider(&mut self, cid: &Cid) {
         if let Some(asked) = self.surplus.asked.remove(cid) {
             self.lanes.add(asked.key);
         }
     }
 
-    /// Asks about copies that are due, as far as there is room.
+    /// Asks the new holders of due copies, as many as there is room for.
     pub(super) fn ask<V: PinsetView>(&mut self, now: Now, draft: &Draft<'_, V>, out: &mut Vec<Output>) {
         let mut questions: BTreeMap<PeerId, Vec<CopyOf>> = BTreeMap::new();
         while self.surplus.has_room() {
@@ -74,7 +73,7 @@ impl Tracker {
             let is_queued = draft
                 .local(&key.cid)
                 .is_some_and(|local| local.queued.as_ref() == Some(&key));
-            // Where the queue and the pinset differ, they are being compared: that puts it right.
+            // Reconciliation will correct a difference between queue and pinset.
             let pin = draft
                 .pin(&key.cid)
                 .filter(|pin| is_queued && !pin.is_allocated_to(&self.me));
@@ -110,7 +109,7 @@ impl Tracker {
         );
     }
 
-    /// A peer says what it holds. A copy that enough others hold may go.
+    /// Records a holder's confirmations. Copies with enough of them are queued to be unpinned.
     pub(crate) fn confirmed<V: PinsetView>(
         &mut self,
         draft: &mut Draft<'_, V>,
@@ -140,7 +139,7 @@ impl Tracker {
         }
     }
 
-    /// Those that nobody confirmed are asked about again, behind the others.
+    /// Queues copies that were not confirmed in time again, behind the others.
     pub(super) fn ask_again<V: PinsetView>(&mut self, now: Now, draft: &mut Draft<'_, V>) {
         let is_late = |(cid, asked): (&Cid, &Asked)| (asked.again <= now.mono).then(|| cid.clone());
         let late: Vec<Cid> = self.surplus.asked.iter().filter_map(is_late).collect();

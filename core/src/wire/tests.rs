@@ -8,7 +8,7 @@ use crate::testing::records as any;
 use crate::testing::{cid, options, peer};
 use crate::*;
 
-/// A record comes back as it was; one that ends early, goes on, or is of a later version does not.
+/// Checks that a record round-trips, and that truncated, extended and later versions are rejected.
 fn is_sound<T: Serialize + DeserializeOwned + PartialEq + Debug>(record: &T) -> TestCaseResult {
     let mut bytes = encode(record);
     let read = decode::<T>(&bytes);
@@ -30,7 +30,7 @@ fn is_sound<T: Serialize + DeserializeOwned + PartialEq + Debug>(record: &T) -> 
     Ok(())
 }
 
-/// Whatever a record is, each of these is sent or stored.
+/// Generates the round-trip tests of all records that are sent or stored.
 macro_rules! records {
     ($($name:ident: $record:ty = $strategy:expr;)+) => {
         proptest! {
@@ -43,12 +43,12 @@ macro_rules! records {
             )+
         }
 
-        /// What any of them is written as.
+        /// Encodings of all records.
         fn written() -> impl Strategy<Value = Vec<u8>> {
             prop_oneof![$($strategy.prop_map(|record| encode(&record))),+]
         }
 
-        /// Whatever the bytes, they are read or refused; what is read can be written again.
+        /// Decodes arbitrary bytes as each record; what decodes must round-trip.
         fn read_as_anything(bytes: &[u8]) {
             $(
                 if let Ok(record) = decode::<$record>(bytes) {
@@ -90,7 +90,7 @@ fn an_empty_record_and_a_later_version_are_named() {
     ));
 }
 
-/// A change of how records are written would part peers of two releases, and lose what is on disk.
+/// A change of the encoding would split a cluster of two releases, and make stored data unreadable.
 #[test]
 fn a_record_is_written_as_it_always_was() {
     let mut options = options(Replicas::Range { min: 1, max: 2 });

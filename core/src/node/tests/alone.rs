@@ -1,4 +1,4 @@
-//! One peer by itself, to look at single steps.
+//! A single node, driven event by event.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ const NOW: Now = Now {
     wall: Timestamp(1_000_000_000_000),
 };
 
-/// One peer of a cluster, by itself.
+/// Peer 1 of a cluster, without the others.
 pub(super) struct Alone {
     pub(super) node: Node,
     pub(super) disk: Disk,
@@ -20,12 +20,12 @@ pub(super) struct Alone {
 }
 
 impl Alone {
-    /// One that compares nothing by itself.
+    /// Creates a peer of a cluster of `size`, without periodic comparisons.
     pub(super) fn new(size: u8) -> Self {
         Self::comparing(size, Duration::ZERO)
     }
 
-    /// One that compares its pins with its IPFS node's now and then.
+    /// Creates a peer that compares its pins with its IPFS node's periodically.
     pub(super) fn comparing(size: u8, compare_interval: Duration) -> Self {
         let mut config = Config::new(peer(1));
         config.tracker.compare_interval = compare_interval;
@@ -46,7 +46,7 @@ impl Alone {
         if size > 1 {
             assert_eq!(effects, [Effect::Measure]);
         } else {
-            // It stands for election at once.
+            // A sole voter campaigns at once.
             let batch = persist(&effects);
             assert!(batch.sync && effects[1..] == [Effect::Measure], "{effects:?}");
             let _ = alone.handle(Event::Persisted { batch: batch.id });
@@ -54,7 +54,7 @@ impl Alone {
         alone
     }
 
-    /// Handles an event; writes what is to be written, and returns everything.
+    /// Handles an event, applies the writes to the disk, and returns all effects.
     pub(super) fn handle(&mut self, event: Event) -> Vec<Effect> {
         let effects = self.node.handle(self.now, &self.disk, event);
         self.node.check();
@@ -102,7 +102,7 @@ impl Alone {
         };
     }
 
-    /// Lets time pass until this single peer leads.
+    /// Advances time until this peer, the only one, is leader.
     pub(super) fn lead(&mut self) {
         for _ in 0..40 {
             self.wait(Duration::from_millis(100));
@@ -116,13 +116,13 @@ impl Alone {
         assert!(self.node.view().is_leader());
     }
 
-    /// Starts the process anew, on what is on the disk.
+    /// Restarts the process from the disk.
     pub(super) fn restart(&mut self) {
         let config = Config::new(peer(1));
         self.node = Node::new(config, self.disk.recover(), 8, self.now);
     }
 
-    /// Takes the second peer's pinset as of entry 9 in place of its own, and returns what comes of it.
+    /// Installs a snapshot of entry 9 from peer 2, and returns the effects.
     pub(super) fn install(&mut self, pins: BTreeMap<Cid, Pin>) -> Vec<Effect> {
         let applied = Applied {
             index: 9,
@@ -154,7 +154,7 @@ impl Alone {
     }
 }
 
-/// The leader of the first term appends its first entry: a change of the members.
+/// Builds the first append of peer 2, leader of term 1: a membership change.
 pub(super) fn append_change(step: MembersStep) -> RaftMessage {
     let steps = vec![step];
     let entry = LogEntry {

@@ -1,4 +1,4 @@
-//! Which peers a pin is allocated to, and what a refusal says about the others.
+//! Allocation of pins, and the reasons in refusals.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn allocations(reply: Result<Reply, Refusal>) -> Vec<PeerId> {
     }
 }
 
-/// Adding a file again through another peer prefers that peer, where its blocks are.
+/// Adding a file again through another peer prefers that peer, which has the blocks.
 #[test]
 fn pinning_again_keeps_a_holder_that_has_become_full() {
     let mut table = Table::new(3);

@@ -1,4 +1,4 @@
-//! What the IPFS node has against what counts as pinned, to the effect.
+//! Comparison of the local state with the IPFS node's pins, effect by effect.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::*;
 
 const EVERYWHERE: Replicas = Replicas::Everywhere;
 
-/// A peer that leads alone, with one pin, which operation 1 has made.
+/// Returns a sole leader with one pin, made by operation 1.
 fn pinned(interval: Duration) -> Alone {
     let mut alone = Alone::comparing(1, interval);
     alone.lead();
@@ -176,8 +176,7 @@ fn clients_that_are_too_many_are_refused() {
     );
 }
 
-/// A power cut has lost what this peer noted of entry 1, but not the entry. It may have pinned what that asks
-/// for; a snapshot without it comes.
+/// Simulates a power cut that lost the unsynced local state of entry 1, but not the entry.
 #[test]
 fn what_only_the_log_remembers_is_unpinned_when_a_snapshot_takes_its_place() {
     let mut alone = Alone::new(3);

@@ -1,11 +1,11 @@
-//! A leader that applies the end of its own vote, which an earlier leader proposed.
+//! A leader that loses its vote by a change that an earlier leader proposed.
 
 use std::time::Duration;
 
 use super::alone::{Alone, append_change, raft_message};
 use crate::*;
 
-/// Reports what is written as durable, until nothing is.
+/// Reports batches as durable until there are none.
 fn settle(alone: &mut Alone, effects: Vec<Effect>) {
     for effect in effects {
         if let Effect::Persist(Batch { id, sync: true, .. }) = effect {
@@ -25,7 +25,7 @@ fn hear(alone: &mut Alone, from: u8, message: RaftMessage) {
     settle(alone, effects);
 }
 
-/// One of three, with the change in its log, elected by the third.
+/// Returns peer 1 of three, with a membership change in its log and elected by peer 3.
 fn elected_with(step: MembersStep) -> Alone {
     let mut alone = Alone::new(3);
     hear(&mut alone, 2, append_change(step));

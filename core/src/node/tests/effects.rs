@@ -1,4 +1,4 @@
-//! Single steps, to the effect.
+//! Node behaviour, effect by effect.
 
 use std::time::Duration;
 
@@ -60,8 +60,8 @@ fn a_follower_acknowledges_entries_only_when_they_are_durable() {
     assert_eq!(effects, [alone.send(2, response)]);
 }
 
-/// One of two voters was removed and knew it, and the one that stayed forgot it in a power cut: the two votes
-/// that it then needed were never to be had (simulated seed 84354).
+/// One of two voters was removed and knew it, but the other lost the change in a power cut, and could never
+/// get the two votes that it needed (simulated seed 84354).
 #[test]
 fn nobody_hears_of_a_change_of_the_membership_before_it_is_durable() {
     let mut alone = Alone::new(3);
@@ -112,7 +112,7 @@ fn nonsense_is_dropped_and_counted() {
         ..entry(1)
     }];
     let nonsense = [
-        // Commits what was never acknowledged: the sender knows another life of this peer.
+        // Commits more than was acknowledged: the sender remembers an earlier incarnation.
         RaftMessage {
             commit: 6,
             ..raft_message(RaftKind::Heartbeat, 1)
@@ -216,16 +216,16 @@ fn a_peer_does_not_vote_in_the_name_of_a_lost_data_folder() {
     };
     assert_eq!(effects, [batch(1, Identity::Unknown), hello]);
     assert_eq!(alone.node.view().membership(), Membership::Joining);
-    // Nor in its own name, which it does not know.
+    // It has no Raft id now.
     let effects = alone.receive(2, Message::Raft(raft_message(RaftKind::RequestVote, 6)));
     assert_eq!(effects, []);
-    // Until somebody knows it.
+    // A member assigns a new Raft id to this incarnation.
     let effects = alone.handle(received(addressed(1, 4, RaftKind::Heartbeat)));
     let Some(Effect::Persist(Batch { ops, .. })) = effects.first() else {
         panic!("{effects:?} instead of a batch");
     };
     assert_eq!(ops[0], hard_state(Identity::Known(RaftId(4))));
-    // An older name does not come back.
+    // A lower Raft id is not adopted.
     let effects = alone.handle(received(addressed(1, 3, RaftKind::Heartbeat)));
     assert_eq!(effects, []);
 }
@@ -263,7 +263,7 @@ fn a_pin_is_answered_when_it_is_applied_and_then_started() {
     let effects = alone.request(1, pin.clone());
     assert_eq!(effects.len(), 1, "only the write: {effects:?}");
     let batch = persist(&effects).id;
-    // What comes while the disk is busy shares the next entry.
+    // Proposals that arrive while the disk is busy share the next entry.
     assert_eq!(
         alone.request(
             2,
@@ -365,7 +365,7 @@ fn a_failed_pin_is_tried_again_after_a_longer_and_longer_pause() {
     }
 }
 
-/// One more than run at once.
+/// Requests one pin more than the limit on running operations.
 fn pin_eleven(alone: &mut Alone) {
     for number in 1..=11 {
         let pin = Request::Pin {
@@ -440,7 +440,7 @@ fn a_pin_without_progress_makes_room_for_those_that_wait() {
     assert_eq!(local.error, "no progress for 6 s");
 }
 
-/// Simulated seed 50165: what was recorded was the depth that was asked for first.
+/// The recorded depth was the one requested first (simulated seed 50165).
 #[test]
 fn a_pin_whose_depth_changes_while_it_waits_is_recorded_as_it_was_pinned() {
     let mut alone = Alone::new(1);
@@ -459,7 +459,7 @@ fn a_pin_whose_depth_changes_while_it_waits_is_recorded_as_it_was_pinned() {
         let effects = alone.request(u64::from(number), pin(number, Mode::Recursive));
         let _ = durable(&mut alone, &effects);
     }
-    // What comes while the disk is busy shares the next entry, and its effects.
+    // Requests that arrive while the disk is busy share the next entry, and its effects.
     let effects = alone.request(12, pin(12, Mode::Recursive));
     let _ = alone.request(13, Request::Unpin { cid: cid(11) });
     let _ = alone.request(14, pin(11, Mode::Direct));
@@ -508,7 +508,7 @@ fn an_imported_pin_keeps_what_it_brings_and_gets_peers_of_this_cluster() {
         });
         found.expect("it is pinned")
     };
-    // `cid(3)` is no pin here: that is no reason to refuse what once took its place.
+    // `cid(3)` is not pinned here; an import must not be refused for that.
     let first = import(1, &brought);
     let expected = Pin {
         allocations: vec![peer(1)],

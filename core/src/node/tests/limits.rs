@@ -1,10 +1,9 @@
-//! What is proposed and replicated is bounded by bytes; what an earlier release wrote is replicated all the
-//! same.
+//! Byte limits of proposals and messages, and their exception: entries of earlier releases.
 
 use super::alone::Alone;
 use super::*;
 
-/// The largest pin that REST took in the first release.
+/// Size of the largest pin that the first release's REST API accepted.
 const OLD_ORIGIN: usize = 8_380_000;
 
 fn large(number: u8, size: usize) -> Request {
@@ -143,7 +142,7 @@ fn open_requests_are_bounded_by_bytes() {
     assert!((3000 - fit..3010 - fit + 40).contains(&busy), "{busy} of 3000");
 }
 
-/// Three requests at once, each with an origin of 8.38 MB, made an entry of 25 MB that no message could hold.
+/// Three requests at once, each with an origin of 8.38 MB, made an entry of 25 MB, too large for any message.
 #[test]
 fn an_oversized_entry_of_an_earlier_release_reaches_followers_and_newcomers() {
     let mut table = Table::new(3);

@@ -1,12 +1,12 @@
-//! A peer that has come to vote alone: it wins any election by its own vote, at once.
+//! A sole voter, which wins any election at once by its own vote.
 
 use std::time::Duration;
 
 use super::alone::{Alone, append_change, persist, raft_message};
 use crate::*;
 
-/// One of two. The second one led, and has told it to apply the second one's removal, together with one more
-/// entry. That entry is being written: the batch that does it.
+/// Returns peer 1 of two after peer 2, its leader, was removed, and the batch of one further entry, which is
+/// not durable yet.
 fn left_alone() -> (Alone, BatchId) {
     let mut alone = Alone::new(2);
     let append = append_change(MembersStep::Remove { raft_id: RaftId(2) });
@@ -43,7 +43,7 @@ fn a_lone_voter_leads_without_waiting_for_a_timeout() {
     assert!(alone.node.view().is_leader());
 }
 
-/// Simulated seed 1242: Raft panicked, which takes it for granted that who leads has its log on disk.
+/// Raft panicked because it assumes that a leader's log is durable (simulated seed 1242).
 #[test]
 fn a_lone_voter_begins_no_election_before_its_log_is_durable() {
     let (mut alone, batch) = left_alone();
@@ -58,7 +58,7 @@ fn a_lone_voter_begins_no_election_before_its_log_is_durable() {
     alone.lead();
 }
 
-/// The old leader wants it to take over without waiting for a timeout.
+/// The old leader transfers its leadership.
 #[test]
 fn a_lone_voter_does_not_even_take_over_before_its_log_is_durable() {
     let (mut alone, batch) = left_alone();

@@ -1,4 +1,4 @@
-//! Peers that come, go, and come back with nothing.
+//! Peers that are added, removed, or lose their data.
 
 use super::*;
 
@@ -30,7 +30,7 @@ impl Table {
         )
     }
 
-    /// Pins, and sees that every one of `members` does.
+    /// Pins a CID everywhere, and checks that each of `members` pins it.
     fn still_works(&mut self, at: u8, number: u8, members: &[u8]) {
         let ticket = self.pin(at, number, Replicas::Everywhere);
         self.run(2 * SECOND);
@@ -181,7 +181,7 @@ fn a_newcomer_whose_folder_is_emptied_is_filled_again() {
     table.run(10 * SECOND);
     table.still_works(4, 1, &[1, 2, 3, 4]);
     table.join(4);
-    // Somebody must be told that it is there, as its shell does when it starts.
+    // The members learn of it from its first messages.
     table.run(15 * SECOND);
     assert_eq!(table.membership(4), Membership::Learner);
     table.still_works(4, 2, &[1, 2, 3, 4]);
@@ -256,7 +256,7 @@ fn a_dead_peer_is_removed_and_its_pins_move_at_once() {
     let pins = &table.nodes[&peer(leader(&table))].1.pins;
     assert!(pins.values().all(|pin| !pin.is_allocated_to(&peer(dead))));
     assert_eq!(table.voters(leader(&table)), 3);
-    // Back from the dead, it is told.
+    // Once it is back, it is notified.
     table.down.remove(&peer(dead));
     table.run(20 * SECOND);
     assert_eq!(table.membership(dead), Membership::Removed);
@@ -336,14 +336,14 @@ fn the_wishes_outlive_the_leader() {
     let led = leader(&table);
     let gone = follower(&table, 5);
     table.remove(led, gone);
-    // Agreed on, and not carried out yet.
+    // Committed, but not carried out yet.
     table.run(Duration::from_millis(60));
     table.down.insert(peer(led));
     table.run(20 * SECOND);
     assert!(table.members(leader(&table)).raft_id(&peer(gone)).is_none());
 }
 
-/// One thing that operators and machines do, and what it must come to.
+/// Applies one random fault or membership request.
 #[allow(
     clippy::disallowed_macros,
     reason = "tells what led to a failure; the simulator's copy of these sources has other bans"
@@ -354,7 +354,7 @@ fn upset(table: &mut Table, seed: u64, round: u64) {
     let at = leader(table);
     let is_member = table.members(at).raft_id(&peer(who)).is_some();
     let pause = Duration::from_millis(draw(1, 3000));
-    // Of two voters neither may be lost, nor a second one of more.
+    // At most one member may lose its data at a time, and none while there are two voters.
     let well = |member: &Member| {
         let view = table.nodes[&member.peer].0.view();
         matches!(view.membership(), Membership::Learner | Membership::Voter)

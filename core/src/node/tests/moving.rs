@@ -1,4 +1,4 @@
-//! What becomes of a copy when the cluster gives its pin to others, to the effect.
+//! Surplus copies after a re-allocation, effect by effect.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::*;
 
 const ONE_OR_TWO: Replicas = Replicas::Range { min: 1, max: 2 };
 
-/// A follower, peer 1 of three, applies the next entry of its leader, peer 2.
+/// Replicates and applies a command at peer 1, a follower of peer 2 in a cluster of three.
 fn apply(alone: &mut Alone, index: Index, command: Command) -> Vec<Effect> {
     let id = ProposalId {
         origin: RaftId(2),
@@ -94,7 +94,7 @@ fn copy(version: Index) -> Vec<CopyOf> {
     vec![CopyOf { cid: cid(1), version }]
 }
 
-/// Peer 1 holds CID 1 as of entry 1; entry 2 has given it to peers 2 and 3.
+/// Returns peer 1 with a copy of CID 1, which entry 2 re-allocates to peers 2 and 3.
 fn given_away() -> (Alone, Vec<Effect>) {
     let mut alone = Alone::new(3);
     let _ = apply(&mut alone, 1, pin(&[1]));
@@ -195,8 +195,8 @@ fn a_peer_says_which_copies_it_holds() {
     );
 }
 
-/// Simulated seed 4401414: what was to go as of the old pinset went, though the new one gives the pin to
-/// another peer, which had no copy yet.
+/// A copy was unpinned as the old pinset demanded, although the snapshot allocates it to a peer that had none
+/// yet (simulated seed 4401414).
 #[test]
 fn a_copy_that_a_snapshot_gives_to_another_stays_until_the_comparison_has_seen_it() {
     let mut alone = Alone::new(3);

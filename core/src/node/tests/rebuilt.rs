@@ -1,4 +1,4 @@
-//! After a lost data folder, or a lost end of one: what may be believed, and what not.
+//! Recovery from a lost data folder, or from a lost end of one.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::alone::{Alone, persist, raft_message};
 use crate::testing::{cid, options, peer};
 use crate::*;
 
-/// One of three that knows the data folders of all.
+/// Returns peer 1 of three, with the incarnations of all recorded.
 fn acquainted() -> Alone {
     let mut alone = Alone::new(3);
     let recovered = alone.disk.recovered.as_mut().expect("is founded");
@@ -18,7 +18,7 @@ fn acquainted() -> Alone {
     alone
 }
 
-/// The second peer leads, and speaks from another data folder than the one that is known here.
+/// Handles a heartbeat of peer 2 from a new incarnation.
 fn from_a_new_folder(alone: &mut Alone, id: RaftId) -> Vec<Effect> {
     let message = RaftMessage {
         from: id,
@@ -37,8 +37,8 @@ fn from_a_new_folder(alone: &mut Alone, id: RaftId) -> Vec<Effect> {
     })
 }
 
-/// Simulated seed 11263: the second peer lost its disk, came back under another Raft id, and led. Who had
-/// missed that heard of it from nobody else, and did not listen to it.
+/// Peer 2 lost its disk, came back under another Raft id, and became leader. A peer that had missed the
+/// change could learn of it from the leader only, but ignored it (simulated seed 11263).
 #[test]
 fn a_leader_of_a_later_membership_is_heard_from_its_new_data_folder() {
     let mut alone = acquainted();
@@ -59,8 +59,8 @@ fn nobody_speaks_for_a_data_folder_that_is_gone() {
     assert_eq!(from_a_new_folder(&mut alone, RaftId(2)), []);
 }
 
-/// Simulated seed 2362: a power cut took this peer back to a note that the content is pinned, from before it
-/// was unpinned and pinned again, and a snapshot brought the pin.
+/// A power cut restored a local state from before an unpin and a second pin, and a snapshot brought the pin
+/// (simulated seed 2362).
 #[test]
 fn a_note_that_may_be_older_than_the_pin_is_not_believed() {
     let mut alone = Alone::new(3);

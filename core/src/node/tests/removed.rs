@@ -1,4 +1,4 @@
-//! A peer that was removed, and whose vote others still need: they have not heard of its removal.
+//! Votes and acknowledgements of a removed peer, which members that do not know of the removal still need.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn promise(term: Term, vote: Option<RaftId>) -> StoreOp {
     }
 }
 
-/// One of three that has voted for the second, and has applied its own removal.
+/// Returns peer 1 of three, which has voted for peer 2 and applied its own removal.
 fn removed() -> Alone {
     let mut alone = Alone::new(3);
     let batch = persist(&alone.receive(2, Message::Raft(raft_message(RaftKind::RequestVote, 1)))).id;
@@ -59,8 +59,8 @@ fn removed() -> Alone {
     alone
 }
 
-/// Simulated seed 718: of two voters the one that led was removed and knew it, and its last message got lost.
-/// The other one needed a vote, and then an acknowledgement, that nobody gave.
+/// The leader of two voters was removed and knew it, but its last message was lost. The other voter then
+/// needed its vote, and its acknowledgement (simulated seed 718).
 #[test]
 fn a_removed_peer_votes_for_who_has_its_log_and_follows() {
     let mut alone = removed();

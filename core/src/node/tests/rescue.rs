@@ -1,4 +1,4 @@
-//! What is left of a cluster becomes a new one.
+//! Rescue of a cluster that has lost its majority.
 
 use super::*;
 use crate::rescue::RescueError;
@@ -24,7 +24,7 @@ fn a_survivor_founds_a_new_cluster_on_all_that_it_has_and_the_others_join_it() {
     let others: Vec<u8> = (1..=5).filter(|number| *number != survivor).collect();
     let (second, lost) = (others[0], &others[1..]);
     table.down = others.iter().map(|number| peer(*number)).collect();
-    // The leader writes these down, and nobody else does.
+    // Only the leader appends these entries.
     table.request(survivor, Request::RemovePeer { peer: peer(second) });
     table.request(
         survivor,
@@ -70,7 +70,7 @@ fn a_survivor_founds_a_new_cluster_on_all_that_it_has_and_the_others_join_it() {
     assert_eq!(table.nodes[&peer(second)].1.pins.len(), 5);
     let view = table.nodes[&peer(second)].0.view();
     assert_eq!((view.members().cluster, view.members().peers.len()), (NEW, 2));
-    // The pins of those that are lost move.
+    // The pins of the lost peers are re-allocated.
     table.run(60 * SECOND);
     for pin in table.nodes[&peer(survivor)].1.pins.values() {
         for gone in lost {

@@ -1,4 +1,4 @@
-//! Events that are handled together.
+//! Several events in one call.
 
 use super::alone::{Alone, persist, raft_message};
 use crate::testing::{cid, options, peer};
@@ -67,7 +67,7 @@ fn a_leader_writes_what_comes_together_as_one_entry() {
         .iter()
         .filter(|effect| matches!(effect, Effect::Reply { .. }));
     assert_eq!(replies.count(), 3);
-    // One write for the ends of all operations, too.
+    // The ends of all operations share a batch, too.
     let ended = (1..=3).map(|op| Event::IpfsFinished {
         op: OpId(op),
         outcome: Ok(()),

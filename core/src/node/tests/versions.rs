@@ -1,4 +1,4 @@
-//! What the members agree to write.
+//! The agreed protocol version.
 
 use super::alone::Alone;
 use crate::testing::peer;
