@@ -1,4 +1,4 @@
-//! A running peer: opens what it keeps, starts its parts, and ends them in order.
+//! A running peer: opens its folder, starts the components, and stops them in order.
 
 mod beginning;
 mod greeting;
@@ -34,47 +34,47 @@ use crate::net::{CoreEvent, CoreEvents, Net, NetEvents};
 use crate::state::backups;
 use crate::store::{OpenOptions, Reader, Store};
 
-/// On top of the time to wait for a leader: what goes before must have its time too. As in the Go peer.
+/// Added to the time to wait for a leader, for the steps that precede it. As in the Go peer.
 const READY_SLACK: Duration = Duration::from_secs(5);
 
-/// The peerstore is saved no more often than this.
+/// Shortest time between two saves of the peerstore.
 const PEERSTORE_PAUSE: Duration = Duration::from_secs(10);
 
-/// Requests that are being answered have this long to end at a shutdown.
+/// Time limit of requests in progress at a shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// A peer that leaves has this long to be removed: the core's own deadline for a request, and some.
+/// Time limit of the own removal: the core's own deadline for a request, and a margin.
 const LEAVE: Duration = Duration::from_secs(20);
 
-/// Who was removed stays for so long: the answer to who asked for it is on its way, and a voter that has not
-/// heard of it may need this peer's vote first (Ongaro's thesis, 4.2.2). Two elections fit into it.
+/// How long a removed peer keeps running, to deliver replies and cast its last votes: a voter that has not
+/// learned of the removal may need this peer's vote (Ongaro's thesis, 4.2.2). Two elections fit into it.
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
 
-/// What the command line says of a run.
+/// Options of the `daemon` command.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Peers to join the cluster of.
+    /// Peers of the cluster to join.
     pub bootstrap: Vec<Address>,
-    /// Whether to leave the cluster at the end.
+    /// Leave the cluster at the end.
     pub leave: bool,
-    /// Whether to serve counters.
+    /// Serve metrics for Prometheus.
     pub stats: bool,
 }
 
-/// Why a peer that runs ends by itself.
+/// Reason for a running peer to end by itself.
 #[derive(Debug)]
 enum Ending {
-    /// It is no member any more.
+    /// It is no longer a member.
     Removed,
-    /// It gives up the empty cluster that it founded for another one.
+    /// It gives up the empty cluster that it founded, to join another one.
     Invited(Invitation),
 }
 
-/// Runs the peer whose configuration is in `folder` until `shutdown` is cancelled, or it is removed from its
-/// cluster.
+/// Runs the peer whose configuration is in `folder` until `shutdown` is cancelled, or it is removed from
+/// its cluster.
 ///
 /// # Errors
-/// A part cannot be started, or the peer does not become ready in time: the error says which, and why.
+/// A component cannot be started, or the peer does not become ready in time: the error says which, and why.
 pub async fn run(folder: &Path, options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
     let folder = Folder::open(folder, &crate::config::environment())?;
     for warning in &folder.warnings {
@@ -82,7 +82,7 @@ pub async fn run(folder: &Path, options: Options, shutdown: CancellationToken) -
     }
     let mut bootstrap = options.bootstrap;
     if bootstrap.is_empty() && folder.config.consensus.raft.init_peerset.is_empty() {
-        // As in the Go peer, those who found a cluster together need nobody to join through.
+        // As in the Go peer, the founders of `init_peerset` need no other peer to join through.
         bootstrap.clone_from(&folder.config.bootstrap);
     }
     let leave = options.leave || folder.config.cluster.leave_on_shutdown;
@@ -125,7 +125,7 @@ pub async fn run(folder: &Path, options: Options, shutdown: CancellationToken) -
             Some(Ending::Removed) => {
                 let come_back = how_to_come_back(&me);
                 let why = format!("this peer ({me}) is not a member of its cluster any more. {come_back}");
-                // Who was removed while it worked ends as it should; who starts as such cannot start.
+                // A peer that is removed while it runs ends with success; one that starts as removed fails.
                 anyhow::ensure!(is_ready, why);
                 tracing::warn!("{why}");
                 return Ok(());
@@ -141,13 +141,13 @@ pub async fn run(folder: &Path, options: Options, shutdown: CancellationToken) -
 
 fn start_limit(config: &Config) -> Duration {
     let raft = &config.consensus.raft;
-    // A follower stands for election after up to twice its timeout; the first election may be undecided.
+    // A follower starts an election after up to twice its timeout; the first election may be undecided.
     let elections = raft.heartbeat_timeout.max(raft.election_timeout).0 * 4;
     raft.wait_for_leader_timeout.0.max(elections) + READY_SLACK
 }
 
 fn addresses_of(invitation: &Invitation) -> Vec<Address> {
-    // They come with the id of whom they lead to; others would be of no use.
+    // Addresses come with the id of their peer; those of other peers are of no use.
     let is_of_sender = |address: &Address| {
         address
             .peer()
@@ -157,7 +157,7 @@ fn addresses_of(invitation: &Invitation) -> Vec<Address> {
     addresses.filter(is_of_sender).collect()
 }
 
-/// Removes the data of a cluster that was found to hold nothing, unless something has come meanwhile.
+/// Removes the data of an empty cluster, unless it has pins meanwhile.
 fn give_up_empty_cluster(folder: &Folder) -> anyhow::Result<()> {
     let data = folder.config.data_folder(&folder.path);
     let store = Store::open(&data, &OpenOptions::default())?;
@@ -175,7 +175,7 @@ fn is_empty(reader: &Reader) -> bool {
     reader.listing().pins(None).next().is_none()
 }
 
-/// All parts of a peer that runs.
+/// The components of a running peer.
 struct Running {
     driver: Driver,
     net: Net,
@@ -196,8 +196,8 @@ impl Running {
     ) -> anyhow::Result<Self> {
         let config = &folder.config;
         let me = core_peer(&folder.identity.peer);
-        // Both read much of what they have, each on a thread of its own: the node's open has started when
-        // the store's begins.
+        // Opening reads much of both, in separate threads: the node's opening has started when the store's
+        // begins.
         let runtimes = Runtimes::start().context("cannot start threads")?;
         let opening = async { tokio::task::block_in_place(|| parts::open_store(folder)) };
         let backend = parts::open_backend(folder, runtimes.node());
@@ -234,7 +234,7 @@ impl Running {
         let world = world::world(handle.clone(), reader, net.clone());
         let cluster = Cluster::new(parts::settings(folder), world, backend.clone());
         greeter.set_handle(handle.clone());
-        // Nothing has been set before.
+        // Set once.
         let _ = operations.set(cluster.clone());
         tasks.spawn_on(pump(core, handle.clone()), runtimes.consensus());
         tasks.spawn_on(handle.delays().clone().probe_network(), runtimes.consensus());
@@ -272,7 +272,7 @@ impl Running {
         })
     }
 
-    /// Waits for a leader and for this peer to be a part of what it leads.
+    /// Waits for a leader, and for this peer to be part of its cluster.
     async fn ready(&self, limit: Duration) -> anyhow::Result<()> {
         let waiting = Waiting {
             net: &self.net,
@@ -293,7 +293,7 @@ impl Running {
         Ok(())
     }
 
-    /// Ends the own membership, as far as that is possible. True when it has ended.
+    /// Ends this peer's membership, if possible. Returns `true` when it has ended.
     async fn leave(&self) -> bool {
         tracing::info!("leaving the cluster");
         let request = Request::RemovePeer {
@@ -317,7 +317,7 @@ impl Running {
         );
     }
 
-    /// Ends the parts, those first that others speak to.
+    /// Stops the components, those that others call first.
     async fn stop(mut self, folder: &Folder) {
         let down = |server: Option<Server>| async move {
             if let Some(server) = server {
@@ -348,7 +348,7 @@ impl Running {
     }
 }
 
-/// All that decides what the peer starts from.
+/// Collects the inputs of the bootstrap from the configuration.
 fn begin<'a>(
     folder: &Folder,
     bootstrap: &[Address],
@@ -385,7 +385,7 @@ fn begin<'a>(
     })
 }
 
-/// The embedded node needs its neighbours at once: without them it finds nothing.
+/// The embedded node needs its neighbours at once: it finds no content without them.
 fn swarm_delay(config: &Config) -> Duration {
     let kubo = config.ipfs_connector.ipfshttp.as_ref();
     kubo.map_or(Duration::ZERO, |kubo| kubo.connect_swarms_delay.0)
@@ -402,12 +402,12 @@ async fn pump(mut events: CoreEvents, handle: Handle) {
 
 async fn pass_invitation(mut invited: mpsc::Receiver<Invitation>, ending: mpsc::Sender<Ending>) {
     if let Some(invitation) = invited.recv().await {
-        // Full means that the peer ends already.
+        // A full channel means that the peer ends already.
         let _ = ending.try_send(Ending::Invited(invitation));
     }
 }
 
-/// Keeps where the others are, for the next start, each time that it changes.
+/// Saves the peers' addresses for the next start, each time that they change.
 async fn keep_peerstore(mut changes: watch::Receiver<u64>, path: PathBuf, net: Net) {
     while changes.changed().await.is_ok() {
         save_peerstore(&path, &net);
@@ -415,7 +415,7 @@ async fn keep_peerstore(mut changes: watch::Receiver<u64>, path: PathBuf, net: N
     }
 }
 
-/// They tell again, so a failure is no harm.
+/// Best effort: peers announce their addresses again.
 fn save_peerstore(path: &Path, net: &Net) {
     let addresses: Vec<_> = net.peerstore().into_values().flatten().map(Address).collect();
     if !addresses.is_empty()

@@ -1,5 +1,5 @@
-//! The loop of a peer: waits for one event, hands it to the core, starts the effects. It is the only part
-//! that knows the store, the network and the IPFS node at once.
+//! The loop of a peer: it takes events, hands them to the core and starts the effects. The only module that
+//! knows the store, the network and the IPFS node at once.
 
 mod compare;
 mod complaints;
@@ -29,7 +29,7 @@ use crate::net::Net;
 use crate::store::{Store, Syncer};
 use cluster_ipfs::Backend;
 
-/// What comes to the loop.
+/// Input of the loop.
 #[allow(clippy::large_enum_variant, reason = "most of them are messages and requests")]
 enum Input {
     Event(Event),
@@ -39,23 +39,23 @@ enum Input {
     Stop,
 }
 
-/// Messages from other peers that may wait for the loop: some 10 ms of its work.
+/// Messages of other peers queued for the loop: some 10 ms of its work.
 const MESSAGES_MAX: usize = 1024;
 
-/// Requests of clients that may wait for the loop; the core has a limit of its own on those that it opened.
+/// Client requests queued for the loop; the core limits those it has opened separately.
 const REQUESTS_MAX: usize = 8192;
 
-/// Events that are handled together: some milliseconds of the loop's work.
+/// Events handled together: some milliseconds of the loop's work.
 const EVENTS_MAX: usize = 256;
 
-/// A loop that found so many events at once is busy, and more are on their way.
+/// Number of events found at once from which the loop counts as busy, with more on their way.
 const BUSY: usize = 6;
 
-/// A busy loop lets events gather for so long, to write and to send what they come to together: one write of
-/// the database, one log entry and one sync cost as much for a hundred pins as for one.
+/// Time for which a busy loop gathers events, to write and send their effects together: one write of the
+/// database, one log entry and one sync cost as much for a hundred pins as for one.
 const GATHER: Duration = Duration::from_micros(300);
 
-/// Speaks to the loop. Cheap to clone.
+/// Handle to the running loop. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
     inputs: mpsc::Sender<Input>,
@@ -64,7 +64,7 @@ pub struct Handle {
     delays: Delays,
 }
 
-/// How much waits for the loop. What is not counted here is bounded by what the core has started.
+/// Permits of the loop's queue. Inputs without one are bounded by the operations that the core has started.
 struct Waiting {
     messages: Arc<Semaphore>,
     requests: AtomicUsize,
@@ -83,7 +83,7 @@ impl Clock {
         }
     }
 
-    /// One reading of both.
+    /// Reads both clocks.
     pub fn now(self) -> Now {
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let wall = std::time::SystemTime::now()
@@ -97,8 +97,12 @@ impl Clock {
 }
 
 impl Handle {
-    /// Has a request answered. A full queue is refused at once; a peer that shuts down answers that it may
-    /// still happen.
+    /// Sends a client's request to the core and waits for its reply.
+    ///
+    /// # Errors
+    ///
+    /// The core's [`Refusal`]. A full queue is refused at once; a peer that shuts down answers that the
+    /// request may still take effect.
     pub async fn request(&self, request: Request) -> Result<Reply, Refusal> {
         if self.waiting.requests.fetch_add(1, Ordering::Relaxed) >= REQUESTS_MAX {
             self.waiting.requests.fetch_sub(1, Ordering::Relaxed);
@@ -112,21 +116,22 @@ impl Handle {
         answer.await.unwrap_or(Err(Refusal::Unknown))
     }
 
-    /// Reads something off the core, between two events; `None` when this peer is shutting down.
+    /// Reads a value from the core, between two events; `None` when this peer is shutting down.
     pub async fn view<T: Send + 'static>(
         &self,
         read: impl FnOnce(View<'_>, Now) -> T + Send + 'static,
     ) -> Option<T> {
         let (reply, answer) = oneshot::channel();
         let read = Box::new(move |view: View<'_>, now: Now| {
-            // Whoever asked may have gone away.
+            // The requester may be gone.
             let _ = reply.send(read(view, now));
         });
         self.inputs.send(Input::Read(read)).ok()?;
         answer.await.ok()
     }
 
-    /// A message of another peer. Waits when too many do: the network then holds up its senders.
+    /// Hands over a message of another peer. Waits while the queue is full, so that the network slows its
+    /// senders down.
     pub async fn received(&self, from: PeerId, envelope: Envelope) {
         // The semaphore is never closed.
         if let Ok(permit) = self.waiting.messages.clone().acquire_owned().await {
@@ -134,52 +139,52 @@ impl Handle {
         }
     }
 
-    /// Anything else that happened.
+    /// Hands over any other event.
     pub fn event(&self, event: Event) {
         // The loop is gone only when the process ends.
         let _ = self.inputs.send(Input::Event(event));
     }
 
-    /// Ends the loop once what came before is handled.
+    /// Ends the loop once earlier inputs are handled.
     pub fn stop(&self) {
         let _ = self.inputs.send(Input::Stop);
     }
 
-    /// How late consensus runs.
+    /// Delays of consensus.
     pub fn delays(&self) -> &Delays {
         &self.delays
     }
 
-    /// One reading of both clocks, as the core sees them.
+    /// Reads both clocks, as the core sees them.
     pub fn now(&self) -> Now {
         self.clock.now()
     }
 }
 
-/// What the loop drives.
+/// Components that the loop drives.
 pub struct Parts {
-    /// The core.
+    /// Configuration of the core.
     pub config: cluster_core::Config,
-    /// The disk.
+    /// The opened store.
     pub store: Store,
-    /// The other peers.
+    /// The running network.
     pub net: Net,
-    /// The IPFS node.
+    /// Client of the IPFS node.
     pub backend: Backend,
-    /// Who reads this peer's metrics.
+    /// Source of this peer's metrics.
     pub informer: Informer,
 }
 
-/// A running loop.
+/// A running loop, with its thread.
 pub struct Driver {
-    /// Speaks to it.
+    /// Handle to the loop.
     pub handle: Handle,
     thread: JoinHandle<Store>,
 }
 
 impl Driver {
-    /// Starts the loop on a thread of its own: a write to disk may take milliseconds, which a thread that
-    /// serves sockets does not have.
+    /// Starts the loop in its own thread: a write to disk may take milliseconds, which would delay the
+    /// sockets of a runtime thread.
     pub fn start(parts: Parts, recovered: cluster_core::Recovered) -> Self {
         let (inputs, receiver) = mpsc::channel();
         let clock = Clock::new();
@@ -227,15 +232,15 @@ impl Driver {
         Self { handle, thread }
     }
 
-    /// Ends the loop and waits for it; gives the store back, unless the core panicked.
+    /// Ends the loop and waits for it; returns the store, unless the core panicked.
     pub fn stop(self) -> Option<Store> {
         self.handle.stop();
         self.thread.join().ok()
     }
 }
 
-/// Ends the process when the core panics: without it nothing of a peer works, and a restart recovers all
-/// that it promised.
+/// Ends the process when the core panics: a peer cannot work without it, and a restart recovers all durable
+/// state.
 struct EndsProcess;
 
 impl Drop for EndsProcess {
@@ -294,8 +299,8 @@ impl Loop {
         }
     }
 
-    /// Puts an event to those that wait to be handled; has them handled before what must not share their
-    /// step. True when the loop shall end.
+    /// Adds an input to the pending events; an input that must not share a step has them handled first.
+    /// Returns `true` when the loop shall end.
     fn take(&mut self, input: Input, events: &mut Vec<Event>) -> bool {
         match input {
             Input::Event(event) if event.goes_alone() => {
@@ -374,7 +379,7 @@ impl Loop {
             }
             Effect::Reply { ticket, reply } => {
                 let waiter = self.waiters.remove(&ticket).expect("each ticket gets one reply");
-                // Whoever asked may have gone away.
+                // The requester may be gone.
                 let _ = waiter.send(reply);
             }
             Effect::Send { to, envelope } => self.parts.net.send(&to, &envelope),
@@ -394,8 +399,8 @@ impl Loop {
     }
 }
 
-/// Ends the process: after a write that failed, nobody knows what is on the disk, and going on would break
-/// promises that others rely on. What was acknowledged is safe on a majority.
+/// Ends the process: after a failed write the contents of the disk are unknown, and continuing could break
+/// promises to other peers. Acknowledged entries are safe on a majority.
 fn fail_stop(error: &dyn std::error::Error) -> ! {
     tracing::error!(
         "the state on disk cannot be written or read: {error}; stopping, so that no promise is broken. Check \

@@ -76,7 +76,7 @@ fn a_static_set_may_be_started_in_any_order_and_long_after_each_other() {
     let mut cluster = Cluster::prepare(&options(3));
     let ids: Vec<String> = cluster.peers.iter().map(|peer| peer.id.clone()).collect();
     cluster.peers[2].start();
-    cluster.peers[2].wait_log("waiting for a leader: 1 of 3 voters are here, 2 are needed");
+    cluster.peers[2].wait_log("waiting for a leader: 1 of 3 voters are connected, 2 are needed");
     let waits = format!("waiting for {}: cannot connect", ids[0]);
     cluster.peers[2].wait_log(&waits);
     cluster.peers[0].start();

@@ -1,23 +1,24 @@
-//! What a peer starts from: what its disk says, a cluster that it joins, or one that it founds.
+//! Bootstrap of a peer: decides whether it resumes from its disk, joins a cluster, or founds one.
 //!
-//! A fresh data folder says nothing, and may be that of a member whose disk was lost. So before a cluster is
-//! founded, the peers that are known (from `init_peerset`, the peerstore, `cluster.peer_addresses`) are
-//! asked, once:
+//! A fresh data folder may be that of a member whose disk was lost. So before a cluster is founded, the
+//! known peers (from `init_peerset`, the peerstore, `cluster.peer_addresses`) are queried once (see
+//! `discovery`):
 //!
-//! - Who says that this peer is a member, with a data folder that was recorded, tells of a lost disk: this
-//!   peer comes back under a new incarnation, and its state is streamed to it.
-//! - A member without a recorded folder has not been heard of by a leader yet. One that `init_peerset` makes
-//!   a founder founds, unless the cluster is led: then it lets itself be given the state. (A founder that
-//!   loses its disk between its first vote and its first entry in the log, a moment after the cluster's
-//!   first election, cannot be told from one that starts for the first time. It may vote twice in one term,
-//!   which does harm only when another founder's disk is lost at the same time.)
-//! - Where nobody knows of a cluster, the peers of `init_peerset` found theirs, in any order and hours
-//!   apart: all compute the same first membership. A folder that was lost while nobody could be asked does
-//!   no harm then: the others do not listen to a data folder that is not the recorded one, and say so.
-//!   But when one of them belongs to another cluster (a new one of survivors, say), nothing is founded: this
-//!   peer waits to be taken in there.
-//! - A peer without `init_peerset` founds a cluster of its own only when everybody in its peerstore is as
-//!   fresh as it is, or nobody is there.
+//! - A peer answers that this one is a member, with a recorded data folder: the disk was lost. This peer
+//!   returns under a new incarnation, and its state is streamed to it.
+//! - This peer is a member without a recorded folder: no leader has heard from it yet. If `init_peerset`
+//!   names it as a founder, it founds, unless the cluster has a leader: then it joins and is given the
+//!   state. (A founder that loses its disk between its first vote and its first entry in the log, a moment
+//!   after the cluster's first election, cannot be distinguished from one that starts for the first time.
+//!   It may vote twice in one term, which does harm only when another founder's disk is lost at the same
+//!   time.)
+//! - No answer names a cluster: the peers of `init_peerset` found theirs, in any order and hours apart,
+//!   since all compute the same first membership. A folder that was lost while no peer could be reached is
+//!   harmless then: the other peers ignore a data folder other than the recorded one, and report it. But
+//!   when a founder belongs to another cluster (a new one of survivors, say), nothing is founded: this peer
+//!   waits to be added there.
+//! - A peer without `init_peerset` founds its own cluster only when all peers of its peerstore are as fresh
+//!   as it is, or the peerstore is empty.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -32,57 +33,57 @@ use super::greeting::{self, Greeting, Question, Standing};
 use crate::net::Net;
 use crate::store::Store;
 
-/// Between two rounds of questions.
+/// Pause between two rounds of queries.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How often it is said what is waited for.
+/// Interval of the log lines about the reason to wait.
 const WAITING_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Peers that are asked at once. A larger cluster has enough of them to know who belongs to it.
+/// Peers queried at once. Of a larger cluster, enough of them know its members.
 const ASKED_MAX: usize = 64;
 
-/// What is known before the state machine runs.
+/// Inputs of the bootstrap.
 pub(super) struct Start<'a> {
     pub(super) net: &'a Net,
-    /// Whom to join through.
+    /// Peers to join through.
     pub(super) bootstrap: Vec<PeerId>,
-    /// Of whom there is an address.
+    /// Peers with a known address.
     pub(super) known: Vec<PeerId>,
-    /// Who founds a cluster, this peer among them; only itself when `init_peerset` is empty.
+    /// Founders of the cluster, this peer among them; only itself when `init_peerset` is empty.
     pub(super) founders: Vec<PeerId>,
-    /// Whether `init_peerset` names anybody.
+    /// True if `init_peerset` names any peers.
     pub(super) is_static: bool,
-    /// How long to wait for somebody to answer.
+    /// Longest wait for an answer.
     pub(super) limit: Duration,
-    /// Where the data is, for messages.
+    /// The data folder, for messages.
     pub(super) data: PathBuf,
 }
 
-/// What the state machine starts from.
+/// State from which the core starts.
 pub(super) struct Beginning {
     pub(super) recovered: Recovered,
-    /// Members that a peer without a membership of its own listens to.
+    /// Members named by other peers, from which a peer without a membership accepts messages.
     pub(super) guides: BTreeSet<PeerId>,
 }
 
-/// What came of a round of questions.
+/// Answers to a round of queries.
 #[derive(Default)]
 struct Round {
-    /// Those to whom this peer is a member.
+    /// Answers of clusters that this peer is a member of.
     members: Vec<(PeerId, Greeting)>,
-    /// Those who have a cluster that this peer is not a member of.
+    /// Answers of clusters that this peer is not a member of.
     strangers: Vec<(PeerId, Greeting)>,
-    /// Those who have no cluster yet.
+    /// Number of peers without a cluster.
     fresh: usize,
-    /// Those who did not answer, or refused.
+    /// Errors of peers that did not answer, or refused.
     failures: BTreeMap<PeerId, String>,
 }
 
 impl Start<'_> {
-    /// Finds out; a store that is fresh is founded.
+    /// Determines the state to start from; founds a fresh store.
     ///
     /// # Errors
-    /// There is nothing to start from, and what to do about it.
+    /// This peer can neither resume, join nor found; the error contains advice.
     pub(super) async fn begin(
         &self,
         store: &mut Store,
@@ -99,7 +100,7 @@ impl Start<'_> {
             }
             Identity::Unknown => {
                 tracing::info!(
-                    "this peer was joining the cluster {} when it stopped, and goes on",
+                    "this peer was joining the cluster {} when it stopped, and continues",
                     recovered.members.cluster
                 );
                 self.enter(recovered.members.cluster).await?
@@ -142,7 +143,7 @@ impl Start<'_> {
                     );
                 }
                 anyhow::bail!(
-                    "nobody in the peerstore could be asked whether this peer ({me}) belongs to a cluster: \
+                    "no peer of the peerstore could be asked whether this peer ({me}) belongs to a cluster: \
                      {}. Start the others and then this peer again; or start it with --bootstrap to join a \
                      cluster; or empty the peerstore to found a cluster of this peer alone",
                     listed(&round.failures)
@@ -152,7 +153,7 @@ impl Start<'_> {
                 said = Instant::now();
                 match rival {
                     Some((peer, cluster)) => tracing::info!(
-                        "waiting for the cluster {cluster}, to which {peer} belongs, to take this peer in"
+                        "waiting for the cluster {cluster}, to which {peer} belongs, to add this peer"
                     ),
                     None => {
                         tracing::info!("waiting for a peer of the peerstore: {}", listed(&round.failures));
@@ -172,13 +173,14 @@ impl Start<'_> {
         Ok(Beginning { recovered, guides })
     }
 
-    /// In this order: who calls in between is asked to wait, and not taken for a stranger.
+    /// Sets the members first: callers in between are asked to wait, instead of being refused as
+    /// non-members.
     async fn set_cluster(&self, cluster: ClusterId, members: BTreeSet<PeerId>) {
         self.net.set_members(members).await;
         self.net.set_cluster(cluster);
     }
 
-    /// The cluster that this peer belongs to by what others say, if it is to be given its state by them.
+    /// Returns the answer of the cluster that this peer is a member of, if it is to fetch its state there.
     fn own_cluster<'b>(&self, round: &'b Round) -> anyhow::Result<Option<&'b Greeting>> {
         let own = Members::initial(self.founders.iter().cloned()).cluster;
         let Some((first, greeting)) = round.members.first() else {
@@ -217,7 +219,7 @@ impl Start<'_> {
         Ok(members.clone().find(|greeting| greeting.led || !founds))
     }
 
-    /// Refuses to found a cluster beside one whose peers this peer is configured to know.
+    /// Refuses to found a cluster beside one whose peers are in this peer's configuration.
     fn refuse_strangers(&self, round: &Round) -> anyhow::Result<()> {
         let own = Members::initial(self.founders.iter().cloned()).cluster;
         let me = self.net.peer_id();
@@ -243,7 +245,7 @@ impl Start<'_> {
         Ok(())
     }
 
-    /// A founder that belongs to another cluster by now: a cluster that is founded cannot have it.
+    /// Returns a founder that belongs to another cluster by now, and so cannot be in a newly founded one.
     fn rival<'r>(&self, round: &'r Round) -> Option<(&'r PeerId, ClusterId)> {
         let mut strangers = round.strangers.iter();
         let (peer, greeting) = strangers.find(|(peer, _)| self.is_static && self.founders.contains(peer))?;
@@ -259,7 +261,7 @@ impl Start<'_> {
         Ok(Beginning { recovered, guides })
     }
 
-    /// Has a peer of the bootstrap list let this one in.
+    /// Asks the peers of the bootstrap list to add this one.
     async fn join(&self) -> anyhow::Result<Greeting> {
         let since = Instant::now();
         let mut said = since;
@@ -278,14 +280,14 @@ impl Start<'_> {
             }
             if said.elapsed() >= WAITING_INTERVAL || said == since {
                 said = Instant::now();
-                tracing::info!("waiting to be let into a cluster: {why}");
+                tracing::info!("waiting to join a cluster: {why}");
             }
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    /// Finds the members of the cluster that this peer's data says it belongs to, and is let in again where
-    /// it may ask for it.
+    /// Finds members of the cluster in this peer's data; with a bootstrap list, asks them to add this peer
+    /// again.
     async fn enter(&self, cluster: ClusterId) -> anyhow::Result<BTreeSet<PeerId>> {
         let me = self.net.peer_id();
         let since = Instant::now();
@@ -334,7 +336,7 @@ impl Start<'_> {
         }
     }
 
-    /// The data of a folder is that of the peer whose identity is beside it.
+    /// Checks that the data belongs to the peer of the identity file beside it.
     fn check_owner(&self, recovered: &Recovered) -> anyhow::Result<()> {
         let me = self.net.peer_id();
         let members = &recovered.members;
@@ -353,7 +355,7 @@ impl Start<'_> {
         Ok(())
     }
 
-    /// A member that is told to join a cluster is in it already, or it is another one.
+    /// Checks that the peers of the bootstrap list belong to the cluster that this peer is a member of.
     async fn check_bootstrap(&self, own: ClusterId) -> anyhow::Result<()> {
         if self.bootstrap.is_empty() {
             return Ok(());
@@ -373,14 +375,14 @@ impl Start<'_> {
         Ok(())
     }
 
-    /// The peers that could know this one.
+    /// Peers that may know this one.
     fn others(&self) -> Vec<PeerId> {
         let all: BTreeSet<&PeerId> = self.known.iter().chain(&self.founders).collect();
         let others = all.into_iter().filter(|peer| *peer != self.net.peer_id());
         others.take(ASKED_MAX).cloned().collect()
     }
 
-    /// Asks some peers the same. To be let in once is enough.
+    /// Sends the same query to several peers. One success of a join is enough.
     async fn ask(&self, peers: &[PeerId], question: &Question) -> Round {
         let mut asked: FuturesUnordered<_> = peers
             .iter()
@@ -421,16 +423,16 @@ impl Start<'_> {
     }
 }
 
-/// What a removed peer's operator can do.
+/// Advice for the operator of a removed peer.
 pub(super) fn how_to_come_back(me: &PeerId) -> String {
     format!(
-        "To bring it back, start it with --bootstrap <address of a member>, or run `ipfs-cluster-ctl peers \
-         add {me}` at a member and start it again. To start a new cluster with it, run \
-         `ipfs-cluster-service state cleanup` and empty the peerstore and consensus.raft.init_peerset first"
+        "To bring it back, start it with --bootstrap <address of a member>. To start a new cluster with it, \
+         run `ipfs-cluster-service state cleanup` and empty the peerstore and consensus.raft.init_peerset \
+         first; a peer that runs like that also joins by `ipfs-cluster-ctl peers add {me}` at a member"
     )
 }
 
-/// Names and reasons, for people.
+/// Reasons by peer, as text for people.
 fn listed(reasons: &BTreeMap<PeerId, String>) -> String {
     let reasons = reasons.iter().map(|(peer, why)| {
         let why = why.as_str();
@@ -443,7 +445,7 @@ fn listed(reasons: &BTreeMap<PeerId, String>) -> String {
     });
     let listed: Vec<String> = reasons.collect();
     if listed.is_empty() {
-        return "nobody to ask is known".to_owned();
+        return "no other peer is known".to_owned();
     }
     listed.join("; ")
 }

@@ -1,5 +1,6 @@
-//! What peers ask each other across the borders of their clusters: who somebody is, and to be let in. The
-//! method is open to all who have got through the handshake, with the cluster's secret where there is one.
+//! Discovery: the queries that peers send each other regardless of their clusters, to identify each other,
+//! to join, and to invite. The method is open to every peer that passes the handshake, which takes the
+//! cluster's secret if there is one.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -11,70 +12,70 @@ use tokio::sync::mpsc;
 use crate::driver::Handle;
 use crate::net::{CallError, Deadline, Incoming, Multiaddr, Net};
 
-/// Its name.
+/// Name of the method.
 pub(super) const METHOD: &str = "greet";
 
-/// Addresses of each peer that are told: those that it says itself come first.
+/// Addresses sent per peer, those that it announced itself first.
 const ADDRESSES_MAX: usize = 4;
 
-/// Peers that are told of. A newcomer needs some, and learns of the others from them.
+/// Members sent in an answer. A newcomer needs some, and learns the others from them.
 const PEERS_MAX: usize = 512;
 
-/// For who somebody is: a dial, and an answer out of memory.
+/// Time limit of identification: a dial, and an answer from memory.
 pub(super) const WHO: Duration = Duration::from_secs(3);
 
-/// To be let in: the core's own deadline for a request is 15 s.
+/// Time limit of a join: the core's own deadline for a request is 15 s.
 pub(super) const JOIN: Duration = Duration::from_secs(18);
 
-/// What is asked.
+/// A query. Encoded with postcard, so the order of variants and fields is fixed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Question {
-    /// Who are you, and what am I to you?
+    /// Asks for the peer's cluster and the asker's membership in it.
     Who,
-    /// Let me into your cluster.
+    /// Asks to be added to the peer's cluster.
     Join,
-    /// Leave your own cluster, of which you are all, and join mine.
+    /// Asks the peer to leave its cluster, of which it must be the only member, and to join the asker's.
     Come {
-        /// Which.
+        /// Cluster to join.
         cluster: ClusterId,
-        /// Where the one who asks is.
+        /// Addresses of the asker.
         addresses: Vec<String>,
     },
 }
 
-/// The answer to all questions.
+/// The answer to all queries. Encoded with postcard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Greeting {
-    /// The speaker's cluster; unknown while it has none.
+    /// Cluster of the answering peer; unknown while it has none.
     pub(super) cluster: ClusterId,
-    /// The speaker's data folder.
+    /// Incarnation of its data folder.
     pub(super) incarnation: Incarnation,
-    /// How far the speaker knows the log.
+    /// Its applied index.
     pub(super) as_of: Index,
-    /// Whether the speaker belongs to its cluster.
+    /// True if it is a member of its cluster.
     pub(super) takes_part: bool,
-    /// Whether the speaker knows who leads.
+    /// True if it knows a leader.
     pub(super) led: bool,
-    /// What the asker is to the speaker.
+    /// Membership of the asker, as the answering peer knows it.
     pub(super) you: Standing,
-    /// The members, and where they are; told to members only.
+    /// The members with their addresses; empty unless the asker is a member.
     pub(super) peers: Vec<(PeerId, Vec<String>)>,
 }
 
-/// What somebody is to a cluster.
+/// Membership of the asker in a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Standing {
     /// Not a member.
     Stranger,
     /// A member.
     Member {
-        /// The data folder that is recorded for it, if one has been.
+        /// Incarnation recorded for it, if there is one.
         incarnation: Option<Incarnation>,
     },
 }
 
 impl Greeting {
-    /// Whether the speaker may speak for a cluster.
+    /// Returns whether the answering peer is a member of a cluster, so that its answer counts.
     pub(super) fn has_a_say(&self) -> bool {
         self.cluster != ClusterId::UNKNOWN && self.takes_part
     }
@@ -83,7 +84,7 @@ impl Greeting {
         matches!(self.you, Standing::Member { .. })
     }
 
-    /// Passes on to the network where the others are, and says who they are.
+    /// Passes the addresses on to the network, and returns the members.
     pub(super) async fn tell(&self, net: &Net) -> Vec<PeerId> {
         for (peer, addresses) in &self.peers {
             let addresses: Vec<Multiaddr> = addresses.iter().filter_map(|text| text.parse().ok()).collect();
@@ -95,7 +96,7 @@ impl Greeting {
     }
 }
 
-/// Asks a peer, which is dialled if it is not connected.
+/// Sends a query to a peer, which is dialled if it is not connected.
 pub(super) async fn ask(net: &Net, peer: &PeerId, question: &Question) -> Result<Greeting, CallError> {
     let limit = match question {
         Question::Who | Question::Come { .. } => WHO,
@@ -104,8 +105,7 @@ pub(super) async fn ask(net: &Net, peer: &PeerId, question: &Question) -> Result
     net.ask(peer, METHOD, question, Deadline::Within(limit)).await
 }
 
-/// Has a peer that is no member let go of a cluster of its own, when there is nothing in that. Then it joins
-/// this one through this peer.
+/// Asks a non-member to give up its own cluster, if that is empty, and to join this one through this peer.
 pub(super) async fn invite(net: &Net, peer: &PeerId) -> Result<(), String> {
     let come = Question::Come {
         cluster: net.cluster(),
@@ -113,7 +113,7 @@ pub(super) async fn invite(net: &Net, peer: &PeerId) -> Result<(), String> {
     };
     match ask(net, peer, &come).await {
         Ok(_) => Ok(()),
-        // A peer that never comes would count as a member, and might get a vote.
+        // A peer that never joins would count as a member, and might get a vote.
         Err(error @ (CallError::Unreachable { .. } | CallError::Late { .. } | CallError::Lost { .. })) => {
             Err(format!(
                 "{error}: a peer must be running and reachable to be added. Start it, and give \
@@ -127,28 +127,28 @@ pub(super) async fn invite(net: &Net, peer: &PeerId) -> Result<(), String> {
     }
 }
 
-/// A peer that wants this one in its cluster.
+/// An accepted invitation to another cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Invitation {
-    /// Who.
+    /// The inviting peer.
     pub(super) from: PeerId,
-    /// Where it is.
+    /// Its addresses.
     pub(super) addresses: Vec<Multiaddr>,
 }
 
-/// Answers.
+/// Answers the queries of other peers.
 #[derive(Clone)]
 pub(super) struct Greeter {
     net: Net,
-    /// Once there is one.
+    /// Set once the core runs.
     handle: Arc<OnceLock<Handle>>,
     invitations: mpsc::Sender<Invitation>,
-    /// Whether this peer founded a cluster of its own, and holds nothing.
+    /// Returns whether the pinset is empty.
     is_free: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl Greeter {
-    /// `is_free` says whether the pinset is empty; it reads the disk.
+    /// `is_free` returns whether the pinset is empty; it reads the disk.
     pub(super) fn new(
         net: Net,
         invitations: mpsc::Sender<Invitation>,
@@ -162,19 +162,19 @@ impl Greeter {
         }
     }
 
-    /// The state machine runs from here on.
+    /// Sets the handle of the core, once it runs.
     pub(super) fn set_handle(&self, handle: Handle) {
-        // A second one would be of the same peer.
+        // A second call has the same handle.
         let _ = self.handle.set(handle);
     }
 
-    /// Answers one question.
+    /// Answers one query.
     pub(super) async fn answer(&self, mut incoming: Incoming) {
         let question = incoming.request_as::<Question>();
         let (from, cluster) = (incoming.from.clone(), incoming.cluster);
         let answered = match question {
             Ok(question) => self.respond(&from, cluster, question).await,
-            Err(error) => Err(format!("the question cannot be read: {error}")),
+            Err(error) => Err(format!("the query cannot be decoded: {error}")),
         };
         let sent = match answered {
             Ok(greeting) => match incoming.respond_as(&greeting).await {
@@ -184,7 +184,7 @@ impl Greeter {
             Err(why) => incoming.finish(Err(why)).await,
         };
         if let Err(error) = sent {
-            tracing::debug!(%from, %error, "a question of another peer was not answered to its end");
+            tracing::debug!(%from, %error, "the answer to a query of another peer was not sent");
         }
     }
 
@@ -280,7 +280,7 @@ impl Greeter {
         Ok(())
     }
 
-    /// Takes an invitation, when there is nothing that this peer would lose by it.
+    /// Accepts an invitation, if this peer is the only member of its cluster and has no pins.
     async fn accept(&self, from: &PeerId, cluster: ClusterId, addresses: &[String]) -> Result<(), String> {
         let own = self.net.cluster();
         if own == ClusterId::UNKNOWN || own == cluster {

@@ -1,4 +1,4 @@
-//! What a peer serves over HTTP.
+//! HTTP servers of a peer: REST API, proxy, and the embedded node's API.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -21,7 +21,7 @@ const REST_KEY: &str = "api.restapi.http_listen_multiaddress";
 const PROXY_KEY: &str = "api.ipfsproxy.listen_multiaddress";
 const NODE_KEY: &str = "ipfs_connector.embedded.api_listen_multiaddress";
 
-/// How long a name of a listen address may take to be resolved: it is a name of this machine.
+/// Time limit for resolving the name in a listen address, which is one of this machine.
 const LOOK_UP: Duration = Duration::from_secs(10);
 
 /// Serves the embedded node's own API.
@@ -58,8 +58,8 @@ pub(super) async fn serve_ipfs_api(
     Ok(())
 }
 
-/// Validates all that is served over HTTP, down to the ports, before anything is written: a peer that cannot
-/// be reached must not have founded a cluster.
+/// Validates the settings of all HTTP servers, down to the ports, before anything is written: a peer that
+/// cannot be reached must not have founded a cluster.
 pub(super) async fn check(config: &Config, folder: &Path) -> anyhow::Result<()> {
     if let Some(rest) = rest_config(config, folder).await? {
         http::check(Service::Rest, &rest.listen).await?;
@@ -108,7 +108,7 @@ async fn rest_config(config: &Config, folder: &Path) -> anyhow::Result<Option<Ht
     }))
 }
 
-/// Serves the REST API, unless it is not configured.
+/// Serves the REST API, if it is configured.
 pub(super) async fn serve_rest(
     config: &Config,
     folder: &Path,
@@ -170,8 +170,7 @@ fn kubo_behind(proxy: &IpfsProxy) -> anyhow::Result<Behind> {
     behind.context("api.ipfsproxy.node_multiaddress")
 }
 
-/// Serves the IPFS proxy, unless it is not configured. It stands before this peer's own IPFS node, where that
-/// is in this process.
+/// Serves the IPFS proxy, if it is configured, in front of this peer's IPFS node.
 pub(super) async fn serve_proxy(
     config: &Config,
     folder: &Path,
@@ -203,8 +202,8 @@ pub(super) async fn serve_proxy(
     Ok(Some(server))
 }
 
-/// Says so when whoever reaches the port for peers may become one.
-pub(super) fn warn_of_strangers(cluster: &config::Cluster) {
+/// Warns when anyone who reaches the port for peers may join.
+pub(super) fn warn_of_open_cluster(cluster: &config::Cluster) {
     let listens = &cluster.listen_multiaddress.0;
     let open = listens.iter().any(|address| !is_loopback(address));
     let mut secrets = cluster.accepted_secrets.iter().chain([&cluster.secret]);
@@ -227,7 +226,7 @@ fn is_loopback(address: &Address) -> bool {
     }
 }
 
-/// The certificate, if there is one; files are looked for from the configuration folder on.
+/// The certificate, if there is one; relative paths start at the configuration folder.
 fn tls(rest: &HttpApi<Rest>, folder: &Path) -> anyhow::Result<Option<Tls>> {
     if rest.ssl_cert_file.is_empty() {
         return Ok(None);
@@ -241,7 +240,7 @@ fn tls(rest: &HttpApi<Rest>, folder: &Path) -> anyhow::Result<Option<Tls>> {
         .map_err(|why| anyhow::anyhow!("api.restapi.ssl_cert_file: {why}"))
 }
 
-/// Takes a port, or says who should let go of it.
+/// Binds a port. The error advises on a port that is in use.
 async fn bind(socket: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(socket).await.with_context(|| {
         format!(
@@ -251,8 +250,8 @@ async fn bind(socket: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Where to listen. A name is looked up once, and stands for its first address, as in the Go peer; `/http` at
-/// the end says what is spoken there anyway.
+/// Socket addresses to listen on. A name is resolved once, to its first address, as in the Go peer; a
+/// trailing `/http` is ignored.
 async fn sockets(addresses: &[Address], key: &str) -> anyhow::Result<Vec<SocketAddr>> {
     let mut sockets = Vec::with_capacity(addresses.len());
     for address in addresses {

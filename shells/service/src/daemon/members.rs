@@ -1,5 +1,5 @@
-//! While a peer runs: the membership is passed on to the network, those who know more are asked where a
-//! leader or a peer is missing, and the end of the own membership is noticed.
+//! Membership while a peer runs: changes are passed on to the network, other peers are queried when a
+//! leader or a peer is missing, and the end of this peer's membership is detected.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -14,41 +14,41 @@ use super::greeting::{self, Greeting, Question};
 use crate::driver::Handle;
 use crate::net::Net;
 
-/// How often changes of the membership are passed on to the network.
+/// Interval at which the membership is read from the core.
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How often others are asked while something is missing. The first time soon after the start, when most of
-/// what can be missing is.
+/// Interval of queries while something is missing. The first follows soon after the start, when that is
+/// most likely.
 const INQUIRY_PAUSE: Duration = Duration::from_secs(3);
 
-/// So many of these pauses pass between two questions while nothing seems to be missing. A learner that was
-/// removed may not have been sent the end of the log, and a silent leader tells it nothing.
+/// Intervals per query while nothing seems to be missing. A removed learner may not have been sent the end
+/// of the log, and does not notice the leader's silence.
 const ROUNDS_OF_REST: u64 = 4;
 
-/// Peers that are asked in one go.
+/// Peers queried at once while there is no leader.
 const ASKED_MAX: usize = 5;
 
-/// Peers beyond the known membership that this one listens to: more than one answer names.
+/// Seed members kept: more than one answer names.
 const GUIDES_MAX: usize = 1024;
 
-/// What both tasks share.
+/// State shared by both tasks.
 #[derive(Clone)]
 pub(super) struct Watch {
     pub(super) net: Net,
     pub(super) handle: Handle,
-    /// Of whom there was an address at the start.
+    /// Peers with a known address at the start.
     pub(super) known: Vec<PeerId>,
-    /// Members by what others say. They count while this peer has no leader of its own: it may be that none
-    /// of those whom it knows belongs to the cluster any more.
+    /// Members named by other peers. They count as members while this peer has no leader: possibly no peer
+    /// of its own membership belongs to the cluster any more.
     pub(super) guides: Arc<Mutex<BTreeSet<PeerId>>>,
 }
 
-/// What is read off the state machine.
+/// State read from the core.
 struct Look {
     members: BTreeSet<PeerId>,
     leader: Option<PeerId>,
     membership: Membership,
-    /// What all members read.
+    /// The protocol version that all members read.
     version: u8,
 }
 
@@ -67,19 +67,19 @@ impl Watch {
         self.guides.lock().expect("no panic while locked").clone()
     }
 
-    /// Passes changes of the membership on to the network, and of the leadership to whoever reads the log,
-    /// until the membership ends.
+    /// Passes changes of the membership on to the network, and logs changes of the leader, until the
+    /// membership ends.
     pub(super) async fn run(self, ending: mpsc::Sender<Ending>) {
         let (mut last, mut last_leader) = (BTreeSet::new(), None);
         let mut known: Option<BTreeSet<PeerId>> = None;
-        // Whoever starts as removed has been asked for again, or it would not have been started: it waits to
-        // be told under which Raft id.
+        // A peer that starts as removed has been added again, or it would not have been started: it waits
+        // to learn its new Raft id.
         let mut returns = !self.guides().is_empty();
         while let Some(look) = self.look().await {
             let is_member = matches!(look.membership, Membership::Learner | Membership::Voter);
             returns &= !is_member;
             if look.membership == Membership::Removed && !returns {
-                // Full means that the end has been told already.
+                // A full channel means that the end was reported already.
                 let _ = ending.try_send(Ending::Removed);
                 return;
             }
@@ -114,8 +114,8 @@ impl Watch {
         }
     }
 
-    /// Asks others as long as there is no leader, or not everybody is connected: for who belongs to the
-    /// cluster, this peer included, and where they are.
+    /// Queries other peers for the members and their addresses, while there is no leader or a member is not
+    /// connected; otherwise, now and then, whether this peer is still a member.
     pub(super) async fn inquire(self) {
         for round in 1_u64.. {
             tokio::time::sleep(INQUIRY_PAUSE).await;
@@ -127,7 +127,8 @@ impl Watch {
                 candidates.extend(self.known.iter().cloned());
                 self.ask_some(candidates, &look).await;
             } else if look.members.iter().any(is_away) || round % ROUNDS_OF_REST == 0 {
-                // Those that are not connected too: they hang up on a peer that they have removed.
+                // Members that are not connected too: they refuse connections of a peer that they have
+                // removed.
                 self.ask_some(look.members.clone(), &look).await;
             }
         }
@@ -143,14 +144,14 @@ impl Watch {
             (peer.clone(), answer)
         });
         for (peer, answer) in futures::future::join_all(asked).await {
-            // Whoever does not answer is tried again by the network itself.
+            // The network retries peers that do not answer.
             if let Ok(greeting) = answer {
-                self.heard(&peer, &greeting).await;
+                self.on_answer(&peer, &greeting).await;
             }
         }
     }
 
-    async fn heard(&self, peer: &PeerId, greeting: &Greeting) {
+    async fn on_answer(&self, peer: &PeerId, greeting: &Greeting) {
         if !greeting.has_a_say() || greeting.cluster != self.net.cluster() {
             return;
         }
@@ -162,8 +163,8 @@ impl Watch {
                 guides.pop_first();
             }
         } else {
-            // The core judges whether it or the other one is behind. A learner does not notice that its
-            // leader is silent, so a leader that it remembers says nothing.
+            // The core decides whether it or the other peer lags behind. A learner does not notice that its
+            // leader is silent, so a known leader proves nothing.
             let message = Message::NotMember {
                 as_of: greeting.as_of,
             };

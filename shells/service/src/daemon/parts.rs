@@ -1,4 +1,4 @@
-//! The parts of a peer, as its configuration wants them.
+//! Construction of a peer's components from its configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
@@ -34,7 +34,7 @@ pub(super) fn open_store(folder: &Folder) -> anyhow::Result<(Store, Option<Recov
     Ok((store, recovered))
 }
 
-/// Where other peers are, by all that this one was told.
+/// Addresses of other peers from the configuration, the peerstore and the command line.
 pub(super) fn known_peers(folder: &Folder, bootstrap: &[Address]) -> BTreeMap<PeerId, Vec<Multiaddr>> {
     let mut known: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
     let configured = folder.peerstore.addresses.iter();
@@ -89,10 +89,11 @@ pub(super) async fn start_net(
         known_peers,
         open_methods: BTreeSet::from([greeting::METHOD.to_owned()]),
     };
-    listen::warn_of_strangers(&config.cluster);
+    listen::warn_of_open_cluster(&config.cluster);
     let (net, events) = threads.spawn(Net::start(net)).await??;
     if let Some(recovered) = recovered {
-        // In this order: who calls in between is asked to wait, and not taken for a stranger.
+        // Sets the members first: callers in between are asked to wait, instead of being refused as
+        // non-members.
         net.set_members(recovered.members.peer_ids().cloned().collect())
             .await;
         net.set_cluster(recovered.members.cluster);
@@ -100,7 +101,7 @@ pub(super) async fn start_net(
     Ok((net, events))
 }
 
-/// What the loop drives.
+/// Components that the loop drives.
 pub(super) fn driven(folder: &Folder, store: Store, net: &Net, backend: &Backend) -> Parts {
     Parts {
         config: folder.config.core(&folder.identity),
@@ -114,7 +115,7 @@ pub(super) fn driven(folder: &Folder, store: Store, net: &Net, backend: &Backend
 fn measured(config: &Config) -> Measured {
     let ping_ttl = config.cluster.monitor_ping_interval.0 * 2;
     let informer = &config.informer;
-    // Everything is measured as often as a `ping` is sent, and must count until the next time.
+    // All metrics are measured as often as a `ping` is sent, and must stay valid until the next time.
     let ttl = |ttl: Duration| ttl.max(ping_ttl);
     let disk = informer.disk.as_ref().map(|disk| {
         let kind = if disk.metric_type.name() == "reposize" {
@@ -142,7 +143,7 @@ fn measured(config: &Config) -> Measured {
     }
 }
 
-/// What the operations need to know of this peer.
+/// Settings of the cluster operations.
 pub(super) fn settings(folder: &Folder) -> cluster::Config {
     let Folder { config, identity, .. } = folder;
     cluster::Config {

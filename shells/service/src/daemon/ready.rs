@@ -1,4 +1,4 @@
-//! What a peer waits for before it is ready, said while it waits.
+//! Start-up wait: until the peer is ready, it logs what is missing.
 
 use std::time::Duration;
 
@@ -8,28 +8,28 @@ use tokio::time::Instant;
 use crate::driver::Handle;
 use crate::net::Net;
 
-/// How often it is looked.
+/// Poll interval of the core.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How often a peer that is not ready says what it waits for.
+/// Interval of log lines while a peer is not ready.
 const WAITING_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Peers that are waited for by name; of more it is said how many.
+/// Peers listed by name in a log line; the others are counted.
 const NAMED_MAX: usize = 10;
 
-/// The protocol under which the network counts the bytes of state that come.
+/// Network protocol whose received bytes count as progress.
 const SNAPSHOTS: &str = "snapshot";
 
-/// Waits for the cluster.
+/// Waits until this peer is part of a cluster with a leader.
 pub(super) struct Waiting<'a> {
     pub(super) net: &'a Net,
     pub(super) handle: &'a Handle,
     pub(super) me: &'a PeerId,
-    /// How long nothing may change.
+    /// Longest time without progress.
     pub(super) limit: Duration,
 }
 
-/// Where this peer stands.
+/// Progress of this peer.
 struct Look {
     members: Members,
     membership: Membership,
@@ -40,10 +40,10 @@ struct Look {
 }
 
 impl Waiting<'_> {
-    /// Waits for a leader, and for this peer to have what it leads. Returns the members.
+    /// Waits for a leader, and for this peer to have applied its log. Returns the members.
     ///
     /// # Errors
-    /// Nothing has changed for too long: what is missing. The peer is shutting down.
+    /// No progress for `limit`, with the list of what is missing; or the peer is shutting down.
     pub(super) async fn wait(&self) -> anyhow::Result<Members> {
         let (mut moved, mut said) = (Instant::now(), Instant::now());
         let mut progress = (0, 0);
@@ -54,7 +54,8 @@ impl Waiting<'_> {
             if look.ready {
                 return Ok(look.members);
             }
-            // A peer that is given a large state is not stuck. One without a leader is, whatever it hears.
+            // A peer that receives a large state makes progress. One without a leader does not, whatever it
+            // receives.
             let now = (look.applied, self.received());
             let is_let_in = matches!(look.membership, Membership::Joining | Membership::Removed);
             if now != progress && (look.leader.is_some() || is_let_in) {
@@ -97,7 +98,7 @@ impl Waiting<'_> {
         self.handle.view(read).await
     }
 
-    /// Bytes of state that have come from others.
+    /// Bytes of state received from other peers.
     fn received(&self) -> u64 {
         let traffic = self.net.traffic().into_iter();
         traffic
@@ -106,7 +107,7 @@ impl Waiting<'_> {
             .sum()
     }
 
-    /// For whom this peer waits, and why: one sentence each.
+    /// The peers that this one waits for, with the reasons: one sentence each.
     fn missing(&self, look: &Look) -> Vec<String> {
         let connected = self.net.connected();
         let others: Vec<&PeerId> = look.members.peer_ids().filter(|peer| *peer != self.me).collect();
@@ -124,9 +125,7 @@ impl Waiting<'_> {
 
     fn trouble(&self, peer: &PeerId, connected: bool) -> Option<String> {
         match (self.net.trouble(peer), connected) {
-            (Some(why), true) => Some(format!(
-                "waiting for {peer}: it does not take our messages: {why}"
-            )),
+            (Some(why), true) => Some(format!("waiting for {peer}: it refuses our messages: {why}")),
             (Some(why), false) => Some(format!("waiting for {peer}: cannot connect: {why}")),
             (None, true) => None,
             (None, false) if self.net.known_addresses(peer).is_empty() => Some(format!(
@@ -157,7 +156,7 @@ impl Waiting<'_> {
                     .filter(|peer| **peer == self.me || reached.contains(**peer) && self.listens(peer))
                     .count();
                 format!(
-                    "waiting for a leader: {here} of {} voters are here, {} are needed",
+                    "waiting for a leader: {here} of {} voters are connected, {} are needed",
                     voters.len(),
                     voters.len() / 2 + 1
                 )

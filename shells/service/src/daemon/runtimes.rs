@@ -1,18 +1,18 @@
-//! The threads of a peer: consensus, the embedded IPFS node and the clients each have their own, so that work
-//! which one of them is given cannot keep the others from running.
+//! Threads of a peer: consensus, the embedded IPFS node and the clients have separate runtimes, so that
+//! load on one of them does not block the others.
 //!
-//! - The state machine runs on a thread of [`crate::driver::Driver`].
+//! - The core runs on a thread of [`crate::driver::Driver`].
 //! - The network of the cluster, on which heartbeats travel, runs on [`Runtimes::consensus`].
-//! - The embedded node's network and its HTTP API run on [`Runtimes::node`]: strangers decide how much they
-//!   do.
+//! - The embedded node's network and its HTTP API run on [`Runtimes::node`]: their load is decided by
+//!   strangers.
 //! - Everything else, the REST API and the proxy among it, runs on the runtime that started the peer.
 
 use std::io;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// Threads for the cluster's network. One would do for its messages; with two, a snapshot that is encrypted
-/// holds up no heartbeat.
+/// Threads for the cluster's network. One would do for its messages; with two, the encryption of a snapshot
+/// delays no heartbeat.
 const CONSENSUS_THREADS: usize = 2;
 
 /// A runtime that ends without waiting for its tasks when dropped, which is allowed in a task.

@@ -1,4 +1,4 @@
-//! Brings the cluster's IPFS nodes together: each is told where the others are, as their `ping`s say.
+//! Connects the IPFS nodes of the cluster: each dials the others at the addresses in their `ping` metrics.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use crate::cluster::PingValue;
 use crate::driver::Handle;
 use crate::net::Multiaddr;
 
-/// How often the pings are looked at.
+/// Interval at which the pings are read.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Connections that broke are made again, even where nothing has changed, after so many looks.
+/// Rounds after which all nodes are dialled again, since connections may have broken.
 const AGAIN: u32 = 60;
 
-/// Connects for as long as the peer runs.
+/// Connects the nodes for as long as the peer runs.
 pub(super) async fn connect(backend: Backend, handle: Handle, me: PeerId, delay: Duration) {
     tokio::time::sleep(delay).await;
-    let mut told: BTreeMap<PeerId, Vec<String>> = BTreeMap::new();
+    let mut dialled: BTreeMap<PeerId, Vec<String>> = BTreeMap::new();
     for round in 1.. {
         let read = |view: cluster_core::View<'_>, now| -> Vec<(PeerId, String)> {
             let pings = view.metrics(now, PING);
@@ -34,7 +34,7 @@ pub(super) async fn connect(backend: Backend, handle: Handle, me: PeerId, delay:
             let Ok(ping) = serde_json::from_str::<PingValue>(&value) else {
                 continue;
             };
-            if told.get(&peer) == Some(&ping.ipfs_addresses) && round % AGAIN != 0 {
+            if dialled.get(&peer) == Some(&ping.ipfs_addresses) && round % AGAIN != 0 {
                 continue;
             }
             let addresses: Vec<Multiaddr> = ping
@@ -42,8 +42,8 @@ pub(super) async fn connect(backend: Backend, handle: Handle, me: PeerId, delay:
                 .iter()
                 .filter_map(|address| address.parse().ok())
                 .collect();
-            told.insert(peer.clone(), ping.ipfs_addresses);
-            // One address that answers is enough, and some never will.
+            dialled.insert(peer.clone(), ping.ipfs_addresses);
+            // One address that answers is enough, and some never do.
             for address in addresses {
                 if backend.connect(&[address]).await > 0 {
                     break;

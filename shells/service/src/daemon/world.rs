@@ -1,4 +1,4 @@
-//! Binds the operations to this peer's state machine, database and network.
+//! Adapters that connect the cluster operations to this peer's core, store and network.
 
 use std::sync::{Arc, OnceLock};
 
@@ -16,10 +16,10 @@ use crate::driver::Handle;
 use crate::net::{Body, Call, CallSender, Deadline, Incoming, Net, Responder};
 use crate::store::{Listing, Reader};
 
-/// The one method under which peers call each other's operations.
+/// The method of all calls of cluster operations.
 const METHOD: &str = "cluster";
 
-/// A call whose other end is silent for so long is over.
+/// Time of silence after which a call is given up.
 const SILENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
 pub(super) fn world(handle: Handle, reader: Reader, net: Net) -> World {
@@ -205,7 +205,7 @@ impl Network for RealNetwork {
     }
 }
 
-/// A call that this peer makes.
+/// An outgoing call.
 struct Calling {
     sender: Option<CallSender>,
     call: Call,
@@ -244,7 +244,7 @@ impl Channel for Calling {
     }
 }
 
-/// A call that another peer makes.
+/// An incoming call.
 struct Called {
     body: Body,
     responder: Option<Responder>,
@@ -272,8 +272,8 @@ impl Channel for Called {
     }
 }
 
-/// Answers the calls of other peers for as long as the network runs. How many run at once is limited there.
-/// Until there are `operations`, only questions of strangers are answered.
+/// Answers the calls of other peers for as long as the network runs, which limits how many run at once.
+/// Until `operations` are set, only discovery is answered.
 pub(super) async fn serve_calls(
     mut calls: mpsc::Receiver<Incoming>,
     greeter: Greeter,

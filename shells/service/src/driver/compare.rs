@@ -1,5 +1,6 @@
-//! What counts as pinned here against what the IPFS node has pinned. The node lists its pins in an order of
-//! its own, so they are remembered as hashes, in bounded memory, and the local states are held against them.
+//! Comparison of the local states that count as pinned with the pins of the IPFS node. The node lists its
+//! pins in its own order, so their hashes are kept, in bounded memory, and the local states are looked up
+//! among them.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
@@ -12,23 +13,23 @@ use futures::{StreamExt, TryStreamExt};
 use super::{Handle, fail_stop};
 use crate::store::{Reader, StoreError};
 
-/// Hashes that are kept at once, 32 MiB of them. A node with more pins is listed several times, each time for
-/// a part of them.
+/// Most hashes kept at once, 32 MiB of them. A node with more pins is listed several times, once per part
+/// of the hash space.
 const HASHES_MAX: usize = 4 << 20;
 
-/// Local states that are looked at in one go: enough to hide the cost of the jump, little enough to hold.
+/// Local states read at once: enough to hide the cost of the seek, few enough to hold.
 const PAGE: usize = 1024;
 
-/// What is told to the core at once: it writes all of it in one step.
+/// Missing pins reported to the core at once: it writes all of them in one step.
 const REPORT_MAX: usize = 256;
 
-/// Questions that the IPFS node is asked side by side.
+/// Concurrent queries to the IPFS node.
 const QUESTIONS: usize = 8;
 
-/// How often the core hears that there is progress.
+/// Interval of progress reports to the core.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// One comparison.
+/// One comparison operation.
 pub(super) struct Comparison {
     pub(super) backend: Backend,
     pub(super) reader: Reader,
@@ -37,7 +38,7 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
-    /// Compares one CID, or everything, and reports what is missing.
+    /// Compares one CID, or all, and reports missing pins.
     pub(super) async fn run(&self, only: Option<cluster_core::Cid>) -> Result<(), IpfsError> {
         match only {
             Some(cid) => {
@@ -75,7 +76,7 @@ impl Comparison {
         Ok(())
     }
 
-    /// Remembers what of a part of all pins the node has.
+    /// Collects the hashes of one part of the node's pins.
     async fn list(&self, held: &mut Held, part: u64) -> Result<(), IpfsError> {
         let mut pins = self.backend.pins();
         let mut told = Instant::now();
@@ -89,8 +90,8 @@ impl Comparison {
         Ok(())
     }
 
-    /// The next local states. Each page is of a moment of its own: a listing that is kept open for long costs
-    /// the database memory.
+    /// Reads the next local states. Each page has its own database snapshot: one that is kept open for long
+    /// costs the database memory.
     async fn page(&self, after: Option<cluster_core::Cid>) -> Vec<(cluster_core::Cid, Local)> {
         let reader = self.reader.clone();
         let read = move || -> Result<Vec<_>, StoreError> {
@@ -101,8 +102,8 @@ impl Comparison {
             .unwrap_or_else(|error| fail_stop(&error))
     }
 
-    /// Asks the node about each of these, as they may have been pinned since it was listed, and reports those
-    /// that it does not have.
+    /// Queries the node for each of these, as they may have been pinned since it was listed, and reports
+    /// the missing ones.
     async fn verify(&self, suspects: Vec<(cluster_core::Cid, Local)>) -> Result<(), IpfsError> {
         for suspects in suspects.chunks(REPORT_MAX) {
             let suspects = futures::stream::iter(suspects.to_vec());
@@ -121,7 +122,7 @@ impl Comparison {
                 missing[0].cid
             );
             self.handle.event(Event::IpfsLacks { op, missing });
-            // Not more than the core can take: it is told more when it has dealt with this.
+            // Waits until the core has handled this report, so that reports do not pile up.
             let _ = self.handle.view(|_, _| ()).await;
         }
         Ok(())
@@ -154,13 +155,13 @@ fn failed(error: &dyn std::fmt::Display) -> IpfsError {
     IpfsError::Failed(error.to_string())
 }
 
-/// Hashes of what the IPFS node has pinned, of one part of all CIDs at a time. They are keyed anew for each
-/// comparison, so two CIDs that share one are told apart the next time.
+/// Hashes of the IPFS node's pins, of one part of the hash space at a time. The key is random for each
+/// comparison, so two CIDs whose hashes collide differ the next time.
 struct Held {
     key: RandomState,
-    /// The most that are kept at once.
+    /// Most hashes kept at once.
     limit: usize,
-    /// Into how many parts all CIDs are split, a power of two.
+    /// Number of parts of the hash space, a power of two.
     parts: u64,
     hashes: Vec<u64>,
 }
@@ -175,7 +176,7 @@ impl Held {
         }
     }
 
-    /// A CID's hash, with the depth of its pin in the lowest bit.
+    /// Hash of a CID, with the depth of its pin in the lowest bit.
     fn hash(&self, cid: &[u8], is_recursive: bool) -> u64 {
         self.key.hash_one(cid) & !1 | u64::from(is_recursive)
     }
@@ -184,13 +185,13 @@ impl Held {
         (hash >> 1) % self.parts
     }
 
-    /// Whether a CID is looked at together with this part.
+    /// Returns whether a CID belongs to this part.
     fn is_of(&self, cid: &cluster_core::Cid, part: u64) -> bool {
         self.part_of(self.hash(cid.as_bytes(), false)) == part
     }
 
-    /// Remembers a pin of this part. When they become too many, half of them stay, or less: the others are
-    /// parts of their own from here on, which come later.
+    /// Adds a pin of this part. When there are too many, the number of parts doubles and half of the
+    /// hashes, or fewer, stay: the others belong to later parts.
     fn add(&mut self, cid: &[u8], mode: PinMode, part: u64) {
         let hash = self.hash(cid, mode == PinMode::Recursive);
         if self.part_of(hash) != part {
@@ -198,7 +199,8 @@ impl Held {
         }
         self.hashes.push(hash);
         if self.hashes.len() > self.limit {
-            // A node that names a pin again and again makes no more parts: hashes that differ always split.
+            // Duplicates are removed first, so that a node which repeats a pin causes no split: distinct
+            // hashes always split.
             self.hashes.sort_unstable();
             self.hashes.dedup();
         }
@@ -209,7 +211,7 @@ impl Held {
         }
     }
 
-    /// Whether a CID is pinned at this depth or deeper. The hashes must be sorted.
+    /// Returns whether a CID is pinned at this depth or deeper. The hashes must be sorted.
     fn holds(&self, cid: &[u8], mode: Mode) -> bool {
         let has = |is_recursive| self.hashes.binary_search(&self.hash(cid, is_recursive)).is_ok();
         has(true) || (mode == Mode::Direct && has(false))
@@ -236,8 +238,8 @@ mod tests {
     }
 
     #[test]
-    fn pins_that_are_too_many_are_gone_through_part_by_part() {
-        // Hashes are keyed at random: each round splits in other places.
+    fn more_pins_than_fit_are_compared_in_parts() {
+        // The hash key is random: each round splits at other places.
         (0..1_000).for_each(|_| go_through_parts());
     }
 

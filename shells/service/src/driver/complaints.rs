@@ -1,4 +1,4 @@
-//! What the IPFS node fails at, in the log.
+//! Rate-limited log of the IPFS node's failures.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use cluster_ipfs::Backend;
 
-/// After one complaint, others are only counted for so long: a node that is down fails at every pin.
+/// Time after a log line in which further failures are only counted: a node that is down fails every pin.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Tells of failures, the first at once. Clones share what they have told.
+/// Logs failures, the first at once. Clones share the counts.
 #[derive(Clone)]
 pub(super) struct Complaints {
     is_kubo: bool,
@@ -23,7 +23,7 @@ struct Told {
 }
 
 impl Complaints {
-    /// About this node.
+    /// A log for this node.
     pub(super) fn new(backend: &Backend) -> Self {
         Self {
             is_kubo: matches!(backend, Backend::Kubo(_)),
@@ -31,7 +31,7 @@ impl Complaints {
         }
     }
 
-    /// Tells that `doing` failed, or counts it.
+    /// Logs that `doing` failed, or counts it.
     pub(super) fn tell(&self, doing: &str, why: &dyn fmt::Display) {
         let Some(more) = self.turn(Instant::now()) else {
             return;
@@ -40,8 +40,8 @@ impl Complaints {
             0 => String::new(),
             more => format!(" (and {more} more failures since the last such line)"),
         };
-        // The facilities are those of the two kinds of nodes. An own node that cannot find content is no
-        // fault of this machine; a Kubo that does not answer is one.
+        // The log targets are those of the two kinds of nodes. An embedded node that cannot find content is
+        // no fault of this machine; a Kubo that does not answer is one.
         if self.is_kubo {
             tracing::error!(target: "ipfshttp", "error {doing}: {why}{more}");
         } else {
@@ -49,7 +49,7 @@ impl Complaints {
         }
     }
 
-    /// How many were only counted before this one, if it is to be told.
+    /// Number of failures that were only counted, if this one is to be logged.
     fn turn(&self, now: Instant) -> Option<u64> {
         let mut told = self.told.lock().expect("nothing panics while it holds this lock");
         if told.last.is_some_and(|last| now.duration_since(last) < PAUSE) {
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_told_is_counted() {
+    fn failures_that_are_not_logged_are_counted() {
         let complaints = Complaints {
             is_kubo: true,
             told: Arc::default(),

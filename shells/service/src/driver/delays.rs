@@ -1,9 +1,9 @@
-//! How late consensus runs. A heartbeat that is sent or read late by more than an election timeout costs the
+//! Delays of consensus. A heartbeat sent or read late by more than an election timeout costs the
 //! leadership, so this is the first number to look at when leaders change without a reason.
 //!
-//! Two things are measured: how long after its time the core's timer is handled, and how long after its time
-//! a task on the threads of the cluster's network runs. Both are a few milliseconds on a machine that has
-//! enough processors and a fast disk.
+//! Two delays are measured: of the core's timer, and of a task on the threads of the cluster's network,
+//! each from its due time until it is handled. Both are a few milliseconds on a machine with enough
+//! processors and a fast disk.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,22 +11,21 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
 
-/// From here on a delay is worth a line in the log: half of the heartbeat interval that is configured by
-/// default.
+/// Delay from which a log line is written: half of the default heartbeat interval.
 const WARN_FROM: Duration = Duration::from_millis(500);
 
-/// Delays are logged once in this time.
+/// Shortest time between two log lines.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// How often the network's threads are probed: ten times in a heartbeat interval.
+/// Interval of the probes of the network's threads: ten per heartbeat interval.
 const PROBE: Duration = Duration::from_millis(100);
 
-/// The longest delays since the start.
+/// Longest delays since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WorstDelays {
-    /// Of the core's timer.
+    /// Delay of the core's timer.
     pub timer: Duration,
-    /// Of a task on the threads of the cluster's network.
+    /// Delay of a task on the threads of the cluster's network.
     pub network: Duration,
 }
 
@@ -39,7 +38,7 @@ struct Shared {
     timer: AtomicU64,
     network: AtomicU64,
     start: Instant,
-    /// When a delay was logged last, in milliseconds since the start; 0 for never.
+    /// Time of the last log line, in milliseconds since the start; 0 for never.
     logged: AtomicU64,
 }
 
@@ -59,7 +58,7 @@ fn number(value: u128) -> u64 {
 }
 
 impl Delays {
-    /// Reads the longest delays since the start.
+    /// Returns the longest delays since the start.
     pub fn worst(&self) -> WorstDelays {
         let read = |worst: &AtomicU64| Duration::from_nanos(worst.load(Ordering::Relaxed));
         WorstDelays {
@@ -68,7 +67,7 @@ impl Delays {
         }
     }
 
-    /// Notes how late the core's timer was handled.
+    /// Records the delay of the core's timer.
     pub(super) fn note_timer(&self, delay: Duration) {
         self.note(&self.0.timer, delay, "a timer of consensus was handled");
     }
@@ -89,7 +88,7 @@ impl Delays {
         }
     }
 
-    /// Probes the threads of the runtime that it runs on, for as long as it is polled.
+    /// Probes the threads of the current runtime, for as long as it is polled.
     pub async fn probe_network(self) {
         let mut ticks = tokio::time::interval(PROBE);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

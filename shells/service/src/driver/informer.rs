@@ -11,14 +11,14 @@ use super::complaints::Complaints;
 use super::fail_stop;
 use crate::store::Reader;
 
-/// The IPFS node has this long to say who it is and how full. The `ping` must not wait for a slow one: the
-/// others would take this peer for dead.
+/// Time limit for the IPFS node's identity and disk usage. The `ping` must not wait for a slow node, or the
+/// other peers would presume this one dead.
 const NODE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What is told of a node that does not say how full it is.
-const DOING: &str = "asking the IPFS node how full it is (until it tells, this peer gets no new pins)";
+/// Log text for a node that does not report its disk usage.
+const DOING: &str = "reading the disk usage of the IPFS node (until it answers, this peer gets no new pins)";
 
-/// Which metric says how much room there is.
+/// The disk metric to publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disk {
     /// Free bytes: more is better.
@@ -27,36 +27,37 @@ pub enum Disk {
     RepoSize,
 }
 
-/// What to measure.
+/// Configuration of the metrics to publish.
 #[derive(Debug, Clone)]
 pub struct Measured {
-    /// This peer's label.
+    /// This peer's name.
     pub peername: String,
-    /// How long a `ping` counts.
+    /// Time to live of a `ping`.
     pub ping_ttl: Duration,
-    /// Room on disk, and how long it counts.
+    /// The disk metric and its time to live.
     pub disk: Option<(Disk, Duration)>,
-    /// How many pins wait, told apart by whole multiples of a number, and how long that counts.
+    /// Bucket size of the `pinqueue` metric, whose value is rounded down to a multiple of it, and its time
+    /// to live.
     pub queue: Option<(NonZeroU64, Duration)>,
-    /// Labels, and how long they count.
+    /// Name, value and time to live of each tag.
     pub tags: Vec<(String, String, Duration)>,
 }
 
-/// Reads this peer's metrics. Cheap to clone.
+/// Measures this peer's metrics. Cheap to clone.
 #[derive(Clone)]
 pub struct Informer {
     backend: Backend,
     store: Reader,
     complaints: Complaints,
     measured: Arc<Measured>,
-    /// Who the IPFS node was when it last answered.
+    /// Id and addresses of the IPFS node, when it last answered.
     identity: Arc<Mutex<(String, Vec<String>)>>,
-    /// The last disk sample, and when it was taken.
+    /// The last disk sample, and its time.
     disk: Arc<Mutex<Option<(Instant, Metric)>>>,
 }
 
 impl Informer {
-    /// Reads `measured` off `backend` and `store`.
+    /// An informer that measures `backend` and `store`.
     pub fn new(backend: Backend, store: Reader, measured: Measured) -> Self {
         Self {
             complaints: Complaints::new(&backend),
@@ -68,7 +69,7 @@ impl Informer {
         }
     }
 
-    /// All metrics, within a bounded time. What could not be read is marked as invalid.
+    /// Measures all metrics, within a bounded time. Those that cannot be read are marked as invalid.
     pub async fn measure(&self) -> Vec<Metric> {
         let (ping, disk, queue) = tokio::join!(self.ping(), self.disk(), self.queue());
         let tags = self.measured.tags.iter().map(|(name, value, ttl)| Metric {
@@ -138,7 +139,7 @@ impl Informer {
             (Disk::FreeSpace, None) => ("freespace", 0, 0),
             (Disk::RepoSize, None) => ("reposize", 0, 0),
         };
-        // As in the Go peer, a node without any free space takes no pins.
+        // As in the Go peer, a node without any free space gets no new pins.
         let valid = stat.is_some() && (kind == Disk::RepoSize || value > 0);
         let metric = Metric {
             name: name.to_owned(),
@@ -148,15 +149,14 @@ impl Informer {
             ttl,
             valid,
         };
-        // A node that did not answer is asked again at the next ping.
+        // A node that did not answer is queried again at the next ping.
         let kept = stat.map(|_| (Instant::now(), metric.clone()));
         *self.disk.lock().expect("nothing panics while it holds this lock") = kept;
         Some(metric)
     }
 
-    /// The last disk sample, during the first half of its time to live, with what is left of that:
-    /// `repo/stat` of
-    /// a large repository takes minutes.
+    /// Returns the last disk sample with its remaining time to live, during the first half of that time:
+    /// `repo/stat` of a large repository takes minutes.
     fn kept_disk(&self, ttl: Duration) -> Option<Metric> {
         let kept = self.disk.lock().expect("nothing panics while it holds this lock");
         let (taken, metric) = kept.as_ref()?;

@@ -1,4 +1,5 @@
-//! Operations at the IPFS node: each runs as a task until it ends or is cancelled, and reports exactly once.
+//! Operations at the IPFS node. Each runs as a task until it ends or is cancelled, and reports exactly
+//! once.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -14,10 +15,10 @@ use super::compare::Comparison;
 use super::complaints::Complaints;
 use crate::store::Reader;
 
-/// Progress is reported this often: the core only needs to know that there is some.
+/// Interval of progress reports: the core only needs to know that there is some.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The operations that run.
+/// The running operations.
 pub(super) struct Operations {
     backend: Backend,
     complaints: Complaints,
@@ -54,7 +55,8 @@ impl Operations {
         self.spawn(op, work, move |outcome| Event::IpfsFinished { op, outcome });
     }
 
-    /// Compares what counts as pinned, of one CID or of all, with what the node has.
+    /// Starts a comparison of the local states that count as pinned, of one CID or of all, with the node's
+    /// pins.
     pub(super) fn compare(&self, op: OpId, only: Option<cluster_core::Cid>, reader: Reader) {
         let comparison = Comparison {
             backend: self.backend.clone(),

@@ -1,4 +1,4 @@
-//! Snapshots on their way between disk and network.
+//! Transfer of snapshots between disk and network.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::store::{SnapshotSource, StageError, Stager};
 /// Chunks read ahead of the network, at a quarter of a mebibyte each.
 const AHEAD: usize = 4;
 
-/// Sends everything that `source` has; false when the receiver did not confirm it.
+/// Sends a snapshot; `false` when the receiver did not confirm it.
 pub(super) async fn send(net: &Net, to: &PeerId, message: RaftMessage, source: SnapshotSource) -> bool {
     let header = SnapshotHeader {
         message,
@@ -43,20 +43,20 @@ pub(super) async fn send(net: &Net, to: &PeerId, message: RaftMessage, source: S
     }
 }
 
-/// Stages the snapshots that other peers send, one after the other, and reports each to the core.
+/// Stages incoming snapshots, one after the other, and reports each to the core.
 pub async fn stage(mut incoming: mpsc::Receiver<IncomingSnapshot>, stager: Stager, handle: Handle) {
     let next = AtomicU64::new(1);
     while let Some(snapshot) = incoming.recv().await {
         let id = SnapshotId(next.fetch_add(1, Ordering::Relaxed));
         let from = snapshot.from.clone();
         if let Err(error) = take(snapshot, id, &stager, &handle).await {
-            tracing::warn!("a snapshot of {from} was not taken: {error}");
+            tracing::warn!("a snapshot of {from} was not accepted: {error}");
         }
     }
 }
 
-/// A staged snapshot that the core must have looked at before the next is taken, so that they do not pile
-/// up. The core looks at once.
+/// Poll interval while the core decides on a staged snapshot, which it does at once; the next one is taken
+/// only then, so that they do not pile up.
 const PAUSE: Duration = Duration::from_millis(10);
 
 async fn take(
@@ -76,7 +76,7 @@ async fn take(
             }
             staging.push(&chunk)?;
         }
-        // The sender gave up: dropping it frees what was staged.
+        // The sender gave up: dropping the staging frees its space.
         Err(StageError::Rejected("it broke off".to_owned()))
     });
     while let Some(chunk) = incoming.next().await {
@@ -85,7 +85,7 @@ async fn take(
             break;
         }
     }
-    // An empty chunk ends it; when the writer is gone already, its error says why.
+    // An empty chunk ends the snapshot; if the writer is gone already, its error says why.
     let _ = chunks.send(Bytes::new()).await;
     drop(chunks);
     let from = incoming.from.clone();
@@ -95,7 +95,7 @@ async fn take(
     }
     incoming.accept().await?;
     tracing::info!(
-        "took the state as of {}, {} pins, from {from}",
+        "received the state as of {}, {} pins, from {from}",
         manifest.applied.index,
         manifest.applied.pins
     );

@@ -126,9 +126,9 @@ impl Shared {
                 origin.version
             )
         } else if cluster == ClusterId::UNKNOWN {
-            "this peer has yet to find out which cluster it belongs to".to_owned()
+            "this peer does not know its cluster yet".to_owned()
         } else if origin.cluster == ClusterId::UNKNOWN {
-            "it has yet to join a cluster".to_owned()
+            "it has not joined a cluster yet".to_owned()
         } else if origin.cluster != cluster {
             format!(
                 "it belongs to cluster {}, this is cluster {cluster}",
@@ -157,7 +157,7 @@ impl Shared {
     pub(super) fn note_malformed(&self, from: &PeerId, what: &'static str, why: &dyn std::fmt::Display) {
         Complaints::count(&self.complaints.malformed);
         if self.complaints.is_news(from, what) {
-            tracing::warn!(peer = %from, "closed a {what} stream, what came on it makes no sense: {why}");
+            tracing::warn!(peer = %from, "closed a {what} stream, its data is invalid: {why}");
         }
     }
 

@@ -216,7 +216,7 @@ pub(super) async fn serve(shared: Arc<Shared>, from: PeerId, stream: Stream, pla
                 | tokio::sync::mpsc::error::TrySendError::Closed(snapshot)) = error;
                 drop(
                     snapshot
-                        .reject("it takes no snapshots at the moment, try again later")
+                        .reject("it accepts no snapshots at the moment, try again later")
                         .await,
                 );
             }

@@ -19,7 +19,7 @@ pub enum OpenError {
     },
     /// The folder holds a file or folder of another program.
     #[error(
-        "{folder} holds {found:?}, which is not of this program's making: move that folder away first \
+        "{folder} holds {found:?}, which is not from this program: move that folder away first \
          (a state of the Go peer comes over with its `state export` and our `state import`)"
     )]
     Foreign {

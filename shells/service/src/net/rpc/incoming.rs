@@ -95,7 +95,7 @@ pub(in crate::net) async fn serve(
             tokio::sync::mpsc::error::TrySendError::Full(call) => call,
             tokio::sync::mpsc::error::TrySendError::Closed(call) => call,
         };
-        let why = "it takes no calls at the moment, try again later";
+        let why = "it accepts no calls at the moment, try again later";
         drop(refuse(&mut call.responder.writer, why).await);
     }
 }
