@@ -1,5 +1,9 @@
-//! Bitswap: blocks for peers that ask, and from peers that have.
+//! The bitswap exchange: serves blocks to peers that want them, and fetches blocks from peers that have them.
 
+//!
+//! Implements versions 1.0.0 to 1.2.0 of the [bitswap protocol](https://specs.ipfs.tech/bitswap-protocol/).
+//! `wants` decides whom to ask, `ledger` records the wants of peers, `peer` has the tasks that read and write
+//! messages, `message` their encoding, and `behaviour` their streams in the swarm.
 mod behaviour;
 mod ledger;
 mod message;
@@ -30,27 +34,27 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use wants::Wants;
 
-/// A question about a block this small is answered with the block; Kubo's number.
+/// Size up to which a want-have is answered with the block itself, bytes; Kubo's number.
 const HAVE_REPLACED_BYTES: u64 = 1024;
-/// Entries or presences of a message that are processed in one go: some 100 µs under the lock that all peers
-/// share. Other tasks run in between.
+/// Entries or presences of a message processed together: some 100 µs under the lock that all peers share.
+/// Other tasks run in between.
 const SLICE: usize = 256;
-/// Blocks of a message that are checked and stored in one go: one write of the database for as many small
-/// blocks as Kubo sends in several messages.
+/// Blocks of a message verified and stored together: one database write for as many small blocks as Kubo
+/// sends in several messages.
 const BLOCKS_SLICE: usize = 1024;
-/// Blocks given to those who want them in one go: every peer may want each of them.
+/// Blocks delivered together to the peers that want them: every peer may want each of them.
 const DELIVERY_SLICE: usize = 32;
-/// Wants of one message that are answered; four times what Kubo answers. The peer asks for the rest again.
+/// Limit on wants of one message that are answered; four times Kubo's. The peer asks for the rest again.
 const WANTS_MAX: usize = 4096;
-/// How often silent targets and stale wants are looked for.
+/// Interval of checking for silent targets and stale wants.
 const TICK: Duration = Duration::from_millis(500);
 
-/// How often, and how long in between, a new stream's connection is looked for: ten seconds in all, because
-/// what comes on a stream that is dropped is only asked for again after as long.
+/// Number and interval of checks for the connection of a new stream: ten seconds in all, because the peer
+/// resends the content of a dropped stream only after as long.
 const LINK_TRIES: usize = 200;
 const LINK_PAUSE: Duration = Duration::from_millis(50);
 
-/// A request for an outbound stream, to the swarm.
+/// Request to the swarm for an outbound stream.
 pub(crate) type OpenRequest = (PeerId, oneshot::Sender<Opened>);
 
 /// The exchange; clones share it.
@@ -65,7 +69,7 @@ struct Shared {
     state: Mutex<State>,
     open: mpsc::Sender<OpenRequest>,
     closed: CancellationToken,
-    /// Bytes of blocks that came from peers and were wanted.
+    /// Bytes of wanted blocks received from peers.
     received: AtomicU64,
     pool: Arc<Pool>,
 }
@@ -78,7 +82,7 @@ struct State {
 }
 
 impl State {
-    /// Hands what the client wants to say to the writers.
+    /// Moves the client's outgoing asks to the queues of the writers.
     fn flush(&mut self) {
         for (peer, cid, ask) in std::mem::take(&mut self.wants.out) {
             if let Some(link) = self.links.get(&peer) {
@@ -88,7 +92,7 @@ impl State {
     }
 }
 
-/// Wants that belong together: who had one of them is asked first for the next. Ends when dropped.
+/// A group of related wants: peers that had one of them are asked first for the next. Ends when dropped.
 #[derive(Debug)]
 pub(crate) struct Session {
     bitswap: Bitswap,
@@ -100,7 +104,7 @@ struct Asked {
     cid: Cid,
     /// Whether only the presence of the block is asked for.
     only_have: bool,
-    /// Whether to answer when the block is not here.
+    /// Whether to answer if this node lacks the block.
     tell_missing: bool,
 }
 
@@ -112,7 +116,7 @@ struct Waiting<'a> {
 }
 
 impl Bitswap {
-    /// Starts the exchange; it ends with the token.
+    /// Starts the exchange, which ends when the token is cancelled.
     pub(crate) fn start(
         store: Store,
         pool: Arc<Pool>,
@@ -184,7 +188,7 @@ impl Bitswap {
     fn accept(&self, peer: PeerId, stream: Stream) {
         let bitswap = self.clone();
         tokio::spawn(async move {
-            // A connection's task may run before the swarm has said that there is a connection.
+            // A connection's task may run before the swarm has reported the connection.
             for _ in 0..LINK_TRIES {
                 let link = lock(&bitswap.shared.state).links.get(&peer).cloned();
                 if let Some(link) = link {
@@ -214,7 +218,7 @@ impl Bitswap {
         }
     }
 
-    /// Answers a message's wants, and remembers those for blocks that are not here.
+    /// Answers a message's wants, and records those for blocks that this node lacks.
     async fn serve_wants(&self, link: &Arc<Link>, message: &Received) -> Result<(), Error> {
         if message.full {
             lock(&self.shared.state).ledger.forget_peer(link.peer);
@@ -237,7 +241,7 @@ impl Bitswap {
         }
     }
 
-    /// Remembers wants and carries out cancels. Returns the wants.
+    /// Records wants and carries out cancels. Returns the wants.
     fn note_entries(&self, link: &Link, entries: &[Entry]) -> Vec<Asked> {
         let mut asked = Vec::new();
         let mut state = lock(&self.shared.state);
@@ -251,7 +255,7 @@ impl Bitswap {
                 continue;
             }
             let only_have = entry.want_type == 1;
-            // Remembered before it is looked for: what arrives in between is not missed.
+            // Recorded before the lookup, so that a block stored in between is not missed.
             state.ledger.remember(link.peer, cid, only_have);
             asked.push(Asked {
                 cid,
@@ -262,7 +266,7 @@ impl Bitswap {
         asked
     }
 
-    /// Queues blocks and presences for what is here, and what the peer wants to know of the rest.
+    /// Queues blocks and presences that this node has, and negative answers where the peer wants them.
     async fn answer(&self, link: &Link, asked: Vec<Asked>) -> Result<(), Error> {
         let store = self.shared.store.clone();
         let look = move || {
@@ -294,7 +298,7 @@ impl Bitswap {
         Ok(())
     }
 
-    /// Checks and stores the blocks of a message, as far as they are wanted.
+    /// Verifies and stores the wanted blocks of a message.
     async fn take_blocks(&self, peer: PeerId, message: Received) {
         let named = message
             .payload()
@@ -326,7 +330,8 @@ impl Bitswap {
         }
     }
 
-    /// The wanted ones among the next blocks, each once, and whether these were the last ones.
+    /// Returns the wanted ones among the next blocks, without duplicates, and whether the message is
+    /// finished.
     fn wanted_of(&self, blocks: &mut impl Iterator<Item = Option<(Cid, Bytes)>>) -> (Vec<Block>, bool) {
         let mut wanted = HashMap::new();
         let mut looked_at = 0;
@@ -341,7 +346,7 @@ impl Bitswap {
         (wanted.into_values().collect(), looked_at < BLOCKS_SLICE)
     }
 
-    /// Blocks were stored by this node itself: gives them to whoever wants them.
+    /// Delivers blocks that this node stored itself to the peers that want them.
     pub(crate) fn arrived(&self, blocks: &[Block]) {
         self.deliver(blocks, None, Ok(()));
     }
@@ -361,7 +366,7 @@ impl Bitswap {
                     Ok(()) => Ok(block.data.clone()),
                     Err(error) => Err(error.again()),
                 };
-                // Who has stopped waiting needs no answer.
+                // A waiter that is gone needs no answer.
                 let _ = waiter.send(result);
             }
             if stored.is_err() {
@@ -383,7 +388,7 @@ impl Bitswap {
 }
 
 impl Session {
-    /// The block, as soon as any peer has it, or it is stored here. Dropping the future takes the want back.
+    /// Waits until a peer sends the block or it is stored here. Dropping the future cancels the want.
     pub(crate) async fn get(&self, cid: Cid) -> Result<Bytes, Error> {
         let shared = &self.bitswap.shared;
         let empty = Block {
@@ -391,7 +396,7 @@ impl Session {
             data: Bytes::new(),
         };
         if hash::verify(&empty).is_ok() {
-            // Kubo says that it has this block but never sends it. Everybody has it.
+            // Kubo answers that it has the empty block, but never sends it.
             shared.store.put(vec![empty]).await?;
             return Ok(Bytes::new());
         }
@@ -407,10 +412,10 @@ impl Session {
             key: key_of(&cid),
             waiter,
         };
-        // It may have been stored just before the want was known.
+        // It may have been stored just before the want was registered.
         match shared.store.get(&cid) {
             Ok(Some(data)) => return Ok(data),
-            // What is damaged here is replaced by what a peer sends.
+            // A peer's copy will replace a damaged block.
             Ok(None) | Err(Error::DamagedBlock { .. }) => {}
             Err(error) => return Err(error),
         }

@@ -1,5 +1,9 @@
-//! The network: who is connected, and who is dialled again.
+//! The libp2p swarm of the node: listening, dialling, connections and redialling.
 
+//!
+//! One task drives the swarm. [`Network`] is its handle: commands go to the task by a channel, and what it
+//! observes is shared in `Seen`. Bitswap itself is in [`crate::bitswap`]; here it is one behaviour of the
+//! swarm.
 mod admission;
 mod budget;
 mod identity;
@@ -38,17 +42,17 @@ pub const AGENT_NAME: &str = "cluster-ipfs/";
 /// Agent version that the embedded node announces.
 pub const AGENT: &str = concat!("cluster-ipfs/", env!("CARGO_PKG_VERSION"));
 
-/// Incoming handshakes under way: as many as connections that strangers may have. Each costs some 70 KiB.
+/// Limit on concurrent incoming handshakes: as many as connections from strangers. Each costs some 70 KiB.
 const HANDSHAKES_MAX: usize = 128;
-/// From the first packet to a connection on which streams can be opened.
+/// Time limit from the first packet to a connection on which streams can be opened.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Commands waiting for the swarm.
+/// Capacity of the queue of commands to the swarm.
 const COMMANDS: usize = 256;
-/// Nothing of ours is quiet on purpose, and bitswap keeps its connections; this is for the rest.
+/// Timeout of idle connections. Bitswap keeps its connections alive, so this is for all others.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
-/// How long a dial may take before [`crate::Node::connect`] gives up.
+/// Time limit of a dial by [`crate::Node::connect`].
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often lost peers are looked at.
+/// Interval of checking for lost peers.
 const REDIAL_TICK: Duration = Duration::from_millis(250);
 
 #[derive(NetworkBehaviour)]
@@ -64,20 +68,20 @@ type Done = oneshot::Sender<Result<(), Error>>;
 enum Command {
     Connect(PeerId, Multiaddr, Done),
     Keep(PeerId, Vec<Multiaddr>),
-    /// Every connection with the peer, if one of them is with this address.
+    /// Closes all connections with the peer; with an address, only if one of them is with that address.
     Disconnect(PeerId, Option<Multiaddr>, Done),
 }
 
-/// What others may look at.
+/// State of the network that is visible outside its task.
 #[derive(Debug, Default)]
 struct Seen {
     listening: Vec<Multiaddr>,
     peers: BTreeMap<PeerId, ConnectedPeer>,
-    /// What connected peers told by the identify protocol, which bounds a message to a few KiB.
+    /// Identify messages of connected peers; the protocol limits a message to a few KiB.
     identified: HashMap<PeerId, Identity>,
 }
 
-/// The handle of the network's task.
+/// Handle of the network's task.
 #[derive(Debug)]
 pub(crate) struct Network {
     commands: mpsc::Sender<Command>,
@@ -88,7 +92,7 @@ pub(crate) struct Network {
 struct Task {
     swarm: Swarm<Behaviour>,
     pool: Arc<Pool>,
-    /// The other end's address of each connection.
+    /// Remote address of each connection.
     remotes: HashMap<ConnectionId, (PeerId, Multiaddr)>,
     seen: Arc<Mutex<Seen>>,
     redial: Redial,
@@ -96,7 +100,7 @@ struct Task {
 }
 
 impl Network {
-    /// Starts listening and the task; it ends with the token.
+    /// Starts listening and the task, which ends when the token is cancelled.
     pub(crate) async fn start(
         keypair: Keypair,
         listen: &[Multiaddr],
@@ -146,7 +150,7 @@ impl Network {
         seen.peers.values().map(peer).collect()
     }
 
-    /// What a connected peer said of itself, once it has.
+    /// Returns the identify message of a connected peer, once received.
     pub(crate) fn identified(&self, peer: &PeerId) -> Option<Identity> {
         lock(&self.seen).identified.get(peer).cloned()
     }
@@ -188,7 +192,7 @@ fn listen_error(address: &Multiaddr, why: &str) -> Error {
     Error::invalid(format!("cannot listen on {address} for ipfs peers: {why}"))
 }
 
-/// An address's peer id, and the rest.
+/// Splits an address into its peer id and the rest.
 fn split(mut address: Multiaddr) -> Result<(PeerId, Multiaddr), Error> {
     match address.pop() {
         Some(Protocol::P2p(peer)) => Ok((peer, address)),
@@ -198,7 +202,7 @@ fn split(mut address: Multiaddr) -> Result<(PeerId, Multiaddr), Error> {
     }
 }
 
-/// TCP, encryption, and multiplexing whose buffers are charged to the peer.
+/// Returns the transport: TCP, encryption, and multiplexing whose buffers are charged to the peer.
 fn transport(keypair: &Keypair, pool: Arc<Pool>) -> std::io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
     let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
     let noise = noise::Config::new(keypair).map_err(std::io::Error::other)?;
@@ -230,7 +234,7 @@ fn build(keypair: &Keypair, pool: &Arc<Pool>, bitswap: Bitswap) -> Result<Swarm<
     Ok(Swarm::new(transport, behaviour, peer, config))
 }
 
-/// A peer's identify message in the form of this node's own identity.
+/// Converts a peer's identify message to the type of this node's own identity.
 fn identity_of(peer_id: PeerId, info: identify::Info) -> Identity {
     let addresses = info.listen_addrs.into_iter();
     let mut protocols: Vec<String> = info.protocols.iter().map(ToString::to_string).collect();
@@ -246,7 +250,7 @@ fn identity_of(peer_id: PeerId, info: identify::Info) -> Identity {
     }
 }
 
-/// The protocols that this node speaks, sorted.
+/// Returns the protocols of this node, sorted.
 pub(crate) fn protocols() -> Vec<String> {
     let others = ["/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/ipfs/ping/1.0.0"];
     let mut all: Vec<String> = PROTOCOLS.into_iter().chain(others).map(str::to_owned).collect();
@@ -363,7 +367,7 @@ impl Task {
             Err(_) => address,
         });
         if self.redial.keep(peer, plain.collect(), Instant::now()) {
-            // Strangers must not be able to take the places of those we were told to hold on to.
+            // Strangers must not be able to use up the places of kept peers.
             self.swarm.behaviour_mut().admission.keep(peer);
             self.pool.set_exempt(peer, true);
         }
@@ -376,7 +380,7 @@ impl Task {
                 let options = options
                     .condition(PeerCondition::DisconnectedAndNotDialing)
                     .build();
-                // A dial that cannot begin is due again later, like one that fails.
+                // A dial that cannot start is retried later, like one that fails.
                 if let Err(error) = self.swarm.dial(options) {
                     tracing::debug!(%peer, %error, "dialling an ipfs peer failed");
                 }
@@ -404,7 +408,7 @@ impl Task {
                     ConnectedPoint::Dialer { address, .. } => (address, false),
                     ConnectedPoint::Listener { send_back_addr, .. } => (send_back_addr, true),
                 };
-                // Addresses that were dialled may end in the peer's id.
+                // Dialled addresses may end in the peer's id.
                 let plain = split(address.clone()).map_or_else(|_| address.clone(), |(_, plain)| plain);
                 self.remotes.insert(connection_id, (peer_id, plain));
                 let peer = ConnectedPeer {

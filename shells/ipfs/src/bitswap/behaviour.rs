@@ -1,5 +1,5 @@
-//! Bitswap's streams in the swarm. Every inbound stream is taken: Kubo opens one per message, and a
-//! behaviour that keeps only some of a burst loses blocks.
+//! Bitswap's streams in the swarm. Every inbound stream is accepted: Kubo opens one per message, and a
+//! behaviour that drops some of a burst loses blocks.
 
 use super::Bitswap;
 use libp2p::PeerId;
@@ -20,7 +20,7 @@ use std::future::{Ready, ready};
 use std::task::{Context, Poll, Waker};
 use tokio::sync::oneshot;
 
-/// The protocols, best first.
+/// Names of the protocol versions, best first.
 pub(crate) const PROTOCOLS: [&str; 4] = [
     "/ipfs/bitswap/1.2.0",
     "/ipfs/bitswap/1.1.0",
@@ -28,21 +28,21 @@ pub(crate) const PROTOCOLS: [&str; 4] = [
     "/ipfs/bitswap",
 ];
 
-/// What a peer understands.
+/// Version of the protocol that a peer speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Dialect {
-    /// Blocks without CIDs.
+    /// 1.0.0: blocks without CIDs.
     Bare,
-    /// Blocks with CIDs.
+    /// 1.1.0: blocks with the prefixes of their CIDs.
     Prefixed,
-    /// Also presences.
+    /// 1.2.0: presences as well.
     Presences,
 }
 
-/// Why no stream could be opened.
+/// Failure to open a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OpenError {
-    /// The peer speaks no bitswap.
+    /// The peer does not support bitswap.
     Unsupported,
     /// The connection failed.
     Failed,
@@ -50,7 +50,7 @@ pub(crate) enum OpenError {
 
 pub(crate) type Opened = Result<(Stream, Dialect), OpenError>;
 
-/// Asks for an outbound stream.
+/// Request to a handler for an outbound stream.
 #[derive(Debug)]
 pub(crate) struct Open(oneshot::Sender<Opened>);
 
@@ -95,7 +95,7 @@ impl OutboundUpgrade<Stream> for Upgrade {
     }
 }
 
-/// One connection's part.
+/// Handler of one connection.
 pub(crate) struct Handler {
     peer: PeerId,
     bitswap: Bitswap,
@@ -115,8 +115,8 @@ impl ConnectionHandler for Handler {
         SubstreamProtocol::new(Upgrade, ())
     }
 
-    /// The connection limits decide how many there are, not their idleness: what this node misses next
-    /// may be at any of them.
+    /// Connections are kept, however idle: any of these peers may have a block wanted later. Their number is
+    /// limited by the admission.
     fn connection_keep_alive(&self) -> bool {
         true
     }
@@ -156,7 +156,7 @@ impl ConnectionHandler for Handler {
                 self.bitswap.accept(self.peer, protocol);
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, info }) => {
-                // Whoever asked may have gone; the stream then closes.
+                // The requester may be gone; the stream is closed then.
                 let _ = info.send(Ok(protocol));
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {
@@ -172,7 +172,7 @@ impl ConnectionHandler for Handler {
     }
 }
 
-/// The swarm's part.
+/// Behaviour in the swarm.
 pub(crate) struct Behaviour {
     bitswap: Bitswap,
     opening: VecDeque<(PeerId, oneshot::Sender<Opened>)>,
@@ -188,7 +188,7 @@ impl Behaviour {
         }
     }
 
-    /// Opens a stream to a connected peer. A vanished connection drops the sender.
+    /// Opens a stream to a connected peer. If the connection is gone, the sender is dropped.
     pub(crate) fn open(&mut self, peer: PeerId, opened: oneshot::Sender<Opened>) {
         self.opening.push_back((peer, opened));
         if let Some(waker) = self.waker.take() {

@@ -1,18 +1,18 @@
-//! What other peers want and this node does not have yet.
+//! Ledger of the blocks that other peers want and this node lacks.
 
 use crate::Cid;
 use crate::store::key_of;
 use libp2p::PeerId;
 use std::collections::{HashMap, HashSet};
 
-/// Unfulfilled wants remembered of one peer; Kubo's number. A peer with more hears of the others when it
-/// asks again, as every peer does.
+/// Limit on recorded wants of one peer; Kubo's number. Further wants are answered when the peer asks again,
+/// as every peer does.
 const REMEMBERED_MAX: usize = 1024;
 
 /// Unfulfilled wants, by peer and by block.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    /// For each peer, what it wants and whether it asked only about the presence.
+    /// By peer and block key: the CID, and whether only the presence is asked for.
     peers: HashMap<PeerId, HashMap<Vec<u8>, (Cid, bool)>>,
     wanted: HashMap<Vec<u8>, HashSet<PeerId>>,
 }
@@ -24,7 +24,7 @@ impl Ledger {
         if wants.len() >= REMEMBERED_MAX && !wants.contains_key(&key) {
             return;
         }
-        // A want for the block outweighs a question about it.
+        // A want for the block takes precedence over one for its presence.
         let (_, only) = wants.entry(key.clone()).or_insert((cid, only_have));
         *only &= only_have;
         self.wanted.entry(key).or_default().insert(peer);
@@ -48,7 +48,8 @@ impl Ledger {
         }
     }
 
-    /// A block is here: who wants it, in which form, and whether only its presence matters.
+    /// Removes the wants for a stored block. Returns the peers, the CIDs they used, and whether only the
+    /// presence is asked for.
     pub(super) fn arrived(&mut self, key: &[u8]) -> Vec<(PeerId, Cid, bool)> {
         let peers = self.wanted.remove(key).unwrap_or_default();
         let wants = peers.into_iter().filter_map(|peer| {

@@ -1,8 +1,8 @@
-//! Bitswap's messages and their frames.
+//! Encoding and framing of bitswap messages.
 //!
-//! A [`Message`] is what this node writes. What it reads is a [`Received`]: the frame as it came, whose parts
-//! are decoded one by one as they are processed. A decoded entry takes up to 24 times the two bytes that it
-//! has at least in a frame, so that a list of all of them would let a peer multiply the memory that it uses.
+//! This node writes a [`Message`] and reads a [`Received`]: an undecoded frame whose parts are decoded one by
+//! one as they are processed. A decoded entry takes up to 24 times the two bytes of the smallest encoded one,
+//! so decoding all at once would let a peer multiply the memory that it uses.
 
 use crate::Cid;
 use crate::Error;
@@ -13,20 +13,20 @@ use cid::Version;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use prost::Message as _;
 
-/// The largest message that is read; the protocol's own limit.
+/// Limit of a received frame, bytes; the protocol's own.
 pub(super) const FRAME_MAX: usize = 4 << 20;
-/// The longest CID in a wantlist, bytes; Kubo's limit.
+/// Maximal length of a CID in a wantlist, bytes; Kubo's limit.
 const CID_MAX: usize = 168;
-/// Fields of one message: wants, cancels, presences, blocks. More do not fit into a frame when each has 32
-/// bytes, and a CID with a SHA-256 digest alone has 34: only frames of junk exceed it.
+/// Limit on fields of one message: wants, cancels, presences, blocks. That many fields of 32 bytes fill a
+/// frame, and a CID with a SHA-256 digest alone has 34 bytes: only junk exceeds it.
 const ITEMS_MAX: usize = FRAME_MAX / 32;
 
-/// What travels in one frame.
+/// A message to be written, which fills one frame.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Message {
     #[prost(message, optional, tag = "1")]
     pub(super) wantlist: Option<Wantlist>,
-    /// Blocks in the form of 1.0.0: no CID, so SHA-256 is assumed.
+    /// Blocks in the form of 1.0.0: without a CID, so SHA-256 is assumed.
     #[prost(bytes = "bytes", repeated, tag = "2")]
     pub(super) blocks: Vec<Bytes>,
     #[prost(message, repeated, tag = "3")]
@@ -53,7 +53,7 @@ pub(super) struct Entry {
     pub(super) priority: i32,
     #[prost(bool, tag = "3")]
     pub(super) cancel: bool,
-    /// 0: the block; 1: whether it is there.
+    /// 0: the block is wanted; 1: its presence.
     #[prost(int32, tag = "4")]
     pub(super) want_type: i32,
     #[prost(bool, tag = "5")]
@@ -73,7 +73,7 @@ pub(super) struct Payload {
 pub(super) struct Presence {
     #[prost(bytes = "bytes", tag = "1")]
     pub(super) cid: Bytes,
-    /// 0: has it; 1: has it not.
+    /// 0: has the block; 1: lacks it.
     #[prost(int32, tag = "2")]
     pub(super) kind: i32,
 }
@@ -97,7 +97,7 @@ impl Payload {
         }
     }
 
-    /// The CID of these very bytes; `None` when the prefix names nothing we can check.
+    /// Computes the CID of the data; `None` if the prefix has a form that cannot be verified.
     pub(super) fn cid(&self) -> Option<Cid> {
         if self.data.len() > BLOCK_MAX {
             return None;
@@ -114,7 +114,7 @@ impl Payload {
     }
 }
 
-/// A CID from a peer, if it is one we could have.
+/// Parses a CID from a peer, if this node could have such a block.
 pub(super) fn cid_of(bytes: &[u8]) -> Option<Cid> {
     let cid = if bytes.len() <= CID_MAX {
         Cid::try_from(bytes).ok()?
@@ -153,8 +153,8 @@ pub(super) async fn read_length(stream: &mut (impl AsyncRead + Unpin)) -> Result
     Err(Error::invalid("bitswap frame with a malformed length"))
 }
 
-/// Reads a frame's content. The buffer grows with what arrives, not with what is announced, and `charge` with
-/// the buffer.
+/// Reads a frame's content. The buffer, and `charge` with it, grow with the bytes received, not with the
+/// length announced.
 pub(super) async fn read_message(
     stream: &mut (impl AsyncRead + Unpin),
     length: usize,
@@ -180,9 +180,9 @@ pub(super) async fn read_message(
 #[derive(Debug, Clone)]
 pub(super) struct Received {
     frame: Bytes,
-    /// Whether the wantlist replaces what the peer wanted before.
+    /// Whether the wantlist replaces the peer's earlier wants.
     pub(super) full: bool,
-    /// Whether there are blocks.
+    /// Whether the message contains blocks.
     pub(super) has_blocks: bool,
 }
 
@@ -190,14 +190,14 @@ impl Received {
     /// Checks a frame's structure and counts its fields.
     ///
     /// # Errors
-    /// It is not a bitswap message, or has more than [`ITEMS_MAX`] fields.
+    /// The frame is not a bitswap message, or has more than [`ITEMS_MAX`] fields.
     pub(super) fn parse(frame: Bytes) -> Result<Received, Error> {
         let mut received = Received {
             frame,
             full: false,
             has_blocks: false,
         };
-        // The first field too many ends it: a frame of junk has two million.
+        // Stops at the first field too many: a frame of junk has two million.
         let mut left = ITEMS_MAX;
         let mut count = || {
             let room = left.checked_sub(1);
@@ -224,7 +224,7 @@ impl Received {
         Ok(received)
     }
 
-    /// The wants and cancels.
+    /// Returns the wants and cancels.
     pub(super) fn entries(&self) -> impl Iterator<Item = Result<Entry, Error>> + Send + use<> {
         parts(self.frame.clone(), 1).flat_map(|wantlist| {
             parts(wantlist, 1).map(|entry| Entry::decode(entry).map_err(|error| malformed(&error)))
@@ -236,12 +236,12 @@ impl Received {
             .map(|presence| Presence::decode(presence).map_err(|error| malformed(&error)))
     }
 
-    /// The blocks that come with the start of their CID.
+    /// Returns the blocks with a CID prefix.
     pub(super) fn payload(&self) -> impl Iterator<Item = Payload> + Send + use<> {
         parts(self.frame.clone(), 3).filter_map(|payload| Payload::decode(payload).ok())
     }
 
-    /// The blocks in the form of 1.0.0.
+    /// Returns the blocks in the form of 1.0.0.
     pub(super) fn bare(&self) -> impl Iterator<Item = Bytes> + Send + use<> {
         parts(self.frame.clone(), 2)
     }
@@ -251,7 +251,7 @@ fn malformed(why: &impl std::fmt::Display) -> Error {
     Error::invalid(format!("bitswap message: {why}"))
 }
 
-/// The values of one field of a message that was checked.
+/// Returns the values of one field of a validated message.
 fn parts(message: Bytes, number: u64) -> impl Iterator<Item = Bytes> + Send {
     Fields(message).filter_map(move |field| match field {
         Ok((found, Field::Bytes(value))) if found == number => Some(value),
@@ -262,11 +262,11 @@ fn parts(message: Bytes, number: u64) -> impl Iterator<Item = Bytes> + Send {
 enum Field {
     Varint(u64),
     Bytes(Bytes),
-    /// A number of four or eight bytes: bitswap has none.
+    /// A fixed-width number of four or eight bytes, which bitswap does not use.
     Fixed,
 }
 
-/// The fields of a protobuf message, in order. Ends after an error.
+/// Iterator over the fields of a protobuf message, in order. Ends after an error.
 struct Fields(Bytes);
 
 impl Fields {
@@ -319,8 +319,8 @@ impl Iterator for Fields {
     }
 }
 
-/// Writes one frame and flushes it. Blocks go out from where they are: with a copy of them all in a row,
-/// sending would cost half as much again.
+/// Writes one frame and flushes it. Blocks are written without copying them together, which would make
+/// sending half as expensive again.
 pub(super) async fn write(stream: &mut (impl AsyncWrite + Unpin), message: &Message) -> Result<(), Error> {
     let io = |error| Error::io("bitswap stream", error);
     let (head, blocks) = frame(message);
@@ -332,7 +332,7 @@ pub(super) async fn write(stream: &mut (impl AsyncWrite + Unpin), message: &Mess
     stream.flush().await.map_err(io)
 }
 
-/// A frame's beginning with all but the blocks, and these with what comes before each.
+/// Encodes a frame: its start with everything but the blocks, and each block with the bytes before it.
 fn frame(message: &Message) -> (Vec<u8>, Vec<(Vec<u8>, Bytes)>) {
     let field = |out: &mut Vec<u8>, number: u8, length: usize| {
         let mut buffer = unsigned_varint::encode::usize_buffer();
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_with_more_items_than_fit_at_32_bytes_each_are_refused() {
+    fn frames_with_too_many_items_are_refused() {
         let junk = |items: usize| [0x22, 0].repeat(items);
         assert!(Received::parse(junk(ITEMS_MAX).into()).is_ok());
         let refused = Received::parse(junk(ITEMS_MAX + 1).into())

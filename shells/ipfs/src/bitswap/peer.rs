@@ -1,4 +1,4 @@
-//! The tasks of one peer: one that writes all messages to it, and one per stream that it opens to us.
+//! Tasks of one peer: one that writes all messages to it, and one per stream that it opens.
 
 use super::behaviour::{Dialect, OpenError, Opened};
 use super::message::{self, Entry, Message, Payload, Presence, Wantlist};
@@ -17,37 +17,37 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// Bytes of blocks after which a message is sent: large enough to be cheap, small enough that wants do not
-/// wait long behind it.
+/// Bytes of blocks in a message after which it is sent: large enough to be cheap, small enough that wants do
+/// not wait long behind it.
 const MESSAGE_BYTES: usize = 512 << 10;
-/// Entries of each kind in one message; they stay far below the frame limit.
+/// Limit on entries of each kind in one message; far below the limit of a frame.
 const MESSAGE_ENTRIES: usize = 4096;
-/// Blocks queued for one peer, twice what Kubo queues. The peer gets DONT_HAVE for the rest, or asks again.
+/// Limit on blocks queued for one peer, twice Kubo's. The peer gets DONT_HAVE for the rest, or asks again.
 const SERVE_MAX: usize = 2048;
-/// Answers queued for one peer: as many as one message carries. A peer that asks on without reading loses the
-/// rest, and asks again.
+/// Limit on presences queued for one peer: as many as one message carries. A peer that keeps asking without
+/// reading loses the rest, and asks again.
 const PRESENCES_MAX: usize = 4096;
-/// Wants and cancels queued for one peer. A want beyond them is asked again in its next round; a cancel that
-/// is lost costs a block that nobody waits for.
+/// Limit on wants and cancels queued for one peer. A want beyond it is sent again in its next round; a lost
+/// cancel costs the transfer of an unwanted block.
 const ASKS_MAX: usize = 16_384;
-/// What one queued CID costs, bytes: the CID twice, and its places in two maps.
+/// Memory of one queued CID, bytes: the CID twice, and its places in two maps.
 const QUEUED_BYTES: usize = 256;
-/// Messages of one peer being processed at once.
+/// Limit on messages of one peer processed concurrently.
 const FRAMES: usize = 4;
-/// For negotiating a stream.
+/// Time limit of negotiating a stream.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
-/// For one message, 2.5 MiB at most: 20 kB/s is the slowest useful peer.
+/// Time limit of writing one message of at most 2.5 MiB: 20 kB/s is the slowest useful peer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
-/// For the rest of a frame once its length is there.
+/// Time limit of reading the rest of a frame once its length is read.
 const READ_TIMEOUT: Duration = Duration::from_secs(120);
-/// Before a peer that could not be written to is tried again.
+/// Pause before retrying a peer that could not be written to.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
-/// What is queued for a peer.
+/// Queues of entries to send to a peer.
 #[derive(Debug)]
 struct Outbox {
     asks: Queue<Ask>,
-    /// Whether this node has the block.
+    /// By CID: whether this node has the block.
     presences: Queue<bool>,
     /// Blocks to send.
     serve: Queue<()>,
@@ -55,14 +55,14 @@ struct Outbox {
 }
 
 impl Outbox {
-    /// Charges what is queued now.
+    /// Charges the queued entries.
     fn update_charge(&mut self) {
         let queued = self.asks.len() + self.presences.len() + self.serve.len();
         self.charge.resize(queued * QUEUED_BYTES);
     }
 }
 
-/// What one message is made of.
+/// Entries taken from the queues for one message.
 struct Taken {
     asks: Vec<(Cid, Ask)>,
     presences: Vec<(Cid, bool)>,
@@ -114,17 +114,17 @@ impl Link {
         self.queue(|outbox| outbox.presences.push(cid, has));
     }
 
-    /// Queues a block; `false` when too many are.
+    /// Queues a block; returns `false` if the queue is full.
     pub(super) fn serve(&self, cid: Cid) -> bool {
         self.queue(|outbox| outbox.serve.push(cid, ()))
     }
 
-    /// Takes a block out of the queue.
+    /// Removes a block from the queue.
     pub(super) fn withdraw(&self, cid: &Cid) {
         self.queue(|outbox| outbox.serve.remove(cid));
     }
 
-    /// Takes all blocks out of the queue.
+    /// Removes all blocks from the queue.
     pub(super) fn withdraw_all(&self) {
         self.queue(|outbox| outbox.serve.clear());
     }
@@ -134,7 +134,7 @@ impl Link {
         let taken = Taken {
             asks: outbox.asks.take(MESSAGE_ENTRIES),
             presences: outbox.presences.take(MESSAGE_ENTRIES),
-            // More blocks than one message holds only if they are tiny.
+            // More blocks than one message holds, unless they are tiny.
             serve: outbox.serve.take(MESSAGE_ENTRIES),
         };
         outbox.update_charge();
@@ -148,7 +148,7 @@ impl Link {
         outbox.update_charge();
     }
 
-    /// How many presences and blocks are queued.
+    /// Returns the numbers of queued presences and blocks.
     #[cfg(test)]
     pub(super) fn queued(&self) -> (usize, usize) {
         let outbox = lock(&self.outbox);
@@ -164,13 +164,13 @@ impl Link {
     }
 }
 
-/// A message in no dialect yet.
+/// A message before it is encoded for the peer's dialect.
 #[derive(Debug)]
 struct Draft {
     asks: Vec<(Cid, Ask)>,
     presences: Vec<(Cid, bool)>,
     blocks: Vec<(Cid, Bytes)>,
-    /// For the blocks, until the message is written.
+    /// Charge for the blocks, until the message is written.
     charge: Charge,
 }
 
@@ -181,7 +181,7 @@ impl Draft {
             cid: cid.to_bytes().into(),
             priority: 1,
             cancel: ask == Ask::Cancel,
-            // Older peers know only one question.
+            // Older dialects only have wants for blocks.
             want_type: i32::from(ask == Ask::Have && presences),
             send_dont_have: ask != Ask::Cancel && presences,
         };
@@ -212,7 +212,7 @@ impl Draft {
     }
 }
 
-/// Writes to a peer until it is gone.
+/// Writes messages to a peer until it is gone.
 pub(super) async fn write_loop(bitswap: Bitswap, link: Arc<Link>) {
     let closed = link.closed.clone();
     tokio::select! {
@@ -260,7 +260,7 @@ async fn write_messages(bitswap: &Bitswap, link: &Arc<Link>) {
         match written {
             Ok(Ok(())) => stream = Some((open, dialect)),
             Ok(Err(_)) | Err(_) => {
-                // The peer may have closed an idle stream: once more on a new one.
+                // The peer may have closed an idle stream: retry once on a new one.
                 drop(open);
                 stream = rewrite(bitswap, link, &message).await;
                 if stream.is_none() {
@@ -293,7 +293,7 @@ async fn open(bitswap: &Bitswap, link: &Link) -> Opened {
     }
 }
 
-/// Makes a message of what waits, reading its blocks; `None` when nothing does.
+/// Takes the queued entries for a message and reads its blocks; `None` if nothing is queued.
 async fn prepare(bitswap: &Bitswap, link: &Arc<Link>) -> Option<Draft> {
     let Taken {
         asks,
@@ -354,8 +354,8 @@ pub(super) async fn read_loop(bitswap: Bitswap, link: Arc<Link>, mut stream: Str
 
 async fn read_messages(bitswap: &Bitswap, link: &Arc<Link>, stream: &mut Stream) -> Result<(), Error> {
     while let Some(length) = message::read_length(stream).await? {
-        // Read before its turn comes: what is received takes as much memory in the stream's window, and
-        // frames that are complete can always be processed.
+        // Read before its turn comes: received bytes take as much memory in the stream's window, and complete
+        // frames can always be processed.
         let mut charge = link.account.hold(0);
         let read = message::read_message(stream, length, &mut charge);
         let message = timeout(READ_TIMEOUT, read).await;

@@ -1,7 +1,7 @@
 //! A bounded first-in-first-out queue of CIDs without duplicates, from which a CID is removed by hash lookup.
 //!
 //! A peer decides what is queued for it and what it cancels. With a plain queue, each cancel of a message
-//! would scan everything that is queued: a message has room for a hundred thousand cancels.
+//! would scan all queued CIDs, and a message has room for a hundred thousand cancels.
 
 use crate::Cid;
 use std::collections::{BTreeMap, HashMap};
@@ -27,8 +27,7 @@ impl<V> Queue<V> {
         self.order.len()
     }
 
-    /// Appends a CID, or replaces its value where it is queued already. Returns `false` when the queue is
-    /// full.
+    /// Appends a CID, or replaces its value if it is queued already. Returns `false` if the queue is full.
     pub(super) fn push(&mut self, cid: Cid, value: V) -> bool {
         if let Some(queued) = self.places.get(&cid).and_then(|place| self.order.get_mut(place)) {
             queued.1 = value;
@@ -42,8 +41,8 @@ impl<V> Queue<V> {
         true
     }
 
-    /// Puts back what [`Queue::take`] gave and was not used, before everything else. Unlike
-    /// [`Queue::push`] it may exceed the limit, by what was taken.
+    /// Puts unused CIDs from [`Queue::take`] back to the front. Unlike [`Queue::push`] it may exceed the
+    /// limit, by the CIDs taken.
     pub(super) fn put_back(&mut self, taken: impl DoubleEndedIterator<Item = (Cid, V)>) {
         for (cid, value) in taken.rev() {
             if !self.places.contains_key(&cid) {
@@ -63,7 +62,7 @@ impl<V> Queue<V> {
         self.order.remove(&place).map(|(_, value)| value)
     }
 
-    /// Removes up to `max` CIDs from the front.
+    /// Removes and returns up to `max` CIDs from the front.
     pub(super) fn take(&mut self, max: usize) -> Vec<(Cid, V)> {
         let mut taken = Vec::with_capacity(max.min(self.len()));
         while taken.len() < max
@@ -91,7 +90,7 @@ mod tests {
     }
 
     proptest! {
-        /// The model is a plain vector, scanned.
+        /// Model: a plain vector, scanned linearly.
         #[test]
         fn queue_equals_a_scanned_vector(steps in prop::collection::vec((0..5u8, 0..12u8), 0..60)) {
             const LIMIT: usize = 6;

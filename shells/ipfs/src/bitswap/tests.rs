@@ -1,4 +1,4 @@
-//! What peers send is believed only as far as it hashes to what is wanted; and who is asked next.
+//! Tests: received blocks are accepted only if wanted and verified; choice of targets; limits of queues.
 
 use super::message::{Entry, Message, Payload, Received, Wantlist};
 use super::peer::Link;
@@ -72,7 +72,7 @@ async fn corrupted_and_unwanted_blocks_are_neither_stored_nor_delivered() {
     store.close();
 }
 
-/// Whom the wants have asked for the block itself since the last call.
+/// Drains the outgoing asks; returns the peers asked for the block itself.
 fn targets(wants: &mut Wants) -> Vec<PeerId> {
     let out = std::mem::take(&mut wants.out);
     out.into_iter()
@@ -82,7 +82,7 @@ fn targets(wants: &mut Wants) -> Vec<PeerId> {
 }
 
 #[test]
-fn a_silent_or_empty_handed_target_loses_the_want_to_one_that_has_the_block() {
+fn want_moves_from_a_silent_or_empty_target_to_a_peer_with_the_block() {
     let (a, b) = (PeerId::random(), PeerId::random());
     let now = Instant::now();
     let mut wants = Wants::default();
@@ -108,7 +108,7 @@ fn a_silent_or_empty_handed_target_loses_the_want_to_one_that_has_the_block() {
 }
 
 #[test]
-fn everyone_who_was_asked_hears_that_the_block_is_wanted_no_more() {
+fn cancel_is_sent_to_every_peer_that_was_asked() {
     let (a, b) = (PeerId::random(), PeerId::random());
     let now = Instant::now();
     let mut wants = Wants::default();
@@ -128,7 +128,7 @@ fn everyone_who_was_asked_hears_that_the_block_is_wanted_no_more() {
     assert!(!wants.contains(&key_of(&wanted)));
 }
 
-/// Entries of a wantlist.
+/// Returns a received message with these wantlist entries.
 fn entries(cids: impl Iterator<Item = Cid>, cancel: bool) -> Received {
     let entry = |cid: Cid| Entry {
         cid: cid.to_bytes().into(),
@@ -147,7 +147,7 @@ fn entries(cids: impl Iterator<Item = Cid>, cancel: bool) -> Received {
     })
 }
 
-/// A node without connections, and a peer that reads nothing.
+/// Starts a node without connections, and a link to a peer that reads nothing.
 async fn with_unread_peer(blocks: u32) -> (tempfile::TempDir, Store, Bitswap, Arc<Link>) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), None).unwrap();
@@ -186,7 +186,7 @@ async fn repeated_wants_queue_a_block_once_and_a_cancel_removes_it() {
 async fn queues_of_a_peer_that_reads_nothing_are_bounded() {
     let (_folder, store, bitswap, link) = with_unread_peer(3000).await;
     for round in 0..3_u32 {
-        // Half of them are not here.
+        // This node lacks half of them.
         let wants = entries((0..6000).map(|number| numbered(number + round)), false);
         bitswap.serve_wants(&link, &wants).await.unwrap();
     }

@@ -1,9 +1,10 @@
-//! What this node wants, from whom, and what they said: the client's half, without any I/O.
+//! State of this node's wants: which peers were asked, and what they answered. The client half of the
+//! exchange, without any I/O.
 //!
-//! A want has at most one *target*, the peer asked for the block itself; others are asked whether they
-//! have it. Peers that delivered or had something in a session are preferred for its next wants, the least
-//! busy one first, so two holders share the work. Peers remember what they did not have and speak up
-//! when it arrives; asking all again now and then heals what got lost.
+//! A want has at most one *target*, the peer asked for the block itself; others are asked whether they have
+//! it. Peers that delivered or had a block in a session are preferred for its next wants, the least busy
+//! first, so that two holders share the work. Peers record wants for blocks that they lack, and answer when
+//! the block arrives; asking all again from time to time makes up for lost messages.
 
 use crate::Cid;
 use crate::Error;
@@ -14,18 +15,18 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// A target that sends nothing for this long loses the want; Kubo simulates a DONT_HAVE after as long.
+/// Time after which a silent target loses the want; Kubo simulates a DONT_HAVE after as long.
 const TARGET_TIMEOUT: Duration = Duration::from_secs(5);
-/// Wants that nobody has are asked again after this long.
+/// Interval of asking again for blocks that no peer has.
 const ROUND: Duration = Duration::from_secs(10);
-/// Peers asked about one want in one go.
+/// Limit on peers asked about one want together.
 const BROADCAST_MAX: usize = 64;
-/// Wants told to a peer that has just connected; what Kubo remembers of one peer.
+/// Limit on wants sent to a newly connected peer; as many as Kubo records of one peer.
 const GREETING_MAX: usize = 1024;
-/// Peers preferred by one session.
+/// Limit on preferred peers of a session.
 const GOOD_MAX: usize = 16;
 
-/// What to tell a peer about one CID.
+/// Entry to send to a peer about one CID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
     Block,
@@ -54,9 +55,9 @@ struct Want {
 
 #[derive(Debug)]
 struct Peer {
-    /// Wants that have it as their target.
+    /// Number of wants with this peer as their target.
     busy: usize,
-    /// When a block or a presence came last.
+    /// Time of the last block or presence received.
     heard: Instant,
     usable: bool,
 }
@@ -68,7 +69,7 @@ pub(super) struct Wants {
     peers: HashMap<PeerId, Peer>,
     sessions: HashMap<u64, Vec<PeerId>>,
     next: u64,
-    /// What is to be told to whom; the caller takes it after every call.
+    /// Entries to send; the caller takes them after every call.
     pub(super) out: Vec<(PeerId, Cid, Ask)>,
 }
 
@@ -87,7 +88,7 @@ impl Wants {
         self.wants.contains_key(key)
     }
 
-    /// Registers a want; the waiter's id is for [`Wants::cancel`].
+    /// Registers a want; returns the waiter's id for [`Wants::cancel`].
     pub(super) fn want(&mut self, session: u64, cid: Cid, waiter: Waiter, now: Instant) -> u64 {
         self.next += 1;
         let id = self.next;
@@ -105,7 +106,7 @@ impl Wants {
         id
     }
 
-    /// Forgets a waiter, and the want with the last one.
+    /// Removes a waiter, and the want if it was the last one.
     pub(super) fn cancel(&mut self, key: &[u8], waiter: u64) {
         let Some(want) = self.wants.get_mut(key) else {
             return;
@@ -116,7 +117,7 @@ impl Wants {
         }
     }
 
-    /// A wanted block is here, from `from` or from this node itself. Returns who waits for it.
+    /// Notes that a wanted block was received from `from`, or stored by this node. Returns its waiters.
     pub(super) fn received(&mut self, key: &[u8], from: Option<PeerId>, now: Instant) -> Vec<Waiter> {
         if let Some(peer) = from {
             self.heard(peer, now);
@@ -135,7 +136,7 @@ impl Wants {
         if let Some((target, _)) = want.target {
             self.relieve(target);
         }
-        // Also those without it: they remember that we want it.
+        // Also to those without the block: they have recorded the want.
         let others = want.asked.into_keys().filter(|peer| Some(*peer) != from);
         self.out.extend(others.map(|peer| (peer, want.cid, Ask::Cancel)));
         want.waiters.into_iter().map(|(_, waiter)| waiter).collect()
@@ -162,7 +163,7 @@ impl Wants {
         }
     }
 
-    /// A peer says whether it has a block.
+    /// Records a peer's answer whether it has a block.
     pub(super) fn answered(&mut self, peer: PeerId, key: &[u8], has: bool, now: Instant) {
         self.heard(peer, now);
         let Some(want) = self.wants.get_mut(key) else {
@@ -195,8 +196,8 @@ impl Wants {
                 usable: true,
             },
         );
-        // The others were asked before. Only the newcomer is looked at: a stranger that reconnects often
-        // would otherwise have all peers looked at for each want.
+        // The other peers were asked already. Considering only the new one keeps a stranger that reconnects
+        // often from causing a scan of all peers for each want.
         let waiting = self.wants.values_mut().filter(|want| want.target.is_none());
         for want in waiting.take(GREETING_MAX) {
             let ask = if want.asked.is_empty() {
@@ -215,13 +216,14 @@ impl Wants {
         }
     }
 
-    /// The peer is gone.
+    /// Removes a peer that disconnected.
     pub(super) fn disconnected(&mut self, peer: PeerId, now: Instant) {
         self.peers.remove(&peer);
         self.abandon(peer, now);
     }
 
-    /// The peer takes no messages: it speaks no bitswap (`for_good`), or writing to it has failed.
+    /// Abandons a peer that cannot be sent messages: it does not support bitswap (`for_good`), or writing
+    /// failed.
     pub(super) fn failed(&mut self, peer: PeerId, for_good: bool, now: Instant) {
         if let Some(known) = self.peers.get_mut(&peer) {
             known.usable = !for_good;
@@ -246,14 +248,14 @@ impl Wants {
             if let Some(want) = self.wants.get_mut(&key)
                 && remains
             {
-                // It is asked again with the next round, not at once.
+                // It is asked again in the next round, not at once.
                 want.asked.insert(peer, Answer::DontHave);
             }
             self.advance(&key, now);
         }
     }
 
-    /// Takes wants from silent targets, and asks again for what nobody had.
+    /// Moves wants away from silent targets, and asks again for blocks that no peer had.
     pub(super) fn tick(&mut self, now: Instant) {
         let mut silent = Vec::new();
         let mut stale = Vec::new();
@@ -286,7 +288,7 @@ impl Wants {
         }
     }
 
-    /// Finds a target for a want that has none, or asks who could be one.
+    /// Finds a target for a want without one, or asks peers that could become one.
     fn advance(&mut self, key: &[u8], now: Instant) {
         let Some(want) = self.wants.get(key) else { return };
         if want.target.is_some() {
@@ -299,7 +301,7 @@ impl Wants {
             Some(Answer::DontHave) => None,
             Some(Answer::Asked) | None if good.contains(id) => Some(1),
             Some(Answer::Asked) => None,
-            // Before anybody was asked, one stranger is asked for the block itself: this saves a round trip.
+            // If nobody was asked yet, one stranger is asked for the block itself: this saves a round trip.
             None if want.asked.is_empty() => Some(2),
             None => None,
         };

@@ -1,7 +1,7 @@
-//! Limits the connections of strangers. Peers that are kept connected are exempt.
+//! Limits the connections of strangers. Kept peers are exempt.
 //!
-//! `libp2p-connection-limits` does not fit: it keeps an entry for every peer that was ever connected, which
-//! strangers with fresh identities can make as many as they like, and it does not tell sources apart.
+//! `libp2p-connection-limits` does not fit: it keeps an entry for every peer that was ever connected, and
+//! strangers can create any number of identities; and it does not distinguish sources.
 
 use crate::handshakes::{Source, source_of};
 use libp2p::core::transport::PortUse;
@@ -16,15 +16,15 @@ use std::convert::Infallible;
 use std::hash::Hash;
 use std::task::{Context, Poll};
 
-/// Connections that strangers may open to this node. The memory that they use is limited by
-/// [`super::budget`].
+/// Limit on connections that strangers open to this node. Their memory is limited by [`super::budget`].
 const INCOMING_MAX: usize = 128;
-/// Connections that one source may open: half of all, so that nobody alone can take all places.
+/// Limit on connections opened by one source: half of all, so that no single source can take all places.
 const PER_SOURCE_MAX: usize = 64;
-/// Connections with one peer: two after dialling each other at once, and some that are dying.
+/// Limit on connections with one peer: two after dialling each other simultaneously, and some that are
+/// closing.
 const PER_PEER_MAX: usize = 4;
 
-/// A limit is reached.
+/// Error of a connection beyond a limit.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{limit} connections {of} are open already")]
 struct Exceeded {
@@ -32,11 +32,11 @@ struct Exceeded {
     of: &'static str,
 }
 
-/// Decides who may connect.
+/// Behaviour that accepts or refuses connections.
 #[derive(Debug, Default)]
 pub(super) struct Admission {
     kept: HashSet<PeerId>,
-    /// Connections that strangers have opened.
+    /// Connections opened by strangers.
     incoming: HashMap<ConnectionId, Source>,
     by_source: HashMap<Source, usize>,
     by_peer: HashMap<PeerId, usize>,
@@ -61,7 +61,7 @@ impl Admission {
         self.kept.insert(peer);
     }
 
-    /// Takes an exemption back.
+    /// Revokes the exemption of a peer.
     pub(super) fn release(&mut self, peer: &PeerId) {
         self.kept.remove(peer);
     }
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strangers_are_limited_by_peer_source_and_total_and_forgotten_when_closed() {
+    fn strangers_are_limited_by_peer_source_and_total_until_closed() {
         let mut admission = Admission::default();
         let mut open = Vec::new();
         for number in 0..INCOMING_MAX {

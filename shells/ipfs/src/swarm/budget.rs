@@ -1,15 +1,14 @@
-//! Memory that other IPFS peers make this node hold, counted for each peer and for all of them.
+//! Memory that other IPFS peers make this node hold, accounted for each peer and for all together.
 //!
 //! Everything whose size a peer chooses is charged to its [`Account`]: bytes in the multiplexer that no
 //! stream has read yet, open streams, frames of bitswap from their first byte until they are processed,
-//! answers that are queued, and blocks that are read for it. A peer that is over its limits is not read from
-//! any more: TCP holds it up until what was received is processed. Honest peers notice a pause. A connection
-//! that stays paused is closed, and the log says why.
+//! queued answers, and blocks that are read for it. A peer over its limits is not read from any more: TCP
+//! holds it back until what was received is processed. Honest peers notice a pause. A connection that stays
+//! paused is closed, and the reason logged.
 //!
-//! Two limits: [`PEER_MAX`] for each peer, and [`POOL_MAX`] for all together. While the pool is used up, a
-//! peer may still hold [`SHARE_MIN`], so that those who hold much cannot shut out the others. Peers that this
-//! node
-//! keeps connections with, the peers of its cluster, are exempt from the second one.
+//! There are two limits: [`PEER_MAX`] for each peer, and [`POOL_MAX`] for all together. While the pool is
+//! used up, a peer may still hold [`SHARE_MIN`], so that peers that hold much cannot shut out the others.
+//! Kept peers, those of this node's cluster, are exempt from the second limit.
 
 use crate::store::lock;
 use libp2p::PeerId;
@@ -19,20 +18,21 @@ use std::sync::{Arc, Mutex, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-/// What one peer may make this node hold, bytes: four frames of the largest size, received and not processed.
-/// A single step may exceed it: one read of 64 KiB, or one message of blocks that is prepared.
+/// Limit of one peer, bytes: four frames of the largest size, received and not processed. A single step may
+/// exceed it: one read of 64 KiB, or one message of blocks that is prepared.
 pub(crate) const PEER_MAX: usize = 16 << 20;
-/// What all peers together may make this node hold, bytes: 32 that use all of theirs, or 4 MiB for each of
-/// the 128 strangers that may be connected.
+/// Limit of all peers together, bytes: 32 peers at their limit, or 4 MiB for each of the 128 strangers that
+/// may be connected.
 pub(crate) const POOL_MAX: usize = 512 << 20;
-/// What a peer may hold even when the pool is used up, bytes: a message with a block of the default size
-/// of 256 KiB, and the start of the next ones.
+/// Bytes that a peer may hold even when the pool is used up: a message with a block of the default size of
+/// 256 KiB, and the start of the next messages.
 pub(crate) const SHARE_MIN: usize = 1 << 20;
-/// A connection on which nothing could be read for so long, because of a limit, is closed.
+/// Time after which a connection that a limit keeps from being read is closed.
 pub(super) const STALL_MAX: Duration = Duration::from_secs(10);
-/// A complaint about one peer is logged once in this time.
+/// Interval of log messages about one peer.
 const QUIET: Duration = Duration::from_secs(60);
-/// Complaints remembered. Identities cost nothing: beyond this number, new peers are not complained about.
+/// Number of peers whose log messages are rate-limited individually. Identities cost nothing: beyond this
+/// number, new peers are not logged.
 const COMPLAINTS_MAX: usize = 1024;
 
 /// The accounts of all peers.
@@ -46,7 +46,7 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// The account of a peer, which all its connections share. It ends with the last user.
+    /// Returns the account of a peer, which all its connections share. It is dropped with its last user.
     pub(crate) fn account(self: &Arc<Self>, peer: PeerId) -> Arc<Account> {
         let mut accounts = lock(&self.accounts);
         let known = accounts.get(&peer).and_then(Weak::upgrade);
@@ -64,7 +64,7 @@ impl Pool {
         account
     }
 
-    /// Exempts a peer from the limit of the pool, or takes that back.
+    /// Sets whether a peer is exempt from the limit of the pool.
     pub(super) fn set_exempt(&self, peer: PeerId, exempt: bool) {
         let accounts = lock(&self.accounts);
         match exempt {
@@ -73,12 +73,12 @@ impl Pool {
         };
         if let Some(account) = accounts.get(&peer).and_then(Weak::upgrade) {
             account.exempt.store(exempt, Ordering::Relaxed);
-            // The last user may be gone meanwhile, and the end of an account takes the lock.
+            // The last user may be gone in the meantime, and dropping an account takes the lock.
             drop(accounts);
         }
     }
 
-    /// Whether a complaint about a peer should be logged now.
+    /// Returns whether a message about a peer should be logged now.
     pub(super) fn is_news(&self, peer: PeerId, now: Instant) -> bool {
         let mut complaints = lock(&self.complaints);
         if let Some(last) = complaints.get_mut(&peer) {
@@ -99,14 +99,14 @@ impl Pool {
     }
 }
 
-/// What one peer makes this node hold.
+/// Memory that one peer makes this node hold.
 #[derive(Debug)]
 pub(crate) struct Account {
     peer: PeerId,
     pool: Arc<Pool>,
     exempt: AtomicBool,
     held: AtomicUsize,
-    /// Connections that wait for room.
+    /// Wakers of connections that wait for room.
     paused: Mutex<Vec<Waker>>,
 }
 
@@ -126,12 +126,12 @@ impl Account {
         &self.pool
     }
 
-    /// Bytes held for this peer.
+    /// Returns the bytes held for this peer.
     pub(super) fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Whether more may be read from this peer.
+    /// Returns whether more may be read from this peer.
     pub(super) fn has_room(&self) -> bool {
         let held = self.held();
         held < PEER_MAX
@@ -140,7 +140,7 @@ impl Account {
                 || self.pool.held.load(Ordering::Relaxed) < POOL_MAX)
     }
 
-    /// Wakes a connection once this account has room again. The pool wakes nobody: look again now and then.
+    /// Wakes a connection once this account has room again. The pool's limit wakes nobody: poll it.
     pub(super) fn wake_when_room(&self, waker: &Waker) {
         let mut paused = lock(&self.paused);
         if !paused.iter().any(|known| known.will_wake(waker)) {
@@ -178,7 +178,7 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         let mut accounts = lock(&self.pool.accounts);
-        // A new account of this peer may have taken the place already.
+        // A new account of this peer may be registered already.
         if accounts
             .get(&self.peer)
             .is_some_and(|known| known.strong_count() == 0)
@@ -189,7 +189,7 @@ impl Drop for Account {
 }
 
 impl Charge {
-    /// Changes what is held to `bytes`.
+    /// Changes the charge to `bytes`.
     pub(crate) fn resize(&mut self, bytes: usize) {
         if bytes > self.bytes {
             self.account.add(bytes - self.bytes);

@@ -1,4 +1,4 @@
-//! The node's keypair, in the file `identity` of its folder.
+//! The node's keypair, stored in the file `identity` of its folder.
 
 use crate::Error;
 use libp2p::identity::Keypair;
@@ -6,7 +6,7 @@ use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::path::Path;
 
-/// Reads the keypair, or makes one, readable by its owner only.
+/// Reads the keypair, or creates one that only the file's owner can read.
 pub(crate) fn load_or_make(folder: &Path) -> Result<Keypair, Error> {
     let path = folder.join("identity");
     let shown = path.display().to_string();
@@ -31,7 +31,7 @@ pub(crate) fn load_or_make(folder: &Path) -> Result<Keypair, Error> {
     }
 }
 
-/// Written beside and renamed, so that no crash leaves half a key.
+/// Saves the key by writing a temporary file and renaming it, so that a crash leaves no partial key.
 fn save(folder: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let partial = folder.join("identity.partial");
     let mut options = OpenOptions::new();

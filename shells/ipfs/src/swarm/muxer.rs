@@ -1,10 +1,10 @@
-//! yamux, with the bytes that it buffers charged to the peer's [`Account`].
+//! yamux multiplexer whose buffered bytes are charged to the peer's [`Account`].
 //!
-//! yamux promises each stream a window of 256 KiB, and a connection has up to [`STREAMS_MAX`] streams, which
+//! yamux grants each stream a window of 256 KiB, and a connection has up to [`STREAMS_MAX`] streams, which
 //! Kubo needs: it opens one for each message. That makes 128 MiB for each connection, and libp2p's wrapper
-//! lets windows grow up to 1 GiB. Here the windows stay, and what they are used for is counted: the socket
-//! below yamux notes each data frame's bytes for its stream, and the stream above takes them off as they are
-//! read. While the account has no room, the socket is not read.
+//! lets windows grow up to 1 GiB. Here the windows are fixed, and their use is counted: the socket below
+//! yamux adds each data frame's bytes to its stream, and the stream above subtracts them as they are read.
+//! While the account has no room, the socket is not read.
 
 use super::budget::{Account, PEER_MAX, STALL_MAX};
 use crate::store::lock;
@@ -20,24 +20,24 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 use yamux::{Connection, ConnectionError, Mode};
 
-/// Streams of one connection, of both sides together; yamux closes the connection of a peer that exceeds it.
-/// Kubo sends up to 1 MiB of blocks at once in messages of 16 KiB or more, each on a stream of its own, and
-/// this node's pins may want that from it several times over.
+/// Limit on streams of one connection, of both sides together; yamux closes the connection of a peer that
+/// exceeds it. Kubo sends up to 1 MiB of blocks at once in messages of 16 KiB or more, each on its own
+/// stream, and this node's pins may request that several times over.
 const STREAMS_MAX: usize = 512;
-/// What a stream costs besides its content, bytes: the buffers of the protocol's negotiation, a task.
+/// Cost of a stream besides its content, bytes: the buffers of the protocol's negotiation, a task.
 const STREAM_BYTES: usize = 8 << 10;
-/// What a connection costs besides its streams, bytes: three messages of Noise, and the socket's task.
+/// Cost of a connection besides its streams, bytes: three messages of Noise, and the socket's task.
 const CONNECTION_BYTES: usize = 256 << 10;
-/// Streams that the peer has opened and the swarm has not taken yet; further ones are reset.
+/// Limit on streams that the peer has opened and the swarm has not accepted yet; further ones are reset.
 const INBOUND_MAX: usize = 256;
-/// A paused connection looks so often whether the pool has room again.
+/// Interval at which a paused connection checks whether the pool has room again.
 const RECHECK: Duration = Duration::from_millis(100);
 
-/// The upgrade of an encrypted connection with one peer.
+/// Upgrade of an encrypted connection with one peer.
 #[derive(Clone)]
 pub(super) struct Upgrade(pub(super) Arc<Account>);
 
-/// What yamux buffers of each stream of one connection.
+/// Bytes that yamux buffers for each stream of one connection.
 struct Buffered {
     account: Arc<Account>,
     streams: Mutex<HashMap<u32, usize>>,
@@ -59,7 +59,7 @@ impl Buffered {
         }
     }
 
-    /// Bytes came for a stream. Those for a stream that is gone are not kept by yamux.
+    /// Counts received bytes of a stream. yamux drops those for a stream that is gone.
     fn received(&self, stream: u32, bytes: usize) {
         if let Some(buffered) = lock(&self.streams).get_mut(&stream) {
             *buffered += bytes;
@@ -91,13 +91,13 @@ impl Drop for Buffered {
     }
 }
 
-/// Follows the frames of yamux in the bytes that come from the socket.
+/// Tracks the frames of yamux in the bytes from the socket.
 #[derive(Default)]
 struct Frames {
     header: [u8; 12],
-    /// Bytes of the header that are there.
+    /// Bytes of the header received.
     filled: usize,
-    /// The stream of the data frame that is under way, and how much of it is missing.
+    /// Stream of the data frame being received, and its missing bytes.
     body: Option<(u32, usize)>,
 }
 
@@ -138,17 +138,17 @@ impl Frames {
     }
 }
 
-/// The socket below yamux.
+/// Socket below yamux that counts received frames and pauses when the account has no room.
 struct Metered<C> {
     socket: C,
     frames: Frames,
     buffered: Arc<Buffered>,
-    /// Since when nothing was read for lack of room, and when to look again.
+    /// When reading was paused for lack of room, and the timer of the next check.
     paused: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
 impl<C> Metered<C> {
-    /// Ready once there is room.
+    /// Returns `Ready` once there is room.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let account = &self.buffered.account;
         if account.has_room() {
@@ -168,7 +168,7 @@ impl<C> Metered<C> {
             // Registers the timer again.
             let _ = recheck.as_mut().poll(cx);
         }
-        // Room may have come before the waker was in place.
+        // Room may have become available before the waker was registered.
         if account.has_room() {
             self.paused = None;
             return Poll::Ready(Ok(()));
@@ -230,7 +230,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin + Send + 'static> Muxer<C> {
     fn new(socket: C, account: Arc<Account>, mode: Mode) -> Muxer<C> {
         let mut config = yamux::Config::default();
         config.set_max_num_streams(STREAMS_MAX);
-        // One stream alone may use what the account allows: blocks flow at full speed over long ways.
+        // One stream may use all that the account allows: full speed on paths with high latency.
         let window = STREAMS_MAX * yamux::DEFAULT_CREDIT as usize + PEER_MAX;
         config.set_max_connection_receive_window(Some(window));
         let buffered = Arc::new(Buffered::new(account));
@@ -250,7 +250,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin + Send + 'static> Muxer<C> {
 
     fn stream(&self, stream: yamux::Stream) -> Stream {
         let id = stream.id().val();
-        // Known already when the peer has opened it.
+        // Known already if the peer has opened it.
         self.buffered.opened(id);
         Stream {
             stream,
@@ -299,7 +299,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin + Send + 'static> StreamMuxer for Muxer<C
         self.connection.poll_close(cx).map_err(failed)
     }
 
-    /// Drives the connection. Streams that the peer opens meanwhile wait for [`Muxer::poll_inbound`].
+    /// Drives the connection. Streams that the peer opens in the meantime wait for [`Muxer::poll_inbound`].
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<StreamMuxerEvent>> {
         let stream = ready!(self.poll_next(cx))?;
         if self.inbound.len() < INBOUND_MAX {
@@ -308,7 +308,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin + Send + 'static> StreamMuxer for Muxer<C
                 waker.wake();
             }
         }
-        // Other tasks run between two streams.
+        // Lets other tasks run between two streams.
         cx.waker().wake_by_ref();
         Poll::Pending
     }

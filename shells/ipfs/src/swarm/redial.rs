@@ -1,28 +1,28 @@
-//! The peers to hold on to, and when each is dialled next.
+//! Kept peers and the schedule of redialling them.
 
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Peers held at most: a cluster has hundreds.
+/// Limit on kept peers: a cluster has hundreds.
 const KEPT_MAX: usize = 2048;
-/// The pause after the first loss; it doubles with each failure.
+/// Pause after the first loss; it doubles with each failure.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
-/// The longest pause. A peer that comes back is found within it.
+/// Maximal pause. A peer that comes back is reconnected within it.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// Dials begun in one go, so that a lost network does not become a storm.
+/// Maximal number of dials started together, so that a lost network does not cause a storm.
 const BURST: usize = 16;
 
 #[derive(Debug)]
 struct Kept {
     addresses: Vec<Multiaddr>,
     pause: Duration,
-    /// When to dial; `None` while connected.
+    /// Time of the next dial; `None` while connected.
     next: Option<Instant>,
 }
 
-/// Who is kept connected.
+/// Kept peers and their addresses.
 #[derive(Debug, Default)]
 pub(super) struct Redial {
     kept: HashMap<PeerId, Kept>,
@@ -30,7 +30,7 @@ pub(super) struct Redial {
 }
 
 impl Redial {
-    /// Keeps a peer from now on; `false` when too many are.
+    /// Starts keeping a peer; returns `false` if there are too many.
     pub(super) fn keep(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, now: Instant) -> bool {
         if let Some(kept) = self.kept.get_mut(&peer) {
             kept.addresses = addresses;
@@ -51,7 +51,7 @@ impl Redial {
         true
     }
 
-    /// Remembers an address that is kept only if its dial succeeds.
+    /// Stores an address that is kept only if its dial succeeds.
     pub(super) fn suggest(&mut self, dial: ConnectionId, peer: PeerId, address: Multiaddr) {
         self.suggested.insert(dial, (peer, address));
     }
@@ -78,7 +78,7 @@ impl Redial {
         }
     }
 
-    /// Who is to be dialled now, and where. Each is due again after its pause unless it connects.
+    /// Returns the peers to dial now, with addresses. Each is due again after its pause unless it connects.
     pub(super) fn due(&mut self, now: Instant) -> Vec<(PeerId, Vec<Multiaddr>)> {
         let due = self
             .kept
