@@ -71,7 +71,7 @@ pub(crate) fn decide(
             precondition: Precondition::Any,
         }),
         Request::Barrier | Request::Recover { .. } | Request::RecoverAll | Request::Sync { .. } => {
-            unreachable!("the node answers these itself")
+            unreachable!("the node answers these")
         }
     }
 }
@@ -262,25 +262,25 @@ mod tests {
 
     fn proposed(decision: Decision) -> (Pin, Precondition) {
         let Decision::Propose(Command::Pin { pin, precondition }) = decision else {
-            panic!("{decision:?} is no pin");
+            panic!("{decision:?} is not a pin command");
         };
         (pin, precondition)
     }
 
     #[test]
-    fn allocations_hold_only_for_the_pin_that_they_were_decided_from() {
+    fn allocations_are_proposed_with_the_version_of_the_pin() {
         let other = stored(2, 2);
         let (_, precondition) = proposed(asked(options(ONE), &other));
         assert_eq!(precondition, Precondition::Absent);
         let (pin, precondition) = proposed(asked(options(ONE), &stored(1, 3)));
         assert_eq!(precondition, Precondition::Version(3));
-        assert_eq!(pin.allocations, [peer(3)], "the peer that holds it keeps it");
+        assert_eq!(pin.allocations, [peer(3)], "the holder keeps the pin");
         let (_, precondition) = proposed(asked(options(Replicas::Everywhere), &stored(1, 3)));
         assert_eq!(precondition, Precondition::Any);
     }
 
     #[test]
-    fn an_update_takes_over_all_but_the_name_and_the_expiry_that_it_gives() {
+    fn update_overrides_only_name_and_expiry() {
         let update = |name: &str, expire_at| PinOptions {
             name: name.to_owned(),
             expire_at,
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_of_a_missing_pin_is_refused() {
+    fn update_of_a_missing_pin_is_refused() {
         let update = PinOptions {
             pin_update: Some(cid(9)),
             ..options(ONE)

@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_copy_is_given_to_another_peer() {
+    fn lost_copy_is_reallocated() {
         assert_eq!(
             repaired(pin(&[1, 2], 2, 2), &[2], &[1, 3]),
             Some(vec![peer(1), peer(3)])
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_with_copies_enough_is_taken_from_who_is_gone_only() {
+    fn sufficient_copies_lose_only_departed_peers() {
         let sets = |numbers: &[u8]| numbers.iter().copied().map(peer).collect::<BTreeSet<_>>();
         let (down, gone) = (sets(&[2, 3]), sets(&[3]));
         let candidates = Candidates::new();
@@ -292,13 +292,9 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_that_cannot_be_repaired_whole_is_found_again() {
+    fn partly_repaired_pin_keeps_a_place_for_the_search() {
         let partly = repaired(pin(&[1, 2], 2, 3), &[1, 2], &[3]).expect("one copy is better than none");
-        assert_eq!(
-            partly,
-            [peer(1), peer(3)],
-            "a place is kept under a peer that is down"
-        );
+        assert_eq!(partly, [peer(1), peer(3)], "a down peer keeps a place");
         assert_eq!(
             repaired(pin(&[1, 3], 2, 3), &[1, 2], &[3]),
             None,
@@ -350,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_is_removed_at_its_end_and_only_as_the_version_that_ends() {
+    fn expired_pin_is_removed_in_its_version_only() {
         let mut pin = pin(&[1], 1, 1);
         pin.options.expire_at = Some(Timestamp(0) + Duration::from_secs(20));
         let disk = stored([pin.clone()]);
@@ -365,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn pins_of_every_peer_that_is_down_are_moved_a_chunk_at_a_time() {
+    fn pins_of_all_down_peers_are_reallocated_in_chunks() {
         let number = |number: u8, holder: u8| Pin {
             cid: cid(number),
             ..pin(&[holder], 1, 1)
@@ -378,7 +374,7 @@ mod tests {
             assert!(commands.len() <= 2, "a chunk at a time");
             for command in commands {
                 let Command::Reallocate { cid, allocations, .. } = command else {
-                    panic!("{command:?} is no move");
+                    panic!("{command:?} is not a re-allocation");
                 };
                 assert_eq!(allocations, [peer(3)]);
                 disk.pins.get_mut(&cid).expect("it is there").allocations = allocations;
@@ -389,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn the_grace_period_and_the_switch_are_as_configured() {
+    fn grace_period_and_switch_are_configurable() {
         assert_eq!(leader(true).grace(), Duration::from_secs(60));
         assert!(leader(true).is_enabled() && !leader(false).is_enabled());
     }

@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_exactly_one_cid() {
+    fn text_with_more_than_a_cid_is_refused() {
         let text = "bafkqablimvwgy3y";
         let cid: Cid = text.parse().unwrap();
         assert_eq!(cid.to_string(), text);

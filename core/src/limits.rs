@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_with_every_field_at_its_limit_is_accepted() {
+    fn pin_with_every_field_at_its_limit_is_accepted() {
         assert_eq!(largest().check(), Ok(()));
     }
 

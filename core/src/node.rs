@@ -102,10 +102,7 @@ impl Node {
     /// If this peer is not a member of the cluster that `recovered` founds, or if the limits of `config`
     /// accept pins that do not fit into a message.
     pub fn new(config: Config, recovered: Recovered, seed: u64, now: Now) -> Self {
-        assert!(
-            config.limits.is_consistent(),
-            "what is accepted can be replicated"
-        );
+        assert!(config.limits.is_consistent(), "accepted pins fit into messages");
         let raft = Raft::new(&config, &recovered, seed, now);
         let Recovered {
             incarnation,
@@ -172,7 +169,10 @@ impl Node {
         let mut first = true;
         while let Some(event) = events.next() {
             let last = events.peek().is_none();
-            assert!(first && last || !event.goes_alone(), "goes alone: {event:?}");
+            assert!(
+                first && last || !event.goes_alone(),
+                "must be handled alone: {event:?}"
+            );
             self.take(&mut step, event);
             if !(first && last) {
                 // Proposals wait for those of the other events.
@@ -372,7 +372,7 @@ impl Node {
                 return;
             }
         }
-        panic!("the submachines keep each other busy");
+        panic!("outputs remain after {ROUNDS_MAX} rounds: the submachines loop");
     }
 
     fn can_flush(&self) -> bool {
@@ -443,7 +443,7 @@ impl Node {
         self.tracker.check();
         assert!(
             self.pinset.applied().index <= self.raft.committed(),
-            "applies only what is committed"
+            "applied entries are committed"
         );
         self.pending.check();
     }

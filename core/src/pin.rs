@@ -123,7 +123,7 @@ mod tests {
     use crate::testing::{cid, options, peer};
 
     #[test]
-    fn pins_that_differ_in_any_option_are_different_wishes() {
+    fn pins_that_differ_in_any_option_are_not_equivalent() {
         let pin = Pin {
             cid: cid(1),
             pin_type: PinType::Data,
@@ -138,7 +138,7 @@ mod tests {
             version: 2,
             ..pin.clone()
         };
-        assert!(pin.same_wish(&later), "time and version are not asked for");
+        assert!(pin.same_wish(&later), "time and version do not matter");
         let changes: [fn(&mut PinOptions); 8] = [
             |options| options.replicas = Replicas::Range { min: 1, max: 2 },
             |options| options.name = "other".to_owned(),

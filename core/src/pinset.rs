@@ -73,7 +73,7 @@ impl Pinset {
             "entry {index} follows {}",
             self.applied.index
         );
-        assert!(term >= self.applied.term, "terms never go back");
+        assert!(term >= self.applied.term, "terms never decrease");
         let mut touched_windows = BTreeSet::new();
         let mut changes = Vec::new();
         for Proposal { id, command } in proposals {

@@ -115,7 +115,7 @@ impl Raft {
         let identity = match recovered.hard_state.identity {
             Identity::Founding => {
                 let id = recovered.members.raft_id(me);
-                Identity::Known(id.expect("this peer is a member of what it is founded with"))
+                Identity::Known(id.expect("a founding peer is a member"))
             }
             known @ (Identity::Known(_) | Identity::Removed(_) | Identity::Unknown) => known,
         };

@@ -137,7 +137,7 @@ impl Requests {
                 stage,
             },
         );
-        assert!(known.is_none(), "the shell uses a ticket once");
+        assert!(known.is_none(), "tickets are unique");
     }
 
     /// Returns a request that is still to be decided. [`Output::Decide`] may come several times for one
@@ -445,11 +445,11 @@ impl Requests {
         );
         assert!(
             self.wakes.len() == self.open.len(),
-            "every open request has a time to wake"
+            "every open request has a wake-up time"
         );
         let waiting = self.by_proposal.values().chain(self.by_read.values());
         for ticket in waiting.chain(&self.noted) {
-            assert!(self.open.contains_key(ticket), "what is waited for is open");
+            assert!(self.open.contains_key(ticket), "indexes refer to open requests");
         }
     }
 }

@@ -34,7 +34,7 @@ impl Disk {
             log,
             recovered,
         } = self;
-        let meta = recovered.as_mut().expect("is founded");
+        let meta = recovered.as_mut().expect("has been founded");
         match op.clone() {
             StoreOp::Append { entries } => {
                 log.split_off(&entries[0].index);
@@ -45,7 +45,9 @@ impl Disk {
                 meta.compacted = (index, term);
             }
             StoreOp::DeleteLocal { cid } => assert!(locals.remove(&cid).is_some(), "was there"),
-            StoreOp::DeletePin { pin } => assert!(pins.remove(&pin.cid) == Some(pin), "was like this"),
+            StoreOp::DeletePin { pin } => {
+                assert!(pins.remove(&pin.cid) == Some(pin), "the previous pin matches")
+            }
             StoreOp::Dequeue { key } => assert!(queue.remove(&key), "was queued"),
             StoreOp::Enqueue { key } => assert!(queue.insert(key), "was not queued"),
             StoreOp::InstallSnapshot { snapshot, manifest } => {
@@ -60,7 +62,7 @@ impl Disk {
             StoreOp::PutPin { pin, previous } => {
                 assert!(
                     pins.insert(pin.cid.clone(), pin) == previous.map(|pin| *pin),
-                    "was like this"
+                    "the previous pin matches"
                 );
             }
             StoreOp::PutWindow { window } => {
@@ -75,7 +77,7 @@ impl Disk {
     }
 
     pub(crate) fn recover(&mut self) -> Recovered {
-        let meta = self.recovered.as_mut().expect("is founded");
+        let meta = self.recovered.as_mut().expect("has been founded");
         meta.boot += 1;
         Recovered {
             log: self.log.values().cloned().collect(),
@@ -274,7 +276,7 @@ impl Table {
     }
 
     pub(crate) fn restart(&mut self, number: u8) {
-        let (node, disk) = self.nodes.get_mut(&peer(number)).expect("is at the table");
+        let (node, disk) = self.nodes.get_mut(&peer(number)).expect("has been started");
         *node = Node::new(config(peer(number)), disk.recover(), 99, self.now);
         self.queue.retain(|(to, _)| *to != peer(number));
     }
@@ -339,7 +341,7 @@ impl Table {
                 self.queue.push_back(own(Event::Measured { metrics }));
             }
             Effect::Persist(batch) => {
-                self.nodes.get_mut(at).expect("is at the table").1.write(&batch);
+                self.nodes.get_mut(at).expect("has been started").1.write(&batch);
                 if batch.sync {
                     self.queue.push_back(own(Event::Persisted { batch: batch.id }));
                 }
@@ -371,7 +373,7 @@ impl Table {
         let delivered = !self.down.contains(&to) && self.nodes.contains_key(&to);
         if delivered {
             let from = &self.nodes[at].1;
-            let meta = from.recovered.clone().expect("is founded");
+            let meta = from.recovered.clone().expect("has been founded");
             let manifest = Manifest {
                 applied: meta.applied,
                 members: meta.members,
@@ -380,7 +382,7 @@ impl Table {
             let pins = from.pins.clone();
             self.next += 1;
             let snapshot = SnapshotId(self.next);
-            let (_, disk) = self.nodes.get_mut(&to).expect("is at the table");
+            let (_, disk) = self.nodes.get_mut(&to).expect("has been started");
             disk.staged.insert(snapshot, (manifest.clone(), pins));
             let event = Event::SnapshotReceived {
                 from: at.clone(),

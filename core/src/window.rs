@@ -77,7 +77,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_window_admits_each_proposal_once(
+        fn window_admits_each_proposal_once(
             seqs in proptest::collection::vec(1_u64..3 * WINDOW as u64, 1..200),
         ) {
             let mut window = Window::new(RaftId(1), 1);

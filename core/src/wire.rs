@@ -179,13 +179,13 @@ pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
 /// Encodes a record that releases from `version` on can read.
 pub fn encode_since<T: Serialize>(version: u8, record: &T) -> Vec<u8> {
     let bytes = vec![version];
-    postcard::to_extend(record, bytes).expect("records hold nothing that postcard cannot write")
+    postcard::to_extend(record, bytes).expect("all records are serialisable")
 }
 
 /// Returns the length of a record as written by [`encode`], without the version byte.
 pub(crate) fn encoded_len<T: Serialize>(record: &T) -> usize {
     let size = postcard::ser_flavors::Size::default();
-    postcard::serialize_with_flavor(record, size).expect("records hold nothing that postcard cannot write")
+    postcard::serialize_with_flavor(record, size).expect("all records are serialisable")
 }
 
 /// Decodes a record.

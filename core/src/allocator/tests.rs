@@ -38,7 +38,7 @@ fn wanted<'a>(cid: &'a Cid, min: u32, max: u32, current: &'a [PeerId]) -> Wanted
 }
 
 #[test]
-fn peers_that_rank_alike_by_one_metric_are_ranked_by_the_next() {
+fn equal_rank_is_broken_by_the_next_metric() {
     // As for `pinqueue`, then `freespace`: peer 3 has the most space, but its queue is one bucket longer.
     let values = |queue, room| vec![metric("", queue, false), metric("", room, false)];
     let candidates: Candidates = [(1, 0, 10), (2, 0, 90), (3, -1, 99), (4, 0, 50)]
@@ -55,7 +55,7 @@ fn peers_that_rank_alike_by_one_metric_are_ranked_by_the_next() {
 }
 
 #[test]
-fn the_emptiest_peers_are_taken_first() {
+fn emptiest_peers_are_chosen_first() {
     let candidates = candidates(&[(1, "a", 100), (2, "a", 1000), (3, "a", 500)]);
     assert_eq!(
         allocate(&wanted(&cid(1), 1, 1, &[]), &candidates),
@@ -68,16 +68,16 @@ fn the_emptiest_peers_are_taken_first() {
 }
 
 #[test]
-fn copies_go_to_different_groups() {
+fn copies_are_spread_over_groups() {
     let candidates = candidates(&[(1, "a", 1000), (2, "a", 1000), (3, "b", 10)]);
     for number in 0..20 {
-        let chosen = allocate(&wanted(&cid(number), 2, 2, &[]), &candidates).expect("there are enough");
+        let chosen = allocate(&wanted(&cid(number), 2, 2, &[]), &candidates).expect("enough candidates");
         assert!(chosen.contains(&peer(3)), "one of each group: {chosen:?}");
     }
 }
 
 #[test]
-fn peers_that_rank_alike_share_the_pins() {
+fn peers_of_equal_rank_share_the_pins() {
     let candidates = candidates(&[(1, "a", 1000), (2, "a", 990), (3, "a", 1010)]);
     let takes = |number: u8| {
         let gets = |pin: &u8| allocate(&wanted(&cid(*pin), 1, 1, &[]), &candidates) == Ok(vec![peer(number)]);
@@ -93,7 +93,7 @@ fn peers_that_rank_alike_share_the_pins() {
 }
 
 #[test]
-fn what_the_client_prefers_comes_first() {
+fn preferred_peers_are_chosen_first() {
     let candidates = candidates(&[(1, "a", 100), (2, "a", 1000), (3, "a", 500)]);
     let preferred = [peer(9), peer(1)];
     let cid = cid(1);
@@ -105,7 +105,7 @@ fn what_the_client_prefers_comes_first() {
 }
 
 #[test]
-fn the_near_peer_comes_first_among_those_that_rank_alike_and_only_there() {
+fn near_peer_is_preferred_only_at_equal_rank() {
     let near = peer(1);
     let takes = |weight: i64, number: u8| {
         let candidates = candidates(&[(1, "a", weight), (2, "a", 1000), (3, "a", 1000)]);
@@ -127,14 +127,14 @@ fn the_near_peer_comes_first_among_those_that_rank_alike_and_only_there() {
     assert_eq!(
         takes(500, 1),
         [peer(2), peer(3)],
-        "a fuller peer waits for its turn"
+        "a fuller peer is not preferred"
     );
 }
 
 proptest! {
     /// Checks the rules one by one.
     #[test]
-    fn keeps_its_rules(
+    fn allocation_satisfies_all_rules(
         peers in proptest::collection::btree_map(1_u8..12, (0_u8..3, 0_i64..2000), 0..8),
         current in proptest::collection::btree_set(1_u8..12, 0..4),
         min in 1_u32..4,
@@ -164,9 +164,9 @@ proptest! {
                 prop_assert!(distinct.is_subset(&able));
                 prop_assert!(chosen.len() >= min as usize && chosen.len() <= max as usize);
                 let kept = current.iter().filter(|peer| distinct.contains(*peer)).count();
-                prop_assert_eq!(kept, current.len().min(max as usize), "who has it keeps it");
+                prop_assert_eq!(kept, current.len().min(max as usize), "holders keep the pin");
                 if current.len() >= min as usize {
-                    prop_assert_eq!(kept, chosen.len(), "nothing is copied without need");
+                    prop_assert_eq!(kept, chosen.len(), "no copies beyond the need");
                 } else {
                     prop_assert_eq!(chosen.len(), able.len().min(max as usize), "filled up to the maximum");
                 }

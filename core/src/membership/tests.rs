@@ -74,7 +74,7 @@ fn members(voters: u64, learners: u64) -> Members {
 }
 
 #[test]
-fn nothing_is_planned_by_a_follower_nor_before_it_is_time() {
+fn no_plan_on_followers_or_before_the_interval() {
     let mut planner = planner();
     let mut wished = members(3, 0);
     wished.leaving.insert(peer(2));
@@ -84,7 +84,7 @@ fn nothing_is_planned_by_a_follower_nor_before_it_is_time() {
 }
 
 #[test]
-fn a_change_that_is_lost_is_planned_again_and_a_joint_membership_is_left_alone() {
+fn lost_change_is_planned_again_but_not_during_a_joint_change() {
     let mut planner = planner();
     let mut wished = members(3, 0);
     wished.leaving.insert(peer(2));
@@ -98,7 +98,7 @@ fn a_change_that_is_lost_is_planned_again_and_a_joint_membership_is_left_alone()
 
 /// Two of five are dead: removing a third voter would leave two of four live (simulated seed 30026).
 #[test]
-fn a_new_leader_removes_no_voter_before_it_knows_that_a_majority_of_the_rest_is_there() {
+fn new_leader_removes_a_voter_only_with_a_live_majority() {
     let mut planner = planner();
     let mut wished = members(5, 1);
     let at = |id| wished.peer(RaftId(id)).expect("is a member").clone();
@@ -108,7 +108,7 @@ fn a_new_leader_removes_no_voter_before_it_knows_that_a_majority_of_the_rest_is_
     assert_eq!(
         plan(&mut planner, seconds(1), &wished),
         None,
-        "4 and 5 may be dead"
+        "4 and 5 have not been heard from"
     );
     hear(&mut planner, seconds(2), &wished, &[4]);
     assert_eq!(plan(&mut planner, seconds(2), &wished), change(vec![remove(3)]));
@@ -121,12 +121,12 @@ fn a_new_leader_removes_no_voter_before_it_knows_that_a_majority_of_the_rest_is_
     assert_eq!(
         plan(&mut planner, seconds(1), &wished),
         change(vec![remove(6)]),
-        "a learner decides nothing"
+        "a learner does not count towards majorities"
     );
 }
 
 #[test]
-fn newcomers_come_in_one_at_a_time() {
+fn peers_are_added_one_at_a_time() {
     let mut planner = planner();
     let mut wished = members(3, 0);
     wished.joining.extend([peer(8), peer(9)]);
@@ -140,7 +140,7 @@ fn newcomers_come_in_one_at_a_time() {
 }
 
 #[test]
-fn votes_are_given_so_that_they_stay_odd() {
+fn number_of_voters_is_kept_odd() {
     let now = seconds(6);
     let planned = |voters: u64, learners: u64| {
         let members = members(voters, learners);
@@ -149,8 +149,8 @@ fn votes_are_given_so_that_they_stay_odd() {
         hear(&mut planner, now, &members, &ids);
         plan(&mut planner, now, &members)
     };
-    assert_eq!(planned(1, 1), None, "a second voter brings nothing");
-    assert_eq!(planned(2, 0), None, "nor does the loss of one");
+    assert_eq!(planned(1, 1), None, "a second voter tolerates no more failures");
+    assert_eq!(planned(2, 0), None, "two voters are not reduced to one");
     assert_eq!(planned(1, 2), change(vec![promote(2), promote(3)]));
     assert_eq!(planned(2, 1), change(vec![promote(3)]));
     assert_eq!(planned(3, 0), None);
@@ -167,7 +167,7 @@ fn votes_are_given_so_that_they_stay_odd() {
 /// Votes were given to peers that had just died, and that made a majority with those that stayed (simulated
 /// seed 71438).
 #[test]
-fn votes_are_taken_only_while_a_majority_of_those_that_stay_is_heard() {
+fn voters_are_demoted_only_with_a_fresh_majority() {
     let members = members(7, 0);
     let mut planner = planner();
     hear(&mut planner, seconds(6), &members, &[2, 3, 4, 5]);
@@ -182,7 +182,7 @@ fn votes_are_taken_only_while_a_majority_of_those_that_stay_is_heard() {
 }
 
 #[test]
-fn a_learner_that_lags_or_is_silent_gets_no_vote() {
+fn lagging_or_silent_learner_is_not_promoted() {
     let members = members(2, 1);
     let mut planner = planner();
     hear(&mut planner, seconds(6), &members, &[2, 3]);
@@ -210,7 +210,7 @@ fn a_learner_that_lags_or_is_silent_gets_no_vote() {
 }
 
 #[test]
-fn a_silent_voter_gives_its_vote_to_a_living_learner() {
+fn silent_voter_is_replaced_by_a_live_learner() {
     let members = members(3, 1);
     let mut planner = planner();
     hear(&mut planner, seconds(60), &members, &[2, 4]);
@@ -222,7 +222,7 @@ fn a_silent_voter_gives_its_vote_to_a_living_learner() {
 }
 
 #[test]
-fn a_leader_that_is_to_be_removed_hands_over_to_whoever_is_furthest() {
+fn leader_to_be_removed_transfers_to_the_most_advanced_voter() {
     let mut wished = members(3, 0);
     let own = wished.peer(RaftId(1)).expect("is a member").clone();
     wished.leaving.insert(own);
@@ -236,7 +236,7 @@ fn a_leader_that_is_to_be_removed_hands_over_to_whoever_is_furthest() {
 }
 
 #[test]
-fn a_lost_data_folder_is_replaced_once_the_recorded_one_is_silent() {
+fn lost_incarnation_is_replaced_once_silent() {
     let mut members = members(3, 0);
     members.peers.get_mut(&RaftId(3)).expect("is there").incarnation = Some(Incarnation(3));
     let back = members.peer(RaftId(3)).expect("is a member").clone();
@@ -245,7 +245,7 @@ fn a_lost_data_folder_is_replaced_once_the_recorded_one_is_silent() {
     assert_eq!(
         plan(&mut planner, seconds(2), &members),
         None,
-        "it may be an old message"
+        "it may be a delayed message"
     );
     // Two machines with the same identity do not replace each other.
     planner.heard(seconds(3), RaftId(3), &back);
@@ -266,7 +266,7 @@ fn a_lost_data_folder_is_replaced_once_the_recorded_one_is_silent() {
 }
 
 #[test]
-fn notices_are_few() {
+fn notices_are_rate_limited() {
     let mut planner = planner();
     assert!(planner.may_notify(START, &peer(2)));
     assert!(!planner.may_notify(START, &peer(2)));

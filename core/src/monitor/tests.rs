@@ -22,7 +22,7 @@ fn candidates(monitor: &Monitor, now: Now) -> Vec<PeerId> {
 }
 
 #[test]
-fn candidates_have_valid_metrics_that_have_not_run_out() {
+fn candidates_have_valid_unexpired_metrics() {
     let mut monitor = monitor();
     monitor.received(at(0), peer(2), metrics(9));
     monitor.received(at(10), peer(3), metrics(9));
@@ -46,21 +46,21 @@ fn metrics_of_removed_members_are_forgotten() {
 }
 
 #[test]
-fn silence_counts_from_the_expiry_and_not_before_the_term_of_office() {
+fn silence_counts_from_the_expiry_and_the_start_of_the_term() {
     let mut monitor = monitor();
     monitor.received(at(0), peer(2), metrics(9));
     let silence = |now, since: u64| monitor.silence(at(now), &peer(2), at(since).mono).as_secs();
     assert_eq!(silence(20, 0), 0, "the ping counts");
-    assert_eq!(silence(35, 0), TTL.as_secs() / 6, "it ran out five seconds ago");
+    assert_eq!(silence(35, 0), TTL.as_secs() / 6, "it expired five seconds ago");
     let grace = (2 * INTERVAL).as_secs();
     assert_eq!(silence(100, 90), 0, "a new leader waits for two intervals");
     assert_eq!(silence(90 + grace + 3, 90), 3);
     let never = monitor.silence(at(95 + grace), &peer(3), at(90).mono);
-    assert_eq!(never.as_secs(), 5, "one that was never heard counts from there");
+    assert_eq!(never.as_secs(), 5, "a peer without a ping counts from there");
 }
 
 #[test]
-fn a_metric_that_is_missed_raises_one_alert() {
+fn expired_metric_raises_one_alert() {
     let mut monitor = monitor();
     monitor.received(at(0), peer(2), metrics(9)[..1].to_vec());
     for second in 1..60 {
@@ -72,5 +72,5 @@ fn a_metric_that_is_missed_raises_one_alert() {
     for second in 61..100 {
         monitor.handle_timeout(at(second), &mut Vec::new());
     }
-    assert_eq!(monitor.alerts().count(), 2, "it came back, and was missed again");
+    assert_eq!(monitor.alerts().count(), 2, "it was renewed, and expired again");
 }

@@ -31,7 +31,7 @@ fn leader(table: &Table) -> u8 {
                 .get(&id)
                 .is_some_and(|(node, _)| node.view().is_leader())
     };
-    (1..=9).find(leads).expect("somebody leads")
+    (1..=9).find(leads).expect("there is a leader")
 }
 
 fn phases(table: &Table, what: &Cid) -> Vec<Option<Phase>> {
@@ -43,7 +43,7 @@ fn phases(table: &Table, what: &Cid) -> Vec<Option<Phase>> {
 }
 
 #[test]
-fn a_pin_everywhere_is_answered_and_pinned_by_all() {
+fn pin_everywhere_is_pinned_by_all_peers() {
     let mut table = Table::new(3);
     table.run(5 * SECOND);
     for at in 1..=3 {
@@ -66,7 +66,7 @@ fn a_pin_everywhere_is_answered_and_pinned_by_all() {
 }
 
 #[test]
-fn a_single_peer_is_a_cluster() {
+fn single_peer_pins_and_unpins() {
     let mut table = Table::new(1);
     let ticket = table.request(
         1,
@@ -84,7 +84,7 @@ fn a_single_peer_is_a_cluster() {
 }
 
 #[test]
-fn a_pin_in_the_first_second_waits_for_the_metrics() {
+fn early_pin_waits_for_metrics() {
     let mut table = Table::new(3);
     let ticket = table.request(
         2,
@@ -102,7 +102,7 @@ fn a_pin_in_the_first_second_waits_for_the_metrics() {
 }
 
 #[test]
-fn pins_spread_over_peers_that_rank_alike() {
+fn pins_spread_over_peers_of_equal_rank() {
     let mut table = Table::new(3);
     table.run(5 * SECOND);
     for number in 0..100 {
@@ -127,7 +127,7 @@ fn pins_spread_over_peers_that_rank_alike() {
 }
 
 #[test]
-fn the_loss_of_the_leader_moves_its_pins() {
+fn pins_of_a_lost_leader_are_reallocated() {
     let mut table = Table::new(3);
     table.run(5 * SECOND);
     for number in 0..30 {
@@ -146,7 +146,7 @@ fn the_loss_of_the_leader_moves_its_pins() {
     for (id, (_, disk)) in table.nodes.iter().filter(|(id, _)| **id != lost) {
         assert!(
             disk.pins.values().all(|pin| !pin.is_allocated_to(&lost)),
-            "seen by {id}"
+            "at {id}"
         );
         assert_eq!(
             disk.locals
@@ -159,7 +159,7 @@ fn the_loss_of_the_leader_moves_its_pins() {
 }
 
 #[test]
-fn a_peer_that_lags_far_behind_gets_a_snapshot() {
+fn lagging_peer_gets_a_snapshot() {
     let mut table = Table::new(3);
     table.run(5 * SECOND);
     let behind = (1..=3)
@@ -198,7 +198,7 @@ fn a_peer_that_lags_far_behind_gets_a_snapshot() {
 }
 
 #[test]
-fn a_minority_answers_that_nothing_happened_or_that_it_may() {
+fn minority_refuses_new_requests_and_reports_old_ones_as_unknown() {
     let mut table = Table::new(3);
     table.run(5 * SECOND);
     let alone = leader(&table);

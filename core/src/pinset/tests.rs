@@ -119,7 +119,7 @@ fn same(ours: &Outcome, models: &Outcome) -> bool {
 
 proptest! {
     #[test]
-    fn applies_as_the_obvious_model_does(
+    fn apply_agrees_with_the_naive_model(
         entries in proptest::collection::vec(proptest::collection::vec(proposals(), 0..5), 0..30),
     ) {
         let mut model = Model::default();
@@ -144,7 +144,7 @@ proptest! {
             prop_assert_eq!(&disk.pins, &model.pins);
             prop_assert_eq!(pinset.applied().pins, model.pins.len() as u64);
             // The written windows suffice to continue.
-            let windows = disk.recovered.as_ref().expect("is founded").windows.clone();
+            let windows = disk.recovered.as_ref().expect("has been founded").windows.clone();
             pinset = Pinset::new(pinset.applied(), windows);
         }
     }

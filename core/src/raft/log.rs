@@ -69,8 +69,11 @@ impl Log {
     /// Appends entries, after truncating the log before the first one's index.
     pub(super) fn append(&mut self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };
-        assert!(first.index > self.compacted.0, "never rewrites what is compacted");
-        assert!(first.index <= self.last() + 1, "leaves no gap");
+        assert!(
+            first.index > self.compacted.0,
+            "compacted entries are never replaced"
+        );
+        assert!(first.index <= self.last() + 1, "entries are contiguous");
         while self.last() >= first.index {
             self.bytes -= self.entries.pop_back().map_or(0, |entry| size(&entry));
         }
@@ -80,7 +83,7 @@ impl Log {
 
     /// Drops all entries up to `index` (inclusive), which must exist. Returns its term.
     pub(super) fn compact(&mut self, index: Index) -> Term {
-        let term = self.term(index).expect("compacts through an entry that is there");
+        let term = self.term(index).expect("`index` is in the log");
         while self.compacted.0 < index {
             let entry = self.entries.pop_front().expect("`index` is in the log");
             self.bytes -= size(&entry);
@@ -135,7 +138,7 @@ impl Storage for Log {
         if low <= self.compacted.0 {
             return Err(Error::Store(StorageError::Compacted));
         }
-        assert!(high <= self.last() + 1, "raft asks for entries that are there");
+        assert!(high <= self.last() + 1, "raft requests existing entries");
         let from = usize::try_from(low - self.compacted.0 - 1).expect("fits in memory");
         let to = usize::try_from(high - self.compacted.0 - 1).expect("fits in memory");
         let mut entries: Vec<Entry> = self.entries.range(from..to).cloned().collect();

@@ -11,7 +11,7 @@ impl Raft {
         self.term.1.take_if(|term| *term <= batch);
         self.regrouping.take_if(|change| *change <= batch);
         while self.held.front().is_some_and(|held| held.batch <= batch) {
-            let held = self.held.pop_front().expect("there is a first one");
+            let held = self.held.pop_front().expect("not empty");
             self.raw.on_persist_ready(held.ready);
             self.rearm();
             self.send(held.messages, outputs);
@@ -94,8 +94,14 @@ impl Raft {
         if taken == 0 {
             return false;
         }
-        let (snapshot, manifest) = self.offered.take().expect("raft only takes what was offered");
-        assert!(manifest.applied.index == taken, "takes what was offered");
+        let (snapshot, manifest) = self
+            .offered
+            .take()
+            .expect("raft accepts only the offered snapshot");
+        assert!(
+            manifest.applied.index == taken,
+            "raft accepts the offered snapshot"
+        );
         let log = self.inherited();
         self.raw
             .mut_store()
@@ -177,7 +183,7 @@ impl Raft {
         let left = left.take_while(|entry| entry.index <= self.inherited);
         let commands = left.filter_map(|entry| match entry.payload {
             Payload::Commands(data) if !data.is_empty() => {
-                Some(decode::<Vec<Proposal>>(&data).expect("an entry of this peer's log can be read"))
+                Some(decode::<Vec<Proposal>>(&data).expect("own log entries are decodable"))
             }
             Payload::Commands(_) | Payload::Members(_) => None,
         });
@@ -201,7 +207,7 @@ impl Raft {
                 Payload::Commands(data) => {
                     // Encoded by the leader. Skipping one that cannot be decoded would make the peers' states
                     // diverge.
-                    let proposals = decode(&data).expect("a committed entry can be read");
+                    let proposals = decode(&data).expect("committed entries are decodable");
                     outputs.push(Output::Committed {
                         index,
                         term,
@@ -228,7 +234,7 @@ impl Raft {
         let change = if data.is_empty() {
             MembersChange { steps: Vec::new() }
         } else {
-            decode(data).expect("a committed entry can be read")
+            decode(data).expect("committed entries are decodable")
         };
         let ids = |ids: &[u64]| ids.iter().copied().map(RaftId).collect();
         let state = self.raw.apply_conf_change(&conf_change(&change)).ok();

@@ -52,7 +52,7 @@ fn replies(out: &[Output]) -> Vec<Result<Reply, Refusal>> {
 }
 
 #[test]
-fn a_proposal_is_made_again_under_the_same_id_until_the_deadline() {
+fn proposal_is_repeated_under_its_id_until_the_deadline() {
     let mut requests = requests();
     let proposal = proposed(&mut requests, unpin());
     requests.handed_on(proposal.id);
@@ -69,12 +69,12 @@ fn a_proposal_is_made_again_under_the_same_id_until_the_deadline() {
     }
     let mut out = Vec::new();
     requests.handle_timeout(at(5000), &mut out);
-    assert_eq!(replies(&out), [Err(Refusal::Unknown)], "it may still happen");
+    assert_eq!(replies(&out), [Err(Refusal::Unknown)], "it may still take effect");
     assert_eq!(requests.len(), 0);
 }
 
 #[test]
-fn a_proposal_that_no_leader_has_seen_did_not_happen() {
+fn proposal_without_a_leader_is_refused_as_no_leader() {
     let mut requests = requests();
     let _ = proposed(&mut requests, unpin());
     let mut out = Vec::new();
@@ -94,12 +94,12 @@ fn requests_beyond_the_limit_are_refused() {
 }
 
 #[test]
-fn a_read_waits_for_its_position_and_for_the_state_to_get_there() {
+fn read_waits_until_its_index_is_applied() {
     let mut requests = requests();
     let mut out = Vec::new();
     requests.open(at(0), Ticket(1), Request::Barrier, &mut out);
     let [Output::Read { read }] = out[..] else {
-        panic!("{out:?} is no read");
+        panic!("{out:?} is not a read");
     };
     out.clear();
     requests.serve_reads(9, &mut out);
@@ -111,7 +111,7 @@ fn a_read_waits_for_its_position_and_for_the_state_to_get_there() {
 }
 
 #[test]
-fn a_recorded_wish_is_answered_when_the_membership_follows_and_unknown_when_it_does_not() {
+fn membership_request_is_answered_when_done_or_unknown_at_the_deadline() {
     let mut requests = requests();
     let proposal = proposed(&mut requests, Request::AddPeer { peer: peer(4) });
     let wish = crate::members::MembersWish::Add { peer: peer(4) };

@@ -70,7 +70,7 @@ impl Comparisons {
         );
         assert!(
             self.queued.is_empty() || self.all_is_compared(),
-            "who waits has something to wait for"
+            "clients wait for a running comparison"
         );
     }
 }

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn unpins_come_first_then_what_is_fresh_then_what_is_due() {
+    fn unpins_precede_first_attempts_and_due_retries() {
         let keys = [
             key(Lane::Retry, 1, 1),
             key(Lane::Fresh, 9, 2),
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_on_disk_only_is_read_before_a_retry_starts() {
+    fn entries_on_disk_only_precede_retries() {
         let retry = key(Lane::Retry, 1, 1);
         let (mut lanes, mut disk) = lanes(std::slice::from_ref(&retry));
         let many: Vec<QueueKey> = (0..HEAD_MAX as u64 + 2)
@@ -232,7 +232,7 @@ mod tests {
             assert_eq!(lanes.pop(NOW).as_ref(), Some(key));
             disk.queue.remove(key);
         }
-        assert_eq!(lanes.pop(NOW), None, "the rest has to be read first");
+        assert_eq!(lanes.pop(NOW), None, "the head must be refilled first");
         assert_eq!(lanes.next_due(NOW, true), Some(Instant(0)), "at once");
         lanes.fill(&disk);
         let rest = [(); 3].map(|()| lanes.pop(NOW));

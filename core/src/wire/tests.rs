@@ -16,7 +16,7 @@ fn is_sound<T: Serialize + DeserializeOwned + PartialEq + Debug>(record: &T) -> 
     for length in 0..bytes.len() {
         prop_assert!(
             decode::<T>(&bytes[..length]).is_err(),
-            "{length} of {} bytes will do",
+            "{length} of {} bytes decode",
             bytes.len()
         );
     }
@@ -79,7 +79,7 @@ records! {
 }
 
 #[test]
-fn an_empty_record_and_a_later_version_are_named() {
+fn decode_errors_tell_empty_records_from_later_versions() {
     assert_eq!(decode::<Pin>(&[]), Err(DecodeError::Empty));
     let (found, known) = (VERSION + 1, VERSION);
     let refused = decode::<Pin>(&[found]);
@@ -92,7 +92,7 @@ fn an_empty_record_and_a_later_version_are_named() {
 
 /// A change of the encoding would split a cluster of two releases, and make stored data unreadable.
 #[test]
-fn a_record_is_written_as_it_always_was() {
+fn encoding_is_stable() {
     let mut options = options(Replicas::Range { min: 1, max: 2 });
     options.name = "a".to_owned();
     options.expire_at = Some(Timestamp(300));
@@ -119,7 +119,7 @@ proptest! {
     }
 
     #[test]
-    fn damage_never_panics(
+    fn damaged_records_never_panic(
         mut bytes in written(),
         at in proptest::arbitrary::any::<prop::sample::Index>(),
         flip in 1_u8..,
@@ -131,7 +131,7 @@ proptest! {
     }
 
     #[test]
-    fn ids_are_read_from_what_they_are_shown_as(cid in any::any_cid(), peer in any::any_peer()) {
+    fn ids_parse_from_their_display_form(cid in any::any_cid(), peer in any::any_peer()) {
         prop_assert_eq!(cid.to_string().parse::<Cid>(), Ok(cid));
         prop_assert_eq!(peer.to_string().parse::<PeerId>(), Ok(peer));
     }

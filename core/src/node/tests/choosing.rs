@@ -36,7 +36,7 @@ fn pinning_again_keeps_a_holder_that_has_become_full() {
 }
 
 #[test]
-fn refusal_names_living_peers_that_are_full() {
+fn refusal_names_live_peers_that_are_full() {
     let mut table = Table::new(2);
     table.free = [(peer(1), 0), (peer(2), 0)].into();
     table.run(60 * SECOND);

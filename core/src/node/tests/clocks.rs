@@ -23,7 +23,7 @@ fn is_pinned(table: &Table, number: u8) -> bool {
 }
 
 #[test]
-fn a_leader_whose_clock_is_a_day_ahead_removes_only_what_the_others_see_expired() {
+fn leader_with_a_fast_clock_expires_by_the_cluster_time() {
     let mut table = Table::new(3);
     table.run(20 * SECOND);
     let leader = leader(&table);
@@ -33,10 +33,10 @@ fn a_leader_whose_clock_is_a_day_ahead_removes_only_what_the_others_see_expired(
     table.ahead.insert(peer(leader), 24 * HOUR);
     table.run(90 * SECOND);
     assert!(is_pinned(&table, 1), "removed by one wrong clock");
-    assert!(!is_pinned(&table, 2), "what has expired by most clocks goes");
+    assert!(!is_pinned(&table, 2), "expired by most clocks");
     for (id, (node, _)) in &table.nodes {
         let skewed: Vec<&PeerId> = node.view().skewed_clocks().collect();
-        assert_eq!(skewed, [&peer(leader)], "seen by {id}");
+        assert_eq!(skewed, [&peer(leader)], "at {id}");
         let alerts: Vec<&Alert> = node.view().alerts().collect();
         let [alert] = alerts[..] else {
             panic!("{alerts:?}");
@@ -57,7 +57,7 @@ fn a_leader_whose_clock_is_a_day_ahead_removes_only_what_the_others_see_expired(
 }
 
 #[test]
-fn nothing_expires_while_fewer_than_a_majority_of_clocks_are_known() {
+fn cluster_time_needs_a_majority_of_clocks() {
     let mut monitor = crate::monitor::Monitor::new(peer(1), &Config::new(peer(1)).monitor, Now::default());
     let now = Now {
         mono: Instant(1),
@@ -79,7 +79,7 @@ fn nothing_expires_while_fewer_than_a_majority_of_clocks_are_known() {
     assert_eq!(
         monitor.cluster_time(now, voters.iter()),
         earlier,
-        "the earlier one of two"
+        "the earlier of two"
     );
     let later = Now {
         mono: now.mono + 10 * SECOND,

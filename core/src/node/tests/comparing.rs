@@ -52,7 +52,7 @@ fn lacks(alone: &mut Alone, op: u64, since: Timestamp) -> Vec<Effect> {
 }
 
 #[test]
-fn what_the_node_lost_is_pinned_again_and_the_client_is_told() {
+fn sync_pins_missing_cids_again_and_counts_them() {
     let mut alone = pinned(Duration::ZERO);
     assert_eq!(alone.request(2, Request::Sync { cid: None }), [compares(2, None)]);
     alone.wait(Duration::from_secs(1));
@@ -66,7 +66,7 @@ fn what_the_node_lost_is_pinned_again_and_the_client_is_told() {
     let [Effect::Persist(batch), Effect::StartIpfs { op: OpId(3), action }] = &effects[..] else {
         panic!("{effects:?}");
     };
-    assert!(!batch.sync, "nobody was promised anything");
+    assert!(!batch.sync, "no message depends on the write");
     assert!(
         matches!(action, IpfsAction::Pin { cid: what, .. } if *what == cid(1)),
         "{action:?}"
@@ -79,7 +79,7 @@ fn what_the_node_lost_is_pinned_again_and_the_client_is_told() {
 }
 
 #[test]
-fn a_report_about_an_older_state_says_nothing() {
+fn outdated_report_of_missing_pins_is_ignored() {
     let mut alone = pinned(Duration::ZERO);
     let since = alone.disk.locals[&cid(1)].since;
     assert_eq!(
@@ -87,7 +87,7 @@ fn a_report_about_an_older_state_says_nothing() {
         [compares(2, Some(cid(1)))]
     );
     assert_eq!(lacks(&mut alone, 2, Timestamp(since.0 - 1)), []);
-    assert_eq!(lacks(&mut alone, 9, since), [], "of a comparison that is none");
+    assert_eq!(lacks(&mut alone, 9, since), [], "no such comparison");
     alone.wait(Duration::from_secs(1));
     let batch = persist(&alone.request(3, Request::Unpin { cid: cid(1) })).id;
     let _ = alone.handle(Event::Persisted { batch });
@@ -97,7 +97,7 @@ fn a_report_about_an_older_state_says_nothing() {
 }
 
 #[test]
-fn a_lost_pin_that_cannot_be_had_again_is_an_error_and_tried_for_ever() {
+fn lost_pin_that_fails_again_is_retried() {
     let mut alone = pinned(Duration::ZERO);
     let _ = alone.request(2, Request::Sync { cid: None });
     let since = alone.disk.locals[&cid(1)].since;
@@ -113,7 +113,7 @@ fn a_lost_pin_that_cannot_be_had_again_is_an_error_and_tried_for_ever() {
 }
 
 #[test]
-fn everything_is_compared_now_and_then_and_a_long_comparison_is_followed_by_a_long_pause() {
+fn periodic_comparison_pauses_in_proportion_to_its_duration() {
     let minute = Duration::from_secs(60);
     let mut alone = pinned(10 * minute);
     let begins = |alone: &mut Alone| alone.handle(Event::TimedOut).contains(&compares(2, None));
@@ -125,13 +125,13 @@ fn everything_is_compared_now_and_then_and_a_long_comparison_is_followed_by_a_lo
     assert_eq!(compared(&mut alone, 2), []);
     let again = |alone: &mut Alone| alone.handle(Event::TimedOut).contains(&compares(3, None));
     alone.wait(18 * minute);
-    assert!(!again(&mut alone), "ten times two minutes");
+    assert!(!again(&mut alone), "pauses ten times as long as the comparison");
     alone.wait(2 * minute);
     assert!(again(&mut alone));
 }
 
 #[test]
-fn a_client_waits_for_a_comparison_that_begins_after_it_has_asked() {
+fn sync_waits_for_a_comparison_started_after_the_request() {
     let mut alone = pinned(Duration::ZERO);
     assert_eq!(alone.request(2, Request::Sync { cid: None }), [compares(2, None)]);
     for ticket in 3..5 {
@@ -148,7 +148,7 @@ fn a_client_waits_for_a_comparison_that_begins_after_it_has_asked() {
 }
 
 #[test]
-fn a_comparison_that_hangs_is_given_up_and_its_clients_do_not_wait_for_that() {
+fn stuck_comparison_is_cancelled_after_its_clients_are_answered() {
     let mut alone = pinned(Duration::ZERO);
     let _ = alone.request(2, Request::Sync { cid: None });
     alone.wait(Duration::from_secs(15));
@@ -165,7 +165,7 @@ fn a_comparison_that_hangs_is_given_up_and_its_clients_do_not_wait_for_that() {
 }
 
 #[test]
-fn clients_that_are_too_many_are_refused() {
+fn sync_requests_beyond_the_limit_are_refused() {
     let mut alone = pinned(Duration::ZERO);
     for ticket in 0..64 {
         let _ = alone.request(ticket, Request::Sync { cid: Some(cid(1)) });
@@ -178,7 +178,7 @@ fn clients_that_are_too_many_are_refused() {
 
 /// Simulates a power cut that lost the unsynced local state of entry 1, but not the entry.
 #[test]
-fn what_only_the_log_remembers_is_unpinned_when_a_snapshot_takes_its_place() {
+fn unapplied_pins_are_unpinned_after_a_snapshot() {
     let mut alone = Alone::new(3);
     let pin = Pin {
         cid: cid(1),
@@ -229,7 +229,7 @@ fn what_only_the_log_remembers_is_unpinned_when_a_snapshot_takes_its_place() {
 
     let _ = alone.install(std::collections::BTreeMap::new());
     let locals: Vec<&Cid> = alone.disk.locals.keys().collect();
-    assert_eq!(locals, [&cid(1)], "the other one was for other peers");
+    assert_eq!(locals, [&cid(1)], "the other pin is allocated to other peers");
     let mut unpinned = false;
     for _ in 0..4 {
         alone.wait(Duration::from_millis(1));

@@ -51,7 +51,7 @@ fn elected_with(step: MembersStep) -> Alone {
 
 /// Simulated seed 51847: Raft panicked at the next acknowledgement.
 #[test]
-fn a_leader_whose_vote_ends_leads_no_more() {
+fn leader_that_loses_its_vote_steps_down() {
     let raft_id = RaftId(1);
     for step in [MembersStep::Remove { raft_id }, MembersStep::Demote { raft_id }] {
         let mut alone = elected_with(step);

@@ -7,7 +7,7 @@ use crate::testing::{cid, metrics, options, peer};
 use crate::*;
 
 #[test]
-fn a_follower_votes_only_after_its_vote_is_durable() {
+fn vote_is_sent_only_when_durable() {
     let mut alone = Alone::new(3);
     let effects = alone.receive(2, Message::Raft(raft_message(RaftKind::RequestVote, 1)));
     let hard_state = HardState {
@@ -34,7 +34,7 @@ fn a_follower_votes_only_after_its_vote_is_durable() {
 }
 
 #[test]
-fn a_follower_acknowledges_entries_only_when_they_are_durable() {
+fn entries_are_acknowledged_only_when_durable() {
     let mut alone = Alone::new(3);
     let entry = LogEntry {
         index: 1,
@@ -63,7 +63,7 @@ fn a_follower_acknowledges_entries_only_when_they_are_durable() {
 /// One of two voters was removed and knew it, but the other lost the change in a power cut, and could never
 /// get the two votes that it needed (simulated seed 84354).
 #[test]
-fn nobody_hears_of_a_change_of_the_membership_before_it_is_durable() {
+fn no_message_leaves_before_a_membership_change_is_durable() {
     let mut alone = Alone::new(3);
     let append = append_change(MembersStep::Remove { raft_id: RaftId(3) });
     let batch = persist(&alone.receive(2, Message::Raft(append))).id;
@@ -80,7 +80,7 @@ fn nobody_hears_of_a_change_of_the_membership_before_it_is_durable() {
     assert_eq!(
         alone.receive(3, Message::Hello),
         [],
-        "nor is the one that was removed told that it is no member"
+        "the removed peer is not notified either"
     );
     let response = RaftMessage {
         from: RaftId(1),
@@ -99,7 +99,7 @@ fn nobody_hears_of_a_change_of_the_membership_before_it_is_durable() {
 }
 
 #[test]
-fn nonsense_is_dropped_and_counted() {
+fn invalid_raft_messages_are_dropped_and_counted() {
     let mut alone = Alone::new(3);
     let entry = |index| LogEntry {
         index,
@@ -152,7 +152,7 @@ fn nonsense_is_dropped_and_counted() {
 }
 
 #[test]
-fn a_message_for_another_raft_id_is_answered_with_who_this_peer_is() {
+fn message_for_another_raft_id_is_answered_with_hello() {
     let mut alone = Alone::new(3);
     let message = RaftMessage {
         to: RaftId(3),
@@ -170,11 +170,15 @@ fn a_message_for_another_raft_id_is_answered_with_who_this_peer_is() {
         envelope,
     };
     assert_eq!(alone.receive(2, Message::Raft(message.clone())), [hello]);
-    assert_eq!(alone.receive(2, Message::Raft(message)), [], "once in a second");
+    assert_eq!(
+        alone.receive(2, Message::Raft(message)),
+        [],
+        "at most one per second"
+    );
 }
 
 #[test]
-fn a_peer_does_not_vote_in_the_name_of_a_lost_data_folder() {
+fn message_for_a_lost_incarnation_gets_no_vote() {
     let mut alone = Alone::new(3);
     let addressed = |incarnation, to, kind| Envelope {
         cluster: Members::initial((1..=3).map(peer)).cluster,
@@ -231,7 +235,7 @@ fn a_peer_does_not_vote_in_the_name_of_a_lost_data_folder() {
 }
 
 #[test]
-fn another_clusters_messages_are_dropped() {
+fn messages_of_another_cluster_are_dropped() {
     let mut alone = Alone::new(3);
     let message = Message::Raft(raft_message(RaftKind::RequestVote, 1));
     let envelope = Envelope {
@@ -252,7 +256,7 @@ fn another_clusters_messages_are_dropped() {
 }
 
 #[test]
-fn a_pin_is_answered_when_it_is_applied_and_then_started() {
+fn pin_is_answered_and_started_when_applied() {
     let mut alone = Alone::new(1);
     alone.lead();
     let _ = alone.handle(Event::Measured { metrics: metrics(10) });
@@ -296,7 +300,7 @@ fn a_pin_is_answered_when_it_is_applied_and_then_started() {
 }
 
 #[test]
-fn an_unpin_cancels_the_pin_that_runs() {
+fn unpin_cancels_the_running_pin() {
     let mut alone = Alone::new(1);
     alone.lead();
     let pin = Request::Pin {
@@ -332,7 +336,7 @@ fn an_unpin_cancels_the_pin_that_runs() {
 }
 
 #[test]
-fn a_failed_pin_is_tried_again_after_a_longer_and_longer_pause() {
+fn failed_pin_is_retried_with_growing_pauses() {
     let mut alone = Alone::new(1);
     alone.lead();
     let pin = Request::Pin {
@@ -380,7 +384,7 @@ fn pin_eleven(alone: &mut Alone) {
 }
 
 #[test]
-fn a_stuck_pin_is_cancelled_and_makes_room() {
+fn stuck_pin_is_cancelled_and_frees_its_slot() {
     let mut alone = Alone::new(1);
     alone.lead();
     pin_eleven(&mut alone);
@@ -407,12 +411,12 @@ fn a_stuck_pin_is_cancelled_and_makes_room() {
     assert_eq!(
         alone.disk.locals[&cid(2)].phase,
         Phase::Pinned,
-        "what got further was left alone"
+        "progress resets the timeout"
     );
 }
 
 #[test]
-fn a_pin_without_progress_makes_room_for_those_that_wait() {
+fn pin_without_progress_frees_its_slot_for_waiting_pins() {
     let mut alone = Alone::new(1);
     alone.lead();
     pin_eleven(&mut alone);
@@ -426,7 +430,7 @@ fn a_pin_without_progress_makes_room_for_those_that_wait() {
     );
     assert!(
         !effects.contains(&Effect::CancelIpfs { op: OpId(2) }),
-        "what got further goes on"
+        "progress resets the timeout"
     );
     let outcome = Err(IpfsError::Cancelled);
     let effects = alone.handle(Event::IpfsFinished { op: OpId(1), outcome });
@@ -442,7 +446,7 @@ fn a_pin_without_progress_makes_room_for_those_that_wait() {
 
 /// The recorded depth was the one requested first (simulated seed 50165).
 #[test]
-fn a_pin_whose_depth_changes_while_it_waits_is_recorded_as_it_was_pinned() {
+fn depth_changed_while_queued_is_recorded_as_pinned() {
     let mut alone = Alone::new(1);
     alone.lead();
     let pin = |number, mode| {
@@ -476,7 +480,7 @@ fn a_pin_whose_depth_changes_while_it_waits_is_recorded_as_it_was_pinned() {
 }
 
 #[test]
-fn an_imported_pin_keeps_what_it_brings_and_gets_peers_of_this_cluster() {
+fn imported_pin_keeps_its_fields_and_is_allocated_to_members() {
     let mut alone = Alone::new(1);
     alone.lead();
     let _ = alone.handle(Event::Measured { metrics: metrics(10) });
@@ -516,7 +520,7 @@ fn an_imported_pin_keeps_what_it_brings_and_gets_peers_of_this_cluster() {
         ..brought.clone()
     };
     assert_eq!(first, expected);
-    assert_eq!(import(2, &brought), first, "it is there already");
+    assert_eq!(import(2, &brought), first, "already pinned");
     let timeless = Pin {
         cid: cid(4),
         timestamp: Timestamp(0),

@@ -46,7 +46,7 @@ fn old_proposal(origin: RaftId, number: u8) -> Proposal {
 }
 
 #[test]
-fn an_oversized_pin_is_refused_with_field_and_limit() {
+fn oversized_pin_is_refused_with_field_and_limit() {
     let mut alone = Alone::new(1);
     alone.lead();
     let effects = alone.request(1, large(1, METADATA_MAX));
@@ -67,7 +67,7 @@ fn an_oversized_pin_is_refused_with_field_and_limit() {
 
 /// Ten bodies of 500 pins with 16,000 bytes of metadata stopped a cluster of the first release.
 #[test]
-fn entries_hold_no_more_bytes_than_allowed() {
+fn log_entries_are_limited_by_bytes() {
     let mut alone = Alone::new(1);
     alone.lead();
     let events = (1..=100).map(|number| requested(number, large(number, 16_000)));
@@ -101,7 +101,7 @@ fn entries_hold_no_more_bytes_than_allowed() {
 }
 
 #[test]
-fn forwarded_proposals_share_a_message_by_their_bytes() {
+fn forwarded_proposals_are_batched_by_bytes() {
     let mut table = Table::new(3);
     table.run(20 * SECOND);
     let leader = leader(&table);
@@ -123,7 +123,7 @@ fn forwarded_proposals_share_a_message_by_their_bytes() {
 }
 
 #[test]
-fn open_requests_are_bounded_by_bytes() {
+fn open_requests_are_limited_by_bytes() {
     let mut alone = Alone::new(3);
     let mut busy = 0;
     for number in 0..3000 {
@@ -144,7 +144,7 @@ fn open_requests_are_bounded_by_bytes() {
 
 /// Three requests at once, each with an origin of 8.38 MB, made an entry of 25 MB, too large for any message.
 #[test]
-fn an_oversized_entry_of_an_earlier_release_reaches_followers_and_newcomers() {
+fn oversized_entry_of_an_earlier_release_is_replicated() {
     let mut table = Table::new(3);
     let proposals: Vec<Proposal> = (1..=3).map(|number| old_proposal(RaftId(1), number)).collect();
     let entry = LogEntry {
@@ -169,7 +169,7 @@ fn an_oversized_entry_of_an_earlier_release_reaches_followers_and_newcomers() {
 }
 
 #[test]
-fn an_oversized_proposal_of_an_earlier_release_is_not_written() {
+fn oversized_proposal_of_an_earlier_release_is_dropped() {
     let mut table = Table::new(2);
     table.run(20 * SECOND);
     let leader = leader(&table);

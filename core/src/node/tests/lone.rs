@@ -30,7 +30,7 @@ fn left_alone() -> (Alone, BatchId) {
 }
 
 #[test]
-fn a_lone_voter_leads_without_waiting_for_a_timeout() {
+fn sole_voter_leads_without_a_timeout() {
     let mut alone = Alone::new(1);
     for _ in 0..2 {
         let effects = alone.handle(Event::TimedOut);
@@ -45,7 +45,7 @@ fn a_lone_voter_leads_without_waiting_for_a_timeout() {
 
 /// Raft panicked because it assumes that a leader's log is durable (simulated seed 1242).
 #[test]
-fn a_lone_voter_begins_no_election_before_its_log_is_durable() {
+fn sole_voter_campaigns_only_when_its_log_is_durable() {
     let (mut alone, batch) = left_alone();
     for _ in 0..100 {
         alone.wait(Duration::from_millis(100));
@@ -60,7 +60,7 @@ fn a_lone_voter_begins_no_election_before_its_log_is_durable() {
 
 /// The old leader transfers its leadership.
 #[test]
-fn a_lone_voter_does_not_even_take_over_before_its_log_is_durable() {
+fn sole_voter_accepts_leadership_only_when_its_log_is_durable() {
     let (mut alone, batch) = left_alone();
     let hurry = raft_message(RaftKind::TimeoutNow, 1);
     let _ = alone.receive(2, Message::Raft(hurry.clone()));

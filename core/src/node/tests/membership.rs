@@ -46,7 +46,10 @@ impl Table {
 
     fn voters(&self, at: u8) -> usize {
         let members = self.members(at);
-        assert!(members.outgoing.is_empty(), "no change is under way: {members:?}");
+        assert!(
+            members.outgoing.is_empty(),
+            "no joint change is in progress: {members:?}"
+        );
         members.voters.len()
     }
 }
@@ -58,7 +61,7 @@ fn follower(table: &Table, size: u8) -> u8 {
 }
 
 #[test]
-fn an_emptied_data_folder_is_filled_again() {
+fn wiped_follower_is_restored() {
     let mut table = Table::new(3);
     table.run(5 * SECOND);
     for number in 0..30 {
@@ -78,7 +81,7 @@ fn an_emptied_data_folder_is_filled_again() {
 }
 
 #[test]
-fn an_emptied_leader_comes_back_as_a_follower() {
+fn wiped_leader_comes_back_as_a_follower() {
     let mut table = Table::new(3);
     table.run(5 * SECOND);
     let wiped = leader(&table);
@@ -92,7 +95,7 @@ fn an_emptied_leader_comes_back_as_a_follower() {
 }
 
 #[test]
-fn an_emptied_peer_that_crashes_again_and_again_comes_back() {
+fn wiped_peer_that_crashes_repeatedly_comes_back() {
     let mut table = Table::new(3);
     table.run(5 * SECOND);
     table.pin(1, 1, Replicas::Everywhere);
@@ -110,7 +113,7 @@ fn an_emptied_peer_that_crashes_again_and_again_comes_back() {
 }
 
 #[test]
-fn a_newcomer_is_added_and_filled() {
+fn new_peer_is_added_and_gets_all_pins() {
     let mut table = Table::new(1);
     table.run(5 * SECOND);
     table.still_works(1, 1, &[1]);
@@ -125,7 +128,7 @@ fn a_newcomer_is_added_and_filled() {
     assert_eq!(
         table.membership(2),
         Membership::Learner,
-        "two voters bring nothing"
+        "two voters tolerate no more failures than one"
     );
     assert_eq!(phases(&table, &cid(1)), [Some(Phase::Pinned); 2]);
     table.join(3);
@@ -136,7 +139,7 @@ fn a_newcomer_is_added_and_filled() {
 }
 
 #[test]
-fn several_newcomers_come_through_one_follower() {
+fn several_new_peers_are_added_through_one_follower() {
     let mut table = Table::new(3);
     table.run(5 * SECOND);
     table.still_works(1, 1, &[1, 2, 3]);
@@ -157,7 +160,7 @@ fn several_newcomers_come_through_one_follower() {
 }
 
 #[test]
-fn a_newcomer_that_crashes_again_and_again_comes_in() {
+fn new_peer_that_crashes_repeatedly_is_added() {
     let mut table = Table::new(3);
     table.run(5 * SECOND);
     table.still_works(1, 1, &[1, 2, 3]);
@@ -173,7 +176,7 @@ fn a_newcomer_that_crashes_again_and_again_comes_in() {
 }
 
 #[test]
-fn a_newcomer_whose_folder_is_emptied_is_filled_again() {
+fn wiped_new_peer_is_restored() {
     let mut table = Table::new(3);
     table.run(5 * SECOND);
     table.join(4);
@@ -205,7 +208,11 @@ fn members_are_removed_down_to_one() {
     let other = (1..=3).find(|id| ![asked, kept].contains(id)).expect("three");
     let last_but_one = table.remove(other, kept);
     table.run(10 * SECOND);
-    assert_eq!(table.replies[&last_but_one], Ok(Reply::PeerRemoved), "it led");
+    assert_eq!(
+        table.replies[&last_but_one],
+        Ok(Reply::PeerRemoved),
+        "it was the leader"
+    );
     assert_eq!(table.membership(kept), Membership::Removed);
     let last = table.remove(other, other);
     table.run(5 * SECOND);
@@ -220,12 +227,12 @@ fn members_are_removed_down_to_one() {
     assert_eq!(
         table.membership(kept),
         Membership::Removed,
-        "and it is not forgotten"
+        "the removal is durable"
     );
 }
 
 #[test]
-fn the_leader_of_a_learner_is_removed() {
+fn sole_voter_promotes_a_learner_before_its_removal() {
     let mut table = Table::new(1);
     table.run(5 * SECOND);
     table.join(2);
@@ -240,7 +247,7 @@ fn the_leader_of_a_learner_is_removed() {
 }
 
 #[test]
-fn a_dead_peer_is_removed_and_its_pins_move_at_once() {
+fn dead_peer_is_removed_and_its_pins_are_reallocated() {
     let mut table = Table::new(4);
     table.run(10 * SECOND);
     for number in 0..30 {
@@ -263,7 +270,7 @@ fn a_dead_peer_is_removed_and_its_pins_move_at_once() {
 }
 
 #[test]
-fn a_removal_that_would_leave_a_dead_majority_takes_its_votes_too() {
+fn removal_demotes_dead_voters_without_a_live_majority() {
     let mut table = Table::new(3);
     table.run(5 * SECOND);
     let led = leader(&table);
@@ -279,7 +286,7 @@ fn a_removal_that_would_leave_a_dead_majority_takes_its_votes_too() {
 }
 
 #[test]
-fn a_removed_peer_comes_back_with_its_data() {
+fn removed_peer_can_be_added_again_with_its_data() {
     let mut table = Table::new(3);
     table.run(5 * SECOND);
     let back = follower(&table, 3);
@@ -296,7 +303,7 @@ fn a_removed_peer_comes_back_with_its_data() {
 }
 
 #[test]
-fn a_voter_that_is_gone_for_long_gives_its_vote_to_another() {
+fn long_silent_voter_is_replaced_by_a_learner() {
     let mut table = Table::new(4);
     table.run(15 * SECOND);
     assert_eq!(table.voters(1), 3, "odd");
@@ -316,7 +323,7 @@ fn a_voter_that_is_gone_for_long_gives_its_vote_to_another() {
 }
 
 #[test]
-fn two_dead_voters_of_five_leave_three() {
+fn two_of_five_voters_are_demoted_when_dead() {
     let mut table = Table::new(5);
     table.run(10 * SECOND);
     let led = leader(&table);
@@ -330,7 +337,7 @@ fn two_dead_voters_of_five_leave_three() {
 }
 
 #[test]
-fn the_wishes_outlive_the_leader() {
+fn membership_requests_survive_the_leader() {
     let mut table = Table::new(5);
     table.run(10 * SECOND);
     let led = leader(&table);
@@ -398,11 +405,11 @@ fn await_leader(table: &mut Table) {
         }
         table.run(SECOND);
     }
-    panic!("nobody leads after half a minute");
+    panic!("no leader after 30 s");
 }
 
 #[test]
-fn whatever_is_done_to_members_everybody_agrees_in_the_end() {
+fn random_membership_faults_end_in_agreement() {
     for seed in 0..40 {
         let mut table = Table::new(3);
         (4..=6).for_each(|number| table.join(number));

@@ -105,19 +105,19 @@ fn given_away() -> (Alone, Vec<Effect>) {
 }
 
 #[test]
-fn a_copy_goes_when_those_who_got_the_pin_hold_it() {
+fn surplus_copy_is_unpinned_once_new_holders_confirm() {
     let (mut alone, effects) = given_away();
     assert_eq!(questions(&effects), [(peer(2), copy(2)), (peer(3), copy(2))]);
     assert!(!unpins(&effects));
     let effects = alone.receive(3, Message::HasCopies(copy(1)));
-    assert_eq!(effects, [], "that was another version of the pin");
+    assert_eq!(effects, [], "a confirmation of another version");
     let effects = alone.receive(3, Message::HasCopies(copy(2)));
     assert!(unpins(&effects), "one copy is enough: {effects:?}");
     assert_eq!(alone.receive(2, Message::HasCopies(copy(2))), []);
 }
 
 #[test]
-fn a_copy_stays_while_nobody_else_has_one() {
+fn surplus_copy_stays_until_confirmed() {
     let (mut alone, _) = given_away();
     for _ in 0..10 {
         alone.wait(Duration::from_secs(5));
@@ -137,12 +137,12 @@ fn a_copy_stays_while_nobody_else_has_one() {
     assert_eq!(
         asked,
         [(peer(2), copy(2)), (peer(3), copy(2))],
-        "a restart forgets no copy"
+        "surplus copies survive a restart"
     );
 }
 
 #[test]
-fn a_copy_that_is_wanted_here_again_was_never_gone() {
+fn surplus_copy_allocated_here_again_is_kept() {
     let (mut alone, _) = given_away();
     let effects = apply(&mut alone, 3, moved(&[1, 2], 2));
     assert!(!unpins(&effects));
@@ -155,15 +155,12 @@ fn a_copy_that_is_wanted_here_again_was_never_gone() {
             }
         )
     };
-    assert!(
-        effects.iter().any(is_pin),
-        "what is there is pinned in no time: {effects:?}"
-    );
+    assert!(effects.iter().any(is_pin), "the CID is pinned again: {effects:?}");
     assert!(!unpins(&alone.receive(2, Message::HasCopies(copy(2)))));
 }
 
 #[test]
-fn a_copy_that_nobody_wants_any_more_goes_at_once() {
+fn surplus_copy_of_a_removed_pin_is_unpinned_at_once() {
     let (mut alone, _) = given_away();
     let unpin = Command::Unpin {
         cid: cid(1),
@@ -173,7 +170,7 @@ fn a_copy_that_nobody_wants_any_more_goes_at_once() {
 }
 
 #[test]
-fn a_peer_says_which_copies_it_holds() {
+fn ask_copies_is_answered_with_held_copies() {
     let mut alone = Alone::new(3);
     let _ = apply(&mut alone, 1, pin(&[1, 2]));
     assert_eq!(
@@ -191,18 +188,18 @@ fn a_peer_says_which_copies_it_holds() {
     assert_eq!(
         alone.receive(3, Message::AskCopies(copy(9))),
         [],
-        "it knows no such version"
+        "unknown version"
     );
 }
 
 /// A copy was unpinned as the old pinset demanded, although the snapshot allocates it to a peer that had none
 /// yet (simulated seed 4401414).
 #[test]
-fn a_copy_that_a_snapshot_gives_to_another_stays_until_the_comparison_has_seen_it() {
+fn copy_reallocated_by_a_snapshot_stays_until_confirmed() {
     let mut alone = Alone::new(3);
     let effects = apply(&mut alone, 1, pin(&[1]));
     let Some(Effect::StartIpfs { op, .. }) = effects.last().cloned() else {
-        panic!("{effects:?} do not pin");
+        panic!("{effects:?} start no pin");
     };
     let precondition = Precondition::Any;
     let cid = cid(1);

@@ -9,7 +9,7 @@ use crate::*;
 /// Returns peer 1 of three, with the incarnations of all recorded.
 fn acquainted() -> Alone {
     let mut alone = Alone::new(3);
-    let recovered = alone.disk.recovered.as_mut().expect("is founded");
+    let recovered = alone.disk.recovered.as_mut().expect("has been founded");
     for (id, member) in &mut recovered.members.peers {
         member.incarnation = Some(Incarnation(id.0));
     }
@@ -40,7 +40,7 @@ fn from_a_new_folder(alone: &mut Alone, id: RaftId) -> Vec<Effect> {
 /// Peer 2 lost its disk, came back under another Raft id, and became leader. A peer that had missed the
 /// change could learn of it from the leader only, but ignored it (simulated seed 11263).
 #[test]
-fn a_leader_of_a_later_membership_is_heard_from_its_new_data_folder() {
+fn new_incarnation_with_a_later_raft_id_is_answered() {
     let mut alone = acquainted();
     let effects = from_a_new_folder(&mut alone, RaftId(4));
     let batch = persist(&effects).id;
@@ -54,7 +54,7 @@ fn a_leader_of_a_later_membership_is_heard_from_its_new_data_folder() {
 }
 
 #[test]
-fn nobody_speaks_for_a_data_folder_that_is_gone() {
+fn new_incarnation_with_the_old_raft_id_is_ignored() {
     let mut alone = acquainted();
     assert_eq!(from_a_new_folder(&mut alone, RaftId(2)), []);
 }
@@ -62,7 +62,7 @@ fn nobody_speaks_for_a_data_folder_that_is_gone() {
 /// A power cut restored a local state from before an unpin and a second pin, and a snapshot brought the pin
 /// (simulated seed 2362).
 #[test]
-fn a_note_that_may_be_older_than_the_pin_is_not_believed() {
+fn local_state_older_than_the_pin_is_pinned_again() {
     let mut alone = Alone::new(3);
     let local = Local {
         phase: Phase::Pinned,

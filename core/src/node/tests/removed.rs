@@ -51,7 +51,7 @@ fn removed() -> Alone {
     assert_eq!(
         batch.ops,
         [promise(1, Some(RaftId(2)))],
-        "what it promised under this id holds"
+        "promises under this id remain valid"
     );
     let batch = batch.id;
     let _ = alone.handle(Event::Persisted { batch });
@@ -62,7 +62,7 @@ fn removed() -> Alone {
 /// The leader of two voters was removed and knew it, but its last message was lost. The other voter then
 /// needed its vote, and its acknowledgement (simulated seed 718).
 #[test]
-fn a_removed_peer_votes_for_who_has_its_log_and_follows() {
+fn removed_peer_still_votes_and_acknowledges() {
     let mut alone = removed();
     let effects = alone.receive(3, Message::Raft(from_third(RaftKind::RequestPreVote, 2)));
     let granted = answer(RaftKind::RequestPreVoteResponse, 2);
@@ -101,7 +101,7 @@ fn a_removed_peer_votes_for_who_has_its_log_and_follows() {
 }
 
 #[test]
-fn a_removed_peer_votes_once_in_a_term_and_for_nobody_who_has_less() {
+fn removed_peer_refuses_second_votes_and_shorter_logs() {
     let mut alone = removed();
     let same_term = RaftMessage {
         index: 1,
@@ -127,7 +127,7 @@ fn a_removed_peer_votes_once_in_a_term_and_for_nobody_who_has_less() {
 }
 
 #[test]
-fn a_removed_peer_never_campaigns_and_its_leader_may_die() {
+fn removed_peer_never_campaigns_and_forgets_a_silent_leader() {
     let mut alone = removed();
     let heartbeat = RaftMessage {
         index: 0,
@@ -137,11 +137,7 @@ fn a_removed_peer_never_campaigns_and_its_leader_may_die() {
     let batch = persist(&alone.receive(3, Message::Raft(heartbeat))).id;
     let _ = alone.handle(Event::Persisted { batch });
     let request = || Message::Raft(from_third(RaftKind::RequestPreVote, 3));
-    assert_eq!(
-        alone.receive(3, request()),
-        [],
-        "it has heard its leader just now"
-    );
+    assert_eq!(alone.receive(3, request()), [], "its leader was just heard from");
     for _ in 0..200 {
         alone.wait(Duration::from_millis(100));
         for effect in alone.handle(Event::TimedOut) {

@@ -6,7 +6,7 @@ use crate::rescue::RescueError;
 const NEW: ClusterId = ClusterId([3; 16]);
 
 #[test]
-fn a_survivor_founds_a_new_cluster_on_all_that_it_has_and_the_others_join_it() {
+fn rescued_survivor_keeps_all_pins_and_others_join() {
     let mut table = Table::new(5);
     table.run(5 * SECOND);
     let survivor = leader(&table);
@@ -62,7 +62,7 @@ fn a_survivor_founds_a_new_cluster_on_all_that_it_has_and_the_others_join_it() {
     assert_eq!(
         table.nodes[&peer(survivor)].1.pins.len(),
         5,
-        "what nobody else has is there"
+        "entries that only the leader had are kept"
     );
     table.down.remove(&peer(second));
     table.join(second);

@@ -27,7 +27,7 @@ fn handle_all(alone: &mut Alone, events: Vec<Event>) -> Vec<Effect> {
 }
 
 #[test]
-fn a_leader_writes_what_comes_together_as_one_entry() {
+fn leader_appends_requests_of_one_call_as_one_entry() {
     let mut alone = Alone::new(1);
     alone.lead();
     let effects = handle_all(&mut alone, (1..=3).map(pin).collect());
@@ -81,7 +81,7 @@ fn a_leader_writes_what_comes_together_as_one_entry() {
 }
 
 #[test]
-fn a_follower_sends_what_comes_together_as_one_message() {
+fn follower_forwards_requests_of_one_call_in_one_message() {
     let mut alone = Alone::new(3);
     let effects = alone.receive(2, Message::Raft(raft_message(RaftKind::Heartbeat, 1)));
     let batch = persist(&effects).id;
@@ -92,15 +92,15 @@ fn a_follower_sends_what_comes_together_as_one_message() {
     };
     assert_eq!(*to, peer(2));
     let Message::Propose(proposals) = &envelope.message else {
-        panic!("{envelope:?} proposes nothing");
+        panic!("{envelope:?} is not a proposal");
     };
     let seqs: Vec<u64> = proposals.iter().map(|proposal| proposal.id.seq).collect();
     assert_eq!(seqs, [1, 2, 3]);
 }
 
 #[test]
-#[should_panic(expected = "goes alone")]
-fn what_goes_alone_is_not_handled_with_others() {
+#[should_panic(expected = "must be handled alone")]
+fn exclusive_event_among_others_panics() {
     let mut alone = Alone::new(1);
     let _ = handle_all(&mut alone, vec![pin(1), Event::TimedOut]);
 }

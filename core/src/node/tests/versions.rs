@@ -5,7 +5,7 @@ use crate::testing::peer;
 use crate::*;
 
 #[test]
-fn a_release_that_reads_no_more_than_all_members_proposes_nothing() {
+fn version_is_not_raised_beyond_this_release() {
     let mut alone = Alone::new(1);
     alone.node.heard_version(&peer(2), VERSION + 1);
     assert!(alone.node.versions.is_empty());
@@ -14,7 +14,7 @@ fn a_release_that_reads_no_more_than_all_members_proposes_nothing() {
 }
 
 #[test]
-fn the_membership_remembers_the_highest_version_that_was_agreed_on() {
+fn agreed_version_never_decreases() {
     let mut members = Members::initial([peer(1), peer(2)]);
     assert_eq!(members.version, FIRST_VERSION);
     for (said, agreed) in [(3, 3), (2, 3), (4, 4)] {
@@ -24,7 +24,7 @@ fn the_membership_remembers_the_highest_version_that_was_agreed_on() {
 }
 
 #[test]
-fn a_record_of_a_later_version_is_refused_by_its_number_and_an_older_one_read() {
+fn record_of_a_later_version_is_refused() {
     assert_eq!(decode::<u64>(&encode(&7_u64)), Ok(7));
     assert_eq!(decode::<u64>(&encode_since(VERSION, &7_u64)), Ok(7));
     let later = decode::<u64>(&encode_since(VERSION + 1, &7_u64));
@@ -36,7 +36,7 @@ fn a_record_of_a_later_version_is_refused_by_its_number_and_an_older_one_read() 
 }
 
 #[test]
-fn an_entry_says_which_release_can_read_what_is_in_it() {
+fn log_entry_reports_the_version_of_its_payload() {
     let entry = |payload| LogEntry {
         index: 1,
         term: 1,
