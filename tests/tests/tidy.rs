@@ -1,5 +1,5 @@
 //! The house rules that no compiler checks: who may import whom, how long lines and files are, and that
-//! the README's code map is true.
+//! the code map of ARCHITECTURE.md is true.
 
 #[path = "tidy/advisories.rs"]
 mod advisories;
@@ -290,10 +290,10 @@ fn lines_and_files_are_not_too_long() {
     none(&wrong);
 }
 
-/// The README's code map: each folder with the modules that it names.
+/// The code map of ARCHITECTURE.md: each folder with the modules that it names.
 fn code_map() -> BTreeMap<String, BTreeSet<String>> {
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let (_, map) = readme.split_once("## Code map").expect("a section `Code map`");
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let (_, map) = text.split_once("## Code map").expect("a section `Code map`");
     let map = map.split("```").nth(1).expect("the map is in a code block");
     let mut folders: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut folder = String::new();
@@ -329,7 +329,7 @@ fn the_code_map_names_every_folder_and_module_and_nothing_else() {
             .keys()
             .any(|path| path == folder || path.starts_with(&format!("{folder}/")));
         if !named {
-            wrong.push(format!("README.md: the code map lacks {folder}/"));
+            wrong.push(format!("ARCHITECTURE.md: the code map lacks {folder}/"));
         }
     }
     for package in packages() {
@@ -339,23 +339,23 @@ fn the_code_map_names_every_folder_and_module_and_nothing_else() {
         let modules = modules(&folder.join("src"));
         let named = map.get(&path).cloned().unwrap_or_default();
         if !map.contains_key(&path) {
-            wrong.push(format!("README.md: the code map lacks {path}/"));
+            wrong.push(format!("ARCHITECTURE.md: the code map lacks {path}/"));
         }
         wrong.extend(
             modules
                 .difference(&named)
-                .map(|module| format!("README.md: {path}/ lacks {module}")),
+                .map(|module| format!("ARCHITECTURE.md: {path}/ lacks {module}")),
         );
         wrong.extend(
             named
                 .difference(&modules)
-                .map(|module| format!("README.md: {path}/ has no {module}")),
+                .map(|module| format!("ARCHITECTURE.md: {path}/ has no {module}")),
         );
     }
     wrong.extend(
         map.keys()
             .filter(|path| !root().join(path).is_dir())
-            .map(|path| format!("README.md: the code map has {path}/, which does not exist")),
+            .map(|path| format!("ARCHITECTURE.md: the code map has {path}/, which does not exist")),
     );
     none(&wrong);
 }
