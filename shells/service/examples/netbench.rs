@@ -1,10 +1,10 @@
-//! Measures how peers talk, over loopback, both in this process:
+//! Measures the network between two peers, over loopback, both in this process:
 //!
 //! ```text
 //! cargo run --release -p ipfs-cluster-service --example netbench
 //! ```
 //!
-//! Each end has a thread that takes core messages, as the driver does, so wake-ups are counted in.
+//! Each end has a thread that receives core messages, as the driver does, so wake-ups are included.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use ipfs_cluster_service::net::{CoreEvent, CoreEvents, Deadline, Keypair, Net, N
 const CLUSTER: ClusterId = ClusterId([1; 16]);
 const ROUNDS: usize = 20_000;
 const MESSAGES: u64 = 1_000_000;
-/// Messages under way; fewer than a peer's queue holds.
+/// Messages in flight; fewer than a peer's queue holds.
 const WINDOW: u64 = 500;
 const UPLOAD: usize = 1 << 30;
 

@@ -1,5 +1,5 @@
 //! Measures the store: `cargo run --release -p ipfs-cluster-service --example store_bench [FOLDER [PINS]]`.
-//! The folder must not exist; it is made on the disk that is to be measured, and left there.
+//! The folder must not exist; it is created on the disk to be measured, and left there.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,9 +15,9 @@ use cluster_core::{
 };
 use ipfs_cluster_service::store::{OpenOptions, Store, Syncer};
 
-/// Pins in a batch: what 64 busy connections put into one log entry.
+/// Pins per batch: as many as 64 busy connections put into one log entry.
 const PER_BATCH: u64 = 60;
-/// How many pins there are so far.
+/// Number of pins so far.
 static PINS: AtomicU64 = AtomicU64::new(0);
 
 /// Batches between two compactions of the log.
@@ -59,10 +59,10 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// One batch after the other, each waiting for its sync; then as fast as they can be written.
+/// Batches one after the other, each waiting for its sync; then as fast as they can be written.
 fn synced_batches(store: &mut Store) -> Result<u64> {
-    let (tell, told) = mpsc::channel();
-    let syncer = Syncer::start(store, move |result| drop(tell.send(result)))?;
+    let (sender, reports) = mpsc::channel();
+    let syncer = Syncer::start(store, move |result| drop(sender.send(result)))?;
     let mut index = 0;
     for pins in [1, PER_BATCH] {
         let mut times = Vec::new();
@@ -72,7 +72,7 @@ fn synced_batches(store: &mut Store) -> Result<u64> {
             let at = Instant::now();
             store.write(&batch(index, pins))?;
             syncer.request(BatchId(index));
-            told.recv()??;
+            reports.recv()??;
             times.push(at.elapsed());
         }
         times.sort();
@@ -166,7 +166,7 @@ fn read(store: &Store, pins: u64) -> Result<()> {
 fn snapshot(store: &mut Store) -> Result<()> {
     let source = store.reader().snapshot_source()?;
     let manifest = source.manifest().clone();
-    // Read before it is staged, as a receiver has no moment of its store open meanwhile.
+    // Read before it is staged, since a receiver has no view of its store open meanwhile.
     let chunks = source.collect::<Result<Vec<_>, _>>()?;
     let (started, mut bytes) = (Instant::now(), 0);
     let mut staging = store.stager().stage(SnapshotId(1), manifest.clone())?;
@@ -191,7 +191,7 @@ fn snapshot(store: &mut Store) -> Result<()> {
     Ok(())
 }
 
-/// The most memory that the process ever had in use, in KiB.
+/// Peak resident memory of the process, in KiB.
 fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
@@ -234,7 +234,7 @@ fn pin(n: u64, version: Index) -> Pin {
     }
 }
 
-/// What a peer writes for one log entry: the entry, its pins, and what the tracker makes of pins before.
+/// The batch of one log entry: the entry, its pins, and the tracker's updates of earlier pins.
 fn batch(index: Index, pins: u64) -> Batch {
     let numbers = |index: Index| index * PER_BATCH..index * PER_BATCH + pins;
     let total = PINS.fetch_add(pins, Ordering::Relaxed) + pins;

@@ -1,4 +1,4 @@
-//! The command line: what can be asked of the program, and how it ends.
+//! The command line: parsing, dispatch and exit codes.
 
 mod bare;
 mod daemon;
@@ -66,7 +66,7 @@ struct Cli {
     command: Option<Command>,
 }
 
-/// What holds for all commands.
+/// Options of all commands.
 #[derive(Debug, Args)]
 struct Global {
     /// The folder with the configuration and the data [default: ~/.ipfs-cluster]
@@ -85,10 +85,11 @@ struct Global {
     // Not for the commands: the Go peer's `state export -f` names a file.
     #[arg(long, short)]
     force: bool,
-    /// Log all there is, libraries included
+    /// Log everything, libraries included
     #[arg(long, short, global = true)]
     debug: bool,
-    /// What to log: error, warn, info, debug or trace, for all or for parts: info,restapi:debug
+    /// Levels to log: error, warn, info, debug or trace, for the whole program or for parts:
+    /// info,restapi:debug
     #[arg(
         long,
         short,
@@ -99,7 +100,7 @@ struct Global {
         default_value = "info"
     )]
     loglevel: Levels,
-    /// How log lines look
+    /// Format of log lines
     #[arg(
         long,
         global = true,
@@ -155,20 +156,20 @@ enum Command {
     #[command(after_help = "Example:\n  ipfs-cluster-service completions bash \
                       > ~/.local/share/bash-completion/completions/ipfs-cluster-service")]
     Completions {
-        /// Which shell
+        /// The shell
         shell: clap_complete::Shell,
     },
 }
 
-/// What could not be done, and why. It ends the program with code 1.
+/// A failed action and its error. It ends the program with code 1.
 #[derive(Debug)]
 struct Failure {
     doing: &'static str,
     error: anyhow::Error,
 }
 
-/// A comma-separated list, as one value of an option. Empty elements count as left out, as a script with an
-/// unset variable gives them.
+/// A comma-separated list, as one value of an option. Empty elements are ignored, as a script with an unset
+/// variable produces them.
 #[derive(Debug, Clone)]
 struct List<T>(Vec<T>);
 
@@ -192,12 +193,12 @@ fn elements<T: Clone>(values: &[List<T>]) -> Vec<T> {
         .collect()
 }
 
-/// The parser of a path that may be empty, which counts as left out.
+/// Parser of a path that may be empty, which counts as absent.
 fn path_or_empty() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }
 
-/// Says what an error happened at.
+/// Adds the attempted action to an error.
 trait Doing<T> {
     fn doing(self, doing: &'static str) -> Result<T, Failure>;
 }
@@ -228,8 +229,7 @@ impl Global {
     }
 }
 
-/// The command line as clap knows it, with `h` for `help` at every command that has subcommands, as in the Go
-/// peer.
+/// The command line for clap, with `h` for `help` at every command that has subcommands, as in the Go peer.
 fn command() -> clap::Command {
     let mut command = Cli::command();
     // Only a built command has `help` among its subcommands.
@@ -244,7 +244,7 @@ fn alias_help(command: clap::Command) -> clap::Command {
     })
 }
 
-/// Does what the command line says.
+/// Runs the command line.
 pub(crate) fn main() -> ExitCode {
     let matches = command().try_get_matches();
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
@@ -286,19 +286,19 @@ fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "ipfs-cluster-service", &mut script);
-            // Whoever asked may have gone.
+            // The reader may be gone.
             let _ = std::io::stdout().write_all(&script);
             Ok(())
         }
     }
 }
 
-/// Prints the answer of a command, without terminal controls. Whoever asked may have gone.
+/// Prints the output of a command, without terminal controls. The reader may be gone.
 fn say(text: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{}", terminal::lines(text));
 }
 
-/// Prints what is not the answer of a command, without terminal controls.
+/// Prints a message to the standard error, without terminal controls.
 fn note(text: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{}", terminal::lines(text));
 }
@@ -308,12 +308,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_is_valid() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn h_is_help_wherever_help_is() {
+    fn h_means_help_at_every_level() {
         for arguments in [
             &["h"][..],
             &["h", "init"],

@@ -1,7 +1,7 @@
 //! The configuration folder: `service.json`, `identity.json` and `peerstore`, in the Go peer's formats.
 //!
-//! Keys that are absent have their defaults. A whole section that is absent is as `init` writes it; in a
-//! section that is there, an API, an informer or an IPFS connector that is absent is off.
+//! Absent keys have their defaults. An absent section is as `init` writes it; in a section that is present,
+//! an absent API, informer or IPFS connector is off.
 
 mod check;
 mod components;
@@ -38,15 +38,15 @@ pub use self::peerstore::Peerstore;
 pub use self::sections::{Cluster, ConnectionManager, Consensus, Pubsub, Raft, ResourceManager};
 pub use self::values::{Address, HIDDEN, Peer, Period, Secret, Strings};
 
-/// The name of the configuration file.
+/// Name of the configuration file.
 pub const SERVICE_FILE: &str = "service.json";
-/// The name of the file with this peer's key.
+/// Name of the file with this peer's key.
 pub const IDENTITY_FILE: &str = "identity.json";
 
-/// The most that a configuration file may have, in bytes: a hundred times what `init` writes.
+/// Longest configuration file, in bytes: a hundred times what `init` writes.
 const FILE_MAX: u64 = 1 << 20;
 
-/// Keys whose values are not to be seen.
+/// Keys whose values are never printed.
 const SECRET_KEYS: [&str; 4] = [
     "secret",
     "accepted_secrets",
@@ -54,47 +54,47 @@ const SECRET_KEYS: [&str; 4] = [
     "basic_auth_credentials",
 ];
 
-/// Why the configuration folder cannot be used.
+/// Errors of the configuration folder.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// There is none.
+    /// The folder does not exist.
     #[error("{} does not exist: `ipfs-cluster-service init` makes a configuration", .0.display())]
     Missing(PathBuf),
     /// A file cannot be read or written.
     #[error("cannot {doing} {}: {error}", .path.display())]
     Io {
-        /// What was tried.
+        /// The failed action, as a verb.
         doing: &'static str,
-        /// With which file.
+        /// File of the action.
         path: PathBuf,
-        /// What came of it.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// A file is larger than any that makes sense.
+    /// A file is larger than [`FILE_MAX`].
     #[error("{} has more than {FILE_MAX} bytes, which no configuration needs", .0.display())]
     TooLarge(PathBuf),
-    /// A file is no JSON.
+    /// A file is not JSON.
     #[error("{} is not valid JSON: {error}", .path.display())]
     Syntax {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Where and why.
+        /// Position and reason.
         error: serde_json::Error,
     },
-    /// A key has a value that it cannot have.
+    /// A key has an invalid value.
     #[error("{}: {key}: {problem}", .path.display())]
     Key {
-        /// In which file.
+        /// File that has the key.
         path: PathBuf,
         /// The path of the key, with dots.
         key: String,
         /// The value, and what is expected.
         problem: String,
     },
-    /// An environment variable has a value that it cannot have.
+    /// An environment variable has an invalid value.
     #[error("environment variable {name}: {problem}")]
     Variable {
-        /// Which.
+        /// Name of the variable.
         name: String,
         /// The value, and what is expected.
         problem: String,
@@ -116,59 +116,58 @@ impl ConfigError {
     }
 }
 
-/// All of `service.json`. `Display` is the file as it would be saved, with its secrets hidden; `Debug`
-/// hides them too.
+/// All of `service.json`. `Display` is the file as it would be saved, with secrets hidden; `Debug` hides
+/// them too.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Config {
     /// The peer as a whole.
     pub cluster: Cluster,
-    /// How peers agree.
+    /// Agreement of the peers.
     pub consensus: Consensus,
-    /// What is served over HTTP.
+    /// HTTP servers.
     pub api: Api,
     /// The IPFS node.
     pub ipfs_connector: IpfsConnector,
-    /// How its pins are driven.
+    /// Pinning at the IPFS node.
     pub pin_tracker: PinTracker,
-    /// How peers watch each other.
+    /// Detection of failed peers.
     pub monitor: Monitor,
-    /// How peers are chosen.
+    /// Choice of peers for pins.
     pub allocator: Allocator,
-    /// What is measured.
+    /// Metrics of this peer.
     pub informer: Informers,
-    /// What is told about the process.
+    /// Metrics and traces of the process.
     pub observations: Observations,
-    /// 0.0.12's `bootstrap`: peers to join the cluster of, when this one is in none.
+    /// 0.0.12's `bootstrap`: peers to join through, when this peer is not in a cluster.
     #[serde(skip)]
     pub bootstrap: Vec<Address>,
-    /// The identity that files before `identity.json` have inside: `id` and `private_key`.
+    /// The identity in files before `identity.json`: `id` and `private_key`.
     #[serde(skip)]
     pub legacy_identity: Option<(String, String)>,
 }
 
-/// A configuration, and what its owner should know about it.
+/// A configuration with its warnings.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The checked configuration, with the environment laid over it.
+    /// The checked configuration, with the environment applied.
     pub config: Config,
     /// One sentence each: unknown keys, keys without effect, and the like.
     pub warnings: Vec<String>,
 }
 
 impl Config {
-    /// Reads and checks `service.json` in `folder` and lays `environment` over it.
+    /// Reads and checks `service.json` in `folder`, and applies `environment`.
     ///
     /// # Errors
-    /// The file is missing, unreadable or wrong, or a variable is.
+    /// The file is missing, unreadable or invalid, or a variable is.
     pub fn load(folder: &Path, environment: &Environment) -> Result<Loaded, ConfigError> {
         let path = folder.join(SERVICE_FILE);
         let text = files::read_small(&path)?;
         Self::parse(&path, &text, environment)
     }
 
-    /// Does what [`Self::load`] does with the content of a file that is already read; `path` is for
-    /// errors only.
+    /// As [`Self::load`], for the content of a file; `path` is for errors only.
     ///
     /// # Errors
     /// As for [`Self::load`].
@@ -213,14 +212,14 @@ impl Config {
         Ok(Loaded { config, warnings })
     }
 
-    /// What a new peer starts from: the defaults with a random secret.
+    /// Returns the configuration of a new peer: the defaults with a random secret.
     pub fn fresh() -> Self {
         let mut config = Self::default();
         config.cluster.secret = Secret::random();
         config
     }
 
-    /// Writes `service.json` into `folder`, atomically and for the owner's eyes only.
+    /// Writes `service.json` into `folder`, atomically, readable by its owner only.
     ///
     /// # Errors
     /// It cannot be written.
@@ -230,7 +229,7 @@ impl Config {
         write_private(&folder.join(SERVICE_FILE), text.as_bytes())
     }
 
-    /// Where the state of the peer with this configuration `folder` lives.
+    /// Data folder of the peer with this configuration `folder`.
     pub fn data_folder(&self, folder: &Path) -> PathBuf {
         match self.consensus.raft.data_folder.as_str() {
             "" => folder.join("raft"),
@@ -239,12 +238,12 @@ impl Config {
         }
     }
 
-    /// Where the embedded IPFS node of the peer with this configuration `folder` lives.
+    /// Folder of the embedded IPFS node of the peer with this configuration `folder`.
     pub fn ipfs_folder(&self, folder: &Path) -> PathBuf {
         folder.join("ipfs")
     }
 
-    /// The file with the addresses of other peers.
+    /// File with the addresses of other peers.
     pub fn peerstore_file(&self, folder: &Path) -> PathBuf {
         folder.join(&self.cluster.peerstore_file)
     }
@@ -272,7 +271,7 @@ fn hide(json: &mut Value) {
     }
 }
 
-/// The environment of this process, as far as it concerns the configuration.
+/// The environment variables of this process that concern the configuration.
 pub fn environment() -> Environment {
     let named = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         let name = name.into_string().ok()?;
@@ -282,7 +281,7 @@ pub fn environment() -> Environment {
     std::env::vars_os().filter_map(named).collect()
 }
 
-/// Moves `cluster.id` and `cluster.private_key` out of the file: the identity has a file of its own.
+/// Removes `cluster.id` and `cluster.private_key`, which have their own file now.
 fn take_identity(json: &mut Map<String, Value>) -> Option<(String, String)> {
     let cluster = json.get_mut("cluster")?.as_object_mut()?;
     let id = cluster.remove("id");
@@ -290,7 +289,8 @@ fn take_identity(json: &mut Map<String, Value>) -> Option<(String, String)> {
     Some((id?.as_str()?.to_owned(), key?.as_str()?.to_owned()))
 }
 
-/// Says what is wrong with, or ignored of, the parts that only the Go peer has a use for.
+/// Checks the sections that only the Go peer uses: refuses modes that are not supported, warns of the
+/// others.
 fn refuse_other_modes(json: &Map<String, Value>, warnings: &mut Vec<String>) -> Result<(), (String, String)> {
     if let Some(source) = json.get("source").and_then(Value::as_str)
         && !source.is_empty()
@@ -314,13 +314,13 @@ fn refuse_other_modes(json: &Map<String, Value>, warnings: &mut Vec<String>) -> 
     Ok(())
 }
 
-/// Adds the sections and components that are never off, empty, so that they take their defaults and the
-/// environment; takes away what has been spoken about.
+/// Adds the sections and components that are never off as empty objects, so that they get their defaults
+/// and the environment; removes those that other functions have handled.
 fn complete(json: &mut Map<String, Value>) {
     json.remove("datastore");
     json.remove("source");
     if !json.contains_key("allocator") {
-        // What the Go peer falls back to.
+        // The Go peer's fallback.
         json.insert(
             "allocator".to_owned(),
             serde_json::json!({"balanced": {"allocate_by": ["freespace"]}}),
@@ -355,7 +355,7 @@ fn complete(json: &mut Map<String, Value>) {
         if section.is_null() {
             *section = Map::new().into();
         }
-        // Anything but an object is refused where it is read.
+        // Anything but an object is refused when it is read.
         if let Some(section) = section.as_object_mut() {
             for component in components {
                 let component = section.entry(*component).or_insert(Value::Null);
@@ -367,11 +367,11 @@ fn complete(json: &mut Map<String, Value>) {
     }
 }
 
-/// The variable with which an operator names the Kubo daemon to use.
+/// Variable with the address of the Kubo daemon to use.
 pub const KUBO_VARIABLE: &str = "CLUSTER_IPFSHTTP_NODEMULTIADDRESS";
 
-/// Refuses a variable that names a Kubo daemon where the embedded node is configured: the operator would look
-/// for the content in the wrong node.
+/// Refuses a variable with a Kubo daemon's address where the embedded node is configured: the operator
+/// would look for the content in the wrong node.
 fn refuse_unused_kubo(config: &Config, environment: &Environment, path: &Path) -> Result<(), ConfigError> {
     let named = environment.get(KUBO_VARIABLE).map(|address| address.trim());
     let Some(address) = named.filter(|address| !address.is_empty()) else {
@@ -393,7 +393,7 @@ fn refuse_unused_kubo(config: &Config, environment: &Environment, path: &Path) -
     })
 }
 
-/// Starts of names that other programs, other modes and components that may be off have a use for.
+/// Prefixes of variables for other programs, other modes and components that may be off.
 const OTHER_VARIABLES: [&str; 16] = [
     "CLUSTER_ID",
     "CLUSTER_PRIVATEKEY",

@@ -1,5 +1,5 @@
-//! A cluster at work, for somebody who has never seen one: three peers on this machine, a file with two
-//! copies, and the death of the peer that leads.
+//! A demonstration of a cluster: three peers on this machine, a file with two copies, and the failure of
+//! the leader.
 
 mod peers;
 
@@ -14,31 +14,31 @@ use tokio_util::sync::CancellationToken;
 
 use self::peers::Process;
 
-/// How long each part of the story may take before it counts as not coming true.
+/// Time limit of each step of the demonstration.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What the command line says.
+/// Options of the `demo` command.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// The file to add.
     pub file: Option<PathBuf>,
-    /// Whether to end after the story.
+    /// End after the last step.
     pub once: bool,
 }
 
-/// Tells the story.
+/// Runs the demonstration.
 ///
 /// # Errors
-/// A part of it did not come true.
+/// A step failed or took longer than [`PATIENCE`].
 pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
     let folder = std::env::temp_dir().join(format!("ipfs-cluster-demo-{}", std::process::id()));
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let told = tokio::select! {
-        told = tell(&folder, &options, &shutdown) => told,
+    let outcome = tokio::select! {
+        outcome = show_steps(&folder, &options, &shutdown) => outcome,
         () = shutdown.cancelled() => Ok(()),
     };
-    // After a failure the logs are what helps.
-    if told.is_ok() {
+    // After a failure the logs are kept.
+    if outcome.is_ok() {
         let _ = std::fs::remove_dir_all(&folder);
     } else {
         say(&format!(
@@ -46,10 +46,10 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
             folder.display()
         ));
     }
-    told
+    outcome
 }
 
-async fn tell(folder: &Path, options: &Options, shutdown: &CancellationToken) -> anyhow::Result<()> {
+async fn show_steps(folder: &Path, options: &Options, shutdown: &CancellationToken) -> anyhow::Result<()> {
     let first = match &options.file {
         Some(file) => file.clone(),
         None => sample(folder, "hello.txt", "Hello from a cluster of three!\n")?,
@@ -70,14 +70,14 @@ async fn tell(folder: &Path, options: &Options, shutdown: &CancellationToken) ->
     Ok(())
 }
 
-/// The three peers, and what each of them does in the story.
+/// The three peers and their roles.
 struct Story {
     peers: Vec<Process>,
-    /// Who leads and holds a copy, until it is killed.
+    /// Leader and holder of a copy, until it is killed.
     leader: usize,
-    /// Who holds the other copy.
+    /// Holder of the other copy.
     holder: usize,
-    /// Who is asked, and gets the copy that was lost.
+    /// The peer that is queried, and that gets the lost copy.
     witness: usize,
     killed: Instant,
 }
@@ -202,7 +202,7 @@ fn sample(folder: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// Asks until the answer is yes. A question that cannot be answered yet is asked again.
+/// Polls until the condition is true. Errors count as not yet.
 async fn wait(
     what: &str,
     peers: &mut [Process],
@@ -231,7 +231,7 @@ async fn all_see_all(peers: &[Process]) -> anyhow::Result<bool> {
         while let Some(id) = ids.next().await? {
             seen += usize::from(id.value.error.is_empty());
         }
-        // Allocation goes by the metrics: when they have come, everything else has.
+        // Allocation needs the metrics: when they have arrived, everything else has.
         let known = client.metrics("freespace").await?.value.len();
         if seen < peers.len() || known < peers.len() {
             return Ok(false);
@@ -240,7 +240,7 @@ async fn all_see_all(peers: &[Process]) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// The last one that a log names.
+/// The last leader named in a log.
 fn leader(peers: &[Process]) -> Option<usize> {
     let log = std::fs::read_to_string(peers[0].log()).ok()?;
     let line = log
@@ -268,7 +268,7 @@ async fn add(peer: &Process, file: &Path, allocations: &[String]) -> anyhow::Res
     last.context("nothing was added")
 }
 
-/// Adds while a leader may be in the making: an upload that came too early is made again.
+/// Adds a file, repeating the upload while there is no leader yet.
 async fn add_soon(
     peers: &mut [Process],
     at: usize,
@@ -323,6 +323,6 @@ fn step(text: &str) {
 }
 
 fn say(text: &str) {
-    // Whoever watched may have gone away.
+    // The reader may be gone.
     let _ = writeln!(std::io::stdout(), "{text}");
 }

@@ -1,4 +1,6 @@
-//! The daemon.
+//! The daemon of an IPFS cluster peer: [`daemon`] starts and stops its components, [`driver`] runs the
+//! core, [`net`] and [`store`] are its network and disk, [`cluster`] has the operations that [`http`]
+//! serves.
 
 pub mod cluster;
 pub mod config;

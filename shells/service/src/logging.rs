@@ -1,8 +1,8 @@
-//! Logs as the Go peer writes them: time, level, facility, place and message, with tabs between, on the
-//! standard error. Or one JSON object a line.
+//! Logging to the standard error in the Go peer's format: time, level, facility, place and message, with
+//! tabs between, or one JSON object per line.
 //!
 //! A facility is a name for a part of the program, the Go peer's where it has that part. Code that logs
-//! with `target: "restapi"` is of that facility whatever module it stands in; all other code is of its
+//! with `target: "restapi"` belongs to that facility whatever its module; other code belongs to its
 //! module's ([`FACILITIES`]).
 
 mod json;
@@ -21,7 +21,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Each facility with the modules that are its, more special ones below more general ones.
+/// Facilities with their modules, special ones after the general ones that contain them.
 pub const FACILITIES: [(&str, &[&str]); 14] = [
     ("cluster", &["ipfs_cluster_service", "cluster_core"]),
     ("config", &["ipfs_cluster_service::config"]),
@@ -45,10 +45,10 @@ pub const FACILITIES: [(&str, &[&str]); 14] = [
     ("monitor", &[]),
 ];
 
-/// What begins the name of a module of ours.
+/// Prefixes of our modules.
 const OURS: [&str; 3] = ["ipfs_cluster_service", "cluster_core", "cluster_ipfs"];
 
-/// The facility that a target belongs to.
+/// The facility of a log target.
 fn facility(target: &str) -> &str {
     let all = FACILITIES
         .iter()
@@ -60,17 +60,17 @@ fn facility(target: &str) -> &str {
     }
 }
 
-/// How much to log, for all of the program and for some of its facilities: `info,restapi:debug`.
+/// Log level of the whole program and of single facilities: `info,restapi:debug`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Levels {
     everything: LevelFilter,
     facilities: Vec<(String, LevelFilter)>,
-    /// Whether the libraries underneath say more than what went wrong.
+    /// True if libraries log more than errors.
     libraries: bool,
 }
 
 impl Levels {
-    /// All that there is to say, libraries included.
+    /// Everything, libraries included.
     pub fn debug() -> Self {
         Self {
             everything: LevelFilter::DEBUG,
@@ -100,7 +100,7 @@ impl Levels {
     }
 }
 
-/// A level by any of the names that v1.1.6 and 0.0.12 have for it.
+/// Parses a level by any of its names in v1.1.6 and 0.0.12.
 fn level(name: &str) -> Result<LevelFilter, String> {
     match name.trim().to_lowercase().as_str() {
         "trace" => Ok(LevelFilter::TRACE),
@@ -165,7 +165,7 @@ fn known(name: &str) -> Result<&str, String> {
     ))
 }
 
-/// What a line looks like.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// For people, with colours on a terminal.
@@ -176,10 +176,10 @@ pub enum Format {
     Json,
 }
 
-/// Starts to log to the standard error. Only the first call has an effect.
+/// Starts logging to the standard error. Only the first call has an effect.
 pub fn start(levels: &Levels, format: Format) {
     let registry = tracing_subscriber::registry().with(levels.targets());
-    // A closed standard error must not end the daemon, so no complaint about it is printed there.
+    // A closed standard error must not end the daemon, so failures to log are ignored.
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .log_internal_errors(false);
@@ -194,14 +194,14 @@ pub fn start(levels: &Levels, format: Format) {
     drop(started);
 }
 
-/// When a line is written.
+/// Time of a log line.
 fn now() -> String {
     jiff::Timestamp::now()
         .strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
         .to_string()
 }
 
-/// Writes the lines for people.
+/// Formats the lines for people.
 struct Lines {
     colours: bool,
 }
@@ -231,7 +231,7 @@ where
         }
         let mut message = String::new();
         ctx.format_fields(Writer::new(&mut message), event)?;
-        // What others sent may be part of a message, and must not look like a line of ours.
+        // A message may contain text from other peers, which must not look like a line of ours.
         write!(Escaping(&mut out), "{message}")?;
         writeln!(out)
     }
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn go_log_levels_are_understood() {
+    fn the_level_names_of_go_are_accepted() {
         let levels: Levels = "warning,restapi:debug, ipfshttp:error,libp2p-raft:info"
             .parse()
             .unwrap();
@@ -288,7 +288,7 @@ mod tests {
         assert_eq!("*:debug".parse::<Levels>(), "debug".parse());
     }
 
-    /// A writer that keeps what is written.
+    /// A writer that keeps its output.
     #[derive(Clone, Default)]
     struct Kept(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
 
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_sent_forges_no_line_in_either_format() {
+    fn foreign_text_forges_no_line_in_either_format() {
         let name = "x\u{1b}[2J\n2026-01-01T00:00:00.000Z\tERROR\u{9b}31m\u{202e}";
         for json in [false, true] {
             let kept = Kept::default();

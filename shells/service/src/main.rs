@@ -2,8 +2,8 @@
 
 mod cli;
 
-/// Every pin is many small pieces of memory that one thread takes and another gives back: the system's
-/// allocator spends a tenth of the processor on that (glibc 2.36).
+/// Every pin allocates many small pieces in one thread that another one frees: with the system's allocator
+/// that takes a tenth of the processor time (glibc 2.36).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

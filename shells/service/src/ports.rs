@@ -4,15 +4,15 @@ use std::io;
 use std::net::TcpListener;
 use std::ops::Range;
 
-/// Below those that systems take for connections that go out (from 32768 on Linux, 49152 elsewhere), so that
-/// none of these has the port when the listener comes.
+/// Range below the ephemeral ports (from 32768 on Linux, 49152 elsewhere), so that no outgoing connection
+/// takes the port before the listener does.
 const PORTS: Range<u16> = 20_000..32_768;
 
-/// With half of the range taken, all of these fail once in 10^30.
+/// Attempts: with half of the range taken, all of them fail once in 10^30.
 const TRIES: usize = 100;
 
-/// Takes a port of this machine that is free. Whoever lets go of it has it again a moment later, unless
-/// another program listens there by chance.
+/// Binds a free port of this machine. After it is dropped it can be bound again, unless another program has
+/// taken it by chance.
 ///
 /// # Errors
 /// The system has no free port.
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_are_free_and_not_those_of_connections_that_go_out() {
+    fn ports_are_free_and_not_ephemeral() {
         let taken: Vec<_> = (0..20).map(|_| take_free().unwrap()).collect();
         for listener in &taken {
             let port = listener.local_addr().unwrap().port();

@@ -1,5 +1,5 @@
-//! The state on disk as an operator handles it: exports and imports in the Go peer's formats, backups, and
-//! starting from nothing. None of it needs the daemon; where one runs, [`running`] goes through its API.
+//! Operations on the state on disk: exports and imports in the Go peer's formats, backups, and cleanup.
+//! None of it needs the daemon; if one runs, [`running`] uses its REST API.
 
 pub mod backups;
 pub mod cleanup;
@@ -15,10 +15,10 @@ pub use line::ImportOptions;
 
 use std::time::{Duration, Instant};
 
-/// How often something that takes long says how far it is.
+/// Interval of progress lines of a long operation.
 const SAY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Counts pins, and says so now and then.
+/// Counts pins, and logs the count at intervals.
 struct Progress {
     doing: &'static str,
     total: Option<u64>,
@@ -27,7 +27,7 @@ struct Progress {
 }
 
 impl Progress {
-    /// `doing` is what becomes of them: "exported".
+    /// `doing` is a participle: "exported".
     fn new(doing: &'static str, total: Option<u64>) -> Self {
         Self {
             doing,
@@ -39,7 +39,7 @@ impl Progress {
 
     fn one_more(&mut self) {
         self.count += 1;
-        // The clock is not asked for each.
+        // The clock is not read for each pin.
         if self.count.is_multiple_of(256) && self.said.elapsed() >= SAY_INTERVAL {
             self.said = Instant::now();
             match self.total {

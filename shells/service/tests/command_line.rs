@@ -1,4 +1,4 @@
-//! The built program, as a script sees it.
+//! The built program, as a script uses it.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-/// `init` that does not depend on whether somebody runs a Kubo daemon on this machine.
+/// `init` that does not depend on a Kubo daemon on this machine.
 const INIT: [&str; 3] = ["init", "--ipfs", "embedded"];
 
-/// The program with nothing but what a test sets.
+/// The program with only the variables that a test sets.
 fn program(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ipfs-cluster-service"));
     command.env_clear().env("HOME", home).stdin(Stdio::null());
@@ -117,9 +117,9 @@ fn init_writes_three_files() {
     }
 }
 
-/// As the stock compose file does: the variable is there for `init` and `daemon`, Kubo comes up in between.
+/// As in the stock compose file: the variable is set for `init` and `daemon`, and Kubo comes up in between.
 #[test]
-fn the_kubo_that_a_variable_names_is_used_or_the_start_is_refused() {
+fn the_kubo_in_the_variable_is_used_or_the_start_is_refused() {
     const VARIABLE: &str = "CLUSTER_IPFSHTTP_NODEMULTIADDRESS";
     let address = "/ip4/127.0.0.1/tcp/1";
     let home = home();
@@ -178,7 +178,7 @@ fn init_asks_before_it_overwrites() {
 }
 
 #[test]
-fn variables_and_options_that_are_set_but_empty_count_as_unset() {
+fn empty_variables_and_options_count_as_unset() {
     let home = home();
     let mut command = program(home.path());
     command.args(["init", "--ipfs", "embedded", "--peers", "", "--loglevel", ""]);
@@ -201,7 +201,7 @@ fn variables_and_options_that_are_set_but_empty_count_as_unset() {
 }
 
 #[test]
-fn init_writes_down_what_the_environment_the_flags_and_the_operator_say() {
+fn init_writes_the_settings_of_environment_flags_and_operator() {
     let home = home();
     let peer = "12D3KooWGRYZDHBembyGJQqQ6WgLqJWYNjnECJwGBnCg8vbCeo8F";
     let address = format!("/ip4/10.0.0.1/tcp/9096/p2p/{peer}");
@@ -281,9 +281,9 @@ fn init_refuses_with_a_reason_and_writes_nothing() {
 }
 
 #[test]
-fn the_daemon_says_what_is_wrong_with_its_folder() {
+fn the_daemon_reports_the_problem_with_its_folder() {
     let home = home();
-    // Without a command the peer is run.
+    // Without a command the peer runs.
     for command in [&["daemon"][..], &[], &["--leave"]] {
         let (code, _, said) = run(program(home.path()).args(command));
         assert!(
@@ -307,7 +307,7 @@ fn the_daemon_says_what_is_wrong_with_its_folder() {
 }
 
 #[test]
-fn a_second_daemon_on_a_folder_is_told_who_has_it() {
+fn a_second_daemon_on_a_folder_gets_the_id_of_the_first() {
     let home = home();
     assert_eq!(run(program(home.path()).args(INIT)).0, Some(0));
     let path = home.path().join(".ipfs-cluster/cluster.lock");

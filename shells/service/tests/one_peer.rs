@@ -1,4 +1,4 @@
-//! One peer as a process: it starts, says so, keeps its folder to itself, and ends when it is told to.
+//! One peer as a process: start, readiness, folder lock and shutdown.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -22,7 +22,7 @@ fn program(folder: &Path) -> Command {
     command
 }
 
-/// Peers one after the other: the ports of one that is not running are free, and another might take them.
+/// Serialises the peers: the ports of a stopped one are free, and another might take them.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -141,7 +141,7 @@ fn a_peer_becomes_ready_answers_and_ends_at_each_of_the_three_signals() {
 }
 
 #[test]
-fn a_daemon_that_was_killed_leaves_its_folder_free() {
+fn a_killed_daemon_leaves_its_folder_free() {
     let _alone = alone();
     let folder = initialised();
     for _ in 0..2 {

@@ -1,11 +1,11 @@
-//! The program without a command: it runs the peer, with the flags that 0.0.12 takes there.
+//! The program without a command: it runs the peer, with the flags of 0.0.12.
 
 use clap::{Args, Parser, ValueEnum};
 use ipfs_cluster_service::config::Address;
 
 use super::{Cli, Command, Doing, Failure, List, daemon};
 
-/// What may stand before a command, or without one. Scripts for 0.0.12 do so.
+/// Flags before a command, or without one, for scripts written for 0.0.12.
 #[derive(Debug, Args)]
 pub(super) struct Flags {
     /// The same as the command `init`
@@ -17,12 +17,12 @@ pub(super) struct Flags {
     /// The same as `daemon --leave`
     #[arg(long, short = 'x', hide = true)]
     leave: bool,
-    /// By what peers are chosen for a pin; nowadays the sections `allocator` and `informer` say it
+    /// The allocation strategy of 0.0.12; replaced by the sections `allocator` and `informer`
     #[arg(long, short, hide = true, value_name = "STRATEGY")]
     alloc: Option<Strategy>,
 }
 
-/// How 0.0.12 chooses peers.
+/// Allocation strategies of 0.0.12.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Strategy {
     Disk,
@@ -32,10 +32,10 @@ enum Strategy {
 }
 
 impl Flags {
-    /// The command that is meant.
+    /// Returns the command that the flags select.
     ///
     /// # Errors
-    /// The flags say nothing to this command.
+    /// The flags do not apply to this command.
     pub(super) fn complete(self, command: Option<Command>) -> Result<Command, Failure> {
         let is_set = self.init || self.leave || !self.bootstrap.is_empty() || self.alloc.is_some();
         let mut flags = match command {
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_command_the_peer_is_run_with_the_flags_of_old() {
+    fn without_a_command_the_peer_runs_with_the_flags_of_0_0_12() {
         const PEER: &str = "/ip4/127.0.0.1/tcp/9096/ipfs/QmXZrtE5jQwXNqCJMfHUTQkvhQ4ZAnqMnmzFMJfLewuabc";
         for line in [
             &["-x", "--bootstrap", PEER][..],
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn they_say_nothing_to_other_commands() {
+    fn the_flags_are_refused_with_other_commands() {
         let why = completed(&["--leave", "version"]).unwrap_err();
         assert!(why.contains("--leave"), "{why}");
         assert!(completed(&["--alloc", "luck"]).is_err());

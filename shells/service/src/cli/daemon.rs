@@ -11,7 +11,7 @@ const LONG: &str = "\
 Runs the peer until it gets SIGINT, SIGTERM or SIGHUP. When it is ready it says so, with the list of peers. \
 A second signal warns, a third one ends the process at once.";
 
-/// How to run.
+/// Options of the daemon.
 #[derive(Debug, Default, Args)]
 #[command(long_about = LONG)]
 pub(super) struct Flags {
@@ -33,7 +33,7 @@ pub(super) struct Flags {
     /// Accepted for the Go peer's sake; with raft, all members are trusted
     #[arg(long, hide = true)]
     no_trust: bool,
-    /// Whether a strategy for allocations was named on the command line
+    /// True if an allocation strategy was given on the command line
     #[arg(skip)]
     pub(super) alloc_ignored: bool,
 }

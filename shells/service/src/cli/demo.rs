@@ -12,13 +12,13 @@ Starts three peers on free ports of this machine, each with an IPFS node of its 
 Adds a file with two copies, shows where it is pinned, kills the peer that leads, and shows the copies come \
 back. Needs nothing but this program, and leaves nothing behind.";
 
-/// What to show.
+/// Options of the demonstration.
 #[derive(Debug, Args)]
 #[command(long_about = LONG)]
 pub(super) struct Flags {
-    /// The file to add [default: one made up for the occasion]
+    /// The file to add [default: a generated one]
     file: Option<PathBuf>,
-    /// End after the story, with code 1 when any part of it did not come true
+    /// End after the last step, with code 1 if any step failed
     #[arg(long)]
     once: bool,
 }

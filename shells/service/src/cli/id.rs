@@ -1,15 +1,15 @@
-//! `id`: who this peer is.
+//! `id`: shows this peer's id.
 
 use clap::Args;
 use ipfs_cluster_service::config::{self, Config, Identity};
 
 use super::{Doing, Failure, Global, say};
 
-/// What to show.
+/// Options of the output.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// Show the addresses that this peer listens on instead, as others need them for --peers. Put the
-    /// machine's own address in the place of 0.0.0.0
+    /// Show this peer's listen addresses instead, as other peers need them for --peers. Replace 0.0.0.0 by
+    /// the machine's own address
     #[arg(long)]
     addresses: bool,
 }

@@ -1,4 +1,4 @@
-//! `init`: makes a configuration folder.
+//! `init`: creates a configuration folder.
 
 use std::path::Path;
 use std::time::Duration;
@@ -37,11 +37,11 @@ Examples:
   ipfs-cluster-service init --ipfs embedded --randomports -c /tmp/peer1
   ipfs-cluster-service init --custom-secret --peers /ip4/10.0.0.1/tcp/9096/p2p/12D3Koo…,/ip4/10.0.0.2/…";
 
-/// What to put into the folder.
+/// Contents of the folder.
 #[derive(Debug, Args)]
 #[command(long_about = LONG, after_help = EXAMPLES)]
 pub(super) struct Options {
-    /// How the peers agree
+    /// The consensus component
     #[arg(long, value_name = "NAME", default_value = "raft")]
     consensus: ConsensusKind,
     /// The IPFS node to use: `http` is a Kubo daemon, `embedded` runs inside this program [default: http when
@@ -114,7 +114,7 @@ pub(super) fn run(global: &Global, options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Refuses what cannot be done, before anything is.
+/// Refuses unsupported options, before anything is written.
 fn refuse(options: &Options) -> anyhow::Result<()> {
     if let Some(source) = &options.source {
         bail!(
@@ -141,7 +141,7 @@ fn refuse(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether nothing is there yet, or may go.
+/// Returns whether the folder is empty, or may be overwritten.
 fn may_overwrite(folder: &Path, options: &Options) -> anyhow::Result<bool> {
     let mut old = vec![folder.join(SERVICE_FILE)];
     if !elements(&options.peers).is_empty() {
@@ -159,10 +159,9 @@ fn may_overwrite(folder: &Path, options: &Options) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Pins that an embedded node works on at once, unless told otherwise. All that are complete at the same
-/// time share one sync of its store, which is most of what a pin of little content costs. With 64 at once
-/// nothing is pinned sooner, and fewer pins are committed meanwhile; a Kubo daemon gains nothing from more
-/// than ten.
+/// Concurrent pins of an embedded node, by default. All that complete at the same time share one sync of
+/// its store, which is most of the cost of a small pin. With 64 nothing is pinned sooner, and fewer pins
+/// are committed meanwhile; a Kubo daemon gains nothing from more than ten.
 const EMBEDDED_PINS: u32 = 32;
 
 fn configuration(options: &Options, environment: &Environment) -> anyhow::Result<Config> {
@@ -180,18 +179,18 @@ fn configuration(options: &Options, environment: &Environment) -> anyhow::Result
     if options.randomports {
         random_ports(&mut config)?;
     }
-    // As at every start: reading it back lays the environment over it and checks the result.
+    // As at every start: reading it back applies the environment and checks the result.
     let text = serde_json::to_string(&config)?;
     let loaded = Config::parse(Path::new("the new configuration"), &text, environment)?;
     loaded.warnings.iter().for_each(note);
     Ok(loaded.config)
 }
 
-/// How long a daemon on this machine may take to say who it is. Where there is none the system says so at
-/// once, and one that is only busy must not be taken for none.
+/// Time limit of a daemon on this machine to identify itself. Without one the system refuses the connection
+/// at once, and a busy one must not be mistaken for none.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The section of the chosen IPFS node. Says what was chosen when the operator did not.
+/// The section of the chosen IPFS node. Prints the choice if the operator did not make it.
 fn connector(chosen: Option<IpfsKind>, environment: &Environment) -> anyhow::Result<IpfsConnector> {
     let named = environment.get(KUBO_VARIABLE).map(|address| address.trim());
     let named = named.filter(|address| !address.is_empty());
@@ -210,7 +209,7 @@ fn connector(chosen: Option<IpfsKind>, environment: &Environment) -> anyhow::Res
         (None, None) => found(&IpfsHttp::default().node_multiaddress, probe),
     };
     Ok(match kind {
-        // The address that the variable names is laid over this one.
+        // The address in the variable is applied on top of this one.
         IpfsKind::Http => IpfsConnector {
             ipfshttp: Some(IpfsHttp::default()),
             embedded: None,
@@ -222,7 +221,7 @@ fn connector(chosen: Option<IpfsKind>, environment: &Environment) -> anyhow::Res
     })
 }
 
-/// The kind of node to use after a look at `address`, where a daemon listens by default.
+/// Chooses the kind of node by probing `address`, on which a daemon listens by default.
 fn found(address: &Address, probe: impl FnOnce(&Address) -> anyhow::Result<String>) -> IpfsKind {
     match probe(address) {
         Ok(agent) if agent.starts_with(cluster_ipfs::AGENT_NAME) => {
@@ -248,7 +247,7 @@ fn found(address: &Address, probe: impl FnOnce(&Address) -> anyhow::Result<Strin
     }
 }
 
-/// The name of the Kubo daemon at `address`.
+/// Agent version of the Kubo daemon at `address`.
 fn probe(address: &Address) -> anyhow::Result<String> {
     let client = cluster_ipfs::kubo::Client::new(cluster_ipfs::kubo::Config {
         node_multiaddress: address.0.clone(),
@@ -321,7 +320,7 @@ fn random_ports(config: &mut Config) -> anyhow::Result<()> {
     if let Some(embedded) = &mut config.ipfs_connector.embedded {
         randomise(&mut embedded.api_listen_multiaddress.0)?;
         randomise(&mut embedded.swarm_listen_multiaddress)?;
-        // The proxy stands before this node.
+        // The proxy forwards to this node.
         if let (Some(proxy), [node, ..]) =
             (&mut config.api.ipfsproxy, &embedded.api_listen_multiaddress.0[..])
         {
@@ -331,7 +330,7 @@ fn random_ports(config: &mut Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The address with another port where it has one.
+/// Replaces the port of an address that has one.
 fn with_port(address: &Multiaddr, port: u16) -> Multiaddr {
     let parts = address.iter().map(|part| {
         if let Protocol::Tcp(_) = part {
@@ -350,7 +349,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_peers_embedded_node_is_no_kubo_daemon() {
+    fn another_peers_embedded_node_is_not_a_kubo_daemon() {
         let address = IpfsHttp::default().node_multiaddress;
         let answers = |agent: &'static str| found(&address, move |_| Ok(agent.to_owned()));
         assert_eq!(answers("kubo/0.42.0/"), IpfsKind::Http);
@@ -361,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn the_named_kubo_is_used_or_refused() {
+    fn the_kubo_in_the_variable_is_used_or_refused() {
         let named = Environment::from([(KUBO_VARIABLE.to_owned(), "/ip4/127.0.0.2/tcp/5001".to_owned())]);
         // It need not run yet.
         assert!(connector(None, &named).unwrap().ipfshttp.is_some());

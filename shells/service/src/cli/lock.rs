@@ -1,4 +1,4 @@
-//! `cluster.lock`: one process a configuration folder.
+//! `cluster.lock`: one process per configuration folder.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -6,18 +6,17 @@ use std::path::Path;
 
 use anyhow::Context;
 
-/// The name of the file, the Go peer's.
+/// Name of the file, as in the Go peer.
 const LOCK_FILE: &str = "cluster.lock";
 
-/// A folder that is this process's until it is dropped. The system lets go of it when the process dies,
-/// however it does.
+/// An exclusive lock on a folder. The system releases it when the process dies.
 #[derive(Debug)]
 pub(super) struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// Takes `folder`, or says which process has it.
+    /// Locks `folder`. The error has the process that holds the lock.
     pub(super) fn take(folder: &Path) -> anyhow::Result<Self> {
         match Self::attempt(folder)? {
             Ok(lock) => Ok(lock),
@@ -28,12 +27,12 @@ impl Lock {
         }
     }
 
-    /// Takes `folder`; `None` when another process has it.
+    /// Locks `folder`; `None` when another process holds the lock.
     pub(super) fn try_take(folder: &Path) -> anyhow::Result<Option<Self>> {
         Ok(Self::attempt(folder)?.ok())
     }
 
-    /// The lock, or who has it.
+    /// The lock, or its holder.
     fn attempt(folder: &Path) -> anyhow::Result<Result<Self, String>> {
         let path = folder.join(LOCK_FILE);
         let mut options = OpenOptions::new();
@@ -72,14 +71,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_is_taken_by_one_at_a_time_and_free_again_afterwards() {
+    fn a_folder_is_locked_by_one_process_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
         let first = Lock::take(folder.path()).unwrap();
         let refused = Lock::take(folder.path()).unwrap_err().to_string();
         let holder = format!("the process with id {} is using", std::process::id());
         assert!(refused.starts_with(&holder), "{refused}");
         drop(first);
-        // A program that another test starts at this moment holds all files of this process, until it runs.
+        // A program that another test starts at this moment holds all files of this process, until it is
+        // executed.
         let began = std::time::Instant::now();
         while let Err(error) = Lock::take(folder.path()) {
             assert!(began.elapsed().as_secs() < 60, "{error}");

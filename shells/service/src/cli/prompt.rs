@@ -1,11 +1,11 @@
-//! Asks whoever sits at the terminal.
+//! Questions on the terminal.
 
 use std::io::{BufRead, Write};
 
-/// The most of an answer that is read, in bytes; a secret, the longest one, takes 64.
+/// Longest answer that is read, in bytes; a secret, the longest one, has 64.
 const ANSWER_MAX: u64 = 4096;
 
-/// One line from the standard input, without the blanks around it.
+/// Reads one line from the standard input, without surrounding white space.
 pub(super) fn ask(question: &str) -> anyhow::Result<String> {
     let mut stderr = std::io::stderr();
     write!(stderr, "{question} ")?;
@@ -18,7 +18,7 @@ pub(super) fn ask(question: &str) -> anyhow::Result<String> {
     Ok(answer.trim().to_owned())
 }
 
-/// Whether the answer was yes. Asks until it is one or the other.
+/// Asks until the answer is yes or no; returns whether it was yes.
 pub(super) fn confirm(question: &str) -> anyhow::Result<bool> {
     loop {
         match ask(&format!("{question} [y/n]:"))?.to_lowercase().as_str() {

@@ -1,4 +1,4 @@
-//! `state rescue`: a new cluster of what is left of one that has lost its majority for good.
+//! `state rescue`: makes a new cluster of the survivors when the majority is lost for good.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,11 +25,11 @@ The steps, once this is done:
   1. start this peer;
   2. on each other survivor run `ipfs-cluster-service state cleanup` and start it: it fetches the state.";
 
-/// How.
+/// Options of the rescue.
 #[derive(Debug, Args)]
 #[command(long_about = LONG)]
 pub(super) struct Options {
-    /// The ids of the other peers that live, which join the new cluster; all others are given up
+    /// The ids of the other surviving peers, which join the new cluster; all others are given up
     #[arg(long, value_name = "PEERS", value_delimiter = ',')]
     survivors: Vec<PeerId>,
     /// Do not ask

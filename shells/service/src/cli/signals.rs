@@ -1,10 +1,10 @@
-//! What the system tells the daemon to do.
+//! Signals of the operating system.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Stops the daemon at the first SIGINT, SIGTERM or SIGHUP: the token is cancelled. The second says what
-/// the third does: end the process at once.
+/// Cancels the token at the first SIGINT, SIGTERM or SIGHUP. The second logs a warning, and the third ends
+/// the process at once.
 pub(super) fn listen() -> std::io::Result<CancellationToken> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -1,4 +1,4 @@
-//! `state`: what an operator does with a peer's state.
+//! `state`: export, import, cleanup, upgrade and rescue of a peer's state.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal};
@@ -14,7 +14,7 @@ use ipfs_cluster_service::store::{self, OpenOptions, Store};
 use super::lock::Lock;
 use super::{Doing, Failure, Global, List, elements, note, path_or_empty, prompt, say};
 
-/// Read at once from a file or the standard input.
+/// Bytes read at once from a file or the standard input.
 const BUFFER: usize = 256 << 10;
 
 const LONG: &str = "\
@@ -49,7 +49,7 @@ const UPGRADE_LONG: &str = "\
 Brings what an earlier version left in the configuration folder into the current format: the state of \
 0.0.12, from its backups/ folder. The daemon reads all formats since by itself.";
 
-/// What to do with it.
+/// The subcommand.
 #[derive(Debug, Args)]
 #[command(long_about = LONG)]
 pub(super) struct Options {
@@ -114,10 +114,10 @@ struct Import {
         allow_hyphen_values = true
     )]
     replication_max: i32,
-    /// Have these peers (ids) hold all pins
+    /// Allocate all pins to these peers (ids)
     #[arg(long, visible_alias = "allocs", value_name = "PEERS")]
     allocations: Vec<List<PeerId>>,
-    /// Leave out pins that cannot be read, naming each, instead of importing nothing
+    /// Leave out invalid pins, naming each, instead of importing nothing
     #[arg(long)]
     skip_bad: bool,
 }
@@ -160,7 +160,7 @@ pub(super) fn run(global: &Global, options: Options) -> Result<(), Failure> {
     }
 }
 
-/// The file that an option names: an empty name counts as none.
+/// The path in an option: an empty one counts as absent.
 fn named(file: &Option<PathBuf>) -> Option<&PathBuf> {
     file.as_ref().filter(|path| !path.as_os_str().is_empty())
 }
@@ -181,7 +181,7 @@ fn open(global: &Global) -> anyhow::Result<Folder> {
     Ok(folder)
 }
 
-/// The folder for this process; `None` when another one, the daemon, has it.
+/// Locks the folder; `None` when another process, the daemon, has it.
 fn lock(folder: &Folder) -> anyhow::Result<Option<Lock>> {
     Lock::try_take(&folder.path)
 }
@@ -346,7 +346,7 @@ fn upgrade(folder: &Folder, force: bool) -> anyhow::Result<()> {
     let lock = Lock::take(&folder.path)?;
     let data = folder.config.data_folder(&folder.path);
     if data.exists() {
-        // All that can be wrong with it is said here.
+        // Opening reports all problems of the current format.
         let store = Store::open(&data, &OpenOptions::default())?;
         let founded = store.is_founded();
         store.close()?;

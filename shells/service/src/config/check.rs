@@ -1,28 +1,28 @@
-//! What single keys cannot say: which values make sense, alone and together.
+//! Semantic checks of a configuration: ranges of single values, and values that depend on each other.
 
 use serde_json::Value;
 
 use super::{Config, Period};
 
-/// A wrong key, and why it is.
+/// Path of an invalid key, and the problem.
 type Wrong = (String, String);
 
 fn wrong(key: &str, problem: impl Into<String>) -> Wrong {
     (key.to_owned(), problem.into())
 }
 
-/// The shortest election time-out that peers on one machine can keep up with.
+/// Shortest election timeout that peers on one machine can keep up with.
 const ELECTION_MIN: Period = Period::millis(50);
-/// The longest that is not a slip: nothing can be written meanwhile.
+/// Longest election timeout, above which it is taken for a mistake: nothing can be written meanwhile.
 const ELECTION_MAX: Period = Period::secs(600);
-/// More pins at once than any IPFS node can make use of.
+/// Most concurrent pins; no IPFS node benefits from more.
 const CONCURRENT_PINS_MAX: u32 = 10_000;
-/// As many as a connection's first message has room for beside `cluster.secret`.
+/// Most accepted secrets: as many as the hello of a connection has room for beside `cluster.secret`.
 const ACCEPTED_SECRETS_MAX: usize = 7;
-/// What a header limit must leave room for, and what it must stay below to be a limit.
+/// Range of the limit on header bytes.
 const HEADER_BYTES: std::ops::RangeInclusive<u32> = 1024..=1 << 20;
 
-/// Refuses what a peer cannot run with.
+/// Refuses a configuration that a peer cannot run with.
 pub(super) fn check(config: &Config) -> Result<(), Wrong> {
     replication(config)?;
     periods(config)?;
@@ -67,7 +67,7 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
 }
 
 fn replication(config: &Config) -> Result<(), Wrong> {
-    // 0 stands for the default.
+    // 0 means the default.
     let or_default = |factor: i32| if factor == 0 { -1 } else { factor };
     let (min, max) = config.cluster.replication_factors();
     if or_default(min) < -1 {
@@ -216,7 +216,7 @@ fn apis(config: &Config) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// Keys that are read for the Go peer's sake only, and why they mean nothing here.
+/// Keys that are read only for compatibility with the Go peer, and the reason that they have no effect.
 const WITHOUT_EFFECT: [(&str, &str); 27] = [
     ("/cluster/enable_relay_hop", "there are no relays"),
     (
@@ -307,7 +307,7 @@ const WITHOUT_EFFECT: [(&str, &str); 27] = [
     ),
 ];
 
-/// What was set in vain, one sentence each.
+/// Lists settings without effect, one sentence each.
 pub(super) fn without_effect(config: &Config) -> Vec<String> {
     let json = |config: &Config| serde_json::to_value(config).unwrap_or(Value::Null);
     let (ours, defaults) = (json(config), json(&Config::default()));

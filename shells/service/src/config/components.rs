@@ -11,7 +11,7 @@ use super::values::{Address, Period};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PinTracker {
-    /// The only kind there is.
+    /// The only tracker.
     pub stateless: Stateless,
 }
 
@@ -19,13 +19,13 @@ pub struct PinTracker {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Stateless {
-    /// Pins that the IPFS node works on at once.
+    /// Concurrent pins at the IPFS node.
     pub concurrent_pins: u32,
     /// Kept for the Go peer: fresh pins always go first here.
     pub priority_pin_max_age: Period,
     /// Kept for the Go peer.
     pub priority_pin_max_retries: u32,
-    /// *Hidden*, kept for the Go peer: the queue is on disk here and has no end.
+    /// *Hidden*, kept for the Go peer: the queue is on disk here and unlimited.
     #[serde(skip_serializing_if = "is_pin_queue")]
     pub max_pin_queue_size: u64,
 }
@@ -51,7 +51,7 @@ impl Default for Stateless {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Monitor {
-    /// The only kind there is. It uses no pubsub here; the name is the Go peer's.
+    /// The only monitor. It uses no pubsub here; the name is the Go peer's.
     pub pubsubmon: Pubsubmon,
 }
 
@@ -59,7 +59,7 @@ pub struct Monitor {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Pubsubmon {
-    /// How often to look for metrics that have expired.
+    /// Interval of the search for expired metrics.
     pub check_interval: Period,
 }
 
@@ -75,7 +75,7 @@ impl Default for Pubsubmon {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Allocator {
-    /// The only kind there is.
+    /// The only allocator.
     pub balanced: Balanced,
 }
 
@@ -83,8 +83,8 @@ pub struct Allocator {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Balanced {
-    /// Metrics to go by: those named `tag:…` spread pins over their values, the others rank the peers, each
-    /// among those that rank alike by the ones before it.
+    /// Metrics to allocate by, in order: those named `tag:…` spread pins over their values, the others rank
+    /// the peers that the earlier ones leave equal.
     pub allocate_by: Vec<String>,
 }
 
@@ -96,16 +96,16 @@ impl Default for Balanced {
     }
 }
 
-/// `informer`: what this peer measures.
+/// `informer`: metrics of this peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Informers {
-    /// The IPFS node's storage.
+    /// Storage of the IPFS node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<Disk>,
-    /// How many pins wait.
+    /// Number of queued pins.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pinqueue: Option<PinQueue>,
-    /// Labels of this peer.
+    /// Tags of this peer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tags: Option<Tags>,
 }
@@ -120,19 +120,19 @@ impl Default for Informers {
     }
 }
 
-/// Which figure of the IPFS node's storage is measured.
+/// Figure of the IPFS node's storage to measure.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DiskMetric {
-    /// What is left; the more the better.
+    /// Free bytes; more is better.
     #[default]
     Freespace,
-    /// What is used; the less the better.
+    /// Used bytes; less is better.
     Reposize,
 }
 
 impl DiskMetric {
-    /// The metric's name.
+    /// Name of the metric.
     pub fn name(self) -> &'static str {
         match self {
             Self::Freespace => "freespace",
@@ -141,16 +141,16 @@ impl DiskMetric {
     }
 }
 
-/// How long a measurement holds unless it says otherwise.
+/// Default time to live of a metric.
 const METRIC_TTL: Period = Period::secs(30);
 
 /// `informer.disk`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Disk {
-    /// How long a measurement holds.
+    /// Time to live of the metric.
     pub metric_ttl: Period,
-    /// What is measured.
+    /// Figure to measure.
     pub metric_type: DiskMetric,
 }
 
@@ -167,9 +167,9 @@ impl Default for Disk {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PinQueue {
-    /// How long a measurement holds.
+    /// Time to live of the metric.
     pub metric_ttl: Period,
-    /// Queues are told apart by whole multiples of this.
+    /// The number of queued pins is rounded down to a multiple of this.
     pub weight_bucket_size: u64,
 }
 
@@ -186,9 +186,9 @@ impl Default for PinQueue {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Tags {
-    /// How long a measurement holds.
+    /// Time to live of the metrics.
     pub metric_ttl: Period,
-    /// Name and value of each.
+    /// Name and value of each tag.
     pub tags: BTreeMap<String, String>,
 }
 
@@ -205,9 +205,9 @@ impl Default for Tags {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Observations {
-    /// Counters for Prometheus.
+    /// Metrics for Prometheus.
     pub metrics: Metrics,
-    /// Spans.
+    /// Tracing of requests.
     pub tracing: Tracing,
 }
 
@@ -215,11 +215,11 @@ pub struct Observations {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Metrics {
-    /// Whether to serve them.
+    /// Serve the metrics.
     pub enable_stats: bool,
-    /// Where.
+    /// Listen address of the metrics.
     pub prometheus_endpoint: Address,
-    /// How often they are computed.
+    /// Interval at which they are computed.
     pub reporting_interval: Period,
 }
 
@@ -237,13 +237,13 @@ impl Default for Metrics {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Tracing {
-    /// Whether to send them.
+    /// Export traces.
     pub enable_tracing: bool,
-    /// Where to.
+    /// Address of the collector.
     pub jaeger_agent_endpoint: Address,
-    /// Which share of them, 0 to 1.
+    /// Share of traces to export, 0 to 1.
     pub sampling_prob: f64,
-    /// Under which name.
+    /// Service name in the traces.
     pub service_name: String,
 }
 

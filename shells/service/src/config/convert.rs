@@ -1,4 +1,4 @@
-//! What the settings mean to the parts of a peer.
+//! Conversion of the configuration into the settings of the components.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,26 +8,26 @@ use cluster_ipfs::kubo;
 
 use super::{Cluster, Config, Identity, Peer};
 
-/// The core's id of the same peer.
+/// Converts libp2p's peer id to the core's.
 pub fn core_peer(peer: &libp2p::PeerId) -> PeerId {
     PeerId::from_bytes(&peer.to_bytes()).expect("a libp2p peer id is a multihash of at most 42 bytes")
 }
 
-/// The first pause after a failed pin, unless the longest is shorter.
+/// First pause after a failed pin, unless the longest is shorter.
 const RETRY_MIN: Duration = Duration::from_secs(10);
 
-/// A follower waits for this many to twice as many ticks of silence, and the leader speaks up every three:
-/// it may be lost twice in a row without an election.
+/// Shortest election timeout, in ticks; it is randomised up to twice that. The leader sends a heartbeat
+/// every three: two may be lost in a row without an election.
 const ELECTION_TICKS: u32 = 10;
 const HEARTBEAT_TICKS: u32 = 3;
 
-/// Pins that are moved at once, at most: their commands share a log entry.
+/// Most pins moved at once: their commands share a log entry.
 const REPINNING_CHUNK: u32 = 64;
 
 impl Cluster {
-    /// The default numbers of copies, least and most, where -1 is every peer.
+    /// Default minimum and maximum number of copies, where -1 means every peer.
     pub(super) fn replication_factors(&self) -> (i32, i32) {
-        // As in the Go peer, 0 stands for the default.
+        // As in the Go peer, 0 means the default.
         let or_default = |factor: i32| if factor == 0 { -1 } else { factor };
         (
             or_default(self.replication_factor_min),
@@ -45,7 +45,7 @@ impl Cluster {
 }
 
 impl Config {
-    /// What the core is told. The configuration has been checked.
+    /// Configuration of the core, from a checked configuration.
     pub fn core(&self, identity: &Identity) -> cluster_core::Config {
         let mut core = cluster_core::Config::new(core_peer(&identity.peer));
         core.default_replicas = self.cluster.default_replicas();
@@ -79,7 +79,7 @@ impl Config {
         core
     }
 
-    /// How long a pin may make no progress, and how long an unpin may take.
+    /// Longest time of a pin without progress, and time limit of an unpin.
     fn pin_timeouts(&self) -> (Duration, Duration) {
         match (&self.ipfs_connector.ipfshttp, &self.ipfs_connector.embedded) {
             (Some(kubo), _) => (kubo.pin_timeout.0, kubo.unpin_timeout.0),
@@ -88,7 +88,7 @@ impl Config {
         }
     }
 
-    /// How to reach the Kubo daemon, when there is one.
+    /// Connection settings of the Kubo daemon, if one is configured.
     pub fn kubo(&self) -> Option<kubo::Config> {
         let kubo = self.ipfs_connector.ipfshttp.as_ref()?;
         Some(kubo::Config {
@@ -101,7 +101,8 @@ impl Config {
         })
     }
 
-    /// How to open the embedded IPFS node of the peer with this configuration `folder`, when there is one.
+    /// Settings of the embedded IPFS node of the peer with this configuration `folder`, if it is
+    /// configured.
     pub fn embedded(&self, folder: &Path) -> Option<cluster_ipfs::Config> {
         let embedded = self.ipfs_connector.embedded.as_ref()?;
         Some(cluster_ipfs::Config {
@@ -115,7 +116,7 @@ impl Config {
         })
     }
 
-    /// The peers that a new cluster starts with, this one among them; alone when none are named.
+    /// Founders of a new cluster, this peer among them; this peer alone if none are named.
     pub fn init_peerset(&self, identity: &Identity) -> Vec<PeerId> {
         let own = Peer(identity.peer);
         let named = self.consensus.raft.init_peerset.iter();
@@ -125,7 +126,7 @@ impl Config {
         peers
     }
 
-    /// The names of the metrics that this peer measures.
+    /// Names of the metrics that this peer measures.
     pub fn measured(&self) -> Vec<String> {
         let informer = &self.informer;
         let disk = informer

@@ -1,4 +1,4 @@
-//! Reads and writes the small files of a configuration folder.
+//! Reading and writing of the small files in a configuration folder.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use super::{ConfigError, FILE_MAX};
 
-/// The text of a file that must exist.
+/// Reads a file that must exist.
 pub(super) fn read_small(path: &Path) -> Result<String, ConfigError> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -28,11 +28,10 @@ pub(super) fn read_small(path: &Path) -> Result<String, ConfigError> {
     Ok(text)
 }
 
-/// Replaces a file's content so that a reader, or whoever comes after a power cut, sees the old or the
-/// new content, whole; only the owner may read it.
+/// Replaces a file's content atomically, also across power loss; only the owner may read it.
 ///
 /// # Errors
-/// It cannot be written; the old content is still there.
+/// It cannot be written; the old content is kept.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), ConfigError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{}.new", std::process::id()));
@@ -45,7 +44,7 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), ConfigError> {
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
-        // The rename itself is durable once its folder is.
+        // The rename is durable once its folder is.
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
     };

@@ -1,30 +1,30 @@
-//! A whole configuration folder, as the daemon starts from it.
+//! A configuration folder as a whole, from which the daemon starts.
 
 use std::path::{Path, PathBuf};
 
 use super::{Config, ConfigError, Environment, IDENTITY_FILE, Identity, Loaded, Peerstore};
 
-/// All that a peer is told before it starts.
+/// Contents of a configuration folder.
 #[derive(Debug)]
 pub struct Folder {
-    /// Where it is.
+    /// Path of the folder.
     pub path: PathBuf,
     /// The checked settings.
     pub config: Config,
-    /// Who the peer is.
+    /// Identity of the peer.
     pub identity: Identity,
-    /// The addresses that it knows of other peers.
+    /// Known addresses of other peers.
     pub peerstore: Peerstore,
-    /// What its owner should know, one sentence each.
+    /// Warnings for the operator, one sentence each.
     pub warnings: Vec<String>,
 }
 
 impl Folder {
-    /// Reads `service.json`, `identity.json` and the peerstore in `path`, with `environment` laid over
-    /// them. An identity that is inside `service.json`, as before there was `identity.json`, is moved out.
+    /// Reads `service.json`, `identity.json` and the peerstore in `path`, with `environment` applied. An
+    /// identity inside `service.json`, as before there was `identity.json`, is moved out.
     ///
     /// # Errors
-    /// One of them is missing (but for the peerstore), unreadable or wrong.
+    /// One of them is missing (except for the peerstore), unreadable or invalid.
     pub fn open(path: &Path, environment: &Environment) -> Result<Self, ConfigError> {
         let Loaded { config, mut warnings } = Config::load(path, environment)?;
         let identity = match Identity::load(path, environment) {
@@ -48,7 +48,7 @@ impl Folder {
     }
 }
 
-/// Gives the identity inside `service.json` a file of its own.
+/// Writes the identity inside `service.json` to its own file.
 fn adopt(path: &Path, config: &Config) -> Result<Identity, ConfigError> {
     let (id, key) = config.legacy_identity.as_ref().expect("asked for by the caller");
     let identity = Identity::decode(id, key)
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_needs_no_peerstore_but_an_identity() {
+    fn a_folder_needs_an_identity_but_no_peerstore() {
         let folder = tempfile::tempdir().unwrap();
         Config::fresh().save(folder.path()).unwrap();
         let error = Folder::open(folder.path(), &Environment::new())

@@ -1,4 +1,4 @@
-//! `identity.json`: who this peer is.
+//! `identity.json`: this peer's id and key.
 
 use std::fmt;
 use std::path::Path;
@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, Environment, HIDDEN, IDENTITY_FILE, files};
 
-/// A peer's key and the id that follows from it. `Debug` does not show the key.
+/// A peer's key and its id. `Debug` does not show the key.
 #[derive(Clone)]
 pub struct Identity {
-    /// The id.
+    /// Id derived from the key.
     pub peer: PeerId,
     /// The key, Ed25519 or RSA.
     pub keypair: Keypair,
-    /// The key as the file has it. RSA keys cannot be encoded again.
+    /// The key as in the file. RSA keys cannot be encoded again.
     encoded: String,
 }
 
@@ -36,7 +36,7 @@ struct File {
 }
 
 impl Identity {
-    /// A new one, with an Ed25519 key from the system's randomness.
+    /// Generates an identity with an Ed25519 key.
     pub fn generate() -> Self {
         let keypair = Keypair::generate_ed25519();
         let bytes = keypair
@@ -49,10 +49,10 @@ impl Identity {
         }
     }
 
-    /// From the two fields of the file; `Err` names the field that is wrong, and why.
+    /// Decodes the two fields of the file; the error has the name of the invalid field, and the problem.
     ///
     /// # Errors
-    /// The key is not one of libp2p in base64, of a kind that peers use, or does not belong to the id.
+    /// The key is no libp2p private key in base64, of an unsupported kind, or does not belong to the id.
     pub fn decode(id: &str, private_key: &str) -> Result<Self, (&'static str, String)> {
         let key = |problem: String| ("private_key", problem);
         let encoded = private_key.trim();
@@ -78,18 +78,18 @@ impl Identity {
         })
     }
 
-    /// Reads `identity.json` in `folder`, or takes `CLUSTER_ID` and `CLUSTER_PRIVATEKEY`, where both are
-    /// set, in its place.
+    /// Reads `identity.json` in `folder`, or `CLUSTER_ID` and `CLUSTER_PRIVATEKEY` instead, where both are
+    /// set.
     ///
     /// # Errors
-    /// There is none, or what there is does not fit together.
+    /// There is no identity, or it is invalid.
     pub fn load(folder: &Path, environment: &Environment) -> Result<Self, ConfigError> {
         if let Some(identity) = Self::from_environment(environment)? {
             return Ok(identity);
         }
         let path = folder.join(IDENTITY_FILE);
         let text = files::read_small(&path)?;
-        // serde's words about a wrong value would show the key.
+        // serde's message about a wrong value would show the key.
         let file: File = serde_json::from_str(&text).map_err(|error| match error.classify() {
             serde_json::error::Category::Data => {
                 ConfigError::key(&path, "root", "expected {\"id\": \"…\", \"private_key\": \"…\"}")
@@ -105,10 +105,10 @@ impl Identity {
             .map_err(|(field, problem)| ConfigError::key(&path, field, problem))
     }
 
-    /// The identity that the environment names, if it does.
+    /// The identity in the environment, if there is one.
     ///
     /// # Errors
-    /// Only one of the two variables is set, or they do not fit together.
+    /// Only one of the two variables is set, or the key does not belong to the id.
     pub fn from_environment(environment: &Environment) -> Result<Option<Self>, ConfigError> {
         let (id, key) = ("CLUSTER_ID", "CLUSTER_PRIVATEKEY");
         let get = |name: &str| environment.get(name).filter(|value| !value.trim().is_empty());
@@ -130,7 +130,7 @@ impl Identity {
         }
     }
 
-    /// Writes `identity.json` into `folder`, atomically and for the owner's eyes only.
+    /// Writes `identity.json` into `folder`, atomically, readable by its owner only.
     ///
     /// # Errors
     /// It cannot be written.

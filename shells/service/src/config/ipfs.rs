@@ -1,4 +1,4 @@
-//! The section `ipfs_connector`: which IPFS node this peer uses, and how.
+//! The section `ipfs_connector`: this peer's IPFS node.
 
 use serde::{Deserialize, Serialize};
 
@@ -29,21 +29,21 @@ impl Default for IpfsConnector {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IpfsHttp {
-    /// Where its RPC API listens.
+    /// Address of its RPC API.
     pub node_multiaddress: Address,
-    /// When to tell the daemon about the other peers' daemons.
+    /// Delay before the daemon is connected to the other peers' daemons.
     pub connect_swarms_delay: Period,
-    /// How long a general request may take.
+    /// Time limit of a general request.
     pub ipfs_request_timeout: Period,
-    /// How long a pin may go without progress.
+    /// Longest time of a pin without progress.
     pub pin_timeout: Period,
-    /// How long an unpin may take.
+    /// Time limit of an unpin.
     pub unpin_timeout: Period,
-    /// How long a collection of garbage may take.
+    /// Time limit of a garbage collection.
     pub repogc_timeout: Period,
-    /// Measure the informers anew after so many pins; 0 for never.
+    /// Number of pins after which the informers measure again; 0 for never.
     pub informer_trigger_interval: u64,
-    /// *Hidden*: refuse to unpin anything.
+    /// *Hidden*: refuse all unpins.
     #[serde(skip_serializing_if = "is_default")]
     pub unpin_disable: bool,
 }
@@ -68,15 +68,15 @@ impl Default for IpfsHttp {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Embedded {
-    /// Where it serves Kubo's HTTP API.
+    /// Address on which it serves Kubo's HTTP API.
     pub api_listen_multiaddress: Strings<Address>,
-    /// Where other IPFS nodes reach it.
+    /// Addresses on which other IPFS nodes connect to it.
     pub swarm_listen_multiaddress: Vec<Address>,
-    /// The most that its blocks may have in all, like `10GB`; `""` for no limit.
+    /// Most bytes of all its blocks, like `10GB`; `""` for no limit.
     pub storage_max: StorageMax,
-    /// How long a pin may go without progress.
+    /// Longest time of a pin without progress.
     pub pin_timeout: Period,
-    /// How long an unpin may take.
+    /// Time limit of an unpin.
     pub unpin_timeout: Period,
 }
 
@@ -97,7 +97,7 @@ impl Default for Embedded {
 #[serde(try_from = "String", into = "String")]
 pub struct StorageMax(pub Option<u64>);
 
-/// Units of storage, the longest names first so that none is taken for the end of another.
+/// Units of storage, the longest names first, since some are suffixes of others.
 const UNITS: [(&str, u64); 13] = [
     ("kib", 1 << 10),
     ("mib", 1 << 20),
@@ -132,9 +132,9 @@ impl TryFrom<String> for StorageMax {
     }
 }
 
-/// A decimal number of units, in bytes, rounded down.
+/// Parses a decimal number of units into bytes, rounded down.
 fn amount(text: &str, unit: u64) -> Option<u64> {
-    /// As many digits after the point as the largest unit has zeros, and some.
+    /// Most digits after the point: more than the largest unit has zeros.
     const FRACTION_MAX: usize = 18;
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let is_number = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_digit());

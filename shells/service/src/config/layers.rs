@@ -1,9 +1,9 @@
-//! Reads a typed value from JSON with environment variables laid over it.
+//! Deserialisation of JSON with environment variables applied on top.
 //!
-//! The variable of a key is `CLUSTER`, the component and the keys on the way, in upper case, without
-//! underscores inside and with one between: `cluster.connection_manager.high_water` is
-//! `CLUSTER_CONNECTIONMANAGER_HIGHWATER` and `consensus.raft.init_peerset` `CLUSTER_RAFT_INITPEERSET`.
-//! A variable that is set but empty counts as unset, and so do `null` and `""` in JSON.
+//! The name of a key's variable is `CLUSTER`, the component and the keys on the path, in upper case, joined
+//! by underscores, with their own underscores removed: `cluster.connection_manager.high_water` is
+//! `CLUSTER_CONNECTIONMANAGER_HIGHWATER` and `consensus.raft.init_peerset` `CLUSTER_RAFT_INITPEERSET`. A
+//! variable that is set but empty counts as unset, and so do `null` and `""` in JSON.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,19 +16,19 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 use serde_json::Value;
 
-/// What may be laid over the JSON, by name.
+/// Environment variables by name.
 pub type Environment = BTreeMap<String, String>;
 
-/// A value, and what was found beside it.
+/// A value with notes about its sources.
 pub(super) struct Layered<T> {
     pub(super) value: T,
-    /// Paths of keys that mean nothing.
+    /// Paths of unknown keys.
     pub(super) unknown: Vec<String>,
     /// Names of the variables that were read.
     pub(super) variables: BTreeSet<String>,
 }
 
-/// Where a value is wrong, and why.
+/// Location of an invalid value, and the problem.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Wrong {
     /// The key at this path.
@@ -37,7 +37,7 @@ pub(super) enum Wrong {
     Variable(String, String),
 }
 
-/// Reads `T`, whose sections stand below the root of `json`.
+/// Deserialises `T`, whose sections are at the root of `json`.
 pub(super) fn read<T: DeserializeOwned>(
     json: &Value,
     environment: &Environment,
@@ -79,7 +79,7 @@ enum Place {
 
 #[derive(Debug)]
 struct Error {
-    /// Filled in by the innermost key that is known.
+    /// Set by the innermost known key.
     place: Option<Place>,
     problem: String,
 }
@@ -108,7 +108,7 @@ impl de::Error for Error {
     }
 }
 
-/// One JSON value, and the name that variables below it start with.
+/// A JSON value, and the prefix of the variables below it.
 #[derive(Clone)]
 struct Layer<'a> {
     json: &'a Value,
@@ -118,8 +118,8 @@ struct Layer<'a> {
 }
 
 impl<'a> Layer<'a> {
-    /// The path of a key and the name of its variable. The sections at the root add nothing to the name:
-    /// their components do.
+    /// Path of a key and the name of its variable. The sections at the root add nothing to the name: their
+    /// components do.
     fn below(&self, key: &str) -> (String, String) {
         if self.path.is_empty() {
             return (key.to_owned(), self.variable.clone());
@@ -195,7 +195,7 @@ impl<'de> MapAccess<'de> for Fields<'de> {
     }
 }
 
-/// What every value that is there does alike, whatever it is asked to be.
+/// Methods of a deserializer for a value that is present.
 macro_rules! present {
     () => {
         fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -221,7 +221,7 @@ impl<'de> Deserializer<'de> for Layer<'de> {
         self.json.deserialize_any(visitor).map_err(de::Error::custom)
     }
 
-    /// A lone string is a list of one.
+    /// A single string is a list of one.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         let Value::String(only) = self.json else {
             return self.deserialize_any(visitor);
@@ -262,14 +262,14 @@ impl<'de> Deserializer<'de> for Layer<'de> {
             .map_err(de::Error::custom)
     }
 
-    // The JSON value knows what it is.
+    // JSON values describe their type.
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf unit unit_struct tuple
         tuple_struct map identifier ignored_any
     }
 }
 
-/// What a variable says, to be read as whatever is asked for.
+/// Value of a variable, parsed as the requested type.
 #[derive(Clone, Copy)]
 struct Text<'a>(&'a str);
 
@@ -319,7 +319,7 @@ impl<'de> Deserializer<'de> for Text<'_> {
         visitor.visit_str(self.0)
     }
 
-    /// All that Go takes for a bool.
+    /// Accepts what Go's `strconv.ParseBool` accepts.
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.0.trim() {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => visitor.visit_bool(true),

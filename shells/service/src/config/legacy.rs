@@ -1,17 +1,17 @@
-//! Reads the flat `service.json` of ipfs-cluster 0.0.x.
+//! Conversion of the flat `service.json` of ipfs-cluster 0.0.x.
 
 use serde_json::{Map, Value, json};
 
 use super::Address;
 
-/// A flat file in today's shape.
+/// A flat file, converted to the current format.
 pub(super) struct Flat {
     pub(super) json: Map<String, Value>,
     pub(super) bootstrap: Vec<Address>,
     pub(super) warnings: Vec<String>,
 }
 
-/// Keys that no other file has at its root.
+/// Keys that only such a file has at its root.
 const MARKS: [&str; 6] = [
     "cluster_multiaddress",
     "cluster_peers",
@@ -21,12 +21,12 @@ const MARKS: [&str; 6] = [
     "state_sync_seconds",
 ];
 
-/// Whether this is such a file.
+/// Returns whether the file is flat.
 pub(super) fn is_flat(json: &Map<String, Value>) -> bool {
     !json.contains_key("cluster") && MARKS.iter().any(|key| json.contains_key(*key))
 }
 
-/// A wrong key, and why it is.
+/// Path of an invalid key, and the problem.
 type Wrong = (String, String);
 
 fn addresses(json: &Value, key: &str) -> Result<Vec<Address>, Wrong> {
@@ -49,7 +49,7 @@ fn addresses(json: &Value, key: &str) -> Result<Vec<Address>, Wrong> {
         .map_err(wrong)
 }
 
-/// Seconds as a Go duration; 0 and nothing stand for the default.
+/// Converts seconds to a Go duration; 0 and `null` mean the default.
 fn seconds(json: &Value, key: &str) -> Result<Value, Wrong> {
     match json {
         Value::Null => Ok(Value::Null),
@@ -62,7 +62,7 @@ fn seconds(json: &Value, key: &str) -> Result<Value, Wrong> {
     }
 }
 
-/// Maps a flat file to today's sections.
+/// Converts a flat file to the current sections.
 pub(super) fn convert(mut flat: Map<String, Value>) -> Result<Flat, Wrong> {
     let mut warnings = vec![
         "this is a service.json of ipfs-cluster 0.0.x, read as far as its settings still exist: \

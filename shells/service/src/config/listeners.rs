@@ -1,4 +1,4 @@
-//! The `api` section: what this peer serves over HTTP.
+//! The `api` section: this peer's HTTP servers.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,16 +8,16 @@ use serde::{Deserialize, Serialize};
 use super::sections::{address, is_default};
 use super::values::{Address, HIDDEN, Period, Strings};
 
-/// `api`. What is absent is off.
+/// `api`. An absent API is off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Api {
-    /// Looks like a Kubo daemon.
+    /// The IPFS proxy, which imitates a Kubo daemon.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ipfsproxy: Option<IpfsProxy>,
     /// The pinning service API.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pinsvcapi: Option<HttpApi<PinSvc>>,
-    /// What `ipfs-cluster-ctl` talks to.
+    /// The REST API, used by `ipfs-cluster-ctl`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restapi: Option<HttpApi<Rest>>,
 }
@@ -32,11 +32,11 @@ impl Default for Api {
     }
 }
 
-/// What sets the two HTTP APIs apart before anything is configured.
+/// Defaults in which the two HTTP APIs differ.
 pub trait Defaults: Clone + fmt::Debug + PartialEq + Eq {
-    /// Where it listens.
+    /// Listen address.
     const LISTEN: &str;
-    /// Methods that web pages of other origins may use.
+    /// Methods allowed to web pages of other origins.
     const METHODS: &[&str];
 }
 
@@ -75,44 +75,44 @@ impl fmt::Debug for Credentials {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, bound = "")]
 pub struct HttpApi<D: Defaults> {
-    /// Where it listens.
+    /// Listen addresses.
     pub http_listen_multiaddress: Strings<Address>,
-    /// *Hidden*: the certificate, PEM, from the configuration folder on.
+    /// *Hidden*: the certificate in PEM, relative to the configuration folder.
     #[serde(skip_serializing_if = "is_default")]
     pub ssl_cert_file: String,
     /// *Hidden*: its key.
     #[serde(skip_serializing_if = "is_default")]
     pub ssl_key_file: String,
-    /// How long a request may take to arrive; 0 for as long as it takes.
+    /// Time limit of receiving a request; 0 for none.
     pub read_timeout: Period,
-    /// How long its headers may take to arrive.
+    /// Time limit of receiving the headers.
     pub read_header_timeout: Period,
-    /// How long the answer may take; 0 for as long as it takes.
+    /// Time limit of the answer; 0 for none.
     pub write_timeout: Period,
-    /// How long a connection may be idle.
+    /// Longest idle time of a connection.
     pub idle_timeout: Period,
-    /// The most bytes of headers.
+    /// Most bytes of headers.
     pub max_header_bytes: u32,
     /// *Hidden*: kept for the Go peer, which serves HTTP over libp2p there.
     #[serde(skip_serializing_if = "is_default")]
     pub libp2p_listen_multiaddress: Strings<Address>,
-    /// Who may use it; `null` for everybody.
+    /// Users and passwords; `null` for no authentication.
     pub basic_auth_credentials: Option<Credentials>,
-    /// Where to log requests instead of with everything else.
+    /// File for the log of requests, instead of the general log.
     pub http_log_file: String,
-    /// Added to each answer.
+    /// Headers added to each answer.
     pub headers: BTreeMap<String, Vec<String>>,
-    /// Web pages that may use it.
+    /// Origins of web pages that may use it (CORS).
     pub cors_allowed_origins: Vec<String>,
-    /// With which methods.
+    /// Methods that they may use.
     pub cors_allowed_methods: Vec<String>,
-    /// With which headers.
+    /// Request headers that they may send.
     pub cors_allowed_headers: Vec<String>,
-    /// What they may see of the answer's.
+    /// Answer headers that they may read.
     pub cors_exposed_headers: Vec<String>,
-    /// Whether they may send credentials.
+    /// They may send credentials.
     pub cors_allow_credentials: bool,
-    /// How long a browser may remember all that.
+    /// Time for which a browser may cache these rules.
     pub cors_max_age: Period,
     #[serde(skip)]
     defaults: std::marker::PhantomData<D>,
@@ -122,7 +122,7 @@ fn texts(list: &[&str]) -> Vec<String> {
     list.iter().map(|text| (*text).to_owned()).collect()
 }
 
-/// What the Go peer lets web pages see.
+/// The answer headers that the Go peer exposes.
 const EXPOSED: [&str; 4] = [
     "Content-Type",
     "X-Stream-Output",
@@ -160,24 +160,24 @@ impl<D: Defaults> Default for HttpApi<D> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IpfsProxy {
-    /// Where it listens.
+    /// Listen addresses.
     pub listen_multiaddress: Strings<Address>,
-    /// The IPFS node behind it.
+    /// The IPFS node behind the proxy.
     pub node_multiaddress: Address,
-    /// *Hidden*: whether that node is reached over TLS.
+    /// *Hidden*: reach that node over TLS.
     #[serde(skip_serializing_if = "is_default")]
     pub node_https: bool,
-    /// Where to log requests instead of with everything else.
+    /// File for the log of requests, instead of the general log.
     pub log_file: String,
-    /// How long a request may take to arrive; 0 for as long as it takes.
+    /// Time limit of receiving a request; 0 for none.
     pub read_timeout: Period,
-    /// How long its headers may take to arrive.
+    /// Time limit of receiving the headers.
     pub read_header_timeout: Period,
-    /// How long the answer may take; 0 for as long as it takes.
+    /// Time limit of the answer; 0 for none.
     pub write_timeout: Period,
-    /// How long a connection may be idle.
+    /// Longest idle time of a connection.
     pub idle_timeout: Period,
-    /// The most bytes of headers.
+    /// Most bytes of headers.
     pub max_header_bytes: u32,
     /// *Hidden*: headers of the node to copy into every answer.
     #[serde(skip_serializing_if = "is_default")]
@@ -185,7 +185,7 @@ pub struct IpfsProxy {
     /// *Hidden*: the request whose answer has them.
     #[serde(skip_serializing_if = "is_extract_path")]
     pub extract_headers_path: String,
-    /// *Hidden*: how long they hold.
+    /// *Hidden*: time for which they are cached.
     #[serde(skip_serializing_if = "is_extract_ttl")]
     pub extract_headers_ttl: Period,
 }

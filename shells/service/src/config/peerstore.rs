@@ -1,20 +1,20 @@
-//! The `peerstore` file: addresses of other peers, one multiaddress with a peer id a line.
+//! The `peerstore` file: addresses of other peers, one multiaddress with a peer id per line.
 
 use std::path::Path;
 
 use super::{Address, ConfigError, files};
 
-/// The addresses in a file, and what was wrong with the other lines.
+/// The addresses in a file, and warnings about the other lines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Peerstore {
-    /// In the order of the file, each once; every one names a peer.
+    /// In the order of the file, without duplicates; each ends in a peer id.
     pub addresses: Vec<Address>,
     /// One sentence for each line that was skipped.
     pub warnings: Vec<String>,
 }
 
 impl Peerstore {
-    /// Reads a file; one that does not exist is empty.
+    /// Reads a file; a missing one is empty.
     ///
     /// # Errors
     /// It cannot be read.
@@ -55,7 +55,7 @@ impl Peerstore {
         self.warnings.push(format!("{at}: {problem}; skipped"));
     }
 
-    /// Replaces a file by these addresses, atomically and for the owner's eyes only.
+    /// Replaces the addresses in a file, atomically, readable by its owner only.
     ///
     /// # Errors
     /// It cannot be written.
@@ -75,7 +75,7 @@ mod tests {
     const PEER: &str = "12D3KooWGRYZDHBembyGJQqQ6WgLqJWYNjnECJwGBnCg8vbCeo8F";
 
     #[test]
-    fn a_bad_line_is_skipped_with_its_number_and_the_others_count() {
+    fn an_invalid_line_is_skipped_with_its_number() {
         let text = format!(
             "# ours\n/ip4/10.0.0.1/tcp/9096/p2p/{PEER}\n\nnonsense\n/ip4/10.0.0.2/tcp/9096\n\
              /dns4/b/tcp/9096/ipfs/{PEER}\n/ip4/10.0.0.1/tcp/9096/ipfs/{PEER}\n"
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_saved_is_read_back_and_a_missing_file_is_empty() {
+    fn saved_addresses_are_read_back_and_a_missing_file_is_empty() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peerstore");
         assert_eq!(Peerstore::load(&path).unwrap(), Peerstore::default());

@@ -1,5 +1,5 @@
-//! The sections `cluster` and `consensus` of `service.json`: their keys, as the Go peer names and orders
-//! them, and their defaults.
+//! The sections `cluster` and `consensus` of `service.json`: their keys, with the names and order of the Go
+//! peer, and their defaults.
 //!
 //! A key marked *hidden* is read but written only when it differs from its default.
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::values::{Address, Peer, Period, Secret, Strings};
 
-/// Parses what is written in this file.
+/// Parses a default in this file.
 pub(super) fn address(text: &str) -> Address {
     text.parse().expect("the defaults are multiaddresses")
 }
@@ -18,32 +18,32 @@ pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// `cluster`: what concerns the peer as a whole.
+/// `cluster`: settings of the peer as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Cluster {
-    /// A label for people; the host's name by default.
+    /// Name for people; the host's name by default.
     pub peername: String,
-    /// What all peers of a cluster share and strangers do not know.
+    /// Secret shared by the peers of a cluster, without which no connection succeeds.
     pub secret: Secret,
-    /// *Hidden*: further secrets that other peers may have; an empty one stands for peers without a secret.
+    /// *Hidden*: further secrets that other peers may have; an empty one means peers without a secret.
     ///
-    /// With it, the secret is changed while the cluster works, in two rounds of restarts, one peer after the
-    /// other each time, waiting for READY:
+    /// With it, the secret of a running cluster is changed in two rounds of restarts, one peer after the
+    /// other in each, waiting for READY:
     ///
-    /// 1. On every peer, the new secret is added here, and the peer restarted. It still uses the old one.
-    /// 2. On every peer, the new secret is made `secret`, it is taken out of here, and the peer restarted.
+    /// 1. On every peer, add the new secret here and restart. It still uses the old one.
+    /// 2. On every peer, set the new secret as `secret`, remove it from here, and restart.
     ///
-    /// In each round any two peers share a secret at any time. After the second nobody accepts the old one.
+    /// Any two peers share a secret at any time. After the second round no peer accepts the old one.
     #[serde(skip_serializing_if = "<[Secret]>::is_empty")]
     pub accepted_secrets: Strings<Secret>,
-    /// Whether to leave the cluster when shutting down.
+    /// Leave the cluster when shutting down.
     pub leave_on_shutdown: bool,
-    /// Where other peers reach this one.
+    /// Listen addresses for other peers.
     pub listen_multiaddress: Strings<Address>,
-    /// What to tell others instead of the listen addresses, if anything.
+    /// Addresses to announce instead of the listen addresses, if any.
     pub announce_multiaddress: Strings<Address>,
-    /// What not to tell others.
+    /// Addresses never to announce.
     pub no_announce_multiaddress: Strings<Address>,
     /// Kept for the Go peer; there are no relays here.
     pub enable_relay_hop: bool,
@@ -53,19 +53,19 @@ pub struct Cluster {
     pub resource_manager: ResourceManager,
     /// Kept for the Go peer; there is no gossip here.
     pub pubsub: Pubsub,
-    /// How long an attempt to connect to a peer may take.
+    /// Time limit of an attempt to connect to a peer.
     pub dial_peer_timeout: Period,
-    /// How often the local state is compared with the shared state and the IPFS node's.
+    /// Interval at which the local state is compared with the shared state and the IPFS node's.
     pub state_sync_interval: Period,
-    /// The longest pause before a failed pin is tried again.
+    /// Longest pause before a failed pin is tried again.
     pub pin_recover_interval: Period,
-    /// Copies that a pin must have when it does not say; -1 for one on every peer.
+    /// Default minimum number of copies of a pin; -1 for one on every peer.
     pub replication_factor_min: i32,
-    /// Copies that a pin should have when it does not say; -1 for one on every peer.
+    /// Default maximum number of copies of a pin; -1 for one on every peer.
     pub replication_factor_max: i32,
-    /// How often this peer says that it lives.
+    /// Interval of the `ping` metric.
     pub monitor_ping_interval: Period,
-    /// How often the peer looks whether it still is a member.
+    /// Interval at which the peer checks that it still is a member.
     pub peer_watch_interval: Period,
     /// Kept for the Go peer; peers do not search the local network.
     pub mdns_interval: Period,
@@ -73,16 +73,16 @@ pub struct Cluster {
     pub pin_only_on_trusted_peers: bool,
     /// Kept for the Go peer: with Raft, all members are trusted.
     pub pin_only_on_untrusted_peers: bool,
-    /// Whether pins of a peer that is down stay where they are. Unlike the Go peer, they move by default.
+    /// Keep the pins of a failed peer where they are. Unlike in the Go peer, they move by default.
     pub disable_repinning: bool,
-    /// *Hidden*: how long a peer must have been silent before its pins move.
+    /// *Hidden*: time of silence after which a peer's pins move.
     #[serde(skip_serializing_if = "is_repinning_grace")]
     pub repinning_grace: Period,
-    /// *Hidden*: how many pins of peers that are down the leader looks at in a second, at most: what moves is
-    /// fetched over the network that everything else needs too.
+    /// *Hidden*: most pins of failed peers that the leader examines per second: their content is fetched
+    /// over the network that all other traffic needs.
     #[serde(skip_serializing_if = "is_repinning_rate")]
     pub repinning_rate: NonZeroU32,
-    /// Peers to connect to at the start, beside those of the peerstore.
+    /// Peers to connect to at the start, in addition to the peerstore.
     pub peer_addresses: Vec<Address>,
     /// *Hidden*: kept for the Go peer; followers exist only with CRDT.
     #[serde(skip_serializing_if = "is_default")]
@@ -151,9 +151,9 @@ impl Default for Cluster {
 pub struct ConnectionManager {
     /// Connections above which some are closed.
     pub high_water: u32,
-    /// Connections to keep then.
+    /// Connections that are kept then.
     pub low_water: u32,
-    /// How long a new connection is safe.
+    /// Time for which a new connection is exempt.
     pub grace_period: Period,
 }
 
@@ -171,11 +171,11 @@ impl Default for ConnectionManager {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ResourceManager {
-    /// Whether there are limits.
+    /// Apply the limits.
     pub enabled: bool,
-    /// Memory of the network layer; 0 for a share of the machine's.
+    /// Memory of the network layer in bytes; 0 for a share of the machine's.
     pub memory_limit_bytes: u64,
-    /// Open files; 0 for a share of what the process may have.
+    /// Open files; 0 for a share of the process's limit.
     pub file_descriptors_limit: u64,
 }
 
@@ -219,7 +219,7 @@ impl Default for Pubsub {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Consensus {
-    /// How the peers agree.
+    /// The Raft consensus.
     pub raft: Raft,
 }
 
@@ -227,43 +227,43 @@ pub struct Consensus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Raft {
-    /// The peers of a new cluster. Looked at only at the very first start.
+    /// Founders of a new cluster. Used only at the very first start.
     pub init_peerset: Vec<Peer>,
-    /// How long the first start may take to find a leader.
+    /// Longest wait of a start for a leader.
     pub wait_for_leader_timeout: Period,
-    /// Kept for the Go peer, as are the keys without a word here.
+    /// Kept for the Go peer.
     pub network_timeout: Period,
-    /// Kept.
+    /// Kept for the Go peer.
     pub commit_retries: u32,
-    /// Kept.
+    /// Kept for the Go peer.
     pub commit_retry_delay: Period,
-    /// How many old copies of the state to keep.
+    /// Number of old copies of the state to keep.
     pub backups_rotate: u32,
-    /// An election starts after one to two times the longer of this and `election_timeout` without a sign
-    /// of the leader.
+    /// An election starts after one to two times the longer of this and `election_timeout` without a
+    /// message of the leader.
     pub heartbeat_timeout: Period,
     /// See `heartbeat_timeout`.
     pub election_timeout: Period,
-    /// Kept.
+    /// Kept for the Go peer.
     pub commit_timeout: Period,
-    /// Kept.
+    /// Kept for the Go peer.
     pub max_append_entries: u32,
-    /// Log entries to keep for followers that lag.
+    /// Log entries kept for followers that lag behind.
     pub trailing_logs: u64,
-    /// Kept.
+    /// Kept for the Go peer.
     pub snapshot_interval: Period,
-    /// Kept.
+    /// Kept for the Go peer.
     pub snapshot_threshold: u64,
-    /// Kept.
+    /// Kept for the Go peer.
     pub leader_lease_timeout: Period,
-    /// *Hidden*: how many peers vote at most, an odd number; the others follow the log. More voters survive
-    /// the loss of more of them at once, and every write takes longer.
+    /// *Hidden*: most voters, an odd number; the other peers follow the log. More voters survive the loss
+    /// of more of them at once, and make every write slower.
     #[serde(skip_serializing_if = "is_voters_max")]
     pub voters_max: u32,
-    /// *Hidden*: a voter that has been silent for so long gives its vote to a peer that is there.
+    /// *Hidden*: time of silence after which a voter is replaced by another peer.
     #[serde(skip_serializing_if = "is_replace_voters_after")]
     pub replace_voters_after: Period,
-    /// *Hidden*: where the state lives, from the configuration folder on; `raft` when empty.
+    /// *Hidden*: the data folder, relative to the configuration folder; `raft` when empty.
     #[serde(skip_serializing_if = "is_default")]
     pub data_folder: String,
 }

@@ -35,15 +35,15 @@ fn wrong(json: &Value, variables: &[(&str, &str)]) -> String {
         .to_string()
 }
 
-/// Every warning but the one about the missing secret, which the short files of these tests all get.
+/// All warnings but the one about the missing secret, which the short files of these tests all cause.
 fn warnings(loaded: &Loaded) -> Vec<&str> {
     let all = loaded.warnings.iter().map(String::as_str);
     all.filter(|warning| !warning.starts_with("cluster.secret"))
         .collect()
 }
 
-/// What the Go peer writes for `init --consensus raft`, with the differences of ours: no QUIC address,
-/// which neither serves, and pins that move away from dead peers.
+/// The file that the Go peer writes for `init --consensus raft`, with our differences: no QUIC address,
+/// which neither serves, and pins that move away from failed peers.
 fn golden() -> Value {
     let http = |listen: &str, methods: Value| {
         json!({
@@ -153,7 +153,7 @@ fn a_default_file_reads_back_without_a_warning() {
 
 #[cfg(unix)]
 #[test]
-fn only_the_owner_may_read_what_is_written() {
+fn written_files_are_readable_by_their_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     Config::fresh().save(folder.path()).unwrap();
@@ -169,11 +169,11 @@ fn only_the_owner_may_read_what_is_written() {
         names.push(entry.file_name().into_string().unwrap());
     }
     names.sort();
-    assert_eq!(names, [IDENTITY_FILE, SERVICE_FILE], "no temporary file stays");
+    assert_eq!(names, [IDENTITY_FILE, SERVICE_FILE], "no temporary file is left");
 }
 
 #[test]
-fn absent_sections_are_as_init_writes_them_and_absent_components_are_off() {
+fn absent_sections_have_defaults_and_absent_components_are_off() {
     let empty = parse(&json!({}), &[]).unwrap().config;
     assert!(empty.api.restapi.is_some() && empty.api.ipfsproxy.is_some());
     assert!(empty.informer.tags.is_some() && empty.ipfs_connector.ipfshttp.is_some());
@@ -190,7 +190,7 @@ fn absent_sections_are_as_init_writes_them_and_absent_components_are_off() {
 }
 
 #[test]
-fn null_and_empty_text_stand_for_the_default() {
+fn null_and_empty_text_mean_the_default() {
     let cluster = json!({"peer_watch_interval": "", "mdns_interval": null, "secret": ""});
     let config = parse(&json!({"cluster": cluster, "pin_tracker": null}), &[])
         .unwrap()
@@ -216,7 +216,7 @@ fn a_list_of_one_may_be_plain_text() {
 }
 
 #[test]
-fn unknown_keys_are_named_once_each() {
+fn each_unknown_key_is_named_once() {
     let file = json!({
         "cluster": {"replication_factor": 2, "connection_manager": {"middle_water": 1}},
         "monitor": {"monbasic": {"check_interval": "1s"}},
@@ -244,7 +244,7 @@ fn unknown_keys_are_named_once_each() {
 }
 
 #[test]
-fn a_setting_that_means_nothing_here_is_named_when_it_is_changed() {
+fn changed_settings_without_effect_are_named() {
     let loaded = parse(
         &json!({"cluster": {"enable_relay_hop": false, "mdns_interval": "0s"}}),
         &[],
@@ -327,7 +327,7 @@ fn the_environment_overrides_the_file_by_the_go_rule() {
     assert_eq!(
         cluster.dial_peer_timeout,
         Period::secs(9),
-        "an empty variable is none"
+        "an empty variable counts as unset"
     );
     assert_eq!(config.consensus.raft.init_peerset.len(), 2);
     let rest = config.api.restapi.unwrap();
@@ -365,7 +365,7 @@ fn the_environment_overrides_the_file_by_the_go_rule() {
 }
 
 #[test]
-fn a_kubo_named_beside_the_embedded_node_is_refused() {
+fn a_kubo_variable_beside_the_embedded_node_is_refused() {
     let named = [("CLUSTER_IPFSHTTP_NODEMULTIADDRESS", "/dns4/ipfs/tcp/5001")];
     let error = parse(&json!({"ipfs_connector": {"embedded": {}}}), &named).unwrap_err();
     let error = error.to_string();
@@ -403,7 +403,7 @@ fn amounts_of_storage_may_have_fractions() {
 }
 
 #[test]
-fn the_environment_sets_the_embedded_node_too_but_turns_nothing_on() {
+fn the_environment_sets_the_embedded_node_but_turns_nothing_on() {
     let variables = [
         ("CLUSTER_EMBEDDED_APILISTENMULTIADDRESS", "/ip4/127.0.0.1/tcp/1"),
         (
@@ -431,7 +431,7 @@ fn the_environment_sets_the_embedded_node_too_but_turns_nothing_on() {
 }
 
 #[test]
-fn secrets_are_not_shown() {
+fn secrets_are_never_printed() {
     let mut config = Config::fresh();
     let rest = config.api.restapi.as_mut().unwrap();
     rest.basic_auth_credentials = Some(Credentials(BTreeMap::from([(
@@ -462,7 +462,7 @@ fn secrets_are_not_shown() {
 }
 
 #[test]
-fn the_core_is_told_what_the_operator_set() {
+fn the_core_gets_the_operators_settings() {
     let identity = Identity::generate();
     let defaults = parse(&golden(), &[]).unwrap().config.core(&identity);
     let mut expected = cluster_core::Config::new(core_peer(&identity.peer));
@@ -495,7 +495,7 @@ fn the_core_is_told_what_the_operator_set() {
 }
 
 #[test]
-fn the_first_members_are_those_named_and_this_peer() {
+fn the_founders_are_the_named_peers_and_this_one() {
     let identity = Identity::generate();
     let alone = Config::default();
     assert_eq!(alone.init_peerset(&identity), [core_peer(&identity.peer)]);

@@ -1,4 +1,4 @@
-//! What single values of the configuration look like in JSON and in the environment.
+//! Types of configuration values, as written in JSON and in the environment.
 
 use std::fmt;
 use std::ops::Deref;
@@ -9,10 +9,10 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// What is shown in place of a secret.
+/// Placeholder printed for a secret.
 pub const HIDDEN: &str = "XXX_hidden_XXX";
 
-/// A list that is written as its only element when it has just one. Both forms are read for every list.
+/// A list that is written as its only element if it has just one. Both forms are read for every list.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Strings<T>(pub Vec<T>);
@@ -46,7 +46,7 @@ impl<T: Serialize> Serialize for Strings<T> {
 pub struct Address(pub Multiaddr);
 
 impl Address {
-    /// The peer that the address ends in, if it names one.
+    /// The peer id at the end of the address, if there is one.
     pub fn peer(&self) -> Option<PeerId> {
         self.0.iter().find_map(|part| {
             let Protocol::P2p(peer) = part else {
@@ -124,23 +124,23 @@ impl TryFrom<String> for Peer {
     }
 }
 
-/// A span of time that is not negative, written as Go does: `1m30s`.
+/// A non-negative duration, written as Go does: `1m30s`.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "GoDuration", into = "GoDuration")]
 pub struct Period(pub Duration);
 
 impl Period {
-    /// Of so many seconds.
+    /// A period of whole seconds.
     pub const fn secs(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 
-    /// Of so many milliseconds.
+    /// A period of whole milliseconds.
     pub const fn millis(millis: u64) -> Self {
         Self(Duration::from_millis(millis))
     }
 
-    /// Whether it is no time at all, which most limits take for "none".
+    /// Returns whether the period is zero, which most limits treat as "none".
     pub fn is_zero(&self) -> bool {
         self.0.is_zero()
     }
@@ -169,14 +169,14 @@ impl TryFrom<GoDuration> for Period {
     }
 }
 
-/// The key of the private network that the peers of a cluster share: 32 bytes in hexadecimal, or empty
-/// for none. `Debug` does not show it.
+/// Secret that the peers of a cluster share: 32 bytes in hexadecimal, or empty for none. `Debug` does not
+/// show it.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Secret(pub Option<[u8; 32]>);
 
 impl Secret {
-    /// A fresh one from the system's randomness.
+    /// Generates a random secret.
     pub fn random() -> Self {
         Self(Some(rand::random()))
     }
@@ -198,7 +198,7 @@ impl From<Secret> for String {
 impl TryFrom<String> for Secret {
     type Error = String;
 
-    /// The offending text stays out of the error: most of it may be right.
+    /// The invalid text stays out of the error: most of it may be right.
     fn try_from(text: String) -> Result<Self, String> {
         let text = text.trim();
         if text.is_empty() {
@@ -217,7 +217,7 @@ impl TryFrom<String> for Secret {
         let mut secret = [0; 32];
         for (byte, at) in secret.iter_mut().zip((0..64).step_by(2)) {
             let digits = &text[at..at + 2];
-            // `from_str_radix` would take a sign for a digit.
+            // `from_str_radix` would accept a sign.
             if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
                 return Err(wrong());
             }

@@ -12,18 +12,18 @@ use crate::config::{
 };
 use crate::ports;
 
-/// One peer and the ports that it has.
+/// One peer and its ports.
 #[derive(Debug)]
 pub(super) struct Process {
-    /// Its name for people.
+    /// Name for people.
     pub(super) name: String,
-    /// Its identity.
+    /// Peer id.
     pub(super) id: String,
-    /// The port of its REST API.
+    /// Port of its REST API.
     pub(super) rest: u16,
-    /// The port of its IPFS node's API.
+    /// Port of its IPFS node's API.
     pub(super) ipfs: u16,
-    /// Its configuration and data.
+    /// Folder of its configuration and data.
     pub(super) folder: PathBuf,
     child: Option<Child>,
 }
@@ -37,8 +37,8 @@ struct Ports {
 }
 
 impl Ports {
-    /// Those of `count` peers, all different. They are let go of again, so another program could take one
-    /// before the peer does; it then says so.
+    /// Picks ports for `count` peers, all different. They are free again when this returns, so another
+    /// program could take one before the peer does, which then reports it.
     fn free(count: usize) -> anyhow::Result<Vec<Self>> {
         let mut sockets = Vec::new();
         let mut port = || -> anyhow::Result<u16> {
@@ -104,7 +104,7 @@ pub(super) fn prepare(root: &Path, count: usize) -> anyhow::Result<Vec<Process>>
     Ok(peers)
 }
 
-/// Defaults, but for the ports and for times that suit somebody who watches.
+/// Defaults, except for the ports and for intervals that suit a spectator.
 fn settings(name: &str, ports: &Ports) -> Config {
     let mut config = Config::fresh();
     config.cluster.peername = name.to_owned();
@@ -128,7 +128,7 @@ fn settings(name: &str, ports: &Ports) -> Config {
 }
 
 impl Process {
-    /// Starts it, with its log in its folder.
+    /// Starts the process, with its log in its folder.
     pub(super) fn start(&mut self, program: &Path) -> anyhow::Result<()> {
         let log = File::options().create(true).append(true).open(self.log())?;
         let child = Command::new(program)
@@ -144,12 +144,12 @@ impl Process {
         Ok(())
     }
 
-    /// Where its log is.
+    /// Path of its log.
     pub(super) fn log(&self) -> PathBuf {
         self.folder.join("daemon.log")
     }
 
-    /// Ends it without warning, as SIGKILL does.
+    /// Kills the process by SIGKILL.
     pub(super) fn kill(&mut self) -> anyhow::Result<()> {
         if let Some(mut child) = self.child.take() {
             child.kill()?;
@@ -158,7 +158,7 @@ impl Process {
         Ok(())
     }
 
-    /// An error when it has ended by itself, with the end of its log.
+    /// Fails if the process has ended by itself, with the end of its log.
     pub(super) fn check(&mut self) -> anyhow::Result<()> {
         if let Some(child) = &mut self.child
             && let Some(status) = child.try_wait()?
@@ -175,7 +175,7 @@ impl Process {
         Ok(())
     }
 
-    /// Its REST API.
+    /// A client of its REST API.
     pub(super) fn client(&self) -> anyhow::Result<Client> {
         let options = cluster_api::client::Options::default();
         Ok(Client::new(
@@ -187,7 +187,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // There is nobody left to tell.
+        // Failure cannot be reported here.
         let _ = self.kill();
     }
 }

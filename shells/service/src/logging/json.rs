@@ -9,7 +9,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Writes `{"level":…,"ts":…,"logger":…,"caller":…,"msg":…}` and the fields of the event.
+/// Formats `{"level":…,"ts":…,"logger":…,"caller":…,"msg":…}` and the fields of the event.
 pub(super) struct Objects;
 
 impl<S, N> FormatEvent<S, N> for Objects
@@ -38,7 +38,7 @@ where
     }
 }
 
-/// The fields of an event, by name.
+/// Fields of an event by name.
 struct Fields(Map<String, Value>);
 
 impl Fields {

@@ -1,6 +1,6 @@
-//! The folder `backups/`: readable snapshots of the pinset, the newest few.
+//! The folder `backups/`: exports of the pinset, of which the newest are kept.
 //!
-//! One is called `pins-<date>-<cluster>-<log position>.json`. It is an export, which `state import` restores.
+//! File names are `pins-<date>-<cluster>-<log position>.json`. `state import` restores them.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -13,22 +13,22 @@ use super::export::{export, to_file};
 use crate::config::Folder;
 use crate::store::Reader;
 
-/// The name of the folder, in the configuration folder: the one that 0.0.12 used.
+/// Name of the folder in the configuration folder, as in 0.0.12.
 pub const FOLDER: &str = "backups";
 
-/// How long a shutdown may take longer for it. A million pins take some seconds; the system's manager of
-/// services kills what has not ended after 90.
+/// Time limit of the backup at a shutdown. A million pins take some seconds; service managers kill a
+/// process 90 seconds after the signal.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(60);
 
 const PREFIX: &str = "pins-";
 const SUFFIX: &str = ".json";
 
-/// Writes a backup of what `reader` sees, and deletes the oldest beyond `consensus.raft.backups_rotate`.
-/// `None` when there is nothing to save, or the newest backup is of the same state. Gives up after `time`, if
-/// that is given.
+/// Writes a backup of the store, and deletes the oldest beyond `consensus.raft.backups_rotate`. `None` when
+/// there is nothing to save, or the newest backup is of the same state. Gives up after `time`, if there is
+/// one.
 ///
 /// # Errors
-/// It cannot be written; the ones that are there stay.
+/// It cannot be written; existing backups stay.
 pub fn save(folder: &Folder, reader: &Reader, time: Option<Duration>) -> anyhow::Result<Option<PathBuf>> {
     let listing = reader.listing();
     let applied = listing.applied()?;
@@ -47,7 +47,7 @@ pub fn save(folder: &Folder, reader: &Reader, time: Option<Duration>) -> anyhow:
     let path = backups.join(format!("{PREFIX}{date}{state}"));
     let deadline = time.map(|time| Instant::now() + time);
     to_file(&path, |file| export(&listing, file, deadline))?;
-    // The log goes on without the pinset: each start adds an entry to it.
+    // The log grows without changes of the pinset: each start adds an entry to it.
     if let Some(newest) = newest
         && is_same(&backups.join(newest), &path)?
     {
@@ -58,7 +58,7 @@ pub fn save(folder: &Folder, reader: &Reader, time: Option<Duration>) -> anyhow:
     Ok(Some(path))
 }
 
-/// Saves a backup while the daemon ends. That it cannot is no reason to fail: the state itself is safe.
+/// Saves a backup while the daemon ends. Failure is only logged: the state itself is safe.
 pub fn at_shutdown(folder: &Folder, reader: &Reader) {
     match save(folder, reader, Some(SHUTDOWN_MAX)) {
         Ok(Some(path)) => tracing::info!("the state is saved in {}", path.display()),
@@ -67,13 +67,13 @@ pub fn at_shutdown(folder: &Folder, reader: &Reader) {
     }
 }
 
-/// The part of a name that says which state it is of.
+/// The part of a file name that identifies the state.
 fn state_name(members: &Members, index: u64) -> String {
     let cluster = members.cluster.to_string();
     format!("-{}-{index}{SUFFIX}", &cluster[..8])
 }
 
-/// The backups, oldest first.
+/// Lists the backups, oldest first.
 fn list(backups: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(backups)? {
@@ -86,7 +86,7 @@ fn list(backups: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Whether two files have the same content.
+/// Returns whether two files have the same content.
 fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
     let (one, other) = (fs::File::open(one)?, fs::File::open(other)?);
     if one.metadata()?.len() != other.metadata()?.len() {
@@ -107,7 +107,7 @@ fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
     }
 }
 
-/// What is not called like a backup is not touched.
+/// Deletes the oldest backups. Files with other names are not touched.
 fn rotate(backups: &Path, keep: u32) -> io::Result<()> {
     let names = list(backups)?;
     let surplus = names.len().saturating_sub(keep as usize);
@@ -123,7 +123,7 @@ fn make(backups: &Path) -> io::Result<()> {
     builder.recursive(true).create(backups)
 }
 
-/// The newest state that 0.0.12 saved: its files are called by their date, `20060102_15:04:05`.
+/// Returns the newest state that 0.0.12 saved: its file names are dates, `20060102_15:04:05`.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_backups_stay_and_other_files_are_left_alone() {
+    fn the_newest_backups_are_kept_and_other_files_stay() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         for name in [

@@ -1,12 +1,12 @@
-//! Starting from nothing: the data folder is moved away, and the newest few of those are kept, under the Go
-//! peer's names: `raft.old.0` is the newest, `raft.old.1` the one before.
+//! `state cleanup`: the data folder is moved away under the Go peer's names, `raft.old.0` for the newest,
+//! `raft.old.1` for the one before, and the oldest are deleted.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Moves `data` away and keeps `keep` of what was moved away so. Returns where it is now; `None` when there
-/// was nothing. A crash at any moment loses nothing but the oldest.
+/// Moves `data` away and keeps `keep` of the folders moved away. Returns its new path; `None` when it does
+/// not exist. A crash loses nothing but the oldest.
 ///
 /// # Errors
 /// A folder cannot be renamed or deleted.
@@ -19,7 +19,7 @@ pub fn move_away(data: &Path, keep: u32) -> io::Result<Option<PathBuf>> {
         name.push(format!(".old.{number}"));
         data.with_file_name(name)
     };
-    // The first free place, or the oldest, takes the one before it, and so on.
+    // Each folder moves on by one, up to the first free number or over the oldest.
     let last = (0..keep.max(1) - 1)
         .find(|number| !name(*number).exists())
         .unwrap_or(keep.max(1) - 1);
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_are_kept_in_order() {
+    fn the_newest_folders_are_kept_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("raft");
         assert_eq!(move_away(&data, 2).unwrap(), None);

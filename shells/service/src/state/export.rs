@@ -1,4 +1,4 @@
-//! The pinset as a Go peer exports it: one pin a line.
+//! The export format of the Go peer: JSON, one pin per line.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -13,20 +13,20 @@ use super::Progress;
 use crate::cluster::convert;
 use crate::store::Listing;
 
-/// Gathered before it is written.
+/// Bytes gathered for one write.
 const BUFFER: usize = 256 << 10;
 
-/// What was exported.
+/// Result of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exported {
-    /// How many pins.
+    /// Number of pins.
     pub pins: u64,
 }
 
 /// Writes all pins of `listing`, in the order of their CIDs. Gives up at the `deadline`, if there is one.
 ///
 /// # Errors
-/// The database cannot be read, `out` not written, or it takes too long.
+/// The database cannot be read, `out` cannot be written, or the deadline passes.
 pub fn export(listing: &Listing, out: impl Write, deadline: Option<Instant>) -> anyhow::Result<Exported> {
     let mut out = BufWriter::with_capacity(BUFFER, out);
     let total = listing.applied()?.pins;
@@ -47,11 +47,11 @@ pub fn export(listing: &Listing, out: impl Write, deadline: Option<Instant>) -> 
     Ok(Exported { pins: progress.count })
 }
 
-/// Has `write` fill the file at `path`, which appears whole, readable by its owner only, or not at all. What
-/// is no file, such as a pipe, is written to as it is.
+/// Fills the file at `path` by `write`, atomically, readable by its owner only. Anything but a regular
+/// file, such as a pipe, is written directly.
 ///
 /// # Errors
-/// What `write` says, or the file cannot be written.
+/// The error of `write`, or the file cannot be written.
 pub fn to_file<T>(path: &Path, write: impl FnOnce(&mut File) -> anyhow::Result<T>) -> anyhow::Result<T> {
     let special = fs::metadata(path).is_ok_and(|there| !there.is_file());
     if special {
@@ -66,7 +66,7 @@ pub fn to_file<T>(path: &Path, write: impl FnOnce(&mut File) -> anyhow::Result<T
         Ok(done)
     });
     if written.is_err() {
-        // Whatever is left of it is of no use; that it may not be there is no matter.
+        // The partial file is of no use; it may not exist.
         let _ = fs::remove_file(&new);
     }
     written.with_context(|| path.display().to_string())
@@ -85,7 +85,7 @@ fn write_new<T>(new: &Path, write: impl FnOnce(&mut File) -> anyhow::Result<T>) 
     Ok(done)
 }
 
-/// What a file is called until it is whole.
+/// Temporary name of an incomplete file.
 pub(super) fn unfinished(path: &Path) -> PathBuf {
     let mut name: OsString = path.file_name().unwrap_or_default().to_owned();
     name.push(".unfinished");

@@ -1,9 +1,9 @@
-//! An export becomes the pinset of a peer that does not run.
+//! Import of an exported pinset at a peer that is stopped.
 //!
-//! A log goes with a pinset, and the other peers have the old one: so an import founds the cluster anew, with
-//! the members that there are, the imported pins as its first snapshot, and a name made of both. Peers that
-//! import the same file found the same cluster and go on together. One that imported another file, or none,
-//! is refused by name instead of mixing two states.
+//! A log belongs to one pinset, and the other peers have the old one: so an import founds a new cluster
+//! with the current members and the imported pins as its first snapshot. Its id is derived from both, so
+//! peers that import the same file found the same cluster. A peer that imported another file, or none, is
+//! refused by the cluster id instead of mixing two states.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
@@ -24,36 +24,37 @@ use super::{Progress, backups};
 use crate::config::{Folder, core_peer};
 use crate::store::{OpenOptions, Replacing, Store};
 
-/// The log position that imported pins are as of: the first. Whoever is told of a log that starts behind it
-/// fetches the pins; at 0 it would believe that there are none.
+/// Log index of the imported pins: the first. A peer whose log starts after it fetches the pins; with 0 it
+/// would assume an empty pinset.
 pub(super) const BASE: Index = 1;
 
-/// Peers that a state may name without their being members: as many as a membership remembers of those that
-/// have left. Their pins move to members once the cluster runs.
+/// Most non-members that a state may name: as many as a membership remembers of those that have left. Their
+/// pins move to members once the cluster runs.
 const STRANGERS_MAX: usize = 1024;
 
-/// What was imported.
+/// Result of an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Imported {
-    /// How many pins the state has now.
+    /// Number of pins in the new state.
     pub pins: u64,
-    /// How many bad pins were left out.
+    /// Number of invalid pins left out.
     pub skipped: u64,
-    /// How many CIDs came more than once; the last one counts.
+    /// Number of CIDs that occur more than once; the last one counts.
     pub repeated: u64,
-    /// Peers that hold pins by the file and are no members.
+    /// Number of non-members that hold pins according to the file.
     pub strangers: usize,
-    /// The members of the cluster, which all need the same state.
+    /// Members of the cluster, which all need the same state.
     pub members: Vec<PeerId>,
-    /// Where the state before is.
+    /// Backup of the previous state.
     pub saved: Option<PathBuf>,
 }
 
-/// Replaces the state of the peer of `folder` by what `source` has, once all of it has been read and checked.
+/// Replaces the state of the peer of `folder` by the pins in `source`, once all of them have been read and
+/// checked.
 ///
 /// # Errors
-/// `source` is no export: the error says in which line, and what is wrong. The state cannot be opened or
-/// written. Whatever it is, the state is as it was.
+/// `source` is no export: the error has the line and the problem. Or the state cannot be opened or written.
+/// In all cases the state is unchanged.
 pub fn import(folder: &Folder, source: impl BufRead, options: &ImportOptions) -> anyhow::Result<Imported> {
     let data = folder.config.data_folder(&folder.path);
     let mut store = Store::open(&data, &OpenOptions::default())?;
@@ -73,7 +74,7 @@ pub fn import(folder: &Folder, source: impl BufRead, options: &ImportOptions) ->
     let default = folder.config.core(&folder.identity).default_replicas;
     let (mut taken, skipped) = pass(source, options, default, taking)?;
     let settled = taken.pins.settle()?;
-    // Only now does anything of the old state change.
+    // The old state changes only from here on.
     let saved = match stored {
         Some(_) => backups::save(folder, &store.reader(), None).context("saving the state as it was")?,
         None => None,
@@ -92,13 +93,13 @@ pub fn import(folder: &Folder, source: impl BufRead, options: &ImportOptions) ->
     })
 }
 
-/// Pins that go from the thread that reads to the one that takes at once.
+/// Pins sent at once from the reading thread to the writing one.
 const HANDED: usize = 512;
 
-/// So many times that are under way: some megabytes, enough for neither to wait for the other's moments.
+/// Messages in flight: some megabytes, enough to smooth the delays of both threads.
 const UNDER_WAY: usize = 8;
 
-/// Reads all of `source`, and has `taking` take it on another thread. Returns how many were skipped, too.
+/// Reads all of `source`, and writes the pins in another thread. Also returns the number of skipped pins.
 fn pass<'a>(
     source: impl BufRead,
     options: &ImportOptions,
@@ -125,13 +126,14 @@ fn pass<'a>(
         let read = read.and_then(|skipped| send(pins).map(|()| skipped));
         drop(sender);
         let taken = taker.join().unwrap_or_else(|panic| resume_unwind(panic));
-        // Why it could not be taken says more than that it could not be sent.
+        // An error of the writer explains more than the failed send.
         let taken = taken?;
         read.map(|skipped| (taken, skipped))
     })
 }
 
-/// Hands each pin of an export to `take`. Returns how many bad ones were skipped; each is logged.
+/// Passes each pin of an export to `take`. Returns the number of invalid pins that were skipped; each is
+/// logged.
 pub(super) fn read(
     source: impl BufRead,
     options: &ImportOptions,
@@ -156,7 +158,7 @@ pub(super) fn read(
         Ok(())
     };
     match values::read(source, take, bad) {
-        // Another kind of file, with lines that all are bad, must not empty a pinset.
+        // A file of another kind, in which all lines are invalid, must not empty a pinset.
         Ok(()) if skipped > 0 && progress.count == 0 => {
             bail!(
                 "none of the {skipped} pins can be read: this is no export of a cluster. Nothing was changed"
@@ -172,12 +174,12 @@ pub(super) fn read(
     }
 }
 
-/// What has been read so far.
+/// Pins written so far.
 struct Taking<'a> {
     pins: Replacing,
     members: &'a BTreeSet<PeerId>,
     strangers: BTreeSet<PeerId>,
-    /// Of all that makes the new cluster what it is.
+    /// Hash over everything that identifies the new cluster.
     name: blake3::Hasher,
 }
 
@@ -210,8 +212,8 @@ impl Taking<'_> {
     }
 }
 
-/// Peers for a pin that names none: by rendezvous hashing, so that every peer that imports the file finds the
-/// same ones, and each gets its share.
+/// Allocations for a pin without any: by rendezvous hashing, so that all peers that import the file compute
+/// the same ones, evenly spread.
 fn spread(cid: &Cid, members: &BTreeSet<PeerId>, count: u32) -> Vec<PeerId> {
     let seed = xxhash_rust::xxh3::xxh3_64(cid.as_bytes());
     let by_weight: BTreeMap<u64, &PeerId> = members
@@ -230,7 +232,7 @@ fn cluster(name: &blake3::Hasher) -> ClusterId {
     ClusterId(id)
 }
 
-/// What the folder starts from.
+/// The initial state of the new cluster.
 fn founding(
     members: &BTreeSet<PeerId>,
     strangers: &BTreeSet<PeerId>,
@@ -239,7 +241,7 @@ fn founding(
 ) -> Recovered {
     let members = Members {
         cluster,
-        // What is allocated to those who have left moves.
+        // Pins allocated to departed peers move.
         departed: strangers.clone(),
         ..Members::initial(members.iter().cloned())
     };
@@ -266,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pins_without_peers_are_spread_evenly_and_everywhere_alike() {
+    fn pins_without_allocations_are_spread_evenly_and_deterministically() {
         let members: BTreeSet<PeerId> = (0..4).map(|_| core_peer(&libp2p::PeerId::random())).collect();
         let mut count: BTreeMap<PeerId, u32> = BTreeMap::new();
         for number in 0..400_u32 {

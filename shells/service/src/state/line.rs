@@ -1,4 +1,4 @@
-//! One pin of an export: as Go peers of all versions write it, to what is stored, and back.
+//! Conversion between a pin in an export, as Go peers of all versions write it, and a stored pin.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -12,30 +12,30 @@ use serde::{Deserialize, Deserializer};
 
 use crate::cluster::convert;
 
-/// Changes that an import makes to every pin, where zeros and nothing leave it as it is, and what becomes of
-/// pins that cannot be read.
+/// Options of an import: changes to every pin, where zero and empty mean no change, and the treatment of
+/// invalid pins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ImportOptions {
-    /// The minimum of copies; -1 for one on every peer.
+    /// Minimum number of copies; -1 for one on every peer.
     pub replication_min: i32,
-    /// The maximum of copies; -1 for one on every peer.
+    /// Maximum number of copies; -1 for one on every peer.
     pub replication_max: i32,
-    /// The peers that hold it.
+    /// Peers to allocate every pin to.
     pub allocations: Vec<PeerId>,
-    /// Leave out pins that cannot be read, and name them, instead of refusing them all.
+    /// Leave out invalid pins and log them, instead of refusing the import.
     pub skip_bad: bool,
 }
 
-/// A pin as it is written in any version. What is `null` counts as left out, as in Go.
+/// A pin as any version writes it. `null` counts as absent, as in Go.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Line {
     cid: Option<Linked>,
     replication_factor_min: Option<i32>,
     replication_factor_max: Option<i32>,
-    /// 0.0.12's only one.
+    /// The only factor of 0.0.12.
     replication_factor: Option<i32>,
-    /// Older still than that.
+    /// From versions before that.
     everywhere: Option<bool>,
     name: Option<String>,
     mode: Option<String>,
@@ -54,7 +54,8 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// The pin, or what is wrong with it. `key` is the CID where the pin is a value of a map.
+    /// Converts to a pin. `key` is the CID where the pin is a value of a map. The error describes the
+    /// problem.
     pub(super) fn pin(
         mut self,
         key: Option<&str>,
@@ -103,7 +104,7 @@ impl Line {
                 name: self.name.unwrap_or_default(),
                 mode: if direct { Mode::Direct } else { Mode::Recursive },
                 shard_size: self.shard_size.unwrap_or_default(),
-                // What is no peer id is skipped, as in Go.
+                // Invalid peer ids are skipped, as in Go.
                 user_allocations: self
                     .user_allocations
                     .unwrap_or_default()
@@ -148,14 +149,14 @@ impl Line {
     }
 }
 
-/// The CID in `field`, if there is one: Go writes an undefined one as `null` or as an empty text.
+/// Parses the CID in `field`, if there is one: Go writes an undefined one as `null` or as an empty text.
 fn parse(field: &str, link: Option<Linked>) -> Result<Option<Cid>, String> {
     let text = link.map(|Linked(text)| text).filter(|text| !text.is_empty());
     let parsed = text.map(|text| text.parse()).transpose();
     parsed.map_err(|error| format!("{field}: {error}"))
 }
 
-/// The text of a CID, in any field: since 1.0 a text; in 0.10 to 0.14 `{"/": text}`; a text before.
+/// Text of a CID, in any field: since 1.0 a text; in 0.10 to 0.14 `{"/": text}`; a text before.
 #[derive(Debug)]
 struct Linked(String);
 
@@ -190,7 +191,7 @@ impl<'de> Deserialize<'de> for Linked {
     }
 }
 
-/// The type of a pin: a name; before 0.11 its bit.
+/// Type of a pin: a name; before 0.11 its bit.
 #[derive(Debug)]
 struct Type(PinType);
 
@@ -225,11 +226,11 @@ impl<'de> Deserialize<'de> for Type {
     }
 }
 
-/// Peers that were read before: a state names the same few in every pin, and base58 takes its time.
+/// Cache of parsed peer ids: a state has the same few in every pin, and decoding base58 is slow.
 #[derive(Debug, Default)]
 pub(super) struct Known(HashMap<String, PeerId>);
 
-/// Peers to remember. More than a cluster has.
+/// Peer ids cached. More than a cluster has.
 const KNOWN_MAX: usize = 4096;
 
 impl Known {
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_a_pin_has_survives_an_export_and_an_import() {
+    fn all_fields_of_a_pin_survive_an_export_and_an_import() {
         let text = format!(
             r#"{{"cid":"{CID}","replication_factor_min":1,"replication_factor_max":2,"name":"a <b>",
             "mode":"direct","shard_size":7,"user_allocations":["{PEER}"],"expire_at":"2090-01-02T03:04:05.6Z",
@@ -282,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn pins_of_older_versions_are_understood() {
+    fn pins_of_older_versions_are_read() {
         let legacy = plain(&format!(
             r#"{{"cid":"{CID}","allocations":[],"everywhere":true,"replication_factor":0}}"#
         ));
@@ -302,7 +303,7 @@ mod tests {
     /// One pin as each version's `state export` (0.0.12: its backup) writes it, after `api/types.go` at the
     /// tags v0.4.0, v0.8.0, v0.10.1, v0.11.0, v0.12.1, v0.14.5 and v1.0.0.
     #[test]
-    fn every_version_writes_links_in_its_own_way() {
+    fn links_of_all_versions_are_read() {
         let other = "bafkqac3imvwgy3zao5xxe3de";
         let old = r#""name":"n","replication_factor_min":1,"replication_factor_max":2"#;
         for line in [
@@ -363,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn an_import_may_change_copies_and_peers_of_every_pin() {
+    fn an_import_may_change_copies_and_allocations_of_every_pin() {
         let text = format!(r#"{{"cid":"{CID}","replication_factor_min":-1,"replication_factor_max":-1}}"#);
         let mut over = ImportOptions {
             replication_min: 1,
@@ -382,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pin_is_refused_by_what_is_wrong_with_it() {
+    fn an_invalid_pin_is_refused_with_the_problem() {
         for (text, expected) in [
             ("{}", "there is no \"cid\""),
             (r#"{"cid":"nonsense"}"#, "cid: \"nonsense\" is not a CID"),

@@ -1,7 +1,7 @@
-//! Exports and imports at a peer that runs, through its REST API.
+//! Exports and imports at a running peer, through its REST API.
 //!
-//! What runs cannot be replaced: an import adds the file's pins to those that the cluster has, with all that
-//! the file says of them, and takes none away.
+//! The state of a running cluster cannot be replaced: an import adds the file's pins to those of the
+//! cluster, with all their options, and removes none.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, Write};
@@ -23,33 +23,33 @@ use super::line::ImportOptions;
 use crate::cluster::convert::whole_pin;
 use crate::config::{Config, Folder};
 
-/// Pins that go in one request. What fails in its midst is asked for again as a whole.
+/// Pins per request. A request that fails half way is repeated as a whole.
 const PORTION: u64 = 512;
 
-/// Bytes after which a request has enough: the peer takes some times as many.
+/// Bytes after which a request is full; the peer's limit is some times higher.
 const PORTION_BYTES: usize = 1 << 20;
 
-/// Requests that are under way: one is prepared and read while others are agreed on.
+/// Concurrent requests: one is prepared and read while others are committed.
 const AT_ONCE: usize = 4;
 
-/// A peer that is too busy, or has no leader, is asked again for this long.
+/// Time for which a request is repeated to a peer that is too busy, or has no leader.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Between two tries.
+/// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// What was added to a running cluster.
+/// Result of an import into a running cluster.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Added {
-    /// Pins that the cluster has now, those among them that it had before.
+    /// Number of imported pins, those that the cluster had before included.
     pub pins: u64,
-    /// Pins that had expired already, and were left out.
+    /// Number of expired pins that were left out.
     pub expired: u64,
-    /// Bad pins that were left out.
+    /// Number of invalid pins that were left out.
     pub skipped: u64,
 }
 
-/// Writes all pins of the cluster, as the running peer of `folder` knows them, in the order of their CIDs.
+/// Writes all pins of the cluster, as known to the running peer of `folder`, in the order of their CIDs.
 ///
 /// # Errors
 /// The peer's API cannot be reached or fails, or `out` cannot be written.
@@ -67,8 +67,8 @@ pub async fn export(folder: &Folder, out: impl Write) -> anyhow::Result<Exported
     Ok(Exported { pins: progress.count })
 }
 
-/// Adds the pins of `source` to the cluster of the running peer of `folder`, as they are, once all of it has
-/// been read and checked. Done again after an interruption, it leaves what has been added as it is.
+/// Adds the pins of `source` to the cluster of the running peer of `folder`, once all of them have been
+/// read and checked. Repeated after an interruption, it leaves the pins that were added as they are.
 ///
 /// # Errors
 /// `source` is no export, and nothing was added; or the peer refuses a pin, and some were added.
@@ -108,7 +108,7 @@ pub async fn import(folder: &Folder, source: impl BufRead, options: &ImportOptio
         }
     }
     if let Some(error) = failed {
-        // Of a portion that failed, some may be in.
+        // Some pins of a failed request may have been added.
         let added = progress.count;
         return Err(error.context(format!(
             "at least {added} of {total} pins were added; import again to add the rest, it leaves those as \
@@ -122,7 +122,7 @@ pub async fn import(folder: &Folder, source: impl BufRead, options: &ImportOptio
     })
 }
 
-/// The next lines that go in one request, and how many; `None` at the end.
+/// Reads the lines for one request, and counts them; `None` at the end.
 fn portion(lines: &mut impl BufRead) -> anyhow::Result<Option<(Bytes, u64)>> {
     let (mut portion, mut pins) = (Vec::new(), 0);
     while pins < PORTION && portion.len() < PORTION_BYTES && lines.read_until(b'\n', &mut portion)? > 0 {
@@ -136,7 +136,7 @@ async fn add(client: &Client, lines: Bytes) -> anyhow::Result<()> {
     loop {
         match client.import(lines.clone()).await {
             Ok(()) => return Ok(()),
-            // Too busy, no leader, an answer that may still come: to ask for the same again does no harm.
+            // Too busy, no leader, or an answer that may still come: repeating the request is safe.
             Err(ClientError::Api(error))
                 if matches!(error.code, 429 | 503 | 504) && Instant::now() < until =>
             {
@@ -147,7 +147,7 @@ async fn add(client: &Client, lines: Bytes) -> anyhow::Result<()> {
     }
 }
 
-/// A client of the peer that runs on this configuration.
+/// A client of the running peer with this configuration.
 fn client(config: &Config) -> anyhow::Result<Client> {
     let Some(rest) = &config.api.restapi else {
         bail!("the running peer has no REST API (api.restapi is not configured): stop it first");
@@ -162,14 +162,14 @@ fn client(config: &Config) -> anyhow::Result<Client> {
     let options = Options {
         credentials: credentials.map(|(user, password)| (user.clone(), password.clone())),
         https: !rest.ssl_cert_file.is_empty(),
-        // It listens on this machine, by our own configuration; its certificate names another address.
+        // It listens on this machine, by our own configuration; its certificate has another address.
         no_check_certificate: true,
         ..Options::default()
     };
     Ok(Client::new(&hosts.join(","), options)?)
 }
 
-/// The address at which one that listens everywhere is reached from here.
+/// Replaces an unspecified listen address by the loopback address.
 fn reachable(listen: &str) -> String {
     listen
         .replace("/ip4/0.0.0.0/", "/ip4/127.0.0.1/")
@@ -183,7 +183,7 @@ fn no_answer(error: ClientError) -> anyhow::Error {
     )
 }
 
-/// What has been read and found good, on disk until all of it is: a state need not fit into memory.
+/// Pins that were read and checked, kept on disk until all are: a state need not fit into memory.
 struct Spool {
     file: io::BufWriter<File>,
     pins: u64,
@@ -199,7 +199,7 @@ impl Spool {
             .truncate(true)
             .open(&path);
         let file = open.with_context(|| path.display().to_string())?;
-        // It has no name from here on: whatever happens to this process, nothing is left.
+        // The file has no name from here on, so it vanishes with the process.
         std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
         Ok(Self {
             file: io::BufWriter::new(file),
@@ -214,7 +214,7 @@ impl Spool {
         Ok(())
     }
 
-    /// All of it, from the start.
+    /// Reads the file from the start.
     fn replay(&mut self) -> anyhow::Result<BufReader<File>> {
         self.file.flush()?;
         let mut file = self.file.get_ref().try_clone()?;

@@ -1,21 +1,21 @@
-//! JSON values out of a stream of any length, in constant memory, each with the line that it starts in.
+//! Parser for a stream of JSON values of any length, in constant memory, with their line numbers.
 //!
-//! Three shapes are read: values one after the other (a Go peer's export, one a line or laid out over
-//! several), one array of values (exports and listings before 0.11), and the map that 0.0.12 writes into
-//! `backups/` and its later `state.json`: `{"PinMap": {cid: pin, …}, "Version": 2}`.
+//! Three formats are read: consecutive values (a Go peer's export, one per line or spread over several),
+//! one array of values (exports and listings before 0.11), and the map that 0.0.12 writes into `backups/`
+//! and its later `state.json`: `{"PinMap": {cid: pin, …}, "Version": 2}`.
 
 use std::fmt;
 use std::io::{BufRead, Read};
 
 use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 
-/// The longest value, in bytes. A pin has some 400; what comes close is no pin.
+/// Longest value, in bytes. A pin has some 400.
 const VALUE_MAX: usize = 1 << 20;
 
-/// Read at once where there are no line ends.
+/// Bytes read at once where there are no line ends.
 const CHUNK: u64 = 64 << 10;
 
-/// What is wrong, and in which line, from 1.
+/// A problem, with its line, from 1.
 #[derive(Debug, thiserror::Error)]
 #[error("line {line}: {what}")]
 pub(super) struct Problem {
@@ -23,11 +23,11 @@ pub(super) struct Problem {
     pub(super) what: String,
 }
 
-/// The longest description of a problem, in characters: it may quote what it is about.
+/// Longest description of a problem, in characters: it may quote the value.
 const WHAT_MAX: usize = 300;
 
 impl Problem {
-    /// The problem in `line`, cut to a length that can be shown.
+    /// A problem in `line`, shortened for display.
     pub(super) fn new(line: u64, what: &str) -> Self {
         let what = match what.char_indices().nth(WHAT_MAX) {
             Some((end, _)) => format!("{}…", &what[..end]),
@@ -37,23 +37,23 @@ impl Problem {
     }
 }
 
-/// Why reading ended early.
+/// Reason to stop reading early.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Stopped {
-    /// It is not what it should be.
+    /// Invalid content.
     #[error(transparent)]
     Problem(#[from] Problem),
-    /// It cannot be read.
+    /// A read error.
     #[error("cannot read: {0}")]
     Io(#[from] std::io::Error),
-    /// The one who takes the values does not want more.
+    /// The callback returned an error.
     #[error(transparent)]
     Taker(anyhow::Error),
 }
 
-/// Reads all values and hands each to `take`, with its line and, in a map, its key. What cannot be read, and
-/// what `take` finds a problem with, goes to `bad`: reading ends where that returns an error, and otherwise
-/// continues behind the value or, where the text is not JSON, in the next line.
+/// Reads all values and passes each to `take`, with its line and, in a map, its key. Invalid values, and
+/// values that `take` finds a problem with, go to `bad`: reading ends if that returns an error, and
+/// otherwise continues after the value or, where the text is not JSON, in the next line.
 pub(super) fn read<T, R, F, B>(mut reader: R, mut take: F, mut bad: B) -> Result<(), Stopped>
 where
     T: DeserializeOwned,
@@ -88,7 +88,7 @@ where
     }
 }
 
-/// Whether this is the start of 0.0.12's map.
+/// Returns whether this is the start of 0.0.12's map.
 fn is_map(start: &[u8]) -> bool {
     let strip = |text: &[u8]| text.trim_ascii_start().to_vec();
     let start = strip(&start[..start.len().min(CHUNK as usize)]);
@@ -96,7 +96,7 @@ fn is_map(start: &[u8]) -> bool {
     inside.starts_with(b"\"PinMap\"") || inside.starts_with(b"\"Version\"")
 }
 
-/// Whether the values are in an array.
+/// True if the values are in an array.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shape {
     Unknown,
@@ -109,7 +109,7 @@ struct Values<R> {
     reader: R,
     buffer: Vec<u8>,
     start: usize,
-    /// The line of `buffer[start]`.
+    /// Line number of `buffer[start]`.
     line: u64,
     shape: Shape,
 }
@@ -145,7 +145,7 @@ impl<R: BufRead> Values<R> {
                     return Ok(Some((line, value)));
                 }
                 Some(Err(error)) => error,
-                // Blanks only, which were skipped.
+                // Only white space, which was skipped.
                 None => continue,
             };
             if !error.is_eof() {
@@ -159,7 +159,7 @@ impl<R: BufRead> Values<R> {
         }
     }
 
-    /// Reads on within a value; by so much that one of many lines is not parsed once for each.
+    /// Reads more of a value, by so much that a value of many lines is not parsed once for each.
     fn at_least_half_as_much_again(&mut self) -> Result<(), Stopped> {
         let wanted = (self.buffer.len() - self.start) / 2;
         let mut got = 0;
@@ -175,8 +175,7 @@ impl<R: BufRead> Values<R> {
         Ok(())
     }
 
-    /// Steps over a value that cannot be taken: all of it where it is JSON, to the end of its first line
-    /// where it is not.
+    /// Skips an invalid value: all of it where it is JSON, to the end of its first line where it is not.
     fn skip_bad(&mut self) -> Result<(), Stopped> {
         if self.start == self.buffer.len() {
             // The list was not closed, and this is the end.
@@ -213,7 +212,7 @@ impl<R: BufRead> Values<R> {
         }
     }
 
-    /// Steps over blanks, and over what is between the values of an array.
+    /// Skips white space, and the separators of an array.
     fn skip(&mut self) -> Result<(), Stopped> {
         while let Some(&byte) = self.buffer.get(self.start) {
             match byte {
@@ -242,7 +241,7 @@ impl<R: BufRead> Values<R> {
         self.start += bytes;
     }
 
-    /// Reads on, to the end of a line or by a chunk; 0 bytes at the end.
+    /// Reads to the end of a line or a chunk; returns 0 at the end of the input.
     fn more(&mut self) -> Result<usize, Stopped> {
         self.buffer.drain(..self.start);
         self.start = 0;
@@ -267,7 +266,7 @@ impl<R: BufRead> Values<R> {
     }
 }
 
-/// What is wrong, without the line and column within the value.
+/// The message without serde's line and column, which count from the start of the value.
 fn without_place(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.rsplit_once(" at line ") {
@@ -288,7 +287,7 @@ where
     let outer = Outer {
         take: &mut |key, value| {
             number += 1;
-            // Compact text has one line; the place in the map says more.
+            // Compact text has one line; the number of the map's entry tells more.
             let value = T::deserialize(value).map_err(|error| Problem::new(number, &error.to_string()));
             take(number, Some(key), value)
         },
@@ -378,10 +377,10 @@ mod tests {
         read.map(|()| found).map_err(|stopped| stopped.to_string())
     }
 
-    /// The good values, and the lines of the bad ones.
+    /// The valid values, and the lines of the invalid ones.
     fn good(text: &str) -> (Vec<u64>, Vec<u64>) {
         let (mut found, mut problems) = (Vec::new(), Vec::new());
-        // As much as tells a map from other values.
+        // Large enough to distinguish a map from other values.
         let reader = std::io::BufReader::with_capacity(9, text.as_bytes());
         let take = |line, _, value: u64| {
             if value == 13 {
@@ -409,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_line() {
+    fn problems_have_their_line() {
         let unfinished = all("1\n2\n[1").unwrap_err();
         assert!(unfinished.starts_with("line 3: "), "{unfinished}");
         assert_eq!(
@@ -425,21 +424,21 @@ mod tests {
     }
 
     #[test]
-    fn a_value_without_an_end_takes_no_more_than_the_longest_one() {
+    fn an_endless_value_is_read_up_to_the_limit_only() {
         let text = format!("1\n\"{}", "x".repeat(3 * VALUE_MAX));
         let error = all(&text).unwrap_err();
         assert!(error.starts_with("line 2: "), "{error}");
     }
 
     #[test]
-    fn bad_values_can_be_skipped() {
+    fn invalid_values_can_be_skipped() {
         for (text, values, bad) in [
             ("1\n\"x\"\n3\n", vec![1, 3], vec![2]),
             ("1\n13\n3\n", vec![1, 3], vec![2]),
             ("1\nnonsense [\n3\n", vec![1, 3], vec![2]),
-            // One that is JSON is skipped whole, with all its lines.
+            // A value that is JSON is skipped as a whole, with all its lines.
             ("1\n{\"a\":\n{}}\n3\n", vec![1, 3], vec![2]),
-            // One that is cut off takes no other with it.
+            // A truncated value does not affect the others.
             ("{\"a\":\n2\n3", vec![2, 3], vec![1]),
             ("1\n\"cut off", vec![1], vec![2]),
             ("[1,\n\"x\",\n13,\n4]\n", vec![1, 4], vec![2, 3]),

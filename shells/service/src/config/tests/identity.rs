@@ -1,9 +1,9 @@
-//! Who this peer is.
+//! Reading and writing of identities.
 
 use super::*;
 
 #[test]
-fn an_identity_is_read_back_from_its_file_or_the_environment() {
+fn an_identity_round_trips_through_its_file_and_the_environment() {
     let folder = tempfile::tempdir().unwrap();
     let identity = Identity::generate();
     identity.save(folder.path()).unwrap();
@@ -31,7 +31,7 @@ fn an_identity_is_read_back_from_its_file_or_the_environment() {
 }
 
 #[test]
-fn a_wrong_identity_is_refused_without_showing_the_key() {
+fn an_invalid_identity_is_refused_without_showing_the_key() {
     let folder = tempfile::tempdir().unwrap();
     let (ours, other) = (Identity::generate(), Identity::generate());
     ours.save(folder.path()).unwrap();

@@ -55,7 +55,7 @@ fn a_file_of_0_0_12_is_read() {
     assert_eq!(
         config.cluster.monitor_ping_interval,
         Period::secs(15),
-        "0 stands for the default"
+        "0 means the default"
     );
     assert_eq!(
         config.core(&Identity::generate()).default_replicas,

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_is_wrong_is_named_with_its_place_its_value_and_what_is_expected() {
+fn invalid_keys_are_named_with_their_value_and_what_is_expected() {
     let at = |pointer: &str, value: Value| {
         let mut json = json!({});
         let mut place = &mut json;
@@ -147,7 +147,7 @@ fn what_is_wrong_is_named_with_its_place_its_value_and_what_is_expected() {
 }
 
 #[test]
-fn a_wrong_variable_is_named() {
+fn an_invalid_variable_is_named() {
     for (name, value, expected) in [
         (
             "CLUSTER_REPLICATIONFACTORMIN",
