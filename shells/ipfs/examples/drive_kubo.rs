@@ -1,4 +1,4 @@
-//! Makes every call of a cluster peer on a daemon that has Kubo's RPC API, and says what it answers:
+//! Makes every call of a cluster peer to a daemon with Kubo's RPC API, and prints the answers:
 //!
 //! `cargo run -p cluster-ipfs --example drive_kubo -- /ip4/127.0.0.1/tcp/5001`
 //!
@@ -42,7 +42,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         data: text.into(),
     };
     let (kept, lost) = (block("drive_kubo keeps this"), block("drive_kubo loses this"));
-    // One request each: js-ipfs takes no more.
+    // One request each: js-ipfs accepts no more.
     for block in [&kept, &lost] {
         println!(
             "put blocks    {:?}",

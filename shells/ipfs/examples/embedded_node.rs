@@ -1,8 +1,8 @@
-//! Runs an embedded node with its API until it is interrupted, for trying clients against it:
+//! Runs an embedded node with its API until interrupted, for trying clients against it:
 //!
 //! `cargo run -p cluster-ipfs --example embedded_node -- FOLDER [API_ADDRESS]`
 //!
-//! The first line it prints is the address of the API, the second an address of its swarm.
+//! It prints two lines: the address of the API, and an address of its swarm.
 
 use std::path::PathBuf;
 
@@ -25,7 +25,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{address}");
     }
     let interrupted = async {
-        // Without the signal there is no way to stop but to be killed.
+        // Without the signal the process can only be killed.
         let _ = tokio::signal::ctrl_c().await;
     };
     api::serve(node.clone(), listener, interrupted).await?;

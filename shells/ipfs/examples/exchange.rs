@@ -1,13 +1,13 @@
-//! Measures a node: `add` of a random file, its transfer by bitswap to another node in another process,
-//! blocks of several sizes put, read and removed, and pins of identity CIDs.
+//! Benchmark of a node: `add` of a random file, its transfer by bitswap to a node in another process, blocks
+//! of several sizes put, read and removed, and pins of identity CIDs.
 //!
 //! ```text
 //! cargo run --release -p cluster-ipfs --example exchange -- [MEGABYTES] [FOLDER] [PINS]
 //! ```
 //!
-//! The other nodes are this program again. Every figure includes the final fsync; blocks are on disk. The
-//! limits are taken in each round, as the machine may have other work: SHA-256 on one core, and as many
-//! bytes written to a plain file and synced.
+//! The other nodes are child processes of this program. Every figure includes the final fsync; blocks are on
+//! disk. The limits of the machine are measured in each round, as it may have other work: SHA-256 on one
+//! core, and as many bytes written to a plain file and synced.
 
 use bytes::Bytes;
 use cid::multihash::Multihash;
@@ -22,15 +22,15 @@ use std::time::Instant;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// Times each figure is taken.
+/// Number of measurements of each figure.
 const ROUNDS: u64 = 5;
-/// Pins of identity CIDs unless told otherwise, and callers that make them.
+/// Default number of pins of identity CIDs, and of concurrent callers that make them.
 const PINS: u32 = 40_000;
 const CALLERS: u32 = 16;
-/// Sizes of blocks, and bytes of each kind.
+/// Sizes of blocks, and total size of the blocks of one size, bytes.
 const SIZES: [usize; 5] = [1 << 10, 4 << 10, 8 << 10, 16 << 10, 64 << 10];
 const SIZED_BYTES: usize = 64_000_000;
-/// Of the times in `/proc/self/stat`, per second.
+/// Ticks per second of the times in `/proc/self/stat`.
 const TICKS: f64 = 100.0;
 
 #[tokio::main]
@@ -105,7 +105,7 @@ fn resident_mb() -> f64 {
     kib.unwrap_or_default() / 1024.0
 }
 
-/// Seconds of processor time that this process has used.
+/// Returns the processor time that this process has used, seconds.
 fn processor() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
@@ -113,7 +113,7 @@ fn processor() -> f64 {
     ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS
 }
 
-/// Runs this program once more and returns what it says.
+/// Runs this program as a child process and returns its output.
 async fn child(args: &[&str]) -> Outcome<String> {
     let mut child = Command::new(std::env::current_exe()?);
     let child = child.args(args).stdout(Stdio::piped()).spawn()?;
@@ -150,7 +150,7 @@ async fn measure(megabytes: usize, base: &Path) -> Outcome<()> {
         adding
             .file("f", Metadata::default(), data.as_slice(), |_| {})
             .await?;
-        // Without directories nothing is told.
+        // Without directories nothing is sent.
         let (told, _) = tokio::sync::mpsc::channel(1);
         let root = adding.finish(Some(String::new()), told).await?[0].cid;
         let add = rate(length, started);

@@ -1,9 +1,9 @@
 //! The bitswap exchange: serves blocks to peers that want them, and fetches blocks from peers that have them.
-
 //!
 //! Implements versions 1.0.0 to 1.2.0 of the [bitswap protocol](https://specs.ipfs.tech/bitswap-protocol/).
 //! `wants` decides whom to ask, `ledger` records the wants of peers, `peer` has the tasks that read and write
 //! messages, `message` their encoding, and `behaviour` their streams in the swarm.
+
 mod behaviour;
 mod ledger;
 mod message;
@@ -102,9 +102,9 @@ pub(crate) struct Session {
 /// A want of a peer.
 struct Asked {
     cid: Cid,
-    /// Whether only the presence of the block is asked for.
+    /// True if only the presence of the block is asked for.
     only_have: bool,
-    /// Whether to answer if this node lacks the block.
+    /// True if the peer wants an answer if this node lacks the block.
     tell_missing: bool,
 }
 

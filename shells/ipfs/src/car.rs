@@ -1,4 +1,5 @@
-//! CAR archives: version 1 in both directions, version 2 in.
+//! CAR archives: reads versions 1 and 2, writes version 1
+//! ([specification](https://ipld.io/specs/transport/car/)).
 
 use crate::Cid;
 use crate::reader::Sink;
@@ -8,9 +9,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// The largest header: some 20,000 roots.
+/// Maximal length of the header, bytes: some 20,000 roots.
 const HEADER_MAX: u64 = 1 << 20;
-/// The largest block with its CID.
+/// Maximal length of a block with its CID, bytes.
 const SECTION_MAX: u64 = BLOCK_MAX as u64 + 256;
 
 #[derive(Serialize, Deserialize)]
@@ -32,7 +33,7 @@ impl<R: AsyncRead + Unpin> CarReader<R> {
         let mut input = input.take(u64::MAX);
         let mut header = header(&mut input).await?;
         if header.version == 2 {
-            // Characteristics, then where the version 1 archive inside begins and how long it is.
+            // The characteristics, then offset and length of the version 1 archive inside.
             let mut fixed = [0; 40];
             input.read_exact(&mut fixed).await.map_err(cut)?;
             let number = |at: usize| {
@@ -59,7 +60,7 @@ impl<R: AsyncRead + Unpin> CarReader<R> {
         })
     }
 
-    /// The next block, unchecked; `None` at the end.
+    /// Returns the next block, unverified; `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Block>, Error> {
         let Some(length) = length(&mut self.input).await? else {
             return Ok(None);
@@ -177,7 +178,7 @@ mod tests {
         pieces.try_collect::<Vec<Bytes>>().await.unwrap().concat()
     }
 
-    /// The same as version 2, with some bytes before it and an index behind it.
+    /// Wraps the archive into version 2, with padding before it and an index after it.
     fn second(archive: &[u8], padding: usize) -> Vec<u8> {
         let mut out = b"\x0a\xa1gversion\x02".to_vec();
         out.extend_from_slice(&[0; 16]);
@@ -188,7 +189,7 @@ mod tests {
         [&out, archive, b"an index"].concat()
     }
 
-    /// The roots, the blocks until something is wrong, and whether nothing was.
+    /// Returns the roots, the blocks before the first error, and whether there was no error.
     async fn read(archive: &[u8]) -> (Vec<Cid>, Vec<Block>, bool) {
         let mut blocks = Vec::new();
         let Ok(mut reader) = CarReader::open(archive).await else {
@@ -218,7 +219,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_cut_short_is_told_and_what_came_before_is_read(root in any::cid(), blocks in blocks()) {
+        fn truncation_is_an_error_after_the_whole_blocks(root in any::cid(), blocks in blocks()) {
             runtime().block_on(async {
                 let archive = written(root, blocks.clone()).await;
                 let mut whole = 0;
@@ -227,7 +228,7 @@ mod tests {
                     prop_assert!(blocks.starts_with(&read));
                     whole += usize::from(sound);
                 }
-                // Nothing tells an archive that ends between two blocks from a whole one.
+                // An archive that is cut off between two blocks cannot be distinguished from a whole one.
                 prop_assert_eq!(whole, 1 + blocks.len());
                 let second = second(&archive, 7);
                 for length in 0..51 + 7 {

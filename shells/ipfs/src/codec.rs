@@ -1,4 +1,4 @@
-//! The links in a block, whatever its codec.
+//! Codecs of blocks: their links, decoding to IPLD data, and conversion between codecs.
 
 #[cfg(test)]
 pub(crate) mod any;
@@ -19,22 +19,23 @@ pub(crate) const RAW: u64 = 0x55;
 pub(crate) const DAG_PB: u64 = 0x70;
 /// CBOR with links.
 pub(crate) const DAG_CBOR: u64 = 0x71;
-/// Signed or encrypted data, itself CBOR.
+/// Signed or encrypted data in CBOR.
 pub(crate) const DAG_JOSE: u64 = 0x85;
 /// JSON with links.
 pub(crate) const DAG_JSON: u64 = 0x0129;
-/// CBOR, JSON and public keys: known, and without links.
+/// Raw bytes, CBOR, JSON and public keys: supported codecs without links.
 const LINKLESS: [u64; 4] = [RAW, 0x51, 0x0200, 0x72];
 
-/// What a block may take as data, in memory. A block of 2 MiB may be a list of a million numbers.
+/// Limit on the memory of a block decoded to data, bytes. A block of 2 MiB may be a list of a million
+/// numbers.
 const DATA_MAX: u64 = 256 << 20;
 
-/// Whether blocks of this CID's codec never link to others.
+/// Returns whether blocks with this CID's codec never link to others.
 pub(crate) fn is_leaf(cid: &Cid) -> bool {
     LINKLESS.contains(&cid.codec())
 }
 
-/// The links of a block in their order, with their names where the codec has them.
+/// Returns the links of a block in order, with their names if the codec has them.
 pub(crate) fn links(cid: &Cid, data: &Bytes) -> Result<Vec<(String, Cid)>, Error> {
     match cid.codec() {
         DAG_PB => {
@@ -68,7 +69,7 @@ pub(crate) fn links(cid: &Cid, data: &Bytes) -> Result<Vec<(String, Cid)>, Error
     }
 }
 
-/// A block as IPLD data. A DAG-PB node is the map `{Data, Links}`.
+/// Decodes a block to IPLD data. A DAG-PB node becomes the map `{Data, Links}`.
 pub(crate) fn decode(cid: &Cid, data: &Bytes) -> Result<Ipld, Error> {
     match cid.codec() {
         DAG_PB => pb_to_ipld(PbNode::decode(cid, data)?).map_err(|why| Error::malformed(cid, why)),
@@ -86,12 +87,12 @@ fn decode_cbor(cid: &Cid, data: &Bytes) -> Result<Ipld, Error> {
     cbor::decode(data).map_err(|why| Error::malformed(cid, format!("dag-cbor: {why}")))
 }
 
-/// Refuses data that would take much memory: a few bytes of CBOR or JSON are a value or a map, and data is
-/// held twice, as it is read and as JSON.
+/// Refuses data that would take much memory: a value or a map is encoded in a few bytes of CBOR or JSON, and
+/// held twice, as decoded and as JSON.
 fn check_held(items: u64, maps: u64) -> Result<(), Error> {
-    /// A value in a list or a map, and in JSON.
+    /// Memory of a value in a list or a map, and in JSON, bytes.
     const ITEM: u64 = 2 * 48;
-    /// The smallest map: a node of a B-tree has room for eleven entries.
+    /// Memory of the smallest map, bytes: a node of a B-tree has room for eleven entries.
     const MAP: u64 = 2 * 800;
     let held = items
         .saturating_mul(ITEM)
@@ -104,10 +105,10 @@ fn check_held(items: u64, maps: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// A block in the form of another codec. As with Kubo it is written anew even when both are the same, so
-/// that equal data has one CID however it was spelt.
+/// Converts a block to another codec. Like Kubo, re-encodes it even if both codecs are the same, so that
+/// equal data has one CID however it was encoded.
 pub(crate) fn recode(data: Bytes, input: u64, store: u64) -> Result<Bytes, Error> {
-    // Only for the words of an error: the real name comes from the result.
+    // Used only in error texts: the actual CID is computed from the result.
     let named = crate::hash::name(cid::Version::V1, input, 0x12, &data)?;
     if input == DAG_JSON {
         let count = |bytes: &[u8]| data.iter().filter(|byte| bytes.contains(byte)).count() as u64;
@@ -115,7 +116,7 @@ pub(crate) fn recode(data: Bytes, input: u64, store: u64) -> Result<Bytes, Error
     }
     let node = decode(&named, &data)?;
     match (store, node) {
-        // Not by way of IPLD, which knows no link without a name.
+        // Not converted to IPLD, which cannot represent links without names.
         (DAG_PB, _) if input == DAG_PB => pb::canonical(&named, &data).map(Bytes::from),
         (DAG_PB, node) => encode_pb(&node).map(Bytes::from).map_err(Error::invalid),
         (DAG_CBOR, node) => serde_ipld_dagcbor::to_vec(&node)
@@ -151,7 +152,7 @@ fn pb_to_ipld(node: PbNode) -> Result<Ipld, &'static str> {
     ))
 }
 
-/// The map `{Data, Links}` as a DAG-PB node.
+/// Encodes the map `{Data, Links}` as a DAG-PB node.
 fn encode_pb(data: &Ipld) -> Result<Vec<u8>, String> {
     let Ipld::Map(map) = data else {
         return Err("dag-pb: not a map of Data and Links".into());
@@ -169,7 +170,7 @@ fn encode_pb(data: &Ipld) -> Result<Vec<u8>, String> {
     Ok(pb::assemble(links, content.as_ref()))
 }
 
-/// A link with its name, by which it is sorted.
+/// Encodes a link; returns it with its name, by which links are sorted.
 fn pb_link(data: &Ipld) -> Result<(Name, Bytes), String> {
     let Ipld::Map(map) = data else {
         return Err("dag-pb: a link is not a map".into());
@@ -196,7 +197,7 @@ fn pb_link(data: &Ipld) -> Result<(Name, Bytes), String> {
     Ok((name.unwrap_or_default().into(), link.into()))
 }
 
-/// What else there is would be lost.
+/// Refuses other keys, whose values would be lost.
 fn only(map: &BTreeMap<String, Ipld>, keys: &[&str]) -> Result<(), String> {
     match map.keys().find(|key| !keys.contains(&key.as_str())) {
         Some(key) => Err(format!("dag-pb: {key:?} is none of {}", keys.join(", "))),
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_is_written_anew_in_the_codec_it_is_stored_as() {
+    fn recode_re_encodes_in_the_target_codec() {
         let json = recoded("{ \"b\": 1, \"a\": [true] }", DAG_JSON, DAG_JSON);
         assert_eq!(json, Ok(Bytes::from_static(b"{\"a\":[true],\"b\":1}")));
         let cbor = recoded("{\"a\":[true]}", DAG_JSON, DAG_CBOR);
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_codec_cannot_hold_or_is_not_what_it_says_is_refused() {
+    fn invalid_or_unrepresentable_data_is_refused() {
         for (data, input, store) in [
             ("[1]", DAG_JSON, RAW),
             ("[1]", DAG_JSON, DAG_PB),
@@ -244,7 +245,7 @@ mod tests {
         links.into_iter().map(|(_, cid)| cid).collect()
     }
 
-    /// A block of each codec.
+    /// Generates blocks of all codecs.
     fn blocks() -> impl Strategy<Value = Bytes> {
         let cbor = any::data().prop_map(|data| serde_ipld_dagcbor::to_vec(&data).unwrap().into());
         let json = any::data().prop_map(|data| crate::dagjson::encode(&data).unwrap().into());
@@ -256,7 +257,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(128))]
 
         #[test]
-        fn data_is_the_same_in_cbor_and_in_json(data in any::data()) {
+        fn cbor_and_json_hold_the_same_data_and_links(data in any::data()) {
             let cbor = Bytes::from(serde_ipld_dagcbor::to_vec(&data).unwrap());
             prop_assert_eq!(&decode(&named(DAG_CBOR, &cbor), &cbor).unwrap(), &data);
             let json = recode(cbor.clone(), DAG_CBOR, DAG_JSON).unwrap();
@@ -275,7 +276,7 @@ mod tests {
         }
 
         #[test]
-        fn a_node_is_the_same_as_data(node in any::node()) {
+        fn pb_nodes_round_trip_through_cbor_and_json(node in any::node()) {
             let block = Bytes::from(node.encode());
             let expected: Vec<Cid> = node.links.iter().map(|link| link.cid).collect();
             prop_assert_eq!(links_of(DAG_PB, &block), expected);
@@ -297,16 +298,16 @@ mod tests {
                     let Ok(recoded) = recode(block.clone(), codec, store) else {
                         continue;
                     };
-                    // Who stores what can be stored finds it again.
+                    // A block that can be stored can be read back.
                     prop_assert!(decode(&named(store, &recoded), &recoded).is_ok());
                 }
             }
         }
     }
 
-    /// The CIDs are Kubo's.
+    /// The expected CIDs are Kubo's.
     #[test]
-    fn links_of_a_node_are_sorted_and_what_they_do_not_say_is_not_written() {
+    fn pb_links_are_sorted_and_absent_fields_stay_absent() {
         let nameless = "{\"Links\":[{\"Hash\":{\"/\":\"bafkqablimvwgy3y\"}}]}";
         let unsorted = "{\"Links\":[{\"Hash\":{\"/\":\"bafkqablimvwgy3y\"},\"Name\":\"b\",\"Tsize\":1},\
             {\"Hash\":{\"/\":\"bafkqablimvwgy3y\"},\"Name\":\"a\",\"Tsize\":2}]}";
@@ -338,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_takes_nothing_that_it_cannot_hold() {
+    fn unknown_or_mistyped_pb_fields_are_refused() {
         for json in [
             "{\"Links\":[],\"x\":1}",
             "{\"Links\":[{\"Hash\":{\"/\":\"bafkqablimvwgy3y\"},\"x\":1}]}",
@@ -351,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_without_end_is_refused() {
+    fn endless_nesting_is_refused() {
         let deep = 1_000_000;
         for (codec, block) in [
             (DAG_CBOR, vec![0x81; deep]),

@@ -1,4 +1,4 @@
-//! Walks over DAGs: to fetch, to mark, to list.
+//! Walks over DAGs: to fetch, mark, list and export their blocks.
 
 mod health;
 #[cfg(test)]
@@ -16,29 +16,29 @@ use crate::{Error, Progress, Ref, codec};
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 
-/// Blocks asked of other peers at once, per walk: 16 MiB at the default chunk size, enough to keep a fast
-/// link full, and small beside what a peer lets one node want.
+/// Blocks requested from other peers concurrently, per walk: 16 MiB at the default chunk size, enough to
+/// saturate a fast link, and few compared with the wants that a peer accepts.
 const WINDOW: usize = 64;
-/// Local blocks looked at in one go.
+/// Local blocks looked up together.
 const LOCAL: usize = 256;
 
-/// Links after which no more blocks are looked at in one go: those of some directories.
+/// Number of links at which a joint lookup stops: those of some directories.
 const BELOW: usize = 1 << 15;
 
-/// What a look at local blocks found.
+/// Result of looking up local blocks.
 #[derive(Default)]
 struct Looked {
     present: u64,
     missing: Vec<Cid>,
     below: Vec<Cid>,
-    /// Not looked at, because there were enough links already.
+    /// Blocks not looked up, because there were enough links already.
     rest: Vec<Cid>,
 }
 
 fn look(store: &Store, cids: Vec<Cid>) -> Result<Looked, Error> {
     let mut looked = Looked::default();
     let keys: Vec<Vec<u8>> = cids.iter().map(key_of).collect();
-    // Before they are looked for: a collection that runs then spares them, or has removed them already.
+    // Before the lookup: a running collection then spares these blocks, or has removed them already.
     store.protect().touch_visited(keys.iter().map(Vec::as_slice));
     for cid in cids {
         if looked.below.len() >= BELOW {
@@ -65,7 +65,7 @@ fn look(store: &Store, cids: Vec<Cid>) -> Result<Looked, Error> {
     Ok(looked)
 }
 
-/// The blocks a block links to, first one last, as a stack wants them.
+/// Returns the targets of a block's links, in reverse order, as a stack needs them.
 fn below(cid: &Cid, data: &Bytes) -> Result<Vec<Cid>, Error> {
     Ok(codec::links(cid, data)?
         .into_iter()
@@ -74,7 +74,7 @@ fn below(cid: &Cid, data: &Bytes) -> Result<Vec<Cid>, Error> {
         .collect())
 }
 
-/// Makes everything below a root local.
+/// Fetches all blocks below a root that are not local.
 pub(crate) async fn fetch(
     reader: &Reader,
     root: Cid,
@@ -120,10 +120,10 @@ pub(crate) async fn fetch(
     }
 }
 
-/// Notes every local block below a root. A missing one is an error if the DAG should be `complete`.
+/// Marks every local block below a root. A missing one is an error if the DAG should be `complete`.
 pub(crate) fn mark(store: &Store, root: Cid, complete: bool, marked: &mut Marked) -> Result<(), Error> {
     let mut stack = Vec::new();
-    // Each inner block is on the stack once at most, and a leaf never is.
+    // Each inner block is pushed at most once, and a leaf never.
     let mut meet = |cid: Cid, stack: &mut Vec<Cid>| {
         marked.add(&cid);
         if !codec::is_leaf(&cid) && marked.expand(&cid) {
@@ -145,7 +145,7 @@ pub(crate) fn mark(store: &Store, root: Cid, complete: bool, marked: &mut Marked
     Ok(())
 }
 
-/// Whether a block lies below a root; `seen` saves walking what earlier roots had in common.
+/// Returns whether a block is below a root; `seen` saves walking parts shared with earlier roots.
 pub(crate) fn reaches(store: &Store, root: &Cid, wanted: &Cid, seen: &mut Visited) -> Result<bool, Error> {
     let mut stack = Vec::new();
     if !codec::is_leaf(root) && seen.insert(root) {
@@ -206,7 +206,7 @@ pub(crate) async fn refs(
     Ok(())
 }
 
-/// Bytes that a link takes.
+/// Returns the bytes of memory that a link occupies.
 fn weight(link: &Ref) -> usize {
     size_of::<Ref>() + link.name.len()
 }

@@ -1,4 +1,5 @@
-//! DAG-JSON: JSON in which `{"/": …}` is a link or bytes.
+//! DAG-JSON: JSON in which `{"/": …}` is a link or bytes
+//! ([specification](https://ipld.io/specs/codecs/dag-json/spec/)).
 
 use ipld_core::ipld::Ipld;
 use multibase::Base;
@@ -6,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::{Number, Value};
 use std::collections::BTreeMap;
 
-/// Reads a block. The nesting is bounded by the JSON parser.
+/// Decodes a block. The JSON parser limits the nesting.
 pub(crate) fn decode(data: &[u8]) -> Result<Ipld, String> {
     let Node(node) = serde_json::from_slice(data).map_err(|error| format!("dag-json: {error}"))?;
     match oversized(data) {
@@ -15,7 +16,7 @@ pub(crate) fn decode(data: &[u8]) -> Result<Ipld, String> {
     }
 }
 
-/// A whole number in this JSON that none of ours holds. The parser takes it for a float.
+/// Returns an integer in this JSON that no integer type holds; the parser would take it for a float.
 fn oversized(json: &[u8]) -> Option<&str> {
     let mut rest = json;
     while let Some((&first, after)) = rest.split_first() {
@@ -38,7 +39,7 @@ fn oversized(json: &[u8]) -> Option<&str> {
     None
 }
 
-/// What follows the string that this begins with, its first quote left out.
+/// Skips a string whose first quote is left out; returns the rest.
 fn after_string(mut rest: &[u8]) -> &[u8] {
     loop {
         rest = match rest {
@@ -113,7 +114,7 @@ impl<'de> Visitor<'de> for Reading {
     }
 }
 
-/// What a map is that has nothing but the reserved key.
+/// Decodes the value of a map with just the reserved key: a link or bytes.
 fn special(value: &Ipld) -> Result<Ipld, String> {
     if let Ipld::String(cid) = value {
         let parsed = crate::hash::parse(cid).map_err(|why| format!("link {cid:?}: {why}"))?;
@@ -129,8 +130,8 @@ fn special(value: &Ipld) -> Result<Ipld, String> {
     Err("\"/\" holds neither a link nor bytes".into())
 }
 
-/// Writes data, without spaces, the keys of maps sorted. What JSON has no words for is refused: it would come
-/// back as something else.
+/// Encodes data without spaces, with sorted keys. Data that JSON cannot represent is refused: it would be
+/// decoded as something else.
 pub(crate) fn encode(data: &Ipld) -> Result<String, String> {
     to_json(data).map(|value| value.to_string())
 }
@@ -170,7 +171,7 @@ mod tests {
     use proptest::collection::{hash_map, vec};
     use proptest::prelude::*;
 
-    /// Any JSON, much of it with the key that is reserved.
+    /// Generates JSON, often with the reserved key.
     fn json() -> impl Strategy<Value = Value> {
         let cids = prop_oneof![
             crate::codec::any::cid().prop_map(|cid| cid.to_string()),
@@ -195,7 +196,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_written_in_one_form(json in json()) {
+        fn decoded_data_round_trips(json in json()) {
             if let Ok(data) = decode(json.to_string().as_bytes()) {
                 let written = encode(&data).unwrap();
                 prop_assert_eq!(decode(written.as_bytes()), Ok(data), "{}", written);
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_come_back_as_something_else_is_refused() {
+    fn ambiguous_data_is_not_encoded() {
         let lowest = -(1_i128 << 64);
         let link = Ipld::String(Cid::default().to_string());
         for (data, said) in [
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_read_in_two_ways_is_refused() {
+    fn ambiguous_json_is_not_decoded() {
         let cid = "bafkqablimvwgy3y";
         for (json, said) in [
             ("{\"a\":1,\"b\":2,\"a\":1}".to_owned(), "\"a\""),
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_float_is_read_as_it_was_written() {
+    fn floats_are_decoded_exactly() {
         for text in ["-1.8880399754022678e-205", "3.0192061764492083e+305", "0.1"] {
             let read = decode(text.as_bytes());
             assert_eq!(read, Ok(Ipld::Float(text.parse().unwrap())), "{text}");

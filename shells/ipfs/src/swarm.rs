@@ -1,9 +1,9 @@
 //! The libp2p swarm of the node: listening, dialling, connections and redialling.
-
 //!
 //! One task drives the swarm. [`Network`] is its handle: commands go to the task by a channel, and what it
 //! observes is shared in `Seen`. Bitswap itself is in [`crate::bitswap`]; here it is one behaviour of the
 //! swarm.
+
 mod admission;
 mod budget;
 mod identity;

@@ -49,7 +49,7 @@ pub struct ConnectedPeer {
     pub peer_id: PeerId,
     /// The remote address of one of the connections.
     pub address: Multiaddr,
-    /// Whether the peer dialled this node.
+    /// True if the peer dialled this node.
     pub inbound: bool,
     /// Program and version that the peer reports, once identified.
     pub agent_version: Option<String>,

@@ -1,4 +1,5 @@
-//! UnixFS: building and reading files and directories whose CIDs are Kubo's.
+//! UnixFS: builds and reads files and directories, with the same CIDs as Kubo
+//! ([specification](https://specs.ipfs.tech/unixfs/)).
 
 mod adder;
 mod budget;
@@ -21,10 +22,10 @@ use crate::Cid;
 use crate::Error;
 use bytes::Bytes;
 
-/// What a name in a directory leads to.
+/// Kind of a UnixFS entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A file, raw blocks included.
+    /// A file, or a raw block.
     File,
     /// A directory, sharded or not.
     Directory,
@@ -32,31 +33,31 @@ pub enum Kind {
     Symlink,
 }
 
-/// One name in a directory.
+/// An entry of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirEntry {
-    /// The name.
+    /// Name of the entry.
     pub name: Name,
-    /// Where it leads.
+    /// Root of the entry's DAG.
     pub cid: Cid,
-    /// Bytes of all blocks below, as the directory says.
+    /// Size of all blocks of the DAG as recorded in the directory, bytes.
     pub size: u64,
-    /// What is there; `None` when the listing was asked not to fetch the entries.
+    /// Kind and size of the entry; `None` if the listing did not fetch the entries.
     pub target: Option<Stat>,
 }
 
-/// A file's, directory's or link's own data.
+/// Kind, size and metadata of a file, directory or link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stat {
-    /// What it is.
+    /// Kind of the entry.
     pub kind: Kind,
-    /// Bytes of content.
+    /// Size of the content, bytes.
     pub bytes: u64,
-    /// Permissions and time of change, where recorded.
+    /// Permissions and modification time, if recorded.
     pub meta: Metadata,
-    /// The target of a symbolic link.
+    /// Target of a symbolic link.
     pub link_target: Option<Name>,
 }
 
-/// Content read in order.
+/// A stream of content, in order.
 pub type ByteStream = futures::stream::BoxStream<'static, Result<Bytes, Error>>;

@@ -1,4 +1,4 @@
-//! Answers about DAGs, as Kubo gives them.
+//! Answers of the API about DAGs, compared with Kubo's.
 
 mod support;
 
@@ -107,7 +107,7 @@ async fn cat_beyond_the_end_of_an_empty_file_is_empty() {
 }
 
 #[tokio::test]
-async fn an_indirect_pin_is_found_behind_a_direct_one() {
+async fn indirect_pin_is_found_behind_a_direct_one() {
     let served = Served::start().await;
     let child = add(&served, &[("a", b"child")]).await;
     let root = add(&served, &[("d/a", b"child")]).await;
@@ -126,7 +126,7 @@ async fn an_indirect_pin_is_found_behind_a_direct_one() {
 }
 
 #[tokio::test]
-async fn the_storage_limit_is_what_the_disk_holds() {
+async fn default_storage_limit_is_the_disk() {
     let served = Served::start().await;
     let stat = served.post("repo/stat").await.json();
     let max = stat["StorageMax"].as_u64().unwrap();
@@ -176,7 +176,7 @@ async fn dag_jose_is_stored_walked_and_shown() {
 }
 
 #[tokio::test]
-async fn refs_of_a_missing_block_tell_of_the_timeout_in_line() {
+async fn refs_of_a_missing_block_report_the_timeout_in_line() {
     let served = Served::start().await;
     let missing = "bafkreifjjcie6lypi6ny7amxnfftagclbuxndqonfipmb64f2km2devei4";
     let missing = missing.replace("bafkrei", "bafybei");

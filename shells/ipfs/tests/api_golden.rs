@@ -1,4 +1,4 @@
-//! The embedded node's API, byte for byte where clients look.
+//! Golden tests of the API, byte for byte where clients depend on it.
 
 mod support;
 
@@ -113,7 +113,7 @@ async fn command_errors_are_500_in_json() {
 }
 
 #[tokio::test]
-async fn a_stream_has_the_headers_of_kubo() {
+async fn streams_have_the_headers_of_kubo() {
     let served = Served::start().await;
     let answer = served.post("pin/ls?stream=true").await;
     let names: Vec<&str> = answer.headers.iter().map(|(name, _)| name.as_str()).collect();
@@ -143,7 +143,7 @@ async fn a_stream_has_the_headers_of_kubo() {
 }
 
 #[tokio::test]
-async fn web_pages_from_elsewhere_are_refused() {
+async fn foreign_web_pages_are_refused() {
     let served = Served::start().await;
     let port = served.address.port();
     for (headers, status) in [
@@ -172,7 +172,7 @@ async fn web_pages_from_elsewhere_are_refused() {
 }
 
 #[tokio::test]
-async fn a_preflight_is_answered_for_pages_of_this_machine() {
+async fn preflight_is_answered_for_pages_of_this_machine() {
     let served = Served::start().await;
     let ask = |origin: String| {
         format!(
@@ -203,10 +203,10 @@ async fn a_preflight_is_answered_for_pages_of_this_machine() {
 }
 
 #[tokio::test]
-async fn an_error_after_the_first_byte_is_a_trailer_even_for_clients_that_do_not_ask() {
+async fn late_error_is_a_trailer_even_for_clients_that_do_not_ask() {
     let served = Served::start().await;
     let octets = "application/octet-stream";
-    // What is below a file has no place.
+    // A file cannot have entries below it.
     let parts: [(&str, &str, &[u8]); 2] = [("ok.txt", octets, b"fine"), ("ok.txt%2Fmore", octets, b"again")];
     let answer = served.upload("add", &parts).await;
     assert_eq!(answer.status, 200);
@@ -218,7 +218,7 @@ async fn an_error_after_the_first_byte_is_a_trailer_even_for_clients_that_do_not
 }
 
 #[tokio::test]
-async fn damaged_uploads_fail_and_the_server_lives() {
+async fn damaged_uploads_fail_and_the_server_keeps_running() {
     let served = Served::start().await;
     let kind = "Content-Type: multipart/form-data; boundary=bnd\r\n";
     for body in [

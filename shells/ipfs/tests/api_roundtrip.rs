@@ -1,4 +1,4 @@
-//! Content in and out of the embedded node through its API, by hand and with our own client.
+//! Content in and out of the embedded node through its API, with raw requests and with our client.
 
 mod support;
 
@@ -11,7 +11,7 @@ use support::Served;
 const OCTETS: &str = "application/octet-stream";
 const HELLO: &str = "QmVr26fY1tKyspEJBniVhqxQeEjhF78XerGiqWAwraVLQH";
 
-/// Bytes that repeat at no block size.
+/// Returns bytes without a repetition at any block size.
 fn content(length: usize) -> Vec<u8> {
     let mut state = 1u64;
     let mut step = || {
@@ -24,7 +24,7 @@ fn content(length: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_file_is_added_as_kubo_adds_it() {
+async fn file_is_added_like_in_kubo() {
     let served = Served::start().await;
     let parts: [(&str, &str, &[u8]); 1] = [("hello.txt", OCTETS, b"Hello Worlds!\n")];
     let answer = served.upload("add?progress=true", &parts).await;
@@ -56,7 +56,7 @@ async fn a_file_is_added_as_kubo_adds_it() {
 }
 
 #[tokio::test]
-async fn a_directory_is_told_in_the_order_of_kubo() {
+async fn directory_entries_are_reported_in_the_order_of_kubo() {
     let served = Served::start().await;
     let parts: [(&str, &str, &[u8]); 6] = [
         ("moons", "application/x-directory", b""),
@@ -137,7 +137,7 @@ async fn a_directory_is_told_in_the_order_of_kubo() {
 }
 
 #[tokio::test]
-async fn hashing_only_stores_nothing_and_wrapping_wraps() {
+async fn only_hash_stores_nothing_and_wrap_adds_a_directory() {
     let served = Served::start().await;
     let parts: [(&str, &str, &[u8]); 1] = [("hello.txt", OCTETS, b"Hello Worlds!\n")];
     let lines = served
@@ -162,7 +162,7 @@ async fn hashing_only_stores_nothing_and_wrapping_wraps() {
 }
 
 #[tokio::test]
-async fn metadata_of_a_part_is_kept_when_the_caller_asks_for_it() {
+async fn metadata_of_a_part_is_preserved_on_request() {
     let served = Served::start().await;
     let body = "--bnd\r\nContent-Disposition: form-data; name=\"file?mode=0640&mtime=1604320482\"; \
                 filename=\"m\"\r\n\r\n\r\n--bnd--\r\n";
@@ -195,7 +195,7 @@ async fn metadata_of_a_part_is_kept_when_the_caller_asks_for_it() {
 }
 
 #[tokio::test]
-async fn entries_of_one_name_and_several_directories_are_added_each_for_itself() {
+async fn repeated_names_and_several_directories_are_added_separately() {
     let served = Served::start().await;
     let directory = "application/x-directory";
     let parts: [(&str, &str, &[u8]); 6] = [
@@ -214,7 +214,7 @@ async fn entries_of_one_name_and_several_directories_are_added_each_for_itself()
 }
 
 #[tokio::test]
-async fn large_content_goes_in_and_out_unchanged() {
+async fn large_content_round_trips() {
     let served = Served::start().await;
     let content = content(9_000_001);
     let lines = served
@@ -298,7 +298,7 @@ async fn blocks_and_nodes_of_other_codecs_are_stored_and_removed() {
 }
 
 #[tokio::test]
-async fn what_the_node_is_can_be_asked() {
+async fn identity_version_and_statistics_are_reported() {
     let served = Served::start().await;
     let id = served.post("id").await.json();
     assert_eq!(id["ID"], served.node.id().peer_id.to_string());
@@ -310,7 +310,7 @@ async fn what_the_node_is_can_be_asked() {
     );
     assert_eq!(served.post("swarm/peers").await.text(), "{\"Peers\":null}\n");
     let stat = served.post("repo/stat?size-only=true").await.json();
-    // Nothing limits it but the disk.
+    // Limited only by the disk.
     assert!(stat["StorageMax"].as_u64().unwrap() < u64::MAX / 2, "{stat}");
     let rest = [&stat["NumObjects"], &stat["RepoPath"], &stat["Version"]];
     assert_eq!(rest, [&json!(0), &json!(""), &json!("")]);
@@ -388,12 +388,12 @@ async fn absent_subcommands_are_unknown_and_not_arguments() {
     ] {
         assert_eq!(served.post(absent).await.status, 404, "{absent}");
     }
-    // Like Kubo, a command without arguments ignores one.
+    // Like in Kubo, a command without arguments ignores one.
     assert_eq!(served.post("version/other").await.status, 200);
 }
 
 #[tokio::test]
-async fn a_connected_node_is_identified_as_it_identifies_itself() {
+async fn id_of_a_connected_node_is_its_own_answer() {
     let (served, other) = (Served::start().await, Served::start().await);
     let theirs = other.post("id").await.json();
     let (id, address) = (
@@ -409,7 +409,7 @@ async fn a_connected_node_is_identified_as_it_identifies_itself() {
         served.post(&format!("swarm/connect?arg={address}")).await.status,
         200
     );
-    // The connection comes first, what the other says of itself after it.
+    // The connection is established before the identify message arrives.
     let known = loop {
         let asked = served.post(&format!("id?arg={id}")).await;
         if asked.status == 200 {
@@ -423,9 +423,9 @@ async fn a_connected_node_is_identified_as_it_identifies_itself() {
     assert!(served.post("swarm/peers").await.json()["Peers"][0]["Latency"].is_null());
 }
 
-/// As Kubo 0.40 answers: `core/commands/swarm.go`, `core/coreapi/swarm.go`.
+/// Expected answers: Kubo 0.40, `core/commands/swarm.go`, `core/coreapi/swarm.go`.
 #[tokio::test]
-async fn disconnecting_an_unknown_peer_or_address_is_listed_as_a_failure() {
+async fn disconnect_lists_unknown_peers_and_addresses_as_failures() {
     let (served, other) = (Served::start().await, Served::start().await);
     let peer = other.node.id().peer_id;
     let address = other.node.id().addresses[0].clone();
@@ -528,7 +528,7 @@ async fn every_call(backend: &Backend, other: &Served) {
 }
 
 #[tokio::test]
-async fn the_client_makes_every_call_on_our_own_api() {
+async fn client_makes_every_call_to_our_own_api() {
     let (served, other) = (Served::start().await, Served::start().await);
     every_call(&Backend::Kubo(served.client()), &other).await;
     let client = served.client();
@@ -539,7 +539,7 @@ async fn the_client_makes_every_call_on_our_own_api() {
 }
 
 #[tokio::test]
-async fn the_embedded_node_makes_every_call_the_same() {
+async fn embedded_backend_answers_every_call_like_the_client() {
     let (served, other) = (Served::start().await, Served::start().await);
     every_call(&Backend::Embedded(served.node.clone()), &other).await;
 }

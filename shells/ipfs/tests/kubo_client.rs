@@ -1,4 +1,4 @@
-//! The client of Kubo's RPC API against a daemon that misbehaves.
+//! Client of Kubo's RPC API against a fake daemon, often a misbehaving one.
 
 mod support;
 
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use cluster_ipfs::backend::{Cause, PinRequest, PinState};
 use cluster_ipfs::{Block, Cid, PinMode, Progress};
 use futures::{StreamExt, TryStreamExt};
-use support::{Fake, chunked, client, client_that_waits, nobody, sized};
+use support::{Fake, chunked, client, client_with_pin_timeout, nobody, sized};
 
 const CID: &str = "QmVr26fY1tKyspEJBniVhqxQeEjhF78XerGiqWAwraVLQH";
 const RAW: &str = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e";
@@ -23,7 +23,7 @@ fn kubo_error(message: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_pin_is_made_with_the_requests_of_the_reference_and_tells_its_progress() {
+async fn pin_sends_the_requests_of_the_reference_and_reports_progress() {
     let fake = Fake::answering(&[
         &kubo_error(&format!("path '{CID}' is not pinned")),
         &chunked(
@@ -58,7 +58,7 @@ async fn a_pin_is_made_with_the_requests_of_the_reference_and_tells_its_progress
 }
 
 #[tokio::test]
-async fn what_is_pinned_already_costs_one_request() {
+async fn existing_pin_costs_one_request() {
     let fake = Fake::answering(&[&chunked(
         &[&format!(r#"{{"Cid":"{CID}","Type":"recursive"}}"#)],
         None,
@@ -72,7 +72,7 @@ async fn what_is_pinned_already_costs_one_request() {
 }
 
 #[tokio::test]
-async fn an_update_is_tried_when_the_old_pin_is_there() {
+async fn update_is_tried_if_the_old_pin_exists() {
     let recursive = chunked(&[r#"{"Type":"recursive"}"#], None);
     let fake = Fake::answering(&[
         &kubo_error("path is not pinned"),
@@ -92,7 +92,7 @@ async fn an_update_is_tried_when_the_old_pin_is_there() {
 }
 
 #[tokio::test]
-async fn a_pin_whose_stream_ends_with_an_error_in_the_trailer_has_failed() {
+async fn error_in_the_trailer_fails_the_pin() {
     let message = "pin: ipld: could not find QmX";
     let fake = Fake::answering(&[
         &kubo_error("path is not pinned"),
@@ -107,11 +107,11 @@ async fn a_pin_whose_stream_ends_with_an_error_in_the_trailer_has_failed() {
 }
 
 #[tokio::test]
-async fn a_pin_without_progress_is_given_up_and_one_with_progress_is_not() {
+async fn pin_times_out_only_without_progress() {
     let stuck = chunked(&[r#"{"Progress":5}"#, r#"{"Progress":5}"#], None).replace("0\n\n", "…");
     let fake = Fake::answering(&[&kubo_error("path is not pinned"), &stuck]).await;
     let start = Instant::now();
-    let error = client_that_waits(fake.address, Duration::from_secs(1))
+    let error = client_with_pin_timeout(fake.address, Duration::from_secs(1))
         .pin(&PinRequest::recursive(cid()), &|_| ())
         .await
         .unwrap_err();
@@ -120,7 +120,7 @@ async fn a_pin_without_progress_is_given_up_and_one_with_progress_is_not() {
 }
 
 #[tokio::test]
-async fn a_pin_that_the_node_never_confirms_is_not_made() {
+async fn unconfirmed_pin_is_an_error() {
     let fake = Fake::answering(&[
         &kubo_error("path is not pinned"),
         &chunked(&[r#"{"Progress":5}"#], None),
@@ -134,7 +134,7 @@ async fn a_pin_that_the_node_never_confirms_is_not_made() {
 }
 
 #[tokio::test]
-async fn unpinning_what_is_not_pinned_succeeds_and_other_errors_do_not() {
+async fn unpin_of_an_absent_pin_succeeds_and_other_errors_do_not() {
     let js_ipfs = format!("Failed to remove pin: {CID} is not pinned");
     let kubo = "not pinned or pinned indirectly";
     let fake = Fake::answering(&[
@@ -175,7 +175,7 @@ async fn recursive_and_direct_pins_are_listed() {
 }
 
 #[tokio::test]
-async fn a_listing_that_breaks_off_ends_with_an_error_and_nothing_after_it() {
+async fn listing_that_breaks_off_ends_with_an_error() {
     let line = format!(r#"{{"Cid":"{CID}","Type":"recursive"}}"#);
     let whole = chunked(&[&line], Some("boom"));
     let cut = chunked(&[&line], None).replace("0\n\n", "");
@@ -188,7 +188,7 @@ async fn a_listing_that_breaks_off_ends_with_an_error_and_nothing_after_it() {
 }
 
 #[tokio::test]
-async fn garbage_and_endless_lines_are_refused_and_not_collected() {
+async fn garbage_and_endless_lines_are_refused_without_buffering() {
     let long = "x".repeat(1 << 20);
     let answers = [
         chunked(&["<html>hello</html>"], None),
@@ -223,7 +223,7 @@ async fn http_errors_without_json_keep_their_text() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_is_not_there_is_unreachable() {
+async fn absent_daemon_is_unreachable() {
     let (_socket, address) = nobody();
     let error = client(address).id().await.unwrap_err();
     assert_eq!(error.cause(), Cause::Unreachable);
@@ -231,7 +231,7 @@ async fn a_daemon_that_is_not_there_is_unreachable() {
 }
 
 #[tokio::test]
-async fn the_state_of_a_pin_is_asked_mode_by_mode() {
+async fn pin_state_is_queried_mode_by_mode() {
     let not_pinned = kubo_error(&format!("path '{CID}' is not pinned"));
     let direct = chunked(&[&format!(r#"{{"Cid":"{CID}","Type":"direct"}}"#)], None);
     let fake = Fake::answering(&[&not_pinned, &direct, &not_pinned, &not_pinned]).await;
@@ -267,7 +267,7 @@ async fn blocks_that_the_node_did_not_store_are_noticed() {
 }
 
 #[tokio::test]
-async fn js_ipfs_gets_its_blocks_one_by_one() {
+async fn js_ipfs_is_sent_one_block_per_request() {
     let block = || {
         Ok(Block {
             cid: RAW.parse().unwrap(),
@@ -282,7 +282,7 @@ async fn js_ipfs_gets_its_blocks_one_by_one() {
     ] {
         let id = id_of(agent);
         let fake = Fake::answering(&[&[&id[..]][..], &answers].concat()).await;
-        // Unlike others, this kind of stream panics when it is asked again after its end.
+        // Unlike other streams, this one panics if it is polled after its end.
         let next = move |left: u8| async move { left.checked_sub(1).map(|left| (block(), left)) };
         let blocks = futures::stream::unfold(3, next);
         let stored = client(fake.address).put_blocks(blocks).await.unwrap();
@@ -321,7 +321,7 @@ async fn requests_slow_down_while_the_daemon_is_away() {
 }
 
 #[tokio::test]
-async fn numbers_are_read_as_kubo_and_as_js_ipfs_write_them() {
+async fn numbers_are_parsed_from_kubo_and_js_ipfs() {
     for body in [
         r#"{"RepoSize":7,"StorageMax":18446744073709551615}"#,
         r#"{"RepoSize":"7","StorageMax":"18446744073709551615"}"#,

@@ -76,16 +76,16 @@ impl Plan {
 #[derive(Default)]
 struct Top {
     name: Name,
-    /// Whether it is a directory or follows one.
+    /// True if it is a directory or follows one.
     directories: bool,
 }
 
 /// Position of a part among the top-level entries.
 #[derive(Clone, Copy)]
 struct Place {
-    /// Whether the part is the first of a top-level entry.
+    /// True if the part is the first of a top-level entry.
     begins: bool,
-    /// Whether the part starts another upload.
+    /// True if the part starts another upload.
     another: bool,
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Command {
     pub(super) path: &'static str,
     /// Names of the required arguments.
     pub(super) args: &'static [&'static str],
-    /// Whether the command reads files from the body.
+    /// True if the command reads files from the body.
     pub(super) file: bool,
     options: Options,
     pub(super) run: fn(Call) -> BoxFuture<'static, Result<Reply, Failure>>,

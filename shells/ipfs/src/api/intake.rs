@@ -18,7 +18,7 @@ use hyper::{Request, header};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-/// How long a client may send nothing while its body is awaited. The default of nginx.
+/// Time that a client may send nothing while its body is awaited. The default of nginx.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Time limit of draining the rest of a body after the answer.

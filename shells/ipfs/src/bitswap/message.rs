@@ -180,9 +180,9 @@ pub(super) async fn read_message(
 #[derive(Debug, Clone)]
 pub(super) struct Received {
     frame: Bytes,
-    /// Whether the wantlist replaces the peer's earlier wants.
+    /// True if the wantlist replaces the peer's earlier wants.
     pub(super) full: bool,
-    /// Whether the message contains blocks.
+    /// True if the message contains blocks.
     pub(super) has_blocks: bool,
 }
 

@@ -1,4 +1,4 @@
-//! CIDs, data and nodes of all kinds: what property tests of the codecs draw from.
+//! Generators of CIDs, data and nodes for property tests of the codecs.
 
 use crate::Cid;
 use crate::Multihash;
@@ -18,7 +18,7 @@ fn text() -> impl Strategy<Value = String> {
     prop_oneof!["[a-z/\"\\\\]{0,8}", "\\PC{0,4}"]
 }
 
-/// Of both versions, with any codec and any hash function.
+/// Generates CIDs of both versions, with any codec and hash function.
 pub(crate) fn cid() -> impl Strategy<Value = Cid> {
     let new = (any::<u64>(), any::<u64>(), vec(any::<u8>(), 0..=64))
         .prop_map(|(codec, code, digest)| Cid::new_v1(codec, Multihash::wrap(code, &digest).unwrap()));
@@ -27,7 +27,7 @@ pub(crate) fn cid() -> impl Strategy<Value = Cid> {
     prop_oneof![new, old]
 }
 
-/// All that CBOR and JSON both hold.
+/// Generates data that both CBOR and JSON can represent.
 pub(crate) fn data() -> impl Strategy<Value = Ipld> {
     let floats = f64::POSITIVE | f64::NEGATIVE | f64::NORMAL | f64::SUBNORMAL | f64::ZERO;
     let leaf = prop_oneof![
@@ -42,7 +42,7 @@ pub(crate) fn data() -> impl Strategy<Value = Ipld> {
             crate::hash::short(&cid).ok().map(Ipld::Link)
         }),
     ];
-    // JSON keeps a map with nothing but this key for links and bytes.
+    // JSON reserves maps with just this key for links and bytes.
     let is_free = |map: &Ipld| !matches!(map, Ipld::Map(map) if map.len() == 1 && map.contains_key("/"));
     leaf.prop_recursive(4, 24, 4, move |inner| {
         prop_oneof![
@@ -63,7 +63,7 @@ pub(crate) fn node() -> impl Strategy<Value = PbNode> {
     (vec(link, 0..4), option::of(bytes(40))).prop_map(|(links, data)| PbNode { links, data })
 }
 
-/// What is left of something when a byte of it is changed, or its end is missing; now and then all of it.
+/// Damages the input: changes a byte or truncates it; sometimes leaves it whole.
 pub(crate) fn damaged(whole: impl Strategy<Value = Bytes>) -> impl Strategy<Value = Bytes> {
     (whole, any::<prop::sample::Index>(), any::<u8>(), any::<bool>()).prop_map(|(whole, at, flip, cut)| {
         let mut bytes = whole.to_vec();

@@ -1,20 +1,19 @@
-//! DAG-CBOR as it is found in the wild.
+//! Lenient reader of DAG-CBOR.
 //!
-//! A block must not be lost for a string that is not UTF-8: Go writes and reads them, because its strings are
-//! bytes. So links are found without looking into strings, and without building the data: one pass over the
-//! bytes, no recursion, no memory. What must be shown as data has such strings with U+FFFD for what is wrong,
-//! as Kubo shows them.
+//! Strings that are not UTF-8 must not make a block unreadable: Go writes and reads them, because its strings
+//! are bytes. So links are found without looking into strings and without building the data: one pass over
+//! the bytes, no recursion, no memory. In decoded data invalid bytes of strings become U+FFFD, like in Kubo.
 
 use crate::{Cid, hash};
 use ipld_core::ipld::Ipld;
 use std::collections::BTreeMap;
 
-/// Nesting that is decoded; deeper data would exhaust the stack. The limit of other implementations.
+/// Maximal nesting that is decoded; deeper data would exhaust the stack. The limit of other implementations.
 const DEPTH_MAX: usize = 256;
-/// The tag of a link.
+/// CBOR tag of a link.
 const LINK: u64 = 42;
 
-/// One data item; what an array or a map holds follows it.
+/// One data item; the contents of an array or a map follow it.
 enum Item<'a> {
     Integer(i128),
     Bytes(&'a [u8]),
@@ -27,7 +26,7 @@ enum Item<'a> {
     Float(f64),
 }
 
-/// The links in a block, in their order.
+/// Returns the links in a block, in order.
 pub(super) fn links(block: &[u8]) -> Result<Vec<Cid>, &'static str> {
     let mut items = Items(block);
     let mut links = Vec::new();
@@ -48,7 +47,7 @@ pub(super) fn links(block: &[u8]) -> Result<Vec<Cid>, &'static str> {
             | Item::Null
             | Item::Float(_) => 0,
         };
-        // Each item has a byte at least, so that a length alone makes no work.
+        // Each item has at least a byte, so a claimed length alone causes no work.
         expected = expected
             .checked_add(more)
             .filter(|it| *it <= items.0.len() as u64)
@@ -57,11 +56,12 @@ pub(super) fn links(block: &[u8]) -> Result<Vec<Cid>, &'static str> {
     items.end().map(|()| links)
 }
 
-/// How many items a block has, keys included, and how many of them are maps: what [`decode`] will hold.
+/// Counts the items of a block, keys included, and the maps among them: the basis for the memory of
+/// [`decode`].
 pub(super) fn count(block: &[u8]) -> (u64, u64) {
     let mut items = Items(block);
     let (mut count, mut maps) = (0, 0);
-    // What is wrong with it, decoding tells.
+    // Errors are ignored here; decoding reports them.
     while let Ok(item) = items.next() {
         count += 1;
         maps += u64::from(matches!(item, Item::Map(_)));
@@ -69,7 +69,7 @@ pub(super) fn count(block: &[u8]) -> (u64, u64) {
     (count, maps)
 }
 
-/// A block as data.
+/// Decodes a block to IPLD data.
 pub(super) fn decode(block: &[u8]) -> Result<Ipld, &'static str> {
     let mut items = Items(block);
     let data = value(&mut items, 0)?;
@@ -137,7 +137,7 @@ impl<'a> Items<'a> {
         Ok(match info {
             20 => Item::Bool(false),
             21 => Item::Bool(true),
-            // Undefined; Go reads it as null, too.
+            // Undefined; Go reads it as null too.
             22 | 23 => Item::Null,
             25 => Item::Float(half(u16::from_be_bytes(self.fixed()?))),
             26 => Item::Float(f32::from_be_bytes(self.fixed()?).into()),
@@ -185,7 +185,7 @@ impl<'a> Items<'a> {
     }
 }
 
-/// A float of 16 bits: RFC 8949, appendix D.
+/// Converts a float of 16 bits: RFC 8949, appendix D.
 fn half(bits: u16) -> f64 {
     let exponent = i32::from(bits >> 10 & 0x1f);
     let mantissa = f64::from(bits & 0x3ff);
@@ -206,7 +206,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn data_is_read_as_the_library_reads_it(data in any::data()) {
+        fn decoding_agrees_with_the_library(data in any::data()) {
             let block = serde_ipld_dagcbor::to_vec(&data).unwrap();
             let (mut expected, found) = (Vec::new(), links(&block).unwrap());
             data.references(&mut expected);
@@ -217,7 +217,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_are_read_or_refused(bytes in any::bytes(60), data in any::data()) {
+        fn arbitrary_bytes_are_decoded_or_refused(bytes in any::bytes(60), data in any::data()) {
             let mut block = serde_ipld_dagcbor::to_vec(&data).unwrap();
             for bytes in [&bytes[..], &{ block.truncate(block.len() / 2); block }] {
                 // Links are found in all that is read, and in deeper data.

@@ -1,11 +1,11 @@
-//! DAG-JOSE: signed and encrypted objects, with bytes that are shown as base64url
-//! (<https://ipld.io/specs/codecs/dag-jose/spec/>).
+//! DAG-JOSE: signed and encrypted objects, whose bytes are presented as base64url
+//! ([specification](https://ipld.io/specs/codecs/dag-jose/spec/)).
 
 use crate::{Cid, hash};
 use ipld_core::ipld::Ipld;
 use multibase::Base;
 
-/// The CID that a signed object signs; an encrypted one has none.
+/// Returns the CID that a signed object signs; an encrypted one has none.
 pub(super) fn payload(object: &Ipld) -> Option<Cid> {
     let Ipld::Map(map) = object else { return None };
     match map.get("payload") {
@@ -14,7 +14,7 @@ pub(super) fn payload(object: &Ipld) -> Option<Cid> {
     }
 }
 
-/// An object as it is shown in JSON, with the payload also as a link.
+/// Converts an object to its JSON presentation, with the payload also as a link.
 pub(super) fn shown(object: Ipld) -> Ipld {
     let link = payload(&object);
     let mut shown = with_text(object);
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signed_object_links_to_its_payload_and_shows_bytes_as_text() {
+    fn signed_object_links_to_its_payload_and_presents_bytes_as_text() {
         let cid = Cid::default();
         let signature = Ipld::Map([("signature".to_owned(), Ipld::Bytes(vec![0xff, 0xfe]))].into());
         let object = Ipld::Map(

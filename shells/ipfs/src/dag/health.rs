@@ -1,18 +1,18 @@
-//! Walks that find what is wrong below a root, and go on.
+//! Walks that check all blocks below a root, without stopping at damaged or missing ones.
 
 use super::Visited;
 use crate::Cid;
 use crate::store::{Store, key_of};
 use crate::{Block, Error, PinMode, codec, hash};
 
-/// Whether all blocks below a root are there, as far as the index and what was read tell.
+/// State of the blocks below a root, according to the index and recorded damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Health {
     Whole,
     Broken,
 }
 
-/// Looks for damaged and missing blocks below a root. Only inner blocks are read; leaves are looked up.
+/// Checks for damaged and missing blocks below a root. Reads only inner blocks; leaves are looked up.
 pub(crate) fn health(store: &Store, root: Cid) -> Result<Health, Error> {
     let mut seen = Visited::default();
     seen.insert(&root);
@@ -35,8 +35,8 @@ pub(crate) fn health(store: &Store, root: Cid) -> Result<Health, Error> {
     Ok(Health::Whole)
 }
 
-/// Reads and hashes every block of a pin, and returns how many are damaged or missing. The damaged ones are
-/// noted in the store.
+/// Reads and hashes every block of a pin; returns the number of damaged or missing ones. The damaged ones are
+/// recorded in the store.
 pub(crate) fn verify(store: &Store, root: Cid, mode: PinMode) -> Result<u64, Error> {
     let mut seen = Visited::default();
     seen.insert(&root);

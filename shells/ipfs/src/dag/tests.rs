@@ -1,4 +1,4 @@
-//! Walks against a model that knows every CID in full.
+//! Tests of walks against a model that knows every CID in full.
 
 use super::*;
 use crate::Multihash;
@@ -14,14 +14,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
-/// How the CID of a node is made.
+/// Construction of a node's CID.
 #[derive(Debug, Clone, Copy)]
 enum Naming {
     /// The CID holds the node, if it is short enough.
     Identity,
-    /// A digest whose first bytes are those of every other node.
+    /// A digest whose first bytes are shared by all nodes.
     SharedHead,
-    /// A digest whose last bytes are those of every other node.
+    /// A digest whose last bytes are shared by all nodes.
     SharedTail,
 }
 
@@ -31,7 +31,7 @@ struct Shape {
     codec: u64,
     /// Earlier nodes, as indexes into all of them.
     links: Vec<prop::sample::Index>,
-    /// The same for different nodes now and then, and the last thing in them.
+    /// Last bytes of the node, sometimes the same in different nodes.
     filler: u8,
 }
 
@@ -102,7 +102,7 @@ fn named(shape: &Shape, number: usize, data: &[u8]) -> Cid {
     Cid::new_v1(shape.codec, hash.unwrap())
 }
 
-/// A repository with the nodes of a DAG, and what each links to.
+/// A repository with the nodes of a DAG, and the links of each.
 struct World {
     store: Store,
     runtime: Runtime,
@@ -191,7 +191,7 @@ proptest! {
     }
 
     #[test]
-    fn walks_meet_every_block_below_a_root_once(shapes in shapes(), root in any::<prop::sample::Index>()) {
+    fn walks_visit_every_block_below_a_root_once(shapes in shapes(), root in any::<prop::sample::Index>()) {
         let world = World::new(&shapes);
         let root = world.nodes[root.index(world.nodes.len())];
         let expected = world.below(&[root]);

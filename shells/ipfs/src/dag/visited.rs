@@ -1,8 +1,8 @@
-//! Sets of CIDs that a walk has met.
+//! Sets of the CIDs that a walk has visited.
 //!
-//! CIDs come from strangers, and an identity CID has any bytes its author likes for a digest. So no part of a
-//! CID may stand for the whole, and no hash whose collisions can be computed: a colliding CID would count as
-//! visited, and garbage collection would delete what only that one links to.
+//! CIDs come from strangers, and the digest of an identity CID is chosen freely. So neither a part of a CID
+//! nor a hash with computable collisions may represent it: a colliding CID would count as visited, and
+//! garbage collection would delete blocks that only that one links to.
 
 use crate::Cid;
 use crate::store::{IDENTITY, fingerprint, key_of};
@@ -11,10 +11,11 @@ use std::collections::HashSet;
 use std::hash::Hasher;
 use std::sync::LazyLock;
 
-/// The secret of this process. Nothing hashed with it leaves the process.
+/// Random key of this process. No hash made with it leaves the process.
 static SECRET: LazyLock<SipHasher13> = LazyLock::new(|| SipHasher13::new_with_key(&rand::random()));
 
-/// Keyed 128-bit hash of a whole CID: 16 bytes in place of up to 100, because a DAG may have millions.
+/// Computes a keyed 128-bit hash of a whole CID: 16 bytes instead of up to 100, because a DAG may have
+/// millions.
 fn keyed_hash(cid: &Cid) -> u128 {
     let mut hasher = *SECRET;
     hasher.write_u64(cid.version().into());
@@ -24,12 +25,12 @@ fn keyed_hash(cid: &Cid) -> u128 {
     hasher.finish128().as_u128()
 }
 
-/// CIDs that were met, each told apart from all others by version, codec and multihash.
+/// Visited CIDs, distinguished by version, codec and multihash.
 #[derive(Debug, Default)]
 pub(crate) struct Visited(HashSet<u128>);
 
 impl Visited {
-    /// Adds a CID; returns `false` if it was there already.
+    /// Adds a CID; returns `false` if it was present already.
     pub(crate) fn insert(&mut self, cid: &Cid) -> bool {
         self.0.insert(keyed_hash(cid))
     }
@@ -39,13 +40,13 @@ impl Visited {
 #[derive(Debug, Default)]
 pub(crate) struct Marked {
     keys: HashSet<u64>,
-    /// Inner blocks whose links are marked too; of the others only the block itself is.
+    /// Inner blocks whose links are marked too; of other blocks only the block itself is marked.
     expanded: Visited,
 }
 
 impl Marked {
     pub(crate) fn add(&mut self, cid: &Cid) {
-        // Those are not stored.
+        // Identity CIDs are not stored.
         if cid.hash().code() != IDENTITY {
             self.keys.insert(fingerprint(&key_of(cid)));
         }
@@ -55,7 +56,7 @@ impl Marked {
         self.keys.contains(&fingerprint(key))
     }
 
-    /// Notes that the links of a block are marked; returns `false` if they were already.
+    /// Records that the links of a block are marked; returns `false` if they were already.
     pub(super) fn expand(&mut self, cid: &Cid) -> bool {
         self.expanded.insert(cid)
     }

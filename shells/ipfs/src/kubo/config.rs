@@ -13,7 +13,7 @@ pub struct Config {
     pub node_multiaddress: Multiaddr,
     /// Time limit of requests that answer at once, and of the silence between two lines of a listing.
     pub request_timeout: Duration,
-    /// How long a pin may go without progress.
+    /// Time limit of a pin without progress.
     pub pin_timeout: Duration,
     /// Time limit of one unpin: Kubo takes long to walk a very large DAG.
     pub unpin_timeout: Duration,

@@ -114,12 +114,12 @@ struct State {
     /// Pieces of the body to send next.
     ready: VecDeque<Bytes>,
     closed: bool,
-    /// Whether a request may carry more than one block.
+    /// True if a request may carry more than one block.
     many: bool,
     error: Option<Error>,
     sent: Tally,
     stored: Stored,
-    /// When the connection last accepted data, or began to wait for the source; `None` while the source is
+    /// Time when the connection last accepted data, or began to wait for the source; `None` while the source is
     /// awaited.
     taken: Option<Instant>,
 }

@@ -14,7 +14,7 @@ const DAMAGED_MAX: usize = 1 << 16;
 #[derive(Debug, Default)]
 pub(crate) struct Damage {
     keys: Mutex<HashSet<Vec<u8>>>,
-    /// Whether there is any damage; avoids the lock in the usual case.
+    /// True if there is any damage; avoids the lock in the usual case.
     any: AtomicBool,
     changed: Notify,
 }

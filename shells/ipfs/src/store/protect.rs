@@ -25,7 +25,7 @@ struct State {
     uploads: usize,
     collecting: bool,
     touched: HashSet<u64>,
-    /// Whether more blocks were touched than can be recorded: a collection then spares all blocks.
+    /// True if more blocks were touched than can be recorded: a collection then spares all blocks.
     overflowed: bool,
     roots: HashMap<Cid, usize>,
 }

@@ -143,7 +143,7 @@ struct Metered<C> {
     socket: C,
     frames: Frames,
     buffered: Arc<Buffered>,
-    /// When reading was paused for lack of room, and the timer of the next check.
+    /// Time when reading was paused for lack of room, and the timer of the next check.
     paused: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 

@@ -1,4 +1,4 @@
-//! From streams to DAGs.
+//! [`Adder`], which builds UnixFS DAGs from streams of content.
 
 use super::Name;
 use super::build::{Leaf, Settings};
@@ -16,33 +16,33 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// Bytes hashed as one piece of work: long against the cost of handing it to another thread.
+/// Bytes hashed as one piece of work: long enough to be worth handing to another thread.
 const WORK_BYTES: usize = 1 << 20;
 /// Memory for a chunk besides its bytes: its buffer, CID and place in the tree. Counted in the size of a
 /// piece of work, so that chunks of one byte need no more memory than others.
 const CHUNK_COST: usize = 1024;
-/// Pieces being hashed at the same time, per file; bounds the memory of an upload to a few times this many
-/// pieces and keeps as many cores busy.
+/// Pieces hashed concurrently, per file; limits the memory of an upload to a few times as many pieces and
+/// keeps as many cores busy.
 const WORKERS: usize = 4;
 
 /// A finished entry of an upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Added {
-    /// The path within the upload; empty for the root of a wrap.
+    /// Path within the upload; empty for the root of a wrapped upload.
     pub name: Name,
-    /// The root of the entry's DAG.
+    /// Root of the entry's DAG.
     pub cid: Cid,
-    /// Bytes of content, for a file.
+    /// Size of a file's content, bytes.
     pub bytes: u64,
-    /// Bytes of all blocks of its DAG, each counted where it is linked: what Kubo calls `Size`.
+    /// Size of all blocks of the DAG, bytes, each counted wherever it is linked: Kubo's `Size`.
     pub size: u64,
 }
 
-/// Builds UnixFS DAGs from streams and gives their blocks to a channel, children before parents.
+/// Builds UnixFS DAGs from streams and sends their blocks to a channel, children before parents.
 ///
-/// It stores nothing: the receiver of the blocks decides. A slow receiver slows the adder down. Of each file
-/// it holds a few MiB and one path of its tree; the names of all entries are held until the upload ends or
-/// their directory is built, within a limit for each upload and one for the process.
+/// It stores nothing: the receiver of the blocks does. A slow receiver slows the adder down. For each file it
+/// holds a few MiB and one path of the tree; the names of all entries are held until the upload ends or their
+/// directory is built, within a limit for each upload and one for the process.
 #[derive(Debug)]
 pub struct Adder {
     settings: Arc<Settings>,
@@ -52,19 +52,22 @@ pub struct Adder {
 
 type Work = FuturesOrdered<JoinHandle<Result<Vec<Leaf>, Error>>>;
 
-/// A file that is being cut.
+/// A file being chunked.
 struct Cutting<R> {
     content: R,
-    /// Read, but not part of a chunk yet.
+    /// Bytes read that are not part of a chunk yet.
     rest: BytesMut,
-    /// All content has been read.
+    /// True once all content has been read.
     exhausted: bool,
-    /// All content has been cut.
+    /// True once all content has been chunked.
     ended: bool,
 }
 
 impl Adder {
-    /// Starts an upload. Fails when the options contradict each other.
+    /// Starts an upload.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] or [`Error::Unsupported`] if options are invalid or contradict each other.
     pub fn new(options: AddOptions, blocks: mpsc::Sender<Block>) -> Result<Adder, Error> {
         let settings = Arc::new(Settings::new(options)?);
         Ok(Adder {
@@ -74,17 +77,17 @@ impl Adder {
         })
     }
 
-    /// Whether an entry with this name was added at the top of the upload.
+    /// Returns whether an entry with this name was added at the top of the upload.
     pub fn has_top(&self, name: &[u8]) -> bool {
         self.names.has_top(name)
     }
 
-    /// Adds one file at a path within the upload; an empty path takes the CID as its name. `progress` is
-    /// told the bytes read so far.
+    /// Adds one file at a path within the upload; with an empty path its CID becomes the name. `progress` is
+    /// called with the bytes read so far.
     ///
     /// # Errors
-    /// The content cannot be read, the path is taken or leaves the upload, the upload has too many names, or
-    /// the receiver is gone.
+    /// The content cannot be read, the path is in use or leaves the upload, the upload has too many names, or
+    /// the receiver of the blocks is gone.
     pub async fn file(
         &mut self,
         path: impl AsRef<[u8]>,
@@ -125,13 +128,19 @@ impl Adder {
         self.insert(names, root)
     }
 
-    /// Adds a directory, which may be empty. The ones above it are made as needed.
+    /// Adds a directory, which may be empty. Creates missing parents.
+    ///
+    /// # Errors
+    /// The path is in use or leaves the upload, or the upload has too many names.
     pub fn directory(&mut self, path: impl AsRef<[u8]>, meta: Metadata) -> Result<(), Error> {
         let meta = self.settings.meta(meta);
         self.names.make(&directory::split(path.as_ref())?, meta)
     }
 
     /// Adds a symbolic link. Of its metadata only the time is recorded, as links have no permissions.
+    ///
+    /// # Errors
+    /// As [`Adder::directory`], or the receiver of the blocks is gone.
     pub async fn symlink(
         &mut self,
         path: impl AsRef<[u8]>,
@@ -163,8 +172,11 @@ impl Adder {
         Ok(added)
     }
 
-    /// To be called before each entry, whose path is given: when the names need much memory, builds the
-    /// directories that do not lead to it and gives them to `told`. No later entry may go into those.
+    /// To be called before each entry, with its path: if the names need much memory, builds the directories
+    /// that `path` does not lead through and sends them to `told`. They accept no further entries.
+    ///
+    /// # Errors
+    /// `path` leaves the upload, a directory cannot be built, or the receiver of the blocks is gone.
     pub async fn make_room(
         &mut self,
         path: impl AsRef<[u8]>,
@@ -184,14 +196,18 @@ impl Adder {
         Ok(())
     }
 
-    /// Builds the directories, deepest first, and gives them to `told`; the last one is the root of the
-    /// upload. Returns what to pin: one root, unless several names were added side by side and not wrapped.
+    /// Builds the directories, deepest first, and sends them to `told`; the last one is the root of the
+    /// upload. Returns the roots to pin: a single one, unless several names were added side by side without
+    /// wrapping.
+    ///
+    /// # Errors
+    /// A directory cannot be built, or the receiver of the blocks is gone.
     pub async fn finish(mut self, told: mpsc::Sender<Added>) -> Result<Vec<Added>, Error> {
         let names = std::mem::take(&mut self.names);
         self.building(told, move |output| names.build(output)).await
     }
 
-    /// Runs `build`, which may take long, on a thread for that.
+    /// Runs `build`, which may take long, on a blocking thread.
     async fn building<T: Send + 'static>(
         &self,
         told: mpsc::Sender<Added>,
@@ -210,8 +226,8 @@ impl Adder {
             .map_err(|_| Error::Closed)?
     }
 
-    /// Reads a piece of work, chunk by chunk, and the number of bytes read. Each chunk has a buffer of its
-    /// own in which it becomes a block, so that it is not copied again.
+    /// Reads a piece of work, chunk by chunk; returns it with the number of bytes read. Each chunk is read
+    /// into its own buffer, which becomes the block without another copy.
     async fn fill(
         &self,
         cutting: &mut Cutting<impl AsyncRead + Send + Unpin>,

@@ -1,21 +1,20 @@
-//! Memory for the names of uploads, limited for each upload and for all of them together.
+//! Memory budget for the names of uploads, limited for each upload and for all of them together.
 
 use crate::Error;
 use std::sync::{Arc, LazyLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Bytes of memory that the names of one upload may hold: some 700,000 names of 40 bytes.
+/// Limit of one upload, bytes: some 700,000 names of 40 bytes.
 pub(super) const UPLOAD_MAX: usize = 256 << 20;
-/// Bytes that the names of all uploads of this process may hold: four uploads of the largest size, next to
-/// many small ones.
+/// Limit of all uploads of this process, bytes: four uploads of the largest size, next to many small ones.
 const PROCESS_MAX: usize = 1 << 30;
-/// Memory is taken from the process in steps of this many bytes, so that most names need no lock.
+/// Unit in which memory is taken from the process, bytes, so that most names need no lock.
 const STEP: usize = 64 << 10;
 
-/// Counts steps, not bytes: a permit is a `u32`.
+/// Permits count steps, not bytes: a number of permits is a `u32`.
 static PROCESS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(PROCESS_MAX / STEP)));
 
-/// The memory of one upload. Dropping it gives the memory back.
+/// Memory budget of one upload; released when dropped.
 #[derive(Debug, Default)]
 pub(super) struct Budget {
     used: usize,
@@ -23,15 +22,15 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// Bytes in use.
+    /// Returns the bytes in use.
     pub(super) fn used(&self) -> usize {
         self.used
     }
 
-    /// Takes `bytes` more.
+    /// Charges `bytes` more.
     ///
     /// # Errors
-    /// The upload or the process holds too much.
+    /// The upload or the process exceeds its limit.
     pub(super) fn charge(&mut self, bytes: usize) -> Result<(), Error> {
         let used = self.used + bytes;
         if used > UPLOAD_MAX {
@@ -59,7 +58,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Gives back all but `bytes`.
+    /// Releases all but `bytes`.
     pub(super) fn shrink_to(&mut self, bytes: usize) {
         self.used = self.used.min(bytes);
         let steps = self.used.div_ceil(STEP);
@@ -75,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_upload_is_refused_above_its_limit_and_gives_everything_back() {
+    fn upload_above_its_limit_is_refused_and_releases_its_memory() {
         let mut budget = Budget::default();
         budget.charge(UPLOAD_MAX - 10).unwrap();
         assert!(matches!(budget.charge(11), Err(Error::Invalid(_))));

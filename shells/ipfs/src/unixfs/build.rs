@@ -1,4 +1,4 @@
-//! Making the nodes of a file.
+//! Building blocks of files: leaves and inner nodes.
 
 use super::Name;
 use super::options::{AddOptions, HashKind, Layout, Metadata};
@@ -8,10 +8,10 @@ use crate::{Block, Error, codec, hash, store};
 use bytes::{Bytes, BytesMut};
 use cid::Version;
 
-/// The longest content that may become part of a CID; longer digests are refused by other nodes.
+/// Maximal length of content inlined into a CID, bytes; other nodes refuse longer digests.
 const INLINE_MAX: usize = 128;
 
-/// Options with all defaults filled in and all contradictions refused.
+/// Options with all defaults filled in, free of contradictions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Settings {
     pub(super) options: AddOptions,
@@ -23,13 +23,13 @@ pub(super) struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Child {
     pub(super) cid: Cid,
-    /// Bytes of all its blocks.
+    /// Size of all its blocks, bytes.
     pub(super) size: u64,
-    /// Bytes of content.
+    /// Size of its content, bytes.
     pub(super) bytes: u64,
 }
 
-/// A leaf, with the content it was made from.
+/// A leaf and its content.
 #[derive(Debug)]
 pub(super) struct Leaf {
     pub(super) child: Child,
@@ -80,7 +80,7 @@ impl Settings {
         })
     }
 
-    /// Names a block. `None` instead of a block when the name holds all of it.
+    /// Computes the CID of a block. The block is `None` if the CID holds all of its data.
     pub(super) fn block(&self, codec: u64, data: Bytes) -> Result<(Cid, Option<Block>), Error> {
         let inline = self.options.inline.is_some_and(|limit| data.len() <= limit);
         if inline || self.options.hash.code() == store::IDENTITY {
@@ -95,7 +95,7 @@ impl Settings {
         Ok((cid, Some(Block { cid, data })))
     }
 
-    /// A UnixFS node without links.
+    /// Builds a UnixFS node without links.
     pub(super) fn single(&self, node: &Unixfs) -> Result<(Child, Option<Block>), Error> {
         let bytes = node.size.unwrap_or(0);
         let data = Bytes::from(
@@ -110,7 +110,7 @@ impl Settings {
         Ok((Child { cid, size, bytes }, block))
     }
 
-    /// A leaf that is nothing but content.
+    /// Builds a raw leaf, whose block is the content itself.
     pub(super) fn raw_leaf(&self, content: Bytes) -> Result<Leaf, Error> {
         let bytes = content.len() as u64;
         let (cid, block) = self.block(codec::RAW, content.clone())?;
@@ -125,7 +125,7 @@ impl Settings {
         })
     }
 
-    /// The leaf for one chunk, which begins at [`pb::LEAF_BEFORE`] of the buffer and is not empty.
+    /// Builds the leaf of one chunk, which begins at [`pb::LEAF_BEFORE`] of the buffer and is not empty.
     fn leaf(&self, buffer: BytesMut) -> Result<Leaf, Error> {
         if self.raw_leaves {
             return self.raw_leaf(buffer.freeze().slice(pb::LEAF_BEFORE..));
@@ -145,7 +145,7 @@ impl Settings {
         })
     }
 
-    /// A buffer for one chunk, with nothing in it yet but the room before.
+    /// Returns a buffer for one chunk, with room reserved before it.
     pub(super) fn chunk_buffer(&self) -> BytesMut {
         let longest = self.options.chunker.longest();
         let mut buffer = BytesMut::with_capacity(pb::LEAF_BEFORE + longest + pb::LEAF_AFTER);
@@ -153,12 +153,12 @@ impl Settings {
         buffer
     }
 
-    /// The leaves of chunks that were read into [`Settings::chunk_buffer`]s.
+    /// Builds the leaves of chunks that were read into [`Settings::chunk_buffer`]s.
     pub(super) fn leaves(&self, chunks: Vec<BytesMut>) -> Result<Vec<Leaf>, Error> {
         chunks.into_iter().map(|chunk| self.leaf(chunk)).collect()
     }
 
-    /// An inner node of a file.
+    /// Builds an inner node of a file.
     pub(super) fn inner(
         &self,
         children: Vec<Child>,
@@ -188,7 +188,7 @@ impl Settings {
         Ok((Child { cid, size, bytes }, block))
     }
 
-    /// What is recorded of an entry's metadata.
+    /// Returns the metadata to record for an entry.
     pub(super) fn meta(&self, own: Metadata) -> Metadata {
         let own = if self.options.preserve {
             own
@@ -202,7 +202,7 @@ impl Settings {
     }
 }
 
-/// A file in one node. An empty one has no data field at all.
+/// Returns the node of a file without links. An empty file has no data field at all.
 pub(super) fn file(kind: Type, content: Bytes, meta: Metadata) -> Unixfs {
     let mut node = Unixfs::new(kind);
     node.size = Some(content.len() as u64);

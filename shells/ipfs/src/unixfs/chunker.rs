@@ -1,27 +1,27 @@
-//! Where content is cut. The two content-defined ways and their constants are those of Kubo, so that the same
+//! Chunking of content. The two content-defined chunkers and their constants are Kubo's, so that the same
 //! content gets the same CIDs: a Rabin fingerprint over 16 bytes, and buzhash over 32.
 
 use super::options::Chunker;
 use std::sync::LazyLock;
 
-/// Bytes that a Rabin fingerprint covers.
+/// Window of the Rabin fingerprint, bytes.
 const RABIN_WINDOW: usize = 16;
-/// The irreducible polynomial over GF(2) whose remainders are the fingerprints.
+/// Irreducible polynomial over GF(2); the fingerprints are remainders of a division by it.
 const POLYNOMIAL: u64 = 17_437_180_132_763_653;
 /// Degree of [`POLYNOMIAL`].
 const DEGREE: u32 = POLYNOMIAL.ilog2();
 
-/// Bytes that a buzhash covers.
+/// Window of buzhash, bytes.
 const BUZHASH_WINDOW: usize = 32;
-/// The shortest chunk that buzhash cuts.
+/// Minimal length of a buzhash chunk, bytes.
 const BUZHASH_MIN: usize = 128 << 10;
-/// The longest.
+/// Maximal length of a buzhash chunk, bytes.
 const BUZHASH_MAX: usize = 512 << 10;
-/// A chunk ends where these bits of the hash are 0.
+/// A buzhash chunk ends where these bits of the hash are 0.
 const BUZHASH_MASK: u32 = (1 << 17) - 1;
 
 impl Chunker {
-    /// The longest chunk, bytes.
+    /// Returns the maximal length of a chunk, bytes.
     pub(super) fn longest(self) -> usize {
         match self {
             Chunker::Size(size) => size,
@@ -30,8 +30,8 @@ impl Chunker {
         }
     }
 
-    /// The length of the first chunk of `data`, which is [`Chunker::longest`] bytes long, or shorter when the
-    /// content ends with it.
+    /// Returns the length of the first chunk of `data`, which is [`Chunker::longest`] bytes long, or shorter
+    /// at the end of the content.
     pub(super) fn cut(self, data: &[u8]) -> usize {
         match self {
             Chunker::Size(size) => data.len().min(size),
@@ -41,11 +41,11 @@ impl Chunker {
     }
 }
 
-/// For each byte, what it contributes to a fingerprint.
+/// Contribution of each byte to a fingerprint.
 struct Rabin {
-    /// When it leaves the window.
+    /// Contribution of a byte that leaves the window.
     out: [u64; 256],
-    /// When it stands above the polynomial's degree: its remainder, and itself to clear it.
+    /// For bits above the polynomial's degree: their remainder, and the bits themselves to clear them.
     reduce: [u64; 256],
 }
 
@@ -63,7 +63,7 @@ static RABIN: LazyLock<Rabin> = LazyLock::new(|| {
     tables
 });
 
-/// The remainder of a division by [`POLYNOMIAL`] over GF(2).
+/// Returns the remainder of a division by [`POLYNOMIAL`] over GF(2).
 fn remainder(mut value: u64) -> u64 {
     while value >> DEGREE != 0 {
         value ^= POLYNOMIAL << (value.ilog2() - DEGREE);
@@ -103,14 +103,14 @@ fn buzhash(data: &[u8]) -> usize {
         .fold(0_u32, |hash, byte| hash.rotate_left(1) ^ of(*byte));
     let mut end = BUZHASH_MIN;
     while hash & BUZHASH_MASK != 0 && end < data.len() {
-        // After 32 rotations a byte stands as it came in.
+        // 32 rotations by one bit leave a byte's value unchanged.
         hash = hash.rotate_left(1) ^ of(data[end - BUZHASH_WINDOW]) ^ of(data[end]);
         end += 1;
     }
     end
 }
 
-/// A number for each byte. Each of the 32 bits is set in half of them.
+/// Random value of each byte; each of the 32 bits is set in half of them.
 const BUZHASH: [u32; 256] = [
     0x6236_e7d5,
     0x1027_9b0b,
@@ -375,14 +375,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_of_the_table_has_each_bit() {
+    fn each_bit_is_set_in_half_of_the_buzhash_table() {
         for bit in 0..32 {
             assert_eq!(BUZHASH.iter().filter(|value| *value >> bit & 1 == 1).count(), 128);
         }
     }
 
     #[test]
-    fn fingerprint_depends_on_the_last_sixteen_bytes_only() {
+    fn rabin_fingerprint_depends_only_on_the_last_sixteen_bytes() {
         let rabin = Chunker::Rabin {
             min: 16,
             average: 64,

@@ -1,5 +1,5 @@
-//! The directories of an upload. They are kept in memory because a later entry may still go into any of
-//! them. When they need much memory, those that seem complete are built and forgotten but for their CID.
+//! Directories of an upload. They are kept in memory because later entries may go into any of them. If they
+//! need much memory, those that seem complete are built, and only their CIDs are kept.
 
 use super::adder::Added;
 use super::budget::{Budget, UPLOAD_MAX};
@@ -12,18 +12,18 @@ use crate::{Block, Error, codec};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
-/// Directories in directories; bounds the recursion over them.
+/// Maximal depth of directories; limits the recursion over them.
 const DEPTH_MAX: usize = 256;
-/// Bytes of memory for an entry besides its name: its share of a tree node, the allocations of its name and
-/// CID, and its place in the list from which its directory is built.
+/// Memory of an entry besides its name, bytes: its share of a tree node, the allocations of its name and CID,
+/// and its place in the list from which its directory is built.
 const ENTRY_COST: usize = 320;
-/// The same for a directory: the first node of its tree has room for eleven entries.
+/// Memory of a directory besides its name, bytes: the first node of its tree has room for eleven entries.
 const DIRECTORY_COST: usize = 1024;
-/// Directories that seem complete are built when an upload holds this many bytes more than after the last
-/// time, or half of what it may hold.
+/// Growth of an upload's memory since the last time, bytes, at which directories that seem complete are
+/// built; they also are when half of the limit is used.
 const CROWDED: usize = UPLOAD_MAX / 8;
 
-/// A directory, its names sorted by bytes as UnixFS wants them.
+/// A directory, with its names sorted by bytes as UnixFS requires.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     entries: BTreeMap<Name, Entry>,
@@ -38,7 +38,7 @@ enum Entry {
     Closed(Done),
 }
 
-/// The root of a finished entry, in little memory.
+/// Root of a finished entry, in compact form.
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) cid: Box<[u8]>,
@@ -68,7 +68,7 @@ impl Done {
     }
 }
 
-/// Everything that was added, by path.
+/// All entries of an upload, by path.
 #[derive(Debug)]
 pub(super) struct Names {
     root: Directory,
@@ -77,7 +77,7 @@ pub(super) struct Names {
     crowded: usize,
 }
 
-/// Receives the results of building directories.
+/// Destination of the nodes and directories built.
 pub(super) struct Output<'a> {
     pub(super) settings: &'a Settings,
     pub(super) block: &'a mut dyn FnMut(Block) -> Result<(), Error>,
@@ -117,17 +117,17 @@ impl Default for Names {
 }
 
 impl Names {
-    /// Whether there is an entry with this name at the top.
+    /// Returns whether there is an entry with this name at the top.
     pub(super) fn has_top(&self, name: &[u8]) -> bool {
         self.root.entries.contains_key(name)
     }
 
-    /// Whether it is time to [`Names::close`] directories.
+    /// Returns whether it is time to [`Names::close`] directories.
     pub(super) fn is_crowded(&self) -> bool {
         self.budget.used() >= self.crowded
     }
 
-    /// Refuses a path that is taken, before its content is read.
+    /// Refuses a path in use, before its content is read.
     pub(super) fn check_free(&self, names: &[&[u8]]) -> Result<(), Error> {
         let mut directory = &self.root;
         for (at, name) in names.iter().enumerate() {
@@ -154,7 +154,7 @@ impl Names {
         Ok(())
     }
 
-    /// Makes a directory and those above it, if missing.
+    /// Creates a directory and its missing parents.
     pub(super) fn make(&mut self, names: &[&[u8]], meta: Metadata) -> Result<(), Error> {
         self.directory(names)?.meta = meta;
         Ok(())
@@ -176,7 +176,7 @@ impl Names {
         Ok(directory)
     }
 
-    /// Builds all directories but those that `current`, the path of the next entry, leads through.
+    /// Builds all directories except those on `current`, the path of the next entry.
     pub(super) fn close(&mut self, current: &[Name], output: &mut Output<'_>) -> Result<(), Error> {
         close(&mut self.root, &[], current, output)?;
         self.budget.shrink_to(cost(&self.root));
@@ -221,7 +221,7 @@ pub(super) fn added(name: Name, child: &Child) -> Added {
     }
 }
 
-/// Bytes of memory that a directory is charged for.
+/// Returns the bytes of memory that a directory is charged for.
 fn cost(directory: &Directory) -> usize {
     let of = |(name, entry): (&Name, &Entry)| {
         let below = match entry {
@@ -259,7 +259,7 @@ fn close(
     Ok(())
 }
 
-/// The root of an entry at `path`; an open directory is built and told.
+/// Returns the root of an entry at `path`; builds and reports an open directory.
 fn finished(entry: Entry, path: &[u8], output: &mut Output<'_>) -> Result<Done, Error> {
     match entry {
         Entry::Done(done) | Entry::Closed(done) => Ok(done),
@@ -283,7 +283,7 @@ fn build(directory: Directory, path: &[u8], output: &mut Output<'_>) -> Result<D
     finish(links, directory.meta, output)
 }
 
-/// A directory from its links, sharded if it is large.
+/// Builds a directory from its links, sharded if it is large.
 fn finish(links: Vec<(Name, Done)>, meta: Metadata, output: &mut Output<'_>) -> Result<Done, Error> {
     let options = &output.settings.options;
     let crowded = options.max_directory_links > 0 && links.len() > options.max_directory_links;
@@ -309,7 +309,7 @@ fn finish(links: Vec<(Name, Done)>, meta: Metadata, output: &mut Output<'_>) -> 
     inner(data.into(), size, output)
 }
 
-/// A node of a directory, encoded.
+/// Emits an encoded node of a directory.
 pub(super) fn inner(data: Bytes, size: u64, output: &mut Output<'_>) -> Result<Done, Error> {
     let (cid, block) = output.settings.block(codec::DAG_PB, data)?;
     block.map(&mut *output.block).transpose()?;
@@ -325,7 +325,7 @@ mod tests {
         settings.raw_leaf(Bytes::from(content)).unwrap().child
     }
 
-    /// The roots, and the paths of directories in the order in which they were built.
+    /// Returns the roots, and the paths of directories in the order in which they were built.
     fn added(close_at: Option<usize>) -> (Vec<Added>, Vec<String>) {
         let settings = Settings::new(AddOptions::default()).unwrap();
         let mut names = Names::default();
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_that_are_built_early_have_the_same_cids_and_take_no_more_entries() {
+    fn directories_built_early_have_the_same_cids_and_are_closed() {
         let (roots, built) = added(None);
         assert_eq!(built, ["a/b", "a/c", "a"]);
         for close_at in [2, 3] {
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_charged_for_what_they_hold_and_refused_above_the_limit() {
+    fn names_are_charged_and_refused_above_the_limit() {
         let settings = Settings::new(AddOptions::default()).unwrap();
         let mut names = Names::default();
         let long = [b'n'; 255];

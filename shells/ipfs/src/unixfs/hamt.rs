@@ -1,4 +1,4 @@
-//! Sharded directories: a trie over the hash of the names.
+//! Sharded directories (HAMT): a trie over the hashes of the names.
 
 use super::Name;
 use super::directory::{self, Done, Output};
@@ -7,10 +7,10 @@ use super::pb::{self, Type, Unixfs};
 use crate::Error;
 use bytes::Bytes;
 
-/// The multihash code of murmur3-x64-64, the hash of the names.
+/// Multihash code of murmur3-x64-64, the hash of the names.
 pub(super) const MURMUR3: u64 = 0x22;
 
-/// The first 64 bits of MurmurHash3 x64-128 with seed 0.
+/// Returns the first 64 bits of MurmurHash3 x64-128 with seed 0.
 pub(super) fn murmur3(data: &[u8]) -> u64 {
     const C1: u64 = 0x87c3_7b91_1142_53d5;
     const C2: u64 = 0x4cf5_ad43_2745_937f;
@@ -36,7 +36,7 @@ pub(super) fn murmur3(data: &[u8]) -> u64 {
     let mut last = [0; 16];
     last[..tail.len()].copy_from_slice(tail);
     let k = u128::from_le_bytes(last);
-    // A part of the tail that is all zero mixes to zero, so absent and zero bytes need no distinction.
+    // An all-zero tail mixes to zero, so absent and zero bytes need no distinction.
     h2 ^= mix2((k >> 64) as u64);
     h1 ^= mix1(k as u64);
     h1 ^= data.len() as u64;
@@ -53,7 +53,7 @@ pub(super) fn murmur3(data: &[u8]) -> u64 {
     finish(h1).wrapping_add(finish(h2))
 }
 
-/// Which slot of the node at `depth` a name belongs to; `None` when its hash has no bits left.
+/// Returns the slot of a name in a node at `depth`; `None` if its hash has no bits left.
 pub(super) fn slot(hash: u64, depth: u32, fanout: usize) -> Option<usize> {
     let bits = fanout.trailing_zeros();
     let used = depth.checked_mul(bits)?;
@@ -63,12 +63,12 @@ pub(super) fn slot(hash: u64, depth: u32, fanout: usize) -> Option<usize> {
     Some((hash << used >> (64 - bits)) as usize)
 }
 
-/// Digits of the hexadecimal prefix of a link's name.
+/// Returns the number of digits of the hexadecimal prefix of a link's name.
 pub(super) fn prefix_width(fanout: usize) -> usize {
     format!("{:X}", fanout.saturating_sub(1)).len()
 }
 
-/// An entry of a sharded directory with the hash of its name.
+/// An entry of a sharded directory, with the hash of its name.
 struct Hashed {
     hash: u64,
     name: Name,
@@ -89,7 +89,7 @@ pub(super) fn build(
             done,
         })
         .collect();
-    // Sorted by hash, the entries of each slot lie together at every depth.
+    // Sorted by hash, the entries of each slot are adjacent at every depth.
     hashed.sort_by_key(|entry| entry.hash);
     shard(&hashed, 0, meta, output)
 }

@@ -1,4 +1,4 @@
-//! The tree above a file's leaves, built while they come.
+//! Tree above a file's leaves, built incrementally.
 
 use super::build::{Child, Leaf, Settings, file};
 use super::options::{Layout, Metadata};
@@ -9,20 +9,20 @@ use bytes::Bytes;
 /// Sub-trees of each depth in a trickle tree.
 const TRICKLE_REPEAT: usize = 4;
 
-/// Takes leaves in order and gives back blocks, children first.
+/// Incremental builder of a tree: takes leaves in order and emits blocks, children first.
 #[derive(Debug)]
 pub(super) struct Tree {
     meta: Metadata,
     shape: Shape,
-    /// The first leaf of a file with metadata: if it stays the only one, it is the root, and another block.
+    /// First leaf of a file with metadata: as the only leaf it becomes the root, which is a different block.
     held: Option<Leaf>,
     leaves: u64,
 }
 
 #[derive(Debug)]
 enum Shape {
-    /// Unfinished nodes, leaves' parents first. A node is closed only when its successor begins, so that the
-    /// root is known when it is made.
+    /// Unfinished nodes by level, parents of leaves first. A node is closed only when its successor begins,
+    /// so that the root is recognised when it is built.
     Balanced(Vec<Vec<Child>>),
     /// The path of unfinished nodes from the root.
     Trickle(Vec<Frame>),
@@ -32,7 +32,7 @@ enum Shape {
 struct Frame {
     children: Vec<Child>,
     leaves: usize,
-    /// Sub-trees here are less deep than this.
+    /// Exclusive limit on the depth of sub-trees.
     limit: Option<usize>,
     depth: usize,
     repeat: usize,
@@ -141,7 +141,7 @@ impl Tree {
     }
 }
 
-/// Puts a node into a level of a balanced tree, closing the full nodes in its way.
+/// Adds a node to a level of a balanced tree, closing full nodes.
 fn climb(
     settings: &Settings,
     levels: &mut Vec<Vec<Child>>,
@@ -165,7 +165,7 @@ fn climb(
     }
 }
 
-/// Puts a leaf into a trickle tree.
+/// Adds a leaf to a trickle tree.
 fn trickle(
     settings: &Settings,
     frames: &mut Vec<Frame>,

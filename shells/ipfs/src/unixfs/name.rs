@@ -1,4 +1,4 @@
-//! Names in directories.
+//! Names of directory entries.
 
 use std::fmt;
 
@@ -7,13 +7,13 @@ use std::fmt;
 pub struct Name(Box<[u8]>);
 
 impl Name {
-    /// The bytes as stored.
+    /// Returns the bytes as stored.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// Lets maps be searched by bytes.
+/// Allows looking up names in maps by bytes.
 impl std::borrow::Borrow<[u8]> for Name {
     fn borrow(&self) -> &[u8] {
         &self.0
@@ -56,7 +56,7 @@ impl From<String> for Name {
     }
 }
 
-/// The text that Go's JSON encoder writes for the name: each byte that is not UTF-8 becomes U+FFFD.
+/// Formats the name like Go's JSON encoder: each byte that is not UTF-8 becomes U+FFFD.
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for chunk in self.0.utf8_chunks() {
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_kept_and_shown_as_go_shows_them() {
+    fn bytes_are_kept_and_displayed_like_in_go() {
         let name = Name::from(&b"caf\xe9\xe2\x82"[..]);
         assert_eq!(name.as_bytes(), b"caf\xe9\xe2\x82");
         assert_eq!(name.to_string(), "caf\u{fffd}\u{fffd}\u{fffd}");

@@ -1,36 +1,37 @@
-//! The options of `add` that decide a CID, and their defaults, which are Kubo's.
+//! Options of `add` that determine CIDs. Their defaults are Kubo's.
 
 use crate::{Error, hash};
 use cid::Version;
 use std::str::FromStr;
 
-/// How the content is cut.
+/// Method of splitting content into chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chunker {
-    /// Pieces of this many bytes, 1 to [`Chunker::SIZE_MAX`]. Kubo's `size-N`.
+    /// Chunks of this many bytes, 1 to [`Chunker::SIZE_MAX`]. Kubo's `size-N`.
     Size(usize),
-    /// Where the Rabin fingerprint of the last 16 bytes is 0 in its lower bits. Kubo's `rabin-MIN-AVG-MAX`.
+    /// Cuts where the lower bits of the Rabin fingerprint of the last 16 bytes are 0. Kubo's
+    /// `rabin-MIN-AVG-MAX`.
     Rabin {
-        /// The shortest chunk, at least [`Chunker::RABIN_MIN`] bytes.
+        /// Minimal length of a chunk, at least [`Chunker::RABIN_MIN`] bytes.
         min: usize,
-        /// About the usual length, bytes.
+        /// Approximate average length of a chunk, bytes.
         average: usize,
-        /// The longest chunk, at most [`Chunker::SIZE_MAX`] bytes.
+        /// Maximal length of a chunk, at most [`Chunker::SIZE_MAX`] bytes.
         max: usize,
     },
-    /// Where the buzhash of the last 32 bytes is 0 in its lower bits: 128 to 512 KiB.
+    /// Cuts where the lower bits of the buzhash of the last 32 bytes are 0: chunks of 128 to 512 KiB.
     Buzhash,
 }
 
 impl Chunker {
-    /// The largest piece: with its envelope it still fits a bitswap block of 2 MiB.
+    /// Maximal chunk size, bytes: in its envelope it still fits a bitswap block of 2 MiB.
     pub const SIZE_MAX: usize = 2_096_896;
-    /// Bytes that a Rabin fingerprint covers: no chunk is shorter.
+    /// Window of the Rabin fingerprint, bytes: no chunk is shorter.
     pub const RABIN_MIN: usize = 16;
     /// Kubo's default size, bytes, and the average of its `rabin`.
     const DEFAULT_SIZE: usize = 262_144;
 
-    /// Refuses what no content can be cut by.
+    /// Refuses parameters that cannot be used for chunking.
     pub(super) fn check(self) -> Result<(), Error> {
         match self {
             Chunker::Size(1..=Chunker::SIZE_MAX) | Chunker::Buzhash => Ok(()),
@@ -62,7 +63,7 @@ impl Chunker {
         }
     }
 
-    /// Kubo's bounds for an average.
+    /// Returns a Rabin chunker with Kubo's bounds for an average.
     fn rabin(average: usize) -> Chunker {
         Chunker::Rabin {
             min: average / 3,
@@ -75,7 +76,7 @@ impl Chunker {
 impl FromStr for Chunker {
     type Err = Error;
 
-    /// Reads Kubo's names: `size-N`, `rabin`, `rabin-AVG`, `rabin-MIN-AVG-MAX`, `buzhash`.
+    /// Parses Kubo's names: `size-N`, `rabin`, `rabin-AVG`, `rabin-MIN-AVG-MAX`, `buzhash`.
     fn from_str(text: &str) -> Result<Chunker, Error> {
         let unknown = || Error::invalid(format!("unrecognized chunker option: {text}"));
         let number = |part: &str| part.parse::<usize>().map_err(|_| unknown());
@@ -107,19 +108,19 @@ impl FromStr for Chunker {
     }
 }
 
-/// A hash function for new blocks, by its multihash code.
+/// Multihash code of a hash function for new blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HashKind(u64);
 
 impl HashKind {
-    /// SHA-256, the only one that CIDv0 has.
+    /// SHA-256, the only function of CIDv0.
     pub const SHA2_256: HashKind = HashKind(0x12);
-    /// SHA-512.
+    /// SHA-512, with a digest of 64 bytes.
     pub const SHA2_512: HashKind = HashKind(0x13);
-    /// BLAKE2b, 256 bits.
+    /// BLAKE2b with a digest of 32 bytes.
     pub const BLAKE2B_256: HashKind = HashKind(0xb220);
 
-    /// The multihash code.
+    /// Returns the multihash code.
     pub fn code(self) -> u64 {
         self.0
     }
@@ -134,7 +135,7 @@ impl Default for HashKind {
 impl FromStr for HashKind {
     type Err = Error;
 
-    /// Reads the name of a hash function that Kubo adds with.
+    /// Parses the name of a hash function that Kubo's `add` supports.
     fn from_str(text: &str) -> Result<HashKind, Error> {
         let name = text.to_ascii_lowercase();
         if name.is_empty() {
@@ -147,80 +148,80 @@ impl FromStr for HashKind {
     }
 }
 
-/// The shape of a file's tree.
+/// Shape of a file's tree.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Layout {
     /// All leaves at the same depth.
     #[default]
     Balanced,
-    /// Leaves near the root first, for reading from the start.
+    /// First leaves near the root, for reading from the start.
     Trickle,
 }
 
-/// How the size of a directory is estimated when deciding whether to shard it.
+/// Estimate of a directory's size, used for deciding whether to shard it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum HamtSize {
-    /// Bytes of all names and CIDs.
+    /// Size of all names and CIDs.
     #[default]
     Links,
-    /// Bytes of the directory's block.
+    /// Size of the directory's block.
     Block,
 }
 
-/// Permissions and time of change, recorded only if given.
+/// Permissions and modification time, recorded only if given.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Metadata {
-    /// The lower 12 bits of a Unix mode: permissions, setuid, setgid, sticky. 0 counts as not given.
+    /// Lower 12 bits of a Unix mode: permissions, setuid, setgid, sticky. 0 counts as not given.
     pub mode: Option<u32>,
-    /// Seconds since 1970 and nanoseconds.
+    /// Seconds since 1970, and nanoseconds.
     pub mtime: Option<(i64, u32)>,
 }
 
-/// Go's setuid and setgid bits, which are 12 above those of Unix.
+/// Go's setuid and setgid bits, 12 above those of Unix.
 const GO_SET_ID: u32 = 0o60_000_000;
-/// Go's sticky bit, which is 11 above that of Unix.
+/// Go's sticky bit, 11 above that of Unix.
 const GO_STICKY: u32 = 0o4_000_000;
 
-/// The Unix mode of Go's `os.FileMode`, which is what Kubo's clients send.
+/// Converts Go's `os.FileMode`, which Kubo's clients send, to a Unix mode.
 pub fn mode_from_go(mode: u32) -> u32 {
     (mode & GO_SET_ID) >> 12 | (mode & GO_STICKY) >> 11 | mode & 0o777
 }
 
-/// Go's `os.FileMode` for a Unix mode, without the kind of file.
+/// Converts a Unix mode to Go's `os.FileMode`, without the kind of file.
 pub fn mode_to_go(mode: u32) -> u32 {
     mode << 12 & GO_SET_ID | mode << 11 & GO_STICKY | mode & 0o777
 }
 
-/// The options of one upload. [`AddOptions::default`] is Kubo's default profile.
+/// Options of one upload. [`AddOptions::default`] is Kubo's default profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddOptions {
-    /// `None`: 0, or 1 when the hash needs it.
+    /// CID version. `None`: 0, or 1 if the hash function requires it.
     pub cid_version: Option<Version>,
-    /// Leaves without an envelope. `None`: as the CID version has it.
+    /// Whether leaves are raw blocks, without an envelope. `None`: the default of the CID version.
     pub raw_leaves: Option<bool>,
-    /// How content is cut.
+    /// Method of splitting content into chunks.
     pub chunker: Chunker,
-    /// The hash function.
+    /// Hash function of the CIDs.
     pub hash: HashKind,
-    /// The shape of files.
+    /// Shape of files.
     pub layout: Layout,
-    /// Blocks up to this many bytes (at most 128) become part of the CID that names them.
+    /// Maximal size of blocks inlined into their CID, bytes (at most 128). `None`: no inlining.
     pub inline: Option<usize>,
-    /// The most links in a node of a file.
+    /// Maximal number of links in a node of a file.
     pub max_file_links: usize,
-    /// The most links in a directory before it is sharded. 0: no such limit.
+    /// Maximal number of links in a directory before it is sharded. 0: unlimited.
     pub max_directory_links: usize,
     /// Links per node of a sharded directory: a power of two, 8 to 1024.
     pub hamt_fanout: usize,
-    /// A directory whose estimated size is above this many bytes is sharded.
+    /// Estimated size of a directory above which it is sharded, bytes.
     pub hamt_threshold: u64,
-    /// How that size is estimated.
+    /// Method of estimating that size.
     pub hamt_size: HamtSize,
-    /// Put everything into one more directory.
+    /// Whether to wrap everything in one more directory.
     pub wrap: bool,
-    /// Put on every file, link and directory that does not bring its own.
+    /// Default metadata of files, links and directories.
     pub meta: Metadata,
-    /// Whether what an entry brings as its own metadata is recorded. Excludes raw leaves.
+    /// Whether the metadata given with an entry is recorded. Excludes raw leaves.
     pub preserve: bool,
 }
 

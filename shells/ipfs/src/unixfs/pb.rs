@@ -1,5 +1,5 @@
-//! The two protobuf messages of UnixFS, written and read by hand: a DAG-PB node must be byte for byte
-//! Kubo's (links before data, empty names written), which no generated encoder promises.
+//! Hand-written encoding of UnixFS's two protobuf messages: a DAG-PB node must equal Kubo's byte for byte
+//! (links before data, empty names written), which no generated encoder guarantees.
 
 use super::Name;
 use super::options::Metadata;
@@ -7,7 +7,7 @@ use crate::Cid;
 use crate::Error;
 use bytes::{Bytes, BytesMut};
 
-/// The types of a UnixFS node.
+/// Type of a UnixFS node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Type {
     Raw,
@@ -33,7 +33,7 @@ pub(crate) struct PbNode {
     pub(crate) data: Option<Bytes>,
 }
 
-/// The data of a UnixFS node.
+/// Data of a UnixFS node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unixfs {
     pub(crate) kind: Type,
@@ -135,19 +135,19 @@ impl Unixfs {
     }
 }
 
-/// Room for what [`leaf`] puts before the content: the tags and lengths of both messages, and the type.
+/// Room that [`leaf`] needs before the content, bytes: the tags and lengths of both messages, and the type.
 pub(crate) const LEAF_BEFORE: usize = 14;
-/// And after it: the size.
+/// Room that [`leaf`] needs after the content, bytes: the size.
 pub(crate) const LEAF_AFTER: usize = 6;
 
-/// The node of a leaf, made around its content without a copy. The content, at least one byte, begins at
-/// [`LEAF_BEFORE`] of the buffer; nothing is said about what is before it. Also returns where in the node
-/// the content is.
+/// Encodes a leaf around its content without a copy. The content, at least one byte, begins at
+/// [`LEAF_BEFORE`] of the buffer; the bytes before it may have any value. Returns the node and the range of
+/// the content in it.
 pub(crate) fn leaf(kind: Type, mut buffer: BytesMut) -> (Bytes, std::ops::Range<usize>) {
     let content = buffer.len().saturating_sub(LEAF_BEFORE);
     let mut node = Unixfs::new(kind);
     node.size = Some(content as u64);
-    // Without its data a node is its type and its size, two bytes and the rest.
+    // A node without its data is its type and its size, two bytes and the rest.
     let described = node.encode();
     let (kind, size) = described.split_at(2);
     let mut inner = Vec::with_capacity(LEAF_BEFORE);
@@ -209,7 +209,7 @@ impl PbNode {
     }
 }
 
-/// Puts a node into its one form: its links first, by their names. What a link does not say stays unsaid.
+/// Encodes a node canonically: its links first, sorted by name. Absent fields of a link stay absent.
 pub(crate) fn canonical(cid: &Cid, bytes: &Bytes) -> Result<Vec<u8>, Error> {
     let bad = |why: &str| Error::malformed(cid, format!("dag-pb: {why}"));
     let data = PbNode::decode(cid, bytes)?.data;
@@ -222,7 +222,7 @@ pub(crate) fn canonical(cid: &Cid, bytes: &Bytes) -> Result<Vec<u8>, Error> {
     Ok(assemble(links, data.as_ref()))
 }
 
-/// A node of links that are written already, each with its name.
+/// Assembles a node from encoded links, each given with its name.
 pub(crate) fn assemble(mut links: Vec<(Name, Bytes)>, data: Option<&Bytes>) -> Vec<u8> {
     links.sort_by(|(one, _), (other, _)| one.cmp(other));
     let mut out = Vec::new();
@@ -235,19 +235,19 @@ pub(crate) fn assemble(mut links: Vec<(Name, Bytes)>, data: Option<&Bytes>) -> V
     out
 }
 
-/// Appends a link to a node that is being encoded. All links come before the data.
+/// Appends a link to a node being encoded. All links precede the data.
 pub(crate) fn put_node_link(out: &mut Vec<u8>, cid: &[u8], name: &[u8], size: u64) {
     let mut link = Vec::with_capacity(cid.len() + name.len() + 32);
     put_link(&mut link, cid, Some(name), Some(size));
     put_bytes(out, 2, &link);
 }
 
-/// Appends the data to a node that is being encoded.
+/// Appends the data to a node being encoded.
 pub(crate) fn put_node_data(out: &mut Vec<u8>, data: &[u8]) {
     put_bytes(out, 1, data);
 }
 
-/// Writes a link that need not say everything.
+/// Appends a link with optional fields.
 pub(crate) fn put_link(out: &mut Vec<u8>, cid: &[u8], name: Option<&[u8]>, size: Option<u64>) {
     put_bytes(out, 1, cid);
     if let Some(name) = name {
@@ -285,7 +285,7 @@ enum Value {
     Bytes(Bytes),
 }
 
-/// The fields of a message, in order.
+/// Iterator over the fields of a message, in order.
 struct Fields(Bytes);
 
 impl Iterator for Fields {
@@ -420,7 +420,7 @@ mod tests {
         }
 
         #[test]
-        fn a_leaf_is_written_as_any_node_is(kind in types(), content in vec(proptest::num::u8::ANY, 1..300)) {
+        fn leaves_are_encoded_like_other_nodes(kind in types(), content in vec(proptest::num::u8::ANY, 1..300)) {
             let (node, within) = leaf(kind, [&[0; LEAF_BEFORE], &content[..]].concat()[..].into());
             prop_assert_eq!(&node[within], &content[..]);
             let mut unixfs = Unixfs::new(kind);

@@ -1,4 +1,4 @@
-//! Reading files and directories.
+//! Reading files and directories block by block, within the memory budget of the request.
 
 #[cfg(test)]
 mod tests;
@@ -13,10 +13,10 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Blocks of a file that are fetched while an earlier one is read: 4 MiB at the default chunk size.
+/// Blocks of a file fetched ahead of the one being read: 4 MiB at the default chunk size.
 const READ_AHEAD: usize = 16;
 
-/// A block as UnixFS sees it.
+/// A decoded block of UnixFS.
 #[derive(Debug)]
 pub(crate) enum Entity {
     /// A raw block: a file, or a part of one.
@@ -70,7 +70,7 @@ pub(crate) fn stat(entity: &Entity) -> Stat {
 /// A part of a file that is still to be read.
 struct Part {
     cid: Cid,
-    /// Its length, if its parent says so.
+    /// Its length, if its parent states it.
     bytes: Option<u64>,
     fetching: Option<AbortOnDropHandle<Result<Bytes, Error>>>,
 }
@@ -101,7 +101,7 @@ pub(crate) async fn content(
     while left > 0
         && let Some(mut part) = parts.pop_front()
     {
-        // Files may say that their parts have no bytes although they have: then nothing is skipped.
+        // A file may claim that its parts are empty although they are not: then nothing is skipped.
         if let Some(bytes) = part.bytes
             && bytes <= skip
             && skip > 0
@@ -118,7 +118,7 @@ pub(crate) async fn content(
             Entity::Raw(bytes) => bytes,
             Entity::Node(node, links) => {
                 let inner = node.data.unwrap_or_default();
-                // Sizes that do not fit the links would skip the wrong ones.
+                // Sizes that do not match the links would skip the wrong ones.
                 let sized = node.block_sizes.len() == links.len();
                 for (at, link) in links.iter().enumerate().rev() {
                     let bytes = sized.then(|| node.block_sizes[at]);
@@ -160,9 +160,9 @@ fn read_ahead(reader: &Reader, parts: &mut VecDeque<Part>, mut wanted: u64) {
     }
 }
 
-/// Sends the names in a directory. A sharded one comes in the order of its shards. A file has none.
+/// Sends the links of a directory; those of a sharded one in the order of its shards. A file has none.
 pub(crate) async fn list(reader: &Reader, root: Cid, out: &Sink<Link>) -> Result<(), Error> {
-    // A shard that is met again would list the same names, and a few small ones could do so for ever.
+    // A repeated shard would list the same names again, and a few small ones could do so for ever.
     let mut seen = Visited::default();
     let mut held = reader.budget.holding();
     let mut shards = vec![(root, None, 0)];
@@ -193,7 +193,7 @@ pub(crate) async fn list(reader: &Reader, root: Cid, out: &Sink<Link>) -> Result
                     ));
                 }
                 let width = hamt::prefix_width(fanout);
-                // At most a fanout of them at each of a few levels.
+                // At most one fanout's worth of them at each of a few levels.
                 let mut below = Vec::new();
                 for link in links {
                     let name = shard_name(&cid, &link, width)?;
@@ -218,12 +218,12 @@ pub(crate) async fn list(reader: &Reader, root: Cid, out: &Sink<Link>) -> Result
     Ok(())
 }
 
-/// Bytes that a link takes.
+/// Returns the bytes of memory that a link occupies.
 fn weight(link: &Link) -> usize {
     size_of::<Link>() + link.name.as_bytes().len()
 }
 
-/// Sends a directory's entries, each fetched to tell what it is if `resolve`.
+/// Sends a directory's entries; fetches each to determine its kind if `resolve`.
 pub(crate) async fn entries(
     reader: &Reader,
     links: &mut (impl futures::Stream<Item = Result<Link, Error>> + Unpin),
@@ -235,7 +235,7 @@ pub(crate) async fn entries(
         let Link { cid, name, size } = link?;
         let target = match resolve {
             false => None,
-            // What is not UnixFS is listed all the same.
+            // Entries that are not UnixFS are listed all the same.
             true => entity(&cid, reader.get(cid).await?).ok().as_ref().map(stat),
         };
         out.send(DirEntry {
@@ -276,7 +276,7 @@ fn shard_name<'a>(cid: &Cid, link: &'a Link, width: usize) -> Result<&'a [u8], E
         .ok_or_else(|| Error::malformed(cid, "a shard's link has a malformed name"))
 }
 
-/// The entry of a directory with this name, whose root block is given.
+/// Finds the entry with this name in a directory whose root block is given.
 pub(crate) async fn find(
     reader: &Reader,
     cid: Cid,

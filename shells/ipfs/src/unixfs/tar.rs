@@ -1,4 +1,4 @@
-//! Files and directories as a tar archive (ustar, with pax records for what ustar cannot say).
+//! Tar archives of files and directories (ustar, with pax records for values that ustar cannot represent).
 
 use super::pb::Link;
 use super::read::{self, Entity};
@@ -10,10 +10,10 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 
 const RECORD: usize = 512;
-/// Directories inside of each other: paths of as many one-letter names are the longest that systems take, and
-/// each directory holds a block while what is below it is sent.
+/// Maximal depth of directories: as many one-letter names make the longest path that systems support, and
+/// each directory holds a block while its entries are sent.
 const DEPTH_MAX: usize = 2048;
-/// The largest size that a header's octal field holds.
+/// Maximal size in a header's octal field.
 const SIZE_MAX: u64 = 0o77_777_777_777;
 
 /// Sends the archive of a tree whose entries are below `name`.
@@ -49,7 +49,7 @@ pub(crate) async fn archive(reader: Reader, root: Cid, name: Name, out: Sink<Byt
     out.send(Bytes::from_static(&[0; 2 * RECORD])).await
 }
 
-/// A directory of which a part is sent. Its names stream, and are not held.
+/// A directory being sent. Its names are streamed, not held.
 struct Folder {
     cid: Cid,
     path_length: usize,
@@ -75,7 +75,7 @@ async fn entry(reader: &Reader, cid: Cid, path: &[u8], out: &Sink<Bytes>) -> Res
     }
 }
 
-/// An archive is unpacked by programs that follow names, so a name may not lead out of it.
+/// Refuses names that would lead out of the archive where it is unpacked.
 fn check_name(cid: &Cid, name: &Name) -> Result<(), Error> {
     let bytes = name.as_bytes();
     if matches!(bytes, b"" | b"." | b"..") || bytes.contains(&b'/') || bytes.contains(&0) {
@@ -157,7 +157,7 @@ fn header(name: &[u8], stat: &Stat) -> Bytes {
     out.into()
 }
 
-/// One pax record, whose length counts its own digits.
+/// Encodes one pax record, whose length counts its own digits.
 fn record(key: &str, value: &[u8]) -> Vec<u8> {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;

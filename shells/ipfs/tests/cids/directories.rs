@@ -16,7 +16,7 @@ async fn empty_directories() {
 }
 
 #[tokio::test]
-async fn planets_in_every_form() {
+async fn nested_directories_with_every_option() {
     let planets = |options| async {
         let mars = File("planets/mars.txt", b"Hello Mars!\n".to_vec());
         let venus = File("planets/venus.txt", b"Hello Venus!\n".to_vec());
@@ -78,7 +78,7 @@ async fn planets_in_every_form() {
             "bafykbzaceaptbcs7ik5mdfpot3b4ackvxlwh7loc5jcrtkayf64ukl7zyk46e",
         ]
     );
-    let wrapped = planets_wrapped().await;
+    let wrapped = wrapped_planets().await;
     assert_eq!(
         wrapped,
         (
@@ -89,7 +89,7 @@ async fn planets_in_every_form() {
     );
 }
 
-async fn planets_wrapped() -> (String, String, u64) {
+async fn wrapped_planets() -> (String, String, u64) {
     let mars = File("planets/mars.txt", b"Hello Mars!\n".to_vec());
     let venus = File("planets/venus.txt", b"Hello Venus!\n".to_vec());
     let options = AddOptions {
@@ -100,7 +100,7 @@ async fn planets_wrapped() -> (String, String, u64) {
 }
 
 #[tokio::test]
-async fn moons_come_with_their_directories_deepest_first() {
+async fn directories_are_reported_deepest_first() {
     let entries = vec![
         File("moons/jupiter/europa.txt", b"Hello Europa!\n".to_vec()),
         File("moons/mercury.txt", b"hey you are no moon!\n".to_vec()),
@@ -134,7 +134,7 @@ async fn moons_come_with_their_directories_deepest_first() {
 }
 
 #[tokio::test]
-async fn two_thousand_names_sharded_and_not() {
+async fn directory_of_two_thousand_names_sharded_and_not() {
     let many = |options| async {
         let (blocks, mut receiver) = mpsc::channel(16);
         tokio::spawn(async move { while receiver.recv().await.is_some() {} });
@@ -175,7 +175,7 @@ async fn two_thousand_names_sharded_and_not() {
     );
 }
 
-/// Adds files whose names are drawn from the generator, each holding `x`.
+/// Adds files whose names are drawn from the generator, each containing `x`.
 async fn drawn_names(options: AddOptions, seed: &str, lengths: impl Iterator<Item = usize>) -> String {
     const ALPHABET: &[u8; 39] = b"abcdefghijklmnopqrstuvwxyz01234567890-_";
     let (blocks, mut receiver) = mpsc::channel(16);
@@ -197,7 +197,7 @@ async fn drawn_names(options: AddOptions, seed: &str, lengths: impl Iterator<Ite
 }
 
 #[tokio::test]
-async fn directories_are_sharded_above_the_threshold_and_not_at_it() {
+async fn directories_are_sharded_only_above_the_threshold() {
     let seed = "hamt-unixfs-v0-2015";
     let at = drawn_names(default(), seed, std::iter::repeat_n(30, 4096)).await;
     assert_eq!(at, "QmX5GtRk3TSSEHtdrykgqm4eqMEn3n2XhfkFAis5fjyZmN");
@@ -214,7 +214,7 @@ async fn directories_are_sharded_above_the_threshold_and_not_at_it() {
     );
 }
 
-/// Names and link targets that are not UTF-8 keep their bytes. The CID is that of `ipfs add -r` of Kubo.
+/// Names and link targets that are not UTF-8 keep their bytes. The CID is that of Kubo's `ipfs add -r`.
 #[tokio::test]
 async fn names_and_targets_keep_bytes_that_are_not_utf8() {
     let (blocks, mut receiver) = mpsc::channel(16);

@@ -1,6 +1,6 @@
-//! The byte stream of Kubo's tests.
+//! Deterministic random bytes of Kubo's tests.
 
-/// The byte stream of Kubo's tests: ChaCha20's keystream, its key the SHA-256 of a seed.
+/// Random bytes like in Kubo's tests: ChaCha20's keystream, keyed with the SHA-256 of a seed.
 pub(super) struct Drng {
     state: [u32; 16],
     block: Vec<u8>,

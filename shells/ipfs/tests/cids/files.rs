@@ -1,4 +1,4 @@
-//! Files: their size, their hash, their form.
+//! CIDs of files by size, hash function, chunker and layout.
 
 use super::drng::Drng;
 use super::*;
@@ -64,7 +64,7 @@ async fn small_files() {
 }
 
 #[tokio::test]
-async fn a_short_file_becomes_its_own_cid() {
+async fn short_file_is_inlined_into_its_cid() {
     let options = AddOptions {
         inline: Some(32),
         raw_leaves: Some(true),
@@ -152,7 +152,7 @@ async fn zeros_and_letters() {
     );
 }
 
-/// 3,000,000 bytes of Marsaglia's xorshift generator.
+/// Returns 3,000,000 bytes of Marsaglia's xorshift generator.
 fn noise() -> Vec<u8> {
     let mut state = 2_463_534_242_u32;
     let mut next = || {
@@ -164,9 +164,9 @@ fn noise() -> Vec<u8> {
     (0..750_000).flat_map(|_| next()).collect()
 }
 
-/// The CIDs are those of `ipfs add --chunker` of Kubo 0.44.
+/// The expected CIDs are those of Kubo 0.44's `ipfs add --chunker`.
 #[tokio::test]
-async fn content_defined_chunks_are_those_of_kubo() {
+async fn content_defined_chunks_equal_those_of_kubo() {
     let (zeros, noise) = (vec![0; 700_000], noise());
     for (chunker, of_zeros, of_noise) in [
         (
@@ -208,9 +208,9 @@ async fn content_defined_chunks_are_those_of_kubo() {
     }
 }
 
-/// The CIDs are those of `ipfs add --hash` of Kubo 0.44.
+/// The expected CIDs are those of Kubo 0.44's `ipfs add --hash`.
 #[tokio::test]
-async fn every_hash_function_of_kubo_is_known() {
+async fn every_hash_function_of_kubo_is_supported() {
     for (hash, cid) in [
         ("sha1", "bafkrcfbkvzwdlskpz62blw7jl5aixhhjd3uen3i"),
         (

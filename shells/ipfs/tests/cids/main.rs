@@ -1,4 +1,4 @@
-//! The CIDs of uploads are Kubo's, option by option. The expected ones come from Kubo's own tests.
+//! CIDs of uploads compared with Kubo's, option by option. The expected ones come from Kubo's own tests.
 
 mod directories;
 mod drng;
@@ -38,7 +38,7 @@ async fn add_with(
     Ok((added, directories))
 }
 
-/// The roots, and the directories.
+/// Returns the roots, and the directories.
 async fn finish(adder: Adder) -> Result<(Vec<Added>, Vec<Added>), Error> {
     let (told, mut lines) = mpsc::channel(1);
     let directories = tokio::spawn(async move {
@@ -89,7 +89,7 @@ fn v1_2025() -> AddOptions {
 }
 
 #[tokio::test]
-async fn contradicting_options_and_bad_paths_are_refused() {
+async fn contradictory_options_and_invalid_paths_are_refused() {
     let refused = |options: AddOptions| Adder::new(options, mpsc::channel(1).0).unwrap_err().to_string();
     let sha512_v0 = AddOptions {
         hash: HashKind::SHA2_512,

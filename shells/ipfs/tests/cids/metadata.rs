@@ -1,4 +1,4 @@
-//! Links, modes and times.
+//! CIDs of symbolic links, and of entries with modes and times.
 
 use super::*;
 

@@ -1,11 +1,11 @@
-//! What is kept: blocks, pins, directories, archives, structured data.
+//! Stored content: blocks, pins, directories, archives, structured data.
 
 use super::*;
 use cluster_ipfs::{DagPath, PinFilter, PinStatus};
 use futures::StreamExt;
 
 #[tokio::test]
-async fn a_block_that_is_not_its_cid_is_refused() {
+async fn block_that_does_not_match_its_cid_is_refused() {
     let (node, _folder) = node().await;
     let wrong = Block {
         cid: raw(b"one").cid,
@@ -26,7 +26,7 @@ async fn a_block_that_is_not_its_cid_is_refused() {
 }
 
 #[tokio::test]
-async fn pins_are_listed_in_order_and_say_why_a_block_is_kept() {
+async fn pins_are_listed_in_order_and_explain_kept_blocks() {
     let (node, _folder) = node().await;
     let root = add(&node, deep(), &content(10_000, 13), Some("tree")).await;
     let mut expected = vec![root];
@@ -144,7 +144,7 @@ async fn check_archive(node: &Node, root: Cid) {
 }
 
 #[tokio::test]
-async fn archives_go_out_and_come_in_and_damaged_ones_are_refused() {
+async fn archives_round_trip_and_damaged_ones_are_refused() {
     let ((a, _fa), (b, _fb)) = (node().await, node().await);
     let data = content(100_000, 15);
     let root = add(&a, deep(), &data, None).await;
@@ -165,7 +165,7 @@ async fn archives_go_out_and_come_in_and_damaged_ones_are_refused() {
 }
 
 #[tokio::test]
-async fn structured_data_is_put_and_read_by_path() {
+async fn structured_data_is_stored_and_read_by_path() {
     let (node, _folder) = node().await;
     let leaf = node
         .dag_put(br#"{"deep":[1,2,{"x":"y"}]}"#, 0x0129, 0x71, 0x12)

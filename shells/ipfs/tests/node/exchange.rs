@@ -1,4 +1,4 @@
-//! Blocks between nodes: who has them, who comes later, who goes.
+//! Exchange of blocks between nodes that connect late or disconnect.
 
 use super::*;
 use cluster_ipfs::Progress;
@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test]
-async fn a_deep_dag_is_pinned_from_another_node_with_progress() {
+async fn deep_dag_is_pinned_from_another_node_with_progress() {
     let ((a, _fa), (b, _fb)) = (node().await, node().await);
     let data = content(300_000, 1);
     let cid = add(&a, deep(), &data, Some("")).await;
@@ -24,7 +24,7 @@ async fn a_deep_dag_is_pinned_from_another_node_with_progress() {
     let last = *last.lock().unwrap();
     assert_eq!((last.blocks, last.bytes), (stat_b.num_objects, stat_b.repo_size));
     assert_eq!(b.pin_of(&cid).unwrap().unwrap().name, "name");
-    // All of it is here now.
+    // All blocks are local now.
     a.shutdown().await;
     assert_eq!(cat(&b.offline(), cid, 0, None).await, data);
     assert_eq!(cat(&b.offline(), cid, 1000, Some(5000)).await, data[1000..6000]);
@@ -32,7 +32,7 @@ async fn a_deep_dag_is_pinned_from_another_node_with_progress() {
 }
 
 #[tokio::test]
-async fn a_pin_waits_for_content_that_appears_later() {
+async fn pin_waits_for_content_that_appears_later() {
     let ((a, _fa), (b, _fb)) = (node().await, node().await);
     introduce(&b, &a).await;
     let block = raw(b"not there yet");
@@ -43,7 +43,7 @@ async fn a_pin_waits_for_content_that_appears_later() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(!waiting.is_finished());
     a.put(block.clone()).await.unwrap();
-    // It is told at once: what nobody has is asked for again after ten seconds.
+    // The holder announces it at once; a want that nobody can fulfil is sent again only after ten seconds.
     timeout(Duration::from_secs(8), waiting)
         .await
         .expect("in time")
@@ -53,7 +53,7 @@ async fn a_pin_waits_for_content_that_appears_later() {
 }
 
 #[tokio::test]
-async fn a_pin_finds_the_holder_that_connects_later_and_either_way_round() {
+async fn pin_finds_a_holder_that_connects_later_in_either_direction() {
     let ((a, _fa), (b, _fb)) = (node().await, node().await);
     let cid = add(&a, deep(), &content(50_000, 2), None).await;
     let waiting = tokio::spawn({
@@ -66,7 +66,7 @@ async fn a_pin_finds_the_holder_that_connects_later_and_either_way_round() {
 }
 
 #[tokio::test]
-async fn a_dropped_pin_is_cancelled_and_not_recorded() {
+async fn dropped_pin_is_cancelled_and_not_recorded() {
     let ((a, _fa), (b, _fb)) = (node().await, node().await);
     introduce(&b, &a).await;
     let block = raw(b"never");
@@ -96,23 +96,19 @@ async fn blocks_come_from_several_holders_and_survive_the_loss_of_one() {
     assert_eq!(cat(&c.offline(), cid, 0, None).await, data);
 }
 
-/// A free port, and none of those that systems pick for others, which might get it in between.
-fn port_to_come_back_to() -> u16 {
+/// Returns a free port outside the range that the system assigns, so that no one else gets it in between.
+fn reusable_port() -> u16 {
     let mut ports = (0..1000).map(|n| 20_000 + (std::process::id() as u16).wrapping_add(n) % 12_000);
     let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
     ports.find(free).unwrap()
 }
 
 #[tokio::test]
-async fn a_lost_peer_is_dialled_again() {
+async fn lost_peer_is_redialled() {
     let (fa, (b, _fb)) = (tempfile::tempdir().unwrap(), node().await);
     let config = Config {
         path: fa.path().to_owned(),
-        swarm_listen: vec![
-            format!("/ip4/127.0.0.1/tcp/{}", port_to_come_back_to())
-                .parse()
-                .unwrap(),
-        ],
+        swarm_listen: vec![format!("/ip4/127.0.0.1/tcp/{}", reusable_port()).parse().unwrap()],
         storage_max: None,
     };
     let a = Node::open(config.clone()).await.unwrap();
@@ -147,7 +143,7 @@ async fn a_lost_peer_is_dialled_again() {
 }
 
 #[tokio::test]
-async fn garbage_on_the_swarm_port_harms_nobody() {
+async fn garbage_on_the_swarm_port_is_harmless() {
     let ((a, _fa), (b, _fb)) = (node().await, node().await);
     let address = a.id().addresses[0].to_string();
     let port: u16 = address.split('/').nth(4).unwrap().parse().unwrap();
@@ -158,7 +154,7 @@ async fn garbage_on_the_swarm_port_harms_nobody() {
     ] {
         let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         stream.write_all(garbage).await.unwrap();
-        // The other end may have hung up.
+        // The other end may have closed the connection.
         let _ = stream.write_all(&content(5000, 11)).await;
         let mut answer = Vec::new();
         let _ = timeout(Duration::from_millis(300), stream.read_to_end(&mut answer)).await;

@@ -1,4 +1,4 @@
-//! What is on the disk: restarts, collections, a full repository.
+//! Persistence: restarts, garbage collections, a full repository.
 
 use super::*;
 use futures::StreamExt;
@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 #[tokio::test]
-async fn a_restart_keeps_identity_blocks_and_pins_and_a_second_opener_is_refused() {
+async fn restart_keeps_identity_blocks_and_pins_and_the_folder_is_locked() {
     let folder = tempfile::tempdir().unwrap();
     let node = open(folder.path(), None).await.unwrap();
     let id = node.id().peer_id;
@@ -33,11 +33,11 @@ async fn a_restart_keeps_identity_blocks_and_pins_and_a_second_opener_is_refused
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_is_on_disk_without_a_shutdown() {
+async fn acknowledged_writes_are_on_disk_without_a_shutdown() {
     let folder = tempfile::tempdir().unwrap();
     let node = open(folder.path(), None).await.unwrap();
     let cid = add(&node, AddOptions::default(), &content(3_000_000, 5), Some("")).await;
-    // What the disk has now is what a killed process leaves.
+    // The files now are what a killed process leaves.
     let copy = tempfile::tempdir().unwrap();
     copy_folder(folder.path(), copy.path());
     let recovered = open(copy.path(), None).await.unwrap();
@@ -52,7 +52,7 @@ async fn what_was_acknowledged_is_on_disk_without_a_shutdown() {
     );
 }
 
-/// Copies what the disk has at one moment: all over again when files came or went meanwhile.
+/// Copies a folder as of one moment: starts over if files came or went.
 fn copy_folder(from: &Path, to: &Path) {
     for _ in 0..1000 {
         let copied = copy_files(from, to);
@@ -64,7 +64,7 @@ fn copy_folder(from: &Path, to: &Path) {
     panic!("{} does not come to rest", from.display());
 }
 
-/// Which files were copied.
+/// Copies all files; returns which.
 fn copy_files(from: &Path, to: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
     let all = files(from)?;
     std::fs::create_dir_all(to)?;
@@ -79,7 +79,7 @@ fn copy_files(from: &Path, to: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
     Ok(all)
 }
 
-/// All files and folders below one, each after what it is in.
+/// Lists all files and folders below one, parents first.
 fn files(folder: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
     let mut found = BTreeSet::new();
     for entry in std::fs::read_dir(folder)? {
@@ -93,7 +93,7 @@ fn files(folder: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
 }
 
 #[tokio::test]
-async fn collection_keeps_what_is_pinned_and_what_is_being_added() {
+async fn collection_keeps_pinned_blocks_and_those_being_added() {
     let (node, _folder) = node().await;
     let kept = add(&node, deep(), &content(40_000, 6), Some("")).await;
     let dropped = add(&node, deep(), &content(40_000, 7), None).await;
@@ -131,7 +131,7 @@ async fn collection_keeps_what_is_pinned_and_what_is_being_added() {
 }
 
 #[tokio::test]
-async fn collections_beside_uploads_and_pins_lose_nothing() {
+async fn collections_concurrent_with_uploads_and_pins_lose_nothing() {
     let ((a, _fa), (b, _fb)) = (node().await, node().await);
     introduce(&b, &a).await;
     let collecting = tokio::spawn({
@@ -157,7 +157,7 @@ async fn collections_beside_uploads_and_pins_lose_nothing() {
 }
 
 #[tokio::test]
-async fn a_full_repository_refuses_and_stays_usable() {
+async fn full_repository_refuses_blocks_and_stays_usable() {
     let folder = tempfile::tempdir().unwrap();
     let node = open(folder.path(), Some(100_000)).await.unwrap();
     let kept = add(&node, AddOptions::default(), &content(50_000, 9), Some("")).await;
@@ -174,7 +174,7 @@ async fn a_full_repository_refuses_and_stays_usable() {
     );
     assert_eq!(node.stat().unwrap().num_pins, 1);
     assert_eq!(cat(&node, kept, 0, None).await.len(), 50_000);
-    // What is here already needs no room.
+    // Content that is already stored needs no room.
     assert_eq!(
         add(&node, AddOptions::default(), &content(50_000, 9), Some("")).await,
         kept
@@ -207,6 +207,6 @@ async fn sixteen_callers_share_the_syncs_of_their_pins() {
     });
     futures::future::try_join_all(callers).await.unwrap();
     assert_eq!(node.stat().unwrap().num_pins, 1600);
-    // A sync of its own for each would take longer on any disk that takes its time for one.
+    // A separate sync for each would take longer on any disk with slow syncs.
     assert!(started.elapsed() < SOON / 2);
 }

@@ -1,4 +1,4 @@
-//! Embedded nodes in the real world: disks, sockets, restarts, each other.
+//! Embedded nodes on real disks and sockets: restarts, exchange, repair.
 
 mod content;
 mod exchange;
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-/// Far longer than anything here takes, even on a busy machine.
+/// Far longer than any test here takes, even on a busy machine.
 const SOON: Duration = Duration::from_secs(240);
 
 fn config(path: &Path, storage_max: Option<u64>) -> Config {
@@ -29,8 +29,8 @@ async fn open(path: &Path, storage_max: Option<u64>) -> Result<Node, Error> {
     Node::open(config(path, storage_max)).await
 }
 
-/// Opens what this process has closed. A program that another test starts at this moment still holds the
-/// lock, like all files that were open when it was forked, until it is executed.
+/// Opens a folder that this process has closed. A child process forked by another test still holds the lock,
+/// like all files open at the fork, until it calls exec.
 async fn reopen(config: Config) -> Node {
     let began = std::time::Instant::now();
     loop {
@@ -52,7 +52,7 @@ async fn introduce(from: &Node, to: &Node) {
         .unwrap();
 }
 
-/// Bytes that no chunk repeats.
+/// Returns bytes in which no chunk repeats.
 fn content(length: usize, seed: u64) -> Vec<u8> {
     let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     std::iter::repeat_with(|| {
@@ -75,7 +75,7 @@ fn raw(data: &[u8]) -> Block {
     }
 }
 
-/// A file of many small chunks, so that its tree is three levels deep.
+/// Options for a file of many small chunks, so that its tree is three levels deep.
 fn deep() -> AddOptions {
     AddOptions {
         chunker: Chunker::Size(256),
@@ -90,7 +90,7 @@ async fn add(node: &Node, options: AddOptions, data: &[u8], pin: Option<&str>) -
     finish(adding, pin).await.unwrap()
 }
 
-/// The first root; what is told of directories is not looked at.
+/// Returns the first root; ignores the directories reported.
 async fn finish(adding: Adding, pin: Option<&str>) -> Result<Cid, Error> {
     let (told, mut lines) = mpsc::channel(1);
     tokio::spawn(async move { while lines.recv().await.is_some() {} });
@@ -108,7 +108,7 @@ async fn cat(node: &Node, cid: Cid, offset: u64, length: Option<u64>) -> Vec<u8>
     parts.concat()
 }
 
-/// Collects garbage; returns the blocks that were removed.
+/// Collects garbage; returns the blocks removed.
 async fn collect(node: &Node) -> Vec<Cid> {
     let steps: Vec<Collected> = node.gc().try_collect().await.unwrap();
     let removed = steps.into_iter().filter_map(|step| match step {
@@ -118,7 +118,7 @@ async fn collect(node: &Node) -> Vec<Cid> {
     removed.collect()
 }
 
-/// Bytes, blocks and pins of a node; what else its statistics have changes with the disk's room.
+/// Returns bytes, blocks and pins of a node; its other statistics change with the free space of the disk.
 fn held(node: &Node) -> (u64, u64, u64) {
     let stat = node.stat().unwrap();
     (stat.repo_size, stat.num_objects, stat.num_pins)

@@ -1,9 +1,9 @@
-//! Damage on the disk: noticed, told, and repaired from other peers' copies.
+//! Damage on the disk: detected, reported, and repaired from other peers' copies.
 
 use super::*;
 use std::os::unix::fs::FileExt;
 
-/// Flips a bit of every place where `needle` is in the segments of a node. How many there were.
+/// Flips a bit of every occurrence of `needle` in the segments of a node; returns their number.
 fn rot(folder: &Path, needle: &[u8]) -> usize {
     let mut found = 0;
     for entry in std::fs::read_dir(folder.join("segments")).unwrap() {
@@ -38,7 +38,7 @@ async fn reads(node: &Node, cid: Cid, expected: &[u8]) -> bool {
 }
 
 #[tokio::test]
-async fn a_damaged_block_is_replaced_by_another_peers_copy_when_it_is_read() {
+async fn damaged_block_is_replaced_by_a_peers_copy_when_read() {
     let ((a, fa), (b, _fb)) = (node().await, node().await);
     let data = content(600_000, 31);
     let cid = add(&a, AddOptions::default(), &data, Some("")).await;
@@ -58,7 +58,7 @@ async fn a_damaged_block_is_replaced_by_another_peers_copy_when_it_is_read() {
 }
 
 #[tokio::test]
-async fn a_damaged_pin_is_told_until_a_peer_with_a_copy_comes() {
+async fn damaged_pin_is_reported_until_a_peer_with_a_copy_connects() {
     let ((a, fa), (b, _fb)) = (node().await, node().await);
     let data = content(600_000, 32);
     let cid = add(&a, AddOptions::default(), &data, Some("")).await;
@@ -75,7 +75,7 @@ async fn a_damaged_pin_is_told_until_a_peer_with_a_copy_comes() {
     let error = error.try_collect::<Vec<_>>().await.unwrap_err();
     assert!(matches!(error, Error::DamagedBlock { .. }), "{error}");
     introduce(&a, &b).await;
-    // The same pin once more waits for what is missing, as the first time.
+    // Pinning again waits for the missing blocks, like the first time.
     pin(&a, cid).await;
     assert!(!a.is_broken(&cid));
     assert_eq!(cat(&a.offline(), cid, 0, None).await, data);
@@ -83,7 +83,7 @@ async fn a_damaged_pin_is_told_until_a_peer_with_a_copy_comes() {
 }
 
 #[tokio::test]
-async fn a_damaged_inner_block_and_a_direct_pin_are_repaired() {
+async fn damaged_inner_block_and_direct_pin_are_repaired() {
     let ((a, fa), (b, _fb)) = (node().await, node().await);
     let deep_data = content(100_000, 33);
     let root = add(&a, deep(), &deep_data, Some("")).await;

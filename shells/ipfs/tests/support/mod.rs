@@ -1,4 +1,4 @@
-//! What the tests of this package share: a raw HTTP exchange, a fake daemon, an embedded node with its API.
+//! Shared helpers of the tests: raw HTTP requests, a fake daemon, an embedded node with its API.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
@@ -13,16 +13,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 
-/// Far longer than anything here takes, even on a busy machine.
+/// Far longer than any test here takes, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A client of whatever listens at `address`.
+/// Creates a client of the daemon at `address`.
 pub fn client(address: SocketAddr) -> Client {
-    client_that_waits(address, PATIENCE)
+    client_with_pin_timeout(address, PATIENCE)
 }
 
-/// The same, which gives a pin up after so long without progress.
-pub fn client_that_waits(address: SocketAddr, pin_timeout: Duration) -> Client {
+/// Creates a client with this time limit on pins without progress.
+pub fn client_with_pin_timeout(address: SocketAddr, pin_timeout: Duration) -> Client {
     let multiaddress: Multiaddr = format!("/ip4/{}/tcp/{}", address.ip(), address.port())
         .parse()
         .unwrap();
@@ -35,7 +35,7 @@ pub fn client_that_waits(address: SocketAddr, pin_timeout: Duration) -> Client {
     .unwrap()
 }
 
-/// An address at which nobody listens, nor anybody else can for as long as the socket is kept.
+/// Returns an address that nobody listens on, nor can while the socket is kept.
 pub fn nobody() -> (TcpSocket, SocketAddr) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
@@ -43,8 +43,8 @@ pub fn nobody() -> (TcpSocket, SocketAddr) {
     (socket, address)
 }
 
-/// A daemon that answers each request with the next of the given texts, byte for byte, and then closes the
-/// connection. A text that ends with `…` keeps the connection open instead.
+/// A fake daemon that answers each request with the next of the given texts, byte for byte, and then closes
+/// the connection. A text that ends with `…` keeps the connection open instead.
 pub struct Fake {
     pub address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
@@ -77,7 +77,7 @@ impl Fake {
         Fake { address, requests }
     }
 
-    /// The request lines so far, method and version cut off.
+    /// Returns the request lines so far, without method and version.
     pub fn paths(&self) -> Vec<String> {
         let requests = self.requests.lock().unwrap();
         requests
@@ -87,7 +87,7 @@ impl Fake {
     }
 }
 
-/// The head of a request, and its body as far as it declares one.
+/// Reads the head of a request, and the body it declares.
 async fn read_request(socket: &mut TcpStream) -> String {
     let mut request = Vec::new();
     let mut buffer = [0; 4096];
@@ -108,13 +108,13 @@ async fn read_request(socket: &mut TcpStream) -> String {
     String::from_utf8_lossy(&request).into_owned()
 }
 
-/// An answer whose body is the lines, each in a chunk of its own, and a trailer if one is given.
+/// Returns an answer with these lines as chunks, and a trailer if given.
 pub fn chunked(lines: &[&str], trailer: Option<&str>) -> String {
     let mut text = "HTTP/1.1 200 OK\nContent-Type: application/json\nTrailer: X-Stream-Error\n\
                     Transfer-Encoding: chunked\nConnection: close\n\n"
         .to_owned();
     for line in lines {
-        // The fake turns each line end into two bytes, the one inside of the chunk too.
+        // The fake turns each line end into two bytes, also the one inside the chunk.
         text.push_str(&format!("{:x}\n{line}\n\n", line.len() + 2));
     }
     text.push_str("0\n");
@@ -125,7 +125,7 @@ pub fn chunked(lines: &[&str], trailer: Option<&str>) -> String {
     text
 }
 
-/// An answer with a length.
+/// Returns an answer with a `Content-Length`.
 pub fn sized(status: &str, kind: &str, body: &str) -> String {
     format!(
         "HTTP/1.1 {status}\nContent-Type: {kind}\nContent-Length: {}\nConnection: close\n\n{body}",
@@ -170,17 +170,17 @@ impl Served {
         client(self.address)
     }
 
-    /// Sends a request as it stands, with `Connection: close`, and returns the whole answer.
+    /// Sends a request unchanged, with `Connection: close`, and returns the whole answer.
     pub async fn raw(&self, request_line: &str, headers: &str, body: &[u8]) -> Answer {
         raw(self.address, request_line, headers, body).await
     }
 
-    /// `POST /api/v0/<path>` without a body.
+    /// Sends `POST /api/v0/<path>` without a body.
     pub async fn post(&self, path: &str) -> Answer {
         self.raw(&format!("POST /api/v0/{path}"), "", b"").await
     }
 
-    /// `POST /api/v0/<path>` with parts of name, media type and content.
+    /// Sends `POST /api/v0/<path>` with parts of name, media type and content.
     pub async fn upload(&self, path: &str, parts: &[(&str, &str, &[u8])]) -> Answer {
         let mut body = Vec::new();
         for (name, kind, content) in parts {
@@ -214,14 +214,14 @@ pub async fn raw(address: SocketAddr, request_line: &str, headers: &str, body: &
         body.len()
     );
     socket.write_all(head.as_bytes()).await.unwrap();
-    // A server that refuses early closes while the rest is on its way.
+    // A server that refuses early closes while the rest is being sent.
     let _ = socket.write_all(body).await;
     let mut bytes = Vec::new();
     let _ = socket.read_to_end(&mut bytes).await;
     Answer::parse(&bytes)
 }
 
-/// An answer taken apart.
+/// A parsed answer.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,

@@ -1,4 +1,4 @@
-//! Small blocks that describe large things: what is read of them is bounded, or refused.
+//! Tests: small blocks that describe large DAGs are read within limits, or refused.
 
 use super::*;
 use crate::Multihash;
@@ -47,7 +47,7 @@ impl Local {
         cid
     }
 
-    /// A chain of nodes of which each links to the next, and then to many small leaves of its own.
+    /// Builds a chain of nodes, each of which links to the next, and then to many small leaves.
     async fn wide_chain(&self, kind: Type) -> Cid {
         let mut below = inline(b"end");
         for level in 0..LEVELS {
@@ -90,7 +90,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T, Error>) {
     );
 }
 
-/// How often the stream yields, until it ends.
+/// Returns the number of items of the stream.
 async fn count<T: Send + 'static>(
     stream: futures::stream::BoxStream<'static, Result<T, Error>>,
 ) -> Result<usize, Error> {
@@ -98,7 +98,7 @@ async fn count<T: Send + 'static>(
 }
 
 #[tokio::test]
-async fn a_directory_that_repeats_its_shards_is_listed_once() {
+async fn repeated_shards_are_listed_once() {
     let local = Local::new();
     let name = |slot: usize, name: &str| format!("{slot:02X}{name}");
     let names = (0..256).map(|slot| Link {
@@ -177,7 +177,7 @@ async fn walks_are_refused_beyond_their_memory() {
 }
 
 #[tokio::test]
-async fn an_archive_is_refused_when_its_directories_hold_too_much() {
+async fn archive_is_refused_beyond_the_memory_of_its_directories() {
     let local = Local::new();
     let root = local.wide_chain(Type::Directory).await;
     refused(count(produce(|out| tar::archive(local.reader(), root, "d".into(), out))).await);
@@ -185,7 +185,7 @@ async fn an_archive_is_refused_when_its_directories_hold_too_much() {
 }
 
 #[tokio::test]
-async fn a_file_whose_parts_are_declared_empty_is_read() {
+async fn file_with_parts_declared_empty_is_read() {
     let local = Local::new();
     let mut node = Unixfs::new(Type::File);
     node.size = Some(11);
