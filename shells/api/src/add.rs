@@ -1,40 +1,40 @@
-//! Adding content.
+//! Parameters and results of `POST /add`.
 
 use crate::nullable::{is_zero, null_if_empty, or_default};
 use crate::{PinOptions, Query, QueryError, Time};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Bytes per shard unless told otherwise: 100 MiB.
+/// Bytes per shard if `shard-size` is absent: 100 MiB.
 pub const DEFAULT_SHARD_SIZE: u64 = 100 * 1024 * 1024;
 
-/// One line of what `POST /add` answers.
+/// One line of the response to `POST /add`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AddedOutput {
-    /// The path of the file or directory, or its CID if it has none.
+    /// Path of the file or directory, or its CID if it has no path.
     pub name: String,
-    /// Its CID; empty in a line that only tells progress, which is `null` in JSON.
+    /// Its CID; empty in a line that only reports progress, which is `null` in JSON.
     #[serde(deserialize_with = "or_default", serialize_with = "null_if_empty")]
     pub cid: String,
-    /// Bytes taken in so far; left out when 0.
+    /// Content bytes read so far; omitted when 0.
     #[serde(skip_serializing_if = "is_zero")]
     pub bytes: u64,
-    /// Bytes of all its blocks; left out when 0.
+    /// Bytes of all its blocks; omitted when 0.
     #[serde(skip_serializing_if = "is_zero")]
     pub size: u64,
-    /// The peers (ids) that got the blocks; left out when empty.
+    /// Ids of the peers that received the blocks; omitted when empty.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "or_default")]
     pub allocations: Vec<String>,
 }
 
-/// The shape of the graph built from a file.
+/// Layout of the graph built from a file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AddLayout {
-    /// All leaves equally deep.
+    /// All leaves at the same depth.
     #[default]
     Balanced,
-    /// Quick to read from the start.
+    /// Leaves close to the root first: the start of the file is found quickly.
     Trickle,
 }
 
@@ -57,13 +57,13 @@ impl AddLayout {
     }
 }
 
-/// What is sent.
+/// Format of the request body.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AddFormat {
-    /// Files, from which blocks are made.
+    /// Files, which the cluster splits into blocks.
     #[default]
     Unixfs,
-    /// One CAR file with one root; its blocks are taken as they are.
+    /// One CAR file with one root; its blocks are stored unchanged.
     Car,
 }
 
@@ -98,38 +98,38 @@ impl fmt::Display for AddFormat {
     }
 }
 
-/// How to add content, and how to pin it afterwards.
+/// Parameters of `POST /add`: import options, and options of the resulting pin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddParams {
-    /// How to pin it.
+    /// Options of the resulting pin.
     pub pin: PinOptions,
-    /// Send the blocks only to the peer that is asked; pin as usual.
+    /// Store the blocks only at the peer that serves the request; pin as usual.
     pub local: bool,
-    /// Take directories with all they contain.
+    /// Add directories with all their content.
     pub recursive: bool,
-    /// Take files whose name begins with a dot.
+    /// Add files whose name begins with a dot.
     pub hidden: bool,
-    /// Put everything into one more directory.
+    /// Wrap everything in one more directory.
     pub wrap: bool,
-    /// Spread one graph over several peers.
+    /// Split one graph into shards on several peers.
     pub shard: bool,
-    /// Answer line by line; otherwise one array at the end.
+    /// Stream one JSON object per line; otherwise one array at the end.
     pub stream_channels: bool,
-    /// What is sent.
+    /// Format of the request body.
     pub format: AddFormat,
     /// Do not pin afterwards.
     pub no_pin: bool,
-    /// The shape of the graph.
+    /// Layout of the graph.
     pub layout: AddLayout,
-    /// How files are cut: `size-262144`, `rabin-…`.
+    /// Chunker: `size-262144`, `rabin-…`.
     pub chunker: String,
     /// Leaves are raw blocks.
     pub raw_leaves: bool,
-    /// Tell progress in between.
+    /// Report progress in between.
     pub progress: bool,
-    /// 0 or 1.
+    /// CID version: 0 or 1.
     pub cid_version: u64,
-    /// The hash function: `sha2-256`, ….
+    /// Hash function: `sha2-256`, ….
     pub hash: String,
     /// Refer to URLs instead of storing their content.
     pub no_copy: bool,
@@ -162,7 +162,7 @@ impl Default for AddParams {
 }
 
 impl AddParams {
-    /// As query parameters.
+    /// Returns the parameters as a query.
     pub fn to_query(&self) -> Query {
         let mut query = self.pin.to_query();
         query.set("shard", self.shard);
@@ -183,8 +183,11 @@ impl AddParams {
         query
     }
 
-    /// Reads them from a query; `expire-in` counts from `now`. `pin-update` is ignored: it makes no sense
-    /// here. Without `raw-leaves`, a CID version above 0 means raw leaves.
+    /// Parses a query; `expire-in` counts from `now`. `pin-update` is ignored: it makes no sense here.
+    /// Without `raw-leaves`, a CID version above 0 means raw leaves.
+    ///
+    /// # Errors
+    /// Fails at the first parameter whose value is invalid.
     pub fn from_query(query: &Query, now: Time) -> Result<Self, QueryError> {
         let default = Self::default();
         let mut pin = PinOptions::from_query(query, now)?;
@@ -245,13 +248,13 @@ mod tests {
     }
 
     #[test]
-    fn a_cid_version_brings_raw_leaves_unless_told_otherwise() {
+    fn cid_version_1_implies_raw_leaves_by_default() {
         assert!(from("cid-version=1").unwrap().raw_leaves);
         assert!(!from("cid-version=1&raw-leaves=false").unwrap().raw_leaves);
     }
 
     #[test]
-    fn what_is_no_layout_format_or_boolean_is_refused() {
+    fn invalid_layouts_formats_booleans_and_numbers_are_refused() {
         assert!(
             from("layout=flat")
                 .unwrap_err()
@@ -271,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_progress_has_no_cid_as_in_go() {
+    fn progress_lines_have_a_null_cid_as_in_go() {
         let line = AddedOutput {
             name: "f".to_owned(),
             bytes: 6,

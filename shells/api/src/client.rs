@@ -1,12 +1,12 @@
-//! A typed client of the REST API.
+//! Typed client of the REST API.
 //!
-//! Several hosts may be given: a host that cannot be reached hands over to the next, and the one that
-//! answered is asked first from then on. A request that may have been received is never sent twice.
+//! Several hosts may be given: if one cannot be reached the next is tried, and the host that responded is
+//! tried first from then on. A request that a host may have received is never sent again.
 
 mod connect;
+mod early_response;
 mod endpoint;
 mod error;
-mod hear;
 mod lines;
 mod methods;
 mod tls;
@@ -31,14 +31,14 @@ use std::time::Duration;
 use tls::Tls;
 use tokio::time::Instant;
 
-/// One request with how it went, for whoever watches.
+/// A request and its outcome, as passed to an [`Observer`].
 #[derive(Debug, Clone)]
 pub struct Exchange {
-    /// The HTTP method.
+    /// HTTP method.
     pub method: Method,
-    /// The whole URL.
+    /// Complete URL.
     pub url: String,
-    /// The status, or why there is none; empty while there is neither.
+    /// Status line, or the reason of the failure; empty while the request is running.
     pub outcome: String,
 }
 
@@ -70,7 +70,7 @@ impl Exchange {
     }
 }
 
-/// The causes of an error: what libraries put in front of them says only that there was one.
+/// Joins the causes of an error. The outermost text of the HTTP libraries says only that there is a cause.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes =
         std::iter::successors(error.source(), |e| e.source()).map(|e| without_number(&e.to_string()));
@@ -83,7 +83,7 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
-/// The text of a system's error without the number that the standard library adds.
+/// Strips ` (os error N)`, which the standard library appends to a system error.
 fn without_number(text: &str) -> String {
     match text.split_once(" (os error") {
         Some((before, _)) => before.to_lowercase(),
@@ -91,29 +91,29 @@ fn without_number(text: &str) -> String {
     }
 }
 
-/// Is told of every request when it was answered or failed.
+/// Callback for each request, when it was answered or failed.
 pub type Observer = Arc<dyn Fn(&Exchange) + Send + Sync>;
 
-/// Is told of warnings that come with an answer, as text for a person.
+/// Callback for the text of each `Warning` header of a response.
 pub type Warned = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// How to talk to the service.
+/// Connection options of a [`Client`].
 #[derive(Clone, Default)]
 pub struct Options {
-    /// How long one request may take, body included; no limit if absent.
+    /// Time limit of one request, body included; no limit if absent.
     pub timeout: Option<Duration>,
     /// User and password for HTTP basic authentication.
     pub credentials: Option<(String, String)>,
-    /// Use HTTPS with every host that is reached over TCP.
+    /// Use HTTPS for every TCP host.
     pub https: bool,
-    /// Take any certificate: whoever can redirect a connection can then read along.
+    /// Accept any certificate. An attacker who can redirect connections can then read them.
     pub no_check_certificate: bool,
-    /// Have the peer that is asked wait, before it shows pins or their status, until it has all that was
-    /// acknowledged anywhere before. Without a majority of the cluster that is an error.
+    /// Linearizable reads (`consistent=true`): before it lists pins or their status, the peer waits until it
+    /// has applied all writes acknowledged before the request. An error without a quorum.
     pub consistent: bool,
-    /// Is told what a listing or a value says about itself: that it may be old (`Warning` headers).
+    /// Receives the `Warning` headers, which mark possibly stale data.
     pub warned: Option<Warned>,
-    /// Is told of every request.
+    /// Receives every request and its outcome.
     pub observer: Option<Observer>,
 }
 
@@ -126,17 +126,25 @@ impl fmt::Debug for Options {
     }
 }
 
-/// One of the hosts.
+/// A host and its connections.
 struct Host {
     endpoint: Endpoint,
     scheme: &'static str,
     connection: Connection,
 }
 
-/// A client of the REST API of one or several peers.
+/// Client of the REST API of one or several peers.
+///
+/// # Errors
+/// All request methods return [`ClientError::Unreachable`] if no host accepts a connection,
+/// [`ClientError::Broken`] if the connection fails later, [`ClientError::TimedOut`] after
+/// [`Options::timeout`], [`ClientError::Nonsense`] for a response of another form, and [`ClientError::Api`]
+/// for an error of the service. Its code is 400 for invalid parameters, 401 for missing credentials, 429 if
+/// the peer is overloaded, 503 if there is no leader or the result is unknown, and 500 for failures of IPFS
+/// nodes or other peers.
 pub struct Client {
     hosts: Vec<Host>,
-    /// The host that answered last.
+    /// Index of the host that responded last.
     preferred: AtomicUsize,
     timeout: Option<Duration>,
     authorization: Option<HeaderValue>,
@@ -153,7 +161,7 @@ impl fmt::Debug for Client {
     }
 }
 
-/// A request that is yet to be sent.
+/// Method, path and content type of a request.
 struct Ask {
     method: Method,
     path: String,
@@ -161,8 +169,12 @@ struct Ask {
 }
 
 impl Client {
-    /// A client of `hosts`: a comma-separated list of multiaddresses (`/ip4/127.0.0.1/tcp/9094`,
-    /// `/dns4/…`, `/unix/…`) or `host:port`. Nothing is connected yet.
+    /// Creates a client of `hosts`: a comma-separated list of multiaddresses (`/ip4/127.0.0.1/tcp/9094`,
+    /// `/dns4/…`, `/unix/…`) or `host:port`. Connections are opened by the first request.
+    ///
+    /// # Errors
+    /// [`ClientError::BadHost`] for an unusable address; [`ClientError::Tls`] if TLS is requested and this
+    /// machine's trusted certificates cannot be loaded.
     pub fn new(hosts: &str, options: Options) -> Result<Self, ClientError> {
         let endpoints = Endpoint::parse_list(hosts)?;
         let wants_tls = |endpoint: &Endpoint| match endpoint {
@@ -196,7 +208,7 @@ impl Client {
                 .collect(),
             preferred: AtomicUsize::new(0),
             timeout: options.timeout,
-            // Base64 has no characters that a header could not hold.
+            // Base64 is always a valid header value.
             authorization: authorization.and_then(Result::ok),
             consistent: options.consistent,
             observer: options.observer,
@@ -216,8 +228,8 @@ impl Client {
         .await
     }
 
-    /// Sends a request to the first host that can be reached. `body` is called once for each attempt, and
-    /// an attempt that has connected is the last.
+    /// Sends a request to the first reachable host. `body` is called once per attempt; after a successful
+    /// connect there is no further attempt.
     async fn send(&self, ask: Ask, body: impl Fn(usize) -> Body) -> Result<Reply, ClientError> {
         let deadline = self.timeout.map(|limit| (Instant::now() + limit, limit));
         let first = self.preferred.load(Ordering::Relaxed);
@@ -293,7 +305,7 @@ impl Client {
                 USER_AGENT,
                 concat!("ipfs-cluster-api/", env!("CARGO_PKG_VERSION")),
             )
-            // Says that the error at the end of a stream will be read.
+            // Announces that trailers are read: a stream reports its error in one.
             .header(HeaderName::from_static("te"), "trailers");
         if let Some(authorization) = &self.authorization {
             builder = builder.header(AUTHORIZATION, authorization);

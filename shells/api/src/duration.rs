@@ -1,4 +1,4 @@
-//! Durations as Go writes them: `1h30m0s`, `1.5s`, `300ms`.
+//! Durations in Go's notation: `1h30m0s`, `1.5s`, `300ms`.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
@@ -11,42 +11,42 @@ const SECOND: u64 = 1_000_000_000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 
-/// A span of time in nanoseconds, negative ones included, at most some 292 years either way.
+/// Signed duration in nanoseconds, up to about 292 years.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GoDuration(i64);
 
 impl GoDuration {
-    /// No time at all.
+    /// Zero duration.
     pub const ZERO: Self = Self(0);
 
-    /// From nanoseconds.
+    /// Creates a duration from nanoseconds.
     pub const fn from_nanos(nanos: i64) -> Self {
         Self(nanos)
     }
 
-    /// In nanoseconds.
+    /// Returns the duration in nanoseconds.
     pub const fn as_nanos(self) -> i64 {
         self.0
     }
 
-    /// From whole seconds, at most what fits.
+    /// Creates a duration from seconds, saturating.
     pub const fn from_secs(seconds: i64) -> Self {
         Self(seconds.saturating_mul(1_000_000_000))
     }
 
-    /// From whole milliseconds, at most what fits.
+    /// Creates a duration from milliseconds, saturating.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis.saturating_mul(1_000_000))
     }
 
-    /// As the standard library's type; `None` if negative.
+    /// Converts to the standard library's type; `None` if negative.
     pub fn to_std(self) -> Option<Duration> {
         u64::try_from(self.0).ok().map(Duration::from_nanos)
     }
 }
 
 impl From<Duration> for GoDuration {
-    /// The longest there is if `duration` does not fit.
+    /// Saturates at the longest duration.
     fn from(duration: Duration) -> Self {
         Self(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX))
     }
@@ -82,7 +82,7 @@ impl fmt::Display for GoDuration {
     }
 }
 
-/// `nanos` counted in `unit`, with as many decimals as it needs.
+/// Writes `nanos` in `unit` with the necessary decimals.
 fn decimal(f: &mut fmt::Formatter<'_>, nanos: u64, unit: u64, name: &str) -> fmt::Result {
     write!(f, "{}", nanos / unit)?;
     let part = nanos % unit;
@@ -95,21 +95,21 @@ fn decimal(f: &mut fmt::Formatter<'_>, nanos: u64, unit: u64, name: &str) -> fmt
     f.write_str(name)
 }
 
-/// Text that is no duration.
+/// Error of parsing a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseDurationError {
-    /// Not of the form, or too long.
+    /// Malformed, or out of range.
     #[error("time: invalid duration {0:?}: write it as in \"1h30m\" or \"500ms\"")]
     Invalid(String),
     /// A number without a unit.
     #[error("time: missing unit in duration {0:?}: add one of ns, us, ms, s, m, h")]
     MissingUnit(String),
-    /// A unit that does not exist.
+    /// Unknown unit.
     #[error("time: unknown unit {unit:?} in duration {text:?}: use one of ns, us, ms, s, m, h")]
     UnknownUnit {
-        /// What stands where the unit should.
+        /// Unknown unit, as written.
         unit: String,
-        /// The whole text.
+        /// Complete text.
         text: String,
     },
 }
@@ -146,7 +146,7 @@ impl FromStr for GoDuration {
     }
 }
 
-/// One number with its unit at the start of `rest`, and what follows it.
+/// Parses one number with its unit at the start of `rest`; returns nanoseconds and the remainder.
 fn component<'a>(text: &str, rest: &'a str) -> Result<(u64, &'a str), ParseDurationError> {
     let invalid = || ParseDurationError::Invalid(text.to_owned());
     let (whole, after) = split_digits(rest);
@@ -190,7 +190,7 @@ fn split_digits(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
-/// `0.decimals` of `unit`, rounded down. Eighteen decimals are more than any unit has.
+/// Returns `0.decimals` of `unit`, rounded down. No unit needs more than eighteen decimals.
 fn part_of(decimals: &str, unit: u64) -> u64 {
     let digits: u128 = decimals
         .bytes()
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_go_reads_is_read() {
+    fn durations_that_go_accepts_are_accepted() {
         for (text, nanos) in [
             ("0", 0),
             ("+5s", 5_000_000_000),
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_go_refuses_is_refused() {
+    fn durations_that_go_refuses_are_refused() {
         for text in [
             "",
             "3",

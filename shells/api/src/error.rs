@@ -3,13 +3,13 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The body of every answer whose status is 400 or more.
+/// Body of every response with status 400 or above.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Error {
-    /// The HTTP status; 0 when there was no answer at all.
+    /// HTTP status; 0 if there was no response.
     pub code: u16,
-    /// What went wrong, for a person.
+    /// Description for people.
     pub message: String,
 }
 
@@ -21,15 +21,15 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The answer of `POST /token`.
+/// Response to `POST /token`.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
-    /// A signed JWT, to be sent as `Authorization: Bearer`.
+    /// Signed JWT, to be sent as `Authorization: Bearer`.
     pub token: String,
 }
 
 impl fmt::Debug for Token {
-    /// Never the token itself: it is as good as a password.
+    /// Hides the token, which is as good as a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(..)")
     }

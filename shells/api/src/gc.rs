@@ -1,46 +1,46 @@
-//! Garbage collection and size of the IPFS nodes' repositories.
+//! Garbage collection and repository size of the IPFS nodes.
 
 use crate::nullable::{null_if_empty, or_default};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What garbage collection did, by peer id.
+/// Results of garbage collection by peer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GlobalRepoGc {
-    /// Peer id to result; `null` when empty.
+    /// Result by peer id; `null` when empty.
     #[serde(serialize_with = "null_if_empty", deserialize_with = "or_default")]
     pub peer_map: BTreeMap<String, RepoGc>,
 }
 
-/// What garbage collection did at one peer.
+/// Result of garbage collection at one peer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RepoGc {
-    /// The peer's id.
+    /// Peer id.
     pub peer: String,
-    /// Its name.
+    /// Peer name.
     pub peername: String,
-    /// What was removed, or could not be; `[]` when empty, as the Go peer makes it.
+    /// Removed blocks and errors; `[]` when empty, as in the Go peer.
     #[serde(deserialize_with = "or_default")]
     pub keys: Vec<IpfsRepoGc>,
-    /// Why nothing could be done; left out when empty.
+    /// Error of the whole run; omitted when empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub error: String,
 }
 
-/// One block that was removed, or one error.
+/// A removed block, or an error.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IpfsRepoGc {
-    /// The CID; `null` for an error.
+    /// CID of the removed block; `null` for an error.
     pub key: Option<String>,
-    /// What went wrong; left out when nothing did.
+    /// Error text; omitted when empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub error: String,
 }
 
-/// The size of an IPFS node's repository.
+/// Repository size of an IPFS node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct IpfsRepoStat {

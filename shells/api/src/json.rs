@@ -1,19 +1,25 @@
 //! JSON with Go's escaping: `<`, `>`, `&`, U+2028 and U+2029 inside strings become `\uXXXX`.
 //!
-//! Scripts that compare output byte for byte, and pages that embed it in HTML, rely on that.
+//! Scripts that compare output byte by byte, and pages that embed it in HTML, rely on it.
 
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter};
 use std::io;
 
-/// One line of JSON, without a line feed. Fails only if `value` cannot be JSON (a map with odd keys).
+/// Serialises `value` on one line, without a line feed.
+///
+/// # Errors
+/// Fails if `value` cannot be JSON: a map whose keys are not strings, or a failing `Serialize`.
 pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<Vec<u8>> {
     let mut out = Vec::with_capacity(256);
     write(&mut out, value)?;
     Ok(out)
 }
 
-/// One line of JSON into `writer`, without a line feed.
+/// Serialises `value` on one line into `writer`, without a line feed.
+///
+/// # Errors
+/// As for [`to_vec`]; also if `writer` fails.
 pub fn write<W: io::Write, T: Serialize + ?Sized>(writer: W, value: &T) -> serde_json::Result<()> {
     value.serialize(&mut serde_json::Serializer::with_formatter(
         writer,
@@ -21,7 +27,10 @@ pub fn write<W: io::Write, T: Serialize + ?Sized>(writer: W, value: &T) -> serde
     ))
 }
 
-/// Many lines, nested by `indent`, as Go's `json.MarshalIndent(value, "", indent)` writes them.
+/// Serialises `value` indented by `indent`, like Go's `json.MarshalIndent(value, "", indent)`.
+///
+/// # Errors
+/// As for [`to_vec`].
 pub fn to_string_indented<T: Serialize + ?Sized>(value: &T, indent: &str) -> serde_json::Result<String> {
     let mut out = Vec::with_capacity(512);
     let formatter = GoFormatter(PrettyFormatter::with_indent(indent.as_bytes()));
@@ -29,8 +38,8 @@ pub fn to_string_indented<T: Serialize + ?Sized>(value: &T, indent: &str) -> ser
     String::from_utf8(out).map_err(<serde_json::Error as serde::ser::Error>::custom)
 }
 
-/// Lays out JSON text anew, nested by `indent`, with every value kept as it is written and Go's escaping
-/// added. `text` must be valid JSON; other text comes out garbled but never panics.
+/// Reformats JSON text, indented by `indent`: values keep their notation, Go's escaping is added. `text` must
+/// be valid JSON; other text gives a meaningless result, but no panic.
 pub fn indent(text: &str, indent: &str) -> String {
     let bytes = text.as_bytes();
     let mut layout = Layout {
@@ -68,7 +77,7 @@ pub fn indent(text: &str, indent: &str) -> String {
             }
             b':' => layout.out.push_str(": "),
             space if is_space(*space) => {}
-            // A number or a word, up to what ends it.
+            // A number, `true`, `false` or `null`, up to its delimiter.
             _ => {
                 let ends =
                     |b: &u8| is_space(*b) || matches!(b, b',' | b':' | b'{' | b'[' | b'}' | b']' | b'"');
@@ -80,7 +89,7 @@ pub fn indent(text: &str, indent: &str) -> String {
     layout.out
 }
 
-/// Text that is being laid out.
+/// Output of [`indent`] under construction.
 struct Layout<'a> {
     out: String,
     indent: &'a str,
@@ -101,7 +110,7 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
 }
 
-/// One past the quote that ends the string whose content begins at `at`.
+/// Returns the index after the closing quote of the string whose content begins at `at`.
 fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
     loop {
         match bytes.get(at) {
@@ -124,9 +133,9 @@ fn push_escaped(out: &mut String, text: &str) {
     out.push_str(rest);
 }
 
-/// Where the first character stands that Go escapes, its length, and what it becomes.
+/// Returns the position, length and replacement of the first character that Go escapes.
 fn next_escape(text: &str) -> Option<(usize, usize, &'static str)> {
-    // All of them begin with one of these bytes, which is rare: no need to decode the rest.
+    // All of them begin with one of these rare bytes, so the rest need not be decoded.
     let suspicious = |b: &u8| matches!(b, b'<' | b'>' | b'&' | 0xe2);
     let mut from = 0;
     while let Some(found) = text.as_bytes()[from..].iter().position(suspicious) {
@@ -151,7 +160,7 @@ fn go_escape(c: char) -> Option<&'static str> {
     }
 }
 
-/// A formatter that escapes strings as Go does and leaves the layout to another.
+/// Formatter that escapes strings as Go does and delegates the layout to `F`.
 struct GoFormatter<F>(F);
 
 impl<F: Formatter> Formatter for GoFormatter<F> {

@@ -4,35 +4,35 @@ use crate::Time;
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 
-/// One peer's sample, valid for a while.
+/// Sample of one peer, valid until it expires.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Metric {
-    /// `ping`, `freespace`, `tag:…`.
+    /// Metric name: `ping`, `freespace`, `tag:…`.
     pub name: String,
-    /// Whose it is (peer id).
+    /// Id of the peer that was measured.
     pub peer: String,
-    /// Its value, in a form that depends on the name.
+    /// Value; its format depends on the name.
     pub value: String,
-    /// Until when it holds, in nanoseconds since 1970.
+    /// Expiry, in nanoseconds since 1970.
     pub expire: i64,
-    /// Whether it may be used.
+    /// False if the peer could not measure it.
     pub valid: bool,
-    /// What allocation sorts by.
+    /// Sort key of the allocator.
     pub weight: i64,
-    /// Whether allocation groups peers by its value.
+    /// The allocator groups peers by the value.
     pub partitionable: bool,
-    /// When it arrived, in nanoseconds since 1970.
+    /// Arrival time, in nanoseconds since 1970.
     pub received_at: i64,
 }
 
-/// A metric that ran out with no other following it.
+/// Expiry of a metric without a newer sample.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert {
-    /// The last there was.
+    /// The last sample.
     #[serde(flatten)]
     pub metric: Metric,
-    /// When its absence was noticed.
+    /// Time of detection.
     #[serde(default)]
     pub triggered_at: Time,
 }
@@ -45,20 +45,20 @@ pub struct Bandwidth {
     pub total_in: i64,
     /// Bytes sent.
     pub total_out: i64,
-    /// Bytes received per second, lately.
+    /// Recent rate, in bytes received per second.
     #[serde(serialize_with = "go_float")]
     pub rate_in: f64,
-    /// Bytes sent per second, lately.
+    /// Recent rate, in bytes sent per second.
     #[serde(serialize_with = "go_float")]
     pub rate_out: f64,
 }
 
-/// Traffic by protocol.
+/// Traffic by protocol name.
 pub type BandwidthByProtocol = BTreeMap<String, Bandwidth>;
 
-/// Go writes a float without decimals as a whole number.
+/// Writes a float without decimals as an integer, as Go does.
 fn go_float<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-    /// Up to here every whole number has a float of its own.
+    /// 2^53: every integer up to here is exactly representable.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     if value.fract() == 0.0 && value.abs() <= EXACT {
         #[allow(clippy::cast_possible_truncation)]

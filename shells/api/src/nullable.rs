@@ -1,9 +1,9 @@
-//! Go writes a nil slice or map as `null` and reads `null` as nothing.
+//! Go's nil slices and maps: written as `null`, and `null` is read as empty.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 
-/// Reads `null` as the default.
+/// Deserialises `null` as the default.
 pub(crate) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -12,9 +12,9 @@ where
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Something that is `null` when there is nothing in it.
+/// Collections that are `null` when empty.
 pub(crate) trait Emptiness {
-    /// Whether nothing is in it.
+    /// Returns whether the collection is empty.
     fn is_nothing(&self) -> bool;
 }
 
@@ -36,7 +36,7 @@ impl Emptiness for String {
     }
 }
 
-/// Writes an empty list, map or text as `null`.
+/// Serialises an empty list, map or text as `null`.
 pub(crate) fn null_if_empty<S, T>(value: &T, serializer: S) -> Result<S::Ok, S::Error>
 where
     S: Serializer,
@@ -49,7 +49,7 @@ where
     }
 }
 
-/// For `skip_serializing_if`: Go's `omitempty` on a number.
+/// Go's `omitempty` on a number, for `skip_serializing_if`.
 pub(crate) fn is_zero(value: &u64) -> bool {
     *value == 0
 }

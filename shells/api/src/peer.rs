@@ -1,66 +1,66 @@
-//! Who the peers are.
+//! Identity, addresses and versions of peers.
 
 use crate::nullable::{null_if_empty, or_default};
 use serde::{Deserialize, Serialize};
 
-/// What a peer says of itself.
+/// Response to `GET /id`, and an item of `GET /peers`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Id {
-    /// Its peer id.
+    /// Peer id.
     pub id: String,
-    /// Where it listens, ending in `/p2p/<id>`; `null` when empty.
+    /// Listen addresses, ending in `/p2p/<id>`; `null` when empty.
     #[serde(serialize_with = "null_if_empty", deserialize_with = "or_default")]
     pub addresses: Vec<String>,
-    /// The ids of all peers it knows, itself included; `null` when empty.
+    /// Ids of all peers that it knows, itself included; `null` when empty.
     #[serde(serialize_with = "null_if_empty", deserialize_with = "or_default")]
     pub cluster_peers: Vec<String>,
-    /// The addresses of the others.
+    /// Addresses of these peers.
     #[serde(deserialize_with = "or_default")]
     pub cluster_peers_addresses: Vec<String>,
-    /// Its version.
+    /// Version of the daemon.
     pub version: String,
-    /// The commit it was built from.
+    /// Commit of the build.
     pub commit: String,
-    /// What it speaks with other peers.
+    /// Protocol between peers.
     pub rpc_protocol_version: String,
-    /// Why it could not be asked; empty if it could.
+    /// Error if it did not respond; otherwise empty.
     pub error: String,
-    /// Its IPFS node.
+    /// IPFS node of the peer.
     pub ipfs: IpfsId,
-    /// Its name.
+    /// Peer name.
     pub peername: String,
 }
 
-/// What a peer says of its IPFS node.
+/// Identity and addresses of a peer's IPFS node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IpfsId {
-    /// Its peer id; left out when unknown.
+    /// libp2p peer id; omitted when unknown.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub id: String,
-    /// Where it listens; `null` when empty.
+    /// Listen addresses; `null` when empty.
     #[serde(serialize_with = "null_if_empty", deserialize_with = "or_default")]
     pub addresses: Vec<String>,
-    /// Why it could not be asked; empty if it could.
+    /// Error if it did not respond; otherwise empty.
     pub error: String,
 }
 
-/// The body of `POST /peers`.
+/// Body of `POST /peers`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PeerAdd {
-    /// The peer to add.
+    /// Id of the peer to add.
     pub peer_id: String,
-    /// Where it is, ending in `/p2p/<id>`, as in v0.0.12; left out when empty. The id may then be missing.
+    /// Its address with `/p2p/<id>`, as in v0.0.12; omitted when empty. `peer_id` is then optional.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub peer_multiaddress: String,
 }
 
-/// The answer of `GET /version`.
+/// Response to `GET /version`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Version {
-    /// The peer's version.
+    /// Version of the daemon.
     pub version: String,
 }

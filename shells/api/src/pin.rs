@@ -1,4 +1,4 @@
-//! Pins: what the cluster has agreed to hold.
+//! Pins as the REST API lists and accepts them.
 
 use crate::nullable::or_default;
 use crate::{PinMode, PinOptions, Time};
@@ -6,17 +6,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What a pin is for.
+/// Type of a pin.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum PinType {
-    /// A type that is none.
+    /// Unknown type.
     #[default]
     Bad,
     /// An ordinary pin.
     Data,
-    /// The root of content kept in shards; not pinned itself.
+    /// Root of sharded content; not pinned itself.
     Meta,
-    /// The root that links to the shards.
+    /// Root node that links to the shards.
     ClusterDag,
     /// One shard.
     Shard,
@@ -26,7 +26,7 @@ impl PinType {
     /// Every type but `Bad`.
     pub const ALL: [Self; 4] = [Self::Data, Self::Meta, Self::ClusterDag, Self::Shard];
 
-    /// Its name in JSON and filters.
+    /// Returns the name in JSON and filters.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Bad => "bad-type",
@@ -37,7 +37,7 @@ impl PinType {
         }
     }
 
-    /// The type called `name`, or `Bad`.
+    /// Returns the type called `name`, or `Bad`.
     pub fn from_name(name: &str) -> Self {
         Self::ALL
             .into_iter()
@@ -75,7 +75,7 @@ impl<'de> Deserialize<'de> for PinType {
     }
 }
 
-/// A set of pin types to list.
+/// Set of pin types to list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PinTypeFilter(u8);
 
@@ -83,8 +83,8 @@ impl PinTypeFilter {
     /// All types.
     pub const ALL: Self = Self(2 | 4 | 8 | 16);
 
-    /// Reads a comma-separated list of types; an empty name and `all` mean all of them. `None` if no name
-    /// in it is known.
+    /// Parses a comma-separated list of types; an empty name and `all` mean all types. `None` if no name in
+    /// it is known.
     pub fn parse(text: &str) -> Option<Self> {
         let bits = text.split(',').map(|name| match name.trim() {
             "" | "all" => Self::ALL.0,
@@ -94,7 +94,7 @@ impl PinTypeFilter {
         (known != 0).then_some(Self(known))
     }
 
-    /// Whether pins of this type are to be listed.
+    /// Returns whether the set contains `pin_type`.
     pub fn matches(self, pin_type: PinType) -> bool {
         pin_type.bit() & self.0 != 0
     }
@@ -117,27 +117,26 @@ impl fmt::Display for PinTypeFilter {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "FlatPin")]
 pub struct Pin {
-    /// What the user asked for, with defaults filled in.
+    /// Options of the user, with defaults filled in.
     #[serde(flatten)]
     pub options: PinOptions,
-    /// What is pinned.
+    /// Pinned CID.
     pub cid: String,
-    /// What it is for.
+    /// Type of the pin.
     #[serde(rename = "type")]
     pub pin_type: PinType,
-    /// The peers (ids) that must hold it; empty when all must.
+    /// Ids of the peers that must hold it; empty for all peers.
     pub allocations: Vec<String>,
-    /// -1 recursive, 0 direct.
+    /// Depth: -1 recursive, 0 direct.
     pub max_depth: i32,
-    /// Another CID that a sharded pin belongs to.
+    /// CID that a part of sharded content belongs to.
     pub reference: Option<String>,
-    /// When it was pinned.
+    /// Time of the pin request.
     pub timestamp: Time,
 }
 
-/// A pin as `POST /pins` answers it. The Go peer shows what the request was read into, where empty metadata
-/// are `{}` and no origins are `null`; in its listings, which are read from the pinset, it is the other way
-/// round.
+/// Response to `POST /pins`. Empty metadata are `{}` and no origins are `null`, because the Go peer shows the
+/// parsed request; its listings, from the pinset, have `null` and `[]`.
 #[derive(Debug, Serialize)]
 #[allow(missing_docs, reason = "the fields are those of Pin")]
 pub struct CreatedPin<'a> {
@@ -186,13 +185,13 @@ impl<'a> From<&'a Pin> for CreatedPin<'a> {
 }
 
 impl Pin {
-    /// Whether every peer must hold it.
+    /// Returns whether every peer must hold it.
     pub fn is_everywhere(&self) -> bool {
         self.options.replication_factor_min == -1 && self.options.replication_factor_max == -1
     }
 }
 
-/// A pin as it is read: `flatten` would buffer every value first, which costs as much again.
+/// Flat form of [`Pin`] for decoding: `flatten` would buffer every value, which doubles the cost.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct FlatPin {
@@ -245,13 +244,13 @@ impl From<FlatPin> for Pin {
     }
 }
 
-/// A pin as 0.0.12 lists it: what that version knows of it, with all that it does not know.
+/// Pin in the form of v0.0.12, with the fields of later versions.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OldPin {
-    /// The pin.
+    /// Pin in the current form.
     #[serde(flatten)]
     pub pin: Pin,
-    /// One number for both bounds: -1 everywhere, otherwise how many copies there may be.
+    /// Number of copies: the maximum, or -1 for every peer.
     pub replication_factor: i32,
 }
 
@@ -265,13 +264,13 @@ impl From<Pin> for OldPin {
     }
 }
 
-/// Options for pinning a path that is yet to be resolved.
+/// Unresolved path to pin, with options.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinPath {
-    /// What the user asks for.
+    /// Options of the pin.
     #[serde(flatten)]
     pub options: PinOptions,
-    /// `/ipfs/…` or `/ipns/…`.
+    /// IPFS path: `/ipfs/…` or `/ipns/…`.
     #[serde(default)]
     pub path: String,
 }
@@ -281,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn filters_of_types_read_lists() {
+    fn type_filters_parse_lists() {
         assert_eq!(PinTypeFilter::parse(""), Some(PinTypeFilter::ALL));
         assert_eq!(PinTypeFilter::parse("all").unwrap().to_string(), "all");
         let some = PinTypeFilter::parse("shard-pin,pin,nonsense").unwrap();

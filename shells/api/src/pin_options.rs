@@ -1,4 +1,4 @@
-//! What a user may say about a pin.
+//! Options of a pin, and their query parameters.
 
 use crate::nullable::{null_if_empty, or_default};
 use crate::{GoDuration, Query, QueryError, Time};
@@ -8,10 +8,10 @@ use std::fmt;
 
 const META_PREFIX: &str = "meta-";
 
-/// How deep the IPFS node pins.
+/// Depth of a pin in the IPFS node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum PinMode {
-    /// The block and everything it links to.
+    /// The block and all its descendants.
     #[default]
     Recursive,
     /// The block alone.
@@ -19,7 +19,7 @@ pub enum PinMode {
 }
 
 impl PinMode {
-    /// Its name in JSON and queries.
+    /// Returns the name in JSON and queries.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Recursive => "recursive",
@@ -27,7 +27,7 @@ impl PinMode {
         }
     }
 
-    /// The mode called `name`; an unknown name means recursive, as in the Go peer.
+    /// Returns the mode called `name`; an unknown name means recursive, as in the Go peer.
     pub fn from_name(name: &str) -> Self {
         if name == "direct" {
             Self::Direct
@@ -36,7 +36,7 @@ impl PinMode {
         }
     }
 
-    /// As `max_depth` says it: -1 recursive, 0 direct.
+    /// Returns the mode as `max_depth`: -1 recursive, 0 direct.
     pub fn max_depth(self) -> i32 {
         match self {
             Self::Recursive => -1,
@@ -64,37 +64,37 @@ impl<'de> Deserialize<'de> for PinMode {
     }
 }
 
-/// The options of a pin. The default of every one leaves the choice to the cluster.
+/// Options of a pin. Each default leaves the choice to the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PinOptions {
-    /// Below so many copies the pin is repaired; 0 the cluster's default, -1 every peer.
+    /// Minimum of copies, below which the pin is repaired; 0 the cluster's default, -1 every peer.
     pub replication_factor_min: i32,
-    /// At most so many copies; 0 the cluster's default, -1 every peer.
+    /// Maximum of copies; 0 the cluster's default, -1 every peer.
     pub replication_factor_max: i32,
     /// A name for people.
     pub name: String,
-    /// How deep to pin.
+    /// Depth of the pin.
     pub mode: PinMode,
-    /// Bytes per shard when adding with shards.
+    /// Bytes per shard when content is added in shards.
     pub shard_size: u64,
-    /// Peers (ids) to prefer; `null` when empty. Not stored.
+    /// Ids of preferred peers; `null` when empty. Not stored.
     #[serde(serialize_with = "null_if_empty", deserialize_with = "or_default")]
     pub user_allocations: Vec<String>,
-    /// When to unpin; zero never.
+    /// Expiry, when the pin is removed; zero means never.
     pub expire_at: Time,
-    /// Free key and value pairs; `null` when empty.
+    /// Key-value pairs of the user; `null` when empty.
     #[serde(serialize_with = "null_if_empty", deserialize_with = "or_default")]
     pub metadata: BTreeMap<String, String>,
-    /// The pin (CID) whose options and allocations to take over.
+    /// CID of the pin whose options and allocations are copied.
     pub pin_update: Option<String>,
-    /// Multiaddresses with `/p2p/` that are known to have the content.
+    /// Multiaddresses with `/p2p/` of IPFS nodes that provide the content.
     #[serde(deserialize_with = "or_default")]
     pub origins: Vec<String>,
 }
 
 impl PinOptions {
-    /// The options as query parameters.
+    /// Returns the options as query parameters.
     pub fn to_query(&self) -> Query {
         let mut query = Query::default();
         query.set("replication-min", self.replication_factor_min);
@@ -118,21 +118,22 @@ impl PinOptions {
         query
     }
 
-    /// Reads the options from query parameters; `expire-in` counts from `now`.
+    /// Parses query parameters; `expire-in` counts from `now`. `replication_factor`, of v0.0.12, is the
+    /// default of the other replication parameters.
     ///
-    /// `replication_factor`, of 0.0.12, counts where nothing else is said of copies.
+    /// Each origin must have a `/p2p/` part; peer ids, CIDs and multiaddresses are not validated further. The
+    /// Go peer skips user allocations that are not peer ids, and responds 400 to an invalid `pin-update`.
     ///
-    /// Peer ids, CIDs and multiaddresses are not looked into further than that each origin has a `/p2p/`
-    /// part. The Go peer skips user allocations that are no peer ids and answers 400 for a `pin-update`
-    /// that is no CID.
+    /// # Errors
+    /// Fails at the first parameter whose value is invalid.
     pub fn from_query(query: &Query, now: Time) -> Result<Self, QueryError> {
         let both = query.get("replication").is_some();
-        // What 0.0.12 calls it: a value that is no number is as if it were not there.
+        // The name in v0.0.12, which ignores values that are not numbers.
         let old = query.number("replication_factor", 0_i32).unwrap_or(0);
         let factor = |name| query.number(if both { "replication" } else { name }, old);
         let metadata = query.iter().filter_map(|(name, _)| {
             let key = name.strip_prefix(META_PREFIX).filter(|key| !key.is_empty())?;
-            // The first value counts, as for all the others, and it may be empty.
+            // The first of several values, as for other parameters; it may be empty.
             let first = query.iter().find(|(n, _)| *n == name)?.1;
             Some((key.to_owned(), first.to_owned()))
         });
@@ -176,7 +177,7 @@ fn origins(query: &Query) -> Result<Vec<String>, QueryError> {
         if !origin.starts_with('/') {
             return Err(QueryError::OriginNotMultiaddress(origin.clone()));
         }
-        // `/ipfs/` is how old peers spell `/p2p/`.
+        // Old peers write `/ipfs/` for `/p2p/`.
         let mut parts = origin.split('/').skip(1);
         let names_peer = parts.by_ref().any(|part| matches!(part, "p2p" | "ipfs"))
             && parts.next().is_some_and(|peer| !peer.is_empty());

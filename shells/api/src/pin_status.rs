@@ -1,42 +1,42 @@
-//! What the peers say of a CID.
+//! Status of a CID at the peers.
 
 use crate::nullable::{null_if_empty, or_default};
 use crate::{StatusFilter, Time, TrackerStatus};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The status of one CID at every peer that was asked.
+/// Status of one CID at every peer that was asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GlobalPinInfo {
     /// The CID.
     #[serde(deserialize_with = "or_default")]
     pub cid: String,
-    /// The name of its pin.
+    /// Name of its pin.
     pub name: String,
-    /// The peers (ids) that must hold it.
+    /// Ids of the peers that must hold it.
     #[serde(deserialize_with = "or_default")]
     pub allocations: Vec<String>,
-    /// Multiaddresses that are known to have it.
+    /// Multiaddresses of IPFS nodes that provide it.
     #[serde(deserialize_with = "or_default")]
     pub origins: Vec<String>,
-    /// When it was pinned.
+    /// Time of the pin request.
     pub created: Time,
     /// The pin's metadata; `null` when empty.
     #[serde(serialize_with = "null_if_empty", deserialize_with = "or_default")]
     pub metadata: BTreeMap<String, String>,
-    /// Peer id to status; `null` when empty.
+    /// Status by peer id; `null` when empty.
     #[serde(serialize_with = "null_if_empty", deserialize_with = "or_default")]
     pub peer_map: BTreeMap<String, PinInfoShort>,
 }
 
 impl GlobalPinInfo {
-    /// Whether a peer's status is in `filter`.
+    /// Returns whether the status of any peer is in `filter`.
     pub fn matches(&self, filter: StatusFilter) -> bool {
         self.peer_map.values().any(|info| filter.matches(info.status))
     }
 
-    /// Takes in what one peer says. What the pin is about comes from the last peer that could be reached.
+    /// Adds the status of one peer. Fields of the pin come from the last peer that responded.
     pub fn add(&mut self, info: PinInfo) {
         if self.cid.is_empty() || info.info.status != TrackerStatus::ClusterError {
             self.cid = info.cid;
@@ -50,64 +50,64 @@ impl GlobalPinInfo {
     }
 }
 
-/// One peer's share of a [`GlobalPinInfo`].
+/// Status of one CID at one peer, in a [`GlobalPinInfo`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PinInfoShort {
-    /// The peer's name.
+    /// Peer name.
     pub peername: String,
-    /// The id of its IPFS node, if known.
+    /// Id of its IPFS node, if known.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub ipfs_peer_id: String,
-    /// The multiaddresses of its IPFS node, if known.
+    /// Multiaddresses of its IPFS node, if known.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "or_default")]
     pub ipfs_peer_addresses: Vec<String>,
-    /// The status.
+    /// Status of the CID.
     pub status: TrackerStatus,
-    /// Since when.
+    /// Time at which the status was entered.
     pub timestamp: Time,
-    /// What went wrong, if the status is an error.
+    /// Error text, if the status is an error.
     pub error: String,
-    /// How often it was tried.
+    /// Number of attempts.
     pub attempt_count: u64,
-    /// Whether it goes before older pins.
+    /// The pin is in the queue for new pins, before retries of older ones.
     pub priority_pin: bool,
 }
 
-/// What one peer says of one CID, alone.
+/// Status of one CID at one peer, with the fields of the pin.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PinInfo {
     /// The CID.
     #[serde(deserialize_with = "or_default")]
     pub cid: String,
-    /// The name of its pin.
+    /// Name of its pin.
     pub name: String,
-    /// Who says so (peer id).
+    /// Id of the peer.
     pub peer: String,
-    /// The peers (ids) that must hold it.
+    /// Ids of the peers that must hold it.
     #[serde(deserialize_with = "or_default")]
     pub allocations: Vec<String>,
-    /// Multiaddresses that are known to have it.
+    /// Multiaddresses of IPFS nodes that provide it.
     #[serde(deserialize_with = "or_default")]
     pub origins: Vec<String>,
-    /// When it was pinned.
+    /// Time of the pin request.
     pub created: Time,
     /// The pin's metadata; `null` when empty.
     #[serde(serialize_with = "null_if_empty", deserialize_with = "or_default")]
     pub metadata: BTreeMap<String, String>,
-    /// The status and what belongs to it.
+    /// Status with its details.
     #[serde(flatten)]
     pub info: PinInfoShort,
 }
 
-/// One pin of an IPFS node.
+/// Pin of an IPFS node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct IpfsPinInfo {
     /// The CID.
     pub cid: String,
-    /// `recursive`, `direct` or `indirect`.
+    /// Pin type: `recursive`, `direct` or `indirect`.
     #[serde(rename = "Type")]
     pub pin_type: String,
 }

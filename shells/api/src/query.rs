@@ -1,9 +1,9 @@
-//! Query strings, read and written as Go's `net/url` does.
+//! Query strings, parsed and encoded as Go's `net/url` does.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode, utf8_percent_encode};
 use std::fmt::Write;
 
-/// What Go's `url.QueryEscape` leaves alone, besides letters and digits.
+/// Characters that Go's `url.QueryEscape` escapes.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -11,7 +11,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~')
     .remove(b' ');
 
-/// What Go leaves alone in the path of a URL, besides letters and digits.
+/// Characters that Go escapes in the path of a URL.
 const PATH_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -27,44 +27,44 @@ const PATH_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'=')
     .remove(b'@');
 
-/// A query string taken apart: names with values, in the order in which they came.
+/// Parsed query string: names and values in their original order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Query {
     pairs: Vec<(String, String)>,
 }
 
-/// A parameter that cannot be used. Its text is what the REST API answers with status 400.
+/// Error of a parameter. The REST API responds with its text and status 400.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
-    /// Not of the type that the parameter has, or not among its values.
+    /// The value is not of the parameter's type, or not one of its values.
     #[error("parameter {name} invalid: {value:?} is not {expected}")]
     Invalid {
-        /// The parameter.
+        /// Name of the parameter.
         name: &'static str,
-        /// What was given.
+        /// Value as given.
         value: String,
-        /// What would do.
+        /// Description of valid values.
         expected: &'static str,
     },
-    /// `expire-at` is no time.
+    /// `expire-at` is not a time.
     #[error("expire-at cannot be parsed: {0}")]
     ExpireAt(crate::time::ParseTimeError),
-    /// `expire-in` is no duration.
+    /// `expire-in` is not a duration.
     #[error("expire-in cannot be parsed: {0}")]
     ExpireIn(crate::duration::ParseDurationError),
     /// `expire-in` is below one second.
     #[error("expire-in duration too short")]
     ExpireInTooShort,
-    /// An origin that is no multiaddress.
+    /// An origin is not a multiaddress.
     #[error("error decoding multiaddress: {0:?} does not begin with a slash")]
     OriginNotMultiaddress(String),
-    /// An origin that names no peer.
+    /// An origin has no peer id.
     #[error("multiaddress does not contain peer ID: {0:?} has no /p2p/ part")]
     OriginWithoutPeer(String),
 }
 
 impl Query {
-    /// Takes apart the text after the question mark. Pairs with broken escapes are left out, as Go does.
+    /// Parses the text after the question mark. Pairs with broken escapes are skipped, as in Go.
     pub fn parse(text: &str) -> Self {
         let pairs = text
             .split('&')
@@ -78,27 +78,27 @@ impl Query {
         }
     }
 
-    /// The first value under `name`, unless it is empty.
+    /// Returns the first value of `name`, unless it is empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         let first = self.pairs.iter().find(|(n, _)| n == name)?;
         Some(first.1.as_str()).filter(|value| !value.is_empty())
     }
 
-    /// Puts `value` under `name` in place of whatever is there.
+    /// Replaces all values of `name` with `value`.
     pub fn set(&mut self, name: impl Into<String>, value: impl ToString) {
         let name = name.into();
         self.pairs.retain(|(n, _)| *n != name);
         self.pairs.push((name, value.to_string()));
     }
 
-    /// All names and values in the order in which they came.
+    /// Iterates over all names and values in their original order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.pairs
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// The text after the question mark, sorted by name.
+    /// Encodes the text after the question mark, sorted by name.
     pub fn encode(&self) -> String {
         let mut sorted: Vec<_> = self.pairs.iter().collect();
         sorted.sort_by(|a, b| a.0.cmp(&b.0));
@@ -113,7 +113,10 @@ impl Query {
         out
     }
 
-    /// A boolean in any of Go's spellings; `default` if absent.
+    /// Parses a boolean in any of Go's spellings; `default` if absent.
+    ///
+    /// # Errors
+    /// [`QueryError::Invalid`] for any other text.
     pub fn bool(&self, name: &'static str, default: bool) -> Result<bool, QueryError> {
         match self.get(name) {
             None => Ok(default),
@@ -127,7 +130,10 @@ impl Query {
         }
     }
 
-    /// A whole number; `default` if absent.
+    /// Parses an integer; `default` if absent.
+    ///
+    /// # Errors
+    /// [`QueryError::Invalid`] if the value is not a number, or out of range.
     pub fn number<N: std::str::FromStr>(&self, name: &'static str, default: N) -> Result<N, QueryError> {
         self.get(name).map_or(Ok(default), |value| {
             let expected = "a whole number in range";
@@ -145,7 +151,7 @@ pub fn escape(text: &str) -> String {
     utf8_percent_encode(text, ESCAPED).to_string().replace(' ', "+")
 }
 
-/// The same for bytes, which need not be UTF-8.
+/// Escapes bytes that need not be UTF-8, like [`escape`].
 pub(crate) fn escape_bytes(bytes: &[u8]) -> String {
     percent_encode(bytes, ESCAPED).to_string().replace(' ', "+")
 }
@@ -155,7 +161,7 @@ pub fn escape_path(path: &str) -> String {
     utf8_percent_encode(path, PATH_ESCAPED).to_string()
 }
 
-/// `None` if a percent sign is not followed by two hex digits. Bytes that are no UTF-8 are replaced.
+/// Unescapes `text`, replacing invalid UTF-8; `None` if a percent sign is not followed by two hex digits.
 fn unescape(text: &str) -> Option<String> {
     let broken = text.split('%').skip(1).any(|after| {
         let hex = after.as_bytes().get(..2);
@@ -174,7 +180,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn queries_are_read_as_go_reads_them() {
+    fn queries_are_parsed_as_in_go() {
         let query = Query::parse("a=1&b=x+y%2Fz&a=2&broken=%zz&empty=&c;d=1&lone&&%c3%28=v");
         assert_eq!(query.get("a"), Some("1"));
         assert_eq!(query.get("b"), Some("x y/z"));
@@ -194,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_booleans_that_are_none_name_the_parameter() {
+    fn invalid_numbers_and_booleans_name_the_parameter() {
         let query = Query::parse("n=abc&b=yes&i=-1");
         assert_eq!(query.number("i", 0_i32), Ok(-1));
         assert!(query.number("i", 0_u64).is_err());

@@ -1,15 +1,15 @@
-//! What a peer says of a CID that it tracks.
+//! Tracker status of a CID, and filters of statuses.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
-/// The status of one CID at one peer.
+/// Status of one CID at one peer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TrackerStatus {
-    /// Nothing is known.
+    /// Unknown status.
     #[default]
     Undefined,
-    /// The peer does not answer.
+    /// The peer does not respond.
     ClusterError,
     /// Pinning failed.
     PinError,
@@ -21,17 +21,17 @@ pub enum TrackerStatus {
     Pinning,
     /// The IPFS node is unpinning it.
     Unpinning,
-    /// The IPFS node has it not pinned, and should not.
+    /// The IPFS node does not have it pinned, as intended.
     Unpinned,
-    /// Other peers are to hold it.
+    /// It is allocated to other peers only.
     Remote,
-    /// It waits to be pinned.
+    /// Pinning is queued.
     PinQueued,
-    /// It waits to be unpinned.
+    /// Unpinning is queued.
     UnpinQueued,
     /// It is pinned through the shards of another CID.
     Sharded,
-    /// It should be pinned, is not, and nothing is under way.
+    /// It should be pinned, is not, and no operation is queued.
     UnexpectedlyUnpinned,
 }
 
@@ -53,7 +53,7 @@ impl TrackerStatus {
         Self::UnexpectedlyUnpinned,
     ];
 
-    /// Its name in JSON and in filters.
+    /// Returns the name in JSON and in filters.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Undefined => "undefined",
@@ -72,12 +72,12 @@ impl TrackerStatus {
         }
     }
 
-    /// The status called `name`, if there is one.
+    /// Returns the status called `name`.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == name)
     }
 
-    /// Its bit in a filter; 0 for `Undefined`.
+    /// Returns the bit in a filter; 0 for `Undefined`.
     pub fn bit(self) -> u16 {
         match self {
             Self::Undefined => 0,
@@ -96,12 +96,12 @@ impl TrackerStatus {
         }
     }
 
-    /// The status whose bit this is, if there is one.
+    /// Returns the status with this bit.
     pub fn from_bit(bit: u16) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.bit() == bit)
     }
 
-    /// Whether it says that something failed, or nothing.
+    /// Returns whether it is an error status or `Undefined`.
     pub fn is_error(self) -> bool {
         matches!(
             self,
@@ -123,28 +123,28 @@ impl Serialize for TrackerStatus {
 }
 
 impl<'de> Deserialize<'de> for TrackerStatus {
-    /// A name that is none reads as `Undefined`: a newer peer may know more of them.
+    /// Reads an unknown name as `Undefined`: a newer peer may have more statuses.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
         Ok(Self::from_name(&name).unwrap_or_default())
     }
 }
 
-/// A set of statuses to list; the empty set means all.
+/// Set of statuses to list; the empty set means all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StatusFilter(u16);
 
-/// `cluster_error`, `pin_error` and `unpin_error`.
+/// Bits of `cluster_error`, `pin_error` and `unpin_error`.
 const ERROR: u16 = 2 | 4 | 8;
-/// `pin_queued` and `unpin_queued`.
+/// Bits of `pin_queued` and `unpin_queued`.
 const QUEUED: u16 = 512 | 1024;
 
 impl StatusFilter {
     /// Every status.
     pub const ALL: Self = Self(0);
 
-    /// Reads a comma-separated list of statuses, `error` and `queued`. Unknown names are skipped, so the
-    /// result may be [`StatusFilter::ALL`] although `text` says otherwise: see [`StatusFilter::parse`].
+    /// Parses a comma-separated list of statuses, `error` and `queued`. Unknown names are skipped: a list of
+    /// unknown names only gives [`StatusFilter::ALL`]; see [`StatusFilter::parse`].
     pub fn from_names(text: &str) -> Self {
         let bits = text.split(',').map(|name| match name.trim() {
             "error" => ERROR,
@@ -154,31 +154,31 @@ impl StatusFilter {
         Self(bits.fold(0, |all, bit| all | bit))
     }
 
-    /// Reads a list as the REST API and the command line do: an empty text means all; a text in which no
-    /// known name occurs is `None`, to be refused.
+    /// Parses a list as the REST API and the command line do: an empty text means all; `None` if no name is
+    /// known.
     pub fn parse(text: &str) -> Option<Self> {
         let filter = Self::from_names(text);
         (text.is_empty() || filter != Self::ALL).then_some(filter)
     }
 
-    /// Only this status.
+    /// Returns the set of this status only.
     pub fn only(status: TrackerStatus) -> Self {
         Self(status.bit())
     }
 
-    /// Whether `status` is to be listed. Everything passes the empty filter, and `Undefined` every filter.
+    /// Returns whether `status` is listed. The empty filter lists everything, and every filter lists `Undefined`.
     pub fn matches(self, status: TrackerStatus) -> bool {
         self.0 == 0 || status == TrackerStatus::Undefined || status.bit() & self.0 != 0
     }
 
-    /// The statuses in it; none for [`StatusFilter::ALL`].
+    /// Iterates over the statuses in the set; empty for [`StatusFilter::ALL`].
     pub fn statuses(self) -> impl Iterator<Item = TrackerStatus> {
         TrackerStatus::ALL
             .into_iter()
             .filter(move |status| status.bit() & self.0 != 0)
     }
 
-    /// The names that can stand in a filter, sorted.
+    /// Returns all names that a filter may contain, sorted.
     pub fn names() -> Vec<&'static str> {
         let single = TrackerStatus::ALL.into_iter().skip(1).map(TrackerStatus::as_str);
         let mut names: Vec<_> = single.chain(["error", "queued"]).collect();
@@ -188,7 +188,7 @@ impl StatusFilter {
 }
 
 impl fmt::Display for StatusFilter {
-    /// What goes into a query: nothing for [`StatusFilter::ALL`].
+    /// Value of the query parameter: empty for [`StatusFilter::ALL`].
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             ERROR => return f.write_str("error"),
@@ -208,7 +208,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn filters_know_lists_and_composites() {
+    fn filters_parse_lists_and_composites() {
         let filter = StatusFilter::from_names("error, pinned,nonsense");
         let names: Vec<_> = filter.statuses().map(TrackerStatus::as_str).collect();
         assert_eq!(names, ["cluster_error", "pin_error", "unpin_error", "pinned"]);

@@ -1,23 +1,22 @@
-//! Text from elsewhere, made safe to print on a terminal.
+//! Escaping of foreign text for terminals.
 //!
-//! Names of pins, names of peers and error messages come from other people. Printed as they are, an escape
-//! sequence in one of them recolours or erases the screen, a line feed forges a line of output, and a
-//! bidirectional control shows the characters around it in another order. [`Escaping`] is a writer through
-//! which none of these passes; [`json`] does the same for JSON text without changing its meaning.
+//! Names of pins and peers and error messages are chosen by others. Printed unescaped, an escape sequence
+//! could recolour or erase the screen, a line feed could forge a line of output, and a bidirectional control
+//! could reorder the characters around it. [`Escaping`] escapes all of them; [`json`] does so for JSON text
+//! without changing its meaning.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// Whether a terminal obeys `c` instead of showing it: C0 controls, DEL, C1 controls, line and paragraph
-/// separators, and the bidirectional controls ([Trojan Source](https://trojansource.codes)).
+/// Returns whether `c` controls a terminal instead of being shown: C0 controls, DEL, C1 controls, line and
+/// paragraph separators, and the bidirectional controls ([Trojan Source](https://trojansource.codes)).
 pub fn is_control(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}')
         || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A writer that escapes every control character on its way to `W`: `\n`, `\r` and `\t` by these names, all
-/// others as `\u001b`.
+/// Writer that escapes every control character: `\n`, `\r` and `\t` as such, all others like `\u001b`.
 #[derive(Debug, Default)]
 pub struct Escaping<W>(pub W);
 
@@ -39,7 +38,7 @@ impl<W: fmt::Write> fmt::Write for Escaping<W> {
     }
 }
 
-/// `text` on one line, without control characters.
+/// Escapes all control characters, line feeds included: the result is one line.
 pub fn line(text: impl fmt::Display) -> String {
     use fmt::Write;
     let mut out = Escaping(String::new());
@@ -48,14 +47,14 @@ pub fn line(text: impl fmt::Display) -> String {
     out.0
 }
 
-/// Text of several lines that we wrote, without any other control character.
+/// Escapes all control characters but line feeds, for our own multi-line texts.
 pub fn lines(text: impl fmt::Display) -> String {
     let text = text.to_string();
     text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// JSON text with the control characters escaped that JSON allows inside its strings. What it means stays
-/// the same: outside strings there are none but line feeds, carriage returns and tabs, which stay.
+/// Escapes the control characters that JSON allows inside strings. The meaning stays the same: outside
+/// strings only line feeds, carriage returns and tabs occur, which are kept.
 pub fn json(text: &str) -> Cow<'_, str> {
     let is_obeyed = |c: char| is_control(c) && !matches!(c, '\n' | '\r' | '\t');
     if !text.contains(is_obeyed) {
@@ -77,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_characters_are_escaped_and_all_else_stays() {
+    fn only_control_characters_are_escaped() {
         for (text, shown) in [
             ("a\nb\r\t", "a\\nb\\r\\t"),
             ("\u{1b}[2J\u{7}\u{0}", "\\u001b[2J\\u0007\\u0000"),

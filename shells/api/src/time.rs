@@ -1,4 +1,4 @@
-//! Points in time as Go writes them.
+//! Points in time in Go's notation.
 
 use jiff::civil::{Date, DateTime};
 use jiff::{SignedDuration, Timestamp};
@@ -14,8 +14,8 @@ const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
 /// A point in time with the offset it was written in: RFC 3339 with up to nine decimals.
 ///
-/// The zero time, `0001-01-01T00:00:00Z`, means "not set". The offset is kept because a listing shows
-/// times as the peer wrote them.
+/// The zero time, `0001-01-01T00:00:00Z`, means "not set". The offset is kept because listings show times
+/// as the peer wrote them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time {
     seconds: i64,
@@ -31,17 +31,17 @@ impl Time {
         offset_seconds: 0,
     };
 
-    /// What the system's clock says, in UTC.
+    /// Returns the time of the system clock, in UTC.
     pub fn now() -> Self {
         Self::from(Timestamp::now())
     }
 
-    /// Whole seconds since 1970 in UTC. Beyond the years 0 to 9999 it is the nearest of them.
+    /// Creates a time from seconds since 1970 in UTC, clamped to the years 0 to 9999.
     pub fn from_unix(seconds: i64) -> Self {
         Self::from_unix_nanos(i128::from(seconds) * 1_000_000_000)
     }
 
-    /// Nanoseconds since 1970 in UTC. Beyond the years 0 to 9999 it is the nearest of them.
+    /// Creates a time from nanoseconds since 1970 in UTC, clamped to the years 0 to 9999.
     pub fn from_unix_nanos(nanos: i128) -> Self {
         const YEAR_0: i64 = -62_167_219_200;
         const YEAR_9999_END: i64 = 253_402_300_799;
@@ -68,22 +68,22 @@ impl Time {
         }
     }
 
-    /// Whether this is the zero time.
+    /// Returns whether this is the zero time.
     pub fn is_zero(&self) -> bool {
         self.seconds == ZERO_UNIX_SECONDS && self.nanos == 0
     }
 
-    /// Seconds since 1970, rounded down.
+    /// Returns seconds since 1970, rounded down.
     pub fn unix_seconds(&self) -> i64 {
         self.seconds
     }
 
-    /// Nanoseconds since 1970.
+    /// Returns nanoseconds since 1970.
     pub fn unix_nanos(&self) -> i128 {
         i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanos)
     }
 
-    /// This time moved by so many nanoseconds, keeping its offset.
+    /// Adds nanoseconds, keeping the offset.
     #[must_use]
     pub fn plus_nanos(&self, nanos: i64) -> Self {
         let moved = Self::from_unix_nanos(self.unix_nanos() + i128::from(nanos));
@@ -93,16 +93,15 @@ impl Time {
         }
     }
 
-    /// Date and time of day as its clock shows it, to the second: `2006-01-02 15:04:05`.
+    /// Formats the local date and time to the second: `2006-01-02 15:04:05`.
     pub fn date_and_time(&self) -> String {
         self.civil().strftime("%Y-%m-%d %H:%M:%S").to_string()
     }
 
-    /// Date and time of day at the offset. `jiff::Timestamp` ends a day before 9999 does, `DateTime` does
-    /// not.
+    /// Returns the local date and time. Not through `jiff::Timestamp`, whose range ends a day before 9999 does.
     fn civil(&self) -> DateTime {
         let local = self.seconds.saturating_add(i64::from(self.offset_seconds));
-        // An offset can move the first and the last day out of the range: the nearest time is shown.
+        // An offset can move the first and last day out of range: clamp.
         let nearest = if local < 0 { DateTime::MIN } else { DateTime::MAX };
         EPOCH
             .checked_add(SignedDuration::from_secs(local))
@@ -154,7 +153,7 @@ impl fmt::Display for Time {
     }
 }
 
-/// Text that is no RFC 3339 time.
+/// Error of parsing an RFC 3339 time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("parsing time {0:?}: expected RFC 3339, as in \"2026-01-02T15:04:05Z\"")]
 pub struct ParseTimeError(String);
@@ -167,9 +166,8 @@ impl FromStr for Time {
     }
 }
 
-/// `YYYY-MM-DDTHH:MM:SS[.decimals](Z|±HH:MM)` in Go's reading: the hour may have one digit, a comma may stand
-/// before the decimals, and an offset may have 24 hours and 60 minutes (`time.Parse`, and so
-/// `UnmarshalText`).
+/// Parses `YYYY-MM-DDTHH:MM:SS[.decimals](Z|±HH:MM)` like Go's `time.Parse`: the hour may have one digit, the
+/// decimals may follow a comma, and an offset may have 24 hours and 60 minutes.
 fn parse(text: &str) -> Option<Time> {
     let (date, rest) = text.split_once('T')?;
     let (hour, rest) = rest.split_once(':')?;
@@ -206,7 +204,7 @@ fn small(text: &str) -> Option<i8> {
     i8::try_from(digits(text)?).ok()
 }
 
-/// The part of a second, and what follows. Decimals beyond the ninth are dropped.
+/// Parses the fraction of a second; returns nanoseconds and the remainder. Decimals beyond nine are dropped.
 fn decimals(text: &str) -> Option<(u32, &str)> {
     let Some(after) = text.strip_prefix(['.', ',']) else {
         return Some((0, text));

@@ -26,15 +26,15 @@ fn client(host: &str) -> Client {
     Client::new(host, Options::default()).unwrap()
 }
 
-/// An address at which nobody listens, nor anybody else can for as long as the socket is kept.
-fn nobody() -> (tokio::net::TcpSocket, std::net::SocketAddr) {
+/// Reserves an address without listening: no other program can listen there while the socket exists.
+fn unreachable() -> (tokio::net::TcpSocket, std::net::SocketAddr) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let address = socket.local_addr().unwrap();
     (socket, address)
 }
 
-/// Lines, then a trailer.
+/// Response of lines and a trailer.
 fn stream(lines: &'static [&'static str], trailer: &'static str) -> Response {
     let mut frames: Vec<Result<Frame<bytes::Bytes>, std::io::Error>> =
         lines.iter().map(|line| Ok(Frame::data((*line).into()))).collect();
@@ -49,7 +49,7 @@ fn stream(lines: &'static [&'static str], trailer: &'static str) -> Response {
 }
 
 #[tokio::test]
-async fn a_listing_split_anywhere_comes_line_by_line() {
+async fn listings_split_anywhere_are_decoded_line_by_line() {
     let lines = &[
         "{\"cid\":\"Qa\",\"type\":\"pin\"}\n{\"ci",
         "d\":\"Qb\"}\r\n\n",
@@ -80,7 +80,7 @@ async fn an_error_in_the_trailer_ends_the_listing_as_an_error() {
 }
 
 #[tokio::test]
-async fn a_connection_cut_in_mid_listing_is_an_error() {
+async fn a_connection_cut_during_a_listing_is_an_error() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = format!("{}", listener.local_addr().unwrap());
@@ -150,17 +150,17 @@ async fn paths_and_options_arrive_as_given() {
 }
 
 #[tokio::test]
-async fn a_host_that_cannot_be_reached_hands_over_to_the_next() {
+async fn an_unreachable_host_is_followed_by_the_next() {
     let good = serve(Router::new().route("/version", get(|| async { "{\"version\":\"1\"}" }))).await;
-    let (_socket, gone) = nobody();
+    let (_socket, gone) = unreachable();
     let client = client(&format!("{gone},{good}"));
     assert_eq!(client.version().await.unwrap().value.version, "1");
     assert_eq!(client.version().await.unwrap().value.version, "1");
 }
 
 #[tokio::test]
-async fn a_service_that_is_not_there_is_named_with_what_to_do() {
-    let (_socket, gone) = nobody();
+async fn an_unreachable_service_is_named_with_advice() {
+    let (_socket, gone) = unreachable();
     let error = client(&gone.to_string()).id().await.unwrap_err();
     assert!(matches!(error, ClientError::Unreachable(_)));
     let text = error.to_string().to_lowercase();
@@ -192,7 +192,7 @@ async fn a_slow_answer_ends_at_the_timeout() {
 }
 
 #[tokio::test]
-async fn credentials_travel_and_requests_are_observed() {
+async fn credentials_are_sent_and_requests_are_observed() {
     let handler = |headers: HeaderMap| async move {
         let given = headers.get("authorization").unwrap().to_str().unwrap().to_owned();
         format!("{{\"version\":\"{given}\"}}")
@@ -227,7 +227,7 @@ async fn unix_sockets_work() {
     assert_eq!(client.version().await.unwrap().value.version, "1");
 }
 
-/// A server that speaks TLS with a certificate of its own, and answers one thing.
+/// TLS server with a self-signed certificate and one response.
 async fn serve_tls() -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio_rustls::rustls::ServerConfig;
@@ -262,7 +262,7 @@ async fn serve_tls() -> String {
 }
 
 #[tokio::test]
-async fn over_tls_the_certificate_counts_unless_anybody_will_do() {
+async fn tls_certificates_are_verified_unless_disabled() {
     let host = serve_tls().await;
     let options = |no_check_certificate, https| Options {
         https,
@@ -287,7 +287,7 @@ async fn over_tls_the_certificate_counts_unless_anybody_will_do() {
 }
 
 #[tokio::test]
-async fn tls_where_none_is_spoken_is_told() {
+async fn tls_to_a_plain_server_is_reported() {
     let plain = serve(Router::new().route("/version", get(|| async { "{}" }))).await;
     let options = Options {
         https: true,
@@ -303,8 +303,8 @@ async fn tls_where_none_is_spoken_is_told() {
 
 #[tokio::test]
 async fn warnings_of_an_answer_are_passed_on() {
-    let told: Arc<Mutex<Vec<String>>> = Arc::default();
-    let kept = told.clone();
+    let warnings: Arc<Mutex<Vec<String>>> = Arc::default();
+    let kept = warnings.clone();
     let options = Options {
         https: true,
         no_check_certificate: true,
@@ -313,10 +313,10 @@ async fn warnings_of_an_answer_are_passed_on() {
     };
     let client = Client::new(&serve_tls().await, options).unwrap();
     client.version().await.unwrap();
-    assert_eq!(*told.lock().unwrap(), ["it may be \"old\""]);
+    assert_eq!(*warnings.lock().unwrap(), ["it may be \"old\""]);
 }
 
-/// Tells of every part what it holds: decoded file name, type, length and first bytes.
+/// Returns one line per part: decoded file name, type, length and first bytes.
 async fn describe(request: Request) -> Response {
     let boundary = multer::parse_boundary(request.headers()["content-type"].to_str().unwrap()).unwrap();
     let mut parts = multer::Multipart::new(request.into_body().into_data_stream(), boundary);
@@ -426,7 +426,7 @@ async fn a_url_is_fetched_and_sent() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_sent_is_named() {
+async fn unreadable_files_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().display().to_string();
     let missing = format!("{path}/missing");
@@ -450,13 +450,13 @@ async fn what_cannot_be_sent_is_named() {
 }
 
 #[tokio::test]
-async fn an_answer_before_the_body_is_read_is_still_heard() {
+async fn a_response_before_the_body_is_read_is_received() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("big");
     std::fs::write(&file, vec![0; 20_000_000]).unwrap();
     let refuse = || async { (StatusCode::BAD_REQUEST, "{\"code\":400,\"message\":\"no\"}") };
     let host = serve(Router::new().route("/add", post(refuse))).await;
-    // More than once: whether the reset or the answer is seen first is the kernel's choice.
+    // Repeated, because the kernel decides whether the reset or the response is seen first.
     for _ in 0..20 {
         let upload = Upload::new(&[file.display().to_string()], false, false).unwrap();
         assert_eq!(added(&host, upload).await.unwrap_err().to_api().code, 400);

@@ -4,7 +4,7 @@ use cluster_api::*;
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 
-/// `text` decodes to something that encodes to `text`.
+/// Decodes `text`, and asserts that it encodes to `text` again.
 fn round_trip<T: Serialize + DeserializeOwned + Debug>(text: &str) -> T {
     let value: T = serde_json::from_str(text).unwrap_or_else(|e| panic!("{e} in {text}"));
     assert_eq!(String::from_utf8(json::to_vec(&value).unwrap()).unwrap(), text);
@@ -14,7 +14,7 @@ fn round_trip<T: Serialize + DeserializeOwned + Debug>(text: &str) -> T {
 const PEER: &str = "12D3KooWGwZ7wvxbHgxbpPJRAFMLdcPVkVoXa1vCpyuqrL47PZWc";
 
 #[test]
-fn id_of_a_peer_that_answers() {
+fn id_of_a_peer_that_responds() {
     let text = format!(
         "{{\"id\":\"{PEER}\",\"addresses\":[\"/ip4/127.0.0.1/tcp/9096/p2p/{PEER}\"],\
          \"cluster_peers\":[\"{PEER}\"],\"cluster_peers_addresses\":[],\"version\":\"1.1.6\",\
@@ -27,7 +27,7 @@ fn id_of_a_peer_that_answers() {
 }
 
 #[test]
-fn id_of_a_peer_that_does_not_answer() {
+fn id_of_a_peer_that_does_not_respond() {
     let text = format!(
         "{{\"id\":\"{PEER}\",\"addresses\":null,\"cluster_peers\":null,\"cluster_peers_addresses\":[],\
          \"version\":\"\",\"commit\":\"\",\"rpc_protocol_version\":\"\",\
@@ -116,7 +116,7 @@ fn global_pin_info() {
 }
 
 #[test]
-fn pin_info_adds_up_to_the_global_one() {
+fn pin_infos_are_merged_into_the_global_one() {
     let text = concat!(
         r#"{"cid":"Qa","name":"n","peer":"Qp","allocations":[],"origins":[],"#,
         r#""created":"2026-05-11T10:00:00Z","metadata":null,"peername":"c","status":"remote","#,
@@ -134,7 +134,7 @@ fn pin_info_adds_up_to_the_global_one() {
 }
 
 #[test]
-fn added_output_leaves_out_what_is_zero() {
+fn added_output_omits_zero_fields() {
     round_trip::<AddedOutput>(r#"{"name":"a","cid":"Qa"}"#);
     round_trip::<AddedOutput>(r#"{"name":"a","cid":"Qa","bytes":14,"size":22,"allocations":["Qp"]}"#);
     let progress: AddedOutput = serde_json::from_str(r#"{"name":"a","cid":null,"bytes":14}"#).unwrap();

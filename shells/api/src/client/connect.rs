@@ -1,7 +1,7 @@
-//! Connections to endpoints, pooled.
+//! Pooled HTTP connections to endpoints.
 
+use super::early_response::EarlyResponse;
 use super::endpoint::{Endpoint, Family};
-use super::hear::HearAnswer;
 use super::tls::Tls;
 use super::upload::UploadError;
 use bytes::Bytes;
@@ -19,19 +19,18 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 use url::{Position, Url};
 
-/// A peer across the world answers within a second; one that does not within ten is taken for gone, and
-/// the next host gets its turn.
+/// Time to connect before the next host is tried. A peer on another continent answers within a second.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The body of a request.
+/// Body of a request.
 pub(super) type Body = UnsyncBoxBody<Bytes, UploadError>;
 
-/// Sends requests over connections of its own to one endpoint.
+/// Pool of connections to one endpoint.
 #[derive(Clone)]
 pub(super) struct Connection(Arc<dyn Fn(Request<Body>) -> ResponseFuture + Send + Sync>);
 
 impl Connection {
-    /// With `tls`, connections over TCP are private.
+    /// Creates an empty pool. With `tls`, TCP connections are encrypted.
     pub(super) fn new(endpoint: &Endpoint, tls: Option<Tls>) -> Self {
         let builder = Client::builder(TokioExecutor::new());
         match endpoint.clone() {
@@ -41,7 +40,7 @@ impl Connection {
                 None => {
                     let service = tower::service_fn(move |_: Uri| {
                         let host = host.clone();
-                        Box::pin(async move { Ok::<_, io::Error>(heard(tcp(&host, port, family).await?)) })
+                        Box::pin(async move { Ok::<_, io::Error>(wrap(tcp(&host, port, family).await?)) })
                     });
                     let client = builder.build::<_, Body>(service);
                     Self(Arc::new(move |request| client.request(request)))
@@ -50,7 +49,7 @@ impl Connection {
                     let service = tower::service_fn(move |_: Uri| {
                         let (host, tls) = (host.clone(), tls.clone());
                         Box::pin(async move {
-                            Ok::<_, io::Error>(heard(secure(&host, port, family, &tls).await?))
+                            Ok::<_, io::Error>(wrap(secure(&host, port, family, &tls).await?))
                         })
                     });
                     let client = builder.build::<_, Body>(service);
@@ -60,7 +59,7 @@ impl Connection {
             Endpoint::Unix(path) => {
                 let service = tower::service_fn(move |_: Uri| {
                     let path = path.clone();
-                    Box::pin(async move { Ok::<_, io::Error>(heard(UnixStream::connect(path).await?)) })
+                    Box::pin(async move { Ok::<_, io::Error>(wrap(UnixStream::connect(path).await?)) })
                 });
                 let client = builder.build::<_, Body>(service);
                 Self(Arc::new(move |request| client.request(request)))
@@ -73,8 +72,8 @@ impl Connection {
     }
 }
 
-fn heard<T>(stream: T) -> HearAnswer<TokioIo<T>> {
-    HearAnswer::new(TokioIo::new(stream))
+fn wrap<T>(stream: T) -> EarlyResponse<TokioIo<T>> {
+    EarlyResponse::new(TokioIo::new(stream))
 }
 
 async fn secure(host: &str, port: u16, family: Family, tls: &Tls) -> io::Result<TlsStream<TcpStream>> {
@@ -85,7 +84,7 @@ async fn secure(host: &str, port: u16, family: Family, tls: &Tls) -> io::Result<
         .map_err(late)?
 }
 
-/// Tries every address of the host in turn; the error is that of the last.
+/// Connects to the first address of the host that accepts; returns the error of the last.
 async fn tcp(host: &str, port: u16, family: Family) -> io::Result<TcpStream> {
     let mut last = io::Error::new(
         io::ErrorKind::NotFound,
@@ -115,16 +114,16 @@ fn fits(address: &SocketAddr, family: Family) -> bool {
     }
 }
 
-/// Redirections that are followed, as Go's client does.
+/// Redirects followed by `fetch`, as in Go's client.
 const REDIRECTS_MAX: usize = 10;
 
-/// The body of what lies at a URL; redirections are followed. The error is for a person.
+/// Requests a URL, following redirects, and returns the body. The error is for people.
 pub(super) async fn fetch(url: &str) -> Result<hyper::body::Incoming, String> {
     let mut url = Url::parse(url).map_err(|e| e.to_string())?;
     for _ in 0..=REDIRECTS_MAX {
         let response = get(&url).await?;
         let location = response.headers().get(LOCATION).filter(|_| {
-            // 304 and 305 lead nowhere.
+            // 304 and 305 have no target to follow.
             matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308)
         });
         if let Some(location) = location {

@@ -1,13 +1,13 @@
-//! Where a service listens.
+//! Addresses of REST APIs: parsing and display.
 
 use super::ClientError;
 use std::fmt;
 use std::path::PathBuf;
 
-/// The port of the REST API.
+/// Default port of the REST API.
 const DEFAULT_PORT: u16 = 9094;
 
-/// Which addresses of a host name will do.
+/// Address family to resolve a host name to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Family {
     Any,
@@ -15,28 +15,28 @@ pub(super) enum Family {
     V6,
 }
 
-/// One place to connect to.
+/// Address of a REST API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Endpoint {
-    /// A host name or an IP address, with a port.
+    /// Host name or IP address, with a port.
     Tcp {
         host: String,
         port: u16,
         family: Family,
-        /// Whether the address itself asks for TLS.
+        /// The address itself requests TLS (`https://`, `/https`, `/tls/http`).
         tls: bool,
     },
-    /// A socket in the file system.
+    /// Unix domain socket.
     Unix(PathBuf),
 }
 
 impl Endpoint {
-    /// Reads a comma-separated list of hosts.
+    /// Parses a comma-separated list of hosts.
     pub(super) fn parse_list(text: &str) -> Result<Vec<Self>, ClientError> {
         text.split(',').map(|host| Self::parse(host.trim())).collect()
     }
 
-    /// Reads `/ip4/…/tcp/…`, `/ip6/…`, `/dns/…`, `/dns4/…`, `/dns6/…`, `/unix/<path>`, `host:port`, `host`,
+    /// Parses `/ip4/…/tcp/…`, `/ip6/…`, `/dns/…`, `/dns4/…`, `/dns6/…`, `/unix/<path>`, `host:port`, `host`,
     /// `http://host:port` or `https://host:port`; a multiaddress may end in `/http`, `/https` or `/tls/http`.
     fn parse(text: &str) -> Result<Self, ClientError> {
         let bad = |why: &str| ClientError::BadHost {
@@ -135,7 +135,7 @@ impl Endpoint {
         })
     }
 
-    /// The `host:port` of URLs.
+    /// Returns the `host:port` of a URL.
     pub(super) fn authority(&self) -> String {
         match self {
             Self::Tcp { host, port, .. } if host.contains(':') => format!("[{host}]:{port}"),
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn multiaddresses_and_plain_hosts_are_understood() {
+    fn multiaddresses_and_plain_hosts_are_parsed() {
         for (text, expected) in [
             ("/ip4/127.0.0.1/tcp/9094", "127.0.0.1:9094"),
             ("/ip6/::1/tcp/1", "[::1]:1"),

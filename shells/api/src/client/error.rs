@@ -1,75 +1,75 @@
-//! Why a request failed.
+//! Errors of the client.
 
 use crate::Error;
 use std::time::Duration;
 
-/// Why a request failed.
+/// Error of a request.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The service answered with an error, or its stream ended with one (code 500).
+    /// Error response of the service, or an error at the end of a stream (code 500).
     #[error("{0}")]
     Api(Error),
-    /// No service could be reached.
+    /// No host accepted a connection.
     #[error("{0}")]
     Unreachable(String),
-    /// The connection broke, or what came is no HTTP.
+    /// The connection failed after the request was sent, or the response is not HTTP.
     #[error("{method} {url}: {reason}")]
     Broken {
-        /// The method asked for.
+        /// HTTP method of the request.
         method: String,
-        /// Where.
+        /// URL of the request.
         url: String,
-        /// What happened.
+        /// Cause, for people.
         reason: String,
     },
-    /// The time allowed ran out.
+    /// The time limit expired.
     #[error("{method} {url}: no complete answer within {limit:?}: context deadline exceeded")]
     TimedOut {
-        /// The method asked for.
+        /// HTTP method of the request.
         method: String,
-        /// Where.
+        /// URL of the request.
         url: String,
-        /// The time allowed.
+        /// [`Options::timeout`](super::Options::timeout).
         limit: Duration,
     },
-    /// An answer that is not what it should be.
+    /// The response is not of the expected form.
     #[error("{method} {url}: cannot make sense of the answer: {reason}")]
     Nonsense {
-        /// The method asked for.
+        /// HTTP method of the request.
         method: String,
-        /// Where.
+        /// URL of the request.
         url: String,
-        /// What is wrong with it.
+        /// Cause, for people.
         reason: String,
     },
-    /// An address that cannot be used.
+    /// The address of a host is unusable.
     #[error("cannot use host {host:?}: {why}")]
     BadHost {
-        /// What was given.
+        /// The address as given.
         host: String,
-        /// What is wrong with it.
+        /// Reason, for people.
         why: String,
     },
-    /// TLS was asked for, and cannot be prepared.
+    /// TLS was requested, and the trusted certificates cannot be loaded.
     #[error("cannot use TLS: {0}")]
     Tls(String),
-    /// A file to be added cannot be read.
+    /// A file to add cannot be read.
     #[error("{path}: {reason}")]
     File {
-        /// The file, directory or URL.
+        /// File, directory or URL.
         path: String,
-        /// What is wrong with it.
+        /// Cause, for people.
         reason: String,
     },
 }
 
 impl ClientError {
-    /// Whether the time allowed ran out.
+    /// Returns whether the time limit expired.
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::TimedOut { .. })
     }
 
-    /// The error as the REST API would say it; the code is 0 if no service said it.
+    /// Converts to the REST API's error; the code is 0 if the error is not from the service.
     pub fn to_api(&self) -> Error {
         match self {
             Self::Api(error) => error.clone(),

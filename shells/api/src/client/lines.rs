@@ -1,4 +1,4 @@
-//! Answers: one value, or a stream of lines that may end in an error.
+//! Responses: one value, or a stream of lines that may end in an error.
 
 use super::{ClientError, Exchange};
 use crate::Error;
@@ -11,30 +11,30 @@ use std::marker::PhantomData;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// One value of a listing. The longest is a pin's status at every peer, half a kilobyte for each of them.
+/// Bytes of one line. The longest is a pin's status at every peer, half a kilobyte per peer.
 const LINE_MAX: usize = 16 * 1024 * 1024;
-/// One value on its own. The longest is what garbage collection removed, 80 bytes for each block.
+/// Bytes of a single value. The longest lists the blocks removed by garbage collection, 80 bytes each.
 const VALUE_MAX: usize = 512 * 1024 * 1024;
 
-/// A value with the text it was read from.
+/// A decoded value and its JSON text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer<T> {
-    /// The value.
+    /// Decoded value.
     pub value: T,
-    /// Its JSON as the service wrote it, fields unknown to us included.
+    /// JSON as the service wrote it, with fields unknown to this version.
     pub text: String,
 }
 
-/// The answer to one request: the status is known and the body is still coming.
+/// Response whose status is known and whose body is not yet read.
 pub(super) struct Reply {
     pub(super) exchange: Exchange,
     pub(super) response: Response<Incoming>,
-    /// Until when it may take, and how long that was from the start.
+    /// End of the time limit, and the limit itself.
     pub(super) deadline: Option<(Instant, Duration)>,
 }
 
 impl Reply {
-    /// The value in the body.
+    /// Decodes the body as one value.
     pub(super) async fn value<T: DeserializeOwned>(mut self) -> Result<Answer<T>, ClientError> {
         let text = self.text().await?;
         let value = serde_json::from_str(&text).map_err(|e| self.exchange.nonsense(&e))?;
@@ -44,20 +44,20 @@ impl Reply {
         })
     }
 
-    /// Reads the body to its end, so that its connection can be used again.
+    /// Discards the body, so that the connection can be reused.
     pub(super) async fn nothing(mut self) -> Result<(), ClientError> {
         self.text().await.map(drop)
     }
 
-    /// The error that the body tells of.
+    /// Decodes the body as an error.
     pub(super) async fn error(mut self) -> ClientError {
         let status = self.response.status().as_u16();
         let text = match self.text().await {
             Ok(text) => text,
             Err(error) => return error,
         };
-        let told = serde_json::from_str::<Error>(&text).ok();
-        ClientError::Api(match told {
+        let parsed = serde_json::from_str::<Error>(&text).ok();
+        ClientError::Api(match parsed {
             Some(error) if error.code >= 400 => error,
             Some(error) => Error {
                 code: status,
@@ -70,7 +70,7 @@ impl Reply {
         })
     }
 
-    /// The values of the body, as they come.
+    /// Decodes the body line by line, as it arrives.
     pub(super) fn lines<T: DeserializeOwned>(self) -> Lines<T> {
         let over = self.response.status() == StatusCode::NO_CONTENT;
         Lines {
@@ -109,19 +109,22 @@ impl Reply {
     }
 }
 
-/// The values of a listing, one after the other.
+/// Stream of the values of a listing.
 pub struct Lines<T> {
     reply: Reply,
     buffer: BytesMut,
-    /// So many bytes of the buffer hold no line feed.
+    /// Number of bytes at the start of `buffer` known to contain no line feed.
     searched: usize,
     over: bool,
     value: PhantomData<fn() -> T>,
 }
 
 impl<T: DeserializeOwned> Lines<T> {
-    /// The next value; `None` when all have come and the service says that these were all. An error ends
-    /// the listing, also one that the service tells only after the last value (trailer `X-Stream-Error`).
+    /// Returns the next value, or `None` after the last.
+    ///
+    /// # Errors
+    /// As for all requests of [`Client`](super::Client). An error ends the listing; the service may report it
+    /// after the last value (trailer `X-Stream-Error`), as [`ClientError::Api`] with code 500.
     pub async fn next(&mut self) -> Result<Option<Answer<T>>, ClientError> {
         loop {
             if let Some(line) = self.take_line()? {
@@ -155,16 +158,16 @@ impl<T: DeserializeOwned> Lines<T> {
             Ok(data) => self.buffer.extend_from_slice(&data),
             Err(frame) => {
                 let trailers = frame.into_trailers().unwrap_or_default();
-                let told: Vec<_> = trailers
+                let errors: Vec<_> = trailers
                     .get_all("x-stream-error")
                     .iter()
                     .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
                     .filter(|message| !message.is_empty())
                     .collect();
-                if !told.is_empty() {
+                if !errors.is_empty() {
                     return Err(ClientError::Api(Error {
                         code: 500,
-                        message: told.join("; "),
+                        message: errors.join("; "),
                     }));
                 }
             }

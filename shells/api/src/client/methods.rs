@@ -1,4 +1,4 @@
-//! One method for each thing the API can do.
+//! One method per route of the REST API.
 
 use super::upload::Upload;
 use super::{Answer, Ask, Body, Client, ClientError, Lines};
@@ -13,14 +13,14 @@ use hyper::Method;
 use hyper::header::HeaderValue;
 use serde::de::DeserializeOwned;
 
-/// A query that says only whether to stay at the peer that is asked.
+/// Returns a query with only the parameter `local`.
 fn local_query(local: bool) -> Query {
     let mut query = Query::default();
     query.set("local", local);
     query
 }
 
-/// `/ipfs/…`, `/ipns/…` and `/ipld/…` as they are, anything else below `/ipfs/`.
+/// Escapes a path: `/ipfs/…`, `/ipns/…` and `/ipld/…` unchanged, anything else below `/ipfs/`.
 fn ipfs_path(path: &str) -> String {
     let full = ["/ipfs/", "/ipns/", "/ipld/"]
         .iter()
@@ -40,7 +40,7 @@ fn full(body: &Bytes) -> Body {
 }
 
 impl Client {
-    /// The query of a read that may have to be fresh.
+    /// Encodes the query of a read, with `consistent` if the client asks for it.
     fn fresh(&self, mut query: Query) -> String {
         if self.consistent {
             query.set("consistent", true);
@@ -56,32 +56,50 @@ impl Client {
         Ok(self.ask(method, path).await?.lines())
     }
 
-    /// What the peer says of itself.
+    /// Returns the id, addresses and versions of the peer that is asked.
+    ///
+    /// # Errors
+    /// See [`Client`].
     pub async fn id(&self) -> Result<Answer<Id>, ClientError> {
         self.one(Method::GET, "/id".into()).await
     }
 
-    /// The peer's version.
+    /// Returns the version of the peer that is asked.
+    ///
+    /// # Errors
+    /// See [`Client`].
     pub async fn version(&self) -> Result<Answer<Version>, ClientError> {
         self.one(Method::GET, "/version".into()).await
     }
 
-    /// Whether the peer answers at all.
+    /// Checks that the peer serves requests.
+    ///
+    /// # Errors
+    /// See [`Client`].
     pub async fn health(&self) -> Result<(), ClientError> {
         self.ask(Method::GET, "/health".into()).await?.nothing().await
     }
 
-    /// A token that stands for the credentials.
+    /// Requests a JWT that can be used instead of the credentials.
+    ///
+    /// # Errors
+    /// See [`Client`].
     pub async fn token(&self) -> Result<Answer<Token>, ClientError> {
         self.one(Method::POST, "/token".into()).await
     }
 
-    /// All peers.
+    /// Lists all peers.
+    ///
+    /// # Errors
+    /// See [`Client`].
     pub async fn peers(&self) -> Result<Lines<Id>, ClientError> {
         self.many(Method::GET, "/peers".into()).await
     }
 
-    /// Adds a peer by its id, and where it is if that is known: a multiaddress, else empty.
+    /// Adds a peer by its id. `address` is its multiaddress, or empty.
+    ///
+    /// # Errors
+    /// See [`Client`].
     pub async fn peer_add(&self, peer_id: &str, address: &str) -> Result<Answer<Id>, ClientError> {
         let body = crate::PeerAdd {
             peer_id: peer_id.to_owned(),
@@ -97,7 +115,10 @@ impl Client {
         self.send(ask, |_| full(&json)).await?.value().await
     }
 
-    /// Removes a peer.
+    /// Removes a peer from the cluster.
+    ///
+    /// # Errors
+    /// See [`Client`]; 404 if it is not a member.
     pub async fn peer_rm(&self, peer_id: &str) -> Result<(), ClientError> {
         self.ask(Method::DELETE, format!("/peers/{}", escape_path(peer_id)))
             .await?
@@ -105,7 +126,10 @@ impl Client {
             .await
     }
 
-    /// Pins a CID or a path.
+    /// Pins a CID or an IPFS path.
+    ///
+    /// # Errors
+    /// See [`Client`]; 500 if too few peers can hold the pin.
     pub async fn pin(&self, path: &str, options: &PinOptions) -> Result<Answer<Pin>, ClientError> {
         self.one(
             Method::POST,
@@ -114,13 +138,19 @@ impl Client {
         .await
     }
 
-    /// Unpins a CID or a path.
+    /// Unpins a CID or an IPFS path.
+    ///
+    /// # Errors
+    /// See [`Client`]; 404 if it is not pinned.
     pub async fn unpin(&self, path: &str) -> Result<Answer<Pin>, ClientError> {
         self.one(Method::DELETE, format!("/pins{}", ipfs_path(path)))
             .await
     }
 
-    /// The pinset.
+    /// Lists the pinset.
+    ///
+    /// # Errors
+    /// See [`Client`].
     pub async fn allocations(&self, filter: PinTypeFilter) -> Result<Lines<Pin>, ClientError> {
         let mut query = Query::default();
         query.set("filter", filter);
@@ -128,8 +158,10 @@ impl Client {
             .await
     }
 
-    /// The pinset, with all that is known of each pin: what an export has. A Go peer leaves out the
-    /// peers that users prefer.
+    /// Lists the pinset with all fields that an export contains. A Go peer omits the preferred peers.
+    ///
+    /// # Errors
+    /// See [`Client`].
     pub async fn whole_allocations(&self) -> Result<Lines<Pin>, ClientError> {
         let mut query = Query::default();
         query.set("filter", PinTypeFilter::ALL);
@@ -138,8 +170,11 @@ impl Client {
             .await
     }
 
-    /// Adds pins as they are, each a line of JSON as [`Client::whole_allocations`] lists it. When this
-    /// fails some may have been added; done again it changes nothing. A Go peer has no such thing.
+    /// Imports pins unchanged, each a line of JSON as [`Client::whole_allocations`] lists it. Go peers have
+    /// no such route.
+    ///
+    /// # Errors
+    /// See [`Client`]. After an error some pins may have been imported; repeating the import is harmless.
     pub async fn import(&self, lines: Bytes) -> Result<(), ClientError> {
         let ask = Ask {
             method: Method::POST,
@@ -149,7 +184,10 @@ impl Client {
         self.send(ask, |_| full(&lines)).await?.nothing().await
     }
 
-    /// One pin.
+    /// Returns one pin.
+    ///
+    /// # Errors
+    /// See [`Client`]; 404 if `cid` is not pinned.
     pub async fn allocation(&self, cid: &str) -> Result<Answer<Pin>, ClientError> {
         let mut path = format!("/allocations/{}", escape_path(cid));
         if self.consistent {
@@ -158,7 +196,10 @@ impl Client {
         self.one(Method::GET, path).await
     }
 
-    /// The status of one CID at all peers, or at the one that is asked.
+    /// Returns the status of one CID at all peers, or with `local` at the peer that is asked.
+    ///
+    /// # Errors
+    /// See [`Client`].
     pub async fn status(&self, cid: &str, local: bool) -> Result<Answer<GlobalPinInfo>, ClientError> {
         self.one(
             Method::GET,
@@ -167,7 +208,10 @@ impl Client {
         .await
     }
 
-    /// The status of these CIDs; of all CIDs in `filter` if there are none.
+    /// Lists the status of `cids`, or of all CIDs if `cids` is empty; only those in `filter`.
+    ///
+    /// # Errors
+    /// See [`Client`].
     pub async fn status_all(
         &self,
         cids: &[String],
@@ -181,7 +225,10 @@ impl Client {
             .await
     }
 
-    /// Tries one CID again.
+    /// Retries one CID that failed.
+    ///
+    /// # Errors
+    /// See [`Client`].
     pub async fn recover(&self, cid: &str, local: bool) -> Result<Answer<GlobalPinInfo>, ClientError> {
         self.one(
             Method::POST,
@@ -194,7 +241,10 @@ impl Client {
         .await
     }
 
-    /// Tries again all CIDs that failed.
+    /// Retries all CIDs that failed.
+    ///
+    /// # Errors
+    /// See [`Client`].
     pub async fn recover_all(&self, local: bool) -> Result<Lines<GlobalPinInfo>, ClientError> {
         self.many(
             Method::POST,
@@ -203,7 +253,10 @@ impl Client {
         .await
     }
 
-    /// Compares one CID with what the IPFS nodes hold.
+    /// Compares the local state of one CID with the IPFS nodes.
+    ///
+    /// # Errors
+    /// See [`Client`].
     pub async fn sync(&self, cid: &str, local: bool) -> Result<Answer<GlobalPinInfo>, ClientError> {
         self.one(
             Method::POST,
@@ -212,7 +265,10 @@ impl Client {
         .await
     }
 
-    /// Compares all CIDs with what the IPFS nodes hold.
+    /// Compares the local state of all CIDs with the IPFS nodes.
+    ///
+    /// # Errors
+    /// See [`Client`].
     pub async fn sync_all(&self, local: bool) -> Result<Lines<GlobalPinInfo>, ClientError> {
         self.many(
             Method::POST,
@@ -221,40 +277,60 @@ impl Client {
         .await
     }
 
-    /// The names of the metrics there are.
+    /// Lists the names of the known metrics.
+    ///
+    /// # Errors
+    /// See [`Client`].
     pub async fn metric_names(&self) -> Result<Answer<Vec<String>>, ClientError> {
         self.one(Method::GET, "/monitor/metrics".into()).await
     }
 
-    /// The latest valid samples of one metric.
+    /// Returns the latest valid samples of one metric, one per peer.
+    ///
+    /// # Errors
+    /// See [`Client`].
     pub async fn metrics(&self, name: &str) -> Result<Answer<Vec<Metric>>, ClientError> {
         self.one(Method::GET, format!("/monitor/metrics/{}", escape_path(name)))
             .await
     }
 
-    /// The latest alerts.
+    /// Lists the latest alerts.
+    ///
+    /// # Errors
+    /// See [`Client`].
     pub async fn alerts(&self) -> Result<Answer<Vec<Alert>>, ClientError> {
         self.one(Method::GET, "/health/alerts".into()).await
     }
 
-    /// Traffic by protocol.
+    /// Returns the traffic by protocol.
+    ///
+    /// # Errors
+    /// See [`Client`].
     pub async fn bandwidth(&self) -> Result<Answer<BandwidthByProtocol>, ClientError> {
         self.one(Method::GET, "/health/bandwidth".into()).await
     }
 
-    /// Who is connected to whom.
+    /// Returns the graph of connections between peers and IPFS nodes.
+    ///
+    /// # Errors
+    /// See [`Client`].
     pub async fn graph(&self) -> Result<Answer<ConnectGraph>, ClientError> {
         self.one(Method::GET, "/health/graph".into()).await
     }
 
-    /// Collects garbage at all peers, or at the one that is asked.
+    /// Collects garbage at the IPFS nodes of all peers, or with `local` of the peer that is asked.
+    ///
+    /// # Errors
+    /// See [`Client`].
     pub async fn repo_gc(&self, local: bool) -> Result<Answer<GlobalRepoGc>, ClientError> {
         self.one(Method::POST, format!("/ipfs/gc?{}", local_query(local).encode()))
             .await
     }
 
-    /// Adds files. The lines come while the files are still being read. A file that cannot be read ends
-    /// the request with an error that names it.
+    /// Adds files. The first lines arrive while later files are still being read.
+    ///
+    /// # Errors
+    /// See [`Client`]; [`ClientError::File`] if a file cannot be read.
     pub async fn add(&self, upload: Upload, params: &AddParams) -> Result<Added, ClientError> {
         let content_type =
             HeaderValue::from_str(&format!("multipart/form-data; boundary={}", upload.boundary()));
@@ -275,16 +351,19 @@ impl Client {
     }
 }
 
-/// What `POST /add` answers.
+/// Stream of the response to `POST /add`.
 pub struct Added {
     lines: Lines<AddedOutput>,
     failure: super::upload::Failure,
 }
 
 impl Added {
-    /// The next line; see [`Lines::next`].
+    /// Returns the next line, or `None` after the last.
+    ///
+    /// # Errors
+    /// As for [`Lines::next`]; [`ClientError::File`] if a file cannot be read.
     pub async fn next(&mut self) -> Result<Option<Answer<AddedOutput>>, ClientError> {
-        // A file that could not be read breaks the request, and is the better explanation.
+        // A file that cannot be read breaks the request: its error explains more than that of the connection.
         self.lines
             .next()
             .await

@@ -1,4 +1,4 @@
-//! TLS for connections to the service.
+//! TLS for connections to the REST API.
 
 use super::ClientError;
 use std::io;
@@ -15,12 +15,12 @@ use tokio_rustls::rustls::{
     self, AlertDescription, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 
-/// Makes connections private, and sure of who is at the other end unless told that anybody will do.
+/// Encrypts connections and, unless disabled, verifies the server's certificate.
 #[derive(Clone)]
 pub(super) struct Tls(TlsConnector);
 
 impl Tls {
-    /// With `check`, the server must show a certificate that this machine trusts.
+    /// Loads the trusted certificates. Without `check`, any certificate is accepted.
     pub(super) fn new(check: bool) -> Result<Self, ClientError> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -34,7 +34,7 @@ impl Tls {
         Ok(Self(TlsConnector::from(Arc::new(config))))
     }
 
-    /// Shakes hands over a fresh connection.
+    /// Performs the TLS handshake on a new connection.
     pub(super) async fn connect(&self, host: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| io::Error::other(format!("{host} is no name that a certificate can be for")))?;
@@ -42,7 +42,7 @@ impl Tls {
     }
 }
 
-/// What this machine trusts; the variable `SSL_CERT_FILE` names another file of certificates.
+/// Certificates that this machine trusts; `SSL_CERT_FILE` names another file of certificates.
 #[derive(Debug)]
 struct Trust {
     chains: Arc<WebPkiServerVerifier>,
@@ -72,18 +72,18 @@ impl Trust {
     }
 }
 
-/// Takes whom this machine trusts, or anybody; in either case only who has the key of the certificate.
+/// Certificate verifier. The server must always prove that it has the key of its certificate.
 #[derive(Debug)]
 struct Verifier {
-    /// Nothing when any certificate will do.
+    /// `None` to accept any certificate.
     trust: Option<Trust>,
     provider: Arc<CryptoProvider>,
 }
 
 impl ServerCertVerifier for Verifier {
-    /// A certificate that is itself among the trusted ones will do for the names in it. The usual way to make
-    /// one's own (`openssl req -x509`) marks it as an authority, and no authority passes for a server in the
-    /// strict reading; Go's library takes it.
+    /// Accepts a certificate that is itself trusted, for the names in it. `openssl req -x509` marks a
+    /// self-signed certificate as an authority, which strict verification does not accept for a server; Go's
+    /// library does.
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -130,12 +130,12 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// What can be done about a handshake that failed.
+/// Adds advice to the error of a failed handshake.
 fn explain(error: io::Error) -> io::Error {
-    let told = error
+    let cause = error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    let text = match told {
+    let text = match cause {
         Some(rustls::Error::InvalidCertificate(why)) => format!(
             "the server's certificate is not trusted ({why}): if it is your own, name it with \
              SSL_CERT_FILE, or use --no-check-certificate"

@@ -1,9 +1,8 @@
-//! The body of `POST /add`: files and directories as multipart, the way Kubo's client sends them.
+//! Body of `POST /add`: files and directories as multipart, as Kubo's client sends them.
 //!
-//! Every part is named by its path, percent-encoded; a directory is a part of type
-//! `application/x-directory` that comes before what it contains; a symbolic link is one of type
-//! `application/symlink` whose content is its target. A thread reads ahead by a few chunks, so memory is
-//! constant however much there is.
+//! Each part is named by its percent-encoded path. A directory is a part of type `application/x-directory`
+//! that precedes its entries; a symbolic link is a part of type `application/symlink` with the target as
+//! content. A thread reads a few chunks ahead of the network, so memory use does not depend on the size.
 
 use super::ClientError;
 use super::connect::Body;
@@ -21,20 +20,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
-/// Large enough that a disk reads at its full speed.
+/// Bytes of one read: large enough for the full speed of a disk.
 const CHUNK: usize = 256 * 1024;
-/// So many chunks are read ahead of the network: 2 MiB.
+/// Chunks read ahead of the network: 2 MiB.
 const AHEAD: usize = 8;
 
-/// Is told how many more bytes of content have been handed to the network.
+/// Callback with the number of content bytes handed to the network since the last call.
 pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// The body could not be produced.
+/// Error of producing the body.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub struct UploadError(String);
 
-/// Why the body could not be produced, for whoever waits for the answer.
+/// Error of the body's producer, shared with the request that waits for the response.
 #[derive(Clone, Default)]
 pub(super) struct Failure(Arc<Mutex<Option<ClientError>>>);
 
@@ -48,12 +47,12 @@ impl Failure {
     }
 }
 
-/// One thing to send.
+/// Source of one top-level entry.
 #[derive(Debug, Clone)]
 enum Source {
-    /// A file, a directory or a link on this machine.
+    /// Local file, directory or symbolic link.
     Path { name: OsString, path: PathBuf },
-    /// Something to fetch.
+    /// URL to fetch.
     Url { name: Vec<u8>, url: String },
 }
 
@@ -68,9 +67,11 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// Checks that all `paths` can be sent. A directory needs `recursive`; what begins with a dot inside
-    /// directories is left out unless `hidden`. Paths that begin with `http://` or `https://` are fetched.
-    /// Names need not be UTF-8.
+    /// Checks that all `paths` exist. Inside directories, names that begin with a dot are skipped unless
+    /// `hidden`. Paths that begin with `http://` or `https://` are fetched. Names need not be UTF-8.
+    ///
+    /// # Errors
+    /// [`ClientError::File`] for a path that does not exist, or is a directory without `recursive`.
     pub fn new<P: AsRef<OsStr>>(paths: &[P], recursive: bool, hidden: bool) -> Result<Self, ClientError> {
         let sources = paths
             .iter()
@@ -87,15 +88,14 @@ impl Upload {
         })
     }
 
-    /// Has `progress` told of what is sent.
+    /// Sets the progress callback.
     #[must_use]
     pub fn with_progress(mut self, progress: Progress) -> Self {
         self.progress = Some(progress);
         self
     }
 
-    /// Bytes of content in all local files; what cannot be read counts as nothing. Walks the directories,
-    /// so it takes as long as that takes.
+    /// Sums up the sizes of all local files, skipping unreadable ones. Blocks while it walks the directories.
     pub fn content_size(&self) -> u64 {
         let size = |source: &Source| match source {
             Source::Path { path, .. } => size_of(path, self.hidden),
@@ -112,7 +112,7 @@ impl Upload {
         self.failure.clone()
     }
 
-    /// Starts to read, and returns what to send.
+    /// Starts the reading thread and returns the body.
     pub(super) fn body(&self) -> Body {
         let (sender, receiver) = mpsc::channel(AHEAD);
         let writer = Writer {
@@ -127,13 +127,13 @@ impl Upload {
     }
 }
 
-/// A word that differs from run to run: a boundary must not occur in the content by design.
+/// Returns a random word, so that content cannot be prepared to contain the boundary.
 fn random_word() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id())
 }
 
-/// The name of what lies at a URL, if it is one: the last part of its unescaped path, as in Go.
+/// Returns the last part of a URL's unescaped path, as Go does; `None` if `path` is not a URL.
 fn name_of_url(path: &str) -> Option<Vec<u8>> {
     let rest = path.strip_prefix("http://").or(path.strip_prefix("https://"))?;
     let after_host = rest.split(['?', '#']).next().unwrap_or_default();
@@ -159,7 +159,7 @@ fn source(path: &OsStr, recursive: bool) -> Result<Source, ClientError> {
     }
     let mut full = PathBuf::from(path);
     if full.file_name().is_none() {
-        // `.`, `..` and `/` have no name of their own.
+        // `.`, `..` and `/` have no file name.
         full = full.canonicalize().map_err(|e| failed(reason(&e)))?;
     }
     let name = full
@@ -177,7 +177,7 @@ fn is_hidden(path: &Path) -> bool {
         .is_some_and(|name| name.as_bytes().starts_with(b"."))
 }
 
-/// What a directory contains, sorted by name.
+/// Returns the entries of a directory, sorted by name.
 fn entries(directory: &Path, hidden: bool) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(directory)? {
@@ -204,15 +204,15 @@ fn size_of(path: &Path, hidden: bool) -> u64 {
         .sum()
 }
 
-/// Why writing ended early.
+/// Reason to stop producing the body.
 enum Stop {
-    /// Nobody reads any more: the answer came first.
+    /// The receiver is gone: the response came first.
     Unread,
-    /// Something could not be read.
+    /// A source could not be read.
     Failed(ClientError),
 }
 
-/// Produces the body, on a thread of its own.
+/// Producer of the body, on its own thread.
 struct Writer {
     upload: Upload,
     sender: mpsc::Sender<Result<Bytes, UploadError>>,
@@ -223,10 +223,10 @@ impl Writer {
         match self.write() {
             Ok(()) | Err(Stop::Unread) => {}
             Err(Stop::Failed(error)) => {
-                let told = UploadError(error.to_string());
+                let message = UploadError(error.to_string());
                 self.upload.failure.put(error);
-                // If nobody reads any more, nobody needs to know.
-                let _ = self.sender.blocking_send(Err(told));
+                // Fails only if the receiver is gone, which is no error.
+                let _ = self.sender.blocking_send(Err(message));
             }
         }
     }

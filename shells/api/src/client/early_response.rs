@@ -1,8 +1,8 @@
-//! A connection whose answer is heard even when it comes before the request was sent whole.
+//! Connection wrapper that delivers a response sent before the request body was complete.
 //!
-//! A server that refuses an upload answers and closes, and what the client still sends is answered with a
-//! reset. hyper gives up at the first failed write, and the reason for the refusal, which lies in the receive
-//! buffer already, would be lost.
+//! A server that refuses an upload responds and closes; further writes of the client then fail with a reset.
+//! hyper gives up at the first failed write and would lose the response, which is already in the receive
+//! buffer.
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
@@ -10,17 +10,16 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// Swallows what is written after the other side closed; the read side says how it ended: with the answer,
-/// or with the error.
-pub(super) struct HearAnswer<T>(T);
+/// Discards writes after the remote closed. The read side returns the response or the error.
+pub(super) struct EarlyResponse<T>(T);
 
-impl<T> HearAnswer<T> {
+impl<T> EarlyResponse<T> {
     pub(super) fn new(io: T) -> Self {
         Self(io)
     }
 }
 
-/// The other side does not read any more.
+/// Returns whether the error means that the remote no longer reads.
 fn closed(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -28,7 +27,7 @@ fn closed(error: &io::Error) -> bool {
     )
 }
 
-/// What a write of so much becomes.
+/// Turns a write of `length` bytes that failed because the remote closed into a success.
 fn swallowed(written: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
     match written {
         Poll::Ready(Err(error)) if closed(&error) => Poll::Ready(Ok(length)),
@@ -37,7 +36,7 @@ fn swallowed(written: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result
     }
 }
 
-impl<T: Read + Unpin> Read for HearAnswer<T> {
+impl<T: Read + Unpin> Read for EarlyResponse<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -47,7 +46,7 @@ impl<T: Read + Unpin> Read for HearAnswer<T> {
     }
 }
 
-impl<T: Write + Unpin> Write for HearAnswer<T> {
+impl<T: Write + Unpin> Write for EarlyResponse<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         swallowed(Pin::new(&mut self.0).poll_write(cx, data), data.len())
     }
@@ -74,8 +73,8 @@ impl<T: Write + Unpin> Write for HearAnswer<T> {
     }
 }
 
-impl<T> Connection for HearAnswer<T> {
-    /// HTTP/1.1, straight to the server.
+impl<T> Connection for EarlyResponse<T> {
+    /// HTTP/1.1 without a proxy.
     fn connected(&self) -> Connected {
         Connected::new()
     }
