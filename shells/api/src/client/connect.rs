@@ -48,9 +48,9 @@ impl Connection {
                 Some(tls) => {
                     let service = tower::service_fn(move |_: Uri| {
                         let (host, tls) = (host.clone(), tls.clone());
-                        Box::pin(async move {
-                            Ok::<_, io::Error>(wrap(secure(&host, port, family, &tls).await?))
-                        })
+                        Box::pin(
+                            async move { Ok::<_, io::Error>(wrap(secure(&host, port, family, &tls).await?)) },
+                        )
                     });
                     let client = builder.build::<_, Body>(service);
                     Self(Arc::new(move |request| client.request(request)))

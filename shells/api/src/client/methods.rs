@@ -118,7 +118,7 @@ impl Client {
     /// Removes a peer from the cluster.
     ///
     /// # Errors
-    /// See [`Client`]; 404 if it is not a member.
+    /// See [`Client`]. Removing a peer that is not a member succeeds.
     pub async fn peer_rm(&self, peer_id: &str) -> Result<(), ClientError> {
         self.ask(Method::DELETE, format!("/peers/{}", escape_path(peer_id)))
             .await?
