@@ -1,4 +1,4 @@
-//! The command line: every command and flag of the Go tool, and what each is for.
+//! Command-line arguments: every command and flag of the Go tool, with help texts.
 
 mod add;
 mod options;
@@ -16,22 +16,22 @@ const OVERVIEW: &str = "\
 Manages a cluster of IPFS nodes through the REST API of one of its peers.
 
 A cluster keeps a set of pins: CIDs that must stay pinned, with how many copies. \"add\" puts files in, \
-\"pin\" changes the set, \"status\" tells what the peers really hold, \"peers\" and \"health\" tell about \
+\"pin\" changes the set, \"status\" shows what the peers really hold, \"peers\" and \"health\" show \
 the peers themselves.";
 
 const OVERVIEW_EXAMPLES: &str = "\
 Examples:
-  ipfs-cluster-ctl peers ls                          who is in the cluster
+  ipfs-cluster-ctl peers ls                          list the peers of the cluster
   ipfs-cluster-ctl add -r my-folder                  add a folder and pin it
   ipfs-cluster-ctl pin add --name docs --wait <CID>  pin what is already on IPFS, and wait for it
-  ipfs-cluster-ctl status <CID>                      where it is, and how it is doing
+  ipfs-cluster-ctl status <CID>                      its status at each peer
   ipfs-cluster-ctl --enc=json pin ls | jq -r .cid    for scripts
   ipfs-cluster-ctl --host /ip4/10.0.0.5/tcp/9094 id  ask another peer
 
 Exit status: 0 success, 1 wrong arguments or no answer, 2 the cluster answered with an error,
-3 no such command, 62 time is up.";
+3 no such command, 62 timeout.";
 
-/// The whole command line.
+/// Complete command line.
 #[derive(Debug, Parser)]
 #[command(
     name = "ipfs-cluster-ctl",
@@ -40,7 +40,7 @@ Exit status: 0 success, 1 wrong arguments or no answer, 2 the cluster answered w
     after_help = OVERVIEW_EXAMPLES,
     version = concat!("version ", env!("CARGO_PKG_VERSION")),
     disable_version_flag = true,
-    // As with the Go tool, the last one counts.
+    // As in the Go tool, the last of several values is used.
     args_override_self = true,
     max_term_width = 100
 )]
@@ -51,7 +51,7 @@ pub(crate) struct Cli {
     pub(crate) command: Option<Command>,
 }
 
-/// How results are written.
+/// Output encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Encoding {
     /// For people
@@ -60,11 +60,11 @@ pub(crate) enum Encoding {
     Json,
 }
 
-/// What goes before the command (most of it may also come after).
+/// Options before the command. The global ones are accepted after it too.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// Where the REST API is: multiaddresses or host:port, comma-separated; the first that answers serves
+    /// Address of the REST API: multiaddresses or host:port, comma-separated; the first that answers is used
     #[arg(
         long,
         short = 'l',
@@ -77,13 +77,13 @@ pub(crate) struct Global {
     #[arg(long, value_name = "HEX", hide = true)]
     pub(crate) secret: Option<String>,
     /// Use HTTPS. The server's certificate must be one that this machine trusts; the variable SSL_CERT_FILE
-    /// names a file of others
+    /// names another file of trusted certificates
     #[arg(long, short = 's')]
     pub(crate) https: bool,
-    /// Take any certificate: whoever can redirect the connection can then read along
+    /// Accept any certificate: an attacker who can redirect the connection can then read it
     #[arg(long)]
     pub(crate) no_check_certificate: bool,
-    /// How to write results
+    /// Output format
     #[arg(
         long,
         visible_alias = "enc",
@@ -92,13 +92,13 @@ pub(crate) struct Global {
         value_enum
     )]
     pub(crate) encoding: Encoding,
-    /// Seconds that one request may take; 0 for no limit
+    /// Time limit of one request in seconds; 0 for no limit
     #[arg(long, short = 't', global = true, default_value_t = 0, value_name = "SECONDS")]
     pub(crate) timeout: u64,
-    /// Tell every request and its status on standard error
+    /// Print every request and its status on standard error
     #[arg(long, short = 'd', global = true)]
     pub(crate) debug: bool,
-    /// Who asks; implies --https unless --force-http
+    /// User and password; implies --https unless --force-http
     #[arg(
         long,
         env = "CLUSTER_CREDENTIALS",
@@ -106,7 +106,7 @@ pub(crate) struct Global {
         value_name = "USER[:PASSWORD]"
     )]
     pub(crate) basic_auth: Option<String>,
-    /// Send --basic-auth over plain HTTP, where anybody on the way can read it
+    /// Send --basic-auth over plain HTTP, which others in the network can read
     #[arg(long, short = 'f')]
     pub(crate) force_http: bool,
     /// Print the version of this tool
@@ -114,10 +114,10 @@ pub(crate) struct Global {
     version: Option<bool>,
 }
 
-/// What to do.
+/// Command to run.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Tell about the peer that is asked
+    /// Show the id and addresses of the contacted peer
     Id(Ignored),
     /// List and manage the peers of the cluster
     #[command(subcommand)]
@@ -128,18 +128,18 @@ pub(crate) enum Command {
     /// Pin, unpin and list what the cluster holds
     #[command(subcommand)]
     Pin(Pin),
-    /// Tell what the peers really hold
+    /// Show what the peers really hold
     #[command(long_about = STATUS, after_help = STATUS_EXAMPLES)]
     Status(Status),
-    /// Compare what the peers believe with what their IPFS nodes hold, and pin again what is missing there
+    /// Compare the recorded status with what the IPFS nodes hold, and pin again what is missing there
     #[command(long_about = SYNC)]
     Sync(OneOrAll),
-    /// Try again what failed
+    /// Retry failed pins and unpins
     #[command(long_about = RECOVER)]
     Recover(OneOrAll),
-    /// Tell the version of the peer
+    /// Show the version of the peer
     Version(Ignored),
-    /// Tell how the cluster is doing
+    /// Show metrics, alerts and connections
     #[command(subcommand)]
     Health(Health),
     /// Manage the IPFS nodes
@@ -152,62 +152,62 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  ipfs-cluster-ctl completions bash \
                       > ~/.local/share/bash-completion/completions/ipfs-cluster-ctl")]
     Completions {
-        /// Which shell
+        /// Shell to write the script for
         shell: Shell,
     },
 }
 
-/// `peers …`
+/// Subcommands of `peers`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Peers {
     /// List all peers, with their addresses and IPFS nodes
     Ls(Ignored),
-    /// Add a peer that is running and waits to be taken in
+    /// Add a running peer that waits to join
     Add {
-        /// Its peer id, or a multiaddress that ends in it
+        /// Peer id, or a multiaddress that ends in it
         peer: String,
     },
-    /// Remove a peer; its pins go to others
+    /// Remove a peer; its pins are allocated to others
     #[command(
         after_help = "Example:\n  ipfs-cluster-ctl peers rm 12D3KooW…    ids are listed by \"peers ls\""
     )]
     Rm {
-        /// Its peer id
+        /// Peer id
         peer: String,
     },
 }
 
-/// `status`
+/// Arguments of `status`.
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// Only these
+    /// Only these CIDs
     #[arg(value_name = "CID")]
     pub(crate) cids: Vec<String>,
-    /// Ask only the peer that is contacted
+    /// Ask only the contacted peer
     #[arg(long)]
     pub(crate) local: bool,
-    /// Only what is in one of these states at some peer; comma-separated
+    /// Only CIDs with one of these statuses at some peer; comma-separated
     #[arg(long, value_name = "STATES")]
     pub(crate) filter: Option<String>,
     #[command(flatten)]
     pub(crate) read: ReadArgs,
 }
 
-/// How fresh what is shown must be.
+/// Consistency of reads.
 #[derive(Debug, Args)]
 pub(crate) struct ReadArgs {
-    /// Show all that was acknowledged anywhere before, or fail; otherwise what the peer that is contacted has
+    /// Show every change acknowledged before, or fail; otherwise the possibly older state of the contacted peer
     #[arg(long)]
     pub(crate) consistent: bool,
 }
 
-/// `recover` and `sync`
+/// Arguments of `recover` and `sync`.
 #[derive(Debug, Args)]
 pub(crate) struct OneOrAll {
-    /// Only this one
+    /// Only this CID
     #[arg(value_name = "CID")]
     cid: Option<String>,
-    /// Only at the peer that is contacted
+    /// Only at the contacted peer
     #[arg(long)]
     pub(crate) local: bool,
     #[command(flatten)]
@@ -215,28 +215,28 @@ pub(crate) struct OneOrAll {
 }
 
 impl OneOrAll {
-    /// The CID given, if any.
+    /// Returns the CID, if one was given.
     pub(crate) fn cid(&self) -> Option<&str> {
         self.cid.as_deref().filter(|cid| !cid.is_empty())
     }
 }
 
-/// Arguments beyond those that a command reads. The Go tool ignores them everywhere. Here only commands that
-/// show or retry something do: `pin rm A B` that silently removes A alone is refused.
+/// Surplus arguments. The Go tool ignores them everywhere. Here only commands that show or retry something
+/// do: `pin rm A B` is refused, because it would silently remove A alone.
 #[derive(Debug, Args)]
 pub(crate) struct Ignored {
     #[arg(hide = true, value_name = "IGNORED")]
     _arguments: Vec<String>,
 }
 
-/// `health …`
+/// Subcommands of `health`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Health {
-    /// Draw who is connected to whom, as a Graphviz file
+    /// Draw the connections between peers and IPFS nodes, as a Graphviz file
     #[command(after_help = "Example:\n  ipfs-cluster-ctl health graph | dot -Tsvg > cluster.svg")]
     Graph {
         /// Write to this file
-        // An empty one is none, as in the Go tool.
+        // An empty name means standard output, as in the Go tool.
         #[arg(
             long,
             short = 'f',
@@ -244,47 +244,47 @@ pub(crate) enum Health {
             value_parser = OsStringValueParser::new().map(PathBuf::from)
         )]
         file: Option<PathBuf>,
-        /// Draw also the IPFS nodes outside the cluster
+        /// Include IPFS nodes outside the cluster
         #[arg(long)]
         all_ipfs_peers: bool,
         #[command(flatten)]
         ignored: Ignored,
     },
-    /// List the latest samples of a metric, or which metrics there are
+    /// List the latest samples of a metric, or the names of all metrics
     Metrics {
-        /// freespace, ping, …
+        /// Metric name: freespace, ping, …
         #[arg(value_name = "METRIC")]
         name: Option<String>,
         #[command(flatten)]
         ignored: Ignored,
     },
-    /// List metrics that have run out: peers that have gone silent
+    /// List expired metrics, of peers that stopped responding
     Alerts(Ignored),
     /// List traffic between peers by protocol
     Bandwidth(Ignored),
 }
 
-/// `ipfs …`
+/// Subcommands of `ipfs`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Ipfs {
     /// Have all IPFS nodes of the cluster remove what is not pinned
     Gc {
-        /// Only the node of the peer that is contacted
+        /// Only the node of the contacted peer
         #[arg(long)]
         local: bool,
     },
 }
 
 const STATUS: &str = "\
-Tells for each pin what each peer says of it. Without a CID it lists all.
+Shows the status of each pin at each peer. Without a CID it lists all.
 
-States to filter by: cluster_error, error, pin_error, pin_queued, pinned, pinning, queued, remote, sharded, \
+Statuses to filter by: cluster_error, error, pin_error, pin_queued, pinned, pinning, queued, remote, sharded, \
 unexpectedly_unpinned, unpin_error, unpin_queued, unpinned, unpinning.";
 
 const STATUS_EXAMPLES: &str = "\
 Examples:
   ipfs-cluster-ctl status
-  ipfs-cluster-ctl status --filter error,queued      what is not yet or not at all there
+  ipfs-cluster-ctl status --filter error,queued      what is missing or failed
   ipfs-cluster-ctl status --local QmP63D…";
 
 const SYNC: &str = "\
@@ -293,5 +293,5 @@ what is missing there. Prints what was missing or is in error. What the cluster 
 The peers also do this by themselves, every cluster.state_sync_interval.";
 
 const RECOVER: &str = "\
-Has the peers try again what failed, at once instead of at their next turn. Prints the status of what was \
-queued again. Without a CID it does so for all that failed.";
+Retries failed pins and unpins at once instead of after their next pause. Prints the status of what was \
+queued again. Without a CID it retries all that failed.";

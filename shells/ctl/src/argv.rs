@@ -1,11 +1,11 @@
-//! Makes the flags of the Go tool into those that clap knows.
+//! Rewrites flags in Go's syntax into the syntax of clap.
 //!
 //! Go's flags take one dash or two for any name: `-wait`, `--n name`, `-rmin=2`, `--wait=false`.
 
 use clap::{ArgAction, Command};
 use std::ffi::OsString;
 
-/// What one flag of a command is called, and whether it takes a value.
+/// Names of a flag of a command, and whether it has a value.
 struct Flag {
     names: Vec<String>,
     short: Option<char>,
@@ -29,8 +29,8 @@ fn flags(command: &Command) -> Vec<Flag> {
     own.chain(command.get_subcommands().flat_map(flags)).collect()
 }
 
-/// Rewrites the arguments, the program's name first. What is no flag that any command knows stays as it
-/// is, for clap to complain about; so does everything after `--`. `pin <CID>` becomes `pin add <CID>`.
+/// Rewrites the arguments, which begin with the program's name. Unknown flags are kept for clap to refuse, and
+/// so is everything after `--`. `pin <CID>` becomes `pin add <CID>`.
 pub(crate) fn rewrite(command: &Command, arguments: Vec<OsString>) -> Vec<OsString> {
     let flags = flags(command);
     let mut rewritten = Vec::with_capacity(arguments.len());
@@ -48,7 +48,7 @@ pub(crate) fn rewrite(command: &Command, arguments: Vec<OsString>) -> Vec<OsStri
     rewritten
 }
 
-/// Where `add` is missing: behind `pin`, as the first command, and before what is to be pinned.
+/// Returns the index at which to insert `add`, if the command is `pin` with a CID or path.
 fn bare_pin(command: &Command, arguments: &[OsString]) -> Option<usize> {
     let text = |at: usize| arguments.get(at)?.to_str();
     let is_command = |name: &str| command.get_subcommands().any(|known| known.get_name() == name);
@@ -58,7 +58,7 @@ fn bare_pin(command: &Command, arguments: &[OsString]) -> Option<usize> {
     is_meant.then_some(first + 1)
 }
 
-/// `None` for a flag that is switched off: leaving it out is the same.
+/// Rewrites one argument; `None` for `--flag=false`, which is omitted.
 fn rewrite_one(flags: &[Flag], text: &str) -> Option<String> {
     let dashes = text.len() - text.trim_start_matches('-').len();
     let (name, value) = match text[dashes..].split_once('=') {
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn one_dash_or_two_makes_no_difference() {
+    fn one_dash_and_two_dashes_are_equivalent() {
         for (given, expected) in [
             (
                 "ctl pin add Qa -ns -wl 2 -wt=5s",
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_behind_pin_is_pinned() {
+    fn pin_without_subcommand_means_pin_add() {
         const CID: &str = "bafkqablimvwgy3y";
         for (given, expected) in [
             (format!("ctl -d pin {CID}"), format!("ctl -d pin add {CID}")),
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn values_and_unknown_flags_stay() {
+    fn values_and_unknown_flags_are_kept() {
         for line in [
             "ctl pin add -5 -xyz - --- --nonsense=1 -- -ns",
             "ctl add a=b -=c",

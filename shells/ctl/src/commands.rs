@@ -1,4 +1,4 @@
-//! One function for each command.
+//! Execution of commands, one function each.
 
 mod add;
 mod pin;
@@ -15,13 +15,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A client and the place for its results.
+/// Client, and output for its results.
 struct Session {
     client: Client,
     output: Output,
 }
 
-/// Does what the command line says.
+/// Runs the command of the command line.
 pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
     let Some(command) = cli.command else {
         return help();
@@ -67,7 +67,7 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<(), Failure
     }
 }
 
-/// Whether what is shown must have all that was acknowledged before.
+/// Returns whether the command asks for a linearizable read.
 fn wants_fresh(command: &Command) -> bool {
     match command {
         Command::Pin(Pin::Ls(list)) => list.read.consistent,
@@ -160,7 +160,7 @@ async fn recover(client: &Client, output: &mut Output, arguments: &OneOrAll) -> 
     }
 }
 
-/// Peers of v1 have no `sync`: comparing became part of tracking, and what is left to ask for is `recover`.
+/// Runs `sync`, or `recover` at Go peers since v1: those have no `sync`, as their tracker compares by itself.
 async fn sync(client: &Client, output: &mut Output, arguments: &OneOrAll) -> Result<(), Failure> {
     match arguments.cid() {
         Some(cid) => match client.sync(&validate::cid(cid)?, arguments.local).await {
@@ -174,7 +174,7 @@ async fn sync(client: &Client, output: &mut Output, arguments: &OneOrAll) -> Res
     }
 }
 
-/// Whether the service does not know what was asked for; `sync` it may also have read as a CID that is none.
+/// Returns whether the service lacks the route. It may have parsed the word `sync` as an invalid CID.
 fn is_unknown_route(error: &ClientError) -> bool {
     matches!(error, ClientError::Api(told)
         if told.code == 405
@@ -198,7 +198,7 @@ async fn health(client: &Client, output: &mut Output, command: Health) -> Result
 
 async fn draw(client: &Client, output: &mut Output, file: Option<PathBuf>, all: bool) -> Result<(), Failure> {
     let answer = client.graph().await?;
-    // Whatever the encoding, as with the Go tool: "health graph" makes a Graphviz file.
+    // In every encoding, as in the Go tool: "health graph" writes a Graphviz file.
     let drawn = graph::dot(&answer.value, all);
     match file.filter(|path| !path.as_os_str().is_empty()) {
         None => output.raw(&drawn),
@@ -217,7 +217,7 @@ fn help() -> Result<(), Failure> {
     Ok(Cli::command().print_long_help()?)
 }
 
-/// The full name of every command.
+/// Prints the full name of every command.
 fn list_commands(output: &mut Output) -> Result<(), Failure> {
     fn walk(command: &clap::Command, parent: &str, lines: &mut String) {
         for child in command.get_subcommands() {

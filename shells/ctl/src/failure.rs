@@ -1,41 +1,41 @@
-//! How the tool fails, and what it exits with.
+//! Failures of the tool and their exit codes.
 
 use crate::args::Encoding;
 use cluster_api::{ClientError, Error, json, terminal};
 use std::fmt;
 use std::io;
 
-/// Arguments, files, or no answer from the service.
+/// Exit code for wrong arguments, unreadable files, and no answer from the service.
 pub(crate) const LOCAL: u8 = 1;
-/// The service answered with an error.
+/// Exit code for an error response of the service.
 pub(crate) const ANSWERED: u8 = 2;
-/// There is no such command.
+/// Exit code for an unknown command.
 pub(crate) const NO_SUCH_COMMAND: u8 = 3;
-/// The time allowed ran out (`ETIME`).
+/// Exit code for an expired time limit (`ETIME`).
 pub(crate) const TIMED_OUT: u8 = 62;
-/// Nobody reads the output any more (what `SIGPIPE` would have made of it).
+/// Exit code for a closed output pipe: that of a process killed by `SIGPIPE`.
 pub(crate) const BROKEN_PIPE: u8 = 141;
 
-/// Why the tool ends early.
+/// Failure that ends the tool.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Something here: said on standard error.
+    /// Local failure, reported on standard error.
     Local {
-        /// `parsing cid`, ….
+        /// Action that failed: `parsing cid`, ….
         doing: &'static str,
-        /// What is wrong.
+        /// Reason, for people.
         error: String,
     },
-    /// A request failed: said on standard output, in the encoding asked for.
+    /// Failed request, reported on standard output in the requested encoding.
     Request(ClientError),
-    /// Waiting took longer than allowed.
+    /// Timeout of `--wait`.
     WaitedTooLong(&'static str),
     /// The output cannot be written.
     Output(io::Error),
 }
 
 impl Failure {
-    /// Something here.
+    /// Creates a [`Failure::Local`].
     pub(crate) fn local(doing: &'static str, error: impl fmt::Display) -> Self {
         Self::Local {
             doing,
@@ -43,7 +43,7 @@ impl Failure {
         }
     }
 
-    /// Prints it: on standard output what the service answered, on standard error all else.
+    /// Prints the failure: responses of the service on standard output, all else on standard error.
     pub(crate) fn tell(&self, encoding: Encoding) {
         match self {
             Self::Local { doing, error } => say(format_args!("error {doing}: {error}")),
@@ -58,7 +58,7 @@ impl Failure {
             Self::Request(error) => {
                 use io::Write;
                 let text = describe(&error.to_api(), encoding);
-                // There is no other place to say it.
+                // A failure of standard output cannot be reported anywhere.
                 let _ = io::stdout().write_all(text.as_bytes());
             }
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
@@ -66,7 +66,7 @@ impl Failure {
         }
     }
 
-    /// What the process ends with.
+    /// Returns the exit code.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Local { .. } => LOCAL,
@@ -80,12 +80,12 @@ impl Failure {
     }
 }
 
-/// Prints one line on standard error, escaped: parts of it may come from the service.
+/// Prints one line on standard error, escaped, because parts of it may come from the service.
 pub(crate) fn say(text: fmt::Arguments<'_>) {
     eprintln!("{}", terminal::line(text));
 }
 
-/// An error as it is shown.
+/// Formats an error.
 fn describe(error: &Error, encoding: Encoding) -> String {
     match encoding {
         Encoding::Text => {
@@ -96,7 +96,7 @@ fn describe(error: &Error, encoding: Encoding) -> String {
             )
         }
         Encoding::Json => {
-            // An error is a number and a text, which is always JSON.
+            // A number and a text can always be encoded.
             let text = json::to_string_indented(error, "    ").unwrap_or_default();
             terminal::json(&text).into_owned() + "\n"
         }

@@ -1,25 +1,25 @@
-//! The connections of a cluster as a Graphviz file.
+//! Graphviz file of the connections of a cluster.
 
 use cluster_api::{ConnectGraph, terminal};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// Nodes get short names in the order in which they are written.
+/// Short names of nodes, numbered in the order of output.
 #[derive(Default)]
 struct Names<'a> {
     peers: BTreeMap<&'a str, String>,
     ipfs: BTreeMap<&'a str, String>,
 }
 
-/// How a node looks: shape, colour, and more attributes.
+/// Shape, colour and other attributes of a node.
 struct Look {
     shape: &'static str,
     color: &'static str,
     more: &'static str,
 }
 
-/// The file, to the byte as the Go tool writes it. IPFS nodes outside the cluster are in it only if
-/// `all_ipfs`.
+/// Returns the file, byte for byte as the Go tool writes it. IPFS nodes outside the cluster are included only
+/// with `all_ipfs`.
 pub(crate) fn dot(graph: &ConnectGraph, all_ipfs: bool) -> String {
     let ipfs = ipfs_edges(graph, all_ipfs);
     let mut names = Names::default();
@@ -63,7 +63,7 @@ pub(crate) fn dot(graph: &ConnectGraph, all_ipfs: bool) -> String {
     out
 }
 
-/// From each IPFS node to those it is connected to, as far as they are drawn.
+/// Returns the edges between the IPFS nodes that are drawn.
 fn ipfs_edges(graph: &ConnectGraph, all_ipfs: bool) -> BTreeMap<&str, Vec<&str>> {
     let mut edges: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (from, links) in &graph.ipfs_links {
@@ -150,25 +150,25 @@ fn node(out: &mut String, name: &str, title: &str, short: &str, id: &str, look: 
     );
 }
 
-/// `text` inside a label in HTML: a peer's name must not add markup or nodes to the graph.
+/// Escapes text of an HTML label: a peer's name must not add markup or nodes to the graph.
 fn html(text: &str) -> String {
     let text = terminal::line(text).replace('&', "&amp;");
     text.replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// `text` inside double quotes.
+/// Escapes text inside double quotes.
 fn quoted(text: &str) -> String {
     terminal::line(text).replace('\\', "\\\\").replace('"', "\\\"")
 }
 
-/// Leaves out edges to nodes that are not drawn.
+/// Writes an edge, unless one of its nodes is not drawn.
 fn edge(out: &mut String, from: Option<&String>, to: Option<&String>, style: &str) {
     if let (Some(from), Some(to)) = (from, to) {
         let _ = writeln!(out, "{from} -> {to}{style}");
     }
 }
 
-/// `12*BXxzie`: the beginning and the end of an id.
+/// Shortens an id to its beginning and end: `12*BXxzie`.
 fn shorten(id: &str) -> String {
     let end = id.len().saturating_sub(6);
     format!("{}*{}", id.get(..2).unwrap_or(id), id.get(end..).unwrap_or(id))
@@ -186,7 +186,7 @@ mod tests {
         "cluster_to_ipfs":{"QmPeerAAAAAA":"QmIpfsAAAAAA","QmPeerBBBBBB":"QmIpfsBBBBBB"}}"#;
 
     #[test]
-    fn nodes_and_edges_are_drawn_as_the_go_tool_draws_them() {
+    fn nodes_and_edges_are_drawn_as_by_the_go_tool() {
         let drawn = dot(&serde_json::from_str(GRAPH).unwrap(), false);
         let first = "C0 [label=< <B> a </B> <BR/> <B> Qm*AAAAAA </B> > group=\"QmPeerAAAAAA\" \
             color=\"orange\" style=\"filled\" colorscheme=\"x11\" fontcolor=\"black\" \
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_ids_add_nothing_to_the_graph() {
+    fn names_and_ids_cannot_add_nodes_or_markup() {
         let graph = r#"{"cluster_id":"a","cluster_links":{"Qa\"] X [label=\"\\":[]},
             "id_to_peername":{"Qa\"] X [label=\"\\":"</B> > ] X\nY \u001b[2J"}}"#;
         let drawn = dot(&serde_json::from_str(graph).unwrap(), false);

@@ -1,8 +1,8 @@
-//! Sizes and times for people, worded as the Go tool words them.
+//! Human-readable sizes and times in the words of the Go tool.
 
 use cluster_api::Time;
 
-/// `83 MB`, `1.2 GB`: powers of 1000, two digits.
+/// Formats a size in powers of 1000 with two digits: `83 MB`, `1.2 GB`.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
     if count < 10 {
@@ -16,13 +16,13 @@ pub(crate) fn bytes(count: u64) -> String {
     if tenths < 100 {
         return format!("{}.{} {unit}", tenths / 10, tenths % 10);
     }
-    // Go rounds the tenths once more, halves to even.
+    // Like Go, which rounds the tenths again, half to even.
     let (whole, rest) = (tenths / 10, tenths % 10);
     let up = rest > 5 || (rest == 5 && whole % 2 == 1);
     format!("{} {unit}", whole + u128::from(up))
 }
 
-/// `27 seconds from now`, `3 weeks ago`.
+/// Formats a distance in time: `27 seconds from now`, `3 weeks ago`.
 pub(crate) fn relative(then: Time, now: Time) -> String {
     const SECOND: i128 = 1_000_000_000;
     const MINUTE: i128 = 60 * SECOND;
@@ -31,7 +31,7 @@ pub(crate) fn relative(then: Time, now: Time) -> String {
     const WEEK: i128 = 7 * DAY;
     const MONTH: i128 = 30 * DAY;
     const YEAR: i128 = 12 * MONTH;
-    /// Below the first number, the text; with the count in the third where that is not 0.
+    /// Upper bound in nanoseconds, text, and divisor of the count in the text (0: no count).
     const STEPS: [(i128, &str, i128); 16] = [
         (SECOND, "now", 0),
         (2 * SECOND, "1 second", 0),
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_read_as_go_humanize_writes_them() {
+    fn sizes_match_go_humanize() {
         for (count, text) in [
             (0, "0 B"),
             (9, "9 B"),
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn times_read_as_go_humanize_writes_them() {
+    fn times_match_go_humanize() {
         let now = Time::from_unix(1_800_000_000);
         for (seconds, text) in [
             (0, "now"),

@@ -1,4 +1,4 @@
-//! `ipfs-cluster-ctl`: manages a cluster of IPFS nodes through the REST API of one of its peers.
+//! `ipfs-cluster-ctl`: command-line client of the REST API of a cluster peer.
 
 mod args;
 mod argv;
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refused(&error),
     };
-    // One thread carries everything: the work is waiting for one peer.
+    // One thread is enough: the tool mostly waits for one peer.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// `h` for `help`, at every command that has subcommands, as in the Go tool.
+/// Adds the alias `h` of `help` to every command with subcommands, as in the Go tool.
 fn with_help_alias(mut command: Command) -> Command {
     // Only a built command has `help` among its subcommands.
     command.build();
@@ -58,7 +58,7 @@ fn alias_help(command: Command) -> Command {
     })
 }
 
-/// Help asked for is no error; a command that does not exist is 3, as with the Go tool; the rest is 1.
+/// Returns the exit code of a clap error: 0 for help, 3 for an unknown command as in the Go tool, otherwise 1.
 fn refused(error: &clap::Error) -> ExitCode {
     print(error);
     let kind = error.kind();
@@ -72,13 +72,13 @@ fn refused(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// Prints help with its styles, and an error plain and escaped: it quotes arguments, which may come from
-/// elsewhere.
+/// Prints help with styles; errors plain and escaped, because they quote arguments, which a script may have
+/// from elsewhere.
 fn print(error: &clap::Error) {
     if error.use_stderr() {
         eprint!("{}", cluster_api::terminal::lines(error.render()));
     } else {
-        // Nothing can be done about a terminal that does not take the message.
+        // A failure of standard output cannot be reported anywhere.
         let _ = error.print();
     }
 }

@@ -1,4 +1,4 @@
-//! Where results go.
+//! Output of results on standard output, as text or JSON.
 
 use crate::args::Encoding;
 use crate::failure::Failure;
@@ -7,11 +7,11 @@ use cluster_api::client::{self, Answer};
 use cluster_api::{Time, json, terminal};
 use std::io::{self, BufWriter, IsTerminal, Write};
 
-/// Standard output in one encoding.
+/// Standard output with an encoding.
 pub(crate) struct Output {
     encoding: Encoding,
     out: BufWriter<io::Stdout>,
-    /// A person reads it as it comes.
+    /// Standard output is a terminal: flush after each value.
     interactive: bool,
 }
 
@@ -29,10 +29,10 @@ impl Output {
         self.encoding == Encoding::Json
     }
 
-    /// Shows one value.
+    /// Prints one value.
     pub(crate) fn show<T: Text>(&mut self, answer: &Answer<T>) -> Result<(), Failure> {
         match self.encoding {
-            // The service's own words, laid out: fields that we do not know are not lost.
+            // The service's JSON, reformatted, so that unknown fields are kept.
             Encoding::Json => self.json(&answer.text),
             Encoding::Text => {
                 let mut lines = Lines::default();
@@ -42,7 +42,7 @@ impl Output {
         }
     }
 
-    /// Shows all values of a listing as they come: in JSON as objects one after the other.
+    /// Prints the values of a listing as they arrive; in JSON as concatenated objects.
     pub(crate) async fn show_all<T>(&mut self, mut lines: client::Lines<T>) -> Result<(), Failure>
     where
         T: Text + serde::de::DeserializeOwned,
@@ -54,23 +54,23 @@ impl Output {
                 Err(error) => break Err(error.into()),
             }
         };
-        // What came before an error is shown before it.
+        // Print the values before the error.
         self.flush()?;
         result
     }
 
-    /// Shows JSON text, laid out.
+    /// Prints JSON text, indented.
     pub(crate) fn json(&mut self, text: &str) -> Result<(), Failure> {
         let laid_out = json::indent(text, "    ") + "\n";
         self.raw(&terminal::json(&laid_out))
     }
 
-    /// Shows one line of text.
+    /// Prints one line of text.
     pub(crate) fn line(&mut self, text: &str) -> Result<(), Failure> {
         self.raw(&(terminal::line(text) + "\n"))
     }
 
-    /// Writes text as it is: what comes from elsewhere must have been escaped.
+    /// Writes text unchanged: foreign text must be escaped already.
     pub(crate) fn raw(&mut self, text: &str) -> Result<(), Failure> {
         self.out.write_all(text.as_bytes())?;
         if self.interactive {
@@ -79,7 +79,7 @@ impl Output {
         Ok(())
     }
 
-    /// Makes sure that all of it is out.
+    /// Flushes standard output.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         Ok(self.out.flush()?)
     }

@@ -1,4 +1,4 @@
-//! How everything looks as text, to the byte as the Go tool prints it: scripts take it apart.
+//! Text output, byte for byte as the Go tool prints it, because scripts parse it.
 
 use crate::human;
 use cluster_api::terminal::Escaping;
@@ -8,17 +8,17 @@ use cluster_api::{
 };
 use std::fmt::{self, Write};
 
-/// Lines of text. What is written into one is escaped, so that no value can end it or control the terminal.
+/// Lines of text. Values written into a line are escaped, so that they cannot end it or control the terminal.
 #[derive(Debug, Default)]
 pub(crate) struct Lines(Escaping<String>);
 
 impl Lines {
-    /// Ends the line being written.
+    /// Ends the current line.
     pub(crate) fn end_line(&mut self) {
         self.0.0.push('\n');
     }
 
-    /// All lines, each with its line feed.
+    /// Returns all lines, each with its line feed.
     pub(crate) fn into_string(self) -> String {
         self.0.0
     }
@@ -30,9 +30,9 @@ impl Write for Lines {
     }
 }
 
-/// A value that can be shown as lines of text.
+/// Values with a text form of one or more lines.
 pub(crate) trait Text {
-    /// Appends its lines to `out`. `now` is what distances in time are counted from.
+    /// Appends the lines to `out`. Relative times count from `now`.
     fn text(&self, out: &mut Lines, now: Time);
 }
 
@@ -74,7 +74,7 @@ impl Text for Id {
             line!(out, "{} | ERROR: {}", self.id, self.error);
             return;
         }
-        // A peer that knows nobody, not even itself, sees -1 others.
+        // -1 if the peer lists no peers, not even itself; as in the Go tool.
         let others = i64::try_from(self.cluster_peers.len()).unwrap_or(i64::MAX) - 1;
         line!(out, "{} | {} | Sees {others} other peers", self.id, self.peername);
         line!(out, "  > Addresses:");
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_tell_their_errors() {
+    fn ids_show_their_errors() {
         let dead = serde_json::from_str::<Id>(r#"{"id":"Qa","error":"gone"}"#);
         assert_eq!(text(dead), "Qa | ERROR: gone\n");
         let no_ipfs = serde_json::from_str::<Id>(r#"{"id":"Qa","ipfs":{"error":"down"}}"#);
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn pins_say_where_how_deep_and_how_long() {
+    fn pins_show_allocations_mode_and_expiry() {
         let everywhere = serde_json::from_str::<Pin>(
             r#"{"cid":"Qa","name":"a&b","type":"pin","replication_factor_min":-1,"replication_factor_max":-1,
                 "max_depth":-1,"metadata":{"k":"v"},"timestamp":"2026-11-22T20:09:39Z"}"#,
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_and_alerts_count_from_now() {
+    fn metrics_and_alerts_show_relative_times() {
         let metric = r#"{"name":"freespace","peer":"Qa","value":"x","weight":55000000000,
                          "expire":1800000027000000000"#;
         let value = serde_json::from_str::<Metric>(&format!("{metric}}}"));
@@ -344,10 +344,10 @@ mod tests {
         );
     }
 
-    /// Every type whose strings come from elsewhere, with a line feed, an escape sequence, a C1 control and a
-    /// bidirectional control in each of them.
+    /// Prints every type with foreign strings that contain a line feed, an escape sequence, a C1 control and a
+    /// bidirectional control.
     #[test]
-    fn no_value_forges_a_line_or_controls_the_terminal() {
+    fn values_cannot_forge_lines_or_control_the_terminal() {
         const BAD: &str = r"x\n\u001b[2J\u009b31m\u202e";
         fn check(lines: usize, shown: &str) {
             assert_eq!(shown.matches('\n').count(), lines, "{shown:?}");

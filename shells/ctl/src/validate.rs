@@ -1,13 +1,13 @@
-//! Arguments looked into before anything is sent.
+//! Validation of arguments before a request is sent.
 
 use crate::failure::Failure;
 use cluster_api::{GoDuration, Time};
 use std::collections::BTreeMap;
 
-/// The codec of public keys, which peer ids written as CIDs carry.
+/// Multicodec of libp2p public keys, in peer ids written as CIDs.
 const LIBP2P_KEY: u64 = 0x72;
 
-/// A CID in its usual form.
+/// Parses a CID and returns its canonical text.
 pub(crate) fn cid(text: &str) -> Result<String, Failure> {
     parse_cid(text).map_err(|error| Failure::local("parsing cid", error))
 }
@@ -23,7 +23,7 @@ fn parse_cid(text: &str) -> Result<String, String> {
         .map_err(|error| format!("invalid cid {text:?}: {error}"))
 }
 
-/// A CID or a path below `/ipfs/`, `/ipns/` or `/ipld/`.
+/// Validates a CID or a path below `/ipfs/`, `/ipns/` or `/ipld/`.
 pub(crate) fn path(text: &str) -> Result<String, Failure> {
     if text.starts_with("/ipns/") {
         return Ok(text.to_owned());
@@ -37,7 +37,7 @@ pub(crate) fn path(text: &str) -> Result<String, Failure> {
     Ok(text.to_owned())
 }
 
-/// A peer id, or a multiaddress that ends in one.
+/// Validates a peer id, or a multiaddress that ends in one.
 pub(crate) fn peer(text: &str) -> Result<String, Failure> {
     let last = if text.starts_with('/') {
         text.rsplit('/').next().unwrap_or_default()
@@ -55,7 +55,7 @@ pub(crate) fn peer(text: &str) -> Result<String, Failure> {
     ))
 }
 
-/// A multihash in base 58, or a CID of a key.
+/// Returns whether `text` is a base-58 multihash, or the CID of a public key.
 fn is_peer(text: &str) -> bool {
     if text.starts_with("Qm") || text.starts_with('1') {
         let bytes = bs58::decode(text).into_vec().unwrap_or_default();
@@ -64,14 +64,14 @@ fn is_peer(text: &str) -> bool {
     cid::Cid::try_from(text).is_ok_and(|cid| cid.codec() == LIBP2P_KEY)
 }
 
-/// A comma-separated list of peer ids.
+/// Validates a comma-separated list of peer ids.
 pub(crate) fn peers(text: Option<&str>) -> Result<Vec<String>, Failure> {
     let Some(text) = text.filter(|text| !text.is_empty()) else {
         return Ok(Vec::new());
     };
     let ids = text.split(',').map(str::trim);
     ids.map(|id| {
-        let error = format!("some peer IDs could not be decoded: {id:?} is none");
+        let error = format!("some peer IDs could not be decoded: {id:?} is not a peer ID");
         is_peer(id)
             .then(|| id.to_owned())
             .ok_or_else(|| Failure::local("decoding allocations", error))
@@ -79,19 +79,19 @@ pub(crate) fn peers(text: Option<&str>) -> Result<Vec<String>, Failure> {
     .collect()
 }
 
-/// Checks a cluster secret. It is not used: only HTTP over libp2p needs it, and a host that asks for that is
-/// refused by itself.
+/// Validates a cluster secret, which is otherwise unused: only HTTP over libp2p needs it, and such hosts are
+/// refused.
 pub(crate) fn secret(hex: &str) -> Result<(), Failure> {
     let is_hex = hex.len().is_multiple_of(2) && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_hex {
         return Ok(());
     }
-    // The secret itself is not repeated: it would be in logs.
+    // Without the secret itself, which would get into logs.
     let error = "--secret is not hexadecimal: give the 64 digits of cluster.secret";
     Err(Failure::local("parsing secret", error))
 }
 
-/// The point in time that is so far from now.
+/// Returns the time after a duration from now; zero without one.
 pub(crate) fn expiry(expire_in: Option<GoDuration>) -> Result<Time, Failure> {
     match expire_in {
         None => Ok(Time::ZERO),
@@ -103,7 +103,7 @@ pub(crate) fn expiry(expire_in: Option<GoDuration>) -> Result<Time, Failure> {
     }
 }
 
-/// Pairs of `key=value`. An empty one is none.
+/// Parses `key=value` pairs; empty arguments are skipped.
 pub(crate) fn metadata(pairs: &[String]) -> Result<BTreeMap<String, String>, Failure> {
     let split = pairs.iter().filter(|pair| !pair.is_empty()).map(|pair| {
         let error = || format!("metadata were not in the format key=value: {pair:?}");
@@ -123,7 +123,7 @@ mod tests {
     const PEER: &str = "12D3KooWGwZ7wvxbHgxbpPJRAFMLdcPVkVoXa1vCpyuqrL47PZWc";
 
     #[test]
-    fn cids_are_brought_to_their_usual_form() {
+    fn cids_are_normalised() {
         assert_eq!(cid(V0).unwrap(), V0);
         let base58 = "zdj7WWeQ43G6JJvLWQWZpyHuAMq6uYWRjkBXFad11vE2LHhQ7";
         assert!(cid(base58).unwrap().starts_with("bafy"));
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_need_a_cid_unless_they_are_names() {
+    fn paths_need_a_cid_unless_they_are_ipns_names() {
         for good in [
             V0.to_owned(),
             format!("/ipfs/{V0}/a b"),
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_and_expiry_must_make_sense() {
+    fn invalid_metadata_and_expiries_are_refused() {
         assert_eq!(metadata(&["a=b=c".into(), "d=".into()]).unwrap()["a"], "b=c");
         assert!(metadata(&["a".into()]).is_err());
         assert!(metadata(&[String::new()]).unwrap().is_empty());

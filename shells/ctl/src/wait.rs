@@ -1,4 +1,4 @@
-//! Waiting until the peers have done what a pin asks of them.
+//! Waiting for the peers to pin or unpin a CID, by polling its status.
 
 use crate::failure::Failure;
 use cluster_api::client::Answer;
@@ -7,28 +7,28 @@ use indicatif::ProgressBar;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The first look comes soon: small content is pinned within milliseconds.
+/// First polling interval: small content is pinned within milliseconds.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-/// Looking more often than once a second would cost a large cluster more than it tells.
+/// Longest polling interval: a status of a large cluster is expensive.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// So long after a change a peer may still tell what was before, so an error is not yet believed; and so
-/// long a status that is still moving is worth another look before it is shown.
+/// Time after a change in which a peer may still report the status before it: errors are ignored until then,
+/// and a changing status is polled again before it is shown.
 const SETTLING: Duration = Duration::from_secs(1);
 
 const DOING: &str = "waiting for pin status";
 
-/// What to wait for.
+/// Condition to wait for.
 pub(crate) struct Goal {
     pub(crate) cid: String,
-    /// `Pinned` or `Unpinned`.
+    /// Target status: `Pinned` or `Unpinned`.
     pub(crate) target: TrackerStatus,
-    /// So many peers; all of them if not positive.
+    /// Number of peers; all of them if not positive.
     pub(crate) limit: i64,
-    /// Give up after so long.
+    /// Time limit.
     pub(crate) timeout: Option<GoDuration>,
 }
 
-/// How far a pin has come.
+/// Result of comparing a status with a goal.
 #[derive(Debug, PartialEq, Eq)]
 enum Reached {
     Yes,
@@ -36,7 +36,7 @@ enum Reached {
     Error,
 }
 
-/// Looks until the goal is reached. A peer in error ends the wait as an error.
+/// Polls until the goal is reached. An error status at any peer ends the wait as an error.
 pub(crate) async fn wait_for(client: &Client, goal: &Goal) -> Result<Answer<GlobalPinInfo>, Failure> {
     let limit = goal
         .timeout
@@ -94,7 +94,7 @@ fn describe(goal: &Goal, info: &GlobalPinInfo) -> String {
     ))
 }
 
-/// On how many peers the target has to be seen.
+/// Returns the number of peers that must have the target status.
 fn wanted(goal: &Goal, info: &GlobalPinInfo) -> usize {
     match usize::try_from(goal.limit) {
         Ok(limit) if limit > 0 => limit.min(info.peer_map.len()),
@@ -106,7 +106,7 @@ fn wanted(goal: &Goal, info: &GlobalPinInfo) -> usize {
     }
 }
 
-/// Peers that are not meant to hold it need not pin it.
+/// Returns whether the peer is not allocated the CID, and so need not pin it.
 fn is_excused(goal: &Goal, status: TrackerStatus) -> bool {
     goal.target == TrackerStatus::Pinned && status == TrackerStatus::Remote
 }
@@ -121,7 +121,7 @@ fn reached(goal: &Goal, info: &GlobalPinInfo) -> Reached {
     }
 }
 
-/// The status after a change: at once if nothing moves any more, and as it is after a second.
+/// Returns the status after a change: when it has settled, or after a second.
 pub(crate) async fn settled(
     client: &Client,
     cid: &str,
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_goal_counts_peers_as_the_go_tool_does() {
+    fn goals_count_peers_as_the_go_tool_does() {
         use TrackerStatus::{PinError, Pinned, Pinning, Remote, Unpinned, Unpinning};
         assert_eq!(outcome(Pinned, 0, &[Pinned, Remote]), Reached::Yes);
         assert_eq!(outcome(Pinned, -1, &[Pinned, Pinning]), Reached::No);

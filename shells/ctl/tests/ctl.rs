@@ -1,4 +1,4 @@
-//! The tool as a process, against a small REST API in this one.
+//! Tests of the tool as a process, against a small REST API in the test process.
 
 use axum::Router;
 use axum::body::Body;
@@ -57,7 +57,7 @@ fn status(status: &str) -> String {
     )
 }
 
-/// A service whose pins take `looks` looks at their status until they are pinned.
+/// REST API whose pins become pinned after `looks` polls of their status.
 fn pinning(looks: usize, then: &'static str) -> Router {
     let seen = Arc::new(AtomicUsize::new(0));
     let look = move || {
@@ -77,7 +77,7 @@ fn pinning(looks: usize, then: &'static str) -> Router {
 }
 
 #[tokio::test]
-async fn a_listing_is_text_or_objects_one_after_the_other() {
+async fn listings_are_text_or_concatenated_objects() {
     let lines = format!("{}\n{}\n", pin(), pin());
     let host = serve(Router::new().route("/allocations", get(|| async { lines }))).await;
     let text = ctl(&host, &["pin", "ls"]).await;
@@ -89,9 +89,9 @@ async fn a_listing_is_text_or_objects_one_after_the_other() {
     let json = out(&ctl(&host, &["--enc=json", "pin", "ls"]).await);
     let start = format!("{{\n    \"cid\": \"{CID}\",\n    \"name\": \"a \\u0026 b\",\n");
     assert!(json.starts_with(&start), "{json}");
-    // Fields that the tool does not know pass through, and there is no array around the objects.
+    // Unknown fields are kept, and the objects are not in an array.
     assert_eq!(json.matches("    \"brand_new\": 1\n}\n").count(), 2);
-    // What belongs before the command may also come after.
+    // Global options are accepted after the command too.
     assert_eq!(out(&ctl(&host, &["pin", "ls", "--enc", "json"]).await), json);
 }
 
@@ -114,7 +114,7 @@ async fn an_error_answer_is_printed_and_exits_2() {
 }
 
 #[tokio::test]
-async fn an_error_at_the_end_of_a_listing_comes_after_what_was_listed() {
+async fn an_error_at_the_end_of_a_listing_follows_its_items() {
     let handler = || async {
         let mut trailers = HeaderMap::new();
         trailers.insert("x-stream-error", HeaderValue::from_static("lost a peer"));
@@ -138,8 +138,8 @@ async fn an_error_at_the_end_of_a_listing_comes_after_what_was_listed() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_not_there_exits_1_and_says_what_to_do() {
-    // Nobody listens on a port that is only held.
+async fn an_unreachable_service_exits_1_with_advice() {
+    // A bound port without a listener.
     let held = tokio::net::TcpSocket::new_v4().unwrap();
     held.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let gone = held.local_addr().unwrap().to_string();
@@ -162,7 +162,7 @@ async fn a_request_that_takes_too_long_exits_62() {
 
 #[tokio::test]
 async fn wrong_arguments_exit_1_before_anything_is_sent() {
-    // Nothing listens here: an attempt to connect would be told on standard output.
+    // No listener: an attempt to connect would be reported on standard output.
     let host = "/ip4/127.0.0.1/tcp/1";
     for (arguments, complaint) in [
         (&["pin", "add", "xyz"][..], "invalid cid"),
@@ -189,14 +189,14 @@ async fn wrong_arguments_exit_1_before_anything_is_sent() {
     assert!(err(&shown).starts_with("error parsing host multiaddress:") && code(&shown) == 1);
 }
 
-/// A name that would erase the screen, forge a second pin and turn the text around.
+/// Name that would erase the screen, forge a second pin and reverse the text.
 const HOSTILE: &str = r"x\u001b[2J\n\u009b31m\u007f\u202eQmForged | y | PIN";
 
 #[tokio::test]
-async fn names_and_errors_from_the_service_control_no_terminal() {
+async fn names_and_errors_from_the_service_are_escaped() {
     let pin = format!("{{\"cid\":\"{CID}\",\"name\":\"{HOSTILE}\",\"max_depth\":-1}}");
     let raw: String = serde_json::from_str(&format!("\"{HOSTILE}\"")).unwrap();
-    // As raw as JSON allows: only C0 must be escaped in it.
+    // Unescaped as far as JSON allows, which requires escapes for C0 only.
     let raw_json = serde_json::to_string(&raw).unwrap();
     let error = format!("{{\"code\":400,\"message\":{raw_json}}}");
     let fails = move || async { (StatusCode::BAD_REQUEST, error) };
@@ -228,7 +228,7 @@ async fn names_and_errors_from_the_service_control_no_terminal() {
         serde_json::from_str::<serde_json::Value>(&json).unwrap()["name"],
         raw
     );
-    // Arguments of a script may come from elsewhere too.
+    // Arguments of a script may be foreign text too.
     let shown = ctl(&host, &["pin", "add", &raw]).await;
     assert!(
         !err(&shown).trim_end().contains(cluster_api::terminal::is_control),
@@ -240,7 +240,7 @@ async fn names_and_errors_from_the_service_control_no_terminal() {
 }
 
 #[tokio::test]
-async fn extra_arguments_are_ignored_where_nothing_changes() {
+async fn surplus_arguments_are_ignored_by_commands_that_change_nothing() {
     let router = Router::new()
         .route("/id", get(|| async { "{\"id\":\"Qa\"}" }))
         .route("/version", get(|| async { "{\"version\":\"1.1.6\"}" }))
@@ -271,7 +271,7 @@ async fn extra_arguments_are_ignored_where_nothing_changes() {
         let shown = ctl(&host, arguments).await;
         assert_eq!(code(&shown), 0, "{arguments:?}: {}{}", out(&shown), err(&shown));
     }
-    // Of two things to change, one must not be forgotten in silence.
+    // A second argument of a change must not be ignored silently.
     for arguments in [
         &["pin", "add", CID, CID][..],
         &["pin", "rm", CID, CID],
@@ -299,7 +299,7 @@ async fn the_graph_is_a_graphviz_file_in_every_encoding() {
 }
 
 #[tokio::test]
-async fn a_secret_is_ignored_unless_it_is_none() {
+async fn valid_secrets_are_ignored_and_invalid_ones_refused() {
     let host = serve(Router::new().route("/version", get(|| async { "{\"version\":\"1.1.6\"}" }))).await;
     for secret in [&"ab".repeat(32), ""] {
         assert_eq!(
@@ -313,7 +313,7 @@ async fn a_secret_is_ignored_unless_it_is_none() {
     assert!(err(&shown).starts_with("error parsing secret: ") && !err(&shown).contains("xyz"));
 }
 
-/// A script's unset variables.
+/// Simulates a script's unset variables.
 #[tokio::test]
 async fn empty_option_values_are_the_defaults() {
     let handler = |RawQuery(query): RawQuery| async move {
@@ -363,7 +363,7 @@ async fn empty_option_values_are_the_defaults() {
     ];
     let shown = ctl(&host, &[&add[..], &empty].concat()).await;
     assert_eq!((out(&shown), code(&shown)), (out(&plain), 0), "{}", err(&shown));
-    // Go counts an empty hash function as another one than the default, which implies version 1.
+    // In Go, an empty hash function differs from the default, which implies version 1.
     let shown = out(&ctl(&host, &[&add[..], &["--hash", ""]].concat()).await);
     assert!(
         shown.contains("cid-version=1") && shown.contains("hash=sha2-256"),
@@ -372,7 +372,7 @@ async fn empty_option_values_are_the_defaults() {
 }
 
 #[tokio::test]
-async fn commands_that_do_not_exist_exit_3_and_help_exits_0() {
+async fn unknown_commands_exit_3_and_help_exits_0() {
     let host = "/ip4/127.0.0.1/tcp/1";
     assert_eq!(code(&ctl(host, &["nonsense"]).await), 3);
     assert_eq!(code(&ctl(host, &["pin", "nonsense"]).await), 3);
@@ -400,7 +400,7 @@ async fn pinning_shows_the_status_as_soon_as_it_has_settled() {
     let expected = format!(
         "{CID}:\n    > c0                   : PINNED | 2026-05-11T10:00:00Z | Attempts: 0 | Priority: false\n"
     );
-    // What has not settled after a second is shown as it is; a busy machine may need so long for it.
+    // A status that has not settled after a second is shown anyway; a busy machine may need a second.
     let mut tries = 0;
     loop {
         let host = serve(pinning(2, "pinned")).await;
@@ -420,7 +420,7 @@ async fn pinning_shows_the_status_as_soon_as_it_has_settled() {
             out(&shown)
         );
     }
-    // What keeps moving is shown as it is.
+    // A status that keeps changing is shown after a second.
     let host = serve(pinning(usize::MAX, "pinned")).await;
     assert!(out(&ctl(&host, &["pin", "add", CID]).await).contains(": PINNING |"));
     let shown = ctl(&host, &["pin", "add", CID, "-ns"]).await;
@@ -428,7 +428,7 @@ async fn pinning_shows_the_status_as_soon_as_it_has_settled() {
 }
 
 #[tokio::test]
-async fn waiting_ends_at_the_goal_at_an_error_or_at_the_timeout() {
+async fn waiting_ends_at_the_goal_an_error_or_the_timeout() {
     let host = serve(pinning(3, "pinned")).await;
     let shown = ctl(&host, &["pin", "add", "--wait", "-wl", "1", CID]).await;
     assert!(out(&shown).contains(": PINNED |") && code(&shown) == 0);
@@ -445,7 +445,7 @@ async fn waiting_ends_at_the_goal_at_an_error_or_at_the_timeout() {
 }
 
 #[tokio::test]
-async fn flags_reach_the_service_as_options() {
+async fn flags_are_sent_as_options() {
     let handler = |Path(cid): Path<String>, RawQuery(query): RawQuery| async move {
         format!("{{\"cid\":\"{cid}\",\"name\":\"{}\"}}", query.unwrap())
     };
@@ -477,7 +477,7 @@ async fn flags_reach_the_service_as_options() {
 }
 
 #[tokio::test]
-async fn adding_prints_as_the_flags_say() {
+async fn flags_of_add_select_the_output() {
     let answer = || async {
         format!("{{\"name\":\"a\",\"cid\":\"{CID}\",\"size\":3}}\n{{\"name\":\"\",\"cid\":\"{PEER}\"}}\n")
             .into_response()
@@ -503,7 +503,7 @@ async fn adding_prints_as_the_flags_say() {
 }
 
 #[tokio::test]
-async fn sync_falls_back_to_recover_where_it_is_unknown() {
+async fn sync_falls_back_to_recover_at_go_peers() {
     let router = Router::new()
         .route("/pins/recover", post(|| async { status("pinned") }))
         .route("/pins/{cid}/recover", post(|| async { status("unpinned") }))
@@ -514,7 +514,7 @@ async fn sync_falls_back_to_recover_where_it_is_unknown() {
 }
 
 #[tokio::test]
-async fn removing_a_peer_prints_nothing_and_debug_tells_the_request() {
+async fn removing_a_peer_prints_nothing_and_debug_logs_the_request() {
     let handler = delete(|| async { StatusCode::NO_CONTENT });
     let host = serve(Router::new().route("/peers/{peer}", handler)).await;
     let shown = ctl(&host, &["--debug", "peers", "rm", PEER]).await;

@@ -1,16 +1,16 @@
-//! The command line of `add`.
+//! Arguments of `add`.
 
 use super::options::{NewPin, OptionalDuration};
 use clap::Args;
 use std::ffi::OsString;
 
-/// What `add` is for.
+/// Long help text.
 pub(super) const ABOUT: &str = "\
 Adds files or folders to IPFS and pins them in the cluster. The blocks go straight to the peers that will \
 pin them, so the content is there with all its copies when the command ends. With --local they go only to \
-the peer that is contacted, which is faster, and the others fetch them from there.";
+the contacted peer, which is faster, and the others fetch them from there.";
 
-/// How it is used.
+/// Examples in the help text.
 pub(super) const EXAMPLES: &str = "\
 Examples:
   ipfs-cluster-ctl add picture.jpg
@@ -18,13 +18,13 @@ Examples:
   ipfs-cluster-ctl add -Q backup.tar                 print the CID alone
   ipfs-cluster-ctl add --format car export.car";
 
-/// `add`
+/// Arguments of `add`.
 #[derive(Debug, Args)]
 pub(crate) struct Add {
     /// Files, folders, or http:// and https:// URLs
     #[arg(value_name = "PATH|URL")]
     pub(crate) paths: Vec<OsString>,
-    /// Take folders with all they contain
+    /// Add folders with all their content
     #[arg(long, short = 'r')]
     pub(crate) recursive: bool,
     /// Print only CIDs, one per line
@@ -36,7 +36,7 @@ pub(crate) struct Add {
     /// Print everything at the end; in JSON as one array
     #[arg(long)]
     pub(crate) no_stream: bool,
-    /// Send the content only to the peer that is contacted; others fetch it from there
+    /// Send the content only to the contacted peer; others fetch it from there
     #[arg(long)]
     pub(crate) local: bool,
     #[command(flatten)]
@@ -44,10 +44,10 @@ pub(crate) struct Add {
     /// Do not pin afterwards
     #[arg(long)]
     pub(crate) no_pin: bool,
-    /// Wait until the least number of copies is there
+    /// Wait for the minimum number of copies
     #[arg(long)]
     pub(crate) wait: bool,
-    /// Give up waiting after so long, as in 90s or 5m; otherwise never
+    /// Time limit of --wait, as in 90s or 5m; otherwise none
     #[arg(
         long,
         visible_alias = "wt",
@@ -57,28 +57,28 @@ pub(crate) struct Add {
         allow_hyphen_values = true
     )]
     pub(crate) wait_timeout: OptionalDuration,
-    /// Put everything into one more folder; implied by several paths
+    /// Wrap everything in one more folder; implied by several paths
     #[arg(long, short = 'w')]
     pub(crate) wrap_with_directory: bool,
-    /// "unixfs" for files, "car" for one CAR file with one root
+    /// Format: "unixfs" for files, "car" for one CAR file with one root
     #[arg(long, default_value = "unixfs")]
     pub(crate) format: String,
-    /// "balanced" or "trickle"
+    /// Layout of the graph: "balanced" or "trickle"
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) layout: String,
-    /// Take also what begins with a dot, inside folders
+    /// Include names that begin with a dot, inside folders
     #[arg(long, short = 'H')]
     pub(crate) hidden: bool,
-    /// How files are cut: size-BYTES, rabin, rabin-AVG, rabin-MIN-AVG-MAX or buzhash
+    /// Chunker: size-BYTES, rabin, rabin-AVG, rabin-MIN-AVG-MAX or buzhash
     #[arg(long, short = 's', default_value = "size-262144")]
     pub(crate) chunker: String,
-    /// Make leaves raw blocks
+    /// Store leaves as raw blocks
     #[arg(long)]
     pub(crate) raw_leaves: bool,
-    /// 0 or 1; 1 implies --raw-leaves
+    /// CID version: 0 or 1; 1 implies --raw-leaves
     #[arg(long, default_value_t = 0, value_name = "VERSION")]
     pub(crate) cid_version: u64,
-    /// The hash function; others than the default imply --cid-version 1
+    /// Hash function; others than the default imply --cid-version 1
     #[arg(long, default_value = "sha2-256")]
     pub(crate) hash: String,
     /// Only for URLs; the content is stored all the same; implies --raw-leaves

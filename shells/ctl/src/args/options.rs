@@ -1,4 +1,4 @@
-//! What several commands that pin have in common.
+//! Arguments shared by the commands that pin.
 
 use crate::failure::Failure;
 use crate::validate;
@@ -6,7 +6,7 @@ use clap::Args;
 use cluster_api::{GoDuration, PinOptions};
 use std::str::FromStr;
 
-/// A duration, as in `90s` or `5m`; an empty one is none, as a script with an unset variable gives it.
+/// Optional duration, as in `90s` or `5m`; an empty text, as from a script's unset variable, means none.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OptionalDuration(pub(crate) Option<GoDuration>);
 
@@ -19,10 +19,10 @@ impl FromStr for OptionalDuration {
     }
 }
 
-/// What a pin is called, and how long it stays: also for one that takes everything else from another.
+/// Name and expiry of a pin; all that `pin update` can change.
 #[derive(Debug, Args)]
 pub(crate) struct Label {
-    /// A name for the pin
+    /// Name of the pin
     #[arg(
         long,
         short = 'n',
@@ -31,7 +31,7 @@ pub(crate) struct Label {
         allow_hyphen_values = true
     )]
     pub(crate) name: String,
-    /// Unpin by itself after so long, as in 24h
+    /// Unpin automatically after this duration, as in 24h
     #[arg(
         long,
         value_name = "DURATION",
@@ -43,7 +43,7 @@ pub(crate) struct Label {
 }
 
 impl Label {
-    /// As options of a pin.
+    /// Converts to options of a pin.
     pub(crate) fn options(&self) -> Result<PinOptions, Failure> {
         Ok(PinOptions {
             name: self.name.clone(),
@@ -53,12 +53,12 @@ impl Label {
     }
 }
 
-/// How a new pin is made.
+/// Options of a new pin.
 #[derive(Debug, Args)]
 pub(crate) struct NewPin {
     #[command(flatten)]
     label: Label,
-    /// At least so many copies; 0 for the cluster's default, -1 on every peer
+    /// Minimum number of copies; 0 for the cluster's default, -1 on every peer
     #[arg(
         long,
         visible_alias = "rmin",
@@ -67,7 +67,7 @@ pub(crate) struct NewPin {
         value_name = "COPIES"
     )]
     replication_min: i32,
-    /// At most so many copies; 0 for the cluster's default, -1 on every peer
+    /// Maximum number of copies; 0 for the cluster's default, -1 on every peer
     #[arg(
         long,
         visible_alias = "rmax",
@@ -79,13 +79,13 @@ pub(crate) struct NewPin {
     /// Prefer these peers
     #[arg(long, visible_alias = "allocs", value_name = "PEER,PEER")]
     allocations: Option<String>,
-    /// Something to remember with the pin; can be given several times
+    /// Metadata to store with the pin; can be given several times
     #[arg(long, value_name = "KEY=VALUE", allow_hyphen_values = true)]
     metadata: Vec<String>,
 }
 
 impl NewPin {
-    /// As options of a pin.
+    /// Converts to options of a pin.
     pub(crate) fn options(&self) -> Result<PinOptions, Failure> {
         Ok(PinOptions {
             replication_factor_min: self.replication_min,

@@ -1,4 +1,4 @@
-//! The command line of `pin`.
+//! Arguments of `pin`.
 
 use super::options::{Label, NewPin, OptionalDuration};
 use super::{Ignored, ReadArgs};
@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 const PIN_ADD: &str = "\
 Has the cluster hold a CID: it chooses peers, and their IPFS nodes fetch and pin the content. Prints the \
-status right after; \"status\" tells how it goes on, and --wait waits for it.";
+status right after; \"status\" shows its progress, and --wait waits for it.";
 
 const PIN_ADD_EXAMPLES: &str = "\
 Examples:
@@ -19,10 +19,10 @@ Pins new content with all options and at the same peers as an existing pin, whic
 two have much in common. The existing one stays pinned: remove it with \"pin rm\".";
 
 const PIN_LS: &str = "\
-Lists the pins that the cluster has agreed on, with their options and the peers chosen for them. How the \
-IPFS nodes are doing with them is told by \"status\".";
+Lists the pins that the cluster has agreed on, with their options and the peers chosen for them. \
+\"status\" shows what the IPFS nodes really hold.";
 
-/// `pin …`
+/// Subcommands of `pin`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Pin {
     /// Pin a CID or path
@@ -34,24 +34,24 @@ pub(crate) enum Pin {
         collection then frees the space. Prints the status afterwards."
     )]
     Rm(PinRm),
-    /// Pin new content the way old content is pinned
+    /// Pin new content with the options and peers of an existing pin
     #[command(long_about = PIN_UPDATE)]
     Update(PinUpdate),
-    /// List what the cluster has agreed to hold
+    /// List the pinset
     #[command(long_about = PIN_LS)]
     Ls(PinLs),
 }
 
-/// How long to wait, and for what, after a pin has changed.
+/// Options of waiting after a change of a pin.
 #[derive(Debug, Args)]
 pub(crate) struct WaitArgs {
     /// Print the pin and do not fetch its status (faster)
     #[arg(long, visible_alias = "ns")]
     pub(crate) no_status: bool,
-    /// Wait until the least number of copies is there (or none is left, when unpinning)
+    /// Wait for the minimum number of copies (or until none is left, when unpinning)
     #[arg(long, short = 'w')]
     pub(crate) wait: bool,
-    /// Wait for so many peers instead
+    /// Wait for this number of peers instead
     #[arg(
         long,
         visible_alias = "wl",
@@ -59,7 +59,7 @@ pub(crate) struct WaitArgs {
         allow_negative_numbers = true
     )]
     pub(crate) wait_limit: Option<i64>,
-    /// Give up waiting after so long, as in 90s or 5m; otherwise never
+    /// Time limit of --wait, as in 90s or 5m; otherwise none
     #[arg(
         long,
         visible_alias = "wt",
@@ -71,13 +71,13 @@ pub(crate) struct WaitArgs {
     pub(crate) wait_timeout: OptionalDuration,
 }
 
-/// `pin add`
+/// Arguments of `pin add`.
 #[derive(Debug, Args)]
 pub(crate) struct PinAdd {
-    /// What to pin
+    /// CID or path to pin
     #[arg(value_name = "CID|PATH")]
     pub(crate) path: String,
-    /// So many copies, no less and no more; -1 on every peer
+    /// Exact number of copies; -1 on every peer
     #[arg(
         long,
         short = 'r',
@@ -88,30 +88,30 @@ pub(crate) struct PinAdd {
     pub(crate) replication: i32,
     #[command(flatten)]
     pub(crate) pin: NewPin,
-    /// "recursive" for all that it links to, "direct" for the one block
+    /// Pin mode: "recursive" for the whole graph, "direct" for the one block
     #[arg(long, default_value = "recursive")]
     pub(crate) mode: String,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }
 
-/// `pin rm`
+/// Arguments of `pin rm`.
 #[derive(Debug, Args)]
 pub(crate) struct PinRm {
-    /// What to unpin
+    /// CID or path to unpin
     #[arg(value_name = "CID|PATH")]
     pub(crate) path: String,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }
 
-/// `pin update`
+/// Arguments of `pin update`.
 #[derive(Debug, Args)]
 pub(crate) struct PinUpdate {
-    /// The pin to take everything over from
+    /// Pin whose options and peers are copied
     #[arg(value_name = "EXISTING-CID")]
     pub(crate) existing: String,
-    /// What to pin
+    /// New CID or path to pin
     #[arg(value_name = "NEW-CID|PATH")]
     pub(crate) path: String,
     #[command(flatten)]
@@ -120,10 +120,10 @@ pub(crate) struct PinUpdate {
     pub(crate) wait: WaitArgs,
 }
 
-/// `pin ls`
+/// Arguments of `pin ls`.
 #[derive(Debug, Args)]
 pub(crate) struct PinLs {
-    /// Only this one
+    /// Only this CID
     #[arg(value_name = "CID")]
     pub(crate) cid: Option<String>,
     /// Types to list: all, pin, meta-pin, clusterdag-pin, shard-pin; comma-separated

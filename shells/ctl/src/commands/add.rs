@@ -1,4 +1,4 @@
-//! `add`.
+//! Execution of `add`.
 
 use crate::args::Add;
 use crate::failure::Failure;
@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::Arc;
 
-/// Sends files, shows what comes back, and waits if asked to.
+/// Uploads files, prints the results, and waits with `--wait`.
 pub(super) async fn add(client: &Client, output: &mut Output, arguments: &Add) -> Result<(), Failure> {
     let params = params(arguments)?;
     let mut upload = Upload::new(&arguments.paths, arguments.recursive, arguments.hidden)?;
@@ -28,7 +28,7 @@ pub(super) async fn add(client: &Client, output: &mut Output, arguments: &Add) -
         return Ok(());
     };
     if arguments.wait && !params.no_pin {
-        // What the pin was given counts, not what was asked for: 0 has become the cluster's default.
+        // The stored pin, because 0 in the request means the cluster's default.
         let pin = client.allocation(&last.value.cid).await.ok();
         let limit = pin.map_or(params.pin.replication_factor_min, |pin| {
             pin.value.options.replication_factor_min
@@ -45,7 +45,7 @@ pub(super) async fn add(client: &Client, output: &mut Output, arguments: &Add) -
     Ok(())
 }
 
-/// The last line that came, if any.
+/// Prints all lines and returns the last.
 async fn receive(
     client: &Client,
     output: &mut Output,
@@ -63,7 +63,7 @@ async fn receive(
     };
     let result = loop {
         match added.next().await {
-            // Lines without a CID only tell progress.
+            // Lines without a CID only report progress.
             Ok(Some(line)) if line.value.cid.is_empty() => {}
             Ok(Some(line)) => bar.suspend(|| shown.take(line))?,
             Ok(None) => break Ok(()),
@@ -75,11 +75,11 @@ async fn receive(
     Ok(last)
 }
 
-/// What has come so far, shown as the flags say.
+/// Printer of added files, according to the flags.
 struct Shown<'a> {
     output: &'a mut Output,
     arguments: &'a Add,
-    /// With `--no-stream`, everything.
+    /// All lines, kept for the end with `--no-stream`.
     kept: Vec<Answer<AddedOutput>>,
     last: Option<Answer<AddedOutput>>,
 }
@@ -156,7 +156,7 @@ fn params(arguments: &Add) -> Result<AddParams, Failure> {
     {
         return Err(local("nocopy option is only valid for URLs"));
     }
-    // As with the Go tool, which sets version 1 for an empty hash function too.
+    // As in the Go tool, which sets version 1 for an empty hash function too.
     let cid_version = if arguments.hash == default.hash {
         arguments.cid_version
     } else {
@@ -167,7 +167,7 @@ fn params(arguments: &Add) -> Result<AddParams, Failure> {
         given => given.to_owned(),
     };
     let pin = PinOptions {
-        // What `add` alone says of a pin.
+        // Options that only `add` has.
         shard_size: default.pin.shard_size,
         ..arguments.pin.options()?
     };
@@ -189,7 +189,7 @@ fn params(arguments: &Add) -> Result<AddParams, Failure> {
     })
 }
 
-/// A bar on a terminal; nothing anywhere else, where walking the files for their size would be in vain.
+/// Creates a progress bar on a terminal. Elsewhere it stays hidden, and the files are not walked for their size.
 fn progress_bar(upload: &Upload) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -197,7 +197,7 @@ fn progress_bar(upload: &Upload) -> ProgressBar {
     let bar = ProgressBar::new(upload.content_size());
     let template =
         "{bar:30} {decimal_bytes} of {decimal_total_bytes} ({decimal_bytes_per_sec}, {eta} left) {msg}";
-    // The template is fixed, so it is right or the plain bar does.
+    // The template is a valid constant; the fallback is never used.
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     bar.with_style(style)
 }

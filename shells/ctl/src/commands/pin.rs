@@ -1,4 +1,4 @@
-//! `pin add`, `pin rm`, `pin update`, `pin ls`.
+//! Execution of `pin add`, `pin rm`, `pin update` and `pin ls`.
 
 use crate::args::{self, PinAdd, PinLs, PinUpdate, WaitArgs};
 use crate::failure::Failure;
@@ -8,7 +8,7 @@ use crate::wait::{self, Goal};
 use cluster_api::client::Answer;
 use cluster_api::{Client, Pin, PinMode, PinOptions, PinTypeFilter, TrackerStatus};
 
-/// Does what stands after `pin`.
+/// Runs a subcommand of `pin`.
 pub(super) async fn pin(client: &Client, output: &mut Output, command: args::Pin) -> Result<(), Failure> {
     match command {
         args::Pin::Add(arguments) => {
@@ -52,8 +52,8 @@ async fn list(client: &Client, output: &mut Output, arguments: &PinLs) -> Result
     if let Some(cid) = &arguments.cid {
         return output.show(&client.allocation(&validate::cid(cid)?).await?);
     }
-    // The Go tool takes a filter without any known name for "all". A script that goes on to remove what is
-    // listed must not meet the whole pinset because of a slip.
+    // The Go tool treats a filter of unknown names as "all". After a typing error, a script that removes all
+    // listed pins would remove the whole pinset.
     let filter = PinTypeFilter::parse(&arguments.filter).ok_or_else(|| {
         let error = format!(
             "invalid filter {:?}: use all or some of pin, meta-pin, clusterdag-pin, shard-pin",
@@ -64,7 +64,7 @@ async fn list(client: &Client, output: &mut Output, arguments: &PinLs) -> Result
     output.show_all(client.allocations(filter).await?).await
 }
 
-/// Waits if asked to, and shows the pin or its status.
+/// Waits with `--wait`, and prints the pin or its status.
 async fn finish(
     client: &Client,
     output: &mut Output,
