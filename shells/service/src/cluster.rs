@@ -36,7 +36,7 @@ use cluster_core::{PeerId, Replicas, Request, Timestamp};
 use cluster_ipfs::Backend;
 use tokio::sync::Semaphore;
 
-pub use self::add::{Adding, Failure as AddFailure};
+pub use self::add::{Failure as AddFailure, Upload};
 pub use self::error::Error;
 pub use self::ping::PingValue;
 pub use self::repositories::Repositories;
@@ -86,7 +86,7 @@ struct Inner {
     uploads: Arc<Semaphore>,
     claims: Arc<Semaphore>,
     calls: Arc<Semaphore>,
-    silence: Duration,
+    answer_timeout: Duration,
 }
 
 impl fmt::Debug for Cluster {
@@ -100,11 +100,11 @@ impl fmt::Debug for Cluster {
 impl Cluster {
     /// Returns the operations over this state machine, database, network and IPFS node. Starts no task.
     pub fn new(config: Config, world: World, backend: Backend) -> Self {
-        Self::with_silence(config, world, backend, rpc::SILENCE)
+        Self::with_answer_timeout(config, world, backend, rpc::ANSWER_TIMEOUT)
     }
 
     /// As [`Self::new`], with a time limit for answers of other peers.
-    fn with_silence(config: Config, world: World, backend: Backend, silence: Duration) -> Self {
+    fn with_answer_timeout(config: Config, world: World, backend: Backend, answer_timeout: Duration) -> Self {
         Self {
             inner: Arc::new(Inner {
                 config,
@@ -115,7 +115,7 @@ impl Cluster {
                 uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
                 claims: Arc::new(Semaphore::new(CLAIMS_MAX)),
                 calls: Arc::new(Semaphore::new(CALLS_MAX)),
-                silence,
+                answer_timeout,
             }),
         }
     }

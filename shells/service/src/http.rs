@@ -3,7 +3,7 @@
 //! Routes, answers and the quirks that clients rely on are the Go peer's. This module translates between
 //! HTTP and `Cluster`; it decides nothing about pins or peers.
 
-mod access;
+mod access_log;
 mod add;
 mod answer;
 mod auth;
@@ -29,9 +29,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use self::proxy::{Behind, ProxyConfig, serve_proxy};
+pub use self::proxy::{ProxyConfig, Upstream, serve_proxy};
 pub use self::rest::serve;
-pub use self::server::{Server, Service, StartError, check};
+pub use self::server::{Server, Service, StartError, check_addresses};
 pub use self::tls::Tls;
 
 /// Settings of the REST API. The defaults are the Go peer's.

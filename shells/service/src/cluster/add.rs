@@ -2,8 +2,8 @@
 //! root.
 
 mod car;
-mod keep;
-mod spread;
+mod gc_hold;
+mod transfers;
 
 use cid::Version;
 use cluster_api::{AddFormat, AddLayout, AddParams, AddedOutput};
@@ -14,8 +14,8 @@ use tokio::io::AsyncRead;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-pub(super) use self::keep::Keep;
-use self::spread::Spread;
+pub(super) use self::gc_hold::GcHold;
+use self::transfers::Transfers;
 use super::{Cluster, Error, convert, now};
 
 /// Capacity of the channel of blocks to send: at most 32 MiB, usually 4.
@@ -43,14 +43,14 @@ impl From<cluster_ipfs::Error> for Failure {
 
 /// A running upload. Dropping it cancels the upload: nothing is pinned, and the peers discard it.
 #[derive(Debug)]
-pub struct Adding {
+pub struct Upload {
     cluster: Cluster,
     pin: PinOptions,
     no_pin: bool,
     adder: Adder,
     blocks: mpsc::Sender<Block>,
     complete: oneshot::Sender<()>,
-    spread: Abort<Result<Vec<PeerId>, Error>>,
+    transfers: AbortOnDrop<Result<Vec<PeerId>, Error>>,
     allocations: Vec<String>,
     car_roots: Vec<Added>,
     no_copy: bool,
@@ -59,9 +59,9 @@ pub struct Adding {
 
 /// A task that is aborted on drop.
 #[derive(Debug)]
-struct Abort<T>(JoinHandle<T>);
+struct AbortOnDrop<T>(JoinHandle<T>);
 
-impl<T> Drop for Abort<T> {
+impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -73,7 +73,7 @@ impl Cluster {
     /// # Errors
     /// The parameters are invalid or unsupported, too many uploads are running, or no peers can be
     /// allocated.
-    pub async fn add(&self, params: &AddParams) -> Result<Adding, Failure> {
+    pub async fn add(&self, params: &AddParams) -> Result<Upload, Failure> {
         let options = add_options(params)?;
         let pin = convert::options(&params.pin, self.inner.config.default_replicas, now())?;
         let busy = |_| Error::Refused(cluster_core::Refusal::Busy);
@@ -84,22 +84,22 @@ impl Cluster {
         let (blocks, incoming) = mpsc::channel(BLOCKS_WAITING);
         let (complete, completed) = oneshot::channel();
         let adder = Adder::new(options, blocks.clone())?;
-        let made = params.format == AddFormat::Unixfs;
-        let spread = Spread::start(self, to, if params.local { 1 } else { needed }, made);
-        let spread = Abort(tokio::spawn(spread.run(incoming, completed)));
+        let is_verified = params.format == AddFormat::Unixfs;
+        let transfers = Transfers::start(self, to, if params.local { 1 } else { needed }, is_verified);
+        let transfers = AbortOnDrop(tokio::spawn(transfers.run(incoming, completed)));
         let mut pin = pin;
         if pin.user_allocations.is_empty() && pin.replicas != Replicas::Everywhere {
             // The pin is allocated to the peers that get the blocks.
             pin.user_allocations.clone_from(&allocated);
         }
-        Ok(Adding {
+        Ok(Upload {
             cluster: self.clone(),
             pin,
             no_pin: params.no_pin,
             adder,
             blocks,
             complete,
-            spread,
+            transfers,
             allocations: allocated.iter().map(PeerId::to_string).collect(),
             car_roots: Vec::new(),
             no_copy: params.no_copy,
@@ -112,7 +112,7 @@ impl Cluster {
     async fn destinations(&self, pin: &PinOptions, local: bool) -> Result<(Vec<PeerId>, usize), Error> {
         let me = &self.inner.config.peer;
         let request = Request::Allocate {
-            cid: Some(any_cid()?),
+            cid: Some(random_cid()?),
             // Blocks that are stored here need not be sent.
             near: Some(me.clone()),
             options: pin.clone(),
@@ -149,7 +149,7 @@ impl Cluster {
 }
 
 /// Returns a random CID in place of the unknown one, so that uploads are spread among the other peers.
-fn any_cid() -> Result<Cid, Error> {
+fn random_cid() -> Result<Cid, Error> {
     const RAW: u64 = 0x55;
     const IDENTITY: u64 = 0;
     let hash = cid::multihash::Multihash::wrap(IDENTITY, &rand::random::<[u8; 16]>());
@@ -190,7 +190,7 @@ fn add_options(params: &AddParams) -> Result<AddOptions, Failure> {
     })
 }
 
-impl Adding {
+impl Upload {
     /// Adds a file at `path`; an empty path becomes the CID. `progress` is called with the bytes read.
     ///
     /// # Errors
@@ -207,7 +207,7 @@ impl Adding {
             .await
         {
             Ok(added) => Ok(self.output(added)),
-            Err(error) => Err(self.why(error).await),
+            Err(error) => Err(self.failure(error).await),
         }
     }
 
@@ -226,7 +226,7 @@ impl Adding {
     pub async fn symlink(&mut self, path: &[u8], target: &[u8]) -> Result<AddedOutput, Failure> {
         match self.adder.symlink(path, Metadata::default(), target).await {
             Ok(added) => Ok(self.output(added)),
-            Err(error) => Err(self.why(error).await),
+            Err(error) => Err(self.failure(error).await),
         }
     }
 
@@ -251,7 +251,7 @@ impl Adding {
                 });
                 Ok(())
             }
-            Err(car::Error::Closed) => Err(self.why(cluster_ipfs::Error::Closed).await),
+            Err(car::Error::Closed) => Err(self.failure(cluster_ipfs::Error::Closed).await),
             Err(car::Error::Invalid(why)) => Err(Failure::Input(why)),
         }
     }
@@ -269,33 +269,33 @@ impl Adding {
     }
 
     /// Prepares for a part at `path`; call it before each part (see [`Adder::make_room`]). The output lines
-    /// of directories that are complete go to `told`.
+    /// of directories that are complete go to `lines`.
     ///
     /// # Errors
     /// The path is invalid, or a directory cannot be stored.
-    pub async fn make_room(&mut self, path: &[u8], told: mpsc::Sender<AddedOutput>) -> Result<(), Failure> {
+    pub async fn make_room(&mut self, path: &[u8], lines: mpsc::Sender<AddedOutput>) -> Result<(), Failure> {
         let (built, directories) = mpsc::channel(LINES_WAITING);
         let allocations = self.allocations.clone();
         let (made, last) = tokio::join!(
             self.adder.make_room(path, built),
-            tell(directories, &told, &allocations)
+            forward_directories(directories, &lines, &allocations)
         );
         if let Err(error) = made {
-            return Err(self.why(error).await);
+            return Err(self.failure(error).await);
         }
         if let Some(last) = last {
-            let _ = told.send(last).await;
+            let _ = lines.send(last).await;
         }
         Ok(())
     }
 
     /// Completes the upload: builds the directories, waits until enough peers have all blocks, and pins the
-    /// roots. The remaining output lines, of directories and of the CAR's root, go to `told`, the last one
+    /// roots. The remaining output lines, of directories and of the CAR's root, go to `lines`, the last one
     /// after all is pinned.
     ///
     /// # Errors
     /// Nothing was added, too few peers stored the blocks, or the root cannot be pinned.
-    pub async fn finish(self, told: mpsc::Sender<AddedOutput>) -> Result<(), Failure> {
+    pub async fn finish(self, lines: mpsc::Sender<AddedOutput>) -> Result<(), Failure> {
         let Self {
             cluster,
             mut pin,
@@ -303,18 +303,21 @@ impl Adding {
             adder,
             blocks,
             complete,
-            mut spread,
+            mut transfers,
             allocations,
             car_roots,
             ..
         } = self;
         let (built, directories) = mpsc::channel(LINES_WAITING);
-        let (finished, last) = tokio::join!(adder.finish(built), tell(directories, &told, &allocations));
+        let (finished, last) = tokio::join!(
+            adder.finish(built),
+            forward_directories(directories, &lines, &allocations)
+        );
         drop(blocks);
         let roots = match finished {
             Ok(roots) => roots,
-            // The channel is closed early only by [`Spread::run`], which returns the reason.
-            Err(cluster_ipfs::Error::Closed) => return Err(ended(&mut spread.0).await),
+            // The channel is closed early only by [`Transfers::run`], which returns the reason.
+            Err(cluster_ipfs::Error::Closed) => return Err(transfer_error(&mut transfers.0).await),
             Err(error) => return Err(error.into()),
         };
         let roots = if car_roots.is_empty() {
@@ -328,7 +331,7 @@ impl Adding {
             ));
         }
         let _ = complete.send(());
-        let holders = (&mut spread.0).await.map_err(|_| Error::Closed)??;
+        let holders = (&mut transfers.0).await.map_err(|_| Error::Closed)??;
         if !no_pin {
             // Prefers peers that have all blocks.
             pin.user_allocations.sort_by_key(|peer| !holders.contains(peer));
@@ -342,7 +345,7 @@ impl Adding {
             ..output(added, &allocations)
         });
         for line in last.into_iter().chain(cars) {
-            let _ = told.send(line).await;
+            let _ = lines.send(line).await;
         }
         Ok(())
     }
@@ -351,27 +354,27 @@ impl Adding {
         output(added, &self.allocations)
     }
 
-    /// Returns the error of a failed addition: that of [`Spread::run`] if it has closed the channel of
+    /// Returns the error of a failed addition: that of [`Transfers::run`] if it has closed the channel of
     /// blocks.
-    async fn why(&mut self, error: cluster_ipfs::Error) -> Failure {
+    async fn failure(&mut self, error: cluster_ipfs::Error) -> Failure {
         if matches!(error, cluster_ipfs::Error::Closed) {
-            return ended(&mut self.spread.0).await;
+            return transfer_error(&mut self.transfers.0).await;
         }
         error.into()
     }
 }
 
 /// Forwards the output lines of directories as they are built, except the last, which is returned. If
-/// `told` is closed, the rest is dropped: the handler of the upload notices by itself.
-async fn tell(
+/// `lines` is closed, the rest is dropped: the handler of the upload notices by itself.
+async fn forward_directories(
     mut directories: mpsc::Receiver<Added>,
-    told: &mpsc::Sender<AddedOutput>,
+    lines: &mpsc::Sender<AddedOutput>,
     allocations: &[String],
 ) -> Option<AddedOutput> {
     let mut last: Option<AddedOutput> = None;
     while let Some(added) = directories.recv().await {
         if let Some(line) = last.replace(output(added, allocations)) {
-            let _ = told.send(line).await;
+            let _ = lines.send(line).await;
         }
     }
     last
@@ -382,8 +385,8 @@ async fn pin_root(cluster: &Cluster, cid: Cid, options: PinOptions) -> Result<()
     Ok(())
 }
 
-async fn ended(spread: &mut JoinHandle<Result<Vec<PeerId>, Error>>) -> Failure {
-    match spread.await {
+async fn transfer_error(transfers: &mut JoinHandle<Result<Vec<PeerId>, Error>>) -> Failure {
+    match transfers.await {
         Ok(Err(error)) => error.into(),
         Ok(Ok(_)) | Err(_) => Error::Closed.into(),
     }

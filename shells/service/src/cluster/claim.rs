@@ -10,10 +10,10 @@ use super::{Cluster, Error, convert, now};
 
 /// Time for which this peer's node keeps a claimed pin whose copies are at other peers, if they do not get
 /// them earlier.
-const LET_GO: Duration = Duration::from_secs(60 * 60);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// Interval at which the other peers are polled for their copies.
-const LET_GO_POLL: Duration = Duration::from_secs(5);
+const RELEASE_POLL: Duration = Duration::from_secs(5);
 
 impl Cluster {
     /// Returns the pins of these CIDs, in the same order.
@@ -41,11 +41,11 @@ impl Cluster {
         match &done {
             // It may have been pinned nevertheless.
             Err(Error::Closed | Error::Refused(Refusal::Unknown)) => {}
-            Err(_) => self.let_go_unless_pinned(&cid).await,
+            Err(_) => self.release_unless_pinned(&cid).await,
             Ok(pin) => {
                 let me = self.inner.config.peer.to_string();
                 if !pin.allocations.is_empty() && !pin.allocations.contains(&me) {
-                    self.let_go_later(cid, me);
+                    self.release_when_elsewhere(cid, me);
                 }
             }
         }
@@ -62,15 +62,15 @@ impl Cluster {
         Ok(convert::pin(&pin))
     }
 
-    async fn let_go_unless_pinned(&self, cid: &Cid) {
+    async fn release_unless_pinned(&self, cid: &Cid) {
         // Content whose pin cannot be looked up is kept rather than lost.
         if let Err(Error::Refused(Refusal::NotFound)) = self.allocation(cid.clone()).await {
-            self.let_go(cid).await;
+            self.release(cid).await;
         }
     }
 
     /// Removes the IPFS node's pin of content that the cluster does not want here.
-    async fn let_go(&self, cid: &Cid) {
+    async fn release(&self, cid: &Cid) {
         let Ok(node_cid) = IpfsCid::try_from(cid.as_bytes()) else {
             return;
         };
@@ -79,7 +79,7 @@ impl Cluster {
         }
     }
 
-    fn let_go_later(&self, cid: Cid, me: String) {
+    fn release_when_elsewhere(&self, cid: Cid, me: String) {
         let Ok(permit) = self.inner.claims.clone().try_acquire_owned() else {
             tracing::warn!(%cid, "the IPFS node keeps a pin of other peers: too many claims are waiting");
             return;
@@ -88,20 +88,20 @@ impl Cluster {
         tokio::spawn(async move {
             let _permit = permit;
             let waiting = async {
-                while !cluster.is_elsewhere(&cid, &me).await {
-                    tokio::time::sleep(LET_GO_POLL).await;
+                while !cluster.is_held_elsewhere(&cid, &me).await {
+                    tokio::time::sleep(RELEASE_POLL).await;
                 }
             };
-            if tokio::time::timeout(LET_GO, waiting).await.is_err() {
+            if tokio::time::timeout(RELEASE_TIMEOUT, waiting).await.is_err() {
                 tracing::warn!(%cid, "the IPFS node keeps a pin of other peers: they do not hold it in time");
             } else {
-                cluster.let_go(&cid).await;
+                cluster.release(&cid).await;
             }
         });
     }
 
     /// Returns whether all allocated peers hold a CID, and this peer is not among them.
-    async fn is_elsewhere(&self, cid: &Cid, me: &str) -> bool {
+    async fn is_held_elsewhere(&self, cid: &Cid, me: &str) -> bool {
         let (Ok(pin), Ok(status)) = (self.allocation(cid.clone()).await, self.status(cid.clone()).await)
         else {
             return false;

@@ -8,7 +8,7 @@ use cluster_core::PeerId;
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-use super::peers::{Known, at_once};
+use super::peers::{KnownMembers, concurrently};
 use super::rpc::{self, Answer, Call, Collected};
 use super::world::Sample;
 use super::{Cluster, Error, convert};
@@ -63,13 +63,13 @@ impl Cluster {
     /// # Errors
     /// This peer is shutting down.
     pub async fn connect_graph(&self) -> Result<api::ConnectGraph, Error> {
-        let Known { peers } = self.known_peers().await?;
+        let KnownMembers { peers } = self.known_peers().await?;
         let mut graph = api::ConnectGraph {
             cluster_id: self.inner.config.peer.to_string(),
             id_to_peername: BTreeMap::new(),
             ..api::ConnectGraph::default()
         };
-        let mut links = std::pin::pin!(at_once(
+        let mut links = std::pin::pin!(concurrently(
             peers
                 .keys()
                 .map(|peer| async move { (peer, self.links_of(peer).await) })
@@ -101,7 +101,7 @@ impl Cluster {
             return Ok(self.own_links().await);
         }
         let mut channel = rpc::call(self.inner.world.network.as_ref(), peer, &Call::Links).await?;
-        match rpc::next(channel.as_mut(), peer, self.inner.silence).await? {
+        match rpc::next(channel.as_mut(), peer, self.inner.answer_timeout).await? {
             Some(Answer::Links {
                 cluster,
                 ipfs,
@@ -113,9 +113,9 @@ impl Cluster {
 
     pub(super) async fn own_links(&self) -> (Vec<PeerId>, String, Vec<String>) {
         /// Time limit for listing the IPFS node's connections.
-        const LINKS: Duration = Duration::from_secs(2);
+        const LINKS_TIMEOUT: Duration = Duration::from_secs(2);
         let ipfs = self.ipfs_identity().await.id;
-        let swarm = tokio::time::timeout(LINKS, self.inner.backend.swarm_peers()).await;
+        let swarm = tokio::time::timeout(LINKS_TIMEOUT, self.inner.backend.swarm_peers()).await;
         let ipfs_links = match swarm {
             Ok(Ok(peers)) => peers.iter().map(ToString::to_string).collect(),
             Ok(Err(_)) | Err(_) => Vec::new(),
@@ -128,9 +128,9 @@ impl Cluster {
     /// # Errors
     /// This peer is shutting down.
     pub async fn repo_gc(&self) -> Result<api::GlobalRepoGc, Error> {
-        let Known { peers } = self.known_peers().await?;
+        let KnownMembers { peers } = self.known_peers().await?;
         let mut shown = api::GlobalRepoGc::default();
-        let mut collections = std::pin::pin!(at_once(
+        let mut collections = std::pin::pin!(concurrently(
             peers
                 .iter()
                 .map(|(peer, known)| async move { self.gc_of(peer, &known.peername).await })
@@ -173,7 +173,7 @@ impl Cluster {
         let collect = async move { self.collect_garbage(out).await };
         let note = async {
             while let Some(batch) = batches.recv().await {
-                note(shown, batch);
+                add_steps(shown, batch);
             }
         };
         tokio::join!(collect, note).0
@@ -181,11 +181,11 @@ impl Cluster {
 
     async fn gc_there(&self, peer: &PeerId, shown: &mut api::RepoGc) -> Result<(), Error> {
         let mut channel = rpc::call(self.inner.world.network.as_ref(), peer, &Call::RepoGc).await?;
-        while let Some(answer) = rpc::next(channel.as_mut(), peer, self.inner.silence).await? {
+        while let Some(answer) = rpc::next(channel.as_mut(), peer, self.inner.answer_timeout).await? {
             let Answer::Collected(batch) = answer else {
                 return Err(rpc::unexpected(peer));
             };
-            note(shown, batch);
+            add_steps(shown, batch);
         }
         Ok(())
     }
@@ -194,20 +194,22 @@ impl Cluster {
     pub(super) async fn collect_garbage(&self, out: mpsc::Sender<Vec<Collected>>) -> Result<(), Error> {
         let mut steps = self.inner.backend.repo_gc().ready_chunks(KEYS_AT_ONCE);
         while let Some(batch) = steps.next().await {
-            let mut told = Vec::with_capacity(batch.len());
+            let mut collected = Vec::with_capacity(batch.len());
             let mut failed = None;
             for step in batch {
                 match step {
                     Ok(cluster_ipfs::backend::Collected::Removed(cid)) => {
-                        told.push(Collected::Removed(cid.to_string()));
+                        collected.push(Collected::Removed(cid.to_string()));
                     }
-                    Ok(cluster_ipfs::backend::Collected::Failed(why)) => told.push(Collected::Failed(why)),
+                    Ok(cluster_ipfs::backend::Collected::Failed(why)) => {
+                        collected.push(Collected::Failed(why))
+                    }
                     // The node has logged the freed space; other peers get keys only.
                     Ok(cluster_ipfs::backend::Collected::Freed(_)) => {}
                     Err(error) => failed = Some(error),
                 }
             }
-            if out.send(told).await.is_err() {
+            if out.send(collected).await.is_err() {
                 return Ok(());
             }
             if let Some(error) = failed {
@@ -218,7 +220,7 @@ impl Cluster {
     }
 }
 
-fn note(shown: &mut api::RepoGc, batch: Vec<Collected>) {
+fn add_steps(shown: &mut api::RepoGc, batch: Vec<Collected>) {
     for step in batch {
         if shown.keys.len() == KEYS_MAX {
             let more = format!("only the first {KEYS_MAX} keys are listed; the collection continued");

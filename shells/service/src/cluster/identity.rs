@@ -7,14 +7,14 @@ use cluster_api as api;
 use cluster_core::PeerId;
 use tokio::time::timeout;
 
-use super::rpc::{Identity, IpfsIdentity, Speaker};
+use super::rpc::{Identity, IpfsIdentity, PeerDetails};
 use super::{Cluster, Error, PingValue};
 
 /// Age at which the IPFS node's identity is refreshed: its addresses change seldom.
-const FRESH: Duration = Duration::from_secs(5);
+const MAX_AGE: Duration = Duration::from_secs(5);
 
 /// Time limit for the IPFS node's identity, after which the node is reported as failing.
-const IPFS_ANSWER: Duration = Duration::from_secs(2);
+const IPFS_ID_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Protocol name that `id` reports for the calls between peers.
 const RPC_PROTOCOL: &str = "/ipfscluster-rs/1.0/rpc";
@@ -35,7 +35,7 @@ impl Cache {
         let known = self.lock();
         known
             .as_ref()
-            .filter(|(at, _)| at.elapsed() < FRESH)
+            .filter(|(at, _)| at.elapsed() < MAX_AGE)
             .map(|(_, identity)| identity.clone())
     }
 }
@@ -75,7 +75,7 @@ impl Cluster {
         }
     }
 
-    /// Returns the IPFS node's identity, at most [`FRESH`] old.
+    /// Returns the IPFS node's identity, at most [`MAX_AGE`] old.
     pub(super) async fn ipfs_identity(&self) -> IpfsIdentity {
         let cache = &self.inner.ipfs;
         if let Some(identity) = cache.fresh() {
@@ -85,7 +85,7 @@ impl Cluster {
         if let Some(identity) = cache.fresh() {
             return identity;
         }
-        let identity = match timeout(IPFS_ANSWER, self.inner.backend.id()).await {
+        let identity = match timeout(IPFS_ID_TIMEOUT, self.inner.backend.id()).await {
             Ok(Ok(node)) => {
                 let end = format!("/p2p/{}", node.id);
                 let whole = |address: String| {
@@ -111,7 +111,7 @@ impl Cluster {
                 ..IpfsIdentity::default()
             },
             Err(_) => IpfsIdentity {
-                error: format!("the ipfs node did not return its id within {IPFS_ANSWER:?}"),
+                error: format!("the ipfs node did not return its id within {IPFS_ID_TIMEOUT:?}"),
                 ..IpfsIdentity::default()
             },
         };
@@ -121,19 +121,19 @@ impl Cluster {
 
     /// Returns this peer's details for statuses. Waits for the IPFS node only before its first answer, so
     /// that the first status after a start names it; later ones use the cached identity.
-    pub(super) async fn speaker(&self) -> Speaker {
+    pub(super) async fn own_details(&self) -> PeerDetails {
         let known = self.inner.ipfs.lock().clone();
         let ipfs = match known {
             None => self.ipfs_identity().await,
             Some((at, ipfs)) => {
-                if at.elapsed() >= FRESH {
+                if at.elapsed() >= MAX_AGE {
                     let cluster = self.clone();
                     tokio::spawn(async move { cluster.ipfs_identity().await });
                 }
                 ipfs
             }
         };
-        Speaker {
+        PeerDetails {
             peername: self.inner.config.peername.clone(),
             ipfs_id: ipfs.id,
             ipfs_addresses: ipfs.addresses,

@@ -6,7 +6,7 @@ use cluster_api::{GlobalPinInfo, PinInfoShort, TrackerStatus};
 use cluster_core::{Cid, Lane, Local, PeerId, Phase, Pin, PinType, Timestamp};
 
 use super::convert;
-use super::rpc::{Speaker, State};
+use super::rpc::{CidStatus, PeerDetails};
 
 /// Derives the status of a CID at this peer from its pin and local state. `running` says whether an
 /// operation on it is running at the IPFS node, and whether that is an unpin.
@@ -16,8 +16,8 @@ pub(super) fn state(
     local: Option<&Local>,
     running: Option<bool>,
     now: Timestamp,
-) -> State {
-    let plain = |status, since| State {
+) -> CidStatus {
+    let plain = |status, since| CidStatus {
         status,
         since,
         attempts: 0,
@@ -51,7 +51,7 @@ pub(super) fn state(
         (Phase::UnpinError, Some(false) | None) => TrackerStatus::UnpinError,
         (Phase::UnpinQueued, Some(false) | None) => TrackerStatus::UnpinQueued,
     };
-    State {
+    CidStatus {
         status,
         since: local.since,
         attempts: local.attempts,
@@ -61,11 +61,11 @@ pub(super) fn state(
 }
 
 /// Converts the status of a CID at a peer.
-pub(super) fn short(speaker: &Speaker, state: &State) -> PinInfoShort {
+pub(super) fn peer_info(details: &PeerDetails, state: &CidStatus) -> PinInfoShort {
     PinInfoShort {
-        peername: speaker.peername.clone(),
-        ipfs_peer_id: speaker.ipfs_id.clone(),
-        ipfs_peer_addresses: speaker.ipfs_addresses.clone(),
+        peername: details.peername.clone(),
+        ipfs_peer_id: details.ipfs_id.clone(),
+        ipfs_peer_addresses: details.ipfs_addresses.clone(),
         status: state.status,
         timestamp: convert::time(state.since),
         error: state.error.clone(),
@@ -75,25 +75,30 @@ pub(super) fn short(speaker: &Speaker, state: &State) -> PinInfoShort {
 }
 
 /// Returns the status at a peer that is not allocated.
-pub(super) fn remote(speaker: &Speaker, now: Timestamp) -> PinInfoShort {
-    plain(speaker, TrackerStatus::Remote, now, "")
+pub(super) fn remote(details: &PeerDetails, now: Timestamp) -> PinInfoShort {
+    without_attempts(details, TrackerStatus::Remote, now, "")
 }
 
 /// Returns the status at a peer that does not answer.
-pub(super) fn silent(speaker: &Speaker, now: Timestamp, why: &str) -> PinInfoShort {
-    plain(speaker, TrackerStatus::ClusterError, now, why)
+pub(super) fn unreachable(details: &PeerDetails, now: Timestamp, why: &str) -> PinInfoShort {
+    without_attempts(details, TrackerStatus::ClusterError, now, why)
 }
 
 /// Returns the status at a peer that has not applied the pin yet.
-pub(super) fn queued(speaker: &Speaker, since: Timestamp) -> PinInfoShort {
-    plain(speaker, TrackerStatus::PinQueued, since, "")
+pub(super) fn queued(details: &PeerDetails, since: Timestamp) -> PinInfoShort {
+    without_attempts(details, TrackerStatus::PinQueued, since, "")
 }
 
-fn plain(speaker: &Speaker, status: TrackerStatus, at: Timestamp, error: &str) -> PinInfoShort {
+fn without_attempts(
+    details: &PeerDetails,
+    status: TrackerStatus,
+    at: Timestamp,
+    error: &str,
+) -> PinInfoShort {
     PinInfoShort {
-        peername: speaker.peername.clone(),
-        ipfs_peer_id: speaker.ipfs_id.clone(),
-        ipfs_peer_addresses: speaker.ipfs_addresses.clone(),
+        peername: details.peername.clone(),
+        ipfs_peer_id: details.ipfs_id.clone(),
+        ipfs_peer_addresses: details.ipfs_addresses.clone(),
         status,
         timestamp: convert::time(at),
         error: error.to_owned(),
@@ -103,7 +108,7 @@ fn plain(speaker: &Speaker, status: TrackerStatus, at: Timestamp, error: &str) -
 }
 
 /// Returns a CID with its pin's fields, and no statuses yet.
-pub(super) fn global(cid: &Cid, pin: Option<&Pin>, names: &mut Names) -> GlobalPinInfo {
+pub(super) fn without_statuses(cid: &Cid, pin: Option<&Pin>, names: &mut PeerIdTexts) -> GlobalPinInfo {
     let mut info = GlobalPinInfo {
         cid: cid.to_string(),
         ..GlobalPinInfo::default()
@@ -124,11 +129,11 @@ pub(super) fn global(cid: &Cid, pin: Option<&Pin>, names: &mut Names) -> GlobalP
 
 /// Cache of formatted peer ids: base58 is slow, and a listing needs the same few a million times.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct PeerIdTexts {
     texts: BTreeMap<PeerId, String>,
 }
 
-impl Names {
+impl PeerIdTexts {
     /// Formats a peer id.
     pub(super) fn of(&mut self, peer: &PeerId) -> &str {
         if !self.texts.contains_key(peer) {

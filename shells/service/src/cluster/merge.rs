@@ -7,8 +7,8 @@ use cluster_api::{GlobalPinInfo, StatusFilter, TrackerStatus};
 use cluster_core::{Cid, PeerId, Pin};
 use tokio::sync::mpsc;
 
-use super::info::{self, Names};
-use super::rpc::{Row, Speaker, State};
+use super::info::{self, PeerIdTexts};
+use super::rpc::{CidStatus, PeerDetails, Row};
 use super::{Error, now};
 
 /// Maximum of rows in one batch.
@@ -18,20 +18,20 @@ const BATCH: usize = 256;
 #[derive(Debug)]
 pub(super) enum Piece<R> {
     /// Details of the peer of the following rows.
-    Speaker(Speaker),
+    Details(PeerDetails),
     /// Rows, and the last CID that they cover: the source has no others up to it.
     Rows(Vec<R>, Cid),
 }
 
 /// Stream of one source's rows. Ends when the channel is closed; nothing follows an error.
-pub(super) type Pieces<R> = mpsc::Receiver<Result<Piece<R>, Error>>;
+pub(super) type PieceStream<R> = mpsc::Receiver<Result<Piece<R>, Error>>;
 
 /// The pin and the status of a CID at this peer.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct OwnRow {
     pub(super) cid: Cid,
     pub(super) pin: Option<Pin>,
-    pub(super) state: State,
+    pub(super) state: CidStatus,
 }
 
 /// A row that is sorted by its CID.
@@ -53,31 +53,31 @@ impl Keyed for Row {
 
 /// Meaning of a missing row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Absence {
+pub(super) enum MissingRow {
     /// The peer has the CID as `remote`, or has not applied its pin yet.
-    Means,
+    Implied,
     /// The peer is left out.
-    Nothing,
+    Omitted,
 }
 
 struct Source<R> {
-    pieces: Pieces<R>,
+    pieces: PieceStream<R>,
     rows: VecDeque<R>,
     upto: Option<Cid>,
     ended: bool,
     failed: Option<String>,
-    speaker: Speaker,
+    details: PeerDetails,
 }
 
 impl<R: Keyed> Source<R> {
-    fn new(pieces: Pieces<R>, speaker: Speaker) -> Self {
+    fn new(pieces: PieceStream<R>, details: PeerDetails) -> Self {
         Self {
             pieces,
             rows: VecDeque::new(),
             upto: None,
             ended: false,
             failed: None,
-            speaker,
+            details,
         }
     }
 
@@ -86,13 +86,13 @@ impl<R: Keyed> Source<R> {
     }
 
     /// Returns whether the row of `cid`, or its absence, is known.
-    fn is_past(&self, cid: &Cid) -> bool {
+    fn covers(&self, cid: &Cid) -> bool {
         self.ended || !self.rows.is_empty() || self.upto.as_ref().is_some_and(|upto| upto >= cid)
     }
 
     async fn read(&mut self) {
         match self.pieces.recv().await {
-            Some(Ok(Piece::Speaker(speaker))) => self.speaker = speaker,
+            Some(Ok(Piece::Details(details))) => self.details = details,
             Some(Ok(Piece::Rows(rows, upto))) if self.in_order(&rows, &upto) => {
                 self.rows = rows.into();
                 self.upto = Some(upto);
@@ -135,17 +135,17 @@ pub(super) struct Merge {
     own: Source<OwnRow>,
     peers: Vec<(PeerId, Source<Row>)>,
     filter: StatusFilter,
-    absence: Absence,
-    names: Names,
+    missing_row: MissingRow,
+    names: PeerIdTexts,
 }
 
 impl Merge {
     pub(super) fn new(
-        me: (PeerId, Speaker),
-        own: Pieces<OwnRow>,
-        peers: Vec<(PeerId, Speaker, Pieces<Row>)>,
+        me: (PeerId, PeerDetails),
+        own: PieceStream<OwnRow>,
+        peers: Vec<(PeerId, PeerDetails, PieceStream<Row>)>,
         filter: StatusFilter,
-        absence: Absence,
+        missing_row: MissingRow,
     ) -> Self {
         let peers = peers.into_iter();
         Self {
@@ -155,8 +155,8 @@ impl Merge {
                 .map(|(peer, known, pieces)| (peer, Source::new(pieces, known)))
                 .collect(),
             filter,
-            absence,
-            names: Names::default(),
+            missing_row,
+            names: PeerIdTexts::default(),
         }
     }
 
@@ -193,7 +193,7 @@ impl Merge {
     /// Returns whether all sources have been read up to `cid`, or to their end if `None`.
     fn is_complete(&self, cid: Option<&Cid>) -> bool {
         match cid {
-            Some(cid) => self.own.is_past(cid) && self.peers.iter().all(|(_, source)| source.is_past(cid)),
+            Some(cid) => self.own.covers(cid) && self.peers.iter().all(|(_, source)| source.covers(cid)),
             None => self.own.ended && self.peers.iter().all(|(_, source)| source.ended),
         }
     }
@@ -201,7 +201,7 @@ impl Merge {
     /// Reads from all sources that the merge waits for.
     async fn read(&mut self, cid: Option<&Cid>) {
         fn waits<R: Keyed>(source: &Source<R>, cid: Option<&Cid>) -> bool {
-            cid.map_or(!source.ended, |cid| !source.is_past(cid))
+            cid.map_or(!source.ended, |cid| !source.covers(cid))
         }
         let own = async {
             if waits(&self.own, cid) {
@@ -220,19 +220,19 @@ impl Merge {
     fn row(&mut self, cid: &Cid) -> Option<GlobalPinInfo> {
         let own = self.own.take(cid);
         let pin = own.as_ref().and_then(|own| own.pin.as_ref());
-        let mut shown = info::global(cid, pin, &mut self.names);
+        let mut shown = info::without_statuses(cid, pin, &mut self.names);
         let mut wanted = false;
         if let Some(own) = own.as_ref().filter(|own| self.filter.matches(own.state.status)) {
             let me = self.names.of(&self.me).to_owned();
             shown
                 .peer_map
-                .insert(me, info::short(&self.own.speaker, &own.state));
+                .insert(me, info::peer_info(&self.own.details, &own.state));
             wanted = true;
         }
         for (peer, source) in &mut self.peers {
             let short = match source.take(cid) {
-                Some(row) => Some(info::short(&source.speaker, &row.state)),
-                None => absent(peer, source, pin, self.filter, self.absence),
+                Some(row) => Some(info::peer_info(&source.details, &row.state)),
+                None => missing_status(peer, source, pin, self.filter, self.missing_row),
             };
             let Some(short) = short else { continue };
             let matches = self.filter.matches(short.status);
@@ -247,23 +247,25 @@ impl Merge {
 }
 
 /// Returns the status of a peer that has no row for a CID.
-fn absent(
+fn missing_status(
     peer: &PeerId,
     source: &Source<Row>,
     pin: Option<&Pin>,
     filter: StatusFilter,
-    absence: Absence,
+    missing_row: MissingRow,
 ) -> Option<cluster_api::PinInfoShort> {
     let concerned = pin.map(|pin| (pin, pin.is_allocated_to(peer)));
     match (concerned, &source.failed) {
-        (Some((_, true)) | None, Some(why)) => Some(info::silent(&source.speaker, now(), why)),
+        (Some((_, true)) | None, Some(why)) => Some(info::unreachable(&source.details, now(), why)),
         (Some((_, true)), None) => {
             let (pin, _) = concerned?;
             // The peer may have left out the row because of the filter.
-            let unheard = absence == Absence::Means && filter == StatusFilter::ALL;
-            unheard.then(|| info::queued(&source.speaker, pin.timestamp))
+            let not_applied = missing_row == MissingRow::Implied && filter == StatusFilter::ALL;
+            not_applied.then(|| info::queued(&source.details, pin.timestamp))
         }
-        (Some((_, false)), _) => (absence == Absence::Means).then(|| info::remote(&source.speaker, now())),
+        (Some((_, false)), _) => {
+            (missing_row == MissingRow::Implied).then(|| info::remote(&source.details, now()))
+        }
         (None, None) => None,
     }
 }

@@ -8,22 +8,22 @@ use cluster_core::{PING, PeerId, Refusal, Reply, Request};
 use futures::stream::{FuturesUnordered, Stream, StreamExt};
 
 use super::identity::api_id;
-use super::rpc::{self, Answer, Call, Speaker};
+use super::rpc::{self, Answer, Call, PeerDetails};
 use super::{Cluster, Error, PingValue};
 
 /// Time to wait for a new member's details; its membership does not depend on them.
-const ARRIVAL: Duration = Duration::from_secs(10);
+const DETAILS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time limit for connecting to a peer that is to be added.
-const INTRODUCTION: Duration = Duration::from_secs(8);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Pause between two requests for its details.
-const ARRIVAL_PAUSE: Duration = Duration::from_millis(250);
+const DETAILS_POLL: Duration = Duration::from_millis(250);
 
 /// The members, with the details from their last pings.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Known {
-    pub(super) peers: BTreeMap<PeerId, Speaker>,
+pub(super) struct KnownMembers {
+    pub(super) peers: BTreeMap<PeerId, PeerDetails>,
 }
 
 impl Cluster {
@@ -52,10 +52,10 @@ impl Cluster {
     pub async fn add_peer(&self, peer: &PeerId, addresses: Vec<String>) -> Result<api::Id, Error> {
         let members = self.inner.world.core.members().await.ok_or(Error::Closed)?;
         let network = self.inner.world.network.clone();
-        let introduced = tokio::time::timeout(INTRODUCTION, network.introduce(peer, addresses)).await;
+        let introduced = tokio::time::timeout(CONNECT_TIMEOUT, network.introduce(peer, addresses)).await;
         let introduced = introduced.unwrap_or_else(|_| {
             Err(format!(
-                "peer {peer} has not answered within {INTRODUCTION:?}: a peer must be running \
+                "peer {peer} has not answered within {CONNECT_TIMEOUT:?}: a peer must be running \
                  and reachable to \
                  be added"
             ))
@@ -78,11 +78,11 @@ impl Cluster {
         let since = Instant::now();
         loop {
             let id = self.id_of(peer).await;
-            let has_come = id.error.is_empty() && !id.cluster_peers.is_empty();
-            if has_come || since.elapsed() >= ARRIVAL {
+            let is_known = id.error.is_empty() && !id.cluster_peers.is_empty();
+            if is_known || since.elapsed() >= DETAILS_TIMEOUT {
                 return Ok(id);
             }
-            tokio::time::sleep(ARRIVAL_PAUSE).await;
+            tokio::time::sleep(DETAILS_POLL).await;
         }
     }
 
@@ -114,7 +114,7 @@ impl Cluster {
     async fn ask_identity(&self, peer: &PeerId) -> Result<rpc::Identity, Error> {
         let network = self.inner.world.network.as_ref();
         let mut channel = rpc::call(network, peer, &Call::Id).await?;
-        let answer = rpc::next(channel.as_mut(), peer, self.inner.silence).await?;
+        let answer = rpc::next(channel.as_mut(), peer, self.inner.answer_timeout).await?;
         if let Some(Answer::Id(identity)) = answer {
             Ok(*identity)
         } else {
@@ -123,35 +123,35 @@ impl Cluster {
     }
 
     /// Returns the members with the details from their pings.
-    pub(super) async fn known_peers(&self) -> Result<Known, Error> {
+    pub(super) async fn known_peers(&self) -> Result<KnownMembers, Error> {
         let core = &self.inner.world.core;
         let members = core.members().await.ok_or(Error::Closed)?;
-        let mut peers: BTreeMap<PeerId, Speaker> = members
+        let mut peers: BTreeMap<PeerId, PeerDetails> = members
             .peer_ids()
             .map(|peer| {
                 (
                     peer.clone(),
-                    Speaker {
+                    PeerDetails {
                         peername: peer.to_string(),
-                        ..Speaker::default()
+                        ..PeerDetails::default()
                     },
                 )
             })
             .collect();
         for sample in core.metrics(PING).await.ok_or(Error::Closed)? {
             if let Some(known) = peers.get_mut(&sample.peer) {
-                let said = Speaker::from(PingValue::decode(&sample.metric.value));
-                if !said.peername.is_empty() {
-                    *known = said;
+                let details = PeerDetails::from(PingValue::decode(&sample.metric.value));
+                if !details.peername.is_empty() {
+                    *known = details;
                 }
             }
         }
-        Ok(Known { peers })
+        Ok(KnownMembers { peers })
     }
 }
 
 /// Runs the same call to several peers at once; results come in any order.
-pub(super) fn at_once<F: Future + Send>(
+pub(super) fn concurrently<F: Future + Send>(
     calls: impl Iterator<Item = F>,
 ) -> impl Stream<Item = F::Output> + Send
 where

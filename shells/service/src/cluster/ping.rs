@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::rpc::Speaker;
+use super::rpc::PeerDetails;
 
 /// Details that a peer sends with every `ping`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ impl PingValue {
     }
 }
 
-impl From<PingValue> for Speaker {
+impl From<PingValue> for PeerDetails {
     fn from(value: PingValue) -> Self {
         Self {
             peername: value.peer_name,

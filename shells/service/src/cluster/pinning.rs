@@ -15,10 +15,10 @@ use super::{Cluster, Error, convert, now};
 const PAGE: usize = 512;
 
 /// Maximum of concurrent requests of one import: few enough to leave room for other clients.
-const IMPORTS: usize = 256;
+const IMPORTS_AT_ONCE: usize = 256;
 
 /// Time limit for resolving a name. The Go peer waits for `ipfs_request_timeout`, 5 minutes.
-const RESOLVE: std::time::Duration = std::time::Duration::from_secs(60);
+const RESOLVE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Warning with reads while there is no leader.
 const MAYBE_STALE: &str = "possibly stale: this peer has no leader, so it may lack the latest changes; \
@@ -60,7 +60,7 @@ impl Cluster {
             }
         });
         stream::iter(requests.map(Ok))
-            .try_for_each_concurrent(IMPORTS, |request| request)
+            .try_for_each_concurrent(IMPORTS_AT_ONCE, |request| request)
             .await
     }
 
@@ -112,10 +112,10 @@ impl Cluster {
         if let Some(cid) = rest.and_then(|cid| cid.parse().ok()) {
             return Ok(cid);
         }
-        match timeout(RESOLVE, self.inner.backend.resolve(path)).await {
+        match timeout(RESOLVE_TIMEOUT, self.inner.backend.resolve(path)).await {
             Ok(cid) => convert::core_cid(&cid?),
             Err(_) => Err(Error::Ipfs(format!(
-                "{path} cannot be resolved within {RESOLVE:?}"
+                "{path} cannot be resolved within {RESOLVE_TIMEOUT:?}"
             ))),
         }
     }

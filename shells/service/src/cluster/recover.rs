@@ -4,9 +4,9 @@ use cluster_api::{GlobalPinInfo, StatusFilter};
 use cluster_core::{Cid, Local, Phase, Reply, Request};
 use tokio::sync::mpsc;
 
-use super::info::{self, Names};
-use super::merge::{Absence, OwnRow, Piece, Pieces};
-use super::rpc::{Call, State};
+use super::info::{self, PeerIdTexts};
+use super::merge::{MissingRow, OwnRow, Piece, PieceStream};
+use super::rpc::{Call, CidStatus};
 use super::scan::{Entry, Scan};
 use super::status_all::Rows;
 use super::{Cluster, Error, now};
@@ -26,23 +26,23 @@ impl Cluster {
     /// The IPFS node cannot verify it, or this peer is shutting down.
     pub async fn recover_local(&self, cid: Cid) -> Result<GlobalPinInfo, Error> {
         let state = self.recover_here(&cid).await?;
-        self.shown_here(&cid, &state).await
+        self.local_info(&cid, &state).await
     }
 
     /// Returns a CID with its status at this peer only.
-    pub(super) async fn shown_here(&self, cid: &Cid, state: &State) -> Result<GlobalPinInfo, Error> {
+    pub(super) async fn local_info(&self, cid: &Cid, state: &CidStatus) -> Result<GlobalPinInfo, Error> {
         let (pin, _) = self.own_state(cid).await?;
-        let mut names = Names::default();
-        let mut shown = info::global(cid, pin.as_ref(), &mut names);
+        let mut names = PeerIdTexts::default();
+        let mut shown = info::without_statuses(cid, pin.as_ref(), &mut names);
         let me = names.of(&self.inner.config.peer).to_owned();
         shown
             .peer_map
-            .insert(me, info::short(&self.speaker().await, state));
+            .insert(me, info::peer_info(&self.own_details().await, state));
         Ok(shown)
     }
 
     /// Verifies all blocks of a CID, has bad ones fetched again, and retries it if it failed.
-    pub(super) async fn recover_here(&self, cid: &Cid) -> Result<State, Error> {
+    pub(super) async fn recover_here(&self, cid: &Cid) -> Result<CidStatus, Error> {
         if let Ok(parsed) = cluster_ipfs::Cid::try_from(cid.as_bytes())
             && self.inner.backend.verify_pin(&parsed).await? > 0
         {
@@ -65,14 +65,14 @@ impl Cluster {
     /// # Errors
     /// Too many listings are running, the database cannot be read, or this peer is shutting down.
     pub async fn recover_all(&self) -> Result<Rows, Error> {
-        let permit = self.listing()?;
+        let permit = self.acquire_listing()?;
         let own = self.recovered_rows().await?;
         self.merge(
             permit,
             own,
             Some(Call::RecoverAll),
             StatusFilter::ALL,
-            Absence::Nothing,
+            MissingRow::Omitted,
         )
         .await
     }
@@ -82,14 +82,14 @@ impl Cluster {
     /// # Errors
     /// As for [`Self::recover_all`].
     pub async fn recover_all_local(&self) -> Result<Rows, Error> {
-        let permit = self.listing()?;
+        let permit = self.acquire_listing()?;
         let own = self.recovered_rows().await?;
-        self.merge(permit, own, None, StatusFilter::ALL, Absence::Nothing)
+        self.merge(permit, own, None, StatusFilter::ALL, MissingRow::Omitted)
             .await
     }
 
     /// Retries everything that failed at this peer. The rows are what had failed, with its current status.
-    pub(super) async fn recovered_rows(&self) -> Result<Pieces<OwnRow>, Error> {
+    pub(super) async fn recovered_rows(&self) -> Result<PieceStream<OwnRow>, Error> {
         let (scan, _) = self.scan().await?;
         self.request(Request::RecoverAll).await?;
         Ok(self.rows_of(scan, |local| match local.phase {
@@ -103,7 +103,7 @@ impl Cluster {
         &self,
         mut scan: Scan,
         wanted: impl Fn(&Local) -> bool + Send + 'static,
-    ) -> Pieces<OwnRow> {
+    ) -> PieceStream<OwnRow> {
         // Same capacity as other sources: one piece is processed while the next is fetched.
         let (out, pieces) = mpsc::channel(2);
         let cluster = self.clone();
@@ -118,7 +118,7 @@ impl Cluster {
                         let wanted = |entry: &Entry| entry.local.as_ref().is_some_and(&wanted);
                         let entries = entries.into_iter().filter(wanted).collect();
                         cluster
-                            .as_they_stand(entries)
+                            .current_rows(entries)
                             .await
                             .map(|rows| Piece::Rows(rows, upto))
                     }
@@ -137,7 +137,7 @@ impl Cluster {
     }
 
     /// Returns the rows of these entries with their current status.
-    async fn as_they_stand(&self, entries: Vec<Entry>) -> Result<Vec<OwnRow>, Error> {
+    async fn current_rows(&self, entries: Vec<Entry>) -> Result<Vec<OwnRow>, Error> {
         if entries.is_empty() {
             return Ok(Vec::new());
         }

@@ -5,7 +5,7 @@ use cluster_core::PeerId;
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-use super::peers::{Known, at_once};
+use super::peers::{KnownMembers, concurrently};
 use super::rpc::{self, Answer, Call, Collected};
 use super::{Cluster, Error};
 
@@ -27,9 +27,9 @@ impl Cluster {
     /// # Errors
     /// This peer is shutting down.
     pub async fn other_repositories(&self, objects: bool) -> Result<Repositories, Error> {
-        let Known { peers } = self.known_peers().await?;
+        let KnownMembers { peers } = self.known_peers().await?;
         let others = peers.keys().filter(|peer| **peer != self.inner.config.peer);
-        let mut answers = std::pin::pin!(at_once(
+        let mut answers = std::pin::pin!(concurrently(
             others.map(|peer| async move { (peer, self.repository_of(peer, objects).await) })
         ));
         let mut sum = Repositories::default();
@@ -49,7 +49,7 @@ impl Cluster {
     async fn repository_of(&self, peer: &PeerId, objects: bool) -> Result<Repositories, Error> {
         let call = Call::RepoStat { objects };
         let mut channel = rpc::call(self.inner.world.network.as_ref(), peer, &call).await?;
-        match rpc::next(channel.as_mut(), peer, self.inner.silence).await? {
+        match rpc::next(channel.as_mut(), peer, self.inner.answer_timeout).await? {
             Some(Answer::RepoStat {
                 size,
                 storage_max,
@@ -84,9 +84,9 @@ impl Cluster {
     /// # Errors
     /// This peer is shutting down.
     pub async fn collect_everywhere(&self, out: mpsc::Sender<api::IpfsRepoGc>) -> Result<(), Error> {
-        let Known { peers } = self.known_peers().await?;
+        let KnownMembers { peers } = self.known_peers().await?;
         let out = &out;
-        let mut ends = std::pin::pin!(at_once(peers.keys().map(|peer| async move {
+        let mut ends = std::pin::pin!(concurrently(peers.keys().map(|peer| async move {
             let done = if *peer == self.inner.config.peer {
                 self.collect_here(out).await
             } else {
@@ -104,10 +104,10 @@ impl Cluster {
     }
 
     async fn collect_here(&self, out: &mpsc::Sender<api::IpfsRepoGc>) -> Result<(), Error> {
-        let (batches, mut told) = mpsc::channel(1);
+        let (batches, mut received) = mpsc::channel(1);
         let pass = async {
-            while let Some(batch) = told.recv().await {
-                if !tell(out, batch).await {
+            while let Some(batch) = received.recv().await {
+                if !send_steps(out, batch).await {
                     return;
                 }
             }
@@ -124,11 +124,11 @@ impl Cluster {
                 return Ok(());
             }
         };
-        while let Some(answer) = rpc::next(channel.as_mut(), peer, self.inner.silence).await? {
+        while let Some(answer) = rpc::next(channel.as_mut(), peer, self.inner.answer_timeout).await? {
             let Answer::Collected(batch) = answer else {
                 return Err(rpc::unexpected(peer));
             };
-            if !tell(out, batch).await {
+            if !send_steps(out, batch).await {
                 return Ok(());
             }
         }
@@ -137,7 +137,7 @@ impl Cluster {
 }
 
 /// Sends the steps; returns false if `out` is closed.
-async fn tell(out: &mpsc::Sender<api::IpfsRepoGc>, batch: Vec<Collected>) -> bool {
+async fn send_steps(out: &mpsc::Sender<api::IpfsRepoGc>, batch: Vec<Collected>) -> bool {
     for step in batch {
         let step = match step {
             Collected::Removed(cid) => api::IpfsRepoGc {

@@ -16,39 +16,39 @@ use super::world::{Channel, Network};
 
 /// Time without any answer after which the peer is given up. The Go peer waits 15 s for the end of a call;
 /// here an answer that takes longer is preceded by [`Answer::Working`].
-pub(super) const SILENCE: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time limit for connecting: a peer is connected already, refuses at once, or cannot be reached.
-const OPEN: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A request to another peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Call {
     /// Describe yourself. Answered by `Id`.
     Id,
-    /// Return the status of a CID. Answered by `Speaker` and `State`.
+    /// Return the status of a CID. Answered by `Details` and `Status`.
     Status {
         /// The CID.
         cid: Cid,
     },
-    /// Stream the statuses of all CIDs. Answered by `Speaker` and `Rows` in CID order.
+    /// Stream the statuses of all CIDs. Answered by `Details` and `Rows` in CID order.
     StatusAll {
         /// Statuses to return, as names like in the API's filter; empty for all.
         filter: String,
     },
-    /// Retry a CID. Answered by `Speaker` and `State`.
+    /// Retry a CID. Answered by `Details` and `Status`.
     Recover {
         /// The CID.
         cid: Cid,
     },
-    /// Retry everything that failed. Answered by `Speaker` and `Rows` of the retried CIDs.
+    /// Retry everything that failed. Answered by `Details` and `Rows` of the retried CIDs.
     RecoverAll,
-    /// Compare a CID with the IPFS node. Answered by `Speaker` and `State`.
+    /// Compare a CID with the IPFS node. Answered by `Details` and `Status`.
     Sync {
         /// The CID.
         cid: Cid,
     },
-    /// Compare everything with the IPFS node. Answered by `Speaker` and `Rows` of what changed and what
+    /// Compare everything with the IPFS node. Answered by `Details` and `Rows` of what changed and what
     /// failed.
     SyncAll,
     /// Store the blocks in the following chunks. Answered by `Stored`.
@@ -70,9 +70,9 @@ pub(super) enum Answer {
     /// Description of the peer.
     Id(Box<Identity>),
     /// Details of the peer that the following statuses belong to.
-    Speaker(Speaker),
+    Details(PeerDetails),
     /// Status of one CID.
-    State(State),
+    Status(CidStatus),
     /// Statuses in CID order, so far complete up to `upto`.
     Rows {
         /// The rows that match the filter.
@@ -131,7 +131,7 @@ pub(super) struct IpfsIdentity {
 
 /// Details of a peer that are part of each status.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Speaker {
+pub(super) struct PeerDetails {
     pub(super) peername: String,
     pub(super) ipfs_id: String,
     pub(super) ipfs_addresses: Vec<String>,
@@ -139,7 +139,7 @@ pub(super) struct Speaker {
 
 /// Status of a CID at a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct State {
+pub(super) struct CidStatus {
     #[serde(with = "bit")]
     pub(super) status: TrackerStatus,
     pub(super) since: Timestamp,
@@ -166,7 +166,7 @@ mod bit {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Row {
     pub(super) cid: Cid,
-    pub(super) state: State,
+    pub(super) state: CidStatus,
 }
 
 /// A step of a garbage collection.
@@ -185,10 +185,10 @@ pub(super) async fn call(
     call: &Call,
 ) -> Result<Box<dyn Channel>, Error> {
     let upload = *call == Call::PutBlocks;
-    match tokio::time::timeout(OPEN, network.call(peer, encode(call).into(), upload)).await {
+    match tokio::time::timeout(CONNECT_TIMEOUT, network.call(peer, encode(call).into(), upload)).await {
         Ok(channel) => channel.map_err(Error::Peer),
         Err(_) => Err(Error::Peer(format!(
-            "cannot reach peer {peer}: no connection within {OPEN:?}"
+            "cannot reach peer {peer}: no connection within {CONNECT_TIMEOUT:?}"
         ))),
     }
 }
@@ -198,12 +198,12 @@ pub(super) async fn call(
 pub(super) async fn next(
     channel: &mut dyn Channel,
     peer: &PeerId,
-    silence: Duration,
+    answer_timeout: Duration,
 ) -> Result<Option<Answer>, Error> {
     loop {
-        let chunk = tokio::time::timeout(silence, channel.next())
+        let chunk = tokio::time::timeout(answer_timeout, channel.next())
             .await
-            .map_err(|_| Error::Peer(format!("no answer from peer {peer} within {silence:?}")))?;
+            .map_err(|_| Error::Peer(format!("no answer from peer {peer} within {answer_timeout:?}")))?;
         let Some(chunk) = chunk else { return Ok(None) };
         match decode(&chunk.map_err(Error::Peer)?) {
             Ok(Answer::Working) => {}

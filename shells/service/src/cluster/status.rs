@@ -8,16 +8,16 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, timeout_at};
 
-use super::info::{self, Names};
-use super::peers::Known;
-use super::rpc::{self, Answer, Call, Speaker, State};
+use super::info::{self, PeerIdTexts};
+use super::peers::KnownMembers;
+use super::rpc::{self, Answer, Call, CidStatus, PeerDetails};
 use super::{Cluster, Error, now};
 
 /// Time for an allocated peer to answer, as in the Go peer.
-const ANSWER: Duration = Duration::from_secs(15);
+const ALLOCATED_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Time for the other peers once all allocated ones have answered: they rarely add anything.
-const OTHERS: Duration = Duration::from_secs(1);
+const OTHERS_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Cluster {
     /// Returns the status of a CID at every member. An allocated member that does not answer in time is
@@ -35,17 +35,17 @@ impl Cluster {
     /// The database cannot be read, or this peer is shutting down.
     pub async fn status_local(&self, cid: Cid) -> Result<GlobalPinInfo, Error> {
         let (pin, state) = self.own_state(&cid).await?;
-        let mut names = Names::default();
-        let mut shown = info::global(&cid, pin.as_ref(), &mut names);
+        let mut names = PeerIdTexts::default();
+        let mut shown = info::without_statuses(&cid, pin.as_ref(), &mut names);
         let me = names.of(&self.inner.config.peer).to_owned();
         shown
             .peer_map
-            .insert(me, info::short(&self.speaker().await, &state));
+            .insert(me, info::peer_info(&self.own_details().await, &state));
         Ok(shown)
     }
 
     /// Returns the pin of a CID, and its status at this peer.
-    pub(super) async fn own_state(&self, cid: &Cid) -> Result<(Option<Pin>, State), Error> {
+    pub(super) async fn own_state(&self, cid: &Cid) -> Result<(Option<Pin>, CidStatus), Error> {
         let key = cid.clone();
         let (pin, local) = self
             .read(move |store| Ok((store.pin(&key)?, store.local(&key)?)))
@@ -62,15 +62,15 @@ impl Cluster {
 
     /// Asks every member about one CID, this peer included.
     pub(super) async fn ask_all(&self, cid: Cid, call: fn(Cid) -> Call) -> Result<GlobalPinInfo, Error> {
-        let Known { peers } = self.known_peers().await?;
+        let KnownMembers { peers } = self.known_peers().await?;
         let me = &self.inner.config.peer;
         let own = self.answer_one(call(cid.clone())).await?;
         let (pin, _) = self.own_state(&cid).await?;
-        let mut names = Names::default();
-        let mut shown = info::global(&cid, pin.as_ref(), &mut names);
+        let mut names = PeerIdTexts::default();
+        let mut shown = info::without_statuses(&cid, pin.as_ref(), &mut names);
         shown
             .peer_map
-            .insert(names.of(me).to_owned(), info::short(&own.0, &own.1));
+            .insert(names.of(me).to_owned(), info::peer_info(&own.0, &own.1));
         let concerned = |peer: &PeerId| pin.as_ref().is_none_or(|pin| pin.is_allocated_to(peer));
         let others = || peers.keys().filter(|peer| *peer != me);
         let mut open = others().filter(|peer| concerned(peer)).count();
@@ -80,23 +80,28 @@ impl Cluster {
                 async move { (peer, self.ask_one(peer, &call).await) }
             })
             .collect();
-        let mut deadline = Instant::now() + if open == 0 { OTHERS } else { ANSWER };
+        let mut deadline = Instant::now()
+            + if open == 0 {
+                OTHERS_TIMEOUT
+            } else {
+                ALLOCATED_TIMEOUT
+            };
         while let Ok(Some((peer, answer))) = timeout_at(deadline, asked.next()).await {
             let short = match answer {
-                Ok((speaker, state)) => info::short(&speaker, &state),
-                Err(error) => unanswered(&peers[peer], concerned(peer), &error.to_string()),
+                Ok((details, state)) => info::peer_info(&details, &state),
+                Err(error) => status_without_answer(&peers[peer], concerned(peer), &error.to_string()),
             };
             shown.peer_map.insert(names.of(peer).to_owned(), short);
             if concerned(peer) {
                 open -= 1;
                 if open == 0 {
-                    deadline = deadline.min(Instant::now() + OTHERS);
+                    deadline = deadline.min(Instant::now() + OTHERS_TIMEOUT);
                 }
             }
         }
         for peer in others() {
-            let why = format!("no answer from {peer} within {ANSWER:?}");
-            let late = || unanswered(&peers[peer], concerned(peer), &why);
+            let why = format!("no answer from {peer} within {ALLOCATED_TIMEOUT:?}");
+            let late = || status_without_answer(&peers[peer], concerned(peer), &why);
             shown
                 .peer_map
                 .entry(names.of(peer).to_owned())
@@ -105,24 +110,25 @@ impl Cluster {
         Ok(shown)
     }
 
-    async fn ask_one(&self, peer: &PeerId, call: &Call) -> Result<(Speaker, State), Error> {
+    async fn ask_one(&self, peer: &PeerId, call: &Call) -> Result<(PeerDetails, CidStatus), Error> {
         let network = self.inner.world.network.as_ref();
         let mut channel = rpc::call(network, peer, call).await?;
-        let Some(Answer::Speaker(speaker)) = rpc::next(channel.as_mut(), peer, ANSWER).await? else {
+        let Some(Answer::Details(details)) = rpc::next(channel.as_mut(), peer, ALLOCATED_TIMEOUT).await?
+        else {
             return Err(rpc::unexpected(peer));
         };
-        let Some(Answer::State(state)) = rpc::next(channel.as_mut(), peer, ANSWER).await? else {
+        let Some(Answer::Status(state)) = rpc::next(channel.as_mut(), peer, ALLOCATED_TIMEOUT).await? else {
             return Err(rpc::unexpected(peer));
         };
-        Ok((speaker, state))
+        Ok((details, state))
     }
 }
 
 /// Returns the status of a peer that has not answered: an error only if it is allocated.
-fn unanswered(speaker: &Speaker, concerned: bool, why: &str) -> PinInfoShort {
+fn status_without_answer(details: &PeerDetails, concerned: bool, why: &str) -> PinInfoShort {
     if concerned {
-        info::silent(speaker, now(), why)
+        info::unreachable(details, now(), why)
     } else {
-        info::remote(speaker, now())
+        info::remote(details, now())
     }
 }

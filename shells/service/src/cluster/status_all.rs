@@ -8,8 +8,8 @@ use futures::stream::Stream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::merge::{Absence, Merge, OwnRow, Piece, Pieces};
-use super::peers::Known;
+use super::merge::{Merge, MissingRow, OwnRow, Piece, PieceStream};
+use super::peers::KnownMembers;
 use super::rpc::{self, Answer, Call, Row};
 use super::scan::{Entry, Scan};
 use super::{Cluster, Error, info, now};
@@ -27,12 +27,13 @@ impl Cluster {
     /// # Errors
     /// Too many listings are running, the database cannot be read, or this peer is shutting down.
     pub async fn status_all(&self, filter: StatusFilter) -> Result<Rows, Error> {
-        let permit = self.listing()?;
+        let permit = self.acquire_listing()?;
         let own = self.own_rows(self.scan().await?);
         let call = Call::StatusAll {
             filter: filter.to_string(),
         };
-        self.merge(permit, own, Some(call), filter, Absence::Means).await
+        self.merge(permit, own, Some(call), filter, MissingRow::Implied)
+            .await
     }
 
     /// Streams the statuses of all CIDs at this peer.
@@ -40,13 +41,13 @@ impl Cluster {
     /// # Errors
     /// As for [`Self::status_all`].
     pub async fn status_all_local(&self, filter: StatusFilter) -> Result<Rows, Error> {
-        let permit = self.listing()?;
+        let permit = self.acquire_listing()?;
         let own = self.own_rows(self.scan().await?);
-        self.merge(permit, own, None, filter, Absence::Nothing).await
+        self.merge(permit, own, None, filter, MissingRow::Omitted).await
     }
 
     /// Acquires a permit for a listing.
-    pub(super) fn listing(&self) -> Result<OwnedSemaphorePermit, Error> {
+    pub(super) fn acquire_listing(&self) -> Result<OwnedSemaphorePermit, Error> {
         self.inner
             .listings
             .clone()
@@ -58,21 +59,21 @@ impl Cluster {
     pub(super) async fn merge(
         &self,
         permit: OwnedSemaphorePermit,
-        own: Pieces<OwnRow>,
+        own: PieceStream<OwnRow>,
         call: Option<Call>,
         filter: StatusFilter,
-        absence: Absence,
+        missing_row: MissingRow,
     ) -> Result<Rows, Error> {
         let me = self.inner.config.peer.clone();
         let mut peers = Vec::new();
         if let Some(call) = call {
-            let Known { peers: known } = self.known_peers().await?;
-            for (peer, speaker) in known.into_iter().filter(|(peer, _)| *peer != me) {
+            let KnownMembers { peers: known } = self.known_peers().await?;
+            for (peer, details) in known.into_iter().filter(|(peer, _)| *peer != me) {
                 let pieces = self.peer_rows(peer.clone(), call.clone());
-                peers.push((peer, speaker, pieces));
+                peers.push((peer, details, pieces));
             }
         }
-        let merge = Merge::new((me, self.speaker().await), own, peers, filter, absence);
+        let merge = Merge::new((me, self.own_details().await), own, peers, filter, missing_row);
         let (out, rows) = mpsc::channel(PIECES);
         tokio::spawn(async move {
             merge.run(out).await;
@@ -82,7 +83,7 @@ impl Cluster {
     }
 
     /// Streams this peer's rows.
-    fn own_rows(&self, (mut scan, running): (Scan, BTreeMap<Cid, bool>)) -> Pieces<OwnRow> {
+    fn own_rows(&self, (mut scan, running): (Scan, BTreeMap<Cid, bool>)) -> PieceStream<OwnRow> {
         let (out, pieces) = mpsc::channel(PIECES);
         let me = self.inner.config.peer.clone();
         tokio::spawn(async move {
@@ -112,7 +113,7 @@ impl Cluster {
     }
 
     /// Streams another peer's rows.
-    fn peer_rows(&self, peer: PeerId, call: Call) -> Pieces<Row> {
+    fn peer_rows(&self, peer: PeerId, call: Call) -> PieceStream<Row> {
         let (out, pieces) = mpsc::channel(PIECES);
         let cluster = self.clone();
         tokio::spawn(async move {
@@ -131,12 +132,12 @@ impl Cluster {
     ) -> Result<(), Error> {
         let network = self.inner.world.network.as_ref();
         let mut channel = rpc::call(network, peer, call).await?;
-        while let Some(answer) = rpc::next(channel.as_mut(), peer, self.inner.silence).await? {
+        while let Some(answer) = rpc::next(channel.as_mut(), peer, self.inner.answer_timeout).await? {
             let piece = match answer {
-                Answer::Speaker(speaker) => Piece::Speaker(speaker),
+                Answer::Details(details) => Piece::Details(details),
                 Answer::Rows { rows, upto } => Piece::Rows(rows, upto),
                 Answer::Id(_)
-                | Answer::State(_)
+                | Answer::Status(_)
                 | Answer::Working
                 | Answer::Stored { .. }
                 | Answer::Collected(_)
@@ -184,7 +185,7 @@ pub(super) fn row(
 }
 
 /// Wraps rows of single CIDs as a listing.
-pub(super) fn singles(
+pub(super) fn single_rows(
     rows: impl Stream<Item = Result<Option<GlobalPinInfo>, Error>> + Send + 'static,
 ) -> Rows {
     use futures::StreamExt;
@@ -209,6 +210,6 @@ impl Cluster {
                 Ok(status.matches(filter).then_some(status))
             }
         });
-        singles(asked.buffered(AT_ONCE))
+        single_rows(asked.buffered(AT_ONCE))
     }
 }

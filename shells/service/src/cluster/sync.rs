@@ -4,8 +4,8 @@
 use cluster_api::{GlobalPinInfo, StatusFilter};
 use cluster_core::{Cid, Local, Phase, Reply, Request, Timestamp};
 
-use super::merge::{Absence, OwnRow, Pieces};
-use super::rpc::{Call, State};
+use super::merge::{MissingRow, OwnRow, PieceStream};
+use super::rpc::{Call, CidStatus};
 use super::status_all::Rows;
 use super::{Cluster, Error, now};
 
@@ -24,10 +24,10 @@ impl Cluster {
     /// As for [`Self::sync`].
     pub async fn sync_local(&self, cid: Cid) -> Result<GlobalPinInfo, Error> {
         let state = self.sync_here(&cid).await?;
-        self.shown_here(&cid, &state).await
+        self.local_info(&cid, &state).await
     }
 
-    pub(super) async fn sync_here(&self, cid: &Cid) -> Result<State, Error> {
+    pub(super) async fn sync_here(&self, cid: &Cid) -> Result<CidStatus, Error> {
         self.compare(Some(cid.clone())).await?;
         Ok(self.own_state(cid).await?.1)
     }
@@ -52,10 +52,10 @@ impl Cluster {
     /// # Errors
     /// Too many listings are running, the IPFS node does not answer, or this peer is shutting down.
     pub async fn sync_all(&self) -> Result<Rows, Error> {
-        let permit = self.listing()?;
+        let permit = self.acquire_listing()?;
         let own = self.synced_rows().await?;
         let call = Some(Call::SyncAll);
-        self.merge(permit, own, call, StatusFilter::ALL, Absence::Nothing)
+        self.merge(permit, own, call, StatusFilter::ALL, MissingRow::Omitted)
             .await
     }
 
@@ -64,18 +64,18 @@ impl Cluster {
     /// # Errors
     /// As for [`Self::sync_all`].
     pub async fn sync_all_local(&self) -> Result<Rows, Error> {
-        let permit = self.listing()?;
+        let permit = self.acquire_listing()?;
         let own = self.synced_rows().await?;
-        self.merge(permit, own, None, StatusFilter::ALL, Absence::Nothing)
+        self.merge(permit, own, None, StatusFilter::ALL, MissingRow::Omitted)
             .await
     }
 
     /// Compares everything at this peer. The rows are what changed and what is in error.
-    pub(super) async fn synced_rows(&self) -> Result<Pieces<OwnRow>, Error> {
+    pub(super) async fn synced_rows(&self) -> Result<PieceStream<OwnRow>, Error> {
         let since = now();
         self.compare(None).await?;
         let (scan, _) = self.scan().await?;
-        Ok(self.rows_of(scan, move |local| is_news(local, since)))
+        Ok(self.rows_of(scan, move |local| is_reportable(local, since)))
     }
 
     pub(super) async fn compare(&self, cid: Option<Cid>) -> Result<(), Error> {
@@ -94,7 +94,7 @@ impl Cluster {
 
 /// Returns whether to report a CID after a comparison that began at `since`. Missing content may have been
 /// pinned again by the time it is looked at.
-fn is_news(local: &Local, since: Timestamp) -> bool {
+fn is_reportable(local: &Local, since: Timestamp) -> bool {
     match local.phase {
         Phase::Lost | Phase::PinError | Phase::UnpinError => true,
         Phase::PinQueued | Phase::Pinned | Phase::UnpinQueued => local.since >= since,

@@ -27,7 +27,7 @@ pub(crate) const PINNED_AT: Timestamp = Timestamp(1_770_000_000_000_000_000);
 
 /// Behaviour of a peer towards the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Manner {
+pub(crate) enum Behaviour {
     /// Answers calls.
     Answers,
     /// Accepts calls and never answers.
@@ -41,13 +41,13 @@ pub(crate) enum Manner {
 pub(crate) struct Ledger {
     pub(crate) pins: BTreeMap<Cid, Pin>,
     pub(crate) locals: BTreeMap<(PeerId, Cid), Local>,
-    pub(crate) manners: BTreeMap<PeerId, Manner>,
+    pub(crate) behaviours: BTreeMap<PeerId, Behaviour>,
     pub(crate) peers: BTreeMap<PeerId, Cluster>,
     pub(crate) refusal: Option<Refusal>,
 }
 
 /// A cluster of in-memory peers with embedded IPFS nodes.
-pub(crate) struct Fake {
+pub(crate) struct FakeCluster {
     pub(crate) ledger: Arc<Mutex<Ledger>>,
     pub(crate) nodes: Vec<Node>,
     _folder: tempfile::TempDir,
@@ -79,14 +79,14 @@ pub(crate) fn local(phase: Phase, error: &str) -> Local {
     }
 }
 
-impl Fake {
+impl FakeCluster {
     /// Starts this many peers, each with an embedded node without a listener.
     pub(crate) async fn new(peers: u8) -> Self {
-        Self::with_silence(peers, PATIENCE).await
+        Self::with_answer_timeout(peers, PATIENCE).await
     }
 
     /// As [`Self::new`], with a time limit for answers.
-    pub(crate) async fn with_silence(peers: u8, silence: Duration) -> Self {
+    pub(crate) async fn with_answer_timeout(peers: u8, answer_timeout: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Arc::new(Mutex::new(Ledger::default()));
         let mut nodes = Vec::new();
@@ -119,11 +119,12 @@ impl Fake {
                 version: "1.2.3".to_owned(),
                 commit: String::new(),
             };
-            let cluster = Cluster::with_silence(config, world, Backend::Embedded(node.clone()), silence);
+            let cluster =
+                Cluster::with_answer_timeout(config, world, Backend::Embedded(node.clone()), answer_timeout);
             nodes.push(node);
             let mut ledger = ledger.lock().unwrap();
             ledger.peers.insert(peer(n), cluster);
-            ledger.manners.insert(peer(n), Manner::Answers);
+            ledger.behaviours.insert(peer(n), Behaviour::Answers);
         }
         Self {
             ledger,
@@ -140,12 +141,12 @@ impl Fake {
         self.ledger().peers[&peer(n)].clone()
     }
 
-    pub(crate) fn set(&self, n: u8, manner: Manner) {
-        self.ledger().manners.insert(peer(n), manner);
+    pub(crate) fn set(&self, n: u8, behaviour: Behaviour) {
+        self.ledger().behaviours.insert(peer(n), behaviour);
     }
 }
 
-impl Drop for Fake {
+impl Drop for FakeCluster {
     fn drop(&mut self) {
         // Breaks the reference cycle of peers and ledger.
         self.ledger().peers.clear();
@@ -162,7 +163,7 @@ impl FakeCore {
         let Replicas::Range { min, max } = options.replicas else {
             return Ok(Vec::new());
         };
-        let alive = |peer: &&PeerId| ledger.manners[*peer] != Manner::Down;
+        let alive = |peer: &&PeerId| ledger.behaviours[*peer] != Behaviour::Down;
         let preferred = options.user_allocations.iter();
         let mut candidates: Vec<PeerId> = preferred
             .chain(ledger.peers.keys())
@@ -389,7 +390,7 @@ struct Pipe {
     incoming: mpsc::Receiver<Result<Bytes, String>>,
     finished: bool,
     /// The other end, which never answers, of a call to a silent peer.
-    kept: Option<Box<Pipe>>,
+    silent_end: Option<Box<Pipe>>,
 }
 
 /// Marks the regular end of a direction, as opposed to a dropped end.
@@ -442,10 +443,10 @@ impl Network for FakeNetwork {
         _upload: bool,
     ) -> BoxFuture<'static, Result<Box<dyn Channel>, String>> {
         let ledger = self.ledger.lock().unwrap();
-        let (manner, cluster) = (ledger.manners[to], ledger.peers[to].clone());
+        let (behaviour, cluster) = (ledger.behaviours[to], ledger.peers[to].clone());
         let me = self.me.clone();
         async move {
-            if manner == Manner::Down {
+            if behaviour == Behaviour::Down {
                 return Err("connection refused".to_owned());
             }
             let (out, there) = mpsc::channel(2);
@@ -454,16 +455,16 @@ impl Network for FakeNetwork {
                 out: Some(back),
                 incoming: there,
                 finished: false,
-                kept: None,
+                silent_end: None,
             };
             let mut near = Pipe {
                 out: Some(out),
                 incoming: here,
                 finished: false,
-                kept: None,
+                silent_end: None,
             };
-            if manner == Manner::Silent {
-                near.kept = Some(Box::new(far));
+            if behaviour == Behaviour::Silent {
+                near.silent_end = Some(Box::new(far));
             } else {
                 tokio::spawn(async move { cluster.serve_call(me, request, Box::new(far)).await });
             }
@@ -474,7 +475,7 @@ impl Network for FakeNetwork {
     }
 
     fn introduce(&self, peer: &PeerId, _addresses: Vec<String>) -> BoxFuture<'static, Result<(), String>> {
-        let belongs_elsewhere = self.ledger.lock().unwrap().manners.get(peer) == Some(&Manner::Down);
+        let belongs_elsewhere = self.ledger.lock().unwrap().behaviours.get(peer) == Some(&Behaviour::Down);
         let outcome = if belongs_elsewhere {
             Err("it belongs to another cluster".to_owned())
         } else {
@@ -494,9 +495,9 @@ impl Network for FakeNetwork {
     fn connected(&self) -> Vec<PeerId> {
         let ledger = self.ledger.lock().unwrap();
         let up = ledger
-            .manners
+            .behaviours
             .iter()
-            .filter(|(peer, manner)| **peer != self.me && **manner != Manner::Down);
+            .filter(|(peer, behaviour)| **peer != self.me && **behaviour != Behaviour::Down);
         up.map(|(peer, _)| peer.clone()).collect()
     }
 

@@ -7,7 +7,7 @@ use cluster_core::{Phase, Refusal};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-use super::testing::{Fake, Manner, cid, local, peer};
+use super::testing::{Behaviour, FakeCluster, cid, local, peer};
 use super::{AddFailure, Cluster, Error, Rows};
 
 fn copies(min: i32, max: i32) -> PinOptions {
@@ -31,7 +31,7 @@ fn statuses(row: &GlobalPinInfo) -> Vec<TrackerStatus> {
 }
 
 /// Pins a CID everywhere, with these local states at the peers.
-async fn pinned(fake: &Fake, n: u32, phases: [Phase; 3]) {
+async fn pinned(fake: &FakeCluster, n: u32, phases: [Phase; 3]) {
     fake.cluster(1).pin(cid(n), &PinOptions::default()).await.unwrap();
     for (index, phase) in phases.into_iter().enumerate() {
         let key = (peer(u8::try_from(index).unwrap() + 1), cid(n));
@@ -46,7 +46,7 @@ const OK: [Phase; 3] = [Phase::Pinned; 3];
 
 #[tokio::test]
 async fn status_asks_every_member_and_names_unreachable_ones() {
-    let fake = Fake::new(3).await;
+    let fake = FakeCluster::new(3).await;
     pinned(&fake, 1, [Phase::Pinned, Phase::PinError, Phase::PinQueued]).await;
     let row = fake.cluster(1).status(cid(1)).await.unwrap();
     assert_eq!(
@@ -62,7 +62,7 @@ async fn status_asks_every_member_and_names_unreachable_ones() {
         (second.peername.as_str(), second.error.as_str()),
         ("peer2", "no room")
     );
-    fake.set(3, Manner::Down);
+    fake.set(3, Behaviour::Down);
     let row = fake.cluster(1).status(cid(1)).await.unwrap();
     assert_eq!(statuses(&row)[2], TrackerStatus::ClusterError);
     assert_eq!(row.peer_map[&peer(3).to_string()].error, "connection refused");
@@ -70,9 +70,9 @@ async fn status_asks_every_member_and_names_unreachable_ones() {
 
 #[tokio::test]
 async fn unallocated_peers_are_remote_and_unknown_cids_unpinned() {
-    let fake = Fake::new(3).await;
+    let fake = FakeCluster::new(3).await;
     fake.cluster(1).pin(cid(1), &copies(1, 1)).await.unwrap();
-    fake.set(3, Manner::Down);
+    fake.set(3, Behaviour::Down);
     let row = fake.cluster(2).status(cid(1)).await.unwrap();
     assert_eq!(
         statuses(&row),
@@ -88,11 +88,11 @@ async fn unallocated_peers_are_remote_and_unknown_cids_unpinned() {
 
 #[tokio::test]
 async fn status_all_continues_without_an_unreachable_peer() {
-    let fake = Fake::new(3).await;
+    let fake = FakeCluster::new(3).await;
     for n in 0..1500 {
         pinned(&fake, n, OK).await;
     }
-    fake.set(2, Manner::Down);
+    fake.set(2, Behaviour::Down);
     let rows = all(fake.cluster(1).status_all(StatusFilter::ALL).await).await;
     assert_eq!(rows.len(), 1500);
     let shown: Vec<cluster_core::Cid> = rows.iter().map(|row| row.cid.parse().unwrap()).collect();
@@ -108,8 +108,8 @@ async fn status_all_continues_without_an_unreachable_peer() {
 
 #[tokio::test]
 async fn first_rows_wait_only_for_peers_that_do_not_answer() {
-    let first = async |silence: Duration, second: Manner| {
-        let fake = Fake::with_silence(3, silence).await;
+    let first = async |answer_timeout: Duration, second: Behaviour| {
+        let fake = FakeCluster::with_answer_timeout(3, answer_timeout).await;
         for n in 0..2000 {
             pinned(&fake, n, OK).await;
         }
@@ -121,15 +121,15 @@ async fn first_rows_wait_only_for_peers_that_do_not_answer() {
     };
     // No peer's time limit is waited for, and none of these times is near the next.
     let (soon, late) = (Duration::from_millis(300), Duration::from_secs(60));
-    let quick = first(late, Manner::Answers).await;
+    let quick = first(late, Behaviour::Answers).await;
     assert!(quick < late / 3, "{quick:?}");
-    let slow = first(soon, Manner::Silent).await;
+    let slow = first(soon, Behaviour::Silent).await;
     assert!(slow >= soon && slow < late / 3, "{slow:?}");
 }
 
 #[tokio::test]
 async fn filters_apply_at_every_peer() {
-    let fake = Fake::new(3).await;
+    let fake = FakeCluster::new(3).await;
     pinned(&fake, 1, OK).await;
     pinned(&fake, 2, [Phase::Pinned, Phase::Pinned, Phase::PinError]).await;
     let rows = all(fake
@@ -150,7 +150,7 @@ async fn filters_apply_at_every_peer() {
 
 #[tokio::test]
 async fn recover_all_lists_only_what_had_failed() {
-    let fake = Fake::new(3).await;
+    let fake = FakeCluster::new(3).await;
     pinned(&fake, 1, OK).await;
     pinned(&fake, 2, [Phase::Pinned, Phase::PinError, Phase::PinError]).await;
     let rows = all(fake.cluster(1).recover_all().await).await;
@@ -161,8 +161,8 @@ async fn recover_all_lists_only_what_had_failed() {
 
 #[tokio::test]
 async fn unreachable_peers_are_listed_with_the_reason() {
-    let fake = Fake::new(3).await;
-    fake.set(2, Manner::Down);
+    let fake = FakeCluster::new(3).await;
+    fake.set(2, Behaviour::Down);
     let peers: Vec<_> = fake.cluster(1).peers().await.unwrap().collect().await;
     assert_eq!(peers.len(), 3);
     for id in peers {
@@ -191,7 +191,7 @@ async fn add(cluster: &Cluster, params: &AddParams, length: usize) -> Result<Str
 
 #[tokio::test]
 async fn added_content_is_at_all_allocated_peers_before_it_is_pinned() {
-    let fake = Fake::new(3).await;
+    let fake = FakeCluster::new(3).await;
     let root = add(&fake.cluster(1), &add_params(2, 2), 3_000_000).await.unwrap();
     let pin = fake.cluster(1).allocation(root.parse().unwrap()).await.unwrap();
     assert_eq!(pin.allocations, [peer(1).to_string(), peer(2).to_string()]);
@@ -205,7 +205,7 @@ async fn added_content_is_at_all_allocated_peers_before_it_is_pinned() {
 
 #[tokio::test]
 async fn upload_continues_without_a_peer_while_enough_remain() {
-    let fake = Fake::new(3).await;
+    let fake = FakeCluster::new(3).await;
     let cluster = fake.cluster(1);
     // It is allocated while reachable, and unreachable when the blocks are sent.
     let params = AddParams {
@@ -216,7 +216,7 @@ async fn upload_continues_without_a_peer_while_enough_remain() {
         ..AddParams::default()
     };
     let mut adding = cluster.add(&params).await.unwrap();
-    fake.set(2, Manner::Down);
+    fake.set(2, Behaviour::Down);
     adding.file(b"file", &b"hello"[..], |_| {}).await.unwrap();
     let lines = adding.finish(mpsc::channel(16).0).await;
     assert!(lines.is_ok(), "{lines:?}");
@@ -225,8 +225,8 @@ async fn upload_continues_without_a_peer_while_enough_remain() {
 
 #[tokio::test]
 async fn upload_stored_by_too_few_peers_is_not_pinned() {
-    let fake = Fake::with_silence(3, Duration::from_millis(300)).await;
-    fake.set(2, Manner::Silent);
+    let fake = FakeCluster::with_answer_timeout(3, Duration::from_millis(300)).await;
+    fake.set(2, Behaviour::Silent);
     let error = add(&fake.cluster(1), &add_params(2, 2), 100_000)
         .await
         .unwrap_err()
@@ -240,7 +240,7 @@ async fn upload_stored_by_too_few_peers_is_not_pinned() {
 
 #[tokio::test]
 async fn upload_that_cannot_be_allocated_or_pinned_is_an_error() {
-    let fake = Fake::new(3).await;
+    let fake = FakeCluster::new(3).await;
     let error = add(&fake.cluster(1), &add_params(5, 5), 10)
         .await
         .unwrap_err()
@@ -254,7 +254,7 @@ async fn upload_that_cannot_be_allocated_or_pinned_is_an_error() {
 
 #[tokio::test]
 async fn cancelled_upload_leaves_nothing_pinned() {
-    let fake = Fake::new(3).await;
+    let fake = FakeCluster::new(3).await;
     let mut adding = fake.cluster(1).add(&add_params(2, 2)).await.unwrap();
     adding.file(b"file", &b"hello"[..], |_| {}).await.unwrap();
     drop(adding);
@@ -267,7 +267,7 @@ async fn cancelled_upload_leaves_nothing_pinned() {
 
 #[tokio::test]
 async fn local_upload_stays_here_and_no_pin_leaves_the_pinset_empty() {
-    let fake = Fake::new(3).await;
+    let fake = FakeCluster::new(3).await;
     let params = AddParams {
         local: true,
         no_pin: true,

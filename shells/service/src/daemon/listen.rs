@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
 use crate::config::{self, Address, Config, HttpApi, IpfsProxy, Rest};
-use crate::http::{self, Behind, CorsConfig, HttpConfig, ProxyConfig, Server, Service, Tls};
+use crate::http::{self, CorsConfig, HttpConfig, ProxyConfig, Server, Service, Tls, Upstream};
 
 const REST_KEY: &str = "api.restapi.http_listen_multiaddress";
 const PROXY_KEY: &str = "api.ipfsproxy.listen_multiaddress";
@@ -62,14 +62,14 @@ pub(super) async fn serve_ipfs_api(
 /// cannot be reached must not have founded a cluster.
 pub(super) async fn check(config: &Config, folder: &Path) -> anyhow::Result<()> {
     if let Some(rest) = rest_config(config, folder).await? {
-        http::check(Service::Rest, &rest.listen).await?;
+        http::check_addresses(Service::Rest, &rest.listen).await?;
         rest.check()?;
     }
     if let Some(proxy) = &config.api.ipfsproxy {
         let settings = proxy_config(proxy, folder).await?;
-        http::check(Service::Proxy, &settings.listen).await?;
+        http::check_addresses(Service::Proxy, &settings.listen).await?;
         if config.ipfs_connector.embedded.is_none() {
-            kubo_behind(proxy)?;
+            kubo_upstream(proxy)?;
         }
     }
     if let Some(embedded) = &config.ipfs_connector.embedded {
@@ -160,14 +160,14 @@ async fn proxy_config(proxy: &IpfsProxy, folder: &Path) -> anyhow::Result<ProxyC
     })
 }
 
-fn kubo_behind(proxy: &IpfsProxy) -> anyhow::Result<Behind> {
+fn kubo_upstream(proxy: &IpfsProxy) -> anyhow::Result<Upstream> {
     anyhow::ensure!(
         !proxy.node_https,
         "api.ipfsproxy.node_https: an IPFS node cannot be reached over TLS yet: give its plain HTTP address \
          in node_multiaddress, and set node_https to false"
     );
-    let behind = Behind::kubo(&proxy.node_multiaddress.0);
-    behind.context("api.ipfsproxy.node_multiaddress")
+    let upstream = Upstream::kubo(&proxy.node_multiaddress.0);
+    upstream.context("api.ipfsproxy.node_multiaddress")
 }
 
 /// Serves the IPFS proxy, if it is configured, in front of this peer's IPFS node.
@@ -181,12 +181,12 @@ pub(super) async fn serve_proxy(
         return Ok(None);
     };
     let settings = proxy_config(proxy, folder).await?;
-    let behind = match backend {
+    let upstream = match backend {
         Backend::Embedded(node) => {
             let port = settings.listen.first().map_or(0, SocketAddr::port);
-            Behind::embedded(node.clone(), port)
+            Upstream::embedded(node.clone(), port)
         }
-        Backend::Kubo(_) => kubo_behind(proxy)?,
+        Backend::Kubo(_) => kubo_upstream(proxy)?,
     };
     if settings.listen.iter().any(|address| !address.ip().is_loopback()) {
         tracing::warn!(
@@ -194,7 +194,7 @@ pub(super) async fn serve_proxy(
              the cluster pins, and the IPFS node behind it. Listen on 127.0.0.1"
         );
     }
-    let server = http::serve_proxy(cluster, behind, settings).await?;
+    let server = http::serve_proxy(cluster, upstream, settings).await?;
     for address in server.addresses() {
         let kind = if address.is_ipv4() { "ip4" } else { "ip6" };
         tracing::info!("IPFS Proxy: /{kind}/{}/tcp/{}", address.ip(), address.port());

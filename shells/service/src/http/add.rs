@@ -11,20 +11,20 @@ use futures::stream::{self, StreamExt};
 use tokio::sync::mpsc;
 
 use super::answer;
-use super::multipart::{Parts, boundary, shown};
+use super::multipart::{Parts, boundary, display_path};
 use super::server::close_after;
-use crate::cluster::{AddFailure, Adding, Cluster};
+use crate::cluster::{AddFailure, Cluster, Upload};
 
 /// Bytes of output lines held back, so that most failures can still be reported as an HTTP status. With
 /// `progress` nothing is held back: progress lines are worthless later.
-const HELD_MAX: usize = 64 << 10;
+const BUFFER_MAX: usize = 64 << 10;
 
 /// Maximum size of the answer with `stream-channels=false`, which is held until the end: some 300,000
 /// files.
 const ARRAY_MAX: usize = 64 << 20;
 
 /// Capacity of the channel of answer pieces, and of those of output lines.
-const PIECES: usize = 16;
+const CHANNEL_CAPACITY: usize = 16;
 
 pub(super) async fn add(
     State(cluster): State<Cluster>,
@@ -55,13 +55,13 @@ pub(super) async fn add(
 }
 
 async fn start(cluster: Cluster, params: AddParams, parts: Parts) -> Response<Body> {
-    let adding = match cluster.add(&params).await {
-        Ok(adding) => adding,
+    let upload = match cluster.add(&params).await {
+        Ok(upload) => upload,
         Err(failure) => return failed(&failure),
     };
-    let (out, mut pieces) = mpsc::channel(PIECES);
+    let (out, mut pieces) = mpsc::channel(CHANNEL_CAPACITY);
     let array = !params.stream_channels;
-    tokio::spawn(run(adding, params, parts, out));
+    tokio::spawn(run(upload, params, parts, out));
     match pieces.recv().await {
         Some(Ok(first)) if array => answer::of_bytes(first),
         Some(Ok(first)) => {
@@ -94,16 +94,16 @@ fn failed(failure: &AddFailure) -> Response<Body> {
 type Out = mpsc::Sender<Result<Bytes, AddFailure>>;
 
 /// Reads the upload until it ends, fails, or the client disconnects.
-async fn run(adding: Adding, params: AddParams, mut parts: Parts, out: Out) {
+async fn run(upload: Upload, params: AddParams, mut parts: Parts, out: Out) {
     let gone = out.clone();
-    let lines = Lines {
-        held: Vec::new(),
+    let lines = OutputLines {
+        buffer: Vec::new(),
         array: !params.stream_channels,
         at_once: params.progress,
         out: out.clone(),
     };
     let done = tokio::select! {
-        done = upload(adding, &params, &mut parts, lines) => done,
+        done = read_parts(upload, &params, &mut parts, lines) => done,
         () = gone.closed() => return,
     };
     if let Err(failure) = done {
@@ -111,51 +111,51 @@ async fn run(adding: Adding, params: AddParams, mut parts: Parts, out: Out) {
     }
 }
 
-async fn upload(
-    mut adding: Adding,
+async fn read_parts(
+    mut upload: Upload,
     params: &AddParams,
     parts: &mut Parts,
-    mut lines: Lines,
+    mut lines: OutputLines,
 ) -> Result<(), AddFailure> {
     while let Some(head) = parts.next().await.map_err(AddFailure::Input)? {
         let path = head.path();
-        let (told, waiting) = mpsc::channel(PIECES);
-        let (made, added) = tokio::join!(adding.make_room(&path, told), lines.add_all(waiting));
+        let (output, waiting) = mpsc::channel(CHANNEL_CAPACITY);
+        let (made, added) = tokio::join!(upload.make_room(&path, output), lines.add_all(waiting));
         made.and(added)?;
         match head.kind() {
             PartKind::File if params.format == AddFormat::Car => {
-                adding.car(&path, parts.content()).await?;
+                upload.car(&path, parts.content()).await?;
             }
             PartKind::File => {
-                adding.check_source(head.source.as_deref())?;
+                upload.check_source(head.source.as_deref())?;
                 let progress = lines.progress(&path);
-                let added = adding.file(&path, parts.content(), progress).await?;
+                let added = upload.file(&path, parts.content(), progress).await?;
                 lines.add(&added).await?;
             }
-            PartKind::Directory => adding.directory(&path)?,
+            PartKind::Directory => upload.directory(&path)?,
             PartKind::Symlink => {
                 let target = parts.target().await.map_err(AddFailure::Input)?;
-                let added = adding.symlink(&path, &target).await?;
+                let added = upload.symlink(&path, &target).await?;
                 lines.add(&added).await?;
             }
         }
     }
-    let (told, waiting) = mpsc::channel(PIECES);
-    let (finished, added) = tokio::join!(adding.finish(told), lines.add_all(waiting));
+    let (output, waiting) = mpsc::channel(CHANNEL_CAPACITY);
+    let (finished, added) = tokio::join!(upload.finish(output), lines.add_all(waiting));
     finished.and(added)?;
     lines.finish().await;
     Ok(())
 }
 
 /// Output lines of an upload, buffered on their way to the client.
-struct Lines {
-    held: Vec<u8>,
+struct OutputLines {
+    buffer: Vec<u8>,
     array: bool,
     at_once: bool,
     out: Out,
 }
 
-impl Lines {
+impl OutputLines {
     /// Adds lines as they come. After an error the receiver is dropped, so that the sender can end.
     async fn add_all(&mut self, mut lines: mpsc::Receiver<AddedOutput>) -> Result<(), AddFailure> {
         while let Some(line) = lines.recv().await {
@@ -166,27 +166,27 @@ impl Lines {
 
     async fn add(&mut self, added: &AddedOutput) -> Result<(), AddFailure> {
         if self.array {
-            self.held.push(if self.held.is_empty() { b'[' } else { b',' });
-            answer::push(&mut self.held, added);
+            self.buffer.push(if self.buffer.is_empty() { b'[' } else { b',' });
+            answer::push(&mut self.buffer, added);
             // Drops the line feed: elements of an array are separated by commas.
-            self.held.pop();
-            if self.held.len() > ARRAY_MAX {
+            self.buffer.pop();
+            if self.buffer.len() > ARRAY_MAX {
                 let why = format!("the answer has over {ARRAY_MAX} bytes: leave out stream-channels=false");
                 return Err(AddFailure::Input(why));
             }
             return Ok(());
         }
-        answer::push(&mut self.held, added);
-        if self.at_once || self.held.len() > HELD_MAX {
+        answer::push(&mut self.buffer, added);
+        if self.at_once || self.buffer.len() > BUFFER_MAX {
             self.at_once = true;
-            self.pass().await;
+            self.flush().await;
         }
         Ok(())
     }
 
-    async fn pass(&mut self) {
+    async fn flush(&mut self) {
         // `run` notices a client that has disconnected.
-        let _ = self.out.send(Ok(std::mem::take(&mut self.held).into())).await;
+        let _ = self.out.send(Ok(std::mem::take(&mut self.buffer).into())).await;
     }
 
     /// Returns a callback that reports the bytes read of a file, if `progress` is on. A slow client misses
@@ -194,28 +194,28 @@ impl Lines {
     fn progress(&self, path: &[u8]) -> impl FnMut(u64) + Send + use<> {
         let out = (self.at_once && !self.array).then(|| self.out.clone());
         let mut line = AddedOutput {
-            name: shown(path),
+            name: display_path(path),
             ..AddedOutput::default()
         };
         move |bytes| {
             if let Some(out) = &out {
                 line.bytes = bytes;
-                let mut told = Vec::new();
-                answer::push(&mut told, &line);
-                let _ = out.try_send(Ok(told.into()));
+                let mut output = Vec::new();
+                answer::push(&mut output, &line);
+                let _ = out.try_send(Ok(output.into()));
             }
         }
     }
 
     async fn finish(mut self) {
         if self.array {
-            if self.held.is_empty() {
-                self.held.push(b'[');
+            if self.buffer.is_empty() {
+                self.buffer.push(b'[');
             }
-            self.held.extend_from_slice(b"]\n");
+            self.buffer.extend_from_slice(b"]\n");
         }
-        if !self.held.is_empty() {
-            self.pass().await;
+        if !self.buffer.is_empty() {
+            self.flush().await;
         }
     }
 }

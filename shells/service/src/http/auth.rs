@@ -28,40 +28,40 @@ impl Auth {
         if request.method() == Method::OPTIONS || request.uri().path() == "/health" {
             return Ok(None);
         }
-        let given = Given::of(request.headers());
+        let given = Credentials::of(request.headers());
         match self.user(&given) {
             Some(user) => Ok(Some(user)),
             None => Err(Box::new(match given {
-                Given::Basic(..) => denied("unauthorized: access denied", &[BASIC]),
-                Given::Bearer(_) => denied("unauthorized: invalid token", &[INVALID_TOKEN]),
-                Given::Nothing => denied("unauthorized: no auth provided", &[BEARER, BASIC]),
+                Credentials::Basic(..) => denied("unauthorized: access denied", &[BASIC]),
+                Credentials::Bearer(_) => denied("unauthorized: invalid token", &[INVALID_TOKEN]),
+                Credentials::Nothing => denied("unauthorized: no auth provided", &[BEARER, BASIC]),
             })),
         }
     }
 
     /// Issues a token for the authenticated user.
     pub(super) fn token(&self, headers: &HeaderMap) -> Option<String> {
-        let user = self.user(&Given::of(headers))?;
+        let user = self.user(&Credentials::of(headers))?;
         Some(token::sign(&user, self.users.get(&user)?))
     }
 
     /// Returns the user of these credentials, if they are valid.
-    fn user(&self, given: &Given) -> Option<String> {
+    fn user(&self, given: &Credentials) -> Option<String> {
         match given {
-            Given::Basic(user, password) => self.knows(user, password).then(|| user.clone()),
-            Given::Bearer(text) => {
-                let claimed = token::parse(text)?;
-                let user = claimed.user();
+            Credentials::Basic(user, password) => self.is_valid(user, password).then(|| user.clone()),
+            Credentials::Bearer(text) => {
+                let token = token::parse(text)?;
+                let user = token.user();
                 let password = self.users.get(user).filter(|password| !password.is_empty())?;
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs_f64();
-                (!user.is_empty() && claimed.holds(password, now)).then(|| user.to_owned())
+                (!user.is_empty() && token.verify(password, now)).then(|| user.to_owned())
             }
-            Given::Nothing => None,
+            Credentials::Nothing => None,
         }
     }
 
     /// Compares with every user, each in constant time, so that timing reveals nothing.
-    fn knows(&self, user: &str, password: &str) -> bool {
+    fn is_valid(&self, user: &str, password: &str) -> bool {
         if user.is_empty() || password.is_empty() {
             return false;
         }
@@ -75,22 +75,22 @@ impl Auth {
 }
 
 /// Credentials of a request, unverified.
-enum Given {
+enum Credentials {
     Basic(String, String),
     Bearer(String),
     Nothing,
 }
 
-impl Given {
+impl Credentials {
     fn of(headers: &HeaderMap) -> Self {
         let given = headers
             .get(AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default();
-        if let Some((user, password)) = after(given, "Basic ").and_then(credentials) {
+        if let Some((user, password)) = strip_scheme(given, "Basic ").and_then(decode_basic) {
             return Self::Basic(user, password);
         }
-        match after(given, "Bearer ") {
+        match strip_scheme(given, "Bearer ") {
             Some(token) => Self::Bearer(token.trim().to_owned()),
             None => Self::Nothing,
         }
@@ -101,12 +101,12 @@ const BASIC: &str = r#"Basic realm="Restricted IPFS Cluster API""#;
 const BEARER: &str = r#"Bearer realm="Restricted IPFS Cluster API""#;
 const INVALID_TOKEN: &str = r#"Bearer realm="Restricted IPFS Cluster API", error="invalid_token""#;
 
-fn after<'a>(given: &'a str, scheme: &str) -> Option<&'a str> {
+fn strip_scheme<'a>(given: &'a str, scheme: &str) -> Option<&'a str> {
     let (head, rest) = given.split_at_checked(scheme.len())?;
     head.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
-fn credentials(encoded: &str) -> Option<(String, String)> {
+fn decode_basic(encoded: &str) -> Option<(String, String)> {
     let text = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
     let (user, password) = text.split_once(':')?;
     Some((user.to_owned(), password.to_owned()))

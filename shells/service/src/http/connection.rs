@@ -23,17 +23,17 @@ const WRITE_STALL: Duration = Duration::from_secs(300);
 /// No request is in progress.
 const IDLE: u8 = 0;
 /// The headers of a request are arriving.
-const HEAD: u8 = 1;
+const HEADERS: u8 = 1;
 /// A request is in progress.
 const BUSY: u8 = 2;
 /// Either the response is complete, or the request has been read to its end.
-const HALF: u8 = 3;
+const HALF_DONE: u8 = 3;
 /// The response is complete but the request was not read to its end: the next bytes may be the rest of it.
 const UNREAD: u8 = 4;
 
 /// The phase of a connection's current request.
 #[derive(Clone)]
-pub(super) struct Guard {
+pub(super) struct RequestPhase {
     state: Arc<State>,
 }
 
@@ -44,7 +44,7 @@ struct State {
     start: Instant,
 }
 
-impl Guard {
+impl RequestPhase {
     pub(super) fn new() -> Self {
         let state = State {
             phase: AtomicU8::new(IDLE),
@@ -75,67 +75,75 @@ impl Guard {
     }
 
     /// Records that a request has begun. Its body, and that of the response, record when they end.
-    pub(super) fn request<B: HttpBody>(&self, request: Request<B>) -> (Request<Watched<B>>, Answering) {
+    pub(super) fn begin<B: HttpBody>(
+        &self,
+        request: Request<B>,
+    ) -> (Request<TrackedBody<B>>, PendingResponse) {
         self.set(BUSY);
-        let watch = |complete| Watch {
-            guard: self.clone(),
+        let tracker = |complete| BodyTracker {
+            phase: self.clone(),
             complete,
         };
-        let request = request.map(|body| Watched {
-            watch: watch(body.is_end_stream()),
+        let request = request.map(|body| TrackedBody {
+            tracker: tracker(body.is_end_stream()),
             body,
         });
-        (request, Answering { watch: watch(true) })
+        (
+            request,
+            PendingResponse {
+                tracker: tracker(true),
+            },
+        )
     }
 }
 
 /// One half of an exchange. A response that breaks off ends the connection anyway, so only the request's
 /// half may be incomplete.
-struct Watch {
-    guard: Guard,
+struct BodyTracker {
+    phase: RequestPhase,
     complete: bool,
 }
 
-impl Drop for Watch {
+impl Drop for BodyTracker {
     fn drop(&mut self) {
         let next = |phase: u8| match (phase, self.complete) {
-            (BUSY, true) => Some(HALF),
-            (HALF, true) => Some(IDLE),
-            (BUSY | HALF, false) => Some(UNREAD),
+            (BUSY, true) => Some(HALF_DONE),
+            (HALF_DONE, true) => Some(IDLE),
+            (BUSY | HALF_DONE, false) => Some(UNREAD),
             _ => None,
         };
-        let phase = &self.guard.state.phase;
+        let phase = &self.phase.state.phase;
         if phase
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, next)
             .is_ok()
         {
-            self.guard.stamp();
+            self.phase.stamp();
         }
     }
 }
 
 /// A response that has not begun.
-pub(super) struct Answering {
-    watch: Watch,
+pub(super) struct PendingResponse {
+    tracker: BodyTracker,
 }
 
-impl Answering {
+impl PendingResponse {
     /// Makes the body record its end.
-    pub(super) fn watch(self, response: Response<Body>) -> Response<Watched<Body>> {
-        response.map(|body| Watched {
+    pub(super) fn track(self, response: Response<Body>) -> Response<TrackedBody<Body>> {
+        response.map(|body| TrackedBody {
             body,
-            watch: self.watch,
+            tracker: self.tracker,
         })
     }
 }
 
 /// A body that records its end in the connection's phase.
-pub(super) struct Watched<B> {
+pub(super) struct TrackedBody<B> {
     body: B,
-    watch: Watch,
+    tracker: BodyTracker,
 }
 
-impl<B: HttpBody + Unpin> HttpBody for Watched<B> {
+impl<B: HttpBody + Unpin> HttpBody for TrackedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -145,7 +153,7 @@ impl<B: HttpBody + Unpin> HttpBody for Watched<B> {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let polled = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if polled.is_none() || self.body.is_end_stream() {
-            self.watch.complete = true;
+            self.tracker.complete = true;
         }
         Poll::Ready(polled)
     }
@@ -160,9 +168,9 @@ impl<B: HttpBody + Unpin> HttpBody for Watched<B> {
 }
 
 /// A socket that enforces the timeouts.
-pub(super) struct Guarded<S> {
+pub(super) struct TimedStream<S> {
     stream: S,
-    guard: Guard,
+    phase: RequestPhase,
     first: bool,
     header_timeout: Duration,
     idle_timeout: Duration,
@@ -171,12 +179,17 @@ pub(super) struct Guarded<S> {
     stalled: Option<Instant>,
 }
 
-impl<S> Guarded<S> {
-    pub(super) fn new(stream: S, guard: Guard, header_timeout: Duration, idle_timeout: Duration) -> Self {
+impl<S> TimedStream<S> {
+    pub(super) fn new(
+        stream: S,
+        phase: RequestPhase,
+        header_timeout: Duration,
+        idle_timeout: Duration,
+    ) -> Self {
         Self {
             first: true,
             stream,
-            guard,
+            phase,
             header_timeout,
             idle_timeout,
             reading: Timer::new(),
@@ -214,31 +227,31 @@ impl Timer {
     }
 }
 
-impl<S> Guarded<S> {
+impl<S> TimedStream<S> {
     /// Deadline of the next bytes, and whether missing it is an error. There is none while a request is in
     /// progress, but then this returns a time to check again, because the phase may end without a poll.
     fn deadline(&self) -> Option<(Instant, bool)> {
         let limit = |from: Instant, timeout: Duration, is_late| {
             (!timeout.is_zero()).then(|| (from + timeout, is_late))
         };
-        match self.guard.get() {
-            HEAD => limit(self.guard.since(), self.header_timeout, true),
+        match self.phase.get() {
+            HEADERS => limit(self.phase.since(), self.header_timeout, true),
             // The first request has the same time as the headers of later ones.
-            IDLE if self.first => limit(self.guard.since(), self.header_timeout, true),
-            IDLE | UNREAD => limit(self.guard.since(), self.idle_timeout, true),
+            IDLE if self.first => limit(self.phase.since(), self.header_timeout, true),
+            IDLE | UNREAD => limit(self.phase.since(), self.idle_timeout, true),
             _ => limit(Instant::now(), self.idle_timeout, false),
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let idle = this.guard.get() == IDLE;
+        let idle = this.phase.get() == IDLE;
         let before = buf.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
         if idle && buf.filled().len() > before {
-            this.guard.set(HEAD);
+            this.phase.set(HEADERS);
             this.first = false;
         }
         if polled.is_ready() {
@@ -254,11 +267,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.stream).poll_write(cx, bytes);
-        this.unless_stalled(cx, polled)
+        this.fail_if_stalled(cx, polled)
     }
 
     fn poll_write_vectored(
@@ -268,7 +281,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, pieces);
-        this.unless_stalled(cx, polled)
+        this.fail_if_stalled(cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -284,9 +297,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     }
 }
 
-impl<S> Guarded<S> {
+impl<S> TimedStream<S> {
     /// Fails the write when nothing could be written for [`WRITE_STALL`].
-    fn unless_stalled<T>(
+    fn fail_if_stalled<T>(
         &mut self,
         cx: &mut Context<'_>,
         polled: Poll<io::Result<T>>,

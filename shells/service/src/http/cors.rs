@@ -31,7 +31,7 @@ pub(super) struct Cors {
 
 /// Access granted to a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Allowed {
+pub(super) enum PageAccess {
     /// Full access: the origin is configured.
     Trusted(HeaderValue),
     /// Read access: all origins have it.
@@ -57,7 +57,7 @@ impl Cors {
     /// Returns the reason to refuse a request that a web page made, or may have made, without its user's
     /// consent: a write from a page of another origin; with `check_host`, also any request for a public
     /// host name (DNS rebinding).
-    pub(super) fn refuse<B>(&self, request: &Request<B>, check_host: bool) -> Option<String> {
+    pub(super) fn refusal<B>(&self, request: &Request<B>, check_host: bool) -> Option<String> {
         let headers = request.headers();
         if check_host
             && let Some(host) = pages::public_host(headers)
@@ -119,9 +119,9 @@ impl Cors {
             out.append(VARY, HeaderValue::from(name));
         }
         let asked = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS);
-        let page = self.page(request).filter(|page| {
+        let page = self.page_access(request).filter(|page| {
             let reads = method == "GET" || method == "HEAD";
-            let may = reads || matches!(page, Allowed::Trusted(_));
+            let may = reads || matches!(page, PageAccess::Trusted(_));
             may && self.allows_method(method) && self.allows_headers(asked)
         });
         if let Some(page) = page {
@@ -140,18 +140,18 @@ impl Cors {
 
     /// Returns the access of the page that sent the request; `None` for requests of programs, and of pages
     /// without any.
-    pub(super) fn page<B>(&self, request: &Request<B>) -> Option<Allowed> {
+    pub(super) fn page_access<B>(&self, request: &Request<B>) -> Option<PageAccess> {
         let origin = request.headers().get(ORIGIN)?;
         let text = origin.to_str().ok()?.to_ascii_lowercase();
         if self.trusts(&text) {
-            return Some(Allowed::Trusted(origin.clone()));
+            return Some(PageAccess::Trusted(origin.clone()));
         }
         let all = self.config.origins.iter().any(|pattern| pattern == "*");
-        all.then_some(Allowed::Anybody)
+        all.then_some(PageAccess::Anybody)
     }
 
     /// Adds the headers that let a page read a response.
-    pub(super) fn decorate(&self, page: Option<&Allowed>, response: &mut Response<Body>) {
+    pub(super) fn add_headers(&self, page: Option<&PageAccess>, response: &mut Response<Body>) {
         let out = response.headers_mut();
         out.append(VARY, HeaderValue::from(ORIGIN));
         let Some(page) = page else { return };
@@ -163,13 +163,13 @@ impl Cors {
         self.allow(page, out);
     }
 
-    fn allow(&self, page: &Allowed, out: &mut HeaderMap) {
+    fn allow(&self, page: &PageAccess, out: &mut HeaderMap) {
         let origin = match page {
-            Allowed::Trusted(origin) => origin.clone(),
-            Allowed::Anybody => HeaderValue::from_static("*"),
+            PageAccess::Trusted(origin) => origin.clone(),
+            PageAccess::Anybody => HeaderValue::from_static("*"),
         };
         out.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        if self.config.credentials && *page != Allowed::Anybody {
+        if self.config.credentials && *page != PageAccess::Anybody {
             out.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
     }

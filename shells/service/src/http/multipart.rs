@@ -75,6 +75,6 @@ impl Parts {
 }
 
 /// Returns the name of a part for output lines.
-pub(super) fn shown(path: &[u8]) -> String {
+pub(super) fn display_path(path: &[u8]) -> String {
     cluster_ipfs::unixfs::Name::from(path).to_string()
 }

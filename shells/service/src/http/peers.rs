@@ -38,18 +38,18 @@ pub(super) async fn list(State(cluster): State<Cluster>) -> Response<Body> {
 }
 
 pub(super) async fn add(State(cluster): State<Cluster>, body: Body) -> Response<Body> {
-    let asked = match read(body).await {
+    let asked = match read_body(body).await {
         Ok(asked) => asked,
         Err(refusal) => return *refusal,
     };
-    match wanted(&asked) {
+    match parse_peer(&asked) {
         Ok((peer, addresses)) => answer::result(cluster.add_peer(&peer, addresses).await),
         Err(why) => answer::bad_request(why),
     }
 }
 
 /// Reads the body of `POST /peers`, within [`BODY_WAIT`].
-async fn read(body: Body) -> Result<PeerAdd, Box<Response<Body>>> {
+async fn read_body(body: Body) -> Result<PeerAdd, Box<Response<Body>>> {
     let Ok(bytes) = timeout(BODY_WAIT, to_bytes(body, BODY_MAX)).await else {
         let why = format!("the request body did not arrive within {BODY_WAIT:?}");
         let mut refusal = answer::error(StatusCode::REQUEST_TIMEOUT, why);
@@ -62,7 +62,7 @@ async fn read(body: Body) -> Result<PeerAdd, Box<Response<Body>>> {
 
 /// Returns the peer to add and its addresses. The id may be a multiaddress that ends in it; 0.0.12 has only
 /// that.
-fn wanted(asked: &PeerAdd) -> Result<(PeerId, Vec<String>), &'static str> {
+fn parse_peer(asked: &PeerAdd) -> Result<(PeerId, Vec<String>), &'static str> {
     let id = |text: &str| text.parse::<PeerId>().ok();
     let of_address = |text: &str| {
         let (_, last) = text.trim_end_matches('/').rsplit_once('/')?;
@@ -105,7 +105,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn missing_body_is_a_request_timeout() {
         let silent = futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>();
-        let refusal = read(Body::from_stream(silent)).await.unwrap_err();
+        let refusal = read_body(Body::from_stream(silent)).await.unwrap_err();
         assert_eq!(refusal.status(), StatusCode::REQUEST_TIMEOUT);
         assert_eq!(refusal.headers()["connection"], "close");
     }
@@ -116,7 +116,7 @@ mod tests {
         const OTHER: &str = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
         let at = |peer: &str| format!("/ip4/10.0.0.1/tcp/9096/p2p/{peer}");
         let of = |id: &str, address: &str| {
-            wanted(&PeerAdd {
+            parse_peer(&PeerAdd {
                 peer_id: id.to_owned(),
                 peer_multiaddress: address.to_owned(),
             })

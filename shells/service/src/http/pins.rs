@@ -147,14 +147,14 @@ pub(super) async fn status(
 ) -> Response<Body> {
     let query = parse(query);
     let asked = cid(hash).and_then(|cid| Ok((cid, local(&query)?)));
-    let told = async {
+    let response = async {
         match asked {
             Ok((cid, true)) => answer::result(cluster.status_local(cid).await),
             Ok((cid, false)) => answer::result(cluster.status(cid).await),
             Err(failure) => answer::failed(&failure),
         }
     };
-    read(&cluster, &query, told).await
+    read(&cluster, &query, response).await
 }
 
 /// Syncs one CID (a route of 0.0.12).
@@ -217,7 +217,7 @@ pub(super) async fn status_all(State(cluster): State<Cluster>, RawQuery(query): 
         })?;
         Ok((local, filter, cids(&query)?))
     });
-    let told = async {
+    let response = async {
         let rows = match asked {
             Ok((local, filter, Some(cids))) => Ok(cluster.status_of(cids, filter, local)),
             Ok((true, filter, None)) => cluster.status_all_local(filter).await,
@@ -229,7 +229,7 @@ pub(super) async fn status_all(State(cluster): State<Cluster>, RawQuery(query): 
             Err(failure) => answer::failed(&failure),
         }
     };
-    read(&cluster, &query, told).await
+    read(&cluster, &query, response).await
 }
 
 fn cids(query: &Query) -> Result<Option<Vec<Cid>>, Error> {
@@ -251,7 +251,7 @@ fn cids(query: &Query) -> Result<Option<Vec<Cid>>, Error> {
 
 pub(super) async fn allocations(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Response<Body> {
     let query = parse(query);
-    let told = async {
+    let response = async {
         let whole = match query.bool("whole", false) {
             Ok(whole) => whole,
             Err(error) => return answer::bad_request(error),
@@ -264,7 +264,7 @@ pub(super) async fn allocations(State(cluster): State<Cluster>, RawQuery(query):
             ),
         }
     };
-    read(&cluster, &query, told).await
+    read(&cluster, &query, response).await
 }
 
 pub(super) async fn allocation(
@@ -272,17 +272,17 @@ pub(super) async fn allocation(
     hash: Hash,
     RawQuery(query): RawQuery,
 ) -> Response<Body> {
-    let told = async {
+    let response = async {
         match cid(hash) {
             Ok(cid) => answer::result(cluster.allocation(cid).await),
             Err(failure) => answer::failed(&failure),
         }
     };
-    read(&cluster, &parse(query), told).await
+    read(&cluster, &parse(query), response).await
 }
 
 /// Lists the pinset as 0.0.12 does: as one array.
 pub(super) async fn list(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Response<Body> {
-    let told = async { answer::array(cluster.allocations(PinTypeFilter::ALL), OldPin::from).await };
-    read(&cluster, &parse(query), told).await
+    let response = async { answer::array(cluster.allocations(PinTypeFilter::ALL), OldPin::from).await };
+    read(&cluster, &parse(query), response).await
 }

@@ -6,20 +6,20 @@
 //! reads in the node's response what the node has pinned, and the cluster pins that before the response
 //! ends. So options, answers and errors are the node's own.
 
-mod behind;
-mod bodies;
-mod browser;
+mod body_timeouts;
 mod call;
 mod forward;
-mod listing;
+mod kubo_response;
+mod line_filter;
+mod node_access;
+mod pin_ls;
+mod pin_progress;
 mod pins;
-mod puts;
-mod reply;
 mod repo;
 #[cfg(test)]
 mod tests;
-mod waiting;
-mod watched;
+mod uploads;
+mod upstream;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -36,12 +36,12 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use tokio::sync::Semaphore;
 
-pub use self::behind::Behind;
-use self::browser::Browsers;
 use self::call::{Call, Command};
-use self::reply::Failure;
-use super::access::AccessLog;
-use super::connection::Watched;
+use self::kubo_response::Failure;
+use self::node_access::NodeAccess;
+pub use self::upstream::Upstream;
+use super::access_log::AccessLog;
+use super::connection::TrackedBody;
 use super::server::{Client, Limits, Respond, Server, Service, StartError, listen};
 use crate::cluster::Cluster;
 
@@ -97,7 +97,7 @@ impl Default for ProxyConfig {
 /// An address cannot be bound, the log file cannot be opened, or an extra header is invalid.
 pub async fn serve_proxy(
     cluster: Cluster,
-    behind: Behind,
+    upstream: Upstream,
     config: ProxyConfig,
 ) -> Result<Server, StartError> {
     let log = match &config.log_file {
@@ -110,8 +110,8 @@ pub async fn serve_proxy(
     let server = format!("ipfs-cluster/ipfsproxy/{}", cluster.version());
     let proxy = Proxy {
         cluster,
-        browsers: Browsers::new(behind.clone(), &config)?,
-        behind,
+        access: NodeAccess::new(upstream.clone(), &config)?,
+        upstream,
         log,
         server: HeaderValue::from_str(&server).unwrap_or(HeaderValue::from_static("ipfs-cluster/ipfsproxy")),
         uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
@@ -130,8 +130,8 @@ pub async fn serve_proxy(
 /// State shared by all requests.
 struct Proxy {
     cluster: Cluster,
-    behind: Behind,
-    browsers: Browsers,
+    upstream: Upstream,
+    access: NodeAccess,
     log: AccessLog,
     server: HeaderValue,
     uploads: Arc<Semaphore>,
@@ -143,23 +143,23 @@ impl Respond for Proxy {
     fn respond(
         self: Arc<Self>,
         client: Client,
-        request: Request<Watched<Incoming>>,
+        request: Request<TrackedBody<Incoming>>,
     ) -> BoxFuture<'static, Response<Body>> {
         Box::pin(async move {
-            let line = self.log.note(client.address.ip(), &request);
+            let line = self.log.begin(client.address.ip(), &request);
             let mut request = Intake::of(request);
             let host = pages::public_host(request.headers()).filter(|_| client.on_loopback);
-            let response = match (host, self.place(request.body_mut())) {
-                (Some(host), _) => browser::foreign_host(&host),
+            let response = match (host, self.reserve_upload(request.body_mut())) {
+                (Some(host), _) => node_access::refuse_public_host(&host),
                 (None, Ok(())) => {
-                    let request = request.map(|body| bodies::limited(body, self.read_timeout));
+                    let request = request.map(|body| body_timeouts::limit_arrival(body, self.read_timeout));
                     self.answer(client.address, request).await
                 }
                 (None, Err(busy)) => busy.into_response(),
             };
-            let response = response.map(|body| bodies::taken_within(body, self.write_timeout));
+            let response = response.map(|body| body_timeouts::limit_delivery(body, self.write_timeout));
             match line {
-                Some(line) => line.watch(response),
+                Some(line) => line.track(response),
                 None => response,
             }
         })
@@ -168,7 +168,7 @@ impl Respond for Proxy {
 
 impl Proxy {
     /// Reserves an upload slot for a request with a body, until the body has been read.
-    fn place(&self, body: &mut Intake<Watched<Incoming>>) -> Result<(), Failure> {
+    fn reserve_upload(&self, body: &mut Intake<TrackedBody<Incoming>>) -> Result<(), Failure> {
         if !body.is_end_stream() {
             let place = self.uploads.clone().try_acquire_owned().map_err(|_| {
                 let why = format!("{UPLOADS_MAX} uploads are running, which is the most; try again later");
@@ -182,9 +182,9 @@ impl Proxy {
     async fn answer(&self, client: SocketAddr, request: Request<RequestBody>) -> Response<Body> {
         let hijacked = [Method::POST, Method::GET, Method::PUT].contains(request.method());
         match Command::find(request.uri().path()).filter(|_| hijacked) {
-            None => forward::pass(&self.behind, client, request).await,
+            None => forward::pass(&self.upstream, client, request).await,
             Some((command @ (Command::Add | Command::Put(_)), _)) => {
-                puts::answer(self, command, client, request).await
+                uploads::answer(self, command, client, request).await
             }
             Some((command, first)) => self.answer_here(command, first, request).await,
         }
@@ -197,8 +197,8 @@ impl Proxy {
         first: Option<String>,
         request: Request<RequestBody>,
     ) -> Response<Body> {
-        let marks = match self.browsers.admit(&request).await {
-            Ok(marks) => marks,
+        let extra = match self.access.admit(&request).await {
+            Ok(extra) => extra,
             Err(refusal) => return refusal,
         };
         let done = match Call::read(command, first, request).await {
@@ -206,7 +206,7 @@ impl Proxy {
             Err(failure) => Err(failure),
         };
         let mut response = done.unwrap_or_else(Failure::into_response);
-        marks.put_on(response.headers_mut());
+        extra.append_to(response.headers_mut());
         response.headers_mut().insert(header::SERVER, self.server.clone());
         response
     }
@@ -215,7 +215,7 @@ impl Proxy {
         match command {
             Command::PinAdd => pins::add(self, call).await,
             Command::PinRm => pins::rm(self, call).await,
-            Command::PinLs => listing::ls(self, call).await,
+            Command::PinLs => pin_ls::ls(self, call).await,
             Command::PinUpdate => pins::update(self, call).await,
             Command::RepoStat => repo::stat(self, call).await,
             Command::RepoGc => repo::gc(self, call).await,

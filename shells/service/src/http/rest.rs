@@ -12,10 +12,10 @@ use hyper::body::Incoming;
 use tower::ServiceExt;
 
 use super::HttpConfig;
-use super::access::AccessLog;
+use super::access_log::AccessLog;
 use super::answer;
 use super::auth::Auth;
-use super::connection::Watched;
+use super::connection::TrackedBody;
 use super::cors::Cors;
 use super::routes;
 use super::server::{Client, Limits, Respond, Server, Service, StartError, listen_tls};
@@ -86,10 +86,10 @@ impl Respond for Shared {
     fn respond(
         self: Arc<Self>,
         client: Client,
-        request: Request<Watched<Incoming>>,
+        request: Request<TrackedBody<Incoming>>,
     ) -> BoxFuture<'static, Response<Body>> {
         Box::pin(async move {
-            let mut line = self.access.note(client.address.ip(), &request);
+            let mut line = self.access.begin(client.address.ip(), &request);
             let response = match self.auth.as_ref().map(|auth| auth.admit(&request)) {
                 Some(Err(denied)) => with_headers(&self, *denied),
                 admitted => {
@@ -99,16 +99,16 @@ impl Respond for Shared {
                     // needs no check against DNS rebinding.
                     let check_host = client.on_loopback && user.is_none();
                     if let (Some(line), Some(user)) = (&mut line, user) {
-                        line.by(&user);
+                        line.set_user(&user);
                     }
-                    match self.cors.refuse(&request, check_host) {
+                    match self.cors.refusal(&request, check_host) {
                         Some(why) => with_headers(&self, answer::error(StatusCode::FORBIDDEN, why)),
                         None => respond(&self, request).await,
                     }
                 }
             };
             match line {
-                Some(line) => line.watch(response),
+                Some(line) => line.track(response),
                 None => response,
             }
         })
@@ -117,11 +117,11 @@ impl Respond for Shared {
 
 /// Answers an authenticated request: a CORS preflight, a redirect if the path ends in a slash, or its
 /// route.
-async fn respond(shared: &Shared, request: Request<Watched<Incoming>>) -> Response<Body> {
+async fn respond(shared: &Shared, request: Request<TrackedBody<Incoming>>) -> Response<Body> {
     if let Some(preflight) = shared.cors.preflight(&request) {
         return preflight;
     }
-    let page = shared.cors.page(&request);
+    let page = shared.cors.page_access(&request);
     let mut response = match without_slash(request.uri()) {
         Some(location) => redirect(location),
         None => {
@@ -132,7 +132,7 @@ async fn respond(shared: &Shared, request: Request<Watched<Incoming>>) -> Respon
             }
         }
     };
-    shared.cors.decorate(page.as_ref(), &mut response);
+    shared.cors.add_headers(page.as_ref(), &mut response);
     with_headers(shared, response)
 }
 

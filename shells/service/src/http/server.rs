@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Guard, Guarded, Watched};
+use super::connection::{RequestPhase, TimedStream, TrackedBody};
 use super::tls::Tls;
 
 /// Maximum of open connections over all addresses; more wait to be accepted. Each costs some 30 KiB.
@@ -35,7 +35,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Time limit of a TLS handshake, which takes a few round trips. The time limit of the headers begins only
 /// after it, and a client that stays silent before must not keep its connection.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A running API server.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ pub enum StartError {
     },
     /// The IPFS node that the proxy forwards to cannot be used, or a setting for it is invalid.
     #[error("{0}")]
-    Behind(String),
+    Upstream(String),
 }
 
 /// An API of the peer.
@@ -134,7 +134,7 @@ pub(super) trait Respond: Send + Sync + 'static {
     fn respond(
         self: Arc<Self>,
         client: Client,
-        request: Request<Watched<Incoming>>,
+        request: Request<TrackedBody<Incoming>>,
     ) -> BoxFuture<'static, Response<Body>>;
 }
 
@@ -152,7 +152,7 @@ pub(super) struct Limits {
 ///
 /// # Errors
 /// An address cannot be bound, or there is none.
-pub async fn check(service: Service, listen: &[SocketAddr]) -> Result<(), StartError> {
+pub async fn check_addresses(service: Service, listen: &[SocketAddr]) -> Result<(), StartError> {
     bind(service, listen).await.map(drop)
 }
 
@@ -200,7 +200,7 @@ pub(super) async fn listen_tls(
     });
     let addresses = addresses.collect::<Result<_, _>>()?;
     let stop = CancellationToken::new();
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut running = JoinSet::new();
     for listener in listeners {
         running.spawn(accept(
@@ -209,7 +209,7 @@ pub(super) async fn listen_tls(
             respond.clone(),
             limits.clone(),
             stop.clone(),
-            places.clone(),
+            permits.clone(),
         ));
     }
     Ok(Server {
@@ -242,12 +242,12 @@ async fn accept(
     respond: Arc<impl Respond>,
     limits: Limits,
     stop: CancellationToken,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 ) {
     let mut connections = JoinSet::new();
     let on_loopback = listener.local_addr().is_ok_and(|at| at.ip().is_loopback());
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else {
+        let Ok(permit) = permits.clone().acquire_owned().await else {
             return;
         };
         let accepted = tokio::select! {
@@ -263,10 +263,10 @@ async fn accept(
                 let tls = tls.clone();
                 connections.spawn(async move {
                     match tls {
-                        None => connection(stream, client, respond, limits, stop).await,
-                        Some(tls) => secure(&tls, stream, client, respond, limits, stop).await,
+                        None => serve_connection(stream, client, respond, limits, stop).await,
+                        Some(tls) => serve_tls(&tls, stream, client, respond, limits, stop).await,
                     }
-                    drop(place);
+                    drop(permit);
                 });
             }
             Err(error) => {
@@ -280,7 +280,7 @@ async fn accept(
     while connections.join_next().await.is_some() {}
 }
 
-async fn secure(
+async fn serve_tls(
     tls: &Tls,
     stream: TcpStream,
     client: Client,
@@ -288,13 +288,13 @@ async fn secure(
     limits: Limits,
     stop: CancellationToken,
 ) {
-    let shaking = tokio::time::timeout(HANDSHAKE, tls.accept(stream));
-    let shaken = tokio::select! {
-        shaken = shaking => shaken.unwrap_or_else(|late| Err(late.into())),
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
+    let stream = tokio::select! {
+        stream = handshake => stream.unwrap_or_else(|late| Err(late.into())),
         () = stop.cancelled() => return,
     };
-    match shaken {
-        Ok(stream) => connection(stream, client, respond, limits, stop).await,
+    match stream {
+        Ok(stream) => serve_connection(stream, client, respond, limits, stop).await,
         Err(error) => {
             let service = limits.service.name();
             tracing::debug!(%error, "a client of the {service} did not complete the TLS handshake");
@@ -302,29 +302,29 @@ async fn secure(
     }
 }
 
-async fn connection(
+async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     client: Client,
     respond: Arc<impl Respond>,
     limits: Limits,
     stop: CancellationToken,
 ) {
-    let guard = Guard::new();
-    let io = Guarded::new(
+    let phase = RequestPhase::new();
+    let io = TimedStream::new(
         // An error in the middle of a stream is reported in trailers.
         AllowTrailers::new(stream),
-        guard.clone(),
+        phase.clone(),
         limits.read_header_timeout,
         limits.idle_timeout,
     );
     let service = service_fn(move |request| {
-        let (request, response) = guard.request(request);
+        let (request, response) = phase.begin(request);
         let answer = respond.clone().respond(client, request);
-        async move { Ok::<_, Infallible>(response.watch(answer.await)) }
+        async move { Ok::<_, Infallible>(response.track(answer.await)) }
     });
     let serving = http1::Builder::new()
         .max_header_size(limits.max_header_bytes.max(4096) + HEADER_SLOP)
-        // `Guarded` implements both timeouts.
+        // `TimedStream` implements both timeouts.
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(io), service);
     let mut serving = std::pin::pin!(serving);

@@ -18,10 +18,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{HttpConfig, Server, serve};
-use crate::cluster::testing::{Fake, Manner, cid, local, peer};
+use crate::cluster::testing::{Behaviour, FakeCluster, cid, local, peer};
 
 struct Api {
-    fake: Fake,
+    fake: FakeCluster,
     server: Server,
 }
 
@@ -92,7 +92,7 @@ impl Api {
     }
 
     async fn with(change: impl FnOnce(&mut HttpConfig)) -> Self {
-        let fake = Fake::new(3).await;
+        let fake = FakeCluster::new(3).await;
         let mut config = HttpConfig {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             ..HttpConfig::default()

@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::server::TlsStream;
 
 /// Time limit of a handshake. Two round trips across the world take one second.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// First byte of a TLS connection: a handshake record.
 const HANDSHAKE_RECORD: u8 = 0x16;
@@ -41,20 +41,20 @@ impl Tls {
     /// A file cannot be read or has the wrong content, or the key does not fit the certificate; the message
     /// names the file.
     pub fn load(certificate: &Path, key: &Path) -> Result<Self, String> {
-        let told =
+        let failed =
             |path: &Path, what: &str, error: &dyn fmt::Display| format!("{what} {}: {error}", path.display());
         let chain = CertificateDer::pem_file_iter(certificate)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| told(certificate, "the certificate", &error))?;
+            .map_err(|error| failed(certificate, "the certificate", &error))?;
         if chain.is_empty() {
-            return Err(told(
+            return Err(failed(
                 certificate,
                 "the certificate",
                 &"the file contains no certificate",
             ));
         }
         let secret =
-            PrivateKeyDer::from_pem_file(key).map_err(|error| told(key, "the private key", &error))?;
+            PrivateKeyDer::from_pem_file(key).map_err(|error| failed(key, "the private key", &error))?;
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, secret))
@@ -67,7 +67,7 @@ impl Tls {
 
     /// Performs the handshake on a new connection. A client that speaks plain HTTP gets [`NOT_TLS`].
     pub(super) async fn accept(&self, mut stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let shaking = async {
+        let handshake = async {
             let mut first = [0];
             if stream.peek(&mut first).await? == 1 && first[0] != HANDSHAKE_RECORD {
                 stream.write_all(NOT_TLS).await?;
@@ -76,7 +76,7 @@ impl Tls {
             }
             self.0.accept(stream).await
         };
-        tokio::time::timeout(HANDSHAKE, shaking)
+        tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake)
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Sha256, Sha384, Sha512};
 
 /// A parsed token whose signature has not been verified.
-pub(super) struct Claimed<'a> {
+pub(super) struct UnverifiedToken<'a> {
     signed: &'a str,
     signature: Vec<u8>,
     algorithm: Algorithm,
@@ -53,11 +53,11 @@ pub(super) fn sign(user: &str, password: &str) -> String {
 }
 
 /// Parses a token; `None` if it is malformed.
-pub(super) fn parse(token: &str) -> Option<Claimed<'_>> {
+pub(super) fn parse(token: &str) -> Option<UnverifiedToken<'_>> {
     let (signed, signature) = token.rsplit_once('.')?;
     let (head, claims) = signed.split_once('.')?;
     let header: Header = decode(head)?;
-    Some(Claimed {
+    Some(UnverifiedToken {
         signed,
         signature: URL_SAFE_NO_PAD.decode(signature).ok()?,
         algorithm: header.alg,
@@ -69,14 +69,14 @@ fn decode<T: for<'de> Deserialize<'de>>(part: &str) -> Option<T> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
 }
 
-impl Claimed<'_> {
+impl UnverifiedToken<'_> {
     /// Returns the user that the token names (`iss`).
     pub(super) fn user(&self) -> &str {
         &self.claims.iss
     }
 
     /// Verifies the signature with this password, and the time limits at `now`, in seconds since 1970.
-    pub(super) fn holds(&self, password: &str, now: f64) -> bool {
+    pub(super) fn verify(&self, password: &str, now: f64) -> bool {
         let (signed, signature) = (self.signed, &self.signature);
         let genuine = match self.algorithm {
             Algorithm::Sha256 => is_signed::<Hmac<Sha256>>(password, signed, signature),
@@ -110,13 +110,13 @@ mod tests {
         let token = sign("ann", "secret");
         let claimed = parse(&token).unwrap();
         assert_eq!(claimed.user(), "ann");
-        assert!(claimed.holds("secret", 0.0));
-        assert!(!claimed.holds("Secret", 0.0));
+        assert!(claimed.verify("secret", 0.0));
+        assert!(!claimed.verify("Secret", 0.0));
         let (signed, signature) = token.rsplit_once('.').unwrap();
         let other = sign("bob", "secret");
         let forged = format!("{}.{signature}", other.rsplit_once('.').unwrap().0);
-        assert!(!parse(&forged).unwrap().holds("secret", 0.0));
-        assert!(!parse(&format!("{signed}.")).unwrap().holds("secret", 0.0));
+        assert!(!parse(&forged).unwrap().verify("secret", 0.0));
+        assert!(!parse(&format!("{signed}.")).unwrap().verify("secret", 0.0));
     }
 
     #[test]
@@ -143,7 +143,7 @@ mod tests {
             (json!({"iss": "a", "iat": 101}), false),
         ] {
             assert_eq!(
-                parse(&signed(claims.clone())).unwrap().holds("s", 100.0),
+                parse(&signed(claims.clone())).unwrap().verify("s", 100.0),
                 holds,
                 "{claims}"
             );

@@ -10,7 +10,7 @@ use super::*;
 
 /// The rows of one peer: statuses by CID, sent in pieces of this many, and failing after so many pieces.
 #[derive(Debug, Clone)]
-struct Said {
+struct PeerRows {
     rows: BTreeMap<u32, TrackerStatus>,
     piece: usize,
     fails_after: Option<usize>,
@@ -46,8 +46,8 @@ fn pin(n: u32, allocations: &[u8]) -> Pin {
     }
 }
 
-fn state(status: TrackerStatus) -> State {
-    State {
+fn state(status: TrackerStatus) -> CidStatus {
+    CidStatus {
         status,
         since: Timestamp(0),
         attempts: 0,
@@ -56,7 +56,11 @@ fn state(status: TrackerStatus) -> State {
     }
 }
 
-fn source<R: Send + 'static>(rows: Vec<(u32, R)>, piece: usize, fails_after: Option<usize>) -> Pieces<R> {
+fn source<R: Send + 'static>(
+    rows: Vec<(u32, R)>,
+    piece: usize,
+    fails_after: Option<usize>,
+) -> PieceStream<R> {
     let (out, pieces) = mpsc::channel(1);
     tokio::spawn(async move {
         let mut rows = rows.into_iter().peekable();
@@ -85,16 +89,16 @@ fn source<R: Send + 'static>(rows: Vec<(u32, R)>, piece: usize, fails_after: Opt
 fn model(
     pins: &Pins,
     own: &BTreeMap<u32, TrackerStatus>,
-    others: &[Said],
+    others: &[PeerRows],
     filter: StatusFilter,
 ) -> Vec<(String, Vec<(String, TrackerStatus)>)> {
     let mut shown = Vec::new();
     let mut known: std::collections::BTreeSet<u32> = pins.keys().chain(own.keys()).copied().collect();
-    let visible = |said: &Said| -> BTreeMap<u32, TrackerStatus> {
-        let pieces: Vec<_> = said.rows.iter().collect();
-        let seen = said
+    let visible = |sender: &PeerRows| -> BTreeMap<u32, TrackerStatus> {
+        let pieces: Vec<_> = sender.rows.iter().collect();
+        let seen = sender
             .fails_after
-            .map_or(usize::MAX, |after| after.saturating_mul(said.piece));
+            .map_or(usize::MAX, |after| after.saturating_mul(sender.piece));
         pieces
             .into_iter()
             .take(seen)
@@ -103,10 +107,10 @@ fn model(
     };
     let others: Vec<(BTreeMap<u32, TrackerStatus>, bool, Option<u32>)> = others
         .iter()
-        .map(|said| {
-            let seen = visible(said);
+        .map(|sender| {
+            let seen = visible(sender);
             let last = seen.keys().last().copied();
-            (seen, said.fails_after.is_some(), last)
+            (seen, sender.fails_after.is_some(), last)
         })
         .collect();
     known.extend(others.iter().flat_map(|(rows, ..)| rows.keys().copied()));
@@ -147,7 +151,7 @@ async fn merged(
     pins: &Pins,
     own: &BTreeMap<u32, TrackerStatus>,
     own_piece: usize,
-    others: &[Said],
+    others: &[PeerRows],
     filter: StatusFilter,
 ) -> Vec<(String, Vec<(String, TrackerStatus)>)> {
     let all: std::collections::BTreeSet<u32> = pins.keys().chain(own.keys()).copied().collect();
@@ -163,8 +167,8 @@ async fn merged(
         )
     });
     let own = source(rows.collect(), own_piece, None);
-    let peers = others.iter().enumerate().map(|(index, said)| {
-        let rows = said.rows.iter().map(|(n, status)| {
+    let peers = others.iter().enumerate().map(|(index, sender)| {
+        let rows = sender.rows.iter().map(|(n, status)| {
             (
                 *n,
                 Row {
@@ -173,15 +177,19 @@ async fn merged(
                 },
             )
         });
-        let pieces = source(rows.collect(), said.piece, said.fails_after);
-        (peer(u8::try_from(index).unwrap() + 2), Speaker::default(), pieces)
+        let pieces = source(rows.collect(), sender.piece, sender.fails_after);
+        (
+            peer(u8::try_from(index).unwrap() + 2),
+            PeerDetails::default(),
+            pieces,
+        )
     });
     let merge = Merge::new(
-        (peer(1), Speaker::default()),
+        (peer(1), PeerDetails::default()),
         own,
         peers.collect(),
         filter,
-        Absence::Means,
+        MissingRow::Implied,
     );
     let (out, mut batches) = mpsc::channel(1);
     tokio::spawn(merge.run(out));
@@ -209,11 +217,13 @@ fn any_rows() -> impl Strategy<Value = BTreeMap<u32, TrackerStatus>> {
     proptest::collection::btree_map(0_u32..24, any_status(), 0..16)
 }
 
-fn any_said() -> impl Strategy<Value = Said> {
-    (any_rows(), 1_usize..5, proptest::option::of(0_usize..5)).prop_map(|(rows, piece, fails_after)| Said {
-        rows,
-        piece,
-        fails_after,
+fn any_peer_rows() -> impl Strategy<Value = PeerRows> {
+    (any_rows(), 1_usize..5, proptest::option::of(0_usize..5)).prop_map(|(rows, piece, fails_after)| {
+        PeerRows {
+            rows,
+            piece,
+            fails_after,
+        }
     })
 }
 
@@ -224,7 +234,7 @@ proptest! {
         pins in proptest::collection::btree_map(0_u32..24, proptest::collection::vec(1_u8..5, 0..4), 0..20),
         mut own in any_rows(),
         own_piece in 1_usize..5,
-        others in proptest::collection::vec(any_said(), 0..4),
+        others in proptest::collection::vec(any_peer_rows(), 0..4),
         filter in prop_oneof![Just(""), Just("pinned"), Just("remote"), Just("error"), Just("pin_queued,pinned")],
     ) {
         for n in pins.keys() {
@@ -260,9 +270,9 @@ async fn peer_with_unsorted_rows_is_a_cluster_error() {
         1,
         None,
     );
-    let me = (peer(1), Speaker::default());
-    let others = vec![(peer(2), Speaker::default(), pieces)];
-    let merge = Merge::new(me, own, others, StatusFilter::ALL, Absence::Means);
+    let me = (peer(1), PeerDetails::default());
+    let others = vec![(peer(2), PeerDetails::default(), pieces)];
+    let merge = Merge::new(me, own, others, StatusFilter::ALL, MissingRow::Implied);
     let (out, mut batches) = mpsc::channel(1);
     tokio::spawn(merge.run(out));
     let rows = batches.recv().await.unwrap().unwrap();

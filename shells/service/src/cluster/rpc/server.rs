@@ -12,13 +12,13 @@ use tokio::time::interval;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::blocks;
-use super::{Answer, Call, Row, Speaker, State};
-use crate::cluster::add::Keep;
-use crate::cluster::merge::{OwnRow, Piece, Pieces};
+use super::{Answer, Call, CidStatus, PeerDetails, Row};
+use crate::cluster::add::GcHold;
+use crate::cluster::merge::{OwnRow, Piece, PieceStream};
 use crate::cluster::world::Channel;
 use crate::cluster::{Cluster, Error, status_all};
 
-/// Interval of heartbeats, well within the caller's [`SILENCE`](super::SILENCE).
+/// Interval of heartbeats, well within the caller's [`ANSWER_TIMEOUT`](super::ANSWER_TIMEOUT).
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Maximum of blocks of one upload queued for the IPFS node: at most 16 MiB, on top of one chunk.
@@ -43,27 +43,27 @@ impl Cluster {
     async fn answer(&self, call: Call, channel: &mut dyn Channel) -> Result<(), Error> {
         match call {
             Call::Id => {
-                let identity = working(channel, self.identity()).await??;
+                let identity = with_heartbeats(channel, self.identity()).await??;
                 send(channel, &Answer::Id(Box::new(identity))).await
             }
             Call::Status { .. } | Call::Recover { .. } | Call::Sync { .. } => {
-                let (speaker, state) = working(channel, self.answer_one(call)).await??;
-                send(channel, &Answer::Speaker(speaker)).await?;
-                send(channel, &Answer::State(state)).await
+                let (details, state) = with_heartbeats(channel, self.answer_one(call)).await??;
+                send(channel, &Answer::Details(details)).await?;
+                send(channel, &Answer::Status(state)).await
             }
             Call::StatusAll { filter } => self.answer_status_all(&filter, channel).await,
             Call::RecoverAll => {
-                let pieces = working(channel, self.recovered_rows()).await??;
+                let pieces = with_heartbeats(channel, self.recovered_rows()).await??;
                 self.answer_rows(pieces, channel).await
             }
             Call::SyncAll => {
-                let pieces = working(channel, self.synced_rows()).await??;
+                let pieces = with_heartbeats(channel, self.synced_rows()).await??;
                 self.answer_rows(pieces, channel).await
             }
             Call::PutBlocks => self.answer_put_blocks(channel).await,
             Call::RepoGc => self.answer_repo_gc(channel).await,
             Call::RepoStat { objects } => {
-                let all = working(channel, self.own_repository(objects)).await??;
+                let all = with_heartbeats(channel, self.own_repository(objects)).await??;
                 let answer = Answer::RepoStat {
                     size: all.size,
                     storage_max: all.storage_max,
@@ -87,7 +87,7 @@ impl Cluster {
     }
 
     /// Returns the status of one CID, after the operation of the call.
-    pub(in crate::cluster) async fn answer_one(&self, call: Call) -> Result<(Speaker, State), Error> {
+    pub(in crate::cluster) async fn answer_one(&self, call: Call) -> Result<(PeerDetails, CidStatus), Error> {
         let state = match call {
             Call::Status { cid } => self.own_state(&cid).await?.1,
             Call::Recover { cid } => self.recover_here(&cid).await?,
@@ -101,14 +101,14 @@ impl Cluster {
             | Call::RepoStat { .. }
             | Call::Links => return Err(Error::Closed),
         };
-        Ok((self.speaker().await, state))
+        Ok((self.own_details().await, state))
     }
 
     async fn answer_status_all(&self, filter: &str, channel: &mut dyn Channel) -> Result<(), Error> {
         let filter = StatusFilter::from_names(filter);
         let me = self.peer().clone();
         let (mut scan, running) = self.scan().await?;
-        send(channel, &Answer::Speaker(self.speaker().await)).await?;
+        send(channel, &Answer::Details(self.own_details().await)).await?;
         loop {
             let (rest, entries) = scan.next().await?;
             let Some(upto) = entries.last().map(|entry| entry.cid.clone()) else {
@@ -123,11 +123,15 @@ impl Cluster {
         }
     }
 
-    async fn answer_rows(&self, mut pieces: Pieces<OwnRow>, channel: &mut dyn Channel) -> Result<(), Error> {
-        send(channel, &Answer::Speaker(self.speaker().await)).await?;
+    async fn answer_rows(
+        &self,
+        mut pieces: PieceStream<OwnRow>,
+        channel: &mut dyn Channel,
+    ) -> Result<(), Error> {
+        send(channel, &Answer::Details(self.own_details().await)).await?;
         while let Some(piece) = pieces.recv().await {
             match piece? {
-                Piece::Speaker(speaker) => send(channel, &Answer::Speaker(speaker)).await?,
+                Piece::Details(details) => send(channel, &Answer::Details(details)).await?,
                 Piece::Rows(rows, upto) => {
                     let rows = rows
                         .into_iter()
@@ -145,12 +149,12 @@ impl Cluster {
 
     async fn answer_put_blocks(&self, channel: &mut dyn Channel) -> Result<(), Error> {
         let (out, incoming) = mpsc::channel(BLOCKS_WAITING);
-        let _keep = Keep::new(&self.inner.backend);
+        let _hold = GcHold::new(&self.inner.backend);
         let backend = self.inner.backend.clone();
         let mut storing =
             tokio::spawn(async move { backend.put_blocks(ReceiverStream::new(incoming)).await });
         let received = receive_blocks(channel, out).await;
-        let stored = working(channel, &mut storing).await;
+        let stored = with_heartbeats(channel, &mut storing).await;
         received?;
         let stored = stored?.map_err(|_| Error::Closed)??;
         send(
@@ -166,7 +170,7 @@ impl Cluster {
         let (out, mut batches) = mpsc::channel(1);
         let cluster = self.clone();
         let collecting = tokio::spawn(async move { cluster.collect_garbage(out).await });
-        while let Some(batch) = working(channel, batches.recv()).await? {
+        while let Some(batch) = with_heartbeats(channel, batches.recv()).await? {
             send(channel, &Answer::Collected(batch)).await?;
         }
         collecting.await.map_err(|_| Error::Closed)?
@@ -200,7 +204,7 @@ async fn receive_blocks(
 }
 
 /// Waits for `work` while sending heartbeats.
-async fn working<T>(channel: &mut dyn Channel, work: impl Future<Output = T>) -> Result<T, Error> {
+async fn with_heartbeats<T>(channel: &mut dyn Channel, work: impl Future<Output = T>) -> Result<T, Error> {
     let mut work = std::pin::pin!(work);
     let mut beat = interval(HEARTBEAT);
     // The first tick is immediate.

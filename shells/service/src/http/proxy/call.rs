@@ -13,7 +13,7 @@ use http_body_util::BodyStream;
 use percent_encoding::percent_decode_str;
 use tokio::time::timeout;
 
-use super::reply::Failure;
+use super::kubo_response::Failure;
 
 /// Maximum of arguments and options in a query, which holds paths of some KiB and at most a few thousand
 /// CIDs.
@@ -125,8 +125,8 @@ impl Call {
     }
 
     /// Formats a CID in the base that the client asked for.
-    pub(super) fn show(&self, cid: &Cid) -> String {
-        self.options.show(cid)
+    pub(super) fn format_cid(&self, cid: &Cid) -> String {
+        self.options.format_cid(cid)
     }
 }
 
@@ -199,7 +199,7 @@ impl Options {
     }
 
     /// Formats a CID in the base that the client asked for (`cid-base`).
-    pub(super) fn show(&self, cid: &Cid) -> String {
+    pub(super) fn format_cid(&self, cid: &Cid) -> String {
         let Some(base) = self.text(&["cid-base"]).and_then(base_named) else {
             return cid.to_string();
         };

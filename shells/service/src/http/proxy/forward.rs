@@ -8,8 +8,8 @@ use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Request, Response, StatusCode};
 use cluster_ipfs::api::{RequestBody, Silent, WasSilent};
 
-use super::behind::Behind;
-use super::reply::Failure;
+use super::kubo_response::Failure;
+use super::upstream::Upstream;
 
 /// Hop-by-hop headers (RFC 9110 §7.6.1). `Trailer` is not among them: it announces trailers that are
 /// forwarded.
@@ -33,7 +33,7 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Forwards a request. If the node cannot be reached, the response is the Go peer's, with the reason.
 pub(super) async fn pass(
-    behind: &Behind,
+    upstream: &Upstream,
     client: SocketAddr,
     mut request: Request<RequestBody>,
 ) -> Response<Body> {
@@ -45,7 +45,7 @@ pub(super) async fn pass(
         .get::<WasSilent>()
         .cloned()
         .unwrap_or_default();
-    match behind.send(request).await {
+    match upstream.send(request).await {
         Ok(mut response) => {
             strip(response.headers_mut());
             response

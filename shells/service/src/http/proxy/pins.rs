@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
 use super::call::Call;
-use super::reply::{Failure, Sink, objects, once, running};
-use super::{Proxy, waiting};
+use super::kubo_response::{Failure, Sink, json_lines, json_object, stream_output};
+use super::{Proxy, pin_progress};
 use crate::cluster::{Cluster, Error};
 
 #[derive(Serialize)]
@@ -46,7 +46,7 @@ impl Proxy {
             format!("&timeout={}", escape(limit))
         };
         let query = format!("/api/v0/resolve?arg={}{limit}", escape(arg));
-        let Resolved { path } = self.behind.object(&query, &call.credentials).await?;
+        let Resolved { path } = self.upstream.object(&query, &call.credentials).await?;
         let cid = path.strip_prefix("/ipfs/").and_then(|cid| cid.parse().ok());
         cid.ok_or_else(|| Failure::failed(format!("{arg} leads to {path}, which has no CID of its own")))
     }
@@ -72,7 +72,7 @@ fn deadline(call: &Call) -> Result<Option<Instant>, Failure> {
 }
 
 /// Waits for `work` until the client's deadline.
-async fn within<T>(
+async fn with_deadline<T>(
     deadline: Option<Instant>,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
@@ -90,7 +90,7 @@ async fn within<T>(
 pub(super) async fn add(proxy: &Proxy, call: Call) -> Result<Response<Body>, Failure> {
     let deadline = deadline(&call)?;
     let progress = call.options.flag(&["progress"], false)?;
-    let agreed = within(deadline, async {
+    let agreed = with_deadline(deadline, async {
         let mut pinned = Vec::with_capacity(call.args.len());
         for arg in &call.args {
             let cid = proxy.resolve(&call, arg).await?;
@@ -100,32 +100,32 @@ pub(super) async fn add(proxy: &Proxy, call: Call) -> Result<Response<Body>, Fai
         Ok(pinned)
     });
     let pinned = agreed.await?;
-    let pins = pinned.iter().map(|(cid, _)| shown(&call, cid));
+    let pins = pinned.iter().map(|(cid, _)| format_cid(&call, cid));
     let pins = Pins { pins: pins.collect() };
     if !progress {
-        within(deadline, hold_all(&proxy.cluster, &pinned)).await?;
-        return Ok(once(&pins));
+        with_deadline(deadline, wait_until_held(&proxy.cluster, &pinned)).await?;
+        return Ok(json_object(&pins));
     }
     let cluster = proxy.cluster.clone();
-    let telling = running(move |sink| async move {
-        within(deadline, tell(cluster, pinned, &sink)).await?;
+    let progress = stream_output(move |sink| async move {
+        with_deadline(deadline, stream_progress(cluster, pinned, &sink)).await?;
         sink.send(&pins).await
     });
-    objects(telling).await
+    json_lines(progress).await
 }
 
-async fn hold_all(cluster: &Cluster, pinned: &[(Cid, Pin)]) -> Result<(), Failure> {
+async fn wait_until_held(cluster: &Cluster, pinned: &[(Cid, Pin)]) -> Result<(), Failure> {
     for (cid, pin) in pinned {
-        waiting::until_held(cluster, cid, pin, |_| std::future::ready(Ok(()))).await?;
+        pin_progress::until_held(cluster, cid, pin, |_| std::future::ready(Ok(()))).await?;
     }
     Ok(())
 }
 
-async fn tell(cluster: Cluster, pinned: Vec<(Cid, Pin)>, sink: &Sink) -> Result<(), Failure> {
+async fn stream_progress(cluster: Cluster, pinned: Vec<(Cid, Pin)>, sink: &Sink) -> Result<(), Failure> {
     let mut before = 0;
     for (cid, pin) in pinned {
         let mut latest = before;
-        waiting::until_held(&cluster, &cid, &pin, |seen| {
+        pin_progress::until_held(&cluster, &cid, &pin, |seen| {
             latest = before + seen;
             let line = Progressed { progress: latest };
             async move { sink.send(&line).await }
@@ -137,32 +137,32 @@ async fn tell(cluster: Cluster, pinned: Vec<(Cid, Pin)>, sink: &Sink) -> Result<
 }
 
 /// Formats a CID of the core in the base that the client asked for.
-pub(super) fn shown(call: &Call, cid: &Cid) -> String {
+pub(super) fn format_cid(call: &Call, cid: &Cid) -> String {
     let parsed = cluster_ipfs::Cid::try_from(cid.as_bytes());
-    parsed.map_or_else(|_| cid.to_string(), |cid| call.show(&cid))
+    parsed.map_or_else(|_| cid.to_string(), |cid| call.format_cid(&cid))
 }
 
 async fn pin(proxy: &Proxy, call: &Call, cid: &Cid) -> Result<Pin, Failure> {
-    let asked = asked(call)?;
+    let asked = requested_options(call)?;
     let before = proxy.pin_of(cid).await?;
     let recursive = |pin: &Pin| pin.options.mode == PinMode::Recursive;
     if asked.mode == PinMode::Direct && before.as_ref().is_some_and(recursive) {
-        let cid = shown(call, cid);
+        let cid = format_cid(call, cid);
         return Err(Failure::failed(format!("pin: {cid} already pinned recursively")));
     }
     let options = match before {
-        Some(before) => renewed(before.options, asked),
+        Some(before) => merged_options(before.options, asked),
         None => asked,
     };
     let done = proxy.cluster.pin(cid.clone(), &options).await;
-    done.map_err(|error| Failure::from(error).within("pin: "))
+    done.map_err(|error| Failure::from(error).prefixed("pin: "))
 }
 
 /// Returns the pin options of a call: those of Kubo and those of the cluster's own API.
-fn asked(call: &Call) -> Result<PinOptions, Failure> {
+fn requested_options(call: &Call) -> Result<PinOptions, Failure> {
     let mut asked =
         PinOptions::from_query(&Query::parse(call.options.query()), Time::now()).map_err(Failure::failed)?;
-    asked.name = name(call.options.text(&["name", "n"]))?;
+    asked.name = checked_name(call.options.text(&["name", "n"]))?;
     // The Go peer's proxy accepts `type=direct`.
     let direct = call.options.text(&["type"]) == Some("direct");
     asked.mode = if call.options.flag(&["recursive", "r"], true)? && !direct {
@@ -177,7 +177,7 @@ fn asked(call: &Call) -> Result<PinOptions, Failure> {
 ///
 /// # Errors
 /// It is longer than [`PIN_NAME_MAX`] bytes.
-pub(super) fn name(name: Option<&str>) -> Result<String, Failure> {
+pub(super) fn checked_name(name: Option<&str>) -> Result<String, Failure> {
     let name = name.unwrap_or_default();
     if name.len() > PIN_NAME_MAX {
         let message = format!("pin name is {} bytes (max {PIN_NAME_MAX} bytes)", name.len());
@@ -187,7 +187,7 @@ pub(super) fn name(name: Option<&str>) -> Result<String, Failure> {
 }
 
 /// Returns the options of a pin that is pinned again: those that Kubo's clients cannot set are kept.
-fn renewed(before: PinOptions, asked: PinOptions) -> PinOptions {
+fn merged_options(before: PinOptions, asked: PinOptions) -> PinOptions {
     let now = Time::now();
     let factor = |asked: i32, before: i32| if asked == 0 { before } else { asked };
     PinOptions {
@@ -216,7 +216,7 @@ fn renewed(before: PinOptions, asked: PinOptions) -> PinOptions {
 /// Answers `pin/rm`, when no peer's IPFS node holds the pins any more.
 pub(super) async fn rm(proxy: &Proxy, call: Call) -> Result<Response<Body>, Failure> {
     let recursive = call.options.flag(&["recursive", "r"], true)?;
-    let done = within(deadline(&call)?, async {
+    let done = with_deadline(deadline(&call)?, async {
         let mut cids = Vec::with_capacity(call.args.len());
         for arg in &call.args {
             let cid = proxy.resolve(&call, arg).await?;
@@ -224,18 +224,18 @@ pub(super) async fn rm(proxy: &Proxy, call: Call) -> Result<Response<Body>, Fail
             cids.push(cid);
         }
         for cid in &cids {
-            waiting::until_released(&proxy.cluster, cid).await?;
+            pin_progress::until_released(&proxy.cluster, cid).await?;
         }
-        Ok(cids.iter().map(|cid| shown(&call, cid)).collect())
+        Ok(cids.iter().map(|cid| format_cid(&call, cid)).collect())
     });
-    Ok(once(&Pins { pins: done.await? }))
+    Ok(json_object(&Pins { pins: done.await? }))
 }
 
 async fn unpin(proxy: &Proxy, call: &Call, cid: &Cid, recursive: bool) -> Result<(), Failure> {
     let not_pinned = || Failure::failed("not pinned or pinned indirectly");
     let pin = proxy.pin_of(cid).await?.ok_or_else(not_pinned)?;
     if pin.options.mode == PinMode::Recursive && !recursive {
-        let cid = shown(call, cid);
+        let cid = format_cid(call, cid);
         return Err(Failure::failed(format!("{cid} is pinned recursively")));
     }
     match proxy.cluster.unpin(cid.clone()).await {
@@ -248,7 +248,7 @@ async fn unpin(proxy: &Proxy, call: &Call, cid: &Cid, recursive: bool) -> Result
 /// Answers `pin/update`, when the new pin is held and the old one, kept until then, is released.
 pub(super) async fn update(proxy: &Proxy, call: Call) -> Result<Response<Body>, Failure> {
     let unpin = call.options.flag(&["unpin"], true)?;
-    let done = within(deadline(&call)?, async {
+    let done = with_deadline(deadline(&call)?, async {
         let from = proxy.resolve(&call, &call.args[0]).await?;
         let to = proxy.resolve(&call, &call.args[1]).await?;
         let recursive = |pin: &Pin| pin.options.mode == PinMode::Recursive;
@@ -260,17 +260,17 @@ pub(super) async fn update(proxy: &Proxy, call: Call) -> Result<Response<Body>, 
                 return Err(Failure::failed("'to' cid was already recursively pinned"));
             }
             let name = old.options.name.clone();
-            let mut options = renewed(old.options, PinOptions::default());
+            let mut options = merged_options(old.options, PinOptions::default());
             options.name = name;
             options.pin_update = Some(from.to_string());
             let pin = proxy.cluster.pin(to.clone(), &options).await?;
-            hold_all(&proxy.cluster, &[(to.clone(), pin)]).await?;
+            wait_until_held(&proxy.cluster, &[(to.clone(), pin)]).await?;
             if unpin {
                 proxy.cluster.unpin(from.clone()).await?;
-                waiting::until_released(&proxy.cluster, &from).await?;
+                pin_progress::until_released(&proxy.cluster, &from).await?;
             }
         }
-        Ok(vec![shown(&call, &from), shown(&call, &to)])
+        Ok(vec![format_cid(&call, &from), format_cid(&call, &to)])
     });
-    Ok(once(&Pins { pins: done.await? }))
+    Ok(json_object(&Pins { pins: done.await? }))
 }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::Proxy;
 use super::call::Call;
-use super::reply::{Failure, objects, once, running};
+use super::kubo_response::{Failure, json_lines, json_object, stream_output};
 
 /// Capacity of the channel of removed keys.
 const KEYS: usize = 256;
@@ -35,13 +35,13 @@ pub(super) async fn stat(proxy: &Proxy, call: Call) -> Result<Response<Body>, Fa
     let size_only = call.options.flag(&["size-only", "s"], false)?;
     // All members count their blocks at the same time.
     let path = format!("/api/v0/repo/stat?size-only={size_only}");
-    let own = proxy.behind.object::<Stat>(&path, &call.credentials);
+    let own = proxy.upstream.object::<Stat>(&path, &call.credentials);
     let others = async { Ok(proxy.cluster.other_repositories(!size_only).await?) };
     let (mut stat, others) = tokio::try_join!(own, others)?;
     stat.size = stat.size.saturating_add(others.size);
     stat.storage_max = stat.storage_max.saturating_add(others.storage_max);
     stat.objects = stat.objects.saturating_add(others.objects);
-    Ok(once(&stat))
+    Ok(json_object(&stat))
 }
 
 /// A CID as Go's types show it within JSON.
@@ -64,10 +64,10 @@ pub(super) async fn gc(proxy: &Proxy, call: Call) -> Result<Response<Body>, Fail
     let stream_errors = call.options.flag(&["stream-errors"], false)?;
     let silent = call.options.flag(&["silent"], false)? && !stream_errors;
     let cluster = proxy.cluster.clone();
-    let lines = running(move |sink| async move {
+    let lines = stream_output(move |sink| async move {
         let (out, mut steps) = mpsc::channel(KEYS);
         let collect = async move { cluster.collect_everywhere(out).await };
-        let tell = async {
+        let send = async {
             let (mut errors, mut failed) = (Vec::new(), false);
             while let Some(step) = steps.recv().await {
                 failed |= step.key.is_none();
@@ -91,9 +91,9 @@ pub(super) async fn gc(proxy: &Proxy, call: Call) -> Result<Response<Body>, Fail
                 (true, false) => Err(Failure::failed(errors.join("; "))),
             }
         };
-        let (collected, told) = tokio::join!(collect, tell);
-        told?;
+        let (collected, sent) = tokio::join!(collect, send);
+        sent?;
         Ok(collected?)
     });
-    objects(lines).await
+    json_lines(lines).await
 }

@@ -10,8 +10,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{Behind, ProxyConfig, serve_proxy};
-use crate::cluster::testing::{Fake, cid, local, peer};
+use super::{ProxyConfig, Upstream, serve_proxy};
+use crate::cluster::testing::{FakeCluster, cid, local, peer};
 use crate::http::Server;
 
 /// CIDv0 of `hello
@@ -21,23 +21,23 @@ const HELLO: &str = "QmZULkCELmmk5XNfCgTnCyFgAVxBRBXyDHGGMVoLFLiXEN";
 /// Time limit of every wait.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-async fn proxy(fake: &Fake, n: u8, behind: Behind) -> Server {
+async fn proxy(fake: &FakeCluster, n: u8, upstream: Upstream) -> Server {
     let config = ProxyConfig {
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
         ..ProxyConfig::default()
     };
-    serve_proxy(fake.cluster(n), behind, config).await.unwrap()
+    serve_proxy(fake.cluster(n), upstream, config).await.unwrap()
 }
 
-async fn embedded(peers: u8, n: u8) -> (Fake, Server) {
-    let fake = Fake::new(peers).await;
-    let behind = Behind::embedded(fake.nodes[usize::from(n) - 1].clone(), 0);
-    let server = proxy(&fake, n, behind).await;
+async fn embedded(peers: u8, n: u8) -> (FakeCluster, Server) {
+    let fake = FakeCluster::new(peers).await;
+    let upstream = Upstream::embedded(fake.nodes[usize::from(n) - 1].clone(), 0);
+    let server = proxy(&fake, n, upstream).await;
     (fake, server)
 }
 
 /// Starts a node that answers each request with the bytes that `answer` returns for its first line.
-async fn node(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Behind {
+async fn node(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Upstream {
     let answer = Arc::new(answer);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -54,7 +54,7 @@ async fn node(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Behind
             });
         }
     });
-    Behind::kubo(&format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()).unwrap()
+    Upstream::kubo(&format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()).unwrap()
 }
 
 async fn read_head(stream: &mut TcpStream) -> String {
@@ -92,7 +92,7 @@ async fn add(server: &Server, query: &str) -> String {
     send(server, &head, body).await
 }
 
-fn is_pinned(fake: &Fake, n: usize) -> bool {
+fn is_pinned(fake: &FakeCluster, n: usize) -> bool {
     fake.nodes[n - 1]
         .pin_of(&HELLO.parse().unwrap())
         .unwrap()
@@ -149,11 +149,11 @@ async fn copy_of_another_peer_is_released_once_pinned_there() {
 
 #[tokio::test]
 async fn unreachable_node_is_reported_and_pins_work_without_it() {
-    let fake = Fake::new(1).await;
+    let fake = FakeCluster::new(1).await;
     // Not an ephemeral port, which another test might be given.
     let port = crate::ports::take_free().unwrap().local_addr().unwrap().port();
     let nobody = format!("/ip4/127.0.0.1/tcp/{port}");
-    let server = proxy(&fake, 1, Behind::kubo(&nobody.parse().unwrap()).unwrap()).await;
+    let server = proxy(&fake, 1, Upstream::kubo(&nobody.parse().unwrap()).unwrap()).await;
     let answer = call(&server, "id").await;
     assert!(
         answer.starts_with("http/1.1 502 ") && answer.contains("connection refused"),
@@ -183,8 +183,8 @@ const CHUNKED: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTrai
 
 #[tokio::test]
 async fn response_ends_for_the_client_as_for_the_proxy() {
-    let fake = Fake::new(1).await;
-    let behind = node(|line| match line {
+    let fake = FakeCluster::new(1).await;
+    let upstream = node(|line| match line {
         line if line.contains("/refs") => {
             format!("{CHUNKED}3\r\none\r\n0\r\nX-Stream-Error: no more\r\n\r\n")
         }
@@ -199,7 +199,7 @@ async fn response_ends_for_the_client_as_for_the_proxy() {
         _ => "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned(),
     })
     .await;
-    let server = proxy(&fake, 1, behind).await;
+    let server = proxy(&fake, 1, upstream).await;
     let late = call(&server, "refs").await;
     assert!(
         late.contains("one") && late.ends_with("x-stream-error: no more\r\n\r\n"),
@@ -219,10 +219,10 @@ async fn response_ends_for_the_client_as_for_the_proxy() {
 
 #[tokio::test]
 async fn client_disconnect_is_forwarded_to_the_node() {
-    let fake = Fake::new(1).await;
+    let fake = FakeCluster::new(1).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().unwrap().port());
-    let (out, mut told) = mpsc::channel(4);
+    let (out, mut events) = mpsc::channel(4);
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let out = out.clone();
@@ -235,22 +235,22 @@ async fn client_disconnect_is_forwarded_to_the_node() {
             });
         }
     });
-    let server = proxy(&fake, 1, Behind::kubo(&address.parse().unwrap()).unwrap()).await;
+    let server = proxy(&fake, 1, Upstream::kubo(&address.parse().unwrap()).unwrap()).await;
     let mut client = TcpStream::connect(server.addresses()[0]).await.unwrap();
     let request = "POST /api/v0/cat?arg=x HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
     client.write_all(request.as_bytes()).await.unwrap();
-    assert_eq!(timeout(PATIENCE, told.recv()).await.unwrap(), Some("asked"));
+    assert_eq!(timeout(PATIENCE, events.recv()).await.unwrap(), Some("asked"));
     drop(client);
-    assert_eq!(timeout(PATIENCE, told.recv()).await.unwrap(), Some("left"));
+    assert_eq!(timeout(PATIENCE, events.recv()).await.unwrap(), Some("left"));
 }
 
 /// Sets the phase of a CID at a peer.
-fn set(fake: &Fake, n: u8, cid: &cluster_core::Cid, phase: Phase, error: &str) {
+fn set(fake: &FakeCluster, n: u8, cid: &cluster_core::Cid, phase: Phase, error: &str) {
     let key = (peer(n), cid.clone());
     fake.ledger().locals.insert(key, local(phase, error));
 }
 
-async fn until(fake: &Fake, done: impl Fn(&Fake) -> bool) {
+async fn until(fake: &FakeCluster, done: impl Fn(&FakeCluster) -> bool) {
     let waiting = async {
         while !done(fake) {
             tokio::time::sleep(Duration::from_millis(5)).await;

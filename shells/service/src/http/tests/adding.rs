@@ -37,16 +37,17 @@ async fn added_file_is_pinned_and_reported() {
         "{array:?}"
     );
     assert!(array.header("trailer").is_empty());
-    let told = api
+    let progress = api
         .upload(
             "progress=true&replication-min=1&replication-max=1",
             &[(FILE, b"hello\n")],
         )
         .await;
     assert!(
-        told.body
+        progress
+            .body
             .starts_with("{\"name\":\"hello.txt\",\"cid\":null,\"bytes\":6}\n"),
-        "{told:?}"
+        "{progress:?}"
     );
 }
 

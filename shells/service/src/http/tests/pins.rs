@@ -249,7 +249,7 @@ async fn statuses_are_streamed_one_a_line() {
 #[tokio::test]
 async fn peers_and_health() {
     let api = Api::new().await;
-    api.fake.set(3, Manner::Down);
+    api.fake.set(3, Behaviour::Down);
     let id = api.get("/id").await;
     assert!(
         id.body.starts_with(&format!("{{\"id\":\"{}\"", peer(1)))

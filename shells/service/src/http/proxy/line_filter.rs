@@ -7,14 +7,14 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use http_body_util::{BodyStream, StreamBody};
 use hyper::body::Frame;
 
-use super::reply::{Failure, trailer};
+use super::kubo_response::{Failure, trailer};
 use crate::http::answer::STREAM_ERROR;
 
 /// Maximum length of a line, which holds an escaped path of 4096 bytes and some numbers.
 const LINE_MAX: usize = 64 * 1024;
 
 /// Reads the lines of a response.
-pub(super) trait Watcher: Send + 'static {
+pub(super) trait LineFilter: Send + 'static {
     /// Handles a line with its line feed, and returns what is forwarded of it. After an error nothing more
     /// is.
     fn line(&mut self, line: Bytes) -> impl Future<Output = Result<Option<Bytes>, Failure>> + Send;
@@ -35,21 +35,21 @@ struct State<W> {
     frames: BodyStream<Body>,
     /// The incomplete next line.
     buffer: BytesMut,
-    watcher: W,
+    filter: W,
     /// Error to report once the data before it has been forwarded.
     failed: Option<Failure>,
     trailers: Option<HeaderMap>,
     ended: bool,
 }
 
-/// Passes the lines of a response through `watcher`. Waits for the first, because an error before it
+/// Passes the lines of a response through `filter`. Waits for the first, because an error before it
 /// becomes an error status.
-pub(super) async fn watch(response: Response<Body>, watcher: impl Watcher) -> Response<Body> {
+pub(super) async fn filter_lines(response: Response<Body>, filter: impl LineFilter) -> Response<Body> {
     let (mut head, body) = response.into_parts();
     let state = State {
         frames: BodyStream::new(body),
         buffer: BytesMut::new(),
-        watcher,
+        filter,
         failed: None,
         trailers: None,
         ended: false,
@@ -70,7 +70,7 @@ pub(super) async fn watch(response: Response<Body>, watcher: impl Watcher) -> Re
     Response::from_parts(head, Body::new(StreamBody::new(frames)))
 }
 
-async fn next<W: Watcher>(mut state: State<W>) -> Result<Option<(Piece, State<W>)>, axum::Error> {
+async fn next<W: LineFilter>(mut state: State<W>) -> Result<Option<(Piece, State<W>)>, axum::Error> {
     loop {
         if let Some(failure) = state.failed.take() {
             state.ended = true;
@@ -96,13 +96,13 @@ async fn next<W: Watcher>(mut state: State<W>) -> Result<Option<(Piece, State<W>
     }
 }
 
-impl<W: Watcher> State<W> {
+impl<W: LineFilter> State<W> {
     /// Handles all complete lines, and returns what is forwarded of them.
     async fn lines(&mut self) -> Vec<u8> {
         let mut seen = Vec::new();
         while let Some(end) = memchr::memchr(b'\n', &self.buffer) {
             let line = self.buffer.split_to(end + 1).freeze();
-            match self.watcher.line(line).await {
+            match self.filter.line(line).await {
                 Ok(line) => seen.extend_from_slice(&line.unwrap_or_default()),
                 Err(failure) => {
                     self.failed = Some(failure);
@@ -126,12 +126,12 @@ impl<W: Watcher> State<W> {
         let rest = self.buffer.split().freeze();
         let mut passed = None;
         if !rest.is_empty() {
-            match self.watcher.line(rest).await {
+            match self.filter.line(rest).await {
                 Ok(line) => passed = line,
                 Err(failure) => return Some(Piece::Failed(failure)),
             }
         }
-        match self.watcher.end().await {
+        match self.filter.end().await {
             Ok(()) => passed
                 .map(Piece::Data)
                 .or_else(|| self.trailers.take().map(Piece::Trailers)),

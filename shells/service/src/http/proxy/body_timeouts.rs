@@ -11,12 +11,12 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use crate::http::connection::Watched;
+use crate::http::connection::TrackedBody;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Limits the time for a request's body to arrive; zero for no limit.
-pub(super) fn limited(body: Intake<Watched<Incoming>>, limit: Duration) -> RequestBody {
+pub(super) fn limit_arrival(body: Intake<TrackedBody<Incoming>>, limit: Duration) -> RequestBody {
     if limit.is_zero() {
         return body.boxed();
     }
@@ -25,7 +25,7 @@ pub(super) fn limited(body: Intake<Watched<Incoming>>, limit: Duration) -> Reque
 }
 
 /// Limits the time for a client to read a response's body; zero for no limit.
-pub(super) fn taken_within(body: Body, limit: Duration) -> Body {
+pub(super) fn limit_delivery(body: Body, limit: Duration) -> Body {
     if limit.is_zero() {
         return body;
     }

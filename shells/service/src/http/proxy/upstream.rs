@@ -10,14 +10,14 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::empty;
-use super::reply::Failure;
+use super::kubo_response::Failure;
 
 /// Maximum size of a response that is read as a whole: `resolve` and `pin/ls` of one CID are far shorter.
 const ANSWER_MAX: usize = 64 * 1024;
 
 /// An IPFS node that answers Kubo's RPC API.
 #[derive(Debug, Clone)]
-pub enum Behind {
+pub enum Upstream {
     /// A Kubo daemon, or another server with its API.
     Kubo(Box<Forward>),
     /// The node inside this process, called without a socket.
@@ -31,7 +31,7 @@ struct ErrorBody {
     message: String,
 }
 
-impl Behind {
+impl Upstream {
     /// Returns the daemon at an address.
     ///
     /// # Errors

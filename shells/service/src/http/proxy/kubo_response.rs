@@ -61,7 +61,7 @@ impl Failure {
     }
 
     /// Prefixes the message.
-    pub(super) fn within(self, what: &str) -> Self {
+    pub(super) fn prefixed(self, what: &str) -> Self {
         Self {
             message: format!("{what}{}", self.message),
             ..self
@@ -84,7 +84,7 @@ impl Failure {
             return response;
         }
         let body = ErrorBody::failed(&self.message);
-        let mut response = once(&body);
+        let mut response = json_object(&body);
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         response
     }
@@ -104,7 +104,7 @@ pub(super) fn line(value: &impl Serialize) -> Bytes {
 }
 
 /// Returns a response with one JSON object.
-pub(super) fn once(value: &impl Serialize) -> Response<Body> {
+pub(super) fn json_object(value: &impl Serialize) -> Response<Body> {
     json(Body::from(line(value)))
 }
 
@@ -117,7 +117,7 @@ fn json(body: Body) -> Response<Body> {
 }
 
 /// Streams pieces of JSON. Waits for the first, because an error before it becomes an error status.
-pub(super) async fn pieces(
+pub(super) async fn json_stream(
     pieces: impl Stream<Item = Result<Bytes, Failure>> + Send + 'static,
 ) -> Result<Response<Body>, Failure> {
     let mut chunks = pieces.ready_chunks(LINES_PER_CHUNK).boxed();
@@ -136,11 +136,11 @@ pub(super) async fn pieces(
 }
 
 /// Streams JSON objects, one a line.
-pub(super) async fn objects(
+pub(super) async fn json_lines(
     lines: impl Stream<Item = Result<Bytes, Failure>> + Send + 'static,
 ) -> Result<Response<Body>, Failure> {
     const CHUNKED: HeaderName = HeaderName::from_static("x-chunked-output");
-    let mut response = pieces(lines).await?;
+    let mut response = json_stream(lines).await?;
     response
         .headers_mut()
         .insert(CHUNKED, HeaderValue::from_static("1"));
@@ -190,7 +190,7 @@ impl Sink {
 }
 
 /// Runs a command that streams its output. Dropping the stream aborts it.
-pub(super) fn running<W>(work: impl FnOnce(Sink) -> W) -> BoxStream<'static, Result<Bytes, Failure>>
+pub(super) fn stream_output<W>(work: impl FnOnce(Sink) -> W) -> BoxStream<'static, Result<Bytes, Failure>>
 where
     W: Future<Output = Result<(), Failure>> + Send + 'static,
 {

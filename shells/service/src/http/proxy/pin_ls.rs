@@ -15,20 +15,20 @@ use http_body_util::{BodyExt, BodyStream};
 use serde::Deserialize;
 
 use super::call::Call;
-use super::pins::shown;
-use super::reply::{Failure, line, objects, pieces};
-use super::waiting::{Standing, standing};
-use super::{Proxy, behind};
+use super::kubo_response::{Failure, json_lines, json_stream, line};
+use super::pin_progress::{PinProgress, pin_progress};
+use super::pins::format_cid;
+use super::{Proxy, upstream};
 use crate::cluster::Cluster;
 
 /// Number of CIDs from the node that are looked up in the pinset at once.
-const LOOKED_UP: usize = 256;
+const LOOKUP_BATCH: usize = 256;
 
 /// Maximum length of a line of the node's listing, which holds one CID and its type.
 const LINE_MAX: usize = 4096;
 
 /// Option with which a cluster that uses this proxy as its IPFS node asks for held pins only.
-const HELD: &str = "cluster-held";
+const HELD_ONLY: &str = "cluster-held";
 
 type Rows = BoxStream<'static, Result<PinLine, Failure>>;
 
@@ -41,22 +41,22 @@ pub(super) async fn ls(proxy: &Proxy, call: Call) -> Result<Response<Body>, Fail
     let names = call.options.flag(&["names"], false)? || filter.is_some();
     let rows = if call.args.is_empty() {
         let filter = filter.map(str::to_owned);
-        all(proxy, call, wanted, names, filter)
+        all_pins(proxy, call, wanted, names, filter)
     } else {
         let mut found = Vec::with_capacity(call.args.len());
         for arg in &call.args {
-            found.push(Ok(one(proxy, &call, arg, wanted, names).await?));
+            found.push(Ok(one_pin(proxy, &call, arg, wanted, names).await?));
         }
         stream::iter(found).boxed()
     };
     if stream {
-        return objects(rows.map_ok(|row| line(&row))).await;
+        return json_lines(rows.map_ok(|row| line(&row))).await;
     }
-    pieces(in_one(rows)).await
+    json_stream(single_object(rows)).await
 }
 
 /// Streams one JSON object with all rows: a pinset may be larger than memory.
-fn in_one(rows: Rows) -> impl Stream<Item = Result<Bytes, Failure>> + Send {
+fn single_object(rows: Rows) -> impl Stream<Item = Result<Bytes, Failure>> + Send {
     let mut first = true;
     let rows = rows.map(Some).chain(stream::iter([None]));
     rows.map(move |row| {
@@ -77,8 +77,8 @@ fn in_one(rows: Rows) -> impl Stream<Item = Result<Bytes, Failure>> + Send {
     })
 }
 
-fn all(proxy: &Proxy, call: Call, wanted: PinKinds, names: bool, filter: Option<String>) -> Rows {
-    let (cluster, behind) = (proxy.cluster.clone(), proxy.behind.clone());
+fn all_pins(proxy: &Proxy, call: Call, wanted: PinKinds, names: bool, filter: Option<String>) -> Rows {
+    let (cluster, upstream) = (proxy.cluster.clone(), proxy.upstream.clone());
     // An indirect pin has no name that a filter could match.
     let below = wanted.indirect && filter.is_none();
     let strict = !wanted.recursive;
@@ -90,12 +90,12 @@ fn all(proxy: &Proxy, call: Call, wanted: PinKinds, names: bool, filter: Option<
         let call = call.clone();
         let fits = |pin: &Pin| {
             let named = filter.as_ref().is_none_or(|part| pin.options.name.contains(part));
-            shows(wanted, pin.options.mode) && named
+            kind_matches(wanted, pin.options.mode) && named
         };
         let rows: Vec<_> = page
             .iter()
             .filter(|pin| fits(pin))
-            .map(|pin| Ok(listed(&call, pin, names)))
+            .map(|pin| Ok(pin_line(&call, pin, names)))
             .collect();
         stream::iter(rows)
     });
@@ -104,8 +104,8 @@ fn all(proxy: &Proxy, call: Call, wanted: PinKinds, names: bool, filter: Option<
         return own.boxed();
     }
     let below = async move {
-        match indirect(behind, &credentials).await {
-            Ok(cids) => not_pinned(cluster, cids, call_below),
+        match indirect(upstream, &credentials).await {
+            Ok(cids) => without_own_pin(cluster, cids, call_below),
             Err(why) if strict => stream::iter([Err(why)]).boxed(),
             // The pinset can be listed without the node.
             Err(why) => {
@@ -117,16 +117,16 @@ fn all(proxy: &Proxy, call: Call, wanted: PinKinds, names: bool, filter: Option<
     own.chain(stream::once(below).flatten()).boxed()
 }
 
-fn shows(wanted: PinKinds, mode: PinMode) -> bool {
+fn kind_matches(wanted: PinKinds, mode: PinMode) -> bool {
     match mode {
         PinMode::Recursive => wanted.recursive,
         PinMode::Direct => wanted.direct,
     }
 }
 
-fn listed(call: &Call, pin: &Pin, names: bool) -> PinLine {
+fn pin_line(call: &Call, pin: &Pin, names: bool) -> PinLine {
     let cid = match (call.options.text(&["cid-base"]), pin.cid.parse::<Cid>()) {
-        (Some(_), Ok(cid)) => shown(call, &cid),
+        (Some(_), Ok(cid)) => format_cid(call, &cid),
         (Some(_), Err(_)) | (None, _) => pin.cid.clone(),
     };
     let name = if names {
@@ -153,10 +153,10 @@ struct NodeLine {
 
 /// Lists the CIDs that the node holds indirectly.
 async fn indirect(
-    behind: behind::Behind,
+    upstream: upstream::Upstream,
     credentials: &axum::http::HeaderMap,
 ) -> Result<BoxStream<'static, Result<Cid, Failure>>, Failure> {
-    let answer = behind
+    let answer = upstream
         .post("/api/v0/pin/ls?type=indirect&stream=true", credentials)
         .await?;
     if answer.status() != StatusCode::OK {
@@ -206,12 +206,12 @@ fn lines(body: Body) -> impl Stream<Item = Result<Bytes, Failure>> + Send {
 }
 
 /// Returns the rows of those CIDs that have no pin of their own in the pinset.
-fn not_pinned(
+fn without_own_pin(
     cluster: Cluster,
     cids: BoxStream<'static, Result<Cid, Failure>>,
     call: std::sync::Arc<Call>,
 ) -> Rows {
-    let batches = cids.try_chunks(LOOKED_UP).map_err(|error| error.1);
+    let batches = cids.try_chunks(LOOKUP_BATCH).map_err(|error| error.1);
     let rows = batches.and_then(move |cids| {
         let (cluster, call) = (cluster.clone(), call.clone());
         async move {
@@ -220,7 +220,7 @@ fn not_pinned(
             let rows: Vec<_> = below
                 .map(|(cid, _)| {
                     Ok(PinLine {
-                        cid: shown(&call, &cid),
+                        cid: format_cid(&call, &cid),
                         name: String::new(),
                         kind: "indirect".to_owned(),
                     })
@@ -232,7 +232,7 @@ fn not_pinned(
     rows.try_flatten().boxed()
 }
 
-async fn one(
+async fn one_pin(
     proxy: &Proxy,
     call: &Call,
     arg: &str,
@@ -243,33 +243,33 @@ async fn one(
     let cid = proxy.resolve(call, arg).await?;
     // A CID with a pin of another kind than asked for may also be held indirectly.
     let pin = proxy.pin_of(&cid).await?;
-    if let Some(pin) = pin.filter(|pin| shows(wanted, pin.options.mode)) {
-        if !counts(proxy, call, &cid, &pin).await? {
+    if let Some(pin) = pin.filter(|pin| kind_matches(wanted, pin.options.mode)) {
+        if !is_listed(proxy, call, &cid, &pin).await? {
             return Err(not_pinned());
         }
-        return Ok(listed(call, &pin, names));
+        return Ok(pin_line(call, &pin, names));
     }
     let above = if wanted.indirect {
-        above(proxy, call, &cid).await?
+        pinned_ancestor(proxy, call, &cid).await?
     } else {
         None
     };
     let above = above.ok_or_else(not_pinned)?;
     Ok(PinLine {
-        cid: shown(call, &cid),
+        cid: format_cid(call, &cid),
         name: String::new(),
-        kind: format!("indirect through {}", shown(call, &above)),
+        kind: format!("indirect through {}", format_cid(call, &above)),
     })
 }
 
-/// Returns whether to list this pin: with [`HELD`] only if enough peers hold it, because the cluster that
-/// asks takes a listed pin for held.
-async fn counts(proxy: &Proxy, call: &Call, cid: &Cid, pin: &Pin) -> Result<bool, Failure> {
-    if !call.options.flag(&[HELD], false)? {
+/// Returns whether to list this pin: with [`HELD_ONLY`] only if enough peers hold it, because the cluster
+/// that asks takes a listed pin for held.
+async fn is_listed(proxy: &Proxy, call: &Call, cid: &Cid, pin: &Pin) -> Result<bool, Failure> {
+    if !call.options.flag(&[HELD_ONLY], false)? {
         return Ok(true);
     }
     let status = proxy.cluster.status(cid.clone()).await?;
-    Ok(standing(pin, &status) == Standing::Held)
+    Ok(pin_progress(pin, &status) == PinProgress::Held)
 }
 
 #[derive(Deserialize)]
@@ -285,9 +285,9 @@ struct NodeKey {
 }
 
 /// Returns the pin of the cluster below which the node holds a CID indirectly.
-async fn above(proxy: &Proxy, call: &Call, cid: &Cid) -> Result<Option<Cid>, Failure> {
+async fn pinned_ancestor(proxy: &Proxy, call: &Call, cid: &Cid) -> Result<Option<Cid>, Failure> {
     let query = format!("/api/v0/pin/ls?type=indirect&arg={cid}");
-    let answer = proxy.behind.object::<NodeKeys>(&query, &call.credentials).await;
+    let answer = proxy.upstream.object::<NodeKeys>(&query, &call.credentials).await;
     let keys = match answer {
         Ok(NodeKeys { keys }) => keys,
         Err(why) if why.message().ends_with("is not pinned") => return Ok(None),

@@ -13,17 +13,17 @@ use cluster_ipfs::api::RequestBody;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
-use super::behind::Behind;
 use super::call::credentials;
-use super::reply::Failure;
+use super::kubo_response::Failure;
+use super::upstream::Upstream;
 use super::{ProxyConfig, empty};
 use crate::http::server::StartError;
 
 /// Time limit of a check; a node that does not answer in time counts as down.
-const ANSWER: Duration = Duration::from_secs(5);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time for which the cached headers are kept after the node could not be reached.
-const AGAIN: Duration = Duration::from_secs(5);
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
 /// Headers that decide whether a page may read a response.
 const CORS: [HeaderName; 3] = [
@@ -36,7 +36,7 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Refuses a request for a public host name on a loopback address: DNS rebinding. The node cannot be asked
 /// about such a page, because its own check uses the host that the proxy connects to.
-pub(super) fn foreign_host(host: &str) -> Response<Body> {
+pub(super) fn refuse_public_host(host: &str) -> Response<Body> {
     let why = format!(
         "requests for {host:?} are not answered on an address of this machine only: use 127.0.0.1 or \
          localhost"
@@ -45,17 +45,17 @@ pub(super) fn foreign_host(host: &str) -> Response<Body> {
 }
 
 /// The node's access rules, checked per request, and the headers cached from it.
-pub(super) struct Browsers {
-    behind: Behind,
+pub(super) struct NodeAccess {
+    upstream: Upstream,
     path: String,
     wanted: Vec<HeaderName>,
     ttl: Duration,
-    known: Mutex<Known>,
+    known: Mutex<CachedHeaders>,
 }
 
-/// The last response to [`Browsers::path`], as far as it is needed.
+/// The last response to [`NodeAccess::path`], as far as it is needed.
 #[derive(Clone, Default)]
-struct Known {
+struct CachedHeaders {
     /// Headers to add to all answers.
     headers: HeaderMap,
     /// Set if the node refused a request without credentials.
@@ -66,21 +66,21 @@ struct Known {
 
 /// Headers to add to one answer.
 #[derive(Debug, Default)]
-pub(super) struct Marks(HeaderMap);
+pub(super) struct ExtraHeaders(HeaderMap);
 
-impl Marks {
-    pub(super) fn put_on(self, headers: &mut HeaderMap) {
+impl ExtraHeaders {
+    pub(super) fn append_to(self, headers: &mut HeaderMap) {
         for (name, value) in &self.0 {
             headers.append(name.clone(), value.clone());
         }
     }
 }
 
-impl Browsers {
-    pub(super) fn new(behind: Behind, config: &ProxyConfig) -> Result<Self, StartError> {
+impl NodeAccess {
+    pub(super) fn new(upstream: Upstream, config: &ProxyConfig) -> Result<Self, StartError> {
         let extra = config.extract_headers_extra.iter().map(|name| {
             let bad = || {
-                StartError::Behind(format!(
+                StartError::Upstream(format!(
                     "api.ipfsproxy.extract_headers_extra: {name:?} is not a valid HTTP header"
                 ))
             };
@@ -92,31 +92,31 @@ impl Browsers {
         ];
         let wanted = own.into_iter().map(Ok).chain(extra);
         Ok(Self {
-            behind,
+            upstream,
             path: config.extract_headers_path.clone(),
             wanted: wanted.collect::<Result<_, _>>()?,
             ttl: config.extract_headers_ttl,
-            known: Mutex::new(Known::default()),
+            known: Mutex::new(CachedHeaders::default()),
         })
     }
 
     /// Returns the headers to add to the answer if the node would answer this request, or else the node's
     /// refusal.
-    pub(super) async fn admit(&self, request: &Request<RequestBody>) -> Result<Marks, Response<Body>> {
+    pub(super) async fn admit(&self, request: &Request<RequestBody>) -> Result<ExtraHeaders, Response<Body>> {
         let known = self.known().await;
-        let mut marks = known.headers.clone();
-        let asked = about(request.headers());
+        let mut extra = known.headers.clone();
+        let asked = access_headers(request.headers());
         if asked.is_empty() && !known.closed {
-            return Ok(Marks(marks));
+            return Ok(ExtraHeaders(extra));
         }
         match self.ask("/api/v0/version", asked).await {
             Some(answer) if answer.status() == StatusCode::OK => {
                 for name in CORS {
                     for value in answer.headers().get_all(&name) {
-                        marks.append(name.clone(), value.clone());
+                        extra.append(name.clone(), value.clone());
                     }
                 }
-                Ok(Marks(marks))
+                Ok(ExtraHeaders(extra))
             }
             Some(refusal) => Err(refusal),
             None => {
@@ -130,15 +130,15 @@ impl Browsers {
         }
     }
 
-    async fn known(&self) -> Known {
+    async fn known(&self) -> CachedHeaders {
         let mut known = self.known.lock().await;
         if known.until.is_some_and(|until| Instant::now() < until) {
             return known.clone();
         }
-        let hold = |ttl: Duration| Instant::now().checked_add(ttl).unwrap_or_else(far);
+        let hold = |ttl: Duration| Instant::now().checked_add(ttl).unwrap_or_else(never);
         let Some(answer) = self.ask(&self.path, HeaderMap::new()).await else {
             // Expired headers are better than none.
-            known.until = Some(hold(AGAIN));
+            known.until = Some(hold(RETRY_PAUSE));
             return known.clone();
         };
         known.closed = [StatusCode::FORBIDDEN, StatusCode::UNAUTHORIZED].contains(&answer.status());
@@ -150,25 +150,32 @@ impl Browsers {
                 }
             }
         }
-        known.until = Some(if self.ttl.is_zero() { far() } else { hold(self.ttl) });
+        known.until = Some(if self.ttl.is_zero() {
+            never()
+        } else {
+            hold(self.ttl)
+        });
         known.clone()
     }
 
     async fn ask(&self, path: &str, headers: HeaderMap) -> Option<Response<Body>> {
         let mut request = Request::post(path).body(empty()).ok()?;
         *request.headers_mut() = headers;
-        timeout(ANSWER, self.behind.send(request)).await.ok()?.ok()
+        timeout(CHECK_TIMEOUT, self.upstream.send(request))
+            .await
+            .ok()?
+            .ok()
     }
 }
 
 /// Returns a time as good as never.
-fn far() -> Instant {
+fn never() -> Instant {
     Instant::now() + Duration::from_secs(100 * 365 * 24 * 60 * 60)
 }
 
 /// Returns the headers from which Kubo recognises pages and authenticates clients; empty if the request has
 /// none.
-fn about(headers: &HeaderMap) -> HeaderMap {
+fn access_headers(headers: &HeaderMap) -> HeaderMap {
     let mut asked = credentials(headers);
     for name in [header::ORIGIN, header::REFERER, SEC_FETCH_SITE] {
         if let Some(value) = headers.get(&name) {

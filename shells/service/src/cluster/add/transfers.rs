@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::Keep;
+use super::GcHold;
 use crate::cluster::rpc::{self, Answer, Call, blocks};
 use crate::cluster::{Cluster, Error};
 
@@ -27,44 +27,44 @@ const STALL: Duration = Duration::from_secs(30);
 type Group = Arc<[Block]>;
 
 /// The transfers of one upload.
-pub(super) struct Spread {
-    ways: Vec<Way>,
+pub(super) struct Transfers {
+    transfers: Vec<Transfer>,
     failures: Vec<String>,
     needed: usize,
 }
 
-struct Way {
+struct Transfer {
     peer: PeerId,
     groups: mpsc::Sender<Group>,
     done: JoinHandle<Result<(), Error>>,
 }
 
-impl Drop for Way {
+impl Drop for Transfer {
     fn drop(&mut self) {
         self.done.abort();
     }
 }
 
-impl Spread {
-    /// Starts the transfers. `needed` of the peers must store all blocks. `made` means that the blocks come
-    /// from an [`Adder`](cluster_ipfs::unixfs::Adder), so that their hashes need no check.
-    pub(super) fn start(cluster: &Cluster, peers: Vec<PeerId>, needed: usize, made: bool) -> Self {
+impl Transfers {
+    /// Starts the transfers. `needed` of the peers must store all blocks. `is_verified` means that the
+    /// blocks come from an [`Adder`](cluster_ipfs::unixfs::Adder), so that their hashes need no check.
+    pub(super) fn start(cluster: &Cluster, peers: Vec<PeerId>, needed: usize, is_verified: bool) -> Self {
         let needed = needed.min(peers.len()).max(1);
-        let ways = peers.into_iter().map(|peer| {
+        let transfers = peers.into_iter().map(|peer| {
             let (groups, incoming) = mpsc::channel(FRAMES_WAITING);
             let cluster = cluster.clone();
             let to = peer.clone();
             let done = tokio::spawn(async move {
                 if to == *cluster.peer() {
-                    store(&cluster, incoming, made).await
+                    store(&cluster, incoming, is_verified).await
                 } else {
                     send(&cluster, &to, incoming).await
                 }
             });
-            Way { peer, groups, done }
+            Transfer { peer, groups, done }
         });
         Self {
-            ways: ways.collect(),
+            transfers: transfers.collect(),
             failures: Vec::new(),
             needed,
         }
@@ -77,63 +77,63 @@ impl Spread {
     /// Too few peers are left, or the upload was cancelled.
     pub(super) async fn run(
         mut self,
-        mut made: mpsc::Receiver<Block>,
+        mut blocks: mpsc::Receiver<Block>,
         complete: oneshot::Receiver<()>,
     ) -> Result<Vec<PeerId>, Error> {
         let mut group = Vec::new();
         let mut bytes = 0;
-        while let Some(block) = made.recv().await {
+        while let Some(block) = blocks.recv().await {
             bytes += block.data.len();
             group.push(block);
             if bytes >= FRAME_BYTES || group.len() >= FRAME_BLOCKS {
                 bytes = 0;
-                self.pass(std::mem::take(&mut group).into()).await?;
+                self.send_to_all(std::mem::take(&mut group).into()).await?;
             }
         }
         if !group.is_empty() {
-            self.pass(group.into()).await?;
+            self.send_to_all(group.into()).await?;
         }
         if complete.await.is_err() {
             return Err(Error::Peer("the upload was cancelled".to_owned()));
         }
         // An empty group marks the end.
-        self.pass(Vec::new().into()).await?;
+        self.send_to_all(Vec::new().into()).await?;
         let mut holders = Vec::new();
-        for mut way in std::mem::take(&mut self.ways) {
-            match (&mut way.done).await {
-                Ok(Ok(())) => holders.push(way.peer.clone()),
-                Ok(Err(error)) => self.failures.push(format!("{}: {error}", way.peer)),
-                Err(_) => self.failures.push(format!("{}: stopped", way.peer)),
+        for mut transfer in std::mem::take(&mut self.transfers) {
+            match (&mut transfer.done).await {
+                Ok(Ok(())) => holders.push(transfer.peer.clone()),
+                Ok(Err(error)) => self.failures.push(format!("{}: {error}", transfer.peer)),
+                Err(_) => self.failures.push(format!("{}: stopped", transfer.peer)),
             }
         }
-        self.check(holders.len())?;
+        self.check_left(holders.len())?;
         Ok(holders)
     }
 
-    async fn pass(&mut self, group: Group) -> Result<(), Error> {
+    async fn send_to_all(&mut self, group: Group) -> Result<(), Error> {
         let mut at = 0;
-        while at < self.ways.len() {
-            let sent = timeout(STALL, self.ways[at].groups.send(group.clone())).await;
+        while at < self.transfers.len() {
+            let sent = timeout(STALL, self.transfers[at].groups.send(group.clone())).await;
             if matches!(sent, Ok(Ok(()))) {
                 at += 1;
                 continue;
             }
-            let mut way = self.ways.remove(at);
+            let mut transfer = self.transfers.remove(at);
             let why = match sent {
                 Err(_) => format!("it accepted no blocks for {STALL:?}"),
-                Ok(_) => match (&mut way.done).await {
+                Ok(_) => match (&mut transfer.done).await {
                     Ok(Err(error)) => error.to_string(),
                     Ok(Ok(())) | Err(_) => "stopped".to_owned(),
                 },
             };
-            tracing::warn!(peer = %way.peer, %why, "an upload continues without a peer");
-            self.failures.push(format!("{}: {why}", way.peer));
-            self.check(self.ways.len())?;
+            tracing::warn!(peer = %transfer.peer, %why, "an upload continues without a peer");
+            self.failures.push(format!("{}: {why}", transfer.peer));
+            self.check_left(self.transfers.len())?;
         }
         Ok(())
     }
 
-    fn check(&self, left: usize) -> Result<(), Error> {
+    fn check_left(&self, left: usize) -> Result<(), Error> {
         if left >= self.needed {
             return Ok(());
         }
@@ -146,7 +146,7 @@ impl Spread {
 }
 
 /// Stores the blocks at this peer, without copying them.
-async fn store(cluster: &Cluster, groups: mpsc::Receiver<Group>, made: bool) -> Result<(), Error> {
+async fn store(cluster: &Cluster, groups: mpsc::Receiver<Group>, is_verified: bool) -> Result<(), Error> {
     let given_up = || IpfsError::new(Cause::Cancelled, "block/put", "the upload was cancelled");
     let blocks = stream::unfold(Some(groups), move |groups| async move {
         let mut groups = groups?;
@@ -158,8 +158,8 @@ async fn store(cluster: &Cluster, groups: mpsc::Receiver<Group>, made: bool) -> 
         }
     });
     let blocks = blocks.flat_map(stream::iter);
-    let _keep = Keep::new(&cluster.inner.backend);
-    if made {
+    let _hold = GcHold::new(&cluster.inner.backend);
+    if is_verified {
         cluster.inner.backend.put_made(blocks).await?;
     } else {
         cluster.inner.backend.put_blocks(blocks).await?;
@@ -182,7 +182,7 @@ async fn send(cluster: &Cluster, peer: &PeerId, mut groups: mpsc::Receiver<Group
         if let Err(error) = sent {
             // The peer has closed the call, probably after it sent an error.
             return Err(
-                match rpc::next(channel.as_mut(), peer, cluster.inner.silence).await {
+                match rpc::next(channel.as_mut(), peer, cluster.inner.answer_timeout).await {
                     Err(why) => why,
                     Ok(_) => Error::Peer(error),
                 },
@@ -195,7 +195,7 @@ async fn send(cluster: &Cluster, peer: &PeerId, mut groups: mpsc::Receiver<Group
     if !whole {
         return Err(Error::Peer("the upload was cancelled".to_owned()));
     }
-    match rpc::next(channel.as_mut(), peer, cluster.inner.silence).await? {
+    match rpc::next(channel.as_mut(), peer, cluster.inner.answer_timeout).await? {
         Some(Answer::Stored { .. }) => Ok(()),
         Some(_) | None => Err(rpc::unexpected(peer)),
     }

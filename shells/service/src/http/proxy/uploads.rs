@@ -21,8 +21,8 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use serde::Deserialize;
 
 use super::call::{Command, Options, Put};
-use super::reply::{Failure, line};
-use super::watched::{Watcher, watch};
+use super::kubo_response::{Failure, line};
+use super::line_filter::{LineFilter, filter_lines};
 use super::{Proxy, forward, pins};
 use crate::cluster::{Cluster, Error};
 
@@ -48,8 +48,8 @@ pub(super) async fn answer(
         Ok(request) => request,
         Err(failure) => return failure.into_response(),
     };
-    let response = forward::pass(&proxy.behind, client, request).await;
-    let Some(kind) = asked.watch.filter(|_| response.status() == StatusCode::OK) else {
+    let response = forward::pass(&proxy.upstream, client, request).await;
+    let Some(kind) = asked.reader.filter(|_| response.status() == StatusCode::OK) else {
         return response;
     };
     let claims = Claims {
@@ -58,8 +58,8 @@ pub(super) async fn answer(
         running: FuturesUnordered::new(),
     };
     match kind {
-        Watch::Add(add) => {
-            let adding = Adding {
+        Reader::Add(add) => {
+            let adding = AddFilter {
                 add,
                 claims,
                 root: None,
@@ -67,23 +67,23 @@ pub(super) async fn answer(
                 directories: HashSet::new(),
                 keyed: RandomState::new(),
             };
-            watch(response, adding).await
+            filter_lines(response, adding).await
         }
-        Watch::Put(put) => watch(response, Putting { put, claims }).await,
+        Reader::Put(put) => filter_lines(response, PutFilter { put, claims }).await,
     }
 }
 
 /// A parsed request.
-struct Asked {
+struct UploadRequest {
     /// Query to forward to the node.
     query: String,
     /// Options of the cluster's pins.
     options: PinOptions,
     /// Reader of the response; `None` if nothing is to be pinned.
-    watch: Option<Watch>,
+    reader: Option<Reader>,
 }
 
-enum Watch {
+enum Reader {
     Add(Add),
     Put(Put),
 }
@@ -96,12 +96,12 @@ struct Add {
     show: Option<Options>,
 }
 
-fn read(command: Command, query: &str) -> Result<Asked, Failure> {
+fn read(command: Command, query: &str) -> Result<UploadRequest, Failure> {
     let (_, options) = Options::parse(query)?;
-    let asked = |query: String, pins: PinOptions, watch| Asked {
+    let asked = |query: String, pins: PinOptions, reader| UploadRequest {
         query,
         options: pins,
-        watch,
+        reader,
     };
     let plain = || asked(query.to_owned(), PinOptions::default(), None);
     let Command::Put(put) = command else {
@@ -115,10 +115,10 @@ fn read(command: Command, query: &str) -> Result<Asked, Failure> {
         return Ok(plain());
     }
     let query = options.rewritten(&["encoding", "enc", "cid-base"], &[("encoding", "json")]);
-    Ok(asked(query, pin_options(&options)?, Some(Watch::Put(put))))
+    Ok(asked(query, pin_options(&options)?, Some(Reader::Put(put))))
 }
 
-fn read_add(options: &Options, query: &str) -> Result<Asked, Failure> {
+fn read_add(options: &Options, query: &str) -> Result<UploadRequest, Failure> {
     let off = options.flag(&["only-hash", "n"], false)? || !options.flag(&["pin"], true)?;
     // The option of the cluster's own API.
     let no_pin = options.flag(&["no-pin"], false)?;
@@ -132,14 +132,14 @@ fn read_add(options: &Options, query: &str) -> Result<Asked, Failure> {
         } else {
             options.rewritten(&["pin"], &[("pin", "false")])
         };
-        return Ok(Asked {
+        return Ok(UploadRequest {
             query,
             options: PinOptions::default(),
-            watch: None,
+            reader: None,
         });
     }
     let mut pins = pin_options(options)?;
-    pins.name = pins::name(options.text(&["pin-name"]))?;
+    pins.name = pins::checked_name(options.text(&["pin-name"]))?;
     let base = options.text(&["cid-base"]).is_some();
     let add = Add {
         // The second is the name in the first releases of ipfs-cluster.
@@ -156,10 +156,10 @@ fn read_add(options: &Options, query: &str) -> Result<Asked, Failure> {
     } else {
         query.to_owned()
     };
-    Ok(Asked {
+    Ok(UploadRequest {
         query,
         options: pins,
-        watch: Some(Watch::Add(add)),
+        reader: Some(Reader::Add(add)),
     })
 }
 
@@ -193,27 +193,27 @@ struct Claims {
 
 impl Claims {
     /// Starts to pin, and waits while [`PINS_AT_ONCE`] claims are running.
-    async fn begin(&mut self, cid: Cid) -> Result<(), Failure> {
+    async fn start(&mut self, cid: Cid) -> Result<(), Failure> {
         let (cluster, options) = (self.cluster.clone(), self.options.clone());
         self.running.push(Box::pin(
             async move { cluster.claim(cid, &options).await.map(|_| ()) },
         ));
         while self.running.len() >= PINS_AT_ONCE {
-            self.one().await?;
+            self.wait_one().await?;
         }
         Ok(())
     }
 
-    async fn one(&mut self) -> Result<(), Failure> {
+    async fn wait_one(&mut self) -> Result<(), Failure> {
         match self.running.next().await {
-            Some(Err(error)) => Err(Failure::from(error).within("pin: ")),
+            Some(Err(error)) => Err(Failure::from(error).prefixed("pin: ")),
             Some(Ok(())) | None => Ok(()),
         }
     }
 
-    async fn all(&mut self) -> Result<(), Failure> {
+    async fn wait_all(&mut self) -> Result<(), Failure> {
         while !self.running.is_empty() {
-            self.one().await?;
+            self.wait_one().await?;
         }
         Ok(())
     }
@@ -228,7 +228,7 @@ struct AddLine {
 }
 
 /// Pins from the response to `add`.
-struct Adding {
+struct AddFilter {
     add: Add,
     claims: Claims,
     /// CID of the last line, which is the wrapping directory when the response ends.
@@ -239,9 +239,9 @@ struct Adding {
     keyed: RandomState,
 }
 
-impl Adding {
+impl AddFilter {
     /// Returns whether a line is sent to the client. With `silent` Kubo sends those of directories only.
-    fn is_told(&mut self, name: &str) -> bool {
+    fn is_shown(&mut self, name: &str) -> bool {
         if !self.add.silent {
             return true;
         }
@@ -257,19 +257,19 @@ impl Adding {
     }
 
     /// Returns the line with its CID in the base that the client asked for.
-    fn shown(&self, line: Bytes, hash: &str) -> Bytes {
+    fn with_shown_cid(&self, line: Bytes, hash: &str) -> Bytes {
         let Some(options) = &self.add.show else {
             return line;
         };
         let Ok(cid) = hash.parse::<cluster_ipfs::Cid>() else {
             return line;
         };
-        let (from, to) = (format!("\"{hash}\""), format!("\"{}\"", options.show(&cid)));
+        let (from, to) = (format!("\"{hash}\""), format!("\"{}\"", options.format_cid(&cid)));
         String::from_utf8_lossy(&line).replace(&from, &to).into()
     }
 }
 
-impl Watcher for Adding {
+impl LineFilter for AddFilter {
     async fn line(&mut self, line: Bytes) -> Result<Option<Bytes>, Failure> {
         let Ok(AddLine { name, hash }) = serde_json::from_slice(&line) else {
             return Ok(Some(line));
@@ -286,10 +286,10 @@ impl Watcher for Adding {
         if self.add.wrap {
             self.root = Some(cid);
         } else if !name.contains('/') {
-            self.claims.begin(cid).await?;
+            self.claims.start(cid).await?;
         }
-        let line = self.shown(line, &hash);
-        Ok(self.is_told(&name).then_some(line))
+        let line = self.with_shown_cid(line, &hash);
+        Ok(self.is_shown(&name).then_some(line))
     }
 
     async fn end(&mut self) -> Result<(), Failure> {
@@ -297,14 +297,14 @@ impl Watcher for Adding {
             return Err(Failure::failed("the IPFS node does not say what it has added"));
         }
         if let Some(root) = self.root.take() {
-            self.claims.begin(root).await?;
+            self.claims.start(root).await?;
         }
-        self.claims.all().await
+        self.claims.wait_all().await
     }
 }
 
 /// Pins from the response to `block/put`, `dag/put` or `dag/import`.
-struct Putting {
+struct PutFilter {
     put: Put,
     claims: Claims,
 }
@@ -341,19 +341,19 @@ struct Root {
     error: String,
 }
 
-impl Putting {
+impl PutFilter {
     async fn claim(&mut self, cid: &str) -> Result<(), Failure> {
         let cid = cid.parse().map_err(|error| {
             Failure::failed(format!(
                 "the IPFS node names {cid:?}, which is not a valid CID: {error}"
             ))
         })?;
-        self.claims.begin(cid).await?;
-        self.claims.all().await
+        self.claims.start(cid).await?;
+        self.claims.wait_all().await
     }
 }
 
-impl Watcher for Putting {
+impl LineFilter for PutFilter {
     async fn line(&mut self, text: Bytes) -> Result<Option<Bytes>, Failure> {
         match self.put {
             Put::Block => {
@@ -367,15 +367,15 @@ impl Watcher for Putting {
                 }
             }
             Put::Import => {
-                let Ok(mut told) = serde_json::from_slice::<ImportLine>(&text) else {
+                let Ok(mut report) = serde_json::from_slice::<ImportLine>(&text) else {
                     return Ok(Some(text));
                 };
                 // An import reports roots that cannot be pinned, and continues.
-                if told.root.error.is_empty()
-                    && let Err(why) = self.claim(&told.root.cid.cid).await
+                if report.root.error.is_empty()
+                    && let Err(why) = self.claim(&report.root.cid.cid).await
                 {
-                    why.message().clone_into(&mut told.root.error);
-                    return Ok(Some(line(&told)));
+                    why.message().clone_into(&mut report.root.error);
+                    return Ok(Some(line(&report)));
                 }
             }
         }
@@ -383,6 +383,6 @@ impl Watcher for Putting {
     }
 
     async fn end(&mut self) -> Result<(), Failure> {
-        self.claims.all().await
+        self.claims.wait_all().await
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cluster_api::{GlobalPinInfo, Pin, PinInfoShort, TrackerStatus};
 use cluster_core::{Cid, Refusal};
 
-use super::reply::Failure;
+use super::kubo_response::Failure;
 use crate::cluster::{Cluster, Error};
 
 /// First pause between two status requests: content that the node has is pinned within milliseconds.
@@ -17,7 +17,7 @@ const POLL: Duration = Duration::from_millis(500);
 
 /// Progress of a pin over all peers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum PinProgress {
     /// Enough peers hold it.
     Held,
     /// `held` peers hold it, fewer than needed; `active` if others are fetching it now.
@@ -28,7 +28,7 @@ pub(super) enum Standing {
 
 /// Summarises the peers' statuses. A pin needs its minimum of copies; one that is wanted at all peers needs
 /// all peers that answer without an error, and at least one.
-pub(super) fn standing(pin: &Pin, info: &GlobalPinInfo) -> Standing {
+pub(super) fn pin_progress(pin: &Pin, info: &GlobalPinInfo) -> PinProgress {
     let concerned =
         |(id, _): &(&String, &PinInfoShort)| pin.allocations.is_empty() || pin.allocations.contains(*id);
     let (mut held, mut open, mut active, mut error) = (0, 0, false, None);
@@ -56,13 +56,13 @@ pub(super) fn standing(pin: &Pin, info: &GlobalPinInfo) -> Standing {
         Err(_) => (held + open).max(1),
     };
     match error {
-        _ if held >= needed => Standing::Held,
-        Some(error) if held + open < needed => Standing::Failed(error.to_owned()),
-        Some(_) | None => Standing::Working { held, active },
+        _ if held >= needed => PinProgress::Held,
+        Some(error) if held + open < needed => PinProgress::Failed(error.to_owned()),
+        Some(_) | None => PinProgress::Working { held, active },
     }
 }
 
-/// Waits until enough peers hold a pin: at least its minimum. `told` is called with a count that grows
+/// Waits until enough peers hold a pin: at least its minimum. `on_progress` is called with a count that grows
 /// while any peer makes progress.
 ///
 /// # Errors
@@ -71,7 +71,7 @@ pub(super) async fn until_held<F>(
     cluster: &Cluster,
     cid: &Cid,
     pin: &Pin,
-    mut told: impl FnMut(u64) -> F,
+    mut on_progress: impl FnMut(u64) -> F,
 ) -> Result<(), Failure>
 where
     F: Future<Output = Result<(), Failure>>,
@@ -80,15 +80,15 @@ where
     // The pin may be reallocated in the meantime.
     let mut pin = pin.clone();
     loop {
-        match standing(&pin, &cluster.status(cid.clone()).await?) {
-            Standing::Held => return Ok(()),
-            Standing::Failed(why) => return Err(Failure::failed(format!("pin: {why}"))),
-            Standing::Working { held, active } => {
+        match pin_progress(&pin, &cluster.status(cid.clone()).await?) {
+            PinProgress::Held => return Ok(()),
+            PinProgress::Failed(why) => return Err(Failure::failed(format!("pin: {why}"))),
+            PinProgress::Working { held, active } => {
                 // A peer's IPFS node cancels a pin without progress, so one that is still pinning makes
                 // progress.
                 seen += u64::from(held > most || active);
                 most = most.max(held);
-                told(seen).await?;
+                on_progress(seen).await?;
             }
         }
         tokio::time::sleep(pause).await;
@@ -168,7 +168,7 @@ mod tests {
         assert!(!held(&[Unpinned, ClusterError, UnpinError]));
     }
 
-    fn look(min: i32, allocations: &[&str], peers: &[(&str, TrackerStatus)]) -> Standing {
+    fn look(min: i32, allocations: &[&str], peers: &[(&str, TrackerStatus)]) -> PinProgress {
         let mut pin = Pin::default();
         pin.options.replication_factor_min = min;
         pin.allocations = allocations.iter().map(|id| (*id).to_owned()).collect();
@@ -189,7 +189,7 @@ mod tests {
                 .collect(),
             ..GlobalPinInfo::default()
         };
-        standing(&pin, &info)
+        pin_progress(&pin, &info)
     }
 
     #[test]
@@ -198,22 +198,22 @@ mod tests {
         let two = ["a", "b"];
         assert_eq!(
             look(2, &two, &[("a", Pinned), ("b", Pinned), ("c", Remote)]),
-            Standing::Held
+            PinProgress::Held
         );
-        assert_eq!(look(1, &two, &[("a", Pinned), ("b", Pinning)]), Standing::Held);
-        let working = Standing::Working {
+        assert_eq!(look(1, &two, &[("a", Pinned), ("b", Pinning)]), PinProgress::Held);
+        let working = PinProgress::Working {
             held: 1,
             active: true,
         };
         assert_eq!(look(2, &two, &[("a", Pinned), ("b", Pinning)]), working);
-        let idle = Standing::Working {
+        let idle = PinProgress::Working {
             held: 0,
             active: false,
         };
         assert_eq!(look(1, &two, &[("a", PinError), ("b", PinQueued)]), idle);
         assert_eq!(
             look(2, &two, &[("a", Pinned), ("b", PinError)]),
-            Standing::Failed("no room".to_owned())
+            PinProgress::Failed("no room".to_owned())
         );
         // Copies at peers that are not allocated do not count.
         assert_eq!(look(1, &["b"], &[("a", Pinned), ("b", PinQueued)]), idle);
@@ -224,15 +224,18 @@ mod tests {
         use TrackerStatus::{ClusterError, PinError, PinQueued, Pinned};
         assert_eq!(
             look(-1, &[], &[("a", Pinned), ("b", ClusterError)]),
-            Standing::Held
+            PinProgress::Held
         );
-        assert_eq!(look(-1, &[], &[("a", Pinned), ("b", PinError)]), Standing::Held);
-        let idle = Standing::Working {
+        assert_eq!(
+            look(-1, &[], &[("a", Pinned), ("b", PinError)]),
+            PinProgress::Held
+        );
+        let idle = PinProgress::Working {
             held: 1,
             active: false,
         };
         assert_eq!(look(-1, &[], &[("a", Pinned), ("b", PinQueued)]), idle);
-        let failed = Standing::Failed("no room".to_owned());
+        let failed = PinProgress::Failed("no room".to_owned());
         assert_eq!(look(-1, &[], &[("a", PinError), ("b", PinError)]), failed);
     }
 }

@@ -17,11 +17,11 @@ use jiff::Zoned;
 /// Destination of the access log: a file, or the peer's own log.
 #[derive(Debug, Clone, Default)]
 pub(super) struct AccessLog {
-    file: Option<Arc<Target>>,
+    file: Option<Arc<LogFile>>,
 }
 
 #[derive(Debug)]
-struct Target {
+struct LogFile {
     file: File,
     /// Set once a failed write has been logged: only the first is, because the disk is likely full.
     failed: AtomicBool,
@@ -33,15 +33,15 @@ impl AccessLog {
         let file = File::options().create(true).append(true).open(path)?;
         let failed = AtomicBool::new(false);
         Ok(Self {
-            file: Some(Arc::new(Target { file, failed })),
+            file: Some(Arc::new(LogFile { file, failed })),
         })
     }
 
     /// Begins the line of a request, unless it would be discarded. The peer's own log has requests at level
     /// debug: at level info, where the Go peer has them, a busy peer's log would hold nothing else.
-    pub(super) fn note<B>(&self, client: IpAddr, request: &Request<B>) -> Option<Line> {
+    pub(super) fn begin<B>(&self, client: IpAddr, request: &Request<B>) -> Option<LogLine> {
         let wanted = self.file.is_some() || tracing::enabled!(target: "restapilog", tracing::Level::DEBUG);
-        wanted.then(|| Line {
+        wanted.then(|| LogLine {
             log: self.clone(),
             client,
             user: None,
@@ -67,7 +67,7 @@ impl AccessLog {
 }
 
 /// A line that is being collected. It is written on drop.
-pub(super) struct Line {
+pub(super) struct LogLine {
     log: AccessLog,
     client: IpAddr,
     user: Option<String>,
@@ -77,20 +77,20 @@ pub(super) struct Line {
     bytes: u64,
 }
 
-impl Line {
+impl LogLine {
     /// Sets the authenticated user.
-    pub(super) fn by(&mut self, user: &str) {
+    pub(super) fn set_user(&mut self, user: &str) {
         self.user = Some(user.to_owned());
     }
 
     /// Records the response's status, and counts its bytes; the line is written when the body is dropped.
-    pub(super) fn watch(mut self, response: Response<Body>) -> Response<Body> {
+    pub(super) fn track(mut self, response: Response<Body>) -> Response<Body> {
         self.status = response.status().as_u16();
         response.map(|body| Body::new(Counted { body, line: self }))
     }
 }
 
-impl Drop for Line {
+impl Drop for LogLine {
     fn drop(&mut self) {
         let user = self.user.as_deref().map_or("-".to_owned(), escaped);
         let at = self.at.strftime("%d/%b/%Y:%H:%M:%S %z");
@@ -116,7 +116,7 @@ fn escaped(text: &str) -> String {
 /// A body that counts the bytes that are sent.
 struct Counted {
     body: Body,
-    line: Line,
+    line: LogLine,
 }
 
 impl HttpBody for Counted {
@@ -155,9 +155,9 @@ mod tests {
         let path = folder.path().join("access.log");
         let log = AccessLog::to_file(&path).unwrap();
         let request = Request::builder().uri("/pins?a=1").body(()).unwrap();
-        let mut line = log.note([127, 0, 0, 1].into(), &request).unwrap();
-        line.by("ann \"x\"\n");
-        let response = line.watch(Response::new(Body::from("hello")));
+        let mut line = log.begin([127, 0, 0, 1].into(), &request).unwrap();
+        line.set_user("ann \"x\"\n");
+        let response = line.track(Response::new(Body::from("hello")));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "", "it is not sent yet");
         axum::body::to_bytes(response.into_body(), 100).await.unwrap();
         let text = std::fs::read_to_string(&path).unwrap();

@@ -10,11 +10,11 @@ const UNTIL_PINNED: Duration = Duration::from_secs(60);
 
 /// Protects what an IPFS node stores from garbage collection, until [`UNTIL_PINNED`] after this is dropped.
 /// Only the embedded node can do that; the garbage collection of Kubo is run by its operator.
-pub(in crate::cluster) struct Keep {
+pub(in crate::cluster) struct GcHold {
     hold: Option<Hold>,
 }
 
-impl Keep {
+impl GcHold {
     pub(in crate::cluster) fn new(backend: &Backend) -> Self {
         let hold = match backend {
             Backend::Embedded(node) => Some(node.hold()),
@@ -24,7 +24,7 @@ impl Keep {
     }
 }
 
-impl Drop for Keep {
+impl Drop for GcHold {
     fn drop(&mut self) {
         if let (Some(hold), Ok(runtime)) = (self.hold.take(), tokio::runtime::Handle::try_current()) {
             runtime.spawn(async move {
