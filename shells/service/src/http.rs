@@ -39,7 +39,7 @@ pub use self::tls::Tls;
 pub struct HttpConfig {
     /// Addresses to listen on. Port 0 picks a free one.
     pub listen: Vec<SocketAddr>,
-    /// Passwords by user name; with `None` the API needs no credentials.
+    /// Headers added to every answer but those to CORS preflights.
     pub credentials: Option<BTreeMap<String, String>>,
     /// Headers added to every answer.
     pub headers: BTreeMap<String, Vec<String>>,

@@ -1,6 +1,12 @@
-//! The protocol of calls between peers, beside Raft. A call begins with a [`Call`], followed by chunks of
-//! blocks for an upload. The response is chunks with one [`Answer`] each. Both are encoded with
-//! [`cluster_core::encode`]; their order of variants and fields is the wire format.
+//! The protocol of calls between peers, beside Raft. Requests and responses are encoded with
+//! [`cluster_core::encode`]; the order of variants and fields is the wire format.
+//!
+//! ```text
+//! caller  ── Call ───────────────────────▶  called peer
+//!         ── chunk of blocks, … end ─────▶  (`PutBlocks` only)
+//!         ◀──────────── Answer::Working ──  (every second while it works)
+//!         ◀─────────── Answer, …, … end ──  (or an error text)
+//! ```
 
 pub(super) mod blocks;
 mod server;

@@ -64,8 +64,8 @@ impl Cors {
             && !self.trusts_host(&host)
         {
             return Some(format!(
-                "requests for {host:?} are not answered on an address of this machine only: use \
-                 127.0.0.1 or localhost, or add the origin of {host:?} to cors_allowed_origins"
+                "requests for {host:?} are refused on a loopback address: use 127.0.0.1 or localhost, or add \
+                 the origin of {host:?} to cors_allowed_origins"
             ));
         }
         if [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method()) {

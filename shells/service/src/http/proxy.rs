@@ -171,7 +171,7 @@ impl Proxy {
     fn reserve_upload(&self, body: &mut Intake<TrackedBody<Incoming>>) -> Result<(), Failure> {
         if !body.is_end_stream() {
             let place = self.uploads.clone().try_acquire_owned().map_err(|_| {
-                let why = format!("{UPLOADS_MAX} uploads are running, which is the most; try again later");
+                let why = format!("at most {UPLOADS_MAX} uploads can run at once; try again later");
                 Failure::plain(StatusCode::SERVICE_UNAVAILABLE, why)
             })?;
             body.hold(place);

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_identical_to_other_implementations() {
+    fn tokens_match_other_implementations() {
         // Computed with Python's `hmac` over the header and claims that the Go peer writes.
         let expected = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJhbm4ifQ.\
                         C6SFetxgiP1n7xP3Z4a-b3Vu4yiqA7LcPT9PClWTkGo";

@@ -34,13 +34,10 @@ const CORS: [HeaderName; 3] = [
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Refuses a request for a public host name on a loopback address: DNS rebinding. The node cannot be asked
-/// about such a page, because its own check uses the host that the proxy connects to.
+/// Refuses a request for a public host name on a loopback address: DNS rebinding. The node could not check
+/// this, because the requests that it gets from the proxy are for its own address.
 pub(super) fn refuse_public_host(host: &str) -> Response<Body> {
-    let why = format!(
-        "requests for {host:?} are not answered on an address of this machine only: use 127.0.0.1 or \
-         localhost"
-    );
+    let why = format!("requests for {host:?} are refused on a loopback address: use 127.0.0.1 or localhost");
     Failure::plain(StatusCode::FORBIDDEN, why).into_response()
 }
 

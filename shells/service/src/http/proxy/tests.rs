@@ -313,7 +313,7 @@ async fn failed_and_late_pins_are_reported_in_kubos_words() {
 }
 
 #[tokio::test]
-async fn pages_under_a_rebound_name_do_not_reach_the_node() {
+async fn dns_rebinding_does_not_reach_the_node() {
     let (fake, server) = embedded(1, 1).await;
     for path in ["pin/add?arg=x", "version", "add"] {
         let head = format!("POST /api/v0/{path} HTTP/1.1\r\nHost: evil.example\r\nConnection: close");

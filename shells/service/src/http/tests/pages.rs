@@ -85,7 +85,7 @@ async fn foreign_pages_change_nothing_on_any_route() {
 }
 
 #[tokio::test]
-async fn pages_under_a_rebound_name_reach_no_route() {
+async fn dns_rebinding_reaches_no_route() {
     let api = Api::new().await;
     let port = api.address().port();
     let host = format!("evil.example:{port}");

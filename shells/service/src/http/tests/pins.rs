@@ -41,7 +41,7 @@ async fn pin_json_has_the_go_peers_shape() {
 }
 
 #[tokio::test]
-async fn a_path_is_resolved_and_pinned() {
+async fn paths_are_resolved_and_pinned() {
     let api = Api::new().await;
     let cid = cid(1);
     let answer = api.post(&format!("/pins/ipfs/{cid}?mode=direct")).await;
@@ -126,7 +126,7 @@ async fn invalid_requests_name_the_reason_and_change_nothing() {
 }
 
 #[tokio::test]
-async fn unknown_paths_and_slashes_at_the_end() {
+async fn unknown_paths_are_404_and_trailing_slashes_redirect() {
     let api = Api::new().await;
     let answer = api.get("/nowhere").await;
     assert_eq!(
@@ -247,7 +247,7 @@ async fn statuses_are_streamed_one_a_line() {
 }
 
 #[tokio::test]
-async fn peers_and_health() {
+async fn peers_metrics_and_health_have_the_go_peers_shape() {
     let api = Api::new().await;
     api.fake.set(3, Behaviour::Down);
     let id = api.get("/id").await;
