@@ -166,7 +166,7 @@ impl StatusFilter {
         Self(status.bit())
     }
 
-    /// Returns whether `status` is listed. The empty filter lists everything, and every filter lists `Undefined`.
+    /// Returns whether `status` is listed. The empty filter lists everything; every filter lists `Undefined`.
     pub fn matches(self, status: TrackerStatus) -> bool {
         self.0 == 0 || status == TrackerStatus::Undefined || status.bit() & self.0 != 0
     }

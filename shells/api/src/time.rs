@@ -98,7 +98,7 @@ impl Time {
         self.civil().strftime("%Y-%m-%d %H:%M:%S").to_string()
     }
 
-    /// Returns the local date and time. Not through `jiff::Timestamp`, whose range ends a day before 9999 does.
+    /// Returns the local date and time. Not by `jiff::Timestamp`, whose range ends a day before 9999 does.
     fn civil(&self) -> DateTime {
         let local = self.seconds.saturating_add(i64::from(self.offset_seconds));
         // An offset can move the first and last day out of range: clamp.

@@ -196,7 +196,7 @@ pub(crate) struct Status {
 /// Consistency of reads.
 #[derive(Debug, Args)]
 pub(crate) struct ReadArgs {
-    /// Show every change acknowledged before, or fail; otherwise the possibly older state of the contacted peer
+    /// Show every change acknowledged before, or fail; otherwise the contacted peer's state, possibly older
     #[arg(long)]
     pub(crate) consistent: bool,
 }
@@ -278,8 +278,8 @@ pub(crate) enum Ipfs {
 const STATUS: &str = "\
 Shows the status of each pin at each peer. Without a CID it lists all.
 
-Statuses to filter by: cluster_error, error, pin_error, pin_queued, pinned, pinning, queued, remote, sharded, \
-unexpectedly_unpinned, unpin_error, unpin_queued, unpinned, unpinning.";
+Statuses to filter by: cluster_error, error, pin_error, pin_queued, pinned, pinning, queued, remote, \
+sharded, unexpectedly_unpinned, unpin_error, unpin_queued, unpinned, unpinning.";
 
 const STATUS_EXAMPLES: &str = "\
 Examples:

@@ -29,8 +29,8 @@ fn flags(command: &Command) -> Vec<Flag> {
     own.chain(command.get_subcommands().flat_map(flags)).collect()
 }
 
-/// Rewrites the arguments, which begin with the program's name. Unknown flags are kept for clap to refuse, and
-/// so is everything after `--`. `pin <CID>` becomes `pin add <CID>`.
+/// Rewrites the arguments, which begin with the program's name. Unknown flags are kept, for clap to refuse,
+/// and so is everything after `--`. `pin <CID>` becomes `pin add <CID>`.
 pub(crate) fn rewrite(command: &Command, arguments: Vec<OsString>) -> Vec<OsString> {
     let flags = flags(command);
     let mut rewritten = Vec::with_capacity(arguments.len());

@@ -58,7 +58,7 @@ fn alias_help(command: Command) -> Command {
     })
 }
 
-/// Returns the exit code of a clap error: 0 for help, 3 for an unknown command as in the Go tool, otherwise 1.
+/// Returns the exit code of a clap error: 0 for help, 3 for an unknown command (as the Go tool), else 1.
 fn refused(error: &clap::Error) -> ExitCode {
     print(error);
     let kind = error.kind();

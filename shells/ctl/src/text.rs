@@ -344,8 +344,8 @@ mod tests {
         );
     }
 
-    /// Prints every type with foreign strings that contain a line feed, an escape sequence, a C1 control and a
-    /// bidirectional control.
+    /// Prints every type with foreign strings that contain a line feed, an escape sequence, a C1 control and
+    /// a bidirectional control.
     #[test]
     fn values_cannot_forge_lines_or_control_the_terminal() {
         const BAD: &str = r"x\n\u001b[2J\u009b31m\u202e";

@@ -189,7 +189,7 @@ fn params(arguments: &Add) -> Result<AddParams, Failure> {
     })
 }
 
-/// Creates a progress bar on a terminal. Elsewhere it stays hidden, and the files are not walked for their size.
+/// Creates a progress bar. Without a terminal it is hidden, and the files are not walked for their size.
 fn progress_bar(upload: &Upload) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
