@@ -39,9 +39,9 @@ pub use self::tls::Tls;
 pub struct HttpConfig {
     /// Addresses to listen on. Port 0 picks a free one.
     pub listen: Vec<SocketAddr>,
-    /// Headers added to every answer but those to CORS preflights.
+    /// Passwords by user name; with `None` the API needs no credentials.
     pub credentials: Option<BTreeMap<String, String>>,
-    /// Headers added to every answer.
+    /// Headers added to every answer but those to CORS preflights.
     pub headers: BTreeMap<String, Vec<String>>,
     /// Access of web pages of other origins.
     pub cors: CorsConfig,
