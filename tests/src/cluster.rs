@@ -1,4 +1,4 @@
-//! Peers of one cluster, in a temporary folder, on free ports.
+//! Test clusters: peers in a temporary folder, on free ports.
 
 use std::path::{Path, PathBuf};
 
@@ -8,14 +8,14 @@ use tempfile::TempDir;
 use crate::peer::Peer;
 use crate::process::wait_until;
 
-/// How a cluster differs from the usual one.
+/// Options of a test cluster.
 #[derive(Debug)]
 pub struct Options {
-    /// How many peers.
+    /// Number of peers.
     pub peers: usize,
-    /// Changes each peer's `service.json`, after everything else.
+    /// Edits each peer's `service.json`, after all other changes.
     pub edit: fn(&mut Value),
-    /// Where its folders are, when not in the system's folder for temporary files.
+    /// Parent of its folders; `None` for the system's temporary folder.
     pub inside: Option<PathBuf>,
 }
 
@@ -29,38 +29,38 @@ impl Default for Options {
     }
 }
 
-/// Peers that know each other.
+/// Peers that know each other's addresses.
 #[derive(Debug)]
 pub struct Cluster {
-    /// The peers.
+    /// Peers, by number.
     pub peers: Vec<Peer>,
     folder: TempDir,
 }
 
 impl Cluster {
-    /// Three peers that run and see each other.
+    /// Starts three peers and waits until they are connected.
     pub fn start() -> Self {
         Self::start_with(&Options::default())
     }
 
-    /// Peers that run and see each other.
+    /// Starts peers and waits until they are connected.
     pub fn start_with(options: &Options) -> Self {
         let mut cluster = Self::prepare(options);
         for peer in &mut cluster.peers {
             peer.start();
         }
         cluster.wait_ready();
-        // Peers may see each other a moment before they say that they are ready.
+        // Peers may be connected a moment before they report that they are ready.
         for peer in &mut cluster.peers {
             peer.wait_ready(1);
         }
         cluster
     }
 
-    /// Writes the folders of peers that know each other, and starts none.
+    /// Writes the folders of peers that know each other, without starting them.
     ///
     /// # Panics
-    /// `init` fails.
+    /// If `init` fails.
     pub fn prepare(options: &Options) -> Self {
         let folder = match &options.inside {
             Some(inside) => TempDir::new_in(inside),
@@ -85,11 +85,11 @@ impl Cluster {
         Self { peers, folder }
     }
 
-    /// Waits until all peers that run see each other and know each other's free space, by which pins are
+    /// Waits until all running peers are connected and know each other's free space, by which pins are
     /// allocated.
     ///
     /// # Panics
-    /// One of them ends, or they do not find each other.
+    /// If one of them ends, or they do not find each other.
     pub fn wait_ready(&mut self) {
         let running = self.peers.iter().filter(|peer| peer.is_started()).count();
         for at in 0..self.peers.len() {
@@ -117,10 +117,10 @@ impl Cluster {
         }
     }
 
-    /// Writes the folder of one more peer, which knows nobody. Its number.
+    /// Writes the folder of one more peer, which knows no addresses, and returns its number.
     ///
     /// # Panics
-    /// `init` fails.
+    /// If `init` fails.
     pub fn newcomer(&mut self) -> usize {
         let number = self.peers.len();
         let peer = Peer::init(self.folder.path(), &format!("peer{number}"));
@@ -128,15 +128,15 @@ impl Cluster {
         number
     }
 
-    /// Where the folders of its peers are.
+    /// Returns the parent of the peers' folders.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The number of the peer that leads, by the log of a peer that runs.
+    /// Returns the number of the leader, according to the log of a running peer.
     ///
     /// # Panics
-    /// None runs, or it does not say so.
+    /// If no peer runs, or no leader is logged.
     pub fn leader(&self) -> usize {
         let running = self
             .peers
@@ -151,7 +151,7 @@ impl Cluster {
             };
             let id = log.lines().rev().find_map(named).ok_or("it does not")?;
             let leader = self.peers.iter().position(|peer| id.starts_with(&peer.id));
-            leader.ok_or_else(|| format!("{id} is none of us"))
+            leader.ok_or_else(|| format!("{id} is not a peer of this cluster"))
         })
     }
 }

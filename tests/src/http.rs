@@ -1,5 +1,5 @@
-//! HTTP as it goes over the wire, so that a test sees status, headers, chunks and trailers, and can send
-//! what no client would. One connection for each request.
+//! Minimal HTTP client: tests see status, headers, chunks and trailers, and can send invalid requests. Each
+//! request has its own connection.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -7,52 +7,52 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// How long a server may be silent: longer than any answer takes on a busy machine.
+/// Longest silence of a server: longer than any answer takes on a busy machine.
 pub const SILENCE: Duration = Duration::from_secs(90);
 
-/// What a server answered.
+/// Response of a server.
 #[derive(Debug, Clone, Default)]
 pub struct Answer {
-    /// Its status code.
+    /// HTTP status code.
     pub status: u16,
-    /// Names in lower case.
+    /// Headers, with names in lower case.
     pub headers: Vec<(String, String)>,
-    /// Without the framing of chunks.
+    /// Body, without the framing of chunks.
     pub body: Vec<u8>,
-    /// Headers after the last chunk, names in lower case.
+    /// Trailers, with names in lower case.
     pub trailers: Vec<(String, String)>,
 }
 
 impl Answer {
-    /// Whether the status is one of success, and no trailer tells of an error.
+    /// Returns whether the status is a success, and no trailer reports an error.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status) && self.error().is_none()
     }
 
-    /// The error after the last chunk.
+    /// Returns the error that a trailer reports.
     pub fn error(&self) -> Option<&str> {
         let named = |name: &&(String, String)| name.0 == "x-stream-error" && !name.1.is_empty();
         self.trailers.iter().find(named).map(|(_, error)| error.as_str())
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as one JSON value.
+    /// Decodes the body as one JSON value.
     ///
     /// # Panics
-    /// It is none.
+    /// If it is not one.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error} in the answer {}: {}", self.status, self.text()))
     }
 
-    /// The body as a stream of JSON values.
+    /// Decodes the body as a stream of JSON values.
     ///
     /// # Panics
-    /// It is none.
+    /// If it is not one.
     pub fn values(&self) -> Vec<Value> {
         let values = serde_json::Deserializer::from_slice(&self.body).into_iter();
         values
@@ -61,10 +61,10 @@ impl Answer {
     }
 }
 
-/// Sends one request and reads the answer to its end.
+/// Sends one request and reads the whole response.
 ///
 /// # Errors
-/// Nobody listens, the connection broke before the end, or there was silence.
+/// Fails if no server listens, if the connection breaks before the end, or after [`SILENCE`].
 pub fn request(
     port: u16,
     method: &str,
@@ -83,29 +83,29 @@ pub fn request(
     send(port, &[head.as_bytes(), body].concat())
 }
 
-/// Sends these bytes, whatever they are, and reads the answer.
+/// Sends arbitrary bytes and reads the response.
 ///
 /// # Errors
-/// As for [`request`], and when the answer is not HTTP.
+/// As for [`request`], and if the response is not HTTP.
 pub fn send(port: u16, bytes: &[u8]) -> io::Result<Answer> {
     let stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(SILENCE))?;
     stream.set_write_timeout(Some(SILENCE))?;
     let mut writer = stream.try_clone()?;
     let bytes = bytes.to_vec();
-    // A server that refuses may answer before it has read everything.
+    // A server that refuses may respond before it has read everything.
     let sender = std::thread::spawn(move || writer.write_all(&bytes));
     let answer = read(&mut BufReader::new(&stream));
     let _ = stream.shutdown(std::net::Shutdown::Both);
     let sent = sender.join().expect("the sender does not panic");
-    // Why it could not be sent says more than that no answer came.
+    // The error of sending explains more than a missing response.
     if answer.is_err() {
         sent?;
     }
     answer
 }
 
-/// Multipart form data with these files: a path in the upload, or none, and the content.
+/// Builds multipart form data of files: each has a path in the upload, which may be empty, and content.
 pub fn multipart(files: &[(&str, &[u8])]) -> (String, Vec<u8>) {
     let boundary = "a-boundary-that-no-test-adds";
     let mut body = Vec::new();
@@ -160,7 +160,7 @@ fn read(reader: &mut impl BufRead) -> io::Result<Answer> {
             .and_then(|status| status.parse().ok())
             .ok_or_else(|| bad(format!("not an answer: {first:?}")))?;
         answer.headers = headers(reader)?;
-        // 1xx come before the answer.
+        // Informational responses (1xx) precede the response.
         if answer.status >= 200 {
             break;
         }

@@ -1,9 +1,9 @@
-//! A cluster of real processes on this machine, for tests that need one.
+//! Test clusters of real processes on this machine.
 //!
-//! [`Cluster`] writes the folders of peers with the program's own `init`, starts them, kills them, and
-//! asks them: over HTTP with [`http`], which can also send what no client would, and through
-//! `ipfs-cluster-ctl` with [`Peer::ctl`]. [`program`] finds the two programs, and builds them first when
-//! they are missing or older than their sources.
+//! [`Cluster`] writes the folders of peers with the program's own `init`, starts and kills them.
+//! Tests send them requests over HTTP with [`http`], which can also send invalid ones, and through
+//! `ipfs-cluster-ctl` with [`Peer::ctl`]. [`program`] finds the two programs, and builds them first if they
+//! are missing or older than their sources.
 
 pub mod cids;
 mod cluster;

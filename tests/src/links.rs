@@ -1,9 +1,9 @@
-//! The network between the peers of a cluster, in the hands of a test: what one peer sends to another can be
-//! held back, delayed and cut.
+//! Relays between the peers of a cluster, with which a test blocks, delays and cuts the traffic from one peer
+//! to another.
 //!
-//! Each peer announces the address of a relay instead of its own. The relay finds out who connects (the
-//! socket at the other end belongs to a process, and the process was started on a peer's folder), so every
-//! direction between two peers is set by itself. It reads Linux's `/proc`.
+//! Each peer announces the address of a relay instead of its own. The relay identifies the dialling peer by
+//! the process that owns the remote socket and the folder of that process (Linux's `/proc`), so each
+//! direction between two peers can be controlled separately.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -16,10 +16,10 @@ use serde_json::json;
 
 use crate::{Cluster, Options, closed_port};
 
-/// How often a relay looks whether it may go on.
+/// Interval at which a blocked relay checks whether it may continue.
 const TICK: Duration = Duration::from_millis(10);
 
-/// What one peer sends to another.
+/// Traffic from one peer to another.
 #[derive(Debug, Default)]
 struct Direction {
     held: AtomicBool,
@@ -29,25 +29,25 @@ struct Direction {
 #[derive(Debug)]
 struct Shared {
     folders: Vec<PathBuf>,
-    /// By sender and receiver.
+    /// Directions by sender and receiver.
     directions: Vec<Vec<Direction>>,
-    /// Connections of an earlier number are closed.
+    /// Number of the current connections; those with an earlier one are closed.
     epoch: AtomicU64,
     stop: AtomicBool,
     wrong: Mutex<Vec<String>>,
 }
 
-/// The relays of a cluster. They end with this value.
+/// Relays of a cluster. They end when this value is dropped.
 #[derive(Debug)]
 pub struct Links {
     shared: Arc<Shared>,
 }
 
 impl Links {
-    /// A cluster that does not run yet, whose peers reach each other through relays only.
+    /// Prepares a cluster, not started, whose peers reach each other through relays only.
     ///
     /// # Panics
-    /// It cannot be prepared.
+    /// If it cannot be prepared.
     pub fn prepare(options: &Options) -> (Cluster, Self) {
         let cluster = Cluster::prepare(options);
         let count = cluster.peers.len();
@@ -84,7 +84,7 @@ impl Links {
         }
     }
 
-    /// Holds back all that goes between these peers and the others; the connections stay open.
+    /// Blocks all traffic between these peers and the others; the connections stay open.
     pub fn isolate(&self, peers: &[usize]) {
         self.each(|from, to, direction| {
             if peers.contains(&from) != peers.contains(&to) {
@@ -93,7 +93,7 @@ impl Links {
         });
     }
 
-    /// Holds back what one peer sends to the others; it still hears them.
+    /// Blocks the traffic from one peer to the others, but not from them to it.
     pub fn mute(&self, peer: usize) {
         self.each(|from, _, direction| {
             if from == peer {
@@ -102,7 +102,7 @@ impl Links {
         });
     }
 
-    /// Delays everything by so much.
+    /// Delays all traffic.
     pub fn delay(&self, by: Duration) {
         let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         self.each(|_, _, direction| direction.delay_ms.store(by, Ordering::SeqCst));
@@ -113,7 +113,7 @@ impl Links {
         self.shared.epoch.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Lets everything pass again, at once.
+    /// Removes all blocks and delays.
     pub fn heal(&self) {
         self.each(|_, _, direction| {
             direction.held.store(false, Ordering::SeqCst);
@@ -121,10 +121,10 @@ impl Links {
         });
     }
 
-    /// Fails when a relay met something that it does not understand, such as a peer that it cannot name.
+    /// Checks that the relays have identified all peers.
     ///
     /// # Panics
-    /// One did.
+    /// If a relay met a connection that it could not identify.
     pub fn check(&self) {
         let wrong = self.shared.wrong.lock().expect("no relay panicked");
         assert!(wrong.is_empty(), "{wrong:?}");
@@ -137,7 +137,7 @@ impl Drop for Links {
     }
 }
 
-/// Accepts what is meant for a peer, until the end.
+/// Accepts connections for a peer, until the relays end.
 fn relay(shared: &Arc<Shared>, listener: &TcpListener, number: usize, to: u16) {
     while !shared.stop.load(Ordering::SeqCst) {
         match listener.accept() {
@@ -150,12 +150,12 @@ fn relay(shared: &Arc<Shared>, listener: &TcpListener, number: usize, to: u16) {
     }
 }
 
-/// Joins a connection that was accepted for a peer with one to that peer.
+/// Connects an accepted connection to the peer.
 fn connect(shared: &Arc<Shared>, stream: &TcpStream, number: usize, to: u16) {
     let Some(from) = owner(stream, &shared.folders) else {
-        // It has gone already, or is none of ours.
+        // Closed already, or not from a peer of this cluster.
         if stream.take_error().is_ok_and(|error| error.is_none()) && is_open(stream) {
-            let wrong = format!("nobody owns the connection {stream:?}");
+            let wrong = format!("no peer owns the connection {stream:?}");
             shared.wrong.lock().expect("no relay panicked").push(wrong);
         }
         return;
@@ -190,7 +190,7 @@ fn is_open(stream: &TcpStream) -> bool {
         }
 }
 
-/// Hands on what comes in, as the direction allows, until one side closes.
+/// Forwards the traffic of one direction, until one side closes.
 fn copy(shared: &Shared, epoch: u64, from: &TcpStream, to: &TcpStream, direction: &Direction) {
     let goes_on = || !shared.stop.load(Ordering::SeqCst) && shared.epoch.load(Ordering::SeqCst) == epoch;
     let mut buffer = vec![0; 64 * 1024];
@@ -212,12 +212,12 @@ fn copy(shared: &Shared, epoch: u64, from: &TcpStream, to: &TcpStream, direction
             break;
         }
     }
-    // Wakes the other direction; whether it is closed already does not matter.
+    // Wakes the other direction. It may be closed already.
     let _ = from.shutdown(Shutdown::Both);
     let _ = to.shutdown(Shutdown::Both);
 }
 
-/// The number of the peer whose process has the other end of a connection.
+/// Returns the number of the peer whose process owns the other end of a connection.
 fn owner(stream: &TcpStream, folders: &[PathBuf]) -> Option<usize> {
     let port = stream.peer_addr().ok()?.port();
     let here = stream.local_addr().ok()?.port();
@@ -239,7 +239,7 @@ fn owner(stream: &TcpStream, folders: &[PathBuf]) -> Option<usize> {
     })
 }
 
-/// Whether a command line has this folder as an argument.
+/// Returns whether a command line has this folder as an argument.
 fn mentions(command: &[u8], folder: &Path) -> bool {
     let folder = folder.as_os_str().as_encoded_bytes();
     command

@@ -1,4 +1,4 @@
-//! One peer as a process, and what is asked of it.
+//! A peer as a process, and requests to it.
 
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
@@ -12,36 +12,36 @@ use crate::http::{self, Answer};
 use crate::process::{PATIENCE, Said, closed_port, run, wait_until};
 use crate::programs::program;
 
-/// One peer: a folder, and mostly a process.
+/// A peer: a folder, and a process if it runs.
 #[derive(Debug)]
 pub struct Peer {
-    /// Its name for people.
+    /// Peer name.
     pub name: String,
-    /// Its peer id.
+    /// Peer id.
     pub id: String,
-    /// Its configuration and data.
+    /// Folder of configuration and data.
     pub folder: PathBuf,
-    /// The port for other peers.
+    /// Port for other peers.
     pub cluster_port: u16,
-    /// The port of the REST API.
+    /// Port of the REST API.
     pub rest_port: u16,
-    /// The port of the embedded node's HTTP API.
+    /// Port of the embedded node's HTTP API.
     pub ipfs_port: u16,
-    /// The port for other IPFS nodes.
+    /// Port for other IPFS nodes.
     pub swarm_port: u16,
-    /// The program that it runs.
+    /// Name of the program to run.
     program: &'static str,
     child: Option<Child>,
 }
 
-/// The service of the next release, as far as upgrades can tell: it reads and writes one more version.
+/// Name of the daemon that simulates the next release: it reads and writes one more version.
 pub const NEXT: &str = "ipfs-cluster-service-next";
 
 impl Peer {
-    /// Writes the folder `name` below `inside`, with `init` and the environment.
+    /// Writes the folder `name` below `inside`, with `init` and environment variables.
     ///
     /// # Panics
-    /// `init` fails.
+    /// If `init` fails.
     pub fn init(inside: &Path, name: &str) -> Self {
         let [cluster_port, rest_port, ipfs_port, swarm_port] = [0; 4].map(|_| closed_port());
         let folder = inside.join(name);
@@ -73,19 +73,19 @@ impl Peer {
         peer.id = identity["id"].as_str().expect("has an id").to_owned();
         peer.edit(|config| {
             config["cluster"]["repinning_grace"] = json!("2s");
-            // On a busy machine an election, or a join among many, takes longer than operators want to wait.
+            // On a busy machine an election, or a join among many, takes longer than the default.
             config["consensus"]["raft"]["wait_for_leader_timeout"] = json!("60s");
-            // One more port, and not what these tests are about.
+            // Off, to save a port.
             let api = config["api"].as_object_mut().expect("api is a section");
             api.remove("ipfsproxy");
         });
         peer
     }
 
-    /// Changes its `service.json`.
+    /// Edits its `service.json`.
     ///
     /// # Panics
-    /// It cannot be read or written.
+    /// If it cannot be read or written.
     pub fn edit(&self, edit: impl FnOnce(&mut Value)) {
         let path = self.folder.join("service.json");
         let text = std::fs::read_to_string(&path).expect("init wrote it");
@@ -95,15 +95,15 @@ impl Peer {
         std::fs::write(path, text).expect("can be written");
     }
 
-    /// Starts it and returns at once. Its log goes to `daemon.log` in its folder.
+    /// Starts the daemon without waiting. Its log goes to `daemon.log` in its folder.
     ///
     /// # Panics
-    /// It cannot be started, or runs already.
+    /// If it cannot be started, or runs already.
     pub fn start(&mut self) {
         self.start_with(&[]);
     }
 
-    /// The same, with more arguments for `daemon`.
+    /// Starts the daemon with further arguments.
     ///
     /// # Panics
     /// As [`Peer::start`].
@@ -124,7 +124,7 @@ impl Peer {
         self.child = Some(child.expect("the service starts"));
     }
 
-    /// The same as [`Peer::start`], with so many bytes of address space.
+    /// Starts the daemon with a limit of address space, in bytes.
     ///
     /// # Panics
     /// As [`Peer::start`].
@@ -144,23 +144,23 @@ impl Peer {
         self.spawn(command, &[]);
     }
 
-    /// Its process.
+    /// Returns its process id.
     ///
     /// # Panics
-    /// It does not run.
+    /// If it does not run.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("it runs").id()
     }
 
-    /// Has it run another release from its next start on; see [`NEXT`].
+    /// Replaces the program that its next start runs; see [`NEXT`].
     pub fn install(&mut self, program: &'static str) {
         self.program = program;
     }
 
-    /// Starts it and waits until it answers.
+    /// Starts the daemon and waits until it is ready.
     ///
     /// # Panics
-    /// It ends, or does not answer.
+    /// If it ends, or does not become ready.
     pub fn start_and_wait(&mut self) {
         self.start();
         wait_until("a peer answers", || {
@@ -169,15 +169,15 @@ impl Peer {
         });
     }
 
-    /// Where other peers reach it.
+    /// Returns its address for other peers.
     pub fn address(&self) -> String {
         format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", self.cluster_port, self.id)
     }
 
-    /// Waits until it has said so many times that it is ready, over all its lives.
+    /// Waits until its log says READY `times` times, restarts included.
     ///
     /// # Panics
-    /// It ends, or does not become ready.
+    /// If it ends, or does not become ready.
     pub fn wait_ready(&mut self, times: usize) {
         wait_until(&format!("{} is ready", self.name), || {
             self.check();
@@ -190,10 +190,10 @@ impl Peer {
         });
     }
 
-    /// Waits until it lists so many members, and all of them answer it.
+    /// Waits until it lists exactly this number of members, without an error.
     ///
     /// # Panics
-    /// It ends, or they do not come, or go.
+    /// If it ends, or does not list them in time.
     pub fn wait_members(&mut self, members: usize) {
         wait_until(&format!("{} sees {members} members", self.name), || {
             self.check();
@@ -207,10 +207,10 @@ impl Peer {
         });
     }
 
-    /// Waits until its log has this.
+    /// Waits until its log contains `text`.
     ///
     /// # Panics
-    /// It does not come.
+    /// If it does not in time.
     pub fn wait_log(&self, text: &str) {
         wait_until(&format!("{} says {text:?}", self.name), || {
             if self.log().contains(text) {
@@ -221,15 +221,15 @@ impl Peer {
         });
     }
 
-    /// Whether it was started, and not killed since.
+    /// Returns whether it was started, and not killed since.
     pub fn is_started(&self) -> bool {
         self.child.is_some()
     }
 
-    /// SIGKILL, and waits for the end.
+    /// Sends SIGKILL, and waits for its end.
     ///
     /// # Panics
-    /// The system refuses.
+    /// If the system refuses.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().expect("may be killed");
@@ -237,28 +237,28 @@ impl Peer {
         }
     }
 
-    /// SIGTERM, and waits for the end.
+    /// Sends SIGTERM, and waits for its end.
     ///
     /// # Panics
-    /// It does not run, or does not end.
+    /// If it does not run, or does not end.
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal("TERM");
         self.wait_end()
     }
 
-    /// Sends it a signal, by name: `STOP` freezes it, `CONT` lets it go on.
+    /// Sends a signal by name: `STOP` freezes the process, `CONT` resumes it.
     ///
     /// # Panics
-    /// It does not run.
+    /// If it does not run.
     pub fn signal(&self, name: &str) {
         let child = self.child.as_ref().expect("it runs");
         run(Command::new("kill").args(["-s", name, &child.id().to_string()])).ok();
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until it exits.
     ///
     /// # Panics
-    /// It does not run, or does not end.
+    /// If it does not run, or does not exit in time.
     pub fn wait_end(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("it runs");
         let since = Instant::now();
@@ -275,19 +275,19 @@ impl Peer {
         }
     }
 
-    /// Whether it was started and has ended by itself.
+    /// Returns whether it was started and has exited.
     ///
     /// # Panics
-    /// The system does not tell.
+    /// If the system does not report its status.
     pub fn has_ended(&mut self) -> bool {
         let child = self.child.as_mut();
         child.is_some_and(|child| child.try_wait().expect("can be waited for").is_some())
     }
 
-    /// Fails when it has ended by itself.
+    /// Checks that it has not exited.
     ///
     /// # Panics
-    /// It has.
+    /// If it has; the message has the end of its log.
     pub fn check(&mut self) {
         if let Some(child) = &mut self.child
             && let Some(status) = child.try_wait().expect("can be waited for")
@@ -301,31 +301,31 @@ impl Peer {
         self.folder.join("daemon.log")
     }
 
-    /// All that it has logged.
+    /// Returns its log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    /// Asks the REST API.
+    /// Sends a request to the REST API.
     ///
     /// # Errors
-    /// There is no answer.
+    /// Fails if there is no response.
     pub fn rest(&self, method: &str, target: &str) -> std::io::Result<Answer> {
         http::request(self.rest_port, method, target, &[], &[])
     }
 
-    /// Gets from the REST API.
+    /// Sends a GET request to the REST API.
     ///
     /// # Errors
-    /// There is no answer, or one that tells of an error.
+    /// Fails if there is no response, or an error response.
     pub fn try_get(&self, target: &str) -> Result<Answer, String> {
         self.ask("GET", target)
     }
 
-    /// Asks the REST API for something that succeeds.
+    /// Sends a request to the REST API that should succeed.
     ///
     /// # Errors
-    /// There is no answer, or one that tells of an error.
+    /// Fails if there is no response, or an error response.
     pub fn ask(&self, method: &str, target: &str) -> Result<Answer, String> {
         let answer = self.rest(method, target);
         let answer = answer.map_err(|error| format!("{} {method} {target}: {error}", self.name))?;
@@ -339,18 +339,18 @@ impl Peer {
         Ok(answer)
     }
 
-    /// Asks the embedded node's HTTP API.
+    /// Sends a request to the embedded node's HTTP API.
     ///
     /// # Errors
-    /// There is no answer.
+    /// Fails if there is no response.
     pub fn ipfs(&self, call: &str) -> std::io::Result<Answer> {
         http::request(self.ipfs_port, "POST", &format!("/api/v0/{call}"), &[], &[])
     }
 
-    /// What its IPFS node has under a path.
+    /// Reads a file from its IPFS node.
     ///
     /// # Panics
-    /// It cannot be read.
+    /// If it cannot be read.
     pub fn cat(&self, path: &str) -> Vec<u8> {
         let answer = self.ipfs(&format!("cat?arg={path}")).expect("an answer");
         assert!(
@@ -362,10 +362,10 @@ impl Peer {
         answer.body
     }
 
-    /// Adds files, and tells all that was added.
+    /// Adds files, and returns a JSON value for each entry added.
     ///
     /// # Errors
-    /// It was refused.
+    /// Fails if the peer refuses.
     pub fn add(&self, query: &str, files: &[(&str, &[u8])]) -> Result<Vec<Value>, String> {
         let (kind, body) = http::multipart(files);
         let target = format!("/add?{query}");
@@ -379,29 +379,29 @@ impl Peer {
         Ok(answer.values())
     }
 
-    /// `ipfs-cluster-ctl` with these arguments, talking to this peer.
+    /// Runs `ipfs-cluster-ctl` with these arguments at this peer.
     pub fn ctl(&self, arguments: &[&str]) -> Said {
         let mut command = Command::new(program("ipfs-cluster-ctl"));
         let host = format!("/ip4/127.0.0.1/tcp/{}", self.rest_port);
         run(command.env_clear().args(["--host", &host]).args(arguments))
     }
 
-    /// The same, with `--enc=json`: the values that it wrote.
+    /// Runs `ipfs-cluster-ctl` with `--enc=json`, and returns the values of its output.
     pub fn ctl_json(&self, arguments: &[&str]) -> Vec<Value> {
         self.ctl(&[&["--enc=json"], arguments].concat()).values()
     }
 
-    /// How many peers have this CID in this state, by what this peer says.
+    /// Returns the number of peers with this status of a CID, according to this peer.
     ///
     /// # Errors
-    /// There is no answer.
+    /// Fails if there is no response.
     pub fn count(&self, cid: &str, state: &str) -> Result<usize, String> {
         let status = self.try_get(&format!("/pins/{cid}"))?.json();
         let peers = status["peer_map"].as_object().ok_or("no peer_map")?;
         Ok(peers.values().filter(|info| info["status"] == state).count())
     }
 
-    /// Waits until so many peers have this CID in this state.
+    /// Waits until exactly this number of peers have this status of a CID.
     pub fn wait_state(&self, cid: &str, state: &str, peers: usize) {
         wait_until(&format!("{cid} is {state} at {peers} peers"), || {
             let count = self.count(cid, state)?;
@@ -413,10 +413,10 @@ impl Peer {
         });
     }
 
-    /// The CIDs of the pinset, sorted, by what this peer says.
+    /// Returns the CIDs of the pinset at this peer, sorted.
     ///
     /// # Errors
-    /// There is no answer.
+    /// Fails if there is no response.
     pub fn pinset(&self) -> Result<Vec<String>, String> {
         let pins = self.try_get("/allocations")?.values();
         let mut cids: Vec<String> = pins
@@ -434,7 +434,7 @@ impl Drop for Peer {
     }
 }
 
-/// The service on a folder, with no environment but what a test sets.
+/// Returns the command of the daemon on a folder, with an empty environment.
 pub fn service(folder: &Path) -> Command {
     service_of("ipfs-cluster-service", folder)
 }

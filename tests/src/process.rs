@@ -1,4 +1,4 @@
-//! Programs that are run to their end, and waiting for what must come true.
+//! Runs programs to their end, and polls for conditions.
 
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
@@ -7,21 +7,21 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long anything may take before it counts as not happening: longer than it takes on a busy machine.
+/// Time limit of all waits: longer than anything takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
-/// A TCP port that was free a moment ago, and is handed out once.
+/// Returns a TCP port that was free a moment ago. Each is returned once.
 ///
-/// Below the range from which systems choose ports for outgoing connections: a peer that is dead for a
-/// moment must find its port free again. And below those that `init --randomports` takes.
+/// The ports are below the range of outgoing connections, so that a restarted peer finds its port free, and
+/// below those that `init --randomports` uses.
 ///
 /// # Panics
-/// No port is free.
+/// If no port is free.
 pub fn closed_port() -> u16 {
     const FIRST: u16 = 10_000;
     const COUNT: u16 = 10_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Two test programs at the same time start at different places.
+    // Concurrent test programs start at different ports.
     let start = std::process::id().wrapping_mul(97) % u32::from(COUNT);
     for _ in 0..COUNT {
         let offset = (start + u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % u32::from(COUNT);
@@ -33,10 +33,10 @@ pub fn closed_port() -> u16 {
     panic!("no free port from {FIRST} on");
 }
 
-/// Waits until `holds` says that it is so, or fails with what it said last.
+/// Polls `holds` until it succeeds, and returns its value.
 ///
 /// # Panics
-/// It does not come true within [`PATIENCE`].
+/// If it does not succeed within [`PATIENCE`]; the message has its last error.
 pub fn wait_until<T>(what: &str, mut holds: impl FnMut() -> Result<T, String>) -> T {
     let since = Instant::now();
     loop {
@@ -51,31 +51,31 @@ pub fn wait_until<T>(what: &str, mut holds: impl FnMut() -> Result<T, String>) -
     }
 }
 
-/// What a program said and how it ended.
+/// Output and exit code of a program.
 #[derive(Debug, Clone)]
 pub struct Said {
-    /// Its exit code; -1 when a signal ended it.
+    /// Exit code; -1 if a signal ended it.
     pub code: i32,
-    /// Its standard output.
+    /// Standard output.
     pub out: String,
-    /// Its standard error.
+    /// Standard error.
     pub err: String,
 }
 
 impl Said {
-    /// What it said, provided that it succeeded.
+    /// Returns the standard output of a successful program.
     ///
     /// # Panics
-    /// It did not.
+    /// If it failed.
     pub fn ok(self) -> String {
         assert_eq!(self.code, 0, "{self:?}");
         self.out
     }
 
-    /// Its output as a stream of JSON values, provided that it succeeded.
+    /// Decodes the standard output of a successful program as a stream of JSON values.
     ///
     /// # Panics
-    /// It did not succeed, or its output is not JSON.
+    /// If it failed, or its output is not JSON.
     pub fn values(self) -> Vec<Value> {
         let out = self.ok();
         let values = serde_json::Deserializer::from_str(&out).into_iter();

@@ -1,11 +1,11 @@
-//! Where the programs are that the tests start.
+//! Locates the programs that tests start, and builds them if necessary.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
-/// The workspace.
+/// Returns the root folder of the workspace.
 ///
 /// # Panics
 /// Never: this package is below the root.
@@ -14,10 +14,10 @@ pub fn root() -> &'static Path {
     package.parent().expect("this package is below the root")
 }
 
-/// `target/<profile>`, where this test's executable was built.
+/// Returns `target/<profile>`, where this test's executable was built.
 ///
 /// # Panics
-/// The test does not run from there.
+/// If the test runs from elsewhere.
 pub fn profile_folder() -> PathBuf {
     let executable = std::env::current_exe().expect("a process knows its executable");
     let deps = executable.parent().expect("an executable is in a folder");
@@ -25,17 +25,17 @@ pub fn profile_folder() -> PathBuf {
     folder.to_owned()
 }
 
-/// The program called `name`, of the profile that the tests were built with and of today's sources; or the
-/// one in the folder that the variable `PROGRAMS` names, to test what was built elsewhere.
+/// Returns the path of the program called `name`, built from the current sources with the profile of the
+/// tests; or of the one in the folder `PROGRAMS`, if that variable is set.
 ///
 /// # Panics
-/// It cannot be built; the compiler has said why.
+/// If it cannot be built; the compiler's output says why.
 pub fn program(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     static NEXT_BUILT: OnceLock<()> = OnceLock::new();
     let names = ["ipfs-cluster-service", "ipfs-cluster-ctl"];
     let next = ["ipfs-cluster-service-next"];
-    // Few tests need the next release, and none should wait for it in vain.
+    // Few tests need the next release: build it only for those.
     let (built, names) = match next.contains(&name) {
         true => (&NEXT_BUILT, &next[..]),
         false => (&BUILT, &names[..]),
@@ -54,8 +54,8 @@ pub fn program(name: &str) -> PathBuf {
     profile_folder().join(name)
 }
 
-/// Whether the program is newer than each source that it was built from. `cargo test --workspace` has just
-/// built both, with the features of the workspace; to build them again without would take minutes.
+/// Returns whether the program is newer than all of its sources. `cargo test --workspace` has just built it,
+/// with the features of the workspace; building it again without them would take minutes.
 fn is_fresh(name: &str) -> bool {
     let changed = |path: &Path| -> Option<SystemTime> { path.metadata().ok()?.modified().ok() };
     let program = profile_folder().join(name);
@@ -65,7 +65,7 @@ fn is_fresh(name: &str) -> bool {
     ) else {
         return false;
     };
-    // `program: source source …`, blanks in names escaped.
+    // Format: `program: source source …`, with escaped blanks in names.
     let escaped = sources.replace("\\ ", "\0");
     let sources = escaped
         .split_whitespace()
