@@ -220,11 +220,8 @@ impl Running {
         let emptiness = store.reader();
         let greeter = Greeter::new(net.clone(), invitations, move || is_empty(&emptiness));
         let operations = Arc::new(OnceLock::new());
-        tasks.spawn(world::serve_calls(
-            calls,
-            greeter.clone(),
-            Arc::clone(&operations),
-        ));
+        let calls = world::serve_calls(calls, greeter.clone(), Arc::clone(&operations));
+        tasks.spawn(calls);
         let known: Vec<PeerId> = known.into_keys().collect();
         let beginning = begin(folder, bootstrap, &known, &net);
         let Beginning { recovered, guides } = beginning?.begin(&mut store, recovered).await?;
@@ -241,21 +238,12 @@ impl Running {
         tasks.spawn(stage(snapshots, stager, handle.clone()));
         let peerstore = config.peerstore_file(&folder.path);
         tasks.spawn(keep_peerstore(addresses, peerstore, net.clone()));
-        let watch = Watch {
-            net: net.clone(),
-            handle: handle.clone(),
-            known,
-            guides: Arc::new(Mutex::new(guides)),
-        };
+        let watch = Watch::new(net.clone(), handle.clone(), known, guides);
         tasks.spawn(watch.clone().run(ending.clone()));
         tasks.spawn(watch.inquire());
         tasks.spawn(pass_invitation(invited, ending));
-        tasks.spawn(swarm::connect(
-            backend.clone(),
-            handle.clone(),
-            me.clone(),
-            swarm_delay(config),
-        ));
+        let peering = swarm::connect(backend.clone(), handle, me.clone(), swarm_delay(config));
+        tasks.spawn(peering);
         tasks.spawn(cluster.clone().watch_broken_pins());
         let http = listen::serve_rest(config, &folder.path, cluster.clone()).await?;
         let proxy = listen::serve_proxy(config, &folder.path, cluster, &backend).await?;

@@ -62,6 +62,21 @@ fn seconds(json: &Value, key: &str) -> Result<Value, Wrong> {
     }
 }
 
+/// The ids of the peers in these addresses, each once.
+fn peer_ids(addresses: &[Address]) -> Result<Vec<String>, Wrong> {
+    let mut ids: Vec<String> = Vec::new();
+    for address in addresses {
+        let peer = address.peer().ok_or_else(|| {
+            let problem = format!("{address:?} names no peer: it must end in /ipfs/<peer id>");
+            ("cluster_peers".to_owned(), problem)
+        })?;
+        if !ids.contains(&peer.to_base58()) {
+            ids.push(peer.to_base58());
+        }
+    }
+    Ok(ids)
+}
+
 /// Converts a flat file to the current sections.
 pub(super) fn convert(mut flat: Map<String, Value>) -> Result<Flat, Wrong> {
     let mut warnings = vec![
@@ -72,16 +87,7 @@ pub(super) fn convert(mut flat: Map<String, Value>) -> Result<Flat, Wrong> {
     let mut take = |key: &str| flat.remove(key).unwrap_or(Value::Null);
     let peers = addresses(&take("cluster_peers"), "cluster_peers")?;
     let bootstrap = addresses(&take("bootstrap"), "bootstrap")?;
-    let mut peerset: Vec<String> = Vec::new();
-    for address in &peers {
-        let peer = address.peer().ok_or_else(|| {
-            let problem = format!("{address:?} names no peer: it must end in /ipfs/<peer id>");
-            ("cluster_peers".to_owned(), problem)
-        })?;
-        if !peerset.contains(&peer.to_base58()) {
-            peerset.push(peer.to_base58());
-        }
-    }
+    let peerset = peer_ids(&peers)?;
     let interval = seconds(
         &take("monitoring_interval_seconds"),
         "monitoring_interval_seconds",

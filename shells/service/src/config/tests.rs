@@ -273,7 +273,7 @@ fn changed_settings_without_effect_are_named() {
 }
 
 #[test]
-fn the_environment_overrides_the_file_by_the_go_rule() {
+fn the_environment_overrides_the_cluster_section_by_the_go_rule() {
     let secret = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
     let variables = [
         ("CLUSTER_SECRET", secret),
@@ -293,18 +293,6 @@ fn the_environment_overrides_the_file_by_the_go_rule() {
         ("CLUSTER_CONNECTIONMANAGER_HIGHWATER", "7"),
         ("CLUSTER_PUBSUB_DFACTOR", "-1"),
         ("CLUSTER_FOLLOWERMODE", "true"),
-        ("CLUSTER_RAFT_INITPEERSET", &format!("{PEER},{OTHER}")),
-        ("CLUSTER_RESTAPI_HTTPLISTENMULTIADDRESS", "/ip4/1.1.1.3/tcp/3"),
-        ("CLUSTER_RESTAPI_BASICAUTHCREDENTIALS", "ann:pass,bob:pa:ss"),
-        ("CLUSTER_RESTAPI_HEADERS", "X-A:1"),
-        ("CLUSTER_IPFSHTTP_NODEMULTIADDRESS", "/dns4/ipfs/tcp/5001"),
-        ("CLUSTER_STATELESS_CONCURRENTPINS", "3"),
-        ("CLUSTER_PUBSUBMON_CHECKINTERVAL", "2s"),
-        ("CLUSTER_BALANCED_ALLOCATEBY", "tag:region, freespace"),
-        ("CLUSTER_DISK_METRICTYPE", "reposize"),
-        ("CLUSTER_TAGS_TAGS", "region:eu,group:g"),
-        ("CLUSTER_METRICS_ENABLESTATS", "1"),
-        ("CLUSTER_TRACING_SAMPLINGPROB", "0.5"),
         ("CLUSTER_DIALPEERTIMEOUT", ""),
     ];
     let file = json!({"cluster": {"peername": "of the file", "dial_peer_timeout": "9s"}});
@@ -329,6 +317,25 @@ fn the_environment_overrides_the_file_by_the_go_rule() {
         Period::secs(9),
         "an empty variable counts as unset"
     );
+}
+
+#[test]
+fn the_environment_overrides_the_components_by_the_go_rule() {
+    let variables = [
+        ("CLUSTER_RAFT_INITPEERSET", &format!("{PEER},{OTHER}")),
+        ("CLUSTER_RESTAPI_HTTPLISTENMULTIADDRESS", "/ip4/1.1.1.3/tcp/3"),
+        ("CLUSTER_RESTAPI_BASICAUTHCREDENTIALS", "ann:pass,bob:pa:ss"),
+        ("CLUSTER_RESTAPI_HEADERS", "X-A:1"),
+        ("CLUSTER_IPFSHTTP_NODEMULTIADDRESS", "/dns4/ipfs/tcp/5001"),
+        ("CLUSTER_STATELESS_CONCURRENTPINS", "3"),
+        ("CLUSTER_PUBSUBMON_CHECKINTERVAL", "2s"),
+        ("CLUSTER_BALANCED_ALLOCATEBY", "tag:region, freespace"),
+        ("CLUSTER_DISK_METRICTYPE", "reposize"),
+        ("CLUSTER_TAGS_TAGS", "region:eu,group:g"),
+        ("CLUSTER_METRICS_ENABLESTATS", "1"),
+        ("CLUSTER_TRACING_SAMPLINGPROB", "0.5"),
+    ];
+    let config = parse(&json!({}), &variables).unwrap().config;
     assert_eq!(config.consensus.raft.init_peerset.len(), 2);
     let rest = config.api.restapi.unwrap();
     assert_eq!(

@@ -34,13 +34,13 @@ const GUIDES_MAX: usize = 1024;
 /// State shared by both tasks.
 #[derive(Clone)]
 pub(super) struct Watch {
-    pub(super) net: Net,
-    pub(super) handle: Handle,
+    net: Net,
+    handle: Handle,
     /// Peers with a known address at the start.
-    pub(super) known: Vec<PeerId>,
+    known: Vec<PeerId>,
     /// Members named by other peers. They count as members while this peer has no leader: possibly no peer
     /// of its own membership belongs to the cluster any more.
-    pub(super) guides: Arc<Mutex<BTreeSet<PeerId>>>,
+    guides: Arc<Mutex<BTreeSet<PeerId>>>,
 }
 
 /// State read from the core.
@@ -53,6 +53,16 @@ struct Look {
 }
 
 impl Watch {
+    pub(super) fn new(net: Net, handle: Handle, known: Vec<PeerId>, guides: BTreeSet<PeerId>) -> Self {
+        let guides = Arc::new(Mutex::new(guides));
+        Self {
+            net,
+            handle,
+            known,
+            guides,
+        }
+    }
+
     async fn look(&self) -> Option<Look> {
         let read = |view: cluster_core::View<'_>, _| Look {
             members: view.members().peer_ids().cloned().collect(),

@@ -93,7 +93,7 @@ pub(super) async fn send<E: Display>(
     let (reader, writer) = stream.split();
     let mut reader = FrameReader::new(reader, 512, 8 << 10, Arc::clone(&meter));
     let mut writer = FrameWriter::new(writer, meter);
-    // Whoever cannot read what comes behind it refuses it by its version.
+    // A receiver that cannot read the pins refuses the snapshot by this version.
     let head = encode_since(
         header.manifest.members.version,
         &Head {
@@ -101,21 +101,8 @@ pub(super) async fn send<E: Display>(
             header,
         },
     );
-    // The receiver may say no at any time.
-    let verdict = async {
-        match reader.next().await {
-            Ok(Some(frame)) => match frame.kind {
-                Kind::End => Ok(()),
-                Kind::Refused | Kind::Failed => Err(SnapshotError::Rejected {
-                    peer: to.clone(),
-                    why: frame.text(),
-                }),
-                Kind::Head | Kind::Data | Kind::Part => Err(lost("a frame out of place".to_owned())),
-            },
-            Ok(None) => Err(lost("the receiver gave up".to_owned())),
-            Err(error) => Err(lost(error.to_string())),
-        }
-    };
+    // The receiver may reject it at any time.
+    let verdict = read_verdict(to, &mut reader);
     tokio::pin!(verdict);
     let sent = tokio::select! {
         biased;
@@ -123,8 +110,8 @@ pub(super) async fn send<E: Display>(
         sent = send_chunks(to, &mut writer, &head, chunks) => sent,
     };
     if let Err(error) = sent {
-        // The receiver may have said why it hung up, which tells more than a broken stream. A source that
-        // failed is not its fault, and it learns of that by the stream being reset.
+        // The receiver's reason to close the stream explains more than a broken stream. A failed source is not
+        // its fault; it is informed by the reset of the stream.
         let said = match error {
             SnapshotError::Lost { .. } => tokio::time::timeout(Duration::from_secs(1), verdict).await.ok(),
             SnapshotError::Unreachable { .. }
@@ -140,6 +127,26 @@ pub(super) async fn send<E: Display>(
     tokio::time::timeout(CONFIRM_TIMEOUT, verdict)
         .await
         .unwrap_or_else(late)
+}
+
+/// Waits for the receiver's verdict: confirmed, rejected, or lost.
+async fn read_verdict(to: &PeerId, reader: &mut FrameReader<ReadHalf<Stream>>) -> Result<(), SnapshotError> {
+    let lost = |why: String| SnapshotError::Lost {
+        peer: to.clone(),
+        why,
+    };
+    match reader.next().await {
+        Ok(Some(frame)) => match frame.kind {
+            Kind::End => Ok(()),
+            Kind::Refused | Kind::Failed => Err(SnapshotError::Rejected {
+                peer: to.clone(),
+                why: frame.text(),
+            }),
+            Kind::Head | Kind::Data | Kind::Part => Err(lost("a frame out of place".to_owned())),
+        },
+        Ok(None) => Err(lost("the receiver gave up".to_owned())),
+        Err(error) => Err(lost(error.to_string())),
+    }
 }
 
 async fn send_chunks<E: Display>(

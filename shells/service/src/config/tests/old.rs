@@ -66,7 +66,10 @@ fn a_file_of_0_0_12_is_read() {
         said[0].contains("0.0.x") && said[1].contains("numpin") && said[2].contains("what_is_this"),
         "{said:?}"
     );
+}
 
+#[test]
+fn invalid_keys_of_0_0_12_are_named() {
     let error = wrong(&json!({"cluster_peers": ["/ip4/10.0.0.2/tcp/9096"]}), &[]);
     assert!(
         error.contains("cluster_peers: /ip4/10.0.0.2/tcp/9096 names no peer"),

@@ -2,18 +2,24 @@
 
 use super::*;
 
-#[test]
-fn invalid_keys_are_named_with_their_value_and_what_is_expected() {
-    let at = |pointer: &str, value: Value| {
+/// Sets each key, and checks that the error names the file and contains the given text.
+fn refuse(cases: Vec<(&str, Value, &str)>) {
+    for (key, value, expected) in cases {
         let mut json = json!({});
         let mut place = &mut json;
-        for key in pointer.split('.') {
+        for key in key.split('.') {
             place = &mut place[key];
         }
         *place = value;
-        json
-    };
-    for (key, value, expected) in [
+        let error = wrong(&json, &[]);
+        assert!(error.starts_with("service.json: "), "{error}");
+        assert!(error.contains(expected), "{error}\n  should say: {expected}");
+    }
+}
+
+#[test]
+fn invalid_names_secrets_and_addresses_are_named_with_what_is_expected() {
+    refuse(vec![
         (
             "cluster",
             json!(7),
@@ -54,6 +60,12 @@ fn invalid_keys_are_named_with_their_value_and_what_is_expected() {
             json!([]),
             "other peers need an address",
         ),
+    ]);
+}
+
+#[test]
+fn invalid_numbers_and_durations_are_named_with_what_is_expected() {
+    refuse(vec![
         (
             "cluster.connection_manager.high_water",
             json!(-1),
@@ -85,6 +97,12 @@ fn invalid_keys_are_named_with_their_value_and_what_is_expected() {
             json!(2),
             "invalid value: 2 with a replication_factor_min of -1",
         ),
+    ]);
+}
+
+#[test]
+fn invalid_consensus_and_api_settings_are_named_with_what_is_expected() {
+    refuse(vec![
         (
             "consensus.raft.init_peerset",
             json!(["bob"]),
@@ -108,6 +126,12 @@ fn invalid_keys_are_named_with_their_value_and_what_is_expected() {
         ),
         ("api.restapi.ssl_cert_file", json!("x"), "TLS needs both"),
         ("api.restapi.basic_auth_credentials", json!({}), "lets nobody in"),
+    ]);
+}
+
+#[test]
+fn invalid_components_are_named_with_what_is_expected() {
+    refuse(vec![
         (
             "ipfs_connector",
             json!({"embedded": {}, "ipfshttp": {}}),
@@ -139,11 +163,7 @@ fn invalid_keys_are_named_with_their_value_and_what_is_expected() {
             json!({"a": 1}),
             "informer.tags.tags: invalid type: integer `1`",
         ),
-    ] {
-        let error = wrong(&at(key, value), &[]);
-        assert!(error.starts_with("service.json: "), "{error}");
-        assert!(error.contains(expected), "{error}\n  should say: {expected}");
-    }
+    ]);
 }
 
 #[test]
