@@ -36,7 +36,7 @@ fn main() -> Result<()> {
     );
 
     let mut store = Store::open(&folder, &OpenOptions::default())?;
-    store.found(&Recovered::founding(
+    store.initialise(&Recovered::founding(
         Incarnation(1),
         Members::initial((0..3).map(peer)),
     ))?;

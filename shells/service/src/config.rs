@@ -309,7 +309,7 @@ fn refuse_other_modes(json: &Map<String, Value>, warnings: &mut Vec<String>) -> 
         return Err(("consensus.crdt".to_owned(), problem.to_owned()));
     }
     if json.contains_key("datastore") {
-        warnings.push("datastore: ignored, the state has a database of its own in raft/".to_owned());
+        warnings.push("datastore: ignored, the state has its own database in raft/".to_owned());
     }
     Ok(())
 }

@@ -1,17 +1,17 @@
 //! A running peer: opens its folder, starts the components, and stops them in order.
 
-mod beginning;
-mod greeting;
+mod bootstrap;
+mod discovery;
+mod ipfs_swarm;
 mod listen;
 mod members;
 mod parts;
 mod ready;
 mod runtimes;
-mod swarm;
 mod world;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -21,10 +21,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::beginning::{Beginning, Start, how_to_come_back};
-use self::greeting::{Greeter, Invitation};
-use self::members::Watch;
-use self::ready::Waiting;
+use self::bootstrap::{Bootstrap, StartingPoint, how_to_come_back};
+use self::discovery::{DiscoveryServer, Invitation};
+use self::members::MembershipWatch;
+use self::ready::Readiness;
 use self::runtimes::Runtimes;
 use crate::cluster::Cluster;
 use crate::config::{Address, Config, Folder, Peerstore, core_peer};
@@ -48,7 +48,7 @@ const LEAVE: Duration = Duration::from_secs(20);
 
 /// How long a removed peer keeps running, to deliver replies and cast its last votes: a voter that has not
 /// learned of the removal may need this peer's vote (Ongaro's thesis, 4.2.2). Two elections fit into it.
-const LAST_ANSWERS: Duration = Duration::from_secs(3);
+const REMOVED_GRACE: Duration = Duration::from_secs(3);
 
 /// Options of the `daemon` command.
 #[derive(Debug, Clone, Default)]
@@ -116,7 +116,7 @@ pub async fn run(folder: &Path, options: Options, shutdown: CancellationToken) -
             Ok(None | Some(Ending::Invited(_))) | Err(_) => false,
         };
         if is_removed {
-            tokio::time::sleep(LAST_ANSWERS).await;
+            tokio::time::sleep(REMOVED_GRACE).await;
         }
         let me = running.me.clone();
         running.stop(&folder).await;
@@ -218,31 +218,34 @@ impl Running {
         } = events;
         let (invitations, invited) = mpsc::channel(1);
         let emptiness = store.reader();
-        let greeter = Greeter::new(net.clone(), invitations, move || is_empty(&emptiness));
+        let discovery = DiscoveryServer::new(net.clone(), invitations, move || is_empty(&emptiness));
         let operations = Arc::new(OnceLock::new());
-        let calls = world::serve_calls(calls, greeter.clone(), Arc::clone(&operations));
+        let calls = world::serve_calls(calls, discovery.clone(), Arc::clone(&operations));
         tasks.spawn(calls);
         let known: Vec<PeerId> = known.into_keys().collect();
-        let beginning = begin(folder, bootstrap, &known, &net);
-        let Beginning { recovered, guides } = beginning?.begin(&mut store, recovered).await?;
+        let inputs = bootstrap_inputs(folder, bootstrap, &known, &net);
+        let StartingPoint {
+            recovered,
+            seed_members,
+        } = inputs?.run(&mut store, recovered).await?;
         let (reader, stager) = (store.reader(), store.stager());
         let driver = Driver::start(parts::driven(folder, store, &net, &backend), recovered);
         let handle = driver.handle.clone();
         let world = world::world(handle.clone(), reader, net.clone());
         let cluster = Cluster::new(parts::settings(folder), world, backend.clone());
-        greeter.set_handle(handle.clone());
+        discovery.set_handle(handle.clone());
         // Set once.
         let _ = operations.set(cluster.clone());
-        tasks.spawn_on(pump(core, handle.clone()), runtimes.consensus());
+        tasks.spawn_on(forward_core_events(core, handle.clone()), runtimes.consensus());
         tasks.spawn_on(handle.delays().clone().probe_network(), runtimes.consensus());
         tasks.spawn(stage(snapshots, stager, handle.clone()));
         let peerstore = config.peerstore_file(&folder.path);
-        tasks.spawn(keep_peerstore(addresses, peerstore, net.clone()));
-        let watch = Watch::new(net.clone(), handle.clone(), known, guides);
+        tasks.spawn(save_peerstore_on_change(addresses, peerstore, net.clone()));
+        let watch = MembershipWatch::new(net.clone(), handle.clone(), known, seed_members);
         tasks.spawn(watch.clone().run(ending.clone()));
-        tasks.spawn(watch.inquire());
-        tasks.spawn(pass_invitation(invited, ending));
-        let peering = swarm::connect(backend.clone(), handle, me.clone(), swarm_delay(config));
+        tasks.spawn(watch.query_others());
+        tasks.spawn(forward_invitations(invited, ending));
+        let peering = ipfs_swarm::connect(backend.clone(), handle, me.clone(), swarm_delay(config));
         tasks.spawn(peering);
         tasks.spawn(cluster.clone().watch_broken_pins());
         let http = listen::serve_rest(config, &folder.path, cluster.clone()).await?;
@@ -262,13 +265,13 @@ impl Running {
 
     /// Waits for a leader, and for this peer to be part of its cluster.
     async fn ready(&self, limit: Duration) -> anyhow::Result<()> {
-        let waiting = Waiting {
+        let readiness = Readiness {
             net: &self.net,
             handle: &self.driver.handle,
             me: &self.me,
             limit,
         };
-        let members = waiting.wait().await?;
+        let members = readiness.wait().await?;
         tracing::info!("Cluster Peers (without including ourselves):");
         let others: Vec<&PeerId> = members.peer_ids().filter(|peer| **peer != self.me).collect();
         for peer in &others {
@@ -292,13 +295,13 @@ impl Running {
             Ok(Ok(_)) => tracing::info!("left the cluster. {}", how_to_come_back(&self.me)),
             // The last peer of a cluster cannot leave it.
             Ok(Err(Refusal::Conflict(why))) => tracing::warn!("not leaving the cluster: {why}"),
-            Ok(Err(refusal)) => self.say_not_left(&refusal.to_string()),
-            Err(_) => self.say_not_left(&format!("no answer within {LEAVE:?}")),
+            Ok(Err(refusal)) => self.log_not_left(&refusal.to_string()),
+            Err(_) => self.log_not_left(&format!("no answer within {LEAVE:?}")),
         }
         matches!(left, Ok(Ok(_)))
     }
 
-    fn say_not_left(&self, why: &str) {
+    fn log_not_left(&self, why: &str) {
         tracing::error!(
             "the cluster could not be left: {why}. Run `ipfs-cluster-ctl peers rm {}` at another peer",
             self.me
@@ -337,12 +340,12 @@ impl Running {
 }
 
 /// Collects the inputs of the bootstrap from the configuration.
-fn begin<'a>(
+fn bootstrap_inputs<'a>(
     folder: &Folder,
     bootstrap: &[Address],
     known: &[PeerId],
     net: &'a Net,
-) -> anyhow::Result<Start<'a>> {
+) -> anyhow::Result<Bootstrap<'a>> {
     let Folder { config, identity, .. } = folder;
     let named = bootstrap.iter().map(|address| {
         let peer = address.peer().with_context(|| {
@@ -362,7 +365,7 @@ fn begin<'a>(
     let mut named: Vec<PeerId> = named.collect::<anyhow::Result<_>>()?;
     named.sort();
     named.dedup();
-    Ok(Start {
+    Ok(Bootstrap {
         net,
         bootstrap: named,
         known: known.to_vec(),
@@ -379,7 +382,7 @@ fn swarm_delay(config: &Config) -> Duration {
     kubo.map_or(Duration::ZERO, |kubo| kubo.connect_swarms_delay.0)
 }
 
-async fn pump(mut events: CoreEvents, handle: Handle) {
+async fn forward_core_events(mut events: CoreEvents, handle: Handle) {
     while let Some(event) = events.recv().await {
         match event {
             CoreEvent::Received { from, envelope } => handle.received(from, envelope).await,
@@ -388,7 +391,7 @@ async fn pump(mut events: CoreEvents, handle: Handle) {
     }
 }
 
-async fn pass_invitation(mut invited: mpsc::Receiver<Invitation>, ending: mpsc::Sender<Ending>) {
+async fn forward_invitations(mut invited: mpsc::Receiver<Invitation>, ending: mpsc::Sender<Ending>) {
     if let Some(invitation) = invited.recv().await {
         // A full channel means that the peer ends already.
         let _ = ending.try_send(Ending::Invited(invitation));
@@ -396,7 +399,7 @@ async fn pass_invitation(mut invited: mpsc::Receiver<Invitation>, ending: mpsc::
 }
 
 /// Saves the peers' addresses for the next start, each time that they change.
-async fn keep_peerstore(mut changes: watch::Receiver<u64>, path: PathBuf, net: Net) {
+async fn save_peerstore_on_change(mut changes: watch::Receiver<u64>, path: PathBuf, net: Net) {
     while changes.changed().await.is_ok() {
         save_peerstore(&path, &net);
         tokio::time::sleep(PEERSTORE_PAUSE).await;

@@ -78,7 +78,7 @@ struct Story {
     /// Holder of the other copy.
     holder: usize,
     /// The peer that is queried, and that gets the lost copy.
-    witness: usize,
+    survivor: usize,
     killed: Instant,
 }
 
@@ -110,7 +110,7 @@ impl Story {
             peers,
             leader,
             holder: (leader + 1) % 3,
-            witness: (leader + 2) % 3,
+            survivor: (leader + 2) % 3,
             killed: Instant::now(),
         })
     }
@@ -123,14 +123,14 @@ impl Story {
             leader.name
         ));
         let chosen = [leader.id.clone(), self.peers[self.holder].id.clone()];
-        let cid = add_soon(&mut self.peers, self.witness, file, &chosen).await?;
+        let cid = add_soon(&mut self.peers, self.survivor, file, &chosen).await?;
         say(&format!("    {cid}"));
-        let witness = self.witness;
+        let survivor = self.survivor;
         wait("the copies are not there", &mut self.peers, async |peers| {
-            copies(&peers[witness], &cid, 2).await
+            copies(&peers[survivor], &cid, 2).await
         })
         .await?;
-        show(&self.peers[witness], &cid).await?;
+        show(&self.peers[survivor], &cid).await?;
         Ok(cid)
     }
 
@@ -147,31 +147,31 @@ impl Story {
 
     async fn add_second(&mut self, file: &Path) -> anyhow::Result<String> {
         step("A second file is pinned without it");
-        let cid = add_soon(&mut self.peers, self.witness, file, &[]).await?;
+        let cid = add_soon(&mut self.peers, self.survivor, file, &[]).await?;
         say(&format!("    {cid}, {}", self.since_the_kill()));
         Ok(cid)
     }
 
     async fn see_restored(&mut self, first: &str, second: &str) -> anyhow::Result<()> {
         step("The lost copy is made again");
-        let witness = self.witness;
+        let survivor = self.survivor;
         let lost = self.peers[self.leader].id.clone();
         wait("the copy was not restored", &mut self.peers, async |peers| {
-            copies_without(&peers[witness], first, 2, &lost).await
+            copies_without(&peers[survivor], first, 2, &lost).await
         })
         .await?;
         wait("the second file is not pinned", &mut self.peers, async |peers| {
-            copies(&peers[witness], second, 2).await
+            copies(&peers[survivor], second, 2).await
         })
         .await?;
         say(&format!("    two living copies again, {}", self.since_the_kill()));
-        show(&self.peers[witness], first).await?;
-        show(&self.peers[witness], second).await
+        show(&self.peers[survivor], first).await?;
+        show(&self.peers[survivor], second).await
     }
 
     fn hand_over(&self, cid: &str) {
         step("The cluster is yours until Ctrl-C");
-        let witness = &self.peers[self.witness];
+        let survivor = &self.peers[self.survivor];
         let status = format!("status {cid}");
         for line in [
             "peers ls",
@@ -182,12 +182,12 @@ impl Story {
         ] {
             say(&format!(
                 "    ipfs-cluster-ctl --host /ip4/127.0.0.1/tcp/{} {line}",
-                witness.rest
+                survivor.rest
             ));
         }
         say(&format!(
             "    curl -X POST 'http://127.0.0.1:{}/api/v0/cat?arg={cid}'",
-            witness.ipfs
+            survivor.ipfs
         ));
     }
 

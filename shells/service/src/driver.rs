@@ -2,8 +2,8 @@
 //! knows the store, the network and the IPFS node at once.
 
 mod compare;
-mod complaints;
 mod delays;
+mod failure_log;
 mod informer;
 mod ipfs;
 mod snapshots;
@@ -59,13 +59,13 @@ const GATHER: Duration = Duration::from_micros(300);
 #[derive(Clone)]
 pub struct Handle {
     inputs: mpsc::Sender<Input>,
-    waiting: Arc<Waiting>,
+    limits: Arc<QueueLimits>,
     clock: Clock,
     delays: Delays,
 }
 
 /// Permits of the loop's queue. Inputs without one are bounded by the operations that the core has started.
-struct Waiting {
+struct QueueLimits {
     messages: Arc<Semaphore>,
     requests: AtomicUsize,
 }
@@ -104,13 +104,13 @@ impl Handle {
     /// The core's [`Refusal`]. A full queue is refused at once; a peer that shuts down answers that the
     /// request may still take effect.
     pub async fn request(&self, request: Request) -> Result<Reply, Refusal> {
-        if self.waiting.requests.fetch_add(1, Ordering::Relaxed) >= REQUESTS_MAX {
-            self.waiting.requests.fetch_sub(1, Ordering::Relaxed);
+        if self.limits.requests.fetch_add(1, Ordering::Relaxed) >= REQUESTS_MAX {
+            self.limits.requests.fetch_sub(1, Ordering::Relaxed);
             return Err(Refusal::Busy);
         }
         let (reply, answer) = oneshot::channel();
         if self.inputs.send(Input::Request(request, reply)).is_err() {
-            self.waiting.requests.fetch_sub(1, Ordering::Relaxed);
+            self.limits.requests.fetch_sub(1, Ordering::Relaxed);
             return Err(Refusal::Unknown);
         }
         answer.await.unwrap_or(Err(Refusal::Unknown))
@@ -134,7 +134,7 @@ impl Handle {
     /// senders down.
     pub async fn received(&self, from: PeerId, envelope: Envelope) {
         // The semaphore is never closed.
-        if let Ok(permit) = self.waiting.messages.clone().acquire_owned().await {
+        if let Ok(permit) = self.limits.messages.clone().acquire_owned().await {
             let _ = self.inputs.send(Input::Received(from, envelope, permit));
         }
     }
@@ -188,13 +188,13 @@ impl Driver {
     pub fn start(parts: Parts, recovered: cluster_core::Recovered) -> Self {
         let (inputs, receiver) = mpsc::channel();
         let clock = Clock::new();
-        let waiting = Waiting {
+        let limits = QueueLimits {
             messages: Arc::new(Semaphore::new(MESSAGES_MAX)),
             requests: AtomicUsize::new(0),
         };
         let handle = Handle {
             inputs,
-            waiting: Arc::new(waiting),
+            limits: Arc::new(limits),
             clock,
             delays: Delays::default(),
         };
@@ -221,7 +221,7 @@ impl Driver {
         let thread = std::thread::Builder::new()
             .name("core".to_owned())
             .spawn(move || {
-                let guard = EndsProcess;
+                let guard = ExitOnPanic;
                 looper.run();
                 drop(guard);
                 let Loop { parts, syncer, .. } = looper;
@@ -241,9 +241,9 @@ impl Driver {
 
 /// Ends the process when the core panics: a peer cannot work without it, and a restart recovers all durable
 /// state.
-struct EndsProcess;
+struct ExitOnPanic;
 
-impl Drop for EndsProcess {
+impl Drop for ExitOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
             tracing::error!("the core panicked, which is a bug; stopping. Start this peer again");
@@ -283,7 +283,7 @@ impl Loop {
             let mut next = self.receiver.recv_timeout(wait);
             while let Ok(input) = next {
                 found += 1;
-                if self.take(input, &mut events) {
+                if self.enqueue(input, &mut events) {
                     return;
                 }
                 next = if found < EVENTS_MAX {
@@ -292,7 +292,7 @@ impl Loop {
                     Err(RecvTimeoutError::Timeout)
                 };
             }
-            self.handle_waiting(&mut events);
+            self.handle_pending(&mut events);
             if matches!(next, Err(RecvTimeoutError::Disconnected)) {
                 return;
             }
@@ -301,10 +301,10 @@ impl Loop {
 
     /// Adds an input to the pending events; an input that must not share a step has them handled first.
     /// Returns `true` when the loop shall end.
-    fn take(&mut self, input: Input, events: &mut Vec<Event>) -> bool {
+    fn enqueue(&mut self, input: Input, events: &mut Vec<Event>) -> bool {
         match input {
             Input::Event(event) if event.goes_alone() => {
-                self.handle_waiting(events);
+                self.handle_pending(events);
                 self.handle_events(&mut vec![event]);
             }
             Input::Event(event) => events.push(event),
@@ -313,25 +313,25 @@ impl Loop {
                 events.push(Event::Received { from, envelope });
             }
             Input::Request(request, reply) => {
-                self.handle.waiting.requests.fetch_sub(1, Ordering::Relaxed);
+                self.handle.limits.requests.fetch_sub(1, Ordering::Relaxed);
                 self.next_ticket += 1;
                 let ticket = Ticket(self.next_ticket);
                 self.waiters.insert(ticket, reply);
                 events.push(Event::Requested { ticket, request });
             }
             Input::Read(read) => {
-                self.handle_waiting(events);
+                self.handle_pending(events);
                 read(self.node.view(), self.handle.now());
             }
             Input::Stop => {
-                self.handle_waiting(events);
+                self.handle_pending(events);
                 return true;
             }
         }
         false
     }
 
-    fn handle_waiting(&mut self, events: &mut Vec<Event>) {
+    fn handle_pending(&mut self, events: &mut Vec<Event>) {
         if !events.is_empty() {
             self.handle_events(events);
         }

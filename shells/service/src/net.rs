@@ -4,9 +4,9 @@
 //! interpret them.
 
 mod accept;
+mod address_book;
 mod admission;
 mod announce;
-mod book;
 mod dial;
 mod error;
 mod events;
@@ -14,8 +14,8 @@ mod frame;
 mod hello;
 mod inbox;
 mod links;
+mod losses;
 mod outbox;
-mod refusals;
 mod rpc;
 mod shared;
 mod snapshot;
@@ -42,7 +42,7 @@ pub use error::{CallError, SnapshotError, StartError};
 pub use events::{CoreEvent, CoreEvents, NetEvents};
 pub use libp2p::Multiaddr;
 pub use libp2p::identity::Keypair;
-pub use refusals::Losses;
+pub use losses::Losses;
 pub use rpc::{
     Body, CHUNK_MAX, Call, CallSender, Deadline, Incoming, REQUEST_MAX, Responder, STRANGER_REQUEST_MAX,
     decode_value, encode_within,
@@ -171,9 +171,9 @@ impl Net {
     }
 
     /// Counts and logs a call of an open method by a non-member that got nothing from it.
-    pub fn note_stranger(&self, from: &PeerId) {
-        if let Some(why) = self.shared.objection(from, &self.shared.origin()) {
-            self.shared.note_refusal(from, "greeting", &why);
+    pub fn note_refused_call(&self, from: &PeerId) {
+        if let Some(why) = self.shared.reason_to_refuse(from, &self.shared.origin()) {
+            self.shared.note_refusal(from, "discovery", &why);
         }
     }
 
@@ -184,9 +184,9 @@ impl Net {
 
     /// Last failure to reach a member or to have this peer's messages accepted by it; `None` after a
     /// success.
-    pub fn trouble(&self, peer: &PeerId) -> Option<String> {
-        let troubles = self.shared.troubles.lock().expect("no panic while locked");
-        troubles.get(peer).cloned()
+    pub fn last_failure(&self, peer: &PeerId) -> Option<String> {
+        let failures = self.shared.failures.lock().expect("no panic while locked");
+        failures.get(peer).cloned()
     }
 
     /// Adds addresses of a peer; a member that is not connected is dialled there at once.
@@ -196,10 +196,15 @@ impl Net {
             .book
             .lock()
             .expect("no panic while locked")
-            .give(peer, addresses);
+            .add(peer, addresses);
         if changed {
             self.shared.book_changes.send_modify(|change| *change += 1);
-            drop(self.shared.commands.send(Command::Found(peer.clone())).await);
+            drop(
+                self.shared
+                    .commands
+                    .send(Command::AddressesAdded(peer.clone()))
+                    .await,
+            );
         }
     }
 
@@ -245,7 +250,7 @@ impl Net {
 
     /// Counts of messages, streams and connections refused or lost since the start.
     pub fn losses(&self) -> Losses {
-        self.shared.complaints.read()
+        self.shared.losses.read()
     }
 
     /// Calls a method, after dialling the peer if it is not connected.
@@ -340,7 +345,7 @@ fn libp2p_id_of(peer: &PeerId) -> Option<libp2p::PeerId> {
 }
 
 fn with_peer(address: Multiaddr, peer: &PeerId) -> Multiaddr {
-    let address = book::without_peer(address);
+    let address = address_book::without_peer(address);
     match libp2p_id_of(peer) {
         Some(id) => address.with(Protocol::P2p(id)),
         None => address,

@@ -4,7 +4,7 @@
 //!
 //! Users:
 //!
-//! - the driver owns the [`Store`]: [`Store::open`], [`Store::recovered`], [`Store::found`],
+//! - the driver owns the [`Store`]: [`Store::open`], [`Store::recovered`], [`Store::initialise`],
 //!   [`Store::write`], and [`Store::view`] to read what it has written;
 //! - a [`Syncer`] makes written batches durable in its own thread, many with one sync;
 //! - listings read through a [`Reader`], each from a [`Listing`]: a consistent view, streamed in the order
@@ -38,6 +38,7 @@
 
 mod error;
 mod folder;
+mod fresh_count;
 mod journal;
 mod keys;
 mod open;
@@ -49,9 +50,8 @@ mod snapshot;
 mod spaces;
 mod staging;
 mod sync;
+mod sync_marker;
 mod view;
-mod waiting;
-mod witness;
 mod write;
 
 #[cfg(test)]
@@ -61,7 +61,7 @@ pub use error::{OpenError, StageError, StoreError};
 pub use folder::{FORMAT, format_of};
 pub use open::{OnFatal, OpenOptions, Store};
 pub use reader::{Listing, Reader, Row};
-pub use replace::{Replacing, Settled};
+pub use replace::{NewPinset, PinCounts};
 pub use snapshot::{CHUNK_MAX, SnapshotSource};
 pub use staging::{Stager, Staging};
 pub use sync::Syncer;

@@ -168,7 +168,7 @@ fn init_asks_before_it_overwrites() {
         said.contains("error asking: ") && said.contains("--force overwrites it"),
         "{said}"
     );
-    assert!(code == Some(1) && unchanged(), "nobody answered");
+    assert!(code == Some(1) && unchanged(), "without an answer");
     assert!(answering(&mut init(), "n\n").0 == Some(0) && unchanged());
     let (code, _, said) = answering(&mut init(), "what\ny\n");
     assert!(

@@ -134,7 +134,7 @@ fn who_is_no_member_is_refused_though_it_knows_the_secret_and_logged_once() {
     fs::write(stranger.folder.join("peerstore"), address).unwrap();
     let since = Instant::now();
     stranger.start();
-    is_said_once_a_minute(first, since, &["WARN", stranger.id.as_str(), "not welcome"]);
+    is_said_once_a_minute(first, since, &["WARN", stranger.id.as_str(), "not accepted"]);
     let peers = first.try_get("/peers").unwrap().values();
     assert_eq!(peers.len(), 3, "{peers:?}");
 }
@@ -245,7 +245,7 @@ impl Drop for Talkative {
 fn a_peer_without_a_secret_that_others_can_reach_says_so_with_the_remedy() {
     let folder = tempfile::TempDir::new().unwrap();
     let mut peer = Peer::init(folder.path(), "peer");
-    let warning = "the cluster has no secret: whoever reaches /ip4/0.0.0.0/tcp/";
+    let warning = "the cluster has no secret: anyone who reaches /ip4/0.0.0.0/tcp/";
     for (host, secret, warned) in [
         ("127.0.0.1", "", false),
         ("0.0.0.0", SECRET, false),

@@ -276,7 +276,7 @@ impl Twins {
         let folder = in_memory();
         let mut real = open(&folder.path().join("0")).expect("opens");
         let founding = Recovered::founding(Incarnation(1), members());
-        real.found(&founding).expect("founds");
+        real.initialise(&founding).expect("founds");
         real.sync().expect("syncs");
         let mut twins = Self {
             simulated: sim::twin::Disk::founded(&encode(&members())).expect("founds"),

@@ -61,7 +61,7 @@ pub(super) struct Options {
     /// Listen on free ports instead of 9094 to 9096, 4001 and 5001
     #[arg(long)]
     randomports: bool,
-    /// Accepted for the Go peer's sake; the state has a database of its own
+    /// Accepted for the Go peer's sake; the state has its own database
     #[arg(long, value_name = "NAME", hide = true)]
     datastore: Option<String>,
     /// A configuration to fetch at each start, which this program does not do
@@ -124,7 +124,7 @@ fn refuse(options: &Options) -> anyhow::Result<()> {
     }
     if options.consensus == ConsensusKind::Crdt {
         bail!(
-            "crdt is not offered: its peers may disagree for as long as they like, and nobody can tell. Use \
+            "crdt is not offered: its peers may disagree for any length of time without notice. Use \
              raft, which also serves clusters of hundreds of peers here; a pinset moves over with `state \
              export` and `state import`"
         );
@@ -135,7 +135,7 @@ fn refuse(options: &Options) -> anyhow::Result<()> {
     }
     if let Some(datastore) = &options.datastore {
         note(format_args!(
-            "--datastore {datastore} is ignored: the state has a database of its own"
+            "--datastore {datastore} is ignored: the state has its own database"
         ));
     }
     Ok(())

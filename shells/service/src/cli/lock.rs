@@ -21,7 +21,7 @@ impl Lock {
         match Self::attempt(folder)? {
             Ok(lock) => Ok(lock),
             Err(holder) => anyhow::bail!(
-                "{holder} is using {}: stop it first, or give this peer a folder of its own with --config",
+                "{holder} is using {}: stop it first, or give this peer its own folder with --config",
                 folder.display()
             ),
         }

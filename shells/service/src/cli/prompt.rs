@@ -13,7 +13,7 @@ pub(super) fn ask(question: &str) -> anyhow::Result<String> {
     let mut answer = String::new();
     let mut input = std::io::Read::take(std::io::stdin().lock(), ANSWER_MAX);
     if input.read_line(&mut answer)? == 0 {
-        anyhow::bail!("nobody answered");
+        anyhow::bail!("no answer on the standard input");
     }
     Ok(answer.trim().to_owned())
 }

@@ -224,7 +224,7 @@ fn import(folder: &Folder, options: &Import) -> anyhow::Result<()> {
     let lock = lock(folder)?;
     if named(&options.file).is_none() && !options.force && !io::stdin().is_terminal() {
         bail!(
-            "nobody can be asked while the state comes from the standard input: --force imports without \
+            "no question can be asked while the state comes from the standard input: --force imports without \
              asking"
         );
     }

@@ -54,7 +54,7 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
         return Err(wrong("allocator.balanced.allocate_by", problem));
     }
     if config.ipfs_connector.ipfshttp.is_some() && config.ipfs_connector.embedded.is_some() {
-        let problem = "both `ipfshttp` and `embedded` are there: keep the one that this peer is to use";
+        let problem = "both `ipfshttp` and `embedded` are configured: keep the one to use";
         return Err(wrong("ipfs_connector", problem));
     }
     if config.ipfs_connector.ipfshttp.is_none() && config.ipfs_connector.embedded.is_none() {
@@ -209,7 +209,7 @@ fn apis(config: &Config) -> Result<(), Wrong> {
             .as_ref()
             .is_some_and(|credentials| credentials.0.is_empty())
         {
-            let problem = "an empty object lets nobody in: add a user, or write null for no authentication";
+            let problem = "an empty object refuses all users: add one, or write null for no authentication";
             return Err(wrong(&format!("{api}.basic_auth_credentials"), problem));
         }
     }
@@ -329,15 +329,14 @@ pub(super) fn without_effect(config: &Config) -> Vec<String> {
         }
     }
     if config.cluster.secret.0.is_none() {
-        warnings.push("cluster.secret: empty: whoever reaches this peer's address can talk to it".to_owned());
+        warnings.push("cluster.secret: empty: anyone who reaches this peer can talk to it".to_owned());
     } else if config
         .cluster
         .accepted_secrets
         .iter()
         .any(|secret| secret.0.is_none())
     {
-        let problem =
-            "one is empty: whoever reaches this peer's address can talk to it, without a secret too";
+        let problem = "one is empty: anyone who reaches this peer can talk to it, without a secret too";
         warnings.push(format!("cluster.accepted_secrets: {problem}"));
     }
     warnings

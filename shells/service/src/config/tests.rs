@@ -233,7 +233,7 @@ fn each_unknown_key_is_named_once() {
     assert_eq!(
         named,
         [
-            "datastore: ignored, the state has a database of its own in raft/",
+            "datastore: ignored, the state has its own database in raft/",
             "environment variable CLUSTER_PEERNAMES: no such setting, ignored",
             "service.json: cluster.connection_manager.middle_water: no such setting, ignored",
             "service.json: cluster.replication_factor: no such setting, ignored",
@@ -322,8 +322,8 @@ fn the_environment_overrides_the_cluster_section_by_the_go_rule() {
 #[test]
 fn the_environment_overrides_the_components_by_the_go_rule() {
     let variables = [
-        ("CLUSTER_RAFT_INITPEERSET", &format!("{PEER},{OTHER}")),
         ("CLUSTER_RESTAPI_HTTPLISTENMULTIADDRESS", "/ip4/1.1.1.3/tcp/3"),
+        ("CLUSTER_RAFT_INITPEERSET", &format!("{PEER},{OTHER}")),
         ("CLUSTER_RESTAPI_BASICAUTHCREDENTIALS", "ann:pass,bob:pa:ss"),
         ("CLUSTER_RESTAPI_HEADERS", "X-A:1"),
         ("CLUSTER_IPFSHTTP_NODEMULTIADDRESS", "/dns4/ipfs/tcp/5001"),

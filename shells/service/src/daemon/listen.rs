@@ -41,7 +41,7 @@ pub(super) async fn serve_ipfs_api(
         let address = listener.local_addr()?;
         if !address.ip().is_loopback() {
             tracing::warn!(
-                "the embedded IPFS node's API is open to other machines, without credentials: whoever \
+                "the embedded IPFS node's API is open to other machines, without credentials: anyone who \
                  reaches it controls what the node holds. Have \
                  ipfs_connector.embedded.api_listen_multiaddress listen on 127.0.0.1"
             );
@@ -123,7 +123,7 @@ pub(super) async fn serve_rest(
     let open = http.listen.iter().any(|address| !address.ip().is_loopback());
     if open && http.credentials.is_none() {
         tracing::warn!(
-            "the REST API is open to other machines, without credentials: whoever reaches it controls the \
+            "the REST API is open to other machines, without credentials: anyone who reaches it controls the \
              cluster. Set api.restapi.basic_auth_credentials, or listen on 127.0.0.1"
         );
     }
@@ -190,8 +190,8 @@ pub(super) async fn serve_proxy(
     };
     if settings.listen.iter().any(|address| !address.ip().is_loopback()) {
         tracing::warn!(
-            "the IPFS proxy is open to other machines, without credentials: whoever reaches it controls what \
-             the cluster pins, and the IPFS node behind it. Listen on 127.0.0.1"
+            "the IPFS proxy is open to other machines, without credentials: anyone who reaches it controls \
+             what the cluster pins, and the IPFS node behind it. Listen on 127.0.0.1"
         );
     }
     let server = http::serve_proxy(cluster, upstream, settings).await?;
@@ -210,7 +210,7 @@ pub(super) fn warn_of_open_cluster(cluster: &config::Cluster) {
     if open && secrets.any(|secret| secret.0.is_none()) {
         let listens: Vec<String> = listens.iter().map(|address| address.0.to_string()).collect();
         tracing::warn!(
-            "the cluster has no secret: whoever reaches {} can join it and read and change all that it pins. \
+            "the cluster has no secret: anyone who reaches {} can join it and read and change all its pins. \
              Set the same cluster.secret (32 bytes in hexadecimal, as `openssl rand -hex 32` makes them) in \
              service.json on all peers, or have cluster.listen_multiaddress listen on 127.0.0.1 only",
             listens.join(", ")

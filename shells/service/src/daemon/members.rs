@@ -10,7 +10,7 @@ use rand::seq::IndexedRandom;
 use tokio::sync::mpsc;
 
 use super::Ending;
-use super::greeting::{self, Greeting, Question};
+use super::discovery::{self, Answer, Question};
 use crate::driver::Handle;
 use crate::net::Net;
 
@@ -19,32 +19,32 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Interval of queries while something is missing. The first follows soon after the start, when that is
 /// most likely.
-const INQUIRY_PAUSE: Duration = Duration::from_secs(3);
+const QUERY_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Intervals per query while nothing seems to be missing. A removed learner may not have been sent the end
 /// of the log, and does not notice the leader's silence.
-const ROUNDS_OF_REST: u64 = 4;
+const IDLE_ROUNDS: u64 = 4;
 
 /// Peers queried at once while there is no leader.
 const ASKED_MAX: usize = 5;
 
 /// Seed members kept: more than one answer names.
-const GUIDES_MAX: usize = 1024;
+const SEED_MEMBERS_MAX: usize = 1024;
 
 /// State shared by both tasks.
 #[derive(Clone)]
-pub(super) struct Watch {
+pub(super) struct MembershipWatch {
     net: Net,
     handle: Handle,
     /// Peers with a known address at the start.
     known: Vec<PeerId>,
     /// Members named by other peers. They count as members while this peer has no leader: possibly no peer
     /// of its own membership belongs to the cluster any more.
-    guides: Arc<Mutex<BTreeSet<PeerId>>>,
+    seed_members: Arc<Mutex<BTreeSet<PeerId>>>,
 }
 
 /// State read from the core.
-struct Look {
+struct Observed {
     members: BTreeSet<PeerId>,
     leader: Option<PeerId>,
     membership: Membership,
@@ -52,19 +52,19 @@ struct Look {
     version: u8,
 }
 
-impl Watch {
-    pub(super) fn new(net: Net, handle: Handle, known: Vec<PeerId>, guides: BTreeSet<PeerId>) -> Self {
-        let guides = Arc::new(Mutex::new(guides));
+impl MembershipWatch {
+    pub(super) fn new(net: Net, handle: Handle, known: Vec<PeerId>, seed_members: BTreeSet<PeerId>) -> Self {
+        let seed_members = Arc::new(Mutex::new(seed_members));
         Self {
             net,
             handle,
             known,
-            guides,
+            seed_members,
         }
     }
 
-    async fn look(&self) -> Option<Look> {
-        let read = |view: cluster_core::View<'_>, _| Look {
+    async fn observe(&self) -> Option<Observed> {
+        let read = |view: cluster_core::View<'_>, _| Observed {
             members: view.members().peer_ids().cloned().collect(),
             leader: view.leader().cloned(),
             membership: view.membership(),
@@ -73,8 +73,8 @@ impl Watch {
         self.handle.view(read).await
     }
 
-    fn guides(&self) -> BTreeSet<PeerId> {
-        self.guides.lock().expect("no panic while locked").clone()
+    fn seed_members(&self) -> BTreeSet<PeerId> {
+        self.seed_members.lock().expect("no panic while locked").clone()
     }
 
     /// Passes changes of the membership on to the network, and logs changes of the leader, until the
@@ -84,41 +84,41 @@ impl Watch {
         let mut known: Option<BTreeSet<PeerId>> = None;
         // A peer that starts as removed has been added again, or it would not have been started: it waits
         // to learn its new Raft id.
-        let mut returns = !self.guides().is_empty();
-        while let Some(look) = self.look().await {
-            let is_member = matches!(look.membership, Membership::Learner | Membership::Voter);
+        let mut returns = !self.seed_members().is_empty();
+        while let Some(observed) = self.observe().await {
+            let is_member = matches!(observed.membership, Membership::Learner | Membership::Voter);
             returns &= !is_member;
-            if look.membership == Membership::Removed && !returns {
+            if observed.membership == Membership::Removed && !returns {
                 // A full channel means that the end was reported already.
                 let _ = ending.try_send(Ending::Removed);
                 return;
             }
-            if is_member && known.as_ref() != Some(&look.members) {
+            if is_member && known.as_ref() != Some(&observed.members) {
                 if let Some(before) = &known {
-                    tell_changes(before, &look.members);
+                    log_changes(before, &observed.members);
                 }
-                known = Some(look.members.clone());
+                known = Some(observed.members.clone());
             }
-            let mut members = look.members;
-            if look.leader.is_none() {
-                members.extend(self.guides());
+            let mut members = observed.members;
+            if observed.leader.is_none() {
+                members.extend(self.seed_members());
             }
-            if self.net.set_version(look.version) {
+            if self.net.set_version(observed.version) {
                 tracing::info!(
                     "all members speak version {} of the protocol: peers that do not are refused",
-                    look.version
+                    observed.version
                 );
             }
             if members != last {
                 self.net.set_members(members.clone()).await;
                 last = members;
             }
-            if look.leader != last_leader {
-                match &look.leader {
+            if observed.leader != last_leader {
+                match &observed.leader {
                     Some(leader) => tracing::info!("the cluster's leader is {leader}"),
                     None => tracing::warn!("the cluster has no leader: writes wait for one"),
                 }
-                last_leader = look.leader;
+                last_leader = observed.leader;
             }
             tokio::time::sleep(WATCH_INTERVAL).await;
         }
@@ -126,61 +126,61 @@ impl Watch {
 
     /// Queries other peers for the members and their addresses, while there is no leader or a member is not
     /// connected; otherwise, now and then, whether this peer is still a member.
-    pub(super) async fn inquire(self) {
+    pub(super) async fn query_others(self) {
         for round in 1_u64.. {
-            tokio::time::sleep(INQUIRY_PAUSE).await;
-            let Some(look) = self.look().await else { return };
+            tokio::time::sleep(QUERY_INTERVAL).await;
+            let Some(observed) = self.observe().await else {
+                return;
+            };
             let connected = self.net.connected();
             let is_away = |peer: &PeerId| peer != self.net.peer_id() && !connected.contains(peer);
-            if look.leader.is_none() {
+            if observed.leader.is_none() {
                 let mut candidates: BTreeSet<PeerId> = connected;
                 candidates.extend(self.known.iter().cloned());
-                self.ask_some(candidates, &look).await;
-            } else if look.members.iter().any(is_away) || round % ROUNDS_OF_REST == 0 {
+                self.ask_some(candidates, &observed).await;
+            } else if observed.members.iter().any(is_away) || round % IDLE_ROUNDS == 0 {
                 // Members that are not connected too: they refuse connections of a peer that they have
                 // removed.
-                self.ask_some(look.members.clone(), &look).await;
+                self.ask_some(observed.members.clone(), &observed).await;
             }
         }
     }
 
-    async fn ask_some(&self, mut candidates: BTreeSet<PeerId>, look: &Look) {
+    async fn ask_some(&self, mut candidates: BTreeSet<PeerId>, observed: &Observed) {
         candidates.remove(self.net.peer_id());
         let all: Vec<PeerId> = candidates.into_iter().collect();
-        let count = if look.leader.is_some() { 1 } else { ASKED_MAX };
+        let count = if observed.leader.is_some() { 1 } else { ASKED_MAX };
         let chosen: Vec<PeerId> = all.sample(&mut rand::rng(), count).cloned().collect();
         let asked = chosen.iter().map(|peer| async move {
-            let answer = greeting::ask(&self.net, peer, &Question::Who).await;
+            let answer = discovery::ask(&self.net, peer, &Question::Identify).await;
             (peer.clone(), answer)
         });
         for (peer, answer) in futures::future::join_all(asked).await {
             // The network retries peers that do not answer.
-            if let Ok(greeting) = answer {
-                self.on_answer(&peer, &greeting).await;
+            if let Ok(answer) = answer {
+                self.on_answer(&peer, &answer).await;
             }
         }
     }
 
-    async fn on_answer(&self, peer: &PeerId, greeting: &Greeting) {
-        if !greeting.has_a_say() || greeting.cluster != self.net.cluster() {
+    async fn on_answer(&self, peer: &PeerId, answer: &Answer) {
+        if !answer.is_authoritative() || answer.cluster != self.net.cluster() {
             return;
         }
-        if greeting.knows_you() {
-            let told = greeting.tell(&self.net).await;
-            let mut guides = self.guides.lock().expect("no panic while locked");
-            guides.extend(told);
-            while guides.len() > GUIDES_MAX {
-                guides.pop_first();
+        if answer.knows_asker() {
+            let named = answer.add_addresses_to(&self.net).await;
+            let mut seed_members = self.seed_members.lock().expect("no panic while locked");
+            seed_members.extend(named);
+            while seed_members.len() > SEED_MEMBERS_MAX {
+                seed_members.pop_first();
             }
         } else {
             // The core decides whether it or the other peer lags behind. A learner does not notice that its
             // leader is silent, so a known leader proves nothing.
-            let message = Message::NotMember {
-                as_of: greeting.as_of,
-            };
+            let message = Message::NotMember { as_of: answer.as_of };
             let envelope = Envelope {
-                cluster: greeting.cluster,
-                incarnation: greeting.incarnation,
+                cluster: answer.cluster,
+                incarnation: answer.incarnation,
                 addressee: None,
                 version: VERSION,
                 message,
@@ -190,7 +190,7 @@ impl Watch {
     }
 }
 
-fn tell_changes(before: &BTreeSet<PeerId>, now: &BTreeSet<PeerId>) {
+fn log_changes(before: &BTreeSet<PeerId>, now: &BTreeSet<PeerId>) {
     for peer in now.difference(before) {
         tracing::info!("{peer} is a member of the cluster now");
     }

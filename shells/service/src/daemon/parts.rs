@@ -9,7 +9,7 @@ use cluster_core::{ClusterId, PeerId, Recovered};
 use cluster_ipfs::{Backend, Node as IpfsNode, kubo};
 use tokio::runtime::Handle;
 
-use super::{greeting, listen};
+use super::{discovery, listen};
 use crate::cluster;
 use crate::config::{Address, Config, Folder, core_peer};
 use crate::driver::{Disk, Informer, Measured, Parts};
@@ -87,7 +87,7 @@ pub(super) async fn start_net(
         no_announce: addresses(&config.cluster.no_announce_multiaddress.0),
         cluster: ClusterId::UNKNOWN,
         known_peers,
-        open_methods: BTreeSet::from([greeting::METHOD.to_owned()]),
+        open_methods: BTreeSet::from([discovery::METHOD.to_owned()]),
     };
     listen::warn_of_open_cluster(&config.cluster);
     let (net, events) = threads.spawn(Net::start(net)).await??;

@@ -9,7 +9,7 @@ use crate::driver::Handle;
 use crate::net::Net;
 
 /// Poll interval of the core.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Interval of log lines while a peer is not ready.
 const WAITING_INTERVAL: Duration = Duration::from_secs(5);
@@ -21,7 +21,7 @@ const NAMED_MAX: usize = 10;
 const SNAPSHOTS: &str = "snapshot";
 
 /// Waits until this peer is part of a cluster with a leader.
-pub(super) struct Waiting<'a> {
+pub(super) struct Readiness<'a> {
     pub(super) net: &'a Net,
     pub(super) handle: &'a Handle,
     pub(super) me: &'a PeerId,
@@ -29,8 +29,8 @@ pub(super) struct Waiting<'a> {
     pub(super) limit: Duration,
 }
 
-/// Progress of this peer.
-struct Look {
+/// State read from the core.
+struct Observed {
     members: Members,
     membership: Membership,
     leader: Option<PeerId>,
@@ -39,30 +39,30 @@ struct Look {
     ready: bool,
 }
 
-impl Waiting<'_> {
+impl Readiness<'_> {
     /// Waits for a leader, and for this peer to have applied its log. Returns the members.
     ///
     /// # Errors
     /// No progress for `limit`, with the list of what is missing; or the peer is shutting down.
     pub(super) async fn wait(&self) -> anyhow::Result<Members> {
-        let (mut moved, mut said) = (Instant::now(), Instant::now());
+        let (mut progressed_at, mut logged_at) = (Instant::now(), Instant::now());
         let mut progress = (0, 0);
         loop {
-            let Some(look) = self.look().await else {
+            let Some(observed) = self.observe().await else {
                 anyhow::bail!("the peer was stopped while it started");
             };
-            if look.ready {
-                return Ok(look.members);
+            if observed.ready {
+                return Ok(observed.members);
             }
             // A peer that receives a large state makes progress. One without a leader does not, whatever it
             // receives.
-            let now = (look.applied, self.received());
-            let is_let_in = matches!(look.membership, Membership::Joining | Membership::Removed);
-            if now != progress && (look.leader.is_some() || is_let_in) {
-                (progress, moved) = (now, Instant::now());
+            let now = (observed.applied, self.received());
+            let is_joining = matches!(observed.membership, Membership::Joining | Membership::Removed);
+            if now != progress && (observed.leader.is_some() || is_joining) {
+                (progress, progressed_at) = (now, Instant::now());
             }
-            if moved.elapsed() >= self.limit {
-                let missing = self.missing(&look);
+            if progressed_at.elapsed() >= self.limit {
+                let missing = self.missing(&observed);
                 missing.iter().for_each(|line| tracing::info!("{line}"));
                 anyhow::bail!(
                     "no leader within {:?} (the longer of consensus.raft.wait_for_leader_timeout and four \
@@ -73,26 +73,26 @@ impl Waiting<'_> {
                     missing.join("; ")
                 );
             }
-            if said.elapsed() >= WAITING_INTERVAL {
-                said = Instant::now();
-                let missing = self.missing(&look);
+            if logged_at.elapsed() >= WAITING_INTERVAL {
+                logged_at = Instant::now();
+                let missing = self.missing(&observed);
                 missing.iter().for_each(|line| tracing::info!("{line}"));
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    async fn look(&self) -> Option<Look> {
+    async fn observe(&self) -> Option<Observed> {
         let read = |view: cluster_core::View<'_>, _| {
             let membership = view.membership();
-            let takes_part = matches!(membership, Membership::Learner | Membership::Voter);
-            Look {
+            let is_member = matches!(membership, Membership::Learner | Membership::Voter);
+            Observed {
                 members: view.members().clone(),
                 membership,
                 leader: view.leader().cloned(),
                 applied: view.applied().index,
                 committed: view.committed(),
-                ready: takes_part && view.leader().is_some() && view.applied().term == view.term(),
+                ready: is_member && view.leader().is_some() && view.applied().term == view.term(),
             }
         };
         self.handle.view(read).await
@@ -108,23 +108,27 @@ impl Waiting<'_> {
     }
 
     /// The peers that this one waits for, with the reasons: one sentence each.
-    fn missing(&self, look: &Look) -> Vec<String> {
+    fn missing(&self, observed: &Observed) -> Vec<String> {
         let connected = self.net.connected();
-        let others: Vec<&PeerId> = look.members.peer_ids().filter(|peer| *peer != self.me).collect();
+        let others: Vec<&PeerId> = observed
+            .members
+            .peer_ids()
+            .filter(|peer| *peer != self.me)
+            .collect();
         let waited: Vec<String> = others
             .iter()
-            .filter_map(|peer| self.trouble(peer, connected.contains(*peer)))
+            .filter_map(|peer| self.failure(peer, connected.contains(*peer)))
             .collect();
         let mut lines: Vec<String> = waited.iter().take(NAMED_MAX).cloned().collect();
         if waited.len() > NAMED_MAX {
             lines.push(format!("waiting for {} more peers", waited.len() - NAMED_MAX));
         }
-        lines.push(self.summary(look, connected.len()));
+        lines.push(self.summary(observed, connected.len()));
         lines
     }
 
-    fn trouble(&self, peer: &PeerId, connected: bool) -> Option<String> {
-        match (self.net.trouble(peer), connected) {
+    fn failure(&self, peer: &PeerId, connected: bool) -> Option<String> {
+        match (self.net.last_failure(peer), connected) {
             (Some(why), true) => Some(format!("waiting for {peer}: it refuses our messages: {why}")),
             (Some(why), false) => Some(format!("waiting for {peer}: cannot connect: {why}")),
             (None, true) => None,
@@ -135,8 +139,8 @@ impl Waiting<'_> {
         }
     }
 
-    fn summary(&self, look: &Look, connected: usize) -> String {
-        match (look.membership, &look.leader) {
+    fn summary(&self, observed: &Observed, connected: usize) -> String {
+        match (observed.membership, &observed.leader) {
             (Membership::Joining | Membership::Removed, _) if self.received() > 0 => {
                 format!("receiving the cluster's state: {} bytes so far", self.received())
             }
@@ -145,11 +149,11 @@ impl Waiting<'_> {
             }
             (_, Some(leader)) => format!(
                 "waiting to catch up with the leader {leader}: at entry {} of {}",
-                look.applied, look.committed
+                observed.applied, observed.committed
             ),
             (_, None) => {
                 let reached = self.net.connected();
-                let members = &look.members;
+                let members = &observed.members;
                 let voters: Vec<&PeerId> = members.voters.iter().filter_map(|id| members.peer(*id)).collect();
                 let here = voters
                     .iter()
@@ -165,6 +169,6 @@ impl Waiting<'_> {
     }
 
     fn listens(&self, peer: &PeerId) -> bool {
-        self.net.trouble(peer).is_none()
+        self.net.last_failure(peer).is_none()
     }
 }

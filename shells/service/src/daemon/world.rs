@@ -9,7 +9,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use super::greeting::{self, Greeter};
+use super::discovery::{self, DiscoveryServer};
 use crate::cluster::Cluster;
 use crate::cluster::world::{Alert, Channel, Core, Network, Sample, Snapshot, Store, StoreError, World};
 use crate::driver::Handle;
@@ -170,7 +170,7 @@ impl Network for RealNetwork {
         async move {
             let addresses = addresses.iter().filter_map(|address| address.parse().ok());
             net.add_addresses(&peer, addresses.collect()).await;
-            greeting::invite(&net, &peer).await
+            discovery::invite(&net, &peer).await
         }
         .boxed()
     }
@@ -276,13 +276,13 @@ impl Channel for Called {
 /// Until `operations` are set, only discovery is answered.
 pub(super) async fn serve_calls(
     mut calls: mpsc::Receiver<Incoming>,
-    greeter: Greeter,
+    discovery: DiscoveryServer,
     operations: Arc<OnceLock<Cluster>>,
 ) {
     while let Some(incoming) = calls.recv().await {
-        if incoming.method == greeting::METHOD {
-            let greeter = greeter.clone();
-            tokio::spawn(async move { greeter.answer(incoming).await });
+        if incoming.method == discovery::METHOD {
+            let discovery = discovery.clone();
+            tokio::spawn(async move { discovery.answer(incoming).await });
             continue;
         }
         let Some(cluster) = operations.get().cloned() else {

@@ -54,12 +54,12 @@ impl Comparison {
     }
 
     async fn everything(&self) -> Result<(), IpfsError> {
-        let mut held = Held::new(HASHES_MAX);
+        let mut listed = PinHashes::new(HASHES_MAX);
         let mut part = 0;
-        while part < held.parts {
-            held.hashes.clear();
-            self.list(&mut held, part).await?;
-            held.hashes.sort_unstable();
+        while part < listed.parts {
+            listed.hashes.clear();
+            self.list(&mut listed, part).await?;
+            listed.hashes.sort_unstable();
             let mut after = None;
             loop {
                 let page = self.page(after).await;
@@ -67,7 +67,9 @@ impl Comparison {
                 after = Some(last.clone());
                 self.handle.event(Event::IpfsProgressed { op: self.op });
                 let is_suspect = |(cid, local): &(cluster_core::Cid, Local)| {
-                    is_pinned(local) && held.is_of(cid, part) && !held.holds(cid.as_bytes(), local.mode)
+                    is_pinned(local)
+                        && listed.is_in_part(cid, part)
+                        && !listed.contains(cid.as_bytes(), local.mode)
                 };
                 self.verify(page.into_iter().filter(is_suspect).collect()).await?;
             }
@@ -77,13 +79,13 @@ impl Comparison {
     }
 
     /// Collects the hashes of one part of the node's pins.
-    async fn list(&self, held: &mut Held, part: u64) -> Result<(), IpfsError> {
+    async fn list(&self, listed: &mut PinHashes, part: u64) -> Result<(), IpfsError> {
         let mut pins = self.backend.pins();
-        let mut told = Instant::now();
+        let mut reported = Instant::now();
         while let Some((cid, mode)) = pins.try_next().await.map_err(|error| failed(&error))? {
-            held.add(&cid.to_bytes(), mode, part);
-            if told.elapsed() >= PROGRESS_INTERVAL {
-                told = Instant::now();
+            listed.add(&cid.to_bytes(), mode, part);
+            if reported.elapsed() >= PROGRESS_INTERVAL {
+                reported = Instant::now();
                 self.handle.event(Event::IpfsProgressed { op: self.op });
             }
         }
@@ -116,8 +118,8 @@ impl Comparison {
                 continue;
             }
             tracing::warn!(
-                "{} pins are missing or damaged at the IPFS node though nobody here removed them, {} among \
-                 them; pinning them again",
+                "{} pins are missing or damaged at the IPFS node though this peer did not remove them, {} \
+                 among them; pinning them again",
                 missing.len(),
                 missing[0].cid
             );
@@ -157,7 +159,7 @@ fn failed(error: &dyn std::fmt::Display) -> IpfsError {
 
 /// Hashes of the IPFS node's pins, of one part of the hash space at a time. The key is random for each
 /// comparison, so two CIDs whose hashes collide differ the next time.
-struct Held {
+struct PinHashes {
     key: RandomState,
     /// Most hashes kept at once.
     limit: usize,
@@ -166,7 +168,7 @@ struct Held {
     hashes: Vec<u64>,
 }
 
-impl Held {
+impl PinHashes {
     fn new(limit: usize) -> Self {
         Self {
             key: RandomState::new(),
@@ -186,7 +188,7 @@ impl Held {
     }
 
     /// Returns whether a CID belongs to this part.
-    fn is_of(&self, cid: &cluster_core::Cid, part: u64) -> bool {
+    fn is_in_part(&self, cid: &cluster_core::Cid, part: u64) -> bool {
         self.part_of(self.hash(cid.as_bytes(), false)) == part
     }
 
@@ -212,7 +214,7 @@ impl Held {
     }
 
     /// Returns whether a CID is pinned at this depth or deeper. The hashes must be sorted.
-    fn holds(&self, cid: &[u8], mode: Mode) -> bool {
+    fn contains(&self, cid: &[u8], mode: Mode) -> bool {
         let has = |is_recursive| self.hashes.binary_search(&self.hash(cid, is_recursive)).is_ok();
         has(true) || (mode == Mode::Direct && has(false))
     }
@@ -228,13 +230,13 @@ mod tests {
 
     #[test]
     fn a_deeper_pin_counts_and_a_shallower_one_does_not() {
-        let mut held = Held::new(10);
-        held.add(cid(1).as_bytes(), PinMode::Recursive, 0);
-        held.add(cid(2).as_bytes(), PinMode::Direct, 0);
-        held.hashes.sort_unstable();
-        let holds = |number: u8, mode| held.holds(cid(number).as_bytes(), mode);
-        assert!(holds(1, Mode::Recursive) && holds(1, Mode::Direct) && holds(2, Mode::Direct));
-        assert!(!holds(2, Mode::Recursive) && !holds(3, Mode::Direct));
+        let mut listed = PinHashes::new(10);
+        listed.add(cid(1).as_bytes(), PinMode::Recursive, 0);
+        listed.add(cid(2).as_bytes(), PinMode::Direct, 0);
+        listed.hashes.sort_unstable();
+        let contains = |number: u8, mode| listed.contains(cid(number).as_bytes(), mode);
+        assert!(contains(1, Mode::Recursive) && contains(1, Mode::Direct) && contains(2, Mode::Direct));
+        assert!(!contains(2, Mode::Recursive) && !contains(3, Mode::Direct));
     }
 
     #[test]
@@ -244,22 +246,22 @@ mod tests {
     }
 
     fn go_through_parts() {
-        let mut held = Held::new(8);
+        let mut listed = PinHashes::new(8);
         let (mut seen, mut part) = (std::collections::BTreeSet::new(), 0);
-        while part < held.parts {
-            held.hashes.clear();
+        while part < listed.parts {
+            listed.hashes.clear();
             for number in (0..100).chain(0..100).chain([0; 100]) {
-                held.add(cid(number).as_bytes(), PinMode::Recursive, part);
-                assert!(held.hashes.len() <= 8);
+                listed.add(cid(number).as_bytes(), PinMode::Recursive, part);
+                assert!(listed.hashes.len() <= 8);
             }
-            held.hashes.sort_unstable();
-            for number in (0..100).filter(|number| held.is_of(&cid(*number), part)) {
-                assert!(held.holds(cid(number).as_bytes(), Mode::Recursive));
+            listed.hashes.sort_unstable();
+            for number in (0..100).filter(|number| listed.is_in_part(&cid(*number), part)) {
+                assert!(listed.contains(cid(number).as_bytes(), Mode::Recursive));
                 seen.insert(number);
             }
-            assert!((100..110).all(|number| !held.holds(cid(number).as_bytes(), Mode::Recursive)));
+            assert!((100..110).all(|number| !listed.contains(cid(number).as_bytes(), Mode::Recursive)));
             part += 1;
         }
-        assert_eq!(seen.len(), 100, "none is left out, in {} parts", held.parts);
+        assert_eq!(seen.len(), 100, "none is left out, in {} parts", listed.parts);
     }
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use cluster_core::{Metric, PING};
 use cluster_ipfs::Backend;
 
-use super::complaints::Complaints;
 use super::fail_stop;
+use super::failure_log::FailureLog;
 use crate::store::Reader;
 
 /// Time limit for the IPFS node's identity and disk usage. The `ping` must not wait for a slow node, or the
@@ -48,7 +48,7 @@ pub struct Measured {
 pub struct Informer {
     backend: Backend,
     store: Reader,
-    complaints: Complaints,
+    failures: FailureLog,
     measured: Arc<Measured>,
     /// Id and addresses of the IPFS node, when it last answered.
     identity: Arc<Mutex<(String, Vec<String>)>>,
@@ -60,7 +60,7 @@ impl Informer {
     /// An informer that measures `backend` and `store`.
     pub fn new(backend: Backend, store: Reader, measured: Measured) -> Self {
         Self {
-            complaints: Complaints::new(&backend),
+            failures: FailureLog::new(&backend),
             backend,
             store,
             measured: Arc::new(measured),
@@ -120,12 +120,12 @@ impl Informer {
         let stat = match stat {
             Ok(Ok(stat)) => Some(stat),
             Ok(Err(why)) => {
-                self.complaints.tell(DOING, &why);
+                self.failures.report(DOING, &why);
                 None
             }
             Err(_) => {
                 let why = format!("no answer within {NODE_TIMEOUT:?}");
-                self.complaints.tell(DOING, &why);
+                self.failures.report(DOING, &why);
                 None
             }
         };
@@ -170,7 +170,9 @@ impl Informer {
     async fn queue(&self) -> Option<Metric> {
         let (bucket, ttl) = self.measured.queue?;
         let store = self.store.clone();
-        let waiting = tokio::task::spawn_blocking(move || store.waiting()).await.ok()?;
+        let waiting = tokio::task::spawn_blocking(move || store.fresh_count())
+            .await
+            .ok()?;
         let waiting = waiting.unwrap_or_else(|error| fail_stop(&error));
         Some(Metric {
             name: "pinqueue".to_owned(),

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::Handle;
 use super::compare::Comparison;
-use super::complaints::Complaints;
+use super::failure_log::FailureLog;
 use crate::store::Reader;
 
 /// Interval of progress reports: the core only needs to know that there is some.
@@ -21,7 +21,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// The running operations.
 pub(super) struct Operations {
     backend: Backend,
-    complaints: Complaints,
+    failures: FailureLog,
     handle: Handle,
     runtime: tokio::runtime::Handle,
     running: Arc<Mutex<BTreeMap<OpId, oneshot::Sender<()>>>>,
@@ -30,7 +30,7 @@ pub(super) struct Operations {
 impl Operations {
     pub(super) fn new(backend: Backend, handle: Handle, runtime: tokio::runtime::Handle) -> Self {
         Self {
-            complaints: Complaints::new(&backend),
+            failures: FailureLog::new(&backend),
             backend,
             handle,
             runtime,
@@ -40,7 +40,7 @@ impl Operations {
 
     pub(super) fn start(&self, op: OpId, action: IpfsAction) {
         let (backend, handle) = (self.backend.clone(), self.handle.clone());
-        let complaints = self.complaints.clone();
+        let failures = self.failures.clone();
         let work = async move {
             let (doing, cid) = match &action {
                 IpfsAction::Pin { cid, .. } => ("pinning", cid.clone()),
@@ -48,7 +48,7 @@ impl Operations {
             };
             let outcome = perform(&backend, &handle, op, action).await;
             if let Err(IpfsError::Failed(why)) = &outcome {
-                complaints.tell(&format!("{doing} {cid}"), why);
+                failures.report(&format!("{doing} {cid}"), why);
             }
             outcome
         };

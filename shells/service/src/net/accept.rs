@@ -6,7 +6,7 @@ use cluster_core::PeerId;
 use libp2p::Stream;
 use tokio::sync::Semaphore;
 
-use super::refusals::Complaints;
+use super::losses::LossLog;
 use super::shared::Shared;
 use super::streams::{Accept, Protocol};
 use super::{inbox, rpc, snapshot};
@@ -47,8 +47,8 @@ fn accept(shared: &Arc<Shared>, refusals: &Arc<Semaphore>, from: PeerId, protoco
 
 /// Counts and logs a stream that is reset by being dropped.
 fn reset(shared: &Shared, from: &PeerId, protocol: Protocol, why: &str) {
-    Complaints::count(&shared.complaints.overloaded);
-    if shared.complaints.is_news(from, "reset") {
+    LossLog::count(&shared.losses.overloaded);
+    if shared.losses.should_log(from, "reset") {
         tracing::warn!(peer = %from, "reset a {} stream: {why}", protocol.name());
     }
 }

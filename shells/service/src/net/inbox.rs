@@ -71,7 +71,7 @@ async fn answer_hello(
         return Err(invalid("no hello at its start"));
     }
     let origin: Origin = decode(&frame.payload).map_err(|error| invalid(error.to_string()))?;
-    if let Some(why) = shared.objection(from, &origin) {
+    if let Some(why) = shared.reason_to_refuse(from, &origin) {
         shared.note_refusal(from, "core", &why);
         refuse(writer, &why).await?;
         return Ok(false);

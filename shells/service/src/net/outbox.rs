@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::frame::{FRAME_MAX, FrameReader, FrameWriter, Kind, invalid};
 use super::links::Link;
-use super::refusals::Complaints;
+use super::losses::LossLog;
 use super::shared::Shared;
 use super::streams::Protocol;
 
@@ -100,7 +100,7 @@ impl Outbox {
 /// Queues a message for a peer, or reports the peer unreachable.
 pub(super) fn send(shared: &Arc<Shared>, to: &PeerId, envelope: &Envelope) {
     let lost = |shared: &Shared| {
-        Complaints::count(&shared.complaints.dropped);
+        LossLog::count(&shared.losses.dropped);
         shared.core.unreachable(to);
     };
     if !shared.links.is_up(to) {
@@ -108,7 +108,7 @@ pub(super) fn send(shared: &Arc<Shared>, to: &PeerId, envelope: &Envelope) {
     }
     let message = encode_since(envelope.since(), envelope);
     if message.len() > MESSAGE_MAX {
-        if shared.complaints.is_news(to, "oversized message") {
+        if shared.losses.should_log(to, "oversized message") {
             let size = message.len();
             tracing::error!(
                 peer = %to,
@@ -197,11 +197,11 @@ impl Carrier {
                 End::Lost(why) => tracing::debug!(peer = %self.peer, "lost the core stream: {why}"),
                 End::Refused(why) => {
                     self.outbox.refused.store(true, Ordering::Relaxed);
-                    self.shared.note_trouble(&self.peer, Some(&why));
+                    self.shared.set_failure(&self.peer, Some(&why));
                     // A peer that is starting, or has not applied our join yet, refuses for a moment.
                     let lasts = pause == PAUSE_LONGEST;
-                    let complaints = &self.shared.complaints;
-                    if lasts && complaints.is_news(&self.peer, "refuses core messages") {
+                    let losses = &self.shared.losses;
+                    if lasts && losses.should_log(&self.peer, "refuses core messages") {
                         tracing::warn!(peer = %self.peer, "the peer refuses our messages: {why}");
                     }
                 }
@@ -249,7 +249,7 @@ impl Carrier {
                 match reader.next().await {
                     Ok(Some(frame)) if frame.kind == Kind::End => {
                         *pause = PAUSE_FIRST;
-                        shared.note_trouble(peer, None);
+                        shared.set_failure(peer, None);
                     }
                     Ok(Some(frame)) if frame.kind == Kind::Refused => return End::Refused(frame.text()),
                     Ok(Some(_)) => return End::Lost(invalid("an answer out of place").to_string()),
@@ -287,7 +287,7 @@ impl Carrier {
     fn discard(&mut self) {
         let mut lost = false;
         while self.messages.try_recv().is_ok() {
-            Complaints::count(&self.shared.complaints.dropped);
+            LossLog::count(&self.shared.losses.dropped);
             lost = true;
         }
         if lost {

@@ -13,13 +13,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::address_book::AddressBook;
 use super::admission::Admission;
 use super::announce::Announce;
-use super::book::Book;
 use super::events::CoreSender;
 use super::links::{Link, Links};
+use super::losses::LossLog;
 use super::outbox::Outbox;
-use super::refusals::Complaints;
 use super::rpc::Incoming;
 use super::snapshot::IncomingSnapshot;
 use super::swarm::Command;
@@ -51,7 +51,7 @@ pub(super) struct Shared {
     pub(super) outboxes: RwLock<BTreeMap<PeerId, Outbox>>,
     /// Number and cancellation of the one stream per peer from which core messages are read.
     pub(super) inboxes: Mutex<BTreeMap<PeerId, (u64, CancellationToken)>>,
-    pub(super) book: Mutex<Book>,
+    pub(super) book: Mutex<AddressBook>,
     pub(super) book_changes: watch::Sender<u64>,
     pub(super) listening: RwLock<Vec<Multiaddr>>,
     pub(super) announce: Announce,
@@ -62,9 +62,9 @@ pub(super) struct Shared {
     pub(super) inbound: Arc<Admission>,
     pub(super) outbound: Arc<Admission>,
     pub(super) meters: Meters,
-    pub(super) complaints: Complaints,
+    pub(super) losses: LossLog,
     /// Last failure to reach each member, or to be accepted by it; at most one per member.
-    pub(super) troubles: Mutex<BTreeMap<PeerId, String>>,
+    pub(super) failures: Mutex<BTreeMap<PeerId, String>>,
     pub(super) tasks: TaskTracker,
     /// The network's runtime: messages are sent from threads outside it.
     pub(super) runtime: tokio::runtime::Handle,
@@ -95,11 +95,11 @@ impl Shared {
     }
 
     /// Sets or clears the last failure of a member.
-    pub(super) fn note_trouble(&self, peer: &PeerId, why: Option<&str>) {
-        let mut troubles = self.troubles.lock().expect("no panic while locked");
+    pub(super) fn set_failure(&self, peer: &PeerId, why: Option<&str>) {
+        let mut failures = self.failures.lock().expect("no panic while locked");
         match why {
-            Some(why) if self.is_member(peer) => drop(troubles.insert(peer.clone(), why.to_owned())),
-            Some(_) | None => drop(troubles.remove(peer)),
+            Some(why) if self.is_member(peer) => drop(failures.insert(peer.clone(), why.to_owned())),
+            Some(_) | None => drop(failures.remove(peer)),
         }
     }
 
@@ -116,7 +116,7 @@ impl Shared {
     }
 
     /// Reason to refuse a stream of this origin, if there is one.
-    pub(super) fn objection(&self, from: &PeerId, origin: &Origin) -> Option<String> {
+    pub(super) fn reason_to_refuse(&self, from: &PeerId, origin: &Origin) -> Option<String> {
         let cluster = self.cluster();
         let version = self.version.load(Ordering::Relaxed);
         let why = if origin.version < version {
@@ -139,24 +139,24 @@ impl Shared {
         } else {
             return None;
         };
-        Some(format!("peer {from} is not welcome: {why}"))
+        Some(format!("peer {from} is not accepted: {why}"))
     }
 
     /// Counts a refusal, and logs it unless the same was logged lately.
     pub(super) fn note_refusal(&self, from: &PeerId, what: &'static str, why: &str) {
-        Complaints::count(&self.complaints.refused);
+        LossLog::count(&self.losses.refused);
         if self.cluster() == ClusterId::UNKNOWN {
             // A peer that is about to join is dialled early by those who know of it.
             tracing::debug!(peer = %from, "refused a {what} stream: {why}");
-        } else if self.complaints.is_news(from, what) {
+        } else if self.losses.should_log(from, what) {
             tracing::warn!(peer = %from, "refused a {what} stream: {why}");
         }
     }
 
     /// Counts invalid data, and logs it unless the same was logged lately.
     pub(super) fn note_malformed(&self, from: &PeerId, what: &'static str, why: &dyn std::fmt::Display) {
-        Complaints::count(&self.complaints.malformed);
-        if self.complaints.is_news(from, what) {
+        LossLog::count(&self.losses.malformed);
+        if self.losses.should_log(from, what) {
             tracing::warn!(peer = %from, "closed a {what} stream, its data is invalid: {why}");
         }
     }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::admission::Place;
 use super::error::SnapshotError;
 use super::frame::{FRAME_MAX, FrameReader, FrameWriter, Kind, invalid};
-use super::refusals::Complaints;
+use super::losses::LossLog;
 use super::shared::{OPENING_TIMEOUT, Origin, Shared};
 use super::streams::Protocol;
 
@@ -110,8 +110,8 @@ pub(super) async fn send<E: Display>(
         sent = send_chunks(to, &mut writer, &head, chunks) => sent,
     };
     if let Err(error) = sent {
-        // The receiver's reason to close the stream explains more than a broken stream. A failed source is not
-        // its fault; it is informed by the reset of the stream.
+        // The receiver's reason to close the stream explains more than a broken stream. A failed source is
+        // not its fault; the reset of the stream informs it.
         let said = match error {
             SnapshotError::Lost { .. } => tokio::time::timeout(Duration::from_secs(1), verdict).await.ok(),
             SnapshotError::Unreachable { .. }
@@ -218,7 +218,7 @@ pub(super) async fn serve(shared: Arc<Shared>, from: PeerId, stream: Stream, pla
     match taken {
         Ok(Ok(Some(snapshot))) => {
             if let Err(error) = shared.snapshots.try_send(snapshot) {
-                Complaints::count(&shared.complaints.overloaded);
+                LossLog::count(&shared.losses.overloaded);
                 let (tokio::sync::mpsc::error::TrySendError::Full(snapshot)
                 | tokio::sync::mpsc::error::TrySendError::Closed(snapshot)) = error;
                 drop(
@@ -260,7 +260,7 @@ async fn take(
         return Err(invalid("no header at its start"));
     }
     let head: Head = decode(&frame.payload).map_err(|error| invalid(error.to_string()))?;
-    if let Some(why) = shared.objection(from, &head.origin) {
+    if let Some(why) = shared.reason_to_refuse(from, &head.origin) {
         shared.note_refusal(from, "snapshot", &why);
         writer.send(Kind::Refused, why.as_bytes()).await?;
         return Ok(None);
@@ -268,7 +268,7 @@ async fn take(
     let place = match place {
         Ok(place) => place,
         Err(why) => {
-            Complaints::count(&shared.complaints.overloaded);
+            LossLog::count(&shared.losses.overloaded);
             writer.send(Kind::Refused, why.as_bytes()).await?;
             return Ok(None);
         }

@@ -18,15 +18,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::accept::acceptor;
+use super::address_book::AddressBook;
 use super::admission::Admission;
 use super::announce::Announce;
-use super::book::Book;
 use super::error::StartError;
 use super::events::{NetEvents, core_events};
 use super::hello::Keys;
 use super::links::Links;
 use super::shared::Shared;
-use super::swarm::{Behaviour, Driver};
+use super::swarm::{Behaviour, SwarmTask};
 use super::transport::{self, listen_hint};
 use super::{Net, NetConfig, peer_id_of, streams};
 
@@ -85,9 +85,9 @@ pub(super) async fn start(config: NetConfig) -> Result<(Net, NetEvents), StartEr
     let (calls, call_receiver) = mpsc::channel(CALLS_MAX);
     let (snapshots, snapshot_receiver) = mpsc::channel(SNAPSHOTS_MAX);
     let book_changes = watch::Sender::new(0);
-    let mut book = Book::default();
+    let mut book = AddressBook::default();
     for (peer, addresses) in config.known_peers {
-        book.give(&peer, addresses);
+        book.add(&peer, addresses);
     }
     let events = NetEvents {
         core: core_events,
@@ -115,15 +115,15 @@ pub(super) async fn start(config: NetConfig) -> Result<(Net, NetEvents), StartEr
         inbound: Arc::new(Admission::default()),
         outbound: Arc::new(Admission::default()),
         meters: Default::default(),
-        complaints: Default::default(),
-        troubles: Default::default(),
+        losses: Default::default(),
+        failures: Default::default(),
         tasks: TaskTracker::new(),
         runtime: tokio::runtime::Handle::current(),
         stop: CancellationToken::new(),
         numbers: AtomicU64::new(0),
     });
     drop(cell.set(Arc::downgrade(&shared)));
-    shared.spawn(Driver::new(swarm, Arc::clone(&shared), command_receiver).run());
+    shared.spawn(SwarmTask::new(swarm, Arc::clone(&shared), command_receiver).run());
     let reporter = Arc::clone(&shared);
     shared.spawn(async move { reporter.core.report_unreachable().await });
     Ok((Net { shared }, events))

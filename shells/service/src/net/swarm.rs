@@ -14,10 +14,10 @@ use libp2p::{Multiaddr, Swarm, connection_limits, identify, ping};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::book::is_loopback;
+use super::address_book::is_loopback;
 use super::dial::Redial;
 use super::hello;
-use super::refusals::Complaints;
+use super::losses::LossLog;
 use super::shared::Shared;
 use super::start::announce_addresses;
 use super::streams;
@@ -40,7 +40,7 @@ pub(super) enum Command {
     /// The members have changed to these.
     Members(Arc<BTreeSet<PeerId>>),
     /// New addresses of this peer are known: dial them if it is a member.
-    Found(PeerId),
+    AddressesAdded(PeerId),
     /// Connect to this peer, and reply.
     Dial {
         peer: PeerId,
@@ -59,7 +59,7 @@ pub(super) struct Behaviour {
 }
 
 /// State of the task.
-pub(super) struct Driver {
+pub(super) struct SwarmTask {
     swarm: Swarm<Behaviour>,
     shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
@@ -69,10 +69,10 @@ pub(super) struct Driver {
     /// Remote address of each connected peer.
     remotes: BTreeMap<PeerId, Multiaddr>,
     /// Addresses announced by connected non-members, which may become members.
-    introduced: BTreeMap<PeerId, Vec<Multiaddr>>,
+    announced: BTreeMap<PeerId, Vec<Multiaddr>>,
 }
 
-impl Driver {
+impl SwarmTask {
     pub(super) fn new(
         swarm: Swarm<Behaviour>,
         shared: Arc<Shared>,
@@ -86,7 +86,7 @@ impl Driver {
             redial: Redial::default(),
             waiters: BTreeMap::new(),
             remotes: BTreeMap::new(),
-            introduced: BTreeMap::new(),
+            announced: BTreeMap::new(),
         }
     }
 
@@ -125,7 +125,7 @@ impl Driver {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Members(members) => self.set_members(members),
-            Command::Found(peer) => {
+            Command::AddressesAdded(peer) => {
                 if self.redial.is_trying(&peer) {
                     self.redial.soon(peer, Instant::now(), 0.0);
                 }
@@ -153,7 +153,7 @@ impl Driver {
         let before = std::mem::replace(&mut self.members, members);
         for gone in before.difference(&self.members) {
             self.redial.stop(gone);
-            self.shared.note_trouble(gone, None);
+            self.shared.set_failure(gone, None);
             if let Some(id) = libp2p_id_of(gone) {
                 self.swarm.behaviour_mut().limits.remove_peer_id(&id);
             }
@@ -165,7 +165,7 @@ impl Driver {
                 self.swarm.behaviour_mut().limits.bypass_peer_id(&id);
             }
             outbox::ensure(&self.shared, &peer);
-            if let Some(addresses) = self.introduced.remove(&peer) {
+            if let Some(addresses) = self.announced.remove(&peer) {
                 self.learn(&peer, addresses);
             }
             if !self.shared.links.is_up(&peer) {
@@ -211,10 +211,10 @@ impl Driver {
         for waiter in self.waiters.remove(peer).unwrap_or_default() {
             drop(waiter.send(Err(why.to_owned())));
         }
-        self.shared.note_trouble(peer, Some(why));
+        self.shared.set_failure(peer, Some(why));
         // Another reason is logged as well: a peer that starts refuses connections before it refuses our
         // secret.
-        let news = || self.shared.complaints.is_news(format!("{peer} {why}"), "dial");
+        let news = || self.shared.losses.should_log(format!("{peer} {why}"), "dial");
         if self.members.contains(peer) && news() {
             tracing::info!(%peer, "cannot connect, trying again: {why}");
         }
@@ -282,7 +282,7 @@ impl Driver {
         let peer = peer_id_of(&id);
         tracing::debug!(%peer, address = %endpoint.get_remote_address(), "connected");
         self.redial.stop(&peer);
-        self.shared.note_trouble(&peer, None);
+        self.shared.set_failure(&peer, None);
         self.remotes
             .insert(peer.clone(), endpoint.get_remote_address().clone());
         for waiter in self.waiters.remove(&peer).unwrap_or_default() {
@@ -296,7 +296,7 @@ impl Driver {
     fn disconnected(&mut self, peer: &PeerId, why: &str) {
         tracing::debug!(%peer, "disconnected: {why}");
         self.remotes.remove(peer);
-        self.introduced.remove(peer);
+        self.announced.remove(peer);
         if self.members.contains(peer) {
             self.shared.core.unreachable(peer);
             self.redial
@@ -314,11 +314,11 @@ impl Driver {
             .book
             .lock()
             .expect("no panic while locked")
-            .knows(&peer);
+            .contains(&peer);
         if self.members.contains(&peer) || knows {
             self.learn(&peer, info.listen_addrs);
         } else if self.remotes.contains_key(&peer) {
-            self.introduced.insert(peer, info.listen_addrs);
+            self.announced.insert(peer, info.listen_addrs);
         }
     }
 
@@ -337,7 +337,7 @@ impl Driver {
     }
 
     fn handshake_failed(&self, from: &Multiaddr, error: &ListenError) {
-        Complaints::count(&self.shared.complaints.handshakes);
+        LossLog::count(&self.shared.losses.handshakes);
         // The port differs between attempts.
         let host = from
             .iter()
@@ -346,7 +346,7 @@ impl Driver {
             .unwrap_or_default();
         let about_secrets = hello::Error::within(error).is_some_and(hello::Error::is_about_secrets);
         let complaint = if about_secrets { "secret" } else { "handshake" };
-        if self.shared.complaints.is_news(host, complaint) {
+        if self.shared.losses.should_log(host, complaint) {
             tracing::warn!(
                 address = %from,
                 "a connection failed before it was known whose it is: {}",

@@ -22,7 +22,7 @@ use super::line::{ImportOptions, Known, Line};
 use super::values::{self, Problem, Stopped};
 use super::{Progress, backups};
 use crate::config::{Folder, core_peer};
-use crate::store::{OpenOptions, Replacing, Store};
+use crate::store::{NewPinset, OpenOptions, Store};
 
 /// Log index of the imported pins: the first. A peer whose log starts after it fetches the pins; with 0 it
 /// would assume an empty pinset.
@@ -65,7 +65,7 @@ pub fn import(folder: &Folder, source: impl BufRead, options: &ImportOptions) ->
         Some(_) | None => folder.config.init_peerset(&folder.identity).into_iter().collect(),
     };
     let mut taking = Taking {
-        pins: store.replacing()?,
+        pins: store.new_pinset()?,
         members: &members,
         strangers: BTreeSet::new(),
         name: blake3::Hasher::new(),
@@ -73,7 +73,7 @@ pub fn import(folder: &Folder, source: impl BufRead, options: &ImportOptions) ->
     taking.name_members();
     let default = folder.config.core(&folder.identity).default_replicas;
     let (mut taken, skipped) = pass(source, options, default, taking)?;
-    let settled = taken.pins.settle()?;
+    let settled = taken.pins.finish()?;
     // The old state changes only from here on.
     let saved = match stored {
         Some(_) => backups::save(folder, &store.reader(), None).context("saving the state as it was")?,
@@ -81,7 +81,7 @@ pub fn import(folder: &Folder, source: impl BufRead, options: &ImportOptions) ->
     };
     let cluster = cluster(&taken.name);
     let recovered = founding(&members, &taken.strangers, cluster, settled.pins);
-    store.refound(&recovered, Some(taken.pins))?;
+    store.reinitialise(&recovered, Some(taken.pins))?;
     store.close()?;
     Ok(Imported {
         pins: settled.pins,
@@ -176,7 +176,7 @@ pub(super) fn read(
 
 /// Pins written so far.
 struct Taking<'a> {
-    pins: Replacing,
+    pins: NewPinset,
     members: &'a BTreeSet<PeerId>,
     strangers: BTreeSet<PeerId>,
     /// Hash over everything that identifies the new cluster.

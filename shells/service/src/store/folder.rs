@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use super::error::OpenError;
-use super::witness;
+use super::sync_marker;
 
 /// Format version of everything in the folder. A release that changes the layout raises it, and reads the
 /// older ones.
@@ -27,7 +27,7 @@ const OURS: [&str; 6] = [
     LOCK_FILE,
     DATABASE,
     SORTING,
-    witness::NAME,
+    sync_marker::NAME,
 ];
 
 /// A folder that only this process has open.
@@ -106,7 +106,7 @@ pub fn format_of(path: &Path) -> Result<Option<u32>, OpenError> {
     match fs::read_to_string(&format) {
         Ok(text) => match text.trim_end().parse() {
             Ok(found) => Ok(Some(found)),
-            Err(_) => Err(damaged(path, format!("the file {FORMAT_FILE:?} says {text:?}"))),
+            Err(_) => Err(damaged(path, format!("the file {FORMAT_FILE:?} has {text:?}"))),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(OpenError::Io { path: format, source }),
@@ -190,7 +190,7 @@ fn check_format(folder: &Path, text: &str) -> Result<(), OpenError> {
         Some(Ok(found)) if found > FORMAT => Err(newer(folder, found)),
         Some(Ok(_) | Err(_)) | None => Err(damaged(
             folder,
-            format!("the file {FORMAT_FILE:?} says {text:?}, which is no format"),
+            format!("the file {FORMAT_FILE:?} has {text:?}, which is no format"),
         )),
     }
 }

@@ -18,8 +18,8 @@ use super::record::{self, Founding, Head};
 use super::shared::Shared;
 use super::spaces::{self, Fixed, Generation, OpenFailure};
 use super::staging::Stager;
+use super::sync_marker::{self, SyncMarker};
 use super::view::{Floors, StoreView};
-use super::witness::{self, Witness};
 
 /// Callback for a fatal failure, called before the process ends.
 pub type OnFatal = Arc<dyn Fn(&StoreError) + Send + Sync>;
@@ -83,25 +83,25 @@ impl Store {
     /// read.
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self, OpenError> {
         let folder = Folder::open(path.as_ref())?;
-        let (witness, noted) = Witness::open(&folder.path).map_err(|error| folder.io(error))?;
+        let (marker, noted) = SyncMarker::open(&folder.path).map_err(|error| folder.io(error))?;
         check_journals(&folder, noted)?;
         let db = spaces::open_database(&folder.database(), options.cache)
             .map_err(|failure| open_error(&folder, failure))?;
         let content = load(&db, noted, &folder)?;
-        Self::assemble(db, content, (witness, noted), folder, options)
+        Self::assemble(db, content, (marker, noted), folder, options)
     }
 
     fn assemble(
         db: Database,
         content: Option<Content>,
-        (mut witness, noted): (Witness, Option<u64>),
+        (mut marker, noted): (SyncMarker, Option<u64>),
         folder: Folder,
         options: &OpenOptions,
     ) -> Result<Self, OpenError> {
         if noted.is_none() {
-            witness
+            marker
                 .note(0)
-                .and_then(|()| witness.sync())
+                .and_then(|()| marker.sync())
                 .map_err(|error| folder.io(error))?;
         }
         let number = content.as_ref().map_or(0, |content| content.head.generation);
@@ -117,7 +117,7 @@ impl Store {
             .collect();
         let leftovers = leftovers.map_err(internal)?;
         let on_fatal = options.on_fatal.clone();
-        let shared = Shared::new(db, fixed, current, (witness, seq), folder, on_fatal);
+        let shared = Shared::new(db, fixed, current, (marker, seq), folder, on_fatal);
         let shared = Arc::new(shared);
         shared
             .delete_unused(&leftovers)
@@ -167,7 +167,7 @@ impl Store {
     ///
     /// [`StoreError::Contract`] for a founded folder or a state with a log; another one when the disk
     /// fails.
-    pub fn found(&mut self, recovered: &Recovered) -> Result<(), StoreError> {
+    pub fn initialise(&mut self, recovered: &Recovered) -> Result<(), StoreError> {
         if self.is_founded() || !recovered.log.is_empty() {
             let why = "a store is founded once, and without a log";
             return Err(StoreError::Contract(why.to_owned()));
@@ -281,7 +281,7 @@ fn load(db: &Database, noted: Option<u64>, folder: &Folder) -> Result<Option<Con
             _ => Err(folder.damaged("all that was written is gone")),
         };
     };
-    let name = witness::NAME;
+    let name = sync_marker::NAME;
     let noted = noted.ok_or_else(|| folder.damaged(format!("the file {name:?} is damaged or gone")))?;
     if head.seq < noted {
         let lost = noted - head.seq;

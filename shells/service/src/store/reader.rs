@@ -61,7 +61,7 @@ impl Reader {
     /// # Errors
     ///
     /// As [`Reader::pin`].
-    pub fn waiting(&self) -> Result<u64, StoreError> {
+    pub fn fresh_count(&self) -> Result<u64, StoreError> {
         let waiting = &self.shared.waiting;
         if waiting.before().is_none() {
             let current = self.shared.current.read().unwrap_or_else(PoisonError::into_inner);

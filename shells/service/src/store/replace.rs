@@ -30,7 +30,7 @@ const FRESH: &[u8] = b"+";
 
 /// A new pinset, added in any order, beside the one in use. Dropped before it is used, it is deleted; after
 /// a crash the next opening deletes it.
-pub struct Replacing {
+pub struct NewPinset {
     shared: Arc<Shared>,
     /// `None` once it is in use.
     generation: Option<Arc<Generation>>,
@@ -44,22 +44,22 @@ struct Sorting {
     index: Sorter,
 }
 
-/// Result of [`Replacing::settle`].
+/// Result of [`NewPinset::finish`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Settled {
+pub struct PinCounts {
     /// Number of distinct CIDs.
     pub pins: u64,
     /// Number of pins that replaced an earlier one of the same CID.
     pub repeated: u64,
 }
 
-impl Replacing {
+impl NewPinset {
     /// Adds a pin, with its encoding. Of several with one CID the last one counts.
     ///
     /// # Errors
-    /// [`StoreError`] when the disk is full or fails, and after [`Replacing::settle`].
+    /// [`StoreError`] when the disk is full or fails, and after [`NewPinset::finish`].
     pub fn put(&mut self, pin: &Pin, encoded: &[u8]) -> Result<(), StoreError> {
-        let sorting = self.sorting.as_mut().ok_or_else(settled_twice)?;
+        let sorting = self.sorting.as_mut().ok_or_else(finished_twice)?;
         sorting.pins.put(pin.cid.as_bytes(), encoded)?;
         for key in keys::index(pin) {
             sorting.index.put(&key, &[])?;
@@ -71,9 +71,9 @@ impl Replacing {
     ///
     /// # Errors
     /// [`StoreError`] when the disk is full or fails, and on a second call.
-    pub fn settle(&mut self) -> Result<Settled, StoreError> {
-        let sorting = self.sorting.take().ok_or_else(settled_twice)?;
-        let generation = self.generation.as_ref().ok_or_else(settled_twice)?;
+    pub fn finish(&mut self) -> Result<PinCounts, StoreError> {
+        let sorting = self.sorting.take().ok_or_else(finished_twice)?;
+        let generation = self.generation.as_ref().ok_or_else(finished_twice)?;
         let mut repeated = Sorter::new(&self.shared.folder.path.join(SORTING))?;
         let (settled, indexed) = std::thread::scope(|scope| {
             let Sorting { pins, index } = sorting;
@@ -106,8 +106,8 @@ impl Replacing {
 }
 
 /// Writes pins, and collects the index keys of the CIDs that were put more than once.
-fn ingest_pins(space: &Keyspace, pins: Sorter, repeated: &mut Sorter) -> Result<Settled, StoreError> {
-    let mut settled = Settled::default();
+fn ingest_pins(space: &Keyspace, pins: Sorter, repeated: &mut Sorter) -> Result<PinCounts, StoreError> {
+    let mut settled = PinCounts::default();
     if pins.is_empty() {
         return Ok(settled);
     }
@@ -148,29 +148,29 @@ fn ingest_index(space: &Keyspace, keys: Sorter) -> Result<(), StoreError> {
     tables.finish().map_err(StoreError::Write)
 }
 
-impl Drop for Replacing {
+impl Drop for NewPinset {
     fn drop(&mut self) {
         let unused = self.generation.take().into_iter().collect::<Vec<_>>();
         if let Err(error) = self.shared.delete_unused(&unused) {
-            tracing::error!(%error, "a pinset that is not used could not be cleared away");
+            tracing::error!(%error, "an unused pinset could not be deleted");
         }
     }
 }
 
-fn settled_twice() -> StoreError {
+fn finished_twice() -> StoreError {
     StoreError::Contract("a pinset that replaces another is settled once, after all pins".to_owned())
 }
 
 impl Store {
-    /// Starts a pinset that may replace the one in use, by [`Store::refound`].
+    /// Starts a pinset that may replace the one in use, by [`Store::reinitialise`].
     ///
     /// # Errors
     ///
     /// [`StoreError`] when the disk is full or fails.
-    pub fn replacing(&self) -> Result<Replacing, StoreError> {
+    pub fn new_pinset(&self) -> Result<NewPinset, StoreError> {
         let number = lock(&self.shared.stages).next();
         let generation = spaces::generation(&self.shared.db, number).map_err(StoreError::Write)?;
-        let mut replacing = Replacing {
+        let mut replacing = NewPinset {
             shared: Arc::clone(&self.shared),
             generation: Some(Arc::new(generation)),
             sorting: None,
@@ -190,7 +190,7 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError::Contract`] for a state with a log or unsettled pins; another one when the disk fails.
-    pub fn refound(&mut self, recovered: &Recovered, pins: Option<Replacing>) -> Result<(), StoreError> {
+    pub fn reinitialise(&mut self, recovered: &Recovered, pins: Option<NewPinset>) -> Result<(), StoreError> {
         if !recovered.log.is_empty() {
             let why = "a store is founded without a log";
             return Err(StoreError::Contract(why.to_owned()));

@@ -7,14 +7,14 @@ use fjall::{Database, PersistMode};
 
 use super::error::StoreError;
 use super::folder::Folder;
+use super::fresh_count::FreshCount;
 use super::journal::ActiveJournal;
 use super::keys;
 use super::open::OnFatal;
 use super::record;
 use super::spaces::{self, Fixed, Generation};
 use super::staging::Stages;
-use super::waiting::Waiting;
-use super::witness::Witness;
+use super::sync_marker::SyncMarker;
 
 /// The open database. Closed, and its folder unlocked, when the last handle is dropped: the fields are
 /// dropped in this order.
@@ -27,7 +27,7 @@ pub(super) struct Shared {
     pub(super) current: RwLock<Arc<Generation>>,
     /// Number of batches written.
     written: AtomicU64,
-    pub(super) waiting: Waiting,
+    pub(super) waiting: FreshCount,
     pub(super) stages: Mutex<Stages>,
     durable: Mutex<Durable>,
     /// Replaced generations, each with the number of the batch that replaced it.
@@ -39,7 +39,7 @@ pub(super) struct Shared {
 /// Files that a sync writes to.
 struct Durable {
     journal: ActiveJournal,
-    witness: Witness,
+    marker: SyncMarker,
     seq: u64,
 }
 
@@ -48,7 +48,7 @@ impl Shared {
         db: Database,
         fixed: Fixed,
         current: Generation,
-        (witness, seq): (Witness, u64),
+        (marker, seq): (SyncMarker, u64),
         folder: Folder,
         on_fatal: Option<OnFatal>,
     ) -> Self {
@@ -59,13 +59,9 @@ impl Shared {
             fixed,
             current: RwLock::new(Arc::new(current)),
             written: AtomicU64::new(seq),
-            waiting: Waiting::default(),
+            waiting: FreshCount::default(),
             stages: Mutex::new(stages),
-            durable: Mutex::new(Durable {
-                journal,
-                witness,
-                seq,
-            }),
+            durable: Mutex::new(Durable { journal, marker, seq }),
             retired: Mutex::new(Vec::new()),
             on_fatal,
             folder,
@@ -96,7 +92,7 @@ impl Shared {
         self.db.persist(PersistMode::Buffer).map_err(StoreError::Write)?;
         durable.journal.sync().map_err(StoreError::Sync)?;
         if seq > durable.seq {
-            durable.witness.note(seq).map_err(StoreError::Sync)?;
+            durable.marker.note(seq).map_err(StoreError::Sync)?;
             durable.seq = seq;
         }
         Ok(seq)
@@ -105,7 +101,7 @@ impl Shared {
     /// As [`Self::sync`], and syncs the marker file too.
     pub(super) fn sync_all(&self) -> Result<(), StoreError> {
         self.sync()?;
-        lock(&self.durable).witness.sync().map_err(StoreError::Sync)
+        lock(&self.durable).marker.sync().map_err(StoreError::Sync)
     }
 
     /// Keeps a generation that batch `seq` replaces until that batch is durable.

@@ -213,7 +213,7 @@ impl Drop for Staging {
         }
         lock(&self.shared.stages).staged.remove(&self.id);
         if let Err(error) = self.shared.delete_unused(&[Arc::clone(&self.generation)]) {
-            tracing::error!(%error, "a snapshot that came in part could not be cleared away");
+            tracing::error!(%error, "an incomplete snapshot could not be deleted");
         }
     }
 }

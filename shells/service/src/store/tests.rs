@@ -16,7 +16,7 @@ use cluster_core::{
     SnapshotId, StoreOp, Timestamp, encode,
 };
 
-use super::{OpenError, OpenOptions, Replacing, Row, Settled, Store, StoreError};
+use super::{NewPinset, OpenError, OpenOptions, PinCounts, Row, Store, StoreError};
 
 /// A distinct CID for each number, in no particular order.
 fn cid(n: u64) -> Cid {
@@ -122,7 +122,7 @@ fn folder() -> tempfile::TempDir {
 fn founded() -> (tempfile::TempDir, Store) {
     let folder = folder();
     let mut store = open(&folder.path().join("raft"));
-    store.found(&founding()).expect("founds");
+    store.initialise(&founding()).expect("founds");
     (folder, store)
 }
 

@@ -36,7 +36,7 @@ struct Put {
 }
 
 /// A batch being built. None of it is visible before it is committed.
-struct Draft<'a> {
+struct BatchBuilder<'a> {
     shared: &'a Shared,
     head: Head,
     links: &'a mut VecDeque<Link>,
@@ -45,7 +45,7 @@ struct Draft<'a> {
     /// Change of the number of CIDs that wait for their first attempt.
     waiting: i64,
     /// The snapshot that this batch installs.
-    installs: Option<SnapshotId>,
+    installed: Option<SnapshotId>,
 }
 
 impl Store {
@@ -59,14 +59,14 @@ impl Store {
         let Some(head) = self.head.clone() else {
             return Err(StoreError::Contract("nothing is founded yet".to_owned()));
         };
-        let mut draft = Draft {
+        let mut draft = BatchBuilder {
             shared: &self.shared,
             head,
             links: &mut self.links,
             generation: Arc::clone(&self.generation),
             puts: Vec::with_capacity(batch.ops.len() * 2 + 1),
             waiting: 0,
-            installs: None,
+            installed: None,
         };
         for op in &batch.ops {
             draft
@@ -78,12 +78,12 @@ impl Store {
         if let Some(what) = draft.head.contradiction() {
             return Err(StoreError::Contract(format!("batch {}: {what}", batch.id)));
         }
-        let Draft {
+        let BatchBuilder {
             head,
             generation,
             mut puts,
             waiting,
-            installs,
+            installed,
             ..
         } = draft;
         puts.push(Put {
@@ -92,7 +92,7 @@ impl Store {
             value: Some(record::seal(keys::HEAD, &head)),
         });
         self.commit(puts, &generation, head.seq, waiting)?;
-        if let Some(snapshot) = installs {
+        if let Some(snapshot) = installed {
             let replaced = std::mem::replace(&mut self.generation, generation);
             self.shared.retire(head.seq, replaced);
             lock(&self.shared.stages).installed(snapshot);
@@ -164,7 +164,7 @@ impl Store {
     }
 }
 
-impl Draft<'_> {
+impl BatchBuilder<'_> {
     fn add(&mut self, op: &StoreOp) -> Result<(), String> {
         match op {
             StoreOp::Append { entries } => self.append(entries)?,
@@ -315,13 +315,13 @@ impl Draft<'_> {
             .retain(|put| !matches!(put.space, Space::Pins | Space::Index));
         self.generation = staged;
         self.head.generation = self.generation.number;
-        self.installs = Some(snapshot);
+        self.installed = Some(snapshot);
 
         let (compacted, last) = (self.head.compacted.0, self.head.last);
         let applied = manifest.applied;
         if applied.index < compacted {
             return Err(format!(
-                "installs a pinset as of {} over a later one",
+                "installed a pinset as of {} over a later one",
                 applied.index
             ));
         }

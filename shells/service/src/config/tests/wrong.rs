@@ -125,7 +125,11 @@ fn invalid_consensus_and_api_settings_are_named_with_what_is_expected() {
             "api.restapi.max_header_bytes: invalid value: 1",
         ),
         ("api.restapi.ssl_cert_file", json!("x"), "TLS needs both"),
-        ("api.restapi.basic_auth_credentials", json!({}), "lets nobody in"),
+        (
+            "api.restapi.basic_auth_credentials",
+            json!({}),
+            "refuses all users",
+        ),
     ]);
 }
 

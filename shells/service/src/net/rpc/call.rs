@@ -16,7 +16,7 @@ use super::{CHUNK_MAX, Deadline, Head, METHOD_MAX, READ_AHEAD, REQUEST_MAX, deco
 use crate::net::admission::Place;
 use crate::net::error::CallError;
 use crate::net::frame::{FrameReader, FrameWriter, Kind};
-use crate::net::refusals::Complaints;
+use crate::net::losses::LossLog;
 use crate::net::shared::Shared;
 use crate::net::streams::Protocol;
 
@@ -111,7 +111,7 @@ pub(in crate::net) async fn open(
         return Err(CallError::Invalid(why));
     }
     let place = shared.outbound.admit(peer, Protocol::Rpc, true).map_err(|why| {
-        Complaints::count(&shared.complaints.overloaded);
+        LossLog::count(&shared.losses.overloaded);
         subject.refused(why)
     })?;
     let unreachable = |why| CallError::Unreachable {

@@ -16,7 +16,7 @@ use super::{CHUNK_MAX, Head, METHOD_MAX, READ_AHEAD, REQUEST_MAX, STRANGER_REQUE
 use crate::net::admission::Place;
 use crate::net::error::CallError;
 use crate::net::frame::{Frame, FrameReader, FrameWriter, Kind, invalid};
-use crate::net::refusals::Complaints;
+use crate::net::losses::LossLog;
 use crate::net::shared::{OPENING_TIMEOUT, Shared};
 use crate::net::streams::Protocol;
 
@@ -90,7 +90,7 @@ pub(in crate::net) async fn serve(
     };
     // The queue has room for as many calls as may be open, so this fails only when its receiver is gone.
     if let Err(error) = shared.calls.try_send(call) {
-        Complaints::count(&shared.complaints.overloaded);
+        LossLog::count(&shared.losses.overloaded);
         let mut call = match error {
             tokio::sync::mpsc::error::TrySendError::Full(call) => call,
             tokio::sync::mpsc::error::TrySendError::Closed(call) => call,
@@ -117,7 +117,7 @@ async fn take(
         }
     };
     if !shared.open_methods.contains(&head.method)
-        && let Some(why) = shared.objection(from, &head.origin)
+        && let Some(why) = shared.reason_to_refuse(from, &head.origin)
     {
         shared.note_refusal(from, "rpc", &why);
         refuse(&mut writer, &why).await?;
@@ -126,7 +126,7 @@ async fn take(
     let place = match place {
         Ok(place) => place,
         Err(why) => {
-            Complaints::count(&shared.complaints.overloaded);
+            LossLog::count(&shared.losses.overloaded);
             refuse(&mut writer, &why).await?;
             return Ok(None);
         }

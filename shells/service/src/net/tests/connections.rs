@@ -146,7 +146,7 @@ async fn a_peer_that_moved_and_dials_is_known_by_its_new_address() {
         .net
         .addresses()
         .into_iter()
-        .map(book::without_peer)
+        .map(address_book::without_peer)
         .collect();
     until("its new address is learned", || {
         one.net.known_addresses(&id(2)).first() == new.first()
@@ -253,7 +253,12 @@ async fn garbage_on_the_port_does_no_harm() {
 #[tokio::test]
 async fn a_port_in_use_is_named_with_advice() {
     let one = start(config(1)).await;
-    let listen: Vec<Multiaddr> = one.net.addresses().into_iter().map(book::without_peer).collect();
+    let listen: Vec<Multiaddr> = one
+        .net
+        .addresses()
+        .into_iter()
+        .map(address_book::without_peer)
+        .collect();
     let error = Net::start(NetConfig {
         listen: listen.clone(),
         ..config(2)

@@ -115,7 +115,7 @@ async fn peers_of_another_cluster_are_refused_by_its_id() {
     let why = one
         .net
         .shared
-        .objection(other.id(), &other.net.shared.origin())
+        .reason_to_refuse(other.id(), &other.net.shared.origin())
         .unwrap();
     assert!(
         why.contains(&theirs.to_string()) && why.contains(&CLUSTER.to_string()),
@@ -141,12 +141,12 @@ async fn peers_of_another_cluster_are_refused_by_its_id() {
         .shared
         .version
         .store(3, std::sync::atomic::Ordering::Relaxed);
-    let older = one.net.shared.objection(other.id(), &of(2)).unwrap();
+    let older = one.net.shared.reason_to_refuse(other.id(), &of(2)).unwrap();
     assert!(
         older.contains("version 2") && older.contains("version 3"),
         "{older}"
     );
-    assert_eq!(one.net.shared.objection(other.id(), &of(4)), None);
+    assert_eq!(one.net.shared.reason_to_refuse(other.id(), &of(4)), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

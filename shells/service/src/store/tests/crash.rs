@@ -40,7 +40,7 @@ fn writes_until_killed() {
     let from = match store.recovered().expect("reads") {
         Some(recovered) => recovered.applied.index,
         None => {
-            store.found(&founding()).expect("founds");
+            store.initialise(&founding()).expect("founds");
             0
         }
     };
@@ -100,7 +100,7 @@ fn writes_until_full() {
         return;
     };
     let mut store = open(Path::new(&folder));
-    store.found(&founding()).expect("founds");
+    store.initialise(&founding()).expect("founds");
     let mut durable = 0;
     for index in 1..1_000_000 {
         let written = store.write(&batch(index, pin_ops(index)));

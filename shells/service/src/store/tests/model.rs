@@ -319,7 +319,7 @@ impl Run {
                 .collect();
             assert_eq!(view.queue(lane, None, 4), queue[..queue.len().min(4)]);
             if lane == Lane::Fresh {
-                assert_eq!(store.reader().waiting().unwrap(), queue.len() as u64);
+                assert_eq!(store.reader().fresh_count().unwrap(), queue.len() as u64);
             }
             let from = QueueKey {
                 lane,

@@ -21,8 +21,11 @@ fn an_empty_folder_has_no_content_until_it_is_founded() {
     drop(store);
     let mut store = open(folder.path());
     assert_eq!(store.recovered().expect("reads"), None);
-    store.found(&founding()).expect("founds");
-    assert!(matches!(store.found(&founding()), Err(StoreError::Contract(_))));
+    store.initialise(&founding()).expect("founds");
+    assert!(matches!(
+        store.initialise(&founding()),
+        Err(StoreError::Contract(_))
+    ));
     store.close().expect("closes");
     for boot in 2..5 {
         let mut store = open(folder.path());

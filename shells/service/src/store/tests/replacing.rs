@@ -17,7 +17,7 @@ fn refounding(pins: u64) -> Recovered {
     recovered
 }
 
-fn put(replacing: &mut Replacing, pin: &Pin) {
+fn put(replacing: &mut NewPinset, pin: &Pin) {
     replacing.put(pin, &encode(pin)).unwrap();
 }
 
@@ -31,14 +31,14 @@ fn pins_in_any_order_replace_the_pinset_and_raft_starts_afresh() {
     let (folder, mut store) = founded();
     let path = folder.path().join("raft");
     (1..=5).for_each(|index| store.write(&batch(index, pin_ops(index))).unwrap());
-    let mut replacing = store.replacing().unwrap();
+    let mut replacing = store.new_pinset().unwrap();
     for pin in [pin(30, 1), pin(10, 1), pin(20, 1), pin(10, 2)] {
         put(&mut replacing, &pin);
     }
-    let settled = replacing.settle().unwrap();
-    assert_eq!(settled, Settled { pins: 3, repeated: 1 }, "the last one counts");
+    let settled = replacing.finish().unwrap();
+    assert_eq!(settled, PinCounts { pins: 3, repeated: 1 }, "the last one counts");
     assert_eq!(pins(&store).len(), 5, "not yet");
-    store.refound(&refounding(3), Some(replacing)).unwrap();
+    store.reinitialise(&refounding(3), Some(replacing)).unwrap();
     let check = |store: &Store| {
         let mut expected = [pin(30, 1), pin(10, 2), pin(20, 1)];
         expected.sort_by(|a, b| a.cid.cmp(&b.cid));
@@ -70,7 +70,7 @@ fn founding_again_may_keep_the_pins() {
     let (folder, mut store) = founded();
     (1..=5).for_each(|index| store.write(&batch(index, pin_ops(index))).unwrap());
     let before = pins(&store);
-    store.refound(&refounding(5), None).unwrap();
+    store.reinitialise(&refounding(5), None).unwrap();
     store.close().unwrap();
     let store = open(&folder.path().join("raft"));
     assert_eq!(pins(&store), before);
@@ -82,16 +82,16 @@ fn a_dropped_replacement_does_not_block_the_next_process() {
     let path = folder.path().join("raft");
     for round in 1..=4 {
         // Dropped, deleted, and started again by a later process, under an unused number.
-        let mut given_up = store.replacing().unwrap();
+        let mut given_up = store.new_pinset().unwrap();
         put(&mut given_up, &pin(1, 1));
-        given_up.settle().unwrap();
+        given_up.finish().unwrap();
         drop(given_up);
         store.close().unwrap();
         store = open(&path);
-        let mut replacing = store.replacing().unwrap();
+        let mut replacing = store.new_pinset().unwrap();
         (0..round).for_each(|n| put(&mut replacing, &pin(n, 1)));
-        replacing.settle().unwrap();
-        store.refound(&refounding(round), Some(replacing)).unwrap();
+        replacing.finish().unwrap();
+        store.reinitialise(&refounding(round), Some(replacing)).unwrap();
         store.close().unwrap();
         store = open(&path);
         assert_eq!(pins(&store).len() as u64, round);
@@ -101,17 +101,17 @@ fn a_dropped_replacement_does_not_block_the_next_process() {
 #[test]
 fn a_repeated_cid_becomes_one_pin_with_the_last_options() {
     let (_folder, mut store) = founded();
-    let mut replacing = store.replacing().unwrap();
+    let mut replacing = store.new_pinset().unwrap();
     for n in 0..1500 {
         put(&mut replacing, &pin(n, 4));
     }
     put(&mut replacing, &pin(3, 1));
-    let expected = Settled {
+    let expected = PinCounts {
         pins: 1500,
         repeated: 1,
     };
-    assert_eq!(replacing.settle().unwrap(), expected);
-    store.refound(&refounding(1500), Some(replacing)).unwrap();
+    assert_eq!(replacing.finish().unwrap(), expected);
+    store.reinitialise(&refounding(1500), Some(replacing)).unwrap();
     let listing = store.reader().listing();
     assert_eq!(listing.pins(None).count(), 1500);
     assert_eq!(listing.pin(&cid(3)).unwrap(), Some(pin(3, 1)));
@@ -127,12 +127,12 @@ fn a_repeated_cid_becomes_one_pin_with_the_last_options() {
 fn an_empty_replacement_replaces_and_an_unsettled_one_does_not() {
     let (_folder, mut store) = founded();
     (1..=5).for_each(|index| store.write(&batch(index, pin_ops(index))).unwrap());
-    let unsettled = store.replacing().unwrap();
-    assert!(store.refound(&refounding(0), Some(unsettled)).is_err());
+    let unsettled = store.new_pinset().unwrap();
+    assert!(store.reinitialise(&refounding(0), Some(unsettled)).is_err());
     assert_eq!(pins(&store).len(), 5);
-    let mut empty = store.replacing().unwrap();
-    assert_eq!(empty.settle().unwrap(), Settled::default());
-    assert!(empty.settle().is_err() && empty.put(&pin(1, 1), &encode(&pin(1, 1))).is_err());
-    store.refound(&refounding(0), Some(empty)).unwrap();
+    let mut empty = store.new_pinset().unwrap();
+    assert_eq!(empty.finish().unwrap(), PinCounts::default());
+    assert!(empty.finish().is_err() && empty.put(&pin(1, 1), &encode(&pin(1, 1))).is_err());
+    store.reinitialise(&refounding(0), Some(empty)).unwrap();
     assert_eq!(pins(&store), []);
 }

@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 /// Number of keys in lane `Fresh`. Counting takes time for every key, and for every tombstone not yet
 /// compacted away: so they are counted once, and batches update the count.
 #[derive(Default)]
-pub(super) struct Waiting {
+pub(super) struct FreshCount {
     /// Keys added minus keys removed since the store was opened. Changed only while a batch is committed.
     change: AtomicI64,
     /// Number of keys when the store was opened.
     before: OnceLock<i64>,
 }
 
-impl Waiting {
+impl FreshCount {
     /// Adds a batch's change.
     pub(super) fn changed(&self, by: i64) {
         self.change.fetch_add(by, Ordering::Relaxed);

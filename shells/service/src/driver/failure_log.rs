@@ -11,29 +11,29 @@ const PAUSE: Duration = Duration::from_secs(10);
 
 /// Logs failures, the first at once. Clones share the counts.
 #[derive(Clone)]
-pub(super) struct Complaints {
+pub(super) struct FailureLog {
     is_kubo: bool,
-    told: Arc<Mutex<Told>>,
+    counts: Arc<Mutex<Counts>>,
 }
 
 #[derive(Default)]
-struct Told {
+struct Counts {
     last: Option<Instant>,
     more: u64,
 }
 
-impl Complaints {
+impl FailureLog {
     /// A log for this node.
     pub(super) fn new(backend: &Backend) -> Self {
         Self {
             is_kubo: matches!(backend, Backend::Kubo(_)),
-            told: Arc::default(),
+            counts: Arc::default(),
         }
     }
 
     /// Logs that `doing` failed, or counts it.
-    pub(super) fn tell(&self, doing: &str, why: &dyn fmt::Display) {
-        let Some(more) = self.turn(Instant::now()) else {
+    pub(super) fn report(&self, doing: &str, why: &dyn fmt::Display) {
+        let Some(more) = self.next_count(Instant::now()) else {
             return;
         };
         let more = match more {
@@ -50,14 +50,17 @@ impl Complaints {
     }
 
     /// Number of failures that were only counted, if this one is to be logged.
-    fn turn(&self, now: Instant) -> Option<u64> {
-        let mut told = self.told.lock().expect("nothing panics while it holds this lock");
-        if told.last.is_some_and(|last| now.duration_since(last) < PAUSE) {
-            told.more += 1;
+    fn next_count(&self, now: Instant) -> Option<u64> {
+        let mut counts = self
+            .counts
+            .lock()
+            .expect("nothing panics while it holds this lock");
+        if counts.last.is_some_and(|last| now.duration_since(last) < PAUSE) {
+            counts.more += 1;
             return None;
         }
-        told.last = Some(now);
-        Some(std::mem::take(&mut told.more))
+        counts.last = Some(now);
+        Some(std::mem::take(&mut counts.more))
     }
 }
 
@@ -67,15 +70,15 @@ mod tests {
 
     #[test]
     fn failures_that_are_not_logged_are_counted() {
-        let complaints = Complaints {
+        let failures = FailureLog {
             is_kubo: true,
-            told: Arc::default(),
+            counts: Arc::default(),
         };
         let start = Instant::now();
-        assert_eq!(complaints.turn(start), Some(0));
-        assert_eq!(complaints.turn(start + PAUSE / 2), None);
-        assert_eq!(complaints.turn(start + PAUSE / 2), None);
-        assert_eq!(complaints.turn(start + PAUSE), Some(2));
-        assert_eq!(complaints.turn(start + PAUSE * 2), Some(0));
+        assert_eq!(failures.next_count(start), Some(0));
+        assert_eq!(failures.next_count(start + PAUSE / 2), None);
+        assert_eq!(failures.next_count(start + PAUSE / 2), None);
+        assert_eq!(failures.next_count(start + PAUSE), Some(2));
+        assert_eq!(failures.next_count(start + PAUSE * 2), Some(0));
     }
 }

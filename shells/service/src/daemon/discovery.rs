@@ -22,20 +22,20 @@ const ADDRESSES_MAX: usize = 4;
 const PEERS_MAX: usize = 512;
 
 /// Time limit of identification: a dial, and an answer from memory.
-pub(super) const WHO: Duration = Duration::from_secs(3);
+pub(super) const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Time limit of a join: the core's own deadline for a request is 15 s.
-pub(super) const JOIN: Duration = Duration::from_secs(18);
+pub(super) const JOIN_TIMEOUT: Duration = Duration::from_secs(18);
 
 /// A query. Encoded with postcard, so the order of variants and fields is fixed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Question {
     /// Asks for the peer's cluster and the asker's membership in it.
-    Who,
+    Identify,
     /// Asks to be added to the peer's cluster.
     Join,
     /// Asks the peer to leave its cluster, of which it must be the only member, and to join the asker's.
-    Come {
+    Invite {
         /// Cluster to join.
         cluster: ClusterId,
         /// Addresses of the asker.
@@ -45,7 +45,7 @@ pub(super) enum Question {
 
 /// The answer to all queries. Encoded with postcard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Greeting {
+pub(super) struct Answer {
     /// Cluster of the answering peer; unknown while it has none.
     pub(super) cluster: ClusterId,
     /// Incarnation of its data folder.
@@ -53,20 +53,20 @@ pub(super) struct Greeting {
     /// Its applied index.
     pub(super) as_of: Index,
     /// True if it is a member of its cluster.
-    pub(super) takes_part: bool,
+    pub(super) is_member: bool,
     /// True if it knows a leader.
-    pub(super) led: bool,
+    pub(super) has_leader: bool,
     /// Membership of the asker, as the answering peer knows it.
-    pub(super) you: Standing,
+    pub(super) asker: AskerStatus,
     /// The members with their addresses; empty unless the asker is a member.
     pub(super) peers: Vec<(PeerId, Vec<String>)>,
 }
 
 /// Membership of the asker in a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Standing {
+pub(super) enum AskerStatus {
     /// Not a member.
-    Stranger,
+    NonMember,
     /// A member.
     Member {
         /// Incarnation recorded for it, if there is one.
@@ -74,18 +74,18 @@ pub(super) enum Standing {
     },
 }
 
-impl Greeting {
+impl Answer {
     /// Returns whether the answering peer is a member of a cluster, so that its answer counts.
-    pub(super) fn has_a_say(&self) -> bool {
-        self.cluster != ClusterId::UNKNOWN && self.takes_part
+    pub(super) fn is_authoritative(&self) -> bool {
+        self.cluster != ClusterId::UNKNOWN && self.is_member
     }
 
-    pub(super) fn knows_you(&self) -> bool {
-        matches!(self.you, Standing::Member { .. })
+    pub(super) fn knows_asker(&self) -> bool {
+        matches!(self.asker, AskerStatus::Member { .. })
     }
 
     /// Passes the addresses on to the network, and returns the members.
-    pub(super) async fn tell(&self, net: &Net) -> Vec<PeerId> {
+    pub(super) async fn add_addresses_to(&self, net: &Net) -> Vec<PeerId> {
         for (peer, addresses) in &self.peers {
             let addresses: Vec<Multiaddr> = addresses.iter().filter_map(|text| text.parse().ok()).collect();
             if peer != net.peer_id() && !addresses.is_empty() {
@@ -97,21 +97,21 @@ impl Greeting {
 }
 
 /// Sends a query to a peer, which is dialled if it is not connected.
-pub(super) async fn ask(net: &Net, peer: &PeerId, question: &Question) -> Result<Greeting, CallError> {
+pub(super) async fn ask(net: &Net, peer: &PeerId, question: &Question) -> Result<Answer, CallError> {
     let limit = match question {
-        Question::Who | Question::Come { .. } => WHO,
-        Question::Join => JOIN,
+        Question::Identify | Question::Invite { .. } => IDENTIFY_TIMEOUT,
+        Question::Join => JOIN_TIMEOUT,
     };
     net.ask(peer, METHOD, question, Deadline::Within(limit)).await
 }
 
 /// Asks a non-member to give up its own cluster, if that is empty, and to join this one through this peer.
 pub(super) async fn invite(net: &Net, peer: &PeerId) -> Result<(), String> {
-    let come = Question::Come {
+    let question = Question::Invite {
         cluster: net.cluster(),
         addresses: net.addresses().iter().map(ToString::to_string).collect(),
     };
-    match ask(net, peer, &come).await {
+    match ask(net, peer, &question).await {
         Ok(_) => Ok(()),
         // A peer that never joins would count as a member, and might get a vote.
         Err(error @ (CallError::Unreachable { .. } | CallError::Late { .. } | CallError::Lost { .. })) => {
@@ -138,7 +138,7 @@ pub(super) struct Invitation {
 
 /// Answers the queries of other peers.
 #[derive(Clone)]
-pub(super) struct Greeter {
+pub(super) struct DiscoveryServer {
     net: Net,
     /// Set once the core runs.
     handle: Arc<OnceLock<Handle>>,
@@ -147,7 +147,7 @@ pub(super) struct Greeter {
     is_free: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
-impl Greeter {
+impl DiscoveryServer {
     /// `is_free` returns whether the pinset is empty; it reads the disk.
     pub(super) fn new(
         net: Net,
@@ -177,7 +177,7 @@ impl Greeter {
             Err(error) => Err(format!("the query cannot be decoded: {error}")),
         };
         let sent = match answered {
-            Ok(greeting) => match incoming.respond_as(&greeting).await {
+            Ok(answer) => match incoming.respond_as(&answer).await {
                 Ok(()) => incoming.finish(Ok(())).await,
                 Err(error) => Err(error),
             },
@@ -188,59 +188,56 @@ impl Greeter {
         }
     }
 
-    async fn respond(
-        &self,
-        from: &PeerId,
-        cluster: ClusterId,
-        question: Question,
-    ) -> Result<Greeting, String> {
+    async fn respond(&self, from: &PeerId, cluster: ClusterId, question: Question) -> Result<Answer, String> {
         match question {
-            Question::Who => {}
-            Question::Join => self.let_in(from, cluster).await?,
-            Question::Come { cluster, addresses } => self.accept(from, cluster, &addresses).await?,
+            Question::Identify => {}
+            Question::Join => self.add_asker(from, cluster).await?,
+            Question::Invite { cluster, addresses } => {
+                self.accept_invitation(from, cluster, &addresses).await?
+            }
         }
-        let greeting = self.greeting(from).await?;
-        if greeting.has_a_say() && !greeting.knows_you() {
-            self.net.note_stranger(from);
+        let answer = self.answer_to(from).await?;
+        if answer.is_authoritative() && !answer.knows_asker() {
+            self.net.note_refused_call(from);
         }
-        Ok(greeting)
+        Ok(answer)
     }
 
-    async fn greeting(&self, to: &PeerId) -> Result<Greeting, String> {
+    async fn answer_to(&self, to: &PeerId) -> Result<Answer, String> {
         let Some(handle) = self.handle.get() else {
-            return Ok(Greeting {
+            return Ok(Answer {
                 cluster: self.net.cluster(),
                 incarnation: Incarnation(0),
                 as_of: 0,
-                takes_part: false,
-                led: false,
-                you: Standing::Stranger,
+                is_member: false,
+                has_leader: false,
+                asker: AskerStatus::NonMember,
                 peers: Vec::new(),
             });
         };
         let asker = to.clone();
         let read = move |view: cluster_core::View<'_>, _| {
             let members = view.members();
-            let you = match members.raft_id(&asker) {
-                Some(id) => Standing::Member {
+            let asker = match members.raft_id(&asker) {
+                Some(id) => AskerStatus::Member {
                     incarnation: members.peers[&id].incarnation,
                 },
-                None => Standing::Stranger,
+                None => AskerStatus::NonMember,
             };
-            let greeting = Greeting {
+            let answer = Answer {
                 cluster: members.cluster,
                 incarnation: view.incarnation(),
                 as_of: view.applied().index,
-                takes_part: matches!(view.membership(), Membership::Learner | Membership::Voter),
-                led: view.leader().is_some(),
-                you,
+                is_member: matches!(view.membership(), Membership::Learner | Membership::Voter),
+                has_leader: view.leader().is_some(),
+                asker,
                 peers: Vec::new(),
             };
-            (greeting, members.peer_ids().cloned().collect::<Vec<_>>())
+            (answer, members.peer_ids().cloned().collect::<Vec<_>>())
         };
-        let (mut greeting, members) = handle.view(read).await.ok_or("this peer is shutting down")?;
-        if greeting.knows_you() {
-            greeting.peers = members
+        let (mut answer, members) = handle.view(read).await.ok_or("this peer is shutting down")?;
+        if answer.knows_asker() {
+            answer.peers = members
                 .into_iter()
                 .take(PEERS_MAX)
                 .map(|peer| {
@@ -249,7 +246,7 @@ impl Greeter {
                 })
                 .collect();
         }
-        Ok(greeting)
+        Ok(answer)
     }
 
     fn addresses(&self, peer: &PeerId) -> Vec<String> {
@@ -262,7 +259,7 @@ impl Greeter {
         texts.take(ADDRESSES_MAX).collect()
     }
 
-    async fn let_in(&self, from: &PeerId, cluster: ClusterId) -> Result<(), String> {
+    async fn add_asker(&self, from: &PeerId, cluster: ClusterId) -> Result<(), String> {
         let handle = self
             .handle
             .get()
@@ -281,7 +278,12 @@ impl Greeter {
     }
 
     /// Accepts an invitation, if this peer is the only member of its cluster and has no pins.
-    async fn accept(&self, from: &PeerId, cluster: ClusterId, addresses: &[String]) -> Result<(), String> {
+    async fn accept_invitation(
+        &self,
+        from: &PeerId,
+        cluster: ClusterId,
+        addresses: &[String],
+    ) -> Result<(), String> {
         let own = self.net.cluster();
         if own == ClusterId::UNKNOWN || own == cluster {
             return Ok(());

@@ -22,14 +22,14 @@ struct Entry {
 
 /// Addresses by peer, without their `/p2p` part.
 #[derive(Debug, Default)]
-pub(super) struct Book {
+pub(super) struct AddressBook {
     entries: BTreeMap<PeerId, Entry>,
 }
 
-impl Book {
+impl AddressBook {
     /// Adds addresses. Returns whether any was new.
-    pub(super) fn give(&mut self, peer: &PeerId, addresses: impl IntoIterator<Item = Multiaddr>) -> bool {
-        let Some(entry) = self.entry(peer) else {
+    pub(super) fn add(&mut self, peer: &PeerId, addresses: impl IntoIterator<Item = Multiaddr>) -> bool {
+        let Some(entry) = self.entry_mut(peer) else {
             return false;
         };
         let mut changed = false;
@@ -46,7 +46,7 @@ impl Book {
     /// Replaces the addresses that a peer announced. Returns whether any was new. `near`: the peer is on
     /// this machine; otherwise its loopback addresses are dropped, since they lead to another peer here.
     pub(super) fn learn(&mut self, peer: &PeerId, addresses: Vec<Multiaddr>, near: bool) -> bool {
-        let Some(entry) = self.entry(peer) else {
+        let Some(entry) = self.entry_mut(peer) else {
             return false;
         };
         let mut learned: Vec<Multiaddr> = addresses
@@ -89,11 +89,11 @@ impl Book {
     }
 
     /// Returns whether there is an entry for the peer.
-    pub(super) fn knows(&self, peer: &PeerId) -> bool {
+    pub(super) fn contains(&self, peer: &PeerId) -> bool {
         self.entries.contains_key(peer)
     }
 
-    fn entry(&mut self, peer: &PeerId) -> Option<&mut Entry> {
+    fn entry_mut(&mut self, peer: &PeerId) -> Option<&mut Entry> {
         let room = self.entries.len() < PEERS_MAX || self.entries.contains_key(peer);
         room.then(|| self.entries.entry(peer.clone()).or_default())
     }
@@ -148,9 +148,9 @@ mod tests {
 
     #[test]
     fn announcements_replace_earlier_ones_but_not_configured_addresses() {
-        let mut book = Book::default();
-        assert!(book.give(&peer(), addresses(&[&format!("/dns4/a/tcp/9096/p2p/{}", peer())])));
-        assert!(!book.give(&peer(), addresses(&["/dns4/a/tcp/9096"])));
+        let mut book = AddressBook::default();
+        assert!(book.add(&peer(), addresses(&[&format!("/dns4/a/tcp/9096/p2p/{}", peer())])));
+        assert!(!book.add(&peer(), addresses(&["/dns4/a/tcp/9096"])));
         assert!(book.learn(
             &peer(),
             addresses(&["/ip4/10.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/1"]),
@@ -165,20 +165,20 @@ mod tests {
 
     #[test]
     fn only_dialable_addresses_are_kept() {
-        let mut book = Book::default();
+        let mut book = AddressBook::default();
         let useless = [
             "/ip4/1.2.3.4/udp/9096/quic-v1",
             "/ip4/0.0.0.0/tcp/9096",
             "/ip4/1.2.3.4/tcp/1/ws",
         ];
-        assert!(!book.give(&peer(), addresses(&useless)));
+        assert!(!book.add(&peer(), addresses(&useless)));
         assert_eq!(book.addresses(&peer()), []);
         assert!(book.all().is_empty());
     }
 
     #[test]
     fn addresses_per_peer_are_limited() {
-        let mut book = Book::default();
+        let mut book = AddressBook::default();
         let many = (1..1_000)
             .map(|port| format!("/ip4/10.0.0.1/tcp/{port}").parse().unwrap())
             .collect();

@@ -27,13 +27,13 @@ const PLACES: [u64; 2] = [0, 512];
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 
 /// The open file.
-pub(super) struct Witness {
+pub(super) struct SyncMarker {
     file: File,
     next_place: usize,
     synced_at: Option<Instant>,
 }
 
-impl Witness {
+impl SyncMarker {
     /// Opens or creates the file, and reads the number of batches that are durable at least; `None` when
     /// the file holds no complete note.
     pub(super) fn open(folder: &Path) -> io::Result<(Self, Option<u64>)> {
@@ -48,12 +48,12 @@ impl Witness {
             .iter()
             .filter_map(|place| read_note(&mut file, *place))
             .max();
-        let witness = Self {
+        let marker = Self {
             file,
             next_place: 0,
             synced_at: None,
         };
-        Ok((witness, noted))
+        Ok((marker, noted))
     }
 
     /// Writes that `seq` batches are durable. They must be.

@@ -29,7 +29,7 @@ pub struct Losses {
 
 /// The counters behind [`Losses`], and the times of the last log lines.
 #[derive(Debug, Default)]
-pub(super) struct Complaints {
+pub(super) struct LossLog {
     pub(super) dropped: AtomicU64,
     pub(super) refused: AtomicU64,
     pub(super) overloaded: AtomicU64,
@@ -38,18 +38,18 @@ pub(super) struct Complaints {
     logged: Mutex<BTreeMap<(String, &'static str), Instant>>,
 }
 
-impl Complaints {
+impl LossLog {
     /// Adds one to a counter.
     pub(super) fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Returns whether an event of this kind about this party should be logged now.
-    pub(super) fn is_news(&self, party: impl ToString, complaint: &'static str) -> bool {
-        self.is_news_at(party.to_string(), complaint, Instant::now())
+    pub(super) fn should_log(&self, party: impl ToString, complaint: &'static str) -> bool {
+        self.should_log_at(party.to_string(), complaint, Instant::now())
     }
 
-    fn is_news_at(&self, party: String, complaint: &'static str, now: Instant) -> bool {
+    fn should_log_at(&self, party: String, complaint: &'static str, now: Instant) -> bool {
         let mut logged = self.logged.lock().expect("no panic while locked");
         let key = (party, complaint);
         if let Some(last) = logged.get_mut(&key) {
@@ -87,10 +87,10 @@ mod tests {
 
     #[test]
     fn a_loss_is_logged_once_a_minute_per_peer_and_the_log_is_bounded() {
-        let complaints = Complaints::default();
+        let losses = LossLog::default();
         let start = Instant::now();
         let at = |party: &str, seconds| {
-            complaints.is_news_at(party.to_owned(), "stranger", start + Duration::from_secs(seconds))
+            losses.should_log_at(party.to_owned(), "stranger", start + Duration::from_secs(seconds))
         };
         assert!(at("a", 0));
         assert!(at("b", 0));

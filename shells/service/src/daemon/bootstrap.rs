@@ -29,7 +29,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::time::Instant;
 
-use super::greeting::{self, Greeting, Question, Standing};
+use super::discovery::{self, Answer, AskerStatus, Question};
 use crate::net::Net;
 use crate::store::Store;
 
@@ -43,7 +43,7 @@ const WAITING_INTERVAL: Duration = Duration::from_secs(5);
 const ASKED_MAX: usize = 64;
 
 /// Inputs of the bootstrap.
-pub(super) struct Start<'a> {
+pub(super) struct Bootstrap<'a> {
     pub(super) net: &'a Net,
     /// Peers to join through.
     pub(super) bootstrap: Vec<PeerId>,
@@ -60,39 +60,39 @@ pub(super) struct Start<'a> {
 }
 
 /// State from which the core starts.
-pub(super) struct Beginning {
+pub(super) struct StartingPoint {
     pub(super) recovered: Recovered,
     /// Members named by other peers, from which a peer without a membership accepts messages.
-    pub(super) guides: BTreeSet<PeerId>,
+    pub(super) seed_members: BTreeSet<PeerId>,
 }
 
 /// Answers to a round of queries.
 #[derive(Default)]
 struct Round {
     /// Answers of clusters that this peer is a member of.
-    members: Vec<(PeerId, Greeting)>,
+    members: Vec<(PeerId, Answer)>,
     /// Answers of clusters that this peer is not a member of.
-    strangers: Vec<(PeerId, Greeting)>,
+    others: Vec<(PeerId, Answer)>,
     /// Number of peers without a cluster.
     fresh: usize,
     /// Errors of peers that did not answer, or refused.
     failures: BTreeMap<PeerId, String>,
 }
 
-impl Start<'_> {
+impl Bootstrap<'_> {
     /// Determines the state to start from; founds a fresh store.
     ///
     /// # Errors
     /// This peer can neither resume, join nor found; the error contains advice.
-    pub(super) async fn begin(
+    pub(super) async fn run(
         &self,
         store: &mut Store,
         recovered: Option<Recovered>,
-    ) -> anyhow::Result<Beginning> {
+    ) -> anyhow::Result<StartingPoint> {
         let Some(recovered) = recovered else {
-            return self.fresh(store).await;
+            return self.start_fresh(store).await;
         };
-        let guides = match recovered.hard_state.identity {
+        let seed_members = match recovered.hard_state.identity {
             Identity::Founding | Identity::Known(_) => {
                 self.check_owner(&recovered)?;
                 self.check_bootstrap(recovered.members.cluster).await?;
@@ -103,33 +103,36 @@ impl Start<'_> {
                     "this peer was joining the cluster {} when it stopped, and continues",
                     recovered.members.cluster
                 );
-                self.enter(recovered.members.cluster).await?
+                self.find_members(recovered.members.cluster).await?
             }
             Identity::Removed(_) => {
-                let guides = self.enter(recovered.members.cluster).await?;
+                let seed_members = self.find_members(recovered.members.cluster).await?;
                 tracing::info!("this peer was removed from its cluster, and is a member again");
-                guides
+                seed_members
             }
         };
-        Ok(Beginning { recovered, guides })
+        Ok(StartingPoint {
+            recovered,
+            seed_members,
+        })
     }
 
-    async fn fresh(&self, store: &mut Store) -> anyhow::Result<Beginning> {
+    async fn start_fresh(&self, store: &mut Store) -> anyhow::Result<StartingPoint> {
         let me = self.net.peer_id();
         if !self.bootstrap.is_empty() {
-            let greeting = self.join().await?;
-            return self.joining(store, &greeting).await;
+            let answer = self.join().await?;
+            return self.prepare_to_join(store, &answer).await;
         }
         let others = self.others();
         let since = Instant::now();
-        let mut said = since;
+        let mut logged_at = since;
         while !others.is_empty() {
-            let round = self.ask(&others, &Question::Who).await;
-            if let Some(greeting) = self.own_cluster(&round)? {
-                return self.joining(store, greeting).await;
+            let round = self.ask(&others, &Question::Identify).await;
+            if let Some(answer) = self.own_cluster(&round)? {
+                return self.prepare_to_join(store, answer).await;
             }
-            self.refuse_strangers(&round)?;
-            let rival = self.rival(&round);
+            self.refuse_other_clusters(&round)?;
+            let rival = self.founder_elsewhere(&round);
             if rival.is_none() && (self.is_static || round.failures.is_empty()) {
                 break;
             }
@@ -149,8 +152,8 @@ impl Start<'_> {
                     listed(&round.failures)
                 );
             }
-            if said.elapsed() >= WAITING_INTERVAL {
-                said = Instant::now();
+            if logged_at.elapsed() >= WAITING_INTERVAL {
+                logged_at = Instant::now();
                 match rival {
                     Some((peer, cluster)) => tracing::info!(
                         "waiting for the cluster {cluster}, to which {peer} belongs, to add this peer"
@@ -164,13 +167,16 @@ impl Start<'_> {
         }
         let members = Members::initial(self.founders.iter().cloned());
         let recovered = Recovered::founding(Incarnation(rand::random()), members);
-        store.found(&recovered)?;
+        store.initialise(&recovered)?;
         let (cluster, peers) = (recovered.members.cluster, recovered.members.peers.len());
         tracing::info!("founding the cluster {cluster} of {peers} peers");
         self.set_cluster(cluster, recovered.members.peer_ids().cloned().collect())
             .await;
-        let guides = BTreeSet::new();
-        Ok(Beginning { recovered, guides })
+        let seed_members = BTreeSet::new();
+        Ok(StartingPoint {
+            recovered,
+            seed_members,
+        })
     }
 
     /// Sets the members first: callers in between are asked to wait, instead of being refused as
@@ -181,50 +187,50 @@ impl Start<'_> {
     }
 
     /// Returns the answer of the cluster that this peer is a member of, if it is to fetch its state there.
-    fn own_cluster<'b>(&self, round: &'b Round) -> anyhow::Result<Option<&'b Greeting>> {
+    fn own_cluster<'b>(&self, round: &'b Round) -> anyhow::Result<Option<&'b Answer>> {
         let own = Members::initial(self.founders.iter().cloned()).cluster;
-        let Some((first, greeting)) = round.members.first() else {
+        let Some((first, answer)) = round.members.first() else {
             return Ok(None);
         };
         let other = round
             .members
             .iter()
-            .find(|(_, other)| other.cluster != greeting.cluster);
+            .find(|(_, other)| other.cluster != answer.cluster);
         if let Some((second, other)) = other {
             anyhow::bail!(
                 "this peer ({}) is a member of two clusters: of {} by what {first} says, and of {} by what \
                  {second} says. Remove it from one of them (`ipfs-cluster-ctl peers rm`), and the other's \
                  peers from the peerstore",
                 self.net.peer_id(),
-                greeting.cluster,
+                answer.cluster,
                 other.cluster
             );
         }
-        let members = round.members.iter().map(|(_, greeting)| greeting);
-        let is_recorded = |greeting: &&Greeting| match greeting.you {
-            Standing::Member { incarnation } => incarnation.is_some(),
-            Standing::Stranger => false,
+        let members = round.members.iter().map(|(_, answer)| answer);
+        let is_recorded = |answer: &&Answer| match answer.asker {
+            AskerStatus::Member { incarnation } => incarnation.is_some(),
+            AskerStatus::NonMember => false,
         };
         let recorded = members.clone().find(is_recorded);
-        if let Some(greeting) = recorded {
+        if let Some(answer) = recorded {
             tracing::warn!(
                 "the data folder {} is empty, and this peer is a member of the cluster {}: its state is \
                  fetched from the others",
                 self.data.display(),
-                greeting.cluster
+                answer.cluster
             );
-            return Ok(Some(greeting));
+            return Ok(Some(answer));
         }
-        let founds = self.is_static && greeting.cluster == own;
-        Ok(members.clone().find(|greeting| greeting.led || !founds))
+        let founds = self.is_static && answer.cluster == own;
+        Ok(members.clone().find(|answer| answer.has_leader || !founds))
     }
 
     /// Refuses to found a cluster beside one whose peers are in this peer's configuration.
-    fn refuse_strangers(&self, round: &Round) -> anyhow::Result<()> {
+    fn refuse_other_clusters(&self, round: &Round) -> anyhow::Result<()> {
         let own = Members::initial(self.founders.iter().cloned()).cluster;
         let me = self.net.peer_id();
-        for (peer, greeting) in &round.strangers {
-            let cluster = greeting.cluster;
+        for (peer, answer) in &round.others {
+            let cluster = answer.cluster;
             if self.is_static && cluster == own {
                 anyhow::bail!(
                     "{me} was removed from the cluster {cluster}, says {peer}. {}",
@@ -246,29 +252,32 @@ impl Start<'_> {
     }
 
     /// Returns a founder that belongs to another cluster by now, and so cannot be in a newly founded one.
-    fn rival<'r>(&self, round: &'r Round) -> Option<(&'r PeerId, ClusterId)> {
-        let mut strangers = round.strangers.iter();
-        let (peer, greeting) = strangers.find(|(peer, _)| self.is_static && self.founders.contains(peer))?;
-        Some((peer, greeting.cluster))
+    fn founder_elsewhere<'r>(&self, round: &'r Round) -> Option<(&'r PeerId, ClusterId)> {
+        let mut others = round.others.iter();
+        let (peer, answer) = others.find(|(peer, _)| self.is_static && self.founders.contains(peer))?;
+        Some((peer, answer.cluster))
     }
 
-    async fn joining(&self, store: &mut Store, greeting: &Greeting) -> anyhow::Result<Beginning> {
-        let recovered = Recovered::joining(Incarnation(rand::random()), greeting.cluster);
-        store.found(&recovered)?;
-        let guides: BTreeSet<PeerId> = greeting.tell(self.net).await.into_iter().collect();
-        self.set_cluster(greeting.cluster, guides.clone()).await;
-        tracing::info!("joining the cluster {}", greeting.cluster);
-        Ok(Beginning { recovered, guides })
+    async fn prepare_to_join(&self, store: &mut Store, answer: &Answer) -> anyhow::Result<StartingPoint> {
+        let recovered = Recovered::joining(Incarnation(rand::random()), answer.cluster);
+        store.initialise(&recovered)?;
+        let seed_members: BTreeSet<PeerId> = answer.add_addresses_to(self.net).await.into_iter().collect();
+        self.set_cluster(answer.cluster, seed_members.clone()).await;
+        tracing::info!("joining the cluster {}", answer.cluster);
+        Ok(StartingPoint {
+            recovered,
+            seed_members,
+        })
     }
 
     /// Asks the peers of the bootstrap list to add this one.
-    async fn join(&self) -> anyhow::Result<Greeting> {
+    async fn join(&self) -> anyhow::Result<Answer> {
         let since = Instant::now();
-        let mut said = since;
+        let mut logged_at = since;
         loop {
             let mut round = self.ask(&self.bootstrap, &Question::Join).await;
-            if let Some((_, greeting)) = round.members.pop() {
-                return Ok(greeting);
+            if let Some((_, answer)) = round.members.pop() {
+                return Ok(answer);
             }
             let why = listed(&round.failures);
             if since.elapsed() >= self.limit {
@@ -278,8 +287,8 @@ impl Start<'_> {
                     self.limit
                 );
             }
-            if said.elapsed() >= WAITING_INTERVAL || said == since {
-                said = Instant::now();
+            if logged_at.elapsed() >= WAITING_INTERVAL || logged_at == since {
+                logged_at = Instant::now();
                 tracing::info!("waiting to join a cluster: {why}");
             }
             tokio::time::sleep(PAUSE).await;
@@ -288,24 +297,24 @@ impl Start<'_> {
 
     /// Finds members of the cluster in this peer's data; with a bootstrap list, asks them to add this peer
     /// again.
-    async fn enter(&self, cluster: ClusterId) -> anyhow::Result<BTreeSet<PeerId>> {
+    async fn find_members(&self, cluster: ClusterId) -> anyhow::Result<BTreeSet<PeerId>> {
         let me = self.net.peer_id();
         let since = Instant::now();
-        let mut said = since;
+        let mut logged_at = since;
         loop {
             let mut round = if self.bootstrap.is_empty() {
-                self.ask(&self.others(), &Question::Who).await
+                self.ask(&self.others(), &Question::Identify).await
             } else {
                 self.ask(&self.bootstrap, &Question::Join).await
             };
-            round.members.retain(|(_, greeting)| greeting.cluster == cluster);
-            if let Some((_, greeting)) = round.members.first() {
-                return Ok(greeting.tell(self.net).await.into_iter().collect());
+            round.members.retain(|(_, answer)| answer.cluster == cluster);
+            if let Some((_, answer)) = round.members.first() {
+                return Ok(answer.add_addresses_to(self.net).await.into_iter().collect());
             }
             let (same, other): (Vec<_>, Vec<_>) = round
-                .strangers
+                .others
                 .iter()
-                .partition(|(_, greeting)| greeting.cluster == cluster);
+                .partition(|(_, answer)| answer.cluster == cluster);
             if let Some((peer, _)) = same.first() {
                 anyhow::bail!(
                     "{me} is not a member of the cluster {cluster} any more, says {peer}. {}",
@@ -313,10 +322,10 @@ impl Start<'_> {
                 );
             }
             let mut why = round.failures;
-            for (peer, greeting) in other {
+            for (peer, answer) in other {
                 why.insert(
                     peer.clone(),
-                    format!("it belongs to another cluster, {}", greeting.cluster),
+                    format!("it belongs to another cluster, {}", answer.cluster),
                 );
             }
             if since.elapsed() >= self.limit {
@@ -328,8 +337,8 @@ impl Start<'_> {
                     listed(&why)
                 );
             }
-            if said.elapsed() >= WAITING_INTERVAL || said == since {
-                said = Instant::now();
+            if logged_at.elapsed() >= WAITING_INTERVAL || logged_at == since {
+                logged_at = Instant::now();
                 tracing::info!("waiting for a member of the cluster {cluster}: {}", listed(&why));
             }
             tokio::time::sleep(PAUSE).await;
@@ -360,14 +369,14 @@ impl Start<'_> {
         if self.bootstrap.is_empty() {
             return Ok(());
         }
-        let round = self.ask(&self.bootstrap, &Question::Who).await;
-        let all = round.members.iter().chain(&round.strangers);
-        if let Some((peer, greeting)) = all.into_iter().find(|(_, greeting)| greeting.cluster != own) {
+        let round = self.ask(&self.bootstrap, &Question::Identify).await;
+        let all = round.members.iter().chain(&round.others);
+        if let Some((peer, answer)) = all.into_iter().find(|(_, answer)| answer.cluster != own) {
             anyhow::bail!(
                 "{peer} belongs to the cluster {}, but the data in {} to the cluster {own}: two clusters' \
                  data are never mixed. To join, run `ipfs-cluster-service state cleanup` first, which moves \
                  this peer's state out of the way; to go on without, leave out --bootstrap",
-                greeting.cluster,
+                answer.cluster,
                 self.data.display(),
             );
         }
@@ -386,12 +395,12 @@ impl Start<'_> {
     async fn ask(&self, peers: &[PeerId], question: &Question) -> Round {
         let mut asked: FuturesUnordered<_> = peers
             .iter()
-            .map(|peer| async move { (peer.clone(), greeting::ask(self.net, peer, question).await) })
+            .map(|peer| async move { (peer.clone(), discovery::ask(self.net, peer, question).await) })
             .collect();
         let mut round = Round::default();
         while let Some((peer, answer)) = asked.next().await {
             match answer {
-                Ok(greeting) if !greeting.has_a_say() => {
+                Ok(answer) if !answer.is_authoritative() => {
                     round.fresh += 1;
                     if *question == Question::Join {
                         round
@@ -399,13 +408,13 @@ impl Start<'_> {
                             .insert(peer, "it does not belong to a cluster itself".to_owned());
                     }
                 }
-                Ok(greeting) if greeting.knows_you() => {
-                    round.members.push((peer, greeting));
+                Ok(answer) if answer.knows_asker() => {
+                    round.members.push((peer, answer));
                     if *question == Question::Join {
                         break;
                     }
                 }
-                Ok(greeting) => round.strangers.push((peer, greeting)),
+                Ok(answer) => round.others.push((peer, answer)),
                 Err(error) => {
                     round.failures.insert(peer, error.to_string());
                 }
@@ -413,7 +422,7 @@ impl Start<'_> {
         }
         tracing::debug!(
             members = round.members.len(),
-            strangers = round.strangers.len(),
+            others = round.others.len(),
             fresh = round.fresh,
             failures = round.failures.len(),
             "asked {} peers",
