@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::bootstrap::{Bootstrap, StartingPoint, how_to_come_back};
+use self::bootstrap::{Bootstrap, how_to_come_back};
 use self::discovery::{DiscoveryServer, Invitation};
 use self::members::MembershipWatch;
 use self::ready::Readiness;
@@ -46,7 +46,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Time limit of the own removal: the core's own deadline for a request, and a margin.
 const LEAVE: Duration = Duration::from_secs(20);
 
-/// How long a removed peer keeps running, to deliver replies and cast its last votes: a voter that has not
+/// Time for which a removed peer keeps running, to deliver replies and cast its last votes: a voter that has not
 /// learned of the removal may need this peer's vote (Ongaro's thesis, 4.2.2). Two elections fit into it.
 const REMOVED_GRACE: Duration = Duration::from_secs(3);
 
@@ -224,12 +224,9 @@ impl Running {
         tasks.spawn(calls);
         let known: Vec<PeerId> = known.into_keys().collect();
         let inputs = bootstrap_inputs(folder, bootstrap, &known, &net);
-        let StartingPoint {
-            recovered,
-            seed_members,
-        } = inputs?.run(&mut store, recovered).await?;
+        let start = inputs?.run(&mut store, recovered).await?;
         let (reader, stager) = (store.reader(), store.stager());
-        let driver = Driver::start(parts::driven(folder, store, &net, &backend), recovered);
+        let driver = Driver::start(parts::driven(folder, store, &net, &backend), start.recovered);
         let handle = driver.handle.clone();
         let world = world::world(handle.clone(), reader, net.clone());
         let cluster = Cluster::new(parts::settings(folder), world, backend.clone());
@@ -241,7 +238,7 @@ impl Running {
         tasks.spawn(stage(snapshots, stager, handle.clone()));
         let peerstore = config.peerstore_file(&folder.path);
         tasks.spawn(save_peerstore_on_change(addresses, peerstore, net.clone()));
-        let watch = MembershipWatch::new(net.clone(), handle.clone(), known, seed_members);
+        let watch = MembershipWatch::new(net.clone(), handle.clone(), known, start.seed_members);
         tasks.spawn(watch.clone().run(ending.clone()));
         tasks.spawn(watch.query_others());
         tasks.spawn(forward_invitations(invited, ending));

@@ -92,12 +92,7 @@ pub(super) fn convert(mut flat: Map<String, Value>) -> Result<Flat, Wrong> {
         &take("monitoring_interval_seconds"),
         "monitoring_interval_seconds",
     )?;
-    let copies = take("replication_factor");
-    let copies = if copies.as_i64() == Some(0) {
-        Value::Null
-    } else {
-        copies
-    };
+    let copies = Some(take("replication_factor")).filter(|copies| copies.as_i64() != Some(0));
     let strategy = take("allocation_strategy");
     if strategy
         .as_str()

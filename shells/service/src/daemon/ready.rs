@@ -1,4 +1,4 @@
-//! Start-up wait: until the peer is ready, it logs what is missing.
+//! Start-up wait: until the peer is ready, it logs the missing peers.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ impl Readiness<'_> {
     /// Waits for a leader, and for this peer to have applied its log. Returns the members.
     ///
     /// # Errors
-    /// No progress for `limit`, with the list of what is missing; or the peer is shutting down.
+    /// No progress for `limit`, with the list of missing peers; or the peer is shutting down.
     pub(super) async fn wait(&self) -> anyhow::Result<Members> {
         let (mut progressed_at, mut logged_at) = (Instant::now(), Instant::now());
         let mut progress = (0, 0);

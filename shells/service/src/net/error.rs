@@ -58,7 +58,7 @@ pub enum CallError {
         peer: PeerId,
         /// Name of the method.
         method: String,
-        /// How long the caller waited.
+        /// Time for which the caller waited.
         after: Duration,
     },
     /// The stream broke. The call may have taken effect or not.

@@ -122,7 +122,7 @@ pub(super) fn send(shared: &Arc<Shared>, to: &PeerId, envelope: &Envelope) {
     }
 }
 
-/// Returns a peer's queue, creating it and its task if there is none.
+/// Returns a peer's queue, creating it and its task if necessary.
 pub(super) fn ensure(shared: &Arc<Shared>, peer: &PeerId) -> Outbox {
     if let Some(outbox) = shared.outboxes.read().expect("no panic while locked").get(peer) {
         return outbox.clone();

@@ -146,7 +146,7 @@ impl Shared {
     pub(super) fn note_refusal(&self, from: &PeerId, what: &'static str, why: &str) {
         LossLog::count(&self.losses.refused);
         if self.cluster() == ClusterId::UNKNOWN {
-            // A peer that is about to join is dialled early by those who know of it.
+            // A peer that is about to join is dialled early by members that know of it.
             tracing::debug!(peer = %from, "refused a {what} stream: {why}");
         } else if self.losses.should_log(from, what) {
             tracing::warn!(peer = %from, "refused a {what} stream: {why}");
@@ -161,7 +161,7 @@ impl Shared {
         }
     }
 
-    /// Returns a connection to this peer, dialling it if there is none.
+    /// Returns a connection to this peer, dialling it if necessary.
     pub(super) async fn link(&self, peer: &PeerId) -> Result<Link, String> {
         if let Some(link) = self.links.newest(peer) {
             return Ok(link);

@@ -29,7 +29,7 @@ fn child(test: &str, folder: &Path) -> Command {
 /// disk full.
 const WRITES_MAX: u64 = 5_000;
 
-/// Writes and syncs until it is killed, and prints what is durable.
+/// Writes and syncs until it is killed, and prints the durable batches.
 #[test]
 #[ignore = "runs in a process of its own, see below"]
 fn writes_until_killed() {
