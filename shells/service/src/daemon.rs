@@ -46,8 +46,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Time limit of the own removal: the core's own deadline for a request, and a margin.
 const LEAVE: Duration = Duration::from_secs(20);
 
-/// Time for which a removed peer keeps running, to deliver replies and cast its last votes: a voter that has not
-/// learned of the removal may need this peer's vote (Ongaro's thesis, 4.2.2). Two elections fit into it.
+/// Time for which a removed peer keeps running, to deliver replies and cast its last votes: a voter that
+/// has not learned of the removal may need this peer's vote (Ongaro's thesis, 4.2.2). Two elections fit.
 const REMOVED_GRACE: Duration = Duration::from_secs(3);
 
 /// Options of the `daemon` command.
