@@ -100,7 +100,6 @@ impl Handle {
     /// Sends a client's request to the core and waits for its reply.
     ///
     /// # Errors
-    ///
     /// The core's [`Refusal`]. A full queue is refused at once; a peer that shuts down answers that the
     /// request may still take effect.
     pub async fn request(&self, request: Request) -> Result<Reply, Refusal> {

@@ -128,7 +128,6 @@ impl Net {
     /// yet.
     ///
     /// # Errors
-    ///
     /// [`StartError`] when no configured address can be listened on, or the identity or the resolver cannot
     /// be used.
     pub async fn start(config: NetConfig) -> Result<(Self, NetEvents), StartError> {
@@ -256,7 +255,6 @@ impl Net {
     /// Calls a method, after dialling the peer if it is not connected.
     ///
     /// # Errors
-    ///
     /// [`CallError`] when the peer cannot be reached, refuses the call, or does not answer in time.
     pub async fn call(
         &self,
@@ -273,7 +271,6 @@ impl Net {
     /// method that answers during the upload needs its answers read.
     ///
     /// # Errors
-    ///
     /// As [`Net::call`].
     pub async fn upload(
         &self,
@@ -291,7 +288,6 @@ impl Net {
     /// Calls a method that takes one value and returns one.
     ///
     /// # Errors
-    ///
     /// As [`Net::call`], and [`CallError::Invalid`] when the request is longer than [`REQUEST_MAX`] or the
     /// answer cannot be decoded.
     pub async fn ask<Q: Serialize, A: DeserializeOwned>(
@@ -309,7 +305,6 @@ impl Net {
     /// Returns when the receiver has confirmed that it has staged all of it.
     ///
     /// # Errors
-    ///
     /// [`SnapshotError`] when the peer cannot be reached, rejects it, or the transfer breaks off, and when
     /// `chunks` fails.
     pub async fn send_snapshot<E: Display>(

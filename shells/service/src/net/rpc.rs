@@ -61,7 +61,6 @@ struct Head {
 /// Encodes a value for a call.
 ///
 /// # Errors
-///
 /// [`CallError::Invalid`] when it is longer than `max` bytes.
 pub fn encode_within<T: Serialize>(value: &T, max: usize) -> Result<Vec<u8>, CallError> {
     let bytes = encode(value);
@@ -77,7 +76,6 @@ pub fn encode_within<T: Serialize>(value: &T, max: usize) -> Result<Vec<u8>, Cal
 /// Decodes a value that came with a call.
 ///
 /// # Errors
-///
 /// [`CallError::Invalid`] when the bytes are no such value.
 pub fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CallError> {
     decode(bytes).map_err(|error: DecodeError| CallError::Invalid(error.to_string()))

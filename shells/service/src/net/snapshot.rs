@@ -290,7 +290,6 @@ impl IncomingSnapshot {
     /// Reads the next chunk of encoded pins; `None` when all have arrived and none is missing.
     ///
     /// # Errors
-    ///
     /// [`SnapshotError::Lost`] when the sender gives up, stalls, or chunks are missing.
     pub async fn next(&mut self) -> Option<Result<Bytes, SnapshotError>> {
         if self.whole {
@@ -322,7 +321,6 @@ impl IncomingSnapshot {
     /// Confirms that all of it is staged. Only after [`IncomingSnapshot::next`] returned `None`.
     ///
     /// # Errors
-    ///
     /// [`SnapshotError::Lost`] when called earlier, and when the sender is gone.
     pub async fn accept(mut self) -> Result<(), SnapshotError> {
         if !self.whole {
@@ -341,7 +339,6 @@ impl IncomingSnapshot {
     /// Rejects the snapshot with a reason for the sender.
     ///
     /// # Errors
-    ///
     /// [`SnapshotError::Lost`] when the sender is gone.
     pub async fn reject(mut self, reason: &str) -> Result<(), SnapshotError> {
         self.answer(Kind::Refused, &reason[..reason.floor_char_boundary(REASON_MAX)])

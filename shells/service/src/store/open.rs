@@ -78,7 +78,6 @@ impl Store {
     /// checked; pins are checked as they are read.
     ///
     /// # Errors
-    ///
     /// [`OpenError`] when the folder is locked, foreign, damaged or from a later release, or cannot be
     /// read.
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self, OpenError> {
@@ -141,7 +140,6 @@ impl Store {
     /// before the first write.
     ///
     /// # Errors
-    ///
     /// [`StoreError`] when the count cannot be written.
     pub fn recovered(&mut self) -> Result<Option<Recovered>, StoreError> {
         let Some(mut recovered) = self.found.take() else {
@@ -164,7 +162,6 @@ impl Store {
     /// Writes the initial state of a fresh folder, and syncs it. `recovered` must have no log.
     ///
     /// # Errors
-    ///
     /// [`StoreError::Contract`] for a founded folder or a state with a log; another one when the disk
     /// fails.
     pub fn initialise(&mut self, recovered: &Recovered) -> Result<(), StoreError> {
@@ -214,7 +211,6 @@ impl Store {
     /// its own thread.
     ///
     /// # Errors
-    ///
     /// [`StoreError`] when the disk fails.
     pub fn sync(&self) -> Result<(), StoreError> {
         self.shared.sync()
@@ -223,7 +219,6 @@ impl Store {
     /// Syncs everything and closes the folder, once readers and stagings are dropped too.
     ///
     /// # Errors
-    ///
     /// [`StoreError`] when the disk fails.
     pub fn close(self) -> Result<(), StoreError> {
         self.shared.sync_all()

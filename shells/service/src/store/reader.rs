@@ -31,7 +31,6 @@ impl Reader {
     /// Returns the pin of a CID, as of the last batch.
     ///
     /// # Errors
-    ///
     /// [`StoreError`] when the database cannot be read or is damaged, as for every method here.
     pub fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StoreError> {
         view::get(&self.shared.current().pins, cid.as_bytes())
@@ -40,7 +39,6 @@ impl Reader {
     /// Returns the local state of a CID, as of the last batch.
     ///
     /// # Errors
-    ///
     /// As [`Reader::pin`].
     pub fn local(&self, cid: &Cid) -> Result<Option<Local>, StoreError> {
         view::get(&self.shared.fixed.local, cid.as_bytes())
@@ -49,7 +47,6 @@ impl Reader {
     /// Returns the applied index and the number of pins, as of the last batch; zeros before the founding.
     ///
     /// # Errors
-    ///
     /// As [`Reader::pin`].
     pub fn applied(&self) -> Result<Applied, StoreError> {
         self.listing().applied()
@@ -59,7 +56,6 @@ impl Reader {
     /// call walks over all of them: not for the runtime's own threads.
     ///
     /// # Errors
-    ///
     /// As [`Reader::pin`].
     pub fn fresh_count(&self) -> Result<u64, StoreError> {
         let waiting = &self.shared.waiting;
@@ -92,7 +88,6 @@ impl Reader {
     /// Opens a view of the pinset as of the last batch, to be sent to another peer.
     ///
     /// # Errors
-    ///
     /// As [`Reader::pin`], and [`StoreError::Contract`] before the founding.
     pub fn snapshot_source(&self) -> Result<SnapshotSource, StoreError> {
         SnapshotSource::new(self.listing())
@@ -122,7 +117,6 @@ impl Listing {
     /// Returns the applied index and the number of pins; zeros before the founding.
     ///
     /// # Errors
-    ///
     /// As [`Reader::pin`].
     pub fn applied(&self) -> Result<Applied, StoreError> {
         let head: Option<Head> = self.record(keys::HEAD)?;
@@ -132,7 +126,6 @@ impl Listing {
     /// Returns the membership; `None` before the founding.
     ///
     /// # Errors
-    ///
     /// As [`Reader::pin`].
     pub fn members(&self) -> Result<Option<Members>, StoreError> {
         self.record(keys::MEMBERS)
@@ -152,7 +145,6 @@ impl Listing {
     /// Returns the pin of a CID.
     ///
     /// # Errors
-    ///
     /// As [`Reader::pin`].
     pub fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StoreError> {
         self.get(&self.generation.pins, cid)
@@ -161,7 +153,6 @@ impl Listing {
     /// Returns the local state of a CID.
     ///
     /// # Errors
-    ///
     /// As [`Reader::pin`].
     pub fn local(&self, cid: &Cid) -> Result<Option<Local>, StoreError> {
         self.get(&self.shared.fixed.local, cid)
@@ -170,7 +161,6 @@ impl Listing {
     /// Iterates over all pins after `after`, in the order of their CIDs.
     ///
     /// # Errors
-    ///
     /// An item is an error when it cannot be read; the last one then.
     pub fn pins(&self, after: Option<&Cid>) -> impl Iterator<Item = Result<Pin, StoreError>> + Send + use<> {
         let pins = self.stream(&self.generation.pins, after);
@@ -184,7 +174,6 @@ impl Listing {
     /// Iterates over all local states after `after`, in the order of their CIDs.
     ///
     /// # Errors
-    ///
     /// As [`Listing::pins`].
     pub fn locals(
         &self,
@@ -206,7 +195,6 @@ impl Listing {
     /// Iterates over all CIDs after `after` that have a pin or a local state, in order.
     ///
     /// # Errors
-    ///
     /// As [`Listing::pins`].
     pub fn rows(&self, after: Option<&Cid>) -> impl Iterator<Item = Result<Row, StoreError>> + Send + use<> {
         Rows {
@@ -218,7 +206,6 @@ impl Listing {
     /// Iterates over the pins with exactly this name, in the order of their CIDs; none for the empty name.
     ///
     /// # Errors
-    ///
     /// As [`Listing::pins`].
     pub fn named(&self, name: &str) -> impl Iterator<Item = Result<Pin, StoreError>> + Send + use<'_> {
         let name = name.to_owned();
@@ -231,7 +218,6 @@ impl Listing {
     /// Iterates over the pins whose allocations list `peer`, in the order of their CIDs.
     ///
     /// # Errors
-    ///
     /// As [`Listing::pins`].
     pub fn allocated(&self, peer: &PeerId) -> impl Iterator<Item = Result<Pin, StoreError>> + Send + use<'_> {
         self.by_index(keys::by_peer(peer.as_bytes()))

@@ -165,7 +165,6 @@ impl Store {
     /// Starts a pinset that may replace the one in use, by [`Store::reinitialise`].
     ///
     /// # Errors
-    ///
     /// [`StoreError`] when the disk is full or fails.
     pub fn new_pinset(&self) -> Result<NewPinset, StoreError> {
         let number = lock(&self.shared.stages).next();
@@ -188,7 +187,6 @@ impl Store {
     /// when this returns; a crash leaves the old or the new state.
     ///
     /// # Errors
-    ///
     /// [`StoreError::Contract`] for a state with a log or unsettled pins; another one when the disk fails.
     pub fn reinitialise(&mut self, recovered: &Recovered, pins: Option<NewPinset>) -> Result<(), StoreError> {
         if !recovered.log.is_empty() {

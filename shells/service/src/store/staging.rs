@@ -79,7 +79,6 @@ impl Stager {
     /// Starts to receive a snapshot under an id that was never used before.
     ///
     /// # Errors
-    ///
     /// [`StageError::Busy`] with [`STAGED_MAX`] others, [`StageError::Store`] when the disk fails.
     pub fn stage(&self, id: SnapshotId, manifest: Manifest) -> Result<Staging, StageError> {
         let number = {
@@ -109,7 +108,6 @@ impl Stager {
     /// Discards a staged snapshot and frees its space. Does nothing for an unknown id.
     ///
     /// # Errors
-    ///
     /// [`StoreError`] when the disk fails.
     pub fn discard(&self, id: SnapshotId) -> Result<(), StoreError> {
         let stage = lock(&self.shared.stages).staged.remove(&id);
@@ -137,7 +135,6 @@ impl Staging {
     /// staging.
     ///
     /// # Errors
-    ///
     /// [`StageError::Rejected`] for pins that are invalid, out of order or too many, [`StageError::Store`]
     /// when the disk fails.
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), StageError> {
@@ -177,7 +174,6 @@ impl Staging {
     /// installed or discarded.
     ///
     /// # Errors
-    ///
     /// [`StageError::Rejected`] when pins are missing or it was discarded meanwhile, [`StageError::Store`]
     /// when the disk fails.
     pub fn finish(mut self) -> Result<(), StageError> {

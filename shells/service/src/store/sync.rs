@@ -41,7 +41,6 @@ impl Syncer {
     /// after which the process must end; after an error it is not called again.
     ///
     /// # Errors
-    ///
     /// The system cannot start a thread.
     pub fn start(
         store: &Store,

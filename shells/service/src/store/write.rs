@@ -52,7 +52,6 @@ impl Store {
     /// Applies a batch atomically, unsynced; it is visible to reads when this returns.
     ///
     /// # Errors
-    ///
     /// [`StoreError::Contract`] for a batch that contradicts the stored state, of which nothing is written;
     /// another one when the disk fails. The process must end in both cases.
     pub fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {

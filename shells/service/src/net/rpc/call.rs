@@ -160,7 +160,6 @@ impl Call {
     /// Reads the next chunk of the answer; `None` after the last. After an error, always `None`.
     ///
     /// # Errors
-    ///
     /// [`CallError`] when the peer fails or refuses the call, is lost, or exceeds the deadline.
     pub async fn next(&mut self) -> Option<Result<Bytes, CallError>> {
         if self.over {
@@ -189,7 +188,6 @@ impl Call {
     /// As [`Call::next`], decoded.
     ///
     /// # Errors
-    ///
     /// As [`Call::next`], and [`CallError::Invalid`] when the chunk cannot be decoded.
     pub async fn next_as<T: DeserializeOwned>(&mut self) -> Option<Result<T, CallError>> {
         let bytes = self.next().await?;
@@ -199,7 +197,6 @@ impl Call {
     /// Reads an answer of exactly one chunk.
     ///
     /// # Errors
-    ///
     /// As [`Call::next`], and [`CallError::Lost`] for no chunk or more than one.
     pub async fn only(mut self) -> Result<Bytes, CallError> {
         let first = self
@@ -216,7 +213,6 @@ impl Call {
     /// Waits for the end of a call whose answer has no chunks.
     ///
     /// # Errors
-    ///
     /// As [`Call::next`], and [`CallError::Lost`] for a chunk.
     pub async fn done(mut self) -> Result<(), CallError> {
         match self.next().await {
@@ -231,7 +227,6 @@ impl CallSender {
     /// Sends a chunk of at most [`CHUNK_MAX`] bytes, once the peer has read enough of the earlier ones.
     ///
     /// # Errors
-    ///
     /// [`CallError::Invalid`] for a longer chunk, [`CallError::Late`] after the deadline, and
     /// [`CallError::Lost`], upon which [`Call::next`] has the peer's reason, if it sent one.
     pub async fn send(&mut self, chunk: &[u8]) -> Result<(), CallError> {
@@ -241,7 +236,6 @@ impl CallSender {
     /// As [`CallSender::send`], for a chunk in pieces, of which the long ones are not copied together.
     ///
     /// # Errors
-    ///
     /// As [`CallSender::send`].
     pub async fn send_pieces(&mut self, pieces: &[impl AsRef<[u8]>]) -> Result<(), CallError> {
         let size: usize = pieces.iter().map(|piece| piece.as_ref().len()).sum();
@@ -258,7 +252,6 @@ impl CallSender {
     /// As [`CallSender::send`], encoded.
     ///
     /// # Errors
-    ///
     /// As [`CallSender::send`].
     pub async fn send_as<T: Serialize>(&mut self, value: &T) -> Result<(), CallError> {
         self.send(&encode(value)).await
@@ -268,7 +261,6 @@ impl CallSender {
     /// [`Call`] is dropped too.
     ///
     /// # Errors
-    ///
     /// As [`CallSender::send`].
     pub async fn end(mut self) -> Result<(), CallError> {
         let sent = self.subject.in_time(self.writer.send(Kind::End, &[])).await?;

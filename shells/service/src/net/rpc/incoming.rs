@@ -166,7 +166,6 @@ impl Incoming {
     /// Decodes the request.
     ///
     /// # Errors
-    ///
     /// [`CallError::Invalid`] when it is no `T`.
     pub fn request_as<T: DeserializeOwned>(&self) -> Result<T, CallError> {
         decode_value(&self.request)
@@ -175,7 +174,6 @@ impl Incoming {
     /// Reads the next chunk of the upload, see [`Body::next`].
     ///
     /// # Errors
-    ///
     /// As [`Body::next`].
     pub async fn next(&mut self) -> Option<Result<Bytes, CallError>> {
         self.body.next().await
@@ -184,7 +182,6 @@ impl Incoming {
     /// Sends a chunk of the answer, see [`Responder::respond`].
     ///
     /// # Errors
-    ///
     /// As [`Responder::respond`].
     pub async fn respond(&mut self, chunk: &[u8]) -> Result<(), CallError> {
         self.responder.respond(chunk).await
@@ -193,7 +190,6 @@ impl Incoming {
     /// As [`Incoming::respond`], encoded.
     ///
     /// # Errors
-    ///
     /// As [`Responder::respond`].
     pub async fn respond_as<T: Serialize>(&mut self, value: &T) -> Result<(), CallError> {
         self.responder.respond(&encode(value)).await
@@ -202,7 +198,6 @@ impl Incoming {
     /// Ends the call. An error in `outcome` is sent to the caller.
     ///
     /// # Errors
-    ///
     /// As [`Responder::finish`].
     pub async fn finish(mut self, outcome: Result<(), String>) -> Result<(), CallError> {
         let finished = self.responder.finish_with(outcome).await;
@@ -229,7 +224,6 @@ impl Body {
     /// Reads the next chunk; `None` after the last. Cancel-safe.
     ///
     /// # Errors
-    ///
     /// [`CallError::Invalid`] when the caller is gone before the last chunk.
     pub async fn next(&mut self) -> Option<Result<Bytes, CallError>> {
         if self.ended {
@@ -264,7 +258,6 @@ impl Responder {
     /// Sends a chunk of at most [`CHUNK_MAX`] bytes, once the caller has read enough of the earlier ones.
     ///
     /// # Errors
-    ///
     /// [`CallError::Invalid`] for a longer chunk, and when the caller is gone: the work can stop.
     pub async fn respond(&mut self, chunk: &[u8]) -> Result<(), CallError> {
         if chunk.len() > CHUNK_MAX {
@@ -279,7 +272,6 @@ impl Responder {
     /// Ends the call. An error in `outcome` is sent to the caller.
     ///
     /// # Errors
-    ///
     /// [`CallError::Invalid`] when the caller is gone.
     pub async fn finish(mut self, outcome: Result<(), String>) -> Result<(), CallError> {
         self.finish_with(outcome).await
