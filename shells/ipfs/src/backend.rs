@@ -211,7 +211,7 @@ impl Backend {
             };
             match done {
                 Ok(()) => connected += 1,
-                Err(error) => tracing::debug!(%address, %error, "the ipfs node does not connect"),
+                Err(error) => tracing::debug!(%address, %error, "the ipfs node cannot connect"),
             }
         }
         connected

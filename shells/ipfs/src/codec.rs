@@ -200,7 +200,10 @@ fn pb_link(data: &Ipld) -> Result<(Name, Bytes), String> {
 /// Refuses other keys, whose values would be lost.
 fn only(map: &BTreeMap<String, Ipld>, keys: &[&str]) -> Result<(), String> {
     match map.keys().find(|key| !keys.contains(&key.as_str())) {
-        Some(key) => Err(format!("dag-pb: {key:?} is none of {}", keys.join(", "))),
+        Some(key) => Err(format!(
+            "dag-pb: unexpected key {key:?}, expected one of {}",
+            keys.join(", ")
+        )),
         None => Ok(()),
     }
 }

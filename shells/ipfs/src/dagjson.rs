@@ -103,7 +103,7 @@ impl<'de> Visitor<'de> for Reading {
         let mut map = BTreeMap::new();
         while let Some((key, Node(value))) = entries.next_entry::<String, Node>()? {
             if map.contains_key(&key) {
-                return Err(A::Error::custom(format!("the key {key:?} comes twice")));
+                return Err(A::Error::custom(format!("duplicate key {key:?}")));
             }
             map.insert(key, value);
         }
@@ -148,7 +148,7 @@ fn to_json(data: &Ipld) -> Result<Value, String> {
         },
         Ipld::Float(number) => match Number::from_f64(*number) {
             Some(number) => Value::Number(number),
-            None => return Err(format!("dag-json: {number} is no number")),
+            None => return Err(format!("dag-json: {number} cannot be represented")),
         },
         Ipld::String(text) => Value::String(text.clone()),
         Ipld::Bytes(bytes) => serde_json::json!({"/": {"bytes": Base::Base64.encode(bytes)}}),

@@ -99,11 +99,11 @@ fn value(items: &mut Items<'_>, depth: usize) -> Result<Ipld, &'static str> {
             let mut map = BTreeMap::new();
             for _ in 0..length {
                 let Item::Text(key) = items.next()? else {
-                    return Err("a key is no string");
+                    return Err("a map key is not a string");
                 };
                 let key = String::from_utf8_lossy(key).into_owned();
                 if map.insert(key, value(items, depth + 1)?).is_some() {
-                    return Err("a key twice in one map");
+                    return Err("a map has a duplicate key");
                 }
             }
             Ipld::Map(map)
@@ -153,13 +153,13 @@ impl<'a> Items<'a> {
             25 => u16::from_be_bytes(self.fixed()?).into(),
             26 => u32::from_be_bytes(self.fixed()?).into(),
             27 => u64::from_be_bytes(self.fixed()?),
-            _ => return Err("a length that is not said at once"),
+            _ => return Err("an indefinite or reserved length"),
         })
     }
 
     fn link(&mut self) -> Result<Cid, &'static str> {
         let Item::Bytes([0, cid @ ..]) = self.next()? else {
-            return Err("a link is no byte string that begins with 0");
+            return Err("a link is not a byte string that begins with 0");
         };
         Cid::try_from(cid).map_err(|_| "a link's cid is malformed")
     }

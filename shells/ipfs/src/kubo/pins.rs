@@ -144,7 +144,7 @@ impl Client {
         if pinned {
             return Ok(());
         }
-        let message = "the stream ended before the node said that it pinned";
+        let message = "the stream ended before the node confirmed the pin";
         Err(Error::new(Cause::BadAnswer, "pin/add", message))
     }
 

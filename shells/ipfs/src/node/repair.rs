@@ -51,7 +51,7 @@ impl BrokenPins {
 
     pub(super) fn remove(&self, cid: &Cid) {
         if lock(&self.state).pins.remove(cid) {
-            tracing::info!("all blocks of the pin {cid} are there again");
+            tracing::info!("all blocks of the pin {cid} are present again");
         }
     }
 
@@ -112,7 +112,7 @@ pub(super) async fn run(store: Store, bitswap: Bitswap, broken: Arc<BrokenPins>,
             () = store.damage().changed() => {
                 failed.clear();
                 if let Err(error) = judge_pins(&store, &broken).await {
-                    tracing::warn!(%error, "the pins that need damaged blocks are not known");
+                    tracing::warn!(%error, "cannot determine which pins need damaged blocks");
                 }
             }
             Some((key, fetched)) = fetches.next() => {

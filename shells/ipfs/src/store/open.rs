@@ -148,7 +148,7 @@ fn read_counters(path: &Path, meta: &Keyspace) -> Result<Counters, Error> {
             let format = format.unwrap_or_default();
             Err(damaged(
                 path,
-                &format!("its format is {format:?}, this version knows \"2\""),
+                &format!("its format is {format:?}, this version supports \"2\""),
             ))
         }
     }

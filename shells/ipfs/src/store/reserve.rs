@@ -40,7 +40,7 @@ impl Reserve {
                 ),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => {
-                    tracing::warn!(path = %self.path.display(), %error, "the reserve is not released")
+                    tracing::warn!(path = %self.path.display(), %error, "the disk space kept in reserve cannot be released")
                 }
             }
         }
@@ -56,7 +56,7 @@ impl Reserve {
             && let Err(error) = occupy(&self.path)
         {
             // Matters only if another program fills the disk.
-            tracing::debug!(path = %self.path.display(), %error, "no disk space is kept in reserve");
+            tracing::debug!(path = %self.path.display(), %error, "cannot keep disk space in reserve");
             let _ = std::fs::remove_file(&self.path);
         }
     }

@@ -37,7 +37,7 @@ impl Redial {
             return true;
         }
         if self.kept.len() >= KEPT_MAX {
-            tracing::warn!(%peer, "more than {KEPT_MAX} ipfs peers to stay connected to: this one is not");
+            tracing::warn!(%peer, "cannot keep a connection to this ipfs peer: the limit of {KEPT_MAX} peers is reached");
             return false;
         }
         self.kept.insert(

@@ -47,7 +47,7 @@ impl Budget {
         if steps > held {
             let more = u32::try_from(steps - held).unwrap_or(u32::MAX);
             let more = PROCESS.clone().try_acquire_many_owned(more).map_err(|_| {
-                Error::Busy("the names of all running uploads hold 1 GiB of memory, which is the most")
+                Error::Busy("the names of all running uploads hold 1 GiB of memory, the maximum")
             })?;
             match &mut self.reserved {
                 Some(reserved) => reserved.merge(more),

@@ -210,7 +210,7 @@ pub(crate) async fn list(reader: &Reader, root: Cid, out: &Sink<Link>) -> Result
             (_, Some(_)) => {
                 return Err(Error::malformed(
                     &cid,
-                    "a part of a sharded directory is no shard",
+                    "a part of a sharded directory is not a shard",
                 ));
             }
         }
@@ -320,7 +320,7 @@ pub(crate) async fn find(
             Entity::Node(..) | Entity::Raw(_) => {
                 return Err(Error::malformed(
                     &shard,
-                    "a part of a sharded directory is no shard",
+                    "a part of a sharded directory is not a shard",
                 ));
             }
         }

@@ -110,7 +110,7 @@ async fn file(
     if sent != size {
         return Err(Error::malformed(
             &cid,
-            format!("the file says {size} bytes but has others"),
+            format!("the file claims {size} bytes but has another length"),
         ));
     }
     let padding = size.next_multiple_of(RECORD as u64) - size;
