@@ -146,13 +146,13 @@ async fn measure(megabytes: usize, base: &Path) -> Outcome<()> {
         let (sha, disk) = limits(&data, &base.join("limit"))?;
         let node = open(&base.join(format!("a{round}"))).await?;
         let (started, used) = (Instant::now(), processor());
-        let mut adding = node.add(AddOptions::default())?;
-        adding
+        let mut upload = node.add(AddOptions::default())?;
+        upload
             .file("f", Metadata::default(), data.as_slice(), |_| {})
             .await?;
         // Without directories nothing is sent.
-        let (told, _) = tokio::sync::mpsc::channel(1);
-        let root = adding.finish(Some(String::new()), told).await?[0].cid;
+        let (directories, _) = tokio::sync::mpsc::channel(1);
+        let root = upload.finish(Some(String::new()), directories).await?[0].cid;
         let add = rate(length, started);
         let add_cost = (processor() - used) * 1e3 / megabytes as f64;
         drop(data);
@@ -161,11 +161,11 @@ async fn measure(megabytes: usize, base: &Path) -> Outcome<()> {
         let used = processor();
         let text = child(&["fetch", &folder, &address, &root.to_string()]).await?;
         let serve_cost = (processor() - used) * 1e3 / megabytes as f64;
-        let told: Vec<f64> = text
+        let times: Vec<f64> = text
             .split_whitespace()
             .filter_map(|word| word.parse().ok())
             .collect();
-        let [seconds, used] = told.as_slice() else {
+        let [seconds, used] = times.as_slice() else {
             return Err(format!("the other node said {text:?}").into());
         };
         let fetch = length as f64 / 1e6 / seconds;

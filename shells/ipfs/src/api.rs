@@ -1,33 +1,33 @@
 //! HTTP API of the embedded node, compatible with Kubo's `/api/v0`.
 //!
 //! The `ipfs` command line, Kubo's client libraries and a cluster peer's [`crate::kubo::Client`] use it like
-//! that of a Kubo daemon. `server` accepts connections and dispatches requests to the commands, `gate`
+//! that of a Kubo daemon. `server` accepts connections and dispatches requests to the commands, `access`
 //! rejects requests of foreign web pages, `request` parses calls and `reply` formats answers. Uploads,
 //! downloads and listings of any size stream in constant memory.
 
+mod access;
 mod add;
 mod blocks;
 mod commands;
 mod config;
 mod dags;
 mod files;
-mod gate;
 mod gzip;
 mod info;
-mod intake;
+mod kubo_types;
 pub mod multipart;
 mod pins;
 mod reply;
 mod repo;
 mod request;
+mod request_body;
 mod server;
-mod shapes;
 
-pub use self::intake::{Intake, Silent, WasSilent};
+pub use self::kubo_types::{ErrorBody, PIN_NAME_MAX, PinKey, PinKinds, PinLine, Pins};
 pub use self::reply::Body;
-pub use self::request::{RequestBody, base_named};
+pub use self::request::{RequestBody, parse_base};
+pub use self::request_body::{LimitedBody, SilenceFlag, Silent};
 pub use self::server::{Api, serve};
-pub use self::shapes::{ErrorBody, PIN_NAME_MAX, PinKey, PinKinds, PinLine, Pins};
 
 /// Reported version of the API: clients choose their behaviour by it, and the `ipfs` command line accepts
 /// only strict semver.

@@ -74,7 +74,7 @@ impl Backend {
     /// Returns how `cid` itself is pinned; recursive pins above it may go unnoticed.
     ///
     /// # Errors
-    /// The node cannot be reached, fails, or answers nonsense.
+    /// The node cannot be reached, fails, or its answer is invalid.
     pub async fn pin_status(&self, cid: &Cid) -> Result<PinState, Error> {
         match self {
             Backend::Kubo(client) => client.pin_state(cid).await,
@@ -170,7 +170,9 @@ impl Backend {
     {
         match self {
             Backend::Kubo(client) => client.put_blocks(blocks).await,
-            Backend::Embedded(node) => embedded::put_blocks(node, blocks, embedded::Origin::Elsewhere).await,
+            Backend::Embedded(node) => {
+                embedded::put_blocks(node, blocks, embedded::BlockSource::Untrusted).await
+            }
         }
     }
 
@@ -179,13 +181,13 @@ impl Backend {
     ///
     /// # Errors
     /// As [`Backend::put_blocks`].
-    pub async fn put_made<S>(&self, blocks: S) -> Result<Stored, Error>
+    pub async fn put_verified<S>(&self, blocks: S) -> Result<Stored, Error>
     where
         S: Stream<Item = Result<Block, Error>> + Send + 'static,
     {
         match self {
             Backend::Kubo(client) => client.put_blocks(blocks).await,
-            Backend::Embedded(node) => embedded::put_blocks(node, blocks, embedded::Origin::Adder).await,
+            Backend::Embedded(node) => embedded::put_blocks(node, blocks, embedded::BlockSource::Adder).await,
         }
     }
 

@@ -100,16 +100,16 @@ pub(crate) struct Session {
 }
 
 /// A want of a peer.
-struct Asked {
+struct PeerWant {
     cid: Cid,
     /// True if only the presence of the block is asked for.
     only_have: bool,
     /// True if the peer wants an answer if this node lacks the block.
-    tell_missing: bool,
+    send_dont_have: bool,
 }
 
 /// Cancels a want when dropped.
-struct Waiting<'a> {
+struct WantGuard<'a> {
     bitswap: &'a Bitswap,
     key: Vec<u8>,
     waiter: u64,
@@ -199,7 +199,7 @@ impl Bitswap {
         });
     }
 
-    async fn note_presences(&self, peer: PeerId, message: &Received) -> Result<(), Error> {
+    async fn record_presences(&self, peer: PeerId, message: &Received) -> Result<(), Error> {
         let mut presences = message.presences();
         loop {
             let slice: Vec<Presence> = presences.by_ref().take(SLICE).collect::<Result<_, _>>()?;
@@ -210,7 +210,9 @@ impl Bitswap {
                 for presence in &slice {
                     if let Some(cid) = message::cid_of(&presence.cid) {
                         let has = presence.kind == 0;
-                        state.wants.answered(peer, &key_of(&cid), has, Instant::now());
+                        state
+                            .wants
+                            .presence_received(peer, &key_of(&cid), has, Instant::now());
                     }
                 }
             });
@@ -231,7 +233,7 @@ impl Bitswap {
             if slice.is_empty() {
                 return Ok(());
             }
-            let mut asked = self.note_entries(link, &slice);
+            let mut asked = self.record_entries(link, &slice);
             asked.truncate(room);
             room -= asked.len();
             if !asked.is_empty() {
@@ -242,7 +244,7 @@ impl Bitswap {
     }
 
     /// Records wants and carries out cancels. Returns the wants.
-    fn note_entries(&self, link: &Link, entries: &[Entry]) -> Vec<Asked> {
+    fn record_entries(&self, link: &Link, entries: &[Entry]) -> Vec<PeerWant> {
         let mut asked = Vec::new();
         let mut state = lock(&self.shared.state);
         for entry in entries {
@@ -257,17 +259,17 @@ impl Bitswap {
             let only_have = entry.want_type == 1;
             // Recorded before the lookup, so that a block stored in between is not missed.
             state.ledger.remember(link.peer, cid, only_have);
-            asked.push(Asked {
+            asked.push(PeerWant {
                 cid,
                 only_have,
-                tell_missing: entry.send_dont_have,
+                send_dont_have: entry.send_dont_have,
             });
         }
         asked
     }
 
     /// Queues blocks and presences that this node has, and negative answers where the peer wants them.
-    async fn answer(&self, link: &Link, asked: Vec<Asked>) -> Result<(), Error> {
+    async fn answer(&self, link: &Link, asked: Vec<PeerWant>) -> Result<(), Error> {
         let store = self.shared.store.clone();
         let look = move || {
             let sized = asked.into_iter().map(|want| {
@@ -283,13 +285,13 @@ impl Bitswap {
         for (want, size) in found {
             let cid = want.cid;
             match size {
-                None if want.tell_missing => link.presence(cid, false),
+                None if want.send_dont_have => link.presence(cid, false),
                 None => {}
                 Some(size) => {
                     state.ledger.forget(link.peer, &key_of(&cid));
                     if want.only_have && size > HAVE_REPLACED_BYTES {
                         link.presence(cid, true);
-                    } else if !link.serve(cid) && want.tell_missing {
+                    } else if !link.serve(cid) && want.send_dont_have {
                         link.presence(cid, false);
                     }
                 }
@@ -299,19 +301,19 @@ impl Bitswap {
     }
 
     /// Verifies and stores the wanted blocks of a message.
-    async fn take_blocks(&self, peer: PeerId, message: Received) {
+    async fn receive_blocks(&self, peer: PeerId, message: Received) {
         let named = message
             .payload()
             .map(|payload| Some((payload.cid()?, payload.data)));
         let bare = message.bare().map(|data| {
-            let cid = hash::name(Version::V0, codec::DAG_PB, 0x12, &data).ok()?;
+            let cid = hash::compute_cid(Version::V0, codec::DAG_PB, 0x12, &data).ok()?;
             Some((cid, data))
         });
         let mut blocks = named.chain(bare);
         loop {
             let bitswap = self.clone();
             let check = move || {
-                let (wanted, is_last) = bitswap.wanted_of(&mut blocks);
+                let (wanted, is_last) = bitswap.select_wanted(&mut blocks);
                 (wanted, is_last, blocks)
             };
             let Ok((wanted, is_last, rest)) = tokio::task::spawn_blocking(check).await else {
@@ -332,7 +334,7 @@ impl Bitswap {
 
     /// Returns the wanted ones among the next blocks, without duplicates, and whether the message is
     /// finished.
-    fn wanted_of(&self, blocks: &mut impl Iterator<Item = Option<(Cid, Bytes)>>) -> (Vec<Block>, bool) {
+    fn select_wanted(&self, blocks: &mut impl Iterator<Item = Option<(Cid, Bytes)>>) -> (Vec<Block>, bool) {
         let mut wanted = HashMap::new();
         let mut looked_at = 0;
         for block in blocks.by_ref().take(BLOCKS_SLICE) {
@@ -347,7 +349,7 @@ impl Bitswap {
     }
 
     /// Delivers blocks that this node stored itself to the peers that want them.
-    pub(crate) fn arrived(&self, blocks: &[Block]) {
+    pub(crate) fn deliver_stored(&self, blocks: &[Block]) {
         self.deliver(blocks, None, Ok(()));
     }
 
@@ -364,7 +366,7 @@ impl Bitswap {
             for waiter in state.wants.received(&key, from, Instant::now()) {
                 let result = match stored {
                     Ok(()) => Ok(block.data.clone()),
-                    Err(error) => Err(error.again()),
+                    Err(error) => Err(error.clone_for_waiter()),
                 };
                 // A waiter that is gone needs no answer.
                 let _ = waiter.send(result);
@@ -372,7 +374,7 @@ impl Bitswap {
             if stored.is_err() {
                 continue;
             }
-            for (peer, cid, only_have) in state.ledger.arrived(&key) {
+            for (peer, cid, only_have) in state.ledger.take_wants(&key) {
                 let Some(link) = state.links.get(&peer) else {
                     continue;
                 };
@@ -407,7 +409,7 @@ impl Session {
         let waiter = self
             .bitswap
             .with(|state| state.wants.want(self.id, cid, sender, Instant::now()));
-        let _waiting = Waiting {
+        let _guard = WantGuard {
             bitswap: &self.bitswap,
             key: key_of(&cid),
             waiter,
@@ -432,7 +434,7 @@ impl Drop for Session {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WantGuard<'_> {
     fn drop(&mut self) {
         self.bitswap
             .with(|state| state.wants.cancel(&self.key, self.waiter));

@@ -2,7 +2,7 @@
 //! ([specification](https://ipld.io/specs/transport/car/)).
 
 use crate::Cid;
-use crate::reader::Sink;
+use crate::reader::StreamSender;
 use crate::store::BLOCK_MAX;
 use crate::{Block, Error};
 use bytes::Bytes;
@@ -35,7 +35,7 @@ impl<R: AsyncRead + Unpin> CarReader<R> {
         if header.version == 2 {
             // The characteristics, then offset and length of the version 1 archive inside.
             let mut fixed = [0; 40];
-            input.read_exact(&mut fixed).await.map_err(cut)?;
+            input.read_exact(&mut fixed).await.map_err(truncated)?;
             let number = |at: usize| {
                 let bytes = fixed[at..].first_chunk::<8>().copied().unwrap_or_default();
                 u64::from_le_bytes(bytes)
@@ -45,7 +45,7 @@ impl<R: AsyncRead + Unpin> CarReader<R> {
                 .checked_sub(51)
                 .ok_or_else(|| bad("its data overlaps its header"))?;
             let skipped = tokio::io::copy(&mut (&mut input).take(skip), &mut tokio::io::sink()).await;
-            if skipped.map_err(cut)? != skip {
+            if skipped.map_err(truncated)? != skip {
                 return Err(bad("it is cut short"));
             }
             input.set_limit(size);
@@ -80,7 +80,7 @@ fn bad(why: &str) -> Error {
     Error::invalid(format!("invalid car: {why}"))
 }
 
-fn cut(error: std::io::Error) -> Error {
+fn truncated(error: std::io::Error) -> Error {
     if error.kind() == std::io::ErrorKind::UnexpectedEof {
         bad("it is cut short")
     } else {
@@ -99,7 +99,11 @@ async fn header(input: &mut (impl AsyncRead + Unpin)) -> Result<Header, Error> {
 
 async fn exact(input: &mut (impl AsyncRead + Unpin), length: u64) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
-    let read = input.take(length).read_to_end(&mut bytes).await.map_err(cut)?;
+    let read = input
+        .take(length)
+        .read_to_end(&mut bytes)
+        .await
+        .map_err(truncated)?;
     if read as u64 == length {
         Ok(bytes)
     } else {
@@ -113,7 +117,7 @@ async fn length(input: &mut (impl AsyncRead + Unpin)) -> Result<Option<u64>, Err
         let byte = match input.read_u8().await {
             Ok(byte) => byte,
             Err(error) if at == 0 && error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
-            Err(error) => return Err(cut(error)),
+            Err(error) => return Err(truncated(error)),
         };
         value |= u64::from(byte & 0x7f) << (7 * at);
         if byte & 0x80 == 0 {
@@ -124,7 +128,7 @@ async fn length(input: &mut (impl AsyncRead + Unpin)) -> Result<Option<u64>, Err
 }
 
 /// Sends the header of an archive with one root.
-pub(crate) async fn write_header(root: Cid, out: &Sink<Bytes>) -> Result<(), Error> {
+pub(crate) async fn write_header(root: Cid, out: &StreamSender<Bytes>) -> Result<(), Error> {
     let header = serde_ipld_dagcbor::to_vec(&Header {
         roots: vec![root],
         version: 1,
@@ -134,7 +138,7 @@ pub(crate) async fn write_header(root: Cid, out: &Sink<Bytes>) -> Result<(), Err
 }
 
 /// Sends one block.
-pub(crate) async fn write_block(cid: Cid, data: &Bytes, out: &Sink<Bytes>) -> Result<(), Error> {
+pub(crate) async fn write_block(cid: Cid, data: &Bytes, out: &StreamSender<Bytes>) -> Result<(), Error> {
     out.send(section(&[&cid.to_bytes(), data])).await
 }
 
@@ -152,7 +156,7 @@ fn section(parts: &[&[u8]]) -> Bytes {
 mod tests {
     use super::*;
     use crate::codec::any;
-    use crate::reader::produce;
+    use crate::reader::stream_from_task;
     use futures::TryStreamExt;
     use proptest::collection::vec;
     use proptest::prelude::*;
@@ -168,7 +172,7 @@ mod tests {
     }
 
     async fn written(root: Cid, blocks: Vec<Block>) -> Vec<u8> {
-        let pieces = produce(|out| async move {
+        let pieces = stream_from_task(|out| async move {
             write_header(root, &out).await?;
             for block in blocks {
                 write_block(block.cid, &block.data, &out).await?;

@@ -61,7 +61,7 @@ pub(crate) fn links(cid: &Cid, data: &Bytes) -> Result<Vec<(String, Cid)>, Error
                 .references(&mut links);
             Ok(links
                 .iter()
-                .map(|cid| (String::new(), crate::hash::long(cid)))
+                .map(|cid| (String::new(), crate::hash::from_short(cid)))
                 .collect())
         }
         codec if LINKLESS.contains(&codec) => Ok(Vec::new()),
@@ -74,7 +74,7 @@ pub(crate) fn decode(cid: &Cid, data: &Bytes) -> Result<Ipld, Error> {
     match cid.codec() {
         DAG_PB => pb_to_ipld(PbNode::decode(cid, data)?).map_err(|why| Error::malformed(cid, why)),
         DAG_CBOR => decode_cbor(cid, data),
-        DAG_JOSE => Ok(jose::shown(decode_cbor(cid, data)?)),
+        DAG_JOSE => Ok(jose::to_json_form(decode_cbor(cid, data)?)),
         DAG_JSON => crate::dagjson::decode(data).map_err(|why| Error::malformed(cid, why)),
         RAW => Ok(Ipld::Bytes(data.to_vec())),
         codec => Err(Error::Unsupported(format!("codec 0x{codec:x} of {cid}"))),
@@ -83,13 +83,13 @@ pub(crate) fn decode(cid: &Cid, data: &Bytes) -> Result<Ipld, Error> {
 
 fn decode_cbor(cid: &Cid, data: &Bytes) -> Result<Ipld, Error> {
     let (items, maps) = cbor::count(data);
-    check_held(items, maps)?;
+    check_memory(items, maps)?;
     cbor::decode(data).map_err(|why| Error::malformed(cid, format!("dag-cbor: {why}")))
 }
 
 /// Refuses data that would take much memory: a value or a map is encoded in a few bytes of CBOR or JSON, and
 /// held twice, as decoded and as JSON.
-fn check_held(items: u64, maps: u64) -> Result<(), Error> {
+fn check_memory(items: u64, maps: u64) -> Result<(), Error> {
     /// Memory of a value in a list or a map, and in JSON, bytes.
     const ITEM: u64 = 2 * 48;
     /// Memory of the smallest map, bytes: a node of a B-tree has room for eleven entries.
@@ -109,10 +109,10 @@ fn check_held(items: u64, maps: u64) -> Result<(), Error> {
 /// equal data has one CID however it was encoded.
 pub(crate) fn recode(data: Bytes, input: u64, store: u64) -> Result<Bytes, Error> {
     // Used only in error texts: the actual CID is computed from the result.
-    let named = crate::hash::name(cid::Version::V1, input, 0x12, &data)?;
+    let named = crate::hash::compute_cid(cid::Version::V1, input, 0x12, &data)?;
     if input == DAG_JSON {
         let count = |bytes: &[u8]| data.iter().filter(|byte| bytes.contains(byte)).count() as u64;
-        check_held(count(b",:[{"), count(b"{"))?;
+        check_memory(count(b",:[{"), count(b"{"))?;
     }
     let node = decode(&named, &data)?;
     match (store, node) {
@@ -136,7 +136,7 @@ fn pb_to_ipld(node: PbNode) -> Result<Ipld, &'static str> {
     let link = |link: pb::Link| {
         Ok(Ipld::Map(
             [
-                ("Hash".to_owned(), Ipld::Link(crate::hash::short(&link.cid)?)),
+                ("Hash".to_owned(), Ipld::Link(crate::hash::to_short(&link.cid)?)),
                 ("Name".to_owned(), Ipld::String(link.name.to_string())),
                 ("Tsize".to_owned(), Ipld::Integer(i128::from(link.size))),
             ]
@@ -157,7 +157,7 @@ fn encode_pb(data: &Ipld) -> Result<Vec<u8>, String> {
     let Ipld::Map(map) = data else {
         return Err("dag-pb: not a map of Data and Links".into());
     };
-    only(map, &["Data", "Links"])?;
+    refuse_other_keys(map, &["Data", "Links"])?;
     let content = match map.get("Data") {
         None | Some(Ipld::Null) => None,
         Some(Ipld::Bytes(bytes)) => Some(Bytes::copy_from_slice(bytes)),
@@ -175,7 +175,7 @@ fn pb_link(data: &Ipld) -> Result<(Name, Bytes), String> {
     let Ipld::Map(map) = data else {
         return Err("dag-pb: a link is not a map".into());
     };
-    only(map, &["Hash", "Name", "Tsize"])?;
+    refuse_other_keys(map, &["Hash", "Name", "Tsize"])?;
     let Some(Ipld::Link(cid)) = map.get("Hash") else {
         return Err("dag-pb: a link without Hash".into());
     };
@@ -198,7 +198,7 @@ fn pb_link(data: &Ipld) -> Result<(Name, Bytes), String> {
 }
 
 /// Refuses other keys, whose values would be lost.
-fn only(map: &BTreeMap<String, Ipld>, keys: &[&str]) -> Result<(), String> {
+fn refuse_other_keys(map: &BTreeMap<String, Ipld>, keys: &[&str]) -> Result<(), String> {
     match map.keys().find(|key| !keys.contains(&key.as_str())) {
         Some(key) => Err(format!(
             "dag-pb: unexpected key {key:?}, expected one of {}",
@@ -240,7 +240,7 @@ mod tests {
     }
 
     fn named(codec: u64, data: &[u8]) -> Cid {
-        crate::hash::name(cid::Version::V1, codec, 0x12, data).unwrap()
+        crate::hash::compute_cid(cid::Version::V1, codec, 0x12, data).unwrap()
     }
 
     fn links_of(codec: u64, data: &Bytes) -> Vec<Cid> {
@@ -269,7 +269,7 @@ mod tests {
             prop_assert_eq!(recode(json.clone(), DAG_JSON, DAG_CBOR).unwrap(), cbor.clone());
             let mut expected = Vec::new();
             data.references(&mut expected);
-            let mut expected: Vec<Cid> = expected.iter().map(crate::hash::long).collect();
+            let mut expected: Vec<Cid> = expected.iter().map(crate::hash::from_short).collect();
             expected.sort_unstable();
             for (codec, block) in [(DAG_CBOR, cbor), (DAG_JSON, json)] {
                 let mut links = links_of(codec, &block);

@@ -9,8 +9,8 @@ pub(crate) use health::{Health, health, verify};
 pub(crate) use visited::{Marked, Visited};
 
 use crate::Cid;
-use crate::budget::Held;
-use crate::reader::{Reader, Sink, blocking};
+use crate::reader::{Reader, StreamSender, blocking};
+use crate::request_budget::HeldBytes;
 use crate::store::{Store, key_of};
 use crate::{Error, Progress, Ref, codec};
 use bytes::Bytes;
@@ -27,7 +27,7 @@ const BELOW: usize = 1 << 15;
 
 /// Result of looking up local blocks.
 #[derive(Default)]
-struct Looked {
+struct LookedUp {
     present: u64,
     missing: Vec<Cid>,
     below: Vec<Cid>,
@@ -35,8 +35,8 @@ struct Looked {
     rest: Vec<Cid>,
 }
 
-fn look(store: &Store, cids: Vec<Cid>) -> Result<Looked, Error> {
-    let mut looked = Looked::default();
+fn look_up(store: &Store, cids: Vec<Cid>) -> Result<LookedUp, Error> {
+    let mut looked = LookedUp::default();
     let keys: Vec<Vec<u8>> = cids.iter().map(key_of).collect();
     // Before the lookup: a running collection then spares these blocks, or has removed them already.
     store.protect().touch_visited(keys.iter().map(Vec::as_slice));
@@ -56,7 +56,7 @@ fn look(store: &Store, cids: Vec<Cid>) -> Result<Looked, Error> {
         match store.get(&cid) {
             Ok(Some(data)) => {
                 looked.present += 1;
-                looked.below.extend(below(&cid, &data)?);
+                looked.below.extend(links_reversed(&cid, &data)?);
             }
             Ok(None) | Err(Error::DamagedBlock { .. }) => looked.missing.push(cid),
             Err(error) => return Err(error),
@@ -66,7 +66,7 @@ fn look(store: &Store, cids: Vec<Cid>) -> Result<Looked, Error> {
 }
 
 /// Returns the targets of a block's links, in reverse order, as a stack needs them.
-fn below(cid: &Cid, data: &Bytes) -> Result<Vec<Cid>, Error> {
+fn links_reversed(cid: &Cid, data: &Bytes) -> Result<Vec<Cid>, Error> {
     Ok(codec::links(cid, data)?
         .into_iter()
         .rev()
@@ -91,7 +91,7 @@ pub(crate) async fn fetch(
         if missing.is_empty() && fetching.len() < WINDOW && !stack.is_empty() {
             let cids = stack.split_off(stack.len().saturating_sub(LOCAL));
             let store = reader.store.clone();
-            let looked = blocking(move || look(&store, cids)).await?;
+            let looked = blocking(move || look_up(&store, cids)).await?;
             done.blocks += looked.present;
             missing = looked.missing;
             stack.extend(looked.rest);
@@ -114,7 +114,11 @@ pub(crate) async fn fetch(
         let (cid, data) = fetched?;
         done.blocks += 1;
         done.bytes += data.len() as u64;
-        stack.extend(below(&cid, &data)?.into_iter().filter(|cid| seen.insert(cid)));
+        stack.extend(
+            links_reversed(&cid, &data)?
+                .into_iter()
+                .filter(|cid| seen.insert(cid)),
+        );
         held.resize(size_of_val(&stack[..]))?;
         progress(done);
     }
@@ -124,18 +128,18 @@ pub(crate) async fn fetch(
 pub(crate) fn mark(store: &Store, root: Cid, complete: bool, marked: &mut Marked) -> Result<(), Error> {
     let mut stack = Vec::new();
     // Each inner block is pushed at most once, and a leaf never.
-    let mut meet = |cid: Cid, stack: &mut Vec<Cid>| {
+    let mut visit = |cid: Cid, stack: &mut Vec<Cid>| {
         marked.add(&cid);
         if !codec::is_leaf(&cid) && marked.expand(&cid) {
             stack.push(cid);
         }
     };
-    meet(root, &mut stack);
+    visit(root, &mut stack);
     while let Some(cid) = stack.pop() {
         match store.get(&cid)? {
             Some(data) => {
-                for cid in below(&cid, &data)? {
-                    meet(cid, &mut stack);
+                for cid in links_reversed(&cid, &data)? {
+                    visit(cid, &mut stack);
                 }
             }
             None if complete => return Err(Error::NotFound(cid)),
@@ -171,14 +175,14 @@ pub(crate) async fn refs(
     root: Cid,
     max_depth: Option<u64>,
     unique: bool,
-    out: Sink<Ref>,
+    out: StreamSender<Ref>,
 ) -> Result<(), Error> {
     let max_depth = max_depth.unwrap_or(u64::MAX);
     let mut seen = Visited::default();
     seen.insert(&root);
     let mut stack = Vec::new();
     let mut held = reader.budget.holding();
-    let links = async |cid: Cid, depth: u64, stack: &mut Vec<Ref>, held: &mut Held| {
+    let links = async |cid: Cid, depth: u64, stack: &mut Vec<Ref>, held: &mut HeldBytes| {
         if depth < max_depth && !codec::is_leaf(&cid) {
             let links = codec::links(&cid, &reader.get(cid).await?)?;
             let below = |(name, to)| Ref {
@@ -212,7 +216,7 @@ fn weight(link: &Ref) -> usize {
 }
 
 /// Sends every block below a root once, parents first, in the order of their links.
-pub(crate) async fn blocks(reader: Reader, root: Cid, out: &Sink<(Cid, Bytes)>) -> Result<(), Error> {
+pub(crate) async fn blocks(reader: Reader, root: Cid, out: &StreamSender<(Cid, Bytes)>) -> Result<(), Error> {
     let mut seen = Visited::default();
     let mut held = reader.budget.holding();
     let mut stack = vec![root];
@@ -221,7 +225,7 @@ pub(crate) async fn blocks(reader: Reader, root: Cid, out: &Sink<(Cid, Bytes)>) 
             continue;
         }
         let data = reader.get(cid).await?;
-        stack.extend(below(&cid, &data)?);
+        stack.extend(links_reversed(&cid, &data)?);
         held.resize(size_of_val(&stack[..]))?;
         out.send((cid, data)).await?;
     }
@@ -229,7 +233,7 @@ pub(crate) async fn blocks(reader: Reader, root: Cid, out: &Sink<(Cid, Bytes)>) 
 }
 
 /// Calls `found` for each local block below a root that is not in `seen` yet.
-pub(crate) fn below_each(
+pub(crate) fn for_each_below(
     store: &Store,
     root: Cid,
     seen: &mut Visited,

@@ -10,18 +10,18 @@ use std::collections::BTreeMap;
 /// Decodes a block. The JSON parser limits the nesting.
 pub(crate) fn decode(data: &[u8]) -> Result<Ipld, String> {
     let Node(node) = serde_json::from_slice(data).map_err(|error| format!("dag-json: {error}"))?;
-    match oversized(data) {
+    match find_oversized_integer(data) {
         None => Ok(node),
         Some(number) => Err(format!("dag-json: number {number} is out of range")),
     }
 }
 
 /// Returns an integer in this JSON that no integer type holds; the parser would take it for a float.
-fn oversized(json: &[u8]) -> Option<&str> {
+fn find_oversized_integer(json: &[u8]) -> Option<&str> {
     let mut rest = json;
     while let Some((&first, after)) = rest.split_first() {
         rest = match first {
-            b'"' => after_string(after),
+            b'"' => skip_string(after),
             b'-' | b'0'..=b'9' => {
                 let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
                 let end = rest.iter().position(|byte| !is_part(byte)).unwrap_or(rest.len());
@@ -40,7 +40,7 @@ fn oversized(json: &[u8]) -> Option<&str> {
 }
 
 /// Skips a string whose first quote is left out; returns the rest.
-fn after_string(mut rest: &[u8]) -> &[u8] {
+fn skip_string(mut rest: &[u8]) -> &[u8] {
     loop {
         rest = match rest {
             [b'"', after @ ..] => return after,
@@ -54,13 +54,13 @@ struct Node(Ipld);
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        json.deserialize_any(Reading).map(Node)
+        json.deserialize_any(IpldVisitor).map(Node)
     }
 }
 
-struct Reading;
+struct IpldVisitor;
 
-impl<'de> Visitor<'de> for Reading {
+impl<'de> Visitor<'de> for IpldVisitor {
     type Value = Ipld;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -108,17 +108,19 @@ impl<'de> Visitor<'de> for Reading {
             map.insert(key, value);
         }
         match map.get("/") {
-            Some(reserved) if map.len() == 1 => special(reserved).map_err(A::Error::custom),
+            Some(reserved) if map.len() == 1 => decode_reserved(reserved).map_err(A::Error::custom),
             Some(_) | None => Ok(Ipld::Map(map)),
         }
     }
 }
 
 /// Decodes the value of a map with just the reserved key: a link or bytes.
-fn special(value: &Ipld) -> Result<Ipld, String> {
+fn decode_reserved(value: &Ipld) -> Result<Ipld, String> {
     if let Ipld::String(cid) = value {
-        let parsed = crate::hash::parse(cid).map_err(|why| format!("link {cid:?}: {why}"))?;
-        return crate::hash::short(&parsed).map(Ipld::Link).map_err(str::to_owned);
+        let parsed = crate::hash::parse_cid(cid).map_err(|why| format!("link {cid:?}: {why}"))?;
+        return crate::hash::to_short(&parsed)
+            .map(Ipld::Link)
+            .map_err(str::to_owned);
     }
     if let Ipld::Map(map) = value
         && let Some(Ipld::String(text)) = map.get("bytes")

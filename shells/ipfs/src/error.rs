@@ -148,7 +148,7 @@ impl Error {
         clippy::wildcard_enum_match_arm,
         reason = "the others never come from storing a block"
     )]
-    pub(crate) fn again(&self) -> Error {
+    pub(crate) fn clone_for_waiter(&self) -> Error {
         match self {
             Error::Full { used, asked, max } => Error::Full {
                 used: *used,

@@ -2,10 +2,10 @@
 //! others out.
 //!
 //! With a plain limit, as in `libp2p-connection-limits`, as many silent connections as the limit allows shut
-//! everybody out until their handshakes time out, and again after that. [`Limited`] wraps a transport and
-//! accepts every connection: when too many handshakes are under way, the source with the most of them loses
-//! its oldest. An honest handshake takes a few round trips, so the oldest is the least likely to be honest. A
-//! source is an IPv4 address or a /64 IPv6 network, the usual allocation of one party.
+//! everybody out until their handshakes time out, and again after that. [`LimitedTransport`] wraps a
+//! transport and accepts every connection: when too many handshakes are under way, the source with the most
+//! of them loses its oldest. An honest handshake takes a few round trips, so the oldest is the least likely
+//! to be honest. A source is an IPv4 address or a /64 IPv6 network, the usual allocation of one party.
 
 use crate::store::lock;
 use futures::FutureExt;
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Interval between log messages about evictions.
-const QUIET: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Network that connections come from: the high 64 bits of the address in its IPv6 form.
 pub(crate) type Source = u128;
@@ -59,35 +59,35 @@ pub enum Error<E: std::error::Error + 'static> {
 
 /// A transport with a limit on concurrent incoming handshakes.
 #[derive(Debug)]
-pub struct Limited<T> {
+pub struct LimitedTransport<T> {
     inner: T,
-    places: Arc<Places>,
+    slots: Arc<Slots>,
 }
 
 /// Handshakes under way, by source and age.
 #[derive(Debug)]
-struct Places {
+struct Slots {
     max: usize,
-    taken: Mutex<Taken>,
+    table: Mutex<SlotTable>,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct SlotTable {
     next: u64,
     evict: BTreeMap<u64, (Source, oneshot::Sender<()>)>,
     by_source: HashMap<Source, BTreeSet<u64>>,
     logged: Option<Instant>,
 }
 
-/// Place of one handshake; freed when dropped.
+/// Slot of one handshake; freed when dropped.
 #[derive(Debug)]
-struct Place {
-    places: Arc<Places>,
+struct Slot {
+    slots: Arc<Slots>,
     number: u64,
     evicted: oneshot::Receiver<()>,
 }
 
-impl Taken {
+impl SlotTable {
     fn remove(&mut self, number: u64) {
         if let Some((source, _)) = self.evict.remove(&number)
             && let Some(numbers) = self.by_source.get_mut(&source)
@@ -113,15 +113,18 @@ impl Taken {
     }
 }
 
-impl Places {
-    fn take(self: &Arc<Self>, remote: &Multiaddr) -> Place {
+impl Slots {
+    fn take(self: &Arc<Self>, remote: &Multiaddr) -> Slot {
         let source = source_of(remote);
-        let mut taken = lock(&self.taken);
-        if taken.evict.len() >= self.max {
-            taken.evict_one();
+        let mut table = lock(&self.table);
+        if table.evict.len() >= self.max {
+            table.evict_one();
             let now = Instant::now();
-            if taken.logged.is_none_or(|last| now.duration_since(last) >= QUIET) {
-                taken.logged = Some(now);
+            if table
+                .logged
+                .is_none_or(|last| now.duration_since(last) >= LOG_INTERVAL)
+            {
+                table.logged = Some(now);
                 let max = self.max;
                 tracing::warn!(
                     %remote,
@@ -130,34 +133,34 @@ impl Places {
                 );
             }
         }
-        let number = taken.next;
-        taken.next += 1;
+        let number = table.next;
+        table.next += 1;
         let (evict, evicted) = oneshot::channel();
-        taken.evict.insert(number, (source, evict));
-        taken.by_source.entry(source).or_default().insert(number);
-        Place {
-            places: self.clone(),
+        table.evict.insert(number, (source, evict));
+        table.by_source.entry(source).or_default().insert(number);
+        Slot {
+            slots: self.clone(),
             number,
             evicted,
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
-        lock(&self.places.taken).remove(self.number);
+        lock(&self.slots.table).remove(self.number);
     }
 }
 
 /// An incoming handshake that can be evicted.
 pub struct Handshake<F> {
     inner: Pin<Box<F>>,
-    place: Place,
+    slot: Slot,
 }
 
 impl<F> std::fmt::Debug for Handshake<F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Handshake").field(&self.place.number).finish()
+        f.debug_tuple("Handshake").field(&self.slot.number).finish()
     }
 }
 
@@ -172,25 +175,25 @@ where
         if let Poll::Ready(done) = self.inner.as_mut().poll(cx) {
             return Poll::Ready(done.map_err(Error::Transport));
         }
-        self.place.evicted.poll_unpin(cx).map(|_| Err(Error::Evicted))
+        self.slot.evicted.poll_unpin(cx).map(|_| Err(Error::Evicted))
     }
 }
 
-impl<T> Limited<T> {
+impl<T> LimitedTransport<T> {
     /// Allows `max` incoming handshakes at once, at least one.
     pub fn new(inner: T, max: usize) -> Self {
-        let places = Places {
+        let slots = Slots {
             max: max.max(1),
-            taken: Mutex::default(),
+            table: Mutex::default(),
         };
         Self {
             inner,
-            places: Arc::new(places),
+            slots: Arc::new(slots),
         }
     }
 }
 
-impl<T> Transport for Limited<T>
+impl<T> Transport for LimitedTransport<T>
 where
     T: Transport + Unpin,
     T::Error: 'static,
@@ -224,8 +227,8 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
         let event = futures::ready!(Pin::new(&mut self.inner).poll(cx));
-        let place = match &event {
-            TransportEvent::Incoming { send_back_addr, .. } => Some(self.places.take(send_back_addr)),
+        let slot = match &event {
+            TransportEvent::Incoming { send_back_addr, .. } => Some(self.slots.take(send_back_addr)),
             TransportEvent::NewAddress { .. }
             | TransportEvent::AddressExpired { .. }
             | TransportEvent::ListenerClosed { .. }
@@ -233,7 +236,7 @@ where
         };
         let event = event.map_err(Error::Transport).map_upgrade(|inner| Handshake {
             inner: Box::pin(inner),
-            place: place.expect("an upgrade comes with Incoming"),
+            slot: slot.expect("an upgrade comes with Incoming"),
         });
         Poll::Ready(event)
     }
@@ -243,52 +246,49 @@ where
 mod tests {
     use super::*;
 
-    fn places(max: usize) -> Arc<Places> {
-        let taken = Mutex::default();
-        Arc::new(Places { max, taken })
+    fn slots(max: usize) -> Arc<Slots> {
+        let table = Mutex::default();
+        Arc::new(Slots { max, table })
     }
 
     fn address(text: &str) -> Multiaddr {
         text.parse().unwrap()
     }
 
-    fn is_evicted(place: &mut Place) -> bool {
-        matches!(
-            place.evicted.try_recv(),
-            Err(oneshot::error::TryRecvError::Closed)
-        )
+    fn is_evicted(slot: &mut Slot) -> bool {
+        matches!(slot.evicted.try_recv(), Err(oneshot::error::TryRecvError::Closed))
     }
 
     #[test]
     fn newcomer_evicts_the_oldest_handshake_of_the_busiest_source() {
-        let places = places(4);
-        let mut quiet = places.take(&address("/ip4/198.51.100.7/tcp/1"));
+        let slots = slots(4);
+        let mut quiet = slots.take(&address("/ip4/198.51.100.7/tcp/1"));
         // Two addresses of one network.
-        let mut flood: Vec<Place> = ["2001:db8::1", "2001:db8::2", "2001:db8::1"]
+        let mut flood: Vec<Slot> = ["2001:db8::1", "2001:db8::2", "2001:db8::1"]
             .iter()
-            .map(|ip| places.take(&address(&format!("/ip6/{ip}/tcp/2"))))
+            .map(|ip| slots.take(&address(&format!("/ip6/{ip}/tcp/2"))))
             .collect();
-        let mut newcomers: Vec<Place> = (0..2)
-            .map(|port| places.take(&address(&format!("/ip4/203.0.113.9/tcp/{port}"))))
+        let mut newcomers: Vec<Slot> = (0..2)
+            .map(|port| slots.take(&address(&format!("/ip4/203.0.113.9/tcp/{port}"))))
             .collect();
         let evicted: Vec<bool> = flood.iter_mut().map(is_evicted).collect();
         assert_eq!(evicted, [true, true, false]);
         assert!(!is_evicted(&mut quiet));
         assert!(!newcomers.iter_mut().any(is_evicted));
         drop((quiet, flood, newcomers));
-        let taken = lock(&places.taken);
-        assert!(taken.evict.is_empty() && taken.by_source.is_empty());
+        let table = lock(&slots.table);
+        assert!(table.evict.is_empty() && table.by_source.is_empty());
     }
 
     #[test]
     fn finished_handshake_frees_its_place() {
-        let places = places(2);
+        let slots = slots(2);
         let here = address("/ip4/127.0.0.1/tcp/1");
-        let mut first = places.take(&here);
-        drop(places.take(&here));
-        let _second = places.take(&here);
+        let mut first = slots.take(&here);
+        drop(slots.take(&here));
+        let _second = slots.take(&here);
         assert!(!is_evicted(&mut first));
-        let _third = places.take(&here);
+        let _third = slots.take(&here);
         assert!(is_evicted(&mut first));
     }
 }

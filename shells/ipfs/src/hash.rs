@@ -43,7 +43,7 @@ const NAMED: [(&str, u64); 17] = [
 ];
 
 /// Returns the multihash code of a hash function, given its name in the multicodec table.
-pub(crate) fn named(name: &str) -> Option<u64> {
+pub(crate) fn code_by_name(name: &str) -> Option<u64> {
     if let Some(bits) = name.strip_prefix("blake2b-") {
         let bytes = bits.parse::<usize>().ok().filter(|bits| bits % 8 == 0)? / 8;
         let allowed = (DIGEST_MIN..=BLAKE2B_LONGEST).contains(&bytes);
@@ -107,7 +107,7 @@ pub(crate) fn verify(block: &Block) -> Result<(), Error> {
 }
 
 /// Computes the CID of a block for the given version, codec and hash function.
-pub(crate) fn name(version: cid::Version, codec: u64, hash: u64, data: &[u8]) -> Result<Cid, Error> {
+pub(crate) fn compute_cid(version: cid::Version, codec: u64, hash: u64, data: &[u8]) -> Result<Cid, Error> {
     let multihash = match digest(hash, data) {
         Some(multihash) => multihash,
         None if hash == IDENTITY => {
@@ -120,7 +120,7 @@ pub(crate) fn name(version: cid::Version, codec: u64, hash: u64, data: &[u8]) ->
 }
 
 /// Converts a CID to the type of the `ipld-core` library, whose digests have at most 64 bytes.
-pub(crate) fn short(cid: &Cid) -> Result<cid::Cid, &'static str> {
+pub(crate) fn to_short(cid: &Cid) -> Result<cid::Cid, &'static str> {
     let hash = cid
         .hash()
         .resize()
@@ -128,15 +128,15 @@ pub(crate) fn short(cid: &Cid) -> Result<cid::Cid, &'static str> {
     cid::Cid::new(cid.version(), cid.codec(), hash).map_err(|_| "a link's cid is malformed")
 }
 
-/// Converts a CID back; the inverse of [`short`].
-pub(crate) fn long(cid: &cid::Cid) -> Cid {
+/// Converts a CID back; the inverse of [`to_short`].
+pub(crate) fn from_short(cid: &cid::Cid) -> Cid {
     let hash = cid.hash().resize().expect("a digest fits into more bytes");
     Cid::new(cid.version(), cid.codec(), hash).expect("its form was checked before")
 }
 
 /// Parses a CID from the whole of `text`. The `cid` crate's parser also accepts `/ipfs/` prefixes and ignores
 /// bytes after the CID.
-pub(crate) fn parse(text: &str) -> Result<Cid, String> {
+pub(crate) fn parse_cid(text: &str) -> Result<Cid, String> {
     let bytes = if cid::Version::is_v0_str(text) {
         multibase::Base::Base58Btc.decode(text)
     } else {
@@ -159,14 +159,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parse_accepts_exactly_one_cid(cid in any::cid(), garbage in "\\PC{0,12}") {
+        fn parse_cid_accepts_exactly_one_cid(cid in any::cid(), garbage in "\\PC{0,12}") {
             let text = cid.to_string();
-            prop_assert_eq!(parse(&text), Ok(cid));
+            prop_assert_eq!(parse_cid(&text), Ok(cid));
             let path = format!("/ipfs/{text}");
-            prop_assert!(parse(&path).is_err());
+            prop_assert!(parse_cid(&path).is_err());
             let longer = [&cid.to_bytes()[..], &[0]].concat();
-            prop_assert!(parse(&multibase::encode(multibase::Base::Base32Lower, longer)).is_err());
-            let _ = parse(&garbage);
+            prop_assert!(parse_cid(&multibase::encode(multibase::Base::Base32Lower, longer)).is_err());
+            let _ = parse_cid(&garbage);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Answers are read up to their trailers, so that a listing that breaks off is an error rather than a short
 //! listing. Listings stream. While the daemon does not answer, requests are throttled to one a second.
 
+mod block_upload;
 mod blocks;
 mod config;
 mod connector;
@@ -13,7 +14,6 @@ mod query;
 mod repo;
 mod throttle;
 mod transport;
-mod upload;
 
 use std::sync::Arc;
 

@@ -4,14 +4,13 @@
 //! The embedded node keeps pins and small blocks in a fjall database and large blocks in segment files beside
 //! it, exchanges blocks with any bitswap peer over libp2p (TCP, noise, yamux), builds UnixFS DAGs with the
 //! same CIDs as Kubo, and can serve enough of Kubo's HTTP API ([`api`]) for the `ipfs` command line and
-//! client libraries.
+//! client libraries. `examples/add_and_read.rs` adds a file and reads it back.
 
 #![recursion_limit = "256"]
 
 pub mod api;
 pub mod backend;
 mod bitswap;
-mod budget;
 mod car;
 mod codec;
 mod dag;
@@ -21,17 +20,18 @@ pub mod handshakes;
 mod hash;
 pub mod kubo;
 mod node;
-pub mod pages;
 mod reader;
+mod request_budget;
 mod store;
 mod swarm;
 pub mod trailers;
 mod types;
 pub mod unixfs;
+pub mod web_origin;
 
 pub use backend::Backend;
 pub use error::Error;
-pub use node::{Adding, Collected, Hold, Node};
+pub use node::{Collected, GcGuard, Node, Upload};
 pub use swarm::{AGENT, AGENT_NAME};
 pub use types::{
     Block, Config, ConnectedPeer, DagPath, Identity, Pin, PinFilter, PinMode, PinStatus, Progress, Ref,

@@ -1,18 +1,18 @@
 //! [`Node`], the handle of an embedded node: opening and closing, blocks, peers.
 
-mod adding;
-mod collect;
 mod files;
+mod gc;
 mod pins;
 mod repair;
+mod upload;
 
-pub use adding::Adding;
-pub use collect::Collected;
+pub use gc::Collected;
+pub use upload::Upload;
 
 use crate::Cid;
 use crate::Multihash;
-use crate::budget::{self, Budget};
-use crate::reader::{Reader, batched, blocking};
+use crate::reader::{Reader, blocking, stream_in_batches};
+use crate::request_budget::{NodeMemory, RequestBudget};
 use crate::store::{Lease, Store};
 use crate::swarm::{self, Network};
 use crate::{Block, Config, ConnectedPeer, Error, Identity, PinStatus, RepoStat, hash};
@@ -41,7 +41,7 @@ struct Inner {
     store: Store,
     network: Network,
     broken: Arc<BrokenPins>,
-    memory: budget::Total,
+    memory: NodeMemory,
     public_key: PublicKey,
     path: PathBuf,
     storage_max: Option<u64>,
@@ -58,7 +58,7 @@ impl Drop for Inner {
 /// Protects every block written during its lifetime from garbage collection. For callers that put blocks
 /// first and pin them later.
 #[derive(Debug)]
-pub struct Hold {
+pub struct GcGuard {
     _lease: Lease,
 }
 
@@ -90,7 +90,7 @@ impl Node {
             made.map_err(|error| Error::io(format!("making {}", folder.display()), error))?;
             // The database's lock also guards the identity file.
             let store = Store::open(&folder, storage_max)?;
-            match swarm::load_or_make(&folder) {
+            match swarm::load_or_create(&folder) {
                 Ok(keypair) => Ok((store, keypair)),
                 Err(error) => {
                     store.close();
@@ -115,7 +115,7 @@ impl Node {
                     store,
                     network,
                     broken,
-                    memory: budget::Total::default(),
+                    memory: NodeMemory::default(),
                     public_key,
                     path,
                     storage_max,
@@ -271,13 +271,13 @@ impl Node {
             Ok(blocks)
         })
         .await?;
-        self.put_checked(blocks).await
+        self.put_verified(blocks).await
     }
 
     /// Stores blocks known to match their CIDs.
-    pub(crate) async fn put_checked(&self, blocks: Vec<Block>) -> Result<(), Error> {
+    pub(crate) async fn put_verified(&self, blocks: Vec<Block>) -> Result<(), Error> {
         self.inner.store.put(blocks.clone()).await?;
-        self.inner.network.bitswap.arrived(&blocks);
+        self.inner.network.bitswap.deliver_stored(&blocks);
         Ok(())
     }
 
@@ -290,8 +290,8 @@ impl Node {
     }
 
     /// Protects blocks written from now on from garbage collection, until the value is dropped.
-    pub fn hold(&self) -> Hold {
-        Hold {
+    pub fn protect_from_gc(&self) -> GcGuard {
+        GcGuard {
             _lease: self.inner.store.protect().upload(),
         }
     }
@@ -329,7 +329,7 @@ impl Node {
             let hash = hash.map_err(|error| Error::Damaged(format!("a block's key: {error}")))?;
             Ok(Cid::new_v1(crate::codec::RAW, hash))
         };
-        batched(self.inner.store.keys()).map(cid).boxed()
+        stream_in_batches(self.inner.store.keys()).map(cid).boxed()
     }
 
     /// Returns usage and limits of the repository; cheap.
@@ -364,7 +364,7 @@ impl Node {
     }
 
     /// Returns the memory budget of a new request.
-    pub(crate) fn budget(&self) -> Budget {
-        Budget::new(&self.inner.memory)
+    pub(crate) fn budget(&self) -> RequestBudget {
+        RequestBudget::new(&self.inner.memory)
     }
 }

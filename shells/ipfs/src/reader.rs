@@ -3,7 +3,7 @@
 use crate::Cid;
 use crate::Error;
 use crate::bitswap::Session;
-use crate::budget::Budget;
+use crate::request_budget::RequestBudget;
 use crate::store::{IDENTITY, Store};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Records read from the database at once by [`batched`].
+/// Records read from the database at once by [`stream_in_batches`].
 const BATCH: usize = 512;
 /// Values that a producer may be ahead of its consumer.
 const AHEAD: usize = 4;
@@ -28,7 +28,7 @@ pub(crate) struct Reader {
     pub(crate) store: Store,
     pub(crate) session: Option<Arc<Session>>,
     /// Memory budget of the request.
-    pub(crate) budget: Budget,
+    pub(crate) budget: RequestBudget,
 }
 
 impl Reader {
@@ -67,13 +67,15 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 /// Returns a stream of the values that a task sends; dropping the stream ends the task.
-pub(crate) fn produce<T, F>(task: impl FnOnce(Sink<T>) -> F) -> BoxStream<'static, Result<T, Error>>
+pub(crate) fn stream_from_task<T, F>(
+    task: impl FnOnce(StreamSender<T>) -> F,
+) -> BoxStream<'static, Result<T, Error>>
 where
     T: Send + 'static,
     F: Future<Output = Result<(), Error>> + Send + 'static,
 {
     let (sender, receiver) = mpsc::channel(AHEAD);
-    let running = task(Sink(sender.clone()));
+    let running = task(StreamSender(sender.clone()));
     let handle = AbortOnDropHandle::new(tokio::spawn(async move {
         if let Err(error) = running.await {
             // If the receiver is gone, nobody wants the error.
@@ -86,11 +88,11 @@ where
     .boxed()
 }
 
-/// Sending half of a stream made by [`produce`].
+/// Sending half of a stream made by [`stream_from_task`].
 #[derive(Debug)]
-pub(crate) struct Sink<T>(mpsc::Sender<Result<T, Error>>);
+pub(crate) struct StreamSender<T>(mpsc::Sender<Result<T, Error>>);
 
-impl<T> Sink<T> {
+impl<T> StreamSender<T> {
     pub(crate) async fn send(&self, value: T) -> Result<(), Error> {
         self.0.send(Ok(value)).await.map_err(|_| Error::Closed)
     }
@@ -102,7 +104,7 @@ impl<T> Sink<T> {
 }
 
 /// Returns a stream of a listing of the database, read in batches off the async threads.
-pub(crate) fn batched<T, I>(listing: Result<I, Error>) -> BoxStream<'static, Result<T, Error>>
+pub(crate) fn stream_in_batches<T, I>(listing: Result<I, Error>) -> BoxStream<'static, Result<T, Error>>
 where
     T: Send + 'static,
     I: Iterator<Item = Result<T, Error>> + Send + 'static,

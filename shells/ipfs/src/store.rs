@@ -169,7 +169,7 @@ impl Store {
                 Read::Gone => {}
                 Read::Damaged(why) => {
                     let mut current = Ok(None);
-                    self.inner.damage.note_if(&key, || {
+                    self.inner.damage.record_if(&key, || {
                         current = open.entry(&key);
                         matches!(&current, Ok(Some(Entry::At(now))) if *now == place)
                     });
@@ -180,7 +180,7 @@ impl Store {
                 }
             }
         }
-        self.inner.damage.note(&key);
+        self.inner.damage.record(&key);
         Err(damaged(cid, "its segment is missing".to_owned()))
     }
 

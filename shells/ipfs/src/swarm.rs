@@ -1,24 +1,25 @@
 //! The libp2p swarm of the node: listening, dialling, connections and redialling.
 //!
 //! One task drives the swarm. [`Network`] is its handle: commands go to the task by a channel, and what it
-//! observes is shared in `Seen`. Bitswap itself is in [`crate::bitswap`]; here it is one behaviour of the
-//! swarm.
+//! observes is shared in `SharedView`. Bitswap itself is in [`crate::bitswap`]; here it is one behaviour of
+//! the swarm.
 
 mod admission;
-mod budget;
 mod identity;
+mod kept_peers;
 mod muxer;
-mod redial;
+mod peer_budget;
 
-pub(crate) use budget::{Account, Charge, Pool};
-pub(crate) use identity::load_or_make;
+pub(crate) use identity::load_or_create;
+pub(crate) use peer_budget::{Account, Charge, Pool};
 
 use crate::bitswap::{self, Bitswap, OpenRequest, PROTOCOLS};
-use crate::handshakes::Limited;
+use crate::handshakes::LimitedTransport;
 use crate::store::lock;
 use crate::{ConnectedPeer, Error, Identity};
 use admission::Admission;
 use futures::StreamExt;
+use kept_peers::KeptPeers;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::Boxed;
 use libp2p::core::transport::timeout::TransportTimeout;
@@ -29,7 +30,6 @@ use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, dns, identify, noise, ping, tcp};
-use redial::Redial;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -74,7 +74,7 @@ enum Command {
 
 /// State of the network that is visible outside its task.
 #[derive(Debug, Default)]
-struct Seen {
+struct SharedView {
     listening: Vec<Multiaddr>,
     peers: BTreeMap<PeerId, ConnectedPeer>,
     /// Identify messages of connected peers; the protocol limits a message to a few KiB.
@@ -85,7 +85,7 @@ struct Seen {
 #[derive(Debug)]
 pub(crate) struct Network {
     commands: mpsc::Sender<Command>,
-    seen: Arc<Mutex<Seen>>,
+    shared: Arc<Mutex<SharedView>>,
     pub(crate) bitswap: Bitswap,
 }
 
@@ -94,8 +94,8 @@ struct Task {
     pool: Arc<Pool>,
     /// Remote address of each connection.
     remotes: HashMap<ConnectionId, (PeerId, Multiaddr)>,
-    seen: Arc<Mutex<Seen>>,
-    redial: Redial,
+    shared: Arc<Mutex<SharedView>>,
+    kept_peers: KeptPeers,
     dialling: HashMap<ConnectionId, (PeerId, Done)>,
 }
 
@@ -115,44 +115,44 @@ impl Network {
             let listening = swarm.listen_on(address.clone());
             listening.map_err(|error| listen_error(address, &error.to_string()))?;
         }
-        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let shared: Arc<Mutex<SharedView>> = Arc::default();
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let mut task = Task {
             swarm,
             pool,
             remotes: HashMap::new(),
-            seen: seen.clone(),
-            redial: Redial::default(),
+            shared: shared.clone(),
+            kept_peers: KeptPeers::default(),
             dialling: HashMap::new(),
         };
         task.await_listeners(listen).await?;
         tokio::spawn(closed.run_until_cancelled_owned(task.run(receiver, opening)));
         Ok(Network {
             commands,
-            seen,
+            shared,
             bitswap,
         })
     }
 
     pub(crate) fn listening(&self) -> Vec<Multiaddr> {
-        lock(&self.seen).listening.clone()
+        lock(&self.shared).listening.clone()
     }
 
     pub(crate) fn peers(&self) -> Vec<ConnectedPeer> {
-        let seen = lock(&self.seen);
+        let shared = lock(&self.shared);
         let peer = |peer: &ConnectedPeer| ConnectedPeer {
-            agent_version: seen
+            agent_version: shared
                 .identified
                 .get(&peer.peer_id)
-                .map(|told| told.agent_version.clone()),
+                .map(|identity| identity.agent_version.clone()),
             ..peer.clone()
         };
-        seen.peers.values().map(peer).collect()
+        shared.peers.values().map(peer).collect()
     }
 
     /// Returns the identify message of a connected peer, once received.
     pub(crate) fn identified(&self, peer: &PeerId) -> Option<Identity> {
-        lock(&self.seen).identified.get(peer).cloned()
+        lock(&self.shared).identified.get(peer).cloned()
     }
 
     pub(crate) async fn connect(&self, address: Multiaddr) -> Result<(), Error> {
@@ -211,7 +211,7 @@ fn transport(keypair: &Keypair, pool: Arc<Pool>) -> std::io::Result<Boxed<(PeerI
         .authenticate(noise)
         .multiplex_ext(move |peer, _| muxer::Upgrade(pool.account(*peer)))
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
-    Ok(Limited::new(
+    Ok(LimitedTransport::new(
         TransportTimeout::new(transport, HANDSHAKE_TIMEOUT),
         HANDSHAKES_MAX,
     )
@@ -270,7 +270,7 @@ impl Task {
         while left > 0 {
             match self.swarm.select_next_some().await {
                 SwarmEvent::NewListenAddr { listener_id, address } => {
-                    lock(&self.seen).listening.push(address);
+                    lock(&self.shared).listening.push(address);
                     if listeners.insert(listener_id) {
                         left -= 1;
                     }
@@ -288,7 +288,7 @@ impl Task {
                         .map_or_else(|| "closed".to_owned(), |error| error.to_string());
                     return Err(listen_error(&address, &why));
                 }
-                other => self.happened(other),
+                other => self.handle_event(other),
             }
         }
         Ok(())
@@ -298,12 +298,12 @@ impl Task {
         let mut tick = tokio::time::interval(REDIAL_TICK);
         loop {
             tokio::select! {
-                event = self.swarm.select_next_some() => self.happened(event),
+                event = self.swarm.select_next_some() => self.handle_event(event),
                 Some((peer, opened)) = opening.recv() => {
                     self.swarm.behaviour_mut().bitswap.open(peer, opened);
                 }
                 command = commands.recv() => match command {
-                    Some(command) => self.obey(command),
+                    Some(command) => self.handle_command(command),
                     None => return,
                 },
                 _ = tick.tick() => self.redial_due(),
@@ -311,7 +311,7 @@ impl Task {
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn handle_command(&mut self, command: Command) {
         match command {
             Command::Connect(peer, address, done) => {
                 if self.swarm.is_connected(&peer) {
@@ -325,7 +325,7 @@ impl Task {
                 match self.swarm.dial(options) {
                     Ok(()) => {
                         self.dialling.insert(id, (peer, done));
-                        self.redial.suggest(id, peer, address);
+                        self.kept_peers.add_candidate(id, peer, address);
                     }
                     Err(error) => {
                         let _ = done.send(Err(Error::Dial {
@@ -351,7 +351,7 @@ impl Task {
         {
             return Err(Error::NoConnection(address));
         }
-        self.redial.drop_peer(&peer);
+        self.kept_peers.drop_peer(&peer);
         self.swarm.behaviour_mut().admission.release(&peer);
         self.pool.set_exempt(peer, false);
         let closed = self.swarm.disconnect_peer_id(peer);
@@ -366,7 +366,7 @@ impl Task {
             Ok((_, rest)) => rest,
             Err(_) => address,
         });
-        if self.redial.keep(peer, plain.collect(), Instant::now()) {
+        if self.kept_peers.keep(peer, plain.collect(), Instant::now()) {
             // Strangers must not be able to use up the places of kept peers.
             self.swarm.behaviour_mut().admission.keep(peer);
             self.pool.set_exempt(peer, true);
@@ -374,7 +374,7 @@ impl Task {
     }
 
     fn redial_due(&mut self) {
-        for (peer, addresses) in self.redial.due(Instant::now()) {
+        for (peer, addresses) in self.kept_peers.due(Instant::now()) {
             if !self.swarm.is_connected(&peer) {
                 let options = DialOpts::peer_id(peer).addresses(addresses);
                 let options = options
@@ -388,45 +388,47 @@ impl Task {
         }
     }
 
+    fn connected(&mut self, peer_id: PeerId, connection_id: ConnectionId, endpoint: ConnectedPoint) {
+        let (address, inbound) = match endpoint {
+            ConnectedPoint::Dialer { address, .. } => (address, false),
+            ConnectedPoint::Listener { send_back_addr, .. } => (send_back_addr, true),
+        };
+        // Dialled addresses may end in the peer's id.
+        let plain = split(address.clone()).map_or_else(|_| address.clone(), |(_, plain)| plain);
+        self.remotes.insert(connection_id, (peer_id, plain));
+        let peer = ConnectedPeer {
+            peer_id,
+            address,
+            inbound,
+            agent_version: None,
+        };
+        lock(&self.shared).peers.insert(peer_id, peer);
+        self.kept_peers.connected(&peer_id);
+        if let Some((_, done)) = self.dialling.remove(&connection_id) {
+            let _ = done.send(Ok(()));
+            if let Some(address) = self.kept_peers.take_candidate(connection_id) {
+                self.keep(peer_id, vec![address]);
+                self.kept_peers.connected(&peer_id);
+            }
+        }
+    }
+
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "libp2p's events; the rest needs no answer"
     )]
-    fn happened(&mut self, event: SwarmEvent<BehaviourEvent>) {
+    fn handle_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
-            SwarmEvent::NewListenAddr { address, .. } => lock(&self.seen).listening.push(address),
+            SwarmEvent::NewListenAddr { address, .. } => lock(&self.shared).listening.push(address),
             SwarmEvent::ExpiredListenAddr { address, .. } => {
-                lock(&self.seen).listening.retain(|known| *known != address);
+                lock(&self.shared).listening.retain(|known| *known != address);
             }
             SwarmEvent::ConnectionEstablished {
                 peer_id,
                 connection_id,
                 endpoint,
                 ..
-            } => {
-                let (address, inbound) = match endpoint {
-                    ConnectedPoint::Dialer { address, .. } => (address, false),
-                    ConnectedPoint::Listener { send_back_addr, .. } => (send_back_addr, true),
-                };
-                // Dialled addresses may end in the peer's id.
-                let plain = split(address.clone()).map_or_else(|_| address.clone(), |(_, plain)| plain);
-                self.remotes.insert(connection_id, (peer_id, plain));
-                let peer = ConnectedPeer {
-                    peer_id,
-                    address,
-                    inbound,
-                    agent_version: None,
-                };
-                lock(&self.seen).peers.insert(peer_id, peer);
-                self.redial.connected(&peer_id);
-                if let Some((_, done)) = self.dialling.remove(&connection_id) {
-                    let _ = done.send(Ok(()));
-                    if let Some(address) = self.redial.take_suggestion(connection_id) {
-                        self.keep(peer_id, vec![address]);
-                        self.redial.connected(&peer_id);
-                    }
-                }
-            }
+            } => self.connected(peer_id, connection_id, endpoint),
             SwarmEvent::ConnectionClosed {
                 peer_id,
                 connection_id,
@@ -437,16 +439,16 @@ impl Task {
                 if num_established > 0 {
                     return;
                 }
-                let mut seen = lock(&self.seen);
-                seen.peers.remove(&peer_id);
-                seen.identified.remove(&peer_id);
-                drop(seen);
-                self.redial.lost(&peer_id, Instant::now());
+                let mut shared = lock(&self.shared);
+                shared.peers.remove(&peer_id);
+                shared.identified.remove(&peer_id);
+                drop(shared);
+                self.kept_peers.lost(&peer_id, Instant::now());
             }
             SwarmEvent::OutgoingConnectionError {
                 connection_id, error, ..
             } => {
-                let _ = self.redial.take_suggestion(connection_id);
+                let _ = self.kept_peers.take_candidate(connection_id);
                 if let Some((peer, done)) = self.dialling.remove(&connection_id) {
                     let connected = self.swarm.is_connected(&peer);
                     let why = Error::Dial {
@@ -461,7 +463,7 @@ impl Task {
                 info,
                 ..
             })) => {
-                lock(&self.seen)
+                lock(&self.shared)
                     .identified
                     .insert(peer_id, identity_of(peer_id, info));
             }

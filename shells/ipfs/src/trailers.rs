@@ -89,7 +89,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for AllowTrailers<T> {
 
 /// Position of the scanner in the stream of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
+enum ScanState {
     RequestLine,
     Header,
     /// Within a body; bytes left.
@@ -105,7 +105,7 @@ enum At {
 /// Tracks the framing of HTTP/1 requests.
 #[derive(Debug)]
 struct Scanner {
-    at: At,
+    state: ScanState,
     /// First bytes of the current line, up to `LINE_MAX`.
     line: Vec<u8>,
     length: Option<u64>,
@@ -115,7 +115,7 @@ struct Scanner {
 impl Scanner {
     fn new() -> Self {
         Scanner {
-            at: At::RequestLine,
+            state: ScanState::RequestLine,
             line: Vec::new(),
             length: None,
             chunked: false,
@@ -128,25 +128,29 @@ impl Scanner {
         let mut copied = 0;
         let mut next = 0;
         while next < input.len() {
-            match self.at {
-                At::Opaque => break,
-                At::Body(left) => {
+            match self.state {
+                ScanState::Opaque => break,
+                ScanState::Body(left) => {
                     let taken = skip(left, input.len() - next);
                     next += taken;
                     let left = left - taken as u64;
-                    self.at = if left == 0 {
-                        At::RequestLine
+                    self.state = if left == 0 {
+                        ScanState::RequestLine
                     } else {
-                        At::Body(left)
+                        ScanState::Body(left)
                     };
                 }
-                At::Chunk(left) => {
+                ScanState::Chunk(left) => {
                     let taken = skip(left, input.len() - next);
                     next += taken;
                     let left = left - taken as u64;
-                    self.at = if left == 0 { At::ChunkSize } else { At::Chunk(left) };
+                    self.state = if left == 0 {
+                        ScanState::ChunkSize
+                    } else {
+                        ScanState::Chunk(left)
+                    };
                 }
-                At::RequestLine | At::Header | At::ChunkSize | At::Trailer => {
+                ScanState::RequestLine | ScanState::Header | ScanState::ChunkSize | ScanState::Trailer => {
                     let rest = &input[next..];
                     let end = rest.iter().position(|byte| *byte == b'\n');
                     let piece = &rest[..end.unwrap_or(rest.len())];
@@ -186,45 +190,45 @@ impl Scanner {
     }
 
     fn follow(&mut self, line: &[u8]) -> bool {
-        match self.at {
-            At::RequestLine => {
+        match self.state {
+            ScanState::RequestLine => {
                 // Empty lines before a request are legal.
                 if line.is_empty() {
                     return false;
                 }
                 (self.length, self.chunked) = (None, false);
-                self.at = if line.starts_with(b"CONNECT ") {
-                    At::Opaque
+                self.state = if line.starts_with(b"CONNECT ") {
+                    ScanState::Opaque
                 } else {
-                    At::Header
+                    ScanState::Header
                 };
-                return self.at == At::Header;
+                return self.state == ScanState::Header;
             }
-            At::Header if line.is_empty() => {
-                self.at = match (self.chunked, self.length) {
-                    (true, _) => At::ChunkSize,
-                    (false, None | Some(0)) => At::RequestLine,
-                    (false, Some(length)) => At::Body(length),
+            ScanState::Header if line.is_empty() => {
+                self.state = match (self.chunked, self.length) {
+                    (true, _) => ScanState::ChunkSize,
+                    (false, None | Some(0)) => ScanState::RequestLine,
+                    (false, Some(length)) => ScanState::Body(length),
                 };
             }
-            At::Header => self.header(line),
-            At::ChunkSize => self.at = chunk(line),
-            At::Trailer if line.is_empty() => self.at = At::RequestLine,
-            At::Trailer | At::Body(_) | At::Chunk(_) | At::Opaque => {}
+            ScanState::Header => self.header(line),
+            ScanState::ChunkSize => self.state = chunk(line),
+            ScanState::Trailer if line.is_empty() => self.state = ScanState::RequestLine,
+            ScanState::Trailer | ScanState::Body(_) | ScanState::Chunk(_) | ScanState::Opaque => {}
         }
         false
     }
 
     fn header(&mut self, line: &[u8]) {
         let Some(colon) = line.iter().position(|byte| *byte == b':') else {
-            self.at = At::Opaque;
+            self.state = ScanState::Opaque;
             return;
         };
         let (name, value) = (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"transfer-encoding") {
             self.chunked = value.eq_ignore_ascii_case(b"chunked");
             if !self.chunked {
-                self.at = At::Opaque;
+                self.state = ScanState::Opaque;
             }
         } else if name.eq_ignore_ascii_case(b"content-length") {
             let length = std::str::from_utf8(value)
@@ -232,7 +236,7 @@ impl Scanner {
                 .and_then(|value| value.parse().ok());
             match length {
                 Some(length) if self.length.is_none_or(|known| known == length) => self.length = Some(length),
-                Some(_) | None => self.at = At::Opaque,
+                Some(_) | None => self.state = ScanState::Opaque,
             }
         }
     }
@@ -244,7 +248,7 @@ fn skip(left: u64, available: usize) -> usize {
 }
 
 /// Returns the state after a line with a chunk's size.
-fn chunk(line: &[u8]) -> At {
+fn chunk(line: &[u8]) -> ScanState {
     let digits = line
         .split(|byte| *byte == b';')
         .next()
@@ -254,9 +258,9 @@ fn chunk(line: &[u8]) -> At {
         .ok()
         .and_then(|digits| u64::from_str_radix(digits, 16).ok());
     match size.map(|size| (size, size.checked_add(2))) {
-        Some((0, _)) => At::Trailer,
-        Some((_, Some(with_end))) => At::Chunk(with_end),
-        Some((_, None)) | None => At::Opaque,
+        Some((0, _)) => ScanState::Trailer,
+        Some((_, Some(with_end))) => ScanState::Chunk(with_end),
+        Some((_, None)) | None => ScanState::Opaque,
     }
 }
 
@@ -335,8 +339,8 @@ mod tests {
                 prop_assert_eq!(&out, &input);
             } else {
                 let mut rest = out;
-                while let Some(at) = rest.windows(HEADER.len()).position(|window| window == HEADER) {
-                    rest.drain(at..at + HEADER.len());
+                while let Some(start) = rest.windows(HEADER.len()).position(|window| window == HEADER) {
+                    rest.drain(start..start + HEADER.len());
                 }
                 prop_assert_eq!(rest, input);
             }

@@ -186,7 +186,7 @@ impl std::str::FromStr for DagPath {
         let root = parts
             .next()
             .ok_or_else(|| bad("path does not have enough components"))?;
-        let root = crate::hash::parse(root).map_err(|why| bad(&format!("invalid cid: {why}")))?;
+        let root = crate::hash::parse_cid(root).map_err(|why| bad(&format!("invalid cid: {why}")))?;
         Ok(DagPath {
             root,
             segments: parts.map(str::to_owned).collect(),

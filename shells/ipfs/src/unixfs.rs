@@ -2,13 +2,13 @@
 //! ([specification](https://specs.ipfs.tech/unixfs/)).
 
 mod adder;
-mod budget;
 mod build;
 mod chunker;
 mod directory;
 mod hamt;
 mod layout;
 mod name;
+mod name_budget;
 mod options;
 pub(crate) mod pb;
 pub(crate) mod read;

@@ -55,9 +55,8 @@ async fn file_is_added_like_in_kubo() {
     assert_eq!(part.text(), "Worlds!\nHell");
 }
 
-#[tokio::test]
-async fn directory_entries_are_reported_in_the_order_of_kubo() {
-    let served = Served::start().await;
+/// Adds a tree of files; returns name and CID of each entry, in the order reported.
+async fn add_moons(served: &Served) -> Vec<(String, String)> {
     let parts: [(&str, &str, &[u8]); 6] = [
         ("moons", "application/x-directory", b""),
         ("moons%2Fjupiter", "application/x-directory", b""),
@@ -67,12 +66,23 @@ async fn directory_entries_are_reported_in_the_order_of_kubo() {
         ("moons%2Fsaturn%2Ftitan.txt", OCTETS, b"Hello Titan!\n"),
     ];
     let lines = served.upload("add?pin-name=moons", &parts).await.lines();
-    let told: Vec<_> = lines
+    let text = |it: &Value, key: &str| it[key].as_str().unwrap().to_owned();
+    lines
         .iter()
-        .map(|it| (it["Name"].as_str().unwrap(), it["Hash"].as_str().unwrap()))
+        .map(|it| (text(it, "Name"), text(it, "Hash")))
+        .collect()
+}
+
+#[tokio::test]
+async fn directory_entries_are_reported_in_the_order_of_kubo() {
+    let served = Served::start().await;
+    let reported = add_moons(&served).await;
+    let reported: Vec<_> = reported
+        .iter()
+        .map(|(name, cid)| (name.as_str(), cid.as_str()))
         .collect();
     assert_eq!(
-        told,
+        reported,
         [
             (
                 "moons/jupiter/europa.txt",
@@ -91,17 +101,21 @@ async fn directory_entries_are_reported_in_the_order_of_kubo() {
             ("moons", "QmbGoaQZm8kjYfCiN1aBsgwhqfUBGDYTrDb91Mz7Dvq81B"),
         ]
     );
-    let root = told[5].1;
+    let root = reported[5].1;
     let named = served.post("pin/ls?stream=true&names=true&type=recursive").await;
     assert_eq!(
         named.lines(),
         [json!({"Cid": root, "Name": "moons", "Type": "recursive"})]
     );
+}
+
+#[tokio::test]
+async fn added_directory_is_listed_read_and_archived_by_path() {
+    let served = Served::start().await;
+    let reported = add_moons(&served).await;
+    let (saturn, root) = (&reported[4].1, &reported[5].1);
     let below = served.post(&format!("pin/ls?arg={root}/saturn")).await.json();
-    assert_eq!(
-        below["Keys"][told[4].1]["Type"],
-        format!("indirect through {root}")
-    );
+    assert_eq!(below["Keys"][saturn]["Type"], format!("indirect through {root}"));
     let listed = served.post(&format!("ls?arg={root}")).await.json();
     let names: Vec<_> = listed["Objects"][0]["Links"].as_array().unwrap().iter().collect();
     assert_eq!(
@@ -125,7 +139,7 @@ async fn directory_entries_are_reported_in_the_order_of_kubo() {
     assert_eq!(refs.len(), 5);
     assert_eq!(refs[0], json!({"Ref": "jupiter", "Err": ""}));
     let resolved = served.post(&format!("resolve?arg=/ipfs/{root}/saturn")).await;
-    assert_eq!(resolved.json(), json!({"Path": format!("/ipfs/{}", told[4].1)}));
+    assert_eq!(resolved.json(), json!({"Path": format!("/ipfs/{saturn}")}));
     let tar = served.post(&format!("get?arg={root}")).await;
     assert_eq!(tar.header("Content-Type"), Some("application/x-tar"));
     assert!(tar.body.windows(13).any(|it| it == b"Hello Titan!\n"));
@@ -446,6 +460,15 @@ async fn disconnect_lists_unknown_peers_and_addresses_as_failures() {
     assert_eq!(disconnect(address.to_string()).await, success);
 }
 
+fn block(text: &'static str) -> Block {
+    let hash =
+        multihash_codetable::MultihashDigest::digest(&multihash_codetable::Code::Sha2_256, text.as_bytes());
+    Block {
+        cid: Cid::new_v1(0x55, hash.resize().expect("grows only")),
+        data: text.into(),
+    }
+}
+
 async fn every_call(backend: &Backend, other: &Served) {
     let added = other
         .upload("add?cid-version=1", &[("big", OCTETS, &content(3_000_000))])
@@ -476,16 +499,6 @@ async fn every_call(backend: &Backend, other: &Served) {
         PinState::Pinned(PinMode::Recursive)
     );
 
-    let block = |text: &'static str| {
-        let hash = multihash_codetable::MultihashDigest::digest(
-            &multihash_codetable::Code::Sha2_256,
-            text.as_bytes(),
-        );
-        Block {
-            cid: Cid::new_v1(0x55, hash.resize().expect("grows only")),
-            data: text.into(),
-        }
-    };
     let (a, b) = (block("a"), block("b"));
     let stored = backend
         .put_blocks(stream::iter([Ok(a.clone()), Ok(b.clone())]))
@@ -516,14 +529,8 @@ async fn every_call(backend: &Backend, other: &Served) {
     backend.unpin(&root).await.unwrap();
     backend.unpin(&root).await.unwrap();
     assert_eq!(removed().collect::<Vec<_>>().await.len(), 13);
-    let broken = stream::iter([
-        Ok(b),
-        Err(cluster_ipfs::backend::Error::new(
-            Cause::Cancelled,
-            "add",
-            "enough",
-        )),
-    ]);
+    let failure = cluster_ipfs::backend::Error::new(Cause::Cancelled, "add", "enough");
+    let broken = stream::iter([Ok(b), Err(failure)]);
     assert_eq!(backend.put_blocks(broken).await.unwrap_err().message(), "enough");
 }
 

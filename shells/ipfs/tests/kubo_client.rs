@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use cluster_ipfs::backend::{Cause, PinRequest, PinState};
 use cluster_ipfs::{Block, Cid, PinMode, Progress};
 use futures::{StreamExt, TryStreamExt};
-use support::{Fake, chunked, client, client_with_pin_timeout, nobody, sized};
+use support::{FakeDaemon, chunked, client, client_with_pin_timeout, nobody, sized};
 
 const CID: &str = "QmVr26fY1tKyspEJBniVhqxQeEjhF78XerGiqWAwraVLQH";
 const RAW: &str = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e";
@@ -24,7 +24,7 @@ fn kubo_error(message: &str) -> String {
 
 #[tokio::test]
 async fn pin_sends_the_requests_of_the_reference_and_reports_progress() {
-    let fake = Fake::answering(&[
+    let fake = FakeDaemon::answering(&[
         &kubo_error(&format!("path '{CID}' is not pinned")),
         &chunked(
             &[
@@ -59,7 +59,7 @@ async fn pin_sends_the_requests_of_the_reference_and_reports_progress() {
 
 #[tokio::test]
 async fn existing_pin_costs_one_request() {
-    let fake = Fake::answering(&[&chunked(
+    let fake = FakeDaemon::answering(&[&chunked(
         &[&format!(r#"{{"Cid":"{CID}","Type":"recursive"}}"#)],
         None,
     )])
@@ -74,7 +74,7 @@ async fn existing_pin_costs_one_request() {
 #[tokio::test]
 async fn update_is_tried_if_the_old_pin_exists() {
     let recursive = chunked(&[r#"{"Type":"recursive"}"#], None);
-    let fake = Fake::answering(&[
+    let fake = FakeDaemon::answering(&[
         &kubo_error("path is not pinned"),
         &recursive,
         &sized("200 OK", "application/json", r#"{"Pins":["a","b"]}"#),
@@ -94,7 +94,7 @@ async fn update_is_tried_if_the_old_pin_exists() {
 #[tokio::test]
 async fn error_in_the_trailer_fails_the_pin() {
     let message = "pin: ipld: could not find QmX";
-    let fake = Fake::answering(&[
+    let fake = FakeDaemon::answering(&[
         &kubo_error("path is not pinned"),
         &chunked(&[r#"{"Progress":1}"#], Some(message)),
     ])
@@ -109,7 +109,7 @@ async fn error_in_the_trailer_fails_the_pin() {
 #[tokio::test]
 async fn pin_times_out_only_without_progress() {
     let stuck = chunked(&[r#"{"Progress":5}"#, r#"{"Progress":5}"#], None).replace("0\n\n", "…");
-    let fake = Fake::answering(&[&kubo_error("path is not pinned"), &stuck]).await;
+    let fake = FakeDaemon::answering(&[&kubo_error("path is not pinned"), &stuck]).await;
     let start = Instant::now();
     let error = client_with_pin_timeout(fake.address, Duration::from_secs(1))
         .pin(&PinRequest::recursive(cid()), &|_| ())
@@ -121,7 +121,7 @@ async fn pin_times_out_only_without_progress() {
 
 #[tokio::test]
 async fn unconfirmed_pin_is_an_error() {
-    let fake = Fake::answering(&[
+    let fake = FakeDaemon::answering(&[
         &kubo_error("path is not pinned"),
         &chunked(&[r#"{"Progress":5}"#], None),
     ])
@@ -137,7 +137,7 @@ async fn unconfirmed_pin_is_an_error() {
 async fn unpin_of_an_absent_pin_succeeds_and_other_errors_do_not() {
     let js_ipfs = format!("Failed to remove pin: {CID} is not pinned");
     let kubo = "not pinned or pinned indirectly";
-    let fake = Fake::answering(&[
+    let fake = FakeDaemon::answering(&[
         &kubo_error(kubo),
         &kubo_error(&js_ipfs),
         &kubo_error("disk on fire"),
@@ -152,7 +152,7 @@ async fn unpin_of_an_absent_pin_succeeds_and_other_errors_do_not() {
 
 #[tokio::test]
 async fn recursive_and_direct_pins_are_listed() {
-    let fake = Fake::answering(&[
+    let fake = FakeDaemon::answering(&[
         &chunked(&[&format!(r#"{{"Cid":"{CID}","Type":"recursive"}}"#)], None),
         &chunked(&[&format!(r#"{{"Cid":"{RAW}","Type":"direct"}}"#)], None),
     ])
@@ -180,7 +180,7 @@ async fn listing_that_breaks_off_ends_with_an_error() {
     let whole = chunked(&[&line], Some("boom"));
     let cut = chunked(&[&line], None).replace("0\n\n", "");
     for (answer, cause) in [(whole, Cause::Refused), (cut, Cause::Unreachable)] {
-        let fake = Fake::answering(&[&answer]).await;
+        let fake = FakeDaemon::answering(&[&answer]).await;
         let items: Vec<_> = client(fake.address).pins().collect().await;
         assert_eq!(items.len(), 2, "{items:?}");
         assert_eq!(items[1].as_ref().unwrap_err().cause(), cause);
@@ -197,7 +197,7 @@ async fn garbage_and_endless_lines_are_refused_without_buffering() {
         chunked(&[r#"{"Cid":"Qm","Type":"sideways"}"#], None),
     ];
     for answer in &answers {
-        let fake = Fake::answering(&[answer]).await;
+        let fake = FakeDaemon::answering(&[answer]).await;
         let error = client(fake.address)
             .pins()
             .try_collect::<Vec<_>>()
@@ -215,7 +215,7 @@ async fn http_errors_without_json_keep_their_text() {
         ("403 Forbidden", "403 - Forbidden", "403 - Forbidden"),
         ("502 Bad Gateway", "", "502 Bad Gateway"),
     ] {
-        let fake = Fake::answering(&[&sized(status, "text/plain", text)]).await;
+        let fake = FakeDaemon::answering(&[&sized(status, "text/plain", text)]).await;
         let error = client(fake.address).id().await.unwrap_err();
         assert_eq!(error.cause(), Cause::Refused);
         assert!(error.message().contains(expected), "{error}");
@@ -234,7 +234,7 @@ async fn absent_daemon_is_unreachable() {
 async fn pin_state_is_queried_mode_by_mode() {
     let not_pinned = kubo_error(&format!("path '{CID}' is not pinned"));
     let direct = chunked(&[&format!(r#"{{"Cid":"{CID}","Type":"direct"}}"#)], None);
-    let fake = Fake::answering(&[&not_pinned, &direct, &not_pinned, &not_pinned]).await;
+    let fake = FakeDaemon::answering(&[&not_pinned, &direct, &not_pinned, &not_pinned]).await;
     let client = client(fake.address);
     assert_eq!(
         client.pin_state(&cid()).await.unwrap(),
@@ -257,7 +257,7 @@ async fn blocks_that_the_node_did_not_store_are_noticed() {
         (answer(CID), false),
         (chunked(&[], None), false),
     ] {
-        let fake = Fake::answering(&[&id_of("kubo/0.22.0/"), &answer]).await;
+        let fake = FakeDaemon::answering(&[&id_of("kubo/0.22.0/"), &answer]).await;
         let stored = client(fake.address)
             .put_blocks(futures::stream::iter([block()]))
             .await;
@@ -281,7 +281,7 @@ async fn js_ipfs_is_sent_one_block_per_request() {
         ("kubo/0.22.0/", vec![&three]),
     ] {
         let id = id_of(agent);
-        let fake = Fake::answering(&[&[&id[..]][..], &answers].concat()).await;
+        let fake = FakeDaemon::answering(&[&[&id[..]][..], &answers].concat()).await;
         // Unlike other streams, this one panics if it is polled after its end.
         let next = move |left: u8| async move { left.checked_sub(1).map(|left| (block(), left)) };
         let blocks = futures::stream::unfold(3, next);
@@ -326,7 +326,7 @@ async fn numbers_are_parsed_from_kubo_and_js_ipfs() {
         r#"{"RepoSize":7,"StorageMax":18446744073709551615}"#,
         r#"{"RepoSize":"7","StorageMax":"18446744073709551615"}"#,
     ] {
-        let fake = Fake::answering(&[&sized("200 OK", "application/json", body)]).await;
+        let fake = FakeDaemon::answering(&[&sized("200 OK", "application/json", body)]).await;
         let stat = client(fake.address).repo_stat().await.unwrap();
         assert_eq!((stat.size, stat.storage_max), (7, u64::MAX));
         assert_eq!(fake.paths(), ["/api/v0/repo/stat?size-only=true"]);

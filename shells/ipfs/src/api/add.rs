@@ -1,27 +1,27 @@
 //! The command `add`.
 
-mod names;
 mod options;
-mod told;
+mod part_metadata;
+mod report;
 
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
-use self::names::{Carried, carried};
 use self::options::options;
-use self::told::Told;
+use self::part_metadata::{PartMetadata, parse_field_name};
+use self::report::Reporter;
 use super::multipart::{Multipart, PartKind};
 use super::pins::pin_name;
-use super::reply::{Failure, Reply, running};
+use super::reply::{Failure, Reply, stream_lines};
 use super::request::{Call, read_part};
 use crate::unixfs::{AddOptions, Added, Adder, Metadata, Name};
-use crate::{Adding, Block, Node};
+use crate::{Block, Node, Upload};
 
 /// Maximal length of a symbolic link's target, bytes; no known system has longer ones.
 const TARGET_MAX: usize = 4096;
 
 /// Queued blocks when only the hash is wanted; they are dropped.
-const HASHED: usize = 16;
+const DISCARDED_BLOCKS: usize = 16;
 
 /// Handles `add`.
 pub(super) async fn add(mut call: Call) -> Result<Reply, Failure> {
@@ -40,17 +40,17 @@ pub(super) async fn add(mut call: Call) -> Result<Reply, Failure> {
     // Contradictory options must fail with a status, not in a trailer.
     let target = plan.target()?;
     let parts = call.multipart()?;
-    running(move |sink| async move {
-        let told = Told {
+    stream_lines(move |sink| async move {
+        let reporter = Reporter {
             progress: call.flag("progress", false),
             silent: call.flag("silent", false),
             keep_mode: call.flag("preserve-mode", false),
             keep_mtime: call.flag("preserve-mtime", false),
-            top: Carried::default(),
+            top: PartMetadata::default(),
             call,
             sink,
         };
-        upload(told, plan, target, parts, pin.then_some(name)).await
+        upload(reporter, plan, target, parts, pin.then_some(name)).await
     })
 }
 
@@ -65,7 +65,7 @@ impl Plan {
     fn target(&self) -> Result<Target, Failure> {
         let options = self.options.clone();
         if self.only_hash {
-            Target::hashing(options)
+            Target::hash_only(options)
         } else {
             Ok(Target::Node(self.node.add(options)?))
         }
@@ -74,7 +74,7 @@ impl Plan {
 
 /// The current top-level entry of the upload.
 #[derive(Default)]
-struct Top {
+struct TopEntry {
     name: Name,
     /// True if it is a directory or follows one.
     directories: bool,
@@ -82,39 +82,42 @@ struct Top {
 
 /// Position of a part among the top-level entries.
 #[derive(Clone, Copy)]
-struct Place {
+struct Position {
     /// True if the part is the first of a top-level entry.
-    begins: bool,
+    starts_entry: bool,
     /// True if the part starts another upload.
-    another: bool,
+    starts_upload: bool,
 }
 
-impl Top {
+impl TopEntry {
     /// Records a part. Kubo adds each top-level entry on its own. Here files are added together, which costs
     /// one sync for all, until a name repeats (`is_taken`) or a directory is complete.
-    fn note(&mut self, path: &[u8], directory: bool, is_taken: impl Fn(&[u8]) -> bool) -> Place {
+    fn record(&mut self, path: &[u8], directory: bool, is_taken: impl Fn(&[u8]) -> bool) -> Position {
         let top = path.split(|byte| *byte == b'/').next().unwrap_or_default();
         let nested = path.len() > top.len();
-        let begins = !nested || top != self.name.as_bytes();
-        let another = begins && (self.directories || (!top.is_empty() && is_taken(top)));
-        if begins {
+        let starts_entry = !nested || top != self.name.as_bytes();
+        let starts_upload = starts_entry && (self.directories || (!top.is_empty() && is_taken(top)));
+        if starts_entry {
             self.name = top.into();
         }
-        self.directories = (self.directories && !another) || directory || nested;
-        Place { begins, another }
+        self.directories = (self.directories && !starts_upload) || directory || nested;
+        Position {
+            starts_entry,
+            starts_upload,
+        }
     }
 }
 
 /// Destination of the blocks.
 enum Target {
-    Node(Adding),
+    Node(Upload),
     /// None: only the CIDs are wanted.
     Hash(Adder),
 }
 
 impl Target {
-    fn hashing(options: AddOptions) -> Result<Self, Failure> {
-        let (sender, mut blocks) = mpsc::channel::<Block>(HASHED);
+    fn hash_only(options: AddOptions) -> Result<Self, Failure> {
+        let (sender, mut blocks) = mpsc::channel::<Block>(DISCARDED_BLOCKS);
         let adder = Adder::new(options, sender)?;
         // Ends when the adder drops the sender.
         tokio::spawn(async move { while blocks.recv().await.is_some() {} });
@@ -123,15 +126,15 @@ impl Target {
 
     fn has_top(&self, name: &[u8]) -> bool {
         match self {
-            Target::Node(adding) => adding.has_top(name),
+            Target::Node(upload) => upload.has_top(name),
             Target::Hash(adder) => adder.has_top(name),
         }
     }
 
-    async fn make_room(&mut self, path: &[u8], told: mpsc::Sender<Added>) -> Result<(), Failure> {
+    async fn make_room(&mut self, path: &[u8], built: mpsc::Sender<Added>) -> Result<(), Failure> {
         match self {
-            Target::Node(adding) => adding.make_room(path, told).await?,
-            Target::Hash(adder) => adder.make_room(path, told).await?,
+            Target::Node(upload) => upload.make_room(path, built).await?,
+            Target::Hash(adder) => adder.make_room(path, built).await?,
         }
         Ok(())
     }
@@ -145,79 +148,79 @@ impl Target {
     ) -> Result<Added, Failure> {
         let content = StreamReader::new(parts.content());
         Ok(match self {
-            Target::Node(adding) => adding.file(path, meta, content, progress).await?,
+            Target::Node(upload) => upload.file(path, meta, content, progress).await?,
             Target::Hash(adder) => adder.file(path, meta, content, progress).await?,
         })
     }
 
     async fn symlink(&mut self, path: &[u8], meta: Metadata, target: &[u8]) -> Result<Added, Failure> {
         Ok(match self {
-            Target::Node(adding) => adding.symlink(path, meta, target).await?,
+            Target::Node(upload) => upload.symlink(path, meta, target).await?,
             Target::Hash(adder) => adder.symlink(path, meta, target).await?,
         })
     }
 
     fn directory(&mut self, path: &[u8], meta: Metadata) -> Result<(), Failure> {
         match self {
-            Target::Node(adding) => adding.directory(path, meta)?,
+            Target::Node(upload) => upload.directory(path, meta)?,
             Target::Hash(adder) => adder.directory(path, meta)?,
         }
         Ok(())
     }
 
-    async fn finish(self, pin: Option<String>, told: mpsc::Sender<Added>) -> Result<(), Failure> {
+    async fn finish(self, pin: Option<String>, built: mpsc::Sender<Added>) -> Result<(), Failure> {
         match self {
-            Target::Node(adding) => adding.finish(pin, told).await?,
-            Target::Hash(adder) => adder.finish(told).await?,
+            Target::Node(upload) => upload.finish(pin, built).await?,
+            Target::Hash(adder) => adder.finish(built).await?,
         };
         Ok(())
     }
 }
 
 async fn upload(
-    mut told: Told,
+    mut reporter: Reporter,
     plan: Plan,
     mut target: Target,
     mut parts: Multipart,
     pin: Option<String>,
 ) -> Result<(), Failure> {
     let mut any = false;
-    let mut top = Top::default();
+    let mut top = TopEntry::default();
     while let Some(head) = parts.next_part().await.map_err(Failure::failed)? {
         any = true;
         let (path, kind) = (head.path(), head.kind());
-        let carried = carried(&head.name);
-        let meta = told.meta(carried);
+        let sent = parse_field_name(&head.name);
+        let meta = reporter.recorded_metadata(sent);
         if !plan.options.wrap {
-            let place = top.note(&path, kind == PartKind::Directory, |name| target.has_top(name));
-            if place.another {
+            let position = top.record(&path, kind == PartKind::Directory, |name| target.has_top(name));
+            if position.starts_upload {
                 let complete = std::mem::replace(&mut target, plan.target()?);
-                told.finished(complete, pin.clone()).await?;
+                reporter.finish(complete, pin.clone()).await?;
             }
-            if place.begins {
-                told.top = if path.contains(&b'/') {
-                    Carried::default()
+            if position.starts_entry {
+                reporter.top = if path.contains(&b'/') {
+                    PartMetadata::default()
                 } else {
-                    carried
+                    sent
                 };
             }
         }
-        told.make_room(&mut target, &path).await?;
+        reporter.make_room(&mut target, &path).await?;
         match kind {
             PartKind::Directory => target.directory(&path, meta)?,
             PartKind::Symlink => {
                 let link = read_part(&mut parts, TARGET_MAX).await?;
                 let added = target.symlink(&path, meta, &link).await?;
-                told.added(&added).await?;
+                reporter.report(&added).await?;
             }
             PartKind::File => {
-                let added = told.file(&mut target, &path, meta, &mut parts).await?;
-                told.added(&added).await?;
+                let added = reporter.file(&mut target, &path, meta, &mut parts).await?;
+                reporter.report(&added).await?;
             }
         }
     }
     if !any {
         return Err(Failure::failed("expected a file argument"));
     }
-    told.finished(target, pin).await
+    reporter.finish(target, pin).await
 }

@@ -5,7 +5,7 @@ use cid::Version;
 use futures::StreamExt;
 use serde::Serialize;
 
-use super::reply::{Failure, Reply, Sink, running};
+use super::reply::{Failure, LineSender, Reply, stream_lines};
 use super::request::{Call, read_part};
 use crate::{Block, Error, PinMode, codec, hash};
 
@@ -52,21 +52,21 @@ pub(super) async fn stat(call: Call) -> Result<Reply, Failure> {
         None => call.node.get(cid).await?.len() as u64,
     };
     Reply::once(&Stat {
-        key: call.show(&cid),
+        key: call.format_cid(&cid),
         size,
     })
 }
 
 /// CID version, codec and hash function that `block/put` and `dag/put` use.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Form {
+pub(super) struct CidFormat {
     pub(super) version: Version,
     pub(super) codec: u64,
     pub(super) hash: u64,
 }
 
 /// Returns the code of a codec, given its name.
-pub(super) fn codec_named(name: &str) -> Option<u64> {
+pub(super) fn codec_by_name(name: &str) -> Option<u64> {
     Some(match name {
         "raw" => codec::RAW,
         "dag-pb" | "protobuf" | "v0" => codec::DAG_PB,
@@ -80,13 +80,14 @@ pub(super) fn codec_named(name: &str) -> Option<u64> {
 }
 
 /// Returns the code of a hash function, given its name.
-pub(super) fn hash_named(name: &str) -> Result<u64, Failure> {
-    hash::named(name).ok_or_else(|| Failure::failed(format!("unrecognized multihash function: {name}")))
+pub(super) fn hash_by_name(name: &str) -> Result<u64, Failure> {
+    hash::code_by_name(name)
+        .ok_or_else(|| Failure::failed(format!("unrecognized multihash function: {name}")))
 }
 
-impl Form {
+impl CidFormat {
     fn of(call: &Call) -> Result<Self, Failure> {
-        let hash = hash_named(call.text("mhtype").unwrap_or("sha2-256"))?;
+        let hash = hash_by_name(call.text("mhtype").unwrap_or("sha2-256"))?;
         let format = call.text("format").filter(|format| !format.is_empty());
         let asked = call.text("cid-codec");
         if format.is_some() && asked.is_some_and(|asked| asked != "raw") {
@@ -95,13 +96,13 @@ impl Form {
         }
         let name = format.or(asked).unwrap_or("raw");
         let codec =
-            codec_named(name).ok_or_else(|| Failure::failed(format!("unrecognized codec: {name}")))?;
+            codec_by_name(name).ok_or_else(|| Failure::failed(format!("unrecognized codec: {name}")))?;
         let version = if format == Some("v0") {
             Version::V0
         } else {
             Version::V1
         };
-        let form = Form { version, codec, hash };
+        let form = CidFormat { version, codec, hash };
         match call.number("mhlen") {
             // Truncated hashes are insecure; Kubo's own callers send the full length.
             Some(length) if length >= 0 && !form.has_length(length) => Err(Failure::failed(format!(
@@ -117,7 +118,7 @@ impl Form {
     }
 
     pub(super) fn name(self, data: &[u8]) -> Result<Cid, Failure> {
-        Ok(hash::name(self.version, self.codec, self.hash, data)?)
+        Ok(hash::compute_cid(self.version, self.codec, self.hash, data)?)
     }
 }
 
@@ -134,10 +135,10 @@ pub(super) fn check_size(size: usize) -> Result<(), Failure> {
 
 /// Handles `block/put`: stores one block per part.
 pub(super) async fn put(mut call: Call) -> Result<Reply, Failure> {
-    let form = Form::of(&call)?;
+    let form = CidFormat::of(&call)?;
     let mut parts = call.multipart()?;
-    running(move |sink| async move {
-        let _hold = call.node.hold();
+    stream_lines(move |sink| async move {
+        let _guard = call.node.protect_from_gc();
         let mut group = Group {
             call,
             sink,
@@ -162,7 +163,7 @@ pub(super) async fn put(mut call: Call) -> Result<Reply, Failure> {
 
 struct Group {
     call: Call,
-    sink: Sink,
+    sink: LineSender,
     blocks: Vec<Block>,
     bytes: usize,
 }
@@ -191,7 +192,7 @@ impl Group {
             }
             self.sink
                 .send(&Stat {
-                    key: self.call.show(&cid),
+                    key: self.call.format_cid(&cid),
                     size: data.len() as u64,
                 })
                 .await?;
@@ -203,7 +204,7 @@ impl Group {
 /// Handles `block/rm`.
 pub(super) async fn rm(call: Call) -> Result<Reply, Failure> {
     let (force, quiet) = (call.flag("force", false), call.flag("quiet", false));
-    running(move |sink| async move {
+    stream_lines(move |sink| async move {
         for arg in &call.args {
             let cid = call.resolve(arg).await?;
             let error = if force || call.node.has(&cid)? {
@@ -217,7 +218,7 @@ pub(super) async fn rm(call: Call) -> Result<Reply, Failure> {
             };
             if !(quiet && error.is_empty()) {
                 sink.send(&Removed {
-                    hash: call.show(&cid),
+                    hash: call.format_cid(&cid),
                     error,
                 })
                 .await?;

@@ -9,13 +9,13 @@ use super::{add, blocks, config, dags, files, info, pins, repo};
 
 /// Type of an option's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum OptionType {
     Text,
     Bool,
     Number,
 }
 
-type Options = &'static [(&'static [&'static str], Kind)];
+type Options = &'static [(&'static [&'static str], OptionType)];
 
 /// A command with its arguments and options.
 pub(super) struct Command {
@@ -30,7 +30,7 @@ pub(super) struct Command {
 }
 
 impl Command {
-    pub(super) fn known_options(&self) -> impl Iterator<Item = (&'static [&'static str], Kind)> {
+    pub(super) fn known_options(&self) -> impl Iterator<Item = (&'static [&'static str], OptionType)> {
         self.options.iter().copied()
     }
 
@@ -45,7 +45,7 @@ impl Command {
 }
 
 /// Result of looking up a path.
-pub(super) enum Found {
+pub(super) enum Lookup {
     /// A command, and the last segment of the path if that is an argument.
     Command(&'static Command, Option<String>),
     Unknown,
@@ -64,13 +64,13 @@ const ABSENT: [&str; 7] = [
 ];
 
 /// Finds a command by its path, or by the path without its last segment, which is then an argument.
-pub(super) fn find(path: &str) -> Found {
+pub(super) fn find(path: &str) -> Lookup {
     let exact = |path: &str| COMMANDS.iter().find(|command| command.path == path);
     if let Some(command) = exact(path) {
-        return Found::Command(command, None);
+        return Lookup::Command(command, None);
     }
     if ABSENT.contains(&path) {
-        return Found::Unknown;
+        return Lookup::Unknown;
     }
     let above = path
         .rsplit_once('/')
@@ -78,9 +78,9 @@ pub(super) fn find(path: &str) -> Found {
     match above {
         Some((command, last)) if !last.is_empty() => {
             let last = percent_encoding::percent_decode_str(last).decode_utf8_lossy();
-            Found::Command(command, Some(last.into_owned()))
+            Lookup::Command(command, Some(last.into_owned()))
         }
-        Some(_) | None => Found::Unknown,
+        Some(_) | None => Lookup::Unknown,
     }
 }
 
@@ -90,7 +90,7 @@ macro_rules! command {
             path: $path,
             args: &[$($arg),*],
             file: false,
-            options: &[$((&$names, Kind::$kind)),*],
+            options: &[$((&$names, OptionType::$kind)),*],
             run: |call| Box::pin($run(call)),
         }
     };
@@ -172,24 +172,24 @@ static COMMANDS: &[Command] = &[
 
 /// Entry of the answer to `commands`.
 #[derive(Serialize)]
-pub(super) struct Described {
+pub(super) struct CommandDescription {
     #[serde(rename = "Name")]
     name: String,
     #[serde(rename = "Subcommands")]
-    subcommands: Vec<Described>,
+    subcommands: Vec<CommandDescription>,
     #[serde(rename = "Options")]
-    options: Vec<DescribedOption>,
+    options: Vec<OptionDescription>,
 }
 
 #[derive(Serialize)]
-struct DescribedOption {
+struct OptionDescription {
     #[serde(rename = "Names")]
     names: &'static [&'static str],
 }
 
 /// Returns the tree of all commands.
-pub(super) fn described() -> Described {
-    let mut root = Described {
+pub(super) fn command_tree() -> CommandDescription {
+    let mut root = CommandDescription {
         name: "ipfs".to_owned(),
         subcommands: Vec::new(),
         options: Vec::new(),
@@ -199,7 +199,7 @@ pub(super) fn described() -> Described {
         for name in command.path.split('/') {
             let known = at.subcommands.iter().position(|it| it.name == name);
             let index = known.unwrap_or_else(|| {
-                let new = Described {
+                let new = CommandDescription {
                     name: name.to_owned(),
                     subcommands: Vec::new(),
                     options: Vec::new(),
@@ -211,7 +211,7 @@ pub(super) fn described() -> Described {
         }
         at.options = command
             .known_options()
-            .map(|(names, _)| DescribedOption { names })
+            .map(|(names, _)| OptionDescription { names })
             .collect();
     }
     root
@@ -237,7 +237,7 @@ mod tests {
         let missing: Vec<&str> = missing.collect();
         assert!(missing.len() > 20, "{missing:?}");
         for path in missing {
-            assert!(matches!(find(path), Found::Unknown), "{path} is there");
+            assert!(matches!(find(path), Lookup::Unknown), "{path} is there");
         }
     }
 }

@@ -7,9 +7,9 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::io::StreamReader;
 
-use super::blocks::{Form, check_size, codec_named, hash_named};
+use super::blocks::{CidFormat, check_size, codec_by_name, hash_by_name};
 use super::pins::pin_name;
-use super::reply::{Failure, Reply, Sink, running};
+use super::reply::{Failure, LineSender, Reply, stream_lines};
 use super::repo::{Link, RefLine};
 use super::request::{Call, read_part};
 use crate::dag::Visited;
@@ -48,19 +48,20 @@ struct CidLine {
 
 /// Handles `dag/put`: stores one node per part.
 pub(super) async fn put(mut call: Call) -> Result<Reply, Failure> {
-    let named =
-        |name: &str| codec_named(name).ok_or_else(|| Failure::failed(format!("unrecognized codec: {name}")));
+    let named = |name: &str| {
+        codec_by_name(name).ok_or_else(|| Failure::failed(format!("unrecognized codec: {name}")))
+    };
     let input = named(call.text("input-codec").unwrap_or("dag-json"))?;
     let store = named(call.text("store-codec").unwrap_or("dag-cbor"))?;
-    let hash = hash_named(call.text("hash").unwrap_or("sha2-256"))?;
-    let form = Form {
+    let hash = hash_by_name(call.text("hash").unwrap_or("sha2-256"))?;
+    let form = CidFormat {
         version: cid::Version::V1,
         codec: store,
         hash,
     };
     let mut parts = call.multipart()?;
-    running(move |sink| async move {
-        let _hold = call.node.hold();
+    stream_lines(move |sink| async move {
+        let _guard = call.node.protect_from_gc();
         while parts.next_part().await.map_err(Failure::failed)?.is_some() {
             let data = codec::recode(read_part(&mut parts, INPUT_MAX).await?.into(), input, store)?;
             check_size(data.len())?;
@@ -73,7 +74,9 @@ pub(super) async fn put(mut call: Call) -> Result<Reply, Failure> {
             }
             call.node.sync().await?;
             sink.send(&CidLine {
-                cid: Link { cid: call.show(&cid) },
+                cid: Link {
+                    cid: call.format_cid(&cid),
+                },
             })
             .await?;
         }
@@ -99,7 +102,7 @@ pub(super) async fn resolve(call: Call) -> Result<Reply, Failure> {
         .collect();
     Reply::once(&Resolved {
         cid: Link {
-            cid: call.show(&resolved.cid),
+            cid: call.format_cid(&resolved.cid),
         },
         rest,
     })
@@ -136,14 +139,14 @@ struct Stats {
 /// Handles `dag/import`: imports one CAR per part, then pins the roots, whose blocks must be local by then.
 pub(super) async fn import(mut call: Call) -> Result<Reply, Failure> {
     let mut parts = call.multipart()?;
-    running(move |sink| async move {
-        let _hold = call.node.hold();
+    stream_lines(move |sink| async move {
+        let _guard = call.node.protect_from_gc();
         let (mut roots, mut blocks, mut bytes) = (Vec::new(), 0, 0);
         while parts.next_part().await.map_err(Failure::failed)?.is_some() {
             let car = StreamReader::new(parts.content());
             let imported = call.node.dag_import(car).await;
             let (new_roots, new_blocks, new_bytes) =
-                imported.map_err(|error| Failure::from(error).within("import failed: "))?;
+                imported.map_err(|error| Failure::from(error).with_prefix("import failed: "))?;
             roots.extend(new_roots);
             (blocks, bytes) = (blocks + new_blocks, bytes + new_bytes);
         }
@@ -154,7 +157,9 @@ pub(super) async fn import(mut call: Call) -> Result<Reply, Failure> {
                 let pin_error = pinned.err().map(|error| error.to_string()).unwrap_or_default();
                 sink.send(&RootLine {
                     root: Root {
-                        cid: Link { cid: call.show(&cid) },
+                        cid: Link {
+                            cid: call.format_cid(&cid),
+                        },
                         pin_error,
                     },
                 })
@@ -215,8 +220,8 @@ fn is_zero(number: &u64) -> bool {
 /// Handles `dag/stat`: statistics of each root, and of all together, with shared blocks counted once.
 pub(super) async fn stat(call: Call) -> Result<Reply, Failure> {
     let progress = call.flag("progress", true);
-    running(move |sink| async move {
-        let mut stats = Measured::default();
+    stream_lines(move |sink| async move {
+        let mut stats = StatCollector::default();
         for arg in &call.args {
             let root = call.resolve(arg).await?;
             measure(&call, root, &mut stats, progress.then_some(&sink)).await?;
@@ -227,14 +232,14 @@ pub(super) async fn stat(call: Call) -> Result<Reply, Failure> {
 
 /// Statistics of the roots walked so far.
 #[derive(Default)]
-struct Measured {
+struct StatCollector {
     seen: Visited,
     unique_blocks: u64,
     total_size: u64,
     roots: Vec<DagStat>,
 }
 
-impl Measured {
+impl StatCollector {
     /// Counts a block of the last root.
     fn add(&mut self, cid: &crate::Cid, size: u64) {
         if self.seen.insert(cid) {
@@ -266,11 +271,11 @@ impl Measured {
 async fn measure(
     call: &Call,
     root: crate::Cid,
-    stats: &mut Measured,
-    sink: Option<&Sink>,
+    stats: &mut StatCollector,
+    sink: Option<&LineSender>,
 ) -> Result<(), Failure> {
     stats.roots.push(DagStat {
-        cid: call.show(&root),
+        cid: call.format_cid(&root),
         size: 0,
         num_blocks: 0,
     });
@@ -283,7 +288,7 @@ async fn measure(
         };
         stats.add(&to, size);
         if let Some(sink) = sink {
-            sink.offer(&DagStats {
+            sink.try_send(&DagStats {
                 unique_blocks: 0,
                 total_size: stats.total_size,
                 shared_size: 0,
@@ -318,7 +323,7 @@ pub(super) async fn refs(call: Call) -> Result<Reply, Failure> {
         .and_then(|limit| Instant::now().checked_add(limit));
     // The answer as a whole has this deadline, too; Kubo, however, reports it in a line.
     let deadline = deadline.and_then(|deadline| deadline.checked_sub(TIMEOUT_HEADSTART));
-    running(move |sink| async move {
+    stream_lines(move |sink| async move {
         for arg in &call.args {
             let walk = refs_of(&call, arg, depth, unique, &format, &sink);
             let walked = match deadline {
@@ -346,14 +351,14 @@ async fn refs_of(
     depth: Option<u64>,
     unique: bool,
     format: &str,
-    sink: &Sink,
+    sink: &LineSender,
 ) -> Result<(), Failure> {
     let root = call.resolve(arg).await?;
     let mut walk = call.node.refs(root, depth, unique);
     while let Some(step) = walk.try_next().await? {
         let text = format
-            .replace("<src>", &call.show(&step.from))
-            .replace("<dst>", &call.show(&step.to))
+            .replace("<src>", &call.format_cid(&step.from))
+            .replace("<dst>", &call.format_cid(&step.to))
             .replace("<linkname>", &step.name);
         sink.send(&RefLine {
             text,

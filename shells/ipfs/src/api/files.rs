@@ -177,7 +177,7 @@ fn entry(call: &Call, entry: DirEntry) -> Entry {
     };
     Entry {
         name: entry.name.to_string(),
-        hash: call.show(&entry.cid),
+        hash: call.format_cid(&entry.cid),
         size: target.bytes,
         kind,
         target: target.link_target.unwrap_or_default().to_string(),
@@ -201,7 +201,7 @@ pub(super) async fn ls(call: Call) -> Result<Reply, Failure> {
             let mut entries = call.node.ls(cid, resolve).await?;
             let mut links = Vec::new();
             while let Some(entry) = entries.try_next().await? {
-                let entry = shown(&call, entry, resolve);
+                let entry = to_entry(&call, entry, resolve);
                 held.grow(entry.weight())?;
                 links.push(entry);
             }
@@ -226,13 +226,13 @@ pub(super) async fn ls(call: Call) -> Result<Reply, Failure> {
             .map_ok(move |(hash, entry)| Objects {
                 objects: vec![Object {
                     hash,
-                    links: vec![shown(&call, entry, resolve)],
+                    links: vec![to_entry(&call, entry, resolve)],
                 }],
             }),
     )
 }
 
-fn shown(call: &Call, found: DirEntry, resolve: bool) -> Entry {
+fn to_entry(call: &Call, found: DirEntry, resolve: bool) -> Entry {
     let shown = entry(call, found);
     // 0 means unknown: the entry was not fetched.
     if resolve {

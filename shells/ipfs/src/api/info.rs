@@ -91,7 +91,7 @@ pub(super) async fn version(call: Call) -> Result<Reply, Failure> {
 
 /// Handles `commands`.
 pub(super) async fn commands(_: Call) -> Result<Reply, Failure> {
-    Reply::once(&commands::described())
+    Reply::once(&commands::command_tree())
 }
 
 #[derive(Serialize)]
@@ -273,7 +273,7 @@ pub(super) async fn resolve(call: Call) -> Result<Reply, Failure> {
         .map(|segment| format!("/{segment}"))
         .collect();
     Reply::once(&Resolved {
-        path: format!("/ipfs/{}{rest}", call.show(&resolved.cid)),
+        path: format!("/ipfs/{}{rest}", call.format_cid(&resolved.cid)),
     })
 }
 

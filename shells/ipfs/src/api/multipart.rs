@@ -63,11 +63,10 @@ enum Stage {
 
 impl Multipart {
     /// Starts reading `body`, whose parts are separated by `boundary`.
-    pub fn new<S, E>(body: S, boundary: &str) -> Self
-    where
-        S: Stream<Item = Result<Bytes, E>> + Send + 'static,
-        E: std::fmt::Display,
-    {
+    pub fn new<E: std::fmt::Display>(
+        body: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
+        boundary: &str,
+    ) -> Self {
         let body = body.map(|piece| piece.map_err(|error| MultipartError::Read(error.to_string())));
         Multipart {
             body: body.boxed(),

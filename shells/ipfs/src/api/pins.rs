@@ -9,9 +9,9 @@ use crate::Cid;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 
-use super::reply::{Failure, Reply, Sink, running};
+use super::kubo_types::{PIN_NAME_MAX, PinKey, PinKinds, PinLine, Pins};
+use super::reply::{Failure, LineSender, Reply, stream_lines};
 use super::request::Call;
-use super::shapes::{PIN_NAME_MAX, PinKey, PinKinds, PinLine, Pins};
 use crate::{Error, Pin, PinFilter, PinMode, Progress};
 
 /// Interval of progress reports of a running pin.
@@ -47,13 +47,13 @@ pub(super) async fn add(call: Call) -> Result<Reply, Failure> {
     };
     let name = pin_name(call.text("name"))?;
     if call.flag("progress", false) {
-        return running(move |sink| async move { add_telling(&call, mode, &name, &sink).await });
+        return stream_lines(move |sink| async move { add_with_progress(&call, mode, &name, &sink).await });
     }
     let mut pins = Vec::with_capacity(call.args.len());
     for arg in &call.args {
         let cid = call.resolve(arg).await?;
         pin(&call, cid, mode, &name, |_| ()).await?;
-        pins.push(call.show(&cid));
+        pins.push(call.format_cid(&cid));
     }
     Reply::once(&Pins { pins })
 }
@@ -80,11 +80,11 @@ async fn pin(
         Err(Error::Pinned { cid, .. }) => {
             Err(Failure::failed(format!("pin: {cid} already pinned recursively")))
         }
-        Err(error) => Err(Failure::from(error).within("pin: ")),
+        Err(error) => Err(Failure::from(error).with_prefix("pin: ")),
     }
 }
 
-async fn add_telling(call: &Call, mode: PinMode, name: &str, sink: &Sink) -> Result<(), Failure> {
+async fn add_with_progress(call: &Call, mode: PinMode, name: &str, sink: &LineSender) -> Result<(), Failure> {
     let seen = Mutex::new(Progress::default());
     let read = || *seen.lock().unwrap_or_else(PoisonError::into_inner);
     let (mut pins, mut before) = (Vec::new(), Progress::default());
@@ -107,7 +107,7 @@ async fn add_telling(call: &Call, mode: PinMode, name: &str, sink: &Sink) -> Res
             }
         }
         before = read();
-        pins.push(call.show(&cid));
+        pins.push(call.format_cid(&cid));
     }
     if before.blocks > 0 {
         sink.send(&Progressed::from(before)).await?;
@@ -127,7 +127,7 @@ pub(super) async fn rm(call: Call) -> Result<Reply, Failure> {
             return Err(Failure::failed(format!("{cid} is pinned recursively")));
         }
         match call.node.unpin(&cid).await {
-            Ok(PinMode::Recursive | PinMode::Direct) => pins.push(call.show(&cid)),
+            Ok(PinMode::Recursive | PinMode::Direct) => pins.push(call.format_cid(&cid)),
             Err(Error::NotPinned(_)) => return Err(not_pinned()),
             Err(error) => return Err(error.into()),
         }
@@ -213,7 +213,7 @@ fn list(call: Call, wanted: PinKinds, names: bool) -> stream::BoxStream<'static,
             let (pin, kind) = pin?;
             let name = if names { pin.name } else { String::new() };
             Ok(PinLine {
-                cid: call.show(&pin.cid),
+                cid: call.format_cid(&pin.cid),
                 name,
                 kind: kind.to_owned(),
             })
@@ -231,7 +231,7 @@ fn shows(wanted: PinKinds, mode: PinMode) -> bool {
 async fn status(call: &Call, arg: &str, wanted: PinKinds, names: bool) -> Result<PinLine, Failure> {
     let cid = call.resolve(arg).await?;
     let listed = |pin: Pin| PinLine {
-        cid: call.show(&pin.cid),
+        cid: call.format_cid(&pin.cid),
         name: if names { pin.name } else { String::new() },
         kind: pin.mode.as_str().to_owned(),
     };
@@ -243,11 +243,11 @@ async fn status(call: &Call, arg: &str, wanted: PinKinds, names: bool) -> Result
     }
     // Also for a block that is pinned itself, if that mode is not asked for.
     if wanted.indirect
-        && let Some(root) = call.node.indirect_through(&cid).await?
+        && let Some(root) = call.node.recursive_pin_above(&cid).await?
     {
-        let kind = format!("indirect through {}", call.show(&root));
+        let kind = format!("indirect through {}", call.format_cid(&root));
         return Ok(PinLine {
-            cid: call.show(&cid),
+            cid: call.format_cid(&cid),
             name: String::new(),
             kind,
         });
@@ -270,7 +270,7 @@ pub(super) async fn update(call: Call) -> Result<Reply, Failure> {
         call.node.pin_update(&from, to, call.flag("unpin", true)).await?;
     }
     Reply::once(&Pins {
-        pins: vec![call.show(&from), call.show(&to)],
+        pins: vec![call.format_cid(&from), call.format_cid(&to)],
     })
 }
 
@@ -300,7 +300,7 @@ pub(super) async fn verify(call: Call) -> Result<Reply, Failure> {
         return Err(Failure::failed(message));
     }
     let local = call.node.offline();
-    running(move |sink| async move {
+    stream_lines(move |sink| async move {
         let filter = PinFilter {
             mode: Some(PinMode::Recursive),
             name: None,
@@ -313,7 +313,7 @@ pub(super) async fn verify(call: Call) -> Result<Reply, Failure> {
             while let Some(step) = walk.next().await {
                 if let Err(error) = step {
                     bad.push(BadNode {
-                        cid: call.show(&pin.cid),
+                        cid: call.format_cid(&pin.cid),
                         error: error.to_string(),
                     });
                     break;
@@ -321,7 +321,7 @@ pub(super) async fn verify(call: Call) -> Result<Reply, Failure> {
             }
             if verbose || !bad.is_empty() {
                 sink.send(&Verified {
-                    cid: call.show(&pin.cid),
+                    cid: call.format_cid(&pin.cid),
                     ok: bad.is_empty(),
                     bad,
                 })

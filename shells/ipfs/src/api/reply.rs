@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use super::API_VERSION;
-use super::shapes::ErrorBody;
+use super::kubo_types::ErrorBody;
 
 /// Body of every answer.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -68,7 +68,7 @@ impl Failure {
     }
 
     /// Prefixes the message.
-    pub(super) fn within(self, what: &str) -> Self {
+    pub(super) fn with_prefix(self, what: &str) -> Self {
         Failure {
             message: format!("{what}{}", self.message),
             ..self
@@ -286,9 +286,9 @@ pub(super) fn json_line(value: &impl Serialize) -> Bytes {
 
 /// Sending half of a running command's lines.
 #[derive(Clone)]
-pub(super) struct Sink(mpsc::Sender<Bytes>);
+pub(super) struct LineSender(mpsc::Sender<Bytes>);
 
-impl Sink {
+impl LineSender {
     /// Sends a line, waiting for room.
     pub(super) async fn send(&self, value: &impl Serialize) -> Result<(), Failure> {
         let sent = self.0.send(json_line(value)).await;
@@ -296,16 +296,16 @@ impl Sink {
     }
 
     /// Sends a line if there is room; for progress lines, which the next one supersedes.
-    pub(super) fn offer(&self, value: &impl Serialize) {
+    pub(super) fn try_send(&self, value: &impl Serialize) {
         // A full sink means that the reader has yet to read earlier progress.
         let _ = self.0.try_send(json_line(value));
     }
 }
 
 /// Runs a command that sends lines while it works. Dropping the answer stops it.
-pub(super) fn running<F, W>(work: F) -> Result<Reply, Failure>
+pub(super) fn stream_lines<F, W>(work: F) -> Result<Reply, Failure>
 where
-    F: FnOnce(Sink) -> W,
+    F: FnOnce(LineSender) -> W,
     W: Future<Output = Result<(), Failure>> + Send + 'static,
 {
     struct Running {
@@ -314,7 +314,7 @@ where
         failure: Option<Failure>,
     }
     let (sender, lines) = mpsc::channel(SINK);
-    let work: BoxFuture<'static, _> = Box::pin(work(Sink(sender)));
+    let work: BoxFuture<'static, _> = Box::pin(work(LineSender(sender)));
     let start = Running {
         lines,
         work: Some(work),

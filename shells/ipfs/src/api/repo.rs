@@ -4,7 +4,7 @@ use crate::Cid;
 use futures::stream::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
-use super::reply::{Failure, Reply, running};
+use super::reply::{Failure, Reply, stream_lines};
 use super::request::Call;
 use crate::{Block, Collected, hash};
 
@@ -27,7 +27,7 @@ pub(super) struct RefLine {
 pub(super) async fn local_refs(call: Call) -> Result<Reply, Failure> {
     let refs = call.node.local_refs().map_err(Failure::from);
     Reply::objects(refs.map_ok(move |cid| RefLine {
-        text: call.show(&cid),
+        text: call.format_cid(&cid),
         error: String::new(),
     }))
 }
@@ -79,14 +79,16 @@ struct GcLine {
 pub(super) async fn gc(call: Call) -> Result<Reply, Failure> {
     let silent = call.flag("silent", false);
     let stream_errors = call.flag("stream-errors", false);
-    running(move |sink| async move {
+    stream_lines(move |sink| async move {
         let mut collected = call.node.gc();
         let mut last: Option<GcLine> = None;
         while let Some(step) = collected.next().await {
             let next = match step {
                 Ok(Collected::Removed(_)) if silent => None,
                 Ok(Collected::Removed(cid)) => Some(GcLine {
-                    key: Some(Link { cid: call.show(&cid) }),
+                    key: Some(Link {
+                        cid: call.format_cid(&cid),
+                    }),
                     ..GcLine::default()
                 }),
                 Ok(Collected::Freed { bytes }) => {
@@ -145,7 +147,7 @@ struct Verified {
 
 /// Handles `repo/verify`: reads and hashes every block.
 pub(super) async fn verify(call: Call) -> Result<Reply, Failure> {
-    running(move |sink| async move {
+    stream_lines(move |sink| async move {
         let (mut seen, mut corrupt) = (0, 0);
         let mut refs = call.node.local_refs();
         while let Some(cid) = refs.try_next().await? {
@@ -158,7 +160,7 @@ pub(super) async fn verify(call: Call) -> Result<Reply, Failure> {
                 let message = format!("block {cid} was corrupt ({fault})");
                 sink.send(&Verified { message, progress: 0 }).await?;
             }
-            sink.offer(&Verified {
+            sink.try_send(&Verified {
                 message: String::new(),
                 progress: seen,
             });

@@ -12,7 +12,7 @@ use hyper::{Request, header};
 use percent_encoding::percent_decode_str;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::commands::{Command, Kind};
+use super::commands::{Command, OptionType};
 use super::multipart::{self, Multipart};
 use super::reply::Failure;
 use crate::{DagPath, Node};
@@ -24,11 +24,11 @@ const PAIRS_MAX: usize = 4096;
 const BODY_ARGS_MAX: usize = 1024 * 1024;
 
 /// Options of every command.
-const GLOBAL: [(&[&str], Kind); 4] = [
-    (&["encoding", "enc"], Kind::Text),
-    (&["timeout"], Kind::Text),
-    (&["cid-base"], Kind::Text),
-    (&["offline"], Kind::Bool),
+const GLOBAL: [(&[&str], OptionType); 4] = [
+    (&["encoding", "enc"], OptionType::Text),
+    (&["timeout"], OptionType::Text),
+    (&["cid-base"], OptionType::Text),
+    (&["offline"], OptionType::Bool),
 ];
 
 /// Body of a request from any source.
@@ -179,8 +179,8 @@ impl Call {
     }
 
     /// Formats a CID in the base that the caller wants.
-    pub(super) fn show(&self, cid: &Cid) -> String {
-        let Some(base) = self.text("cid-base").and_then(base_named) else {
+    pub(super) fn format_cid(&self, cid: &Cid) -> String {
+        let Some(base) = self.text("cid-base").and_then(parse_base) else {
             return cid.to_string();
         };
         if base == multibase::Base::Base58Btc && cid.version() == cid::Version::V0 {
@@ -256,11 +256,11 @@ fn parse_query(command: &Command, query: &str) -> Result<Pairs, Failure> {
     Ok((args, options))
 }
 
-fn check_value(name: &str, kind: Kind, value: &str) -> Result<(), Failure> {
+fn check_value(name: &str, kind: OptionType, value: &str) -> Result<(), Failure> {
     let (fits, kind) = match kind {
-        Kind::Text => (true, "string"),
-        Kind::Bool => (parse_bool(value).is_some(), "bool"),
-        Kind::Number => (parse_number(value).is_some(), "int"),
+        OptionType::Text => (true, "string"),
+        OptionType::Bool => (parse_bool(value).is_some(), "bool"),
+        OptionType::Number => (parse_number(value).is_some(), "int"),
     };
     if fits {
         return Ok(());
@@ -343,7 +343,7 @@ fn go_duration(text: &str) -> Option<Duration> {
 }
 
 /// Returns the multibase named by the option `cid-base`.
-pub fn base_named(name: &str) -> Option<multibase::Base> {
+pub fn parse_base(name: &str) -> Option<multibase::Base> {
     use multibase::Base;
     Some(match name {
         "base58btc" => Base::Base58Btc,

@@ -17,11 +17,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::commands::{self, Found};
-use super::gate::Gate;
-use super::intake::Intake;
+use super::access::Gate;
+use super::commands::{self, Lookup};
 use super::reply::{Body, Failure, Reply, plain};
 use super::request::{Call, RequestBody};
+use super::request_body::LimitedBody;
 use crate::Node;
 use crate::trailers::AllowTrailers;
 
@@ -103,7 +103,7 @@ fn connection(
     let _ = socket.set_nodelay(true);
     let service = service_fn(move |request: Request<Incoming>| {
         let api = api.clone();
-        let request = Intake::of(request).map(BodyExt::boxed);
+        let request = LimitedBody::of(request).map(BodyExt::boxed);
         async move { Ok::<_, Infallible>(api.answer(request).await) }
     });
     http1::Builder::new()
@@ -126,17 +126,17 @@ impl Api {
     /// Answers one request. Dropping the answer's body stops the command.
     pub async fn answer(&self, request: Request<RequestBody>) -> Response<Body> {
         let Some(path) = request.uri().path().strip_prefix("/api/v0/").map(str::to_owned) else {
-            return outside(request.uri().path());
+            return answer_other_path(request.uri().path());
         };
         if let Some(refusal) = self.gate.refuse(&request) {
             return refusal;
         }
         let origin = request.headers().get(header::ORIGIN).cloned();
         let mut response = match commands::find(&path) {
-            Found::Command(command, first) => self.call(command, first, request).await,
-            Found::Unknown => plain(StatusCode::NOT_FOUND, "404 page not found"),
+            Lookup::Command(command, first) => self.call(command, first, request).await,
+            Lookup::Unknown => plain(StatusCode::NOT_FOUND, "404 page not found"),
         };
-        self.gate.mark(origin.as_ref(), &mut response);
+        self.gate.add_cors_headers(origin.as_ref(), &mut response);
         response
     }
 
@@ -177,7 +177,7 @@ impl Api {
 }
 
 /// Answers the paths outside the commands that programs ask Kubo for.
-fn outside(path: &str) -> Response<Body> {
+fn answer_other_path(path: &str) -> Response<Body> {
     if path == "/version" {
         let text = format!(
             "Commit: {}\nClient Version: {}",

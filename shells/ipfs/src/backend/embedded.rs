@@ -167,17 +167,17 @@ pub(super) async fn resolve(node: &Node, path: &str) -> Result<Cid, Error> {
 
 /// Source of blocks to store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(super) enum BlockSource {
     /// An adder of this process, which computed their CIDs.
     Adder,
     /// Any other source; blocks must be verified.
-    Elsewhere,
+    Untrusted,
 }
 
 pub(super) async fn put_blocks(
     node: &Node,
     blocks: impl Stream<Item = Result<Block, Error>> + Send,
-    origin: Origin,
+    source: BlockSource,
 ) -> Result<Stored, Error> {
     let mut blocks = std::pin::pin!(blocks);
     let mut stored = Stored::default();
@@ -201,7 +201,7 @@ pub(super) async fn put_blocks(
             group.push(block);
         }
         if group_bytes >= GROUP_BYTES || group.len() >= GROUP_BLOCKS || (last && !group.is_empty()) {
-            writes.push(put_group(node, std::mem::take(&mut group), origin));
+            writes.push(put_group(node, std::mem::take(&mut group), source));
             group_bytes = 0;
         }
         if last {
@@ -217,10 +217,10 @@ pub(super) async fn put_blocks(
     Ok(stored)
 }
 
-async fn put_group(node: &Node, group: Vec<Block>, origin: Origin) -> Result<(), Error> {
-    let put = match origin {
-        Origin::Adder => node.put_checked(group).await,
-        Origin::Elsewhere => node.put_many(group).await,
+async fn put_group(node: &Node, group: Vec<Block>, source: BlockSource) -> Result<(), Error> {
+    let put = match source {
+        BlockSource::Adder => node.put_verified(group).await,
+        BlockSource::Untrusted => node.put_many(group).await,
     };
     put.map_err(|error| Error::embedded("block/put", error))
 }

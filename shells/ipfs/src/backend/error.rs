@@ -90,7 +90,7 @@ impl Error {
 /// Derives the cause from texts of Go's runtime and of the kernel, which Kubo passes on. Any other text is a
 /// refusal.
 fn cause_of(message: &str) -> Cause {
-    const SIGNS: [(&str, Cause); 6] = [
+    const PATTERNS: [(&str, Cause); 6] = [
         ("no space left on device", Cause::StorageFull),
         ("disk quota exceeded", Cause::StorageFull),
         ("storage limit", Cause::StorageFull),
@@ -98,7 +98,7 @@ fn cause_of(message: &str) -> Cause {
         ("request timed out", Cause::TimedOut),
         ("context canceled", Cause::Cancelled),
     ];
-    SIGNS
+    PATTERNS
         .iter()
         .find(|(sign, _)| message.contains(sign))
         .map_or(Cause::Refused, |(_, cause)| *cause)

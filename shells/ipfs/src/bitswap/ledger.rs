@@ -50,7 +50,7 @@ impl Ledger {
 
     /// Removes the wants for a stored block. Returns the peers, the CIDs they used, and whether only the
     /// presence is asked for.
-    pub(super) fn arrived(&mut self, key: &[u8]) -> Vec<(PeerId, Cid, bool)> {
+    pub(super) fn take_wants(&mut self, key: &[u8]) -> Vec<(PeerId, Cid, bool)> {
         let peers = self.wanted.remove(key).unwrap_or_default();
         let wants = peers.into_iter().filter_map(|peer| {
             let (cid, only_have) = self.peers.get_mut(&peer)?.remove(key)?;

@@ -109,7 +109,7 @@ impl Payload {
         if !crate::hash::is_known(hash) {
             return None;
         }
-        let cid = crate::hash::name(Version::try_from(version).ok()?, codec, hash, &self.data).ok()?;
+        let cid = crate::hash::compute_cid(Version::try_from(version).ok()?, codec, hash, &self.data).ok()?;
         (u64::from(cid.hash().size()) == length).then_some(cid)
     }
 }

@@ -63,7 +63,7 @@ impl Outbox {
 }
 
 /// Entries taken from the queues for one message.
-struct Taken {
+struct Batch {
     asks: Vec<(Cid, Ask)>,
     presences: Vec<(Cid, bool)>,
     serve: Vec<(Cid, ())>,
@@ -129,9 +129,9 @@ impl Link {
         self.queue(|outbox| outbox.serve.clear());
     }
 
-    fn take(&self) -> Option<Taken> {
+    fn take(&self) -> Option<Batch> {
         let mut outbox = lock(&self.outbox);
-        let taken = Taken {
+        let taken = Batch {
             asks: outbox.asks.take(MESSAGE_ENTRIES),
             presences: outbox.presences.take(MESSAGE_ENTRIES),
             // More blocks than one message holds, unless they are tiny.
@@ -166,7 +166,7 @@ impl Link {
 
 /// A message before it is encoded for the peer's dialect.
 #[derive(Debug)]
-struct Draft {
+struct PendingMessage {
     asks: Vec<(Cid, Ask)>,
     presences: Vec<(Cid, bool)>,
     blocks: Vec<(Cid, Bytes)>,
@@ -174,7 +174,7 @@ struct Draft {
     charge: Charge,
 }
 
-impl Draft {
+impl PendingMessage {
     fn into_message(self, dialect: Dialect) -> (Message, Charge) {
         let presences = dialect == Dialect::Presences;
         let entry = |(cid, ask): (Cid, Ask)| Entry {
@@ -223,12 +223,12 @@ pub(super) async fn write_loop(bitswap: Bitswap, link: Arc<Link>) {
 
 async fn write_messages(bitswap: &Bitswap, link: &Arc<Link>) {
     let mut stream: Option<(Stream, Dialect)> = None;
-    let mut ready: Option<Draft> = None;
+    let mut ready: Option<PendingMessage> = None;
     loop {
-        let draft = match ready.take() {
-            Some(draft) => draft,
+        let pending = match ready.take() {
+            Some(pending) => pending,
             None => match prepare(bitswap, link).await {
-                Some(draft) => draft,
+                Some(pending) => pending,
                 None => {
                     link.filled.notified().await;
                     continue;
@@ -252,7 +252,7 @@ async fn write_messages(bitswap: &Bitswap, link: &Arc<Link>) {
                 }
             },
         };
-        let (message, _charge) = draft.into_message(dialect);
+        let (message, _charge) = pending.into_message(dialect);
         // The next message is read from the disk while this one is written.
         let write = timeout(WRITE_TIMEOUT, message::write(&mut open, &message));
         let (written, next) = tokio::join!(write, prepare(bitswap, link));
@@ -294,8 +294,8 @@ async fn open(bitswap: &Bitswap, link: &Link) -> Opened {
 }
 
 /// Takes the queued entries for a message and reads its blocks; `None` if nothing is queued.
-async fn prepare(bitswap: &Bitswap, link: &Arc<Link>) -> Option<Draft> {
-    let Taken {
+async fn prepare(bitswap: &Bitswap, link: &Arc<Link>) -> Option<PendingMessage> {
+    let Batch {
         asks,
         mut presences,
         serve,
@@ -331,7 +331,7 @@ async fn prepare(bitswap: &Bitswap, link: &Arc<Link>) -> Option<Draft> {
         presences.extend(missing);
         link.put_back(rest);
     }
-    Some(Draft {
+    Some(PendingMessage {
         asks,
         presences,
         blocks,
@@ -363,11 +363,11 @@ async fn read_messages(bitswap: &Bitswap, link: &Arc<Link>, stream: &mut Stream)
         let turn = link.frames.clone().acquire_owned().await;
         let turn = turn.map_err(|_| Error::Closed)?;
         bitswap.serve_wants(link, &message).await?;
-        bitswap.note_presences(link.peer, &message).await?;
+        bitswap.record_presences(link.peer, &message).await?;
         if message.has_blocks {
             let (bitswap, peer) = (bitswap.clone(), link.peer);
             tokio::spawn(async move {
-                bitswap.take_blocks(peer, message).await;
+                bitswap.receive_blocks(peer, message).await;
                 drop((turn, charge));
             });
         }

@@ -86,7 +86,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn cid(number: u8) -> Cid {
-        crate::hash::name(cid::Version::V1, crate::codec::RAW, 0x12, &[number]).unwrap()
+        crate::hash::compute_cid(cid::Version::V1, crate::codec::RAW, 0x12, &[number]).unwrap()
     }
 
     proptest! {

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 fn cid(data: &[u8]) -> Cid {
-    hash::name(Version::V1, codec::RAW, 0x12, data).unwrap()
+    hash::compute_cid(Version::V1, codec::RAW, 0x12, data).unwrap()
 }
 
 fn received(message: &Message) -> Received {
@@ -58,14 +58,14 @@ async fn corrupted_and_unwanted_blocks_are_neither_stored_nor_delivered() {
         blocks: vec![Bytes::from_static(b"bare")],
         ..Message::default()
     };
-    bitswap.take_blocks(peer, received(&message)).await;
+    bitswap.receive_blocks(peer, received(&message)).await;
     assert!(!waiting.is_finished());
     assert_eq!(store.counters().blocks, 0);
     let message = Message {
         payload: vec![Payload::new(&wanted, good.clone())],
         ..Message::default()
     };
-    bitswap.take_blocks(peer, received(&message)).await;
+    bitswap.receive_blocks(peer, received(&message)).await;
     assert_eq!(waiting.await.unwrap().unwrap(), good);
     assert_eq!(store.counters().blocks, 1);
     closed.cancel();
@@ -94,12 +94,12 @@ fn want_moves_from_a_silent_or_empty_target_to_a_peer_with_the_block() {
     wants.want(session, wanted, waiter, now);
     assert_eq!(targets(&mut wants), [a]);
     wants.connected(b, now);
-    wants.answered(a, &key, false, now);
+    wants.presence_received(a, &key, false, now);
     assert_eq!(wants.out, [(b, wanted, Ask::Have)], "the others are asked first");
     wants.out.clear();
-    wants.answered(b, &key, true, now);
+    wants.presence_received(b, &key, true, now);
     assert_eq!(targets(&mut wants), [b]);
-    wants.answered(a, &key, true, now);
+    wants.presence_received(a, &key, true, now);
     assert!(targets(&mut wants).is_empty(), "one target at a time");
     wants.tick(now + Duration::from_secs(4));
     assert!(targets(&mut wants).is_empty(), "patience");
@@ -120,11 +120,11 @@ fn cancel_is_sent_to_every_peer_that_was_asked() {
     let id = wants.want(session, wanted, waiter, now);
     wants.out.clear();
     wants.cancel(&key_of(&wanted), id);
-    let mut told: Vec<_> = wants.out.iter().map(|(peer, _, ask)| (*peer, *ask)).collect();
-    told.sort_by_key(|(peer, _)| *peer);
+    let mut sent: Vec<_> = wants.out.iter().map(|(peer, _, ask)| (*peer, *ask)).collect();
+    sent.sort_by_key(|(peer, _)| *peer);
     let mut expected = vec![(a, Ask::Cancel), (b, Ask::Cancel)];
     expected.sort_by_key(|(peer, _)| *peer);
-    assert_eq!(told, expected);
+    assert_eq!(sent, expected);
     assert!(!wants.contains(&key_of(&wanted)));
 }
 

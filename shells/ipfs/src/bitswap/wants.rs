@@ -22,7 +22,7 @@ const ROUND: Duration = Duration::from_secs(10);
 /// Limit on peers asked about one want together.
 const BROADCAST_MAX: usize = 64;
 /// Limit on wants sent to a newly connected peer; as many as Kubo records of one peer.
-const GREETING_MAX: usize = 1024;
+const INITIAL_WANTS_MAX: usize = 1024;
 /// Limit on preferred peers of a session.
 const GOOD_MAX: usize = 16;
 
@@ -58,7 +58,7 @@ struct Peer {
     /// Number of wants with this peer as their target.
     busy: usize,
     /// Time of the last block or presence received.
-    heard: Instant,
+    last_response: Instant,
     usable: bool,
 }
 
@@ -120,7 +120,7 @@ impl Wants {
     /// Notes that a wanted block was received from `from`, or stored by this node. Returns its waiters.
     pub(super) fn received(&mut self, key: &[u8], from: Option<PeerId>, now: Instant) -> Vec<Waiter> {
         if let Some(peer) = from {
-            self.heard(peer, now);
+            self.record_response(peer, now);
             if let Some(want) = self.wants.get(key) {
                 let session = want.session;
                 self.prefer(session, peer);
@@ -148,9 +148,9 @@ impl Wants {
         }
     }
 
-    fn heard(&mut self, peer: PeerId, now: Instant) {
+    fn record_response(&mut self, peer: PeerId, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.heard = now;
+            peer.last_response = now;
         }
     }
 
@@ -164,8 +164,8 @@ impl Wants {
     }
 
     /// Records a peer's answer whether it has a block.
-    pub(super) fn answered(&mut self, peer: PeerId, key: &[u8], has: bool, now: Instant) {
-        self.heard(peer, now);
+    pub(super) fn presence_received(&mut self, peer: PeerId, key: &[u8], has: bool, now: Instant) {
+        self.record_response(peer, now);
         let Some(want) = self.wants.get_mut(key) else {
             return;
         };
@@ -192,14 +192,14 @@ impl Wants {
             peer,
             Peer {
                 busy: 0,
-                heard: now,
+                last_response: now,
                 usable: true,
             },
         );
         // The other peers were asked already. Considering only the new one keeps a stranger that reconnects
         // often from causing a scan of all peers for each want.
         let waiting = self.wants.values_mut().filter(|want| want.target.is_none());
-        for want in waiting.take(GREETING_MAX) {
+        for want in waiting.take(INITIAL_WANTS_MAX) {
             let ask = if want.asked.is_empty() {
                 want.target = Some((peer, now));
                 Ask::Block
@@ -262,8 +262,11 @@ impl Wants {
         for (key, want) in &self.wants {
             match want.target {
                 Some((peer, since)) => {
-                    let heard = self.peers.get(&peer).map_or(since, |peer| peer.heard.max(since));
-                    if now.saturating_duration_since(heard) >= TARGET_TIMEOUT {
+                    let last_response = self
+                        .peers
+                        .get(&peer)
+                        .map_or(since, |peer| peer.last_response.max(since));
+                    if now.saturating_duration_since(last_response) >= TARGET_TIMEOUT {
                         silent.push((key.clone(), peer));
                     }
                 }
@@ -284,7 +287,7 @@ impl Wants {
                 want.round = now;
                 want.asked.clear();
             }
-            self.ask_around(&key);
+            self.broadcast(&key);
         }
     }
 
@@ -321,10 +324,10 @@ impl Wants {
                 return;
             }
         }
-        self.ask_around(key);
+        self.broadcast(key);
     }
 
-    fn ask_around(&mut self, key: &[u8]) {
+    fn broadcast(&mut self, key: &[u8]) {
         let Some(want) = self.wants.get_mut(key) else {
             return;
         };

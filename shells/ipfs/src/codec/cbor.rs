@@ -84,7 +84,7 @@ fn value(items: &mut Items<'_>, depth: usize) -> Result<Ipld, &'static str> {
         Item::Integer(number) => Ipld::Integer(number),
         Item::Bytes(bytes) => Ipld::Bytes(bytes.to_vec()),
         Item::Text(text) => Ipld::String(String::from_utf8_lossy(text).into_owned()),
-        Item::Link(cid) => Ipld::Link(hash::short(&cid)?),
+        Item::Link(cid) => Ipld::Link(hash::to_short(&cid)?),
         Item::Bool(value) => Ipld::Bool(value),
         Item::Null => Ipld::Null,
         Item::Float(number) => Ipld::Float(number),
@@ -211,7 +211,7 @@ mod tests {
             let (mut expected, found) = (Vec::new(), links(&block).unwrap());
             data.references(&mut expected);
             prop_assert_eq!(found.len(), expected.len());
-            let expected: Vec<Cid> = expected.iter().map(hash::long).collect();
+            let expected: Vec<Cid> = expected.iter().map(hash::from_short).collect();
             prop_assert!(expected.iter().all(|cid| found.contains(cid)));
             prop_assert_eq!(decode(&block).unwrap(), data);
         }

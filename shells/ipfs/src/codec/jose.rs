@@ -15,10 +15,10 @@ pub(super) fn payload(object: &Ipld) -> Option<Cid> {
 }
 
 /// Converts an object to its JSON presentation, with the payload also as a link.
-pub(super) fn shown(object: Ipld) -> Ipld {
+pub(super) fn to_json_form(object: Ipld) -> Ipld {
     let link = payload(&object);
     let mut shown = with_text(object);
-    if let (Ipld::Map(map), Some(Ok(link))) = (&mut shown, link.as_ref().map(hash::short)) {
+    if let (Ipld::Map(map), Some(Ok(link))) = (&mut shown, link.as_ref().map(hash::to_short)) {
         map.insert("link".to_owned(), Ipld::Link(link));
     }
     shown
@@ -55,7 +55,7 @@ mod tests {
             .into(),
         );
         assert_eq!(payload(&object), Some(cid));
-        let json = crate::dagjson::encode(&shown(object)).unwrap();
+        let json = crate::dagjson::encode(&to_json_form(object)).unwrap();
         assert!(json.contains("\"signature\":\"__4\""), "{json}");
         assert!(json.contains(&format!("\"link\":{{\"/\":\"{cid}\"}}")), "{json}");
         let encrypted = Ipld::Map([("ciphertext".to_owned(), Ipld::Bytes(vec![1]))].into());

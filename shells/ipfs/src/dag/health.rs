@@ -29,7 +29,7 @@ pub(crate) fn health(store: &Store, root: Cid) -> Result<Health, Error> {
             Ok(None) | Err(Error::DamagedBlock { .. }) => return Ok(Health::Broken),
             Err(error) => return Err(error),
         };
-        let below = super::below(&cid, &data)?;
+        let below = super::links_reversed(&cid, &data)?;
         stack.extend(below.into_iter().filter(|cid| seen.insert(cid)));
     }
     Ok(Health::Whole)
@@ -53,12 +53,12 @@ pub(crate) fn verify(store: &Store, root: Cid, mode: PinMode) -> Result<u64, Err
         };
         let block = Block { cid, data };
         if hash::verify(&block).is_err() {
-            store.damage().note(&key_of(&cid));
+            store.damage().record(&key_of(&cid));
             bad += 1;
             continue;
         }
         if mode == PinMode::Recursive {
-            let below = super::below(&cid, &block.data)?;
+            let below = super::links_reversed(&cid, &block.data)?;
             stack.extend(below.into_iter().filter(|cid| seen.insert(cid)));
         }
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::Multihash;
-use crate::reader::produce;
+use crate::reader::stream_from_task;
 use crate::unixfs::Name;
 use crate::unixfs::pb::{Link, PbNode};
 use crate::{Block, codec};
@@ -56,7 +56,7 @@ fn encoded(codec: u64, links: &[Cid], filler: u8) -> Bytes {
     let data = |links: &[Cid]| {
         let links = links
             .iter()
-            .map(|cid| Ipld::Link(crate::hash::short(cid).expect("is short")))
+            .map(|cid| Ipld::Link(crate::hash::to_short(cid).expect("is short")))
             .collect();
         Ipld::Map(
             [
@@ -156,7 +156,7 @@ impl World {
         Reader {
             store: self.store.clone(),
             session: None,
-            budget: crate::budget::Budget::new(&Default::default()),
+            budget: crate::request_budget::RequestBudget::new(&Default::default()),
         }
     }
 }
@@ -198,14 +198,14 @@ proptest! {
         let reader = world.reader();
         let _entered = world.runtime.enter();
         let exported = world.runtime.block_on(
-            produce(|out| async move { blocks(reader, root, &out).await }).try_collect::<Vec<_>>()
+            stream_from_task(|out| async move { blocks(reader, root, &out).await }).try_collect::<Vec<_>>()
         ).unwrap();
         prop_assert_eq!(exported.len(), expected.len());
         prop_assert_eq!(&exported.iter().map(|(cid, _)| *cid).collect::<BTreeSet<_>>(), &expected);
 
         let reader = world.reader();
         let found = world.runtime.block_on(
-            produce(|out| refs(reader, root, None, true, out)).try_collect::<Vec<_>>()
+            stream_from_task(|out| refs(reader, root, None, true, out)).try_collect::<Vec<_>>()
         ).unwrap();
         prop_assert_eq!(found.len(), expected.len() - 1);
 
@@ -215,7 +215,7 @@ proptest! {
         prop_assert_eq!(counted.into_inner().unwrap().blocks, expected.len() as u64);
 
         let mut listed = BTreeSet::new();
-        below_each(&world.store, root, &mut Visited::default(), &mut |cid| {
+        for_each_below(&world.store, root, &mut Visited::default(), &mut |cid| {
             listed.insert(cid);
             Ok(())
         }).unwrap();

@@ -5,9 +5,9 @@ use bytes::Bytes;
 use futures::Stream;
 use serde::Deserialize;
 
+use super::block_upload::{Feed, Prefix, boundary};
 use super::query::Query;
 use super::transport::Limit;
-use super::upload::{Feed, Prefix, boundary};
 use super::{Client, parse_cid};
 use crate::Block;
 use crate::backend::{Cause, Error, Stored};
@@ -32,7 +32,7 @@ impl Client {
     where
         S: Stream<Item = Result<Block, Error>> + Send + 'static,
     {
-        let feed = Feed::new(blocks, self.takes_many_blocks().await?);
+        let feed = Feed::new(blocks, self.supports_many_blocks().await?);
         let mut stored = Stored::default();
         // One request has one hash function and codec, so a change of either starts another.
         while let Some(prefix) = feed.next_prefix().await? {
@@ -49,7 +49,7 @@ impl Client {
     }
 
     /// Returns whether `block/put` accepts many blocks. js-ipfs stores the first and ignores the others.
-    async fn takes_many_blocks(&self) -> Result<bool, Error> {
+    async fn supports_many_blocks(&self) -> Result<bool, Error> {
         let ask = || async { Ok(!self.id().await?.agent.starts_with("js-ipfs/")) };
         self.many_blocks.get_or_try_init(ask).await.copied()
     }
@@ -69,8 +69,8 @@ impl Client {
                 .transport
                 .send("block/put", query.as_str(), Some(&content_type), body)
                 .await?;
-            let clock = Limit::Idle(self.config.request_timeout).start();
-            let mut lines = super::lines::Lines::new("block/put", response.into_body(), clock);
+            let deadline = Limit::Idle(self.config.request_timeout).start();
+            let mut lines = super::lines::Lines::new("block/put", response.into_body(), deadline);
             let mut answered = feed.tally();
             while let Some(line) = lines.next::<PutLine>().await? {
                 lines.progressed();
@@ -80,7 +80,7 @@ impl Client {
         };
         let answered = tokio::select! {
             done = send => done?,
-            stalled = feed.watch(self.config.request_timeout) => return Err(stalled),
+            stalled = feed.wait_for_stall(self.config.request_timeout) => return Err(stalled),
         };
         let (sent, stored) = feed.finish_run();
         if answered == sent {

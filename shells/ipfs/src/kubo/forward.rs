@@ -9,7 +9,7 @@ use hyper::{Request, Response, Uri, header};
 
 use super::config::{BadAddress, Endpoint};
 use super::connector::Http;
-use super::transport::chain;
+use super::transport::error_chain;
 use crate::backend::{Cause, Error};
 
 /// Body of a forwarded request.
@@ -49,7 +49,7 @@ impl Forward {
         *request.uri_mut() = uri;
         request.headers_mut().remove(header::HOST);
         self.http.request(request).await.map_err(|error| {
-            let message = format!("no answer from {}: {}", self.host, chain(&error));
+            let message = format!("no answer from {}: {}", self.host, error_chain(&error));
             Error::new(Cause::Unreachable, command, message)
         })
     }

@@ -5,7 +5,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde::Deserialize;
 
-use super::transport::{Clock, bad_answer, chain, stream_error};
+use super::transport::{Deadline, bad_answer, error_chain, stream_error};
 use crate::backend::{Cause, Error};
 
 /// Maximal length of a line, bytes. A line holds one pin or one key; even the longest name of a pin fits
@@ -17,7 +17,7 @@ const LINE_MAX: usize = 64 * 1024;
 pub(super) struct Lines {
     command: String,
     body: Incoming,
-    clock: Clock,
+    deadline: Deadline,
     buffer: BytesMut,
     /// Length of the prefix of `buffer` known to hold no line end.
     searched: usize,
@@ -34,11 +34,11 @@ struct ErrorLine {
 }
 
 impl Lines {
-    pub(super) fn new(command: &str, body: Incoming, clock: Clock) -> Self {
+    pub(super) fn new(command: &str, body: Incoming, deadline: Deadline) -> Self {
         Lines {
             command: command.to_owned(),
             body,
-            clock,
+            deadline,
             buffer: BytesMut::new(),
             searched: 0,
             ended: false,
@@ -63,7 +63,7 @@ impl Lines {
 
     /// Records progress beyond the arrival of a line: restarts limits of silence.
     pub(super) fn progressed(&mut self) {
-        self.clock.progressed();
+        self.deadline.progressed();
     }
 
     async fn next_line(&mut self) -> Result<Option<Bytes>, Error> {
@@ -104,8 +104,8 @@ impl Lines {
     }
 
     async fn read_more(&mut self) -> Result<(), Error> {
-        let clock = self.clock;
-        let frame = clock
+        let deadline = self.deadline;
+        let frame = deadline
             .wait(&self.command, async { Ok(self.body.frame().await) })
             .await?;
         let frame = match frame {
@@ -114,7 +114,7 @@ impl Lines {
                 return Ok(());
             }
             Some(Err(error)) => {
-                let message = format!("the connection broke: {}", chain(&error));
+                let message = format!("the connection broke: {}", error_chain(&error));
                 return Err(Error::new(Cause::Unreachable, &self.command, message));
             }
             Some(Ok(frame)) => frame,

@@ -20,7 +20,7 @@ const ORIGINS_MAX: usize = 10;
 const NAME_MAX: usize = 255;
 
 /// Returns whether the error text says that nothing was pinned: first Kubo's text, then js-ipfs's.
-fn says_not_pinned(message: &str) -> bool {
+fn is_not_pinned_error(message: &str) -> bool {
     message == "not pinned or pinned indirectly" || message.ends_with(" is not pinned")
 }
 
@@ -58,7 +58,7 @@ impl Client {
         pin: &PinRequest,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<(), Error> {
-        if self.is_held(&pin.cid, pin.mode).await? {
+        if self.is_complete(&pin.cid, pin.mode).await? {
             return Ok(());
         }
         let connect = async {
@@ -165,7 +165,7 @@ impl Client {
             .await;
         match removed {
             Ok(Ignored {}) => Ok(()),
-            Err(error) if says_not_pinned(error.message()) => Ok(()),
+            Err(error) if is_not_pinned_error(error.message()) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -173,7 +173,7 @@ impl Client {
     /// Returns how `cid` is pinned.
     ///
     /// # Errors
-    /// The node cannot be reached, does not answer within `request_timeout`, or answers nonsense.
+    /// The node cannot be reached, does not answer within `request_timeout`, or its answer is invalid.
     pub async fn pin_state(&self, cid: &Cid) -> Result<PinState, Error> {
         // "all" would make Kubo walk every DAG for a CID that is not pinned.
         for mode in [PinMode::Recursive, PinMode::Direct] {
@@ -192,7 +192,7 @@ impl Client {
     /// Returns whether the node holds all blocks of a pin. A Kubo daemon does if it lists the pin. The proxy
     /// of another cluster also lists pins in progress, and is asked with a parameter that Kubo ignores to
     /// omit them.
-    async fn is_held(&self, cid: &Cid, mode: PinMode) -> Result<bool, Error> {
+    async fn is_complete(&self, cid: &Cid, mode: PinMode) -> Result<bool, Error> {
         let query = Self::state_query(cid, mode).with("cluster-held", "true");
         Ok(self.pin_state_by(query).await? == PinState::Pinned(mode))
     }
@@ -212,7 +212,7 @@ impl Client {
         };
         match first.await {
             Ok(None) => Ok(PinState::Unpinned),
-            Ok(Some(line)) => state_of(&line.kind),
+            Ok(Some(line)) => parse_state(&line.kind),
             Err(error) if error.cause() == Cause::Refused && error.message().ends_with("not pinned") => {
                 Ok(PinState::Unpinned)
             }
@@ -250,7 +250,7 @@ impl Listing {
                 && let Some(line) = lines.next::<LsLine>().await?
             {
                 lines.progressed();
-                return pin_of(*mode, &line).map(Some);
+                return parse_pin(*mode, &line).map(Some);
             }
             let Some(mode) = self.left.pop() else {
                 return Ok(None);
@@ -267,8 +267,8 @@ impl Listing {
     }
 }
 
-fn pin_of(mode: PinMode, line: &LsLine) -> Result<(Cid, PinMode), Error> {
-    if state_of(&line.kind)? == PinState::Pinned(mode) {
+fn parse_pin(mode: PinMode, line: &LsLine) -> Result<(Cid, PinMode), Error> {
+    if parse_state(&line.kind)? == PinState::Pinned(mode) {
         return Ok((parse_cid("pin/ls", &line.cid)?, mode));
     }
     let message = format!(
@@ -279,7 +279,7 @@ fn pin_of(mode: PinMode, line: &LsLine) -> Result<(Cid, PinMode), Error> {
     Err(Error::new(Cause::BadAnswer, "pin/ls", message))
 }
 
-fn state_of(kind: &str) -> Result<PinState, Error> {
+fn parse_state(kind: &str) -> Result<PinState, Error> {
     if kind.starts_with("indirect") {
         return Ok(PinState::Indirect);
     }

@@ -87,7 +87,7 @@ impl Client {
     /// Returns the node's identity. Addresses of unknown form are left out.
     ///
     /// # Errors
-    /// The node cannot be reached, does not answer in time, or answers nonsense.
+    /// The node cannot be reached, does not answer in time, or its answer is invalid.
     pub async fn id(&self) -> Result<Identity, Error> {
         let answer: IdAnswer = self
             .transport
@@ -121,7 +121,7 @@ impl Client {
     /// Returns the peers the node is connected to.
     ///
     /// # Errors
-    /// The node cannot be reached, does not answer in time, or answers nonsense.
+    /// The node cannot be reached, does not answer in time, or its answer is invalid.
     pub async fn swarm_peers(&self) -> Result<Vec<PeerId>, Error> {
         let answer: PeersAnswer = self
             .transport
@@ -138,7 +138,7 @@ impl Client {
     /// `Datastore/StorageMax`.
     ///
     /// # Errors
-    /// [`Cause::Refused`] if there is no such key; otherwise the node cannot be reached or answers nonsense.
+    /// [`Cause::Refused`] if there is no such key; the node cannot be reached or its answer is invalid.
     pub async fn config_value(&self, path: &str) -> Result<serde_json::Value, Error> {
         let limit = self.config.request_timeout;
         let mut value: serde_json::Value = self.transport.object("config/show", "", limit).await?;
@@ -157,7 +157,7 @@ impl Client {
     /// Returns the storage used and available.
     ///
     /// # Errors
-    /// The node cannot be reached, does not answer in time, or answers nonsense.
+    /// The node cannot be reached, does not answer in time, or its answer is invalid.
     pub async fn repo_stat(&self) -> Result<RepoStat, Error> {
         let limit = self.config.request_timeout;
         let answer: RepoStatAnswer = self

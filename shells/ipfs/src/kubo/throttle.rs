@@ -11,7 +11,7 @@ const FREE_FAILURES: u32 = 10;
 
 /// Interval of requests once throttled: a restart of the daemon is noticed within a second, and an overloaded
 /// daemon is spared.
-const PACE: Duration = Duration::from_secs(1);
+const THROTTLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Counts consecutive failures of the transport. Answers of any kind, refusals too, reset the count.
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ pub(super) struct Throttle {
 
 impl Throttle {
     /// Waits until a request may be sent. Cancel-safe: the next request in the queue takes the turn.
-    pub(super) async fn turn(&self) {
+    pub(super) async fn wait_turn(&self) {
         if self.failures.load(Ordering::Relaxed) <= FREE_FAILURES {
             return;
         }
@@ -32,16 +32,16 @@ impl Throttle {
         if self.failures.load(Ordering::Relaxed) > FREE_FAILURES
             && let Some(last) = *last
         {
-            sleep_until(last + PACE).await;
+            sleep_until(last + THROTTLE_INTERVAL).await;
         }
         *last = Some(Instant::now());
     }
 
-    pub(super) fn answered(&self) {
+    pub(super) fn record_answer(&self) {
         self.failures.store(0, Ordering::Relaxed);
     }
 
-    pub(super) fn failed(&self) {
+    pub(super) fn record_failure(&self) {
         // Saturating: the count must not wrap to 0 if a daemon is down for years.
         let _ = self
             .failures
@@ -58,8 +58,8 @@ mod tests {
     async fn turns(throttle: &Throttle, count: u32) -> Duration {
         let start = Instant::now();
         for _ in 0..count {
-            throttle.turn().await;
-            throttle.failed();
+            throttle.wait_turn().await;
+            throttle.record_failure();
         }
         start.elapsed()
     }
@@ -75,7 +75,7 @@ mod tests {
     async fn one_answer_ends_throttling() {
         let throttle = Throttle::default();
         turns(&throttle, 15).await;
-        throttle.answered();
+        throttle.record_answer();
         assert_eq!(turns(&throttle, 10).await, Duration::ZERO);
     }
 }

@@ -36,29 +36,29 @@ pub(super) enum Limit {
 
 impl Limit {
     /// Starts the limit now.
-    pub(super) fn start(self) -> Clock {
+    pub(super) fn start(self) -> Deadline {
         let (Limit::Total(span) | Limit::Idle(span)) = self;
-        Clock {
+        Deadline {
             limit: self,
             span,
-            deadline: deadline(span),
+            at: deadline_after(span),
         }
     }
 }
 
 /// A running [`Limit`].
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Clock {
+pub(super) struct Deadline {
     limit: Limit,
     span: Duration,
-    deadline: Instant,
+    at: Instant,
 }
 
-impl Clock {
+impl Deadline {
     /// Records a sign of progress.
     pub(super) fn progressed(&mut self) {
         match self.limit {
-            Limit::Idle(span) => self.deadline = deadline(span),
+            Limit::Idle(span) => self.at = deadline_after(span),
             Limit::Total(_) => {}
         }
     }
@@ -69,7 +69,7 @@ impl Clock {
         request: &str,
         future: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        match timeout_at(self.deadline, future).await {
+        match timeout_at(self.at, future).await {
             Ok(done) => done,
             Err(_) => Err(self.timed_out(request)),
         }
@@ -85,7 +85,7 @@ impl Clock {
 }
 
 /// Replaces a deadline that overflows `Instant` by one in a hundred years.
-fn deadline(span: Duration) -> Instant {
+fn deadline_after(span: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
     Instant::now() + span.min(CENTURY)
 }
@@ -121,10 +121,12 @@ impl Transport {
         &self,
         command: &str,
         query: &str,
-        clock: &Clock,
+        deadline: &Deadline,
     ) -> Result<Response<Incoming>, Error> {
         let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
-        clock.wait(command, self.send(command, query, None, body)).await
+        deadline
+            .wait(command, self.send(command, query, None, body))
+            .await
     }
 
     /// Sends `command?query` with a body; the caller enforces the time limit.
@@ -142,15 +144,15 @@ impl Transport {
         let request = request
             .body(body)
             .map_err(|error| Error::new(Cause::Refused, command, format!("bad request: {error}")))?;
-        self.throttle.turn().await;
+        self.throttle.wait_turn().await;
         match self.http.request(request).await {
             Ok(response) => {
-                self.throttle.answered();
-                accept(command, response).await
+                self.throttle.record_answer();
+                check_status(command, response).await
             }
             Err(error) => {
-                self.throttle.failed();
-                let message = format!("no answer from {}: {}", self.base, chain(&error));
+                self.throttle.record_failure();
+                let message = format!("no answer from {}: {}", self.base, error_chain(&error));
                 Err(Error::new(Cause::Unreachable, command, message))
             }
         }
@@ -175,21 +177,21 @@ impl Transport {
         limit: Duration,
         max: usize,
     ) -> Result<Bytes, Error> {
-        let clock = Limit::Total(limit).start();
-        let response = self.post(command, query, &clock).await?;
-        clock.wait(command, read_all(command, response, max)).await
+        let deadline = Limit::Total(limit).start();
+        let response = self.post(command, query, &deadline).await?;
+        deadline.wait(command, read_all(command, response, max)).await
     }
 
     /// Sends a request whose answer is a stream of JSON lines.
     pub(super) async fn lines(&self, command: &str, query: &str, limit: Limit) -> Result<Lines, Error> {
-        let clock = limit.start();
-        let response = self.post(command, query, &clock).await?;
-        Ok(Lines::new(command, response.into_body(), clock))
+        let deadline = limit.start();
+        let response = self.post(command, query, &deadline).await?;
+        Ok(Lines::new(command, response.into_body(), deadline))
     }
 }
 
 /// Returns the answer if its status is 200, the only success in this API, and its error otherwise.
-async fn accept(command: &str, response: Response<Incoming>) -> Result<Response<Incoming>, Error> {
+async fn check_status(command: &str, response: Response<Incoming>) -> Result<Response<Incoming>, Error> {
     let status = response.status();
     if status == StatusCode::OK {
         return Ok(response);
@@ -225,7 +227,7 @@ async fn read_all(command: &str, response: Response<Incoming>, max: usize) -> Re
                 Error::new(
                     Cause::Unreachable,
                     command,
-                    format!("the connection broke: {}", chain(&*error)),
+                    format!("the connection broke: {}", error_chain(&*error)),
                 )
             }
         })?;
@@ -262,7 +264,7 @@ fn excerpt(text: &str) -> String {
 }
 
 /// Formats an error with its sources: hyper's own text is only "client error (Connect)".
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {

@@ -3,7 +3,7 @@
 use super::Node;
 use crate::Cid;
 use crate::car::{self, CarReader};
-use crate::reader::produce;
+use crate::reader::stream_from_task;
 use crate::unixfs::read::{self, Entity};
 use crate::unixfs::{ByteStream, DirEntry, Name, Stat, pb, tar};
 use crate::{Block, DagPath, Error, Ref, Resolved, codec, dag, dagjson};
@@ -27,7 +27,7 @@ impl Node {
         let reader = self.reader();
         read::check_file(&cid, &read::entity(&cid, reader.get(cid).await?)?)?;
         let left = length.unwrap_or(u64::MAX);
-        Ok(produce(|out| async move {
+        Ok(stream_from_task(|out| async move {
             read::content(&reader, cid, offset, left, &out).await
         }))
     }
@@ -53,8 +53,8 @@ impl Node {
         let reader = self.reader();
         read::entity(&cid, reader.get(cid).await?)?;
         let listing = reader.clone();
-        let mut links = produce(|out| async move { read::list(&listing, cid, &out).await });
-        Ok(produce(|out| async move {
+        let mut links = stream_from_task(|out| async move { read::list(&listing, cid, &out).await });
+        Ok(stream_from_task(|out| async move {
             read::entries(&reader, &mut links, resolve, &out).await
         }))
     }
@@ -62,7 +62,7 @@ impl Node {
     /// Streams a file or directory tree as a tar archive whose entries are below `name`.
     pub fn tar(&self, cid: Cid, name: Name) -> ByteStream {
         let reader = self.reader();
-        produce(|out| tar::archive(reader, cid, name, out))
+        stream_from_task(|out| tar::archive(reader, cid, name, out))
     }
 
     /// Resolves a path of names of files and directories, named links, and keys or indexes inside DAG-CBOR
@@ -137,7 +137,7 @@ impl Node {
         unique: bool,
     ) -> BoxStream<'static, Result<Ref, Error>> {
         let reader = self.reader();
-        produce(|out| dag::refs(reader, cid, max_depth, unique, out))
+        stream_from_task(|out| dag::refs(reader, cid, max_depth, unique, out))
     }
 
     /// Returns the value at a path, as DAG-JSON.
@@ -171,7 +171,7 @@ impl Node {
             });
         }
         let encoded = codec::recode(bytes::Bytes::copy_from_slice(data), input, store)?;
-        let cid = crate::hash::name(cid::Version::V1, store, hash, &encoded)?;
+        let cid = crate::hash::compute_cid(cid::Version::V1, store, hash, &encoded)?;
         self.put(Block { cid, data: encoded }).await?;
         Ok(cid)
     }
@@ -179,8 +179,8 @@ impl Node {
     /// Streams the DAG below a root as CARv1, each block once, depth first.
     pub fn dag_export(&self, root: Cid) -> ByteStream {
         let reader = self.reader();
-        let mut blocks = produce(|out| async move { dag::blocks(reader, root, &out).await });
-        produce(|out| async move {
+        let mut blocks = stream_from_task(|out| async move { dag::blocks(reader, root, &out).await });
+        stream_from_task(|out| async move {
             car::write_header(root, &out).await?;
             while let Some(block) = blocks.next().await {
                 let (cid, data) = block?;
@@ -191,7 +191,7 @@ impl Node {
     }
 
     /// Stores the blocks of a CAR (v1 or v2), verifying each hash, syncs, and returns its roots with the
-    /// number of blocks and bytes. Does not pin: use [`Node::hold`] until that is done.
+    /// number of blocks and bytes. Does not pin: use [`Node::protect_from_gc`] until that is done.
     ///
     /// # Errors
     /// The archive cannot be read or is malformed; as [`Node::put`].
@@ -201,15 +201,15 @@ impl Node {
     ) -> Result<(Vec<Cid>, u64, u64), Error> {
         let mut car = CarReader::open(car).await?;
         let (mut count, mut total) = (0, 0);
-        let (mut batch, mut batched) = (Vec::new(), 0);
+        let (mut batch, mut stream_in_batches) = (Vec::new(), 0);
         while let Some(block) = car.next().await? {
             count += 1;
             total += block.data.len() as u64;
-            batched += block.data.len();
+            stream_in_batches += block.data.len();
             batch.push(block);
-            if batched >= IMPORT_BYTES || batch.len() >= IMPORT_BLOCKS {
+            if stream_in_batches >= IMPORT_BYTES || batch.len() >= IMPORT_BLOCKS {
                 self.put_many(std::mem::take(&mut batch)).await?;
-                batched = 0;
+                stream_in_batches = 0;
             }
         }
         self.put_many(batch).await?;
@@ -240,7 +240,7 @@ fn descend<'d, 'n>(mut data: &'d Ipld, mut names: &'n [String]) -> Descent<'d, '
         };
         match next {
             None => return Descent::Nothing(name),
-            Some(Ipld::Link(cid)) => return Descent::Link(crate::hash::long(cid), after),
+            Some(Ipld::Link(cid)) => return Descent::Link(crate::hash::from_short(cid), after),
             Some(next) => (data, names) = (next, after),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::Node;
 use crate::Cid;
-use crate::reader::{batched, blocking};
+use crate::reader::{blocking, stream_in_batches};
 use crate::store::IDENTITY;
 use crate::{Error, Pin, PinFilter, PinMode, PinStatus, Progress, codec, dag};
 use futures::stream::{BoxStream, StreamExt};
@@ -109,7 +109,7 @@ impl Node {
                         .is_none_or(|part| pin.name.contains(part.as_str()))
             }
         };
-        batched(self.inner.store.pins().map(|pins| pins.filter(fits))).boxed()
+        stream_in_batches(self.inner.store.pins().map(|pins| pins.filter(fits))).boxed()
     }
 
     /// Returns the recorded pin of this CID.
@@ -128,7 +128,7 @@ impl Node {
     pub async fn pin_status(&self, cid: &Cid) -> Result<Option<PinStatus>, Error> {
         let (store, cid) = (self.inner.store.clone(), *cid);
         blocking(move || {
-            for name in names(&cid) {
+            for name in equivalent_cids(&cid) {
                 if let Some(pin) = store.pin_of(&name)? {
                     return Ok(Some(PinStatus::Pinned(pin)));
                 }
@@ -152,7 +152,7 @@ impl Node {
     }
 
     /// Returns a recursive pin above this CID, whether or not the CID is pinned itself.
-    pub(crate) async fn indirect_through(&self, cid: &Cid) -> Result<Option<Cid>, Error> {
+    pub(crate) async fn recursive_pin_above(&self, cid: &Cid) -> Result<Option<Cid>, Error> {
         let (store, cid) = (self.inner.store.clone(), *cid);
         blocking(move || {
             let mut seen = dag::Visited::default();
@@ -174,16 +174,21 @@ impl Node {
     /// item.
     pub fn indirect_pins(&self) -> BoxStream<'static, Result<Cid, Error>> {
         let store = self.inner.store.clone();
-        crate::reader::produce(|out| async move {
+        crate::reader::stream_from_task(|out| async move {
             blocking(move || {
                 let mut seen = dag::Visited::default();
                 for pin in store.pins()? {
                     let pin = pin?;
                     if pin.mode == PinMode::Recursive {
-                        dag::below_each(&store, pin.cid, &mut seen, &mut |cid| match store.pin_of(&cid)? {
-                            Some(_) => Ok(()),
-                            None => out.blocking_send(cid),
-                        })?;
+                        dag::for_each_below(
+                            &store,
+                            pin.cid,
+                            &mut seen,
+                            &mut |cid| match store.pin_of(&cid)? {
+                                Some(_) => Ok(()),
+                                None => out.blocking_send(cid),
+                            },
+                        )?;
                     }
                 }
                 Ok(())
@@ -194,7 +199,7 @@ impl Node {
 }
 
 /// Returns a CID and the usual other CIDs of the same block.
-fn names(cid: &Cid) -> Vec<Cid> {
+fn equivalent_cids(cid: &Cid) -> Vec<Cid> {
     let codecs = [codec::RAW, codec::DAG_PB, codec::DAG_CBOR, codec::DAG_JSON];
     let mut names = vec![*cid];
     names.extend(Cid::new_v0(*cid.hash()));

@@ -79,7 +79,7 @@ impl Node {
 
     /// Records that a local block does not hash to its CID; another peer's copy will replace it.
     pub(crate) fn note_damaged(&self, cid: &Cid) {
-        self.inner.store.damage().note(&key_of(cid));
+        self.inner.store.damage().record(&key_of(cid));
     }
 
     /// Reads and hashes every block of a pin. Damaged or missing blocks are fetched again, and the pin counts
@@ -111,7 +111,7 @@ pub(super) async fn run(store: Store, bitswap: Bitswap, broken: Arc<BrokenPins>,
             () = closed.cancelled() => return,
             () = store.damage().changed() => {
                 failed.clear();
-                if let Err(error) = judge_pins(&store, &broken).await {
+                if let Err(error) = update_broken_pins(&store, &broken).await {
                     tracing::warn!(%error, "cannot determine which pins need damaged blocks");
                 }
             }
@@ -145,7 +145,7 @@ pub(super) async fn run(store: Store, bitswap: Bitswap, broken: Arc<BrokenPins>,
 }
 
 /// Finds the pins that need damaged blocks, and those that are complete again.
-async fn judge_pins(store: &Store, broken: &Arc<BrokenPins>) -> Result<(), Error> {
+async fn update_broken_pins(store: &Store, broken: &Arc<BrokenPins>) -> Result<(), Error> {
     let (store, broken) = (store.clone(), broken.clone());
     blocking(move || {
         let damaged = store.damage().keys();

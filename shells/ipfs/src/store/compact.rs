@@ -53,7 +53,7 @@ impl Store {
                 );
                 break;
             }
-            self.move_out_of(&open, &group, step)?;
+            self.rewrite_segments(&open, &group, step)?;
         }
         compact_tables(&open)?;
         step();
@@ -112,19 +112,24 @@ impl Store {
     }
 
     /// Rewrites the live blocks of these segments, and removes the segments.
-    fn move_out_of(&self, open: &Open, group: &HashSet<u32>, step: &mut dyn FnMut()) -> Result<(), Error> {
-        let (mut batch, mut batched) = (Vec::new(), 0);
+    fn rewrite_segments(
+        &self,
+        open: &Open,
+        group: &HashSet<u32>,
+        step: &mut dyn FnMut(),
+    ) -> Result<(), Error> {
+        let (mut batch, mut stream_in_batches) = (Vec::new(), 0);
         for guard in open.db.snapshot().iter(&open.blocks) {
             let (key, value) = guard.into_inner()?;
             let place = match Entry::decode(value.into())? {
                 Entry::At(place) if group.contains(&place.segment) => place,
                 Entry::At(_) | Entry::Inline(_) => continue,
             };
-            batched += u64::from(place.length);
+            stream_in_batches += u64::from(place.length);
             batch.push((key.to_vec(), place));
-            if batched >= MOVE_BYTES {
+            if stream_in_batches >= MOVE_BYTES {
                 self.relocate(std::mem::take(&mut batch))?;
-                batched = 0;
+                stream_in_batches = 0;
                 step();
             }
         }

@@ -21,13 +21,13 @@ pub(crate) struct Damage {
 
 impl Damage {
     /// Records that the bytes read of a block are not those written.
-    pub(crate) fn note(&self, key: &[u8]) {
-        self.note_if(key, || true);
+    pub(crate) fn record(&self, key: &[u8]) {
+        self.record_if(key, || true);
     }
 
     /// Records damage if `is_current`, evaluated under the lock: the block may have been replaced since it
     /// was read, and nobody would clear the record.
-    pub(super) fn note_if(&self, key: &[u8], is_current: impl FnOnce() -> bool) {
+    pub(super) fn record_if(&self, key: &[u8], is_current: impl FnOnce() -> bool) {
         let mut keys = lock(&self.keys);
         if is_current() && keys.len() < DAMAGED_MAX && keys.insert(key.to_vec()) {
             self.any.store(true, Ordering::Release);

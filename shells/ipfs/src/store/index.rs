@@ -144,7 +144,7 @@ mod tests {
         }
 
         #[test]
-        fn entries_of_unknown_layout_or_wrong_length_are_refused(entry in entries(), layout in 2_u8.., more: bool) {
+        fn unknown_layouts_and_lengths_are_refused(entry in entries(), layout in 2_u8.., more: bool) {
             let mut bytes = entry.encode();
             if matches!(entry, Entry::At(_)) {
                 if more { bytes.push(0) } else { bytes.truncate(bytes.len() - 1) }

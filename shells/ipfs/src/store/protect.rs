@@ -38,10 +38,10 @@ pub(crate) struct Lease {
 }
 
 /// The protected blocks, locked.
-pub(super) struct Frozen<'a>(MutexGuard<'a, State>);
+pub(super) struct ProtectedBlocks<'a>(MutexGuard<'a, State>);
 
-impl Frozen<'_> {
-    pub(super) fn spares(&self, key: &[u8]) -> bool {
+impl ProtectedBlocks<'_> {
+    pub(super) fn protects(&self, key: &[u8]) -> bool {
         self.0.overflowed || self.0.touched.contains(&fingerprint(key))
     }
 }
@@ -78,7 +78,7 @@ impl Protect {
     pub(crate) fn touch_written<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
         let mut state = lock(&self.state);
         if state.uploads > 0 || state.collecting {
-            state.note(keys);
+            state.record(keys);
         }
     }
 
@@ -86,7 +86,7 @@ impl Protect {
     pub(crate) fn touch_visited<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
         let mut state = lock(&self.state);
         if state.collecting {
-            state.note(keys);
+            state.record(keys);
         }
     }
 
@@ -106,13 +106,13 @@ impl Protect {
         state.forget();
     }
 
-    pub(super) fn freeze(&self) -> Frozen<'_> {
-        Frozen(lock(&self.state))
+    pub(super) fn freeze(&self) -> ProtectedBlocks<'_> {
+        ProtectedBlocks(lock(&self.state))
     }
 }
 
 impl State {
-    fn note<'a>(&mut self, keys: impl Iterator<Item = &'a [u8]>) {
+    fn record<'a>(&mut self, keys: impl Iterator<Item = &'a [u8]>) {
         for key in keys {
             if self.touched.len() >= TOUCHED_MAX {
                 self.overflowed = true;

@@ -40,7 +40,7 @@ impl Reserve {
                 ),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => {
-                    tracing::warn!(path = %self.path.display(), %error, "the disk space kept in reserve cannot be released")
+                    tracing::warn!(path = %self.path.display(), %error, "cannot release the disk reserve")
                 }
             }
         }
@@ -56,7 +56,7 @@ impl Reserve {
             && let Err(error) = occupy(&self.path)
         {
             // Matters only if another program fills the disk.
-            tracing::debug!(path = %self.path.display(), %error, "cannot keep disk space in reserve");
+            tracing::debug!(path = %self.path.display(), %error, "cannot create the disk reserve");
             let _ = std::fs::remove_file(&self.path);
         }
     }

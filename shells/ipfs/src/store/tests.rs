@@ -50,7 +50,7 @@ fn block(number: u64, size: usize) -> Block {
         data.extend_from_slice(&x.to_le_bytes());
     }
     data.truncate(size);
-    let cid = hash::name(Version::V1, codec::RAW, 0x12, &data).unwrap();
+    let cid = hash::compute_cid(Version::V1, codec::RAW, 0x12, &data).unwrap();
     Block {
         cid,
         data: data.into(),

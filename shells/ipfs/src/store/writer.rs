@@ -28,7 +28,7 @@ const INLINE_BYTES: usize = 4 << 20;
 /// Number of fresh entries, 200 bytes each, that causes a commit.
 const FRESH_ENTRIES: usize = 16_384;
 /// Pins in one group from which on more are expected soon.
-const BUSY: usize = 4;
+const BUSY_PINS: usize = 4;
 /// Time to gather the group after such a group. Syncs are the main cost of pins, and those of the cluster's
 /// log, which its clients wait for, go to the same disk: with this pause 11,500 pins a second were committed
 /// instead of 9,700, and as many pinned (three peers, two cores, 32 concurrent pins).
@@ -100,7 +100,7 @@ impl Writer {
     pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let mut pins = 0;
         while let Some(first) = requests.blocking_recv() {
-            if pins >= BUSY {
+            if pins >= BUSY_PINS {
                 std::thread::sleep(GATHER);
             }
             pins = self.group(first, &mut requests);
@@ -139,7 +139,7 @@ impl Writer {
                 }
                 (Op::Delete { keys, collecting }, None) => {
                     let spare = spared.get_or_insert_with(|| protect.freeze());
-                    self.delete(&mut group, keys, |key| collecting && spare.spares(key))
+                    self.delete(&mut group, keys, |key| collecting && spare.protects(key))
                 }
                 (Op::Pin(pin), None) => self.pin(&mut group, pin),
                 (Op::Unpin(cid), None) => self.unpin(&mut group, cid),
@@ -156,7 +156,7 @@ impl Writer {
         }
         let pins = group.pins.len();
         if self.failed.is_none()
-            && let Err(error) = self.end(group)
+            && let Err(error) = self.commit_if_due(group)
         {
             self.failed = Some(error.to_string());
         }
@@ -175,7 +175,7 @@ impl Writer {
     }
 
     /// Commits, if a request of the group or the amount of waiting entries requires it.
-    fn end(&mut self, group: Group) -> Result<(), Error> {
+    fn commit_if_due(&mut self, group: Group) -> Result<(), Error> {
         let waiting = self.fresh().with(HashMap::len);
         let full = self.inline >= INLINE_BYTES || waiting >= FRESH_ENTRIES;
         if group.durable || full || !group.deleted.is_empty() || !group.pins.is_empty() {
@@ -287,7 +287,7 @@ impl Writer {
         let appended = new.iter().filter(|(_, data, _)| large(data));
         let places = self.table.append(appended.map(|(_, data, crc)| (data, *crc)))?;
         let mut places = places.into_iter();
-        replaced.iter().for_each(|entry| self.count_out(entry));
+        replaced.iter().for_each(|entry| self.subtract(entry));
         let mut entries = Vec::with_capacity(new.len());
         for (key, data, _) in new {
             self.counters.blocks += 1;
@@ -311,7 +311,7 @@ impl Writer {
     }
 
     /// Subtracts a deleted or replaced block from the totals.
-    fn count_out(&mut self, entry: &Entry) {
+    fn subtract(&mut self, entry: &Entry) {
         self.counters.blocks = self.counters.blocks.saturating_sub(1);
         self.counters.bytes = self.counters.bytes.saturating_sub(entry.size());
         if let Entry::At(place) = entry {
@@ -333,7 +333,7 @@ impl Writer {
             if spared(&key) {
                 continue;
             }
-            self.count_out(&entry);
+            self.subtract(&entry);
             self.fresh().change(|fresh| fresh.remove(&key));
             self.damage.clear(&key);
             group.deleted.insert(key.clone());

@@ -16,7 +16,7 @@ use std::convert::Infallible;
 use std::hash::Hash;
 use std::task::{Context, Poll};
 
-/// Limit on connections that strangers open to this node. Their memory is limited by [`super::budget`].
+/// Limit on connections that strangers open to this node. Their memory is limited by [`super::peer_budget`].
 const INCOMING_MAX: usize = 128;
 /// Limit on connections opened by one source: half of all, so that no single source can take all places.
 const PER_SOURCE_MAX: usize = 64;
@@ -42,11 +42,11 @@ pub(super) struct Admission {
     by_peer: HashMap<PeerId, usize>,
 }
 
-fn count<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
+fn increment<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
     *counts.entry(key).or_default() += 1;
 }
 
-fn discount<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
+fn decrement<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
     if let Some(count) = counts.get_mut(key) {
         *count -= 1;
         if *count == 0 {
@@ -91,19 +91,19 @@ impl Admission {
     }
 
     fn established(&mut self, id: ConnectionId, peer: PeerId, source: Option<Source>) {
-        count(&mut self.by_peer, peer);
+        increment(&mut self.by_peer, peer);
         if let Some(source) = source
             && !self.kept.contains(&peer)
         {
             self.incoming.insert(id, source);
-            count(&mut self.by_source, source);
+            increment(&mut self.by_source, source);
         }
     }
 
     fn closed(&mut self, id: ConnectionId, peer: &PeerId) {
-        discount(&mut self.by_peer, peer);
+        decrement(&mut self.by_peer, peer);
         if let Some(source) = self.incoming.remove(&id) {
-            discount(&mut self.by_source, &source);
+            decrement(&mut self.by_source, &source);
         }
     }
 }

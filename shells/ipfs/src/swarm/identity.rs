@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 /// Reads the keypair, or creates one that only the file's owner can read.
-pub(crate) fn load_or_make(folder: &Path) -> Result<Keypair, Error> {
+pub(crate) fn load_or_create(folder: &Path) -> Result<Keypair, Error> {
     let path = folder.join("identity");
     let shown = path.display().to_string();
     match std::fs::File::open(&path) {

@@ -6,7 +6,7 @@
 //! yamux adds each data frame's bytes to its stream, and the stream above subtracts them as they are read.
 //! While the account has no room, the socket is not read.
 
-use super::budget::{Account, PEER_MAX, STALL_MAX};
+use super::peer_budget::{Account, PEER_MAX, STALL_MAX};
 use crate::store::lock;
 use futures::{AsyncRead, AsyncWrite, ready};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
@@ -161,7 +161,7 @@ impl<C> Metered<C> {
             .paused
             .get_or_insert_with(|| (now, Box::pin(tokio::time::sleep(RECHECK))));
         if now.duration_since(*since) >= STALL_MAX {
-            return Poll::Ready(Err(stalled(account)));
+            return Poll::Ready(Err(stall_error(account)));
         }
         if recheck.as_mut().poll(cx).is_ready() {
             recheck.as_mut().reset(now + RECHECK);
@@ -177,13 +177,13 @@ impl<C> Metered<C> {
     }
 }
 
-fn stalled(account: &Account) -> io::Error {
+fn stall_error(account: &Account) -> io::Error {
     let (peer, held) = (account.peer(), account.held());
     let why = format!(
         "nothing could be read for {STALL_MAX:?}: this node holds {held} bytes for the peer, of {PEER_MAX} \
          at most, and the peer does not take its answers or finish its messages"
     );
-    if account.pool().is_news(peer, std::time::Instant::now()) {
+    if account.pool().should_log(peer, std::time::Instant::now()) {
         tracing::warn!(%peer, "closing a connection of an ipfs peer: {why}");
     }
     io::Error::other(why)

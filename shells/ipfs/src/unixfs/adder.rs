@@ -53,7 +53,7 @@ pub struct Adder {
 type Work = FuturesOrdered<JoinHandle<Result<Vec<Leaf>, Error>>>;
 
 /// A file being chunked.
-struct Cutting<R> {
+struct Chunking<R> {
     content: R,
     /// Bytes read that are not part of a chunk yet.
     rest: BytesMut,
@@ -100,7 +100,7 @@ impl Adder {
         let mut tree = Tree::new(&self.settings, self.settings.meta(meta));
         let mut out = Vec::new();
         let mut work = Work::new();
-        let mut cutting = Cutting {
+        let mut cutting = Chunking {
             content,
             rest: BytesMut::new(),
             exhausted: false,
@@ -134,7 +134,7 @@ impl Adder {
     /// The path is in use or leaves the upload, or the upload has too many names.
     pub fn directory(&mut self, path: impl AsRef<[u8]>, meta: Metadata) -> Result<(), Error> {
         let meta = self.settings.meta(meta);
-        self.names.make(&directory::split(path.as_ref())?, meta)
+        self.names.create(&directory::split(path.as_ref())?, meta)
     }
 
     /// Adds a symbolic link. Of its metadata only the time is recorded, as links have no permissions.
@@ -173,22 +173,22 @@ impl Adder {
     }
 
     /// To be called before each entry, with its path: if the names need much memory, builds the directories
-    /// that `path` does not lead through and sends them to `told`. They accept no further entries.
+    /// that `path` does not lead through and sends them to `built`. They accept no further entries.
     ///
     /// # Errors
     /// `path` leaves the upload, a directory cannot be built, or the receiver of the blocks is gone.
     pub async fn make_room(
         &mut self,
         path: impl AsRef<[u8]>,
-        told: mpsc::Sender<Added>,
+        built: mpsc::Sender<Added>,
     ) -> Result<(), Error> {
-        if !self.names.is_crowded() {
+        if !self.names.needs_early_build() {
             return Ok(());
         }
         let current = directory::split(path.as_ref())?.into_iter().map(Name::from);
         let current: Vec<Name> = current.collect();
         let mut names = std::mem::take(&mut self.names);
-        let closed = self.building(told, move |output| {
+        let closed = self.build_blocking(built, move |output| {
             names.close(&current, output)?;
             Ok(names)
         });
@@ -196,21 +196,22 @@ impl Adder {
         Ok(())
     }
 
-    /// Builds the directories, deepest first, and sends them to `told`; the last one is the root of the
+    /// Builds the directories, deepest first, and sends them to `built`; the last one is the root of the
     /// upload. Returns the roots to pin: a single one, unless several names were added side by side without
     /// wrapping.
     ///
     /// # Errors
     /// A directory cannot be built, or the receiver of the blocks is gone.
-    pub async fn finish(mut self, told: mpsc::Sender<Added>) -> Result<Vec<Added>, Error> {
+    pub async fn finish(mut self, built: mpsc::Sender<Added>) -> Result<Vec<Added>, Error> {
         let names = std::mem::take(&mut self.names);
-        self.building(told, move |output| names.build(output)).await
+        self.build_blocking(built, move |output| names.build(output))
+            .await
     }
 
     /// Runs `build`, which may take long, on a blocking thread.
-    async fn building<T: Send + 'static>(
+    async fn build_blocking<T: Send + 'static>(
         &self,
-        told: mpsc::Sender<Added>,
+        built: mpsc::Sender<Added>,
         build: impl FnOnce(&mut Output<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (settings, blocks) = (self.settings.clone(), self.blocks.clone());
@@ -218,7 +219,7 @@ impl Adder {
             build(&mut Output {
                 settings: &settings,
                 block: &mut |block| blocks.blocking_send(block).map_err(|_| Error::Closed),
-                added: &mut |added| told.blocking_send(added).map_err(|_| Error::Closed),
+                added: &mut |added| built.blocking_send(added).map_err(|_| Error::Closed),
             })
         };
         tokio::task::spawn_blocking(work)
@@ -230,16 +231,16 @@ impl Adder {
     /// into its own buffer, which becomes the block without another copy.
     async fn fill(
         &self,
-        cutting: &mut Cutting<impl AsyncRead + Send + Unpin>,
+        cutting: &mut Chunking<impl AsyncRead + Send + Unpin>,
     ) -> Result<(Vec<BytesMut>, u64), Error> {
         let chunker = self.settings.options.chunker;
-        let count = (WORK_BYTES / (chunker.longest() + CHUNK_COST)).max(1);
+        let count = (WORK_BYTES / (chunker.max_length() + CHUNK_COST)).max(1);
         let mut chunks = Vec::with_capacity(count);
         let mut total = 0;
         while chunks.len() < count && !cutting.ended {
             let mut chunk = self.settings.chunk_buffer();
             let before = chunk.len();
-            let full = before + chunker.longest();
+            let full = before + chunker.max_length();
             chunk.extend_from_slice(&cutting.rest);
             cutting.rest.clear();
             while chunk.len() < full && !cutting.exhausted {
@@ -249,7 +250,7 @@ impl Adder {
                 cutting.exhausted = read == 0;
                 total += read as u64;
             }
-            let cut = before + chunker.cut(&chunk[before..]);
+            let cut = before + chunker.next_length(&chunk[before..]);
             cutting.rest.extend_from_slice(&chunk[cut..]);
             chunk.truncate(cut);
             cutting.ended = cutting.exhausted && cutting.rest.is_empty();

@@ -84,14 +84,17 @@ impl Settings {
     pub(super) fn block(&self, codec: u64, data: Bytes) -> Result<(Cid, Option<Block>), Error> {
         let inline = self.options.inline.is_some_and(|limit| data.len() <= limit);
         if inline || self.options.hash.code() == store::IDENTITY {
-            return Ok((hash::name(Version::V1, codec, store::IDENTITY, &data)?, None));
+            return Ok((
+                hash::compute_cid(Version::V1, codec, store::IDENTITY, &data)?,
+                None,
+            ));
         }
         let version = if codec == codec::RAW {
             Version::V1
         } else {
             self.version
         };
-        let cid = hash::name(version, codec, self.options.hash.code(), &data)?;
+        let cid = hash::compute_cid(version, codec, self.options.hash.code(), &data)?;
         Ok((cid, Some(Block { cid, data })))
     }
 
@@ -147,7 +150,7 @@ impl Settings {
 
     /// Returns a buffer for one chunk, with room reserved before it.
     pub(super) fn chunk_buffer(&self) -> BytesMut {
-        let longest = self.options.chunker.longest();
+        let longest = self.options.chunker.max_length();
         let mut buffer = BytesMut::with_capacity(pb::LEAF_BEFORE + longest + pb::LEAF_AFTER);
         buffer.resize(pb::LEAF_BEFORE, 0);
         buffer

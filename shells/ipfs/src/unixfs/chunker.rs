@@ -22,7 +22,7 @@ const BUZHASH_MASK: u32 = (1 << 17) - 1;
 
 impl Chunker {
     /// Returns the maximal length of a chunk, bytes.
-    pub(super) fn longest(self) -> usize {
+    pub(super) fn max_length(self) -> usize {
         match self {
             Chunker::Size(size) => size,
             Chunker::Rabin { max, .. } => max,
@@ -30,9 +30,9 @@ impl Chunker {
         }
     }
 
-    /// Returns the length of the first chunk of `data`, which is [`Chunker::longest`] bytes long, or shorter
-    /// at the end of the content.
-    pub(super) fn cut(self, data: &[u8]) -> usize {
+    /// Returns the length of the first chunk of `data`, which is [`Chunker::max_length`] bytes long, or
+    /// shorter at the end of the content.
+    pub(super) fn next_length(self, data: &[u8]) -> usize {
         match self {
             Chunker::Size(size) => data.len().min(size),
             Chunker::Rabin { min, average, max } => rabin(data, min, (1 << average.ilog2()) - 1, max),
@@ -391,7 +391,7 @@ mod tests {
         let content: Vec<u8> = (0..4096_u32)
             .map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8)
             .collect();
-        let cut = rabin.cut(&content);
+        let cut = rabin.next_length(&content);
         assert!((16..4096).contains(&cut));
         let longer = [&[7; 5], &content[..]].concat();
         let same = Chunker::Rabin {
@@ -399,6 +399,6 @@ mod tests {
             average: 64,
             max: 4096,
         };
-        assert_eq!(same.cut(&longer[..4096]), cut + 5);
+        assert_eq!(same.next_length(&longer[..4096]), cut + 5);
     }
 }

@@ -2,8 +2,8 @@
 //! need much memory, those that seem complete are built, and only their CIDs are kept.
 
 use super::adder::Added;
-use super::budget::{Budget, UPLOAD_MAX};
 use super::build::{Child, Settings};
+use super::name_budget::{NameBudget, UPLOAD_MAX};
 use super::options::{HamtSize, Metadata};
 use super::pb::{self, Type, Unixfs};
 use super::{Name, hamt};
@@ -21,7 +21,7 @@ const ENTRY_COST: usize = 320;
 const DIRECTORY_COST: usize = 1024;
 /// Growth of an upload's memory since the last time, bytes, at which directories that seem complete are
 /// built; they also are when half of the limit is used.
-const CROWDED: usize = UPLOAD_MAX / 8;
+const EARLY_BUILD_BYTES: usize = UPLOAD_MAX / 8;
 
 /// A directory, with its names sorted by bytes as UnixFS requires.
 #[derive(Debug, Default)]
@@ -72,9 +72,9 @@ impl Done {
 #[derive(Debug)]
 pub(super) struct Names {
     root: Directory,
-    budget: Budget,
+    budget: NameBudget,
     /// Bytes in use from which directories are built early.
-    crowded: usize,
+    early_build_at: usize,
 }
 
 /// Destination of the nodes and directories built.
@@ -110,8 +110,8 @@ impl Default for Names {
     fn default() -> Names {
         Names {
             root: Directory::default(),
-            budget: Budget::default(),
-            crowded: UPLOAD_MAX / 2,
+            budget: NameBudget::default(),
+            early_build_at: UPLOAD_MAX / 2,
         }
     }
 }
@@ -123,8 +123,8 @@ impl Names {
     }
 
     /// Returns whether it is time to [`Names::close`] directories.
-    pub(super) fn is_crowded(&self) -> bool {
-        self.budget.used() >= self.crowded
+    pub(super) fn needs_early_build(&self) -> bool {
+        self.budget.used() >= self.early_build_at
     }
 
     /// Refuses a path in use, before its content is read.
@@ -134,8 +134,10 @@ impl Names {
             match directory.entries.get(*name) {
                 None => return Ok(()),
                 Some(Entry::Open(below)) if at + 1 < names.len() => directory = below,
-                Some(Entry::Closed(_)) if at + 1 < names.len() => return Err(closed(&names[..=at])),
-                Some(Entry::Open(_) | Entry::Done(_) | Entry::Closed(_)) => return Err(taken(&names[..=at])),
+                Some(Entry::Closed(_)) if at + 1 < names.len() => return Err(closed_error(&names[..=at])),
+                Some(Entry::Open(_) | Entry::Done(_) | Entry::Closed(_)) => {
+                    return Err(in_use_error(&names[..=at]));
+                }
             }
         }
         Ok(())
@@ -155,7 +157,7 @@ impl Names {
     }
 
     /// Creates a directory and its missing parents.
-    pub(super) fn make(&mut self, names: &[&[u8]], meta: Metadata) -> Result<(), Error> {
+    pub(super) fn create(&mut self, names: &[&[u8]], meta: Metadata) -> Result<(), Error> {
         self.directory(names)?.meta = meta;
         Ok(())
     }
@@ -169,8 +171,8 @@ impl Names {
             let entry = directory.entries.entry(Name::from(*name));
             match entry.or_insert_with(|| Entry::Open(Box::default())) {
                 Entry::Open(below) => directory = below,
-                Entry::Done(_) => return Err(taken(&names[..=at])),
-                Entry::Closed(_) => return Err(closed(&names[..=at])),
+                Entry::Done(_) => return Err(in_use_error(&names[..=at])),
+                Entry::Closed(_) => return Err(closed_error(&names[..=at])),
             }
         }
         Ok(directory)
@@ -180,7 +182,7 @@ impl Names {
     pub(super) fn close(&mut self, current: &[Name], output: &mut Output<'_>) -> Result<(), Error> {
         close(&mut self.root, &[], current, output)?;
         self.budget.shrink_to(cost(&self.root));
-        self.crowded = (self.budget.used() + CROWDED).max(UPLOAD_MAX / 2);
+        self.early_build_at = (self.budget.used() + EARLY_BUILD_BYTES).max(UPLOAD_MAX / 2);
         Ok(())
     }
 
@@ -193,18 +195,18 @@ impl Names {
         }
         let mut roots = Vec::new();
         for (name, entry) in self.root.entries {
-            let done = finished(entry, name.as_bytes(), output)?;
+            let done = finish_entry(entry, name.as_bytes(), output)?;
             roots.push(done.added(name)?);
         }
         Ok(roots)
     }
 }
 
-fn taken(names: &[&[u8]]) -> Error {
+fn in_use_error(names: &[&[u8]]) -> Error {
     Error::invalid(format!("the upload has {:?} twice", join(names)))
 }
 
-fn closed(names: &[&[u8]]) -> Error {
+fn closed_error(names: &[&[u8]]) -> Error {
     Error::invalid(format!(
         "the upload comes back to directory {:?}, which was completed to save memory: send the entries of \
          each directory one after the other",
@@ -233,7 +235,7 @@ fn cost(directory: &Directory) -> usize {
     directory.entries.iter().map(of).sum()
 }
 
-fn below(path: &[u8], name: &Name) -> Vec<u8> {
+fn join_path(path: &[u8], name: &Name) -> Vec<u8> {
     if path.is_empty() {
         return name.as_bytes().to_vec();
     }
@@ -248,19 +250,19 @@ fn close(
 ) -> Result<(), Error> {
     for (name, entry) in &mut directory.entries {
         let Entry::Open(open) = entry else { continue };
-        let path = below(path, name);
+        let path = join_path(path, name);
         if current.first() == Some(name) {
             close(open, &path, &current[1..], output)?;
         } else {
             let open = Entry::Open(std::mem::take(open));
-            *entry = Entry::Closed(finished(open, &path, output)?);
+            *entry = Entry::Closed(finish_entry(open, &path, output)?);
         }
     }
     Ok(())
 }
 
 /// Returns the root of an entry at `path`; builds and reports an open directory.
-fn finished(entry: Entry, path: &[u8], output: &mut Output<'_>) -> Result<Done, Error> {
+fn finish_entry(entry: Entry, path: &[u8], output: &mut Output<'_>) -> Result<Done, Error> {
     match entry {
         Entry::Done(done) | Entry::Closed(done) => Ok(done),
         Entry::Open(directory) => {
@@ -275,7 +277,7 @@ fn build(directory: Directory, path: &[u8], output: &mut Output<'_>) -> Result<D
     let mut links = Vec::with_capacity(directory.entries.len());
     for (name, entry) in directory.entries {
         let done = match entry {
-            Entry::Open(_) => finished(entry, &below(path, &name), output)?,
+            Entry::Open(_) => finish_entry(entry, &join_path(path, &name), output)?,
             Entry::Done(done) | Entry::Closed(done) => done,
         };
         links.push((name, done));
@@ -286,12 +288,12 @@ fn build(directory: Directory, path: &[u8], output: &mut Output<'_>) -> Result<D
 /// Builds a directory from its links, sharded if it is large.
 fn finish(links: Vec<(Name, Done)>, meta: Metadata, output: &mut Output<'_>) -> Result<Done, Error> {
     let options = &output.settings.options;
-    let crowded = options.max_directory_links > 0 && links.len() > options.max_directory_links;
+    let has_too_many_links = options.max_directory_links > 0 && links.len() > options.max_directory_links;
     let by_links: u64 = links
         .iter()
         .map(|(name, done)| (name.as_bytes().len() + done.cid.len()) as u64)
         .sum();
-    if crowded || options.hamt_size == HamtSize::Links && by_links > options.hamt_threshold {
+    if has_too_many_links || options.hamt_size == HamtSize::Links && by_links > options.hamt_threshold {
         return hamt::build(links, meta, output);
     }
     let mut node = Unixfs::new(Type::Directory);
@@ -380,7 +382,7 @@ mod tests {
         let long = [b'n'; 255];
         names.insert(&[&long], child(&settings, "x")).unwrap();
         assert_eq!(names.budget.used(), ENTRY_COST + 255);
-        names.make(&[b"d", b"e"], Metadata::default()).unwrap();
+        names.create(&[b"d", b"e"], Metadata::default()).unwrap();
         assert_eq!(names.budget.used(), cost(&names.root));
         names.budget.charge(UPLOAD_MAX - names.budget.used()).unwrap();
         let refused = names.insert(&[b"more"], child(&settings, "x")).unwrap_err();

@@ -85,7 +85,7 @@ impl Tree {
     fn place(&mut self, settings: &Settings, leaf: Leaf, out: &mut Vec<Block>) -> Result<(), Error> {
         out.extend(leaf.block);
         match &mut self.shape {
-            Shape::Balanced(levels) => climb(settings, levels, 0, leaf.child, out),
+            Shape::Balanced(levels) => push_node(settings, levels, 0, leaf.child, out),
             Shape::Trickle(frames) => trickle(settings, frames, leaf.child, out),
         }
     }
@@ -120,7 +120,7 @@ impl Tree {
                         return Ok(node);
                     }
                     level += 1;
-                    climb(settings, &mut levels, level, node, out)?;
+                    push_node(settings, &mut levels, level, node, out)?;
                 }
             }
             Shape::Trickle(mut frames) => loop {
@@ -142,7 +142,7 @@ impl Tree {
 }
 
 /// Adds a node to a level of a balanced tree, closing full nodes.
-fn climb(
+fn push_node(
     settings: &Settings,
     levels: &mut Vec<Vec<Child>>,
     mut level: usize,

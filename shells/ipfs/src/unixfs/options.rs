@@ -141,7 +141,7 @@ impl FromStr for HashKind {
         if name.is_empty() {
             return Ok(HashKind::default());
         }
-        match hash::named(&name) {
+        match hash::code_by_name(&name) {
             Some(code) => Ok(HashKind(code)),
             None => Err(Error::invalid(format!("unrecognized hash function: {name:?}"))),
         }

@@ -420,7 +420,7 @@ mod tests {
         }
 
         #[test]
-        fn leaves_are_encoded_like_other_nodes(kind in types(), content in vec(proptest::num::u8::ANY, 1..300)) {
+        fn leaves_are_encoded_like_nodes(kind in types(), content in vec(proptest::num::u8::ANY, 1..300)) {
             let (node, within) = leaf(kind, [&[0; LEAF_BEFORE], &content[..]].concat()[..].into());
             prop_assert_eq!(&node[within], &content[..]);
             let mut unixfs = Unixfs::new(kind);

@@ -7,7 +7,7 @@ use super::pb::{Link, PbNode, Type, Unixfs};
 use super::{DirEntry, Kind, Metadata, Name, Stat, hamt};
 use crate::Cid;
 use crate::dag::Visited;
-use crate::reader::{Reader, Sink};
+use crate::reader::{Reader, StreamSender};
 use crate::{Error, codec};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -90,7 +90,7 @@ pub(crate) async fn content(
     root: Cid,
     mut skip: u64,
     mut left: u64,
-    out: &Sink<Bytes>,
+    out: &StreamSender<Bytes>,
 ) -> Result<(), Error> {
     let mut parts = VecDeque::from([Part {
         cid: root,
@@ -161,7 +161,7 @@ fn read_ahead(reader: &Reader, parts: &mut VecDeque<Part>, mut wanted: u64) {
 }
 
 /// Sends the links of a directory; those of a sharded one in the order of its shards. A file has none.
-pub(crate) async fn list(reader: &Reader, root: Cid, out: &Sink<Link>) -> Result<(), Error> {
+pub(crate) async fn list(reader: &Reader, root: Cid, out: &StreamSender<Link>) -> Result<(), Error> {
     // A repeated shard would list the same names again, and a few small ones could do so for ever.
     let mut seen = Visited::default();
     let mut held = reader.budget.holding();
@@ -228,7 +228,7 @@ pub(crate) async fn entries(
     reader: &Reader,
     links: &mut (impl futures::Stream<Item = Result<Link, Error>> + Unpin),
     resolve: bool,
-    out: &Sink<DirEntry>,
+    out: &StreamSender<DirEntry>,
 ) -> Result<(), Error> {
     use futures::StreamExt;
     while let Some(link) = links.next().await {

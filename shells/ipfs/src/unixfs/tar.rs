@@ -5,7 +5,7 @@ use super::read::{self, Entity};
 use super::{Kind, Name, Stat};
 use crate::Cid;
 use crate::Error;
-use crate::reader::{Reader, Sink, produce};
+use crate::reader::{Reader, StreamSender, stream_from_task};
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 
@@ -17,7 +17,12 @@ const DEPTH_MAX: usize = 2048;
 const SIZE_MAX: u64 = 0o77_777_777_777;
 
 /// Sends the archive of a tree whose entries are below `name`.
-pub(crate) async fn archive(reader: Reader, root: Cid, name: Name, out: Sink<Bytes>) -> Result<(), Error> {
+pub(crate) async fn archive(
+    reader: Reader,
+    root: Cid,
+    name: Name,
+    out: StreamSender<Bytes>,
+) -> Result<(), Error> {
     let mut path = name.as_bytes().to_vec();
     let mut folders: Vec<Folder> = Vec::new();
     let mut next = Some(root);
@@ -57,7 +62,12 @@ struct Folder {
 }
 
 /// Sends an entry, and the content of a file; returns a directory, whose entries are still to be sent.
-async fn entry(reader: &Reader, cid: Cid, path: &[u8], out: &Sink<Bytes>) -> Result<Option<Folder>, Error> {
+async fn entry(
+    reader: &Reader,
+    cid: Cid,
+    path: &[u8],
+    out: &StreamSender<Bytes>,
+) -> Result<Option<Folder>, Error> {
     let entity = read::entity(&cid, reader.get(cid).await?)?;
     let stat = read::stat(&entity);
     out.send(header(path, &stat)).await?;
@@ -69,7 +79,7 @@ async fn entry(reader: &Reader, cid: Cid, path: &[u8], out: &Sink<Bytes>) -> Res
             Ok(Some(Folder {
                 cid,
                 path_length: path.len(),
-                links: produce(|out| async move { read::list(&listing, cid, &out).await }),
+                links: stream_from_task(|out| async move { read::list(&listing, cid, &out).await }),
             }))
         }
     }
@@ -92,12 +102,13 @@ async fn file(
     cid: Cid,
     stat: &Stat,
     entity: &Entity,
-    out: &Sink<Bytes>,
+    out: &StreamSender<Bytes>,
 ) -> Result<(), Error> {
     read::check_file(&cid, entity)?;
     let reading = reader.clone();
     let size = stat.bytes;
-    let mut content = produce(|out| async move { read::content(&reading, cid, 0, u64::MAX, &out).await });
+    let mut content =
+        stream_from_task(|out| async move { read::content(&reading, cid, 0, u64::MAX, &out).await });
     let mut sent = 0u64;
     while let Some(bytes) = content.next().await {
         let bytes = bytes?;

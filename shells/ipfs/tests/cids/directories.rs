@@ -78,25 +78,19 @@ async fn nested_directories_with_every_option() {
             "bafykbzaceaptbcs7ik5mdfpot3b4ackvxlwh7loc5jcrtkayf64ukl7zyk46e",
         ]
     );
-    let wrapped = wrapped_planets().await;
-    assert_eq!(
-        wrapped,
-        (
-            String::new(),
-            "QmcgF3bEc3q9G9YfxCXWYaV5H7bDyDD1CrsmUDgSQPdY4n".to_owned(),
-            200
-        )
-    );
 }
 
-async fn wrapped_planets() -> (String, String, u64) {
+#[tokio::test]
+async fn wrapped_upload_has_an_unnamed_root() {
     let mars = File("planets/mars.txt", b"Hello Mars!\n".to_vec());
     let venus = File("planets/venus.txt", b"Hello Venus!\n".to_vec());
     let options = AddOptions {
         wrap: true,
         ..default()
     };
-    add(options, vec![mars, venus]).await.pop().unwrap()
+    let wrapped = add(options, vec![mars, venus]).await.pop().unwrap();
+    let root = "QmcgF3bEc3q9G9YfxCXWYaV5H7bDyDD1CrsmUDgSQPdY4n".to_owned();
+    assert_eq!(wrapped, (String::new(), root, 200));
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ async fn add_with(
 
 /// Returns the roots, and the directories.
 async fn finish(adder: Adder) -> Result<(Vec<Added>, Vec<Added>), Error> {
-    let (told, mut lines) = mpsc::channel(1);
+    let (sender, mut lines) = mpsc::channel(1);
     let directories = tokio::spawn(async move {
         let mut directories = Vec::new();
         while let Some(added) = lines.recv().await {
@@ -48,7 +48,7 @@ async fn finish(adder: Adder) -> Result<(Vec<Added>, Vec<Added>), Error> {
         }
         directories
     });
-    let roots = adder.finish(told).await?;
+    let roots = adder.finish(sender).await?;
     Ok((roots, directories.await.unwrap()))
 }
 

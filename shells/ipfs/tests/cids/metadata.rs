@@ -31,29 +31,23 @@ async fn symbolic_links() {
     );
 }
 
-#[tokio::test]
-async fn modes_and_times() {
+const EXACT: Option<(i64, u32)> = Some((1_603_539_720, 54_321));
+
+/// Adds one entry with its metadata preserved; returns its CID.
+async fn cid_with(entry: Entry, mode: Option<u32>, mtime: Option<(i64, u32)>) -> String {
     let options = AddOptions {
         preserve: true,
         ..default()
     };
-    let one = |entry, mode, mtime| {
-        let options = options.clone();
-        async move {
-            let (added, directories) = add_with(options, vec![(entry, Metadata { mode, mtime })])
-                .await
-                .unwrap();
-            added
-                .into_iter()
-                .chain(directories)
-                .next()
-                .unwrap()
-                .cid
-                .to_string()
-        }
-    };
+    let entries = vec![(entry, Metadata { mode, mtime })];
+    let (added, directories) = add_with(options, entries).await.unwrap();
+    let first = added.into_iter().chain(directories).next().unwrap();
+    first.cid.to_string()
+}
+
+#[tokio::test]
+async fn files_with_modes_and_times() {
     let early = Some((1_603_539_720, 0));
-    let exact = Some((1_603_539_720, 54_321));
     for (mode, mtime, cid) in [
         (
             Some(0o640),
@@ -76,32 +70,40 @@ async fn modes_and_times() {
             "QmchD3BN8TQ3RW6jPLxSaNkqvfuj7syKhzTRmL4EpyY1Nz",
         ),
         (None, early, "QmT3aY4avDcYXCWpU8CJzqUkW7YEuEsx36S8cTNoLcuK1B"),
-        (None, exact, "QmaKH8H5rXBUBCX4vdxi7ktGQEL7wejV7L9rX2qpZjwncz"),
+        (None, EXACT, "QmaKH8H5rXBUBCX4vdxi7ktGQEL7wejV7L9rX2qpZjwncz"),
         (
             Some(0o764),
-            exact,
+            EXACT,
             "QmUkxrtBA8tPjwCYz1HrsoRfDz6NgKut3asVeHVQNH4C8L",
         ),
     ] {
         assert_eq!(
-            one(File("f", Vec::new()), mode, mtime).await,
+            cid_with(File("f", Vec::new()), mode, mtime).await,
             cid,
             "file {mode:?} {mtime:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn symbolic_links_with_times() {
     for (mtime, cid) in [
         (
             Some((1_604_320_482, 0)),
             "QmbJwotgtr84JxcnjpwJ86uZiyMoxbZuNH4YrdJMypkYaB",
         ),
-        (exact, "QmPHYCxYvvHj6VxiPNJ3kXxcPsnJLDYUJqsDJWjvytmrmY"),
+        (EXACT, "QmPHYCxYvvHj6VxiPNJ3kXxcPsnJLDYUJqsDJWjvytmrmY"),
     ] {
         assert_eq!(
-            one(Symlink("l", "nothing"), Some(0o777), mtime).await,
+            cid_with(Symlink("l", "nothing"), Some(0o777), mtime).await,
             cid,
             "link {mtime:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn directories_with_modes_and_times() {
     for (mode, mtime, cid) in [
         (
             Some(0o755),
@@ -118,10 +120,10 @@ async fn modes_and_times() {
             None,
             "QmQ1ABnw2iip7sj23EzzBZ9T77KyyfESP6SUboiXPyzNQe",
         ),
-        (None, exact, "QmZFdCLJay31hT3Tx1LygJ7XfiLEs3qLCXtbeBfhf38aZg"),
+        (None, EXACT, "QmZFdCLJay31hT3Tx1LygJ7XfiLEs3qLCXtbeBfhf38aZg"),
     ] {
         assert_eq!(
-            one(Directory("d"), mode, mtime).await,
+            cid_with(Directory("d"), mode, mtime).await,
             cid,
             "directory {mode:?} {mtime:?}"
         );

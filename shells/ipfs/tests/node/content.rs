@@ -76,7 +76,7 @@ async fn pins_are_listed_in_order_and_explain_kept_blocks() {
 async fn directories_are_listed_resolved_and_archived_sharded_or_not() {
     let (node, _folder) = node().await;
     for threshold in [262_144, 1] {
-        let mut adding = node
+        let mut upload = node
             .add(AddOptions {
                 hamt_threshold: threshold,
                 ..AddOptions::default()
@@ -85,16 +85,16 @@ async fn directories_are_listed_resolved_and_archived_sharded_or_not() {
         for i in 0..300 {
             let data = format!("content {i}");
             let path = format!("d/sub/file{i}");
-            adding
+            upload
                 .file(&path, Metadata::default(), data.as_bytes(), |_| {})
                 .await
                 .unwrap();
         }
-        adding
+        upload
             .symlink("d/link", Metadata::default(), "sub/file1")
             .await
             .unwrap();
-        let root = finish(adding, None).await.unwrap();
+        let root = finish(upload, None).await.unwrap();
         let path: DagPath = format!("/ipfs/{root}/sub/file77").parse().unwrap();
         let file = node.resolve(&path).await.unwrap();
         assert_eq!(cat(&node, file.cid, 0, None).await, b"content 77");

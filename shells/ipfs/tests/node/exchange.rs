@@ -10,7 +10,7 @@ async fn deep_dag_is_pinned_from_another_node_with_progress() {
     let ((a, _fa), (b, _fb)) = (node().await, node().await);
     let data = content(300_000, 1);
     let cid = add(&a, deep(), &data, Some("")).await;
-    introduce(&b, &a).await;
+    connect_nodes(&b, &a).await;
     let last = Mutex::new(Progress::default());
     let pinned = b.pin(cid, PinMode::Recursive, "name".into(), |progress| {
         *last.lock().unwrap() = progress
@@ -34,7 +34,7 @@ async fn deep_dag_is_pinned_from_another_node_with_progress() {
 #[tokio::test]
 async fn pin_waits_for_content_that_appears_later() {
     let ((a, _fa), (b, _fb)) = (node().await, node().await);
-    introduce(&b, &a).await;
+    connect_nodes(&b, &a).await;
     let block = raw(b"not there yet");
     let waiting = tokio::spawn({
         let (b, cid) = (b.clone(), block.cid);
@@ -61,14 +61,14 @@ async fn pin_finds_a_holder_that_connects_later_in_either_direction() {
         async move { pin(&b, cid).await }
     });
     tokio::time::sleep(Duration::from_millis(300)).await;
-    introduce(&a, &b).await;
+    connect_nodes(&a, &b).await;
     waiting.await.unwrap();
 }
 
 #[tokio::test]
 async fn dropped_pin_is_cancelled_and_not_recorded() {
     let ((a, _fa), (b, _fb)) = (node().await, node().await);
-    introduce(&b, &a).await;
+    connect_nodes(&b, &a).await;
     let block = raw(b"never");
     let pinning = b.pin(block.cid, PinMode::Recursive, String::new(), |_| {});
     assert!(timeout(Duration::from_millis(300), pinning).await.is_err());
@@ -84,8 +84,8 @@ async fn blocks_come_from_several_holders_and_survive_the_loss_of_one() {
     let data = content(2_000_000, 3);
     let cid = add(&a, deep(), &data, Some("")).await;
     assert_eq!(add(&b, deep(), &data, Some("")).await, cid);
-    introduce(&c, &a).await;
-    introduce(&c, &b).await;
+    connect_nodes(&c, &a).await;
+    connect_nodes(&c, &b).await;
     let waiting = tokio::spawn({
         let c = c.clone();
         async move { pin(&c, cid).await }
@@ -112,7 +112,7 @@ async fn lost_peer_is_redialled() {
         storage_max: None,
     };
     let a = Node::open(config.clone()).await.unwrap();
-    introduce(&b, &a).await;
+    connect_nodes(&b, &a).await;
     a.shutdown().await;
     drop(a);
     let gone = async {
@@ -160,6 +160,6 @@ async fn garbage_on_the_swarm_port_is_harmless() {
         let _ = timeout(Duration::from_millis(300), stream.read_to_end(&mut answer)).await;
     }
     let cid = add(&a, deep(), &content(20_000, 12), None).await;
-    introduce(&b, &a).await;
+    connect_nodes(&b, &a).await;
     pin(&b, cid).await;
 }

@@ -102,8 +102,8 @@ async fn collection_keeps_pinned_blocks_and_those_being_added() {
     node.pin(direct.cid, PinMode::Direct, String::new(), |_| {})
         .await
         .unwrap();
-    let mut adding = node.add(AddOptions::default()).unwrap();
-    let during = adding
+    let mut upload = node.add(AddOptions::default()).unwrap();
+    let during = upload
         .file("f", Metadata::default(), &content(5000, 8)[..], |_| {})
         .await
         .unwrap()
@@ -117,7 +117,7 @@ async fn collection_keeps_pinned_blocks_and_those_being_added() {
     assert_eq!(node.stat().unwrap().num_objects, objects - removed.len() as u64);
     assert!(node.has(&during).unwrap() && node.has(&direct.cid).unwrap());
     assert_eq!(cat(&node.offline(), kept, 0, None).await, content(40_000, 6));
-    finish(adding, Some("")).await.unwrap();
+    finish(upload, Some("")).await.unwrap();
     assert_eq!(collect(&node).await, []);
 
     assert_eq!(node.unpin(&kept).await.unwrap(), PinMode::Recursive);
@@ -133,7 +133,7 @@ async fn collection_keeps_pinned_blocks_and_those_being_added() {
 #[tokio::test]
 async fn collections_concurrent_with_uploads_and_pins_lose_nothing() {
     let ((a, _fa), (b, _fb)) = (node().await, node().await);
-    introduce(&b, &a).await;
+    connect_nodes(&b, &a).await;
     let collecting = tokio::spawn({
         let b = b.clone();
         async move {
@@ -162,10 +162,10 @@ async fn full_repository_refuses_blocks_and_stays_usable() {
     let node = open(folder.path(), Some(100_000)).await.unwrap();
     let kept = add(&node, AddOptions::default(), &content(50_000, 9), Some("")).await;
     let data = content(80_000, 10);
-    let mut adding = node.add(AddOptions::default()).unwrap();
-    let added = adding.file("f", Metadata::default(), &data[..], |_| {}).await;
+    let mut upload = node.add(AddOptions::default()).unwrap();
+    let added = upload.file("f", Metadata::default(), &data[..], |_| {}).await;
     let result = match added {
-        Ok(_) => finish(adding, Some("")).await.map(drop),
+        Ok(_) => finish(upload, Some("")).await.map(drop),
         Err(error) => Err(error),
     };
     assert!(
@@ -182,7 +182,7 @@ async fn full_repository_refuses_blocks_and_stays_usable() {
 
     let (other, _fo) = self::node().await;
     let big = add(&other, AddOptions::default(), &data, Some("")).await;
-    introduce(&node, &other).await;
+    connect_nodes(&node, &other).await;
     let pinned = timeout(SOON, node.pin(big, PinMode::Recursive, String::new(), |_| {})).await;
     let pinned = pinned.expect("a full repository answers");
     assert!(matches!(pinned, Err(Error::Full { .. })), "{pinned:?}");

@@ -6,7 +6,7 @@ mod keeping;
 mod repairing;
 
 use cluster_ipfs::unixfs::{AddOptions, Chunker, Metadata};
-use cluster_ipfs::{Adding, Block, Cid, Collected, Config, Error, Node, PinMode};
+use cluster_ipfs::{Block, Cid, Collected, Config, Error, Node, PinMode, Upload};
 use futures::TryStreamExt;
 use std::path::Path;
 use std::time::Duration;
@@ -46,7 +46,7 @@ async fn node() -> (Node, TempDir) {
     (open(folder.path(), None).await.unwrap(), folder)
 }
 
-async fn introduce(from: &Node, to: &Node) {
+async fn connect_nodes(from: &Node, to: &Node) {
     from.connect(to.id().addresses.first().unwrap().clone())
         .await
         .unwrap();
@@ -85,16 +85,16 @@ fn deep() -> AddOptions {
 }
 
 async fn add(node: &Node, options: AddOptions, data: &[u8], pin: Option<&str>) -> Cid {
-    let mut adding = node.add(options).unwrap();
-    adding.file("f", Metadata::default(), data, |_| {}).await.unwrap();
-    finish(adding, pin).await.unwrap()
+    let mut upload = node.add(options).unwrap();
+    upload.file("f", Metadata::default(), data, |_| {}).await.unwrap();
+    finish(upload, pin).await.unwrap()
 }
 
 /// Returns the first root; ignores the directories reported.
-async fn finish(adding: Adding, pin: Option<&str>) -> Result<Cid, Error> {
-    let (told, mut lines) = mpsc::channel(1);
+async fn finish(upload: Upload, pin: Option<&str>) -> Result<Cid, Error> {
+    let (directories, mut lines) = mpsc::channel(1);
     tokio::spawn(async move { while lines.recv().await.is_some() {} });
-    Ok(adding.finish(pin.map(str::to_owned), told).await?[0].cid)
+    Ok(upload.finish(pin.map(str::to_owned), directories).await?[0].cid)
 }
 
 async fn cat(node: &Node, cid: Cid, offset: u64, length: Option<u64>) -> Vec<u8> {

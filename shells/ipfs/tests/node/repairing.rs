@@ -43,7 +43,7 @@ async fn damaged_block_is_replaced_by_a_peers_copy_when_read() {
     let data = content(600_000, 31);
     let cid = add(&a, AddOptions::default(), &data, Some("")).await;
     a.sync().await.unwrap();
-    introduce(&b, &a).await;
+    connect_nodes(&b, &a).await;
     pin(&b, cid).await;
     let before = held(&a);
     assert_eq!(rot(fa.path(), &data[300_000..300_016]), 1);
@@ -74,7 +74,7 @@ async fn damaged_pin_is_reported_until_a_peer_with_a_copy_connects() {
     let error = a.offline().cat(cid, 0, None).await.unwrap();
     let error = error.try_collect::<Vec<_>>().await.unwrap_err();
     assert!(matches!(error, Error::DamagedBlock { .. }), "{error}");
-    introduce(&a, &b).await;
+    connect_nodes(&a, &b).await;
     // Pinning again waits for the missing blocks, like the first time.
     pin(&a, cid).await;
     assert!(!a.is_broken(&cid));
@@ -94,7 +94,7 @@ async fn damaged_inner_block_and_direct_pin_are_repaired() {
             .await
             .unwrap();
     }
-    introduce(&b, &a).await;
+    connect_nodes(&b, &a).await;
     pin(&b, root).await;
     a.sync().await.unwrap();
     let inner = a.get_local(&root).unwrap().unwrap();

@@ -45,13 +45,13 @@ pub fn nobody() -> (TcpSocket, SocketAddr) {
 
 /// A fake daemon that answers each request with the next of the given texts, byte for byte, and then closes
 /// the connection. A text that ends with `…` keeps the connection open instead.
-pub struct Fake {
+pub struct FakeDaemon {
     pub address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
-impl Fake {
-    pub async fn answering(answers: &[&str]) -> Fake {
+impl FakeDaemon {
+    pub async fn answering(answers: &[&str]) -> FakeDaemon {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -74,7 +74,7 @@ impl Fake {
                 });
             }
         });
-        Fake { address, requests }
+        FakeDaemon { address, requests }
     }
 
     /// Returns the request lines so far, without method and version.

@@ -14,7 +14,7 @@ use axum::http::header::{
     ORIGIN, VARY,
 };
 use axum::http::{Method, Request, Response, StatusCode};
-use cluster_ipfs::pages;
+use cluster_ipfs::web_origin;
 
 use super::CorsConfig;
 
@@ -60,7 +60,7 @@ impl Cors {
     pub(super) fn refusal<B>(&self, request: &Request<B>, check_host: bool) -> Option<String> {
         let headers = request.headers();
         if check_host
-            && let Some(host) = pages::public_host(headers)
+            && let Some(host) = web_origin::public_host(headers)
             && !self.trusts_host(&host)
         {
             return Some(format!(
@@ -73,9 +73,9 @@ impl Cors {
         }
         let may = |page: &Option<String>| {
             let known = page.as_ref();
-            known.is_some_and(|page| self.trusts(page) || pages::is_same_origin(page, headers))
+            known.is_some_and(|page| self.trusts(page) || web_origin::is_same_origin(page, headers))
         };
-        let page = pages::origins(headers).into_iter().find(|page| !may(page))?;
+        let page = web_origin::origins(headers).into_iter().find(|page| !may(page))?;
         let page = page.map_or("another origin".to_owned(), |page| format!("{page:?}"));
         Some(format!(
             "web pages of {page} may change nothing here: add their origin to cors_allowed_origins (* is not \

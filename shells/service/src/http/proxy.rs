@@ -29,8 +29,8 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::header::{self, HeaderValue};
 use axum::http::{Method, Request, Response, StatusCode};
-use cluster_ipfs::api::{Intake, RequestBody};
-use cluster_ipfs::pages;
+use cluster_ipfs::api::{LimitedBody, RequestBody};
+use cluster_ipfs::web_origin;
 use futures::future::BoxFuture;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
@@ -147,8 +147,8 @@ impl Respond for Proxy {
     ) -> BoxFuture<'static, Response<Body>> {
         Box::pin(async move {
             let line = self.log.begin(client.address.ip(), &request);
-            let mut request = Intake::of(request);
-            let host = pages::public_host(request.headers()).filter(|_| client.on_loopback);
+            let mut request = LimitedBody::of(request);
+            let host = web_origin::public_host(request.headers()).filter(|_| client.on_loopback);
             let response = match (host, self.reserve_upload(request.body_mut())) {
                 (Some(host), _) => node_access::refuse_public_host(&host),
                 (None, Ok(())) => {
@@ -168,7 +168,7 @@ impl Respond for Proxy {
 
 impl Proxy {
     /// Reserves an upload slot for a request with a body, until the body has been read.
-    fn reserve_upload(&self, body: &mut Intake<TrackedBody<Incoming>>) -> Result<(), Failure> {
+    fn reserve_upload(&self, body: &mut LimitedBody<TrackedBody<Incoming>>) -> Result<(), Failure> {
         if !body.is_end_stream() {
             let place = self.uploads.clone().try_acquire_owned().map_err(|_| {
                 let why = format!("at most {UPLOADS_MAX} uploads can run at once; try again later");

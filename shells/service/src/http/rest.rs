@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::header::{HeaderName, HeaderValue, LOCATION};
 use axum::http::{Request, Response, StatusCode, Uri};
-use cluster_ipfs::api::Intake;
+use cluster_ipfs::api::LimitedBody;
 use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use tower::ServiceExt;
@@ -125,7 +125,7 @@ async fn respond(shared: &Shared, request: Request<TrackedBody<Incoming>>) -> Re
     let mut response = match without_slash(request.uri()) {
         Some(location) => redirect(location),
         None => {
-            let request = Intake::of(request).map(Body::new);
+            let request = LimitedBody::of(request).map(Body::new);
             match shared.router.clone().oneshot(request).await {
                 Ok(response) => response,
                 Err(never) => match never {},

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::Duration;
 
-use cluster_ipfs::handshakes::Limited;
+use cluster_ipfs::handshakes::LimitedTransport;
 use futures::io::BufReader;
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::muxing::StreamMuxerBox;
@@ -43,7 +43,7 @@ pub(super) fn build(keypair: &Keypair, secrets: Keys) -> Result<Boxed<(PeerId, S
         let dialed = point.is_dialer();
         connect(socket, dialed, &secrets, noise, yamux).await
     });
-    Ok(Limited::new(
+    Ok(LimitedTransport::new(
         TransportTimeout::new(transport, HANDSHAKE_TIMEOUT),
         HANDSHAKES_MAX,
     )

@@ -56,13 +56,13 @@ pub(super) fn options(call: &Call) -> Result<AddOptions, Failure> {
         max_directory_links: size("max-directory-links", defaults.max_directory_links)?,
         hamt_fanout: size("max-hamt-fanout", defaults.hamt_fanout)?,
         wrap: call.flag("wrap-with-directory", false),
-        meta: asked_meta(call)?,
+        meta: requested_metadata(call)?,
         preserve: call.flag("preserve-mode", false) || call.flag("preserve-mtime", false),
         ..defaults
     })
 }
 
-fn asked_meta(call: &Call) -> Result<Metadata, Failure> {
+fn requested_metadata(call: &Call) -> Result<Metadata, Failure> {
     let mode = call
         .number("mode")
         .filter(|mode| *mode != 0)

@@ -276,7 +276,7 @@ fn limited() {
 fn open_file_limit_is_reported_as_such_and_not_as_damage() {
     let folder = tempfile::tempdir().unwrap();
     filled(folder.path());
-    let mut told = 0;
+    let mut reported = 0;
     // From too few to start at all, up to enough.
     for limit in 5..=14 {
         let output = std::process::Command::new("sh")
@@ -298,9 +298,9 @@ fn open_file_limit_is_reported_as_such_and_not_as_damage() {
             "{limit}: {text}"
         );
         assert!(!text.contains("move it away"), "{limit}: {text}");
-        told += usize::from(text.contains("limit of open files"));
+        reported += usize::from(text.contains("limit of open files"));
     }
-    assert!(told > 0);
+    assert!(reported > 0);
     let store = open(folder.path());
     store.close();
 }

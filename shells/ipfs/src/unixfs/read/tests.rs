@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::Multihash;
-use crate::budget::Budget;
-use crate::reader::produce;
+use crate::reader::stream_from_task;
+use crate::request_budget::RequestBudget;
 use crate::store::Store;
 use crate::unixfs::tar;
 use crate::{Block, dag, hash};
@@ -32,7 +32,7 @@ impl Local {
         Reader {
             store: self.store.clone(),
             session: None,
-            budget: Budget::new(&Default::default()),
+            budget: RequestBudget::new(&Default::default()),
         }
     }
 
@@ -42,7 +42,7 @@ impl Local {
             data: Some(node.encode().into()),
         };
         let data = Bytes::from(node.encode());
-        let cid = hash::name(cid::Version::V1, codec::DAG_PB, 0x12, &data).unwrap();
+        let cid = hash::compute_cid(cid::Version::V1, codec::DAG_PB, 0x12, &data).unwrap();
         self.store.put(vec![Block { cid, data }]).await.unwrap();
         cid
     }
@@ -117,9 +117,9 @@ async fn repeated_shards_are_listed_once() {
         root = local.put(shard(), links.collect()).await;
     }
     let reader = local.reader();
-    let listed = produce(|out| async move { list(&reader, root, &out).await });
+    let listed = stream_from_task(|out| async move { list(&reader, root, &out).await });
     assert_eq!(count(listed).await.unwrap(), 256);
-    let archive = produce(|out| tar::archive(local.reader(), root, "d".into(), out));
+    let archive = stream_from_task(|out| tar::archive(local.reader(), root, "d".into(), out));
     // The header of the directory; header, content and padding of each file; the end.
     assert_eq!(count(archive).await.unwrap(), 1 + 3 * 256 + 1);
     local.store.close();
@@ -141,7 +141,10 @@ async fn shards_that_are_too_wide_or_too_deep_are_refused() {
     }
     for root in [wide, deep] {
         let reader = local.reader();
-        let listed = count(produce(|out| async move { list(&reader, root, &out).await })).await;
+        let listed = count(stream_from_task(
+            |out| async move { list(&reader, root, &out).await },
+        ))
+        .await;
         assert!(matches!(listed, Err(Error::Malformed { .. })), "{listed:?}");
     }
     local.store.close();
@@ -153,23 +156,23 @@ async fn walks_are_refused_beyond_their_memory() {
     let root = local.wide_chain(Type::File).await;
     let reader = local.reader();
     refused(
-        count(produce(|out| async move {
+        count(stream_from_task(|out| async move {
             content(&reader, root, 0, u64::MAX, &out).await
         }))
         .await,
     );
     let reader = local.reader();
     refused(
-        count(produce(|out| async move {
+        count(stream_from_task(|out| async move {
             dag::refs(reader, root, None, true, out).await
         }))
         .await,
     );
     let reader = local.reader();
     refused(
-        count(produce(
-            |out| async move { dag::blocks(reader, root, &out).await },
-        ))
+        count(stream_from_task(|out| async move {
+            dag::blocks(reader, root, &out).await
+        }))
         .await,
     );
     refused(dag::fetch(&local.reader(), root, &|_| {}).await);
@@ -180,7 +183,12 @@ async fn walks_are_refused_beyond_their_memory() {
 async fn archive_is_refused_beyond_the_memory_of_its_directories() {
     let local = Local::new();
     let root = local.wide_chain(Type::Directory).await;
-    refused(count(produce(|out| tar::archive(local.reader(), root, "d".into(), out))).await);
+    refused(
+        count(stream_from_task(|out| {
+            tar::archive(local.reader(), root, "d".into(), out)
+        }))
+        .await,
+    );
     local.store.close();
 }
 
@@ -197,7 +205,7 @@ async fn file_with_parts_declared_empty_is_read() {
     };
     let root = local.put(node, vec![link(b"hello "), link(b"world")]).await;
     let reader = local.reader();
-    let pieces = produce(|out| async move { content(&reader, root, 0, 11, &out).await });
+    let pieces = stream_from_task(|out| async move { content(&reader, root, 0, 11, &out).await });
     assert_eq!(
         pieces.try_collect::<Vec<_>>().await.unwrap().concat(),
         b"hello world"

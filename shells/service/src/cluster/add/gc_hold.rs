@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster_ipfs::{Backend, Hold};
+use cluster_ipfs::{Backend, GcGuard};
 
 /// Time for the tracker to pin an upload's root after its blocks are stored. After that, garbage collection
 /// may remove blocks, and pinning fetches them again.
@@ -11,13 +11,13 @@ const UNTIL_PINNED: Duration = Duration::from_secs(60);
 /// Protects what an IPFS node stores from garbage collection, until [`UNTIL_PINNED`] after this is dropped.
 /// Only the embedded node can do that; the garbage collection of Kubo is run by its operator.
 pub(in crate::cluster) struct GcHold {
-    hold: Option<Hold>,
+    hold: Option<GcGuard>,
 }
 
 impl GcHold {
     pub(in crate::cluster) fn new(backend: &Backend) -> Self {
         let hold = match backend {
-            Backend::Embedded(node) => Some(node.hold()),
+            Backend::Embedded(node) => Some(node.protect_from_gc()),
             Backend::Kubo(_) => None,
         };
         Self { hold }

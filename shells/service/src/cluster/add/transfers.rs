@@ -160,7 +160,7 @@ async fn store(cluster: &Cluster, groups: mpsc::Receiver<Group>, is_verified: bo
     let blocks = blocks.flat_map(stream::iter);
     let _hold = GcHold::new(&cluster.inner.backend);
     if is_verified {
-        cluster.inner.backend.put_made(blocks).await?;
+        cluster.inner.backend.put_verified(blocks).await?;
     } else {
         cluster.inner.backend.put_blocks(blocks).await?;
     }

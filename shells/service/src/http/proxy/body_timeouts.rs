@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use cluster_ipfs::api::{Intake, RequestBody};
+use cluster_ipfs::api::{LimitedBody, RequestBody};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
@@ -16,7 +16,7 @@ use crate::http::connection::TrackedBody;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Limits the time for a request's body to arrive; zero for no limit.
-pub(super) fn limit_arrival(body: Intake<TrackedBody<Incoming>>, limit: Duration) -> RequestBody {
+pub(super) fn limit_arrival(body: LimitedBody<TrackedBody<Incoming>>, limit: Duration) -> RequestBody {
     if limit.is_zero() {
         return body.boxed();
     }

@@ -7,7 +7,7 @@ use cid::multibase::Base;
 use cluster_api::GoDuration;
 use cluster_ipfs::Cid;
 use cluster_ipfs::api::multipart::{self, Multipart};
-use cluster_ipfs::api::{RequestBody, base_named};
+use cluster_ipfs::api::{RequestBody, parse_base};
 use futures::stream::StreamExt;
 use http_body_util::BodyStream;
 use percent_encoding::percent_decode_str;
@@ -200,7 +200,7 @@ impl Options {
 
     /// Formats a CID in the base that the client asked for (`cid-base`).
     pub(super) fn format_cid(&self, cid: &Cid) -> String {
-        let Some(base) = self.text(&["cid-base"]).and_then(base_named) else {
+        let Some(base) = self.text(&["cid-base"]).and_then(parse_base) else {
             return cid.to_string();
         };
         if base == Base::Base58Btc && cid.version() == cid::Version::V0 {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use axum::body::Body;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Request, Response, StatusCode};
-use cluster_ipfs::api::{RequestBody, Silent, WasSilent};
+use cluster_ipfs::api::{RequestBody, SilenceFlag, Silent};
 
 use super::kubo_response::Failure;
 use super::upstream::Upstream;
@@ -42,7 +42,7 @@ pub(super) async fn pass(
     let path = request.uri().path().to_owned();
     let silent = request
         .extensions()
-        .get::<WasSilent>()
+        .get::<SilenceFlag>()
         .cloned()
         .unwrap_or_default();
     match upstream.send(request).await {

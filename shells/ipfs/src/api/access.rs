@@ -5,7 +5,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::reply::{Body, plain};
-use crate::pages;
+use crate::web_origin;
 
 /// Origins of Kubo's companion extensions for browsers.
 const EXTENSIONS: [&str; 2] = [
@@ -52,11 +52,11 @@ impl Gate {
     }
 
     fn may_call(&self, headers: &HeaderMap) -> bool {
-        let pages = pages::origins(headers);
+        let pages = web_origin::origins(headers);
         if !pages.is_empty() {
             return pages
                 .iter()
-                .all(|page| page.as_ref().is_some_and(|page| self.knows(page)));
+                .all(|page| page.as_ref().is_some_and(|page| self.is_known(page)));
         }
         let agent = headers
             .get(header::USER_AGENT)
@@ -68,10 +68,10 @@ impl Gate {
     fn allows(&self, origin: &HeaderValue) -> bool {
         origin
             .to_str()
-            .is_ok_and(|origin| self.knows(&origin.to_ascii_lowercase()))
+            .is_ok_and(|origin| self.is_known(&origin.to_ascii_lowercase()))
     }
 
-    fn knows(&self, origin: &str) -> bool {
+    fn is_known(&self, origin: &str) -> bool {
         self.origins.iter().any(|known| known == origin)
     }
 
@@ -104,7 +104,7 @@ impl Gate {
     }
 
     /// Adds the CORS headers of an answer to a call from `origin`.
-    pub(super) fn mark(&self, origin: Option<&HeaderValue>, response: &mut Response<Body>) {
+    pub(super) fn add_cors_headers(&self, origin: Option<&HeaderValue>, response: &mut Response<Body>) {
         let headers = response.headers_mut();
         headers.insert(header::VARY, HeaderValue::from_static("Origin"));
         if let Some(origin) = origin

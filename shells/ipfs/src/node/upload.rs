@@ -19,7 +19,7 @@ const WRITES: usize = 3;
 
 /// An upload into a node: an [`Adder`] whose blocks are stored, and protected from collections until it ends.
 #[derive(Debug)]
-pub struct Adding {
+pub struct Upload {
     adder: Adder,
     storing: AbortOnDropHandle<Result<(), Error>>,
     store: Store,
@@ -31,14 +31,14 @@ impl Node {
     ///
     /// # Errors
     /// [`Error::Invalid`] or [`Error::Unsupported`] for invalid options; [`Error::Closed`].
-    pub fn add(&self, options: AddOptions) -> Result<Adding, Error> {
+    pub fn add(&self, options: AddOptions) -> Result<Upload, Error> {
         let (blocks, receiver) = mpsc::channel(BLOCKS);
         let adder = Adder::new(options, blocks)?;
         let store = self.inner.store.clone();
         let lease = store.protect().upload();
         let bitswap = self.inner.network.bitswap.clone();
         let storing = AbortOnDropHandle::new(tokio::spawn(store_all(store.clone(), bitswap, receiver)));
-        Ok(Adding {
+        Ok(Upload {
             adder,
             storing,
             store,
@@ -59,7 +59,7 @@ async fn store_all(store: Store, bitswap: Bitswap, mut receiver: mpsc::Receiver<
                 let (store, bitswap) = (&store, &bitswap);
                 writes.push(async move {
                     store.put(blocks.clone()).await?;
-                    bitswap.arrived(&blocks);
+                    bitswap.deliver_stored(&blocks);
                     Ok::<(), Error>(())
                 });
             }
@@ -72,7 +72,7 @@ async fn store_all(store: Store, bitswap: Bitswap, mut receiver: mpsc::Receiver<
     Ok(())
 }
 
-impl Adding {
+impl Upload {
     /// See [`Adder::file`].
     ///
     /// # Errors
@@ -85,7 +85,7 @@ impl Adding {
         progress: impl FnMut(u64) + Send,
     ) -> Result<Added, Error> {
         let added = self.adder.file(path, meta, content, progress).await;
-        self.explain(added).await
+        self.explain_closed(added).await
     }
 
     /// See [`Adder::directory`].
@@ -107,7 +107,7 @@ impl Adding {
         target: impl AsRef<[u8]>,
     ) -> Result<Added, Error> {
         let added = self.adder.symlink(path, meta, target).await;
-        self.explain(added).await
+        self.explain_closed(added).await
     }
 
     /// See [`Adder::has_top`].
@@ -122,35 +122,35 @@ impl Adding {
     pub async fn make_room(
         &mut self,
         path: impl AsRef<[u8]>,
-        told: mpsc::Sender<Added>,
+        built: mpsc::Sender<Added>,
     ) -> Result<(), Error> {
-        let made = self.adder.make_room(path, told).await;
-        self.explain(made).await
+        let made = self.adder.make_room(path, built).await;
+        self.explain_closed(made).await
     }
 
     /// Replaces the adder's [`Error::Closed`], which only says that its blocks are no longer accepted, by the
     /// error of the storing task.
-    async fn explain<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
+    async fn explain_closed<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
         if matches!(result, Err(Error::Closed)) && self.storing.is_finished() {
             (&mut self.storing).await.map_err(|_| Error::Closed)??;
         }
         result
     }
 
-    /// Builds the directories, sending each to `told`, makes everything durable, and pins the roots
+    /// Builds the directories, sending each to `built`, makes everything durable, and pins the roots
     /// recursively with the name `pin` (may be empty) if given. Returns the roots.
     ///
     /// # Errors
     /// As [`Adder::finish`]; the store cannot be written; [`Error::Pinned`] or [`Error::Invalid`] if a root
     /// cannot be pinned.
-    pub async fn finish(self, pin: Option<String>, told: mpsc::Sender<Added>) -> Result<Vec<Added>, Error> {
-        let Adding {
+    pub async fn finish(self, pin: Option<String>, built: mpsc::Sender<Added>) -> Result<Vec<Added>, Error> {
+        let Upload {
             adder,
             storing,
             store,
             _lease,
         } = self;
-        let finished = adder.finish(told).await;
+        let finished = adder.finish(built).await;
         storing.await.map_err(|_| Error::Closed)??;
         let roots = finished?;
         match pin {

@@ -4,7 +4,7 @@ use super::Node;
 use crate::Cid;
 use crate::Multihash;
 use crate::dag::{self, Marked};
-use crate::reader::{Sink, blocking, produce};
+use crate::reader::{StreamSender, blocking, stream_from_task};
 use crate::store::{Protect, Store};
 use crate::{Error, PinMode, codec};
 use futures::stream::BoxStream;
@@ -31,9 +31,9 @@ pub enum Collected {
 }
 
 /// Ends the collection when dropped, in every case.
-struct Collecting(Arc<Protect>);
+struct CollectionGuard(Arc<Protect>);
 
-impl Drop for Collecting {
+impl Drop for CollectionGuard {
     fn drop(&mut self) {
         self.0.stop_collecting();
     }
@@ -49,17 +49,17 @@ impl Node {
     /// read or written; it is the last item.
     pub fn gc(&self) -> BoxStream<'static, Result<Collected, Error>> {
         let store = self.inner.store.clone();
-        produce(|out| async move {
+        stream_from_task(|out| async move {
             let handle = Handle::current();
             blocking(move || collect(&store, &handle, &out)).await
         })
     }
 }
 
-fn collect(store: &Store, handle: &Handle, out: &Sink<Collected>) -> Result<(), Error> {
+fn collect(store: &Store, handle: &Handle, out: &StreamSender<Collected>) -> Result<(), Error> {
     // From here on uploads and pins record what they touch. This must precede reading the pins.
     let roots = store.protect().start_collecting()?;
-    let _collecting = Collecting(store.protect().clone());
+    let _collecting = CollectionGuard(store.protect().clone());
     let mut marked = Marked::default();
     for root in roots {
         dag::mark(store, root, false, &mut marked)?;
@@ -69,7 +69,7 @@ fn collect(store: &Store, handle: &Handle, out: &Sink<Collected>) -> Result<(), 
         match pin.mode {
             PinMode::Direct => marked.add(&pin.cid),
             PinMode::Recursive => {
-                dag::mark(store, pin.cid, true, &mut marked).map_err(|error| unmarked(&pin.cid, error))?;
+                dag::mark(store, pin.cid, true, &mut marked).map_err(|error| mark_error(&pin.cid, error))?;
             }
         }
     }
@@ -87,12 +87,12 @@ fn collect(store: &Store, handle: &Handle, out: &Sink<Collected>) -> Result<(), 
 
 /// Returns the error for a pin whose blocks cannot be followed. An error of the operating system does not
 /// indicate a fault of the pin.
-fn unmarked(cid: &Cid, error: Error) -> Error {
+fn mark_error(cid: &Cid, error: Error) -> Error {
     if matches!(error, Error::Io { .. } | Error::Store(_) | Error::Closed) {
         return error;
     }
     Error::Damaged(format!(
-        "nothing was collected: what the pin {cid} keeps cannot be told ({error}); damaged and missing \
+        "nothing was collected: what the pin {cid} keeps cannot be determined ({error}); damaged and missing \
          blocks are fetched from connected peers: collect again then, or unpin it"
     ))
 }
@@ -102,7 +102,7 @@ fn remove_unmarked(
     store: &Store,
     handle: &Handle,
     marked: &Marked,
-    out: &Sink<Collected>,
+    out: &StreamSender<Collected>,
 ) -> Result<u64, Error> {
     let (mut removed, mut unfreed) = (0, 0);
     let mut batch = Vec::with_capacity(BATCH);

@@ -110,7 +110,7 @@ impl PartialEq for Tally {
 struct State {
     source: BoxStream<'static, Result<Block, Error>>,
     /// Block with another prefix than the last request, or the first of the next.
-    held: Option<Block>,
+    next_block: Option<Block>,
     /// Pieces of the body to send next.
     ready: VecDeque<Bytes>,
     closed: bool,
@@ -119,9 +119,9 @@ struct State {
     error: Option<Error>,
     sent: Tally,
     stored: Stored,
-    /// Time when the connection last accepted data, or began to wait for the source; `None` while the source is
-    /// awaited.
-    taken: Option<Instant>,
+    /// Time when the connection last accepted data, or began to wait for the source; `None` while the source
+    /// is awaited.
+    last_progress: Option<Instant>,
 }
 
 /// The source of blocks, shared by the consecutive requests that carry it.
@@ -139,7 +139,7 @@ impl Feed {
         let state = State {
             // Fused: it is polled again after its end, when a request is complete.
             source: source.fuse().boxed(),
-            held: None,
+            next_block: None,
             ready: VecDeque::new(),
             closed: false,
             many,
@@ -150,7 +150,7 @@ impl Feed {
                 sum: 0,
             },
             stored: Stored::default(),
-            taken: None,
+            last_progress: None,
         };
         Feed {
             state: Arc::new(Mutex::new(state)),
@@ -176,14 +176,14 @@ impl Feed {
     pub(super) async fn next_prefix(&self) -> Result<Option<Prefix>, Error> {
         futures::future::poll_fn(|cx| {
             let mut state = self.lock();
-            if state.held.is_none() {
+            if state.next_block.is_none() {
                 match futures::ready!(state.source.poll_next_unpin(cx)) {
                     None => return Poll::Ready(Ok(None)),
                     Some(Err(error)) => return Poll::Ready(Err(error)),
-                    Some(Ok(block)) => state.held = Some(block),
+                    Some(Ok(block)) => state.next_block = Some(block),
                 }
             }
-            Poll::Ready(Ok(state.held.as_ref().map(Prefix::of)))
+            Poll::Ready(Ok(state.next_block.as_ref().map(Prefix::of)))
         })
         .await
     }
@@ -193,7 +193,7 @@ impl Feed {
         let mut state = self.lock();
         state.closed = false;
         state.ready.clear();
-        state.taken = Some(Instant::now());
+        state.last_progress = Some(Instant::now());
         drop(state);
         let parts = Parts {
             feed: self.clone(),
@@ -216,10 +216,10 @@ impl Feed {
     }
 
     /// Returns an error once the node has accepted nothing for `limit` although a block was ready.
-    pub(super) async fn watch(&self, limit: Duration) -> Error {
+    pub(super) async fn wait_for_stall(&self, limit: Duration) -> Error {
         loop {
             let now = Instant::now();
-            let since = self.lock().taken.unwrap_or(now);
+            let since = self.lock().last_progress.unwrap_or(now);
             let deadline = since + limit;
             if deadline <= now {
                 let message = format!("the node took no block for {limit:?}");
@@ -265,7 +265,7 @@ impl Stream for Parts {
         let mut state = self.feed.lock();
         loop {
             if let Some(piece) = state.ready.pop_front() {
-                state.taken = Some(Instant::now());
+                state.last_progress = Some(Instant::now());
                 if piece.is_empty() {
                     continue;
                 }
@@ -278,13 +278,13 @@ impl Stream for Parts {
                 self.close(&mut state);
                 continue;
             }
-            let next = match state.held.take() {
+            let next = match state.next_block.take() {
                 Some(block) => Some(Ok(block)),
                 None => match state.source.poll_next_unpin(cx) {
                     Poll::Ready(next) => next,
                     Poll::Pending => {
                         // From now on the node waits for the source.
-                        state.taken = None;
+                        state.last_progress = None;
                         return Poll::Pending;
                     }
                 },
@@ -292,7 +292,7 @@ impl Stream for Parts {
             match next {
                 Some(Ok(block)) if Prefix::of(&block) == self.prefix => self.queue(&mut state, block),
                 Some(Ok(block)) => {
-                    state.held = Some(block);
+                    state.next_block = Some(block);
                     self.close(&mut state);
                 }
                 None => self.close(&mut state),

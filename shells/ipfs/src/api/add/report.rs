@@ -4,9 +4,9 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::Target;
-use super::names::Carried;
+use super::part_metadata::PartMetadata;
 use crate::api::multipart::Multipart;
-use crate::api::reply::{Failure, Sink};
+use crate::api::reply::{Failure, LineSender};
 use crate::api::request::Call;
 use crate::unixfs::{Added, Metadata, Name};
 
@@ -47,21 +47,21 @@ fn is_zero_nanos(number: &u32) -> bool {
 }
 
 /// Sends the lines of one `add` call to its caller.
-pub(super) struct Told {
+pub(super) struct Reporter {
     pub(super) call: Call,
-    pub(super) sink: Sink,
+    pub(super) sink: LineSender,
     pub(super) progress: bool,
     pub(super) silent: bool,
     pub(super) keep_mode: bool,
     pub(super) keep_mtime: bool,
     /// Metadata of the top-level entry, repeated in every line about entries below it.
-    pub(super) top: Carried,
+    pub(super) top: PartMetadata,
 }
 
-impl Told {
+impl Reporter {
     /// Returns the metadata to record: the part that the caller asked to preserve.
-    pub(super) fn meta(&self, carried: Carried) -> Metadata {
-        let Metadata { mode, mtime } = carried.metadata();
+    pub(super) fn recorded_metadata(&self, sent: PartMetadata) -> Metadata {
+        let Metadata { mode, mtime } = sent.metadata();
         Metadata {
             mode: mode.filter(|_| self.keep_mode),
             mtime: mtime.filter(|_| self.keep_mtime),
@@ -96,16 +96,16 @@ impl Told {
     ) -> Result<Added, Failure> {
         let mut last = 0;
         let name = Name::from(path);
-        let tell = |bytes: u64| {
+        let report_progress = |bytes: u64| {
             if self.progress && bytes >= last + PROGRESS_STEP {
                 last = bytes;
-                self.sink.offer(&Event {
+                self.sink.try_send(&Event {
                     bytes,
                     ..self.event(&name)
                 });
             }
         };
-        let added = target.file(path, meta, parts, tell).await?;
+        let added = target.file(path, meta, parts, report_progress).await?;
         if self.progress {
             // The last progress line is never dropped: progress bars need it.
             self.sink
@@ -119,44 +119,44 @@ impl Told {
     }
 
     /// Finishes an upload, reporting its directories as they are built.
-    pub(super) async fn finished(&self, target: Target, pin: Option<String>) -> Result<(), Failure> {
-        let (told, directories) = mpsc::channel(DIRECTORIES);
-        let finished = target.finish(pin, told);
-        self.while_told(finished, directories).await
+    pub(super) async fn finish(&self, target: Target, pin: Option<String>) -> Result<(), Failure> {
+        let (built, directories) = mpsc::channel(DIRECTORIES);
+        let finished = target.finish(pin, built);
+        self.report_while(finished, directories).await
     }
 
     /// Builds directories early if their names need much memory, and reports them.
     pub(super) async fn make_room(&self, target: &mut Target, path: &[u8]) -> Result<(), Failure> {
-        let (told, directories) = mpsc::channel(DIRECTORIES);
-        let made = target.make_room(path, told);
-        self.while_told(made, directories).await
+        let (built, directories) = mpsc::channel(DIRECTORIES);
+        let made = target.make_room(path, built);
+        self.report_while(made, directories).await
     }
 
-    async fn while_told(
+    async fn report_while(
         &self,
         work: impl Future<Output = Result<(), Failure>>,
         mut directories: mpsc::Receiver<Added>,
     ) -> Result<(), Failure> {
-        let tell = async move {
+        let report = async move {
             while let Some(added) = directories.recv().await {
-                self.line(&added).await?;
+                self.send_line(&added).await?;
             }
             Ok(())
         };
-        let (worked, told) = tokio::join!(work, tell);
-        worked.and(told)
+        let (worked, reported) = tokio::join!(work, report);
+        worked.and(reported)
     }
 
-    pub(super) async fn added(&self, added: &Added) -> Result<(), Failure> {
+    pub(super) async fn report(&self, added: &Added) -> Result<(), Failure> {
         if self.silent {
             Ok(())
         } else {
-            self.line(added).await
+            self.send_line(added).await
         }
     }
 
-    async fn line(&self, added: &Added) -> Result<(), Failure> {
-        let (hash, size) = (self.call.show(&added.cid), added.size.to_string());
+    async fn send_line(&self, added: &Added) -> Result<(), Failure> {
+        let (hash, size) = (self.call.format_cid(&added.cid), added.size.to_string());
         self.sink
             .send(&Event {
                 hash,

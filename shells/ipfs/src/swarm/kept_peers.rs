@@ -24,12 +24,12 @@ struct Kept {
 
 /// Kept peers and their addresses.
 #[derive(Debug, Default)]
-pub(super) struct Redial {
+pub(super) struct KeptPeers {
     kept: HashMap<PeerId, Kept>,
-    suggested: HashMap<ConnectionId, (PeerId, Multiaddr)>,
+    candidates: HashMap<ConnectionId, (PeerId, Multiaddr)>,
 }
 
-impl Redial {
+impl KeptPeers {
     /// Starts keeping a peer; returns `false` if there are too many.
     pub(super) fn keep(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, now: Instant) -> bool {
         if let Some(kept) = self.kept.get_mut(&peer) {
@@ -37,7 +37,7 @@ impl Redial {
             return true;
         }
         if self.kept.len() >= KEPT_MAX {
-            tracing::warn!(%peer, "cannot keep a connection to this ipfs peer: the limit of {KEPT_MAX} peers is reached");
+            tracing::warn!(%peer, "not keeping a connection to this ipfs peer: {KEPT_MAX} are kept already");
             return false;
         }
         self.kept.insert(
@@ -52,17 +52,17 @@ impl Redial {
     }
 
     /// Stores an address that is kept only if its dial succeeds.
-    pub(super) fn suggest(&mut self, dial: ConnectionId, peer: PeerId, address: Multiaddr) {
-        self.suggested.insert(dial, (peer, address));
+    pub(super) fn add_candidate(&mut self, dial: ConnectionId, peer: PeerId, address: Multiaddr) {
+        self.candidates.insert(dial, (peer, address));
     }
 
-    pub(super) fn take_suggestion(&mut self, dial: ConnectionId) -> Option<Multiaddr> {
-        self.suggested.remove(&dial).map(|(_, address)| address)
+    pub(super) fn take_candidate(&mut self, dial: ConnectionId) -> Option<Multiaddr> {
+        self.candidates.remove(&dial).map(|(_, address)| address)
     }
 
     pub(super) fn drop_peer(&mut self, peer: &PeerId) {
         self.kept.remove(peer);
-        self.suggested.retain(|_, (suggested, _)| suggested != peer);
+        self.candidates.retain(|_, (candidates, _)| candidates != peer);
     }
 
     pub(super) fn connected(&mut self, peer: &PeerId) {

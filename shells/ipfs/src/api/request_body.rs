@@ -37,9 +37,9 @@ pub struct Silent;
 
 /// Extension of a request: whether its body was ended with [`Silent`].
 #[derive(Debug, Clone, Default)]
-pub struct WasSilent(Arc<AtomicBool>);
+pub struct SilenceFlag(Arc<AtomicBool>);
 
-impl WasSilent {
+impl SilenceFlag {
     /// Checks whether the client fell silent.
     ///
     /// # Errors
@@ -55,14 +55,14 @@ impl WasSilent {
 
 /// Body of a request with these limits.
 #[derive(Debug)]
-pub struct Intake<B>
+pub struct LimitedBody<B>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
 {
     body: Option<B>,
     /// Timer that runs while the body is awaited.
     silence: Option<Pin<Box<Sleep>>>,
-    was_silent: WasSilent,
+    silence_flag: SilenceFlag,
     /// Place among the running uploads; freed when the body has been read.
     place: Option<OwnedSemaphorePermit>,
     /// Whether to drain the rest of the body. With `Expect: 100-continue` not before the first read, which
@@ -70,22 +70,22 @@ where
     drains: bool,
 }
 
-impl<B> Intake<B>
+impl<B> LimitedBody<B>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
 {
     /// Applies the limits to the body of a request.
     pub fn of(request: Request<B>) -> Request<Self> {
-        let was_silent = WasSilent::default();
+        let silence_flag = SilenceFlag::default();
         let drains = !request.headers().contains_key(header::EXPECT);
-        let mut request = request.map(|body| Intake {
+        let mut request = request.map(|body| LimitedBody {
             body: Some(body),
             silence: None,
-            was_silent: was_silent.clone(),
+            silence_flag: silence_flag.clone(),
             place: None,
             drains,
         });
-        request.extensions_mut().insert(was_silent);
+        request.extensions_mut().insert(silence_flag);
         request
     }
 
@@ -95,7 +95,7 @@ where
     }
 }
 
-impl<B> Body for Intake<B>
+impl<B> Body for LimitedBody<B>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
@@ -126,7 +126,7 @@ where
         if silence.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
-        this.was_silent.0.store(true, Ordering::Release);
+        this.silence_flag.0.store(true, Ordering::Release);
         // Not drained.
         this.body = None;
         this.place = None;
@@ -143,7 +143,7 @@ where
     }
 }
 
-impl<B> Drop for Intake<B>
+impl<B> Drop for LimitedBody<B>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
 {
@@ -199,7 +199,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn silent_client_loses_its_place() {
         let (sender, body) = body();
-        let mut request = Intake::of(Request::new(body));
+        let mut request = LimitedBody::of(Request::new(body));
         sender.send(Bytes::from_static(b"x")).await.unwrap();
         let first = request.body_mut().frame().await.unwrap().unwrap();
         assert_eq!(first.into_data().unwrap(), "x");
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(asked.elapsed().as_secs(), SILENCE.as_secs());
         assert!(error.to_string().contains("sent nothing"), "{error}");
         assert_eq!(
-            request.extensions().get::<WasSilent>().unwrap().check(),
+            request.extensions().get::<SilenceFlag>().unwrap().check(),
             Err(Silent)
         );
         assert!(request.body_mut().frame().await.is_none());
@@ -217,7 +217,7 @@ mod tests {
     #[tokio::test]
     async fn rest_of_a_dropped_body_is_drained() {
         let (sender, body) = body();
-        drop(Intake::of(Request::new(body)));
+        drop(LimitedBody::of(Request::new(body)));
         for _ in 0..100 {
             sender.send(Bytes::from_static(&[0; 1000])).await.unwrap();
         }
@@ -226,7 +226,7 @@ mod tests {
     #[tokio::test]
     async fn draining_ends_after_a_number_of_bytes() {
         let (sender, body) = body();
-        drop(Intake::of(Request::new(body)));
+        drop(LimitedBody::of(Request::new(body)));
         let piece = Bytes::from(vec![0; 1 << 20]);
         let mut taken = 0;
         while sender.send(piece.clone()).await.is_ok() {
@@ -245,7 +245,7 @@ mod tests {
             .header("Expect", "100-continue")
             .body(body)
             .unwrap();
-        drop(Intake::of(request));
+        drop(LimitedBody::of(request));
         sender.closed().await;
     }
 }

@@ -30,10 +30,10 @@ pub(crate) const SHARE_MIN: usize = 1 << 20;
 /// Time after which a connection that a limit keeps from being read is closed.
 pub(super) const STALL_MAX: Duration = Duration::from_secs(10);
 /// Interval of log messages about one peer.
-const QUIET: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Number of peers whose log messages are rate-limited individually. Identities cost nothing: beyond this
 /// number, new peers are not logged.
-const COMPLAINTS_MAX: usize = 1024;
+const LOGGED_PEERS_MAX: usize = 1024;
 
 /// The accounts of all peers.
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ pub(crate) struct Pool {
     held: AtomicUsize,
     accounts: Mutex<HashMap<PeerId, Weak<Account>>>,
     exempt: Mutex<HashSet<PeerId>>,
-    complaints: Mutex<HashMap<PeerId, Instant>>,
+    last_logged: Mutex<HashMap<PeerId, Instant>>,
 }
 
 impl Pool {
@@ -79,21 +79,21 @@ impl Pool {
     }
 
     /// Returns whether a message about a peer should be logged now.
-    pub(super) fn is_news(&self, peer: PeerId, now: Instant) -> bool {
-        let mut complaints = lock(&self.complaints);
-        if let Some(last) = complaints.get_mut(&peer) {
-            let news = now.saturating_duration_since(*last) >= QUIET;
+    pub(super) fn should_log(&self, peer: PeerId, now: Instant) -> bool {
+        let mut last_logged = lock(&self.last_logged);
+        if let Some(last) = last_logged.get_mut(&peer) {
+            let news = now.saturating_duration_since(*last) >= LOG_INTERVAL;
             if news {
                 *last = now;
             }
             return news;
         }
-        if complaints.len() >= COMPLAINTS_MAX {
-            complaints.retain(|_, last| now.saturating_duration_since(*last) < QUIET);
+        if last_logged.len() >= LOGGED_PEERS_MAX {
+            last_logged.retain(|_, last| now.saturating_duration_since(*last) < LOG_INTERVAL);
         }
-        let room = complaints.len() < COMPLAINTS_MAX;
+        let room = last_logged.len() < LOGGED_PEERS_MAX;
         if room {
-            complaints.insert(peer, now);
+            last_logged.insert(peer, now);
         }
         room
     }
@@ -247,14 +247,15 @@ mod tests {
     }
 
     #[test]
-    fn complaints_are_news_once_a_minute_and_bounded() {
+    fn peers_are_logged_once_a_minute_and_their_number_is_limited() {
         let pool = Pool::default();
         let (peer, start) = (PeerId::random(), Instant::now());
-        assert!(pool.is_news(peer, start));
-        assert!(!pool.is_news(peer, start + Duration::from_secs(59)));
-        assert!(pool.is_news(peer, start + QUIET));
-        let flood = (0..2 * COMPLAINTS_MAX).filter(|_| pool.is_news(PeerId::random(), start + QUIET));
-        assert!(flood.count() < COMPLAINTS_MAX);
-        assert!(pool.is_news(PeerId::random(), start + 2 * QUIET));
+        assert!(pool.should_log(peer, start));
+        assert!(!pool.should_log(peer, start + Duration::from_secs(59)));
+        assert!(pool.should_log(peer, start + LOG_INTERVAL));
+        let flood =
+            (0..2 * LOGGED_PEERS_MAX).filter(|_| pool.should_log(PeerId::random(), start + LOG_INTERVAL));
+        assert!(flood.count() < LOGGED_PEERS_MAX);
+        assert!(pool.should_log(PeerId::random(), start + 2 * LOG_INTERVAL));
     }
 }

@@ -16,12 +16,12 @@ static PROCESS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::
 
 /// Memory budget of one upload; released when dropped.
 #[derive(Debug, Default)]
-pub(super) struct Budget {
+pub(super) struct NameBudget {
     used: usize,
     reserved: Option<OwnedSemaphorePermit>,
 }
 
-impl Budget {
+impl NameBudget {
     /// Returns the bytes in use.
     pub(super) fn used(&self) -> usize {
         self.used
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn upload_above_its_limit_is_refused_and_releases_its_memory() {
-        let mut budget = Budget::default();
+        let mut budget = NameBudget::default();
         budget.charge(UPLOAD_MAX - 10).unwrap();
         assert!(matches!(budget.charge(11), Err(Error::Invalid(_))));
         budget.charge(10).unwrap();

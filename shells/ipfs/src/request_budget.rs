@@ -16,47 +16,47 @@ const NODE_BYTES: usize = 512 << 20;
 
 /// Bytes held by all requests of a node together.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Total(Arc<AtomicUsize>);
+pub(crate) struct NodeMemory(Arc<AtomicUsize>);
 
 /// Memory budget of one request; clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Budget {
+pub(crate) struct RequestBudget {
     used: Arc<AtomicUsize>,
-    total: Total,
+    total: NodeMemory,
 }
 
-impl Budget {
-    pub(crate) fn new(total: &Total) -> Budget {
-        Budget {
+impl RequestBudget {
+    pub(crate) fn new(total: &NodeMemory) -> RequestBudget {
+        RequestBudget {
             used: Arc::default(),
             total: total.clone(),
         }
     }
 
     /// Opens an account for a structure that grows and shrinks.
-    pub(crate) fn holding(&self) -> Held {
-        Held {
+    pub(crate) fn holding(&self) -> HeldBytes {
+        HeldBytes {
             budget: self.clone(),
             bytes: 0,
         }
     }
 }
 
-/// Bytes charged to a [`Budget`] until dropped.
+/// Bytes charged to a [`RequestBudget`] until dropped.
 #[derive(Debug)]
-pub(crate) struct Held {
-    budget: Budget,
+pub(crate) struct HeldBytes {
+    budget: RequestBudget,
     bytes: usize,
 }
 
-impl Held {
+impl HeldBytes {
     /// Charges for more bytes.
     ///
     /// # Errors
     /// [`Error::TooMuchMemory`] if the request exceeds its limit, [`Error::Busy`] if all requests together
     /// do.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Error> {
-        let Budget { used, total } = &self.budget;
+        let RequestBudget { used, total } = &self.budget;
         if !add(used, bytes, REQUEST_BYTES) {
             return Err(Error::TooMuchMemory { max: REQUEST_BYTES });
         }
@@ -89,7 +89,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldBytes {
     fn drop(&mut self) {
         self.shrink(self.bytes);
     }
@@ -108,8 +108,8 @@ mod tests {
 
     #[test]
     fn requests_beyond_their_limit_are_refused_and_release_their_memory() {
-        let total = Total::default();
-        let budget = Budget::new(&total);
+        let total = NodeMemory::default();
+        let budget = RequestBudget::new(&total);
         let (mut one, mut other) = (budget.holding(), budget.holding());
         one.grow(REQUEST_BYTES - 10).unwrap();
         other.grow(10).unwrap();
@@ -124,15 +124,15 @@ mod tests {
             ),
             (0, 0)
         );
-        let all: Vec<Held> = std::iter::repeat_with(|| {
-            let mut held = Budget::new(&total).holding();
+        let all: Vec<HeldBytes> = std::iter::repeat_with(|| {
+            let mut held = RequestBudget::new(&total).holding();
             held.grow(REQUEST_BYTES).map(|()| held)
         })
         .map_while(Result::ok)
         .collect();
         assert_eq!(all.len(), NODE_BYTES / REQUEST_BYTES);
         assert!(matches!(
-            Budget::new(&total).holding().grow(1),
+            RequestBudget::new(&total).holding().grow(1),
             Err(Error::Busy(_))
         ));
     }
