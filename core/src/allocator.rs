@@ -13,7 +13,7 @@ pub(crate) type Candidates = BTreeMap<PeerId, Vec<Metric>>;
 
 /// Requirements of an allocation.
 #[derive(Debug, Clone)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct Requirements<'a> {
     /// CID that spreads pins among peers of equal rank.
     pub(crate) cid: Option<&'a Cid>,
     /// Peer to prefer among those of equal rank.
@@ -41,7 +41,7 @@ pub(crate) struct NotEnough {
 /// # Errors
 ///
 /// [`NotEnough`] if fewer than the minimum are available.
-pub(crate) fn allocate(wanted: &Wanted<'_>, candidates: &Candidates) -> Result<Vec<PeerId>, NotEnough> {
+pub(crate) fn allocate(wanted: &Requirements<'_>, candidates: &Candidates) -> Result<Vec<PeerId>, NotEnough> {
     let (min, max) = (wanted.min as usize, wanted.max as usize);
     let mut chosen: Vec<PeerId> = wanted.current.to_vec();
     if chosen.len() > max {
@@ -77,7 +77,7 @@ pub(crate) fn allocate(wanted: &Wanted<'_>, candidates: &Candidates) -> Result<V
 }
 
 /// Returns all candidates, best first.
-fn ranked(wanted: &Wanted<'_>, candidates: &Candidates) -> Vec<PeerId> {
+fn ranked(wanted: &Requirements<'_>, candidates: &Candidates) -> Vec<PeerId> {
     let all: BTreeSet<&PeerId> = candidates.keys().collect();
     partition(wanted, candidates, all, 0)
         .into_iter()
@@ -89,7 +89,7 @@ fn ranked(wanted: &Wanted<'_>, candidates: &Candidates) -> Vec<PeerId> {
 /// which are taken from alternately, the group with the greater total weight first. A ranking metric orders
 /// them by weight; peers of about equal weight are ordered by the next metric.
 fn partition<'a>(
-    wanted: &Wanted<'_>,
+    wanted: &Requirements<'_>,
     candidates: &Candidates,
     peers: BTreeSet<&'a PeerId>,
     depth: usize,
@@ -101,7 +101,7 @@ fn partition<'a>(
         .map(|metric| metric.partitionable)
     else {
         let mut peers: Vec<&PeerId> = peers.into_iter().collect();
-        peers.sort_by_key(|peer| among_alike(wanted, peer));
+        peers.sort_by_key(|peer| tie_break(wanted, peer));
         return peers;
     };
     if !divides || planted!(GroupsIgnored) {
@@ -113,7 +113,7 @@ fn partition<'a>(
                 weight
             }
         };
-        return by_weight(peers, weight)
+        return group_by_weight(peers, weight)
             .into_iter()
             .flat_map(|alike| partition(wanted, candidates, alike, depth + 1))
             .collect();
@@ -136,7 +136,7 @@ fn partition<'a>(
         .into_values()
         .map(|group| partition(wanted, candidates, group, depth + 1))
         .collect();
-    groups.sort_by_key(|group| (Reverse(weight(group)), among_alike(wanted, group[0])));
+    groups.sort_by_key(|group| (Reverse(weight(group)), tie_break(wanted, group[0])));
     let longest = groups.iter().map(Vec::len).max().unwrap_or(0);
     (0..longest)
         .flat_map(|turn| groups.iter().filter_map(move |group| group.get(turn).copied()))
@@ -145,7 +145,7 @@ fn partition<'a>(
 
 /// Groups peers of about equal weight, heaviest first: weights that differ by less than a tenth of the
 /// heaviest.
-fn by_weight(peers: BTreeSet<&PeerId>, weight: impl Fn(&PeerId) -> i64) -> Vec<BTreeSet<&PeerId>> {
+fn group_by_weight(peers: BTreeSet<&PeerId>, weight: impl Fn(&PeerId) -> i64) -> Vec<BTreeSet<&PeerId>> {
     let mut rest: Vec<&PeerId> = peers.into_iter().collect();
     rest.sort_by_key(|peer| Reverse(weight(peer)));
     let mut groups = Vec::new();
@@ -161,7 +161,7 @@ fn by_weight(peers: BTreeSet<&PeerId>, weight: impl Fn(&PeerId) -> i64) -> Vec<B
 }
 
 /// Returns the sort key among peers of equal rank: the near peer first, then by the hash of the CID.
-fn among_alike(wanted: &Wanted<'_>, peer: &PeerId) -> (bool, u64) {
+fn tie_break(wanted: &Requirements<'_>, peer: &PeerId) -> (bool, u64) {
     (wanted.near != Some(peer), rank_by_hash(wanted.cid, peer))
 }
 

@@ -68,9 +68,9 @@ pub enum Command {
 
 impl Command {
     /// Returns the lowest protocol version that can read this command.
-    pub(crate) fn since(&self) -> u8 {
+    pub(crate) fn min_version(&self) -> u8 {
         match self {
-            Self::Members(wish) => wish.since(),
+            Self::Members(wish) => wish.min_version(),
             Self::Admit { .. } | Self::Pin { .. } | Self::Reallocate { .. } | Self::Unpin { .. } => {
                 FIRST_VERSION
             }
@@ -88,7 +88,7 @@ pub enum Outcome {
     /// The pin does not exist.
     NotFound,
     /// The membership request is recorded; the leader carries it out.
-    Noted(MembersWish),
+    Recorded(MembersWish),
     /// The pin as stored, new or unchanged.
     Pinned(Pin),
     /// The precondition failed: decide again from the current pin.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::allocator::{Candidates, NotEnough, Wanted, allocate};
+use crate::allocator::{Candidates, NotEnough, Requirements, allocate};
 use crate::command::{Command, Precondition};
 use crate::effect::{Refusal, Reply};
 use crate::event::Request;
@@ -25,19 +25,19 @@ pub(crate) enum Decision {
 
 /// Peers that can be allocated to.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Choice {
+pub(crate) struct PeerPool {
     /// Peers that can take a new pin.
     pub(crate) candidates: Candidates,
     /// Live peers. They keep the pins that they hold, even if they cannot take new ones: a node may be full.
     pub(crate) alive: BTreeSet<PeerId>,
     /// Reasons why live peers cannot take new pins, for display.
-    pub(crate) unfit: Vec<String>,
+    pub(crate) exclusions: Vec<String>,
 }
 
 /// Decides on a request. `current` returns this peer's version of a pin.
 pub(crate) fn decide(
     now: Timestamp,
-    candidates: &Choice,
+    candidates: &PeerPool,
     current: impl Fn(&Cid) -> Option<Pin>,
     request: &Request,
 ) -> Decision {
@@ -78,7 +78,7 @@ pub(crate) fn decide(
 
 fn pin(
     now: Timestamp,
-    candidates: &Choice,
+    candidates: &PeerPool,
     current: impl Fn(&Cid) -> Option<Pin>,
     cid: &Cid,
     options: &PinOptions,
@@ -115,7 +115,7 @@ fn pin(
 /// Builds the command of an import: the exported pin, allocated to peers of this cluster.
 fn import(
     now: Timestamp,
-    candidates: &Choice,
+    candidates: &PeerPool,
     current: impl Fn(&Cid) -> Option<Pin>,
     pin: &Pin,
 ) -> Result<Command, Refusal> {
@@ -174,7 +174,7 @@ fn choose(
     near: Option<&PeerId>,
     options: &PinOptions,
     holders: &[PeerId],
-    candidates: &Choice,
+    candidates: &PeerPool,
 ) -> Result<Vec<PeerId>, Refusal> {
     let Replicas::Range { min, max } = options.replicas else {
         return Ok(Vec::new());
@@ -184,7 +184,7 @@ fn choose(
         .filter(|peer| candidates.alive.contains(*peer) && !planted!(HoldersMoved))
         .cloned()
         .collect();
-    let wanted = Wanted {
+    let wanted = Requirements {
         cid,
         near,
         min,
@@ -196,25 +196,25 @@ fn choose(
         needed: min,
         wanted: max,
         available,
-        why: why_not(&candidates.unfit),
+        why: shortage(&candidates.exclusions),
     })
 }
 
 /// Returns the reason for missing candidates, for display.
-fn why_not(unfit: &[String]) -> String {
-    if unfit.is_empty() {
+fn shortage(exclusions: &[String]) -> String {
+    if exclusions.is_empty() {
         return "Peers count when they are alive and their metrics have been received: see `health metrics`"
             .to_owned();
     }
     /// Most excluded peers in the text, to keep it readable.
     const NAMED_MAX: usize = 10;
-    let named = unfit
+    let named = exclusions
         .iter()
         .take(NAMED_MAX)
         .cloned()
         .collect::<Vec<_>>()
         .join("; ");
-    match unfit.len().saturating_sub(NAMED_MAX) {
+    match exclusions.len().saturating_sub(NAMED_MAX) {
         0 => format!("Living peers that take no new pins: {named}"),
         more => format!("Living peers that take no new pins: {named}; and {more} more"),
     }
@@ -228,12 +228,12 @@ mod tests {
     const ONE: Replicas = Replicas::Range { min: 1, max: 1 };
     const NOW: Timestamp = Timestamp(5);
 
-    fn living(numbers: &[u8]) -> Choice {
+    fn living(numbers: &[u8]) -> PeerPool {
         let metrics = || vec![metrics(9).remove(1)];
-        Choice {
+        PeerPool {
             candidates: numbers.iter().map(|number| (peer(*number), metrics())).collect(),
             alive: numbers.iter().copied().map(peer).collect(),
-            unfit: Vec::new(),
+            exclusions: Vec::new(),
         }
     }
 

@@ -100,7 +100,7 @@ pub enum Event {
 impl Event {
     /// Returns whether the event must be handled alone, after all earlier batches are visible: handling it
     /// reads much of the disk, or replaces it.
-    pub fn goes_alone(&self) -> bool {
+    pub fn is_exclusive(&self) -> bool {
         matches!(self, Self::SnapshotReceived { .. } | Self::TimedOut)
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::allocator::{Candidates, Wanted, allocate};
+use crate::allocator::{Candidates, Requirements, allocate};
 use crate::command::{Command, Precondition, is_expired};
 use crate::config::FailoverConfig;
 use crate::ids::{Cid, PeerId};
@@ -204,7 +204,7 @@ fn repair(
         .map(|(peer, metrics)| (peer.clone(), metrics.clone()))
         .collect();
     let preferred = &pin.options.user_allocations;
-    let wanted = Wanted {
+    let wanted = Requirements {
         cid: Some(&pin.cid),
         near: None,
         min,
@@ -213,7 +213,7 @@ fn repair(
         preferred,
     };
     // With too few candidates, as many copies as possible are better than none.
-    let one_more = Wanted {
+    let one_more = Requirements {
         min: living.len() as u32 + 1,
         ..wanted.clone()
     };

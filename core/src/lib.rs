@@ -81,5 +81,5 @@ pub use view::PinsetView;
 pub use window::Window;
 pub use wire::{
     COPIES_MAX, CopyOf, DecodeError, Envelope, FIRST_VERSION, Message, RaftKind, RaftMessage, VERSION,
-    decode, encode, encode_since,
+    decode, encode, encode_for_version,
 };

@@ -122,7 +122,7 @@ impl Members {
     /// # Errors
     ///
     /// The reason, for display, why the change is impossible in the current membership.
-    pub(crate) fn wish(&mut self, wish: &MembersWish) -> Result<(), String> {
+    pub(crate) fn record_wish(&mut self, wish: &MembersWish) -> Result<(), String> {
         match wish {
             MembersWish::Add { peer } if self.leaving.contains(peer) => {
                 Err(format!("{peer} is being removed: add it again when it is gone"))
@@ -150,7 +150,7 @@ impl Members {
                 self.leaving.insert(peer.clone());
                 Ok(())
             }
-            MembersWish::Speak { version } => {
+            MembersWish::RaiseVersion { version } => {
                 self.version = self.version.max(*version);
                 Ok(())
             }
@@ -161,7 +161,7 @@ impl Members {
 
     /// Applies a committed change: adds the new members, takes over Raft's configuration state, and removes
     /// the members that are in none of its sets.
-    pub(crate) fn take(&mut self, change: &MembersChange, voting: Voting) {
+    pub(crate) fn apply_change(&mut self, change: &MembersChange, voting: Voting) {
         for step in &change.steps {
             if let MembersStep::AddLearner { raft_id, member } = step {
                 self.joining.remove(&member.peer);
@@ -239,7 +239,7 @@ pub enum MembersWish {
         peer: PeerId,
     },
     /// Raise [`Members::version`]: all members have announced that they can read `version`.
-    Speak {
+    RaiseVersion {
         /// The new protocol version.
         version: u8,
     },
@@ -250,9 +250,9 @@ pub enum MembersWish {
 
 impl MembersWish {
     /// Returns the lowest protocol version that can read this request.
-    pub(crate) fn since(&self) -> u8 {
+    pub(crate) fn min_version(&self) -> u8 {
         match self {
-            Self::Add { .. } | Self::Remove { .. } | Self::Speak { .. } => FIRST_VERSION,
+            Self::Add { .. } | Self::Remove { .. } | Self::RaiseVersion { .. } => FIRST_VERSION,
             #[cfg(any(pretend_next_version, planted_bugs))]
             Self::Next => 2,
         }

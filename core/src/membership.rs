@@ -42,7 +42,7 @@ pub(crate) struct Progress {
 
 /// A member that sends from another incarnation than the recorded one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Returned {
+struct NewIncarnation {
     incarnation: Incarnation,
     first: Instant,
     last: Instant,
@@ -56,10 +56,10 @@ const INTERVAL: Duration = Duration::from_millis(250);
 const RETURN_GRACE: Duration = Duration::from_secs(2);
 
 /// Time for which a new leader leaves the votes as they are, to learn which members are live.
-const SETTLED: Duration = Duration::from_secs(5);
+const BALANCE_DELAY: Duration = Duration::from_secs(5);
 
 /// Most missing entries of a learner that counts as caught up.
-const REACH: Index = 64;
+const CATCH_UP_LAG_MAX: Index = 64;
 
 /// Shortest time between two notices (`Hello` or `NotMember`) to one peer.
 const NOTICE_PAUSE: Duration = Duration::from_secs(1);
@@ -71,26 +71,26 @@ const NOTICES_MAX: usize = 256;
 pub(crate) struct Planner {
     config: MembershipConfig,
     /// Silence after which a member does not count as live: several heartbeats.
-    patience: Duration,
+    silence_max: Duration,
     /// Time at which this peer became leader; `None` if it is not.
     leading: Option<Instant>,
     next: Instant,
-    heard: BTreeMap<RaftId, Instant>,
-    returned: BTreeMap<PeerId, Returned>,
-    noticed: BTreeMap<PeerId, Instant>,
+    last_message: BTreeMap<RaftId, Instant>,
+    new_incarnations: BTreeMap<PeerId, NewIncarnation>,
+    last_notice: BTreeMap<PeerId, Instant>,
 }
 
 impl Planner {
-    /// Creates a planner; `patience` should be several heartbeats.
-    pub(crate) fn new(config: &MembershipConfig, patience: Duration) -> Self {
+    /// Creates a planner; `silence_max` should be several heartbeats.
+    pub(crate) fn new(config: &MembershipConfig, silence_max: Duration) -> Self {
         Self {
             config: config.clone(),
-            patience,
+            silence_max,
             leading: None,
             next: Instant(0),
-            heard: BTreeMap::new(),
-            returned: BTreeMap::new(),
-            noticed: BTreeMap::new(),
+            last_message: BTreeMap::new(),
+            new_incarnations: BTreeMap::new(),
+            last_notice: BTreeMap::new(),
         }
     }
 
@@ -100,8 +100,8 @@ impl Planner {
             (true, None) => {
                 self.leading = Some(now.mono);
                 self.next = now.mono + INTERVAL;
-                self.heard.clear();
-                self.returned.clear();
+                self.last_message.clear();
+                self.new_incarnations.clear();
             }
             (false, Some(_)) => self.leading = None,
             (true, Some(_)) | (false, None) => {}
@@ -109,27 +109,30 @@ impl Planner {
     }
 
     /// Notes a message of a member's recorded incarnation.
-    pub(crate) fn heard(&mut self, now: Now, id: RaftId, peer: &PeerId) {
+    pub(crate) fn record_message(&mut self, now: Now, id: RaftId, peer: &PeerId) {
         if self.leading.is_some() {
-            self.heard.insert(id, now.mono);
-            self.returned.remove(peer);
+            self.last_message.insert(id, now.mono);
+            self.new_incarnations.remove(peer);
         }
     }
 
     /// Notes a message of a member's other incarnation.
-    pub(crate) fn returned(&mut self, now: Now, peer: &PeerId, incarnation: Incarnation) {
+    pub(crate) fn record_incarnation(&mut self, now: Now, peer: &PeerId, incarnation: Incarnation) {
         if self.leading.is_none() {
             return;
         }
-        let returned = self.returned.entry(peer.clone()).or_insert(Returned {
-            incarnation,
-            first: now.mono,
-            last: now.mono,
-        });
+        let returned = self
+            .new_incarnations
+            .entry(peer.clone())
+            .or_insert(NewIncarnation {
+                incarnation,
+                first: now.mono,
+                last: now.mono,
+            });
         if returned.incarnation == incarnation {
             returned.last = now.mono;
         } else {
-            *returned = Returned {
+            *returned = NewIncarnation {
                 incarnation,
                 first: now.mono,
                 last: now.mono,
@@ -140,15 +143,15 @@ impl Planner {
     /// Returns whether a notice may be sent to a peer now, and if so counts it as sent.
     pub(crate) fn may_notify(&mut self, now: Now, peer: &PeerId) -> bool {
         let is_recent = |at: &Instant| now.mono.since(*at) < NOTICE_PAUSE;
-        if self.noticed.get(peer).is_some_and(is_recent) {
+        if self.last_notice.get(peer).is_some_and(is_recent) {
             return false;
         }
-        if self.noticed.len() >= NOTICES_MAX {
-            self.noticed.retain(|_, at| is_recent(at));
+        if self.last_notice.len() >= NOTICES_MAX {
+            self.last_notice.retain(|_, at| is_recent(at));
         }
-        let room = self.noticed.len() < NOTICES_MAX || self.noticed.contains_key(peer);
+        let room = self.last_notice.len() < NOTICES_MAX || self.last_notice.contains_key(peer);
         if room {
-            self.noticed.insert(peer.clone(), now.mono);
+            self.last_notice.insert(peer.clone(), now.mono);
         }
         room
     }
@@ -169,8 +172,9 @@ impl Planner {
             return None;
         }
         self.next = now.mono + INTERVAL;
-        self.heard.retain(|id, _| members.peers.contains_key(id));
-        self.returned.retain(|peer, _| members.raft_id(peer).is_some());
+        self.last_message.retain(|id, _| members.peers.contains_key(id));
+        self.new_incarnations
+            .retain(|peer, _| members.raft_id(peer).is_some());
         // A joint change completes automatically.
         if !members.outgoing.is_empty() {
             return None;
@@ -206,20 +210,20 @@ impl Survey<'_> {
             return Duration::ZERO;
         }
         let since = self.planner.leading.unwrap_or(self.now.mono);
-        let heard = self.planner.heard.get(&id).copied().unwrap_or(since);
-        self.now.mono.since(heard.max(since))
+        let last = self.planner.last_message.get(&id).copied().unwrap_or(since);
+        self.now.mono.since(last.max(since))
     }
 
     fn is_alive(&self, id: RaftId) -> bool {
         let peer = self.members.peer(id);
-        let has_lost_its_data = peer.is_some_and(|peer| self.planner.returned.contains_key(peer));
-        self.silence(id) < self.planner.patience && !has_lost_its_data
+        let has_lost_its_data = peer.is_some_and(|peer| self.planner.new_incarnations.contains_key(peer));
+        self.silence(id) < self.planner.silence_max && !has_lost_its_data
     }
 
     /// Returns whether a member has been heard from since this peer became leader. Until then it only counts
     /// as live.
-    fn has_spoken(&self, id: RaftId) -> bool {
-        id == self.me || self.planner.heard.contains_key(&id)
+    fn has_sent_message(&self, id: RaftId) -> bool {
+        id == self.me || self.planner.last_message.contains_key(&id)
     }
 
     fn has_led_for(&self, time: Duration) -> bool {
@@ -235,7 +239,7 @@ impl Survey<'_> {
 
     fn has_caught_up(&self, id: RaftId) -> bool {
         let matched = self.progress.matched.get(&id).copied().unwrap_or(0);
-        matched > 0 && matched + REACH >= self.progress.committed || planted!(PromotedBehind)
+        matched > 0 && matched + CATCH_UP_LAG_MAX >= self.progress.committed || planted!(PromotedBehind)
     }
 
     /// Returns the learners that can be promoted now.
@@ -246,7 +250,7 @@ impl Survey<'_> {
 
     /// Plans the replacement of a lost incarnation: its peer gets a new Raft id.
     fn replace(&self) -> Option<Plan> {
-        let lost = |(peer, returned): (&PeerId, &Returned)| {
+        let lost = |(peer, returned): (&PeerId, &NewIncarnation)| {
             let id = self.members.raft_id(peer)?;
             let other_is_silent =
                 returned.last.since(returned.first) >= RETURN_GRACE || planted!(ReplacedAtOnce);
@@ -259,10 +263,10 @@ impl Survey<'_> {
                 (id, member)
             })
         };
-        let (old, member) = self.planner.returned.iter().find_map(lost)?;
+        let (old, member) = self.planner.new_incarnations.iter().find_map(lost)?;
         let raft_id = self.members.next_raft_id;
         let mut steps = vec![MembersStep::AddLearner { raft_id, member }];
-        steps.extend(self.without(old)?);
+        steps.extend(self.removal_steps(old)?);
         Some(Plan::Change(MembersChange { steps }))
     }
 
@@ -270,7 +274,7 @@ impl Survey<'_> {
         let leaves = |id: &RaftId| self.is_leaving(*id) && !planted!(LeaversStay);
         let leaving: Vec<RaftId> = self.members.peers.keys().copied().filter(leaves).collect();
         if let Some(id) = leaving.iter().copied().find(|id| *id != self.me) {
-            let steps = self.without(id)?;
+            let steps = self.removal_steps(id)?;
             return Some(Plan::Change(MembersChange { steps }));
         }
         if leaving.is_empty() {
@@ -289,7 +293,7 @@ impl Survey<'_> {
 
     /// Returns the steps that remove a member. If the remaining voters would have no live majority, the
     /// silent ones are demoted too. `None` while a new leader has not yet heard from such a majority.
-    fn without(&self, gone: RaftId) -> Option<Vec<MembersStep>> {
+    fn removal_steps(&self, gone: RaftId) -> Option<Vec<MembersStep>> {
         let mut steps = vec![MembersStep::Remove { raft_id: gone }];
         if !self.members.voters.contains(&gone) {
             return Some(steps);
@@ -297,11 +301,11 @@ impl Survey<'_> {
         let rest = self.members.voters.iter().copied().filter(|id| *id != gone);
         let (alive, silent): (Vec<RaftId>, Vec<RaftId>) =
             rest.partition(|id| self.is_alive(*id) && !planted!(LivingDemoted));
-        let heard = alive.iter().filter(|id| self.has_spoken(**id)).count();
-        if heard * 2 > alive.len() + silent.len() {
+        let sending = alive.iter().filter(|id| self.has_sent_message(**id)).count();
+        if sending * 2 > alive.len() + silent.len() {
             return Some(steps);
         }
-        if !self.has_led_for(self.planner.patience) {
+        if !self.has_led_for(self.planner.silence_max) {
             return None;
         }
         steps.extend(silent.into_iter().map(|raft_id| MembersStep::Demote { raft_id }));
@@ -322,13 +326,13 @@ impl Survey<'_> {
 
     /// Plans promotions and demotions: few voters, and an odd number.
     fn balance(&self) -> Option<Plan> {
-        if !self.has_led_for(SETTLED.max(self.planner.patience)) {
+        if !self.has_led_for(BALANCE_DELAY.max(self.planner.silence_max)) {
             return None;
         }
         let voters = &self.members.voters;
         let wanted = self.wanted_voters();
         // Not urgent, so only while most of the new voters have just been heard from: some may have failed.
-        let moment = self.planner.patience / 4;
+        let moment = self.planner.silence_max / 4;
         let fresh = wanted.iter().filter(|id| self.silence(**id) <= moment).count();
         if fresh * 2 <= wanted.len() {
             return None;

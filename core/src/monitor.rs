@@ -38,7 +38,7 @@ pub(crate) enum Output {
     /// Measure this peer's metrics.
     Measure,
     /// Send this peer's metrics to another one.
-    Tell { to: PeerId, metrics: Vec<Metric> },
+    SendMetrics { to: PeerId, metrics: Vec<Metric> },
 }
 
 /// Most alerts that are kept, newest first; as in the Go peer.
@@ -52,7 +52,7 @@ const METRICS_MAX: usize = 64;
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 
 /// Time after which metrics are sent again to a peer that was unreachable.
-const TELL_AGAIN: Duration = Duration::from_millis(500);
+const RESEND_PAUSE: Duration = Duration::from_millis(500);
 
 /// Metrics and alerts of all members.
 pub(crate) struct Monitor {
@@ -63,10 +63,10 @@ pub(crate) struct Monitor {
     alerted: BTreeSet<(PeerId, String)>,
     /// Peers with a deviating clock.
     skewed: BTreeSet<PeerId>,
-    owed: BTreeSet<PeerId>,
+    unsent: BTreeSet<PeerId>,
     next_measure: Instant,
     next_check: Instant,
-    next_tell: Option<Instant>,
+    next_send: Option<Instant>,
     started: Instant,
 }
 
@@ -79,10 +79,10 @@ impl Monitor {
             alerts: VecDeque::new(),
             alerted: BTreeSet::new(),
             skewed: BTreeSet::new(),
-            owed: BTreeSet::new(),
+            unsent: BTreeSet::new(),
             next_measure: now.mono,
             next_check: now.mono + config.interval,
-            next_tell: None,
+            next_send: None,
             started: now.mono,
         }
     }
@@ -99,25 +99,25 @@ impl Monitor {
         metrics.push(self.clock(now));
         for peer in members {
             if *peer != self.me {
-                out.push(Output::Tell {
+                out.push(Output::SendMetrics {
                     to: peer.clone(),
                     metrics: metrics.clone(),
                 });
             }
         }
-        self.owed.clear();
-        self.note(now, self.me.clone(), metrics);
+        self.unsent.clear();
+        self.store(now, self.me.clone(), metrics);
     }
 
     /// Records a member's metrics. Sends this peer's own at once if these are the first.
     pub(crate) fn received(&mut self, now: Now, from: PeerId, metrics: Vec<Metric>) {
         if !self.metrics.contains_key(&from) {
-            self.owe(now, from.clone(), Duration::ZERO);
+            self.schedule_send(now, from.clone(), Duration::ZERO);
         }
-        self.note(now, from, metrics);
+        self.store(now, from, metrics);
     }
 
-    fn note(&mut self, now: Now, from: PeerId, metrics: Vec<Metric>) {
+    fn store(&mut self, now: Now, from: PeerId, metrics: Vec<Metric>) {
         for metric in metrics.into_iter().take(METRICS_MAX) {
             self.alerted.remove(&(from.clone(), metric.name.clone()));
             let known = self.metrics.entry(from.clone()).or_default();
@@ -138,14 +138,14 @@ impl Monitor {
 
     /// Schedules a peer that was unreachable to be sent this peer's metrics again.
     pub(crate) fn unreachable(&mut self, now: Now, peer: PeerId) {
-        self.owe(now, peer, TELL_AGAIN);
+        self.schedule_send(now, peer, RESEND_PAUSE);
     }
 
-    fn owe(&mut self, now: Now, peer: PeerId, pause: Duration) {
+    fn schedule_send(&mut self, now: Now, peer: PeerId, pause: Duration) {
         if peer != self.me {
-            self.owed.insert(peer);
+            self.unsent.insert(peer);
             let at = now.mono + pause;
-            self.next_tell = Some(self.next_tell.map_or(at, |next| next.min(at)));
+            self.next_send = Some(self.next_send.map_or(at, |next| next.min(at)));
         }
     }
 
@@ -155,12 +155,12 @@ impl Monitor {
             .retain(|peer, _| members.contains(peer) || planted!(MetricsKept));
         self.alerted.retain(|(peer, _)| members.contains(peer));
         self.skewed.retain(|peer| members.contains(peer));
-        self.owed.retain(|peer| members.contains(peer));
+        self.unsent.retain(|peer| members.contains(peer));
     }
 
     pub(crate) fn poll_timeout(&self) -> Instant {
         let next = self.next_measure.min(self.next_check);
-        self.next_tell.map_or(next, |tell| tell.min(next))
+        self.next_send.map_or(next, |at| at.min(next))
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Now, out: &mut Vec<Output>) {
@@ -168,18 +168,18 @@ impl Monitor {
             self.next_measure = now.mono + self.config.interval;
             out.push(Output::Measure);
         }
-        if self.next_tell.is_some_and(|tell| now.mono >= tell) {
-            self.next_tell = None;
+        if self.next_send.is_some_and(|at| now.mono >= at) {
+            self.next_send = None;
             let own: Vec<Metric> = self.metrics.get(&self.me).map_or(Vec::new(), |own| {
                 let kept = own.values().filter(|received| received.metric.name != CLOCK);
                 let kept = kept.map(|received| received.metric.clone());
                 kept.chain([self.clock(now)]).collect()
             });
             if own.is_empty() {
-                self.next_tell = Some(now.mono + TELL_AGAIN);
+                self.next_send = Some(now.mono + RESEND_PAUSE);
             } else {
-                let owed = std::mem::take(&mut self.owed);
-                out.extend(owed.into_iter().map(|to| Output::Tell {
+                let unsent = std::mem::take(&mut self.unsent);
+                out.extend(unsent.into_iter().map(|to| Output::SendMetrics {
                     to,
                     metrics: own.clone(),
                 }));
@@ -258,7 +258,7 @@ impl Monitor {
 
     /// Raises an alert for each peer whose clock deviates too far from the cluster time, once until it is
     /// right again.
-    pub(crate) fn judge_clocks(&mut self, now: Now, time: Timestamp) {
+    pub(crate) fn check_clocks(&mut self, now: Now, time: Timestamp) {
         let peers: Vec<PeerId> = self.metrics.keys().cloned().collect();
         for peer in peers {
             let Some(reading) = self.reading(now, &peer) else {
@@ -349,7 +349,7 @@ impl Monitor {
     }
 
     /// Returns the reason, for display, of each live peer with an invalid sample of one of these metrics.
-    pub(crate) fn unfit(&self, now: Instant, allocate_by: &[String]) -> Vec<String> {
+    pub(crate) fn exclusions(&self, now: Instant, allocate_by: &[String]) -> Vec<String> {
         let mut reasons = Vec::new();
         for peer in self.alive(now) {
             let known = &self.metrics[&peer];
@@ -369,7 +369,11 @@ impl Monitor {
 
     /// Returns whether first metrics of a member may still arrive: some are unknown, and this process has
     /// just started.
-    pub(crate) fn may_hear_more<'a>(&self, now: Now, mut members: impl Iterator<Item = &'a PeerId>) -> bool {
+    pub(crate) fn awaits_first_metrics<'a>(
+        &self,
+        now: Now,
+        mut members: impl Iterator<Item = &'a PeerId>,
+    ) -> bool {
         now.mono.since(self.started) < self.config.interval * 2
             && members.any(|peer| !self.metrics.contains_key(peer))
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::command::{Command, Outcome, Proposal};
 use crate::config::Config;
-use crate::decide::{Choice, Decision, decide};
+use crate::decide::{Decision, PeerPool, decide};
 use crate::draft::Draft;
 use crate::effect::{Batch, Effect, Refusal, Reply, StoreOp};
 use crate::event::{Event, Request};
@@ -32,7 +32,7 @@ use crate::requests::{self, Requests};
 use crate::time::{Instant, Now};
 use crate::tracker::{self, Tracker};
 use crate::view::PinsetView;
-use crate::wire::{Envelope, Message, newest};
+use crate::wire::{Envelope, Message, supported_version};
 
 pub use self::view::{Counters, View};
 
@@ -146,7 +146,7 @@ impl Node {
     ///
     /// # Panics
     ///
-    /// If one of several events [must be handled alone](Event::goes_alone).
+    /// If one of several events [must be handled alone](Event::is_exclusive).
     #[must_use]
     pub fn handle_all<V: PinsetView>(
         &mut self,
@@ -163,17 +163,17 @@ impl Node {
             tracker: Vec::new(),
             monitor: Vec::new(),
         };
-        self.tracker.read_on(view);
+        self.tracker.refill_queues(view);
         let applied = self.pinset.applied();
         let mut events = events.into_iter().peekable();
         let mut first = true;
         while let Some(event) = events.next() {
             let last = events.peek().is_none();
             assert!(
-                first && last || !event.goes_alone(),
+                first && last || !event.is_exclusive(),
                 "must be handled alone: {event:?}"
             );
-            self.take(&mut step, event);
+            self.dispatch(&mut step, event);
             if !(first && last) {
                 // Proposals wait for those of the other events.
                 self.settle(&mut step, false);
@@ -182,7 +182,7 @@ impl Node {
         }
         self.settle(&mut step, true);
         if !self.raft.is_installing() {
-            self.tracker.start(now, &mut step.draft, &mut step.tracker);
+            self.tracker.start_ops(now, &mut step.draft, &mut step.tracker);
         }
         self.route_tracker(&mut step);
         if self.pinset.applied() != applied {
@@ -214,18 +214,20 @@ impl Node {
         effects
     }
 
-    fn take<V: PinsetView>(&mut self, step: &mut Step<'_, V>, event: Event) {
+    fn dispatch<V: PinsetView>(&mut self, step: &mut Step<'_, V>, event: Event) {
         let now = step.now;
         match event {
             Event::IpfsCompared { op, outcome } => self.tracker.compared(now, op, outcome, &mut step.tracker),
             Event::IpfsFinished { op, outcome } => self.tracker.finished(now, &mut step.draft, op, outcome),
-            Event::IpfsLacks { op, missing } => self.tracker.lacks(now, &mut step.draft, op, missing),
+            Event::IpfsLacks { op, missing } => {
+                self.tracker.requeue_missing(now, &mut step.draft, op, missing)
+            }
             Event::IpfsProgressed { op } => self.tracker.progressed(now, op),
             Event::Measured { metrics } => {
-                let told = self.membership() != Membership::Removed;
-                let members = self.raft.members().peer_ids().filter(|_| told);
+                let is_member = self.membership() != Membership::Removed;
+                let members = self.raft.members().peer_ids().filter(|_| is_member);
                 self.monitor.measured(now, metrics, members, &mut step.monitor);
-                self.requests.heard_metrics(&mut step.requests);
+                self.requests.metrics_changed(&mut step.requests);
                 self.raise_version();
             }
             Event::Persisted { batch } => self.raft.persisted(batch, &mut step.raft),
@@ -261,9 +263,9 @@ impl Node {
                 Ok(Reply::Recovered(0))
             }
             Request::Sync { cid } => {
-                let patience = self.config.requests.deadline;
+                let timeout = self.config.requests.deadline;
                 self.tracker
-                    .sync(now, ticket, cid.clone(), patience, &mut step.tracker);
+                    .sync(now, ticket, cid.clone(), timeout, &mut step.tracker);
                 return;
             }
             Request::AddPeer { .. }
@@ -293,7 +295,7 @@ impl Node {
         let voters = members.voters.iter().filter_map(|id| members.peer(*id));
         let time = self.monitor.cluster_time(now, voters);
         if let Some(time) = time {
-            self.monitor.judge_clocks(now, time);
+            self.monitor.check_clocks(now, time);
         }
         let index = self.pinset.applied().index;
         self.tracker
@@ -382,7 +384,7 @@ impl Node {
     /// Proposes pending proposals, unless a write is in flight: those that arrive meanwhile share the next
     /// one.
     fn flush(&mut self) {
-        self.hold_back_the_future();
+        self.drop_unreadable_proposals();
         while self.can_flush() {
             let entry = self.pending.next_entry();
             let count = entry.len();
@@ -402,7 +404,7 @@ impl Node {
             cluster: self.raft.members().cluster,
             incarnation: self.incarnation,
             addressee: None,
-            version: newest(),
+            version: supported_version(),
             message,
         }
     }

@@ -95,7 +95,7 @@ impl Pin {
     }
 
     /// Returns whether two pins are equal apart from version and timestamp.
-    pub fn same_wish(&self, other: &Self) -> bool {
+    pub fn is_equivalent(&self, other: &Self) -> bool {
         self.cid == other.cid
             && self.pin_type == other.pin_type
             && self.allocations == other.allocations
@@ -138,7 +138,7 @@ mod tests {
             version: 2,
             ..pin.clone()
         };
-        assert!(pin.same_wish(&later), "time and version do not matter");
+        assert!(pin.is_equivalent(&later), "time and version do not matter");
         let changes: [fn(&mut PinOptions); 8] = [
             |options| options.replicas = Replicas::Range { min: 1, max: 2 },
             |options| options.name = "other".to_owned(),
@@ -152,7 +152,7 @@ mod tests {
         for (number, change) in changes.into_iter().enumerate() {
             let mut other = pin.clone();
             change(&mut other.options);
-            assert!(!pin.same_wish(&other), "change {number}");
+            assert!(!pin.is_equivalent(&other), "change {number}");
         }
     }
 }

@@ -107,7 +107,7 @@ impl Pinset {
         match command {
             // Membership commands take effect in the node, which routes them to `members`.
             Command::Admit { .. } => (Outcome::Admitted, None),
-            Command::Members(wish) => (Outcome::Noted(wish), None),
+            Command::Members(wish) => (Outcome::Recorded(wish), None),
             Command::Pin { pin, precondition } => self.apply_pin(draft, index, pin, precondition),
             Command::Reallocate {
                 cid,
@@ -141,7 +141,7 @@ impl Pinset {
         }
         let cid = pin.cid.clone();
         match current {
-            Some(current) if current.same_wish(&pin) => (Outcome::Pinned(current), Some(cid)),
+            Some(current) if current.is_equivalent(&pin) => (Outcome::Pinned(current), Some(cid)),
             Some(current) if current.pin_type != pin.pin_type => {
                 let why = "cannot repin a CID with a different type of pin, unpin it first".to_owned();
                 (Outcome::Conflict(why), None)

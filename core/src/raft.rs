@@ -28,7 +28,7 @@ use crate::planted::planted;
 use crate::rng::mix;
 use crate::snapshot::Manifest;
 use crate::time::{Instant, Now};
-use crate::wire::{FIRST_VERSION, RaftKind, RaftMessage, decode, encode, encode_since};
+use crate::wire::{FIRST_VERSION, RaftKind, RaftMessage, decode, encode, encode_for_version};
 
 /// Output of Raft, to be routed in order.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,7 +87,7 @@ pub(crate) struct Raft {
     /// The batch of an accepted snapshot. Raft is stopped until it is durable.
     installing: Option<BatchId>,
     /// Senders under Raft ids that are not, or not yet, in this peer's membership.
-    strangers: BTreeMap<RaftId, PeerId>,
+    unknown_senders: BTreeMap<RaftId, PeerId>,
     /// Last log index of an earlier process.
     inherited: Index,
     /// Distinguishes this process's reads from those of earlier ones, whose answers may still arrive.
@@ -95,14 +95,14 @@ pub(crate) struct Raft {
     /// Last term that was written, and its batch until that is durable.
     term: (Term, Option<BatchId>),
     /// Batch of the last committed membership change, until it is durable.
-    regrouping: Option<BatchId>,
+    unsynced_conf_change: Option<BatchId>,
 }
 
 /// Placeholder for an unknown Raft id. Real ones are assigned from 1.
-const NOBODY: RaftId = RaftId(u64::MAX);
+const NO_RAFT_ID: RaftId = RaftId(u64::MAX);
 
 /// Most unknown senders to remember. Needed only until this peer has caught up with the membership.
-const STRANGERS_MAX: usize = 64;
+const UNKNOWN_SENDERS_MAX: usize = 64;
 
 impl Raft {
     /// Creates Raft from the recovered state.
@@ -145,14 +145,14 @@ impl Raft {
             leader: None,
             offered: None,
             installing: None,
-            strangers: BTreeMap::new(),
+            unknown_senders: BTreeMap::new(),
             inherited: recovered.log.last().map_or(0, |entry| entry.index),
             process: (recovered.boot, recovered.incarnation),
             term: (recovered.hard_state.term, None),
-            regrouping: None,
+            unsynced_conf_change: None,
         };
         raft.rearm();
-        if raft.votes_alone() {
+        if raft.is_sole_voter() {
             // No other peer can be leader: campaign without waiting for the timeout.
             raft.next_tick = now.mono;
         }
@@ -227,7 +227,7 @@ impl Raft {
     pub(crate) fn peer(&self, id: RaftId) -> Option<PeerId> {
         self.members()
             .peer(id)
-            .or_else(|| self.strangers.get(&id))
+            .or_else(|| self.unknown_senders.get(&id))
             .cloned()
     }
 
@@ -269,12 +269,12 @@ impl Raft {
     }
 
     fn tick(&mut self) {
-        if self.would_lead_too_soon() {
+        if self.must_delay_election() {
             return;
         }
         match self.identity {
             Identity::Founding | Identity::Known(_)
-                if self.votes_alone() && self.raw.raft.state != StateRole::Leader =>
+                if self.is_sole_voter() && self.raw.raft.state != StateRole::Leader =>
             {
                 self.elections += 1;
                 // Fails while a membership change waits to be applied; tried again at the next tick.
@@ -298,7 +298,7 @@ impl Raft {
 
     /// Returns whether an election would be won at once, by this peer's own vote, before its log is durable.
     /// Raft assumes that a leader's log is durable. With other voters it is: they are asked after the write.
-    fn would_lead_too_soon(&self) -> bool {
+    fn must_delay_election(&self) -> bool {
         let log = &self.raw.raft.raft_log;
         self.raw.raft.state != StateRole::Leader
             && log.persisted < log.last_index()
@@ -306,7 +306,7 @@ impl Raft {
     }
 
     /// Returns whether this peer is the only voter.
-    fn votes_alone(&self) -> bool {
+    fn is_sole_voter(&self) -> bool {
         self.is_active() && self.members().voters.contains(&self.id()) && self.has_no_other_voter()
     }
 
@@ -321,8 +321,8 @@ impl Raft {
         if !self.leads() || self.installing.is_some() {
             return false;
         }
-        let since = proposals.iter().map(|proposal| proposal.command.since());
-        let entry = encode_since(since.max().unwrap_or(FIRST_VERSION), &proposals);
+        let versions = proposals.iter().map(|proposal| proposal.command.min_version());
+        let entry = encode_for_version(versions.max().unwrap_or(FIRST_VERSION), &proposals);
         let accepted = self.raw.propose(Vec::new(), entry).is_ok();
         self.rearm();
         accepted
@@ -413,7 +413,7 @@ impl Raft {
 fn id_of(identity: Identity) -> RaftId {
     match identity {
         Identity::Known(id) | Identity::Removed(id) => id,
-        Identity::Founding | Identity::Unknown => NOBODY,
+        Identity::Founding | Identity::Unknown => NO_RAFT_ID,
     }
 }
 

@@ -40,7 +40,7 @@ enum Stage {
     /// Proposed; `true` once a leader may have received it.
     Proposed(Proposal, bool),
     /// Recorded in the log; waits for the membership to change.
-    Noted,
+    Recorded,
     /// Waits for its log position to be confirmed, and then applied.
     Reading(ReadId, Option<Index>),
 }
@@ -67,7 +67,7 @@ pub(crate) struct Requests {
     open: BTreeMap<Ticket, Open>,
     by_proposal: BTreeMap<u64, Ticket>,
     by_read: BTreeMap<ReadId, Ticket>,
-    noted: BTreeSet<Ticket>,
+    recorded: BTreeSet<Ticket>,
     wakes: BTreeSet<(Instant, Ticket)>,
 }
 
@@ -83,7 +83,7 @@ impl Requests {
             open: BTreeMap::new(),
             by_proposal: BTreeMap::new(),
             by_read: BTreeMap::new(),
-            noted: BTreeSet::new(),
+            recorded: BTreeSet::new(),
             wakes: BTreeSet::new(),
         }
     }
@@ -189,19 +189,19 @@ impl Requests {
         let newer = self.by_proposal.range(seq + 1..);
         newer.filter_map(|(_, ticket)| match &self.open.get(ticket)?.stage {
             Stage::Proposed(proposal, _) => Some(proposal),
-            Stage::Deciding(_) | Stage::Noted | Stage::Reading(..) => None,
+            Stage::Deciding(_) | Stage::Recorded | Stage::Reading(..) => None,
         })
     }
 
     /// Notes that a proposal was sent to a leader, so that it may take effect from now on.
-    pub(crate) fn handed_on(&mut self, id: ProposalId) {
+    pub(crate) fn forwarded(&mut self, id: ProposalId) {
         if let Some(open) = self
             .by_proposal
             .get(&id.seq)
             .and_then(|ticket| self.open.get_mut(ticket))
-            && let Stage::Proposed(_, handed_on) = &mut open.stage
+            && let Stage::Proposed(_, forwarded) = &mut open.stage
         {
-            *handed_on = true;
+            *forwarded = true;
         }
     }
 
@@ -225,11 +225,11 @@ impl Requests {
                 out.push(Output::Decide { ticket });
                 return;
             }
-            Outcome::Noted(MembersWish::Add { .. }) if planted!(AddedEarly) => Ok(Reply::PeerAdded),
-            Outcome::Noted(_) => {
+            Outcome::Recorded(MembersWish::Add { .. }) if planted!(AddedEarly) => Ok(Reply::PeerAdded),
+            Outcome::Recorded(_) => {
                 if let Some(open) = self.open.get_mut(&ticket) {
-                    open.stage = Stage::Noted;
-                    self.noted.insert(ticket);
+                    open.stage = Stage::Recorded;
+                    self.recorded.insert(ticket);
                 }
                 return;
             }
@@ -277,14 +277,14 @@ impl Requests {
                 Stage::Proposed(proposal, _) => Output::Propose {
                     proposal: proposal.clone(),
                 },
-                Stage::Reading(_, Some(_)) | Stage::Noted => continue,
+                Stage::Reading(_, Some(_)) | Stage::Recorded => continue,
                 Stage::Reading(read, None) => Output::Read { read: *read },
             });
         }
     }
 
     /// Decides again on requests that lacked candidates, after metrics arrived.
-    pub(crate) fn heard_metrics(&self, out: &mut Vec<Output>) {
+    pub(crate) fn metrics_changed(&self, out: &mut Vec<Output>) {
         for (ticket, open) in &self.open {
             if matches!(open.stage, Stage::Deciding(Refusal::NotEnoughPeers { .. })) {
                 out.push(Output::Decide { ticket: *ticket });
@@ -304,7 +304,7 @@ impl Requests {
     }
 
     /// Answers the reads whose position is applied.
-    pub(crate) fn serve_reads(&mut self, applied: Index, out: &mut Vec<Output>) {
+    pub(crate) fn answer_reads(&mut self, applied: Index, out: &mut Vec<Output>) {
         let ready: Vec<(ReadId, Ticket)> = self
             .by_read
             .iter()
@@ -321,7 +321,7 @@ impl Requests {
     }
 
     /// Answers the membership requests that have been carried out.
-    pub(crate) fn serve_members(&mut self, members: &Members, out: &mut Vec<Output>) {
+    pub(crate) fn answer_membership_requests(&mut self, members: &Members, out: &mut Vec<Output>) {
         let done = |ticket: &Ticket| match &self.open.get(ticket)?.request {
             Request::AddPeer { peer } => members.raft_id(peer).map(|_| (*ticket, Reply::PeerAdded)),
             Request::RemovePeer { peer } if members.raft_id(peer).is_some() => None,
@@ -335,22 +335,22 @@ impl Requests {
             | Request::Sync { .. }
             | Request::Unpin { .. } => None,
         };
-        let done: Vec<(Ticket, Reply)> = self.noted.iter().filter_map(done).collect();
+        let done: Vec<(Ticket, Reply)> = self.recorded.iter().filter_map(done).collect();
         for (ticket, reply) in done {
             self.answer(ticket, Ok(reply), out);
         }
     }
 
     /// Answers all requests, because this peer is not a member any more.
-    pub(crate) fn expelled(&mut self, me: &PeerId, out: &mut Vec<Output>) {
+    pub(crate) fn removed(&mut self, me: &PeerId, out: &mut Vec<Output>) {
         let open: Vec<Ticket> = self.open.keys().copied().collect();
         for ticket in open {
             let Open { request, stage, .. } = &self.open[&ticket];
             let leaves = matches!(request, Request::RemovePeer { peer } if peer == me);
             let reply = match stage {
-                Stage::Noted if leaves => Ok(Reply::PeerRemoved),
+                Stage::Recorded if leaves => Ok(Reply::PeerRemoved),
                 Stage::Proposed(_, true) if leaves => Ok(Reply::PeerRemoved),
-                Stage::Proposed(_, true) | Stage::Noted => Err(Refusal::Unknown),
+                Stage::Proposed(_, true) | Stage::Recorded => Err(Refusal::Unknown),
                 Stage::Deciding(_) | Stage::Proposed(_, false) | Stage::Reading(..) => {
                     Err(Refusal::NotMember)
                 }
@@ -368,8 +368,8 @@ impl Requests {
         self.bytes -= open.size;
         match open.stage {
             Stage::Deciding(_) => {}
-            Stage::Noted => {
-                self.noted.remove(&ticket);
+            Stage::Recorded => {
+                self.recorded.remove(&ticket);
             }
             Stage::Proposed(proposal, _) => {
                 self.by_proposal.remove(&proposal.id.seq);
@@ -408,8 +408,8 @@ impl Requests {
                 let refusal = match &open.stage {
                     Stage::Deciding(why) => why.clone(),
                     Stage::Proposed(_, true) if planted!(UnknownIsRefusal) => Refusal::NoLeader,
-                    Stage::Noted if planted!(NotedIsRefusal) => Refusal::NoLeader,
-                    Stage::Proposed(_, true) | Stage::Noted => Refusal::Unknown,
+                    Stage::Recorded if planted!(NotedIsRefusal) => Refusal::NoLeader,
+                    Stage::Proposed(_, true) | Stage::Recorded => Refusal::Unknown,
                     Stage::Proposed(_, false) | Stage::Reading(..) => Refusal::NoLeader,
                 };
                 self.answer(ticket, Err(refusal), out);
@@ -421,7 +421,7 @@ impl Requests {
             let open = &self.open[&ticket];
             match &open.stage {
                 Stage::Deciding(_) => out.push(Output::Decide { ticket }),
-                Stage::Noted => {}
+                Stage::Recorded => {}
                 Stage::Proposed(proposal, _) => out.push(Output::Propose {
                     proposal: proposal.clone(),
                 }),
@@ -448,7 +448,7 @@ impl Requests {
             "every open request has a wake-up time"
         );
         let waiting = self.by_proposal.values().chain(self.by_read.values());
-        for ticket in waiting.chain(&self.noted) {
+        for ticket in waiting.chain(&self.recorded) {
             assert!(self.open.contains_key(ticket), "indexes refer to open requests");
         }
     }

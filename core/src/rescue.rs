@@ -62,7 +62,7 @@ impl Recovered {
                 dropped_changes += 1;
             }
         }
-        let members = self.members_of(me, survivors, cluster, next);
+        let members = self.new_members(me, survivors, cluster, next);
         let hard_state = HardState {
             identity: Identity::Known(next),
             term: self.hard_state.term,
@@ -84,7 +84,7 @@ impl Recovered {
         Ok((rescue, ops))
     }
 
-    fn members_of(
+    fn new_members(
         &self,
         me: &PeerId,
         survivors: &BTreeSet<PeerId>,

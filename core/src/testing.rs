@@ -193,7 +193,7 @@ pub(crate) fn metrics(free: i64) -> Vec<Metric> {
 }
 
 /// Nodes with immediate message delivery, prompt disks, and IPFS nodes where every operation succeeds.
-pub(crate) struct Table {
+pub(crate) struct TestCluster {
     pub(crate) now: Now,
     pub(crate) nodes: BTreeMap<PeerId, (Node, Disk)>,
     pub(crate) down: std::collections::BTreeSet<PeerId>,
@@ -206,7 +206,7 @@ pub(crate) struct Table {
     next: u64,
 }
 
-impl Table {
+impl TestCluster {
     pub(crate) fn new(size: u8) -> Self {
         let now = Now {
             mono: Instant(1),
@@ -245,7 +245,7 @@ impl Table {
     }
 
     /// Starts a peer from the given state, with an empty disk.
-    fn seat(&mut self, number: u8, recovered: Recovered) {
+    fn start(&mut self, number: u8, recovered: Recovered) {
         let disk = Disk {
             recovered: Some(recovered.clone()),
             ..Disk::default()
@@ -260,7 +260,7 @@ impl Table {
     pub(crate) fn wipe(&mut self, number: u8, size: u8) {
         self.next += 1;
         let members = Members::initial((1..=size).map(peer));
-        self.seat(
+        self.start(
             number,
             Recovered::founding(Incarnation(1000 + self.next), members),
         );
@@ -269,7 +269,7 @@ impl Table {
     /// Starts a peer that waits to be added.
     pub(crate) fn join(&mut self, number: u8) {
         self.next += 1;
-        self.seat(
+        self.start(
             number,
             Recovered::joining(Incarnation(1000 + self.next), ClusterId::UNKNOWN),
         );

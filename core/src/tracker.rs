@@ -2,10 +2,10 @@
 //! of each CID. Waiting CIDs are queued on disk, in order; a bounded number of operations runs at once;
 //! failures are retried for ever, with growing pauses.
 
-mod compare;
-mod lanes;
-mod reconcile;
-mod run;
+mod comparisons;
+mod operations;
+mod queue_heads;
+mod scans;
 mod surplus;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,10 +23,10 @@ use crate::time::{Instant, Now};
 use crate::view::PinsetView;
 use crate::wire::CopyOf;
 
-use self::compare::Comparisons;
-use self::lanes::Lanes;
-use self::reconcile::Reconciling;
-use self::run::Running;
+use self::comparisons::Comparisons;
+use self::operations::Running;
+use self::queue_heads::QueueHeads;
+use self::scans::Reconciling;
 use self::surplus::Surplus;
 
 /// Output of the tracker. Its writes go directly into the draft.
@@ -55,7 +55,7 @@ pub(crate) struct Tracker {
     next_op: u64,
     running: BTreeMap<OpId, Running>,
     by_cid: BTreeMap<Cid, OpId>,
-    lanes: Lanes,
+    queue_heads: QueueHeads,
     /// Progress of the reconciliation with an installed snapshot.
     reconciling: Option<Reconciling>,
     /// Log index up to which the local state is reliable. While reconciling, pins that changed later are
@@ -76,7 +76,7 @@ impl Tracker {
             next_op: 0,
             running: BTreeMap::new(),
             by_cid: BTreeMap::new(),
-            lanes: Lanes::default(),
+            queue_heads: QueueHeads::default(),
             reconciling: reconciling.then_some(Reconciling::Pins(None)),
             trusted: 0,
             recovering: None,
@@ -87,9 +87,9 @@ impl Tracker {
 
     /// Refills empty queue heads from disk. Must be called before the first write of a step, which the view
     /// does not include.
-    pub(crate) fn read_on(&mut self, view: &impl PinsetView) {
+    pub(crate) fn refill_queues(&mut self, view: &impl PinsetView) {
         if self.running.len() < self.config.concurrent_pins {
-            self.lanes.fill(view);
+            self.queue_heads.fill(view);
         }
     }
 
@@ -111,15 +111,15 @@ impl Tracker {
     ) {
         let pin = draft.pin(cid).filter(|pin| pin.is_allocated_to(&self.me));
         let local = draft.local(cid);
-        self.reconsider(cid);
+        self.discard_confirmations(cid);
         match (pin, local) {
             (None, None) => {}
-            (Some(pin), local) => self.want(now, draft, &pin, local, index, out),
-            (None, Some(local)) => self.forget(now, draft, cid, local, index, out),
+            (Some(pin), local) => self.queue_pin(now, draft, &pin, local, index, out),
+            (None, Some(local)) => self.queue_unpin(now, draft, cid, local, index, out),
         }
     }
 
-    fn want<V: PinsetView>(
+    fn queue_pin<V: PinsetView>(
         &mut self,
         now: Now,
         draft: &mut Draft<'_, V>,
@@ -161,7 +161,7 @@ impl Tracker {
         self.queue(draft, &pin.cid, local, next, key);
     }
 
-    fn forget<V: PinsetView>(
+    fn queue_unpin<V: PinsetView>(
         &mut self,
         now: Now,
         draft: &mut Draft<'_, V>,
@@ -176,7 +176,7 @@ impl Tracker {
         let is_leaving = matches!(local.phase, Phase::UnpinQueued | Phase::UnpinError);
         if is_leaving && waits == stays {
             // It may have been skipped while the queue and the pinset differed.
-            local.queued.into_iter().for_each(|key| self.lanes.add(key));
+            local.queued.into_iter().for_each(|key| self.queue_heads.add(key));
             return;
         }
         // Even if it never counted as pinned it may be: by an operation of an earlier process, or by a
@@ -204,11 +204,11 @@ impl Tracker {
         key: QueueKey,
     ) {
         if let Some(old) = previous.and_then(|local| local.queued) {
-            self.lanes.remove(&old);
+            self.queue_heads.remove(&old);
             draft.dequeue(old);
         }
         draft.enqueue(key.clone());
-        self.lanes.add(key.clone());
+        self.queue_heads.add(key.clone());
         draft.put_local(
             cid,
             Local {
@@ -236,15 +236,15 @@ impl Tracker {
         if self.reconciling.is_some() || self.recovering.is_some() {
             return Some(Instant(0));
         }
-        let others_wait = self.others_wait();
+        let slots_are_contended = self.slots_are_contended();
         let stuck = self
             .running
             .values()
             .filter(|running| !running.cancelled)
-            .map(|running| running.ends(others_wait));
+            .map(|running| running.stalls_at(slots_are_contended));
         let free = self.running.len() < self.config.concurrent_pins;
         let due = free
-            .then(|| self.lanes.next_due(now, self.surplus.has_room()))
+            .then(|| self.queue_heads.next_due(now, self.surplus.has_room()))
             .flatten();
         stuck
             .chain(due)
@@ -262,9 +262,9 @@ impl Tracker {
         out: &mut Vec<Output>,
     ) {
         self.cancel_stuck(now, out);
-        self.compare_on(now, out);
-        self.ask_again(now, draft);
-        self.walk_on(now, draft, index, out);
+        self.drive_comparisons(now, out);
+        self.requeue_unconfirmed(now, draft);
+        self.continue_scans(now, draft, index, out);
     }
 
     /// Panics if the indexes disagree or a limit is exceeded.

@@ -7,9 +7,9 @@
 //!
 //! - The version byte is the lowest version whose releases can read the record. A release refuses records of
 //!   a version above its own.
-//! - A type changes only by variants appended to an enum, whose version a function `since` returns. A record
-//!   without such variants is encoded as by the older release, byte for byte. A struct never changes; a new
-//!   variant with another struct replaces it.
+//! - A type changes only by variants appended to an enum, whose version its function `min_version` returns. A
+//!   record without such variants is encoded as by the older release, byte for byte. A struct never changes;
+//!   a new variant with another struct replaces it.
 //! - The version that all members can read is recorded in [`Members::version`](crate::Members), and so in the
 //!   log. Nothing of a later version is proposed before. Each message announces what its sender can read;
 //!   once all members have announced a later version, the leader raises the recorded one by a command.
@@ -42,11 +42,11 @@ pub struct Envelope {
 
 impl Envelope {
     /// Returns the lowest protocol version that can read this envelope.
-    pub fn since(&self) -> u8 {
+    pub fn min_version(&self) -> u8 {
         match &self.message {
             Message::Propose(proposals) => {
-                let since = proposals.iter().map(|proposal| proposal.command.since());
-                since.max().unwrap_or(FIRST_VERSION)
+                let versions = proposals.iter().map(|proposal| proposal.command.min_version());
+                versions.max().unwrap_or(FIRST_VERSION)
             }
             // Log entries in Raft messages have their own versions.
             Message::AskCopies(_)
@@ -161,23 +161,23 @@ pub const VERSION: u8 = if cfg!(pretend_next_version) { 2 } else { 1 };
 
 /// Returns [`VERSION`]. The simulator's build runs peers of two releases.
 #[cfg(not(planted_bugs))]
-pub(crate) const fn newest() -> u8 {
+pub(crate) const fn supported_version() -> u8 {
     VERSION
 }
 
 #[cfg(planted_bugs)]
-pub(crate) use crate::planted::release as newest;
+pub(crate) use crate::planted::release as supported_version;
 
 /// Protocol version of the first release.
 pub const FIRST_VERSION: u8 = 1;
 
 /// Encodes a record that all releases can read.
 pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
-    encode_since(FIRST_VERSION, record)
+    encode_for_version(FIRST_VERSION, record)
 }
 
 /// Encodes a record that releases from `version` on can read.
-pub fn encode_since<T: Serialize>(version: u8, record: &T) -> Vec<u8> {
+pub fn encode_for_version<T: Serialize>(version: u8, record: &T) -> Vec<u8> {
     let bytes = vec![version];
     postcard::to_extend(record, bytes).expect("all records are serialisable")
 }
@@ -196,10 +196,10 @@ pub(crate) fn encoded_len<T: Serialize>(record: &T) -> usize {
 /// exactly one record of this type.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     let (&version, body) = bytes.split_first().ok_or(DecodeError::Empty)?;
-    if !(FIRST_VERSION..=newest()).contains(&version) {
+    if !(FIRST_VERSION..=supported_version()).contains(&version) {
         return Err(DecodeError::Version {
             found: version,
-            known: newest(),
+            known: supported_version(),
         });
     }
     match postcard::take_from_bytes(body) {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use cluster_core::{
-    Effect, Envelope, Event, IpfsAction, IpfsError, OpId, PeerId, RaftMessage, decode, encode_since,
+    Effect, Envelope, Event, IpfsAction, IpfsError, OpId, PeerId, RaftMessage, decode, encode_for_version,
 };
 use madsim::runtime::NodeHandle;
 use madsim::task::spawn;
@@ -229,7 +229,7 @@ fn send(world: &Shared, me: usize, wires: &NodeHandle, to: &PeerId, envelope: En
     let Some(target) = locked.peers.iter().position(|peer| peer.id == *to) else {
         return;
     };
-    let message = encode_since(envelope.since(), &envelope);
+    let message = encode_for_version(envelope.min_version(), &envelope);
     sometimes!(
         locked.coverage,
         locked.net.limits.is_too_long(&message),

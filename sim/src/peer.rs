@@ -181,7 +181,7 @@ impl Peer {
             .inbox
             .iter()
             .take(max)
-            .take_while(|event| !event.goes_alone());
+            .take_while(|event| !event.is_exclusive());
         let together = together.count();
         let count = if together > 1 && (all || self.rng.chance(700)) {
             together

@@ -36,7 +36,8 @@ impl World {
     /// A message that a peer's network does not let in: its sender has stayed behind, or has gone on.
     pub(crate) fn refuses(&mut self, me: usize, envelope: &Envelope) -> bool {
         let peer = &self.peers[me];
-        let refuses = envelope.version < peer.disk.written.members.version || envelope.since() > peer.release;
+        let refuses =
+            envelope.version < peer.disk.written.members.version || envelope.min_version() > peer.release;
         if refuses {
             self.coverage.hit("a message of another release was refused");
         }

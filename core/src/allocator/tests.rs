@@ -26,8 +26,8 @@ fn candidates(weights: &[(u8, &str, i64)]) -> Candidates {
         .collect()
 }
 
-fn wanted<'a>(cid: &'a Cid, min: u32, max: u32, current: &'a [PeerId]) -> Wanted<'a> {
-    Wanted {
+fn wanted<'a>(cid: &'a Cid, min: u32, max: u32, current: &'a [PeerId]) -> Requirements<'a> {
+    Requirements {
         cid: Some(cid),
         near: None,
         min,
@@ -97,7 +97,7 @@ fn preferred_peers_are_chosen_first() {
     let candidates = candidates(&[(1, "a", 100), (2, "a", 1000), (3, "a", 500)]);
     let preferred = [peer(9), peer(1)];
     let cid = cid(1);
-    let wanted = Wanted {
+    let wanted = Requirements {
         preferred: &preferred,
         ..wanted(&cid, 2, 2, &[])
     };
@@ -110,7 +110,7 @@ fn near_peer_is_preferred_only_at_equal_rank() {
     let takes = |weight: i64, number: u8| {
         let candidates = candidates(&[(1, "a", weight), (2, "a", 1000), (3, "a", 1000)]);
         let cid = cid(number);
-        let wanted = Wanted {
+        let wanted = Requirements {
             near: Some(&near),
             ..wanted(&cid, 2, 2, &[])
         };

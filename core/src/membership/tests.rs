@@ -40,11 +40,11 @@ fn plan(planner: &mut Planner, now: Now, members: &Members) -> Option<Plan> {
     planner.handle_timeout(now, members, RaftId(1), || all_caught_up(members))
 }
 
-fn hear(planner: &mut Planner, now: Now, members: &Members, ids: &[u64]) {
+fn receive_from(planner: &mut Planner, now: Now, members: &Members, ids: &[u64]) {
     for id in ids {
         let id = RaftId(*id);
         let peer = members.peer(id).expect("is a member").clone();
-        planner.heard(now, id, &peer);
+        planner.record_message(now, id, &peer);
     }
 }
 
@@ -89,7 +89,7 @@ fn lost_change_is_planned_again_but_not_during_a_joint_change() {
     let mut wished = members(3, 0);
     wished.leaving.insert(peer(2));
     let id = wished.raft_id(&peer(2)).expect("is a member").0;
-    hear(&mut planner, seconds(1), &wished, &[2, 3]);
+    receive_from(&mut planner, seconds(1), &wished, &[2, 3]);
     assert_eq!(plan(&mut planner, seconds(1), &wished), change(vec![remove(id)]));
     assert_eq!(plan(&mut planner, seconds(2), &wished), change(vec![remove(id)]));
     wished.outgoing = wished.voters.clone();
@@ -104,16 +104,16 @@ fn new_leader_removes_a_voter_only_with_a_live_majority() {
     let at = |id| wished.peer(RaftId(id)).expect("is a member").clone();
     let (voter, learner) = (at(3), at(6));
     wished.leaving.insert(voter);
-    hear(&mut planner, seconds(1), &wished, &[2, 3]);
+    receive_from(&mut planner, seconds(1), &wished, &[2, 3]);
     assert_eq!(
         plan(&mut planner, seconds(1), &wished),
         None,
         "4 and 5 have not been heard from"
     );
-    hear(&mut planner, seconds(2), &wished, &[4]);
+    receive_from(&mut planner, seconds(2), &wished, &[4]);
     assert_eq!(plan(&mut planner, seconds(2), &wished), change(vec![remove(3)]));
     let mut planner = self::planner();
-    hear(&mut planner, seconds(5), &wished, &[2, 3]);
+    receive_from(&mut planner, seconds(5), &wished, &[2, 3]);
     let without_the_dead = change(vec![remove(3), demote(4), demote(5)]);
     assert_eq!(plan(&mut planner, seconds(5), &wished), without_the_dead);
     wished.leaving = [learner].into();
@@ -146,7 +146,7 @@ fn number_of_voters_is_kept_odd() {
         let members = members(voters, learners);
         let mut planner = planner();
         let ids: Vec<u64> = (1..=voters + learners).collect();
-        hear(&mut planner, now, &members, &ids);
+        receive_from(&mut planner, now, &members, &ids);
         plan(&mut planner, now, &members)
     };
     assert_eq!(planned(1, 1), None, "a second voter tolerates no more failures");
@@ -170,13 +170,13 @@ fn number_of_voters_is_kept_odd() {
 fn voters_are_demoted_only_with_a_fresh_majority() {
     let members = members(7, 0);
     let mut planner = planner();
-    hear(&mut planner, seconds(6), &members, &[2, 3, 4, 5]);
+    receive_from(&mut planner, seconds(6), &members, &[2, 3, 4, 5]);
     assert_eq!(
         plan(&mut planner, seconds(8), &members),
         None,
         "2 to 5 are silent for two seconds"
     );
-    hear(&mut planner, seconds(8), &members, &[4, 5]);
+    receive_from(&mut planner, seconds(8), &members, &[4, 5]);
     let kept = change(vec![demote(6), demote(7)]);
     assert_eq!(plan(&mut planner, seconds(9), &members), kept);
 }
@@ -185,7 +185,7 @@ fn voters_are_demoted_only_with_a_fresh_majority() {
 fn lagging_or_silent_learner_is_not_promoted() {
     let members = members(2, 1);
     let mut planner = planner();
-    hear(&mut planner, seconds(6), &members, &[2, 3]);
+    receive_from(&mut planner, seconds(6), &members, &[2, 3]);
     let behind = |matched| {
         let mut progress = all_caught_up(&members);
         progress.committed = 1000;
@@ -198,7 +198,7 @@ fn lagging_or_silent_learner_is_not_promoted() {
         None
     );
     let promoted = change(vec![promote(3)]);
-    hear(&mut planner, seconds(8), &members, &[2, 3]);
+    receive_from(&mut planner, seconds(8), &members, &[2, 3]);
     assert_eq!(
         planner.handle_timeout(seconds(8), &members, id, || behind(990)),
         promoted
@@ -213,7 +213,7 @@ fn lagging_or_silent_learner_is_not_promoted() {
 fn silent_voter_is_replaced_by_a_live_learner() {
     let members = members(3, 1);
     let mut planner = planner();
-    hear(&mut planner, seconds(60), &members, &[2, 4]);
+    receive_from(&mut planner, seconds(60), &members, &[2, 4]);
     assert_eq!(plan(&mut planner, seconds(60), &members), None);
     assert_eq!(
         plan(&mut planner, seconds(61), &members),
@@ -241,18 +241,18 @@ fn lost_incarnation_is_replaced_once_silent() {
     members.peers.get_mut(&RaftId(3)).expect("is there").incarnation = Some(Incarnation(3));
     let back = members.peer(RaftId(3)).expect("is a member").clone();
     let mut planner = planner();
-    planner.returned(seconds(1), &back, Incarnation(30));
+    planner.record_incarnation(seconds(1), &back, Incarnation(30));
     assert_eq!(
         plan(&mut planner, seconds(2), &members),
         None,
         "it may be a delayed message"
     );
     // Two machines with the same identity do not replace each other.
-    planner.heard(seconds(3), RaftId(3), &back);
-    planner.returned(seconds(4), &back, Incarnation(30));
+    planner.record_message(seconds(3), RaftId(3), &back);
+    planner.record_incarnation(seconds(4), &back, Incarnation(30));
     assert_eq!(plan(&mut planner, seconds(4), &members), None);
-    planner.returned(seconds(6), &back, Incarnation(30));
-    hear(&mut planner, seconds(6), &members, &[2]);
+    planner.record_incarnation(seconds(6), &back, Incarnation(30));
+    receive_from(&mut planner, seconds(6), &members, &[2]);
     let member = Member {
         peer: back,
         incarnation: Some(Incarnation(30)),

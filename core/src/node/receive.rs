@@ -50,28 +50,29 @@ impl Node {
             // The sender may have a new Raft id in a later membership, which this peer learns only from it.
             let later = |message: &RaftMessage| message.from >= members.next_raft_id;
             if matches!(&envelope.message, Message::Raft(message) if later(message)) {
-                self.read(step, from, None, envelope);
+                self.handle_message(step, from, None, envelope);
                 return;
             }
             // The member lost its data, and with it the promises made under its Raft id.
             self.counters.from_other_incarnations += 1;
-            self.planner.returned(step.now, &from, envelope.incarnation);
+            self.planner
+                .record_incarnation(step.now, &from, envelope.incarnation);
             return;
         }
         match id {
             Some(id) => {
-                self.planner.heard(step.now, id, &from);
-                self.heard_version(&from, envelope.version);
+                self.planner.record_message(step.now, id, &from);
+                self.record_version(&from, envelope.version);
                 if known.is_none() {
                     self.admit(id, envelope.incarnation);
                 }
             }
-            None => self.notify_stranger(step, &from, &envelope.message),
+            None => self.notify_non_member(step, &from, &envelope.message),
         }
-        self.read(step, from, id, envelope);
+        self.handle_message(step, from, id, envelope);
     }
 
-    fn read<V: PinsetView>(
+    fn handle_message<V: PinsetView>(
         &mut self,
         step: &mut Step<'_, V>,
         from: PeerId,
@@ -83,7 +84,7 @@ impl Node {
             Message::Hello => {}
             Message::Metrics(metrics) if id.is_some() || planted!(StrangersMeasured) => {
                 self.monitor.received(step.now, from, metrics);
-                self.requests.heard_metrics(&mut step.requests);
+                self.requests.metrics_changed(&mut step.requests);
             }
             Message::Propose(proposals) if id.is_some() => {
                 for proposal in proposals {
@@ -93,8 +94,8 @@ impl Node {
                     }
                 }
             }
-            Message::NotMember { as_of } if id.is_some() => self.told_not_member(as_of),
-            Message::AskCopies(copies) if id.is_some() => self.asked(step, from, copies),
+            Message::NotMember { as_of } if id.is_some() => self.on_not_member(as_of),
+            Message::AskCopies(copies) if id.is_some() => self.confirm_copies(step, from, copies),
             Message::HasCopies(copies) if id.is_some() => {
                 let index = self.pinset.applied().index;
                 self.tracker.confirmed(&mut step.draft, &from, copies, index);
@@ -104,7 +105,7 @@ impl Node {
             | Message::Metrics(_)
             | Message::NotMember { .. }
             | Message::Propose(_) => {
-                self.counters.from_strangers += 1;
+                self.counters.from_non_members += 1;
             }
             Message::Raft(message) => {
                 if !self.is_addressed(step, &from, envelope.cluster, envelope.addressee, &message) {
@@ -112,14 +113,14 @@ impl Node {
                 }
                 match self.raft.receive(&from, message, &mut step.raft) {
                     Ok(()) | Err(raft::Dropped::TooSoon) => {}
-                    Err(raft::Dropped::NotForUs | raft::Dropped::Nonsense) => self.counters.nonsense += 1,
+                    Err(raft::Dropped::NotAddressed | raft::Dropped::Invalid) => self.counters.invalid += 1,
                 }
             }
         }
     }
 
     /// Confirms the copies of another peer's surplus that this peer holds.
-    fn asked<V: PinsetView>(&self, step: &mut Step<'_, V>, to: PeerId, copies: Vec<CopyOf>) {
+    fn confirm_copies<V: PinsetView>(&self, step: &mut Step<'_, V>, to: PeerId, copies: Vec<CopyOf>) {
         let copies = copies.into_iter().take(COPIES_MAX);
         let held: Vec<CopyOf> = copies
             .filter(|copy| self.tracker.holds(&step.draft, copy))
@@ -150,7 +151,7 @@ impl Node {
                 true
             }
             Some(_) => {
-                self.counters.nonsense += 1;
+                self.counters.invalid += 1;
                 if is_known {
                     self.retiring = Some(Identity::Unknown);
                 }
@@ -178,21 +179,26 @@ impl Node {
 
     /// Notifies a peer that wrongly believes it is a member. It may be a new member that this peer does not
     /// know yet: the log position lets it decide.
-    fn notify_stranger<V: PinsetView>(&mut self, step: &mut Step<'_, V>, to: &PeerId, message: &Message) {
-        let takes_part = match message {
+    fn notify_non_member<V: PinsetView>(&mut self, step: &mut Step<'_, V>, to: &PeerId, message: &Message) {
+        let believes_membership = match message {
             Message::AskCopies(_) | Message::Hello | Message::Metrics(_) | Message::Propose(_) => true,
             Message::HasCopies(_) | Message::NotMember { .. } => false,
             Message::Raft(message) => {
                 matches!(message.kind, RaftKind::RequestPreVote | RaftKind::RequestVote)
             }
         };
-        let may_tell = match self.membership() {
-            Membership::Learner | Membership::Voter => !self.raft.is_regrouping(),
+        let may_notify = match self.membership() {
+            Membership::Learner | Membership::Voter => !self.raft.has_unsynced_conf_change(),
             Membership::Joining | Membership::Removed => false,
         };
         let as_of = self.pinset.applied().index;
         let expected = self.raft.members().joining.contains(to);
-        if takes_part && may_tell && as_of > 0 && !expected && self.planner.may_notify(step.now, to) {
+        if believes_membership
+            && may_notify
+            && as_of > 0
+            && !expected
+            && self.planner.may_notify(step.now, to)
+        {
             let envelope = self.envelope(Message::NotMember { as_of });
             let to = to.clone();
             step.effects.push(Effect::Send { to, envelope });
@@ -201,7 +207,7 @@ impl Node {
 
     /// Handles a notice that this peer is not a member as of a log position. It is valid only if that is
     /// later than this peer's own position; otherwise the sender does not know this member yet.
-    fn told_not_member(&mut self, as_of: Index) {
+    fn on_not_member(&mut self, as_of: Index) {
         match self.membership() {
             Membership::Learner | Membership::Voter
                 if as_of > self.pinset.applied().index || planted!(NotMemberBelieved) =>

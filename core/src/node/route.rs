@@ -28,7 +28,7 @@ impl Node {
                         self.requests.leader_changed(&mut step.requests);
                     }
                     if leader == Some(self.raft.id()) {
-                        self.monitor_tells_all(step.now);
+                        self.announce_metrics(step.now);
                     }
                 }
                 raft::Output::MembersChanged {
@@ -52,7 +52,7 @@ impl Node {
                 }
                 raft::Output::SendSnapshot { to, message } => match self.raft.peer(to) {
                     Some(to) => step.effects.push(Effect::SendSnapshot { to, message }),
-                    None => self.counters.nonsense += 1,
+                    None => self.counters.invalid += 1,
                 },
                 raft::Output::Store { op, sync } => {
                     step.draft.sync |= sync;
@@ -61,9 +61,9 @@ impl Node {
             }
         }
         self.requests
-            .serve_reads(self.pinset.applied().index, &mut step.requests);
+            .answer_reads(self.pinset.applied().index, &mut step.requests);
         self.requests
-            .serve_members(self.raft.members(), &mut step.requests);
+            .answer_membership_requests(self.raft.members(), &mut step.requests);
     }
 
     fn members_changed<V: PinsetView>(
@@ -91,7 +91,7 @@ impl Node {
         self.pinset.restore(manifest);
         self.monitor
             .members_changed(&manifest.members.peer_ids().cloned().collect());
-        self.tracker.suspect(step.now, &mut step.draft, log);
+        self.tracker.track_unapplied_pins(step.now, &mut step.draft, log);
         self.tracker.reconcile(&mut step.draft, before);
         let pinset = &self.pinset;
         let origin = self.raft.id();
@@ -114,7 +114,7 @@ impl Node {
         }
         self.retiring = None;
         self.pending.clear();
-        self.requests.expelled(&self.config.peer, &mut step.requests);
+        self.requests.removed(&self.config.peer, &mut step.requests);
         true
     }
 
@@ -136,8 +136,8 @@ impl Node {
             touched,
         } in changes
         {
-            if let Outcome::Noted(wish) = &outcome {
-                match self.raft.wish(wish) {
+            if let Outcome::Recorded(wish) = &outcome {
+                match self.raft.record_wish(wish) {
                     Ok(()) => step.draft.ops.push(StoreOp::SetMembers {
                         members: self.raft.members().clone(),
                     }),
@@ -172,19 +172,19 @@ impl Node {
         };
         let candidates = if needs_candidates(request) {
             let (now, by) = (step.now.mono, &self.config.allocate_by);
-            Choice {
+            PeerPool {
                 candidates: self.monitor.candidates(now, by),
                 alive: self.monitor.alive(now),
-                unfit: self.monitor.unfit(now, by),
+                exclusions: self.monitor.exclusions(now, by),
             }
         } else {
-            Choice::default()
+            PeerPool::default()
         };
         match decide(step.now.wall, &candidates, |cid| step.draft.pin(cid), request) {
             Decision::Answer(Err(refusal @ Refusal::NotEnoughPeers { .. }))
                 if self
                     .monitor
-                    .may_hear_more(step.now, self.raft.members().peer_ids()) =>
+                    .awaits_first_metrics(step.now, self.raft.members().peer_ids()) =>
             {
                 self.requests.wait(ticket, refusal);
             }
@@ -214,7 +214,7 @@ impl Node {
     /// Sends a proposal to the leader. Without a leader it waits to be proposed again.
     fn propose<V: PinsetView>(&mut self, step: &mut Step<'_, V>, proposal: Proposal) {
         let Some(leader) = self.raft.leader() else { return };
-        self.requests.handed_on(proposal.id);
+        self.requests.forwarded(proposal.id);
         if leader == self.raft.id() {
             self.pending.push(proposal);
         } else if let Some(to) = self.raft.peer(leader) {
@@ -255,17 +255,17 @@ impl Node {
         for output in std::mem::take(&mut step.monitor) {
             match output {
                 monitor::Output::Measure => step.effects.push(Effect::Measure),
-                monitor::Output::Tell { to, metrics } => self.tell(step, to, metrics),
+                monitor::Output::SendMetrics { to, metrics } => self.send_metrics(step, to, metrics),
             }
         }
     }
 
-    fn tell<V: PinsetView>(&mut self, step: &mut Step<'_, V>, to: PeerId, metrics: Vec<Metric>) {
+    fn send_metrics<V: PinsetView>(&mut self, step: &mut Step<'_, V>, to: PeerId, metrics: Vec<Metric>) {
         let envelope = self.envelope(Message::Metrics(metrics));
         step.effects.push(Effect::Send { to, envelope });
     }
 
-    fn monitor_tells_all(&mut self, now: Now) {
+    fn announce_metrics(&mut self, now: Now) {
         let others: Vec<PeerId> = self.raft.members().peer_ids().cloned().collect();
         for peer in others {
             self.monitor.unreachable(now, peer);

@@ -1,32 +1,32 @@
-mod alone;
-mod choosing;
+mod allocation;
+mod batching;
 mod clocks;
-mod comparing;
+mod comparison;
 mod deposed;
 mod effects;
+mod harness;
 mod limits;
-mod lone;
+mod lost_data;
 mod membership;
-mod moving;
-mod rebuilt;
-mod removed;
+mod removed_peer;
 mod rescue;
-mod together;
+mod sole_voter;
+mod surplus;
 mod versions;
 
 use std::time::Duration;
 
-use crate::testing::{Table, cid, options, peer};
+use crate::testing::{TestCluster, cid, options, peer};
 use crate::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 const TWO: Replicas = Replicas::Range { min: 2, max: 2 };
 
-fn leader(table: &Table) -> u8 {
+fn leader(cluster: &TestCluster) -> u8 {
     let leads = |number: &u8| {
         let id = peer(*number);
-        !table.down.contains(&id)
-            && table
+        !cluster.down.contains(&id)
+            && cluster
                 .nodes
                 .get(&id)
                 .is_some_and(|(node, _)| node.view().is_leader())
@@ -34,8 +34,8 @@ fn leader(table: &Table) -> u8 {
     (1..=9).find(leads).expect("there is a leader")
 }
 
-fn phases(table: &Table, what: &Cid) -> Vec<Option<Phase>> {
-    table
+fn phases(cluster: &TestCluster, what: &Cid) -> Vec<Option<Phase>> {
+    cluster
         .nodes
         .values()
         .map(|(_, disk)| disk.locals.get(what).map(|local| local.phase))
@@ -44,69 +44,69 @@ fn phases(table: &Table, what: &Cid) -> Vec<Option<Phase>> {
 
 #[test]
 fn pin_everywhere_is_pinned_by_all_peers() {
-    let mut table = Table::new(3);
-    table.run(5 * SECOND);
+    let mut cluster = TestCluster::new(3);
+    cluster.run(5 * SECOND);
     for at in 1..=3 {
-        let ticket = table.request(
+        let ticket = cluster.request(
             at,
             Request::Pin {
                 cid: cid(at),
                 options: options(Replicas::Everywhere),
             },
         );
-        table.run(SECOND);
+        cluster.run(SECOND);
         assert!(
-            matches!(table.replies[&ticket], Ok(Reply::Pinned(_))),
+            matches!(cluster.replies[&ticket], Ok(Reply::Pinned(_))),
             "{:?}",
-            table.replies[&ticket]
+            cluster.replies[&ticket]
         );
-        assert_eq!(phases(&table, &cid(at)), [Some(Phase::Pinned); 3]);
-        assert!(table.nodes.values().all(|(_, disk)| disk.queue.is_empty()));
+        assert_eq!(phases(&cluster, &cid(at)), [Some(Phase::Pinned); 3]);
+        assert!(cluster.nodes.values().all(|(_, disk)| disk.queue.is_empty()));
     }
 }
 
 #[test]
 fn single_peer_pins_and_unpins() {
-    let mut table = Table::new(1);
-    let ticket = table.request(
+    let mut cluster = TestCluster::new(1);
+    let ticket = cluster.request(
         1,
         Request::Pin {
             cid: cid(1),
             options: options(Replicas::Everywhere),
         },
     );
-    table.run(5 * SECOND);
-    assert!(table.replies[&ticket].is_ok());
-    let ticket = table.request(1, Request::Unpin { cid: cid(1) });
-    table.run(SECOND);
-    assert!(matches!(table.replies[&ticket], Ok(Reply::Unpinned(_))));
-    assert_eq!(phases(&table, &cid(1)), [None]);
+    cluster.run(5 * SECOND);
+    assert!(cluster.replies[&ticket].is_ok());
+    let ticket = cluster.request(1, Request::Unpin { cid: cid(1) });
+    cluster.run(SECOND);
+    assert!(matches!(cluster.replies[&ticket], Ok(Reply::Unpinned(_))));
+    assert_eq!(phases(&cluster, &cid(1)), [None]);
 }
 
 #[test]
 fn early_pin_waits_for_metrics() {
-    let mut table = Table::new(3);
-    let ticket = table.request(
+    let mut cluster = TestCluster::new(3);
+    let ticket = cluster.request(
         2,
         Request::Pin {
             cid: cid(1),
             options: options(TWO),
         },
     );
-    table.run(5 * SECOND);
+    cluster.run(5 * SECOND);
     assert!(
-        matches!(table.replies[&ticket], Ok(Reply::Pinned(_))),
+        matches!(cluster.replies[&ticket], Ok(Reply::Pinned(_))),
         "{:?}",
-        table.replies[&ticket]
+        cluster.replies[&ticket]
     );
 }
 
 #[test]
 fn pins_spread_over_peers_of_equal_rank() {
-    let mut table = Table::new(3);
-    table.run(5 * SECOND);
+    let mut cluster = TestCluster::new(3);
+    cluster.run(5 * SECOND);
     for number in 0..100 {
-        table.request(
+        cluster.request(
             1,
             Request::Pin {
                 cid: cid(number),
@@ -114,9 +114,9 @@ fn pins_spread_over_peers_of_equal_rank() {
             },
         );
     }
-    table.run(SECOND);
+    cluster.run(SECOND);
     for id in 1..=3 {
-        let held = table.nodes[&peer(1)]
+        let held = cluster.nodes[&peer(1)]
             .1
             .pins
             .values()
@@ -128,10 +128,10 @@ fn pins_spread_over_peers_of_equal_rank() {
 
 #[test]
 fn pins_of_a_lost_leader_are_reallocated() {
-    let mut table = Table::new(3);
-    table.run(5 * SECOND);
+    let mut cluster = TestCluster::new(3);
+    cluster.run(5 * SECOND);
     for number in 0..30 {
-        table.request(
+        cluster.request(
             1,
             Request::Pin {
                 cid: cid(number),
@@ -139,11 +139,11 @@ fn pins_of_a_lost_leader_are_reallocated() {
             },
         );
     }
-    table.run(SECOND);
-    let lost = peer(leader(&table));
-    table.down.insert(lost.clone());
-    table.run(180 * SECOND);
-    for (id, (_, disk)) in table.nodes.iter().filter(|(id, _)| **id != lost) {
+    cluster.run(SECOND);
+    let lost = peer(leader(&cluster));
+    cluster.down.insert(lost.clone());
+    cluster.run(180 * SECOND);
+    for (id, (_, disk)) in cluster.nodes.iter().filter(|(id, _)| **id != lost) {
         assert!(
             disk.pins.values().all(|pin| !pin.is_allocated_to(&lost)),
             "at {id}"
@@ -160,18 +160,18 @@ fn pins_of_a_lost_leader_are_reallocated() {
 
 #[test]
 fn lagging_peer_gets_a_snapshot() {
-    let mut table = Table::new(3);
-    table.run(5 * SECOND);
+    let mut cluster = TestCluster::new(3);
+    cluster.run(5 * SECOND);
     let behind = (1..=3)
-        .find(|number| *number != leader(&table))
+        .find(|number| *number != leader(&cluster))
         .expect("there is a follower");
-    table.down.insert(peer(behind));
-    let at = leader(&table);
+    cluster.down.insert(peer(behind));
+    let at = leader(&cluster);
     for round in 0..250_u64 {
         for _ in 0..100 {
             let number = u8::try_from(round % 200).expect("below 200");
-            table.request(at, Request::Unpin { cid: cid(number) });
-            table.request(
+            cluster.request(at, Request::Unpin { cid: cid(number) });
+            cluster.request(
                 at,
                 Request::Pin {
                     cid: cid(number),
@@ -179,17 +179,20 @@ fn lagging_peer_gets_a_snapshot() {
                 },
             );
         }
-        table.run(Duration::from_millis(10));
+        cluster.run(Duration::from_millis(10));
     }
-    let (first, last, _) = table.nodes[&peer(at)].0.view().log_span();
+    let (first, last, _) = cluster.nodes[&peer(at)].0.view().log_span();
     assert!(first > 1, "the log was compacted: {first}..={last}");
-    table.down.remove(&peer(behind));
-    table.restart(behind);
-    table.run(10 * SECOND);
-    assert_eq!(table.nodes[&peer(behind)].1.pins, table.nodes[&peer(at)].1.pins);
-    assert_eq!(phases(&table, &cid(7)), [Some(Phase::Pinned); 3]);
+    cluster.down.remove(&peer(behind));
+    cluster.restart(behind);
+    cluster.run(10 * SECOND);
+    assert_eq!(
+        cluster.nodes[&peer(behind)].1.pins,
+        cluster.nodes[&peer(at)].1.pins
+    );
+    assert_eq!(phases(&cluster, &cid(7)), [Some(Phase::Pinned); 3]);
     assert!(
-        table.nodes[&peer(behind)]
+        cluster.nodes[&peer(behind)]
             .1
             .recovered
             .as_ref()
@@ -199,26 +202,26 @@ fn lagging_peer_gets_a_snapshot() {
 
 #[test]
 fn minority_refuses_new_requests_and_reports_old_ones_as_unknown() {
-    let mut table = Table::new(3);
-    table.run(5 * SECOND);
-    let alone = leader(&table);
-    table.down = (1..=3).filter(|number| *number != alone).map(peer).collect();
-    let early = table.request(
-        alone,
+    let mut cluster = TestCluster::new(3);
+    cluster.run(5 * SECOND);
+    let isolated = leader(&cluster);
+    cluster.down = (1..=3).filter(|number| *number != isolated).map(peer).collect();
+    let early = cluster.request(
+        isolated,
         Request::Pin {
             cid: cid(1),
             options: options(Replicas::Everywhere),
         },
     );
-    table.run(10 * SECOND);
-    let late = table.request(
-        alone,
+    cluster.run(10 * SECOND);
+    let late = cluster.request(
+        isolated,
         Request::Pin {
             cid: cid(2),
             options: options(Replicas::Everywhere),
         },
     );
-    table.run(20 * SECOND);
-    assert_eq!(table.replies[&early], Err(Refusal::Unknown));
-    assert_eq!(table.replies[&late], Err(Refusal::NoLeader));
+    cluster.run(20 * SECOND);
+    assert_eq!(cluster.replies[&early], Err(Refusal::Unknown));
+    assert_eq!(cluster.replies[&late], Err(Refusal::NoLeader));
 }

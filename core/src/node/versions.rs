@@ -5,12 +5,12 @@ use crate::command::Command;
 use crate::ids::PeerId;
 use crate::members::MembersWish;
 use crate::planted::planted;
-use crate::wire::newest;
+use crate::wire::supported_version;
 
 impl Node {
     /// Records the version that a member announced, if this peer supports a later one than agreed.
-    pub(super) fn heard_version(&mut self, from: &PeerId, version: u8) {
-        if self.raft.members().version < newest() {
+    pub(super) fn record_version(&mut self, from: &PeerId, version: u8) {
+        if self.raft.members().version < supported_version() {
             self.versions.insert(from.clone(), version);
         }
     }
@@ -23,22 +23,29 @@ impl Node {
         #[cfg(pretend_next_version)]
         self.propose_wish(MembersWish::Next);
         #[cfg(planted_bugs)]
-        if newest() >= MembersWish::Next.since() && crate::planted::says_what_is_new() {
+        if supported_version() >= MembersWish::Next.min_version() && crate::planted::says_what_is_new() {
             self.propose_wish(MembersWish::Next);
         }
         let members = self.raft.members();
-        if members.version >= newest() {
+        if members.version >= supported_version() {
             return;
         }
         let me = &self.config.peer;
         let others = members.peer_ids().filter(|peer| *peer != me);
         let read = others.map(|peer| {
-            let unheard = if planted!(VersionUnheard) { newest() } else { 0 };
-            self.versions.get(peer).copied().unwrap_or(unheard)
+            let unknown = if planted!(VersionUnheard) {
+                supported_version()
+            } else {
+                0
+            };
+            self.versions.get(peer).copied().unwrap_or(unknown)
         });
-        let version = read.chain([newest()]).min().unwrap_or(newest());
+        let version = read
+            .chain([supported_version()])
+            .min()
+            .unwrap_or(supported_version());
         if version > members.version {
-            self.propose_wish(MembersWish::Speak { version });
+            self.propose_wish(MembersWish::RaiseVersion { version });
         }
     }
 
@@ -48,10 +55,11 @@ impl Node {
     }
 
     /// Drops pending proposals that not all members could read. Their owners propose them again.
-    pub(super) fn hold_back_the_future(&mut self) {
+    pub(super) fn drop_unreadable_proposals(&mut self) {
         let agreed = self.raft.members().version;
-        if agreed < newest() && !planted!(FutureNotHeldBack) {
-            self.pending.retain(|proposal| proposal.command.since() <= agreed);
+        if agreed < supported_version() && !planted!(FutureNotHeldBack) {
+            self.pending
+                .retain(|proposal| proposal.command.min_version() <= agreed);
         }
     }
 }

@@ -24,9 +24,9 @@ pub struct Counters {
     /// The sender's incarnation is not the recorded one.
     pub from_other_incarnations: u64,
     /// The sender is not a member.
-    pub from_strangers: u64,
+    pub from_non_members: u64,
     /// The message is for another Raft id, or no correct member would send it.
-    pub nonsense: u64,
+    pub invalid: u64,
 }
 
 impl<'a> View<'a> {

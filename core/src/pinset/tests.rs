@@ -27,10 +27,10 @@ impl Model {
         };
         Some(match command {
             Command::Admit { .. } => Outcome::Admitted,
-            Command::Members(wish) => Outcome::Noted(wish),
+            Command::Members(wish) => Outcome::Recorded(wish),
             Command::Pin { pin, precondition } => match self.pins.get(&pin.cid) {
                 current if !fits(precondition, current) => Outcome::Stale,
-                Some(current) if current.same_wish(&pin) => Outcome::Pinned(current.clone()),
+                Some(current) if current.is_equivalent(&pin) => Outcome::Pinned(current.clone()),
                 Some(current) if current.options.mode > pin.options.mode => Outcome::Conflict(String::new()),
                 _ => {
                     let pin = Pin {

@@ -9,7 +9,7 @@ impl Raft {
         let members = &mut self.raw.mut_store().members;
         let was_member = members.peers.contains_key(&id);
         if let Some(voting) = voting {
-            members.take(change, voting);
+            members.apply_change(change, voting);
         }
         was_member && !members.peers.contains_key(&id)
     }
@@ -19,8 +19,8 @@ impl Raft {
     /// # Errors
     ///
     /// The reason, for display, why the change is impossible in the current membership.
-    pub(crate) fn wish(&mut self, wish: &MembersWish) -> Result<(), String> {
-        self.raw.mut_store().members.wish(wish)
+    pub(crate) fn record_wish(&mut self, wish: &MembersWish) -> Result<(), String> {
+        self.raw.mut_store().members.record_wish(wish)
     }
 
     /// Transfers the leadership to a voter.
@@ -41,7 +41,7 @@ impl Raft {
             Identity::Founding | Identity::Unknown => true,
             Identity::Known(known) | Identity::Removed(known) => id > known,
         };
-        if busy || !newer || id >= NOBODY || (self.members().cluster != cluster && !self.is_blank()) {
+        if busy || !newer || id >= NO_RAFT_ID || (self.members().cluster != cluster && !self.is_blank()) {
             return false;
         }
         if self.members().cluster != cluster {
@@ -82,7 +82,7 @@ impl Raft {
         };
         let applied = self.raw.raft.raft_log.applied;
         self.raw = raw_node(id_of(identity), &self.config, &self.limits, store, applied);
-        self.strangers.clear();
+        self.unknown_senders.clear();
         self.rearm();
         outputs.push(Output::Store {
             op: StoreOp::SetHardState {

@@ -9,7 +9,7 @@ impl Raft {
     pub(crate) fn persisted(&mut self, batch: BatchId, outputs: &mut Vec<Output>) {
         let installed = self.installing.take_if(|installing| *installing <= batch);
         self.term.1.take_if(|term| *term <= batch);
-        self.regrouping.take_if(|change| *change <= batch);
+        self.unsynced_conf_change.take_if(|change| *change <= batch);
         while self.held.front().is_some_and(|held| held.batch <= batch) {
             let held = self.held.pop_front().expect("not empty");
             self.raw.on_persist_ready(held.ready);
@@ -23,8 +23,8 @@ impl Raft {
     }
 
     /// Returns whether a committed membership change is not durable yet.
-    pub(crate) fn is_regrouping(&self) -> bool {
-        self.regrouping.is_some()
+    pub(crate) fn has_unsynced_conf_change(&self) -> bool {
+        self.unsynced_conf_change.is_some()
     }
 
     /// Handles all of Raft's `Ready` states. Their writes become part of `batch`.
@@ -49,7 +49,7 @@ impl Raft {
         let mut messages = ready.take_messages();
         let mut held = ready.take_persisted_messages();
         let sync = self.write(&ready, batch, outputs);
-        if self.term.1.is_some() || self.regrouping.is_some() {
+        if self.term.1.is_some() || self.unsynced_conf_change.is_some() {
             held.splice(0..0, messages.drain(..));
         }
         let reads = ready.take_read_states();
@@ -73,7 +73,7 @@ impl Raft {
         let mut sync = ready.must_sync() && !planted!(VoteUnsynced);
         sync |= self.install(ready, batch, outputs);
         sync |= self.append(ready, outputs);
-        sync |= self.regroup(ready, batch);
+        sync |= self.note_conf_change(ready, batch);
         if let Some(hard_state) = ready.hs() {
             // A sole voter becomes leader without asking anyone. Not even a learner may see the new term
             // before it is durable, although Raft lets a leader's messages leave at once.
@@ -129,15 +129,15 @@ impl Raft {
     }
 
     /// Notes the committed membership changes of a `Ready`. Returns whether there are any.
-    fn regroup(&mut self, ready: &Ready, batch: BatchId) -> bool {
+    fn note_conf_change(&mut self, ready: &Ready, batch: BatchId) -> bool {
         let changes = |entry: &Entry| entry.get_entry_type() != EntryType::EntryNormal;
-        let regroups = ready.committed_entries().iter().any(changes);
-        if regroups {
+        let changed = ready.committed_entries().iter().any(changes);
+        if changed {
             // A peer that learns of its removal stops voting. If this peer lost the change in a power cut, it
             // would still need that vote: so no peer may learn of the change before it is durable.
-            self.regrouping = Some(batch);
+            self.unsynced_conf_change = Some(batch);
         }
-        regroups
+        changed
     }
 
     /// Holds messages back until a write is durable. Returns those that need not wait.

@@ -6,9 +6,9 @@ use super::*;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dropped {
     /// Addressed to another Raft id, or of a kind that this peer ignores.
-    NotForUs,
+    NotAddressed,
     /// Contradicts itself or the log, as no correct member's message does.
-    Nonsense,
+    Invalid,
     /// A snapshot or the log must become durable first; Raft sends again.
     TooSoon,
 }
@@ -26,8 +26,10 @@ impl Raft {
         outputs: &mut Vec<Output>,
     ) -> Result<(), Dropped> {
         self.validate(from, &message)?;
-        if !self.members().peers.contains_key(&message.from) && self.strangers.len() < STRANGERS_MAX {
-            self.strangers.insert(message.from, from.clone());
+        if !self.members().peers.contains_key(&message.from)
+            && self.unknown_senders.len() < UNKNOWN_SENDERS_MAX
+        {
+            self.unknown_senders.insert(message.from, from.clone());
         }
         let mut message = message;
         if message.kind == RaftKind::Append && self.is_blank() {
@@ -79,7 +81,7 @@ impl Raft {
     /// Returns whether this peer accepts a kind of message. A removed peer still answers as a follower, but
     /// starts nothing: members that do not know of its removal yet may need its vote or acknowledgement to
     /// learn of it.
-    fn hears(&self, kind: RaftKind) -> bool {
+    fn accepts_kind(&self, kind: RaftKind) -> bool {
         match self.identity {
             Identity::Founding | Identity::Known(_) => true,
             Identity::Unknown => false,
@@ -103,11 +105,11 @@ impl Raft {
 
     /// Checks properties of all correct members' messages. Raft panics on many violations.
     fn validate(&self, from: &PeerId, message: &RaftMessage) -> Result<(), Dropped> {
-        if self.installing.is_some() || message.kind == RaftKind::TimeoutNow && self.would_lead_too_soon() {
+        if self.installing.is_some() || message.kind == RaftKind::TimeoutNow && self.must_delay_election() {
             return Err(Dropped::TooSoon);
         }
-        if message.to != self.id() || !self.hears(message.kind) {
-            return Err(Dropped::NotForUs);
+        if message.to != self.id() || !self.accepts_kind(message.kind) {
+            return Err(Dropped::NotAddressed);
         }
         let log = self.raw.store();
         let known = self.peer(message.from);
@@ -115,7 +117,7 @@ impl Raft {
         // The `raft` crate gives term 0 to local messages and to reads.
         let is_read = matches!(message.kind, RaftKind::ReadIndex | RaftKind::ReadIndexResp);
         let body = match message.kind {
-            RaftKind::Append => self.append_is_sound(message),
+            RaftKind::Append => self.is_valid_append(message),
             // A leader does not commit beyond what the follower has acknowledged.
             RaftKind::Heartbeat => message.commit <= log.last(),
             RaftKind::AppendResponse => message.index <= log.last() || message.reject,
@@ -132,13 +134,13 @@ impl Raft {
         if honest_sender && (is_read || message.term > 0) && body {
             Ok(())
         } else {
-            Err(Dropped::Nonsense)
+            Err(Dropped::Invalid)
         }
     }
 
     /// Checks that entries are decodable and contiguous, that their terms are non-decreasing and at most the
     /// leader's, and that they agree with all committed entries.
-    fn append_is_sound(&self, message: &RaftMessage) -> bool {
+    fn is_valid_append(&self, message: &RaftMessage) -> bool {
         let log = &self.raw.raft.raft_log;
         let mut index = message.index;
         let mut term = message.log_term;

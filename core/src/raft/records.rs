@@ -21,7 +21,7 @@ pub struct LogEntry {
 
 impl LogEntry {
     /// Returns the lowest protocol version that can read the payload.
-    pub fn since(&self) -> u8 {
+    pub fn min_version(&self) -> u8 {
         let (Payload::Commands(bytes) | Payload::Members(bytes)) = &self.payload;
         bytes.first().copied().unwrap_or(FIRST_VERSION)
     }

@@ -55,7 +55,7 @@ fn replies(out: &[Output]) -> Vec<Result<Reply, Refusal>> {
 fn proposal_is_repeated_under_its_id_until_the_deadline() {
     let mut requests = requests();
     let proposal = proposed(&mut requests, unpin());
-    requests.handed_on(proposal.id);
+    requests.forwarded(proposal.id);
     for second in 1..5 {
         let mut out = Vec::new();
         requests.handle_timeout(at(second * 1000), &mut out);
@@ -102,11 +102,11 @@ fn read_waits_until_its_index_is_applied() {
         panic!("{out:?} is not a read");
     };
     out.clear();
-    requests.serve_reads(9, &mut out);
+    requests.answer_reads(9, &mut out);
     requests.read_ready(read, 10);
-    requests.serve_reads(9, &mut out);
+    requests.answer_reads(9, &mut out);
     assert_eq!(out, []);
-    requests.serve_reads(10, &mut out);
+    requests.answer_reads(10, &mut out);
     assert_eq!(replies(&out), [Ok(Reply::Barrier(10))]);
 }
 
@@ -116,17 +116,17 @@ fn membership_request_is_answered_when_done_or_unknown_at_the_deadline() {
     let proposal = proposed(&mut requests, Request::AddPeer { peer: peer(4) });
     let wish = crate::members::MembersWish::Add { peer: peer(4) };
     let mut out = Vec::new();
-    requests.applied(ME, proposal.id, &Outcome::Noted(wish), &mut out);
-    requests.serve_members(&Members::initial((1..=3).map(peer)), &mut out);
+    requests.applied(ME, proposal.id, &Outcome::Recorded(wish), &mut out);
+    requests.answer_membership_requests(&Members::initial((1..=3).map(peer)), &mut out);
     assert_eq!(out, []);
     let mut late = self::requests();
     std::mem::swap(&mut late, &mut requests);
     let mut added = Vec::new();
-    late.serve_members(&Members::initial((1..=4).map(peer)), &mut added);
+    late.answer_membership_requests(&Members::initial((1..=4).map(peer)), &mut added);
     assert_eq!(replies(&added), [Ok(Reply::PeerAdded)]);
     let proposal = proposed(&mut requests, Request::AddPeer { peer: peer(4) });
     let wish = crate::members::MembersWish::Add { peer: peer(4) };
-    requests.applied(ME, proposal.id, &Outcome::Noted(wish), &mut out);
+    requests.applied(ME, proposal.id, &Outcome::Recorded(wish), &mut out);
     requests.handle_timeout(at(5000), &mut out);
     assert_eq!(replies(&out), [Err(Refusal::Unknown)]);
 }

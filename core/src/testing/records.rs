@@ -218,7 +218,7 @@ fn members_wish() -> impl Strategy<Value = MembersWish> {
     each!(MembersWish {
         Add => any_peer().prop_map(|peer| MembersWish::Add { peer }),
         Remove => any_peer().prop_map(|peer| MembersWish::Remove { peer }),
-        Speak => any::<u8>().prop_map(|version| MembersWish::Speak { version }),
+        RaiseVersion => any::<u8>().prop_map(|version| MembersWish::RaiseVersion { version }),
         #[cfg(any(pretend_next_version, planted_bugs))]
         Next => Just(MembersWish::Next),
     })

@@ -10,7 +10,7 @@ use crate::wire::{COPIES_MAX, CopyOf};
 const ASKED_MAX: usize = COPIES_MAX;
 
 /// Time after which unconfirmed copies are asked about again, as their content may take long to arrive.
-const ANSWER_MAX: Duration = Duration::from_secs(5);
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A copy that waits for confirmation.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ struct Asked {
     enough: usize,
     held: BTreeSet<PeerId>,
     /// Time at which to ask again.
-    again: Instant,
+    ask_again_at: Instant,
 }
 
 /// Copies that wait for confirmation.
@@ -41,7 +41,7 @@ impl Surplus {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.asked.values().map(|asked| asked.again).min()
+        self.asked.values().map(|asked| asked.ask_again_at).min()
     }
 }
 
@@ -57,17 +57,22 @@ impl Tracker {
     }
 
     /// Discards the confirmations of a copy whose pin has changed.
-    pub(super) fn reconsider(&mut self, cid: &Cid) {
+    pub(super) fn discard_confirmations(&mut self, cid: &Cid) {
         if let Some(asked) = self.surplus.asked.remove(cid) {
-            self.lanes.add(asked.key);
+            self.queue_heads.add(asked.key);
         }
     }
 
     /// Asks the new holders of due copies, as many as there is room for.
-    pub(super) fn ask<V: PinsetView>(&mut self, now: Now, draft: &Draft<'_, V>, out: &mut Vec<Output>) {
+    pub(super) fn ask_holders<V: PinsetView>(
+        &mut self,
+        now: Now,
+        draft: &Draft<'_, V>,
+        out: &mut Vec<Output>,
+    ) {
         let mut questions: BTreeMap<PeerId, Vec<CopyOf>> = BTreeMap::new();
         while self.surplus.has_room() {
-            let Some(key) = self.lanes.pop_surplus(now) else {
+            let Some(key) = self.queue_heads.pop_surplus(now) else {
                 break;
             };
             let is_queued = draft
@@ -97,7 +102,7 @@ impl Tracker {
                 },
                 allocations: pin.allocations,
                 held: BTreeSet::new(),
-                again: now.mono + ANSWER_MAX,
+                ask_again_at: now.mono + CONFIRM_TIMEOUT,
                 key: key.clone(),
             };
             self.surplus.asked.insert(key.cid, asked);
@@ -140,8 +145,8 @@ impl Tracker {
     }
 
     /// Queues copies that were not confirmed in time again, behind the others.
-    pub(super) fn ask_again<V: PinsetView>(&mut self, now: Now, draft: &mut Draft<'_, V>) {
-        let is_late = |(cid, asked): (&Cid, &Asked)| (asked.again <= now.mono).then(|| cid.clone());
+    pub(super) fn requeue_unconfirmed<V: PinsetView>(&mut self, now: Now, draft: &mut Draft<'_, V>) {
+        let is_late = |(cid, asked): (&Cid, &Asked)| (asked.ask_again_at <= now.mono).then(|| cid.clone());
         let late: Vec<Cid> = self.surplus.asked.iter().filter_map(is_late).collect();
         for cid in late {
             self.surplus.asked.remove(&cid);
@@ -151,7 +156,7 @@ impl Tracker {
             let Some(local) = draft.local(&cid) else { continue };
             let key = QueueKey {
                 lane: Lane::Surplus,
-                at: (now.wall + ANSWER_MAX).0,
+                at: (now.wall + CONFIRM_TIMEOUT).0,
                 cid: cid.clone(),
             };
             self.queue(draft, &cid, Some(local.clone()), local, key);

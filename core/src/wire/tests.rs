@@ -24,7 +24,7 @@ fn is_sound<T: Serialize + DeserializeOwned + PartialEq + Debug>(record: &T) -> 
     prop_assert_eq!(decode::<T>(&bytes), Err(DecodeError::Trailing(1)));
     let (found, known) = (VERSION + 1, VERSION);
     prop_assert_eq!(
-        decode::<T>(&encode_since(found, record)),
+        decode::<T>(&encode_for_version(found, record)),
         Err(DecodeError::Version { found, known })
     );
     Ok(())

@@ -302,7 +302,7 @@ impl Loop {
     /// Returns `true` when the loop shall end.
     fn enqueue(&mut self, input: Input, events: &mut Vec<Event>) -> bool {
         match input {
-            Input::Event(event) if event.goes_alone() => {
+            Input::Event(event) if event.is_exclusive() => {
                 self.handle_pending(events);
                 self.handle_events(&mut vec![event]);
             }

@@ -162,7 +162,7 @@ impl Moment<'_> {
             MembersWish::Remove { peer } => self
                 .requests()
                 .any(|request| *request == Request::RemovePeer { peer: peer.clone() }),
-            MembersWish::Speak { version } => {
+            MembersWish::RaiseVersion { version } => {
                 let unable = self
                     .step
                     .peer()

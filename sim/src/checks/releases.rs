@@ -9,7 +9,7 @@ use crate::releases::OLD;
 
 pub(super) fn after_write(step: &Step<'_>, op: &StoreOp, found: &mut Found<'_>, coverage: &mut Coverage) {
     let StoreOp::Append { entries } = op else { return };
-    let since = entries.iter().map(LogEntry::since).max().unwrap_or(OLD);
+    let since = entries.iter().map(LogEntry::min_version).max().unwrap_or(OLD);
     let peer = step.peer();
     let (release, agreed) = (peer.release, peer.disk.written.members.version);
     found.require(since <= release, "releases", || {

@@ -4,37 +4,40 @@ use super::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn expiring_in(table: &Table, time: Duration) -> PinOptions {
+fn expiring_in(cluster: &TestCluster, time: Duration) -> PinOptions {
     PinOptions {
-        expire_at: Some(table.now.wall + time),
+        expire_at: Some(cluster.now.wall + time),
         ..options(Replicas::Everywhere)
     }
 }
 
-fn pin(table: &mut Table, number: u8, options: PinOptions) {
+fn pin(cluster: &mut TestCluster, number: u8, options: PinOptions) {
     let cid = cid(number);
-    let ticket = table.request(1, Request::Pin { cid, options });
-    table.run(SECOND);
-    assert!(table.replies[&ticket].is_ok(), "{:?}", table.replies[&ticket]);
+    let ticket = cluster.request(1, Request::Pin { cid, options });
+    cluster.run(SECOND);
+    assert!(cluster.replies[&ticket].is_ok(), "{:?}", cluster.replies[&ticket]);
 }
 
-fn is_pinned(table: &Table, number: u8) -> bool {
-    table.nodes[&peer(1)].1.pins.contains_key(&cid(number))
+fn is_pinned(cluster: &TestCluster, number: u8) -> bool {
+    cluster.nodes[&peer(1)].1.pins.contains_key(&cid(number))
 }
 
 #[test]
 fn leader_with_a_fast_clock_expires_by_the_cluster_time() {
-    let mut table = Table::new(3);
-    table.run(20 * SECOND);
-    let leader = leader(&table);
-    let (late, soon) = (expiring_in(&table, 6 * HOUR), expiring_in(&table, 60 * SECOND));
-    pin(&mut table, 1, late);
-    pin(&mut table, 2, soon);
-    table.ahead.insert(peer(leader), 24 * HOUR);
-    table.run(90 * SECOND);
-    assert!(is_pinned(&table, 1), "removed by one wrong clock");
-    assert!(!is_pinned(&table, 2), "expired by most clocks");
-    for (id, (node, _)) in &table.nodes {
+    let mut cluster = TestCluster::new(3);
+    cluster.run(20 * SECOND);
+    let leader = leader(&cluster);
+    let (late, soon) = (
+        expiring_in(&cluster, 6 * HOUR),
+        expiring_in(&cluster, 60 * SECOND),
+    );
+    pin(&mut cluster, 1, late);
+    pin(&mut cluster, 2, soon);
+    cluster.ahead.insert(peer(leader), 24 * HOUR);
+    cluster.run(90 * SECOND);
+    assert!(is_pinned(&cluster, 1), "removed by one wrong clock");
+    assert!(!is_pinned(&cluster, 2), "expired by most clocks");
+    for (id, (node, _)) in &cluster.nodes {
         let skewed: Vec<&PeerId> = node.view().skewed_clocks().collect();
         assert_eq!(skewed, [&peer(leader)], "at {id}");
         let alerts: Vec<&Alert> = node.view().alerts().collect();
@@ -51,9 +54,9 @@ fn leader_with_a_fast_clock_expires_by_the_cluster_time() {
             "{alert:?}"
         );
     }
-    table.ahead.clear();
-    table.run(60 * SECOND);
-    assert_eq!(table.nodes[&peer(1)].0.view().skewed_clocks().count(), 0);
+    cluster.ahead.clear();
+    cluster.run(60 * SECOND);
+    assert_eq!(cluster.nodes[&peer(1)].0.view().skewed_clocks().count(), 0);
 }
 
 #[test]

@@ -2,51 +2,51 @@
 
 use std::time::Duration;
 
-use super::alone::{Alone, append_change, raft_message};
+use super::harness::{Harness, append_change, raft_message};
 use crate::*;
 
 /// Reports batches as durable until there are none.
-fn settle(alone: &mut Alone, effects: Vec<Effect>) {
+fn settle(harness: &mut Harness, effects: Vec<Effect>) {
     for effect in effects {
         if let Effect::Persist(Batch { id, sync: true, .. }) = effect {
-            let effects = alone.handle(Event::Persisted { batch: id });
-            settle(alone, effects);
+            let effects = harness.handle(Event::Persisted { batch: id });
+            settle(harness, effects);
         }
     }
 }
 
-fn hear(alone: &mut Alone, from: u8, message: RaftMessage) {
+fn hear(harness: &mut Harness, from: u8, message: RaftMessage) {
     let from_id = RaftId(u64::from(from));
     let message = RaftMessage {
         from: from_id,
         ..message
     };
-    let effects = alone.receive(from, Message::Raft(message));
-    settle(alone, effects);
+    let effects = harness.receive(from, Message::Raft(message));
+    settle(harness, effects);
 }
 
 /// Returns peer 1 of three, with a membership change in its log and elected by peer 3.
-fn elected_with(step: MembersStep) -> Alone {
-    let mut alone = Alone::new(3);
-    hear(&mut alone, 2, append_change(step));
+fn elected_with(step: MembersStep) -> Harness {
+    let mut harness = Harness::new(3);
+    hear(&mut harness, 2, append_change(step));
     for _ in 0..100 {
-        alone.wait(Duration::from_millis(100));
-        let effects = alone.handle(Event::TimedOut);
-        settle(&mut alone, effects);
-        let term = alone.node.view().term();
+        harness.wait(Duration::from_millis(100));
+        let effects = harness.handle(Event::TimedOut);
+        settle(&mut harness, effects);
+        let term = harness.node.view().term();
         hear(
-            &mut alone,
+            &mut harness,
             3,
             raft_message(RaftKind::RequestPreVoteResponse, term + 1),
         );
-        let term = alone.node.view().term();
+        let term = harness.node.view().term();
         if term > 1 {
-            hear(&mut alone, 3, raft_message(RaftKind::RequestVoteResponse, term));
+            hear(&mut harness, 3, raft_message(RaftKind::RequestVoteResponse, term));
             break;
         }
     }
-    assert_eq!(alone.node.view().leader(), Some(&crate::testing::peer(1)));
-    alone
+    assert_eq!(harness.node.view().leader(), Some(&crate::testing::peer(1)));
+    harness
 }
 
 /// Simulated seed 51847: Raft panicked at the next acknowledgement.
@@ -54,18 +54,18 @@ fn elected_with(step: MembersStep) -> Alone {
 fn leader_that_loses_its_vote_steps_down() {
     let raft_id = RaftId(1);
     for step in [MembersStep::Remove { raft_id }, MembersStep::Demote { raft_id }] {
-        let mut alone = elected_with(step);
+        let mut harness = elected_with(step);
         for index in 1..=3 {
-            let term = alone.node.view().term();
+            let term = harness.node.view().term();
             for from in [2, 3] {
                 let message = RaftMessage {
                     index,
                     ..raft_message(RaftKind::AppendResponse, term)
                 };
-                hear(&mut alone, from, message);
+                hear(&mut harness, from, message);
             }
         }
-        assert!(!alone.node.view().members().voters.contains(&raft_id));
-        assert_eq!(alone.node.view().leader(), None);
+        assert!(!harness.node.view().members().voters.contains(&raft_id));
+        assert_eq!(harness.node.view().leader(), None);
     }
 }

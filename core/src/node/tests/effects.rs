@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::alone::{Alone, append_change, persist, raft_message};
+use super::harness::{Harness, append_change, persist, raft_message};
 use crate::testing::{cid, metrics, options, peer};
 use crate::*;
 
 #[test]
 fn vote_is_sent_only_when_durable() {
-    let mut alone = Alone::new(3);
-    let effects = alone.receive(2, Message::Raft(raft_message(RaftKind::RequestVote, 1)));
+    let mut harness = Harness::new(3);
+    let effects = harness.receive(2, Message::Raft(raft_message(RaftKind::RequestVote, 1)));
     let hard_state = HardState {
         identity: Identity::Known(RaftId(1)),
         term: 1,
@@ -28,14 +28,14 @@ fn vote_is_sent_only_when_durable() {
         ..raft_message(RaftKind::RequestVoteResponse, 1)
     };
     assert_eq!(
-        alone.handle(Event::Persisted { batch: BatchId(1) }),
-        [alone.send(2, vote)]
+        harness.handle(Event::Persisted { batch: BatchId(1) }),
+        [harness.send(2, vote)]
     );
 }
 
 #[test]
 fn entries_are_acknowledged_only_when_durable() {
-    let mut alone = Alone::new(3);
+    let mut harness = Harness::new(3);
     let entry = LogEntry {
         index: 1,
         term: 1,
@@ -45,40 +45,40 @@ fn entries_are_acknowledged_only_when_durable() {
         entries: vec![entry.clone()],
         ..raft_message(RaftKind::Append, 1)
     };
-    let effects = alone.receive(2, Message::Raft(append));
+    let effects = harness.receive(2, Message::Raft(append));
     let batch = persist(&effects);
     assert!(batch.sync);
     assert!(batch.ops.contains(&StoreOp::Append { entries: vec![entry] }));
     assert_eq!(effects.len(), 1, "nothing leaves before the write: {effects:?}");
-    let effects = alone.handle(Event::Persisted { batch: batch.id });
+    let effects = harness.handle(Event::Persisted { batch: batch.id });
     let response = RaftMessage {
         from: RaftId(1),
         to: RaftId(2),
         index: 1,
         ..raft_message(RaftKind::AppendResponse, 1)
     };
-    assert_eq!(effects, [alone.send(2, response)]);
+    assert_eq!(effects, [harness.send(2, response)]);
 }
 
 /// One of two voters was removed and knew it, but the other lost the change in a power cut, and could never
 /// get the two votes that it needed (simulated seed 84354).
 #[test]
 fn no_message_leaves_before_a_membership_change_is_durable() {
-    let mut alone = Alone::new(3);
+    let mut harness = Harness::new(3);
     let append = append_change(MembersStep::Remove { raft_id: RaftId(3) });
-    let batch = persist(&alone.receive(2, Message::Raft(append))).id;
-    let _ = alone.handle(Event::Persisted { batch });
+    let batch = persist(&harness.receive(2, Message::Raft(append))).id;
+    let _ = harness.handle(Event::Persisted { batch });
     let agreed = RaftMessage {
         commit: 1,
         ..raft_message(RaftKind::Heartbeat, 1)
     };
-    let effects = alone.receive(2, Message::Raft(agreed));
+    let effects = harness.receive(2, Message::Raft(agreed));
     let batch = persist(&effects);
     let records = |op: &StoreOp| matches!(op, StoreOp::SetMembers { members } if members.voters.len() == 2);
     assert!(batch.sync && batch.ops.iter().any(records), "{batch:?}");
     assert_eq!(effects.len(), 1, "nothing leaves before the write: {effects:?}");
     assert_eq!(
-        alone.receive(3, Message::Hello),
+        harness.receive(3, Message::Hello),
         [],
         "the removed peer is not notified either"
     );
@@ -88,9 +88,9 @@ fn no_message_leaves_before_a_membership_change_is_durable() {
         commit: 1,
         ..raft_message(RaftKind::HeartbeatResponse, 1)
     };
-    let effects = alone.handle(Event::Persisted { batch: batch.id });
-    assert_eq!(effects, [alone.send(2, response)]);
-    let told = alone.receive(3, Message::Hello);
+    let effects = harness.handle(Event::Persisted { batch: batch.id });
+    assert_eq!(effects, [harness.send(2, response)]);
+    let told = harness.receive(3, Message::Hello);
     let is_told = |effect: &Effect| {
         matches!(effect, Effect::Send { to, envelope }
             if *to == peer(3) && envelope.message == Message::NotMember { as_of: 1 })
@@ -100,7 +100,7 @@ fn no_message_leaves_before_a_membership_change_is_durable() {
 
 #[test]
 fn invalid_raft_messages_are_dropped_and_counted() {
-    let mut alone = Alone::new(3);
+    let mut harness = Harness::new(3);
     let entry = |index| LogEntry {
         index,
         term: 1,
@@ -143,23 +143,23 @@ fn invalid_raft_messages_are_dropped_and_counted() {
     ];
     for (count, message) in (1..).zip(nonsense) {
         assert_eq!(
-            alone.receive(2, Message::Raft(message.clone())),
+            harness.receive(2, Message::Raft(message.clone())),
             [],
             "{message:?}"
         );
-        assert_eq!(alone.node.view().counters().nonsense, count, "{message:?}");
+        assert_eq!(harness.node.view().counters().invalid, count, "{message:?}");
     }
 }
 
 #[test]
 fn message_for_another_raft_id_is_answered_with_hello() {
-    let mut alone = Alone::new(3);
+    let mut harness = Harness::new(3);
     let message = RaftMessage {
         to: RaftId(3),
         ..raft_message(RaftKind::Heartbeat, 1)
     };
     let envelope = Envelope {
-        cluster: alone.members.cluster,
+        cluster: harness.members.cluster,
         incarnation: Incarnation(1),
         addressee: None,
         version: VERSION,
@@ -169,9 +169,9 @@ fn message_for_another_raft_id_is_answered_with_hello() {
         to: peer(2),
         envelope,
     };
-    assert_eq!(alone.receive(2, Message::Raft(message.clone())), [hello]);
+    assert_eq!(harness.receive(2, Message::Raft(message.clone())), [hello]);
     assert_eq!(
-        alone.receive(2, Message::Raft(message)),
+        harness.receive(2, Message::Raft(message)),
         [],
         "at most one per second"
     );
@@ -179,7 +179,7 @@ fn message_for_another_raft_id_is_answered_with_hello() {
 
 #[test]
 fn message_for_a_lost_incarnation_gets_no_vote() {
-    let mut alone = Alone::new(3);
+    let mut harness = Harness::new(3);
     let addressed = |incarnation, to, kind| Envelope {
         cluster: Members::initial((1..=3).map(peer)).cluster,
         incarnation: Incarnation(2),
@@ -194,7 +194,7 @@ fn message_for_a_lost_incarnation_gets_no_vote() {
         from: peer(2),
         envelope,
     };
-    let effects = alone.handle(received(addressed(9, 1, RaftKind::RequestVote)));
+    let effects = harness.handle(received(addressed(9, 1, RaftKind::RequestVote)));
     let hard_state = |identity| StoreOp::SetHardState {
         hard_state: HardState {
             identity,
@@ -219,24 +219,24 @@ fn message_for_a_lost_incarnation_gets_no_vote() {
         },
     };
     assert_eq!(effects, [batch(1, Identity::Unknown), hello]);
-    assert_eq!(alone.node.view().membership(), Membership::Joining);
+    assert_eq!(harness.node.view().membership(), Membership::Joining);
     // It has no Raft id now.
-    let effects = alone.receive(2, Message::Raft(raft_message(RaftKind::RequestVote, 6)));
+    let effects = harness.receive(2, Message::Raft(raft_message(RaftKind::RequestVote, 6)));
     assert_eq!(effects, []);
     // A member assigns a new Raft id to this incarnation.
-    let effects = alone.handle(received(addressed(1, 4, RaftKind::Heartbeat)));
+    let effects = harness.handle(received(addressed(1, 4, RaftKind::Heartbeat)));
     let Some(Effect::Persist(Batch { ops, .. })) = effects.first() else {
         panic!("{effects:?} instead of a batch");
     };
     assert_eq!(ops[0], hard_state(Identity::Known(RaftId(4))));
     // A lower Raft id is not adopted.
-    let effects = alone.handle(received(addressed(1, 3, RaftKind::Heartbeat)));
+    let effects = harness.handle(received(addressed(1, 3, RaftKind::Heartbeat)));
     assert_eq!(effects, []);
 }
 
 #[test]
 fn messages_of_another_cluster_are_dropped() {
-    let mut alone = Alone::new(3);
+    let mut harness = Harness::new(3);
     let message = Message::Raft(raft_message(RaftKind::RequestVote, 1));
     let envelope = Envelope {
         cluster: ClusterId([9; 16]),
@@ -246,30 +246,30 @@ fn messages_of_another_cluster_are_dropped() {
         message,
     };
     assert_eq!(
-        alone.handle(Event::Received {
+        harness.handle(Event::Received {
             from: peer(2),
             envelope
         }),
         []
     );
-    assert_eq!(alone.node.view().counters().from_other_clusters, 1);
+    assert_eq!(harness.node.view().counters().from_other_clusters, 1);
 }
 
 #[test]
 fn pin_is_answered_and_started_when_applied() {
-    let mut alone = Alone::new(1);
-    alone.lead();
-    let _ = alone.handle(Event::Measured { metrics: metrics(10) });
+    let mut harness = Harness::new(1);
+    harness.lead();
+    let _ = harness.handle(Event::Measured { metrics: metrics(10) });
     let pin = Request::Pin {
         cid: cid(1),
         options: options(Replicas::Everywhere),
     };
-    let effects = alone.request(1, pin.clone());
+    let effects = harness.request(1, pin.clone());
     assert_eq!(effects.len(), 1, "only the write: {effects:?}");
     let batch = persist(&effects).id;
     // Proposals that arrive while the disk is busy share the next entry.
     assert_eq!(
-        alone.request(
+        harness.request(
             2,
             Request::Pin {
                 cid: cid(2),
@@ -278,8 +278,8 @@ fn pin_is_answered_and_started_when_applied() {
         ),
         []
     );
-    assert_eq!(alone.request(3, Request::Unpin { cid: cid(3) }), []);
-    let effects = alone.handle(Event::Persisted { batch });
+    assert_eq!(harness.request(3, Request::Unpin { cid: cid(3) }), []);
+    let effects = harness.handle(Event::Persisted { batch });
     let appended = |op: &StoreOp| matches!(op, StoreOp::Append { entries } if entries.len() == 1);
     assert!(
         persist(&effects).ops.iter().any(appended),
@@ -301,22 +301,22 @@ fn pin_is_answered_and_started_when_applied() {
 
 #[test]
 fn unpin_cancels_the_running_pin() {
-    let mut alone = Alone::new(1);
-    alone.lead();
+    let mut harness = Harness::new(1);
+    harness.lead();
     let pin = Request::Pin {
         cid: cid(1),
         options: options(Replicas::Everywhere),
     };
-    let batch = persist(&alone.request(1, pin)).id;
-    let _ = alone.handle(Event::Persisted { batch });
-    let batch = persist(&alone.request(2, Request::Unpin { cid: cid(1) })).id;
-    let effects = alone.handle(Event::Persisted { batch });
+    let batch = persist(&harness.request(1, pin)).id;
+    let _ = harness.handle(Event::Persisted { batch });
+    let batch = persist(&harness.request(2, Request::Unpin { cid: cid(1) })).id;
+    let effects = harness.handle(Event::Persisted { batch });
     assert!(
         effects.contains(&Effect::CancelIpfs { op: OpId(1) }),
         "{effects:?}"
     );
     let cancelled = Err(IpfsError::Cancelled);
-    let effects = alone.handle(Event::IpfsFinished {
+    let effects = harness.handle(Event::IpfsFinished {
         op: OpId(1),
         outcome: cancelled,
     });
@@ -328,75 +328,75 @@ fn unpin_cancels_the_running_pin() {
             action: unpin
         }]
     );
-    let _ = alone.handle(Event::IpfsFinished {
+    let _ = harness.handle(Event::IpfsFinished {
         op: OpId(2),
         outcome: Ok(()),
     });
-    assert!(alone.disk.locals.is_empty() && alone.disk.queue.is_empty());
+    assert!(harness.disk.locals.is_empty() && harness.disk.queue.is_empty());
 }
 
 #[test]
 fn failed_pin_is_retried_with_growing_pauses() {
-    let mut alone = Alone::new(1);
-    alone.lead();
+    let mut harness = Harness::new(1);
+    harness.lead();
     let pin = Request::Pin {
         cid: cid(1),
         options: options(Replicas::Everywhere),
     };
-    let batch = persist(&alone.request(1, pin)).id;
-    let _ = alone.handle(Event::Persisted { batch });
+    let batch = persist(&harness.request(1, pin)).id;
+    let _ = harness.handle(Event::Persisted { batch });
     let mut last = Duration::ZERO;
     for attempt in 1..5 {
         let outcome = Err(IpfsError::Failed("no such block".to_owned()));
-        let _ = alone.handle(Event::IpfsFinished {
+        let _ = harness.handle(Event::IpfsFinished {
             op: OpId(attempt),
             outcome,
         });
-        let local = &alone.disk.locals[&cid(1)];
+        let local = &harness.disk.locals[&cid(1)];
         assert_eq!(
             (local.phase, u64::from(local.attempts)),
             (Phase::PinError, attempt)
         );
         assert_eq!(local.error, "no such block");
         let due = local.queued.as_ref().expect("is queued").at;
-        let pause = Duration::from_nanos(due - alone.now.wall.0);
+        let pause = Duration::from_nanos(due - harness.now.wall.0);
         assert!(pause > last, "{pause:?} after {last:?}");
         last = pause;
-        alone.wait(pause);
-        let effects = alone.handle(Event::TimedOut);
+        harness.wait(pause);
+        let effects = harness.handle(Event::TimedOut);
         let started = |effect: &Effect| matches!(effect, Effect::StartIpfs { op, .. } if op.0 == attempt + 1);
         assert!(effects.iter().any(started), "{effects:?}");
     }
 }
 
 /// Requests one pin more than the limit on running operations.
-fn pin_eleven(alone: &mut Alone) {
+fn pin_eleven(harness: &mut Harness) {
     for number in 1..=11 {
         let pin = Request::Pin {
             cid: cid(number),
             options: options(Replicas::Everywhere),
         };
-        let effects = alone.request(u64::from(number), pin);
+        let effects = harness.request(u64::from(number), pin);
         if let Some(Effect::Persist(batch)) = effects.first() {
-            let _ = alone.handle(Event::Persisted { batch: batch.id });
+            let _ = harness.handle(Event::Persisted { batch: batch.id });
         }
     }
 }
 
 #[test]
 fn stuck_pin_is_cancelled_and_frees_its_slot() {
-    let mut alone = Alone::new(1);
-    alone.lead();
-    pin_eleven(&mut alone);
-    assert_eq!(alone.node.view().running().count(), 10);
+    let mut harness = Harness::new(1);
+    harness.lead();
+    pin_eleven(&mut harness);
+    assert_eq!(harness.node.view().running().count(), 10);
     for _ in 0..12 {
-        alone.wait(Duration::from_secs(10));
-        let _ = alone.handle(Event::IpfsProgressed { op: OpId(2) });
-        let _ = alone.handle(Event::TimedOut);
+        harness.wait(Duration::from_secs(10));
+        let _ = harness.handle(Event::IpfsProgressed { op: OpId(2) });
+        let _ = harness.handle(Event::TimedOut);
     }
     let outcome = Err(IpfsError::Cancelled);
-    let effects = alone.handle(Event::IpfsFinished { op: OpId(1), outcome });
-    assert_eq!(alone.disk.locals[&cid(1)].phase, Phase::PinError);
+    let effects = harness.handle(Event::IpfsFinished { op: OpId(1), outcome });
+    assert_eq!(harness.disk.locals[&cid(1)].phase, Phase::PinError);
     let eleventh = |effect: &Effect| {
         let Effect::StartIpfs { action, .. } = effect else {
             return false;
@@ -404,12 +404,12 @@ fn stuck_pin_is_cancelled_and_frees_its_slot() {
         matches!(action, IpfsAction::Pin { cid: what, .. } if *what == cid(11))
     };
     assert!(effects.iter().any(eleventh), "{effects:?}");
-    let _ = alone.handle(Event::IpfsFinished {
+    let _ = harness.handle(Event::IpfsFinished {
         op: OpId(2),
         outcome: Ok(()),
     });
     assert_eq!(
-        alone.disk.locals[&cid(2)].phase,
+        harness.disk.locals[&cid(2)].phase,
         Phase::Pinned,
         "progress resets the timeout"
     );
@@ -417,13 +417,13 @@ fn stuck_pin_is_cancelled_and_frees_its_slot() {
 
 #[test]
 fn pin_without_progress_frees_its_slot_for_waiting_pins() {
-    let mut alone = Alone::new(1);
-    alone.lead();
-    pin_eleven(&mut alone);
-    alone.wait(Duration::from_secs(3));
-    let _ = alone.handle(Event::IpfsProgressed { op: OpId(2) });
-    alone.wait(Duration::from_secs(3));
-    let effects = alone.handle(Event::TimedOut);
+    let mut harness = Harness::new(1);
+    harness.lead();
+    pin_eleven(&mut harness);
+    harness.wait(Duration::from_secs(3));
+    let _ = harness.handle(Event::IpfsProgressed { op: OpId(2) });
+    harness.wait(Duration::from_secs(3));
+    let effects = harness.handle(Event::TimedOut);
     assert!(
         effects.contains(&Effect::CancelIpfs { op: OpId(1) }),
         "{effects:?}"
@@ -433,13 +433,13 @@ fn pin_without_progress_frees_its_slot_for_waiting_pins() {
         "progress resets the timeout"
     );
     let outcome = Err(IpfsError::Cancelled);
-    let effects = alone.handle(Event::IpfsFinished { op: OpId(1), outcome });
+    let effects = harness.handle(Event::IpfsFinished { op: OpId(1), outcome });
     assert!(
         effects
             .iter()
             .any(|effect| matches!(effect, Effect::StartIpfs { .. }))
     );
-    let local = &alone.disk.locals[&cid(1)];
+    let local = &harness.disk.locals[&cid(1)];
     assert_eq!((local.phase, local.attempts), (Phase::PinError, 1));
     assert_eq!(local.error, "no progress for 6 s");
 }
@@ -447,43 +447,43 @@ fn pin_without_progress_frees_its_slot_for_waiting_pins() {
 /// The recorded depth was the one requested first (simulated seed 50165).
 #[test]
 fn depth_changed_while_queued_is_recorded_as_pinned() {
-    let mut alone = Alone::new(1);
-    alone.lead();
+    let mut harness = Harness::new(1);
+    harness.lead();
     let pin = |number, mode| {
         let mut options = options(Replicas::Everywhere);
         options.mode = mode;
         let cid = cid(number);
         Request::Pin { cid, options }
     };
-    let durable = |alone: &mut Alone, effects: &[Effect]| {
+    let durable = |harness: &mut Harness, effects: &[Effect]| {
         let batch = persist(effects).id;
-        alone.handle(Event::Persisted { batch })
+        harness.handle(Event::Persisted { batch })
     };
     for number in 1..=11 {
-        let effects = alone.request(u64::from(number), pin(number, Mode::Recursive));
-        let _ = durable(&mut alone, &effects);
+        let effects = harness.request(u64::from(number), pin(number, Mode::Recursive));
+        let _ = durable(&mut harness, &effects);
     }
     // Requests that arrive while the disk is busy share the next entry, and its effects.
-    let effects = alone.request(12, pin(12, Mode::Recursive));
-    let _ = alone.request(13, Request::Unpin { cid: cid(11) });
-    let _ = alone.request(14, pin(11, Mode::Direct));
-    let effects = durable(&mut alone, &effects);
-    let _ = durable(&mut alone, &effects);
+    let effects = harness.request(12, pin(12, Mode::Recursive));
+    let _ = harness.request(13, Request::Unpin { cid: cid(11) });
+    let _ = harness.request(14, pin(11, Mode::Direct));
+    let effects = durable(&mut harness, &effects);
+    let _ = durable(&mut harness, &effects);
     let done = |op| Event::IpfsFinished {
         op: OpId(op),
         outcome: Ok(()),
     };
-    let _ = alone.handle(done(1));
-    let _ = alone.handle(done(11));
-    let local = &alone.disk.locals[&cid(11)];
+    let _ = harness.handle(done(1));
+    let _ = harness.handle(done(11));
+    let local = &harness.disk.locals[&cid(11)];
     assert_eq!((local.phase, local.mode), (Phase::Pinned, Mode::Direct));
 }
 
 #[test]
 fn imported_pin_keeps_its_fields_and_is_allocated_to_members() {
-    let mut alone = Alone::new(1);
-    alone.lead();
-    let _ = alone.handle(Event::Measured { metrics: metrics(10) });
+    let mut harness = Harness::new(1);
+    harness.lead();
+    let _ = harness.handle(Event::Measured { metrics: metrics(10) });
     let brought = Pin {
         cid: cid(1),
         pin_type: PinType::Meta,
@@ -498,9 +498,9 @@ fn imported_pin_keeps_its_fields_and_is_allocated_to_members() {
         version: 5,
     };
     let mut import = |ticket, pin: &Pin| {
-        let effects = alone.request(ticket, Request::Import { pin: pin.clone() });
+        let effects = harness.request(ticket, Request::Import { pin: pin.clone() });
         let batch = persist(&effects).id;
-        let effects = alone.handle(Event::Persisted { batch });
+        let effects = harness.handle(Event::Persisted { batch });
         let found = effects.iter().find_map(|effect| {
             let Effect::Reply { reply, .. } = effect else {
                 return None;

@@ -1,6 +1,6 @@
 //! Byte limits of proposals and messages, and their exception: entries of earlier releases.
 
-use super::alone::Alone;
+use super::harness::Harness;
 use super::*;
 
 /// Size of the largest pin that the first release's REST API accepted.
@@ -47,9 +47,9 @@ fn old_proposal(origin: RaftId, number: u8) -> Proposal {
 
 #[test]
 fn oversized_pin_is_refused_with_field_and_limit() {
-    let mut alone = Alone::new(1);
-    alone.lead();
-    let effects = alone.request(1, large(1, METADATA_MAX));
+    let mut harness = Harness::new(1);
+    harness.lead();
+    let effects = harness.request(1, large(1, METADATA_MAX));
     let [
         Effect::Reply {
             ticket: Ticket(1),
@@ -68,15 +68,15 @@ fn oversized_pin_is_refused_with_field_and_limit() {
 /// Ten bodies of 500 pins with 16,000 bytes of metadata stopped a cluster of the first release.
 #[test]
 fn log_entries_are_limited_by_bytes() {
-    let mut alone = Alone::new(1);
-    alone.lead();
+    let mut harness = Harness::new(1);
+    harness.lead();
     let events = (1..=100).map(|number| requested(number, large(number, 16_000)));
-    let effects = alone.node.handle_all(alone.now, &alone.disk, events);
+    let effects = harness.node.handle_all(harness.now, &harness.disk, events);
     let (mut entries, mut batches) = (0, vec![effects]);
     while let Some(effects) = batches.pop() {
         for effect in effects {
             let Effect::Persist(batch) = effect else { continue };
-            alone.disk.write(&batch);
+            harness.disk.write(&batch);
             for op in &batch.ops {
                 let StoreOp::Append { entries: appended } = op else {
                     continue;
@@ -93,7 +93,7 @@ fn log_entries_are_limited_by_bytes() {
             }
             if batch.sync {
                 let persisted = Event::Persisted { batch: batch.id };
-                batches.push(alone.node.handle(alone.now, &alone.disk, persisted));
+                batches.push(harness.node.handle(harness.now, &harness.disk, persisted));
             }
         }
     }
@@ -102,13 +102,13 @@ fn log_entries_are_limited_by_bytes() {
 
 #[test]
 fn forwarded_proposals_are_batched_by_bytes() {
-    let mut table = Table::new(3);
-    table.run(20 * SECOND);
-    let leader = leader(&table);
+    let mut cluster = TestCluster::new(3);
+    cluster.run(20 * SECOND);
+    let leader = leader(&cluster);
     let follower = (1..=3).find(|number| *number != leader).unwrap();
-    let (node, disk) = table.nodes.get_mut(&peer(follower)).unwrap();
+    let (node, disk) = cluster.nodes.get_mut(&peer(follower)).unwrap();
     let events = (1..=40).map(|number| requested(number, large(number, 16_000)));
-    let effects = node.handle_all(table.now, disk, events);
+    let effects = node.handle_all(cluster.now, disk, events);
     let sizes = effects.iter().filter_map(|effect| {
         let Effect::Send { envelope, .. } = effect else {
             return None;
@@ -124,10 +124,10 @@ fn forwarded_proposals_are_batched_by_bytes() {
 
 #[test]
 fn open_requests_are_limited_by_bytes() {
-    let mut alone = Alone::new(3);
+    let mut harness = Harness::new(3);
     let mut busy = 0;
     for number in 0..3000 {
-        let effects = alone.request(number, large(1, 16_000));
+        let effects = harness.request(number, large(1, 16_000));
         busy += usize::from(effects.iter().any(|effect| {
             matches!(
                 effect,
@@ -145,7 +145,7 @@ fn open_requests_are_limited_by_bytes() {
 /// Three requests at once, each with an origin of 8.38 MB, made an entry of 25 MB, too large for any message.
 #[test]
 fn oversized_entry_of_an_earlier_release_is_replicated() {
-    let mut table = Table::new(3);
+    let mut cluster = TestCluster::new(3);
     let proposals: Vec<Proposal> = (1..=3).map(|number| old_proposal(RaftId(1), number)).collect();
     let entry = LogEntry {
         index: 1,
@@ -153,38 +153,38 @@ fn oversized_entry_of_an_earlier_release_is_replicated() {
         payload: Payload::Commands(encode(&proposals)),
     };
     for number in 1..=2 {
-        let (_, disk) = table.nodes.get_mut(&peer(number)).unwrap();
+        let (_, disk) = cluster.nodes.get_mut(&peer(number)).unwrap();
         disk.log.insert(1, entry.clone());
         disk.recovered.as_mut().unwrap().hard_state.term = 1;
-        table.restart(number);
+        cluster.restart(number);
     }
-    table.run(5 * SECOND);
-    let has_all = |table: &Table, number| table.nodes[&peer(number)].1.pins.len() == 3;
-    assert!((1..=3).all(|number| has_all(&table, number)));
-    table.join(4);
-    let added = table.request(1, Request::AddPeer { peer: peer(4) });
-    table.run(20 * SECOND);
-    assert_eq!(table.replies[&added], Ok(Reply::PeerAdded));
-    assert!(has_all(&table, 4));
+    cluster.run(5 * SECOND);
+    let has_all = |cluster: &TestCluster, number| cluster.nodes[&peer(number)].1.pins.len() == 3;
+    assert!((1..=3).all(|number| has_all(&cluster, number)));
+    cluster.join(4);
+    let added = cluster.request(1, Request::AddPeer { peer: peer(4) });
+    cluster.run(20 * SECOND);
+    assert_eq!(cluster.replies[&added], Ok(Reply::PeerAdded));
+    assert!(has_all(&cluster, 4));
 }
 
 #[test]
 fn oversized_proposal_of_an_earlier_release_is_dropped() {
-    let mut table = Table::new(2);
-    table.run(20 * SECOND);
-    let leader = leader(&table);
+    let mut cluster = TestCluster::new(2);
+    cluster.run(20 * SECOND);
+    let leader = leader(&cluster);
     let other = 3 - leader;
-    let members = table.nodes[&peer(other)].0.view().members();
-    let (cluster, origin) = (members.cluster, members.raft_id(&peer(other)).unwrap());
+    let members = cluster.nodes[&peer(other)].0.view().members();
+    let (cluster_id, origin) = (members.cluster, members.raft_id(&peer(other)).unwrap());
     let envelope = Envelope {
-        cluster,
-        incarnation: table.nodes[&peer(other)].0.view().incarnation(),
+        cluster: cluster_id,
+        incarnation: cluster.nodes[&peer(other)].0.view().incarnation(),
         addressee: None,
         version: VERSION,
         message: Message::Propose(vec![old_proposal(origin, 9)]),
     };
-    let (node, disk) = table.nodes.get_mut(&peer(leader)).unwrap();
+    let (node, disk) = cluster.nodes.get_mut(&peer(leader)).unwrap();
     let from = peer(other);
-    let effects = node.handle(table.now, disk, Event::Received { from, envelope });
+    let effects = node.handle(cluster.now, disk, Event::Received { from, envelope });
     assert!(effects.is_empty() && node.view().pending() == 0);
 }

@@ -5,38 +5,47 @@ use crate::rescue::RescueError;
 
 const NEW: ClusterId = ClusterId([3; 16]);
 
-#[test]
-fn rescued_survivor_keeps_all_pins_and_others_join() {
-    let mut table = Table::new(5);
-    table.run(5 * SECOND);
-    let survivor = leader(&table);
+/// Pins CIDs 0 to 3, then isolates the leader with a removal and a pin that only it has in its log.
+fn isolate(cluster: &mut TestCluster, survivor: u8, others: &[u8]) {
     for number in 0..4 {
-        let pinned = table.request(
+        let pinned = cluster.request(
             survivor,
             Request::Pin {
                 cid: cid(number),
                 options: options(TWO),
             },
         );
-        table.run(SECOND / 2);
-        assert!(table.replies[&pinned].is_ok());
+        cluster.run(SECOND / 2);
+        assert!(cluster.replies[&pinned].is_ok());
     }
-    let others: Vec<u8> = (1..=5).filter(|number| *number != survivor).collect();
-    let (second, lost) = (others[0], &others[1..]);
-    table.down = others.iter().map(|number| peer(*number)).collect();
-    // Only the leader appends these entries.
-    table.request(survivor, Request::RemovePeer { peer: peer(second) });
-    table.request(
+    cluster.down = others.iter().map(|number| peer(*number)).collect();
+    cluster.request(
+        survivor,
+        Request::RemovePeer {
+            peer: peer(others[0]),
+        },
+    );
+    cluster.request(
         survivor,
         Request::Pin {
             cid: cid(9),
             options: options(Replicas::Everywhere),
         },
     );
-    table.run(SECOND / 10);
-    let old = table.nodes[&peer(survivor)].0.view().members().clone();
+    cluster.run(SECOND / 10);
+}
 
-    let (node, disk) = table.nodes.get_mut(&peer(survivor)).unwrap();
+#[test]
+fn rescued_survivor_keeps_all_pins_and_others_join() {
+    let mut cluster = TestCluster::new(5);
+    cluster.run(5 * SECOND);
+    let survivor = leader(&cluster);
+    let others: Vec<u8> = (1..=5).filter(|number| *number != survivor).collect();
+    let (second, lost) = (others[0], &others[1..]);
+    isolate(&mut cluster, survivor, &others);
+    let old = cluster.nodes[&peer(survivor)].0.view().members().clone();
+
+    let (node, disk) = cluster.nodes.get_mut(&peer(survivor)).unwrap();
     let next = node.view().members().next_raft_id;
     let recovered = disk.recover();
     let (rescue, ops) = recovered
@@ -51,28 +60,28 @@ fn rescued_survivor_keeps_all_pins_and_others_join() {
     );
     let id = BatchId(1);
     disk.write(&Batch { id, ops, sync: true });
-    table.restart(survivor);
-    table.nodes.remove(&peer(second));
-    table.run(5 * SECOND);
+    cluster.restart(survivor);
+    cluster.nodes.remove(&peer(second));
+    cluster.run(5 * SECOND);
 
-    let view = table.nodes[&peer(survivor)].0.view();
+    let view = cluster.nodes[&peer(survivor)].0.view();
     assert!(view.is_leader());
     assert_eq!(view.members().cluster, NEW);
     assert_ne!(old.cluster, NEW);
     assert_eq!(
-        table.nodes[&peer(survivor)].1.pins.len(),
+        cluster.nodes[&peer(survivor)].1.pins.len(),
         5,
         "entries that only the leader had are kept"
     );
-    table.down.remove(&peer(second));
-    table.join(second);
-    table.run(10 * SECOND);
-    assert_eq!(table.nodes[&peer(second)].1.pins.len(), 5);
-    let view = table.nodes[&peer(second)].0.view();
+    cluster.down.remove(&peer(second));
+    cluster.join(second);
+    cluster.run(10 * SECOND);
+    assert_eq!(cluster.nodes[&peer(second)].1.pins.len(), 5);
+    let view = cluster.nodes[&peer(second)].0.view();
     assert_eq!((view.members().cluster, view.members().peers.len()), (NEW, 2));
     // The pins of the lost peers are re-allocated.
-    table.run(60 * SECOND);
-    for pin in table.nodes[&peer(survivor)].1.pins.values() {
+    cluster.run(60 * SECOND);
+    for pin in cluster.nodes[&peer(survivor)].1.pins.values() {
         for gone in lost {
             assert!(!pin.allocations.contains(&peer(*gone)), "{pin:?}");
         }

@@ -1,16 +1,16 @@
 //! The agreed protocol version.
 
-use super::alone::Alone;
+use super::harness::Harness;
 use crate::testing::peer;
 use crate::*;
 
 #[test]
 fn version_is_not_raised_beyond_this_release() {
-    let mut alone = Alone::new(1);
-    alone.node.heard_version(&peer(2), VERSION + 1);
-    assert!(alone.node.versions.is_empty());
-    alone.node.raise_version();
-    assert!(alone.node.pending.is_empty());
+    let mut harness = Harness::new(1);
+    harness.node.record_version(&peer(2), VERSION + 1);
+    assert!(harness.node.versions.is_empty());
+    harness.node.raise_version();
+    assert!(harness.node.pending.is_empty());
 }
 
 #[test]
@@ -18,7 +18,9 @@ fn agreed_version_never_decreases() {
     let mut members = Members::initial([peer(1), peer(2)]);
     assert_eq!(members.version, FIRST_VERSION);
     for (said, agreed) in [(3, 3), (2, 3), (4, 4)] {
-        members.wish(&MembersWish::Speak { version: said }).unwrap();
+        members
+            .record_wish(&MembersWish::RaiseVersion { version: said })
+            .unwrap();
         assert_eq!(members.version, agreed);
     }
 }
@@ -26,8 +28,8 @@ fn agreed_version_never_decreases() {
 #[test]
 fn record_of_a_later_version_is_refused() {
     assert_eq!(decode::<u64>(&encode(&7_u64)), Ok(7));
-    assert_eq!(decode::<u64>(&encode_since(VERSION, &7_u64)), Ok(7));
-    let later = decode::<u64>(&encode_since(VERSION + 1, &7_u64));
+    assert_eq!(decode::<u64>(&encode_for_version(VERSION, &7_u64)), Ok(7));
+    let later = decode::<u64>(&encode_for_version(VERSION + 1, &7_u64));
     let expected = DecodeError::Version {
         found: VERSION + 1,
         known: VERSION,
@@ -42,6 +44,6 @@ fn log_entry_reports_the_version_of_its_payload() {
         term: 1,
         payload: Payload::Commands(payload),
     };
-    assert_eq!(entry(Vec::new()).since(), FIRST_VERSION);
-    assert_eq!(entry(encode_since(9, &())).since(), 9);
+    assert_eq!(entry(Vec::new()).min_version(), FIRST_VERSION);
+    assert_eq!(entry(encode_for_version(9, &())).min_version(), 9);
 }

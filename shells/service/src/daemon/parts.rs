@@ -21,7 +21,10 @@ pub(super) fn open_store(folder: &Folder) -> anyhow::Result<(Store, Option<Recov
     let mut store = Store::open(&data, &OpenOptions::default())?;
     let recovered = store.recovered()?;
     let log = recovered.iter().flat_map(|recovered| &recovered.log);
-    let since = log.map(cluster_core::LogEntry::since).max().unwrap_or_default();
+    let since = log
+        .map(cluster_core::LogEntry::min_version)
+        .max()
+        .unwrap_or_default();
     if since > cluster_core::VERSION {
         // Written by a release that all members had, and not applied yet.
         let newer = OpenError::Newer {

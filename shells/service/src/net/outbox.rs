@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cluster_core::{Envelope, LimitsConfig, PeerId, encode, encode_since};
+use cluster_core::{Envelope, LimitsConfig, PeerId, encode, encode_for_version};
 use futures::AsyncReadExt;
 use libp2p::swarm::ConnectionId;
 use tokio::sync::{mpsc, watch};
@@ -106,7 +106,7 @@ pub(super) fn send(shared: &Arc<Shared>, to: &PeerId, envelope: &Envelope) {
     if !shared.links.is_up(to) {
         return lost(shared);
     }
-    let message = encode_since(envelope.since(), envelope);
+    let message = encode_for_version(envelope.min_version(), envelope);
     if message.len() > MESSAGE_MAX {
         if shared.losses.should_log(to, "oversized message") {
             let size = message.len();

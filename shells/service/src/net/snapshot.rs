@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cluster_core::{Manifest, PeerId, RaftMessage, decode, encode, encode_since};
+use cluster_core::{Manifest, PeerId, RaftMessage, decode, encode, encode_for_version};
 use futures::io::{ReadHalf, WriteHalf};
 use futures::{AsyncReadExt, Stream as Chunks, StreamExt};
 use libp2p::Stream;
@@ -94,7 +94,7 @@ pub(super) async fn send<E: Display>(
     let mut reader = FrameReader::new(reader, 512, 8 << 10, Arc::clone(&meter));
     let mut writer = FrameWriter::new(writer, meter);
     // A receiver that cannot read the pins refuses the snapshot by this version.
-    let head = encode_since(
+    let head = encode_for_version(
         header.manifest.members.version,
         &Head {
             origin: shared.origin(),

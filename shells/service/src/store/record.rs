@@ -3,7 +3,7 @@
 
 use super::keys;
 use cluster_core::{
-    Applied, FIRST_VERSION, HardState, Index, LogEntry, Members, Term, decode, encode, encode_since,
+    Applied, FIRST_VERSION, HardState, Index, LogEntry, Members, Term, decode, encode, encode_for_version,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -73,7 +73,7 @@ pub(super) fn seal<T: Serialize>(key: &[u8], record: &T) -> Vec<u8> {
 }
 
 fn seal_since<T: Serialize>(version: u8, key: &[u8], record: &T) -> Vec<u8> {
-    let mut bytes = encode_since(version, record);
+    let mut bytes = encode_for_version(version, record);
     let sum = xxh3_64_with_seed(&bytes, xxh3_64(key));
     bytes.extend_from_slice(&sum.to_le_bytes());
     bytes

@@ -5,7 +5,7 @@ use crate::event::IpfsError;
 
 /// Longest first attempt without progress while CIDs wait that were never tried. Available content starts to
 /// arrive within this time; unavailable content must not block it.
-const PATIENCE: Duration = Duration::from_secs(5);
+const FIRST_STALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest error text that is kept, in bytes.
 const ERROR_MAX: usize = 1024;
@@ -17,19 +17,19 @@ pub(super) struct Running {
     /// Depth of a pin; `None` for an unpin.
     pub(super) pin: Option<Mode>,
     /// Time of the last progress, or of the start.
-    moved: Instant,
+    last_progress: Instant,
     /// Time at which it counts as stuck.
     deadline: Instant,
     /// Longest time without progress while other CIDs wait for its slot.
-    patience: Duration,
+    stall_timeout: Duration,
     pub(super) cancelled: bool,
 }
 
 impl Running {
     /// Returns the time at which to cancel it.
-    pub(super) fn ends(&self, others_wait: bool) -> Instant {
-        if others_wait && self.pin.is_some() {
-            self.deadline.min(self.moved + self.patience)
+    pub(super) fn stalls_at(&self, slots_are_contended: bool) -> Instant {
+        if slots_are_contended && self.pin.is_some() {
+            self.deadline.min(self.last_progress + self.stall_timeout)
         } else {
             self.deadline
         }
@@ -38,7 +38,7 @@ impl Running {
 
 impl Tracker {
     pub(crate) fn progressed(&mut self, now: Now, op: OpId) {
-        if self.compares_on(now, op) {
+        if self.extend_deadline(now, op) {
             return;
         }
         if let Some(running) = self.running.get_mut(&op)
@@ -47,19 +47,19 @@ impl Tracker {
             if planted!(ProgressIgnored) {
                 return;
             }
-            running.moved = now.mono;
+            running.last_progress = now.mono;
             running.deadline = now.mono + self.config.pin_timeout;
         }
     }
 
     /// Cancels stuck operations.
     pub(super) fn cancel_stuck(&mut self, now: Now, out: &mut Vec<Output>) {
-        let others_wait = self.others_wait();
+        let slots_are_contended = self.slots_are_contended();
         let mut stuck = Vec::new();
         for running in self.running.values_mut() {
-            let ends = running.ends(others_wait);
-            if !running.cancelled && ends <= now.mono && !planted!(StuckPinStays) {
-                running.deadline = ends;
+            let stalls_at = running.stalls_at(slots_are_contended);
+            if !running.cancelled && stalls_at <= now.mono && !planted!(StuckPinStays) {
+                running.deadline = stalls_at;
                 stuck.push(running.cid.clone());
             }
         }
@@ -69,8 +69,8 @@ impl Tracker {
     }
 
     /// Returns whether all slots are in use while CIDs wait that were never tried.
-    pub(super) fn others_wait(&self) -> bool {
-        self.running.len() >= self.config.concurrent_pins && self.lanes.has_untried()
+    pub(super) fn slots_are_contended(&self) -> bool {
+        self.running.len() >= self.config.concurrent_pins && self.queue_heads.has_untried()
     }
 
     /// Handles the end of an operation, whose purpose may be outdated by now.
@@ -92,19 +92,19 @@ impl Tracker {
         let overtaken = wants_pin != running.pin.is_some() || running.cancelled;
         if overtaken && !planted!(ForgetsOvertaking) {
             // The queue has an entry for what is wanted now.
-            self.retry_if_lost(now, draft, &running, local, outcome);
+            self.resolve_cancelled(now, draft, &running, local, outcome);
             return;
         }
         match outcome {
-            Ok(()) => self.finished_well(now, draft, &running, local),
+            Ok(()) => self.succeeded(now, draft, &running, local),
             Err(_) if planted!(FailureIsSuccess) && wants_pin => {
-                self.finished_well(now, draft, &running, local);
+                self.succeeded(now, draft, &running, local);
             }
             Err(error) => self.failed(now, draft, &running.cid, local, error_text(error)),
         }
     }
 
-    fn finished_well<V: PinsetView>(
+    fn succeeded<V: PinsetView>(
         &mut self,
         now: Now,
         draft: &mut Draft<'_, V>,
@@ -112,7 +112,7 @@ impl Tracker {
         local: Local,
     ) {
         if let Some(key) = local.queued {
-            self.lanes.remove(&key);
+            self.queue_heads.remove(&key);
             draft.dequeue(key);
         }
         if wants_pin(local.phase) {
@@ -131,7 +131,7 @@ impl Tracker {
     }
 
     /// Lets the CID of a cancelled operation start again if it is queued. A stuck operation counts as failed.
-    fn retry_if_lost<V: PinsetView>(
+    fn resolve_cancelled<V: PinsetView>(
         &mut self,
         now: Now,
         draft: &mut Draft<'_, V>,
@@ -142,10 +142,13 @@ impl Tracker {
         let wants_pin = wants_pin(local.phase);
         let stuck = running.cancelled && wants_pin == running.pin.is_some() && running.deadline <= now.mono;
         if stuck && outcome.is_err() {
-            let error = format!("no progress for {} s", now.mono.since(running.moved).as_secs());
+            let error = format!(
+                "no progress for {} s",
+                now.mono.since(running.last_progress).as_secs()
+            );
             self.failed(now, draft, &running.cid, local, error);
         } else if let Some(key) = local.queued {
-            self.lanes.add(key);
+            self.queue_heads.add(key);
         }
     }
 
@@ -202,9 +205,16 @@ impl Tracker {
         pause * 3 / 4 + pause / 4 * jitter / 256
     }
 
-    pub(crate) fn start<V: PinsetView>(&mut self, now: Now, draft: &mut Draft<'_, V>, out: &mut Vec<Output>) {
+    pub(crate) fn start_ops<V: PinsetView>(
+        &mut self,
+        now: Now,
+        draft: &mut Draft<'_, V>,
+        out: &mut Vec<Output>,
+    ) {
         while self.running.len() < self.config.concurrent_pins {
-            let Some(key) = self.lanes.pop(now) else { break };
+            let Some(key) = self.queue_heads.pop(now) else {
+                break;
+            };
             if self.by_cid.contains_key(&key.cid) {
                 // Its previous operation has not ended; `finished` adds it again.
                 continue;
@@ -216,12 +226,12 @@ impl Tracker {
                 continue;
             };
             if self.may_be_surplus(draft, &key.cid, &local) {
-                self.forget(now, draft, &key.cid, local, key.at, out);
+                self.queue_unpin(now, draft, &key.cid, local, key.at, out);
             } else {
-                self.begin(now, draft, &key.cid, &local, out);
+                self.start_op(now, draft, &key.cid, &local, out);
             }
         }
-        self.ask(now, draft, out);
+        self.ask_holders(now, draft, out);
     }
 
     /// Returns whether a copy that is about to be unpinned may be a surplus copy of an installed snapshot's
@@ -235,7 +245,7 @@ impl Tracker {
             && !planted!(SurplusAtOnce)
     }
 
-    fn begin<V: PinsetView>(
+    fn start_op<V: PinsetView>(
         &mut self,
         now: Now,
         draft: &mut Draft<'_, V>,
@@ -273,15 +283,15 @@ impl Tracker {
         let op = OpId(self.next_op);
         let deadline = now.mono + timeout;
         // Doubles with each failure, so that slow content is found eventually.
-        let patience = PATIENCE.saturating_mul(1 << local.attempts.min(16));
+        let stall_timeout = FIRST_STALL_TIMEOUT.saturating_mul(1 << local.attempts.min(16));
         self.running.insert(
             op,
             Running {
                 cid: cid.clone(),
                 pin,
-                moved: now.mono,
+                last_progress: now.mono,
                 deadline,
-                patience,
+                stall_timeout,
                 cancelled: false,
             },
         );

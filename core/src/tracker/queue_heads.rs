@@ -71,14 +71,14 @@ impl Head {
 
 /// Heads of all queues.
 #[derive(Debug)]
-pub(super) struct Lanes {
+pub(super) struct QueueHeads {
     unpin: Head,
     fresh: Head,
     retry: Head,
     surplus: Head,
 }
 
-impl Default for Lanes {
+impl Default for QueueHeads {
     fn default() -> Self {
         Self {
             unpin: Head::new(Lane::Unpin),
@@ -89,7 +89,7 @@ impl Default for Lanes {
     }
 }
 
-impl Lanes {
+impl QueueHeads {
     fn head(&mut self, lane: Lane) -> &mut Head {
         match lane {
             Lane::Unpin => &mut self.unpin,
@@ -192,14 +192,14 @@ mod tests {
         QueueKey { lane, at, cid }
     }
 
-    fn lanes(keys: &[QueueKey]) -> (Lanes, Disk) {
+    fn queue_heads(keys: &[QueueKey]) -> (QueueHeads, Disk) {
         let disk = Disk {
             queue: keys.iter().cloned().collect(),
             ..Disk::default()
         };
-        let mut lanes = Lanes::default();
-        lanes.fill(&disk);
-        (lanes, disk)
+        let mut queue_heads = QueueHeads::default();
+        queue_heads.fill(&disk);
+        (queue_heads, disk)
     }
 
     #[test]
@@ -211,31 +211,31 @@ mod tests {
             key(Lane::Fresh, 7, 4),
             key(Lane::Retry, 101, 5),
         ];
-        let (mut lanes, _) = lanes(&keys);
+        let (mut queue_heads, _) = queue_heads(&keys);
         let order = [2, 3, 1, 0].map(|number: usize| Some(keys[number].clone()));
-        assert_eq!([(); 4].map(|()| lanes.pop(NOW)), order);
-        assert_eq!(lanes.pop(NOW), None, "the last one is not due");
+        assert_eq!([(); 4].map(|()| queue_heads.pop(NOW)), order);
+        assert_eq!(queue_heads.pop(NOW), None, "the last one is not due");
     }
 
     #[test]
     fn entries_on_disk_only_precede_retries() {
         let retry = key(Lane::Retry, 1, 1);
-        let (mut lanes, mut disk) = lanes(std::slice::from_ref(&retry));
+        let (mut queue_heads, mut disk) = queue_heads(std::slice::from_ref(&retry));
         let many: Vec<QueueKey> = (0..HEAD_MAX as u64 + 2)
             .map(|at| key(Lane::Fresh, at, 2))
             .collect();
         for key in &many {
             disk.queue.insert(key.clone());
-            lanes.add(key.clone());
+            queue_heads.add(key.clone());
         }
         for key in &many[..HEAD_MAX] {
-            assert_eq!(lanes.pop(NOW).as_ref(), Some(key));
+            assert_eq!(queue_heads.pop(NOW).as_ref(), Some(key));
             disk.queue.remove(key);
         }
-        assert_eq!(lanes.pop(NOW), None, "the head must be refilled first");
-        assert_eq!(lanes.next_due(NOW, true), Some(Instant(0)), "at once");
-        lanes.fill(&disk);
-        let rest = [(); 3].map(|()| lanes.pop(NOW));
+        assert_eq!(queue_heads.pop(NOW), None, "the head must be refilled first");
+        assert_eq!(queue_heads.next_due(NOW, true), Some(Instant(0)), "at once");
+        queue_heads.fill(&disk);
+        let rest = [(); 3].map(|()| queue_heads.pop(NOW));
         assert_eq!(
             rest,
             [

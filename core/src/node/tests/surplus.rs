@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::alone::{Alone, persist, raft_message};
+use super::harness::{Harness, persist, raft_message};
 use crate::testing::{cid, options, peer};
 use crate::wire::encode;
 use crate::*;
@@ -10,7 +10,7 @@ use crate::*;
 const ONE_OR_TWO: Replicas = Replicas::Range { min: 1, max: 2 };
 
 /// Replicates and applies a command at peer 1, a follower of peer 2 in a cluster of three.
-fn apply(alone: &mut Alone, index: Index, command: Command) -> Vec<Effect> {
+fn apply(harness: &mut Harness, index: Index, command: Command) -> Vec<Effect> {
     let id = ProposalId {
         origin: RaftId(2),
         boot: 1,
@@ -28,8 +28,8 @@ fn apply(alone: &mut Alone, index: Index, command: Command) -> Vec<Effect> {
         commit: index,
         ..raft_message(RaftKind::Append, 1)
     };
-    let batch = persist(&alone.receive(2, Message::Raft(append))).id;
-    alone.handle(Event::Persisted { batch })
+    let batch = persist(&harness.receive(2, Message::Raft(append))).id;
+    harness.handle(Event::Persisted { batch })
 }
 
 fn pin(allocations: &[u8]) -> Command {
@@ -95,45 +95,45 @@ fn copy(version: Index) -> Vec<CopyOf> {
 }
 
 /// Returns peer 1 with a copy of CID 1, which entry 2 re-allocates to peers 2 and 3.
-fn given_away() -> (Alone, Vec<Effect>) {
-    let mut alone = Alone::new(3);
-    let _ = apply(&mut alone, 1, pin(&[1]));
+fn given_away() -> (Harness, Vec<Effect>) {
+    let mut harness = Harness::new(3);
+    let _ = apply(&mut harness, 1, pin(&[1]));
     let op = OpId(1);
-    let _ = alone.handle(Event::IpfsFinished { op, outcome: Ok(()) });
-    let effects = apply(&mut alone, 2, moved(&[2, 3], 1));
-    (alone, effects)
+    let _ = harness.handle(Event::IpfsFinished { op, outcome: Ok(()) });
+    let effects = apply(&mut harness, 2, moved(&[2, 3], 1));
+    (harness, effects)
 }
 
 #[test]
 fn surplus_copy_is_unpinned_once_new_holders_confirm() {
-    let (mut alone, effects) = given_away();
+    let (mut harness, effects) = given_away();
     assert_eq!(questions(&effects), [(peer(2), copy(2)), (peer(3), copy(2))]);
     assert!(!unpins(&effects));
-    let effects = alone.receive(3, Message::HasCopies(copy(1)));
+    let effects = harness.receive(3, Message::HasCopies(copy(1)));
     assert_eq!(effects, [], "a confirmation of another version");
-    let effects = alone.receive(3, Message::HasCopies(copy(2)));
+    let effects = harness.receive(3, Message::HasCopies(copy(2)));
     assert!(unpins(&effects), "one copy is enough: {effects:?}");
-    assert_eq!(alone.receive(2, Message::HasCopies(copy(2))), []);
+    assert_eq!(harness.receive(2, Message::HasCopies(copy(2))), []);
 }
 
 #[test]
 fn surplus_copy_stays_until_confirmed() {
-    let (mut alone, _) = given_away();
+    let (mut harness, _) = given_away();
     for _ in 0..10 {
-        alone.wait(Duration::from_secs(5));
-        assert!(!unpins(&alone.handle(Event::TimedOut)));
+        harness.wait(Duration::from_secs(5));
+        assert!(!unpins(&harness.handle(Event::TimedOut)));
     }
-    alone.wait(Duration::from_secs(5));
-    let effects = alone.handle(Event::TimedOut);
+    harness.wait(Duration::from_secs(5));
+    let effects = harness.handle(Event::TimedOut);
     let asked = questions(&effects);
     assert!(
         asked.is_empty() || asked.contains(&(peer(2), copy(2))),
         "{asked:?}"
     );
-    assert_eq!(alone.disk.locals[&cid(1)].phase, Phase::UnpinQueued);
-    alone.restart();
-    alone.wait(Duration::from_secs(10));
-    let asked = questions(&alone.handle(Event::TimedOut));
+    assert_eq!(harness.disk.locals[&cid(1)].phase, Phase::UnpinQueued);
+    harness.restart();
+    harness.wait(Duration::from_secs(10));
+    let asked = questions(&harness.handle(Event::TimedOut));
     assert_eq!(
         asked,
         [(peer(2), copy(2)), (peer(3), copy(2))],
@@ -143,8 +143,8 @@ fn surplus_copy_stays_until_confirmed() {
 
 #[test]
 fn surplus_copy_allocated_here_again_is_kept() {
-    let (mut alone, _) = given_away();
-    let effects = apply(&mut alone, 3, moved(&[1, 2], 2));
+    let (mut harness, _) = given_away();
+    let effects = apply(&mut harness, 3, moved(&[1, 2], 2));
     assert!(!unpins(&effects));
     let is_pin = |effect: &Effect| {
         matches!(
@@ -156,37 +156,37 @@ fn surplus_copy_allocated_here_again_is_kept() {
         )
     };
     assert!(effects.iter().any(is_pin), "the CID is pinned again: {effects:?}");
-    assert!(!unpins(&alone.receive(2, Message::HasCopies(copy(2)))));
+    assert!(!unpins(&harness.receive(2, Message::HasCopies(copy(2)))));
 }
 
 #[test]
 fn surplus_copy_of_a_removed_pin_is_unpinned_at_once() {
-    let (mut alone, _) = given_away();
+    let (mut harness, _) = given_away();
     let unpin = Command::Unpin {
         cid: cid(1),
         precondition: Precondition::Any,
     };
-    assert!(unpins(&apply(&mut alone, 3, unpin)));
+    assert!(unpins(&apply(&mut harness, 3, unpin)));
 }
 
 #[test]
 fn ask_copies_is_answered_with_held_copies() {
-    let mut alone = Alone::new(3);
-    let _ = apply(&mut alone, 1, pin(&[1, 2]));
+    let mut harness = Harness::new(3);
+    let _ = apply(&mut harness, 1, pin(&[1, 2]));
     assert_eq!(
-        alone.receive(3, Message::AskCopies(copy(1))),
+        harness.receive(3, Message::AskCopies(copy(1))),
         [],
         "it is still being pinned"
     );
     let op = OpId(1);
-    let _ = alone.handle(Event::IpfsFinished { op, outcome: Ok(()) });
-    let effects = alone.receive(3, Message::AskCopies(copy(1)));
+    let _ = harness.handle(Event::IpfsFinished { op, outcome: Ok(()) });
+    let effects = harness.receive(3, Message::AskCopies(copy(1)));
     let [Effect::Send { to, envelope }] = &effects[..] else {
         panic!("{effects:?}");
     };
     assert_eq!((to, &envelope.message), (&peer(3), &Message::HasCopies(copy(1))));
     assert_eq!(
-        alone.receive(3, Message::AskCopies(copy(9))),
+        harness.receive(3, Message::AskCopies(copy(9))),
         [],
         "unknown version"
     );
@@ -196,8 +196,8 @@ fn ask_copies_is_answered_with_held_copies() {
 /// yet (simulated seed 4401414).
 #[test]
 fn copy_reallocated_by_a_snapshot_stays_until_confirmed() {
-    let mut alone = Alone::new(3);
-    let effects = apply(&mut alone, 1, pin(&[1]));
+    let mut harness = Harness::new(3);
+    let effects = apply(&mut harness, 1, pin(&[1]));
     let Some(Effect::StartIpfs { op, .. }) = effects.last().cloned() else {
         panic!("{effects:?} start no pin");
     };
@@ -207,15 +207,15 @@ fn copy_reallocated_by_a_snapshot_stays_until_confirmed() {
         cid: cid.clone(),
         precondition,
     };
-    let effects = apply(&mut alone, 2, unpin);
+    let effects = apply(&mut harness, 2, unpin);
     assert!(effects.contains(&Effect::CancelIpfs { op }), "{effects:?}");
     let Command::Pin { pin: given, .. } = pin(&[2]) else {
         panic!("a pin");
     };
     let given = Pin { version: 9, ..given };
-    let _ = alone.install([(cid.clone(), given)].into());
+    let _ = harness.install([(cid.clone(), given)].into());
     let outcome = Err(IpfsError::Cancelled);
-    let effects = alone.handle(Event::IpfsFinished { op, outcome });
+    let effects = harness.handle(Event::IpfsFinished { op, outcome });
     let unpins = |effect: &Effect| matches!(effect, Effect::StartIpfs { .. });
     assert!(!effects.iter().any(unpins), "{effects:?}");
     assert_eq!(questions(&effects), [(peer(2), vec![CopyOf { cid, version: 9 }])]);

@@ -29,7 +29,7 @@ impl Tracker {
             return true;
         }
         let key = QueueKey {
-            lane: run::retry_lane(draft, cid, phase),
+            lane: operations::retry_lane(draft, cid, phase),
             at: now.wall.0,
             cid: cid.clone(),
         };
@@ -66,7 +66,12 @@ impl Tracker {
     /// Adds local states for pins of the unapplied log, before a snapshot replaces it. An earlier process may
     /// have applied these entries and pinned their content. If a power cut lost its unsynced local state, the
     /// synced log is the only record of that.
-    pub(crate) fn suspect<V: PinsetView>(&mut self, now: Now, draft: &mut Draft<'_, V>, log: Vec<Proposal>) {
+    pub(crate) fn track_unapplied_pins<V: PinsetView>(
+        &mut self,
+        now: Now,
+        draft: &mut Draft<'_, V>,
+        log: Vec<Proposal>,
+    ) {
         for Proposal { command, .. } in log {
             let (cid, mode) = match command {
                 Command::Pin { pin, .. } if pin.is_allocated_to(&self.me) => (pin.cid, pin.options.mode),
@@ -87,7 +92,13 @@ impl Tracker {
     }
 
     /// Pins a CID again whose local state may be older than the last change of its pin.
-    fn distrust<V: PinsetView>(&mut self, now: Now, draft: &mut Draft<'_, V>, pin: &Pin, index: Index) {
+    fn requeue_if_stale<V: PinsetView>(
+        &mut self,
+        now: Now,
+        draft: &mut Draft<'_, V>,
+        pin: &Pin,
+        index: Index,
+    ) {
         let Some(local) = draft.local(&pin.cid) else {
             return;
         };
@@ -103,7 +114,7 @@ impl Tracker {
     }
 
     /// Continues the scans by one chunk each.
-    pub(super) fn walk_on<V: PinsetView>(
+    pub(super) fn continue_scans<V: PinsetView>(
         &mut self,
         now: Now,
         draft: &mut Draft<'_, V>,
@@ -133,7 +144,7 @@ impl Tracker {
                 });
                 for pin in chunk {
                     self.touch(now, draft, &pin.cid, index, out);
-                    self.distrust(now, draft, &pin, index);
+                    self.requeue_if_stale(now, draft, &pin, index);
                 }
             }
             Some(Reconciling::Locals(after)) => {

@@ -52,12 +52,12 @@ impl Comparisons {
         }
     }
 
-    fn all_is_compared(&self) -> bool {
+    fn compares_all(&self) -> bool {
         self.running.values().any(|comparison| comparison.cid.is_none())
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let next = self.next.filter(|_| !self.all_is_compared());
+        let next = self.next.filter(|_| !self.compares_all());
         let silent = self.running.values().filter(|running| !running.cancelled);
         let silent = silent.map(|running| running.deadline);
         silent.chain(self.deadlines.values().copied()).chain(next).min()
@@ -69,7 +69,7 @@ impl Comparisons {
             "no more clients than allowed"
         );
         assert!(
-            self.queued.is_empty() || self.all_is_compared(),
+            self.queued.is_empty() || self.compares_all(),
             "clients wait for a running comparison"
         );
     }
@@ -82,7 +82,7 @@ impl Tracker {
         now: Now,
         ticket: Ticket,
         cid: Option<Cid>,
-        patience: Duration,
+        timeout: Duration,
         out: &mut Vec<Output>,
     ) {
         if self.comparisons.deadlines.len() == TICKETS_MAX {
@@ -90,8 +90,8 @@ impl Tracker {
             out.push(Output::Synced { ticket, outcome });
             return;
         }
-        self.comparisons.deadlines.insert(ticket, now.mono + patience);
-        if cid.is_none() && self.comparisons.all_is_compared() {
+        self.comparisons.deadlines.insert(ticket, now.mono + timeout);
+        if cid.is_none() && self.comparisons.compares_all() {
             self.comparisons.queued.push(ticket);
         } else {
             self.compare(now, cid, vec![ticket], out);
@@ -114,7 +114,7 @@ impl Tracker {
     }
 
     /// Extends the deadline of `op`. Returns `false` if `op` is not a comparison.
-    pub(super) fn compares_on(&mut self, now: Now, op: OpId) -> bool {
+    pub(super) fn extend_deadline(&mut self, now: Now, op: OpId) -> bool {
         let Some(comparison) = self.comparisons.running.get_mut(&op) else {
             return false;
         };
@@ -124,14 +124,14 @@ impl Tracker {
 
     /// Queues missing pins to be pinned again. Ignores CIDs whose local state has changed since it was
     /// compared.
-    pub(crate) fn lacks<V: PinsetView>(
+    pub(crate) fn requeue_missing<V: PinsetView>(
         &mut self,
         now: Now,
         draft: &mut Draft<'_, V>,
         op: OpId,
         missing: Vec<Missing>,
     ) {
-        if !self.compares_on(now, op) {
+        if !self.extend_deadline(now, op) {
             return;
         }
         let mut found = 0;
@@ -173,7 +173,7 @@ impl Tracker {
         };
         let outcome = match outcome {
             Ok(()) => Ok(comparison.found),
-            Err(error) => Err(Refusal::IpfsFailed(run::error_text(error))),
+            Err(error) => Err(Refusal::IpfsFailed(operations::error_text(error))),
         };
         for ticket in comparison.tickets {
             if self.comparisons.deadlines.remove(&ticket).is_some() {
@@ -201,7 +201,7 @@ impl Tracker {
 
     /// Answers clients whose deadline has passed, cancels stuck comparisons, and starts a periodic one if
     /// due.
-    pub(super) fn compare_on(&mut self, now: Now, out: &mut Vec<Output>) {
+    pub(super) fn drive_comparisons(&mut self, now: Now, out: &mut Vec<Output>) {
         let late = |(ticket, deadline): (&Ticket, &Instant)| (*deadline <= now.mono).then_some(*ticket);
         let late: Vec<Ticket> = self.comparisons.deadlines.iter().filter_map(late).collect();
         for ticket in late {
@@ -216,7 +216,7 @@ impl Tracker {
                 out.push(Output::Cancel { op: *op });
             }
         }
-        if self.comparisons.next.is_some_and(|next| next <= now.mono) && !self.comparisons.all_is_compared() {
+        if self.comparisons.next.is_some_and(|next| next <= now.mono) && !self.comparisons.compares_all() {
             self.compare(now, None, Vec::new(), out);
         }
     }

@@ -12,14 +12,14 @@ const NOW: Now = Now {
 };
 
 /// Peer 1 of a cluster, without the others.
-pub(super) struct Alone {
+pub(super) struct Harness {
     pub(super) node: Node,
     pub(super) disk: Disk,
     pub(super) now: Now,
     pub(super) members: Members,
 }
 
-impl Alone {
+impl Harness {
     /// Creates a peer of a cluster of `size`, without periodic comparisons.
     pub(super) fn new(size: u8) -> Self {
         Self::comparing(size, Duration::ZERO)
@@ -36,22 +36,22 @@ impl Alone {
             ..Disk::default()
         };
         let node = Node::new(config, recovered, 7, NOW);
-        let mut alone = Self {
+        let mut harness = Self {
             node,
             disk,
             now: NOW,
             members,
         };
-        let effects = alone.handle(Event::TimedOut);
+        let effects = harness.handle(Event::TimedOut);
         if size > 1 {
             assert_eq!(effects, [Effect::Measure]);
         } else {
             // A sole voter campaigns at once.
             let batch = persist(&effects);
             assert!(batch.sync && effects[1..] == [Effect::Measure], "{effects:?}");
-            let _ = alone.handle(Event::Persisted { batch: batch.id });
+            let _ = harness.handle(Event::Persisted { batch: batch.id });
         }
-        alone
+        harness
     }
 
     /// Handles an event, applies the writes to the disk, and returns all effects.

@@ -2,36 +2,36 @@
 
 use std::collections::BTreeMap;
 
-use super::alone::{Alone, persist, raft_message};
+use super::harness::{Harness, persist, raft_message};
 use crate::testing::{cid, options, peer};
 use crate::*;
 
 /// Returns peer 1 of three, with the incarnations of all recorded.
-fn acquainted() -> Alone {
-    let mut alone = Alone::new(3);
-    let recovered = alone.disk.recovered.as_mut().expect("has been founded");
+fn acquainted() -> Harness {
+    let mut harness = Harness::new(3);
+    let recovered = harness.disk.recovered.as_mut().expect("has been founded");
     for (id, member) in &mut recovered.members.peers {
         member.incarnation = Some(Incarnation(id.0));
     }
-    alone.restart();
-    let _ = alone.handle(Event::TimedOut);
-    alone
+    harness.restart();
+    let _ = harness.handle(Event::TimedOut);
+    harness
 }
 
 /// Handles a heartbeat of peer 2 from a new incarnation.
-fn from_a_new_folder(alone: &mut Alone, id: RaftId) -> Vec<Effect> {
+fn from_a_new_folder(harness: &mut Harness, id: RaftId) -> Vec<Effect> {
     let message = RaftMessage {
         from: id,
         ..raft_message(RaftKind::Heartbeat, 1)
     };
     let envelope = Envelope {
-        cluster: alone.members.cluster,
+        cluster: harness.members.cluster,
         incarnation: Incarnation(9),
         addressee: None,
         version: VERSION,
         message: Message::Raft(message),
     };
-    alone.handle(Event::Received {
+    harness.handle(Event::Received {
         from: peer(2),
         envelope,
     })
@@ -41,29 +41,29 @@ fn from_a_new_folder(alone: &mut Alone, id: RaftId) -> Vec<Effect> {
 /// change could learn of it from the leader only, but ignored it (simulated seed 11263).
 #[test]
 fn new_incarnation_with_a_later_raft_id_is_answered() {
-    let mut alone = acquainted();
-    let effects = from_a_new_folder(&mut alone, RaftId(4));
+    let mut harness = acquainted();
+    let effects = from_a_new_folder(&mut harness, RaftId(4));
     let batch = persist(&effects).id;
-    let effects = alone.handle(Event::Persisted { batch });
+    let effects = harness.handle(Event::Persisted { batch });
     let answer = RaftMessage {
         from: RaftId(1),
         to: RaftId(4),
         ..raft_message(RaftKind::HeartbeatResponse, 1)
     };
-    assert_eq!(effects, [alone.send(2, answer)]);
+    assert_eq!(effects, [harness.send(2, answer)]);
 }
 
 #[test]
 fn new_incarnation_with_the_old_raft_id_is_ignored() {
-    let mut alone = acquainted();
-    assert_eq!(from_a_new_folder(&mut alone, RaftId(2)), []);
+    let mut harness = acquainted();
+    assert_eq!(from_a_new_folder(&mut harness, RaftId(2)), []);
 }
 
 /// A power cut restored a local state from before an unpin and a second pin, and a snapshot brought the pin
 /// (simulated seed 2362).
 #[test]
 fn local_state_older_than_the_pin_is_pinned_again() {
-    let mut alone = Alone::new(3);
+    let mut harness = Harness::new(3);
     let local = Local {
         phase: Phase::Pinned,
         mode: Mode::Recursive,
@@ -72,7 +72,7 @@ fn local_state_older_than_the_pin_is_pinned_again() {
         since: Timestamp(1),
         queued: None,
     };
-    alone.disk.locals.insert(cid(1), local);
+    harness.disk.locals.insert(cid(1), local);
     let pin = Pin {
         cid: cid(1),
         pin_type: PinType::Data,
@@ -82,10 +82,10 @@ fn local_state_older_than_the_pin_is_pinned_again() {
         timestamp: Timestamp(1),
         version: 5,
     };
-    let mut effects = alone.install(BTreeMap::from([(cid(1), pin)]));
+    let mut effects = harness.install(BTreeMap::from([(cid(1), pin)]));
     for _ in 0..4 {
-        alone.wait(std::time::Duration::from_millis(1));
-        effects.extend(alone.handle(Event::TimedOut));
+        harness.wait(std::time::Duration::from_millis(1));
+        effects.extend(harness.handle(Event::TimedOut));
     }
     let pins =
         |action: &IpfsAction| matches!(action, IpfsAction::Pin { cid: pinned, .. } if *pinned == cid(1));

@@ -1,6 +1,6 @@
 //! Several events in one call.
 
-use super::alone::{Alone, persist, raft_message};
+use super::harness::{Harness, persist, raft_message};
 use crate::testing::{cid, options, peer};
 use crate::*;
 
@@ -15,12 +15,12 @@ fn pin(number: u8) -> Event {
     }
 }
 
-fn handle_all(alone: &mut Alone, events: Vec<Event>) -> Vec<Effect> {
-    let effects = alone.node.handle_all(alone.now, &alone.disk, events);
-    alone.node.check();
+fn handle_all(harness: &mut Harness, events: Vec<Event>) -> Vec<Effect> {
+    let effects = harness.node.handle_all(harness.now, &harness.disk, events);
+    harness.node.check();
     for effect in &effects {
         if let Effect::Persist(batch) = effect {
-            alone.disk.write(batch);
+            harness.disk.write(batch);
         }
     }
     effects
@@ -28,9 +28,9 @@ fn handle_all(alone: &mut Alone, events: Vec<Event>) -> Vec<Effect> {
 
 #[test]
 fn leader_appends_requests_of_one_call_as_one_entry() {
-    let mut alone = Alone::new(1);
-    alone.lead();
-    let effects = handle_all(&mut alone, (1..=3).map(pin).collect());
+    let mut harness = Harness::new(1);
+    harness.lead();
+    let effects = handle_all(&mut harness, (1..=3).map(pin).collect());
     assert_eq!(effects.len(), 1, "only the write: {effects:?}");
     let batch = persist(&effects);
     assert!(batch.sync);
@@ -62,7 +62,7 @@ fn leader_appends_requests_of_one_call_as_one_entry() {
     assert_eq!(decode::<Vec<Proposal>>(data).unwrap().len(), 3);
 
     let batch = batch.id;
-    let effects = handle_all(&mut alone, vec![Event::Persisted { batch }]);
+    let effects = handle_all(&mut harness, vec![Event::Persisted { batch }]);
     let replies = effects
         .iter()
         .filter(|effect| matches!(effect, Effect::Reply { .. }));
@@ -72,21 +72,21 @@ fn leader_appends_requests_of_one_call_as_one_entry() {
         op: OpId(op),
         outcome: Ok(()),
     });
-    let effects = handle_all(&mut alone, ended.collect());
+    let effects = handle_all(&mut harness, ended.collect());
     assert_eq!(effects.len(), 1, "only the write: {effects:?}");
     assert!(!persist(&effects).sync);
-    let pinned = |number| alone.disk.locals[&cid(number)].phase;
+    let pinned = |number| harness.disk.locals[&cid(number)].phase;
     assert_eq!([1, 2, 3].map(pinned), [Phase::Pinned; 3]);
-    assert!(alone.disk.queue.is_empty());
+    assert!(harness.disk.queue.is_empty());
 }
 
 #[test]
 fn follower_forwards_requests_of_one_call_in_one_message() {
-    let mut alone = Alone::new(3);
-    let effects = alone.receive(2, Message::Raft(raft_message(RaftKind::Heartbeat, 1)));
+    let mut harness = Harness::new(3);
+    let effects = harness.receive(2, Message::Raft(raft_message(RaftKind::Heartbeat, 1)));
     let batch = persist(&effects).id;
-    let _ = alone.handle(Event::Persisted { batch });
-    let effects = handle_all(&mut alone, (1..=3).map(pin).collect());
+    let _ = harness.handle(Event::Persisted { batch });
+    let effects = handle_all(&mut harness, (1..=3).map(pin).collect());
     let [Effect::Send { to, envelope }] = effects.as_slice() else {
         panic!("{effects:?} instead of one message");
     };
@@ -101,6 +101,6 @@ fn follower_forwards_requests_of_one_call_in_one_message() {
 #[test]
 #[should_panic(expected = "must be handled alone")]
 fn exclusive_event_among_others_panics() {
-    let mut alone = Alone::new(1);
-    let _ = handle_all(&mut alone, vec![pin(1), Event::TimedOut]);
+    let mut harness = Harness::new(1);
+    let _ = handle_all(&mut harness, vec![pin(1), Event::TimedOut]);
 }
