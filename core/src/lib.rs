@@ -16,6 +16,15 @@
 //!
 //! The one thing that is neither event nor effect is the [`PinsetView`]: the applied pinset, passed in like
 //! time, so that tens of millions of pins need not fit in memory. Its writes leave as [`Effect::Persist`].
+//!
+//! # A loop that runs
+//!
+//! A shell waits for an event, calls [`Node::handle`] and carries out the effects. `examples/single_node.rs`
+//! does so with an in-memory store ([`PinsetView`]) and without network or IPFS node:
+//!
+//! ```ignore
+#![doc = include_str!("../examples/single_node.rs")]
+//! ```
 
 mod allocator;
 mod command;

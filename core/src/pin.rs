@@ -69,6 +69,23 @@ pub struct PinOptions {
     pub origins: Vec<String>,
 }
 
+impl PinOptions {
+    /// Returns the options of a recursive pin without a name, an expiry or other extras.
+    pub fn new(replicas: Replicas) -> Self {
+        Self {
+            replicas,
+            name: String::new(),
+            mode: Mode::Recursive,
+            shard_size: 0,
+            user_allocations: Vec::new(),
+            expire_at: None,
+            metadata: BTreeMap::new(),
+            pin_update: None,
+            origins: Vec::new(),
+        }
+    }
+}
+
 /// A pin of the replicated state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pin {

@@ -163,17 +163,7 @@ pub(crate) fn cid(number: u8) -> Cid {
 }
 
 pub(crate) fn options(replicas: Replicas) -> PinOptions {
-    PinOptions {
-        replicas,
-        name: String::new(),
-        mode: Mode::Recursive,
-        shard_size: 0,
-        user_allocations: Vec::new(),
-        expire_at: None,
-        metadata: BTreeMap::new(),
-        pin_update: None,
-        origins: Vec::new(),
-    }
+    PinOptions::new(replicas)
 }
 
 pub(crate) fn metrics(free: i64) -> Vec<Metric> {
