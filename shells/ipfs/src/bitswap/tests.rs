@@ -102,7 +102,7 @@ fn want_moves_from_a_silent_or_empty_target_to_a_peer_with_the_block() {
     wants.presence_received(a, &key, true, now);
     assert!(targets(&mut wants).is_empty(), "one target at a time");
     wants.tick(now + Duration::from_secs(4));
-    assert!(targets(&mut wants).is_empty(), "patience");
+    assert!(targets(&mut wants).is_empty(), "the target has five seconds");
     wants.tick(now + Duration::from_secs(6));
     assert_eq!(targets(&mut wants), [a], "a silent one loses the want");
 }
