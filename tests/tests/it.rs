@@ -1,4 +1,4 @@
-//! What needs real processes: three peers, their IPFS nodes, sockets, disks, signals.
+//! Integration tests with real processes: peers, IPFS nodes, sockets, disks, signals.
 
 #[path = "it/amplification.rs"]
 mod amplification;

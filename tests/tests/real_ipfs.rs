@@ -1,5 +1,5 @@
-//! Real IPFS nodes and real clients against our peers. They do not come with Rust:
-//! `tests/real-ipfs/install` gets them, and `.ci/run real_ipfs` calls it first.
+//! Real IPFS nodes and clients (Kubo, js-ipfs, Helia) against our peers. `tests/real-ipfs/install` installs
+//! them; `.ci/run real_ipfs` runs it first.
 
 #[path = "real_ipfs/backends.rs"]
 mod backends;
@@ -12,7 +12,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use tests::{Cluster, Options, cids, closed_port, root, run, wait_until};
 
-/// Where all is installed. `None`, and a line that says so, where it is not: but never in CI.
+/// Returns the folder of the installation; `None` with a message if there is none, which is an error in CI.
 fn installed() -> Option<PathBuf> {
     let folder = root().join("target/real-ipfs");
     if folder.join("installed").exists() {
@@ -20,21 +20,21 @@ fn installed() -> Option<PathBuf> {
     }
     let what = "real IPFS nodes and clients are not installed: tests/real-ipfs/install gets them";
     assert!(std::env::var_os("REAL_IPFS").is_none(), "{what}");
-    // Not captured, unlike what `println!` writes.
+    // Unlike `println!`, not captured by the test harness.
     let _ = writeln!(std::io::stderr(), "LEFT OUT: {what}");
     None
 }
 
-/// Kubo's own program, which no package registry has: whoever has one names it in `KUBO`.
+/// Returns the path of the Kubo program from the variable `KUBO`: no package registry has it.
 ///
 /// # Panics
-/// The variable is not set.
+/// If the variable is not set.
 fn kubo_program() -> PathBuf {
     let program = std::env::var_os("KUBO").expect("KUBO names Kubo's program, ipfs");
     PathBuf::from(program)
 }
 
-/// A node of somebody else's, on loopback, that takes its orders from its standard input.
+/// Foreign IPFS node on loopback, controlled through its standard input.
 struct Node {
     child: Child,
     orders: ChildStdin,
@@ -43,16 +43,16 @@ struct Node {
 }
 
 impl Node {
-    /// A Kubo node.
+    /// Starts a Kubo node.
     fn kubo(installed: &Path, repository: &Path) -> Self {
         let mut python = Command::new(installed.join("python/bin/python"));
         python.arg(installed.join("kubo.py")).arg(repository);
-        // It writes its log to where it is started.
+        // It writes its log to its working folder.
         python.current_dir(repository.parent().expect("it is in the cluster's folder"));
         Self::start(python)
     }
 
-    /// A Helia node.
+    /// Starts a Helia node.
     fn helia(installed: &Path) -> Self {
         let mut node = Command::new("node");
         node.arg("-r").arg(installed.join("polyfill.cjs"));
@@ -77,7 +77,7 @@ impl Node {
         node
     }
 
-    /// The answer that begins with this word; Kubo's library says other things too.
+    /// Reads the response that begins with this word, skipping other output of Kubo's library.
     fn answer(&mut self, word: &str) -> String {
         loop {
             let mut line = String::new();
@@ -111,7 +111,7 @@ fn a_real_kubo_pins_from_a_peer_and_the_cluster_pins_from_it() {
     let cluster = Cluster::start();
     let kubo = Node::kubo(&installed, &cluster.folder().join("kubo"));
     let (content, cid) = exchange(&cluster, kubo);
-    // What is the same is added with the same name.
+    // The same content gets the same CID.
     let again = cluster.peers[1]
         .add("cid-version=0", &[("file", &content)])
         .unwrap();
@@ -125,7 +125,7 @@ fn helia_pins_from_a_peer_and_the_cluster_pins_from_it() {
     exchange(&cluster, Node::helia(&installed));
 }
 
-/// Content goes both ways. Returns that which the other node had first, with its name.
+/// Exchanges content in both directions. Returns the content that the other node added, and its CID.
 fn exchange(cluster: &Cluster, mut node: Node) -> (Vec<u8>, String) {
     let path = |name: &str| cluster.folder().join(name).display().to_string();
     let peer = &cluster.peers[1];
@@ -151,7 +151,7 @@ fn exchange(cluster: &Cluster, mut node: Node) -> (Vec<u8>, String) {
     let content = cids::bytes(77, 20_000_000);
     std::fs::write(path("theirs"), &content).unwrap();
     let cid = node.order(&format!("add {}", path("theirs")));
-    // Only this peer's node knows the other: the rest get the content from it.
+    // Only this peer's node is connected to the other; the rest fetch the content from it.
     peer.ask("POST", &format!("/pins/{cid}")).unwrap();
     for other in &cluster.peers {
         other.wait_state(&cid, "pinned", 3);

@@ -1,5 +1,5 @@
-//! The simulator believes in a disk and an IPFS node of its own. Here they get the same work as the real
-//! ones, the store on fjall and the embedded node, and must come to the same.
+//! Twin tests: the simulator's disk and IPFS daemon get the same operations as the real ones, the store on
+//! fjall and the embedded node, and must end in the same state.
 
 #[path = "twins/disk.rs"]
 mod disk;

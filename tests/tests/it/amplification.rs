@@ -1,8 +1,8 @@
-//! Inputs that cost their sender little must not cost a peer much: every port is sent what amplifies, and the
-//! peer's peak of physical memory is held against a stated budget.
+//! Amplification: inputs that cost their sender little must not cost a peer much. Each port is attacked, and
+//! the peer's peak of physical memory is compared with a budget.
 //!
-//! Each row has a peer of its own, because memory that a process has had is not always given back. The
-//! address space is limited too, so that a row that fails does so before the machine swaps.
+//! Each row of the table has its own peer, because a process does not always return memory. The address
+//! space is limited too, so that a failing row ends before the machine swaps.
 
 #[path = "amplification/inputs.rs"]
 mod inputs;
@@ -16,25 +16,25 @@ use stranger::Stranger;
 use tests::memory::{self, MIB};
 use tests::{Cluster, PATIENCE, Peer, cids, wait_until};
 
-/// Address space of a peer: what its threads and its allocator reserve, and what the hungriest row may use.
+/// Address space of a peer: reservations of its threads and its allocator, and the budget of the largest row.
 const ADDRESS_SPACE: u64 = 6 << 30;
-/// What a peer of an unoptimised build uses when nobody asks for anything, with some to spare.
+/// Memory of an idle peer of an unoptimised build, with a margin.
 const BASE: u64 = 160 * MIB;
-/// What one request to the node may hold at most, and a part of what is being read for it.
+/// Budget of one request to the node: its memory limit, and some of the data being read for it.
 const READ: u64 = BASE + 192 * MIB;
-/// Upload bodies are read in pieces, and what is stored of them is written in groups of some MiB.
+/// Budget of an upload: its body is read in pieces, and blocks are written in groups of some MiB.
 const UPLOAD: u64 = BASE + 128 * MIB;
 
-/// One input.
+/// One attack.
 struct Row {
     name: &'static str,
-    /// The most memory that the peer may have at once, bytes.
+    /// Limit of the peer's peak memory, bytes.
     budget: u64,
     attack: fn(&Peer),
 }
 
 impl Row {
-    /// Attacks a peer, and says what is wrong.
+    /// Attacks a peer; the error says what is wrong.
     fn run(&self) -> Result<(), String> {
         let failed = |why: String| format!("{}: {why}", self.name);
         let mut cluster = Cluster::prepare(&tests::Options {
@@ -77,19 +77,19 @@ impl Row {
                     Err(gone) => gone,
                 };
                 if !is_over {
-                    // Which also ends the attack.
+                    // This also ends the attack.
                     peer.signal("KILL");
                 }
                 return Err(failed(why));
             }
         })?;
-        lives(&mut cluster.peers[0]);
+        assert_alive(&mut cluster.peers[0]);
         Ok(())
     }
 }
 
-/// The peer did not end, takes pins, and its node answers.
-fn lives(peer: &mut Peer) {
+/// Asserts that the peer has not ended, accepts pins, and that its node responds.
+fn assert_alive(peer: &mut Peer) {
     let cid = cids::identity("still alive");
     wait_until("the peer does its work", || {
         peer.check();
@@ -104,7 +104,7 @@ fn run(rows: &[Row]) {
     assert!(failures.is_empty(), "\n{}\n", failures.join("\n"));
 }
 
-/// Runs an attack of strangers.
+/// Runs an attack by IPFS nodes outside the cluster.
 fn strangers<F: Future<Output = ()>>(attack: impl FnOnce() -> F) {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().build().expect("threads");
@@ -116,8 +116,8 @@ async fn connect(port: u16) -> Stranger {
     Stranger::connect(port).await.expect("a stranger may connect")
 }
 
-/// Half of a frame on each of many streams. The peer closes the connection once it holds what one may have it
-/// hold, and nothing of it can be completed.
+/// Sends half of a frame on each of many streams. The peer closes the connection when it holds the limit of
+/// one connection, because none of the frames can be completed.
 async fn fill_streams(port: u16) {
     const STREAMS: usize = 256;
     let stranger = connect(port).await;
@@ -147,7 +147,7 @@ async fn want_and_cancel(port: u16, block: cluster_ipfs::Cid) {
     if let Some(stream) = stranger.send(&stranger::wantlist(&wants)).await {
         Stranger::finish(stream).await;
     }
-    // Messages full of cancels: of one block, of other blocks, of blocks with the shortest CIDs there are.
+    // Messages full of cancels: of one block, of other blocks, of blocks with the shortest CIDs.
     let others = (0..90_000_u64).flat_map(|number| {
         let digest = [&number.to_be_bytes()[..], &[0; 24]].concat();
         stranger::cancel(&[&[1, 0x55, 0x12, 32][..], &digest].concat())
@@ -207,7 +207,7 @@ fn strangers_on_the_swarm_port_cannot_amplify() {
         },
         Row {
             name: "swarm: wanted blocks that are never read",
-            // 16 MiB for each of 16, and the blocks that the store's cache holds.
+            // 16 MiB for each of 16, and the store's cache of blocks.
             budget: BASE + (16 * 16 + 64) * MIB,
             attack: |peer| {
                 let blocks: Vec<_> = (0..32)
@@ -248,7 +248,7 @@ fn strangers_on_the_swarm_port_cannot_amplify() {
 }
 
 #[test]
-fn garbage_and_silence_on_any_port_cost_little_and_keep_nobody_out() {
+fn garbage_and_silent_connections_cost_little_and_keep_no_peer_out() {
     let attack = |peer: &Peer| {
         let ports = [
             peer.swarm_port,
@@ -271,7 +271,7 @@ fn garbage_and_silence_on_any_port_cost_little_and_keep_nobody_out() {
     }]);
 }
 
-/// A newcomer is served although others have said nothing for longer.
+/// Asserts that a new connection is served although many silent ones are open.
 fn newcomer_gets_in(peer: &Peer, port: u16) {
     if port == peer.swarm_port {
         return strangers(async || {
@@ -279,7 +279,7 @@ fn newcomer_gets_in(peer: &Peer, port: u16) {
         });
     }
     if port == peer.cluster_port {
-        // Whoever does not begin as a peer does is hung up on: its turn has come.
+        // A connection that does not begin like a peer's is closed, so it was served.
         let answer = tests::http::send(port, b"GET / HTTP/1.1\r\n\r\n");
         let kind = answer.map(|answer| answer.status).map_err(|error| error.kind());
         let hung_up = [

@@ -1,4 +1,4 @@
-//! Bad input: a clear answer with the right code, and the process lives.
+//! Invalid input: it is refused with the right code, and the process keeps running.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,8 +14,8 @@ fn one_peer() -> Cluster {
     })
 }
 
-/// It did not end, and does its work.
-fn lives(peer: &mut Peer) {
+/// Asserts that the peer has not ended, and still accepts pins.
+fn assert_alive(peer: &mut Peer) {
     peer.check();
     let cid = cids::identity("still alive");
     wait_until("the peer does its work", || {
@@ -27,7 +27,7 @@ fn lives(peer: &mut Peer) {
 }
 
 #[test]
-fn the_rest_api_refuses_nonsense_with_the_right_code() {
+fn the_rest_api_refuses_invalid_requests_with_the_right_code() {
     let mut cluster = one_peer();
     let peer = &mut cluster.peers[0];
     let good = cids::identity("good");
@@ -87,11 +87,11 @@ fn the_rest_api_refuses_nonsense_with_the_right_code() {
     }
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
     assert_eq!(peer.pinset().unwrap(), Vec::<String>::new());
-    lives(peer);
+    assert_alive(peer);
 }
 
 #[test]
-fn uploads_that_are_no_multipart_are_refused() {
+fn uploads_that_are_not_multipart_are_refused() {
     let mut cluster = one_peer();
     let peer = &mut cluster.peers[0];
     let form = "multipart/form-data; boundary=b";
@@ -128,7 +128,7 @@ fn uploads_that_are_no_multipart_are_refused() {
         }
         let headers = [("Content-Type", *kind)];
         let answer = http::request(peer.ipfs_port, "POST", "/api/v0/add", &headers, body.as_bytes()).unwrap();
-        // Kubo answers an empty form with nothing added.
+        // Like Kubo: nothing is added from an empty form.
         if answer.is_success() && answer.text().contains("Hash") {
             wrong.push(format!(
                 "body {number}, IPFS: {} {}",
@@ -139,11 +139,11 @@ fn uploads_that_are_no_multipart_are_refused() {
     }
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
     assert_eq!(peer.pinset().unwrap(), Vec::<String>::new());
-    lives(peer);
+    assert_alive(peer);
 }
 
 #[test]
-fn the_ipfs_api_refuses_nonsense_and_lives() {
+fn the_ipfs_api_refuses_invalid_requests_and_keeps_running() {
     let mut cluster = one_peer();
     let peer = &mut cluster.peers[0];
     let calls = [
@@ -177,7 +177,7 @@ fn the_ipfs_api_refuses_nonsense_and_lives() {
     }
     let get = http::request(peer.ipfs_port, "GET", "/api/v0/id", &[], &[]).unwrap();
     assert_eq!(get.status, 405, "a browser's GET must change nothing");
-    // A CAR that is none, and one that is cut off.
+    // Invalid and truncated CARs.
     for body in [&b"nonsense"[..], &[0x3a, 0xa2, 0x65], &[0xff; 64]] {
         let (kind, form) = http::multipart(&[("car", body)]);
         let headers = [("Content-Type", kind.as_str())];
@@ -191,11 +191,11 @@ fn the_ipfs_api_refuses_nonsense_and_lives() {
         }
     }
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
-    lives(peer);
+    assert_alive(peer);
 }
 
 #[test]
-fn requests_that_are_no_http_are_refused_and_the_process_lives() {
+fn requests_that_are_not_http_are_refused() {
     let mut cluster = one_peer();
     let peer = &mut cluster.peers[0];
     let host = "Host: x\r\n";
@@ -211,7 +211,7 @@ fn requests_that_are_no_http_are_refused_and_the_process_lives() {
     ];
     for request in requests {
         for port in [peer.rest_port, peer.ipfs_port] {
-            // It answers with a 4xx, or hangs up.
+            // A 4xx response, or a closed connection.
             if let Ok(answer) = http::send(port, request.as_bytes()) {
                 let shown = &request[..request.len().min(60)];
                 assert!(
@@ -223,11 +223,11 @@ fn requests_that_are_no_http_are_refused_and_the_process_lives() {
             peer.check();
         }
     }
-    lives(peer);
+    assert_alive(peer);
 }
 
 #[test]
-fn garbage_on_every_port_harms_nobody() {
+fn garbage_on_every_port_does_no_harm() {
     let mut cluster = Cluster::start();
     let mut numbers = Numbers::new(4);
     for round in 0..20 {
@@ -239,18 +239,18 @@ fn garbage_on_every_port_harms_nobody() {
                 let garbage = match round % 4 {
                     0 => cids::bytes(numbers.draw(), size),
                     1 => vec![0; size],
-                    // What comes before noise, then garbage.
+                    // The negotiation of Noise, then garbage.
                     2 => [b"\x13/multistream/1.0.0\n\x07/noise\n", &cids::bytes(7, size)[..]].concat(),
                     _ => vec![0xff; size],
                 };
-                // It may hang up at any byte.
+                // The peer may close at any byte.
                 let _ = stream.write_all(&garbage);
                 let _ = stream.read(&mut [0; 1000]);
             }
         }
     }
     for peer in &mut cluster.peers {
-        lives(peer);
+        assert_alive(peer);
     }
     cluster.wait_ready();
 }

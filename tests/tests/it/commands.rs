@@ -1,10 +1,10 @@
-//! The whole vocabulary of `ipfs-cluster-ctl`, against three peers, as a script uses it.
+//! All commands of `ipfs-cluster-ctl` against three peers, as a script uses them.
 
 use serde_json::Value;
 use tests::{Cluster, Peer, Said, cids, wait_until};
 
 fn refused(said: &Said, code: i32, text: &str) {
-    // What the cluster answered goes to standard output, as with the Go tool; what is wrong here does not.
+    // Error responses go to standard output, as in the Go tool; local errors to standard error.
     let told = said.out.contains(text) || said.err.contains(text);
     assert!(said.code == code && told, "not {code} {text:?}: {said:?}");
 }
@@ -14,7 +14,7 @@ fn listed(values: &[Value], cid: &str) -> bool {
 }
 
 #[test]
-fn what_a_peer_acknowledged_it_shows_in_its_next_answer() {
+fn acknowledged_changes_are_in_the_same_peers_next_response() {
     let cluster = Cluster::start();
     for (number, peer) in cluster.peers.iter().cycle().take(9).enumerate() {
         let cid = cids::identity(&format!("pin {number}"));
@@ -113,13 +113,13 @@ fn pins_are_added_listed_updated_and_removed() {
 }
 
 #[test]
-fn status_tells_of_one_of_all_of_some_and_of_this_peer_alone() {
+fn status_lists_one_all_or_filtered_pins_at_all_peers_or_one() {
     let cluster = Cluster::start();
     let (there, missing) = (cids::identity("there"), cids::missing(5));
     cluster.peers[0].ctl(&["pin", "add", "--wait", &there]).ok();
     cluster.peers[1].ctl(&["pin", "add", &missing]).ok();
     for peer in &cluster.peers {
-        wait_until("this peer has heard of both", || match peer.pinset()?.len() {
+        wait_until("this peer has applied both", || match peer.pinset()?.len() {
             2 => Ok(()),
             other => Err(format!("{other} pins")),
         });
@@ -169,7 +169,7 @@ fn status_tells_of_one_of_all_of_some_and_of_this_peer_alone() {
 }
 
 #[test]
-fn recover_tries_again_what_failed() {
+fn recover_retries_failed_pins() {
     let cluster = Cluster::start_with(&tests::Options {
         edit: |config| config["ipfs_connector"]["embedded"]["pin_timeout"] = "1s".into(),
         ..tests::Options::default()
@@ -231,61 +231,13 @@ fn files_and_folders_are_added_and_waited_for() {
 }
 
 #[test]
-fn peers_versions_health_and_gc_are_told() {
+fn peers_versions_health_and_gc_are_reported() {
     let cluster = Cluster::start();
     let mut ids: Vec<&str> = cluster.peers.iter().map(|peer| peer.id.as_str()).collect();
     ids.sort_unstable();
     for peer in &cluster.peers {
-        let id = &peer.ctl_json(&["id"])[0];
-        assert_eq!(
-            (&id["id"], &id["peername"]),
-            (&peer.id.clone().into(), &peer.name.clone().into())
-        );
-        let text = peer.ctl(&["id"]).ok();
-        assert!(
-            text.starts_with(&format!("{} | {} | Sees 2 other peers\n", peer.id, peer.name)),
-            "{text}"
-        );
-        let peers = peer.ctl_json(&["peers", "ls"]);
-        let mut found: Vec<&str> = peers.iter().map(|peer| peer["id"].as_str().unwrap()).collect();
-        found.sort_unstable();
-        assert_eq!(found, ids);
-        wait_until("all three answer", || {
-            let text = peer.ctl(&["peers", "ls"]).ok();
-            match text.matches("Sees 2 other peers").count() {
-                3 => Ok(()),
-                _ => Err(text),
-            }
-        });
-        assert_eq!(
-            peer.ctl_json(&["version"])[0]["version"],
-            env!("CARGO_PKG_VERSION")
-        );
-        assert_eq!(
-            peer.ctl(&["version"]).ok(),
-            format!("{}\n", env!("CARGO_PKG_VERSION"))
-        );
-        assert!(
-            peer.ctl(&["health", "metrics"])
-                .ok()
-                .contains("freespace\nping\n")
-        );
-        // A peer that the machine holds up for two seconds has none for a moment, and is an alert.
-        wait_until("all peers have metrics", || {
-            let space = peer.ctl_json(&["health", "metrics", "freespace"]);
-            let pings = peer.ctl(&["health", "metrics", "ping"]).ok();
-            match (metrics_of(&space), pings.lines().count()) {
-                (3, 3) => Ok(()),
-                _ => Err(format!("{space:?} {pings}")),
-            }
-        });
-        peer.ctl(&["health", "alerts"]).ok();
-        assert!(
-            peer.ctl(&["health", "graph"])
-                .ok()
-                .starts_with("digraph cluster {")
-        );
-        peer.ctl(&["health", "bandwidth"]).ok();
+        assert_identity(peer, &ids);
+        assert_health(peer);
         wait_until("all three collect", || {
             let text = peer.ctl(&["ipfs", "gc"]).ok();
             match text.matches("> CIDs:").count() {
@@ -293,14 +245,67 @@ fn peers_versions_health_and_gc_are_told() {
                 _ => Err(text),
             }
         });
-        assert_eq!(
-            peer.ctl(&["ipfs", "gc", "--local"])
-                .ok()
-                .matches("> CIDs:")
-                .count(),
-            1
-        );
+        let local = peer.ctl(&["ipfs", "gc", "--local"]).ok();
+        assert_eq!(local.matches("> CIDs:").count(), 1);
     }
+}
+
+/// Asserts that a peer reports its id, its version, and the peers with these ids.
+fn assert_identity(peer: &Peer, ids: &[&str]) {
+    let id = &peer.ctl_json(&["id"])[0];
+    assert_eq!(
+        (&id["id"], &id["peername"]),
+        (&peer.id.clone().into(), &peer.name.clone().into())
+    );
+    let text = peer.ctl(&["id"]).ok();
+    assert!(
+        text.starts_with(&format!("{} | {} | Sees 2 other peers\n", peer.id, peer.name)),
+        "{text}"
+    );
+    let peers = peer.ctl_json(&["peers", "ls"]);
+    let mut found: Vec<&str> = peers.iter().map(|peer| peer["id"].as_str().unwrap()).collect();
+    found.sort_unstable();
+    assert_eq!(found, ids);
+    wait_until("all three answer", || {
+        let text = peer.ctl(&["peers", "ls"]).ok();
+        match text.matches("Sees 2 other peers").count() {
+            3 => Ok(()),
+            _ => Err(text),
+        }
+    });
+    assert_eq!(
+        peer.ctl_json(&["version"])[0]["version"],
+        env!("CARGO_PKG_VERSION")
+    );
+    assert_eq!(
+        peer.ctl(&["version"]).ok(),
+        format!("{}\n", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+/// Asserts that a peer has the metrics of three peers, and reports alerts, connections and traffic.
+fn assert_health(peer: &Peer) {
+    assert!(
+        peer.ctl(&["health", "metrics"])
+            .ok()
+            .contains("freespace\nping\n")
+    );
+    // A peer that is delayed for two seconds has no valid metrics for a moment, and raises an alert.
+    wait_until("all peers have metrics", || {
+        let space = peer.ctl_json(&["health", "metrics", "freespace"]);
+        let pings = peer.ctl(&["health", "metrics", "ping"]).ok();
+        match (metrics_of(&space), pings.lines().count()) {
+            (3, 3) => Ok(()),
+            _ => Err(format!("{space:?} {pings}")),
+        }
+    });
+    peer.ctl(&["health", "alerts"]).ok();
+    assert!(
+        peer.ctl(&["health", "graph"])
+            .ok()
+            .starts_with("digraph cluster {")
+    );
+    peer.ctl(&["health", "bandwidth"]).ok();
 }
 
 fn metrics_of(values: &[Value]) -> usize {
@@ -311,11 +316,11 @@ fn metrics_of(values: &[Value]) -> usize {
 }
 
 #[test]
-fn a_peer_that_dies_is_in_the_alerts() {
+fn a_dead_peer_raises_an_alert() {
     let mut cluster = Cluster::start();
     cluster.peers[2].kill();
     let dead = &cluster.peers[2].id;
-    wait_until("a living peer tells of the dead one", || {
+    wait_until("a live peer reports the dead one", || {
         let text = cluster.peers[0].ctl(&["health", "alerts"]).ok();
         if text.contains(&format!("{dead}: ping. Expired at: ")) {
             Ok(())
@@ -328,7 +333,7 @@ fn a_peer_that_dies_is_in_the_alerts() {
 }
 
 #[test]
-fn exit_codes_are_those_that_scripts_know() {
+fn exit_codes_match_the_go_tool() {
     let mut cluster = Cluster::start_with(&tests::Options {
         peers: 1,
         ..tests::Options::default()

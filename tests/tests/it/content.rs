@@ -1,4 +1,4 @@
-//! Content: what goes in through one peer comes out of the others, byte for byte.
+//! Content: files added through one peer are read from the others, byte for byte.
 
 use tests::{Cluster, cids};
 
@@ -20,7 +20,7 @@ fn files_added_through_one_peer_are_byte_identical_at_every_other() {
         let cid = added[0]["cid"].as_str().unwrap();
         adder.wait_state(cid, "pinned", 2);
         for peer in &cluster.peers {
-            // The peer that holds no copy fetches it from those that do.
+            // The peer without a copy fetches it from the others.
             assert!(peer.cat(cid) == content, "{size} bytes differ at {}", peer.name);
         }
     }
@@ -61,7 +61,7 @@ fn a_directory_is_the_same_at_every_peer() {
 }
 
 #[test]
-fn an_upload_that_cannot_be_pinned_is_no_success() {
+fn uploads_that_cannot_be_pinned_fail() {
     let cluster = Cluster::start();
     // More copies than there are peers.
     let refused = cluster.peers[0].add("replication-min=5&replication-max=5", &[("f", b"content")]);

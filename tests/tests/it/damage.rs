@@ -1,11 +1,11 @@
-//! Bit rot at one peer, while the others hold good copies.
+//! Bit rot at one peer, while the others have intact copies.
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use tests::{Cluster, Peer, cids, wait_until};
 
-/// The segments of blocks below a folder.
+/// Lists the block segments below a folder.
 fn segments(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -19,7 +19,7 @@ fn segments(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Flips a bit where `needle` is on the peer's disk.
+/// Flips a bit of `needle` on the peer's disk.
 fn rot(peer: &Peer, needle: &[u8]) {
     for path in segments(&peer.folder) {
         let bytes = std::fs::read(&path).unwrap();
@@ -46,7 +46,7 @@ fn wait_whole(peer: &Peer, cid: &str, content: &[u8]) {
 }
 
 #[test]
-fn bit_rot_is_repaired_from_other_peers_when_it_is_read_and_by_recover() {
+fn bit_rot_is_repaired_from_other_peers_on_read_and_by_recover() {
     let cluster = Cluster::start();
     let content = cids::bytes(5, 900_000);
     let added = cluster.peers[0]

@@ -1,5 +1,5 @@
-//! The guide's "Dynamic cluster membership considerations": peers are bootstrapped, added, removed and leave,
-//! and what the guide warns of does not happen.
+//! Dynamic membership: peers are bootstrapped, added, removed and leave, and the failures that the Go guide
+//! warns of do not happen.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ fn pin(cluster: &Cluster, at: usize, name: &str, query: &str) -> String {
     cid
 }
 
-/// Waits until it has ended by itself because it was removed, and says how it can come back.
+/// Waits until a removed peer has ended, and asserts that its log says how to come back.
 fn ends_removed(cluster: &mut Cluster, number: usize) {
     let peer = &mut cluster.peers[number];
     let status = peer.wait_end();
@@ -34,17 +34,17 @@ fn ends_removed(cluster: &mut Cluster, number: usize) {
 #[test]
 fn any_peer_is_removed_through_any_other_down_to_one() {
     let mut cluster = cluster(5);
-    // A dead one.
+    // A dead peer.
     cluster.peers[4].kill();
     let dead = cluster.peers[4].id.clone();
     cluster.peers[0].ctl(&["peers", "rm", &dead]).ok();
-    // The leader, through another.
+    // The leader, through another peer.
     let leader = cluster.leader();
     let id = cluster.peers[leader].id.clone();
     let asked = (0..4).find(|number| *number != leader).unwrap();
     cluster.peers[asked].ctl(&["peers", "rm", &id]).ok();
     ends_removed(&mut cluster, leader);
-    // The one that is asked.
+    // The peer that serves the request.
     let id = cluster.peers[asked].id.clone();
     cluster.peers[asked].ctl(&["peers", "rm", &id]).ok();
     ends_removed(&mut cluster, asked);
@@ -58,17 +58,17 @@ fn any_peer_is_removed_through_any_other_down_to_one() {
     cluster.peers[rest[0]].wait_members(1);
     let cid = pin(&cluster, rest[0], "alone", "");
     cluster.peers[rest[0]].wait_state(&cid, "pinned", 1);
-    // The last one stays, and says so.
+    // The last peer cannot be removed.
     let id = cluster.peers[rest[0]].id.clone();
     let said = cluster.peers[rest[0]].ctl(&["peers", "rm", &id]);
     assert_ne!(said.code, 0);
     assert!(said.out.contains("is the last peer of the cluster"), "{said:?}");
-    // As in the Go peer, removing what is no member succeeds.
+    // As in the Go peer, removing a non-member succeeds.
     cluster.peers[rest[0]].ctl(&["peers", "rm", &dead]).ok();
 }
 
 #[test]
-fn pins_of_a_removed_peer_go_to_others() {
+fn pins_of_a_removed_peer_are_reallocated() {
     let mut cluster = cluster(3);
     let gone = cluster.peers[2].id.clone();
     let chosen = format!("{gone},{}", cluster.peers[0].id);
@@ -90,7 +90,7 @@ fn pins_of_a_removed_peer_go_to_others() {
 }
 
 #[test]
-fn a_peer_that_was_away_learns_of_all_changes_also_of_its_own_removal() {
+fn a_returning_peer_learns_all_membership_changes_and_its_own_removal() {
     let mut cluster = cluster(5);
     let ids: Vec<String> = cluster.peers.iter().map(|peer| peer.id.clone()).collect();
     cluster.peers[3].kill();
@@ -102,11 +102,11 @@ fn a_peer_that_was_away_learns_of_all_changes_also_of_its_own_removal() {
     cluster.peers[0]
         .ask("DELETE", &format!("/peers/{}", ids[3]))
         .unwrap();
-    // What was away learns that one has come and one has gone.
+    // The returning peer learns that one peer has joined and one has left.
     cluster.peers[4].start();
     cluster.peers[4].wait_ready(2);
     cluster.peers[4].wait_members(5);
-    // What was removed meanwhile cannot start, and says why and how to come back.
+    // The removed peer cannot start, and its log says why and how to come back.
     cluster.peers[3].start();
     assert_eq!(cluster.peers[3].wait_end().code(), Some(1));
     let log = cluster.peers[3].log();
@@ -117,7 +117,7 @@ fn a_peer_that_was_away_learns_of_all_changes_also_of_its_own_removal() {
     assert!(log.contains("any more, says "), "{log}");
     let said = format!("ipfs-cluster-ctl peers add {}", ids[3]);
     assert!(log.contains(&said), "{log}");
-    // It comes back as it was told.
+    // It comes back as its log says.
     let times = log.matches("READY").count();
     cluster.peers[3].start_with(&["--bootstrap", &address]);
     cluster.peers[3].wait_ready(times + 1);
@@ -125,7 +125,7 @@ fn a_peer_that_was_away_learns_of_all_changes_also_of_its_own_removal() {
 }
 
 #[test]
-fn leave_on_shutdown_makes_the_cluster_smaller_by_one() {
+fn leave_on_shutdown_removes_the_peer() {
     let mut cluster = cluster(3);
     cluster.peers[2].terminate();
     cluster.peers[2].edit(|config| config["cluster"]["leave_on_shutdown"] = json!(true));
@@ -146,7 +146,7 @@ fn leave_on_shutdown_makes_the_cluster_smaller_by_one() {
 }
 
 #[test]
-fn an_emptied_data_folder_is_filled_from_the_others_by_itself() {
+fn an_emptied_data_folder_is_filled_from_the_others() {
     let mut cluster = cluster(3);
     let cid = pin(&cluster, 0, "kept by the others", "");
     cluster.peers[0].wait_state(&cid, "pinned", 3);
@@ -170,10 +170,10 @@ fn an_emptied_data_folder_is_filled_from_the_others_by_itself() {
     }
 }
 
-/// Waits until the others have a majority without this peer.
+/// Waits until the other peers have a majority without this one.
 fn can_do_without(cluster: &Cluster, peer: usize, asked: usize, cid: &str) {
     wait_until("a majority without the next", || {
-        // Who lost its disk follows first, and votes when there has been a leader for some seconds.
+        // A peer that lost its disk is a learner first, and gets a vote after some seconds under one leader.
         std::thread::sleep(Duration::from_secs(8));
         cluster.peers[peer].signal("STOP");
         let pinned = cluster.peers[asked].ask("POST", &format!("/pins/{cid}"));
@@ -183,7 +183,7 @@ fn can_do_without(cluster: &Cluster, peer: usize, asked: usize, cid: &str) {
 }
 
 #[test]
-fn a_peer_that_runs_alone_is_added_by_its_address_unless_it_has_pins() {
+fn a_single_peer_cluster_is_added_by_address_unless_it_has_pins() {
     let mut cluster = cluster(1);
     let cid = pin(&cluster, 0, "ours", "");
     let (empty, other) = (cluster.newcomer(), cluster.newcomer());
@@ -208,7 +208,7 @@ fn a_peer_that_runs_alone_is_added_by_its_address_unless_it_has_pins() {
     cluster.peers[0].wait_members(2);
 }
 
-/// 25 processes of a debug build start within a minute on two processors that have nothing else to do.
+/// 25 processes of a debug build start within a minute on two idle processors.
 #[test]
 fn a_cluster_of_twenty_five_peers_works() {
     const PEERS: usize = 25;
@@ -226,7 +226,7 @@ fn a_cluster_of_twenty_five_peers_works() {
     cluster.peers[PEERS - 1].wait_members(PEERS);
     let cid = pin(&cluster, 7, "everywhere", "");
     cluster.peers[13].wait_state(&cid, "pinned", PEERS);
-    // Few of them vote: most may be gone at once without a loss of the majority.
+    // Few of them vote, so most can fail at once without a loss of the majority.
     let leader = cluster.leader();
     cluster.peers[leader].kill();
     let asked = (leader + 1) % PEERS;

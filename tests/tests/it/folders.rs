@@ -1,4 +1,4 @@
-//! A peer's folder: what is wrong with it is said, with file and key, and nothing is lost.
+//! Faults of a peer's folder: they are reported with file and key, and no data is lost.
 
 use std::fs;
 use std::io::Write;
@@ -14,9 +14,9 @@ fn folder() -> (TempDir, Peer) {
     (folder, peer)
 }
 
-/// The daemon, which is expected to refuse.
+/// Runs the daemon, which is expected to refuse to start.
 fn daemon(folder: &Path) -> Said {
-    // One that starts all the same must not stay for ever.
+    // A daemon that starts anyway must not run for ever.
     let mut command = std::process::Command::new("timeout");
     let daemon = service(folder);
     command.args(["180", daemon.get_program().to_str().unwrap()]);
@@ -94,7 +94,7 @@ fn a_broken_identity_is_refused_with_file_and_key() {
 }
 
 #[test]
-fn a_line_of_the_peerstore_that_is_no_address_is_named_and_skipped() {
+fn invalid_lines_of_the_peerstore_are_named_and_skipped() {
     let (_root, mut peer) = folder();
     let path = peer.folder.join("peerstore");
     fs::write(&path, "/ip4/127.0.0.1/tcp/1/p2p/nonsense\n").unwrap();
@@ -108,7 +108,7 @@ fn a_line_of_the_peerstore_that_is_no_address_is_named_and_skipped() {
 }
 
 #[test]
-fn the_second_daemon_on_a_folder_is_told_who_holds_it() {
+fn a_second_daemon_on_a_folder_is_refused_with_the_process_that_has_it() {
     let mut cluster = one_peer();
     refuses(
         &cluster.peers[0],
@@ -127,7 +127,7 @@ fn one_peer() -> Cluster {
 }
 
 #[test]
-fn a_port_that_is_taken_is_named() {
+fn a_port_in_use_is_named() {
     let (_root, peer) = folder();
     for port in [peer.cluster_port, peer.rest_port, peer.ipfs_port, peer.swarm_port] {
         let _taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
@@ -139,7 +139,7 @@ fn a_port_that_is_taken_is_named() {
     }
 }
 
-/// All files below a folder.
+/// Lists all files below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -155,7 +155,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_damaged_database_is_refused_with_advice_or_read_whole() {
+fn a_damaged_database_is_refused_with_advice_or_read_completely() {
     let mut cluster = one_peer();
     let peer = &mut cluster.peers[0];
     for number in 0..300 {
@@ -166,7 +166,7 @@ fn a_damaged_database_is_refused_with_advice_or_read_whole() {
     assert_eq!(before.len(), 300);
     assert!(peer.terminate().success());
     let (database, whole) = (peer.folder.join("raft"), peer.folder.join("whole"));
-    // A start may change or remove any file.
+    // Restore before each case, because a start may change any file.
     let copy = |from: &Path, to: &Path| {
         let _ = fs::remove_dir_all(to);
         run(std::process::Command::new("cp").arg("-a").args([from, to])).ok();
@@ -179,7 +179,7 @@ fn a_damaged_database_is_refused_with_advice_or_read_whole() {
         if good.is_empty() {
             continue;
         }
-        // One bit in the middle, and the second half gone.
+        // A flipped bit in the middle, and a truncated file.
         let mut flipped = good.clone();
         flipped[good.len() / 2] ^= 0x10;
         for damaged in [flipped, good[..good.len() / 2].to_vec()] {
@@ -193,7 +193,7 @@ fn a_damaged_database_is_refused_with_advice_or_read_whole() {
         "{} files damaged in two ways: {refused} times refused",
         files.len()
     );
-    assert!(refused > 0, "no damage was found at all");
+    assert!(refused > 0, "no damage was detected");
     copy(&whole, &database);
     assert!(
         !refuses_or_has_all(peer, Path::new("nothing"), &before),
@@ -201,7 +201,7 @@ fn a_damaged_database_is_refused_with_advice_or_read_whole() {
     );
 }
 
-/// Whether it refuses to start, with advice. When it starts, it has every pin.
+/// Returns whether the peer refuses to start, with advice. If it starts, it must have every pin.
 fn refuses_or_has_all(peer: &mut Peer, damaged: &Path, pins: &[String]) -> bool {
     let logged = peer.log().len();
     peer.start();
@@ -216,7 +216,7 @@ fn refuses_or_has_all(peer: &mut Peer, damaged: &Path, pins: &[String]) -> bool 
         assert_eq!(
             found,
             pins,
-            "{} is damaged, and nobody noticed",
+            "{} is damaged, and the peer did not notice",
             damaged.display()
         );
         assert!(peer.terminate().success());
@@ -234,7 +234,7 @@ fn refuses_or_has_all(peer: &mut Peer, damaged: &Path, pins: &[String]) -> bool 
     true
 }
 
-/// A small file system of its own, for as long as it lives.
+/// Small file system, unmounted when dropped.
 struct SmallDisk(TempDir);
 
 impl SmallDisk {
@@ -260,7 +260,7 @@ impl Drop for SmallDisk {
 }
 
 #[test]
-fn a_full_disk_ends_the_process_and_loses_nothing_that_was_acknowledged() {
+fn a_full_disk_ends_the_process_and_loses_no_acknowledged_pin() {
     let may_mount = run(std::process::Command::new("id").arg("-u")).out.trim() == "0";
     if !may_mount {
         assert!(
@@ -286,7 +286,7 @@ fn a_full_disk_ends_the_process_and_loses_nothing_that_was_acknowledged() {
     for number in 0..50 {
         pin(peer, number).unwrap();
     }
-    // Everything but a little is taken by somebody else.
+    // Another file leaves little free space.
     let ballast = disk.0.path().join("ballast");
     let mut file = fs::File::create(&ballast).unwrap();
     while file.write_all(&[7; 65536]).is_ok() {}
@@ -295,14 +295,17 @@ fn a_full_disk_ends_the_process_and_loses_nothing_that_was_acknowledged() {
     while !peer.has_ended() {
         let _ = pin(peer, number);
         number += 1;
-        assert!(number < 200_000, "the disk is full, and the process goes on");
+        assert!(
+            number < 200_000,
+            "the disk is full, and the process keeps running"
+        );
     }
     let status = peer.wait_end();
     assert_eq!(status.code(), Some(1), "{}", peer.log());
     fs::remove_file(&ballast).unwrap();
     peer.start_and_wait();
-    // What is in the log alone is applied when there is a leader again; until then answers may be old.
-    wait_until("all that was acknowledged is back", || {
+    // Entries that are only in the log are applied once there is a leader; until then reads may be stale.
+    wait_until("all acknowledged pins are back", || {
         let found = peer.pinset()?;
         let lost = acknowledged.iter().filter(|cid| !found.contains(cid)).count();
         if lost == 0 {
@@ -312,7 +315,7 @@ fn a_full_disk_ends_the_process_and_loses_nothing_that_was_acknowledged() {
         }
     });
     let cid = cids::identity("after");
-    wait_until("it takes pins again", || {
+    wait_until("it accepts pins again", || {
         peer.ask("POST", &format!("/pins/{cid}"))
     });
 }

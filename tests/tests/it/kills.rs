@@ -1,4 +1,4 @@
-//! SIGKILL of any process at any moment loses nothing that was acknowledged.
+//! SIGKILL of any process at any moment loses no acknowledged write.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,31 +7,31 @@ use std::time::{Duration, Instant};
 use tests::cids::{self, Numbers};
 use tests::{Cluster, Peer, http, wait_until};
 
-/// Kills of each of the three processes, unless the variable `KILLS` names another number.
+/// Default number of kills of each of the three processes; `KILLS` overrides it.
 const KILLS: u32 = 5;
-/// Clients at the same time: two for each peer.
+/// Concurrent clients: two per peer.
 const WRITERS: usize = 6;
 
-/// Writes between two kills, so that they meet a cluster at work and not one that still elects.
+/// Writes between two kills, so that kills hit a working cluster and not one in an election.
 const WRITES: u64 = 40;
 
-/// What the writers and the killer share.
+/// State shared by the writers and the killer.
 #[derive(Debug, Default)]
 struct Load {
     stop: AtomicBool,
     acknowledged: AtomicU64,
 }
 
-/// What a client knows of one CID.
+/// A client's knowledge about one CID.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Known {
     Pinned,
     Unpinned,
-    /// The last answer did not come, or was an error: the request may have been carried out.
+    /// No response or an error: the request may have taken effect.
     Unknown,
 }
 
-/// Pins and unpins CIDs of its own through all peers, and notes what was acknowledged.
+/// Client that pins and unpins its own CIDs through all peers, and records acknowledged writes.
 struct Writer {
     number: usize,
     ports: Vec<u16>,
@@ -60,7 +60,7 @@ impl Writer {
                 load.acknowledged.fetch_add(1, Ordering::Relaxed);
                 at += usize::from(self.numbers.below(20) == 0);
             } else {
-                // That peer is probably dead: on to the next.
+                // That peer is probably dead: use the next.
                 at += 1;
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -68,7 +68,7 @@ impl Writer {
         self
     }
 
-    /// One pin or unpin, and the question whether the same peer shows it.
+    /// Pins or unpins one CID, and checks that the same peer shows it.
     fn write_one(&mut self, port: u16) -> bool {
         let pinned = self.cids.iter().filter(|(_, known)| **known == Known::Pinned);
         let pinned: Vec<&String> = pinned.map(|(cid, _)| cid).collect();
@@ -89,7 +89,7 @@ impl Writer {
         if let Ok(answer) = http::request(port, "GET", &format!("/allocations/{cid}"), &[], &[])
             && answer.status != shown
             && answer.status < 500
-            // It may have been killed and started again in between: then it says that it may not know all.
+            // It may have been restarted in between; its response then has a warning that it may be stale.
             && !answer.headers.iter().any(|(name, _)| name == "warning")
         {
             let (status, text) = (answer.status, answer.text());
@@ -109,7 +109,7 @@ fn kills() -> u32 {
         .unwrap_or_else(|_| panic!("KILLS={text} is not a number"))
 }
 
-/// Kills each peer `kills` times, at moments that have nothing to do with what it does.
+/// Kills each peer `kills` times, at moments independent of its work.
 fn kill_and_restart(cluster: &mut Cluster, kills: u32, load: &Load) {
     let mut numbers = Numbers::new(u64::from(std::process::id()));
     for round in 0..kills {
@@ -119,7 +119,7 @@ fn kill_and_restart(cluster: &mut Cluster, kills: u32, load: &Load) {
             cluster.peers[at].kill();
             std::thread::sleep(Duration::from_millis(numbers.below(300)));
             cluster.peers[at].start();
-            // Sometimes the next one dies while this one still starts: then no majority is left, for a while.
+            // Sometimes the next peer dies while this one is starting: no majority is left for a while.
             if round % 4 != 3 {
                 wait_for_writes(cluster, load);
             }
@@ -145,7 +145,7 @@ fn wait_for_writes(cluster: &mut Cluster, load: &Load) {
 }
 
 #[test]
-fn peers_killed_again_and_again_under_load_lose_no_acknowledged_pin() {
+fn repeatedly_killed_peers_lose_no_acknowledged_pin() {
     let mut cluster = Cluster::start();
     let ports: Vec<u16> = cluster.peers.iter().map(|peer| peer.rest_port).collect();
     let load = Load::default();
@@ -158,7 +158,7 @@ fn peers_killed_again_and_again_under_load_lose_no_acknowledged_pin() {
                 scope.spawn(|| writer.write(&load))
             })
             .collect();
-        // A failure must not leave the writers at work, or the scope would never end.
+        // After a failure the writers must be stopped, or the scope would never end.
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             kill_and_restart(&mut cluster, kills, &load);
         }));
@@ -181,7 +181,7 @@ fn peers_killed_again_and_again_under_load_lose_no_acknowledged_pin() {
     compare(&mut cluster, &writers);
 }
 
-/// All peers have the same pinset, with every pin and no unpin that was acknowledged.
+/// Asserts that all peers have the same pinset, with every acknowledged pin and no acknowledged unpin.
 fn compare(cluster: &mut Cluster, writers: &[Writer]) {
     for peer in &mut cluster.peers {
         wait_until("every peer accepts pins", || {

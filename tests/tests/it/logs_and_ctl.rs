@@ -1,4 +1,4 @@
-//! The guide, "Troubleshooting and getting help": what the programs say about what they do.
+//! Logs of the daemon, and options of `ipfs-cluster-ctl`.
 
 use std::fs::File;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::{Child, Command};
 use serde_json::Value;
 use tests::{Cluster, Options, Said, cids, closed_port, program, run, service, wait_until};
 
-/// A peer of its own, prepared and not started.
+/// Prepares a single peer without starting it.
 fn alone() -> Cluster {
     Cluster::prepare(&Options {
         peers: 1,
@@ -15,7 +15,7 @@ fn alone() -> Cluster {
     })
 }
 
-/// A running service that ends with this value.
+/// A running daemon, killed when dropped.
 struct Running(Child);
 
 impl Drop for Running {
@@ -27,7 +27,7 @@ impl Drop for Running {
 
 const READY: &str = "** IPFS Cluster is READY **";
 
-/// Runs the service with these flags until it has answered and its log has `last`; the log.
+/// Runs the daemon with these flags until it has responded and its log contains `last`; returns the log.
 fn log_of(cluster: &Cluster, flags: &[&str], last: &str) -> String {
     let peer = &cluster.peers[0];
     let path = cluster.folder().join("log");
@@ -46,7 +46,7 @@ fn log_of(cluster: &Cluster, flags: &[&str], last: &str) -> String {
     peer.ask("GET", "/version").unwrap();
     wait_until(&format!("the log has {last:?}"), || {
         let told = std::fs::read_to_string(&path).unwrap();
-        // Whole lines only: it may be at work on the next.
+        // Complete lines only.
         match told.rsplit_once('\n') {
             Some((lines, _)) if lines.contains(last) => Ok(lines.to_owned()),
             _ => Err(told),
@@ -55,7 +55,7 @@ fn log_of(cluster: &Cluster, flags: &[&str], last: &str) -> String {
 }
 
 #[test]
-fn a_line_has_time_severity_facility_place_and_message() {
+fn log_lines_have_time_severity_facility_place_and_message() {
     let text = log_of(&alone(), &["--logformat", "nocolor"], READY);
     assert!(!text.is_empty());
     for line in text.lines() {
@@ -77,7 +77,7 @@ fn a_line_has_time_severity_facility_place_and_message() {
 }
 
 #[test]
-fn levels_are_set_for_all_and_for_parts_with_the_go_names() {
+fn log_levels_are_set_for_all_or_for_the_go_peers_facilities() {
     let cluster = alone();
     let text = log_of(
         &cluster,
@@ -98,7 +98,7 @@ fn levels_are_set_for_all_and_for_parts_with_the_go_names() {
 }
 
 #[test]
-fn logs_are_json_when_asked_for() {
+fn logs_are_json_on_request() {
     let text = log_of(&alone(), &["--logformat", "json"], READY);
     let mut ready = false;
     for line in text.lines() {
@@ -111,7 +111,7 @@ fn logs_are_json_when_asked_for() {
     assert!(ready, "{text}");
 }
 
-/// ctl with nothing of what the tests know.
+/// Runs ctl without the options that the other tests give.
 fn ctl(arguments: &[&str], variables: &[(&str, &str)]) -> Said {
     let mut command = Command::new(program("ipfs-cluster-ctl"));
     run(command
@@ -121,7 +121,7 @@ fn ctl(arguments: &[&str], variables: &[(&str, &str)]) -> Said {
 }
 
 #[test]
-fn debug_shows_each_request_with_its_status() {
+fn ctl_debug_shows_each_request_with_its_status() {
     let mut cluster = alone();
     let peer = &mut cluster.peers[0];
     peer.start();
@@ -133,13 +133,13 @@ fn debug_shows_each_request_with_its_status() {
     let said = peer.ctl(&["--debug", "pin", "ls", &missing]);
     let path = format!("/allocations/{missing}: 404 Not Found\n");
     assert!(said.code == 2 && said.err.ends_with(&path), "{said:?}");
-    // As it came, laid out.
+    // The response as received, indented.
     let raw = peer.rest("GET", "/id").unwrap().json();
     assert_eq!(peer.ctl_json(&["id"]), [raw]);
 }
 
 #[test]
-fn hosts_are_given_in_many_ways_and_the_first_that_answers_serves() {
+fn hosts_have_several_forms_and_the_first_that_responds_is_used() {
     let mut cluster = alone();
     let peer = &mut cluster.peers[0];
     peer.start_and_wait();
@@ -166,7 +166,7 @@ fn hosts_are_given_in_many_ways_and_the_first_that_answers_serves() {
 }
 
 #[test]
-fn shells_complete_both_programs() {
+fn completion_scripts_exist_for_both_programs() {
     for name in ["ipfs-cluster-ctl", "ipfs-cluster-service"] {
         for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
             let said = run(Command::new(program(name))
@@ -181,7 +181,7 @@ fn shells_complete_both_programs() {
     }
 }
 
-/// Writes a certificate of its own for this machine, as `openssl req -x509` makes it: an authority at once.
+/// Writes a self-signed certificate like that of `openssl req -x509`, which is also marked as an authority.
 fn certificate(folder: &Path) {
     let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
     let mut wanted = rcgen::CertificateParams::new(names).unwrap();
@@ -193,7 +193,7 @@ fn certificate(folder: &Path) {
 }
 
 #[test]
-fn over_tls_with_a_password_ctl_does_all_that_it_does_without() {
+fn ctl_works_over_tls_with_a_password() {
     let mut cluster = alone();
     let peer = &mut cluster.peers[0];
     certificate(&peer.folder);
@@ -231,7 +231,24 @@ fn over_tls_with_a_password_ctl_does_all_that_it_does_without() {
     let cid = added.out.trim();
     let listed = ctl(&["--host", &host, "pin", "ls"], &environment);
     assert!(listed.out.starts_with(cid), "{listed:?}");
-    for (arguments, variables, code, told) in [
+    assert_wrong_options_are_refused(&host, &environment);
+    let noted = std::fs::read_to_string(peer.folder.join("access.log")).unwrap();
+    assert!(
+        noted.contains("127.0.0.1 - ann [") && noted.contains("\"GET /id HTTP/1.1\" 200 "),
+        "{noted}"
+    );
+    assert!(
+        noted.contains("127.0.0.1 - - [") && noted.contains("\" 401 "),
+        "{noted}"
+    );
+    assert!(!noted.contains("s3cret") && !peer.log().contains("s3cret"));
+    assert!(peer.log().contains("REST API (HTTPS): "), "{}", peer.log());
+}
+
+/// Asserts that ctl explains refused combinations of TLS and credentials. The first variable of `environment`
+/// has the credentials.
+fn assert_wrong_options_are_refused(host: &str, environment: &[(&str, &str)]) {
+    for (arguments, variables, code, reason) in [
         (vec!["--https", "id"], &[][..], 1, "certificate"),
         (
             vec!["id"],
@@ -258,19 +275,11 @@ fn over_tls_with_a_password_ctl_does_all_that_it_does_without() {
             "HTTP request to an HTTPS server.",
         ),
     ] {
-        let said = ctl(&[&["--host", &host], &arguments[..]].concat(), variables);
+        let said = ctl(&[&["--host", host], &arguments[..]].concat(), variables);
         let all = format!("{}{}", said.out, said.err);
-        assert!(said.code == code && all.contains(told), "{arguments:?}: {said:?}");
+        assert!(
+            said.code == code && all.contains(reason),
+            "{arguments:?}: {said:?}"
+        );
     }
-    let noted = std::fs::read_to_string(peer.folder.join("access.log")).unwrap();
-    assert!(
-        noted.contains("127.0.0.1 - ann [") && noted.contains("\"GET /id HTTP/1.1\" 200 "),
-        "{noted}"
-    );
-    assert!(
-        noted.contains("127.0.0.1 - - [") && noted.contains("\" 401 "),
-        "{noted}"
-    );
-    assert!(!noted.contains("s3cret") && !peer.log().contains("s3cret"));
-    assert!(peer.log().contains("REST API (HTTPS): "), "{}", peer.log());
 }

@@ -1,17 +1,16 @@
-//! The operator's manual, `docs/guide.md`: every command that it shows is run, and what it says of their
-//! output is compared.
+//! The operator's manual, `docs/guide.md`: runs every command that it shows, and compares the output.
 //!
-//! A fenced block marked `console` holds commands, each after `$ ` (a line that ends with a backslash goes
-//! on in the next), and below a command lines of its output: each must come in that order, `…` stands for
-//! anything, and other lines may be between them. The blocks of a chapter are one session in a home folder
-//! of its own. All commands must succeed. Other blocks are not run.
+//! A fenced block marked `console` has commands, each after `$ ` (a line that ends with a backslash continues
+//! in the next), each followed by lines of its output: they must occur in that order, `…` matches anything,
+//! and other lines may be between them. The blocks of a chapter are one session in its own home folder. All
+//! commands must succeed. Other blocks are not run.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use tests::{PATIENCE, program, root, run};
 
-/// What the programs would do with default ports, done with free ones: several chapters run at a time.
+/// Wrapper of the daemon that replaces the default ports by free ones, because chapters run concurrently.
 const SERVICE: &str = r#"#!/bin/bash
 for argument in "$@"; do
   [ "$argument" = init ] && exec "$SERVICE" "$@" --ipfs embedded $([[ " $* " = *" --randomports "* ]] || echo --randomports)
@@ -25,7 +24,7 @@ host=$(sed -n '/"restapi"/,$ s/.*"http_listen_multiaddress": "\(.*\)".*/\1/p' "$
 exec "$CTL" ${host:+--host "$host"} "$@"
 "#;
 
-/// One command of the manual.
+/// One command of the manual, with its expected output.
 #[derive(Debug, PartialEq)]
 struct Step {
     line: usize,
@@ -37,7 +36,7 @@ fn manual() -> String {
     std::fs::read_to_string(root().join("docs/guide.md")).expect("the manual")
 }
 
-/// The commands by chapter: of those chapters that have any.
+/// Parses the commands by chapter; chapters without any are skipped.
 fn chapters(manual: &str) -> Vec<(String, Vec<Step>)> {
     let mut chapters: Vec<(String, Vec<Step>)> = Vec::new();
     let mut block: Option<bool> = None;
@@ -83,7 +82,7 @@ fn chapters(manual: &str) -> Vec<(String, Vec<Step>)> {
     chapters
 }
 
-/// Whether a line of output is what the manual shows.
+/// Returns whether a line of output matches a line of the manual.
 fn fits(shown: &str, line: &str) -> bool {
     let (line, parts) = (line.trim(), shown.trim().split('…').collect::<Vec<&str>>());
     let [first, between @ .., last] = parts.as_slice() else {
@@ -98,9 +97,9 @@ fn fits(shown: &str, line: &str) -> bool {
     })
 }
 
-/// The script of a session: before each command its number, after it its exit code, on lines of their own.
+/// Builds the script of a session, which prints the number before each command and the exit code after it.
 fn script(steps: &[Step]) -> String {
-    // Whatever still runs at the end is a daemon.
+    // Jobs that still run at the end are daemons.
     let mut script = String::from("trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\ncd ~\n");
     for (number, step) in steps.iter().enumerate() {
         script += &format!(
@@ -154,7 +153,7 @@ fn run_chapter(steps: &[Step]) {
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }
 
-/// Runs a session and gives all that it said.
+/// Runs a session and returns its output.
 fn session(home: &Path, bin: &Path, file: &Path) -> String {
     let said = home.join(".said");
     let log = std::fs::File::create(&said).unwrap();
@@ -185,7 +184,7 @@ fn session(home: &Path, bin: &Path, file: &Path) -> String {
 }
 
 #[test]
-fn every_command_of_the_manual_works_as_it_says() {
+fn commands_of_the_manual_give_the_output_shown() {
     let manual = manual();
     let chapters = chapters(&manual);
     assert!(
@@ -194,7 +193,7 @@ fn every_command_of_the_manual_works_as_it_says() {
         chapters.len()
     );
     let mut failed = Vec::new();
-    // Two at a time: that many processors there are at least.
+    // Two at a time, for machines with two processors.
     for pair in chapters.chunks(2) {
         std::thread::scope(|scope| {
             let running: Vec<_> = pair
@@ -212,7 +211,7 @@ fn every_command_of_the_manual_works_as_it_says() {
 }
 
 #[test]
-fn the_manual_is_read_as_it_is_meant() {
+fn chapters_and_patterns_of_the_manual_are_parsed() {
     let text = "## One\n```console\n$ a \\\n  b\nsays …\n$ c\n```\n```text\n$ d\n```\n## Two\nwords\n";
     let step = |line, command: &str, output: &[&str]| Step {
         line,

@@ -1,4 +1,4 @@
-//! A peer dies, or cannot do what it should: the others go on.
+//! Monitoring and failover: a peer dies or cannot pin, and the others take over.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ fn living(cluster: &Cluster) -> impl Iterator<Item = &Peer> {
 }
 
 #[test]
-fn a_write_succeeds_again_after_the_leader_was_killed() {
+fn writes_succeed_again_after_the_leader_is_killed() {
     let mut cluster = Cluster::start();
     cluster.peers[0]
         .ask("POST", &format!("/pins/{}", cids::identity("before")))
@@ -22,7 +22,7 @@ fn a_write_succeeds_again_after_the_leader_was_killed() {
     wait_until("a write succeeds", || {
         peer.ask("POST", &format!("/pins/{}", cids::identity("after")))
     });
-    // A figure, not a verdict: the machine may be busy with other tests.
+    // Printed, not asserted: the machine may be busy with other tests.
     println!(
         "leader killed with SIGKILL: a write succeeded {:?} later",
         killed.elapsed()
@@ -46,7 +46,7 @@ fn allocations(peer: &Peer, cid: &str) -> Result<Vec<String>, String> {
 }
 
 #[test]
-fn the_copies_of_a_dead_peer_are_made_again_also_when_it_led() {
+fn copies_of_a_dead_peer_are_restored_also_if_it_led() {
     let mut cluster = Cluster::start();
     let leader = cluster.leader();
     let other = (leader + 1) % 3;
@@ -73,7 +73,7 @@ fn the_copies_of_a_dead_peer_are_made_again_also_when_it_led() {
         "the copies were there again {:?} after the kill",
         killed.elapsed()
     );
-    // Both that live can serve it alone.
+    // Each live peer can serve it alone.
     cluster.peers[other].kill();
     assert!(cluster.peers[third].cat(&cid) == content);
 }
@@ -85,9 +85,9 @@ fn attempts(peer: &Peer, cid: &str) -> Result<u64, String> {
 }
 
 #[test]
-fn pins_that_nobody_can_fetch_block_no_others() {
+fn unavailable_pins_do_not_delay_others() {
     let cluster = Cluster::start();
-    // Three times as many as are pinned at the same time.
+    // Three times as many as are pinned concurrently.
     for number in 0..30 {
         let cid = cids::missing(number);
         cluster.peers[0].ask("POST", &format!("/pins/{cid}")).unwrap();
@@ -107,7 +107,7 @@ fn pins_that_nobody_can_fetch_block_no_others() {
 }
 
 #[test]
-fn a_restart_keeps_the_attempt_counts() {
+fn restart_keeps_attempt_counts() {
     let mut cluster = Cluster::start_with(&tests::Options {
         peers: 1,
         edit: |config| config["ipfs_connector"]["embedded"]["pin_timeout"] = "1s".into(),
@@ -125,18 +125,18 @@ fn a_restart_keeps_the_attempt_counts() {
             Err(format!("{count} attempts"))
         }
     });
-    // What nobody waits for is durable after a second, when the disk is not busy.
+    // Unsynced batches are durable after a second, if the disk is not busy.
     std::thread::sleep(Duration::from_secs(5));
     peer.kill();
     peer.start_and_wait();
-    let after = wait_until("the peer tells of the pin", || attempts(peer, &cid));
+    let after = wait_until("the peer reports the pin", || attempts(peer, &cid));
     assert!(
         after >= before,
         "{before} attempts before the restart, {after} after it"
     );
 }
 
-/// Adds a file with two copies at the named peers.
+/// Adds a file with two copies at these peers.
 fn add_at(cluster: &Cluster, asked: usize, holders: [usize; 2], seed: u64) -> String {
     let [one, other] = holders.map(|peer| cluster.peers[peer].id.clone());
     let query = format!("replication-min=2&replication-max=2&user-allocations={one},{other}");
@@ -163,7 +163,7 @@ fn is_pinned_in_ipfs(peer: &Peer, cid: &str) -> Result<bool, String> {
 }
 
 #[test]
-fn copies_of_several_dead_peers_are_made_again_when_the_leader_is_among_them() {
+fn copies_of_several_dead_peers_are_restored_also_if_the_leader_is_among_them() {
     let mut cluster = Cluster::start_with(&tests::Options {
         peers: 5,
         ..tests::Options::default()
@@ -189,8 +189,8 @@ fn copies_of_several_dead_peers_are_made_again_when_the_leader_is_among_them() {
 }
 
 #[test]
-fn a_peer_that_comes_and_goes_causes_no_copying_back_and_forth() {
-    // A machine that stands still for some seconds is no death of a peer.
+fn a_flapping_peer_causes_no_repeated_copying() {
+    // A machine that stalls for some seconds must not count as the death of a peer.
     let mut cluster = Cluster::start_with(&tests::Options {
         edit: |config| config["cluster"]["repinning_grace"] = "10s".into(),
         ..tests::Options::default()
@@ -210,7 +210,7 @@ fn a_peer_that_comes_and_goes_causes_no_copying_back_and_forth() {
     cluster.peers[leader].wait_state(&cid, "pinned", 2);
     for _ in 0..2 {
         cluster.peers[flapping].start_and_wait();
-        wait_until("it lets go of what others hold now", || {
+        wait_until("it unpins what others hold now", || {
             if is_pinned_in_ipfs(&cluster.peers[flapping], &cid)? {
                 Err("it is still pinned".to_owned())
             } else {
@@ -224,7 +224,7 @@ fn a_peer_that_comes_and_goes_causes_no_copying_back_and_forth() {
 }
 
 #[test]
-fn a_restart_within_the_grace_period_moves_nothing() {
+fn a_restart_within_the_grace_period_moves_no_pins() {
     let mut cluster = Cluster::start_with(&tests::Options {
         edit: |config| config["cluster"]["repinning_grace"] = "5m".into(),
         ..tests::Options::default()
@@ -237,7 +237,7 @@ fn a_restart_within_the_grace_period_moves_nothing() {
         .unwrap()
         .text();
     cluster.peers[restarted].kill();
-    // Longer than its metrics live.
+    // Longer than the time to live of its metrics.
     std::thread::sleep(Duration::from_secs(4));
     cluster.peers[restarted].start_and_wait();
     cluster.peers[restarted].wait_state(&cid, "pinned", 2);
@@ -249,7 +249,7 @@ fn a_restart_within_the_grace_period_moves_nothing() {
 }
 
 #[test]
-fn a_silent_peer_is_an_alert_and_with_disable_repinning_nothing_more() {
+fn a_silent_peer_raises_an_alert_and_with_disable_repinning_moves_no_pins() {
     let mut cluster = Cluster::start_with(&tests::Options {
         edit: |config| config["cluster"]["disable_repinning"] = true.into(),
         ..tests::Options::default()
@@ -268,13 +268,13 @@ fn a_silent_peer_is_an_alert_and_with_disable_repinning_nothing_more() {
             }
         });
     }
-    // The grace period of these tests and a little more.
+    // The grace period of these tests, with a margin.
     std::thread::sleep(Duration::from_secs(4));
     assert_eq!(allocations(&cluster.peers[third], &cid).unwrap(), before);
 }
 
 #[test]
-fn pins_can_be_allocated_by_the_length_of_the_queue() {
+fn pins_are_allocated_by_pinqueue() {
     let cluster = Cluster::start_with(&tests::Options {
         edit: |config| {
             let by = ["tag:group", "pinqueue", "freespace"];
@@ -299,7 +299,7 @@ fn pins_can_be_allocated_by_the_length_of_the_queue() {
 }
 
 #[test]
-fn what_was_unpinned_behind_our_back_is_noticed_without_being_asked_for() {
+fn pins_removed_from_the_ipfs_node_are_restored_by_the_periodic_comparison() {
     let cluster = Cluster::start_with(&tests::Options {
         edit: |config| config["cluster"]["state_sync_interval"] = "1s".into(),
         ..tests::Options::default()

@@ -1,5 +1,5 @@
-//! The network between peers fails in every way that it can: nothing acknowledged is lost, and who cannot
-//! act says so.
+//! Network faults between peers: no acknowledged write is lost, and a peer without a quorum refuses writes
+//! with the reason.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use tests::cids;
 use tests::links::Links;
 use tests::{Cluster, Options, Peer, wait_until};
 
-/// Within which a write that cannot succeed must be refused.
+/// Time limit for the refusal of a write that cannot succeed.
 const REFUSED_WITHIN: Duration = Duration::from_secs(60);
 
 fn started() -> (Cluster, Links) {
@@ -21,7 +21,7 @@ fn pin(peer: &Peer, cid: &str) -> Result<(), String> {
     peer.ask("POST", &format!("/pins/{cid}")).map(drop)
 }
 
-/// All peers hold exactly the same pins, these among them.
+/// Asserts that all peers have the same pinset, with these pins.
 fn agree(cluster: &Cluster, pinned: &[String]) {
     wait_until("all peers have the same pinset", || {
         let first = cluster.peers[0].pinset()?;
@@ -44,7 +44,7 @@ fn agree(cluster: &Cluster, pinned: &[String]) {
 }
 
 #[test]
-fn a_leader_that_is_cut_off_reads_but_cannot_write_and_the_others_go_on() {
+fn an_isolated_leader_serves_reads_only_and_the_others_elect_another() {
     let (cluster, links) = started();
     let before = cids::identity("before");
     pin(&cluster.peers[0], &before).unwrap();
@@ -57,8 +57,8 @@ fn a_leader_that_is_cut_off_reads_but_cannot_write_and_the_others_go_on() {
     wait_until("the others elect a leader and write", || {
         pin(&cluster.peers[other], &during)
     });
-    // What it was asked before it knew that it leads no more may still happen; later requests do not.
-    wait_until("the lonely one knows that it cannot write", || {
+    // Requests before it noticed the loss of leadership may still take effect; later ones do not.
+    wait_until("the isolated peer knows that it cannot write", || {
         let asked = Instant::now();
         let refused = pin(&cluster.peers[leader], &cids::identity("alone")).unwrap_err();
         assert!(
@@ -86,7 +86,7 @@ fn a_leader_that_is_cut_off_reads_but_cannot_write_and_the_others_go_on() {
 }
 
 #[test]
-fn a_slow_network_that_resets_connections_loses_nothing() {
+fn slow_links_with_resets_lose_no_acknowledged_pin() {
     let (cluster, links) = started();
     links.delay(Duration::from_millis(30));
     let mut acknowledged = Vec::new();
@@ -106,7 +106,7 @@ fn a_slow_network_that_resets_connections_loses_nothing() {
 }
 
 #[test]
-fn a_peer_that_hears_but_is_not_heard_does_not_stop_the_others() {
+fn a_peer_that_receives_but_cannot_send_does_not_stop_the_others() {
     let (cluster, links) = started();
     let leader = cluster.leader();
     links.mute(leader);

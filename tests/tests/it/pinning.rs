@@ -1,9 +1,8 @@
-//! The guide, "Pinning an item" and "Unpinning an item": what is answered when, and what the peers do
-//! afterwards.
+//! Pinning and unpinning: the time of the response, and the work of the peers afterwards.
 
 use tests::{Cluster, Options, cids, wait_until};
 
-/// Peers that give up on content soon.
+/// Starts peers with a short pin timeout.
 fn impatient() -> Cluster {
     Cluster::start_with(&Options {
         edit: |config| config["ipfs_connector"]["embedded"]["pin_timeout"] = "1s".into(),
@@ -12,17 +11,17 @@ fn impatient() -> Cluster {
 }
 
 #[test]
-fn a_pin_is_acknowledged_when_it_is_agreed_on_and_pinned_afterwards() {
+fn pins_are_acknowledged_when_committed_and_pinned_afterwards() {
     let cluster = impatient();
     for peer in &cluster.peers {
-        // Nobody has it: what is acknowledged is the agreement.
+        // No node has it: the acknowledgement is for the commit.
         let cid = cids::missing(u64::from(peer.rest_port));
         let pin = peer.ctl_json(&["pin", "add", "--no-status", "-r", "2", &cid]);
         assert_eq!(pin[0]["allocations"].as_array().map(Vec::len), Some(2), "{pin:?}");
         assert_eq!(peer.pinset().map(|pins| pins.contains(&cid)), Ok(true));
-        // Those that it is allocated to try, say what is wrong, and try again for ever; the third has nothing
-        // to do with it.
-        wait_until("two fail and the third is not concerned", || {
+        // The peers that it is allocated to try, report the error, and retry for ever; at the third it is
+        // remote.
+        wait_until("two fail and the third is remote", || {
             let text = peer.ctl(&["status", &cid]).ok();
             let count = |state: &str| text.matches(state).count();
             match (count(": PIN_ERROR: "), count(": REMOTE | ")) {
@@ -34,7 +33,7 @@ fn a_pin_is_acknowledged_when_it_is_agreed_on_and_pinned_afterwards() {
 }
 
 #[test]
-fn what_cannot_be_agreed_on_is_refused_and_nothing_happens() {
+fn pins_without_enough_peers_are_refused_without_effect() {
     let cluster = Cluster::start();
     let cid = cids::identity("four copies");
     for peer in &cluster.peers {
@@ -47,7 +46,7 @@ fn what_cannot_be_agreed_on_is_refused_and_nothing_happens() {
 }
 
 #[test]
-fn what_is_unpinned_is_gone_from_all_three_states() {
+fn unpinned_cids_are_removed_from_all_three_states() {
     let cluster = Cluster::start();
     for (number, peer) in cluster.peers.iter().enumerate() {
         let cid = cids::identity(&format!("to be unpinned {number}"));

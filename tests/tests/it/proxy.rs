@@ -1,5 +1,4 @@
-//! Using the IPFS proxy: whoever can talk to a Kubo daemon can talk to a peer, and what is pinned there the
-//! cluster pins.
+//! The IPFS proxy: clients of Kubo work with a peer, and their pins become pins of the cluster.
 
 #[path = "proxy/requests.rs"]
 pub(crate) mod requests;
@@ -9,36 +8,23 @@ use std::net::TcpStream;
 
 use serde_json::{Value, json};
 use tests::http::{self, Answer};
-use tests::{Peer, cids, wait_until};
+use tests::{Cluster, Peer, cids, wait_until};
 
 use requests::{CLI_ADD, Part, add, call, header, kubo_error, last_hash, proxy_port, upload, with_proxies};
 
 #[test]
-fn the_guides_four_lines_work_as_the_ipfs_command_line_sends_them() {
+fn ipfs_command_line_adds_pins_lists_and_unpins_through_the_proxy() {
     let cluster = with_proxies(3);
     let (one, two) = (proxy_port(&cluster.peers[0]), proxy_port(&cluster.peers[1]));
 
-    // Before each command the command line asks for the version, and wants strict semver.
+    // Before each command, the command line asks for the version, which must be strict semver.
     let version = call(one, "version?encoding=json&stream-channels=true").json();
     let version = version["Version"].as_str().expect("a version").to_owned();
     assert_eq!(version.split('.').count(), 3, "{version}");
 
-    // ipfs --api … add myfile.txt
-    let content = cids::bytes(1, 600_000);
-    let added = add(one, CLI_ADD, "myfile.txt", &content);
-    assert_eq!(header(&added, "x-chunked-output"), Some("1"));
-    let lines = added.values();
-    let bytes: Vec<u64> = lines.iter().filter_map(|line| line["Bytes"].as_u64()).collect();
-    assert_eq!(bytes.last(), Some(&600_000), "progress is told: {lines:?}");
-    let cid = last_hash(&added);
-    assert_eq!(lines.last().expect("a line")["Name"], "myfile.txt");
-    assert!(lines.last().expect("a line")["Size"].is_string());
-    for peer in &cluster.peers {
-        peer.wait_state(&cid, "pinned", 3);
-        assert!(peer.cat(&cid) == content, "{} has it", peer.name);
-    }
+    let cid = add_like_the_command_line(&cluster, one);
 
-    // ipfs --api … pin add <cid>, of what the cluster does not pin yet
+    // ipfs --api … pin add <cid>, of a CID that the cluster does not pin yet
     let other = cluster.peers[2].add(
         "no-pin=true&replication-min=1&replication-max=1",
         &[("x", b"pin me")],
@@ -89,6 +75,24 @@ fn the_guides_four_lines_work_as_the_ipfs_command_line_sends_them() {
     assert_eq!(kubo_error(&again), "not pinned or pinned indirectly");
 }
 
+/// `ipfs --api … add myfile.txt`. Returns the CID.
+fn add_like_the_command_line(cluster: &Cluster, port: u16) -> String {
+    let content = cids::bytes(1, 600_000);
+    let added = add(port, CLI_ADD, "myfile.txt", &content);
+    assert_eq!(header(&added, "x-chunked-output"), Some("1"));
+    let lines = added.values();
+    let bytes: Vec<u64> = lines.iter().filter_map(|line| line["Bytes"].as_u64()).collect();
+    assert_eq!(bytes.last(), Some(&600_000), "progress is reported: {lines:?}");
+    let cid = last_hash(&added);
+    assert_eq!(lines.last().expect("a line")["Name"], "myfile.txt");
+    assert!(lines.last().expect("a line")["Size"].is_string());
+    for peer in &cluster.peers {
+        peer.wait_state(&cid, "pinned", 3);
+        assert!(peer.cat(&cid) == content, "{} has it", peer.name);
+    }
+    cid
+}
+
 const DIRECTORY: [Part<'static>; 5] = [
     (
         "Content-Disposition: form-data; name=\"file\"; filename=\"d\"\n\
@@ -118,10 +122,9 @@ const DIRECTORY: [Part<'static>; 5] = [
 ];
 
 #[test]
-fn what_is_added_through_the_proxy_is_what_the_node_would_add() {
+fn add_through_the_proxy_gives_the_same_cids_as_at_the_node() {
     let cluster = with_proxies(1);
     let peer = &cluster.peers[0];
-    let (proxy, node) = (proxy_port(peer), peer.ipfs_port);
     let queries = [
         "",
         "progress=true",
@@ -139,36 +142,47 @@ fn what_is_added_through_the_proxy_is_what_the_node_would_add() {
         "pin-name=x&pin=false",
     ];
     for query in queries {
-        // Straight to the node without a pin, so that only the proxy's are pinned.
-        let straight = upload(
-            node,
-            &format!("add?{query}&pin=false").replace("?&", "?"),
-            &DIRECTORY,
-        );
-        let through = upload(proxy, &format!("add?{query}"), &DIRECTORY);
-        if query.starts_with("pin-name") {
-            assert!(kubo_error(&through).contains("pin-name"), "{}", through.text());
-            continue;
-        }
-        assert_eq!(
-            (through.status, through.text()),
-            (straight.status, straight.text()),
-            "{query}"
-        );
-        assert_eq!(through.error(), None, "{query}");
-        if through.status != 200 {
-            continue;
-        }
-        // Only what is around everything is pinned.
-        let root = last_hash(&through);
-        let pins = peer.pinset().expect("a pinset");
-        assert_eq!(pins.len(), 1, "{query}: {pins:?}");
-        if !query.contains("cid-base") {
-            assert_eq!(pins, std::slice::from_ref(&root), "{query}");
-        }
-        assert_eq!(call(proxy, &format!("pin/rm?arg={root}")).status, 200, "{query}");
+        compare_add(peer, query);
     }
-    // Several files are several pins, one wrapped upload is one.
+    assert_each_root_is_one_pin(peer);
+}
+
+/// Asserts that the proxy responds to `add` like the node, and that the cluster pins the root; unpins it.
+fn compare_add(peer: &Peer, query: &str) {
+    let (proxy, node) = (proxy_port(peer), peer.ipfs_port);
+    // Directly at the node without a pin, so that only the proxy's uploads are pinned.
+    let straight = upload(
+        node,
+        &format!("add?{query}&pin=false").replace("?&", "?"),
+        &DIRECTORY,
+    );
+    let through = upload(proxy, &format!("add?{query}"), &DIRECTORY);
+    if query.starts_with("pin-name") {
+        assert!(kubo_error(&through).contains("pin-name"), "{}", through.text());
+        return;
+    }
+    assert_eq!(
+        (through.status, through.text()),
+        (straight.status, straight.text()),
+        "{query}"
+    );
+    assert_eq!(through.error(), None, "{query}");
+    if through.status != 200 {
+        return;
+    }
+    // Only the outermost directory is pinned.
+    let root = last_hash(&through);
+    let pins = peer.pinset().expect("a pinset");
+    assert_eq!(pins.len(), 1, "{query}: {pins:?}");
+    if !query.contains("cid-base") {
+        assert_eq!(pins, std::slice::from_ref(&root), "{query}");
+    }
+    assert_eq!(call(proxy, &format!("pin/rm?arg={root}")).status, 200, "{query}");
+}
+
+/// Asserts that several files are several pins, with the name and the cluster's options of the request.
+fn assert_each_root_is_one_pin(peer: &Peer) {
+    let proxy = proxy_port(peer);
     let files: [Part<'_>; 2] = [
         (
             "Content-Disposition: form-data; name=\"file\"; filename=\"a\"",
@@ -191,7 +205,7 @@ fn what_is_added_through_the_proxy_is_what_the_node_would_add() {
         named.len() == 2 && named.iter().all(|pin| pin["Name"] == "both"),
         "{named:?}"
     );
-    // The cluster's own words work too.
+    // The cluster's own parameters work too.
     let cid = last_hash(&add(
         proxy,
         "meta-colour=blue&expire-in=1h&replication-min=1&replication-max=1",
@@ -209,7 +223,7 @@ fn what_is_added_through_the_proxy_is_what_the_node_would_add() {
 }
 
 #[test]
-fn what_is_not_to_be_pinned_is_not() {
+fn add_without_pin_pins_nothing() {
     let cluster = with_proxies(1);
     let peer = &cluster.peers[0];
     let port = proxy_port(peer);
@@ -233,7 +247,7 @@ fn what_is_not_to_be_pinned_is_not() {
 }
 
 #[test]
-fn pins_are_listed_and_changed_as_by_a_node() {
+fn pins_are_listed_and_changed_as_at_a_node() {
     let cluster = with_proxies(1);
     let peer = &cluster.peers[0];
     let port = proxy_port(peer);
@@ -244,14 +258,27 @@ fn pins_are_listed_and_changed_as_by_a_node() {
     };
     let (root, sub, file) = (hash("d"), hash("d/e"), hash("d/two"));
     peer.wait_state(&root, "pinned", 1);
+    pin_paths_and_direct(peer, &root, &sub);
+    list_by_type(peer, &root, &sub, &file);
+    list_by_argument(port, &root, &sub, &file);
+    pass_arguments_in_path_and_body(port, &root, &sub, &file);
+    update_pin(port, &root);
 
-    // Paths, direct pins, and what is pinned recursively already.
+    // With progress, the response ends when the pin is held.
+    let progress = call(port, &format!("pin/add?arg={sub}&progress=true")).values();
+    assert_eq!(progress.last(), Some(&json!({"Pins": [sub]})));
+    assert_eq!(peer.count(&sub, "pinned"), Ok(1));
+}
+
+fn pin_paths_and_direct(peer: &Peer, root: &str, sub: &str) {
+    let port = proxy_port(peer);
+    // Paths, direct pins, and CIDs that are already pinned recursively.
     let direct = call(
         port,
         &format!("pin/add?arg=/ipfs/{root}/e&recursive=false&name=sub"),
     );
     assert_eq!(direct.json(), json!({"Pins": [sub]}));
-    peer.wait_state(&sub, "pinned", 1);
+    peer.wait_state(sub, "pinned", 1);
     let refused = call(port, &format!("pin/add?arg={root}&recursive=false"));
     assert_eq!(
         kubo_error(&refused),
@@ -265,7 +292,10 @@ fn pins_are_listed_and_changed_as_by_a_node() {
     );
     let long = call(port, &format!("pin/add?arg={root}&name={}", "x".repeat(256)));
     assert_eq!(kubo_error(&long), "pin name is 256 bytes (max 255 bytes)");
+}
 
+fn list_by_type(peer: &Peer, root: &str, sub: &str, file: &str) {
+    let port = proxy_port(peer);
     let types = |query: &str| {
         let keys = call(port, &format!("pin/ls?{query}")).json();
         let keys = keys["Keys"].as_object().cloned().unwrap_or_default();
@@ -291,18 +321,20 @@ fn pins_are_listed_and_changed_as_by_a_node() {
         "{indirect:?}"
     );
     assert!(
-        !indirect.iter().any(|pin| pin.starts_with(&sub)),
+        !indirect.iter().any(|pin| pin.starts_with(sub)),
         "it has a pin of its own: {indirect:?}"
     );
     assert_eq!(types("").len(), 2 + indirect.len());
-    // As the node itself says it.
+    // The same errors as the node's.
     let (ours, theirs) = (
         call(port, "pin/ls?names=true"),
         call(peer.ipfs_port, "pin/ls?names=true"),
     );
     assert_eq!(ours.json(), theirs.json());
+}
 
-    // By name, several at once.
+fn list_by_argument(port: u16, root: &str, sub: &str, file: &str) {
+    // Several at once, with names.
     let both = call(
         port,
         &format!("pin/ls?arg={root}&arg=/ipfs/{root}/two&names=true"),
@@ -310,8 +342,8 @@ fn pins_are_listed_and_changed_as_by_a_node() {
     .json();
     let through = format!("indirect through {root}");
     let expected = json!({"Keys": {
-        &root: {"Type": "recursive", "Name": "the root"},
-        &file: {"Type": through, "Name": ""},
+        root: {"Type": "recursive", "Name": "the root"},
+        file: {"Type": through, "Name": ""},
     }});
     assert_eq!(both, expected);
     let streamed = call(port, &format!("pin/ls?arg={root}&stream=true"));
@@ -321,16 +353,17 @@ fn pins_are_listed_and_changed_as_by_a_node() {
     );
     let not = call(port, &format!("pin/ls?arg={root}&type=direct"));
     assert_eq!(kubo_error(&not), format!("path '{root}' is not pinned"));
-    // Its direct pin does not hide that the root holds it, too.
+    // A direct pin does not hide the indirect pin through the root.
     let both_ways = call(port, &format!("pin/ls?arg={sub}&type=indirect"));
-    assert_eq!(both_ways.json()["Keys"][&sub]["Type"], through.as_str());
+    assert_eq!(both_ways.json()["Keys"][sub]["Type"], through.as_str());
     let bad = call(port, "pin/ls?type=x");
     assert_eq!(
         kubo_error(&bad),
         "invalid type 'x', must be one of {direct, indirect, recursive, all}"
     );
+}
 
-    // The path may end with the argument, or the body hold it.
+fn pass_arguments_in_path_and_body(port: u16, root: &str, sub: &str, file: &str) {
     let slash = http::request(port, "POST", &format!("/api/v0/pin/rm/{sub}"), &[], &[]).expect("an answer");
     assert_eq!(slash.json(), json!({"Pins": [sub]}));
     let stdin = [(
@@ -349,11 +382,13 @@ fn pins_are_listed_and_changed_as_by_a_node() {
 
     let kept = call(port, &format!("pin/rm?arg={root}&recursive=false"));
     assert_eq!(kubo_error(&kept), format!("{root} is pinned recursively"));
-    // The first is unpinned although the second fails.
+    // The first CID is unpinned although the second fails.
     let partly = call(port, &format!("pin/rm?arg={file}&arg={file}"));
     assert_eq!(kubo_error(&partly), "not pinned or pinned indirectly");
+}
 
-    // What is updated keeps its name.
+/// Asserts that an updated pin keeps its name.
+fn update_pin(port: u16, root: &str) {
     let to = last_hash(&add(port, "pin=false", "to", b"the next version"));
     let missing = call(port, &format!("pin/update?arg={to}"));
     assert_eq!(
@@ -373,15 +408,10 @@ fn pins_are_listed_and_changed_as_by_a_node() {
         call(port, &format!("pin/ls?arg={root}&type=recursive")).status,
         500
     );
-
-    // Who asks for progress is answered when it is held.
-    let progress = call(port, &format!("pin/add?arg={sub}&progress=true")).values();
-    assert_eq!(progress.last(), Some(&json!({"Pins": [sub]})));
-    assert_eq!(peer.count(&sub, "pinned"), Ok(1));
 }
 
 #[test]
-fn blocks_and_nodes_are_pinned_when_that_is_asked_for() {
+fn blocks_and_dag_nodes_are_pinned_on_request() {
     let cluster = with_proxies(2);
     let (one, two) = (&cluster.peers[0], &cluster.peers[1]);
     let port = proxy_port(one);
@@ -422,7 +452,7 @@ fn blocks_and_nodes_are_pinned_when_that_is_asked_for() {
 }
 
 #[test]
-fn the_repositories_of_all_peers_are_one() {
+fn repo_commands_cover_all_peers() {
     let cluster = with_proxies(3);
     let port = proxy_port(&cluster.peers[0]);
     let garbage: Vec<String> = cluster
@@ -473,7 +503,7 @@ fn the_repositories_of_all_peers_are_one() {
 }
 
 #[test]
-fn everything_else_is_the_nodes() {
+fn other_requests_are_forwarded_to_the_node() {
     let cluster = with_proxies(1);
     let peer = &cluster.peers[0];
     let (proxy, node) = (proxy_port(peer), peer.ipfs_port);
@@ -512,11 +542,11 @@ fn everything_else_is_the_nodes() {
             "{command}"
         );
     }
-    // Errors that come late come through.
+    // Late errors are forwarded.
     let missing = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy";
     let late = |port| call(port, &format!("refs?arg={cid}&arg={missing}&timeout=10s"));
     assert_eq!(late(proxy).text(), late(node).text());
-    // So do methods, and questions of browsers.
+    // So are methods and CORS preflights.
     for (method, path) in [("GET", "id"), ("OPTIONS", "pin/ls"), ("DELETE", "pin/add")] {
         let ask =
             |port| http::request(port, method, &format!("/api/v0/{path}"), &[], &[]).expect("an answer");
@@ -540,11 +570,11 @@ fn everything_else_is_the_nodes() {
 }
 
 #[test]
-fn a_client_that_leaves_is_missed_and_large_bodies_cost_no_memory() {
+fn aborted_requests_end_at_the_node_and_large_bodies_cost_no_memory() {
     let cluster = with_proxies(1);
     let peer = &cluster.peers[0];
     let port = proxy_port(peer);
-    // Uploads that break off leave nothing behind that is pinned.
+    // Aborted uploads leave no pins.
     let mut broken = TcpStream::connect(("127.0.0.1", port)).expect("connects");
     let head = "POST /api/v0/add HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\
                 Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n\
@@ -552,7 +582,7 @@ fn a_client_that_leaves_is_missed_and_large_bodies_cost_no_memory() {
     broken.write_all(head.as_bytes()).expect("is sent");
     broken.write_all(&cids::bytes(5, 3_000_000)).expect("is sent");
     drop(broken);
-    // A download that nobody reads any more ends at the node, too: a node that hung would not stop in time.
+    // An aborted download ends at the node too: otherwise the node would not stop in time.
     let cid = last_hash(&add(port, "", "large", &cids::bytes(6, 240_000_000)));
     let before = peak(peer);
     for _ in 0..3 {
@@ -567,12 +597,12 @@ fn a_client_that_leaves_is_missed_and_large_bodies_cost_no_memory() {
     let grown = peak(peer).saturating_sub(before);
     assert!(grown < 200_000, "{grown} KiB more for downloads of 240 MB");
     assert_eq!(peer.pinset().expect("a pinset"), [cid]);
-    // Nothing is left that would have to be waited for.
+    // A shutdown waits for nothing.
     let mut cluster = cluster;
     assert!(cluster.peers[0].terminate().success());
 }
 
-/// The most memory that a peer's process has had, in KiB.
+/// Returns the peak memory of a peer's process, in KiB.
 fn peak(peer: &Peer) -> u64 {
     let cmdline = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let folder = peer.folder.display().to_string();

@@ -1,4 +1,4 @@
-//! Security: who is let in, what is said of those who are not, and what is shown to nobody.
+//! Security: admission to the cluster, logs about refused peers, and secrecy of keys.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tests::{Cluster, Options, Peer, cids, http, run, service, wait_until};
 
-/// The secret that [`Peer::init`] writes, and another one.
+/// Secret that [`Peer::init`] writes, and another one.
 const SECRET: &str = "5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e";
 const OTHER: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
 
@@ -23,9 +23,9 @@ fn lines_with(peer: &Peer, texts: &[&str]) -> Vec<String> {
     lines.filter(all).map(str::to_owned).collect()
 }
 
-/// A complaint is in the log once, although its cause repeats itself. Not much longer than a minute may
-/// pass between `since` and now; then there may be a second one.
-fn is_said_once_a_minute(peer: &Peer, since: Instant, texts: &[&str]) {
+/// Asserts that a warning is logged once although its cause repeats. If more than a minute has passed since
+/// `since`, there may be a second one.
+fn assert_logged_once_a_minute(peer: &Peer, since: Instant, texts: &[&str]) {
     wait_until(&format!("{} says {texts:?}", peer.name), || {
         let said = lines_with(peer, texts).len();
         if said > 0 { Ok(()) } else { Err(peer.log()) }
@@ -52,7 +52,7 @@ fn set(peer: &Peer, secret: &str, accepted: &[&str]) {
 }
 
 #[test]
-fn a_stranger_on_the_cluster_port_is_hung_up_on_and_logged_once() {
+fn strangers_on_the_cluster_port_are_disconnected_and_logged_once() {
     let mut cluster = Cluster::start();
     let since = Instant::now();
     let peer = &cluster.peers[0];
@@ -63,13 +63,13 @@ fn a_stranger_on_the_cluster_port_is_hung_up_on_and_logged_once() {
     ] {
         let mut socket = TcpStream::connect(("127.0.0.1", peer.cluster_port)).unwrap();
         socket.set_read_timeout(Some(tests::PATIENCE)).unwrap();
-        // It may be hung up on before it has said everything.
+        // The peer may close before everything is sent.
         drop(socket.write_all(said));
         let mut heard = Vec::new();
         drop(socket.read_to_end(&mut heard));
-        assert!(heard.is_empty(), "a stranger is told {heard:?}");
+        assert!(heard.is_empty(), "a stranger receives {heard:?}");
     }
-    is_said_once_a_minute(
+    assert_logged_once_a_minute(
         peer,
         since,
         &["WARN", "/ip4/127.0.0.1", "not a peer of this kind"],
@@ -78,17 +78,17 @@ fn a_stranger_on_the_cluster_port_is_hung_up_on_and_logged_once() {
 }
 
 #[test]
-fn a_peer_with_another_secret_is_refused_and_both_say_so_once() {
+fn a_peer_with_another_secret_is_refused_and_both_log_it_once() {
     let mut cluster = Cluster::prepare(&Options::default());
     let since = Instant::now();
     set(&cluster.peers[2], OTHER, &[]);
     cluster.peers.iter_mut().for_each(Peer::start);
     for (at, secret) in [(0, SECRET), (1, SECRET), (2, OTHER)] {
         let peer = &cluster.peers[at];
-        is_said_once_a_minute(peer, since, &["WARN", "/ip4/127.0.0.1", "wrong secret: "]);
-        // The one that dials learns it too, by the peer's name.
+        assert_logged_once_a_minute(peer, since, &["WARN", "/ip4/127.0.0.1", "wrong secret: "]);
+        // The dialling peer logs it too, with the other's id.
         let other = &cluster.peers[if at == 2 { 0 } else { 2 }].id;
-        is_said_once_a_minute(
+        assert_logged_once_a_minute(
             peer,
             since,
             &[other.as_str(), "cannot connect, trying again", "wrong secret: "],
@@ -99,7 +99,7 @@ fn a_peer_with_another_secret_is_refused_and_both_say_so_once() {
             peer.name
         );
     }
-    // The two that agree are a majority.
+    // The two peers with the same secret are a majority.
     let cid = cids::identity("two of three");
     wait_until("two peers pin", || {
         cluster.peers[0].ask(
@@ -107,7 +107,7 @@ fn a_peer_with_another_secret_is_refused_and_both_say_so_once() {
             &format!("/pins/{cid}?replication-min=1&replication-max=1"),
         )
     });
-    // Without the right secret one is alone, and may be given it at any time.
+    // The peer with the wrong secret is alone, and can be given the right one at any time.
     cluster.peers[2].terminate();
     set(&cluster.peers[2], SECRET, &[]);
     cluster.peers[2].start();
@@ -123,9 +123,9 @@ fn a_peer_with_another_secret_is_refused_and_both_say_so_once() {
 }
 
 #[test]
-fn who_is_no_member_is_refused_though_it_knows_the_secret_and_logged_once() {
+fn non_members_with_the_secret_are_refused_and_logged_once() {
     let cluster = Cluster::start();
-    // It believes in a cluster of its own with the first peer.
+    // Its configuration names a cluster with the first peer.
     let mut stranger = Peer::init(cluster.folder(), "stranger");
     let first = &cluster.peers[0];
     let members = json!([first.id, stranger.id]);
@@ -134,13 +134,13 @@ fn who_is_no_member_is_refused_though_it_knows_the_secret_and_logged_once() {
     fs::write(stranger.folder.join("peerstore"), address).unwrap();
     let since = Instant::now();
     stranger.start();
-    is_said_once_a_minute(first, since, &["WARN", stranger.id.as_str(), "not accepted"]);
+    assert_logged_once_a_minute(first, since, &["WARN", stranger.id.as_str(), "not accepted"]);
     let peers = first.try_get("/peers").unwrap().values();
     assert_eq!(peers.len(), 3, "{peers:?}");
 }
 
 #[test]
-fn the_secret_is_changed_peer_by_peer_while_writes_go_on() {
+fn the_secret_is_rotated_peer_by_peer_during_writes() {
     let mut cluster = Cluster::start();
     let ports: Vec<u16> = cluster.peers.iter().map(|peer| peer.rest_port).collect();
     let done = AtomicBool::new(false);
@@ -151,7 +151,7 @@ fn the_secret_is_changed_peer_by_peer_while_writes_go_on() {
             while !done.load(Ordering::Relaxed) {
                 number += 1;
                 let cid = cids::identity(&format!("pin {number}"));
-                // Whichever peer answers: each of them is away at some time.
+                // Any peer that responds: each is down at some time.
                 let target = format!("/pins/{cid}?replication-min=1&replication-max=1");
                 wait_until("a pin is taken", || {
                     let taken = ports.iter().any(|port| {
@@ -193,7 +193,7 @@ fn the_secret_is_changed_peer_by_peer_while_writes_go_on() {
         });
         assert!(!peer.log().contains("wrong secret"), "{}", peer.log());
     }
-    // Whoever still has the old one is out now.
+    // A peer with the old secret is refused now.
     cluster.peers[2].terminate();
     set(&cluster.peers[2], SECRET, &[]);
     cluster.peers[2].start();
@@ -204,7 +204,7 @@ fn the_secret_is_changed_peer_by_peer_while_writes_go_on() {
 }
 
 #[test]
-fn files_with_secrets_are_for_their_owner_alone() {
+fn files_with_secrets_are_readable_by_their_owner_only() {
     let cluster = Cluster::start();
     for peer in &cluster.peers {
         for name in ["service.json", "identity.json"] {
@@ -216,10 +216,10 @@ fn files_with_secrets_are_for_their_owner_alone() {
     }
 }
 
-/// A peer that says all it can, on a log of its own.
-struct Talkative(Child);
+/// A daemon with debug logs.
+struct DebugDaemon(Child);
 
-impl Talkative {
+impl DebugDaemon {
     fn start(peer: &Peer, log: &Path) -> Self {
         let log = File::create(log).unwrap();
         let mut command = service(&peer.folder);
@@ -234,7 +234,7 @@ impl Talkative {
     }
 }
 
-impl Drop for Talkative {
+impl Drop for DebugDaemon {
     fn drop(&mut self) {
         drop(self.0.kill());
         drop(self.0.wait());
@@ -242,7 +242,7 @@ impl Drop for Talkative {
 }
 
 #[test]
-fn a_peer_without_a_secret_that_others_can_reach_says_so_with_the_remedy() {
+fn a_reachable_peer_without_a_secret_warns_with_the_remedy() {
     let folder = tempfile::TempDir::new().unwrap();
     let mut peer = Peer::init(folder.path(), "peer");
     let warning = "the cluster has no secret: anyone who reaches /ip4/0.0.0.0/tcp/";
@@ -267,9 +267,22 @@ fn a_peer_without_a_secret_that_others_can_reach_says_so_with_the_remedy() {
     );
 }
 
+/// Password of the REST API.
+const PASSWORD: &str = "correct-horse-battery";
+
+/// Returns the texts that must not be shown: secrets, passwords, credentials in base 64, and the peer's key.
+fn hidden(peer: &Peer) -> Vec<String> {
+    let identity = fs::read_to_string(peer.folder.join("identity.json")).unwrap();
+    let identity: Value = serde_json::from_str(&identity).unwrap();
+    let key = identity["private_key"].as_str().unwrap();
+    let (right, wrong) = ("YW5uOmNvcnJl", "YW5uOndyb25n");
+    [SECRET, OTHER, PASSWORD, "wrong-password", right, wrong, key]
+        .map(str::to_owned)
+        .to_vec()
+}
+
 #[test]
-fn secrets_and_keys_are_shown_nowhere_not_even_with_debug() {
-    const PASSWORD: &str = "correct-horse-battery";
+fn secrets_and_keys_are_never_shown_even_with_debug() {
     let cluster = Cluster::prepare(&Options {
         peers: 2,
         edit: |config| {
@@ -279,11 +292,11 @@ fn secrets_and_keys_are_shown_nowhere_not_even_with_debug() {
         ..Options::default()
     });
     let logs = [cluster.folder().join("one.log"), cluster.folder().join("two.log")];
-    let running: Vec<Talkative> = cluster
+    let running: Vec<DebugDaemon> = cluster
         .peers
         .iter()
         .zip(&logs)
-        .map(|(peer, log)| Talkative::start(peer, log))
+        .map(|(peer, log)| DebugDaemon::start(peer, log))
         .collect();
     let auth = [("Authorization", "Basic YW5uOmNvcnJlY3QtaG9yc2UtYmF0dGVyeQ==")];
     let ask =
@@ -299,34 +312,16 @@ fn secrets_and_keys_are_shown_nowhere_not_even_with_debug() {
     let refused = http::request(cluster.peers[0].rest_port, "GET", "/id", &bad, &[]).unwrap();
     assert_eq!(refused.status, 401);
     drop(running);
-    let hidden = |peer: &Peer| {
-        let identity = fs::read_to_string(peer.folder.join("identity.json")).unwrap();
-        let identity: Value = serde_json::from_str(&identity).unwrap();
-        let key = identity["private_key"].as_str().unwrap().to_owned();
-        let words = [
-            SECRET,
-            OTHER,
-            PASSWORD,
-            "wrong-password",
-            "YW5uOmNvcnJl",
-            "YW5uOndyb25n",
-        ];
-        words
-            .map(str::to_owned)
-            .into_iter()
-            .chain([key])
-            .collect::<Vec<_>>()
-    };
     for (peer, log) in cluster.peers.iter().zip(&logs) {
         let log = fs::read_to_string(log).unwrap();
-        assert!(log.contains("DEBUG"), "it says little: {log}");
+        assert!(log.contains("DEBUG"), "it logs little: {log}");
         for word in hidden(peer) {
             assert!(!log.contains(&word), "{word} is in the log of {}", peer.name);
             let upper = word.to_uppercase();
             assert!(!log.contains(&upper), "{upper} is in the log of {}", peer.name);
         }
     }
-    // Errors name the key, not what is in it.
+    // Errors name the key, not its value.
     let peer = &cluster.peers[0];
     peer.edit(|config| config["cluster"]["accepted_secrets"] = json!([format!("{OTHER}0")]));
     let said = run(Command::new("timeout")

@@ -1,9 +1,9 @@
-//! Requests that are large in bytes though few in number: consensus goes on whatever becomes of each.
+//! Few but large requests: consensus keeps working whatever happens to each.
 
 use serde_json::json;
 use tests::{Cluster, Peer, cids, http, wait_until};
 
-/// `POST /allocations` with these pins at a peer.
+/// Imports pins at a peer, with `POST /allocations`.
 fn allocate(port: u16, pins: &[serde_json::Value]) -> http::Answer {
     let body: String = pins.iter().map(|pin| format!("{pin}\n")).collect();
     let answer = http::request(
@@ -16,7 +16,7 @@ fn allocate(port: u16, pins: &[serde_json::Value]) -> http::Answer {
     answer.expect("the peer answers")
 }
 
-/// Runs `requests` at the same time.
+/// Runs `requests` concurrently.
 fn at_once<T: Send>(requests: impl IntoIterator<Item = impl FnOnce() -> T + Send>) -> Vec<T> {
     std::thread::scope(|scope| {
         let running: Vec<_> = requests.into_iter().map(|request| scope.spawn(request)).collect();
@@ -35,7 +35,7 @@ fn accepts_writes(peer: &Peer, text: &str) {
 }
 
 #[test]
-fn oversized_pins_are_refused_and_many_large_ones_are_agreed_on() {
+fn oversized_pins_are_refused_and_many_large_ones_are_committed() {
     let mut cluster = Cluster::start();
     let port = cluster.peers[cluster.leader()].rest_port;
 
@@ -64,7 +64,7 @@ fn oversized_pins_are_refused_and_many_large_ones_are_agreed_on() {
         move || allocate(port, &pins)
     };
     for answer in at_once((0..10).map(body)) {
-        // A slow machine may run into the deadline of a request; consensus goes on all the same.
+        // On a slow machine a request may time out; consensus must keep working.
         assert!(matches!(answer.status, 204 | 429 | 503), "{}", answer.text());
     }
 

@@ -1,5 +1,4 @@
-//! The guide's "Starting your cluster": alone, as a static set, by bootstrapping; and what a peer says that
-//! cannot start.
+//! Starting a cluster: a single peer, a static set, bootstrapping; and errors of peers that cannot start.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -41,13 +40,13 @@ fn the_second_signal_warns_and_the_third_ends_the_process_at_once() {
         assert_eq!(peer.pinset().unwrap(), std::slice::from_ref(&cid));
         match ended {
             Some(1) => Ok(()),
-            // It waits for uploads for five seconds only, which may pass here on a busy machine.
+            // It waits for uploads for five seconds only, which may pass on a busy machine.
             other => Err(format!("it ended with {other:?}")),
         }
     });
 }
 
-/// What the peer ends with, which an upload that does not end keeps from ending.
+/// Sends three signals to a peer that an endless upload keeps from ending; returns its exit code.
 fn three_signals(peer: &mut Peer) -> Option<i32> {
     let mut upload = TcpStream::connect(("127.0.0.1", peer.rest_port)).unwrap();
     let head = "POST /add HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n\
@@ -72,7 +71,7 @@ fn three_signals(peer: &mut Peer) -> Option<i32> {
 }
 
 #[test]
-fn a_static_set_may_be_started_in_any_order_and_long_after_each_other() {
+fn a_static_set_can_be_started_in_any_order_with_delays() {
     let mut cluster = Cluster::prepare(&options(3));
     let ids: Vec<String> = cluster.peers.iter().map(|peer| peer.id.clone()).collect();
     cluster.peers[2].start();
@@ -98,7 +97,7 @@ fn a_static_set_may_be_started_in_any_order_and_long_after_each_other() {
 }
 
 #[test]
-fn a_peer_that_finds_no_majority_says_why_and_ends_with_an_error() {
+fn a_peer_without_a_majority_ends_with_the_reason() {
     let mut cluster = Cluster::prepare(&Options {
         peers: 3,
         edit: |config| config["consensus"]["raft"]["wait_for_leader_timeout"] = json!("1s"),
@@ -121,7 +120,7 @@ fn a_peer_that_finds_no_majority_says_why_and_ends_with_an_error() {
 }
 
 #[test]
-fn several_peers_bootstrap_at_once_from_the_same_peer_which_need_not_lead() {
+fn several_peers_bootstrap_at_once_from_any_peer() {
     let mut cluster = Cluster::start_with(&options(2));
     let cid = cids::identity("older than the newcomers");
     cluster.peers[0].ask("POST", &format!("/pins/{cid}")).unwrap();
@@ -156,7 +155,7 @@ fn fails(peer: &mut Peer, arguments: &[&str], with: &[&str]) {
 }
 
 #[test]
-fn who_cannot_join_is_told_why() {
+fn refused_joins_are_logged_with_the_reason() {
     let mut cluster = Cluster::start_with(&options(1));
     let address = cluster.peers[0].address();
     let quick = |peer: &Peer| {
@@ -203,7 +202,7 @@ fn who_cannot_join_is_told_why() {
         &["--bootstrap", &address],
         &["two clusters' data are never mixed", "state cleanup"],
     );
-    // Without, it goes on as it was.
+    // Without the flag it continues in its own cluster.
     other.start();
     other.wait_ready(2);
     assert_eq!(other.pinset().unwrap().len(), 1);
@@ -212,7 +211,7 @@ fn who_cannot_join_is_told_why() {
 #[test]
 fn peers_whose_addresses_changed_find_each_other_again() {
     let mut cluster = Cluster::start_with(&options(4));
-    // Two move at the same time: they can only hear of each other from those that stayed.
+    // Two move at once: they learn each other's addresses from the others.
     for moved in [2, 3] {
         cluster.peers[moved].terminate();
         let port = closed_port();

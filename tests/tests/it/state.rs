@@ -1,5 +1,4 @@
-//! The state on disk: exports and imports, with and without a daemon, in the Go peer's formats; backups;
-//! starting from nothing.
+//! State on disk: export and import, with and without a daemon, in the Go peer's formats; backups; cleanup.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,12 +10,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests::{Cluster, Options, Peer, Said, cids, run, service, wait_until};
 
-/// What `state export` of a Go peer (1.1.6, raft) wrote.
+/// Export of a Go peer (1.1.6, raft).
 const GO: &str = include_str!("state/go-1.1.6.json");
-/// What 0.0.12 writes into `backups/` when it ends.
+/// Backup that version 0.0.12 writes on shutdown.
 const OLD: &str = include_str!("state/0.0.12.json");
 
-/// One peer with a folder, not started.
+/// Writes the folder of one peer, without starting it.
 fn one() -> (TempDir, Peer) {
     let folder = TempDir::new().unwrap();
     let peer = Peer::init(folder.path(), "peer");
@@ -35,7 +34,7 @@ fn file(peer: &Peer, name: &str, text: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// Pins by CID, without what this peer adds to a Go export.
+/// Parses an export: pins by CID, without the fields that a Go export lacks.
 fn pins(text: &str) -> BTreeMap<String, Value> {
     let lines = text
         .lines()
@@ -54,7 +53,7 @@ fn backups(peer: &Peer) -> Vec<PathBuf> {
     paths
 }
 
-/// Pins whose content is in their CIDs.
+/// Generates an export of identity CIDs.
 fn made_up(count: u32) -> String {
     let line = |number| {
         let cid = cids::identity(&format!("pin number {number}"));
@@ -67,7 +66,7 @@ fn made_up(count: u32) -> String {
 }
 
 #[test]
-fn a_go_peers_export_goes_in_and_comes_out_as_it_was() {
+fn a_go_export_is_imported_and_exported_unchanged() {
     let (_root, peer) = one();
     let export = file(&peer, "go.json", GO);
     let said = state(&peer, &["import", "-f", &export]);
@@ -84,7 +83,7 @@ fn a_go_peers_export_goes_in_and_comes_out_as_it_was() {
 }
 
 #[test]
-fn imported_pins_are_the_clusters_and_what_strangers_held_moves_here() {
+fn imported_pins_of_unknown_peers_are_reallocated() {
     let (_root, mut peer) = one();
     let content = cids::identity("content of the test");
     let stranger = "12D3KooWGRYZDHBembyGJQqQ6WgLqJWYNjnECJwGBnCg8vbCeo8F";
@@ -102,7 +101,7 @@ fn imported_pins_are_the_clusters_and_what_strangers_held_moves_here() {
             _ => Err(pin.to_string()),
         }
     });
-    // And writing goes on behind it.
+    // Writes work afterwards.
     peer.ask(
         "POST",
         &format!("/pins/{}?mode=direct", cids::identity("another")),
@@ -112,7 +111,7 @@ fn imported_pins_are_the_clusters_and_what_strangers_held_moves_here() {
 }
 
 #[test]
-fn copies_and_peers_can_be_changed_on_the_way_in() {
+fn import_can_change_copies_and_peers() {
     let (_root, peer) = one();
     let export = file(&peer, "go.json", GO);
     let id = peer.id.clone();
@@ -130,7 +129,7 @@ fn copies_and_peers_can_be_changed_on_the_way_in() {
 }
 
 #[test]
-fn a_malformed_export_is_refused_with_its_line_before_anything_is_replaced() {
+fn a_malformed_export_is_refused_with_the_line_and_changes_nothing() {
     let (_root, peer) = one();
     let good = made_up(3);
     state(&peer, &["import", "-f", &file(&peer, "good.json", &good)]).ok();
@@ -164,9 +163,9 @@ fn a_malformed_export_is_refused_with_its_line_before_anything_is_replaced() {
     );
 }
 
-/// Also the exports of 0.10 to 0.14, which write each CID as a link.
+/// Includes exports of 0.10 to 0.14, which write each CID as a link.
 #[test]
-fn one_bad_pin_can_be_left_out_and_is_named() {
+fn skip_bad_skips_and_names_invalid_pins() {
     let (_root, peer) = one();
     let [linked, updated] = ["linked", "updated"].map(cids::identity);
     let text = format!(
@@ -205,7 +204,7 @@ fn one_bad_pin_can_be_left_out_and_is_named() {
 }
 
 #[test]
-fn an_import_that_is_killed_leaves_the_old_or_the_new_state() {
+fn a_killed_import_leaves_the_old_or_the_new_state() {
     let (_root, peer) = one();
     let (old, new) = (made_up(50), made_up(20_000));
     let (old, path) = (file(&peer, "old.json", &old), file(&peer, "new.json", &new));
@@ -233,7 +232,7 @@ fn an_import_that_is_killed_leaves_the_old_or_the_new_state() {
 }
 
 #[test]
-fn peers_that_import_the_same_file_go_on_together() {
+fn peers_that_import_the_same_file_form_a_cluster() {
     let mut cluster = Cluster::prepare(&Options::default());
     for peer in &cluster.peers {
         let path = file(peer, "state.json", &made_up(40));
@@ -258,7 +257,7 @@ fn peers_that_import_the_same_file_go_on_together() {
 }
 
 #[test]
-fn while_the_daemon_runs_export_and_import_go_through_it() {
+fn export_and_import_use_the_running_daemon() {
     let mut cluster = Cluster::start();
     let before = cids::identity("there before");
     cluster.peers[0]
@@ -300,15 +299,15 @@ fn while_the_daemon_runs_export_and_import_go_through_it() {
     let exported = pins(&state(&cluster.peers[2], &["export"]).ok());
     assert_eq!(exported.len(), 301);
     assert_eq!(exported[&before]["name"], "old");
-    what_a_running_cluster_takes_in_comes_out_as_it_was(&cluster);
-    // Cleaning up what is in use is refused.
+    assert_import_is_exported_unchanged(&cluster);
+    // A cleanup during use is refused.
     let said = state(&cluster.peers[0], &["cleanup", "-f"]);
     assert!(said.code == 1 && said.err.contains("stop it first"), "{said:?}");
     cluster.peers.iter_mut().for_each(Peer::check);
 }
 
-/// All but the peers that hold a pin, which are this cluster's.
-fn what_a_running_cluster_takes_in_comes_out_as_it_was(cluster: &Cluster) {
+/// Imports and exports through a running cluster: all fields but the allocations are unchanged.
+fn assert_import_is_exported_unchanged(cluster: &Cluster) {
     let friend = &cluster.peers[1].id;
     let [whole, update, part] = ["all that a pin can have", "a new version", "a part"].map(cids::identity);
     let text = format!(
@@ -344,13 +343,16 @@ fn what_a_running_cluster_takes_in_comes_out_as_it_was(cluster: &Cluster) {
             (&part["type"], &part["reference"]),
             (&"meta-pin".into(), &whole.as_str().into())
         );
-        assert!(part["timestamp"].as_str().unwrap() > "2026", "it is as of now");
+        assert!(
+            part["timestamp"].as_str().unwrap() > "2026",
+            "a missing timestamp becomes the current time"
+        );
         Ok(())
     });
 }
 
 #[test]
-fn a_clean_shutdown_leaves_a_backup_that_can_be_imported_and_only_the_newest_stay() {
+fn shutdown_writes_an_importable_backup_and_keeps_only_the_newest() {
     let (_root, mut peer) = one();
     peer.edit(|config| config["consensus"]["raft"]["backups_rotate"] = 2.into());
     for number in 0..4 {
@@ -360,7 +362,7 @@ fn a_clean_shutdown_leaves_a_backup_that_can_be_imported_and_only_the_newest_sta
             peer.ask("POST", &format!("/pins/{cid}?name=round{number}"))
         });
         assert!(peer.terminate().success());
-        // Names have seconds.
+        // Names have a resolution of seconds.
         std::thread::sleep(Duration::from_millis(1100));
     }
     let kept = backups(&peer);
@@ -368,7 +370,7 @@ fn a_clean_shutdown_leaves_a_backup_that_can_be_imported_and_only_the_newest_sta
     let newest = fs::read_to_string(&kept[1]).unwrap();
     assert_eq!(newest.lines().count(), 4);
     assert_eq!(pins(&newest), pins(&state(&peer, &["export"]).ok()));
-    // Nothing new, no new one.
+    // No new backup without changes.
     peer.start_and_wait();
     let older = kept[0].to_str().unwrap().to_owned();
     assert!(peer.terminate().success());
@@ -377,7 +379,7 @@ fn a_clean_shutdown_leaves_a_backup_that_can_be_imported_and_only_the_newest_sta
 }
 
 #[test]
-fn cleanup_keeps_what_it_removes_and_the_next_start_is_like_the_first() {
+fn cleanup_keeps_a_copy_and_the_next_start_is_like_the_first() {
     let (_root, mut peer) = one();
     let nothing = state(&peer, &["cleanup", "-f"]);
     assert!(nothing.err.contains("nothing to clean up"), "{nothing:?}");
@@ -392,7 +394,7 @@ fn cleanup_keeps_what_it_removes_and_the_next_start_is_like_the_first() {
 }
 
 #[test]
-fn the_state_of_0_0_12_is_taken_over_by_upgrade_and_by_import() {
+fn the_state_of_0_0_12_is_migrated_by_upgrade_and_by_import() {
     let (_root, peer) = one();
     assert!(state(&peer, &["upgrade"]).err.contains("there is no state"));
     fs::create_dir(peer.folder.join("backups")).unwrap();
@@ -452,7 +454,7 @@ fn the_version_of_the_state_is_shown_and_a_newer_one_is_refused() {
 }
 
 #[test]
-fn a_state_comes_from_the_standard_input_too_and_nobody_is_asked_then() {
+fn import_reads_standard_input_without_asking() {
     let (_root, peer) = one();
     let import = |arguments: &[&str]| {
         let mut shell = Command::new("sh");

@@ -1,10 +1,9 @@
-//! The guide's "Static cluster membership considerations": without a majority there are reads only; and what
-//! to do when it does not come back.
+//! Static membership: without a majority only reads work; `state rescue` when it does not come back.
 
 use tests::{Cluster, Options, cids, run, service, wait_until};
 
 #[test]
-fn without_a_majority_reads_work_and_writes_fail_in_time_with_the_reason() {
+fn reads_work_and_writes_fail_in_time_without_a_majority() {
     let mut cluster = Cluster::start();
     let cid = cids::identity("before");
     cluster.peers[0].ask("POST", &format!("/pins/{cid}")).unwrap();
@@ -27,7 +26,7 @@ fn without_a_majority_reads_work_and_writes_fail_in_time_with_the_reason() {
 }
 
 #[test]
-fn a_lost_majority_is_replaced_by_one_command_that_asks_first() {
+fn rescue_replaces_a_lost_majority_after_confirmation() {
     let mut cluster = Cluster::start_with(&Options {
         peers: 5,
         ..Options::default()
@@ -50,11 +49,11 @@ fn a_lost_majority_is_replaced_by_one_command_that_asks_first() {
     for number in [0, 1] {
         cluster.peers[number].terminate();
     }
-    // It shows what it will do, and without an answer does nothing.
+    // It shows its plan, and does nothing without confirmation.
     let folder = cluster.peers[0].folder.clone();
     let rescue = ["state", "rescue", "--survivors", &ids[1]];
     let said = run(service(&folder).args(rescue));
-    assert_ne!(said.code, 0, "nobody answers: {said:?}");
+    assert_ne!(said.code, 0, "no confirmation: {said:?}");
     assert!(
         said.err
             .contains(&format!("{} joins it, with this peer's state", ids[1])),
@@ -74,9 +73,9 @@ fn a_lost_majority_is_replaced_by_one_command_that_asks_first() {
     let after = cids::identity("after");
     cluster.peers[1].ask("POST", &format!("/pins/{after}")).unwrap();
     cluster.peers[0].wait_state(&after, "pinned", 2);
-    // What only lost peers were to hold is the survivors' now.
+    // Pins of lost peers are allocated to the survivors.
     cluster.peers[0].wait_state(&lost, "pinned", 2);
-    // A lost one that comes back after all belongs to another cluster.
+    // A lost peer that returns belongs to another cluster, and is refused.
     cluster.peers[2].start();
     cluster.peers[2].wait_log("it belongs to cluster");
     assert_eq!(cluster.peers[0].pinset().unwrap().len(), 3);

@@ -1,19 +1,17 @@
-//! The guide, "The shared state, the local state and the ipfs state": what the cluster has agreed on, what
-//! each peer believes of it, and what its IPFS node really holds; and how they are brought together again.
+//! Shared state, local state and IPFS state: how differences between them are detected and repaired.
 
 use std::time::{Duration, Instant};
 
 use tests::links::Links;
 use tests::{Cluster, Options, Peer, Said, cids, wait_until};
 
-/// What a peer may need to tell of others that do not answer: five seconds of silence; the rest is for a busy
-/// machine.
+/// Time limit of a response that covers silent peers: five seconds of silence, and a margin.
 const BOUNDED: Duration = Duration::from_secs(60);
 
-/// A write's deadline is 15 seconds; the rest is for a busy machine.
+/// Time limit of a write: its deadline of 15 seconds, and a margin for a busy machine.
 const WRITE: Duration = Duration::from_secs(60);
 
-/// Whether a peer's IPFS node has this pinned.
+/// Returns whether a peer's IPFS node has this CID pinned.
 fn is_held(peer: &Peer, cid: &str) -> Result<bool, String> {
     let answer = peer
         .ipfs(&format!("pin/ls?arg={cid}"))
@@ -36,8 +34,8 @@ fn wait_held(peer: &Peer, cid: &str) {
 }
 
 #[test]
-fn sync_notices_what_was_unpinned_behind_our_back_and_pins_it_again() {
-    // Nobody compares but who is asked to.
+fn sync_restores_pins_removed_from_the_ipfs_node() {
+    // Without periodic comparisons.
     let cluster = Cluster::start_with(&Options {
         edit: |config| config["cluster"]["state_sync_interval"] = "24h".into(),
         ..Options::default()
@@ -48,7 +46,7 @@ fn sync_notices_what_was_unpinned_behind_our_back_and_pins_it_again() {
     for peer in &cluster.peers {
         assert!(peer.ipfs(&format!("pin/add?arg={other}")).unwrap().is_success());
     }
-    // One CID, at the peer itself; one CID, asked elsewhere; everything here; everything everywhere.
+    // One CID at the peer; one CID through another peer; all at the peer; all at all peers.
     let ways: [(usize, &[&str]); 4] = [
         (1, &["sync", "--local", &ours]),
         (0, &["sync", &ours]),
@@ -58,7 +56,7 @@ fn sync_notices_what_was_unpinned_behind_our_back_and_pins_it_again() {
     for (asked, arguments) in ways {
         unpin_behind_our_back(&cluster.peers[1], &ours);
         assert_eq!(is_held(&cluster.peers[1], &ours), Ok(false));
-        // Nobody has looked yet.
+        // Not compared yet.
         cluster.peers[1].wait_state(&ours, "pinned", 3);
         let rows = cluster.peers[asked].ctl_json(arguments);
         assert_eq!(rows.len(), 1, "{arguments:?}: {rows:?}");
@@ -68,7 +66,7 @@ fn sync_notices_what_was_unpinned_behind_our_back_and_pins_it_again() {
         wait_held(&cluster.peers[1], &ours);
         cluster.peers[0].wait_state(&ours, "pinned", 3);
     }
-    // When nothing is wrong there is nothing to tell, and what the cluster never pinned is left alone.
+    // Without differences nothing is listed, and pins that are not the cluster's are left alone.
     assert_eq!(
         cluster.peers[0].ctl_json(&["sync"]),
         Vec::<serde_json::Value>::new()
@@ -87,7 +85,7 @@ fn sync_notices_what_was_unpinned_behind_our_back_and_pins_it_again() {
 }
 
 #[test]
-fn the_states_are_brought_together_without_anybody_asking() {
+fn differences_are_repaired_by_the_periodic_comparison() {
     let cluster = Cluster::start_with(&Options {
         edit: |config| config["cluster"]["state_sync_interval"] = "1s".into(),
         ..Options::default()
@@ -103,12 +101,12 @@ fn the_states_are_brought_together_without_anybody_asking() {
 }
 
 #[test]
-fn a_peer_that_is_silent_is_told_as_an_error_while_the_others_are_listed() {
+fn silent_peers_are_reported_as_errors_beside_the_others() {
     let cluster = Cluster::start();
     let cid = cids::identity("listed");
     cluster.peers[0].ctl(&["pin", "add", "--wait", &cid]).ok();
     cluster.peers[0].wait_state(&cid, "pinned", 3);
-    // Its connections stay open, and nothing comes.
+    // Its connections stay open, but it sends nothing.
     cluster.peers[2].signal("STOP");
     let living = &cluster.peers[0];
     for arguments in [&["status"][..], &["status", &cid]] {
@@ -131,7 +129,7 @@ fn a_peer_that_is_silent_is_told_as_an_error_while_the_others_are_listed() {
     living.wait_state(&cid, "pinned", 3);
 }
 
-/// A write that failed, within its time.
+/// Makes a write that must fail within its time limit.
 fn failed_write(peer: &Peer, cid: &str) -> Said {
     let asked = Instant::now();
     let said = peer.ctl(&["pin", "add", "--no-status", cid]);
@@ -143,7 +141,7 @@ fn failed_write(peer: &Peer, cid: &str) -> Said {
 }
 
 #[test]
-fn without_a_majority_reads_work_and_warn_and_writes_fail_with_the_reason() {
+fn reads_warn_and_writes_fail_with_the_reason_without_a_majority() {
     let mut cluster = Cluster::start();
     let cid = cids::identity("before");
     cluster.peers[0].ctl(&["pin", "add", "--wait", &cid]).ok();
@@ -153,7 +151,7 @@ fn without_a_majority_reads_work_and_warn_and_writes_fail_with_the_reason() {
     cluster.peers[1].kill();
     cluster.peers[2].kill();
     let left = &cluster.peers[0];
-    wait_until("the peer that is left knows that nobody leads", || {
+    wait_until("the remaining peer knows that there is no leader", || {
         let said = left.ctl(&["pin", "ls"]);
         assert!(said.code == 0 && said.out.starts_with(&cid), "{said:?}");
         match said.err.starts_with("warning: possibly stale: ") {
@@ -176,7 +174,7 @@ fn without_a_majority_reads_work_and_warn_and_writes_fail_with_the_reason() {
     let fresh = left.ctl(&["pin", "ls", "--consistent"]);
     assert!(asked.elapsed() < WRITE && fresh.code == 2, "{fresh:?}");
     assert!(fresh.out.contains("no leader"), "{fresh:?}");
-    // What was refused did not happen, not even later.
+    // A refused write has no effect, not even later.
     cluster.peers[1].start_and_wait();
     wait_until("there is a leader again", || {
         cluster.peers[0].ask("GET", "/pins?consistent=true")
@@ -185,21 +183,21 @@ fn without_a_majority_reads_work_and_warn_and_writes_fail_with_the_reason() {
 }
 
 #[test]
-fn a_write_that_may_still_happen_is_told_apart() {
+fn a_write_of_unknown_outcome_is_distinguished_from_a_refusal() {
     let (mut cluster, links) = Links::prepare(&Options::default());
     for peer in &mut cluster.peers {
         peer.start();
     }
     cluster.wait_ready();
     let (doubtful, certain) = (cids::identity("doubtful"), cids::identity("certain"));
-    let leader = wait_until("a leader takes a write that it cannot pass on", || {
+    let leader = wait_until("a leader accepts a write that it cannot replicate", || {
         let leader = cluster.leader();
         links.isolate(&[leader]);
         let said = failed_write(&cluster.peers[leader], &doubtful);
         if said.out.contains("the request may still take effect") {
             return Ok(leader);
         }
-        // On a busy machine it may have noticed before that nobody follows it: then it is sure.
+        // On a busy machine it may have noticed the lost quorum before: then the refusal is definite.
         assert!(said.out.contains("no leader"), "{said:?}");
         links.heal();
         cluster.wait_ready();

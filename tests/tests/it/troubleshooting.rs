@@ -1,11 +1,11 @@
-//! The guide, "Troubleshooting and getting help": what goes wrong is said, with the cause and the remedy.
+//! Error messages of the daemon: they name the cause and the remedy.
 
 use std::net::TcpListener;
 
 use serde_json::json;
 use tests::{Cluster, Options, Peer, cids, closed_port, wait_until};
 
-/// Peers that give up soon when they find no cluster: seven seconds with the five on top.
+/// Prepares peers that give up after seven seconds without a cluster: two, and five that the daemon adds.
 fn impatient(peers: usize) -> Cluster {
     Cluster::prepare(&Options {
         peers,
@@ -14,7 +14,7 @@ fn impatient(peers: usize) -> Cluster {
     })
 }
 
-/// A peer of its own.
+/// Prepares a single peer.
 fn alone() -> Cluster {
     Cluster::prepare(&Options {
         peers: 1,
@@ -22,7 +22,7 @@ fn alone() -> Cluster {
     })
 }
 
-/// Starts a peer that cannot run; what it said last.
+/// Starts a peer that cannot run; returns its last error.
 fn refusal(peer: &mut Peer) -> String {
     peer.start();
     let status = peer.wait_end();
@@ -39,7 +39,7 @@ fn names(told: &str, what: &[&str]) {
 }
 
 #[test]
-fn a_listen_address_that_another_process_has_is_named() {
+fn a_listen_address_in_use_is_named() {
     let mut cluster = alone();
     let peer = &mut cluster.peers[0];
     let taken = TcpListener::bind(("127.0.0.1", peer.rest_port)).unwrap();
@@ -79,7 +79,7 @@ fn a_second_process_on_the_same_folder_is_refused() {
 }
 
 #[test]
-fn peers_that_cannot_be_reached_are_named_with_where_they_were_looked_for() {
+fn unreachable_peers_are_named_with_their_addresses() {
     let mut cluster = impatient(3);
     let others: Vec<(String, u16)> = cluster.peers[1..]
         .iter()
@@ -93,9 +93,9 @@ fn peers_that_cannot_be_reached_are_named_with_where_they_were_looked_for() {
 }
 
 #[test]
-fn a_wrong_address_is_told_from_a_peer_that_is_down() {
+fn a_wrong_address_is_distinguished_from_a_peer_that_is_down() {
     let mut cluster = impatient(2);
-    // The first peer looks for the second where somebody else is.
+    // The first peer dials another peer at the second one's address.
     let stranger = Cluster::start_with(&Options {
         peers: 1,
         ..Options::default()
@@ -108,11 +108,11 @@ fn a_wrong_address_is_told_from_a_peer_that_is_down() {
     std::fs::write(cluster.peers[0].folder.join("peerstore"), &wrong).unwrap();
     let told = refusal(&mut cluster.peers[0]);
     names(&told, &[&second, &stranger.peers[0].id]);
-    // And where nobody is known to be.
+    // And without any address.
     std::fs::write(cluster.peers[0].folder.join("peerstore"), "").unwrap();
     let told = refusal(&mut cluster.peers[0]);
     names(&told, &[&second, "no address of it is known", "peerstore"]);
-    // An address that is none is named by the file and the line.
+    // An invalid address is named with file and line.
     std::fs::write(cluster.peers[0].folder.join("peerstore"), "127.0.0.1:9096\n").unwrap();
     refusal(&mut cluster.peers[0]);
     names(
@@ -122,11 +122,11 @@ fn a_wrong_address_is_told_from_a_peer_that_is_down() {
 }
 
 #[test]
-fn an_unhealthy_cluster_is_seen_in_peers_ls_and_the_alerts() {
+fn an_unhealthy_cluster_shows_in_peers_ls_and_the_alerts() {
     let mut cluster = Cluster::start();
     cluster.peers[2].kill();
     let (healthy, dead) = (&cluster.peers[0], cluster.peers[2].id.clone());
-    wait_until("peers ls tells of the dead one", || {
+    wait_until("peers ls reports the dead peer", || {
         let text = healthy.ctl(&["peers", "ls"]).ok();
         match text.contains(&format!("{dead} | ERROR: ")) {
             true => Ok(()),
@@ -140,7 +140,7 @@ fn an_unhealthy_cluster_is_seen_in_peers_ls_and_the_alerts() {
             false => Err(text),
         }
     });
-    // A peer of a cluster without a majority waits for the others, by name, and gives up.
+    // A peer of a cluster without a majority logs the peers it waits for, and gives up.
     cluster.peers[1].kill();
     cluster.peers[0].terminate();
     cluster.peers[0].edit(|config| {
@@ -151,14 +151,14 @@ fn an_unhealthy_cluster_is_seen_in_peers_ls_and_the_alerts() {
 }
 
 #[test]
-fn a_folder_of_another_peer_or_cluster_is_refused_by_name() {
+fn data_of_another_peer_or_cluster_is_refused_by_name() {
     let mut cluster = alone();
     let mut other = alone();
     for cluster in [&mut cluster, &mut other] {
         cluster.peers[0].start_and_wait();
         cluster.peers[0].terminate();
     }
-    // The data of one peer under the identity of the other.
+    // One peer's data with another's identity.
     let identity = other.peers[0].folder.join("identity.json");
     std::fs::copy(identity, cluster.peers[0].folder.join("identity.json")).unwrap();
     let folder = cluster.peers[0].folder.display().to_string();
@@ -175,7 +175,7 @@ fn a_folder_of_another_peer_or_cluster_is_refused_by_name() {
 }
 
 #[test]
-fn an_ipfs_node_that_does_not_answer_is_told_by_its_facility_with_file_and_line() {
+fn an_unresponsive_ipfs_node_is_logged_by_its_facility_with_file_and_line() {
     let port = closed_port();
     let mut cluster = Cluster::prepare(&Options {
         peers: 1,
@@ -190,7 +190,7 @@ fn an_ipfs_node_that_does_not_answer_is_told_by_its_facility_with_file_and_line(
     peer.start_and_wait();
     let cid = cids::identity("unreachable");
     peer.ctl(&["pin", "add", "--no-status", &cid]).ok();
-    // Between two tries it fails, and tells why.
+    // Between two attempts the status is an error with the reason.
     wait_until("the status names the address", || {
         let text = peer.ctl(&["status", &cid]).ok();
         match text.contains("PIN_ERROR: ") && text.contains(&port.to_string()) {

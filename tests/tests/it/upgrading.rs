@@ -1,4 +1,4 @@
-//! Upgrading: one peer after the other, while the cluster works.
+//! Rolling upgrades: one peer after the other, while the cluster works.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ fn pin(peer: &Peer, text: &str) {
     wait_until("it pins", || peer.ask("POST", &format!("/pins/{cid}")));
 }
 
-/// All peers that run have the same so many pins.
+/// Waits until all running peers have the same pins, of this number.
 fn wait_pins(cluster: &Cluster, count: usize) {
     for peer in cluster.peers.iter().filter(|peer| peer.is_started()) {
         wait_until("all have all pins", || match peer.pinset()?.len() {
@@ -27,7 +27,7 @@ fn has_agreed(peer: &Peer) -> bool {
 }
 
 #[test]
-fn peers_of_two_releases_work_together_until_all_have_the_new_one_and_then_go_on() {
+fn peers_of_two_releases_work_together_until_all_are_upgraded() {
     let mut cluster = Cluster::start();
     pin(&cluster.peers[0], "before the upgrade");
     let mut count = 1;
@@ -46,16 +46,16 @@ fn peers_of_two_releases_work_together_until_all_have_the_new_one_and_then_go_on
     }
     for peer in &cluster.peers {
         let agreed = || has_agreed(peer).then_some(()).ok_or_else(|| peer.name.clone());
-        wait_until("the cluster goes on to what all of them read", agreed);
+        wait_until("the cluster raises its version", agreed);
     }
-    // Now the leader writes what only the new release reads, and the pins stay as they are.
+    // The leader now writes records that only the new release reads; the pins are unchanged.
     std::thread::sleep(Duration::from_secs(3));
     pin(&cluster.peers[2], "after the upgrade");
     wait_pins(&cluster, count + 1);
     the_old_release_is_refused(&mut cluster);
 }
 
-/// With the data of the new release it does not start; without data it is not let in.
+/// Asserts that the old release refuses the new release's data, and is refused by the cluster without data.
 fn the_old_release_is_refused(cluster: &mut Cluster) {
     let peer = &mut cluster.peers[2];
     assert!(peer.terminate().success());
@@ -76,7 +76,7 @@ fn the_old_release_is_refused(cluster: &mut Cluster) {
     });
     let peer = &mut cluster.peers[2];
     peer.kill();
-    // The new release takes up where it was.
+    // The new release continues.
     fs::remove_dir_all(peer.folder.join("raft")).ok();
     fs::rename(peer.folder.join("raft.kept"), peer.folder.join("raft")).unwrap();
     peer.install(NEXT);

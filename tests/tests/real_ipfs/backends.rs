@@ -1,4 +1,4 @@
-//! Real daemons behind `ipfs_connector.ipfshttp`: Kubo, and js-ipfs, which speaks an older form of its API.
+//! Real daemons as `ipfs_connector.ipfshttp`: Kubo, and js-ipfs, which has an older form of Kubo's API.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,7 +10,7 @@ use tests::{Cluster, Options, Peer, cids, closed_port, run, wait_until};
 
 use super::{installed, kubo_program};
 
-/// A daemon with Kubo's API, on loopback.
+/// Daemon with Kubo's API, on loopback.
 pub(super) struct Daemon {
     child: Child,
     pub(super) port: u16,
@@ -21,7 +21,7 @@ impl Daemon {
         let [port, swarm] = [closed_port(), closed_port()];
         let ipfs = |arguments: &[&str]| {
             let mut command = Command::new(program);
-            // It would ask the Internet for settings, and report there.
+            // Disable its requests for settings and its reports over the Internet.
             command
                 .env("IPFS_PATH", folder)
                 .env("IPFS_TELEMETRY", "off")
@@ -98,13 +98,13 @@ impl Daemon {
         http::request(self.port, "POST", &format!("/api/v0/{call}"), &[], &[])
     }
 
-    /// Whether it has a recursive pin.
+    /// Returns whether it has a recursive pin of the CID.
     fn pins(&self, cid: &str) -> bool {
         let answer = self.call(&format!("pin/ls?arg={cid}&type=recursive")).unwrap();
         answer.is_success()
     }
 
-    /// Its own copy; it asks nobody.
+    /// Reads its own copy, without the network.
     fn content(&self, cid: &str) -> Vec<u8> {
         let answer = self.call(&format!("cat?arg={cid}&offline=true")).unwrap();
         assert!(answer.is_success(), "{}", answer.text());
@@ -119,7 +119,7 @@ impl Drop for Daemon {
     }
 }
 
-/// Peers with these daemons.
+/// Starts peers with these daemons.
 pub(super) fn cluster_on(prepared: Cluster, daemons: &[Daemon]) -> Cluster {
     let mut cluster = prepared;
     for (peer, daemon) in cluster.peers.iter_mut().zip(daemons) {
@@ -200,7 +200,7 @@ fn js_ipfs_adds_pins_unpins_and_recovers_for_a_peer() {
         }
     });
 
-    // Nobody has this block: the pin fails, says why, and comes true once it is there and asked for again.
+    // No node has this block: the pin fails with the reason, and succeeds by recover once the block exists.
     let block = b"a block that comes late";
     let late = "bafkreig57kzgb7mxfuabuqelzrrw443flr3dfyk2ygk7b4pvsdcsdxc5ae";
     peer.ask("POST", &format!("/pins/{late}")).unwrap();
@@ -216,7 +216,7 @@ fn js_ipfs_adds_pins_unpins_and_recovers_for_a_peer() {
     peer.ask("POST", &format!("/pins/{late}/recover")).unwrap();
     peer.wait_state(late, "pinned", 1);
 
-    // What js-ipfs does not know is said in its words.
+    // js-ipfs's own error text is reported.
     let unknown = peer.add("hash=blake3", &[("file", b"x")]);
     let told = unknown.unwrap_err();
     assert!(told.contains("block/put"), "{told}");

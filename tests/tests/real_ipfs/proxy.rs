@@ -1,4 +1,4 @@
-//! Clients of Kubo before a node, and before the proxy of a peer with such a node: they hear the same.
+//! Clients of Kubo get the same responses from a node and from the proxy of a peer with such a node.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,10 +9,10 @@ use tests::{Cluster, Said, closed_port, http, run};
 use super::backends::{Daemon, cluster_on, prepared};
 use super::{installed, kubo_program};
 
-/// The empty directory.
+/// CID of the empty directory.
 const EMPTY: &str = "QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn";
 
-/// A node, and a peer with another one and a proxy before it.
+/// A node, and a peer with another node and a proxy.
 struct Both {
     straight: u16,
     through: u16,
@@ -31,7 +31,7 @@ fn with_proxy() -> (Cluster, u16) {
 }
 
 impl Both {
-    /// Two peers' embedded nodes.
+    /// Starts two embedded nodes.
     fn embedded() -> Self {
         let (mut cluster, through) = with_proxy();
         cluster.peers[0].start_and_wait();
@@ -47,7 +47,7 @@ impl Both {
         }
     }
 
-    /// Two Kubos.
+    /// Starts two Kubo daemons.
     fn kubo(program: &Path) -> Self {
         let (prepared, through) = with_proxy();
         let folder = |name: &str| prepared.folder().join(name);
@@ -55,7 +55,7 @@ impl Both {
             Daemon::kubo(program, &folder("alone")),
             Daemon::kubo(program, &folder("behind")),
         );
-        // A Kubo begins with a pin of the empty directory, of which a cluster knows nothing.
+        // A new Kubo has a pin of the empty directory, which the cluster does not know.
         for daemon in [&alone, &behind] {
             let target = format!("/api/v0/pin/rm?arg={EMPTY}");
             let unpinned = http::request(daemon.port, "POST", &target, &[], &[]).unwrap();
@@ -92,8 +92,7 @@ impl Both {
     }
 }
 
-/// What the command line is told to do. `ROOT` is a directory that was added, `NEXT` a file that was added
-/// without a pin.
+/// Command lines to compare. `ROOT` is an added directory, `NEXT` a file added without a pin.
 const LINES: &str = "
     add -Q a.txt
     add a.txt b.txt
@@ -171,7 +170,7 @@ fn the_ipfs_command_line_hears_the_same_through_the_proxy() {
         cids[0].clone()
     };
     let (root, next) = (added("add -Q -r dir"), added("add -Q --pin=false big"));
-    // Neither Kubo nor a cluster lists in any order.
+    // Listings of Kubo and of a cluster are unordered.
     let sorted = |said: Said| {
         let mut lines: Vec<String> = said
             .out
@@ -214,7 +213,7 @@ fn the_javascript_clients_of_kubo_use_the_proxy() {
 }
 
 #[test]
-fn the_python_client_of_kubo_hears_the_same_through_the_proxy() {
+fn the_python_client_of_kubo_gets_the_same_responses_through_the_proxy() {
     let Some(installed) = installed() else { return };
     the_python_client_hears_the_same(&Both::embedded(), &installed);
 }

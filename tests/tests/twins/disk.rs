@@ -1,4 +1,4 @@
-//! The simulated disk and the store on fjall: what is written, what a power cut leaves, and what rots.
+//! Simulated disk against the store on fjall: writes, power cuts and bit rot.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use cluster_core::{
 use ipfs_cluster_service::store::{OpenError, OpenOptions, Store};
 use proptest::prelude::*;
 
-/// The same as `sim::twin::Content`, with the types of the core that the daemon is built with.
+/// Content of a disk: `sim::twin::Content` with the types of the daemon's core.
 type Content = (
     HardState,
     (Index, Term),
@@ -28,7 +28,7 @@ type Content = (
 const ALL: usize = 1_000_000;
 const LANES: [Lane; 4] = [Lane::Unpin, Lane::Fresh, Lane::Retry, Lane::Surplus];
 
-/// One batch, and what happens after it. Numbers are made to fit what is there.
+/// One step: a batch or a fault. Numbers are reduced to valid ranges.
 #[derive(Debug, Clone)]
 struct Turn {
     append: u64,
@@ -47,7 +47,7 @@ enum After {
     Nothing,
     Sync,
     Restart,
-    /// A power cut, this share of what was not synced having arrived, in thousandths.
+    /// A power cut after this share of the unsynced writes, in thousandths.
     Cut(u64),
     Install(u8),
 }
@@ -123,7 +123,7 @@ fn entry(index: Index, term: Term) -> LogEntry {
     }
 }
 
-/// What has been written, as far as the next batch must fit it.
+/// Model of the written state, from which valid batches are generated.
 #[derive(Debug, Clone)]
 struct Known {
     compacted: (Index, Term),
@@ -161,7 +161,7 @@ impl Known {
         found.map_or(self.compacted.1, |entry| entry.term)
     }
 
-    /// The writes of a turn, all of which make sense.
+    /// Returns the writes of a step, all of which are valid.
     fn ops(&mut self, turn: &Turn) -> Vec<StoreOp> {
         let mut ops = Vec::new();
         if turn.append > 0 {
@@ -259,14 +259,14 @@ impl Known {
     }
 }
 
-/// Both disks.
+/// The simulated and the real disk.
 struct Twins {
     folder: tempfile::TempDir,
-    /// How many times the real disk's power has gone: each leaves a folder of its own.
+    /// Number of power cuts of the real disk; each continues in a new folder.
     cuts: usize,
     simulated: sim::twin::Disk,
     real: Option<Store>,
-    /// Bytes of the journal that are durable.
+    /// Durable bytes of the journal.
     durable: u64,
     batches: u64,
 }
@@ -298,11 +298,11 @@ impl Twins {
         self.real.as_mut().expect("is open")
     }
 
-    /// Where the journal's content ends.
+    /// Returns the end of the journal's content.
     fn written(&self) -> u64 {
         let bytes = std::fs::read(journal(&self.path())).expect("reads");
         let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
-        // What is written last ends in a checksum, which may end in zeros.
+        // The last record ends in a checksum, which may end in zeros.
         bytes.len().min(end + 16) as u64
     }
 
@@ -362,11 +362,11 @@ impl Twins {
             StoreOp::InstallSnapshot { snapshot, manifest },
             StoreOp::SetHardState { hard_state },
         ]);
-        // The simulated disk's snapshots arrive with the batch that installs them.
+        // On the simulated disk, a snapshot is written by the batch that installs it.
         self.sync();
     }
 
-    /// The process ends. What it wrote is in the page cache.
+    /// Restarts the process. Its writes are in the page cache.
     fn restart(&mut self) {
         drop(self.real.take());
         self.reopen();
@@ -381,7 +381,7 @@ impl Twins {
         assert_eq!(decoded(&self.simulated.content()), real);
     }
 
-    /// The power goes: of the journal, what was synced is there, and of the rest the first `share`.
+    /// Cuts the power: the journal keeps its synced bytes, and the first `share` of the rest.
     fn cut(&mut self, share: u64) {
         let end = self.written().max(self.durable);
         let kept = self.durable + (end - self.durable) * share / 1000;
@@ -398,14 +398,14 @@ impl Twins {
         let recovered = store.recovered().expect("reads").expect("is founded");
         let real = content(&store, recovered);
         self.real = Some(store);
-        // Whichever part arrived: it is all of the first few batches, and nothing of the others.
+        // The state must be that of a prefix of the batches.
         let kept = (0..=self.simulated.unsynced()).find(|kept| {
             let mut twin = self.simulated.clone();
             twin.cut(*kept);
             decoded(&twin.content()) == real
         });
         let kept = kept.unwrap_or_else(|| {
-            panic!("after a cut there is what no prefix of the batches explains: {real:?}");
+            panic!("the state after a cut is that of no prefix of the batches: {real:?}");
         });
         self.simulated.cut(kept);
         self.sync();
@@ -424,7 +424,7 @@ impl Twins {
     }
 }
 
-/// A new folder, in memory where the system has a place for that: what is tested here is not the disk.
+/// Creates a folder, in memory if possible, because the disk itself is not tested.
 fn in_memory() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let folder = if memory.is_dir() {
@@ -462,7 +462,7 @@ fn decoded(bytes: &[u8]) -> Content {
     decode(bytes).expect("both cores write the same")
 }
 
-/// The newest journal of the database in a folder.
+/// Returns the newest journal of the database in a folder.
 fn journal(folder: &Path) -> PathBuf {
     let files = std::fs::read_dir(folder.join("db"))
         .expect("lists")
@@ -510,12 +510,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 100, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_simulated_disk_holds_what_the_store_holds(turns in turns()) {
+    fn the_simulated_disk_has_the_content_of_the_store(turns in turns()) {
         play(&turns).restart();
     }
 
     #[test]
-    fn a_rotten_bit_is_refused_or_changes_nothing(turns in turns(), place in any::<u64>(), bit in 0..8_u32) {
+    fn a_flipped_bit_is_refused_or_changes_nothing(turns in turns(), place in any::<u64>(), bit in 0..8_u32) {
         let mut twins = play(&turns);
         twins.sync();
         let path = journal(&twins.path());
@@ -525,7 +525,7 @@ proptest! {
         let at = usize::try_from(place % end as u64).expect("fits");
         bytes[at] ^= 1 << bit;
         std::fs::write(&path, bytes).expect("writes");
-        // The simulated disk says that a damaged folder does not open; it may, if nothing was lost.
+        // A damaged folder of the simulated disk never opens; the real one may, if nothing is lost.
         if let Ok(mut store) = open(&twins.path()) {
             let recovered = store.recovered().expect("reads").expect("is founded");
             prop_assert_eq!(decoded(&twins.simulated.content()), content(&store, recovered));

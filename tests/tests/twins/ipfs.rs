@@ -1,4 +1,4 @@
-//! The simulated IPFS daemon and the embedded node.
+//! Simulated IPFS daemon against the embedded node.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use futures::TryStreamExt;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
-/// CIDs that there are; the first few are of content that nobody has.
+/// Number of CIDs; no node has the content of the first few.
 const CIDS: u8 = 8;
 const UNAVAILABLE: u8 = 2;
 
@@ -64,7 +64,7 @@ impl Twins {
     }
 
     fn backend(&self) -> Backend {
-        // Nobody else has anything, so nothing is waited for.
+        // Offline: no other node has any content.
         Backend::Embedded(self.real.as_ref().expect("is open").offline())
     }
 

@@ -11,7 +11,7 @@ use super::rpc::{Identity, IpfsIdentity, PeerDetails};
 use super::{Cluster, Error, PingValue};
 
 /// Age at which the IPFS node's identity is refreshed: its addresses change seldom.
-const MAX_AGE: Duration = Duration::from_secs(5);
+const AGE_MAX: Duration = Duration::from_secs(5);
 
 /// Time limit for the IPFS node's identity, after which the node is reported as failing.
 const IPFS_ID_TIMEOUT: Duration = Duration::from_secs(2);
@@ -35,7 +35,7 @@ impl Cache {
         let known = self.lock();
         known
             .as_ref()
-            .filter(|(at, _)| at.elapsed() < MAX_AGE)
+            .filter(|(at, _)| at.elapsed() < AGE_MAX)
             .map(|(_, identity)| identity.clone())
     }
 }
@@ -75,7 +75,7 @@ impl Cluster {
         }
     }
 
-    /// Returns the IPFS node's identity, at most [`MAX_AGE`] old.
+    /// Returns the IPFS node's identity, at most [`AGE_MAX`] old.
     pub(super) async fn ipfs_identity(&self) -> IpfsIdentity {
         let cache = &self.inner.ipfs;
         if let Some(identity) = cache.fresh() {
@@ -126,7 +126,7 @@ impl Cluster {
         let ipfs = match known {
             None => self.ipfs_identity().await,
             Some((at, ipfs)) => {
-                if at.elapsed() >= MAX_AGE {
+                if at.elapsed() >= AGE_MAX {
                     let cluster = self.clone();
                     tokio::spawn(async move { cluster.ipfs_identity().await });
                 }

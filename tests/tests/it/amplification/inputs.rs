@@ -1,4 +1,4 @@
-//! Requests over HTTP that cost little to send and, handled carelessly, much to answer.
+//! HTTP requests that cost little to send and, without limits, much to answer.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -8,9 +8,9 @@ use tests::{Peer, cids, http};
 
 use super::stranger::field;
 
-/// What is sent at most of a request that does not end.
+/// Bytes to send of an endless request.
 const ENDLESS: usize = 128 << 20;
-/// What is read at most of an answer that does not end.
+/// Bytes to read of an endless response.
 const READ_MAX: u64 = 32 << 20;
 const BOUNDARY: &str = "a-boundary-that-no-test-adds";
 
@@ -26,7 +26,7 @@ fn post(port: u16, target: &str, kind: &str) -> Option<TcpStream> {
     Some(stream)
 }
 
-/// Sends a body until all of it is sent, or the server has had enough; reads what the server says.
+/// Sends a body until its end or until the server closes; reads the response.
 fn upload(port: u16, target: &str, body: impl Iterator<Item = Vec<u8>>) {
     let kind = format!("multipart/form-data; boundary={BOUNDARY}");
     let Some(mut stream) = post(port, target, &kind) else {
@@ -43,18 +43,18 @@ fn upload(port: u16, target: &str, body: impl Iterator<Item = Vec<u8>>) {
     }
 }
 
-/// Reads an answer as far as [`READ_MAX`].
+/// Reads a response up to [`READ_MAX`].
 fn drain(stream: TcpStream) {
     drop(std::io::copy(&mut stream.take(READ_MAX), &mut std::io::sink()));
 }
 
-/// A multipart body whose first boundary never comes.
+/// Sends a multipart body without a boundary.
 pub(super) fn endless_preamble(port: u16, target: &str) {
     let piece = vec![b'-'; 1 << 20];
     upload(port, target, std::iter::repeat_n(piece, ENDLESS >> 20));
 }
 
-/// A part whose headers never end.
+/// Sends a part whose headers never end.
 pub(super) fn endless_header(port: u16, target: &str) {
     let start = format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"");
     let piece = vec![b'n'; 1 << 20];
@@ -62,14 +62,14 @@ pub(super) fn endless_header(port: u16, target: &str) {
     upload(port, target, std::iter::once(start.into_bytes()).chain(body));
 }
 
-/// 17 MB of empty directories with long names.
+/// Sends 17 MB of empty directories with long names.
 pub(super) fn directories(port: u16, target: &str) {
     upload_directories(port, target, 17 << 20, |number| format!("{number:0>255}"));
 }
 
-/// 17 MB of empty directories, each below 120 others that nothing else is in.
+/// Sends 17 MB of empty directories, each nested in 120 otherwise empty ones.
 pub(super) fn deep_directories(port: u16, target: &str) {
-    // A directory of its own for every two bytes of a name: more would take minutes of an unoptimised build.
+    // A directory per two bytes of a name: more would take an unoptimised build minutes.
     upload_directories(port, target, 1 << 20, |number| {
         format!("{number:0>15}{}", "%2Fd".repeat(120))
     });
@@ -89,7 +89,7 @@ fn upload_directories(port: u16, target: &str, bytes: usize, name: impl Fn(usize
     upload(port, target, (0..count).map(part).chain([end]));
 }
 
-/// 4 MB in pieces that are named one by one.
+/// Sends 4 MB with a chunk size of one byte.
 pub(super) fn one_byte_chunks(port: u16, target: &str) {
     let (_, body) = http::multipart(&[("file", &cids::bytes(1, 4 << 20))]);
     upload(port, target, body.chunks(1 << 16).map(<[u8]>::to_vec));
@@ -104,11 +104,11 @@ pub(super) fn put(peer: &Peer, codec: &str, data: &[u8]) -> Option<Cid> {
     answer.json()["Key"].as_str()?.parse().ok()
 }
 
-/// A sharded directory of a few blocks that pretends to have 256^5 entries: each shard has 256 links to one
-/// and the same next shard.
+/// Stores a sharded directory of a few blocks that claims 256^5 entries: all 256 links of a shard lead to the
+/// same next shard.
 fn repeating_shards(peer: &Peer) -> Option<Cid> {
     const DEPTH: usize = 5;
-    // UnixFS: a shard, all of its slots used, hashed with murmur3, 256 slots.
+    // UnixFS: a shard with all of its 256 slots used, hashed with murmur3.
     let shard = [
         &[0x08, 5][..],
         &field(2, &[0xff; 32]),
@@ -136,7 +136,7 @@ fn repeating_shards(peer: &Peer) -> Option<Cid> {
     Some(child)
 }
 
-/// Lists or gets such a directory.
+/// Lists or gets a directory of repeating shards.
 pub(super) fn read_repeating_shards(peer: &Peer, command: &str) {
     let root = repeating_shards(peer).expect("the node takes blocks");
     let target = format!("/api/v0/{command}?arg={root}");
@@ -147,7 +147,7 @@ pub(super) fn read_repeating_shards(peer: &Peer, command: &str) {
     }
 }
 
-/// Bytes that are no protocol's.
+/// Sends bytes of no protocol.
 pub(super) fn garbage(port: u16) {
     for (round, start) in [
         &b""[..],
@@ -163,13 +163,13 @@ pub(super) fn garbage(port: u16) {
             };
             drop(stream.set_write_timeout(Some(http::SILENCE)));
             let noise = cids::bytes(seed + 100 * round as u64, 1 << 20);
-            // It may be hung up on at any byte.
+            // The peer may close at any byte.
             drop(stream.write_all(&[start, &noise[..]].concat()));
         }
     }
 }
 
-/// Connections on which nothing is said.
+/// Opens connections and sends nothing.
 pub(super) fn silent(port: u16) -> Vec<TcpStream> {
     const SILENT: usize = 300;
     let connect = |_| TcpStream::connect(("127.0.0.1", port)).ok();

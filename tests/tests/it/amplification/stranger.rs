@@ -1,4 +1,4 @@
-//! A party that speaks libp2p and bitswap with a node's port for other IPFS nodes, and behaves badly.
+//! Misbehaving libp2p and bitswap node, connected to the swarm port.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -12,16 +12,16 @@ use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId, noise, tcp, yamux};
 use tokio::sync::{mpsc, oneshot};
 
-/// What is said on a stream before bitswap's first frame.
+/// Protocol negotiation that precedes bitswap's first frame on a stream.
 const NEGOTIATION: &[u8] = b"\x13/multistream/1.0.0\n\x14/ipfs/bitswap/1.2.0\n";
 
-/// A connection under an identity of its own. What the other side sends is never read.
+/// Connection with a new identity. It never reads what the peer sends.
 pub(super) struct Stranger {
     opening: mpsc::UnboundedSender<oneshot::Sender<SubstreamBox>>,
 }
 
 impl Stranger {
-    /// Connects to the port on this machine.
+    /// Connects to a port of this machine.
     pub(super) async fn connect(port: u16) -> Result<Self, String> {
         let keypair = Keypair::generate_ed25519();
         let noise = noise::Config::new(&keypair).expect("an ed25519 key signs");
@@ -54,7 +54,7 @@ impl Stranger {
         Some(stream)
     }
 
-    /// Sends bytes on a stream of its own; `None` once the connection is closed.
+    /// Sends bytes on a new stream; `None` once the connection is closed.
     pub(super) async fn send(&self, bytes: &[u8]) -> Option<SubstreamBox> {
         let mut stream = self.open().await?;
         stream.write_all(bytes).await.ok()?;
@@ -62,19 +62,19 @@ impl Stranger {
         Some(stream)
     }
 
-    /// Waits until the other side has closed the connection.
+    /// Waits until the peer has closed the connection.
     pub(super) async fn closed(&self) {
         self.opening.closed().await;
     }
 
-    /// Waits until the other side has processed what was sent on this stream before, and closes it.
+    /// Closes the stream once the peer has processed everything sent on it.
     pub(super) async fn finish(mut stream: SubstreamBox) {
         drop(stream.close().await);
         drop(stream.read_to_end(&mut Vec::new()).await);
     }
 }
 
-/// Keeps the connection going. Streams of the other side are agreed to, and kept without being read.
+/// Drives the connection. Accepts the peer's streams, and keeps them without reading.
 async fn drive(
     mut muxer: StreamMuxerBox,
     mut requests: mpsc::UnboundedReceiver<oneshot::Sender<SubstreamBox>>,
@@ -129,28 +129,28 @@ fn varint(mut number: usize) -> Vec<u8> {
     bytes
 }
 
-/// A field of bytes in a protobuf message.
+/// Encodes a bytes field of a protobuf message.
 pub(super) fn field(number: u8, value: &[u8]) -> Vec<u8> {
     [&[number << 3 | 2][..], &varint(value.len()), value].concat()
 }
 
-/// A bitswap message with a wantlist of these entries, and what comes before it on the stream.
+/// Encodes a bitswap message with a wantlist, after the negotiation of the stream.
 pub(super) fn wantlist(entries: &[u8]) -> Vec<u8> {
     let message = field(1, entries);
     [varint(message.len()), message].concat()
 }
 
-/// Wants for the block, with an answer if it is missing.
+/// Encodes a want of a block, with a response if it is missing.
 pub(super) fn want(cid: &[u8]) -> Vec<u8> {
     field(1, &[&field(1, cid)[..], &[0x10, 1, 0x28, 1]].concat())
 }
 
-/// Takes a want back.
+/// Encodes the cancel of a want.
 pub(super) fn cancel(cid: &[u8]) -> Vec<u8> {
     field(1, &[&field(1, cid)[..], &[0x18, 1]].concat())
 }
 
-/// The start of a frame of 4 MiB, the largest that is allowed.
+/// Encodes the start of a frame of 4 MiB, the largest allowed.
 pub(super) fn frame_start() -> Vec<u8> {
     varint(4 << 20)
 }

@@ -1,10 +1,10 @@
-//! Peers with proxies, and what Kubo's clients send to them.
+//! Peers with proxies, and requests like those of Kubo's clients.
 
 use serde_json::{Value, json};
 use tests::http::{self, Answer};
 use tests::{Cluster, Options, Peer, closed_port};
 
-/// Peers with a proxy each.
+/// Starts peers with a proxy each.
 pub(crate) fn with_proxies(peers: usize) -> Cluster {
     Cluster::start_with(&Options {
         peers,
@@ -18,7 +18,7 @@ pub(crate) fn give_proxy(config: &mut Value) {
     config["api"]["ipfsproxy"] = json!({ "listen_multiaddress": address });
 }
 
-/// The port of a peer's proxy, by its configuration.
+/// Returns the port of a peer's proxy, from its configuration.
 pub(crate) fn proxy_port(peer: &Peer) -> u16 {
     let text = std::fs::read_to_string(peer.folder.join("service.json")).expect("is there");
     let config: Value = serde_json::from_str(&text).expect("is JSON");
@@ -36,7 +36,7 @@ pub(crate) fn call(port: u16, command: &str) -> Answer {
     http::request(port, "POST", &format!("/api/v0/{command}"), &[], &[]).expect("an answer")
 }
 
-/// A part of an upload: its head without the line ends, and the content.
+/// Part of an upload: its headers without line ends, and its content.
 pub(crate) type Part<'a> = (&'a str, &'a [u8]);
 
 pub(crate) fn upload(port: u16, command: &str, parts: &[Part<'_>]) -> Answer {
@@ -51,7 +51,7 @@ pub(crate) fn upload(port: u16, command: &str, parts: &[Part<'_>]) -> Answer {
     http::request(port, "POST", &format!("/api/v0/{command}"), &kind, &body).expect("an answer")
 }
 
-/// As the `ipfs` command line sends a file that is on disk.
+/// Adds a file like the `ipfs` command line.
 pub(crate) fn add(port: u16, query: &str, name: &str, content: &[u8]) -> Answer {
     let head = format!(
         "Abspath-Encoded: %2Ftmp%2F{name}\n\
@@ -61,7 +61,7 @@ pub(crate) fn add(port: u16, query: &str, name: &str, content: &[u8]) -> Answer 
     upload(port, &format!("add?{query}"), &[(&head, content)])
 }
 
-/// What the command line sends with each `add`.
+/// Parameters that the command line sends with each `add`.
 pub(crate) const CLI_ADD: &str =
     "empty-dirs=true&encoding=json&inline-limit=32&pin=true&progress=true&stream-channels=true";
 
@@ -82,7 +82,7 @@ pub(crate) fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
     found.map(|(_, value)| value.as_str())
 }
 
-/// The CID that a stream of `add` ends with.
+/// Returns the last CID of the response to `add`.
 pub(crate) fn last_hash(answer: &Answer) -> String {
     assert!(
         answer.is_success(),
