@@ -1,4 +1,4 @@
-// The most used JavaScript client of the cluster's REST API: all of its calls.
+// All calls of the most used JavaScript client of the cluster's REST API.
 // Usage: cluster-client.mjs http://HOST:PORT http://HOST:PORT, of the REST API and of the peer's IPFS node.
 import * as cluster from '@nftstorage/ipfs-cluster'
 
@@ -37,7 +37,7 @@ await check('version', () => cluster.version(config), result => typeof result ==
 await check('peerList', () => cluster.peerList(config), result => result.length > 0)
 await check('metricNames', () => cluster.metricNames(config), result => result.includes('freespace'))
 await check('unpin', () => cluster.unpin(config, cid), result => String(result.cid) === String(cid))
-await check('a CID that is none', () => cluster.pin(config, 'nonsense').then(() => 'pinned', error => error.message),
+await check('an invalid CID', () => cluster.pin(config, 'nonsense').then(() => 'pinned', error => error.message),
   result => result !== 'pinned')
 console.log(failed ? `${failed} FAILED` : 'ALL OK')
 process.exit(failed ? 1 : 0)

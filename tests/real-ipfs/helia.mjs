@@ -1,7 +1,7 @@
-// A Helia node on loopback that takes its orders from standard input, a line each.
+// A Helia node on loopback, controlled by commands on standard input, one per line.
 //
 // Usage: helia.mjs PORT
-// Orders: connect MULTIADDRESS, pin CID, add FILE, get CID FILE, quit. Each is answered with one line: its name
+// Commands: connect MULTIADDRESS, pin CID, add FILE, get CID FILE, quit. Each is answered with one line: its name
 // in capitals, then the result.
 import { createReadStream, createWriteStream } from 'node:fs'
 import { createInterface } from 'node:readline'
@@ -21,7 +21,7 @@ import { MemoryDatastore } from 'datastore-core'
 import { createLibp2p } from 'libp2p'
 import { CID } from 'multiformats/cid'
 
-// Of its usual parts only what talks to who is asked for: by itself it would look for peers on the Internet.
+// Without the services that look for peers on the Internet: it talks only to nodes that it is told to connect to.
 const libp2p = await createLibp2p({
   addresses: { listen: [`/ip4/127.0.0.1/tcp/${process.argv[2]}`] },
   transports: [tcp()],

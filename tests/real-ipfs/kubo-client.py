@@ -1,4 +1,4 @@
-"""A Python client of Kubo's RPC API against whatever claims to be one. Prints what it is told.
+"""A Python client of Kubo's RPC API against any server. Prints the responses.
 
 Usage: kubo-client.py HOST PORT
 """
@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-# The library knows no Kubo newer than itself, and says so at each call.
+# The library warns at each call about a newer Kubo.
 warnings.simplefilter("ignore")
 import ipfshttpclient  # noqa: E402
 

