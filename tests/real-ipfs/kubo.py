@@ -1,9 +1,8 @@
 """A Kubo node on loopback, controlled by commands on standard input, one per line.
 
 Usage: kubo.py REPOSITORY PORT
-Orders: connect MULTIADDRESS, pin CID, add FILE, get CID FILE, quit. Each is answered with one line: its
-name in capitals, then
-the result.
+Commands: connect MULTIADDRESS, pin CID, add FILE, get CID FILE, quit. Each is answered with one line: its
+name in capitals, then the result.
 """
 
 import json

@@ -176,10 +176,10 @@ async fn sync(client: &Client, output: &mut Output, arguments: &OneOrAll) -> Res
 
 /// Returns whether the service lacks the route. It may have parsed the word `sync` as an invalid CID.
 fn is_unknown_route(error: &ClientError) -> bool {
-    matches!(error, ClientError::Api(told)
-        if told.code == 405
-            || (told.code == 404 && told.message == "not found")
-            || (told.code == 400 && told.message.to_lowercase().contains("cid")))
+    matches!(error, ClientError::Api(answer)
+        if answer.code == 405
+            || (answer.code == 404 && answer.message == "not found")
+            || (answer.code == 400 && answer.message.to_lowercase().contains("cid")))
 }
 
 async fn health(client: &Client, output: &mut Output, command: Health) -> Result<(), Failure> {

@@ -74,10 +74,10 @@ fn the_rest_api_refuses_invalid_requests_with_the_right_code() {
             ));
         }
         let error: Option<serde_json::Value> = serde_json::from_str(&text).ok();
-        let told = error.is_some_and(|error| {
+        let explained = error.is_some_and(|error| {
             error["code"] == answer.status && !error["message"].as_str().unwrap_or("").is_empty()
         });
-        if !told && answer.status != 405 {
+        if !explained && answer.status != 405 {
             wrong.push(format!(
                 "{method} {shown}: {} without a reason: {text}",
                 answer.status

@@ -5,8 +5,8 @@ use tests::{Cluster, Peer, Said, cids, wait_until};
 
 fn refused(said: &Said, code: i32, text: &str) {
     // Error responses go to standard output, as in the Go tool; local errors to standard error.
-    let told = said.out.contains(text) || said.err.contains(text);
-    assert!(said.code == code && told, "not {code} {text:?}: {said:?}");
+    let printed = said.out.contains(text) || said.err.contains(text);
+    assert!(said.code == code && printed, "not {code} {text:?}: {said:?}");
 }
 
 fn listed(values: &[Value], cid: &str) -> bool {

@@ -26,9 +26,12 @@ fn ends_removed(cluster: &mut Cluster, number: usize) {
     let status = peer.wait_end();
     let log = peer.log();
     assert_eq!(status.code(), Some(0), "{log}");
-    let told = log.lines().last().unwrap_or_default().to_owned();
-    assert!(told.contains("is not a member of its cluster any more"), "{told}");
-    assert!(told.contains("--bootstrap"), "{told}");
+    let message = log.lines().last().unwrap_or_default().to_owned();
+    assert!(
+        message.contains("is not a member of its cluster any more"),
+        "{message}"
+    );
+    assert!(message.contains("--bootstrap"), "{message}");
 }
 
 #[test]

@@ -26,8 +26,8 @@ fn daemon(folder: &Path) -> Said {
 
 fn refuses(peer: &Peer, texts: &[&str]) {
     let said = daemon(&peer.folder);
-    let told = texts.iter().all(|text| said.err.contains(text));
-    assert!(said.code == 1 && told, "not 1 and {texts:?}: {said:?}");
+    let explained = texts.iter().all(|text| said.err.contains(text));
+    assert!(said.code == 1 && explained, "not 1 and {texts:?}: {said:?}");
 }
 
 #[test]
@@ -100,11 +100,11 @@ fn invalid_lines_of_the_peerstore_are_named_and_skipped() {
     fs::write(&path, "/ip4/127.0.0.1/tcp/1/p2p/nonsense\n").unwrap();
     peer.start_and_wait();
     let log = peer.log();
-    let told = format!(
+    let warning = format!(
         "{} line 1: \"/ip4/127.0.0.1/tcp/1/p2p/nonsense\" is not",
         path.display()
     );
-    assert!(log.contains(&told) && log.contains("skipped"), "{log}");
+    assert!(log.contains(&warning) && log.contains("skipped"), "{log}");
 }
 
 #[test]

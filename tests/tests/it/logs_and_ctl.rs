@@ -39,17 +39,17 @@ fn log_of(cluster: &Cluster, flags: &[&str], last: &str) -> String {
         .spawn();
     let _running = Running(child.unwrap());
     wait_until("it is ready", || {
-        let told = std::fs::read_to_string(&path).unwrap();
+        let output = std::fs::read_to_string(&path).unwrap();
         peer.ask("GET", "/pins?consistent=true")
-            .map_err(|error| format!("{error}\n{told}"))
+            .map_err(|error| format!("{error}\n{output}"))
     });
     peer.ask("GET", "/version").unwrap();
     wait_until(&format!("the log has {last:?}"), || {
-        let told = std::fs::read_to_string(&path).unwrap();
+        let output = std::fs::read_to_string(&path).unwrap();
         // Complete lines only.
-        match told.rsplit_once('\n') {
+        match output.rsplit_once('\n') {
             Some((lines, _)) if lines.contains(last) => Ok(lines.to_owned()),
-            _ => Err(told),
+            _ => Err(output),
         }
     })
 }
@@ -88,12 +88,12 @@ fn log_levels_are_set_for_all_or_for_the_go_peers_facilities() {
     assert!(text.contains("\tDEBUG\trestapilog\t"), "{text}");
     let text = log_of(&cluster, &["--debug", "--logformat", "nocolor"], "\tDEBUG\t");
     assert!(!text.contains(&"5e".repeat(32)), "the secret is in the log");
-    for (levels, told) in [
+    for (levels, reason) in [
         ("loud", "\"loud\" is no log level"),
         ("info,nonsense:debug", "\"nonsense\" is no part of the program"),
     ] {
         let said = run(service(&cluster.peers[0].folder).args(["--loglevel", levels, "daemon"]));
-        assert!(said.code == 1 && said.err.contains(told), "{said:?}");
+        assert!(said.code == 1 && said.err.contains(reason), "{said:?}");
     }
 }
 
@@ -156,8 +156,8 @@ fn hosts_have_several_forms_and_the_first_that_responds_is_used() {
     }
     let dead = format!("/ip4/127.0.0.1/tcp/{dead}");
     let said = ctl(&["--host", &dead, "version"], &[]);
-    let told = "Is ipfs-cluster-service running there?";
-    assert!(said.code == 1 && said.out.contains(told), "{said:?}");
+    let advice = "Is ipfs-cluster-service running there?";
+    assert!(said.code == 1 && said.out.contains(advice), "{said:?}");
     let said = ctl(&["--host", "/ip4/nonsense", "version"], &[]);
     assert!(
         said.code == 1 && said.err.starts_with("error parsing host multiaddress: "),

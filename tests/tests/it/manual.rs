@@ -61,7 +61,7 @@ fn chapters(manual: &str) -> Vec<(String, Vec<Step>)> {
             Some(true) => {
                 let steps = &mut chapters.last_mut().expect("a chapter before the first block").1;
                 if goes_on {
-                    let last = steps.last_mut().expect("it goes on");
+                    let last = steps.last_mut().expect("a command to continue");
                     last.command += &format!("\n{line}");
                 } else if let Some(command) = line.strip_prefix("$ ") {
                     steps.push(Step {

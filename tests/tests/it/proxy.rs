@@ -322,7 +322,7 @@ fn list_by_type(peer: &Peer, root: &str, sub: &str, file: &str) {
     );
     assert!(
         !indirect.iter().any(|pin| pin.starts_with(sub)),
-        "it has a pin of its own: {indirect:?}"
+        "it has its own pin: {indirect:?}"
     );
     assert_eq!(types("").len(), 2 + indirect.len());
     // The same errors as the node's.

@@ -65,9 +65,9 @@ fn strangers_on_the_cluster_port_are_disconnected_and_logged_once() {
         socket.set_read_timeout(Some(tests::PATIENCE)).unwrap();
         // The peer may close before everything is sent.
         drop(socket.write_all(said));
-        let mut heard = Vec::new();
-        drop(socket.read_to_end(&mut heard));
-        assert!(heard.is_empty(), "a stranger receives {heard:?}");
+        let mut received = Vec::new();
+        drop(socket.read_to_end(&mut received));
+        assert!(received.is_empty(), "a stranger receives {received:?}");
     }
     assert_logged_once_a_minute(
         peer,

@@ -134,7 +134,7 @@ fn a_malformed_export_is_refused_with_the_line_and_changes_nothing() {
     let good = made_up(3);
     state(&peer, &["import", "-f", &file(&peer, "good.json", &good)]).ok();
     let before = state(&peer, &["export"]).ok();
-    for (bad, told) in [
+    for (bad, reason) in [
         (format!("{good}nonsense\n"), "line 4: expected"),
         (
             format!("{good}{{\"cid\":\"nonsense\"}}\n"),
@@ -149,10 +149,10 @@ fn a_malformed_export_is_refused_with_the_line_and_changes_nothing() {
     ] {
         let said = state(&peer, &["import", "-f", &file(&peer, "bad.json", &bad)]);
         assert_eq!(said.code, 1, "{said:?}");
-        let told_all = said.err.contains(told) && said.err.contains("Nothing was changed");
+        let explained = said.err.contains(reason) && said.err.contains("Nothing was changed");
         assert!(
-            said.err.contains("error importing state: ") && told_all,
-            "{told}: {said:?}"
+            said.err.contains("error importing state: ") && explained,
+            "{reason}: {said:?}"
         );
     }
     assert_eq!(state(&peer, &["export"]).ok(), before);
@@ -181,13 +181,13 @@ fn skip_bad_skips_and_names_invalid_pins() {
     );
     assert!(said.err.contains("--skip-bad"), "{said:?}");
     let said = state(&peer, &["import", "-f", "--skip-bad", &export]);
-    for told in [
+    for reason in [
         "skipped: line 4: cid: \"nonsense\" is not a CID",
         "skipped: line 5: expected",
         "2 bad pins were skipped",
         "state successfully imported: 4 pins",
     ] {
-        assert!(said.err.contains(told), "{told}: {said:?}");
+        assert!(said.err.contains(reason), "{reason}: {said:?}");
     }
     said.ok();
     let exported = pins(&state(&peer, &["export"]).ok());
@@ -324,7 +324,7 @@ fn assert_import_is_exported_unchanged(cluster: &Cluster) {
     let path = file(&cluster.peers[0], "whole.json", &text);
     state(&cluster.peers[0], &["import", "-f", &path]).ok();
     let brought = pins(&text);
-    wait_until("it is everywhere as it was", || {
+    wait_until("all peers have it unchanged", || {
         let found = pins(&state(&cluster.peers[2], &["export"]).ok());
         let mut as_it_was = brought[&whole].clone();
         as_it_was["allocations"] = match found.get(&whole) {

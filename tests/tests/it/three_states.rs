@@ -61,8 +61,11 @@ fn sync_restores_pins_removed_from_the_ipfs_node() {
         let rows = cluster.peers[asked].ctl_json(arguments);
         assert_eq!(rows.len(), 1, "{arguments:?}: {rows:?}");
         assert_eq!(rows[0]["cid"], ours.as_str());
-        let told = rows[0]["peer_map"].as_object().unwrap();
-        assert!(told.contains_key(&cluster.peers[1].id), "{arguments:?}: {rows:?}");
+        let reported = rows[0]["peer_map"].as_object().unwrap();
+        assert!(
+            reported.contains_key(&cluster.peers[1].id),
+            "{arguments:?}: {rows:?}"
+        );
         wait_held(&cluster.peers[1], &ours);
         cluster.peers[0].wait_state(&ours, "pinned", 3);
     }

@@ -32,9 +32,9 @@ fn refusal(peer: &mut Peer) -> String {
     last.unwrap_or_else(|| panic!("no error: {log}")).to_owned()
 }
 
-fn names(told: &str, what: &[&str]) {
+fn assert_names(message: &str, what: &[&str]) {
     for part in what {
-        assert!(told.contains(part), "{part:?} is not in {told:?}");
+        assert!(message.contains(part), "{part:?} is not in {message:?}");
     }
 }
 
@@ -44,7 +44,7 @@ fn a_listen_address_in_use_is_named() {
     let peer = &mut cluster.peers[0];
     let taken = TcpListener::bind(("127.0.0.1", peer.rest_port)).unwrap();
     let address = format!("127.0.0.1:{}", peer.rest_port);
-    names(
+    assert_names(
         &refusal(peer),
         &[
             "REST API",
@@ -56,11 +56,11 @@ fn a_listen_address_in_use_is_named() {
     drop(taken);
     let taken = TcpListener::bind(("127.0.0.1", peer.cluster_port)).unwrap();
     let port = peer.cluster_port.to_string();
-    names(&refusal(peer), &[&port, "listen_multiaddress", "in use"]);
+    assert_names(&refusal(peer), &[&port, "listen_multiaddress", "in use"]);
     drop(taken);
     let taken = TcpListener::bind(("127.0.0.1", peer.ipfs_port)).unwrap();
     let port = peer.ipfs_port.to_string();
-    names(&refusal(peer), &[&port, "api_listen_multiaddress"]);
+    assert_names(&refusal(peer), &[&port, "api_listen_multiaddress"]);
     drop(taken);
     peer.start_and_wait();
 }
@@ -72,7 +72,7 @@ fn a_second_process_on_the_same_folder_is_refused() {
     peer.start_and_wait();
     let said = tests::run(tests::service(&peer.folder).arg("daemon"));
     assert_eq!(said.code, 1, "{said:?}");
-    names(
+    assert_names(
         &said.err,
         &["error acquiring execution lock: ", "is using", "stop it first"],
     );
@@ -85,11 +85,11 @@ fn unreachable_peers_are_named_with_their_addresses() {
         .iter()
         .map(|peer| (peer.id.clone(), peer.cluster_port))
         .collect();
-    let told = refusal(&mut cluster.peers[0]);
+    let message = refusal(&mut cluster.peers[0]);
     for (id, port) in others {
-        names(&told, &[&id, &format!("/tcp/{port}")]);
+        assert_names(&message, &[&id, &format!("/tcp/{port}")]);
     }
-    names(&told, &["no leader within", "A majority", "peerstore"]);
+    assert_names(&message, &["no leader within", "A majority", "peerstore"]);
 }
 
 #[test]
@@ -106,16 +106,16 @@ fn a_wrong_address_is_distinguished_from_a_peer_that_is_down() {
         stranger.peers[0].cluster_port
     );
     std::fs::write(cluster.peers[0].folder.join("peerstore"), &wrong).unwrap();
-    let told = refusal(&mut cluster.peers[0]);
-    names(&told, &[&second, &stranger.peers[0].id]);
+    let message = refusal(&mut cluster.peers[0]);
+    assert_names(&message, &[&second, &stranger.peers[0].id]);
     // And without any address.
     std::fs::write(cluster.peers[0].folder.join("peerstore"), "").unwrap();
-    let told = refusal(&mut cluster.peers[0]);
-    names(&told, &[&second, "no address of it is known", "peerstore"]);
+    let message = refusal(&mut cluster.peers[0]);
+    assert_names(&message, &[&second, "no address of it is known", "peerstore"]);
     // An invalid address is named with file and line.
     std::fs::write(cluster.peers[0].folder.join("peerstore"), "127.0.0.1:9096\n").unwrap();
     refusal(&mut cluster.peers[0]);
-    names(
+    assert_names(
         &cluster.peers[0].log(),
         &["peerstore line 1: \"127.0.0.1:9096\" is not a multiaddress"],
     );
@@ -146,8 +146,8 @@ fn an_unhealthy_cluster_shows_in_peers_ls_and_the_alerts() {
     cluster.peers[0].edit(|config| {
         config["consensus"]["raft"]["wait_for_leader_timeout"] = json!("2s");
     });
-    let told = refusal(&mut cluster.peers[0]);
-    names(&told, &[&dead, "A majority of the cluster's voters"]);
+    let message = refusal(&mut cluster.peers[0]);
+    assert_names(&message, &[&dead, "A majority of the cluster's voters"]);
 }
 
 #[test]
@@ -162,9 +162,9 @@ fn data_of_another_peer_or_cluster_is_refused_by_name() {
     let identity = other.peers[0].folder.join("identity.json");
     std::fs::copy(identity, cluster.peers[0].folder.join("identity.json")).unwrap();
     let folder = cluster.peers[0].folder.display().to_string();
-    let told = refusal(&mut cluster.peers[0]);
-    names(
-        &told,
+    let message = refusal(&mut cluster.peers[0]);
+    assert_names(
+        &message,
         &[
             &folder,
             &other.peers[0].id,
@@ -201,14 +201,14 @@ fn an_unresponsive_ipfs_node_is_logged_by_its_facility_with_file_and_line() {
     let address = format!("127.0.0.1:{port}");
     wait_until("the log names the facility, the place and the address", || {
         let log = peer.log();
-        let told = |line: &str| {
+        let message = |line: &str| {
             let fields: Vec<&str> = line.split('\t').collect();
             fields.len() == 5
                 && fields[2] == "ipfshttp"
                 && fields[3].contains(".rs:")
                 && line.contains(&address)
         };
-        match log.lines().any(told) {
+        match log.lines().any(message) {
             true => Ok(()),
             false => Err(log),
         }

@@ -62,16 +62,17 @@ fn the_old_release_is_refused(cluster: &mut Cluster) {
     peer.install("ipfs-cluster-service");
     peer.start();
     assert_eq!(peer.wait_end().code(), Some(1));
-    let told = "was written by a later release (format 2, this one knows 1): start that release";
-    assert!(peer.log().contains(told), "{}", peer.log());
+    let reason = "was written by a later release (format 2, this one knows 1): start that release";
+    assert!(peer.log().contains(reason), "{}", peer.log());
 
     fs::rename(peer.folder.join("raft"), peer.folder.join("raft.kept")).unwrap();
     peer.start();
     let since = Instant::now();
     let refused = "it speaks version 1 of the protocol, and the cluster has gone on to version 2";
     wait_until("the others refuse it by name", || {
-        let told = cluster.peers.iter().any(|peer| peer.log().contains(refused));
-        told.then_some(())
+        let logged = cluster.peers.iter().any(|peer| peer.log().contains(refused));
+        logged
+            .then_some(())
             .ok_or_else(|| format!("after {:?}", since.elapsed()))
     });
     let peer = &mut cluster.peers[2];

@@ -206,8 +206,8 @@ fn js_ipfs_adds_pins_unpins_and_recovers_for_a_peer() {
     peer.ask("POST", &format!("/pins/{late}")).unwrap();
     peer.wait_state(late, "pin_error", 1);
     let status = peer.try_get(&format!("/pins/{late}")).unwrap().json();
-    let told = status["peer_map"][&peer.id]["error"].as_str().unwrap().to_owned();
-    assert_eq!(told, "no progress for 15 s");
+    let error = status["peer_map"][&peer.id]["error"].as_str().unwrap().to_owned();
+    assert_eq!(error, "no progress for 15 s");
     let (kind, body) = http::multipart(&[("block", block)]);
     let target = "/api/v0/block/put?format=raw&mhtype=sha2-256&version=1";
     let put = http::request(js.port, "POST", target, &[("Content-Type", kind.as_str())], &body).unwrap();
@@ -218,6 +218,6 @@ fn js_ipfs_adds_pins_unpins_and_recovers_for_a_peer() {
 
     // js-ipfs's own error text is reported.
     let unknown = peer.add("hash=blake3", &[("file", b"x")]);
-    let told = unknown.unwrap_err();
-    assert!(told.contains("block/put"), "{told}");
+    let error = unknown.unwrap_err();
+    assert!(error.contains("block/put"), "{error}");
 }
