@@ -50,8 +50,8 @@ number!(
     RaftId
 );
 number!(
-    /// Random number drawn when a data folder is created. It tells a peer with its old data from the same
-    /// peer with an empty data folder.
+    /// Random number drawn when a data folder is created. It distinguishes a peer with its old data from
+    /// the same peer with an empty data folder.
     Incarnation
 );
 

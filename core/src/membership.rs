@@ -94,7 +94,7 @@ impl Planner {
         }
     }
 
-    /// Notes whether this peer leads. A new leader counts all members as just heard from.
+    /// Notes whether this peer leads. Silence counts from the start of the leadership.
     pub(crate) fn lead(&mut self, now: Now, leads: bool) {
         match (leads, self.leading) {
             (true, None) => {
@@ -220,7 +220,7 @@ impl Survey<'_> {
         self.silence(id) < self.planner.silence_max && !has_lost_its_data
     }
 
-    /// Returns whether a member has been heard from since this peer became leader. Until then it only counts
+    /// Returns whether a member has sent a message since this peer became leader. Before that it only counts
     /// as live.
     fn has_sent_message(&self, id: RaftId) -> bool {
         id == self.me || self.planner.last_message.contains_key(&id)
@@ -292,7 +292,7 @@ impl Survey<'_> {
     }
 
     /// Returns the steps that remove a member. If the remaining voters would have no live majority, the
-    /// silent ones are demoted too. `None` while a new leader has not yet heard from such a majority.
+    /// silent ones are demoted too. `None` while a new leader has no messages from such a majority yet.
     fn removal_steps(&self, gone: RaftId) -> Option<Vec<MembersStep>> {
         let mut steps = vec![MembersStep::Remove { raft_id: gone }];
         if !self.members.voters.contains(&gone) {
@@ -331,7 +331,7 @@ impl Survey<'_> {
         }
         let voters = &self.members.voters;
         let wanted = self.wanted_voters();
-        // Not urgent, so only while most of the new voters have just been heard from: some may have failed.
+        // Not urgent, so only while most of the new voters have just sent messages: some may have failed.
         let moment = self.planner.silence_max / 4;
         let fresh = wanted.iter().filter(|id| self.silence(**id) <= moment).count();
         if fresh * 2 <= wanted.len() {

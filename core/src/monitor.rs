@@ -379,7 +379,7 @@ impl Monitor {
     }
 
     /// Returns how long a peer's `ping` has been expired; zero if it has not. A peer without one, or with an
-    /// older one, counts as heard from at `since`.
+    /// older one, counts as expired only two intervals after `since`.
     pub(crate) fn silence(&self, now: Now, peer: &PeerId, since: Instant) -> Duration {
         let expires = self
             .metrics

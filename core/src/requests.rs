@@ -1,5 +1,5 @@
 //! Open client requests: their state, retries and deadlines. Each ticket gets exactly one reply. A proposal
-//! that is not applied in time is proposed again under the same id; the reply after the deadline tells
+//! that is not applied in time is proposed again under the same id; the reply after the deadline states
 //! whether it may still take effect.
 
 use std::collections::{BTreeMap, BTreeSet};
