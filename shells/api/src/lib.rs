@@ -1,7 +1,7 @@
 //! Types of the cluster's REST API, and a client for it.
 //!
 //! The types encode to the same bytes as those of ipfs-cluster v1.1.6: the same field order, `null` where
-//! Go writes a nil slice or map, Go's zero time, Go's HTML escaping (through [`json`]). CIDs, peer ids and
+//! Go writes a nil slice or map, Go's zero time, Go's HTML escaping (through [`cluster_http::json`]). CIDs, peer ids and
 //! multiaddresses are plain strings here; the daemon validates them.
 //!
 //! Decoding is lenient the way Go's is: missing fields and `null` take the default, unknown fields are
@@ -9,11 +9,9 @@
 
 mod add;
 pub mod client;
-pub mod duration;
 mod error;
 mod gc;
 mod graph;
-pub mod json;
 mod monitor;
 mod nullable;
 mod peer;
@@ -27,7 +25,7 @@ pub mod time;
 
 pub use add::{AddFormat, AddLayout, AddParams, AddedOutput, DEFAULT_SHARD_SIZE};
 pub use client::{Client, ClientError};
-pub use duration::GoDuration;
+pub use cluster_http::GoDuration;
 pub use error::{Error, Token};
 pub use gc::{GlobalRepoGc, IpfsRepoGc, IpfsRepoStat, RepoGc};
 pub use graph::ConnectGraph;

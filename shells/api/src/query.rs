@@ -1,7 +1,9 @@
 //! Query strings, parsed and encoded as Go's `net/url` does.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode, utf8_percent_encode};
 use std::fmt::Write;
+
+use cluster_http::query;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, utf8_percent_encode};
 
 /// Characters that Go's `url.QueryEscape` escapes.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
@@ -51,7 +53,7 @@ pub enum QueryError {
     ExpireAt(crate::time::ParseTimeError),
     /// `expire-in` is not a duration.
     #[error("expire-in cannot be parsed: {0}")]
-    ExpireIn(crate::duration::ParseDurationError),
+    ExpireIn(cluster_http::ParseDurationError),
     /// `expire-in` is below one second.
     #[error("expire-in duration too short")]
     ExpireInTooShort,
@@ -65,14 +67,9 @@ pub enum QueryError {
 
 impl Query {
     /// Parses the text after the question mark. Pairs with broken escapes are skipped, as in Go.
-    pub fn parse(text: &str) -> Self {
-        let pairs = text
-            .split('&')
-            .filter(|pair| !pair.is_empty() && !pair.contains(';'));
-        let decoded = pairs.filter_map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Some((unescape(name)?, unescape(value)?))
-        });
+    pub fn parse(query: &str) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let decoded = query::pairs(query).map(|(name, value)| (text(name), text(value)));
         Self {
             pairs: decoded.collect(),
         }
@@ -159,19 +156,6 @@ pub(crate) fn escape_bytes(bytes: &[u8]) -> String {
 /// Escapes a URL's path, leaving its slashes.
 pub fn escape_path(path: &str) -> String {
     utf8_percent_encode(path, PATH_ESCAPED).to_string()
-}
-
-/// Unescapes `text`, replacing invalid UTF-8; `None` if a percent sign is not followed by two hex digits.
-fn unescape(text: &str) -> Option<String> {
-    let broken = text.split('%').skip(1).any(|after| {
-        let hex = after.as_bytes().get(..2);
-        !hex.is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit))
-    });
-    if broken {
-        return None;
-    }
-    let spaces = text.replace('+', " ");
-    Some(percent_decode_str(&spaces).decode_utf8_lossy().into_owned())
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Without the signal the process can only be killed.
         let _ = tokio::signal::ctrl_c().await;
     };
-    api::serve(node.clone(), listener, interrupted).await?;
+    api::serve(node.clone(), listener.try_into()?, interrupted).await;
     node.shutdown().await;
     Ok(())
 }

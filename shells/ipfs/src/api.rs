@@ -15,18 +15,15 @@ mod files;
 mod gzip;
 mod info;
 mod kubo_types;
-pub mod multipart;
 mod pins;
 mod reply;
 mod repo;
 mod request;
-mod request_body;
 mod server;
 
-pub use self::kubo_types::{ErrorBody, PIN_NAME_MAX, PinKey, PinKinds, PinLine, Pins};
+pub use self::kubo_types::{PIN_NAME_MAX, PinKey, PinKinds, PinLine, Pins};
 pub use self::reply::Body;
 pub use self::request::{RequestBody, parse_base};
-pub use self::request_body::{LimitedBody, SilenceFlag, Silent};
 pub use self::server::{Api, serve};
 
 /// Reported version of the API: clients choose their behaviour by it, and the `ipfs` command line accepts

@@ -24,10 +24,8 @@ mod reader;
 mod request_budget;
 mod store;
 mod swarm;
-pub mod trailers;
 mod types;
 pub mod unixfs;
-pub mod web_origin;
 
 pub use backend::Backend;
 pub use error::Error;

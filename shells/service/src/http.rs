@@ -29,6 +29,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cluster_http::ListenAddress;
+
 pub use self::proxy::{ProxyConfig, Upstream, serve_proxy};
 pub use self::rest::serve;
 pub use self::server::{Server, Service, StartError, check_addresses};
@@ -37,8 +39,8 @@ pub use self::tls::Tls;
 /// Settings of the REST API. The defaults are the Go peer's.
 #[derive(Clone)]
 pub struct HttpConfig {
-    /// Addresses to listen on. Port 0 picks a free one.
-    pub listen: Vec<SocketAddr>,
+    /// Where to listen. Port 0 takes a free one.
+    pub listen: Vec<ListenAddress>,
     /// Passwords by user name; with `None` the API needs no credentials.
     pub credentials: Option<BTreeMap<String, String>>,
     /// Headers added to every answer but those to CORS preflights.
@@ -60,7 +62,7 @@ pub struct HttpConfig {
 impl Default for HttpConfig {
     fn default() -> Self {
         Self {
-            listen: vec![SocketAddr::from(([127, 0, 0, 1], 9094))],
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 9094)).into()],
             credentials: None,
             headers: BTreeMap::new(),
             cors: CorsConfig::default(),

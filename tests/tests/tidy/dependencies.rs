@@ -6,28 +6,30 @@ use std::path::{Path, PathBuf};
 use super::{assert_none, cargo, name, packages, root, shown, sources};
 
 /// Packages of the workspace with the packages of the workspace that they may use, tests excepted.
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 12] = [
     ("cluster-core", &[]),
     ("cluster-core-planted", &[]),
-    ("cluster-api", &[]),
-    ("cluster-ipfs", &[]),
+    ("cluster-http", &[]),
+    ("cluster-api", &["cluster-http"]),
+    ("cluster-ipfs", &["cluster-http"]),
     ("sim", &["cluster-core", "cluster-core-planted"]),
     (
         "ipfs-cluster-service",
-        &["cluster-core", "cluster-api", "cluster-ipfs"],
+        &["cluster-core", "cluster-http", "cluster-api", "cluster-ipfs"],
     ),
     ("ipfs-cluster-ctl", &["cluster-api"]),
     ("tests", &[]),
     ("cluster-core-next", &[]),
     (
         "cluster-service-next",
-        &["cluster-core-next", "cluster-api", "cluster-ipfs"],
+        &["cluster-core-next", "cluster-http", "cluster-api", "cluster-ipfs"],
     ),
     (
         "ipfs-cluster-service-next",
         &[
             "cluster-core-next",
             "cluster-service-next",
+            "cluster-http",
             "cluster-api",
             "cluster-ipfs",
         ],

@@ -1,5 +1,11 @@
 //! One method per route of the REST API.
 
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::Method;
+use hyper::header::HeaderValue;
+use serde::de::DeserializeOwned;
+
 use super::upload::Upload;
 use super::{Answer, Ask, Body, Client, ClientError, Lines};
 use crate::query::escape_path;
@@ -7,11 +13,6 @@ use crate::{
     AddParams, AddedOutput, Alert, BandwidthByProtocol, ConnectGraph, GlobalPinInfo, GlobalRepoGc, Id,
     Metric, Pin, PinOptions, PinTypeFilter, Query, StatusFilter, Token, Version,
 };
-use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::Method;
-use hyper::header::HeaderValue;
-use serde::de::DeserializeOwned;
 
 /// Returns a query with only the parameter `local`.
 fn local_query(local: bool) -> Query {
@@ -105,7 +106,7 @@ impl Client {
             peer_id: peer_id.to_owned(),
             peer_multiaddress: address.to_owned(),
         };
-        let json = Bytes::from(crate::json::to_vec(&body).unwrap_or_default());
+        let json = Bytes::from(cluster_http::json::to_vec(&body).unwrap_or_default());
         let content_type = Some(HeaderValue::from_static("application/json"));
         let ask = Ask {
             method: Method::POST,

@@ -1,11 +1,11 @@
 //! Access control: allowed methods and origins, and rejection of requests that web pages make without their
 //! user's knowledge.
 
+use cluster_http::web_origin;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::reply::{Body, plain};
-use crate::web_origin;
 
 /// Origins of Kubo's companion extensions for browsers.
 const EXTENSIONS: [&str; 2] = [
@@ -22,12 +22,11 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Creates a gate that allows pages served from this machine at the API's own `port`.
-    pub(super) fn new(port: u16) -> Self {
+    /// Creates a gate that allows pages served from this machine at the API's own `port`, if it has one.
+    pub(super) fn new(port: Option<u16>) -> Self {
         let hosts = ["127.0.0.1", "[::1]", "localhost"];
-        let local = hosts
-            .iter()
-            .flat_map(|host| ["http", "https"].map(|it| format!("{it}://{host}:{port}")));
+        let at = |port| hosts.map(|host| ["http", "https"].map(|it| format!("{it}://{host}:{port}")));
+        let local = port.into_iter().flat_map(at).flatten();
         Gate {
             origins: local.chain(EXTENSIONS.map(str::to_owned)).collect(),
         }

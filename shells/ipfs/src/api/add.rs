@@ -4,15 +4,16 @@ mod options;
 mod part_metadata;
 mod report;
 
+use cluster_http::multipart::{Multipart, PartKind};
+use cluster_http::rpc::Failure;
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
 use self::options::options;
 use self::part_metadata::{PartMetadata, parse_field_name};
 use self::report::Reporter;
-use super::multipart::{Multipart, PartKind};
 use super::pins::pin_name;
-use super::reply::{Failure, Reply, stream_lines};
+use super::reply::{Reply, stream_lines};
 use super::request::{Call, read_part};
 use crate::unixfs::{AddOptions, Added, Adder, Metadata, Name};
 use crate::{Block, Node, Upload};

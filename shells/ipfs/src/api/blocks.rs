@@ -1,12 +1,13 @@
 //! The commands `block/…`.
 
-use crate::Cid;
 use cid::Version;
+use cluster_http::rpc::{Failure, LineSender};
 use futures::StreamExt;
 use serde::Serialize;
 
-use super::reply::{Failure, LineSender, Reply, stream_lines};
+use super::reply::{Reply, stream_lines};
 use super::request::{Call, read_part};
+use crate::Cid;
 use crate::{Block, Error, PinMode, codec, hash};
 
 /// Size limit of a block, bytes: the largest that other nodes accept.

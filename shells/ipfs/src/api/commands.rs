@@ -1,9 +1,10 @@
 //! Table of the API's commands with their arguments and options.
 
+use cluster_http::rpc::Failure;
 use futures::future::BoxFuture;
 use serde::Serialize;
 
-use super::reply::{Failure, Reply};
+use super::reply::Reply;
 use super::request::Call;
 use super::{add, blocks, config, dags, files, info, pins, repo};
 

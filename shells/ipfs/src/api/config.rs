@@ -1,11 +1,12 @@
 //! The commands `config` and `config/show`: the effective settings that clients ask for, read-only. The
 //! embedded node is configured in `service.json`.
 
+use cluster_http::rpc::Failure;
 use libp2p::Multiaddr;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::reply::{Failure, Reply};
+use super::reply::Reply;
 use super::request::Call;
 
 /// Answer to `config`.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cluster_http::rpc::{Failure, LineSender};
 use futures::stream::{StreamExt, TryStreamExt};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
@@ -9,7 +10,7 @@ use tokio_util::io::StreamReader;
 
 use super::blocks::{CidFormat, check_size, codec_by_name, hash_by_name};
 use super::pins::pin_name;
-use super::reply::{Failure, LineSender, Reply, stream_lines};
+use super::reply::{Reply, stream_lines};
 use super::repo::{Link, RefLine};
 use super::request::{Call, read_part};
 use crate::dag::Visited;

@@ -1,9 +1,10 @@
 //! The commands `cat`, `get` and `ls`.
 
+use cluster_http::rpc::Failure;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use serde::Serialize;
 
-use super::reply::{Failure, Reply};
+use super::reply::Reply;
 use super::request::Call;
 use crate::unixfs::{DirEntry, Kind, Metadata, Stat, mode_to_go};
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use cluster_http::rpc::Failure;
 use futures::future::join_all;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
@@ -9,7 +10,7 @@ use multibase::Base;
 use serde::Serialize;
 
 use super::commands;
-use super::reply::{Failure, Reply};
+use super::reply::Reply;
 use super::request::Call;
 use crate::Identity;
 

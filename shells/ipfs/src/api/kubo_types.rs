@@ -5,28 +5,6 @@ use serde::Serialize;
 /// Maximal length of a pin's name, bytes. Kubo's limit; clients rely on the error.
 pub const PIN_NAME_MAX: usize = 255;
 
-/// Kubo's error object.
-#[derive(Debug, Serialize)]
-pub struct ErrorBody<'a> {
-    #[serde(rename = "Message")]
-    message: &'a str,
-    #[serde(rename = "Code")]
-    code: u8,
-    #[serde(rename = "Type")]
-    kind: &'static str,
-}
-
-impl<'a> ErrorBody<'a> {
-    /// Creates the error of a valid command that failed.
-    pub fn failed(message: &'a str) -> Self {
-        ErrorBody {
-            message,
-            code: 0,
-            kind: "error",
-        }
-    }
-}
-
 /// Answer to `pin/add`, `pin/rm` and `pin/update`.
 #[derive(Debug, Serialize)]
 pub struct Pins {

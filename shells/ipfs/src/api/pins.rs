@@ -5,13 +5,14 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use crate::Cid;
+use cluster_http::rpc::{Failure, LineSender};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 
 use super::kubo_types::{PIN_NAME_MAX, PinKey, PinKinds, PinLine, Pins};
-use super::reply::{Failure, LineSender, Reply, stream_lines};
+use super::reply::{Reply, stream_lines};
 use super::request::Call;
+use crate::Cid;
 use crate::{Error, Pin, PinFilter, PinMode, Progress};
 
 /// Interval of progress reports of a running pin.

@@ -1,23 +1,20 @@
 //! Answers in the format of Kubo's API.
 
 use std::convert::Infallible;
-use std::fmt::Display;
 use std::future::Future;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
-use futures::stream::{self, BoxStream, Stream, StreamExt};
+use cluster_http::rpc::{self, Failure, LineSender, Pieces, json_line};
+use cluster_http::stream_error;
+use futures::stream::{self, Stream, StreamExt};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::Frame;
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use super::API_VERSION;
-use super::kubo_types::ErrorBody;
 
 /// Body of every answer.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -28,72 +25,7 @@ const LINES_PER_CHUNK: usize = 128;
 /// Maximal number of ready pieces of content per chunk. They have up to 1 MiB each and are held until sent.
 const PIECES_PER_CHUNK: usize = 2;
 
-/// Lines buffered between a producer and the connection; more would only delay back-pressure.
-const SINK: usize = 32;
-
-const STREAM_ERROR: HeaderName = HeaderName::from_static("x-stream-error");
 const EXPOSED: HeaderValue = HeaderValue::from_static("X-Stream-Output, X-Chunked-Output, X-Content-Length");
-
-/// Failure of a call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Failure {
-    /// Status of an invalid request, answered as plain text. `None`: the command itself failed.
-    plain: Option<StatusCode>,
-    message: String,
-}
-
-impl Failure {
-    /// Creates the failure of a valid command.
-    pub(super) fn failed(message: impl Display) -> Self {
-        Failure {
-            plain: None,
-            message: message.to_string(),
-        }
-    }
-
-    /// Creates the failure of an invalid request.
-    pub(super) fn bad_request(message: impl Display) -> Self {
-        Failure {
-            plain: Some(StatusCode::BAD_REQUEST),
-            message: message.to_string(),
-        }
-    }
-
-    /// Creates the failure of a call beyond the limit on concurrent `uploads`.
-    pub(super) fn busy(uploads: usize) -> Self {
-        Failure {
-            plain: Some(StatusCode::SERVICE_UNAVAILABLE),
-            message: format!("{uploads} uploads are running, which is the most; try again later"),
-        }
-    }
-
-    /// Prefixes the message.
-    pub(super) fn with_prefix(self, what: &str) -> Self {
-        Failure {
-            message: format!("{what}{}", self.message),
-            ..self
-        }
-    }
-
-    pub(super) fn message(&self) -> &str {
-        &self.message
-    }
-
-    pub(super) fn deadline() -> Self {
-        Failure::failed("context deadline exceeded")
-    }
-
-    pub(super) fn into_response(self) -> Response<Body> {
-        if let Some(status) = self.plain {
-            return plain(status, &self.message);
-        }
-        let body = ErrorBody::failed(&self.message);
-        let mut response = Response::new(Full::new(json_line(&body)).boxed_unsync());
-        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        command_headers(response.headers_mut(), "application/json", None);
-        response
-    }
-}
 
 impl From<crate::Error> for Failure {
     fn from(error: crate::Error) -> Self {
@@ -101,20 +33,17 @@ impl From<crate::Error> for Failure {
     }
 }
 
-/// A stream of serialised lines.
-pub(super) type Lines = BoxStream<'static, Result<Bytes, Failure>>;
-
 /// Answer of a command.
 pub(super) enum Reply {
     /// A single object.
     Once(Bytes),
     /// A stream of objects.
-    Objects(Lines),
+    Objects(Pieces),
     /// A stream of bytes.
     Content {
         kind: &'static str,
         length: Option<u64>,
-        pieces: Lines,
+        pieces: Pieces,
     },
 }
 
@@ -154,17 +83,11 @@ impl Reply {
         let mut chunks = until(pieces, deadline).ready_chunks(at_once);
         let first = chunks.next().await.unwrap_or_default();
         if let Some(Err(failure)) = first.first() {
-            return failure.clone().into_response();
+            return failed(failure.clone());
         }
-        let frames = stream::once(std::future::ready(first))
-            .chain(chunks)
-            .flat_map(frames);
-        // Nothing is sent after an error, and its source is not polled again.
-        let frames = frames.scan(false, |ended, frame| {
-            let go_on = !*ended;
-            *ended |= frame.is_trailers();
-            std::future::ready(go_on.then_some(Ok(frame)))
-        });
+        let chunks = stream::once(std::future::ready(first)).chain(chunks);
+        let frames = chunks.flat_map(|pieces| stream::iter(rpc::frames(pieces)));
+        let frames = stream_error::end_at_trailer(frames);
         let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
         command_headers(response.headers_mut(), kind, mark);
         if let Some(length) = length {
@@ -174,56 +97,8 @@ impl Reply {
     }
 }
 
-/// Returns the frames of items that were ready together: their bytes, then the error that ends them.
-fn frames(items: Vec<Result<Bytes, Failure>>) -> impl Stream<Item = Frame<Bytes>> {
-    let mut frames = Vec::new();
-    let mut joined = Vec::new();
-    let mut trailer = None;
-    let single = items.len() == 1;
-    for item in items {
-        match item {
-            // Avoid copying content, which comes in large pieces.
-            Ok(piece) if single || piece.len() > 16 * 1024 => {
-                flush(&mut joined, &mut frames);
-                frames.push(Frame::data(piece));
-            }
-            Ok(line) => joined.extend_from_slice(&line),
-            Err(failure) => {
-                let mut trailers = HeaderMap::new();
-                trailers.insert(STREAM_ERROR, header_text(failure.message()));
-                trailer = Some(Frame::trailers(trailers));
-                break;
-            }
-        }
-    }
-    flush(&mut joined, &mut frames);
-    stream::iter(
-        frames
-            .into_iter()
-            .filter(|frame| frame.data_ref().is_none_or(|data| !data.is_empty()))
-            .chain(trailer),
-    )
-}
-
-fn flush(joined: &mut Vec<u8>, frames: &mut Vec<Frame<Bytes>>) {
-    if !joined.is_empty() {
-        frames.push(Frame::data(std::mem::take(joined).into()));
-    }
-}
-
-/// Converts a message to a header value: one line of visible text.
-fn header_text(message: &str) -> HeaderValue {
-    let line: String = message
-        .chars()
-        .map(|it| if it.is_control() { ' ' } else { it })
-        .collect();
-    HeaderValue::from_str(&line)
-        .or_else(|_| HeaderValue::from_bytes(line.as_bytes()))
-        .unwrap_or_else(|_| HeaderValue::from_static("an error occurred"))
-}
-
 /// Ends a stream with an error at the deadline.
-fn until(pieces: Lines, deadline: Option<Instant>) -> Lines {
+fn until(pieces: Pieces, deadline: Option<Instant>) -> Pieces {
     let Some(deadline) = deadline else { return pieces };
     stream::unfold(Some(pieces), move |pieces| async move {
         let mut pieces = pieces?;
@@ -248,58 +123,18 @@ fn command_headers(headers: &mut HeaderMap, kind: &'static str, mark: Option<&'s
     }
 }
 
-/// Returns an answer outside the commands: plain text with a line end, like Go's `http.Error`.
-pub(super) fn plain(status: StatusCode, text: &str) -> Response<Body> {
-    let mut response = Response::new(Full::new(Bytes::from(format!("{text}\n"))).boxed_unsync());
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
+/// Returns the answer to a call that failed before its first result.
+pub(super) fn failed(failure: Failure) -> Response<Body> {
+    let mut response = failure.into_response().map(BodyExt::boxed_unsync);
+    if response.status() == StatusCode::INTERNAL_SERVER_ERROR {
+        command_headers(response.headers_mut(), "application/json", None);
+    }
     response
 }
 
-/// Serialises JSON like Go: one line, with the characters special in HTML escaped.
-pub(super) fn json_line(value: &impl Serialize) -> Bytes {
-    // Serialising plain data cannot fail; readers skip an empty line.
-    let mut text = serde_json::to_string(value).unwrap_or_default();
-    // Outside of strings JSON has none of these characters.
-    for (raw, escaped) in [
-        ('<', "\\u003c"),
-        ('>', "\\u003e"),
-        ('&', "\\u0026"),
-        ('\u{2028}', "\\u2028"),
-        ('\u{2029}', "\\u2029"),
-    ] {
-        if text.contains(raw) {
-            text = text.replace(raw, escaped);
-        }
-    }
-    text.push('\n');
-    text.into()
-}
-
-/// Sending half of a running command's lines.
-#[derive(Clone)]
-pub(super) struct LineSender(mpsc::Sender<Bytes>);
-
-impl LineSender {
-    /// Sends a line, waiting for room.
-    pub(super) async fn send(&self, value: &impl Serialize) -> Result<(), Failure> {
-        let sent = self.0.send(json_line(value)).await;
-        sent.map_err(|_| Failure::failed("context canceled"))
-    }
-
-    /// Sends a line if there is room; for progress lines, which the next one supersedes.
-    pub(super) fn try_send(&self, value: &impl Serialize) {
-        // A full sink means that the reader has yet to read earlier progress.
-        let _ = self.0.try_send(json_line(value));
-    }
+/// Returns plain text, as an answer outside of the commands.
+pub(super) fn plain(status: StatusCode, text: &str) -> Response<Body> {
+    rpc::plain_text(status, text).map(BodyExt::boxed_unsync)
 }
 
 /// Runs a command that sends lines while it works. Dropping the answer stops it.
@@ -308,34 +143,5 @@ where
     F: FnOnce(LineSender) -> W,
     W: Future<Output = Result<(), Failure>> + Send + 'static,
 {
-    struct Running {
-        lines: mpsc::Receiver<Bytes>,
-        work: Option<BoxFuture<'static, Result<(), Failure>>>,
-        failure: Option<Failure>,
-    }
-    let (sender, lines) = mpsc::channel(SINK);
-    let work: BoxFuture<'static, _> = Box::pin(work(LineSender(sender)));
-    let start = Running {
-        lines,
-        work: Some(work),
-        failure: None,
-    };
-    let lines = stream::unfold(start, |mut running| async move {
-        while let Some(work) = &mut running.work {
-            tokio::select! {
-                biased;
-                Some(line) = running.lines.recv() => return Some((Ok(line), running)),
-                done = work => {
-                    running.failure = done.err();
-                    running.work = None;
-                }
-            }
-        }
-        // Lines sent before the end precede the failure.
-        if let Some(line) = running.lines.recv().await {
-            return Some((Ok(line), running));
-        }
-        running.failure.take().map(|failure| (Err(failure), running))
-    });
-    Ok(Reply::Objects(lines.boxed()))
+    Ok(Reply::Objects(rpc::stream_lines(work)))
 }

@@ -1,11 +1,12 @@
 //! The commands `repo/…` and `refs/local`.
 
-use crate::Cid;
+use cluster_http::rpc::Failure;
 use futures::stream::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
-use super::reply::{Failure, Reply, stream_lines};
+use super::reply::{Reply, stream_lines};
 use super::request::Call;
+use crate::Cid;
 use crate::{Block, Collected, hash};
 
 /// A CID in the JSON form of Go's types.

@@ -3,18 +3,18 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::Cid;
 use bytes::Bytes;
+use cluster_http::multipart::{self, Multipart};
+use cluster_http::rpc::{Failure, parse_bool};
+use cluster_http::{GoDuration, query};
 use futures::stream::{BoxStream, StreamExt};
 use http_body_util::BodyStream;
 use http_body_util::combinators::BoxBody;
 use hyper::{Request, header};
-use percent_encoding::percent_decode_str;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::commands::{Command, OptionType};
-use super::multipart::{self, Multipart};
-use super::reply::Failure;
+use crate::Cid;
 use crate::{DagPath, Node};
 
 /// Maximal number of query parameters: a few thousand CIDs. hyper's own limit on the head is near.
@@ -151,7 +151,7 @@ impl Call {
         let Some(text) = self.text("timeout") else {
             return Ok(None);
         };
-        match go_duration(text) {
+        match text.parse::<GoDuration>().ok().and_then(GoDuration::to_std) {
             Some(limit) => Ok(Some(limit)),
             None => Err(Failure::bad_request(format!(
                 "invalid timeout {text:?}: use a duration like 30s or 5m"
@@ -224,14 +224,13 @@ type Pairs = (Vec<String>, Vec<(&'static str, String)>);
 
 fn parse_query(command: &Command, query: &str) -> Result<Pairs, Failure> {
     let (mut args, mut options) = (Vec::new(), Vec::<(&'static str, String)>::new());
-    for (count, pair) in query.split('&').filter(|pair| !pair.is_empty()).enumerate() {
+    for (count, (key, value)) in query::pairs(query).enumerate() {
         if count == PAIRS_MAX {
             return Err(Failure::bad_request(format!(
                 "more than {PAIRS_MAX} arguments and options"
             )));
         }
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let (key, value) = (unescape(key)?, unescape(value)?);
+        let (key, value) = (utf8(key)?, utf8(value)?);
         if key == "arg" {
             args.push(value);
             continue;
@@ -274,19 +273,8 @@ fn check_value(name: &str, kind: OptionType, value: &str) -> Result<(), Failure>
     Err(Failure::bad_request(message))
 }
 
-fn unescape(text: &str) -> Result<String, Failure> {
-    let spaced = text.replace('+', " ");
-    let text = percent_decode_str(&spaced).decode_utf8();
-    text.map(String::from)
-        .map_err(|_| Failure::bad_request("the query is not UTF-8"))
-}
-
-fn parse_bool(text: &str) -> Option<bool> {
-    match text.to_ascii_lowercase().as_str() {
-        "" | "1" | "t" | "true" => Some(true),
-        "0" | "f" | "false" => Some(false),
-        _ => None,
-    }
+fn utf8(text: Vec<u8>) -> Result<String, Failure> {
+    String::from_utf8(text).map_err(|_| Failure::bad_request("the query is not UTF-8"))
 }
 
 /// Parses a number like Go's `ParseInt` with base 0.
@@ -310,36 +298,6 @@ fn parse_number(text: &str) -> Option<i64> {
         .ok()
         .filter(|_| !digits.starts_with(['+', '-']))
         .map(|value| if negative { -value } else { value })
-}
-
-/// Parses a duration in Go's format: `1h2m3.5s`, `300ms`.
-fn go_duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut total = 0.0;
-    if rest == "0" {
-        return Some(Duration::ZERO);
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|it: char| !it.is_ascii_digit() && it != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let unit = rest
-            .find(|it: char| it.is_ascii_digit() || it == '.')
-            .unwrap_or(rest.len());
-        let seconds = match &rest[..unit] {
-            "ns" => 1e-9,
-            "us" | "µs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return None,
-        };
-        total += number * seconds;
-        rest = &rest[unit..];
-    }
-    (!text.is_empty()).then_some(())?;
-    Duration::try_from_secs_f64(total).ok()
 }
 
 /// Returns the multibase named by the option `cid-base`.
@@ -366,15 +324,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_durations_are_parsed_like_in_go() {
+    fn numbers_are_parsed_like_in_go() {
         assert_eq!(parse_number("0x10"), Some(16));
         assert_eq!(parse_number("-1"), Some(-1));
         assert_eq!(parse_number("010"), Some(8));
         assert_eq!(parse_number("x"), None);
-        assert_eq!(go_duration("1m30.5s"), Some(Duration::from_millis(90_500)));
-        assert_eq!(go_duration("300ms"), Some(Duration::from_millis(300)));
-        for bad in ["", "5", "5 s", "s", "-1s", "1x"] {
-            assert_eq!(go_duration(bad), None, "{bad}");
-        }
     }
 }

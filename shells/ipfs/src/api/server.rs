@@ -2,10 +2,11 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster_http::rpc::Failure;
+use cluster_http::{Accepted, AllowTrailers, LimitedBody, Listener, Stream};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -13,17 +14,14 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::access::Gate;
 use super::commands::{self, Lookup};
-use super::reply::{Body, Failure, Reply, plain};
+use super::reply::{Body, Reply, failed, plain};
 use super::request::{Call, RequestBody};
-use super::request_body::LimitedBody;
 use crate::Node;
-use crate::trailers::AllowTrailers;
 
 /// Maximal number of connections, of at most some 100 KiB of buffers each. Further ones wait in the kernel's
 /// queue.
@@ -39,40 +37,19 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time that running calls have to end after the shutdown began.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Pause after a failed accept (mostly: no file descriptors), in which connections may end.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// Serves `/api/v0` for `node` on `listener` until `shutdown` completes; running calls then have five seconds
 /// to end.
-///
-/// # Errors
-/// The listener has no local address. Failures of single connections are only logged.
-pub async fn serve(
-    node: Node,
-    listener: TcpListener,
-    shutdown: impl Future<Output = ()> + Send,
-) -> io::Result<()> {
-    let api = Api::new(node, listener.local_addr()?.port());
+pub async fn serve(node: Node, listener: Listener, shutdown: impl Future<Output = ()> + Send) {
+    let api = Api::new(node, listener.address().port());
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let graceful = GracefulShutdown::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
-        let accepted = async {
-            let place = places.clone().acquire_owned().await;
-            (listener.accept().await, place)
-        };
-        let (socket, place) = tokio::select! {
+        let Accepted { stream, place, .. } = tokio::select! {
             () = &mut shutdown => break,
-            (accepted, place) = accepted => match accepted {
-                Ok((socket, _)) => (socket, place),
-                Err(error) => {
-                    tracing::warn!(%error, "the ipfs api cannot accept a connection");
-                    sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            },
+            accepted = listener.accept(&places, "IPFS API") => accepted,
         };
-        let connection = graceful.watch(connection(api.clone(), socket));
+        let connection = graceful.watch(connection(api.clone(), stream));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to the ipfs api ended");
@@ -84,7 +61,6 @@ pub async fn serve(
     if timeout(DRAIN, graceful.shutdown()).await.is_err() {
         tracing::warn!("calls to the ipfs api were cut off by the shutdown");
     }
-    Ok(())
 }
 
 /// The API without a listener, for requests received elsewhere. Cheap to clone.
@@ -97,10 +73,8 @@ pub struct Api {
 
 fn connection(
     api: Api,
-    socket: TcpStream,
+    stream: Stream,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + Send {
-    // Answers are small, so latency matters more than packets saved. Failure is harmless.
-    let _ = socket.set_nodelay(true);
     let service = service_fn(move |request: Request<Incoming>| {
         let api = api.clone();
         let request = LimitedBody::of(request).map(BodyExt::boxed);
@@ -110,12 +84,12 @@ fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .title_case_headers(true)
-        .serve_connection(TokioIo::new(AllowTrailers::new(socket)), service)
+        .serve_connection(TokioIo::new(AllowTrailers::new(stream)), service)
 }
 
 impl Api {
     /// Creates the API of `node`, for programs, and for web pages served from `port` of this machine.
-    pub fn new(node: Node, port: u16) -> Self {
+    pub fn new(node: Node, port: Option<u16>) -> Self {
         Api {
             node,
             gate: Arc::new(Gate::new(port)),
@@ -148,7 +122,7 @@ impl Api {
     ) -> Response<Body> {
         match self.run(command, first, request).await {
             Ok((reply, deadline)) => reply.into_response(deadline).await,
-            Err(failure) => failure.into_response(),
+            Err(failure) => failed(failure),
         }
     }
 
@@ -161,7 +135,7 @@ impl Api {
         let mut call = Call::read(&self.node, command, first, request).await?;
         if command.file {
             let place = self.uploads.clone().try_acquire_owned();
-            call.place = Some(place.map_err(|_| Failure::busy(UPLOADS_MAX))?);
+            call.place = Some(place.map_err(|_| busy())?);
         }
         let deadline = call
             .timeout()?
@@ -174,6 +148,12 @@ impl Api {
         };
         Ok((reply, deadline))
     }
+}
+
+/// The refusal of a call beyond [`UPLOADS_MAX`].
+fn busy() -> Failure {
+    let why = format!("{UPLOADS_MAX} uploads are running, which is the most; try again later");
+    Failure::plain(StatusCode::SERVICE_UNAVAILABLE, why)
 }
 
 /// Answers the paths outside the commands that programs ask Kubo for.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use cluster_http::rpc;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
@@ -97,13 +98,6 @@ pub(super) struct Transport {
     /// `http://host:port/api/v0/`.
     base: String,
     throttle: Throttle,
-}
-
-/// Kubo's error object.
-#[derive(Deserialize)]
-struct ErrorBody {
-    #[serde(rename = "Message")]
-    message: String,
 }
 
 impl Transport {
@@ -201,7 +195,7 @@ async fn check_status(command: &str, response: Response<Incoming>) -> Result<Res
         // The status is enough if its text is missing or too long.
         Err(_) => Bytes::new(),
     };
-    if let Ok(ErrorBody { message }) = serde_json::from_slice(&body) {
+    if let Some(message) = rpc::error_message(&body) {
         return Err(Error::from_message(command, message));
     }
     let text = String::from_utf8_lossy(&body);

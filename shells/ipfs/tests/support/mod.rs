@@ -155,9 +155,13 @@ impl Served {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let served = node.clone();
-        tokio::spawn(cluster_ipfs::api::serve(served, listener, async {
-            let _ = stopped.await;
-        }));
+        tokio::spawn(cluster_ipfs::api::serve(
+            served,
+            listener.try_into().unwrap(),
+            async {
+                let _ = stopped.await;
+            },
+        ));
         Served {
             node,
             address,

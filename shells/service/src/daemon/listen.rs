@@ -5,9 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
+use cluster_http::{ListenAddress, Listener};
 use cluster_ipfs::{Backend, Node};
 use libp2p::multiaddr::Protocol;
-use tokio::net::{TcpListener, lookup_host};
+use tokio::net::lookup_host;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -36,10 +37,10 @@ pub(super) async fn serve_ipfs_api(
         return Ok(());
     };
     for socket in sockets(&embedded.api_listen_multiaddress.0, NODE_KEY).await? {
-        let binding = async move { bind(socket, NODE_KEY).await };
+        let binding = async move { bind(&socket, NODE_KEY).await };
         let listener = threads.spawn(binding).await??;
-        let address = listener.local_addr()?;
-        if !address.ip().is_loopback() {
+        let address = listener.address().clone();
+        if !address.is_local() {
             tracing::warn!(
                 "the embedded IPFS node's API is open to other machines, without credentials: anyone who \
                  reaches it controls what the node holds. Have \
@@ -48,12 +49,7 @@ pub(super) async fn serve_ipfs_api(
         }
         tracing::info!("the embedded IPFS node's API listens on {address}");
         let (node, stopped) = (node.clone(), stop.clone().cancelled_owned());
-        let serving = async move {
-            if let Err(error) = cluster_ipfs::api::serve(node, listener, stopped).await {
-                tracing::error!("the embedded IPFS node's API ended: {error}");
-            }
-        };
-        tasks.spawn_on(serving, threads);
+        tasks.spawn_on(cluster_ipfs::api::serve(node, listener, stopped), threads);
     }
     Ok(())
 }
@@ -74,7 +70,7 @@ pub(super) async fn check(config: &Config, folder: &Path) -> anyhow::Result<()> 
     }
     if let Some(embedded) = &config.ipfs_connector.embedded {
         for socket in sockets(&embedded.api_listen_multiaddress.0, NODE_KEY).await? {
-            bind(socket, NODE_KEY).await?;
+            bind(&socket, NODE_KEY).await?;
         }
     }
     Ok(())
@@ -120,7 +116,7 @@ pub(super) async fn serve_rest(
         return Ok(None);
     };
     let scheme = if http.tls.is_some() { "HTTPS" } else { "HTTP" };
-    let open = http.listen.iter().any(|address| !address.ip().is_loopback());
+    let open = http.listen.iter().any(|address| !address.is_local());
     if open && http.credentials.is_none() {
         tracing::warn!(
             "the REST API is open to other machines, without credentials: anyone who reaches it controls the \
@@ -135,12 +131,7 @@ pub(super) async fn serve_rest(
     }
     let server = http::serve(cluster, http).await?;
     for address in server.addresses() {
-        let kind = if address.is_ipv4() { "ip4" } else { "ip6" };
-        tracing::info!(
-            "REST API ({scheme}): /{kind}/{}/tcp/{}",
-            address.ip(),
-            address.port()
-        );
+        tracing::info!("REST API ({scheme}): {}", address.to_multiaddr());
     }
     Ok(Some(server))
 }
@@ -183,12 +174,12 @@ pub(super) async fn serve_proxy(
     let settings = proxy_config(proxy, folder).await?;
     let upstream = match backend {
         Backend::Embedded(node) => {
-            let port = settings.listen.first().map_or(0, SocketAddr::port);
+            let port = settings.listen.iter().find_map(ListenAddress::port);
             Upstream::embedded(node.clone(), port)
         }
         Backend::Kubo(_) => kubo_upstream(proxy)?,
     };
-    if settings.listen.iter().any(|address| !address.ip().is_loopback()) {
+    if settings.listen.iter().any(|address| !address.is_local()) {
         tracing::warn!(
             "the IPFS proxy is open to other machines, without credentials: anyone who reaches it controls \
              what the cluster pins, and the IPFS node behind it. Listen on 127.0.0.1"
@@ -196,8 +187,7 @@ pub(super) async fn serve_proxy(
     }
     let server = http::serve_proxy(cluster, upstream, settings).await?;
     for address in server.addresses() {
-        let kind = if address.is_ipv4() { "ip4" } else { "ip6" };
-        tracing::info!("IPFS Proxy: /{kind}/{}/tcp/{}", address.ip(), address.port());
+        tracing::info!("IPFS Proxy: {}", address.to_multiaddr());
     }
     Ok(Some(server))
 }
@@ -241,10 +231,10 @@ fn tls(rest: &HttpApi<Rest>, folder: &Path) -> anyhow::Result<Option<Tls>> {
 }
 
 /// Binds a port. The error advises on a port that is in use.
-async fn bind(socket: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(socket).await.with_context(|| {
+async fn bind(address: &ListenAddress, key: &str) -> anyhow::Result<Listener> {
+    Listener::bind(address).await.with_context(|| {
         format!(
-            "cannot listen on {socket}: if another program has the port, stop it, or change {key} in \
+            "cannot listen on {address}: if another program has it, stop that one, or change {key} in \
              service.json"
         )
     })
@@ -252,10 +242,14 @@ async fn bind(socket: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
 
 /// Socket addresses to listen on. A name is resolved once, to its first address, as in the Go peer; a
 /// trailing `/http` is ignored.
-async fn sockets(addresses: &[Address], key: &str) -> anyhow::Result<Vec<SocketAddr>> {
+async fn sockets(addresses: &[Address], key: &str) -> anyhow::Result<Vec<ListenAddress>> {
     let mut sockets = Vec::with_capacity(addresses.len());
     for address in addresses {
         let mut parts = address.0.iter();
+        if let Some(Protocol::Unix(path)) = address.0.iter().next() {
+            sockets.push(ListenAddress::Unix(format!("/{path}").into()));
+            continue;
+        }
         let (host, port, end) = (parts.next(), parts.next(), parts.next());
         let (Some(host), Some(Protocol::Tcp(port)), None | Some(Protocol::Http), None) =
             (host, port, end, parts.next())
@@ -277,15 +271,15 @@ async fn sockets(addresses: &[Address], key: &str) -> anyhow::Result<Vec<SocketA
             },
             _ => return Err(not_a_socket(address, key)),
         };
-        sockets.push(socket);
+        sockets.push(socket.into());
     }
     Ok(sockets)
 }
 
 fn not_a_socket(address: &Address, key: &str) -> anyhow::Error {
     anyhow::anyhow!(
-        "{key}: cannot listen on {}: write it like /ip4/127.0.0.1/tcp/9094, /ip6/::1/tcp/9094 or \
-         /dns4/NAME/tcp/9094",
+        "{key}: cannot listen on {}: write it like /ip4/127.0.0.1/tcp/9094, /ip6/::1/tcp/9094, \
+         /dns4/NAME/tcp/9094 or /unix/run/cluster.sock",
         address.0
     )
 }
@@ -322,6 +316,7 @@ mod tests {
             ("/ip4/127.0.0.1/tcp/9094/http", "127.0.0.1:9094"),
             ("/dns4/localhost/tcp/9094", "127.0.0.1:9094"),
             ("/dns/localhost/tcp/9094/http", "127.0.0.1:9094"),
+            ("/unix/run/cluster.sock", "/run/cluster.sock"),
         ] {
             assert_eq!(read(text).await.as_deref(), Ok(socket), "{text}");
         }
@@ -330,7 +325,6 @@ mod tests {
             "/ip4/127.0.0.1",
             "/ip4/127.0.0.1/tcp/9094/ws",
             "/ip4/127.0.0.1/tcp/9094/http/p2p-circuit",
-            "/unix/tmp%2Fsocket",
         ] {
             let error = read(text).await.unwrap_err();
             assert!(error.starts_with("KEY: cannot listen on "), "{error}");

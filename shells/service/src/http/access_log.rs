@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -39,11 +39,11 @@ impl AccessLog {
 
     /// Begins the line of a request, unless it would be discarded. The peer's own log has requests at level
     /// debug: at level info, where the Go peer has them, a busy peer's log would hold nothing else.
-    pub(super) fn begin<B>(&self, client: IpAddr, request: &Request<B>) -> Option<LogLine> {
+    pub(super) fn begin<B>(&self, client: Option<SocketAddr>, request: &Request<B>) -> Option<LogLine> {
         let wanted = self.file.is_some() || tracing::enabled!(target: "restapilog", tracing::Level::DEBUG);
         wanted.then(|| LogLine {
             log: self.clone(),
-            client,
+            client: client.map(|client| client.ip()),
             user: None,
             at: Zoned::now(),
             request: format!("{} {} {:?}", request.method(), request.uri(), request.version()),
@@ -69,7 +69,8 @@ impl AccessLog {
 /// A line that is being collected. It is written on drop.
 pub(super) struct LogLine {
     log: AccessLog,
-    client: IpAddr,
+    /// `None` on a Unix socket.
+    client: Option<IpAddr>,
     user: Option<String>,
     at: Zoned,
     request: String,
@@ -94,7 +95,8 @@ impl Drop for LogLine {
     fn drop(&mut self) {
         let user = self.user.as_deref().map_or("-".to_owned(), escaped);
         let at = self.at.strftime("%d/%b/%Y:%H:%M:%S %z");
-        let (client, request, status, bytes) = (self.client, escaped(&self.request), self.status, self.bytes);
+        let client = self.client.map_or("-".to_owned(), |client| client.to_string());
+        let (request, status, bytes) = (escaped(&self.request), self.status, self.bytes);
         let line = format!("{client} - {user} [{at}] \"{request}\" {status} {bytes}\n");
         self.log.write(&line);
     }

@@ -6,7 +6,7 @@ use axum::http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Response, StatusCode};
 use bytes::Bytes;
 use cluster_api::{AddFormat, AddParams, AddedOutput, Query, Time};
-use cluster_ipfs::api::multipart::PartKind;
+use cluster_http::multipart::PartKind;
 use futures::stream::{self, StreamExt};
 use tokio::sync::mpsc;
 

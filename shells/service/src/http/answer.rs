@@ -1,13 +1,12 @@
 //! Responses of the REST API: one JSON value, an error, or a stream of lines.
 
-use std::convert::Infallible;
-
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TRAILER, WARNING};
+use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, TRAILER, WARNING};
 use axum::http::{Response, StatusCode};
 use bytes::Bytes;
-use cluster_api::json;
 use cluster_core::Refusal;
+use cluster_http::json;
+use cluster_http::stream_error::{end_at_trailer, trailer};
 use futures::stream::{self, Stream, StreamExt};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
@@ -16,9 +15,6 @@ use serde::Serialize;
 use crate::cluster::Error;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-
-/// Trailer with the error that ended a stream; empty on success.
-pub(super) const STREAM_ERROR: HeaderName = HeaderName::from_static("x-stream-error");
 
 /// Returns an error response with a JSON body.
 pub(super) fn error(status: StatusCode, message: impl Into<String>) -> Response<Body> {
@@ -175,35 +171,14 @@ pub(super) fn with_warning(mut response: Response<Body>, why: &'static str) -> R
 
 /// Streams these pieces; the trailer reports the error that ended them, or is empty.
 pub(super) fn streamed(pieces: impl Stream<Item = Result<Bytes, String>> + Send + 'static) -> Response<Body> {
-    let frames = pieces
-        .map(Some)
-        .chain(stream::iter([None]))
-        .scan(false, |ended, piece| {
-            let frame = match (*ended, piece) {
-                (true, _) => None,
-                (false, Some(Ok(bytes))) => Some(Frame::data(bytes)),
-                (false, Some(Err(why))) => Some(trailer(&why)),
-                (false, None) => Some(trailer("")),
-            };
-            *ended = *ended || frame.as_ref().is_some_and(Frame::is_trailers);
-            std::future::ready(frame)
-        });
-    let mut response = Response::new(Body::new(StreamBody::new(frames.map(Ok::<_, Infallible>))));
+    let frames = pieces.map(|piece| match piece {
+        Ok(bytes) => Frame::data(bytes),
+        Err(why) => trailer(&why),
+    });
+    let frames = frames.chain(stream::once(std::future::ready(trailer(""))));
+    let mut response = Response::new(Body::new(StreamBody::new(end_at_trailer(frames))));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(TRAILER, HeaderValue::from_static("X-Stream-Error"));
     response
-}
-
-fn trailer(why: &str) -> Frame<Bytes> {
-    /// Longer texts are useless in a header.
-    const TEXT_MAX: usize = 2048;
-    let line: String = why
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(TEXT_MAX)
-        .collect();
-    let value = HeaderValue::from_str(&line).or_else(|_| HeaderValue::from_bytes(line.as_bytes()));
-    let value = value.unwrap_or(HeaderValue::from_static("error"));
-    Frame::trailers(HeaderMap::from_iter([(STREAM_ERROR, value)]))
 }

@@ -14,7 +14,7 @@ use axum::http::header::{
     ORIGIN, VARY,
 };
 use axum::http::{Method, Request, Response, StatusCode};
-use cluster_ipfs::web_origin;
+use cluster_http::web_origin;
 
 use super::CorsConfig;
 

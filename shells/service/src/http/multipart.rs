@@ -6,7 +6,7 @@ use std::io;
 use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
-use cluster_ipfs::api::multipart::{self, Multipart, PartHead};
+use cluster_http::multipart::{self, Multipart, PartHead};
 use futures::{StreamExt, TryStreamExt};
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;

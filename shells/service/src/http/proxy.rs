@@ -29,15 +29,17 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::header::{self, HeaderValue};
 use axum::http::{Method, Request, Response, StatusCode};
-use cluster_ipfs::api::{LimitedBody, RequestBody};
-use cluster_ipfs::web_origin;
+use cluster_http::rpc::Failure;
+use cluster_http::web_origin;
+use cluster_http::{LimitedBody, ListenAddress};
+use cluster_ipfs::api::RequestBody;
 use futures::future::BoxFuture;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use tokio::sync::Semaphore;
 
 use self::call::{Call, Command};
-use self::kubo_response::Failure;
+use self::kubo_response::failed;
 use self::node_access::NodeAccess;
 pub use self::upstream::Upstream;
 use super::access_log::AccessLog;
@@ -53,7 +55,7 @@ const UPLOADS_MAX: usize = 2048;
 #[derive(Debug, Clone)]
 pub struct ProxyConfig {
     /// Addresses to listen on. Port 0 picks a free one.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<ListenAddress>,
     /// Access log file; if absent, requests go to the peer's log at level debug.
     pub log_file: Option<PathBuf>,
     /// Time for a whole request to arrive; zero for no limit, as with the other times.
@@ -77,7 +79,7 @@ pub struct ProxyConfig {
 impl Default for ProxyConfig {
     fn default() -> Self {
         Self {
-            listen: vec![SocketAddr::from(([127, 0, 0, 1], 9095))],
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 9095)).into()],
             log_file: None,
             read_timeout: Duration::ZERO,
             read_header_timeout: Duration::from_secs(5),
@@ -146,7 +148,7 @@ impl Respond for Proxy {
         request: Request<TrackedBody<Incoming>>,
     ) -> BoxFuture<'static, Response<Body>> {
         Box::pin(async move {
-            let line = self.log.begin(client.address.ip(), &request);
+            let line = self.log.begin(client.address, &request);
             let mut request = LimitedBody::of(request);
             let host = web_origin::public_host(request.headers()).filter(|_| client.on_loopback);
             let response = match (host, self.reserve_upload(request.body_mut())) {
@@ -155,7 +157,7 @@ impl Respond for Proxy {
                     let request = request.map(|body| body_timeouts::limit_arrival(body, self.read_timeout));
                     self.answer(client.address, request).await
                 }
-                (None, Err(busy)) => busy.into_response(),
+                (None, Err(busy)) => failed(busy),
             };
             let response = response.map(|body| body_timeouts::limit_delivery(body, self.write_timeout));
             match line {
@@ -179,7 +181,7 @@ impl Proxy {
         Ok(())
     }
 
-    async fn answer(&self, client: SocketAddr, request: Request<RequestBody>) -> Response<Body> {
+    async fn answer(&self, client: Option<SocketAddr>, request: Request<RequestBody>) -> Response<Body> {
         let hijacked = [Method::POST, Method::GET, Method::PUT].contains(request.method());
         match Command::find(request.uri().path()).filter(|_| hijacked) {
             None => forward::pass(&self.upstream, client, request).await,
@@ -205,7 +207,7 @@ impl Proxy {
             Ok(call) => self.run(command, call).await,
             Err(failure) => Err(failure),
         };
-        let mut response = done.unwrap_or_else(Failure::into_response);
+        let mut response = done.unwrap_or_else(failed);
         extra.append_to(response.headers_mut());
         response.headers_mut().insert(header::SERVER, self.server.clone());
         response

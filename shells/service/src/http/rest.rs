@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::header::{HeaderName, HeaderValue, LOCATION};
 use axum::http::{Request, Response, StatusCode, Uri};
-use cluster_ipfs::api::LimitedBody;
+use cluster_http::LimitedBody;
 use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use tower::ServiceExt;
@@ -89,7 +89,7 @@ impl Respond for Shared {
         request: Request<TrackedBody<Incoming>>,
     ) -> BoxFuture<'static, Response<Body>> {
         Box::pin(async move {
-            let mut line = self.access.begin(client.address.ip(), &request);
+            let mut line = self.access.begin(client.address, &request);
             let response = match self.auth.as_ref().map(|auth| auth.admit(&request)) {
                 Some(Err(denied)) => with_headers(&self, *denied),
                 admitted => {

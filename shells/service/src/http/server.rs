@@ -9,14 +9,13 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::header::{CONNECTION, HeaderValue};
 use axum::http::{Request, Response};
-use cluster_ipfs::trailers::AllowTrailers;
+use cluster_http::{Accepted, AllowTrailers, ListenAddress, Listener, Stream};
 use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -30,9 +29,6 @@ const CONNECTIONS_MAX: usize = 4096;
 /// Allowance of Go's HTTP library over the configured size of headers.
 const HEADER_SLOP: usize = 4096;
 
-/// Pause after a failed accept (too many open files).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// Time limit of a TLS handshake, which takes a few round trips. The time limit of the headers begins only
 /// after it, and a client that stays silent before must not keep its connection.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,7 +36,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A running API server.
 #[derive(Debug)]
 pub struct Server {
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<ListenAddress>,
     stop: CancellationToken,
     running: JoinSet<()>,
 }
@@ -53,8 +49,8 @@ pub enum StartError {
     Listen {
         /// The API that needs it.
         service: Service,
-        /// The address.
-        address: SocketAddr,
+        /// Which.
+        address: ListenAddress,
         /// Error of the operating system.
         source: io::Error,
     },
@@ -109,11 +105,11 @@ impl Service {
     }
 }
 
-fn listen_error(service: &Service, address: &SocketAddr, source: &io::Error) -> String {
+fn listen_error(service: &Service, address: &ListenAddress, source: &io::Error) -> String {
     let (name, key) = (service.name(), service.key());
     if source.kind() == io::ErrorKind::AddrInUse {
         return format!(
-            "cannot serve the {name} on {address}: the port is in use, probably by another peer; \
+            "cannot serve the {name} on {address}: it is in use, probably by another peer; \
              stop that one or set another {key}"
         );
     }
@@ -123,7 +119,8 @@ fn listen_error(service: &Service, address: &SocketAddr, source: &io::Error) -> 
 /// The remote end of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Client {
-    pub(super) address: SocketAddr,
+    /// `None` on a Unix socket.
+    pub(super) address: Option<SocketAddr>,
     /// True if the listener is bound to a loopback address, which a web page reaches only by DNS rebinding.
     pub(super) on_loopback: bool,
 }
@@ -152,20 +149,20 @@ pub(super) struct Limits {
 ///
 /// # Errors
 /// An address cannot be bound, or there is none.
-pub async fn check_addresses(service: Service, listen: &[SocketAddr]) -> Result<(), StartError> {
+pub async fn check_addresses(service: Service, listen: &[ListenAddress]) -> Result<(), StartError> {
     bind(service, listen).await.map(drop)
 }
 
-async fn bind(service: Service, listen: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+async fn bind(service: Service, listen: &[ListenAddress]) -> Result<Vec<Listener>, StartError> {
     if listen.is_empty() {
         return Err(StartError::NoAddress(service));
     }
     let mut listeners = Vec::with_capacity(listen.len());
-    for &address in listen {
-        let bound = TcpListener::bind(address).await;
+    for address in listen {
+        let bound = Listener::bind(address).await;
         listeners.push(bound.map_err(|source| StartError::Listen {
             service,
-            address,
+            address: address.clone(),
             source,
         })?);
     }
@@ -174,7 +171,7 @@ async fn bind(service: Service, listen: &[SocketAddr]) -> Result<Vec<TcpListener
 
 /// Starts serving `respond` over plain HTTP. All addresses are bound before this returns.
 pub(super) async fn listen(
-    listen: &[SocketAddr],
+    listen: &[ListenAddress],
     limits: Limits,
     respond: Arc<impl Respond>,
 ) -> Result<Server, StartError> {
@@ -183,22 +180,17 @@ pub(super) async fn listen(
 
 /// Starts serving `respond`; over TLS if there is a certificate.
 pub(super) async fn listen_tls(
-    listen: &[SocketAddr],
+    listen: &[ListenAddress],
     limits: Limits,
     tls: Option<Tls>,
     respond: Arc<impl Respond>,
 ) -> Result<Server, StartError> {
     let service = limits.service;
     let listeners = bind(service, listen).await?;
-    let addresses = listeners.iter().zip(listen).map(|(listener, &address)| {
-        let failed = |source| StartError::Listen {
-            service,
-            address,
-            source,
-        };
-        listener.local_addr().map_err(failed)
-    });
-    let addresses = addresses.collect::<Result<_, _>>()?;
+    let addresses = listeners
+        .iter()
+        .map(|listener| listener.address().clone())
+        .collect();
     let stop = CancellationToken::new();
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut running = JoinSet::new();
@@ -221,7 +213,7 @@ pub(super) async fn listen_tls(
 
 impl Server {
     /// Returns the bound addresses, in the order of the configuration.
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub fn addresses(&self) -> &[ListenAddress] {
         &self.addresses
     }
 
@@ -237,7 +229,7 @@ impl Server {
 }
 
 async fn accept(
-    listener: TcpListener,
+    listener: Listener,
     tls: Option<Tls>,
     respond: Arc<impl Respond>,
     limits: Limits,
@@ -245,35 +237,29 @@ async fn accept(
     permits: Arc<Semaphore>,
 ) {
     let mut connections = JoinSet::new();
-    let on_loopback = listener.local_addr().is_ok_and(|at| at.ip().is_loopback());
+    let on_loopback = listener.address().port().is_some() && listener.address().is_local();
     loop {
-        let Ok(permit) = permits.clone().acquire_owned().await else {
-            return;
-        };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let Accepted {
+            stream,
+            client,
+            place,
+        } = tokio::select! {
+            accepted = listener.accept(&permits, limits.service.name()) => accepted,
             () = stop.cancelled() => break,
         };
-        match accepted {
-            Ok((stream, address)) => {
-                let client = Client { address, on_loopback };
-                // Answers are written whole; waiting for more data to send with them only delays them.
-                let _ = stream.set_nodelay(true);
-                let (respond, limits, stop) = (respond.clone(), limits.clone(), stop.clone());
-                let tls = tls.clone();
-                connections.spawn(async move {
-                    match tls {
-                        None => serve_connection(stream, client, respond, limits, stop).await,
-                        Some(tls) => serve_tls(&tls, stream, client, respond, limits, stop).await,
-                    }
-                    drop(permit);
-                });
+        let client = Client {
+            address: client,
+            on_loopback,
+        };
+        let (respond, limits, stop) = (respond.clone(), limits.clone(), stop.clone());
+        let tls = tls.clone();
+        connections.spawn(async move {
+            match tls {
+                None => serve_connection(stream, client, respond, limits, stop).await,
+                Some(tls) => serve_tls(&tls, stream, client, respond, limits, stop).await,
             }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection to the {}", limits.service.name());
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+            drop(place);
+        });
         while connections.try_join_next().is_some() {}
     }
     drop(listener);
@@ -282,7 +268,7 @@ async fn accept(
 
 async fn serve_tls(
     tls: &Tls,
-    stream: TcpStream,
+    stream: Stream,
     client: Client,
     respond: Arc<impl Respond>,
     limits: Limits,

@@ -94,7 +94,7 @@ impl Api {
     async fn with(change: impl FnOnce(&mut HttpConfig)) -> Self {
         let fake = FakeCluster::new(3).await;
         let mut config = HttpConfig {
-            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
             ..HttpConfig::default()
         };
         change(&mut config);

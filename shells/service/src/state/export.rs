@@ -32,7 +32,7 @@ pub fn export(listing: &Listing, out: impl Write, deadline: Option<Instant>) -> 
     let total = listing.applied()?.pins;
     let mut progress = Progress::new("exported", Some(total));
     for pin in listing.pins(None) {
-        cluster_api::json::write(&mut out, &convert::whole_pin(&pin?))?;
+        cluster_http::json::write(&mut out, &convert::whole_pin(&pin?))?;
         out.write_all(b"\n")?;
         progress.one_more();
         let checks = progress.count.is_multiple_of(1024);

@@ -3,8 +3,8 @@
 use std::str::FromStr;
 
 use cid::Version;
+use cluster_http::rpc::Failure;
 
-use crate::api::reply::Failure;
 use crate::api::request::Call;
 use crate::unixfs::{AddOptions, Chunker, HashKind, Layout, Metadata, mode_from_go};
 

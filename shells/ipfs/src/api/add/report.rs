@@ -1,12 +1,12 @@
 //! Reports to the caller of `add`: a line for each entry, and the progress of files.
 
+use cluster_http::multipart::Multipart;
+use cluster_http::rpc::{Failure, LineSender};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::Target;
 use super::part_metadata::PartMetadata;
-use crate::api::multipart::Multipart;
-use crate::api::reply::{Failure, LineSender};
 use crate::api::request::Call;
 use crate::unixfs::{Added, Metadata, Name};
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use cluster_ipfs::api::{LimitedBody, RequestBody};
+use cluster_http::LimitedBody;
+use cluster_ipfs::api::RequestBody;
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};

@@ -5,15 +5,15 @@ use std::time::Duration;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use cid::multibase::Base;
 use cluster_api::GoDuration;
+use cluster_http::multipart::{self, Multipart};
+use cluster_http::query;
+use cluster_http::rpc::{Failure, parse_bool};
 use cluster_ipfs::Cid;
-use cluster_ipfs::api::multipart::{self, Multipart};
 use cluster_ipfs::api::{RequestBody, parse_base};
 use futures::stream::StreamExt;
 use http_body_util::BodyStream;
 use percent_encoding::percent_decode_str;
 use tokio::time::timeout;
-
-use super::kubo_response::Failure;
 
 /// Maximum of arguments and options in a query, which holds paths of some KiB and at most a few thousand
 /// CIDs.
@@ -181,13 +181,12 @@ impl Options {
     /// Parses a query into arguments and options.
     pub(super) fn parse(query: &str) -> Result<(Vec<String>, Self), Failure> {
         let (mut args, mut pairs) = (Vec::new(), Vec::new());
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        for (name, value) in query::pairs(query) {
             if args.len() + pairs.len() == PAIRS_MAX {
                 let why = format!("more than {PAIRS_MAX} arguments and options");
                 return Err(Failure::bad_request(why));
             }
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (name, value) = (unescape(name)?, unescape(value)?);
+            let (name, value) = (utf8(name)?, utf8(value)?);
             if name == "arg" {
                 args.push(value);
             } else {
@@ -237,15 +236,11 @@ impl Options {
             let why = format!("expected key {name} to have only a single value, received {values}");
             return Err(Failure::bad_request(why));
         }
-        match value.to_ascii_lowercase().as_str() {
-            "" | "1" | "t" | "true" => Ok(true),
-            "0" | "f" | "false" => Ok(false),
-            _ => {
-                let option = format!("(for option \"-{}\")", names[0]);
-                let why = format!("could not convert value {value:?} to type \"bool\" {option}");
-                Err(Failure::bad_request(why))
-            }
-        }
+        parse_bool(value).ok_or_else(|| {
+            let option = format!("(for option \"-{}\")", names[0]);
+            let why = format!("could not convert value {value:?} to type \"bool\" {option}");
+            Failure::bad_request(why)
+        })
     }
 
     /// Returns the time limit that the client set (`timeout`).
@@ -253,20 +248,18 @@ impl Options {
         let Some(text) = self.text(&["timeout"]).filter(|text| !text.is_empty()) else {
             return Ok(None);
         };
-        let limit = text.parse::<GoDuration>().ok();
-        let limit = limit.and_then(|limit| u64::try_from(limit.as_nanos()).ok());
-        limit
-            .map(|nanos| Some(Duration::from_nanos(nanos)))
-            .ok_or_else(|| {
-                Failure::bad_request(format!("invalid timeout {text:?}: use a duration like 30s or 5m"))
-            })
+        let limit = text.parse::<GoDuration>().ok().and_then(GoDuration::to_std);
+        limit.map(Some).ok_or_else(|| {
+            Failure::bad_request(format!("invalid timeout {text:?}: use a duration like 30s or 5m"))
+        })
     }
 
     /// Returns the query without the options `without`, and with `with` appended.
     pub(super) fn rewritten(&self, without: &[&str], with: &[(&str, &str)]) -> String {
         let kept = self.query.split('&').filter(|pair| {
             let name = pair.split('=').next().unwrap_or(pair);
-            !pair.is_empty() && !unescape(name).is_ok_and(|name| without.contains(&name.as_str()))
+            let name = query::unescape(name.as_bytes()).unwrap_or_default();
+            !pair.is_empty() && !without.iter().any(|without| without.as_bytes() == name)
         });
         let with = with.iter().map(|(name, value)| format!("{name}={value}"));
         let all: Vec<String> = kept.map(str::to_owned).chain(with).collect();
@@ -274,11 +267,8 @@ impl Options {
     }
 }
 
-fn unescape(text: &str) -> Result<String, Failure> {
-    let spaced = text.replace('+', " ");
-    let text = percent_decode_str(&spaced).decode_utf8();
-    text.map(String::from)
-        .map_err(|_| Failure::bad_request("the query is not UTF-8"))
+fn utf8(text: Vec<u8>) -> Result<String, Failure> {
+    String::from_utf8(text).map_err(|_| Failure::bad_request("the query is not UTF-8"))
 }
 
 #[cfg(test)]

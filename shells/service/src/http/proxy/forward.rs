@@ -1,14 +1,16 @@
 //! Forwarding of requests to the node and of its responses to the client, unchanged but for hop-by-hop
 //! headers.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::body::Body;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Request, Response, StatusCode};
-use cluster_ipfs::api::{RequestBody, SilenceFlag, Silent};
+use cluster_http::rpc::Failure;
+use cluster_http::{SilenceFlag, Silent};
+use cluster_ipfs::api::RequestBody;
 
-use super::kubo_response::Failure;
+use super::kubo_response::failed;
 use super::upstream::Upstream;
 
 /// Hop-by-hop headers (RFC 9110 §7.6.1). `Trailer` is not among them: it announces trailers that are
@@ -34,11 +36,13 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Forwards a request. If the node cannot be reached, the response is the Go peer's, with the reason.
 pub(super) async fn pass(
     upstream: &Upstream,
-    client: SocketAddr,
+    client: Option<SocketAddr>,
     mut request: Request<RequestBody>,
 ) -> Response<Body> {
     strip(request.headers_mut());
-    name_client(client, request.headers_mut());
+    if let Some(client) = client {
+        name_client(client.ip(), request.headers_mut());
+    }
     let path = request.uri().path().to_owned();
     let silent = request
         .extensions()
@@ -50,9 +54,7 @@ pub(super) async fn pass(
             strip(response.headers_mut());
             response
         }
-        Err(_) if silent.check().is_err() => {
-            Failure::plain(StatusCode::REQUEST_TIMEOUT, Silent.to_string()).into_response()
-        }
+        Err(_) if silent.check().is_err() => failed(Failure::plain(StatusCode::REQUEST_TIMEOUT, Silent)),
         Err(error) => {
             tracing::warn!(
                 path,
@@ -81,12 +83,12 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
-fn name_client(client: SocketAddr, headers: &mut HeaderMap) {
+fn name_client(client: IpAddr, headers: &mut HeaderMap) {
     let before = headers
         .get_all(FORWARDED_FOR)
         .iter()
         .filter_map(|value| value.to_str().ok());
-    let address = client.ip().to_string();
+    let address = client.to_string();
     let chain: Vec<&str> = before.chain([address.as_str()]).collect();
     if let Ok(chain) = HeaderValue::from_str(&chain.join(", ")) {
         headers.insert(FORWARDED_FOR, chain);
@@ -121,7 +123,7 @@ mod tests {
     fn client_is_appended_to_x_forwarded_for() {
         let mut headers = HeaderMap::new();
         headers.insert(FORWARDED_FOR, HeaderValue::from_static("10.0.0.1"));
-        name_client(SocketAddr::from(([127, 0, 0, 1], 5)), &mut headers);
+        name_client(IpAddr::from([127, 0, 0, 1]), &mut headers);
         assert_eq!(headers[FORWARDED_FOR], "10.0.0.1, 127.0.0.1");
     }
 }

@@ -3,12 +3,13 @@
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Response, header};
 use bytes::{Bytes, BytesMut};
+use cluster_http::rpc::Failure;
+use cluster_http::stream_error::{self, STREAM_ERROR};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use http_body_util::{BodyStream, StreamBody};
 use hyper::body::Frame;
 
-use super::kubo_response::{Failure, trailer};
-use crate::http::answer::STREAM_ERROR;
+use super::kubo_response::failed;
 
 /// Maximum length of a line, which holds an escaped path of 4096 bytes and some numbers.
 const LINE_MAX: usize = 64 * 1024;
@@ -57,12 +58,12 @@ pub(super) async fn filter_lines(response: Response<Body>, filter: impl LineFilt
     let mut pieces: BoxStream<'static, Result<Piece, axum::Error>> = stream::try_unfold(state, next).boxed();
     let first = pieces.next().await;
     if let Some(Ok(Piece::Failed(failure))) = first {
-        return failure.into_response();
+        return failed(failure);
     }
     let frames = stream::iter(first).chain(pieces).map_ok(|piece| match piece {
         Piece::Data(data) => Frame::data(data),
         Piece::Trailers(trailers) => Frame::trailers(trailers),
-        Piece::Failed(failure) => trailer(failure.message()),
+        Piece::Failed(failure) => stream_error::trailer(failure.message()),
     });
     head.headers.remove(header::CONTENT_LENGTH);
     head.headers

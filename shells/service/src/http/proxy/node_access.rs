@@ -9,12 +9,13 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Request, Response, StatusCode};
+use cluster_http::rpc::Failure;
 use cluster_ipfs::api::RequestBody;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::call::credentials;
-use super::kubo_response::Failure;
+use super::kubo_response::failed;
 use super::upstream::Upstream;
 use super::{ProxyConfig, empty};
 use crate::http::server::StartError;
@@ -38,7 +39,7 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// this, because the requests that it gets from the proxy are for its own address.
 pub(super) fn refuse_public_host(host: &str) -> Response<Body> {
     let why = format!("requests for {host:?} are refused on a loopback address: use 127.0.0.1 or localhost");
-    Failure::plain(StatusCode::FORBIDDEN, why).into_response()
+    failed(Failure::plain(StatusCode::FORBIDDEN, why))
 }
 
 /// The node's access rules, checked per request, and the headers cached from it.

@@ -9,13 +9,14 @@ use axum::http::{Response, StatusCode};
 use bytes::{Bytes, BytesMut};
 use cluster_api::{Pin, PinMode, PinTypeFilter};
 use cluster_core::Cid;
+use cluster_http::rpc::{Failure, json_line};
 use cluster_ipfs::api::{PinKey, PinKinds, PinLine};
 use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
 use http_body_util::{BodyExt, BodyStream};
 use serde::Deserialize;
 
 use super::call::Call;
-use super::kubo_response::{Failure, json_lines, json_stream, line};
+use super::kubo_response::{json_lines, json_stream};
 use super::pin_progress::{PinProgress, pin_progress};
 use super::pins::format_cid;
 use super::{Proxy, upstream};
@@ -50,7 +51,7 @@ pub(super) async fn ls(proxy: &Proxy, call: Call) -> Result<Response<Body>, Fail
         stream::iter(found).boxed()
     };
     if stream {
-        return json_lines(rows.map_ok(|row| line(&row))).await;
+        return json_lines(rows.map_ok(|row| json_line(&row))).await;
     }
     json_stream(single_object(rows)).await
 }
@@ -64,8 +65,8 @@ fn single_object(rows: Rows) -> impl Stream<Item = Result<Bytes, Failure>> + Sen
             let end: &'static [u8] = if first { b"{}\n" } else { b"}}\n" };
             return Ok(Bytes::from_static(end));
         };
-        let cid = line(&row.cid);
-        let key = line(&PinKey {
+        let cid = json_line(&row.cid);
+        let key = json_line(&PinKey {
             kind: row.kind,
             name: row.name,
         });
@@ -194,7 +195,7 @@ fn lines(body: Body) -> impl Stream<Item = Result<Bytes, Failure>> + Send {
                 Ok(data) => buffer.extend_from_slice(&data),
                 Err(frame) => {
                     let trailers = frame.trailers_ref();
-                    let error = trailers.and_then(|all| all.get(crate::http::answer::STREAM_ERROR));
+                    let error = trailers.and_then(|all| all.get(cluster_http::stream_error::STREAM_ERROR));
                     let error = error.map(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
                     if let Some(error) = error.filter(|error| !error.is_empty()) {
                         return Err(Failure::failed(error));

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use cluster_api::{GlobalPinInfo, Pin, PinInfoShort, TrackerStatus};
 use cluster_core::{Cid, Refusal};
+use cluster_http::rpc::Failure;
 
-use super::kubo_response::Failure;
 use crate::cluster::{Cluster, Error};
 
 /// First pause between two status requests: content that the node has is pinned within milliseconds.

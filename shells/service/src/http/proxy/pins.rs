@@ -6,13 +6,14 @@ use axum::body::Body;
 use axum::http::Response;
 use cluster_api::{Pin, PinMode, PinOptions, Query, Time};
 use cluster_core::{Cid, Refusal};
+use cluster_http::rpc::{Failure, LineSender, stream_lines};
 use cluster_ipfs::api::{PIN_NAME_MAX, Pins};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
 use super::call::Call;
-use super::kubo_response::{Failure, Sink, json_lines, json_object, stream_output};
+use super::kubo_response::{json_lines, json_object};
 use super::{Proxy, pin_progress};
 use crate::cluster::{Cluster, Error};
 
@@ -107,7 +108,7 @@ pub(super) async fn add(proxy: &Proxy, call: Call) -> Result<Response<Body>, Fai
         return Ok(json_object(&pins));
     }
     let cluster = proxy.cluster.clone();
-    let progress = stream_output(move |sink| async move {
+    let progress = stream_lines(move |sink| async move {
         with_deadline(deadline, stream_progress(cluster, pinned, &sink)).await?;
         sink.send(&pins).await
     });
@@ -121,7 +122,11 @@ async fn wait_until_held(cluster: &Cluster, pinned: &[(Cid, Pin)]) -> Result<(),
     Ok(())
 }
 
-async fn stream_progress(cluster: Cluster, pinned: Vec<(Cid, Pin)>, sink: &Sink) -> Result<(), Failure> {
+async fn stream_progress(
+    cluster: Cluster,
+    pinned: Vec<(Cid, Pin)>,
+    sink: &LineSender,
+) -> Result<(), Failure> {
     let mut before = 0;
     for (cid, pin) in pinned {
         let mut latest = before;
@@ -155,7 +160,7 @@ async fn pin(proxy: &Proxy, call: &Call, cid: &Cid) -> Result<Pin, Failure> {
         None => asked,
     };
     let done = proxy.cluster.pin(cid.clone(), &options).await;
-    done.map_err(|error| Failure::from(error).prefixed("pin: "))
+    done.map_err(|error| Failure::from(error).with_prefix("pin: "))
 }
 
 /// Returns the pin options of a call: those of Kubo and those of the cluster's own API.

@@ -2,12 +2,13 @@
 
 use axum::body::Body;
 use axum::http::Response;
+use cluster_http::rpc::{Failure, stream_lines};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::Proxy;
 use super::call::Call;
-use super::kubo_response::{Failure, json_lines, json_object, stream_output};
+use super::kubo_response::{json_lines, json_object};
 
 /// Capacity of the channel of removed keys.
 const KEYS: usize = 256;
@@ -64,7 +65,7 @@ pub(super) async fn gc(proxy: &Proxy, call: Call) -> Result<Response<Body>, Fail
     let stream_errors = call.options.flag(&["stream-errors"], false)?;
     let silent = call.options.flag(&["silent"], false)? && !stream_errors;
     let cluster = proxy.cluster.clone();
-    let lines = stream_output(move |sink| async move {
+    let lines = stream_lines(move |sink| async move {
         let (out, mut steps) = mpsc::channel(KEYS);
         let collect = async move { cluster.collect_everywhere(out).await };
         let send = async {

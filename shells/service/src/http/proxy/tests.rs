@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn proxy(fake: &FakeCluster, n: u8, upstream: Upstream) -> Server {
     let config = ProxyConfig {
-        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
         ..ProxyConfig::default()
     };
     serve_proxy(fake.cluster(n), upstream, config).await.unwrap()

@@ -15,13 +15,14 @@ use axum::http::{Request, Response, StatusCode, Uri};
 use bytes::Bytes;
 use cluster_api::{PinMode, PinOptions, Query, Time};
 use cluster_core::Cid;
+use cluster_http::rpc::{Failure, json_line};
 use cluster_ipfs::api::RequestBody;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde::Deserialize;
 
 use super::call::{Command, Options, Put};
-use super::kubo_response::{Failure, line};
+use super::kubo_response::failed;
 use super::line_filter::{LineFilter, filter_lines};
 use super::{Proxy, forward, pins};
 use crate::cluster::{Cluster, Error};
@@ -37,16 +38,16 @@ const DIRECTORIES_MAX: usize = 100_000;
 pub(super) async fn answer(
     proxy: &Proxy,
     command: Command,
-    client: SocketAddr,
+    client: Option<SocketAddr>,
     request: Request<RequestBody>,
 ) -> Response<Body> {
     let asked = match read(command, request.uri().query().unwrap_or_default()) {
         Ok(asked) => asked,
-        Err(failure) => return failure.into_response(),
+        Err(failure) => return failed(failure),
     };
     let request = match with_query(request, &asked.query) {
         Ok(request) => request,
-        Err(failure) => return failure.into_response(),
+        Err(failure) => return failed(failure),
     };
     let response = forward::pass(&proxy.upstream, client, request).await;
     let Some(kind) = asked.reader.filter(|_| response.status() == StatusCode::OK) else {
@@ -206,7 +207,7 @@ impl Claims {
 
     async fn wait_one(&mut self) -> Result<(), Failure> {
         match self.running.next().await {
-            Some(Err(error)) => Err(Failure::from(error).prefixed("pin: ")),
+            Some(Err(error)) => Err(Failure::from(error).with_prefix("pin: ")),
             Some(Ok(())) | None => Ok(()),
         }
     }
@@ -375,7 +376,7 @@ impl LineFilter for PutFilter {
                     && let Err(why) = self.claim(&report.root.cid.cid).await
                 {
                     why.message().clone_into(&mut report.root.error);
-                    return Ok(Some(line(&report)));
+                    return Ok(Some(json_line(&report)));
                 }
             }
         }

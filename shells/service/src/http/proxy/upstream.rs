@@ -2,15 +2,14 @@
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, Response, StatusCode};
+use cluster_http::rpc::{self, Failure};
 use cluster_ipfs::api::{Api, RequestBody};
 use cluster_ipfs::kubo::{BadAddress, Forward};
 use cluster_ipfs::{Multiaddr, Node};
 use http_body_util::{BodyExt, Limited};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::empty;
-use super::kubo_response::Failure;
 
 /// Maximum size of a response that is read as a whole: `resolve` and `pin/ls` of one CID are far shorter.
 const ANSWER_MAX: usize = 64 * 1024;
@@ -24,13 +23,6 @@ pub enum Upstream {
     Embedded(Api),
 }
 
-/// Kubo's JSON error.
-#[derive(Deserialize)]
-struct ErrorBody {
-    #[serde(rename = "Message")]
-    message: String,
-}
-
 impl Upstream {
     /// Returns the daemon at an address.
     ///
@@ -41,7 +33,7 @@ impl Upstream {
     }
 
     /// Returns the node inside this process. Web pages that were served from `port` may use it.
-    pub fn embedded(node: Node, port: u16) -> Self {
+    pub fn embedded(node: Node, port: Option<u16>) -> Self {
         Self::Embedded(Api::new(node, port))
     }
 
@@ -87,7 +79,7 @@ impl Upstream {
                 Failure::failed(format!("the response of the IPFS node cannot be parsed: {error}"))
             });
         }
-        if let Ok(ErrorBody { message }) = serde_json::from_slice(&body) {
+        if let Some(message) = rpc::error_message(&body) {
             return Err(Failure::failed(message));
         }
         let text = String::from_utf8_lossy(&body).trim_end().to_owned();

@@ -1,8 +1,7 @@
 //! Header of a part: kind, path and metadata of an entry of an upload.
 
-use percent_encoding::percent_decode;
-
 use super::MultipartError;
+use crate::query;
 
 /// Maximal length of a boundary. RFC 2046 allows 70 characters; some clients exceed it.
 const BOUNDARY_MAX: usize = 256;
@@ -92,17 +91,7 @@ impl PartHead {
 
 /// Unescapes query escaping. A name with a broken escape is taken literally.
 fn unescaped(raw: &[u8]) -> Vec<u8> {
-    let mut after_percent = raw.split(|byte| *byte == b'%').skip(1);
-    let well_escaped =
-        after_percent.all(|rest| rest.len() >= 2 && rest[..2].iter().all(u8::is_ascii_hexdigit));
-    if !well_escaped {
-        return raw.to_vec();
-    }
-    let spaced: Vec<u8> = raw
-        .iter()
-        .map(|byte| if *byte == b'+' { b' ' } else { *byte })
-        .collect();
-    percent_decode(&spaced).collect()
+    query::unescape(raw).unwrap_or_else(|| raw.to_vec())
 }
 
 fn text(bytes: &[u8]) -> String {
