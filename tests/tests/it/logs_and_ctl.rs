@@ -166,6 +166,34 @@ fn hosts_have_several_forms_and_the_first_that_responds_is_used() {
 }
 
 #[test]
+fn rest_api_is_served_on_a_unix_socket_also_after_a_kill() {
+    let mut cluster = alone();
+    let folder = cluster.folder().join("run");
+    std::fs::create_dir(&folder).unwrap();
+    let (rest, ipfs) = (folder.join("rest.sock"), folder.join("ipfs.sock"));
+    let peer = &mut cluster.peers[0];
+    let tcp = |port| format!("/ip4/127.0.0.1/tcp/{port}");
+    let unix = |path: &Path| format!("/unix{}", path.display());
+    let (rest_port, ipfs_port) = (peer.rest_port, peer.ipfs_port);
+    peer.edit(|config| {
+        let rest_listen = serde_json::json!([tcp(rest_port), unix(&rest)]);
+        config["api"]["restapi"]["http_listen_multiaddress"] = rest_listen;
+        let ipfs_listen = serde_json::json!([tcp(ipfs_port), unix(&ipfs)]);
+        config["ipfs_connector"]["embedded"]["api_listen_multiaddress"] = ipfs_listen;
+    });
+    for starts in 1..=2 {
+        peer.start();
+        peer.wait_ready(starts);
+        let said = ctl(&["--host", &unix(&rest), "--enc=json", "id"], &[]).values();
+        assert_eq!(said[0]["id"], peer.id.as_str());
+        assert!(ipfs.exists());
+        // The socket files stay behind.
+        peer.kill();
+        assert!(rest.exists());
+    }
+}
+
+#[test]
 fn completion_scripts_exist_for_both_programs() {
     for name in ["ipfs-cluster-ctl", "ipfs-cluster-service"] {
         for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

@@ -108,8 +108,12 @@ impl Service {
 fn listen_error(service: &Service, address: &ListenAddress, source: &io::Error) -> String {
     let (name, key) = (service.name(), service.key());
     if source.kind() == io::ErrorKind::AddrInUse {
+        let what = match address {
+            ListenAddress::Tcp(_) => "port",
+            ListenAddress::Unix(_) => "socket",
+        };
         return format!(
-            "cannot serve the {name} on {address}: it is in use, probably by another peer; \
+            "cannot serve the {name} on {address}: the {what} is in use, probably by another peer; \
              stop that one or set another {key}"
         );
     }
