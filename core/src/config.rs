@@ -6,15 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::PeerId;
 use crate::limits::LimitsConfig;
-use crate::pin::Replicas;
 
 /// Settings of one peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// Identity of this peer.
     pub peer: PeerId,
-    /// Replication of pins that do not specify one.
-    pub default_replicas: Replicas,
     /// Names of the metrics to allocate by, in order of precedence.
     pub allocate_by: Vec<String>,
     /// Raft timing and log retention.
@@ -110,7 +107,6 @@ impl Config {
     pub fn new(peer: PeerId) -> Self {
         Self {
             peer,
-            default_replicas: Replicas::Everywhere,
             allocate_by: vec!["tag:group".to_owned(), "freespace".to_owned()],
             raft: RaftConfig {
                 tick: Duration::from_millis(100),

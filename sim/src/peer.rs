@@ -242,7 +242,6 @@ fn config(options: &Options, peer: PeerId) -> Config {
     let millis = Duration::from_millis;
     let count = |number: u64| usize::try_from(number.max(1)).expect("a small number");
     Config {
-        default_replicas: default_replicas(options),
         raft: RaftConfig {
             tick: millis(options.tick_ms.max(1)),
             heartbeat_ticks: 2,

@@ -67,8 +67,6 @@ pub struct Config {
     pub default_replicas: Replicas,
     /// Version of this program.
     pub version: String,
-    /// Commit that the program was built from; may be empty.
-    pub commit: String,
 }
 
 /// Handle to the operations of this peer. Cheap to clone.

@@ -59,7 +59,7 @@ impl Cluster {
             cluster_peers: members.peer_ids().map(PeerId::to_string).collect(),
             cluster_peers_addresses: network.peer_addresses(),
             version: config.version.clone(),
-            commit: config.commit.clone(),
+            commit: String::new(),
             ipfs: self.ipfs_identity().await,
             peername: config.peername.clone(),
         })

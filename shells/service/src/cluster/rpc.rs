@@ -122,6 +122,7 @@ pub(super) struct Identity {
     pub(super) cluster_peers: Vec<String>,
     pub(super) cluster_peers_addresses: Vec<String>,
     pub(super) version: String,
+    /// Always empty; kept for the encoding.
     pub(super) commit: String,
     pub(super) ipfs: IpfsIdentity,
     pub(super) peername: String,

@@ -117,7 +117,6 @@ impl FakeCluster {
                 peername: format!("peer{n}"),
                 default_replicas: Replicas::Everywhere,
                 version: "1.2.3".to_owned(),
-                commit: String::new(),
             };
             let cluster =
                 Cluster::with_answer_timeout(config, world, Backend::Embedded(node.clone()), answer_timeout);

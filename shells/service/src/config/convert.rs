@@ -35,7 +35,8 @@ impl Cluster {
         )
     }
 
-    fn default_replicas(&self) -> Replicas {
+    /// Returns the replication of pins that set none.
+    pub fn default_replicas(&self) -> Replicas {
         let (min, max) = self.replication_factors();
         match (u32::try_from(min), u32::try_from(max)) {
             (Ok(min), Ok(max)) => Replicas::Range { min, max },
@@ -48,7 +49,6 @@ impl Config {
     /// Configuration of the core, from a checked configuration.
     pub fn core(&self, identity: &Identity) -> cluster_core::Config {
         let mut core = cluster_core::Config::new(core_peer(&identity.peer));
-        core.default_replicas = self.cluster.default_replicas();
         core.allocate_by.clone_from(&self.allocator.balanced.allocate_by);
 
         let raft = &self.consensus.raft;

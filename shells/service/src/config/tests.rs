@@ -483,8 +483,9 @@ fn the_core_gets_the_operators_settings() {
             "heartbeat_timeout": "100ms", "election_timeout": "500ms", "trailing_logs": 5
         }},
     });
-    let core = parse(&file, &[]).unwrap().config.core(&identity);
-    assert_eq!(core.default_replicas, Replicas::Range { min: 1, max: 3 });
+    let config = parse(&file, &[]).unwrap().config;
+    let core = config.core(&identity);
+    assert_eq!(config.cluster.default_replicas(), Replicas::Range { min: 1, max: 3 });
     assert_eq!(
         (core.failover.enabled, core.failover.grace),
         (false, Duration::from_secs(3))

@@ -152,8 +152,7 @@ pub(super) fn settings(folder: &Folder) -> cluster::Config {
     cluster::Config {
         peer: core_peer(&identity.peer),
         peername: config.cluster.peername.clone(),
-        default_replicas: config.core(identity).default_replicas,
+        default_replicas: config.cluster.default_replicas(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        commit: String::new(),
     }
 }

@@ -71,7 +71,7 @@ pub fn import(folder: &Folder, source: impl BufRead, options: &ImportOptions) ->
         name: blake3::Hasher::new(),
     };
     taking.name_members();
-    let default = folder.config.core(&folder.identity).default_replicas;
+    let default = folder.config.cluster.default_replicas();
     let (mut taken, skipped) = pass(source, options, default, taking)?;
     let settled = taken.pins.finish()?;
     // The old state changes only from here on.

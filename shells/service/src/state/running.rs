@@ -73,7 +73,7 @@ pub async fn export(folder: &Folder, out: impl Write) -> anyhow::Result<Exported
 /// # Errors
 /// `source` is no export, and nothing was added; or the peer refuses a pin, and some were added.
 pub async fn import(folder: &Folder, source: impl BufRead, options: &ImportOptions) -> anyhow::Result<Added> {
-    let default = folder.config.core(&folder.identity).default_replicas;
+    let default = folder.config.cluster.default_replicas();
     let client = Arc::new(client(&folder.config)?);
     client.id().await.map_err(no_answer)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -58,7 +58,7 @@ fn a_file_of_0_0_12_is_read() {
         "0 means the default"
     );
     assert_eq!(
-        config.core(&Identity::generate()).default_replicas,
+        config.cluster.default_replicas(),
         Replicas::Range { min: 2, max: 2 }
     );
     let said = warnings(&loaded);
