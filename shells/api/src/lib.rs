@@ -1,8 +1,8 @@
 //! Types of the cluster's REST API, and a client for it.
 //!
 //! The types encode to the same bytes as those of ipfs-cluster v1.1.6: the same field order, `null` where
-//! Go writes a nil slice or map, Go's zero time, Go's HTML escaping (through [`cluster_http::json`]). CIDs, peer ids and
-//! multiaddresses are plain strings here; the daemon validates them.
+//! Go writes a nil slice or map, Go's zero time, Go's HTML escaping (through [`cluster_http::json`]). CIDs,
+//! peer ids and multiaddresses are plain strings here; the daemon validates them.
 //!
 //! Decoding is lenient the way Go's is: missing fields and `null` take the default, unknown fields are
 //! ignored.

@@ -53,6 +53,10 @@ const UPLOADS_MAX: usize = 16;
 /// Maximum of claimed pins that wait for their copies at other peers. Each polls a few peers.
 const CLAIMS_MAX: usize = 256;
 
+/// Bytes of imported pins that are proposed at the same time, over all imports: a small part of what the core
+/// and its leader accept, so that imports of large pins queue here instead of running into their deadline.
+const IMPORT_BYTES: usize = 4 << 20;
+
 /// Maximum of concurrent calls from other peers.
 const CALLS_MAX: usize = 256;
 
@@ -83,6 +87,7 @@ struct Inner {
     listings: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
     claims: Arc<Semaphore>,
+    imports: Semaphore,
     calls: Arc<Semaphore>,
     answer_timeout: Duration,
 }
@@ -112,6 +117,7 @@ impl Cluster {
                 listings: Arc::new(Semaphore::new(LISTINGS_MAX)),
                 uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
                 claims: Arc::new(Semaphore::new(CLAIMS_MAX)),
+                imports: Semaphore::new(IMPORT_BYTES),
                 calls: Arc::new(Semaphore::new(CALLS_MAX)),
                 answer_timeout,
             }),

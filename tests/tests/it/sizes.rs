@@ -64,8 +64,7 @@ fn oversized_pins_are_refused_and_many_large_ones_are_committed() {
         move || allocate(port, &pins)
     };
     for answer in at_once((0..10).map(body)) {
-        // On a slow machine a request may time out; consensus must keep working.
-        assert!(matches!(answer.status, 204 | 429 | 503), "{}", answer.text());
+        assert_eq!(answer.status, 204, "{}", answer.text());
     }
 
     for (number, peer) in cluster.peers.iter().enumerate() {

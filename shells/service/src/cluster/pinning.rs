@@ -8,7 +8,7 @@ use futures::stream::{self, Stream, TryStreamExt};
 use tokio::time::timeout;
 
 use super::world::Snapshot;
-use super::{Cluster, Error, convert, now};
+use super::{Cluster, Error, IMPORT_BYTES, convert, now};
 
 /// Pins read from the database at once: enough to amortise the switch to a blocking thread, few enough to
 /// hold in memory.
@@ -51,6 +51,14 @@ impl Cluster {
         let requests = pins.into_iter().map(|pin| {
             let cid = pin.cid.clone();
             async move {
+                let bytes = cluster_core::encode(&pin).len().min(IMPORT_BYTES);
+                let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+                let _room = self
+                    .inner
+                    .imports
+                    .acquire_many(bytes)
+                    .await
+                    .map_err(|_| Error::Closed)?;
                 let added = self.request_pin(Request::Import { pin }).await;
                 if let Err(Error::Refused(Refusal::Conflict(why))) = added {
                     // Names the CID in an error that gives only the reason.

@@ -485,7 +485,10 @@ fn the_core_gets_the_operators_settings() {
     });
     let config = parse(&file, &[]).unwrap().config;
     let core = config.core(&identity);
-    assert_eq!(config.cluster.default_replicas(), Replicas::Range { min: 1, max: 3 });
+    assert_eq!(
+        config.cluster.default_replicas(),
+        Replicas::Range { min: 1, max: 3 }
+    );
     assert_eq!(
         (core.failover.enabled, core.failover.grace),
         (false, Duration::from_secs(3))
