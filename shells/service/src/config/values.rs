@@ -92,7 +92,7 @@ impl std::str::FromStr for Address {
         let text = text.trim();
         // As in Go, the rest is one path; rust-multiaddr takes a single segment.
         if let Some(path) = text.strip_prefix("/unix/").filter(|path| !path.is_empty()) {
-            return Ok(Self(Protocol::Unix(path.into()).into()));
+            return Ok(Self(Multiaddr::empty().with(Protocol::Unix(path.into()))));
         }
         text.parse().map(Self).map_err(|error| {
             format!("{text:?} is not a multiaddress ({error}): write it like /ip4/127.0.0.1/tcp/9094")
@@ -122,10 +122,6 @@ impl TryFrom<String> for Peer {
 
     fn try_from(text: String) -> Result<Self, String> {
         let text = text.trim();
-        // As in Go, the rest is one path; rust-multiaddr takes a single segment.
-        if let Some(path) = text.strip_prefix("/unix/").filter(|path| !path.is_empty()) {
-            return Ok(Self(Protocol::Unix(path.into()).into()));
-        }
         text.parse().map(Self).map_err(|error| {
             format!("{text:?} is not a peer id ({error}): `ipfs-cluster-service id` shows a peer's own")
         })

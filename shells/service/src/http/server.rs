@@ -16,6 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -28,10 +29,6 @@ const CONNECTIONS_MAX: usize = 4096;
 
 /// Allowance of Go's HTTP library over the configured size of headers.
 const HEADER_SLOP: usize = 4096;
-
-/// Time limit of a TLS handshake, which takes a few round trips. The time limit of the headers begins only
-/// after it, and a client that stays silent before must not keep its connection.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A running API server.
 #[derive(Debug)]
@@ -258,9 +255,10 @@ async fn accept(
         let (respond, limits, stop) = (respond.clone(), limits.clone(), stop.clone());
         let tls = tls.clone();
         connections.spawn(async move {
-            match tls {
-                None => serve_connection(stream, client, respond, limits, stop).await,
-                Some(tls) => serve_tls(&tls, stream, client, respond, limits, stop).await,
+            match (tls, stream) {
+                (Some(tls), Stream::Left(tcp)) => serve_tls(&tls, tcp, client, respond, limits, stop).await,
+                // Nobody reads along on a Unix socket, and its clients speak plain HTTP.
+                (Some(_) | None, stream) => serve_connection(stream, client, respond, limits, stop).await,
             }
             drop(place);
         });
@@ -272,15 +270,14 @@ async fn accept(
 
 async fn serve_tls(
     tls: &Tls,
-    stream: Stream,
+    stream: TcpStream,
     client: Client,
     respond: Arc<impl Respond>,
     limits: Limits,
     stop: CancellationToken,
 ) {
-    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
     let stream = tokio::select! {
-        stream = handshake => stream.unwrap_or_else(|late| Err(late.into())),
+        stream = tls.accept(stream) => stream,
         () = stop.cancelled() => return,
     };
     match stream {

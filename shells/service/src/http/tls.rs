@@ -15,7 +15,8 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::server::TlsStream;
 
-/// Time limit of a handshake. Two round trips across the world take one second.
+/// Time limit of a handshake, which takes a few round trips. The time limit of the headers begins only after
+/// it, and a client that stays silent before must not keep its connection.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// First byte of a TLS connection: a handshake record.

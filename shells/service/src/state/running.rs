@@ -208,7 +208,7 @@ impl Spool {
     }
 
     fn push(&mut self, pin: &Pin) -> anyhow::Result<()> {
-        api::json::write(&mut self.file, &whole_pin(pin))?;
+        cluster_http::json::write(&mut self.file, &whole_pin(pin))?;
         self.file.write_all(b"\n")?;
         self.pins += 1;
         Ok(())
