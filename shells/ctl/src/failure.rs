@@ -1,7 +1,8 @@
 //! Failures of the tool and their exit codes.
 
 use crate::args::Encoding;
-use cluster_api::{ClientError, Error, json, terminal};
+use cluster_api::{ClientError, Error, terminal};
+use cluster_http::json;
 use std::fmt;
 use std::io;
 

@@ -4,7 +4,8 @@ use crate::args::Encoding;
 use crate::failure::Failure;
 use crate::text::{Lines, Text};
 use cluster_api::client::{self, Answer};
-use cluster_api::{Time, json, terminal};
+use cluster_api::{Time, terminal};
+use cluster_http::json;
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 /// Standard output with an encoding.

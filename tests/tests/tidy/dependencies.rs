@@ -17,7 +17,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
         "ipfs-cluster-service",
         &["cluster-core", "cluster-http", "cluster-api", "cluster-ipfs"],
     ),
-    ("ipfs-cluster-ctl", &["cluster-api"]),
+    ("ipfs-cluster-ctl", &["cluster-http", "cluster-api"]),
     ("tests", &[]),
     ("cluster-core-next", &[]),
     (

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use cluster_api as api;
 use cluster_api::client::{Client, ClientError, Options};
 use cluster_core::{Pin, Timestamp};
 use tokio::task::JoinSet;
