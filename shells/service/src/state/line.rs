@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(pin.options.replicas, Replicas::Range { min: 1, max: 2 });
         assert_eq!((pin.options.mode, pin.pin_type), (Mode::Direct, PinType::Meta));
         assert_eq!(pin.options.user_allocations, pin.allocations);
-        let written = api::json::to_vec(&convert::whole_pin(&pin)).unwrap();
+        let written = cluster_http::json::to_vec(&convert::whole_pin(&pin)).unwrap();
         assert_eq!(plain(&String::from_utf8(written).unwrap()).unwrap(), pin);
     }
 
