@@ -42,11 +42,14 @@ pub(crate) struct NotEnough {
 ///
 /// [`NotEnough`] if fewer than the minimum are available.
 pub(crate) fn allocate(wanted: &Requirements<'_>, candidates: &Candidates) -> Result<Vec<PeerId>, NotEnough> {
-    let (min, max) = (wanted.min as usize, wanted.max as usize);
+    let (min, mut max) = (wanted.min as usize, wanted.max as usize);
+    if planted!(MaxExceeded) {
+        max += 1;
+    }
     let mut chosen: Vec<PeerId> = wanted.current.to_vec();
     if chosen.len() > max {
         chosen.sort_by_key(|peer| rank_by_hash(wanted.cid, peer));
-        chosen.truncate(max);
+        chosen.truncate(if planted!(ShrinksToMin) { min } else { max });
     }
     if chosen.len() < min {
         let preferred = wanted
@@ -137,6 +140,9 @@ fn partition<'a>(
         .map(|group| partition(wanted, candidates, group, depth + 1))
         .collect();
     groups.sort_by_key(|group| (Reverse(weight(group)), tie_break(wanted, group[0])));
+    if planted!(GroupsLightest) {
+        groups.reverse();
+    }
     let longest = groups.iter().map(Vec::len).max().unwrap_or(0);
     (0..longest)
         .flat_map(|turn| groups.iter().filter_map(move |group| group.get(turn).copied()))

@@ -91,7 +91,9 @@ fn pin(
     if let Some(from) = &options.pin_update {
         match current(from) {
             Some(source) => {
-                holders = source.allocations.clone();
+                if !planted!(UpdateKeepsHolders) {
+                    holders = source.allocations.clone();
+                }
                 options = updated(source.options, options);
             }
             None if planted!(UpdateWithoutSource) => {}
@@ -122,6 +124,7 @@ fn import(
     let existing = current(&pin.cid);
     let holders = existing
         .as_ref()
+        .filter(|_| !planted!(ImportMovesHolders))
         .map_or(&[][..], |pin| pin.allocations.as_slice());
     let mut preferring = pin.options.clone();
     // Peers that had the pin before probably have its content.
@@ -130,6 +133,7 @@ fn import(
     let precondition = precondition(pin.options.replicas, existing.as_ref());
     let timestamp = match pin.timestamp {
         Timestamp(0) => now,
+        _ if planted!(ImportTimeDropped) => now,
         given => given,
     };
     let pin = Pin {
@@ -153,6 +157,9 @@ fn precondition(replicas: Replicas, existing: Option<&Pin>) -> Precondition {
 
 /// Merges the options of an updated pin: those of `source`, except a name and an expiry that are given anew.
 fn updated(source: PinOptions, wish: PinOptions) -> PinOptions {
+    if planted!(UpdateLosesOptions) {
+        return wish;
+    }
     PinOptions {
         name: if wish.name.is_empty() || planted!(UpdateKeepsName) {
             source.name

@@ -147,7 +147,7 @@ impl Failover {
                 return true;
             }
         }
-        if !down.is_empty() {
+        if !down.is_empty() && !planted!(RepairOnce) {
             // Finished: start over, for pins that could not be repaired or whose command was lost.
             self.cursors.clear();
         }
@@ -203,13 +203,17 @@ fn repair(
         .filter(|(peer, _)| !down.contains(*peer))
         .map(|(peer, metrics)| (peer.clone(), metrics.clone()))
         .collect();
-    let preferred = &pin.options.user_allocations;
+    let preferred = if planted!(RepairPreferenceIgnored) {
+        &[][..]
+    } else {
+        &pin.options.user_allocations
+    };
     let wanted = Requirements {
         cid: Some(&pin.cid),
         near: None,
         min,
         max,
-        current: &living,
+        current: if planted!(RepairMovesAll) { &[] } else { &living },
         preferred,
     };
     // With too few candidates, as many copies as possible are better than none.
@@ -218,7 +222,12 @@ fn repair(
         ..wanted.clone()
     };
     let mut allocations = allocate(&wanted, &candidates)
-        .or_else(|_| allocate(&one_more, &candidates))
+        .or_else(|error| {
+            if planted!(RepairNeedsAll) {
+                return Err(error);
+            }
+            allocate(&one_more, &candidates)
+        })
         .ok()?;
     // Peers that are down fill the places that could not be taken, so that the search finds the pin again.
     let missing = (min as usize).saturating_sub(allocations.len());

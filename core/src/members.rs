@@ -164,8 +164,12 @@ impl Members {
     pub(crate) fn apply_change(&mut self, change: &MembersChange, voting: Voting) {
         for step in &change.steps {
             if let MembersStep::AddLearner { raft_id, member } = step {
-                self.joining.remove(&member.peer);
-                self.departed.remove(&member.peer);
+                if !planted!(JoiningKept) {
+                    self.joining.remove(&member.peer);
+                }
+                if !planted!(DepartedKept) {
+                    self.departed.remove(&member.peer);
+                }
                 self.peers.insert(*raft_id, member.clone());
                 self.next_raft_id = self.next_raft_id.max(RaftId(raft_id.0 + 1));
             }
@@ -185,7 +189,9 @@ impl Members {
         for id in self.peers.keys().copied().filter(gone).collect::<Vec<_>>() {
             let member = self.peers.remove(&id).expect("is there");
             if self.raft_id(&member.peer).is_none() {
-                self.leaving.remove(&member.peer);
+                if !planted!(LeavingKept) {
+                    self.leaving.remove(&member.peer);
+                }
                 if !planted!(DepartedForgotten) {
                     self.departed.insert(member.peer);
                 }

@@ -143,7 +143,7 @@ impl Planner {
     /// Returns whether a notice may be sent to a peer now, and if so counts it as sent.
     pub(crate) fn may_notify(&mut self, now: Now, peer: &PeerId) -> bool {
         let is_recent = |at: &Instant| now.mono.since(*at) < NOTICE_PAUSE;
-        if self.last_notice.get(peer).is_some_and(is_recent) {
+        if self.last_notice.get(peer).is_some_and(is_recent) && !planted!(NoticesUnlimited) {
             return false;
         }
         if self.last_notice.len() >= NOTICES_MAX {
@@ -277,7 +277,7 @@ impl Survey<'_> {
             let steps = self.removal_steps(id)?;
             return Some(Plan::Change(MembersChange { steps }));
         }
-        if leaving.is_empty() {
+        if leaving.is_empty() || planted!(LeaderStays) {
             return None;
         }
         // A leader cannot remove itself: Raft would let it continue to lead. Another one must do it.
@@ -302,7 +302,8 @@ impl Survey<'_> {
         let (alive, silent): (Vec<RaftId>, Vec<RaftId>) =
             rest.partition(|id| self.is_alive(*id) && !planted!(LivingDemoted));
         let sending = alive.iter().filter(|id| self.has_sent_message(**id)).count();
-        if sending * 2 > alive.len() + silent.len() {
+        let needed = alive.len() + silent.len() + usize::from(!planted!(HalfIsMajority));
+        if sending * 2 >= needed {
             return Some(steps);
         }
         if !self.has_led_for(self.planner.silence_max) {
@@ -355,7 +356,8 @@ impl Survey<'_> {
             self.members.voters.iter().copied().partition(is_gone);
         let learners = self.members.learners.iter().filter(|id| !is_gone(id));
         let everybody = present.len() + learners.count();
-        let odd = |count: usize| count - usize::from(count.is_multiple_of(2) && count > 0);
+        let odd =
+            |count: usize| count - usize::from(count.is_multiple_of(2) && count > 0 && !planted!(EvenVoters));
         let target = if everybody <= 2 {
             // Two voters tolerate no more failures than one, so one stays alone; but two are not reduced to
             // one.
@@ -372,7 +374,8 @@ impl Survey<'_> {
         present.truncate(target.max(1));
         let room = target.saturating_sub(present.len());
         let mut promoted: Vec<RaftId> = self.candidates().take(room).collect();
-        if (present.len() + promoted.len()).is_multiple_of(2) && promoted.pop().is_none() {
+        let is_even = (present.len() + promoted.len()).is_multiple_of(2) && !planted!(EvenVoters);
+        if is_even && promoted.pop().is_none() {
             // An even number, and no candidate to make it odd: keep the vote of a silent voter, if any.
             present.extend(gone.first());
         }

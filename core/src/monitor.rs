@@ -119,7 +119,9 @@ impl Monitor {
 
     fn store(&mut self, now: Now, from: PeerId, metrics: Vec<Metric>) {
         for metric in metrics.into_iter().take(METRICS_MAX) {
-            self.alerted.remove(&(from.clone(), metric.name.clone()));
+            if !planted!(AlertOnce) {
+                self.alerted.remove(&(from.clone(), metric.name.clone()));
+            }
             let known = self.metrics.entry(from.clone()).or_default();
             if known.len() < METRICS_MAX || known.contains_key(&metric.name) {
                 let received = Received {
@@ -253,7 +255,9 @@ impl Monitor {
             readings.extend(self.reading(now, voter));
         }
         readings.sort();
-        (readings.len() * 2 > count).then(|| readings[(readings.len() - 1) / 2])
+        let heard = readings.len() * 2 > count || planted!(ClockMajorityIgnored) && !readings.is_empty();
+        let middle = |len: usize| if planted!(ClockMedianHigh) { len } else { len - 1 };
+        heard.then(|| readings[middle(readings.len()) / 2])
     }
 
     /// Raises an alert for each peer whose clock deviates too far from the cluster time, once until it is
@@ -385,7 +389,17 @@ impl Monitor {
             .metrics
             .get(peer)
             .and_then(|metrics| metrics.get(PING))
-            .map(|ping| ping.expires);
+            .map(|ping| {
+                if planted!(SilenceFromMessage) {
+                    Instant(
+                        ping.expires
+                            .0
+                            .saturating_sub(u64::try_from(ping.metric.ttl.as_nanos()).unwrap_or(0)),
+                    )
+                } else {
+                    ping.expires
+                }
+            });
         let since = since + self.config.interval * 2;
         let from = match expires {
             Some(expires) if planted!(TermNotAwaited) => expires,

@@ -141,8 +141,11 @@ impl Pinset {
         }
         let cid = pin.cid.clone();
         match current {
-            Some(current) if current.is_equivalent(&pin) => (Outcome::Pinned(current), Some(cid)),
-            Some(current) if current.pin_type != pin.pin_type => {
+            Some(current) if current.is_equivalent(&pin) => {
+                let touched = (!planted!(RepinUntouched)).then_some(cid);
+                (Outcome::Pinned(current), touched)
+            }
+            Some(current) if current.pin_type != pin.pin_type && !planted!(TypeConflictIgnored) => {
                 let why = "cannot repin a CID with a different type of pin, unpin it first".to_owned();
                 (Outcome::Conflict(why), None)
             }

@@ -59,16 +59,30 @@ mod switch {
         AckBeforeFsync,
         /// A peer is reported to be a member when its request is recorded.
         AddedEarly,
+        /// A message that is addressed to another data folder is accepted.
+        AddresseeIgnored,
+        /// A metric that expires for the second time raises no alert.
+        AlertOnce,
         /// An expired metric raises alerts repeatedly.
         AlertsRepeated,
+        /// A peer confirms its copy whichever version of the pin it is asked about.
+        AnyVersionConfirmed,
         /// The applied position is written in another batch than the state.
         AppliedApart,
         /// Failed attempts are not counted.
         AttemptsForgotten,
+        /// The outcome of an earlier process's proposal answers a request of this one.
+        BootIgnored,
         /// The tracker does not cancel outdated or stuck operations.
         CancelForgotten,
+        /// The cluster's time is computed from the clocks of any number of voters.
+        ClockMajorityIgnored,
+        /// The cluster's time is the later one of the two clocks in the middle.
+        ClockMedianHigh,
         /// Compaction keeps nothing for followers that lag.
         CompactsAll,
+        /// The log is compacted beyond the applied entry.
+        CompactsUnapplied,
         /// Pins are compared with the IPFS node all the time.
         ComparesAlways,
         /// Pins are never compared with the IPFS node.
@@ -77,14 +91,24 @@ mod switch {
         ConfirmsUnheld,
         /// Peers with expired metrics count as live.
         DeadAllocated,
+        /// Each retry moves the deadline of a request.
+        DeadlineExtended,
         /// Requests are not answered at their deadline.
         DeadlineIgnored,
         /// Removed peers are not remembered, so that their pins stay allocated to them.
         DepartedForgotten,
         /// Pins stay allocated to removed peers.
         DepartedHold,
+        /// A peer that was removed and added again stays on the list of departed peers.
+        DepartedKept,
         /// A direct pin replaces a recursive one.
         DirectOverRecursive,
+        /// A local state from before a power cut is trusted although the pin has changed since.
+        DistrustDropped,
+        /// Entries and messages are not limited by bytes.
+        EntryBytesIgnored,
+        /// The number of voters may be even.
+        EvenVoters,
         /// Pins are removed seconds before their expiry.
         ExpiresEarly,
         /// Expired pins are not removed.
@@ -93,8 +117,6 @@ mod switch {
         ExpiryUnconditional,
         /// Pins of silent peers are re-allocated although that is disabled.
         FailoverThoughOff,
-        /// Entries and messages are not limited by bytes.
-        EntryBytesIgnored,
         /// Failover starts without a grace period.
         FailoverWithoutGrace,
         /// A failed pin counts as pinned.
@@ -105,6 +127,8 @@ mod switch {
         FolderUnchecked,
         /// The result of an outdated operation is taken for that of the wanted one.
         ForgetsOvertaking,
+        /// The newest pin in the queue starts first.
+        FreshReversed,
         /// Peers with less free space are preferred.
         FullestFirst,
         /// Commands that not all members can read are proposed.
@@ -113,24 +137,42 @@ mod switch {
         GraceHalved,
         /// Copies are not spread over groups of peers.
         GroupsIgnored,
+        /// The group of peers with the least free space is chosen first.
+        GroupsLightest,
+        /// A removal counts on half of the remaining voters instead of a majority.
+        HalfIsMajority,
         /// Queue entries that do not fit into memory are forgotten.
         HeadLosesRest,
         /// Pins with enough copies are given more.
         HealthyRepaired,
         /// A changed pin is allocated without regard to its current holders.
         HoldersMoved,
+        /// An imported pin is allocated without regard to the peers that hold it.
+        ImportMovesHolders,
+        /// An imported pin gets the current time as its timestamp.
+        ImportTimeDropped,
         /// Invalid metrics are used for allocation.
         InvalidAllocated,
+        /// A peer that has joined stays on the list of peers to add.
+        JoiningKept,
+        /// A leader that is to be removed does not hand over its leadership.
+        LeaderStays,
         /// Learners count towards majorities.
         LearnerCounted,
         /// Members that are to be removed stay.
         LeaversStay,
+        /// A peer that was removed stays on the list of peers to remove.
+        LeavingKept,
         /// A removal demotes all voters but the leader.
         LivingDemoted,
         /// Linearizable reads are served from the local state at once.
         LocalReads,
         /// Local states without a pin in an installed snapshot are kept.
         LocalsNotReconciled,
+        /// Compaction does not reduce the count of bytes in the log.
+        LogBytesDrift,
+        /// A pin gets one copy more than its maximum.
+        MaxExceeded,
         /// Metrics of removed members are kept.
         MetricsKept,
         /// A change of depth is ignored.
@@ -149,8 +191,14 @@ mod switch {
         NotMemberBelieved,
         /// A membership request in the log is refused at its deadline.
         NotedIsRefusal,
+        /// A peer is notified on every message that it is unknown.
+        NoticesUnlimited,
         /// Proposals of an earlier process are applied.
         OldBootAdmitted,
+        /// A confirmation of an older version of a pin counts.
+        OldConfirmation,
+        /// The answer to an earlier process's read serves a read of this one.
+        OldReadsServed,
         /// A surplus copy is unpinned after one confirmation, however many are required.
         OneConfirmation,
         /// Only one of several peers that are down loses its pins.
@@ -159,8 +207,16 @@ mod switch {
         OpenUnlimited,
         /// A pin with other metadata or origins is not updated.
         OptionsIgnored,
+        /// The outcome of another peer's proposal answers a request of this one.
+        OriginIgnored,
         /// Messages of other clusters are accepted.
         OtherClustersHeard,
+        /// A snapshot of another cluster is installed.
+        OtherSnapshotTaken,
+        /// The leader judges expiry by its own clock alone.
+        OwnClockTrusted,
+        /// Later attempts to pin are given up as soon as the first one.
+        PatienceConstant,
         /// Pauses between attempts exceed their limit.
         PauseUnlimited,
         /// A pin that cannot be repaired loses the allocations of its lost copies.
@@ -173,18 +229,44 @@ mod switch {
         ProgressIgnored,
         /// A learner becomes a voter before it has caught up.
         PromotedBehind,
+        /// A key stays in the queue on disk when its CID moves to another queue.
+        QueueKept,
         /// A read is served before its log index is applied.
         ReadBeforeApplied,
+        /// A read is served one entry too early.
+        ReadOneShort,
+        /// A restart ends the comparison of the local state with a snapshot.
+        ReconcilingForgotten,
+        /// The request to retry all failures stops after the first chunk.
+        RecoverAllStops,
         /// A recover request does not retry anything.
         RecoverIgnored,
+        /// A requested retry resets the count of failed attempts.
+        RecoverResetsAttempts,
+        /// A removed peer starts elections.
+        RemovedCampaigns,
+        /// A peer does not retire when it applies its own removal.
+        RemovedNoted,
         /// A pin with another expiry is not updated.
         RenewalIgnored,
+        /// A repair takes a pin from the living peers that hold it.
+        RepairMovesAll,
+        /// A pin is not repaired unless its minimum of copies can be reached.
+        RepairNeedsAll,
+        /// Pins that could not be repaired at the first look are not looked at again.
+        RepairOnce,
+        /// A repair ignores the peers that the client prefers.
+        RepairPreferenceIgnored,
+        /// A pin that is requested again resets the count of failed attempts.
+        RepinResetsAttempts,
+        /// A pin that is requested again unchanged is not retried.
+        RepinUntouched,
         /// An incarnation counts as lost after one message from another.
         ReplacedAtOnce,
-        /// The leader judges expiry by its own clock alone.
-        OwnClockTrusted,
         /// Clients are answered when their pin is proposed.
         ReplyOnPropose,
+        /// The report of a comparison counts although the local state has changed since.
+        ReportBelieved,
         /// Failed operations are retried without a pause.
         RetryAtOnce,
         /// Retries take precedence over first attempts.
@@ -193,6 +275,10 @@ mod switch {
         RetryForgotten,
         /// A proposal that may be lost is proposed again under another id.
         RetryUnderNewId,
+        /// A pin with more holders than its maximum keeps only its minimum.
+        ShrinksToMin,
+        /// Silence is counted from the last metric instead of from its expiry.
+        SilenceFromMessage,
         /// The failure of a snapshot transfer is not reported to Raft.
         SnapshotFailureIgnored,
         /// A snapshot that is not installed stays on disk.
@@ -201,6 +287,8 @@ mod switch {
         SnapshotWithoutWindows,
         /// A re-allocation that was decided from an older version of the pin is applied.
         StaleAllocation,
+        /// A request whose decision is outdated is refused instead of decided again.
+        StaleIsBusy,
         /// Metrics of non-members are kept.
         StrangersMeasured,
         /// A pin that makes no progress is not cancelled.
@@ -209,24 +297,40 @@ mod switch {
         SurplusAtOnce,
         /// A surplus copy that is not confirmed in time is not asked about again.
         SurplusForgotten,
+        /// A failed comparison is reported as a successful one.
+        SyncFailureHidden,
         /// A sync reports no missing pins.
         SyncMiscounted,
         /// Silence before the leader's term counts.
         TermNotAwaited,
+        /// A process that was held up runs through all the ticks that it missed.
+        TicksMadeUp,
         /// A pin is accepted with fewer copies than it asks for.
         TooFewCopies,
         /// Metrics never expire.
         TtlIgnored,
+        /// A pin is replaced by one of another type.
+        TypeConflictIgnored,
         /// A request that may still take effect is reported to have had none.
         UnknownIsRefusal,
+        /// Pins start before unpins.
+        UnpinAfterFresh,
+        /// A failed unpin counts as done.
+        UnpinFailureIsSuccess,
         /// An unpin that was decided from an older version of the pin is applied.
         UnpinUnchecked,
+        /// An update is allocated without regard to the peers that hold its source.
+        UpdateKeepsHolders,
         /// An update ignores the requested name.
         UpdateKeepsName,
+        /// An update does not take over the options of its source.
+        UpdateLosesOptions,
         /// An update ignores the requested expiry.
         UpdateNeverEnds,
         /// An update of a pin that does not exist is accepted.
         UpdateWithoutSource,
+        /// The members agree on the highest version that any of them reads.
+        VersionHighest,
         /// A re-allocation does not change the version of the pin.
         VersionKept,
         /// A protocol version is agreed on that not all members have announced.
@@ -237,6 +341,8 @@ mod switch {
         VoteUnsynced,
         /// Every member gets a vote.
         VotersUnlimited,
+        /// The window of applied proposals is half as wide as the number of open ones.
+        WindowHalved,
         /// Proposals of a new process are deduplicated against those of the previous one.
         WindowKeepsBoot,
         /// A proposal that arrives after a later one is dropped.
@@ -278,6 +384,32 @@ mod switch {
     }
 
     pub(crate) fn is_active(bug: Bug) -> bool {
-        ACTIVE.get() == Some(bug)
+        ACTIVE.get() == Some(bug) || is_requested(bug)
+    }
+
+    #[cfg(not(test))]
+    const fn is_requested(_bug: Bug) -> bool {
+        false
+    }
+
+    /// Whether the environment variable `PLANTED_BUG` of a run of the unit tests names `bug`.
+    #[cfg(test)]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "only a run of the unit tests reads its environment"
+    )]
+    fn is_requested(bug: Bug) -> bool {
+        static REQUESTED: std::sync::OnceLock<Option<Bug>> = std::sync::OnceLock::new();
+        let requested = REQUESTED.get_or_init(|| {
+            let name = std::env::var("PLANTED_BUG").ok()?;
+            let is_it = |bug: &&Bug| format!("{bug:?}") == name;
+            Some(
+                *Bug::ALL
+                    .iter()
+                    .find(is_it)
+                    .expect("`PLANTED_BUG` names a planted bug"),
+            )
+        });
+        *requested == Some(bug)
     }
 }

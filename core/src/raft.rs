@@ -254,7 +254,7 @@ impl Raft {
     /// Advances time. A process that wakes up late ticks at most twice: more could run through the election
     /// timeout at once, and disturb a healthy cluster.
     pub(crate) fn handle_timeout(&mut self, now: Now) {
-        for _ in 0..2 {
+        for _ in 0..if planted!(TicksMadeUp) { 1000 } else { 2 } {
             if now.mono < self.next_tick {
                 return;
             }
@@ -285,6 +285,11 @@ impl Raft {
                 self.raw.tick();
                 let fired = self.raw.raft.election_elapsed == 0 && self.raw.raft.state != StateRole::Leader;
                 self.elections += u64::from(fired);
+                self.rearm();
+            }
+            Identity::Removed(_) if planted!(RemovedCampaigns) => {
+                self.raw.tick();
+                self.elections += u64::from(self.raw.raft.election_elapsed == 0);
                 self.rearm();
             }
             // A removed peer only forgets a silent leader; it never campaigns.
@@ -390,7 +395,12 @@ impl Raft {
         }
         let keep = if too_long { trailing_logs } else { log.len() / 2 };
         let keep = if planted!(CompactsAll) { 0 } else { keep };
-        let index = (log.last() - keep).min(applied.index);
+        let most = if planted!(CompactsUnapplied) {
+            log.last()
+        } else {
+            applied.index
+        };
+        let index = (log.last() - keep).min(most);
         if index <= log.compacted.0 {
             return None;
         }
@@ -433,7 +443,7 @@ fn raw_node(
         heartbeat_tick: config.heartbeat_ticks as usize,
         applied,
         max_size_per_msg: if planted!(EntryBytesIgnored) {
-            u64::MAX
+            32 << 20
         } else {
             limits.message_bytes as u64
         },

@@ -213,13 +213,16 @@ impl Requests {
         outcome: &Outcome,
         out: &mut Vec<Output>,
     ) {
-        if id.origin != origin || id.boot != self.boot {
+        let is_other = id.origin != origin && !planted!(OriginIgnored);
+        let is_earlier = id.boot != self.boot && !planted!(BootIgnored);
+        if is_other || is_earlier {
             return;
         }
         let Some(ticket) = self.by_proposal.remove(&id.seq) else {
             return;
         };
         let reply = match outcome {
+            Outcome::Stale if planted!(StaleIsBusy) => Err(Refusal::Busy),
             Outcome::Stale => {
                 self.wait(ticket, Refusal::Busy);
                 out.push(Output::Decide { ticket });
@@ -310,7 +313,8 @@ impl Requests {
             .iter()
             .filter(|(_, ticket)| {
                 let stage = self.open.get(ticket).map(|open| &open.stage);
-                let may_serve = |index: &Index| *index <= applied || planted!(ReadBeforeApplied);
+                let short = u64::from(planted!(ReadOneShort));
+                let may_serve = |index: &Index| *index <= applied + short || planted!(ReadBeforeApplied);
                 matches!(stage, Some(Stage::Reading(_, Some(index))) if may_serve(index))
             })
             .map(|(read, ticket)| (*read, *ticket))
@@ -429,6 +433,11 @@ impl Requests {
             }
             let next = open.deadline.min(now.mono + self.config.retry);
             self.wake_at(ticket, next);
+            if planted!(DeadlineExtended)
+                && let Some(open) = self.open.get_mut(&ticket)
+            {
+                open.deadline = open.deadline + self.config.retry;
+            }
         }
     }
 

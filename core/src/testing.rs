@@ -192,6 +192,8 @@ pub(crate) struct TestCluster {
     /// Free space of a peer's IPFS node in bytes, by default 1 TiB; 0 makes the metric invalid.
     pub(crate) free: BTreeMap<PeerId, i64>,
     pub(crate) replies: BTreeMap<Ticket, Result<Reply, Refusal>>,
+    /// Number of snapshots to lose on their way.
+    pub(crate) lost_snapshots: usize,
     queue: VecDeque<(PeerId, Event)>,
     next: u64,
 }
@@ -221,6 +223,7 @@ impl TestCluster {
             ahead: BTreeMap::new(),
             free: BTreeMap::new(),
             replies,
+            lost_snapshots: 0,
             queue: VecDeque::new(),
             next: 0,
         }
@@ -360,7 +363,10 @@ impl TestCluster {
     }
 
     fn send_snapshot(&mut self, at: &PeerId, to: PeerId, message: RaftMessage) {
-        let delivered = !self.down.contains(&to) && self.nodes.contains_key(&to);
+        let arrives = !self.down.contains(&to) && self.nodes.contains_key(&to);
+        let is_lost = self.lost_snapshots > 0;
+        self.lost_snapshots = self.lost_snapshots.saturating_sub(1);
+        let delivered = arrives && !is_lost;
         if delivered {
             let from = &self.nodes[at].1;
             let meta = from.recovered.clone().expect("has been founded");

@@ -145,7 +145,7 @@ impl Tracker {
             return;
         }
         let attempts = match &local {
-            Some(local) if local.phase == Phase::PinError => local.attempts,
+            Some(local) if local.phase == Phase::PinError && !planted!(RepinResetsAttempts) => local.attempts,
             Some(_) | None => 0,
         };
         let key = QueueKey {
@@ -205,7 +205,9 @@ impl Tracker {
     ) {
         if let Some(old) = previous.and_then(|local| local.queued) {
             self.queue_heads.remove(&old);
-            draft.dequeue(old);
+            if !planted!(QueueKept) {
+                draft.dequeue(old);
+            }
         }
         draft.enqueue(key.clone());
         self.queue_heads.add(key.clone());

@@ -52,7 +52,13 @@ impl Window {
         if id.seq <= self.high {
             return self.missing.remove(&id.seq);
         }
-        let width = if planted!(WindowTooNarrow) { 1 } else { window() };
+        let width = if planted!(WindowTooNarrow) {
+            1
+        } else if planted!(WindowHalved) {
+            window() / 2
+        } else {
+            window()
+        };
         let low = id.seq.saturating_sub(width);
         self.missing.extend((self.high + 1).max(low + 1)..id.seq);
         if self.missing.first().is_some_and(|seq| *seq <= low) {

@@ -6,7 +6,8 @@ use cluster_core::{Effect, StoreOp};
 use crate::rng::Rng;
 use crate::world::{Death, World};
 
-/// What a peer has just done, from the most common to the rarest. A step is named after its rarest part.
+/// Action of a peer that a fault may follow, from the most common to the rarest. A step counts as its rarest
+/// one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Moment {
     /// A message left it.
@@ -66,8 +67,8 @@ impl Moment {
         }
     }
 
-    /// How tempting it is, in thousandths of what the option says: what comes a hundred times a second less,
-    /// what comes a few times in a run more.
+    /// Weight in thousandths of the option's rate: low for what happens a hundred times a second, high for
+    /// what happens a few times in a run.
     fn weight(self) -> u64 {
         match self {
             Self::Send => 50,
@@ -91,23 +92,23 @@ impl Moment {
     }
 }
 
-/// Who is going to die, how, and when.
+/// A planned fault: the peer, the kind of death, and its delay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Aim {
     pub(crate) peer: usize,
     pub(crate) death: Death,
     /// After this many nanoseconds.
     pub(crate) delay: u64,
-    /// What it is to follow.
+    /// Action that it follows.
     pub(crate) moment: Moment,
 }
 
-/// How long after the moment, in nanoseconds: before anything could come of it, within a sync or a message's
+/// Delays after the action, in nanoseconds: before anything could come of it, within a sync or a message's
 /// way, or within the round trip that what it set in motion needs.
 const DELAYS: [u64; 3] = [1_000_000, 20_000_000, 150_000_000];
 
 impl World {
-    /// Whether what a peer has just done is going to be followed by its death.
+    /// Draws whether the peer dies shortly after the actions in `effects`.
     pub(crate) fn take_aim(&mut self, me: usize, effects: &[Effect]) -> Option<Aim> {
         if self.calm || self.options.aim == 0 {
             return None;
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_named_after_the_rarest_thing_that_it_did() {
+    fn step_counts_as_its_rarest_action() {
         let alone = Members::initial([peer_id(0)]);
         let mut joint = Members::initial([peer_id(0), peer_id(1)]);
         joint.outgoing = joint.voters.clone();
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_rare_is_struck_more_often() {
+    fn rare_actions_are_struck_more_often() {
         let mut rng = Rng::new(1, "test");
         let mut struck = |moment| {
             (0..10_000)

@@ -1,4 +1,4 @@
-//! What must hold whatever happens. Every checker sees every step of every peer; all violations are
+//! Safety and liveness checks. Every checker sees every step of every peer; all violations are
 //! collected.
 
 mod allocations;
@@ -9,7 +9,6 @@ mod completeness;
 pub(crate) mod convergence;
 mod decisions;
 mod election;
-mod heard;
 mod ids;
 pub(crate) mod linearize;
 mod log;
@@ -19,27 +18,35 @@ mod operations;
 mod planning;
 mod promises;
 mod quorum;
+mod rates;
 mod reads;
+mod received;
 mod releases;
+mod removed;
 mod surplus;
 mod tracker;
 pub(crate) mod wgl;
+mod wishes;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use cluster_core::{Cid, Config, Effect, Event, Index, Now, Pin, StoreOp};
+use cluster_core::{Cid, ClusterId, Config, Effect, Event, Index, Now, PeerId, Pin, StoreOp};
 
 use self::answers::Answers;
 use self::bounds::Bounds;
 use self::commits::Commits;
 use self::decisions::Decisions;
 use self::election::Election;
-use self::heard::Heard;
 use self::ids::Ids;
 use self::log::Logs;
+use self::metrics::Metrics;
 use self::operations::Operations;
 use self::planning::Planning;
 use self::promises::Promises;
+use self::rates::Rates;
+use self::received::Heard;
+use self::removed::Removed;
 use self::surplus::Surplus;
 use crate::coverage::{Coverage, sometimes};
 use crate::faults::{is_foreign, matters};
@@ -47,19 +54,20 @@ use crate::model::Model;
 use crate::options::Options;
 use crate::peer::Peer;
 use crate::report::Class;
+use crate::store::Store;
 
-/// Something that must not be.
+/// A failed check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// What kind.
+    /// Severity and kind of the failure.
     pub class: Class,
-    /// Which check found it.
+    /// Name of the check.
     pub check: &'static str,
-    /// When, in nanoseconds of simulated time.
+    /// Simulated time in nanoseconds.
     pub at: u64,
-    /// At which peer, if at one.
+    /// Number of the peer that it concerns, if it concerns one.
     pub peer: Option<usize>,
-    /// What is wrong.
+    /// Description for people, with the values that were found.
     pub text: String,
 }
 
@@ -120,7 +128,7 @@ impl<'a> Step<'a> {
         all
     }
 
-    /// What it writes, in order.
+    /// Returns its writes, in order.
     pub(crate) fn writes(&self) -> impl Iterator<Item = &'a StoreOp> + use<'a> {
         self.effects.iter().flat_map(|effect| match effect {
             Effect::Persist(batch) => batch.ops.as_slice(),
@@ -136,7 +144,7 @@ impl<'a> Step<'a> {
     }
 }
 
-/// Where the checks of one step put what they find.
+/// Collects the violations that the checks of one step find.
 pub(crate) struct Found<'a> {
     at: u64,
     me: usize,
@@ -144,8 +152,8 @@ pub(crate) struct Found<'a> {
 }
 
 impl Found<'_> {
-    /// Something happened that must not.
-    pub(crate) fn unsafe_(&mut self, check: &'static str, text: String) {
+    /// Adds a safety violation.
+    pub(crate) fn safety_violation(&mut self, check: &'static str, text: String) {
         let (at, peer) = (self.at, Some(self.me));
         self.violations.push(Violation {
             class: Class::Safety,
@@ -156,10 +164,10 @@ impl Found<'_> {
         });
     }
 
-    /// Notes a violation unless `holds`.
+    /// Adds a safety violation unless `holds`.
     pub(crate) fn require(&mut self, holds: bool, check: &'static str, text: impl FnOnce() -> String) {
         if !holds {
-            self.unsafe_(check, text());
+            self.safety_violation(check, text());
         }
     }
 }
@@ -175,9 +183,12 @@ pub(crate) struct Checks {
     heard: Heard,
     ids: Ids,
     logs: Logs,
+    metrics: Metrics,
     operations: Operations,
     planning: Planning,
     promises: Promises,
+    rates: Rates,
+    removed: Removed,
     surplus: Surplus,
 }
 
@@ -195,9 +206,12 @@ impl Checks {
             heard: Heard::new(size),
             ids: Ids::new(size),
             logs: Logs::new(size),
+            metrics: Metrics::new(options, size),
             operations: Operations::new(options, size),
             planning: Planning::new(options),
             promises: Promises::default(),
+            rates: Rates::new(size),
+            removed: Removed::new(size),
             surplus: Surplus::new(options),
         }
     }
@@ -220,11 +234,27 @@ impl Checks {
         self.operations.booted(me, store);
         self.planning.booted(&store.members);
         self.ids.booted(me);
+        self.metrics.booted(me);
+        self.rates.booted(me);
+        self.removed.booted(me);
     }
 
-    /// A peer's data folder is gone, and its promises with it: under its old id nobody listens to it.
+    /// A peer's data folder is lost, and its promises with it: other peers ignore its old id.
     pub(crate) fn disk_lost(&mut self, me: usize) {
         self.promises.disk_lost(me);
+    }
+
+    /// All members but `me` were lost, and it founded a new cluster that takes `survivors` in.
+    pub(crate) fn rescued(&mut self, me: usize, survivors: BTreeSet<PeerId>, peers: &[Peer]) {
+        let store = &peers[me].disk.written;
+        self.logs.rescued(store);
+        self.commits.rescued(&store.members, survivors);
+    }
+
+    /// Returns whether a peer's log contains everything that was committed.
+    pub(crate) fn is_complete(&self, store: &Store) -> bool {
+        let latest = self.commits.history().last();
+        latest.is_none_or(|latest| store.holds(latest.entry.index, latest.entry.term))
     }
 
     /// A process is gone.
@@ -241,8 +271,10 @@ impl Checks {
         };
         let found = &mut found;
         self.heard.before_checks(step);
-        let is_foreign = step.events.iter().all(is_foreign);
-        let outcome = step.effects.iter().find(|effect| is_foreign && matters(effect));
+        let outcome = step
+            .effects
+            .iter()
+            .find(|effect| matters(effect) && hears_strangers_only(step));
         found.require(outcome.is_none(), "strangers", || {
             format!("does {outcome:?} because another cluster's peer spoke")
         });
@@ -259,10 +291,13 @@ impl Checks {
             completeness::of_new_leader(step, term, &self.commits, found);
         }
         tracker::after_step(step, found);
-        self.surplus.after_step(step, self.commits.model(), found);
+        self.surplus
+            .after_step(step, self.commits.model(), &self.heard, found);
         self.decisions.after_step(step, &self.heard, found);
         self.planning.after_step(step, &self.heard, found);
-        metrics::after_step(step, &self.heard, found);
+        self.metrics.after_step(step, &self.heard, found);
+        self.rates.after_step(step, found);
+        self.removed.after_step(step, found);
         self.answers.after_step(step, &self.heard, found);
         self.operations.after_step(step, found);
         self.bounds.after_step(step, found);
@@ -276,7 +311,7 @@ impl Checks {
         );
     }
 
-    /// How far the cluster has decided, as far as anybody has applied it.
+    /// Returns the highest index that any peer has applied.
     pub(crate) fn decided(&self) -> Index {
         self.commits.decided()
     }
@@ -300,6 +335,32 @@ impl Checks {
     pub(crate) fn elections(&self) -> u64 {
         self.election.count()
     }
+}
+
+/// Returns whether all events are messages of other clusters: of the one that the simulator makes up, or of
+/// one that was lost.
+fn hears_strangers_only(step: &Step<'_>) -> bool {
+    let own = step.peer().disk.written.members.cluster;
+    let is_other = |event: &Event| match event {
+        Event::Received { envelope, .. } => {
+            let is_known = own != ClusterId::UNKNOWN && envelope.cluster != ClusterId::UNKNOWN;
+            is_known && envelope.cluster != own
+        }
+        Event::IpfsCompared { .. }
+        | Event::IpfsFinished { .. }
+        | Event::IpfsLacks { .. }
+        | Event::IpfsProgressed { .. }
+        | Event::Measured { .. }
+        | Event::Persisted { .. }
+        | Event::Requested { .. }
+        | Event::SnapshotReceived { .. }
+        | Event::SnapshotSent { .. }
+        | Event::TimedOut
+        | Event::Unreachable { .. } => false,
+    };
+    step.events
+        .iter()
+        .all(|event| is_foreign(event) || is_other(event))
 }
 
 fn cover(op: &StoreOp, coverage: &mut Coverage) {

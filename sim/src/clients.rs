@@ -360,9 +360,15 @@ pub(crate) async fn pin_once(
 }
 
 fn import(cid: Cid, options: PinOptions) -> Request {
+    // Other types than data come out of files only.
+    let pin_type = if options.name.ends_with("17") {
+        PinType::Meta
+    } else {
+        PinType::Data
+    };
     let pin = Pin {
         cid,
-        pin_type: PinType::Data,
+        pin_type,
         allocations: options.user_allocations.clone(),
         reference: None,
         options,
@@ -487,7 +493,7 @@ pub(crate) async fn read_once(
     heard
 }
 
-/// What came of asking a peer.
+/// Result of asking a peer.
 #[allow(clippy::large_enum_variant, reason = "few exist at a time")]
 #[derive(Debug)]
 pub(crate) enum Asked {

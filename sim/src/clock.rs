@@ -4,18 +4,20 @@ use std::time::Duration;
 
 use cluster_core::{Instant, Now, Timestamp};
 
-/// What the wall clocks showed when the simulation started: some moment in 2022.
+/// Reading of the wall clocks at the start of the simulation: some moment in 2022.
 const EPOCH: u64 = 1_650_000_000_000_000_000;
 
 /// A peer's two clocks as functions of the simulation's time.
 #[derive(Debug, Clone)]
 pub(crate) struct Clock {
-    /// What the monotonic clock showed at the start.
+    /// Reading of the monotonic clock at the start.
     base: u64,
-    /// How much faster than the simulation's time both run, in parts per million.
+    /// Drift of both clocks against simulated time, in parts per million.
     drift_ppm: i64,
-    /// How far the wall clock has been set forwards or back, in nanoseconds.
+    /// Offset of the wall clock from all settings so far, in nanoseconds.
     step: i64,
+    /// Earlier values of `step`, each with the simulated time until which it held.
+    past_steps: Vec<(u64, i64)>,
 }
 
 impl Clock {
@@ -24,6 +26,7 @@ impl Clock {
             base: u64::try_from(base.as_nanos()).expect("a short time"),
             drift_ppm,
             step,
+            past_steps: Vec::new(),
         }
     }
 
@@ -52,9 +55,19 @@ impl Clock {
         at
     }
 
-    /// Sets the wall clock forwards or back.
-    pub(crate) fn step(&mut self, by: i64) {
+    /// Sets the wall clock forwards or back at the simulated time `at`.
+    pub(crate) fn step(&mut self, at: u64, by: i64) {
+        self.past_steps.push((at, self.step));
         self.step += by;
+    }
+
+    /// The latest that the wall clock would show at `at`, had it kept any setting of the `window` nanoseconds
+    /// before.
+    pub(crate) fn latest_wall(&self, at: u64, window: u64) -> Timestamp {
+        let is_recent = |(until, _): &&(u64, i64)| *until + window >= at;
+        let past = self.past_steps.iter().filter(is_recent).map(|(_, step)| *step);
+        let step = past.fold(self.step, i64::max);
+        Timestamp((EPOCH + self.ran(at)).saturating_add_signed(step))
     }
 }
 
@@ -63,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deadline_has_passed_exactly_when_the_clock_says_so() {
+    fn deadline_passes_when_the_clock_shows_it() {
         for drift in [-50_000, -7, 0, 3, 20_000] {
             let clock = Clock::new(Duration::from_secs(3), drift, 0);
             for deadline in [3_000_000_000, 3_000_000_001, 3_123_456_789, 900_000_000_000] {

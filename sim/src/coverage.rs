@@ -1,9 +1,9 @@
-//! What has happened at least once. A rare situation that the simulator never reaches is not tested, so runs
+//! Situations that have come up. A rare one that the simulator never reaches is not tested, so runs
 //! count the ones that matter and a test fails when one of them stays at zero.
 
 use std::collections::BTreeMap;
 
-/// How often each situation has come up.
+/// Number of times that each situation has come up.
 pub type Counts = BTreeMap<&'static str, u64>;
 
 /// Counts situations in one run.

@@ -9,10 +9,10 @@ use cluster_core::{Batch, BatchId, Incarnation, Recovered, SnapshotId, StoreOp};
 use crate::rng::Rng;
 use crate::store::{Snapshot, Store, Write};
 
-/// Why a process ends, or does not start.
+/// Reason why a process ends, or does not start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DiskError {
-    /// What is on the disk is not what was written.
+    /// The content of the disk differs from what was written.
     Damaged,
     /// There is no room to write.
     Full,
@@ -37,11 +37,13 @@ pub(crate) struct Disk {
     next_staged: u64,
     /// The newest batch for which the core wants a report.
     pub(crate) wants_sync: Option<BatchId>,
-    /// Bytes of log that the last batch dropped.
-    pub(crate) dropped: usize,
-    /// Whether it takes no more.
+    /// Bytes of log that the last batch dropped, at least and at most.
+    pub(crate) dropped: [usize; 2],
+    /// Entries of the log that the last batch dropped.
+    pub(crate) dropped_entries: u64,
+    /// True if writes fail.
     pub(crate) full: bool,
-    /// Whether what is on it is damaged.
+    /// True if its content is damaged.
     pub(crate) rotten: bool,
 }
 
@@ -56,7 +58,8 @@ impl Disk {
             staged: BTreeMap::new(),
             next_staged: 0,
             wants_sync: None,
-            dropped: 0,
+            dropped: [0, 0],
+            dropped_entries: 0,
             full: false,
             rotten: false,
         }
@@ -66,7 +69,7 @@ impl Disk {
         self.incarnation
     }
 
-    /// How many processes have been started on it.
+    /// Returns the number of processes that have been started on it.
     pub(crate) fn boot(&self) -> u64 {
         self.boot
     }
@@ -92,10 +95,13 @@ impl Disk {
     /// Makes a batch visible to reads.
     pub(crate) fn write(&mut self, batch: &Batch) -> Result<(), String> {
         let mut writes = Vec::with_capacity(batch.ops.len());
-        self.dropped = 0;
+        self.dropped = [0, 0];
+        self.dropped_entries = 0;
         for op in &batch.ops {
             if let StoreOp::Compact { index, .. } = op {
-                self.dropped += self.written.size_through(*index);
+                let [least, most] = self.written.sizes_through(*index);
+                self.dropped = [self.dropped[0] + least, self.dropped[1] + most];
+                self.dropped_entries += index.saturating_sub(self.written.compacted.0);
             }
             let write = self.complete(op)?;
             self.written.write(&write)?;
@@ -159,6 +165,21 @@ impl Disk {
         }
         self.unsynced.clear();
         self.written = self.durable.clone();
+    }
+
+    /// Makes all that was written durable, and `ops` after it: what an operator's tool does while the process
+    /// is down.
+    pub(crate) fn rewrite(&mut self, ops: &[StoreOp]) {
+        if let Some(last) = self.newest() {
+            self.synced(last);
+        }
+        for op in ops {
+            let write = Write::Op(Box::new(op.clone()));
+            self.written
+                .write(&write)
+                .expect("a rescue is written to sound data");
+        }
+        self.durable = self.written.clone();
     }
 
     /// Keeps a snapshot that arrived until the core has decided.

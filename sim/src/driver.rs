@@ -22,7 +22,7 @@ use crate::net::Fate;
 use crate::report::Class;
 use crate::world::{Shared, World, is_available, lock, name};
 
-/// How often one deadline may come up. A chunked job takes a few hundred.
+/// Most times that one deadline may come up. A chunked job takes a few hundred.
 const SPINS_MAX: u32 = 20_000;
 
 /// Events that are handled together at most, as in the daemon.
@@ -31,7 +31,7 @@ const EVENTS_MAX: usize = 256;
 /// The longest that a process is held up by something else: time in which events gather.
 const HELD_UP_US: u64 = 2_000;
 
-/// Runs a peer's process until it is killed. `wires` is where what has left the process lives on.
+/// Runs a peer's process until it is killed. Messages that it has sent live on in `wires`.
 pub(crate) async fn run(world: Shared, me: usize, wires: NodeHandle) {
     lock(&world).boot(me);
     loop {
@@ -65,7 +65,7 @@ pub(crate) async fn run(world: Shared, me: usize, wires: NodeHandle) {
     }
 }
 
-/// What happens to a peer next: what is in its inbox, or its deadline. When both are there, either may come
+/// Waits for a peer's next events, or its deadline. When both are there, either may come
 /// first.
 async fn next_events(world: &Shared, me: usize) -> Vec<Event> {
     poll_fn(|cx| {
@@ -110,7 +110,7 @@ async fn next_events(world: &Shared, me: usize) -> Vec<Event> {
 }
 
 /// `due` is the deadline that has passed. A process that is held up meanwhile lets time pass, but one that
-/// never deals with its deadline still asks for the same.
+/// never handles its deadline still asks for the same one.
 fn timed_out(world: &mut World, me: usize, at: u64, due: u64) -> Poll<Vec<Event>> {
     let (since, spins) = &mut world.peers[me].spins;
     *spins = if *since == due { *spins + 1 } else { 0 };
@@ -216,7 +216,7 @@ async fn sync(world: Shared, me: usize, wires: NodeHandle) {
             failed
         };
         if failed {
-            // A store that fails to sync ends the process: what of it is on disk, nobody knows.
+            // A store that fails to sync ends the process: the content of the disk is uncertain.
             wires.spawn(faults::fail_stop(world.clone(), me));
             return;
         }
@@ -230,11 +230,17 @@ fn send(world: &Shared, me: usize, wires: &NodeHandle, to: &PeerId, envelope: En
         return;
     };
     let message = encode_for_version(envelope.min_version(), &envelope);
-    sometimes!(
-        locked.coverage,
-        locked.net.limits.is_too_long(&message),
-        "a message was too long for a frame"
-    );
+    if locked.net.limits.is_too_long(&message) {
+        let text = format!("sends {} bytes to {to}, more than a frame takes", message.len());
+        locked.violate(Violation {
+            class: Class::Safety,
+            check: "frames",
+            at: World::now(),
+            peer: Some(me),
+            text,
+        });
+        return;
+    }
     let fate = locked.net.send(World::now(), me, target, &message);
     if matches!(fate, Fate::Lost(_)) {
         locked.trace.line(World::now(), &name(me), || {
@@ -398,7 +404,7 @@ async fn stream_snapshot(
     true
 }
 
-/// How often an operation looks whether it is still wanted.
+/// Interval at which an operation checks whether it was cancelled.
 const IPFS_POLL: Duration = Duration::from_millis(200);
 
 /// Begins an operation at the IPFS daemon: how it is going to go, and at which of the daemon's processes.

@@ -1,7 +1,8 @@
-//! What goes wrong, and when: one task for each kind of fault, each with its own stream of randomness, so
+//! Faults: one task for each kind, each with its own stream of random numbers, so
 //! that switching one off leaves the others as they are.
 
 mod foreign;
+mod rescue;
 mod storage;
 
 use std::time::Duration;
@@ -10,6 +11,7 @@ use madsim::runtime::Handle;
 use madsim::time::sleep;
 
 pub(crate) use self::foreign::{is_foreign, matters};
+pub(crate) use self::rescue::end_exile;
 pub(crate) use self::storage::after_refusal;
 use crate::aim::Aim;
 use crate::coverage::sometimes;
@@ -36,12 +38,13 @@ pub(crate) enum Fault {
     LeaderKill,
     Partition,
     Pause,
+    Rescue,
     Swizzle,
     Upgrade,
 }
 
 /// All of them.
-pub(crate) const FAULTS: [Fault; 17] = [
+pub(crate) const FAULTS: [Fault; 18] = [
     Fault::ClockStep,
     Fault::Cut,
     Fault::CutAll,
@@ -57,6 +60,7 @@ pub(crate) const FAULTS: [Fault; 17] = [
     Fault::LeaderKill,
     Fault::Partition,
     Fault::Pause,
+    Fault::Rescue,
     Fault::Swizzle,
     Fault::Upgrade,
 ];
@@ -82,6 +86,7 @@ pub(crate) async fn run(world: Shared, fault: Fault) {
             Fault::LeaderKill => options.leader_kill_every,
             Fault::Partition => options.partition_every,
             Fault::Pause => options.pause_every,
+            Fault::Rescue => options.rescue_every,
             Fault::Swizzle => options.swizzle_every,
             Fault::Upgrade => options.upgrade_every,
         };
@@ -109,7 +114,7 @@ async fn happen(world: &Shared, fault: Fault, rng: &mut Rng) {
         Fault::ClockStep => {
             let by = i64::try_from(rng.below(40_000_000_000)).expect("small") - 20_000_000_000;
             let mut world = lock(world);
-            world.peers[rng.index(size)].clock.step(by);
+            world.peers[rng.index(size)].clock.step(World::now(), by);
             world.coverage.hit("a wall clock jumped");
         }
         Fault::Cut => down(world, rng.index(size), Death::Cut, rng).await,
@@ -139,6 +144,7 @@ async fn happen(world: &Shared, fault: Fault, rng: &mut Rng) {
         }
         Fault::Partition => partition(world, rng).await,
         Fault::Pause => pause(world, rng.index(size), rng).await,
+        Fault::Rescue => rescue::happen(world, rng).await,
         Fault::Swizzle => swizzle(world, rng).await,
         Fault::Upgrade => {
             let old = lock(world).peers.iter().position(|peer| peer.release < NEW);
@@ -260,7 +266,7 @@ pub(crate) async fn strike(world: Shared, aim: Aim) {
     restart(&world, aim.peer);
 }
 
-/// A peer whose disk fails ends itself, and is started again by whoever supervises it.
+/// Ends a peer whose disk fails; its supervisor restarts it.
 pub(crate) async fn fail_stop(world: Shared, peer: usize) {
     {
         let mut world = lock(&world);

@@ -1,14 +1,15 @@
-//! What clients asked for and heard. The order of calls and returns is kept as positions in one sequence.
+//! Requests of clients and their answers. The order of calls and returns is kept as positions in one
+//! sequence.
 
 use cluster_core::{Cid, Index, MembersWish, Pin, PinOptions, Refusal};
 
-/// What a client did.
+/// A client's request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Call {
     /// Asked to pin. Most names are given once; a wish that is repeated, or changed, keeps its name.
     Pin {
         name: String,
-        /// What was asked for.
+        /// Requested options.
         options: Box<PinOptions>,
     },
     /// Asked to unpin.
@@ -17,14 +18,14 @@ pub(crate) enum Call {
     Read,
 }
 
-/// What it heard.
+/// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Heard {
     /// The pin as it stands.
     Pinned(Box<Pin>),
     /// The pin that was removed.
     Unpinned(Box<Pin>),
-    /// What a read found.
+    /// The pin that a read returned.
     Found(Option<Box<Pin>>),
     /// No, and nothing has happened.
     Refused(Refusal),
@@ -41,9 +42,9 @@ pub(crate) struct Operation {
     pub(crate) cid: Cid,
     pub(crate) call: Call,
     pub(crate) called: u64,
-    /// When it returned, and what.
+    /// Position of the return, and the answer.
     pub(crate) returned: Option<(u64, Heard)>,
-    /// How far the peer's copy was when it answered.
+    /// Applied index of the peer when it answered.
     pub(crate) applied: Index,
 }
 

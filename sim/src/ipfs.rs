@@ -1,5 +1,5 @@
-//! One peer's IPFS daemon: slow, hanging, failing, restarted, forgetful, full, and now and then done with
-//! what it was told to stop. Its owner has pins of their own there, which are no business of the cluster's.
+//! Model of a peer's IPFS daemon: slow, hanging, failing, restarted, losing pins, full, and now and then done
+//! with an operation that was cancelled. It also has pins of its owner, which the cluster must not touch.
 
 mod compare;
 
@@ -13,16 +13,16 @@ use crate::options::Options;
 use crate::peer::cid;
 use crate::rng::Rng;
 
-/// How an operation is going to go.
+/// Course of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// How long each part takes; progress is reported after each but the last.
+    /// Duration of each part; progress is reported after each but the last.
     pub(crate) parts: Vec<Duration>,
-    /// How it ends.
+    /// Its end.
     pub(crate) end: End,
 }
 
-/// How an operation ends.
+/// End of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
     /// It is done.
@@ -45,24 +45,26 @@ const OWNED: u64 = 50_000;
 /// One daemon.
 #[derive(Debug, Clone)]
 pub(crate) struct Ipfs {
-    /// What it holds.
+    /// Its pins.
     pub(crate) pinned: BTreeMap<Cid, Mode>,
-    /// What its owner has pinned, and must stay.
+    /// Pins of its owner, which must stay.
     pub(crate) owned: BTreeSet<Cid>,
     running: BTreeMap<OpId, Running>,
     /// Comparisons under way, and whether they are to stop.
     comparing: BTreeMap<OpId, bool>,
-    /// Whether it answers.
+    /// True if it answers.
     pub(crate) up: bool,
-    /// Whether it has room.
+    /// True if it refuses new pins for lack of space.
     pub(crate) full: bool,
-    /// How many times it has been restarted: what ran before is gone.
+    /// Number of restarts; each ends all operations.
     pub(crate) generation: u64,
     rng: Rng,
     slow: Duration,
     hang: u64,
     fail: u64,
     late: u64,
+    /// True if comparisons are slow even where operations are fast.
+    compares_slowly: bool,
     metrics_ttl: Duration,
     free: i64,
     group: String,
@@ -84,6 +86,7 @@ impl Ipfs {
             hang: options.ipfs_hang,
             fail: options.ipfs_fail,
             late: options.ipfs_late,
+            compares_slowly: Rng::new(options.seed, &format!("compare {peer}")).chance(300),
             metrics_ttl: Duration::from_millis(options.metrics_ms * 2 + 500),
             free: i64::try_from(rng.range(1, 4)).expect("a small number") << 40,
             group: format!("group {}", peer as u64 % options.groups.max(1)),
@@ -117,7 +120,7 @@ impl Ipfs {
         Plan { parts, end }
     }
 
-    /// Whether somebody wants this operation to stop.
+    /// Returns whether this operation was cancelled.
     pub(crate) fn is_cancelled(&self, op: OpId) -> bool {
         self.running.get(&op).is_none_or(|running| running.cancelled)
     }
@@ -173,12 +176,20 @@ impl Ipfs {
         self.running.len()
     }
 
+    /// Returns whether an operation on a CID is under way.
+    pub(crate) fn is_running(&self, cid: &Cid) -> bool {
+        self.running.values().any(|running| {
+            let (IpfsAction::Pin { cid: other, .. } | IpfsAction::Unpin { cid: other }) = &running.action;
+            other == cid
+        })
+    }
+
     /// The daemon restarts: what runs fails.
     pub(crate) fn restart(&mut self) {
         self.generation += 1;
     }
 
-    /// Pins go, without anybody having asked for it: a part of them, or all. True when there were any.
+    /// Loses a part of the pins, or all, without a request. Returns true if there were any.
     pub(crate) fn forget(&mut self, rng: &mut Rng) -> bool {
         let share = *rng.pick(&[200, 500, 1000]);
         let before = self.pinned.len();
@@ -187,7 +198,7 @@ impl Ipfs {
         self.pinned.len() < before
     }
 
-    /// Whether it has a pin as deep as that.
+    /// Returns whether it has a pin of at least this depth.
     pub(crate) fn holds(&self, cid: &Cid, mode: Mode) -> bool {
         compare::holds(&self.pinned, cid, mode)
     }
@@ -199,9 +210,10 @@ impl Ipfs {
         self.up = true;
         self.full = false;
         self.slow = self.slow.min(Duration::from_millis(300));
+        self.compares_slowly = false;
     }
 
-    /// What the peer measures.
+    /// Returns the metrics that the peer measures.
     pub(crate) fn metrics(&self) -> Vec<Metric> {
         let free = self.free - (i64::try_from(self.pinned.len()).expect("a few") << 30);
         let metric = |name: &str, value: String, weight, partitionable, valid| Metric {

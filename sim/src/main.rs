@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use clap::{Parser, Subcommand, value_parser};
-use sim::{Options, Report, Stats, Story, bugs, mutant, run, shrink, soak, tell};
+use sim::{Options, Report, Scenario, Stats, bugs, mutant, run, run_scenario, shrink, soak};
 
 /// Runs at once: more threads than any machine has processors only cost memory.
 const JOBS_MAX: i64 = 256;
@@ -24,7 +24,7 @@ struct Arguments {
 enum Command {
     /// Runs one seed, and tells what happened.
     Replay {
-        /// Which.
+        /// Seed of the run.
         seed: u64,
         /// Changes an option: NAME=NUMBER.
         #[arg(long = "set", value_name = "NAME=NUMBER")]
@@ -41,12 +41,12 @@ enum Command {
     },
     /// Runs many seeds.
     Soak {
-        /// How many.
+        /// Number of seeds.
         count: u64,
         /// The first.
         #[arg(long, default_value_t = 0)]
         first: u64,
-        /// How many at once.
+        /// Number of runs at once.
         #[arg(long, default_value_t = 2, value_parser = value_parser!(u16).range(1..=JOBS_MAX))]
         jobs: u16,
         /// Changes an option of all of them: NAME=NUMBER.
@@ -64,13 +64,16 @@ enum Command {
         /// The first.
         #[arg(long, default_value_t = 0)]
         first: u64,
-        /// How many at once.
+        /// Number of runs at once.
         #[arg(long, default_value_t = 2, value_parser = value_parser!(u16).range(1..=JOBS_MAX))]
         jobs: u16,
+        /// Runs this planted bug only; may be repeated.
+        #[arg(long = "bug", value_name = "NAME")]
+        names: Vec<String>,
     },
-    /// Tells stories from files.
-    Story {
-        /// Which.
+    /// Runs scenarios from files.
+    Scenario {
+        /// Scenario files.
         #[arg(required = true)]
         files: Vec<PathBuf>,
         /// Seeds for each.
@@ -88,7 +91,7 @@ enum Command {
     },
     /// Lists the options that a seed draws.
     Options {
-        /// Which.
+        /// Seed of the run.
         seed: u64,
     },
 }
@@ -115,11 +118,16 @@ fn main() -> ExitCode {
             Ok(_) => soak_all(first, count, usize::from(jobs), &sets, fail_fast),
             Err(why) => refuse(&why),
         },
-        Command::Mutants { count, first, jobs } => match enough_seeds(first, count) {
-            Ok(()) => plant_all(first, count, usize::from(jobs)),
+        Command::Mutants {
+            count,
+            first,
+            jobs,
+            names,
+        } => match enough_seeds(first, count).and_then(|()| numbers(&names)) {
+            Ok(numbers) => plant_all(&numbers, first, count, usize::from(jobs)),
             Err(why) => refuse(&why),
         },
-        Command::Story {
+        Command::Scenario {
             files,
             seeds,
             seed,
@@ -127,7 +135,7 @@ fn main() -> ExitCode {
             until,
         } => {
             let seeds = seed.map_or(0..=seeds - 1, |seed| seed..=seed);
-            stories(&files, seeds, trace, until)
+            scenarios(&files, seeds, trace, until)
         }
         Command::Options { seed } => {
             for (name, value) in Options::draw(seed).list() {
@@ -138,11 +146,25 @@ fn main() -> ExitCode {
     }
 }
 
-fn plant_all(first: u64, count: u64, jobs: usize) -> ExitCode {
+/// Returns the numbers of the planted bugs with these names, of all if there are none.
+fn numbers(names: &[String]) -> Result<Vec<u64>, String> {
+    let bugs = bugs();
+    if names.is_empty() {
+        return Ok((1..=bugs.len() as u64).collect());
+    }
+    let number = |name: &String| {
+        let position = bugs.iter().position(|bug| bug == name);
+        let number = position.map(|position| position as u64 + 1);
+        number.ok_or_else(|| format!("there is no planted bug {name:?}, there are {bugs:?}"))
+    };
+    names.iter().map(number).collect()
+}
+
+fn plant_all(numbers: &[u64], first: u64, count: u64, jobs: usize) -> ExitCode {
     println!("| mistake | seeds until caught | caught by |\n| --- | --- | --- |");
     let mut missed = false;
-    for number in 1..=bugs().len() as u64 {
-        let found = mutant(number, first, count, jobs);
+    for number in numbers {
+        let found = mutant(*number, first, count, jobs);
         missed |= found.caught.is_none();
         println!("{}", found.row());
     }
@@ -199,15 +221,15 @@ fn print_trace(report: &Report, until: Option<f64>) {
     }
 }
 
-fn stories(files: &[PathBuf], seeds: RangeInclusive<u64>, trace: bool, until: Option<f64>) -> ExitCode {
+fn scenarios(files: &[PathBuf], seeds: RangeInclusive<u64>, trace: bool, until: Option<f64>) -> ExitCode {
     let mut failed = Vec::new();
     for file in files {
-        let story = match Story::read(file) {
-            Ok(story) => story,
+        let scenario = match Scenario::read(file) {
+            Ok(scenario) => scenario,
             Err(why) => return refuse(&why),
         };
         for seed in seeds.clone() {
-            let report = tell(&story, seed, trace);
+            let report = run_scenario(&scenario, seed, trace);
             print_trace(&report, until);
             if report.class().is_some() {
                 println!("{} with seed {seed}: {report}\n", file.display());

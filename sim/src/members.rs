@@ -1,4 +1,4 @@
-//! Who belongs to the cluster of a run, on whom it can count, and whose data folder it can do without.
+//! Membership of the simulated cluster: its members, available quorums, and data folders that may be lost.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ pub(crate) fn founders(voters: usize, learners: usize) -> Members {
     members
 }
 
-/// How many should vote: an odd number, or as it is where there are two at most.
+/// Returns the wanted number of voters: odd, or as it is where there are two members at most.
 pub(crate) fn wanted_voters(members: &Members, voters_max: u64) -> usize {
     let everybody = members.voters.len() + members.learners.len();
     if everybody <= 2 {
@@ -31,8 +31,8 @@ pub(crate) fn wanted_voters(members: &Members, voters_max: u64) -> usize {
     most - usize::from(most.is_multiple_of(2))
 }
 
-/// What a peer's log may still make of its membership: as it is, and after each change that it has not
-/// applied.
+/// Returns the memberships that a peer's log may lead to: the current one, and that after each change that it
+/// has not applied.
 fn memberships(store: &Store) -> Vec<Members> {
     let mut all = vec![store.members.clone()];
     let later = store.log.range(store.applied.index + 1..).map(|(_, entry)| entry);
@@ -73,7 +73,8 @@ fn change_of(entry: &LogEntry) -> Option<MembersChange> {
 impl World {
     /// The membership that the furthest peer has applied.
     pub(crate) fn members(&self) -> &Members {
-        let furthest = self.peers.iter().max_by_key(|peer| {
+        let here = self.peers.iter().filter(|peer| !peer.exiled);
+        let furthest = here.max_by_key(|peer| {
             let store = &peer.disk.written;
             (store.applied.index, !store.members.voters.is_empty())
         });
@@ -103,9 +104,9 @@ impl World {
             .collect()
     }
 
-    /// Whether there is a majority without these peers, whichever of the memberships counts that are around,
-    /// under way, or next: a leader may give votes to learners, or leave them to voters, that were lost a
-    /// moment ago.
+    /// Returns whether there is a majority without these peers, whichever of the memberships counts that are
+    /// around, under way, or next: a leader may give votes to learners, or leave them to voters, that were
+    /// lost a moment ago.
     pub(crate) fn has_quorum_without(&self, lost: &BTreeSet<PeerId>) -> bool {
         // A peer's vote from before its data folder was lost is gone, even where it has another since.
         let is_burnt = |member: &Member| {
@@ -117,7 +118,8 @@ impl World {
             let member = members.peers.get(id);
             member.is_none_or(|member| lost.contains(&member.peer) || is_burnt(member))
         };
-        let mut memberships = self.peers.iter().flat_map(|peer| memberships(&peer.disk.written));
+        let here = self.peers.iter().filter(|peer| !peer.exiled);
+        let mut memberships = here.flat_map(|peer| memberships(&peer.disk.written));
         memberships.all(|members| {
             let lost_learners = members.learners.iter().filter(|id| is_lost(&members, id)).count();
             let wanted = wanted_voters(&members, self.options.voters_max);
@@ -133,8 +135,9 @@ impl World {
         })
     }
 
-    /// Whether a peer may break for good when the second phase begins. Where votes wander quickly, voters
-    /// that were away for a while may be replaced by those who break now: then only who has no vote breaks.
+    /// Returns whether a peer may break for good when the second phase begins. Where voters are replaced
+    /// quickly, those that were away for a while may be replaced by those who break now: then only who has no
+    /// vote breaks.
     pub(crate) fn may_break(&self, me: usize) -> bool {
         let votes = |peer: &Peer| {
             let members = &peer.disk.written.members;
@@ -144,7 +147,7 @@ impl World {
         self.options.replace_after_ms >= REPLACE_NEVER_MS || !self.peers.iter().any(votes)
     }
 
-    /// Whether a peer takes part in the second phase: it is a member and not broken for good.
+    /// Returns whether a peer takes part in the second phase: it is a member and not broken for good.
     pub(crate) fn is_well(&self, me: usize) -> bool {
         let peer = &self.peers[me];
         !peer.broken && self.members().raft_id(&peer.id).is_some()
@@ -177,7 +180,7 @@ impl World {
         self.burn(me, number, members);
     }
 
-    /// What [`World::lose_disk`] does, whatever the others have.
+    /// Loses a disk as [`World::lose_disk`] does, without its conditions.
     pub(crate) fn burn(&mut self, me: usize, number: u64, members: Members) {
         self.crash(me, Death::Cut);
         let founded = me < usize::try_from(self.options.peers + self.options.learners).expect("a few peers");
@@ -190,7 +193,7 @@ impl World {
     }
 }
 
-/// Where a peer's log ends: on the disk, with which term, and as written.
+/// Returns the end of a peer's log: the durable index, its term, and the written index.
 fn ends(peer: &Peer) -> (u64, u64, u64) {
     let store = &peer.disk.durable;
     let last = store.log.last_key_value();
@@ -237,7 +240,7 @@ mod tests {
 
     /// Three peers with the same log. Only the first knows that the third may vote by now.
     #[test]
-    fn who_alone_knows_that_it_can_be_done_without_does_not_burn() {
+    fn data_folder_is_kept_where_only_its_owner_knows_of_a_quorum() {
         let (mut world, members) = acquainted(3);
         let third = members.raft_id(&peer_id(2)).expect("it is a member");
         for peer in &mut world.peers {
@@ -254,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vote_whose_data_folder_is_lost_counts_for_nobody() {
+    fn votes_of_lost_data_folders_do_not_count() {
         let world = world_with_a_burnt_vote();
         assert!(
             world.has_quorum_without(&BTreeSet::new()),

@@ -1,5 +1,5 @@
-//! The pinset as a plain map, beside the real one: it applies the same committed entries by the rules as
-//! they are written down, and remembers every state that a CID has been in.
+//! Model of the pinset as a plain map: it applies the same committed entries by a second implementation of
+//! the rules, and keeps every state that a CID has been in.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,12 +13,12 @@ use crate::rng;
 /// A position in the history of commands: the entry, and the command's place in it.
 pub(crate) type Position = (Index, u32);
 
-/// What a CID came to be.
+/// A state of a CID.
 #[derive(Debug, Clone)]
 pub(crate) struct Turn {
     pub(crate) at: Position,
     pub(crate) pin: Option<Pin>,
-    /// Whether a client's command led to it, and not a leader's.
+    /// True if a client's command led to it, not a leader's.
     pub(crate) by_client: bool,
 }
 
@@ -31,10 +31,10 @@ pub(crate) struct Model {
     digest: u64,
     digests: Vec<u64>,
     turns: BTreeMap<Cid, Vec<Turn>>,
-    /// How often a client's pin of each name took effect.
+    /// Number of times that a client's pin of each name took effect.
     named: BTreeMap<String, u64>,
     wishes: Vec<(MembersWish, u64)>,
-    /// How far apart the newest and the oldest open proposal of a peer may be.
+    /// Largest distance between the newest and the oldest open proposal of a peer.
     window: u64,
 }
 
@@ -74,13 +74,13 @@ impl Model {
         self.turns.iter().map(|(cid, turns)| (cid, turns.as_slice()))
     }
 
-    /// How often the log has recorded that a peer is to be added, or removed.
+    /// Returns the number of times that the log has recorded a wish for the membership.
     pub(crate) fn times_wished(&self, wish: &MembersWish) -> u64 {
         let known = self.wishes.iter().find(|(known, _)| known == wish);
         known.map_or(0, |(_, times)| *times)
     }
 
-    /// How often pins of this name took effect.
+    /// Returns the number of times that pins of this name took effect.
     pub(crate) fn times_pinned(&self, name: &str) -> u64 {
         self.named.get(name).copied().unwrap_or(0)
     }

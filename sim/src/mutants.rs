@@ -10,7 +10,7 @@ use crate::soak::soak;
 pub struct Mutant {
     /// Its name.
     pub name: String,
-    /// How many seeds it took.
+    /// Number of seeds that were run.
     pub seeds: u64,
     /// The first run that failed.
     pub caught: Option<Report>,

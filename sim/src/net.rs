@@ -30,12 +30,12 @@ pub(crate) struct Net {
     reorder: u64,
     unreachable: u64,
     late: u64,
-    /// Whether messages go through the daemon's outbox.
+    /// True if messages go through the daemon's outbox.
     streams: bool,
     pub(crate) limits: Limits,
 }
 
-/// What becomes of a message.
+/// Fate of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// It arrives after each of these times: once or twice.
@@ -47,22 +47,22 @@ pub(crate) enum Fate {
     Queued(Duration, u64),
 }
 
-/// How a set of peers is divided.
+/// Kind of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Partition {
-    /// Two sides that do not hear each other.
+    /// Two sides that cannot reach each other.
     Symmetric,
-    /// One side does not hear the other.
+    /// One side gets no messages from the other.
     Asymmetric,
-    /// Two sides, and one peer that both hear.
+    /// Two sides, and one peer that is connected to both.
     Bridge,
-    /// Everybody hears only the neighbours.
+    /// Each peer is connected to its two neighbours only.
     Ring,
     /// One peer alone.
     Isolate,
-    /// One peer is heard, but does not hear.
+    /// One peer sends, but receives nothing.
     Deaf,
-    /// One peer hears, but is not heard.
+    /// One peer receives, but none of its messages arrive.
     Mute,
 }
 
@@ -164,12 +164,12 @@ impl Net {
         }
     }
 
-    /// Whether what is under way gets through now.
+    /// Returns whether messages that are under way are lost now.
     pub(crate) fn is_cut(&self, from: usize, to: usize) -> bool {
         self.links[from][to].cut
     }
 
-    /// Whether what is under way has to wait.
+    /// Returns whether messages that are under way have to wait.
     pub(crate) fn is_clogged(&self, from: usize, to: usize) -> bool {
         self.links[from][to].clogged
     }

@@ -1,4 +1,4 @@
-//! What one run is like. Every seed draws its own subset of faults and operations, and its own rates, sizes
+//! Options of one run. Every seed draws its own subset of faults and operations, and its own rates, sizes
 //! and timings: a run with few kinds of fault at high rates finds what a run with all of them hides.
 
 mod draw;
@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 /// The options of one run. All are numbers, so that any of them can be set from the command line and made
 /// milder by the shrinker. Rates are in thousandths. `_every` is a mean time in seconds, 0 for never.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names say it, the comments say the rest")]
 pub struct Options {
     pub seed: u64,
@@ -33,11 +33,11 @@ pub struct Options {
     pub reorder: u64,
     pub latency_min_ms: u64,
     pub latency_spread_ms: u64,
-    /// How often a message that is lost is reported to its sender.
+    /// Rate at which a lost message is reported to its sender.
     pub unreachable: u64,
-    /// How often a message takes up to 40 seconds.
+    /// Rate of messages that take up to 40 seconds.
     pub late: u64,
-    /// Whether messages go through the daemon's outbox: in order, once, and lost in runs.
+    /// 1 if messages go through the daemon's outbox: in order, once, and lost in runs.
     pub streams: u64,
     /// Messages that wait before a stream.
     pub outbox_messages: u64,
@@ -45,8 +45,10 @@ pub struct Options {
     pub outbox_kib: u64,
     /// KiB that a stream carries in a millisecond; 0 for any number.
     pub rate_kib: u64,
-    /// The longest message, in KiB.
+    /// The longest message, in KiB; never less than what entries of `entry_kib` need.
     pub frame_kib: u64,
+    /// The longest log entry, and entries that share a message, in KiB.
+    pub entry_kib: u64,
     /// Messages of another cluster's peers, under identities that are known here.
     pub foreign_every: u64,
     pub partition_every: u64,
@@ -57,8 +59,10 @@ pub struct Options {
     pub sync_slow: u64,
     pub disk_fail_every: u64,
     pub disk_lost_every: u64,
-    /// How often a founder that lost its disk is set up as when the cluster was founded.
+    /// Rate at which a founder that lost its disk is set up as when the cluster was founded.
     pub found_again: u64,
+    /// Losses of all members but one, which founds a new cluster on its data.
+    pub rescue_every: u64,
     pub disk_full_every: u64,
     /// Bit rot, which is found when the database is opened.
     pub disk_rot_every: u64,
@@ -68,14 +72,14 @@ pub struct Options {
     pub cut_all_every: u64,
     pub leader_kill_every: u64,
     pub pause_every: u64,
-    /// How often a step takes as long as hundreds of milliseconds.
+    /// Rate of steps that take hundreds of milliseconds.
     pub step_slow: u64,
-    /// Whether the loop takes all that waits at once, as the daemon's.
+    /// 1 if the loop handles all waiting events at once, as the daemon's does.
     pub gathers: u64,
-    /// How often an interesting moment is followed by a kill or a cut.
+    /// Rate at which an interesting moment is followed by a kill or a power cut.
     pub aim: u64,
     pub restart_spread_ms: u64,
-    /// How often, in the second phase, a peer outside the core stays broken.
+    /// Rate at which a peer outside the core stays broken in the second phase.
     pub leave_broken: u64,
 
     pub drift_ppm: u64,
@@ -84,7 +88,7 @@ pub struct Options {
     pub ipfs_slow_ms: u64,
     pub ipfs_hang: u64,
     pub ipfs_fail: u64,
-    /// How often an operation that was cancelled, or whose peer died, takes effect all the same.
+    /// Rate at which an operation that was cancelled, or whose peer died, takes effect all the same.
     pub ipfs_late: u64,
     pub ipfs_restart_every: u64,
     pub ipfs_full_every: u64,
@@ -92,11 +96,11 @@ pub struct Options {
     /// CIDs that nobody has, for good.
     pub unavailable: u64,
 
-    /// How many peers begin with the older of two releases; 0 for one release.
+    /// Rate of peers that begin with the older of two releases; 0 for one release.
     pub old: u64,
     /// One peer after the other is restarted with the new release.
     pub upgrade_every: u64,
-    /// Whether those who are left by then are left for good.
+    /// 1 if peers of the older release that are left by the second phase stay.
     pub old_stay: u64,
 
     /// Pins in one chunk of a snapshot.
@@ -115,16 +119,16 @@ pub struct Options {
     pub op_recover: u64,
     pub op_repeat: u64,
     pub op_expire: u64,
-    /// How often a pin replaces another one.
+    /// Rate of pins that replace another one.
     pub op_update: u64,
     pub op_members: u64,
-    /// Whether removed peers are added again.
+    /// 1 if removed peers are added again.
     pub op_readd: u64,
-    /// How often a pin asks for a number of copies of its own.
+    /// Rate of pins with their own number of copies.
     pub op_replicas: u64,
     /// The most that a pin carries along, in bytes.
     pub pin_bytes: u64,
-    /// How often clients go to the leader.
+    /// Rate at which clients go to the leader.
     pub to_leader: u64,
 
     pub tick_ms: u64,
@@ -233,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_option_is_set_by_name_and_an_unknown_one_is_refused() {
+    fn options_are_set_by_name_and_unknown_ones_refused() {
         let mut options = Options::draw(7);
         options.set("loss=999").expect("there is one");
         assert_eq!(options.loss, 999);

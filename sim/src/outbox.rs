@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::options::Options;
 use crate::rng::Rng;
 
-/// How long a broken stream waits before it is opened again, at the least and at the most: what the daemon's
+/// Shortest and longest pause before a broken stream is opened again: that of the daemon's
 /// `outbox` does.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
 
@@ -16,7 +16,7 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2
 #[derive(Debug, Clone)]
 struct Queued {
     bytes: Vec<u8>,
-    /// When the stream has taken it, in nanoseconds of simulated time.
+    /// Simulated time at which the stream has taken it, in nanoseconds.
     sent: u64,
 }
 
@@ -26,15 +26,15 @@ pub(crate) struct Stream {
     queue: VecDeque<Queued>,
     /// Of which opening of the stream the queue is.
     opened: u64,
-    /// When the stream has sent all that it was given.
+    /// Simulated time at which the stream has sent everything.
     free: u64,
-    /// When the last message of the queue arrives.
+    /// Simulated time at which the last message of the queue arrives.
     last: u64,
     /// The stream is broken until then at least.
     broken: Option<u64>,
 }
 
-/// What becomes of a message.
+/// Result of sending a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sent {
     /// It is queued, arrives after this time, and is of this opening of the stream.
@@ -59,12 +59,12 @@ impl Limits {
         Self {
             messages: size(options.outbox_messages),
             bytes: size(options.outbox_kib << 10),
-            frame: size(options.frame_kib << 10),
+            frame: size(options.frame_kib.max(options.entry_kib + 4) << 10),
             rate: options.rate_kib,
         }
     }
 
-    /// Whether a message is too long for any frame.
+    /// Returns whether a message is too long for a frame.
     pub(crate) fn is_too_long(&self, message: &[u8]) -> bool {
         message.len() > self.frame
     }
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_refuses_and_takes_more_when_the_stream_has_sent() {
+    fn full_queue_refuses_until_the_stream_has_sent() {
         let mut stream = Stream::default();
         let mut send = |now: u64, length: usize| stream.send(now, vec![0; length], LATENCY, false, &limits());
         assert!(matches!(send(0, 40), Sent::Queued(_, 0)));
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_breaks_loses_all_that_is_queued_and_refuses_for_a_while() {
+    fn broken_stream_loses_its_queue_and_refuses_for_a_while() {
         let mut stream = Stream::default();
         let mut rng = Rng::new(1, "test");
         for number in 0..3 {

@@ -5,8 +5,8 @@ use std::task::Waker;
 use std::time::Duration;
 
 use cluster_core::{
-    Cid, ClusterId, Config, Event, FailoverConfig, Incarnation, Members, MembershipConfig, MonitorConfig,
-    Node, Now, PeerId, RaftConfig, Replicas, RequestsConfig, TrackerConfig,
+    Cid, ClusterId, Config, Event, FailoverConfig, Incarnation, LimitsConfig, Members, MembershipConfig,
+    MonitorConfig, Node, Now, PeerId, RaftConfig, Replicas, RequestsConfig, TrackerConfig,
 };
 
 use crate::clock::Clock;
@@ -26,21 +26,21 @@ pub(crate) struct Peer {
     pub(crate) disk: Disk,
     pub(crate) ipfs: Ipfs,
     pub(crate) clock: Clock,
-    /// Whether a process runs, paused or not.
+    /// True if a process runs, paused or not.
     pub(crate) up: bool,
     pub(crate) paused: bool,
-    /// Why the process has just ended, or not started.
+    /// Reason why the process has just ended, or not started.
     pub(crate) refused: Option<DiskError>,
     /// Stays out of the second phase.
     pub(crate) broken: bool,
     /// Events that wait for the process.
     pub(crate) inbox: VecDeque<Event>,
     pub(crate) waker: Option<Waker>,
-    /// Whether the last step looked after a deadline.
+    /// True if the last step handled a deadline.
     pub(crate) timed_out: bool,
     /// The deadline, in simulated time, that will wake the process.
     pub(crate) armed: Option<u64>,
-    /// Whether a sync is under way.
+    /// True while a sync is under way.
     pub(crate) syncing: bool,
     /// The next sync fails, whichever data folder it is of.
     pub(crate) sync_fails: bool,
@@ -51,6 +51,8 @@ pub(crate) struct Peer {
     pub(crate) forgetful: bool,
     /// The data folder was lost, and set up as when the cluster was founded.
     pub(crate) founded_again: bool,
+    /// Runs on the data of a cluster that was lost and founded anew without it.
+    pub(crate) exiled: bool,
     /// The newest version that its program reads and writes.
     pub(crate) release: u8,
 }
@@ -98,6 +100,7 @@ impl Peer {
             spins: (0, 0),
             forgetful: false,
             founded_again: false,
+            exiled: false,
             release: releases::draw(options, number),
         }
     }
@@ -191,7 +194,7 @@ impl Peer {
         self.inbox.drain(..count.min(self.inbox.len())).collect()
     }
 
-    /// When the node wants to be woken, in simulated time.
+    /// Returns the node's next deadline, in simulated time.
     pub(crate) fn deadline(&self, at: u64) -> Option<u64> {
         let node = self.node.as_ref()?;
         let (deadline, _) = node.poll_timeout(self.clock.now(at))?;
@@ -202,7 +205,7 @@ impl Peer {
         self.clock.now(at)
     }
 
-    /// Whether it leads, as far as it knows.
+    /// Returns whether it leads, as far as it knows.
     pub(crate) fn leads(&self) -> bool {
         self.node
             .as_ref()
@@ -241,7 +244,14 @@ pub(crate) fn default_replicas(options: &Options) -> Replicas {
 fn config(options: &Options, peer: PeerId) -> Config {
     let millis = Duration::from_millis;
     let count = |number: u64| usize::try_from(number.max(1)).expect("a small number");
+    let entry_bytes = count(options.entry_kib << 10);
     Config {
+        limits: LimitsConfig {
+            pin_bytes: (entry_bytes - (1 << 10)).min(LimitsConfig::DEFAULT.pin_bytes),
+            entry_bytes,
+            message_bytes: entry_bytes,
+            ..LimitsConfig::DEFAULT
+        },
         raft: RaftConfig {
             tick: millis(options.tick_ms.max(1)),
             heartbeat_ticks: 2,

@@ -1,5 +1,5 @@
 //! Peers of two releases in one cluster, and how it goes from one to the other: a peer at a time, while the
-//! rest goes on. What the daemon's network does about it is here: it refuses who has stayed behind.
+//! rest continues. The daemon's network is modelled too: it refuses peers of a release that is too old.
 
 use cluster_core::{Envelope, Manifest, Members, pretend};
 
@@ -7,10 +7,10 @@ use crate::options::Options;
 use crate::rng::Rng;
 use crate::world::{Death, World};
 
-/// The release that this is.
+/// This release.
 pub(crate) const OLD: u8 = cluster_core::VERSION;
 
-/// The next one, which has one more thing to say.
+/// The next release, which adds one command.
 pub(crate) const NEW: u8 = OLD + 1;
 
 /// Does something as a peer of a release, which says what is new in it if it `speaks`; outside of it
@@ -33,7 +33,8 @@ pub(crate) fn draw(options: &Options, number: usize) -> u8 {
 }
 
 impl World {
-    /// A message that a peer's network does not let in: its sender has stayed behind, or has gone on.
+    /// Returns whether a peer's network refuses a message, because its sender's release is too old or too
+    /// new.
     pub(crate) fn refuses(&mut self, me: usize, envelope: &Envelope) -> bool {
         let peer = &self.peers[me];
         let refuses =
@@ -44,7 +45,7 @@ impl World {
         refuses
     }
 
-    /// Whether a peer can read a snapshot.
+    /// Returns whether a peer can read a snapshot.
     pub(crate) fn can_read(&self, me: usize, manifest: &Manifest) -> bool {
         manifest.members.version <= self.peers[me].release
     }
@@ -58,8 +59,8 @@ impl World {
         }
     }
 
-    /// In the second phase an upgrade that was begun is completed, where those who stayed behind may be
-    /// refused: an operator looks after them. Elsewhere they may stay.
+    /// Completes an upgrade in the second phase, where peers of the older release may be
+    /// refused. Elsewhere they may stay.
     pub(crate) fn complete_upgrade(&mut self) {
         let changes = self.options.op_members > 0 || self.options.joiners > 0;
         if self.options.old == 0 || (self.options.old_stay > 0 && !changes) {
@@ -72,7 +73,7 @@ impl World {
         }
     }
 
-    /// What the members have yet to agree to say, where all of them are there and could.
+    /// Returns the version that the members have yet to agree on, where all of them are there and could.
     pub(crate) fn silent_about(&self, members: &Members) -> Option<u8> {
         let can = |id: &cluster_core::PeerId| {
             let peer = self.peers.iter().find(|peer| peer.id == *id);

@@ -1,4 +1,4 @@
-//! What a run has come to.
+//! Report of a run.
 
 use std::fmt;
 
@@ -6,9 +6,9 @@ use crate::checks::Violation;
 use crate::coverage::Counts;
 use crate::options::Options;
 
-/// What kind of failure a violation is, from the mildest to the worst: after a crash a process is started
-/// again, and goes on; what stands still is seen to, and nothing is lost; but what must never happen has been
-/// acknowledged or pinned wrongly, and nobody notices.
+/// Class of a violation, from the mildest to the worst: after a crash a process is started again, and
+/// continues; a stall is noticed, and no data is lost; but after a safety violation wrong data has been
+/// acknowledged or pinned, and nobody notices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
     /// The core panicked, or the simulator itself (check "harness").
@@ -40,7 +40,7 @@ impl fmt::Display for Class {
     }
 }
 
-/// How much happened.
+/// Statistics of the run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct Stats {
@@ -110,15 +110,15 @@ impl fmt::Display for Stats {
 /// The result of one run.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// What was run.
+    /// Options of the run.
     pub options: Options,
-    /// The file of the story that was told, where it was one.
-    pub story: Option<String>,
+    /// File of the scenario, if the run was one.
+    pub scenario: Option<String>,
     /// Everything that was found wrong.
     pub violations: Vec<Violation>,
-    /// How much happened.
+    /// Statistics of the run.
     pub stats: Stats,
-    /// Which situations came up.
+    /// Situations that came up.
     pub coverage: Counts,
     /// Equal for equal runs.
     pub hash: u64,
@@ -136,9 +136,9 @@ impl Report {
     /// The command that runs this again.
     pub fn command(&self) -> String {
         let seed = self.options.seed;
-        if let Some(file) = &self.story {
-            // What a story sets is in its file.
-            return format!("{PROGRAM} story {} --seed {seed}", quoted(file));
+        if let Some(file) = &self.scenario {
+            // What a scenario sets is in its file.
+            return format!("{PROGRAM} scenario {} --seed {seed}", quoted(file));
         }
         let sets = self
             .options
@@ -149,7 +149,7 @@ impl Report {
     }
 }
 
-/// How the simulator is started from the repository.
+/// Command that starts the simulator from the repository.
 const PROGRAM: &str = "cargo run --release -p sim --";
 
 /// A file's name as a shell takes it for one word.
@@ -196,7 +196,7 @@ mod tests {
         };
         Report {
             options: Options::quiet(1),
-            story: None,
+            scenario: None,
             violations: classes.iter().map(violation).collect(),
             stats: Stats::default(),
             coverage: Counts::default(),
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_class_of_a_report_is_its_worst_whatever_was_found_first() {
+    fn class_of_a_report_is_that_of_its_worst_violation() {
         let (crash, liveness, safety) = (Class::Crash, Class::Liveness, Class::Safety);
         assert_eq!(report(&[]).class(), None);
         assert_eq!(report(&[crash]).class(), Some(crash));
@@ -217,15 +217,15 @@ mod tests {
     }
 
     #[test]
-    fn a_worse_class_has_a_higher_exit_code() {
+    fn worse_classes_have_higher_exit_codes() {
         let codes = [Class::Crash, Class::Liveness, Class::Safety].map(Class::exit_code);
         assert_eq!(codes, [127, 128, 129]);
     }
 
     #[test]
-    fn a_file_name_is_one_word_for_a_shell() {
+    fn file_names_are_quoted_for_the_shell() {
         assert_eq!(quoted("sim/scenarios/842-a.txt"), "sim/scenarios/842-a.txt");
-        assert_eq!(quoted("my stories/$1.txt"), "'my stories/$1.txt'");
+        assert_eq!(quoted("my scenarios/$1.txt"), "'my scenarios/$1.txt'");
         assert_eq!(quoted("it's"), r"'it'\''s'");
         assert_eq!(quoted(""), "''");
     }

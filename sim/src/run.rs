@@ -19,7 +19,10 @@ use crate::peer::cid;
 use crate::report::{Class, Report};
 use crate::rng::Rng;
 use crate::world::{Death, Shared, World, lock, name};
-use crate::{clients, driver, faults, stage};
+use crate::{clients, driver, faults, runner};
+
+/// Most attempts at a write whose outcome is unknown.
+const WRITES_MAX: usize = 3;
 
 /// The pause between two looks at the world.
 const LOOK: Duration = Duration::from_millis(250);
@@ -27,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Runs what `options` say. Equal options give equal reports, in any process. A panic, of the core or of the
 /// simulator, is a violation in the report.
 pub fn run(options: &Options, keep_trace: bool) -> Report {
-    stage::perform(options, keep_trace, tell)
+    runner::perform(options, keep_trace, tell)
 }
 
 async fn tell(world: Shared) -> Report {
@@ -106,6 +109,7 @@ fn calm_down(world: &Shared) {
         let mut rng = Rng::new(locked.options.seed, "core");
         locked.calm = true;
         locked.net.calm();
+        faults::end_exile(&mut locked);
         locked
             .trace
             .line(World::now(), "world", || "the faults end".to_owned());
@@ -185,7 +189,7 @@ async fn converge(world: &Shared, when: &str) -> bool {
     }
 }
 
-/// How long nothing may happen before it counts as never, in nanoseconds: every timer may have to run out
+/// Longest time without progress before it counts as never, in nanoseconds: every timer may have to run out
 /// once, on the slowest clock.
 fn patience(options: &Options) -> u64 {
     let once = options.deadline_ms
@@ -219,7 +223,13 @@ async fn serve(world: &Shared) -> bool {
     };
     let fresh = cid(60_000);
     let options = wish("fresh".to_owned(), Replicas::Range { min: 1, max: 1 });
-    let heard = pin_once(world, 1000, writer, fresh.clone(), options, patience).await;
+    let mut heard = Heard::Unknown;
+    // A peer that gets its state in a snapshot does not know what became of its client's write.
+    for _ in 0..WRITES_MAX {
+        if heard == Heard::Unknown {
+            heard = pin_once(world, 1000, writer, fresh.clone(), options.clone(), patience).await;
+        }
+    }
     if !matches!(heard, Heard::Pinned(_)) {
         fail(world, writer, format!("a fresh write is answered {heard:?}"));
         return false;
@@ -266,7 +276,7 @@ async fn stay_quiet(world: &Shared) {
     converge(world, "after a quiet time").await;
 }
 
-/// What can only be said at the end.
+/// Runs the checks of the whole history.
 fn audit(world: &Shared) {
     let mut world = lock(world);
     if world.stopped {
@@ -302,7 +312,7 @@ pub(crate) async fn finish(world: &Shared, helpers: &[NodeHandle; 3]) -> Report 
     report(&mut lock(world), at)
 }
 
-/// What a world that has ended at `at` nanoseconds has come to.
+/// Builds the report of a world that has ended at `at` nanoseconds.
 pub(crate) fn report(world: &mut World, at: u64) -> Report {
     world.stats.nanos = at;
     world.stats.elections = world.checks.elections();
@@ -314,7 +324,7 @@ pub(crate) fn report(world: &mut World, at: u64) -> Report {
     );
     Report {
         options: world.options.clone(),
-        story: None,
+        scenario: None,
         violations: std::mem::take(&mut world.checks.violations),
         stats: world.stats.clone(),
         coverage: std::mem::take(&mut world.coverage).into_counts(),

@@ -1,5 +1,5 @@
-//! Stories: what happens, in order, written down in a small vocabulary, one step a line. After the last step
-//! everything that was not broken for good must be repaired, and the same checks hold as in any run.
+//! Scenarios: what happens, in order, written down in a small vocabulary, one step a line. After the last
+//! step everything that was not broken for good must be repaired, and the same checks hold as in any run.
 //!
 //! | step | what it does |
 //! | --- | --- |
@@ -9,27 +9,27 @@
 //! | `kill WHO`, `cut WHO`, `start WHO` | ends a process, or its machine's power; starts it again |
 //! | `break WHO` | the power goes for good |
 //! | `pause WHO`, `resume WHO` | |
-//! | `isolate WHO`, `heal` | nobody hears it, nor does it hear anybody; all cuts end |
+//! | `isolate WHO`, `heal` | isolates WHO from all peers; heals all partitions |
 //! | `pin CID at WHO OUTCOME` | `ok`, `refused`, `unknown` or `any` |
 //! | `unpin CID at WHO OUTCOME` | |
 //! | `read CID at WHO found`, `… none` | as of now anywhere |
 //! | `ipfs down WHO`, `ipfs up WHO`, `ipfs full WHO` | |
-//! | `ipfs forgets WHO` | all its pins are gone, and nobody was asked |
+//! | `ipfs forgets WHO` | its IPFS node loses all pins |
 //! | `holds CID WHO`, `lacks CID WHO` | its IPFS node does, or does not |
 //! | `fill WHO`, `free WHO` | its disk takes no more; has room again |
 //! | `rot WHO` | its data folder is damaged, and emptied when it has refused to start |
 //! | `moved CID from WHO` | it is not allocated there any more |
 //! | `add WHO at WHO OUTCOME`, `remove …` | asks for a change of the membership |
-//! | `wait member WHO`, `… voter WHO`, `… gone WHO` | until the furthest peer says so |
-//! | `voters NUMBER` | so many vote |
+//! | `wait member WHO`, `… voter WHO`, `… gone WHO` | until the most advanced peer has this membership |
+//! | `voters NUMBER` | asserts the number of voters |
 //! | `upgrade WHO` | its process ends, and the next one is of the new release; `set old=1000` makes all old |
-//! | `version NUMBER`, `wait version NUMBER` | what the members have agreed to say |
+//! | `version NUMBER`, `wait version NUMBER` | asserts, or waits for, the agreed version |
 //! | `empty WHO` | its data folder is lost; started again, it has its old identity |
-//! | `remember WHO` | whom `it` means from here on |
-//! | `leads WHO` | it does, and nobody else |
+//! | `remember WHO` | sets the peer that `it` stands for |
+//! | `leads WHO` | asserts that WHO is the only leader |
 //! | `settle` | until nothing is pending |
 //!
-//! A story with a line that says nothing of this is refused as a whole. `WHO` is a number, `leader`,
+//! A scenario with any other line is refused as a whole. `WHO` is a number, `leader`,
 //! `follower` for the first that is none, `it`, or `all`.
 
 mod perform;
@@ -42,18 +42,18 @@ use crate::checks::Violation;
 use crate::options::Options;
 use crate::report::{Class, Report};
 use crate::world::{Shared, World, lock};
-use crate::{run, stage};
+use crate::{run, runner};
 
-/// A story that has been read and understood.
+/// A parsed scenario.
 #[derive(Debug, Clone)]
-pub struct Story {
+pub struct Scenario {
     file: String,
-    /// What it sets, over quiet options.
+    /// Its `set` lines, applied to quiet options.
     options: Options,
     lines: Vec<Line>,
 }
 
-/// One step of a story, and where it is written.
+/// One step of a scenario, and where it is written.
 #[derive(Debug, Clone)]
 struct Line {
     number: usize,
@@ -61,8 +61,8 @@ struct Line {
     step: Step,
 }
 
-impl Story {
-    /// Reads a story from a file.
+impl Scenario {
+    /// Reads a scenario from a file.
     ///
     /// # Errors
     ///
@@ -73,7 +73,7 @@ impl Story {
         Self::parse(&file, &text)
     }
 
-    /// Understands a story that is written in `file`, which is how a report says what to tell again.
+    /// Parses a scenario. Reports name `file` in the command that replays it.
     ///
     /// # Errors
     ///
@@ -115,31 +115,31 @@ impl Story {
     }
 }
 
-/// Tells a story. A step that does not go as it is written is a violation.
-pub fn tell(story: &Story, seed: u64, keep_trace: bool) -> Report {
-    let told = story.clone();
+/// Runs a scenario. A step whose outcome differs from what is written is a violation.
+pub fn run_scenario(scenario: &Scenario, seed: u64, keep_trace: bool) -> Report {
+    let played = scenario.clone();
     let options = Options {
         seed,
-        ..story.options.clone()
+        ..scenario.options.clone()
     };
-    let report = stage::perform(&options, keep_trace, move |world| play(world, told));
+    let report = runner::perform(&options, keep_trace, move |world| play(world, played));
     Report {
-        story: Some(story.file.clone()),
+        scenario: Some(scenario.file.clone()),
         ..report
     }
 }
 
-async fn play(world: Shared, story: Story) -> Report {
+async fn play(world: Shared, scenario: Scenario) -> Report {
     let helpers = run::found(&world);
-    for line in &story.lines {
+    for line in &scenario.lines {
         if lock(&world).stopped {
             break;
         }
         lock(&world)
             .trace
-            .line(World::now(), "story", || format!("step {:?}", line.text));
+            .line(World::now(), "scenario", || format!("step {:?}", line.text));
         if let Err(why) = perform::take(&world, line.step).await {
-            fail(&world, &story.file, line, &why);
+            fail(&world, &scenario.file, line, &why);
         }
     }
     if !lock(&world).stopped {
@@ -153,7 +153,7 @@ fn fail(world: &Shared, file: &str, line: &Line, why: &str) {
     let at = World::now();
     lock(world).violate(Violation {
         class: Class::Safety,
-        check: "story",
+        check: "scenario",
         at,
         peer: None,
         text,
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_that_says_nothing_is_refused_with_file_and_line() {
+    fn invalid_lines_are_refused_with_file_and_line() {
         for (line, why) in [
             ("ipfs dwon 1", "\"dwon\" is none of: down, up, full, forgets"),
             ("kil 1", "no such step"),
@@ -187,24 +187,24 @@ mod tests {
             ("version 256", "from 0 to 255"),
             ("set peers=5", "options are set before any step"),
         ] {
-            let text = format!("# a story\n\nwait leader\n  {line}\n");
-            let refused = Story::parse("a.txt", &text).expect_err(line);
+            let text = format!("# a scenario\n\nwait leader\n  {line}\n");
+            let refused = Scenario::parse("a.txt", &text).expect_err(line);
             assert!(refused.starts_with("a.txt:4: "), "{line}: {refused}");
             assert!(refused.contains(why), "{line}: {refused}");
         }
     }
 
     #[test]
-    fn what_a_story_sets_is_refused_with_file_and_line() {
-        let refused = Story::parse("a.txt", "set peers=4\nset metrics_ms=0\n").expect_err("out of range");
+    fn invalid_set_lines_are_refused_with_file_and_line() {
+        let refused = Scenario::parse("a.txt", "set peers=4\nset metrics_ms=0\n").expect_err("out of range");
         assert!(refused.starts_with("a.txt:2: metrics_ms=0"), "{refused}");
-        assert!(Story::parse("a.txt", "set peers=4\nkill 3").is_ok());
+        assert!(Scenario::parse("a.txt", "set peers=4\nkill 3").is_ok());
     }
 
     #[test]
-    fn a_step_that_does_not_go_as_written_says_where_it_is_written() {
-        let story = Story::parse("a.txt", "# not so\nwait leader\nvoters 2").expect("it makes sense");
-        let report = tell(&story, 1, false);
+    fn failed_step_names_its_file_and_line() {
+        let scenario = Scenario::parse("a.txt", "# not so\nwait leader\nvoters 2").expect("it makes sense");
+        let report = run_scenario(&scenario, 1, false);
         let [found] = report.violations.as_slice() else {
             panic!("one violation: {report}");
         };

@@ -9,14 +9,14 @@ use crate::options::Options;
 use crate::report::{Report, Stats};
 use crate::run::run;
 
-/// What many runs add up to.
+/// Sum of many runs.
 #[derive(Debug, Clone, Default)]
 pub struct Sum {
-    /// How many seeds were run.
+    /// Number of seeds that were run.
     pub seeds: u64,
-    /// How much happened in all of them.
+    /// Statistics of all of them.
     pub stats: Stats,
-    /// Which situations came up.
+    /// Situations that came up.
     pub coverage: Counts,
     /// The runs that failed, by seed.
     pub failures: BTreeMap<u64, Report>,
@@ -86,16 +86,16 @@ fn soak_with(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stage;
+    use crate::runner;
 
     #[test]
-    fn a_seed_that_the_simulator_panics_at_is_reported_and_the_others_are_run() {
+    fn panic_of_the_simulator_does_not_end_a_soak() {
         let run = |seed| {
             let what = move |world| async move {
                 assert_ne!(seed, 4, "a planted mistake of the simulator");
                 crate::run::finish(&world, &crate::run::found(&world)).await
             };
-            stage::perform(&Options::quiet(seed), false, what)
+            runner::perform(&Options::quiet(seed), false, what)
         };
         for threads in [1, 3] {
             let sum = soak_with(2, 5, threads, run, |_| true);
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_soak_ends_with_the_last_seed_that_there_is() {
+    fn soak_ends_with_the_last_seed() {
         let options = |seed| Options {
             peers: 1,
             seconds: 1,

@@ -1,4 +1,4 @@
-//! What a peer's database holds, at one of the disk's two levels. It refuses writes that make no sense, so
+//! Content of a peer's database, at one of the disk's two levels. It refuses writes that make no sense, so
 //! that the core cannot corrupt a real one.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use cluster_core::{
     Applied, Cid, ClusterId, HardState, Incarnation, Index, Lane, Local, LogEntry, Manifest, Members,
-    Payload, PeerId, Pin, PinsetView, QueueKey, RaftId, Recovered, StoreOp, Term, Timestamp, Window,
+    MembersChange, MembersStep, Payload, PeerId, Pin, PinsetView, QueueKey, RaftId, Recovered, StoreOp, Term,
+    Timestamp, Window, decode,
 };
 
 /// A pinset on its way from one peer to another, or staged at the receiver.
@@ -73,7 +74,7 @@ impl Store {
         }
     }
 
-    /// What a process that starts on this finds.
+    /// Returns what a process that starts on it reads.
     pub(crate) fn recovered(&self, incarnation: Incarnation, boot: u64) -> Recovered {
         Recovered {
             incarnation,
@@ -107,27 +108,30 @@ impl Store {
             .map_or(self.compacted.0, |(index, _)| *index)
     }
 
-    /// Whether an entry is, or was before it was compacted, part of the log.
+    /// Returns whether an entry is, or was before it was compacted, part of the log.
     pub(crate) fn holds(&self, index: Index, term: Term) -> bool {
         index <= self.compacted.0 || self.log.get(&index).is_some_and(|entry| entry.term == term)
     }
 
-    /// How many bytes the log has up to an index, as the core counts them.
-    pub(crate) fn size_through(&self, index: Index) -> usize {
+    /// Returns the least and the most that the log up to an index weighs in bytes, as the core counts them: in
+    /// the process that proposed a membership change, Raft keeps a protobuf record beside it.
+    pub(crate) fn sizes_through(&self, index: Index) -> [usize; 2] {
         let entries = self.log.range(..=index).map(|(_, entry)| &entry.payload);
-        let sizes = entries.map(|payload| {
-            let (Payload::Commands(data) | Payload::Members(data)) = payload;
-            data.len() + 128
-        });
-        sizes.sum()
+        entries.fold([0, 0], |[least, most], payload| {
+            let (size, beside) = match payload {
+                Payload::Commands(data) => (data.len() + 128, 0),
+                Payload::Members(data) => (data.len() + 128, conf_change_len(data)),
+            };
+            [least + size, most + size + beside]
+        })
     }
 
-    /// What waits in a queue, in order.
+    /// Returns the keys of a queue, in order.
     pub(crate) fn queued(&self, lane: Lane) -> impl Iterator<Item = &QueueKey> {
         self.queue.iter().filter(move |key| key.lane == lane)
     }
 
-    /// Whether the records fit together, as they must after every batch.
+    /// Checks that the records are consistent, as they must be after every batch.
     pub(crate) fn audit(&self) -> Result<(), String> {
         let (counted, there) = (self.applied.pins, self.pins.len());
         require(counted == there as u64, || {
@@ -282,6 +286,23 @@ impl Store {
             self.by_expiry.remove(&(at, pin.cid.clone()));
         }
     }
+}
+
+/// Returns the length of the protobuf `ConfChangeV2` of a membership change.
+fn conf_change_len(data: &[u8]) -> usize {
+    let steps = decode::<MembersChange>(data).map_or_else(|_| Vec::new(), |change| change.steps);
+    let lengths = steps.iter().map(|step| {
+        let (kind, id) = match step {
+            MembersStep::AddLearner { raft_id, .. }
+            | MembersStep::Demote { raft_id }
+            | MembersStep::Remove { raft_id } => (2, raft_id),
+            // The default, which protobuf leaves out.
+            MembersStep::Promote { raft_id } => (0, raft_id),
+        };
+        let id: usize = (64 - id.0.leading_zeros() as usize).div_ceil(7).max(1);
+        2 + kind + 1 + id
+    });
+    lengths.sum()
 }
 
 fn require(holds: bool, why: impl FnOnce() -> String) -> Result<(), String> {

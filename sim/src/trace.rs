@@ -1,4 +1,4 @@
-//! What happened, step by step: always as a hash, so that two runs can be compared, and as text on demand.
+//! Trace of a run: always as a hash, so that two runs can be compared, and as text on demand.
 
 use serde::Serialize;
 
@@ -40,7 +40,7 @@ impl Trace {
         }
     }
 
-    /// When the latest step was, in nanoseconds of simulated time.
+    /// Returns the simulated time of the latest step, in nanoseconds.
     pub(crate) fn latest(&self) -> u64 {
         self.latest
     }

@@ -65,7 +65,7 @@ impl Disk {
         }
     }
 
-    /// How many batches are not durable.
+    /// Returns the number of batches that are not durable.
     pub fn unsynced(&self) -> usize {
         self.0.unsynced()
     }
@@ -151,7 +151,7 @@ impl Ipfs {
         self.ipfs.finish(op, done, done)
     }
 
-    /// What it has pinned, and whether recursively.
+    /// Returns its pins, and whether each is recursive.
     pub fn pins(&self) -> BTreeMap<Vec<u8>, bool> {
         let pins = self
             .ipfs

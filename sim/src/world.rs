@@ -35,14 +35,14 @@ pub(crate) fn lock(world: &Shared) -> MutexGuard<'_, World> {
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     peer: usize,
-    /// What came of it.
+    /// Its answer.
     pub(crate) answer: Option<Answer>,
     pub(crate) waker: Option<Waker>,
-    /// Whether the client still waits.
+    /// True if the client has given up.
     abandoned: bool,
 }
 
-/// What a client hears.
+/// Answer to a client.
 #[allow(clippy::large_enum_variant, reason = "few exist at a time")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -52,7 +52,7 @@ pub(crate) enum Answer {
     Lost,
 }
 
-/// How a process ends.
+/// End of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Death {
     /// The process only: what it wrote is in the page cache.
@@ -61,7 +61,7 @@ pub(crate) enum Death {
     Cut,
 }
 
-/// Everything.
+/// The simulated world: peers, network, clients and checks.
 pub(crate) struct World {
     pub(crate) options: Options,
     pub(crate) peers: Vec<Peer>,
@@ -74,16 +74,16 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     /// The second phase has begun.
     pub(crate) calm: bool,
-    /// Something is wrong: no need to go on.
+    /// A violation was found: the run ends.
     pub(crate) stopped: bool,
-    /// CIDs that nobody has.
+    /// Number of CIDs whose content no IPFS node has.
     pub(crate) unavailable: u64,
     /// Peers that clients have asked to remove: it may still happen until it is known that it did not.
     pub(crate) removals: BTreeSet<PeerId>,
     /// The membership that the cluster was founded with.
     pub(crate) founders: Members,
     pub(crate) nodes: Vec<NodeId>,
-    /// Whom a story means by "it".
+    /// Peer that the scenario calls `it`.
     pub(crate) it: Option<usize>,
     pub(crate) aim: Rng,
     next_ticket: u64,
@@ -305,7 +305,7 @@ impl World {
         }
     }
 
-    /// A client's request arrives at a peer; `None` when nobody listens.
+    /// Hands a client's request to a peer; returns `None` if its process is down.
     pub(crate) fn submit(&mut self, me: usize, request: Request) -> Option<Ticket> {
         self.peers[me].node.as_ref()?;
         self.next_ticket += 1;
@@ -366,7 +366,7 @@ impl World {
     }
 }
 
-/// Whether anybody has a CID's content.
+/// Returns whether any IPFS node has a CID's content.
 pub(crate) fn is_available(cid: &cluster_core::Cid, unavailable: u64) -> bool {
     (0..unavailable).all(|number| crate::peer::cid(number) != *cid)
 }

@@ -20,7 +20,7 @@ fn elsewhere(seed: u64) -> Vec<String> {
         .collect()
 }
 
-/// What a process prints that runs the same: the trace, and what it has come to.
+/// Output of a process that runs the same seed: its trace and its report.
 fn printed(report: &Report) -> Vec<String> {
     let trace = report.lines.iter().flat_map(|line| line.lines());
     let told = report.to_string();
@@ -35,7 +35,7 @@ fn options(seed: u64) -> Options {
 }
 
 #[test]
-fn a_seed_runs_the_same_alone_in_a_batch_and_with_more_threads() {
+fn seed_runs_the_same_alone_in_a_batch_and_with_threads() {
     let batch = soak(SEEDS.start, SEEDS.end, 1, options, |_| true);
     let threads = soak(SEEDS.start, SEEDS.end, 3, options, |_| true);
     assert_eq!(batch.hashes, threads.hashes);
@@ -51,7 +51,7 @@ fn a_seed_runs_the_same_alone_in_a_batch_and_with_more_threads() {
 }
 
 #[test]
-fn a_seed_leaves_the_same_trace_in_two_other_processes_and_here() {
+fn seed_gives_the_same_trace_in_every_process() {
     for seed in [1, 5] {
         let (first, second) = (elsewhere(seed), elsewhere(seed));
         assert_eq!(first, second, "seed {seed}");

@@ -1,11 +1,11 @@
-//! What can be set from the command line can be simulated.
+//! Every value that the command line accepts can be simulated.
 
 use std::process::Command;
 
 use sim::{Class, Options, run};
 
 #[test]
-fn every_option_has_a_range_and_no_seed_leaves_it() {
+fn seeds_draw_options_within_their_range() {
     for seed in 0..2000 {
         for options in [Options::draw(seed), Options::quiet(seed)] {
             for (name, value) in options.list() {
@@ -20,7 +20,7 @@ fn every_option_has_a_range_and_no_seed_leaves_it() {
 }
 
 #[test]
-fn what_is_out_of_range_is_refused_with_the_option_the_value_and_the_range() {
+fn values_out_of_range_are_refused_with_option_and_range() {
     let mut options = Options::quiet(1);
     let before = options.clone();
     for (name, _) in before.list() {
@@ -45,7 +45,7 @@ fn what_is_out_of_range_is_refused_with_the_option_the_value_and_the_range() {
 }
 
 #[test]
-fn a_run_with_any_option_at_either_end_of_its_range_does_not_panic() {
+fn options_at_either_end_of_their_range_do_not_panic() {
     for (name, _) in Options::quiet(1)
         .list()
         .into_iter()
@@ -63,7 +63,7 @@ fn a_run_with_any_option_at_either_end_of_its_range_does_not_panic() {
 }
 
 #[test]
-fn more_seeds_than_there_are_numbers_are_refused() {
+fn seed_range_beyond_the_last_number_is_refused() {
     let last = u64::MAX.to_string();
     for arguments in [
         ["soak", "2", "--first", &last],

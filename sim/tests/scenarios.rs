@@ -1,27 +1,27 @@
-//! The stories in `scenarios/`, each with several seeds.
+//! The scenarios in `scenarios/`, each with several seeds.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sim::Story;
+use sim::Scenario;
 
-/// Seeds for each story.
+/// Seeds for each scenario.
 const SEEDS: u64 = 5;
 
 #[test]
-fn every_story_ends_well() {
+fn every_scenario_passes() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-    let mut stories: Vec<_> = std::fs::read_dir(folder)
+    let mut scenarios: Vec<_> = std::fs::read_dir(folder)
         .expect("there is such a folder")
         .map(|entry| entry.expect("it can be listed").path())
         .collect();
-    stories.sort();
-    assert!(stories.len() >= 10, "the stories are there");
+    scenarios.sort();
+    assert!(scenarios.len() >= 10, "the scenarios are there");
     let mut failures = Vec::new();
-    for path in stories {
-        let story = Story::read(&path).expect("it can be read");
+    for path in scenarios {
+        let scenario = Scenario::read(&path).expect("it can be read");
         for seed in 0..SEEDS {
-            let report = sim::tell(&story, seed, false);
+            let report = sim::run_scenario(&scenario, seed, false);
             if report.class().is_some() {
                 failures.push(format!("{} with seed {seed}: {report}", path.display()));
             }
@@ -30,7 +30,7 @@ fn every_story_ends_well() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// A story that is not true, in a file of its own.
+/// Writes a scenario with a false assertion to a file.
 fn lie(name: &str) -> PathBuf {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::write(&file, "wait leader\npin 1 at leader ok\nread 1 at 0 none\n")
@@ -38,7 +38,7 @@ fn lie(name: &str) -> PathBuf {
     file
 }
 
-/// What the simulator prints, and its exit code.
+/// Output and exit code of the simulator.
 fn sim(arguments: &[&str]) -> (String, Option<i32>) {
     let output = Command::new(env!("CARGO_BIN_EXE_sim"))
         .args(arguments)
@@ -50,7 +50,7 @@ fn sim(arguments: &[&str]) -> (String, Option<i32>) {
     )
 }
 
-/// What the simulator prints when a shell starts it.
+/// Output of the simulator when a shell starts it.
 fn shell(arguments: &str) -> String {
     let output = Command::new("sh")
         .args(["-c", &format!("\"$0\" {arguments}"), env!("CARGO_BIN_EXE_sim")])
@@ -68,21 +68,21 @@ fn replay(printed: &str) -> &str {
 }
 
 #[test]
-fn a_story_that_is_not_true_fails_and_says_how_to_tell_it_again() {
+fn failed_scenario_prints_its_replay_command() {
     let file = lie("a lie.txt");
     let file = file.to_str().expect("a readable path");
-    let (printed, code) = sim(&["story", file, "--seeds", "1"]);
+    let (printed, code) = sim(&["scenario", file, "--seeds", "1"]);
     assert_eq!(code, Some(129), "{printed}");
-    assert_eq!(replay(&printed), format!("story '{file}' --seed 0"));
+    assert_eq!(replay(&printed), format!("scenario '{file}' --seed 0"));
 
-    let (again, code) = sim(&["story", file, "--seed", "0"]);
+    let (again, code) = sim(&["scenario", file, "--seed", "0"]);
     assert_eq!((again, code), (printed, Some(129)));
 }
 
 #[test]
-fn what_a_report_says_to_replay_gives_the_same_trace() {
+fn replay_command_of_a_report_gives_the_same_trace() {
     let file = lie("another-lie.txt");
-    let report = sim::tell(&Story::read(&file).expect("it is there"), 3, true);
+    let report = sim::run_scenario(&Scenario::read(&file).expect("it is there"), 3, true);
     let told = report.to_string();
     let command = replay(&told);
     let printed = shell(&format!("{command} --trace"));
@@ -95,11 +95,11 @@ fn what_a_report_says_to_replay_gives_the_same_trace() {
 }
 
 #[test]
-fn a_story_with_a_misspelt_word_is_refused_before_it_begins() {
+fn scenario_with_a_misspelt_word_is_refused() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("misspelt.txt");
     std::fs::write(&file, "wait leader\nipfs dwon 1\n").expect("a file can be written");
     let output = Command::new(env!("CARGO_BIN_EXE_sim"))
-        .arg("story")
+        .arg("scenario")
         .arg(&file)
         .output()
         .expect("the simulator starts");

@@ -144,7 +144,7 @@ impl Node {
         let identity = self.raft.identity();
         let is_known = identity == Identity::Known(message.to);
         match addressee {
-            Some(folder) if folder == self.incarnation => {
+            Some(folder) if folder == self.incarnation || planted!(AddresseeIgnored) => {
                 if !is_known && self.raft.adopt(message.to, cluster, &mut step.raft) {
                     self.retiring = None;
                 }

@@ -8,6 +8,7 @@ mod harness;
 mod limits;
 mod lost_data;
 mod membership;
+mod promises;
 mod removed_peer;
 mod rescue;
 mod sole_voter;
@@ -224,4 +225,52 @@ fn minority_refuses_new_requests_and_reports_old_ones_as_unknown() {
     cluster.run(20 * SECOND);
     assert_eq!(cluster.replies[&early], Err(Refusal::Unknown));
     assert_eq!(cluster.replies[&late], Err(Refusal::NoLeader));
+}
+
+#[test]
+fn silent_peer_keeps_its_pins_during_the_grace_period() {
+    let mut cluster = TestCluster::new(4);
+    cluster.run(20 * SECOND);
+    let cid = cid(1);
+    let request = Request::Pin {
+        cid: cid.clone(),
+        options: options(TWO),
+    };
+    let ticket = cluster.request(1, request);
+    cluster.run(SECOND);
+    let Ok(Reply::Pinned(pin)) = &cluster.replies[&ticket] else {
+        panic!("{:?}", cluster.replies[&ticket]);
+    };
+    let leader = peer(leader(&cluster));
+    let holder = pin.allocations.iter().find(|holder| **holder != leader);
+    let holder = holder.expect("two peers hold it").clone();
+    cluster.down.insert(holder.clone());
+    let holds = |cluster: &TestCluster| cluster.nodes[&leader].1.pins[&cid].is_allocated_to(&holder);
+    // Its metrics expire within 30 s, and the grace period of 60 s starts then.
+    cluster.run(70 * SECOND);
+    assert!(holds(&cluster), "moved before the grace period has passed");
+    cluster.run(30 * SECOND);
+    assert!(!holds(&cluster), "not moved after the grace period");
+}
+
+#[test]
+fn lost_snapshot_is_sent_again() {
+    let mut cluster = TestCluster::new(3);
+    cluster.run(5 * SECOND);
+    let at = leader(&cluster);
+    let behind = if at == 1 { 2 } else { 1 };
+    cluster.down.insert(peer(behind));
+    for round in 0..250_u64 {
+        let number = u8::try_from(round).expect("below 250");
+        cluster.request(at, Request::Unpin { cid: cid(number) });
+        cluster.run(Duration::from_millis(10));
+    }
+    let (first, ..) = cluster.nodes[&peer(at)].0.view().log_span();
+    assert!(first > 1, "the log was compacted");
+    cluster.lost_snapshots = 1;
+    cluster.down.remove(&peer(behind));
+    cluster.run(10 * SECOND);
+    assert_eq!(cluster.lost_snapshots, 0, "a snapshot was sent");
+    let applied = |number: u8| cluster.nodes[&peer(number)].0.view().applied();
+    assert_eq!(applied(behind), applied(at));
 }

@@ -40,10 +40,13 @@ impl Node {
             };
             self.versions.get(peer).copied().unwrap_or(unknown)
         });
-        let version = read
-            .chain([supported_version()])
-            .min()
-            .unwrap_or(supported_version());
+        let read = read.chain([supported_version()]);
+        let version = if planted!(VersionHighest) {
+            read.max()
+        } else {
+            read.min()
+        };
+        let version = version.unwrap_or(supported_version());
         if version > members.version {
             self.propose_wish(MembersWish::RaiseVersion { version });
         }

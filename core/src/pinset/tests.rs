@@ -149,3 +149,29 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn snapshot_restores_the_windows_of_applied_proposals() {
+    let id = ProposalId {
+        origin: RaftId(1),
+        boot: 1,
+        seq: 1,
+    };
+    let mut window = Window::new(id.origin, id.boot);
+    assert!(window.admit(id));
+    let applied = Applied {
+        index: 5,
+        term: 1,
+        pins: 0,
+    };
+    let manifest = Manifest {
+        applied,
+        members: Members::initial([peer(1)]),
+        windows: vec![window],
+    };
+    let mut pinset = Pinset::new(Applied::default(), Vec::new());
+    assert!(!pinset.has_applied(id));
+    pinset.restore(&manifest);
+    assert!(pinset.has_applied(id));
+    assert_eq!(pinset.applied(), applied);
+}

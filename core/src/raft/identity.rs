@@ -11,7 +11,7 @@ impl Raft {
         if let Some(voting) = voting {
             members.apply_change(change, voting);
         }
-        was_member && !members.peers.contains_key(&id)
+        was_member && !members.peers.contains_key(&id) && !planted!(RemovedNoted)
     }
 
     /// Records a requested membership change.

@@ -137,8 +137,8 @@ impl Tracker {
         let mut found = 0;
         for Missing { cid, since } in missing {
             let local = draft.local(&cid);
-            let Some(local) = local.filter(|local| local.phase == Phase::Pinned && local.since == since)
-            else {
+            let is_current = |local: &Local| local.since == since || planted!(ReportBelieved);
+            let Some(local) = local.filter(|local| local.phase == Phase::Pinned && is_current(local)) else {
                 continue;
             };
             found += u64::from(!planted!(SyncMiscounted));
@@ -173,6 +173,7 @@ impl Tracker {
         };
         let outcome = match outcome {
             Ok(()) => Ok(comparison.found),
+            Err(_) if planted!(SyncFailureHidden) => Ok(comparison.found),
             Err(error) => Err(Refusal::IpfsFailed(operations::error_text(error))),
         };
         for ticket in comparison.tickets {

@@ -100,6 +100,9 @@ impl Tracker {
             Err(_) if planted!(FailureIsSuccess) && wants_pin => {
                 self.succeeded(now, draft, &running, local);
             }
+            Err(_) if planted!(UnpinFailureIsSuccess) && !wants_pin => {
+                self.succeeded(now, draft, &running, local);
+            }
             Err(error) => self.failed(now, draft, &running.cid, local, error_text(error)),
         }
     }
@@ -283,7 +286,12 @@ impl Tracker {
         let op = OpId(self.next_op);
         let deadline = now.mono + timeout;
         // Doubles with each failure, so that slow content is found eventually.
-        let stall_timeout = FIRST_STALL_TIMEOUT.saturating_mul(1 << local.attempts.min(16));
+        let doublings = if planted!(PatienceConstant) {
+            0
+        } else {
+            local.attempts.min(16)
+        };
+        let stall_timeout = FIRST_STALL_TIMEOUT.saturating_mul(1 << doublings);
         self.running.insert(
             op,
             Running {

@@ -127,7 +127,16 @@ impl QueueHeads {
         if planted!(RetryBeforeFresh) && is_due {
             return self.retry.keys.pop_first();
         }
-        for head in [&mut self.unpin, &mut self.fresh] {
+        let mut heads = [&mut self.unpin, &mut self.fresh];
+        if planted!(UnpinAfterFresh) {
+            heads.reverse();
+        }
+        for head in heads {
+            if planted!(FreshReversed)
+                && let Some(key) = head.keys.pop_last()
+            {
+                return Some(key);
+            }
             if let Some(key) = head.keys.pop_first() {
                 return Some(key);
             }

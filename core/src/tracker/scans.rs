@@ -36,6 +36,11 @@ impl Tracker {
         let next = Local {
             phase,
             since: now.wall,
+            attempts: if planted!(RecoverResetsAttempts) {
+                0
+            } else {
+                local.attempts
+            },
             ..local.clone()
         };
         self.queue(draft, cid, Some(local), next, key);
@@ -60,7 +65,9 @@ impl Tracker {
             before
         };
         self.reconciling = Some(Reconciling::Pins(None));
-        draft.ops.push(StoreOp::SetReconciling { reconciling: true });
+        if !planted!(ReconcilingForgotten) {
+            draft.ops.push(StoreOp::SetReconciling { reconciling: true });
+        }
     }
 
     /// Adds local states for pins of the unapplied log, before a snapshot replaces it. An earlier process may
@@ -102,7 +109,8 @@ impl Tracker {
         let Some(local) = draft.local(&pin.cid) else {
             return;
         };
-        if local.phase == Phase::Pinned && pin.version > self.trusted && pin.is_allocated_to(&self.me) {
+        let is_doubtful = pin.version > self.trusted && !planted!(DistrustDropped);
+        if local.phase == Phase::Pinned && is_doubtful && pin.is_allocated_to(&self.me) {
             let key = QueueKey {
                 lane: Lane::Fresh,
                 at: index,
@@ -123,7 +131,10 @@ impl Tracker {
     ) {
         if let Some(after) = self.recovering.take() {
             let chunk = draft.view.locals(after.as_ref(), scaled(CHUNK));
-            self.recovering = chunk.last().map(|(cid, _)| Some(cid.clone()));
+            self.recovering = chunk
+                .last()
+                .filter(|_| !planted!(RecoverAllStops))
+                .map(|(cid, _)| Some(cid.clone()));
             for (cid, _) in chunk {
                 self.recover(now, draft, &cid);
             }

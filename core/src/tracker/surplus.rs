@@ -49,7 +49,8 @@ impl Tracker {
     /// Returns whether this peer holds a copy of this version.
     pub(crate) fn holds<V: PinsetView>(&self, draft: &Draft<'_, V>, copy: &CopyOf) -> bool {
         let pin = draft.pin(&copy.cid);
-        let is_wanted = pin.is_some_and(|pin| pin.version == copy.version && pin.is_allocated_to(&self.me));
+        let is_version = |pin: &Pin| pin.version == copy.version || planted!(AnyVersionConfirmed);
+        let is_wanted = pin.is_some_and(|pin| is_version(&pin) && pin.is_allocated_to(&self.me));
         is_wanted
             && draft
                 .local(&copy.cid)
@@ -126,7 +127,8 @@ impl Tracker {
             let Some(asked) = self.surplus.asked.get_mut(&cid) else {
                 continue;
             };
-            if asked.version != version || !asked.allocations.contains(from) {
+            let is_old = asked.version != version && !planted!(OldConfirmation);
+            if is_old || !asked.allocations.contains(from) {
                 continue;
             }
             asked.held.insert(from.clone());

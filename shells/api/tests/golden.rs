@@ -7,7 +7,10 @@ use std::fmt::Debug;
 /// Decodes `text`, and asserts that it encodes to `text` again.
 fn round_trip<T: Serialize + DeserializeOwned + Debug>(text: &str) -> T {
     let value: T = serde_json::from_str(text).unwrap_or_else(|e| panic!("{e} in {text}"));
-    assert_eq!(String::from_utf8(cluster_http::json::to_vec(&value).unwrap()).unwrap(), text);
+    assert_eq!(
+        String::from_utf8(cluster_http::json::to_vec(&value).unwrap()).unwrap(),
+        text
+    );
     value
 }
 

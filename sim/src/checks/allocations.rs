@@ -34,10 +34,12 @@ fn of_peers(step: &Step<'_>, peers: &[PeerId], command: &Command, found: &mut Fo
         format!("{:?} is not in order", command)
     });
     for peer in peers {
-        // Whoever decided had applied less than this entry, so it knows no member that is not known here. It
+        // The proposer had applied less than this entry, so it knew no member that is unknown here. The peer
         // may have left between the decision and the commit: then `convergence` sees that its pins move.
         let members = &step.peer().disk.written.members;
-        let is_member = members.raft_id(peer).is_some() || members.departed.contains(peer);
+        let is_member = members.raft_id(peer).is_some()
+            || members.departed.contains(peer)
+            || members.joining.contains(peer);
         found.require(is_member, "allocations", || {
             format!("{peer} was never a member: {:?}", command)
         });

@@ -1,11 +1,14 @@
-//! Every answer is true of the world, and comes in time: a refusal has its reason, a membership that is
+//! Answers are correct and in time: a refusal has its reason, a membership that is
 //! reported is there, and no client waits past its deadline.
 
 use std::time::Duration;
 
-use cluster_core::{Effect, Event, Identity, PeerId, Refusal, Replicas, Reply, Request, StoreOp, Ticket};
+use cluster_core::{
+    Cid, Effect, Event, Identity, PeerId, Phase, Pin, PinOptions, Refusal, Replicas, Reply, Request, StoreOp,
+    Ticket,
+};
 
-use super::heard::{Heard, Process, member};
+use super::received::{Heard, Process, member};
 use super::{Found, Step};
 use crate::options::Options;
 
@@ -85,23 +88,7 @@ impl Answers {
                 });
             }
             (Request::Allocate { cid, options, .. }, Reply::Allocated(chosen)) => {
-                let pins = &step.peer().disk.written.pins;
-                let pin = cid.as_ref().and_then(|cid| pins.get(cid));
-                // A peer that holds the pin keeps it while it lives, whether it takes new ones or not.
-                let holds = |peer: &PeerId| pin.is_some_and(|pin| pin.allocations.contains(peer));
-                let able = |peer: &PeerId| {
-                    process.may_take(step.now, peer, &self.allocate_by)
-                        || holds(peer) && process.may_take(step.now, peer, &[])
-                };
-                let fits = match options.replicas {
-                    Replicas::Everywhere => chosen.is_empty(),
-                    Replicas::Range { min, max } => {
-                        (min as usize..=max as usize).contains(&chosen.len()) && chosen.iter().all(able)
-                    }
-                };
-                found.require(fits, "answers", || {
-                    format!("would give {options:?} to {chosen:?}")
-                });
+                self.of_allocation(step, process, (cid.as_ref(), options), chosen, found);
             }
             (Request::Recover { cid }, Reply::Recovered(_)) => {
                 let local = step.peer().disk.written.locals.get(cid);
@@ -121,6 +108,7 @@ impl Answers {
                 found.require(pin.cid == *cid, "answers", || {
                     format!("answers {request:?} with {pin:?}")
                 });
+                self.of_pinned(step, pin, found);
             }
             (Request::Unpin { cid }, Reply::Unpinned(pin)) => {
                 found.require(pin.cid == *cid, "answers", || {
@@ -132,9 +120,51 @@ impl Answers {
             | (Request::RecoverAll, Reply::Recovered(_))
             | (Request::Sync { .. }, Reply::Synced(_)) => {}
             (request, reply) => {
-                found.unsafe_("answers", format!("answers {request:?} with {reply:?}"));
+                found.safety_violation("answers", format!("answers {request:?} with {reply:?}"));
             }
         }
+    }
+
+    /// The peers that a pin would get can take it, or hold it already, and are as many as it asks for.
+    fn of_allocation(
+        &self,
+        step: &Step<'_>,
+        process: &Process,
+        (cid, options): (Option<&Cid>, &PinOptions),
+        chosen: &[PeerId],
+        found: &mut Found<'_>,
+    ) {
+        let pins = &step.peer().disk.written.pins;
+        let pin = cid.and_then(|cid| pins.get(cid));
+        // A peer that holds the pin keeps it while it lives, whether it takes new ones or not.
+        let holds = |peer: &PeerId| pin.is_some_and(|pin| pin.allocations.contains(peer));
+        let able = |peer: &PeerId| {
+            process.may_take(step.now, peer, &self.allocate_by)
+                || holds(peer) && process.may_take(step.now, peer, &[])
+        };
+        let fits = match options.replicas {
+            Replicas::Everywhere => chosen.is_empty(),
+            Replicas::Range { min, max } => {
+                (min as usize..=max as usize).contains(&chosen.len()) && chosen.iter().all(able)
+            }
+        };
+        found.require(fits, "answers", || {
+            format!("would give {options:?} to {chosen:?}")
+        });
+    }
+
+    /// A pin that is asked for again is tried again at once where the last attempt has failed.
+    fn of_pinned(&self, step: &Step<'_>, pin: &Pin, found: &mut Found<'_>) {
+        let store = &step.peer().disk.written;
+        let is_mine = pin.is_allocated_to(&step.peer().id) && store.pins.get(&pin.cid) == Some(pin);
+        let ended = |event: &Event| matches!(event, Event::IpfsFinished { .. } | Event::IpfsLacks { .. });
+        let local = store.locals.get(&pin.cid);
+        let has_failed = local.is_none_or(|local| local.phase == Phase::PinError);
+        let is_running = step.peer().ipfs.is_running(&pin.cid);
+        let may_fail = step.events.iter().any(ended) || is_running || store.reconciling;
+        found.require(!is_mine || !has_failed || may_fail, "answers", || {
+            format!("confirms {pin:?}, and does not try again what has failed: {local:?}")
+        });
     }
 
     fn of_refusal(
@@ -193,7 +223,7 @@ impl Answers {
     }
 }
 
-/// Whether a peer was a member, with a Raft id of its own, before this step and after it.
+/// Returns whether a peer was a member, with a Raft id of its own, before this step and after it.
 fn is_member(step: &Step<'_>, process: &Process) -> bool {
     let store = &step.peer().disk.written;
     let changed = step.writes().any(|op| matches!(op, StoreOp::SetHardState { .. }));

@@ -1,4 +1,4 @@
-//! Everything has a limit, and positions keep their order: first <= applied + 1, applied <= committed <=
+//! Limits on memory, and the order of log positions: first <= applied + 1, applied <= committed <=
 //! last.
 
 use cluster_core::{Index, StoreOp};
@@ -76,13 +76,13 @@ impl Bounds {
         });
     }
 
-    /// The log is cut when it has grown to twice what is to be kept, or beyond its bytes, and not before.
+    /// The log is compacted when it has more than twice the trailing entries, or exceeds its bytes, and not
+    /// before.
     fn of_log(&self, step: &Step<'_>, found: &mut Found<'_>) {
-        let store = &step.peer().disk.written;
-        let Some(node) = step.peer().node.as_ref() else {
-            return;
-        };
-        let (_, _, bytes) = node.view().log_span();
+        let disk = &step.peer().disk;
+        let store = &disk.written;
+        let kept = store.sizes_through(store.last());
+        let [least_before, most_before] = [kept[0] + disk.dropped[0], kept[1] + disk.dropped[1]];
         for op in step.writes() {
             match op {
                 StoreOp::PutWindow { window } => {
@@ -93,17 +93,28 @@ impl Bounds {
                 }
                 StoreOp::SetApplied { .. } => {
                     let length = store.log.len() as u64;
-                    let is_short = length <= 2 * self.trailing || store.compacted.0 >= store.applied.index;
-                    let is_new = store.log.len() <= 1;
-                    found.require(is_short || is_new || bytes > self.log_bytes, "bounds", || {
+                    let is_minimal = store.compacted.0 >= store.applied.index;
+                    found.require(length <= 2 * self.trailing || is_minimal, "bounds", || {
                         format!("keeps {length} entries of the log, {} are enough", self.trailing)
+                    });
+                    let is_cut = disk.dropped_entries > 0 || is_minimal;
+                    found.require(least_before <= self.log_bytes || is_cut, "bounds", || {
+                        format!(
+                            "keeps all {least_before} bytes of the log, {} may be",
+                            self.log_bytes
+                        )
                     });
                 }
                 StoreOp::Compact { index, .. } => {
                     let kept = store.last() - index;
-                    let all = bytes + step.peer().disk.dropped;
-                    found.require(kept >= self.trailing || all >= self.log_bytes, "bounds", || {
-                        format!("keeps {kept} entries of the log, of {all} bytes")
+                    let length = (store.last() - store.compacted.0) + disk.dropped_entries;
+                    let is_long = length > 2 * self.trailing;
+                    found.require(is_long || most_before > self.log_bytes, "bounds", || {
+                        format!("drops entries of a log of {length}, of {most_before} bytes")
+                    });
+                    let least = if is_long { self.trailing } else { length / 2 };
+                    found.require(kept >= least, "bounds", || {
+                        format!("keeps {kept} entries of a log of {length}, of {most_before} bytes")
                     });
                 }
                 StoreOp::Append { .. }

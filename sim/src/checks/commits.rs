@@ -1,12 +1,13 @@
 //! One canonical commit history, applied without gaps and in order, and state that follows from it: the
 //! pinset of a peer that has applied an index is what the model says as of that index.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use cluster_core::{Applied, Index, LogEntry, Pin, StoreOp, Term};
+use cluster_core::{Applied, Index, LogEntry, Members, PeerId, Pin, StoreOp, Term};
 
 use super::log::Logs;
 use super::quorum::Quorums;
+use super::wishes::Wishes;
 use super::{Found, Step, allocations};
 use crate::coverage::Coverage;
 use crate::model::Model;
@@ -21,11 +22,12 @@ pub(super) struct Committed {
     pub(super) seen_in: Term,
 }
 
-/// What is committed, and how far everybody is.
+/// The committed history, and the applied position of each peer.
 pub(super) struct Commits {
     history: Vec<Committed>,
     model: Model,
     quorums: Quorums,
+    wishes: Wishes,
     applied: Vec<Index>,
     digests: Vec<u64>,
     /// A digest of the windows as of each index, from the first peer that was there.
@@ -38,6 +40,7 @@ impl Commits {
             history: Vec::new(),
             model: Model::new(shrink),
             quorums: Quorums::new(size),
+            wishes: Wishes::default(),
             applied: vec![0; size],
             digests: vec![0; size],
             windows: BTreeMap::new(),
@@ -56,8 +59,16 @@ impl Commits {
         &self.history
     }
 
+    /// Continues the history with a new cluster, of these members and the survivors that it adds.
+    pub(super) fn rescued(&mut self, members: &Members, survivors: BTreeSet<PeerId>) {
+        self.quorums.rescued(members);
+        self.wishes.booted(members);
+        self.wishes.expect(survivors);
+    }
+
     pub(super) fn booted(&mut self, me: usize, store: &Store, found: &mut Found<'_>) {
         self.quorums.booted(me, store);
+        self.wishes.booted(&store.members);
         self.applied[me] = store.applied.index;
         self.digests[me] = digest(store.pins.values());
         self.compare(me, store.applied, store, found);
@@ -113,7 +124,7 @@ impl Commits {
         let me = step.me;
         for index in self.applied[me] + 1..=applied.index {
             let Some(entry) = logs.entry(me, index) else {
-                found.unsafe_("apply", format!("applies {index}, which is not in its log"));
+                found.safety_violation("apply", format!("applies {index}, which is not in its log"));
                 return;
             };
             let position = usize::try_from(index - 1).expect("fits in memory");
@@ -125,6 +136,7 @@ impl Commits {
             }
             let seen_in = step.peer().node.as_ref().map_or(0, |node| node.view().term());
             self.quorums.of_new_commit(step, entry, found);
+            self.wishes.of_commit(entry, found);
             for command in self.model.apply(entry, coverage) {
                 allocations::of_command(step, &command, found);
             }
@@ -146,7 +158,7 @@ impl Commits {
             .ok()
             .and_then(|position| self.history.get(position));
         let Some(canonical) = canonical else {
-            found.unsafe_(
+            found.safety_violation(
                 "apply",
                 format!("has applied {}, which nobody committed", applied.index),
             );

@@ -1,4 +1,4 @@
-//! Leader completeness: whoever comes to lead a term has everything that was committed in earlier ones.
+//! Leader completeness: the leader of a term has everything that was committed in earlier ones.
 
 use cluster_core::Term;
 

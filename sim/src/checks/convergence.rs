@@ -1,5 +1,5 @@
-//! What the healed part of the cluster still has to do. In the second phase it must come to nothing, and what
-//! does not is named.
+//! Work that the healed part of the cluster has left. The second phase must finish all of it, and a violation
+//! names what is left.
 
 use cluster_core::{Cid, Lane, Phase, Pin, Replicas};
 
@@ -7,7 +7,7 @@ use crate::members::wanted_voters;
 use crate::peer::Peer;
 use crate::world::{World, is_available, name};
 
-/// What is not done yet, the first thing found; `None` when there is nothing.
+/// Returns the first unfinished task that is found, or `None`.
 pub(crate) fn pending(world: &World) -> Option<String> {
     let well = || (0..world.peers.len()).filter(|number| world.is_well(*number));
     if world.history.open() > 0 {
@@ -133,7 +133,7 @@ fn repair(world: &World) -> Option<String> {
     None
 }
 
-/// What a peer's IPFS node holds against what it should.
+/// Compares what a peer's IPFS node holds with what it should hold.
 fn tracking(world: &World, number: usize) -> Option<String> {
     let peer = &world.peers[number];
     let store = &peer.disk.written;
@@ -185,7 +185,7 @@ fn tracking(world: &World, number: usize) -> Option<String> {
     (peer.disk.staged() > 0).then(|| format!("staged snapshots at {}", name(number)))
 }
 
-/// Whether a copy that is no longer asked of a peer waits for others that cannot take its place: they are
+/// Returns whether a surplus copy waits for peers that cannot take its place: they are
 /// broken, or cannot get the content.
 fn must_stay(world: &World, number: usize, cid: &Cid) -> bool {
     let store = &world.peers[number].disk.written;

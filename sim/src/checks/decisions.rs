@@ -1,7 +1,7 @@
-//! What a peer proposes is justified by what it was really told and asked at that moment: pins by a client's
-//! request, with peers that it heard to be alive; moves by a silence that its own term of office has seen;
-//! removals by a client, or by a clock that is past the end. The log cannot tell: everybody agrees on a wrong
-//! decision as on a right one.
+//! Proposals are justified by the messages and requests that the peer received: pins by a client's
+//! request, at peers whose metrics are valid; re-allocations by a silence since the start of its term;
+//! removals by a client, or by clocks past the expiry. The log cannot show it: peers agree on a wrong
+//! decision as on a correct one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,9 +11,12 @@ use cluster_core::{
     StoreOp, Timestamp, decode,
 };
 
-use super::heard::{Heard, Process, member};
+use super::received::{Heard, Process, changes_members, member};
 use super::{Found, Step};
 use crate::options::Options;
+
+/// Delay of a clock's reading on its way to the leader, and what gathers in front of it.
+const CLOCK_DELAY: Duration = Duration::from_secs(2);
 
 /// The newest proposal that each process has made, and the settings that decide.
 #[derive(Debug)]
@@ -26,7 +29,7 @@ pub(super) struct Decisions {
     chunk: usize,
 }
 
-/// What one step decides with.
+/// Knowledge that the decisions of one step are based on.
 struct Moment<'a> {
     step: &'a Step<'a>,
     heard: &'a Process,
@@ -68,7 +71,7 @@ impl Decisions {
         }
     }
 
-    /// What this process has proposed in this step for the first time.
+    /// Returns the proposals that this process has made for the first time in this step.
     fn fresh(&self, step: &Step<'_>) -> Vec<Proposal> {
         let newest = self.newest[step.me];
         let Some(node) = &step.peer().node else {
@@ -102,7 +105,7 @@ fn appended(op: &StoreOp) -> Vec<Proposal> {
 }
 
 impl Moment<'_> {
-    /// Looks at one decision. True when a leader took it of itself.
+    /// Checks one proposal. Returns true if a leader made it without a request.
     fn of_proposal(&self, command: &Command, found: &mut Found<'_>) -> bool {
         match command {
             Command::Admit { raft_id, .. } => {
@@ -197,15 +200,36 @@ impl Moment<'_> {
         };
         let mut bases = self.bases(cid).into_iter().flatten();
         if let Some(base) = bases.find(|pin| pin.version == version) {
-            // Any peer's clock may be the right one: those that were set wrong differ by seconds.
-            let clocks = self.step.peers.iter().map(|peer| peer.now(self.step.at).wall);
-            let wall = clocks.max().unwrap_or(self.step.now.wall);
+            let wall = self.latest_cluster_time();
             let over = base.options.expire_at.is_some_and(|at| at <= wall);
             found.require(over, "expiry", || {
                 format!("removes {base:?} at {wall:?}, before its end")
             });
         }
         true
+    }
+
+    /// The latest that the median of the clocks of any majority of voters may show, from the clocks as they
+    /// are. The leader may have read them up to two metric intervals ago, and drift makes up for the rest.
+    fn latest_cluster_time(&self) -> Timestamp {
+        let step = self.step;
+        let age = self.rules.interval * 2 + CLOCK_DELAY;
+        let window = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+        let latest = |peer: &crate::peer::Peer| peer.clock.latest_wall(step.at, window) + age / 10;
+        if changes_members(step) {
+            let clocks = step.peers.iter().map(latest);
+            return clocks.max().unwrap_or(step.now.wall);
+        }
+        let members = &step.peer().disk.written.members;
+        let voters = members.voters.iter().filter_map(|id| members.peer(*id));
+        let peers = voters.filter_map(|id| step.peers.iter().find(|peer| peer.id == *id));
+        let mut clocks: Vec<Timestamp> = peers.map(latest).collect();
+        clocks.sort();
+        // Of the `heard` latest clocks, the earlier one of two in the middle.
+        let highest = |heard: usize| clocks.len() - heard + (heard - 1) / 2;
+        let majorities = clocks.len() / 2 + 1..=clocks.len();
+        let position = majorities.map(highest).max().unwrap_or(0);
+        clocks.get(position).copied().unwrap_or(step.now.wall)
     }
 
     fn of_pin(&self, pin: &Pin, precondition: Precondition, found: &mut Found<'_>) {
@@ -229,12 +253,12 @@ impl Moment<'_> {
             format!("proposes {pin:?} on {precondition:?}, there was {bases:?}")
         });
         let holders: Vec<BTreeSet<PeerId>> = match &pin.options.pin_update {
-            // What an imported pin replaced once says nothing.
-            Some(from) => self.bases(from).into_iter().chain(bases).map(holders).collect(),
-            None => fitting.into_iter().cloned().map(holders).collect(),
+            // The source of an imported pin does not matter.
+            Some(from) if !self.is_imported(pin) => self.bases(from).into_iter().map(holders).collect(),
+            Some(_) | None => fitting.into_iter().cloned().map(holders).collect(),
         };
         for peer in &pin.allocations {
-            // Who holds it already needs no more room.
+            // A peer that holds it already needs no free space.
             let holds = holders.iter().any(|holders| holders.contains(peer));
             let names = if holds { &[][..] } else { &self.rules.allocate_by };
             let able = self.heard.may_take(self.step.now, peer, names);
@@ -253,7 +277,14 @@ impl Moment<'_> {
         });
     }
 
-    /// What is wrong with a choice of peers.
+    fn is_imported(&self, pin: &Pin) -> bool {
+        let imports = |request: &&Request| matches!(request, Request::Import { .. });
+        self.requests()
+            .filter(imports)
+            .any(|request| self.asks_for(request, pin))
+    }
+
+    /// Describes a mistake in a choice of peers, if there is one.
     fn choice(&self, pin: &Pin, holders: &BTreeSet<PeerId>, min: u32, max: u32) -> Option<String> {
         let (now, names) = (self.step.now, &self.rules.allocate_by);
         let (min, max) = (min as usize, max as usize);
@@ -268,6 +299,9 @@ impl Moment<'_> {
             && let Some(moved) = stays.iter().find(|peer| !chosen.contains(*peer))
         {
             return Some(format!("{moved} holds it and loses it"));
+        }
+        if stays.len() >= max && chosen.len() < max {
+            return Some(format!("{stays:?} hold it, and fewer than {max} keep it"));
         }
         let fresh: Vec<&PeerId> = chosen
             .iter()
@@ -302,9 +336,44 @@ impl Moment<'_> {
         if let Some(missed) = left.iter().find(|peer| preferred.contains(peer)) {
             return Some(format!("{missed} was preferred, {common:?} get it"));
         }
-        let unspread = || self.unspread(&common, &left);
+        let by_group = || {
+            self.unspread(&common, &left)
+                .or_else(|| self.poorer(&common, &left))
+        };
         self.fuller(&common, &left)
-            .or_else(|| (stays.is_empty() && common.len() == chosen.len()).then(unspread)?)
+            .or_else(|| (may_stay == 0 && common.len() == chosen.len()).then(by_group)?)
+    }
+
+    /// Groups of peers with more free space in sum come first.
+    fn poorer(&self, chosen: &[&PeerId], left: &[&PeerId]) -> Option<String> {
+        let (now, names) = (self.step.now, &self.rules.allocate_by);
+        let group = |peer: &PeerId| match self.heard.samples(peer, "tag:group") {
+            [sample] => Some(sample.metric.value.clone()),
+            _ => None,
+        };
+        let everybody = self.step.peers.iter().map(|peer| &peer.id);
+        let mut rooms: BTreeMap<String, [i128; 2]> = BTreeMap::new();
+        for peer in everybody.filter(|peer| self.heard.may_take(now, peer, names)) {
+            let samples = self.heard.samples(peer, "freespace").iter();
+            let weights = samples.map(|sample| i128::from(sample.metric.weight));
+            let (least, most) = (weights.clone().min()?, weights.max()?);
+            let is_certain = self.heard.can_take(now, peer, names);
+            let room = rooms.entry(group(peer)?).or_default();
+            room[0] += if is_certain { least } else { least.min(0) };
+            room[1] += if is_certain { most } else { most.max(0) };
+        }
+        let taken: BTreeSet<String> = chosen.iter().filter_map(|peer| group(peer)).collect();
+        let poorest = taken
+            .iter()
+            .min_by_key(|group| rooms.get(*group).map(|room| room[1]))?;
+        let most = rooms.get(poorest)?[1];
+        let missed = left.iter().filter_map(|peer| group(peer));
+        let richer = missed
+            .filter(|group| !taken.contains(group))
+            .find(|group| rooms.get(group).is_some_and(|room| room[0] > most))?;
+        Some(format!(
+            "{poorest:?} with {most} free get it, {richer:?} have more: {rooms:?}"
+        ))
     }
 
     /// Each group of peers gets a copy before any gets one more.
@@ -382,7 +451,7 @@ impl Moment<'_> {
         }
     }
 
-    /// The options that a client's wish comes to: an update takes over what it does not say from any state
+    /// Returns the options that a request leads to: an update takes over unset ones from any state
     /// of its source in this step.
     fn wanted(&self, wish: &PinOptions) -> Vec<PinOptions> {
         let Some(from) = &wish.pin_update else {
@@ -403,7 +472,7 @@ impl Moment<'_> {
 
     fn of_move(&self, base: &Pin, allocations: &[PeerId], found: &mut Found<'_>) {
         let Replicas::Range { min, max } = base.options.replicas else {
-            found.unsafe_("moves", format!("moves {base:?}, which is everywhere"));
+            found.safety_violation("moves", format!("moves {base:?}, which is everywhere"));
             return;
         };
         let (min, max) = (min as usize, max as usize);
@@ -431,6 +500,15 @@ impl Moment<'_> {
                 format!("moves {base:?} to {peer}, of whom nothing says that it lives and has room")
             });
         }
+        let preferred = &base.options.user_allocations;
+        let missed = preferred.iter().find(|peer| {
+            let able = self.heard.can_take(step.now, peer, &self.rules.allocate_by);
+            able && !is_down(peer) && !allocations.contains(peer)
+        });
+        let common = gained.iter().find(|peer| !preferred.contains(peer));
+        found.require(missed.is_none() || common.is_none(), "moves", || {
+            format!("gives {base:?} to {common:?}, the client prefers {missed:?}")
+        });
         let living = base.allocations.iter().filter(|peer| !is_down(peer)).count();
         let lost = base.allocations.iter().filter(|peer| !allocations.contains(peer));
         let stay = lost.filter(|peer| is_member(peer)).count();

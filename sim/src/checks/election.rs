@@ -6,7 +6,7 @@ use cluster_core::Term;
 
 use super::{Found, Step};
 
-/// Who led each term.
+/// Leader of each term.
 #[derive(Debug, Default)]
 pub(super) struct Election {
     leaders: BTreeMap<Term, usize>,

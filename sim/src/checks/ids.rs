@@ -1,4 +1,5 @@
-//! What starts with an id ends with that id, exactly once: tickets, batches, operations, snapshots.
+//! Everything that starts under an id ends under that id, exactly once: tickets, batches, operations,
+//! snapshots.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +10,7 @@ use super::{Found, Step};
 /// Comparisons that clients may have asked for, and the one of everything.
 const COMPARISONS_MAX: usize = 65;
 
-/// What is open at one process.
+/// Ids that are in use at one process.
 #[derive(Debug, Clone, Default)]
 struct Open {
     tickets: BTreeSet<Ticket>,
@@ -20,7 +21,7 @@ struct Open {
     comparisons: BTreeSet<OpId>,
 }
 
-/// What is open everywhere.
+/// Ids that are in use at all processes.
 #[derive(Debug)]
 pub(super) struct Ids {
     open: Vec<Open>,

@@ -35,7 +35,7 @@ fn found_by(witnesses: Witnesses<'_>, history: &History, model: &Model) -> Vec<S
     found
 }
 
-/// A removal that is no expiry was asked for by a client, who heard of it or heard nothing certain.
+/// A removal other than an expiry was requested by a client, which got its result or no certain answer.
 fn removals_that_nobody_asked_for(
     history: &History,
     model: &Model,
@@ -173,7 +173,7 @@ impl Witnesses<'_> {
     }
 }
 
-/// Whether a pin has the options that were asked for; an update takes the rest over from what it replaces.
+/// Returns whether a pin has the options that were requested; an update takes the rest over from its source.
 fn is_as_asked(asked: &PinOptions, given: &PinOptions) -> bool {
     if asked.pin_update.is_none() {
         return asked == given;
@@ -183,13 +183,13 @@ fn is_as_asked(asked: &PinOptions, given: &PinOptions) -> bool {
     name && end && asked.pin_update == given.pin_update
 }
 
-/// What stands at a position.
+/// Returns the state of a CID at a position.
 fn standing(turns: &[Turn], at: Position) -> Option<&Pin> {
     let next = turns.partition_point(|turn| turn.at <= at);
     next.checked_sub(1).and_then(|last| turns[last].pin.as_ref())
 }
 
-/// What was refused has not happened, and nothing happened more often than it was asked for.
+/// Refused requests have no effect, and no request has more effects than it was made.
 fn effects_of_the_refused(history: &History, model: &Model) -> Vec<String> {
     let mut possible: BTreeMap<&str, (u64, &Operation)> = BTreeMap::new();
     for operation in &history.operations {
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_of_an_older_state_than_an_earlier_read_is_found() {
+    fn stale_reads_are_found() {
         let model = model(&["a", "b"]);
         let mut history = History::default();
         for (name, version) in [("b", 2), ("a", 1)] {
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_that_was_refused_and_happened_is_found() {
+    fn refused_pins_that_took_effect_are_found() {
         let model = model(&["a"]);
         let mut history = History::default();
         let operation = history.call(1, 0, cid(1), asks("a"));
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn operations_that_overlap_may_take_effect_in_either_order() {
+    fn concurrent_operations_may_take_effect_in_either_order() {
         let model = model(&["a", "b"]);
         let mut history = History::default();
         let second = history.call(1, 0, cid(1), asks("b"));

@@ -8,7 +8,7 @@ use super::{Found, Step};
 use crate::rng;
 use crate::store::Store;
 
-/// An entry that somebody has, or had.
+/// An entry that a peer has, or had.
 #[derive(Debug)]
 struct Known {
     entry: LogEntry,
@@ -41,6 +41,16 @@ impl Logs {
             .collect();
         terms.insert(index, term);
         self.terms[me] = terms;
+    }
+
+    /// The entries that a rescue has rewritten are the right ones from here on.
+    pub(super) fn rescued(&mut self, store: &Store) {
+        for entry in store.log.values() {
+            if let Some(known) = self.known.get_mut(&(entry.index, entry.term)) {
+                known.digest = rng::hash(&cluster_core::encode(entry));
+                known.entry = entry.clone();
+            }
+        }
     }
 
     pub(super) fn after_write(&mut self, step: &Step<'_>, op: &StoreOp, found: &mut Found<'_>) {
@@ -77,7 +87,7 @@ impl Logs {
             };
             terms.insert(entry.index, entry.term);
             let Some(previous) = previous else {
-                found.unsafe_("log matching", format!("appends {} after nothing", entry.index));
+                found.safety_violation("log matching", format!("appends {} after nothing", entry.index));
                 continue;
             };
             let digest = rng::hash(&cluster_core::encode(entry));

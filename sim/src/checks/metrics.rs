@@ -1,21 +1,73 @@
-//! A peer knows of each member what that member last told it, of nobody else anything, and raises an alert
-//! only about what was not renewed in time.
+//! A peer has the last metrics of each member, and of no other peer, and raises an alert
+//! exactly when one is not renewed in time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use cluster_core::{Event, Message, PING, PeerId, StoreOp};
+use cluster_core::{Event, Instant, Message, PING, PeerId, StoreOp};
 
-use super::heard::{Heard, member};
+use super::received::{Heard, member};
 use super::{Found, Step};
+use crate::options::Options;
 
-/// The metrics that peers measure here; others are of the core's own making.
+/// Metrics that peers measure here; the core adds others.
 const MEASURED: [&str; 3] = [PING, "freespace", "tag:group"];
 
-pub(super) fn after_step(step: &Step<'_>, heard: &Heard, found: &mut Found<'_>) {
-    if step.events.contains(&Event::TimedOut) {
-        of_alerts(step, heard, found);
-    } else if concerns(step) {
-        of_samples(step, heard, found);
+/// The expiries about which each process has been found to have raised an alert.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    missed: Vec<BTreeMap<(PeerId, String), Instant>>,
+    /// Longest time between a metric's expiry and its alert.
+    longest: Duration,
+}
+
+impl Metrics {
+    pub(super) fn new(options: &Options, size: usize) -> Self {
+        Self {
+            missed: vec![BTreeMap::new(); size],
+            longest: Duration::from_millis(options.metrics_ms.max(1000)),
+        }
+    }
+
+    pub(super) fn booted(&mut self, me: usize) {
+        self.missed[me].clear();
+    }
+
+    pub(super) fn after_step(&mut self, step: &Step<'_>, heard: &Heard, found: &mut Found<'_>) {
+        if step.events.contains(&Event::TimedOut) {
+            of_alerts(step, heard, found);
+            self.of_silence(step, heard, found);
+        } else if concerns(step) {
+            of_samples(step, heard, found);
+        }
+    }
+
+    /// Each metric that is not renewed in time raises an alert, every time that this happens.
+    fn of_silence(&mut self, step: &Step<'_>, heard: &Heard, found: &mut Found<'_>) {
+        let Some(node) = &step.peer().node else { return };
+        let process = heard.of(step.me);
+        for member in step.peer().disk.written.members.peers.values() {
+            for name in MEASURED {
+                let [sample] = process.samples(&member.peer, name) else {
+                    continue;
+                };
+                let key = (member.peer.clone(), name.to_owned());
+                let expires = sample.expires();
+                let is_due = sample.is_certain() && step.now.mono.since(expires) > self.longest;
+                if !is_due || self.missed[step.me].get(&key) == Some(&expires) {
+                    continue;
+                }
+                let is_it = |alert: &cluster_core::Alert| {
+                    alert.peer == member.peer
+                        && alert.metric.metric == sample.metric
+                        && alert.metric.expires == expires
+                };
+                found.require(node.view().alerts().any(is_it), "metrics", || {
+                    format!("raises no alert about {:?} of {}", sample.metric, member.peer)
+                });
+                self.missed[step.me].insert(key, expires);
+            }
+        }
     }
 }
 

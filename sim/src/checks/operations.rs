@@ -1,18 +1,19 @@
-//! Operations at the IPFS node begin in order and when they are due, are given up when they make no progress
-//! and not before, fail into a pause that doubles, and what a peer notes or says of its copies is true.
+//! Operations at the IPFS node start in order and when due, are cancelled when they make no progress and not
+//! before, and are retried after a pause that doubles. A peer's records and reports of its copies are true.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cluster_core::{
-    Cid, Effect, Event, Instant, IpfsAction, Lane, Local, Message, Mode, OpId, Phase, Reply, StoreOp,
+    Cid, Effect, Event, Instant, IpfsAction, Lane, Local, Message, Mode, OpId, Phase, QueueKey, Reply,
+    Request, StoreOp,
 };
 
 use super::{Found, Step};
 use crate::options::Options;
 use crate::store::Store;
 
-/// How long a first attempt may stand still while others wait: the core's rule, written down once more.
+/// Longest time without progress of a first attempt while others wait: a second copy of the core's rule.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One operation of a process.
@@ -29,11 +30,13 @@ struct Operation {
 #[derive(Debug, Clone, Default)]
 struct Process {
     running: BTreeMap<OpId, Operation>,
-    /// Failed attempts that are on record.
-    attempts: BTreeMap<Cid, u32>,
+    /// Failed attempts that are on record, and the phase that they are of.
+    attempts: BTreeMap<Cid, (u32, Phase)>,
+    /// The failures that a client has asked to retry, and the timeouts until they must have been.
+    recovering: Option<(BTreeMap<Cid, Local>, usize)>,
     /// Comparisons under way: of everything or not, and what they have found.
     comparing: BTreeMap<OpId, (bool, u64)>,
-    /// When the last comparison of everything began that nobody asked for.
+    /// Start of the last periodic comparison of everything.
     began: Option<Instant>,
     applied: u64,
 }
@@ -47,6 +50,8 @@ pub(super) struct Operations {
     retry: [Duration; 2],
     compare: Duration,
     concurrent: usize,
+    /// Local states that the core looks at in one step.
+    chunk: usize,
     forgets: bool,
 }
 
@@ -60,6 +65,9 @@ impl Operations {
             retry: [millis(options.retry_min_ms), millis(options.retry_max_ms)],
             compare: millis(options.compare_ms),
             concurrent: usize::try_from(options.concurrent_pins.max(1)).expect("a small number"),
+            chunk: usize::try_from(256 / options.shrink.max(1))
+                .expect("a small number")
+                .max(2),
             forgets: options.ipfs_forget_every > 0,
         }
     }
@@ -68,7 +76,7 @@ impl Operations {
         let attempts = store
             .locals
             .iter()
-            .map(|(cid, local)| (cid.clone(), local.attempts));
+            .map(|(cid, local)| (cid.clone(), (local.attempts, local.phase)));
         self.processes[me] = Process {
             attempts: attempts.collect(),
             applied: store.applied.index,
@@ -96,6 +104,7 @@ impl Operations {
         if step.events.contains(&Event::TimedOut) {
             self.of_overdue(step, &process, found);
         }
+        self.of_recovery(step, &mut process, found);
         process.applied = step.peer().disk.written.applied.index;
         self.processes[step.me] = process;
     }
@@ -103,7 +112,15 @@ impl Operations {
     fn of_write(&self, step: &Step<'_>, process: &mut Process, op: &StoreOp, found: &mut Found<'_>) {
         match op {
             StoreOp::PutLocal { cid, local } => {
-                let before = process.attempts.insert(cid.clone(), local.attempts).unwrap_or(0);
+                let known = process
+                    .attempts
+                    .insert(cid.clone(), (local.attempts, local.phase));
+                let (before, phase) = known.unwrap_or((0, Phase::PinQueued));
+                let continues =
+                    phase == Phase::PinError && matches!(local.phase, Phase::PinError | Phase::PinQueued);
+                found.require(!continues || local.attempts >= before, "retries", || {
+                    format!("forgets {before} failed attempts at {cid}: {local:?}")
+                });
                 self.of_local(step, cid, local, before, found);
                 if local.phase == Phase::Lost {
                     for event in step.events {
@@ -254,7 +271,7 @@ impl Operations {
             found.require(as_wished, "tracker", || format!("pins {pin:?} by {action:?}"));
         }
         let Some(key) = store.locals.get(cid).and_then(|local| local.queued.as_ref()) else {
-            found.unsafe_("tracker", format!("works on {cid}, which is not queued"));
+            found.safety_violation("tracker", format!("works on {cid}, which is not queued"));
             return;
         };
         let due = match key.lane {
@@ -263,33 +280,45 @@ impl Operations {
             Lane::Surplus => false,
         };
         found.require(due, "retries", || format!("works on {key:?}, which is not due"));
-        if key.lane == Lane::Retry {
-            let is_idle = |other: &&cluster_core::QueueKey| {
-                let busy = process.running.values().any(|running| running.cid == other.cid);
-                !busy && other.at <= process.applied && other.cid != *cid
-            };
-            let passed = [Lane::Unpin, Lane::Fresh]
-                .into_iter()
-                .flat_map(|lane| store.queued(lane))
-                .find(is_idle);
-            let starts = step.effects.iter().any(|effect| match effect {
-                Effect::StartIpfs { action, .. } => {
-                    let (IpfsAction::Pin { cid, .. } | IpfsAction::Unpin { cid }) = action;
-                    passed.is_some_and(|passed| passed.cid == *cid)
-                }
-                Effect::CancelIpfs { .. }
-                | Effect::CompareIpfs { .. }
-                | Effect::DiscardSnapshot { .. }
-                | Effect::Measure
-                | Effect::Persist(_)
-                | Effect::Reply { .. }
-                | Effect::Send { .. }
-                | Effect::SendSnapshot { .. } => false,
-            });
-            found.require(passed.is_none() || starts || store.reconciling, "order", || {
-                format!("tries {key:?} again before {passed:?}")
-            });
-        }
+        self.of_order(step, process, key, found);
+    }
+
+    /// Queued operations start in order: unpins, then pins that were never tried, each in log order, then
+    /// retries.
+    fn of_order(&self, step: &Step<'_>, process: &Process, key: &QueueKey, found: &mut Found<'_>) {
+        let store = &step.peer().disk.written;
+        let goes_before = |other: &&QueueKey| match (key.lane, other.lane) {
+            (Lane::Retry, Lane::Fresh | Lane::Unpin) | (Lane::Fresh, Lane::Unpin) => true,
+            (Lane::Fresh, Lane::Fresh) | (Lane::Unpin, Lane::Unpin) => other.at < key.at,
+            (_, _) => false,
+        };
+        let is_idle = |other: &&QueueKey| {
+            let busy = process.running.values().any(|running| running.cid == other.cid);
+            !busy && other.at <= process.applied && other.cid != key.cid
+        };
+        let lanes = [Lane::Unpin, Lane::Fresh].into_iter();
+        let passed = lanes
+            .flat_map(|lane| store.queued(lane))
+            .filter(goes_before)
+            .find(is_idle);
+        let starts = |effect: &Effect| match effect {
+            Effect::StartIpfs { action, .. } => {
+                let (IpfsAction::Pin { cid, .. } | IpfsAction::Unpin { cid }) = action;
+                passed.is_some_and(|passed| passed.cid == *cid)
+            }
+            Effect::CancelIpfs { .. }
+            | Effect::CompareIpfs { .. }
+            | Effect::DiscardSnapshot { .. }
+            | Effect::Measure
+            | Effect::Persist(_)
+            | Effect::Reply { .. }
+            | Effect::Send { .. }
+            | Effect::SendSnapshot { .. } => false,
+        };
+        let is_in_order = passed.is_none() || step.effects.iter().any(starts) || store.reconciling;
+        found.require(is_in_order, "order", || {
+            format!("starts {key:?} before {passed:?}")
+        });
     }
 
     fn of_cancel(&self, step: &Step<'_>, process: &mut Process, op: OpId, full: bool, found: &mut Found<'_>) {
@@ -347,7 +376,37 @@ impl Operations {
         });
     }
 
-    /// A client that had pins compared hears how many were missing.
+    /// A request to retry all failures reaches each of them within as many timeouts as there are chunks.
+    fn of_recovery(&self, step: &Step<'_>, process: &mut Process, found: &mut Found<'_>) {
+        let store = &step.peer().disk.written;
+        if let Some((failures, left)) = &mut process.recovering
+            && step.events.contains(&Event::TimedOut)
+        {
+            *left -= 1;
+            if *left == 0 {
+                let missed = failures
+                    .iter()
+                    .find(|(cid, local)| store.locals.get(*cid) == Some(*local));
+                found.require(missed.is_none(), "recovery", || {
+                    format!("does not retry {missed:?}, which a client has asked for")
+                });
+                process.recovering = None;
+            }
+        }
+        let asks = |event: &Event| matches!(event, Event::Requested { request, .. } if *request == Request::RecoverAll);
+        if step.events.iter().any(asks) {
+            let is_failure =
+                |local: &Local| matches!(local.phase, Phase::Lost | Phase::PinError | Phase::UnpinError);
+            let failures = store.locals.iter().filter(|(_, local)| is_failure(local));
+            let failures = failures
+                .map(|(cid, local)| (cid.clone(), local.clone()))
+                .collect();
+            let timeouts = store.locals.len() / self.chunk + 3;
+            process.recovering = Some((failures, timeouts));
+        }
+    }
+
+    /// The answer to a `Sync` request is the number of missing pins.
     fn of_reply(reply: &Reply, ended: &[u64], found: &mut Found<'_>) {
         if let Reply::Synced(count) = reply {
             found.require(ended.contains(count), "comparisons", || {
@@ -358,10 +417,13 @@ impl Operations {
 }
 
 impl Process {
-    /// What a comparison has found that ends with this event.
+    /// Returns the number of missing pins of a comparison that ends with this event.
     fn compared(&mut self, event: &Event) -> Option<u64> {
         match event {
-            Event::IpfsCompared { op, .. } => self.comparing.remove(op).map(|(_, count)| count),
+            Event::IpfsCompared { op, outcome } => {
+                let compared = self.comparing.remove(op).map(|(_, count)| count);
+                compared.filter(|_| outcome.is_ok())
+            }
             Event::IpfsFinished { .. }
             | Event::IpfsLacks { .. }
             | Event::IpfsProgressed { .. }

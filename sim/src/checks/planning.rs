@@ -1,6 +1,6 @@
-//! A leader changes the membership for a reason that the world confirms: newcomers were asked for, who goes
-//! was to go or has really lost its data folder, who gets a vote has the log, and who loses one was silent or
-//! one too many. Every Raft id stands for one data folder, and nobody speaks under another's.
+//! A leader has a reason for each change of the membership: a new member was requested, a removed one was
+//! requested to leave or has lost its data folder, a promoted one has the log, and a demoted one was silent
+//! or exceeded the number of voters. Every Raft id belongs to one data folder, and no other one uses it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,19 +10,19 @@ use cluster_core::{
     RaftKind, StoreOp, decode,
 };
 
-use super::heard::{Heard, Process};
+use super::received::{Heard, Process};
 use super::{Found, Step};
 use crate::members::wanted_voters;
 use crate::options::Options;
 
-/// How long only the new data folder of a member must have been heard before the old one counts as lost: the
-/// core's rule, written down once more.
+/// Time for which only the new data folder of a member must be heard before the old one counts as lost: a
+/// second copy of the core's rule.
 const RETURN_GRACE: Duration = Duration::from_secs(2);
 
 /// A learner with no more entries to come than this may vote.
 const REACH: u64 = 64;
 
-/// What is known of all memberships that were ever written.
+/// Facts about all memberships that were ever written.
 #[derive(Debug)]
 pub(super) struct Planning {
     /// The data folder that each Raft id was given to.
@@ -83,7 +83,7 @@ impl Planning {
         for effect in step.effects {
             if let Effect::Send { envelope, .. } = effect
                 && let Message::Raft(message) = &envelope.message
-                // Requests to read are handed on as they came.
+                // Read requests are forwarded unchanged.
                 && !matches!(message.kind, RaftKind::ReadIndex | RaftKind::ReadIndexResp)
             {
                 self.of_speaker(step, message.from, found);
@@ -101,14 +101,14 @@ impl Planning {
         self.ended.extend(gone);
     }
 
-    /// Whoever speaks under a Raft id is the data folder that it was given to.
+    /// A message under a Raft id comes from the data folder that the id was given to.
     fn of_speaker(&self, step: &Step<'_>, id: RaftId, found: &mut Found<'_>) {
         let peer = step.peer();
         let Some((owner, folder)) = self.folders.get(&id) else {
             return;
         };
         let mine = peer.disk.incarnation();
-        // A founder that is set up anew takes itself for what it was: the others know better.
+        // A founder that is set up again uses its founding id until the others correct it.
         let founded = *owner == peer.id && peer.founded_again;
         let own = founded || *owner == peer.id && folder.is_none_or(|folder| folder == mine);
         found.require(own, "identity", || {
@@ -191,7 +191,7 @@ impl Planning {
             | MembersStep::Remove { .. } => None,
         });
         let Some(replacement) = replacement else {
-            found.unsafe_("planning", format!("removes {old:?}, nobody asked for it"));
+            found.safety_violation("planning", format!("removes {old:?}, nobody asked for it"));
             return;
         };
         let real = step.peers.iter().find(|peer| peer.id == old.peer);
@@ -244,7 +244,7 @@ impl Planning {
         };
         let silence = self.silence(step, heard, peer);
         let lost = heard.other_folder(peer).is_some();
-        // Who is silent for long leaves less than a full number of voters that could be wanted.
+        // A member that is silent for long reduces the number of voters that is wanted.
         let others = members.peers.values().map(|member| &member.peer);
         let someone_gone = others
             .filter(|other| **other != step.peer().id)
@@ -255,7 +255,8 @@ impl Planning {
         });
     }
 
-    /// For how long a member has not been heard, counted from the leader's term of office at the earliest.
+    /// Returns the time since the last message of a member, counted from the start of the leader's term at
+    /// the earliest.
     fn silence(&self, step: &Step<'_>, heard: &Process, peer: &PeerId) -> Duration {
         let now = step.now.mono;
         let since = heard.leads_since.iter().flatten().min().copied();

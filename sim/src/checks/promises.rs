@@ -1,4 +1,4 @@
-//! Promises are kept: a vote is given once in a term, terms and votes never go back, and nothing is promised
+//! Promises of Raft: one vote in a term, terms and votes never go back, and no promise is sent
 //! before the disk has it.
 
 use std::collections::BTreeMap;
@@ -8,17 +8,17 @@ use cluster_core::{Effect, Incarnation, Message, RaftId, RaftKind, RaftMessage, 
 use super::{Found, Step};
 use crate::store::Store;
 
-/// Who promised what.
+/// Promises of all peers.
 #[derive(Debug, Default)]
 pub(super) struct Promises {
-    /// Who got a peer's vote in a term.
+    /// Candidate that got a peer's vote in a term.
     votes: BTreeMap<(RaftId, Incarnation, Term), RaftId>,
     /// The newest term that a peer's messages have spoken of.
     terms: BTreeMap<usize, Term>,
 }
 
 impl Promises {
-    /// What is on the disk must cover what has been said.
+    /// The disk must contain every promise that was sent.
     pub(super) fn booted(&mut self, me: usize, store: &Store, found: &mut Found<'_>) {
         let said = self.terms.get(&me).copied().unwrap_or(0);
         let term = store.hard_state.term;
@@ -46,7 +46,7 @@ impl Promises {
         let candidate = match message.kind {
             RaftKind::RequestVote => Some(message.from),
             RaftKind::RequestVoteResponse if !message.reject => Some(message.to),
-            // A later leader may have cut off since what an earlier one was promised. That is as if the
+            // A later leader may have truncated what was acknowledged to an earlier one. That is as if the
             // network had held the message up: it was true when the write was durable, which was before
             // this peer voted in, or heard of, the later term. Who got that vote has what is committed.
             RaftKind::AppendResponse if !message.reject && durable.hard_state.term <= message.term => {

@@ -1,12 +1,12 @@
-//! What is committed is durable at a quorum: at a majority of the voters, and of the outgoing ones while
+//! Committed entries are durable at a quorum: at a majority of the voters, and of the outgoing ones while
 //! there are any, as read from their disks. Memberships follow one another in the same order everywhere, one
 //! at a time, and each shares a quorum with the next.
 //!
 //! Which membership counts for an entry: the one that the leader had applied when it committed the entry.
 //! That is the last one from before the entry, or the one before that: a leader proposes no change before it
-//! has applied the one before, and who has the second of two changes in its log knows that the first is
+//! has applied the one before, and a peer with the second of two changes in its log knows that the first is
 //! committed. The exact position of a change is known only as far as steps tell it apart, so it is kept as
-//! an interval, and both ends are given the benefit of the doubt.
+//! an interval, and either end is accepted.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use cluster_core::{Index, LogEntry, Members, Payload, PeerId, RaftId, StoreOp};
 use super::{Found, Step};
 use crate::store::Store;
 
-/// Who votes from some point of the log on.
+/// Voters from some point of the log on.
 #[derive(Debug)]
 struct Voting {
     ids: [BTreeSet<RaftId>; 2],
@@ -26,12 +26,12 @@ struct Voting {
     by: Index,
 }
 
-/// Everybody who ever voted, in order, and how far each peer is in it.
+/// All sets of voters, in order, and the position of each peer in that order.
 #[derive(Debug)]
 pub(super) struct Quorums {
     known: Vec<Voting>,
     position: Vec<Option<usize>>,
-    /// What a peer has written in this step, and not yet applied.
+    /// Memberships that a peer has written in this step and not yet applied.
     pending: Vec<Vec<Members>>,
 }
 
@@ -46,6 +46,11 @@ impl Quorums {
             position: vec![None; size],
             pending: vec![Vec::new(); size],
         }
+    }
+
+    /// A membership that nobody voted for, after the old one was lost: it counts from the beginning on.
+    pub(super) fn rescued(&mut self, members: &Members) {
+        self.push(members, 0, 0);
     }
 
     pub(super) fn booted(&mut self, me: usize, store: &Store) {
@@ -176,8 +181,8 @@ impl Quorums {
     }
 }
 
-/// Whether a majority of the one has a member in every majority of the other: a joint membership is entered
-/// and left, or one voter comes or goes.
+/// Returns whether every majority of one membership overlaps every majority of the other: a joint membership
+/// is entered and left, or one voter comes or goes.
 fn share_a_quorum([voters, outgoing]: &[BTreeSet<RaftId>; 2], next: &[BTreeSet<RaftId>; 2]) -> bool {
     let [next_voters, next_outgoing] = next;
     match (outgoing.is_empty(), next_outgoing.is_empty()) {

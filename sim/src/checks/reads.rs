@@ -1,4 +1,4 @@
-//! A read that asks for the latest sees all that was decided before it was asked for.
+//! A linearizable read returns everything that was committed before it was requested.
 
 use cluster_core::Index;
 

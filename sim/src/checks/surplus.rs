@@ -1,9 +1,10 @@
-//! A copy that the cluster has given to others goes only when as many of them hold it as the pin needs.
+//! A surplus copy is removed only when as many allocated peers hold the content as the pin needs.
 
 use std::collections::BTreeSet;
 
-use cluster_core::{Cid, Effect, IpfsAction, Phase, Replicas, StoreOp};
+use cluster_core::{Cid, Effect, IpfsAction, Lane, Local, Phase, Pin, Replicas, StoreOp};
 
+use super::received::Heard;
 use super::{Found, Step};
 use crate::model::Model;
 use crate::options::Options;
@@ -13,7 +14,9 @@ use crate::store::Store;
 #[derive(Debug)]
 pub(super) struct Surplus {
     known: BTreeSet<(usize, Cid)>,
-    /// Copies go that nobody gave up: then nothing can be said.
+    /// Copies that wait until others have confirmed theirs.
+    waiting: BTreeSet<(usize, Cid)>,
+    /// True if IPFS nodes lose pins by themselves: then the check is off.
     forgetful: bool,
 }
 
@@ -21,22 +24,45 @@ impl Surplus {
     pub(super) fn new(options: &Options) -> Self {
         Self {
             known: BTreeSet::new(),
+            waiting: BTreeSet::new(),
             forgetful: options.ipfs_forget_every > 0,
         }
     }
 
-    /// Notes of what was pinned are not synced, one by one that would cost too much: after a power cut a copy
-    /// may be there that the peer takes for one that failed, and which therefore is no loss to it. Only the
-    /// very last ones are, and the next comparison with the IPFS node would have found them.
+    /// Local states are not synced one by one, which would cost too much: after a power cut a copy
+    /// may be there that the peer records as failed, and removes without asking others. Only the
+    /// last few are affected, and the next comparison with the IPFS node would have found them.
     pub(super) fn booted(&mut self, me: usize, store: &Store) {
         let failed = |cid: &Cid| {
             let local = store.locals.get(cid);
             local.is_none_or(|local| local.phase == Phase::PinError)
         };
         self.known.retain(|(peer, cid)| *peer != me || !failed(cid));
+        self.waiting.retain(|(peer, _)| *peer != me);
+        let waiting = store
+            .locals
+            .iter()
+            .filter(|(_, local)| lane(local) == Some(Lane::Surplus));
+        self.waiting.extend(waiting.map(|(cid, _)| (me, cid.clone())));
     }
 
-    pub(super) fn after_step(&mut self, step: &Step<'_>, model: &Model, found: &mut Found<'_>) {
+    pub(super) fn after_step(
+        &mut self,
+        step: &Step<'_>,
+        model: &Model,
+        heard: &Heard,
+        found: &mut Found<'_>,
+    ) {
+        for op in step.writes() {
+            if let StoreOp::PutLocal { cid, local } = op {
+                let waited = self.waiting.remove(&(step.me, cid.clone()));
+                match lane(local) {
+                    Some(Lane::Surplus) => drop(self.waiting.insert((step.me, cid.clone()))),
+                    Some(Lane::Unpin) if waited => of_release(step, cid, heard, found),
+                    Some(Lane::Fresh | Lane::Retry | Lane::Unpin) | None => {}
+                }
+            }
+        }
         if self.forgetful {
             return;
         }
@@ -68,11 +94,7 @@ impl Surplus {
         };
         let mode = pin.options.mode;
         let there = |me: usize| step.peers[me].ipfs.holds(cid, mode);
-        let least = match pin.options.replicas {
-            Replicas::Everywhere => 1,
-            Replicas::Range { min, .. } => min as usize,
-        };
-        let least = least.clamp(1, pin.allocations.len().max(1));
+        let least = least(pin);
         let holds =
             |other: &usize| *other != step.me && pin.is_allocated_to(&step.peers[*other].id) && there(*other);
         let others = (0..step.peers.len()).filter(holds).count();
@@ -80,4 +102,33 @@ impl Surplus {
             format!("unpins its copy, which leaves {others} of {least}: {pin:?}")
         });
     }
+}
+
+fn lane(local: &Local) -> Option<Lane> {
+    local.queued.as_ref().map(|key| key.lane)
+}
+
+/// Returns the number of other copies that a pin needs before a surplus one may be removed.
+fn least(pin: &Pin) -> usize {
+    let least = match pin.options.replicas {
+        Replicas::Everywhere => 1,
+        Replicas::Range { min, .. } => min as usize,
+    };
+    least.clamp(1, pin.allocations.len().max(1))
+}
+
+/// A copy stops waiting when enough of those that are to hold this version of the pin have told this process
+/// that they do, or the pin is gone.
+fn of_release(step: &Step<'_>, cid: &Cid, heard: &Heard, found: &mut Found<'_>) {
+    let states = step.pin_states(cid);
+    let process = heard.of(step.me);
+    let confirmations = |pin: &Pin| process.confirmations(cid, pin.version, &pin.allocations);
+    let is_enough = |pin: &Option<Pin>| match pin {
+        Some(pin) => confirmations(pin) >= least(pin),
+        None => true,
+    };
+    found.require(states.iter().any(is_enough), "surplus", || {
+        let counts: Vec<usize> = states.iter().flatten().map(confirmations).collect();
+        format!("gives its copy of {cid} up after {counts:?} confirmations: {states:?}")
+    });
 }

@@ -1,4 +1,4 @@
-//! A peer does at its IPFS node what the pinset says: it pins what is allocated to it, as deep as it says,
+//! Operations at the IPFS node follow the pinset: a peer pins what is allocated to it, in the pin's mode,
 //! and unpins only what is not.
 
 use cluster_core::{Effect, IpfsAction, Phase, StoreOp};
@@ -39,10 +39,10 @@ pub(super) fn after_step(step: &Step<'_>, found: &mut Found<'_>) {
                 });
             }
             (IpfsAction::Pin { .. }, None) => {
-                found.unsafe_("tracker", format!("pins {cid}, which is not allocated to it"));
+                found.safety_violation("tracker", format!("pins {cid}, which is not allocated to it"));
             }
             (IpfsAction::Unpin { .. }, Some(pin)) => {
-                found.unsafe_("tracker", format!("unpins {cid}, wanted is {pin:?}"));
+                found.safety_violation("tracker", format!("unpins {cid}, wanted is {pin:?}"));
             }
             (IpfsAction::Unpin { .. }, None) => {}
         }

@@ -14,13 +14,13 @@ const LENGTH_MAX: usize = 40;
 /// States that are looked at before the search is given up.
 const STATES_MAX: usize = 50_000;
 
-/// What an operation needs to find, and what it leaves.
+/// Precondition and result of an operation.
 #[derive(Debug, Clone)]
 struct Action {
     called: u64,
     returned: u64,
     effect: Effect,
-    /// Whether it may as well never happen.
+    /// True if it may have had no effect.
     optional: bool,
 }
 
@@ -122,7 +122,7 @@ mod tests {
     use crate::peer::cid;
 
     #[test]
-    fn a_stale_read_has_no_explanation_and_a_concurrent_one_has() {
+    fn stale_reads_are_found_and_concurrent_ones_accepted() {
         let mut history = History::default();
         let write = history.call(1, 0, cid(1), Call::Unpin);
         let read = history.call(2, 0, cid(1), Call::Read);

@@ -1,5 +1,7 @@
 //! Another cluster's peers: one of them runs under an identity that is known here, on the data folder of
-//! another cluster, and says what a member would say. Nothing of it may count.
+//! another cluster, and sends what a member would send. None of it may have an effect.
+
+use std::sync::Arc;
 
 use cluster_core::{
     ClusterId, Effect, Envelope, Event, Incarnation, LogEntry, Message, Metric, PING, Payload, RaftId,
@@ -20,10 +22,13 @@ const OTHER: ClusterId = ClusterId([7; 16]);
 pub(super) fn speak(world: &mut World, rng: &mut Rng) {
     let size = world.peers.len();
     let (me, other) = (rng.index(size), rng.index(size));
-    // Who does not know its cluster yet takes the first that knows it: an operator sees to it that there is
-    // one.
+    // A peer that does not know its cluster yet joins the first that knows the peer: the operator's
+    // configuration names the right one.
     if me == other || world.peers[me].disk.written.members.cluster == ClusterId::UNKNOWN {
         return;
+    }
+    if rng.chance(200) {
+        offer_snapshot(world, me, other);
     }
     for _ in 0..MESSAGES {
         let message = draw(world, me, other, rng);
@@ -45,14 +50,55 @@ pub(super) fn speak(world: &mut World, rng: &mut Rng) {
     world.coverage.hit("another cluster's peer spoke");
 }
 
+/// Offers the other cluster's pinset, further than this cluster's log and in a later term.
+fn offer_snapshot(world: &mut World, me: usize, other: usize) {
+    let store = &world.peers[me].disk.written;
+    let mut snapshot = store.snapshot();
+    snapshot.manifest.members.cluster = OTHER;
+    snapshot.manifest.applied.index = store.last() + 100;
+    snapshot.manifest.applied.term = store.hard_state.term + 5;
+    let message = RaftMessage {
+        kind: RaftKind::Snapshot,
+        from: raft_id(world, me, other),
+        to: raft_id(world, me, me),
+        term: store.hard_state.term + 5,
+        log_term: 0,
+        index: 0,
+        entries: Vec::new(),
+        commit: 0,
+        commit_term: 0,
+        request_snapshot: 0,
+        reject: false,
+        reject_hint: 0,
+        context: Vec::new(),
+        priority: 0,
+    };
+    let from = world.peers[other].id.clone();
+    let manifest = snapshot.manifest.clone();
+    let receiver = &mut world.peers[me];
+    if receiver.node.is_none() {
+        return;
+    }
+    let snapshot = receiver.disk.stage(Arc::new(snapshot));
+    receiver.post(Event::SnapshotReceived {
+        from,
+        snapshot,
+        manifest,
+        message,
+    });
+    world.coverage.hit("another cluster's snapshot was offered");
+}
+
+/// The Raft id of a peer, as another one knows it; one that nobody has where it knows none.
+fn raft_id(world: &World, me: usize, peer: usize) -> RaftId {
+    let members = &world.peers[me].disk.written.members;
+    members.raft_id(&world.peers[peer].id).unwrap_or(RaftId(99))
+}
+
 fn draw(world: &World, me: usize, other: usize, rng: &mut Rng) -> Message {
     let store = &world.peers[me].disk.written;
     let as_of = store.applied.index + 100;
-    let id = |peer: usize| {
-        let members = store.members.peers.iter();
-        let known = members.filter(|(_, member)| member.peer == world.peers[peer].id);
-        known.map(|(id, _)| *id).next_back().unwrap_or(RaftId(99))
-    };
+    let id = |peer: usize| raft_id(world, me, peer);
     match rng.below(5) {
         0 => Message::Metrics(vec![Metric {
             name: PING.to_owned(),
@@ -97,17 +143,35 @@ fn draw(world: &World, me: usize, other: usize, rng: &mut Rng) -> Message {
     }
 }
 
-/// Whether an event comes from another cluster.
+/// Returns whether an event comes from another cluster.
 pub(crate) fn is_foreign(event: &Event) -> bool {
-    matches!(event, Event::Received { envelope, .. } if envelope.cluster == OTHER)
+    match event {
+        Event::Received { envelope, .. } => envelope.cluster == OTHER,
+        Event::SnapshotReceived { manifest, .. } => manifest.members.cluster == OTHER,
+        Event::IpfsCompared { .. }
+        | Event::IpfsFinished { .. }
+        | Event::IpfsLacks { .. }
+        | Event::IpfsProgressed { .. }
+        | Event::Measured { .. }
+        | Event::Persisted { .. }
+        | Event::Requested { .. }
+        | Event::SnapshotSent { .. }
+        | Event::TimedOut
+        | Event::Unreachable { .. } => false,
+    }
 }
 
-/// Whether an effect answers somebody, or changes what a peer is or has promised.
+/// Returns whether an effect answers a peer, or changes a membership, a promise or a log.
 pub(crate) fn matters(effect: &Effect) -> bool {
-    use cluster_core::StoreOp::{Append, SetHardState, SetMembers};
+    use cluster_core::StoreOp::{Append, InstallSnapshot, SetHardState, SetMembers};
     match effect {
         Effect::Persist(batch) => {
-            let matters = |op| matches!(op, &(SetHardState { .. } | SetMembers { .. } | Append { .. }));
+            let matters = |op| {
+                matches!(
+                    op,
+                    &(Append { .. } | InstallSnapshot { .. } | SetHardState { .. } | SetMembers { .. })
+                )
+            };
             batch.ops.iter().any(matters)
         }
         Effect::Send { .. } | Effect::SendSnapshot { .. } => true,

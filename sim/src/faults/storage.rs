@@ -1,4 +1,4 @@
-//! What befalls disks and IPFS daemons.
+//! Faults of disks and IPFS daemons.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::disk::DiskError;
 use crate::rng::Rng;
 use crate::world::{Death, Shared, lock};
 
-/// Whoever supervises a process starts it again after so long.
+/// Pause after which a supervisor restarts a process.
 const SUPERVISED: Duration = Duration::from_secs(1);
 
-/// An operator looks after a peer that refuses to start within this time.
+/// Time within which an operator repairs a peer that refuses to start.
 const OPERATED: Duration = Duration::from_secs(5);
 
 pub(super) async fn happen(world: &Shared, fault: Fault, peer: usize, rng: &mut Rng) {
@@ -70,6 +70,7 @@ pub(super) async fn happen(world: &Shared, fault: Fault, peer: usize, rng: &mut 
         | Fault::LeaderKill
         | Fault::Partition
         | Fault::Pause
+        | Fault::Rescue
         | Fault::Swizzle
         | Fault::Upgrade => unreachable!("no fault of storage: {fault:?}"),
     }

@@ -1,4 +1,4 @@
-//! What counts as pinned at a peer against what its IPFS daemon has, as the daemon's driver compares them:
+//! Comparison of a peer's local states with the pins of its IPFS daemon, as the daemon's driver does it:
 //! the pins are listed at one moment, the local states read at others, and the report is a while on its way.
 
 use std::collections::BTreeMap;
@@ -79,7 +79,7 @@ fn is_suspect(listed: Option<&BTreeMap<Cid, Mode>>, cid: &Cid, local: &Local) ->
     local.phase == Phase::Pinned && !is_listed
 }
 
-/// Whether there is a pin as deep as that.
+/// Returns whether there is a pin of at least this depth.
 pub(super) fn holds(pinned: &BTreeMap<Cid, Mode>, cid: &Cid, mode: Mode) -> bool {
     match pinned.get(cid) {
         Some(Mode::Recursive) => true,
@@ -94,7 +94,11 @@ const PAUSE_MAX: Duration = Duration::from_millis(300);
 async fn pause(world: &Shared, me: usize, op: OpId, generation: u64) -> Result<(), IpfsError> {
     let time = {
         let ipfs = &mut lock(world).peers[me].ipfs;
-        let longest = ipfs.slow.min(PAUSE_MAX);
+        let longest = if ipfs.compares_slowly {
+            PAUSE_MAX
+        } else {
+            ipfs.slow.min(PAUSE_MAX)
+        };
         ipfs.rng.up_to(longest)
     };
     // Never nothing: a daemon that hangs lets time pass.

@@ -1,11 +1,11 @@
-//! What a seed draws.
+//! Options that a seed draws.
 
 use super::ranges::PEERS_MAX;
 use super::{Options, REPLACE_NEVER_MS};
 use crate::rng::Rng;
 
 impl Options {
-    /// What `seed` stands for.
+    /// Draws the options of `seed`.
     pub fn draw(seed: u64) -> Self {
         let mut rng = Rng::new(seed, "options");
         let mut options = Self::quiet(seed);
@@ -26,61 +26,21 @@ impl Options {
         Self {
             seed,
             peers: 3,
-            learners: 0,
-            joiners: 0,
             clients: 2,
             cids: 20,
             seconds: 30,
-            loss: 0,
-            duplicate: 0,
-            reorder: 0,
             latency_min_ms: 1,
             latency_spread_ms: 5,
-            unreachable: 0,
-            late: 0,
-            streams: 0,
             outbox_messages: 1024,
             outbox_kib: 8192,
-            rate_kib: 0,
             frame_kib: 8192,
-            foreign_every: 0,
-            partition_every: 0,
-            swizzle_every: 0,
+            entry_kib: 256,
             sync_min_us: 1000,
             sync_spread_us: 2000,
-            sync_slow: 0,
-            disk_fail_every: 0,
-            disk_lost_every: 0,
-            found_again: 0,
-            disk_full_every: 0,
-            disk_rot_every: 0,
-            kill_every: 0,
-            cut_every: 0,
-            cut_all_every: 0,
-            leader_kill_every: 0,
-            pause_every: 0,
-            step_slow: 0,
-            gathers: 0,
-            aim: 0,
             restart_spread_ms: 3000,
-            leave_broken: 0,
-            drift_ppm: 0,
-            clock_step_every: 0,
             ipfs_slow_ms: 200,
-            ipfs_hang: 0,
-            ipfs_fail: 0,
             ipfs_late: 500,
-            ipfs_restart_every: 0,
-            ipfs_full_every: 0,
-            ipfs_forget_every: 0,
-            unavailable: 0,
-            old: 0,
-            upgrade_every: 0,
-            old_stay: 0,
             snapshot_chunk: 1000,
-            snapshot_lost: 0,
-            snapshot_duplicate: 0,
-            bulk: 0,
             think_ms: 500,
             patience_ms: 20_000,
             op_unpin: 250,
@@ -88,12 +48,8 @@ impl Options {
             op_local: 50,
             op_recover: 30,
             op_repeat: 50,
-            op_expire: 0,
             op_update: 50,
-            op_members: 0,
-            op_readd: 0,
             op_replicas: 300,
-            pin_bytes: 0,
             to_leader: 300,
             tick_ms: 100,
             election_ticks: 10,
@@ -116,7 +72,7 @@ impl Options {
             groups: 1,
             replicas_max: 2,
             replicas_min: 1,
-            planted: 0,
+            ..Self::default()
         }
     }
 
@@ -132,7 +88,7 @@ impl Options {
         self.seconds = rng.range(15, 60);
     }
 
-    /// Who follows without a vote, and how votes wander. Drawn from a stream of its own.
+    /// Learners, and limits on voters. Drawn from their own stream.
     fn draw_members(&mut self, rng: &mut Rng) {
         if rng.chance(200) {
             self.learners = *rng.pick(&[1, 1, 2, 3, 8]);
@@ -220,7 +176,7 @@ impl Options {
         };
     }
 
-    /// What befalls disks and IPFS daemons without anybody having asked. Drawn from a stream of its own.
+    /// Faults of disks and IPFS daemons. Drawn from their own stream.
     fn draw_storage(&mut self, rng: &mut Rng) {
         self.ipfs_forget_every = if rng.chance(300) { rng.range(5, 40) } else { 0 };
         self.compare_ms = *rng.pick(&[500, 3000, 20_000]);
@@ -237,7 +193,7 @@ impl Options {
         }
     }
 
-    /// How messages are sent, and how large they and what keeps them are.
+    /// Outboxes, and sizes of messages and logs.
     fn draw_sending(&mut self, rng: &mut Rng) {
         self.streams = u64::from(rng.chance(400));
         self.gathers = u64::from(rng.chance(400));

@@ -1,5 +1,5 @@
-//! Runs that are heavy in one dimension. What every run has a little of, hardly any has enough of to find
-//! what only much of it brings about: so some seeds in each hundred are given over to one thing.
+//! Profiles: runs with much of one kind of event. Drawn at random, hardly any run has enough of one to find
+//! the bugs that take a lot of it, so some seeds in each hundred have a profile.
 
 use super::Options;
 use crate::rng::Rng;
@@ -8,7 +8,7 @@ use crate::rng::Rng;
 const STRIDE: u64 = 37;
 
 impl Options {
-    /// Gives the run of this seed to its profile, if it has one: so many of each hundred do.
+    /// Applies the profile of this seed, if it has one.
     pub(super) fn draw_profile(&mut self, rng: &mut Rng) {
         match self.seed % 100 * STRIDE % 100 {
             0..4 => self.change_members(rng),
@@ -25,6 +25,10 @@ impl Options {
             33..37 => self.fail_over(rng),
             37..41 => self.upgrade(rng),
             41..44 => self.fail_at_ipfs(rng),
+            44..47 => self.fall_behind(rng),
+            47..50 => self.read_after_restarts(rng),
+            50..53 => self.set_clocks_wrong(rng),
+            53..56 => self.rescue(rng),
             _ => {}
         }
     }
@@ -94,6 +98,8 @@ impl Options {
         self.pin_bytes = *rng.pick(&[1 << 10, 15_000]);
         self.bulk = *rng.pick(&[0, 300]);
         self.ipfs_slow_ms = 10;
+        self.entry_kib = *rng.pick(&[18, 64]);
+        self.frame_kib = self.entry_kib;
     }
 
     fn fill(&mut self, rng: &mut Rng) {
@@ -171,5 +177,76 @@ impl Options {
         self.concurrent_pins = *rng.pick(&[1, 3]);
         self.ipfs_forget_every = *rng.pick(&[0, 5]);
         self.clock_step_every = 0;
+        self.shrink = *rng.pick(&[1, 64, 512]);
+    }
+
+    /// Peers fall behind the log and get snapshots, after power cuts that lose their local states. Nothing
+    /// else records what the IPFS node has.
+    fn fall_behind(&mut self, rng: &mut Rng) {
+        self.peers = 3;
+        self.learners = 0;
+        self.cids = *rng.pick(&[1, 3, 10]);
+        self.clients = 6;
+        self.think_ms = 20;
+        self.op_unpin = 450;
+        self.trailing_logs = 0;
+        self.sync_slow = rng.range(100, 500);
+        self.cut_every = 3;
+        self.aim = 40;
+        self.restart_spread_ms = *rng.pick(&[200, 2000]);
+        self.partition_every = 4;
+        self.snapshot_chunk = 1000;
+        self.compare_ms = 3_000_000;
+        self.ipfs_forget_every = 0;
+        self.ipfs_slow_ms = *rng.pick(&[10, 200]);
+        self.replicas_max = *rng.pick(&[0, 2]);
+        self.replicas_min = self.replicas_max.min(1);
+    }
+
+    /// Processes restart while their reads are under way, and the answers come late.
+    fn read_after_restarts(&mut self, rng: &mut Rng) {
+        self.peers = *rng.pick(&[3, 5]);
+        self.streams = 0;
+        self.late = rng.range(100, 300);
+        self.clients = 6;
+        self.think_ms = 20;
+        self.op_read = 600;
+        self.op_unpin = 100;
+        self.to_leader = 0;
+        self.kill_every = 3;
+        self.cut_every = 3;
+        self.restart_spread_ms = 200;
+        self.patience_ms = *rng.pick(&[300, 3000]);
+        self.disk_lost_every = 0;
+    }
+
+    /// Members are lost, and the one that is left founds a new cluster on its data.
+    fn rescue(&mut self, rng: &mut Rng) {
+        self.peers = *rng.pick(&[2, 3, 5]);
+        self.learners = *rng.pick(&[0, 0, 1]);
+        self.seconds = rng.range(30, 60);
+        self.rescue_every = rng.range(5, 15);
+        self.disk_lost_every = *rng.pick(&[0, 10]);
+        self.disk_full_every = 0;
+        self.disk_rot_every = 0;
+        self.found_again = 0;
+        self.op_members = *rng.pick(&[0, 30]);
+        self.op_readd = 1;
+        self.op_unpin = self.op_unpin.min(250);
+        self.late = *rng.pick(&[0, 30]);
+    }
+
+    /// Wall clocks are set forwards and back by more than pins have left to live.
+    fn set_clocks_wrong(&mut self, rng: &mut Rng) {
+        self.peers = *rng.pick(&[2, 3, 4, 5]);
+        self.learners = 0;
+        self.clock_step_every = rng.range(3, 8);
+        self.op_expire = rng.range(500, 900);
+        self.op_unpin = 50;
+        self.metrics_ms = *rng.pick(&[300, 1000, 5000]);
+        self.think_ms = 200;
+        self.pause_every = *rng.pick(&[0, 6]);
+        self.leader_kill_every = *rng.pick(&[0, 4]);
+        self.cut_all_every = *rng.pick(&[0, 6]);
     }
 }

@@ -1,4 +1,4 @@
-//! What each option may be. What is outside would be a world that cannot be, such as one without peers, or a
+//! Range of each option. Values outside would mean an impossible world, such as one without peers, or a
 //! run that does not end, such as clients that never think.
 
 use std::ops::RangeInclusive;
@@ -35,7 +35,7 @@ pub(super) fn of(name: &str) -> Option<RangeInclusive<u64>> {
         "partition_every" | "swizzle_every" | "disk_fail_every" | "disk_lost_every" | "disk_full_every"
         | "disk_rot_every" | "kill_every" | "cut_every" | "cut_all_every" | "leader_kill_every"
         | "pause_every" | "clock_step_every" | "ipfs_restart_every" | "ipfs_full_every"
-        | "ipfs_forget_every" | "upgrade_every" | "foreign_every" => 0..=SECONDS_MAX,
+        | "ipfs_forget_every" | "rescue_every" | "upgrade_every" | "foreign_every" => 0..=SECONDS_MAX,
         "latency_min_ms" | "latency_spread_ms" => 0..=10_000,
         "sync_min_us" | "sync_spread_us" => 0..=10_000_000,
         // A tenth: no clock is that bad, and the checks that wait allow for no more.
@@ -44,6 +44,8 @@ pub(super) fn of(name: &str) -> Option<RangeInclusive<u64>> {
         // The daemon's own limits are the most.
         "outbox_messages" => 1..=1024,
         "outbox_kib" | "frame_kib" => 1..=8192,
+        // A pin of 64 KiB at the most, and what wraps it.
+        "entry_kib" => 2..=256,
         "rate_kib" => 0..=1_000_000,
         "pin_bytes" => 0..=1_000_000,
         "bulk" => 0..=10_000,

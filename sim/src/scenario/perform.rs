@@ -1,4 +1,4 @@
-//! Does what the steps of a story say.
+//! Does what the steps of a scenario say.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::history::Heard;
 use crate::peer::{cid, default_replicas};
 use crate::world::{Answer, Death, Shared, World, lock};
 
-/// Takes one step; what is not as the story says is an error.
+/// Takes one step; what is not as the scenario says is an error.
 pub(super) async fn take(world: &Shared, step: Step) -> Result<(), String> {
     match step {
         Step::Ask {
@@ -151,7 +151,10 @@ async fn ask(world: &Shared, what: Ask, content: u64, peer: usize, expected: Out
     let heard = match what {
         Ask::Pin => {
             let count = lock(world).history.operations.len();
-            let options = wish(format!("story-{count}"), default_replicas(&lock(world).options));
+            let options = wish(
+                format!("scenario-{count}"),
+                default_replicas(&lock(world).options),
+            );
             pin_once(world, 1, peer, content, options, patience).await
         }
         Ask::Unpin => unpin_once(world, 1, peer, content, patience).await,
@@ -172,7 +175,7 @@ fn version(world: &World) -> u64 {
     u64::from(world.members().version)
 }
 
-/// How a peer stands to the cluster, as far as the furthest peer knows.
+/// Returns a peer's membership status, as far as the most advanced peer knows.
 fn stands(world: &World, peer: usize) -> Standing {
     let members = world.members();
     match members.raft_id(&world.peers[peer].id) {

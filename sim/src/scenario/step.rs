@@ -1,13 +1,13 @@
-//! The vocabulary of stories: what a line says, or why it says nothing. A story is read as a whole before
-//! anything happens, so that a misspelt word is no step that happens to do something else.
+//! The vocabulary of scenarios: what a line says, or why it says nothing. A scenario is read as a whole
+//! before anything happens, so that a misspelt word is no step that happens to do something else.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// Longest time that one step lets pass: ten times what any story needs.
+/// Longest time that one step lets pass: ten times what any scenario needs.
 const RUN_MAX_SECONDS: u64 = 600;
 
-/// The pins of stories have the lower numbers: the checks' own are far above.
+/// The pins of scenarios have the lower numbers: the checks' own are far above.
 const CONTENT_MAX: u64 = 10_000;
 
 /// One step.
@@ -45,7 +45,7 @@ pub(super) enum Step {
     WaitVersion(u64),
 }
 
-/// Whom a step is about.
+/// Subject of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Who {
     All,
@@ -55,7 +55,7 @@ pub(super) enum Who {
     Number(usize),
 }
 
-/// What a client asks for.
+/// A client's request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
     Pin,
@@ -63,7 +63,7 @@ pub(super) enum Ask {
     Unpin,
 }
 
-/// What a client hears.
+/// A client's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Any,
@@ -74,7 +74,7 @@ pub(super) enum Outcome {
     Unknown,
 }
 
-/// How a peer stands to the cluster.
+/// Membership status of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
     Gone,
@@ -82,7 +82,7 @@ pub(super) enum Standing {
     Voter,
 }
 
-/// What happens to a peer, or is said about it.
+/// Action on a peer, or assertion about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Happening {
     Break,
@@ -106,7 +106,7 @@ pub(super) enum Happening {
 }
 
 impl Step {
-    /// What a line says, in a cluster of `size` peers.
+    /// Parses a line, in a cluster of `size` peers.
     pub(super) fn parse(line: &str, size: usize) -> Result<Self, String> {
         let one = |word: &str| match Who::parse(word, size)? {
             Who::All => Err("one peer is needed, not all".to_owned()),
@@ -180,7 +180,7 @@ impl Who {
 }
 
 impl Ask {
-    /// What is asked for, and what may be heard.
+    /// A request, and the answers that are accepted.
     fn parse(word: &str) -> (Self, &'static [&'static str]) {
         match word {
             "pin" => (Self::Pin, &["ok", "refused", "unknown", "any"]),

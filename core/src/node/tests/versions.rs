@@ -1,6 +1,8 @@
 //! The agreed protocol version.
 
 use super::harness::Harness;
+#[cfg(planted_bugs)]
+use super::harness::persist;
 use crate::testing::peer;
 use crate::*;
 
@@ -46,4 +48,24 @@ fn log_entry_reports_the_version_of_its_payload() {
     };
     assert_eq!(entry(Vec::new()).min_version(), FIRST_VERSION);
     assert_eq!(entry(encode_for_version(9, &())).min_version(), 9);
+}
+
+/// This release has nothing to hold back: only builds that have a next version can show it.
+#[cfg(planted_bugs)]
+#[test]
+fn command_of_a_later_version_waits_until_all_members_agree() {
+    crate::planted::pretend(VERSION + 1, true);
+    let mut harness = Harness::new(1);
+    harness.lead();
+    let effects = harness.handle(Event::Measured { metrics: Vec::new() });
+    let newest = |op: &StoreOp| {
+        if let StoreOp::Append { entries } = op {
+            entries.iter().map(LogEntry::min_version).max()
+        } else {
+            None
+        }
+    };
+    let versions = persist(&effects).ops.iter().filter_map(newest);
+    assert_eq!(versions.max(), Some(FIRST_VERSION));
+    crate::planted::pretend(VERSION, false);
 }

@@ -1,5 +1,5 @@
-//! Where a run takes place: on a thread of its own, in a runtime of its own. The core's panics are caught
-//! where it is called; any other is the simulator's own mistake. That is a finding too, with a seed, and must
+//! Execution of a run: on its own thread, in its own runtime. The core's panics are caught
+//! where it is called; any other is a bug of the simulator. That is a violation too, with a seed, and must
 //! not end a search of many.
 
 use std::future::Future;
@@ -59,7 +59,7 @@ where
     })
 }
 
-/// A violation that nobody but the simulator is to blame for.
+/// Builds the violation for a bug of the simulator itself.
 fn violation(at: u64, text: String) -> Violation {
     Violation {
         class: Class::Crash,
@@ -80,7 +80,7 @@ fn with_what_is_known(world: &mut World, text: String) -> Report {
 fn without_a_world(options: Options, text: String) -> Report {
     Report {
         options,
-        story: None,
+        scenario: None,
         violations: vec![violation(0, text)],
         stats: Stats::default(),
         coverage: Counts::default(),
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_of_the_simulator_is_a_violation_with_all_that_is_known() {
+    fn panic_of_the_simulator_is_reported_with_its_run() {
         let report = perform(&options(), true, panic_in_a_task);
         assert_eq!(report.class(), Some(Class::Crash));
         let [found] = report.violations.as_slice() else {
@@ -127,7 +127,7 @@ mod tests {
             found.text.contains("a planted mistake of the simulator"),
             "{found}"
         );
-        assert!(found.text.contains("stage.rs"), "it says where: {found}");
+        assert!(found.text.contains("runner.rs"), "it says where: {found}");
         assert!(found.at > 2_000_000_000, "and when: {found}");
         assert!(report.stats.steps > 10 && report.lines.len() > 10);
         let told = report.to_string();
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_before_there_is_a_world_is_a_violation_too() {
+    fn panic_before_the_run_is_reported() {
         let mut options = options();
         options.drift_ppm = u64::MAX;
         let report = perform(&options, false, |_| async { unreachable!("there is no world") });

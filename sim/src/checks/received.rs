@@ -1,13 +1,13 @@
-//! What each process was really sent, and when: the samples of every metric, from which data folders its
-//! members spoke, and since when it leads. Other checks decide from this record, and not from what the core
-//! made of the same messages.
+//! Record of the messages that each process received: the samples of every metric, the data folders that its
+//! members spoke from, and the start of its leadership. Other checks decide from this record, not from what
+//! the core made of the same messages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cluster_core::{
-    ClusterId, Effect, Event, Incarnation, Instant, Member, Members, Message, Metric, Now, PING, PeerId,
-    RaftId, Request, StoreOp, Ticket,
+    Cid, ClusterId, Effect, Event, Incarnation, Index, Instant, Member, Members, Message, Metric, Now, PING,
+    PeerId, RaftId, Request, StoreOp, Ticket,
 };
 
 use super::Step;
@@ -17,7 +17,7 @@ use super::Step;
 pub(super) struct Sample {
     pub(super) metric: Metric,
     pub(super) at: Instant,
-    /// Whether it counted for certain: the membership may have changed in the same step.
+    /// True unless the membership changed in the same step, so that it may not have counted.
     certain: bool,
 }
 
@@ -26,12 +26,17 @@ impl Sample {
         self.at + self.metric.ttl
     }
 
+    /// Returns whether its sender was certainly a member when it came.
+    pub(super) fn is_certain(&self) -> bool {
+        self.certain
+    }
+
     fn is_living(&self, now: Now) -> bool {
         self.metric.valid && self.expires() > now.mono
     }
 }
 
-/// What one sender told a process.
+/// Messages of one sender to a process.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sender {
     /// The newest sample of each metric, after those that came in the same step.
@@ -42,7 +47,7 @@ pub(super) struct Sender {
     other: Option<(Incarnation, Instant, Instant)>,
 }
 
-/// What one process was told.
+/// Messages and requests that one process received.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Process {
     pub(super) started: Option<Instant>,
@@ -53,6 +58,8 @@ pub(super) struct Process {
     /// Requests of clients that were open at some moment of this step, and when they came.
     pub(super) tickets: BTreeMap<Ticket, (Request, Instant)>,
     senders: BTreeMap<PeerId, Sender>,
+    /// Peers that have said which version of a pin they hold.
+    confirmed: BTreeMap<(Cid, Index), BTreeSet<PeerId>>,
 }
 
 /// Members by identity, with their Raft ids and recorded data folders.
@@ -76,7 +83,7 @@ fn by_peer(members: &Members) -> ByPeer {
         .collect()
 }
 
-fn changes_members(step: &Step<'_>) -> bool {
+pub(super) fn changes_members(step: &Step<'_>) -> bool {
     let is_change = |op: &StoreOp| matches!(op, StoreOp::SetMembers { .. } | StoreOp::InstallSnapshot { .. });
     step.writes().any(is_change)
 }
@@ -112,7 +119,7 @@ impl Heard {
             samples.drain(..samples.len().saturating_sub(1));
         }
         if changes_members(step) {
-            // Who was removed within the step has been forgotten, even where it was added again.
+            // The metrics of a peer that was removed within the step are dropped, even if it was added again.
             let samples = process
                 .senders
                 .values_mut()
@@ -165,6 +172,14 @@ impl Heard {
             if !members.is_empty() {
                 process.senders.retain(|peer, _| members.contains_key(peer));
             }
+            // Messages under an earlier Raft id say nothing about the new one.
+            for (peer, sender) in &mut process.senders {
+                let id = |members: &ByPeer| members.get(peer).map(|(id, _)| *id);
+                if id(&process.before) != id(&members) {
+                    sender.last = None;
+                    sender.other = None;
+                }
+            }
             process.before = members;
         }
     }
@@ -183,6 +198,15 @@ impl Process {
             && (is_recorded(before) || is_recorded(after))
         {
             self.note(from, now, metrics, certain);
+        }
+        if let Message::HasCopies(copies) = message {
+            for copy in copies {
+                let confirmed = self
+                    .confirmed
+                    .entry((copy.cid.clone(), copy.version))
+                    .or_default();
+                confirmed.insert(from.clone());
+            }
         }
         if certain {
             let sender = self.senders.entry(from.clone()).or_default();
@@ -213,6 +237,14 @@ impl Process {
         samples.map_or(&[], Vec::as_slice)
     }
 
+    /// Counts the `peers` that have said that they hold this version of a pin.
+    pub(super) fn confirmations(&self, cid: &Cid, version: Index, peers: &[PeerId]) -> usize {
+        let confirmed = self.confirmed.get(&(cid.clone(), version));
+        confirmed.map_or(0, |confirmed| {
+            peers.iter().filter(|peer| confirmed.contains(*peer)).count()
+        })
+    }
+
     /// The last message from the recorded data folder of a member.
     pub(super) fn last(&self, peer: &PeerId) -> Option<Instant> {
         self.senders.get(peer)?.last
@@ -225,7 +257,7 @@ impl Process {
         Some((folder, last.since(first)))
     }
 
-    /// Whether a peer may have counted as able to take a pin at some moment of this step.
+    /// Returns whether a peer may have counted as able to take a pin at some moment of this step.
     pub(super) fn may_take(&self, now: Now, peer: &PeerId, names: &[String]) -> bool {
         let counts = |name: &str| {
             self.samples(peer, name)
@@ -235,7 +267,7 @@ impl Process {
         counts(PING) && names.iter().all(|name| counts(name))
     }
 
-    /// Whether a peer counted as able to take a pin during all of this step.
+    /// Returns whether a peer counted as able to take a pin during all of this step.
     pub(super) fn can_take(&self, now: Now, peer: &PeerId, names: &[String]) -> bool {
         let counts = |name: &str| {
             let samples = self.samples(peer, name);
@@ -248,8 +280,8 @@ impl Process {
         counts(PING) && names.iter().all(|name| counts(name))
     }
 
-    /// For how long the `ping` of a peer has been missing, counted from the term of office of this leader at
-    /// the earliest; zero when it does not lead.
+    /// Returns the time for which the `ping` of a peer has been missing, counted from the start of this
+    /// leader's term at the earliest; zero when it does not lead.
     pub(super) fn silence(&self, now: Now, peer: &PeerId, interval: Duration) -> Duration {
         let since = self.leads_since.iter().flatten().min();
         let Some(since) = since else { return Duration::ZERO };

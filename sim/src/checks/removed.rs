@@ -1,0 +1,62 @@
+//! A peer that applies its own removal retires as soon as its disk has it, and a removed peer starts no
+//! election.
+
+use cluster_core::{Effect, Event, Identity, Message, RaftKind, StoreOp};
+
+use super::{Found, Step};
+
+/// The processes that have applied their own removal and not retired yet.
+#[derive(Debug)]
+pub(super) struct Removed {
+    due: Vec<bool>,
+}
+
+impl Removed {
+    pub(super) fn new(size: usize) -> Self {
+        Self {
+            due: vec![false; size],
+        }
+    }
+
+    pub(super) fn booted(&mut self, me: usize) {
+        self.due[me] = false;
+    }
+
+    pub(super) fn after_step(&mut self, step: &Step<'_>, found: &mut Found<'_>) {
+        let disk = &step.peer().disk;
+        let identity = disk.written.hard_state.identity;
+        let mut was_removed = matches!(identity, Identity::Removed(_));
+        for op in step.writes() {
+            // What was sent before it retired in the same step does not count.
+            was_removed &= !matches!(op, StoreOp::SetHardState { .. });
+            if let StoreOp::InstallSnapshot { .. } | StoreOp::SetHardState { .. } = op {
+                self.due[step.me] = false;
+            }
+            if let (StoreOp::SetMembers { members }, Identity::Known(id)) = (op, identity) {
+                self.due[step.me] = !members.peers.is_empty() && !members.peers.contains_key(&id);
+            }
+        }
+        let reports = |event: &Event| matches!(event, Event::Persisted { .. });
+        let is_idle =
+            disk.wants_sync.is_none() && !step.peer().syncing && !step.peer().inbox.iter().any(reports);
+        found.require(!self.due[step.me] || !is_idle, "removal", || {
+            format!("has applied its removal, and still takes part as {identity:?}")
+        });
+        if was_removed {
+            let vote = step.effects.iter().find(|effect| asks_for_votes(effect));
+            found.require(vote.is_none(), "removal", || {
+                format!("was removed, and starts an election: {vote:?}")
+            });
+        }
+    }
+}
+
+fn asks_for_votes(effect: &Effect) -> bool {
+    let Effect::Send { envelope, .. } = effect else {
+        return false;
+    };
+    let Message::Raft(message) = &envelope.message else {
+        return false;
+    };
+    matches!(message.kind, RaftKind::RequestVote | RaftKind::RequestPreVote)
+}
