@@ -14,6 +14,8 @@ mod content;
 mod damage;
 #[path = "it/dynamic_membership.rs"]
 mod dynamic_membership;
+#[path = "it/field_reports.rs"]
+mod field_reports;
 #[path = "it/folders.rs"]
 mod folders;
 #[path = "it/kills.rs"]

@@ -27,6 +27,9 @@ impl Drop for Running {
 
 const READY: &str = "** IPFS Cluster is READY **";
 
+/// The CID of a file without content, which is what `/health` is when added as a URL.
+const EMPTY_FILE: &str = "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH";
+
 /// Runs the daemon with these flags until it has responded and its log contains `last`; returns the log.
 fn log_of(cluster: &Cluster, flags: &[&str], last: &str) -> String {
     let peer = &cluster.peers[0];
@@ -259,6 +262,12 @@ fn ctl_works_over_tls_with_a_password() {
     let cid = added.out.trim();
     let listed = ctl(&["--host", &host, "pin", "ls"], &environment);
     assert!(listed.out.starts_with(cid), "{listed:?}");
+    // A URL's certificate is verified as the API's.
+    let url = format!("https://localhost:{}/health", peer.rest_port);
+    let fetched = ctl(&["--host", &host, "add", "-Q", &url], &environment);
+    assert_eq!((fetched.code, fetched.out.trim()), (0, EMPTY_FILE), "{fetched:?}");
+    let untrusted = ctl(&["--host", &host, "add", "-Q", &url], &environment[..1]);
+    assert_ne!(untrusted.code, 0, "{untrusted:?}");
     assert_wrong_options_are_refused(&host, &environment);
     let noted = std::fs::read_to_string(peer.folder.join("access.log")).unwrap();
     assert!(
