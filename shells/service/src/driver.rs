@@ -20,6 +20,7 @@ use cluster_core::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use self::delays::Armed;
 pub use self::delays::{Delays, WorstDelays};
 pub use self::informer::{Disk, Informer, Measured};
 pub use self::snapshots::stage;
@@ -267,13 +268,18 @@ impl Loop {
     fn run(&mut self) {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         let mut found = 0;
+        let mut armed = Armed::default();
         loop {
             let now = self.handle.now();
-            let due = self.node.poll_timeout(now).map(|(at, _)| at);
-            if let Some(at) = due.filter(|at| *at <= now.mono) {
-                self.handle.delays.note_timer(now.mono.since(at));
+            let mut due = self.node.poll_timeout(now).map(|(at, _)| at);
+            if due.is_some_and(|at| at <= now.mono) {
+                if let Some(delay) = armed.delay(now.mono) {
+                    self.handle.delays.note_timer(delay);
+                }
                 self.handle_events(&mut vec![Event::TimedOut]);
+                due = self.node.poll_timeout(now).map(|(at, _)| at);
             }
+            armed = Armed::new(due, now.mono);
             if found >= BUSY {
                 std::thread::sleep(GATHER);
             }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use cluster_core::Instant as CoreInstant;
 use tokio::time::{Instant, MissedTickBehavior};
 
 /// Delay from which a log line is written: half of the default heartbeat interval.
@@ -103,9 +104,39 @@ impl Delays {
     }
 }
 
+/// The core's timer as it was known when the driver began to wait.
+///
+/// The core also names times in the past, of work that an event has just made possible. Only a timer that was
+/// known before can be late.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Armed(Option<CoreInstant>);
+
+impl Armed {
+    /// Arms a timer that is due after `now`.
+    pub(super) fn new(due: Option<CoreInstant>, now: CoreInstant) -> Self {
+        Self(due.filter(|at| *at > now))
+    }
+
+    /// Returns how late it is at `now`, if it is due.
+    pub(super) fn delay(self, now: CoreInstant) -> Option<Duration> {
+        self.0.filter(|at| *at <= now).map(|at| now.since(at))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_timers_that_were_armed_are_late() {
+        let at = |millis| CoreInstant::default() + Duration::from_millis(millis);
+        let armed = Armed::new(Some(at(100)), at(50));
+        assert_eq!(armed.delay(at(99)), None);
+        assert_eq!(armed.delay(at(130)), Some(Duration::from_millis(30)));
+        // Work that was due long ago and has become possible only now.
+        let possible = Armed::new(Some(at(100)), at(20_000));
+        assert_eq!(possible.delay(at(20_001)), None);
+    }
 
     #[test]
     fn worst_delay_of_each_kind_is_kept() {
