@@ -115,14 +115,14 @@ impl Respond for Shared {
     }
 }
 
-/// Answers an authenticated request: a CORS preflight, a redirect if the path ends in a slash, or its
-/// route.
+/// Answers an authenticated request: a CORS preflight, a redirect if the path has surplus slashes, or
+/// its route.
 async fn respond(shared: &Shared, request: Request<TrackedBody<Incoming>>) -> Response<Body> {
     if let Some(preflight) = shared.cors.preflight(&request) {
         return preflight;
     }
     let page = shared.cors.page_access(&request);
-    let mut response = match without_slash(request.uri()) {
+    let mut response = match without_slashes(request.uri()) {
         Some(location) => redirect(location),
         None => {
             let request = LimitedBody::of(request).map(Body::new);
@@ -143,14 +143,18 @@ fn with_headers(shared: &Shared, mut response: Response<Body>) -> Response<Body>
     response
 }
 
-/// Returns the URI without the slash at the end of its path, if it has one.
-fn without_slash(uri: &Uri) -> Option<HeaderValue> {
-    let path = uri.path().strip_suffix('/').filter(|path| !path.is_empty())?;
-    // A location that begins with two slashes would name another host.
-    let path = format!("/{}", path.trim_start_matches('/'));
+/// Returns the URI with repeated slashes of its path merged and the one at its end removed, if that changes it.
+fn without_slashes(uri: &Uri) -> Option<HeaderValue> {
+    // A location that begins with two slashes would name another host: there is one before each part.
+    let parts = uri.path().split('/').filter(|part| !part.is_empty());
+    let path: String = parts.flat_map(|part| ["/", part]).collect();
+    if path == uri.path() || uri.path() == "/" {
+        return None;
+    }
+    let path = if path.is_empty() { "/" } else { &path };
     let location = match uri.query() {
         Some(query) => format!("{path}?{query}"),
-        None => path,
+        None => path.to_owned(),
     };
     HeaderValue::from_str(&location).ok()
 }
