@@ -34,12 +34,17 @@ impl ListenAddress {
         }
     }
 
-    /// The TCP port.
-    pub fn port(&self) -> Option<u16> {
+    /// The IP address and port of a TCP socket.
+    pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(address) => Some(address.port()),
+            Self::Tcp(address) => Some(*address),
             Self::Unix(_) => None,
         }
+    }
+
+    /// The TCP port.
+    pub fn port(&self) -> Option<u16> {
+        self.tcp().map(|address| address.port())
     }
 
     /// Returns the address as a multiaddress.

@@ -157,7 +157,7 @@ mod tests {
         let path = folder.path().join("access.log");
         let log = AccessLog::to_file(&path).unwrap();
         let request = Request::builder().uri("/pins?a=1").body(()).unwrap();
-        let mut line = log.begin([127, 0, 0, 1].into(), &request).unwrap();
+        let mut line = log.begin(Some(([127, 0, 0, 1], 5).into()), &request).unwrap();
         line.set_user("ann \"x\"\n");
         let response = line.track(Response::new(Body::from("hello")));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "", "it is not sent yet");

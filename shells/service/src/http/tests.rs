@@ -103,7 +103,7 @@ impl Api {
     }
 
     fn address(&self) -> SocketAddr {
-        self.server.addresses()[0]
+        self.server.addresses()[0].tcp().unwrap()
     }
 
     async fn raw(&self, request: impl AsRef<[u8]>) -> Vec<u8> {

@@ -31,7 +31,7 @@ async fn proxy(fake: &FakeCluster, n: u8, upstream: Upstream) -> Server {
 
 async fn embedded(peers: u8, n: u8) -> (FakeCluster, Server) {
     let fake = FakeCluster::new(peers).await;
-    let upstream = Upstream::embedded(fake.nodes[usize::from(n) - 1].clone(), 0);
+    let upstream = Upstream::embedded(fake.nodes[usize::from(n) - 1].clone(), None);
     let server = proxy(&fake, n, upstream).await;
     (fake, server)
 }
@@ -69,7 +69,9 @@ async fn read_head(stream: &mut TcpStream) -> String {
 }
 
 async fn send(server: &Server, head: &str, body: &str) -> String {
-    let mut stream = TcpStream::connect(server.addresses()[0]).await.unwrap();
+    let mut stream = TcpStream::connect(server.addresses()[0].tcp().unwrap())
+        .await
+        .unwrap();
     let length = body.len();
     let request = format!(
         "POST /api/v0/{head}\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
@@ -236,7 +238,9 @@ async fn client_disconnect_is_forwarded_to_the_node() {
         }
     });
     let server = proxy(&fake, 1, Upstream::kubo(&address.parse().unwrap()).unwrap()).await;
-    let mut client = TcpStream::connect(server.addresses()[0]).await.unwrap();
+    let mut client = TcpStream::connect(server.addresses()[0].tcp().unwrap())
+        .await
+        .unwrap();
     let request = "POST /api/v0/cat?arg=x HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
     client.write_all(request.as_bytes()).await.unwrap();
     assert_eq!(timeout(PATIENCE, events.recv()).await.unwrap(), Some("asked"));
@@ -317,7 +321,9 @@ async fn dns_rebinding_does_not_reach_the_node() {
     let (fake, server) = embedded(1, 1).await;
     for path in ["pin/add?arg=x", "version", "add"] {
         let head = format!("POST /api/v0/{path} HTTP/1.1\r\nHost: evil.example\r\nConnection: close");
-        let mut stream = TcpStream::connect(server.addresses()[0]).await.unwrap();
+        let mut stream = TcpStream::connect(server.addresses()[0].tcp().unwrap())
+            .await
+            .unwrap();
         let request = format!("{head}\r\nContent-Length: 0\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();

@@ -145,7 +145,7 @@ async fn successive_requests_on_one_connection_all_get_trailers() {
 async fn port_in_use_error_names_the_address() {
     let api = Api::new().await;
     let config = HttpConfig {
-        listen: vec![api.address()],
+        listen: vec![api.address().into()],
         ..HttpConfig::default()
     };
     let error = serve(api.fake.cluster(2), config).await.unwrap_err().to_string();
@@ -159,7 +159,7 @@ async fn port_in_use_error_names_the_address() {
 async fn shutdown_waits_for_open_requests_only() {
     // Not an ephemeral port, which another test might be given.
     let listen = crate::ports::take_free().unwrap().local_addr().unwrap();
-    let api = Api::with(|config| config.listen = vec![listen]).await;
+    let api = Api::with(|config| config.listen = vec![listen.into()]).await;
     let address = api.address();
     let idle = TcpStream::connect(address).await.unwrap();
     let started = Instant::now();
