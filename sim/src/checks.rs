@@ -299,7 +299,7 @@ impl Checks {
         self.rates.after_step(step, found);
         self.removed.after_step(step, found);
         self.answers.after_step(step, &self.heard, found);
-        self.operations.after_step(step, found);
+        self.operations.after_step(step, self.commits.model(), found);
         self.bounds.after_step(step, found);
         self.heard.after_checks(step);
         sometimes!(

@@ -10,6 +10,7 @@ use cluster_core::{
 };
 
 use super::{Found, Step};
+use crate::model::Model;
 use crate::options::Options;
 use crate::store::Store;
 
@@ -84,7 +85,7 @@ impl Operations {
         };
     }
 
-    pub(super) fn after_step(&mut self, step: &Step<'_>, found: &mut Found<'_>) {
+    pub(super) fn after_step(&mut self, step: &Step<'_>, model: &Model, found: &mut Found<'_>) {
         let mut process = std::mem::take(&mut self.processes[step.me]);
         let full = process.running.len() >= self.concurrent;
         for event in step.events {
@@ -96,7 +97,7 @@ impl Operations {
         let compared = step.events.iter().filter_map(|event| process.compared(event));
         let compared: Vec<u64> = compared.collect();
         for effect in step.effects {
-            self.of_effect(step, &mut process, effect, full, found);
+            self.of_effect(step, &mut process, effect, full, model, found);
             if let Effect::Reply { reply: Ok(reply), .. } = effect {
                 Self::of_reply(reply, &compared, found);
             }
@@ -189,6 +190,7 @@ impl Operations {
         process: &mut Process,
         effect: &Effect,
         full: bool,
+        model: &Model,
         found: &mut Found<'_>,
     ) {
         match effect {
@@ -233,8 +235,13 @@ impl Operations {
                 if let Message::HasCopies(copies) = &envelope.message {
                     for copy in copies {
                         let states = step.pin_states(&copy.cid);
+                        // After a power cut a peer may be behind an unpin that it has carried out.
+                        let newest = model.pins().get(&copy.cid);
+                        let is_superseded = newest.is_none_or(|pin| pin.version > copy.version);
                         let is_true = states.iter().flatten().any(|pin| {
-                            let holds = self.forgets || step.peer().ipfs.holds(&copy.cid, pin.options.mode);
+                            let holds = self.forgets
+                                || is_superseded
+                                || step.peer().ipfs.holds(&copy.cid, pin.options.mode);
                             let is_own = pin.version == copy.version && pin.is_allocated_to(&step.peer().id);
                             holds && is_own
                         });

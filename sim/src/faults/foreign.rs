@@ -174,7 +174,9 @@ pub(crate) fn matters(effect: &Effect) -> bool {
             };
             batch.ops.iter().any(matters)
         }
-        Effect::Send { .. } | Effect::SendSnapshot { .. } => true,
+        // Surplus copies are asked about when they are due, in any step.
+        Effect::Send { envelope, .. } => !matches!(envelope.message, Message::AskCopies(_)),
+        Effect::SendSnapshot { .. } => true,
         Effect::CancelIpfs { .. }
         | Effect::CompareIpfs { .. }
         | Effect::DiscardSnapshot { .. }
