@@ -169,6 +169,19 @@ fn expire(time: Timestamp, pin: Pin) -> Option<Command> {
     })
 }
 
+/// Builds the command that removes the peers that have left the cluster from a pin.
+fn remove_departed(pin: Pin, gone: &BTreeSet<PeerId>) -> Option<Command> {
+    let before = pin.allocations.len();
+    let mut allocations = pin.allocations;
+    allocations.retain(|peer| !gone.contains(peer) || planted!(DepartedHold));
+    let changed = allocations.len() < before;
+    changed.then_some(Command::Reallocate {
+        cid: pin.cid,
+        allocations,
+        version: pin.version,
+    })
+}
+
 /// Builds the command that adds peers to a pin with fewer live copies than its minimum, or else removes the
 /// peers that have left the cluster. `None` if the pin needs neither.
 fn repair(
@@ -188,15 +201,7 @@ fn repair(
         .collect();
     let enough = if planted!(HealthyRepaired) { max } else { min };
     if living.len() >= enough as usize {
-        let before = pin.allocations.len();
-        let mut allocations = pin.allocations;
-        allocations.retain(|peer| !gone.contains(peer) || planted!(DepartedHold));
-        let changed = allocations.len() < before;
-        return changed.then_some(Command::Reallocate {
-            cid: pin.cid,
-            allocations,
-            version: pin.version,
-        });
+        return remove_departed(pin, gone);
     }
     let candidates: Candidates = candidates
         .iter()

@@ -113,8 +113,8 @@ impl Store {
         index <= self.compacted.0 || self.log.get(&index).is_some_and(|entry| entry.term == term)
     }
 
-    /// Returns the least and the most that the log up to an index weighs in bytes, as the core counts them: in
-    /// the process that proposed a membership change, Raft keeps a protobuf record beside it.
+    /// Returns the least and the most that the log up to an index weighs in bytes, as the core counts them:
+    /// in the process that proposed a membership change, Raft keeps a protobuf record beside it.
     pub(crate) fn sizes_through(&self, index: Index) -> [usize; 2] {
         let entries = self.log.range(..=index).map(|(_, entry)| &entry.payload);
         entries.fold([0, 0], |[least, most], payload| {

@@ -119,8 +119,8 @@ impl Listener {
         &self.address
     }
 
-    /// Waits for a free place and then for a connection. `api` names the API in warnings about failed accepts,
-    /// after which it pauses and tries again.
+    /// Waits for a free place and then for a connection. `api` names the API in warnings about failed
+    /// accepts, after which it pauses and tries again.
     pub async fn accept(&self, places: &Arc<Semaphore>, api: &str) -> Accepted {
         loop {
             let place = match places.clone().acquire_owned().await {

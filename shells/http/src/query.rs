@@ -16,8 +16,8 @@ pub fn unescape(text: &[u8]) -> Option<Vec<u8>> {
     Some(percent_decode(&spaced).collect())
 }
 
-/// Yields the decoded names and values of a query, in order. As in Go's `url.ParseQuery`, a pair with a broken
-/// escape or a semicolon is left out.
+/// Yields the decoded names and values of a query, in order. As in Go's `url.ParseQuery`, a pair with a
+/// broken escape or a semicolon is left out.
 pub fn pairs(query: &str) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> + '_ {
     let pairs = query
         .split('&')

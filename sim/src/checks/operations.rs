@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cluster_core::{
-    Cid, Effect, Event, Instant, IpfsAction, Lane, Local, Message, Mode, OpId, Phase, QueueKey, Reply,
-    Request, StoreOp,
+    Cid, CopyOf, Effect, Event, Instant, IpfsAction, Lane, Local, Message, Mode, OpId, Phase, QueueKey,
+    Reply, Request, StoreOp,
 };
 
 use super::{Found, Step};
@@ -214,41 +214,12 @@ impl Operations {
                 );
             }
             Effect::CancelIpfs { op } => self.of_cancel(step, process, *op, full, found),
-            Effect::CompareIpfs { op, cid } => {
-                let asked = step
-                    .events
-                    .iter()
-                    .any(|event| matches!(event, Event::Requested { .. } | Event::IpfsCompared { .. }));
-                let now = step.now.mono;
-                let soon = process.began.is_some_and(|last| now.since(last) < self.compare);
-                found.require(cid.is_some() || asked || !soon, "comparisons", || {
-                    format!("compares everything again, before {:?} are over", self.compare)
-                });
-                if cid.is_none() && !asked {
-                    process.began = Some(now);
-                }
-                process.comparing.insert(*op, (cid.is_none(), 0));
-                let all = process.comparing.values().filter(|(all, _)| *all).count();
-                found.require(all <= 1, "comparisons", || format!("{all} of everything at once"));
-            }
+            Effect::CompareIpfs { op, cid } => self.of_comparison(step, process, *op, cid.is_none(), found),
             Effect::Send { envelope, .. } => {
                 if let Message::HasCopies(copies) = &envelope.message {
-                    for copy in copies {
-                        let states = step.pin_states(&copy.cid);
-                        // After a power cut a peer may be behind an unpin that it has carried out.
-                        let newest = model.pins().get(&copy.cid);
-                        let is_superseded = newest.is_none_or(|pin| pin.version > copy.version);
-                        let is_true = states.iter().flatten().any(|pin| {
-                            let holds = self.forgets
-                                || is_superseded
-                                || step.peer().ipfs.holds(&copy.cid, pin.options.mode);
-                            let is_own = pin.version == copy.version && pin.is_allocated_to(&step.peer().id);
-                            holds && is_own
-                        });
-                        found.require(is_true, "copies", || {
-                            format!("says that it holds {copy:?}, of {states:?}")
-                        });
-                    }
+                    copies
+                        .iter()
+                        .for_each(|copy| self.of_copy(step, copy, model, found));
                 }
             }
             Effect::DiscardSnapshot { .. }
@@ -257,6 +228,45 @@ impl Operations {
             | Effect::Reply { .. }
             | Effect::SendSnapshot { .. } => {}
         }
+    }
+
+    fn of_comparison(
+        &self,
+        step: &Step<'_>,
+        process: &mut Process,
+        op: OpId,
+        everything: bool,
+        found: &mut Found<'_>,
+    ) {
+        let asked = step
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::Requested { .. } | Event::IpfsCompared { .. }));
+        let now = step.now.mono;
+        let soon = process.began.is_some_and(|last| now.since(last) < self.compare);
+        found.require(!everything || asked || !soon, "comparisons", || {
+            format!("compares everything again, before {:?} are over", self.compare)
+        });
+        if everything && !asked {
+            process.began = Some(now);
+        }
+        process.comparing.insert(op, (everything, 0));
+        let all = process.comparing.values().filter(|(all, _)| *all).count();
+        found.require(all <= 1, "comparisons", || format!("{all} of everything at once"));
+    }
+
+    fn of_copy(&self, step: &Step<'_>, copy: &CopyOf, model: &Model, found: &mut Found<'_>) {
+        let states = step.pin_states(&copy.cid);
+        // After a power cut a peer may be behind an unpin that it has carried out.
+        let newest = model.pins().get(&copy.cid);
+        let is_superseded = newest.is_none_or(|pin| pin.version > copy.version);
+        let is_true = states.iter().flatten().any(|pin| {
+            let holds = self.forgets || is_superseded || step.peer().ipfs.holds(&copy.cid, pin.options.mode);
+            holds && pin.version == copy.version && pin.is_allocated_to(&step.peer().id)
+        });
+        found.require(is_true, "copies", || {
+            format!("says that it holds {copy:?}, of {states:?}")
+        });
     }
 
     fn of_start(&self, step: &Step<'_>, process: &Process, action: &IpfsAction, found: &mut Found<'_>) {

@@ -11,6 +11,16 @@ const COLUMNS_MAX: usize = 110;
 /// Lines of a file.
 const LINES_MAX: usize = 800;
 
+/// Lines of a function, so that it fits on a screen.
+const FUNCTION_LINES_MAX: usize = 70;
+
+/// Doc comments that may open with a question word, in percent. Some sentences need it.
+const QUESTIONS_MAX: usize = 1;
+
+const QUESTION_WORDS: [&str; 10] = [
+    "what", "who", "whom", "whose", "which", "how", "when", "where", "why", "whether",
+];
+
 /// Order of the standard derives. Others follow.
 const DERIVES: [&str; 9] = [
     "Debug",
@@ -201,6 +211,54 @@ fn lines_and_files_are_not_too_long() {
             if columns > COLUMNS_MAX && !quotes {
                 let at = source.at(index);
                 wrong.push(format!("{at}: {columns} columns, at most {COLUMNS_MAX}"));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn functions_are_not_too_long() {
+    let mut wrong = Vec::new();
+    for source in Source::all() {
+        let functions = source.functions().into_iter();
+        for function in functions.filter(|function| function.length > FUNCTION_LINES_MAX) {
+            let (at, name, length) = (source.at(function.start), &function.name, function.length);
+            wrong.push(format!(
+                "{at}: {name} has {length} lines, at most {FUNCTION_LINES_MAX}"
+            ));
+        }
+    }
+    assert_none(&wrong);
+}
+
+/// Docs open with a noun phrase or a verb: "Deadline of the request", "Returns …".
+#[test]
+fn docs_do_not_open_with_question_words() {
+    let (mut total, mut questions) = (0, Vec::new());
+    for source in Source::all() {
+        for (index, text, _) in source.docs() {
+            total += 1;
+            let word: String = text.chars().take_while(|letter| letter.is_alphabetic()).collect();
+            if QUESTION_WORDS.contains(&word.to_lowercase().as_str()) {
+                questions.push(format!("{}: {text}", source.at(index)));
+            }
+        }
+    }
+    if questions.len() * 100 > total * QUESTIONS_MAX {
+        questions.push(format!("of {total}, at most {QUESTIONS_MAX} %"));
+        assert_none(&questions);
+    }
+}
+
+/// A single word only repeats the name. A link or a code span may be enough.
+#[test]
+fn docs_have_more_than_one_word() {
+    let mut wrong = Vec::new();
+    for source in Source::all() {
+        for (index, text, lines) in source.docs() {
+            if lines == 1 && text.split_whitespace().count() < 2 && !text.contains(['`', '[']) {
+                wrong.push(format!("{}: {text}", source.at(index)));
             }
         }
     }

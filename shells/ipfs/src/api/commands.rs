@@ -229,7 +229,7 @@ mod tests {
             .split("### What the embedded node does not do")
             .nth(1)
             .unwrap();
-        let table = table.split("\nA command that it does not have").next().unwrap();
+        let table = table.split("\nAn unsupported command").next().unwrap();
         let rows = table.lines().filter(|line| line.starts_with('|'));
         let missing = rows.filter_map(|row| row.split('|').nth(1)).flat_map(|cell| {
             let quoted = cell.split('`').skip(1).step_by(2);

@@ -46,7 +46,7 @@ pub enum StartError {
     Listen {
         /// The API that needs it.
         service: Service,
-        /// Which.
+        /// Address that cannot be bound.
         address: ListenAddress,
         /// Error of the operating system.
         source: io::Error,
