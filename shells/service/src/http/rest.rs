@@ -143,7 +143,8 @@ fn with_headers(shared: &Shared, mut response: Response<Body>) -> Response<Body>
     response
 }
 
-/// Returns the URI with repeated slashes of its path merged and the one at its end removed, if that changes it.
+/// Returns the URI with repeated slashes of its path merged and the one at its end removed, if that changes
+/// it.
 fn without_slashes(uri: &Uri) -> Option<HeaderValue> {
     // A location that begins with two slashes would name another host: there is one before each part.
     let parts = uri.path().split('/').filter(|part| !part.is_empty());
