@@ -88,6 +88,8 @@ struct Step<'a, V> {
     now: Now,
     draft: Draft<'a, V>,
     effects: Vec<Effect>,
+    /// Encoded bytes of the proposals in the last effect, if that is a `Message::Propose`.
+    forwarded_bytes: usize,
     raft: Vec<raft::Output>,
     requests: Vec<requests::Output>,
     tracker: Vec<tracker::Output>,
@@ -158,6 +160,7 @@ impl Node {
             now,
             draft: Draft::new(view),
             effects: Vec::new(),
+            forwarded_bytes: 0,
             raft: Vec::new(),
             requests: Vec::new(),
             tracker: Vec::new(),

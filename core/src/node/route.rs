@@ -6,6 +6,10 @@ use crate::members::{MembersChange, Voting};
 use crate::snapshot::Manifest;
 use crate::wire::encoded_len;
 
+/// Longest encoding of the number of proposals in a message: a variable-length integer of 14 bits, of which
+/// [`MESSAGE_PROPOSALS`] needs 8.
+const LENGTH_MAX: usize = 2;
+
 impl Node {
     pub(super) fn route_raft<V: PinsetView>(&mut self, step: &mut Step<'_, V>) {
         for output in std::mem::take(&mut step.raft) {
@@ -218,18 +222,21 @@ impl Node {
         if leader == self.raft.id() {
             self.pending.push(proposal);
         } else if let Some(to) = self.raft.peer(leader) {
+            let bytes = encoded_len(&proposal);
             if let Some(Effect::Send { to: last, envelope }) = step.effects.last_mut()
                 && let Message::Propose(proposals) = &mut envelope.message
                 && *last == to
                 && proposals.len() < MESSAGE_PROPOSALS
-                && (encoded_len(&*proposals) + encoded_len(&proposal) <= self.config.limits.message_bytes
+                && (LENGTH_MAX + step.forwarded_bytes + bytes <= self.config.limits.message_bytes
                     || planted!(EntryBytesIgnored))
             {
                 proposals.push(proposal);
+                step.forwarded_bytes += bytes;
                 return;
             }
             let envelope = self.envelope(Message::Propose(vec![proposal]));
             step.effects.push(Effect::Send { to, envelope });
+            step.forwarded_bytes = bytes;
         }
     }
 
