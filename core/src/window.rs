@@ -52,13 +52,12 @@ impl Window {
         if id.seq <= self.high {
             return self.missing.remove(&id.seq);
         }
-        let width = if planted!(WindowTooNarrow) {
-            1
-        } else if planted!(WindowHalved) {
+        let width = if planted!(WindowHalved) {
             window() / 2
         } else {
             window()
         };
+        let width = if planted!(WindowTooNarrow) { 1 } else { width };
         let low = id.seq.saturating_sub(width);
         self.missing.extend((self.high + 1).max(low + 1)..id.seq);
         if self.missing.first().is_some_and(|seq| *seq <= low) {
