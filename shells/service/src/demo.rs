@@ -29,7 +29,7 @@ pub struct Options {
 /// Runs the demonstration.
 ///
 /// # Errors
-/// A step failed or took longer than [`PATIENCE`].
+/// A step failed or took longer than two minutes.
 pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
     let folder = std::env::temp_dir().join(format!("ipfs-cluster-demo-{}", std::process::id()));
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;

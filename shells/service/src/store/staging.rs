@@ -79,7 +79,7 @@ impl Stager {
     /// Starts to receive a snapshot under an id that was never used before.
     ///
     /// # Errors
-    /// [`StageError::Busy`] with [`STAGED_MAX`] others, [`StageError::Store`] when the disk fails.
+    /// [`StageError::Busy`] with `STAGED_MAX` others, [`StageError::Store`] when the disk fails.
     pub fn stage(&self, id: SnapshotId, manifest: Manifest) -> Result<Staging, StageError> {
         let number = {
             let mut stages = lock(&self.shared.stages);
