@@ -82,7 +82,7 @@ impl Failure {
         &self.message
     }
 
-    /// Returns the answer: 500 with an [`ErrorBody`], or plain text with the status of a refusal.
+    /// Returns the answer: 500 with a JSON object, or plain text with the status of a refusal.
     pub fn into_response(self) -> Response<Full<Bytes>> {
         if let Some(status) = self.status {
             return plain_text(status, &self.message);

@@ -70,7 +70,7 @@ pub enum ConfigError {
         /// The system's error.
         error: std::io::Error,
     },
-    /// A file is larger than 32 MiB.
+    /// A file is larger than 1 MiB.
     #[error("{} has more than {FILE_MAX} bytes, which no configuration needs", .0.display())]
     TooLarge(PathBuf),
     /// A file is not JSON.

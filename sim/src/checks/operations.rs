@@ -410,7 +410,8 @@ impl Operations {
                 process.recovering = None;
             }
         }
-        let asks = |event: &Event| matches!(event, Event::Requested { request, .. } if *request == Request::RecoverAll);
+        let all = Request::RecoverAll;
+        let asks = |event: &Event| matches!(event, Event::Requested { request, .. } if *request == all);
         if step.events.iter().any(asks) {
             let is_failure =
                 |local: &Local| matches!(local.phase, Phase::Lost | Phase::PinError | Phase::UnpinError);

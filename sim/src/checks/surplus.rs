@@ -120,8 +120,8 @@ fn least(pin: &Pin) -> usize {
 /// A copy stops waiting when enough of those that are to hold this version of the pin have told this process
 /// that they do, or the pin is gone.
 fn of_release(step: &Step<'_>, cid: &Cid, heard: &Heard, found: &mut Found<'_>) {
-    // A snapshot may have replaced the pin that was asked about. Until the peer has reconciled with it, it asks
-    // again before it unpins (seed 51847).
+    // A snapshot may have replaced the pin that was asked about. Until the peer has reconciled with it, it
+    // asks again before it unpins (seed 51847).
     if step.peer().disk.written.reconciling {
         return;
     }

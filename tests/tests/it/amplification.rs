@@ -69,7 +69,7 @@ impl Row {
                         format!("{} MiB of memory, {} allowed", peak / MIB, self.budget / MIB)
                     }
                     Ok(_) if is_over => return Ok(()),
-                    Ok(_) if since.elapsed() > PATIENCE => "the attack does not end".to_owned(),
+                    Ok(_) if since.elapsed() > 3 * PATIENCE => "the attack does not end".to_owned(),
                     Ok(_) => {
                         std::thread::sleep(Duration::from_millis(20));
                         continue;

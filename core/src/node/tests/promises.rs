@@ -74,7 +74,8 @@ fn applied_index_is_written_with_the_changes_that_it_covers() {
     let effects = commit(&mut harness, 1, pin(Mode::Recursive));
     let batch = persist(&effects);
     let version = harness.disk.pins[&cid(1)].version;
-    let covers = |op: &StoreOp| matches!(op, StoreOp::SetApplied { applied } if applied.index == version && applied.pins == 1);
+    let is_covered = |applied: &Applied| applied.index == version && applied.pins == 1;
+    let covers = |op: &StoreOp| matches!(op, StoreOp::SetApplied { applied } if is_covered(applied));
     assert!(batch.ops.iter().any(covers), "{batch:?}");
 }
 
