@@ -392,7 +392,7 @@ mod switch {
         false
     }
 
-    /// Whether the environment variable `PLANTED_BUG` of a run of the unit tests names `bug`.
+    /// Returns whether the environment variable `PLANTED_BUG` of a run of the unit tests names `bug`.
     #[cfg(test)]
     #[allow(
         clippy::disallowed_methods,

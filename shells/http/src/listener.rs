@@ -26,7 +26,7 @@ pub enum ListenAddress {
 }
 
 impl ListenAddress {
-    /// Whether only programs on this machine can connect.
+    /// Returns whether only programs on this machine can connect.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Tcp(address) => address.ip().is_loopback(),

@@ -65,7 +65,7 @@ where
     silence_flag: SilenceFlag,
     /// Place among the running uploads; freed when the body has been read.
     place: Option<OwnedSemaphorePermit>,
-    /// Whether to drain the rest of the body. With `Expect: 100-continue` not before the first read, which
+    /// True to drain the rest of the body. With `Expect: 100-continue` not before the first read, which
     /// would make the client start sending.
     drains: bool,
 }

@@ -22,7 +22,7 @@ const SINK_LINES: usize = 32;
 /// better not copied.
 const JOINED_MAX: usize = 16 * 1024;
 
-/// Why a command cannot be carried out.
+/// Failure of a command, or refusal of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// `None`: the command failed. Otherwise the request itself is wrong, which is answered as plain text.

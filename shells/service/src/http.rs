@@ -39,7 +39,7 @@ pub use self::tls::Tls;
 /// Settings of the REST API. The defaults are the Go peer's.
 #[derive(Clone)]
 pub struct HttpConfig {
-    /// Where to listen. Port 0 takes a free one.
+    /// Addresses to listen on. Port 0 picks a free one.
     pub listen: Vec<ListenAddress>,
     /// Passwords by user name; with `None` the API needs no credentials.
     pub credentials: Option<BTreeMap<String, String>>,

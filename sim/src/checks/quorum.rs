@@ -2,11 +2,11 @@
 //! there are any, as read from their disks. Memberships follow one another in the same order everywhere, one
 //! at a time, and each shares a quorum with the next.
 //!
-//! Which membership counts for an entry: the one that the leader had applied when it committed the entry.
-//! That is the last one from before the entry, or the one before that: a leader proposes no change before it
-//! has applied the one before, and a peer with the second of two changes in its log knows that the first is
-//! committed. The exact position of a change is known only as far as steps tell it apart, so it is kept as
-//! an interval, and either end is accepted.
+//! The membership that counts for an entry is the one that the leader had applied when it committed the
+//! entry. That is the last one from before the entry, or the one before that: a leader proposes no change
+//! before it has applied the one before, and a peer with the second of two changes in its log knows that
+//! the first is committed. The exact position of a change is known only as far as steps tell it apart, so
+//! it is kept as an interval, and either end is accepted.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What a peer must not forget, and what it must not answer from memory.
+//! State that a peer must keep across restarts, and answers that it must not give from memory.
 
 use super::harness::{Harness, persist, raft_message};
 use crate::testing::{cid, options, peer};
