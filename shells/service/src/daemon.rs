@@ -5,9 +5,9 @@ mod discovery;
 mod ipfs_swarm;
 mod listen;
 mod members;
+mod node_runtime;
 mod parts;
 mod ready;
-mod runtimes;
 mod world;
 
 use std::path::{Path, PathBuf};
@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 use self::bootstrap::{Bootstrap, how_to_come_back};
 use self::discovery::{DiscoveryServer, Invitation};
 use self::members::MembershipWatch;
+use self::node_runtime::NodeRuntime;
 use self::ready::Readiness;
-use self::runtimes::Runtimes;
 use crate::cluster::Cluster;
 use crate::config::{Address, Config, Folder, Peerstore, core_peer};
 use crate::driver::{Driver, Handle, stage};
@@ -180,7 +180,7 @@ struct Running {
     driver: Driver,
     net: Net,
     backend: Backend,
-    runtimes: Runtimes,
+    node_runtime: NodeRuntime,
     tasks: JoinSet<()>,
     http: Option<Server>,
     proxy: Option<Server>,
@@ -198,18 +198,17 @@ impl Running {
         let me = core_peer(&folder.identity.peer);
         // Opening reads much of both, in separate threads: the node's opening has started when the store's
         // begins.
-        let runtimes = Runtimes::start().context("cannot start threads")?;
+        let node_runtime = NodeRuntime::start().context("cannot start threads")?;
         let opening = async { tokio::task::block_in_place(|| parts::open_store(folder)) };
-        let backend = parts::open_backend(folder, runtimes.node());
+        let backend = parts::open_backend(folder, node_runtime.handle());
         let (backend, (mut store, recovered)) = tokio::try_join!(backend, opening)?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         if let Backend::Embedded(node) = &backend {
-            listen::serve_ipfs_api(config, node, &stop, &mut tasks, runtimes.node()).await?;
+            listen::serve_ipfs_api(config, node, &stop, &mut tasks, node_runtime.handle()).await?;
         }
         let known = parts::known_peers(folder, bootstrap);
-        let net = parts::start_net(folder, known.clone(), recovered.as_ref(), runtimes.consensus());
-        let (net, events) = net.await?;
+        let (net, events) = parts::start_net(folder, known.clone(), recovered.as_ref()).await?;
         let NetEvents {
             core,
             calls,
@@ -233,8 +232,8 @@ impl Running {
         discovery.set_handle(handle.clone());
         // Set once.
         let _ = operations.set(cluster.clone());
-        tasks.spawn_on(forward_core_events(core, handle.clone()), runtimes.consensus());
-        tasks.spawn_on(handle.delays().clone().probe_network(), runtimes.consensus());
+        tasks.spawn(forward_core_events(core, handle.clone()));
+        tasks.spawn(handle.delays().clone().probe_network());
         tasks.spawn(stage(snapshots, stager, handle.clone()));
         let peerstore = config.peerstore_file(&folder.path);
         tasks.spawn(save_peerstore_on_change(addresses, peerstore, net.clone()));
@@ -251,7 +250,7 @@ impl Running {
             driver,
             net,
             backend,
-            runtimes,
+            node_runtime,
             tasks,
             http,
             proxy,
@@ -325,7 +324,7 @@ impl Running {
         self.net.shutdown().await;
         self.tasks.shutdown().await;
         self.backend.shutdown().await;
-        drop(self.runtimes);
+        drop(self.node_runtime);
         if let Ok(Some(store)) = store {
             tokio::task::block_in_place(|| backups::at_shutdown(folder, &store.reader()));
             if let Err(error) = store.close() {

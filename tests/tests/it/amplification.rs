@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use stranger::Stranger;
 use tests::memory::{self, MIB};
-use tests::{Cluster, PATIENCE, Peer, cids, wait_until};
+use tests::{Cluster, PATIENCE, Peer, cids, http, wait_until};
 
 /// Address space of a peer: reservations of its threads and its allocator, and the budget of the largest row.
 const ADDRESS_SPACE: u64 = 6 << 30;
@@ -266,6 +266,38 @@ fn garbage_and_silent_connections_cost_little_and_keep_no_peer_out() {
     };
     run(&[Row {
         name: "garbage and silent connections",
+        budget: BASE + 96 * MIB,
+        attack,
+    }]);
+}
+
+/// The embedded node takes 512 uploads at a time.
+#[test]
+fn silent_uploads_leave_room_for_other_requests() {
+    const SILENT: usize = 700;
+    let attack = |peer: &Peer| {
+        let silent = inputs::silent_uploads(peer.ipfs_port, "/api/v0/add", SILENT);
+        assert_eq!(silent.len(), SILENT, "as many connections as that");
+        newcomer_gets_in(peer, peer.ipfs_port);
+        wait_until("further uploads are refused with the reason", || {
+            let (kind, body) = http::multipart(&[("file", b"content")]);
+            let headers = [("Content-Type", kind.as_str())];
+            let answer = http::request(peer.ipfs_port, "POST", "/api/v0/add", &headers, &body);
+            match answer.map_err(|error| error.to_string())? {
+                answer if answer.text().contains("512 uploads are running") => Ok(()),
+                answer => Err(answer.text()),
+            }
+        });
+        // The pins of the cluster need no upload.
+        assert!(
+            peer.ask("POST", &format!("/pins/{}", cids::identity("meanwhile")))
+                .is_ok()
+        );
+        drop(silent);
+        wait_until("an upload succeeds", || peer.add("", &[("file", b"content")]));
+    };
+    run(&[Row {
+        name: "silent uploads",
         budget: BASE + 96 * MIB,
         attack,
     }]);

@@ -211,6 +211,28 @@ fn a_single_peer_cluster_is_added_by_address_unless_it_has_pins() {
     cluster.peers[0].wait_members(2);
 }
 
+#[test]
+fn unreachable_peer_is_no_member_until_it_answers() {
+    let mut cluster = cluster(1);
+    let absent = cluster.newcomer();
+    let (id, address) = (cluster.peers[absent].id.clone(), cluster.peers[absent].address());
+    for wanted in [&id, &address] {
+        let said = cluster.peers[0].ctl(&["peers", "add", wanted]);
+        assert_ne!(said.code, 0);
+        assert!(said.out.contains(&id), "{said:?}");
+        cluster.peers[0].wait_members(1);
+    }
+    // It counts in no majority: a single peer goes on alone.
+    let cid = pin(&cluster, 0, "alone", "");
+    cluster.peers[0].wait_state(&cid, "pinned", 1);
+    cluster.peers[absent].start();
+    cluster.peers[absent].wait_ready(1);
+    let added = cluster.peers[0].ctl_json(&["peers", "add", &address]);
+    assert_eq!(added[0]["id"], Value::String(id));
+    cluster.peers[0].wait_members(2);
+    cluster.peers[0].wait_state(&cid, "pinned", 2);
+}
+
 /// 25 processes of a debug build start within a minute on two idle processors.
 #[test]
 fn a_cluster_of_twenty_five_peers_works() {

@@ -56,8 +56,7 @@ impl Cluster {
         let introduced = introduced.unwrap_or_else(|_| {
             Err(format!(
                 "peer {peer} has not answered within {CONNECT_TIMEOUT:?}: a peer must be running \
-                 and reachable to \
-                 be added"
+                 and reachable to be added"
             ))
         });
         // For a member, the addresses are stored even if it cannot be reached: they are tried later.

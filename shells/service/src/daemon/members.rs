@@ -1,5 +1,6 @@
 //! Membership while a peer runs: changes are passed on to the network, other peers are queried when a
-//! leader or a peer is missing, and the end of this peer's membership is detected.
+//! leader or a peer is missing, and the end of this peer's membership is detected. Logs changes of members,
+//! leader and deviating clocks.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -50,6 +51,8 @@ struct Observed {
     membership: Membership,
     /// The protocol version that all members read.
     version: u8,
+    /// Peers whose clock deviates from the cluster time.
+    skewed: BTreeSet<PeerId>,
 }
 
 impl MembershipWatch {
@@ -69,6 +72,7 @@ impl MembershipWatch {
             leader: view.leader().cloned(),
             membership: view.membership(),
             version: view.members().version,
+            skewed: view.skewed_clocks().cloned().collect(),
         };
         self.handle.view(read).await
     }
@@ -81,6 +85,7 @@ impl MembershipWatch {
     /// membership ends.
     pub(super) async fn run(self, ending: mpsc::Sender<Ending>) {
         let (mut last, mut last_leader) = (BTreeSet::new(), None);
+        let mut last_skewed = BTreeSet::new();
         let mut known: Option<BTreeSet<PeerId>> = None;
         // A peer that starts as removed has been added again, or it would not have been started: it waits
         // to learn its new Raft id.
@@ -119,6 +124,10 @@ impl MembershipWatch {
                     None => tracing::warn!("the cluster has no leader: writes wait for one"),
                 }
                 last_leader = observed.leader;
+            }
+            if observed.skewed != last_skewed {
+                log_skewed(&last_skewed, &observed.skewed);
+                last_skewed = observed.skewed;
             }
             tokio::time::sleep(WATCH_INTERVAL).await;
         }
@@ -196,5 +205,17 @@ fn log_changes(before: &BTreeSet<PeerId>, now: &BTreeSet<PeerId>) {
     }
     for peer in before.difference(now) {
         tracing::info!("{peer} is not a member of the cluster any more");
+    }
+}
+
+fn log_skewed(before: &BTreeSet<PeerId>, now: &BTreeSet<PeerId>) {
+    for peer in now.difference(before) {
+        tracing::warn!(
+            "the clock of {peer} deviates by more than a minute from the cluster's: pins expire by the \
+             cluster's clock, the median of the voters' clocks; set the clock of that machine"
+        );
+    }
+    for peer in before.difference(now) {
+        tracing::info!("the clock of {peer} agrees with the cluster's again");
     }
 }

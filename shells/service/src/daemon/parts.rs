@@ -72,7 +72,6 @@ pub(super) async fn start_net(
     folder: &Folder,
     known_peers: BTreeMap<PeerId, Vec<Multiaddr>>,
     recovered: Option<&Recovered>,
-    threads: &Handle,
 ) -> anyhow::Result<(Net, NetEvents)> {
     let Folder { config, identity, .. } = folder;
     let addresses = |configured: &[Address]| configured.iter().map(|address| address.0.clone()).collect();
@@ -93,7 +92,7 @@ pub(super) async fn start_net(
         open_methods: BTreeSet::from([discovery::METHOD.to_owned()]),
     };
     listen::warn_of_open_cluster(&config.cluster);
-    let (net, events) = threads.spawn(Net::start(net)).await??;
+    let (net, events) = Net::start(net).await?;
     if let Some(recovered) = recovered {
         // Sets the members first: callers in between are asked to wait, instead of being refused as
         // non-members.

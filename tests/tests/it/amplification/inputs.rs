@@ -175,3 +175,18 @@ pub(super) fn silent(port: u16) -> Vec<TcpStream> {
     let connect = |_| TcpStream::connect(("127.0.0.1", port)).ok();
     (0..SILENT).filter_map(connect).collect()
 }
+
+/// Starts uploads that send the beginning of a file and then nothing.
+pub(super) fn silent_uploads(port: u16, target: &str, count: usize) -> Vec<TcpStream> {
+    let kind = format!("multipart/form-data; boundary={BOUNDARY}");
+    let part = format!(
+        "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\nbeginning"
+    );
+    let chunk = format!("{:x}\r\n{part}\r\n", part.len());
+    let start = |_| {
+        let mut stream = post(port, target, &kind)?;
+        stream.write_all(chunk.as_bytes()).ok()?;
+        Some(stream)
+    };
+    (0..count).filter_map(start).collect()
+}
