@@ -6,12 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::PeerId;
 use crate::limits::LimitsConfig;
+use crate::wire::VERSION;
 
 /// Settings of one peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// Identity of this peer.
     pub peer: PeerId,
+    /// Highest protocol version that this peer reads and writes: [`VERSION`], but for tests of upgrades.
+    pub version: u8,
     /// Names of the metrics to allocate by, in order of precedence.
     pub allocate_by: Vec<String>,
     /// Raft timing and log retention.
@@ -107,6 +110,7 @@ impl Config {
     pub fn new(peer: PeerId) -> Self {
         Self {
             peer,
+            version: VERSION,
             allocate_by: vec!["tag:group".to_owned(), "freespace".to_owned()],
             raft: RaftConfig {
                 tick: Duration::from_millis(100),

@@ -81,7 +81,7 @@ pub use monitor::{Alert, Received};
 pub use node::{Counters, Node, Timer, View};
 pub use pin::{Mode, Pin, PinOptions, PinType, Replicas};
 #[cfg(planted_bugs)]
-pub use planted::{Bug, plant, pretend, shrink};
+pub use planted::{Bug, announce_news, plant, shrink};
 pub use raft::{HardState, Identity, LogEntry, Payload, Recovered};
 pub use rescue::{Rescue, RescueError};
 pub use snapshot::{Applied, Manifest};
@@ -89,6 +89,6 @@ pub use time::{Instant, Now, Timestamp};
 pub use view::PinsetView;
 pub use window::Window;
 pub use wire::{
-    COPIES_MAX, CopyOf, DecodeError, Envelope, FIRST_VERSION, Message, RaftKind, RaftMessage, VERSION,
-    decode, encode, encode_for_version,
+    COPIES_MAX, CopyOf, DecodeError, Envelope, FIRST_VERSION, Message, READABLE_VERSION, RaftKind,
+    RaftMessage, VERSION, decode, decode_up_to, encode, encode_for_version,
 };

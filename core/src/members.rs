@@ -154,7 +154,7 @@ impl Members {
                 self.version = self.version.max(*version);
                 Ok(())
             }
-            #[cfg(any(pretend_next_version, planted_bugs))]
+            #[cfg(any(debug_assertions, planted_bugs))]
             MembersWish::Next => Ok(()),
         }
     }
@@ -249,8 +249,8 @@ pub enum MembersWish {
         /// The new protocol version.
         version: u8,
     },
-    /// Placeholder for a request that only the next version can read.
-    #[cfg(any(pretend_next_version, planted_bugs))]
+    /// Placeholder for a request that only the next version can read, for tests of upgrades.
+    #[cfg(any(debug_assertions, planted_bugs))]
     Next,
 }
 
@@ -259,7 +259,7 @@ impl MembersWish {
     pub(crate) fn min_version(&self) -> u8 {
         match self {
             Self::Add { .. } | Self::Remove { .. } | Self::RaiseVersion { .. } => FIRST_VERSION,
-            #[cfg(any(pretend_next_version, planted_bugs))]
+            #[cfg(any(debug_assertions, planted_bugs))]
             Self::Next => 2,
         }
     }

@@ -32,7 +32,7 @@ use crate::requests::{self, Requests};
 use crate::time::{Instant, Now};
 use crate::tracker::{self, Tracker};
 use crate::view::PinsetView;
-use crate::wire::{Envelope, Message, supported_version};
+use crate::wire::{Envelope, Message};
 
 pub use self::view::{Counters, View};
 
@@ -407,7 +407,7 @@ impl Node {
             cluster: self.raft.members().cluster,
             incarnation: self.incarnation,
             addressee: None,
-            version: supported_version(),
+            version: self.config.version,
             message,
         }
     }

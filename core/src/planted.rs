@@ -26,12 +26,18 @@ pub(crate) const fn scaled(limit: usize) -> usize {
     limit
 }
 
+/// Returns whether a leader of the next release proposes its new command, for tests of upgrades.
+#[cfg(all(debug_assertions, not(planted_bugs)))]
+pub(crate) const fn announces_news() -> bool {
+    true
+}
+
 #[cfg(planted_bugs)]
 pub(crate) use self::switch::scaled;
 #[cfg(planted_bugs)]
-pub use self::switch::{Bug, plant, pretend, shrink};
+pub use self::switch::{Bug, announce_news, plant, shrink};
 #[cfg(planted_bugs)]
-pub(crate) use self::switch::{is_active, release, says_what_is_new};
+pub(crate) use self::switch::{announces_news, is_active};
 
 #[cfg(planted_bugs)]
 mod switch {
@@ -352,13 +358,12 @@ mod switch {
     thread_local! {
         static ACTIVE: Cell<Option<Bug>> = const { Cell::new(None) };
         static SHRINK: Cell<u64> = const { Cell::new(1) };
-        static RELEASE: Cell<(u8, bool)> = const { Cell::new((crate::wire::VERSION, false)) };
+        static NEWS: Cell<bool> = const { Cell::new(true) };
     }
 
-    /// Makes this thread's cores read and write like the release with this highest version. The one after
-    /// [`VERSION`](crate::VERSION) has one more command, which it proposes repeatedly if `speaks`.
-    pub fn pretend(version: u8, speaks: bool) {
-        RELEASE.set((version, speaks));
+    /// Makes this thread's leaders of the next release propose its new command repeatedly, or not.
+    pub fn announce_news(on: bool) {
+        NEWS.set(on);
     }
 
     /// Divides the limits of this thread's cores: window width, queue heads in memory, records per step.
@@ -370,12 +375,8 @@ mod switch {
         usize::try_from(limit as u64 / SHRINK.get()).map_or(limit, |limit| limit.max(2))
     }
 
-    pub(crate) fn release() -> u8 {
-        RELEASE.get().0
-    }
-
-    pub(crate) fn says_what_is_new() -> bool {
-        RELEASE.get().1
+    pub(crate) fn announces_news() -> bool {
+        NEWS.get()
     }
 
     /// Activates a bug for this thread; `None` deactivates all.

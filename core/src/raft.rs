@@ -28,7 +28,7 @@ use crate::planted::planted;
 use crate::rng::mix;
 use crate::snapshot::Manifest;
 use crate::time::{Instant, Now};
-use crate::wire::{FIRST_VERSION, RaftKind, RaftMessage, decode, encode, encode_for_version};
+use crate::wire::{FIRST_VERSION, RaftKind, RaftMessage, decode, decode_up_to, encode, encode_for_version};
 
 /// Output of Raft, to be routed in order.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,6 +76,8 @@ pub(crate) struct Raft {
     identity: Identity,
     config: RaftConfig,
     limits: LimitsConfig,
+    /// Highest protocol version of log entries that this peer keeps.
+    version: u8,
     seed: u64,
     /// Elections started by this process; the next election timeout is derived from it.
     elections: u64,
@@ -138,6 +140,7 @@ impl Raft {
             identity,
             config: config.raft.clone(),
             limits: config.limits.clone(),
+            version: config.version,
             seed,
             elections: 0,
             next_tick: now.mono + config.raft.tick,

@@ -156,17 +156,16 @@ pub enum DecodeError {
     },
 }
 
-/// Highest protocol version that this release can read; written once all members can.
-pub const VERSION: u8 = if cfg!(pretend_next_version) { 2 } else { 1 };
+/// Highest protocol version of this release; written once all members can read it.
+pub const VERSION: u8 = 1;
 
-/// Returns [`VERSION`]. The simulator's build runs peers of two releases.
-#[cfg(not(planted_bugs))]
-pub(crate) const fn supported_version() -> u8 {
+/// Highest protocol version that [`decode`] reads. Debug builds, and the simulator's, have the next one too:
+/// tests of upgrades run peers of both releases, by [`Config::version`](crate::Config::version).
+pub const READABLE_VERSION: u8 = if cfg!(any(debug_assertions, planted_bugs)) {
+    VERSION + 1
+} else {
     VERSION
-}
-
-#[cfg(planted_bugs)]
-pub(crate) use crate::planted::release as supported_version;
+};
 
 /// Protocol version of the first release.
 pub const FIRST_VERSION: u8 = 1;
@@ -188,19 +187,25 @@ pub(crate) fn encoded_len<T: Serialize>(record: &T) -> usize {
     postcard::serialize_with_flavor(record, size).expect("all records are serialisable")
 }
 
-/// Decodes a record.
+/// Decodes a record of any version up to [`READABLE_VERSION`].
+///
+/// # Errors
+///
+/// As [`decode_up_to`].
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    decode_up_to(READABLE_VERSION, bytes)
+}
+
+/// Decodes a record as the release whose highest protocol version is `known`.
 ///
 /// # Errors
 ///
 /// [`DecodeError::Version`] if the record needs a later release, and the other variants if the bytes are not
 /// exactly one record of this type.
-pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
-    let (&version, body) = bytes.split_first().ok_or(DecodeError::Empty)?;
-    if !(FIRST_VERSION..=supported_version()).contains(&version) {
-        return Err(DecodeError::Version {
-            found: version,
-            known: supported_version(),
-        });
+pub fn decode_up_to<T: DeserializeOwned>(known: u8, bytes: &[u8]) -> Result<T, DecodeError> {
+    let (&found, body) = bytes.split_first().ok_or(DecodeError::Empty)?;
+    if !(FIRST_VERSION..=known).contains(&found) {
+        return Err(DecodeError::Version { found, known });
     }
     match postcard::take_from_bytes(body) {
         Ok((record, [])) => Ok(record),

@@ -133,9 +133,9 @@ impl Peer {
         // A program that finds what it cannot read says so, and its operator puts the next one there.
         self.release = self.release.max(recovered.members.version);
         let seed = mix(self.rng.next());
-        let (config, now) = (self.config.clone(), self.clock.now(at));
-        let start = || Node::new(config, recovered, seed, now);
-        self.node = Some(Box::new(releases::as_release(self.release, false, start)));
+        let (mut config, now) = (self.config.clone(), self.clock.now(at));
+        config.version = self.release;
+        self.node = Some(Box::new(Node::new(config, recovered, seed, now)));
         self.armed = None;
         self.syncing = false;
         self.inbox.clear();

@@ -1,7 +1,7 @@
 //! Peers of two releases in one cluster, and how it goes from one to the other: a peer at a time, while the
 //! rest continues. The daemon's network is modelled too: it refuses peers of a release that is too old.
 
-use cluster_core::{Envelope, Manifest, Members, pretend};
+use cluster_core::{Envelope, Manifest, Members};
 
 use crate::options::Options;
 use crate::rng::Rng;
@@ -12,15 +12,6 @@ pub(crate) const OLD: u8 = cluster_core::VERSION;
 
 /// The next release, which adds one command.
 pub(crate) const NEW: u8 = OLD + 1;
-
-/// Does something as a peer of a release, which says what is new in it if it `speaks`; outside of it
-/// everything can be read.
-pub(crate) fn as_release<T>(release: u8, speaks: bool, what: impl FnOnce() -> T) -> T {
-    pretend(release, speaks);
-    let result = what();
-    pretend(NEW, false);
-    result
-}
 
 /// The release that a peer begins with.
 pub(crate) fn draw(options: &Options, number: usize) -> u8 {

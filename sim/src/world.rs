@@ -21,7 +21,7 @@ use crate::peer::Peer;
 use crate::report::{Class, Stats};
 use crate::rng::Rng;
 use crate::trace::Trace;
-use crate::{members, panics, releases};
+use crate::{members, panics};
 
 /// The world, as all tasks of a run share it. They all run on one thread.
 pub(crate) type Shared = Arc<Mutex<World>>;
@@ -93,7 +93,6 @@ impl World {
     pub(crate) fn new(options: Options, keep_trace: bool) -> Self {
         let count = |number: u64| usize::try_from(number).expect("a few peers");
         let size = count(options.peers + options.learners + options.joiners);
-        cluster_core::pretend(releases::NEW, false);
         cluster_core::shrink(options.shrink);
         let members = members::founders(count(options.peers), count(options.learners));
         let peers: Vec<Peer> = (0..size)
@@ -189,16 +188,14 @@ impl World {
         let Some(mut node) = peer.node.take() else {
             return Vec::new();
         };
-        let (store, release) = (&peer.disk.written, peer.release);
+        let store = &peer.disk.written;
         // The second phase waits until nothing happens any more.
-        let speaks = !self.calm;
+        cluster_core::announce_news(!self.calm);
         let given = events.clone();
         let handled = catch_unwind(AssertUnwindSafe(|| {
-            releases::as_release(release, speaks, || {
-                let effects = node.handle_all(now, store, given);
-                node.check();
-                effects
-            })
+            let effects = node.handle_all(now, store, given);
+            node.check();
+            effects
         }));
         let effects = match handled {
             Ok(effects) => effects,

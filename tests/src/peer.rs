@@ -29,13 +29,10 @@ pub struct Peer {
     pub ipfs_port: u16,
     /// Port for other IPFS nodes.
     pub swarm_port: u16,
-    /// Name of the program to run.
-    program: &'static str,
+    /// Whether it pretends to be the next release.
+    upgraded: bool,
     child: Option<Child>,
 }
-
-/// Name of the daemon that simulates the next release: it reads and writes one more version.
-pub const NEXT: &str = "ipfs-cluster-service-next";
 
 impl Peer {
     /// Writes the folder `name` below `inside`, with `init` and environment variables.
@@ -65,7 +62,7 @@ impl Peer {
             rest_port,
             ipfs_port,
             swarm_port,
-            program: "ipfs-cluster-service",
+            upgraded: false,
             child: None,
         };
         let identity = std::fs::read_to_string(peer.folder.join("identity.json")).expect("init wrote it");
@@ -108,7 +105,11 @@ impl Peer {
     /// # Panics
     /// As [`Peer::start`].
     pub fn start_with(&mut self, arguments: &[&str]) {
-        self.spawn(service_of(self.program, &self.folder), arguments);
+        let mut command = service(&self.folder);
+        if self.upgraded {
+            command.env("PRETEND_NEXT_RELEASE", "1");
+        }
+        self.spawn(command, arguments);
     }
 
     fn spawn(&mut self, mut command: Command, arguments: &[&str]) {
@@ -129,7 +130,7 @@ impl Peer {
     /// # Panics
     /// As [`Peer::start`].
     pub fn start_limited(&mut self, bytes: u64) {
-        let service = service_of(self.program, &self.folder);
+        let service = service(&self.folder);
         let mut command = Command::new("/bin/sh");
         command
             .env_clear()
@@ -152,9 +153,10 @@ impl Peer {
         self.child.as_ref().expect("it runs").id()
     }
 
-    /// Replaces the program that its next start runs; see [`NEXT`].
-    pub fn install(&mut self, program: &'static str) {
-        self.program = program;
+    /// Makes its next start pretend to be the next release, which reads and writes one more version of the
+    /// protocol, or this one again. Debug builds only.
+    pub fn install_next_release(&mut self, next: bool) {
+        self.upgraded = next;
     }
 
     /// Starts the daemon and waits until it is ready.
@@ -436,11 +438,7 @@ impl Drop for Peer {
 
 /// Returns the command of the daemon on a folder, with an empty environment.
 pub fn service(folder: &Path) -> Command {
-    service_of("ipfs-cluster-service", folder)
-}
-
-fn service_of(name: &str, folder: &Path) -> Command {
-    let mut command = Command::new(program(name));
+    let mut command = Command::new(program("ipfs-cluster-service"));
     command
         .env_clear()
         .stdin(Stdio::null())

@@ -32,23 +32,16 @@ pub fn profile_folder() -> PathBuf {
 /// If it cannot be built; the compiler's output says why.
 pub fn program(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
-    static NEXT_BUILT: OnceLock<()> = OnceLock::new();
     let names = ["ipfs-cluster-service", "ipfs-cluster-ctl"];
-    let next = ["ipfs-cluster-service-next"];
-    // Few tests need the next release: build it only for those.
-    let (built, names) = match next.contains(&name) {
-        true => (&NEXT_BUILT, &next[..]),
-        false => (&BUILT, &names[..]),
-    };
     assert!(names.contains(&name), "no program is called {name}");
     if let Some(folder) = std::env::var_os("PROGRAMS") {
         let program = Path::new(&folder).join(name);
         assert!(program.exists(), "PROGRAMS: there is no {}", program.display());
         return program;
     }
-    built.get_or_init(|| {
+    BUILT.get_or_init(|| {
         if !names.iter().all(|name| is_fresh(name)) {
-            build(names);
+            build(&names);
         }
     });
     profile_folder().join(name)

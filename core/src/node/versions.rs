@@ -5,12 +5,11 @@ use crate::command::Command;
 use crate::ids::PeerId;
 use crate::members::MembersWish;
 use crate::planted::planted;
-use crate::wire::supported_version;
 
 impl Node {
     /// Records the version that a member announced, if this peer supports a later one than agreed.
     pub(super) fn record_version(&mut self, from: &PeerId, version: u8) {
-        if self.raft.members().version < supported_version() {
+        if self.raft.members().version < self.config.version {
             self.versions.insert(from.clone(), version);
         }
     }
@@ -20,33 +19,28 @@ impl Node {
         if !self.raft.leads() || self.pending.is_full() {
             return;
         }
-        #[cfg(pretend_next_version)]
-        self.propose_wish(MembersWish::Next);
-        #[cfg(planted_bugs)]
-        if supported_version() >= MembersWish::Next.min_version() && crate::planted::says_what_is_new() {
+        #[cfg(any(debug_assertions, planted_bugs))]
+        if self.config.version >= MembersWish::Next.min_version() && crate::planted::announces_news() {
             self.propose_wish(MembersWish::Next);
         }
         let members = self.raft.members();
-        if members.version >= supported_version() {
+        let own = self.config.version;
+        if members.version >= own {
             return;
         }
         let me = &self.config.peer;
         let others = members.peer_ids().filter(|peer| *peer != me);
         let read = others.map(|peer| {
-            let unknown = if planted!(VersionUnheard) {
-                supported_version()
-            } else {
-                0
-            };
+            let unknown = if planted!(VersionUnheard) { own } else { 0 };
             self.versions.get(peer).copied().unwrap_or(unknown)
         });
-        let read = read.chain([supported_version()]);
+        let read = read.chain([own]);
         let version = if planted!(VersionHighest) {
             read.max()
         } else {
             read.min()
         };
-        let version = version.unwrap_or(supported_version());
+        let version = version.unwrap_or(own);
         if version > members.version {
             self.propose_wish(MembersWish::RaiseVersion { version });
         }
@@ -60,7 +54,7 @@ impl Node {
     /// Drops pending proposals that not all members could read. Their owners propose them again.
     pub(super) fn drop_unreadable_proposals(&mut self) {
         let agreed = self.raft.members().version;
-        if agreed < supported_version() && !planted!(FutureNotHeldBack) {
+        if agreed < self.config.version && !planted!(FutureNotHeldBack) {
             self.pending
                 .retain(|proposal| proposal.command.min_version() <= agreed);
         }

@@ -182,9 +182,9 @@ impl Raft {
         let left = store.after(store.applied.index).map(convert::log_entry);
         let left = left.take_while(|entry| entry.index <= self.inherited);
         let commands = left.filter_map(|entry| match entry.payload {
-            Payload::Commands(data) if !data.is_empty() => {
-                Some(decode::<Vec<Proposal>>(&data).expect("own log entries are decodable"))
-            }
+            Payload::Commands(data) if !data.is_empty() => Some(
+                decode_up_to::<Vec<Proposal>>(self.version, &data).expect("own log entries are decodable"),
+            ),
             Payload::Commands(_) | Payload::Members(_) => None,
         });
         commands.flatten().collect()
@@ -207,7 +207,8 @@ impl Raft {
                 Payload::Commands(data) => {
                     // Encoded by the leader. Skipping one that cannot be decoded would make the peers' states
                     // diverge.
-                    let proposals = decode(&data).expect("committed entries are decodable");
+                    let proposals =
+                        decode_up_to(self.version, &data).expect("committed entries are decodable");
                     outputs.push(Output::Committed {
                         index,
                         term,

@@ -147,7 +147,9 @@ impl Raft {
         message.entries.iter().all(|entry| {
             let follows = Some(entry.index) == index.checked_add(1) && entry.term >= term;
             let readable = match &entry.payload {
-                Payload::Commands(data) => data.is_empty() || decode::<Vec<Proposal>>(data).is_ok(),
+                Payload::Commands(data) => {
+                    data.is_empty() || decode_up_to::<Vec<Proposal>>(self.version, data).is_ok()
+                }
                 Payload::Members(data) => data.is_empty() || decode::<MembersChange>(data).is_ok(),
             };
             let agrees = entry.index > log.committed

@@ -22,7 +22,7 @@ fn is_sound<T: Serialize + DeserializeOwned + PartialEq + Debug>(record: &T) -> 
     }
     bytes.push(0);
     prop_assert_eq!(decode::<T>(&bytes), Err(DecodeError::Trailing(1)));
-    let (found, known) = (VERSION + 1, VERSION);
+    let (found, known) = (READABLE_VERSION + 1, READABLE_VERSION);
     prop_assert_eq!(
         decode::<T>(&encode_for_version(found, record)),
         Err(DecodeError::Version { found, known })
@@ -81,7 +81,7 @@ records! {
 #[test]
 fn decode_errors_tell_empty_records_from_later_versions() {
     assert_eq!(decode::<Pin>(&[]), Err(DecodeError::Empty));
-    let (found, known) = (VERSION + 1, VERSION);
+    let (found, known) = (READABLE_VERSION + 1, READABLE_VERSION);
     let refused = decode::<Pin>(&[found]);
     assert_eq!(refused, Err(DecodeError::Version { found, known }));
     assert!(matches!(

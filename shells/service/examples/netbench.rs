@@ -86,6 +86,7 @@ async fn start(secret: Option<[u8; 32]>) -> anyhow::Result<(Net, NetEvents)> {
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse()?],
         no_announce: Vec::new(),
         announce: Vec::new(),
+        version: VERSION,
         cluster: CLUSTER,
         known_peers: BTreeMap::new(),
         open_methods: BTreeSet::new(),

@@ -75,6 +75,8 @@ pub struct NetConfig {
     pub announce: Vec<Multiaddr>,
     /// Addresses never to announce, whether listened on or in `announce`.
     pub no_announce: Vec<Multiaddr>,
+    /// Highest protocol version that this peer reads, and announces.
+    pub version: u8,
     /// Cluster whose peers to talk to; [`ClusterId::UNKNOWN`] for none until [`Net::set_cluster`].
     pub cluster: ClusterId,
     /// Addresses from the peerstore file and the configuration.
@@ -93,6 +95,7 @@ impl fmt::Debug for NetConfig {
             listen,
             announce,
             no_announce,
+            version,
             cluster,
             known_peers,
             open_methods,
@@ -104,6 +107,7 @@ impl fmt::Debug for NetConfig {
             .field("listen", listen)
             .field("announce", announce)
             .field("no_announce", no_announce)
+            .field("version", version)
             .field("cluster", cluster)
             .field("known_peers", known_peers)
             .field("open_methods", open_methods)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{assert_none, cargo, name, packages, root, shown, sources};
 
 /// Packages of the workspace with the packages of the workspace that they may use, tests excepted.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
     ("cluster-core", &[]),
     ("cluster-core-planted", &[]),
     ("cluster-http", &[]),
@@ -19,21 +19,6 @@ const MAY_USE: [(&str, &[&str]); 12] = [
     ),
     ("ipfs-cluster-ctl", &["cluster-http", "cluster-api"]),
     ("tests", &[]),
-    ("cluster-core-next", &[]),
-    (
-        "cluster-service-next",
-        &["cluster-core-next", "cluster-http", "cluster-api", "cluster-ipfs"],
-    ),
-    (
-        "ipfs-cluster-service-next",
-        &[
-            "cluster-core-next",
-            "cluster-service-next",
-            "cluster-http",
-            "cluster-api",
-            "cluster-ipfs",
-        ],
-    ),
 ];
 
 #[test]

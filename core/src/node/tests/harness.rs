@@ -29,6 +29,11 @@ impl Harness {
     pub(super) fn comparing(size: u8, compare_interval: Duration) -> Self {
         let mut config = Config::new(peer(1));
         config.tracker.compare_interval = compare_interval;
+        Self::configured(size, config)
+    }
+
+    /// Creates a peer with this configuration.
+    pub(super) fn configured(size: u8, config: Config) -> Self {
         let members = Members::initial((1..=size).map(peer));
         let recovered = Recovered::founding(Incarnation(1), members.clone());
         let disk = Disk {

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use anyhow::Context;
-use cluster_core::{ClusterId, PeerId, Recovered};
+use cluster_core::{ClusterId, LogEntry, PeerId, READABLE_VERSION, Recovered, VERSION};
 use cluster_ipfs::{Backend, Node as IpfsNode, kubo};
 use tokio::runtime::Handle;
 
@@ -16,21 +16,31 @@ use crate::driver::{Disk, Informer, Measured, Parts};
 use crate::net::{Multiaddr, Net, NetConfig, NetEvents};
 use crate::store::{OpenError, OpenOptions, Store};
 
+/// Highest protocol version that this process reads and writes. In debug builds the environment can make it
+/// that of the next release, for tests of upgrades.
+fn protocol_version() -> u8 {
+    if cfg!(debug_assertions) && std::env::var_os("PRETEND_NEXT_RELEASE").is_some() {
+        READABLE_VERSION
+    } else {
+        VERSION
+    }
+}
+
 pub(super) fn open_store(folder: &Folder) -> anyhow::Result<(Store, Option<Recovered>)> {
     let data = folder.config.data_folder(&folder.path);
     let mut store = Store::open(&data, &OpenOptions::default())?;
     let recovered = store.recovered()?;
-    let log = recovered.iter().flat_map(|recovered| &recovered.log);
-    let since = log
-        .map(cluster_core::LogEntry::min_version)
-        .max()
-        .unwrap_or_default();
-    if since > cluster_core::VERSION {
-        // Written by a release that all members had, and not applied yet.
+    // The log may have entries of a version that all members had, and that is not in their record yet.
+    let written = recovered.iter().flat_map(|recovered| {
+        let log = recovered.log.iter().map(LogEntry::min_version);
+        log.chain([recovered.members.version])
+    });
+    let (found, known) = (written.max().unwrap_or_default(), protocol_version());
+    if found > known {
         let newer = OpenError::Newer {
             folder: data,
-            found: u32::from(since),
-            known: u32::from(cluster_core::VERSION),
+            found: u32::from(found),
+            known: u32::from(known),
         };
         return Err(newer.into());
     }
@@ -87,6 +97,7 @@ pub(super) async fn start_net(
         listen: addresses(&config.cluster.listen_multiaddress.0),
         announce: addresses(&config.cluster.announce_multiaddress.0),
         no_announce: addresses(&config.cluster.no_announce_multiaddress.0),
+        version: protocol_version(),
         cluster: ClusterId::UNKNOWN,
         known_peers,
         open_methods: BTreeSet::from([discovery::METHOD.to_owned()]),
@@ -105,8 +116,10 @@ pub(super) async fn start_net(
 
 /// Components that the loop drives.
 pub(super) fn driven(folder: &Folder, store: Store, net: &Net, backend: &Backend) -> Parts {
+    let mut config = folder.config.core(&folder.identity);
+    config.version = protocol_version();
     Parts {
-        config: folder.config.core(&folder.identity),
+        config,
         informer: Informer::new(backend.clone(), store.reader(), measured(&folder.config)),
         store,
         net: net.clone(),

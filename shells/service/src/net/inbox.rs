@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use cluster_core::{Envelope, PeerId, decode};
+use cluster_core::{Envelope, PeerId, decode, decode_up_to};
 use futures::AsyncReadExt;
 use futures::io::{ReadHalf, WriteHalf};
 use libp2p::Stream;
@@ -119,7 +119,7 @@ async fn receive(shared: &Shared, from: &PeerId, reader: &mut Reader) -> io::Err
         } else {
             frame.payload
         };
-        let envelope: Envelope = match decode(&message) {
+        let envelope: Envelope = match decode_up_to(shared.own_version, &message) {
             Ok(envelope) => envelope,
             Err(error) => return invalid(error.to_string()),
         };

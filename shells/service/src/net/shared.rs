@@ -28,9 +28,6 @@ use super::traffic::Meters;
 /// Longest wait for a peer to write or answer the first frame of a stream.
 pub(super) const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The newest version of stream contents that this peer reads.
-pub(super) const PROTOCOL_VERSION: u8 = cluster_core::VERSION;
-
 /// Origin of a stream, its first frame.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Origin {
@@ -43,6 +40,8 @@ pub(super) struct Origin {
 pub(super) struct Shared {
     pub(super) me: PeerId,
     pub(super) cluster: RwLock<ClusterId>,
+    /// The newest version of stream contents that this peer reads.
+    pub(super) own_version: u8,
     /// The version that all members read, and that may be written.
     pub(super) version: AtomicU8,
     pub(super) open_methods: BTreeSet<String>,
@@ -110,7 +109,7 @@ impl Shared {
 
     pub(super) fn origin(&self) -> Origin {
         Origin {
-            version: PROTOCOL_VERSION,
+            version: self.own_version,
             cluster: self.cluster(),
         }
     }

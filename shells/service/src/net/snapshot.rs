@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cluster_core::{Manifest, PeerId, RaftMessage, decode, encode, encode_for_version};
+use cluster_core::{Manifest, PeerId, RaftMessage, decode, decode_up_to, encode, encode_for_version};
 use futures::io::{ReadHalf, WriteHalf};
 use futures::{AsyncReadExt, Stream as Chunks, StreamExt};
 use libp2p::Stream;
@@ -259,7 +259,8 @@ async fn take(
     if frame.kind != Kind::Head {
         return Err(invalid("no header at its start"));
     }
-    let head: Head = decode(&frame.payload).map_err(|error| invalid(error.to_string()))?;
+    let head: Head =
+        decode_up_to(shared.own_version, &frame.payload).map_err(|error| invalid(error.to_string()))?;
     if let Some(why) = shared.reason_to_refuse(from, &head.origin) {
         shared.note_refusal(from, "snapshot", &why);
         writer.send(Kind::Refused, why.as_bytes()).await?;

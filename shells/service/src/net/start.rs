@@ -73,8 +73,10 @@ pub(super) async fn start(config: NetConfig) -> Result<(Net, NetEvents), StartEr
         // A stream is opened together with its first bytes, which saves a round trip.
         .with_substream_upgrade_protocol_override(Version::V1Lazy);
     let id = config.keypair.public().to_peer_id();
-    let secrets = Keys::new(config.secret, &config.accepted_secrets);
-    let transport = transport::build(&config.keypair, secrets)?;
+    let transport = transport::build(
+        &config.keypair,
+        Keys::new(config.secret, &config.accepted_secrets),
+    )?;
     let mut swarm = Swarm::new(transport, behaviour, id, swarm_config);
     listen_on(&mut swarm, listen).await?;
     let listening: Vec<Multiaddr> = swarm.listeners().cloned().collect();
@@ -98,6 +100,7 @@ pub(super) async fn start(config: NetConfig) -> Result<(Net, NetEvents), StartEr
     let shared = Arc::new(Shared {
         me: peer_id_of(&id),
         cluster: RwLock::new(config.cluster),
+        own_version: config.version,
         version: AtomicU8::new(cluster_core::FIRST_VERSION),
         open_methods: config.open_methods,
         links,

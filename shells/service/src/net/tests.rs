@@ -40,6 +40,7 @@ fn config(seed: u8) -> NetConfig {
         listen: vec![LOOPBACK.parse().unwrap()],
         announce: Vec::new(),
         no_announce: Vec::new(),
+        version: VERSION,
         cluster: CLUSTER,
         known_peers: BTreeMap::new(),
         open_methods: BTreeSet::from(["open".to_owned()]),

@@ -356,7 +356,10 @@ fn read<T: DeserializeOwned>(fixed: &Fixed, key: &[u8], folder: &Folder) -> Resu
     let Some(value) = fixed.meta.get(key).map_err(|error| bad(error.to_string()))? else {
         return Ok(None);
     };
-    if let Some(version) = value.first().filter(|version| **version > cluster_core::VERSION) {
+    if let Some(version) = value
+        .first()
+        .filter(|version| **version > cluster_core::READABLE_VERSION)
+    {
         return Err(folder.newer(u32::from(*version)));
     }
     record::unseal(key, &value).map(Some).map_err(bad)

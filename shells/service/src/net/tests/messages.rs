@@ -3,7 +3,7 @@ use futures::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::outbox::MESSAGE_MAX;
 use super::*;
-use crate::net::shared::{Origin, PROTOCOL_VERSION};
+use crate::net::shared::Origin;
 use crate::net::streams::Protocol;
 
 /// A raw core stream, past the hello.
@@ -11,7 +11,7 @@ async fn raw_stream(from: &Peer, to: &Peer) -> libp2p::Stream {
     let link = from.net.shared.links.newest(to.id()).unwrap();
     let mut stream = link.open(Protocol::Core).await.unwrap();
     let hello = encode(&Origin {
-        version: PROTOCOL_VERSION,
+        version: VERSION,
         cluster: CLUSTER,
     });
     stream.write_all(&frame(0, &hello)).await.unwrap();

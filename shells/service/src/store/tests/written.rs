@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::super::record::{Founding, Head, chain_entry, seal, seal_members, unchain_entry, unseal};
 use super::super::{keys, record};
 use super::*;
-use cluster_core::{Identity, RaftId, VERSION};
+use cluster_core::{Identity, READABLE_VERSION, RaftId};
 
 /// Includes identity CIDs, which are as long as their content.
 fn cids() -> impl Strategy<Value = Cid> {
@@ -198,7 +198,10 @@ fn members_of_a_later_version_are_refused_by_that_version() {
         record::unseal::<Members>(keys::MEMBERS, &sealed),
         Ok(members.clone())
     );
-    members.version = VERSION + 1;
+    members.version = READABLE_VERSION + 1;
     let refused = record::unseal::<Members>(keys::MEMBERS, &seal_members(&members)).unwrap_err();
-    assert!(refused.contains(&format!("version {}", VERSION + 1)), "{refused}");
+    assert!(
+        refused.contains(&format!("version {}", READABLE_VERSION + 1)),
+        "{refused}"
+    );
 }
