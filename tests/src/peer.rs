@@ -72,9 +72,10 @@ impl Peer {
             config["cluster"]["repinning_grace"] = json!("2s");
             // On a busy machine an election, or a join among many, takes longer than the default.
             config["consensus"]["raft"]["wait_for_leader_timeout"] = json!("60s");
-            // Off, to save a port.
+            // Off, to save ports.
             let api = config["api"].as_object_mut().expect("api is a section");
             api.remove("ipfsproxy");
+            api.remove("pinsvcapi");
         });
         peer
     }

@@ -30,6 +30,8 @@ mod monitoring_and_failover;
 mod network_faults;
 #[path = "it/pinning.rs"]
 mod pinning;
+#[path = "it/pinning_service.rs"]
+mod pinning_service;
 #[path = "it/proxy.rs"]
 mod proxy;
 #[path = "it/security.rs"]

@@ -3,6 +3,8 @@
 
 #[path = "real_ipfs/backends.rs"]
 mod backends;
+#[path = "real_ipfs/pinning_service.rs"]
+mod pinning_service;
 #[path = "real_ipfs/proxy.rs"]
 mod proxy;
 

@@ -33,7 +33,7 @@ pub use self::folder::Folder;
 pub use self::identity::Identity;
 pub use self::ipfs::{Embedded, IpfsConnector, IpfsHttp, StorageMax};
 pub use self::layers::Environment;
-pub use self::listeners::{Api, Credentials, HttpApi, IpfsProxy, PinSvc, Rest};
+pub use self::listeners::{Api, Credentials, Defaults, HttpApi, IpfsProxy, PinSvc, Rest};
 pub use self::peerstore::Peerstore;
 pub use self::sections::{Cluster, ConnectionManager, Consensus, Pubsub, Raft, ResourceManager};
 pub use self::values::{Address, HIDDEN, Peer, Period, Secret, Strings};
@@ -327,7 +327,7 @@ fn complete(json: &mut Map<String, Value>) {
         );
     }
     let whole: [(&str, &[&str]); 3] = [
-        ("api", &["ipfsproxy", "restapi"]),
+        ("api", &["ipfsproxy", "pinsvcapi", "restapi"]),
         ("ipfs_connector", &["ipfshttp"]),
         ("informer", &["disk", "pinqueue", "tags"]),
     ];

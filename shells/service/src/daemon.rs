@@ -183,6 +183,7 @@ struct Running {
     node_runtime: NodeRuntime,
     tasks: JoinSet<()>,
     http: Option<Server>,
+    pinning: Option<Server>,
     proxy: Option<Server>,
     stop: CancellationToken,
     me: PeerId,
@@ -245,6 +246,7 @@ impl Running {
         tasks.spawn(peering);
         tasks.spawn(cluster.clone().watch_broken_pins());
         let http = listen::serve_rest(config, &folder.path, cluster.clone()).await?;
+        let pinning = listen::serve_pinning_service(config, &folder.path, cluster.clone()).await?;
         let proxy = listen::serve_proxy(config, &folder.path, cluster, &backend).await?;
         Ok(Self {
             driver,
@@ -253,6 +255,7 @@ impl Running {
             node_runtime,
             tasks,
             http,
+            pinning,
             proxy,
             stop,
             me,
@@ -311,7 +314,7 @@ impl Running {
                 server.shutdown(DRAIN).await;
             }
         };
-        tokio::join!(down(self.http), down(self.proxy));
+        tokio::join!(down(self.http), down(self.pinning), down(self.proxy));
         self.stop.cancel();
         save_peerstore(&folder.config.peerstore_file(&folder.path), &self.net);
         let delays = self.driver.handle.delays().worst();

@@ -13,6 +13,7 @@ mod health;
 mod import;
 mod multipart;
 mod peers;
+mod pinning_service;
 mod pins;
 mod proxy;
 mod rest;
@@ -32,11 +33,11 @@ use std::time::Duration;
 use cluster_http::ListenAddress;
 
 pub use self::proxy::{ProxyConfig, Upstream, serve_proxy};
-pub use self::rest::serve;
+pub use self::rest::{serve, serve_pinning_service};
 pub use self::server::{Server, Service, StartError, check_addresses};
 pub use self::tls::Tls;
 
-/// Settings of the REST API. The defaults are the Go peer's.
+/// Settings of the REST API, or of the pinning service API. The defaults are the Go peer's.
 #[derive(Clone)]
 pub struct HttpConfig {
     /// Addresses to listen on. Port 0 picks a free one.

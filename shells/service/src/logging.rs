@@ -37,7 +37,7 @@ pub const FACILITIES: [(&str, &[&str]); 14] = [
         &["ipfs_cluster_service::http", "axum", "hyper", "tower_http"],
     ),
     ("restapilog", &["restapilog"]),
-    ("pinsvcapi", &[]),
+    ("pinsvcapi", &["ipfs_cluster_service::http::pinning_service"]),
     ("ipfsproxy", &["ipfs_cluster_service::http::proxy"]),
     ("ipfshttp", &["cluster_ipfs::kubo"]),
     ("embedded", &["cluster_ipfs"]),

@@ -314,6 +314,9 @@ fn random_ports(config: &mut Config) -> anyhow::Result<()> {
     if let Some(rest) = &mut config.api.restapi {
         randomise(&mut rest.http_listen_multiaddress.0)?;
     }
+    if let Some(pinning) = &mut config.api.pinsvcapi {
+        randomise(&mut pinning.http_listen_multiaddress.0)?;
+    }
     if let Some(proxy) = &mut config.api.ipfsproxy {
         randomise(&mut proxy.listen_multiaddress.0)?;
     }

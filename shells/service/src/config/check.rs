@@ -282,8 +282,8 @@ const WITHOUT_EFFECT: [(&str, &str); 27] = [
         "http is not served over libp2p",
     ),
     (
-        "/api/pinsvcapi",
-        "the pinning service API is not served: use the REST API",
+        "/api/pinsvcapi/libp2p_listen_multiaddress",
+        "http is not served over libp2p",
     ),
     (
         "/cluster/dial_peer_timeout",

@@ -26,13 +26,13 @@ impl Default for Api {
     fn default() -> Self {
         Self {
             ipfsproxy: Some(IpfsProxy::default()),
-            pinsvcapi: None,
+            pinsvcapi: Some(HttpApi::default()),
             restapi: Some(HttpApi::default()),
         }
     }
 }
 
-/// Defaults in which the two HTTP APIs differ.
+/// Defaults in which the REST API and the pinning service API differ.
 pub trait Defaults: Clone + fmt::Debug + PartialEq + Eq {
     /// Listen address.
     const LISTEN: &str;

@@ -257,11 +257,6 @@ fn changed_settings_without_effect_are_named() {
             "cluster.mdns_interval: has no effect: peers do not search the local network",
         ]
     );
-    let loaded = parse(&json!({"api": {"restapi": {}, "pinsvcapi": {}}}), &[]).unwrap();
-    assert_eq!(
-        warnings(&loaded),
-        ["api.pinsvcapi: has no effect: the pinning service API is not served: use the REST API"]
-    );
     let loaded = parse(
         &json!({"allocator": {"balanced": {"allocate_by": ["tag:region", "freespace"]}}}),
         &[],

@@ -15,10 +15,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
-use crate::config::{self, Address, Config, HttpApi, IpfsProxy, Rest};
+use crate::config::{self, Address, Config, Defaults, HttpApi, IpfsProxy};
 use crate::http::{self, CorsConfig, HttpConfig, ProxyConfig, Server, Service, Tls, Upstream};
 
-const REST_KEY: &str = "api.restapi.http_listen_multiaddress";
 const PROXY_KEY: &str = "api.ipfsproxy.listen_multiaddress";
 const NODE_KEY: &str = "ipfs_connector.embedded.api_listen_multiaddress";
 
@@ -57,9 +56,17 @@ pub(super) async fn serve_ipfs_api(
 /// Validates the settings of all HTTP servers, down to the ports, before anything is written: a peer that
 /// cannot be reached must not have founded a cluster.
 pub(super) async fn check(config: &Config, folder: &Path) -> anyhow::Result<()> {
-    if let Some(rest) = rest_config(config, folder).await? {
-        http::check_addresses(Service::Rest, &rest.listen).await?;
-        rest.check()?;
+    if let Some(rest) = &config.api.restapi {
+        let settings = http_config(rest, "api.restapi", folder).await?;
+        http::check_addresses(Service::Rest, &settings.listen).await?;
+        settings.check()?;
+    }
+    if let Some(pinning) = &config.api.pinsvcapi {
+        let settings = http_config(pinning, "api.pinsvcapi", folder).await?;
+        if !listens_by_default(pinning) {
+            http::check_addresses(Service::PinningService, &settings.listen).await?;
+        }
+        settings.check()?;
     }
     if let Some(proxy) = &config.api.ipfsproxy {
         let settings = proxy_config(proxy, folder).await?;
@@ -76,10 +83,12 @@ pub(super) async fn check(config: &Config, folder: &Path) -> anyhow::Result<()> 
     Ok(())
 }
 
-async fn rest_config(config: &Config, folder: &Path) -> anyhow::Result<Option<HttpConfig>> {
-    let Some(rest) = &config.api.restapi else {
-        return Ok(None);
-    };
+/// Reads a section of an API with Go's settings; `section` is its name.
+async fn http_config<D: Defaults>(
+    rest: &HttpApi<D>,
+    section: &str,
+    folder: &Path,
+) -> anyhow::Result<HttpConfig> {
     let cors = CorsConfig {
         origins: rest.cors_allowed_origins.clone(),
         methods: rest.cors_allowed_methods.clone(),
@@ -88,8 +97,9 @@ async fn rest_config(config: &Config, folder: &Path) -> anyhow::Result<Option<Ht
         credentials: rest.cors_allow_credentials,
         max_age: rest.cors_max_age.0,
     };
-    Ok(Some(HttpConfig {
-        listen: sockets(&rest.http_listen_multiaddress.0, REST_KEY).await?,
+    let key = format!("{section}.http_listen_multiaddress");
+    Ok(HttpConfig {
+        listen: sockets(&rest.http_listen_multiaddress.0, &key).await?,
         credentials: rest
             .basic_auth_credentials
             .as_ref()
@@ -99,9 +109,9 @@ async fn rest_config(config: &Config, folder: &Path) -> anyhow::Result<Option<Ht
         read_header_timeout: rest.read_header_timeout.0,
         idle_timeout: rest.idle_timeout.0,
         max_header_bytes: rest.max_header_bytes as usize,
-        tls: tls(rest, folder)?,
+        tls: tls(rest, section, folder)?,
         log_file: (!rest.http_log_file.is_empty()).then(|| folder.join(&rest.http_log_file)),
-    }))
+    })
 }
 
 /// Serves the REST API, if it is configured.
@@ -110,30 +120,73 @@ pub(super) async fn serve_rest(
     folder: &Path,
     cluster: Cluster,
 ) -> anyhow::Result<Option<Server>> {
-    let Some(http) = rest_config(config, folder).await? else {
+    let Some(rest) = &config.api.restapi else {
         let why = "there is no api.restapi section";
         tracing::warn!("{why}: this peer answers no ipfs-cluster-ctl");
         return Ok(None);
     };
-    let scheme = if http.tls.is_some() { "HTTPS" } else { "HTTP" };
-    let open = http.listen.iter().any(|address| !address.is_local());
-    if open && http.credentials.is_none() {
-        tracing::warn!(
-            "the REST API is open to other machines, without credentials: anyone who reaches it controls the \
-             cluster. Set api.restapi.basic_auth_credentials, or listen on 127.0.0.1"
-        );
-    }
-    if open && http.credentials.is_some() && http.tls.is_none() {
-        tracing::warn!(
-            "the REST API is open to other machines over plain HTTP: passwords can be read on the way. Set \
-             api.restapi.ssl_cert_file and ssl_key_file, or listen on 127.0.0.1"
-        );
-    }
+    let http = http_config(rest, "api.restapi", folder).await?;
+    warn_of_open_api(&http, "REST API", "api.restapi");
+    let scheme = scheme(&http);
     let server = http::serve(cluster, http).await?;
     for address in server.addresses() {
         tracing::info!("REST API ({scheme}): {}", address.to_multiaddr());
     }
     Ok(Some(server))
+}
+
+/// Serves the pinning service API, if it is configured. On its default port it gives way to another program,
+/// so that several peers on one machine start.
+pub(super) async fn serve_pinning_service(
+    config: &Config,
+    folder: &Path,
+    cluster: Cluster,
+) -> anyhow::Result<Option<Server>> {
+    let Some(pinning) = &config.api.pinsvcapi else {
+        return Ok(None);
+    };
+    let http = http_config(pinning, "api.pinsvcapi", folder).await?;
+    warn_of_open_api(&http, "pinning service API", "api.pinsvcapi");
+    let scheme = scheme(&http);
+    match http::serve_pinning_service(cluster, http).await {
+        Ok(server) => {
+            for address in server.addresses() {
+                tracing::info!("Pinning Service API ({scheme}): {}", address.to_multiaddr());
+            }
+            Ok(Some(server))
+        }
+        Err(error) if listens_by_default(pinning) => {
+            tracing::warn!("{error}, or remove the section: this peer goes on without that API");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn listens_by_default<D: Defaults>(api: &HttpApi<D>) -> bool {
+    api.http_listen_multiaddress == HttpApi::<D>::default().http_listen_multiaddress
+}
+
+fn scheme(http: &HttpConfig) -> &'static str {
+    if http.tls.is_some() { "HTTPS" } else { "HTTP" }
+}
+
+/// Warns when other machines can reach an API without credentials, or with credentials in the clear.
+fn warn_of_open_api(http: &HttpConfig, name: &str, section: &str) {
+    if http.listen.iter().all(ListenAddress::is_local) {
+        return;
+    }
+    if http.credentials.is_none() {
+        tracing::warn!(
+            "the {name} is open to other machines, without credentials: anyone who reaches it controls the \
+             cluster. Set {section}.basic_auth_credentials, or listen on 127.0.0.1"
+        );
+    } else if http.tls.is_none() {
+        tracing::warn!(
+            "the {name} is open to other machines over plain HTTP: passwords can be read on the way. Set \
+             {section}.ssl_cert_file and ssl_key_file, or listen on 127.0.0.1"
+        );
+    }
 }
 
 async fn proxy_config(proxy: &IpfsProxy, folder: &Path) -> anyhow::Result<ProxyConfig> {
@@ -217,7 +270,7 @@ fn is_loopback(address: &Address) -> bool {
 }
 
 /// The certificate, if there is one; relative paths start at the configuration folder.
-fn tls(rest: &HttpApi<Rest>, folder: &Path) -> anyhow::Result<Option<Tls>> {
+fn tls<D: Defaults>(rest: &HttpApi<D>, section: &str, folder: &Path) -> anyhow::Result<Option<Tls>> {
     if rest.ssl_cert_file.is_empty() {
         return Ok(None);
     }
@@ -227,7 +280,7 @@ fn tls(rest: &HttpApi<Rest>, folder: &Path) -> anyhow::Result<Option<Tls>> {
     );
     loaded
         .map(Some)
-        .map_err(|why| anyhow::anyhow!("api.restapi.ssl_cert_file: {why}"))
+        .map_err(|why| anyhow::anyhow!("{section}.ssl_cert_file: {why}"))
 }
 
 /// Binds a port. The error advises on a port that is in use.

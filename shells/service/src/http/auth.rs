@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use subtle::{Choice, ConstantTimeEq};
 
-use super::{answer, token};
+use super::token;
 
 /// The configured users.
 pub(super) struct Auth {
@@ -22,20 +22,20 @@ impl Auth {
         Self { users }
     }
 
-    /// Returns the authenticated user, or the response that denies the request. Preflight requests, which
+    /// Returns the authenticated user, or why the request is denied. Preflight requests, which
     /// carry no credentials, and `/health`, for load balancers, are admitted without a user.
-    pub(super) fn admit<B>(&self, request: &Request<B>) -> Result<Option<String>, Box<Response<Body>>> {
+    pub(super) fn admit<B>(&self, request: &Request<B>) -> Result<Option<String>, Denied> {
         if request.method() == Method::OPTIONS || request.uri().path() == "/health" {
             return Ok(None);
         }
         let given = Credentials::of(request.headers());
         match self.user(&given) {
             Some(user) => Ok(Some(user)),
-            None => Err(Box::new(match given {
-                Credentials::Basic(..) => denied("unauthorized: access denied", &[BASIC]),
-                Credentials::Bearer(_) => denied("unauthorized: invalid token", &[INVALID_TOKEN]),
-                Credentials::Nothing => denied("unauthorized: no auth provided", &[BEARER, BASIC]),
-            })),
+            None => Err(match given {
+                Credentials::Basic(..) => Denied("unauthorized: access denied", &[BASIC]),
+                Credentials::Bearer(_) => Denied("unauthorized: invalid token", &[INVALID_TOKEN]),
+                Credentials::Nothing => Denied("unauthorized: no auth provided", &[BEARER, BASIC]),
+            }),
         }
     }
 
@@ -112,18 +112,26 @@ fn decode_basic(encoded: &str) -> Option<(String, String)> {
     Some((user.to_owned(), password.to_owned()))
 }
 
-fn denied(why: &str, challenges: &[&'static str]) -> Response<Body> {
-    let mut response = answer::error(StatusCode::UNAUTHORIZED, why);
-    for challenge in challenges {
+/// A request without valid credentials: the reason, and the challenges of the answer.
+pub(super) struct Denied(&'static str, &'static [&'static str]);
+
+impl Denied {
+    /// Returns the answer, with a body that `error` builds.
+    pub(super) fn response(&self, error: fn(StatusCode, &str) -> Response<Body>) -> Response<Body> {
+        let Self(why, challenges) = self;
+        let mut response = error(StatusCode::UNAUTHORIZED, why);
+        for challenge in *challenges {
+            response
+                .headers_mut()
+                .append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
         response
-            .headers_mut()
-            .append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
-    response
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::answer;
     use super::*;
 
     fn check(header: Option<&str>) -> Option<u16> {
@@ -136,10 +144,12 @@ mod tests {
             request = request.header(AUTHORIZATION, header);
         }
         let request = request.body(()).unwrap();
-        Auth::new(users)
-            .admit(&request)
-            .err()
-            .map(|denied| denied.status().as_u16())
+        Auth::new(users).admit(&request).err().map(|denied| {
+            denied
+                .response(|status, why| answer::error(status, why))
+                .status()
+                .as_u16()
+        })
     }
 
     #[test]

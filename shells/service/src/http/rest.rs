@@ -1,4 +1,5 @@
-//! The REST API server: authentication, CORS, access log and redirects around the routes.
+//! The servers of the REST API and of the pinning service API: authentication, CORS, access log and redirects
+//! around the routes.
 
 use std::sync::Arc;
 
@@ -17,13 +18,15 @@ use super::answer;
 use super::auth::Auth;
 use super::connection::TrackedBody;
 use super::cors::Cors;
-use super::routes;
 use super::server::{Client, Limits, Respond, Server, Service, StartError, listen_tls};
+use super::{pinning_service, routes};
 use crate::cluster::Cluster;
 
 /// State shared by all requests.
 struct Shared {
     router: Router,
+    /// Builds the answer to a request that is refused before it is routed.
+    error: fn(StatusCode, &str) -> Response<Body>,
     auth: Option<Arc<Auth>>,
     cors: Cors,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -35,6 +38,26 @@ struct Shared {
 /// # Errors
 /// An address cannot be bound, the access log cannot be opened, or a configured header is invalid.
 pub async fn serve(cluster: Cluster, config: HttpConfig) -> Result<Server, StartError> {
+    let error = |status, why: &str| answer::error(status, why);
+    let router = |auth| routes::router(cluster, auth);
+    serve_router(Service::Rest, router, error, config).await
+}
+
+/// Starts serving the pinning service API.
+///
+/// # Errors
+/// As for [`serve`].
+pub async fn serve_pinning_service(cluster: Cluster, config: HttpConfig) -> Result<Server, StartError> {
+    let router = |auth| pinning_service::router(cluster).merge(routes::token(auth));
+    serve_router(Service::PinningService, router, pinning_service::error, config).await
+}
+
+async fn serve_router(
+    service: Service,
+    router: impl FnOnce(Option<Arc<Auth>>) -> Router,
+    error: fn(StatusCode, &str) -> Response<Body>,
+    config: HttpConfig,
+) -> Result<Server, StartError> {
     let auth = config.credentials.clone().map(|users| Arc::new(Auth::new(users)));
     let access = match &config.log_file {
         None => AccessLog::default(),
@@ -44,14 +67,15 @@ pub async fn serve(cluster: Cluster, config: HttpConfig) -> Result<Server, Start
         })?,
     };
     let shared = Shared {
-        router: routes::router(cluster, auth.clone()),
+        router: router(auth.clone()),
+        error,
         auth,
         cors: Cors::new(config.cors.clone()),
         headers: headers(&config)?,
         access,
     };
     let limits = Limits {
-        service: Service::Rest,
+        service,
         read_header_timeout: config.read_header_timeout,
         idle_timeout: config.idle_timeout,
         max_header_bytes: config.max_header_bytes,
@@ -91,7 +115,7 @@ impl Respond for Shared {
         Box::pin(async move {
             let mut line = self.access.begin(client.address, &request);
             let response = match self.auth.as_ref().map(|auth| auth.admit(&request)) {
-                Some(Err(denied)) => with_headers(&self, *denied),
+                Some(Err(denied)) => with_headers(&self, denied.response(self.error)),
                 admitted => {
                     let user = admitted.and_then(Result::ok).flatten();
                     // A browser sends a password only to the host name it was entered for, so an
@@ -102,7 +126,7 @@ impl Respond for Shared {
                         line.set_user(&user);
                     }
                     match self.cors.refusal(&request, check_host) {
-                        Some(why) => with_headers(&self, answer::error(StatusCode::FORBIDDEN, why)),
+                        Some(why) => with_headers(&self, (self.error)(StatusCode::FORBIDDEN, &why)),
                         None => respond(&self, request).await,
                     }
                 }

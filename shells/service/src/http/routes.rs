@@ -16,12 +16,6 @@ use crate::cluster::Cluster;
 
 /// Builds the router. `auth` issues tokens; `None` if no credentials are configured.
 pub(super) fn router(cluster: Cluster, auth: Option<Arc<Auth>>) -> Router {
-    let token = move |headers: HeaderMap| async move {
-        match auth.and_then(|auth| auth.token(&headers)) {
-            Some(token) => answer::json(&Token { token }),
-            None => answer::error(StatusCode::UNAUTHORIZED, "unauthorized"),
-        }
-    };
     Router::new()
         .route("/id", get(peers::id))
         .route("/version", get(peers::version))
@@ -68,11 +62,22 @@ pub(super) fn router(cluster: Cluster, auth: Option<Arc<Auth>>) -> Router {
         .route("/health/bandwidth", get(health::bandwidth))
         .route("/monitor/metrics", get(health::metric_names))
         .route("/monitor/metrics/{name}", get(health::metrics))
-        .route("/token", post(token))
         .route("/", get(root))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(cluster)
+        .merge(token(auth))
+}
+
+/// Builds the route that issues tokens.
+pub(super) fn token(auth: Option<Arc<Auth>>) -> Router {
+    let issue = move |headers: HeaderMap| async move {
+        match auth.and_then(|auth| auth.token(&headers)) {
+            Some(token) => answer::json(&Token { token }),
+            None => answer::error(StatusCode::UNAUTHORIZED, "unauthorized"),
+        }
+    };
+    Router::new().route("/token", post(issue))
 }
 
 async fn not_found() -> Response<Body> {

@@ -77,6 +77,8 @@ pub enum Service {
     Rest,
     /// The API that looks like a Kubo daemon.
     Proxy,
+    /// The pinning service API.
+    PinningService,
 }
 
 impl Service {
@@ -84,6 +86,7 @@ impl Service {
         match self {
             Self::Rest => "REST API",
             Self::Proxy => "IPFS proxy",
+            Self::PinningService => "pinning service API",
         }
     }
 
@@ -91,6 +94,7 @@ impl Service {
         match self {
             Self::Rest => "http_listen_multiaddress",
             Self::Proxy => "api.ipfsproxy.listen_multiaddress",
+            Self::PinningService => "api.pinsvcapi.http_listen_multiaddress",
         }
     }
 
@@ -98,6 +102,7 @@ impl Service {
         match self {
             Self::Rest => "/ip4/127.0.0.1/tcp/9094",
             Self::Proxy => "/ip4/127.0.0.1/tcp/9095",
+            Self::PinningService => "/ip4/127.0.0.1/tcp/9097",
         }
     }
 }
