@@ -63,20 +63,15 @@ pub(super) async fn start(config: NetConfig) -> Result<(Net, NetEvents), StartEr
     let links = Arc::new(Links::new());
     let cell = Arc::new(OnceLock::new());
     let announce = Announce::new(config.announce, config.no_announce);
-    let behaviour = behaviour(
-        &config.keypair,
-        &announce,
-        streams::Behaviour::new(Arc::clone(&links), acceptor(Arc::clone(&cell))),
-    );
+    let streams = streams::Behaviour::new(Arc::clone(&links), acceptor(Arc::clone(&cell)));
+    let behaviour = behaviour(&config.keypair, &announce, streams);
     let swarm_config = libp2p::swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE_TIMEOUT)
         // A stream is opened together with its first bytes, which saves a round trip.
         .with_substream_upgrade_protocol_override(Version::V1Lazy);
     let id = config.keypair.public().to_peer_id();
-    let transport = transport::build(
-        &config.keypair,
-        Keys::new(config.secret, &config.accepted_secrets),
-    )?;
+    let secrets = Keys::new(config.secret, &config.accepted_secrets);
+    let transport = transport::build(&config.keypair, secrets)?;
     let mut swarm = Swarm::new(transport, behaviour, id, swarm_config);
     listen_on(&mut swarm, listen).await?;
     let listening: Vec<Multiaddr> = swarm.listeners().cloned().collect();
