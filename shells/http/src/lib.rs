@@ -5,7 +5,7 @@
 //! - Requests: [`multipart`] uploads, [`LimitedBody`] (limits on bodies), [`web_origin`] (requests
 //!   made by web pages).
 //! - Answers: [`rpc`] (Kubo's `/api/v0`), [`stream_error`] (failures of a streamed answer).
-//! - Connections: [`Listener`], [`AllowTrailers`].
+//! - Connections: [`Listener`], [`AllowTrailers`], [`WriteStall`].
 //!
 //! It knows nothing of pins, CIDs or clusters.
 
@@ -19,8 +19,10 @@ mod request_body;
 pub mod rpc;
 pub mod stream_error;
 pub mod web_origin;
+mod write_stall;
 
 pub use allow_trailers::AllowTrailers;
 pub use duration::{GoDuration, ParseDurationError};
 pub use listener::{Accepted, ListenAddress, Listener, Stream};
 pub use request_body::{LimitedBody, SilenceFlag, Silent};
+pub use write_stall::WriteStall;
