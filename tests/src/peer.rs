@@ -73,6 +73,7 @@ impl Peer {
             // On a busy machine an election, or a join among many, takes longer than the default.
             config["consensus"]["raft"]["wait_for_leader_timeout"] = json!("60s");
             // Off, to save ports.
+            config["ipfs_connector"]["embedded"]["gateway_listen_multiaddress"] = json!([]);
             let api = config["api"].as_object_mut().expect("api is a section");
             api.remove("ipfsproxy");
             api.remove("pinsvcapi");

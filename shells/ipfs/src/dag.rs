@@ -1,11 +1,13 @@
 //! Walks over DAGs: to fetch, mark, list and export their blocks.
 
 mod health;
+mod selection;
 #[cfg(test)]
 mod tests;
 mod visited;
 
 pub(crate) use health::{Health, health, verify};
+pub(crate) use selection::{ByteRange, Scope, Selection, archive};
 pub(crate) use visited::{Marked, Visited};
 
 use crate::Cid;

@@ -138,6 +138,11 @@ pub(crate) fn encode(data: &Ipld) -> Result<String, String> {
     to_json(data).map(|value| value.to_string())
 }
 
+/// Encodes data for readers: indented, with sorted keys.
+pub(crate) fn encode_pretty(data: &Ipld) -> Result<String, String> {
+    to_json(data).map(|value| format!("{value:#}"))
+}
+
 fn to_json(data: &Ipld) -> Result<Value, String> {
     Ok(match data {
         Ipld::Null => Value::Null,

@@ -89,6 +89,12 @@ pub enum Error {
         /// The node without that link.
         cid: Cid,
     },
+    /// A name has no valid record, or more than one.
+    #[error("{0}")]
+    NoName(String),
+    /// Looking up a name failed, so that it is unknown what it stands for.
+    #[error("{0}")]
+    NameLookup(String),
     /// The path of a file was expected, but names a directory.
     #[error("this dag node is a directory")]
     IsDirectory,

@@ -53,6 +53,22 @@ pub(crate) fn code_by_name(name: &str) -> Option<u64> {
     found.map(|(_, code)| *code)
 }
 
+/// Returns the name in the multicodec table of a hash function that Kubo allows.
+pub(crate) fn name_by_code(code: u64) -> Option<String> {
+    if (BLAKE2B + DIGEST_MIN as u64..=BLAKE2B + BLAKE2B_LONGEST as u64).contains(&code) {
+        return Some(format!("blake2b-{}", (code - BLAKE2B) * 8));
+    }
+    let found = NAMED.iter().find(|(_, known)| *known == code);
+    found.map(|(name, _)| (*name).to_owned())
+}
+
+/// Returns the names and codes of the hash functions, without the BLAKE2b family but for its usual length.
+pub(crate) fn named() -> Vec<(&'static str, u64)> {
+    let mut all = NAMED.to_vec();
+    all.push(("blake2b-256", BLAKE2B + 32));
+    all
+}
+
 /// Returns whether blocks with this hash function can be verified. Identity is not a hash function.
 pub(crate) fn is_known(code: u64) -> bool {
     digest(code, b"").is_some()

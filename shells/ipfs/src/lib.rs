@@ -15,10 +15,16 @@ mod car;
 mod codec;
 mod dag;
 mod dagjson;
+mod dns;
 mod error;
+pub mod gateway;
 pub mod handshakes;
 mod hash;
+pub mod ipns;
+mod keys;
 pub mod kubo;
+mod mfs;
+mod names;
 mod node;
 mod reader;
 mod request_budget;
@@ -29,6 +35,8 @@ pub mod unixfs;
 
 pub use backend::Backend;
 pub use error::Error;
+pub use keys::NamedKey;
+pub use names::{Lookup, PublishOptions, ResolvedName};
 pub use node::{Collected, GcGuard, Node, Upload};
 pub use swarm::{AGENT, AGENT_NAME};
 pub use types::{

@@ -6,11 +6,14 @@ mod pins;
 mod repair;
 mod upload;
 
+pub(crate) use files::Trace;
 pub use gc::Collected;
 pub use upload::Upload;
 
 use crate::Cid;
 use crate::Multihash;
+use crate::mfs::Mfs;
+use crate::names::{self, Names};
 use crate::reader::{Reader, blocking, stream_in_batches};
 use crate::request_budget::{NodeMemory, RequestBudget};
 use crate::store::{Lease, Store};
@@ -32,13 +35,15 @@ const REPO_VERSION: &str = "fs-repo@16";
 /// An open node; clones share it. It runs until [`Node::shutdown`], or until the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Node {
-    inner: Arc<Inner>,
-    offline: bool,
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) offline: bool,
 }
 
 #[derive(Debug)]
-struct Inner {
-    store: Store,
+pub(crate) struct Inner {
+    pub(crate) names: Names,
+    pub(crate) mfs: Mfs,
+    pub(crate) store: Store,
     network: Network,
     broken: Arc<BrokenPins>,
     memory: NodeMemory,
@@ -46,6 +51,7 @@ struct Inner {
     path: PathBuf,
     storage_max: Option<u64>,
     closed: CancellationToken,
+    ending: CancellationToken,
 }
 
 impl Drop for Inner {
@@ -85,13 +91,15 @@ impl Node {
             storage_max,
         } = config;
         let folder = path.clone();
-        let (store, keypair) = blocking(move || {
+        let (store, keypair, mfs) = blocking(move || {
             let made = std::fs::create_dir_all(&folder);
             made.map_err(|error| Error::io(format!("making {}", folder.display()), error))?;
             // The database's lock also guards the identity file.
             let store = Store::open(&folder, storage_max)?;
-            match swarm::load_or_create(&folder) {
-                Ok(keypair) => Ok((store, keypair)),
+            let loaded =
+                swarm::load_or_create(&folder).and_then(|keypair| Ok((keypair, Mfs::open(&folder)?)));
+            match loaded {
+                Ok((keypair, mfs)) => Ok((store, keypair, mfs)),
                 Err(error) => {
                     store.close();
                     Err(error)
@@ -100,6 +108,7 @@ impl Node {
         })
         .await?;
         let public_key = keypair.public();
+        let names = Names::new(&path, keypair.clone());
         let closed = CancellationToken::new();
         match Network::start(keypair, &swarm_listen, store.clone(), closed.clone()).await {
             Ok(network) => {
@@ -112,6 +121,8 @@ impl Node {
                 );
                 tokio::spawn(repairing);
                 let inner = Inner {
+                    names,
+                    mfs,
                     store,
                     network,
                     broken,
@@ -120,9 +131,12 @@ impl Node {
                     path,
                     storage_max,
                     closed,
+                    ending: CancellationToken::new(),
                 };
+                let inner = Arc::new(inner);
+                tokio::spawn(names::republish(Arc::downgrade(&inner), inner.closed.clone()));
                 Ok(Node {
-                    inner: Arc::new(inner),
+                    inner,
                     offline: false,
                 })
             }
@@ -148,6 +162,16 @@ impl Node {
         });
         // Fails only if the runtime itself ends; the drop of the node then closes the store.
         let _ = closing.await;
+    }
+
+    /// Asks the program that runs the node to end; see [`Node::shutdown_requested`].
+    pub fn request_shutdown(&self) {
+        self.inner.ending.cancel();
+    }
+
+    /// Waits until a client of the API asks for the end of the program.
+    pub fn shutdown_requested(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.inner.ending.clone().cancelled_owned()
     }
 
     /// Returns a handle of the same node that reads only local blocks and asks no peers.
@@ -354,7 +378,7 @@ impl Node {
 
     /// Creates a reader of local blocks and, unless offline, of other peers' blocks. Its reads share a
     /// session.
-    fn reader(&self) -> Reader {
+    pub(crate) fn reader(&self) -> Reader {
         let session = (!self.offline).then(|| Arc::new(self.inner.network.bitswap.session()));
         Reader {
             store: self.inner.store.clone(),

@@ -10,7 +10,7 @@ mod kept_peers;
 mod muxer;
 mod peer_budget;
 
-pub(crate) use identity::load_or_create;
+pub(crate) use identity::{load_or_create, save_private};
 pub(crate) use peer_budget::{Account, Charge, Pool};
 
 use crate::bitswap::{self, Bitswap, OpenRequest, PROTOCOLS};

@@ -15,6 +15,7 @@ pub(crate) mod read;
 pub(crate) mod tar;
 
 pub use adder::{Added, Adder};
+pub(crate) use directory::build_directory;
 pub use name::Name;
 pub use options::{AddOptions, Chunker, HamtSize, HashKind, Layout, Metadata, mode_from_go, mode_to_go};
 

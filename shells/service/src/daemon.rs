@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use cluster_core::{Event, PeerId, Refusal, Request};
-use cluster_ipfs::Backend;
+use cluster_ipfs::{Backend, Node};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -93,6 +93,9 @@ pub async fn run(folder: &Path, options: Options, shutdown: CancellationToken) -
             () = shutdown.cancelled() => return Ok(()),
             running = Running::start(&folder, &bootstrap, ending) => running?,
         };
+        if let Backend::Embedded(node) = &running.backend {
+            end_on_request(node, &shutdown);
+        }
         let limit = start_limit(&folder.config);
         let mut is_ready = false;
         let outcome = tokio::select! {
@@ -137,6 +140,16 @@ pub async fn run(folder: &Path, options: Options, shutdown: CancellationToken) -
             }
         }
     }
+}
+
+/// Ends the peer when a client of its IPFS node's API asks for it, as `ipfs shutdown` ends a Kubo daemon.
+fn end_on_request(node: &Node, shutdown: &CancellationToken) {
+    let (requested, shutdown) = (node.shutdown_requested(), shutdown.clone());
+    tokio::spawn(async move {
+        requested.await;
+        tracing::info!("a client of the IPFS node's API asked this peer to end");
+        shutdown.cancel();
+    });
 }
 
 fn start_limit(config: &Config) -> Duration {
@@ -206,7 +219,7 @@ impl Running {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         if let Backend::Embedded(node) = &backend {
-            listen::serve_ipfs_api(config, node, &stop, &mut tasks, node_runtime.handle()).await?;
+            listen::serve_node(config, node, &stop, &mut tasks, node_runtime.handle()).await?;
         }
         let known = parts::known_peers(folder, bootstrap);
         let (net, events) = parts::start_net(folder, known.clone(), recovered.as_ref()).await?;

@@ -15,6 +15,7 @@ use self::report::Reporter;
 use super::pins::pin_name;
 use super::reply::{Reply, stream_lines};
 use super::request::{Call, read_part};
+use crate::mfs::parse_path;
 use crate::unixfs::{AddOptions, Added, Adder, Metadata, Name};
 use crate::{Block, Node, Upload};
 
@@ -33,6 +34,11 @@ pub(super) async fn add(mut call: Call) -> Result<Reply, Failure> {
     if !name.is_empty() && !pin {
         return Err(Failure::failed("pin-name option requires pin to be set"));
     }
+    let to_files = call.text("to-files").filter(|to| !to.is_empty()).map(parse_path);
+    let to_files = to_files.transpose()?;
+    if to_files.is_some() && only_hash {
+        return Err(Failure::failed("to-files and only-hash exclude each other"));
+    }
     let plan = Plan {
         node: call.node.clone(),
         options,
@@ -42,7 +48,10 @@ pub(super) async fn add(mut call: Call) -> Result<Reply, Failure> {
     let target = plan.target()?;
     let parts = call.multipart()?;
     stream_lines(move |sink| async move {
+        // Until the roots are in the file system.
+        let _guard = to_files.as_ref().map(|_| call.node.protect_from_gc());
         let reporter = Reporter {
+            to_files,
             progress: call.flag("progress", false),
             silent: call.flag("silent", false),
             keep_mode: call.flag("preserve-mode", false),
@@ -169,12 +178,12 @@ impl Target {
         Ok(())
     }
 
-    async fn finish(self, pin: Option<String>, built: mpsc::Sender<Added>) -> Result<(), Failure> {
-        match self {
+    /// Returns the roots.
+    async fn finish(self, pin: Option<String>, built: mpsc::Sender<Added>) -> Result<Vec<Added>, Failure> {
+        Ok(match self {
             Target::Node(upload) => upload.finish(pin, built).await?,
             Target::Hash(adder) => adder.finish(built).await?,
-        };
-        Ok(())
+        })
     }
 }
 

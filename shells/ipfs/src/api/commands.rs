@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::reply::Reply;
 use super::request::Call;
-use super::{add, blocks, config, dags, files, info, pins, repo};
+use super::{add, blocks, cids, config, dags, diag, files, info, keys, mfs, names, pins, repo};
 
 /// Type of an option's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,10 @@ impl Command {
         match self.path {
             "block/put" => "data",
             "dag/put" => "object data",
+            "files/write" => "data",
+            "key/import" => "key",
+            "name/inspect" | "name/put" => "record",
+            "routing/put" => "value-file",
             _ => "path",
         }
     }
@@ -94,6 +98,9 @@ macro_rules! command {
             options: &[$((&$names, OptionType::$kind)),*],
             run: |call| Box::pin($run(call)),
         }
+    };
+    ($path:literal, files [$($arg:literal)*], $run:path, [$($names:tt $kind:ident)*]) => {
+        Command { file: true, ..command!($path, [$($arg)*], $run, [$($names $kind)*]) }
     };
     ($path:literal, files, $run:path, [$($names:tt $kind:ident)*]) => {
         Command { file: true, ..command!($path, [], $run, [$($names $kind)*]) }
@@ -167,8 +174,66 @@ static COMMANDS: &[Command] = &[
     command!("resolve", ["name"], info::resolve, [["recursive", "r"] Bool]),
     command!("bitswap/stat", [], info::bitswap_stat, [["verbose", "v"] Bool ["human"] Bool]),
     command!("stats/bitswap", [], info::bitswap_stat, [["verbose", "v"] Bool ["human"] Bool]),
-    command!("key/list", [], info::key_list, [["l"] Bool ["ipns-base"] Text]),
-    command!("key/ls", [], info::key_list, [["l"] Bool ["ipns-base"] Text]),
+    command!("cid/format", ["cid"], cids::format, [["f"] Text ["v"] Text ["mc"] Text ["b"] Text]),
+    command!("cid/base32", ["cid"], cids::base32, []),
+    command!("cid/bases", [], cids::bases, [["prefix"] Bool ["numeric"] Bool]),
+    command!("cid/codecs", [], cids::codecs, [["numeric", "n"] Bool ["supported", "s"] Bool]),
+    command!("cid/hashes", [], cids::hashes, [["numeric", "n"] Bool ["supported", "s"] Bool]),
+    command!("cid/inspect", ["cid"], cids::inspect, []),
+    command!("diag/sys", [], diag::sys, []),
+    command!("shutdown", [], diag::shutdown, []),
+    command!("files/stat", ["path"], mfs::stat, [
+        ["format"] Text ["hash"] Bool ["size"] Bool ["with-local"] Bool
+    ]),
+    command!("files/ls", [], mfs::ls, [["long", "l"] Bool ["U"] Bool]),
+    command!("files/read", ["path"], mfs::read, [["offset", "o"] Number ["count", "n"] Number]),
+    command!("files/write", files ["path"], mfs::write, [
+        ["offset", "o"] Number ["create", "e"] Bool ["parents", "p"] Bool ["truncate", "t"] Bool
+        ["count", "n"] Number ["raw-leaves"] Bool ["cid-version", "cid-ver"] Number ["hash"] Text
+        ["flush", "f"] Bool
+    ]),
+    command!("files/mkdir", ["path"], mfs::mkdir, [
+        ["parents", "p"] Bool ["cid-version", "cid-ver"] Number ["hash"] Text ["flush", "f"] Bool
+    ]),
+    command!("files/cp", ["source" "dest"], mfs::cp, [
+        ["force"] Bool ["parents", "p"] Bool ["flush", "f"] Bool
+    ]),
+    command!("files/mv", ["source" "dest"], mfs::mv, [["flush", "f"] Bool]),
+    command!("files/rm", ["path"], mfs::rm, [["recursive", "r"] Bool ["force"] Bool ["flush", "f"] Bool]),
+    command!("files/flush", [], mfs::flush, []),
+    command!("files/chcid", ["path"], mfs::chcid, [
+        ["cid-version", "cid-ver"] Number ["hash"] Text ["flush", "f"] Bool
+    ]),
+    command!("files/chmod", ["mode" "path"], mfs::chmod, []),
+    command!("files/touch", ["path"], mfs::touch, [["mtime"] Number ["mtime-nsecs"] Number]),
+    command!("key/list", [], keys::list, [["l"] Bool ["ipns-base"] Text]),
+    command!("key/ls", [], keys::list, [["l"] Bool ["ipns-base"] Text]),
+    command!("key/gen", ["name"], keys::generate, [
+        ["type", "t"] Text ["size", "s"] Number ["ipns-base"] Text
+    ]),
+    command!("key/import", files ["name"], keys::import, [
+        ["ipns-base"] Text ["format", "f"] Text ["allow-any-key-type"] Bool
+    ]),
+    command!("key/rename", ["name" "newName"], keys::rename, [["force", "f"] Bool ["ipns-base"] Text]),
+    command!("key/rm", ["name"], keys::rm, [["l"] Bool ["ipns-base"] Text]),
+    command!("name/publish", ["ipfs-path"], names::publish, [
+        ["key", "k"] Text ["resolve"] Bool ["lifetime", "t"] Text ["ttl"] Text ["quieter", "Q"] Bool
+        ["v1compat"] Bool ["allow-offline"] Bool ["allow-delegated"] Bool ["sequence"] Number
+        ["ipns-base"] Text
+    ]),
+    command!("name/resolve", [], names::resolve, [
+        ["recursive", "r"] Bool ["nocache", "n"] Bool ["dht-record-count", "dhtrc"] Number
+        ["dht-timeout", "dhtt"] Text ["stream", "s"] Bool
+    ]),
+    command!("name/inspect", files, names::inspect, [["verify"] Text ["dump"] Bool]),
+    command!("name/get", ["name"], names::get, []),
+    command!("name/put", files ["name"], names::put, [
+        ["force"] Bool ["allow-offline"] Bool ["allow-delegated"] Bool ["quiet", "q"] Bool
+    ]),
+    command!("routing/get", ["key"], names::routing_get, [["verbose", "v"] Bool]),
+    command!("routing/put", files ["key"], names::routing_put, [
+        ["allow-offline"] Bool ["verbose", "v"] Bool
+    ]),
 ];
 
 /// Entry of the answer to `commands`.

@@ -32,7 +32,7 @@ pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
             )));
         }
     }
-    let json = call.node.dag_get(&Call::path(call.arg())?).await?;
+    let json = call.node.dag_get(&call.dag_path(call.arg()).await?).await?;
     let pieces = futures::stream::once(std::future::ready(Ok(json.into()))).boxed();
     Ok(Reply::Content {
         kind: "text/plain",
@@ -95,7 +95,7 @@ struct Resolved {
 
 /// Handles `dag/resolve`.
 pub(super) async fn resolve(call: Call) -> Result<Reply, Failure> {
-    let resolved = call.node.resolve(&Call::path(call.arg())?).await?;
+    let resolved = call.node.resolve(&call.dag_path(call.arg()).await?).await?;
     let rest = resolved
         .remainder
         .iter()

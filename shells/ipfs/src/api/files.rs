@@ -85,8 +85,8 @@ fn compression(call: &Call) -> Result<Option<u32>, Failure> {
 /// Handles `get`: returns a tar archive, or with compression a file or an archive.
 pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
     let level = compression(&call)?;
-    let path = Call::path(call.arg())?;
-    let cid = call.resolve(call.arg()).await?;
+    let path = call.dag_path(call.arg()).await?;
+    let cid = call.node.resolve(&path).await?.cid;
     let stat = call.node.file_stat(cid).await?;
     let name = path
         .segments

@@ -1,4 +1,4 @@
-//! Commands about the node and its peers: `id`, `version`, `swarm/…`, `resolve`, `bitswap/stat`, `key/list`.
+//! Commands about the node and its peers: `id`, `version`, `swarm/…`, `resolve`, `bitswap/stat`.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,8 @@ use serde::Serialize;
 use super::commands;
 use super::reply::Reply;
 use super::request::Call;
-use crate::Identity;
+use crate::names::named;
+use crate::{Identity, Lookup};
 
 #[derive(Serialize)]
 struct Id {
@@ -267,7 +268,11 @@ struct Resolved {
 
 /// Handles `resolve`.
 pub(super) async fn resolve(call: Call) -> Result<Reply, Failure> {
-    let resolved = call.node.resolve(&Call::path(call.arg())?).await?;
+    if named(call.arg()).is_some() && !call.flag("recursive", true) {
+        let one = call.node.resolve_name(call.arg(), false, Lookup::Cached).await?;
+        return Reply::once(&Resolved { path: one.path });
+    }
+    let resolved = call.node.resolve(&call.dag_path(call.arg()).await?).await?;
     let rest: String = resolved
         .remainder
         .iter()
@@ -304,34 +309,5 @@ pub(super) async fn bitswap_stat(call: Call) -> Result<Reply, Failure> {
     Reply::once(&BitswapStat {
         peers,
         ..BitswapStat::default()
-    })
-}
-
-#[derive(Serialize)]
-struct Keys {
-    #[serde(rename = "Keys")]
-    keys: Vec<Key>,
-}
-
-#[derive(Serialize)]
-struct Key {
-    #[serde(rename = "Name")]
-    name: &'static str,
-    #[serde(rename = "Id")]
-    id: String,
-}
-
-/// Handles `key/list`: the node's own key is the only one.
-pub(super) async fn key_list(call: Call) -> Result<Reply, Failure> {
-    const LIBP2P_KEY: u64 = 0x72;
-    let peer = call.node.id().peer_id;
-    let multihash = cid::multihash::Multihash::from_bytes(&peer.to_bytes())
-        .map_err(|error| Failure::failed(format!("peer id {peer}: {error}")))?;
-    let name = crate::Cid::new_v1(LIBP2P_KEY, multihash);
-    let id = name
-        .to_string_of_base(Base::Base36Lower)
-        .unwrap_or_else(|_| name.to_string());
-    Reply::once(&Keys {
-        keys: vec![Key { name: "self", id }],
     })
 }

@@ -89,9 +89,7 @@ impl Call {
                 let message = format!("file argument '{}' is required", self.command.file_name());
                 return Err(Failure::bad_request(message));
             }
-            return Ok(());
-        }
-        if self.args.len() < self.command.args.len() && self.boundary.is_some() {
+        } else if self.args.len() < self.command.args.len() && self.boundary.is_some() {
             self.read_body_args().await?;
         }
         match self.command.args.get(self.args.len()) {
@@ -169,9 +167,14 @@ impl Call {
         Ok(DagPath::from_str(text)?)
     }
 
+    /// Parses an argument as a path, and resolves the name that it may begin with.
+    pub(super) async fn dag_path(&self, text: &str) -> Result<DagPath, Failure> {
+        Ok(self.node.resolve_names(text).await?)
+    }
+
     /// Resolves an argument to a CID.
     pub(super) async fn resolve(&self, text: &str) -> Result<Cid, Failure> {
-        let path = Self::path(text)?;
+        let path = self.dag_path(text).await?;
         if path.segments.is_empty() {
             return Ok(path.root);
         }

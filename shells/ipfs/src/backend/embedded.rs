@@ -50,6 +50,8 @@ impl Error {
             | crate::Error::Unsupported(_)
             | crate::Error::Malformed { .. }
             | crate::Error::NoLink { .. }
+            | crate::Error::NoName(_)
+            | crate::Error::NameLookup(_)
             | crate::Error::IsDirectory
             | crate::Error::TooMuchMemory { .. }
             | crate::Error::Busy(_) => Cause::Refused,

@@ -3,10 +3,11 @@
 use super::Node;
 use crate::Cid;
 use crate::car::{self, CarReader};
-use crate::reader::stream_from_task;
+use crate::reader::{Reader, stream_from_task};
 use crate::unixfs::read::{self, Entity};
 use crate::unixfs::{ByteStream, DirEntry, Name, Stat, pb, tar};
 use crate::{Block, DagPath, Error, Ref, Resolved, codec, dag, dagjson};
+use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 use ipld_core::ipld::Ipld;
 use tokio::io::AsyncRead;
@@ -24,12 +25,29 @@ impl Node {
     /// # Errors
     /// [`Error::IsDirectory`] for a directory; the root cannot be read or decoded.
     pub async fn cat(&self, cid: Cid, offset: u64, length: Option<u64>) -> Result<ByteStream, Error> {
-        let reader = self.reader();
-        read::check_file(&cid, &read::entity(&cid, reader.get(cid).await?)?)?;
-        let left = length.unwrap_or(u64::MAX);
-        Ok(stream_from_task(|out| async move {
-            read::content(&reader, cid, offset, left, &out).await
+        let root = self.reader().get(cid).await?;
+        self.cat_below(cid, root, offset, length)
+    }
+
+    /// As [`Node::cat`], of a file whose root block is given.
+    pub(crate) fn cat_below(
+        &self,
+        cid: Cid,
+        root: Bytes,
+        offset: u64,
+        length: Option<u64>,
+    ) -> Result<ByteStream, Error> {
+        read::check_file(&cid, &read::entity(&cid, root.clone())?)?;
+        let (reader, left) = (self.reader(), length.unwrap_or(u64::MAX));
+        Ok(stream_from_task(move |out| async move {
+            read::content(&reader, (cid, root), offset, left, &out).await
         }))
+    }
+
+    /// Returns kind and size of the entry at a CID, with its root block.
+    pub(crate) async fn file_root(&self, cid: Cid) -> Result<(Stat, Bytes), Error> {
+        let root = self.reader().get(cid).await?;
+        Ok((read::stat(&read::entity(&cid, root.clone())?), root))
     }
 
     /// Returns kind and size of the entry at a CID.
@@ -71,38 +89,32 @@ impl Node {
     /// # Errors
     /// [`Error::NoLink`] if a name does not exist; a block on the path cannot be read or decoded.
     pub async fn resolve(&self, path: &DagPath) -> Result<Resolved, Error> {
+        self.trace(path).await.map(|trace| trace.resolved)
+    }
+
+    /// Resolves a path and records the blocks on it.
+    pub(crate) async fn trace(&self, path: &DagPath) -> Result<Trace, Error> {
         let reader = self.reader();
         let mut cid = path.root;
+        let (mut roots, mut blocks) = (vec![cid], Vec::new());
         let mut rest = path.segments.as_slice();
         while let Some((name, after)) = rest.split_first() {
             let data = reader.get(cid).await?;
             if cid.codec() == codec::DAG_PB {
-                cid = match read::entity(&cid, data.clone()) {
-                    Ok(Entity::Node(node, links)) => read::find(&reader, cid, node, links, name).await?,
-                    Ok(Entity::Raw(_)) | Err(_) => {
-                        let links = pb::PbNode::decode(&cid, &data)?.links;
-                        let link = links
-                            .into_iter()
-                            .find(|link| link.name.as_bytes() == name.as_bytes());
-                        link.ok_or_else(|| Error::NoLink {
-                            name: name.clone(),
-                            cid,
-                        })?
-                        .cid
-                    }
-                };
+                blocks.push(cid);
+                cid = entry(&reader, cid, data, name, &mut blocks).await?;
+                roots.push(cid);
                 rest = after;
                 continue;
             }
             let block = codec::decode(&cid, &data)?;
             match descend(&block, rest) {
-                Descent::Link(next, after) => (cid, rest) = (next, after),
-                Descent::Inside(_) => {
-                    return Ok(Resolved {
-                        cid,
-                        remainder: rest.to_vec(),
-                    });
+                Descent::Link(next, after) => {
+                    blocks.push(cid);
+                    roots.push(next);
+                    (cid, rest) = (next, after);
                 }
+                Descent::Inside(_) => break,
                 Descent::Nothing(name) => {
                     return Err(Error::NoLink {
                         name: name.clone(),
@@ -111,10 +123,18 @@ impl Node {
                 }
             }
         }
-        Ok(Resolved {
-            cid,
-            remainder: Vec::new(),
+        let remainder = rest.to_vec();
+        Ok(Trace {
+            resolved: Resolved { cid, remainder },
+            roots,
+            blocks,
         })
+    }
+
+    /// Streams the selected blocks as CARv1, after the blocks on the path to them.
+    pub(crate) fn dag_select(&self, path: Vec<Cid>, end: Cid, selection: dag::Selection) -> ByteStream {
+        let reader = self.reader();
+        stream_from_task(move |out| dag::archive(reader, path, end, selection, out))
     }
 
     /// Returns the links of one block, with their names if the codec has them.
@@ -170,7 +190,7 @@ impl Node {
                 max: PUT_MAX,
             });
         }
-        let encoded = codec::recode(bytes::Bytes::copy_from_slice(data), input, store)?;
+        let encoded = codec::recode(Bytes::copy_from_slice(data), input, store)?;
         let cid = crate::hash::compute_cid(cid::Version::V1, store, hash, &encoded)?;
         self.put(Block { cid, data: encoded }).await?;
         Ok(cid)
@@ -216,6 +236,38 @@ impl Node {
         self.sync().await?;
         Ok((car.roots, count, total))
     }
+}
+
+/// A resolved path with the blocks on it.
+#[derive(Debug)]
+pub(crate) struct Trace {
+    pub(crate) resolved: Resolved,
+    /// CIDs of the root and of each entry on the path.
+    pub(crate) roots: Vec<Cid>,
+    /// Blocks read on the path, in order, without the one at its end.
+    pub(crate) blocks: Vec<Cid>,
+}
+
+/// Finds a named entry of a directory, or a named link of another node, and records the shards on the way.
+async fn entry(
+    reader: &Reader,
+    cid: Cid,
+    data: Bytes,
+    name: &str,
+    visited: &mut Vec<Cid>,
+) -> Result<Cid, Error> {
+    if let Ok(Entity::Node(node, links)) = read::entity(&cid, data.clone()) {
+        return read::find(reader, cid, node, links, name, visited).await;
+    }
+    let links = pb::PbNode::decode(&cid, &data)?.links;
+    let link = links
+        .into_iter()
+        .find(|link| link.name.as_bytes() == name.as_bytes());
+    let link = link.ok_or_else(|| Error::NoLink {
+        name: name.to_owned(),
+        cid,
+    })?;
+    Ok(link.cid)
 }
 
 /// Result of following names inside one block.

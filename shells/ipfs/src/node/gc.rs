@@ -1,6 +1,6 @@
 //! Garbage collection: marks the blocks that pins keep, removes the rest.
 
-use super::Node;
+use super::{Inner, Node};
 use crate::Cid;
 use crate::Multihash;
 use crate::dag::{self, Marked};
@@ -48,20 +48,22 @@ impl Node {
     /// An item is [`Error::Busy`] if a collection is running already, or another error if the store cannot be
     /// read or written; it is the last item.
     pub fn gc(&self) -> BoxStream<'static, Result<Collected, Error>> {
-        let store = self.inner.store.clone();
+        let inner = self.inner.clone();
         stream_from_task(|out| async move {
             let handle = Handle::current();
-            blocking(move || collect(&store, &handle, &out)).await
+            blocking(move || collect(&inner, &handle, &out)).await
         })
     }
 }
 
-fn collect(store: &Store, handle: &Handle, out: &StreamSender<Collected>) -> Result<(), Error> {
+fn collect(inner: &Inner, handle: &Handle, out: &StreamSender<Collected>) -> Result<(), Error> {
+    let store = &inner.store;
     // From here on uploads and pins record what they touch. This must precede reading the pins.
     let roots = store.protect().start_collecting()?;
     let _collecting = CollectionGuard(store.protect().clone());
     let mut marked = Marked::default();
-    for root in roots {
+    // The file system's too: what it reaches may be elsewhere.
+    for root in roots.into_iter().chain(inner.mfs.kept_roots()) {
         dag::mark(store, root, false, &mut marked)?;
     }
     for pin in store.pins()? {

@@ -90,6 +90,11 @@ impl Protect {
         }
     }
 
+    /// Returns whether a collection runs, which removes what is neither recorded nor touched.
+    pub(crate) fn is_collecting(&self) -> bool {
+        lock(&self.state).collecting
+    }
+
     /// Starts a collection; only one runs at a time. Returns the roots of running pins.
     pub(crate) fn start_collecting(&self) -> Result<Vec<Cid>, Error> {
         let mut state = lock(&self.state);

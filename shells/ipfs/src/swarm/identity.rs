@@ -24,16 +24,17 @@ pub(crate) fn load_or_create(folder: &Path) -> Result<Keypair, Error> {
             let keypair = Keypair::generate_ed25519();
             let bytes = keypair.to_protobuf_encoding();
             let bytes = bytes.map_err(|error| Error::Damaged(format!("encoding a new key: {error}")))?;
-            save(folder, &path, &bytes).map_err(|error| Error::io(format!("writing {shown}"), error))?;
+            save_private(folder, &path, &bytes)
+                .map_err(|error| Error::io(format!("writing {shown}"), error))?;
             Ok(keypair)
         }
         Err(error) => Err(Error::io(format!("reading {shown}"), error)),
     }
 }
 
-/// Saves the key by writing a temporary file and renaming it, so that a crash leaves no partial key.
-fn save(folder: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let partial = folder.join("identity.partial");
+/// Saves a private key by writing a temporary file and renaming it, so that a crash leaves no partial key.
+pub(crate) fn save_private(folder: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let partial = path.with_extension("partial");
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]

@@ -4,7 +4,7 @@
 use super::adder::Added;
 use super::build::{Child, Settings};
 use super::name_budget::{NameBudget, UPLOAD_MAX};
-use super::options::{HamtSize, Metadata};
+use super::options::{AddOptions, HamtSize, Metadata};
 use super::pb::{self, Type, Unixfs};
 use super::{Name, hamt};
 use crate::Cid;
@@ -309,6 +309,35 @@ fn finish(links: Vec<(Name, Done)>, meta: Metadata, output: &mut Output<'_>) -> 
     let below: u64 = links.iter().map(|(_, done)| done.size).sum();
     let size = below + data.len() as u64;
     inner(data.into(), size, output)
+}
+
+/// Builds a directory from the names, CIDs and sizes of its entries, sharded if it is large; returns its CID,
+/// the size of all its blocks, and its own blocks.
+pub(crate) fn build_directory(
+    options: AddOptions,
+    entries: Vec<(Name, Cid, u64)>,
+    meta: Metadata,
+) -> Result<(Cid, u64, Vec<Block>), Error> {
+    let settings = Settings::new(options)?;
+    let mut blocks = Vec::new();
+    let mut output = Output {
+        settings: &settings,
+        block: &mut |block| {
+            blocks.push(block);
+            Ok(())
+        },
+        added: &mut |_| Ok(()),
+    };
+    let links = entries.into_iter().map(|(name, cid, size)| {
+        let done = Done {
+            cid: cid.to_bytes().into(),
+            size,
+            bytes: 0,
+        };
+        (name, done)
+    });
+    let root = finish(links.collect(), meta, &mut output)?.added(Name::default())?;
+    Ok((root.cid, root.size, blocks))
 }
 
 /// Emits an encoded node of a directory.

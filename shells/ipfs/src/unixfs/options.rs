@@ -120,6 +120,11 @@ impl HashKind {
     /// BLAKE2b with a digest of 32 bytes.
     pub const BLAKE2B_256: HashKind = HashKind(0xb220);
 
+    /// Returns the function with this multihash code, which must be one that blocks can be verified with.
+    pub(crate) fn from_code(code: u64) -> HashKind {
+        HashKind(code)
+    }
+
     /// Returns the multihash code.
     pub fn code(self) -> u64 {
         self.0

@@ -84,14 +84,15 @@ pub(crate) fn check_file(cid: &Cid, root: &Entity) -> Result<(), Error> {
     }
 }
 
-/// Sends a file's bytes from `skip` on, at most `left`.
+/// Sends the bytes of a file, whose root block is given, from `skip` on, at most `left`.
 pub(crate) async fn content(
     reader: &Reader,
-    root: Cid,
+    root: (Cid, Bytes),
     mut skip: u64,
     mut left: u64,
     out: &StreamSender<Bytes>,
 ) -> Result<(), Error> {
+    let (root, mut root_data) = (root.0, Some(root.1));
     let mut parts = VecDeque::from([Part {
         cid: root,
         bytes: None,
@@ -110,9 +111,10 @@ pub(crate) async fn content(
             continue;
         }
         read_ahead(reader, &mut parts, skip.saturating_add(left));
-        let data = match part.fetching.take() {
-            Some(fetching) => fetching.await.map_err(|_| Error::Closed)??,
-            None => reader.get(part.cid).await?,
+        let data = match (root_data.take(), part.fetching.take()) {
+            (Some(root), _) => root,
+            (None, Some(fetching)) => fetching.await.map_err(|_| Error::Closed)??,
+            (None, None) => reader.get(part.cid).await?,
         };
         let bytes = match entity(&part.cid, data)? {
             Entity::Raw(bytes) => bytes,
@@ -276,13 +278,26 @@ fn shard_name<'a>(cid: &Cid, link: &'a Link, width: usize) -> Result<&'a [u8], E
         .ok_or_else(|| Error::malformed(cid, "a shard's link has a malformed name"))
 }
 
-/// Finds the entry with this name in a directory whose root block is given.
+/// Returns the shards that a shard links to, in order.
+pub(crate) fn shards_below(cid: &Cid, node: &Unixfs, links: Vec<Link>) -> Result<Vec<Cid>, Error> {
+    let width = hamt::prefix_width(shard_fanout(cid, node)?);
+    let mut shards = Vec::new();
+    for link in links {
+        if shard_name(cid, &link, width)?.is_empty() {
+            shards.push(link.cid);
+        }
+    }
+    Ok(shards)
+}
+
+/// Finds the entry with this name in a directory whose root block is given; records the shards on the way.
 pub(crate) async fn find(
     reader: &Reader,
     cid: Cid,
     node: Unixfs,
     links: Vec<Link>,
     name: &str,
+    visited: &mut Vec<Cid>,
 ) -> Result<Cid, Error> {
     let missing = || Error::NoLink {
         name: name.to_owned(),
@@ -315,6 +330,7 @@ pub(crate) async fn find(
             };
         }
         shard = link.cid;
+        visited.push(shard);
         match entity(&shard, reader.get(shard).await?)? {
             Entity::Node(next, below) if next.kind == Type::Shard => (node, links) = (next, below),
             Entity::Node(..) | Entity::Raw(_) => {

@@ -1,7 +1,7 @@
 //! Tar archives of files and directories (ustar, with pax records for values that ustar cannot represent).
 
 use super::pb::Link;
-use super::read::{self, Entity};
+use super::read;
 use super::{Kind, Name, Stat};
 use crate::Cid;
 use crate::Error;
@@ -68,12 +68,13 @@ async fn entry(
     path: &[u8],
     out: &StreamSender<Bytes>,
 ) -> Result<Option<Folder>, Error> {
-    let entity = read::entity(&cid, reader.get(cid).await?)?;
+    let root = reader.get(cid).await?;
+    let entity = read::entity(&cid, root.clone())?;
     let stat = read::stat(&entity);
     out.send(header(path, &stat)).await?;
     match stat.kind {
         Kind::Symlink => Ok(None),
-        Kind::File => file(reader, cid, &stat, &entity, out).await.map(|()| None),
+        Kind::File => file(reader, (cid, root), stat.bytes, out).await.map(|()| None),
         Kind::Directory => {
             let listing = reader.clone();
             Ok(Some(Folder {
@@ -97,18 +98,16 @@ fn check_name(cid: &Cid, name: &Name) -> Result<(), Error> {
     Ok(())
 }
 
+/// Sends the content of a file, whose root block is given, and pads it.
 async fn file(
     reader: &Reader,
-    cid: Cid,
-    stat: &Stat,
-    entity: &Entity,
+    root: (Cid, Bytes),
+    size: u64,
     out: &StreamSender<Bytes>,
 ) -> Result<(), Error> {
-    read::check_file(&cid, entity)?;
-    let reading = reader.clone();
-    let size = stat.bytes;
+    let (reading, cid) = (reader.clone(), root.0);
     let mut content =
-        stream_from_task(|out| async move { read::content(&reading, cid, 0, u64::MAX, &out).await });
+        stream_from_task(|out| async move { read::content(&reading, root, 0, u64::MAX, &out).await });
     let mut sent = 0u64;
     while let Some(bytes) = content.next().await {
         let bytes = bytes?;

@@ -322,6 +322,7 @@ fn random_ports(config: &mut Config) -> anyhow::Result<()> {
     }
     if let Some(embedded) = &mut config.ipfs_connector.embedded {
         randomise(&mut embedded.api_listen_multiaddress.0)?;
+        randomise(&mut embedded.gateway_listen_multiaddress.0)?;
         randomise(&mut embedded.swarm_listen_multiaddress)?;
         // The proxy forwards to this node.
         if let (Some(proxy), [node, ..]) =

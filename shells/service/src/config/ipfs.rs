@@ -70,6 +70,12 @@ impl Default for IpfsHttp {
 pub struct Embedded {
     /// Address on which it serves Kubo's HTTP API.
     pub api_listen_multiaddress: Strings<Address>,
+    /// Address on which it serves content to browsers and to clients that verify it; empty for none.
+    pub gateway_listen_multiaddress: Strings<Address>,
+    /// Whether the gateway serves only what the node holds.
+    pub gateway_no_fetch: bool,
+    /// Hosts, such as `localhost:8080`, on which the gateway gives each root a subdomain of its own.
+    pub gateway_subdomain_hosts: Vec<String>,
     /// Addresses on which other IPFS nodes connect to it.
     pub swarm_listen_multiaddress: Vec<Address>,
     /// Most bytes of all its blocks, like `10GB`; `""` for no limit.
@@ -84,6 +90,9 @@ impl Default for Embedded {
     fn default() -> Self {
         Self {
             api_listen_multiaddress: Strings(vec![address("/ip4/127.0.0.1/tcp/5001")]),
+            gateway_listen_multiaddress: Strings(vec![address("/ip4/127.0.0.1/tcp/8080")]),
+            gateway_no_fetch: false,
+            gateway_subdomain_hosts: Vec::new(),
             swarm_listen_multiaddress: vec![address("/ip4/0.0.0.0/tcp/4001")],
             storage_max: StorageMax::default(),
             pin_timeout: Period::secs(2 * 60),

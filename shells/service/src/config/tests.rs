@@ -413,8 +413,24 @@ fn the_environment_sets_the_embedded_node_but_turns_nothing_on() {
             "/ip4/127.0.0.1/tcp/2,/ip4/127.0.0.1/tcp/3",
         ),
         ("CLUSTER_EMBEDDED_STORAGEMAX", "10GB"),
+        (
+            "CLUSTER_EMBEDDED_GATEWAYLISTENMULTIADDRESS",
+            "/ip4/127.0.0.1/tcp/4",
+        ),
+        ("CLUSTER_EMBEDDED_GATEWAYNOFETCH", "true"),
+        (
+            "CLUSTER_EMBEDDED_GATEWAYSUBDOMAINHOSTS",
+            "localhost:4,example.org",
+        ),
     ];
     let loaded = parse(&json!({"ipfs_connector": {"embedded": {}}}), &variables).unwrap();
+    let section = loaded.config.ipfs_connector.embedded.as_ref().unwrap();
+    assert_eq!(
+        section.gateway_listen_multiaddress[0].0.to_string(),
+        "/ip4/127.0.0.1/tcp/4"
+    );
+    assert!(section.gateway_no_fetch);
+    assert_eq!(section.gateway_subdomain_hosts, ["localhost:4", "example.org"]);
     let embedded = loaded.config.embedded(Path::new("/f")).unwrap();
     assert_eq!(embedded.path, Path::new("/f/ipfs"));
     assert_eq!(

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use cluster_http::{ListenAddress, Listener};
-use cluster_ipfs::{Backend, Node};
+use cluster_ipfs::{Backend, Node, gateway};
 use libp2p::multiaddr::Protocol;
 use tokio::net::lookup_host;
 use tokio::runtime::Handle;
@@ -20,12 +20,24 @@ use crate::http::{self, CorsConfig, HttpConfig, ProxyConfig, Server, Service, Tl
 
 const PROXY_KEY: &str = "api.ipfsproxy.listen_multiaddress";
 const NODE_KEY: &str = "ipfs_connector.embedded.api_listen_multiaddress";
+const GATEWAY_KEY: &str = "ipfs_connector.embedded.gateway_listen_multiaddress";
 
 /// Time limit for resolving the name in a listen address, which is one of this machine.
 const LOOK_UP: Duration = Duration::from_secs(10);
 
-/// Serves the embedded node's own API.
-pub(super) async fn serve_ipfs_api(
+/// Serves the embedded node's own API, and its gateway.
+pub(super) async fn serve_node(
+    config: &Config,
+    node: &Node,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+    threads: &Handle,
+) -> anyhow::Result<()> {
+    serve_ipfs_api(config, node, stop, tasks, threads).await?;
+    serve_gateway(config, node, stop, tasks, threads).await
+}
+
+async fn serve_ipfs_api(
     config: &Config,
     node: &Node,
     stop: &CancellationToken,
@@ -49,6 +61,57 @@ pub(super) async fn serve_ipfs_api(
         tracing::info!("the embedded IPFS node's API listens on {address}");
         let (node, stopped) = (node.clone(), stop.clone().cancelled_owned());
         tasks.spawn_on(cluster_ipfs::api::serve(node, listener, stopped), threads);
+    }
+    Ok(())
+}
+
+/// Serves the embedded node's gateway. A port that is in use is no reason to end: another program, or another
+/// peer on this machine, may have the usual one.
+async fn serve_gateway(
+    config: &Config,
+    node: &Node,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+    threads: &Handle,
+) -> anyhow::Result<()> {
+    let Some(embedded) = &config.ipfs_connector.embedded else {
+        return Ok(());
+    };
+    let settings = gateway::Settings {
+        no_fetch: embedded.gateway_no_fetch,
+        subdomain_hosts: embedded
+            .gateway_subdomain_hosts
+            .iter()
+            .map(|host| host.to_ascii_lowercase())
+            .collect(),
+    };
+    for socket in sockets(&embedded.gateway_listen_multiaddress.0, GATEWAY_KEY).await? {
+        let binding = async move { bind(&socket, GATEWAY_KEY).await };
+        let listener = match threads.spawn(binding).await? {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::warn!("the embedded IPFS node has no gateway there: {error:#}");
+                continue;
+            }
+        };
+        let address = listener.address().clone();
+        if !address.is_local() {
+            let fetches = if settings.no_fetch {
+                ""
+            } else {
+                ", and have it fetched"
+            };
+            tracing::warn!(
+                "the embedded IPFS node's gateway is open to other machines: anyone who reaches it can read \
+                 any content{fetches}"
+            );
+        }
+        tracing::info!(
+            "the embedded IPFS node's gateway listens on {address} (to have none: {GATEWAY_KEY}: [])"
+        );
+        let (node, stopped) = (node.clone(), stop.clone().cancelled_owned());
+        let serving = gateway::serve(node, settings.clone(), listener, stopped);
+        tasks.spawn_on(serving, threads);
     }
     Ok(())
 }
@@ -79,6 +142,7 @@ pub(super) async fn check(config: &Config, folder: &Path) -> anyhow::Result<()> 
         for socket in sockets(&embedded.api_listen_multiaddress.0, NODE_KEY).await? {
             bind(&socket, NODE_KEY).await?;
         }
+        sockets(&embedded.gateway_listen_multiaddress.0, GATEWAY_KEY).await?;
     }
     Ok(())
 }

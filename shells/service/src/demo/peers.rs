@@ -119,6 +119,8 @@ fn settings(name: &str, ports: &Ports) -> Config {
     config.ipfs_connector = IpfsConnector {
         embedded: Some(Embedded {
             api_listen_multiaddress: Strings(vec![address(ports.ipfs)]),
+            // Three peers cannot share the usual port.
+            gateway_listen_multiaddress: Strings(Vec::new()),
             swarm_listen_multiaddress: vec![address(ports.swarm)],
             ..Embedded::default()
         }),

@@ -10,9 +10,6 @@ use crate::unixfs::{AddOptions, Chunker, HashKind, Layout, Metadata, mode_from_g
 
 /// Parses the options that determine the CID; error texts are Kubo's.
 pub(super) fn options(call: &Call) -> Result<AddOptions, Failure> {
-    if call.text("to-files").is_some_and(|to| !to.is_empty()) {
-        return Err(Failure::failed("to-files is not supported by the embedded node"));
-    }
     if call.flag("nocopy", false) {
         // Kubo's text when its filestore is off, the default.
         let message = "either the filestore or the urlstore must be enabled to use nocopy, see: \

@@ -54,6 +54,8 @@ pub(super) struct Reporter {
     pub(super) silent: bool,
     pub(super) keep_mode: bool,
     pub(super) keep_mtime: bool,
+    /// Where the roots are put in the file system: a path, and whether it is a directory.
+    pub(super) to_files: Option<(Vec<Name>, bool)>,
     /// Metadata of the top-level entry, repeated in every line about entries below it.
     pub(super) top: PartMetadata,
 }
@@ -122,7 +124,23 @@ impl Reporter {
     pub(super) async fn finish(&self, target: Target, pin: Option<String>) -> Result<(), Failure> {
         let (built, directories) = mpsc::channel(DIRECTORIES);
         let finished = target.finish(pin, built);
-        self.report_while(finished, directories).await
+        let roots = self.report_while(finished, directories).await?;
+        let Some((path, into)) = &self.to_files else {
+            return Ok(());
+        };
+        for root in roots {
+            let mut path = path.clone();
+            if *into {
+                path.push(root.name);
+            }
+            let put = self
+                .call
+                .node
+                .files_put(&path, root.cid, false, false, true)
+                .await;
+            put.map_err(|error| Failure::from(error).with_prefix("to-files: cannot put node in path: "))?;
+        }
+        Ok(())
     }
 
     /// Builds directories early if their names need much memory, and reports them.
@@ -132,19 +150,20 @@ impl Reporter {
         self.report_while(made, directories).await
     }
 
-    async fn report_while(
+    async fn report_while<T>(
         &self,
-        work: impl Future<Output = Result<(), Failure>>,
+        work: impl Future<Output = Result<T, Failure>>,
         mut directories: mpsc::Receiver<Added>,
-    ) -> Result<(), Failure> {
+    ) -> Result<T, Failure> {
         let report = async move {
             while let Some(added) = directories.recv().await {
                 self.send_line(&added).await?;
             }
             Ok(())
         };
-        let (worked, reported) = tokio::join!(work, report);
-        worked.and(reported)
+        let (worked, reported): (_, Result<(), Failure>) = tokio::join!(work, report);
+        let worked = worked?;
+        reported.map(|()| worked)
     }
 
     pub(super) async fn report(&self, added: &Added) -> Result<(), Failure> {

@@ -157,7 +157,7 @@ async fn walks_are_refused_beyond_their_memory() {
     let reader = local.reader();
     refused(
         count(stream_from_task(|out| async move {
-            content(&reader, root, 0, u64::MAX, &out).await
+            content(&reader, (root, reader.get(root).await?), 0, u64::MAX, &out).await
         }))
         .await,
     );
@@ -205,7 +205,9 @@ async fn file_with_parts_declared_empty_is_read() {
     };
     let root = local.put(node, vec![link(b"hello "), link(b"world")]).await;
     let reader = local.reader();
-    let pieces = stream_from_task(|out| async move { content(&reader, root, 0, 11, &out).await });
+    let pieces = stream_from_task(|out| async move {
+        content(&reader, (root, reader.get(root).await?), 0, 11, &out).await
+    });
     assert_eq!(
         pieces.try_collect::<Vec<_>>().await.unwrap().concat(),
         b"hello world"
