@@ -30,11 +30,12 @@ async fn unknown_commands_are_404_in_plain_text() {
     let served = Served::start().await;
     for path in [
         "nope",
-        "name/publish",
+        "pubsub/pub",
         "pin",
+        "name",
         "cat/ipfs/Qm",
-        "key/gen",
-        "files/ls",
+        "key/export",
+        "files/chroot",
         "",
     ] {
         let answer = served.post(path).await;
