@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec::FIRST_VERSION;
 use crate::ids::{Cid, Incarnation, Index, PeerId, ProposalId, RaftId};
 use crate::members::MembersWish;
 use crate::pin::Pin;
 use crate::time::Timestamp;
-use crate::wire::FIRST_VERSION;
 
 /// A command with the id under which it is applied at most once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

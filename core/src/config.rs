@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec::VERSION;
 use crate::ids::PeerId;
 use crate::limits::LimitsConfig;
-use crate::wire::VERSION;
 
 /// Settings of one peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

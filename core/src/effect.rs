@@ -7,7 +7,7 @@ use crate::limits::TooLarge;
 use crate::local::{Local, QueueKey};
 use crate::members::Members;
 use crate::pin::{Mode, Pin};
-use crate::raft::{HardState, LogEntry};
+use crate::records::{HardState, LogEntry};
 use crate::snapshot::{Applied, Manifest};
 use crate::window::Window;
 use crate::wire::{Envelope, RaftMessage};

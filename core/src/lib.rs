@@ -27,6 +27,7 @@
 //! ```
 
 mod allocator;
+mod codec;
 mod command;
 mod config;
 mod decide;
@@ -47,6 +48,7 @@ mod pin;
 mod pinset;
 mod planted;
 mod raft;
+mod records;
 mod requests;
 mod rescue;
 mod rng;
@@ -59,6 +61,9 @@ mod view;
 mod window;
 mod wire;
 
+pub use codec::{
+    DecodeError, FIRST_VERSION, READABLE_VERSION, VERSION, decode, decode_up_to, encode, encode_for_version,
+};
 pub use command::{Command, Outcome, Precondition, Proposal};
 pub use config::{
     Config, FailoverConfig, MembershipConfig, MonitorConfig, RaftConfig, RequestsConfig, TrackerConfig,
@@ -82,13 +87,10 @@ pub use node::{Counters, Node, Timer, View};
 pub use pin::{Mode, Pin, PinOptions, PinType, Replicas};
 #[cfg(planted_bugs)]
 pub use planted::{Bug, announce_news, plant, shrink};
-pub use raft::{HardState, Identity, LogEntry, Payload, Recovered};
+pub use records::{HardState, Identity, LogEntry, Payload, Recovered};
 pub use rescue::{Rescue, RescueError};
 pub use snapshot::{Applied, Manifest};
 pub use time::{Instant, Now, Timestamp};
 pub use view::PinsetView;
 pub use window::Window;
-pub use wire::{
-    COPIES_MAX, CopyOf, DecodeError, Envelope, FIRST_VERSION, Message, READABLE_VERSION, RaftKind,
-    RaftMessage, VERSION, decode, decode_up_to, encode, encode_for_version,
-};
+pub use wire::{COPIES_MAX, CopyOf, Envelope, Message, RaftKind, RaftMessage};

@@ -12,9 +12,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec::encoded_len;
 use crate::command::{Command, Proposal};
 use crate::pin::{Pin, PinOptions};
-use crate::wire::encoded_len;
 
 /// Longest name of a pin, in bytes. Every replica of the pinset stores it; Kubo's own limit is 255.
 pub const NAME_MAX: usize = 1 << 10;

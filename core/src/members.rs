@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec::FIRST_VERSION;
 use crate::ids::{ClusterId, Incarnation, PeerId, RaftId};
 use crate::planted::planted;
-use crate::wire::FIRST_VERSION;
 
 /// A cluster member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ pub struct Members {
     /// Id of the cluster.
     pub cluster: ClusterId,
     /// Highest protocol version that all members can read; nothing of a later version is written (see module
-    /// `wire`).
+    /// `codec`).
     pub version: u8,
     /// All members, by Raft id.
     pub peers: BTreeMap<RaftId, Member>,

@@ -1,10 +1,10 @@
 //! Proposals that wait at the leader for its last write to become durable, to share the next log entry.
 //! Bounded by count and by bytes.
 
+use crate::codec::encoded_len;
 use crate::command::Proposal;
 use crate::limits::LimitsConfig;
 use crate::planted::planted;
-use crate::wire::encoded_len;
 
 /// Most waiting proposals. Excess ones are dropped, and proposed again after a timeout.
 pub(crate) const PENDING_MAX: usize = 16_384;

@@ -7,28 +7,28 @@ mod identity;
 mod log;
 mod ready;
 mod receive;
-mod records;
+mod seeded;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, EntryType, Message, MessageType};
-use raft::{RaftState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
+use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, Message};
+use raft::{RaftState, SnapshotStatus, StateRole};
 
-pub use self::records::{HardState, Identity, LogEntry, Payload, Recovered};
+pub(crate) use self::receive::Dropped;
 
 use self::log::Log;
-pub(crate) use self::receive::Dropped;
+use self::seeded::SeededRaft;
+use crate::codec::{FIRST_VERSION, encode, encode_for_version};
 use crate::command::Proposal;
 use crate::config::{Config, RaftConfig};
 use crate::effect::StoreOp;
-use crate::ids::{BatchId, ClusterId, Incarnation, Index, PeerId, RaftId, ReadId, SnapshotId, Term};
-use crate::limits::LimitsConfig;
-use crate::members::{Members, MembersChange, MembersStep, MembersWish, Voting};
+use crate::ids::{BatchId, Incarnation, Index, PeerId, RaftId, ReadId, SnapshotId, Term};
+use crate::members::{Members, MembersChange, MembersStep, Voting};
 use crate::planted::planted;
-use crate::rng::mix;
+use crate::records::{Identity, Recovered};
 use crate::snapshot::Manifest;
 use crate::time::{Instant, Now};
-use crate::wire::{FIRST_VERSION, RaftKind, RaftMessage, decode, decode_up_to, encode, encode_for_version};
+use crate::wire::RaftMessage;
 
 /// Output of Raft, to be routed in order.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,15 +72,11 @@ struct Held {
 
 /// Raft of this peer.
 pub(crate) struct Raft {
-    raw: RawNode<Log>,
+    raw: SeededRaft,
     identity: Identity,
     config: RaftConfig,
-    limits: LimitsConfig,
     /// Highest protocol version of log entries that this peer keeps.
     version: u8,
-    seed: u64,
-    /// Elections started by this process; the next election timeout is derived from it.
-    elections: u64,
     next_tick: Instant,
     held: VecDeque<Held>,
     leader: Option<RaftId>,
@@ -136,13 +132,10 @@ impl Raft {
         let members = recovered.members.clone();
         let store = Log::new(start, recovered.compacted, entries, recovered.applied, members);
         let mut raft = Self {
-            raw: raw_node(id_of(identity), &config.raft, &config.limits, store, applied),
+            raw: SeededRaft::new(id_of(identity), config, seed, store, applied),
             identity,
             config: config.raft.clone(),
-            limits: config.limits.clone(),
             version: config.version,
-            seed,
-            elections: 0,
             next_tick: now.mono + config.raft.tick,
             held: VecDeque::new(),
             leader: None,
@@ -154,7 +147,6 @@ impl Raft {
             term: (recovered.hard_state.term, None),
             unsynced_conf_change: None,
         };
-        raft.rearm();
         if raft.is_sole_voter() {
             // No other peer can be leader: campaign without waiting for the timeout.
             raft.next_tick = now.mono;
@@ -279,27 +271,15 @@ impl Raft {
             Identity::Founding | Identity::Known(_)
                 if self.is_sole_voter() && self.raw.raft.state != StateRole::Leader =>
             {
-                self.elections += 1;
-                // Fails while a membership change waits to be applied; tried again at the next tick.
-                let _ = self.raw.campaign();
-                self.rearm();
+                self.raw.campaign();
             }
-            Identity::Founding | Identity::Known(_) => {
-                self.raw.tick();
-                let fired = self.raw.raft.election_elapsed == 0 && self.raw.raft.state != StateRole::Leader;
-                self.elections += u64::from(fired);
-                self.rearm();
-            }
-            Identity::Removed(_) if planted!(RemovedCampaigns) => {
-                self.raw.tick();
-                self.elections += u64::from(self.raw.raft.election_elapsed == 0);
-                self.rearm();
-            }
+            Identity::Founding | Identity::Known(_) => self.raw.tick(),
+            Identity::Removed(_) if planted!(RemovedCampaigns) => self.raw.tick(),
             // A removed peer only forgets a silent leader; it never campaigns.
-            Identity::Removed(_) => {
-                let elapsed = &mut self.raw.raft.election_elapsed;
+            Identity::Removed(_) => self.raw.call(|raw| {
+                let elapsed = &mut raw.raft.election_elapsed;
                 *elapsed = elapsed.saturating_add(1);
-            }
+            }),
             Identity::Unknown => {}
         }
     }
@@ -331,9 +311,7 @@ impl Raft {
         }
         let versions = proposals.iter().map(|proposal| proposal.command.min_version());
         let entry = encode_for_version(versions.max().unwrap_or(FIRST_VERSION), &proposals);
-        let accepted = self.raw.propose(Vec::new(), entry).is_ok();
-        self.rearm();
-        accepted
+        self.raw.call(|raw| raw.propose(Vec::new(), entry).is_ok())
     }
 
     /// Proposes a membership change. Returns `false` if that is not possible now.
@@ -341,12 +319,9 @@ impl Raft {
         if !self.leads() || self.installing.is_some() || self.raw.raft.has_pending_conf() {
             return false;
         }
-        let accepted = self
-            .raw
-            .propose_conf_change(encode(change), conf_change(change))
-            .is_ok();
-        self.rearm();
-        accepted
+        let (context, change) = (encode(change), conf_change(change));
+        self.raw
+            .call(|raw| raw.propose_conf_change(context, change).is_ok())
     }
 
     /// Requests the log index that a linearizable read must wait for (Raft thesis, section 6.4). The request
@@ -354,15 +329,14 @@ impl Raft {
     pub(crate) fn read(&mut self, read: ReadId) {
         if self.installing.is_none() {
             // Raft drops a request whose context it has seen.
-            self.raw.read_index(encode(&(read, self.process)));
-            self.rearm();
+            let context = encode(&(read, self.process));
+            self.raw.call(|raw| raw.read_index(context));
         }
     }
 
     pub(crate) fn unreachable(&mut self, peer: &PeerId) {
         if let Some(id) = self.members().raft_id(peer) {
-            self.raw.report_unreachable(id.0);
-            self.rearm();
+            self.raw.call(|raw| raw.report_unreachable(id.0));
         }
     }
 
@@ -376,8 +350,7 @@ impl Raft {
             } else {
                 SnapshotStatus::Failure
             };
-            self.raw.report_snapshot(id.0, status);
-            self.rearm();
+            self.raw.call(|raw| raw.report_snapshot(id.0, status));
         }
     }
 
@@ -389,7 +362,7 @@ impl Raft {
             log_bytes,
             ..
         } = self.config;
-        let log = self.raw.mut_store();
+        let log = self.raw.log_mut();
         log.applied = applied;
         let too_long = log.len() > trailing_logs * 2;
         let too_big = log.bytes() > log_bytes;
@@ -410,17 +383,6 @@ impl Raft {
         let term = log.compact(index);
         Some(StoreOp::Compact { index, term })
     }
-
-    /// Replaces Raft's election timeout, drawn from process-wide randomness, by one derived from the seed.
-    /// Must be called after every call that may have drawn one.
-    fn rearm(&mut self) {
-        let election = u64::from(self.config.election_ticks);
-        let seed = mix(self.seed ^ mix(self.id().0));
-        let timeout = election + mix(seed ^ mix(self.elections)) % election;
-        self.raw
-            .raft
-            .set_randomized_election_timeout(usize::try_from(timeout).expect("a few ticks"));
-    }
 }
 
 fn id_of(identity: Identity) -> RaftId {
@@ -428,40 +390,6 @@ fn id_of(identity: Identity) -> RaftId {
         Identity::Known(id) | Identity::Removed(id) => id,
         Identity::Founding | Identity::Unknown => NO_RAFT_ID,
     }
-}
-
-fn raw_node(
-    id: RaftId,
-    config: &RaftConfig,
-    limits: &LimitsConfig,
-    store: Log,
-    applied: Index,
-) -> RawNode<Log> {
-    let election = config.election_ticks as usize;
-    let settings = raft::Config {
-        id: id.0,
-        election_tick: election,
-        min_election_tick: election,
-        max_election_tick: election * 2,
-        heartbeat_tick: config.heartbeat_ticks as usize,
-        applied,
-        max_size_per_msg: if planted!(EntryBytesIgnored) {
-            32 << 20
-        } else {
-            limits.message_bytes as u64
-        },
-        max_inflight_msgs: limits.inflight_messages,
-        check_quorum: true,
-        pre_vote: true,
-        // Batching would exceed `max_size_per_msg`.
-        batch_append: false,
-        max_uncommitted_size: 64 << 20,
-        max_committed_size_per_ready: 16 << 20,
-        read_only_option: ReadOnlyOption::Safe,
-        ..raft::Config::default()
-    };
-    let logger = slog::Logger::root(slog::Discard, slog::o!());
-    RawNode::new(&settings, store, &logger).expect("the settings are valid")
 }
 
 fn conf_change(change: &MembersChange) -> ConfChangeV2 {

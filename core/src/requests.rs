@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::codec::encoded_len;
 use crate::command::{Command, Outcome, Proposal};
 use crate::config::RequestsConfig;
 use crate::effect::{Refusal, Reply};
@@ -13,7 +14,6 @@ use crate::members::{Members, MembersWish};
 use crate::planted::planted;
 use crate::time::{Instant, Now};
 use crate::window::window;
-use crate::wire::encoded_len;
 
 /// Output of the request table.
 #[derive(Debug, Clone, PartialEq)]

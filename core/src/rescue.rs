@@ -7,11 +7,11 @@
 
 use std::collections::BTreeSet;
 
+use crate::codec::decode;
 use crate::effect::StoreOp;
 use crate::ids::{ClusterId, PeerId, RaftId};
 use crate::members::{Member, Members, MembersChange, MembersStep};
-use crate::raft::{HardState, Identity, LogEntry, Payload, Recovered};
-use crate::wire::decode;
+use crate::records::{HardState, Identity, LogEntry, Payload, Recovered};
 
 /// Result of a rescue.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,12 +8,9 @@ mod queue_heads;
 mod scans;
 mod surplus;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
-
 use crate::config::TrackerConfig;
 use crate::draft::Draft;
-use crate::effect::{IpfsAction, Refusal, StoreOp};
+use crate::effect::{IpfsAction, Refusal};
 use crate::ids::{Cid, Index, OpId, PeerId, Ticket};
 use crate::local::{Lane, Local, Phase, QueueKey};
 use crate::pin::{Mode, Pin};
@@ -24,7 +21,7 @@ use crate::view::PinsetView;
 use crate::wire::CopyOf;
 
 use self::comparisons::Comparisons;
-use self::operations::Running;
+use self::operations::Operations;
 use self::queue_heads::QueueHeads;
 use self::scans::Reconciling;
 use self::surplus::Surplus;
@@ -47,14 +44,24 @@ pub(crate) enum Output {
     },
 }
 
+/// Ids of operations and comparisons, in the order of their starts.
+#[derive(Debug, Default)]
+struct OpIds(u64);
+
+impl OpIds {
+    fn next(&mut self) -> OpId {
+        self.0 += 1;
+        OpId(self.0)
+    }
+}
+
 /// Tracker of this peer.
 pub(crate) struct Tracker {
     me: PeerId,
     config: TrackerConfig,
     rng: Rng,
-    next_op: u64,
-    running: BTreeMap<OpId, Running>,
-    by_cid: BTreeMap<Cid, OpId>,
+    op_ids: OpIds,
+    operations: Operations,
     queue_heads: QueueHeads,
     /// Progress of the reconciliation with an installed snapshot.
     reconciling: Option<Reconciling>,
@@ -73,9 +80,8 @@ impl Tracker {
             me,
             config: config.clone(),
             rng: Rng::new(seed, 0x7472_6163),
-            next_op: 0,
-            running: BTreeMap::new(),
-            by_cid: BTreeMap::new(),
+            op_ids: OpIds::default(),
+            operations: Operations::new(config.concurrent_pins),
             queue_heads: QueueHeads::default(),
             reconciling: reconciling.then_some(Reconciling::Pins(None)),
             trusted: 0,
@@ -88,15 +94,15 @@ impl Tracker {
     /// Refills empty queue heads from disk. Must be called before the first write of a step, which the view
     /// does not include.
     pub(crate) fn refill_queues(&mut self, view: &impl PinsetView) {
-        if self.running.len() < self.config.concurrent_pins {
+        if self.operations.has_free_slot() {
             self.queue_heads.fill(view);
         }
     }
 
     /// Iterates over the CIDs with a running operation, and whether it is an unpin.
     pub(crate) fn running(&self) -> impl Iterator<Item = (&Cid, bool)> {
-        self.running
-            .values()
+        self.operations
+            .iter()
             .map(|running| (&running.cid, running.pin.is_none()))
     }
 
@@ -111,7 +117,9 @@ impl Tracker {
     ) {
         let pin = draft.pin(cid).filter(|pin| pin.is_allocated_to(&self.me));
         let local = draft.local(cid);
-        self.discard_confirmations(cid);
+        if let Some(key) = self.surplus.discard(cid) {
+            self.queue_heads.add(key);
+        }
         match (pin, local) {
             (None, None) => {}
             (Some(pin), local) => self.queue_pin(now, draft, &pin, local, index, out),
@@ -128,11 +136,11 @@ impl Tracker {
         index: Index,
         out: &mut Vec<Output>,
     ) {
-        if let Some(running) = self.running_on(&pin.cid) {
+        if let Some(running) = self.operations.on(&pin.cid) {
             if running.pin == Some(pin.options.mode) && !running.cancelled {
                 return;
             }
-            self.cancel(&pin.cid, out);
+            self.operations.cancel(&pin.cid, out);
         }
         let mode = pin.options.mode;
         let unchanged = local.as_ref().is_some_and(|local| {
@@ -158,7 +166,7 @@ impl Tracker {
             attempts,
             ..fresh(now, mode)
         };
-        self.queue(draft, &pin.cid, local, next, key);
+        self.queue_heads.put(draft, &pin.cid, local, next, key);
     }
 
     fn queue_unpin<V: PinsetView>(
@@ -181,7 +189,7 @@ impl Tracker {
         }
         // Even if it never counted as pinned it may be: by an operation of an earlier process, or by a
         // cancelled one.
-        self.cancel(cid, out);
+        self.operations.cancel(cid, out);
         let key = QueueKey {
             lane: if stays { Lane::Surplus } else { Lane::Unpin },
             at: if stays { now.wall.0 } else { index },
@@ -191,64 +199,21 @@ impl Tracker {
             phase: Phase::UnpinQueued,
             ..fresh(now, local.mode)
         };
-        self.queue(draft, cid, Some(local), next, key);
-    }
-
-    /// Moves a CID to another place in the queues, with a new local state.
-    fn queue<V: PinsetView>(
-        &mut self,
-        draft: &mut Draft<'_, V>,
-        cid: &Cid,
-        previous: Option<Local>,
-        next: Local,
-        key: QueueKey,
-    ) {
-        if let Some(old) = previous.and_then(|local| local.queued) {
-            self.queue_heads.remove(&old);
-            if !planted!(QueueKept) {
-                draft.dequeue(old);
-            }
-        }
-        draft.enqueue(key.clone());
-        self.queue_heads.add(key.clone());
-        draft.put_local(
-            cid,
-            Local {
-                queued: Some(key),
-                ..next
-            },
-        );
-    }
-
-    fn running_on(&self, cid: &Cid) -> Option<&Running> {
-        self.by_cid.get(cid).map(|op| &self.running[op])
-    }
-
-    fn cancel(&mut self, cid: &Cid, out: &mut Vec<Output>) {
-        if let Some(op) = self.by_cid.get(cid) {
-            let running = self.running.get_mut(op).expect("both maps agree");
-            if !running.cancelled && !planted!(CancelForgotten) {
-                running.cancelled = true;
-                out.push(Output::Cancel { op: *op });
-            }
-        }
+        self.queue_heads.put(draft, cid, Some(local), next, key);
     }
 
     pub(crate) fn poll_timeout(&self, now: Now) -> Option<Instant> {
         if self.reconciling.is_some() || self.recovering.is_some() {
             return Some(Instant(0));
         }
-        let slots_are_contended = self.slots_are_contended();
-        let stuck = self
-            .running
-            .values()
-            .filter(|running| !running.cancelled)
-            .map(|running| running.stalls_at(slots_are_contended));
-        let free = self.running.len() < self.config.concurrent_pins;
-        let due = free
+        let due = self
+            .operations
+            .has_free_slot()
             .then(|| self.queue_heads.next_due(now, self.surplus.has_room()))
             .flatten();
-        stuck
+        self.operations
+            .poll_timeout(self.queue_heads.has_untried())
+            .into_iter()
             .chain(due)
             .chain(self.comparisons.poll_timeout())
             .chain(self.surplus.poll_timeout())
@@ -263,27 +228,18 @@ impl Tracker {
         index: Index,
         out: &mut Vec<Output>,
     ) {
-        self.cancel_stuck(now, out);
-        self.drive_comparisons(now, out);
+        self.operations
+            .cancel_stuck(now, self.queue_heads.has_untried(), out);
+        self.comparisons.handle_timeout(now, &mut self.op_ids, out);
         self.requeue_unconfirmed(now, draft);
         self.continue_scans(now, draft, index, out);
     }
 
     /// Panics if the indexes disagree or a limit is exceeded.
     pub(crate) fn check(&self) {
-        assert!(
-            self.running.len() <= self.config.concurrent_pins,
-            "no more operations than allowed"
-        );
-        assert!(
-            self.running.len() == self.by_cid.len(),
-            "one operation for each CID"
-        );
+        self.operations.check();
         self.comparisons.check();
-        self.check_surplus();
-        for (cid, op) in &self.by_cid {
-            assert!(self.running[op].cid == *cid, "both maps agree");
-        }
+        self.surplus.check();
     }
 }
 

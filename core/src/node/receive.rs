@@ -6,7 +6,8 @@ use crate::effect::Effect;
 use crate::ids::{ClusterId, Incarnation, Index, PeerId, RaftId};
 use crate::membership::Membership;
 use crate::planted::planted;
-use crate::raft::{self, Identity};
+use crate::raft;
+use crate::records::Identity;
 use crate::view::PinsetView;
 use crate::wire::{COPIES_MAX, CopyOf, Envelope, Message, RaftKind, RaftMessage};
 

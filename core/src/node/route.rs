@@ -1,10 +1,24 @@
 //! Routing of submachine outputs to other submachines and effects.
 
-use super::*;
-use crate::ids::Term;
+use super::{MESSAGE_PROPOSALS, Node, Step};
+use crate::codec::encoded_len;
+use crate::command::{Command, Outcome, Proposal};
+use crate::decide::{Decision, PeerPool, decide};
+use crate::draft::Draft;
+use crate::effect::{Effect, Refusal, Reply, StoreOp};
+use crate::event::Request;
+use crate::ids::{PeerId, Term, Ticket};
 use crate::members::{MembersChange, Voting};
+use crate::metric::Metric;
+use crate::pin::{PinOptions, Replicas};
+use crate::pinset::Change;
+use crate::planted::planted;
+use crate::records::Identity;
 use crate::snapshot::Manifest;
-use crate::wire::encoded_len;
+use crate::time::Now;
+use crate::view::PinsetView;
+use crate::wire::{Envelope, Message};
+use crate::{monitor, raft, requests, tracker};
 
 /// Longest encoding of the number of proposals in a message: a variable-length integer of 14 bits, of which
 /// [`MESSAGE_PROPOSALS`] needs 8.

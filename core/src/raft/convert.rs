@@ -8,8 +8,8 @@
 
 use raft::eraftpb::{self, Entry, EntryType, MessageType};
 
-use super::{HardState, Identity, LogEntry, Payload};
 use crate::ids::RaftId;
+use crate::records::{HardState, Identity, LogEntry, Payload};
 use crate::wire::{RaftKind, RaftMessage};
 
 pub(super) fn entry(entry: LogEntry) -> Entry {

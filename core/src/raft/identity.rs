@@ -1,12 +1,19 @@
 //! Identity of this peer in Raft, and membership changes.
 
-use super::*;
+use raft::RaftState;
+
+use super::{NO_RAFT_ID, Output, Raft, convert, id_of, log};
+use crate::effect::StoreOp;
+use crate::ids::{ClusterId, Incarnation, RaftId};
+use crate::members::{Members, MembersChange, MembersWish, Voting};
+use crate::planted::planted;
+use crate::records::Identity;
 
 impl Raft {
     /// Applies a committed change to the membership record. Returns whether it removed this peer.
     pub(crate) fn members_changed(&mut self, change: &MembersChange, voting: Option<Voting>) -> bool {
         let id = self.id();
-        let members = &mut self.raw.mut_store().members;
+        let members = &mut self.raw.log_mut().members;
         let was_member = members.peers.contains_key(&id);
         if let Some(voting) = voting {
             members.apply_change(change, voting);
@@ -20,14 +27,13 @@ impl Raft {
     ///
     /// The reason, for display, why the change is impossible in the current membership.
     pub(crate) fn record_wish(&mut self, wish: &MembersWish) -> Result<(), String> {
-        self.raw.mut_store().members.record_wish(wish)
+        self.raw.log_mut().members.record_wish(wish)
     }
 
     /// Transfers the leadership to a voter.
     pub(crate) fn transfer(&mut self, to: RaftId) {
         if self.leads() && self.installing.is_none() {
-            self.raw.transfer_leader(to.0);
-            self.rearm();
+            self.raw.call(|raw| raw.transfer_leader(to.0));
         }
     }
 
@@ -45,7 +51,7 @@ impl Raft {
             return false;
         }
         if self.members().cluster != cluster {
-            self.raw.mut_store().members.cluster = cluster;
+            self.raw.log_mut().members.cluster = cluster;
             outputs.push(Output::Store {
                 op: StoreOp::SetMembers {
                     members: self.members().clone(),
@@ -81,9 +87,8 @@ impl Raft {
             conf_state: log::conf_state(&store.members),
         };
         let applied = self.raw.raft.raft_log.applied;
-        self.raw = raw_node(id_of(identity), &self.config, &self.limits, store, applied);
+        self.raw.restart(id_of(identity), store, applied);
         self.unknown_senders.clear();
-        self.rearm();
         outputs.push(Output::Store {
             op: StoreOp::SetHardState {
                 hard_state: convert::hard_state(identity, &hard_state),
@@ -97,7 +102,7 @@ impl Raft {
 
     /// Records the incarnation of a member. Returns the new membership, or `None` if there was one already.
     pub(crate) fn admit(&mut self, id: RaftId, incarnation: Incarnation) -> Option<Members> {
-        let log = self.raw.mut_store();
+        let log = self.raw.log_mut();
         let member = log.members.peers.get_mut(&id)?;
         if member.incarnation.is_some() {
             return None;

@@ -1,8 +1,16 @@
 //! Raft's `Ready` states: writes, messages to send now or once a write is durable, and committed entries.
 
-use raft::{ReadState, Ready};
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
+use raft::{INVALID_ID, RawNode, ReadState, Ready, StateRole};
 
-use super::*;
+use super::{Held, Output, Raft, conf_change, convert};
+use crate::codec::{decode, decode_up_to};
+use crate::command::Proposal;
+use crate::effect::StoreOp;
+use crate::ids::{BatchId, Incarnation, RaftId, ReadId};
+use crate::members::{MembersChange, Voting};
+use crate::planted::planted;
+use crate::records::Payload;
 
 impl Raft {
     /// Handles the durability of all batches up to `batch`: releases the messages that waited for them.
@@ -12,13 +20,13 @@ impl Raft {
         self.unsynced_conf_change.take_if(|change| *change <= batch);
         while self.held.front().is_some_and(|held| held.batch <= batch) {
             let held = self.held.pop_front().expect("not empty");
-            self.raw.on_persist_ready(held.ready);
-            self.rearm();
+            self.raw.call(|raw| raw.on_persist_ready(held.ready));
             self.send(held.messages, outputs);
         }
         if installed.is_some() {
             // Raft does not conclude by itself that the entries of an installed snapshot are applied.
-            self.raw.advance_apply_to(self.raw.store().applied.index);
+            let applied = self.raw.store().applied.index;
+            self.raw.call(|raw| raw.advance_apply_to(applied));
         }
     }
 
@@ -41,9 +49,9 @@ impl Raft {
 
     /// Handles one `Ready`. Its outputs are ordered: writes, committed entries, messages, leader, reads.
     fn take_ready(&mut self, batch: BatchId, outputs: &mut Vec<Output>) {
-        let mut ready = self.raw.ready();
+        let mut ready = self.raw.call(RawNode::ready);
         let leader = match ready.ss() {
-            Some(state) => (state.leader_id != raft::INVALID_ID).then_some(RaftId(state.leader_id)),
+            Some(state) => (state.leader_id != INVALID_ID).then_some(RaftId(state.leader_id)),
             None => self.leader,
         };
         let mut messages = ready.take_messages();
@@ -55,9 +63,8 @@ impl Raft {
         let reads = ready.take_read_states();
         let committed = ready.take_committed_entries();
         let number = ready.number();
-        self.raw.advance_append_async(ready);
+        self.raw.call(|raw| raw.advance_append_async(ready));
         self.commit(committed, outputs);
-        self.rearm();
         let free = self.hold(number, sync.then_some(batch), held);
         self.send(messages, outputs);
         self.send(free, outputs);
@@ -104,7 +111,7 @@ impl Raft {
         );
         let log = self.inherited();
         self.raw
-            .mut_store()
+            .log_mut()
             .reset(manifest.applied, manifest.members.clone());
         let op = StoreOp::InstallSnapshot {
             snapshot,
@@ -121,7 +128,7 @@ impl Raft {
         if ready.entries().is_empty() {
             return false;
         }
-        self.raw.mut_store().append(ready.entries());
+        self.raw.log_mut().append(ready.entries());
         let entries = ready.entries().iter().map(convert::log_entry).collect();
         let op = StoreOp::Append { entries };
         outputs.push(Output::Store { op, sync: true });
@@ -154,8 +161,7 @@ impl Raft {
                 Vec::new()
             }
             Some(_) | None => {
-                self.raw.on_persist_ready(ready);
-                self.rearm();
+                self.raw.call(|raw| raw.on_persist_ready(ready));
                 messages
             }
         }
@@ -226,7 +232,7 @@ impl Raft {
                 }
             }
         }
-        self.raw.advance_apply_to(last);
+        self.raw.call(|raw| raw.advance_apply_to(last));
     }
 
     /// Applies a committed change to Raft; an empty one completes a joint change. [`Raft::members_changed`]
@@ -238,12 +244,13 @@ impl Raft {
             decode(data).expect("committed entries are decodable")
         };
         let ids = |ids: &[u64]| ids.iter().copied().map(RaftId).collect();
-        let state = self.raw.apply_conf_change(&conf_change(&change)).ok();
+        let conf_change = conf_change(&change);
+        let state = self.raw.call(|raw| raw.apply_conf_change(&conf_change).ok());
         if self.raw.raft.state == StateRole::Leader && !self.raw.raft.promotable() {
             // Raft keeps a leader that is not a voter any more, and panics when it next counts its own log.
             // Only earlier releases propose such a change.
             let term = self.raw.raft.term;
-            self.raw.raft.become_follower(term, raft::INVALID_ID);
+            self.raw.call(|raw| raw.raft.become_follower(term, INVALID_ID));
         }
         let voting = state.map(|state| Voting {
             voters: ids(&state.voters),

@@ -1,6 +1,14 @@
 //! Messages from other peers: only those that a correct member could have sent reach Raft.
 
-use super::*;
+use super::{Output, Raft, UNKNOWN_SENDERS_MAX, convert, log};
+use crate::codec::{decode, decode_up_to};
+use crate::command::Proposal;
+use crate::ids::{PeerId, SnapshotId};
+use crate::members::MembersChange;
+use crate::planted::planted;
+use crate::records::{Identity, Payload};
+use crate::snapshot::Manifest;
+use crate::wire::{RaftKind, RaftMessage};
 
 /// Reason for dropping a message before Raft sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +53,7 @@ impl Raft {
             message.entries.clear();
         }
         // Raft's errors need no action: the message is dropped.
-        let _ = self.raw.step(convert::raft_message(message));
-        self.rearm();
+        let _ = self.raw.call(|raw| raw.step(convert::raft_message(message)));
         Ok(())
     }
 
@@ -74,8 +81,7 @@ impl Raft {
         metadata.term = applied.term;
         metadata.set_conf_state(log::conf_state(&manifest.members));
         self.offered = Some((snapshot, manifest));
-        let _ = self.raw.step(message);
-        self.rearm();
+        let _ = self.raw.call(|raw| raw.step(message));
     }
 
     /// Returns whether this peer accepts a kind of message. A removed peer still answers as a follower, but
@@ -166,20 +172,10 @@ impl Raft {
 /// start from.
 fn ask_for_snapshot(append: &RaftMessage) -> RaftMessage {
     RaftMessage {
-        kind: RaftKind::AppendResponse,
-        from: append.to,
-        to: append.from,
-        term: append.term,
-        log_term: 0,
         index: append.index,
-        entries: Vec::new(),
-        commit: 0,
-        commit_term: 0,
         // Any snapshot will do.
         request_snapshot: 1,
         reject: true,
-        reject_hint: 0,
-        context: Vec::new(),
-        priority: 0,
+        ..RaftMessage::new(RaftKind::AppendResponse, append.to, append.from, append.term)
     }
 }

@@ -1,8 +1,19 @@
 //! Comparison of the local state with the IPFS node's pins: of all CIDs periodically, and of any on request.
 //! The shell reads both and reports missing pins. Pins that the cluster never made are ignored.
 
-use super::*;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{OpIds, Output, Tracker, fresh, operations};
+use crate::config::TrackerConfig;
+use crate::draft::Draft;
+use crate::effect::Refusal;
 use crate::event::{IpfsError, Missing};
+use crate::ids::{Cid, OpId, Ticket};
+use crate::local::{Lane, Local, Phase, QueueKey};
+use crate::planted::planted;
+use crate::time::{Instant, Now};
+use crate::view::PinsetView;
 
 /// Fraction of the interval before a process's first comparison: early, to find losses from before the start,
 /// but not during it.
@@ -41,6 +52,10 @@ pub(super) struct Comparisons {
     deadlines: BTreeMap<Ticket, Instant>,
     /// Time of the next periodic comparison; `None` if disabled.
     next: Option<Instant>,
+    /// `compare_interval` of the configuration.
+    interval: Duration,
+    /// `pin_timeout` of the configuration.
+    timeout: Duration,
 }
 
 impl Comparisons {
@@ -48,6 +63,8 @@ impl Comparisons {
         let interval = config.compare_interval;
         Self {
             next: (!interval.is_zero() && !planted!(ComparesNever)).then(|| now.mono + interval / FIRST_PART),
+            interval,
+            timeout: config.pin_timeout,
             ..Self::default()
         }
     }
@@ -73,6 +90,122 @@ impl Comparisons {
             "clients wait for a running comparison"
         );
     }
+
+    /// Handles a client's request to compare one CID, or all.
+    fn sync(
+        &mut self,
+        now: Now,
+        op_ids: &mut OpIds,
+        ticket: Ticket,
+        cid: Option<Cid>,
+        timeout: Duration,
+        out: &mut Vec<Output>,
+    ) {
+        if self.deadlines.len() == TICKETS_MAX {
+            let outcome = Err(Refusal::Busy);
+            out.push(Output::Synced { ticket, outcome });
+            return;
+        }
+        self.deadlines.insert(ticket, now.mono + timeout);
+        if cid.is_none() && self.compares_all() {
+            self.queued.push(ticket);
+        } else {
+            self.compare(now, op_ids, cid, vec![ticket], out);
+        }
+    }
+
+    fn compare(
+        &mut self,
+        now: Now,
+        op_ids: &mut OpIds,
+        cid: Option<Cid>,
+        tickets: Vec<Ticket>,
+        out: &mut Vec<Output>,
+    ) {
+        let op = op_ids.next();
+        let comparison = Comparison {
+            cid: cid.clone(),
+            tickets,
+            found: 0,
+            began: now.mono,
+            deadline: now.mono + self.timeout,
+            cancelled: false,
+        };
+        self.running.insert(op, comparison);
+        out.push(Output::Compare { op, cid });
+    }
+
+    /// Extends the deadline of `op`. Returns `false` if `op` is not a comparison.
+    pub(super) fn extend_deadline(&mut self, now: Now, op: OpId) -> bool {
+        let Some(comparison) = self.running.get_mut(&op) else {
+            return false;
+        };
+        comparison.deadline = now.mono + self.timeout;
+        true
+    }
+
+    /// Ends a comparison: answers its clients and schedules the next one.
+    fn compared(
+        &mut self,
+        now: Now,
+        op_ids: &mut OpIds,
+        op: OpId,
+        outcome: Result<(), IpfsError>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(comparison) = self.running.remove(&op) else {
+            return;
+        };
+        let outcome = match outcome {
+            Ok(()) => Ok(comparison.found),
+            Err(_) if planted!(SyncFailureHidden) => Ok(comparison.found),
+            Err(error) => Err(Refusal::IpfsFailed(operations::error_text(error))),
+        };
+        for ticket in comparison.tickets {
+            if self.deadlines.remove(&ticket).is_some() {
+                let outcome = outcome.clone();
+                out.push(Output::Synced { ticket, outcome });
+            }
+        }
+        if comparison.cid.is_some() {
+            return;
+        }
+        // A failed comparison has cost the node little.
+        let took = outcome.map_or(Duration::ZERO, |_| now.mono.since(comparison.began));
+        let interval = self.interval;
+        let pause = if planted!(ComparesAlways) {
+            interval / 2
+        } else {
+            interval.max(took * REST)
+        };
+        self.next = (!interval.is_zero()).then(|| now.mono + pause);
+        let waiting = std::mem::take(&mut self.queued);
+        if !waiting.is_empty() {
+            self.compare(now, op_ids, None, waiting, out);
+        }
+    }
+
+    /// Answers clients whose deadline has passed, cancels stuck comparisons, and starts a periodic one if
+    /// due.
+    pub(super) fn handle_timeout(&mut self, now: Now, op_ids: &mut OpIds, out: &mut Vec<Output>) {
+        let late = |(ticket, deadline): (&Ticket, &Instant)| (*deadline <= now.mono).then_some(*ticket);
+        let late: Vec<Ticket> = self.deadlines.iter().filter_map(late).collect();
+        for ticket in late {
+            self.deadlines.remove(&ticket);
+            self.queued.retain(|queued| *queued != ticket);
+            let outcome = Err(Refusal::Unknown);
+            out.push(Output::Synced { ticket, outcome });
+        }
+        for (op, comparison) in &mut self.running {
+            if !comparison.cancelled && comparison.deadline <= now.mono {
+                comparison.cancelled = true;
+                out.push(Output::Cancel { op: *op });
+            }
+        }
+        if self.next.is_some_and(|next| next <= now.mono) && !self.compares_all() {
+            self.compare(now, op_ids, None, Vec::new(), out);
+        }
+    }
 }
 
 impl Tracker {
@@ -85,41 +218,19 @@ impl Tracker {
         timeout: Duration,
         out: &mut Vec<Output>,
     ) {
-        if self.comparisons.deadlines.len() == TICKETS_MAX {
-            let outcome = Err(Refusal::Busy);
-            out.push(Output::Synced { ticket, outcome });
-            return;
-        }
-        self.comparisons.deadlines.insert(ticket, now.mono + timeout);
-        if cid.is_none() && self.comparisons.compares_all() {
-            self.comparisons.queued.push(ticket);
-        } else {
-            self.compare(now, cid, vec![ticket], out);
-        }
+        self.comparisons
+            .sync(now, &mut self.op_ids, ticket, cid, timeout, out);
     }
 
-    fn compare(&mut self, now: Now, cid: Option<Cid>, tickets: Vec<Ticket>, out: &mut Vec<Output>) {
-        self.next_op += 1;
-        let op = OpId(self.next_op);
-        let comparison = Comparison {
-            cid: cid.clone(),
-            tickets,
-            found: 0,
-            began: now.mono,
-            deadline: now.mono + self.config.pin_timeout,
-            cancelled: false,
-        };
-        self.comparisons.running.insert(op, comparison);
-        out.push(Output::Compare { op, cid });
-    }
-
-    /// Extends the deadline of `op`. Returns `false` if `op` is not a comparison.
-    pub(super) fn extend_deadline(&mut self, now: Now, op: OpId) -> bool {
-        let Some(comparison) = self.comparisons.running.get_mut(&op) else {
-            return false;
-        };
-        comparison.deadline = now.mono + self.config.pin_timeout;
-        true
+    /// Ends a comparison.
+    pub(crate) fn compared(
+        &mut self,
+        now: Now,
+        op: OpId,
+        outcome: Result<(), IpfsError>,
+        out: &mut Vec<Output>,
+    ) {
+        self.comparisons.compared(now, &mut self.op_ids, op, outcome, out);
     }
 
     /// Queues missing pins to be pinned again. Ignores CIDs whose local state has changed since it was
@@ -131,7 +242,7 @@ impl Tracker {
         op: OpId,
         missing: Vec<Missing>,
     ) {
-        if !self.extend_deadline(now, op) {
+        if !self.comparisons.extend_deadline(now, op) {
             return;
         }
         let mut found = 0;
@@ -153,72 +264,10 @@ impl Tracker {
                 error: LOST.to_owned(),
                 ..fresh(now, local.mode)
             };
-            self.queue(draft, &cid, Some(local), next, key);
+            self.queue_heads.put(draft, &cid, Some(local), next, key);
         }
         if let Some(comparison) = self.comparisons.running.get_mut(&op) {
             comparison.found += found;
-        }
-    }
-
-    /// Ends a comparison: answers its clients and schedules the next one.
-    pub(crate) fn compared(
-        &mut self,
-        now: Now,
-        op: OpId,
-        outcome: Result<(), IpfsError>,
-        out: &mut Vec<Output>,
-    ) {
-        let Some(comparison) = self.comparisons.running.remove(&op) else {
-            return;
-        };
-        let outcome = match outcome {
-            Ok(()) => Ok(comparison.found),
-            Err(_) if planted!(SyncFailureHidden) => Ok(comparison.found),
-            Err(error) => Err(Refusal::IpfsFailed(operations::error_text(error))),
-        };
-        for ticket in comparison.tickets {
-            if self.comparisons.deadlines.remove(&ticket).is_some() {
-                let outcome = outcome.clone();
-                out.push(Output::Synced { ticket, outcome });
-            }
-        }
-        if comparison.cid.is_some() {
-            return;
-        }
-        // A failed comparison has cost the node little.
-        let took = outcome.map_or(Duration::ZERO, |_| now.mono.since(comparison.began));
-        let interval = self.config.compare_interval;
-        let pause = if planted!(ComparesAlways) {
-            interval / 2
-        } else {
-            interval.max(took * REST)
-        };
-        self.comparisons.next = (!interval.is_zero()).then(|| now.mono + pause);
-        let waiting = std::mem::take(&mut self.comparisons.queued);
-        if !waiting.is_empty() {
-            self.compare(now, None, waiting, out);
-        }
-    }
-
-    /// Answers clients whose deadline has passed, cancels stuck comparisons, and starts a periodic one if
-    /// due.
-    pub(super) fn drive_comparisons(&mut self, now: Now, out: &mut Vec<Output>) {
-        let late = |(ticket, deadline): (&Ticket, &Instant)| (*deadline <= now.mono).then_some(*ticket);
-        let late: Vec<Ticket> = self.comparisons.deadlines.iter().filter_map(late).collect();
-        for ticket in late {
-            self.comparisons.deadlines.remove(&ticket);
-            self.comparisons.queued.retain(|queued| *queued != ticket);
-            let outcome = Err(Refusal::Unknown);
-            out.push(Output::Synced { ticket, outcome });
-        }
-        for (op, comparison) in &mut self.comparisons.running {
-            if !comparison.cancelled && comparison.deadline <= now.mono {
-                comparison.cancelled = true;
-                out.push(Output::Cancel { op: *op });
-            }
-        }
-        if self.comparisons.next.is_some_and(|next| next <= now.mono) && !self.comparisons.compares_all() {
-            self.compare(now, None, Vec::new(), out);
         }
     }
 }

@@ -1,7 +1,18 @@
 //! Operations on the IPFS node: start, progress, failure and end.
 
-use super::*;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Output, Tracker, fresh};
+use crate::draft::Draft;
+use crate::effect::IpfsAction;
 use crate::event::IpfsError;
+use crate::ids::{Cid, OpId};
+use crate::local::{Lane, Local, Phase, QueueKey};
+use crate::pin::Mode;
+use crate::planted::planted;
+use crate::time::{Instant, Now};
+use crate::view::PinsetView;
 
 /// Longest first attempt without progress while CIDs wait that were never tried. Available content starts to
 /// arrive within this time; unavailable content must not block it.
@@ -36,28 +47,72 @@ impl Running {
     }
 }
 
-impl Tracker {
-    pub(crate) fn progressed(&mut self, now: Now, op: OpId) {
-        if self.extend_deadline(now, op) {
-            return;
-        }
-        if let Some(running) = self.running.get_mut(&op)
-            && running.pin.is_some()
-        {
-            if planted!(ProgressIgnored) {
-                return;
-            }
-            running.last_progress = now.mono;
-            running.deadline = now.mono + self.config.pin_timeout;
+/// The running operations, one for each CID.
+#[derive(Debug)]
+pub(super) struct Operations {
+    /// Most operations at once.
+    slots: usize,
+    running: BTreeMap<OpId, Running>,
+    by_cid: BTreeMap<Cid, OpId>,
+}
+
+impl Operations {
+    pub(super) fn new(slots: usize) -> Self {
+        Self {
+            slots,
+            running: BTreeMap::new(),
+            by_cid: BTreeMap::new(),
         }
     }
 
+    pub(super) fn has_free_slot(&self) -> bool {
+        self.running.len() < self.slots
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Running> {
+        self.running.values()
+    }
+
+    /// Returns the operation on a CID.
+    pub(super) fn on(&self, cid: &Cid) -> Option<&Running> {
+        self.by_cid.get(cid).map(|op| &self.running[op])
+    }
+
+    fn start(&mut self, op: OpId, running: Running) {
+        self.by_cid.insert(running.cid.clone(), op);
+        self.running.insert(op, running);
+    }
+
+    fn finish(&mut self, op: OpId) -> Option<Running> {
+        let running = self.running.remove(&op)?;
+        self.by_cid.remove(&running.cid);
+        Some(running)
+    }
+
+    /// Cancels the operation on a CID.
+    pub(super) fn cancel(&mut self, cid: &Cid, out: &mut Vec<Output>) {
+        if let Some(op) = self.by_cid.get(cid) {
+            let running = self.running.get_mut(op).expect("both maps agree");
+            if !running.cancelled && !planted!(CancelForgotten) {
+                running.cancelled = true;
+                out.push(Output::Cancel { op: *op });
+            }
+        }
+    }
+
+    /// Returns when the next operation is stuck: earlier if all slots are in use while CIDs are `untried`.
+    pub(super) fn poll_timeout(&self, untried: bool) -> Option<Instant> {
+        let contended = !self.has_free_slot() && untried;
+        let running = self.running.values().filter(|running| !running.cancelled);
+        running.map(|running| running.stalls_at(contended)).min()
+    }
+
     /// Cancels stuck operations.
-    pub(super) fn cancel_stuck(&mut self, now: Now, out: &mut Vec<Output>) {
-        let slots_are_contended = self.slots_are_contended();
+    pub(super) fn cancel_stuck(&mut self, now: Now, untried: bool, out: &mut Vec<Output>) {
+        let contended = !self.has_free_slot() && untried;
         let mut stuck = Vec::new();
         for running in self.running.values_mut() {
-            let stalls_at = running.stalls_at(slots_are_contended);
+            let stalls_at = running.stalls_at(contended);
             if !running.cancelled && stalls_at <= now.mono && !planted!(StuckPinStays) {
                 running.deadline = stalls_at;
                 stuck.push(running.cid.clone());
@@ -68,9 +123,33 @@ impl Tracker {
         }
     }
 
-    /// Returns whether all slots are in use while CIDs wait that were never tried.
-    pub(super) fn slots_are_contended(&self) -> bool {
-        self.running.len() >= self.config.concurrent_pins && self.queue_heads.has_untried()
+    pub(super) fn check(&self) {
+        assert!(
+            self.running.len() <= self.slots,
+            "no more operations than allowed"
+        );
+        assert!(
+            self.running.len() == self.by_cid.len(),
+            "one operation for each CID"
+        );
+        for (cid, op) in &self.by_cid {
+            assert!(self.running[op].cid == *cid, "both maps agree");
+        }
+    }
+}
+
+impl Tracker {
+    pub(crate) fn progressed(&mut self, now: Now, op: OpId) {
+        if self.comparisons.extend_deadline(now, op) {
+            return;
+        }
+        if let Some(running) = self.operations.running.get_mut(&op)
+            && running.pin.is_some()
+            && !planted!(ProgressIgnored)
+        {
+            running.last_progress = now.mono;
+            running.deadline = now.mono + self.config.pin_timeout;
+        }
     }
 
     /// Handles the end of an operation, whose purpose may be outdated by now.
@@ -81,10 +160,9 @@ impl Tracker {
         op: OpId,
         outcome: Result<(), IpfsError>,
     ) {
-        let Some(running) = self.running.remove(&op) else {
+        let Some(running) = self.operations.finish(op) else {
             return;
         };
-        self.by_cid.remove(&running.cid);
         let Some(local) = draft.local(&running.cid) else {
             return;
         };
@@ -189,7 +267,7 @@ impl Tracker {
             draft.put_local(cid, next);
             return;
         }
-        self.queue(draft, cid, Some(local), next, key);
+        self.queue_heads.put(draft, cid, Some(local), next, key);
     }
 
     /// Returns the pause before the next attempt. It doubles with each failure, up to the limit; the last
@@ -214,11 +292,11 @@ impl Tracker {
         draft: &mut Draft<'_, V>,
         out: &mut Vec<Output>,
     ) {
-        while self.running.len() < self.config.concurrent_pins {
+        while self.operations.has_free_slot() {
             let Some(key) = self.queue_heads.pop(now) else {
                 break;
             };
-            if self.by_cid.contains_key(&key.cid) {
+            if self.operations.on(&key.cid).is_some() {
                 // Its previous operation has not ended; `finished` adds it again.
                 continue;
             }
@@ -282,8 +360,7 @@ impl Tracker {
                 self.config.unpin_timeout,
             ),
         };
-        self.next_op += 1;
-        let op = OpId(self.next_op);
+        let op = self.op_ids.next();
         let deadline = now.mono + timeout;
         // Doubles with each failure, so that slow content is found eventually.
         let doublings = if planted!(PatienceConstant) {
@@ -292,18 +369,15 @@ impl Tracker {
             local.attempts.min(16)
         };
         let stall_timeout = FIRST_STALL_TIMEOUT.saturating_mul(1 << doublings);
-        self.running.insert(
-            op,
-            Running {
-                cid: cid.clone(),
-                pin,
-                last_progress: now.mono,
-                deadline,
-                stall_timeout,
-                cancelled: false,
-            },
-        );
-        self.by_cid.insert(cid.clone(), op);
+        let running = Running {
+            cid: cid.clone(),
+            pin,
+            last_progress: now.mono,
+            deadline,
+            stall_timeout,
+            cancelled: false,
+        };
+        self.operations.start(op, running);
         out.push(Output::Start { op, action });
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::local::{Lane, QueueKey};
+use crate::draft::Draft;
+use crate::ids::Cid;
+use crate::local::{Lane, Local, QueueKey};
 use crate::planted::{planted, scaled};
 use crate::time::{Instant, Now};
 use crate::view::PinsetView;
@@ -102,6 +104,27 @@ impl QueueHeads {
     /// Adds a key that is, or is being, written to the queue on disk.
     pub(super) fn add(&mut self, key: QueueKey) {
         self.head(key.lane).add(key);
+    }
+
+    /// Moves a CID to another place in the queues, with a new local state.
+    pub(super) fn put<V: PinsetView>(
+        &mut self,
+        draft: &mut Draft<'_, V>,
+        cid: &Cid,
+        previous: Option<Local>,
+        next: Local,
+        key: QueueKey,
+    ) {
+        if let Some(old) = previous.and_then(|local| local.queued) {
+            self.remove(&old);
+            if !planted!(QueueKept) {
+                draft.dequeue(old);
+            }
+        }
+        draft.enqueue(key.clone());
+        self.add(key.clone());
+        let queued = Some(key);
+        draft.put_local(cid, Local { queued, ..next });
     }
 
     /// Removes a key that is being deleted from the queue on disk.

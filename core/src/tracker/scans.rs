@@ -1,9 +1,16 @@
 //! Scans over all records, a chunk at a time: retries of all failures, and reconciliation of the local state
 //! with an installed snapshot.
 
-use super::*;
+use super::{Output, Tracker, fresh, operations};
 use crate::command::{Command, Proposal};
-use crate::planted::scaled;
+use crate::draft::Draft;
+use crate::effect::StoreOp;
+use crate::ids::{Cid, Index};
+use crate::local::{Lane, Local, Phase, QueueKey};
+use crate::pin::{Mode, Pin};
+use crate::planted::{planted, scaled};
+use crate::time::Now;
+use crate::view::PinsetView;
 
 /// Progress of a reconciliation: first all pins, then all local states, each up to a CID.
 #[derive(Debug, Clone)]
@@ -43,7 +50,7 @@ impl Tracker {
             },
             ..local.clone()
         };
-        self.queue(draft, cid, Some(local), next, key);
+        self.queue_heads.put(draft, cid, Some(local), next, key);
         true
     }
 
@@ -117,7 +124,7 @@ impl Tracker {
                 cid: pin.cid.clone(),
             };
             let next = fresh(now, pin.options.mode);
-            self.queue(draft, &pin.cid, Some(local), next, key);
+            self.queue_heads.put(draft, &pin.cid, Some(local), next, key);
         }
     }
 

@@ -1,9 +1,17 @@
 //! Surplus copies: content that the cluster has allocated to other peers. A copy stays until enough of its
 //! new holders confirm theirs, so that a re-allocation never reduces the number of copies.
 
-use super::*;
-use crate::pin::Replicas;
-use crate::planted::scaled;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::{Output, Tracker};
+use crate::draft::Draft;
+use crate::ids::{Cid, Index, PeerId};
+use crate::local::{Lane, Phase, QueueKey};
+use crate::pin::{Pin, Replicas};
+use crate::planted::{planted, scaled};
+use crate::time::{Instant, Now};
+use crate::view::PinsetView;
 use crate::wire::{COPIES_MAX, CopyOf};
 
 /// Most copies that wait for confirmation; the others stay in the queue.
@@ -43,6 +51,61 @@ impl Surplus {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.asked.values().map(|asked| asked.ask_again_at).min()
     }
+
+    /// Discards the confirmations of a copy whose pin has changed. Returns the key of its queue entry.
+    pub(super) fn discard(&mut self, cid: &Cid) -> Option<QueueKey> {
+        self.asked.remove(cid).map(|asked| asked.key)
+    }
+
+    /// Waits for confirmations of a copy.
+    fn ask(&mut self, now: Now, key: QueueKey, pin: Pin) {
+        let least = match pin.options.replicas {
+            Replicas::Everywhere => 1,
+            Replicas::Range { min, .. } => min as usize,
+        };
+        let asked = Asked {
+            version: pin.version,
+            enough: if planted!(OneConfirmation) {
+                1
+            } else {
+                least.clamp(1, pin.allocations.len().max(1))
+            },
+            allocations: pin.allocations,
+            held: BTreeSet::new(),
+            ask_again_at: now.mono + CONFIRM_TIMEOUT,
+            key,
+        };
+        self.asked.insert(pin.cid, asked);
+    }
+
+    /// Records a holder's confirmation. Returns whether the copy has enough of them, and forgets it then.
+    fn confirm(&mut self, from: &PeerId, copy: &CopyOf) -> bool {
+        let Some(asked) = self.asked.get_mut(&copy.cid) else {
+            return false;
+        };
+        let is_old = asked.version != copy.version && !planted!(OldConfirmation);
+        if is_old || !asked.allocations.contains(from) {
+            return false;
+        }
+        asked.held.insert(from.clone());
+        let is_enough = asked.held.len() >= asked.enough;
+        if is_enough {
+            self.asked.remove(&copy.cid);
+        }
+        is_enough
+    }
+
+    /// Removes and returns the copies that were not confirmed in time.
+    fn take_late(&mut self, now: Now) -> Vec<Cid> {
+        let late = self
+            .asked
+            .extract_if(.., |_, asked| asked.ask_again_at <= now.mono);
+        late.map(|(cid, _)| cid).collect()
+    }
+
+    pub(super) fn check(&self) {
+        assert!(self.asked.len() <= ASKED_MAX, "no more questions than allowed");
+    }
 }
 
 impl Tracker {
@@ -55,13 +118,6 @@ impl Tracker {
             && draft
                 .local(&copy.cid)
                 .is_some_and(|local| local.phase == Phase::Pinned || planted!(ConfirmsUnheld))
-    }
-
-    /// Discards the confirmations of a copy whose pin has changed.
-    pub(super) fn discard_confirmations(&mut self, cid: &Cid) {
-        if let Some(asked) = self.surplus.asked.remove(cid) {
-            self.queue_heads.add(asked.key);
-        }
     }
 
     /// Asks the new holders of due copies, as many as there is room for.
@@ -84,29 +140,13 @@ impl Tracker {
                 .pin(&key.cid)
                 .filter(|pin| is_queued && !pin.is_allocated_to(&self.me));
             let Some(pin) = pin else { continue };
-            let least = match pin.options.replicas {
-                Replicas::Everywhere => 1,
-                Replicas::Range { min, .. } => min as usize,
-            };
             for peer in &pin.allocations {
                 questions.entry(peer.clone()).or_default().push(CopyOf {
                     cid: key.cid.clone(),
                     version: pin.version,
                 });
             }
-            let asked = Asked {
-                version: pin.version,
-                enough: if planted!(OneConfirmation) {
-                    1
-                } else {
-                    least.clamp(1, pin.allocations.len().max(1))
-                },
-                allocations: pin.allocations,
-                held: BTreeSet::new(),
-                ask_again_at: now.mono + CONFIRM_TIMEOUT,
-                key: key.clone(),
-            };
-            self.surplus.asked.insert(key.cid, asked);
+            self.surplus.ask(now, key, pin);
         }
         out.extend(
             questions
@@ -123,35 +163,24 @@ impl Tracker {
         copies: Vec<CopyOf>,
         index: Index,
     ) {
-        for CopyOf { cid, version } in copies.into_iter().take(COPIES_MAX) {
-            let Some(asked) = self.surplus.asked.get_mut(&cid) else {
-                continue;
-            };
-            let is_old = asked.version != version && !planted!(OldConfirmation);
-            if is_old || !asked.allocations.contains(from) {
+        for copy in copies.into_iter().take(COPIES_MAX) {
+            if !self.surplus.confirm(from, &copy) {
                 continue;
             }
-            asked.held.insert(from.clone());
-            if asked.held.len() < asked.enough {
-                continue;
-            }
-            self.surplus.asked.remove(&cid);
+            let cid = copy.cid;
             let Some(local) = draft.local(&cid) else { continue };
             let key = QueueKey {
                 lane: Lane::Unpin,
                 at: index,
                 cid: cid.clone(),
             };
-            self.queue(draft, &cid, Some(local.clone()), local, key);
+            self.queue_heads.put(draft, &cid, Some(local.clone()), local, key);
         }
     }
 
     /// Queues copies that were not confirmed in time again, behind the others.
     pub(super) fn requeue_unconfirmed<V: PinsetView>(&mut self, now: Now, draft: &mut Draft<'_, V>) {
-        let is_late = |(cid, asked): (&Cid, &Asked)| (asked.ask_again_at <= now.mono).then(|| cid.clone());
-        let late: Vec<Cid> = self.surplus.asked.iter().filter_map(is_late).collect();
-        for cid in late {
-            self.surplus.asked.remove(&cid);
+        for cid in self.surplus.take_late(now) {
             if planted!(SurplusForgotten) {
                 continue;
             }
@@ -161,14 +190,7 @@ impl Tracker {
                 at: (now.wall + CONFIRM_TIMEOUT).0,
                 cid: cid.clone(),
             };
-            self.queue(draft, &cid, Some(local.clone()), local, key);
+            self.queue_heads.put(draft, &cid, Some(local.clone()), local, key);
         }
-    }
-
-    pub(super) fn check_surplus(&self) {
-        assert!(
-            self.surplus.asked.len() <= ASKED_MAX,
-            "no more questions than allowed"
-        );
     }
 }

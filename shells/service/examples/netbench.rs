@@ -97,20 +97,8 @@ async fn start(secret: Option<[u8; 32]>) -> anyhow::Result<(Net, NetEvents)> {
 /// A message of 128 bytes.
 fn envelope() -> Envelope {
     let message = RaftMessage {
-        kind: RaftKind::Heartbeat,
-        from: RaftId(1),
-        to: RaftId(2),
-        term: 1,
-        log_term: 1,
-        index: 1,
-        entries: Vec::new(),
-        commit: 1,
-        commit_term: 1,
-        request_snapshot: 0,
-        reject: false,
-        reject_hint: 0,
         context: vec![0; 87],
-        priority: 0,
+        ..RaftMessage::new(RaftKind::Heartbeat, RaftId(1), RaftId(2), 1)
     };
     Envelope {
         cluster: CLUSTER,

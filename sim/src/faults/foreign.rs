@@ -57,22 +57,8 @@ fn offer_snapshot(world: &mut World, me: usize, other: usize) {
     snapshot.manifest.members.cluster = OTHER;
     snapshot.manifest.applied.index = store.last() + 100;
     snapshot.manifest.applied.term = store.hard_state.term + 5;
-    let message = RaftMessage {
-        kind: RaftKind::Snapshot,
-        from: raft_id(world, me, other),
-        to: raft_id(world, me, me),
-        term: store.hard_state.term + 5,
-        log_term: 0,
-        index: 0,
-        entries: Vec::new(),
-        commit: 0,
-        commit_term: 0,
-        request_snapshot: 0,
-        reject: false,
-        reject_hint: 0,
-        context: Vec::new(),
-        priority: 0,
-    };
+    let (from, to) = (raft_id(world, me, other), raft_id(world, me, me));
+    let message = RaftMessage::new(RaftKind::Snapshot, from, to, store.hard_state.term + 5);
     let from = world.peers[other].id.clone();
     let manifest = snapshot.manifest.clone();
     let receiver = &mut world.peers[me];
@@ -124,20 +110,11 @@ fn draw(world: &World, me: usize, other: usize, rng: &mut Rng) -> Message {
             };
             let is_append = kind == RaftKind::Append;
             Message::Raft(RaftMessage {
-                kind,
-                from: id(other),
-                to: id(me),
-                term: log_term + 5,
                 log_term,
                 index,
                 entries: if is_append { vec![entry] } else { Vec::new() },
                 commit: if is_append { index + 1 } else { 0 },
-                commit_term: 0,
-                request_snapshot: 0,
-                reject: false,
-                reject_hint: 0,
-                context: Vec::new(),
-                priority: 0,
+                ..RaftMessage::new(kind, id(other), id(me), log_term + 5)
             })
         }
     }

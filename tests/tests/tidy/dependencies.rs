@@ -160,6 +160,41 @@ fn imports_of(folder: &Path, module: &str) -> Vec<(PathBuf, BTreeSet<String>)> {
     files.map(read).collect()
 }
 
+/// The modules of the core form layers: records and their encoding below, `node` above all.
+#[test]
+fn modules_of_the_core_import_each_other_in_no_circle() {
+    let folder = root().join("core/src");
+    let modules = sources(&folder);
+    let names = modules.iter().filter(|path| path.parent() == Some(&folder));
+    let names: Vec<String> = names
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+        .filter(|name| name != "lib" && name != "testing")
+        .collect();
+    let mut left: Vec<(String, BTreeSet<String>)> = names
+        .iter()
+        .map(|name| {
+            let files = imports_of(&folder, name).into_iter();
+            let mut imports: BTreeSet<String> = files.flat_map(|(_, imports)| imports).collect();
+            imports.retain(|import| import != name && names.contains(import));
+            (name.clone(), imports)
+        })
+        .collect();
+    // Takes away what imports nothing that is left, until a circle is.
+    loop {
+        let before = left.len();
+        let still: BTreeSet<String> = left.iter().map(|(name, _)| name.clone()).collect();
+        left.retain(|(_, imports)| !imports.is_disjoint(&still));
+        if left.len() == before {
+            break;
+        }
+    }
+    let shown: Vec<String> = left
+        .iter()
+        .map(|(name, imports)| format!("{name} imports {imports:?}"))
+        .collect();
+    assert_none(&shown);
+}
+
 #[test]
 fn separate_modules_do_not_import_each_other() {
     let mut wrong = Vec::new();

@@ -15,40 +15,20 @@ fn pin(number: u8) -> Event {
     }
 }
 
-fn handle_all(harness: &mut Harness, events: Vec<Event>) -> Vec<Effect> {
-    let effects = harness.node.handle_all(harness.now, &harness.disk, events);
-    harness.node.check();
-    for effect in &effects {
-        if let Effect::Persist(batch) = effect {
-            harness.disk.write(batch);
-        }
-    }
-    effects
-}
-
 #[test]
 fn leader_appends_requests_of_one_call_as_one_entry() {
     let mut harness = Harness::new(1);
     harness.lead();
-    let effects = handle_all(&mut harness, (1..=3).map(pin).collect());
+    let effects = harness.handle_all((1..=3).map(pin));
     assert_eq!(effects.len(), 1, "only the write: {effects:?}");
     let batch = persist(&effects);
     assert!(batch.sync);
-    let entries = batch.ops.iter().find_map(|op| match op {
-        StoreOp::Append { entries } => Some(entries.as_slice()),
-        StoreOp::Compact { .. }
-        | StoreOp::DeleteLocal { .. }
-        | StoreOp::DeletePin { .. }
-        | StoreOp::Dequeue { .. }
-        | StoreOp::Enqueue { .. }
-        | StoreOp::InstallSnapshot { .. }
-        | StoreOp::PutLocal { .. }
-        | StoreOp::PutPin { .. }
-        | StoreOp::PutWindow { .. }
-        | StoreOp::SetApplied { .. }
-        | StoreOp::SetHardState { .. }
-        | StoreOp::SetMembers { .. }
-        | StoreOp::SetReconciling { .. } => None,
+    let entries = batch.ops.iter().find_map(|op| {
+        if let StoreOp::Append { entries } = op {
+            Some(entries.as_slice())
+        } else {
+            None
+        }
     });
     let [
         LogEntry {
@@ -62,7 +42,7 @@ fn leader_appends_requests_of_one_call_as_one_entry() {
     assert_eq!(decode::<Vec<Proposal>>(data).unwrap().len(), 3);
 
     let batch = batch.id;
-    let effects = handle_all(&mut harness, vec![Event::Persisted { batch }]);
+    let effects = harness.handle(Event::Persisted { batch });
     let replies = effects
         .iter()
         .filter(|effect| matches!(effect, Effect::Reply { .. }));
@@ -72,7 +52,7 @@ fn leader_appends_requests_of_one_call_as_one_entry() {
         op: OpId(op),
         outcome: Ok(()),
     });
-    let effects = handle_all(&mut harness, ended.collect());
+    let effects = harness.handle_all(ended);
     assert_eq!(effects.len(), 1, "only the write: {effects:?}");
     assert!(!persist(&effects).sync);
     let pinned = |number| harness.disk.locals[&cid(number)].phase;
@@ -86,7 +66,7 @@ fn follower_forwards_requests_of_one_call_in_one_message() {
     let effects = harness.receive(2, Message::Raft(raft_message(RaftKind::Heartbeat, 1)));
     let batch = persist(&effects).id;
     let _ = harness.handle(Event::Persisted { batch });
-    let effects = handle_all(&mut harness, (1..=3).map(pin).collect());
+    let effects = harness.handle_all((1..=3).map(pin));
     let [Effect::Send { to, envelope }] = effects.as_slice() else {
         panic!("{effects:?} instead of one message");
     };
@@ -102,5 +82,5 @@ fn follower_forwards_requests_of_one_call_in_one_message() {
 #[should_panic(expected = "must be handled alone")]
 fn exclusive_event_among_others_panics() {
     let mut harness = Harness::new(1);
-    let _ = handle_all(&mut harness, vec![pin(1), Event::TimedOut]);
+    let _ = harness.handle_all([pin(1), Event::TimedOut]);
 }

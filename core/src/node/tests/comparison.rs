@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::harness::{Harness, persist, raft_message};
+use crate::codec::encode;
 use crate::testing::{cid, options, peer};
-use crate::wire::encode;
 use crate::*;
 
 const EVERYWHERE: Replicas = Replicas::Everywhere;

@@ -61,7 +61,12 @@ impl Harness {
 
     /// Handles an event, applies the writes to the disk, and returns all effects.
     pub(super) fn handle(&mut self, event: Event) -> Vec<Effect> {
-        let effects = self.node.handle(self.now, &self.disk, event);
+        self.handle_all([event])
+    }
+
+    /// As [`Harness::handle`], for several events in one call.
+    pub(super) fn handle_all(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<Effect> {
+        let effects = self.node.handle_all(self.now, &self.disk, events);
         self.node.check();
         for effect in &effects {
             if let Effect::Persist(batch) = effect {
@@ -174,22 +179,7 @@ pub(super) fn append_change(step: MembersStep) -> RaftMessage {
 }
 
 pub(super) fn raft_message(kind: RaftKind, term: Term) -> RaftMessage {
-    RaftMessage {
-        kind,
-        from: RaftId(2),
-        to: RaftId(1),
-        term,
-        log_term: 0,
-        index: 0,
-        entries: Vec::new(),
-        commit: 0,
-        commit_term: 0,
-        request_snapshot: 0,
-        reject: false,
-        reject_hint: 0,
-        context: Vec::new(),
-        priority: 0,
-    }
+    RaftMessage::new(kind, RaftId(2), RaftId(1), term)
 }
 
 pub(super) fn persist(effects: &[Effect]) -> &Batch {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::harness::{Harness, persist, raft_message};
+use crate::codec::encode;
 use crate::testing::{cid, options, peer};
-use crate::wire::encode;
 use crate::*;
 
 const ONE_OR_TWO: Replicas = Replicas::Range { min: 1, max: 2 };

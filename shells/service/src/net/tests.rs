@@ -113,22 +113,7 @@ fn envelope(number: u64, size: usize) -> Envelope {
 }
 
 fn raft_message(kind: RaftKind) -> RaftMessage {
-    RaftMessage {
-        kind,
-        from: cluster_core::RaftId(1),
-        to: cluster_core::RaftId(2),
-        term: 1,
-        log_term: 1,
-        index: 1,
-        entries: Vec::new(),
-        commit: 1,
-        commit_term: 1,
-        request_snapshot: 0,
-        reject: false,
-        reject_hint: 0,
-        context: Vec::new(),
-        priority: 0,
-    }
+    RaftMessage::new(kind, cluster_core::RaftId(1), cluster_core::RaftId(2), 1)
 }
 
 fn number_of(event: &CoreEvent) -> Option<u64> {

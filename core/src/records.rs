@@ -1,12 +1,12 @@
-//! Records that Raft stores.
+//! Records of the log, of Raft's durable state, and of what a process starts from.
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec::FIRST_VERSION;
 use crate::ids::{ClusterId, Incarnation, Index, RaftId, Term};
 use crate::members::Members;
 use crate::snapshot::Applied;
 use crate::window::Window;
-use crate::wire::FIRST_VERSION;
 
 /// A log entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
