@@ -1,8 +1,8 @@
 //! The operations of a peer: pin, unpin, status, add, sync, recover, membership and metrics.
 //!
 //! [`Cluster`] serves the REST API, the IPFS proxy and the calls of other peers. It combines the peer's
-//! state machine, database and network, which [`world`] abstracts, with its IPFS node; it knows neither
-//! HTTP nor libp2p.
+//! database with its state machine and network, which [`world`] abstracts, and its IPFS node; it knows
+//! neither HTTP nor libp2p.
 
 mod add;
 mod claim;
@@ -41,7 +41,8 @@ pub use self::error::Error;
 pub use self::ping::PingValue;
 pub use self::repositories::Repositories;
 pub use self::status_all::Rows;
-use self::world::{Store, StoreError, World};
+use self::world::World;
+use crate::store::{Reader, StoreError};
 
 /// Maximum of concurrent listings. Each holds a snapshot of the database, which keeps the disk space of
 /// what is deleted meanwhile, and a few pages of rows in memory.
@@ -141,10 +142,10 @@ impl Cluster {
     /// Reads the database on a blocking thread.
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Error> {
-        let store = self.inner.world.store.clone();
-        let done = tokio::task::spawn_blocking(move || read(store.as_ref())).await;
+        let reader = self.inner.world.reader.clone();
+        let done = tokio::task::spawn_blocking(move || read(&reader)).await;
         Ok(done.map_err(|_| Error::Closed)??)
     }
 }

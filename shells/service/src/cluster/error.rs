@@ -2,7 +2,7 @@
 
 use cluster_core::Refusal;
 
-use super::world::StoreError;
+use crate::store::StoreError;
 
 /// Error of an operation. The text is for people, and names what is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,11 +23,17 @@ pub enum Error {
     #[error("{0}")]
     Peer(String),
     /// The database failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    #[error("the database cannot be read: {0}")]
+    Store(String),
     /// This peer is shutting down.
     #[error("this peer is shutting down")]
     Closed,
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error.to_string())
+    }
 }
 
 impl From<cluster_ipfs::backend::Error> for Error {

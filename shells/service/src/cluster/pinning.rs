@@ -1,14 +1,12 @@
 //! Pinning, unpinning, import, and reads of the pinset.
 
-use std::sync::Arc;
-
 use cluster_api as api;
 use cluster_core::{Cid, Pin, Refusal, Reply, Request};
 use futures::stream::{self, Stream, TryStreamExt};
 use tokio::time::timeout;
 
-use super::world::Snapshot;
 use super::{Cluster, Error, IMPORT_BYTES, convert, now};
+use crate::store::StoreError;
 
 /// Pins read from the database at once: enough to amortise the switch to a blocking thread, few enough to
 /// hold in memory.
@@ -165,15 +163,14 @@ impl Cluster {
         filter: api::PinTypeFilter,
         shown: fn(&Pin) -> api::Pin,
     ) -> impl Stream<Item = Result<Vec<api::Pin>, Error>> + Send + use<> {
-        let store = self.inner.world.store.clone();
+        let reader = self.inner.world.reader.clone();
         let listings = self.inner.listings.clone();
         let start = Listing {
-            snapshot: None,
-            after: None,
+            pins: None,
             permit: None,
         };
         stream::try_unfold(start, move |mut listing| {
-            let (store, listings) = (store.clone(), listings.clone());
+            let (reader, listings) = (reader.clone(), listings.clone());
             async move {
                 if listing.permit.is_none() {
                     let permit = listings
@@ -182,15 +179,16 @@ impl Cluster {
                     listing.permit = Some(permit);
                 }
                 let page = tokio::task::spawn_blocking(move || {
-                    let snapshot = listing.snapshot.get_or_insert_with(|| store.snapshot());
-                    let pins = snapshot.pins(listing.after.as_ref(), PAGE)?;
-                    listing.after = pins.last().map(|pin| pin.cid.clone());
+                    let pins = listing
+                        .pins
+                        .get_or_insert_with(|| Box::new(reader.listing().pins(None)));
+                    let pins: Vec<Pin> = pins.take(PAGE).collect::<Result<_, _>>()?;
                     let shown = pins
                         .iter()
                         .filter(|pin| filter.matches(convert::pin_type(pin.pin_type)))
                         .map(shown)
                         .collect();
-                    Ok::<_, Error>(listing.after.is_some().then_some((shown, listing)))
+                    Ok::<_, Error>((!pins.is_empty()).then_some((shown, listing)))
                 });
                 page.await.map_err(|_| Error::Closed)?
             }
@@ -199,7 +197,7 @@ impl Cluster {
 }
 
 struct Listing {
-    snapshot: Option<Arc<dyn Snapshot>>,
-    after: Option<Cid>,
+    /// The rest of a snapshot of the pinset, from the first page on.
+    pins: Option<Box<dyn Iterator<Item = Result<Pin, StoreError>> + Send>>,
     permit: Option<tokio::sync::OwnedSemaphorePermit>,
 }

@@ -2,22 +2,24 @@
 //! which peers answer.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
 use cluster_api::{Bandwidth, BandwidthByProtocol};
 use cluster_core::{
-    Cid, Local, Members, Metric, PING, PeerId, Phase, Pin, PinType, Refusal, Replicas, Reply, Request,
-    Timestamp,
+    Batch, BatchId, Cid, Incarnation, Local, Members, Metric, PING, PeerId, Phase, Pin, PinType, Recovered,
+    Refusal, Replicas, Reply, Request, StoreOp, Timestamp,
 };
 use cluster_ipfs::{Backend, Node};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use super::world::{Alert, Channel, Core, Network, Sample, Snapshot, Store, StoreError, World};
+use super::world::{Alert, Channel, Core, Network, Sample, World};
 use super::{Cluster, Config, PingValue};
+use crate::store::{OpenOptions, Store};
 
 /// Time limit for answers: far longer than a busy machine needs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -40,7 +42,8 @@ pub(crate) enum Behaviour {
 #[derive(Default)]
 pub(crate) struct Ledger {
     pub(crate) pins: BTreeMap<Cid, Pin>,
-    pub(crate) locals: BTreeMap<(PeerId, Cid), Local>,
+    /// Database of each peer: the pins again, and its local states.
+    stores: BTreeMap<PeerId, Store>,
     pub(crate) behaviours: BTreeMap<PeerId, Behaviour>,
     pub(crate) peers: BTreeMap<PeerId, Cluster>,
     pub(crate) refusal: Option<Refusal>,
@@ -98,15 +101,13 @@ impl FakeCluster {
                 storage_max: None,
             };
             let node = Node::open(config).await.unwrap();
+            let store = store(&folder.path().join(format!("raft{n}")), peer(n));
             let world = World {
                 core: Arc::new(FakeCore {
                     me: peer(n),
                     ledger: ledger.clone(),
                 }),
-                store: Arc::new(FakeStore {
-                    me: peer(n),
-                    ledger: ledger.clone(),
-                }),
+                reader: store.reader(),
                 network: Arc::new(FakeNetwork {
                     me: peer(n),
                     ledger: ledger.clone(),
@@ -122,6 +123,7 @@ impl FakeCluster {
                 Cluster::with_answer_timeout(config, world, Backend::Embedded(node.clone()), answer_timeout);
             nodes.push(node);
             let mut ledger = ledger.lock().unwrap();
+            ledger.stores.insert(peer(n), store);
             ledger.peers.insert(peer(n), cluster);
             ledger.behaviours.insert(peer(n), Behaviour::Answers);
         }
@@ -140,6 +142,18 @@ impl FakeCluster {
         self.ledger().peers[&peer(n)].clone()
     }
 
+    /// Sets the local state of a CID at one peer.
+    pub(crate) fn put_local(&self, n: u8, cid: &Cid, local: Local) {
+        let cid = cid.clone();
+        self.ledger().write(&peer(n), StoreOp::PutLocal { cid, local });
+    }
+
+    /// Deletes the local state of a CID at one peer.
+    pub(crate) fn delete_local(&self, n: u8, cid: &Cid) {
+        let cid = cid.clone();
+        self.ledger().write(&peer(n), StoreOp::DeleteLocal { cid });
+    }
+
     pub(crate) fn set(&self, n: u8, behaviour: Behaviour) {
         self.ledger().behaviours.insert(peer(n), behaviour);
     }
@@ -147,9 +161,53 @@ impl FakeCluster {
 
 impl Drop for FakeCluster {
     fn drop(&mut self) {
-        // Breaks the reference cycle of peers and ledger.
-        self.ledger().peers.clear();
+        // Breaks the reference cycle of peers and ledger, and closes the stores before their folder goes.
+        let mut ledger = self.ledger();
+        ledger.peers.clear();
+        ledger.stores.clear();
     }
+}
+
+/// Opens a new store.
+fn store(folder: &Path, me: PeerId) -> Store {
+    let mut store = Store::open(folder, &OpenOptions::default()).unwrap();
+    let members = Members::initial([me]);
+    store
+        .initialise(&Recovered::founding(Incarnation(1), members))
+        .unwrap();
+    store
+}
+
+impl Ledger {
+    fn put_pin(&mut self, pin: Pin) {
+        let previous = self.pins.insert(pin.cid.clone(), pin.clone()).map(Box::new);
+        self.write_all(&StoreOp::PutPin { pin, previous });
+    }
+
+    fn delete_pin(&mut self, cid: &Cid) -> Option<Pin> {
+        let pin = self.pins.remove(cid)?;
+        self.write_all(&StoreOp::DeletePin { pin: pin.clone() });
+        Some(pin)
+    }
+
+    fn write_all(&mut self, op: &StoreOp) {
+        for store in self.stores.values_mut() {
+            write(store, op.clone());
+        }
+    }
+
+    fn write(&mut self, peer: &PeerId, op: StoreOp) {
+        write(self.stores.get_mut(peer).unwrap(), op);
+    }
+}
+
+fn write(store: &mut Store, op: StoreOp) {
+    let batch = Batch {
+        id: BatchId(0),
+        ops: vec![op],
+        sync: false,
+    };
+    store.write(&batch).unwrap();
 }
 
 struct FakeCore {
@@ -207,7 +265,7 @@ impl FakeCore {
                     version,
                     ..pin
                 };
-                ledger.pins.insert(pin.cid.clone(), pin.clone());
+                ledger.put_pin(pin.clone());
                 Ok(Reply::Pinned(pin))
             }
             Request::Pin { cid, options } => {
@@ -222,12 +280,11 @@ impl FakeCore {
                     timestamp: PINNED_AT,
                     version,
                 };
-                ledger.pins.insert(cid, pin.clone());
+                ledger.put_pin(pin.clone());
                 Ok(Reply::Pinned(pin))
             }
             Request::Unpin { cid } => ledger
-                .pins
-                .remove(&cid)
+                .delete_pin(&cid)
                 .map(Reply::Unpinned)
                 .ok_or(Refusal::NotFound),
             Request::Recover { cid } => {
@@ -239,12 +296,15 @@ impl FakeCore {
     }
 
     fn recover(me: &PeerId, ledger: &mut Ledger, which: impl Fn(&Cid) -> bool) -> u64 {
-        let mut count = 0;
-        for ((peer, cid), local) in &mut ledger.locals {
-            if peer == me && which(cid) && local.phase == Phase::PinError {
-                local.phase = Phase::PinQueued;
-                count += 1;
-            }
+        let failed = ledger.stores[me].reader().listing().locals(None);
+        let failed = failed.map(Result::unwrap);
+        let failed: Vec<_> = failed
+            .filter(|(cid, local)| which(cid) && local.phase == Phase::PinError)
+            .collect();
+        let count = failed.len() as u64;
+        for (cid, mut local) in failed {
+            local.phase = Phase::PinQueued;
+            ledger.write(me, StoreOp::PutLocal { cid, local });
         }
         count
     }
@@ -316,65 +376,6 @@ fn sample(peer: PeerId) -> Sample {
         peer,
         metric,
         received_at: PINNED_AT,
-    }
-}
-
-struct FakeStore {
-    me: PeerId,
-    ledger: Arc<Mutex<Ledger>>,
-}
-
-struct FakeSnapshot {
-    pins: BTreeMap<Cid, Pin>,
-    locals: BTreeMap<Cid, Local>,
-}
-
-impl Store for FakeStore {
-    fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StoreError> {
-        Ok(self.ledger.lock().unwrap().pins.get(cid).cloned())
-    }
-
-    fn local(&self, cid: &Cid) -> Result<Option<Local>, StoreError> {
-        Ok(self
-            .ledger
-            .lock()
-            .unwrap()
-            .locals
-            .get(&(self.me.clone(), cid.clone()))
-            .cloned())
-    }
-
-    fn snapshot(&self) -> Arc<dyn Snapshot> {
-        let ledger = self.ledger.lock().unwrap();
-        let mine = ledger.locals.iter().filter(|((peer, _), _)| *peer == self.me);
-        let locals = mine
-            .map(|((_, cid), local)| (cid.clone(), local.clone()))
-            .collect();
-        Arc::new(FakeSnapshot {
-            pins: ledger.pins.clone(),
-            locals,
-        })
-    }
-}
-
-impl Snapshot for FakeSnapshot {
-    fn pins(&self, after: Option<&Cid>, limit: usize) -> Result<Vec<Pin>, StoreError> {
-        let later = self
-            .pins
-            .values()
-            .filter(|pin| after.is_none_or(|after| pin.cid > *after));
-        Ok(later.take(limit).cloned().collect())
-    }
-
-    fn locals(&self, after: Option<&Cid>, limit: usize) -> Result<Vec<(Cid, Local)>, StoreError> {
-        let later = self
-            .locals
-            .iter()
-            .filter(|(cid, _)| after.is_none_or(|after| *cid > after));
-        Ok(later
-            .take(limit)
-            .map(|(cid, local)| (cid.clone(), local.clone()))
-            .collect())
     }
 }
 

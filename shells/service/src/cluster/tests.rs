@@ -34,11 +34,8 @@ fn statuses(row: &GlobalPinInfo) -> Vec<TrackerStatus> {
 async fn pinned(fake: &FakeCluster, n: u32, phases: [Phase; 3]) {
     fake.cluster(1).pin(cid(n), &PinOptions::default()).await.unwrap();
     for (index, phase) in phases.into_iter().enumerate() {
-        let key = (peer(u8::try_from(index).unwrap() + 1), cid(n));
-        fake.ledger().locals.insert(
-            key,
-            local(phase, if phase == Phase::PinError { "no room" } else { "" }),
-        );
+        let error = if phase == Phase::PinError { "no room" } else { "" };
+        fake.put_local(u8::try_from(index).unwrap() + 1, &cid(n), local(phase, error));
     }
 }
 

@@ -1,13 +1,15 @@
-//! Interfaces of the operations to this peer's state machine, its database and the network. The daemon
-//! implements them with the real ones, tests in memory.
+//! Interfaces of the operations to this peer's state machine and the network. The daemon implements them
+//! with the real ones, tests in memory.
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use cluster_api::BandwidthByProtocol;
-use cluster_core::{Cid, Local, Members, Metric, PeerId, Pin, Refusal, Reply, Request, Timestamp};
+use cluster_core::{Cid, Members, Metric, PeerId, Refusal, Reply, Request, Timestamp};
 use futures::future::BoxFuture;
+
+use crate::store::Reader;
 
 /// This peer's state machine.
 pub trait Core: Send + Sync + 'static {
@@ -46,29 +48,6 @@ pub struct Alert {
     /// Time of expiry.
     pub triggered_at: Timestamp,
 }
-
-/// This peer's database. Reads block the thread.
-pub trait Store: Send + Sync + 'static {
-    /// Returns the pin of a CID.
-    fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StoreError>;
-    /// Returns the local state of a CID.
-    fn local(&self, cid: &Cid) -> Result<Option<Local>, StoreError>;
-    /// Returns a snapshot of the current state.
-    fn snapshot(&self) -> Arc<dyn Snapshot>;
-}
-
-/// An immutable snapshot of the database.
-pub trait Snapshot: Send + Sync + 'static {
-    /// Returns up to `limit` pins after `after`, in CID order.
-    fn pins(&self, after: Option<&Cid>, limit: usize) -> Result<Vec<Pin>, StoreError>;
-    /// Returns up to `limit` local states after `after`, in CID order.
-    fn locals(&self, after: Option<&Cid>, limit: usize) -> Result<Vec<(Cid, Local)>, StoreError>;
-}
-
-/// Error of a database read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the database cannot be read: {0}")]
-pub struct StoreError(pub String);
 
 /// One end of a call: ordered chunks in both directions. Dropping it ends the call at the other end. The
 /// errors are for people.
@@ -115,7 +94,7 @@ pub struct World {
     /// This peer's state machine.
     pub core: Arc<dyn Core>,
     /// This peer's database.
-    pub store: Arc<dyn Store>,
+    pub reader: Reader,
     /// Its connections.
     pub network: Arc<dyn Network>,
 }

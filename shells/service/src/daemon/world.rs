@@ -1,20 +1,20 @@
-//! Adapters that connect the cluster operations to this peer's core, store and network.
+//! Adapters that connect the cluster operations to this peer's core and network.
 
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use cluster_api::{Bandwidth, BandwidthByProtocol};
-use cluster_core::{Cid, Local, Members, PeerId, Pin, Refusal, Reply, Request};
+use cluster_core::{Cid, Members, PeerId, Refusal, Reply, Request};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::discovery::{self, DiscoveryServer};
 use crate::cluster::Cluster;
-use crate::cluster::world::{Alert, Channel, Core, Network, Sample, Snapshot, Store, StoreError, World};
+use crate::cluster::world::{Alert, Channel, Core, Network, Sample, World};
 use crate::driver::Handle;
 use crate::net::{Body, Call, CallSender, Deadline, Incoming, Net, Responder};
-use crate::store::{Listing, Reader};
+use crate::store::Reader;
 
 /// The method of all calls of cluster operations.
 const METHOD: &str = "cluster";
@@ -25,7 +25,7 @@ const SILENCE: std::time::Duration = std::time::Duration::from_secs(60);
 pub(super) fn world(handle: Handle, reader: Reader, net: Net) -> World {
     World {
         core: Arc::new(RealCore(handle)),
-        store: Arc::new(RealStore(reader)),
+        reader,
         network: Arc::new(RealNetwork(net)),
     }
 }
@@ -93,46 +93,6 @@ fn sample(peer: &PeerId, received: &cluster_core::Received) -> Sample {
         peer: peer.clone(),
         metric: received.metric.clone(),
         received_at: received.at,
-    }
-}
-
-struct RealStore(Reader);
-
-fn store_error(error: &crate::store::StoreError) -> StoreError {
-    StoreError(error.to_string())
-}
-
-impl Store for RealStore {
-    fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StoreError> {
-        self.0.pin(cid).map_err(|error| store_error(&error))
-    }
-
-    fn local(&self, cid: &Cid) -> Result<Option<Local>, StoreError> {
-        self.0.local(cid).map_err(|error| store_error(&error))
-    }
-
-    fn snapshot(&self) -> Arc<dyn Snapshot> {
-        Arc::new(RealSnapshot(self.0.listing()))
-    }
-}
-
-struct RealSnapshot(Listing);
-
-impl Snapshot for RealSnapshot {
-    fn pins(&self, after: Option<&Cid>, limit: usize) -> Result<Vec<Pin>, StoreError> {
-        self.0
-            .pins(after)
-            .take(limit)
-            .collect::<Result<_, _>>()
-            .map_err(|error| store_error(&error))
-    }
-
-    fn locals(&self, after: Option<&Cid>, limit: usize) -> Result<Vec<(Cid, Local)>, StoreError> {
-        self.0
-            .locals(after)
-            .take(limit)
-            .collect::<Result<_, _>>()
-            .map_err(|error| store_error(&error))
     }
 }
 

@@ -132,9 +132,7 @@ async fn single_copy_stays_where_it_was_added() {
 async fn copy_of_another_peer_is_released_once_pinned_there() {
     let (fake, server) = embedded(2, 1).await;
     let there = peer(2);
-    fake.ledger()
-        .locals
-        .insert((there.clone(), HELLO.parse().unwrap()), local(Phase::Pinned, ""));
+    fake.put_local(2, &HELLO.parse().unwrap(), local(Phase::Pinned, ""));
     add(
         &server,
         &format!("replication-min=1&replication-max=1&user-allocations={there}"),
@@ -161,8 +159,7 @@ async fn unreachable_node_is_reported_and_pins_work_without_it() {
         answer.starts_with("http/1.1 502 ") && answer.contains("connection refused"),
         "{answer}"
     );
-    let held = local(Phase::Pinned, "");
-    fake.ledger().locals.insert((peer(1), cid(7)), held);
+    fake.put_local(1, &cid(7), local(Phase::Pinned, ""));
     let pinned = call(&server, &format!("pin/add?arg={}", cid(7))).await;
     assert!(pinned.starts_with("http/1.1 200 "), "{pinned}");
     let listed = call(&server, "pin/ls").await;
@@ -250,8 +247,7 @@ async fn client_disconnect_is_forwarded_to_the_node() {
 
 /// Sets the phase of a CID at a peer.
 fn set(fake: &FakeCluster, n: u8, cid: &cluster_core::Cid, phase: Phase, error: &str) {
-    let key = (peer(n), cid.clone());
-    fake.ledger().locals.insert(key, local(phase, error));
+    fake.put_local(n, cid, local(phase, error));
 }
 
 async fn until(fake: &FakeCluster, done: impl Fn(&FakeCluster) -> bool) {
@@ -290,7 +286,7 @@ async fn pin_add_and_update_wait_for_the_minimum_of_copies() {
         until(&fake, |fake| fake.ledger().pins.contains_key(&two)).await;
         assert!(fake.ledger().pins.contains_key(&one));
         for n in [1, 2] {
-            fake.ledger().locals.remove(&(peer(n), one.clone()));
+            fake.delete_local(n, &one);
             set(&fake, n, &two, Phase::Pinned, "");
         }
     };

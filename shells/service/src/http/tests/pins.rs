@@ -191,10 +191,7 @@ async fn statuses_are_streamed_one_a_line() {
             .await
             .unwrap();
     }
-    api.fake
-        .ledger()
-        .locals
-        .insert((peer(2), cid(2)), local(Phase::PinError, "no room"));
+    api.fake.put_local(2, &cid(2), local(Phase::PinError, "no room"));
     let answer = api.get("/pins").await;
     assert_eq!(answer.body.lines().count(), 3);
     // Each peer reports its IPFS node in the first status that it is asked for.
@@ -353,8 +350,7 @@ async fn routes_of_0_0_12_work() {
     assert_eq!(shown(0), (&first.to_string().into(), &2.into()));
     assert_eq!(shown(1), (&second.to_string().into(), &(-1).into()));
     for (n, phase) in [(1, Phase::Pinned), (2, Phase::Lost), (3, Phase::Pinned)] {
-        let key = (peer(n), second.clone());
-        api.fake.ledger().locals.insert(key, local(phase, ""));
+        api.fake.put_local(n, &second, local(phase, ""));
     }
     let all = api.post("/pins/sync").await;
     assert_eq!(all.status, 200);
