@@ -6,6 +6,12 @@
 //!
 //! Decoding is lenient the way Go's is: missing fields and `null` take the default, unknown fields are
 //! ignored.
+//!
+//! `examples/pin_and_wait.rs` pins a CID and waits until it is pinned:
+//!
+//! ```ignore
+#![doc = include_str!("../examples/pin_and_wait.rs")]
+//! ```
 
 mod add;
 pub mod client;

@@ -15,6 +15,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+#[path = "../examples/pin_and_wait.rs"]
+#[allow(dead_code, unreachable_pub, reason = "an example, with its `main`")]
+mod pin_and_wait;
+
 async fn serve(router: Router) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -46,6 +50,23 @@ fn stream(lines: &'static [&'static str], trailer: &'static str) -> Response {
         .headers_mut()
         .insert("trailer", HeaderValue::from_static("X-Stream-Error"));
     response
+}
+
+#[tokio::test]
+async fn example_waits_until_the_cid_is_pinned() {
+    let polls = Arc::new(AtomicU64::new(0));
+    let status = || async move {
+        let first = polls.fetch_add(1, Ordering::Relaxed) == 0;
+        let status = if first { "pinning" } else { "pinned" };
+        format!(
+            r#"{{"peer_map":{{"a":{{"peername":"one","status":"{status}"}},"b":{{"status":"remote"}}}}}}"#
+        )
+    };
+    let pin = || async { r#"{"cid":"Qa"}"# };
+    let router = Router::new().route("/pins/ipfs/Qa", post(pin));
+    let host = serve(router.route("/pins/Qa", get(status))).await;
+    let pinned = pin_and_wait::pin_and_wait(&host, "Qa").await.unwrap();
+    assert_eq!(pinned, ["one"]);
 }
 
 #[tokio::test]
