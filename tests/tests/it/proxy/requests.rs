@@ -39,6 +39,35 @@ pub(crate) fn call(port: u16, command: &str) -> Answer {
 /// Part of an upload: its headers without line ends, and its content.
 pub(crate) type Part<'a> = (&'a str, &'a [u8]);
 
+/// Parts of an upload of a directory.
+pub(crate) const DIRECTORY: [Part<'static>; 5] = [
+    (
+        "Content-Disposition: form-data; name=\"file\"; filename=\"d\"\n\
+         Content-Type: application/x-directory",
+        b"",
+    ),
+    (
+        "Content-Disposition: form-data; name=\"file\"; filename=\"d%2Fe\"\n\
+         Content-Type: application/x-directory",
+        b"",
+    ),
+    (
+        "Content-Disposition: form-data; name=\"file\"; filename=\"d%2Fe%2Fone+file.txt\"\n\
+         Content-Type: application/octet-stream",
+        b"the first",
+    ),
+    (
+        "Content-Disposition: form-data; name=\"file\"; filename=\"d%2Flink\"\n\
+         Content-Type: application/symlink",
+        b"e",
+    ),
+    (
+        "Content-Disposition: form-data; name=\"file\"; filename=\"d%2Ftwo\"\n\
+         Content-Type: application/octet-stream",
+        b"the second",
+    ),
+];
+
 pub(crate) fn upload(port: u16, command: &str, parts: &[Part<'_>]) -> Answer {
     let mut body = Vec::new();
     for (head, content) in parts {
