@@ -506,8 +506,13 @@ fn play(turns: &[Turn]) -> Twins {
     twins
 }
 
+const REGRESSIONS: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../proptest-regressions/tests/disk.txt"
+);
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 100, ..ProptestConfig::default() })]
+    #![proptest_config(super::few_cases(REGRESSIONS))]
 
     #[test]
     fn the_simulated_disk_has_the_content_of_the_store(turns in turns()) {

@@ -115,8 +115,13 @@ async fn open(folder: &tempfile::TempDir) -> Node {
     Node::open(config).await.expect("opens")
 }
 
+const REGRESSIONS: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../proptest-regressions/tests/ipfs.txt"
+);
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 100, ..ProptestConfig::default() })]
+    #![proptest_config(super::few_cases(REGRESSIONS))]
 
     #[test]
     fn the_simulated_ipfs_daemon_has_what_the_embedded_node_has(steps in steps()) {
