@@ -281,6 +281,8 @@ mod switch {
         RetryForgotten,
         /// A proposal that may be lost is proposed again under another id.
         RetryUnderNewId,
+        /// A copy of a snapshot's pin is confirmed in a shallower mode than the pin's.
+        ShallowConfirmed,
         /// A pin with more holders than its maximum keeps only its minimum.
         ShrinksToMin,
         /// Silence is counted from the last metric instead of from its expiry.
@@ -301,6 +303,8 @@ mod switch {
         StuckPinStays,
         /// A surplus copy is unpinned before its new holders have theirs.
         SurplusAtOnce,
+        /// Surplus copies on disk are only read while an operation may start.
+        SurplusAwaitsSlot,
         /// A surplus copy that is not confirmed in time is not asked about again.
         SurplusForgotten,
         /// A failed comparison is reported as a successful one.

@@ -94,9 +94,10 @@ impl Tracker {
     /// Refills empty queue heads from disk. Must be called before the first write of a step, which the view
     /// does not include.
     pub(crate) fn refill_queues(&mut self, view: &impl PinsetView) {
-        if self.operations.has_free_slot() {
-            self.queue_heads.fill(view);
-        }
+        let starts = self.operations.has_free_slot();
+        // Also while operations take all slots, perhaps for ever.
+        let asks = self.surplus.has_room() && (starts || !planted!(SurplusAwaitsSlot));
+        self.queue_heads.fill(view, starts, asks);
     }
 
     /// Iterates over the CIDs with a running operation, and whether it is an unpin.
@@ -206,11 +207,9 @@ impl Tracker {
         if self.reconciling.is_some() || self.recovering.is_some() {
             return Some(Instant(0));
         }
-        let due = self
-            .operations
-            .has_free_slot()
-            .then(|| self.queue_heads.next_due(now, self.surplus.has_room()))
-            .flatten();
+        let starts = self.operations.has_free_slot();
+        let asks = self.surplus.has_room() && (starts || !planted!(SurplusAwaitsSlot));
+        let due = self.queue_heads.next_due(now, starts, asks);
         self.operations
             .poll_timeout(self.queue_heads.has_untried())
             .into_iter()

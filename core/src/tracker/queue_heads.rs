@@ -132,15 +132,16 @@ impl QueueHeads {
         self.head(key.lane).keys.remove(key);
     }
 
-    /// Refills empty heads from disk.
-    pub(super) fn fill(&mut self, view: &impl PinsetView) {
-        for head in [
-            &mut self.unpin,
-            &mut self.fresh,
-            &mut self.retry,
-            &mut self.surplus,
-        ] {
-            head.fill(view);
+    /// Refills empty heads from disk: those of operations if one `starts`, that of surplus copies if this peer
+    /// `asks` about them.
+    pub(super) fn fill(&mut self, view: &impl PinsetView, starts: bool, asks: bool) {
+        if starts {
+            for head in [&mut self.unpin, &mut self.fresh, &mut self.retry] {
+                head.fill(view);
+            }
+        }
+        if asks {
+            self.surplus.fill(view);
         }
     }
 
@@ -187,23 +188,18 @@ impl QueueHeads {
         !self.unpin.keys.is_empty() || !self.fresh.keys.is_empty()
     }
 
-    /// Returns when a key may start; at once if a head must be refilled. Includes surplus copies if `asks`.
-    pub(super) fn next_due(&self, now: Now, asks: bool) -> Option<Instant> {
-        let unread = [&self.unpin, &self.fresh, &self.retry, &self.surplus]
-            .iter()
-            .any(|head| head.keys.is_empty() && head.rest.is_some());
-        if unread || !self.unpin.keys.is_empty() || !self.fresh.keys.is_empty() {
+    /// Returns when a key is due; at once if a head must be refilled. Includes operations if one `starts`, and
+    /// surplus copies if this peer `asks` about them.
+    pub(super) fn next_due(&self, now: Now, starts: bool, asks: bool) -> Option<Instant> {
+        let is_unread = |head: &Head| head.keys.is_empty() && head.rest.is_some();
+        let operations = [&self.unpin, &self.fresh, &self.retry];
+        let unread = starts && operations.into_iter().any(is_unread) || asks && is_unread(&self.surplus);
+        if unread || starts && self.has_untried() {
             return Some(Instant(0));
         }
+        let retry = self.retry.keys.first().filter(|_| starts);
         let surplus = self.surplus.keys.first().filter(|_| asks);
-        let at = self
-            .retry
-            .keys
-            .first()
-            .into_iter()
-            .chain(surplus)
-            .map(|key| key.at)
-            .min()?;
+        let at = retry.into_iter().chain(surplus).map(|key| key.at).min()?;
         Some(now.mono + std::time::Duration::from_nanos(at.saturating_sub(now.wall.0)))
     }
 }
@@ -230,7 +226,7 @@ mod tests {
             ..Disk::default()
         };
         let mut queue_heads = QueueHeads::default();
-        queue_heads.fill(&disk);
+        queue_heads.fill(&disk, true, true);
         (queue_heads, disk)
     }
 
@@ -250,6 +246,26 @@ mod tests {
     }
 
     #[test]
+    fn surplus_copies_are_due_while_no_operation_may_start() {
+        let keys = [key(Lane::Fresh, 1, 1), key(Lane::Surplus, 2, 2)];
+        let disk = Disk {
+            queue: keys.iter().cloned().collect(),
+            ..Disk::default()
+        };
+        let mut queue_heads = QueueHeads::default();
+        assert_eq!(
+            queue_heads.next_due(NOW, false, true),
+            Some(Instant(0)),
+            "to be read"
+        );
+        queue_heads.fill(&disk, false, true);
+        assert_eq!(queue_heads.next_due(NOW, false, true), Some(NOW.mono));
+        assert_eq!(queue_heads.next_due(NOW, false, false), None);
+        assert_eq!(queue_heads.pop(NOW), None, "not read");
+        assert_eq!(queue_heads.pop_surplus(NOW).as_ref(), Some(&keys[1]));
+    }
+
+    #[test]
     fn entries_on_disk_only_precede_retries() {
         let retry = key(Lane::Retry, 1, 1);
         let (mut queue_heads, mut disk) = queue_heads(std::slice::from_ref(&retry));
@@ -265,8 +281,8 @@ mod tests {
             disk.queue.remove(key);
         }
         assert_eq!(queue_heads.pop(NOW), None, "the head must be refilled first");
-        assert_eq!(queue_heads.next_due(NOW, true), Some(Instant(0)), "at once");
-        queue_heads.fill(&disk);
+        assert_eq!(queue_heads.next_due(NOW, true, true), Some(Instant(0)), "at once");
+        queue_heads.fill(&disk, true, true);
         let rest = [(); 3].map(|()| queue_heads.pop(NOW));
         assert_eq!(
             rest,

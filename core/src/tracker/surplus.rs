@@ -113,11 +113,16 @@ impl Tracker {
     pub(crate) fn holds<V: PinsetView>(&self, draft: &Draft<'_, V>, copy: &CopyOf) -> bool {
         let pin = draft.pin(&copy.cid);
         let is_version = |pin: &Pin| pin.version == copy.version || planted!(AnyVersionConfirmed);
-        let is_wanted = pin.is_some_and(|pin| is_version(&pin) && pin.is_allocated_to(&self.me));
-        is_wanted
-            && draft
-                .local(&copy.cid)
-                .is_some_and(|local| local.phase == Phase::Pinned || planted!(ConfirmsUnheld))
+        let Some(pin) = pin.filter(|pin| is_version(pin) && pin.is_allocated_to(&self.me)) else {
+            return false;
+        };
+        // After a snapshot, the local state is of an earlier version until it is reconciled.
+        let is_as_deep = |local: &Local| {
+            local.mode == pin.options.mode || local.mode == Mode::Recursive || planted!(ShallowConfirmed)
+        };
+        draft.local(&copy.cid).is_some_and(|local| {
+            (local.phase == Phase::Pinned || planted!(ConfirmsUnheld)) && is_as_deep(&local)
+        })
     }
 
     /// Asks the new holders of due copies, as many as there is room for.

@@ -220,3 +220,110 @@ fn copy_reallocated_by_a_snapshot_stays_until_confirmed() {
     assert!(!effects.iter().any(unpins), "{effects:?}");
     assert_eq!(questions(&effects), [(peer(2), vec![CopyOf { cid, version: 9 }])]);
 }
+
+/// A peer confirmed a copy that it held in the mode of an earlier version, until it had reconciled (simulated
+/// seed 100299).
+#[test]
+fn copy_of_a_shallower_mode_is_not_confirmed() {
+    let mut harness = Harness::new(3);
+    let Command::Pin { pin: given, .. } = pin(&[1]) else {
+        panic!("a pin");
+    };
+    let of_mode = |mode: Mode, version: Index| {
+        let options = PinOptions {
+            mode,
+            ..given.options.clone()
+        };
+        Pin {
+            options,
+            version,
+            ..given.clone()
+        }
+    };
+    let direct = Command::Pin {
+        pin: of_mode(Mode::Direct, 0),
+        precondition: Precondition::Any,
+    };
+    let _ = apply(&mut harness, 1, direct);
+    let (op, outcome) = (OpId(1), Ok(()));
+    let _ = harness.handle(Event::IpfsFinished { op, outcome });
+    let confirms = |effects: &[Effect]| {
+        let is_confirmation = |effect: &Effect| match effect {
+            Effect::Send { envelope, .. } => matches!(envelope.message, Message::HasCopies(_)),
+            Effect::CancelIpfs { .. }
+            | Effect::CompareIpfs { .. }
+            | Effect::DiscardSnapshot { .. }
+            | Effect::Measure
+            | Effect::Persist(_)
+            | Effect::Reply { .. }
+            | Effect::SendSnapshot { .. }
+            | Effect::StartIpfs { .. } => false,
+        };
+        effects.iter().any(is_confirmation)
+    };
+    assert!(confirms(&harness.receive(3, Message::AskCopies(copy(1)))));
+    let _ = harness.install([(cid(1), of_mode(Mode::Recursive, 9))].into());
+    assert_eq!(
+        harness.disk.locals[&cid(1)].mode,
+        Mode::Direct,
+        "not reconciled yet"
+    );
+    let effects = harness.receive(3, Message::AskCopies(copy(9)));
+    assert!(!confirms(&effects), "{effects:?}");
+}
+
+/// Surplus copies beyond those in memory were never asked about while operations took all slots (simulated
+/// seed 100139).
+#[test]
+fn surplus_copies_are_asked_about_while_all_slots_are_taken() {
+    const COPIES: u16 = 1300;
+    let mut harness = Harness::new(3);
+    let Command::Pin { pin: given, .. } = pin(&[2]) else {
+        panic!("a pin");
+    };
+    let numbered = |number: u16| {
+        let [high, low] = number.to_be_bytes();
+        Cid::from_bytes(&[1, 0x55, 0, 2, high, low]).expect("is a CID")
+    };
+    let mut add = |number: u16, holder: u8, lane: Lane, phase: Phase| {
+        let (cid, at) = (numbered(number), u64::from(number));
+        let key = QueueKey {
+            lane,
+            at,
+            cid: cid.clone(),
+        };
+        let local = Local {
+            phase,
+            mode: Mode::Recursive,
+            attempts: 0,
+            error: String::new(),
+            since: Timestamp(1),
+            queued: Some(key.clone()),
+        };
+        let pin = Pin {
+            cid: cid.clone(),
+            allocations: vec![peer(holder)],
+            version: 1,
+            ..given.clone()
+        };
+        harness.disk.queue.insert(key);
+        harness.disk.locals.insert(cid.clone(), local);
+        harness.disk.pins.insert(cid, pin);
+    };
+    (0..COPIES).for_each(|number| add(number, 2, Lane::Surplus, Phase::UnpinQueued));
+    (COPIES..COPIES + 20).for_each(|number| add(number, 1, Lane::Fresh, Phase::PinQueued));
+    harness.restart();
+    let mut effects = harness.handle(Event::TimedOut);
+    let mut asked = Vec::new();
+    for _ in 0..20 {
+        let mut copies: Vec<CopyOf> = questions(&effects)
+            .into_iter()
+            .flat_map(|(_, copies)| copies)
+            .collect();
+        effects = harness.receive(2, Message::HasCopies(copies.clone()));
+        asked.append(&mut copies);
+        effects.extend(harness.handle(Event::TimedOut));
+        assert!(!unpins(&effects), "all slots are taken");
+    }
+    assert_eq!(asked.len(), usize::from(COPIES));
+}
