@@ -273,6 +273,10 @@ mod switch {
         ReplyOnPropose,
         /// The report of a comparison counts although the local state has changed since.
         ReportBelieved,
+        /// A rescue does not count the peers that were being added as departed.
+        RescueForgetsJoining,
+        /// A rescue hands out Raft ids that a lost leader has handed out.
+        RescueReusesIds,
         /// Failed operations are retried without a pause.
         RetryAtOnce,
         /// Retries take precedence over first attempts.

@@ -11,6 +11,7 @@ use crate::codec::decode;
 use crate::effect::StoreOp;
 use crate::ids::{ClusterId, PeerId, RaftId};
 use crate::members::{Member, Members, MembersChange, MembersStep};
+use crate::planted::planted;
 use crate::records::{HardState, Identity, LogEntry, Payload, Recovered};
 
 /// Result of a rescue.
@@ -35,8 +36,8 @@ pub enum RescueError {
 
 impl Recovered {
     /// Computes the writes that make this data folder the only member of a new `cluster`, which adds
-    /// `survivors` as soon as it starts. All other members count as departed, and their pins are
-    /// re-allocated. `me` is this peer.
+    /// `survivors` as soon as it starts. All other members, and peers that were being added, count as departed,
+    /// and their pins are re-allocated. `me` is this peer.
     ///
     /// # Errors
     /// [`RescueError::NoMembership`] if the data folder holds no membership: the peer never joined its
@@ -57,7 +58,9 @@ impl Recovered {
         for entry in &mut entries {
             if let Payload::Members(change) = &entry.payload {
                 // A Raft id that a lost leader has handed out must not be reused.
-                next = next.max(first_free(change));
+                if !planted!(RescueReusesIds) {
+                    next = next.max(first_free(change));
+                }
                 entry.payload = Payload::Commands(Vec::new());
                 dropped_changes += 1;
             }
@@ -97,7 +100,14 @@ impl Recovered {
         };
         let others = |peer: &&PeerId| *peer != me;
         let is_lost = |peer: &&PeerId| *peer != me && !survivors.contains(*peer);
+        // Those that an earlier rescue was to add have pins too, from before it.
+        let joining = self
+            .members
+            .joining
+            .iter()
+            .filter(|_| !planted!(RescueForgetsJoining));
         let departed = self.members.departed.iter().chain(self.members.peer_ids());
+        let departed = departed.chain(joining);
         Members {
             peers: [(id, own)].into(),
             voters: [id].into(),

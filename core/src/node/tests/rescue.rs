@@ -94,3 +94,20 @@ fn data_without_a_membership_cannot_be_rescued() {
     let outcome = recovered.rescue(&peer(1), &[peer(1)].into(), NEW);
     assert_eq!(outcome, Err(RescueError::NoMembership));
 }
+
+/// Pins of a peer that the first rescue was still to add, and the second one was not, stayed with it (simulated
+/// seed 100815).
+#[test]
+fn peers_that_were_being_added_count_as_departed() {
+    let members = Members::initial((1..=3).map(peer));
+    let mut recovered = Recovered::founding(Incarnation(1), members);
+    let everybody = (1..=3).map(peer).collect();
+    let (first, _) = recovered.rescue(&peer(1), &everybody, NEW).unwrap();
+    assert_eq!(first.members.joining, [peer(2), peer(3)].into());
+    assert_eq!(first.members.departed, [].into());
+    recovered.members = first.members;
+    let survivors = [peer(1), peer(3)].into();
+    let (second, _) = recovered.rescue(&peer(1), &survivors, NEW).unwrap();
+    assert_eq!(second.members.joining, [peer(3)].into());
+    assert_eq!(second.members.departed, [peer(2)].into());
+}
