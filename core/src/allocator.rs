@@ -57,7 +57,11 @@ pub(crate) fn allocate(wanted: &Requirements<'_>, candidates: &Candidates) -> Re
             .iter()
             .filter(|peer| candidates.contains_key(*peer) && !planted!(PreferenceIgnored));
         let ranked = ranked(wanted, candidates);
-        for peer in preferred.chain(&ranked) {
+        let mut preferred: Vec<&PeerId> = preferred.collect();
+        if planted!(PreferenceReversed) {
+            preferred.reverse();
+        }
+        for peer in preferred.into_iter().chain(&ranked) {
             if chosen.len() == max || chosen.len() >= min && planted!(FewestCopies) {
                 break;
             }
@@ -168,7 +172,9 @@ fn group_by_weight(peers: BTreeSet<&PeerId>, weight: impl Fn(&PeerId) -> i64) ->
 
 /// Returns the sort key among peers of equal rank: the near peer first, then by the hash of the CID.
 fn tie_break(wanted: &Requirements<'_>, peer: &PeerId) -> (bool, u64) {
-    (wanted.near != Some(peer), rank_by_hash(wanted.cid, peer))
+    let cid = wanted.cid.filter(|_| !planted!(PinsUnspread));
+    let is_far = wanted.near != Some(peer) || planted!(NearIgnored);
+    (is_far, rank_by_hash(cid, peer))
 }
 
 /// Rendezvous hashing (Thaler, Ravishankar, "A name-based mapping scheme for rendezvous", 1996): each CID

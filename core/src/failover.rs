@@ -99,7 +99,12 @@ impl Failover {
                     time
                 }
             });
-            let expired = time.map_or(Vec::new(), |time| view.expiring(time, self.config.chunk));
+            let chunk = if planted!(ExpiresAllAtOnce) {
+                usize::MAX
+            } else {
+                self.config.chunk
+            };
+            let expired = time.map_or(Vec::new(), |time| view.expiring(time, chunk));
             // A full chunk probably means that more have expired.
             let pause = if expired.len() < self.config.chunk {
                 EXPIRY_INTERVAL

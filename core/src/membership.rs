@@ -112,7 +112,9 @@ impl Planner {
     pub(crate) fn record_message(&mut self, now: Now, id: RaftId, peer: &PeerId) {
         if self.leading.is_some() {
             self.last_message.insert(id, now.mono);
-            self.new_incarnations.remove(peer);
+            if !planted!(ReturnedReplaced) {
+                self.new_incarnations.remove(peer);
+            }
         }
     }
 
@@ -244,7 +246,11 @@ impl Survey<'_> {
 
     /// Returns the learners that can be promoted now.
     fn candidates(&self) -> impl Iterator<Item = RaftId> {
-        let fit = |id: &RaftId| self.is_alive(*id) && !self.is_leaving(*id) && self.has_caught_up(*id);
+        let fit = |id: &RaftId| {
+            (self.is_alive(*id) || planted!(SilentPromoted))
+                && !self.is_leaving(*id)
+                && self.has_caught_up(*id)
+        };
         self.members.learners.iter().copied().filter(fit)
     }
 
@@ -335,7 +341,7 @@ impl Survey<'_> {
         // Not urgent, so only while most of the new voters have just sent messages: some may have failed.
         let moment = self.planner.silence_max / 4;
         let fresh = wanted.iter().filter(|id| self.silence(**id) <= moment).count();
-        if fresh * 2 <= wanted.len() {
+        if fresh * 2 <= wanted.len() && !planted!(BalancedUnheard) {
             return None;
         }
         let steps: Vec<MembersStep> = wanted

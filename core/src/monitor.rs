@@ -111,7 +111,7 @@ impl Monitor {
 
     /// Records a member's metrics. Sends this peer's own at once if these are the first.
     pub(crate) fn received(&mut self, now: Now, from: PeerId, metrics: Vec<Metric>) {
-        if !self.metrics.contains_key(&from) {
+        if !self.metrics.contains_key(&from) && !planted!(FirstMetricsUnanswered) {
             self.schedule_send(now, from.clone(), Duration::ZERO);
         }
         self.store(now, from, metrics);
@@ -140,7 +140,9 @@ impl Monitor {
 
     /// Schedules a peer that was unreachable to be sent this peer's metrics again.
     pub(crate) fn unreachable(&mut self, now: Now, peer: PeerId) {
-        self.schedule_send(now, peer, RESEND_PAUSE);
+        if !planted!(MetricsNotResent) {
+            self.schedule_send(now, peer, RESEND_PAUSE);
+        }
     }
 
     fn schedule_send(&mut self, now: Now, peer: PeerId, pause: Duration) {
@@ -208,7 +210,9 @@ impl Monitor {
                 }
             }
         }
-        self.alerts.truncate(ALERTS_MAX);
+        if !planted!(AlertsUnlimited) {
+            self.alerts.truncate(ALERTS_MAX);
+        }
     }
 
     fn clock(&self, now: Now) -> Metric {
@@ -269,7 +273,7 @@ impl Monitor {
                 continue;
             };
             let skew = Duration::from_nanos(reading.0.abs_diff(time.0));
-            if skew <= CLOCK_SKEW_MAX {
+            if skew <= CLOCK_SKEW_MAX || planted!(SkewUnnoticed) {
                 self.skewed.remove(&peer);
                 continue;
             }

@@ -71,12 +71,16 @@ mod switch {
         AlertOnce,
         /// An expired metric raises alerts repeatedly.
         AlertsRepeated,
+        /// Alerts beyond the limit are kept.
+        AlertsUnlimited,
         /// A peer confirms its copy whichever version of the pin it is asked about.
         AnyVersionConfirmed,
         /// The applied position is written in another batch than the state.
         AppliedApart,
         /// Failed attempts are not counted.
         AttemptsForgotten,
+        /// Votes are balanced while most of the new voters have been silent for a moment.
+        BalancedUnheard,
         /// The outcome of an earlier process's proposal answers a request of this one.
         BootIgnored,
         /// The tracker does not cancel outdated or stuck operations.
@@ -93,6 +97,8 @@ mod switch {
         ComparesAlways,
         /// Pins are never compared with the IPFS node.
         ComparesNever,
+        /// A long comparison is followed by the next one after the interval.
+        ComparesWithoutRest,
         /// A peer confirms copies that it does not hold yet.
         ConfirmsUnheld,
         /// Peers with expired metrics count as live.
@@ -115,6 +121,8 @@ mod switch {
         EntryBytesIgnored,
         /// The number of voters may be even.
         EvenVoters,
+        /// All expired pins are removed at once.
+        ExpiresAllAtOnce,
         /// Pins are removed seconds before their expiry.
         ExpiresEarly,
         /// Expired pins are not removed.
@@ -129,10 +137,14 @@ mod switch {
         FailureIsSuccess,
         /// A pin gets its minimum number of copies, not its maximum.
         FewestCopies,
+        /// A peer does not send its metrics to one whose first metrics arrive.
+        FirstMetricsUnanswered,
         /// Messages from lost incarnations are accepted.
         FolderUnchecked,
         /// The result of an outdated operation is taken for that of the wanted one.
         ForgetsOvertaking,
+        /// A proposal that a leader has received counts as one that it has not.
+        ForwardedForgotten,
         /// The newest pin in the queue starts first.
         FreshReversed,
         /// Peers with less free space are preferred.
@@ -161,8 +173,12 @@ mod switch {
         InvalidAllocated,
         /// A peer that has joined stays on the list of peers to add.
         JoiningKept,
+        /// A second snapshot makes local states trusted that the first one had left in doubt.
+        LateTrusted,
         /// A leader that is to be removed does not hand over its leadership.
         LeaderStays,
+        /// A leader that hears nobody goes on to lead.
+        LeadsAlone,
         /// Learners count towards majorities.
         LearnerCounted,
         /// Members that are to be removed stay.
@@ -181,10 +197,14 @@ mod switch {
         MaxExceeded,
         /// Metrics of removed members are kept.
         MetricsKept,
+        /// Metrics are not sent again to a peer that was unreachable, or by a new leader.
+        MetricsNotResent,
         /// A change of depth is ignored.
         ModeIgnored,
         /// The name of a pin is not passed to the IPFS node.
         NameDropped,
+        /// An allocation does not prefer the peer that asks for it.
+        NearIgnored,
         /// The log is never compacted.
         NeverCompacts,
         /// A new leader does not take over the duties.
@@ -225,12 +245,18 @@ mod switch {
         PatienceConstant,
         /// Pauses between attempts exceed their limit.
         PauseUnlimited,
+        /// The reconciliation with a snapshot looks at the first chunk of pins only.
+        PinsReconciledOnce,
+        /// All pins go to the same of several peers of equal rank.
+        PinsUnspread,
         /// A pin that cannot be repaired loses the allocations of its lost copies.
         PlaceholdersDropped,
         /// Allocations are proposed without the version that they were decided from.
         PreconditionDropped,
         /// Peers that the client prefers are not preferred.
         PreferenceIgnored,
+        /// Of the peers that the client prefers, the last one comes first.
+        PreferenceReversed,
         /// A pin that makes progress is cancelled like one that does not.
         ProgressIgnored,
         /// A learner becomes a voter before it has caught up.
@@ -253,6 +279,8 @@ mod switch {
         RemovedCampaigns,
         /// A peer does not retire when it applies its own removal.
         RemovedNoted,
+        /// A removed peer leaves its clients without an answer until their deadline.
+        RemovedUnanswered,
         /// A pin with another expiry is not updated.
         RenewalIgnored,
         /// A repair takes a pin from the living peers that hold it.
@@ -277,6 +305,8 @@ mod switch {
         RescueForgetsJoining,
         /// A rescue hands out Raft ids that a lost leader has handed out.
         RescueReusesIds,
+        /// Metrics of peers that a snapshot's membership does not have are kept.
+        RestoreKeepsMetrics,
         /// Failed operations are retried without a pause.
         RetryAtOnce,
         /// Retries take precedence over first attempts.
@@ -285,12 +315,18 @@ mod switch {
         RetryForgotten,
         /// A proposal that may be lost is proposed again under another id.
         RetryUnderNewId,
+        /// A data folder is replaced although it has been heard from again.
+        ReturnedReplaced,
         /// A copy of a snapshot's pin is confirmed in a shallower mode than the pin's.
         ShallowConfirmed,
         /// A pin with more holders than its maximum keeps only its minimum.
         ShrinksToMin,
         /// Silence is counted from the last metric instead of from its expiry.
         SilenceFromMessage,
+        /// A silent learner becomes a voter.
+        SilentPromoted,
+        /// A wrong clock raises no alert.
+        SkewUnnoticed,
         /// The failure of a snapshot transfer is not reported to Raft.
         SnapshotFailureIgnored,
         /// A snapshot that is not installed stays on disk.
@@ -303,6 +339,8 @@ mod switch {
         StaleIsBusy,
         /// Metrics of non-members are kept.
         StrangersMeasured,
+        /// A comparison that makes no progress is not cancelled.
+        StuckComparisonStays,
         /// A pin that makes no progress is not cancelled.
         StuckPinStays,
         /// A surplus copy is unpinned before its new holders have theirs.
@@ -313,6 +351,8 @@ mod switch {
         SurplusForgotten,
         /// A failed comparison is reported as a successful one.
         SyncFailureHidden,
+        /// A request to compare all pins is answered by a comparison that was running already.
+        SyncJoinsRunning,
         /// A sync reports no missing pins.
         SyncMiscounted,
         /// Silence before the leader's term counts.
@@ -325,6 +365,8 @@ mod switch {
         TtlIgnored,
         /// A pin is replaced by one of another type.
         TypeConflictIgnored,
+        /// Pins of the log that a snapshot replaces are forgotten.
+        UnappliedPinsForgotten,
         /// A request that may still take effect is reported to have had none.
         UnknownIsRefusal,
         /// Pins start before unpins.
@@ -355,6 +397,8 @@ mod switch {
         VoteUnsynced,
         /// Every member gets a vote.
         VotersUnlimited,
+        /// A peer that comes back starts an election without asking first.
+        VotesAtOnce,
         /// The window of applied proposals is half as wide as the number of open ones.
         WindowHalved,
         /// Proposals of a new process are deduplicated against those of the previous one.

@@ -200,6 +200,7 @@ impl Requests {
             .get(&id.seq)
             .and_then(|ticket| self.open.get_mut(ticket))
             && let Stage::Proposed(_, forwarded) = &mut open.stage
+            && !planted!(ForwardedForgotten)
         {
             *forwarded = true;
         }
@@ -348,7 +349,7 @@ impl Requests {
     /// Answers all requests, because this peer is not a member any more.
     pub(crate) fn removed(&mut self, me: &PeerId, out: &mut Vec<Output>) {
         let open: Vec<Ticket> = self.open.keys().copied().collect();
-        for ticket in open {
+        for ticket in open.into_iter().filter(|_| !planted!(RemovedUnanswered)) {
             let Open { request, stage, .. } = &self.open[&ticket];
             let leaves = matches!(request, Request::RemovePeer { peer } if peer == me);
             let reply = match stage {

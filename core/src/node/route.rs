@@ -107,8 +107,10 @@ impl Node {
     fn restored<V: PinsetView>(&mut self, step: &mut Step<'_, V>, manifest: &Manifest, log: Vec<Proposal>) {
         let before = self.pinset.applied().index;
         self.pinset.restore(manifest);
-        self.monitor
-            .members_changed(&manifest.members.peer_ids().cloned().collect());
+        if !planted!(RestoreKeepsMetrics) {
+            self.monitor
+                .members_changed(&manifest.members.peer_ids().cloned().collect());
+        }
         self.tracker.track_unapplied_pins(step.now, &mut step.draft, log);
         self.tracker.reconcile(&mut step.draft, before);
         let pinset = &self.pinset;

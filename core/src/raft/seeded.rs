@@ -44,8 +44,8 @@ impl SeededRaft {
                 config.limits.message_bytes as u64
             },
             max_inflight_msgs: config.limits.inflight_messages,
-            check_quorum: true,
-            pre_vote: true,
+            check_quorum: !planted!(LeadsAlone),
+            pre_vote: !planted!(VotesAtOnce),
             // Batching would exceed `max_size_per_msg`.
             batch_append: false,
             max_uncommitted_size: 64 << 20,

@@ -108,7 +108,12 @@ impl Comparisons {
         }
         self.deadlines.insert(ticket, now.mono + timeout);
         if cid.is_none() && self.compares_all() {
-            self.queued.push(ticket);
+            let mut running = self.running.values_mut();
+            let all = running.find(|comparison| comparison.cid.is_none());
+            match all.filter(|_| planted!(SyncJoinsRunning)) {
+                Some(comparison) => comparison.tickets.push(ticket),
+                None => self.queued.push(ticket),
+            }
         } else {
             self.compare(now, op_ids, cid, vec![ticket], out);
         }
@@ -175,6 +180,8 @@ impl Comparisons {
         let interval = self.interval;
         let pause = if planted!(ComparesAlways) {
             interval / 2
+        } else if planted!(ComparesWithoutRest) {
+            interval
         } else {
             interval.max(took * REST)
         };
@@ -197,7 +204,8 @@ impl Comparisons {
             out.push(Output::Synced { ticket, outcome });
         }
         for (op, comparison) in &mut self.running {
-            if !comparison.cancelled && comparison.deadline <= now.mono {
+            let is_stuck = comparison.deadline <= now.mono && !planted!(StuckComparisonStays);
+            if !comparison.cancelled && is_stuck {
                 comparison.cancelled = true;
                 out.push(Output::Cancel { op: *op });
             }

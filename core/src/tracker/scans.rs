@@ -66,7 +66,7 @@ impl Tracker {
             return;
         }
         // An unfinished reconciliation trusted no later index.
-        self.trusted = if self.reconciling.is_some() {
+        self.trusted = if self.reconciling.is_some() && !planted!(LateTrusted) {
             self.trusted.min(before)
         } else {
             before
@@ -86,7 +86,7 @@ impl Tracker {
         draft: &mut Draft<'_, V>,
         log: Vec<Proposal>,
     ) {
-        for Proposal { command, .. } in log {
+        for Proposal { command, .. } in log.into_iter().filter(|_| !planted!(UnappliedPinsForgotten)) {
             let (cid, mode) = match command {
                 Command::Pin { pin, .. } if pin.is_allocated_to(&self.me) => (pin.cid, pin.options.mode),
                 Command::Reallocate { cid, allocations, .. } if allocations.contains(&self.me) => {
@@ -152,6 +152,7 @@ impl Tracker {
                 let chunk = draft.view.pins(after.as_ref(), scaled(CHUNK));
                 let last = chunk.last().map(|pin| pin.cid.clone());
                 self.reconciling = Some(match last {
+                    Some(_) if planted!(PinsReconciledOnce) => Reconciling::Locals(None),
                     Some(cid) => Reconciling::Pins(Some(cid)),
                     None if planted!(LocalsNotReconciled) => {
                         draft.ops.push(StoreOp::SetReconciling { reconciling: false });
