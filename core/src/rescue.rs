@@ -36,8 +36,8 @@ pub enum RescueError {
 
 impl Recovered {
     /// Computes the writes that make this data folder the only member of a new `cluster`, which adds
-    /// `survivors` as soon as it starts. All other members, and peers that were being added, count as departed,
-    /// and their pins are re-allocated. `me` is this peer.
+    /// `survivors` as soon as it starts. All other members, and peers that were being added, count as
+    /// departed, and their pins are re-allocated. `me` is this peer.
     ///
     /// # Errors
     /// [`RescueError::NoMembership`] if the data folder holds no membership: the peer never joined its

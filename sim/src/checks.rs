@@ -202,7 +202,7 @@ impl Checks {
             bounds: Bounds::new(options, size),
             commits: Commits::new(size, options.shrink),
             decisions: Decisions::new(options, size, allocate_by.clone(), config.failover.chunk),
-            election: Election::default(),
+            election: Election::new(options, size),
             heard: Heard::new(size),
             ids: Ids::new(size),
             logs: Logs::new(size),
@@ -228,6 +228,7 @@ impl Checks {
         self.commits.booted(me, store, &mut found);
         self.promises.booted(me, store, &mut found);
         self.bounds.booted(me);
+        self.election.booted(me, store);
         self.surplus.booted(me, store);
         self.heard.booted(me, &store.members);
         self.decisions.booted(me);
@@ -290,6 +291,8 @@ impl Checks {
         if let Some(term) = self.election.after_step(step, found) {
             completeness::of_new_leader(step, term, &self.commits, found);
         }
+        self.election.of_solitude(step, &self.heard, found);
+        self.election.of_candidate(step, found);
         tracker::after_step(step, found);
         self.surplus
             .after_step(step, self.commits.model(), &self.heard, found);
@@ -299,7 +302,8 @@ impl Checks {
         self.rates.after_step(step, found);
         self.removed.after_step(step, found);
         self.answers.after_step(step, &self.heard, found);
-        self.operations.after_step(step, self.commits.model(), found);
+        self.operations
+            .after_step(step, &self.heard, self.commits.model(), found);
         self.bounds.after_step(step, found);
         self.heard.after_checks(step);
         sometimes!(

@@ -82,6 +82,9 @@ impl Client {
                 options.name = format!("bulk-{number}");
                 options.replicas = default_replicas(&self.options);
                 self.weigh_down(&mut options);
+                if self.rng.chance(self.options.op_expire) {
+                    options.expire_at = self.soon(world);
+                }
                 let call = Call::Pin {
                     name: options.name.clone(),
                     options: Box::new(options.clone()),
@@ -312,6 +315,12 @@ impl Client {
                 .rng
                 .index(usize::try_from(self.options.peers).expect("a few peers"));
             options.user_allocations = vec![peer_id(preferred)];
+            let purpose = format!("second choice {} {}", self.number, self.made);
+            let mut rng = Rng::new(self.options.seed, &purpose);
+            let second = rng.index(usize::try_from(self.options.peers).expect("a few peers"));
+            if second != preferred && rng.chance(500) {
+                options.user_allocations.push(peer_id(second));
+            }
         }
         if self.rng.chance(50) {
             options.mode = Mode::Direct;

@@ -35,6 +35,7 @@ pub(crate) struct Disk {
     unsynced: VecDeque<Unsynced>,
     staged: BTreeMap<SnapshotId, Arc<Snapshot>>,
     next_staged: u64,
+    installed: u64,
     /// The newest batch for which the core wants a report.
     pub(crate) wants_sync: Option<BatchId>,
     /// Bytes of log that the last batch dropped, at least and at most.
@@ -57,6 +58,7 @@ impl Disk {
             unsynced: VecDeque::new(),
             staged: BTreeMap::new(),
             next_staged: 0,
+            installed: 0,
             wants_sync: None,
             dropped: [0, 0],
             dropped_entries: 0,
@@ -126,6 +128,7 @@ impl Disk {
         if staged.manifest != *manifest {
             return Err(format!("snapshot {snapshot} is installed with another manifest"));
         }
+        self.installed += 1;
         Ok(Write::Install(staged))
     }
 
@@ -193,6 +196,11 @@ impl Disk {
     /// Forgets a staged snapshot; false when there is none.
     pub(crate) fn discard(&mut self, snapshot: SnapshotId) -> bool {
         self.staged.remove(&snapshot).is_some()
+    }
+
+    /// Snapshots that were installed.
+    pub(crate) fn installed(&self) -> u64 {
+        self.installed
     }
 
     /// Snapshots that wait for a decision.

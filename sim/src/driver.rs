@@ -28,6 +28,10 @@ const SPINS_MAX: u32 = 20_000;
 /// Events that are handled together at most, as in the daemon.
 const EVENTS_MAX: usize = 256;
 
+/// Longest time for a chunk of a snapshot. Messages may be later, but a stream that stalls for so long breaks
+/// off (seed 110231).
+const CHUNK_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// The longest that a process is held up by something else: time in which events gather.
 const HELD_UP_US: u64 = 2_000;
 
@@ -243,9 +247,9 @@ fn send(world: &Shared, me: usize, wires: &NodeHandle, to: &PeerId, envelope: En
     }
     let fate = locked.net.send(World::now(), me, target, &message);
     if matches!(fate, Fate::Lost(_)) {
-        locked.trace.line(World::now(), &name(me), || {
-            format!("loses a message to p{target}")
-        });
+        locked
+            .trace
+            .line(World::now(), name(me), || format!("loses a message to p{target}"));
     }
     match fate {
         Fate::Lost(None) => {}
@@ -392,7 +396,8 @@ async fn stream_snapshot(
     for chunk in 0..chunks {
         let time = lock(world).net.delay(me, target);
         // The first takes a round trip more: the stream is opened.
-        sleep(if chunk == 0 { time * 3 } else { time / 4 }).await;
+        let time = if chunk == 0 { time * 3 } else { time / 4 };
+        sleep(time.min(CHUNK_TIME_MAX)).await;
         let mut world = lock(world);
         let both = world.peers[me].node.is_some() && world.peers[target].node.is_some();
         let same = world.peers[me].disk.boot() == boot && world.peers[target].disk.boot() == receiver;
@@ -443,7 +448,7 @@ async fn operate(world: Shared, me: usize, op: OpId, (plan, generation): (ipfs::
     }
     let outcome = outcome.expect("the loop ends with one");
     let mut world = lock(&world);
-    world.trace.line(World::now(), &name(me), || {
+    world.trace.line(World::now(), name(me), || {
         format!("ipfs operation {op} ends: {outcome:?}")
     });
     let peer = &mut world.peers[me];

@@ -204,7 +204,7 @@ async fn pause(world: &Shared, peer: usize, rng: &mut Rng) {
         world.stats.pauses += 1;
         world
             .trace
-            .line(World::now(), &name(peer), || "is paused".to_owned());
+            .line(World::now(), name(peer), || "is paused".to_owned());
         Handle::current().pause(world.nodes[peer]);
     }
     sleep(rng.up_to(Duration::from_secs(6))).await;
@@ -218,7 +218,7 @@ pub(crate) fn resume(world: &Shared, peer: usize) {
         world.peers[peer].paused = false;
         world
             .trace
-            .line(World::now(), &name(peer), || "goes on".to_owned());
+            .line(World::now(), name(peer), || "goes on".to_owned());
         Handle::current().resume(world.nodes[peer]);
     }
 }

@@ -52,6 +52,8 @@ pub(crate) struct Ipfs {
     running: BTreeMap<OpId, Running>,
     /// Comparisons under way, and whether they are to stop.
     comparing: BTreeMap<OpId, bool>,
+    /// Duration of the longest comparison that was completed, in nanoseconds.
+    pub(crate) longest_comparison: u64,
     /// True if it answers.
     pub(crate) up: bool,
     /// True if it refuses new pins for lack of space.
@@ -79,6 +81,7 @@ impl Ipfs {
             owned,
             running: BTreeMap::new(),
             comparing: BTreeMap::new(),
+            longest_comparison: 0,
             up: true,
             full: false,
             generation: 0,

@@ -7,6 +7,9 @@ compile_error!(
      without RUSTFLAGS in the environment, which replaces it"
 );
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod aim;
 mod checks;
 mod clients;

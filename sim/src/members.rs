@@ -184,7 +184,8 @@ impl World {
     pub(crate) fn burn(&mut self, me: usize, number: u64, members: Members) {
         self.crash(me, Death::Cut);
         let founded = me < usize::try_from(self.options.peers + self.options.learners).expect("a few peers");
-        let again = founded && number % 1000 < self.options.found_again;
+        // A founder that needs no other vote would found a second cluster under the same name.
+        let again = founded && self.founders.voters.len() > 1 && number % 1000 < self.options.found_again;
         let founders = again.then(|| self.founders.clone());
         sometimes!(self.coverage, again, "a founder was wiped and founded again");
         self.peers[me].lose_disk(Incarnation(number), members, founders);

@@ -21,7 +21,7 @@ use crate::rng::Rng;
 use crate::world::{Death, Shared, World, lock, name};
 use crate::{clients, driver, faults, runner};
 
-/// Most attempts at a write whose outcome is unknown.
+/// Most attempts at a write whose outcome a snapshot has hidden.
 const WRITES_MAX: usize = 3;
 
 /// The pause between two looks at the world.
@@ -130,7 +130,7 @@ fn calm_down(world: &Shared) {
                     ["without power", "cut off", "paused"][usize::try_from(how).expect("one of three")];
                 locked
                     .trace
-                    .line(World::now(), &name(peer), || format!("stays broken: {text}"));
+                    .line(World::now(), name(peer), || format!("stays broken: {text}"));
                 locked.peers[peer].broken = true;
                 locked.coverage.hit("a peer stayed broken");
                 match how {
@@ -159,7 +159,6 @@ fn calm_down(world: &Shared) {
 
 /// Waits until nothing is pending, for as long as there is progress.
 async fn converge(world: &Shared, when: &str) -> bool {
-    let patience = patience(&lock(world).options);
     let mut last = (World::now(), 0);
     let start = last.0;
     loop {
@@ -171,6 +170,7 @@ async fn converge(world: &Shared, when: &str) -> bool {
         let Some(pending) = convergence::pending(&locked) else {
             return true;
         };
+        let patience = patience(&locked);
         let (at, progress) = (World::now(), convergence::progress(&locked));
         if progress != last.1 {
             last = (at, progress);
@@ -191,7 +191,15 @@ async fn converge(world: &Shared, when: &str) -> bool {
 
 /// Longest time without progress before it counts as never, in nanoseconds: every timer may have to run out
 /// once, on the slowest clock.
-fn patience(options: &Options) -> u64 {
+fn patience(world: &World) -> u64 {
+    let options = &world.options;
+    // A comparison is followed by a pause of ten times its duration, before the one that finds what is lost.
+    let comparisons = world.peers.iter().map(|peer| peer.ipfs.longest_comparison);
+    let comparison = if options.ipfs_forget_every > 0 {
+        comparisons.max().unwrap_or(0) * 12
+    } else {
+        0
+    };
     let once = options.deadline_ms
         + options.patience_ms
         + 2 * options.retry_max_ms
@@ -205,7 +213,7 @@ fn patience(options: &Options) -> u64 {
         }
         + 20 * options.tick_ms * options.election_ticks;
     let steps = if options.clock_step_every > 0 { 600_000 } else { 0 };
-    (once + 30_000 + steps) * 1_000_000
+    (once + 30_000 + steps) * 1_000_000 + comparison
 }
 
 /// A fresh write must be served, and read everywhere.
@@ -223,14 +231,18 @@ async fn serve(world: &Shared) -> bool {
     };
     let fresh = cid(60_000);
     let options = wish("fresh".to_owned(), Replicas::Range { min: 1, max: 1 });
-    let mut heard = Heard::Unknown;
-    // A peer that gets its state in a snapshot does not know what became of its client's write.
+    let (mut heard, mut by_snapshot) = (Heard::Unknown, true);
     for _ in 0..WRITES_MAX {
-        if heard == Heard::Unknown {
+        if heard == Heard::Unknown && by_snapshot {
+            let before = lock(world).peers[writer].disk.installed();
             heard = pin_once(world, 1000, writer, fresh.clone(), options.clone(), patience).await;
+            by_snapshot = lock(world).peers[writer].disk.installed() > before;
         }
     }
-    if !matches!(heard, Heard::Pinned(_)) {
+    // A peer that gets its state in a snapshot does not know what became of its client's write. Where the
+    // log is always empty, each write may end so (seed 377). The reads below show that it took effect.
+    let is_served = matches!(heard, Heard::Pinned(_)) || heard == Heard::Unknown && by_snapshot;
+    if !is_served {
         fail(world, writer, format!("a fresh write is answered {heard:?}"));
         return false;
     }

@@ -41,8 +41,10 @@ pub(crate) struct Store {
     pub(crate) reconciling: bool,
     pub(crate) pins: BTreeMap<Cid, Pin>,
     pub(crate) locals: BTreeMap<Cid, Local>,
-    queue: BTreeSet<QueueKey>,
-    by_peer: BTreeSet<(PeerId, Cid)>,
+    /// Bytes of the log, at least and at most: see [`Store::sizes_through`].
+    sizes: [usize; 2],
+    queues: BTreeMap<Lane, BTreeSet<QueueKey>>,
+    by_peer: BTreeMap<PeerId, BTreeSet<Cid>>,
     by_expiry: BTreeSet<(Timestamp, Cid)>,
 }
 
@@ -59,8 +61,9 @@ impl Store {
             reconciling: false,
             pins: BTreeMap::new(),
             locals: BTreeMap::new(),
-            queue: BTreeSet::new(),
-            by_peer: BTreeSet::new(),
+            sizes: [0, 0],
+            queues: BTreeMap::new(),
+            by_peer: BTreeMap::new(),
             by_expiry: BTreeSet::new(),
         }
     }
@@ -116,19 +119,17 @@ impl Store {
     /// Returns the least and the most that the log up to an index weighs in bytes, as the core counts them:
     /// in the process that proposed a membership change, Raft keeps a protobuf record beside it.
     pub(crate) fn sizes_through(&self, index: Index) -> [usize; 2] {
-        let entries = self.log.range(..=index).map(|(_, entry)| &entry.payload);
-        entries.fold([0, 0], |[least, most], payload| {
-            let (size, beside) = match payload {
-                Payload::Commands(data) => (data.len() + 128, 0),
-                Payload::Members(data) => (data.len() + 128, conf_change_len(data)),
-            };
-            [least + size, most + size + beside]
-        })
+        sizes_of(self.log.range(..=index).map(|(_, entry)| entry))
+    }
+
+    /// The same of the whole log.
+    pub(crate) fn sizes(&self) -> [usize; 2] {
+        self.sizes
     }
 
     /// Returns the keys of a queue, in order.
     pub(crate) fn queued(&self, lane: Lane) -> impl Iterator<Item = &QueueKey> {
-        self.queue.iter().filter(move |key| key.lane == lane)
+        self.queues.get(&lane).into_iter().flatten()
     }
 
     /// Checks that the records are consistent, as they must be after every batch.
@@ -165,12 +166,12 @@ impl Store {
                 self.unindex(pin);
             }
             StoreOp::Dequeue { key } => {
-                require(self.queue.remove(key), || format!("{key:?} is not queued"))?;
+                let queue = self.queues.entry(key.lane).or_default();
+                require(queue.remove(key), || format!("{key:?} is not queued"))?;
             }
             StoreOp::Enqueue { key } => {
-                require(self.queue.insert(key.clone()), || {
-                    format!("{key:?} is queued already")
-                })?;
+                let queue = self.queues.entry(key.lane).or_default();
+                require(queue.insert(key.clone()), || format!("{key:?} is queued already"))?;
             }
             StoreOp::InstallSnapshot { snapshot, .. } => {
                 return Err(format!("snapshot {snapshot} is not staged"));
@@ -212,7 +213,10 @@ impl Store {
             entries.windows(2).all(|pair| pair[1].index == pair[0].index + 1),
             || format!("appends entries with a gap after {first}"),
         )?;
-        self.log.split_off(&first);
+        let replaced = self.log.split_off(&first);
+        self.shrink(sizes_of(replaced.values()));
+        let [least, most] = sizes_of(entries);
+        self.sizes = [self.sizes[0] + least, self.sizes[1] + most];
         self.log
             .extend(entries.iter().map(|entry| (entry.index, entry.clone())));
         Ok(())
@@ -226,9 +230,14 @@ impl Store {
         require(there == Some(term), || {
             format!("compacts {index} of term {term}, there is {there:?}")
         })?;
+        self.shrink(self.sizes_through(index));
         self.log = self.log.split_off(&(index + 1));
         self.compacted = (index, term);
         Ok(())
+    }
+
+    fn shrink(&mut self, [least, most]: [usize; 2]) {
+        self.sizes = [self.sizes[0] - least, self.sizes[1] - most];
     }
 
     fn set_applied(&mut self, applied: Applied) -> Result<(), String> {
@@ -262,6 +271,7 @@ impl Store {
             .map(|window| (window.origin, window.clone()))
             .collect();
         self.log.clear();
+        self.sizes = [0, 0];
         self.compacted = (applied.index, applied.term);
         self.pins = snapshot.pins.clone();
         self.by_peer.clear();
@@ -272,20 +282,36 @@ impl Store {
     }
 
     fn index(&mut self, pin: &Pin) {
-        let named = pin.allocations.iter().map(|peer| (peer.clone(), pin.cid.clone()));
-        self.by_peer.extend(named);
+        for peer in &pin.allocations {
+            let cids = self.by_peer.entry(peer.clone()).or_default();
+            cids.insert(pin.cid.clone());
+        }
         self.by_expiry
             .extend(pin.options.expire_at.map(|at| (at, pin.cid.clone())));
     }
 
     fn unindex(&mut self, pin: &Pin) {
         for peer in &pin.allocations {
-            self.by_peer.remove(&(peer.clone(), pin.cid.clone()));
+            if let Some(cids) = self.by_peer.get_mut(peer) {
+                cids.remove(&pin.cid);
+            }
         }
         if let Some(at) = pin.options.expire_at {
             self.by_expiry.remove(&(at, pin.cid.clone()));
         }
     }
+}
+
+/// Returns the least and the most that entries weigh in bytes.
+fn sizes_of<'a>(entries: impl IntoIterator<Item = &'a LogEntry>) -> [usize; 2] {
+    let payloads = entries.into_iter().map(|entry| &entry.payload);
+    payloads.fold([0, 0], |[least, most], payload| {
+        let (size, beside) = match payload {
+            Payload::Commands(data) => (data.len() + 128, 0),
+            Payload::Members(data) => (data.len() + 128, conf_change_len(data)),
+        };
+        [least + size, most + size + beside]
+    })
 }
 
 /// Returns the length of the protobuf `ConfChangeV2` of a membership change.
@@ -337,18 +363,15 @@ impl PinsetView for Store {
 
     fn queue(&self, lane: Lane, from: Option<&QueueKey>, limit: usize) -> Vec<QueueKey> {
         let start = from.map_or(Bound::Unbounded, Bound::Included);
-        let found = self.queue.range::<QueueKey, _>((start, Bound::Unbounded));
-        found
-            .filter(|key| key.lane == lane)
-            .take(limit)
-            .cloned()
-            .collect()
+        let queue = self.queues.get(&lane).into_iter();
+        let found = queue.flat_map(|queue| queue.range::<QueueKey, _>((start, Bound::Unbounded)));
+        found.take(limit).cloned().collect()
     }
 
     fn allocated(&self, peer: &PeerId, from: Option<&Cid>, limit: usize) -> Vec<Cid> {
-        let all = self.by_peer.iter().filter(|(holder, _)| holder == peer);
-        let found = all.filter(|(_, cid)| from.is_none_or(|from| cid > from));
-        found.take(limit).map(|(_, cid)| cid.clone()).collect()
+        let cids = self.by_peer.get(peer).into_iter();
+        let found = cids.flat_map(|cids| cids.range::<Cid, _>(after(from)));
+        found.take(limit).cloned().collect()
     }
 
     fn expiring(&self, until: Timestamp, limit: usize) -> Vec<Cid> {

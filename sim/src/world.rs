@@ -2,6 +2,7 @@
 //! the checks that watch.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
@@ -154,7 +155,7 @@ impl World {
         }
         self.stats.boots += 1;
         let peer = &self.peers[me];
-        self.trace.line(at, &name(me), || {
+        self.trace.line(at, name(me), || {
             let store = &peer.disk.written;
             format!(
                 "starts, boot {}, applied {:?}, log to {}",
@@ -170,9 +171,8 @@ impl World {
     /// A process ends, or does not start, because of its disk.
     fn refuse(&mut self, me: usize, refusal: DiskError) {
         self.peers[me].refused = Some(refusal);
-        self.trace.line(Self::now(), &name(me), || {
-            format!("ends: its disk is {refusal:?}")
-        });
+        self.trace
+            .line(Self::now(), name(me), || format!("ends: its disk is {refusal:?}"));
         self.coverage.hit(match refusal {
             DiskError::Damaged => "a damaged disk was refused",
             DiskError::Full => "a full disk ended a process",
@@ -218,7 +218,7 @@ impl World {
         }
         peer.node = Some(node);
         self.trace.step(at, me, &(&events, &effects));
-        self.trace.line(at, &name(me), || {
+        self.trace.line(at, name(me), || {
             format!("{}{}", listed(&events), indented(&effects))
         });
         self.stats.steps += 1;
@@ -273,7 +273,7 @@ impl World {
             0
         };
         sometimes!(self.coverage, lost > 0, "a power cut lost writes");
-        self.trace.line(at, &name(me), || {
+        self.trace.line(at, name(me), || {
             format!("dies of a {death:?}, {lost} batches lost")
         });
         for slot in self
@@ -369,8 +369,18 @@ pub(crate) fn is_available(cid: &cluster_core::Cid, unavailable: u64) -> bool {
 }
 
 /// A peer's name in the trace.
-pub(crate) fn name(me: usize) -> String {
-    format!("p{me}")
+pub(crate) fn name(me: usize) -> Name {
+    Name(me)
+}
+
+/// A peer's number, shown as its name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Name(usize);
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("p{}", self.0))
+    }
 }
 
 /// One event as it is, several with a line each.

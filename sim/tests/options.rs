@@ -1,6 +1,7 @@
 //! Every value that the command line accepts can be simulated.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sim::{Class, Options, run};
 
@@ -44,22 +45,37 @@ fn values_out_of_range_are_refused_with_option_and_range() {
     assert_eq!(options, before, "what is refused changes nothing");
 }
 
+/// Runs `name` at the ends of its range.
+fn run_at_the_ends(name: &str) {
+    let (first, last) = Options::range(name).expect("every option has one").into_inner();
+    for value in [first, first + 1, last] {
+        let mut options = Options::quiet(1);
+        options.set("seconds=2").expect("it is in range");
+        options.set_number(name, value).expect("it is in range");
+        let report = run(&options, false);
+        assert_ne!(report.class(), Some(Class::Crash), "{report}");
+    }
+}
+
 #[test]
 fn options_at_either_end_of_their_range_do_not_panic() {
-    for (name, _) in Options::quiet(1)
+    let names: Vec<String> = Options::quiet(1)
         .list()
         .into_iter()
-        .filter(|(name, _)| name != "planted")
-    {
-        let (first, last) = Options::range(&name).expect("every option has one").into_inner();
-        for value in [first, first + 1, last] {
-            let mut options = Options::quiet(1);
-            options.set("seconds=2").expect("it is in range");
-            options.set_number(&name, value).expect("it is in range");
-            let report = run(&options, false);
-            assert_ne!(report.class(), Some(Class::Crash), "{report}");
+        .map(|(name, _)| name)
+        .collect();
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if name != "planted" {
+                        run_at_the_ends(name);
+                    }
+                }
+            });
         }
-    }
+    });
 }
 
 #[test]

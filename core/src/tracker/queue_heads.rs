@@ -132,8 +132,8 @@ impl QueueHeads {
         self.head(key.lane).keys.remove(key);
     }
 
-    /// Refills empty heads from disk: those of operations if one `starts`, that of surplus copies if this peer
-    /// `asks` about them.
+    /// Refills empty heads from disk: those of operations if one `starts`, that of surplus copies if this
+    /// peer `asks` about them.
     pub(super) fn fill(&mut self, view: &impl PinsetView, starts: bool, asks: bool) {
         if starts {
             for head in [&mut self.unpin, &mut self.fresh, &mut self.retry] {
@@ -188,8 +188,8 @@ impl QueueHeads {
         !self.unpin.keys.is_empty() || !self.fresh.keys.is_empty()
     }
 
-    /// Returns when a key is due; at once if a head must be refilled. Includes operations if one `starts`, and
-    /// surplus copies if this peer `asks` about them.
+    /// Returns when a key is due; at once if a head must be refilled. Includes operations if one `starts`,
+    /// and surplus copies if this peer `asks` about them.
     pub(super) fn next_due(&self, now: Now, starts: bool, asks: bool) -> Option<Instant> {
         let is_unread = |head: &Head| head.keys.is_empty() && head.rest.is_some();
         let operations = [&self.unpin, &self.fresh, &self.retry];

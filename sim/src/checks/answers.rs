@@ -87,8 +87,11 @@ impl Answers {
                     format!("says that {peer} is no member, it is one")
                 });
             }
-            (Request::Allocate { cid, options, .. }, Reply::Allocated(chosen)) => {
+            (Request::Allocate { cid, near, options }, Reply::Allocated(chosen)) => {
                 self.of_allocation(step, process, (cid.as_ref(), options), chosen, found);
+                if let Some(near) = near {
+                    self.of_nearest(step, process, (cid.as_ref(), options, near), chosen, found);
+                }
             }
             (Request::Recover { cid }, Reply::Recovered(_)) => {
                 let local = step.peer().disk.written.locals.get(cid);
@@ -150,6 +153,43 @@ impl Answers {
         };
         found.require(fits, "answers", || {
             format!("would give {options:?} to {chosen:?}")
+        });
+    }
+
+    /// Of peers with the same rank, the one that asks comes first. That another one of its group has not more
+    /// room and is chosen shows that they have the same rank.
+    fn of_nearest(
+        &self,
+        step: &Step<'_>,
+        process: &Process,
+        (cid, options, near): (Option<&Cid>, &PinOptions, &PeerId),
+        chosen: &[PeerId],
+        found: &mut Found<'_>,
+    ) {
+        let pin = cid.and_then(|cid| step.peer().disk.written.pins.get(cid));
+        let is_given = |peer: &PeerId| {
+            let holds = pin.is_some_and(|pin| pin.allocations.contains(peer));
+            holds || options.user_allocations.contains(peer)
+        };
+        let rank = |peer: &PeerId| {
+            let samples = |name: &str| match process.samples(peer, name) {
+                [sample] => Some(sample.metric.clone()),
+                _ => None,
+            };
+            Some((samples("tag:group")?.value, samples("freespace")?.weight))
+        };
+        let Some((group, room)) = rank(near) else { return };
+        let able = process.can_take(step.now, near, &self.allocate_by);
+        let is_worse = |peer: &&PeerId| {
+            let rank = rank(peer);
+            !is_given(peer) && rank.is_some_and(|(other, weight)| other == group && weight <= room)
+        };
+        let passed = chosen
+            .iter()
+            .find(is_worse)
+            .filter(|_| able && !chosen.contains(near));
+        found.require(passed.is_none(), "answers", || {
+            format!("would give {options:?} to {passed:?} instead of {near}, which asks")
         });
     }
 

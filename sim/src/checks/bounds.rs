@@ -81,7 +81,7 @@ impl Bounds {
     fn of_log(&self, step: &Step<'_>, found: &mut Found<'_>) {
         let disk = &step.peer().disk;
         let store = &disk.written;
-        let kept = store.sizes_through(store.last());
+        let kept = store.sizes();
         let [least_before, most_before] = [kept[0] + disk.dropped[0], kept[1] + disk.dropped[1]];
         for op in step.writes() {
             match op {

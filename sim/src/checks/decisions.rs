@@ -11,7 +11,7 @@ use cluster_core::{
     StoreOp, Timestamp, decode,
 };
 
-use super::received::{Heard, Process, changes_members, member};
+use super::received::{CLOCK, Heard, Process, changes_members, member};
 use super::{Found, Step};
 use crate::options::Options;
 
@@ -205,8 +205,22 @@ impl Moment<'_> {
             found.require(over, "expiry", || {
                 format!("removes {base:?} at {wall:?}, before its end")
             });
+            let (known, voters) = self.known_clocks();
+            found.require(known * 2 > voters || changes_members(self.step), "expiry", || {
+                format!("removes {base:?} by the clocks of {known} of {voters} voters")
+            });
         }
         true
+    }
+
+    /// Returns the number of voters whose clock it may know, and that of all voters.
+    fn known_clocks(&self) -> (usize, usize) {
+        let members = &self.step.peer().disk.written.members;
+        let voters = members.voters.iter().filter_map(|id| members.peer(*id));
+        let is_known = |peer: &&PeerId| {
+            **peer == self.step.peer().id || self.heard.may_count(self.step.now, peer, CLOCK)
+        };
+        (voters.filter(is_known).count(), members.voters.len())
     }
 
     /// The latest that the median of the clocks of any majority of voters may show, from the clocks as they
@@ -326,6 +340,12 @@ impl Moment<'_> {
             return Some(format!("{left:?} could have it too"));
         }
         let preferred = &pin.options.user_allocations;
+        let place = |peer: &PeerId| preferred.iter().position(|other| other == peer);
+        let last = fresh.iter().filter_map(|peer| place(peer)).max();
+        let is_better = |peer: &&&PeerId| place(peer).is_some_and(|place| Some(place) < last);
+        if let Some(missed) = left.iter().find(is_better) {
+            return Some(format!("{missed} was preferred to some of {fresh:?}"));
+        }
         let common: Vec<&PeerId> = fresh
             .into_iter()
             .filter(|peer| !preferred.contains(peer))

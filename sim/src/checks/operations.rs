@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cluster_core::{
-    Cid, CopyOf, Effect, Event, Instant, IpfsAction, Lane, Local, Message, Mode, OpId, Phase, QueueKey,
-    Reply, Request, StoreOp,
+    Cid, CopyOf, Effect, Event, Instant, IpfsAction, Lane, Local, Message, Missing, Mode, OpId, Phase,
+    QueueKey, Reply, Request, StoreOp, Timestamp,
 };
 
+use super::received::Heard;
 use super::{Found, Step};
 use crate::model::Model;
 use crate::options::Options;
@@ -27,16 +28,32 @@ struct Operation {
     cancelled: bool,
 }
 
+/// One comparison.
+#[derive(Debug, Clone)]
+struct Comparison {
+    /// The only CID that is compared.
+    cid: Option<Cid>,
+    /// Number of pins that it has found missing.
+    found: u64,
+    began: Instant,
+    moved: Instant,
+    cancelled: bool,
+}
+
+/// Shortest pause after a comparison, as a multiple of its duration: a second copy of the core's rule.
+const REST: u32 = 10;
+
 /// One process.
 #[derive(Debug, Clone, Default)]
 struct Process {
     running: BTreeMap<OpId, Operation>,
-    /// Failed attempts that are on record, and the phase that they are of.
-    attempts: BTreeMap<Cid, (u32, Phase)>,
+    /// Failed attempts that are on record, the phase that they are of, and its time.
+    attempts: BTreeMap<Cid, (u32, Phase, Timestamp)>,
     /// The failures that a client has asked to retry, and the timeouts until they must have been.
     recovering: Option<(BTreeMap<Cid, Local>, usize)>,
-    /// Comparisons under way: of everything or not, and what they have found.
-    comparing: BTreeMap<OpId, (bool, u64)>,
+    comparing: BTreeMap<OpId, Comparison>,
+    /// End of the pause after the last comparison of everything.
+    rests: Option<Instant>,
     /// Start of the last periodic comparison of everything.
     began: Option<Instant>,
     applied: u64,
@@ -77,7 +94,7 @@ impl Operations {
         let attempts = store
             .locals
             .iter()
-            .map(|(cid, local)| (cid.clone(), (local.attempts, local.phase)));
+            .map(|(cid, local)| (cid.clone(), (local.attempts, local.phase, local.since)));
         self.processes[me] = Process {
             attempts: attempts.collect(),
             applied: store.applied.index,
@@ -85,7 +102,13 @@ impl Operations {
         };
     }
 
-    pub(super) fn after_step(&mut self, step: &Step<'_>, model: &Model, found: &mut Found<'_>) {
+    pub(super) fn after_step(
+        &mut self,
+        step: &Step<'_>,
+        heard: &Heard,
+        model: &Model,
+        found: &mut Found<'_>,
+    ) {
         let mut process = std::mem::take(&mut self.processes[step.me]);
         let full = process.running.len() >= self.concurrent;
         for event in step.events {
@@ -94,12 +117,20 @@ impl Operations {
         for op in step.writes() {
             self.of_write(step, &mut process, op, found);
         }
-        let compared = step.events.iter().filter_map(|event| process.compared(event));
-        let compared: Vec<u64> = compared.collect();
+        let compared = step
+            .events
+            .iter()
+            .filter_map(|event| process.compared(step, event));
+        let compared: Vec<Comparison> = compared.collect();
         for effect in step.effects {
             self.of_effect(step, &mut process, effect, full, model, found);
-            if let Effect::Reply { reply: Ok(reply), .. } = effect {
-                Self::of_reply(reply, &compared, found);
+            if let Effect::Reply {
+                ticket,
+                reply: Ok(reply),
+            } = effect
+            {
+                let request = heard.of(step.me).tickets.get(ticket);
+                Self::of_reply(reply, request, &compared, found);
             }
         }
         if step.events.contains(&Event::TimedOut) {
@@ -115,8 +146,8 @@ impl Operations {
             StoreOp::PutLocal { cid, local } => {
                 let known = process
                     .attempts
-                    .insert(cid.clone(), (local.attempts, local.phase));
-                let (before, phase) = known.unwrap_or((0, Phase::PinQueued));
+                    .insert(cid.clone(), (local.attempts, local.phase, local.since));
+                let (before, phase, since) = known.unwrap_or((0, Phase::PinQueued, local.since));
                 let continues =
                     phase == Phase::PinError && matches!(local.phase, Phase::PinError | Phase::PinQueued);
                 found.require(!continues || local.attempts >= before, "retries", || {
@@ -124,25 +155,27 @@ impl Operations {
                 });
                 self.of_local(step, cid, local, before, found);
                 if local.phase == Phase::Lost {
-                    for event in step.events {
-                        if let Event::IpfsLacks { op, missing } = event
-                            && missing.iter().any(|missing| missing.cid == *cid)
-                            && let Some((_, count)) = process.comparing.get_mut(op)
-                        {
-                            *count += 1;
-                        }
-                    }
+                    process.count_missing(step, cid, since);
                 }
             }
             StoreOp::DeleteLocal { cid } => {
                 process.attempts.remove(cid);
             }
+            StoreOp::InstallSnapshot { .. } => {
+                let will = step.peer().disk.written.reconciling;
+                let does = step
+                    .writes()
+                    .any(|op| matches!(op, StoreOp::SetReconciling { .. }));
+                found.require(will || does, "reconciliation", || {
+                    "installs a snapshot, and forgets at a restart to look at its local states".to_owned()
+                });
+            }
+            StoreOp::SetReconciling { reconciling: false } => self.of_reconciled(step, found),
             StoreOp::Append { .. }
             | StoreOp::Compact { .. }
             | StoreOp::DeletePin { .. }
             | StoreOp::Dequeue { .. }
             | StoreOp::Enqueue { .. }
-            | StoreOp::InstallSnapshot { .. }
             | StoreOp::PutPin { .. }
             | StoreOp::PutWindow { .. }
             | StoreOp::SetApplied { .. }
@@ -150,6 +183,25 @@ impl Operations {
             | StoreOp::SetMembers { .. }
             | StoreOp::SetReconciling { .. } => {}
         }
+    }
+
+    /// Once the local states agree with a snapshot, what counts as pinned is pinned, and what is allocated
+    /// here has a local state.
+    fn of_reconciled(&self, step: &Step<'_>, found: &mut Found<'_>) {
+        let (store, ipfs) = (&step.peer().disk.written, &step.peer().ipfs);
+        let is_missing = |cid: &Cid, local: &Local| {
+            local.phase == Phase::Pinned && !ipfs.holds(cid, local.mode) && !ipfs.is_running(cid)
+        };
+        let missing = store.locals.iter().find(|(cid, local)| is_missing(cid, local));
+        found.require(missing.is_none() || self.forgets, "reconciliation", || {
+            format!("takes {missing:?} for pinned, the IPFS node does not have it")
+        });
+        let own = &step.peer().id;
+        let mut wanted = store.pins.values().filter(|pin| pin.is_allocated_to(own));
+        let ignored = wanted.find(|pin| !store.locals.contains_key(&pin.cid));
+        found.require(ignored.is_none(), "reconciliation", || {
+            format!("does not pin {ignored:?}")
+        });
     }
 
     fn of_local(&self, step: &Step<'_>, cid: &Cid, local: &Local, before: u32, found: &mut Found<'_>) {
@@ -214,7 +266,7 @@ impl Operations {
                 );
             }
             Effect::CancelIpfs { op } => self.of_cancel(step, process, *op, full, found),
-            Effect::CompareIpfs { op, cid } => self.of_comparison(step, process, *op, cid.is_none(), found),
+            Effect::CompareIpfs { op, cid } => self.of_comparison(step, process, *op, cid.as_ref(), found),
             Effect::Send { envelope, .. } => {
                 if let Message::HasCopies(copies) = &envelope.message {
                     copies
@@ -235,9 +287,10 @@ impl Operations {
         step: &Step<'_>,
         process: &mut Process,
         op: OpId,
-        everything: bool,
+        cid: Option<&Cid>,
         found: &mut Found<'_>,
     ) {
+        let everything = cid.is_none();
         let asked = step
             .events
             .iter()
@@ -247,11 +300,26 @@ impl Operations {
         found.require(!everything || asked || !soon, "comparisons", || {
             format!("compares everything again, before {:?} are over", self.compare)
         });
+        let rests = process.rests.is_some_and(|until| now < until);
+        found.require(!everything || asked || !rests, "comparisons", || {
+            format!("compares everything again, before it has rested {REST} times as long as that took")
+        });
         if everything && !asked {
             process.began = Some(now);
         }
-        process.comparing.insert(op, (everything, 0));
-        let all = process.comparing.values().filter(|(all, _)| *all).count();
+        let comparison = Comparison {
+            cid: cid.cloned(),
+            found: 0,
+            began: now,
+            moved: now,
+            cancelled: false,
+        };
+        process.comparing.insert(op, comparison);
+        let all = process
+            .comparing
+            .values()
+            .filter(|other| other.cid.is_none())
+            .count();
         found.require(all <= 1, "comparisons", || format!("{all} of everything at once"));
     }
 
@@ -339,6 +407,9 @@ impl Operations {
     }
 
     fn of_cancel(&self, step: &Step<'_>, process: &mut Process, op: OpId, full: bool, found: &mut Found<'_>) {
+        if let Some(comparison) = process.comparing.get_mut(&op) {
+            comparison.cancelled = true;
+        }
         let Some(running) = process.running.get_mut(&op) else {
             return;
         };
@@ -391,6 +462,12 @@ impl Operations {
         found.require(late.is_none(), "patience", || {
             format!("lets {late:?} stand still")
         });
+        let stuck = process.comparing.values().find(|comparison| {
+            !comparison.cancelled && step.now.mono.since(comparison.moved) >= self.pin_timeout
+        });
+        found.require(stuck.is_none(), "patience", || {
+            format!("lets {stuck:?} stand still")
+        });
     }
 
     /// A request to retry all failures reaches each of them within as many timeouts as there are chunks.
@@ -424,23 +501,61 @@ impl Operations {
         }
     }
 
-    /// The answer to a `Sync` request is the number of missing pins.
-    fn of_reply(reply: &Reply, ended: &[u64], found: &mut Found<'_>) {
-        if let Reply::Synced(count) = reply {
-            found.require(ended.contains(count), "comparisons", || {
-                format!("says that {count} pins were missing, it were {ended:?}")
-            });
-        }
+    /// The answer to a `Sync` request is the number of missing pins, of a comparison that began after it.
+    fn of_reply(
+        reply: &Reply,
+        request: Option<&(Request, Instant)>,
+        ended: &[Comparison],
+        found: &mut Found<'_>,
+    ) {
+        let (Reply::Synced(count), Some((Request::Sync { cid }, asked))) = (reply, request) else {
+            return;
+        };
+        let answers =
+            |ended: &Comparison| ended.found == *count && ended.began >= *asked && ended.cid == *cid;
+        found.require(ended.iter().any(answers), "comparisons", || {
+            format!("says that {count} pins were missing, to {request:?}: it were {ended:?}")
+        });
     }
 }
 
 impl Process {
-    /// Returns the number of missing pins of a comparison that ends with this event.
-    fn compared(&mut self, event: &Event) -> Option<u64> {
+    /// Counts a CID that was found missing for the comparison that was the first to report it: for another
+    /// one that reports it in the same step, it is queued already (seed 1193).
+    fn count_missing(&mut self, step: &Step<'_>, cid: &Cid, since: Timestamp) {
+        let reports = |missing: &Missing| missing.cid == *cid && missing.since == since;
+        let by = step.events.iter().find_map(|event| match event {
+            Event::IpfsLacks { op, missing } if missing.iter().any(reports) => Some(op),
+            Event::IpfsCompared { .. }
+            | Event::IpfsFinished { .. }
+            | Event::IpfsLacks { .. }
+            | Event::IpfsProgressed { .. }
+            | Event::Measured { .. }
+            | Event::Persisted { .. }
+            | Event::Received { .. }
+            | Event::Requested { .. }
+            | Event::SnapshotReceived { .. }
+            | Event::SnapshotSent { .. }
+            | Event::TimedOut
+            | Event::Unreachable { .. } => None,
+        });
+        if let Some(comparison) = by.and_then(|op| self.comparing.get_mut(op)) {
+            comparison.found += 1;
+        }
+    }
+
+    /// Returns the comparison that ends with this event, unless it fails.
+    fn compared(&mut self, step: &Step<'_>, event: &Event) -> Option<Comparison> {
         match event {
             Event::IpfsCompared { op, outcome } => {
-                let compared = self.comparing.remove(op).map(|(_, count)| count);
-                compared.filter(|_| outcome.is_ok())
+                let compared = self.comparing.remove(op)?;
+                if compared.cid.is_none() {
+                    let now = step.now.mono;
+                    let rest = now.since(compared.began) * REST;
+                    // One that fails has cost little.
+                    self.rests = outcome.is_ok().then(|| now + rest);
+                }
+                outcome.is_ok().then_some(compared)
             }
             Event::IpfsFinished { .. }
             | Event::IpfsLacks { .. }
@@ -465,9 +580,16 @@ impl Process {
                 if let Some(running) = self.running.get_mut(op).filter(|running| running.pin.is_some()) {
                     running.moved = step.now.mono;
                 }
+                if let Some(comparison) = self.comparing.get_mut(op) {
+                    comparison.moved = step.now.mono;
+                }
+            }
+            Event::IpfsLacks { op, .. } => {
+                if let Some(comparison) = self.comparing.get_mut(op) {
+                    comparison.moved = step.now.mono;
+                }
             }
             Event::IpfsCompared { .. }
-            | Event::IpfsLacks { .. }
             | Event::Measured { .. }
             | Event::Persisted { .. }
             | Event::Received { .. }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cluster_core::{
     Effect, Identity, Incarnation, Members, MembersChange, MembersStep, Message, Payload, PeerId, RaftId,
-    RaftKind, StoreOp, decode,
+    RaftKind, StoreOp, Term, decode,
 };
 
 use super::received::{Heard, Process};
@@ -29,6 +29,8 @@ pub(super) struct Planning {
     folders: BTreeMap<RaftId, (PeerId, Option<Incarnation>)>,
     /// Raft ids that were members of a written membership and are none of a later one.
     ended: BTreeSet<RaftId>,
+    /// The newest term that somebody has led.
+    led: Term,
     patience: Duration,
     replace_after: Duration,
     voters_max: u64,
@@ -40,6 +42,7 @@ impl Planning {
         Self {
             folders: BTreeMap::new(),
             ended: BTreeSet::new(),
+            led: 0,
             patience: Duration::from_millis(ticks * 2),
             replace_after: Duration::from_millis(options.replace_after_ms),
             voters_max: options.voters_max,
@@ -53,6 +56,9 @@ impl Planning {
 
     pub(super) fn after_step(&mut self, step: &Step<'_>, heard: &Heard, found: &mut Found<'_>) {
         let heard = heard.of(step.me);
+        let view = step.peer().node.as_ref().map(|node| node.view());
+        let leads = view.filter(|view| view.is_leader());
+        self.led = self.led.max(leads.map_or(0, |view| view.term()));
         for op in step.writes() {
             match op {
                 StoreOp::SetMembers { members } => self.note(members),
@@ -63,7 +69,7 @@ impl Planning {
                         if let Payload::Members(data) = &entry.payload
                             && let Ok(change) = decode::<MembersChange>(data)
                         {
-                            self.of_change(step, heard, &change, found);
+                            self.of_change(step, heard, &change, entry.term, found);
                         }
                     }
                 }
@@ -141,13 +147,23 @@ impl Planning {
         }
     }
 
-    fn of_change(&self, step: &Step<'_>, heard: &Process, change: &MembersChange, found: &mut Found<'_>) {
+    fn of_change(
+        &self,
+        step: &Step<'_>,
+        heard: &Process,
+        change: &MembersChange,
+        term: Term,
+        found: &mut Found<'_>,
+    ) {
         let members = &step.peer().disk.written.members;
         let removed: BTreeSet<RaftId> = change.steps.iter().filter_map(removes).collect();
         for part in &change.steps {
             match part {
                 MembersStep::AddLearner { raft_id, member } => {
-                    found.require(!self.folders.contains_key(raft_id), "planning", || {
+                    // A leader that does not know of its successor may give an id that the other one has
+                    // given. It commits nothing any more (seed 1146).
+                    let is_taken = self.folders.contains_key(raft_id) && term >= self.led;
+                    found.require(!is_taken && *raft_id >= members.next_raft_id, "planning", || {
                         format!(
                             "gives {raft_id} to {member:?}, it was {:?}",
                             self.folders.get(raft_id)
@@ -180,6 +196,7 @@ impl Planning {
         let Some(old) = members.peers.get(&id) else {
             return;
         };
+        self.of_rest(step, heard, id, change, found);
         if members.leaving.contains(&old.peer) {
             return;
         }
@@ -207,6 +224,37 @@ impl Planning {
         });
     }
 
+    /// The voters that remain after a removal have a majority that this leader has heard, unless the silent
+    /// ones lose their votes with it.
+    fn of_rest(
+        &self,
+        step: &Step<'_>,
+        heard: &Process,
+        gone: RaftId,
+        change: &MembersChange,
+        found: &mut Found<'_>,
+    ) {
+        let members = &step.peer().disk.written.members;
+        let demotes = |part: &MembersStep| matches!(part, MembersStep::Demote { .. });
+        if !members.voters.contains(&gone) || change.steps.iter().any(demotes) {
+            return;
+        }
+        let since = heard.leads_since.iter().flatten().min().copied();
+        let is_heard = |id: &&RaftId| {
+            let peer = members.peer(**id);
+            let last = peer.and_then(|peer| heard.last(peer));
+            peer == Some(&step.peer().id) || last.is_some() && last >= since
+        };
+        let rest: Vec<&RaftId> = members.voters.iter().filter(|id| **id != gone).collect();
+        let count = rest.iter().copied().filter(|id| is_heard(id)).count();
+        found.require(count * 2 > rest.len(), "planning", || {
+            format!(
+                "removes {gone}, having heard {count} of the {} voters that remain",
+                rest.len()
+            )
+        });
+    }
+
     fn of_promotion(&self, step: &Step<'_>, heard: &Process, id: RaftId, found: &mut Found<'_>) {
         let members = &step.peer().disk.written.members;
         let Some(peer) = members.peer(id) else { return };
@@ -219,6 +267,9 @@ impl Planning {
         let has = real.map_or(0, |peer| peer.disk.written.last());
         found.require(has + REACH >= committed, "planning", || {
             format!("gives {id} a vote, its log ends at {has}, {committed} is agreed on")
+        });
+        found.require(!members.leaving.contains(peer), "planning", || {
+            format!("gives {id} a vote, which is to be removed")
         });
         let silence = self.silence(step, heard, peer);
         found.require(silence < self.patience, "planning", || {

@@ -6,11 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cluster_core::{
-    Cid, ClusterId, Effect, Event, Incarnation, Index, Instant, Member, Members, Message, Metric, Now, PING,
-    PeerId, RaftId, Request, StoreOp, Ticket,
+    Cid, ClusterId, Effect, Envelope, Event, Incarnation, Index, Instant, Member, Members, Message, Metric,
+    Now, PING, PeerId, RaftId, Request, StoreOp, Ticket,
 };
 
 use super::Step;
+
+/// Metric with the wall clock of its sender.
+pub(super) const CLOCK: &str = "clock";
 
 /// A metric as it came.
 #[derive(Debug, Clone)]
@@ -58,6 +61,8 @@ pub(super) struct Process {
     /// Requests of clients that were open at some moment of this step, and when they came.
     pub(super) tickets: BTreeMap<Ticket, (Request, Instant)>,
     senders: BTreeMap<PeerId, Sender>,
+    /// Senders of the metrics that came in the last step.
+    fresh: BTreeSet<PeerId>,
     /// Peers that have said which version of a pin they hold.
     confirmed: BTreeMap<(Cid, Index), BTreeSet<PeerId>>,
 }
@@ -75,6 +80,13 @@ pub(super) struct Heard {
 pub(super) fn member<'a>(members: &'a Members, peer: &PeerId) -> Option<(RaftId, &'a Member)> {
     let mut all = members.peers.iter().filter(|(_, member)| member.peer == *peer);
     all.next_back().map(|(id, member)| (*id, member))
+}
+
+/// Returns whether a peer of a cluster takes a message: one of the same cluster, a greeting of a peer that is
+/// in none yet, or anything while it is in none itself.
+fn is_taken(cluster: ClusterId, envelope: &Envelope) -> bool {
+    let is_greeting = envelope.cluster == ClusterId::UNKNOWN && envelope.message == Message::Hello;
+    envelope.cluster == cluster || cluster == ClusterId::UNKNOWN || is_greeting
 }
 
 fn by_peer(members: &Members) -> ByPeer {
@@ -111,12 +123,11 @@ impl Heard {
         let process = &mut self.processes[step.me];
         let now = step.now.mono;
         process.started.get_or_insert(now);
-        for samples in process
-            .senders
-            .values_mut()
-            .flat_map(|sender| sender.samples.values_mut())
-        {
-            samples.drain(..samples.len().saturating_sub(1));
+        for peer in std::mem::take(&mut process.fresh) {
+            let sender = process.senders.get_mut(&peer);
+            for samples in sender.into_iter().flat_map(|sender| sender.samples.values_mut()) {
+                samples.drain(..samples.len().saturating_sub(1));
+            }
         }
         if changes_members(step) {
             // The metrics of a peer that was removed within the step are dropped, even if it was added again.
@@ -135,9 +146,7 @@ impl Heard {
         let cluster = step.peer().disk.written.members.cluster;
         for event in step.events {
             match event {
-                Event::Received { from, envelope }
-                    if envelope.cluster == cluster || envelope.cluster == ClusterId::UNKNOWN =>
-                {
+                Event::Received { from, envelope } if is_taken(cluster, envelope) => {
                     process.received(step, from, envelope.incarnation, &envelope.message);
                 }
                 Event::Measured { metrics } => process.note(&step.peer().id, now, metrics, true),
@@ -169,8 +178,20 @@ impl Heard {
         }
         if changes_members(step) {
             let members = by_peer(&step.peer().disk.written.members);
+            let own = &step.peer().id;
             if !members.is_empty() {
-                process.senders.retain(|peer, _| members.contains_key(peer));
+                process
+                    .senders
+                    .retain(|peer, _| peer == own || members.contains_key(peer));
+            }
+            // A peer measures while it is no member too, and may keep that or not (seed 100146).
+            if let Some(sender) = process
+                .senders
+                .get_mut(own)
+                .filter(|_| !members.contains_key(own))
+            {
+                let samples = sender.samples.values_mut().flatten();
+                samples.for_each(|sample| sample.certain = false);
             }
             // Messages under an earlier Raft id say nothing about the new one.
             for (peer, sender) in &mut process.senders {
@@ -222,6 +243,7 @@ impl Process {
     }
 
     fn note(&mut self, from: &PeerId, at: Instant, metrics: &[Metric], certain: bool) {
+        self.fresh.insert(from.clone());
         let sender = self.senders.entry(from.clone()).or_default();
         for metric in metrics {
             let samples = sender.samples.entry(metric.name.clone()).or_default();
@@ -257,13 +279,15 @@ impl Process {
         Some((folder, last.since(first)))
     }
 
+    /// Returns whether a metric of a peer may have counted at some moment of this step.
+    pub(super) fn may_count(&self, now: Now, peer: &PeerId, name: &str) -> bool {
+        let mut samples = self.samples(peer, name).iter();
+        samples.any(|sample| sample.is_living(now))
+    }
+
     /// Returns whether a peer may have counted as able to take a pin at some moment of this step.
     pub(super) fn may_take(&self, now: Now, peer: &PeerId, names: &[String]) -> bool {
-        let counts = |name: &str| {
-            self.samples(peer, name)
-                .iter()
-                .any(|sample| sample.is_living(now))
-        };
+        let counts = |name: &str| self.may_count(now, peer, name);
         counts(PING) && names.iter().all(|name| counts(name))
     }
 

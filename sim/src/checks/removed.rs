@@ -42,6 +42,28 @@ impl Removed {
         found.require(!self.due[step.me] || !is_idle, "removal", || {
             format!("has applied its removal, and still takes part as {identity:?}")
         });
+        let is_removed = |identity| matches!(identity, Identity::Removed(_));
+        let retires = step.writes().any(|op| match op {
+            StoreOp::SetHardState { hard_state } => is_removed(hard_state.identity),
+            StoreOp::Append { .. }
+            | StoreOp::Compact { .. }
+            | StoreOp::DeleteLocal { .. }
+            | StoreOp::DeletePin { .. }
+            | StoreOp::Dequeue { .. }
+            | StoreOp::Enqueue { .. }
+            | StoreOp::InstallSnapshot { .. }
+            | StoreOp::PutLocal { .. }
+            | StoreOp::PutPin { .. }
+            | StoreOp::PutWindow { .. }
+            | StoreOp::SetApplied { .. }
+            | StoreOp::SetMembers { .. }
+            | StoreOp::SetReconciling { .. } => false,
+        });
+        let node = step.peer().node.as_ref();
+        let open = node.map_or(0, |node| node.view().open_requests());
+        found.require(!retires || open == 0, "removal", || {
+            format!("was removed, and leaves {open} requests without an answer")
+        });
         if was_removed {
             let vote = step.effects.iter().find(|effect| asks_for_votes(effect));
             found.require(vote.is_none(), "removal", || {

@@ -1,7 +1,7 @@
 //! Operations at the IPFS node follow the pinset: a peer pins what is allocated to it, in the pin's mode,
 //! and unpins only what is not.
 
-use cluster_core::{Effect, IpfsAction, Phase, StoreOp};
+use cluster_core::{Effect, Event, IpfsAction, Phase, StoreOp};
 
 use super::{Found, Step};
 
@@ -16,7 +16,9 @@ pub(super) fn after_step(step: &Step<'_>, found: &mut Found<'_>) {
             });
         }
     }
-    for cid in &peer.ipfs.owned {
+    let ends = |event: &Event| matches!(event, Event::IpfsCompared { .. } | Event::IpfsFinished { .. });
+    let touched = step.events.iter().any(ends);
+    for cid in peer.ipfs.owned.iter().filter(|_| touched) {
         found.require(peer.ipfs.pinned.contains_key(cid), "tracker", || {
             format!("unpins {cid}, which it never pinned")
         });

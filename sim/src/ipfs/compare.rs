@@ -9,10 +9,13 @@ use madsim::time::sleep;
 
 use super::Ipfs;
 use crate::coverage::sometimes;
-use crate::world::{Shared, lock};
+use crate::world::{Shared, World, lock};
 
 /// Local states that are looked at in one go: few, so that much happens in between.
 const PAGE: usize = 3;
+
+/// Most pages of a comparison of everything, about.
+const PAGES: usize = 100;
 
 /// Compares one CID, or everything.
 pub(crate) async fn compare(world: Shared, me: usize, op: OpId, only: Option<Cid>) {
@@ -22,9 +25,14 @@ pub(crate) async fn compare(world: Shared, me: usize, op: OpId, only: Option<Cid
         let hangs = ipfs.rng.chance(ipfs.hang);
         (ipfs.generation, hangs)
     };
+    let began = World::now();
     let outcome = run(&world, me, op, generation, hangs, only).await;
     let mut world = lock(&world);
     let peer = &mut world.peers[me];
+    if outcome.is_ok() {
+        let longest = &mut peer.ipfs.longest_comparison;
+        *longest = (*longest).max(World::now() - began);
+    }
     peer.ipfs.comparing.remove(&op);
     peer.post(Event::IpfsCompared { op, outcome });
 }
@@ -51,7 +59,10 @@ async fn run(
                 let local = lock(world).peers[me].disk.written.local(cid);
                 local.map(|local| (cid.clone(), local)).into_iter().collect()
             }
-            None => lock(world).peers[me].disk.written.locals(after.as_ref(), PAGE),
+            None => {
+                let store = &lock(world).peers[me].disk.written;
+                store.locals(after.as_ref(), PAGE.max(store.locals.len() / PAGES))
+            }
         };
         let last = page.last().map(|(cid, _)| cid.clone());
         let suspects = page

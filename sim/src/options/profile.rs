@@ -141,6 +141,11 @@ impl Options {
         self.cids = *rng.pick(&[3, 10]);
         self.clock_step_every = *rng.pick(&[0, 0, 5]);
         self.think_ms = 200;
+        if rng.chance(300) {
+            // Many end at once.
+            self.bulk = 200;
+            self.cids = 200;
+        }
     }
 
     fn fail_over(&mut self, rng: &mut Rng) {
@@ -154,6 +159,9 @@ impl Options {
         self.leader_kill_every = *rng.pick(&[0, 6]);
         self.pause_every = 6;
         self.cids = 40;
+        // Peers that stay away, and others that cannot take their pins at once.
+        self.ipfs_restart_every = *rng.pick(&[0, 3]);
+        self.leave_broken = *rng.pick(&[0, 500, 1000]);
     }
 
     /// Leaders change while some members of the older release are away: whoever leads has not heard them.
@@ -178,6 +186,17 @@ impl Options {
         self.ipfs_forget_every = *rng.pick(&[0, 5]);
         self.clock_step_every = 0;
         self.shrink = *rng.pick(&[1, 64, 512]);
+        if self.ipfs_forget_every > 0 && rng.chance(500) {
+            // Pins come and go while comparisons are under way.
+            self.cids = 3;
+            self.clients = 6;
+            self.think_ms = 20;
+            self.op_unpin = 450;
+            self.compare_ms = 500;
+            self.ipfs_slow_ms = 200;
+        } else {
+            self.unavailable = *rng.pick(&[0, 2]);
+        }
     }
 
     /// Peers fall behind the log and get snapshots, after power cuts that lose their local states. Nothing

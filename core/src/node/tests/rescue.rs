@@ -95,8 +95,8 @@ fn data_without_a_membership_cannot_be_rescued() {
     assert_eq!(outcome, Err(RescueError::NoMembership));
 }
 
-/// Pins of a peer that the first rescue was still to add, and the second one was not, stayed with it (simulated
-/// seed 100815).
+/// Pins of a peer that the first rescue was still to add, and the second one was not, stayed with it
+/// (simulated seed 100815).
 #[test]
 fn peers_that_were_being_added_count_as_departed() {
     let members = Members::initial((1..=3).map(peer));
