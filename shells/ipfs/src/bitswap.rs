@@ -18,7 +18,7 @@ pub(crate) use behaviour::{Behaviour, Opened, PROTOCOLS};
 use crate::Cid;
 use crate::store::{Store, key_of, lock};
 use crate::swarm::Pool;
-use crate::{Block, Error, codec, hash};
+use crate::{Block, Error, ExchangeStat, codec, hash};
 use bytes::Bytes;
 use cid::Version;
 use ledger::Ledger;
@@ -71,6 +71,9 @@ struct Shared {
     closed: CancellationToken,
     /// Bytes of wanted blocks received from peers.
     received: AtomicU64,
+    received_blocks: AtomicU64,
+    sent_blocks: AtomicU64,
+    sent_bytes: AtomicU64,
     pool: Arc<Pool>,
 }
 
@@ -130,6 +133,9 @@ impl Bitswap {
             open,
             closed: closed.clone(),
             received: AtomicU64::new(0),
+            received_blocks: AtomicU64::new(0),
+            sent_blocks: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
         };
         let bitswap = Bitswap {
             shared: Arc::new(shared),
@@ -301,6 +307,25 @@ impl Bitswap {
     }
 
     /// Verifies and stores the wanted blocks of a message.
+    /// Counts blocks that are sent to a peer.
+    fn note_sent(&self, blocks: &[(Cid, Bytes)]) {
+        let bytes = blocks.iter().map(|(_, data)| data.len() as u64).sum();
+        self.shared.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.shared
+            .sent_blocks
+            .fetch_add(blocks.len() as u64, Ordering::Relaxed);
+    }
+
+    /// Returns the wanted blocks received and the blocks sent so far.
+    pub(crate) fn stat(&self) -> ExchangeStat {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let shared = &self.shared;
+        ExchangeStat {
+            received: (of(&shared.received_blocks), of(&shared.received)),
+            sent: (of(&shared.sent_blocks), of(&shared.sent_bytes)),
+        }
+    }
+
     async fn receive_blocks(&self, peer: PeerId, message: Received) {
         let named = message
             .payload()
@@ -323,6 +348,8 @@ impl Bitswap {
             if !wanted.is_empty() {
                 let bytes = wanted.iter().map(|block| block.data.len() as u64).sum();
                 self.shared.received.fetch_add(bytes, Ordering::Relaxed);
+                let blocks = wanted.len() as u64;
+                self.shared.received_blocks.fetch_add(blocks, Ordering::Relaxed);
                 let stored = self.shared.store.put(wanted.clone()).await;
                 self.deliver(&wanted, Some(peer), stored);
             }

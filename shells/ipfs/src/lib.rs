@@ -40,8 +40,8 @@ pub use names::{Lookup, PublishOptions, ResolvedName};
 pub use node::{Collected, GcGuard, Node, Upload};
 pub use swarm::{AGENT, AGENT_NAME};
 pub use types::{
-    Block, Config, ConnectedPeer, DagPath, Identity, Pin, PinFilter, PinMode, PinStatus, Progress, Ref,
-    RepoStat, Resolved,
+    Block, Config, ConnectedPeer, DagPath, ExchangeStat, Identity, Pin, PinFilter, PinMode, PinStatus,
+    Progress, Ref, RepoStat, Resolved,
 };
 
 pub use libp2p::{Multiaddr, PeerId};

@@ -18,7 +18,7 @@ use crate::reader::{Reader, blocking, stream_in_batches};
 use crate::request_budget::{NodeMemory, RequestBudget};
 use crate::store::{Lease, Store};
 use crate::swarm::{self, Network};
-use crate::{Block, Config, ConnectedPeer, Error, Identity, PinStatus, RepoStat, hash};
+use crate::{Block, Config, ConnectedPeer, Error, ExchangeStat, Identity, PinStatus, RepoStat, hash};
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 use libp2p::identity::PublicKey;
@@ -374,6 +374,11 @@ impl Node {
             version: REPO_VERSION.to_owned(),
             path: self.inner.path.clone(),
         })
+    }
+
+    /// Returns the blocks exchanged with other nodes.
+    pub fn exchange_stat(&self) -> ExchangeStat {
+        self.inner.network.bitswap.stat()
     }
 
     /// Creates a reader of local blocks and, unless offline, of other peers' blocks. Its reads share a

@@ -112,6 +112,15 @@ pub struct Progress {
     pub bytes: u64,
 }
 
+/// Blocks exchanged with other nodes since the start: numbers of blocks, and of their bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ExchangeStat {
+    /// Wanted blocks received.
+    pub received: (u64, u64),
+    /// Blocks read to be sent.
+    pub sent: (u64, u64),
+}
+
 /// Usage and limits of the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepoStat {

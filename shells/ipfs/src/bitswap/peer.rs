@@ -326,6 +326,7 @@ async fn prepare(bitswap: &Bitswap, link: &Arc<Link>) -> Option<PendingMessage> 
             (blocks, missing, serve, charge)
         };
         let (read, missing, rest, held) = tokio::task::spawn_blocking(read).await.ok()?;
+        bitswap.note_sent(&read);
         blocks = read;
         charge = held;
         presences.extend(missing);
