@@ -16,6 +16,7 @@
 mod add;
 pub mod client;
 mod error;
+mod event;
 mod gc;
 mod graph;
 mod monitor;
@@ -33,6 +34,7 @@ pub use add::{AddFormat, AddLayout, AddParams, AddedOutput, DEFAULT_SHARD_SIZE};
 pub use client::{Client, ClientError};
 pub use cluster_http::GoDuration;
 pub use error::{Error, Token};
+pub use event::Event;
 pub use gc::{GlobalRepoGc, IpfsRepoGc, IpfsRepoStat, RepoGc};
 pub use graph::ConnectGraph;
 pub use monitor::{Alert, Bandwidth, BandwidthByProtocol, Metric};

@@ -7,6 +7,7 @@
 mod add;
 mod claim;
 pub(crate) mod convert;
+mod copies;
 mod error;
 mod health;
 mod identity;
@@ -90,6 +91,7 @@ struct Inner {
     claims: Arc<Semaphore>,
     imports: Semaphore,
     calls: Arc<Semaphore>,
+    samples: copies::Sampling,
     answer_timeout: Duration,
 }
 
@@ -120,6 +122,7 @@ impl Cluster {
                 claims: Arc::new(Semaphore::new(CLAIMS_MAX)),
                 imports: Semaphore::new(IMPORT_BYTES),
                 calls: Arc::new(Semaphore::new(CALLS_MAX)),
+                samples: copies::Sampling::default(),
                 answer_timeout,
             }),
         }
@@ -133,6 +136,18 @@ impl Cluster {
     /// Returns this peer's id.
     pub fn peer(&self) -> &PeerId {
         &self.inner.config.peer
+    }
+
+    /// Lists the bounded queues: name, used places and all places.
+    pub fn queues(&self) -> [(&'static str, usize, usize); 4] {
+        let used = |places: &Semaphore, limit: usize| limit - places.available_permits().min(limit);
+        let inner = &self.inner;
+        [
+            ("listings", used(&inner.listings, LISTINGS_MAX), LISTINGS_MAX),
+            ("uploads", used(&inner.uploads, UPLOADS_MAX), UPLOADS_MAX),
+            ("claims", used(&inner.claims, CLAIMS_MAX), CLAIMS_MAX),
+            ("calls", used(&inner.calls, CALLS_MAX), CALLS_MAX),
+        ]
     }
 
     async fn request(&self, request: Request) -> Result<cluster_core::Reply, Error> {

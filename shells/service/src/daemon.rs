@@ -8,6 +8,7 @@ mod members;
 mod node_runtime;
 mod parts;
 mod ready;
+mod systemd;
 mod world;
 
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use cluster_core::{Event, PeerId, Refusal, Request};
+use cluster_core::{Event, PeerId, Recovered, Refusal, Request};
 use cluster_ipfs::{Backend, Node};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -29,8 +30,10 @@ use self::ready::Readiness;
 use crate::cluster::Cluster;
 use crate::config::{Address, Config, Folder, Peerstore, core_peer};
 use crate::driver::{Driver, Handle, stage};
+use crate::events::EventLog;
 use crate::http::Server;
-use crate::net::{CoreEvent, CoreEvents, Net, NetEvents};
+use crate::metrics::Observer;
+use crate::net::{CoreEvent, CoreEvents, Net};
 use crate::state::backups;
 use crate::store::{OpenOptions, Reader, Store};
 
@@ -76,7 +79,8 @@ enum Ending {
 /// # Errors
 /// A component cannot be started, or the peer does not become ready in time: the error says which, and why.
 pub async fn run(folder: &Path, options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let folder = Folder::open(folder, &crate::config::environment())?;
+    let mut folder = Folder::open(folder, &crate::config::environment())?;
+    folder.config.observations.metrics.enable_stats |= options.stats;
     for warning in &folder.warnings {
         tracing::warn!("{warning}");
     }
@@ -195,9 +199,8 @@ struct Running {
     backend: Backend,
     node_runtime: NodeRuntime,
     tasks: JoinSet<()>,
-    http: Option<Server>,
-    pinning: Option<Server>,
-    proxy: Option<Server>,
+    servers: Vec<Server>,
+    events: EventLog,
     stop: CancellationToken,
     me: PeerId,
 }
@@ -210,66 +213,61 @@ impl Running {
     ) -> anyhow::Result<Self> {
         let config = &folder.config;
         let me = core_peer(&folder.identity.peer);
-        // Opening reads much of both, in separate threads: the node's opening has started when the store's
-        // begins.
         let node_runtime = NodeRuntime::start().context("cannot start threads")?;
-        let opening = async { tokio::task::block_in_place(|| parts::open_store(folder)) };
-        let backend = parts::open_backend(folder, node_runtime.handle());
-        let (backend, (mut store, recovered)) = tokio::try_join!(backend, opening)?;
+        let (backend, (mut store, recovered)) = open(folder, &node_runtime).await?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         if let Backend::Embedded(node) = &backend {
             listen::serve_node(config, node, &stop, &mut tasks, node_runtime.handle()).await?;
         }
         let known = parts::known_peers(folder, bootstrap);
-        let (net, events) = parts::start_net(folder, known.clone(), recovered.as_ref()).await?;
-        let NetEvents {
-            core,
-            calls,
-            snapshots,
-            addresses,
-        } = events;
+        let (net, arriving) = parts::start_net(folder, known.clone(), recovered.as_ref()).await?;
         let (invitations, invited) = mpsc::channel(1);
         let emptiness = store.reader();
         let discovery = DiscoveryServer::new(net.clone(), invitations, move || is_empty(&emptiness));
         let operations = Arc::new(OnceLock::new());
-        let calls = world::serve_calls(calls, discovery.clone(), Arc::clone(&operations));
+        let calls = world::serve_calls(arriving.calls, discovery.clone(), Arc::clone(&operations));
         tasks.spawn(calls);
         let known: Vec<PeerId> = known.into_keys().collect();
         let inputs = bootstrap_inputs(folder, bootstrap, &known, &net);
         let start = inputs?.run(&mut store, recovered).await?;
         let (reader, stager) = (store.reader(), store.stager());
-        let driver = Driver::start(parts::driven(folder, store, &net, &backend), start.recovered);
+        let events = EventLog::default();
+        let driven = parts::driven(folder, store, &net, &backend, events.clone());
+        let driver = Driver::start(driven, start.recovered);
         let handle = driver.handle.clone();
-        let world = world::world(handle.clone(), reader, net.clone());
+        let world = world::world(handle.clone(), reader.clone(), net.clone());
         let cluster = Cluster::new(parts::settings(folder), world, backend.clone());
         discovery.set_handle(handle.clone());
         // Set once.
         let _ = operations.set(cluster.clone());
-        tasks.spawn(forward_core_events(core, handle.clone()));
+        tasks.spawn(forward_core_events(arriving.core, handle.clone()));
         tasks.spawn(handle.delays().clone().probe_network());
-        tasks.spawn(stage(snapshots, stager, handle.clone()));
+        tasks.spawn(stage(arriving.snapshots, stager, handle.clone()));
         let peerstore = config.peerstore_file(&folder.path);
-        tasks.spawn(save_peerstore_on_change(addresses, peerstore, net.clone()));
+        tasks.spawn(save_peerstore_on_change(
+            arriving.addresses,
+            peerstore,
+            net.clone(),
+        ));
         let watch = MembershipWatch::new(net.clone(), handle.clone(), known, start.seed_members);
         tasks.spawn(watch.clone().run(ending.clone()));
         tasks.spawn(watch.query_others());
         tasks.spawn(forward_invitations(invited, ending));
+        let observer = Observer::new(&handle, &net, reader, &backend, &cluster);
+        observe(config, &mut tasks, &observer, &events);
         let peering = ipfs_swarm::connect(backend.clone(), handle, me.clone(), swarm_delay(config));
         tasks.spawn(peering);
         tasks.spawn(cluster.clone().watch_broken_pins());
-        let http = listen::serve_rest(config, &folder.path, cluster.clone()).await?;
-        let pinning = listen::serve_pinning_service(config, &folder.path, cluster.clone()).await?;
-        let proxy = listen::serve_proxy(config, &folder.path, cluster, &backend).await?;
+        let servers = listen::serve(folder, cluster, &backend, observer, &events).await?;
         Ok(Self {
             driver,
             net,
             backend,
             node_runtime,
             tasks,
-            http,
-            pinning,
-            proxy,
+            servers,
+            events,
             stop,
             me,
         })
@@ -293,6 +291,7 @@ impl Running {
             tracing::info!("    - No other peers");
         }
         tracing::info!("** IPFS Cluster is READY **");
+        systemd::notify_ready();
         Ok(())
     }
 
@@ -322,12 +321,10 @@ impl Running {
 
     /// Stops the components, those that others call first.
     async fn stop(mut self, folder: &Folder) {
-        let down = |server: Option<Server>| async move {
-            if let Some(server) = server {
-                server.shutdown(DRAIN).await;
-            }
-        };
-        tokio::join!(down(self.http), down(self.pinning), down(self.proxy));
+        systemd::notify_stopping();
+        self.events.close();
+        let down = self.servers.into_iter().map(|server| server.shutdown(DRAIN));
+        futures::future::join_all(down).await;
         self.stop.cancel();
         save_peerstore(&folder.config.peerstore_file(&folder.path), &self.net);
         let delays = self.driver.handle.delays().worst();
@@ -349,6 +346,27 @@ impl Running {
         }
         tracing::info!("IPFS Cluster peer stopped");
     }
+}
+
+/// Opens the IPFS node and the store. Opening reads much of both, in separate threads: the node's opening has
+/// started when the store's begins.
+async fn open(
+    folder: &Folder,
+    threads: &NodeRuntime,
+) -> anyhow::Result<(Backend, (Store, Option<Recovered>))> {
+    let opening = async { tokio::task::block_in_place(|| parts::open_store(folder)) };
+    let backend = parts::open_backend(folder, threads.handle());
+    tokio::try_join!(backend, opening)
+}
+
+/// Starts the tasks that watch the peer for its operators.
+fn observe(config: &Config, tasks: &mut JoinSet<()>, observer: &Observer, events: &EventLog) {
+    let interval = config.observations.metrics.reporting_interval.0;
+    tasks.spawn(observer.clone().watch_pins(interval));
+    tasks.spawn(observer.clone().watch_changes(events.clone()));
+    tasks.spawn(observer.clone().watch_history());
+    tasks.spawn(systemd::watch(observer.clone()));
+    observer.enable_samples();
 }
 
 /// Collects the inputs of the bootstrap from the configuration.

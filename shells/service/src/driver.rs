@@ -26,6 +26,8 @@ pub use self::informer::{Disk, Informer, Measured};
 pub use self::snapshots::stage;
 
 use self::ipfs::Operations;
+use crate::events::EventLog;
+use crate::metrics::{metrics, observe_since};
 use crate::net::Net;
 use crate::store::{Store, Syncer};
 use cluster_ipfs::Backend;
@@ -109,11 +111,14 @@ impl Handle {
             return Err(Refusal::Busy);
         }
         let (reply, answer) = oneshot::channel();
+        let start = std::time::Instant::now();
         if self.inputs.send(Input::Request(request, reply)).is_err() {
             self.limits.requests.fetch_sub(1, Ordering::Relaxed);
             return Err(Refusal::Unknown);
         }
-        answer.await.unwrap_or(Err(Refusal::Unknown))
+        let reply = answer.await.unwrap_or(Err(Refusal::Unknown));
+        note_reply(&reply, start);
+        reply
     }
 
     /// Reads a value from the core, between two events; `None` when this peer is shutting down.
@@ -150,6 +155,16 @@ impl Handle {
         let _ = self.inputs.send(Input::Stop);
     }
 
+    /// Lists the loop's queues: name, used places and all places.
+    pub fn queues(&self) -> [(&'static str, usize, usize); 2] {
+        let messages = MESSAGES_MAX - self.limits.messages.available_permits().min(MESSAGES_MAX);
+        let requests = self.limits.requests.load(Ordering::Relaxed);
+        [
+            ("core_messages", messages, MESSAGES_MAX),
+            ("core_requests", requests, REQUESTS_MAX),
+        ]
+    }
+
     /// Delays of consensus.
     pub fn delays(&self) -> &Delays {
         &self.delays
@@ -173,6 +188,8 @@ pub struct Parts {
     pub backend: Backend,
     /// Source of this peer's metrics.
     pub informer: Informer,
+    /// Receives the changes that the loop writes.
+    pub events: EventLog,
 }
 
 /// A running loop, with its thread.
@@ -373,9 +390,12 @@ impl Loop {
                 });
             }
             Effect::Persist(batch) => {
+                let start = std::time::Instant::now();
                 if let Err(error) = self.parts.store.write(&batch) {
                     fail_stop(&error);
                 }
+                observe_since(&metrics().store_write, start);
+                self.parts.events.append_batch(self.handle.now().wall, &batch);
                 if batch.sync {
                     self.syncer.request(batch.id);
                 } else {
@@ -399,9 +419,40 @@ impl Loop {
                     handle.event(Event::SnapshotSent { to, delivered });
                 });
             }
-            Effect::StartIpfs { op, action } => self.operations.start(op, action),
+            Effect::StartIpfs { op, action } => {
+                self.parts.events.append_start(self.handle.now().wall, &action);
+                self.operations.start(op, action);
+            }
         }
     }
+}
+
+/// Counts the reply to a request.
+fn note_reply(reply: &Result<Reply, Refusal>, start: std::time::Instant) {
+    let reason = match reply {
+        Ok(Reply::Pinned(_) | Reply::Unpinned(_)) => {
+            observe_since(&metrics().commit_duration, start);
+            return;
+        }
+        Ok(
+            Reply::Allocated(_)
+            | Reply::Barrier(_)
+            | Reply::PeerAdded
+            | Reply::PeerRemoved
+            | Reply::Recovered(_)
+            | Reply::Synced(_),
+        ) => return,
+        Err(Refusal::Busy) => "busy",
+        Err(Refusal::Conflict(_)) => "conflict",
+        Err(Refusal::IpfsFailed(_)) => "ipfs_failed",
+        Err(Refusal::NoLeader) => "no_leader",
+        Err(Refusal::NotEnoughPeers { .. }) => "not_enough_peers",
+        Err(Refusal::NotFound) => "not_found",
+        Err(Refusal::NotMember) => "not_member",
+        Err(Refusal::TooLarge(_)) => "too_large",
+        Err(Refusal::Unknown) => "unknown",
+    };
+    metrics().requests_refused.with_label_values(&[reason]).inc();
 }
 
 /// Ends the process: after a failed write the contents of the disk are unknown, and continuing could break

@@ -9,9 +9,12 @@ mod answer;
 mod auth;
 mod connection;
 mod cors;
+mod events;
 mod health;
 mod import;
+mod metrics;
 mod multipart;
+mod page;
 mod peers;
 mod pinning_service;
 mod pins;
@@ -32,10 +35,23 @@ use std::time::Duration;
 
 use cluster_http::ListenAddress;
 
+use crate::events::EventLog;
+use crate::metrics::Observer;
+
+pub use self::metrics::serve_metrics;
 pub use self::proxy::{ProxyConfig, Upstream, serve_proxy};
 pub use self::rest::{serve, serve_pinning_service};
 pub use self::server::{Server, Service, StartError, check_addresses};
 pub use self::tls::Tls;
+
+/// Sources of what the API shows of the running peer. By default there are none.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// Reads the components.
+    pub observer: Option<Observer>,
+    /// The events.
+    pub events: EventLog,
+}
 
 /// Settings of the REST API, or of the pinning service API. The defaults are the Go peer's.
 #[derive(Clone)]

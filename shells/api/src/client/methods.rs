@@ -10,7 +10,7 @@ use super::upload::Upload;
 use super::{Answer, Ask, Body, Client, ClientError, Lines};
 use crate::query::escape_path;
 use crate::{
-    AddParams, AddedOutput, Alert, BandwidthByProtocol, ConnectGraph, GlobalPinInfo, GlobalRepoGc, Id,
+    AddParams, AddedOutput, Alert, BandwidthByProtocol, ConnectGraph, Event, GlobalPinInfo, GlobalRepoGc, Id,
     Metric, Pin, PinOptions, PinTypeFilter, Query, StatusFilter, Token, Version,
 };
 
@@ -317,6 +317,15 @@ impl Client {
     /// See [`Client`].
     pub async fn graph(&self) -> Result<Answer<ConnectGraph>, ClientError> {
         self.one(Method::GET, "/health/graph".into()).await
+    }
+
+    /// Follows the events that fit a query with `type`, `cid`, `peer` and `after`, as they happen.
+    ///
+    /// # Errors
+    /// See [`Client`].
+    pub async fn events(&self, query: &Query) -> Result<Lines<Event>, ClientError> {
+        self.many(Method::GET, format!("/events?{}", query.encode()))
+            .await
     }
 
     /// Collects garbage at the IPFS nodes of all peers, or with `local` of the peer that is asked.

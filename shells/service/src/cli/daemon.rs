@@ -21,8 +21,8 @@ pub(super) struct Flags {
     /// Leave the cluster when shutting down
     #[arg(long, short = 'x', hide = true)]
     pub(super) leave: bool,
-    /// Accepted for the Go peer's sake; counters are not served for Prometheus
-    #[arg(long, hide = true)]
+    /// Serve metrics for Prometheus, like observations.metrics.enable_stats
+    #[arg(long)]
     stats: bool,
     /// Accepted for the Go peer's sake; spans are not exported
     #[arg(long, hide = true)]
@@ -55,9 +55,6 @@ pub(super) fn run(global: &Global, flags: Flags) -> Result<(), Failure> {
             "--alloc has no effect: the sections allocator and informer of service.json say how peers are \
              chosen"
         );
-    }
-    if flags.stats {
-        tracing::warn!("--stats has no effect: counters are not served for Prometheus");
     }
     let lock = Lock::take(&folder).doing("acquiring execution lock")?;
     let runtime = tokio::runtime::Runtime::new().doing("starting")?;

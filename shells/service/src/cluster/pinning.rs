@@ -1,5 +1,7 @@
 //! Pinning, unpinning, import, and reads of the pinset.
 
+use std::time::Instant;
+
 use cluster_api as api;
 use cluster_core::{Cid, Pin, Refusal, Reply, Request};
 use futures::stream::{self, Stream, TryStreamExt};
@@ -30,7 +32,9 @@ impl Cluster {
     pub async fn pin(&self, cid: Cid, options: &api::PinOptions) -> Result<api::Pin, Error> {
         let options = convert::options(options, self.inner.config.default_replicas, now())?;
         let user_allocations = options.user_allocations.clone();
+        let start = Instant::now();
         let pin = self.request_pin(Request::Pin { cid, options }).await?;
+        self.sample_copies(&pin.cid, start);
         let mut shown = convert::pin(&pin);
         shown.options.user_allocations = user_allocations.iter().map(ToString::to_string).collect();
         Ok(shown)

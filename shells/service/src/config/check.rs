@@ -101,6 +101,8 @@ fn periods(config: &Config) -> Result<(), Wrong> {
             config.monitor.pubsubmon.check_interval,
         ),
     ];
+    let interval = config.observations.metrics.reporting_interval;
+    positive.push(("observations.metrics.reporting_interval", interval));
     let informer = &config.informer;
     positive.extend(
         informer
@@ -140,15 +142,10 @@ fn periods(config: &Config) -> Result<(), Wrong> {
     if let Some((key, _)) = positive.iter().find(|(_, period)| period.is_zero()) {
         return Err(wrong(key, "invalid value: 0s, expected a span of time like 30s"));
     }
-    if informer
-        .pinqueue
-        .as_ref()
-        .is_some_and(|queue| queue.weight_bucket_size == 0)
-    {
-        return Err(wrong(
-            "informer.pinqueue.weight_bucket_size",
-            "invalid value: 0, expected at least 1",
-        ));
+    let queue = informer.pinqueue.as_ref();
+    if queue.is_some_and(|queue| queue.weight_bucket_size == 0) {
+        let key = "informer.pinqueue.weight_bucket_size";
+        return Err(wrong(key, "invalid value: 0, expected at least 1"));
     }
     Ok(())
 }
@@ -217,7 +214,7 @@ fn apis(config: &Config) -> Result<(), Wrong> {
 }
 
 /// Keys that are read only for compatibility with the Go peer, and the reason that they have no effect.
-const WITHOUT_EFFECT: [(&str, &str); 27] = [
+const WITHOUT_EFFECT: [(&str, &str); 26] = [
     ("/cluster/enable_relay_hop", "there are no relays"),
     (
         "/cluster/connection_manager",
@@ -300,10 +297,6 @@ const WITHOUT_EFFECT: [(&str, &str); 27] = [
     (
         "/ipfs_connector/ipfshttp/informer_trigger_interval",
         "everything is measured as often as a ping is sent",
-    ),
-    (
-        "/observations/metrics/enable_stats",
-        "counters are not served for Prometheus",
     ),
 ];
 

@@ -219,7 +219,7 @@ pub struct Metrics {
     pub enable_stats: bool,
     /// Listen address of the metrics.
     pub prometheus_endpoint: Address,
-    /// Interval at which they are computed.
+    /// Shortest interval at which the pins are counted.
     pub reporting_interval: Period,
 }
 

@@ -15,10 +15,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
-use crate::config::{self, Address, Config, Defaults, HttpApi, IpfsProxy};
-use crate::http::{self, CorsConfig, HttpConfig, ProxyConfig, Server, Service, Tls, Upstream};
+use crate::config::{self, Address, Config, Defaults, Folder, HttpApi, IpfsProxy};
+use crate::events::EventLog;
+use crate::http::{self, CorsConfig, HttpConfig, Observed, ProxyConfig, Server, Service, Tls, Upstream};
+use crate::metrics::Observer;
 
 const PROXY_KEY: &str = "api.ipfsproxy.listen_multiaddress";
+const METRICS_KEY: &str = "observations.metrics.prometheus_endpoint";
 const NODE_KEY: &str = "ipfs_connector.embedded.api_listen_multiaddress";
 const GATEWAY_KEY: &str = "ipfs_connector.embedded.gateway_listen_multiaddress";
 
@@ -138,6 +141,9 @@ pub(super) async fn check(config: &Config, folder: &Path) -> anyhow::Result<()> 
             kubo_upstream(proxy)?;
         }
     }
+    if config.observations.metrics.enable_stats {
+        http::check_addresses(Service::Metrics, &metrics_sockets(config).await?).await?;
+    }
     if let Some(embedded) = &config.ipfs_connector.embedded {
         for socket in sockets(&embedded.api_listen_multiaddress.0, NODE_KEY).await? {
             bind(&socket, NODE_KEY).await?;
@@ -179,10 +185,11 @@ async fn http_config<D: Defaults>(
 }
 
 /// Serves the REST API, if it is configured.
-pub(super) async fn serve_rest(
+async fn serve_rest(
     config: &Config,
     folder: &Path,
     cluster: Cluster,
+    observed: Observed,
 ) -> anyhow::Result<Option<Server>> {
     let Some(rest) = &config.api.restapi else {
         let why = "there is no api.restapi section";
@@ -192,7 +199,7 @@ pub(super) async fn serve_rest(
     let http = http_config(rest, "api.restapi", folder).await?;
     warn_of_open_api(&http, "REST API", "api.restapi");
     let scheme = scheme(&http);
-    let server = http::serve(cluster, http).await?;
+    let server = http::serve(cluster, observed, http).await?;
     for address in server.addresses() {
         tracing::info!("REST API ({scheme}): {}", address.to_multiaddr());
     }
@@ -201,7 +208,7 @@ pub(super) async fn serve_rest(
 
 /// Serves the pinning service API, if it is configured. On its default port it gives way to another program,
 /// so that several peers on one machine start.
-pub(super) async fn serve_pinning_service(
+async fn serve_pinning_service(
     config: &Config,
     folder: &Path,
     cluster: Cluster,
@@ -253,6 +260,49 @@ fn warn_of_open_api(http: &HttpConfig, name: &str, section: &str) {
     }
 }
 
+/// Starts all HTTP servers that are configured for the clients of the cluster.
+pub(super) async fn serve(
+    folder: &Folder,
+    cluster: Cluster,
+    backend: &Backend,
+    observer: Observer,
+    events: &EventLog,
+) -> anyhow::Result<Vec<Server>> {
+    let Folder { config, path, .. } = folder;
+    let observed = Observed {
+        observer: Some(observer.clone()),
+        events: events.clone(),
+    };
+    let metrics = serve_metrics(config, observer).await?;
+    let rest = serve_rest(config, path, cluster.clone(), observed).await?;
+    let pinning = serve_pinning_service(config, path, cluster.clone()).await?;
+    let proxy = serve_proxy(config, path, cluster, backend).await?;
+    Ok([metrics, rest, pinning, proxy].into_iter().flatten().collect())
+}
+
+async fn metrics_sockets(config: &Config) -> anyhow::Result<Vec<ListenAddress>> {
+    let endpoint = &config.observations.metrics.prometheus_endpoint;
+    sockets(std::slice::from_ref(endpoint), METRICS_KEY).await
+}
+
+/// Serves the metrics for Prometheus, if they are enabled.
+async fn serve_metrics(config: &Config, observer: Observer) -> anyhow::Result<Option<Server>> {
+    if !config.observations.metrics.enable_stats {
+        return Ok(None);
+    }
+    let server = http::serve_metrics(observer, &metrics_sockets(config).await?).await?;
+    for address in server.addresses() {
+        if !address.is_local() {
+            tracing::warn!(
+                "the metrics are open to other machines, without credentials: they name the peers and their \
+                 load. Have observations.metrics.prometheus_endpoint listen on 127.0.0.1"
+            );
+        }
+        tracing::info!("metrics for Prometheus: http://{address}/metrics");
+    }
+    Ok(Some(server))
+}
+
 async fn proxy_config(proxy: &IpfsProxy, folder: &Path) -> anyhow::Result<ProxyConfig> {
     Ok(ProxyConfig {
         listen: sockets(&proxy.listen_multiaddress.0, PROXY_KEY).await?,
@@ -279,7 +329,7 @@ fn kubo_upstream(proxy: &IpfsProxy) -> anyhow::Result<Upstream> {
 }
 
 /// Serves the IPFS proxy, if it is configured, in front of this peer's IPFS node.
-pub(super) async fn serve_proxy(
+async fn serve_proxy(
     config: &Config,
     folder: &Path,
     cluster: Cluster,

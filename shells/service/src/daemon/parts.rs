@@ -13,6 +13,7 @@ use super::{discovery, listen};
 use crate::cluster;
 use crate::config::{Address, Config, Folder, core_peer};
 use crate::driver::{Disk, Informer, Measured, Parts};
+use crate::events::EventLog;
 use crate::net::{Multiaddr, Net, NetConfig, NetEvents};
 use crate::store::{OpenError, OpenOptions, Store};
 
@@ -115,7 +116,7 @@ pub(super) async fn start_net(
 }
 
 /// Components that the loop drives.
-pub(super) fn driven(folder: &Folder, store: Store, net: &Net, backend: &Backend) -> Parts {
+pub(super) fn driven(folder: &Folder, store: Store, net: &Net, backend: &Backend, events: EventLog) -> Parts {
     let mut config = folder.config.core(&folder.identity);
     config.version = protocol_version();
     Parts {
@@ -124,6 +125,7 @@ pub(super) fn driven(folder: &Folder, store: Store, net: &Net, backend: &Backend
         store,
         net: net.clone(),
         backend: backend.clone(),
+        events,
     }
 }
 

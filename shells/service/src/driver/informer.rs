@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use cluster_core::{Metric, PING};
 use cluster_ipfs::Backend;
+use cluster_ipfs::backend::Error as BackendError;
 
 use super::fail_stop;
 use super::failure_log::FailureLog;
+use crate::metrics::{ipfs_operation, metrics};
 use crate::store::Reader;
 
 /// Time limit for the IPFS node's identity and disk usage. The `ping` must not wait for a slow node, or the
@@ -41,6 +43,14 @@ pub struct Measured {
     pub queue: Option<(NonZeroU64, Duration)>,
     /// Name, value and time to live of each tag.
     pub tags: Vec<(String, String, Duration)>,
+}
+
+/// Waits for the IPFS node for at most [`NODE_TIMEOUT`].
+async fn in_time<T>(work: impl Future<Output = Result<T, BackendError>>) -> Result<T, String> {
+    match tokio::time::timeout(NODE_TIMEOUT, work).await {
+        Ok(outcome) => outcome.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {NODE_TIMEOUT:?}")),
+    }
 }
 
 /// Measures this peer's metrics. Cheap to clone.
@@ -84,7 +94,7 @@ impl Informer {
     }
 
     async fn ping(&self) -> Metric {
-        if let Ok(Ok(identity)) = tokio::time::timeout(NODE_TIMEOUT, self.backend.id()).await {
+        if let Ok(identity) = ipfs_operation("id", in_time(self.backend.id())).await {
             let addresses = identity.addresses.iter().map(ToString::to_string).collect();
             *self
                 .identity
@@ -116,19 +126,8 @@ impl Informer {
         if let Some(kept) = self.kept_disk(ttl) {
             return Some(kept);
         }
-        let stat = tokio::time::timeout(NODE_TIMEOUT, self.backend.repo_stat()).await;
-        let stat = match stat {
-            Ok(Ok(stat)) => Some(stat),
-            Ok(Err(why)) => {
-                self.failures.report(DOING, &why);
-                None
-            }
-            Err(_) => {
-                let why = format!("no answer within {NODE_TIMEOUT:?}");
-                self.failures.report(DOING, &why);
-                None
-            }
-        };
+        let stat = ipfs_operation("repo_stat", in_time(self.backend.repo_stat())).await;
+        let stat = stat.inspect_err(|why| self.failures.report(DOING, why)).ok();
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let (name, value, weight) = match (kind, &stat) {
             (Disk::FreeSpace, Some(stat)) => {
@@ -139,6 +138,11 @@ impl Informer {
             (Disk::FreeSpace, None) => ("freespace", 0, 0),
             (Disk::RepoSize, None) => ("reposize", 0, 0),
         };
+        metrics().informer_disk.set(bytes(value));
+        if let Some(stat) = &stat {
+            metrics().ipfs_repo.set(bytes(stat.size));
+            metrics().ipfs_repo_max.set(bytes(stat.storage_max));
+        }
         // As in the Go peer, a node without any free space gets no new pins.
         let valid = stat.is_some() && (kind == Disk::RepoSize || value > 0);
         let metric = Metric {

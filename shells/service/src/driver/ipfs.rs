@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::Handle;
 use super::compare::Comparison;
 use super::failure_log::FailureLog;
+use crate::metrics::{ipfs_operation, metrics};
 use crate::store::Reader;
 
 /// Interval of progress reports: the core only needs to know that there is some.
@@ -128,11 +129,17 @@ async fn perform(backend: &Backend, handle: &Handle, op: OpId, action: IpfsActio
                     handle.event(Event::IpfsProgressed { op });
                 }
             };
-            backend
-                .pin(&request, &progress)
-                .await
-                .map_err(|error| failed(&error))
+            metrics().pins_pin_add.inc();
+            let pinned = ipfs_operation("pin", backend.pin(&request, &progress)).await;
+            pinned.map_err(|error| {
+                metrics().pins_pin_add_errors.inc();
+                failed(&error)
+            })
         }
-        IpfsAction::Unpin { cid } => backend.unpin(&parse(&cid)?).await.map_err(|error| failed(&error)),
+        IpfsAction::Unpin { cid } => {
+            let cid = parse(&cid)?;
+            let unpinned = ipfs_operation("unpin", backend.unpin(&cid)).await;
+            unpinned.map_err(|error| failed(&error))
+        }
     }
 }

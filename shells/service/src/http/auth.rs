@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use subtle::{Choice, ConstantTimeEq};
 
-use super::token;
+use super::{page, token};
 
 /// The configured users.
 pub(super) struct Auth {
@@ -22,10 +22,14 @@ impl Auth {
         Self { users }
     }
 
-    /// Returns the authenticated user, or why the request is denied. Preflight requests, which
-    /// carry no credentials, and `/health`, for load balancers, are admitted without a user.
+    /// Returns the authenticated user, or why the request is denied. Preflight requests, which carry no
+    /// credentials, `/health` and `/health/ready`, for load balancers, and the files of the page are admitted
+    /// without a user.
     pub(super) fn admit<B>(&self, request: &Request<B>) -> Result<Option<String>, Denied> {
-        if request.method() == Method::OPTIONS || request.uri().path() == "/health" {
+        if request.method() == Method::OPTIONS
+            || page::is_public(request)
+            || ["/health", "/health/ready"].contains(&request.uri().path())
+        {
             return Ok(None);
         }
         let given = Credentials::of(request.headers());

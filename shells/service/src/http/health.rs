@@ -1,12 +1,26 @@
 //! Handlers of `/health/…`, `/monitor/…` and `/ipfs/gc`.
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::Response;
+use axum::http::{Response, StatusCode};
 use cluster_api::Query;
 
-use super::answer;
+use super::{Observed, answer};
 use crate::cluster::Cluster;
+
+/// Answers whether this peer can serve: 200, or 503 with the reasons.
+pub(super) async fn ready(Extension(observed): Extension<Observed>) -> Response<Body> {
+    let Some(observer) = &observed.observer else {
+        return answer::error(StatusCode::SERVICE_UNAVAILABLE, "the peer is starting");
+    };
+    let readiness = observer.readiness().await;
+    let mut response = answer::json(&readiness);
+    if !readiness.ready {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response
+}
 
 pub(super) async fn graph(State(cluster): State<Cluster>) -> Response<Body> {
     answer::result(cluster.connect_graph().await)

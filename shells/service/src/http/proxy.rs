@@ -24,7 +24,7 @@ mod upstream;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::header::{self, HeaderValue};
@@ -44,6 +44,7 @@ use self::node_access::NodeAccess;
 pub use self::upstream::Upstream;
 use super::access_log::AccessLog;
 use super::connection::TrackedBody;
+use super::metrics;
 use super::server::{Client, Limits, Respond, Server, Service, StartError, listen};
 use crate::cluster::Cluster;
 
@@ -129,6 +130,9 @@ pub async fn serve_proxy(
     listen(&config.listen, limits, Arc::new(proxy)).await
 }
 
+/// Label of requests that are forwarded to the node.
+const FORWARDED: &str = "forwarded";
+
 /// State shared by all requests.
 struct Proxy {
     cluster: Cluster,
@@ -182,6 +186,19 @@ impl Proxy {
     }
 
     async fn answer(&self, client: Option<SocketAddr>, request: Request<RequestBody>) -> Response<Body> {
+        let (start, method) = (Instant::now(), request.method().clone());
+        let found = Command::find(request.uri().path());
+        let route = found.as_ref().map_or(FORWARDED, |(command, _)| command.name());
+        let response = self.answer_or_forward(client, request).await;
+        metrics::count("proxy", route, &method, response.status(), start);
+        response
+    }
+
+    async fn answer_or_forward(
+        &self,
+        client: Option<SocketAddr>,
+        request: Request<RequestBody>,
+    ) -> Response<Body> {
         let hijacked = [Method::POST, Method::GET, Method::PUT].contains(request.method());
         match Command::find(request.uri().path()).filter(|_| hijacked) {
             None => forward::pass(&self.upstream, client, request).await,

@@ -12,19 +12,20 @@ use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use tower::ServiceExt;
 
-use super::HttpConfig;
 use super::access_log::AccessLog;
 use super::answer;
 use super::auth::Auth;
 use super::connection::TrackedBody;
 use super::cors::Cors;
 use super::server::{Client, Limits, Respond, Server, Service, StartError, listen_tls};
-use super::{pinning_service, routes};
+use super::{HttpConfig, Observed, metrics, pinning_service, routes};
 use crate::cluster::Cluster;
 
 /// State shared by all requests.
 struct Shared {
     router: Router,
+    /// Label in metrics.
+    api: &'static str,
     /// Builds the answer to a request that is refused before it is routed.
     error: fn(StatusCode, &str) -> Response<Body>,
     auth: Option<Arc<Auth>>,
@@ -37,9 +38,9 @@ struct Shared {
 ///
 /// # Errors
 /// An address cannot be bound, the access log cannot be opened, or a configured header is invalid.
-pub async fn serve(cluster: Cluster, config: HttpConfig) -> Result<Server, StartError> {
+pub async fn serve(cluster: Cluster, observed: Observed, config: HttpConfig) -> Result<Server, StartError> {
     let error = |status, why: &str| answer::error(status, why);
-    let router = |auth| routes::router(cluster, auth);
+    let router = |auth| routes::router(cluster, observed, auth);
     serve_router(Service::Rest, router, error, config).await
 }
 
@@ -67,7 +68,8 @@ async fn serve_router(
         })?,
     };
     let shared = Shared {
-        router: router(auth.clone()),
+        router: metrics::measured(service, router(auth.clone())),
+        api: service.label(),
         error,
         auth,
         cors: Cors::new(config.cors.clone()),
@@ -115,7 +117,10 @@ impl Respond for Shared {
         Box::pin(async move {
             let mut line = self.access.begin(client.address, &request);
             let response = match self.auth.as_ref().map(|auth| auth.admit(&request)) {
-                Some(Err(denied)) => with_headers(&self, denied.response(self.error)),
+                Some(Err(denied)) => {
+                    self.count_refusal("unauthorized");
+                    with_headers(&self, denied.response(self.error))
+                }
                 admitted => {
                     let user = admitted.and_then(Result::ok).flatten();
                     // A browser sends a password only to the host name it was entered for, so an
@@ -126,7 +131,10 @@ impl Respond for Shared {
                         line.set_user(&user);
                     }
                     match self.cors.refusal(&request, check_host) {
-                        Some(why) => with_headers(&self, (self.error)(StatusCode::FORBIDDEN, &why)),
+                        Some(why) => {
+                            self.count_refusal("web_page");
+                            with_headers(&self, (self.error)(StatusCode::FORBIDDEN, &why))
+                        }
                         None => respond(&self, request).await,
                     }
                 }
@@ -136,6 +144,13 @@ impl Respond for Shared {
                 None => response,
             }
         })
+    }
+}
+
+impl Shared {
+    /// Counts a request that does not reach its route.
+    fn count_refusal(&self, reason: &str) {
+        metrics::count_refusal(self.api, reason);
     }
 }
 

@@ -2,20 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::{HeaderMap, Response, StatusCode};
 use axum::routing::{delete, get, post};
+use axum::{Extension, Router};
 use cluster_api::Token;
-use serde::Serialize;
 
 use super::auth::Auth;
-use super::{add, answer, health, import, peers, pins};
+use super::{Observed, add, answer, events, health, import, metrics, page, peers, pins};
 use crate::cluster::Cluster;
 
 /// Builds the router. `auth` issues tokens; `None` if no credentials are configured.
-pub(super) fn router(cluster: Cluster, auth: Option<Arc<Auth>>) -> Router {
+pub(super) fn router(cluster: Cluster, observed: Observed, auth: Option<Arc<Auth>>) -> Router {
     Router::new()
         .route("/id", get(peers::id))
         .route("/version", get(peers::version))
@@ -57,12 +55,13 @@ pub(super) fn router(cluster: Cluster, auth: Option<Arc<Auth>>) -> Router {
         )
         .route("/ipfs/gc", post(health::repo_gc))
         .route("/health", get(|| async { answer::no_content() }))
+        .merge(observing(observed))
         .route("/health/graph", get(health::graph))
         .route("/health/alerts", get(health::alerts))
         .route("/health/bandwidth", get(health::bandwidth))
         .route("/monitor/metrics", get(health::metric_names))
         .route("/monitor/metrics/{name}", get(health::metrics))
-        .route("/", get(root))
+        .merge(page::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(cluster)
@@ -80,27 +79,23 @@ pub(super) fn token(auth: Option<Arc<Auth>>) -> Router {
     Router::new().route("/token", post(issue))
 }
 
+/// Routes that show the running peer.
+fn observing(observed: Observed) -> Router<Cluster> {
+    Router::new()
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(metrics::scrape))
+        .route(
+            "/metrics/history",
+            get(|| async { answer::json(&crate::metrics::history()) }),
+        )
+        .route("/events", get(events::stream))
+        .layer(Extension(observed))
+}
+
 async fn not_found() -> Response<Body> {
     answer::error(StatusCode::NOT_FOUND, "not found")
 }
 
 async fn method_not_allowed() -> Response<Body> {
     answer::error(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
-}
-
-/// Describes the API to somebody who opens it in a browser.
-async fn root(State(cluster): State<Cluster>) -> Response<Body> {
-    answer::json(&Root {
-        name: "ipfs-cluster REST API",
-        version: cluster.version().to_owned(),
-        documentation: "https://ipfscluster.io/documentation/reference/api/",
-    })
-}
-
-/// Body of the response to `GET /`.
-#[derive(Serialize)]
-struct Root {
-    name: &'static str,
-    version: String,
-    documentation: &'static str,
 }

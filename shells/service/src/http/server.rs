@@ -79,6 +79,8 @@ pub enum Service {
     Proxy,
     /// The pinning service API.
     PinningService,
+    /// Metrics for Prometheus.
+    Metrics,
 }
 
 impl Service {
@@ -87,6 +89,17 @@ impl Service {
             Self::Rest => "REST API",
             Self::Proxy => "IPFS proxy",
             Self::PinningService => "pinning service API",
+            Self::Metrics => "metrics",
+        }
+    }
+
+    /// Returns the label of the API in metrics.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Rest => "rest",
+            Self::Proxy => "proxy",
+            Self::PinningService => "pinsvc",
+            Self::Metrics => "metrics",
         }
     }
 
@@ -95,6 +108,7 @@ impl Service {
             Self::Rest => "http_listen_multiaddress",
             Self::Proxy => "api.ipfsproxy.listen_multiaddress",
             Self::PinningService => "api.pinsvcapi.http_listen_multiaddress",
+            Self::Metrics => "observations.metrics.prometheus_endpoint",
         }
     }
 
@@ -103,6 +117,7 @@ impl Service {
             Self::Rest => "/ip4/127.0.0.1/tcp/9094",
             Self::Proxy => "/ip4/127.0.0.1/tcp/9095",
             Self::PinningService => "/ip4/127.0.0.1/tcp/9097",
+            Self::Metrics => "/ip4/127.0.0.1/tcp/8888",
         }
     }
 }

@@ -17,7 +17,7 @@ use cluster_core::{Phase, Refusal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{HttpConfig, Server, serve};
+use super::{HttpConfig, Observed, Server, serve};
 use crate::cluster::testing::{Behaviour, FakeCluster, cid, local, peer};
 
 struct Api {
@@ -98,7 +98,7 @@ impl Api {
             ..HttpConfig::default()
         };
         change(&mut config);
-        let server = serve(fake.cluster(1), config).await.unwrap();
+        let server = serve(fake.cluster(1), Observed::default(), config).await.unwrap();
         Self { fake, server }
     }
 

@@ -75,6 +75,14 @@ impl Reader {
         Ok(u64::try_from(waiting).unwrap_or(0))
     }
 
+    /// Returns the size of the database on disk, in bytes.
+    ///
+    /// # Errors
+    /// As [`Reader::pin`].
+    pub fn disk_space(&self) -> Result<u64, StoreError> {
+        self.shared.db.disk_space().map_err(StoreError::Read)
+    }
+
     /// Opens a consistent view as of the last batch.
     pub fn listing(&self) -> Listing {
         let current = self.shared.current.read().unwrap_or_else(PoisonError::into_inner);

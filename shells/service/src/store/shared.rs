@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
 
 use fjall::{Database, PersistMode};
 
@@ -15,6 +16,7 @@ use super::record;
 use super::spaces::{self, Fixed, Generation};
 use super::staging::Stages;
 use super::sync_marker::SyncMarker;
+use crate::metrics::{metrics, observe_since};
 
 /// The open database. Closed, and its folder unlocked, when the last handle is dropped: the fields are
 /// dropped in this order.
@@ -86,6 +88,7 @@ impl Shared {
 
     /// Syncs the journal; returns the number of batches that are durable now.
     fn sync_journal(&self) -> Result<u64, StoreError> {
+        let start = Instant::now();
         let mut durable = lock(&self.durable);
         let seq = self.written.load(Ordering::Acquire);
         // Hands the batches to the operating system only: fjall would block writes during its own sync.
@@ -95,6 +98,7 @@ impl Shared {
             durable.marker.note(seq).map_err(StoreError::Sync)?;
             durable.seq = seq;
         }
+        observe_since(&metrics().store_sync, start);
         Ok(seq)
     }
 

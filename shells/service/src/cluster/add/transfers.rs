@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::GcHold;
 use crate::cluster::rpc::{self, Answer, Call, blocks};
 use crate::cluster::{Cluster, Error};
+use crate::metrics;
 
 /// Approximate size of a frame of blocks: large compared to its overhead.
 const FRAME_BYTES: usize = 1 << 20;
@@ -159,10 +160,11 @@ async fn store(cluster: &Cluster, groups: mpsc::Receiver<Group>, is_verified: bo
     });
     let blocks = blocks.flat_map(stream::iter);
     let _hold = GcHold::new(&cluster.inner.backend);
+    let backend = &cluster.inner.backend;
     if is_verified {
-        cluster.inner.backend.put_verified(blocks).await?;
+        metrics::block_put(backend.put_verified(blocks)).await?;
     } else {
-        cluster.inner.backend.put_blocks(blocks).await?;
+        metrics::block_put(backend.put_blocks(blocks)).await?;
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ use crate::cluster::add::GcHold;
 use crate::cluster::merge::{OwnRow, Piece, PieceStream};
 use crate::cluster::world::Channel;
 use crate::cluster::{Cluster, Error, status_all};
+use crate::metrics;
 
 /// Interval of heartbeats, well within the caller's [`ANSWER_TIMEOUT`](super::ANSWER_TIMEOUT).
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -151,8 +152,9 @@ impl Cluster {
         let (out, incoming) = mpsc::channel(BLOCKS_WAITING);
         let _hold = GcHold::new(&self.inner.backend);
         let backend = self.inner.backend.clone();
-        let mut storing =
-            tokio::spawn(async move { backend.put_blocks(ReceiverStream::new(incoming)).await });
+        let mut storing = tokio::spawn(async move {
+            metrics::block_put(backend.put_blocks(ReceiverStream::new(incoming))).await
+        });
         let received = receive_blocks(channel, out).await;
         let stored = with_heartbeats(channel, &mut storing).await;
         received?;

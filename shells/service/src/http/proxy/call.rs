@@ -62,6 +62,12 @@ const COMMANDS: [(&str, Command, &[&str]); 11] = [
 ];
 
 impl Command {
+    /// Returns the label of the command in metrics.
+    pub(super) fn name(self) -> &'static str {
+        let named = COMMANDS.iter().find(|(_, command, _)| *command == self);
+        named.map_or("", |(path, ..)| path)
+    }
+
     /// Returns the command of a path, and the argument that may be its last segment.
     pub(super) fn find(path: &str) -> Option<(Self, Option<String>)> {
         let path = path.strip_prefix("/api/v0/")?;

@@ -3,8 +3,11 @@
 use super::*;
 
 /// Every route, with each of its methods.
-const ROUTES: [(&str, &str); 34] = [
+const ROUTES: [(&str, &str); 38] = [
     ("GET", "/"),
+    ("GET", "/ui/app.js"),
+    ("GET", "/events"),
+    ("GET", "/metrics"),
     ("GET", "/id"),
     ("GET", "/version"),
     ("GET", "/peers"),
@@ -31,6 +34,7 @@ const ROUTES: [(&str, &str); 34] = [
     ("DELETE", "/pins/ipld/K"),
     ("POST", "/ipfs/gc"),
     ("GET", "/health"),
+    ("GET", "/health/ready"),
     ("GET", "/health/graph"),
     ("GET", "/health/alerts"),
     ("GET", "/health/bandwidth"),

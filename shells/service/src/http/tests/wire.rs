@@ -148,7 +148,10 @@ async fn port_in_use_error_names_the_address() {
         listen: vec![api.address().into()],
         ..HttpConfig::default()
     };
-    let error = serve(api.fake.cluster(2), config).await.unwrap_err().to_string();
+    let error = serve(api.fake.cluster(2), Observed::default(), config)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(
         error.contains(&api.address().to_string()) && error.contains("in use"),
         "{error}"

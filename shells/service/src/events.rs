@@ -1,0 +1,414 @@
+//! Changes of the cluster as a stream: pins, local states, members, leader, alerts.
+//!
+//! The driver and a watcher of the core append to an [`EventLog`]: a ring in memory, of the last events of
+//! this process. Readers follow it at their own pace. One that falls behind the ring has lost events, and is
+//! told so; nobody waits for it, and nothing is kept for it. Ids begin with the time of the start, so that
+//! those of an earlier process are older than the ring.
+
+mod watch;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cluster_core::{Batch, Cid, IpfsAction, PeerId, Phase, StoreOp, Timestamp};
+use tokio::sync::watch::{self as channel};
+
+pub use self::watch::watch;
+use crate::cluster::convert;
+
+/// Events kept for readers: about 2 MiB. A minute of a busy cluster, hours of a quiet one.
+pub const EVENTS_MAX: usize = 8192;
+
+/// Bytes of a name or an error text in an event; the rest is cut off.
+const TEXT_MAX: usize = 256;
+
+/// An event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Number of the event, increasing.
+    pub id: u64,
+    /// Wall-clock time.
+    pub at: Timestamp,
+    /// The change.
+    pub change: Change,
+}
+
+/// A change of the cluster, as this peer sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A pin was added to the pinset, changed or removed from it.
+    Pin {
+        /// `pin_added`, `pin_changed` or `pin_removed`.
+        kind: &'static str,
+        /// CID of the pin.
+        cid: Cid,
+        /// Its name.
+        name: String,
+    },
+    /// The state of a CID at a peer changed.
+    Status {
+        /// CID of the state.
+        cid: Cid,
+        /// The peer; `None` for this one.
+        peer: Option<PeerId>,
+        /// The new status, as in the REST API.
+        status: &'static str,
+        /// Error of the last attempt; empty if none failed.
+        error: String,
+    },
+    /// A member changed.
+    Peer {
+        /// `peer_added`, `peer_removed`, `peer_up`, `peer_down`, `peer_connected` or `peer_disconnected`.
+        kind: &'static str,
+        /// The member.
+        peer: PeerId,
+        /// Its name; empty while unknown.
+        name: String,
+    },
+    /// The leader changed; `None` if there is none.
+    Leader(Option<PeerId>),
+    /// An alert was raised (`alert`) or cleared (`alert_cleared`).
+    Alert {
+        /// `alert` or `alert_cleared`.
+        kind: &'static str,
+        /// The peer that it is about.
+        peer: PeerId,
+        /// Name of the metric that expired.
+        metric: String,
+    },
+    /// The pinset was replaced as a whole: this peer received it from another one.
+    PinsetReplaced,
+}
+
+impl Change {
+    /// Returns the type of the event in the API.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Pin { kind, .. } | Self::Peer { kind, .. } | Self::Alert { kind, .. } => kind,
+            Self::Status { .. } => "status",
+            Self::Leader(_) => "leader",
+            Self::PinsetReplaced => "pinset_replaced",
+        }
+    }
+}
+
+/// The ring of events. Clones share it.
+#[derive(Debug, Clone)]
+pub struct EventLog {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    ring: Mutex<Ring>,
+    /// Id of the next event; [`CLOSED`] at the end.
+    next: channel::Sender<u64>,
+}
+
+/// Value of [`Shared::next`] after the last event.
+const CLOSED: u64 = u64::MAX;
+
+#[derive(Debug)]
+struct Ring {
+    events: VecDeque<Arc<Event>>,
+    next: u64,
+}
+
+/// A reader has fallen behind the ring, or asks for events of an earlier process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lost {
+    /// Id of the oldest event that is left.
+    pub oldest: u64,
+}
+
+/// A position in the ring.
+#[derive(Debug)]
+pub struct EventReader {
+    log: EventLog,
+    next: u64,
+    news: channel::Receiver<u64>,
+}
+
+impl Default for EventLog {
+    fn default() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // Fits into the whole numbers of JavaScript for two centuries.
+        let next = u64::try_from(since.as_micros()).unwrap_or(1);
+        let ring = Ring {
+            events: VecDeque::new(),
+            next,
+        };
+        let shared = Shared {
+            ring: Mutex::new(ring),
+            next: channel::Sender::new(next),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+}
+
+impl EventLog {
+    fn ring(&self) -> std::sync::MutexGuard<'_, Ring> {
+        self.shared.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends changes that happened at `at`.
+    pub fn append(&self, at: Timestamp, changes: impl IntoIterator<Item = Change>) {
+        let mut ring = self.ring();
+        let before = ring.next;
+        for change in changes {
+            let id = ring.next;
+            ring.next += 1;
+            if ring.events.len() == EVENTS_MAX {
+                ring.events.pop_front();
+            }
+            ring.events.push_back(Arc::new(Event { id, at, change }));
+        }
+        let next = ring.next;
+        drop(ring);
+        if next != before {
+            self.shared.next.send_if_modified(|known| {
+                let is_open = *known != CLOSED;
+                if is_open {
+                    *known = (*known).max(next);
+                }
+                is_open
+            });
+        }
+    }
+
+    /// Appends the changes in a batch of the core.
+    pub(crate) fn append_batch(&self, at: Timestamp, batch: &Batch) {
+        self.append(at, batch.ops.iter().filter_map(change_of));
+    }
+
+    /// Appends the start of an operation at the IPFS node.
+    pub(crate) fn append_start(&self, at: Timestamp, action: &IpfsAction) {
+        let (cid, status) = match action {
+            IpfsAction::Pin { cid, .. } => (cid, "pinning"),
+            IpfsAction::Unpin { cid } => (cid, "unpinning"),
+        };
+        self.append(at, [local_status(cid, status, "")]);
+    }
+
+    /// Ends all readers after the events so far.
+    pub fn close(&self) {
+        self.shared.next.send_replace(CLOSED);
+    }
+
+    /// Returns a reader of the events after `after`, or of those to come.
+    ///
+    /// # Errors
+    /// Some of them are lost.
+    pub fn read(&self, after: Option<u64>) -> Result<EventReader, Lost> {
+        let news = self.shared.next.subscribe();
+        let ring = self.ring();
+        let next = match after {
+            None => ring.next,
+            Some(after) => {
+                let oldest = ring.oldest();
+                // An id from the future is one of a process with another clock.
+                if after.saturating_add(1) < oldest || after >= ring.next {
+                    return Err(Lost { oldest });
+                }
+                after + 1
+            }
+        };
+        drop(ring);
+        Ok(EventReader {
+            log: self.clone(),
+            next,
+            news,
+        })
+    }
+}
+
+impl Ring {
+    fn oldest(&self) -> u64 {
+        self.events.front().map_or(self.next, |event| event.id)
+    }
+}
+
+impl EventReader {
+    /// Returns the id of the last event before the position.
+    pub fn position(&self) -> u64 {
+        self.next.saturating_sub(1)
+    }
+
+    /// Returns the next events, at most `limit`, as soon as there is one; empty at the end.
+    ///
+    /// # Errors
+    /// The reader was so slow that events are lost.
+    pub async fn next(&mut self, limit: usize) -> Result<Vec<Arc<Event>>, Lost> {
+        loop {
+            let known = *self.news.borrow_and_update();
+            {
+                let ring = self.log.ring();
+                let oldest = ring.oldest();
+                if self.next < oldest {
+                    return Err(Lost { oldest });
+                }
+                let skip = usize::try_from(self.next - oldest).unwrap_or(usize::MAX);
+                let found: Vec<_> = ring.events.iter().skip(skip).take(limit).cloned().collect();
+                if let Some(last) = found.last() {
+                    self.next = last.id + 1;
+                    return Ok(found);
+                }
+            }
+            if known == CLOSED || self.news.changed().await.is_err() {
+                return Ok(Vec::new());
+            }
+        }
+    }
+}
+
+/// Returns the status in the API of a local state.
+fn status_of(phase: Phase) -> &'static str {
+    match phase {
+        Phase::PinError => "pin_error",
+        Phase::PinQueued => "pin_queued",
+        Phase::Pinned => "pinned",
+        Phase::UnpinError => "unpin_error",
+        Phase::UnpinQueued => "unpin_queued",
+        Phase::Lost => "unexpectedly_unpinned",
+    }
+}
+
+fn local_status(cid: &Cid, status: &'static str, error: &str) -> Change {
+    Change::Status {
+        cid: cid.clone(),
+        peer: None,
+        status,
+        error: shortened(error),
+    }
+}
+
+/// Returns the start of a text, of at most [`TEXT_MAX`] bytes.
+fn shortened(text: &str) -> String {
+    text[..text.floor_char_boundary(TEXT_MAX)].to_owned()
+}
+
+fn change_of(op: &StoreOp) -> Option<Change> {
+    let of_pin = |kind, pin: &cluster_core::Pin| Change::Pin {
+        kind,
+        cid: pin.cid.clone(),
+        name: shortened(&pin.options.name),
+    };
+    match op {
+        StoreOp::PutPin { pin, previous: None } => Some(of_pin("pin_added", pin)),
+        StoreOp::PutPin { pin, .. } => Some(of_pin("pin_changed", pin)),
+        StoreOp::DeletePin { pin } => Some(of_pin("pin_removed", pin)),
+        StoreOp::PutLocal { cid, local } => Some(local_status(cid, status_of(local.phase), &local.error)),
+        StoreOp::DeleteLocal { cid } => Some(local_status(cid, "unpinned", "")),
+        StoreOp::InstallSnapshot { .. } => Some(Change::PinsetReplaced),
+        StoreOp::Append { .. }
+        | StoreOp::Compact { .. }
+        | StoreOp::Dequeue { .. }
+        | StoreOp::Enqueue { .. }
+        | StoreOp::PutWindow { .. }
+        | StoreOp::SetApplied { .. }
+        | StoreOp::SetHardState { .. }
+        | StoreOp::SetMembers { .. }
+        | StoreOp::SetReconciling { .. } => None,
+    }
+}
+
+impl Event {
+    /// Returns the event as the API shows it; `me` is this peer.
+    pub fn shown(&self, me: &PeerId) -> cluster_api::Event {
+        let mut shown = cluster_api::Event {
+            id: self.id,
+            time: convert::time(self.at),
+            kind: self.change.kind().to_owned(),
+            ..cluster_api::Event::default()
+        };
+        match &self.change {
+            Change::Pin { cid, name, .. } => {
+                shown.cid = cid.to_string();
+                shown.name.clone_from(name);
+            }
+            Change::Status {
+                cid,
+                peer,
+                status,
+                error,
+            } => {
+                shown.cid = cid.to_string();
+                shown.peer = peer.as_ref().unwrap_or(me).to_string();
+                (*status).clone_into(&mut shown.status);
+                shown.error.clone_from(error);
+            }
+            Change::Peer { peer, name, .. } => {
+                shown.peer = peer.to_string();
+                shown.peername.clone_from(name);
+            }
+            Change::Leader(leader) => {
+                shown.peer = leader.as_ref().map(PeerId::to_string).unwrap_or_default();
+            }
+            Change::Alert { peer, metric, .. } => {
+                shown.peer = peer.to_string();
+                shown.metric.clone_from(metric);
+            }
+            Change::PinsetReplaced => {}
+        }
+        shown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaders(log: &EventLog, count: usize) {
+        log.append(Timestamp(1), (0..count).map(|_| Change::Leader(None)));
+    }
+
+    #[tokio::test]
+    async fn reader_gets_events_in_order_and_resumes_after_an_id() {
+        let log = EventLog::default();
+        let mut reader = log.read(None).unwrap();
+        leaders(&log, 3);
+        let first = reader.next(2).await.unwrap();
+        assert_eq!(first.len(), 2);
+        assert_eq!(first[1].id, first[0].id + 1);
+        let rest = reader.next(10).await.unwrap();
+        assert_eq!(rest.len(), 1);
+        let mut resumed = log.read(Some(first[0].id)).unwrap();
+        assert_eq!(
+            resumed.next(10).await.unwrap(),
+            [first[1].clone(), rest[0].clone()]
+        );
+        // It waits for what comes.
+        let waiting = tokio::spawn(async move { resumed.next(10).await });
+        leaders(&log, 1);
+        assert_eq!(waiting.await.unwrap().unwrap().len(), 1);
+        log.close();
+        assert_eq!(reader.next(10).await.unwrap().len(), 1);
+        assert!(reader.next(10).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn slow_reader_loses_events_and_learns_it() {
+        let log = EventLog::default();
+        let mut reader = log.read(None).unwrap();
+        leaders(&log, EVENTS_MAX + 1);
+        let lost = reader.next(1).await.unwrap_err();
+        assert_eq!(log.ring().events.len(), EVENTS_MAX);
+        assert_eq!(lost.oldest, log.ring().oldest());
+        // As do those that ask for an id that is too old, or of another process.
+        assert!(log.read(Some(1)).is_err());
+        let next = log.ring().next;
+        assert!(log.read(Some(next + 7)).is_err());
+        assert!(log.read(Some(lost.oldest - 1)).is_ok());
+    }
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        assert_eq!(shortened("a"), "a");
+        let long = "ä".repeat(TEXT_MAX);
+        assert_eq!(shortened(&long).len(), TEXT_MAX);
+        assert_eq!(shortened(&format!("x{long}")).len(), TEXT_MAX - 1);
+    }
+}
