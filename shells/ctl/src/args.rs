@@ -142,6 +142,9 @@ pub(crate) enum Command {
     /// Show metrics, alerts and connections
     #[command(subcommand)]
     Health(Health),
+    /// Follow changes of pins, peers and alerts as they happen
+    #[command(after_help = EVENTS_EXAMPLES)]
+    Events(Events),
     /// Manage the IPFS nodes
     #[command(subcommand)]
     Ipfs(Ipfs),
@@ -262,6 +265,29 @@ pub(crate) enum Health {
     Alerts(Ignored),
     /// List traffic between peers by protocol
     Bandwidth(Ignored),
+}
+
+const EVENTS_EXAMPLES: &str = "\
+Examples:
+  ipfs-cluster-ctl events                                    everything, until Ctrl-C
+  ipfs-cluster-ctl events --type peer_up,peer_down,alert     peers only
+  ipfs-cluster-ctl --enc=json events --after 1790000000000000  resume after the event with this id";
+
+/// Arguments of `events`.
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Only events of these types: pin_added, pin_removed, status, peer_up, peer_down, leader, alert, …
+    #[arg(long = "type", value_name = "TYPES")]
+    pub(crate) kinds: Option<String>,
+    /// Only events of this CID
+    #[arg(long)]
+    pub(crate) cid: Option<String>,
+    /// Only events of this peer
+    #[arg(long)]
+    pub(crate) peer: Option<String>,
+    /// Begin after the event with this id, if it is still kept
+    #[arg(long, value_name = "ID")]
+    pub(crate) after: Option<u64>,
 }
 
 /// Subcommands of `ipfs`.

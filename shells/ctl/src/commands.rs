@@ -3,14 +3,14 @@
 mod add;
 mod pin;
 
-use crate::args::{Cli, Command, Global, Health, Ipfs, OneOrAll, Peers, Pin, Status};
+use crate::args::{Cli, Command, Events, Global, Health, Ipfs, OneOrAll, Peers, Pin, Status};
 use crate::failure::{Failure, say};
 use crate::graph;
 use crate::output::Output;
 use crate::validate;
 use clap::CommandFactory;
 use cluster_api::client::Options;
-use cluster_api::{Client, ClientError, StatusFilter};
+use cluster_api::{Client, ClientError, Query, StatusFilter};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +61,7 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<(), Failure
         Command::Sync(arguments) => sync(client, output, &arguments).await,
         Command::Recover(arguments) => recover(client, output, &arguments).await,
         Command::Health(command) => health(client, output, command).await,
+        Command::Events(wanted) => events(client, output, wanted).await,
         Command::Ipfs(Ipfs::Gc { local }) => output.show(&client.repo_gc(local).await?),
         Command::Commands(_) => list_commands(output),
         Command::Completions { shell } => completions(shell),
@@ -80,6 +81,7 @@ fn wants_fresh(command: &Command) -> bool {
         | Command::Recover(_)
         | Command::Version(_)
         | Command::Health(_)
+        | Command::Events(_)
         | Command::Ipfs(_)
         | Command::Commands(_)
         | Command::Completions { .. } => false,
@@ -123,6 +125,31 @@ fn connect(global: &Global, consistent: bool) -> Result<Client, Failure> {
             observer,
         },
     )?)
+}
+
+/// Prints events as they come. The end of the stream is an error: whoever follows it misses what is next.
+async fn events(client: &Client, output: &mut Output, wanted: Events) -> Result<(), Failure> {
+    let mut query = Query::default();
+    query.set("type", wanted.kinds.unwrap_or_default());
+    if let Some(cid) = wanted.cid {
+        query.set("cid", validate::cid(&cid)?);
+    }
+    if let Some(peer) = wanted.peer {
+        query.set("peer", validate::peer(&peer)?);
+    }
+    if let Some(after) = wanted.after {
+        query.set("after", after);
+    }
+    let mut events = client.events(&query).await?;
+    let mut reason = "the connection ended".to_owned();
+    while let Some(event) = events.next().await? {
+        output.show(&event)?;
+        output.flush()?;
+        if ["closed", "lost"].contains(&event.value.kind.as_str()) {
+            reason = event.value.error;
+        }
+    }
+    Err(Failure::local("following the events", reason))
 }
 
 async fn status(client: &Client, output: &mut Output, arguments: &Status) -> Result<(), Failure> {

@@ -3,8 +3,8 @@
 use crate::human;
 use cluster_api::terminal::Escaping;
 use cluster_api::{
-    AddedOutput, Alert, BandwidthByProtocol, GlobalPinInfo, GlobalRepoGc, Id, Metric, Pin, PinMode, Time,
-    Version,
+    AddedOutput, Alert, BandwidthByProtocol, Event, GlobalPinInfo, GlobalRepoGc, Id, Metric, Pin, PinMode,
+    Time, Version,
 };
 use std::fmt::{self, Write};
 
@@ -59,6 +59,27 @@ impl Text for String {
 impl Text for Version {
     fn text(&self, out: &mut Lines, _: Time) {
         line!(out, "{}", self.version);
+    }
+}
+
+impl Text for Event {
+    fn text(&self, out: &mut Lines, _: Time) {
+        let _ = write!(out, "{} | {} | {}", self.id, self.time, self.kind.to_uppercase());
+        let named = [
+            &self.cid,
+            &self.name,
+            &self.peername,
+            &self.peer,
+            &self.metric,
+            &self.status,
+        ];
+        for field in named.into_iter().filter(|field| !field.is_empty()) {
+            let _ = write!(out, " | {field}");
+        }
+        if !self.error.is_empty() {
+            let _ = write!(out, ": {}", self.error);
+        }
+        out.end_line();
     }
 }
 
