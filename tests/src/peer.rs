@@ -114,6 +114,16 @@ impl Peer {
         self.spawn(command, arguments);
     }
 
+    /// Starts the daemon with environment variables.
+    ///
+    /// # Panics
+    /// As [`Peer::start`].
+    pub fn start_env(&mut self, variables: &[(&str, &str)]) {
+        let mut command = service(&self.folder);
+        command.envs(variables.iter().copied());
+        self.spawn(command, &[]);
+    }
+
     fn spawn(&mut self, mut command: Command, arguments: &[&str]) {
         assert!(self.child.is_none(), "{} runs", self.name);
         let log = File::options().create(true).append(true).open(self.log_path());

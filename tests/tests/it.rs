@@ -28,6 +28,8 @@ mod manual;
 mod monitoring_and_failover;
 #[path = "it/network_faults.rs"]
 mod network_faults;
+#[path = "it/observability.rs"]
+mod observability;
 #[path = "it/pinning.rs"]
 mod pinning;
 #[path = "it/pinning_service.rs"]
