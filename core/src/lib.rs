@@ -27,6 +27,7 @@
 //! ```
 
 mod allocator;
+pub mod announce;
 mod codec;
 mod command;
 mod config;
