@@ -1,6 +1,7 @@
 """A Kubo node on loopback, controlled by commands on standard input, one per line.
 
-Usage: kubo.py REPOSITORY PORT
+Usage: kubo.py REPOSITORY PORT [ROUTING]
+ROUTING is a type of routing of Kubo's configuration, none by default.
 Commands: connect MULTIADDRESS, pin CID, add FILE, get CID FILE, quit. Each is answered with one line: its
 name in capitals, then the result.
 """
@@ -22,7 +23,7 @@ with open(repository + "/config") as file:
 config["Bootstrap"] = []
 config["Discovery"]["MDNS"]["Enabled"] = False
 config["Addresses"]["Swarm"] = ["/ip4/127.0.0.1/tcp/" + port]
-config["Routing"]["Type"] = "none"
+config["Routing"]["Type"] = sys.argv[3] if len(sys.argv) > 3 else "none"
 config["Swarm"]["DisableNatPortMap"] = True
 config["Swarm"].setdefault("RelayClient", {})["Enabled"] = False
 config["Swarm"].setdefault("RelayService", {})["Enabled"] = False

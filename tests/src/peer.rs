@@ -456,5 +456,10 @@ pub fn service(folder: &Path) -> Command {
         .stdin(Stdio::null())
         .arg("--config")
         .arg(folder);
+    // No test contacts the public network: `init` writes this down, and older files do not say it.
+    let written = std::fs::read_to_string(folder.join("service.json"));
+    if !written.is_ok_and(|text| text.contains("\"private\"")) {
+        command.env("CLUSTER_EMBEDDED_PRIVATE", "true");
+    }
     command
 }

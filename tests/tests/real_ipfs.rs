@@ -45,13 +45,18 @@ struct Node {
 }
 
 impl Node {
-    /// Starts a Kubo node.
+    /// Starts a Kubo node without routing.
     fn kubo(installed: &Path, repository: &Path) -> Self {
+        Self::kubo_with_routing(installed, repository, "none")
+    }
+
+    /// Starts a Kubo node with this type of routing, and no peers to join the DHT through.
+    fn kubo_with_routing(installed: &Path, repository: &Path, routing: &str) -> Self {
         let mut python = Command::new(installed.join("python/bin/python"));
         python.arg(installed.join("kubo.py")).arg(repository);
         // It writes its log to its working folder.
         python.current_dir(repository.parent().expect("it is in the cluster's folder"));
-        Self::start(python)
+        Self::start(python, &[routing])
     }
 
     /// Starts a Helia node.
@@ -59,12 +64,12 @@ impl Node {
         let mut node = Command::new("node");
         node.arg("-r").arg(installed.join("polyfill.cjs"));
         node.arg(installed.join("helia/helia.mjs"));
-        Self::start(node)
+        Self::start(node, &[])
     }
 
-    fn start(mut command: Command) -> Self {
+    fn start(mut command: Command, more: &[&str]) -> Self {
         let port = closed_port();
-        command.arg(port.to_string());
+        command.arg(port.to_string()).args(more);
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("it starts");
         let orders = child.stdin.take().expect("is piped");
@@ -163,6 +168,51 @@ fn exchange(cluster: &Cluster, mut node: Node) -> (Vec<u8>, String) {
         assert!(other.cat(&cid) == content, "{cid} differs at {}", other.name);
     }
     (content, cid)
+}
+
+/// Three nodes in the DHT of the local network: one Kubo that both others join through, another Kubo, and a
+/// peer.
+#[test]
+fn a_real_kubo_and_a_peer_find_each_others_content_through_the_dht() {
+    let Some(installed) = installed() else { return };
+    let mut cluster = Cluster::start_with(&Options {
+        peers: 1,
+        ..Options::default()
+    });
+    let folder = cluster.folder().to_path_buf();
+    let kubo = |name: &str| Node::kubo_with_routing(&installed, &folder.join(name), "dht");
+    let (entry, mut other) = (kubo("entry"), kubo("other"));
+    let peer = &mut cluster.peers[0];
+    peer.terminate();
+    peer.edit(|config| {
+        let embedded = &mut config["ipfs_connector"]["embedded"];
+        embedded["private"] = false.into();
+        embedded["routing"] = "dht".into();
+        embedded["bootstrap"] = serde_json::json!([entry.address]);
+        embedded["lan_discovery"] = false.into();
+        embedded["http_retrieval"] = false.into();
+    });
+    peer.start_and_wait();
+    assert_eq!(other.order(&format!("connect {}", entry.address)), "0");
+
+    let path = |name: &str| folder.join(name).display().to_string();
+    let content = cids::bytes(5, 1_000_000);
+    std::fs::write(path("theirs"), &content).unwrap();
+    let cid = other.order(&format!("add {}", path("theirs")));
+    peer.ask("POST", &format!("/pins/{cid}")).unwrap();
+    peer.wait_state(&cid, "pinned", 1);
+
+    let ours = cids::bytes(6, 1_000_000);
+    let added = peer
+        .add("cid-version=1&raw-leaves=true", &[("file", &ours)])
+        .unwrap();
+    let cid = added[0]["cid"].as_str().unwrap();
+    assert_eq!(other.order(&format!("pin {cid}")), "0", "the node pins {cid}");
+    other.order(&format!("get {cid} {}", path("from-us")));
+    assert!(
+        std::fs::read(path("from-us")).unwrap() == ours,
+        "{cid} differs at the node"
+    );
 }
 
 fn node_script(installed: &Path, script: &str, arguments: &[&str]) {

@@ -13,6 +13,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         path: folder.path().to_owned(),
         swarm_listen: Vec::new(),
         storage_max: None,
+        network: cluster_ipfs::PublicNetwork::default(),
     })
     .await?;
 

@@ -18,6 +18,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         path: PathBuf::from(folder),
         swarm_listen,
         storage_max: None,
+        network: cluster_ipfs::PublicNetwork::default(),
     })
     .await?;
     println!("{}", listener.local_addr()?);

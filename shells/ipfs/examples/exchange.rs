@@ -72,6 +72,7 @@ async fn open(folder: &Path) -> Outcome<Node> {
         path: folder.to_owned(),
         swarm_listen,
         storage_max: None,
+        network: cluster_ipfs::PublicNetwork::default(),
     })
     .await?)
 }

@@ -63,6 +63,7 @@ async fn start(folder: &std::path::Path) -> Result<(String, String), Failure> {
         path: folder.join("ipfs"),
         swarm_listen: Vec::new(),
         storage_max: None,
+        network: cluster_ipfs::PublicNetwork::default(),
     })
     .await?;
     let content: Vec<u8> = (0..1 << 20).map(|at: u32| (at % 251) as u8).collect();

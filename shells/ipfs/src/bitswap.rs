@@ -166,12 +166,30 @@ impl Bitswap {
         }
     }
 
-    fn peer_connected(&self, peer: PeerId) {
+    /// Starts or stops to ask a peer for all blocks that nobody is known to have.
+    pub(crate) fn set_trusted(&self, peer: PeerId, trusted: bool) {
+        self.with(|state| state.wants.set_trusted(peer, trusted, Instant::now()));
+    }
+
+    /// Returns whether any connected peer is asked for blocks that nobody is known to have.
+    pub(crate) fn has_targets(&self) -> bool {
+        lock(&self.shared.state).wants.has_targets()
+    }
+
+    /// Returns whether blocks are expected from a peer or by it.
+    pub(crate) fn is_in_use(&self, peer: &PeerId) -> bool {
+        let state = lock(&self.shared.state);
+        state.wants.is_in_use(peer)
+            || state.ledger.is_waiting(peer)
+            || state.links.get(peer).is_some_and(|link| link.is_busy())
+    }
+
+    fn peer_connected(&self, peer: PeerId, is_local: bool) {
         let account = self.shared.pool.account(peer);
         let link = Arc::new(Link::new(peer, account, self.shared.closed.child_token()));
         self.with(|state| {
             state.links.insert(peer, link.clone());
-            state.wants.connected(peer, Instant::now());
+            state.wants.connected(peer, is_local, Instant::now());
         });
         tokio::spawn(peer::write_loop(self.clone(), link));
     }
@@ -417,6 +435,31 @@ impl Bitswap {
 }
 
 impl Session {
+    /// Notes that a connected peer is a provider of what this session wants.
+    pub(crate) fn provider_found(&self, peer: PeerId) {
+        self.bitswap
+            .with(|state| state.wants.provider_found(self.id, peer, Instant::now()));
+    }
+
+    /// Returns whether this session knows peers that had a block.
+    pub(crate) fn has_peers(&self) -> bool {
+        lock(&self.bitswap.shared.state).wants.has_session_peers(self.id)
+    }
+
+    /// Stores and delivers a verified block that came from elsewhere.
+    pub(crate) async fn deliver(&self, block: Block) {
+        let shared = &self.bitswap.shared;
+        let bytes = block.data.len() as u64;
+        shared.received.fetch_add(bytes, Ordering::Relaxed);
+        let stored = shared.store.put(vec![block.clone()]).await;
+        self.bitswap.deliver(&[block], None, stored);
+    }
+
+    /// Returns whether any connected peer is asked for blocks that nobody is known to have.
+    pub(crate) fn has_targets(&self) -> bool {
+        self.bitswap.has_targets()
+    }
+
     /// Waits until a peer sends the block or it is stored here. Dropping the future cancels the want.
     pub(crate) async fn get(&self, cid: Cid) -> Result<Bytes, Error> {
         let shared = &self.bitswap.shared;

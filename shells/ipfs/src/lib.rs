@@ -2,7 +2,8 @@
 //! needs no other program. [`Backend`] is either of the two.
 //!
 //! The embedded node keeps pins and small blocks in a fjall database and large blocks in segment files beside
-//! it, exchanges blocks with any bitswap peer over libp2p (TCP, noise, yamux), builds UnixFS DAGs with the
+//! it, exchanges blocks with any bitswap peer over libp2p (TCP, QUIC), finds providers through the DHT and
+//! delegated routers, builds UnixFS DAGs with the
 //! same CIDs as Kubo, and can serve enough of Kubo's HTTP API ([`api`]) for the `ipfs` command line and
 //! client libraries. `examples/add_and_read.rs` adds a file and reads it back.
 
@@ -26,8 +27,13 @@ pub mod kubo;
 mod mfs;
 mod names;
 mod node;
+mod outbound_http;
+mod provider;
 mod reader;
 mod request_budget;
+mod retrieval;
+mod routing;
+pub mod settings;
 mod store;
 mod swarm;
 mod types;
@@ -38,7 +44,10 @@ pub use error::Error;
 pub use keys::NamedKey;
 pub use names::{Lookup, PublishOptions, ResolvedName};
 pub use node::{Collected, GcGuard, Node, Upload};
-pub use swarm::{AGENT, AGENT_NAME};
+pub use provider::{Duty, ProvideStat};
+pub use routing::Provider;
+pub use settings::PublicNetwork;
+pub use swarm::{AGENT, AGENT_NAME, DhtState};
 pub use types::{
     Block, Config, ConnectedPeer, DagPath, ExchangeStat, Identity, Pin, PinFilter, PinMode, PinStatus,
     Progress, Ref, RepoStat, Resolved,

@@ -4,6 +4,7 @@ mod files;
 mod gc;
 mod pins;
 mod repair;
+mod routing;
 mod upload;
 
 pub(crate) use files::Trace;
@@ -14,10 +15,13 @@ use crate::Cid;
 use crate::Multihash;
 use crate::mfs::Mfs;
 use crate::names::{self, Names};
+use crate::provider::Provider;
 use crate::reader::{Reader, blocking, stream_in_batches};
 use crate::request_budget::{NodeMemory, RequestBudget};
+use crate::retrieval::{Finder, Gateways};
+use crate::routing::ContentRouting;
 use crate::store::{Lease, Store};
-use crate::swarm::{self, Network};
+use crate::swarm::{self, Network, Setup};
 use crate::{Block, Config, ConnectedPeer, Error, ExchangeStat, Identity, PinStatus, RepoStat, hash};
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
@@ -44,7 +48,10 @@ pub(crate) struct Inner {
     pub(crate) names: Names,
     pub(crate) mfs: Mfs,
     pub(crate) store: Store,
-    network: Network,
+    network: Arc<Network>,
+    pub(crate) routing: Arc<ContentRouting>,
+    finder: Arc<Finder>,
+    provider: Arc<Provider>,
     broken: Arc<BrokenPins>,
     memory: NodeMemory,
     public_key: PublicKey,
@@ -89,6 +96,7 @@ impl Node {
             path,
             swarm_listen,
             storage_max,
+            network: settings,
         } = config;
         let folder = path.clone();
         let (store, keypair, mfs) = blocking(move || {
@@ -107,32 +115,15 @@ impl Node {
             }
         })
         .await?;
-        let public_key = keypair.public();
-        let names = Names::new(&path, keypair.clone());
         let closed = CancellationToken::new();
-        match Network::start(keypair, &swarm_listen, store.clone(), closed.clone()).await {
-            Ok(network) => {
-                let broken = Arc::new(BrokenPins::default());
-                let repairing = repair::run(
-                    store.clone(),
-                    network.bitswap.clone(),
-                    broken.clone(),
-                    closed.clone(),
-                );
-                tokio::spawn(repairing);
-                let inner = Inner {
-                    names,
-                    mfs,
-                    store,
-                    network,
-                    broken,
-                    memory: NodeMemory::default(),
-                    public_key,
-                    path,
-                    storage_max,
-                    closed,
-                    ending: CancellationToken::new(),
-                };
+        let setup = Setup {
+            keypair,
+            listen: swarm_listen,
+            settings: Arc::new(settings),
+            folder: path,
+        };
+        match Node::start(setup, (store.clone(), mfs), storage_max, closed.clone()).await {
+            Ok(inner) => {
                 let inner = Arc::new(inner);
                 tokio::spawn(names::republish(Arc::downgrade(&inner), inner.closed.clone()));
                 Ok(Node {
@@ -150,6 +141,46 @@ impl Node {
                 Err(error)
             }
         }
+    }
+
+    /// Starts the network and the background tasks of an open store.
+    async fn start(
+        setup: Setup,
+        (store, mfs): (Store, Mfs),
+        storage_max: Option<u64>,
+        closed: CancellationToken,
+    ) -> Result<Inner, Error> {
+        let (public_key, path) = (setup.keypair.public(), setup.folder.clone());
+        let names = Names::new(&path, setup.keypair.clone());
+        let settings = setup.settings.clone();
+        let network = Arc::new(Network::start(setup, store.clone(), closed.clone()).await?);
+        let local = public_key.to_peer_id();
+        let routing = Arc::new(ContentRouting::new(network.clone(), settings.clone(), local)?);
+        let gateways = (settings.http_retrieval && settings.effective_routing().uses_delegated())
+            .then(|| Gateways::new(network.local_scope()))
+            .transpose();
+        let gateways = gateways.map_err(|error| Error::io("starting the http client", error))?;
+        let finder = Finder::new(routing.clone(), network.clone(), gateways);
+        let provider = Provider::start(store.clone(), routing.clone(), settings.clone(), &path, &closed);
+        let broken = Arc::new(BrokenPins::default());
+        let repairing = repair::run(store.clone(), finder.clone(), broken.clone(), closed.clone());
+        tokio::spawn(repairing);
+        Ok(Inner {
+            names,
+            mfs,
+            store,
+            network,
+            routing,
+            finder,
+            provider,
+            broken,
+            memory: NodeMemory::default(),
+            public_key,
+            path,
+            storage_max,
+            closed,
+            ending: CancellationToken::new(),
+        })
     }
 
     /// Closes all connections, syncs and closes the database. Every later call fails with [`Error::Closed`].
@@ -185,7 +216,12 @@ impl Node {
     /// Returns the identity of this node.
     pub fn id(&self) -> Identity {
         let peer_id = self.inner.public_key.to_peer_id();
-        let addresses = self.inner.network.listening();
+        let mut addresses = self.inner.network.listening();
+        for address in self.inner.network.external() {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
         Identity {
             peer_id,
             public_key: self.inner.public_key.clone(),
@@ -384,7 +420,7 @@ impl Node {
     /// Creates a reader of local blocks and, unless offline, of other peers' blocks. Its reads share a
     /// session.
     pub(crate) fn reader(&self) -> Reader {
-        let session = (!self.offline).then(|| Arc::new(self.inner.network.bitswap.session()));
+        let session = (!self.offline).then(|| Arc::new(self.inner.finder.session()));
         Reader {
             store: self.inner.store.clone(),
             session,

@@ -2,8 +2,8 @@
 
 use crate::Cid;
 use crate::Error;
-use crate::bitswap::Session;
 use crate::request_budget::RequestBudget;
+use crate::retrieval::Session;
 use crate::store::{IDENTITY, Store};
 use bytes::Bytes;
 use futures::StreamExt;

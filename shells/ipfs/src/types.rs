@@ -2,6 +2,7 @@
 
 use crate::Cid;
 use crate::Error;
+use crate::settings::PublicNetwork;
 use bytes::Bytes;
 use libp2p::{Multiaddr, PeerId, identity::PublicKey};
 use std::path::PathBuf;
@@ -12,10 +13,12 @@ pub struct Config {
     /// Path of the data folder; created if missing. Its `identity` file holds the keypair, created at the
     /// first open.
     pub path: PathBuf,
-    /// Addresses to listen on for bitswap peers, `/ip4/…/tcp/…`. Empty: dial only.
+    /// Addresses to listen on for IPFS peers, `/ip4/…/tcp/…` and `/ip4/…/udp/…/quic-v1`. Empty: dial only.
     pub swarm_listen: Vec<Multiaddr>,
     /// Limit on the bytes of all blocks together. `None`: whatever the disk holds.
     pub storage_max: Option<u64>,
+    /// Contact with nodes outside of the cluster.
+    pub network: PublicNetwork,
 }
 
 /// A block and its CID. They need not match until [`crate::Node::put`] has verified them.

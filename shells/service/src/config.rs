@@ -154,6 +154,8 @@ pub struct Loaded {
     pub config: Config,
     /// One sentence each: unknown keys, keys without effect, and the like.
     pub warnings: Vec<String>,
+    /// What is new for an older file, and how to switch it off.
+    pub notices: Vec<String>,
 }
 
 impl Config {
@@ -193,6 +195,12 @@ impl Config {
         refuse_other_modes(&json, &mut warnings).map_err(wrong)?;
         let legacy_identity = take_identity(&mut json);
         complete(&mut json);
+        let embedded = json
+            .get("ipfs_connector")
+            .and_then(|connector| connector.get("embedded"));
+        let is_older = embedded.is_some_and(|embedded| {
+            embedded.is_object() && embedded.get("private").is_none() && embedded.get("routing").is_none()
+        });
 
         let layered = layers::read(&Value::Object(json), environment).map_err(|wrong| match wrong {
             layers::Wrong::Key(key, problem) => ConfigError::key(path, &key, problem),
@@ -209,7 +217,21 @@ impl Config {
         check::check(&config).map_err(wrong)?;
         refuse_unused_kubo(&config, environment, path)?;
         warnings.extend(check::without_effect(&config));
-        Ok(Loaded { config, warnings })
+        let mut notices = Vec::new();
+        if let Some(embedded) = config.ipfs_connector.embedded.as_ref().filter(|_| is_older)
+            && !layered.variables.contains("CLUSTER_EMBEDDED_PRIVATE")
+        {
+            notices.push(format!(
+                "new: {}. This service.json is older than these settings; add them to it, \"private\": false \
+                 for example, and this notice disappears",
+                embedded.contacts()
+            ));
+        }
+        Ok(Loaded {
+            config,
+            warnings,
+            notices,
+        })
     }
 
     /// Returns the configuration of a new peer: the defaults with a random secret.

@@ -7,6 +7,7 @@ mod listen;
 mod members;
 mod node_runtime;
 mod parts;
+mod provide_duty;
 mod ready;
 mod systemd;
 mod world;
@@ -83,6 +84,9 @@ pub async fn run(folder: &Path, options: Options, shutdown: CancellationToken) -
     folder.config.observations.metrics.enable_stats |= options.stats;
     for warning in &folder.warnings {
         tracing::warn!("{warning}");
+    }
+    for notice in &folder.notices {
+        tracing::info!("{notice}");
     }
     let mut bootstrap = options.bootstrap;
     if bootstrap.is_empty() && folder.config.consensus.raft.init_peerset.is_empty() {
@@ -236,6 +240,15 @@ impl Running {
         let driven = parts::driven(folder, store, &net, &backend, events.clone());
         let driver = Driver::start(driven, start.recovered);
         let handle = driver.handle.clone();
+        let copies = provide_duty::copies(config);
+        let duty = provide_duty::decide(
+            backend.clone(),
+            handle.clone(),
+            reader.clone(),
+            me.clone(),
+            copies,
+        );
+        tasks.spawn(duty);
         let world = world::world(handle.clone(), reader.clone(), net.clone());
         let cluster = Cluster::new(parts::settings(folder), world, backend.clone());
         discovery.set_handle(handle.clone());

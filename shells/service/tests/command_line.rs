@@ -12,7 +12,11 @@ const INIT: [&str; 3] = ["init", "--ipfs", "embedded"];
 /// The program with only the variables that a test sets.
 fn program(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ipfs-cluster-service"));
-    command.env_clear().env("HOME", home).stdin(Stdio::null());
+    command
+        .env_clear()
+        .env("HOME", home)
+        .env("CLUSTER_EMBEDDED_PRIVATE", "true")
+        .stdin(Stdio::null());
     command
 }
 

@@ -16,6 +16,7 @@ fn program(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ipfs-cluster-service"));
     command
         .env_clear()
+        .env("CLUSTER_EMBEDDED_PRIVATE", "true")
         .stdin(Stdio::null())
         .arg("--config")
         .arg(folder);

@@ -163,6 +163,7 @@ fn session(home: &Path, bin: &Path, file: &Path) -> String {
         .arg(file)
         .env_clear()
         .env("HOME", home)
+        .env("CLUSTER_EMBEDDED_PRIVATE", "true")
         .env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", bin.display()))
         .env("SERVICE", program("ipfs-cluster-service"))
         .env("CTL", program("ipfs-cluster-ctl"))

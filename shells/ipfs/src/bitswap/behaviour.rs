@@ -2,10 +2,11 @@
 //! behaviour that drops some of a burst loses blocks.
 
 use super::Bitswap;
+use crate::swarm::addresses::{Reach, reach};
 use libp2p::PeerId;
 use libp2p::core::transport::PortUse;
 use libp2p::core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
-use libp2p::core::{Endpoint, Multiaddr};
+use libp2p::core::{ConnectedPoint, Endpoint, Multiaddr};
 use libp2p::swarm::handler::{
     ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
 };
@@ -115,8 +116,8 @@ impl ConnectionHandler for Handler {
         SubstreamProtocol::new(Upgrade, ())
     }
 
-    /// Connections are kept, however idle: any of these peers may have a block wanted later. Their number is
-    /// limited by the admission.
+    /// Connections are kept, however idle: any of these peers may have a block wanted later. The swarm's task
+    /// closes those that nothing uses when there are many.
     fn connection_keep_alive(&self) -> bool {
         true
     }
@@ -238,7 +239,12 @@ impl NetworkBehaviour for Behaviour {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(established) if established.other_established == 0 => {
-                self.bitswap.peer_connected(established.peer_id);
+                let remote = match established.endpoint {
+                    ConnectedPoint::Dialer { address, .. } => address,
+                    ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr,
+                };
+                let is_local = matches!(reach(remote), Reach::Private | Reach::Loopback);
+                self.bitswap.peer_connected(established.peer_id, is_local);
             }
             FromSwarm::ConnectionClosed(closed) if closed.remaining_established == 0 => {
                 self.bitswap.peer_disconnected(closed.peer_id);

@@ -42,6 +42,11 @@ impl Ledger {
         }
     }
 
+    /// Returns whether a peer waits for blocks.
+    pub(super) fn is_waiting(&self, peer: &PeerId) -> bool {
+        self.peers.get(peer).is_some_and(|wants| !wants.is_empty())
+    }
+
     pub(super) fn forget_peer(&mut self, peer: PeerId) {
         for key in self.peers.remove(&peer).unwrap_or_default().into_keys() {
             self.forget(peer, &key);

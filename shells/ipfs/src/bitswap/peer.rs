@@ -148,6 +148,12 @@ impl Link {
         outbox.update_charge();
     }
 
+    /// Returns whether anything is queued for the peer.
+    pub(super) fn is_busy(&self) -> bool {
+        let outbox = lock(&self.outbox);
+        outbox.asks.len() + outbox.presences.len() + outbox.serve.len() > 0
+    }
+
     /// Returns the numbers of queued presences and blocks.
     #[cfg(test)]
     pub(super) fn queued(&self) -> (usize, usize) {

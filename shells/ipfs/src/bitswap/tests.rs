@@ -87,13 +87,13 @@ fn want_moves_from_a_silent_or_empty_target_to_a_peer_with_the_block() {
     let now = Instant::now();
     let mut wants = Wants::default();
     let session = wants.open_session();
-    wants.connected(a, now);
+    wants.connected(a, true, now);
     let (waiter, _receiver) = oneshot::channel();
     let wanted = cid(b"wanted");
     let key = key_of(&wanted);
     wants.want(session, wanted, waiter, now);
     assert_eq!(targets(&mut wants), [a]);
-    wants.connected(b, now);
+    wants.connected(b, true, now);
     wants.presence_received(a, &key, false, now);
     assert_eq!(wants.out, [(b, wanted, Ask::Have)], "the others are asked first");
     wants.out.clear();
@@ -113,8 +113,8 @@ fn cancel_is_sent_to_every_peer_that_was_asked() {
     let now = Instant::now();
     let mut wants = Wants::default();
     let session = wants.open_session();
-    wants.connected(a, now);
-    wants.connected(b, now);
+    wants.connected(a, true, now);
+    wants.connected(b, true, now);
     let (waiter, _receiver) = oneshot::channel();
     let wanted = cid(b"wanted");
     let id = wants.want(session, wanted, waiter, now);
@@ -126,6 +126,29 @@ fn cancel_is_sent_to_every_peer_that_was_asked() {
     expected.sort_by_key(|(peer, _)| *peer);
     assert_eq!(sent, expected);
     assert!(!wants.contains(&key_of(&wanted)));
+}
+
+#[test]
+fn strangers_are_asked_only_once_they_are_providers_or_trusted() {
+    let (stranger, provider, trusted) = (PeerId::random(), PeerId::random(), PeerId::random());
+    let now = Instant::now();
+    let mut wants = Wants::default();
+    let session = wants.open_session();
+    wants.connected(stranger, false, now);
+    wants.connected(provider, false, now);
+    let (waiter, _receiver) = oneshot::channel();
+    let wanted = cid(b"wanted");
+    wants.want(session, wanted, waiter, now);
+    wants.tick(now + Duration::from_secs(11));
+    assert_eq!(wants.out, []);
+    assert!(!wants.has_targets() && !wants.has_session_peers(session));
+    wants.provider_found(session, provider, now);
+    assert_eq!(targets(&mut wants), [provider]);
+    assert!(wants.is_in_use(&provider) && !wants.is_in_use(&stranger));
+    wants.set_trusted(trusted, true, now);
+    wants.connected(trusted, false, now);
+    wants.presence_received(provider, &key_of(&wanted), false, now);
+    assert_eq!(wants.out, [(trusted, wanted, Ask::Have)]);
 }
 
 /// Returns a received message with these wantlist entries.

@@ -1,6 +1,10 @@
 //! State of this node's wants: which peers were asked, and what they answered. The client half of the
 //! exchange, without any I/O.
 //!
+//! Only *targets of broadcasts* are asked for blocks that nobody is known to have: trusted peers, those at
+//! local addresses, and those that had a block before. All others are connected for other reasons, such as a
+//! lookup in the DHT, and would be flooded.
+//!
 //! A want has at most one *target*, the peer asked for the block itself; others are asked whether they have
 //! it. Peers that delivered or had a block in a session are preferred for its next wants, the least busy
 //! first, so that two holders share the work. Peers record wants for blocks that they lack, and answer when
@@ -11,7 +15,7 @@ use crate::Error;
 use crate::store::key_of;
 use bytes::Bytes;
 use libp2p::PeerId;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -60,6 +64,8 @@ struct Peer {
     /// Time of the last block or presence received.
     last_response: Instant,
     usable: bool,
+    /// True if the peer is asked for blocks that nobody is known to have.
+    is_target: bool,
 }
 
 /// All wants of this node.
@@ -68,6 +74,8 @@ pub(super) struct Wants {
     wants: HashMap<Vec<u8>, Want>,
     peers: HashMap<PeerId, Peer>,
     sessions: HashMap<u64, Vec<PeerId>>,
+    /// Peers that are asked whenever they are connected.
+    trusted: HashSet<PeerId>,
     next: u64,
     /// Entries to send; the caller takes them after every call.
     pub(super) out: Vec<(PeerId, Cid, Ask)>,
@@ -161,6 +169,9 @@ impl Wants {
             good.truncate(GOOD_MAX - 1);
             good.insert(0, peer);
         }
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.is_target = true;
+        }
     }
 
     /// Records a peer's answer whether it has a block.
@@ -187,15 +198,63 @@ impl Wants {
         self.advance(key, now);
     }
 
-    pub(super) fn connected(&mut self, peer: PeerId, now: Instant) {
-        self.peers.insert(
-            peer,
-            Peer {
-                busy: 0,
-                last_response: now,
-                usable: true,
-            },
-        );
+    /// Adds a peer that connected. One at a local address is asked for blocks like a trusted one.
+    pub(super) fn connected(&mut self, peer: PeerId, is_local: bool, now: Instant) {
+        let is_target = is_local || self.trusted.contains(&peer);
+        let new = Peer {
+            busy: 0,
+            last_response: now,
+            usable: true,
+            is_target,
+        };
+        self.peers.insert(peer, new);
+        if is_target {
+            self.ask_newcomer(peer, now);
+        }
+    }
+
+    /// Starts or stops to ask a peer for all blocks that nobody is known to have.
+    pub(super) fn set_trusted(&mut self, peer: PeerId, trusted: bool, now: Instant) {
+        if !trusted {
+            self.trusted.remove(&peer);
+        } else if self.trusted.insert(peer) {
+            self.make_target(peer, now);
+        }
+    }
+
+    /// Notes that a connected peer is a provider of what a session wants.
+    pub(super) fn provider_found(&mut self, session: u64, peer: PeerId, now: Instant) {
+        // First, because preferring it makes it a target without asking for anything.
+        self.make_target(peer, now);
+        self.prefer(session, peer);
+    }
+
+    fn make_target(&mut self, peer: PeerId, now: Instant) {
+        if let Some(known) = self.peers.get_mut(&peer)
+            && !known.is_target
+        {
+            known.is_target = true;
+            self.ask_newcomer(peer, now);
+        }
+    }
+
+    /// Returns whether any connected peer is asked for blocks that nobody is known to have.
+    pub(super) fn has_targets(&self) -> bool {
+        self.peers.values().any(|peer| peer.usable && peer.is_target)
+    }
+
+    /// Returns whether a session knows peers that had a block.
+    pub(super) fn has_session_peers(&self, session: u64) -> bool {
+        self.sessions.get(&session).is_some_and(|good| !good.is_empty())
+    }
+
+    /// Returns whether blocks are expected from a peer.
+    pub(super) fn is_in_use(&self, peer: &PeerId) -> bool {
+        self.peers.get(peer).is_some_and(|known| known.busy > 0)
+            || self.sessions.values().any(|good| good.contains(peer))
+    }
+
+    fn ask_newcomer(&mut self, peer: PeerId, now: Instant) {
         // The other peers were asked already. Considering only the new one keeps a stranger that reconnects
         // often from causing a scan of all peers for each want.
         let waiting = self.wants.values_mut().filter(|want| want.target.is_none());
@@ -299,16 +358,17 @@ impl Wants {
         }
         let good = self.sessions.get(&want.session).map_or(&[][..], Vec::as_slice);
         let usable = || self.peers.iter().filter(|(_, peer)| peer.usable);
-        let rank = |id: &PeerId| match want.asked.get(id) {
+        let rank = |id: &PeerId, is_target: bool| match want.asked.get(id) {
             Some(Answer::Have) => Some(0),
             Some(Answer::DontHave) => None,
             Some(Answer::Asked) | None if good.contains(id) => Some(1),
             Some(Answer::Asked) => None,
             // If nobody was asked yet, one stranger is asked for the block itself: this saves a round trip.
-            None if want.asked.is_empty() => Some(2),
+            None if want.asked.is_empty() && is_target => Some(2),
             None => None,
         };
-        let ranked = usable().filter_map(|(id, peer)| rank(id).map(|rank| (rank, peer.busy, *id)));
+        let ranked =
+            usable().filter_map(|(id, peer)| rank(id, peer.is_target).map(|rank| (rank, peer.busy, *id)));
         let best = ranked.min_by_key(|(rank, busy, _)| (*rank, *busy));
         let cid = want.cid;
         if let Some((_, _, target)) = best {
@@ -334,7 +394,7 @@ impl Wants {
         let unasked = self
             .peers
             .iter()
-            .filter(|(id, peer)| peer.usable && !want.asked.contains_key(id));
+            .filter(|(id, peer)| peer.usable && peer.is_target && !want.asked.contains_key(id));
         let unasked: Vec<PeerId> = unasked.map(|(id, _)| *id).take(BROADCAST_MAX).collect();
         for peer in unasked {
             want.asked.insert(peer, Answer::Asked);

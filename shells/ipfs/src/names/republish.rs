@@ -72,6 +72,7 @@ mod tests {
             path: folder.path().join("ipfs"),
             swarm_listen: Vec::new(),
             storage_max: None,
+            network: crate::PublicNetwork::default(),
         })
         .await
         .unwrap();

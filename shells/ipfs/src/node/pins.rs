@@ -66,6 +66,9 @@ impl Node {
         }
         store.pin(&Pin { cid, mode, name }).await?;
         self.inner.broken.remove(&cid);
+        if !complete {
+            self.inner.provider.pinned(cid);
+        }
         Ok(())
     }
 

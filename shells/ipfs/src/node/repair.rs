@@ -7,9 +7,9 @@
 use super::Node;
 use crate::Cid;
 use crate::Multihash;
-use crate::bitswap::Bitswap;
 use crate::dag::{self, Health};
 use crate::reader::blocking;
+use crate::retrieval::Finder;
 use crate::store::{Store, key_of, lock};
 use crate::{Error, PinMode, codec};
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -102,7 +102,12 @@ impl Node {
 }
 
 /// Repairs damaged blocks until the node is closed.
-pub(super) async fn run(store: Store, bitswap: Bitswap, broken: Arc<BrokenPins>, closed: CancellationToken) {
+pub(super) async fn run(
+    store: Store,
+    finder: Arc<Finder>,
+    broken: Arc<BrokenPins>,
+    closed: CancellationToken,
+) {
     // Blocks in flight, and blocks that were not replaced, to avoid asking for them in a loop.
     let (mut asked, mut failed) = (HashSet::new(), HashSet::new());
     let mut fetches = FuturesUnordered::new();
@@ -137,7 +142,7 @@ pub(super) async fn run(store: Store, bitswap: Bitswap, broken: Arc<BrokenPins>,
                 continue;
             };
             asked.insert(key.clone());
-            let session = bitswap.session();
+            let session = finder.session();
             // Other peers find blocks by their multihash too.
             fetches.push(async move { (key, session.get(Cid::new_v1(codec::RAW, hash)).await) });
         }

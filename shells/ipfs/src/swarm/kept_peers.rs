@@ -51,6 +51,11 @@ impl KeptPeers {
         true
     }
 
+    /// Returns whether a peer is kept.
+    pub(super) fn contains(&self, peer: &PeerId) -> bool {
+        self.kept.contains_key(peer)
+    }
+
     /// Stores an address that is kept only if its dial succeeds.
     pub(super) fn add_candidate(&mut self, dial: ConnectionId, peer: PeerId, address: Multiaddr) {
         self.candidates.insert(dial, (peer, address));

@@ -51,6 +51,7 @@ impl Site {
             path: folder.path().join("ipfs"),
             swarm_listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
             storage_max: None,
+            network: cluster_ipfs::PublicNetwork::default(),
         })
         .await
         .unwrap();

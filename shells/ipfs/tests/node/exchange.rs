@@ -110,6 +110,7 @@ async fn lost_peer_is_redialled() {
         path: fa.path().to_owned(),
         swarm_listen: vec![format!("/ip4/127.0.0.1/tcp/{}", reusable_port()).parse().unwrap()],
         storage_max: None,
+        network: cluster_ipfs::PublicNetwork::default(),
     };
     let a = Node::open(config.clone()).await.unwrap();
     connect_nodes(&b, &a).await;

@@ -3,6 +3,7 @@
 mod content;
 mod exchange;
 mod keeping;
+mod public;
 mod repairing;
 
 use cluster_ipfs::unixfs::{AddOptions, Chunker, Metadata};
@@ -22,6 +23,7 @@ fn config(path: &Path, storage_max: Option<u64>) -> Config {
         path: path.to_owned(),
         swarm_listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
         storage_max,
+        network: cluster_ipfs::PublicNetwork::default(),
     }
 }
 

@@ -23,9 +23,10 @@ there is one), and peerstore with the addresses given by --peers.
 Environment variables named CLUSTER_… override single settings (CLUSTER_SECRET, CLUSTER_PEERNAME, \
 CLUSTER_RESTAPI_HTTPLISTENMULTIADDRESS=…) both here, where they are written down, and at every start.
 
-The embedded IPFS node stores, serves and pins content. It has no DHT, QUIC, relays, IPNS, MFS (`files`), \
-pubsub, filestore (`nocopy`) or gateway: it fetches from the nodes of the cluster's peers, from a pin's \
-origins and from nodes that `swarm connect` names. Use Kubo (--ipfs http) where you need these.
+The embedded IPFS node stores, serves and pins content. It finds content through the public DHT, delegated \
+routers and the nodes of the cluster's peers, and announces what it pins; init says whom it contacts. \
+CLUSTER_EMBEDDED_PRIVATE=true keeps it to the cluster's peers, pins' origins and nodes that `swarm connect` \
+names. It has no pubsub and no filestore (`nocopy`): use Kubo (--ipfs http) where you need these.
 
 To change the secret of a running cluster, restart its peers twice, one after the other: first with the new \
 secret in cluster.accepted_secrets (a list; CLUSTER_ACCEPTEDSECRETS), then with the new secret as \
@@ -97,6 +98,9 @@ pub(super) fn run(global: &Global, options: &Options) -> Result<(), Failure> {
         "configuration written to {}",
         folder.join(SERVICE_FILE).display()
     ));
+    if let Some(embedded) = &config.ipfs_connector.embedded {
+        note(embedded.contacts());
+    }
     identity(&folder, &environment).doing("saving the identity")?;
     let peerstore = config.peerstore_file(&folder);
     let peers = elements(&options.peers);

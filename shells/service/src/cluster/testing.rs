@@ -99,6 +99,7 @@ impl FakeCluster {
                 path,
                 swarm_listen: Vec::new(),
                 storage_max: None,
+                network: cluster_ipfs::PublicNetwork::default(),
             };
             let node = Node::open(config).await.unwrap();
             let store = store(&folder.path().join(format!("raft{n}")), peer(n));

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Config, Period};
+use super::{Config, Embedded, Period};
 
 /// Path of an invalid key, and the problem.
 type Wrong = (String, String);
@@ -52,6 +52,9 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
     if config.allocator.balanced.allocate_by.is_empty() {
         let problem = "an empty list: name at least one metric, like \"freespace\"";
         return Err(wrong("allocator.balanced.allocate_by", problem));
+    }
+    if let Some(embedded) = &config.ipfs_connector.embedded {
+        public_network(embedded)?;
     }
     if config.ipfs_connector.ipfshttp.is_some() && config.ipfs_connector.embedded.is_some() {
         let problem = "both `ipfshttp` and `embedded` are configured: keep the one to use";
@@ -146,6 +149,56 @@ fn periods(config: &Config) -> Result<(), Wrong> {
     if queue.is_some_and(|queue| queue.weight_bucket_size == 0) {
         let key = "informer.pinqueue.weight_bucket_size";
         return Err(wrong(key, "invalid value: 0, expected at least 1"));
+    }
+    Ok(())
+}
+
+/// Most connections of the embedded node; each takes some 100 KiB.
+const CONNECTIONS_MAX: u32 = 10_000;
+/// Most peers that announce one root.
+const COPIES_MAX: u32 = 20;
+/// Most addresses of one list.
+const ADDRESSES_MAX: usize = 1000;
+
+fn public_network(embedded: &Embedded) -> Result<(), Wrong> {
+    let key = |name: &str| format!("ipfs_connector.embedded.{name}");
+    let (low, high) = (embedded.connections_low_water, embedded.connections_high_water);
+    if high == 0 || high > CONNECTIONS_MAX {
+        let problem = format!("invalid value: {high}, expected 1 to {CONNECTIONS_MAX}");
+        return Err(wrong(&key("connections_high_water"), problem));
+    }
+    if low > high {
+        let problem = format!("invalid value: {low}, expected at most connections_high_water, {high}");
+        return Err(wrong(&key("connections_low_water"), problem));
+    }
+    if embedded.provide_interval.is_zero() {
+        let problem = "invalid value: 0s, expected a span of time like 22h";
+        return Err(wrong(&key("provide_interval"), problem));
+    }
+    let copies = embedded.provide_copies;
+    if copies == 0 || copies > COPIES_MAX {
+        let problem = format!(
+            "invalid value: {copies}, expected 1 to {COPIES_MAX}; provide_strategy \"none\" announces nothing"
+        );
+        return Err(wrong(&key("provide_copies"), problem));
+    }
+    for (name, count) in [
+        ("bootstrap", embedded.bootstrap.len()),
+        ("delegated_routers", embedded.delegated_routers.len()),
+        ("announce_multiaddress", embedded.announce_multiaddress.len()),
+        (
+            "no_announce_multiaddress",
+            embedded.no_announce_multiaddress.len(),
+        ),
+    ] {
+        if count > ADDRESSES_MAX {
+            let problem = format!("{count} elements, at most {ADDRESSES_MAX} are accepted");
+            return Err(wrong(&key(name), problem));
+        }
+    }
+    if let Some(address) = embedded.bootstrap.iter().find(|address| address.peer().is_none()) {
+        let problem = format!("{address:?} does not end in /p2p/<peer id>");
+        return Err(wrong(&key("bootstrap"), problem));
     }
     Ok(())
 }

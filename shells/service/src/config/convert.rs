@@ -113,6 +113,7 @@ impl Config {
                 .map(|address| address.0.clone())
                 .collect(),
             storage_max: embedded.storage_max.0,
+            network: embedded.network(),
         })
     }
 

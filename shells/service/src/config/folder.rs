@@ -17,6 +17,8 @@ pub struct Folder {
     pub peerstore: Peerstore,
     /// Warnings for the operator, one sentence each.
     pub warnings: Vec<String>,
+    /// What is new for an older file, and how to switch it off.
+    pub notices: Vec<String>,
 }
 
 impl Folder {
@@ -26,7 +28,11 @@ impl Folder {
     /// # Errors
     /// One of them is missing (except for the peerstore), unreadable or invalid.
     pub fn open(path: &Path, environment: &Environment) -> Result<Self, ConfigError> {
-        let Loaded { config, mut warnings } = Config::load(path, environment)?;
+        let Loaded {
+            config,
+            mut warnings,
+            notices,
+        } = Config::load(path, environment)?;
         let identity = match Identity::load(path, environment) {
             Err(ConfigError::Missing(_)) if config.legacy_identity.is_some() => {
                 warnings.push(format!(
@@ -44,6 +50,7 @@ impl Folder {
             identity,
             peerstore,
             warnings,
+            notices,
         })
     }
 }

@@ -1,6 +1,8 @@
 //! The section `ipfs_connector`: this peer's IPFS node.
 
+use cluster_ipfs::settings::{self, AddressFilter, ProvideStrategy, PublicNetwork, Routing};
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 use super::sections::{address, is_default};
 use super::values::{Address, Period, Strings};
@@ -84,6 +86,33 @@ pub struct Embedded {
     pub pin_timeout: Period,
     /// Time limit of an unpin.
     pub unpin_timeout: Period,
+    /// No contact with IPFS nodes outside of the cluster: the settings below have no effect, but for the
+    /// limits of connections.
+    pub private: bool,
+    /// How providers and peers are found.
+    pub routing: RoutingKind,
+    /// Peers through which it joins the DHT; addresses that end in `/p2p/<peer id>`.
+    pub bootstrap: Vec<Address>,
+    /// Servers of the delegated routing API.
+    pub delegated_routers: Vec<RouterUrl>,
+    /// Also fetch blocks from the HTTP gateways that routers report.
+    pub http_retrieval: bool,
+    /// Which content is announced.
+    pub provide_strategy: Strategy,
+    /// Interval at which all of it is announced again.
+    pub provide_interval: Period,
+    /// Peers of the cluster that announce one root.
+    pub provide_copies: u32,
+    /// Addresses to announce instead of those found out.
+    pub announce_multiaddress: Vec<Address>,
+    /// Addresses and networks, like `/ip4/10.0.0.0/ipcidr/8`, that are never announced.
+    pub no_announce_multiaddress: Vec<NoAnnounce>,
+    /// Number of connections that remain when there are too many.
+    pub connections_low_water: u32,
+    /// Number of connections above which unused ones are closed.
+    pub connections_high_water: u32,
+    /// Search IPFS nodes in the local network (mDNS).
+    pub lan_discovery: bool,
 }
 
 impl Default for Embedded {
@@ -93,11 +122,199 @@ impl Default for Embedded {
             gateway_listen_multiaddress: Strings(vec![address("/ip4/127.0.0.1/tcp/8080")]),
             gateway_no_fetch: false,
             gateway_subdomain_hosts: Vec::new(),
-            swarm_listen_multiaddress: vec![address("/ip4/0.0.0.0/tcp/4001")],
+            swarm_listen_multiaddress: SWARM_LISTEN.map(address).to_vec(),
             storage_max: StorageMax::default(),
             pin_timeout: Period::secs(2 * 60),
             unpin_timeout: Period::secs(3 * 3600),
+            private: false,
+            routing: RoutingKind::Auto,
+            bootstrap: settings::BOOTSTRAP.map(address).to_vec(),
+            delegated_routers: settings::DELEGATED_ROUTERS.map(router).to_vec(),
+            http_retrieval: true,
+            provide_strategy: Strategy::Roots,
+            provide_interval: Period::secs(22 * 3600),
+            provide_copies: 2,
+            announce_multiaddress: Vec::new(),
+            no_announce_multiaddress: Vec::new(),
+            connections_low_water: 32,
+            connections_high_water: 96,
+            lan_discovery: true,
         }
+    }
+}
+
+impl Embedded {
+    /// Contact with IPFS nodes outside of the cluster.
+    pub fn network(&self) -> PublicNetwork {
+        let addresses = |all: &[Address]| all.iter().map(|address| address.0.clone()).collect();
+        PublicNetwork {
+            private: self.private,
+            bootstrap: addresses(&self.bootstrap),
+            routing: self.routing.into(),
+            delegated_routers: self
+                .delegated_routers
+                .iter()
+                .map(|router| router.0.clone())
+                .collect(),
+            http_retrieval: self.http_retrieval,
+            provide_strategy: self.provide_strategy.into(),
+            provide_interval: self.provide_interval.0,
+            announce: addresses(&self.announce_multiaddress),
+            no_announce: self
+                .no_announce_multiaddress
+                .iter()
+                .map(|filter| filter.0.clone())
+                .collect(),
+            connections_low_water: self.connections_low_water as usize,
+            connections_high_water: self.connections_high_water as usize,
+            lan_discovery: self.lan_discovery,
+        }
+    }
+
+    /// Describes whom it contacts outside of the cluster, and how to switch that off.
+    pub fn contacts(&self) -> String {
+        if self.private {
+            return "the embedded IPFS node is private: it contacts only the nodes of the cluster's peers, the \
+                    origins of pins and nodes named by `swarm connect`"
+                .to_owned();
+        }
+        let mut whom = Vec::new();
+        let routing = Routing::from(self.routing);
+        if routing.uses_dht() {
+            whom.push(format!(
+                "the public DHT, joined through {} bootstrap peers",
+                self.bootstrap.len()
+            ));
+        }
+        if routing.uses_delegated() {
+            let routers: Vec<&str> = self
+                .delegated_routers
+                .iter()
+                .map(|router| router.0.as_str())
+                .collect();
+            whom.push(format!("the routers {}", routers.join(", ")));
+        }
+        if self.http_retrieval && routing.uses_delegated() {
+            whom.push("HTTP gateways that routers name".to_owned());
+        }
+        if self.lan_discovery {
+            whom.push("IPFS nodes in the local network (mDNS)".to_owned());
+        }
+        if whom.is_empty() {
+            return "the embedded IPFS node contacts nobody outside of the cluster by itself".to_owned();
+        }
+        format!(
+            "the embedded IPFS node contacts {}; \"private\": true in ipfs_connector.embedded, or \
+             CLUSTER_EMBEDDED_PRIVATE=true, switches all of it off",
+            whom.join("; ")
+        )
+    }
+}
+
+/// Default listen addresses: TCP and QUIC, IPv4 and IPv6, as Kubo.
+const SWARM_LISTEN: [&str; 4] = [
+    "/ip4/0.0.0.0/tcp/4001",
+    "/ip4/0.0.0.0/udp/4001/quic-v1",
+    "/ip6/::/tcp/4001",
+    "/ip6/::/udp/4001/quic-v1",
+];
+
+/// How the embedded node finds providers and peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RoutingKind {
+    /// The DHT, as a server when reachable, and the delegated routers.
+    Auto,
+    /// The DHT, as a server when reachable.
+    Dht,
+    /// The DHT, never as a server.
+    DhtClient,
+    /// The delegated routers.
+    Delegated,
+    /// Only connected peers.
+    None,
+}
+
+impl From<RoutingKind> for Routing {
+    fn from(kind: RoutingKind) -> Self {
+        match kind {
+            RoutingKind::Auto => Self::Auto,
+            RoutingKind::Dht => Self::Dht,
+            RoutingKind::DhtClient => Self::DhtClient,
+            RoutingKind::Delegated => Self::Delegated,
+            RoutingKind::None => Self::None,
+        }
+    }
+}
+
+/// Which content is announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// The roots of the pins.
+    Roots,
+    /// Every block of the pins.
+    Pinned,
+    /// Every block.
+    All,
+    /// Nothing.
+    None,
+}
+
+impl From<Strategy> for ProvideStrategy {
+    fn from(strategy: Strategy) -> Self {
+        match strategy {
+            Strategy::Roots => Self::Roots,
+            Strategy::Pinned => Self::Pinned,
+            Strategy::All => Self::All,
+            Strategy::None => Self::None,
+        }
+    }
+}
+
+/// Base URL of a delegated router.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RouterUrl(pub Url);
+
+fn router(url: &str) -> RouterUrl {
+    RouterUrl(url.parse().expect("is a URL"))
+}
+
+impl TryFrom<String> for RouterUrl {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let url: Option<Url> = text.trim().parse().ok();
+        let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        url.map(Self)
+            .ok_or_else(|| format!("{text:?} is not a URL like \"https://delegated-ipfs.dev\""))
+    }
+}
+
+impl From<RouterUrl> for String {
+    fn from(url: RouterUrl) -> Self {
+        // Without the slash that a parsed URL always has after its host.
+        url.0.as_str().trim_end_matches('/').to_owned()
+    }
+}
+
+/// Address or network that is never announced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NoAnnounce(pub AddressFilter);
+
+impl TryFrom<String> for NoAnnounce {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.trim().parse().map(Self)
+    }
+}
+
+impl From<NoAnnounce> for String {
+    fn from(filter: NoAnnounce) -> Self {
+        filter.0.to_string()
     }
 }
 

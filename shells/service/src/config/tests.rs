@@ -146,7 +146,12 @@ fn a_default_file_reads_back_without_a_warning() {
         addresses,
         (
             &json!("/ip4/127.0.0.1/tcp/5001"),
-            &json!(["/ip4/0.0.0.0/tcp/4001"])
+            &json!([
+                "/ip4/0.0.0.0/tcp/4001",
+                "/ip4/0.0.0.0/udp/4001/quic-v1",
+                "/ip6/::/tcp/4001",
+                "/ip6/::/udp/4001/quic-v1"
+            ])
         )
     );
 }
@@ -438,6 +443,7 @@ fn the_environment_sets_the_embedded_node_but_turns_nothing_on() {
         (2, Some(10_000_000_000))
     );
     assert!(loaded.config.kubo().is_none());
+    assert_eq!(loaded.notices.len(), 1, "an older file is told what is new");
 
     let loaded = parse(
         &json!({"ipfs_connector": {"ipfshttp": {}}, "api": {}}),
@@ -524,4 +530,55 @@ fn the_founders_are_the_named_peers_and_this_one() {
     let file = json!({"consensus": {"raft": {"init_peerset": [PEER, OTHER, PEER]}}});
     let peers = parse(&file, &[]).unwrap().config.init_peerset(&identity);
     assert!(peers.len() == 3 && peers.is_sorted() && peers.contains(&core_peer(&identity.peer)));
+}
+
+#[test]
+fn settings_of_the_public_network_are_read_checked_and_written() {
+    let embedded = json!({
+        "routing": "dhtclient",
+        "bootstrap": [],
+        "delegated_routers": ["https://router.example.com"],
+        "provide_strategy": "pinned",
+        "no_announce_multiaddress": ["/ip4/10.0.0.0/ipcidr/8", "/ip4/1.2.3.4/tcp/1"],
+    });
+    let variables = [
+        ("CLUSTER_EMBEDDED_PROVIDECOPIES", "3"),
+        ("CLUSTER_EMBEDDED_HTTPRETRIEVAL", "false"),
+        ("CLUSTER_EMBEDDED_CONNECTIONSHIGHWATER", "500"),
+        ("CLUSTER_EMBEDDED_LANDISCOVERY", "false"),
+    ];
+    let loaded = parse(&json!({"ipfs_connector": {"embedded": embedded}}), &variables).unwrap();
+    assert_eq!(loaded.notices, Vec::<String>::new());
+    let network = loaded.config.embedded(Path::new("/f")).unwrap().network;
+    assert_eq!(network.routing, cluster_ipfs::settings::Routing::DhtClient);
+    assert!(network.bootstrap.is_empty() && !network.private && !network.http_retrieval);
+    assert_eq!(
+        (network.connections_low_water, network.connections_high_water),
+        (32, 500)
+    );
+    let text = serde_json::to_value(&loaded.config).unwrap();
+    let written = &text["ipfs_connector"]["embedded"];
+    assert_eq!(
+        written["delegated_routers"],
+        json!(["https://router.example.com"])
+    );
+    assert_eq!(
+        written["no_announce_multiaddress"],
+        embedded["no_announce_multiaddress"]
+    );
+    assert_eq!(written["provide_copies"], 3);
+    for (wrong, key) in [
+        (json!({"routing": "all"}), "routing"),
+        (json!({"delegated_routers": ["ftp://x"]}), "delegated_routers"),
+        (json!({"bootstrap": ["/ip4/1.2.3.4/tcp/1"]}), "bootstrap"),
+        (json!({"provide_copies": 0}), "provide_copies"),
+        (json!({"connections_low_water": 97}), "connections_low_water"),
+        (
+            json!({"no_announce_multiaddress": ["10.0.0.0/8"]}),
+            "no_announce_multiaddress",
+        ),
+    ] {
+        let error = parse(&json!({"ipfs_connector": {"embedded": wrong}}), &[]).unwrap_err();
+        assert!(error.to_string().contains(key), "{error}");
+    }
 }

@@ -122,6 +122,8 @@ fn settings(name: &str, ports: &Ports) -> Config {
             // Three peers cannot share the usual port.
             gateway_listen_multiaddress: Strings(Vec::new()),
             swarm_listen_multiaddress: vec![address(ports.swarm)],
+            // A demonstration contacts nobody outside of this machine.
+            private: true,
             ..Embedded::default()
         }),
         ipfshttp: None,

@@ -1,0 +1,153 @@
+//! Which of this node's addresses other peers can reach.
+//!
+//! Candidates are the addresses that other peers observe, and public addresses of this machine's interfaces.
+//! AutoNAT v2 asks servers to dial them back, and what answers becomes an external address. `libp2p-autonat`
+//! would test any candidate and remembers all of them: this behaviour passes on public, direct ones only, and
+//! not more than [`CANDIDATES_MAX`], since peers can report any number of addresses.
+
+use super::addresses::{Reach, is_relayed, reach};
+use libp2p::autonat::v2::client;
+use libp2p::core::Endpoint;
+use libp2p::core::transport::PortUse;
+use libp2p::swarm::behaviour::NewExternalAddrCandidate;
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
+    ToSwarm,
+};
+use libp2p::{Multiaddr, PeerId};
+use std::collections::{HashMap, HashSet};
+use std::task::{Context, Poll};
+
+/// Limit on addresses tested in the lifetime of a node.
+const CANDIDATES_MAX: usize = 64;
+/// Number of connections on which an address must be observed before it is tested. A test by dialling back
+/// follows, so that a liar gains nothing but its cost.
+const OBSERVATIONS_MIN: usize = 2;
+/// Limit on addresses that wait for further observations.
+const OBSERVED_MAX: usize = 256;
+
+/// AutoNAT v2 client for public candidates.
+pub(super) struct Reachability {
+    inner: client::Behaviour,
+    tested: HashSet<Multiaddr>,
+    /// Observations of addresses that are not tested yet.
+    observed: HashMap<Multiaddr, usize>,
+}
+
+impl Reachability {
+    pub(super) fn new() -> Reachability {
+        Reachability {
+            inner: client::Behaviour::default(),
+            tested: HashSet::new(),
+            observed: HashMap::new(),
+        }
+    }
+
+    /// Counts an observation; identify reports one per connection.
+    fn observe(&mut self, address: &Multiaddr) {
+        if self.tested.contains(address) || !is_candidate(address) {
+            return;
+        }
+        if self.observed.len() >= OBSERVED_MAX && !self.observed.contains_key(address) {
+            self.observed.clear();
+        }
+        let count = self.observed.entry(address.clone()).or_default();
+        *count += 1;
+        if *count >= OBSERVATIONS_MIN {
+            self.observed.remove(address);
+            self.test(address);
+        }
+    }
+
+    fn test(&mut self, address: &Multiaddr) {
+        if is_candidate(address) && self.tested.len() < CANDIDATES_MAX && self.tested.insert(address.clone())
+        {
+            let event = NewExternalAddrCandidate { addr: address };
+            self.inner
+                .on_swarm_event(FromSwarm::NewExternalAddrCandidate(event));
+        }
+    }
+}
+
+fn is_candidate(address: &Multiaddr) -> bool {
+    reach(address) == Reach::Public && !is_relayed(address)
+}
+
+impl NetworkBehaviour for Reachability {
+    type ConnectionHandler = THandler<client::Behaviour>;
+    type ToSwarm = client::Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner
+            .handle_established_inbound_connection(id, peer, local, remote)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port_use: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner
+            .handle_established_outbound_connection(id, peer, address, role, port_use)
+    }
+
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "libp2p's events; all others are passed on"
+    )]
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::NewExternalAddrCandidate(candidate) => self.observe(candidate.addr),
+            FromSwarm::NewListenAddr(new) => {
+                self.test(new.addr);
+                self.inner.on_swarm_event(event);
+            }
+            other => self.inner.on_swarm_event(other),
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
+        self.inner.on_connection_handler_event(peer, id, event);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<client::Event, THandlerInEvent<Self>>> {
+        self.inner.poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn public_addresses_are_tested_after_two_observations_and_their_number_is_limited() {
+        let mut reachability = Reachability::new();
+        let public: Multiaddr = "/ip4/1.2.3.4/tcp/4001".parse().unwrap();
+        let private: Multiaddr = "/ip4/10.0.0.1/tcp/4001".parse().unwrap();
+        reachability.observe(&public);
+        assert!(reachability.tested.is_empty());
+        for _ in 0..OBSERVATIONS_MIN {
+            reachability.observe(&private);
+            reachability.observe(&public);
+        }
+        assert_eq!(reachability.tested, HashSet::from([public]));
+        for port in 1..10_000 {
+            let address: Multiaddr = format!("/ip4/1.2.3.4/udp/{port}/quic-v1").parse().unwrap();
+            reachability.observe(&address);
+            if port % 2 == 0 {
+                reachability.observe(&address);
+            }
+        }
+        assert!(reachability.observed.len() <= OBSERVED_MAX);
+        assert_eq!(reachability.tested.len(), CANDIDATES_MAX);
+    }
+}

@@ -1,0 +1,74 @@
+//! Which roots the embedded node announces to the public network: those for which this peer is among the
+//! announcers that [`cluster_core::announce`] chooses of a pin's living holders.
+//!
+//! A peer counts as living for [`GRACE`] after its last `ping`: its provider records are valid for two days,
+//! so a restart is no reason for others to take over.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use cluster_core::{PING, PeerId, announce};
+use cluster_ipfs::Backend;
+
+use crate::config::Config;
+use crate::driver::Handle;
+use crate::store::Reader;
+
+/// Time after the last `ping` of a peer at which others announce its roots.
+const GRACE: Duration = Duration::from_secs(3600);
+/// Interval at which the pings are read.
+const INTERVAL: Duration = Duration::from_secs(15);
+/// Time after the start before which all holders count as living: their pings take a while.
+const STARTUP: Duration = Duration::from_secs(120);
+
+/// Times of the last pings; `None` during the startup.
+type Living = Arc<Mutex<Option<BTreeMap<PeerId, Instant>>>>;
+
+/// Returns the number of peers that announce one root.
+pub(super) fn copies(config: &Config) -> usize {
+    let embedded = config.ipfs_connector.embedded.as_ref();
+    embedded.map_or(0, |embedded| embedded.provide_copies as usize)
+}
+
+/// Decides for the embedded node as long as the peer runs.
+pub(super) async fn decide(backend: Backend, handle: Handle, reader: Reader, me: PeerId, copies: usize) {
+    let Backend::Embedded(node) = backend else { return };
+    let living = Living::default();
+    let shared = living.clone();
+    node.set_duty(Arc::new(move |cid, region| {
+        let Ok(cid) = cluster_core::Cid::from_bytes(&cid.to_bytes()) else {
+            return true;
+        };
+        // What the node's own users have pinned is announced by nobody else.
+        let Ok(Some(pin)) = reader.pin(&cid) else {
+            return true;
+        };
+        let living = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_living =
+            |peer: &&PeerId| **peer == me || living.as_ref().is_none_or(|living| living.contains_key(*peer));
+        if pin.allocations.is_empty() {
+            let everyone = living.iter().flat_map(BTreeMap::keys).filter(|peer| **peer != me);
+            return announce::announces(&me, region, everyone.chain([&me]), copies);
+        }
+        let holders = pin.allocations.iter().filter(is_living);
+        announce::announces(&me, region, holders, copies)
+    }));
+    let started = Instant::now();
+    let mut last: BTreeMap<PeerId, Instant> = BTreeMap::new();
+    loop {
+        let read = |view: cluster_core::View<'_>, now| -> Vec<PeerId> {
+            view.metrics(now, PING).map(|(peer, _)| peer.clone()).collect()
+        };
+        let Some(alive) = handle.view(read).await else {
+            return;
+        };
+        let now = Instant::now();
+        last.extend(alive.into_iter().map(|peer| (peer, now)));
+        last.retain(|_, last| now.duration_since(*last) < GRACE);
+        if started.elapsed() >= STARTUP {
+            *living.lock().unwrap_or_else(PoisonError::into_inner) = Some(last.clone());
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
