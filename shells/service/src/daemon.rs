@@ -240,15 +240,7 @@ impl Running {
         let driven = parts::driven(folder, store, &net, &backend, events.clone());
         let driver = Driver::start(driven, start.recovered);
         let handle = driver.handle.clone();
-        let copies = provide_duty::copies(config);
-        let duty = provide_duty::decide(
-            backend.clone(),
-            handle.clone(),
-            reader.clone(),
-            me.clone(),
-            copies,
-        );
-        tasks.spawn(duty);
+        tasks.spawn(provide_duty::decide(config, &backend, &handle, &reader, &me));
         let world = world::world(handle.clone(), reader.clone(), net.clone());
         let cluster = Cluster::new(parts::settings(folder), world, backend.clone());
         discovery.set_handle(handle.clone());

@@ -25,14 +25,26 @@ const STARTUP: Duration = Duration::from_secs(120);
 /// Times of the last pings; `None` during the startup.
 type Living = Arc<Mutex<Option<BTreeMap<PeerId, Instant>>>>;
 
-/// Returns the number of peers that announce one root.
-pub(super) fn copies(config: &Config) -> usize {
+/// Decides for the embedded node as long as the peer runs.
+pub(super) fn decide(
+    config: &Config,
+    backend: &Backend,
+    handle: &Handle,
+    reader: &Reader,
+    me: &PeerId,
+) -> impl Future<Output = ()> + Send + use<> {
     let embedded = config.ipfs_connector.embedded.as_ref();
-    embedded.map_or(0, |embedded| embedded.provide_copies as usize)
+    let copies = embedded.map_or(0, |embedded| embedded.provide_copies as usize);
+    run(
+        backend.clone(),
+        handle.clone(),
+        reader.clone(),
+        me.clone(),
+        copies,
+    )
 }
 
-/// Decides for the embedded node as long as the peer runs.
-pub(super) async fn decide(backend: Backend, handle: Handle, reader: Reader, me: PeerId, copies: usize) {
+async fn run(backend: Backend, handle: Handle, reader: Reader, me: PeerId, copies: usize) {
     let Backend::Embedded(node) = backend else { return };
     let living = Living::default();
     let shared = living.clone();
