@@ -178,12 +178,15 @@ impl Comparisons {
         // A failed comparison has cost the node little.
         let took = outcome.map_or(Duration::ZERO, |_| now.mono.since(comparison.began));
         let interval = self.interval;
+        let rest = if planted!(ComparesWithoutRest) {
+            Duration::ZERO
+        } else {
+            took * REST
+        };
         let pause = if planted!(ComparesAlways) {
             interval / 2
-        } else if planted!(ComparesWithoutRest) {
-            interval
         } else {
-            interval.max(took * REST)
+            interval.max(rest)
         };
         self.next = (!interval.is_zero()).then(|| now.mono + pause);
         let waiting = std::mem::take(&mut self.queued);

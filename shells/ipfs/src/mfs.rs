@@ -175,9 +175,12 @@ impl Node {
                 return Err(missing());
             };
             let found = read::find(&reader, cid, node, links, &name.to_string(), &mut Vec::new()).await;
-            cid = found.map_err(|error| match error {
-                Error::NoLink { .. } => missing(),
-                other => other,
+            cid = found.map_err(|error| {
+                if matches!(error, Error::NoLink { .. }) {
+                    missing()
+                } else {
+                    error
+                }
             })?;
         }
         Ok(cid)

@@ -71,7 +71,7 @@ pub enum ProvideStrategy {
     Pinned,
     /// Every block of the store.
     All,
-    /// Nothing.
+    /// Nothing is announced.
     #[default]
     None,
 }

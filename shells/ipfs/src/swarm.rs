@@ -270,7 +270,12 @@ fn split(mut address: Multiaddr) -> Result<(PeerId, Multiaddr), Error> {
 
 /// Returns the protocols of this node that do not depend on its reachability, sorted.
 pub(crate) fn protocols() -> Vec<String> {
-    let others = ["/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/ipfs/ping/1.0.0"];
+    let others = [
+        "/ipfs/id/1.0.0",
+        "/ipfs/id/push/1.0.0",
+        "/ipfs/ping/1.0.0",
+        "/libp2p/circuit/relay/0.2.0/stop",
+    ];
     let mut all: Vec<String> = PROTOCOLS.into_iter().chain(others).map(str::to_owned).collect();
     all.sort();
     all

@@ -211,6 +211,9 @@ impl Metrics {
 }
 
 /// Measures an operation at the IPFS node.
+///
+/// # Errors
+/// Those of the operation.
 pub async fn ipfs_operation<T, E>(
     operation: &'static str,
     work: impl Future<Output = Result<T, E>>,
@@ -225,6 +228,9 @@ pub async fn ipfs_operation<T, E>(
 }
 
 /// Measures the storing of blocks of an upload at the IPFS node.
+///
+/// # Errors
+/// Those of the storing.
 pub async fn block_put<E>(work: impl Future<Output = Result<Stored, E>>) -> Result<Stored, E> {
     metrics().blocks_put.inc();
     let stored = ipfs_operation("block_put", work).await;

@@ -37,7 +37,8 @@ fn names_in(expressions: &str) -> BTreeSet<String> {
     ours.map(str::to_owned).collect()
 }
 
-/// Checks that all series exist that the dashboard and the alert rules name, at the leader for what only it has.
+/// Checks that all series exist that the dashboard and the alert rules name, at the leader for what only it
+/// has.
 fn assert_expressions_have_series(cluster: &Cluster) {
     let mut known = BTreeSet::new();
     for peer in &cluster.peers {

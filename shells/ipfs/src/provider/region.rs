@@ -73,8 +73,8 @@ impl Region {
         }
     }
 
-    /// Returns the multihash to look up next: of a key whose closest servers are not known yet, then one in each
-    /// of the nearest regions.
+    /// Returns the multihash to look up next: of a key whose closest servers are not known yet, then one in
+    /// each of the nearest regions.
     pub(super) fn next_lookup(&mut self, keys: &BTreeMap<[u8; 32], Vec<u8>>) -> Option<Vec<u8>> {
         if self.covered.len() >= LOOKUPS_MAX {
             return None;

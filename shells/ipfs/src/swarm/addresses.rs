@@ -168,8 +168,9 @@ pub(crate) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     }
 }
 
-/// Returns the addresses of a peer that this node dials when strangers report them: IP addresses of the scopes,
-/// direct ones first, at most [`ADDRESSES_MAX`]. Names could resolve to addresses outside of the scopes.
+/// Returns the addresses of a peer that this node dials when strangers report them: IP addresses of the
+/// scopes, direct ones first, at most [`ADDRESSES_MAX`]. Names could resolve to addresses outside of the
+/// scopes.
 pub(crate) fn dialable(addresses: impl IntoIterator<Item = Multiaddr>, scopes: &[Scope]) -> Vec<Multiaddr> {
     // Bounds the work for lists of any length.
     let addresses = addresses.into_iter().take(8 * ADDRESSES_MAX);

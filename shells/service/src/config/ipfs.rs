@@ -174,8 +174,8 @@ impl Embedded {
     /// Describes whom it contacts outside of the cluster, and how to switch that off.
     pub fn contacts(&self) -> String {
         if self.private {
-            return "the embedded IPFS node is private: it contacts only the nodes of the cluster's peers, the \
-                    origins of pins and nodes named by `swarm connect`"
+            return "the embedded IPFS node is private: it contacts only the nodes of the cluster's peers, \
+                    the origins of pins and nodes named by `swarm connect`"
                 .to_owned();
         }
         let mut whom = Vec::new();
@@ -257,7 +257,7 @@ pub enum Strategy {
     Pinned,
     /// Every block.
     All,
-    /// Nothing.
+    /// Nothing is announced.
     None,
 }
 

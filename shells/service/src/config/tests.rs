@@ -86,6 +86,7 @@ fn golden() -> Value {
                 "node_multiaddress": "/ip4/127.0.0.1/tcp/5001",
                 "log_file": "", "read_timeout": "0s", "read_header_timeout": "5s", "write_timeout": "0s",
                 "idle_timeout": "1m0s", "max_header_bytes": 4096},
+            "pinsvcapi": http("/ip4/127.0.0.1/tcp/9097", json!(["GET", "POST", "DELETE"])),
             "restapi": http("/ip4/127.0.0.1/tcp/9094", json!(["GET"])),
         },
         "ipfs_connector": {"ipfshttp": {

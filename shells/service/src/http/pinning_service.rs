@@ -2,8 +2,8 @@
 //!
 //! A request is one pin of the pinset. Its `requestid` is made of the pin's time and its CID: pinning or
 //! replacing gives a new one, and any peer finds the pin of a `requestid` without further state. A second
-//! request for a CID takes the place of the first. [`records`] has the JSON of the specification, [`list`] the
-//! filters of `GET /pins`.
+//! request for a CID takes the place of the first. [`records`] has the JSON of the specification, and
+//! [`list`] the filters of `GET /pins`.
 
 mod list;
 mod records;

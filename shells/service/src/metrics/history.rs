@@ -1,5 +1,5 @@
-//! The last hour of changes: how many per second, and how long they took. For the plots of the web page, which
-//! needs no Prometheus for them.
+//! The last hour of changes: how many per second, and how long they took. For the plots of the web page,
+//! which needs no Prometheus for them.
 
 use std::collections::VecDeque;
 use std::sync::{LazyLock, Mutex, PoisonError};

@@ -1,8 +1,9 @@
 //! Sends provider and value records to chosen DHT servers.
 //!
 //! `libp2p-kad` can announce only to the closest peers of one key at a time, with confirmed external
-//! addresses only, and does not report receipt. Here one stream carries all records for a server. A server that rejects
-//! a record resets the stream, and one that stores them closes it after this node has closed its side.
+//! addresses only, and does not report receipt. Here one stream carries all records for a server. A server
+//! that rejects a record resets the stream, and one that stores them closes it after this node has closed its
+//! side.
 
 use super::{LAN_PROTOCOL, PUBLIC_PROTOCOL};
 use crate::swarm::addresses::Scope;
@@ -107,7 +108,7 @@ pub(crate) async fn add_providers(
         }
         stream.close().await?;
         // Nothing is sent in reply: the end of the stream is the acknowledgement.
-        stream.read(&mut [0]).await?;
+        let _surplus = stream.read(&mut [0]).await?;
         Ok(())
     })
     .await
