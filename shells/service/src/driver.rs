@@ -384,9 +384,9 @@ impl Loop {
             Effect::Measure => {
                 let (informer, handle) = (self.parts.informer.clone(), self.handle.clone());
                 self.runtime.spawn(async move {
-                    handle.event(Event::Measured {
-                        metrics: informer.measure().await,
-                    });
+                    // Boxed, since the future is large.
+                    let metrics = Box::pin(informer.measure()).await;
+                    handle.event(Event::Measured { metrics });
                 });
             }
             Effect::Persist(batch) => {

@@ -100,10 +100,11 @@ fn requests_are_made_listed_replaced_and_removed() {
     service.add(json!({"cid": cid("two"), "name": "Second", "meta": {"app": "a", "k": "v"}}));
     let unavailable = cids::missing(1);
     service.add(json!({"cid": unavailable, "name": "third"}));
-    wait_until("the second is pinned", || match service.names("status=pinned") {
-        (2, names) => Ok(assert_eq!(names, ["Second", "first"])),
+    let pinned = wait_until("the second is pinned", || match service.names("status=pinned") {
+        (2, names) => Ok(names),
         other => Err(format!("{other:?}")),
     });
+    assert_eq!(pinned, ["Second", "first"]);
     filters_select(&service, &first);
 
     // Replacing and pinning again give new ids; the old ones are gone.
