@@ -30,9 +30,10 @@ pub(super) struct Identify {
 
 impl Identify {
     pub(super) fn new(keypair: &Keypair) -> Identify {
-        // No cache: addresses of peers are dialled only where this node's policy allows it.
+        // No cache: addresses of peers are dialled only where this node's policy allows it. No signed record:
+        // this library signs one in a format of its own, and js-libp2p drops the message with it.
         let config = || {
-            identify::Config::new_with_signed_peer_record(FAMILY.into(), keypair)
+            identify::Config::new(FAMILY.into(), keypair.public())
                 .with_agent_version(super::AGENT.into())
                 .with_push_listen_addr_updates(true)
                 .with_cache_size(0)
