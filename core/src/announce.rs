@@ -1,4 +1,4 @@
-//! Which peers of the cluster announce a root to the public IPFS network.
+//! Choice of the peers of the cluster that announce a root to the public IPFS network.
 //!
 //! A provider record names only its sender, so a peer can announce only what it holds. If every holder
 //! announced every root, a cluster of N peers would send N times as many records as one copy needs. So each

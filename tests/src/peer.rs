@@ -29,7 +29,7 @@ pub struct Peer {
     pub ipfs_port: u16,
     /// Port for other IPFS nodes.
     pub swarm_port: u16,
-    /// Whether it pretends to be the next release.
+    /// True if it pretends to be the next release.
     upgraded: bool,
     child: Option<Child>,
 }

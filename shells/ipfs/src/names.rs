@@ -43,7 +43,7 @@ pub(crate) const LIFETIME: Duration = Duration::from_secs(48 * 3600);
 /// Time for which others may use a published record without another lookup; Kubo's default.
 pub(crate) const TTL: Duration = Duration::from_secs(300);
 
-/// Where the value of a name is looked up.
+/// Source of the value of a name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Lookup {
     /// In memory, on disk, and in the routing systems.
@@ -53,7 +53,7 @@ pub enum Lookup {
     Fresh,
 }
 
-/// What a path that may begin with a name stands for.
+/// Target of a path that may begin with a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolvedName {
     /// Path: `/ipfs/…`, or with one step `/ipns/…` too.
@@ -304,16 +304,12 @@ impl Node {
         Ok(record)
     }
 
-    /// Sends a record to the routing systems. Without any it stays on this node, where others find it.
+    /// Checks that a record may be published: offline only if that is `allowed`. Records stay on this node,
+    /// and are not sent to the DHT or to delegated routers.
     ///
     /// # Errors
     /// [`Error::Invalid`] if this handle is offline, unless that is `allowed`.
-    pub async fn announce_record(
-        &self,
-        _name: &PeerId,
-        _record: &Record,
-        allowed: bool,
-    ) -> Result<(), Error> {
+    pub fn check_may_publish(&self, allowed: bool) -> Result<(), Error> {
         if self.offline && !allowed {
             return Err(Error::invalid(
                 "can't publish while offline: pass `--allow-offline` to override",

@@ -20,7 +20,7 @@ pub const BOOTSTRAP: [&str; 7] = [
 /// Delegated routers that are asked by default: an index of large providers, and a proxy of the public DHT.
 pub const DELEGATED_ROUTERS: [&str; 2] = ["https://cid.contact", "https://delegated-ipfs.dev"];
 
-/// How providers and peers are found.
+/// Ways to find providers and peers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Routing {
     /// The DHT, as a server when reachable, and the delegated routers.
@@ -62,7 +62,7 @@ impl Routing {
     }
 }
 
-/// Which of this node's content is announced.
+/// Choice of this node's content that is announced.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ProvideStrategy {
     /// The root of each pin.
@@ -156,13 +156,13 @@ pub struct PublicNetwork {
     pub private: bool,
     /// Peers that are dialled to join the DHT. Each address ends in `/p2p/<peer id>`.
     pub bootstrap: Vec<Multiaddr>,
-    /// How providers and peers are found.
+    /// Ways to find providers and peers.
     pub routing: Routing,
     /// Base URLs of servers of the delegated routing API.
     pub delegated_routers: Vec<Url>,
-    /// Whether blocks are also fetched from trustless gateways that routers report.
+    /// Also fetches blocks from trustless gateways that routers report.
     pub http_retrieval: bool,
-    /// Which content is announced.
+    /// Choice of content that is announced.
     pub provide_strategy: ProvideStrategy,
     /// Interval at which all content is announced again.
     pub provide_interval: Duration,
@@ -174,7 +174,7 @@ pub struct PublicNetwork {
     pub connections_low_water: usize,
     /// Number of connections above which unused ones are closed.
     pub connections_high_water: usize,
-    /// Whether nodes in the local network are searched by mDNS.
+    /// Searches nodes in the local network by mDNS.
     pub lan_discovery: bool,
 }
 

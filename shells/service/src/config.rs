@@ -154,7 +154,7 @@ pub struct Loaded {
     pub config: Config,
     /// One sentence each: unknown keys, keys without effect, and the like.
     pub warnings: Vec<String>,
-    /// What is new for an older file, and how to switch it off.
+    /// Notices of what is new for an older file, and how to switch it off.
     pub notices: Vec<String>,
 }
 

@@ -112,10 +112,8 @@ pub(super) async fn publish(call: Call) -> Result<Reply, Failure> {
         ttl,
         sequence,
     };
-    let (name, record) = call.node.sign_record(&value, options).await?;
-    call.node
-        .announce_record(&name, &record, call.flag("allow-offline", false))
-        .await?;
+    let (name, _) = call.node.sign_record(&value, options).await?;
+    call.node.check_may_publish(call.flag("allow-offline", false))?;
     Reply::once(&Published {
         name: format_id(&call, &name)?,
         value,
@@ -267,9 +265,8 @@ pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
 async fn store(call: &mut Call) -> Result<PeerId, Failure> {
     let name = name_of(call.arg())?;
     let bytes = Bytes::from(read_file(call, RECORD_MAX).await?);
-    let record = call.node.store_record(name, bytes).await?;
-    let offline = call.flag("allow-offline", false);
-    call.node.announce_record(&name, &record, offline).await?;
+    call.node.store_record(name, bytes).await?;
+    call.node.check_may_publish(call.flag("allow-offline", false))?;
     Ok(name)
 }
 

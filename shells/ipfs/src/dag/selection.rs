@@ -14,7 +14,7 @@ use bytes::Bytes;
 pub(crate) enum Scope {
     /// Only the block itself.
     Block,
-    /// What a file, or the listing of a directory, needs.
+    /// Blocks of a file, or of the listing of a directory.
     Entity,
     /// The whole DAG.
     All,
@@ -34,7 +34,7 @@ pub(crate) struct Selection {
     pub(crate) scope: Scope,
     /// Limits an entity to the blocks with these bytes, if it is a file.
     pub(crate) bytes: Option<ByteRange>,
-    /// Whether blocks that occur several times are sent each time.
+    /// Sends blocks that occur several times each time.
     pub(crate) duplicates: bool,
 }
 

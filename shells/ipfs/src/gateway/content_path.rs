@@ -56,7 +56,7 @@ pub(super) struct ContentPath {
     /// CID or name.
     pub(super) root: String,
     pub(super) segments: Vec<String>,
-    /// Whether the path ends with a slash.
+    /// True if the path ends with a slash.
     pub(super) slash: bool,
 }
 

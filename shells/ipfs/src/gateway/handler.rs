@@ -19,7 +19,7 @@ use crate::{Cid, DagPath, Error};
 
 /// A request for content.
 pub(super) struct Asked<'r> {
-    /// Whether the answer has no body.
+    /// True if the answer has no body.
     pub(super) head: bool,
     pub(super) headers: &'r HeaderMap,
     pub(super) query: Query,

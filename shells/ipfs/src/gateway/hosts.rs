@@ -48,7 +48,7 @@ impl Origin {
     }
 }
 
-/// What a request is for, judged by its host.
+/// Subject of a request, judged by its host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Destination {
     /// The content is at another URL.

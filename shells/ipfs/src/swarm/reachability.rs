@@ -1,4 +1,4 @@
-//! Which of this node's addresses other peers can reach.
+//! Addresses of this node that other peers can reach.
 //!
 //! Candidates are the addresses that other peers observe, and public addresses of this machine's interfaces.
 //! AutoNAT v2 asks servers to dial them back, and what answers becomes an external address. `libp2p-autonat`

@@ -1,5 +1,5 @@
-//! Which connections are closed: those of finished DHT requests, and the least useful ones when there are too
-//! many.
+//! Choice of connections to close: those of finished DHT requests, and the least useful ones when there are
+//! too many.
 
 use libp2p::swarm::ConnectionId;
 use std::time::{Duration, Instant};

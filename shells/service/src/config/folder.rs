@@ -17,7 +17,7 @@ pub struct Folder {
     pub peerstore: Peerstore,
     /// Warnings for the operator, one sentence each.
     pub warnings: Vec<String>,
-    /// What is new for an older file, and how to switch it off.
+    /// Notices of what is new for an older file, and how to switch it off.
     pub notices: Vec<String>,
 }
 

@@ -74,7 +74,7 @@ pub struct Embedded {
     pub api_listen_multiaddress: Strings<Address>,
     /// Address on which it serves content to browsers and to clients that verify it; empty for none.
     pub gateway_listen_multiaddress: Strings<Address>,
-    /// Whether the gateway serves only what the node holds.
+    /// The gateway serves only what the node holds.
     pub gateway_no_fetch: bool,
     /// Hosts, such as `localhost:8080`, on which the gateway gives each root a subdomain of its own.
     pub gateway_subdomain_hosts: Vec<String>,
@@ -89,7 +89,7 @@ pub struct Embedded {
     /// No contact with IPFS nodes outside of the cluster: the settings below have no effect, but for the
     /// limits of connections.
     pub private: bool,
-    /// How providers and peers are found.
+    /// Ways to find providers and peers.
     pub routing: RoutingKind,
     /// Peers through which it joins the DHT; addresses that end in `/p2p/<peer id>`.
     pub bootstrap: Vec<Address>,
@@ -97,7 +97,7 @@ pub struct Embedded {
     pub delegated_routers: Vec<RouterUrl>,
     /// Also fetch blocks from the HTTP gateways that routers report.
     pub http_retrieval: bool,
-    /// Which content is announced.
+    /// Choice of content that is announced.
     pub provide_strategy: Strategy,
     /// Interval at which all of it is announced again.
     pub provide_interval: Period,
@@ -219,7 +219,7 @@ const SWARM_LISTEN: [&str; 4] = [
     "/ip6/::/udp/4001/quic-v1",
 ];
 
-/// How the embedded node finds providers and peers.
+/// Ways in which the embedded node finds providers and peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RoutingKind {
@@ -247,7 +247,7 @@ impl From<RoutingKind> for Routing {
     }
 }
 
-/// Which content is announced.
+/// Choice of content that is announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Strategy {

@@ -1,4 +1,4 @@
-//! Which roots the embedded node announces to the public network: those for which this peer is among the
+//! Roots that the embedded node announces to the public network: those for which this peer is among the
 //! announcers that [`cluster_core::announce`] chooses of a pin's living holders.
 //!
 //! A peer counts as living for [`GRACE`] after its last `ping`: its provider records are valid for two days,

@@ -54,7 +54,7 @@ pub(super) struct Reporter {
     pub(super) silent: bool,
     pub(super) keep_mode: bool,
     pub(super) keep_mtime: bool,
-    /// Where the roots are put in the file system: a path, and whether it is a directory.
+    /// Place of the roots in the file system: a path, and whether it is a directory.
     pub(super) to_files: Option<(Vec<Name>, bool)>,
     /// Metadata of the top-level entry, repeated in every line about entries below it.
     pub(super) top: PartMetadata,
