@@ -1,7 +1,7 @@
 //! IPNS: names that belong to keys, and the signed records that say what a name stands for
 //! ([specification](https://specs.ipfs.tech/ipns/ipns-record/)).
 //!
-//! This module parses, validates and creates; [`crate::names`] stores records and looks them up.
+//! This module parses, validates and creates; `names` stores records and looks them up.
 
 mod record;
 
