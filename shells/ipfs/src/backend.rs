@@ -55,7 +55,8 @@ impl Backend {
             self.unpin(&pin.cid).await?;
         }
         match self {
-            Backend::Kubo(client) => client.pin(pin, progress).await,
+            // Boxed, as all that most pins do not need: a cluster spawns one of these futures for each pin.
+            Backend::Kubo(client) => Box::pin(client.pin(pin, progress)).await,
             Backend::Embedded(node) => embedded::pin(node, pin, progress).await,
         }
     }
@@ -66,7 +67,7 @@ impl Backend {
     /// The node fails or refuses the request; Kubo with `unpin_disable` refuses all.
     pub async fn unpin(&self, cid: &Cid) -> Result<(), Error> {
         match self {
-            Backend::Kubo(client) => client.unpin(cid).await,
+            Backend::Kubo(client) => Box::pin(client.unpin(cid)).await,
             Backend::Embedded(node) => embedded::unpin(node, cid).await,
         }
     }
@@ -77,7 +78,7 @@ impl Backend {
     /// The node cannot be reached, fails, or its answer is invalid.
     pub async fn pin_status(&self, cid: &Cid) -> Result<PinState, Error> {
         match self {
-            Backend::Kubo(client) => client.pin_state(cid).await,
+            Backend::Kubo(client) => Box::pin(client.pin_state(cid)).await,
             Backend::Embedded(node) => embedded::pin_state(node, cid),
         }
     }

@@ -56,13 +56,13 @@ impl Node {
                 store
                     .protect()
                     .touch_visited([crate::store::key_of(&cid).as_slice()].into_iter());
-                let size = self.reader().get(cid).await?.len() as u64;
+                let size = Box::pin(self.reader().get(cid)).await?.len() as u64;
                 progress(Progress {
                     blocks: 1,
                     bytes: size,
                 });
             }
-            PinMode::Recursive => dag::fetch(&self.reader(), cid, &progress).await?,
+            PinMode::Recursive => Box::pin(dag::fetch(&self.reader(), cid, &progress)).await?,
         }
         store.pin(&Pin { cid, mode, name }).await?;
         self.inner.broken.remove(&cid);

@@ -82,7 +82,7 @@ pub(super) async fn pin_path(
         Ok(asked) => asked,
         Err(failure) => return answer::failed(&failure),
     };
-    match cluster.resolve(&path).await {
+    match Box::pin(cluster.resolve(&path)).await {
         Ok(cid) => created(cluster.pin(cid, &options).await),
         Err(failure) => answer::failed(&failure),
     }
@@ -93,7 +93,7 @@ pub(super) async fn unpin_path(State(cluster): State<Cluster>, uri: Uri) -> Resp
         Ok(path) => path,
         Err(failure) => return answer::failed(&failure),
     };
-    match cluster.resolve(&path).await {
+    match Box::pin(cluster.resolve(&path)).await {
         Ok(cid) => answer::result(cluster.unpin(cid).await),
         Err(failure) => answer::failed(&failure),
     }
