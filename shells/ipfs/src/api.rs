@@ -20,10 +20,14 @@ mod keys;
 mod kubo_types;
 mod mfs;
 mod names;
+mod network;
 mod pins;
+mod provide;
 mod reply;
 mod repo;
 mod request;
+mod request_log;
+mod routing;
 mod server;
 
 pub use self::kubo_types::{PIN_NAME_MAX, PinKey, PinKinds, PinLine, Pins};

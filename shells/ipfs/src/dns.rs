@@ -77,25 +77,29 @@ impl DnsLinks {
         Ok(())
     }
 
-    fn resolver(&self) -> Result<TokioResolver, Error> {
+    fn resolver(&self, private: bool) -> Result<TokioResolver, Error> {
         let mut resolver = crate::store::lock(&self.resolver);
         if let Some(resolver) = &*resolver {
             return Ok(resolver.clone());
+        }
+        if private {
+            let why = "the node is private, and asks no DNS server for DNSLink records";
+            return Err(Error::NameLookup(why.to_owned()));
         }
         let system = TokioResolver::builder_tokio().and_then(|builder| builder.build());
         let system = system.map_err(|error| failed("starting", &error))?;
         Ok(resolver.insert(system).clone())
     }
 
-    /// Looks up what a domain stands for.
+    /// Looks up what a domain stands for. A `private` node asks only servers that were named.
     ///
     /// # Errors
     /// [`Error::NoName`] without exactly one valid record; the lookup failed.
-    pub(crate) async fn find(&self, domain: &str) -> Result<Link, Error> {
+    pub(crate) async fn find(&self, domain: &str, private: bool) -> Result<Link, Error> {
         if !is_domain(domain) {
             return Err(Error::NoName(format!("{domain:?} is neither a key nor a domain")));
         }
-        let resolver = self.resolver()?;
+        let resolver = self.resolver(private)?;
         let fqdn = format!("_dnslink.{}.", domain.trim_end_matches('.'));
         let lookup = async {
             // The semaphore is never closed.

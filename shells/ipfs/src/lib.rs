@@ -14,6 +14,7 @@ pub mod backend;
 mod bitswap;
 mod car;
 mod codec;
+mod config_file;
 mod dag;
 mod dagjson;
 mod dns;
@@ -47,7 +48,7 @@ pub use node::{Collected, GcGuard, Node, Upload};
 pub use provider::{Duty, ProvideStat};
 pub use routing::Provider;
 pub use settings::PublicNetwork;
-pub use swarm::{AGENT, AGENT_NAME, DhtState};
+pub use swarm::{AGENT, AGENT_NAME, DhtState, TrafficStat};
 pub use types::{
     Block, Config, ConnectedPeer, DagPath, ExchangeStat, Identity, Pin, PinFilter, PinMode, PinStatus,
     Progress, Ref, RepoStat, Resolved,

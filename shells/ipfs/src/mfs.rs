@@ -121,6 +121,11 @@ pub(crate) fn missing() -> Error {
     Error::invalid("file does not exist")
 }
 
+/// Returns the error for a path that leads through a file to `name`.
+fn not_a_directory(name: &Name) -> Error {
+    Error::invalid(format!("cannot access {name}: Not a directory"))
+}
+
 /// Parses a path of the file system: its names, and whether it ends with a slash.
 pub(crate) fn parse_path(path: &str) -> Result<(Vec<Name>, bool), Error> {
     if path.is_empty() {
@@ -171,8 +176,12 @@ impl Node {
         let reader = self.reader();
         for name in path {
             let data = reader.get(cid).await?;
-            let Ok(Entity::Node(node, links)) = read::entity(&cid, data) else {
-                return Err(missing());
+            let entity = read::entity(&cid, data)?;
+            if read::stat(&entity).kind != Kind::Directory {
+                return Err(not_a_directory(name));
+            }
+            let Entity::Node(node, links) = entity else {
+                return Err(not_a_directory(name));
             };
             let found = read::find(&reader, cid, node, links, &name.to_string(), &mut Vec::new()).await;
             cid = found.map_err(|error| {

@@ -18,6 +18,7 @@ use crate::keys::Keys;
 use crate::reader::blocking;
 use crate::{DagPath, Error, Node};
 use bytes::Bytes;
+use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use libp2p::PeerId;
 use libp2p::identity::Keypair;
@@ -25,12 +26,18 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Steps after which a chain of names is refused; Kubo's limit.
 const STEPS_MAX: usize = 32;
 /// Time limit of resolving a chain.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time limit of a search for the record of a name.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(20);
+/// Records that a search compares; Kubo's number.
+const SEARCHED_MAX: usize = 16;
+/// Time limit of sending a record to the routing systems: that of a lookup, and dials and sends after it.
+const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(90);
 /// Maximal number of records on disk, 10 KiB each at most.
 const RECORDS_MAX: usize = 10_000;
 /// Maximal number of looked-up names held in memory.
@@ -252,7 +259,11 @@ impl Node {
             let why = format!("DNSLink lookup for {domain:?} failed: the request is offline");
             return Err(Error::NameLookup(why));
         }
-        self.inner.names.dns.find(domain).await
+        self.inner
+            .names
+            .dns
+            .find(domain, self.inner.settings.private)
+            .await
     }
 
     /// Returns the best valid record of a name.
@@ -276,6 +287,7 @@ impl Node {
                 Err(why) => refused = Some(why),
             }
         }
+        let best = self.search_record(name, best).await;
         match best {
             Some(record) => {
                 self.inner.names.cache(*name, record.clone());
@@ -291,6 +303,38 @@ impl Node {
         }
     }
 
+    /// Asks the routing systems for a better record of a name than the known one. A known record of an own
+    /// key is the best: only this node signs it.
+    async fn search_record(&self, name: &PeerId, known: Option<Record>) -> Option<Record> {
+        if self.offline || !self.inner.routing.is_on() {
+            return known;
+        }
+        if known.is_some() {
+            let inner = self.inner.clone();
+            let keys = blocking(move || inner.names.keys.list()).await;
+            if keys.is_ok_and(|keys| keys.iter().any(|key| key.id == *name)) {
+                return known;
+            }
+        }
+        let Ok(mut values) = self.get_values(ipns::routing_key(name)).await else {
+            return known;
+        };
+        let mut best = known;
+        let end = Instant::now() + SEARCH_TIMEOUT;
+        for _ in 0..SEARCHED_MAX {
+            let Ok(Some(value)) = timeout_at(end, values.next()).await else {
+                break;
+            };
+            let Ok(record) = Record::verified(name, &value, Timestamp::now()) else {
+                continue;
+            };
+            if best.as_ref().is_none_or(|best| record.replaces(best)) {
+                best = Some(record);
+            }
+        }
+        best
+    }
+
     /// Verifies a record and stores it on this node.
     ///
     /// # Errors
@@ -304,18 +348,33 @@ impl Node {
         Ok(record)
     }
 
-    /// Checks that a record may be published: offline only if that is `allowed`. Records stay on this node,
-    /// and are not sent to the DHT or to delegated routers.
+    /// Sends a record to the DHT servers closest to its name and to the delegated routers. Without routing it
+    /// stays on this node.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if this handle is offline, unless that is `allowed`.
-    pub fn check_may_publish(&self, allowed: bool) -> Result<(), Error> {
+    /// Unless keeping it on this node is `allowed`: [`Error::Invalid`] if this handle is offline,
+    /// [`Error::NameLookup`] if no server accepts the record.
+    pub async fn announce_record(&self, name: &PeerId, record: &Record, allowed: bool) -> Result<(), Error> {
         if self.offline && !allowed {
             return Err(Error::invalid(
                 "can't publish while offline: pass `--allow-offline` to override",
             ));
         }
-        Ok(())
+        if self.offline || !self.inner.routing.is_on() {
+            return Ok(());
+        }
+        let put = self.put_value(ipns::routing_key(name), record.bytes().to_vec());
+        match timeout(ANNOUNCE_TIMEOUT, put).await {
+            Ok(Ok(servers)) if servers > 0 => Ok(()),
+            // The record is on this node, which publishes those of its own keys again later.
+            _ if allowed => Ok(()),
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(_)) | Err(_) => Err(Error::NameLookup(
+                "no server of the routing systems accepted the record: pass `--allow-offline` to keep it on \
+                 this node, which publishes it again later"
+                    .to_owned(),
+            )),
+        }
     }
 
     /// Signs a record that lets a key's name stand for `value`, and stores it on this node.

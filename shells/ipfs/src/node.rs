@@ -2,6 +2,7 @@
 
 mod files;
 mod gc;
+mod network;
 mod pins;
 mod repair;
 mod routing;
@@ -13,6 +14,7 @@ pub use upload::Upload;
 
 use crate::Cid;
 use crate::Multihash;
+use crate::config_file::ConfigFile;
 use crate::mfs::Mfs;
 use crate::names::{self, Names};
 use crate::provider::Provider;
@@ -22,7 +24,9 @@ use crate::retrieval::{Finder, Gateways};
 use crate::routing::ContentRouting;
 use crate::store::{Lease, Store};
 use crate::swarm::{self, Network, Setup};
-use crate::{Block, Config, ConnectedPeer, Error, ExchangeStat, Identity, PinStatus, RepoStat, hash};
+use crate::{
+    Block, Config, ConnectedPeer, Error, ExchangeStat, Identity, PinStatus, PublicNetwork, RepoStat, hash,
+};
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 use libp2p::identity::PublicKey;
@@ -47,6 +51,7 @@ pub struct Node {
 pub(crate) struct Inner {
     pub(crate) names: Names,
     pub(crate) mfs: Mfs,
+    config: Arc<ConfigFile>,
     pub(crate) store: Store,
     network: Arc<Network>,
     pub(crate) routing: Arc<ContentRouting>,
@@ -59,6 +64,7 @@ pub(crate) struct Inner {
     storage_max: Option<u64>,
     closed: CancellationToken,
     ending: CancellationToken,
+    pub(crate) settings: Arc<PublicNetwork>,
 }
 
 impl Drop for Inner {
@@ -98,16 +104,18 @@ impl Node {
             storage_max,
             network: settings,
         } = config;
-        let folder = path.clone();
-        let (store, keypair, mfs) = blocking(move || {
+        let (folder, bootstrap) = (path.clone(), settings.bootstrap.clone());
+        let (store, keypair, files) = blocking(move || {
             let made = std::fs::create_dir_all(&folder);
             made.map_err(|error| Error::io(format!("making {}", folder.display()), error))?;
             // The database's lock also guards the identity file.
             let store = Store::open(&folder, storage_max)?;
-            let loaded =
-                swarm::load_or_create(&folder).and_then(|keypair| Ok((keypair, Mfs::open(&folder)?)));
+            let loaded = swarm::load_or_create(&folder).and_then(|keypair| {
+                let files = (Mfs::open(&folder)?, ConfigFile::open(&folder, bootstrap)?);
+                Ok((keypair, files))
+            });
             match loaded {
-                Ok((keypair, mfs)) => Ok((store, keypair, mfs)),
+                Ok((keypair, files)) => Ok((store, keypair, files)),
                 Err(error) => {
                     store.close();
                     Err(error)
@@ -121,8 +129,10 @@ impl Node {
             listen: swarm_listen,
             settings: Arc::new(settings),
             folder: path,
+            bootstrap: files.1.bootstrap(),
+            traffic: Arc::default(),
         };
-        match Node::start(setup, (store.clone(), mfs), storage_max, closed.clone()).await {
+        match Node::start(setup, (store.clone(), files), storage_max, closed.clone()).await {
             Ok(inner) => {
                 let inner = Arc::new(inner);
                 tokio::spawn(names::republish(Arc::downgrade(&inner), inner.closed.clone()));
@@ -146,7 +156,7 @@ impl Node {
     /// Starts the network and the background tasks of an open store.
     async fn start(
         setup: Setup,
-        (store, mfs): (Store, Mfs),
+        (store, (mfs, config)): (Store, (Mfs, ConfigFile)),
         storage_max: Option<u64>,
         closed: CancellationToken,
     ) -> Result<Inner, Error> {
@@ -154,6 +164,9 @@ impl Node {
         let names = Names::new(&path, setup.keypair.clone());
         let settings = setup.settings.clone();
         let network = Arc::new(Network::start(setup, store.clone(), closed.clone()).await?);
+        for (peer, addresses) in config.peerings() {
+            network.keep(peer, addresses).await?;
+        }
         let local = public_key.to_peer_id();
         let routing = Arc::new(ContentRouting::new(network.clone(), settings.clone(), local)?);
         let gateways = (settings.http_retrieval && settings.effective_routing().uses_delegated())
@@ -168,6 +181,7 @@ impl Node {
         Ok(Inner {
             names,
             mfs,
+            config: Arc::new(config),
             store,
             network,
             routing,
@@ -180,6 +194,7 @@ impl Node {
             storage_max,
             closed,
             ending: CancellationToken::new(),
+            settings,
         })
     }
 
@@ -271,6 +286,11 @@ impl Node {
     /// Returns the connected peers, sorted by peer id.
     pub async fn peers(&self) -> Vec<ConnectedPeer> {
         self.inner.network.peers()
+    }
+
+    /// Returns whether a connection to a peer is open.
+    pub fn is_connected(&self, peer: &PeerId) -> bool {
+        self.inner.network.is_connected(peer)
     }
 
     /// Returns what a connected peer reports by the identify protocol, once received.

@@ -24,13 +24,14 @@ use crate::swarm::dht::FoundPeer;
 use crate::{Cid, Error, PinMode, dag};
 use futures::StreamExt;
 use progress::Progress;
-use region::{REGIONS, Region, kad_key, region_of};
-use std::collections::{BTreeMap, HashMap};
+use region::{REGIONS, Region, region_of};
+pub(crate) use region::{common_bits, kad_key};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
-use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
 
 /// Capacity of the queue of new pins. Beyond it, their regions are swept.
 const QUEUE_MAX: usize = 1024;
@@ -48,6 +49,11 @@ const RETRY_PAUSE: Duration = Duration::from_secs(300);
 const REPLICATION: usize = 20;
 /// Part of the sends of a region that must succeed, as 1/n.
 const SUCCESS_PART: usize = 5;
+/// Code of the multihashes that are the content, which nobody needs to look for.
+const IDENTITY: u64 = 0;
+/// Lag of the sweep above which the log warns, and the interval of warnings. Records are valid for two days,
+/// and the default interval is 22 hours.
+const LAG_WARNED: Duration = Duration::from_secs(3600);
 /// Limit on the number of remembered announcements of single roots.
 const FRESH_MAX: usize = 8192;
 
@@ -58,30 +64,86 @@ pub type Duty = Arc<dyn Fn(&Cid, u8) -> bool + Send + Sync>;
 /// State of announcing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProvideStat {
+    /// False if the settings announce nothing.
+    pub is_on: bool,
     /// New pins that wait for their announcement.
     pub queued: usize,
+    /// Limit on these.
+    pub queue_max: usize,
+    /// New pins that are being announced.
+    pub announcing: usize,
+    /// True while a region is being announced.
+    pub is_sweeping: bool,
+    /// Concurrent announcements of new pins.
+    pub workers: usize,
+    /// Concurrent sends of the sweep.
+    pub sends_max: usize,
+    /// Number of servers that store a record.
+    pub replication: usize,
     /// Records that servers accepted since the start.
     pub records: u64,
     /// Sends that failed since the start.
     pub failed_sends: u64,
     /// Announcements of new pins since the start.
     pub announced: u64,
+    /// Announcements of new pins that failed since the start; the sweep repeats them.
+    pub failed: u64,
+    /// Keys announced by the last pass over each region since the start.
+    pub keys: u64,
     /// Number of regions of the keyspace.
     pub regions: usize,
     /// Regions announced within the interval.
     pub regions_current: usize,
     /// Time by which the region that waits longest is overdue.
     pub lag: Duration,
+    /// Interval at which all content is announced again.
+    pub interval: Duration,
+    /// Time since the start.
+    pub uptime: Duration,
+    /// Time of the announcement of the region that waits longest, of those that were announced.
+    pub oldest: Option<SystemTime>,
+    /// Region that is announced next, and the time when it is due.
+    pub next: Option<(u8, SystemTime)>,
 }
 
 /// Counters and queue, shared with the tasks.
 #[derive(Debug, Default)]
 struct Counters {
+    /// New pins that wait, and those of them that are in the queue already.
+    queue: VecDeque<Cid>,
+    queued: HashSet<Cid>,
+    announcing: usize,
+    is_sweeping: bool,
     records: u64,
     failed_sends: u64,
     announced: u64,
+    failed: u64,
+    /// Keys of each region at its last announcement.
+    keys: BTreeMap<u8, usize>,
     /// Times of the announcements of single roots.
     fresh: HashMap<Cid, SystemTime>,
+}
+
+impl Counters {
+    /// Adds a CID to the queue; returns `false` if it is full.
+    fn enqueue(&mut self, cid: Cid) -> bool {
+        if self.queued.contains(&cid) {
+            return true;
+        }
+        if self.queue.len() >= QUEUE_MAX {
+            return false;
+        }
+        self.queued.insert(cid);
+        self.queue.push_back(cid);
+        true
+    }
+
+    fn dequeue(&mut self) -> Option<Cid> {
+        let cid = self.queue.pop_front()?;
+        self.queued.remove(&cid);
+        self.announcing += 1;
+        Some(cid)
+    }
 }
 
 /// The provider of a node.
@@ -89,7 +151,11 @@ pub(crate) struct Provider {
     store: Store,
     routing: Arc<ContentRouting>,
     settings: Arc<PublicNetwork>,
-    queue: mpsc::Sender<Cid>,
+    is_on: bool,
+    started: Instant,
+    /// Wakes a worker after an addition to the queue, and callers that wait for room after a removal.
+    added: Notify,
+    removed: Notify,
     counters: Mutex<Counters>,
     progress: Mutex<Progress>,
     duty: Mutex<Option<Duty>>,
@@ -119,7 +185,6 @@ impl Provider {
         folder: &Path,
         closed: &tokio_util::sync::CancellationToken,
     ) -> Arc<Provider> {
-        let (queue, queued) = mpsc::channel(QUEUE_MAX);
         let is_on =
             settings.effective_routing().uses_dht() && settings.provide_strategy != ProvideStrategy::None;
         let progress = if is_on {
@@ -131,19 +196,21 @@ impl Provider {
             store,
             routing,
             settings,
-            queue,
+            is_on,
+            started: Instant::now(),
+            added: Notify::new(),
+            removed: Notify::new(),
             counters: Mutex::default(),
             progress: Mutex::new(progress),
             duty: Mutex::default(),
         });
         if is_on {
-            let (fresh, sweep) = (provider.clone(), provider.clone());
-            tokio::spawn(
-                closed
-                    .clone()
-                    .run_until_cancelled_owned(fresh.announce_fresh(queued)),
-            );
-            tokio::spawn(closed.clone().run_until_cancelled_owned(sweep.sweep()));
+            let until_closed = closed.clone();
+            tokio::spawn(until_closed.run_until_cancelled_owned(provider.clone().sweep()));
+            for _ in 0..WORKERS {
+                let until_closed = closed.clone();
+                tokio::spawn(until_closed.run_until_cancelled_owned(provider.clone().announce_fresh()));
+            }
         }
         provider
     }
@@ -155,13 +222,39 @@ impl Provider {
 
     /// Announces a new pin soon, whatever this node's duty: it may be the first holder.
     pub(crate) fn pinned(&self, cid: Cid) {
-        if self.settings.provide_strategy == ProvideStrategy::None || self.queue.is_closed() {
+        if !self.is_on || cid.hash().code() == IDENTITY {
             return;
         }
-        if self.queue.try_send(cid).is_err() {
+        match lock(&self.counters).enqueue(cid) {
+            true => self.added.notify_one(),
             // One region for many new pins takes no more lookups than one pin.
-            lock(&self.progress).make_due(region_of(&kad_key(&cid.hash().to_bytes())));
+            false => lock(&self.progress).make_due(region_of(&kad_key(&cid.hash().to_bytes()))),
         }
+    }
+
+    /// Adds a CID to the queue of new pins, waiting for room.
+    pub(crate) async fn announce_later(&self, cid: Cid) {
+        loop {
+            let removed = self.removed.notified();
+            if lock(&self.counters).enqueue(cid) {
+                return self.added.notify_one();
+            }
+            removed.await;
+        }
+    }
+
+    /// Empties the queue of new pins; returns their number. The sweep announces those that are pinned.
+    pub(crate) fn clear_queue(&self) -> usize {
+        let mut counters = lock(&self.counters);
+        counters.queued.clear();
+        let cleared = std::mem::take(&mut counters.queue).len();
+        self.removed.notify_waiters();
+        cleared
+    }
+
+    /// Makes the whole keyspace due.
+    pub(crate) fn reprovide(&self) {
+        lock(&self.progress).make_all_due();
     }
 
     /// Returns the state of announcing.
@@ -170,13 +263,26 @@ impl Provider {
         let now = SystemTime::now();
         let interval = self.settings.provide_interval;
         ProvideStat {
-            queued: QUEUE_MAX - self.queue.capacity(),
+            is_on: self.is_on,
+            queued: counters.queue.len(),
+            queue_max: QUEUE_MAX,
+            announcing: counters.announcing,
+            is_sweeping: counters.is_sweeping,
+            workers: WORKERS,
+            sends_max: SENDS,
+            replication: REPLICATION,
             records: counters.records,
             failed_sends: counters.failed_sends,
             announced: counters.announced,
+            failed: counters.failed,
+            keys: counters.keys.values().map(|keys| *keys as u64).sum(),
             regions: REGIONS,
             regions_current: progress.current(now, interval),
             lag: progress.lag(now, interval),
+            interval,
+            uptime: self.started.elapsed(),
+            oldest: progress.oldest(),
+            next: progress.next(now, interval),
         }
     }
 
@@ -184,28 +290,43 @@ impl Provider {
     pub(crate) fn announced_at(&self, cid: &Cid) -> Option<SystemTime> {
         let fresh = lock(&self.counters).fresh.get(cid).copied();
         let region = region_of(&kad_key(&cid.hash().to_bytes()));
-        let swept = lock(&self.progress).last(region);
-        let duty = lock(&self.duty).clone();
-        let is_duty = duty.is_none_or(|duty| duty(cid, region));
-        fresh.max(swept.filter(|_| is_duty))
+        let swept = lock(&self.progress)
+            .last(region)
+            .filter(|_| self.sweeps(cid, region));
+        fresh.max(swept)
     }
 
-    async fn announce_fresh(self: Arc<Self>, queued: mpsc::Receiver<Cid>) {
-        let announcing = futures::stream::unfold(queued, |mut queued| async {
-            let next = queued.recv().await?;
-            Some((next, queued))
-        });
-        announcing
-            .for_each_concurrent(WORKERS, |cid| self.announce_one(cid))
-            .await;
+    /// Returns whether the sweep of a region announces a root. Blocks the thread for reads of the disk.
+    fn sweeps(&self, cid: &Cid, region: u8) -> bool {
+        let is_pinned = matches!(self.store.pin_of(cid), Ok(Some(_)));
+        let duty = lock(&self.duty).clone();
+        self.is_on && is_pinned && duty.is_none_or(|duty| duty(cid, region))
+    }
+
+    /// Announces new pins one after the other; several such workers run.
+    async fn announce_fresh(self: Arc<Self>) {
+        loop {
+            let is_empty = lock(&self.counters).queue.is_empty();
+            if is_empty {
+                self.added.notified().await;
+            } else if !self.routing.is_in_dht() {
+                sleep(CHECK_INTERVAL).await;
+            } else if let Some(cid) = self.dequeue() {
+                self.announce_one(cid).await;
+            }
+        }
+    }
+
+    fn dequeue(&self) -> Option<Cid> {
+        let cid = lock(&self.counters).dequeue();
+        self.removed.notify_waiters();
+        cid
     }
 
     async fn announce_one(&self, cid: Cid) {
-        while !self.routing.is_in_dht() {
-            sleep(CHECK_INTERVAL).await;
-        }
         let provided = timeout(FRESH_TIMEOUT, self.routing.provide(&cid)).await;
         let mut counters = lock(&self.counters);
+        counters.announcing -= 1;
         match provided {
             Ok(Ok(servers)) if servers > 0 => {
                 counters.records += servers as u64;
@@ -218,6 +339,7 @@ impl Provider {
                 tracing::debug!(%cid, servers, "announced a new pin");
             }
             outcome => {
+                counters.failed += 1;
                 drop(counters);
                 tracing::debug!(%cid, ?outcome, "a new pin is not announced yet: its region is swept");
                 lock(&self.progress).make_due(region_of(&kad_key(&cid.hash().to_bytes())));
@@ -226,13 +348,27 @@ impl Provider {
     }
 
     async fn sweep(self: Arc<Self>) {
+        let mut warned: Option<Instant> = None;
         loop {
+            let lag = lock(&self.progress).lag(SystemTime::now(), self.settings.provide_interval);
+            if lag > LAG_WARNED && warned.is_none_or(|warned| warned.elapsed() > LAG_WARNED) {
+                warned = Some(Instant::now());
+                let is_in_dht = self.routing.is_in_dht();
+                tracing::warn!(
+                    ?lag,
+                    is_in_dht,
+                    "announcing content to the dht is behind its schedule"
+                );
+            }
             let due = lock(&self.progress).due(SystemTime::now(), self.settings.provide_interval);
             let Some(region) = due.filter(|_| self.routing.is_in_dht()) else {
                 sleep(CHECK_INTERVAL).await;
                 continue;
             };
-            match self.announce_region(region).await {
+            lock(&self.counters).is_sweeping = true;
+            let swept = self.announce_region(region).await;
+            lock(&self.counters).is_sweeping = false;
+            match swept {
                 Ok(swept) if swept.sends == 0 || swept.succeeded * SUCCESS_PART >= swept.sends => {
                     if swept.keys > 0 {
                         tracing::debug!(
@@ -242,6 +378,7 @@ impl Provider {
                             "announced a region"
                         );
                     }
+                    lock(&self.counters).keys.insert(region, swept.keys);
                     self.save(|progress| progress.done(region, SystemTime::now()))
                         .await;
                 }

@@ -9,6 +9,7 @@ mod admission;
 mod announced;
 mod behaviour;
 pub(crate) mod dht;
+mod dial_back;
 mod identify;
 mod identity;
 mod kept_peers;
@@ -17,10 +18,12 @@ mod muxer;
 mod peer_budget;
 mod reachability;
 mod task;
+mod traffic;
 mod trimming;
 
 pub(crate) use identity::{load_or_create, save_private};
 pub(crate) use peer_budget::{Account, Charge, Pool};
+pub use traffic::TrafficStat;
 
 use crate::bitswap::{Bitswap, PROTOCOLS};
 use crate::settings::PublicNetwork;
@@ -38,6 +41,7 @@ use std::time::Duration;
 use task::Task;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use traffic::Traffic;
 
 /// Start of the agent version of every release of the embedded node.
 pub const AGENT_NAME: &str = "cluster-ipfs/";
@@ -63,13 +67,24 @@ enum Command {
     Find(Lookup, Done),
     /// Stores a valid value among the records that this node serves.
     StoreValue(Vec<u8>, Vec<u8>),
+    /// Stops keeping a peer, and leaves its connections open.
+    Release(PeerId),
+    /// Replaces the bootstrap peers through which the DHTs are joined.
+    Bootstrap(Vec<Multiaddr>),
+    /// Lists the peers in the routing tables.
+    Tables(oneshot::Sender<Vec<RoutingTable>>),
 }
+
+/// Protocol of a DHT, and the peers in its routing table.
+pub(crate) type RoutingTable = (&'static str, Vec<PeerId>);
 
 /// State of one DHT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DhtState {
     /// Protocol: `/ipfs/kad/1.0.0` of the public DHT, or `/ipfs/lan/kad/1.0.0` of the local one.
     pub protocol: &'static str,
+    /// True for the public DHT.
+    pub is_public: bool,
     /// Number of peers in the routing table.
     pub peers: usize,
     /// True if the requests of others are served.
@@ -102,6 +117,7 @@ pub(crate) struct Network {
     local_scope: Scope,
     streams: libp2p_stream::Control,
     pub(crate) bitswap: Bitswap,
+    traffic: Arc<Traffic>,
 }
 
 /// Settings of the network.
@@ -111,6 +127,9 @@ pub(crate) struct Setup {
     pub(crate) settings: Arc<PublicNetwork>,
     /// Folder in which known DHT servers are saved.
     pub(crate) folder: PathBuf,
+    /// Peers through which the DHTs are joined.
+    pub(crate) bootstrap: Vec<Multiaddr>,
+    pub(crate) traffic: Arc<Traffic>,
 }
 
 impl std::fmt::Debug for Network {
@@ -143,6 +162,8 @@ impl Network {
         let mut task = Task::new(bitswap.clone(), pool, shared.clone(), &setup, local_scope)?;
         let streams = task.streams();
         task.await_listeners(&setup.listen).await?;
+        let traffic = setup.traffic.clone();
+        tokio::spawn(closed.clone().run_until_cancelled_owned(measure(traffic.clone())));
         tokio::spawn(closed.run_until_cancelled_owned(task.run(receiver, opening)));
         Ok(Network {
             commands,
@@ -151,7 +172,13 @@ impl Network {
             local_scope,
             streams,
             bitswap,
+            traffic,
         })
+    }
+
+    /// Returns the bytes that the connections carried.
+    pub(crate) fn traffic(&self) -> TrafficStat {
+        self.traffic.stat()
     }
 
     pub(crate) fn listening(&self) -> Vec<Multiaddr> {
@@ -244,6 +271,26 @@ impl Network {
         sent.map_err(|_| Error::Closed)
     }
 
+    /// Stops keeping a peer, and leaves its connections open.
+    pub(crate) async fn release(&self, peer: PeerId) -> Result<(), Error> {
+        let sent = self.commands.send(Command::Release(peer)).await;
+        sent.map_err(|_| Error::Closed)
+    }
+
+    /// Replaces the bootstrap peers.
+    pub(crate) async fn use_bootstrap(&self, peers: Vec<Multiaddr>) -> Result<(), Error> {
+        let sent = self.commands.send(Command::Bootstrap(peers)).await;
+        sent.map_err(|_| Error::Closed)
+    }
+
+    /// Returns the peers in the routing table of each DHT, the public one first.
+    pub(crate) async fn routing_tables(&self) -> Result<Vec<RoutingTable>, Error> {
+        let (done, tables) = oneshot::channel();
+        let sent = self.commands.send(Command::Tables(done)).await;
+        sent.map_err(|_| Error::Closed)?;
+        tables.await.map_err(|_| Error::Closed)
+    }
+
     async fn ask(&self, command: impl FnOnce(Done) -> Command) -> Result<(), Error> {
         let (done, result) = oneshot::channel();
         self.commands
@@ -254,12 +301,21 @@ impl Network {
     }
 }
 
+/// Measures the rates of the traffic, without end.
+async fn measure(traffic: Arc<Traffic>) {
+    let mut interval = tokio::time::interval(traffic::INTERVAL);
+    loop {
+        interval.tick().await;
+        traffic.measure();
+    }
+}
+
 fn listen_error(address: &Multiaddr, why: &str) -> Error {
     Error::invalid(format!("cannot listen on {address} for ipfs peers: {why}"))
 }
 
 /// Splits an address into its peer id and the rest.
-fn split(mut address: Multiaddr) -> Result<(PeerId, Multiaddr), Error> {
+pub(crate) fn split(mut address: Multiaddr) -> Result<(PeerId, Multiaddr), Error> {
     match address.pop() {
         Some(Protocol::P2p(peer)) => Ok((peer, address)),
         _ => Err(Error::invalid(

@@ -252,6 +252,8 @@ async fn files_are_written_read_and_measured() {
         ("files/stat?arg=/missing", "file does not exist"),
         ("files/stat?arg=a", "paths must start with a leading slash"),
         ("files/read?arg=/a", "was not a file"),
+        ("files/stat?arg=/a/b.txt/c", "Not a directory"),
+        ("files/ls?arg=", "paths must not be empty"),
         (
             "files/read?arg=/a/b.txt&offset=-1",
             "cannot specify negative offset",
@@ -261,6 +263,11 @@ async fn files_are_written_read_and_measured() {
         let message = refused(&served, path).await;
         assert!(message.contains(why), "{path}: {message}");
     }
+    let through_a_file = served
+        .upload("files/write?arg=/a/b.txt/c&create=true", &[("d", OCTETS, b"x")])
+        .await;
+    let text = through_a_file.text();
+    assert!(text.contains("Not a directory"), "{text}");
     let missing = served
         .upload("files/write?arg=/no/such&create=true", &[("d", OCTETS, b"x")])
         .await;

@@ -349,7 +349,7 @@ async fn identity_version_and_statistics_are_reported() {
 }
 
 #[tokio::test]
-async fn settings_are_read_by_key_and_cannot_be_set() {
+async fn settings_are_read_by_key_and_those_of_service_json_cannot_be_set() {
     let served = Served::start().await;
     let own = served.node.id().peer_id.to_string();
     let asked = served.post("config?arg=Identity.PeerID").await;
@@ -379,7 +379,12 @@ async fn settings_are_read_by_key_and_cannot_be_set() {
         ("arg=Identity", "cannot show or change private key through API"),
         (
             "arg=Routing.Type&arg=dht",
-            "cannot set \"Routing.Type\": the embedded node is configured in service.json",
+            "cannot set \"Routing.Type\": change ipfs_connector.embedded.routing in service.json and restart",
+        ),
+        (
+            "arg=Bananas&arg=1",
+            "cannot set \"Bananas\": the embedded node has no such setting; it is configured in \
+             service.json, and only Bootstrap and Peering.Peers can be set here",
         ),
     ] {
         let refused = served.post(&format!("config?{query}")).await;

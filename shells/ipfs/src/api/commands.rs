@@ -6,7 +6,10 @@ use serde::Serialize;
 
 use super::reply::Reply;
 use super::request::Call;
-use super::{add, blocks, cids, config, dags, diag, files, info, keys, mfs, names, pins, repo};
+use super::{
+    add, blocks, cids, config, dags, diag, files, info, keys, mfs, names, network, pins, provide, repo,
+    request_log, routing,
+};
 
 /// Type of an option's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,6 +166,22 @@ static COMMANDS: &[Command] = &[
     command!("commands", [], info::commands, [["flags", "f"] Bool]),
     command!("config", ["key"], config::get, [["bool"] Bool ["json"] Bool ["expand-auto"] Bool]),
     command!("config/show", [], config::show, []),
+    command!("bootstrap", [], network::bootstrap_list, [["expand-auto"] Bool]),
+    command!("bootstrap/list", [], network::bootstrap_list, [["expand-auto"] Bool]),
+    command!("bootstrap/add", [], network::bootstrap_add, [["default"] Bool]),
+    command!("bootstrap/rm", [], network::bootstrap_rm, [["all"] Bool]),
+    command!("swarm/peering/add", ["address"], network::peering_add, []),
+    command!("swarm/peering/rm", ["ID"], network::peering_rm, []),
+    command!("swarm/peering/ls", [], network::peering_ls, []),
+    command!("ping", ["peer ID"], network::ping, [["count", "n"] Number]),
+    command!("stats/bw", [], network::bandwidth, [
+        ["peer", "p"] Text ["proto", "t"] Text ["poll"] Bool ["interval", "i"] Text
+    ]),
+    command!("stats/dht", [], network::dht, []),
+    command!("stats/provide", [], provide::stat, [["lan"] Bool ["all", "a"] Bool]),
+    command!("provide/stat", [], provide::stat, [["lan"] Bool ["all", "a"] Bool]),
+    command!("provide/clear", [], provide::clear, [["quiet", "q"] Bool]),
+    command!("provide/once", ["cid"], provide::once, [["recursive", "r"] Bool]),
     command!("swarm/peers", [], info::swarm_peers, [
         ["verbose", "v"] Bool ["streams"] Bool ["latency"] Bool ["direction"] Bool ["identify"] Bool
     ]),
@@ -181,6 +200,9 @@ static COMMANDS: &[Command] = &[
     command!("cid/hashes", [], cids::hashes, [["numeric", "n"] Bool ["supported", "s"] Bool]),
     command!("cid/inspect", ["cid"], cids::inspect, []),
     command!("diag/sys", [], diag::sys, []),
+    command!("diag/cmds", [], request_log::list, [["verbose", "v"] Bool]),
+    command!("diag/cmds/clear", [], request_log::clear, []),
+    command!("diag/cmds/set-time", ["time"], request_log::set_time, []),
     command!("shutdown", [], diag::shutdown, []),
     command!("files/stat", ["path"], mfs::stat, [
         ["format"] Text ["hash"] Bool ["size"] Bool ["with-local"] Bool
@@ -230,6 +252,12 @@ static COMMANDS: &[Command] = &[
     command!("name/put", files ["name"], names::put, [
         ["force"] Bool ["allow-offline"] Bool ["allow-delegated"] Bool ["quiet", "q"] Bool
     ]),
+    command!("routing/findprovs", ["key"], routing::find_providers, [
+        ["verbose", "v"] Bool ["num-providers", "n"] Number
+    ]),
+    command!("routing/findpeer", ["peerID"], routing::find_peer, [["verbose", "v"] Bool]),
+    command!("routing/provide", ["key"], routing::provide, [["verbose", "v"] Bool ["recursive", "r"] Bool]),
+    command!("routing/reprovide", [], routing::reprovide, []),
     command!("routing/get", ["key"], names::routing_get, [["verbose", "v"] Bool]),
     command!("routing/put", files ["key"], names::routing_put, [
         ["allow-offline"] Bool ["verbose", "v"] Bool

@@ -1,6 +1,11 @@
-//! The commands `config` and `config/show`: the effective settings that clients ask for, read-only. The
-//! embedded node is configured in `service.json`.
+//! The commands `config` and `config/show`: the effective settings that clients ask for.
+//!
+//! The bootstrap peers and the peers that stay connected can be set, and are saved by the node. Everything
+//! else is configured in `service.json`.
 
+use std::time::Duration;
+
+use cluster_http::GoDuration;
 use cluster_http::rpc::Failure;
 use libp2p::Multiaddr;
 use serde::Serialize;
@@ -8,6 +13,8 @@ use serde_json::{Value, json};
 
 use super::reply::Reply;
 use super::request::Call;
+use crate::config_file::PeerAddresses;
+use crate::settings::{ProvideStrategy, Routing};
 
 /// Answer to `config`.
 #[derive(Serialize)]
@@ -18,18 +25,72 @@ struct Setting {
     value: Value,
 }
 
+/// Settings of Kubo that this node has in `service.json`, with their names in `ipfs_connector.embedded`.
+const IN_SERVICE_JSON: [(&str, &str); 13] = [
+    ("addresses.announce", "announce_multiaddress"),
+    ("addresses.gateway", "gateway_listen_multiaddress"),
+    ("addresses.noannounce", "no_announce_multiaddress"),
+    ("addresses.swarm", "swarm_listen_multiaddress"),
+    ("datastore.storagemax", "storage_max"),
+    ("discovery.mdns.enabled", "lan_discovery"),
+    ("gateway.nofetch", "gateway_no_fetch"),
+    ("httpretrieval.enabled", "http_retrieval"),
+    ("provide.dht.interval", "provide_interval"),
+    ("provide.strategy", "provide_strategy"),
+    ("routing.type", "routing"),
+    ("swarm.connmgr.highwater", "connections_high_water"),
+    ("swarm.connmgr.lowwater", "connections_low_water"),
+];
+
+/// Formats a duration like Go.
+fn go_duration(duration: Duration) -> String {
+    GoDuration::from(duration).to_string()
+}
+
 /// Returns all settings, in the shape of Kubo's configuration file without its secrets.
 fn settings(call: &Call) -> Result<Value, Failure> {
     let (own, stat) = (call.node.id(), call.node.stat()?);
-    let swarm: Vec<_> = own.addresses.iter().map(Multiaddr::to_string).collect();
+    let texts = |all: &[Multiaddr]| all.iter().map(Multiaddr::to_string).collect::<Vec<_>>();
+    let network = call.node.network_settings();
     // Kubo has no "unlimited". The disk's size, unlike its free space, does not change by itself.
     let storage_max = stat.storage_max.unwrap_or(stat.disk_size);
+    let routing = match network.effective_routing() {
+        Routing::Auto => "auto",
+        Routing::Dht => "dht",
+        Routing::DhtClient => "dhtclient",
+        Routing::Delegated => "delegated",
+        Routing::None => "none",
+    };
+    let strategy = match network.provide_strategy {
+        ProvideStrategy::Roots => "roots",
+        ProvideStrategy::Pinned => "pinned",
+        ProvideStrategy::All | ProvideStrategy::None => "all",
+    };
+    let no_announce: Vec<_> = network.no_announce.iter().map(ToString::to_string).collect();
     Ok(json!({
-        "Addresses": { "Swarm": swarm },
-        "Bootstrap": [],
+        "Addresses": {
+            "Announce": texts(&network.announce),
+            "NoAnnounce": no_announce,
+            "Swarm": texts(&own.addresses),
+        },
+        "Bootstrap": texts(&call.node.bootstrap()),
         "Datastore": { "StorageMax": format!("{storage_max}B") },
+        "Discovery": { "MDNS": { "Enabled": network.lan_discovery && !network.private } },
+        "HTTPRetrieval": { "Enabled": network.http_retrieval && !network.private },
         "Identity": { "PeerID": own.peer_id.to_string() },
-        "Routing": { "Type": "none" },
+        "Peering": { "Peers": call.node.saved_peerings() },
+        "Provide": {
+            "DHT": { "Interval": go_duration(network.provide_interval) },
+            "Enabled": network.provide_strategy != ProvideStrategy::None,
+            "Strategy": strategy,
+        },
+        "Routing": { "Type": routing },
+        "Swarm": {
+            "ConnMgr": {
+                "HighWater": network.connections_high_water,
+                "LowWater": network.connections_low_water,
+            },
+        },
     }))
 }
 
@@ -38,10 +99,10 @@ pub(super) async fn show(call: Call) -> Result<Reply, Failure> {
     Reply::once(&settings(&call)?)
 }
 
-/// Handles `config`: returns one setting, by its dotted key.
+/// Handles `config`: returns one setting, by its dotted key, or sets it.
 ///
 /// # Errors
-/// The key is unknown or private, or a value to set was given.
+/// The key is unknown or private, or cannot be set.
 pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
     let key = call.arg();
     // Kubo refuses the whole section too: its file holds the private key there.
@@ -49,10 +110,13 @@ pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
     if folded == "identity" || folded.starts_with("identity.privkey") {
         return Err(Failure::failed("cannot show or change private key through API"));
     }
-    if call.args.len() > 1 {
-        return Err(Failure::failed(format!(
-            "cannot set {key:?}: the embedded node is configured in service.json"
-        )));
+    if let Some(text) = call.args.get(1) {
+        let value = parse_value(&call, text)?;
+        set(&call, key, &value).await?;
+        return Reply::once(&Setting {
+            key: key.to_owned(),
+            value,
+        });
     }
     let settings = settings(&call)?;
     let value = find(&settings, key).map_err(|why| {
@@ -63,6 +127,51 @@ pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
         key: key.to_owned(),
         value: value.clone(),
     })
+}
+
+/// Parses a value to set: text, unless the options say otherwise.
+fn parse_value(call: &Call, text: &str) -> Result<Value, Failure> {
+    if call.flag("json", false) {
+        let parsed = serde_json::from_str(text);
+        return parsed.map_err(|error| Failure::failed(format!("failed to unmarshal json. {error}")));
+    }
+    match call.flag("bool", false) {
+        true => Ok(Value::Bool(text == "true")),
+        false => Ok(Value::from(text)),
+    }
+}
+
+/// Sets one setting.
+async fn set(call: &Call, key: &str, value: &Value) -> Result<(), Failure> {
+    let invalid = |why: serde_json::Error| {
+        Failure::failed(format!(
+            "failed to set config value: {key:?}: {why} (maybe use --json?)"
+        ))
+    };
+    match key.to_lowercase().as_str() {
+        "bootstrap" => {
+            let list = serde_json::from_value::<Option<Vec<Multiaddr>>>(value.clone());
+            let list = list.map_err(invalid)?.unwrap_or_default();
+            Ok(call.node.set_bootstrap(list).await?)
+        }
+        "peering.peers" => {
+            let peers = serde_json::from_value::<Option<Vec<PeerAddresses>>>(value.clone());
+            let peers = peers.map_err(invalid)?.unwrap_or_default();
+            Ok(call.node.save_peerings(peers).await?)
+        }
+        folded => {
+            let known = IN_SERVICE_JSON.iter().find(|(kubo, _)| *kubo == folded);
+            Err(Failure::failed(match known {
+                Some((_, own)) => format!(
+                    "cannot set {key:?}: change ipfs_connector.embedded.{own} in service.json and restart"
+                ),
+                None => format!(
+                    "cannot set {key:?}: the embedded node has no such setting; it is configured in \
+                     service.json, and only Bootstrap and Peering.Peers can be set here"
+                ),
+            }))
+        }
+    }
 }
 
 /// Failed lookup of a setting.

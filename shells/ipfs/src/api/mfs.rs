@@ -185,10 +185,7 @@ async fn locality(call: &Call, root: Cid) -> Result<(bool, u64), Failure> {
 
 /// Handles `files/ls`.
 pub(super) async fn ls(call: Call) -> Result<Reply, Failure> {
-    let text = match call.arg() {
-        "" => "/",
-        text => text,
-    };
+    let text = call.args.first().map_or("/", String::as_str);
     let path = path(text)?;
     let cid = call.node.files_find(&path).await?;
     let found = call.node.files_stat(cid).await?;
@@ -375,10 +372,7 @@ pub(super) async fn rm(call: Call) -> Result<Reply, Failure> {
 
 /// Handles `files/flush`.
 pub(super) async fn flush(call: Call) -> Result<Reply, Failure> {
-    let text = match call.arg() {
-        "" => "/",
-        text => text,
-    };
+    let text = call.args.first().map_or("/", String::as_str);
     let cid = call.node.files_flush(&path(text)?).await?;
     Reply::once(&Flushed {
         cid: call.format_cid(&cid),

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::keys::{format_id, read_file};
 use super::reply::Reply;
 use super::request::Call;
+use super::routing::{QueryEvent, VALUE};
 use crate::ipns::{self, RECORD_MAX, Record};
 use crate::names::{LIFETIME, TTL, named};
 use crate::{Lookup, PublishOptions};
@@ -30,30 +31,6 @@ struct Published {
 struct ResolvedPath {
     #[serde(rename = "Path")]
     path: String,
-}
-
-/// Number of Kubo's query event that carries a value.
-const VALUE: u8 = 5;
-
-/// Event of the commands `routing/…`, with its keys in Kubo's order.
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct QueryEvent {
-    pub(super) extra: String,
-    #[serde(rename = "ID")]
-    pub(super) id: String,
-    pub(super) responses: Option<Vec<PeerAddresses>>,
-    #[serde(rename = "Type")]
-    pub(super) kind: u8,
-}
-
-/// A peer with its addresses.
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct PeerAddresses {
-    pub(super) addrs: Vec<String>,
-    #[serde(rename = "ID")]
-    pub(super) id: String,
 }
 
 /// Parses a duration option in Go's format.
@@ -87,7 +64,7 @@ fn full_path(text: &str) -> Result<String, Failure> {
     }
 }
 
-/// Handles `name/publish`. The record is stored by this node.
+/// Handles `name/publish`: stores the record and sends it to the routing systems.
 pub(super) async fn publish(call: Call) -> Result<Reply, Failure> {
     let value = full_path(call.arg())?;
     let lifetime = duration(&call, "lifetime")?.unwrap_or(LIFETIME);
@@ -112,8 +89,9 @@ pub(super) async fn publish(call: Call) -> Result<Reply, Failure> {
         ttl,
         sequence,
     };
-    let (name, _) = call.node.sign_record(&value, options).await?;
-    call.node.check_may_publish(call.flag("allow-offline", false))?;
+    let (name, record) = call.node.sign_record(&value, options).await?;
+    let allowed = call.flag("allow-offline", false);
+    call.node.announce_record(&name, &record, allowed).await?;
     Reply::once(&Published {
         name: format_id(&call, &name)?,
         value,
@@ -265,8 +243,9 @@ pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
 async fn store(call: &mut Call) -> Result<PeerId, Failure> {
     let name = name_of(call.arg())?;
     let bytes = Bytes::from(read_file(call, RECORD_MAX).await?);
-    call.node.store_record(name, bytes).await?;
-    call.node.check_may_publish(call.flag("allow-offline", false))?;
+    let record = call.node.store_record(name, bytes).await?;
+    let allowed = call.flag("allow-offline", false);
+    call.node.announce_record(&name, &record, allowed).await?;
     Ok(name)
 }
 

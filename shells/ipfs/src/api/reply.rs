@@ -62,6 +62,26 @@ impl Reply {
         ))
     }
 
+    /// Keeps a value until the answer has been sent.
+    pub(super) fn holding(self, held: impl Send + 'static) -> Self {
+        let hold = |pieces: Pieces| {
+            let piece = move |piece| {
+                let _ = &held;
+                piece
+            };
+            pieces.map(piece).boxed()
+        };
+        match self {
+            Reply::Once(line) => Reply::Once(line),
+            Reply::Objects(lines) => Reply::Objects(hold(lines)),
+            Reply::Content { kind, length, pieces } => Reply::Content {
+                kind,
+                length,
+                pieces: hold(pieces),
+            },
+        }
+    }
+
     /// Returns the head and body of the answer. Waits for the first item, so that a failure before it yields
     /// an error status.
     pub(super) async fn into_response(self, deadline: Option<Instant>) -> Response<Body> {

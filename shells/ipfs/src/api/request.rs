@@ -1,6 +1,7 @@
 //! Parsing of calls: arguments, options, body.
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use hyper::{Request, header};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::commands::{Command, OptionType};
+use super::request_log::RequestLog;
 use crate::Cid;
 use crate::{DagPath, Node};
 
@@ -42,6 +44,7 @@ pub(super) struct Call {
     options: Vec<(&'static str, String)>,
     body: Option<RequestBody>,
     boundary: Option<String>,
+    pub(super) log: Arc<RequestLog>,
     /// Place among the running uploads, if the call needs one.
     pub(super) place: Option<OwnedSemaphorePermit>,
 }
@@ -49,7 +52,7 @@ pub(super) struct Call {
 impl Call {
     /// Parses a request for `command`; `first` is an argument from the path.
     pub(super) async fn read(
-        node: &Node,
+        (node, log): (&Node, &Arc<RequestLog>),
         command: &'static Command,
         first: Option<String>,
         request: Request<RequestBody>,
@@ -61,6 +64,7 @@ impl Call {
             .unwrap_or_default();
         let mut call = Call {
             node: node.clone(),
+            log: log.clone(),
             command,
             args: first.into_iter().chain(args).collect(),
             options,
@@ -122,6 +126,11 @@ impl Call {
         let boundary = self.boundary.as_deref().ok_or_else(missing)?;
         let body = self.body.take().ok_or_else(missing)?;
         Ok(Multipart::new(data_of(body), boundary))
+    }
+
+    /// Returns the given options, by their first names.
+    pub(super) fn options(&self) -> &[(&'static str, String)] {
+        &self.options
     }
 
     /// Returns the value of an option under any of its names.

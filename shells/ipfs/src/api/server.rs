@@ -21,6 +21,7 @@ use super::access::Gate;
 use super::commands::{self, Lookup};
 use super::reply::{Body, Reply, failed, plain};
 use super::request::{Call, RequestBody};
+use super::request_log::RequestLog;
 use crate::Node;
 
 /// Maximal number of connections, of at most some 100 KiB of buffers each. Further ones wait in the kernel's
@@ -69,6 +70,7 @@ pub struct Api {
     node: Node,
     gate: Arc<Gate>,
     uploads: Arc<Semaphore>,
+    log: Arc<RequestLog>,
 }
 
 fn connection(
@@ -94,6 +96,7 @@ impl Api {
             node,
             gate: Arc::new(Gate::new(port)),
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+            log: Arc::new(RequestLog::new()),
         }
     }
 
@@ -132,7 +135,8 @@ impl Api {
         first: Option<String>,
         request: Request<RequestBody>,
     ) -> Result<(Reply, Option<Instant>), Failure> {
-        let mut call = Call::read(&self.node, command, first, request).await?;
+        let mut call = Call::read((&self.node, &self.log), command, first, request).await?;
+        let running = self.log.begin(&call);
         if command.file {
             let place = self.uploads.clone().try_acquire_owned();
             call.place = Some(place.map_err(|_| busy())?);
@@ -146,7 +150,7 @@ impl Api {
                 .map_err(|_| Failure::deadline())??,
             None => (command.run)(call).await?,
         };
-        Ok((reply, deadline))
+        Ok((reply.holding(running), deadline))
     }
 }
 

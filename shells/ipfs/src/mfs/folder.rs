@@ -67,12 +67,12 @@ impl Folder {
     pub(super) async fn load(node: &Node, cid: Cid) -> Result<Folder, Error> {
         let reader = node.reader();
         let root = read::entity(&cid, reader.get(cid).await?)?;
-        let Entity::Node(root, _) = root else {
-            return Err(missing());
+        let root = match root {
+            Entity::Node(root, _) if matches!(root.kind, Type::Directory | Type::Shard) => root,
+            Entity::Node(..) | Entity::Raw(_) => {
+                return Err(Error::invalid(format!("cannot access {cid}: Not a directory")));
+            }
         };
-        if !matches!(root.kind, Type::Directory | Type::Shard) {
-            return Err(missing());
-        }
         let mut folder = Folder {
             meta: root.meta,
             ..Folder::empty(node, Form::of(&cid))

@@ -1,14 +1,15 @@
 //! Publishing the records of the own keys again, with a later validity, before they expire and because
 //! routing systems forget them.
 
-use super::{LIFETIME, sign};
-use crate::ipns::Record;
+use super::{ANNOUNCE_TIMEOUT, LIFETIME, sign};
+use crate::ipns::{Record, routing_key};
 use crate::node::Inner;
 use crate::reader::blocking;
+use crate::routing::ContentRouting;
 use libp2p::PeerId;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Delay of the first round after the start; Kubo's.
@@ -23,10 +24,17 @@ pub(crate) async fn run(node: Weak<Inner>, closed: CancellationToken) {
     let mut delay = FIRST;
     while closed.run_until_cancelled(sleep(delay)).await.is_some() {
         let Some(inner) = node.upgrade() else { return };
+        let routing = inner.routing.clone();
         delay = match blocking(move || extend(&inner)).await {
             Ok(records) => {
                 tracing::debug!("extended {} ipns records", records.len());
-                INTERVAL
+                // Interrupted when the node closes.
+                let announced = closed.run_until_cancelled(announce(&routing, records));
+                if announced.await == Some(false) {
+                    RETRY
+                } else {
+                    INTERVAL
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot republish ipns records; trying again in 5 minutes");
@@ -34,6 +42,29 @@ pub(crate) async fn run(node: Weak<Inner>, closed: CancellationToken) {
             }
         };
     }
+}
+
+/// Sends records to the routing systems, one after the other. Returns whether servers accepted all of them.
+async fn announce(routing: &Arc<ContentRouting>, records: Vec<(PeerId, Record)>) -> bool {
+    if !routing.is_on() {
+        return true;
+    }
+    let mut all = true;
+    for (name, record) in records {
+        let put = routing.put_value(routing_key(&name), record.bytes().to_vec());
+        let why = match timeout(ANNOUNCE_TIMEOUT, put).await {
+            Ok(Ok(servers)) if servers > 0 => {
+                tracing::debug!(%name, servers, "published an ipns record again");
+                continue;
+            }
+            Ok(Ok(_)) => "no server accepted it".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {ANNOUNCE_TIMEOUT:?}"),
+        };
+        all = false;
+        tracing::warn!(%name, %why, "cannot publish an ipns record again; trying again in 5 minutes");
+    }
+    all
 }
 
 /// Extends the validity of the own keys' records; returns them.

@@ -1,7 +1,7 @@
 //! Content routing of the node: providers, peers, values.
 
 use super::Node;
-use crate::{Cid, DhtState, Duty, Error, ProvideStat, Provider};
+use crate::{Cid, DhtState, Duty, Error, ProvideStat, Provider, PublicNetwork};
 use futures::stream::{BoxStream, StreamExt, unfold};
 use libp2p::{Multiaddr, PeerId};
 use std::time::SystemTime;
@@ -55,6 +55,26 @@ impl Node {
     /// Returns the state of announcing content.
     pub fn provide_stat(&self) -> ProvideStat {
         self.inner.provider.stat()
+    }
+
+    /// Adds a CID to the queue of announcements, waiting for room.
+    pub(crate) async fn provide_later(&self, cid: Cid) {
+        self.inner.provider.announce_later(cid).await;
+    }
+
+    /// Empties the queue of new pins that wait for their announcement; returns their number.
+    pub(crate) fn clear_provide_queue(&self) -> usize {
+        self.inner.provider.clear_queue()
+    }
+
+    /// Announces all content again, in the background.
+    pub(crate) fn reprovide(&self) {
+        self.inner.provider.reprovide();
+    }
+
+    /// Returns the settings of contact with others.
+    pub(crate) fn network_settings(&self) -> &PublicNetwork {
+        &self.inner.settings
     }
 
     /// Returns the time at which this node last announced a root, as far as it knows.

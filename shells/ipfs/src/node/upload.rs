@@ -2,10 +2,12 @@
 
 use super::Node;
 use crate::bitswap::Bitswap;
+use crate::provider::Provider;
 use crate::store::{Lease, Store};
 use crate::unixfs::{AddOptions, Added, Adder, Metadata};
 use crate::{Block, Error, Pin, PinMode};
 use futures::stream::{FuturesUnordered, StreamExt};
+use std::sync::Arc;
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -23,6 +25,7 @@ pub struct Upload {
     adder: Adder,
     storing: AbortOnDropHandle<Result<(), Error>>,
     store: Store,
+    provider: Arc<Provider>,
     _lease: Lease,
 }
 
@@ -42,6 +45,7 @@ impl Node {
             adder,
             storing,
             store,
+            provider: self.inner.provider.clone(),
             _lease: lease,
         })
     }
@@ -148,6 +152,7 @@ impl Upload {
             adder,
             storing,
             store,
+            provider,
             _lease,
         } = self;
         let finished = adder.finish(built).await;
@@ -164,6 +169,7 @@ impl Upload {
                             name,
                         })
                         .await?;
+                    provider.pinned(root.cid);
                 }
             }
             None => store.sync().await?,

@@ -103,6 +103,29 @@ impl Progress {
         self.last[usize::from(region)] = 0;
     }
 
+    /// Makes all regions due.
+    pub(super) fn make_all_due(&mut self) {
+        self.last.fill(0);
+        self.not_before.fill(0);
+    }
+
+    /// Returns the time of the announcement of the region that waits longest, of those that were announced.
+    pub(super) fn oldest(&self) -> Option<SystemTime> {
+        let oldest = self.last.iter().filter(|last| **last > 0).min();
+        oldest.map(|oldest| UNIX_EPOCH + Duration::from_secs(*oldest))
+    }
+
+    /// Returns the region that is announced next, and the time when it is due.
+    pub(super) fn next(&self, now: SystemTime, interval: Duration) -> Option<(u8, SystemTime)> {
+        let due = |region: usize| {
+            let last = self.last[region].saturating_add(interval.as_secs());
+            last.max(self.not_before[region]).max(seconds(now))
+        };
+        let next = (0..REGIONS).min_by_key(|region| (due(*region), self.last[*region]))?;
+        let time = UNIX_EPOCH + Duration::from_secs(due(next));
+        u8::try_from(next).ok().map(|region| (region, time))
+    }
+
     pub(super) fn last(&self, region: u8) -> Option<SystemTime> {
         let last = self.last[usize::from(region)];
         (last > 0).then(|| UNIX_EPOCH + Duration::from_secs(last))
@@ -164,6 +187,9 @@ mod tests {
         assert_ne!(progress.due(late, interval), Some(announced[0]));
         progress.make_due(9);
         assert_eq!(progress.due(late, interval), Some(9));
+        assert_eq!(progress.next(late, interval), Some((9, late)));
+        progress.make_all_due();
+        assert_eq!((progress.current(late, interval), progress.oldest()), (0, None));
         std::fs::write(folder.path().join(FILE), b"x").unwrap();
         assert_eq!(Progress::load(folder.path()).current(late, interval), 0);
     }

@@ -11,7 +11,7 @@ pub(super) const REGIONS: usize = 256;
 const LOOKUPS_MAX: usize = 512;
 
 /// Position of a multihash, or of a peer id, in the keyspace.
-pub(super) fn kad_key(bytes: &[u8]) -> [u8; 32] {
+pub(crate) fn kad_key(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
@@ -21,7 +21,7 @@ pub(super) fn region_of(key: &[u8; 32]) -> u8 {
 }
 
 /// Returns the number of leading bits that two keys share.
-fn common_bits(a: &[u8; 32], b: &[u8; 32]) -> u32 {
+pub(crate) fn common_bits(a: &[u8; 32], b: &[u8; 32]) -> u32 {
     let mut bits = 0;
     for (a, b) in a.iter().zip(b) {
         let differing = a ^ b;

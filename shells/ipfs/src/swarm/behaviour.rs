@@ -1,12 +1,15 @@
 //! The behaviours and the transport of the swarm.
 
+use super::RoutingTable;
 use super::addresses::Scope;
 use super::admission::Admission;
 use super::dht::Dht;
+use super::dial_back::DialBack;
 use super::identify::Identify;
 use super::muxer;
 use super::peer_budget::Pool;
 use super::reachability::Reachability;
+use super::traffic::{Traffic, count};
 use crate::Error;
 use crate::bitswap::{self, Bitswap};
 use crate::handshakes::LimitedTransport;
@@ -46,6 +49,7 @@ pub(super) struct Behaviour {
     pub(super) local_dht: Toggle<Dht>,
     pub(super) streams: libp2p_stream::Behaviour,
     reachability: Toggle<Reachability>,
+    dial_back: Toggle<DialBack>,
     relay: relay::client::Behaviour,
     dcutr: Toggle<dcutr::Behaviour>,
     mdns: Toggle<mdns::tokio::Behaviour>,
@@ -57,6 +61,15 @@ impl Behaviour {
         let local = self.local_dht.as_mut();
         self.public_dht.as_mut().into_iter().chain(local)
     }
+
+    /// Returns the peers in the routing table of each DHT.
+    pub(super) fn routing_tables(&mut self) -> Vec<RoutingTable> {
+        let table = |dht: &mut Dht| {
+            let peers = dht.table().into_iter().map(|(peer, _)| peer);
+            (dht.protocol(), peers.collect())
+        };
+        self.dhts().map(table).collect()
+    }
 }
 
 /// Returns the transport: relays, QUIC, and TCP with encryption and multiplexing whose buffers are charged to
@@ -65,6 +78,7 @@ fn transport(
     keypair: &Keypair,
     pool: Arc<Pool>,
     relay: relay::client::Transport,
+    traffic: Arc<Traffic>,
 ) -> std::io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
     let noise = || noise::Config::new(keypair).map_err(std::io::Error::other);
     let (tcp_pool, relay_pool) = (pool.clone(), pool);
@@ -83,6 +97,7 @@ fn transport(
     config.max_stream_data = QUIC_STREAM_BYTES;
     let quic = quic::tokio::Transport::new(config).map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let direct = quic.or_transport(tcp).map(|either, _| either.into_inner());
+    let direct = direct.map(move |(peer, muxer), _| (peer, count(muxer, traffic.clone())));
     let all = relay.or_transport(direct).map(|either, _| either.into_inner());
     let named = dns::tokio::Transport::system(all.boxed())?;
     Ok(LimitedTransport::new(TransportTimeout::new(named, HANDSHAKE_TIMEOUT), HANDSHAKES_MAX).boxed())
@@ -93,13 +108,13 @@ pub(super) fn build(
     keypair: &Keypair,
     pool: &Arc<Pool>,
     bitswap: Bitswap,
-    settings: &PublicNetwork,
+    (settings, traffic): (&PublicNetwork, Arc<Traffic>),
     local_scope: Scope,
 ) -> Result<Swarm<Behaviour>, Error> {
     let peer = keypair.public().to_peer_id();
     let failed = |error| Error::io("starting the ipfs network", error);
     let (relay_transport, relay) = relay::client::new(peer);
-    let transport = transport(keypair, pool.clone(), relay_transport).map_err(failed)?;
+    let transport = transport(keypair, pool.clone(), relay_transport, traffic).map_err(failed)?;
     let uses_dht = settings.effective_routing().uses_dht();
     // Nobody outside of this machine can reach a node that listens on loopback addresses only.
     let reachable = !settings.private && local_scope != Scope::Machine;
@@ -115,6 +130,7 @@ pub(super) fn build(
         local_dht: uses_dht.then(|| Dht::new(peer, local_scope)).into(),
         streams: libp2p_stream::Behaviour::new(),
         reachability: reachable.then(Reachability::new).into(),
+        dial_back: reachable.then(DialBack::new).into(),
         relay,
         dcutr: reachable.then(|| dcutr::Behaviour::new(peer)).into(),
         mdns: mdns.map_err(failed)?.into(),

@@ -28,7 +28,11 @@ const FIRST_SAVE: Duration = Duration::from_secs(30);
 
 /// Known servers and the schedule of dialling them.
 pub(super) struct KnownServers {
+    /// The saved servers, then the bootstrap peers.
     servers: Vec<(PeerId, Vec<Multiaddr>)>,
+    /// Number of saved servers.
+    saved: usize,
+    is_on: bool,
     /// Position of the next server to dial.
     position: usize,
     next: Instant,
@@ -70,21 +74,34 @@ fn read(path: &Path) -> Vec<Multiaddr> {
 
 impl KnownServers {
     /// Reads the saved servers.
-    pub(super) fn load(folder: &Path, settings: &PublicNetwork) -> KnownServers {
+    pub(super) fn load(folder: &Path, settings: &PublicNetwork, bootstrap: &[Multiaddr]) -> KnownServers {
         let path = folder.join(FILE);
-        let mut servers = Vec::new();
-        if settings.effective_routing().uses_dht() {
-            servers.extend(by_peer(read(&path).into_iter()));
-            servers.extend(by_peer(settings.bootstrap.iter().cloned()));
-        }
+        let is_on = settings.effective_routing().uses_dht();
+        let saved = if is_on { read(&path) } else { Vec::new() };
+        let servers: Vec<_> = by_peer(saved.into_iter()).into_iter().collect();
         let now = Instant::now();
-        KnownServers {
+        let mut known = KnownServers {
+            saved: servers.len(),
             servers,
+            is_on,
             position: 0,
             next: now,
             pause: PAUSE_MIN,
             next_save: now + FIRST_SAVE,
             path,
+        };
+        known.use_bootstrap(bootstrap);
+        known
+    }
+
+    /// Replaces the bootstrap peers. Those of a node that joins no DHT are not dialled.
+    pub(super) fn use_bootstrap(&mut self, peers: &[Multiaddr]) {
+        if self.is_on {
+            self.servers.truncate(self.saved);
+            self.servers.extend(by_peer(peers.iter().cloned()));
+            self.position = 0;
+            self.pause = PAUSE_MIN;
+            self.next = Instant::now();
         }
     }
 
@@ -159,21 +176,23 @@ mod tests {
         let settings = PublicNetwork {
             private: false,
             routing: Routing::Dht,
-            bootstrap: vec![named.clone()],
             ..PublicNetwork::default()
         };
-        let mut known = KnownServers::load(folder.path(), &settings);
+        let mut known = KnownServers::load(folder.path(), &settings, std::slice::from_ref(&named));
         let now = known.next;
-        let expected = vec![(saved, addresses), (bootstrap, vec![named])];
+        let expected = vec![(saved, addresses.clone()), (bootstrap, vec![named.clone()])];
         assert_eq!(known.due(0, now), expected);
         assert_eq!(known.due(0, now), []);
         assert_eq!(known.due(0, now + PAUSE_MIN), expected);
         assert_eq!(known.due(0, now + 2 * PAUSE_MIN), [], "the pause has doubled");
         assert_eq!(known.due(TABLE_MIN, now + PAUSE_MAX), []);
+        known.use_bootstrap(&[]);
+        assert_eq!(known.due(0, Instant::now()), [(saved, addresses)]);
         let private = PublicNetwork {
             private: true,
             ..settings
         };
-        assert!(KnownServers::load(folder.path(), &private).servers.is_empty());
+        let known = KnownServers::load(folder.path(), &private, &[named]);
+        assert!(known.servers.is_empty());
     }
 }

@@ -107,7 +107,13 @@ impl Task {
         local_scope: Scope,
     ) -> Result<Task, Error> {
         let settings = setup.settings.clone();
-        let mut swarm = build(&setup.keypair, &pool, bitswap.clone(), &settings, local_scope)?;
+        let mut swarm = build(
+            &setup.keypair,
+            &pool,
+            bitswap.clone(),
+            (&settings, setup.traffic.clone()),
+            local_scope,
+        )?;
         if !settings.private {
             for address in &settings.announce {
                 swarm.add_external_address(address.clone());
@@ -124,7 +130,7 @@ impl Task {
                 Err(error) => return Err(listen_error(address, &error.to_string())),
             }
         }
-        let servers = KnownServers::load(&setup.folder, &settings);
+        let servers = KnownServers::load(&setup.folder, &settings, &setup.bootstrap);
         let now = Instant::now();
         Ok(Task {
             swarm,
@@ -269,6 +275,11 @@ impl Task {
                     store_value(dht, key.clone(), value.clone());
                 }
             }
+            Command::Release(peer) => self.release(peer),
+            Command::Bootstrap(peers) => self.servers.use_bootstrap(&peers),
+            Command::Tables(tables) => {
+                let _ = tables.send(self.swarm.behaviour_mut().routing_tables());
+            }
         }
     }
 
@@ -319,12 +330,17 @@ impl Task {
         {
             return Err(Error::NoConnection(address));
         }
+        self.release(peer);
+        let closed = self.swarm.disconnect_peer_id(peer);
+        closed.map_err(|()| Error::NotConnected(peer))
+    }
+
+    /// Stops keeping a peer.
+    fn release(&mut self, peer: PeerId) {
         self.kept_peers.drop_peer(&peer);
         self.swarm.behaviour_mut().admission.release(&peer);
         self.bitswap.set_trusted(peer, false);
         self.pool.set_exempt(peer, false);
-        let closed = self.swarm.disconnect_peer_id(peer);
-        closed.map_err(|()| Error::NotConnected(peer))
     }
 
     fn keep(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
@@ -421,6 +437,7 @@ impl Task {
             let (provider_records, value_records) = dht.kad().store_mut().len();
             DhtState {
                 protocol: dht.protocol(),
+                is_public: dht.scope() == Scope::Public,
                 peers: dht.table_len(),
                 is_server: dht.is_server(),
                 provider_records,

@@ -363,3 +363,59 @@ fn default_settings_contact_nobody() {
     assert_eq!(settings.effective_routing(), Routing::None);
     assert_eq!(settings.provide_strategy, ProvideStrategy::None);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn public_dht_is_served_only_with_a_public_direct_address() {
+    let relayed =
+        "/ip4/1.2.3.4/tcp/4001/p2p/12D3KooWKnDdG3iXw9eTFijk3EWSunZcFi54Zka4wmtqtt6rPxc8/p2p-circuit";
+    for (routing, announce, expected) in [
+        (Routing::Dht, "/ip4/1.2.3.4/tcp/4001", true),
+        (Routing::DhtClient, "/ip4/1.2.3.4/tcp/4001", false),
+        (Routing::Dht, "/ip4/10.0.0.1/tcp/4001", false),
+        (Routing::Dht, relayed, false),
+    ] {
+        let settings = PublicNetwork {
+            routing,
+            announce: vec![announce.parse().unwrap()],
+            ..dht(&[])
+        };
+        let (node, _folder) = start(&[TCP], settings).await;
+        until(|| node.dhts().len() == 2).await;
+        let dhts = node.dhts();
+        let served: Vec<_> = dhts.iter().map(|dht| (dht.is_public, dht.is_server)).collect();
+        let local = (false, routing == Routing::Dht);
+        assert_eq!(served, [(true, expected), local], "{routing:?} {announce}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_are_stored_by_servers_only_if_they_are_valid_records_of_their_key() {
+    let servers = servers(3, &[TCP]).await;
+    let (own, other) = (&servers[0].0, &servers[1].0);
+    let options = cluster_ipfs::PublishOptions {
+        key: "self".to_owned(),
+        lifetime: Duration::from_secs(3600),
+        ttl: Duration::from_secs(60),
+        sequence: None,
+    };
+    let (name, record) = own.sign_record("/ipfs/bafkqaaa", options).await.unwrap();
+    let key = cluster_ipfs::ipns::routing_key(&name);
+    let others = cluster_ipfs::ipns::routing_key(&other.id().peer_id);
+    // A server acknowledges a record that it does not store.
+    own.put_value(others.clone(), record.bytes().to_vec())
+        .await
+        .unwrap();
+    own.put_value(b"/pk/x".to_vec(), b"x".to_vec()).await.unwrap();
+    assert!(own.put_value(key.clone(), record.bytes().to_vec()).await.unwrap() >= 2);
+    until(|| other.dhts().iter().any(|dht| dht.value_records == 1)).await;
+    let mut found = other.get_values(key).await.unwrap();
+    let value = timeout(SOON, found.next()).await.expect("in time").unwrap();
+    assert_eq!(value, record.bytes().to_vec());
+    let found = servers[2].0.get_values(others).await.unwrap();
+    let found: Vec<_> = timeout(SOON, found.collect()).await.expect("in time");
+    let mine = |value: &Vec<u8>| *value == record.bytes().to_vec();
+    assert!(
+        found.iter().filter(|value| mine(value)).count() <= 1,
+        "only its sender has it: {found:?}"
+    );
+}

@@ -145,12 +145,17 @@ pub struct Served {
 
 impl Served {
     pub async fn start() -> Served {
+        Served::start_in(cluster_ipfs::PublicNetwork::default()).await
+    }
+
+    /// Starts a node with this contact with others.
+    pub async fn start_in(network: cluster_ipfs::PublicNetwork) -> Served {
         let folder = tempfile::tempdir().unwrap();
         let node = Node::open(cluster_ipfs::Config {
             path: folder.path().join("ipfs"),
             swarm_listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
             storage_max: None,
-            network: cluster_ipfs::PublicNetwork::default(),
+            network,
         })
         .await
         .unwrap();

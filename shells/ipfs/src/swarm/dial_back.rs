@@ -1,0 +1,190 @@
+//! AutoNAT v2 server: tells other nodes whether an address of theirs can be reached, by dialling it.
+//!
+//! `libp2p-autonat` dials whatever address a client names, any number of times. Here only public, direct
+//! addresses are dialled, and within limits: strangers must not use this node to reach its own network, or to
+//! flood somebody else. A client that names an address other than its own must send data first, which that
+//! crate takes care of.
+
+use super::addresses::{Reach, is_relayed, reach};
+use libp2p::autonat::v2::server;
+use libp2p::core::Endpoint;
+use libp2p::core::transport::PortUse;
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
+    ToSwarm,
+};
+use libp2p::{Multiaddr, PeerId};
+use std::collections::{HashSet, VecDeque};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+/// Interval of the limits.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// Limit on dials for all clients in an interval; go-libp2p's.
+const DIALS_MAX: usize = 60;
+/// Limit on dials for one client in an interval; go-libp2p's.
+const CLIENT_DIALS_MAX: usize = 12;
+
+/// Reason for not dialling an address of a client.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("the address is not public")]
+    NotPublic,
+    #[error("too many addresses are being tested")]
+    Busy,
+}
+
+/// AutoNAT v2 server with limits.
+pub(super) struct DialBack {
+    inner: server::Behaviour,
+    /// Dials that the server has asked for and that were not checked yet.
+    asked: HashSet<ConnectionId>,
+    limits: Limits,
+}
+
+/// Recent dials.
+#[derive(Debug, Default)]
+struct Limits {
+    recent: VecDeque<(Instant, PeerId)>,
+}
+
+impl Limits {
+    /// Counts a dial, unless there were too many.
+    fn admit(&mut self, client: PeerId, now: Instant) -> bool {
+        while let Some((time, _)) = self.recent.front()
+            && now.duration_since(*time) >= INTERVAL
+        {
+            self.recent.pop_front();
+        }
+        let of_client = self.recent.iter().filter(|(_, peer)| *peer == client).count();
+        let is_admitted = self.recent.len() < DIALS_MAX && of_client < CLIENT_DIALS_MAX;
+        if is_admitted {
+            self.recent.push_back((now, client));
+        }
+        is_admitted
+    }
+}
+
+impl DialBack {
+    pub(super) fn new() -> DialBack {
+        DialBack {
+            inner: server::Behaviour::default(),
+            asked: HashSet::new(),
+            limits: Limits::default(),
+        }
+    }
+
+    fn check(&mut self, client: Option<PeerId>, addresses: &[Multiaddr]) -> Result<(), Refused> {
+        let is_public = |address: &Multiaddr| reach(address) == Reach::Public && !is_relayed(address);
+        if addresses.is_empty() || !addresses.iter().all(is_public) {
+            return Err(Refused::NotPublic);
+        }
+        match client.is_some_and(|client| self.limits.admit(client, Instant::now())) {
+            true => Ok(()),
+            false => Err(Refused::Busy),
+        }
+    }
+}
+
+impl NetworkBehaviour for DialBack {
+    type ConnectionHandler = THandler<server::Behaviour>;
+    type ToSwarm = server::Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner
+            .handle_established_inbound_connection(id, peer, local, remote)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+        _role: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        if self.asked.remove(&id) {
+            self.check(peer, addresses).map_err(ConnectionDenied::new)?;
+        }
+        Ok(Vec::new())
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port_use: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner
+            .handle_established_outbound_connection(id, peer, address, role, port_use)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        self.inner.on_swarm_event(event);
+    }
+
+    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
+        self.inner.on_connection_handler_event(peer, id, event);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<server::Event, THandlerInEvent<Self>>> {
+        let next = self.inner.poll(cx);
+        if let Poll::Ready(ToSwarm::Dial { opts }) = &next {
+            self.asked.insert(opts.connection_id());
+        }
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_public_addresses_are_dialled_back_and_not_too_often() {
+        let mut server = DialBack::new();
+        let public = || vec!["/ip4/1.2.3.4/tcp/4001".parse::<Multiaddr>().unwrap()];
+        let mut dial = |number, peer, addresses: Vec<Multiaddr>| {
+            let id = ConnectionId::new_unchecked(number);
+            server.asked.insert(id);
+            server
+                .handle_pending_outbound_connection(id, Some(peer), &addresses, Endpoint::Dialer)
+                .is_ok()
+        };
+        let client = PeerId::random();
+        for (number, refused) in [
+            "/ip4/10.0.0.1/tcp/4001",
+            "/ip4/127.0.0.1/tcp/4001",
+            "/dns4/localhost/tcp/4001",
+            "/ip4/1.2.3.4/tcp/4001/p2p/12D3KooWKnDdG3iXw9eTFijk3EWSunZcFi54Zka4wmtqtt6rPxc8/p2p-circuit",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            assert!(!dial(number, client, vec![refused.parse().unwrap()]), "{refused}");
+        }
+        assert!((0..CLIENT_DIALS_MAX).all(|number| dial(number, client, public())));
+        assert!(!dial(0, client, public()));
+        let others = (CLIENT_DIALS_MAX..DIALS_MAX).all(|number| dial(number, PeerId::random(), public()));
+        assert!(others && !dial(0, PeerId::random(), public()));
+        // Dials of others are not its business.
+        let id = ConnectionId::new_unchecked(1);
+        let other = server.handle_pending_outbound_connection(id, None, &[], Endpoint::Dialer);
+        assert!(other.is_ok());
+    }
+
+    #[test]
+    fn dials_are_admitted_again_after_the_interval() {
+        let (mut limits, client, start) = (Limits::default(), PeerId::random(), Instant::now());
+        assert!((0..CLIENT_DIALS_MAX).all(|_| limits.admit(client, start)));
+        assert!(!limits.admit(client, start + INTERVAL / 2));
+        assert!(limits.admit(client, start + INTERVAL));
+    }
+}
