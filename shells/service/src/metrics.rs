@@ -158,6 +158,26 @@ catalogue! {
     bitswap_blocks: IntCounterVec = "bitswap_blocks_total" ["direction"]
         "Blocks exchanged by the embedded node";
     bitswap_bytes: IntCounterVec = "bitswap_bytes_total" ["direction"] "Bytes of these blocks";
+    node_bytes: IntCounterVec = "ipfs_network_bytes_total" ["direction"]
+        "Bytes exchanged by the embedded node with other nodes, of all protocols";
+    dht_peers: IntGaugeVec = "dht_peers" ["dht"] "Peers in the embedded node's routing table of a DHT";
+    dht_server: IntGaugeVec = "dht_server" ["dht"] "1 if the embedded node serves requests of a DHT";
+    dht_records: IntGaugeVec = "dht_records" ["dht" "kind"]
+        "Records that other nodes store at the embedded node";
+    provide_lag: Gauge = "ipfs_provide_lag_seconds" []
+        "Time by which the announcement of content to the DHT is overdue; 0 if it is on schedule";
+    provide_oldest: IntGauge = "ipfs_provide_oldest_timestamp_seconds" []
+        "Unix time of the oldest among the last announcements of all regions; 0 before the first";
+    provide_regions: IntGauge = "ipfs_provide_regions_current" []
+        "Regions of the keyspace, of 256, whose content was announced within the interval";
+    provide_keys: IntGauge = "ipfs_provide_keys" []
+        "Keys that this peer announces, as far as their regions were announced since the start";
+    provide_pins: IntCounterVec = "ipfs_provide_pins_total" ["result"]
+        "New pins that were announced at once, or later with their region because that failed";
+    provide_records: IntCounter = "ipfs_provide_records_total" []
+        "Provider records that servers of the DHT accepted";
+    provide_failures: IntCounter = "ipfs_provide_failures_total" []
+        "Sends of provider records to a server of the DHT that failed";
 
     build_info: IntGaugeVec = "build_info" ["version"] "1, with the version of the program";
 }

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use cluster_core::{Applied, Counters, Index, Members, Membership, PING, PeerId, Timestamp, View};
-use cluster_ipfs::Backend;
+use cluster_ipfs::{Backend, DhtState, ProvideStat};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -307,8 +307,53 @@ impl Observer {
             }
             let peers = node.peers().await.len();
             set(&metrics.bitswap_peers, peers as u64);
+            let traffic = node.traffic();
+            for (direction, bytes) in [("received", traffic.total_in), ("sent", traffic.total_out)] {
+                raise(&metrics.node_bytes.with_label_values(&[direction]), bytes);
+            }
+            publish_dhts(&node.dhts());
+            publish_announcing(&node.provide_stat());
         }
     }
+}
+
+fn publish_dhts(dhts: &[DhtState]) {
+    let metrics = metrics();
+    for dht in dhts {
+        let name = if dht.is_public { "public" } else { "local" };
+        set(&metrics.dht_peers.with_label_values(&[name]), dht.peers as u64);
+        let server = metrics.dht_server.with_label_values(&[name]);
+        server.set(i64::from(dht.is_server));
+        for (kind, count) in [("provider", dht.provider_records), ("value", dht.value_records)] {
+            set(
+                &metrics.dht_records.with_label_values(&[name, kind]),
+                count as u64,
+            );
+        }
+    }
+}
+
+fn publish_announcing(stat: &ProvideStat) {
+    let metrics = metrics();
+    metrics.provide_lag.set(stat.lag.as_secs_f64());
+    let oldest = stat.oldest.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    set(&metrics.provide_oldest, oldest.map_or(0, |since| since.as_secs()));
+    set(&metrics.provide_regions, stat.regions_current as u64);
+    set(&metrics.provide_keys, stat.keys);
+    for (result, count) in [("announced", stat.announced), ("failed", stat.failed)] {
+        raise(&metrics.provide_pins.with_label_values(&[result]), count);
+    }
+    raise(&metrics.provide_records, stat.records);
+    raise(&metrics.provide_failures, stat.failed_sends);
+    let queue = ["provide"];
+    set(
+        &metrics.queue_length.with_label_values(&queue),
+        stat.queued as u64,
+    );
+    set(
+        &metrics.queue_limit.with_label_values(&queue),
+        stat.queue_max as u64,
+    );
 }
 
 fn consensus_reasons(core: &Core) -> Option<String> {
