@@ -2,6 +2,8 @@
 
 #[path = "it/amplification.rs"]
 mod amplification;
+#[path = "it/announcing.rs"]
+mod announcing;
 #[path = "it/bad_input.rs"]
 mod bad_input;
 #[path = "it/commands.rs"]
