@@ -2,11 +2,23 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sim::Scenario;
 
 /// Seeds for each scenario.
 const SEEDS: u64 = 5;
+
+/// Reports of the seeds with which a scenario fails.
+fn failures_of(path: &Path) -> Vec<String> {
+    let scenario = Scenario::read(path).expect("it can be read");
+    let reports = (0..SEEDS).map(|seed| (seed, sim::run_scenario(&scenario, seed, false)));
+    reports
+        .filter(|(_, report)| report.class().is_some())
+        .map(|(seed, report)| format!("{} with seed {seed}: {report}", path.display()))
+        .collect()
+}
 
 #[test]
 fn every_scenario_passes() {
@@ -17,16 +29,19 @@ fn every_scenario_passes() {
         .collect();
     scenarios.sort();
     assert!(scenarios.len() >= 10, "the scenarios are there");
-    let mut failures = Vec::new();
-    for path in scenarios {
-        let scenario = Scenario::read(&path).expect("it can be read");
-        for seed in 0..SEEDS {
-            let report = sim::run_scenario(&scenario, seed, false);
-            if report.class().is_some() {
-                failures.push(format!("{} with seed {seed}: {report}", path.display()));
-            }
+    let next = AtomicUsize::new(0);
+    let failures = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some(path) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let failed = failures_of(path);
+                    failures.lock().expect("no panic while locked").extend(failed);
+                }
+            });
         }
-    }
+    });
+    let failures = failures.into_inner().expect("no panic while locked");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
