@@ -72,6 +72,10 @@ pub struct PinInfoShort {
     pub attempt_count: u64,
     /// The pin is in the queue for new pins, before retries of older ones.
     pub priority_pin: bool,
+    /// Time at which its embedded IPFS node last announced the CID to the DHT; zero, and left out, if it has
+    /// not or that is unknown. Only in the status of a single CID.
+    #[serde(skip_serializing_if = "Time::is_zero")]
+    pub announced: Time,
 }
 
 /// Status of one CID at one peer, with the fields of the pin.

@@ -97,6 +97,11 @@ fn fresh_pin_is_announced_by_its_holders_and_found_by_a_node_outside_of_the_clus
         }
     });
     assert_eq!(metric(holder, "ipfscluster_ipfs_provide_lag_seconds"), Ok(0.0));
+    let status = cluster.peers[2].try_get(&format!("/pins/{cid}")).unwrap().json();
+    let announced = |peer: &Peer| status["peer_map"][&peer.id]["announced"].is_string();
+    for peer in &cluster.peers {
+        assert_eq!(announced(peer), peer.id == holder.id, "{status}");
+    }
     let expected = swarm_address(holder).to_string();
     let bootstrap = swarm_address(&cluster.peers[0]);
     let runtime = tokio::runtime::Runtime::new().unwrap();

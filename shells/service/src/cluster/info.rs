@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use cluster_api::{GlobalPinInfo, PinInfoShort, TrackerStatus};
+use cluster_api::{GlobalPinInfo, PinInfoShort, Time, TrackerStatus};
 use cluster_core::{Cid, Lane, Local, PeerId, Phase, Pin, PinType, Timestamp};
 
 use super::convert;
-use super::rpc::{CidStatus, PeerDetails};
+use super::rpc::{CidStatus, OneStatus, PeerDetails};
 
 /// Derives the status of a CID at this peer from its pin and local state. `running` says whether an
 /// operation on it is running at the IPFS node, and whether that is an unpin.
@@ -71,6 +71,15 @@ pub(super) fn peer_info(details: &PeerDetails, state: &CidStatus) -> PinInfoShor
         error: state.error.clone(),
         attempt_count: u64::from(state.attempts),
         priority_pin: state.fresh,
+        announced: Time::default(),
+    }
+}
+
+/// Returns the status at a peer, with the time of the last announcement.
+pub(super) fn announced_info(status: &OneStatus) -> PinInfoShort {
+    PinInfoShort {
+        announced: status.announced.map(convert::time).unwrap_or_default(),
+        ..peer_info(&status.details, &status.state)
     }
 }
 
@@ -104,6 +113,7 @@ fn without_attempts(
         error: error.to_owned(),
         attempt_count: 0,
         priority_pin: false,
+        announced: Time::default(),
     }
 }
 

@@ -113,6 +113,20 @@ pub(super) enum Answer {
         /// Number of blocks; 0 if they were not to be counted.
         objects: u64,
     },
+    /// Time at which the peer's IPFS node last announced a CID, after its status. Older peers do not send it,
+    /// and have closed the call before they would read it.
+    Announced {
+        /// The time.
+        at: Timestamp,
+    },
+}
+
+/// Answer of one peer about one CID.
+pub(super) struct OneStatus {
+    pub(super) details: PeerDetails,
+    pub(super) state: CidStatus,
+    /// Time at which its IPFS node last announced the CID to the DHT, if known.
+    pub(super) announced: Option<Timestamp>,
 }
 
 /// A peer's description of itself.

@@ -1,20 +1,24 @@
 //! Status of one CID.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use cluster_api::{GlobalPinInfo, PinInfoShort};
-use cluster_core::{Cid, PeerId, Pin};
+use cluster_core::{Cid, PeerId, Pin, Timestamp};
+use cluster_ipfs::Backend;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, timeout_at};
 
 use super::info::{self, PeerIdTexts};
 use super::peers::KnownMembers;
-use super::rpc::{self, Answer, Call, CidStatus, PeerDetails};
+use super::rpc::{self, Answer, Call, CidStatus, OneStatus, PeerDetails};
 use super::{Cluster, Error, now};
 
 /// Time for an allocated peer to answer, as in the Go peer.
 const ALLOCATED_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Time for the last part of an answer, which follows the others at once.
+const ANNOUNCED_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Time for the other peers once all allocated ones have answered: they rarely add anything.
 const OTHERS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -38,10 +42,24 @@ impl Cluster {
         let mut names = PeerIdTexts::default();
         let mut shown = info::without_statuses(&cid, pin.as_ref(), &mut names);
         let me = names.of(&self.inner.config.peer).to_owned();
-        shown
-            .peer_map
-            .insert(me, info::peer_info(&self.own_details().await, &state));
+        let status = OneStatus {
+            details: self.own_details().await,
+            state,
+            announced: self.own_announcement(&cid).await,
+        };
+        shown.peer_map.insert(me, info::announced_info(&status));
         Ok(shown)
+    }
+
+    /// Returns the time at which this peer's embedded IPFS node last announced a CID to the DHT, if known.
+    pub(super) async fn own_announcement(&self, cid: &Cid) -> Option<Timestamp> {
+        let Backend::Embedded(node) = &self.inner.backend else {
+            return None;
+        };
+        let (node, cid) = (node.clone(), cid.to_string().parse().ok()?);
+        let read = tokio::task::spawn_blocking(move || node.announced_at(&cid));
+        let since = read.await.ok()??.duration_since(UNIX_EPOCH).ok()?;
+        u64::try_from(since.as_nanos()).ok().map(Timestamp)
     }
 
     /// Returns the pin of a CID, and its status at this peer.
@@ -70,7 +88,7 @@ impl Cluster {
         let mut shown = info::without_statuses(&cid, pin.as_ref(), &mut names);
         shown
             .peer_map
-            .insert(names.of(me).to_owned(), info::peer_info(&own.0, &own.1));
+            .insert(names.of(me).to_owned(), info::announced_info(&own));
         let concerned = |peer: &PeerId| pin.as_ref().is_none_or(|pin| pin.is_allocated_to(peer));
         let others = || peers.keys().filter(|peer| *peer != me);
         let mut open = others().filter(|peer| concerned(peer)).count();
@@ -88,7 +106,7 @@ impl Cluster {
             };
         while let Ok(Some((peer, answer))) = timeout_at(deadline, asked.next()).await {
             let short = match answer {
-                Ok((details, state)) => info::peer_info(&details, &state),
+                Ok(status) => info::announced_info(&status),
                 Err(error) => status_without_answer(&peers[peer], concerned(peer), &error.to_string()),
             };
             shown.peer_map.insert(names.of(peer).to_owned(), short);
@@ -110,7 +128,7 @@ impl Cluster {
         Ok(shown)
     }
 
-    async fn ask_one(&self, peer: &PeerId, call: &Call) -> Result<(PeerDetails, CidStatus), Error> {
+    async fn ask_one(&self, peer: &PeerId, call: &Call) -> Result<OneStatus, Error> {
         let network = self.inner.world.network.as_ref();
         let mut channel = rpc::call(network, peer, call).await?;
         let Some(Answer::Details(details)) = rpc::next(channel.as_mut(), peer, ALLOCATED_TIMEOUT).await?
@@ -120,7 +138,16 @@ impl Cluster {
         let Some(Answer::Status(state)) = rpc::next(channel.as_mut(), peer, ALLOCATED_TIMEOUT).await? else {
             return Err(rpc::unexpected(peer));
         };
-        Ok((details, state))
+        // A status without it is complete.
+        let announced = match rpc::next(channel.as_mut(), peer, ANNOUNCED_TIMEOUT).await {
+            Ok(Some(Answer::Announced { at })) => Some(at),
+            Ok(_) | Err(_) => None,
+        };
+        Ok(OneStatus {
+            details,
+            state,
+            announced,
+        })
     }
 }
 

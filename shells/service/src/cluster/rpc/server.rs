@@ -12,7 +12,7 @@ use tokio::time::interval;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::blocks;
-use super::{Answer, Call, CidStatus, PeerDetails, Row};
+use super::{Answer, Call, OneStatus, Row};
 use crate::cluster::add::GcHold;
 use crate::cluster::merge::{OwnRow, Piece, PieceStream};
 use crate::cluster::world::Channel;
@@ -48,9 +48,13 @@ impl Cluster {
                 send(channel, &Answer::Id(Box::new(identity))).await
             }
             Call::Status { .. } | Call::Recover { .. } | Call::Sync { .. } => {
-                let (details, state) = with_heartbeats(channel, self.answer_one(call)).await??;
-                send(channel, &Answer::Details(details)).await?;
-                send(channel, &Answer::Status(state)).await
+                let answer = with_heartbeats(channel, self.answer_one(call)).await??;
+                send(channel, &Answer::Details(answer.details)).await?;
+                send(channel, &Answer::Status(answer.state)).await?;
+                match answer.announced {
+                    Some(at) => send(channel, &Answer::Announced { at }).await,
+                    None => Ok(()),
+                }
             }
             Call::StatusAll { filter } => self.answer_status_all(&filter, channel).await,
             Call::RecoverAll => {
@@ -88,9 +92,13 @@ impl Cluster {
     }
 
     /// Returns the status of one CID, after the operation of the call.
-    pub(in crate::cluster) async fn answer_one(&self, call: Call) -> Result<(PeerDetails, CidStatus), Error> {
+    pub(in crate::cluster) async fn answer_one(&self, call: Call) -> Result<OneStatus, Error> {
+        let mut announced = None;
         let state = match call {
-            Call::Status { cid } => self.own_state(&cid).await?.1,
+            Call::Status { cid } => {
+                announced = self.own_announcement(&cid).await;
+                self.own_state(&cid).await?.1
+            }
             Call::Recover { cid } => self.recover_here(&cid).await?,
             Call::Sync { cid } => self.sync_here(&cid).await?,
             Call::Id
@@ -102,7 +110,11 @@ impl Cluster {
             | Call::RepoStat { .. }
             | Call::Links => return Err(Error::Closed),
         };
-        Ok((self.own_details().await, state))
+        Ok(OneStatus {
+            details: self.own_details().await,
+            state,
+            announced,
+        })
     }
 
     async fn answer_status_all(&self, filter: &str, channel: &mut dyn Channel) -> Result<(), Error> {
