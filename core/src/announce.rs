@@ -13,7 +13,13 @@
 //!
 //! [Thaler and Ravishankar, 1998]: https://doi.org/10.1109/90.663936
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use crate::ids::PeerId;
+use crate::pin::Pin;
+use crate::planted::planted;
+use crate::time::Instant;
 
 /// Number of bits of a DHT key that are its region.
 pub const REGION_BITS: u32 = 8;
@@ -53,7 +59,52 @@ pub fn announces<'a>(
             above += 1;
         }
     }
+    if planted!(OneAnnouncerTooMany) {
+        return is_holder && above <= copies;
+    }
     is_holder && above < copies
+}
+
+/// Peers that count as living announcers, from the pings that one peer has received.
+///
+/// A peer counts for the grace after its last valid ping: provider records are valid for two days, so a
+/// restart is no reason for others to take over.
+#[derive(Debug, Clone)]
+pub struct Living {
+    grace: Duration,
+    /// Until then all peers count: their first pings take a while.
+    judges_from: Instant,
+    last: BTreeMap<PeerId, Instant>,
+}
+
+impl Living {
+    /// Begins with all peers counted, for the time `startup`.
+    pub fn new(now: Instant, startup: Duration, grace: Duration) -> Self {
+        Self {
+            grace,
+            judges_from: now + startup,
+            last: BTreeMap::new(),
+        }
+    }
+
+    /// Notes the peers with a valid ping. Bounded by the members, of whom alone pings are kept.
+    pub fn note(&mut self, now: Instant, alive: impl IntoIterator<Item = PeerId>) {
+        self.last.extend(alive.into_iter().map(|peer| (peer, now)));
+        if !planted!(SilentAnnounce) {
+            self.last.retain(|_, last| now.since(*last) < self.grace);
+        }
+    }
+
+    /// Returns whether `me` is to announce the root of a pin, as one of `copies`.
+    pub fn announces(&self, now: Instant, me: &PeerId, region: u8, pin: &Pin, copies: usize) -> bool {
+        if pin.allocations.is_empty() {
+            let others = self.last.keys().filter(|peer| *peer != me);
+            return announces(me, region, others.chain([me]), copies);
+        }
+        let is_living =
+            |peer: &&PeerId| *peer == me || now < self.judges_from || self.last.contains_key(*peer);
+        announces(me, region, pin.allocations.iter().filter(is_living), copies)
+    }
 }
 
 #[cfg(test)]
@@ -62,9 +113,23 @@ mod tests {
     use proptest::collection::btree_set;
     use proptest::prelude::*;
 
+    use crate::{Cid, PinOptions, PinType, Replicas, Timestamp};
+
     fn peer(number: u16) -> PeerId {
         let [high, low] = number.to_be_bytes();
         PeerId::from_bytes(&[0, 2, high, low]).expect("is a multihash")
+    }
+
+    fn pin_at(holders: &[PeerId]) -> Pin {
+        Pin {
+            cid: Cid::from_bytes(&[1, 0x55, 0, 1, 1]).expect("is a CID"),
+            pin_type: PinType::Data,
+            allocations: holders.to_vec(),
+            reference: None,
+            options: PinOptions::new(Replicas::Everywhere),
+            timestamp: Timestamp(0),
+            version: 1,
+        }
     }
 
     fn announcers(region: u8, holders: &[PeerId], copies: usize) -> Vec<PeerId> {
@@ -123,6 +188,40 @@ mod tests {
                 "{me} announces {count} of 256 regions, expected some 51"
             );
         }
+    }
+
+    #[test]
+    fn root_of_a_silent_peer_is_taken_over_after_the_grace() {
+        let (first, second) = (peer(1), peer(2));
+        let region = (0..=255)
+            .find(|region| announces(&first, *region, [&first, &second], 1))
+            .expect("each peer announces some regions");
+        let pin = pin_at(&[first.clone(), second.clone()]);
+        let at = |seconds: u64| Instant(seconds * 1_000_000_000);
+        let mut living = Living::new(at(0), Duration::from_secs(10), Duration::from_secs(100));
+        let takes_over = |living: &Living, now| living.announces(now, &second, region, &pin, 1);
+        assert!(!takes_over(&living, at(9)), "all count during the startup");
+        assert!(takes_over(&living, at(10)), "no ping has come");
+        living.note(at(11), [first.clone()]);
+        assert!(!takes_over(&living, at(11)));
+        living.note(at(110), []);
+        assert!(!takes_over(&living, at(110)), "within the grace");
+        living.note(at(111), []);
+        assert!(takes_over(&living, at(111)));
+        living.note(at(112), [first.clone()]);
+        assert!(!takes_over(&living, at(112)), "it is back");
+        assert!(living.announces(at(112), &first, region, &pin, 1));
+    }
+
+    #[test]
+    fn pin_of_every_peer_is_announced_by_the_living() {
+        let (me, other) = (peer(1), peer(2));
+        let pin = pin_at(&[]);
+        let mut living = Living::new(Instant(0), Duration::ZERO, Duration::from_secs(1));
+        assert!((0..=255).all(|region| living.announces(Instant(1), &me, region, &pin, 1)));
+        living.note(Instant(1), [me.clone(), other.clone()]);
+        let announced = |me, region| living.announces(Instant(1), me, region, &pin, 1);
+        assert!((0..=255).all(|region| announced(&me, region) != announced(&other, region)));
     }
 
     #[test]

@@ -225,6 +225,8 @@ mod switch {
         OldConfirmation,
         /// The answer to an earlier process's read serves a read of this one.
         OldReadsServed,
+        /// A root is announced by one holder more than configured.
+        OneAnnouncerTooMany,
         /// A surplus copy is unpinned after one confirmation, however many are required.
         OneConfirmation,
         /// Only one of several peers that are down loses its pins.
@@ -323,6 +325,8 @@ mod switch {
         ShrinksToMin,
         /// Silence is counted from the last metric instead of from its expiry.
         SilenceFromMessage,
+        /// Silent peers count as living announcers for ever.
+        SilentAnnounce,
         /// A silent learner becomes a voter.
         SilentPromoted,
         /// A wrong clock raises no alert.

@@ -2,6 +2,7 @@
 //! collected.
 
 mod allocations;
+mod announcers;
 mod answers;
 mod bounds;
 mod commits;
@@ -33,6 +34,7 @@ use std::fmt;
 
 use cluster_core::{Cid, ClusterId, Config, Effect, Event, Index, Now, PeerId, Pin, StoreOp};
 
+use self::announcers::Announcers;
 use self::answers::Answers;
 use self::bounds::Bounds;
 use self::commits::Commits;
@@ -175,6 +177,7 @@ impl Found<'_> {
 /// All checkers, and what they have found.
 pub(crate) struct Checks {
     pub(crate) violations: Vec<Violation>,
+    announcers: Announcers,
     answers: Answers,
     bounds: Bounds,
     commits: Commits,
@@ -198,6 +201,7 @@ impl Checks {
         let allocate_by = &config.allocate_by;
         Self {
             violations: Vec::new(),
+            announcers: Announcers::new(options, size),
             answers: Answers::new(options, allocate_by.clone()),
             bounds: Bounds::new(options, size),
             commits: Commits::new(size, options.shrink),
@@ -237,6 +241,7 @@ impl Checks {
         self.ids.booted(me);
         self.metrics.booted(me);
         self.rates.booted(me);
+        self.announcers.booted(me);
         self.removed.booted(me);
     }
 
@@ -300,6 +305,7 @@ impl Checks {
         self.planning.after_step(step, &self.heard, found);
         self.metrics.after_step(step, &self.heard, found);
         self.rates.after_step(step, found);
+        self.announcers.after_step(step, &self.heard, found);
         self.removed.after_step(step, found);
         self.answers.after_step(step, &self.heard, found);
         self.operations
@@ -328,6 +334,11 @@ impl Checks {
             violations: &mut self.violations,
         };
         reads::served(floor, index, &mut found);
+    }
+
+    /// Returns the wrong announcers of a pin whose holders are all well.
+    pub(crate) fn wrong_announcers(&self, at: u64, peers: &[Peer], pin: &Pin) -> Option<String> {
+        self.announcers.wrong(at, peers, pin)
     }
 
     /// The pinset as the log says it must be.

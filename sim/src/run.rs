@@ -288,6 +288,19 @@ async fn stay_quiet(world: &Shared) {
     converge(world, "after a quiet time").await;
 }
 
+/// Returns pins with the wrong announcers in the end, of those whose holders are all well.
+fn wrong_announcers(world: &World, at: u64) -> Option<String> {
+    let is_well = |id: &PeerId| {
+        let number = world.peers.iter().position(|peer| peer.id == *id);
+        number.is_some_and(|number| world.is_well(number))
+    };
+    let mut pins = world.checks.model().pins().values();
+    pins.find_map(|pin| {
+        let all_well = !pin.allocations.is_empty() && pin.allocations.iter().all(is_well);
+        all_well.then(|| world.checks.wrong_announcers(at, &world.peers, pin))?
+    })
+}
+
 /// Runs the checks of the whole history.
 fn audit(world: &Shared) {
     let mut world = lock(world);
@@ -305,6 +318,7 @@ fn audit(world: &Shared) {
         );
     }
     let at = World::now();
+    found.extend(wrong_announcers(&world, at).map(|text| ("announcers", text)));
     for (check, text) in found {
         world.violate(Violation {
             class: Class::Safety,

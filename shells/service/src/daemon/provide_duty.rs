@@ -4,11 +4,11 @@
 //! A peer counts as living for [`GRACE`] after its last `ping`: its provider records are valid for two days,
 //! so a restart is no reason for others to take over.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use cluster_core::{PING, PeerId, announce};
+use cluster_core::announce::Living;
+use cluster_core::{PING, PeerId};
 use cluster_ipfs::Backend;
 
 use crate::config::Config;
@@ -21,9 +21,6 @@ const GRACE: Duration = Duration::from_secs(3600);
 const INTERVAL: Duration = Duration::from_secs(15);
 /// Time after the start before which all holders count as living: their pings take a while.
 const STARTUP: Duration = Duration::from_secs(120);
-
-/// Times of the last pings; `None` during the startup.
-type Living = Arc<Mutex<Option<BTreeMap<PeerId, Instant>>>>;
 
 /// Decides for the embedded node as long as the peer runs.
 pub(super) fn decide(
@@ -46,8 +43,9 @@ pub(super) fn decide(
 
 async fn run(backend: Backend, handle: Handle, reader: Reader, me: PeerId, copies: usize) {
     let Backend::Embedded(node) = backend else { return };
-    let living = Living::default();
-    let shared = living.clone();
+    let living = Living::new(handle.now().mono, STARTUP, GRACE);
+    let living = Arc::new(Mutex::new(living));
+    let (shared, clock) = (living.clone(), handle.clone());
     node.set_duty(Arc::new(move |cid, region| {
         let Ok(cid) = cluster_core::Cid::from_bytes(&cid.to_bytes()) else {
             return true;
@@ -57,17 +55,8 @@ async fn run(backend: Backend, handle: Handle, reader: Reader, me: PeerId, copie
             return true;
         };
         let living = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_living =
-            |peer: &&PeerId| **peer == me || living.as_ref().is_none_or(|living| living.contains_key(*peer));
-        if pin.allocations.is_empty() {
-            let everyone = living.iter().flat_map(BTreeMap::keys).filter(|peer| **peer != me);
-            return announce::announces(&me, region, everyone.chain([&me]), copies);
-        }
-        let holders = pin.allocations.iter().filter(is_living);
-        announce::announces(&me, region, holders, copies)
+        living.announces(clock.now().mono, &me, region, &pin, copies)
     }));
-    let started = Instant::now();
-    let mut last: BTreeMap<PeerId, Instant> = BTreeMap::new();
     loop {
         let read = |view: cluster_core::View<'_>, now| -> Vec<PeerId> {
             view.metrics(now, PING).map(|(peer, _)| peer.clone()).collect()
@@ -75,12 +64,11 @@ async fn run(backend: Backend, handle: Handle, reader: Reader, me: PeerId, copie
         let Some(alive) = handle.view(read).await else {
             return;
         };
-        let now = Instant::now();
-        last.extend(alive.into_iter().map(|peer| (peer, now)));
-        last.retain(|_, last| now.duration_since(*last) < GRACE);
-        if started.elapsed() >= STARTUP {
-            *living.lock().unwrap_or_else(PoisonError::into_inner) = Some(last.clone());
-        }
+        let now = handle.now().mono;
+        living
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .note(now, alive);
         tokio::time::sleep(INTERVAL).await;
     }
 }
