@@ -1,8 +1,8 @@
 //! The operations of a peer: pin, unpin, status, add, sync, recover, membership and metrics.
 //!
 //! [`Cluster`] serves the REST API, the IPFS proxy and the calls of other peers. It combines the peer's
-//! database with its state machine and network, which [`world`] abstracts, and its IPFS node; it knows
-//! neither HTTP nor libp2p.
+//! database with its state machine, its connections to the other peers and its IPFS node; it knows neither
+//! HTTP nor libp2p.
 
 mod add;
 mod claim;
@@ -27,13 +27,13 @@ mod sync;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
-pub mod world;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cluster_core::{PeerId, Replicas, Request, Timestamp};
+use cluster_core::{Cid, Members, Now, PeerId, Replicas, Request, Timestamp, View};
 use cluster_ipfs::Backend;
 use tokio::sync::Semaphore;
 
@@ -42,7 +42,8 @@ pub use self::error::Error;
 pub use self::ping::PingValue;
 pub use self::repositories::Repositories;
 pub use self::status_all::Rows;
-use self::world::World;
+use crate::driver::Handle;
+use crate::net::Net;
 use crate::store::{Reader, StoreError};
 
 /// Maximum of concurrent listings. Each holds a snapshot of the database, which keeps the disk space of
@@ -75,6 +76,19 @@ pub struct Config {
     pub version: String,
 }
 
+/// The components of a running peer that the operations combine.
+#[derive(Clone)]
+pub struct Parts {
+    /// This peer's state machine.
+    pub handle: Handle,
+    /// Its database.
+    pub reader: Reader,
+    /// Its connections to the other peers.
+    pub net: Net,
+    /// Its IPFS node.
+    pub backend: Backend,
+}
+
 /// Handle to the operations of this peer. Cheap to clone.
 #[derive(Clone)]
 pub struct Cluster {
@@ -83,7 +97,9 @@ pub struct Cluster {
 
 struct Inner {
     config: Config,
-    world: World,
+    handle: Handle,
+    reader: Reader,
+    net: Net,
     backend: Backend,
     ipfs: identity::Cache,
     listings: Arc<Semaphore>,
@@ -104,18 +120,20 @@ impl fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// Returns the operations over this state machine, database, network and IPFS node. Starts no task.
-    pub fn new(config: Config, world: World, backend: Backend) -> Self {
-        Self::with_answer_timeout(config, world, backend, rpc::ANSWER_TIMEOUT)
+    /// Returns the operations over these components. Starts no task.
+    pub fn new(config: Config, parts: Parts) -> Self {
+        Self::with_answer_timeout(config, parts, rpc::ANSWER_TIMEOUT)
     }
 
     /// As [`Self::new`], with a time limit for answers of other peers.
-    fn with_answer_timeout(config: Config, world: World, backend: Backend, answer_timeout: Duration) -> Self {
+    fn with_answer_timeout(config: Config, parts: Parts, answer_timeout: Duration) -> Self {
         Self {
             inner: Arc::new(Inner {
                 config,
-                world,
-                backend,
+                handle: parts.handle,
+                reader: parts.reader,
+                net: parts.net,
+                backend: parts.backend,
                 ipfs: identity::Cache::default(),
                 listings: Arc::new(Semaphore::new(LISTINGS_MAX)),
                 uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
@@ -151,7 +169,29 @@ impl Cluster {
     }
 
     async fn request(&self, request: Request) -> Result<cluster_core::Reply, Error> {
-        Ok(self.inner.world.core.request(request).await?)
+        Ok(self.inner.handle.request(request).await?)
+    }
+
+    /// Reads a value from the state machine.
+    async fn view<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(View<'_>, Now) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        self.inner.handle.view(read).await.ok_or(Error::Closed)
+    }
+
+    /// Returns the members.
+    async fn members(&self) -> Result<Members, Error> {
+        self.view(|view, _| view.members().clone()).await
+    }
+
+    /// Returns the CIDs with an operation running at the IPFS node, with `true` for an unpin.
+    async fn running(&self) -> Result<BTreeMap<Cid, bool>, Error> {
+        self.view(|view, _| {
+            let running = view.running();
+            running.map(|(cid, unpins)| (cid.clone(), unpins)).collect()
+        })
+        .await
     }
 
     /// Reads the database on a blocking thread.
@@ -159,7 +199,7 @@ impl Cluster {
         &self,
         read: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Error> {
-        let reader = self.inner.world.reader.clone();
+        let reader = self.inner.reader.clone();
         let done = tokio::task::spawn_blocking(move || read(&reader)).await;
         Ok(done.map_err(|_| Error::Closed)??)
     }

@@ -1,7 +1,7 @@
 //! A running peer: opens its folder, starts the components, and stops them in order.
 
 mod bootstrap;
-mod discovery;
+mod calls;
 mod ipfs_swarm;
 mod listen;
 mod members;
@@ -10,7 +10,6 @@ mod parts;
 mod provide_duty;
 mod ready;
 mod systemd;
-mod world;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -24,12 +23,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::bootstrap::{Bootstrap, how_to_come_back};
-use self::discovery::{DiscoveryServer, Invitation};
 use self::members::MembershipWatch;
 use self::node_runtime::NodeRuntime;
 use self::ready::Readiness;
-use crate::cluster::Cluster;
 use crate::config::{Address, Config, Folder, Peerstore, core_peer};
+use crate::discovery::{DiscoveryServer, Invitation};
 use crate::driver::{Driver, Handle, stage};
 use crate::events::EventLog;
 use crate::http::Server;
@@ -230,7 +228,7 @@ impl Running {
         let emptiness = store.reader();
         let discovery = DiscoveryServer::new(net.clone(), invitations, move || is_empty(&emptiness));
         let operations = Arc::new(OnceLock::new());
-        let calls = world::serve_calls(arriving.calls, discovery.clone(), Arc::clone(&operations));
+        let calls = calls::serve_calls(arriving.calls, discovery.clone(), Arc::clone(&operations));
         tasks.spawn(calls);
         let known: Vec<PeerId> = known.into_keys().collect();
         let inputs = bootstrap_inputs(folder, bootstrap, &known, &net);
@@ -241,8 +239,7 @@ impl Running {
         let driver = Driver::start(driven, start.recovered);
         let handle = driver.handle.clone();
         tasks.spawn(provide_duty::decide(config, &backend, &handle, &reader, &me));
-        let world = world::world(handle.clone(), reader.clone(), net.clone());
-        let cluster = Cluster::new(parts::settings(folder), world, backend.clone());
+        let cluster = parts::cluster(folder, &handle, &reader, &net, &backend);
         discovery.set_handle(handle.clone());
         // Set once.
         let _ = operations.set(cluster.clone());

@@ -7,6 +7,8 @@ mod failure_log;
 mod informer;
 mod ipfs;
 mod snapshots;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -100,6 +102,19 @@ impl Clock {
 }
 
 impl Handle {
+    fn new(inputs: mpsc::Sender<Input>) -> Self {
+        let limits = QueueLimits {
+            messages: Arc::new(Semaphore::new(MESSAGES_MAX)),
+            requests: AtomicUsize::new(0),
+        };
+        Self {
+            inputs,
+            limits: Arc::new(limits),
+            clock: Clock::new(),
+            delays: Delays::default(),
+        }
+    }
+
     /// Sends a client's request to the core and waits for its reply.
     ///
     /// # Errors
@@ -204,18 +219,8 @@ impl Driver {
     /// sockets of a runtime thread.
     pub fn start(parts: Parts, recovered: cluster_core::Recovered) -> Self {
         let (inputs, receiver) = mpsc::channel();
-        let clock = Clock::new();
-        let limits = QueueLimits {
-            messages: Arc::new(Semaphore::new(MESSAGES_MAX)),
-            requests: AtomicUsize::new(0),
-        };
-        let handle = Handle {
-            inputs,
-            limits: Arc::new(limits),
-            clock,
-            delays: Delays::default(),
-        };
-        let node = Node::new(parts.config.clone(), recovered, rand::random(), clock.now());
+        let handle = Handle::new(inputs);
+        let node = Node::new(parts.config.clone(), recovered, rand::random(), handle.now());
         let runtime = tokio::runtime::Handle::current();
         let synced = handle.clone();
         let syncer = Syncer::start(&parts.store, move |done| match done {

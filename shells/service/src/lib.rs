@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod config;
 pub mod daemon;
 pub mod demo;
+mod discovery;
 pub mod driver;
 pub mod events;
 pub mod http;

@@ -132,8 +132,8 @@ impl Cluster {
         match pin.replicas {
             Replicas::Everywhere => {
                 // Peers that are away now fetch the content from the others later.
-                let members = self.inner.world.core.members().await.ok_or(Error::Closed)?;
-                let connected = self.inner.world.network.connected();
+                let members = self.members().await?;
+                let connected = self.inner.net.connected();
                 let here = |peer: &&PeerId| *peer == me || connected.contains(peer);
                 Ok((members.peer_ids().filter(here).cloned().collect(), 1))
             }

@@ -2,6 +2,7 @@
 
 use cluster_core::Refusal;
 
+use crate::net::CallError;
 use crate::store::StoreError;
 
 /// Error of an operation. The text is for people, and names what is wrong.
@@ -33,6 +34,12 @@ pub enum Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         Self::Store(error.to_string())
+    }
+}
+
+impl From<CallError> for Error {
+    fn from(error: CallError) -> Self {
+        Self::Peer(error.to_string())
     }
 }
 

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cluster_api as api;
-use cluster_core::PeerId;
+use cluster_core::{PeerId, Received, Timestamp};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
 use super::peers::{KnownMembers, concurrently};
 use super::rpc::{self, Answer, Call, Collected};
-use super::world::Sample;
 use super::{Cluster, Error, convert};
+use crate::net::Traffic;
 
 /// Maximum of removed keys listed for each peer. The Go peer lists all of them from memory; a repository of
 /// 1 TB may have 4 million.
@@ -26,9 +26,12 @@ impl Cluster {
     /// # Errors
     /// This peer is shutting down.
     pub async fn metric_names(&self) -> Result<Vec<String>, Error> {
-        let mut names = self.inner.world.core.metric_names().await.ok_or(Error::Closed)?;
-        names.sort();
-        Ok(names)
+        self.view(|view, _| {
+            let mut names: Vec<String> = view.metric_names().into_iter().map(str::to_owned).collect();
+            names.sort();
+            names
+        })
+        .await
     }
 
     /// Returns the latest valid metric of each peer.
@@ -36,8 +39,13 @@ impl Cluster {
     /// # Errors
     /// This peer is shutting down.
     pub async fn metrics(&self, name: &str) -> Result<Vec<api::Metric>, Error> {
-        let samples = self.inner.world.core.metrics(name).await.ok_or(Error::Closed)?;
-        Ok(samples.into_iter().map(metric).collect())
+        let name = name.to_owned();
+        self.view(move |view, now| {
+            view.metrics(now, &name)
+                .map(|(peer, received)| metric(peer, received))
+                .collect()
+        })
+        .await
     }
 
     /// Returns the expired metrics, newest first.
@@ -45,17 +53,24 @@ impl Cluster {
     /// # Errors
     /// This peer is shutting down.
     pub async fn alerts(&self) -> Result<Vec<api::Alert>, Error> {
-        let alerts = self.inner.world.core.alerts().await.ok_or(Error::Closed)?;
-        let shown = alerts.into_iter().map(|alert| api::Alert {
-            metric: metric(alert.sample),
+        let shown = |alert: &cluster_core::Alert| api::Alert {
+            metric: metric(&alert.peer, &alert.metric),
             triggered_at: convert::time(alert.triggered_at),
-        });
-        Ok(shown.collect())
+        };
+        self.view(move |view, _| view.alerts().map(shown).collect()).await
     }
 
     /// Returns the bytes transferred, by protocol.
     pub fn bandwidth(&self) -> api::BandwidthByProtocol {
-        self.inner.world.network.bandwidth()
+        let bandwidth = |traffic: Traffic| api::Bandwidth {
+            total_in: i64::try_from(traffic.received).unwrap_or(i64::MAX),
+            total_out: i64::try_from(traffic.sent).unwrap_or(i64::MAX),
+            rate_in: traffic.received_rate,
+            rate_out: traffic.sent_rate,
+        };
+        let all = self.inner.net.traffic().into_iter();
+        all.map(|(protocol, traffic)| (protocol.to_owned(), bandwidth(traffic)))
+            .collect()
     }
 
     /// Returns the connections that each member reports. A member that does not answer has no links.
@@ -100,8 +115,8 @@ impl Cluster {
         if *peer == self.inner.config.peer {
             return Ok(self.own_links().await);
         }
-        let mut channel = rpc::call(self.inner.world.network.as_ref(), peer, &Call::Links).await?;
-        match rpc::next(channel.as_mut(), peer, self.inner.answer_timeout).await? {
+        let mut channel = rpc::call(&self.inner.net, peer, &Call::Links).await?;
+        match rpc::next(&mut channel, peer, self.inner.answer_timeout).await? {
             Some(Answer::Links {
                 cluster,
                 ipfs,
@@ -120,7 +135,7 @@ impl Cluster {
             Ok(Ok(peers)) => peers.iter().map(ToString::to_string).collect(),
             Ok(Err(_)) | Err(_) => Vec::new(),
         };
-        (self.inner.world.network.connected(), ipfs, ipfs_links)
+        (self.inner.net.connected().into_iter().collect(), ipfs, ipfs_links)
     }
 
     /// Runs garbage collection at all members' IPFS nodes at once. A failure is reported per peer.
@@ -180,8 +195,8 @@ impl Cluster {
     }
 
     async fn gc_there(&self, peer: &PeerId, shown: &mut api::RepoGc) -> Result<(), Error> {
-        let mut channel = rpc::call(self.inner.world.network.as_ref(), peer, &Call::RepoGc).await?;
-        while let Some(answer) = rpc::next(channel.as_mut(), peer, self.inner.answer_timeout).await? {
+        let mut channel = rpc::call(&self.inner.net, peer, &Call::RepoGc).await?;
+        while let Some(answer) = rpc::next(&mut channel, peer, self.inner.answer_timeout).await? {
             let Answer::Collected(batch) = answer else {
                 return Err(rpc::unexpected(peer));
             };
@@ -242,17 +257,16 @@ fn add_steps(shown: &mut api::RepoGc, batch: Vec<Collected>) {
     }
 }
 
-fn metric(sample: Sample) -> api::Metric {
-    let nanos = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
-    let expire = sample.received_at + sample.metric.ttl;
+fn metric(peer: &PeerId, Received { metric, at, .. }: &Received) -> api::Metric {
+    let nanos = |at: Timestamp| i64::try_from(at.0).unwrap_or(i64::MAX);
     api::Metric {
-        name: sample.metric.name,
-        peer: sample.peer.to_string(),
-        value: sample.metric.value,
-        expire: nanos(expire.0),
-        valid: sample.metric.valid,
-        weight: sample.metric.weight,
-        partitionable: sample.metric.partitionable,
-        received_at: nanos(sample.received_at.0),
+        name: metric.name.clone(),
+        peer: peer.to_string(),
+        value: metric.value.clone(),
+        expire: nanos(*at + metric.ttl),
+        valid: metric.valid,
+        weight: metric.weight,
+        partitionable: metric.partitionable,
+        received_at: nanos(*at),
     }
 }

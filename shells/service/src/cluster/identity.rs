@@ -51,13 +51,14 @@ impl Cluster {
     }
 
     pub(super) async fn identity(&self) -> Result<Identity, Error> {
-        let members = self.inner.world.core.members().await.ok_or(Error::Closed)?;
-        let network = &self.inner.world.network;
+        let members = self.members().await?;
+        let net = &self.inner.net;
+        let known = net.peerstore();
         let config = &self.inner.config;
         Ok(Identity {
-            addresses: network.addresses(),
+            addresses: net.addresses().iter().map(ToString::to_string).collect(),
             cluster_peers: members.peer_ids().map(PeerId::to_string).collect(),
-            cluster_peers_addresses: network.peer_addresses(),
+            cluster_peers_addresses: known.values().flatten().map(ToString::to_string).collect(),
             version: config.version.clone(),
             commit: String::new(),
             ipfs: self.ipfs_identity().await,

@@ -10,12 +10,10 @@ use futures::stream::{FuturesUnordered, Stream, StreamExt};
 use super::identity::api_id;
 use super::rpc::{self, Answer, Call, PeerDetails};
 use super::{Cluster, Error, PingValue};
+use crate::discovery;
 
 /// Time to wait for a new member's details; its membership does not depend on them.
 const DETAILS_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Time limit for connecting to a peer that is to be added.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Pause between two requests for its details.
 const DETAILS_POLL: Duration = Duration::from_millis(250);
@@ -33,7 +31,7 @@ impl Cluster {
     /// # Errors
     /// This peer is shutting down.
     pub async fn peers(&self) -> Result<impl Stream<Item = api::Id> + Send + use<>, Error> {
-        let members = self.inner.world.core.members().await.ok_or(Error::Closed)?;
+        let members = self.members().await?;
         let asked: FuturesUnordered<_> = members
             .peer_ids()
             .map(|peer| {
@@ -50,18 +48,13 @@ impl Cluster {
     /// The peer is not a member yet and cannot be reached: one that never started would count as a member
     /// that does not vote. Or the cluster refuses.
     pub async fn add_peer(&self, peer: &PeerId, addresses: Vec<String>) -> Result<api::Id, Error> {
-        let members = self.inner.world.core.members().await.ok_or(Error::Closed)?;
-        let network = self.inner.world.network.clone();
-        let introduced = tokio::time::timeout(CONNECT_TIMEOUT, network.introduce(peer, addresses)).await;
-        let introduced = introduced.unwrap_or_else(|_| {
-            Err(format!(
-                "peer {peer} has not answered within {CONNECT_TIMEOUT:?}: a peer must be running \
-                 and reachable to be added"
-            ))
-        });
+        let members = self.members().await?;
+        let addresses = addresses.iter().filter_map(|address| address.parse().ok());
+        self.inner.net.add_addresses(peer, addresses.collect()).await;
+        let invited = discovery::invite(&self.inner.net, peer).await;
         // For a member, the addresses are stored even if it cannot be reached: they are tried later.
         if members.raft_id(peer).is_none() {
-            introduced.map_err(|why| Error::Refused(Refusal::Conflict(why)))?;
+            invited.map_err(|error| Error::Refused(Refusal::Conflict(error.to_string())))?;
         }
         let added = Request::AddPeer { peer: peer.clone() };
         match self.request(added).await? {
@@ -111,9 +104,8 @@ impl Cluster {
     }
 
     async fn ask_identity(&self, peer: &PeerId) -> Result<rpc::Identity, Error> {
-        let network = self.inner.world.network.as_ref();
-        let mut channel = rpc::call(network, peer, &Call::Id).await?;
-        let answer = rpc::next(channel.as_mut(), peer, self.inner.answer_timeout).await?;
+        let mut channel = rpc::call(&self.inner.net, peer, &Call::Id).await?;
+        let answer = rpc::next(&mut channel, peer, self.inner.answer_timeout).await?;
         if let Some(Answer::Id(identity)) = answer {
             Ok(*identity)
         } else {
@@ -123,8 +115,7 @@ impl Cluster {
 
     /// Returns the members with the details from their pings.
     pub(super) async fn known_peers(&self) -> Result<KnownMembers, Error> {
-        let core = &self.inner.world.core;
-        let members = core.members().await.ok_or(Error::Closed)?;
+        let members = self.members().await?;
         let mut peers: BTreeMap<PeerId, PeerDetails> = members
             .peer_ids()
             .map(|peer| {
@@ -137,9 +128,15 @@ impl Cluster {
                 )
             })
             .collect();
-        for sample in core.metrics(PING).await.ok_or(Error::Closed)? {
-            if let Some(known) = peers.get_mut(&sample.peer) {
-                let details = PeerDetails::from(PingValue::decode(&sample.metric.value));
+        let pings = self.view(|view, now| {
+            let pings = view.metrics(now, PING);
+            pings
+                .map(|(peer, ping)| (peer.clone(), PingValue::decode(&ping.metric.value)))
+                .collect::<Vec<_>>()
+        });
+        for (peer, ping) in pings.await? {
+            if let Some(known) = peers.get_mut(&peer) {
+                let details = PeerDetails::from(ping);
                 if !details.peername.is_empty() {
                     *known = details;
                 }

@@ -97,7 +97,7 @@ impl Cluster {
             self.request(Request::Barrier).await?;
             return Ok(None);
         }
-        let has_leader = self.inner.world.core.has_leader().await.ok_or(Error::Closed)?;
+        let has_leader = self.view(|view, _| view.leader().is_some()).await?;
         Ok((!has_leader).then_some(MAYBE_STALE))
     }
 
@@ -167,7 +167,7 @@ impl Cluster {
         filter: api::PinTypeFilter,
         shown: fn(&Pin) -> api::Pin,
     ) -> impl Stream<Item = Result<Vec<api::Pin>, Error>> + Send + use<> {
-        let reader = self.inner.world.reader.clone();
+        let reader = self.inner.reader.clone();
         let listings = self.inner.listings.clone();
         let start = Listing {
             pins: None,

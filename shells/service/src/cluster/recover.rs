@@ -141,7 +141,7 @@ impl Cluster {
         if entries.is_empty() {
             return Ok(Vec::new());
         }
-        let running = self.inner.world.core.running().await.ok_or(Error::Closed)?;
+        let running = self.running().await?;
         let me = self.inner.config.peer.clone();
         self.read(move |store| {
             let now = now();
@@ -149,10 +149,7 @@ impl Cluster {
                 .into_iter()
                 .map(|Entry { cid, pin, .. }| {
                     let local = store.local(&cid)?;
-                    let running = running
-                        .iter()
-                        .find(|(busy, _)| *busy == cid)
-                        .map(|(_, unpin)| *unpin);
+                    let running = running.get(&cid).copied();
                     let state = info::state(&me, pin.as_ref(), local.as_ref(), running, now);
                     Ok(OwnRow { cid, pin, state })
                 })

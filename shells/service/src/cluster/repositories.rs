@@ -48,8 +48,8 @@ impl Cluster {
 
     async fn repository_of(&self, peer: &PeerId, objects: bool) -> Result<Repositories, Error> {
         let call = Call::RepoStat { objects };
-        let mut channel = rpc::call(self.inner.world.network.as_ref(), peer, &call).await?;
-        match rpc::next(channel.as_mut(), peer, self.inner.answer_timeout).await? {
+        let mut channel = rpc::call(&self.inner.net, peer, &call).await?;
+        match rpc::next(&mut channel, peer, self.inner.answer_timeout).await? {
             Some(Answer::RepoStat {
                 size,
                 storage_max,
@@ -117,14 +117,14 @@ impl Cluster {
     }
 
     async fn collect_there(&self, peer: &PeerId, out: &mpsc::Sender<api::IpfsRepoGc>) -> Result<(), Error> {
-        let mut channel = match rpc::call(self.inner.world.network.as_ref(), peer, &Call::RepoGc).await {
+        let mut channel = match rpc::call(&self.inner.net, peer, &Call::RepoGc).await {
             Ok(channel) => channel,
             Err(error) => {
                 tracing::warn!(%peer, %error, "garbage is not collected");
                 return Ok(());
             }
         };
-        while let Some(answer) = rpc::next(channel.as_mut(), peer, self.inner.answer_timeout).await? {
+        while let Some(answer) = rpc::next(&mut channel, peer, self.inner.answer_timeout).await? {
             let Answer::Collected(batch) = answer else {
                 return Err(rpc::unexpected(peer));
             };

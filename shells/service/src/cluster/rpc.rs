@@ -18,7 +18,13 @@ use cluster_core::{Cid, PeerId, Timestamp, decode, encode};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use super::world::{Channel, Network};
+use crate::net::{self, CallError, CallSender, Deadline, Net};
+
+/// Name of the method of these calls.
+const METHOD: &str = "cluster";
+
+/// Time of silence after which the network gives a call up.
+const DEADLINE: Deadline = Deadline::Silence(Duration::from_secs(60));
 
 /// Time without any answer after which the peer is given up. The Go peer waits 15 s for the end of a call;
 /// here an answer that takes longer is preceded by [`Answer::Working`].
@@ -199,15 +205,24 @@ pub(super) enum Collected {
     Failed(String),
 }
 
-/// Opens a call to a peer.
-pub(super) async fn call(
-    network: &dyn Network,
+/// Opens a call without an upload.
+pub(super) async fn call(net: &Net, peer: &PeerId, call: &Call) -> Result<net::Call, Error> {
+    let request = encode(call);
+    connected(peer, net.call(peer, METHOD, &request, DEADLINE)).await
+}
+
+/// Opens a call of [`Call::PutBlocks`].
+pub(super) async fn upload(net: &Net, peer: &PeerId) -> Result<(CallSender, net::Call), Error> {
+    let request = encode(&Call::PutBlocks);
+    connected(peer, net.upload(peer, METHOD, &request, DEADLINE)).await
+}
+
+async fn connected<T>(
     peer: &PeerId,
-    call: &Call,
-) -> Result<Box<dyn Channel>, Error> {
-    let upload = *call == Call::PutBlocks;
-    match tokio::time::timeout(CONNECT_TIMEOUT, network.call(peer, encode(call).into(), upload)).await {
-        Ok(channel) => channel.map_err(Error::Peer),
+    opening: impl Future<Output = Result<T, CallError>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(CONNECT_TIMEOUT, opening).await {
+        Ok(opened) => Ok(opened?),
         Err(_) => Err(Error::Peer(format!(
             "cannot reach peer {peer}: no connection within {CONNECT_TIMEOUT:?}"
         ))),
@@ -217,16 +232,16 @@ pub(super) async fn call(
 /// Returns the next answer other than [`Answer::Working`]; `None` at the end. Every chunk restarts the time
 /// limit.
 pub(super) async fn next(
-    channel: &mut dyn Channel,
+    call: &mut net::Call,
     peer: &PeerId,
     answer_timeout: Duration,
 ) -> Result<Option<Answer>, Error> {
     loop {
-        let chunk = tokio::time::timeout(answer_timeout, channel.next())
+        let chunk = tokio::time::timeout(answer_timeout, call.next())
             .await
             .map_err(|_| Error::Peer(format!("no answer from peer {peer} within {answer_timeout:?}")))?;
         let Some(chunk) = chunk else { return Ok(None) };
-        match decode(&chunk.map_err(Error::Peer)?) {
+        match decode(&chunk?) {
             Ok(Answer::Working) => {}
             Ok(answer) => return Ok(Some(answer)),
             Err(error) => {

@@ -31,9 +31,9 @@ impl Cluster {
     /// Starts a scan of the current state; also returns the operations running at the IPFS node, with
     /// `true` for an unpin.
     pub(super) async fn scan(&self) -> Result<(Scan, BTreeMap<Cid, bool>), Error> {
-        let running = self.inner.world.core.running().await.ok_or(Error::Closed)?;
+        let running = self.running().await?;
         let listing = self.read(|reader| Ok(reader.listing())).await?;
         let rows = Box::new(listing.rows(None));
-        Ok((Scan { rows }, running.into_iter().collect()))
+        Ok((Scan { rows }, running))
     }
 }

@@ -68,11 +68,7 @@ impl Cluster {
         let (pin, local) = self
             .read(move |store| Ok((store.pin(&key)?, store.local(&key)?)))
             .await?;
-        let running = self.inner.world.core.running().await.ok_or(Error::Closed)?;
-        let running = running
-            .into_iter()
-            .find(|(running, _)| running == cid)
-            .map(|(_, unpin)| unpin);
+        let running = self.running().await?.get(cid).copied();
         let me = &self.inner.config.peer;
         let state = info::state(me, pin.as_ref(), local.as_ref(), running, now());
         Ok((pin, state))
@@ -129,17 +125,15 @@ impl Cluster {
     }
 
     async fn ask_one(&self, peer: &PeerId, call: &Call) -> Result<OneStatus, Error> {
-        let network = self.inner.world.network.as_ref();
-        let mut channel = rpc::call(network, peer, call).await?;
-        let Some(Answer::Details(details)) = rpc::next(channel.as_mut(), peer, ALLOCATED_TIMEOUT).await?
-        else {
+        let mut channel = rpc::call(&self.inner.net, peer, call).await?;
+        let Some(Answer::Details(details)) = rpc::next(&mut channel, peer, ALLOCATED_TIMEOUT).await? else {
             return Err(rpc::unexpected(peer));
         };
-        let Some(Answer::Status(state)) = rpc::next(channel.as_mut(), peer, ALLOCATED_TIMEOUT).await? else {
+        let Some(Answer::Status(state)) = rpc::next(&mut channel, peer, ALLOCATED_TIMEOUT).await? else {
             return Err(rpc::unexpected(peer));
         };
         // A status without it is complete.
-        let announced = match rpc::next(channel.as_mut(), peer, ANNOUNCED_TIMEOUT).await {
+        let announced = match rpc::next(&mut channel, peer, ANNOUNCED_TIMEOUT).await {
             Ok(Some(Answer::Announced { at })) => Some(at),
             Ok(_) | Err(_) => None,
         };

@@ -130,9 +130,8 @@ impl Cluster {
         call: &Call,
         out: &mpsc::Sender<Result<Piece<Row>, Error>>,
     ) -> Result<(), Error> {
-        let network = self.inner.world.network.as_ref();
-        let mut channel = rpc::call(network, peer, call).await?;
-        while let Some(answer) = rpc::next(channel.as_mut(), peer, self.inner.answer_timeout).await? {
+        let mut channel = rpc::call(&self.inner.net, peer, call).await?;
+        while let Some(answer) = rpc::next(&mut channel, peer, self.inner.answer_timeout).await? {
             let piece = match answer {
                 Answer::Details(details) => Piece::Details(details),
                 Answer::Rows { rows, upto } => Piece::Rows(rows, upto),

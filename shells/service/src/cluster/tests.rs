@@ -1,13 +1,13 @@
-//! Tests of the operations on an in-memory cluster.
+//! Tests of the operations.
 
 use std::time::{Duration, Instant};
 
 use cluster_api::{AddParams, GlobalPinInfo, PinOptions, StatusFilter, TrackerStatus};
-use cluster_core::{Phase, Refusal};
+use cluster_core::Refusal;
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-use super::testing::{Behaviour, FakeCluster, cid, local, peer};
+use super::testing::{TestCluster, cid, peer};
 use super::{AddFailure, Cluster, Error, Rows};
 
 fn copies(min: i32, max: i32) -> PinOptions {
@@ -30,28 +30,33 @@ fn statuses(row: &GlobalPinInfo) -> Vec<TrackerStatus> {
         .collect()
 }
 
-/// Pins a CID everywhere, with these local states at the peers.
-async fn pinned(fake: &FakeCluster, n: u32, phases: [Phase; 3]) {
-    fake.cluster(1).pin(cid(n), &PinOptions::default()).await.unwrap();
-    for (index, phase) in phases.into_iter().enumerate() {
-        let error = if phase == Phase::PinError { "no room" } else { "" };
-        fake.put_local(u8::try_from(index).unwrap() + 1, &cid(n), local(phase, error));
+/// Pins a CID everywhere, with these results at the peers' IPFS nodes; `None` for a pin that does not end.
+async fn pinned(test: &TestCluster, n: u32, outcomes: [Option<Result<(), &str>>; 3]) {
+    test.cluster(1).pin(cid(n), &PinOptions::default()).await.unwrap();
+    for (peer, outcome) in (1..).zip(outcomes) {
+        if let Some(outcome) = outcome {
+            test.finish_pin(peer, &cid(n), outcome);
+        }
     }
 }
 
-const OK: [Phase; 3] = [Phase::Pinned; 3];
+const PINNED: Option<Result<(), &str>> = Some(Ok(()));
+
+const FAILED: Option<Result<(), &str>> = Some(Err("no room"));
+
+const ALL_PINNED: [Option<Result<(), &str>>; 3] = [PINNED; 3];
 
 #[tokio::test]
 async fn status_asks_every_member_and_names_unreachable_ones() {
-    let fake = FakeCluster::new(3).await;
-    pinned(&fake, 1, [Phase::Pinned, Phase::PinError, Phase::PinQueued]).await;
-    let row = fake.cluster(1).status(cid(1)).await.unwrap();
+    let test = TestCluster::new(3).await;
+    pinned(&test, 1, [PINNED, FAILED, None]).await;
+    let row = test.cluster(1).status(cid(1)).await.unwrap();
     assert_eq!(
         statuses(&row),
         [
             TrackerStatus::Pinned,
             TrackerStatus::PinError,
-            TrackerStatus::PinQueued
+            TrackerStatus::Pinning
         ]
     );
     let second = &row.peer_map[&peer(2).to_string()];
@@ -59,38 +64,39 @@ async fn status_asks_every_member_and_names_unreachable_ones() {
         (second.peername.as_str(), second.error.as_str()),
         ("peer2", "no room")
     );
-    fake.set(3, Behaviour::Down);
-    let row = fake.cluster(1).status(cid(1)).await.unwrap();
+    test.stop(3).await;
+    let row = test.cluster(1).status(cid(1)).await.unwrap();
     assert_eq!(statuses(&row)[2], TrackerStatus::ClusterError);
-    assert_eq!(row.peer_map[&peer(3).to_string()].error, "connection refused");
+    let error = &row.peer_map[&peer(3).to_string()].error;
+    assert!(error.starts_with("cannot reach peer"), "{error}");
 }
 
 #[tokio::test]
 async fn unallocated_peers_are_remote_and_unknown_cids_unpinned() {
-    let fake = FakeCluster::new(3).await;
-    fake.cluster(1).pin(cid(1), &copies(1, 1)).await.unwrap();
-    fake.set(3, Behaviour::Down);
-    let row = fake.cluster(2).status(cid(1)).await.unwrap();
+    let test = TestCluster::new(3).await;
+    test.cluster(1).pin(cid(1), &copies(1, 1)).await.unwrap();
+    test.stop(3).await;
+    let row = test.cluster(2).status(cid(1)).await.unwrap();
     assert_eq!(
         statuses(&row),
         [
-            TrackerStatus::PinQueued,
+            TrackerStatus::Pinning,
             TrackerStatus::Remote,
             TrackerStatus::Remote
         ]
     );
-    let row = fake.cluster(2).status_local(cid(9)).await.unwrap();
+    let row = test.cluster(2).status_local(cid(9)).await.unwrap();
     assert_eq!(statuses(&row), [TrackerStatus::Unpinned]);
 }
 
 #[tokio::test]
 async fn status_all_continues_without_an_unreachable_peer() {
-    let fake = FakeCluster::new(3).await;
+    let test = TestCluster::new(3).await;
     for n in 0..1500 {
-        pinned(&fake, n, OK).await;
+        pinned(&test, n, ALL_PINNED).await;
     }
-    fake.set(2, Behaviour::Down);
-    let rows = all(fake.cluster(1).status_all(StatusFilter::ALL).await).await;
+    test.stop(2).await;
+    let rows = all(test.cluster(1).status_all(StatusFilter::ALL).await).await;
     assert_eq!(rows.len(), 1500);
     let shown: Vec<cluster_core::Cid> = rows.iter().map(|row| row.cid.parse().unwrap()).collect();
     let expected: Vec<_> = (0..1500).map(cid).collect();
@@ -105,31 +111,33 @@ async fn status_all_continues_without_an_unreachable_peer() {
 
 #[tokio::test]
 async fn first_rows_wait_only_for_peers_that_do_not_answer() {
-    let first = async |answer_timeout: Duration, second: Behaviour| {
-        let fake = FakeCluster::with_answer_timeout(3, answer_timeout).await;
+    let first = async |answer_timeout: Duration, is_silent: bool| {
+        let test = TestCluster::with_answer_timeout(3, answer_timeout).await;
         for n in 0..2000 {
-            pinned(&fake, n, OK).await;
+            pinned(&test, n, ALL_PINNED).await;
         }
-        fake.set(2, second);
+        if is_silent {
+            test.silence(2);
+        }
         let started = Instant::now();
-        let mut rows = fake.cluster(1).status_all(StatusFilter::ALL).await.unwrap();
+        let mut rows = test.cluster(1).status_all(StatusFilter::ALL).await.unwrap();
         rows.next().await.unwrap().unwrap();
         started.elapsed()
     };
     // No peer's time limit is waited for, and none of these times is near the next.
     let (soon, late) = (Duration::from_millis(300), Duration::from_secs(60));
-    let quick = first(late, Behaviour::Answers).await;
+    let quick = first(late, false).await;
     assert!(quick < late / 3, "{quick:?}");
-    let slow = first(soon, Behaviour::Silent).await;
+    let slow = first(soon, true).await;
     assert!(slow >= soon && slow < late / 3, "{slow:?}");
 }
 
 #[tokio::test]
 async fn filters_apply_at_every_peer() {
-    let fake = FakeCluster::new(3).await;
-    pinned(&fake, 1, OK).await;
-    pinned(&fake, 2, [Phase::Pinned, Phase::Pinned, Phase::PinError]).await;
-    let rows = all(fake
+    let test = TestCluster::new(3).await;
+    pinned(&test, 1, ALL_PINNED).await;
+    pinned(&test, 2, [PINNED, PINNED, FAILED]).await;
+    let rows = all(test
         .cluster(1)
         .status_all(StatusFilter::from_names("pin_error"))
         .await)
@@ -137,7 +145,7 @@ async fn filters_apply_at_every_peer() {
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].cid, cid(2).to_string());
     assert_eq!(statuses(&rows[0]), [TrackerStatus::PinError]);
-    let local = all(fake
+    let local = all(test
         .cluster(1)
         .status_all_local(StatusFilter::from_names("pin_error"))
         .await)
@@ -147,20 +155,20 @@ async fn filters_apply_at_every_peer() {
 
 #[tokio::test]
 async fn recover_all_lists_only_what_had_failed() {
-    let fake = FakeCluster::new(3).await;
-    pinned(&fake, 1, OK).await;
-    pinned(&fake, 2, [Phase::Pinned, Phase::PinError, Phase::PinError]).await;
-    let rows = all(fake.cluster(1).recover_all().await).await;
+    let test = TestCluster::new(3).await;
+    pinned(&test, 1, ALL_PINNED).await;
+    pinned(&test, 2, [PINNED, FAILED, FAILED]).await;
+    let rows = all(test.cluster(1).recover_all().await).await;
     assert_eq!(rows.len(), 1);
-    assert_eq!(statuses(&rows[0]), [TrackerStatus::PinQueued; 2]);
-    assert!(all(fake.cluster(1).recover_all().await).await.is_empty());
+    assert_eq!(statuses(&rows[0]), [TrackerStatus::Pinning; 2]);
+    assert!(all(test.cluster(1).recover_all().await).await.is_empty());
 }
 
 #[tokio::test]
 async fn unreachable_peers_are_listed_with_the_reason() {
-    let fake = FakeCluster::new(3).await;
-    fake.set(2, Behaviour::Down);
-    let peers: Vec<_> = fake.cluster(1).peers().await.unwrap().collect().await;
+    let test = TestCluster::new(3).await;
+    test.stop(2).await;
+    let peers: Vec<_> = test.cluster(1).peers().await.unwrap().collect().await;
     assert_eq!(peers.len(), 3);
     for id in peers {
         let down = id.id == peer(2).to_string();
@@ -188,13 +196,13 @@ async fn add(cluster: &Cluster, params: &AddParams, length: usize) -> Result<Str
 
 #[tokio::test]
 async fn added_content_is_at_all_allocated_peers_before_it_is_pinned() {
-    let fake = FakeCluster::new(3).await;
-    let root = add(&fake.cluster(1), &add_params(2, 2), 3_000_000).await.unwrap();
-    let pin = fake.cluster(1).allocation(root.parse().unwrap()).await.unwrap();
+    let test = TestCluster::new(3).await;
+    let root = add(&test.cluster(1), &add_params(2, 2), 3_000_000).await.unwrap();
+    let pin = test.cluster(1).allocation(root.parse().unwrap()).await.unwrap();
     assert_eq!(pin.allocations, [peer(1).to_string(), peer(2).to_string()]);
     let node_cid = cluster_ipfs::Cid::try_from(root.as_str()).unwrap();
     for (index, holds) in [true, true, false].into_iter().enumerate() {
-        let node = fake.nodes[index].offline();
+        let node = test.nodes[index].offline();
         assert_eq!(node.has(&node_cid).unwrap(), holds, "peer {}", index + 1);
         assert_eq!(node.stat().unwrap().repo_size > 3_000_000, holds);
     }
@@ -202,8 +210,8 @@ async fn added_content_is_at_all_allocated_peers_before_it_is_pinned() {
 
 #[tokio::test]
 async fn upload_continues_without_a_peer_while_enough_remain() {
-    let fake = FakeCluster::new(3).await;
-    let cluster = fake.cluster(1);
+    let test = TestCluster::new(3).await;
+    let cluster = test.cluster(1);
     // It is allocated while reachable, and unreachable when the blocks are sent.
     let params = AddParams {
         pin: PinOptions {
@@ -213,18 +221,18 @@ async fn upload_continues_without_a_peer_while_enough_remain() {
         ..AddParams::default()
     };
     let mut adding = cluster.add(&params).await.unwrap();
-    fake.set(2, Behaviour::Down);
+    test.stop(2).await;
     adding.file(b"file", &b"hello"[..], |_| {}).await.unwrap();
     let lines = adding.finish(mpsc::channel(16).0).await;
     assert!(lines.is_ok(), "{lines:?}");
-    assert_eq!(fake.ledger().pins.len(), 1);
+    assert_eq!(test.pins().len(), 1);
 }
 
 #[tokio::test]
 async fn upload_stored_by_too_few_peers_is_not_pinned() {
-    let fake = FakeCluster::with_answer_timeout(3, Duration::from_millis(300)).await;
-    fake.set(2, Behaviour::Silent);
-    let error = add(&fake.cluster(1), &add_params(2, 2), 100_000)
+    let test = TestCluster::with_answer_timeout(3, Duration::from_millis(300)).await;
+    test.silence(2);
+    let error = add(&test.cluster(1), &add_params(2, 2), 100_000)
         .await
         .unwrap_err()
         .to_string();
@@ -232,47 +240,47 @@ async fn upload_stored_by_too_few_peers_is_not_pinned() {
         error.contains("nothing was pinned") && error.contains("no answer from peer"),
         "{error}"
     );
-    assert!(fake.ledger().pins.is_empty());
+    assert!(test.pins().is_empty());
 }
 
 #[tokio::test]
 async fn upload_that_cannot_be_allocated_or_pinned_is_an_error() {
-    let fake = FakeCluster::new(3).await;
-    let error = add(&fake.cluster(1), &add_params(5, 5), 10)
+    let test = TestCluster::new(3).await;
+    let error = add(&test.cluster(1), &add_params(5, 5), 10)
         .await
         .unwrap_err()
         .to_string();
     assert!(error.starts_with("not enough peers to allocate CID"), "{error}");
-    let mut adding = fake.cluster(1).add(&add_params(1, 1)).await.unwrap();
+    let mut adding = test.cluster(1).add(&add_params(1, 1)).await.unwrap();
     adding.file(b"file", &b"hello"[..], |_| {}).await.unwrap();
-    fake.ledger().refusal = Some(Refusal::NoLeader);
+    test.refuse(Some(Refusal::NoLeader));
     assert!(adding.finish(mpsc::channel(16).0).await.is_err());
 }
 
 #[tokio::test]
 async fn cancelled_upload_leaves_nothing_pinned() {
-    let fake = FakeCluster::new(3).await;
-    let mut adding = fake.cluster(1).add(&add_params(2, 2)).await.unwrap();
+    let test = TestCluster::new(3).await;
+    let mut adding = test.cluster(1).add(&add_params(2, 2)).await.unwrap();
     adding.file(b"file", &b"hello"[..], |_| {}).await.unwrap();
     drop(adding);
-    assert!(fake.ledger().pins.is_empty());
+    assert!(test.pins().is_empty());
     // Its permit is free again.
     for _ in 0..40 {
-        drop(fake.cluster(1).add(&add_params(1, 1)).await.unwrap());
+        drop(test.cluster(1).add(&add_params(1, 1)).await.unwrap());
     }
 }
 
 #[tokio::test]
 async fn local_upload_stays_here_and_no_pin_leaves_the_pinset_empty() {
-    let fake = FakeCluster::new(3).await;
+    let test = TestCluster::new(3).await;
     let params = AddParams {
         local: true,
         no_pin: true,
         ..add_params(2, 2)
     };
-    let root = add(&fake.cluster(3), &params, 10).await.unwrap();
+    let root = add(&test.cluster(3), &params, 10).await.unwrap();
     let root = cluster_ipfs::Cid::try_from(root.as_str()).unwrap();
-    let holds = [0, 1, 2].map(|index: usize| fake.nodes[index].offline().has(&root).unwrap());
+    let holds = [0, 1, 2].map(|index: usize| test.nodes[index].offline().has(&root).unwrap());
     assert_eq!(holds, [false, false, true]);
-    assert!(fake.ledger().pins.is_empty());
+    assert!(test.pins().is_empty());
 }

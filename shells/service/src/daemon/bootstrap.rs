@@ -29,7 +29,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::time::Instant;
 
-use super::discovery::{self, Answer, AskerStatus, Question};
+use crate::discovery::{self, Answer, AskerStatus, Question};
 use crate::net::Net;
 use crate::store::Store;
 

@@ -11,7 +11,7 @@ use rand::seq::IndexedRandom;
 use tokio::sync::mpsc;
 
 use super::Ending;
-use super::discovery::{self, Answer, Question};
+use crate::discovery::{self, Answer, Question};
 use crate::driver::Handle;
 use crate::net::Net;
 

@@ -9,13 +9,14 @@ use cluster_core::{ClusterId, LogEntry, PeerId, READABLE_VERSION, Recovered, VER
 use cluster_ipfs::{Backend, Node as IpfsNode, kubo};
 use tokio::runtime::Handle;
 
-use super::{discovery, listen};
-use crate::cluster;
+use super::listen;
+use crate::cluster::{self, Cluster};
 use crate::config::{Address, Config, Folder, core_peer};
-use crate::driver::{Disk, Informer, Measured, Parts};
+use crate::discovery;
+use crate::driver::{self, Disk, Informer, Measured, Parts};
 use crate::events::EventLog;
 use crate::net::{Multiaddr, Net, NetConfig, NetEvents};
-use crate::store::{OpenError, OpenOptions, Store};
+use crate::store::{OpenError, OpenOptions, Reader, Store};
 
 /// Highest protocol version that this process reads and writes. In debug builds the environment can make it
 /// that of the next release, for tests of upgrades.
@@ -160,13 +161,26 @@ fn measured(config: &Config) -> Measured {
     }
 }
 
-/// Settings of the cluster operations.
-pub(super) fn settings(folder: &Folder) -> cluster::Config {
+/// Returns the operations for clients and other peers.
+pub(super) fn cluster(
+    folder: &Folder,
+    handle: &driver::Handle,
+    reader: &Reader,
+    net: &Net,
+    backend: &Backend,
+) -> Cluster {
     let Folder { config, identity, .. } = folder;
-    cluster::Config {
+    let settings = cluster::Config {
         peer: core_peer(&identity.peer),
         peername: config.cluster.peername.clone(),
         default_replicas: config.cluster.default_replicas(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-    }
+    };
+    let parts = cluster::Parts {
+        handle: handle.clone(),
+        reader: reader.clone(),
+        net: net.clone(),
+        backend: backend.clone(),
+    };
+    Cluster::new(settings, parts)
 }

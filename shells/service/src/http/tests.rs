@@ -13,15 +13,15 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use cluster_api::PinOptions;
-use cluster_core::{Phase, Refusal};
+use cluster_core::Refusal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{HttpConfig, Observed, Server, serve};
-use crate::cluster::testing::{Behaviour, FakeCluster, cid, local, peer};
+use crate::cluster::testing::{TestCluster, cid, peer};
 
 struct Api {
-    fake: FakeCluster,
+    test: TestCluster,
     server: Server,
 }
 
@@ -92,14 +92,14 @@ impl Api {
     }
 
     async fn with(change: impl FnOnce(&mut HttpConfig)) -> Self {
-        let fake = FakeCluster::new(3).await;
+        let test = TestCluster::new(3).await;
         let mut config = HttpConfig {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
             ..HttpConfig::default()
         };
         change(&mut config);
-        let server = serve(fake.cluster(1), Observed::default(), config).await.unwrap();
-        Self { fake, server }
+        let server = serve(test.cluster(1), Observed::default(), config).await.unwrap();
+        Self { test, server }
     }
 
     fn address(&self) -> SocketAddr {

@@ -12,9 +12,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::GcHold;
-use crate::cluster::rpc::{self, Answer, Call, blocks};
+use crate::cluster::rpc::{self, Answer, blocks};
 use crate::cluster::{Cluster, Error};
 use crate::metrics;
+use crate::net::CallError;
 
 /// Approximate size of a frame of blocks: large compared to its overhead.
 const FRAME_BYTES: usize = 1 << 20;
@@ -171,33 +172,25 @@ async fn store(cluster: &Cluster, groups: mpsc::Receiver<Group>, is_verified: bo
 
 /// Sends the blocks to another peer, which stores them.
 async fn send(cluster: &Cluster, peer: &PeerId, mut groups: mpsc::Receiver<Group>) -> Result<(), Error> {
-    let network = cluster.inner.world.network.as_ref();
-    let mut channel = rpc::call(network, peer, &Call::PutBlocks).await?;
-    let mut whole = false;
-    while let Some(group) = groups.recv().await {
-        whole = group.is_empty();
-        let sent = if whole {
-            channel.finish(Ok(())).await
-        } else {
-            channel.send_pieces(blocks::encode(&group)).await
-        };
-        if let Err(error) = sent {
-            // The peer has closed the call, probably after it sent an error.
-            return Err(
-                match rpc::next(channel.as_mut(), peer, cluster.inner.answer_timeout).await {
-                    Err(why) => why,
-                    Ok(_) => Error::Peer(error),
-                },
-            );
+    let (mut sender, mut call) = rpc::upload(&cluster.inner.net, peer).await?;
+    let sending = async move {
+        while let Some(group) = groups.recv().await {
+            if group.is_empty() {
+                sender.end().await?;
+                return Ok(true);
+            }
+            sender.send_pieces(&blocks::encode(&group)).await?;
         }
-        if whole {
-            break;
-        }
-    }
-    if !whole {
+        Ok::<_, CallError>(false)
+    };
+    let sent = sending.await;
+    if let Ok(false) = sent {
         return Err(Error::Peer("the upload was cancelled".to_owned()));
     }
-    match rpc::next(channel.as_mut(), peer, cluster.inner.answer_timeout).await? {
+    // A peer that closes the call has probably sent an error before.
+    let answer = rpc::next(&mut call, peer, cluster.inner.answer_timeout).await?;
+    sent?;
+    match answer {
         Some(Answer::Stored { .. }) => Ok(()),
         Some(_) | None => Err(rpc::unexpected(peer)),
     }

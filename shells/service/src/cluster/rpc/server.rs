@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use cluster_api::StatusFilter;
-use cluster_core::{PeerId, decode, encode};
+use cluster_core::decode;
 use cluster_ipfs::Block;
 use cluster_ipfs::backend::{Cause, Error as IpfsError};
 use tokio::sync::mpsc;
@@ -15,9 +14,9 @@ use super::blocks;
 use super::{Answer, Call, OneStatus, Row};
 use crate::cluster::add::GcHold;
 use crate::cluster::merge::{OwnRow, Piece, PieceStream};
-use crate::cluster::world::Channel;
 use crate::cluster::{Cluster, Error, status_all};
 use crate::metrics;
+use crate::net::Incoming;
 
 /// Interval of heartbeats, well within the caller's [`ANSWER_TIMEOUT`](super::ANSWER_TIMEOUT).
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -27,59 +26,59 @@ const BLOCKS_WAITING: usize = 8;
 
 impl Cluster {
     /// Answers one call of another peer. The network accepts calls from members only.
-    pub async fn serve_call(&self, from: PeerId, request: Bytes, mut channel: Box<dyn Channel>) {
-        let channel = channel.as_mut();
-        let done = match (decode(&request), self.inner.calls.try_acquire()) {
-            (Ok(call), Ok(_permit)) => self.answer(call, channel).await,
+    pub async fn serve_call(&self, mut incoming: Incoming) {
+        let done = match (decode(&incoming.request), self.inner.calls.try_acquire()) {
+            (Ok(call), Ok(_permit)) => self.answer(call, &mut incoming).await,
             (Ok(_), Err(_)) => Err(Error::Peer(
                 "too many calls are open at this peer, try again later".to_owned(),
             )),
             (Err(error), _) => Err(Error::Peer(format!("the call cannot be read: {error}"))),
         };
-        if let Err(error) = channel.finish(done.map_err(|error| error.to_string())).await {
+        let from = incoming.from.clone();
+        if let Err(error) = incoming.finish(done.map_err(|error| error.to_string())).await {
             tracing::debug!(%from, %error, "a call of another peer was not answered to its end");
         }
     }
 
-    async fn answer(&self, call: Call, channel: &mut dyn Channel) -> Result<(), Error> {
+    async fn answer(&self, call: Call, incoming: &mut Incoming) -> Result<(), Error> {
         match call {
             Call::Id => {
-                let identity = with_heartbeats(channel, self.identity()).await??;
-                send(channel, &Answer::Id(Box::new(identity))).await
+                let identity = with_heartbeats(incoming, self.identity()).await??;
+                send(incoming, &Answer::Id(Box::new(identity))).await
             }
             Call::Status { .. } | Call::Recover { .. } | Call::Sync { .. } => {
-                let answer = with_heartbeats(channel, self.answer_one(call)).await??;
-                send(channel, &Answer::Details(answer.details)).await?;
-                send(channel, &Answer::Status(answer.state)).await?;
+                let answer = with_heartbeats(incoming, self.answer_one(call)).await??;
+                send(incoming, &Answer::Details(answer.details)).await?;
+                send(incoming, &Answer::Status(answer.state)).await?;
                 match answer.announced {
-                    Some(at) => send(channel, &Answer::Announced { at }).await,
+                    Some(at) => send(incoming, &Answer::Announced { at }).await,
                     None => Ok(()),
                 }
             }
-            Call::StatusAll { filter } => self.answer_status_all(&filter, channel).await,
+            Call::StatusAll { filter } => self.answer_status_all(&filter, incoming).await,
             Call::RecoverAll => {
-                let pieces = with_heartbeats(channel, self.recovered_rows()).await??;
-                self.answer_rows(pieces, channel).await
+                let pieces = with_heartbeats(incoming, self.recovered_rows()).await??;
+                self.answer_rows(pieces, incoming).await
             }
             Call::SyncAll => {
-                let pieces = with_heartbeats(channel, self.synced_rows()).await??;
-                self.answer_rows(pieces, channel).await
+                let pieces = with_heartbeats(incoming, self.synced_rows()).await??;
+                self.answer_rows(pieces, incoming).await
             }
-            Call::PutBlocks => self.answer_put_blocks(channel).await,
-            Call::RepoGc => self.answer_repo_gc(channel).await,
+            Call::PutBlocks => self.answer_put_blocks(incoming).await,
+            Call::RepoGc => self.answer_repo_gc(incoming).await,
             Call::RepoStat { objects } => {
-                let all = with_heartbeats(channel, self.own_repository(objects)).await??;
+                let all = with_heartbeats(incoming, self.own_repository(objects)).await??;
                 let answer = Answer::RepoStat {
                     size: all.size,
                     storage_max: all.storage_max,
                     objects: all.objects,
                 };
-                send(channel, &answer).await
+                send(incoming, &answer).await
             }
             Call::Links => {
                 let (cluster, ipfs, ipfs_links) = self.own_links().await;
                 send(
-                    channel,
+                    incoming,
                     &Answer::Links {
                         cluster,
                         ipfs,
@@ -117,11 +116,11 @@ impl Cluster {
         })
     }
 
-    async fn answer_status_all(&self, filter: &str, channel: &mut dyn Channel) -> Result<(), Error> {
+    async fn answer_status_all(&self, filter: &str, incoming: &mut Incoming) -> Result<(), Error> {
         let filter = StatusFilter::from_names(filter);
         let me = self.peer().clone();
         let (mut scan, running) = self.scan().await?;
-        send(channel, &Answer::Details(self.own_details().await)).await?;
+        send(incoming, &Answer::Details(self.own_details().await)).await?;
         loop {
             let (rest, entries) = scan.next().await?;
             let Some(upto) = entries.last().map(|entry| entry.cid.clone()) else {
@@ -131,7 +130,7 @@ impl Cluster {
                 .into_iter()
                 .filter_map(|e| status_all::row(&me, e, &running, filter))
                 .collect();
-            send(channel, &Answer::Rows { rows, upto }).await?;
+            send(incoming, &Answer::Rows { rows, upto }).await?;
             scan = rest;
         }
     }
@@ -139,12 +138,12 @@ impl Cluster {
     async fn answer_rows(
         &self,
         mut pieces: PieceStream<OwnRow>,
-        channel: &mut dyn Channel,
+        incoming: &mut Incoming,
     ) -> Result<(), Error> {
-        send(channel, &Answer::Details(self.own_details().await)).await?;
+        send(incoming, &Answer::Details(self.own_details().await)).await?;
         while let Some(piece) = pieces.recv().await {
             match piece? {
-                Piece::Details(details) => send(channel, &Answer::Details(details)).await?,
+                Piece::Details(details) => send(incoming, &Answer::Details(details)).await?,
                 Piece::Rows(rows, upto) => {
                     let rows = rows
                         .into_iter()
@@ -153,26 +152,25 @@ impl Cluster {
                             state: row.state,
                         })
                         .collect();
-                    send(channel, &Answer::Rows { rows, upto }).await?;
+                    send(incoming, &Answer::Rows { rows, upto }).await?;
                 }
             }
         }
         Ok(())
     }
 
-    async fn answer_put_blocks(&self, channel: &mut dyn Channel) -> Result<(), Error> {
-        let (out, incoming) = mpsc::channel(BLOCKS_WAITING);
+    async fn answer_put_blocks(&self, incoming: &mut Incoming) -> Result<(), Error> {
+        let (out, blocks) = mpsc::channel(BLOCKS_WAITING);
         let _hold = GcHold::new(&self.inner.backend);
         let backend = self.inner.backend.clone();
-        let mut storing = tokio::spawn(async move {
-            metrics::block_put(backend.put_blocks(ReceiverStream::new(incoming))).await
-        });
-        let received = receive_blocks(channel, out).await;
-        let stored = with_heartbeats(channel, &mut storing).await;
+        let blocks = ReceiverStream::new(blocks);
+        let mut storing = tokio::spawn(async move { metrics::block_put(backend.put_blocks(blocks)).await });
+        let received = receive_blocks(incoming, out).await;
+        let stored = with_heartbeats(incoming, &mut storing).await;
         received?;
         let stored = stored?.map_err(|_| Error::Closed)??;
         send(
-            channel,
+            incoming,
             &Answer::Stored {
                 blocks: stored.blocks,
             },
@@ -180,12 +178,12 @@ impl Cluster {
         .await
     }
 
-    async fn answer_repo_gc(&self, channel: &mut dyn Channel) -> Result<(), Error> {
+    async fn answer_repo_gc(&self, incoming: &mut Incoming) -> Result<(), Error> {
         let (out, mut batches) = mpsc::channel(1);
         let cluster = self.clone();
         let collecting = tokio::spawn(async move { cluster.collect_garbage(out).await });
-        while let Some(batch) = with_heartbeats(channel, batches.recv()).await? {
-            send(channel, &Answer::Collected(batch)).await?;
+        while let Some(batch) = with_heartbeats(incoming, batches.recv()).await? {
+            send(incoming, &Answer::Collected(batch)).await?;
         }
         collecting.await.map_err(|_| Error::Closed)?
     }
@@ -194,11 +192,11 @@ impl Cluster {
 /// Forwards the blocks of an upload. If the upload breaks off, the IPFS node gets an error; if the IPFS
 /// node stops, the rest is not read.
 async fn receive_blocks(
-    channel: &mut dyn Channel,
+    incoming: &mut Incoming,
     out: mpsc::Sender<Result<Block, IpfsError>>,
 ) -> Result<(), Error> {
-    while let Some(chunk) = channel.next().await {
-        let blocks = match chunk.and_then(blocks::decode) {
+    while let Some(chunk) = incoming.next().await {
+        let blocks = match chunk.map_err(|error| error.to_string()).and_then(blocks::decode) {
             Ok(blocks) => blocks,
             Err(error) => {
                 let why = format!("the upload broke off: {error}");
@@ -218,7 +216,7 @@ async fn receive_blocks(
 }
 
 /// Waits for `work` while sending heartbeats.
-async fn with_heartbeats<T>(channel: &mut dyn Channel, work: impl Future<Output = T>) -> Result<T, Error> {
+async fn with_heartbeats<T>(incoming: &mut Incoming, work: impl Future<Output = T>) -> Result<T, Error> {
     let mut work = std::pin::pin!(work);
     let mut beat = interval(HEARTBEAT);
     // The first tick is immediate.
@@ -226,11 +224,11 @@ async fn with_heartbeats<T>(channel: &mut dyn Channel, work: impl Future<Output 
     loop {
         tokio::select! {
             done = &mut work => return Ok(done),
-            _ = beat.tick() => send(channel, &Answer::Working).await?,
+            _ = beat.tick() => send(incoming, &Answer::Working).await?,
         }
     }
 }
 
-async fn send(channel: &mut dyn Channel, answer: &Answer) -> Result<(), Error> {
-    channel.send(encode(answer).into()).await.map_err(Error::Peer)
+async fn send(incoming: &mut Incoming, answer: &Answer) -> Result<(), Error> {
+    Ok(incoming.respond_as(answer).await?)
 }

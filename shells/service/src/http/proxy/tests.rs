@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster_core::{Phase, Refusal};
+use cluster_core::Refusal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::{ProxyConfig, Upstream, serve_proxy};
-use crate::cluster::testing::{FakeCluster, cid, local, peer};
+use crate::cluster::testing::{TestCluster, cid, peer};
 use crate::http::Server;
 
 /// CIDv0 of `hello
@@ -21,19 +21,19 @@ const HELLO: &str = "QmZULkCELmmk5XNfCgTnCyFgAVxBRBXyDHGGMVoLFLiXEN";
 /// Time limit of every wait.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-async fn proxy(fake: &FakeCluster, n: u8, upstream: Upstream) -> Server {
+async fn proxy(test: &TestCluster, n: u8, upstream: Upstream) -> Server {
     let config = ProxyConfig {
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
         ..ProxyConfig::default()
     };
-    serve_proxy(fake.cluster(n), upstream, config).await.unwrap()
+    serve_proxy(test.cluster(n), upstream, config).await.unwrap()
 }
 
-async fn embedded(peers: u8, n: u8) -> (FakeCluster, Server) {
-    let fake = FakeCluster::new(peers).await;
-    let upstream = Upstream::embedded(fake.nodes[usize::from(n) - 1].clone(), None);
-    let server = proxy(&fake, n, upstream).await;
-    (fake, server)
+async fn embedded(peers: u8, n: u8) -> (TestCluster, Server) {
+    let test = TestCluster::new(peers).await;
+    let upstream = Upstream::embedded(test.nodes[usize::from(n) - 1].clone(), None);
+    let server = proxy(&test, n, upstream).await;
+    (test, server)
 }
 
 /// Starts a node that answers each request with the bytes that `answer` returns for its first line.
@@ -94,8 +94,8 @@ async fn add(server: &Server, query: &str) -> String {
     send(server, &head, body).await
 }
 
-fn is_pinned(fake: &FakeCluster, n: usize) -> bool {
-    fake.nodes[n - 1]
+fn is_pinned(test: &TestCluster, n: usize) -> bool {
+    test.nodes[n - 1]
         .pin_of(&HELLO.parse().unwrap())
         .unwrap()
         .is_some()
@@ -103,44 +103,44 @@ fn is_pinned(fake: &FakeCluster, n: usize) -> bool {
 
 #[tokio::test]
 async fn node_unpins_content_that_the_cluster_refuses_to_pin() {
-    let (fake, server) = embedded(1, 1).await;
-    fake.ledger().refusal = Some(Refusal::NoLeader);
+    let (test, server) = embedded(1, 1).await;
+    test.refuse(Some(Refusal::NoLeader));
     let answer = add(&server, "").await;
     assert!(answer.contains(&HELLO.to_ascii_lowercase()), "{answer}");
     assert!(answer.contains("\r\nx-stream-error: pin: "), "{answer}");
-    assert!(!is_pinned(&fake, 1));
+    assert!(!is_pinned(&test, 1));
     // It is unknown whether this one was pinned, so it is kept.
-    fake.ledger().refusal = Some(Refusal::Unknown);
+    test.refuse(Some(Refusal::Unknown));
     assert!(add(&server, "").await.contains("\r\nx-stream-error: pin: "));
-    assert!(is_pinned(&fake, 1));
-    fake.ledger().refusal = None;
+    assert!(is_pinned(&test, 1));
+    test.refuse(None);
     assert!(!add(&server, "").await.contains("x-stream-error: "));
-    assert!(fake.ledger().pins.contains_key(&HELLO.parse().unwrap()));
+    assert!(test.pins().contains_key(&HELLO.parse().unwrap()));
 }
 
 #[tokio::test]
 async fn single_copy_stays_where_it_was_added() {
-    let (fake, server) = embedded(3, 2).await;
+    let (test, server) = embedded(3, 2).await;
     add(&server, "replication-min=1&replication-max=1&pin-name=a+name").await;
-    let pin = fake.ledger().pins[&HELLO.parse().unwrap()].clone();
+    let pin = test.pins()[&HELLO.parse().unwrap()].clone();
     assert_eq!(pin.allocations, [peer(2)]);
     assert_eq!(pin.options.name, "a name");
-    assert!(is_pinned(&fake, 2));
+    assert!(is_pinned(&test, 2));
 }
 
 #[tokio::test]
 async fn copy_of_another_peer_is_released_once_pinned_there() {
-    let (fake, server) = embedded(2, 1).await;
+    let (test, server) = embedded(2, 1).await;
     let there = peer(2);
-    fake.put_local(2, &HELLO.parse().unwrap(), local(Phase::Pinned, ""));
+    test.finish_pin(2, &HELLO.parse().unwrap(), Ok(()));
     add(
         &server,
         &format!("replication-min=1&replication-max=1&user-allocations={there}"),
     )
     .await;
-    assert_eq!(fake.ledger().pins[&HELLO.parse().unwrap()].allocations, [there]);
+    assert_eq!(test.pins()[&HELLO.parse().unwrap()].allocations, [there]);
     let gone = async {
-        while is_pinned(&fake, 1) {
+        while is_pinned(&test, 1) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -149,17 +149,17 @@ async fn copy_of_another_peer_is_released_once_pinned_there() {
 
 #[tokio::test]
 async fn unreachable_node_is_reported_and_pins_work_without_it() {
-    let fake = FakeCluster::new(1).await;
+    let test = TestCluster::new(1).await;
     // Not an ephemeral port, which another test might be given.
     let port = crate::ports::take_free().unwrap().local_addr().unwrap().port();
     let nobody = format!("/ip4/127.0.0.1/tcp/{port}");
-    let server = proxy(&fake, 1, Upstream::kubo(&nobody.parse().unwrap()).unwrap()).await;
+    let server = proxy(&test, 1, Upstream::kubo(&nobody.parse().unwrap()).unwrap()).await;
     let answer = call(&server, "id").await;
     assert!(
         answer.starts_with("http/1.1 502 ") && answer.contains("connection refused"),
         "{answer}"
     );
-    fake.put_local(1, &cid(7), local(Phase::Pinned, ""));
+    test.finish_pin(1, &cid(7), Ok(()));
     let pinned = call(&server, &format!("pin/add?arg={}", cid(7))).await;
     assert!(pinned.starts_with("http/1.1 200 "), "{pinned}");
     let listed = call(&server, "pin/ls").await;
@@ -182,7 +182,7 @@ const CHUNKED: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTrai
 
 #[tokio::test]
 async fn response_ends_for_the_client_as_for_the_proxy() {
-    let fake = FakeCluster::new(1).await;
+    let test = TestCluster::new(1).await;
     let upstream = node(|line| match line {
         line if line.contains("/refs") => {
             format!("{CHUNKED}3\r\none\r\n0\r\nX-Stream-Error: no more\r\n\r\n")
@@ -198,7 +198,7 @@ async fn response_ends_for_the_client_as_for_the_proxy() {
         _ => "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned(),
     })
     .await;
-    let server = proxy(&fake, 1, upstream).await;
+    let server = proxy(&test, 1, upstream).await;
     let late = call(&server, "refs").await;
     assert!(
         late.contains("one") && late.ends_with("x-stream-error: no more\r\n\r\n"),
@@ -212,13 +212,13 @@ async fn response_ends_for_the_client_as_for_the_proxy() {
     // Content of a response that ended in an error is not pinned.
     let added = add(&server, "wrap-with-directory=true").await;
     assert!(added.contains("x-stream-error: disk full"), "{added}");
-    assert!(fake.ledger().pins.is_empty());
+    assert!(test.pins().is_empty());
     assert!(call(&server, "nonsense").await.starts_with("http/1.1 404 "));
 }
 
 #[tokio::test]
 async fn client_disconnect_is_forwarded_to_the_node() {
-    let fake = FakeCluster::new(1).await;
+    let test = TestCluster::new(1).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().unwrap().port());
     let (out, mut events) = mpsc::channel(4);
@@ -234,7 +234,7 @@ async fn client_disconnect_is_forwarded_to_the_node() {
             });
         }
     });
-    let server = proxy(&fake, 1, Upstream::kubo(&address.parse().unwrap()).unwrap()).await;
+    let server = proxy(&test, 1, Upstream::kubo(&address.parse().unwrap()).unwrap()).await;
     let mut client = TcpStream::connect(server.addresses()[0].tcp().unwrap())
         .await
         .unwrap();
@@ -245,14 +245,9 @@ async fn client_disconnect_is_forwarded_to_the_node() {
     assert_eq!(timeout(PATIENCE, events.recv()).await.unwrap(), Some("left"));
 }
 
-/// Sets the phase of a CID at a peer.
-fn set(fake: &FakeCluster, n: u8, cid: &cluster_core::Cid, phase: Phase, error: &str) {
-    fake.put_local(n, cid, local(phase, error));
-}
-
-async fn until(fake: &FakeCluster, done: impl Fn(&FakeCluster) -> bool) {
+async fn until(test: &TestCluster, done: impl Fn(&TestCluster) -> bool) {
     let waiting = async {
-        while !done(fake) {
+        while !done(test) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -261,50 +256,43 @@ async fn until(fake: &FakeCluster, done: impl Fn(&FakeCluster) -> bool) {
 
 #[tokio::test]
 async fn pin_add_and_update_wait_for_the_minimum_of_copies() {
-    let (fake, server) = embedded(2, 1).await;
+    let (test, server) = embedded(2, 1).await;
     let (one, two) = (cid(1), cid(2));
-    for n in [1, 2] {
-        set(&fake, n, &one, Phase::PinQueued, "");
-    }
     let query = format!("pin/add?arg={one}&replication-min=2&replication-max=2");
     let adding = call(&server, &query);
     let holding = async {
-        until(&fake, |fake| fake.ledger().pins.contains_key(&one)).await;
-        set(&fake, 1, &one, Phase::Pinned, "");
-        set(&fake, 2, &one, Phase::Pinned, "");
+        until(&test, |test| test.pins().contains_key(&one)).await;
+        for n in [1, 2] {
+            test.finish_pin(n, &one, Ok(()));
+        }
     };
     let (added, ()) = tokio::join!(adding, holding);
     assert!(added.contains(&format!("{{\"pins\":[\"{one}\"]}}")), "{added}");
 
     // The old pin remains until the new one is held.
-    for n in [1, 2] {
-        set(&fake, n, &two, Phase::PinQueued, "");
-    }
     let query = format!("pin/update?arg={one}&arg={two}");
     let updating = call(&server, &query);
     let holding = async {
-        until(&fake, |fake| fake.ledger().pins.contains_key(&two)).await;
-        assert!(fake.ledger().pins.contains_key(&one));
+        until(&test, |test| test.pins().contains_key(&two)).await;
+        assert!(test.pins().contains_key(&one));
         for n in [1, 2] {
-            fake.delete_local(n, &one);
-            set(&fake, n, &two, Phase::Pinned, "");
+            test.finish_pin(n, &two, Ok(()));
         }
     };
     let (updated, ()) = tokio::join!(updating, holding);
     assert!(updated.starts_with("http/1.1 200 "), "{updated}");
-    assert!(!fake.ledger().pins.contains_key(&one));
+    assert!(!test.pins().contains_key(&one));
 }
 
 #[tokio::test]
 async fn failed_and_late_pins_are_reported_in_kubos_words() {
-    let (fake, server) = embedded(1, 1).await;
-    set(&fake, 1, &cid(1), Phase::PinError, "block was not found");
+    let (test, server) = embedded(1, 1).await;
+    test.finish_pin(1, &cid(1), Err("block was not found"));
     let failed = call(&server, &format!("pin/add?arg={}", cid(1))).await;
     assert!(
         failed.starts_with("http/1.1 500 ") && failed.contains("\"message\":\"pin: block was not found\""),
         "{failed}"
     );
-    set(&fake, 1, &cid(2), Phase::PinQueued, "");
     let late = call(&server, &format!("pin/add?arg={}&timeout=50ms", cid(2))).await;
     assert!(
         late.starts_with("http/1.1 500 ") && late.contains("context deadline exceeded"),
@@ -314,7 +302,7 @@ async fn failed_and_late_pins_are_reported_in_kubos_words() {
 
 #[tokio::test]
 async fn dns_rebinding_does_not_reach_the_node() {
-    let (fake, server) = embedded(1, 1).await;
+    let (test, server) = embedded(1, 1).await;
     for path in ["pin/add?arg=x", "version", "add"] {
         let head = format!("POST /api/v0/{path} HTTP/1.1\r\nHost: evil.example\r\nConnection: close");
         let mut stream = TcpStream::connect(server.addresses()[0].tcp().unwrap())
@@ -326,5 +314,5 @@ async fn dns_rebinding_does_not_reach_the_node() {
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
     }
-    assert!(fake.ledger().pins.is_empty());
+    assert!(test.pins().is_empty());
 }

@@ -76,7 +76,7 @@ async fn directories_come_as_parts_with_escaped_paths() {
         })
         .collect();
     assert_eq!(names, ["a b/one", "a b/two", "a b/link", "a b", ""]);
-    assert_eq!(api.fake.ledger().pins.len(), 1);
+    assert_eq!(api.test.pins().len(), 1);
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn uploads_that_cannot_be_pinned_are_an_error_status() {
     let (kind, mut body) = form(&[(FILE, b"hello\n")]);
     body.truncate(body.len() - 12);
     assert_eq!(api.send("POST", "/add", &kind, body).await.status, 400);
-    assert!(api.fake.ledger().pins.is_empty());
+    assert!(api.test.pins().is_empty());
 }
 
 /// The expected CIDs are Kubo's.
@@ -173,7 +173,7 @@ async fn car_with_one_root_is_stored_unchanged() {
     let line: cluster_api::AddedOutput = serde_json::from_str(&answer.body).unwrap();
     assert_eq!((answer.status, line.name.as_str()), (200, "hello.txt"));
     assert_eq!((line.cid.as_str(), line.bytes, line.size), (root.as_str(), 6, 6));
-    assert!(api.fake.ledger().pins.contains_key(&root.parse().unwrap()));
+    assert!(api.test.pins().contains_key(&root.parse().unwrap()));
     for content in [
         car(0).0,
         car(2).0,

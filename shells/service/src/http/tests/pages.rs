@@ -80,7 +80,7 @@ async fn foreign_pages_change_nothing_on_any_route() {
             assert!(answer.error().starts_with("web pages of "), "{answer:?}");
         }
     }
-    assert!(api.fake.ledger().pins.is_empty());
+    assert!(api.test.pins().is_empty());
     // Reads are allowed for origins that `*` matches, without credentials.
     let read = api.send("GET", "/version", FOREIGN[0], "").await;
     assert_eq!(read.status, 200);

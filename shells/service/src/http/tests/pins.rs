@@ -122,7 +122,7 @@ async fn invalid_requests_name_the_reason_and_change_nothing() {
     ] {
         assert_eq!(api.get(path).await.status, 400, "{path}");
     }
-    assert!(api.fake.ledger().pins.is_empty());
+    assert!(api.test.pins().is_empty());
 }
 
 #[tokio::test]
@@ -173,7 +173,7 @@ async fn refusals_map_to_http_statuses() {
             "not enough peers to allocate CID. Needed at least: 3. Wanted at most: 3. Available candidates: 1.",
         ),
     ] {
-        api.fake.ledger().refusal = Some(refusal);
+        api.test.refuse(Some(refusal));
         let answer = api.post(&format!("/pins/{}", cid(1))).await;
         assert_eq!(answer.status, status);
         assert!(answer.error().starts_with(message), "{answer:?}");
@@ -185,13 +185,13 @@ async fn refusals_map_to_http_statuses() {
 async fn statuses_are_streamed_one_a_line() {
     let api = Api::new().await;
     for n in 1..=3 {
-        api.fake
+        api.test
             .cluster(1)
             .pin(cid(n), &PinOptions::default())
             .await
             .unwrap();
     }
-    api.fake.put_local(2, &cid(2), local(Phase::PinError, "no room"));
+    api.test.finish_pin(2, &cid(2), Err("no room"));
     let answer = api.get("/pins").await;
     assert_eq!(answer.body.lines().count(), 3);
     // Each peer reports its IPFS node in the first status that it is asked for.
@@ -214,7 +214,7 @@ async fn statuses_are_streamed_one_a_line() {
     let expected = format!(
         "{{\"cid\":\"{}\",\"name\":\"\",\"allocations\":[],\"origins\":[],\"created\":\"2026-02-02T02:40:00Z\",\
          \"metadata\":null,\"peer_map\":{{\"{}\":{{\"peername\":\"peer2\",\"status\":\"pin_error\",\
-         \"timestamp\":\"2026-02-02T02:40:00Z\",\"error\":\"no room\",\"attempt_count\":2,\
+         \"timestamp\":\"2026-02-02T02:40:00Z\",\"error\":\"no room\",\"attempt_count\":1,\
          \"priority_pin\":false}}}}}}\n",
         cid(2),
         peer(2)
@@ -231,7 +231,7 @@ async fn statuses_are_streamed_one_a_line() {
     assert_eq!(body, expected);
     let recovered = api.post(&format!("/pins/{}/recover", cid(2))).await;
     assert!(
-        recovered.status == 200 && recovered.body.contains("pin_queued"),
+        recovered.status == 200 && recovered.body.contains("\"status\":\"pinning\""),
         "{recovered:?}"
     );
     let local = api.get("/pins?local=true").await;
@@ -246,7 +246,7 @@ async fn statuses_are_streamed_one_a_line() {
 #[tokio::test]
 async fn peers_metrics_and_health_have_the_go_peers_shape() {
     let api = Api::new().await;
-    api.fake.set(3, Behaviour::Down);
+    api.test.stop(3).await;
     let id = api.get("/id").await;
     assert!(
         id.body.starts_with(&format!("{{\"id\":\"{}\"", peer(1)))
@@ -255,11 +255,9 @@ async fn peers_metrics_and_health_have_the_go_peers_shape() {
     assert_eq!(api.get("/version").await.body, "{\"version\":\"1.2.3\"}\n");
     let peers = api.get("/peers").await;
     assert_eq!(peers.body.lines().count(), 3);
-    assert!(peers.body.contains("\"error\":\"connection refused\""));
-    assert_eq!(
-        api.get("/monitor/metrics").await.body,
-        "[\"freespace\",\"ping\"]\n"
-    );
+    assert!(peers.body.contains("\"error\":\"cannot reach peer"));
+    let names = api.get("/monitor/metrics").await.body;
+    assert!(names.ends_with("\"freespace\",\"ping\"]\n"), "{names}");
     let metrics = api.get("/monitor/metrics/ping").await.body;
     assert!(
         metrics.contains("\"expire\":1770000030000000000,\"valid\":true"),
@@ -272,12 +270,7 @@ async fn peers_metrics_and_health_have_the_go_peers_shape() {
             .body
             .contains("\"triggered_at\":\"2026-02-02T02:40:00Z\"")
     );
-    assert!(
-        api.get("/health/bandwidth")
-            .await
-            .body
-            .contains("\"/x/1\":{\"total_in\":1")
-    );
+    assert!(api.get("/health/bandwidth").await.body.contains("\"total_in\":"));
     let graph = api.get("/health/graph").await;
     assert!(
         graph.status == 200 && graph.body.contains("\"id_to_peername\""),
@@ -285,7 +278,7 @@ async fn peers_metrics_and_health_have_the_go_peers_shape() {
     );
     let gc = api.post("/ipfs/gc").await;
     assert!(
-        gc.status == 200 && gc.body.contains("connection refused"),
+        gc.status == 200 && gc.body.contains("cannot reach peer"),
         "{gc:?}"
     );
     let body = format!("{{\"peer_id\":\"{}\"}}", peer(2));
@@ -320,7 +313,8 @@ async fn without_a_leader_reads_warn_and_consistent_reads_fail() {
             );
         }
     }
-    api.fake.ledger().refusal = Some(Refusal::NoLeader);
+    api.test.stop(2).await;
+    api.test.stop(3).await;
     for path in &reads {
         let old = api.get(path).await;
         assert_eq!(old.status, 200, "{path}");
@@ -349,13 +343,14 @@ async fn routes_of_0_0_12_work() {
     let shown = |at: usize| (&list[at]["cid"], &list[at]["replication_factor"]);
     assert_eq!(shown(0), (&first.to_string().into(), &2.into()));
     assert_eq!(shown(1), (&second.to_string().into(), &(-1).into()));
-    for (n, phase) in [(1, Phase::Pinned), (2, Phase::Lost), (3, Phase::Pinned)] {
-        api.fake.put_local(n, &second, local(phase, ""));
+    for n in 1..=3 {
+        api.test.finish_pin(n, &second, Ok(()));
     }
+    api.test.lose(2, &second);
     let all = api.post("/pins/sync").await;
     assert_eq!(all.status, 200);
     assert!(
-        all.body.contains("unexpectedly_unpinned") && all.body.lines().count() == 1,
+        all.body.contains("\"status\":\"pinning\"") && all.body.lines().count() == 1,
         "{all:?}"
     );
     let local = api.post("/pins/sync?local=true").await;

@@ -105,7 +105,7 @@ async fn slow_connections_and_oversized_headers_are_rejected() {
 #[tokio::test]
 async fn successive_requests_on_one_connection_all_get_trailers() {
     let api = Api::new().await;
-    api.fake
+    api.test
         .cluster(1)
         .pin(cid(1), &PinOptions::default())
         .await
@@ -148,7 +148,7 @@ async fn port_in_use_error_names_the_address() {
         listen: vec![api.address().into()],
         ..HttpConfig::default()
     };
-    let error = serve(api.fake.cluster(2), Observed::default(), config)
+    let error = serve(api.test.cluster(2), Observed::default(), config)
         .await
         .unwrap_err()
         .to_string();

@@ -13,7 +13,7 @@ use crate::driver::Handle;
 use crate::net::{CallError, Deadline, Incoming, Multiaddr, Net};
 
 /// Name of the method.
-pub(super) const METHOD: &str = "greet";
+pub(crate) const METHOD: &str = "greet";
 
 /// Addresses sent per peer, those that it announced itself first.
 const ADDRESSES_MAX: usize = 4;
@@ -22,14 +22,14 @@ const ADDRESSES_MAX: usize = 4;
 const PEERS_MAX: usize = 512;
 
 /// Time limit of identification: a dial, and an answer from memory.
-pub(super) const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Time limit of a join: the core's own deadline for a request is 15 s.
-pub(super) const JOIN_TIMEOUT: Duration = Duration::from_secs(18);
+pub(crate) const JOIN_TIMEOUT: Duration = Duration::from_secs(18);
 
 /// A query. Encoded with postcard, so the order of variants and fields is fixed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Question {
+pub(crate) enum Question {
     /// Asks for the peer's cluster and the asker's membership in it.
     Identify,
     /// Asks to be added to the peer's cluster.
@@ -45,26 +45,26 @@ pub(super) enum Question {
 
 /// The answer to all queries. Encoded with postcard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// Cluster of the answering peer; unknown while it has none.
-    pub(super) cluster: ClusterId,
+    pub(crate) cluster: ClusterId,
     /// Incarnation of its data folder.
-    pub(super) incarnation: Incarnation,
+    pub(crate) incarnation: Incarnation,
     /// Its applied index.
-    pub(super) as_of: Index,
+    pub(crate) as_of: Index,
     /// True if it is a member of its cluster.
-    pub(super) is_member: bool,
+    pub(crate) is_member: bool,
     /// True if it knows a leader.
-    pub(super) has_leader: bool,
+    pub(crate) has_leader: bool,
     /// Membership of the asker, as the answering peer knows it.
-    pub(super) asker: AskerStatus,
+    pub(crate) asker: AskerStatus,
     /// The members with their addresses; empty unless the asker is a member.
-    pub(super) peers: Vec<(PeerId, Vec<String>)>,
+    pub(crate) peers: Vec<(PeerId, Vec<String>)>,
 }
 
 /// Membership of the asker in a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum AskerStatus {
+pub(crate) enum AskerStatus {
     /// Not a member.
     NonMember,
     /// A member.
@@ -76,16 +76,16 @@ pub(super) enum AskerStatus {
 
 impl Answer {
     /// Returns whether the answering peer is a member of a cluster, so that its answer counts.
-    pub(super) fn is_authoritative(&self) -> bool {
+    pub(crate) fn is_authoritative(&self) -> bool {
         self.cluster != ClusterId::UNKNOWN && self.is_member
     }
 
-    pub(super) fn knows_asker(&self) -> bool {
+    pub(crate) fn knows_asker(&self) -> bool {
         matches!(self.asker, AskerStatus::Member { .. })
     }
 
     /// Passes the addresses on to the network, and returns the members.
-    pub(super) async fn add_addresses_to(&self, net: &Net) -> Vec<PeerId> {
+    pub(crate) async fn add_addresses_to(&self, net: &Net) -> Vec<PeerId> {
         for (peer, addresses) in &self.peers {
             let addresses: Vec<Multiaddr> = addresses.iter().filter_map(|text| text.parse().ok()).collect();
             if peer != net.peer_id() && !addresses.is_empty() {
@@ -97,7 +97,7 @@ impl Answer {
 }
 
 /// Sends a query to a peer, which is dialled if it is not connected.
-pub(super) async fn ask(net: &Net, peer: &PeerId, question: &Question) -> Result<Answer, CallError> {
+pub(crate) async fn ask(net: &Net, peer: &PeerId, question: &Question) -> Result<Answer, CallError> {
     let limit = match question {
         Question::Identify | Question::Invite { .. } => IDENTIFY_TIMEOUT,
         Question::Join => JOIN_TIMEOUT,
@@ -106,39 +106,57 @@ pub(super) async fn ask(net: &Net, peer: &PeerId, question: &Question) -> Result
 }
 
 /// Asks a non-member to give up its own cluster, if that is empty, and to join this one through this peer.
-pub(super) async fn invite(net: &Net, peer: &PeerId) -> Result<(), String> {
+///
+/// # Errors
+/// [`InviteError`] when the peer cannot be reached or refuses.
+pub(crate) async fn invite(net: &Net, peer: &PeerId) -> Result<(), InviteError> {
     let question = Question::Invite {
         cluster: net.cluster(),
         addresses: net.addresses().iter().map(ToString::to_string).collect(),
     };
     match ask(net, peer, &question).await {
         Ok(_) => Ok(()),
-        // A peer that never joins would count as a member, and might get a vote.
         Err(error @ (CallError::Unreachable { .. } | CallError::Late { .. } | CallError::Lost { .. })) => {
-            Err(format!(
-                "{error}: a peer must be running and reachable to be added. Start it, and give \
-                 its address if \
-                 it is not known here (/ip4/…/tcp/9096/p2p/{peer})"
-            ))
+            let peer = peer.clone();
+            Err(InviteError::Unreachable { peer, error })
         }
         Err(error @ (CallError::Failed(_) | CallError::Refused { .. } | CallError::Invalid(_))) => {
-            Err(error.to_string())
+            Err(InviteError::Refused(error))
         }
     }
 }
 
+/// Failure of an invitation. A peer that never joins would count as a member, and might get a vote.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InviteError {
+    /// The peer does not accept the invitation.
+    #[error(transparent)]
+    Refused(CallError),
+    /// There is no connection to the peer, or it broke.
+    #[error(
+        "{error}: a peer must be running and reachable to be added. Start it, and give its address if it is \
+         not known here (/ip4/…/tcp/9096/p2p/{peer})"
+    )]
+    Unreachable {
+        /// The invited peer.
+        peer: PeerId,
+        /// The error of the call.
+        error: CallError,
+    },
+}
+
 /// An accepted invitation to another cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Invitation {
+pub(crate) struct Invitation {
     /// The inviting peer.
-    pub(super) from: PeerId,
+    pub(crate) from: PeerId,
     /// Its addresses.
-    pub(super) addresses: Vec<Multiaddr>,
+    pub(crate) addresses: Vec<Multiaddr>,
 }
 
 /// Answers the queries of other peers.
 #[derive(Clone)]
-pub(super) struct DiscoveryServer {
+pub(crate) struct DiscoveryServer {
     net: Net,
     /// Set once the core runs.
     handle: Arc<OnceLock<Handle>>,
@@ -149,7 +167,7 @@ pub(super) struct DiscoveryServer {
 
 impl DiscoveryServer {
     /// `is_free` returns whether the pinset is empty; it reads the disk.
-    pub(super) fn new(
+    pub(crate) fn new(
         net: Net,
         invitations: mpsc::Sender<Invitation>,
         is_free: impl Fn() -> bool + Send + Sync + 'static,
@@ -163,13 +181,13 @@ impl DiscoveryServer {
     }
 
     /// Sets the handle of the core, once it runs.
-    pub(super) fn set_handle(&self, handle: Handle) {
+    pub(crate) fn set_handle(&self, handle: Handle) {
         // A second call has the same handle.
         let _ = self.handle.set(handle);
     }
 
     /// Answers one query.
-    pub(super) async fn answer(&self, mut incoming: Incoming) {
+    pub(crate) async fn answer(&self, mut incoming: Incoming) {
         let question = incoming.request_as::<Question>();
         let (from, cluster) = (incoming.from.clone(), incoming.cluster);
         let answered = match question {
