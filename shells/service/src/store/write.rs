@@ -1,9 +1,12 @@
 //! Translation of the core's batches into batches of fjall.
 
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::sync::{Arc, PoisonError};
 
-use cluster_core::{Batch, Index, Lane, LogEntry, Manifest, Members, Pin, SnapshotId, StoreOp, Term, encode};
+use cluster_core::{
+    Batch, BatchId, Index, Lane, LogEntry, Manifest, Members, Pin, SnapshotId, StoreOp, Term, encode,
+};
 use fjall::{Keyspace, Readable};
 
 use super::error::StoreError;
@@ -37,6 +40,7 @@ struct Put {
 
 /// A batch being built. None of it is visible before it is committed.
 struct BatchBuilder<'a> {
+    id: BatchId,
     shared: &'a Shared,
     head: Head,
     links: &'a mut VecDeque<Link>,
@@ -59,6 +63,7 @@ impl Store {
             return Err(StoreError::Contract("nothing is founded yet".to_owned()));
         };
         let mut draft = BatchBuilder {
+            id: batch.id,
             shared: &self.shared,
             head,
             links: &mut self.links,
@@ -68,14 +73,12 @@ impl Store {
             installed: None,
         };
         for op in &batch.ops {
-            draft
-                .add(op)
-                .map_err(|what| StoreError::Contract(format!("batch {}: {what}", batch.id)))?;
+            draft.add(op)?;
         }
         draft.purge();
         draft.head.seq += 1;
         if let Some(what) = draft.head.contradiction() {
-            return Err(StoreError::Contract(format!("batch {}: {what}", batch.id)));
+            return Err(draft.contract(what));
         }
         let BatchBuilder {
             head,
@@ -164,7 +167,12 @@ impl Store {
 }
 
 impl BatchBuilder<'_> {
-    fn add(&mut self, op: &StoreOp) -> Result<(), String> {
+    /// Returns the error for a batch that contradicts the stored state.
+    fn contract(&self, what: impl Display) -> StoreError {
+        StoreError::Contract(format!("batch {}: {what}", self.id))
+    }
+
+    fn add(&mut self, op: &StoreOp) -> Result<(), StoreError> {
         match op {
             StoreOp::Append { entries } => self.append(entries)?,
             StoreOp::Compact { index, term } => self.compact(*index, *term)?,
@@ -207,14 +215,14 @@ impl BatchBuilder<'_> {
         self.put(Space::Meta, keys::MEMBERS, Some(record::seal_members(members)));
     }
 
-    fn append(&mut self, entries: &[LogEntry]) -> Result<(), String> {
-        let first = entries
-            .first()
-            .map(|entry| entry.index)
-            .ok_or("appends nothing")?;
+    fn append(&mut self, entries: &[LogEntry]) -> Result<(), StoreError> {
+        let first = entries.first().map(|entry| entry.index);
+        let first = first.ok_or_else(|| self.contract("appends nothing"))?;
         let (compacted, last) = (self.head.compacted.0, self.head.last);
         if first <= compacted || first > last + 1 {
-            return Err(format!("appends entry {first} to a log of {compacted} to {last}"));
+            return Err(self.contract(format_args!(
+                "appends entry {first} to a log of {compacted} to {last}"
+            )));
         }
         let end = first + entries.len() as u64;
         (end..=last).for_each(|index| self.put(Space::Log, keys::log(index), None));
@@ -222,9 +230,9 @@ impl BatchBuilder<'_> {
         for (index, entry) in (first..).zip(entries) {
             if entry.index != index || entry.term < term {
                 let what = format!("entry {} of term {}", entry.index, entry.term);
-                return Err(format!(
+                return Err(self.contract(format_args!(
                     "appends {what} in the place of {index}, after term {term}"
-                ));
+                )));
             }
             term = entry.term;
             let (value, chain) = record::chain_entry(entry, self.head.chain);
@@ -249,20 +257,22 @@ impl BatchBuilder<'_> {
         link.term
     }
 
-    fn compact(&mut self, index: Index, term: Term) -> Result<(), String> {
+    fn compact(&mut self, index: Index, term: Term) -> Result<(), StoreError> {
         let (compacted, last) = (self.head.compacted.0, self.head.last);
         if index < compacted || index > last {
-            return Err(format!("drops the log through {index}, of {compacted} to {last}"));
+            return Err(self.contract(format_args!(
+                "drops the log through {index}, of {compacted} to {last}"
+            )));
         }
         let dropped = usize::try_from(index - compacted).unwrap_or(usize::MAX);
         let Some(link) = self.links.drain(..dropped).next_back() else {
             return Ok(());
         };
         if link.term != term {
-            return Err(format!(
+            return Err(self.contract(format_args!(
                 "drops the log through {index} of term {term}, which is of {}",
                 link.term
-            ));
+            )));
         }
         self.head.compacted = (index, term);
         self.head.compacted_chain = link.chain;
@@ -306,9 +316,10 @@ impl BatchBuilder<'_> {
         }
     }
 
-    fn install(&mut self, snapshot: SnapshotId, manifest: &Manifest) -> Result<(), String> {
+    fn install(&mut self, snapshot: SnapshotId, manifest: &Manifest) -> Result<(), StoreError> {
         let staged = lock(&self.shared.stages).ready(snapshot, manifest);
-        let staged = staged.ok_or_else(|| format!("snapshot {snapshot} is not staged whole"))?;
+        let staged =
+            staged.ok_or_else(|| self.contract(format_args!("snapshot {snapshot} is not staged whole")))?;
         // The snapshot replaces all earlier changes of this batch to the pinset.
         self.puts
             .retain(|put| !matches!(put.space, Space::Pins | Space::Index));
@@ -319,10 +330,10 @@ impl BatchBuilder<'_> {
         let (compacted, last) = (self.head.compacted.0, self.head.last);
         let applied = manifest.applied;
         if applied.index < compacted {
-            return Err(format!(
+            return Err(self.contract(format_args!(
                 "installed a pinset as of {} over a later one",
                 applied.index
-            ));
+            )));
         }
         // All of them at once: later entries will not follow these, and an install is rare.
         let first = if self.head.purge_from < self.head.purge_to {
@@ -350,16 +361,14 @@ impl BatchBuilder<'_> {
     }
 
     /// The keys of all windows, on disk or in this batch.
-    fn stored_windows(&self) -> Result<Vec<Vec<u8>>, String> {
+    fn stored_windows(&self) -> Result<Vec<Vec<u8>>, StoreError> {
         let is_window = |put: &&Put| put.space == Space::Meta && put.key.starts_with(keys::WINDOWS);
         let drafted = self.puts.iter().filter(is_window).map(|put| Ok(put.key.clone()));
         let snapshot = self.shared.db.snapshot();
         let stored = snapshot.prefix(&self.shared.fixed.meta, keys::WINDOWS);
         let stored = stored.map(|guard| {
-            guard
-                .key()
-                .map(|key| key.to_vec())
-                .map_err(|error| error.to_string())
+            let key = guard.key().map_err(StoreError::Read)?;
+            Ok(key.to_vec())
         });
         stored.chain(drafted).collect()
     }
