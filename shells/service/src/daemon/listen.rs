@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
-use crate::config::{self, Address, Config, Defaults, Folder, HttpApi, IpfsProxy};
+use crate::config::{self, Address, Config, Defaults, Embedded, Folder, HttpApi, IpfsProxy};
 use crate::events::EventLog;
 use crate::http::{self, CorsConfig, HttpConfig, Observed, ProxyConfig, Server, Service, Tls, Upstream};
 use crate::metrics::Observer;
@@ -36,23 +36,22 @@ pub(super) async fn serve_node(
     tasks: &mut JoinSet<()>,
     threads: &Handle,
 ) -> anyhow::Result<()> {
-    serve_ipfs_api(config, node, stop, tasks, threads).await?;
-    serve_gateway(config, node, stop, tasks, threads).await
+    let Some(embedded) = &config.ipfs_connector.embedded else {
+        return Ok(());
+    };
+    serve_ipfs_api(embedded, node, stop, tasks, threads).await?;
+    serve_gateway(embedded, node, stop, tasks, threads).await
 }
 
 async fn serve_ipfs_api(
-    config: &Config,
+    embedded: &Embedded,
     node: &Node,
     stop: &CancellationToken,
     tasks: &mut JoinSet<()>,
     threads: &Handle,
 ) -> anyhow::Result<()> {
-    let Some(embedded) = &config.ipfs_connector.embedded else {
-        return Ok(());
-    };
     for socket in sockets(&embedded.api_listen_multiaddress.0, NODE_KEY).await? {
-        let binding = async move { bind(&socket, NODE_KEY).await };
-        let listener = threads.spawn(binding).await??;
+        let listener = bind_on(threads, socket, NODE_KEY).await?;
         let address = listener.address().clone();
         if !address.is_local() {
             tracing::warn!(
@@ -71,15 +70,12 @@ async fn serve_ipfs_api(
 /// Serves the embedded node's gateway. A port that is in use is no reason to end: another program, or another
 /// peer on this machine, may have the usual one.
 async fn serve_gateway(
-    config: &Config,
+    embedded: &Embedded,
     node: &Node,
     stop: &CancellationToken,
     tasks: &mut JoinSet<()>,
     threads: &Handle,
 ) -> anyhow::Result<()> {
-    let Some(embedded) = &config.ipfs_connector.embedded else {
-        return Ok(());
-    };
     let settings = gateway::Settings {
         no_fetch: embedded.gateway_no_fetch,
         subdomain_hosts: embedded
@@ -89,8 +85,7 @@ async fn serve_gateway(
             .collect(),
     };
     for socket in sockets(&embedded.gateway_listen_multiaddress.0, GATEWAY_KEY).await? {
-        let binding = async move { bind(&socket, GATEWAY_KEY).await };
-        let listener = match threads.spawn(binding).await? {
+        let listener = match bind_on(threads, socket, GATEWAY_KEY).await {
             Ok(listener) => listener,
             Err(error) => {
                 tracing::warn!("the embedded IPFS node has no gateway there: {error:#}");
@@ -395,6 +390,11 @@ fn tls<D: Defaults>(rest: &HttpApi<D>, section: &str, folder: &Path) -> anyhow::
     loaded
         .map(Some)
         .map_err(|why| anyhow::anyhow!("{section}.ssl_cert_file: {why}"))
+}
+
+/// As [`bind`], for a port that is served on these threads.
+async fn bind_on(threads: &Handle, address: ListenAddress, key: &'static str) -> anyhow::Result<Listener> {
+    threads.spawn(async move { bind(&address, key).await }).await?
 }
 
 /// Binds a port. The error advises on a port that is in use.
