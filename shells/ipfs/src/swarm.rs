@@ -8,6 +8,7 @@ pub(crate) mod addresses;
 mod admission;
 mod announced;
 mod behaviour;
+mod delegation;
 pub(crate) mod dht;
 mod dial_back;
 mod identify;

@@ -15,13 +15,12 @@ pub(crate) use queries::{FoundPeer, Lookup};
 pub(super) use records::Records;
 
 use super::addresses::{ADDRESSES_MAX, Scope, dialable, ip_of, is_relayed};
+use super::delegation::delegate_connections;
 use libp2p::core::Endpoint;
-use libp2p::core::transport::PortUse;
 use libp2p::kad::store::RecordStore;
 use libp2p::kad::{self, BucketInserts, Caching, Mode, QueryId, StoreInserts};
 use libp2p::swarm::{
-    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, StreamProtocol, THandler, THandlerInEvent,
-    THandlerOutEvent, ToSwarm,
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, StreamProtocol, THandlerInEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
 use std::collections::HashMap;
@@ -226,16 +225,7 @@ impl NetworkBehaviour for Dht {
     type ConnectionHandler = <kad::Behaviour<Records> as NetworkBehaviour>::ConnectionHandler;
     type ToSwarm = kad::Event;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner
-            .handle_established_inbound_connection(id, peer, local, remote)
-    }
+    delegate_connections!(self, |id, remote| self.inner, |id| self.inner);
 
     fn handle_pending_outbound_connection(
         &mut self,
@@ -255,24 +245,8 @@ impl NetworkBehaviour for Dht {
         Ok(usable)
     }
 
-    fn handle_established_outbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port_use: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner
-            .handle_established_outbound_connection(id, peer, address, role, port_use)
-    }
-
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         self.inner.on_swarm_event(event);
-    }
-
-    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
-        self.inner.on_connection_handler_event(peer, id, event);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<kad::Event, THandlerInEvent<Self>>> {

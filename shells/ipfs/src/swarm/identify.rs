@@ -5,15 +5,11 @@
 //! chooses by the remote address of a connection.
 
 use super::addresses::{Reach, reach};
-use libp2p::core::Endpoint;
-use libp2p::core::transport::PortUse;
+use super::delegation::delegate_connections;
+use libp2p::Multiaddr;
 use libp2p::identify::{self, Event};
 use libp2p::identity::Keypair;
-use libp2p::swarm::{
-    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
-    ToSwarm,
-};
-use libp2p::{Multiaddr, PeerId};
+use libp2p::swarm::{ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, ToSwarm};
 use std::collections::HashSet;
 use std::task::{Context, Poll};
 
@@ -74,28 +70,7 @@ impl NetworkBehaviour for Identify {
     type ConnectionHandler = THandler<identify::Behaviour>;
     type ToSwarm = Event;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        let inner = self.of_new(id, remote);
-        inner.handle_established_inbound_connection(id, peer, local, remote)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port_use: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        let inner = self.of_new(id, address);
-        inner.handle_established_outbound_connection(id, peer, address, role, port_use)
-    }
+    delegate_connections!(self, |id, remote| self.of_new(id, remote), |id| self.of(id));
 
     #[expect(
         clippy::wildcard_enum_match_arm,
@@ -123,10 +98,6 @@ impl NetworkBehaviour for Identify {
                 self.public.on_swarm_event(other);
             }
         }
-    }
-
-    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
-        self.of(id).on_connection_handler_event(peer, id, event);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {

@@ -6,15 +6,11 @@
 //! not more than [`CANDIDATES_MAX`], since peers can report any number of addresses.
 
 use super::addresses::{Reach, is_relayed, reach};
+use super::delegation::delegate_connections;
+use libp2p::Multiaddr;
 use libp2p::autonat::v2::client;
-use libp2p::core::Endpoint;
-use libp2p::core::transport::PortUse;
 use libp2p::swarm::behaviour::NewExternalAddrCandidate;
-use libp2p::swarm::{
-    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
-    ToSwarm,
-};
-use libp2p::{Multiaddr, PeerId};
+use libp2p::swarm::{FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, ToSwarm};
 use std::collections::{HashMap, HashSet};
 use std::task::{Context, Poll};
 
@@ -77,28 +73,7 @@ impl NetworkBehaviour for Reachability {
     type ConnectionHandler = THandler<client::Behaviour>;
     type ToSwarm = client::Event;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner
-            .handle_established_inbound_connection(id, peer, local, remote)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port_use: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner
-            .handle_established_outbound_connection(id, peer, address, role, port_use)
-    }
+    delegate_connections!(self, |id, remote| self.inner, |id| self.inner);
 
     #[expect(
         clippy::wildcard_enum_match_arm,
@@ -113,10 +88,6 @@ impl NetworkBehaviour for Reachability {
             }
             other => self.inner.on_swarm_event(other),
         }
-    }
-
-    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
-        self.inner.on_connection_handler_event(peer, id, event);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<client::Event, THandlerInEvent<Self>>> {
