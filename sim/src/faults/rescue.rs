@@ -58,7 +58,7 @@ fn found_anew(world: &mut World, rng: &mut Rng) -> Option<(usize, Option<usize>)
     let mut name = [0; 16];
     name[..8].copy_from_slice(&rng.next().to_be_bytes());
     let cluster = ClusterId(name);
-    let newest = newest_raft_id(world);
+    let newest = newest_raft_id(world, survivor);
     let disk = &mut world.peers[survivor].disk;
     let (incarnation, boot) = (disk.incarnation(), disk.boot());
     let recovered = disk.written.recovered(incarnation, boot);
@@ -148,11 +148,14 @@ fn may_be_exiled(peer: &Peer) -> bool {
             .any(|entry| matches!(entry.payload, Payload::Members(_)))
 }
 
-/// The highest Raft id that any log or membership has handed out.
-fn newest_raft_id(world: &World) -> RaftId {
-    let stores = || world.peers.iter().map(|peer| &peer.disk.written);
-    let members = stores().flat_map(|store| store.members.peers.keys().copied());
-    let entries = stores().flat_map(|store| store.log.values()).flat_map(handed_out);
+/// The highest Raft id that any membership, or the log of the survivor, has handed out.
+fn newest_raft_id(world: &World, survivor: usize) -> RaftId {
+    let stores = world.peers.iter().map(|peer| &peer.disk.written);
+    let members = stores.flat_map(|store| store.members.peers.keys().copied());
+    // What a lost leader alone had in its log nobody can know, and the new cluster's id tells apart (seed
+    // 302115).
+    let log = world.peers[survivor].disk.written.log.values();
+    let entries = log.flat_map(handed_out);
     members.chain(entries).max().unwrap_or_default()
 }
 
