@@ -10,7 +10,8 @@ use sim::{Mutant, bugs, mutant};
 /// Seeds that a mistake may take.
 const SEEDS: u64 = 500;
 
-/// Seeds that catch these bugs twenty times sooner than seed 0, where 24 peers wait for ten simulated minutes.
+/// Seeds that catch these bugs twenty times sooner than seed 0, where 24 peers wait for ten simulated
+/// minutes.
 const SOONER: [(&str, u64); 4] = [
     ("JoiningKept", 16),
     ("LeaversStay", 19),
