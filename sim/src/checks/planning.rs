@@ -215,11 +215,10 @@ impl Planning {
             return;
         };
         let real = step.peers.iter().find(|peer| peer.id == old.peer);
-        // While a peer is down, messages of its lost data folder that are under way for long speak for that
-        // (seed 311987). Connections that carry them end much sooner.
-        let is_misled = self.late && real.is_some_and(|peer| peer.node.is_none());
+        // While a peer is not heard, messages of its lost data folder that are under way for long speak for
+        // that (seeds 305141, 311987). Connections that carry them end much sooner.
         let real = real.map(|peer| peer.disk.incarnation());
-        found.require(old.incarnation != real || is_misled, "planning", || {
+        found.require(old.incarnation != real || self.late, "planning", || {
             format!("replaces {old:?} by {replacement:?}: its data folder is there")
         });
         let other = heard.other_folder(&old.peer);

@@ -15,7 +15,7 @@ use super::table::Usage;
 use super::writer::{Op, Reply, Request};
 use super::{Open, Store};
 use crate::Error;
-use fjall::Readable;
+use fjall::{Keyspace, Readable};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -226,12 +226,7 @@ fn punch(open: &Open, segments: &HashMap<u32, u64>) -> Result<(), Error> {
 /// Frees the disk space of removed entries, including small blocks, if there is room to rewrite the tables.
 fn compact_tables(open: &Open) -> Result<(), Error> {
     let blocks = &open.blocks;
-    blocks.rotate_memtable_and_wait()?;
-    // Returns at once if there is nothing to rotate, although an earlier flush may be running.
-    let started = Instant::now();
-    while blocks.sealed_memtable_count() > 0 && started.elapsed() < FLUSH_TIMEOUT {
-        std::thread::sleep(FLUSH_PAUSE);
-    }
+    flush(blocks, FLUSH_TIMEOUT)?;
     let needed = blocks.disk_space().saturating_add(FLOOR_BYTES);
     if open.files.room().is_some_and(|room| room < needed) {
         tracing::warn!(
@@ -242,6 +237,34 @@ fn compact_tables(open: &Open) -> Result<(), Error> {
     blocks.major_compact()?;
     // Files of old tables are removed only when a later table is flushed.
     open.meta.insert("compacted", "")?;
-    open.meta.rotate_memtable_and_wait()?;
+    flush(&open.meta, FLUSH_TIMEOUT)
+}
+
+/// Flushes what is in memory, and waits for that and earlier flushes, at most for `limit`: where a flush has
+/// failed, none follows, and fjall's own `rotate_memtable_and_wait` does not return.
+fn flush(keyspace: &Keyspace, limit: Duration) -> Result<(), Error> {
+    keyspace.rotate_memtable()?;
+    let started = Instant::now();
+    while keyspace.sealed_memtable_count() > 0 && started.elapsed() < limit {
+        std::thread::sleep(FLUSH_PAUSE);
+    }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flush_that_fails_is_not_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let db = fjall::Database::builder(folder.path().join("db"))
+            .open()
+            .expect("it opens");
+        let keyspace = db.keyspace("blocks", Default::default).expect("it can be made");
+        keyspace.insert("a", "b").expect("it can be written");
+        std::fs::remove_dir_all(folder.path().join("db")).expect("it can be removed");
+        flush(&keyspace, Duration::from_millis(50)).expect("the writes are in memory");
+        assert_eq!(keyspace.sealed_memtable_count(), 1, "the flush has failed");
+    }
 }
