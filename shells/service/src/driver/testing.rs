@@ -38,13 +38,16 @@ struct State {
     refusal: Option<Refusal>,
 }
 
+/// Answer to a request.
+type Outcome = Result<Reply, Refusal>;
+
 struct Peer {
     node: Node,
     store: Store,
     metrics: Vec<Metric>,
     next_ticket: u64,
-    waiters: BTreeMap<Ticket, oneshot::Sender<Result<Reply, Refusal>>>,
-    replies: Vec<(oneshot::Sender<Result<Reply, Refusal>>, Result<Reply, Refusal>)>,
+    waiters: BTreeMap<Ticket, oneshot::Sender<Outcome>>,
+    replies: Vec<(oneshot::Sender<Outcome>, Outcome)>,
     /// Pins that run at the IPFS node.
     running: BTreeMap<Cid, OpId>,
     /// Results of pins that do not run yet.
