@@ -84,8 +84,8 @@ impl Answers {
                     let members = &other.disk.written.members;
                     !members.peers.is_empty() && member(members, peer).is_none()
                 };
-                // One that asks for its own removal may have been added again, under a new Raft id, by the time
-                // at which it retires (seeds 307373, 314400).
+                // One that asks for its own removal may have been added again, under a new Raft id, by the
+                // time at which it retires (seeds 307373, 314400).
                 let retires = *peer == step.peer().id && step.writes().any(is_retirement);
                 found.require(retires || step.peers.iter().any(is_gone), "answers", || {
                     format!("says that {peer} is no member, it is one")
