@@ -25,7 +25,7 @@ pub(super) struct Announcers {
     processes: Vec<Option<Reader>>,
 }
 
-/// What a process has read of the pings.
+/// Pings as a process has read them.
 #[derive(Debug, Clone)]
 struct Reader {
     living: Living,
