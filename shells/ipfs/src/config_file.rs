@@ -102,8 +102,8 @@ fn read(path: &Path) -> Result<Saved, Error> {
     }
 }
 
-/// Checks that an address fits into the file and names a peer and a transport.
-pub(crate) fn check_peer_address(address: &Multiaddr) -> Result<PeerId, Error> {
+/// Checks that the address of a bootstrap peer fits into the file and names a peer and a transport.
+pub(crate) fn check_bootstrap_address(address: &Multiaddr) -> Result<(), Error> {
     if address.len() > ADDRESS_BYTES_MAX {
         return Err(Error::invalid(format!(
             "an address has {} bytes, but may have {ADDRESS_BYTES_MAX}",
@@ -111,7 +111,7 @@ pub(crate) fn check_peer_address(address: &Multiaddr) -> Result<PeerId, Error> {
         )));
     }
     match split(address.clone()) {
-        Ok((peer, plain)) if !plain.is_empty() => Ok(peer),
+        Ok((_, plain)) if !plain.is_empty() => Ok(()),
         Ok(_) => Err(Error::invalid(format!(
             "bootstrap address without a transport: {address}"
         ))),
@@ -187,7 +187,7 @@ impl ConfigFile {
             )));
         }
         for address in &list {
-            check_peer_address(address)?;
+            check_bootstrap_address(address)?;
         }
         let saved = Saved {
             bootstrap: Some(list),

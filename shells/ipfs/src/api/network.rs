@@ -11,9 +11,9 @@ use serde::Serialize;
 
 use super::reply::{Reply, stream_lines};
 use super::request::Call;
-use super::routing::{PeerAddresses, check_online};
+use super::routing::check_online;
 use crate::Node;
-use crate::config_file::{Peerings, check_peer_address};
+use crate::config_file::{PeerAddresses, Peerings, check_bootstrap_address};
 use crate::provider::{common_bits, kad_key};
 use crate::swarm::dht::PUBLIC_PROTOCOL;
 use crate::swarm::{TrafficStat, split};
@@ -54,7 +54,7 @@ pub(super) async fn bootstrap_add(call: Call) -> Result<Reply, Failure> {
             continue;
         }
         let address = address(arg)?;
-        check_peer_address(&address)?;
+        check_bootstrap_address(&address)?;
         added.push(address);
     }
     if added.is_empty() {
@@ -139,11 +139,10 @@ struct PeeringList {
 /// Handles `swarm/peering/ls`.
 pub(super) async fn peering_ls(call: Call) -> Result<Reply, Failure> {
     check_online(&call)?;
-    let all = call.node.peerings();
+    let all = call.node.peerings().into_iter();
     Reply::once(&PeeringList {
         peers: all
-            .iter()
-            .map(|(peer, known)| PeerAddresses::new(peer, known))
+            .map(|(peer, addresses)| PeerAddresses { addresses, peer })
             .collect(),
     })
 }

@@ -3,12 +3,12 @@
 
 use cluster_http::rpc::Failure;
 use futures::stream::StreamExt;
-use libp2p::{Multiaddr, PeerId};
 use serde::Serialize;
 
 use super::reply::{Reply, stream_lines};
 use super::request::Call;
 use crate::Cid;
+use crate::config_file::PeerAddresses;
 use crate::settings::ProvideStrategy;
 
 /// Event of a search, with its keys in Kubo's order.
@@ -21,15 +21,6 @@ pub(super) struct QueryEvent {
     pub(super) responses: Option<Vec<PeerAddresses>>,
     #[serde(rename = "Type")]
     pub(super) kind: u8,
-}
-
-/// A peer with its addresses.
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct PeerAddresses {
-    addrs: Vec<String>,
-    #[serde(rename = "ID")]
-    id: String,
 }
 
 /// Number of Kubo's event that carries the peer that was looked for.
@@ -45,15 +36,6 @@ pub(super) const VALUE: u8 = 5;
 const PROVIDERS: i64 = 20;
 /// Limit on the providers that one call may ask for.
 const PROVIDERS_MAX: usize = 1000;
-
-impl PeerAddresses {
-    pub(super) fn new(peer: &PeerId, addresses: &[Multiaddr]) -> PeerAddresses {
-        PeerAddresses {
-            addrs: addresses.iter().map(Multiaddr::to_string).collect(),
-            id: peer.to_string(),
-        }
-    }
-}
 
 impl QueryEvent {
     fn new(kind: u8, extra: String, responses: Option<Vec<PeerAddresses>>) -> QueryEvent {
@@ -87,7 +69,10 @@ pub(super) async fn find_providers(call: Call) -> Result<Reply, Failure> {
     let cid = call.resolve(call.arg()).await?;
     let found = call.node.find_providers(&cid, limit);
     Reply::objects(found.map(|provider| {
-        let responses = vec![PeerAddresses::new(&provider.peer, &provider.addresses)];
+        let responses = vec![PeerAddresses {
+            addresses: provider.addresses,
+            peer: provider.peer,
+        }];
         Ok(QueryEvent::new(PROVIDER, String::new(), Some(responses)))
     }))
 }
@@ -109,7 +94,10 @@ pub(super) async fn find_peer(call: Call) -> Result<Reply, Failure> {
                 .await?;
             return Err(Failure::failed(why));
         }
-        let responses = vec![PeerAddresses::new(&peer, &found)];
+        let responses = vec![PeerAddresses {
+            addresses: found,
+            peer,
+        }];
         sink.send(&QueryEvent::new(FINAL_PEER, String::new(), Some(responses)))
             .await
     })
