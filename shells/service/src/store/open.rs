@@ -234,7 +234,8 @@ impl Drop for Store {
 }
 
 /// Refuses damaged journals, and cuts off a write torn by a power cut: the last journal may have an invalid
-/// end if everything durable is before it.
+/// end if everything durable is before it. If no batch is before it in any journal, [`load`] decides that: the
+/// tables may hold them all.
 fn check_journals(folder: &Folder, noted: Option<u64>) -> Result<(), OpenError> {
     let bad_end = journal::check(&folder.database()).map_err(|error| match error {
         CheckError::Damaged(what) => folder.damaged(what),
@@ -243,7 +244,7 @@ fn check_journals(folder: &Folder, noted: Option<u64>) -> Result<(), OpenError> 
     let Some(bad_end) = bad_end else {
         return Ok(());
     };
-    if noted.is_none() || bad_end.seq < noted {
+    if noted.is_none() || bad_end.seq.is_some_and(|seq| Some(seq) < noted) {
         return Err(folder.damaged(bad_end.what));
     }
     tracing::warn!(

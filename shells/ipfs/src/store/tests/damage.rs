@@ -56,6 +56,41 @@ fn torn_tail_is_truncated_and_overwritten() {
     store.close();
 }
 
+/// A full disk or a power cut tears a write at any byte; the journal, allocated in advance, has zeros after it.
+#[test]
+fn torn_journal_is_truncated() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = folder.path().join("blocks/0.jnl");
+    let used = || {
+        std::fs::read(&journal)
+            .unwrap()
+            .iter()
+            .rposition(|byte| *byte != 0)
+    };
+    let model: BTreeMap<u64, Block> = [(1, block(1, 300))].into();
+    let put = |number: u64| {
+        let store = open(folder.path());
+        runtime().block_on(store.put(vec![block(number, 300)])).unwrap();
+        store.close();
+        used().unwrap() + 1
+    };
+    let (before, after) = (put(1), put(2));
+    let mut whole = std::fs::read(&journal).unwrap();
+    for at in (before..after).rev() {
+        whole[at] = 0;
+        std::fs::write(&journal, &whole).unwrap();
+        let store = open(folder.path());
+        for (number, block) in &model {
+            assert_eq!(
+                store.get(&block.cid).unwrap().as_ref(),
+                Some(&block.data),
+                "{number}, torn at {at}"
+            );
+        }
+        store.close();
+    }
+}
+
 #[test]
 fn missing_short_or_foreign_segments_are_refused_by_name() {
     for (damage, said) in [

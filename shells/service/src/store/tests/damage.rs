@@ -235,6 +235,61 @@ fn a_torn_write_that_was_never_durable_is_dropped() {
     assert!(Store::open(&copied, &OpenOptions::default()).is_err());
 }
 
+/// A full disk or a power cut tears a write at any byte; the journal, allocated in advance, has zeros after it.
+#[test]
+fn a_write_torn_at_any_byte_is_dropped() {
+    let (folder, mut store) = founded();
+    store.write(&batch(1, pin_ops(1))).expect("writes");
+    store.sync().expect("syncs");
+    let path = folder.path().join("raft");
+    let journal = path.join("db/0.jnl");
+    let (before, expected) = (used(&journal), content(&store).expect("reads"));
+    store.write(&batch(2, pin_ops(2))).expect("writes");
+    let persisted = store.shared.db.persist(fjall::PersistMode::Buffer);
+    persisted.expect("writes");
+    let (after, allocated) = (used(&journal), fs::metadata(&journal).expect("is there").len());
+    let copied = folder.path().join("copy");
+    copy(&path, &copied);
+    let whole = fs::read(&journal).expect("reads");
+    // Each field of more than two bytes is torn somewhere.
+    for at in (before..after).step_by(3) {
+        let target = copied.join("db/0.jnl");
+        let kept = usize::try_from(at).expect("fits");
+        fs::write(&target, &whole[..kept]).expect("writes");
+        let file = FileOptions::new().write(true).open(&target).expect("opens");
+        file.set_len(allocated).expect("grows");
+        let store = Store::open(&copied, &OpenOptions::default())
+            .unwrap_or_else(|error| panic!("torn at {at} of {before}..{after}: {error}"));
+        assert_eq!(content(&store).expect("reads"), expected);
+    }
+}
+
+/// The tables have all that was durable, and the journal has nothing but a damaged batch.
+#[test]
+fn a_torn_write_that_is_alone_in_the_journal_is_dropped() {
+    let (folder, mut store) = founded();
+    store.write(&batch(1, pin_ops(1))).expect("writes");
+    let fixed = &store.shared.fixed;
+    for keyspace in [&fixed.log, &fixed.meta, &store.generation.pins] {
+        keyspace.rotate_memtable_and_wait().expect("flushes");
+    }
+    store.sync().expect("syncs");
+    let expected = content(&store).expect("reads");
+    store.write(&batch(2, pin_ops(2))).expect("writes");
+    let persisted = store.shared.db.persist(fjall::PersistMode::Buffer);
+    persisted.expect("writes");
+    let copied = folder.path().join("copy");
+    copy(&folder.path().join("raft"), &copied);
+    let mut journals = Vec::new();
+    files(&copied.join("db"), &mut journals);
+    journals.retain(|file| file.extension().is_some_and(|kind| kind == "jnl"));
+    let [newest] = &journals[..] else {
+        panic!("older journals are gone: {journals:?}");
+    };
+    flip(newest, used(newest) - 60, 3);
+    assert_eq!(content(&open(&copied)).expect("reads"), expected);
+}
+
 #[test]
 fn random_bytes_are_refused() {
     let mut rng = StdRng::seed_from_u64(5);
