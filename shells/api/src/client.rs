@@ -7,12 +7,14 @@ mod connect;
 mod early_response;
 mod endpoint;
 mod error;
+mod fetch;
 mod lines;
 mod methods;
 mod tls;
 mod upload;
 
 pub use error::ClientError;
+pub use fetch::{FetchError, fetch_text};
 pub use lines::{Answer, Lines};
 pub use upload::{Progress, Upload, UploadError};
 

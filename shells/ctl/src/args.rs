@@ -1,10 +1,12 @@
 //! Command-line arguments: every command and flag of the Go tool, with help texts.
 
 mod add;
+mod import;
 mod options;
 mod pin;
 
 pub(crate) use add::Add;
+pub(crate) use import::PinImport;
 pub(crate) use pin::{Pin, PinAdd, PinLs, PinUpdate, WaitArgs};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};

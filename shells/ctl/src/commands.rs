@@ -76,7 +76,7 @@ fn wants_fresh(command: &Command) -> bool {
         Command::Id(_)
         | Command::Peers(_)
         | Command::Add(_)
-        | Command::Pin(Pin::Add(_) | Pin::Rm(_) | Pin::Update(_))
+        | Command::Pin(Pin::Add(_) | Pin::Import(_) | Pin::Rm(_) | Pin::Update(_))
         | Command::Sync(_)
         | Command::Recover(_)
         | Command::Version(_)

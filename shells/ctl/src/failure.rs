@@ -29,6 +29,8 @@ pub(crate) enum Failure {
     },
     /// Failed request, reported on standard output in the requested encoding.
     Request(ClientError),
+    /// Number of pins that were not imported; each was reported.
+    Incomplete(u64),
     /// Timeout of `--wait`.
     WaitedTooLong(&'static str),
     /// The output cannot be written.
@@ -48,6 +50,7 @@ impl Failure {
     pub(crate) fn tell(&self, encoding: Encoding) {
         match self {
             Self::Local { doing, error } => say(format_args!("error {doing}: {error}")),
+            Self::Incomplete(failed) => say(format_args!("error importing pins: {failed} failed, see above")),
             Self::WaitedTooLong(doing) => say(format_args!("error {doing}: context deadline exceeded")),
             Self::Request(error @ ClientError::BadHost { .. }) => {
                 say(format_args!("error parsing host multiaddress: {error}"));
@@ -73,7 +76,7 @@ impl Failure {
             Self::Local { .. } => LOCAL,
             Self::WaitedTooLong(_) => TIMED_OUT,
             Self::Request(error) if error.is_timeout() => TIMED_OUT,
-            Self::Request(ClientError::Api(_)) => ANSWERED,
+            Self::Incomplete(_) | Self::Request(ClientError::Api(_)) => ANSWERED,
             Self::Request(_) => LOCAL,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => BROKEN_PIPE,
             Self::Output(_) => LOCAL,

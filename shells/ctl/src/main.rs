@@ -6,6 +6,7 @@ mod commands;
 mod failure;
 mod graph;
 mod human;
+mod import;
 mod output;
 mod text;
 mod validate;

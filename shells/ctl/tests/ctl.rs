@@ -1,5 +1,8 @@
 //! Tests of the tool as a process, against a small REST API in the test process.
 
+#[path = "ctl/pin_import.rs"]
+mod pin_import;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery};

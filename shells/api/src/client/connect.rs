@@ -6,8 +6,6 @@ use super::tls::Tls;
 use super::upload::UploadError;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty};
-use hyper::header::LOCATION;
 use hyper::{Request, Uri};
 use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -17,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
-use url::{Position, Url};
 
 /// Time to connect before the next host is tried. A peer on another continent answers within a second.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -112,55 +109,4 @@ fn fits(address: &SocketAddr, family: Family) -> bool {
         Family::V4 => address.is_ipv4(),
         Family::V6 => address.is_ipv6(),
     }
-}
-
-/// Redirects followed by `fetch`, as in Go's client.
-const REDIRECTS_MAX: usize = 10;
-
-/// Requests a URL, following redirects, and returns the body. The error is for people.
-pub(super) async fn fetch(url: &str) -> Result<hyper::body::Incoming, String> {
-    let mut url = Url::parse(url).map_err(|e| e.to_string())?;
-    for _ in 0..=REDIRECTS_MAX {
-        let response = get(&url).await?;
-        let location = response.headers().get(LOCATION).filter(|_| {
-            // 304 and 305 have no target to follow.
-            matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308)
-        });
-        if let Some(location) = location {
-            let location = String::from_utf8_lossy(location.as_bytes());
-            let next = url
-                .join(&location)
-                .map_err(|e| format!("redirects to {location:?}: {e}"))?;
-            if !matches!(next.scheme(), "http" | "https") {
-                return Err(format!("redirects to {next}, which is neither http nor https"));
-            }
-            url = next;
-            continue;
-        }
-        if !response.status().is_success() {
-            return Err(format!("answered {}", response.status()));
-        }
-        return Ok(response.into_body());
-    }
-    Err(format!("redirects more than {REDIRECTS_MAX} times"))
-}
-
-async fn get(url: &Url) -> Result<hyper::Response<hyper::body::Incoming>, String> {
-    let host = url.host_str().ok_or("it names no host")?;
-    let secure = url.scheme() == "https";
-    let endpoint = Endpoint::Tcp {
-        host: host.trim_matches(['[', ']']).to_owned(),
-        port: url.port_or_known_default().unwrap_or(80),
-        family: Family::Any,
-        tls: secure,
-    };
-    let tls = secure
-        .then(|| Tls::new(true))
-        .transpose()
-        .map_err(|e| e.to_string())?;
-    let body = Empty::new().map_err(|e| match e {}).boxed_unsync();
-    let request = Request::get(&url[..Position::AfterQuery]);
-    let request = request.body(body).map_err(|e| e.to_string())?;
-    let answered = Connection::new(&endpoint, tls).send(request).await;
-    answered.map_err(|e| super::chain(&e))
 }

@@ -304,7 +304,8 @@ impl Writer {
                 reason,
             })
         };
-        let mut response = runtime.block_on(super::connect::fetch(url)).map_err(broken)?;
+        let fetched = runtime.block_on(super::fetch::fetch(url, None));
+        let mut response = fetched.map_err(|e| broken(e.to_string()))?.into_body();
         self.head(
             name,
             "application/octet-stream",

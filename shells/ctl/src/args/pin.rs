@@ -1,5 +1,6 @@
 //! Arguments of `pin`.
 
+use super::import::{self, PinImport};
 use super::options::{Label, NewPin, OptionalDuration};
 use super::{Ignored, ReadArgs};
 use clap::{Args, Subcommand};
@@ -40,6 +41,9 @@ pub(crate) enum Pin {
     /// List the pinset
     #[command(long_about = PIN_LS)]
     Ls(PinLs),
+    /// Pin many CIDs: of a file, another cluster or a pinning service
+    #[command(long_about = import::ABOUT, after_help = import::EXAMPLES)]
+    Import(Box<PinImport>),
 }
 
 /// Options of waiting after a change of a pin.

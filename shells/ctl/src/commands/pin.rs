@@ -1,7 +1,8 @@
-//! Execution of `pin add`, `pin rm`, `pin update` and `pin ls`.
+//! Execution of the subcommands of `pin`.
 
 use crate::args::{self, PinAdd, PinLs, PinUpdate, WaitArgs};
 use crate::failure::Failure;
+use crate::import;
 use crate::output::Output;
 use crate::validate;
 use crate::wait::{self, Goal};
@@ -21,6 +22,7 @@ pub(super) async fn pin(client: &Client, output: &mut Output, command: args::Pin
             finish(client, output, &pin, TrackerStatus::Unpinned, &arguments.wait).await
         }
         args::Pin::Update(arguments) => update(client, output, &arguments).await,
+        args::Pin::Import(arguments) => import::run(client, output, &arguments).await,
         args::Pin::Ls(arguments) => list(client, output, &arguments).await,
     }
 }

@@ -8,8 +8,8 @@ use cluster_http::rpc::Failure;
 
 use crate::cluster::{Cluster, Error};
 
-/// First pause between two status requests: content that the node has is pinned within milliseconds.
-const POLL_FIRST: Duration = Duration::from_millis(10);
+/// First pause between two status requests: content that the node has is pinned within a millisecond or two.
+const POLL_FIRST: Duration = Duration::from_millis(1);
 
 /// Longest pause; Kubo reports its progress as often. Each status request asks all peers, so a thousand
 /// waiting clients cost two thousand small calls per peer and second.
