@@ -53,7 +53,7 @@ fn run_at_the_ends(name: &str, quiet: u64) {
         .filter(|value| *value != quiet)
     {
         let mut options = Options::quiet(1);
-        options.set("seconds=2").expect("it is in range");
+        options.set("seconds=1").expect("it is in range");
         options.set_number(name, value).expect("it is in range");
         let report = run(&options, false);
         assert_ne!(report.class(), Some(Class::Crash), "{report}");
