@@ -32,6 +32,8 @@ mod monitoring_and_failover;
 mod network_faults;
 #[path = "it/observability.rs"]
 mod observability;
+#[path = "it/packages.rs"]
+mod packages;
 #[path = "it/pinning.rs"]
 mod pinning;
 #[path = "it/pinning_service.rs"]

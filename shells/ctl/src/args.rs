@@ -160,6 +160,12 @@ pub(crate) enum Command {
         /// Shell to write the script for
         shell: Shell,
     },
+    /// Write the manual pages, one for each command
+    #[command(hide = true)]
+    Man {
+        /// Folder to write them to
+        folder: PathBuf,
+    },
 }
 
 /// Subcommands of `peers`.

@@ -11,7 +11,7 @@ use crate::validate;
 use clap::CommandFactory;
 use cluster_api::client::Options;
 use cluster_api::{Client, ClientError, Query, StatusFilter};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,9 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
     // Some commands need no cluster.
     if let Command::Completions { shell } = command {
         return completions(shell);
+    }
+    if let Command::Man { folder } = command {
+        return manual(&folder);
     }
     if matches!(command, Command::Commands(_)) {
         let mut output = Output::new(cli.global.encoding);
@@ -65,6 +68,7 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<(), Failure
         Command::Ipfs(Ipfs::Gc { local }) => output.show(&client.repo_gc(local).await?),
         Command::Commands(_) => list_commands(output),
         Command::Completions { shell } => completions(shell),
+        Command::Man { folder } => manual(&folder),
     }
 }
 
@@ -84,7 +88,8 @@ fn wants_fresh(command: &Command) -> bool {
         | Command::Events(_)
         | Command::Ipfs(_)
         | Command::Commands(_)
-        | Command::Completions { .. } => false,
+        | Command::Completions { .. }
+        | Command::Man { .. } => false,
     }
 }
 
@@ -238,6 +243,11 @@ fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "ipfs-cluster-ctl", &mut script);
     Ok(std::io::Write::write_all(&mut std::io::stdout(), &script)?)
+}
+
+fn manual(folder: &Path) -> Result<(), Failure> {
+    clap_mangen::generate_to(Cli::command(), folder)
+        .map_err(|error| Failure::local("writing the manual", format!("{}: {error}", folder.display())))
 }
 
 fn help() -> Result<(), Failure> {

@@ -159,6 +159,12 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Write the manual pages, one for each command
+    #[command(hide = true)]
+    Man {
+        /// Folder to write them to
+        folder: PathBuf,
+    },
 }
 
 /// A failed action and its error. It ends the program with code 1.
@@ -289,6 +295,9 @@ fn run(global: &Global, command: Command) -> Result<(), Failure> {
             // The reader may be gone.
             let _ = std::io::stdout().write_all(&script);
             Ok(())
+        }
+        Command::Man { folder } => {
+            clap_mangen::generate_to(Cli::command(), folder).doing("writing the manual")
         }
     }
 }

@@ -6,6 +6,7 @@
 mod check;
 mod components;
 mod convert;
+mod environment;
 mod files;
 mod folder;
 mod identity;
@@ -28,6 +29,7 @@ pub use self::components::{
     Pubsubmon, Stateless, Tags, Tracing,
 };
 pub use self::convert::core_peer;
+pub use self::environment::environment;
 pub use self::files::write_private;
 pub use self::folder::Folder;
 pub use self::identity::Identity;
@@ -291,16 +293,6 @@ fn hide(json: &mut Value) {
             }
         }
     }
-}
-
-/// The environment variables of this process that concern the configuration.
-pub fn environment() -> Environment {
-    let named = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        let name = name.into_string().ok()?;
-        let value = value.to_string_lossy().into_owned();
-        name.starts_with("CLUSTER_").then_some((name, value))
-    };
-    std::env::vars_os().filter_map(named).collect()
 }
 
 /// Removes `cluster.id` and `cluster.private_key`, which have their own file now.

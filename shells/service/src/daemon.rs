@@ -78,7 +78,7 @@ enum Ending {
 /// # Errors
 /// A component cannot be started, or the peer does not become ready in time: the error says which, and why.
 pub async fn run(folder: &Path, options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let mut folder = Folder::open(folder, &crate::config::environment())?;
+    let mut folder = Folder::open(folder, &crate::config::environment()?)?;
     folder.config.observations.metrics.enable_stats |= options.stats;
     for warning in &folder.warnings {
         tracing::warn!("{warning}");

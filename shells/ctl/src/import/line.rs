@@ -17,7 +17,7 @@ pub(super) struct LineParser {
 }
 
 impl LineParser {
-    /// Returns the pins of a line: none of an empty line, a comment or a header. The error says what is wrong.
+    /// Returns the pins of a line: none of an empty line, a comment or a header. The error has the reason.
     pub(super) fn parse(&mut self, line: &str) -> Result<Vec<Pin>, String> {
         if line.is_empty() || line.starts_with('#') {
             return Ok(Vec::new());

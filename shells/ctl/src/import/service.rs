@@ -150,8 +150,8 @@ impl Service {
             query.set("before", before);
         }
         let url = format!("{}/pins?{}", self.url, query.encode());
-        let mut pause = PAUSE;
-        for attempt in 1.. {
+        let (mut attempt, mut pause) = (1, PAUSE);
+        loop {
             let answer = tokio::time::timeout(PAGE_TIMEOUT, fetch_text(&url, Some(&self.token))).await;
             let (error, may_pass) = match answer {
                 Ok(Ok(text)) => return Ok(text),
@@ -174,8 +174,7 @@ impl Service {
                 ));
             }
             tokio::time::sleep(pause).await;
-            pause *= 2;
+            (attempt, pause) = (attempt + 1, pause * 2);
         }
-        unreachable!("the loop returns")
     }
 }

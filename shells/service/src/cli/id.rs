@@ -16,7 +16,7 @@ pub(super) struct Options {
 
 pub(super) fn run(global: &Global, options: &Options) -> Result<(), Failure> {
     let folder = global.folder()?;
-    let environment = config::environment();
+    let environment = config::environment().doing("reading the environment")?;
     let identity = Identity::load(&folder, &environment).doing("loading identity")?;
     if !options.addresses {
         say(identity.peer);

@@ -86,7 +86,7 @@ enum IpfsKind {
 pub(super) fn run(global: &Global, options: &Options) -> Result<(), Failure> {
     refuse(options).doing("reading the command line")?;
     let folder = global.folder()?;
-    let environment = config::environment();
+    let environment = config::environment().doing("reading the environment")?;
     if !global.force && !options.force && !may_overwrite(&folder, options).doing("asking")? {
         note("Nothing was changed.");
         return Ok(());

@@ -173,7 +173,7 @@ fn open(global: &Global) -> anyhow::Result<Folder> {
             folder.display()
         );
     }
-    let folder = Folder::open(&folder, &config::environment())?;
+    let folder = Folder::open(&folder, &config::environment()?)?;
     folder
         .warnings
         .iter()

@@ -234,8 +234,8 @@ impl Drop for Store {
 }
 
 /// Refuses damaged journals, and cuts off a write torn by a power cut: the last journal may have an invalid
-/// end if everything durable is before it. If no batch is before it in any journal, [`load`] decides that: the
-/// tables may hold them all.
+/// end if everything durable is before it. If no batch is before it in any journal, the tables may hold them
+/// all, and [`load`] decides.
 fn check_journals(folder: &Folder, noted: Option<u64>) -> Result<(), OpenError> {
     let bad_end = journal::check(&folder.database()).map_err(|error| match error {
         CheckError::Damaged(what) => folder.damaged(what),

@@ -56,7 +56,7 @@ fn torn_tail_is_truncated_and_overwritten() {
     store.close();
 }
 
-/// A full disk or a power cut tears a write at any byte; the journal, allocated in advance, has zeros after it.
+/// A full disk or a power cut tears a write at any byte; the preallocated journal has zeros after it.
 #[test]
 fn torn_journal_is_truncated() {
     let folder = tempfile::tempdir().unwrap();

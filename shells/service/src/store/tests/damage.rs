@@ -235,7 +235,7 @@ fn a_torn_write_that_was_never_durable_is_dropped() {
     assert!(Store::open(&copied, &OpenOptions::default()).is_err());
 }
 
-/// A full disk or a power cut tears a write at any byte; the journal, allocated in advance, has zeros after it.
+/// A full disk or a power cut tears a write at any byte; the preallocated journal has zeros after it.
 #[test]
 fn a_write_torn_at_any_byte_is_dropped() {
     let (folder, mut store) = founded();
