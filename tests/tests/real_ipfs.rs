@@ -1,5 +1,5 @@
-//! Real IPFS nodes and clients (Kubo, js-ipfs, Helia) against our peers. `tests/real-ipfs/install` installs
-//! them; `.ci/run real_ipfs` runs it first.
+//! Real IPFS nodes and clients (Kubo, js-ipfs, Helia, go-libp2p with boxo) against our peers.
+//! `tests/real-ipfs/install` installs them; `.ci/run real_ipfs` runs it first.
 
 #[path = "real_ipfs/backends.rs"]
 mod backends;
@@ -7,6 +7,8 @@ mod backends;
 mod pinning_service;
 #[path = "real_ipfs/proxy.rs"]
 mod proxy;
+#[path = "real_ipfs/routing.rs"]
+mod routing;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -59,12 +61,27 @@ impl Node {
         Self::start(python, &[routing])
     }
 
-    /// Starts a Helia node.
+    /// Starts a Helia node without routing.
     fn helia(installed: &Path) -> Self {
+        Self::start(Self::helia_command(installed), &[])
+    }
+
+    /// Starts a Helia node that is a `server` or a `client` of the DHT.
+    fn helia_in_dht(installed: &Path, mode: &str) -> Self {
+        Self::start(Self::helia_command(installed), &[mode])
+    }
+
+    fn helia_command(installed: &Path) -> Command {
         let mut node = Command::new("node");
         node.arg("-r").arg(installed.join("polyfill.cjs"));
         node.arg(installed.join("helia/helia.mjs"));
-        Self::start(node, &[])
+        node
+    }
+
+    /// Starts a node of go-libp2p and boxo: a `server` or a `client` of the DHT, or one that is only reached
+    /// over `http`.
+    fn go(installed: &Path, mode: &str) -> Self {
+        Self::start(Command::new(installed.join("go-node")), &[mode])
     }
 
     fn start(mut command: Command, more: &[&str]) -> Self {
@@ -90,9 +107,9 @@ impl Node {
             let mut line = String::new();
             let read = self.answers.read_line(&mut line).expect("can be read");
             assert_ne!(read, 0, "the node ended instead of answering {word}");
-            if let Some((first, rest)) = line.trim_end().split_once(' ')
-                && first == word
-            {
+            let line = line.trim_end();
+            let (first, rest) = line.split_once(' ').unwrap_or((line, ""));
+            if first == word {
                 return rest.to_owned();
             }
         }
@@ -168,51 +185,6 @@ fn exchange(cluster: &Cluster, mut node: Node) -> (Vec<u8>, String) {
         assert!(other.cat(&cid) == content, "{cid} differs at {}", other.name);
     }
     (content, cid)
-}
-
-/// Three nodes in the DHT of the local network: one Kubo that both others join through, another Kubo, and a
-/// peer.
-#[test]
-fn a_real_kubo_and_a_peer_find_each_others_content_through_the_dht() {
-    let Some(installed) = installed() else { return };
-    let mut cluster = Cluster::start_with(&Options {
-        peers: 1,
-        ..Options::default()
-    });
-    let folder = cluster.folder().to_path_buf();
-    let kubo = |name: &str| Node::kubo_with_routing(&installed, &folder.join(name), "dht");
-    let (entry, mut other) = (kubo("entry"), kubo("other"));
-    let peer = &mut cluster.peers[0];
-    peer.terminate();
-    peer.edit(|config| {
-        let embedded = &mut config["ipfs_connector"]["embedded"];
-        embedded["private"] = false.into();
-        embedded["routing"] = "dht".into();
-        embedded["bootstrap"] = serde_json::json!([entry.address]);
-        embedded["lan_discovery"] = false.into();
-        embedded["http_retrieval"] = false.into();
-    });
-    peer.start_and_wait();
-    assert_eq!(other.order(&format!("connect {}", entry.address)), "0");
-
-    let path = |name: &str| folder.join(name).display().to_string();
-    let content = cids::bytes(5, 1_000_000);
-    std::fs::write(path("theirs"), &content).unwrap();
-    let cid = other.order(&format!("add {}", path("theirs")));
-    peer.ask("POST", &format!("/pins/{cid}")).unwrap();
-    peer.wait_state(&cid, "pinned", 1);
-
-    let ours = cids::bytes(6, 1_000_000);
-    let added = peer
-        .add("cid-version=1&raw-leaves=true", &[("file", &ours)])
-        .unwrap();
-    let cid = added[0]["cid"].as_str().unwrap();
-    assert_eq!(other.order(&format!("pin {cid}")), "0", "the node pins {cid}");
-    other.order(&format!("get {cid} {}", path("from-us")));
-    assert!(
-        std::fs::read(path("from-us")).unwrap() == ours,
-        "{cid} differs at the node"
-    );
 }
 
 fn node_script(installed: &Path, script: &str, arguments: &[&str]) {
