@@ -182,6 +182,11 @@ impl Network {
         self.traffic.stat()
     }
 
+    /// Returns the bytes that the connections with a peer carried.
+    pub(crate) fn traffic_of(&self, peer: &PeerId) -> TrafficStat {
+        self.traffic.stat_of(peer)
+    }
+
     pub(crate) fn listening(&self) -> Vec<Multiaddr> {
         lock(&self.shared).listening.clone()
     }

@@ -321,7 +321,20 @@ async fn pings_are_answered_and_their_bytes_counted() {
         traffic["RateIn"].is_number() && traffic["RateOut"].is_number(),
         "{traffic}"
     );
-    refused(&served, &format!("stats/bw?peer={id}")).await;
+    let of_peer = ok(&served, &format!("stats/bw?peer={id}")).await;
+    assert!(of_peer["TotalIn"].as_u64() >= Some(64), "{of_peer}");
+    assert!(of_peer["TotalIn"].as_u64() <= ok(&served, "stats/bw").await["TotalIn"].as_u64());
+    let unknown = cluster_ipfs::PeerId::random();
+    let of_unknown = ok(&served, &format!("stats/bw?peer={unknown}")).await;
+    assert_eq!(of_unknown["TotalIn"].as_u64(), Some(0), "{of_unknown}");
+    for (query, expected) in [
+        ("peer=x", "failed to parse peer ID: \"x\""),
+        ("proto=/ipfs/bitswap/1.2.0", "counts no bytes per protocol"),
+        ("peer=x&proto=y", "please only specify peer OR protocol"),
+    ] {
+        let why = refused(&served, &format!("stats/bw?{query}")).await;
+        assert!(why.contains(expected), "{query}: {why}");
+    }
     let own = served.node.id().peer_id;
     assert_eq!(
         refused(&served, &format!("ping?arg={own}")).await,

@@ -37,6 +37,11 @@ fn address(text: &str) -> Result<Multiaddr, Failure> {
         .map_err(|error| Failure::failed(format!("failed to parse multiaddr {text:?}: {error}")))
 }
 
+/// Parses a peer id.
+fn peer_id(text: &str) -> Result<PeerId, Failure> {
+    crate::ipns::parse_name(text).ok_or_else(|| Failure::failed(format!("failed to parse peer ID: {text:?}")))
+}
+
 /// Handles `bootstrap` and `bootstrap/list`.
 pub(super) async fn bootstrap_list(call: Call) -> Result<Reply, Failure> {
     peers(&call.node.bootstrap())
@@ -117,11 +122,8 @@ pub(super) async fn peering_add(call: Call) -> Result<Reply, Failure> {
 /// Handles `swarm/peering/rm`.
 pub(super) async fn peering_rm(call: Call) -> Result<Reply, Failure> {
     check_online(&call)?;
-    let parse = |arg: &String| {
-        crate::ipns::parse_name(arg)
-            .ok_or_else(|| Failure::failed(format!("failed to parse peer ID: {arg:?}")))
-    };
-    let removed = call.args.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+    let parsed = call.args.iter().map(|arg| peer_id(arg));
+    let removed = parsed.collect::<Result<Vec<_>, _>>()?;
     for peer in &removed {
         call.node.remove_peering(*peer).await?;
     }
@@ -282,21 +284,29 @@ impl From<TrafficStat> for Bandwidth {
 /// Shortest interval of `stats/bw`: the counters' own rates are measured once per second.
 const POLL_MIN: Duration = Duration::from_millis(100);
 
-/// Handles `stats/bw`. Bytes are counted for all peers and protocols together only.
+/// Handles `stats/bw`. Bytes are counted per peer, and not per protocol.
 pub(super) async fn bandwidth(call: Call) -> Result<Reply, Failure> {
     check_online(&call)?;
-    if call.text("peer").is_some() || call.text("proto").is_some() {
+    if call.text("peer").is_some() && call.text("proto").is_some() {
+        return Err(Failure::failed("please only specify peer OR protocol"));
+    }
+    if call.text("proto").is_some() {
         return Err(Failure::failed(
-            "the embedded node counts no bytes per peer or protocol: leave out \"peer\" and \"proto\"",
+            "the embedded node counts no bytes per protocol: leave out \"proto\"",
         ));
     }
+    let peer = call.text("peer").map(peer_id).transpose()?;
     let text = call.text("interval").unwrap_or("1s");
     let interval = text.parse::<GoDuration>().ok().and_then(GoDuration::to_std);
     let interval = interval.ok_or_else(|| Failure::failed(format!("time: invalid duration {text:?}")))?;
     let poll = call.flag("poll", false);
     stream_lines(move |sink| async move {
         loop {
-            sink.send(&Bandwidth::from(call.node.traffic())).await?;
+            let stat = match &peer {
+                Some(peer) => call.node.traffic_of(peer),
+                None => call.node.traffic(),
+            };
+            sink.send(&Bandwidth::from(stat)).await?;
             if !poll {
                 return Ok(());
             }

@@ -165,6 +165,11 @@ impl Node {
         self.inner.network.traffic()
     }
 
+    /// Returns the bytes exchanged with one other node; they are forgotten an hour after the last ones.
+    pub fn traffic_of(&self, peer: &PeerId) -> TrafficStat {
+        self.inner.network.traffic_of(peer)
+    }
+
     /// Returns the peers in the routing table of each DHT, the public one first.
     ///
     /// # Errors

@@ -97,7 +97,7 @@ fn transport(
     config.max_stream_data = QUIC_STREAM_BYTES;
     let quic = quic::tokio::Transport::new(config).map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let direct = quic.or_transport(tcp).map(|either, _| either.into_inner());
-    let direct = direct.map(move |(peer, muxer), _| (peer, count(muxer, traffic.clone())));
+    let direct = direct.map(move |(peer, muxer), _| (peer, count(muxer, &traffic, peer)));
     let all = relay.or_transport(direct).map(|either, _| either.into_inner());
     let named = dns::tokio::Transport::system(all.boxed())?;
     Ok(LimitedTransport::new(TransportTimeout::new(named, HANDSHAKE_TIMEOUT), HANDSHAKES_MAX).boxed())
