@@ -23,6 +23,7 @@ use crate::request_budget::{NodeMemory, RequestBudget};
 use crate::retrieval::{Finder, Gateways};
 use crate::routing::ContentRouting;
 use crate::store::{Lease, Store};
+use crate::swarm::dht::{RecordDatabase, StoredRecords};
 use crate::swarm::{self, Network, Setup};
 use crate::{
     Block, Config, ConnectedPeer, Error, ExchangeStat, Identity, PinStatus, PublicNetwork, RepoStat, hash,
@@ -65,11 +66,13 @@ pub(crate) struct Inner {
     closed: CancellationToken,
     ending: CancellationToken,
     pub(crate) settings: Arc<PublicNetwork>,
+    records: RecordDatabase,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         self.closed.cancel();
+        self.records.close();
         self.store.close();
     }
 }
@@ -104,18 +107,22 @@ impl Node {
             storage_max,
             network: settings,
         } = config;
-        let (folder, bootstrap) = (path.clone(), settings.bootstrap.clone());
-        let (store, keypair, files) = blocking(move || {
+        let (folder, settings) = (path.clone(), Arc::new(settings));
+        let network = settings.clone();
+        let (store, keypair, files, records) = blocking(move || {
             let made = std::fs::create_dir_all(&folder);
             made.map_err(|error| Error::io(format!("making {}", folder.display()), error))?;
             // The database's lock also guards the identity file.
             let store = Store::open(&folder, storage_max)?;
             let loaded = swarm::load_or_create(&folder).and_then(|keypair| {
-                let files = (Mfs::open(&folder)?, ConfigFile::open(&folder, bootstrap)?);
+                let files = (
+                    Mfs::open(&folder)?,
+                    ConfigFile::open(&folder, network.bootstrap.clone())?,
+                );
                 Ok((keypair, files))
             });
             match loaded {
-                Ok((keypair, files)) => Ok((store, keypair, files)),
+                Ok((keypair, files)) => Ok((store, keypair, files, StoredRecords::open(&folder, &network))),
                 Err(error) => {
                     store.close();
                     Err(error)
@@ -127,9 +134,10 @@ impl Node {
         let setup = Setup {
             keypair,
             listen: swarm_listen,
-            settings: Arc::new(settings),
+            settings,
             folder: path,
             bootstrap: files.1.bootstrap(),
+            records,
             traffic: Arc::default(),
         };
         match Node::start(setup, (store.clone(), files), storage_max, closed.clone()).await {
@@ -162,7 +170,7 @@ impl Node {
     ) -> Result<Inner, Error> {
         let (public_key, path) = (setup.keypair.public(), setup.folder.clone());
         let names = Names::new(&path, setup.keypair.clone());
-        let settings = setup.settings.clone();
+        let (settings, records) = (setup.settings.clone(), setup.records.database.clone());
         let network = Arc::new(Network::start(setup, store.clone(), closed.clone()).await?);
         for (peer, addresses) in config.peerings() {
             network.keep(peer, addresses).await?;
@@ -195,14 +203,17 @@ impl Node {
             closed,
             ending: CancellationToken::new(),
             settings,
+            records,
         })
     }
 
     /// Closes all connections, syncs and closes the database. Every later call fails with [`Error::Closed`].
     pub async fn shutdown(&self) {
         self.inner.closed.cancel();
-        let store = self.inner.store.clone();
+        let (store, records) = (self.inner.store.clone(), self.inner.records.clone());
         let closing = blocking(move || {
+            // Before the store, whose lock guards the whole folder.
+            records.close();
             store.close();
             Ok(())
         });

@@ -31,7 +31,7 @@ use crate::settings::PublicNetwork;
 use crate::store::lock;
 use crate::{ConnectedPeer, Error, Identity};
 use addresses::{Reach, Scope, ip_of, reach_of_ip};
-use dht::Lookup;
+use dht::{Lookup, StoredRecords};
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
@@ -130,6 +130,8 @@ pub(crate) struct Setup {
     pub(crate) folder: PathBuf,
     /// Peers through which the DHTs are joined.
     pub(crate) bootstrap: Vec<Multiaddr>,
+    /// Records that other peers have stored here.
+    pub(crate) records: StoredRecords,
     pub(crate) traffic: Arc<Traffic>,
 }
 
@@ -160,10 +162,10 @@ impl Network {
         };
         let shared: Arc<Mutex<SharedView>> = Arc::default();
         let (commands, receiver) = mpsc::channel(COMMANDS);
-        let mut task = Task::new(bitswap.clone(), pool, shared.clone(), &setup, local_scope)?;
+        let (listen, traffic) = (setup.listen.clone(), setup.traffic.clone());
+        let mut task = Task::new(bitswap.clone(), pool, shared.clone(), setup, local_scope)?;
         let streams = task.streams();
-        task.await_listeners(&setup.listen).await?;
-        let traffic = setup.traffic.clone();
+        task.await_listeners(&listen).await?;
         tokio::spawn(closed.clone().run_until_cancelled_owned(measure(traffic.clone())));
         tokio::spawn(closed.run_until_cancelled_owned(task.run(receiver, opening)));
         Ok(Network {

@@ -1,6 +1,5 @@
 //! The behaviours and the transport of the swarm.
 
-use super::RoutingTable;
 use super::addresses::Scope;
 use super::admission::Admission;
 use super::dht::Dht;
@@ -10,10 +9,10 @@ use super::muxer;
 use super::peer_budget::Pool;
 use super::reachability::Reachability;
 use super::traffic::{Traffic, count};
+use super::{RoutingTable, Setup};
 use crate::Error;
 use crate::bitswap::{self, Bitswap};
 use crate::handshakes::LimitedTransport;
-use crate::settings::PublicNetwork;
 use libp2p::core::Transport;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::Boxed;
@@ -105,16 +104,22 @@ fn transport(
 
 /// Creates the swarm with the behaviours that the settings ask for.
 pub(super) fn build(
-    keypair: &Keypair,
+    setup: Setup,
     pool: &Arc<Pool>,
     bitswap: Bitswap,
-    (settings, traffic): (&PublicNetwork, Arc<Traffic>),
     local_scope: Scope,
 ) -> Result<Swarm<Behaviour>, Error> {
+    let Setup {
+        keypair,
+        settings,
+        records,
+        traffic,
+        ..
+    } = setup;
     let peer = keypair.public().to_peer_id();
     let failed = |error| Error::io("starting the ipfs network", error);
     let (relay_transport, relay) = relay::client::new(peer);
-    let transport = transport(keypair, pool.clone(), relay_transport, traffic).map_err(failed)?;
+    let transport = transport(&keypair, pool.clone(), relay_transport, traffic).map_err(failed)?;
     let uses_dht = settings.effective_routing().uses_dht();
     // Nobody outside of this machine can reach a node that listens on loopback addresses only.
     let reachable = !settings.private && local_scope != Scope::Machine;
@@ -123,11 +128,15 @@ pub(super) fn build(
         .transpose();
     let behaviour = Behaviour {
         admission: Admission::default(),
-        identify: Identify::new(keypair),
+        identify: Identify::new(&keypair),
         ping: ping::Behaviour::default(),
         bitswap: bitswap::Behaviour::new(bitswap),
-        public_dht: uses_dht.then(|| Dht::new(peer, Scope::Public)).into(),
-        local_dht: uses_dht.then(|| Dht::new(peer, local_scope)).into(),
+        public_dht: uses_dht
+            .then(|| Dht::new(peer, Scope::Public, records.public))
+            .into(),
+        local_dht: uses_dht
+            .then(|| Dht::new(peer, local_scope, records.local))
+            .into(),
         streams: libp2p_stream::Behaviour::new(),
         reachability: reachable.then(Reachability::new).into(),
         dial_back: reachable.then(DialBack::new).into(),

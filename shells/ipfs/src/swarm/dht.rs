@@ -6,16 +6,20 @@
 //! are stored within the limits of [`Records`]. Nothing is republished or replicated: that is decided by the
 //! provider of this node, which sends its records itself ([`sender`]).
 
+mod provider_records;
 mod queries;
+mod record_database;
 mod records;
 pub(crate) mod sender;
 
 pub(super) use queries::Queries;
 pub(crate) use queries::{FoundPeer, Lookup};
+pub(crate) use record_database::RecordDatabase;
 pub(super) use records::Records;
 
 use super::addresses::{ADDRESSES_MAX, Scope, dialable, ip_of, is_relayed};
 use super::delegation::delegate_connections;
+use crate::settings::PublicNetwork;
 use libp2p::core::Endpoint;
 use libp2p::kad::store::RecordStore;
 use libp2p::kad::{self, BucketInserts, Caching, Mode, QueryId, StoreInserts};
@@ -26,6 +30,7 @@ use libp2p::{Multiaddr, PeerId};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -48,6 +53,28 @@ const RECORD_TTL: Duration = Duration::from_secs(48 * 3600);
 /// Limit on peers of one IPv4 /16 or IPv6 /32 network in the public routing table: one party must not fill
 /// it.
 const GROUP_MAX: usize = 3;
+
+/// Records that other peers store at this node, in both DHTs.
+pub(crate) struct StoredRecords {
+    pub(crate) database: RecordDatabase,
+    pub(super) public: Records,
+    pub(super) local: Records,
+}
+
+impl StoredRecords {
+    /// Opens the stored records, if the settings use a DHT. Blocks the thread.
+    pub(crate) fn open(node_folder: &Path, settings: &PublicNetwork) -> StoredRecords {
+        let database = match settings.effective_routing().uses_dht() {
+            true => RecordDatabase::open(node_folder),
+            false => RecordDatabase::default(),
+        };
+        StoredRecords {
+            public: Records::load(database.clone(), Scope::Public),
+            local: Records::load(database.clone(), Scope::Local),
+            database,
+        }
+    }
+}
 
 /// Kademlia with the policy of one scope.
 pub(super) struct Dht {
@@ -87,12 +114,12 @@ fn group_of(address: &Multiaddr) -> Option<u32> {
 
 impl Dht {
     /// Creates the behaviour of one scope, as a client.
-    pub(super) fn new(local: PeerId, scope: Scope) -> Dht {
+    pub(super) fn new(local: PeerId, scope: Scope, records: Records) -> Dht {
         let protocol = match scope {
             Scope::Public => PUBLIC_PROTOCOL,
             Scope::Local | Scope::Machine => LAN_PROTOCOL,
         };
-        let mut inner = kad::Behaviour::with_config(local, Records::default(), config(protocol));
+        let mut inner = kad::Behaviour::with_config(local, records, config(protocol));
         inner.set_mode(Some(Mode::Client));
         Dht {
             inner,

@@ -29,8 +29,8 @@ use tokio::sync::mpsc;
 
 /// Interval of checking for lost peers, abandoned lookups and connections.
 const TICK: Duration = Duration::from_millis(250);
-/// Interval of removing expired records.
-const EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
+/// Interval of the steps of removing expired records.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Time after the start, and interval, of deciding whether relays are needed.
 const RELAY_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -71,24 +71,19 @@ impl Task {
         bitswap: Bitswap,
         pool: Arc<Pool>,
         shared: Arc<Mutex<SharedView>>,
-        setup: &Setup,
+        setup: Setup,
         local_scope: Scope,
     ) -> Result<Task, Error> {
-        let settings = setup.settings.clone();
-        let mut swarm = build(
-            &setup.keypair,
-            &pool,
-            bitswap.clone(),
-            (&settings, setup.traffic.clone()),
-            local_scope,
-        )?;
+        let (settings, listen) = (setup.settings.clone(), setup.listen.clone());
+        let servers = KnownServers::load(&setup.folder, &settings, &setup.bootstrap);
+        let mut swarm = build(setup, &pool, bitswap.clone(), local_scope)?;
         if !settings.private {
             for address in &settings.announce {
                 swarm.add_external_address(address.clone());
             }
         }
         let mut listeners = 0;
-        for address in &setup.listen {
+        for address in &listen {
             match swarm.listen_on(address.clone()) {
                 Ok(_) => listeners += 1,
                 // The default addresses of both families are configured on machines that have only one.
@@ -98,7 +93,6 @@ impl Task {
                 Err(error) => return Err(listen_error(address, &error.to_string())),
             }
         }
-        let servers = KnownServers::load(&setup.folder, &settings, &setup.bootstrap);
         let now = Instant::now();
         Ok(Task {
             swarm,

@@ -170,6 +170,42 @@ async fn clients_are_in_no_routing_table() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn provider_records_of_others_survive_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config {
+        path: folder.path().to_owned(),
+        swarm_listen: vec![TCP.parse().unwrap()],
+        storage_max: None,
+        network: dht(&[]),
+    };
+    let server = Node::open(config.clone()).await.unwrap();
+    let settings = PublicNetwork {
+        routing: Routing::DhtClient,
+        ..dht(&server.id().addresses)
+    };
+    let (client, _folder) = start(&[TCP], settings).await;
+    joined(&client, 1).await;
+    let own = client.id().peer_id;
+    let cid = add(&client, deep(), b"announced", Some("")).await;
+    assert_eq!(client.provide(&cid).await.unwrap(), 1);
+    until(|| server.dhts().iter().any(|dht| dht.provider_records == 1)).await;
+    client.shutdown().await;
+    server.shutdown().await;
+    drop(server);
+    let server = reopen(config).await;
+    until(|| server.dhts().iter().any(|dht| dht.provider_records == 1)).await;
+    let provider = find(&server, &cid).await.unwrap();
+    assert_eq!(provider.peer, own);
+    assert!(!provider.addresses.is_empty());
+    server.shutdown().await;
+    drop(server);
+    // A node without the DHT opens no database for them.
+    let (plain, other) = start(&[TCP], PublicNetwork::default()).await;
+    assert!(!other.path().join("dht_records").exists());
+    plain.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn new_pins_and_those_of_earlier_runs_are_announced_and_only_as_far_as_it_is_a_duty() {
     let servers = servers(3, &[TCP]).await;
     let entry = servers[0].0.id().addresses;
