@@ -52,6 +52,8 @@ mod state;
 mod static_membership;
 #[path = "it/three_states.rs"]
 mod three_states;
+#[path = "it/tracing.rs"]
+mod tracing;
 #[path = "it/troubleshooting.rs"]
 mod troubleshooting;
 #[path = "it/upgrading.rs"]

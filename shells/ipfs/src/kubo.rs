@@ -13,6 +13,7 @@ mod pins;
 mod query;
 mod repo;
 mod throttle;
+mod traceparent;
 mod transport;
 
 use std::sync::Arc;

@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 use cluster_ipfs::backend::{Cause, PinRequest, PinState};
 use cluster_ipfs::{Block, Cid, PinMode, Progress};
 use futures::{StreamExt, TryStreamExt};
+use opentelemetry::Context;
+use opentelemetry::trace::{
+    FutureExt, SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState,
+};
 use support::{FakeDaemon, chunked, client, client_with_pin_timeout, nobody, sized};
 
 const CID: &str = "QmVr26fY1tKyspEJBniVhqxQeEjhF78XerGiqWAwraVLQH";
@@ -69,6 +73,27 @@ async fn existing_pin_costs_one_request() {
         .await
         .unwrap();
     assert_eq!(fake.paths().len(), 1);
+}
+
+#[tokio::test]
+async fn requests_within_a_span_carry_its_trace_context() {
+    let pinned = chunked(&[&format!(r#"{{"Cid":"{CID}","Type":"recursive"}}"#)], None);
+    let fake = FakeDaemon::answering(&[&pinned, &pinned]).await;
+    let span = SpanContext::new(
+        TraceId::from(0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c),
+        SpanId::from(0xb7ad_6b71_6920_3331),
+        TraceFlags::SAMPLED,
+        false,
+        TraceState::default(),
+    );
+    let (client, pin) = (client(fake.address), PinRequest::recursive(cid()));
+    let within = Context::new().with_remote_span_context(span);
+    client.pin(&pin, &|_| ()).with_context(within).await.unwrap();
+    client.pin(&pin, &|_| ()).await.unwrap();
+    assert_eq!(
+        fake.headers("traceparent"),
+        ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", ""]
+    );
 }
 
 #[tokio::test]

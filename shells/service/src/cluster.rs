@@ -6,6 +6,7 @@
 
 mod add;
 mod claim;
+mod contexts;
 pub(crate) mod convert;
 mod copies;
 mod error;

@@ -35,6 +35,7 @@ use crate::metrics::Observer;
 use crate::net::{CoreEvent, CoreEvents, Net};
 use crate::state::backups;
 use crate::store::{OpenOptions, Reader, Store};
+use crate::trace;
 
 /// Added to the time to wait for a leader, for the steps that precede it. As in the Go peer.
 const READY_SLACK: Duration = Duration::from_secs(5);
@@ -61,6 +62,8 @@ pub struct Options {
     pub leave: bool,
     /// Serve metrics for Prometheus.
     pub stats: bool,
+    /// Export spans of requests.
+    pub tracing: bool,
 }
 
 /// Reason for a running peer to end by itself.
@@ -80,12 +83,21 @@ enum Ending {
 pub async fn run(folder: &Path, options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
     let mut folder = Folder::open(folder, &crate::config::environment()?)?;
     folder.config.observations.metrics.enable_stats |= options.stats;
+    folder.config.observations.tracing.enable_tracing |= options.tracing;
     for warning in &folder.warnings {
         tracing::warn!("{warning}");
     }
     for notice in &folder.notices {
         tracing::info!("{notice}");
     }
+    let exports = trace::start(&folder.config, &folder.identity)?;
+    let ended = run_peer(&folder, options, shutdown).await;
+    exports.stop().await;
+    ended
+}
+
+/// Runs the peer, again when it joins another cluster.
+async fn run_peer(folder: &Folder, options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
     let mut bootstrap = options.bootstrap;
     if bootstrap.is_empty() && folder.config.consensus.raft.init_peerset.is_empty() {
         // As in the Go peer, the founders of `init_peerset` need no other peer to join through.
@@ -97,7 +109,7 @@ pub async fn run(folder: &Path, options: Options, shutdown: CancellationToken) -
         let (ending, mut endings) = mpsc::channel(1);
         let running = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            running = Running::start(&folder, &bootstrap, ending) => running?,
+            running = Running::start(folder, &bootstrap, ending) => running?,
         };
         if let Backend::Embedded(node) = &running.backend {
             end_on_request(node, &shutdown);
@@ -128,7 +140,7 @@ pub async fn run(folder: &Path, options: Options, shutdown: CancellationToken) -
             tokio::time::sleep(REMOVED_GRACE).await;
         }
         let me = running.me.clone();
-        running.stop(&folder).await;
+        running.stop(folder).await;
         match outcome? {
             None => return Ok(()),
             Some(Ending::Removed) => {
@@ -141,7 +153,7 @@ pub async fn run(folder: &Path, options: Options, shutdown: CancellationToken) -
             }
             Some(Ending::Invited(invitation)) => {
                 tracing::info!("{} invites this peer into its cluster", invitation.from);
-                give_up_empty_cluster(&folder)?;
+                give_up_empty_cluster(folder)?;
                 bootstrap = addresses_of(&invitation);
             }
         }
@@ -261,6 +273,7 @@ impl Running {
         let peering = ipfs_swarm::connect(backend.clone(), handle, me.clone(), swarm_delay(config));
         tasks.spawn(peering);
         tasks.spawn(cluster.clone().watch_broken_pins());
+        tasks.spawn(cluster.clone().share_contexts());
         let servers = listen::serve(folder, cluster, &backend, observer, &events).await?;
         Ok(Self {
             driver,

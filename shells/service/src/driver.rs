@@ -32,6 +32,7 @@ use crate::events::EventLog;
 use crate::metrics::{metrics, observe_since};
 use crate::net::Net;
 use crate::store::{Store, Syncer};
+use crate::trace::{BatchStart, RequestSpan};
 use cluster_ipfs::Backend;
 
 /// Input of the loop.
@@ -126,13 +127,16 @@ impl Handle {
             return Err(Refusal::Busy);
         }
         let (reply, answer) = oneshot::channel();
-        let start = std::time::Instant::now();
+        let (start, span) = (std::time::Instant::now(), RequestSpan::begin(&request));
         if self.inputs.send(Input::Request(request, reply)).is_err() {
             self.limits.requests.fetch_sub(1, Ordering::Relaxed);
             return Err(Refusal::Unknown);
         }
         let reply = answer.await.unwrap_or(Err(Refusal::Unknown));
         note_reply(&reply, start);
+        if let Some(span) = span {
+            span.end(reply.as_ref().err());
+        }
         reply
     }
 
@@ -395,11 +399,12 @@ impl Loop {
                 });
             }
             Effect::Persist(batch) => {
-                let start = std::time::Instant::now();
+                let (start, trace) = (std::time::Instant::now(), BatchStart::now());
                 if let Err(error) = self.parts.store.write(&batch) {
                     fail_stop(&error);
                 }
                 observe_since(&metrics().store_write, start);
+                trace.written(&batch);
                 self.parts.events.append_batch(self.handle.now().wall, &batch);
                 if batch.sync {
                     self.syncer.request(batch.id);

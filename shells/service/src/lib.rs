@@ -16,3 +16,4 @@ pub mod net;
 pub mod ports;
 pub mod state;
 pub mod store;
+pub mod trace;

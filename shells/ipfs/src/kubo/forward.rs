@@ -9,6 +9,7 @@ use hyper::{Request, Response, Uri, header};
 
 use super::config::{BadAddress, Endpoint};
 use super::connector::Http;
+use super::traceparent;
 use super::transport::error_chain;
 use crate::backend::{Cause, Error};
 
@@ -48,6 +49,7 @@ impl Forward {
         let command = uri.path().to_owned();
         *request.uri_mut() = uri;
         request.headers_mut().remove(header::HOST);
+        traceparent::set(&mut request);
         self.http.request(request).await.map_err(|error| {
             let message = format!("no answer from {}: {}", self.host, error_chain(&error));
             Error::new(Cause::Unreachable, command, message)

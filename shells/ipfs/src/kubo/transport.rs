@@ -15,6 +15,7 @@ use super::config::{BadAddress, Endpoint};
 use super::connector::Http;
 use super::lines::Lines;
 use super::throttle::Throttle;
+use super::traceparent;
 use crate::backend::{Cause, Error};
 
 /// Body of a request: empty, or a stream of blocks.
@@ -135,9 +136,10 @@ impl Transport {
         if let Some(content_type) = content_type {
             request = request.header(header::CONTENT_TYPE, content_type);
         }
-        let request = request
+        let mut request = request
             .body(body)
             .map_err(|error| Error::new(Cause::Refused, command, format!("bad request: {error}")))?;
+        traceparent::set(&mut request);
         self.throttle.wait_turn().await;
         match self.http.request(request).await {
             Ok(response) => {

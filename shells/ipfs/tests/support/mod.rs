@@ -87,6 +87,18 @@ impl FakeDaemon {
             .map(|it| it.split(' ').nth(1).unwrap_or_default().to_owned())
             .collect()
     }
+
+    /// Returns the header of each request so far, as it was sent; empty where it is absent.
+    pub fn headers(&self, name: &str) -> Vec<String> {
+        let requests = self.requests.lock().unwrap();
+        let value = |head: &String| {
+            let found = head
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            found.unwrap_or_default().to_owned()
+        };
+        requests.iter().map(value).collect()
+    }
 }
 
 /// Reads the head of a request, and the body it declares.

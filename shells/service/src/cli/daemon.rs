@@ -24,8 +24,8 @@ pub(super) struct Flags {
     /// Serve metrics for Prometheus, like observations.metrics.enable_stats
     #[arg(long)]
     stats: bool,
-    /// Accepted for the Go peer's sake; spans are not exported
-    #[arg(long, hide = true)]
+    /// Export spans to an OTLP collector, like observations.tracing.enable_tracing
+    #[arg(long)]
     tracing: bool,
     /// Accepted for the Go peer's sake; the data needs no upgrade
     #[arg(long, short = 'u', hide = true)]
@@ -47,9 +47,6 @@ pub(super) fn run(global: &Global, flags: Flags) -> Result<(), Failure> {
         );
         return Err(missing).doing("loading configurations");
     }
-    if flags.tracing {
-        tracing::warn!("--tracing has no effect: spans are not exported");
-    }
     if flags.alloc_ignored {
         tracing::warn!(
             "--alloc has no effect: the sections allocator and informer of service.json say how peers are \
@@ -62,6 +59,7 @@ pub(super) fn run(global: &Global, flags: Flags) -> Result<(), Failure> {
         bootstrap: elements(&flags.bootstrap),
         leave: flags.leave,
         stats: flags.stats,
+        tracing: flags.tracing,
     };
     let ended = runtime.block_on(async {
         let shutdown = signals::listen().doing("listening for signals")?;

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use crate::net::{self, CallError, CallSender, Deadline, Net};
+use crate::trace::RequestContext;
 
 /// Name of the method of these calls.
 const METHOD: &str = "cluster";
@@ -73,6 +74,12 @@ pub(super) enum Call {
     RepoStat {
         /// Count the blocks too, which may take long.
         objects: bool,
+    },
+    /// Continue the traces of these requests. Answered by nothing. Older peers refuse it, which changes
+    /// nothing.
+    Trace {
+        /// Contexts of requests to the caller, at most [`CONTEXTS_MAX`](super::contexts::CONTEXTS_MAX).
+        contexts: Vec<RequestContext>,
     },
 }
 

@@ -49,6 +49,11 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
         let problem = format!("invalid value: {pins}, expected 1 to {CONCURRENT_PINS_MAX}");
         return Err(wrong("pin_tracker.stateless.concurrent_pins", problem));
     }
+    let share = config.observations.tracing.sampling_prob;
+    if !(0.0..=1.0).contains(&share) {
+        let problem = format!("invalid value: {share}, expected a share from 0 to 1");
+        return Err(wrong("observations.tracing.sampling_prob", problem));
+    }
     if config.allocator.balanced.allocate_by.is_empty() {
         let problem = "an empty list: name at least one metric, like \"freespace\"";
         return Err(wrong("allocator.balanced.allocate_by", problem));
@@ -267,7 +272,7 @@ fn apis(config: &Config) -> Result<(), Wrong> {
 }
 
 /// Keys that are read only for compatibility with the Go peer, and the reason that they have no effect.
-const WITHOUT_EFFECT: [(&str, &str); 26] = [
+const WITHOUT_EFFECT: [(&str, &str); 25] = [
     ("/cluster/enable_relay_hop", "there are no relays"),
     (
         "/cluster/connection_manager",
@@ -326,7 +331,6 @@ const WITHOUT_EFFECT: [(&str, &str); 26] = [
         "/pin_tracker/stateless/max_pin_queue_size",
         "the queue is on disk and has no end",
     ),
-    ("/observations/tracing", "spans are not exported"),
     (
         "/api/restapi/libp2p_listen_multiaddress",
         "http is not served over libp2p",

@@ -15,6 +15,7 @@ use super::compare::Comparison;
 use super::failure_log::FailureLog;
 use crate::metrics::{ipfs_operation, metrics};
 use crate::store::Reader;
+use crate::trace;
 
 /// Interval of progress reports: the core only needs to know that there is some.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -130,15 +131,18 @@ async fn perform(backend: &Backend, handle: &Handle, op: OpId, action: IpfsActio
                 }
             };
             metrics().pins_pin_add.inc();
-            let pinned = ipfs_operation("pin", Box::pin(backend.pin(&request, &progress))).await;
+            let pinning = Box::pin(backend.pin(&request, &progress));
+            let pinned = ipfs_operation("pin", trace::ipfs_operation("ipfs.pin", &cid, pinning)).await;
             pinned.map_err(|error| {
                 metrics().pins_pin_add_errors.inc();
                 failed(&error)
             })
         }
         IpfsAction::Unpin { cid } => {
-            let cid = parse(&cid)?;
-            let unpinned = ipfs_operation("unpin", Box::pin(backend.unpin(&cid))).await;
+            let parsed = parse(&cid)?;
+            let unpinning = Box::pin(backend.unpin(&parsed));
+            let unpinned =
+                ipfs_operation("unpin", trace::ipfs_operation("ipfs.unpin", &cid, unpinning)).await;
             unpinned.map_err(|error| failed(&error))
         }
     }

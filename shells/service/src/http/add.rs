@@ -8,6 +8,7 @@ use bytes::Bytes;
 use cluster_api::{AddFormat, AddParams, AddedOutput, Query, Time};
 use cluster_http::multipart::PartKind;
 use futures::stream::{self, StreamExt};
+use opentelemetry::trace::FutureExt;
 use tokio::sync::mpsc;
 
 use super::answer;
@@ -61,7 +62,7 @@ async fn start(cluster: Cluster, params: AddParams, parts: Parts) -> Response<Bo
     };
     let (out, mut pieces) = mpsc::channel(CHANNEL_CAPACITY);
     let array = !params.stream_channels;
-    tokio::spawn(run(upload, params, parts, out));
+    tokio::spawn(run(upload, params, parts, out).with_current_context());
     match pieces.recv().await {
         Some(Ok(first)) if array => answer::of_bytes(first),
         Some(Ok(first)) => {

@@ -17,6 +17,7 @@ use super::connection::TrackedBody;
 use super::server::{Client, Limits, Respond, Server, Service, StartError, listen};
 use super::{Observed, answer};
 use crate::metrics::{CONTENT_TYPE as FORMAT, Observer, metrics};
+use crate::trace::{ServerRequest, ServerSpan};
 
 /// Label of requests without a route.
 const NO_ROUTE: &str = "none";
@@ -45,7 +46,7 @@ fn in_format(text: String) -> Response<Body> {
     response
 }
 
-/// Adds the measuring of requests to all routes of an API.
+/// Adds the measuring and tracing of requests to all routes of an API.
 pub(super) fn measured(service: Service, router: Router) -> Router {
     let api = service.label();
     router.layer(middleware::from_fn(move |request, next| {
@@ -58,34 +59,34 @@ pub(super) fn count_refusal(api: &str, reason: &str) {
     metrics().http_refused.with_label_values(&[api, reason]).inc();
 }
 
-/// Counts a request, and the time until its response begins.
+/// Counts a request and the time until its response begins, and traces it.
 async fn measure(api: &'static str, request: Request, next: Next) -> Response<Body> {
     let start = Instant::now();
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let method = request.method().clone();
-    let response = next.run(request).await;
     let route = matched.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
+    let span = ServerSpan::begin(ServerRequest {
+        api,
+        method: known_method(&method),
+        route,
+        headers: request.headers(),
+        path: request.uri().path(),
+    });
+    let response = span.answer(next.run(request)).await;
     count(api, route, &method, response.status(), start);
     response
 }
 
+/// Returns the name of a method, `other` for those that clients make up.
+pub(super) fn known_method(method: &Method) -> &'static str {
+    let known = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"];
+    let found = known.into_iter().find(|known| method.as_str() == *known);
+    found.unwrap_or("other")
+}
+
 /// Counts a request.
 pub(super) fn count(api: &str, route: &str, method: &Method, status: StatusCode, start: Instant) {
-    // Any other method is of the client's choice.
-    let known = [
-        Method::GET,
-        Method::HEAD,
-        Method::POST,
-        Method::PUT,
-        Method::DELETE,
-        Method::OPTIONS,
-    ];
-    let method = if known.contains(method) {
-        method.as_str()
-    } else {
-        "other"
-    };
-    let labels = [api, route, method, status.as_str()];
+    let labels = [api, route, known_method(method), status.as_str()];
     let metrics = metrics();
     metrics.http_requests.with_label_values(&labels).inc();
     let duration = metrics.http_duration.with_label_values(&[api, route]);

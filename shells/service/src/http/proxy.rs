@@ -47,6 +47,7 @@ use super::connection::TrackedBody;
 use super::metrics;
 use super::server::{Client, Limits, Respond, Server, Service, StartError, listen};
 use crate::cluster::Cluster;
+use crate::trace::{ServerRequest, ServerSpan};
 
 /// Maximum of requests whose bodies are still being read. Half of the proxy's connections, so that uploads
 /// of slow or silent clients leave room for other requests.
@@ -189,7 +190,14 @@ impl Proxy {
         let (start, method) = (Instant::now(), request.method().clone());
         let found = Command::find(request.uri().path());
         let route = found.as_ref().map_or(FORWARDED, |(command, _)| command.name());
-        let response = self.answer_or_forward(client, request).await;
+        let span = ServerSpan::begin(ServerRequest {
+            api: Service::Proxy.label(),
+            method: metrics::known_method(&method),
+            route,
+            headers: request.headers(),
+            path: request.uri().path(),
+        });
+        let response = span.answer(self.answer_or_forward(client, request)).await;
         metrics::count("proxy", route, &method, response.status(), start);
         response
     }

@@ -14,7 +14,7 @@ use super::blocks;
 use super::{Answer, Call, OneStatus, Row};
 use crate::cluster::add::GcHold;
 use crate::cluster::merge::{OwnRow, Piece, PieceStream};
-use crate::cluster::{Cluster, Error, status_all};
+use crate::cluster::{Cluster, Error, contexts, status_all};
 use crate::metrics;
 use crate::net::Incoming;
 
@@ -75,6 +75,7 @@ impl Cluster {
                 };
                 send(incoming, &answer).await
             }
+            Call::Trace { contexts } => contexts::continue_traces(&contexts),
             Call::Links => {
                 let (cluster, ipfs, ipfs_links) = self.own_links().await;
                 send(
@@ -107,7 +108,8 @@ impl Cluster {
             | Call::PutBlocks
             | Call::RepoGc
             | Call::RepoStat { .. }
-            | Call::Links => return Err(Error::Closed),
+            | Call::Links
+            | Call::Trace { .. } => return Err(Error::Closed),
         };
         Ok(OneStatus {
             details: self.own_details().await,
