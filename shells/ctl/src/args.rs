@@ -293,6 +293,9 @@ pub(crate) struct Events {
     /// Only events of this peer
     #[arg(long)]
     pub(crate) peer: Option<String>,
+    /// Only statuses of the contacted peer
+    #[arg(long)]
+    pub(crate) local: bool,
     /// Begin after the event with this id, if it is still kept
     #[arg(long, value_name = "ID")]
     pub(crate) after: Option<u64>,

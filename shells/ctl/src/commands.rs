@@ -142,6 +142,9 @@ async fn events(client: &Client, output: &mut Output, wanted: Events) -> Result<
     if let Some(peer) = wanted.peer {
         query.set("peer", validate::peer(&peer)?);
     }
+    if wanted.local {
+        query.set("local", true);
+    }
     if let Some(after) = wanted.after {
         query.set("after", after);
     }

@@ -10,6 +10,7 @@ mod contexts;
 pub(crate) mod convert;
 mod copies;
 mod error;
+mod follow;
 mod health;
 mod identity;
 mod info;
@@ -40,10 +41,12 @@ use tokio::sync::Semaphore;
 
 pub use self::add::{Failure as AddFailure, Upload};
 pub use self::error::Error;
+pub use self::follow::StatusReader;
 pub use self::ping::PingValue;
 pub use self::repositories::Repositories;
 pub use self::status_all::Rows;
 use crate::driver::Handle;
+use crate::events::EventLog;
 use crate::net::Net;
 use crate::store::{Reader, StoreError};
 
@@ -88,6 +91,8 @@ pub struct Parts {
     pub net: Net,
     /// Its IPFS node.
     pub backend: Backend,
+    /// Its events.
+    pub events: EventLog,
 }
 
 /// Handle to the operations of this peer. Cheap to clone.
@@ -102,12 +107,15 @@ struct Inner {
     reader: Reader,
     net: Net,
     backend: Backend,
+    events: EventLog,
     ipfs: identity::Cache,
     listings: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
     claims: Arc<Semaphore>,
     imports: Semaphore,
     calls: Arc<Semaphore>,
+    followers: Semaphore,
+    following: follow::Following,
     samples: copies::Sampling,
     answer_timeout: Duration,
 }
@@ -135,12 +143,15 @@ impl Cluster {
                 reader: parts.reader,
                 net: parts.net,
                 backend: parts.backend,
+                events: parts.events,
                 ipfs: identity::Cache::default(),
                 listings: Arc::new(Semaphore::new(LISTINGS_MAX)),
                 uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
                 claims: Arc::new(Semaphore::new(CLAIMS_MAX)),
                 imports: Semaphore::new(IMPORT_BYTES),
                 calls: Arc::new(Semaphore::new(CALLS_MAX)),
+                followers: Semaphore::new(follow::FOLLOWERS_MAX),
+                following: follow::Following::default(),
                 samples: copies::Sampling::default(),
                 answer_timeout,
             }),
@@ -158,7 +169,7 @@ impl Cluster {
     }
 
     /// Lists the bounded queues: name, used places and all places.
-    pub fn queues(&self) -> [(&'static str, usize, usize); 4] {
+    pub fn queues(&self) -> [(&'static str, usize, usize); 5] {
         let used = |places: &Semaphore, limit: usize| limit - places.available_permits().min(limit);
         let inner = &self.inner;
         [
@@ -166,6 +177,11 @@ impl Cluster {
             ("uploads", used(&inner.uploads, UPLOADS_MAX), UPLOADS_MAX),
             ("claims", used(&inner.claims, CLAIMS_MAX), CLAIMS_MAX),
             ("calls", used(&inner.calls, CALLS_MAX), CALLS_MAX),
+            (
+                "followers",
+                used(&inner.followers, follow::FOLLOWERS_MAX),
+                follow::FOLLOWERS_MAX,
+            ),
         ]
     }
 

@@ -251,7 +251,7 @@ impl Running {
         let driver = Driver::start(driven, start.recovered);
         let handle = driver.handle.clone();
         tasks.spawn(provide_duty::decide(config, &backend, &handle, &reader, &me));
-        let cluster = parts::cluster(folder, &handle, &reader, &net, &backend);
+        let cluster = parts::cluster(folder, &handle, &reader, &net, &backend, &events);
         discovery.set_handle(handle.clone());
         // Set once.
         let _ = operations.set(cluster.clone());
@@ -274,6 +274,7 @@ impl Running {
         tasks.spawn(peering);
         tasks.spawn(cluster.clone().watch_broken_pins());
         tasks.spawn(cluster.clone().share_contexts());
+        tasks.spawn(cluster.clone().follow_statuses());
         let servers = listen::serve(folder, cluster, &backend, observer, &events).await?;
         Ok(Self {
             driver,

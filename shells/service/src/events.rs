@@ -79,9 +79,66 @@ pub enum Change {
     },
     /// The pinset was replaced as a whole: this peer received it from another one.
     PinsetReplaced,
+    /// The statuses of another peer are among the events from now on.
+    StatusesFollowed {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// The statuses of another peer are not among the events from now on.
+    StatusesLost {
+        /// The peer.
+        peer: PeerId,
+        /// Reason, for display.
+        why: String,
+    },
 }
 
+/// Statuses of [`Change::Status`].
+const STATUSES: [&str; 9] = [
+    "pin_error",
+    "pin_queued",
+    "pinned",
+    "pinning",
+    "unexpectedly_unpinned",
+    "unpin_error",
+    "unpin_queued",
+    "unpinned",
+    "unpinning",
+];
+
 impl Change {
+    /// Returns the change of a status at another peer; `None` if this release does not know the status.
+    pub fn status_at(peer: PeerId, cid: Cid, status: &str, error: &str) -> Option<Self> {
+        let known = STATUSES.into_iter().find(|known| *known == status)?;
+        Some(Self::Status {
+            cid,
+            peer: Some(peer),
+            status: known,
+            error: shortened(error),
+        })
+    }
+
+    /// Returns the end of the statuses of another peer.
+    pub fn statuses_lost(peer: PeerId, why: &str) -> Self {
+        Self::StatusesLost {
+            peer,
+            why: shortened(why),
+        }
+    }
+
+    /// Returns whether the change is of this peer, and not told by another one.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Status { peer, .. } => peer.is_none(),
+            Self::StatusesFollowed { .. } | Self::StatusesLost { .. } => false,
+            Self::Alert { .. }
+            | Self::Leader(_)
+            | Self::Peer { .. }
+            | Self::Pin { .. }
+            | Self::PinsetReplaced => true,
+        }
+    }
+
     /// Returns the type of the event in the API.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -89,6 +146,8 @@ impl Change {
             Self::Status { .. } => "status",
             Self::Leader(_) => "leader",
             Self::PinsetReplaced => "pinset_replaced",
+            Self::StatusesFollowed { .. } => "statuses_followed",
+            Self::StatusesLost { .. } => "statuses_lost",
         }
     }
 }
@@ -352,6 +411,11 @@ impl Event {
                 shown.metric.clone_from(metric);
             }
             Change::PinsetReplaced => {}
+            Change::StatusesFollowed { peer } => shown.peer = peer.to_string(),
+            Change::StatusesLost { peer, why } => {
+                shown.peer = peer.to_string();
+                shown.error.clone_from(why);
+            }
         }
         shown
     }

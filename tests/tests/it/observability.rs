@@ -233,7 +233,7 @@ impl Stream {
 fn events_tell_of_pins_and_peers_and_can_be_resumed() {
     let mut cluster = Cluster::start();
     let (first, third) = (&cluster.peers[0], cluster.peers[2].id.clone());
-    let mut stream = Stream::open(first, "/events", "*/*");
+    let mut stream = Stream::open(first, "/events?local=true", "*/*");
     let mut peers_only = Stream::open(
         first,
         "/events?type=peer_disconnected,peer_down",
@@ -247,7 +247,8 @@ fn events_tell_of_pins_and_peers_and_can_be_resumed() {
     let pinned = stream.event("\"status\":\"pinned\"");
     assert_eq!((&pinned["cid"], &pinned["peer"]), (&json!(CID), &json!(first.id)));
     // From an event on, in order.
-    let mut resumed = Stream::open(first, &format!("/events?after={}", added["id"]), "*/*");
+    let resume = format!("/events?local=true&after={}", added["id"]);
+    let mut resumed = Stream::open(first, &resume, "*/*");
     assert_eq!(resumed.event("\"status\":\"pinned\"")["id"], pinned["id"]);
     let mut early = Stream::open(first, "/events?after=1", "*/*");
     assert!(
@@ -277,6 +278,60 @@ fn events_tell_of_pins_and_peers_and_can_be_resumed() {
     let mut rest = Vec::new();
     let _ = resumed.reader.read_to_end(&mut rest);
     cluster.peers[0].wait_end();
+}
+
+#[test]
+fn events_have_the_statuses_of_all_peers_while_somebody_reads_them() {
+    let mut cluster = Cluster::start();
+    let (first, second) = (&cluster.peers[0], &cluster.peers[1]);
+    let ids: Vec<String> = cluster.peers.iter().map(|peer| peer.id.clone()).collect();
+    let mut local = Stream::open(first, "/events?type=status&local=true", "*/*");
+    let followers = || value(&scrape(second), "ipfscluster_queue_length{queue=\"followers\"}");
+    assert_eq!(followers(), 0.0);
+    let mut stream = Stream::open(first, "/events?type=status", "*/*");
+    let mut others = BTreeSet::new();
+    while others.len() < 2 {
+        let followed = stream.event("\"statuses_followed\"");
+        others.insert(followed["peer"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(followers(), 1.0);
+    second.ask("POST", &format!("/pins/{CID}")).unwrap();
+    let mut pinned = BTreeSet::new();
+    while pinned.len() < 3 {
+        let status = stream.event("\"status\":\"pinned\"");
+        assert_eq!(status["cid"], CID);
+        pinned.insert(status["peer"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(pinned, ids.iter().cloned().collect());
+    // Those of one peer, and only this peer's own.
+    let mut of_second = Stream::open(first, &format!("/events?type=status&peer={}", ids[1]), "*/*");
+    second.ask("DELETE", &format!("/pins/{CID}")).unwrap();
+    assert_eq!(of_second.event("\"status\":\"unpinned\"")["peer"], json!(ids[1]));
+    let mut seen = Vec::new();
+    while seen.last() != Some(&json!("unpinned")) {
+        let status = local.event("\"type\"");
+        assert_eq!(
+            (&status["type"], &status["peer"]),
+            (&json!("status"), &json!(ids[0]))
+        );
+        seen.push(status["status"].clone());
+    }
+    // A peer whose statuses do not arrive is named, and again when they do.
+    cluster.peers[2].kill();
+    let lost = stream.event("\"statuses_lost\"");
+    assert_eq!(lost["peer"], json!(ids[2]));
+    assert_ne!(lost["error"], "");
+    cluster.peers[2].start();
+    assert_eq!(stream.event("\"statuses_followed\"")["peer"], json!(ids[2]));
+    // Nobody is followed without a reader.
+    drop((stream, of_second));
+    let second = &cluster.peers[1];
+    wait_until("the second peer has no follower", || {
+        match value(&scrape(second), "ipfscluster_queue_length{queue=\"followers\"}") {
+            0.0 => Ok(()),
+            other => Err(format!("{other} follow it")),
+        }
+    });
 }
 
 #[test]

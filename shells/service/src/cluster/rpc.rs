@@ -17,6 +17,7 @@ use cluster_api::TrackerStatus;
 use cluster_core::{Cid, PeerId, Timestamp, decode, encode};
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::server::{send, with_heartbeats};
 use super::Error;
 use crate::net::{self, CallError, CallSender, Deadline, Net};
 use crate::trace::RequestContext;
@@ -81,6 +82,9 @@ pub(super) enum Call {
         /// Contexts of requests to the caller, at most [`CONTEXTS_MAX`](super::contexts::CONTEXTS_MAX).
         contexts: Vec<RequestContext>,
     },
+    /// Stream the changes of your local states from now on. Answered by `Statuses`, at first an empty one,
+    /// until the caller closes the call.
+    Statuses,
 }
 
 /// A part of the response to a [`Call`].
@@ -132,6 +136,19 @@ pub(super) enum Answer {
         /// The time.
         at: Timestamp,
     },
+    /// Changes of the peer's local states, in order.
+    Statuses(Vec<StatusChange>),
+}
+
+/// A change of a local state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StatusChange {
+    /// Time at the peer.
+    pub(super) at: Timestamp,
+    pub(super) cid: Cid,
+    /// Name of the new status.
+    pub(super) status: String,
+    pub(super) error: String,
 }
 
 /// Answer of one peer about one CID.

@@ -142,7 +142,8 @@ impl Cluster {
                 | Answer::Collected(_)
                 | Answer::Links { .. }
                 | Answer::RepoStat { .. }
-                | Answer::Announced { .. } => return Err(rpc::unexpected(peer)),
+                | Answer::Announced { .. }
+                | Answer::Statuses(_) => return Err(rpc::unexpected(peer)),
             };
             if out.send(Ok(piece)).await.is_err() {
                 return Ok(());

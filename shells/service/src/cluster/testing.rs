@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::{Cluster, Config, Parts, PingValue};
 use crate::discovery::{self, DiscoveryServer};
 use crate::driver::testing::Cores;
+use crate::events::EventLog;
 use crate::net::{Keypair, Net, NetConfig, NetEvents};
 
 /// Time limit for answers and conditions: far longer than a busy machine needs.
@@ -86,6 +87,7 @@ impl TestCluster {
                 reader: cores.reader(&peer(n)),
                 net,
                 backend: Backend::Embedded(node.clone()),
+                events: EventLog::default(),
             };
             let config = Config {
                 peer: peer(n),

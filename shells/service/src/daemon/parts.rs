@@ -168,6 +168,7 @@ pub(super) fn cluster(
     reader: &Reader,
     net: &Net,
     backend: &Backend,
+    events: &EventLog,
 ) -> Cluster {
     let Folder { config, identity, .. } = folder;
     let settings = cluster::Config {
@@ -181,6 +182,7 @@ pub(super) fn cluster(
         reader: reader.clone(),
         net: net.clone(),
         backend: backend.clone(),
+        events: events.clone(),
     };
     Cluster::new(settings, parts)
 }

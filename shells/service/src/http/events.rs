@@ -17,8 +17,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Observed, answer};
-use crate::cluster::Cluster;
-use crate::events::{EventLog, EventReader, Lost};
+use crate::cluster::{Cluster, StatusReader};
+use crate::events::{Change, EventLog, EventReader, Lost};
 use crate::metrics::metrics;
 
 /// Streams that may be open: each has a connection and little else.
@@ -31,7 +31,7 @@ const PAGE: usize = 256;
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Kinds that a filter may name.
-const KINDS: [&str; 14] = [
+const KINDS: [&str; 16] = [
     "pin_added",
     "pin_changed",
     "pin_removed",
@@ -46,7 +46,12 @@ const KINDS: [&str; 14] = [
     "alert",
     "alert_cleared",
     "pinset_replaced",
+    "statuses_followed",
+    "statuses_lost",
 ];
+
+/// Kinds that tell whether the statuses of another peer are complete.
+const COMPLETENESS: [&str; 2] = ["statuses_followed", "statuses_lost"];
 
 static STREAMS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(STREAMS_MAX)));
 
@@ -57,6 +62,8 @@ struct Filter {
     kinds: BTreeSet<String>,
     cid: Option<String>,
     peer: Option<String>,
+    /// Only statuses of this peer.
+    local: bool,
 }
 
 impl Filter {
@@ -76,6 +83,10 @@ impl Filter {
             }
             filter.kinds.insert(kind.to_owned());
         }
+        if filter.kinds.contains("status") {
+            filter.kinds.extend(COMPLETENESS.map(str::to_owned));
+        }
+        filter.local = query.bool("local", false).map_err(|error| error.to_string())?;
         let given = |name| query.get(name).filter(|value| !value.is_empty());
         if let Some(cid) = given("cid") {
             let cid: Cid = cid.parse().map_err(|_| format!("cid: {cid:?} is no CID"))?;
@@ -94,9 +105,20 @@ impl Filter {
         self.kinds.is_empty() || self.kinds.contains(kind)
     }
 
+    fn admits_change(&self, change: &Change) -> bool {
+        self.admits_kind(change.kind()) && (!self.local || change.is_local())
+    }
+
+    /// Returns whether statuses of other peers than `me` are wanted.
+    fn wants_others(&self, me: &PeerId) -> bool {
+        let is_me = |peer: &String| *peer == me.to_string();
+        !self.local && self.admits_kind("status") && !self.peer.as_ref().is_some_and(is_me)
+    }
+
     fn admits(&self, event: &Event) -> bool {
+        let is_of_all = COMPLETENESS.contains(&event.kind.as_str());
         self.admits_kind(&event.kind)
-            && self.cid.as_ref().is_none_or(|cid| *cid == event.cid)
+            && (is_of_all || self.cid.as_ref().is_none_or(|cid| *cid == event.cid))
             && self.peer.as_ref().is_none_or(|peer| *peer == event.peer)
     }
 }
@@ -168,6 +190,8 @@ struct Sending {
     me: PeerId,
     first: Option<Bytes>,
     _gauge: OpenStream,
+    /// Keeps other peers' statuses coming.
+    _statuses: Option<StatusReader>,
 }
 
 /// Counts an open stream.
@@ -202,11 +226,22 @@ pub(super) async fn stream(
     let gauge = OpenStream { _place: place };
     let format = Format::of(&headers);
     let (reader, lost) = open(&observed.events, after);
+    let wants_others = filter.wants_others(cluster.peer());
+    let (statuses, followed) = wants_others.then(|| cluster.read_statuses()).unzip();
     // Sent at once, so that the client sees that the stream is open.
     let mut first = format.heartbeat().to_vec();
     if let Some(lost) = lost {
         let why = "earlier events are no longer kept: read the state again";
         format.push(&mut first, &notice("lost", lost.oldest.saturating_sub(1), why));
+    }
+    for peer in followed.into_iter().flatten() {
+        let followed = Event {
+            peer: peer.to_string(),
+            ..notice("statuses_followed", reader.position(), "")
+        };
+        if filter.admits(&followed) {
+            format.push(&mut first, &followed);
+        }
     }
     let sending = Sending {
         reader: Some(reader),
@@ -215,6 +250,7 @@ pub(super) async fn stream(
         me: cluster.peer().clone(),
         first: Some(first.into()),
         _gauge: gauge,
+        _statuses: statuses,
     };
     let pieces = stream::unfold(sending, |mut sending| async move {
         let piece = sending.next().await?;
@@ -284,7 +320,7 @@ impl Sending {
                 Ok(Ok(events)) => {
                     let wanted = events
                         .iter()
-                        .filter(|event| self.filter.admits_kind(event.change.kind()));
+                        .filter(|event| self.filter.admits_change(&event.change));
                     let shown = wanted.map(|event| event.shown(&self.me));
                     let admitted = shown.filter(|event| self.filter.admits(event));
                     admitted.for_each(|event| self.format.push(&mut out, &event));
@@ -318,6 +354,29 @@ mod tests {
         for wrong in ["type=nonsense", "cid=x", "peer=x"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn statuses_of_other_peers_come_with_their_completeness_unless_only_local_ones_are_wanted() {
+        let parse = |query: &str| Filter::parse(&Query::parse(query)).unwrap();
+        let peer = |n: u8| PeerId::from_bytes(&[0, 2, n, n]).unwrap();
+        let cid: Cid = "bafkqablimvwgy3y".parse().unwrap();
+        let status = Change::status_at(peer(2), cid.clone(), "pinned", "").unwrap();
+        assert_eq!(Change::status_at(peer(2), cid.clone(), "nonsense", ""), None);
+        let filter = parse(&format!("type=status&cid={cid}"));
+        assert!(filter.wants_others(&peer(1)) && filter.admits_change(&status));
+        let lost = crate::events::Event {
+            id: 1,
+            at: cluster_core::Timestamp(1),
+            change: Change::statuses_lost(peer(2), "gone"),
+        };
+        assert!(filter.admits_change(&lost.change) && filter.admits(&lost.shown(&peer(1))));
+        let local = parse("type=status&local=true");
+        assert!(!local.wants_others(&peer(1)));
+        assert!(!local.admits_change(&status) && !local.admits_change(&lost.change));
+        assert!(!parse("type=leader").wants_others(&peer(1)));
+        assert!(!parse(&format!("peer={}", peer(1))).wants_others(&peer(1)));
+        assert!(parse(&format!("peer={}", peer(2))).wants_others(&peer(1)));
     }
 
     #[test]

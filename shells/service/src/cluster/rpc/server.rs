@@ -28,6 +28,11 @@ impl Cluster {
     /// Answers one call of another peer. The network accepts calls from members only.
     pub async fn serve_call(&self, mut incoming: Incoming) {
         let done = match (decode(&incoming.request), self.inner.calls.try_acquire()) {
+            // It lasts, and has a limit of its own.
+            (Ok(Call::Statuses), permit) => {
+                drop(permit);
+                self.answer_statuses(&mut incoming).await
+            }
             (Ok(call), Ok(_permit)) => self.answer(call, &mut incoming).await,
             (Ok(_), Err(_)) => Err(Error::Peer(
                 "too many calls are open at this peer, try again later".to_owned(),
@@ -75,6 +80,7 @@ impl Cluster {
                 };
                 send(incoming, &answer).await
             }
+            Call::Statuses => self.answer_statuses(incoming).await,
             Call::Trace { contexts } => contexts::continue_traces(&contexts),
             Call::Links => {
                 let (cluster, ipfs, ipfs_links) = self.own_links().await;
@@ -109,6 +115,7 @@ impl Cluster {
             | Call::RepoGc
             | Call::RepoStat { .. }
             | Call::Links
+            | Call::Statuses
             | Call::Trace { .. } => return Err(Error::Closed),
         };
         Ok(OneStatus {
@@ -218,7 +225,10 @@ async fn receive_blocks(
 }
 
 /// Waits for `work` while sending heartbeats.
-async fn with_heartbeats<T>(incoming: &mut Incoming, work: impl Future<Output = T>) -> Result<T, Error> {
+pub(in crate::cluster) async fn with_heartbeats<T>(
+    incoming: &mut Incoming,
+    work: impl Future<Output = T>,
+) -> Result<T, Error> {
     let mut work = std::pin::pin!(work);
     let mut beat = interval(HEARTBEAT);
     // The first tick is immediate.
@@ -231,6 +241,7 @@ async fn with_heartbeats<T>(incoming: &mut Incoming, work: impl Future<Output = 
     }
 }
 
-async fn send(incoming: &mut Incoming, answer: &Answer) -> Result<(), Error> {
+/// Sends a part of the answer.
+pub(in crate::cluster) async fn send(incoming: &mut Incoming, answer: &Answer) -> Result<(), Error> {
     Ok(incoming.respond_as(answer).await?)
 }
