@@ -30,6 +30,7 @@ function show(state, text) {
 function take(event) {
   if (event.type === 'closed') return
   last = event.id
+  if (event.type === 'statuses_followed') return
   recent.unshift(event)
   recent.length = Math.min(recent.length, KEPT)
   for (const listener of [...listeners]) listener(event)

@@ -28,7 +28,6 @@ export function describe(event) {
     case 'leader': return event.peer ? ['Peer ', peer, ' leads'] : ['There is no leader']
     case 'alert': return ['Alert: ', event.metric, ' of peer ', peer, ' expired']
     case 'alert_cleared': return ['Alert cleared: ', event.metric, ' of peer ', peer]
-    case 'statuses_followed': return ['The statuses at peer ', peer, ' are followed']
     case 'statuses_lost': return ['The statuses at peer ', peer, ' are not followed: ', event.error]
     case 'lost': return ['Some events were missed']
     default: return [event.type.replaceAll('_', ' ')]
