@@ -114,8 +114,8 @@ fn a_real_kubo_and_a_peer_find_each_others_content_through_the_dht() {
 }
 
 /// Exchanges content between a peer and clients of the DHT, which find each other through a server of
-/// go-libp2p. Clients are in no routing table: nobody connects to one without having found a record of it. The
-/// peer is a client too, and then another peer the only server.
+/// go-libp2p. Clients are in no routing table: nobody connects to one without having found a record of it.
+/// The peer is a client too, and then another peer the only server.
 fn exchange_through_the_dht(entry: &Node, client: impl Fn() -> Node) {
     let joined = |address: &str| {
         let mut node = client();

@@ -76,7 +76,7 @@ impl RecordDatabase {
         });
         let open = opened.inspect_err(|error| {
             let path = path.display();
-            tracing::warn!(%path, %error, "the database for records of the dht cannot be made: none are stored");
+            tracing::warn!(%path, %error, "the database for records of the dht cannot be made");
         });
         RecordDatabase {
             open: Arc::new(Mutex::new(open.ok())),
