@@ -197,7 +197,9 @@ impl Proxy {
             headers: request.headers(),
             path: request.uri().path(),
         });
-        let response = span.answer(self.answer_or_forward(client, request)).await;
+        // Boxed, since the span would hold the large future twice.
+        let answering = Box::pin(self.answer_or_forward(client, request));
+        let response = span.answer(answering).await;
         metrics::count("proxy", route, &method, response.status(), start);
         response
     }
