@@ -16,6 +16,7 @@ mod metrics;
 mod multipart;
 mod page;
 mod peers;
+mod pin_filter;
 mod pinning_service;
 mod pins;
 mod proxy;

@@ -46,6 +46,54 @@ fn pins_without_enough_peers_are_refused_without_effect() {
 }
 
 #[test]
+fn listings_are_filtered_limited_and_sorted() {
+    let cluster = Cluster::start_with(&Options {
+        peers: 1,
+        ..Options::default()
+    });
+    let peer = &cluster.peers[0];
+    for (name, owner) in [("first docs", "me"), ("second", "you"), ("third docs", "me")] {
+        let (cid, metadata) = (cids::identity(name), format!("owner={owner}"));
+        let add = [
+            "pin",
+            "add",
+            "--no-status",
+            "--name",
+            name,
+            "--metadata",
+            &metadata,
+            &cid,
+        ];
+        peer.ctl(&add).ok();
+    }
+    let names = |arguments: &[&str]| -> Vec<String> {
+        let pins = peer.ctl_json(&[&["pin", "ls"], arguments].concat());
+        let name = |pin: &serde_json::Value| pin["name"].as_str().unwrap_or_default().to_owned();
+        pins.iter().map(name).collect()
+    };
+    assert_eq!(names(&[]).len(), 3);
+    assert_eq!(names(&["--limit", "2"]).len(), 2);
+    assert_eq!(names(&["--name", "second"]), ["second"]);
+    assert_eq!(
+        names(&["--sort", "newest"]),
+        ["third docs", "second", "first docs"]
+    );
+    let docs = ["--name", "DOCS", "--name-match", "ipartial", "--sort", "oldest"];
+    assert_eq!(names(&docs), ["first docs", "third docs"]);
+    let newest = [
+        "--meta", "owner=me", "--since", "1h", "--sort", "newest", "--limit", "1",
+    ];
+    assert_eq!(names(&newest), ["third docs"]);
+    assert_eq!(names(&["--name", "absent"]), [""; 0]);
+    let refused = peer.ctl(&["pin", "ls", "--sort", "size"]);
+    assert_eq!(refused.code, 2);
+    assert!(
+        refused.out.contains("sort: use cid, newest or oldest"),
+        "{refused:?}"
+    );
+}
+
+#[test]
 fn unpinned_cids_are_removed_from_all_three_states() {
     let cluster = Cluster::start();
     for (number, peer) in cluster.peers.iter().enumerate() {

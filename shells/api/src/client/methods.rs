@@ -153,9 +153,21 @@ impl Client {
     /// # Errors
     /// See [`Client`].
     pub async fn allocations(&self, filter: PinTypeFilter) -> Result<Lines<Pin>, ClientError> {
-        let mut query = Query::default();
-        query.set("filter", filter);
-        self.many(Method::GET, format!("/allocations?{}", self.fresh(query)))
+        self.matching_allocations(filter, Query::default()).await
+    }
+
+    /// Lists the pins that meet conditions, parameters of `GET /allocations`: `name`, `name-match`, `meta-KEY`,
+    /// `before`, `after`, `limit`, `sort`. A Go peer ignores them.
+    ///
+    /// # Errors
+    /// See [`Client`].
+    pub async fn matching_allocations(
+        &self,
+        filter: PinTypeFilter,
+        mut conditions: Query,
+    ) -> Result<Lines<Pin>, ClientError> {
+        conditions.set("filter", filter);
+        self.many(Method::GET, format!("/allocations?{}", self.fresh(conditions)))
             .await
     }
 

@@ -4,6 +4,7 @@ use super::import::{self, PinImport};
 use super::options::{Label, NewPin, OptionalDuration};
 use super::{Ignored, ReadArgs};
 use clap::{Args, Subcommand};
+use cluster_api::GoDuration;
 
 const PIN_ADD: &str = "\
 Has the cluster hold a CID: it chooses peers, and their IPFS nodes fetch and pin the content. Prints the \
@@ -23,6 +24,11 @@ const PIN_LS: &str = "\
 Lists the pins that the cluster has agreed on, with their options and the peers chosen for them. \
 \"status\" shows what the IPFS nodes really hold.";
 
+const PIN_LS_EXAMPLES: &str = "\
+Examples:
+  ipfs-cluster-ctl pin ls --name docs --name-match ipartial
+  ipfs-cluster-ctl pin ls --meta owner=me --since 24h --sort newest --limit 20";
+
 /// Subcommands of `pin`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Pin {
@@ -39,7 +45,7 @@ pub(crate) enum Pin {
     #[command(long_about = PIN_UPDATE)]
     Update(PinUpdate),
     /// List the pinset
-    #[command(long_about = PIN_LS)]
+    #[command(long_about = PIN_LS, after_help = PIN_LS_EXAMPLES)]
     Ls(PinLs),
     /// Pin many CIDs: of a file, another cluster or a pinning service
     #[command(long_about = import::ABOUT, after_help = import::EXAMPLES)]
@@ -133,6 +139,24 @@ pub(crate) struct PinLs {
     /// Types to list: all, pin, meta-pin, clusterdag-pin, shard-pin; comma-separated
     #[arg(long, default_value = "all")]
     pub(crate) filter: String,
+    /// Only pins of this name
+    #[arg(long, conflicts_with = "cid")]
+    pub(crate) name: Option<String>,
+    /// Comparison of names: exact, iexact, partial, ipartial
+    #[arg(long, value_name = "MATCH", requires = "name")]
+    pub(crate) name_match: Option<String>,
+    /// Only pins with this metadata; can be given several times
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "cid")]
+    pub(crate) meta: Vec<String>,
+    /// Only pins of this last time, as in 24h
+    #[arg(long, value_name = "DURATION", conflicts_with = "cid")]
+    pub(crate) since: Option<GoDuration>,
+    /// Maximum number of pins
+    #[arg(long, value_name = "PINS", conflicts_with = "cid")]
+    pub(crate) limit: Option<u64>,
+    /// Order: cid, newest or oldest; the latter two list at most 1000 pins
+    #[arg(long, value_name = "ORDER", conflicts_with = "cid")]
+    pub(crate) sort: Option<String>,
     #[command(flatten)]
     pub(crate) read: ReadArgs,
     #[command(flatten)]

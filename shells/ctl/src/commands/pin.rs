@@ -7,7 +7,7 @@ use crate::output::Output;
 use crate::validate;
 use crate::wait::{self, Goal};
 use cluster_api::client::Answer;
-use cluster_api::{Client, Pin, PinMode, PinOptions, PinTypeFilter, TrackerStatus};
+use cluster_api::{Client, Pin, PinMode, PinOptions, PinTypeFilter, Query, Time, TrackerStatus};
 
 /// Runs a subcommand of `pin`.
 pub(super) async fn pin(client: &Client, output: &mut Output, command: args::Pin) -> Result<(), Failure> {
@@ -63,7 +63,34 @@ async fn list(client: &Client, output: &mut Output, arguments: &PinLs) -> Result
         );
         Failure::local("parsing filter flag", error)
     })?;
-    output.show_all(client.allocations(filter).await?).await
+    let conditions = conditions(arguments)?;
+    output
+        .show_all(client.matching_allocations(filter, conditions).await?)
+        .await
+}
+
+/// Returns the conditions on listed pins as parameters.
+fn conditions(arguments: &PinLs) -> Result<Query, Failure> {
+    let mut query = Query::default();
+    for (name, text) in [
+        ("name", &arguments.name),
+        ("name-match", &arguments.name_match),
+        ("sort", &arguments.sort),
+    ] {
+        if let Some(text) = text {
+            query.set(name, text);
+        }
+    }
+    for (key, value) in validate::metadata(&arguments.meta)? {
+        query.set(format!("meta-{key}"), value);
+    }
+    if let Some(since) = arguments.since {
+        query.set("after", Time::now().plus_nanos(since.as_nanos().saturating_neg()));
+    }
+    if let Some(limit) = arguments.limit {
+        query.set("limit", limit);
+    }
+    Ok(query)
 }
 
 /// Waits with `--wait`, and prints the pin or its status.

@@ -6,8 +6,10 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{Response, Uri};
 use cluster_api::{CreatedPin, OldPin, Pin, PinOptions, PinTypeFilter, Query, StatusFilter, Time};
 use cluster_core::Cid;
+use futures::stream::{self, Stream, StreamExt};
 
 use super::answer;
+use super::pin_filter::{Listing, Ranked};
 use crate::cluster::{Cluster, Error};
 
 /// Maximum of CIDs that one request may name in `cids`: as many as fit in its headers.
@@ -256,15 +258,56 @@ pub(super) async fn allocations(State(cluster): State<Cluster>, RawQuery(query):
             Ok(whole) => whole,
             Err(error) => return answer::bad_request(error),
         };
-        match PinTypeFilter::parse(query.get("filter").unwrap_or_default()) {
-            Some(filter) if whole => answer::lines(cluster.whole_allocations(filter)).await,
-            Some(filter) => answer::lines(cluster.allocations(filter)).await,
-            None => answer::bad_request(
+        let Some(filter) = PinTypeFilter::parse(query.get("filter").unwrap_or_default()) else {
+            return answer::bad_request(
                 "invalid filter value: use one or more of all, pin, meta-pin, clusterdag-pin, shard-pin",
-            ),
+            );
+        };
+        let listing = match Listing::parse(&query) {
+            Ok(listing) => listing,
+            Err(error) => return answer::bad_request(error),
+        };
+        match whole {
+            true => listed(cluster.whole_allocations(filter), listing).await,
+            false => listed(cluster.allocations(filter), listing).await,
         }
     };
     read(&cluster, &query, response).await
+}
+
+/// Answers with the pins that a listing admits: as they are read, or sorted.
+async fn listed(
+    pages: impl Stream<Item = Result<Vec<Pin>, Error>> + Send + 'static,
+    listing: Listing,
+) -> Response<Body> {
+    let Some(order) = listing.order else {
+        let left = listing.limit;
+        let pages = pages.scan(left, move |left, page| {
+            let page = page.map(|mut pins| {
+                pins.retain(|pin| listing.admits(pin));
+                pins.truncate(*left);
+                *left -= pins.len();
+                pins
+            });
+            let is_over = matches!(&page, Ok(pins) if pins.is_empty() && *left == 0);
+            std::future::ready((!is_over).then_some(page))
+        });
+        return answer::lines(pages).await;
+    };
+    let mut ranked = Ranked::new(order, listing.limit);
+    let mut pages = std::pin::pin!(pages);
+    while let Some(page) = pages.next().await {
+        match page {
+            Ok(pins) => {
+                for pin in pins.into_iter().filter(|pin| listing.admits(pin)) {
+                    let cid = pin.cid.clone();
+                    ranked.add(pin.timestamp, &cid, || pin);
+                }
+            }
+            Err(failure) => return answer::failed(&failure),
+        }
+    }
+    answer::lines(stream::iter([Ok(ranked.into_sorted())])).await
 }
 
 pub(super) async fn allocation(

@@ -7,6 +7,7 @@ use cluster_api::{GlobalPinInfo, PinTypeFilter, Query, StatusFilter, Time};
 use cluster_core::Cid;
 use futures::StreamExt;
 
+use super::super::pin_filter::{Order, PinFilter, Ranked};
 use super::records::{Failure, PinResults, PinStatus, Status};
 use crate::cluster::Cluster;
 
@@ -17,26 +18,13 @@ const LIMIT_MAX: usize = 1000;
 /// Maximum of CIDs in one query; of the specification.
 const CIDS_MAX: usize = 10;
 
-/// Comparison of names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Match {
-    Exact,
-    IgnoreCase,
-    Partial,
-    PartialIgnoreCase,
-}
-
 /// Parameters of `GET /pins`.
 #[derive(Debug)]
 pub(super) struct Asked {
     cids: Option<BTreeSet<Cid>>,
-    name: Option<String>,
-    name_match: Match,
+    filter: PinFilter,
     statuses: Vec<Status>,
-    before: Option<Time>,
-    after: Option<Time>,
     limit: usize,
-    meta: BTreeMap<String, String>,
 }
 
 /// The fields of a pin that filters look at.
@@ -57,10 +45,6 @@ impl Asked {
         let bad = |name: &str, why: &dyn std::fmt::Display| {
             Failure::new(StatusCode::BAD_REQUEST, format!("{name}: {why}"))
         };
-        let time = |name: &str| match query.get(name) {
-            None => Ok(None),
-            Some(text) => text.parse().map(Some).map_err(|error| bad(name, &error)),
-        };
         let limit = match query.get("limit") {
             None => LIMIT_DEFAULT,
             Some(text) => match text.parse() {
@@ -75,42 +59,20 @@ impl Asked {
         };
         Ok(Self {
             cids: query.get("cid").map(cids).transpose()?,
-            name: query.get("name").map(str::to_owned),
-            name_match: match query.get("match") {
-                None | Some("exact") => Match::Exact,
-                Some("iexact") => Match::IgnoreCase,
-                Some("partial") => Match::Partial,
-                Some("ipartial") => Match::PartialIgnoreCase,
-                Some(_) => return Err(bad("match", &"use exact, iexact, partial or ipartial")),
-            },
+            filter: PinFilter::parse(&query, "match", meta)
+                .map_err(|error| Failure::new(StatusCode::BAD_REQUEST, error.to_string()))?,
             statuses: match query.get("status") {
                 // As in the Go peer, and as the compliance tool expects; the specification suggests `pinned`.
                 None => Status::ALL.map(|(_, status)| status).to_vec(),
                 Some(names) => statuses(names)?,
             },
-            before: time("before")?,
-            after: time("after")?,
             limit,
-            meta,
         })
     }
 
     fn matches(&self, pin: &Fields<'_>) -> bool {
-        let has_name = self.name.as_deref().is_none_or(|name| match self.name_match {
-            Match::Exact => pin.name == name,
-            Match::IgnoreCase => pin.name.to_lowercase() == name.to_lowercase(),
-            Match::Partial => pin.name.contains(name),
-            Match::PartialIgnoreCase => pin.name.to_lowercase().contains(&name.to_lowercase()),
-        });
         let is_asked = |cids: &BTreeSet<Cid>| pin.cid.parse().is_ok_and(|cid| cids.contains(&cid));
-        has_name
-            && self.before.is_none_or(|before| pin.created < before)
-            && self.after.is_none_or(|after| pin.created > after)
-            && self
-                .meta
-                .iter()
-                .all(|(key, value)| pin.meta.get(key) == Some(value))
-            && self.cids.as_ref().is_none_or(is_asked)
+        self.filter.matches(pin.name, pin.created, pin.meta) && self.cids.as_ref().is_none_or(is_asked)
     }
 
     fn wants_all_statuses(&self) -> bool {
@@ -141,40 +103,6 @@ fn statuses(list: &str) -> Result<Vec<Status>, Failure> {
     list.split(',').map(find).collect()
 }
 
-/// The newest matches so far, and the number of all.
-struct Newest<T> {
-    limit: usize,
-    count: u64,
-    kept: BTreeMap<(Time, String), T>,
-}
-
-impl<T> Newest<T> {
-    fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            count: 0,
-            kept: BTreeMap::new(),
-        }
-    }
-
-    fn add(&mut self, created: Time, cid: &str, value: impl FnOnce() -> T) {
-        self.count += 1;
-        let oldest = self.kept.first_key_value().map(|((at, _), _)| *at);
-        if self.kept.len() == self.limit && oldest.is_some_and(|oldest| created <= oldest) {
-            return;
-        }
-        self.kept.insert((created, cid.to_owned()), value());
-        if self.kept.len() > self.limit {
-            self.kept.pop_first();
-        }
-    }
-
-    /// Returns the values, newest first.
-    fn into_sorted(self) -> impl Iterator<Item = T> {
-        self.kept.into_values().rev()
-    }
-}
-
 /// Lists the requests that match, newest first.
 ///
 /// # Errors
@@ -189,7 +117,7 @@ pub(super) async fn list(cluster: &Cluster, asked: Asked) -> Result<PinResults, 
         return by_status(cluster.status_all(StatusFilter::ALL).await?, &asked).await;
     }
     // Only the results need a status.
-    let mut newest = Newest::new(asked.limit);
+    let mut newest = Ranked::new(Order::Newest, asked.limit);
     let mut pages = std::pin::pin!(cluster.allocations(PinTypeFilter::ALL));
     while let Some(page) = pages.next().await {
         for pin in page? {
@@ -205,7 +133,11 @@ pub(super) async fn list(cluster: &Cluster, asked: Asked) -> Result<PinResults, 
         }
     }
     let count = newest.count;
-    let cids = newest.into_sorted().filter_map(|cid| cid.parse().ok()).collect();
+    let cids = newest
+        .into_sorted()
+        .into_iter()
+        .filter_map(|cid| cid.parse().ok())
+        .collect();
     let mut rows = cluster.status_of(cids, StatusFilter::ALL, false);
     let mut results = Vec::new();
     while let Some(batch) = rows.next().await {
@@ -216,7 +148,7 @@ pub(super) async fn list(cluster: &Cluster, asked: Asked) -> Result<PinResults, 
 
 /// Lists the requests among `rows` that match.
 async fn by_status(mut rows: crate::cluster::Rows, asked: &Asked) -> Result<PinResults, Failure> {
-    let mut newest = Newest::new(asked.limit);
+    let mut newest = Ranked::new(Order::Newest, asked.limit);
     while let Some(batch) = rows.next().await {
         for row in batch? {
             let fields = Fields {
@@ -234,7 +166,7 @@ async fn by_status(mut rows: crate::cluster::Rows, asked: &Asked) -> Result<PinR
         }
     }
     let count = newest.count;
-    let results = newest.into_sorted().collect();
+    let results = newest.into_sorted();
     Ok(PinResults { count, results })
 }
 
@@ -246,16 +178,6 @@ fn is_pin(row: &GlobalPinInfo) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn newest_are_kept_in_order() {
-        let mut newest = Newest::new(2);
-        for second in [5, 1, 9, 7] {
-            newest.add(Time::from_unix(second), "cid", || second);
-        }
-        assert_eq!(newest.count, 4);
-        assert_eq!(newest.into_sorted().collect::<Vec<_>>(), [9, 7]);
-    }
 
     #[test]
     fn invalid_parameters_are_named() {
