@@ -140,7 +140,14 @@ impl Node {
             records,
             traffic: Arc::default(),
         };
-        match Node::start(setup, (store.clone(), files), storage_max, closed.clone()).await {
+        // Boxed: it is large, and would be a part of each caller's future.
+        let started = Box::pin(Node::start(
+            setup,
+            (store.clone(), files),
+            storage_max,
+            closed.clone(),
+        ));
+        match started.await {
             Ok(inner) => {
                 let inner = Arc::new(inner);
                 tokio::spawn(names::republish(Arc::downgrade(&inner), inner.closed.clone()));

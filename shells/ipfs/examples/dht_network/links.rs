@@ -42,9 +42,12 @@ async fn forward(near: TcpStream, provider: u16, rate: usize) -> Outcome<()> {
 async fn link(provider: &Node, rate: usize) -> Outcome<Multiaddr> {
     let id = provider.id();
     let address = id.addresses.first().ok_or("a node that listens")?;
-    let port = address.iter().find_map(|part| match part {
-        Protocol::Tcp(port) => Some(port),
-        _ => None,
+    let port = address.iter().find_map(|part| {
+        if let Protocol::Tcp(port) = part {
+            Some(port)
+        } else {
+            None
+        }
     });
     let port = port.ok_or("a node without TCP")?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
