@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Off, each place that could make a span costs one atomic load. The core and its messages carry no context:
-//! [`Requests`] finds the steps of a request by its CID, and `cluster::contexts` tells the other peers. Spans
+//! `Requests` finds the steps of a request by its CID, and `cluster::contexts` tells the other peers. Spans
 //! are made from what the driver sees, and may be incomplete if that comes late.
 
 mod export;
@@ -93,7 +93,7 @@ impl RequestContext {
 pub struct Exports(Option<(CancellationToken, JoinHandle<()>)>);
 
 impl Exports {
-    /// Exports the spans so far, as far as the collector takes them within [`FLUSH`], and ends.
+    /// Exports the spans so far, as far as the collector takes them in five seconds, and ends.
     pub async fn stop(self) {
         let Some((stop, exporting)) = self.0 else {
             return;
