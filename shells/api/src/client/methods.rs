@@ -156,8 +156,8 @@ impl Client {
         self.matching_allocations(filter, Query::default()).await
     }
 
-    /// Lists the pins that meet conditions, parameters of `GET /allocations`: `name`, `name-match`, `meta-KEY`,
-    /// `before`, `after`, `limit`, `sort`. A Go peer ignores them.
+    /// Lists the pins that meet conditions, parameters of `GET /allocations`: `name`, `name-match`,
+    /// `meta-KEY`, `before`, `after`, `limit`, `sort`. A Go peer ignores them.
     ///
     /// # Errors
     /// See [`Client`].
