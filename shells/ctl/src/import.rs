@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use record::Record;
 use serde::Serialize;
 use source::{Item, Source};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Pins of one request. The peer accepts eight times as many.
 const BATCH: usize = 512;
@@ -22,10 +22,6 @@ const BATCH: usize = 512;
 const BATCH_BYTES: usize = 1 << 20;
 /// Concurrent requests: one is prepared while others are committed.
 const AT_ONCE: usize = 4;
-/// Time for which a request is repeated to a peer that is too busy, or has no leader.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Pause between two attempts.
-const PAUSE: Duration = Duration::from_millis(250);
 
 /// Result of an import.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
@@ -93,7 +89,7 @@ fn progress_bar() -> ProgressBar {
 /// A running import.
 struct Import<'a> {
     client: &'a Client,
-    /// What the command line sets for every pin.
+    /// Options of the command line, for every pin.
     options: PinOptions,
     record: Record,
     bar: ProgressBar,
@@ -223,7 +219,6 @@ async fn send(client: &Client, batch: Batch) -> Result<Outcome, ClientError> {
     Ok(outcome)
 }
 
-/// Sends pins, and again while the peer is too busy or has no leader: repeating is harmless.
 async fn post(client: &Client, batch: &[Pin]) -> Result<(), ClientError> {
     let mut lines = Vec::new();
     for pin in batch {
@@ -231,16 +226,5 @@ async fn post(client: &Client, batch: &[Pin]) -> Result<(), ClientError> {
         serde_json::to_writer(&mut lines, pin).unwrap_or_default();
         lines.push(b'\n');
     }
-    let lines = bytes::Bytes::from(lines);
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match client.import(lines.clone()).await {
-            Err(ClientError::Api(error))
-                if matches!(error.code, 429 | 503 | 504) && Instant::now() < until =>
-            {
-                tokio::time::sleep(PAUSE).await;
-            }
-            other => return other,
-        }
-    }
+    client.import(lines.into()).await
 }

@@ -317,21 +317,12 @@ impl BatchStart {
             return;
         };
         let (end, now) = (SystemTime::now(), Instant::now());
-        let applied = batch.ops.iter().find_map(|op| match op {
-            StoreOp::SetApplied { applied } => Some(applied.index),
-            StoreOp::Append { .. }
-            | StoreOp::Compact { .. }
-            | StoreOp::DeleteLocal { .. }
-            | StoreOp::DeletePin { .. }
-            | StoreOp::Dequeue { .. }
-            | StoreOp::Enqueue { .. }
-            | StoreOp::InstallSnapshot { .. }
-            | StoreOp::PutLocal { .. }
-            | StoreOp::PutPin { .. }
-            | StoreOp::PutWindow { .. }
-            | StoreOp::SetHardState { .. }
-            | StoreOp::SetMembers { .. }
-            | StoreOp::SetReconciling { .. } => None,
+        let applied = batch.ops.iter().find_map(|op| {
+            if let StoreOp::SetApplied { applied } = op {
+                Some(applied.index)
+            } else {
+                None
+            }
         });
         let mut changes = Vec::new();
         {

@@ -1,4 +1,4 @@
-//! What packages bring: the systemd unit, the image's entry point, manual pages.
+//! Contents of packages: the systemd unit, the image's entry point, manual pages.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

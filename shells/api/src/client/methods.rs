@@ -5,6 +5,8 @@ use http_body_util::BodyExt;
 use hyper::Method;
 use hyper::header::HeaderValue;
 use serde::de::DeserializeOwned;
+use std::time::Duration;
+use tokio::time::Instant;
 
 use super::upload::Upload;
 use super::{Answer, Ask, Body, Client, ClientError, Lines};
@@ -13,6 +15,11 @@ use crate::{
     AddParams, AddedOutput, Alert, BandwidthByProtocol, ConnectGraph, Event, GlobalPinInfo, GlobalRepoGc, Id,
     Metric, Pin, PinOptions, PinTypeFilter, Query, StatusFilter, Token, Version,
 };
+
+/// Time for which an import is repeated to a peer that is too busy, or has no leader.
+const IMPORT_PATIENCE: Duration = Duration::from_secs(60);
+/// Pause between two attempts.
+const IMPORT_PAUSE: Duration = Duration::from_millis(250);
 
 /// Returns a query with only the parameter `local`.
 fn local_query(local: bool) -> Query {
@@ -183,18 +190,33 @@ impl Client {
             .await
     }
 
-    /// Imports pins unchanged, each a line of JSON as [`Client::whole_allocations`] lists it. Go peers have
-    /// no such route.
+    /// Imports pins unchanged, each a line of JSON as [`Client::whole_allocations`] lists it. The request is
+    /// repeated for a minute while the peer is too busy or has no leader, since that is harmless. Go peers
+    /// have no such route.
     ///
     /// # Errors
-    /// See [`Client`]. After an error some pins may have been imported; repeating the import is harmless.
+    /// See [`Client`]. After an error some pins may have been imported.
     pub async fn import(&self, lines: Bytes) -> Result<(), ClientError> {
+        let until = Instant::now() + IMPORT_PATIENCE;
+        loop {
+            match self.import_once(&lines).await {
+                Err(ClientError::Api(error))
+                    if matches!(error.code, 429 | 503 | 504) && Instant::now() < until =>
+                {
+                    tokio::time::sleep(IMPORT_PAUSE).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn import_once(&self, lines: &Bytes) -> Result<(), ClientError> {
         let ask = Ask {
             method: Method::POST,
             path: "/allocations".into(),
             content_type: Some(HeaderValue::from_static("application/json")),
         };
-        self.send(ask, |_| full(&lines)).await?.nothing().await
+        self.send(ask, |_| full(lines)).await?.nothing().await
     }
 
     /// Returns one pin.

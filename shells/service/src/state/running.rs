@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -30,12 +30,6 @@ const PORTION_BYTES: usize = 1 << 20;
 
 /// Concurrent requests: one is prepared and read while others are committed.
 const AT_ONCE: usize = 4;
-
-/// Time for which a request is repeated to a peer that is too busy, or has no leader.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Pause between two attempts.
-const PAUSE: Duration = Duration::from_millis(250);
 
 /// Result of an import into a running cluster.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -131,19 +125,8 @@ fn portion(lines: &mut impl BufRead) -> anyhow::Result<Option<(Bytes, u64)>> {
 }
 
 async fn add(client: &Client, lines: Bytes) -> anyhow::Result<()> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match client.import(lines.clone()).await {
-            Ok(()) => return Ok(()),
-            // Too busy, no leader, or an answer that may still come: repeating the request is safe.
-            Err(ClientError::Api(error))
-                if matches!(error.code, 429 | 503 | 504) && Instant::now() < until =>
-            {
-                tokio::time::sleep(PAUSE).await;
-            }
-            Err(error) => return Err(error).context("the peer does not take them all"),
-        }
-    }
+    let added = client.import(lines).await;
+    added.context("the peer does not take them all")
 }
 
 /// A client of the running peer with this configuration.

@@ -237,7 +237,7 @@ fn a_torn_write_that_was_never_durable_is_dropped() {
 
 /// A full disk or a power cut tears a write at any byte; the preallocated journal has zeros after it.
 #[test]
-fn a_write_torn_at_any_byte_is_dropped() {
+fn a_write_torn_in_any_field_is_dropped() {
     let (folder, mut store) = founded();
     store.write(&batch(1, pin_ops(1))).expect("writes");
     store.sync().expect("syncs");
