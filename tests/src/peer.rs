@@ -1,5 +1,6 @@
 //! A peer as a process, and requests to it.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -394,7 +395,7 @@ impl Peer {
     }
 
     /// Runs `ipfs-cluster-ctl` with these arguments at this peer.
-    pub fn ctl(&self, arguments: &[&str]) -> Said {
+    pub fn ctl<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Said {
         let mut command = Command::new(program("ipfs-cluster-ctl"));
         let host = format!("/ip4/127.0.0.1/tcp/{}", self.rest_port);
         run(command.env_clear().args(["--host", &host]).args(arguments))

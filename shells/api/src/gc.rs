@@ -24,6 +24,9 @@ pub struct RepoGc {
     /// Removed blocks and errors; `[]` when empty, as in the Go peer.
     #[serde(deserialize_with = "or_default")]
     pub keys: Vec<IpfsRepoGc>,
+    /// Bytes of disk that were freed; omitted when unknown, as from Kubo.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub freed_bytes: Option<u64>,
     /// Error of the whole run; omitted when empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub error: String,

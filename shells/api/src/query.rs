@@ -154,8 +154,8 @@ pub(crate) fn escape_bytes(bytes: &[u8]) -> String {
 }
 
 /// Escapes a URL's path, leaving its slashes.
-pub fn escape_path(path: &str) -> String {
-    utf8_percent_encode(path, PATH_ESCAPED).to_string()
+pub fn escape_path(path: impl AsRef<[u8]>) -> String {
+    percent_encode(path.as_ref(), PATH_ESCAPED).to_string()
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ fn bare_pin(command: &Command, arguments: &[OsString]) -> Option<usize> {
     let is_command = |name: &str| command.get_subcommands().any(|known| known.get_name() == name);
     let first = (1..arguments.len()).find(|at| text(*at).is_some_and(is_command))?;
     let what = text(first + 1)?;
-    let is_meant = text(first) == Some("pin") && crate::validate::path(what).is_ok();
+    let is_meant = text(first) == Some("pin") && crate::validate::path(what.as_ref()).is_ok();
     is_meant.then_some(first + 1)
 }
 

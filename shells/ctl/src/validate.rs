@@ -3,6 +3,8 @@
 use crate::failure::Failure;
 use cluster_api::{GoDuration, Time};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
 /// Multicodec of libp2p public keys, in peer ids written as CIDs.
 const LIBP2P_KEY: u64 = 0x72;
@@ -23,18 +25,20 @@ fn parse_cid(text: &str) -> Result<String, String> {
         .map_err(|error| format!("invalid cid {text:?}: {error}"))
 }
 
-/// Validates a CID or a path below `/ipfs/`, `/ipns/` or `/ipld/`.
-pub(crate) fn path(text: &str) -> Result<String, Failure> {
-    if text.starts_with("/ipns/") {
-        return Ok(text.to_owned());
+/// Validates a CID or a path below `/ipfs/`, `/ipns/` or `/ipld/`, whose names need not be UTF-8.
+pub(crate) fn path(given: &OsStr) -> Result<&[u8], Failure> {
+    let bytes = given.as_bytes();
+    if bytes.starts_with(b"/ipns/") {
+        return Ok(bytes);
     }
-    let below = text
-        .strip_prefix("/ipfs/")
-        .or_else(|| text.strip_prefix("/ipld/"))
-        .unwrap_or(text);
-    let root = below.split('/').next().unwrap_or_default();
-    parse_cid(root).map_err(|e| Failure::local("parsing path", format!("invalid path {text:?}: {e}")))?;
-    Ok(text.to_owned())
+    let below = bytes
+        .strip_prefix(b"/ipfs/")
+        .or_else(|| bytes.strip_prefix(b"/ipld/"))
+        .unwrap_or(bytes);
+    let root = below.split(|byte| *byte == b'/').next().unwrap_or_default();
+    parse_cid(&String::from_utf8_lossy(root))
+        .map_err(|e| Failure::local("parsing path", format!("invalid path {given:?}: {e}")))?;
+    Ok(bytes)
 }
 
 /// Validates a peer id, or a multiaddress that ends in one.
@@ -141,10 +145,10 @@ mod tests {
             format!("{V0}/a"),
             "/ipns/x.org".to_owned(),
         ] {
-            assert_eq!(path(&good).unwrap(), good);
+            assert_eq!(path(good.as_ref()).unwrap(), good.as_bytes());
         }
         for bad in ["", "/", "/ipfs/", "/ipfs/x/y", "/foo/bar", "a"] {
-            assert!(path(bad).is_err(), "{bad}");
+            assert!(path(bad.as_ref()).is_err(), "{bad}");
         }
     }
 

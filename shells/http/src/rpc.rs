@@ -138,6 +138,14 @@ pub fn json_line(value: &impl Serialize) -> Bytes {
     line.into()
 }
 
+/// Splits a body into arguments, one per line. Empty lines are left out.
+pub fn argument_lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let lines = text.split(|byte| *byte == b'\n');
+    lines
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+        .filter(|line| !line.is_empty())
+}
+
 /// Reads a boolean option as Kubo does: present without a value means true.
 pub fn parse_bool(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {

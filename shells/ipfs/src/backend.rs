@@ -14,6 +14,7 @@ use libp2p::{Multiaddr, PeerId};
 
 pub use self::error::{Cause, Error};
 pub use self::types::{Collected, Identity, PinRequest, PinState, RepoStat, Stored};
+use crate::unixfs::Name;
 use crate::{Block, Node, PinMode, Progress, kubo};
 
 /// A peer's IPFS node. Cheap to clone. Dropping the future of a call cancels it.
@@ -149,11 +150,11 @@ impl Backend {
         }
     }
 
-    /// Resolves a path (a CID, `/ipfs/…`, and with Kubo `/ipns/…`) to a CID.
+    /// Resolves a path (a CID, `/ipfs/…`, `/ipns/…`) to a CID.
     ///
     /// # Errors
     /// The path is invalid, or leads nowhere, or its blocks cannot be had in time.
-    pub async fn resolve(&self, path: &str) -> Result<Cid, Error> {
+    pub async fn resolve(&self, path: &Name) -> Result<Cid, Error> {
         match self {
             Backend::Kubo(client) => client.resolve(path).await,
             Backend::Embedded(node) => embedded::resolve(node, path).await,

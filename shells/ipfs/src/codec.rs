@@ -1,16 +1,18 @@
-//! Codecs of blocks: their links, decoding to IPLD data, and conversion between codecs.
+//! Codecs of blocks: their links, decoding to data, and conversion between codecs.
 
 #[cfg(test)]
 pub(crate) mod any;
 mod cbor;
+mod data;
 mod jose;
+
+pub(crate) use data::Data;
 
 use crate::Cid;
 use crate::Error;
 use crate::unixfs::Name;
 use crate::unixfs::pb::{self, PbNode};
 use bytes::Bytes;
-use ipld_core::ipld::Ipld;
 use std::collections::BTreeMap;
 
 /// Bytes without links.
@@ -55,33 +57,27 @@ pub(crate) fn links(cid: &Cid, data: &Bytes) -> Result<Vec<(String, Cid)>, Error
             Ok(payload.map(|cid| ("link".to_owned(), cid)).into_iter().collect())
         }
         DAG_JSON => {
-            let mut links = Vec::new();
-            crate::dagjson::decode(data)
-                .map_err(|why| Error::malformed(cid, why))?
-                .references(&mut links);
-            Ok(links
-                .iter()
-                .map(|cid| (String::new(), crate::hash::from_short(cid)))
-                .collect())
+            let data = crate::dagjson::decode(data).map_err(|why| Error::malformed(cid, why))?;
+            Ok(data.links().into_iter().map(|cid| (String::new(), cid)).collect())
         }
         codec if LINKLESS.contains(&codec) => Ok(Vec::new()),
         codec => Err(Error::Unsupported(format!("codec 0x{codec:x} of {cid}"))),
     }
 }
 
-/// Decodes a block to IPLD data. A DAG-PB node becomes the map `{Data, Links}`.
-pub(crate) fn decode(cid: &Cid, data: &Bytes) -> Result<Ipld, Error> {
+/// Decodes a block. A DAG-PB node becomes the map `{Data, Links}`.
+pub(crate) fn decode(cid: &Cid, data: &Bytes) -> Result<Data, Error> {
     match cid.codec() {
-        DAG_PB => pb_to_ipld(PbNode::decode(cid, data)?).map_err(|why| Error::malformed(cid, why)),
+        DAG_PB => Ok(pb_to_data(PbNode::decode(cid, data)?)),
         DAG_CBOR => decode_cbor(cid, data),
         DAG_JOSE => Ok(jose::to_json_form(decode_cbor(cid, data)?)),
         DAG_JSON => crate::dagjson::decode(data).map_err(|why| Error::malformed(cid, why)),
-        RAW => Ok(Ipld::Bytes(data.to_vec())),
+        RAW => Ok(Data::Bytes(data.to_vec())),
         codec => Err(Error::Unsupported(format!("codec 0x{codec:x} of {cid}"))),
     }
 }
 
-fn decode_cbor(cid: &Cid, data: &Bytes) -> Result<Ipld, Error> {
+fn decode_cbor(cid: &Cid, data: &Bytes) -> Result<Data, Error> {
     let (items, maps) = cbor::count(data);
     check_memory(items, maps)?;
     cbor::decode(data).map_err(|why| Error::malformed(cid, format!("dag-cbor: {why}")))
@@ -116,7 +112,7 @@ pub(crate) fn recode(data: Bytes, input: u64, store: u64) -> Result<Bytes, Error
     }
     let node = decode(&named, &data)?;
     match (store, node) {
-        // Not converted to IPLD, which cannot represent links without names.
+        // Not converted to data, which cannot represent links without names.
         (DAG_PB, _) if input == DAG_PB => pb::canonical(&named, &data).map(Bytes::from),
         (DAG_PB, node) => encode_pb(&node).map(Bytes::from).map_err(Error::invalid),
         (DAG_CBOR, node) => serde_ipld_dagcbor::to_vec(&node)
@@ -126,67 +122,65 @@ pub(crate) fn recode(data: Bytes, input: u64, store: u64) -> Result<Bytes, Error
         (DAG_JSON, node) => crate::dagjson::encode(&node)
             .map(Bytes::from)
             .map_err(Error::invalid),
-        (RAW, Ipld::Bytes(bytes)) => Ok(bytes.into()),
+        (RAW, Data::Bytes(bytes)) => Ok(bytes.into()),
         (RAW, _) => Err(Error::invalid("only bytes can be stored as raw")),
         (other, _) => Err(Error::Unsupported(format!("storing as codec 0x{other:x}"))),
     }
 }
 
-fn pb_to_ipld(node: PbNode) -> Result<Ipld, &'static str> {
+fn pb_to_data(node: PbNode) -> Data {
     let link = |link: pb::Link| {
-        Ok(Ipld::Map(
+        Data::Map(
             [
-                ("Hash".to_owned(), Ipld::Link(crate::hash::to_short(&link.cid)?)),
-                ("Name".to_owned(), Ipld::String(link.name.to_string())),
-                ("Tsize".to_owned(), Ipld::Integer(i128::from(link.size))),
+                ("Hash".to_owned(), Data::from(link.cid)),
+                ("Name".to_owned(), Data::String(link.name.to_string())),
+                ("Tsize".to_owned(), Data::Integer(i128::from(link.size))),
             ]
             .into(),
-        ))
+        )
     };
-    let links = Ipld::List(node.links.into_iter().map(link).collect::<Result<_, &str>>()?);
+    let links = Data::List(node.links.into_iter().map(link).collect());
     let data = node
         .data
-        .map(|data| ("Data".to_owned(), Ipld::Bytes(data.to_vec())));
-    Ok(Ipld::Map(
-        data.into_iter().chain([("Links".to_owned(), links)]).collect(),
-    ))
+        .map(|data| ("Data".to_owned(), Data::Bytes(data.to_vec())));
+    Data::Map(data.into_iter().chain([("Links".to_owned(), links)]).collect())
 }
 
 /// Encodes the map `{Data, Links}` as a DAG-PB node.
-fn encode_pb(data: &Ipld) -> Result<Vec<u8>, String> {
-    let Ipld::Map(map) = data else {
+fn encode_pb(data: &Data) -> Result<Vec<u8>, String> {
+    let Data::Map(map) = data else {
         return Err("dag-pb: not a map of Data and Links".into());
     };
     refuse_other_keys(map, &["Data", "Links"])?;
     let content = match map.get("Data") {
-        None | Some(Ipld::Null) => None,
-        Some(Ipld::Bytes(bytes)) => Some(Bytes::copy_from_slice(bytes)),
+        None | Some(Data::Null) => None,
+        Some(Data::Bytes(bytes)) => Some(Bytes::copy_from_slice(bytes)),
         Some(_) => return Err("dag-pb: Data is not bytes".into()),
     };
     let links = match map.get("Links") {
-        Some(Ipld::List(links)) => links.iter().map(pb_link).collect::<Result<_, _>>()?,
+        Some(Data::List(links)) => links.iter().map(pb_link).collect::<Result<_, _>>()?,
         _ => return Err("dag-pb: Links is not a list".into()),
     };
     Ok(pb::assemble(links, content.as_ref()))
 }
 
 /// Encodes a link; returns it with its name, by which links are sorted.
-fn pb_link(data: &Ipld) -> Result<(Name, Bytes), String> {
-    let Ipld::Map(map) = data else {
+fn pb_link(data: &Data) -> Result<(Name, Bytes), String> {
+    let Data::Map(map) = data else {
         return Err("dag-pb: a link is not a map".into());
     };
     refuse_other_keys(map, &["Hash", "Name", "Tsize"])?;
-    let Some(Ipld::Link(cid)) = map.get("Hash") else {
+    let Some(Data::Link(cid)) = map.get("Hash") else {
         return Err("dag-pb: a link without Hash".into());
     };
     let name = match map.get("Name") {
-        None | Some(Ipld::Null) => None,
-        Some(Ipld::String(name)) => Some(name.as_str()),
+        None | Some(Data::Null) => None,
+        Some(Data::String(name)) => Some(name.as_str()),
         Some(_) => return Err("dag-pb: Name is not a string".into()),
     };
     let size = match map.get("Tsize") {
-        None | Some(Ipld::Null) => None,
-        Some(Ipld::Integer(size)) => match u64::try_from(*size) {
+        None | Some(Data::Null) => None,
+        Some(Data::Integer(size)) => match u64::try_from(*size) {
             Ok(size) => Some(size),
             Err(_) => return Err(format!("dag-pb: Tsize {size} is out of range")),
         },
@@ -198,7 +192,7 @@ fn pb_link(data: &Ipld) -> Result<(Name, Bytes), String> {
 }
 
 /// Refuses other keys, whose values would be lost.
-fn refuse_other_keys(map: &BTreeMap<String, Ipld>, keys: &[&str]) -> Result<(), String> {
+fn refuse_other_keys(map: &BTreeMap<String, Data>, keys: &[&str]) -> Result<(), String> {
     match map.keys().find(|key| !keys.contains(&key.as_str())) {
         Some(key) => Err(format!(
             "dag-pb: unexpected key {key:?}, expected one of {}",
@@ -267,9 +261,7 @@ mod tests {
             prop_assert_eq!(&decode(&named(DAG_JSON, &json), &json).unwrap(), &data);
             prop_assert_eq!(recode(json.clone(), DAG_JSON, DAG_JSON).unwrap(), json.clone());
             prop_assert_eq!(recode(json.clone(), DAG_JSON, DAG_CBOR).unwrap(), cbor.clone());
-            let mut expected = Vec::new();
-            data.references(&mut expected);
-            let mut expected: Vec<Cid> = expected.iter().map(crate::hash::from_short).collect();
+            let mut expected = data.links();
             expected.sort_unstable();
             for (codec, block) in [(DAG_CBOR, cbor), (DAG_JSON, json)] {
                 let mut links = links_of(codec, &block);

@@ -1,14 +1,14 @@
 //! DAG-JSON: JSON in which `{"/": …}` is a link or bytes
 //! ([specification](https://ipld.io/specs/codecs/dag-json/spec/)).
 
-use ipld_core::ipld::Ipld;
+use crate::codec::Data;
 use multibase::Base;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
 use std::collections::BTreeMap;
 
 /// Decodes a block. The JSON parser limits the nesting.
-pub(crate) fn decode(data: &[u8]) -> Result<Ipld, String> {
+pub(crate) fn decode(data: &[u8]) -> Result<Data, String> {
     let Node(node) = serde_json::from_slice(data).map_err(|error| format!("dag-json: {error}"))?;
     match find_oversized_integer(data) {
         None => Ok(node),
@@ -50,56 +50,56 @@ fn skip_string(mut rest: &[u8]) -> &[u8] {
     }
 }
 
-struct Node(Ipld);
+struct Node(Data);
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        json.deserialize_any(IpldVisitor).map(Node)
+        json.deserialize_any(DataVisitor).map(Node)
     }
 }
 
-struct IpldVisitor;
+struct DataVisitor;
 
-impl<'de> Visitor<'de> for IpldVisitor {
-    type Value = Ipld;
+impl<'de> Visitor<'de> for DataVisitor {
+    type Value = Data;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("data")
     }
 
-    fn visit_unit<E>(self) -> Result<Ipld, E> {
-        Ok(Ipld::Null)
+    fn visit_unit<E>(self) -> Result<Data, E> {
+        Ok(Data::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Ipld, E> {
-        Ok(Ipld::Bool(value))
+    fn visit_bool<E>(self, value: bool) -> Result<Data, E> {
+        Ok(Data::Bool(value))
     }
 
-    fn visit_i64<E>(self, number: i64) -> Result<Ipld, E> {
-        Ok(Ipld::Integer(number.into()))
+    fn visit_i64<E>(self, number: i64) -> Result<Data, E> {
+        Ok(Data::Integer(number.into()))
     }
 
-    fn visit_u64<E>(self, number: u64) -> Result<Ipld, E> {
-        Ok(Ipld::Integer(number.into()))
+    fn visit_u64<E>(self, number: u64) -> Result<Data, E> {
+        Ok(Data::Integer(number.into()))
     }
 
-    fn visit_f64<E>(self, number: f64) -> Result<Ipld, E> {
-        Ok(Ipld::Float(number))
+    fn visit_f64<E>(self, number: f64) -> Result<Data, E> {
+        Ok(Data::Float(number))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Ipld, E> {
-        Ok(Ipld::String(text.to_owned()))
+    fn visit_str<E>(self, text: &str) -> Result<Data, E> {
+        Ok(Data::String(text.to_owned()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Ipld, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Data, A::Error> {
         let mut list = Vec::new();
         while let Some(Node(element)) = elements.next_element()? {
             list.push(element);
         }
-        Ok(Ipld::List(list))
+        Ok(Data::List(list))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Ipld, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Data, A::Error> {
         let mut map = BTreeMap::new();
         while let Some((key, Node(value))) = entries.next_entry::<String, Node>()? {
             if map.contains_key(&key) {
@@ -109,65 +109,63 @@ impl<'de> Visitor<'de> for IpldVisitor {
         }
         match map.get("/") {
             Some(reserved) if map.len() == 1 => decode_reserved(reserved).map_err(A::Error::custom),
-            Some(_) | None => Ok(Ipld::Map(map)),
+            Some(_) | None => Ok(Data::Map(map)),
         }
     }
 }
 
 /// Decodes the value of a map with just the reserved key: a link or bytes.
-fn decode_reserved(value: &Ipld) -> Result<Ipld, String> {
-    if let Ipld::String(cid) = value {
+fn decode_reserved(value: &Data) -> Result<Data, String> {
+    if let Data::String(cid) = value {
         let parsed = crate::hash::parse_cid(cid).map_err(|why| format!("link {cid:?}: {why}"))?;
-        return crate::hash::to_short(&parsed)
-            .map(Ipld::Link)
-            .map_err(str::to_owned);
+        return Ok(Data::from(parsed));
     }
-    if let Ipld::Map(map) = value
-        && let Some(Ipld::String(text)) = map.get("bytes")
+    if let Data::Map(map) = value
+        && let Some(Data::String(text)) = map.get("bytes")
         && map.len() == 1
     {
         let bytes = Base::Base64.decode(text.trim_end_matches('='));
-        return bytes.map(Ipld::Bytes).map_err(|error| format!("bytes: {error}"));
+        return bytes.map(Data::Bytes).map_err(|error| format!("bytes: {error}"));
     }
     Err("\"/\" holds neither a link nor bytes".into())
 }
 
 /// Encodes data without spaces, with sorted keys. Data that JSON cannot represent is refused: it would be
 /// decoded as something else.
-pub(crate) fn encode(data: &Ipld) -> Result<String, String> {
+pub(crate) fn encode(data: &Data) -> Result<String, String> {
     to_json(data).map(|value| value.to_string())
 }
 
 /// Encodes data for readers: indented, with sorted keys.
-pub(crate) fn encode_pretty(data: &Ipld) -> Result<String, String> {
+pub(crate) fn encode_pretty(data: &Data) -> Result<String, String> {
     to_json(data).map(|value| format!("{value:#}"))
 }
 
-fn to_json(data: &Ipld) -> Result<Value, String> {
+fn to_json(data: &Data) -> Result<Value, String> {
     Ok(match data {
-        Ipld::Null => Value::Null,
-        Ipld::Bool(value) => Value::Bool(*value),
-        Ipld::Integer(number) => match (i64::try_from(*number), u64::try_from(*number)) {
+        Data::Null => Value::Null,
+        Data::Bool(value) => Value::Bool(*value),
+        Data::Integer(number) => match (i64::try_from(*number), u64::try_from(*number)) {
             (Ok(number), _) => number.into(),
             (_, Ok(number)) => number.into(),
             // CBOR goes down to -2^64.
             (Err(_), Err(_)) => return Err(format!("dag-json: number {number} is out of range")),
         },
-        Ipld::Float(number) => match Number::from_f64(*number) {
+        Data::Float(number) => match Number::from_f64(*number) {
             Some(number) => Value::Number(number),
             None => return Err(format!("dag-json: {number} cannot be represented")),
         },
-        Ipld::String(text) => Value::String(text.clone()),
-        Ipld::Bytes(bytes) => serde_json::json!({"/": {"bytes": Base::Base64.encode(bytes)}}),
-        Ipld::List(list) => Value::Array(list.iter().map(to_json).collect::<Result<_, _>>()?),
-        Ipld::Map(map) if map.len() == 1 && map.contains_key("/") => {
+        Data::String(text) => Value::String(text.clone()),
+        Data::Bytes(bytes) => serde_json::json!({"/": {"bytes": Base::Base64.encode(bytes)}}),
+        Data::List(list) => Value::Array(list.iter().map(to_json).collect::<Result<_, _>>()?),
+        Data::Map(map) if map.len() == 1 && map.contains_key("/") => {
             return Err("dag-json: a map with nothing but \"/\" would be a link or bytes".into());
         }
-        Ipld::Map(map) => {
+        Data::Map(map) => {
             let entries = map.iter().map(|(key, value)| Ok((key.clone(), to_json(value)?)));
             Value::Object(entries.collect::<Result<_, String>>()?)
         }
-        Ipld::Link(cid) => serde_json::json!({"/": cid.to_string()}),
+        Data::Link(cid) => serde_json::json!({"/": cid.to_string()}),
     })
 }
 
@@ -214,14 +212,14 @@ mod tests {
     #[test]
     fn ambiguous_data_is_not_encoded() {
         let lowest = -(1_i128 << 64);
-        let link = Ipld::String(Cid::default().to_string());
+        let link = Data::String(Cid::default().to_string());
         for (data, said) in [
-            (Ipld::Integer(lowest), lowest.to_string()),
-            (Ipld::Float(f64::NAN), "NaN".to_owned()),
-            (Ipld::Float(f64::NEG_INFINITY), "-inf".to_owned()),
-            (Ipld::Map([("/".to_owned(), link)].into()), "\"/\"".to_owned()),
+            (Data::Integer(lowest), lowest.to_string()),
+            (Data::Float(f64::NAN), "NaN".to_owned()),
+            (Data::Float(f64::NEG_INFINITY), "-inf".to_owned()),
+            (Data::Map([("/".to_owned(), link)].into()), "\"/\"".to_owned()),
         ] {
-            let refused = encode(&Ipld::List(vec![data])).unwrap_err();
+            let refused = encode(&Data::List(vec![data])).unwrap_err();
             assert!(refused.contains(&said), "{refused}");
         }
     }
@@ -251,7 +249,7 @@ mod tests {
     fn floats_are_decoded_exactly() {
         for text in ["-1.8880399754022678e-205", "3.0192061764492083e+305", "0.1"] {
             let read = decode(text.as_bytes());
-            assert_eq!(read, Ok(Ipld::Float(text.parse().unwrap())), "{text}");
+            assert_eq!(read, Ok(Data::Float(text.parse().unwrap())), "{text}");
         }
     }
 }

@@ -84,7 +84,7 @@ pub enum Error {
     /// The path names a link that does not exist.
     #[error("no link named {name:?} under {cid}")]
     NoLink {
-        /// Name of the missing link.
+        /// Name of the missing link; bytes that are not UTF-8 are replaced.
         name: String,
         /// The node without that link.
         cid: Cid,

@@ -135,21 +135,6 @@ pub(crate) fn compute_cid(version: cid::Version, codec: u64, hash: u64, data: &[
     Cid::new(version, codec, multihash).map_err(|error| Error::invalid(format!("cid: {error}")))
 }
 
-/// Converts a CID to the type of the `ipld-core` library, whose digests have at most 64 bytes.
-pub(crate) fn to_short(cid: &Cid) -> Result<cid::Cid, &'static str> {
-    let hash = cid
-        .hash()
-        .resize()
-        .map_err(|_| "a link with more than 64 bytes in it")?;
-    cid::Cid::new(cid.version(), cid.codec(), hash).map_err(|_| "a link's cid is malformed")
-}
-
-/// Converts a CID back; the inverse of [`to_short`].
-pub(crate) fn from_short(cid: &cid::Cid) -> Cid {
-    let hash = cid.hash().resize().expect("a digest fits into more bytes");
-    Cid::new(cid.version(), cid.codec(), hash).expect("its form was checked before")
-}
-
 /// Parses a CID from the whole of `text`. The `cid` crate's parser also accepts `/ipfs/` prefixes and ignores
 /// bytes after the CID.
 pub(crate) fn parse_cid(text: &str) -> Result<Cid, String> {

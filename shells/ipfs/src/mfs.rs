@@ -127,18 +127,19 @@ fn not_a_directory(name: &Name) -> Error {
 }
 
 /// Parses a path of the file system: its names, and whether it ends with a slash.
-pub(crate) fn parse_path(path: &str) -> Result<(Vec<Name>, bool), Error> {
+pub(crate) fn parse_path(path: &Name) -> Result<(Vec<Name>, bool), Error> {
+    let path = path.as_bytes();
     if path.is_empty() {
         return Err(Error::invalid("paths must not be empty"));
     }
-    if !path.starts_with('/') {
+    if !path.starts_with(b"/") {
         return Err(Error::invalid("paths must start with a leading slash"));
     }
-    let mut names: Vec<&str> = Vec::new();
-    for name in path.split('/') {
+    let mut names: Vec<&[u8]> = Vec::new();
+    for name in path.split(|byte| *byte == b'/') {
         match name {
-            "" | "." => {}
-            ".." => drop(names.pop()),
+            b"" | b"." => {}
+            b".." => drop(names.pop()),
             name => names.push(name),
         }
     }
@@ -148,7 +149,7 @@ pub(crate) fn parse_path(path: &str) -> Result<(Vec<Name>, bool), Error> {
             folder::DEPTH_MAX
         )));
     }
-    Ok((names.into_iter().map(Name::from).collect(), path.ends_with('/')))
+    Ok((names.into_iter().map(Name::from).collect(), path.ends_with(b"/")))
 }
 
 /// Splits a path into the folder and the last name.
@@ -183,7 +184,7 @@ impl Node {
             let Entity::Node(node, links) = entity else {
                 return Err(not_a_directory(name));
             };
-            let found = read::find(&reader, cid, node, links, &name.to_string(), &mut Vec::new()).await;
+            let found = read::find(&reader, cid, node, links, name, &mut Vec::new()).await;
             cid = found.map_err(|error| {
                 if matches!(error, Error::NoLink { .. }) {
                     missing()
@@ -472,7 +473,7 @@ mod tests {
     #[test]
     fn paths_are_absolute_and_cleaned() {
         let names = |path: &str| {
-            let (names, slash) = parse_path(path).unwrap();
+            let (names, slash) = parse_path(&path.into()).unwrap();
             let names: Vec<String> = names.iter().map(Name::to_string).collect();
             (names.join("/"), slash)
         };
@@ -483,8 +484,8 @@ mod tests {
             ("", "must not be empty"),
             ("a/b", "must start with a leading slash"),
         ] {
-            assert!(parse_path(path).unwrap_err().to_string().contains(why));
+            assert!(parse_path(&path.into()).unwrap_err().to_string().contains(why));
         }
-        assert!(parse_path(&"/a".repeat(1000)).is_err());
+        assert!(parse_path(&"/a".repeat(1000).into()).is_err());
     }
 }

@@ -16,6 +16,8 @@ use crate::dns::DnsLinks;
 use crate::ipns::{self, Record, parse_name};
 use crate::keys::Keys;
 use crate::reader::blocking;
+use crate::types::split_head;
+use crate::unixfs::Name;
 use crate::{DagPath, Error, Node};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -193,11 +195,15 @@ impl Node {
     ///
     /// # Errors
     /// As [`Node::resolve_name`]; the path is invalid.
-    pub async fn resolve_names(&self, path: &str) -> Result<DagPath, Error> {
-        match named(path) {
-            Some(_) => self.resolve_name(path, true, Lookup::Cached).await?.path.parse(),
-            None => path.parse(),
-        }
+    pub async fn resolve_names(&self, path: &Name) -> Result<DagPath, Error> {
+        let (head, segments) = split_head(path);
+        let Some(head) = head.as_text().filter(|head| named(head).is_some()) else {
+            return DagPath::try_from(path);
+        };
+        let value = self.resolve_name(head, true, Lookup::Cached).await?.path;
+        let mut resolved: DagPath = value.parse()?;
+        resolved.segments.extend(segments);
+        Ok(resolved)
     }
 
     /// Resolves a path `/ipns/<name>/…`, to content if `recursive`, otherwise one step.

@@ -3,6 +3,7 @@
 use crate::Cid;
 use crate::Error;
 use crate::settings::PublicNetwork;
+use crate::unixfs::Name;
 use bytes::Bytes;
 use libp2p::{Multiaddr, PeerId, identity::PublicKey};
 use std::path::PathBuf;
@@ -164,7 +165,7 @@ pub struct DagPath {
     /// Start of the path.
     pub root: Cid,
     /// Link names to follow.
-    pub segments: Vec<String>,
+    pub segments: Vec<Name>,
 }
 
 /// Target of a resolved path.
@@ -173,17 +174,44 @@ pub struct Resolved {
     /// The last block on the path.
     pub cid: Cid,
     /// Rest of the path, inside that block; always empty for files and directories.
-    pub remainder: Vec<String>,
+    pub remainder: Vec<Name>,
 }
 
-impl std::str::FromStr for DagPath {
-    type Err = Error;
+/// Splits a path into its head, up to the CID or name that it begins with, and the segments after it.
+pub(crate) fn split_head(path: &Name) -> (Name, Vec<Name>) {
+    let bytes = path.as_bytes();
+    let has_scheme = [b"ipfs://", b"ipns://"].iter().any(|scheme| {
+        let start = bytes.get(..scheme.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(*scheme))
+    });
+    let before_root = if has_scheme || bytes.starts_with(b"/") {
+        2
+    } else {
+        0
+    };
+    let (mut end, mut found) = (0, false);
+    for (at, piece) in bytes.split(|byte| *byte == b'/').enumerate() {
+        end += piece.len() + usize::from(at > 0);
+        if at >= before_root && !piece.is_empty() {
+            found = true;
+            break;
+        }
+    }
+    let (head, rest) = bytes.split_at(if found { end } else { bytes.len() });
+    let names = rest.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+    (Name::from(head), names.map(Name::from).collect())
+}
+
+impl TryFrom<&Name> for DagPath {
+    type Error = Error;
 
     /// Parses `CID`, `CID/a/b`, `/ipfs/CID/…`, `/ipld/CID/…`, `ipfs://CID/…`. Error texts are Kubo's.
-    fn from_str(text: &str) -> Result<DagPath, Error> {
-        let bad = |why: &str| Error::invalid(format!("invalid path {text:?}: {why}"));
+    fn try_from(path: &Name) -> Result<DagPath, Error> {
+        let (head, segments) = split_head(path);
+        let bad = |why: &str| Error::invalid(format!("invalid path {:?}: {why}", path.to_string()));
+        let text = head.to_string();
         let lower = text.get(..7).map(str::to_ascii_lowercase);
-        let rest = match (text.strip_prefix('/'), lower.as_deref()) {
+        let root = match (text.strip_prefix('/'), lower.as_deref()) {
             (Some(rooted), _) => match rooted.split_once('/') {
                 Some(("ipfs" | "ipld", rest)) => rest,
                 Some(("ipns", _)) => return Err(Error::Unsupported("/ipns".into())),
@@ -192,17 +220,22 @@ impl std::str::FromStr for DagPath {
             },
             (None, Some("ipfs://")) => &text[7..],
             (None, Some("ipns://")) => return Err(Error::Unsupported("ipns".into())),
-            (None, _) => text,
+            (None, _) => &text,
         };
-        let mut parts = rest.split('/').filter(|part| !part.is_empty());
-        let root = parts
-            .next()
-            .ok_or_else(|| bad("path does not have enough components"))?;
+        let root = root.trim_start_matches('/');
+        if root.is_empty() {
+            return Err(bad("path does not have enough components"));
+        }
         let root = crate::hash::parse_cid(root).map_err(|why| bad(&format!("invalid cid: {why}")))?;
-        Ok(DagPath {
-            root,
-            segments: parts.map(str::to_owned).collect(),
-        })
+        Ok(DagPath { root, segments })
+    }
+}
+
+impl std::str::FromStr for DagPath {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<DagPath, Error> {
+        DagPath::try_from(&Name::from(text))
     }
 }
 

@@ -213,4 +213,14 @@ async fn identity_cid_of_128_bytes_is_read_linked_and_pinned() {
     }
     let refs = served.post(&format!("refs?arg={root}")).await.lines();
     assert_eq!(refs[0]["Ref"], json!(inline));
+
+    let linking = json!({"to": {"/": inline}});
+    let put = served
+        .upload("dag/put", &[("", OCTETS, linking.to_string().as_bytes())])
+        .await;
+    let node = put.json()["Cid"]["/"].as_str().unwrap().to_owned();
+    let read = served.post(&format!("dag/get?arg={node}")).await;
+    assert_eq!(read.json(), linking);
+    let resolved = served.post(&format!("resolve?arg={node}/to")).await;
+    assert_eq!(resolved.json()["Path"], json!(format!("/ipfs/{inline}")));
 }

@@ -344,6 +344,42 @@ async fn entries_are_copied_moved_and_removed() {
     assert!(unflushed.contains("always flushes"), "{unflushed}");
 }
 
+/// Names are bytes in UnixFS and in Go: those of a folder in Latin-1 are found by every command.
+#[tokio::test]
+async fn names_that_are_not_utf8_are_found_by_their_bytes() {
+    let served = Served::start().await;
+    write(&served, "/d/caf%E9&create=true&parents=true", b"one").await;
+    write(&served, "/d/caf%E8&create=true", b"two").await;
+    assert_eq!(read(&served, "/d/caf%E9").await, b"one");
+    done(&served, "files/mv?arg=/d/caf%E8&arg=/d/th%E8").await;
+    let root = ok(&served, "files/stat?arg=/d").await["Hash"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let file = ok(&served, "files/stat?arg=/d/caf%E9").await["Hash"].clone();
+    for command in ["cat", "get"] {
+        let answer = served.post(&format!("{command}?arg=/ipfs/{root}/caf%E9")).await;
+        assert!(
+            answer.status == 200 && answer.body.windows(3).any(|part| part == b"one"),
+            "{command}: {}",
+            answer.text()
+        );
+    }
+    let resolved = ok(&served, &format!("resolve?arg={root}/caf%E9")).await;
+    assert_eq!(resolved["Path"], format!("/ipfs/{}", file.as_str().unwrap()));
+    let pinned = ok(&served, &format!("pin/add/{root}%2Fth%E8")).await;
+    assert_eq!(
+        pinned["Pins"],
+        json!([ok(&served, "files/stat?arg=/d/th%E8").await["Hash"]])
+    );
+    done(&served, &format!("files/cp?arg=/ipfs/{root}/caf%E9&arg=/copy%E9")).await;
+    assert_eq!(read(&served, "/copy%E9").await, b"one");
+    let missing = refused(&served, &format!("cat?arg={root}/x%FF")).await;
+    assert_eq!(missing, format!("no link named \"x\u{fffd}\" under {root}"));
+    let answer = served.post("key/gen?arg=%FF").await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+}
+
 #[tokio::test]
 async fn modes_and_times_are_kept_by_later_writes() {
     let served = Served::start().await;

@@ -525,7 +525,10 @@ async fn every_call(backend: &Backend, other: &Served) {
     pins.sort_by_key(|(_, mode)| *mode);
     assert_eq!(pins, [(root, PinMode::Recursive), (a.cid, PinMode::Direct)]);
 
-    assert_eq!(backend.resolve(&format!("/ipfs/{root}")).await.unwrap(), root);
+    assert_eq!(
+        backend.resolve(&format!("/ipfs/{root}").into()).await.unwrap(),
+        root
+    );
     assert!(backend.repo_stat().await.unwrap().size > 3_000_000);
     let is_removed = |found: &Collected| futures::future::ready(matches!(found, Collected::Removed(_)));
     let removed = || backend.repo_gc().try_filter(is_removed);

@@ -240,8 +240,8 @@ fn peers_versions_health_and_gc_are_reported() {
         assert_health(peer);
         wait_until("all three collect", || {
             let text = peer.ctl(&["ipfs", "gc"]).ok();
-            match text.matches("> CIDs:").count() {
-                3 => Ok(()),
+            match ["> CIDs:", "> Freed: "].map(|line| text.matches(line).count()) {
+                [3, 3] => Ok(()),
                 _ => Err(text),
             }
         });

@@ -29,16 +29,16 @@ fn local_query(local: bool) -> Query {
 }
 
 /// Escapes a path: `/ipfs/…`, `/ipns/…` and `/ipld/…` unchanged, anything else below `/ipfs/`.
-fn ipfs_path(path: &str) -> String {
-    let full = ["/ipfs/", "/ipns/", "/ipld/"]
+fn ipfs_path(path: &[u8]) -> String {
+    let full = [b"/ipfs/", b"/ipns/", b"/ipld/"]
         .iter()
-        .any(|root| path.starts_with(root));
-    let path = if full {
-        path.to_owned()
-    } else {
-        format!("/ipfs/{}", path.trim_start_matches('/'))
-    };
-    escape_path(path.trim_end_matches('/'))
+        .any(|root| path.starts_with(*root));
+    let escaped = escape_path(path);
+    let escaped = escaped.trim_end_matches('/');
+    match full {
+        true => escaped.to_owned(),
+        false => format!("/ipfs/{}", escaped.trim_start_matches('/')),
+    }
 }
 
 fn full(body: &Bytes) -> Body {
@@ -134,14 +134,22 @@ impl Client {
             .await
     }
 
-    /// Pins a CID or an IPFS path.
+    /// Pins a CID or an IPFS path, whose names need not be UTF-8.
     ///
     /// # Errors
     /// See [`Client`]; 500 if too few peers can hold the pin.
-    pub async fn pin(&self, path: &str, options: &PinOptions) -> Result<Answer<Pin>, ClientError> {
+    pub async fn pin(
+        &self,
+        path: impl AsRef<[u8]>,
+        options: &PinOptions,
+    ) -> Result<Answer<Pin>, ClientError> {
         self.one(
             Method::POST,
-            format!("/pins{}?{}", ipfs_path(path), options.to_query().encode()),
+            format!(
+                "/pins{}?{}",
+                ipfs_path(path.as_ref()),
+                options.to_query().encode()
+            ),
         )
         .await
     }
@@ -150,8 +158,8 @@ impl Client {
     ///
     /// # Errors
     /// See [`Client`]; 404 if it is not pinned.
-    pub async fn unpin(&self, path: &str) -> Result<Answer<Pin>, ClientError> {
-        self.one(Method::DELETE, format!("/pins{}", ipfs_path(path)))
+    pub async fn unpin(&self, path: impl AsRef<[u8]>) -> Result<Answer<Pin>, ClientError> {
+        self.one(Method::DELETE, format!("/pins{}", ipfs_path(path.as_ref())))
             .await
     }
 

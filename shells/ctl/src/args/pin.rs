@@ -5,6 +5,7 @@ use super::options::{Label, NewPin, OptionalDuration};
 use super::{Ignored, ReadArgs};
 use clap::{Args, Subcommand};
 use cluster_api::GoDuration;
+use std::ffi::OsString;
 
 const PIN_ADD: &str = "\
 Has the cluster hold a CID: it chooses peers, and their IPFS nodes fetch and pin the content. Prints the \
@@ -86,7 +87,7 @@ pub(crate) struct WaitArgs {
 pub(crate) struct PinAdd {
     /// CID or path to pin
     #[arg(value_name = "CID|PATH")]
-    pub(crate) path: String,
+    pub(crate) path: OsString,
     /// Exact number of copies; -1 on every peer
     #[arg(
         long,
@@ -110,7 +111,7 @@ pub(crate) struct PinAdd {
 pub(crate) struct PinRm {
     /// CID or path to unpin
     #[arg(value_name = "CID|PATH")]
-    pub(crate) path: String,
+    pub(crate) path: OsString,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }
@@ -123,7 +124,7 @@ pub(crate) struct PinUpdate {
     pub(crate) existing: String,
     /// New CID or path to pin
     #[arg(value_name = "NEW-CID|PATH")]
-    pub(crate) path: String,
+    pub(crate) path: OsString,
     #[command(flatten)]
     pub(crate) label: Label,
     #[command(flatten)]

@@ -14,11 +14,11 @@ pub(super) async fn pin(client: &Client, output: &mut Output, command: args::Pin
     match command {
         args::Pin::Add(arguments) => {
             let options = options(&arguments)?;
-            let pin = client.pin(&validate::path(&arguments.path)?, &options).await?;
+            let pin = client.pin(validate::path(&arguments.path)?, &options).await?;
             finish(client, output, &pin, TrackerStatus::Pinned, &arguments.wait).await
         }
         args::Pin::Rm(arguments) => {
-            let pin = client.unpin(&validate::path(&arguments.path)?).await?;
+            let pin = client.unpin(validate::path(&arguments.path)?).await?;
             finish(client, output, &pin, TrackerStatus::Unpinned, &arguments.wait).await
         }
         args::Pin::Update(arguments) => update(client, output, &arguments).await,
@@ -46,7 +46,7 @@ async fn update(client: &Client, output: &mut Output, arguments: &PinUpdate) -> 
         pin_update: Some(validate::cid(&arguments.existing)?),
         ..arguments.label.options()?
     };
-    let pin = client.pin(&validate::path(&arguments.path)?, &options).await?;
+    let pin = client.pin(validate::path(&arguments.path)?, &options).await?;
     finish(client, output, &pin, TrackerStatus::Pinned, &arguments.wait).await
 }
 

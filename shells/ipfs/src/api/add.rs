@@ -34,7 +34,10 @@ pub(super) async fn add(mut call: Call) -> Result<Reply, Failure> {
     if !name.is_empty() && !pin {
         return Err(Failure::failed("pin-name option requires pin to be set"));
     }
-    let to_files = call.text("to-files").filter(|to| !to.is_empty()).map(parse_path);
+    let to_files = call
+        .text("to-files")
+        .filter(|to| !to.is_empty())
+        .map(|to| parse_path(&to.into()));
     let to_files = to_files.transpose()?;
     if to_files.is_some() && only_hash {
         return Err(Failure::failed("to-files and only-hash exclude each other"));

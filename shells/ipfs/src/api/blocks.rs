@@ -35,7 +35,7 @@ struct Removed {
 
 /// Handles `block/get`.
 pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
-    let cid = call.resolve(call.arg()).await?;
+    let cid = call.resolve(&call.arg(0)).await?;
     let data = call.node.get(cid).await?;
     let pieces = futures::stream::once(std::future::ready(Ok(data))).boxed();
     Ok(Reply::Content {
@@ -47,7 +47,7 @@ pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
 
 /// Handles `block/stat`.
 pub(super) async fn stat(call: Call) -> Result<Reply, Failure> {
-    let cid = call.resolve(call.arg()).await?;
+    let cid = call.resolve(&call.arg(0)).await?;
     let size = match call.node.size_of(&cid)? {
         Some(size) => size,
         None => call.node.get(cid).await?.len() as u64,

@@ -237,13 +237,13 @@ pub(super) async fn base32(call: Call) -> Result<Reply, Failure> {
 }
 
 fn convert(call: &Call, conversion: &Conversion) -> Result<Reply, Failure> {
-    let lines = call.args.iter().map(|text| {
+    let lines = call.text_args()?.into_iter().map(|text| {
         let (formatted, error_msg) = match conversion.apply(text) {
             Ok(formatted) => (formatted, String::new()),
             Err(why) => (String::new(), why),
         };
         Ok(Formatted {
-            cid_str: text.clone(),
+            cid_str: text.to_owned(),
             formatted,
             error_msg,
         })
@@ -313,7 +313,7 @@ struct InspectedHash {
 
 /// Handles `cid/inspect`.
 pub(super) async fn inspect(call: Call) -> Result<Reply, Failure> {
-    let text = call.arg();
+    let text = call.text_arg(0)?;
     let cid = match parse(text) {
         Ok(cid) => cid,
         Err(why) => {

@@ -10,6 +10,7 @@ use super::{
     add, blocks, cids, config, dags, diag, files, info, keys, mfs, names, network, pins, provide, repo,
     request_log, routing,
 };
+use crate::unixfs::Name;
 
 /// Type of an option's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +56,7 @@ impl Command {
 /// Result of looking up a path.
 pub(super) enum Lookup {
     /// A command, and the last segment of the path if that is an argument.
-    Command(&'static Command, Option<String>),
+    Command(&'static Command, Option<Name>),
     Unknown,
 }
 
@@ -85,8 +86,8 @@ pub(super) fn find(path: &str) -> Lookup {
         .and_then(|(above, last)| Some((exact(above)?, last)));
     match above {
         Some((command, last)) if !last.is_empty() => {
-            let last = percent_encoding::percent_decode_str(last).decode_utf8_lossy();
-            Lookup::Command(command, Some(last.into_owned()))
+            let last: Vec<u8> = percent_encoding::percent_decode_str(last).collect();
+            Lookup::Command(command, Some(Name::from(last)))
         }
         Some(_) | None => Lookup::Unknown,
     }

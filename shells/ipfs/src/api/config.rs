@@ -104,13 +104,14 @@ pub(super) async fn show(call: Call) -> Result<Reply, Failure> {
 /// # Errors
 /// The key is unknown or private, or cannot be set.
 pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
-    let key = call.arg();
+    let key = call.text_arg(0)?;
     // Kubo refuses the whole section too: its file holds the private key there.
     let folded = key.to_lowercase();
     if folded == "identity" || folded.starts_with("identity.privkey") {
         return Err(Failure::failed("cannot show or change private key through API"));
     }
-    if let Some(text) = call.args.get(1) {
+    if call.args.len() > 1 {
+        let text = call.text_arg(1)?;
         let value = parse_value(&call, text)?;
         set(&call, key, &value).await?;
         return Reply::once(&Setting {

@@ -14,6 +14,7 @@ use super::reply::{Reply, stream_lines};
 use super::repo::{Link, RefLine};
 use super::request::{Call, read_part};
 use crate::dag::Visited;
+use crate::unixfs::Name;
 use crate::{Block, PinMode, Ref, codec};
 
 /// Size limit of a node in `dag/put`, bytes: a node becomes one block, and JSON is up to four times larger.
@@ -32,7 +33,7 @@ pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
             )));
         }
     }
-    let json = call.node.dag_get(&call.dag_path(call.arg()).await?).await?;
+    let json = call.node.dag_get(&call.dag_path(&call.arg(0)).await?).await?;
     let pieces = futures::stream::once(std::future::ready(Ok(json.into()))).boxed();
     Ok(Reply::Content {
         kind: "text/plain",
@@ -95,7 +96,7 @@ struct Resolved {
 
 /// Handles `dag/resolve`.
 pub(super) async fn resolve(call: Call) -> Result<Reply, Failure> {
-    let resolved = call.node.resolve(&call.dag_path(call.arg()).await?).await?;
+    let resolved = call.node.resolve(&call.dag_path(&call.arg(0)).await?).await?;
     let rest = resolved
         .remainder
         .iter()
@@ -179,7 +180,7 @@ pub(super) async fn import(mut call: Call) -> Result<Reply, Failure> {
 
 /// Handles `dag/export`.
 pub(super) async fn export(call: Call) -> Result<Reply, Failure> {
-    let root = call.resolve(call.arg()).await?;
+    let root = call.resolve(&call.arg(0)).await?;
     // Read before answering, so that a missing root yields an error status, not a broken archive.
     call.node.get(root).await?;
     let pieces = call.node.dag_export(root).map_err(Failure::from).boxed();
@@ -348,7 +349,7 @@ pub(super) async fn refs(call: Call) -> Result<Reply, Failure> {
 
 async fn refs_of(
     call: &Call,
-    arg: &str,
+    arg: &Name,
     depth: Option<u64>,
     unique: bool,
     format: &str,

@@ -85,14 +85,14 @@ fn compression(call: &Call) -> Result<Option<u32>, Failure> {
 /// Handles `get`: returns a tar archive, or with compression a file or an archive.
 pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
     let level = compression(&call)?;
-    let path = call.dag_path(call.arg()).await?;
+    let path = call.dag_path(&call.arg(0)).await?;
     let cid = call.node.resolve(&path).await?.cid;
     let stat = call.node.file_stat(cid).await?;
     let name = path
         .segments
         .last()
         .cloned()
-        .unwrap_or_else(|| path.root.to_string());
+        .unwrap_or_else(|| path.root.to_string().into());
     let is_file = stat.kind == Kind::File;
     // With compression a file's content is sent as it is, unless an archive is asked for.
     let pieces = if level.is_some() && !call.flag("archive", false) {
@@ -101,7 +101,7 @@ pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
         }
         call.node.cat(cid, 0, None).await?
     } else {
-        call.node.tar(cid, name.into())
+        call.node.tar(cid, name)
     };
     let pieces = match level {
         Some(level) => super::gzip::compressed(pieces, level)
@@ -208,7 +208,7 @@ pub(super) async fn ls(call: Call) -> Result<Reply, Failure> {
             }
             links.sort_by(|a, b| a.name.cmp(&b.name));
             objects.push(Object {
-                hash: arg.clone(),
+                hash: arg.to_string(),
                 links,
             });
         }
@@ -218,7 +218,7 @@ pub(super) async fn ls(call: Call) -> Result<Reply, Failure> {
     for arg in &call.args {
         let cid = call.resolve(arg).await?;
         let entries = call.node.ls(cid, resolve).await?.map_err(Failure::from);
-        let arg = arg.clone();
+        let arg = arg.to_string();
         listings.push(entries.map_ok(move |entry| (arg.clone(), entry)).boxed());
     }
     Reply::objects(

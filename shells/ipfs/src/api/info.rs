@@ -46,11 +46,9 @@ impl From<Identity> for Id {
 /// Handles `id`, for this node or a connected one.
 pub(super) async fn id(call: Call) -> Result<Reply, Failure> {
     let own = call.node.id();
-    if !call.arg().is_empty() {
-        let peer: PeerId = call
-            .arg()
-            .parse()
-            .map_err(|_| Failure::failed("invalid peer id"))?;
+    let wanted = call.text_arg(0)?;
+    if !wanted.is_empty() {
+        let peer: PeerId = wanted.parse().map_err(|_| Failure::failed("invalid peer id"))?;
         if peer != own.peer_id {
             let known = call.node.identified(&peer);
             let known = known.ok_or_else(|| Failure::failed("routing: not found"))?;
@@ -186,9 +184,9 @@ fn peer_of(address: &str) -> Result<(Multiaddr, PeerId), Failure> {
 /// Handles `swarm/connect`: dials all given addresses concurrently.
 pub(super) async fn swarm_connect(call: Call) -> Result<Reply, Failure> {
     let targets: Vec<_> = call
-        .args
-        .iter()
-        .map(|arg| peer_of(arg))
+        .text_args()?
+        .into_iter()
+        .map(peer_of)
         .collect::<Result<_, _>>()?;
     let dials = targets.into_iter().map(|(address, peer)| {
         let node = call.node.clone();
@@ -209,7 +207,7 @@ pub(super) async fn swarm_connect(call: Call) -> Result<Reply, Failure> {
 /// connected does not fail the request.
 pub(super) async fn swarm_disconnect(call: Call) -> Result<Reply, Failure> {
     let mut strings = Vec::with_capacity(call.args.len());
-    for arg in &call.args {
+    for arg in call.text_args()? {
         let (mut address, peer) = peer_of(arg)?;
         address.pop();
         let disconnected = match address.is_empty() {
@@ -268,11 +266,14 @@ struct Resolved {
 
 /// Handles `resolve`.
 pub(super) async fn resolve(call: Call) -> Result<Reply, Failure> {
-    if named(call.arg()).is_some() && !call.flag("recursive", true) {
-        let one = call.node.resolve_name(call.arg(), false, Lookup::Cached).await?;
+    if !call.flag("recursive", true)
+        && let path = call.text_arg(0)?
+        && named(path).is_some()
+    {
+        let one = call.node.resolve_name(path, false, Lookup::Cached).await?;
         return Reply::once(&Resolved { path: one.path });
     }
-    let resolved = call.node.resolve(&call.dag_path(call.arg()).await?).await?;
+    let resolved = call.node.resolve(&call.dag_path(&call.arg(0)).await?).await?;
     let rest: String = resolved
         .remainder
         .iter()

@@ -69,7 +69,7 @@ pub(super) async fn list(call: Call) -> Result<Reply, Failure> {
 
 /// Handles `key/gen`.
 pub(super) async fn generate(call: Call) -> Result<Reply, Failure> {
-    let name = call.arg().to_owned();
+    let name = call.text_arg(0)?.to_owned();
     if name == SELF {
         return Err(Failure::failed("cannot create key with name 'self'"));
     }
@@ -93,7 +93,7 @@ async fn add(call: &Call, name: String, key: Keypair) -> Result<Reply, Failure> 
 
 /// Handles `key/import`.
 pub(super) async fn import(mut call: Call) -> Result<Reply, Failure> {
-    let name = call.arg().to_owned();
+    let name = call.text_arg(0)?.to_owned();
     if name == SELF {
         return Err(Failure::failed("cannot import key with name 'self'"));
     }
@@ -119,7 +119,7 @@ pub(super) async fn read_file(call: &mut Call, max: usize) -> Result<Vec<u8>, Fa
 
 /// Handles `key/rename`.
 pub(super) async fn rename(call: Call) -> Result<Reply, Failure> {
-    let [was, now] = [0, 1].map(|at| call.args.get(at).cloned().unwrap_or_default());
+    let [was, now] = [call.text_arg(0)?.to_owned(), call.text_arg(1)?.to_owned()];
     let force = call.flag("force", false);
     let (inner, old, new) = (call.node.inner.clone(), was.clone(), now.clone());
     let (key, overwrite) = blocking(move || inner.names.keys.rename(&old, &new, force)).await?;
@@ -134,8 +134,8 @@ pub(super) async fn rename(call: Call) -> Result<Reply, Failure> {
 /// Handles `key/rm`.
 pub(super) async fn rm(call: Call) -> Result<Reply, Failure> {
     let mut keys = Vec::with_capacity(call.args.len());
-    for name in call.args.clone() {
-        let inner = call.node.inner.clone();
+    for name in call.text_args()? {
+        let (inner, name) = (call.node.inner.clone(), name.to_owned());
         let removed = blocking(move || inner.names.keys.remove(&name)).await?;
         keys.push(shown(&call, removed)?);
     }

@@ -9,6 +9,7 @@ use super::reply::Reply;
 use super::request::Call;
 use crate::mfs::{Form, WriteOptions, parse_path};
 use crate::names::named;
+use crate::types::split_head;
 use crate::unixfs::{HashKind, Kind, Name};
 use crate::{Cid, DagPath, Error};
 
@@ -81,8 +82,13 @@ fn done() -> Result<Reply, Failure> {
     Ok(Reply::Objects(futures::stream::empty().boxed()))
 }
 
-fn path(text: &str) -> Result<Vec<Name>, Failure> {
-    Ok(parse_path(text)?.0)
+fn path(path: &Name) -> Result<Vec<Name>, Failure> {
+    Ok(parse_path(path)?.0)
+}
+
+/// Returns the first argument, the root by default.
+fn root_or_arg(call: &Call) -> Name {
+    call.args.first().cloned().unwrap_or_else(|| Name::from("/"))
 }
 
 /// Returns the CID version and hash function that the caller asks for.
@@ -114,11 +120,12 @@ fn not_negative(call: &Call, option: &str, why: &str) -> Result<Option<u64>, Fai
 }
 
 /// Finds an entry by its path in the file system, or content by its path.
-async fn find(call: &Call, text: &str) -> Result<Cid, Failure> {
-    if text.starts_with("/ipfs/") || named(text).is_some() || text.parse::<DagPath>().is_ok() {
-        return call.resolve(text).await;
+async fn find(call: &Call, given: &Name) -> Result<Cid, Failure> {
+    let is_name = |given: &Name| split_head(given).0.as_text().and_then(named).is_some();
+    if given.as_bytes().starts_with(b"/ipfs/") || is_name(given) || DagPath::try_from(given).is_ok() {
+        return call.resolve(given).await;
     }
-    Ok(call.node.files_find(&path(text)?).await?)
+    Ok(call.node.files_find(&path(given)?).await?)
 }
 
 /// Handles `files/stat`.
@@ -130,7 +137,7 @@ pub(super) async fn stat(call: Call) -> Result<Reply, Failure> {
             "invalid parameters: format was set by multiple options. Only one format option is allowed",
         ));
     }
-    let cid = find(&call, call.arg()).await?;
+    let cid = find(&call, &call.arg(0)).await?;
     let found = call.node.files_stat(cid).await?;
     let with_locality = call.flag("with-local", false);
     let (local, size_local) = match with_locality {
@@ -185,8 +192,7 @@ async fn locality(call: &Call, root: Cid) -> Result<(bool, u64), Failure> {
 
 /// Handles `files/ls`.
 pub(super) async fn ls(call: Call) -> Result<Reply, Failure> {
-    let text = call.args.first().map_or("/", String::as_str);
-    let path = path(text)?;
+    let path = path(&root_or_arg(&call))?;
     let cid = call.node.files_find(&path).await?;
     let found = call.node.files_stat(cid).await?;
     let long = call.flag("long", false);
@@ -235,8 +241,8 @@ pub(super) async fn ls(call: Call) -> Result<Reply, Failure> {
 pub(super) async fn read(call: Call) -> Result<Reply, Failure> {
     let offset = not_negative(&call, "offset", "cannot specify negative offset")?.unwrap_or(0);
     let count = not_negative(&call, "count", "cannot specify negative 'count'")?;
-    let text = call.arg();
-    let cid = call.node.files_find(&path(text)?).await;
+    let text = call.arg(0);
+    let cid = call.node.files_find(&path(&text)?).await;
     let cid = cid.map_err(|error| Failure::failed(format!("{text}: {error}")))?;
     let stat = call.node.files_stat(cid).await?.stat;
     if stat.kind != Kind::File {
@@ -257,7 +263,7 @@ pub(super) async fn read(call: Call) -> Result<Reply, Failure> {
 
 /// Handles `files/write`.
 pub(super) async fn write(mut call: Call) -> Result<Reply, Failure> {
-    let path = path(call.arg())?;
+    let path = path(&call.arg(0))?;
     let options = WriteOptions {
         offset: not_negative(&call, "offset", "cannot have negative write offset")?.unwrap_or(0),
         count: not_negative(&call, "count", "cannot have negative byte count")?,
@@ -303,7 +309,7 @@ fn described(path: &[Name], error: Error) -> Failure {
 
 /// Handles `files/mkdir`.
 pub(super) async fn mkdir(call: Call) -> Result<Reply, Failure> {
-    let path = path(call.arg())?;
+    let path = path(&call.arg(0))?;
     let (parents, flush) = (call.flag("parents", false), call.flag("flush", true));
     call.node.files_mkdir(&path, parents, form(&call)?, flush).await?;
     done()
@@ -311,18 +317,18 @@ pub(super) async fn mkdir(call: Call) -> Result<Reply, Failure> {
 
 /// Handles `files/cp`.
 pub(super) async fn cp(call: Call) -> Result<Reply, Failure> {
-    let [source, target] = [0, 1].map(|at| call.args.get(at).cloned().unwrap_or_default());
+    let [source, target] = [0, 1].map(|at| call.arg(at));
     let (mut to, into) = parse_path(&target)?;
-    let cid = find(&call, source.trim_end_matches('/')).await;
+    let mut from = source.as_bytes();
+    while let Some(shorter) = from.strip_suffix(b"/") {
+        from = shorter;
+    }
+    let cid = find(&call, &Name::from(from)).await;
     let cid =
         cid.map_err(|failure| failure.with_prefix(&format!("cp: cannot get node from path {source}: ")))?;
     if into {
-        let name = source
-            .trim_end_matches('/')
-            .rsplit('/')
-            .next()
-            .unwrap_or_default();
-        to.push(Name::from(name));
+        let name = from.rsplit(|byte| *byte == b'/').next();
+        to.push(Name::from(name.unwrap_or_default()));
     }
     if call.node.files_stat(cid).await.is_err() {
         let why = "cp: source must be a valid UnixFS (dag-pb or raw codec)";
@@ -339,7 +345,7 @@ pub(super) async fn cp(call: Call) -> Result<Reply, Failure> {
 
 /// Handles `files/mv`.
 pub(super) async fn mv(call: Call) -> Result<Reply, Failure> {
-    let [source, target] = [0, 1].map(|at| call.args.get(at).cloned().unwrap_or_default());
+    let [source, target] = [0, 1].map(|at| call.arg(at));
     let to = parse_path(&target)?;
     call.node
         .files_move(&path(&source)?, to, call.flag("flush", true))
@@ -372,8 +378,7 @@ pub(super) async fn rm(call: Call) -> Result<Reply, Failure> {
 
 /// Handles `files/flush`.
 pub(super) async fn flush(call: Call) -> Result<Reply, Failure> {
-    let text = call.args.first().map_or("/", String::as_str);
-    let cid = call.node.files_flush(&path(text)?).await?;
+    let cid = call.node.files_flush(&path(&root_or_arg(&call))?).await?;
     Reply::once(&Flushed {
         cid: call.format_cid(&cid),
     })
@@ -381,7 +386,7 @@ pub(super) async fn flush(call: Call) -> Result<Reply, Failure> {
 
 /// Handles `files/chcid`.
 pub(super) async fn chcid(call: Call) -> Result<Reply, Failure> {
-    let path = path(call.arg())?;
+    let path = path(&call.arg(0))?;
     if path.is_empty() {
         return Err(Failure::failed("cannot change CID format of the MFS root"));
     }
@@ -395,8 +400,8 @@ pub(super) async fn chcid(call: Call) -> Result<Reply, Failure> {
 
 /// Handles `files/chmod`.
 pub(super) async fn chmod(call: Call) -> Result<Reply, Failure> {
-    let [mode, target] = [0, 1].map(|at| call.args.get(at).cloned().unwrap_or_default());
-    let mode = u32::from_str_radix(&mode, 8).ok().filter(|mode| *mode <= 0o7777);
+    let (mode, target) = (call.text_arg(0)?, call.arg(1));
+    let mode = u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o7777);
     let mode = mode.ok_or_else(|| Failure::failed("the mode is not an octal number up to 7777"))?;
     call.node
         .files_set_meta(&path(&target)?, Some(mode), None)
@@ -406,7 +411,7 @@ pub(super) async fn chmod(call: Call) -> Result<Reply, Failure> {
 
 /// Handles `files/touch`.
 pub(super) async fn touch(call: Call) -> Result<Reply, Failure> {
-    let path = path(call.arg())?;
+    let path = path(&call.arg(0))?;
     let nanos = not_negative(&call, "mtime-nsecs", "the nanoseconds must not be negative")?.unwrap_or(0);
     let nanos = u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
     let nanos = nanos.ok_or_else(|| Failure::failed("the nanoseconds must be below a second"))?;

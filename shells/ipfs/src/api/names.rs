@@ -16,7 +16,8 @@ use super::request::Call;
 use super::routing::{QueryEvent, VALUE};
 use crate::ipns::{self, RECORD_MAX, Record};
 use crate::names::{LIFETIME, TTL, named};
-use crate::{Lookup, PublishOptions};
+use crate::unixfs::Name;
+use crate::{DagPath, Lookup, PublishOptions};
 
 /// Answer to `name/publish`.
 #[derive(Serialize)]
@@ -60,13 +61,13 @@ fn full_path(text: &str) -> Result<String, Failure> {
         Some(_) => Err(Failure::failed(format!(
             "invalid path {text:?}: path does not have enough components"
         ))),
-        None => Ok(Call::path(text)?.to_string()),
+        None => Ok(text.parse::<DagPath>()?.to_string()),
     }
 }
 
 /// Handles `name/publish`: stores the record and sends it to the routing systems.
 pub(super) async fn publish(call: Call) -> Result<Reply, Failure> {
-    let value = full_path(call.arg())?;
+    let value = full_path(call.text_arg(0)?)?;
     let lifetime = duration(&call, "lifetime")?.unwrap_or(LIFETIME);
     if lifetime.is_zero() {
         return Err(Failure::failed("lifetime must be greater than zero, got 0s"));
@@ -81,7 +82,7 @@ pub(super) async fn publish(call: Call) -> Result<Reply, Failure> {
     let sequence = call.number("sequence").map(u64::try_from).transpose();
     let sequence = sequence.map_err(|_| Failure::failed("the sequence number must not be negative"))?;
     if call.flag("resolve", true) {
-        call.resolve(&value).await?;
+        call.resolve(&Name::from(&*value)).await?;
     }
     let options = PublishOptions {
         key: call.text("key").unwrap_or("self").to_owned(),
@@ -100,7 +101,7 @@ pub(super) async fn publish(call: Call) -> Result<Reply, Failure> {
 
 /// Handles `name/resolve`; without a name, resolves the node's own.
 pub(super) async fn resolve(call: Call) -> Result<Reply, Failure> {
-    let path = match call.arg() {
+    let path = match call.text_arg(0)? {
         "" => format!("/ipns/{}", ipns::format_name(&call.node.id().peer_id)),
         path if path.starts_with('/') || named(path).is_some() => full_path(path)?,
         name => format!("/ipns/{name}"),
@@ -216,7 +217,7 @@ fn name_of(key: &str) -> Result<PeerId, Failure> {
 
 /// Handles `routing/get`.
 pub(super) async fn routing_get(call: Call) -> Result<Reply, Failure> {
-    let name = name_of(call.arg())?;
+    let name = name_of(call.text_arg(0)?)?;
     let record = call.node.find_record(&name, Lookup::Fresh).await;
     let record = record.map_err(|_| Failure::failed("routing: not found"))?;
     Reply::objects(stream::iter([Ok(QueryEvent {
@@ -229,7 +230,7 @@ pub(super) async fn routing_get(call: Call) -> Result<Reply, Failure> {
 
 /// Handles `name/get`: the signed record.
 pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
-    let name = name_of(call.arg())?;
+    let name = name_of(call.text_arg(0)?)?;
     let record = call.node.find_record(&name, Lookup::Fresh).await;
     let record = record.map_err(|_| Failure::failed("routing: not found"))?;
     let bytes = record.bytes().clone();
@@ -241,7 +242,7 @@ pub(super) async fn get(call: Call) -> Result<Reply, Failure> {
 }
 
 async fn store(call: &mut Call) -> Result<PeerId, Failure> {
-    let name = name_of(call.arg())?;
+    let name = name_of(call.text_arg(0)?)?;
     let bytes = Bytes::from(read_file(call, RECORD_MAX).await?);
     let record = call.node.store_record(name, bytes).await?;
     let allowed = call.flag("allow-offline", false);

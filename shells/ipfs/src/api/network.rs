@@ -53,8 +53,8 @@ pub(super) async fn bootstrap_add(call: Call) -> Result<Reply, Failure> {
     if call.flag("default", false) {
         added.extend(Node::default_bootstrap());
     }
-    for arg in &call.args {
-        if matches!(arg.as_str(), "default" | "auto") {
+    for arg in call.text_args()? {
+        if matches!(arg, "default" | "auto") {
             added.extend(Node::default_bootstrap());
             continue;
         }
@@ -71,11 +71,11 @@ pub(super) async fn bootstrap_add(call: Call) -> Result<Reply, Failure> {
 
 /// Handles `bootstrap/rm`, and with the option or the argument `all` removes all.
 pub(super) async fn bootstrap_rm(call: Call) -> Result<Reply, Failure> {
-    if call.flag("all", false) || call.args == ["all"] {
+    if call.flag("all", false) || call.text_args()? == ["all"] {
         return peers(&call.node.remove_bootstrap(None).await?);
     }
     let mut removed = Vec::with_capacity(call.args.len());
-    for arg in &call.args {
+    for arg in call.text_args()? {
         let address = address(arg)?;
         match address.iter().last() {
             Some(Protocol::P2p(_)) => removed.push(address),
@@ -107,7 +107,7 @@ impl Peered {
 pub(super) async fn peering_add(call: Call) -> Result<Reply, Failure> {
     check_online(&call)?;
     let mut added = Peerings::new();
-    for arg in &call.args {
+    for arg in call.text_args()? {
         let (peer, plain) = split(address(arg)?)?;
         let addresses = added.entry(peer).or_default();
         if !plain.is_empty() && !addresses.contains(&plain) {
@@ -122,7 +122,7 @@ pub(super) async fn peering_add(call: Call) -> Result<Reply, Failure> {
 /// Handles `swarm/peering/rm`.
 pub(super) async fn peering_rm(call: Call) -> Result<Reply, Failure> {
     check_online(&call)?;
-    let parsed = call.args.iter().map(|arg| peer_id(arg));
+    let parsed = call.text_args()?.into_iter().map(peer_id);
     let removed = parsed.collect::<Result<Vec<_>, _>>()?;
     for peer in &removed {
         call.node.remove_peering(*peer).await?;
@@ -200,7 +200,7 @@ fn target(text: &str) -> Result<(PeerId, Option<Multiaddr>), Failure> {
 /// Handles `ping`.
 pub(super) async fn ping(call: Call) -> Result<Reply, Failure> {
     check_online(&call)?;
-    let (peer, address) = target(call.arg())?;
+    let (peer, address) = target(call.text_arg(0)?)?;
     if peer == call.node.id().peer_id {
         return Err(Failure::failed("error: can't ping self"));
     }
@@ -350,14 +350,14 @@ pub(super) async fn dht(call: Call) -> Result<Reply, Failure> {
         return Err(Failure::failed("routing service is not a DHT"));
     }
     let names = match call.args.is_empty() {
-        true => vec!["wan".to_owned(), "lan".to_owned()],
-        false => call.args.clone(),
+        true => vec!["wan", "lan"],
+        false => call.text_args()?,
     };
     let own = kad_key(&call.node.id().peer_id.to_bytes());
     let tables = call.node.routing_tables().await?;
     let mut lines = Vec::with_capacity(names.len());
     for name in names {
-        let is_public = match name.as_str() {
+        let is_public = match name {
             "wan" | "wanserver" => true,
             "lan" | "lanserver" => false,
             _ => return Err(Failure::failed(format!("unknown dht type: {name}"))),
@@ -379,7 +379,10 @@ pub(super) async fn dht(call: Call) -> Result<Reply, Failure> {
                 last_queried_at: "",
             });
         }
-        lines.push(Ok(Dht { name, buckets }));
+        lines.push(Ok(Dht {
+            name: name.to_owned(),
+            buckets,
+        }));
     }
     Reply::objects(futures::stream::iter(lines))
 }

@@ -13,6 +13,7 @@ use super::kubo_types::{PIN_NAME_MAX, PinKey, PinKinds, PinLine, Pins};
 use super::reply::{Reply, stream_lines};
 use super::request::Call;
 use crate::Cid;
+use crate::unixfs::Name;
 use crate::{Error, Pin, PinFilter, PinMode, Progress};
 
 /// Interval of progress reports of a running pin.
@@ -229,7 +230,7 @@ fn shows(wanted: PinKinds, mode: PinMode) -> bool {
     }
 }
 
-async fn status(call: &Call, arg: &str, wanted: PinKinds, names: bool) -> Result<PinLine, Failure> {
+async fn status(call: &Call, arg: &Name, wanted: PinKinds, names: bool) -> Result<PinLine, Failure> {
     let cid = call.resolve(arg).await?;
     let listed = |pin: Pin| PinLine {
         cid: call.format_cid(&pin.cid),

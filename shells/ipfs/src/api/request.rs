@@ -1,12 +1,11 @@
 //! Parsing of calls: arguments, options, body.
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use cluster_http::multipart::{self, Multipart};
-use cluster_http::rpc::{Failure, parse_bool};
+use cluster_http::rpc::{Failure, argument_lines, parse_bool};
 use cluster_http::{GoDuration, query};
 use futures::stream::{BoxStream, StreamExt};
 use http_body_util::BodyStream;
@@ -17,6 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::commands::{Command, OptionType};
 use super::request_log::RequestLog;
 use crate::Cid;
+use crate::unixfs::Name;
 use crate::{DagPath, Node};
 
 /// Maximal number of query parameters: a few thousand CIDs. hyper's own limit on the head is near.
@@ -40,7 +40,7 @@ pub type RequestBody = BoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 pub(super) struct Call {
     pub(super) node: Node,
     pub(super) command: &'static Command,
-    pub(super) args: Vec<String>,
+    pub(super) args: Vec<Name>,
     options: Vec<(&'static str, String)>,
     body: Option<RequestBody>,
     boundary: Option<String>,
@@ -54,7 +54,7 @@ impl Call {
     pub(super) async fn read(
         (node, log): (&Node, &Arc<RequestLog>),
         command: &'static Command,
-        first: Option<String>,
+        first: Option<Name>,
         request: Request<RequestBody>,
     ) -> Result<Self, Failure> {
         let (args, options) = parse_query(command, request.uri().query().unwrap_or_default())?;
@@ -109,9 +109,7 @@ impl Call {
             return Ok(());
         }
         let text = read_part(&mut parts, BODY_ARGS_MAX).await?;
-        let text = String::from_utf8(text).map_err(|_| Failure::bad_request("arguments are not UTF-8"))?;
-        self.args
-            .extend(text.lines().filter(|line| !line.is_empty()).map(str::to_owned));
+        self.args.extend(argument_lines(&text).map(Name::from));
         Ok(())
     }
 
@@ -166,24 +164,35 @@ impl Call {
         }
     }
 
-    /// Returns the first argument; calls that need one have been checked for it.
-    pub(super) fn arg(&self) -> &str {
-        self.args.first().map_or("", String::as_str)
+    /// Returns an argument; an empty one if it is missing.
+    pub(super) fn arg(&self, at: usize) -> Name {
+        self.args.get(at).cloned().unwrap_or_default()
     }
 
-    /// Parses an argument as a path; errors are Kubo's.
-    pub(super) fn path(text: &str) -> Result<DagPath, Failure> {
-        Ok(DagPath::from_str(text)?)
+    /// Returns an argument that is no path; an empty one if it is missing.
+    ///
+    /// # Errors
+    /// It is not UTF-8.
+    pub(super) fn text_arg(&self, at: usize) -> Result<&str, Failure> {
+        self.args.get(at).map_or(Ok(""), text_of)
     }
 
-    /// Parses an argument as a path, and resolves the name that it may begin with.
-    pub(super) async fn dag_path(&self, text: &str) -> Result<DagPath, Failure> {
-        Ok(self.node.resolve_names(text).await?)
+    /// Returns the arguments, none of which is a path.
+    ///
+    /// # Errors
+    /// One is not UTF-8.
+    pub(super) fn text_args(&self) -> Result<Vec<&str>, Failure> {
+        self.args.iter().map(text_of).collect()
+    }
+
+    /// Parses an argument as a path, and resolves the name that it may begin with. Errors are Kubo's.
+    pub(super) async fn dag_path(&self, path: &Name) -> Result<DagPath, Failure> {
+        Ok(self.node.resolve_names(path).await?)
     }
 
     /// Resolves an argument to a CID.
-    pub(super) async fn resolve(&self, text: &str) -> Result<Cid, Failure> {
-        let path = self.dag_path(text).await?;
+    pub(super) async fn resolve(&self, path: &Name) -> Result<Cid, Failure> {
+        let path = self.dag_path(path).await?;
         if path.segments.is_empty() {
             return Ok(path.root);
         }
@@ -232,7 +241,7 @@ fn data_of(body: RequestBody) -> BoxStream<'static, Result<Bytes, Box<dyn std::e
         .boxed()
 }
 
-type Pairs = (Vec<String>, Vec<(&'static str, String)>);
+type Pairs = (Vec<Name>, Vec<(&'static str, String)>);
 
 fn parse_query(command: &Command, query: &str) -> Result<Pairs, Failure> {
     let (mut args, mut options) = (Vec::new(), Vec::<(&'static str, String)>::new());
@@ -242,11 +251,11 @@ fn parse_query(command: &Command, query: &str) -> Result<Pairs, Failure> {
                 "more than {PAIRS_MAX} arguments and options"
             )));
         }
-        let (key, value) = (utf8(key)?, utf8(value)?);
-        if key == "arg" {
-            args.push(value);
+        if key == b"arg" {
+            args.push(Name::from(value));
             continue;
         }
+        let (key, value) = (utf8(key)?, utf8(value)?);
         let known = GLOBAL
             .iter()
             .map(|(names, kind)| (*names, *kind))
@@ -283,6 +292,11 @@ fn check_value(name: &str, kind: OptionType, value: &str) -> Result<(), Failure>
     };
     let message = format!("could not convert {shown} to type {kind:?} (for option \"-{name}\")");
     Err(Failure::bad_request(message))
+}
+
+fn text_of(arg: &Name) -> Result<&str, Failure> {
+    arg.as_text()
+        .ok_or_else(|| Failure::bad_request(format!("the argument {arg:?} is not UTF-8")))
 }
 
 fn utf8(text: Vec<u8>) -> Result<String, Failure> {

@@ -116,7 +116,12 @@ impl RequestLog {
                 options: options
                     .map(|(name, value)| ((*name).to_owned(), Value::from(start_of(value))))
                     .collect(),
-                args: call.args.iter().take(ARGS_MAX).map(|arg| start_of(arg)).collect(),
+                args: call
+                    .args
+                    .iter()
+                    .take(ARGS_MAX)
+                    .map(|arg| start_of(&arg.to_string()))
+                    .collect(),
                 id,
                 ended: None,
             });
@@ -146,7 +151,7 @@ pub(super) async fn clear(call: Call) -> Result<Reply, Failure> {
 
 /// Handles `diag/cmds/set-time`: sets the time for which calls that have ended are kept.
 pub(super) async fn set_time(call: Call) -> Result<Reply, Failure> {
-    let text = call.arg();
+    let text = call.text_arg(0)?;
     let keep = text.parse::<GoDuration>().ok().and_then(GoDuration::to_std);
     let keep = keep.ok_or_else(|| Failure::failed(format!("time: invalid duration {text:?}")))?;
     lock(&call.log.0).keep = keep;

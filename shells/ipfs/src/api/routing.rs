@@ -66,7 +66,7 @@ pub(super) async fn find_providers(call: Call) -> Result<Reply, Failure> {
     if limit == 0 {
         return Err(Failure::failed("number of providers must be greater than 0"));
     }
-    let cid = call.resolve(call.arg()).await?;
+    let cid = call.resolve(&call.arg(0)).await?;
     let found = call.node.find_providers(&cid, limit);
     Reply::objects(found.map(|provider| {
         let responses = vec![PeerAddresses {
@@ -80,7 +80,7 @@ pub(super) async fn find_providers(call: Call) -> Result<Reply, Failure> {
 /// Handles `routing/findpeer`.
 pub(super) async fn find_peer(call: Call) -> Result<Reply, Failure> {
     check_online(&call)?;
-    let text = call.arg();
+    let text = call.text_arg(0)?;
     let peer = crate::ipns::parse_name(text);
     let peer = peer.ok_or_else(|| Failure::failed(format!("failed to parse peer ID: {text:?}")))?;
     if peer == call.node.id().peer_id {

@@ -23,6 +23,7 @@ use super::reply::{Body, Reply, failed, plain};
 use super::request::{Call, RequestBody};
 use super::request_log::RequestLog;
 use crate::Node;
+use crate::unixfs::Name;
 
 /// Maximal number of connections, of at most some 100 KiB of buffers each. Further ones wait in the kernel's
 /// queue.
@@ -120,7 +121,7 @@ impl Api {
     async fn call(
         &self,
         command: &'static commands::Command,
-        first: Option<String>,
+        first: Option<Name>,
         request: Request<RequestBody>,
     ) -> Response<Body> {
         match self.run(command, first, request).await {
@@ -132,7 +133,7 @@ impl Api {
     async fn run(
         &self,
         command: &'static commands::Command,
-        first: Option<String>,
+        first: Option<Name>,
         request: Request<RequestBody>,
     ) -> Result<(Reply, Option<Instant>), Failure> {
         let mut call = Call::read((&self.node, &self.log), command, first, request).await?;

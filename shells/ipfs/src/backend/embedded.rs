@@ -10,7 +10,8 @@ use libp2p::Multiaddr;
 use tokio::time::timeout;
 
 use super::{Cause, Collected, Error, Identity, PinRequest, PinState, RepoStat, Stored};
-use crate::{Block, DagPath, Node, PinFilter, PinMode, Progress};
+use crate::unixfs::Name;
+use crate::{Block, Node, PinFilter, PinMode, Progress};
 
 /// Time limit of calls that answer at once or wait for other peers; the default of Kubo's
 /// `ipfs_request_timeout`.
@@ -157,8 +158,8 @@ pub(super) fn repo_gc(node: &Node) -> BoxStream<'static, Result<Collected, Error
         .boxed()
 }
 
-pub(super) async fn resolve(node: &Node, path: &str) -> Result<Cid, Error> {
-    let path: DagPath = path.parse().map_err(|error| Error::embedded("resolve", error))?;
+pub(super) async fn resolve(node: &Node, path: &Name) -> Result<Cid, Error> {
+    let path = limited("resolve", node.resolve_names(path)).await?;
     if path.segments.is_empty() {
         return Ok(path.root);
     }

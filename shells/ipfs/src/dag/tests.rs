@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::Multihash;
+use crate::codec::Data;
 use crate::reader::stream_from_task;
 use crate::unixfs::Name;
 use crate::unixfs::pb::{Link, PbNode};
 use crate::{Block, codec};
 use futures::TryStreamExt;
-use ipld_core::ipld::Ipld;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,14 +54,11 @@ fn shapes() -> impl Strategy<Value = Vec<Shape>> {
 
 fn encoded(codec: u64, links: &[Cid], filler: u8) -> Bytes {
     let data = |links: &[Cid]| {
-        let links = links
-            .iter()
-            .map(|cid| Ipld::Link(crate::hash::to_short(cid).expect("is short")))
-            .collect();
-        Ipld::Map(
+        let links = links.iter().map(|cid| Data::from(*cid)).collect();
+        Data::Map(
             [
-                ("t".to_owned(), Ipld::List(links)),
-                ("z".to_owned(), Ipld::Integer(filler.into())),
+                ("t".to_owned(), Data::List(links)),
+                ("z".to_owned(), Data::Integer(filler.into())),
             ]
             .into(),
         )

@@ -11,6 +11,7 @@ use super::handler::{Asked, Target, redirect};
 use super::reply::{Body, empty, whole};
 use super::unixfs::add_range;
 use super::{Gateway, headers, pages, ranges};
+use crate::unixfs::Name;
 use crate::{Cid, codec, dagjson};
 
 /// Plain CBOR, without links.
@@ -61,7 +62,8 @@ pub(super) async fn node(
     target: &Target,
 ) -> Result<Response<Body>, Refusal> {
     if !target.remainder.is_empty() {
-        let rest = target.remainder.join("/");
+        let rest: Vec<String> = target.remainder.iter().map(Name::to_string).collect();
+        let rest = rest.join("/");
         let why = format!(
             "{rest:?} is a value inside the block {}: only blocks can be served; ask for the block",
             target.cid

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
 
 use super::failure::Refusal;
+use crate::unixfs::Name;
 
 /// Maximal number of segments, each of which may cost several blocks.
 const SEGMENTS_MAX: usize = 512;
@@ -55,7 +56,7 @@ pub(super) struct ContentPath {
     pub(super) namespace: Namespace,
     /// CID or name.
     pub(super) root: String,
-    pub(super) segments: Vec<String>,
+    pub(super) segments: Vec<Name>,
     /// True if the path ends with a slash.
     pub(super) slash: bool,
 }
@@ -63,13 +64,13 @@ pub(super) struct ContentPath {
 impl ContentPath {
     /// Parses the escaped path of a URL. `.` and `..` are resolved.
     pub(super) fn parse(escaped: &str) -> Result<ContentPath, Refusal> {
-        let decoded = percent_decode_str(escaped).decode_utf8();
-        let decoded = decoded.map_err(|_| Refusal::bad_request("invalid path: it is not UTF-8"))?;
-        let mut segments: Vec<&str> = Vec::new();
-        for segment in decoded.split('/') {
+        let decoded: Vec<u8> = percent_decode_str(escaped).collect();
+        let shown = Name::from(&*decoded).to_string();
+        let mut segments: Vec<&[u8]> = Vec::new();
+        for segment in decoded.split(|byte| *byte == b'/') {
             match segment {
-                "" | "." => {}
-                ".." => drop(segments.pop()),
+                b"" | b"." => {}
+                b".." => drop(segments.pop()),
                 segment => segments.push(segment),
             }
         }
@@ -77,30 +78,30 @@ impl ContentPath {
             let why = format!("invalid path: more than {SEGMENTS_MAX} segments");
             return Err(Refusal::bad_request(why));
         }
-        let mut segments = segments.into_iter().map(str::to_owned);
-        let namespace = match segments.next().as_deref() {
-            Some("ipfs") => Namespace::Ipfs,
-            Some("ipns") => Namespace::Ipns,
+        let mut segments = segments.into_iter().map(Name::from);
+        let namespace = match segments.next().as_ref().map(Name::as_bytes) {
+            Some(b"ipfs") => Namespace::Ipfs,
+            Some(b"ipns") => Namespace::Ipns,
             Some(_) | None => {
-                let why = format!("invalid path {decoded:?}: it begins with neither /ipfs/ nor /ipns/");
+                let why = format!("invalid path {shown:?}: it begins with neither /ipfs/ nor /ipns/");
                 return Err(Refusal::bad_request(why));
             }
         };
         let root = segments.next().ok_or_else(|| {
-            let why = format!("invalid path {decoded:?}: path does not have enough components");
+            let why = format!("invalid path {shown:?}: path does not have enough components");
             Refusal::bad_request(why)
         })?;
         Ok(ContentPath {
             namespace,
-            root,
+            root: root.to_string(),
             segments: segments.collect(),
-            slash: decoded.ends_with('/'),
+            slash: decoded.ends_with(b"/"),
         })
     }
 
     /// Returns the last segment; `None` for the root.
-    pub(super) fn file_name(&self) -> Option<&str> {
-        self.segments.last().map(String::as_str)
+    pub(super) fn file_name(&self) -> Option<String> {
+        self.segments.last().map(Name::to_string)
     }
 
     /// Returns whether the content of the path may change.
@@ -120,13 +121,13 @@ impl fmt::Display for ContentPath {
 }
 
 /// Escapes a segment of a path for a URL.
-pub(super) fn escape(text: &str) -> String {
-    utf8_percent_encode(text, ESCAPED).to_string()
+pub(super) fn escape(segment: impl AsRef<[u8]>) -> String {
+    percent_encode(segment.as_ref(), ESCAPED).to_string()
 }
 
 /// Escapes a name or value of a query.
 pub(super) fn escape_in_query(text: &str) -> String {
-    utf8_percent_encode(text, ESCAPED_IN_QUERY).to_string()
+    percent_encode(text.as_bytes(), ESCAPED_IN_QUERY).to_string()
 }
 
 #[cfg(test)]
@@ -137,15 +138,18 @@ mod tests {
     fn paths_are_decoded_and_cleaned() {
         let path = ContentPath::parse("/ipfs/cid/a%2Fb//./x/../%C4%85/").unwrap();
         assert_eq!(path.to_string(), "/ipfs/cid/a/b/ą/");
-        assert_eq!(path.file_name(), Some("ą"));
+        assert_eq!(path.file_name().as_deref(), Some("ą"));
         let path = ContentPath::parse("/ipns/example.com").unwrap();
         assert!(path.is_mutable() && !path.slash && path.file_name().is_none());
+        let path = ContentPath::parse("/ipfs/cid/caf%E9").unwrap();
+        assert_eq!(path.segments, [Name::from(&b"caf\xe9"[..])]);
+        assert_eq!(escape(&path.segments[0]), "caf%E9");
     }
 
     #[test]
     fn other_paths_are_refused() {
         let long = format!("/ipfs/cid{}", "/a".repeat(SEGMENTS_MAX));
-        for path in ["/", "/ipfs", "/ipfs/", "/http/x", "/ipfs/..", "/ipfs/%ff", &long] {
+        for path in ["/", "/ipfs", "/ipfs/", "/http/x", "/ipfs/..", "/%ff/x", &long] {
             let refusal = ContentPath::parse(path).unwrap_err();
             assert_eq!(refusal.status, 400, "{path}");
         }

@@ -15,6 +15,7 @@ use super::hosts::{Destination, Origin};
 use super::reply::{Body, PIECE_TIMEOUT, empty};
 use super::{Gateway, archive, block, car, hosts, record, redirects, routing, unixfs};
 use crate::node::Trace;
+use crate::unixfs::Name;
 use crate::{Cid, DagPath, Error};
 
 /// A request for content.
@@ -71,7 +72,7 @@ pub(super) struct Target {
     pub(super) roots: Vec<Cid>,
     pub(super) cid: Cid,
     /// Rest of the path, inside the block of `cid`.
-    pub(super) remainder: Vec<String>,
+    pub(super) remainder: Vec<Name>,
     pub(super) mutable: bool,
     /// Time for which the name in the path stands for the content.
     pub(super) ttl: Option<Duration>,

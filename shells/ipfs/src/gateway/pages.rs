@@ -74,7 +74,7 @@ fn breadcrumbs(asked: &Asked<'_>) -> String {
     );
     for segment in &path.segments {
         url = format!("{url}/{}", escape(segment));
-        shown.push_str(&format!("/<a href=\"{url}\">{}</a>", html(segment)));
+        shown.push_str(&format!("/<a href=\"{url}\">{}</a>", html(&segment.to_string())));
     }
     shown
 }
@@ -129,7 +129,7 @@ pub(super) fn directory(
 
 fn row(folder: &str, roots: &str, entry: &DirEntry) -> String {
     let name = entry.name.to_string();
-    let escaped = escape(&name);
+    let escaped = escape(&entry.name);
     let cid = entry.cid.to_string();
     let short = match cid.as_bytes() {
         [_, .., _] if cid.len() > 9 => format!("{}\u{2026}{}", &cid[..4], &cid[cid.len() - 4..]),

@@ -13,7 +13,7 @@ use super::failure::Refusal;
 use super::handler::{Asked, Target, redirect, resolved};
 use super::reply::Body;
 use super::unixfs::File;
-use crate::unixfs::Kind;
+use crate::unixfs::{Kind, Name};
 use crate::{DagPath, Error};
 
 /// Limit on the size of the file, bytes; the specification's.
@@ -46,14 +46,14 @@ pub(super) async fn answer(
         segments: above
             .iter()
             .cloned()
-            .chain(file.split('/').filter(|it| !it.is_empty()).map(str::to_owned))
+            .chain(file.split('/').filter(|it| !it.is_empty()).map(Name::from))
             .collect(),
     };
     let Some(text) = read(gateway, &in_site("_redirects")).await? else {
         return Err(missing());
     };
     let rules = parse(&text).map_err(invalid)?;
-    let wanted = format!("/{}", below.join("/"));
+    let wanted: String = below.iter().map(|segment| format!("/{segment}")).collect();
     let matched = rules.iter().find_map(|rule| Some((rule, expand(rule, &wanted)?)));
     let Some((rule, to)) = matched else {
         return Err(missing());

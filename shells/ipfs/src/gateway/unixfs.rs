@@ -112,8 +112,9 @@ impl File {
         if let Some(known) = self.media_type {
             return Ok(known.to_owned());
         }
-        let name = asked.query.get("filename").or(asked.path.file_name());
-        if let Some(known) = name.and_then(media_type::by_name) {
+        let name = asked.query.get("filename").map(str::to_owned);
+        let name = name.or_else(|| asked.path.file_name());
+        if let Some(known) = name.as_deref().and_then(media_type::by_name) {
             return Ok(known);
         }
         if !ranges::starts_at_zero(asked.headers) {
@@ -187,7 +188,7 @@ async fn directory(gateway: &Gateway, asked: &Asked<'_>, target: &Target) -> Res
     }
     let index = DagPath {
         root: target.cid,
-        segments: vec!["index.html".to_owned()],
+        segments: vec!["index.html".into()],
     };
     match gateway.node.resolve(&index).await {
         Ok(index) => {

@@ -1,8 +1,7 @@
 //! The record of a name: a path, signed by the name's key.
 
-use crate::codec;
+use crate::codec::{self, Data};
 use bytes::Bytes;
-use ipld_core::ipld::Ipld;
 use jiff::Timestamp;
 use libp2p::PeerId;
 use libp2p::identity::{Keypair, PublicKey};
@@ -192,12 +191,12 @@ impl Record {
         let signing = |why: String| RecordError::Signing(why);
         let validity = valid_until.to_string().into_bytes();
         let nanos = u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
-        let data = Ipld::Map(BTreeMap::from([
-            ("Value".to_owned(), Ipld::Bytes(value.as_bytes().to_vec())),
-            ("Validity".to_owned(), Ipld::Bytes(validity.clone())),
-            ("ValidityType".to_owned(), Ipld::Integer(UNTIL.into())),
-            ("Sequence".to_owned(), Ipld::Integer(sequence.into())),
-            ("TTL".to_owned(), Ipld::Integer(nanos.into())),
+        let data = Data::Map(BTreeMap::from([
+            ("Value".to_owned(), Data::Bytes(value.as_bytes().to_vec())),
+            ("Validity".to_owned(), Data::Bytes(validity.clone())),
+            ("ValidityType".to_owned(), Data::Integer(UNTIL.into())),
+            ("Sequence".to_owned(), Data::Integer(sequence.into())),
+            ("TTL".to_owned(), Data::Integer(nanos.into())),
         ]));
         let data = serde_ipld_dagcbor::to_vec(&data).map_err(|error| signing(error.to_string()))?;
         let sign = |bytes: &[u8]| key.sign(bytes).map_err(|error| signing(error.to_string()));
@@ -271,28 +270,28 @@ fn malformed(why: &str) -> RecordError {
     RecordError::Malformed(why.to_owned())
 }
 
-fn fields(data: &[u8]) -> Result<BTreeMap<String, Ipld>, RecordError> {
+fn fields(data: &[u8]) -> Result<BTreeMap<String, Data>, RecordError> {
     let data = Bytes::copy_from_slice(data);
     // Used only in error texts.
     let cid = crate::Cid::default();
     let cid = crate::Cid::new_v1(codec::DAG_CBOR, *cid.hash());
     match codec::decode(&cid, &data) {
-        Ok(Ipld::Map(fields)) => Ok(fields),
+        Ok(Data::Map(fields)) => Ok(fields),
         Ok(_) => Err(malformed("its data is not a map")),
         Err(error) => Err(malformed(&error.to_string())),
     }
 }
 
-fn bytes_of(fields: &BTreeMap<String, Ipld>, name: &str) -> Result<Vec<u8>, RecordError> {
+fn bytes_of(fields: &BTreeMap<String, Data>, name: &str) -> Result<Vec<u8>, RecordError> {
     match fields.get(name) {
-        Some(Ipld::Bytes(bytes)) => Ok(bytes.clone()),
+        Some(Data::Bytes(bytes)) => Ok(bytes.clone()),
         _ => Err(malformed(&format!("{name} is not bytes"))),
     }
 }
 
-fn number_of(fields: &BTreeMap<String, Ipld>, name: &str) -> Result<u64, RecordError> {
+fn number_of(fields: &BTreeMap<String, Data>, name: &str) -> Result<u64, RecordError> {
     let number = match fields.get(name) {
-        Some(Ipld::Integer(number)) => u64::try_from(*number).ok(),
+        Some(Data::Integer(number)) => u64::try_from(*number).ok(),
         _ => None,
     };
     number.ok_or_else(|| malformed(&format!("{name} is not a number from 0")))
@@ -385,8 +384,8 @@ mod tests {
         let name = key.public().to_peer_id();
         let record = created(&key, 1);
         let mut fields = fields(record.encoded.data.as_deref().unwrap()).unwrap();
-        fields.insert("TTL".to_owned(), Ipld::Integer(-1));
-        let negative = serde_ipld_dagcbor::to_vec(&Ipld::Map(fields)).unwrap();
+        fields.insert("TTL".to_owned(), Data::Integer(-1));
+        let negative = serde_ipld_dagcbor::to_vec(&Data::Map(fields)).unwrap();
         for data in [negative, vec![0x81; 9000]] {
             let bytes = changed(&record, &key, |it| {
                 it.data = Some(data);

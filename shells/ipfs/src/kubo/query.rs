@@ -1,6 +1,6 @@
 //! Query strings.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 /// All characters but those that no server can misread.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
@@ -19,11 +19,11 @@ impl Query {
     }
 
     /// Adds one pair; keys may repeat.
-    pub(super) fn with(mut self, key: &str, value: &str) -> Self {
+    pub(super) fn with(mut self, key: &str, value: impl AsRef<[u8]>) -> Self {
         self.0.push(if self.0.is_empty() { '?' } else { '&' });
         self.0.push_str(key);
         self.0.push('=');
-        self.0.extend(utf8_percent_encode(value, ESCAPED));
+        self.0.extend(percent_encode(value.as_ref(), ESCAPED));
         self
     }
 

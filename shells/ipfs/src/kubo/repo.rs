@@ -9,6 +9,7 @@ use super::query::Query;
 use super::transport::Limit;
 use super::{Client, parse_cid};
 use crate::backend::{Cause, Collected, Error, Identity, RepoStat};
+use crate::unixfs::Name;
 
 #[derive(Deserialize)]
 struct IdAnswer {
@@ -212,8 +213,9 @@ impl Client {
     ///
     /// # Errors
     /// The node cannot be reached or cannot resolve the path, or it resolves to a mutable name.
-    pub async fn resolve(&self, path: &str) -> Result<Cid, Error> {
-        if let Ok(cid) = Cid::try_from(path.strip_prefix("/ipfs/").unwrap_or(path)) {
+    pub async fn resolve(&self, path: &Name) -> Result<Cid, Error> {
+        let text = path.as_text();
+        if let Some(Ok(cid)) = text.map(|text| Cid::try_from(text.strip_prefix("/ipfs/").unwrap_or(text))) {
             return Ok(cid);
         }
         let query = Query::new().with("arg", path);

@@ -3,13 +3,13 @@
 use super::Node;
 use crate::Cid;
 use crate::car::{self, CarReader};
+use crate::codec::Data;
 use crate::reader::{Reader, stream_from_task};
 use crate::unixfs::read::{self, Entity};
 use crate::unixfs::{ByteStream, DirEntry, Name, Stat, pb, tar};
 use crate::{Block, DagPath, Error, Ref, Resolved, codec, dag, dagjson};
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
-use ipld_core::ipld::Ipld;
 use tokio::io::AsyncRead;
 
 /// Limit of the archive blocks verified and stored together, bytes.
@@ -117,7 +117,7 @@ impl Node {
                 Descent::Inside(_) => break,
                 Descent::Nothing(name) => {
                     return Err(Error::NoLink {
-                        name: name.clone(),
+                        name: name.to_string(),
                         cid,
                     });
                 }
@@ -171,7 +171,7 @@ impl Node {
             Descent::Inside(data) => dagjson::encode(data).map_err(|why| Error::malformed(&cid, why)),
             Descent::Link(..) => Err(Error::malformed(&cid, "it changed while it was read")),
             Descent::Nothing(name) => Err(Error::NoLink {
-                name: name.clone(),
+                name: name.to_string(),
                 cid,
             }),
         }
@@ -253,7 +253,7 @@ async fn entry(
     reader: &Reader,
     cid: Cid,
     data: Bytes,
-    name: &str,
+    name: &Name,
     visited: &mut Vec<Cid>,
 ) -> Result<Cid, Error> {
     if let Ok(Entity::Node(node, links)) = read::entity(&cid, data.clone()) {
@@ -264,7 +264,7 @@ async fn entry(
         .into_iter()
         .find(|link| link.name.as_bytes() == name.as_bytes());
     let link = link.ok_or_else(|| Error::NoLink {
-        name: name.to_owned(),
+        name: name.to_string(),
         cid,
     })?;
     Ok(link.cid)
@@ -272,27 +272,30 @@ async fn entry(
 
 /// Result of following names inside one block.
 enum Descent<'d, 'n> {
-    Inside(&'d Ipld),
-    Link(Cid, &'n [String]),
-    Nothing(&'n String),
+    Inside(&'d Data),
+    Link(Cid, &'n [Name]),
+    Nothing(&'n Name),
 }
 
-fn descend<'d, 'n>(mut data: &'d Ipld, mut names: &'n [String]) -> Descent<'d, 'n> {
+fn descend<'d, 'n>(mut data: &'d Data, mut names: &'n [Name]) -> Descent<'d, 'n> {
     while let Some((name, after)) = names.split_first() {
         let next = match data {
-            Ipld::Map(map) => map.get(name),
-            Ipld::List(list) => name.parse().ok().and_then(|at: usize| list.get(at)),
-            Ipld::Null
-            | Ipld::Bool(_)
-            | Ipld::Integer(_)
-            | Ipld::Float(_)
-            | Ipld::String(_)
-            | Ipld::Bytes(_)
-            | Ipld::Link(_) => None,
+            Data::Map(map) => name.as_text().and_then(|name| map.get(name)),
+            Data::List(list) => {
+                let at: Option<usize> = name.as_text().and_then(|name| name.parse().ok());
+                at.and_then(|at| list.get(at))
+            }
+            Data::Null
+            | Data::Bool(_)
+            | Data::Integer(_)
+            | Data::Float(_)
+            | Data::String(_)
+            | Data::Bytes(_)
+            | Data::Link(_) => None,
         };
         match next {
             None => return Descent::Nothing(name),
-            Some(Ipld::Link(cid)) => return Descent::Link(crate::hash::from_short(cid), after),
+            Some(Data::Link(cid)) => return Descent::Link(**cid, after),
             Some(next) => (data, names) = (next, after),
         }
     }

@@ -1,14 +1,26 @@
-//! Names of directory entries.
+//! Names of directory entries, and paths made of them.
 
 use std::fmt;
 
-/// A name in a directory, or the target of a symbolic link: bytes, which UnixFS does not require to be UTF-8.
+/// A name in a directory, a path of such names, or the target of a symbolic link: bytes, which UnixFS does not
+/// require to be UTF-8.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Box<[u8]>);
 
 impl Name {
     /// Returns the bytes as stored.
     pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Returns the text; `None` if the bytes are not UTF-8.
+    pub fn as_text(&self) -> Option<&str> {
+        str::from_utf8(&self.0).ok()
+    }
+}
+
+impl AsRef<[u8]> for Name {
+    fn as_ref(&self) -> &[u8] {
         &self.0
     }
 }

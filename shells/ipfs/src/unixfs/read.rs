@@ -296,11 +296,11 @@ pub(crate) async fn find(
     cid: Cid,
     node: Unixfs,
     links: Vec<Link>,
-    name: &str,
+    name: &Name,
     visited: &mut Vec<Cid>,
 ) -> Result<Cid, Error> {
     let missing = || Error::NoLink {
-        name: name.to_owned(),
+        name: name.to_string(),
         cid,
     };
     if node.kind != Type::Shard {

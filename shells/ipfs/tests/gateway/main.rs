@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 
 use cluster_ipfs::gateway::{self, Settings};
 use cluster_ipfs::unixfs::{AddOptions, Chunker, Metadata};
-use cluster_ipfs::{Cid, Config, DagPath, Node};
+use cluster_ipfs::{Cid, Config, DagPath, Node, Upload};
 use futures::TryStreamExt;
 use support::{Answer, raw};
 use tempfile::TempDir;
@@ -111,6 +111,10 @@ impl Site {
                 .await
                 .unwrap();
         }
+        self.finish(upload).await
+    }
+
+    async fn finish(&self, upload: Upload) -> Cid {
         let (directories, mut built) = mpsc::channel(16);
         let drain = tokio::spawn(async move { while built.recv().await.is_some() {} });
         let roots = upload.finish(None, directories).await.unwrap();

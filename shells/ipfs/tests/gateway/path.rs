@@ -52,6 +52,23 @@ async fn directories_are_listed_with_links_to_their_entries() {
 }
 
 #[tokio::test]
+async fn names_that_are_not_utf8_are_linked_and_served() {
+    let site = Site::start().await;
+    let mut upload = site.node.add(AddOptions::default()).unwrap();
+    let none = Metadata::default();
+    upload
+        .file(b"d/caf\xe9", none, &b"text\n"[..], |_| ())
+        .await
+        .unwrap();
+    let root = site.finish(upload).await;
+    let listing = site.get(&format!("/ipfs/{root}/")).await.text();
+    let link = format!("<a href=\"/ipfs/{root}/caf%E9\">caf\u{fffd}</a>");
+    assert!(listing.contains(&link), "{listing}");
+    let file = site.get(&format!("/ipfs/{root}/caf%E9")).await;
+    assert_eq!((file.status, file.text().as_str()), (200, "text\n"));
+}
+
+#[tokio::test]
 async fn caching_headers_name_the_roots_of_the_path() {
     let site = Site::start().await;
     let root = site

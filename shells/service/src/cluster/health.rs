@@ -1,4 +1,4 @@
-//! Metrics, alerts, the connection graph, bandwidth, and garbage collection of the IPFS nodes.
+//! Metrics, alerts, the connection graph, and bandwidth.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,19 +6,11 @@ use std::time::Duration;
 use cluster_api as api;
 use cluster_core::{PeerId, Received, Timestamp};
 use futures::StreamExt;
-use tokio::sync::mpsc;
 
 use super::peers::{KnownMembers, concurrently};
-use super::rpc::{self, Answer, Call, Collected};
+use super::rpc::{self, Answer, Call};
 use super::{Cluster, Error, convert};
 use crate::net::Traffic;
-
-/// Maximum of removed keys listed for each peer. The Go peer lists all of them from memory; a repository of
-/// 1 TB may have 4 million.
-const KEYS_MAX: usize = 100_000;
-
-/// Maximum of removed keys in one answer.
-const KEYS_AT_ONCE: usize = 512;
 
 impl Cluster {
     /// Returns the names of all metrics, sorted.
@@ -136,124 +128,6 @@ impl Cluster {
             Ok(Err(_)) | Err(_) => Vec::new(),
         };
         (self.inner.net.connected().into_iter().collect(), ipfs, ipfs_links)
-    }
-
-    /// Runs garbage collection at all members' IPFS nodes at once. A failure is reported per peer.
-    ///
-    /// # Errors
-    /// This peer is shutting down.
-    pub async fn repo_gc(&self) -> Result<api::GlobalRepoGc, Error> {
-        let KnownMembers { peers } = self.known_peers().await?;
-        let mut shown = api::GlobalRepoGc::default();
-        let mut collections = std::pin::pin!(concurrently(
-            peers
-                .iter()
-                .map(|(peer, known)| async move { self.gc_of(peer, &known.peername).await })
-        ));
-        while let Some(collected) = collections.next().await {
-            shown.peer_map.insert(collected.peer.clone(), collected);
-        }
-        Ok(shown)
-    }
-
-    /// Runs garbage collection at this peer's IPFS node.
-    pub async fn repo_gc_local(&self) -> api::GlobalRepoGc {
-        let collected = self
-            .gc_of(&self.inner.config.peer, &self.inner.config.peername)
-            .await;
-        api::GlobalRepoGc {
-            peer_map: BTreeMap::from([(collected.peer.clone(), collected)]),
-        }
-    }
-
-    async fn gc_of(&self, peer: &PeerId, peername: &str) -> api::RepoGc {
-        let mut shown = api::RepoGc {
-            peer: peer.to_string(),
-            peername: peername.to_owned(),
-            ..api::RepoGc::default()
-        };
-        let done = if *peer == self.inner.config.peer {
-            self.gc_here(&mut shown).await
-        } else {
-            self.gc_there(peer, &mut shown).await
-        };
-        if let Err(error) = done {
-            shown.error = error.to_string();
-        }
-        shown
-    }
-
-    async fn gc_here(&self, shown: &mut api::RepoGc) -> Result<(), Error> {
-        let (out, mut batches) = mpsc::channel(1);
-        let collect = async move { self.collect_garbage(out).await };
-        let note = async {
-            while let Some(batch) = batches.recv().await {
-                add_steps(shown, batch);
-            }
-        };
-        tokio::join!(collect, note).0
-    }
-
-    async fn gc_there(&self, peer: &PeerId, shown: &mut api::RepoGc) -> Result<(), Error> {
-        let mut channel = rpc::call(&self.inner.net, peer, &Call::RepoGc).await?;
-        while let Some(answer) = rpc::next(&mut channel, peer, self.inner.answer_timeout).await? {
-            let Answer::Collected(batch) = answer else {
-                return Err(rpc::unexpected(peer));
-            };
-            add_steps(shown, batch);
-        }
-        Ok(())
-    }
-
-    /// Runs garbage collection at this peer's IPFS node; aborts it when `out` is closed.
-    pub(super) async fn collect_garbage(&self, out: mpsc::Sender<Vec<Collected>>) -> Result<(), Error> {
-        let mut steps = self.inner.backend.repo_gc().ready_chunks(KEYS_AT_ONCE);
-        while let Some(batch) = steps.next().await {
-            let mut collected = Vec::with_capacity(batch.len());
-            let mut failed = None;
-            for step in batch {
-                match step {
-                    Ok(cluster_ipfs::backend::Collected::Removed(cid)) => {
-                        collected.push(Collected::Removed(cid.to_string()));
-                    }
-                    Ok(cluster_ipfs::backend::Collected::Failed(why)) => {
-                        collected.push(Collected::Failed(why))
-                    }
-                    // The node has logged the freed space; other peers get keys only.
-                    Ok(cluster_ipfs::backend::Collected::Freed(_)) => {}
-                    Err(error) => failed = Some(error),
-                }
-            }
-            if out.send(collected).await.is_err() {
-                return Ok(());
-            }
-            if let Some(error) = failed {
-                return Err(error.into());
-            }
-        }
-        Ok(())
-    }
-}
-
-fn add_steps(shown: &mut api::RepoGc, batch: Vec<Collected>) {
-    for step in batch {
-        if shown.keys.len() == KEYS_MAX {
-            let more = format!("only the first {KEYS_MAX} keys are listed; the collection continued");
-            shown.keys.push(api::IpfsRepoGc {
-                key: None,
-                error: more,
-            });
-        }
-        if shown.keys.len() > KEYS_MAX {
-            return;
-        }
-        shown.keys.push(match step {
-            Collected::Removed(cid) => api::IpfsRepoGc {
-                key: Some(cid),
-                error: String::new(),
-            },
-            Collected::Failed(error) => api::IpfsRepoGc { key: None, error },
-        });
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use cluster_api as api;
 use cluster_core::{Cid, Pin, Refusal, Reply, Request};
+use cluster_ipfs::unixfs::Name;
 use futures::stream::{self, Stream, TryStreamExt};
 use tokio::time::timeout;
 
@@ -115,10 +116,11 @@ impl Cluster {
     ///
     /// # Errors
     /// The IPFS node cannot resolve it, or not within one minute.
-    pub async fn resolve(&self, path: &str) -> Result<Cid, Error> {
-        let rest = path
+    pub async fn resolve(&self, path: &Name) -> Result<Cid, Error> {
+        let text = path.as_text().unwrap_or_default();
+        let rest = text
             .strip_prefix("/ipfs/")
-            .or_else(|| path.strip_prefix("/ipld/"));
+            .or_else(|| text.strip_prefix("/ipld/"));
         if let Some(cid) = rest.and_then(|cid| cid.parse().ok()) {
             return Ok(cid);
         }

@@ -1,12 +1,10 @@
-//! The members' IPFS repositories as if they were one: total size, garbage collection.
+//! The members' IPFS repositories as if they were one: their total size.
 
-use cluster_api as api;
 use cluster_core::PeerId;
 use futures::StreamExt;
-use tokio::sync::mpsc;
 
 use super::peers::{KnownMembers, concurrently};
-use super::rpc::{self, Answer, Call, Collected};
+use super::rpc::{self, Answer, Call};
 use super::{Cluster, Error};
 
 /// Size of one or more repositories.
@@ -77,78 +75,4 @@ impl Cluster {
             objects,
         })
     }
-
-    /// Runs garbage collection at all members, and sends each step to `out`. Unreachable members are left
-    /// out; other failures are steps with an error.
-    ///
-    /// # Errors
-    /// This peer is shutting down.
-    pub async fn collect_everywhere(&self, out: mpsc::Sender<api::IpfsRepoGc>) -> Result<(), Error> {
-        let KnownMembers { peers } = self.known_peers().await?;
-        let out = &out;
-        let mut ends = std::pin::pin!(concurrently(peers.keys().map(|peer| async move {
-            let done = if *peer == self.inner.config.peer {
-                self.collect_here(out).await
-            } else {
-                self.collect_there(peer, out).await
-            };
-            (peer, done)
-        })));
-        while let Some((peer, done)) = ends.next().await {
-            if let Err(error) = done {
-                let error = format!("peer {peer}: {error}");
-                let _ = out.send(api::IpfsRepoGc { key: None, error }).await;
-            }
-        }
-        Ok(())
-    }
-
-    async fn collect_here(&self, out: &mpsc::Sender<api::IpfsRepoGc>) -> Result<(), Error> {
-        let (batches, mut received) = mpsc::channel(1);
-        let pass = async {
-            while let Some(batch) = received.recv().await {
-                if !send_steps(out, batch).await {
-                    return;
-                }
-            }
-        };
-        let (done, ()) = tokio::join!(self.collect_garbage(batches), pass);
-        done
-    }
-
-    async fn collect_there(&self, peer: &PeerId, out: &mpsc::Sender<api::IpfsRepoGc>) -> Result<(), Error> {
-        let mut channel = match rpc::call(&self.inner.net, peer, &Call::RepoGc).await {
-            Ok(channel) => channel,
-            Err(error) => {
-                tracing::warn!(%peer, %error, "garbage is not collected");
-                return Ok(());
-            }
-        };
-        while let Some(answer) = rpc::next(&mut channel, peer, self.inner.answer_timeout).await? {
-            let Answer::Collected(batch) = answer else {
-                return Err(rpc::unexpected(peer));
-            };
-            if !send_steps(out, batch).await {
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Sends the steps; returns false if `out` is closed.
-async fn send_steps(out: &mpsc::Sender<api::IpfsRepoGc>, batch: Vec<Collected>) -> bool {
-    for step in batch {
-        let step = match step {
-            Collected::Removed(cid) => api::IpfsRepoGc {
-                key: Some(cid),
-                error: String::new(),
-            },
-            Collected::Failed(error) => api::IpfsRepoGc { key: None, error },
-        };
-        if out.send(step).await.is_err() {
-            return false;
-        }
-    }
-    true
 }

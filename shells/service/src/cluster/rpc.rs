@@ -67,7 +67,7 @@ pub(super) enum Call {
     SyncAll,
     /// Store the blocks in the following chunks. Answered by `Stored`.
     PutBlocks,
-    /// Collect garbage. Answered by `Collected`, repeatedly.
+    /// Collect garbage. Answered by `Collected`, repeatedly, without the freed space: for older callers.
     RepoGc,
     /// List your connections and your IPFS node's. Answered by `Links`.
     Links,
@@ -85,6 +85,8 @@ pub(super) enum Call {
     /// Stream the changes of your local states from now on. Answered by `Statuses`, at first an empty one,
     /// until the caller closes the call.
     Statuses,
+    /// Collect garbage. Answered by `Collected`, repeatedly, with the freed space last. Older peers refuse it.
+    CollectGarbage,
 }
 
 /// A part of the response to a [`Call`].
@@ -222,11 +224,13 @@ pub(super) struct Row {
 
 /// A step of a garbage collection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Collected {
+pub enum Collected {
     /// CID of a removed block.
     Removed(String),
     /// Reason why a block could not be removed.
     Failed(String),
+    /// Bytes of disk that were freed. The last step, and only of the embedded node.
+    Freed(u64),
 }
 
 /// Opens a call without an upload.

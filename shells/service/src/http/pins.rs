@@ -6,6 +6,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{Response, Uri};
 use cluster_api::{CreatedPin, OldPin, Pin, PinOptions, PinTypeFilter, Query, StatusFilter, Time};
 use cluster_core::Cid;
+use cluster_ipfs::unixfs::Name;
 use futures::stream::{self, Stream, StreamExt};
 
 use super::answer;
@@ -104,13 +105,12 @@ pub(super) async fn unpin_path(State(cluster): State<Cluster>, uri: Uri) -> Resp
 /// Returns the IPFS path after `/pins`.
 ///
 /// # Errors
-/// The path is not UTF-8, or has no valid root.
-fn path(uri: &Uri) -> Result<String, Error> {
+/// The path has no valid root.
+fn path(uri: &Uri) -> Result<Name, Error> {
     let bad = |why: &str| invalid(format!("error parsing path: {why}"));
     let text = uri.path().strip_prefix("/pins").unwrap_or_default();
-    let text = percent_encoding::percent_decode_str(text)
-        .decode_utf8()
-        .map_err(|_| bad("it is not UTF-8"))?;
+    let path = Name::from(percent_encoding::percent_decode_str(text).collect::<Vec<u8>>());
+    let text = path.to_string();
     let mut parts = text.split('/').skip(1);
     let (namespace, root) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     if root.is_empty() {
@@ -121,7 +121,7 @@ fn path(uri: &Uri) -> Result<String, Error> {
     {
         return Err(bad(&format!("{text:?}: {error}")));
     }
-    Ok(text.into_owned())
+    Ok(path)
 }
 
 /// Answers a read of the pinset: with `consistent=true` up to date, otherwise with a warning header if the

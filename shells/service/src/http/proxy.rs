@@ -33,6 +33,7 @@ use cluster_http::rpc::Failure;
 use cluster_http::web_origin;
 use cluster_http::{LimitedBody, ListenAddress};
 use cluster_ipfs::api::RequestBody;
+use cluster_ipfs::unixfs::Name;
 use futures::future::BoxFuture;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
@@ -223,7 +224,7 @@ impl Proxy {
     async fn answer_here(
         &self,
         command: Command,
-        first: Option<String>,
+        first: Option<Name>,
         request: Request<RequestBody>,
     ) -> Response<Body> {
         let extra = match self.access.admit(&request).await {

@@ -1,5 +1,8 @@
 //! Pin commands through the proxy, and other commands that pin.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use serde_json::json;
 use tests::Peer;
 use tests::http;
@@ -209,4 +212,28 @@ fn blocks_and_dag_nodes_are_pinned_on_request() {
     );
     assert_eq!(imported[1]["Stats"]["BlockCount"], 1);
     fresh.peers[0].wait_state(&node, "pinned", 1);
+}
+
+#[test]
+fn names_that_are_not_utf8_are_pinned_by_path() {
+    let cluster = with_proxies(1);
+    let peer = &cluster.peers[0];
+    let file = |name: &'static str| (name, name.as_bytes());
+    let added = peer.add("", &[file("d%2Fcaf%E9"), file("d%2Fth%E8"), file("d%2Fna%EFf")]);
+    let added = added.unwrap();
+    let cid = |at: usize| added[at]["cid"].as_str().unwrap().to_owned();
+    let root = cid(added.len() - 1);
+    let by_rest = peer.ask("POST", &format!("/pins/ipfs/{root}/caf%E9")).unwrap();
+    assert_eq!(by_rest.json()["cid"], cid(0));
+    let by_proxy = call(proxy_port(peer), &format!("pin/add?arg=/ipfs/{root}/th%E8"));
+    assert_eq!(by_proxy.json()["Pins"], json!([cid(1)]));
+    let path = [format!("/ipfs/{root}/na").as_bytes(), b"\xeff"].concat();
+    let arguments = [
+        OsStr::new("--enc=json"),
+        "pin".as_ref(),
+        "add".as_ref(),
+        "--no-status".as_ref(),
+    ];
+    let said = peer.ctl(&[&arguments[..], &[OsStr::from_bytes(&path)]].concat());
+    assert_eq!(said.values()[0]["cid"], cid(2));
 }

@@ -2,7 +2,7 @@
 //! then blocks.
 
 use cluster_ipfs::{Block, Cid};
-use ipld_core::ipld::Ipld;
+use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt, BufReader};
 use tokio::sync::mpsc;
 
@@ -37,19 +37,19 @@ pub(super) async fn read(
         .await?
         .ok_or_else(|| invalid("it is empty"))?;
     match header_of(&header)? {
-        (1, roots) => blocks(one(roots)?, content, out).await,
-        (2, _) => {
+        Header { version: 1, roots } => blocks(one(roots)?, content, out).await,
+        Header { version: 2, .. } => {
             let size = data_of_v2(&mut content).await?;
             let mut data = content.take(size);
             let header = section(&mut data, HEADER_MAX)
                 .await?
                 .ok_or_else(|| invalid("it is empty"))?;
             match header_of(&header)? {
-                (1, roots) => blocks(one(roots)?, data, out).await,
-                (version, _) => Err(invalid(format!("version {version} within version 2"))),
+                Header { version: 1, roots } => blocks(one(roots)?, data, out).await,
+                Header { version, .. } => Err(invalid(format!("version {version} within version 2"))),
             }
         }
-        (version, _) => Err(invalid(format!(
+        Header { version, .. } => Err(invalid(format!(
             "its version is {version}, but only 1 and 2 are supported"
         ))),
     }
@@ -83,26 +83,17 @@ fn one(roots: Vec<Cid>) -> Result<Cid, Error> {
     }
 }
 
-fn header_of(bytes: &[u8]) -> Result<(i128, Vec<Cid>), Error> {
-    let header: Ipld = serde_ipld_dagcbor::from_slice(bytes)
-        .map_err(|error| invalid(format!("its header cannot be read: {error}")))?;
-    let Ipld::Map(fields) = header else {
-        return Err(invalid("its header is not a map"));
-    };
-    let Some(Ipld::Integer(version)) = fields.get("version") else {
-        return Err(invalid("its header has no version"));
-    };
-    let Some(Ipld::List(roots)) = fields.get("roots") else {
-        return Ok((*version, Vec::new()));
-    };
-    let roots = roots.iter().filter_map(|root| {
-        if let Ipld::Link(cid) = root {
-            Cid::try_from(cid.to_bytes()).ok()
-        } else {
-            None
-        }
-    });
-    Ok((*version, roots.collect()))
+/// Header of an archive, or of the wrapper of version 2.
+#[derive(Deserialize)]
+struct Header {
+    version: u64,
+    #[serde(default)]
+    roots: Vec<Cid>,
+}
+
+fn header_of(bytes: &[u8]) -> Result<Header, Error> {
+    serde_ipld_dagcbor::from_slice(bytes)
+        .map_err(|error| invalid(format!("its header cannot be read: {error}")))
 }
 
 /// Skips to the data of a version 2 file, and returns its length.

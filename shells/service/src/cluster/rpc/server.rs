@@ -11,7 +11,7 @@ use tokio::time::interval;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::blocks;
-use super::{Answer, Call, OneStatus, Row};
+use super::{Answer, Call, Collected, OneStatus, Row};
 use crate::cluster::add::GcHold;
 use crate::cluster::merge::{OwnRow, Piece, PieceStream};
 use crate::cluster::{Cluster, Error, contexts, status_all};
@@ -70,7 +70,8 @@ impl Cluster {
                 self.answer_rows(pieces, incoming).await
             }
             Call::PutBlocks => self.answer_put_blocks(incoming).await,
-            Call::RepoGc => self.answer_repo_gc(incoming).await,
+            Call::RepoGc => self.answer_garbage(incoming, false).await,
+            Call::CollectGarbage => self.answer_garbage(incoming, true).await,
             Call::RepoStat { objects } => {
                 let all = with_heartbeats(incoming, self.own_repository(objects)).await??;
                 let answer = Answer::RepoStat {
@@ -113,6 +114,7 @@ impl Cluster {
             | Call::SyncAll
             | Call::PutBlocks
             | Call::RepoGc
+            | Call::CollectGarbage
             | Call::RepoStat { .. }
             | Call::Links
             | Call::Statuses
@@ -187,11 +189,13 @@ impl Cluster {
         .await
     }
 
-    async fn answer_repo_gc(&self, incoming: &mut Incoming) -> Result<(), Error> {
+    /// Collects garbage and reports the steps, and the freed space if the caller knows it.
+    async fn answer_garbage(&self, incoming: &mut Incoming, with_freed: bool) -> Result<(), Error> {
         let (out, mut batches) = mpsc::channel(1);
         let cluster = self.clone();
         let collecting = tokio::spawn(async move { cluster.collect_garbage(out).await });
-        while let Some(batch) = with_heartbeats(incoming, batches.recv()).await? {
+        while let Some(mut batch) = with_heartbeats(incoming, batches.recv()).await? {
+            batch.retain(|step| with_freed || !matches!(step, Collected::Freed(_)));
             send(incoming, &Answer::Collected(batch)).await?;
         }
         collecting.await.map_err(|_| Error::Closed)?

@@ -7,9 +7,10 @@ use cid::multibase::Base;
 use cluster_api::GoDuration;
 use cluster_http::multipart::{self, Multipart};
 use cluster_http::query;
-use cluster_http::rpc::{Failure, parse_bool};
+use cluster_http::rpc::{Failure, argument_lines, parse_bool};
 use cluster_ipfs::Cid;
 use cluster_ipfs::api::{RequestBody, parse_base};
+use cluster_ipfs::unixfs::Name;
 use futures::stream::StreamExt;
 use http_body_util::BodyStream;
 use percent_encoding::percent_decode_str;
@@ -69,7 +70,7 @@ impl Command {
     }
 
     /// Returns the command of a path, and the argument that may be its last segment.
-    pub(super) fn find(path: &str) -> Option<(Self, Option<String>)> {
+    pub(super) fn find(path: &str) -> Option<(Self, Option<Name>)> {
         let path = path.strip_prefix("/api/v0/")?;
         let path = path.strip_suffix('/').unwrap_or(path);
         let exact = |path: &str| COMMANDS.iter().find(|(known, ..)| *known == path);
@@ -79,12 +80,8 @@ impl Command {
         let (above, last) = path.rsplit_once('/')?;
         let (_, command, _) = exact(above)?;
         let takes = [Self::PinAdd, Self::PinRm, Self::PinLs].contains(command) && !last.is_empty();
-        takes.then(|| {
-            (
-                *command,
-                Some(percent_decode_str(last).decode_utf8_lossy().into_owned()),
-            )
-        })
+        let last = || Name::from(percent_decode_str(last).collect::<Vec<u8>>());
+        takes.then(|| (*command, Some(last())))
     }
 
     fn required(self) -> &'static [&'static str] {
@@ -96,7 +93,7 @@ impl Command {
 /// A parsed request for a command.
 #[derive(Debug)]
 pub(super) struct Call {
-    pub(super) args: Vec<String>,
+    pub(super) args: Vec<Name>,
     /// Credentials of the client, for requests to the node on its behalf.
     pub(super) credentials: HeaderMap,
     pub(super) options: Options,
@@ -106,11 +103,11 @@ impl Call {
     /// Parses a request for `command`; `first` is the argument from its path.
     pub(super) async fn read(
         command: Command,
-        first: Option<String>,
+        first: Option<Name>,
         request: Request<RequestBody>,
     ) -> Result<Self, Failure> {
         let (args, options) = Options::parse(request.uri().query().unwrap_or_default())?;
-        let mut args: Vec<String> = first.into_iter().chain(args).collect();
+        let mut args: Vec<Name> = first.into_iter().chain(args).collect();
         let credentials = credentials(request.headers());
         let required = command.required();
         if args.len() < required.len() {
@@ -146,7 +143,7 @@ pub(super) fn credentials(headers: &HeaderMap) -> HeaderMap {
 }
 
 /// Reads the arguments, one a line, from the first part of a multipart body.
-async fn body_args(request: Request<RequestBody>) -> Result<Vec<String>, Failure> {
+async fn body_args(request: Request<RequestBody>) -> Result<Vec<Name>, Failure> {
     let kind = request.headers().get(header::CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let Some(boundary) = multipart::boundary(kind) else {
@@ -171,9 +168,7 @@ async fn body_args(request: Request<RequestBody>) -> Result<Vec<String>, Failure
             return Err(Failure::bad_request(why));
         }
     }
-    let text = String::from_utf8(text).map_err(|_| Failure::bad_request("arguments are not UTF-8"))?;
-    let lines = text.lines().filter(|line| !line.is_empty());
-    Ok(lines.map(str::to_owned).collect())
+    Ok(argument_lines(&text).map(Name::from).collect())
 }
 
 /// The options of a request, parsed and as they were sent.
@@ -185,18 +180,17 @@ pub(super) struct Options {
 
 impl Options {
     /// Parses a query into arguments and options.
-    pub(super) fn parse(query: &str) -> Result<(Vec<String>, Self), Failure> {
+    pub(super) fn parse(query: &str) -> Result<(Vec<Name>, Self), Failure> {
         let (mut args, mut pairs) = (Vec::new(), Vec::new());
         for (name, value) in query::pairs(query) {
             if args.len() + pairs.len() == PAIRS_MAX {
                 let why = format!("more than {PAIRS_MAX} arguments and options");
                 return Err(Failure::bad_request(why));
             }
-            let (name, value) = (utf8(name)?, utf8(value)?);
-            if name == "arg" {
-                args.push(value);
+            if name == b"arg" {
+                args.push(Name::from(value));
             } else {
-                pairs.push((name, value));
+                pairs.push((utf8(name)?, utf8(value)?));
             }
         }
         let query = query.to_owned();
@@ -287,12 +281,12 @@ mod tests {
     #[test]
     fn paths_name_a_command_and_optionally_its_argument() {
         let found = |path| Command::find(path).map(|(command, first)| (command, first.unwrap_or_default()));
-        assert_eq!(found("/api/v0/pin/add"), Some((Command::PinAdd, String::new())));
+        assert_eq!(found("/api/v0/pin/add"), Some((Command::PinAdd, Name::default())));
         assert_eq!(
             found("/api/v0/pin/rm/Qm%2Fa"),
-            Some((Command::PinRm, "Qm/a".to_owned()))
+            Some((Command::PinRm, "Qm/a".into()))
         );
-        assert_eq!(found("/api/v0/add/"), Some((Command::Add, String::new())));
+        assert_eq!(found("/api/v0/add/"), Some((Command::Add, Name::default())));
         for path in [
             "/api/v0/pin/add/a/b",
             "/api/v0/add/x",

@@ -11,6 +11,7 @@ use cluster_api::{Pin, PinMode, PinTypeFilter};
 use cluster_core::Cid;
 use cluster_http::rpc::{Failure, json_line};
 use cluster_ipfs::api::{PinKey, PinKinds, PinLine};
+use cluster_ipfs::unixfs::Name;
 use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
 use http_body_util::{BodyExt, BodyStream};
 use serde::Deserialize;
@@ -236,7 +237,7 @@ fn without_own_pin(
 async fn one_pin(
     proxy: &Proxy,
     call: &Call,
-    arg: &str,
+    arg: &Name,
     wanted: PinKinds,
     names: bool,
 ) -> Result<PinLine, Failure> {

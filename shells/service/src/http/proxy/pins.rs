@@ -8,7 +8,8 @@ use cluster_api::{Pin, PinMode, PinOptions, Query, Time};
 use cluster_core::{Cid, Refusal};
 use cluster_http::rpc::{Failure, LineSender, stream_lines};
 use cluster_ipfs::api::{PIN_NAME_MAX, Pins};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use cluster_ipfs::unixfs::Name;
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
@@ -36,8 +37,9 @@ struct Resolved {
 impl Proxy {
     /// Resolves an argument to a CID. Whatever is not a CID or `/ipfs/CID` is resolved by the node, whose
     /// error is passed on.
-    pub(super) async fn resolve(&self, call: &Call, arg: &str) -> Result<Cid, Failure> {
-        if let Ok(cid) = arg.strip_prefix("/ipfs/").unwrap_or(arg).parse() {
+    pub(super) async fn resolve(&self, call: &Call, arg: &Name) -> Result<Cid, Failure> {
+        let text = arg.as_text().unwrap_or_default();
+        if let Ok(cid) = text.strip_prefix("/ipfs/").unwrap_or(text).parse() {
             return Ok(cid);
         }
         let limit = call.options.text(&["timeout"]).unwrap_or_default();
@@ -62,8 +64,8 @@ impl Proxy {
     }
 }
 
-fn escape(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+fn escape(text: impl AsRef<[u8]>) -> String {
+    percent_encode(text.as_ref(), NON_ALPHANUMERIC).to_string()
 }
 
 /// Returns when the client's time limit (`timeout`) expires.

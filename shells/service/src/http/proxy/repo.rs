@@ -9,9 +9,10 @@ use tokio::sync::mpsc;
 use super::Proxy;
 use super::call::Call;
 use super::kubo_response::{json_lines, json_object};
+use crate::cluster::Collected;
 
-/// Capacity of the channel of removed keys.
-const KEYS: usize = 256;
+/// Batches of steps that wait to be sent.
+const BATCHES: usize = 1;
 
 /// Maximum of errors joined in the final message.
 const ERRORS_MAX: usize = 16;
@@ -52,12 +53,15 @@ struct Link {
     cid: String,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Line {
     #[serde(rename = "Key")]
     key: Option<Link>,
     #[serde(rename = "Error", skip_serializing_if = "String::is_empty")]
     error: String,
+    /// Bytes of disk that all members freed, in the last line with a key.
+    #[serde(rename = "FreedBytes", skip_serializing_if = "Option::is_none")]
+    freed: Option<u64>,
 }
 
 /// Answers `repo/gc`.
@@ -66,25 +70,47 @@ pub(super) async fn gc(proxy: &Proxy, call: Call) -> Result<Response<Body>, Fail
     let silent = call.options.flag(&["silent"], false)? && !stream_errors;
     let cluster = proxy.cluster.clone();
     let lines = stream_lines(move |sink| async move {
-        let (out, mut steps) = mpsc::channel(KEYS);
+        let (out, mut steps) = mpsc::channel(BATCHES);
         let collect = async move { cluster.collect_everywhere(out).await };
         let send = async {
             let (mut errors, mut failed) = (Vec::new(), false);
-            while let Some(step) = steps.recv().await {
-                failed |= step.key.is_none();
-                if step.key.is_none() && !stream_errors {
-                    if errors.len() < ERRORS_MAX {
-                        errors.push(step.error);
-                    }
-                    continue;
-                }
-                if !silent {
-                    let line = Line {
-                        key: step.key.map(|cid| Link { cid }),
-                        error: step.error,
+            let (mut last, mut freed) = (None::<Line>, None::<u64>);
+            while let Some(batch) = steps.recv().await {
+                for step in batch {
+                    let line = match step {
+                        Collected::Freed(bytes) => {
+                            freed = Some(freed.unwrap_or(0).saturating_add(bytes));
+                            continue;
+                        }
+                        Collected::Failed(error) if stream_errors => {
+                            failed = true;
+                            sink.send(&Line {
+                                error,
+                                ..Line::default()
+                            })
+                            .await?;
+                            continue;
+                        }
+                        Collected::Failed(error) => {
+                            failed = true;
+                            if errors.len() < ERRORS_MAX {
+                                errors.push(error);
+                            }
+                            continue;
+                        }
+                        Collected::Removed(_) if silent => continue,
+                        Collected::Removed(cid) => Line {
+                            key: Some(Link { cid }),
+                            ..Line::default()
+                        },
                     };
-                    sink.send(&line).await?;
+                    if let Some(line) = last.replace(line) {
+                        sink.send(&line).await?;
+                    }
                 }
+            }
+            if let Some(line) = last {
+                sink.send(&Line { freed, ..line }).await?;
             }
             match (failed, stream_errors) {
                 (false, _) => Ok(()),
