@@ -346,8 +346,8 @@ mod tests {
             "           /ipfs/id/1.0.0: In:  1.2 kB. Out:     5 B. RateIn: 0.12B/s. RateOut: 3.00B/s\n";
         assert_eq!(text(bandwidth), expected);
         let gc = serde_json::from_str::<GlobalRepoGc>(
-            r#"{"peer_map":{"Qa":{"peername":"c","keys":[{"key":"Qk"},{"key":null,"error":"e"}],"freed_bytes":1234},
-                "Qb":{"error":"down"}}}"#,
+            r#"{"peer_map":{"Qa":{"peername":"c","keys":[{"key":"Qk"},{"key":null,"error":"e"}],
+                "freed_bytes":1234},"Qb":{"error":"down"}}}"#,
         );
         let expected = "c              \n  > CIDs:\n    - Qk\n    - ERROR: e\n  > Freed: 1.2 kB\n\
                         Qb              | ERROR: down\n  > CIDs:\n";

@@ -66,10 +66,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         node.unpin(&kept.cid).await?;
         node.unpin(&kept.cid).await?;
     }
-    assert_eq!(
-        node.resolve(&format!("/ipfs/{}", kept.cid).into()).await?,
-        kept.cid
-    );
+    let path = format!("/ipfs/{}", kept.cid).into();
+    assert_eq!(node.resolve(&path).await?, kept.cid);
     let collected: Vec<_> = node.repo_gc().try_collect().await?;
     println!("collected     {} blocks", collected.len());
     let missing = PinRequest::recursive(lost.cid);

@@ -1,5 +1,5 @@
-//! The [IPLD data model](https://ipld.io/docs/data-model/). Unlike the library `ipld-core`, whose digests have
-//! at most 64 bytes, it holds every link that a block may have.
+//! The [IPLD data model](https://ipld.io/docs/data-model/). Unlike the library `ipld-core`, whose digests
+//! have at most 64 bytes, it holds every link that a block may have.
 
 use std::collections::BTreeMap;
 

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// A name in a directory, a path of such names, or the target of a symbolic link: bytes, which UnixFS does not
-/// require to be UTF-8.
+/// A name in a directory, a path of such names, or the target of a symbolic link: bytes, which UnixFS does
+/// not require to be UTF-8.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Box<[u8]>);
 
