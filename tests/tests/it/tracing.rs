@@ -14,12 +14,12 @@ use tests::{Cluster, Options, http, wait_until};
 
 const CID: &str = "bafkqablimvwgy3y";
 
-/// Another one, whose request is not sampled.
-const UNSAMPLED_CID: &str = "bafkqablporugk4q";
+/// Another CID.
+const OTHER_CID: &str = "bafkqablporugk4q";
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
-const UNSAMPLED_TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const OTHER_TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 /// Span of the client, the parent of the trace here.
 const PARENT: &str = "b7ad6b7169203331";
@@ -149,7 +149,7 @@ fn one_pin_is_one_trace_from_the_request_to_the_ipfs_nodes_of_all_peers() {
         let answer = http::request(port, "POST", &format!("/pins/{cid}"), &headers, &[]).unwrap();
         assert_eq!(answer.status, 200, "{}", answer.text());
     };
-    pin(UNSAMPLED_CID, &format!("00-{UNSAMPLED_TRACE}-{PARENT}-00"));
+    pin(OTHER_CID, &format!("00-{OTHER_TRACE}-{PARENT}-00"));
     pin(CID, &format!("00-{TRACE}-{PARENT}-01"));
     let everywhere = ["ipfs.pin", "pinset.apply", "raft.commit"];
     let expected: BTreeMap<String, Vec<String>> = (0..)
@@ -182,7 +182,62 @@ fn one_pin_is_one_trace_from_the_request_to_the_ipfs_nodes_of_all_peers() {
         };
         assert_eq!(span.parent, parent, "{span:?}");
     }
-    assert_eq!(collector.trace(UNSAMPLED_TRACE), []);
+    assert_eq!(collector.trace(OTHER_TRACE), []);
+}
+
+#[test]
+fn proxy_and_pinning_service_continue_the_traces_of_their_clients() {
+    let collector = Collector::start();
+    let mut cluster = Cluster::prepare(&Options {
+        peers: 1,
+        edit: |config| {
+            for (section, key) in [
+                ("ipfsproxy", "listen_multiaddress"),
+                ("pinsvcapi", "http_listen_multiaddress"),
+            ] {
+                let address = format!("/ip4/127.0.0.1/tcp/{}", tests::closed_port());
+                config["api"][section] = json!({ key: address });
+            }
+        },
+        ..Options::default()
+    });
+    let peer = &mut cluster.peers[0];
+    let endpoint = format!("http://127.0.0.1:{}", collector.port);
+    peer.start_env(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
+        ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+    ]);
+    peer.wait_ready(1);
+    let service_json = std::fs::read_to_string(peer.folder.join("service.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&service_json).unwrap();
+    let port = |section: &str, key: &str| -> u16 {
+        let address = config["api"][section][key].as_str().unwrap();
+        address.rsplit('/').next().unwrap().parse().unwrap()
+    };
+    let send = |port: u16, target: &str, trace: &str, body: &[u8]| {
+        let parent = format!("00-{trace}-{PARENT}-01");
+        let answer = http::request(port, "POST", target, &[("traceparent", &parent)], body).unwrap();
+        assert!(answer.is_success(), "{}", answer.text());
+    };
+    let proxy = port("ipfsproxy", "listen_multiaddress");
+    send(proxy, &format!("/api/v0/pin/add?arg={CID}"), TRACE, b"");
+    let service = port("pinsvcapi", "http_listen_multiaddress");
+    let body = json!({"cid": OTHER_CID}).to_string();
+    send(service, "/pins", OTHER_TRACE, body.as_bytes());
+    for (trace, request) in [(TRACE, "POST pin/add"), (OTHER_TRACE, "POST /pins")] {
+        wait_until("the trace has the request and the pin at the node", || {
+            let spans = collector.trace(trace);
+            let has = |name: &str, parent: Option<&str>| {
+                spans
+                    .iter()
+                    .any(|span| span.name == name && parent.is_none_or(|parent| span.parent == parent))
+            };
+            match has(request, Some(PARENT)) && has("ipfs.pin", None) {
+                true => Ok(()),
+                false => Err(format!("{spans:?}")),
+            }
+        });
+    }
 }
 
 #[test]
