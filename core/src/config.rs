@@ -36,7 +36,7 @@ pub struct Config {
 /// Settings of the choice of voters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MembershipConfig {
-    /// Most voters; the other members are learners. Should be odd.
+    /// Maximum number of voters; the other members are learners. Should be odd.
     pub voters_max: usize,
     /// Silence after which a voter's vote goes to a live learner.
     pub replace_after: Duration,
@@ -64,14 +64,14 @@ pub struct RequestsConfig {
     pub deadline: Duration,
     /// Time after which a proposal that has not been applied is proposed again.
     pub retry: Duration,
-    /// Most open requests. The window of applied proposals bounds them too.
+    /// Maximum number of open requests. The window of applied proposals bounds them too.
     pub open_max: usize,
 }
 
 /// Settings of the tracker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrackerConfig {
-    /// Most operations that run on the IPFS node at once.
+    /// Maximum number of operations that run on the IPFS node at once.
     pub concurrent_pins: usize,
     /// Time without progress after which a pin is cancelled and queued again.
     pub pin_timeout: Duration,
@@ -79,7 +79,7 @@ pub struct TrackerConfig {
     pub unpin_timeout: Duration,
     /// Pause after the first failure of an operation; it doubles with each further one.
     pub retry_min: Duration,
-    /// Longest pause between attempts.
+    /// Maximum pause between attempts.
     pub retry_max: Duration,
     /// Time between comparisons of all pinned CIDs with the IPFS node's pins; zero disables them.
     pub compare_interval: Duration,

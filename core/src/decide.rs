@@ -213,7 +213,7 @@ fn shortage(exclusions: &[String]) -> String {
         return "Peers count when they are alive and their metrics have been received: see `health metrics`"
             .to_owned();
     }
-    /// Most excluded peers in the text, to keep it readable.
+    /// Maximum number of excluded peers in the text, to keep it readable.
     const NAMED_MAX: usize = 10;
     let named = exclusions
         .iter()

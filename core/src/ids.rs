@@ -92,8 +92,8 @@ pub struct ProposalId {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(Arc<[u8]>);
 
-/// Longest multihash of a peer id, in bytes: SHA-256 takes 34 bytes, an inlined Ed25519 key 38 and an inlined
-/// secp256k1 key 39.
+/// Maximum length of a peer id's multihash, in bytes: SHA-256 takes 34 bytes, an inlined Ed25519 key 38 and
+/// an inlined secp256k1 key 39.
 const PEER_ID_MAX: usize = 64;
 
 impl PeerId {
@@ -158,7 +158,7 @@ impl<'de> Deserialize<'de> for PeerId {
     }
 }
 
-/// Longest digest of a CID, in bytes: Kubo inlines at most 128.
+/// Maximum length of a CID's digest, in bytes: Kubo inlines at most 128.
 const DIGEST_MAX: usize = 128;
 
 /// A content identifier in its binary form. Ordered by those bytes, as in the store's keys.

@@ -16,35 +16,36 @@ use crate::codec::encoded_len;
 use crate::command::{Command, Proposal};
 use crate::pin::{Pin, PinOptions};
 
-/// Longest name of a pin, in bytes. Every replica of the pinset stores it; Kubo's own limit is 255.
+/// Maximum length of a pin's name, in bytes. Every replica of the pinset stores it; Kubo's own limit is 255.
 pub const NAME_MAX: usize = 1 << 10;
 
-/// Most keys of a pin's metadata.
+/// Maximum number of keys of a pin's metadata.
 pub const METADATA_KEYS_MAX: usize = 1 << 10;
 
 /// Total of all keys and values of a pin's metadata, in bytes: as much as two request lines.
 pub const METADATA_MAX: usize = 16 << 10;
 
-/// Most origins of a pin. The Go peer dials at most ten.
+/// Maximum number of origins of a pin. The Go peer dials at most ten.
 pub const ORIGINS_MAX: usize = 64;
 
-/// Longest origin, in bytes. A relayed address with two peer ids and a domain name of 253 bytes is shorter.
+/// Maximum length of an origin, in bytes. A relayed address with two peer ids and a domain name of 253 bytes
+/// is shorter.
 pub const ORIGIN_MAX: usize = 512;
 
-/// Most preferred peers of a pin.
+/// Maximum number of preferred peers of a pin.
 pub const USER_ALLOCATIONS_MAX: usize = 256;
 
-/// Most allocations of a pin: enough for clusters of hundreds of peers.
+/// Maximum number of allocations of a pin: enough for clusters of hundreds of peers.
 pub const ALLOCATIONS_MAX: usize = 1 << 10;
 
-/// Longest encoded pin, in bytes: above the sum of its fields' limits.
+/// Maximum size of an encoded pin, in bytes: above the sum of its fields' limits.
 pub const PIN_MAX: usize = 128 << 10;
 
 /// Bytes that a proposal adds to its pin, and an entry or a message to its proposals: ids, lengths, terms and
 /// positions, each of at most ten bytes.
 pub(crate) const OVERHEAD_MAX: usize = 1 << 10;
 
-/// Longest encoded peer id with its length prefix, in bytes.
+/// Maximum size of an encoded peer id with its length prefix, in bytes.
 const PEER_ID_ENCODED: usize = 48;
 
 const _: () = {
@@ -58,17 +59,18 @@ const _: () = {
 /// Limits in bytes. The simulator shrinks them, so that its small pins reach them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitsConfig {
-    /// Longest encoded pin.
+    /// Maximum size of an encoded pin, in bytes.
     pub pin_bytes: usize,
-    /// Most bytes of encoded proposals in one log entry.
+    /// Maximum size of the encoded proposals in one log entry, in bytes.
     pub entry_bytes: usize,
-    /// Most bytes of encoded entries in one Raft message, and of proposals in one message to the leader.
+    /// Maximum size of the encoded entries in one Raft message, and of the proposals in one message to the
+    /// leader, in bytes.
     pub message_bytes: usize,
-    /// Most unacknowledged append messages to one follower.
+    /// Maximum number of unacknowledged append messages to one follower.
     pub inflight_messages: usize,
-    /// Most bytes of encoded proposals that wait for the leader's disk.
+    /// Maximum size of the encoded proposals that wait for the leader's disk, in bytes.
     pub pending_bytes: usize,
-    /// Most bytes of encoded client requests that are open at this peer.
+    /// Maximum size of the encoded client requests that are open at this peer, in bytes.
     pub open_bytes: usize,
 }
 
@@ -131,7 +133,7 @@ pub struct TooLarge {
     pub unit: String,
     /// Requested size.
     pub size: usize,
-    /// Largest allowed size.
+    /// Maximum size, in bytes.
     pub limit: usize,
 }
 

@@ -48,10 +48,10 @@ pub struct Members {
     pub departed: BTreeSet<PeerId>,
 }
 
-/// Most peers that wait to be added. They are added one at a time, each within a second.
+/// Maximum number of peers that wait to be added. They are added one at a time, each within a second.
 const JOINING_MAX: usize = 256;
 
-/// Most former members to remember. Their pins are re-allocated within minutes.
+/// Maximum number of former members to remember. Their pins are re-allocated within minutes.
 const DEPARTED_MAX: usize = 1024;
 
 /// Raft's configuration state after a change.

@@ -58,13 +58,13 @@ const RETURN_GRACE: Duration = Duration::from_secs(2);
 /// Time for which a new leader leaves the votes as they are, to learn which members are live.
 const BALANCE_DELAY: Duration = Duration::from_secs(5);
 
-/// Most missing entries of a learner that counts as caught up.
+/// Maximum number of entries that a caught-up learner may lack.
 const CATCH_UP_LAG_MAX: Index = 64;
 
 /// Shortest time between two notices (`Hello` or `NotMember`) to one peer.
 const NOTICE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Most peers whose last notice is remembered; others get theirs later.
+/// Maximum number of peers whose last notice is remembered; others get theirs later.
 const NOTICES_MAX: usize = 256;
 
 /// Planner of membership changes.

@@ -41,13 +41,13 @@ pub(crate) enum Output {
     SendMetrics { to: PeerId, metrics: Vec<Metric> },
 }
 
-/// Most alerts that are kept, newest first; as in the Go peer.
+/// Maximum number of alerts that are kept, newest first; as in the Go peer.
 const ALERTS_MAX: usize = 1000;
 
-/// Most metrics of one peer, so that a malicious one cannot exhaust the memory.
+/// Maximum number of metrics of one peer, so that a malicious one cannot exhaust the memory.
 const METRICS_MAX: usize = 64;
 
-/// Largest deviation of a peer's clock from the cluster time that raises no alert: far above message delays
+/// Maximum deviation of a peer's clock from the cluster time that raises no alert: far above message delays
 /// and the drift between two synchronisations.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 

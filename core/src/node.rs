@@ -50,11 +50,12 @@ pub enum Timer {
     Tracker,
 }
 
-/// Most proposals in one message to the leader: about 20 KiB of average pins. Large ones are limited by
-/// bytes.
+/// Maximum number of proposals in one message to the leader: about 20 KiB of average pins. Large ones are
+/// limited by bytes.
 const MESSAGE_PROPOSALS: usize = 128;
 
-/// Most rounds of routing per event. Far above any real number: only a loop between submachines exceeds it.
+/// Maximum number of rounds of routing per event. Far above any real number: only a loop between submachines
+/// exceeds it.
 const ROUNDS_MAX: usize = 10_000;
 
 /// A cluster peer, as a pure function of the events it is given.

@@ -6,10 +6,10 @@ use crate::command::Proposal;
 use crate::limits::LimitsConfig;
 use crate::planted::planted;
 
-/// Most waiting proposals. Excess ones are dropped, and proposed again after a timeout.
+/// Maximum number of waiting proposals. Excess ones are dropped, and proposed again after a timeout.
 pub(crate) const PENDING_MAX: usize = 16_384;
 
-/// Most proposals in one log entry: about 300 KiB of average pins.
+/// Maximum number of proposals in one log entry: about 300 KiB of average pins.
 const ENTRY_PROPOSALS: usize = 1024;
 
 /// Queue of proposals, with the encoded length of each.

@@ -55,7 +55,7 @@ pub struct PinOptions {
     pub name: String,
     /// Depth of the pin.
     pub mode: Mode,
-    /// Largest shard of a sharded DAG, in bytes. Kept for the API; this cluster does not shard.
+    /// Maximum size of a shard of a sharded DAG, in bytes. Kept for the API; this cluster does not shard.
     pub shard_size: u64,
     /// Peers to prefer, best first.
     pub user_allocations: Vec<PeerId>,

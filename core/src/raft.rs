@@ -99,7 +99,8 @@ pub(crate) struct Raft {
 /// Placeholder for an unknown Raft id. Real ones are assigned from 1.
 const NO_RAFT_ID: RaftId = RaftId(u64::MAX);
 
-/// Most unknown senders to remember. Needed only until this peer has caught up with the membership.
+/// Maximum number of unknown senders to remember. Needed only until this peer has caught up with the
+/// membership.
 const UNKNOWN_SENDERS_MAX: usize = 64;
 
 impl Raft {

@@ -21,7 +21,7 @@ pub struct Window {
     pub missing: BTreeSet<u64>,
 }
 
-/// Largest distance between the sequence numbers of a peer's newest and oldest open proposal. Part of the
+/// Maximum distance between the sequence numbers of a peer's newest and oldest open proposal. Part of the
 /// replicated state machine: all peers must use the same number.
 pub(crate) const WINDOW: usize = 8192;
 

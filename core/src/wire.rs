@@ -67,7 +67,7 @@ pub enum Message {
     HasCopies(Vec<CopyOf>),
 }
 
-/// Most copies in one message: about 15 KiB.
+/// Maximum number of copies in one message: about 15 KiB.
 pub const COPIES_MAX: usize = 256;
 
 /// A copy of one version of a pin.

@@ -20,8 +20,8 @@ use crate::view::PinsetView;
 use crate::wire::{Envelope, Message};
 use crate::{monitor, raft, requests, tracker};
 
-/// Longest encoding of the number of proposals in a message: a variable-length integer of 14 bits, of which
-/// [`MESSAGE_PROPOSALS`] needs 8.
+/// Maximum size of the encoded number of proposals in a message, in bytes: a variable-length integer of 14
+/// bits, of which [`MESSAGE_PROPOSALS`] needs 8.
 const LENGTH_MAX: usize = 2;
 
 impl Node {

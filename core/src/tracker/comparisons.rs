@@ -22,7 +22,8 @@ const FIRST_PART: u32 = 10;
 /// Shortest pause after a comparison, as a multiple of its duration: listing loads the IPFS node.
 const REST: u32 = 10;
 
-/// Most clients that wait for comparisons: operators, who are few, while each request may list all pins.
+/// Maximum number of clients that wait for comparisons: operators, who are few, while each request may list
+/// all pins.
 const TICKETS_MAX: usize = 64;
 
 /// Error text of a lost pin, as the Go peer's `unexpectedly_unpinned`.

@@ -14,11 +14,11 @@ use crate::planted::planted;
 use crate::time::{Instant, Now};
 use crate::view::PinsetView;
 
-/// Longest first attempt without progress while CIDs wait that were never tried. Available content starts to
-/// arrive within this time; unavailable content must not block it.
+/// Maximum time without progress of a first attempt while CIDs wait that were never tried. Available content
+/// starts to arrive within this time; unavailable content must not block it.
 const FIRST_STALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest error text that is kept, in bytes.
+/// Maximum length of an error text that is kept, in bytes.
 const ERROR_MAX: usize = 1024;
 
 /// A running operation on the IPFS node.
@@ -31,7 +31,7 @@ pub(super) struct Running {
     last_progress: Instant,
     /// Time at which it counts as stuck.
     deadline: Instant,
-    /// Longest time without progress while other CIDs wait for its slot.
+    /// Maximum time without progress while other CIDs wait for its slot.
     stall_timeout: Duration,
     pub(super) cancelled: bool,
 }
@@ -50,7 +50,7 @@ impl Running {
 /// The running operations, one for each CID.
 #[derive(Debug)]
 pub(super) struct Operations {
-    /// Most operations at once.
+    /// Maximum number of concurrent operations.
     slots: usize,
     running: BTreeMap<OpId, Running>,
     by_cid: BTreeMap<Cid, OpId>,

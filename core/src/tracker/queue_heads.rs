@@ -9,7 +9,7 @@ use crate::planted::{planted, scaled};
 use crate::time::{Instant, Now};
 use crate::view::PinsetView;
 
-/// Most entries of a head. Enough to make reading the disk rare.
+/// Maximum number of entries of a head. Enough to make reading the disk rare.
 const HEAD_MAX: usize = 1024;
 
 /// Head of one queue.

@@ -14,7 +14,7 @@ use crate::time::{Instant, Now};
 use crate::view::PinsetView;
 use crate::wire::{COPIES_MAX, CopyOf};
 
-/// Most copies that wait for confirmation; the others stay in the queue.
+/// Maximum number of copies that wait for confirmation; the others stay in the queue.
 const ASKED_MAX: usize = COPIES_MAX;
 
 /// Time after which unconfirmed copies are asked about again, as their content may take long to arrive.
