@@ -70,7 +70,7 @@ impl<'de> Deserialize<'de> for PinMode {
 pub struct PinOptions {
     /// Minimum of copies, below which the pin is repaired; 0 the cluster's default, -1 every peer.
     pub replication_factor_min: i32,
-    /// Maximum of copies; 0 the cluster's default, -1 every peer.
+    /// Maximum number of copies; 0 for the cluster's default, -1 every peer.
     pub replication_factor_max: i32,
     /// A name for people.
     pub name: String,

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 /// First polling interval: small content is pinned within milliseconds.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-/// Longest polling interval: a status of a large cluster is expensive.
+/// Maximum polling interval: a status of a large cluster is expensive.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Time after a change in which a peer may still report the status before it: errors are ignored until then,
 /// and a changing status is polled again before it is shown.

@@ -13,7 +13,7 @@ mod head;
 
 pub use self::head::{PartHead, PartKind, boundary};
 
-/// Maximal length of a part's header, bytes: two paths of 4096 bytes, escaped to three times that.
+/// Maximum length of a part's header, in bytes: two paths of 4096 bytes, escaped to three times that.
 const HEADER_MAX: usize = 32 * 1024;
 
 /// Failure to read a multipart body.

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Maximal length of the header, bytes: some 20,000 roots.
+/// Maximum length of the header, in bytes: some 20,000 roots.
 const HEADER_MAX: u64 = 1 << 20;
-/// Maximal length of a block with its CID, bytes.
+/// Maximum length of a block with its CID, in bytes.
 const SECTION_MAX: u64 = BLOCK_MAX as u64 + 256;
 
 #[derive(Serialize, Deserialize)]

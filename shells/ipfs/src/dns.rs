@@ -16,7 +16,7 @@ use tokio::time::timeout;
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Lookups at once; further ones wait. Strangers choose the names.
 const LOOKUPS_MAX: usize = 64;
-/// Maximal length of a domain, bytes; the limit of DNS, less the prefix.
+/// Maximum length of a domain, in bytes; the limit of DNS, less the prefix.
 const DOMAIN_MAX: usize = 253 - "_dnslink.".len();
 /// Limit of the time that an answer is used for.
 const TTL_MAX: Duration = Duration::from_secs(24 * 3600);

@@ -11,11 +11,11 @@ use std::sync::Mutex;
 /// Name of the node's own key.
 pub(crate) const SELF: &str = "self";
 
-/// Maximal number of keys: each is republished several times a day.
+/// Maximum number of keys: each is republished several times a day.
 const KEYS_MAX: usize = 4096;
-/// Maximal length of a key's name, bytes: its encoding is a file name.
+/// Maximum length of a key's name, in bytes: its encoding is a file name.
 const NAME_MAX: usize = 128;
-/// Maximal length of a key file, bytes: an RSA key of 8192 bits has fewer than 5,000.
+/// Maximum length of a key file, in bytes: an RSA key of 8192 bits has fewer than 5,000.
 pub(crate) const KEY_MAX: usize = 16 * 1024;
 
 /// Header of an Ed25519 key in PKCS #8 (RFC 8410), before its 32 bytes.

@@ -56,7 +56,8 @@ pub use types::{
 
 pub use libp2p::{Multiaddr, PeerId};
 
-/// Maximal length of a CID's digest, bytes. Kubo's limit: its identity CIDs hold up to 128 bytes of content.
+/// Maximum length of a CID's digest, in bytes. Kubo's limit: its identity CIDs hold up to 128 bytes of
+/// content.
 const DIGEST_MAX: usize = 128;
 
 /// A CID with a digest of up to 128 bytes.

@@ -40,9 +40,9 @@ const SEARCH_TIMEOUT: Duration = Duration::from_secs(20);
 const SEARCHED_MAX: usize = 16;
 /// Time limit of sending a record to the routing systems: that of a lookup, and dials and sends after it.
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(90);
-/// Maximal number of records on disk, 10 KiB each at most.
+/// Maximum number of records on disk, 10 KiB each at most.
 const RECORDS_MAX: usize = 10_000;
-/// Maximal number of looked-up names held in memory.
+/// Maximum number of looked-up names held in memory.
 const CACHED_MAX: usize = 1024;
 /// Limit of the time for which a looked-up record is used without another lookup.
 const CACHED_TTL_MAX: Duration = Duration::from_secs(3600);

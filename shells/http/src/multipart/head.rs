@@ -3,7 +3,7 @@
 use super::MultipartError;
 use crate::query;
 
-/// Maximal length of a boundary. RFC 2046 allows 70 characters; some clients exceed it.
+/// Maximum length of a boundary, in bytes. RFC 2046 allows 70 characters; some clients exceed it.
 const BOUNDARY_MAX: usize = 256;
 
 /// Parsed header of one part.

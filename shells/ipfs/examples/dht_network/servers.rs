@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct Announced {
     pub(crate) records: usize,
     pub(crate) last: Instant,
-    /// Longest time without a new record.
+    /// Maximum time without a new record.
     pub(crate) gap: Duration,
 }
 

@@ -19,7 +19,7 @@ use crate::mfs::parse_path;
 use crate::unixfs::{AddOptions, Added, Adder, Metadata, Name};
 use crate::{Block, Node, Upload};
 
-/// Maximal length of a symbolic link's target, bytes; no known system has longer ones.
+/// Maximum length of a symbolic link's target, in bytes; no known system has longer ones.
 const TARGET_MAX: usize = 4096;
 
 /// Queued blocks when only the hash is wanted; they are dropped.

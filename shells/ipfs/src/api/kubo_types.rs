@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// Maximal length of a pin's name, bytes. Kubo's limit; clients rely on the error.
+/// Maximum length of a pin's name, in bytes. Kubo's limit; clients rely on the error.
 pub const PIN_NAME_MAX: usize = 255;
 
 /// Answer to `pin/add`, `pin/rm` and `pin/update`.

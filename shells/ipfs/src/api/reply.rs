@@ -19,10 +19,10 @@ use super::API_VERSION;
 /// Body of every answer.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// Maximal number of ready lines joined into one chunk; a line is usually below 1 KiB.
+/// Maximum number of ready lines joined into one chunk; a line is usually below 1 KiB.
 const LINES_PER_CHUNK: usize = 128;
 
-/// Maximal number of ready pieces of content per chunk. They have up to 1 MiB each and are held until sent.
+/// Maximum number of ready pieces of content per chunk. They have up to 1 MiB each and are held until sent.
 const PIECES_PER_CHUNK: usize = 2;
 
 const EXPOSED: HeaderValue = HeaderValue::from_static("X-Stream-Output, X-Chunked-Output, X-Content-Length");

@@ -19,10 +19,10 @@ use crate::Cid;
 use crate::unixfs::Name;
 use crate::{DagPath, Node};
 
-/// Maximal number of query parameters: a few thousand CIDs. hyper's own limit on the head is near.
+/// Maximum number of query parameters: a few thousand CIDs. hyper's own limit on the head is near.
 const PAIRS_MAX: usize = 4096;
 
-/// Maximal size of arguments in the body (`pin add` from standard input), bytes.
+/// Maximum size of arguments in the body (`pin add` from standard input), in bytes.
 const BODY_ARGS_MAX: usize = 1024 * 1024;
 
 /// Options of every command.

@@ -25,11 +25,11 @@ use super::request_log::RequestLog;
 use crate::Node;
 use crate::unixfs::Name;
 
-/// Maximal number of connections, of at most some 100 KiB of buffers each. Further ones wait in the kernel's
+/// Maximum number of connections, of at most some 100 KiB of buffers each. Further ones wait in the kernel's
 /// queue.
 const CONNECTIONS_MAX: usize = 1024;
 
-/// Maximal number of concurrent calls that read content from the body, such as `add`: each may hold some 10
+/// Maximum number of concurrent calls that read content from the body, such as `add`: each may hold some 10
 /// MiB. Half of the connections, so that silent or slow uploads leave room for other calls.
 const UPLOADS_MAX: usize = 512;
 

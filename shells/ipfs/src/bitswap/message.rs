@@ -15,7 +15,7 @@ use prost::Message as _;
 
 /// Limit of a received frame, bytes; the protocol's own.
 pub(super) const FRAME_MAX: usize = 4 << 20;
-/// Maximal length of a CID in a wantlist, bytes; Kubo's limit.
+/// Maximum length of a CID in a wantlist, in bytes; Kubo's limit.
 const CID_MAX: usize = 168;
 /// Limit on fields of one message: wants, cancels, presences, blocks. That many fields of 32 bytes fill a
 /// frame, and a CID with a SHA-256 digest alone has 34 bytes: only junk exceeds it.

@@ -8,7 +8,8 @@ use super::Data;
 use crate::Cid;
 use std::collections::BTreeMap;
 
-/// Maximal nesting that is decoded; deeper data would exhaust the stack. The limit of other implementations.
+/// Maximum depth of nested values that is decoded; deeper data would exhaust the stack. The limit of other
+/// implementations.
 const DEPTH_MAX: usize = 256;
 /// CBOR tag of a link.
 const LINK: u64 = 42;

@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
 use super::failure::Refusal;
 use crate::unixfs::Name;
 
-/// Maximal number of segments, each of which may cost several blocks.
+/// Maximum number of segments, each of which may cost several blocks.
 const SEGMENTS_MAX: usize = 512;
 
 /// Characters that are escaped in a path, as in Go's `url.PathEscape` with slashes.

@@ -18,7 +18,7 @@ use super::failure::Refusal;
 use crate::dns::is_domain;
 use crate::{Cid, ipns};
 
-/// Maximal length of a label of a host name, bytes.
+/// Maximum length of a label of a host name, in bytes.
 const LABEL_MAX: usize = 63;
 
 /// Time limit of finding out whether an unknown host has a DNSLink record.

@@ -8,7 +8,7 @@ use crate::Cid;
 /// First bytes that decide.
 pub(super) const SNIFFED: u64 = 3072;
 
-/// Maximal number of files whose type is remembered.
+/// Maximum number of files whose type is remembered.
 const REMEMBERED_MAX: usize = 4096;
 
 /// Types of files that were found by their first bytes; clones share them. Content of a CID never changes.

@@ -26,10 +26,10 @@ pub(super) const X_IPFS_PATH: HeaderName = HeaderName::from_static("x-ipfs-path"
 /// Header with the CID of each segment of the path.
 pub(super) const X_IPFS_ROOTS: HeaderName = HeaderName::from_static("x-ipfs-roots");
 
-/// Maximal number of connections, most of which are idle. Further ones wait in the kernel's queue.
+/// Maximum number of connections, most of which are idle. Further ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 4096;
 
-/// Maximal number of answers at once, each of which holds some blocks. Further requests are refused.
+/// Maximum number of answers at once, each of which holds some blocks. Further requests are refused.
 const ANSWERS_MAX: usize = 1024;
 
 /// Time limit of reading a request's header, and of waiting for the next one on a connection.

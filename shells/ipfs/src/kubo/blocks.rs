@@ -12,8 +12,8 @@ use super::{Client, parse_cid};
 use crate::Block;
 use crate::backend::{Cause, Error, Stored};
 
-/// Largest block that is read into memory, bytes. Bitswap transfers at most 2 MiB; `allow-big-block` permits
-/// larger ones.
+/// Maximum size of a block that is read into memory, in bytes. Bitswap transfers at most 2 MiB;
+/// `allow-big-block` permits larger ones.
 const BLOCK_MAX: usize = 16 * 1024 * 1024;
 
 #[derive(Deserialize)]

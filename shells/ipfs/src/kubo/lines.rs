@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::transport::{Deadline, bad_answer, error_chain, stream_error};
 use crate::backend::{Cause, Error};
 
-/// Maximal length of a line, bytes. A line holds one pin or one key; even the longest name of a pin fits
+/// Maximum length of a line, in bytes. A line holds one pin or one key; even the longest name of a pin fits
 /// easily.
 const LINE_MAX: usize = 64 * 1024;
 

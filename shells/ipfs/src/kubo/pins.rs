@@ -16,7 +16,7 @@ use crate::{PinMode, Progress};
 /// Origins dialled for one pin; more would flood the node with dials for a single CID.
 const ORIGINS_MAX: usize = 10;
 
-/// Maximal length of a pin's name, bytes; Kubo refuses longer ones.
+/// Maximum length of a pin's name, in bytes; Kubo refuses longer ones.
 const NAME_MAX: usize = 255;
 
 /// Returns whether the error text says that nothing was pinned: first Kubo's text, then js-ipfs's.

@@ -24,7 +24,7 @@ pub(super) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 /// Bytes read of an error text, usually a line or two; a proxy's HTML page is cut here.
 const ERROR_BODY_MAX: usize = 64 * 1024;
 
-/// Maximal size of a single answer, bytes: `swarm/peers` of a node with some ten thousand connections.
+/// Maximum size of a single answer, in bytes: `swarm/peers` of a node with some ten thousand connections.
 const ANSWER_MAX: usize = 16 * 1024 * 1024;
 
 /// Time limit of an exchange.

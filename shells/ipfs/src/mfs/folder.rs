@@ -11,7 +11,7 @@ use cid::Version;
 use futures::StreamExt;
 use std::collections::BTreeMap;
 
-/// Maximal depth of a path: a change holds and rebuilds each directory on it.
+/// Maximum depth of a path: a change holds and rebuilds each directory on it.
 pub(super) const DEPTH_MAX: usize = 128;
 
 /// Memory of an entry besides its name, bytes.

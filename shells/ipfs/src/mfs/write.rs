@@ -24,7 +24,7 @@ const GAP_PIECE: u64 = 256 << 10;
 #[derive(Debug, Clone)]
 pub(crate) struct WriteOptions {
     pub(crate) offset: u64,
-    /// Most bytes to write.
+    /// Maximum number of bytes to write.
     pub(crate) count: Option<u64>,
     pub(crate) create: bool,
     pub(crate) parents: bool,

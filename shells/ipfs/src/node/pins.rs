@@ -7,7 +7,7 @@ use crate::store::IDENTITY;
 use crate::{Error, Pin, PinFilter, PinMode, PinStatus, Progress, codec, dag};
 use futures::stream::{BoxStream, StreamExt};
 
-/// Maximal length of a pin's name, bytes; Kubo's limit.
+/// Maximum length of a pin's name, in bytes; Kubo's limit.
 const NAME_MAX: usize = 255;
 
 impl Node {

@@ -36,7 +36,7 @@ const BITSWAP_FIRST: Duration = Duration::from_secs(1);
 /// Pause after all gateways failed or did not have the block; it doubles.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
-/// Longest pause that a gateway can ask for.
+/// Maximum pause that a gateway can ask for.
 const COOL_DOWN_MAX: Duration = Duration::from_secs(60);
 /// Pause of a gateway that sent a wrong block or failed too often.
 const WRONG_PAUSE: Duration = Duration::from_secs(600);

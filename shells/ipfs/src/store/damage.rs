@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 
-/// Maximal number of recorded blocks, 100 bytes each; a disk with more is beyond repair block by block.
+/// Maximum number of recorded blocks, 100 bytes each; a disk with more is beyond repair block by block.
 /// Further ones are noticed at their next read.
 const DAMAGED_MAX: usize = 1 << 16;
 

@@ -7,7 +7,7 @@ use siphasher::sip::SipHasher13;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 
-/// Maximal number of protected blocks, 16 bytes each: uploads of 256 GiB at the default chunk size.
+/// Maximum number of protected blocks, 16 bytes each: uploads of 256 GiB at the default chunk size.
 const TOUCHED_MAX: usize = 1 << 20;
 
 /// Blocks and roots in use.

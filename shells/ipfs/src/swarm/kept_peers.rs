@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 const KEPT_MAX: usize = 2048;
 /// Pause after the first loss; it doubles with each failure.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
-/// Maximal pause. A peer that comes back is reconnected within it.
+/// Maximum pause. A peer that comes back is reconnected within it.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// Maximal number of dials started together, so that a lost network does not cause a storm.
+/// Maximum number of dials started together, so that a lost network does not cause a storm.
 const BURST: usize = 16;
 
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use crate::{Block, Error, codec, hash, store};
 use bytes::{Bytes, BytesMut};
 use cid::Version;
 
-/// Maximal length of content inlined into a CID, bytes; other nodes refuse longer digests.
+/// Maximum length of content inlined into a CID, in bytes; other nodes refuse longer digests.
 const INLINE_MAX: usize = 128;
 
 /// Options with all defaults filled in, free of contradictions.

@@ -15,7 +15,7 @@ const DEGREE: u32 = POLYNOMIAL.ilog2();
 const BUZHASH_WINDOW: usize = 32;
 /// Minimal length of a buzhash chunk, bytes.
 const BUZHASH_MIN: usize = 128 << 10;
-/// Maximal length of a buzhash chunk, bytes.
+/// Maximum length of a buzhash chunk, in bytes.
 const BUZHASH_MAX: usize = 512 << 10;
 /// A buzhash chunk ends where these bits of the hash are 0.
 const BUZHASH_MASK: u32 = (1 << 17) - 1;

@@ -12,7 +12,7 @@ use crate::{Block, Error, codec};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
-/// Maximal depth of directories; limits the recursion over them.
+/// Maximum depth of directories; limits the recursion over them.
 const DEPTH_MAX: usize = 256;
 /// Memory of an entry besides its name, bytes: its share of a tree node, the allocations of its name and CID,
 /// and its place in the list from which its directory is built.

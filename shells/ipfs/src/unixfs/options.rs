@@ -16,7 +16,7 @@ pub enum Chunker {
         min: usize,
         /// Approximate average length of a chunk, bytes.
         average: usize,
-        /// Maximal length of a chunk, at most [`Chunker::SIZE_MAX`] bytes.
+        /// Maximum length of a chunk, at most [`Chunker::SIZE_MAX`] bytes.
         max: usize,
     },
     /// Cuts where the lower bits of the buzhash of the last 32 bytes are 0: chunks of 128 to 512 KiB.
@@ -24,7 +24,7 @@ pub enum Chunker {
 }
 
 impl Chunker {
-    /// Maximal chunk size, bytes: in its envelope it still fits a bitswap block of 2 MiB.
+    /// Maximum chunk size, in bytes: in its envelope it still fits a bitswap block of 2 MiB.
     pub const SIZE_MAX: usize = 2_096_896;
     /// Window of the Rabin fingerprint, bytes: no chunk is shorter.
     pub const RABIN_MIN: usize = 16;
@@ -210,11 +210,11 @@ pub struct AddOptions {
     pub hash: HashKind,
     /// Shape of files.
     pub layout: Layout,
-    /// Maximal size of blocks inlined into their CID, bytes (at most 128). `None`: no inlining.
+    /// Maximum size of blocks inlined into their CID, in bytes (at most 128). `None`: no inlining.
     pub inline: Option<usize>,
-    /// Maximal number of links in a node of a file.
+    /// Maximum number of links in a node of a file.
     pub max_file_links: usize,
-    /// Maximal number of links in a directory before it is sharded. 0: unlimited.
+    /// Maximum number of links in a directory before it is sharded. 0: unlimited.
     pub max_directory_links: usize,
     /// Links per node of a sharded directory: a power of two, 8 to 1024.
     pub hamt_fanout: usize,

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 
 const RECORD: usize = 512;
-/// Maximal depth of directories: as many one-letter names make the longest path that systems support, and
+/// Maximum depth of directories: as many one-letter names make the longest path that systems support, and
 /// each directory holds a block while its entries are sent.
 const DEPTH_MAX: usize = 2048;
-/// Maximal size in a header's octal field.
+/// Maximum size in a header's octal field, in bytes.
 const SIZE_MAX: u64 = 0o77_777_777_777;
 
 /// Sends the archive of a tree whose entries are below `name`.
