@@ -52,21 +52,21 @@ use crate::events::EventLog;
 use crate::net::Net;
 use crate::store::{Reader, StoreError};
 
-/// Maximum of concurrent listings. Each holds a snapshot of the database, which keeps the disk space of
-/// what is deleted meanwhile, and a few pages of rows in memory.
+/// Maximum number of concurrent listings. Each holds a snapshot of the database, which keeps the disk space
+/// of what is deleted meanwhile, and a few pages of rows in memory.
 const LISTINGS_MAX: usize = 64;
 
-/// Maximum of concurrent uploads; each buffers up to 40 MiB of blocks.
+/// Maximum number of concurrent uploads; each buffers up to 40 MiB of blocks.
 const UPLOADS_MAX: usize = 16;
 
-/// Maximum of claimed pins that wait for their copies at other peers. Each polls a few peers.
+/// Maximum number of claimed pins that wait for their copies at other peers. Each polls a few peers.
 const CLAIMS_MAX: usize = 256;
 
 /// Bytes of imported pins that are proposed at the same time, over all imports: a small part of what the core
 /// and its leader accept, so that imports of large pins queue here instead of running into their deadline.
 const IMPORT_BYTES: usize = 4 << 20;
 
-/// Maximum of concurrent calls from other peers.
+/// Maximum number of concurrent calls from other peers.
 const CALLS_MAX: usize = 256;
 
 /// Identity and defaults of a peer.

@@ -45,7 +45,7 @@ pub const SERVICE_FILE: &str = "service.json";
 /// Name of the file with this peer's key.
 pub const IDENTITY_FILE: &str = "identity.json";
 
-/// Longest configuration file, in bytes: a hundred times what `init` writes.
+/// Maximum size of a configuration file, in bytes: a hundred times what `init` writes.
 const FILE_MAX: u64 = 1 << 20;
 
 /// Keys whose values are never printed.

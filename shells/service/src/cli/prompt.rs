@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, Write};
 
-/// Longest answer that is read, in bytes; a secret, the longest one, has 64.
+/// Maximum length of an answer that is read, in bytes; a secret, the longest one, has 64.
 const ANSWER_MAX: u64 = 4096;
 
 /// Reads one line from the standard input, without surrounding white space.

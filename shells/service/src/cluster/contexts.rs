@@ -14,10 +14,10 @@ use tokio::task::JoinSet;
 use super::{Cluster, Error, rpc};
 use crate::trace::{self, RequestContext};
 
-/// Maximum of contexts in one call.
+/// Maximum number of contexts in one call.
 pub(super) const CONTEXTS_MAX: usize = 256;
 
-/// Maximum of open calls; peers that would need more of them are not told.
+/// Maximum number of open calls; the contexts for further ones are dropped.
 const CALLS_MAX: usize = 128;
 
 /// Time limit of a call.

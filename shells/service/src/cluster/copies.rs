@@ -22,7 +22,7 @@ const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
 /// First pause between two questions; each is half as long again as the one before.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 
-/// Longest pause.
+/// Maximum pause.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Time after which a pin is not followed any more: the last bucket of the histograms.

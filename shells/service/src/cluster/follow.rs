@@ -37,7 +37,7 @@ const LINGER: Duration = Duration::from_secs(10);
 /// First pause after a call that ended; it doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 
-/// Longest pause.
+/// Maximum pause.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Following of other peers, as all its users share it.

@@ -15,11 +15,11 @@ use crate::net;
 
 pub use super::rpc::Collected;
 
-/// Maximum of removed keys listed for each peer. The Go peer lists all of them from memory; a repository of
-/// 1 TB may have 4 million.
+/// Maximum number of removed keys listed for each peer. The Go peer lists all of them from memory; a
+/// repository of 1 TB may have 4 million.
 const KEYS_MAX: usize = 100_000;
 
-/// Maximum of steps in one answer.
+/// Maximum number of steps in one answer.
 const STEPS_AT_ONCE: usize = 512;
 
 type Batches = mpsc::Sender<Vec<Collected>>;

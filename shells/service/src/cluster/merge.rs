@@ -11,7 +11,7 @@ use super::info::{self, PeerIdTexts};
 use super::rpc::{CidStatus, PeerDetails, Row};
 use super::{Error, now};
 
-/// Maximum of rows in one batch.
+/// Maximum number of rows in one batch.
 const BATCH: usize = 256;
 
 /// An item from a source of rows, which come in CID order.

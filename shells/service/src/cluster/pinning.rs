@@ -15,7 +15,7 @@ use crate::store::StoreError;
 /// hold in memory.
 const PAGE: usize = 512;
 
-/// Maximum of concurrent requests of one import: few enough to leave room for other clients.
+/// Maximum number of concurrent requests of one import: few enough to leave room for other clients.
 const IMPORTS_AT_ONCE: usize = 256;
 
 /// Time limit for resolving a name. The Go peer waits for `ipfs_request_timeout`, 5 minutes.

@@ -8,7 +8,7 @@ use super::{Cluster, Error};
 pub(super) use crate::store::Row as Entry;
 use crate::store::StoreError;
 
-/// Maximum of rows read at once.
+/// Maximum number of rows read at once.
 const PAGE: usize = 512;
 
 /// A scan of one snapshot of the database.

@@ -197,7 +197,7 @@ impl Cluster {
     /// Streams the statuses of some CIDs, in the given order.
     pub fn status_of(&self, cids: Vec<Cid>, filter: StatusFilter, local: bool) -> Rows {
         use futures::StreamExt;
-        /// Maximum of concurrent statuses, each of which calls every peer.
+        /// Maximum number of concurrent statuses, each of which calls every peer.
         const AT_ONCE: usize = 16;
         let cluster = self.clone();
         let asked = futures::stream::iter(cids).map(move |cid| {

@@ -21,7 +21,7 @@ const RETRY_MIN: Duration = Duration::from_secs(10);
 const ELECTION_TICKS: u32 = 10;
 const HEARTBEAT_TICKS: u32 = 3;
 
-/// Most pins moved at once: their commands share a log entry.
+/// Maximum number of pins moved at once: their commands share a log entry.
 const REPINNING_CHUNK: u32 = 64;
 
 impl Cluster {
@@ -79,7 +79,7 @@ impl Config {
         core
     }
 
-    /// Longest time of a pin without progress, and time limit of an unpin.
+    /// Maximum time of a pin without progress, and time limit of an unpin.
     fn pin_timeouts(&self) -> (Duration, Duration) {
         match (&self.ipfs_connector.ipfshttp, &self.ipfs_connector.embedded) {
             (Some(kubo), _) => (kubo.pin_timeout.0, kubo.unpin_timeout.0),

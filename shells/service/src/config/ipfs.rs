@@ -37,7 +37,7 @@ pub struct IpfsHttp {
     pub connect_swarms_delay: Period,
     /// Time limit of a general request.
     pub ipfs_request_timeout: Period,
-    /// Longest time of a pin without progress.
+    /// Maximum time of a pin without progress.
     pub pin_timeout: Period,
     /// Time limit of an unpin.
     pub unpin_timeout: Period,
@@ -80,9 +80,9 @@ pub struct Embedded {
     pub gateway_subdomain_hosts: Vec<String>,
     /// Addresses on which other IPFS nodes connect to it.
     pub swarm_listen_multiaddress: Vec<Address>,
-    /// Most bytes of all its blocks, like `10GB`; `""` for no limit.
+    /// Maximum size of all its blocks in bytes, like `10GB`; `""` for no limit.
     pub storage_max: StorageMax,
-    /// Longest time of a pin without progress.
+    /// Maximum time of a pin without progress.
     pub pin_timeout: Period,
     /// Time limit of an unpin.
     pub unpin_timeout: Period,
@@ -360,7 +360,7 @@ impl TryFrom<String> for StorageMax {
 
 /// Parses a decimal number of units into bytes, rounded down.
 fn amount(text: &str, unit: u64) -> Option<u64> {
-    /// Most digits after the point: more than the largest unit has zeros.
+    /// Maximum number of digits after the point: more than the largest unit has zeros.
     const FRACTION_MAX: usize = 18;
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let is_number = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_digit());

@@ -89,9 +89,9 @@ pub struct HttpApi<D: Defaults> {
     pub read_header_timeout: Period,
     /// Time limit of the answer; 0 for none.
     pub write_timeout: Period,
-    /// Longest idle time of a connection.
+    /// Maximum idle time of a connection.
     pub idle_timeout: Period,
-    /// Most bytes of headers.
+    /// Maximum size of the headers, in bytes.
     pub max_header_bytes: u32,
     /// *Hidden*: kept for the Go peer, which serves HTTP over libp2p there.
     #[serde(skip_serializing_if = "is_default")]
@@ -175,9 +175,9 @@ pub struct IpfsProxy {
     pub read_header_timeout: Period,
     /// Time limit of the answer; 0 for none.
     pub write_timeout: Period,
-    /// Longest idle time of a connection.
+    /// Maximum idle time of a connection.
     pub idle_timeout: Period,
-    /// Most bytes of headers.
+    /// Maximum size of the headers, in bytes.
     pub max_header_bytes: u32,
     /// *Hidden*: headers of the node to copy into every answer.
     #[serde(skip_serializing_if = "is_default")]

@@ -53,7 +53,7 @@ pub(super) struct Bootstrap<'a> {
     pub(super) founders: Vec<PeerId>,
     /// True if `init_peerset` names any peers.
     pub(super) is_static: bool,
-    /// Longest wait for an answer.
+    /// Maximum wait for an answer.
     pub(super) limit: Duration,
     /// The data folder, for messages.
     pub(super) data: PathBuf,

@@ -25,7 +25,7 @@ pub(super) struct Readiness<'a> {
     pub(super) net: &'a Net,
     pub(super) handle: &'a Handle,
     pub(super) me: &'a PeerId,
-    /// Longest time without progress.
+    /// Maximum time without progress.
     pub(super) limit: Duration,
 }
 

@@ -13,8 +13,8 @@ use futures::{StreamExt, TryStreamExt};
 use super::{Handle, fail_stop};
 use crate::store::{Reader, StoreError};
 
-/// Most hashes kept at once, 32 MiB of them. A node with more pins is listed several times, once per part
-/// of the hash space.
+/// Maximum number of hashes kept at once, 32 MiB of them. A node with more pins is listed several times, once
+/// per part of the hash space.
 const HASHES_MAX: usize = 4 << 20;
 
 /// Local states read at once: enough to hide the cost of the seek, few enough to hold.
@@ -161,7 +161,7 @@ fn failed(error: &dyn std::fmt::Display) -> IpfsError {
 /// comparison, so two CIDs whose hashes collide differ the next time.
 struct PinHashes {
     key: RandomState,
-    /// Most hashes kept at once.
+    /// Maximum number of hashes kept at once.
     limit: usize,
     /// Number of parts of the hash space, a power of two.
     parts: u64,

@@ -13,13 +13,14 @@ use super::answer;
 use super::server::close_after;
 use crate::cluster::Cluster;
 
-/// Maximum size of the body. A pin has some 400 bytes, the largest accepted one some 40,000.
+/// Maximum size of the body, in bytes. A pin has some 400 bytes, the largest accepted one some 40,000.
 const BODY_MAX: usize = 8 << 20;
 
 /// Time for the body to arrive: eight times what it needs at 2 Mbit/s.
 const BODY_WAIT: Duration = Duration::from_secs(300);
 
-/// Maximum of pins in one request: after a failure in the middle, the client repeats the whole request.
+/// Maximum number of pins in one request: after a failure in the middle, the client repeats the whole
+/// request.
 const PINS_MAX: usize = 4096;
 
 pub(super) async fn import(State(cluster): State<Cluster>, body: Body) -> Response<Body> {

@@ -11,7 +11,7 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
-/// Maximum length of a symbolic link's target, as on Linux.
+/// Maximum length of a symbolic link's target in bytes, as on Linux.
 const TARGET_MAX: usize = 4096;
 
 /// The parts of an upload.

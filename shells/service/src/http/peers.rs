@@ -14,7 +14,7 @@ use super::answer;
 use super::server::close_after;
 use crate::cluster::Cluster;
 
-/// Maximum size of the body of `POST /peers`: one peer id in JSON.
+/// Maximum size of the body of `POST /peers`, in bytes: one peer id in JSON.
 const BODY_MAX: usize = 16 << 10;
 
 /// Time for that body to arrive; it fits in a few packets.

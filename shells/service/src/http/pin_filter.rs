@@ -5,7 +5,7 @@ use std::fmt;
 
 use cluster_api::{Pin, Query, Time};
 
-/// Maximum of pins that are sorted by time: they are held in memory.
+/// Maximum number of pins that are sorted by time: they are held in memory.
 pub(super) const SORTED_MAX: usize = 1000;
 
 /// Prefix of parameters that name a key of the metadata.
@@ -108,7 +108,7 @@ pub(super) enum Order {
 #[derive(Debug)]
 pub(super) struct Listing {
     pub(super) filter: PinFilter,
-    /// Maximum of pins in the answer.
+    /// Maximum number of pins in the answer.
     pub(super) limit: usize,
     /// `None` for the order of the CIDs.
     pub(super) order: Option<Order>,

@@ -23,10 +23,10 @@ use self::records::{Failure, PinRequest, PinStatus, RequestId, Status};
 use super::answer;
 use crate::cluster::{Cluster, Error};
 
-/// Maximum of a request's body, bytes: a pin with all its origins and metadata.
+/// Maximum size of a request's body, in bytes: a pin with all its origins and metadata.
 const BODY_MAX: usize = 256 << 10;
 
-/// Maximum length of a pin's name, Unicode characters; of the specification.
+/// Maximum length of a pin's name, in Unicode characters, from the specification.
 const NAME_MAX: usize = 255;
 
 /// Time that a new pin has to be held, so that a small one is answered as `pinned`. Clients poll for others.

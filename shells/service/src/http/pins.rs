@@ -13,7 +13,7 @@ use super::answer;
 use super::pin_filter::{Listing, Ranked};
 use crate::cluster::{Cluster, Error};
 
-/// Maximum of CIDs that one request may name in `cids`: as many as fit in its headers.
+/// Maximum number of CIDs in `cids`: as many as fit in its headers.
 const CIDS_MAX: usize = 256;
 
 type Hash = Result<Path<String>, PathRejection>;

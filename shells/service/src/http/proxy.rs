@@ -50,8 +50,8 @@ use super::server::{Client, Limits, Respond, Server, Service, StartError, listen
 use crate::cluster::Cluster;
 use crate::trace::{ServerRequest, ServerSpan};
 
-/// Maximum of requests whose bodies are still being read. Half of the proxy's connections, so that uploads
-/// of slow or silent clients leave room for other requests.
+/// Maximum number of requests whose bodies are still being read. Half of the proxy's connections, so that
+/// uploads of slow or silent clients leave room for other requests.
 const UPLOADS_MAX: usize = 2048;
 
 /// Settings of the IPFS proxy. The defaults are the Go peer's.

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{RequestPhase, TimedStream, TrackedBody};
 use super::tls::Tls;
 
-/// Maximum of open connections over all addresses; more wait to be accepted. Each costs some 30 KiB.
+/// Maximum number of open connections over all addresses; more wait to be accepted. Each costs some 30 KiB.
 const CONNECTIONS_MAX: usize = 4096;
 
 /// Allowance of Go's HTTP library over the configured size of headers.

@@ -17,7 +17,7 @@ use crate::events::{self, EventLog};
 use crate::net::Net;
 use crate::store::Reader;
 
-/// Most members with series of their own; a larger cluster shows the first by id.
+/// Maximum number of members with series of their own; a larger cluster shows the first by id.
 pub const PEERS_MAX: usize = 64;
 
 /// Time for the core to be read. It turns many times a second; a peer whose core does not is stuck.

@@ -8,8 +8,8 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::traffic::Meter;
 
-/// Longest payload of any frame: one pin of a snapshot, which the first release accepted up to the 8 MiB of
-/// a request's body, with its encoding overhead.
+/// Maximum size of a frame's payload, in bytes: one pin of a snapshot, which the first release accepted up to
+/// the 8 MiB of a request's body, with its encoding overhead.
 pub(super) const FRAME_MAX: usize = 16 << 20;
 
 /// Bytes of length and kind.

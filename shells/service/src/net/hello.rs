@@ -60,8 +60,8 @@ use std::io;
 use blake3::Hash;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Most secrets of one peer: its own and those that it accepts. The hello carries a MAC for each; more
-/// changes than that within one round of restarts are unlikely.
+/// Maximum number of secrets of one peer: its own and those that it accepts. The hello carries a MAC for
+/// each; more changes than that within one round of restarts are unlikely.
 pub(super) const SECRETS_MAX: usize = 8;
 
 /// First bytes of every hello. No other protocol that may end up on the port starts like this.

@@ -18,7 +18,7 @@ use super::streams::Protocol;
 /// Read-ahead of a core stream: as much as the sender gathers for one write.
 const READ_AHEAD: usize = 64 << 10;
 
-/// Longest hello, the first frame.
+/// Maximum size of a hello, the first frame, in bytes.
 const HELLO_MAX: usize = 1 << 10;
 
 type Reader = FrameReader<ReadHalf<Stream>>;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 /// Time within which the same kind of loss of the same peer is logged only once.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Most log keys remembered. A peer that can produce more flooded the log anyway, so beyond it nothing new
-/// is logged until old keys expire.
+/// Maximum number of log keys remembered. A peer that can produce more flooded the log anyway, so beyond it
+/// nothing new is logged until old keys expire.
 const REMEMBERED_MAX: usize = 1_024;
 
 /// Counts of losses and refusals since the start.

@@ -28,8 +28,8 @@ const BYTES_MAX: usize = 32 << 20;
 /// replicated whatever its size.
 const PART: usize = 1 << 20;
 
-/// Longest message sent or accepted, in any number of parts: what Raft let the first release have
-/// uncommitted, 64 MiB, with one more entry on top.
+/// Maximum size of a message sent or accepted, in any number of parts, in bytes: what Raft let the first
+/// release have uncommitted, 64 MiB, with one more entry on top.
 pub(super) const MESSAGE_MAX: usize = 128 << 20;
 
 const _: () = {
@@ -45,7 +45,7 @@ const GATHER: usize = 64 << 10;
 /// [`PAUSE_LONGEST`].
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 
-/// Longest pause. A peer that refuses may accept us at any moment: some members apply a join before others.
+/// Maximum pause. A peer that refuses may accept us at any moment: some members apply a join before others.
 const PAUSE_LONGEST: Duration = Duration::from_secs(2);
 
 /// Idle time after which a stream to a non-member is closed.

@@ -19,16 +19,16 @@ pub use incoming::{Body, Incoming, Responder};
 use super::error::CallError;
 use super::shared::Origin;
 
-/// Longest request of a member, in bytes: long lists travel as chunks.
+/// Maximum size of a member's request, in bytes: long lists travel as chunks.
 pub const REQUEST_MAX: usize = 1 << 20;
 
-/// Longest request of a non-member, in bytes.
+/// Maximum size of a non-member's request, in bytes.
 pub const STRANGER_REQUEST_MAX: usize = 64 << 10;
 
-/// Longest chunk in bytes, in either direction. Chunks over a mebibyte gain no speed.
+/// Maximum size of a chunk in either direction, in bytes. Chunks over a mebibyte gain no speed.
 pub const CHUNK_MAX: usize = 8 << 20;
 
-/// Longest name of a method, in bytes.
+/// Maximum length of a method's name, in bytes.
 const METHOD_MAX: usize = 64;
 
 /// Read-ahead of a call's stream. Long chunks bypass it.

@@ -25,7 +25,7 @@ use super::snapshot::IncomingSnapshot;
 use super::swarm::Command;
 use super::traffic::Meters;
 
-/// Longest wait for a peer to write or answer the first frame of a stream.
+/// Maximum wait for a peer to write or answer the first frame of a stream.
 pub(super) const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Origin of a stream, its first frame.

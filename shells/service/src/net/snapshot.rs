@@ -19,21 +19,21 @@ use super::losses::LossLog;
 use super::shared::{OPENING_TIMEOUT, Origin, Shared};
 use super::streams::Protocol;
 
-/// Longest chunk of encoded pins, in bytes. Usual chunks have a quarter of a mebibyte; one pin that the
-/// first release accepted may have eight.
+/// Maximum size of a chunk of encoded pins, in bytes. Usual chunks have a quarter of a mebibyte; one pin that
+/// the first release accepted may have eight.
 pub const SNAPSHOT_CHUNK_MAX: usize = FRAME_MAX;
 
 /// Read-ahead of a snapshot stream. Long chunks bypass it.
 const READ_AHEAD: usize = 16 << 10;
 
-/// Longest time either side may be stuck with one chunk.
+/// Maximum time either side may be stuck with one chunk.
 const STALLED: Duration = Duration::from_secs(60);
 
 /// Time limit of the receiver to have all of it staged safely after the last chunk: it may have to sync
 /// gigabytes to a slow disk.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Longest reason for a rejection, in bytes.
+/// Maximum length of the reason for a rejection, in bytes.
 const REASON_MAX: usize = 4 << 10;
 
 /// First part of a transfer, before the pins.

@@ -45,7 +45,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// Long, because a ping queues behind the other traffic of the connection.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Longest wait for the system to report the addresses that it listens on.
+/// Maximum wait for the system to report the addresses that it listens on.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Commands queued for the swarm's task.

@@ -27,7 +27,7 @@ use super::peer_id_of;
 /// Openings queued for a connection's task. A connection carries fewer streams than that.
 const OPENINGS_MAX: usize = 512;
 
-/// Longest wait for a peer to agree to a stream.
+/// Maximum wait for a peer to agree to a stream.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Protocol of a stream.

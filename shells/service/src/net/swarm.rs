@@ -23,7 +23,7 @@ use super::start::announce_addresses;
 use super::streams;
 use super::{libp2p_id_of, outbox, peer_id_of};
 
-/// Most tasks waiting for a connection to one peer at the same time.
+/// Maximum number of tasks waiting for a connection to one peer at the same time.
 const WAITERS_MAX: usize = 1_024;
 
 /// Connections kept per peer: two, because both may dial at once.

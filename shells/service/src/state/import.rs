@@ -28,8 +28,8 @@ use crate::store::{NewPinset, OpenOptions, Store};
 /// would assume an empty pinset.
 pub(super) const BASE: Index = 1;
 
-/// Most non-members that a state may name: as many as a membership remembers of those that have left. Their
-/// pins move to members once the cluster runs.
+/// Maximum number of non-members that a state may name: as many as a membership remembers of those that have
+/// left. Their pins move to members once the cluster runs.
 const STRANGERS_MAX: usize = 1024;
 
 /// Result of an import.

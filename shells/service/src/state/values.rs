@@ -9,7 +9,7 @@ use std::io::{BufRead, Read};
 
 use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 
-/// Longest value, in bytes. A pin has some 400.
+/// Maximum size of a value, in bytes. A pin has some 400.
 const VALUE_MAX: usize = 1 << 20;
 
 /// Bytes read at once where there are no line ends.
@@ -23,7 +23,7 @@ pub(super) struct Problem {
     pub(super) what: String,
 }
 
-/// Longest description of a problem, in characters: it may quote the value.
+/// Maximum length of a problem's description, in characters: it may quote the value.
 const WHAT_MAX: usize = 300;
 
 impl Problem {

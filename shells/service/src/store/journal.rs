@@ -78,8 +78,8 @@ impl From<io::Error> for CheckError {
     }
 }
 
-/// Largest gap between sequence numbers of neighbouring batches. They are assigned consecutively, but not
-/// all go to the journal.
+/// Maximum gap between sequence numbers of neighbouring batches. They are assigned consecutively, but not all
+/// go to the journal.
 const JUMP_MAX: u64 = 1 << 32;
 
 /// An invalid end of the newest journal, which fjall refuses to open. It may be a write torn by a power

@@ -15,8 +15,8 @@ pub(super) const TOUCH: &[u8] = b"touch";
 /// Prefix of the windows.
 pub(super) const WINDOWS: &[u8] = b"window/";
 
-/// Longest part of a name in an index key, in bytes. Keys must stay below fjall's 64 KiB; a longer name is
-/// compared in full when the pin is read.
+/// Maximum length of the part of a name in an index key, in bytes. Keys must stay below fjall's 64 KiB; a
+/// longer name is compared in full when the pin is read.
 pub(super) const NAME_MAX: usize = 512;
 /// End of a name in an index key; not a byte of UTF-8.
 const NAME_END: u8 = 0xff;

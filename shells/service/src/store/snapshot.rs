@@ -12,8 +12,8 @@ use super::reader::{Listing, Stream};
 /// times over.
 const CHUNK: usize = 256 << 10;
 
-/// Longest chunk made or accepted, in bytes. A pin larger than 256 KiB gets its own chunk: the first
-/// release accepted pins of up to 8 MiB, later ones [`PIN_MAX`].
+/// Maximum size of a chunk made or accepted, in bytes. A pin larger than 256 KiB gets its own chunk: the
+/// first release accepted pins of up to 8 MiB, later ones [`PIN_MAX`].
 pub const CHUNK_MAX: usize = 16 << 20;
 
 const _: () = assert!(PIN_MAX < CHUNK && CHUNK < CHUNK_MAX);

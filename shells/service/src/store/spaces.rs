@@ -27,8 +27,8 @@ const JOURNALS: u64 = 64 << 20;
 /// and writes for flushes.
 const WORKERS: usize = 2;
 
-/// Most table files open at once. A few hundred files hold tens of millions of pins; descriptors are scarce
-/// where the limit of a process is 1,024.
+/// Maximum number of table files open at once. A few hundred files hold tens of millions of pins; descriptors
+/// are scarce where the limit of a process is 1,024.
 const OPEN_FILES: usize = 200;
 
 const PINS: &str = "pins.";

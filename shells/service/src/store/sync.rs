@@ -11,7 +11,7 @@ use super::error::StoreError;
 use super::open::Store;
 use super::shared::{Shared, lock};
 
-/// Longest time that a batch without a request stays in memory: a killed process loses at most that much of
+/// Maximum time that a batch without a request stays in memory: a killed process loses at most that much of
 /// its tracker's notes, such as failed attempts, and an idle one syncs at most that often.
 const LAZY: Duration = Duration::from_secs(1);
 

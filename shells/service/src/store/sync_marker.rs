@@ -23,7 +23,7 @@ pub(super) const NAME: &str = "synced";
 const NOTE: usize = 16;
 const PLACES: [u64; 2] = [0, 512];
 
-/// Longest age of the note on the disk while batches are synced. Syncing it once a second costs nothing.
+/// Maximum age of the marker on the disk while batches are synced. Syncing it once a second costs nothing.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 
 /// The open file.

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant, SystemTime};
 use cluster_core::{Cid, Index};
 use opentelemetry::trace::SpanContext;
 
-/// Maximum of remembered requests; some 300 bytes each. The oldest are forgotten first.
+/// Maximum number of remembered requests; some 300 bytes each. The oldest are forgotten first.
 pub(super) const REQUESTS_MAX: usize = 4096;
 
 /// Time for which a request is remembered: most pins end within it.
 const KEPT: Duration = Duration::from_secs(600);
 
-/// Maximum of recent log entries and of recent changes: a second of a busy cluster.
+/// Maximum number of recent log entries and of recent changes: a second of a busy cluster.
 const RECENT_MAX: usize = 4096;
 
 /// Time within which the context of a change arrives after it.

@@ -22,7 +22,7 @@ const DEFAULT_ENDPOINT: &str = "http://localhost:4318/v1/traces";
 /// Port of OTLP over HTTP, at collectors and at Jaeger.
 const OTLP_PORT: u16 = 4318;
 
-/// Maximum of spans queued for the exporter; some 500 bytes each.
+/// Maximum number of spans queued for the exporter; some 500 bytes each.
 const QUEUE_MAX: u64 = 1 << 16;
 
 /// Maximum of any time limit.
@@ -47,11 +47,11 @@ pub(super) struct Settings {
     pub(super) sampled_share: Option<f64>,
     /// Name of the service, unless the environment says.
     pub(super) service_name: String,
-    /// Maximum of spans queued for the exporter.
+    /// Maximum number of spans queued for the exporter.
     pub(super) queue: usize,
-    /// Maximum of spans in one request to the collector.
+    /// Maximum number of spans in one request to the collector.
     pub(super) batch: usize,
-    /// Longest time that a span waits for its batch.
+    /// Maximum time that a span waits for its batch.
     pub(super) delay: Duration,
     /// Time limit of one request to the collector.
     pub(super) timeout: Duration,

@@ -6,9 +6,9 @@ use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt, BufReader};
 use tokio::sync::mpsc;
 
-/// Maximum size of a header, a list of roots of which one is allowed.
+/// Maximum size of a header in bytes: a list of roots, of which one is allowed.
 const HEADER_MAX: u64 = 64 << 10;
-/// Maximum size of a section: a CID and a block of up to 2 MiB.
+/// Maximum size of a section in bytes: a CID and a block of up to 2 MiB.
 const SECTION_MAX: u64 = (2 << 20) + 256;
 /// Size of the read buffer.
 const BUFFER: usize = 256 << 10;

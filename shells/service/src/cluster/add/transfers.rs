@@ -19,9 +19,9 @@ use crate::net::CallError;
 
 /// Approximate size of a frame of blocks: large compared to its overhead.
 const FRAME_BYTES: usize = 1 << 20;
-/// Maximum of blocks in a frame.
+/// Maximum number of blocks in a frame.
 const FRAME_BLOCKS: usize = 1024;
-/// Maximum of frames queued for one peer, so about as many MiB: how far a slower peer may fall behind.
+/// Maximum number of frames queued for one peer, so about as many MiB: how far a slower peer may fall behind.
 const FRAMES_WAITING: usize = 8;
 /// Time without progress after which a peer is given up. Writing 8 MiB takes a slow disk a second or two.
 const STALL: Duration = Duration::from_secs(30);

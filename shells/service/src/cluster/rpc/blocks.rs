@@ -4,7 +4,7 @@
 use bytes::{Buf, Bytes};
 use cluster_ipfs::{Block, Cid};
 
-/// Maximum size of a block in a chunk, as in bitswap.
+/// Maximum size of a block in a chunk in bytes, as in bitswap.
 const BLOCK_MAX: usize = 2 << 20;
 
 /// Encodes blocks into the pieces of a chunk, without copying their data.

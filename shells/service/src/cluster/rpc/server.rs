@@ -21,7 +21,7 @@ use crate::net::Incoming;
 /// Interval of heartbeats, well within the caller's [`ANSWER_TIMEOUT`](super::ANSWER_TIMEOUT).
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Maximum of blocks of one upload queued for the IPFS node: at most 16 MiB, on top of one chunk.
+/// Maximum number of blocks of one upload queued for the IPFS node: at most 16 MiB, on top of one chunk.
 const BLOCKS_WAITING: usize = 8;
 
 impl Cluster {

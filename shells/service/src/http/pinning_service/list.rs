@@ -15,7 +15,7 @@ use crate::cluster::Cluster;
 const LIMIT_DEFAULT: usize = 10;
 const LIMIT_MAX: usize = 1000;
 
-/// Maximum of CIDs in one query; of the specification.
+/// Maximum number of CIDs in one query, from the specification.
 const CIDS_MAX: usize = 10;
 
 /// Parameters of `GET /pins`.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::Error;
 use crate::http::answer;
 
-/// Maximum of delegates in one answer: clients connect to all of them.
+/// Maximum number of delegates in one answer: clients connect to all of them.
 const DELEGATES_MAX: usize = 20;
 
 /// Id of a request: the time of its pin and its CID.

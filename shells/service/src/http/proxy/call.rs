@@ -16,11 +16,11 @@ use http_body_util::BodyStream;
 use percent_encoding::percent_decode_str;
 use tokio::time::timeout;
 
-/// Maximum of arguments and options in a query, which holds paths of some KiB and at most a few thousand
-/// CIDs.
+/// Maximum number of arguments and options in a query, which holds paths of some KiB and at most a few
+/// thousand CIDs.
 const PAIRS_MAX: usize = 4096;
 
-/// Maximum size of the arguments in a body (`pin add` from standard input).
+/// Maximum size of the arguments in a body (`pin add` from standard input), in bytes.
 const BODY_ARGS_MAX: usize = 1024 * 1024;
 
 /// Time for those arguments to arrive.

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::cluster::Error;
 
-/// Maximum of lines sent in one chunk when they are ready at once; a line usually has less than 1 KiB.
+/// Maximum number of lines sent in one chunk when they are ready at once; a line usually has less than 1 KiB.
 const LINES_PER_CHUNK: usize = 128;
 
 impl From<Error> for Failure {

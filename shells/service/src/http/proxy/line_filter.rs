@@ -11,7 +11,7 @@ use hyper::body::Frame;
 
 use super::kubo_response::failed;
 
-/// Maximum length of a line, which holds an escaped path of 4096 bytes and some numbers.
+/// Maximum length of a line in bytes, which holds an escaped path of 4096 bytes and some numbers.
 const LINE_MAX: usize = 64 * 1024;
 
 /// Reads the lines of a response.

@@ -26,7 +26,7 @@ use crate::cluster::Cluster;
 /// Number of CIDs from the node that are looked up in the pinset at once.
 const LOOKUP_BATCH: usize = 256;
 
-/// Maximum length of a line of the node's listing, which holds one CID and its type.
+/// Maximum length of a line of the node's listing in bytes, which holds one CID and its type.
 const LINE_MAX: usize = 4096;
 
 /// Option with which a cluster that uses this proxy as its IPFS node asks for held pins only.

@@ -11,7 +11,7 @@ use crate::cluster::{Cluster, Error};
 /// First pause between two status requests: content that the node has is pinned within a millisecond or two.
 const POLL_FIRST: Duration = Duration::from_millis(1);
 
-/// Longest pause; Kubo reports its progress as often. Each status request asks all peers, so a thousand
+/// Maximum pause; Kubo reports its progress as often. Each status request asks all peers, so a thousand
 /// waiting clients cost two thousand small calls per peer and second.
 const POLL: Duration = Duration::from_millis(500);
 

@@ -14,7 +14,7 @@ use crate::cluster::Collected;
 /// Batches of steps that wait to be sent.
 const BATCHES: usize = 1;
 
-/// Maximum of errors joined in the final message.
+/// Maximum number of errors joined in the final message.
 const ERRORS_MAX: usize = 16;
 
 /// The response to `repo/stat`, in Kubo's order.

@@ -27,11 +27,11 @@ use super::line_filter::{LineFilter, filter_lines};
 use super::{Proxy, forward, pins};
 use crate::cluster::{Cluster, Error};
 
-/// Maximum of pins of one upload that are being committed at once.
+/// Maximum number of pins of one upload that are being committed at once.
 const PINS_AT_ONCE: usize = 64;
 
-/// Maximum of known directories of one upload, each of eight bytes; in larger silent uploads the lines of
-/// further directories are left out.
+/// Maximum number of known directories of one upload, each of eight bytes; in larger silent uploads the lines
+/// of further directories are left out.
 const DIRECTORIES_MAX: usize = 100_000;
 
 /// Forwards a request that adds content, and pins what its response says the node has pinned.

@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 
 use super::empty;
 
-/// Maximum size of a response that is read as a whole: `resolve` and `pin/ls` of one CID are far shorter.
+/// Maximum size of a response that is read as a whole, in bytes: `resolve` and `pin/ls` of one CID are far
+/// shorter.
 const ANSWER_MAX: usize = 64 * 1024;
 
 /// An IPFS node that answers Kubo's RPC API.

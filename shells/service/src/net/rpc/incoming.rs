@@ -23,7 +23,7 @@ use crate::net::streams::Protocol;
 /// Time without reading after which a caller is considered gone, and its call ends.
 const STALLED: Duration = Duration::from_secs(120);
 
-/// Longest text of an error sent to the caller, in bytes.
+/// Maximum length of an error text sent to the caller, in bytes.
 const ERROR_MAX: usize = 4 << 10;
 
 /// A peer's call. Dropping it without [`Incoming::finish`] fails it at the caller.

@@ -25,8 +25,8 @@ fn child(test: &str, folder: &Path) -> Command {
     command
 }
 
-/// Most batches that one child writes, far more than are waited for: a delayed parent must not find the
-/// disk full.
+/// Maximum number of batches that one child writes, far more than are waited for: a delayed parent must not
+/// find the disk full.
 const WRITES_MAX: u64 = 5_000;
 
 /// Writes and syncs until it is killed, and prints the durable batches.
