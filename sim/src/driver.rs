@@ -22,14 +22,14 @@ use crate::net::Fate;
 use crate::report::Class;
 use crate::world::{Shared, World, is_available, lock, name};
 
-/// Most times that one deadline may come up. A chunked job takes a few hundred; a queue of 8,000 operations
-/// of which few may run, with retries, tens of thousands (seed 308052).
+/// Maximum number of times that one deadline may come up. A chunked job takes a few hundred; a queue of 8,000
+/// operations of which few may run, with retries, tens of thousands (seed 308052).
 const SPINS_MAX: u32 = 200_000;
 
 /// Events that are handled together at most, as in the daemon.
 const EVENTS_MAX: usize = 256;
 
-/// Longest time for a chunk of a snapshot. Messages may be later, but a stream that stalls for so long breaks
+/// Maximum time for a chunk of a snapshot. Messages may be later, but a stream that stalls for so long breaks
 /// off (seed 110231).
 const CHUNK_TIME_MAX: Duration = Duration::from_secs(2);
 

@@ -34,7 +34,7 @@ pub(crate) struct Model {
     /// Number of times that a client's pin of each name took effect.
     named: BTreeMap<String, u64>,
     wishes: Vec<(MembersWish, u64)>,
-    /// Largest distance between the newest and the oldest open proposal of a peer.
+    /// Maximum distance between the newest and the oldest open proposal of a peer.
     window: u64,
 }
 

@@ -21,7 +21,7 @@ use crate::rng::Rng;
 use crate::world::{Death, Shared, World, lock, name};
 use crate::{clients, driver, faults, runner};
 
-/// Most attempts at a write whose outcome a snapshot has hidden.
+/// Maximum number of attempts at a write whose outcome a snapshot has hidden.
 const WRITES_MAX: usize = 3;
 
 /// The pause between two looks at the world.
@@ -189,7 +189,7 @@ async fn converge(world: &Shared, when: &str) -> bool {
     }
 }
 
-/// Longest time without progress before it counts as never, in nanoseconds: every timer may have to run out
+/// Maximum time without progress before it counts as never, in nanoseconds: every timer may have to run out
 /// once, on the slowest clock.
 fn patience(world: &World) -> u64 {
     let options = &world.options;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// Longest silence of a server: longer than any answer takes on a busy machine.
+/// Maximum silence of a server: longer than any answer takes on a busy machine.
 pub const SILENCE: Duration = Duration::from_secs(240);
 
 /// Response of a server.

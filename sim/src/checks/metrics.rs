@@ -25,7 +25,7 @@ pub(super) struct Metrics {
     owed: Vec<Owed>,
     /// The last step of each process in which it may have raised alerts.
     alerted: Vec<Option<Instant>>,
-    /// Longest time between a metric's expiry and its alert.
+    /// Maximum time between a metric's expiry and its alert.
     longest: Duration,
 }
 
@@ -101,7 +101,7 @@ impl Owed {
 /// A clock that deviates from all others by more than this raises an alert.
 const SKEW_MAX: Duration = Duration::from_secs(70);
 
-/// Most alerts that are kept.
+/// Maximum number of alerts that are kept.
 const ALERTS_MAX: usize = 1000;
 
 /// The pause before metrics are sent again to a peer that was unreachable.

@@ -14,7 +14,7 @@ use crate::world::{Shared, World, lock};
 /// Local states that are looked at in one go: few, so that much happens in between.
 const PAGE: usize = 3;
 
-/// Most pages of a comparison of everything, about.
+/// Approximate maximum number of pages of a comparison of everything.
 const PAGES: usize = 100;
 
 /// Compares one CID, or everything.

@@ -5,10 +5,10 @@ use std::ops::RangeInclusive;
 
 use crate::planting::bugs;
 
-/// Longest timing, in milliseconds: nothing that is waited for takes longer than the longest run.
+/// Maximum timing, in milliseconds: nothing that is waited for takes longer than the longest run.
 const MILLIS_MAX: u64 = SECONDS_MAX * 1000;
 
-/// Longest run, and longest mean time between two faults.
+/// Maximum length of a run, and maximum mean time between two faults, in seconds.
 const SECONDS_MAX: u64 = 3600;
 
 /// Peers of each kind, and all that a seed draws. A run with more costs minutes, and their numbers must fit

@@ -4,7 +4,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// Longest time that one step lets pass: ten times what any scenario needs.
+/// Maximum time that one step lets pass: ten times what any scenario needs.
 const RUN_MAX_SECONDS: u64 = 600;
 
 /// The pins of scenarios have the lower numbers: the checks' own are far above.

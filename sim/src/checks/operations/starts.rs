@@ -7,7 +7,7 @@ use cluster_core::{Effect, IpfsAction, Lane, OpId, QueueKey, StoreOp};
 use super::{Operations, Process};
 use crate::checks::{Found, Step};
 
-/// Longest time without progress of a first attempt while others wait: a second copy of the core's rule.
+/// Maximum time without progress of a first attempt while others wait: a second copy of the core's rule.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Operations {
