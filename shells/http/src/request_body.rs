@@ -24,7 +24,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// Time limit of draining the rest of a body after the answer.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Size limit of draining, bytes: on any network that carries as much within [`DRAIN`], the answer has
+/// Size limit of draining, in bytes: on any network that carries as much within [`DRAIN`], the answer has
 /// arrived long before.
 const DRAIN_BYTES: usize = 256 << 20;
 

@@ -27,7 +27,7 @@ const ROUNDS: u64 = 5;
 /// Default number of pins of identity CIDs, and of concurrent callers that make them.
 const PINS: u32 = 40_000;
 const CALLERS: u32 = 16;
-/// Sizes of blocks, and total size of the blocks of one size, bytes.
+/// Sizes of blocks, and total size of the blocks of one size, in bytes.
 const SIZES: [usize; 5] = [1 << 10, 4 << 10, 8 << 10, 16 << 10, 64 << 10];
 const SIZED_BYTES: usize = 64_000_000;
 /// Ticks per second of the times in `/proc/self/stat`.

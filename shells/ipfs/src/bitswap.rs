@@ -34,7 +34,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use wants::Wants;
 
-/// Size up to which a want-have is answered with the block itself, bytes; Kubo's number.
+/// Size up to which a want-have is answered with the block itself, in bytes; Kubo's number.
 const HAVE_REPLACED_BYTES: u64 = 1024;
 /// Entries or presences of a message processed together: some 100 µs under the lock that all peers share.
 /// Other tasks run in between.

@@ -28,7 +28,7 @@ pub(crate) const DAG_JSON: u64 = 0x0129;
 /// Raw bytes, CBOR, JSON and public keys: supported codecs without links.
 const LINKLESS: [u64; 4] = [RAW, 0x51, 0x0200, 0x72];
 
-/// Limit on the memory of a block decoded to data, bytes. A block of 2 MiB may be a list of a million
+/// Limit on the memory of a block decoded to data, in bytes. A block of 2 MiB may be a list of a million
 /// numbers.
 const DATA_MAX: u64 = 256 << 20;
 
@@ -86,9 +86,9 @@ fn decode_cbor(cid: &Cid, data: &Bytes) -> Result<Data, Error> {
 /// Refuses data that would take much memory: a value or a map is encoded in a few bytes of CBOR or JSON, and
 /// held twice, as decoded and as JSON.
 fn check_memory(items: u64, maps: u64) -> Result<(), Error> {
-    /// Memory of a value in a list or a map, and in JSON, bytes.
+    /// Memory of a value in a list or a map, and in JSON, in bytes.
     const ITEM: u64 = 2 * 48;
-    /// Memory of the smallest map, bytes: a node of a B-tree has room for eleven entries.
+    /// Memory of the smallest map, in bytes: a node of a B-tree has room for eleven entries.
     const MAP: u64 = 2 * 800;
     let held = items
         .saturating_mul(ITEM)

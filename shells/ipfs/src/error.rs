@@ -37,9 +37,9 @@ pub enum Error {
     Full {
         /// Bytes stored now.
         used: u64,
-        /// Size of the refused write, bytes.
+        /// Size of the refused write, in bytes.
         asked: u64,
-        /// The storage limit, bytes.
+        /// The storage limit, in bytes.
         max: u64,
     },
     /// The bytes of a block do not hash to its CID.
@@ -48,9 +48,9 @@ pub enum Error {
     /// The block is larger than bitswap transfers.
     #[error("block of {size} bytes exceeds the limit of {max} bytes")]
     TooLarge {
-        /// Size of the refused block, bytes.
+        /// Size of the refused block, in bytes.
         size: usize,
-        /// The limit, bytes.
+        /// The limit, in bytes.
         max: usize,
     },
     /// Blocks with this CID's hash function cannot be verified.
@@ -118,7 +118,7 @@ pub enum Error {
          there is that option"
     )]
     TooMuchMemory {
-        /// The limit, bytes.
+        /// The limit, in bytes.
         max: usize,
     },
     /// Too many such operations are running.

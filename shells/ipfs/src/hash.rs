@@ -16,9 +16,9 @@ const SHAKE_256: u64 = 0x19;
 const DOUBLE_SHA2_256: u64 = 0x56;
 /// Base of the BLAKE2b codes: the code of an `n`-byte digest is `BLAKE2B + n`.
 const BLAKE2B: u64 = 0xb200;
-/// Length of the longest BLAKE2b digest, bytes.
+/// Length of the longest BLAKE2b digest, in bytes.
 const BLAKE2B_LONGEST: usize = 64;
-/// Shortest digest that identifies a block securely, bytes; Kubo's limit too.
+/// Shortest digest that identifies a block securely, in bytes; Kubo's limit too.
 const DIGEST_MIN: usize = 20;
 
 /// Hash functions that Kubo allows, by multicodec name, without the BLAKE2b family.

@@ -48,7 +48,7 @@ struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) cid: Cid,
-    /// Size of all its blocks, bytes.
+    /// Size of all its blocks, in bytes.
     pub(crate) size: u64,
 }
 

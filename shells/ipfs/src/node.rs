@@ -84,7 +84,7 @@ pub struct GcGuard {
     _lease: Lease,
 }
 
-/// Returns the size of the file system under `path` and its free space for this process, bytes.
+/// Returns the size of the file system under `path` and its free space for this process, in bytes.
 fn disk_space(path: &Path) -> Result<(u64, u64), Error> {
     let disk = rustix::fs::statvfs(path).map_err(|error| {
         let what = format!("asking for the free space of {}", path.display());
@@ -332,7 +332,7 @@ impl Node {
         self.inner.store.has(cid)
     }
 
-    /// Returns the size of a local block, bytes.
+    /// Returns the size of a local block, in bytes.
     ///
     /// # Errors
     /// The store cannot be read.

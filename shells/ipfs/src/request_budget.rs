@@ -8,10 +8,10 @@ use crate::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Limit of one request, bytes: enough for listings of some 300,000 names in one answer, and for walks as
+/// Limit of one request, in bytes: enough for listings of some 300,000 names in one answer, and for walks as
 /// wide and deep as any tree of files.
 pub(crate) const REQUEST_BYTES: usize = 128 << 20;
-/// Limit of all requests of a node together, bytes.
+/// Limit of all requests of a node together, in bytes.
 const NODE_BYTES: usize = 512 << 20;
 
 /// Bytes held by all requests of a node together.

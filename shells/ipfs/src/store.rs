@@ -34,7 +34,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use writer::{Op, Request};
 
-/// Size limit of a block, bytes: the largest that bitswap peers must accept.
+/// Size limit of a block, in bytes: the largest that bitswap peers must accept.
 pub(crate) const BLOCK_MAX: usize = 2 << 20;
 /// Multihash code of the identity function: such CIDs hold their content.
 pub(crate) const IDENTITY: u64 = 0;

@@ -128,13 +128,13 @@ pub struct ExchangeStat {
 /// Usage and limits of the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepoStat {
-    /// Size of all blocks, bytes.
+    /// Size of all blocks, in bytes.
     pub repo_size: u64,
-    /// The configured limit, bytes.
+    /// The configured limit, in bytes.
     pub storage_max: Option<u64>,
     /// Bytes that all blocks together may have: the smaller of `storage_max` and what the disk has room for.
     pub storage_fits: u64,
-    /// Size of the file system that holds the data folder, bytes.
+    /// Size of the file system that holds the data folder, in bytes.
     pub disk_size: u64,
     /// Number of blocks.
     pub num_objects: u64,

@@ -41,7 +41,7 @@ pub struct DirEntry {
     pub name: Name,
     /// Root of the entry's DAG.
     pub cid: Cid,
-    /// Size of all blocks of the DAG as recorded in the directory, bytes.
+    /// Size of all blocks of the DAG as recorded in the directory, in bytes.
     pub size: u64,
     /// Kind and size of the entry; `None` if the listing did not fetch the entries.
     pub target: Option<Stat>,
@@ -52,7 +52,7 @@ pub struct DirEntry {
 pub struct Stat {
     /// Kind of the entry.
     pub kind: Kind,
-    /// Size of the content, bytes.
+    /// Size of the content, in bytes.
     pub bytes: u64,
     /// Permissions and modification time, if recorded.
     pub meta: Metadata,

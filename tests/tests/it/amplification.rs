@@ -28,7 +28,7 @@ const UPLOAD: u64 = BASE + 128 * MIB;
 /// One attack.
 struct Row {
     name: &'static str,
-    /// Limit of the peer's peak memory, bytes.
+    /// Limit of the peer's peak memory, in bytes.
     budget: u64,
     attack: fn(&Peer),
 }

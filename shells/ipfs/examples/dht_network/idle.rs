@@ -22,7 +22,7 @@ pub(crate) async fn serve(count: usize) -> Outcome<()> {
     Ok(())
 }
 
-/// Returns the resident memory of this process, bytes.
+/// Returns the resident memory of this process, in bytes.
 fn resident() -> Outcome<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -10,10 +10,10 @@ use super::request::{Call, read_part};
 use crate::Cid;
 use crate::{Block, Error, PinMode, codec, hash};
 
-/// Size limit of a block, bytes: the largest that other nodes accept.
+/// Size limit of a block, in bytes: the largest that other nodes accept.
 const BLOCK_MAX: usize = 2 * 1024 * 1024;
 
-/// Size of the blocks stored by one database write, bytes: large enough to make it cheap, small enough to
+/// Size of the blocks stored by one database write, in bytes: large enough to make it cheap, small enough to
 /// hold in memory.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
 

@@ -17,7 +17,8 @@ use crate::dag::Visited;
 use crate::unixfs::Name;
 use crate::{Block, PinMode, Ref, codec};
 
-/// Size limit of a node in `dag/put`, bytes: a node becomes one block, and JSON is up to four times larger.
+/// Size limit of a node in `dag/put`, in bytes: a node becomes one block, and JSON is up to four times
+/// larger.
 const INPUT_MAX: usize = 8 * 1024 * 1024;
 
 /// Time before the deadline of a call at which its walks are cut off, to have time for reporting that.

@@ -137,7 +137,7 @@ pub(super) async fn rm(call: Call) -> Result<Reply, Failure> {
     Reply::once(&Pins { pins })
 }
 
-/// Memory of a key beside its texts, bytes: its map entry, and quotes and field names in JSON.
+/// Memory of a key beside its texts, in bytes: its map entry, and quotes and field names in JSON.
 const KEY_BYTES: usize = 100;
 
 #[derive(Serialize)]

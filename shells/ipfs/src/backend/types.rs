@@ -55,7 +55,7 @@ pub struct Identity {
     pub agent: String,
 }
 
-/// Storage used and available, bytes.
+/// Storage used and available, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RepoStat {
     /// Bytes stored now.
@@ -69,7 +69,7 @@ pub struct RepoStat {
 pub struct Stored {
     /// Number of blocks; duplicates count again.
     pub blocks: u64,
-    /// Size of those blocks, bytes.
+    /// Size of those blocks, in bytes.
     pub bytes: u64,
 }
 

@@ -13,7 +13,7 @@ use cid::Version;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use prost::Message as _;
 
-/// Limit of a received frame, bytes; the protocol's own.
+/// Limit of a received frame, in bytes, from the protocol.
 pub(super) const FRAME_MAX: usize = 4 << 20;
 /// Maximum length of a CID in a wantlist, in bytes; Kubo's limit.
 const CID_MAX: usize = 168;

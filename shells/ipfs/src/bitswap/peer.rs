@@ -30,7 +30,7 @@ const PRESENCES_MAX: usize = 4096;
 /// Limit on wants and cancels queued for one peer. A want beyond it is sent again in its next round; a lost
 /// cancel costs the transfer of an unwanted block.
 const ASKS_MAX: usize = 16_384;
-/// Memory of one queued CID, bytes: the CID twice, and its places in two maps.
+/// Memory of one queued CID, in bytes: the CID twice, and its places in two maps.
 const QUEUED_BYTES: usize = 256;
 /// Limit on messages of one peer processed concurrently.
 const FRAMES: usize = 4;

@@ -14,7 +14,7 @@ pub(super) const RETRY_AFTER: u32 = 60;
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
     pub(super) text: String,
-    /// Size of the content, bytes, if a range of it was not satisfiable.
+    /// Size of the content, in bytes, if a range of it was not satisfiable.
     pub(super) size: Option<u64>,
 }
 

@@ -17,7 +17,7 @@ use crate::{Cid, Error};
 /// Entries joined into one piece.
 const ENTRIES_PER_PIECE: usize = 64;
 
-/// Limit on the shown part of a block, bytes.
+/// Limit on the shown part of a block, in bytes.
 const SHOWN_MAX: usize = 64 << 10;
 
 /// Policy of generated pages, which contain names that strangers chose: no scripts, nothing from elsewhere.

@@ -16,7 +16,7 @@ use super::unixfs::File;
 use crate::unixfs::{Kind, Name};
 use crate::{DagPath, Error};
 
-/// Limit on the size of the file, bytes; the specification's.
+/// Limit on the size of the file, in bytes, from the specification.
 const FILE_MAX: u64 = 64 * 1024;
 
 /// A line of the file.

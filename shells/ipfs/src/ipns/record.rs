@@ -9,7 +9,7 @@ use prost::Message;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Limit on an encoded record, bytes; the specification's.
+/// Limit on an encoded record, in bytes, from the specification.
 pub const RECORD_MAX: usize = 10 * 1024;
 
 /// Text before the data that `signatureV2` covers.

@@ -20,7 +20,7 @@ use crate::backend::{Cause, Error, Stored};
 /// CID properties that all blocks of one request share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Prefix {
-    /// Length of the digest, bytes.
+    /// Length of the digest, in bytes.
     pub(super) hash_len: u8,
     hash_code: u64,
     codec: u64,

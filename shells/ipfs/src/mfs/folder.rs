@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 /// Maximum depth of a path: a change holds and rebuilds each directory on it.
 pub(super) const DEPTH_MAX: usize = 128;
 
-/// Memory of an entry besides its name, bytes.
+/// Memory of an entry besides its name, in bytes.
 const ENTRY_COST: usize = 256;
 
 /// CID version and hash function of new nodes.

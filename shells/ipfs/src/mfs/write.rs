@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
-/// Limit on the zeros that a write beyond the end of a file adds, bytes: more is a mistake in the offset.
+/// Limit on the zeros that a write beyond the end of a file adds, in bytes: more is a mistake in the offset.
 const GAP_MAX: u64 = 1 << 40;
-/// Zeros per piece of a gap, bytes.
+/// Zeros per piece of a gap, in bytes.
 const GAP_PIECE: u64 = 256 << 10;
 
 /// Settings of a write.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 use tokio::io::AsyncRead;
 
-/// Limit of the archive blocks verified and stored together, bytes.
+/// Limit of the archive blocks verified and stored together, in bytes.
 const IMPORT_BYTES: usize = 4 << 20;
 /// Limit of the archive blocks verified and stored together, for archives of many tiny ones.
 const IMPORT_BLOCKS: usize = 4096;

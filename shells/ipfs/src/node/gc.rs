@@ -25,7 +25,7 @@ pub enum Collected {
     Removed(Cid),
     /// The last event: disk space freed, including blocks that earlier collections removed.
     Freed {
-        /// Decrease of the disk space that blocks occupy, bytes.
+        /// Decrease of the disk space that blocks occupy, in bytes.
         bytes: u64,
     },
 }

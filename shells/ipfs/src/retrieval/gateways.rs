@@ -23,7 +23,7 @@ use tokio::time::sleep;
 
 /// Media type of a block.
 const RAW: &str = "application/vnd.ipld.raw";
-/// Limit on a block, bytes: that of bitswap.
+/// Limit on a block, in bytes: that of bitswap.
 const BLOCK_MAX: usize = 2 << 20;
 /// Concurrent requests of all sessions; Kubo's number.
 const REQUESTS_MAX: usize = 16;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
-/// Size from which blocks are stored in segments, bytes. In the example `exchange`, blocks of 1 KiB are
+/// Size from which blocks are stored in segments, in bytes. In the example `exchange`, blocks of 1 KiB are
 /// written and read one and a half times as fast there as in the database, at half the processor time, and
 /// blocks of 4 KiB more than twice as fast. For smaller ones the overhead of an entry dominates.
 pub(super) const SEGMENT_FROM: usize = 512;
@@ -23,7 +23,7 @@ const INLINE: u8 = 0;
 const AT: u8 = 1;
 
 impl Entry {
-    /// Size of the block, bytes.
+    /// Size of the block, in bytes.
     pub(super) fn size(&self) -> u64 {
         match self {
             Entry::Inline(data) => data.len() as u64,

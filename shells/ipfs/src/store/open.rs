@@ -15,13 +15,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 use tokio::sync::{Semaphore, mpsc};
 
-/// Read cache, bytes. Small: the whole peer stays below 250 MB.
+/// Read cache, in bytes. Small: the whole peer stays below 250 MB.
 const CACHE_BYTES: u64 = 16 << 20;
-/// Memory for places and small blocks before they are flushed, bytes.
+/// Memory for places and small blocks before they are flushed, in bytes.
 const BLOCKS_MEMTABLE: u64 = 8 << 20;
-/// Memory for pins, which are small records, before they are flushed, bytes.
+/// Memory for pins, which are small records, before they are flushed, in bytes.
 const PINS_MEMTABLE: u64 = 4 << 20;
-/// Size limit of the journal on disk, bytes: limits what a restart replays.
+/// Size limit of the journal on disk, in bytes: limits what a restart replays.
 const JOURNAL_BYTES: u64 = 64 << 20;
 /// Format of the database and of the segments beside it. Version 1 had no segments.
 ///

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// Free bytes below which new blocks are refused. The database journals 64 bytes for each deleted block and
 /// writes tables of 8 MiB: this suffices for some 100,000 deletions before the first of them frees anything.
 pub(super) const FLOOR_BYTES: u64 = 24 << 20;
-/// Size of the reserve file, bytes: what a collection on a full disk has to work with.
+/// Size of the reserve file, in bytes: what a collection on a full disk has to work with.
 const RESERVE_BYTES: u64 = 16 << 20;
 
 /// The reserve file.

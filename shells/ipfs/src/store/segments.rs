@@ -12,8 +12,9 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-/// Size limit of a segment, bytes; a block that would exceed it starts another. Small enough to be rewritten
-/// in less than a second when most of it is dead, large enough that a full disk has only thousands of files.
+/// Size limit of a segment, in bytes; a block that would exceed it starts another. Small enough to be
+/// rewritten in less than a second when most of it is dead, large enough that a full disk has only thousands
+/// of files.
 pub(super) const SEGMENT_BYTES: u64 = 128 << 20;
 /// Length of a segment's header: [`MAGIC`] and the segment's number.
 pub(super) const HEADER_BYTES: u64 = 16;
@@ -22,7 +23,7 @@ const MAGIC: [u8; 8] = *b"ipfsseg1";
 /// Segments kept open for reading; far below the usual limit of 1024 open files.
 const OPEN_MAX: usize = 64;
 
-/// Allocation unit of file systems, bytes.
+/// Allocation unit of file systems, in bytes.
 const PAGE: u64 = 4096;
 /// Unit of `st_blocks`, on every file system.
 const STAT_BLOCK: u64 = 512;

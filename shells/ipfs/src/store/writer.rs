@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-/// Limit of a group, bytes: enough to make the fsync cheap, little enough to answer soon.
+/// Limit of a group, in bytes: enough to make the fsync cheap, little enough to answer soon.
 const GROUP_BYTES: usize = 8 << 20;
 /// Limit of a group, requests.
 const GROUP_REQUESTS: usize = 4096;

@@ -39,8 +39,8 @@ pub(crate) const PUBLIC_PROTOCOL: &str = "/ipfs/kad/1.0.0";
 /// Protocol of the DHT of the local networks.
 pub(crate) const LAN_PROTOCOL: &str = "/ipfs/lan/kad/1.0.0";
 
-/// Limit on a message, bytes: replies of 26 to 43 KB with many addresses are observed, and go-libp2p accepts
-/// 4 MiB.
+/// Limit on a message, in bytes: replies of 26 to 43 KB with many addresses are observed, and go-libp2p
+/// accepts 4 MiB.
 const PACKET_MAX: usize = 1 << 20;
 /// Concurrent requests of one query, as in go-libp2p-kad-dht.
 const PARALLELISM: NonZeroUsize = NonZeroUsize::new(10).unwrap();

@@ -24,9 +24,9 @@ use yamux::{Connection, ConnectionError, Mode};
 /// exceeds it. Kubo sends up to 1 MiB of blocks at once in messages of 16 KiB or more, each on its own
 /// stream, and this node's pins may request that several times over.
 const STREAMS_MAX: usize = 512;
-/// Cost of a stream besides its content, bytes: the buffers of the protocol's negotiation, a task.
+/// Cost of a stream besides its content, in bytes: the buffers of the protocol's negotiation, a task.
 const STREAM_BYTES: usize = 8 << 10;
-/// Cost of a connection besides its streams, bytes: three messages of Noise, and the socket's task.
+/// Cost of a connection besides its streams, in bytes: three messages of Noise, and the socket's task.
 const CONNECTION_BYTES: usize = 256 << 10;
 /// Limit on streams that the peer has opened and the swarm has not accepted yet; further ones are reset.
 const INBOUND_MAX: usize = 256;

@@ -18,11 +18,11 @@ use std::sync::{Arc, Mutex, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-/// Limit of one peer, bytes: four frames of the largest size, received and not processed. A single step may
-/// exceed it: one read of 64 KiB, or one message of blocks that is prepared.
+/// Limit of one peer, in bytes: four frames of the largest size, received and not processed. A single step
+/// may exceed it: one read of 64 KiB, or one message of blocks that is prepared.
 pub(crate) const PEER_MAX: usize = 16 << 20;
-/// Limit of all peers together, bytes: 32 peers at their limit, or 4 MiB for each of the 128 strangers that
-/// may be connected.
+/// Limit of all peers together, in bytes: 32 peers at their limit, or 4 MiB for each of the 128 strangers
+/// that may be connected.
 pub(crate) const POOL_MAX: usize = 512 << 20;
 /// Bytes that a peer may hold even when the pool is used up: a message with a block of the default size of
 /// 256 KiB, and the start of the next messages.

@@ -32,9 +32,9 @@ pub struct Added {
     pub name: Name,
     /// Root of the entry's DAG.
     pub cid: Cid,
-    /// Size of a file's content, bytes.
+    /// Size of a file's content, in bytes.
     pub bytes: u64,
-    /// Size of all blocks of the DAG, bytes, each counted wherever it is linked: Kubo's `Size`.
+    /// Size of all blocks of the DAG, in bytes, each counted wherever it is linked: Kubo's `Size`.
     pub size: u64,
 }
 

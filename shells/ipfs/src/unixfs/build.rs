@@ -23,9 +23,9 @@ pub(super) struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Child {
     pub(super) cid: Cid,
-    /// Size of all its blocks, bytes.
+    /// Size of all its blocks, in bytes.
     pub(super) size: u64,
-    /// Size of its content, bytes.
+    /// Size of its content, in bytes.
     pub(super) bytes: u64,
 }
 

@@ -4,16 +4,16 @@
 use super::options::Chunker;
 use std::sync::LazyLock;
 
-/// Window of the Rabin fingerprint, bytes.
+/// Window of the Rabin fingerprint, in bytes.
 const RABIN_WINDOW: usize = 16;
 /// Irreducible polynomial over GF(2); the fingerprints are remainders of a division by it.
 const POLYNOMIAL: u64 = 17_437_180_132_763_653;
 /// Degree of [`POLYNOMIAL`].
 const DEGREE: u32 = POLYNOMIAL.ilog2();
 
-/// Window of buzhash, bytes.
+/// Window of buzhash, in bytes.
 const BUZHASH_WINDOW: usize = 32;
-/// Minimal length of a buzhash chunk, bytes.
+/// Minimum length of a buzhash chunk, in bytes.
 const BUZHASH_MIN: usize = 128 << 10;
 /// Maximum length of a buzhash chunk, in bytes.
 const BUZHASH_MAX: usize = 512 << 10;
@@ -21,7 +21,7 @@ const BUZHASH_MAX: usize = 512 << 10;
 const BUZHASH_MASK: u32 = (1 << 17) - 1;
 
 impl Chunker {
-    /// Returns the maximal length of a chunk, bytes.
+    /// Returns the maximum length of a chunk, in bytes.
     pub(super) fn max_length(self) -> usize {
         match self {
             Chunker::Size(size) => size,

@@ -14,12 +14,12 @@ use std::collections::BTreeMap;
 
 /// Maximum depth of directories; limits the recursion over them.
 const DEPTH_MAX: usize = 256;
-/// Memory of an entry besides its name, bytes: its share of a tree node, the allocations of its name and CID,
-/// and its place in the list from which its directory is built.
+/// Memory of an entry besides its name, in bytes: its share of a tree node, the allocations of its name and
+/// CID, and its place in the list from which its directory is built.
 const ENTRY_COST: usize = 320;
-/// Memory of a directory besides its name, bytes: the first node of its tree has room for eleven entries.
+/// Memory of a directory besides its name, in bytes: the first node of its tree has room for eleven entries.
 const DIRECTORY_COST: usize = 1024;
-/// Growth of an upload's memory since the last time, bytes, at which directories that seem complete are
+/// Growth of an upload's memory since the last time, in bytes, at which directories that seem complete are
 /// built; they also are when half of the limit is used.
 const EARLY_BUILD_BYTES: usize = UPLOAD_MAX / 8;
 

@@ -4,11 +4,11 @@ use crate::Error;
 use std::sync::{Arc, LazyLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Limit of one upload, bytes: some 700,000 names of 40 bytes.
+/// Limit of one upload, in bytes: some 700,000 names of 40 bytes.
 pub(super) const UPLOAD_MAX: usize = 256 << 20;
-/// Limit of all uploads of this process, bytes: four uploads of the largest size, next to many small ones.
+/// Limit of all uploads of this process, in bytes: four uploads of the largest size, next to many small ones.
 const PROCESS_MAX: usize = 1 << 30;
-/// Unit in which memory is taken from the process, bytes, so that most names need no lock.
+/// Unit in which memory is taken from the process, in bytes, so that most names need no lock.
 const STEP: usize = 64 << 10;
 
 /// Permits count steps, not bytes: a number of permits is a `u32`.

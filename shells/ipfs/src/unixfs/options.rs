@@ -14,7 +14,7 @@ pub enum Chunker {
     Rabin {
         /// Minimal length of a chunk, at least [`Chunker::RABIN_MIN`] bytes.
         min: usize,
-        /// Approximate average length of a chunk, bytes.
+        /// Approximate average length of a chunk, in bytes.
         average: usize,
         /// Maximum length of a chunk, at most [`Chunker::SIZE_MAX`] bytes.
         max: usize,
@@ -26,9 +26,9 @@ pub enum Chunker {
 impl Chunker {
     /// Maximum chunk size, in bytes: in its envelope it still fits a bitswap block of 2 MiB.
     pub const SIZE_MAX: usize = 2_096_896;
-    /// Window of the Rabin fingerprint, bytes: no chunk is shorter.
+    /// Window of the Rabin fingerprint, in bytes: no chunk is shorter.
     pub const RABIN_MIN: usize = 16;
-    /// Kubo's default size, bytes, and the average of its `rabin`.
+    /// Kubo's default size, in bytes, and the average of its `rabin`.
     const DEFAULT_SIZE: usize = 262_144;
 
     /// Refuses parameters that cannot be used for chunking.
@@ -218,7 +218,7 @@ pub struct AddOptions {
     pub max_directory_links: usize,
     /// Links per node of a sharded directory: a power of two, 8 to 1024.
     pub hamt_fanout: usize,
-    /// Estimated size of a directory above which it is sharded, bytes.
+    /// Estimated size of a directory above which it is sharded, in bytes.
     pub hamt_threshold: u64,
     /// Method of estimating that size.
     pub hamt_size: HamtSize,

@@ -135,9 +135,10 @@ impl Unixfs {
     }
 }
 
-/// Room that [`leaf`] needs before the content, bytes: the tags and lengths of both messages, and the type.
+/// Room that [`leaf`] needs before the content, in bytes: the tags and lengths of both messages, and the
+/// type.
 pub(crate) const LEAF_BEFORE: usize = 14;
-/// Room that [`leaf`] needs after the content, bytes: the size.
+/// Room that [`leaf`] needs after the content, in bytes: the size.
 pub(crate) const LEAF_AFTER: usize = 6;
 
 /// Encodes a leaf around its content without a copy. The content, at least one byte, begins at

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 /// Environment variable with the path of the small disk inside the namespace.
 const DISK: &str = "CLUSTER_IPFS_TEST_DISK";
-/// Size of the blocks that fill the disk, bytes.
+/// Size of the blocks that fill the disk, in bytes.
 const BLOCK: usize = 20_000;
 const SEGMENTS: u64 = 4 << 20;
 

@@ -15,11 +15,11 @@ use std::sync::{Arc, Mutex};
 
 /// Name of the folder.
 const FOLDER: &str = "dht_records";
-/// Read cache, bytes.
+/// Read cache, in bytes.
 const CACHE_BYTES: u64 = 4 << 20;
-/// Memory for records of one DHT before they are written to a table, bytes.
+/// Memory for records of one DHT before they are written to a table, in bytes.
 const MEMTABLE_BYTES: u64 = 2 << 20;
-/// Size limit of the journal on disk, bytes: fjall's minimum.
+/// Size limit of the journal on disk, in bytes: fjall's minimum.
 const JOURNAL_BYTES: u64 = 64 << 20;
 
 /// The database; clones share it. The default one is closed: it stores nothing.
