@@ -38,7 +38,8 @@ pub struct Config {
 pub struct MembershipConfig {
     /// Maximum number of voters; the other members are learners. Should be odd.
     pub voters_max: usize,
-    /// Silence after which a voter's vote goes to a live learner.
+    /// Silence after which a voter loses its vote: to a live learner, or to nobody if an odd number of voters
+    /// is left.
     pub replace_after: Duration,
 }
 
@@ -97,7 +98,7 @@ pub struct MonitorConfig {
 pub struct FailoverConfig {
     /// Enables the re-allocation of pins of silent peers. Pins of removed peers are always re-allocated.
     pub enabled: bool,
-    /// Silence after the expiry of a peer's last `ping` that makes it count as down.
+    /// Time after the expiry of a peer's last `ping` from which it counts as down.
     pub grace: Duration,
     /// Pins that are re-allocated in one step.
     pub chunk: usize,

@@ -34,7 +34,7 @@ pub(crate) struct PeerPool {
     pub(crate) exclusions: Vec<String>,
 }
 
-/// Decides on a request. `current` returns this peer's version of a pin.
+/// Decides on a request. `current` returns a pin as applied at this peer.
 pub(crate) fn decide(
     now: Timestamp,
     candidates: &PeerPool,

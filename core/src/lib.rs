@@ -7,8 +7,9 @@
 //!    data.
 //! 2. **Every returned effect may be started at once.** If B must follow A, the core does not return B until
 //!    A's event has arrived: a vote or an acknowledgement is held inside the core until its batch is durable.
-//! 3. **What starts with an id ends with that id**, exactly once, or the process died: [`Ticket`],
-//!    [`BatchId`], [`OpId`], [`ProposalId`], [`ReadId`], [`SnapshotId`].
+//! 3. **What starts with an id ends with that id**, exactly once, or the process died: [`Ticket`], [`OpId`],
+//!    [`ProposalId`], [`SnapshotId`]. One [`Event::Persisted`] reports a [`BatchId`] and all earlier batches;
+//!    batches without [`Batch::sync`] need none.
 //! 4. **Same config, same recovered state, same seed, same events: same effects**, byte for byte. Time
 //!    enters as [`Now`], randomness through the seed.
 //! 5. **Bulk data never enters the core.** Listings, snapshots, blocks and uploads are streamed by the

@@ -52,10 +52,10 @@ struct NewIncarnation {
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// Time for which only the new incarnation must be heard from before the recorded one counts as lost: longer
-/// than messages are in flight. Two machines with the same identity thus never replace each other.
+/// than any message is in flight. Two machines with the same identity thus never replace each other.
 const RETURN_GRACE: Duration = Duration::from_secs(2);
 
-/// Time for which a new leader leaves the votes as they are, to learn which members are live.
+/// Time for which a new leader does not change who votes, to learn which members are live.
 const BALANCE_DELAY: Duration = Duration::from_secs(5);
 
 /// Maximum number of entries that a caught-up learner may lack.
@@ -222,8 +222,8 @@ impl Survey<'_> {
         self.silence(id) < self.planner.silence_max && !has_lost_its_data
     }
 
-    /// Returns whether a member has sent a message since this peer became leader. Before that it only counts
-    /// as live.
+    /// Returns whether a member has sent a message since this peer became leader. Until then it is presumed
+    /// live.
     fn has_sent_message(&self, id: RaftId) -> bool {
         id == self.me || self.planner.last_message.contains_key(&id)
     }
@@ -331,14 +331,15 @@ impl Survey<'_> {
         Some(Plan::Change(MembersChange { steps }))
     }
 
-    /// Plans promotions and demotions: few voters, and an odd number.
+    /// Plans promotions and demotions: at most `voters_max` voters, and an odd number.
     fn balance(&self) -> Option<Plan> {
         if !self.has_led_for(BALANCE_DELAY.max(self.planner.silence_max)) {
             return None;
         }
         let voters = &self.members.voters;
         let wanted = self.wanted_voters();
-        // Not urgent, so only while most of the new voters have just sent messages: some may have failed.
+        // Not urgent, so it waits until a majority of the new voters was heard from recently: silent ones may
+        // have failed.
         let moment = self.planner.silence_max / 4;
         let fresh = wanted.iter().filter(|id| self.silence(**id) <= moment).count();
         if fresh * 2 <= wanted.len() && !planted!(BalancedUnheard) {
@@ -365,8 +366,8 @@ impl Survey<'_> {
         let odd =
             |count: usize| count - usize::from(count.is_multiple_of(2) && count > 0 && !planted!(EvenVoters));
         let target = if everybody <= 2 {
-            // Two voters tolerate no more failures than one, so one stays alone; but two are not reduced to
-            // one.
+            // Two voters tolerate no more failures than one, so a single voter gets no second one. Two
+            // existing voters are kept.
             present.len()
         } else {
             let most = if planted!(VotersUnlimited) {

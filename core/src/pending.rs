@@ -1,5 +1,5 @@
-//! Proposals that wait at the leader for its last write to become durable, to share the next log entry.
-//! Bounded by count and by bytes.
+//! Proposals that wait at the leader until its last write is durable; they then share one log entry. Bounded
+//! by count and by bytes.
 
 use crate::codec::encoded_len;
 use crate::command::Proposal;

@@ -1,4 +1,4 @@
-//! Planted bugs: mistakes that the simulator activates one at a time, to prove that it finds them. They are
+//! Planted bugs: defects that the simulator activates one at a time, to prove that it finds them. They are
 //! compiled into the simulator's build of these sources only, which sets `cfg(planted_bugs)`. In all others
 //! `planted!` is the constant `false`, and this module contains nothing else.
 
@@ -177,7 +177,7 @@ mod switch {
         LateTrusted,
         /// A leader that is to be removed does not hand over its leadership.
         LeaderStays,
-        /// A leader that hears nobody goes on to lead.
+        /// A leader that hears from nobody stays leader.
         LeadsAlone,
         /// Learners count towards majorities.
         LearnerCounted,
@@ -325,7 +325,7 @@ mod switch {
         ShrinksToMin,
         /// Silence is counted from the last metric instead of from its expiry.
         SilenceFromMessage,
-        /// Silent peers count as living announcers for ever.
+        /// Silent peers count as living announcers indefinitely.
         SilentAnnounce,
         /// A silent learner becomes a voter.
         SilentPromoted,

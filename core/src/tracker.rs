@@ -1,6 +1,6 @@
 //! The tracker: makes this peer's IPFS node hold what is allocated to it, by comparing wanted and local state
 //! of each CID. Waiting CIDs are queued on disk, in order; a bounded number of operations runs at once;
-//! failures are retried for ever, with growing pauses.
+//! failures are retried indefinitely, with growing pauses.
 
 mod comparisons;
 mod operations;
@@ -95,7 +95,7 @@ impl Tracker {
     /// does not include.
     pub(crate) fn refill_queues(&mut self, view: &impl PinsetView) {
         let starts = self.operations.has_free_slot();
-        // Also while operations take all slots, perhaps for ever.
+        // Also while operations occupy all slots, perhaps indefinitely.
         let asks = self.surplus.has_room() && (starts || !planted!(SurplusAwaitsSlot));
         self.queue_heads.fill(view, starts, asks);
     }

@@ -14,7 +14,7 @@ impl Node {
         }
     }
 
-    /// Proposes to raise the agreed version to the highest that all members have announced, on the leader.
+    /// On the leader, proposes to raise the agreed version to the highest that every member can read.
     pub(super) fn raise_version(&mut self) {
         if !self.raft.leads() || self.pending.is_full() {
             return;
