@@ -1,4 +1,4 @@
-//! Safety and liveness checks. Every checker sees every step of every peer; all violations are
+//! Safety and liveness checks. Every checker is called after every step of every peer; all violations are
 //! collected.
 
 mod allocations;
@@ -174,7 +174,7 @@ impl Found<'_> {
     }
 }
 
-/// All checkers, and what they have found.
+/// All checkers, and the violations that they have found.
 pub(crate) struct Checks {
     pub(crate) violations: Vec<Violation>,
     announcers: Announcers,
@@ -220,7 +220,7 @@ impl Checks {
         }
     }
 
-    /// A process has started on what its disk holds.
+    /// Checks a process that has started from its disk.
     pub(crate) fn booted(&mut self, at: u64, me: usize, peers: &[Peer]) {
         let mut found = Found {
             at,
@@ -245,12 +245,12 @@ impl Checks {
         self.removed.booted(me);
     }
 
-    /// A peer's data folder is lost, and its promises with it: other peers ignore its old id.
+    /// Records the loss of a peer's data folder, and with it of its promises: other peers ignore its old id.
     pub(crate) fn disk_lost(&mut self, me: usize) {
         self.promises.disk_lost(me);
     }
 
-    /// All members but `me` were lost, and it founded a new cluster that takes `survivors` in.
+    /// Records that all members but `me` were lost, and that it founded a new cluster with `survivors`.
     pub(crate) fn rescued(&mut self, me: usize, survivors: BTreeSet<PeerId>, peers: &[Peer]) {
         let store = &peers[me].disk.written;
         self.logs.rescued(store);
@@ -263,12 +263,12 @@ impl Checks {
         latest.is_none_or(|latest| store.holds(latest.entry.index, latest.entry.term))
     }
 
-    /// A process is gone.
+    /// Records the end of a process.
     pub(crate) fn crashed(&mut self, me: usize) {
         self.ids.booted(me);
     }
 
-    /// Looks at one step.
+    /// Runs all checks on one step.
     pub(crate) fn after_step(&mut self, step: &Step<'_>, coverage: &mut Coverage) {
         let mut found = Found {
             at: step.at,
@@ -326,7 +326,7 @@ impl Checks {
         self.commits.decided()
     }
 
-    /// A read was served at `index`; when it was asked for, `floor` had been decided.
+    /// Checks a read that was served at `index`; `floor` had been decided when it was requested.
     pub(crate) fn read_served(&mut self, at: u64, me: usize, floor: Index, index: Index) {
         let mut found = Found {
             at,
@@ -336,17 +336,17 @@ impl Checks {
         reads::served(floor, index, &mut found);
     }
 
-    /// Returns the wrong announcers of a pin whose holders are all well.
+    /// Returns the wrong announcers of a pin whose holders all work.
     pub(crate) fn wrong_announcers(&self, at: u64, peers: &[Peer], pin: &Pin) -> Option<String> {
         self.announcers.wrong(at, peers, pin)
     }
 
-    /// The pinset as the log says it must be.
+    /// Returns the model of the pinset, which follows the log.
     pub(crate) fn model(&self) -> &Model {
         self.commits.model()
     }
 
-    /// Terms that somebody has led.
+    /// Returns the number of terms with a leader.
     pub(crate) fn elections(&self) -> u64 {
         self.election.count()
     }

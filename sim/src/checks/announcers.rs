@@ -1,5 +1,5 @@
-//! Each root has an announcer: the only holder that is not silent announces what the others did, and once all
-//! holders of a pin are well, as many of them as are configured do.
+//! Each root has an announcer: the only live holder takes over the roots of the others, and once all holders
+//! of a pin work, the configured number of them announces it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::{Found, Step};
 use crate::options::Options;
 use crate::peer::Peer;
 
-/// Pins that are looked at in one step.
+/// Number of pins that are checked in one step.
 const PINS_MAX: usize = 32;
 
 /// The living announcers, as each process counts them.
@@ -72,7 +72,8 @@ impl Announcers {
             }
         }
         let me = &step.peer().id;
-        // A ping may be read, or not, at most an interval after it came, and a record may end one before.
+        // A ping may be read up to an interval after it arrived, or not yet, and a record may end an interval
+        // earlier.
         let patience = self.grace + self.interval * 2;
         if !is_older(process, now, self.startup + patience) {
             return;
@@ -113,7 +114,7 @@ impl Announcers {
     }
 }
 
-/// Any region will do, as long as all peers take the same.
+/// Any region is valid if all peers use the same one.
 fn region(pin: &Pin) -> u8 {
     pin.cid.as_bytes().last().copied().unwrap_or_default()
 }

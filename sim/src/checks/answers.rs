@@ -1,5 +1,5 @@
-//! Answers are correct and in time: a refusal has its reason, a membership that is
-//! reported is there, and no client waits past its deadline.
+//! Answers are correct and in time: a refusal has its cause, a reported membership exists, and no client
+//! waits past its deadline.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -132,7 +132,8 @@ impl Answers {
         }
     }
 
-    /// The peers that a pin would get can take it, or hold it already, and are as many as it asks for.
+    /// Checks that the peers allocated to a pin can take it or hold it already, and are as many as it
+    /// requests.
     fn of_allocation(
         &self,
         step: &Step<'_>,
@@ -160,8 +161,8 @@ impl Answers {
         });
     }
 
-    /// Of peers with the same rank, the one that asks comes first. That another one of its group has not more
-    /// room and is chosen shows that they have the same rank.
+    /// Checks that of peers with the same rank the one that received the request is preferred. It has the
+    /// same rank as a chosen peer of its group that has no more free space.
     fn of_nearest(
         &self,
         step: &Step<'_>,
@@ -198,7 +199,7 @@ impl Answers {
         });
     }
 
-    /// A pin that is asked for again is tried again at once where the last attempt has failed.
+    /// Checks that a repeated pin request retries a failed pin at once.
     fn of_pinned(&self, step: &Step<'_>, pin: &Pin, found: &mut Found<'_>) {
         let store = &step.peer().disk.written;
         let is_mine = pin.is_allocated_to(&step.peer().id) && store.pins.get(&pin.cid) == Some(pin);
@@ -225,7 +226,7 @@ impl Answers {
         };
         let late = step.now.mono.since(*at) >= self.deadline;
         let holds = match refusal {
-            // Where the windows are small, few open proposals are too many.
+            // With small windows, few open proposals are too many.
             Refusal::Busy => late || self.shrunk || process.tickets.len() > self.open_max.min(64),
             Refusal::NoLeader => late,
             Refusal::NotEnoughPeers { needed, .. } => {
@@ -236,7 +237,7 @@ impl Answers {
                 late || peers.len() < *needed as usize
             }
             Refusal::NotMember => !is_member(step, process),
-            // Clients ask for nothing above the limits.
+            // Clients stay within the limits.
             Refusal::TooLarge(_) => false,
             Refusal::NotFound | Refusal::Unknown | Refusal::Conflict(_) | Refusal::IpfsFailed(_) => true,
         };
@@ -247,7 +248,7 @@ impl Answers {
             Request::Unpin { .. } => {
                 !matches!(refusal, Refusal::NotEnoughPeers { .. } | Refusal::IpfsFailed(_))
             }
-            // An update of what is not pinned.
+            // An update of a CID that is not pinned.
             Request::Pin { options, .. } if *refusal == Refusal::NotFound => options.pin_update.is_some(),
             Request::Pin { .. } | Request::Import { .. } => {
                 !matches!(refusal, Refusal::NotFound | Refusal::IpfsFailed(_))

@@ -6,7 +6,7 @@ use cluster_core::{Index, StoreOp};
 use super::{Found, Step};
 use crate::options::Options;
 
-/// The limits, and how far each process was.
+/// The limits, and the positions of each process.
 #[derive(Debug)]
 pub(super) struct Bounds {
     open_max: usize,
@@ -17,7 +17,7 @@ pub(super) struct Bounds {
     window: u64,
 }
 
-/// Effects of one step. One step may apply a whole catch-up, but not more.
+/// Maximum number of effects of one step, which may apply all entries that a follower lacks.
 const EFFECTS_MAX: usize = 5000;
 
 impl Bounds {
@@ -76,8 +76,8 @@ impl Bounds {
         });
     }
 
-    /// The log is compacted when it has more than twice the trailing entries, or exceeds its bytes, and not
-    /// before.
+    /// Checks that the log is compacted when, and only when, it has more than twice the trailing entries or
+    /// exceeds its bytes.
     fn of_log(&self, step: &Step<'_>, found: &mut Found<'_>) {
         let disk = &step.peer().disk;
         let store = &disk.written;

@@ -1,5 +1,5 @@
-//! One canonical commit history, applied without gaps and in order, and state that follows from it: the
-//! pinset of a peer that has applied an index is what the model says as of that index.
+//! All peers apply one commit history, in order and without gaps, and the pinset of a peer that has applied
+//! an index equals the model's as of that index.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +30,7 @@ pub(super) struct Commits {
     wishes: Wishes,
     applied: Vec<Index>,
     digests: Vec<u64>,
-    /// A digest of the windows as of each index, from the first peer that was there.
+    /// Digest of the windows as of each index, from the first peer that applied it.
     windows: BTreeMap<Index, u64>,
 }
 
@@ -149,7 +149,7 @@ impl Commits {
         self.compare(me, applied, &step.peer().disk.written, found);
     }
 
-    /// Compares a peer's state with what the model says as of the same index.
+    /// Compares a peer's state with the model as of the same index.
     fn compare(&mut self, me: usize, applied: Applied, store: &Store, found: &mut Found<'_>) {
         let Some(position) = applied.index.checked_sub(1) else {
             return;

@@ -1,5 +1,5 @@
-//! Work that the healed part of the cluster has left. The second phase must finish all of it, and a violation
-//! names what is left.
+//! Unfinished work in the healed part of the cluster. The second phase must complete all of it; a violation
+//! names the first unfinished task.
 
 use cluster_core::{Cid, Lane, Phase, Pin, Replicas};
 
@@ -84,7 +84,7 @@ fn membership(world: &World) -> Option<String> {
     }
     let room = wanted_voters(members, world.options.voters_max).saturating_sub(members.voters.len());
     let living = members.learners.iter().filter(is_well).count();
-    // The number of votes stays odd: where it is, only two more will do.
+    // The number of votes stays odd: only two learners together can be promoted.
     let useful = if members.voters.len() % 2 == 1 {
         living / 2 * 2
     } else {
@@ -211,7 +211,7 @@ fn must_stay(world: &World, number: usize, cid: &Cid) -> bool {
     held < least.clamp(1, pin.allocations.len().max(1))
 }
 
-/// Changes whenever something gets done.
+/// Returns a hash that changes with all progress.
 pub(crate) fn progress(world: &World) -> u64 {
     let mut sum = world.checks.decided().wrapping_mul(31) ^ world.history.open() as u64;
     for peer in &world.peers {

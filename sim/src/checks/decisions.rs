@@ -1,7 +1,7 @@
-//! Proposals are justified by the messages and requests that the peer received: pins by a client's
-//! request, at peers whose metrics are valid; re-allocations by a silence since the start of its term;
-//! removals by a client, or by clocks past the expiry. The log cannot show it: peers agree on a wrong
-//! decision as on a correct one.
+//! Proposals are justified by the messages and requests that the peer received: pins by a client's request,
+//! at peers whose metrics are valid; re-allocations by a silence since the start of its term; removals by a
+//! client, or by clocks past the expiry. The log cannot show this, because peers agree on wrong decisions
+//! too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::received::{CLOCK, Heard, Process, changes_members, member};
 use super::{Found, Step};
 use crate::options::Options;
 
-/// Delay of a clock's reading on its way to the leader, and what gathers in front of it.
+/// Maximum delay of a clock's reading until the leader handles it.
 const CLOCK_DELAY: Duration = Duration::from_secs(2);
 
 /// The newest proposal that each process has made, and the settings that decide.
@@ -105,7 +105,7 @@ fn appended(op: &StoreOp) -> Vec<Proposal> {
 }
 
 impl Moment<'_> {
-    /// Checks one proposal. Returns true if a leader made it without a request.
+    /// Checks one proposal. Returns `true` if a leader made it without a request.
     fn of_proposal(&self, command: &Command, found: &mut Found<'_>) -> bool {
         match command {
             Command::Admit { raft_id, .. } => {
@@ -298,7 +298,7 @@ impl Moment<'_> {
             .any(|request| self.asks_for(request, pin))
     }
 
-    /// Describes a mistake in a choice of peers, if there is one.
+    /// Describes what is wrong with a choice of peers, if anything is.
     fn choice(&self, pin: &Pin, holders: &BTreeSet<PeerId>, min: u32, max: u32) -> Option<String> {
         let (now, names) = (self.step.now, &self.rules.allocate_by);
         let (min, max) = (min as usize, max as usize);

@@ -1,5 +1,5 @@
-//! Election safety: a term has one leader. A leader that a majority does not answer gives up, and no peer
-//! starts an election before others have agreed to it.
+//! Election safety: a term has one leader. A leader without answers from a majority steps down, and no peer
+//! starts an election before a majority has granted a pre-vote.
 
 use std::collections::BTreeMap;
 
@@ -20,11 +20,11 @@ pub(super) struct Election {
     /// Term that each process has written.
     terms: Vec<Term>,
     tick: Duration,
-    /// Ticks after which a leader without a majority gives up: it looks once in each election timeout.
+    /// Ticks after which a leader without a majority steps down: it checks once in each election timeout.
     ticks_max: u64,
 }
 
-/// Ticks of a leader since a majority was last known to listen.
+/// Ticks of a leader since a majority last answered.
 #[derive(Debug, Clone, Copy, Default)]
 struct Alone {
     since: Option<Instant>,
@@ -90,7 +90,8 @@ impl Election {
         });
     }
 
-    /// A peer votes for itself once others have agreed to an election, or its leader has asked for it.
+    /// Checks that a peer votes for itself only after a majority has granted a pre-vote, or its leader has
+    /// requested the election.
     pub(super) fn of_candidate(&mut self, step: &Step<'_>, found: &mut Found<'_>) {
         let store = &step.peer().disk.written;
         let (members, state) = (&store.members, &store.hard_state);

@@ -1,4 +1,4 @@
-//! Everything that starts under an id ends under that id, exactly once: tickets, batches, operations,
+//! Everything that starts with an id ends with that id, exactly once: tickets, batches, operations,
 //! snapshots.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,5 @@
 //! Linearizability of all clients' operations, with the log as the witness: each operation that returned is
-//! given a position in the history of commands that explains what it heard, and an operation that was called
+//! assigned a position in the history of commands that explains its answer, and an operation that was called
 //! after another had returned may not have an earlier position. Linear in the length of the history.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use cluster_core::{Cid, Pin, PinOptions, Refusal};
 use crate::history::{Call, Heard, History, Operation};
 use crate::model::{Model, Position, Turn};
 
-/// Explains every operation, or says which cannot be.
+/// Explains every operation. Returns those without an explanation.
 pub(crate) fn check(history: &History, model: &Model) -> Vec<String> {
     let mut witnesses = Witnesses {
         model,

@@ -13,13 +13,13 @@ use crate::options::Options;
 /// Metrics that peers measure here; the core adds others.
 const MEASURED: [&str; 3] = [PING, "freespace", "tag:group"];
 
-/// Time between two looks at all members; in between only those are looked at that a step concerns.
+/// Interval of checks of all members; between them, only members that a step concerns are checked.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// The expiries about which each process has been found to have raised an alert.
 #[derive(Debug)]
 pub(super) struct Metrics {
-    /// The last look of each kind at all members: at alerts, and at samples.
+    /// Time of the last check of all members: of alerts, and of samples.
     looked: Vec<[Option<Instant>; 2]>,
     missed: Vec<BTreeMap<(PeerId, String), Instant>>,
     owed: Vec<Owed>,
@@ -34,7 +34,7 @@ pub(super) struct Metrics {
 #[derive(Debug, Clone, Default)]
 struct Owed {
     peers: BTreeMap<PeerId, Instant>,
-    /// Peers whose metrics have come.
+    /// Peers whose metrics have arrived.
     known: BTreeSet<PeerId>,
     /// Its own first metrics.
     measured: Option<Instant>,
@@ -83,10 +83,10 @@ impl Owed {
         if changes_members(step) {
             self.known.retain(|peer| member(members, peer).is_some());
             self.peers.clear();
-            // Its own metrics went with its own membership.
+            // Its own metrics were dropped with its membership.
             self.measured = None;
         }
-        // Without its own metrics it tries again after a pause.
+        // Without its own metrics the process retries after a pause.
         let can = self.measured.is_some_and(|first| now.since(first) > RESEND_PAUSE);
         if can && step.events.contains(&Event::TimedOut) {
             let due = |at: Instant| now.since(at) > RESEND_PAUSE;
@@ -107,8 +107,8 @@ const ALERTS_MAX: usize = 1000;
 /// The pause before metrics are sent again to a peer that was unreachable.
 const RESEND_PAUSE: Duration = Duration::from_millis(500);
 
-/// A clock that is far ahead of those of all voters, or far behind, is on the list of wrong ones. Only
-/// readings that are sure to count are used; with two others, the median is one of these.
+/// Checks that a clock far ahead of those of all voters, or far behind, is listed as wrong. Uses only
+/// readings that certainly count; with two others, the median is one of these.
 fn of_clocks(step: &Step<'_>, heard: &Heard, found: &mut Found<'_>) {
     let Some(node) = &step.peer().node else { return };
     let (now, process) = (step.now.mono, heard.of(step.me));
@@ -163,7 +163,7 @@ impl Metrics {
         self.alerted[me] = None;
     }
 
-    /// Returns whether it is time to look at all members, and if so counts that as done.
+    /// Returns whether all members are due to be checked, and if so counts that as done.
     fn is_time(&mut self, step: &Step<'_>, kind: usize) -> bool {
         let now = step.now.mono;
         let last = &mut self.looked[step.me][kind];
@@ -195,7 +195,7 @@ impl Metrics {
         }
     }
 
-    /// Each metric that is not renewed in time raises an alert, every time that this happens.
+    /// Checks that each metric that is not renewed in time raises an alert, every time.
     fn of_silence(&mut self, step: &Step<'_>, heard: &Heard, found: &mut Found<'_>) {
         let Some(node) = &step.peer().node else { return };
         let process = heard.of(step.me);
@@ -285,7 +285,7 @@ fn of_alerts(step: &Step<'_>, heard: &Heard, found: &mut Found<'_>) {
     }
 }
 
-/// Returns the peers whose metrics came in a step.
+/// Returns the peers whose metrics arrived in a step.
 fn senders<'a>(step: &Step<'a>) -> BTreeSet<&'a PeerId> {
     let sender = |event: &'a Event| match event {
         Event::Received { from, envelope } => matches!(envelope.message, Message::Metrics(_)).then_some(from),

@@ -33,9 +33,10 @@ struct Operation {
 #[derive(Debug, Clone, Default)]
 struct Process {
     running: BTreeMap<OpId, Operation>,
-    /// Failed attempts that are on record, the phase that they are of, and its time.
+    /// Recorded failed attempts, their phase, and its time.
     attempts: BTreeMap<Cid, (u32, Phase, Timestamp)>,
-    /// The failures that a client has asked to retry, and the timeouts until they must have been.
+    /// Failures that a client has asked to retry, and the number of timeouts within which they must be
+    /// retried.
     recovering: Option<(BTreeMap<Cid, Local>, usize)>,
     comparing: BTreeMap<OpId, Comparison>,
     /// End of the pause after the last comparison of everything.
@@ -54,7 +55,7 @@ pub(super) struct Operations {
     retry: [Duration; 2],
     compare: Duration,
     concurrent: usize,
-    /// Local states that the core looks at in one step.
+    /// Number of local states that the core examines in one step.
     chunk: usize,
     forgets: bool,
 }

@@ -19,7 +19,7 @@ use crate::options::Options;
 /// second copy of the core's rule.
 const RETURN_GRACE: Duration = Duration::from_secs(2);
 
-/// A learner with no more entries to come than this may vote.
+/// Maximum number of entries that a learner may lack to get a vote.
 const REACH: u64 = 64;
 
 /// Facts about all memberships that were ever written.
@@ -27,9 +27,9 @@ const REACH: u64 = 64;
 pub(super) struct Planning {
     /// The data folder that each Raft id was given to.
     folders: BTreeMap<RaftId, (PeerId, Option<Incarnation>)>,
-    /// Raft ids that were members of a written membership and are none of a later one.
+    /// Raft ids of a written membership that a later one lacks.
     ended: BTreeSet<RaftId>,
-    /// The newest term that somebody has led.
+    /// The newest term with a leader.
     led: Term,
     patience: Duration,
     replace_after: Duration,
@@ -163,8 +163,8 @@ impl Planning {
         for part in &change.steps {
             match part {
                 MembersStep::AddLearner { raft_id, member } => {
-                    // A leader that does not know of its successor may give an id that the other one has
-                    // given. It commits nothing any more (seed 1146).
+                    // A deposed leader that does not know its successor may assign an id that the successor
+                    // has assigned. It commits nothing any more (seed 1146).
                     let is_taken = self.folders.contains_key(raft_id) && term >= self.led;
                     found.require(!is_taken && *raft_id >= members.next_raft_id, "planning", || {
                         format!(
@@ -215,8 +215,8 @@ impl Planning {
             return;
         };
         let real = step.peers.iter().find(|peer| peer.id == old.peer);
-        // While a peer is not heard, messages of its lost data folder that are under way for long speak for
-        // that (seeds 305141, 311987). Connections that carry them end much sooner.
+        // While a peer is silent, delayed messages of its lost data folder may arrive and count as signs of
+        // life of that folder (seeds 305141, 311987). Real connections that carry them end much sooner.
         let real = real.map(|peer| peer.disk.incarnation());
         found.require(old.incarnation != real || self.late, "planning", || {
             format!("replaces {old:?} by {replacement:?}: its data folder is there")
@@ -229,8 +229,8 @@ impl Planning {
         });
     }
 
-    /// The voters that remain after a removal have a majority that this leader has heard, unless the silent
-    /// ones lose their votes with it.
+    /// Checks that this leader has heard from a majority of the voters that remain after a removal, unless
+    /// the silent ones lose their votes with it.
     fn of_rest(
         &self,
         step: &Step<'_>,

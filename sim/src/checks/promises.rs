@@ -13,12 +13,12 @@ use crate::store::Store;
 pub(super) struct Promises {
     /// Candidate that got a peer's vote in a term.
     votes: BTreeMap<(RaftId, Incarnation, Term), RaftId>,
-    /// The newest term that a peer's messages have spoken of.
+    /// Highest term in the messages that a peer has sent.
     terms: BTreeMap<usize, Term>,
 }
 
 impl Promises {
-    /// The disk must contain every promise that was sent.
+    /// Checks that a restarted peer's disk has the highest term that it had sent.
     pub(super) fn booted(&mut self, me: usize, store: &Store, found: &mut Found<'_>) {
         let said = self.terms.get(&me).copied().unwrap_or(0);
         let term = store.hard_state.term;
@@ -46,9 +46,8 @@ impl Promises {
         let candidate = match message.kind {
             RaftKind::RequestVote => Some(message.from),
             RaftKind::RequestVoteResponse if !message.reject => Some(message.to),
-            // A later leader may have truncated what was acknowledged to an earlier one. That is as if the
-            // network had held the message up: it was true when the write was durable, which was before
-            // this peer voted in, or heard of, the later term. Who got that vote has what is committed.
+            // An entry acknowledged to an older leader may have been truncated since. Such an acknowledgement
+            // was true when it was sent, so it is treated like a delayed message.
             RaftKind::AppendResponse if !message.reject && durable.hard_state.term <= message.term => {
                 found.require(durable.last() >= message.index, "promises", || {
                     format!(

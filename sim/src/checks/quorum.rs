@@ -4,9 +4,9 @@
 //!
 //! The membership that counts for an entry is the one that the leader had applied when it committed the
 //! entry. That is the last one from before the entry, or the one before that: a leader proposes no change
-//! before it has applied the one before, and a peer with the second of two changes in its log knows that
-//! the first is committed. The exact position of a change is known only as far as steps tell it apart, so
-//! it is kept as an interval, and either end is accepted.
+//! before it has applied the one before, and a peer with the second of two changes in its log knows that the
+//! first is committed. Steps show the position of a change only within an interval, so the interval is kept,
+//! and either end is accepted.
 
 use std::collections::BTreeSet;
 
@@ -48,7 +48,7 @@ impl Quorums {
         }
     }
 
-    /// A membership that nobody voted for, after the old one was lost: it counts from the beginning on.
+    /// Records the membership of a rescue, which no quorum decided: it counts from the beginning on.
     pub(super) fn rescued(&mut self, members: &Members) {
         self.push(members, 0, 0);
     }
@@ -193,7 +193,7 @@ fn share_a_quorum([voters, outgoing]: &[BTreeSet<RaftId>; 2], next: &[BTreeSet<R
     }
 }
 
-/// A leader changes nothing before it has applied the change before.
+/// Checks that a leader proposes no change before it has applied the previous one.
 fn one_at_a_time(step: &Step<'_>, entries: &[LogEntry], found: &mut Found<'_>) {
     let is_change = |entry: &&LogEntry| matches!(entry.payload, Payload::Members(_));
     let store = &step.peer().disk.written;

@@ -1,6 +1,6 @@
-//! Record of the messages that each process received: the samples of every metric, the data folders that its
-//! members spoke from, and the start of its leadership. Other checks decide from this record, not from what
-//! the core made of the same messages.
+//! Record of the messages that each process received: the samples of every metric, the data folders of the
+//! sending members, and the start of its leadership. Other checks decide from this record, not from the
+//! core's state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::Step;
 /// Metric with the wall clock of its sender.
 pub(super) const CLOCK: &str = "clock";
 
-/// A metric as it came.
+/// A received metric.
 #[derive(Debug, Clone)]
 pub(super) struct Sample {
     pub(super) metric: Metric,
@@ -29,7 +29,7 @@ impl Sample {
         self.at + self.metric.ttl
     }
 
-    /// Returns whether its sender was certainly a member when it came.
+    /// Returns whether its sender was certainly a member when it arrived.
     pub(super) fn is_certain(&self) -> bool {
         self.certain
     }
@@ -42,7 +42,7 @@ impl Sample {
 /// Messages of one sender to a process.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sender {
-    /// The newest sample of each metric, after those that came in the same step.
+    /// Samples of each metric from this step, the newest last.
     samples: BTreeMap<String, Vec<Sample>>,
     /// The last message from the recorded data folder.
     last: Option<Instant>,
@@ -58,10 +58,10 @@ pub(super) struct Process {
     pub(super) leads_since: [Option<Instant>; 2],
     /// The membership before this step.
     pub(super) before: ByPeer,
-    /// Requests of clients that were open at some moment of this step, and when they came.
+    /// Requests of clients that were open at some moment of this step, and their times of arrival.
     pub(super) tickets: BTreeMap<Ticket, (Request, Instant)>,
     senders: BTreeMap<PeerId, Sender>,
-    /// Senders of the metrics that came in the last step.
+    /// Senders of the metrics that arrived in the last step.
     fresh: BTreeSet<PeerId>,
     /// Peers that have said which version of a pin they hold.
     confirmed: BTreeMap<(Cid, Index), BTreeSet<PeerId>>,
@@ -82,8 +82,8 @@ pub(super) fn member<'a>(members: &'a Members, peer: &PeerId) -> Option<(RaftId,
     all.next_back().map(|(id, member)| (*id, member))
 }
 
-/// Returns whether a peer of a cluster takes a message: one of the same cluster, a greeting of a peer that is
-/// in none yet, or anything while it is in none itself.
+/// Returns whether a peer of a cluster accepts a message: one of the same cluster, a `Hello` of a peer that
+/// is in none yet, or anything while it is in none itself.
 fn is_taken(cluster: ClusterId, envelope: &Envelope) -> bool {
     let is_greeting = envelope.cluster == ClusterId::UNKNOWN && envelope.message == Message::Hello;
     envelope.cluster == cluster || cluster == ClusterId::UNKNOWN || is_greeting
@@ -118,7 +118,7 @@ impl Heard {
         };
     }
 
-    /// Notes what came in a step, before other checks look at it.
+    /// Records the events of a step, before other checks run.
     pub(super) fn before_checks(&mut self, step: &Step<'_>) {
         let process = &mut self.processes[step.me];
         let now = step.now.mono;
@@ -167,7 +167,7 @@ impl Heard {
         }
     }
 
-    /// Forgets what counts no more after a step.
+    /// Drops records that no longer count after a step.
     pub(super) fn after_checks(&mut self, step: &Step<'_>) {
         let process = &mut self.processes[step.me];
         process.leads_since[0] = process.leads_since[1];
@@ -184,7 +184,7 @@ impl Heard {
                     .senders
                     .retain(|peer, _| peer == own || members.contains_key(peer));
             }
-            // A peer measures while it is no member too, and may keep that or not (seed 100146).
+            // A peer measures also while it is not a member, and may keep the result or not (seed 100146).
             if let Some(sender) = process
                 .senders
                 .get_mut(own)
@@ -272,8 +272,8 @@ impl Process {
         self.senders.get(peer)?.last
     }
 
-    /// Messages from another data folder than the recorded one, and none from that since: the other one, and
-    /// for how long it has been heard.
+    /// Returns another data folder than the recorded one, and the time for which messages came from that one
+    /// only.
     pub(super) fn other_folder(&self, peer: &PeerId) -> Option<(Incarnation, Duration)> {
         let (folder, first, last) = self.senders.get(peer)?.other?;
         Some((folder, last.since(first)))

@@ -1,5 +1,5 @@
-//! No peer keeps what its release cannot read, as the next process of that release would not start on it, and
-//! no leader proposes what the members have not agreed that they read.
+//! No peer stores records that its release cannot read, because its next process would refuse to start, and
+//! no leader proposes commands of a version that the members have not agreed on.
 
 use cluster_core::{LogEntry, StoreOp};
 

@@ -27,13 +27,14 @@ impl Removed {
         let identity = disk.written.hard_state.identity;
         let mut was_removed = matches!(identity, Identity::Removed(_));
         for op in step.writes() {
-            // What was sent before it retired in the same step does not count.
+            // Messages sent before it retired in the same step do not count.
             was_removed &= !matches!(op, StoreOp::SetHardState { .. });
             if let StoreOp::InstallSnapshot { .. } | StoreOp::SetHardState { .. } = op {
                 self.due[step.me] = false;
             }
             if let (StoreOp::SetMembers { members }, Identity::Known(id)) = (op, identity) {
-                // One that starts anew applies memberships from before its id was given too (seed 300933).
+                // A peer that starts with an empty folder also applies memberships from before its id was
+                // assigned (seed 300933).
                 let is_given = id < members.next_raft_id && !members.peers.is_empty();
                 self.due[step.me] = is_given && !members.peers.contains_key(&id);
             }

@@ -16,7 +16,7 @@ pub(super) struct Surplus {
     known: BTreeSet<(usize, Cid)>,
     /// Copies that wait until others have confirmed theirs.
     waiting: BTreeSet<(usize, Cid)>,
-    /// True if IPFS nodes lose pins by themselves: then the check is off.
+    /// True if IPFS nodes lose pins without a request: then the check is off.
     forgetful: bool,
 }
 
@@ -117,8 +117,8 @@ fn least(pin: &Pin) -> usize {
     least.clamp(1, pin.allocations.len().max(1))
 }
 
-/// A copy stops waiting when enough of those that are to hold this version of the pin have told this process
-/// that they do, or the pin is gone.
+/// Checks that a copy stops waiting only when enough of the allocated peers have confirmed that they hold
+/// this version of the pin, or the pin is gone.
 fn of_release(step: &Step<'_>, cid: &Cid, heard: &Heard, found: &mut Found<'_>) {
     // A snapshot may have replaced the pin that was asked about. Until the peer has reconciled with it, it
     // asks again before it unpins (seed 51847).

@@ -1,6 +1,6 @@
 //! A black-box check of short histories, one CID at a time (Wing and Gong, "Testing and verifying concurrent
-//! objects", 1993, with Lowe's memory of states). It knows nothing of the log, so it also finds a mistake in
-//! the check that does.
+//! objects", 1993, with Lowe's memory of states). It knows nothing of the log, so it also finds bugs in the
+//! check that does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,10 +8,10 @@ use cluster_core::{Cid, Refusal};
 
 use crate::history::{Call, Heard, History, Operation};
 
-/// Operations on one CID that are looked at; longer histories are left to the other check.
+/// Maximum number of operations on one CID; longer histories are left to `linearize`.
 const LENGTH_MAX: usize = 40;
 
-/// States that are looked at before the search is given up.
+/// Maximum number of states that are visited before the search gives up.
 const STATES_MAX: usize = 50_000;
 
 /// Precondition and result of an operation.
@@ -30,7 +30,7 @@ enum Effect {
     Write(String),
     /// Removes a pin, of this name where it is known.
     Remove(Option<String>),
-    /// Finds this.
+    /// Returns this state.
     Find(Option<String>),
 }
 

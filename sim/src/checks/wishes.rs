@@ -32,7 +32,7 @@ impl Wishes {
         self.additions.extend(peers);
     }
 
-    /// Looks at the next entry of the committed log.
+    /// Records the wishes of the next committed entry.
     pub(super) fn of_commit(&mut self, entry: &LogEntry, found: &mut Found<'_>) {
         match &entry.payload {
             Payload::Commands(data) if !data.is_empty() => {
@@ -65,7 +65,7 @@ impl Wishes {
         }
     }
 
-    /// An entry may be one of a change that Raft refuses when it is applied: then the same change comes
+    /// An entry may hold a change that Raft refuses when it is applied: then the same change is proposed
     /// again.
     fn of_change(&mut self, change: &MembersChange, found: &mut Found<'_>) {
         let (mut added, mut removed) = (BTreeSet::new(), BTreeSet::new());

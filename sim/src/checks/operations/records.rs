@@ -32,7 +32,7 @@ impl Operations {
             return;
         };
         if local.since != step.now.wall || !matches!(key.lane, Lane::Retry | Lane::Surplus) {
-            // A copy that nobody has confirmed is asked about again: that is no failure.
+            // Asking again about a copy that no peer has confirmed is not a failure.
             return;
         }
         found.require(local.attempts == before + 1, "retries", || {
@@ -48,8 +48,8 @@ impl Operations {
         });
     }
 
-    /// Once the local states agree with a snapshot, what counts as pinned is pinned, and what is allocated
-    /// here has a local state.
+    /// Checks that once the local states are reconciled with a snapshot, CIDs recorded as pinned are pinned,
+    /// and allocated ones have a local state.
     pub(super) fn of_reconciled(&self, step: &Step<'_>, found: &mut Found<'_>) {
         let (store, ipfs) = (&step.peer().disk.written, &step.peer().ipfs);
         let is_missing = |cid: &Cid, local: &Local| {
@@ -81,7 +81,8 @@ impl Operations {
         });
     }
 
-    /// A request to retry all failures reaches each of them within as many timeouts as there are chunks.
+    /// Checks that a request to retry all failures retries each of them within as many timeouts as there are
+    /// chunks.
     pub(super) fn of_recovery(&self, step: &Step<'_>, process: &mut Process, found: &mut Found<'_>) {
         let store = &step.peer().disk.written;
         if let Some((failures, left)) = &mut process.recovering

@@ -48,8 +48,8 @@ impl Operations {
         self.of_order(step, process, key, found);
     }
 
-    /// Queued operations start in order: unpins, then pins that were never tried, each in log order, then
-    /// retries.
+    /// Checks that queued operations start in order: unpins, then pins that were never tried, each in log
+    /// order, then retries.
     fn of_order(&self, step: &Step<'_>, process: &Process, key: &QueueKey, found: &mut Found<'_>) {
         let store = &step.peer().disk.written;
         let goes_before = |other: &&QueueKey| match (key.lane, other.lane) {
