@@ -1,28 +1,28 @@
-//! Faults that are aimed: a peer dies shortly after it has done something that others, or its own next
-//! process, depend on. Faults that come by themselves hit the rare ones of these moments too seldom.
+//! Aimed faults: a peer dies shortly after it has done something that others, or its own next process, depend
+//! on. Faults at random times hit the rare ones of these moments too seldom.
 
 use cluster_core::{Effect, StoreOp};
 
 use crate::rng::Rng;
 use crate::world::{Death, World};
 
-/// Action of a peer that a fault may follow, from the most common to the rarest. A step counts as its rarest
-/// one.
+/// Action of a peer that a fault may follow, from the most common to the rarest. A step with several actions
+/// counts as the rarest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Moment {
-    /// A message left it.
+    /// The peer sent a message.
     Send,
-    /// It has begun a write that must become durable.
+    /// The peer began a write that must become durable.
     Persist,
-    /// A client has its answer.
+    /// The peer answered a client.
     Answer,
-    /// It applied entries of the log.
+    /// The peer applied entries of the log.
     Apply,
-    /// It has begun to send its pinset.
+    /// The peer began to send its pinset.
     SnapshotSent,
-    /// Its membership became a joint one: two majorities are asked until that is over.
+    /// The membership became joint: until it is left, two majorities decide.
     Joint,
-    /// It replaced its pinset by one that it was sent.
+    /// The peer installed a received pinset.
     Install,
 }
 
@@ -78,7 +78,7 @@ impl Moment {
         }
     }
 
-    /// The situation that a death shortly after it is.
+    /// Returns the coverage name of a death shortly after this action.
     pub(crate) fn followed_by_death(self) -> &'static str {
         match self {
             Self::Send => "died shortly after it sent a message",
@@ -103,8 +103,8 @@ pub(crate) struct Aim {
     pub(crate) moment: Moment,
 }
 
-/// Delays after the action, in nanoseconds: before anything could come of it, within a sync or a message's
-/// way, or within the round trip that what it set in motion needs.
+/// Upper bounds of the delay after the action, in nanoseconds: before any effect, during a sync or a
+/// message's flight, or within the round trip that the action causes.
 const DELAYS: [u64; 3] = [1_000_000, 20_000_000, 150_000_000];
 
 impl World {

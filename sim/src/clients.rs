@@ -1,5 +1,5 @@
-//! Clients: they pin, unpin and read, at the leader or anywhere, give up when their patience ends, and write
-//! down what they heard. A time-out is not a failure: it may have happened.
+//! Clients: pin, unpin and read at the leader or any peer, give up after a time limit, and record the
+//! answers. A timeout is not a failure: the request may have taken effect.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
@@ -20,7 +20,7 @@ use crate::peer::{cid, default_replicas, peer_id};
 use crate::rng::Rng;
 use crate::world::{Answer, Shared, World, lock};
 
-/// One client, until the first phase ends.
+/// Runs one client until the first phase ends.
 pub(crate) async fn run(world: Shared, number: u64) {
     let options = lock(&world).options.clone();
     let mut client = Client {
@@ -52,7 +52,7 @@ pub(crate) async fn run(world: Shared, number: u64) {
     }
 }
 
-/// Pins that are asked for together.
+/// Number of pins that are requested together.
 const BULK: u64 = 256;
 
 struct Client {
@@ -65,7 +65,7 @@ struct Client {
 }
 
 impl Client {
-    /// Pins many CIDs, some hundred at a time: one answer is waited for when all have been asked for.
+    /// Pins many CIDs, some hundred at a time, and waits for the last answer of each group only.
     async fn ask_for_many(&mut self, world: &Shared) {
         let mut asked = 0;
         let mut pause = Duration::from_secs(3);
@@ -170,9 +170,9 @@ impl Client {
         }
     }
 
-    /// Adds or removes a peer. Never so many that the rest would not do.
+    /// Adds or removes a peer. Keeps enough peers for a quorum.
     async fn change_members(&mut self, world: &Shared) {
-        // What is asked for late would still be under way when the second phase decides who is needed.
+        // A late request would still be in progress when the second phase decides which peers are needed.
         if World::now() / 1_000_000_000 + 5 > self.options.seconds {
             return;
         }
@@ -222,7 +222,7 @@ impl Client {
             }
             Asked::Heard(Answer::Lost) | Asked::Impatient => (false, false),
         };
-        // A conflict is found when the wish is applied: it is in the log, and changes nothing.
+        // A conflict is detected when the wish is applied: the log contains it, and it changes nothing.
         let conflicts = matches!(&asked, Asked::Heard(Answer::Reply(Err(Refusal::Conflict(_)), _)));
         lock(world).history.wished(wish, !is_refused || conflicts);
         if is_over && removes {
@@ -239,7 +239,7 @@ impl Client {
         }
     }
 
-    /// The same name again, with something else asked for: one change, or two.
+    /// Repeats a request under the same name with one or two options changed.
     fn reconsider(&mut self, world: &Shared, wish: &mut PinOptions) {
         for _ in 0..self.rng.range(1, 2) {
             match self.rng.below(6) {
@@ -261,7 +261,7 @@ impl Client {
         }
     }
 
-    /// A moment that comes within the run, by the clock of the peer that is asked.
+    /// Draws a time within the run, by the clock of the peer that is asked.
     fn soon(&mut self, world: &Shared) -> Option<Timestamp> {
         if self.options.op_expire == 0 {
             return None;
@@ -271,8 +271,7 @@ impl Client {
         Some(Timestamp(now.0 + soon))
     }
 
-    /// Bytes that a pin carries along, in its name or its labels: mostly none, now and then as many as may
-    /// be.
+    /// Draws the number of additional bytes in a pin's name or metadata: mostly none, sometimes the maximum.
     fn weigh_down(&mut self, options: &mut PinOptions) {
         let most = usize::try_from(self.options.pin_bytes).expect("a small number");
         let size = match self.rng.below(4) {
@@ -329,7 +328,7 @@ impl Client {
     }
 }
 
-/// Options that say nothing but this.
+/// Returns options with this name and number of copies, and defaults otherwise.
 pub(crate) fn wish(name: String, replicas: Replicas) -> PinOptions {
     PinOptions {
         replicas,
@@ -344,7 +343,7 @@ pub(crate) fn wish(name: String, replicas: Replicas) -> PinOptions {
     }
 }
 
-/// Pins, and writes down what came of it.
+/// Pins, and records the outcome.
 pub(crate) async fn pin_once(
     world: &Shared,
     client: u64,
@@ -357,7 +356,7 @@ pub(crate) async fn pin_once(
         name: options.name.clone(),
         options: Box::new(options.clone()),
     };
-    // Every tenth comes as it would out of a file.
+    // Every tenth is an import, as from a file.
     let request = if options.name.ends_with('7') {
         lock(world).coverage.hit("a pin was imported");
         import(cid.clone(), options)
@@ -369,7 +368,7 @@ pub(crate) async fn pin_once(
 }
 
 fn import(cid: Cid, options: PinOptions) -> Request {
-    // Other types than data come out of files only.
+    // Other types than data exist in imports only.
     let pin_type = if options.name.ends_with("17") {
         PinType::Meta
     } else {
@@ -387,7 +386,7 @@ fn import(cid: Cid, options: PinOptions) -> Request {
     Request::Import { pin }
 }
 
-/// Unpins, and writes down what came of it.
+/// Unpins, and records the outcome.
 pub(crate) async fn unpin_once(
     world: &Shared,
     client: u64,
@@ -463,7 +462,7 @@ fn note(world: &mut World, heard: &Heard) {
     });
 }
 
-/// Waits until the peer's copy is up to date, reads, and writes down what was there.
+/// Waits until the peer's copy is up to date, reads, and records the result.
 pub(crate) async fn read_once(
     world: &Shared,
     client: u64,
@@ -483,7 +482,7 @@ pub(crate) async fn read_once(
         Asked::Heard(Answer::Reply(Err(_), _) | Answer::Lost) | Asked::Nobody | Asked::Impatient => None,
         Asked::Heard(Answer::Reply(Ok(other), _)) => unreachable!("no answer to a barrier: {other:?}"),
     };
-    // The read happens at once after the answer; the process may be gone by then.
+    // The read follows the answer at once; the process may have ended by then.
     let served = served.filter(|_| world.peers[peer].node.is_some() && world.peers[peer].disk.boot() == boot);
     let Some((index, _)) = served else {
         world.history.returns(operation, Heard::Unknown, 0);
@@ -506,15 +505,15 @@ pub(crate) async fn read_once(
 #[allow(clippy::large_enum_variant, reason = "few exist at a time")]
 #[derive(Debug)]
 pub(crate) enum Asked {
-    /// It answered, or died.
+    /// The peer answered, or died.
     Heard(Answer),
     /// The client gave up waiting.
     Impatient,
-    /// There was nobody to ask.
+    /// No peer was running.
     Nobody,
 }
 
-/// Asks a peer for something.
+/// Sends a request to a peer, and waits for the answer.
 pub(crate) async fn ask(world: &Shared, peer: usize, request: Request, patience: Duration) -> Asked {
     let Some(ticket) = lock(world).submit(peer, request) else {
         return Asked::Nobody;

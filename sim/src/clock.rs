@@ -30,7 +30,7 @@ impl Clock {
         }
     }
 
-    /// Both clocks' readings at the simulation's time `at`, in nanoseconds.
+    /// Returns both clocks' readings at the simulated time `at`, in nanoseconds.
     pub(crate) fn now(&self, at: u64) -> Now {
         let ran = self.ran(at);
         Now {
@@ -44,7 +44,7 @@ impl Clock {
         u64::try_from(i128::from(at) + drift).expect("clocks do not run backwards")
     }
 
-    /// The simulation's time at which the monotonic clock shows `deadline` or more.
+    /// Returns the simulated time at which the monotonic clock shows `deadline` or more.
     pub(crate) fn at(&self, deadline: Instant) -> u64 {
         let ran = i128::from(deadline.0.saturating_sub(self.base));
         let at = ran * 1_000_000 / (1_000_000 + i128::from(self.drift_ppm));
@@ -61,8 +61,8 @@ impl Clock {
         self.step += by;
     }
 
-    /// The latest that the wall clock would show at `at`, had it kept any setting of the `window` nanoseconds
-    /// before.
+    /// Returns the latest reading that the wall clock would have at `at` with any setting of the `window`
+    /// nanoseconds before.
     pub(crate) fn latest_wall(&self, at: u64, window: u64) -> Timestamp {
         let is_recent = |(until, _): &&(u64, i64)| *until + window >= at;
         let past = self.past_steps.iter().filter(is_recent).map(|(_, step)| *step);

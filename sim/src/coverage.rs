@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-/// Number of times that each situation has come up.
+/// Number of times that each situation has occurred.
 pub type Counts = BTreeMap<&'static str, u64>;
 
 /// Counts situations in one run.
@@ -13,7 +13,7 @@ pub(crate) struct Coverage {
 }
 
 impl Coverage {
-    /// Notes that a situation came up.
+    /// Counts an occurrence of a situation.
     pub(crate) fn hit(&mut self, situation: &'static str) {
         *self.counts.entry(situation).or_default() += 1;
     }
@@ -23,7 +23,7 @@ impl Coverage {
     }
 }
 
-/// Notes that something held that ought to hold sometimes: `sometimes!(world, condition, "what it is")`.
+/// Counts a situation that should occur in some runs: `sometimes!(world, condition, "its name")`.
 macro_rules! sometimes {
     ($coverage:expr, $holds:expr, $situation:literal) => {
         if $holds {

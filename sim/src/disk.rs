@@ -1,5 +1,5 @@
-//! One peer's disk: what is written, which every read sees, and what is durable, which survives a power cut.
-//! Batches wait between the two in order; a cut keeps any prefix of them, a kill keeps them all.
+//! One peer's disk, with two levels: written content, which reads see, and durable content, which survives a
+//! power cut. Batches wait between the two in order; a power cut keeps any prefix of them, a kill keeps all.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -76,8 +76,8 @@ impl Disk {
         self.boot
     }
 
-    /// Opens the database, unless its check finds damage, or nothing can be written: each opening writes
-    /// which process it is. What that is about to read must not be lost later, so it is synced first.
+    /// Opens the database. Fails if it is damaged or full: each opening writes the boot number. Syncs first,
+    /// because the content that the process reads must not be lost later.
     pub(crate) fn open(&mut self) -> Result<Recovered, DiskError> {
         if self.rotten {
             return Err(DiskError::Damaged);
@@ -132,12 +132,12 @@ impl Disk {
         Ok(Write::Install(staged))
     }
 
-    /// The newest batch that a sync that starts at once would cover.
+    /// Returns the newest batch that a sync starting now would cover.
     pub(crate) fn newest(&self) -> Option<BatchId> {
         self.unsynced.back().map(|batch| batch.id)
     }
 
-    /// A sync that covers everything up to `through` is done.
+    /// Records that a sync of everything up to `through` is done.
     pub(crate) fn synced(&mut self, through: BatchId) {
         while self.unsynced.front().is_some_and(|batch| batch.id <= through) {
             let batch = self.unsynced.pop_front().expect("there is a first one");
@@ -147,7 +147,8 @@ impl Disk {
         }
     }
 
-    /// The power goes: of what was not synced, a prefix happens to have reached the disk.
+    /// Cuts the power: of the batches that are not synced, a random prefix survives. Returns the number of
+    /// lost ones.
     pub(crate) fn cut(&mut self, rng: &mut Rng) -> usize {
         let kept = rng.index(self.unsynced.len() + 1);
         let lost = self.unsynced.len() - kept;
@@ -155,12 +156,12 @@ impl Disk {
         lost
     }
 
-    /// Batches that a cut may lose.
+    /// Returns the number of batches that a power cut may lose.
     pub(crate) fn unsynced(&self) -> usize {
         self.unsynced.len()
     }
 
-    /// The power goes, and the first `kept` of what was not synced happen to have reached the disk.
+    /// Cuts the power: of the batches that are not synced, the first `kept` survive.
     pub(crate) fn cut_to(&mut self, kept: usize) {
         if kept > 0 {
             let through = self.unsynced[kept - 1].id;
@@ -170,8 +171,7 @@ impl Disk {
         self.written = self.durable.clone();
     }
 
-    /// Makes all that was written durable, and `ops` after it: what an operator's tool does while the process
-    /// is down.
+    /// Makes all writes durable, and then `ops`, as an operator's tool does while the process is down.
     pub(crate) fn rewrite(&mut self, ops: &[StoreOp]) {
         if let Some(last) = self.newest() {
             self.synced(last);
@@ -185,7 +185,7 @@ impl Disk {
         self.durable = self.written.clone();
     }
 
-    /// Keeps a snapshot that arrived until the core has decided.
+    /// Stages a received snapshot until the core decides on it.
     pub(crate) fn stage(&mut self, snapshot: Arc<Snapshot>) -> SnapshotId {
         self.next_staged += 1;
         let id = SnapshotId(self.next_staged);
@@ -193,17 +193,17 @@ impl Disk {
         id
     }
 
-    /// Forgets a staged snapshot; false when there is none.
+    /// Drops a staged snapshot. Returns `false` if there is none.
     pub(crate) fn discard(&mut self, snapshot: SnapshotId) -> bool {
         self.staged.remove(&snapshot).is_some()
     }
 
-    /// Snapshots that were installed.
+    /// Returns the number of installed snapshots.
     pub(crate) fn installed(&self) -> u64 {
         self.installed
     }
 
-    /// Snapshots that wait for a decision.
+    /// Returns the number of snapshots that wait for a decision.
     pub(crate) fn staged(&self) -> usize {
         self.staged.len()
     }

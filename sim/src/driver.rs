@@ -33,10 +33,10 @@ const EVENTS_MAX: usize = 256;
 /// off (seed 110231).
 const CHUNK_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// The longest that a process is held up by something else: time in which events gather.
+/// Maximum time for which a process is delayed, so that events gather.
 const HELD_UP_US: u64 = 2_000;
 
-/// Runs a peer's process until it is killed. Messages that it has sent live on in `wires`.
+/// Runs a peer's process until it is killed. Its sent messages outlive it in `wires`.
 pub(crate) async fn run(world: Shared, me: usize, wires: NodeHandle) {
     lock(&world).boot(me);
     loop {
@@ -70,8 +70,7 @@ pub(crate) async fn run(world: Shared, me: usize, wires: NodeHandle) {
     }
 }
 
-/// Waits for a peer's next events, or its deadline. When both are there, either may come
-/// first.
+/// Waits for a peer's next events, or its deadline. If both are due, either may come first.
 async fn next_events(world: &Shared, me: usize) -> Vec<Event> {
     poll_fn(|cx| {
         let mut world = lock(world);
@@ -80,8 +79,7 @@ async fn next_events(world: &Shared, me: usize) -> Vec<Event> {
         let peer = &mut world.peers[me];
         let deadline = peer.deadline(at);
         let due = deadline.is_some_and(|deadline| deadline <= at);
-        // The daemon's loop looks after its deadline before each batch, and not twice in a row while anything
-        // waits.
+        // The daemon's loop checks its deadline before each batch, but not twice in a row while events wait.
         let first = if gathers {
             !std::mem::take(&mut peer.timed_out)
         } else {
@@ -114,8 +112,8 @@ async fn next_events(world: &Shared, me: usize) -> Vec<Event> {
     .await
 }
 
-/// `due` is the deadline that has passed. A process that is held up meanwhile lets time pass, but one that
-/// never handles its deadline still asks for the same one.
+/// Counts how often the deadline `due` was handled. A delayed process lets time pass; one that never handles
+/// its deadline keeps asking for the same one.
 fn timed_out(world: &mut World, me: usize, at: u64, due: u64) -> Poll<Vec<Event>> {
     let (since, spins) = &mut world.peers[me].spins;
     *spins = if *since == due { *spins + 1 } else { 0 };
@@ -134,7 +132,7 @@ fn timed_out(world: &mut World, me: usize, at: u64, due: u64) -> Poll<Vec<Event>
     Poll::Ready(vec![Event::TimedOut])
 }
 
-/// Has the task woken later. A timer that has been polled stays armed when it is dropped.
+/// Arms a timer that wakes the task. A polled timer stays armed when it is dropped.
 pub(crate) fn wake_after(cx: &mut Context<'_>, delay: Duration) {
     let timer = pin!(TimeHandle::current().sleep(delay));
     if timer.poll(cx).is_ready() {
@@ -160,7 +158,7 @@ fn start(world: &Shared, me: usize, wires: &NodeHandle, effect: Effect) {
             spawn(measure(world.clone(), me));
         }
         Effect::Persist(batch) => {
-            // It was made visible before anything else; only the sync runs beside the loop.
+            // The batch is visible already; only the sync runs beside the loop.
             let mut locked = lock(world);
             if batch.sync && !locked.peers[me].syncing {
                 locked.peers[me].syncing = true;
@@ -172,7 +170,7 @@ fn start(world: &Shared, me: usize, wires: &NodeHandle, effect: Effect) {
         Effect::Send { to, envelope } => send(world, me, wires, &to, envelope),
         Effect::SendSnapshot { to, message } => send_snapshot(world, me, wires, to, message),
         Effect::StartIpfs { op, action } => {
-            // Known at once: it may be cancelled in the same step.
+            // Registered at once: it may be cancelled in the same step.
             let begun = begin(world, me, op, action);
             spawn(operate(world.clone(), me, op, begun));
         }
@@ -186,7 +184,7 @@ async fn measure(world: Shared, me: usize) {
     world.peers[me].post(Event::Measured { metrics });
 }
 
-/// Syncs for as long as there are batches that want it; one sync covers all that were written before it.
+/// Syncs while there are batches that require it; one sync covers all batches written before it.
 async fn sync(world: Shared, me: usize, wires: NodeHandle) {
     loop {
         let (wanted, through, time) = {
@@ -291,7 +289,7 @@ async fn deliver(world: Shared, from: usize, to: usize, message: Vec<u8>, delay:
     }
 }
 
-/// Brings the first message of an outbox to its receiver. Where that is away, the stream breaks.
+/// Delivers the first message of an outbox. If the receiver is down, the stream breaks.
 async fn carry(world: Shared, from: usize, to: usize, opened: u64, after: Duration) {
     sleep(after).await;
     while lock(&world).net.is_clogged(from, to) {
@@ -314,7 +312,7 @@ async fn carry(world: Shared, from: usize, to: usize, opened: u64, after: Durati
     }
 }
 
-/// Hands a message to its receiver, unless that refuses it: then it is false.
+/// Delivers a message. Returns `false` if the receiver refuses it.
 fn receive(world: &mut World, from: usize, to: usize, message: &[u8]) -> bool {
     let Ok(envelope) = decode::<Envelope>(message) else {
         world.violate(Violation {
@@ -334,8 +332,8 @@ fn receive(world: &mut World, from: usize, to: usize, message: &[u8]) -> bool {
     true
 }
 
-/// Streams the pinset as it is now, in chunks, any of which may be the last that gets through. The copy is
-/// staged at the receiver's disk before it hears of it.
+/// Streams the current pinset in chunks; the stream may break after any of them. The copy is staged on the
+/// receiver's disk before the receiver is notified.
 fn send_snapshot(world: &Shared, me: usize, wires: &NodeHandle, to: PeerId, message: RaftMessage) {
     let mut locked = lock(world);
     let Some(target) = locked.peers.iter().position(|peer| peer.id == to) else {
@@ -375,7 +373,7 @@ fn send_snapshot(world: &Shared, me: usize, wires: &NodeHandle, to: PeerId, mess
                 });
             }
             if copy == 0 && world.peers[me].disk.boot() == boot {
-                // The receiver's confirmation may be lost where the snapshot was not.
+                // The receiver's confirmation may be lost even if the snapshot arrived.
                 let delivered = open && !world.net.is_cut(target, me);
                 let to = to.clone();
                 world.peers[me].post(Event::SnapshotSent { to, delivered });
@@ -384,8 +382,8 @@ fn send_snapshot(world: &Shared, me: usize, wires: &NodeHandle, to: PeerId, mess
     });
 }
 
-/// Carries a snapshot's chunks. False when it broke off: at the chunk `breaks`, or because one of the two was
-/// away, or the link between them.
+/// Transfers the chunks of a snapshot. Returns `false` if the stream broke: at the chunk `breaks`, or because
+/// a peer or the link between them was down.
 async fn stream_snapshot(
     world: &Shared,
     (me, boot): (usize, u64),
@@ -396,7 +394,7 @@ async fn stream_snapshot(
     let receiver = lock(world).peers[target].disk.boot();
     for chunk in 0..chunks {
         let time = lock(world).net.delay(me, target);
-        // The first takes a round trip more: the stream is opened.
+        // The first one takes another round trip, to open the stream.
         let time = if chunk == 0 { time * 3 } else { time / 4 };
         sleep(time.min(CHUNK_TIME_MAX)).await;
         let mut world = lock(world);
@@ -413,7 +411,7 @@ async fn stream_snapshot(
 /// Interval at which an operation checks whether it was cancelled.
 const IPFS_POLL: Duration = Duration::from_millis(200);
 
-/// Begins an operation at the IPFS daemon: how it is going to go, and at which of the daemon's processes.
+/// Begins an operation at the IPFS daemon. Returns its course, and the daemon's process that runs it.
 fn begin(world: &Shared, me: usize, op: OpId, action: IpfsAction) -> (ipfs::Plan, u64) {
     let mut world = lock(world);
     let (IpfsAction::Pin { cid, .. } | IpfsAction::Unpin { cid }) = &action;

@@ -20,7 +20,7 @@ use crate::releases::NEW;
 use crate::rng::Rng;
 use crate::world::{Death, Shared, World, lock, name};
 
-/// The kinds of faults that come by themselves.
+/// Faults that are injected at random times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     ClockStep,
@@ -65,7 +65,7 @@ pub(crate) const FAULTS: [Fault; 18] = [
     Fault::Upgrade,
 ];
 
-/// Has one kind of fault happen now and then, until the first phase ends.
+/// Injects one kind of fault at random intervals until the first phase ends.
 pub(crate) async fn run(world: Shared, fault: Fault) {
     let (mean, seed) = {
         let world = lock(&world);
@@ -211,7 +211,7 @@ async fn pause(world: &Shared, peer: usize, rng: &mut Rng) {
     resume(world, peer);
 }
 
-/// Lets a paused peer go on.
+/// Resumes a paused peer.
 pub(crate) fn resume(world: &Shared, peer: usize) {
     let mut world = lock(world);
     if world.peers[peer].paused && !world.peers[peer].broken {
@@ -246,7 +246,7 @@ async fn swizzle(world: &Shared, rng: &mut Rng) {
     }
 }
 
-/// A fault that was aimed at what a peer has just done.
+/// Executes a fault that was aimed at a peer's last actions.
 pub(crate) async fn strike(world: Shared, aim: Aim) {
     sleep(Duration::from_nanos(aim.delay)).await;
     let pause = {

@@ -6,30 +6,30 @@ use cluster_core::{Cid, Index, MembersWish, Pin, PinOptions, Refusal};
 /// A client's request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Call {
-    /// Asked to pin. Most names are given once; a wish that is repeated, or changed, keeps its name.
+    /// Requested a pin. Most names are used once; a repeated or changed request keeps its name.
     Pin {
         name: String,
         /// Requested options.
         options: Box<PinOptions>,
     },
-    /// Asked to unpin.
+    /// Requested an unpin.
     Unpin,
-    /// Read, as of now anywhere.
+    /// Requested a linearizable read.
     Read,
 }
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Heard {
-    /// The pin as it stands.
+    /// The stored pin.
     Pinned(Box<Pin>),
     /// The pin that was removed.
     Unpinned(Box<Pin>),
     /// The pin that a read returned.
     Found(Option<Box<Pin>>),
-    /// No, and nothing has happened.
+    /// Refused: the request had no effect.
     Refused(Refusal),
-    /// Nothing certain: it may have happened, or may yet.
+    /// Unknown: the request may have taken effect, or still may.
     Unknown,
 }
 

@@ -1,5 +1,5 @@
-//! Model of a peer's IPFS daemon: slow, hanging, failing, restarted, losing pins, full, and now and then done
-//! with an operation that was cancelled. It also has pins of its owner, which the cluster must not touch.
+//! Model of a peer's IPFS daemon, which may be slow, hang, fail, restart, lose pins, be full, or complete an
+//! operation that was cancelled. It also has pins of its owner, which the cluster must not touch.
 
 mod compare;
 
@@ -97,7 +97,7 @@ impl Ipfs {
         }
     }
 
-    /// Begins an operation; `available` says whether the content can be found at all.
+    /// Begins an operation; `available` says whether any node has the content.
     pub(crate) fn start(&mut self, op: OpId, action: IpfsAction, available: bool) -> Plan {
         let is_pin = matches!(action, IpfsAction::Pin { .. });
         self.running.insert(
@@ -139,8 +139,8 @@ impl Ipfs {
             .is_some()
     }
 
-    /// Ends an operation, with or without effect. A cancelled one may have had it all the same, and may
-    /// even say so: then this returns true.
+    /// Ends an operation, with or without effect. A cancelled one may have taken effect, and may even report
+    /// success: then this returns `true`.
     pub(crate) fn finish(&mut self, op: OpId, done: bool, possible: bool) -> bool {
         let Some(running) = self.running.remove(&op) else {
             return done;
@@ -163,7 +163,7 @@ impl Ipfs {
         }
     }
 
-    /// The peer's process died: what it had asked for may still come true.
+    /// Records that the peer's process died: its operations may still take effect.
     pub(crate) fn abandon(&mut self, available: impl Fn(&Cid) -> bool) {
         self.comparing.clear();
         for running in std::mem::take(&mut self.running).into_values() {
@@ -174,7 +174,7 @@ impl Ipfs {
         }
     }
 
-    /// Operations under way.
+    /// Returns the number of running operations.
     pub(crate) fn running(&self) -> usize {
         self.running.len()
     }
@@ -187,7 +187,7 @@ impl Ipfs {
         })
     }
 
-    /// The daemon restarts: what runs fails.
+    /// Restarts the daemon; running operations fail.
     pub(crate) fn restart(&mut self) {
         self.generation += 1;
     }
@@ -206,7 +206,7 @@ impl Ipfs {
         compare::holds(&self.pinned, cid, mode)
     }
 
-    /// No faults from here on.
+    /// Ends all faults.
     pub(crate) fn calm(&mut self) {
         self.hang = 0;
         self.fail = 0;

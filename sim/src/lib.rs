@@ -1,5 +1,5 @@
 //! Whole clusters of the real core in one process, from one seed: simulated disks, networks, clocks, IPFS
-//! daemons and clients, and faults in all of them. The same seed gives the same run, step by step.
+//! daemons and clients, and faults in all of them. The same seed and options give the same run, step by step.
 
 #[cfg(not(madsim))]
 compile_error!(

@@ -1,5 +1,6 @@
-//! The simulator's command line. Its exit code tells what kind of failure it found: 127 a crash, 128 that
-//! something never happened, 129 that something happened that must not; 0 is fine.
+//! The simulator's command line. Exit codes: 0 no failure; 1 invalid arguments or files, or a planted bug
+//! that no seed caught; 127 a panic of the core or of the simulator; 128 a liveness violation (something
+//! never happened); 129 a safety violation.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs one seed, and tells what happened.
+    /// Runs one seed and prints the report.
     Replay {
         /// Seed of the run.
         seed: u64,
@@ -56,7 +57,7 @@ enum Command {
         #[arg(long)]
         fail_fast: bool,
     },
-    /// Switches on one mistake after the other in the core, and shows which seed catches it.
+    /// Switches on one planted bug of the core after the other, and prints which seed catches it.
     Mutants {
         /// Seeds for each.
         #[arg(default_value_t = 500)]
@@ -240,7 +241,7 @@ fn scenarios(files: &[PathBuf], seeds: RangeInclusive<u64>, trace: bool, until: 
     exit_code(&failed)
 }
 
-/// Seeds between two reports of a long search, so that one that is cut short tells how far it came.
+/// Number of seeds between two progress reports of a long search.
 const REPORT_EVERY: u64 = 1000;
 
 fn soak_all(first: u64, count: u64, jobs: usize, sets: &[String], fail_fast: bool) -> ExitCode {
@@ -271,7 +272,7 @@ fn soak_all(first: u64, count: u64, jobs: usize, sets: &[String], fail_fast: boo
     exit_code(sum.failures.values())
 }
 
-/// The code of the worst that any of them found.
+/// Returns the exit code of the worst violation in any of the reports.
 fn exit_code<'a>(reports: impl IntoIterator<Item = &'a Report>) -> ExitCode {
     let class = reports.into_iter().filter_map(Report::class).max();
     class.map_or(ExitCode::SUCCESS, |class| ExitCode::from(class.exit_code()))

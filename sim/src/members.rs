@@ -12,7 +12,7 @@ use crate::peer::{Peer, peer_id};
 use crate::store::Store;
 use crate::world::{Death, World};
 
-/// The membership that everybody starts from: the last ones of the founders follow without a vote.
+/// Returns the membership that all peers start from: the last `learners` of the founders have no vote.
 pub(crate) fn founders(voters: usize, learners: usize) -> Members {
     let mut members = Members::initial((0..voters + learners).map(peer_id));
     let followers = (voters..voters + learners).map(|number| members.raft_id(&peer_id(number)));
@@ -71,7 +71,7 @@ fn change_of(entry: &LogEntry) -> Option<MembersChange> {
 }
 
 impl World {
-    /// The membership that the furthest peer has applied.
+    /// Returns the membership that the most advanced peer has applied.
     pub(crate) fn members(&self) -> &Members {
         let here = self.peers.iter().filter(|peer| !peer.exiled);
         let furthest = here.max_by_key(|peer| {
@@ -81,8 +81,8 @@ impl World {
         &furthest.expect("there are peers").disk.written.members
     }
 
-    /// Voters that cannot be counted on: they speak from another data folder than the one that the cluster
-    /// knows, or are about to leave.
+    /// Returns the voters that may not vote any more: those that run on another data folder than the recorded
+    /// one, and those about to leave.
     pub(crate) fn doubtful_voters(&self) -> BTreeSet<PeerId> {
         let members = self.members();
         let blank = self.peers.iter().filter(|peer| {
@@ -104,11 +104,11 @@ impl World {
             .collect()
     }
 
-    /// Returns whether there is a majority without these peers, whichever of the memberships counts that are
-    /// around, under way, or next: a leader may give votes to learners, or leave them to voters, that were
-    /// lost a moment ago.
+    /// Returns whether there is a majority without these peers in each of the current, proposed and possible
+    /// next memberships: a leader may give votes to learners, or leave them to voters, that were lost a
+    /// moment ago.
     pub(crate) fn has_quorum_without(&self, lost: &BTreeSet<PeerId>) -> bool {
-        // A peer's vote from before its data folder was lost is gone, even where it has another since.
+        // The vote of a peer that lost its data folder is gone, even if it has got another one since.
         let is_burnt = |member: &Member| {
             let peer = self.peers.iter().find(|peer| peer.id == member.peer);
             let now = peer.map(|peer| peer.disk.incarnation());
@@ -135,9 +135,9 @@ impl World {
         })
     }
 
-    /// Returns whether a peer may break for good when the second phase begins. Where voters are replaced
-    /// quickly, those that were away for a while may be replaced by those who break now: then only who has no
-    /// vote breaks.
+    /// Returns whether a peer may break permanently when the second phase begins. If voters are replaced
+    /// quickly, a peer that breaks now may just have got the vote of one that was down: then only peers
+    /// without a vote may break.
     pub(crate) fn may_break(&self, me: usize) -> bool {
         let votes = |peer: &Peer| {
             let members = &peer.disk.written.members;
@@ -147,15 +147,15 @@ impl World {
         self.options.replace_after_ms >= REPLACE_NEVER_MS || !self.peers.iter().any(votes)
     }
 
-    /// Returns whether a peer takes part in the second phase: it is a member and not broken for good.
+    /// Returns whether a peer takes part in the second phase: it is a member and not broken permanently.
     pub(crate) fn is_well(&self, me: usize) -> bool {
         let peer = &self.peers[me];
         !peer.broken && self.members().raft_id(&peer.id).is_some()
     }
 
-    /// A peer's machine burns down; it comes back under its old identity with an empty data folder. Only
-    /// where the others have everything, and are a majority by what each of them knows: what a majority has
-    /// lost, nobody can bring back.
+    /// Replaces a voter's data folder by an empty one under the same identity, if all voters have the same
+    /// log and the others are a majority in every membership that any peer knows. Data that a majority has
+    /// lost cannot be recovered.
     pub(crate) fn lose_disk(&mut self, me: usize, number: u64) {
         let members = self.members().clone();
         let mine = ends(&self.peers[me]);
@@ -171,7 +171,7 @@ impl World {
         if !is_voter || !calm || members.voters.len() < 3 || !members.voters.iter().all(is_safe) {
             return;
         }
-        // That there is one voter more, and this one can be done without, may be known to itself alone.
+        // This peer may be the only one that knows of an additional voter, without which it is needed.
         let mut without = self.removals.clone();
         without.insert(self.peers[me].id.clone());
         if !self.has_quorum_without(&without) {

@@ -38,11 +38,11 @@ pub(crate) struct Model {
     window: u64,
 }
 
-/// The width of the window, as the replicated state's rules have it.
+/// Width of the window of applied proposals, as in the core.
 const WINDOW: u64 = 8192;
 
 impl Model {
-    /// A pinset of peers whose windows are so many times smaller than usual.
+    /// Creates the model for peers whose windows are `shrink` times smaller than usual.
     pub(crate) fn new(shrink: u64) -> Self {
         Self {
             window: (WINDOW / shrink.max(1)).max(2),
@@ -54,7 +54,7 @@ impl Model {
         &self.pins
     }
 
-    /// The digest of the pinset as of an index; of the newest when it is not that far.
+    /// Returns the digest of the pinset as of an index, or of the newest state if the index is later.
     pub(crate) fn digest_at(&self, index: Index) -> u64 {
         let position = usize::try_from(index)
             .unwrap_or(usize::MAX)
@@ -64,12 +64,12 @@ impl Model {
             .map_or(0, |position| self.digests[position])
     }
 
-    /// Everything that a CID has been, in order.
+    /// Returns all states of a CID, in order.
     pub(crate) fn turns(&self, cid: &Cid) -> &[Turn] {
         self.turns.get(cid).map_or(&[], Vec::as_slice)
     }
 
-    /// Everything that each CID has been.
+    /// Returns all states of each CID.
     pub(crate) fn all_turns(&self) -> impl Iterator<Item = (&Cid, &[Turn])> {
         self.turns.iter().map(|(cid, turns)| (cid, turns.as_slice()))
     }
@@ -117,7 +117,7 @@ impl Model {
             *boot = id.boot;
             seen.clear();
         }
-        // What is older than the window can only be a late duplicate.
+        // A proposal older than the window can only be a late duplicate.
         let high = seen.last().copied().unwrap_or(0);
         id.seq + self.window > high && seen.insert(id.seq)
     }

@@ -1,11 +1,11 @@
-//! Proof that the simulator finds mistakes: each planted one is run until a seed catches it.
+//! Proof that the simulator finds bugs: runs each planted bug until a seed catches it.
 
 use crate::options::Options;
 use crate::planting::bugs;
 use crate::report::Report;
 use crate::soak::soak;
 
-/// A planted mistake and what became of it.
+/// Result of the search for seeds that catch a planted bug.
 #[derive(Debug, Clone)]
 pub struct Mutant {
     /// Its name.
@@ -27,8 +27,8 @@ impl Mutant {
     }
 }
 
-/// Runs the planted mistake with this number, from 1, on up to `most` seeds from `first` on, until one
-/// catches it.
+/// Runs the planted bug with this number, from 1, on up to `most` seeds from `first` on, until one catches
+/// it.
 pub fn mutant(number: u64, first: u64, most: u64, threads: usize) -> Mutant {
     let draw = |seed| Options {
         planted: number,

@@ -1,5 +1,5 @@
-//! The network between peers: every link has a latency of its own, loses, repeats and reorders, may be cut in
-//! either direction, or clogged for a while.
+//! The network between peers: every link has a latency of its own, loses, repeats and reorders messages, and
+//! may be cut in either direction or clogged for a while.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use crate::options::Options;
 use crate::outbox::{Limits, Sent, Stream};
 use crate::rng::Rng;
 
-/// The longest that a message is under way: another data folder may speak by then, in another term.
+/// Maximum time that a message is in flight: its sender may run on another data folder by then, in another
+/// term.
 const LATEST: Duration = Duration::from_secs(40);
 
 /// One direction between two peers.
@@ -40,10 +41,10 @@ pub(crate) struct Net {
 pub(crate) enum Fate {
     /// It arrives after each of these times: once or twice.
     Arrives(Vec<Duration>),
-    /// It does not; the sender learns it after this time, if at all.
+    /// It is lost; the sender is notified after this time, or never.
     Lost(Option<Duration>),
-    /// It is in the outbox, whose first message arrives after this time if the stream, of which this is the
-    /// number, does not break before.
+    /// It is in the outbox, whose first message arrives after this time unless the stream with this number
+    /// breaks before.
     Queued(Duration, u64),
 }
 
@@ -103,7 +104,7 @@ impl Net {
         }
     }
 
-    /// Decides about a message that leaves at `now`.
+    /// Draws the fate of a message that is sent at `now`.
     pub(crate) fn send(&mut self, now: u64, from: usize, to: usize, message: &[u8]) -> Fate {
         if self.limits.is_too_long(message) {
             return Fate::Lost(Some(Duration::ZERO));
@@ -112,7 +113,7 @@ impl Net {
             return self.throw(from, to);
         }
         let latency = self.links[from][to].latency + self.rng.up_to(self.spread / 2);
-        // A stream breaks less often than a message is lost, and takes many with it.
+        // A stream breaks less often than a message is lost, but drops many messages.
         let breaks = self.rng.below(20_000) < self.loss;
         let link = &mut self.links[from][to];
         let sent = link
@@ -128,17 +129,17 @@ impl Net {
         }
     }
 
-    /// The first message that is on its way between two peers, on the stream of this number.
+    /// Removes the first message in flight between two peers, on the stream with this number.
     pub(crate) fn arrive(&mut self, from: usize, to: usize, opened: u64) -> Option<Vec<u8>> {
         self.links[from][to].stream.arrive(opened)
     }
 
-    /// The stream of this number breaks; false when it had.
+    /// Breaks the stream with this number. Returns `false` if it was broken already.
     pub(crate) fn break_off(&mut self, now: u64, from: usize, to: usize, opened: u64) -> bool {
         self.links[from][to].stream.break_off(now, opened, &mut self.rng)
     }
 
-    /// Decides about a message that goes by itself.
+    /// Draws the fate of a message without a stream.
     pub(crate) fn throw(&mut self, from: usize, to: usize) -> Fate {
         if self.links[from][to].cut || self.rng.chance(self.loss) {
             let told = self.rng.chance(self.unreachable);
@@ -151,7 +152,7 @@ impl Net {
         Fate::Arrives(delays)
     }
 
-    /// The time that one message takes.
+    /// Draws the latency of one message.
     pub(crate) fn delay(&mut self, from: usize, to: usize) -> Duration {
         let usual = self.links[from][to].latency + self.rng.up_to(self.spread / 2);
         if self.late > 0 && self.rng.chance(self.late) {
@@ -174,7 +175,7 @@ impl Net {
         self.links[from][to].clogged
     }
 
-    /// Divides the peers; what was divided before is whole again.
+    /// Creates a partition, in place of any earlier one.
     pub(crate) fn partition(&mut self, kind: Partition, rng: &mut Rng) {
         self.heal();
         let mut order: Vec<usize> = (0..self.links.len()).collect();
@@ -206,12 +207,12 @@ impl Net {
         }
     }
 
-    /// Ends all cuts.
+    /// Heals all partitions.
     pub(crate) fn heal(&mut self) {
         self.each(|link| link.cut = false);
     }
 
-    /// Cuts a peer off for good, or connects it again.
+    /// Isolates a peer, or connects it again.
     pub(crate) fn cut_off(&mut self, peer: usize, cut: bool) {
         for other in 0..self.links.len() {
             self.links[peer][other].cut = cut;
@@ -227,7 +228,7 @@ impl Net {
         }
     }
 
-    /// No faults from here on, but for those that stay.
+    /// Ends all faults except permanent ones.
     pub(crate) fn calm(&mut self) {
         self.loss = 0;
         self.duplicate = 0;

@@ -39,15 +39,15 @@ pub struct Options {
     pub late: u64,
     /// 1 if messages go through the daemon's outbox: in order, once, and lost in runs.
     pub streams: u64,
-    /// Messages that wait before a stream.
+    /// Maximum number of messages that wait before a stream.
     pub outbox_messages: u64,
-    /// Their size, in KiB.
+    /// Maximum size of these messages, in KiB.
     pub outbox_kib: u64,
     /// KiB that a stream carries in a millisecond; 0 for any number.
     pub rate_kib: u64,
-    /// The longest message, in KiB; never less than what entries of `entry_kib` need.
+    /// Maximum size of a message, in KiB; at least what entries of `entry_kib` need.
     pub frame_kib: u64,
-    /// The longest log entry, and entries that share a message, in KiB.
+    /// Maximum size of a log entry, and of the entries in one message, in KiB.
     pub entry_kib: u64,
     /// Messages of another cluster's peers, under identities that are known here.
     pub foreign_every: u64,
@@ -61,7 +61,7 @@ pub struct Options {
     pub disk_lost_every: u64,
     /// Rate at which a founder that lost its disk is set up as when the cluster was founded.
     pub found_again: u64,
-    /// Losses of all members but one, which founds a new cluster on its data.
+    /// Rescues: all members but one are lost, and it founds a new cluster on its data.
     pub rescue_every: u64,
     pub disk_full_every: u64,
     /// Bit rot, which is found when the database is opened.
@@ -88,12 +88,12 @@ pub struct Options {
     pub ipfs_slow_ms: u64,
     pub ipfs_hang: u64,
     pub ipfs_fail: u64,
-    /// Rate at which an operation that was cancelled, or whose peer died, takes effect all the same.
+    /// Rate at which an operation takes effect although it was cancelled or its peer died.
     pub ipfs_late: u64,
     pub ipfs_restart_every: u64,
     pub ipfs_full_every: u64,
     pub ipfs_forget_every: u64,
-    /// CIDs that nobody has, for good.
+    /// Number of CIDs whose content no IPFS node has.
     pub unavailable: u64,
 
     /// Rate of peers that begin with the older of two releases; 0 for one release.
@@ -112,7 +112,7 @@ pub struct Options {
     pub bulk: u64,
     pub think_ms: u64,
     pub patience_ms: u64,
-    /// Out of 1000 operations of clients; the rest pins.
+    /// Number of these in 1000 operations of clients; the others are pins.
     pub op_unpin: u64,
     pub op_read: u64,
     pub op_local: u64,
@@ -126,7 +126,7 @@ pub struct Options {
     pub op_readd: u64,
     /// Rate of pins with their own number of copies.
     pub op_replicas: u64,
-    /// The most that a pin carries along, in bytes.
+    /// Maximum size of a pin's name and metadata, in bytes.
     pub pin_bytes: u64,
     /// Rate at which clients go to the leader.
     pub to_leader: u64,
@@ -134,9 +134,9 @@ pub struct Options {
     pub tick_ms: u64,
     pub election_ticks: u64,
     pub trailing_logs: u64,
-    /// KiB of log that are kept.
+    /// Maximum size of the log, in KiB.
     pub log_kib: u64,
-    /// By how much windows, chunks and what is kept of queues in memory are smaller than in a daemon.
+    /// Divisor of windows, chunks and queue heads in memory.
     pub shrink: u64,
     pub retry_ms: u64,
     pub deadline_ms: u64,
@@ -149,17 +149,17 @@ pub struct Options {
     pub metrics_ms: u64,
     pub grace_ms: u64,
     pub failover: u64,
-    /// Members that vote at most.
+    /// Maximum number of voters.
     pub voters_max: u64,
-    /// A voter that is silent for so long gives its vote to another member.
+    /// Silence after which a voter loses its vote, in milliseconds.
     pub replace_after_ms: u64,
     /// Groups of peers, each with a tag of its own, among which copies are spread.
     pub groups: u64,
-    /// 0 for everywhere.
+    /// Default maximum number of copies; 0 for one on every peer.
     pub replicas_max: u64,
     pub replicas_min: u64,
 
-    /// A mistake that is switched on in the core: its position in the list, from 1; 0 for none.
+    /// Planted bug that is switched on in the core: its position in the list, from 1; 0 for none.
     pub planted: u64,
 }
 
@@ -171,7 +171,7 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// If there is no such option, or it does not take such a number; nothing is changed then.
+    /// There is no such option, or the number is outside its range. Nothing is changed then.
     pub fn set(&mut self, assignment: &str) -> Result<(), String> {
         let (name, text) = assignment
             .split_once('=')
@@ -204,19 +204,19 @@ impl Options {
         Ok(())
     }
 
-    /// The numbers that an option takes, if there is such an option.
+    /// Returns the range of an option, if there is such an option.
     pub fn range(name: &str) -> Option<RangeInclusive<u64>> {
         ranges::of(name)
     }
 
-    /// Every option's name and value.
+    /// Returns the name and value of every option.
     pub fn list(&self) -> Vec<(String, u64)> {
         let all = self.map().into_iter();
         all.map(|(name, value)| (name, value.as_u64().unwrap_or_default()))
             .collect()
     }
 
-    /// The assignments that make these options out of what their seed draws.
+    /// Returns the assignments by which these options differ from what their seed draws.
     pub fn difference(&self) -> Vec<String> {
         let drawn = Self::draw(self.seed).map();
         let all = self.map().into_iter();

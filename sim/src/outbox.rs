@@ -1,6 +1,6 @@
-//! The daemon's way of sending: one stream for each pair of peers, with a queue before it that is bounded in
-//! messages and bytes. Messages arrive in order, once, or a whole run of them is lost when the stream breaks;
-//! a queue that is full, and a peer that is known to be away, refuse at once.
+//! Model of the daemon's outbox: one stream for each pair of peers, with a queue that is bounded in messages
+//! and bytes. Messages arrive in order and once, or all queued ones are lost when the stream breaks. Messages
+//! to a full queue, or to a peer that is known to be down, are refused at once.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,8 +8,7 @@ use std::time::Duration;
 use crate::options::Options;
 use crate::rng::Rng;
 
-/// Shortest and longest pause before a broken stream is opened again: that of the daemon's
-/// `outbox` does.
+/// Minimum and maximum pause before a broken stream is opened again, as in the daemon's outbox.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
 
 /// A message on its way.
@@ -24,7 +23,7 @@ struct Queued {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stream {
     queue: VecDeque<Queued>,
-    /// Of which opening of the stream the queue is.
+    /// Number of the stream's opening that the queue belongs to.
     opened: u64,
     /// Simulated time at which the stream has sent everything.
     free: u64,
@@ -49,7 +48,7 @@ pub(crate) struct Limits {
     messages: usize,
     bytes: usize,
     frame: usize,
-    /// Bytes that a stream carries in a millisecond; 0 for as many as there are.
+    /// Bytes that a stream carries in a millisecond; 0 for no limit.
     rate: u64,
 }
 
@@ -99,7 +98,7 @@ impl Stream {
         };
         self.free = self.free.max(now) + takes;
         let latency = u64::try_from(latency.as_nanos()).expect("a short time");
-        // What is sent later arrives later.
+        // Messages arrive in the order in which they are sent.
         self.last = (self.free + latency).max(self.last + 1);
         self.queue.push_back(Queued {
             bytes,
@@ -108,14 +107,14 @@ impl Stream {
         Sent::Queued(Duration::from_nanos(self.last - now), self.opened)
     }
 
-    /// The next message that arrives, if the stream is still the one that it was sent on.
+    /// Removes the next message to arrive, if the stream has not broken since it was sent.
     pub(crate) fn arrive(&mut self, opened: u64) -> Option<Vec<u8>> {
         (self.opened == opened)
             .then(|| self.queue.pop_front())?
             .map(|queued| queued.bytes)
     }
 
-    /// The stream breaks, and everything in the queue is lost. False when it was broken before.
+    /// Breaks the stream and drops everything in the queue. Returns `false` if it was broken already.
     pub(crate) fn break_off(&mut self, now: u64, opened: u64, rng: &mut Rng) -> bool {
         if self.opened != opened {
             return false;

@@ -1,5 +1,5 @@
-//! Panics are findings, the core's as well as the simulator's own: they are caught, and their text and place
-//! are kept for the report instead of being printed.
+//! Catches panics of the core and of the simulator, and keeps their text and location for the report instead
+//! of printing them.
 
 use std::cell::RefCell;
 use std::panic::{UnwindSafe, catch_unwind, set_hook, take_hook};
@@ -10,7 +10,7 @@ thread_local! {
     static LISTENING: RefCell<bool> = const { RefCell::new(false) };
 }
 
-/// Listens on this thread from here on; other threads' panics are printed as ever.
+/// Installs the hook for this thread; panics of other threads are printed as usual.
 pub(crate) fn listen() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -33,7 +33,7 @@ pub(crate) fn take() -> String {
         .unwrap_or_else(|| "a panic without a message".to_owned())
 }
 
-/// Runs something, and returns the text of its panic if it panics.
+/// Calls a closure, and returns the text of its panic if it panics.
 pub(crate) fn catch<T>(run: impl FnOnce() -> T + UnwindSafe) -> Result<T, String> {
     catch_unwind(run).map_err(|_| take())
 }

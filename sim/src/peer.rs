@@ -21,7 +21,7 @@ use crate::store::Store;
 pub(crate) struct Peer {
     pub(crate) id: PeerId,
     pub(crate) config: Config,
-    /// The process, while there is one.
+    /// The running process, if any.
     pub(crate) node: Option<Box<Node>>,
     pub(crate) disk: Disk,
     pub(crate) ipfs: Ipfs,
@@ -45,13 +45,13 @@ pub(crate) struct Peer {
     /// The next sync fails, whichever data folder it is of.
     pub(crate) sync_fails: bool,
     pub(crate) rng: Rng,
-    /// The deadline that came up last, and how often it did.
+    /// Deadline that was handled last, and the number of times in a row.
     pub(crate) spins: (u64, u32),
-    /// The data folder was lost: what the IPFS node was asked for before, nobody knows.
+    /// The data folder was lost: earlier requests to the IPFS node are unknown.
     pub(crate) forgetful: bool,
     /// The data folder was lost, and set up as when the cluster was founded.
     pub(crate) founded_again: bool,
-    /// Runs on the data of a cluster that was lost and founded anew without it.
+    /// Runs on the data of a lost cluster, from which a rescue founded a new one without this peer.
     pub(crate) exiled: bool,
     /// The newest version that its program reads and writes.
     pub(crate) release: u8,
@@ -105,8 +105,8 @@ impl Peer {
         }
     }
 
-    /// The data folder is a fresh one. How it was configured decides what it starts from; `founders` is
-    /// given where it is set up as when the cluster was founded.
+    /// Replaces the data folder by an empty one. The configuration decides what the peer starts from:
+    /// `founders` if it is set up as when the cluster was founded.
     pub(crate) fn lose_disk(
         &mut self,
         incarnation: Incarnation,
@@ -130,7 +130,7 @@ impl Peer {
     /// Starts the process on what the disk holds.
     pub(crate) fn boot(&mut self, at: u64) -> Result<(), DiskError> {
         let recovered = self.disk.open()?;
-        // A program that finds what it cannot read says so, and its operator puts the next one there.
+        // A program that cannot read the data reports that, and its operator installs the next release.
         self.release = self.release.max(recovered.members.version);
         let seed = mix(self.rng.next());
         let (mut config, now) = (self.config.clone(), self.clock.now(at));
@@ -142,7 +142,7 @@ impl Peer {
         Ok(())
     }
 
-    /// The process is gone, and what only it knew.
+    /// Drops the process and its state in memory.
     pub(crate) fn die(&mut self) {
         self.node = None;
         self.up = false;
@@ -163,8 +163,8 @@ impl Peer {
         }
     }
 
-    /// For how long the process is held up before it takes its next events: mostly not at all.
-    /// Steps that the core took long for are held up as long, in `slow` of a thousand.
+    /// Draws the delay before the process takes its next events: mostly zero, and in `slow` of 1000 cases
+    /// that of a slow step of the core.
     pub(crate) fn held_up(&mut self, longest_us: u64, slow: u64) -> Duration {
         if slow > 0 && self.rng.chance(slow) {
             return Duration::from_millis(self.rng.range(5, 300));
@@ -177,8 +177,8 @@ impl Peer {
         Duration::from_micros(micros)
     }
 
-    /// Takes what is handled next from the inbox: one event, or all that may be handled together.
-    /// `all` is what the daemon does: all that waits.
+    /// Removes the events to handle next from the inbox: one, or all that may be handled together. With
+    /// `all`, as in the daemon, always all of them.
     pub(crate) fn take_events(&mut self, max: usize, all: bool) -> Vec<Event> {
         let together = self
             .inbox
@@ -213,7 +213,7 @@ impl Peer {
     }
 }
 
-/// The identity of the peer with this number.
+/// Returns the identity of the peer with this number.
 pub(crate) fn peer_id(number: usize) -> PeerId {
     let mut bytes = [0; 38];
     bytes[..6].copy_from_slice(&[0, 36, 8, 1, 18, 32]);
@@ -221,13 +221,13 @@ pub(crate) fn peer_id(number: usize) -> PeerId {
     PeerId::from_bytes(&bytes).expect("a multihash")
 }
 
-/// The CID with this number.
+/// Returns the CID with this number.
 pub(crate) fn cid(number: u64) -> Cid {
     let [high, low] = u16::try_from(number).expect("a few CIDs").to_be_bytes();
     Cid::from_bytes(&[1, 0x55, 0, 2, high, low]).expect("an identity CID")
 }
 
-/// The number of copies when a pin does not say.
+/// Returns the number of copies of a pin that does not specify it.
 pub(crate) fn default_replicas(options: &Options) -> Replicas {
     match (
         u32::try_from(options.replicas_min),

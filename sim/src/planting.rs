@@ -1,13 +1,13 @@
-//! The mistakes that can be switched on in the core, one at a time, for the run on this thread.
+//! Switches planted bugs of the core on, one at a time, for the run on this thread.
 
 use cluster_core::Bug;
 
-/// The names of all mistakes; their numbers count from 1.
+/// Returns the names of all planted bugs; their numbers count from 1.
 pub fn bugs() -> Vec<String> {
     Bug::ALL.iter().map(|bug| format!("{bug:?}")).collect()
 }
 
-/// Switches on the mistake with this number, from 1; none for 0.
+/// Switches on the planted bug with this number, from 1; none for 0.
 pub(crate) fn plant(number: u64) {
     let position = usize::try_from(number)
         .ok()

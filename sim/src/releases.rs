@@ -1,5 +1,5 @@
-//! Peers of two releases in one cluster, and how it goes from one to the other: a peer at a time, while the
-//! rest continues. The daemon's network is modelled too: it refuses peers of a release that is too old.
+//! Peers of two releases in one cluster, and the upgrade from one to the other, a peer at a time. Includes
+//! the rule of the daemon's network, which refuses peers of a release that is too old.
 
 use cluster_core::{Envelope, Manifest, Members};
 
@@ -13,7 +13,7 @@ pub(crate) const OLD: u8 = cluster_core::VERSION;
 /// The next release, which adds one command.
 pub(crate) const NEW: u8 = OLD + 1;
 
-/// The release that a peer begins with.
+/// Draws the release that a peer begins with.
 pub(crate) fn draw(options: &Options, number: usize) -> u8 {
     let mut rng = Rng::new(options.seed, &format!("release {number}"));
     if options.old == 0 || rng.chance(options.old) {
@@ -41,7 +41,7 @@ impl World {
         manifest.members.version <= self.peers[me].release
     }
 
-    /// A peer's process ends, and the next one will be of the new release.
+    /// Ends a peer's process; the next one will be of the new release.
     pub(crate) fn upgrade(&mut self, me: usize) {
         if self.peers[me].release < NEW {
             self.crash(me, Death::Kill);

@@ -6,9 +6,8 @@ use crate::checks::Violation;
 use crate::coverage::Counts;
 use crate::options::Options;
 
-/// Class of a violation, from the mildest to the worst: after a crash a process is started again, and
-/// continues; a stall is noticed, and no data is lost; but after a safety violation wrong data has been
-/// acknowledged or pinned, and nobody notices.
+/// Class of a violation, from the mildest to the worst: after a crash a process is restarted; a stall is
+/// noticed and loses no data; a safety violation means that wrong data was acknowledged or pinned unnoticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
     /// The core panicked, or the simulator itself (check "harness").
@@ -20,7 +19,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// The exit code of a process that found it.
+    /// Returns the exit code of a process that found a violation of this class.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Crash => 127,
@@ -62,7 +61,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Adds another run's.
+    /// Adds the statistics of another run.
     pub fn add(&mut self, other: &Self) {
         self.nanos += other.nanos;
         self.boots += other.boots;
@@ -118,22 +117,22 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// Statistics of the run.
     pub stats: Stats,
-    /// Situations that came up.
+    /// Situations that occurred.
     pub coverage: Counts,
-    /// Equal for equal runs.
+    /// Hash of the trace; equal for equal runs.
     pub hash: u64,
-    /// The trace, where it was asked for.
+    /// The trace, if it was kept.
     pub lines: Vec<String>,
 }
 
 impl Report {
-    /// The worst kind of failure, if anything failed: see [`Class`] for the order. It need not be the kind of
-    /// what was found first.
+    /// Returns the worst class of all violations, if there are any, which may not be the class of the first
+    /// one.
     pub fn class(&self) -> Option<Class> {
         self.violations.iter().map(|violation| violation.class).max()
     }
 
-    /// The command that runs this again.
+    /// Returns the command that replays this run.
     pub fn command(&self) -> String {
         let seed = self.options.seed;
         if let Some(file) = &self.scenario {
@@ -152,7 +151,7 @@ impl Report {
 /// Command that starts the simulator from the repository.
 const PROGRAM: &str = "cargo run --release -p sim --";
 
-/// A file's name as a shell takes it for one word.
+/// Quotes a file's name as one word of a shell.
 fn quoted(file: &str) -> String {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+".contains(letter);
     if !file.is_empty() && file.chars().all(plain) {

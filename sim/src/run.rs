@@ -1,5 +1,5 @@
-//! One run: a phase with faults, in which nothing wrong may happen, and a phase in which the faults stay away
-//! from a part of the cluster with a quorum, in which everything must get done.
+//! One run: a first phase with faults, in which the safety checks must hold, and a second phase without
+//! faults in a part of the cluster with a quorum, which must finish all work.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,11 +24,11 @@ use crate::{clients, driver, faults, runner};
 /// Maximum number of attempts at a write whose outcome a snapshot has hidden.
 const WRITES_MAX: usize = 3;
 
-/// The pause between two looks at the world.
+/// Interval at which the world is polled.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Runs what `options` say. Equal options give equal reports, in any process. A panic, of the core or of the
-/// simulator, is a violation in the report.
+/// Runs a cluster as `options` say. Equal options give equal reports, in any process. A panic, of the core or
+/// of the simulator, is a violation in the report.
 pub fn run(options: &Options, keep_trace: bool) -> Report {
     runner::perform(options, keep_trace, tell)
 }
@@ -101,7 +101,7 @@ pub(crate) async fn second_phase(world: &Shared) {
     audit(world);
 }
 
-/// Ends the faults for a random part of the cluster that has a quorum; the rest stays as broken as it gets.
+/// Ends the faults for a random part of the cluster that has a quorum; the other peers stay broken.
 fn calm_down(world: &Shared) {
     let size = lock(world).peers.len();
     {
@@ -157,7 +157,7 @@ fn calm_down(world: &Shared) {
     }
 }
 
-/// Waits until nothing is pending, for as long as there is progress.
+/// Waits until nothing is pending. Fails after a time without progress.
 async fn converge(world: &Shared, when: &str) -> bool {
     let mut last = (World::now(), 0);
     let start = last.0;
@@ -189,8 +189,8 @@ async fn converge(world: &Shared, when: &str) -> bool {
     }
 }
 
-/// Maximum time without progress before it counts as never, in nanoseconds: every timer may have to run out
-/// once, on the slowest clock.
+/// Returns the time without progress after which the cluster counts as stalled, in nanoseconds: every timer
+/// may have to expire once, on the slowest clock.
 fn patience(world: &World) -> u64 {
     let options = &world.options;
     // A comparison is followed by a pause of ten times its duration, before the one that finds what is lost.
@@ -216,7 +216,7 @@ fn patience(world: &World) -> u64 {
     (once + 30_000 + steps) * 1_000_000 + comparison
 }
 
-/// A fresh write must be served, and read everywhere.
+/// Requires that a fresh write is served, and read at all peers.
 async fn serve(world: &Shared) -> bool {
     let patience = Duration::from_millis(lock(world).options.deadline_ms + 5000);
     let well: Vec<usize> = {
@@ -239,8 +239,8 @@ async fn serve(world: &Shared) -> bool {
             by_snapshot = lock(world).peers[writer].disk.installed() > before;
         }
     }
-    // A peer that gets its state in a snapshot does not know what became of its client's write. Where the
-    // log is always empty, each write may end so (seed 377). The reads below show that it took effect.
+    // A peer that installs a snapshot does not learn the outcome of its client's write. If the log is always
+    // empty, each write may end that way (seed 377). The reads below show that it took effect.
     let is_served = matches!(heard, Heard::Pinned(_)) || heard == Heard::Unknown && by_snapshot;
     if !is_served {
         fail(world, writer, format!("a fresh write is answered {heard:?}"));
@@ -268,7 +268,7 @@ fn fail(world: &Shared, peer: usize, text: String) {
     lock(world).violate(violation);
 }
 
-/// Without faults the leader stays, and what has converged stays so.
+/// Requires that without faults the leader stays, and the cluster stays converged.
 async fn stay_quiet(world: &Shared) {
     let terms = |world: &Shared| lock(world).checks.elections();
     let before = terms(world);
@@ -288,7 +288,7 @@ async fn stay_quiet(world: &Shared) {
     converge(world, "after a quiet time").await;
 }
 
-/// Returns pins with the wrong announcers in the end, of those whose holders are all well.
+/// Returns the pins with wrong announcers at the end of the run, of those whose holders all work.
 fn wrong_announcers(world: &World, at: u64) -> Option<String> {
     let is_well = |id: &PeerId| {
         let number = world.peers.iter().position(|peer| peer.id == *id);

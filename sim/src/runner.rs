@@ -1,6 +1,6 @@
-//! Execution of a run: on its own thread, in its own runtime. The core's panics are caught
-//! where it is called; any other is a bug of the simulator. That is a violation too, with a seed, and must
-//! not end a search of many.
+//! Execution of a run, on a thread and a runtime of its own. Panics of the core are caught where it is
+//! called; any other is a bug of the simulator, and becomes a violation in the report too, so that it does
+//! not end a search of many seeds.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -45,7 +45,7 @@ where
     F: Future<Output = Report>,
 {
     let runtime = Runtime::with_seed_and_config(options.seed, madsim::Config::default());
-    // Kept outside of the run, so that a panic leaves what is known until then.
+    // Kept outside of the run, so that a report can be made after a panic.
     let founded: Arc<OnceLock<Shared>> = Arc::default();
     let (given, world) = (options.clone(), Arc::clone(&founded));
     let performance = async move {

@@ -1,5 +1,5 @@
-//! Scenarios: what happens, in order, written down in a small vocabulary, one step a line. After the last
-//! step everything that was not broken for good must be repaired, and the same checks hold as in any run.
+//! Scenarios: text files with one step per line, executed in order. After the last step everything that was
+//! not broken permanently must recover, and the same checks hold as in any run.
 //!
 //! | step | what it does |
 //! | --- | --- |

@@ -1,5 +1,4 @@
-//! Makes a failure easier to read: options are made milder one by one, for as long as the run still fails in
-//! the same way.
+//! Minimisation of a failure: makes options milder one by one while the run still fails in the same check.
 
 use crate::options::Options;
 use crate::report::Report;
@@ -67,10 +66,10 @@ const MILDEST: [(&str, u64); 58] = [
     ("seconds", 5),
 ];
 
-/// Runs that may be spent.
+/// Maximum number of runs.
 const RUNS_MAX: u32 = 300;
 
-/// The mildest options found that fail as `report` did, in the same check.
+/// Returns the mildest options found that fail as `report` did, in the same check.
 pub fn shrink(report: &Report) -> Report {
     let mut best = report.clone();
     let mut runs = 0;
@@ -100,7 +99,7 @@ fn same_failure(tried: &Report, report: &Report) -> bool {
     check(tried).is_some() && check(tried) == check(report)
 }
 
-/// The mildest value, and one half way there.
+/// Returns the mildest value, and one half way there.
 fn milder(options: &Options, name: &str, mildest: u64) -> Vec<Options> {
     let current = options
         .list()

@@ -1,4 +1,4 @@
-//! Many seeds, on several threads, and what they add up to.
+//! Runs of many seeds on several threads, and the sum of their reports.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -16,7 +16,7 @@ pub struct Sum {
     pub seeds: u64,
     /// Statistics of all of them.
     pub stats: Stats,
-    /// Situations that came up.
+    /// Situations that occurred.
     pub coverage: Counts,
     /// The runs that failed, by seed.
     pub failures: BTreeMap<u64, Report>,
@@ -38,8 +38,8 @@ impl Sum {
     }
 }
 
-/// Runs `count` seeds from `first` on, each as `draw` says, on `threads` threads; seeds end with the numbers.
-/// `watch` sees each report as it comes and says whether to go on.
+/// Runs up to `count` seeds from `first` on, with the options that `draw` returns, on `threads` threads.
+/// `watch` is called with each report, and stops the search by returning `false`.
 pub fn soak(
     first: u64,
     count: u64,

@@ -1,5 +1,5 @@
-//! Content of a peer's database, at one of the disk's two levels. It refuses writes that make no sense, so
-//! that the core cannot corrupt a real one.
+//! Content of a peer's database, at one of the disk's two levels. Refuses inconsistent writes, so that a core
+//! that would corrupt a real database is found.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -20,7 +20,7 @@ pub(crate) struct Snapshot {
     pub(crate) pins: BTreeMap<Cid, Pin>,
 }
 
-/// A write, complete in itself: a snapshot that it installs comes with it.
+/// A write, with the content of a snapshot that it installs.
 #[derive(Debug, Clone)]
 pub(crate) enum Write {
     /// As the core asked for.
@@ -49,7 +49,7 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// A fresh data folder of a founding member.
+    /// Creates the empty data folder of a founding member.
     pub(crate) fn founding(members: Members) -> Self {
         Self {
             hard_state: HardState::default(),
@@ -68,7 +68,7 @@ impl Store {
         }
     }
 
-    /// A fresh data folder of a peer that is to be added.
+    /// Creates the empty data folder of a peer that is to be added.
     pub(crate) fn joining(cluster: ClusterId) -> Self {
         let recovered = Recovered::joining(Incarnation(0), cluster);
         Self {
@@ -92,7 +92,7 @@ impl Store {
         }
     }
 
-    /// A copy for another peer.
+    /// Returns a copy for another peer.
     pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot {
             manifest: Manifest {
@@ -104,7 +104,7 @@ impl Store {
         }
     }
 
-    /// The last entry's index.
+    /// Returns the index of the last entry.
     pub(crate) fn last(&self) -> Index {
         self.log
             .last_key_value()
@@ -116,13 +116,13 @@ impl Store {
         index <= self.compacted.0 || self.log.get(&index).is_some_and(|entry| entry.term == term)
     }
 
-    /// Returns the least and the most that the log up to an index weighs in bytes, as the core counts them:
-    /// in the process that proposed a membership change, Raft keeps a protobuf record beside it.
+    /// Returns the minimum and maximum size of the log up to an index in bytes, as the core counts them: in
+    /// the process that proposed a membership change, Raft keeps a protobuf record beside it.
     pub(crate) fn sizes_through(&self, index: Index) -> [usize; 2] {
         sizes_of(self.log.range(..=index).map(|(_, entry)| entry))
     }
 
-    /// The same of the whole log.
+    /// Returns the same for the whole log.
     pub(crate) fn sizes(&self) -> [usize; 2] {
         self.sizes
     }
@@ -140,7 +140,7 @@ impl Store {
         })
     }
 
-    /// Carries out one write, or says why it makes no sense.
+    /// Carries out one write. The error describes an inconsistency.
     pub(crate) fn write(&mut self, write: &Write) -> Result<(), String> {
         match write {
             Write::Install(snapshot) => {
@@ -302,7 +302,7 @@ impl Store {
     }
 }
 
-/// Returns the least and the most that entries weigh in bytes.
+/// Returns the minimum and maximum size of entries, in bytes.
 fn sizes_of<'a>(entries: impl IntoIterator<Item = &'a LogEntry>) -> [usize; 2] {
     let payloads = entries.into_iter().map(|entry| &entry.payload);
     payloads.fold([0, 0], |[least, most], payload| {

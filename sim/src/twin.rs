@@ -1,6 +1,6 @@
-//! The simulated disk and the simulated IPFS daemon by themselves, for tests that give the same work to the
-//! real ones. What goes in and out is in the core's wire format: this package is built with a core of its
-//! own, whose types are no others but for the compiler.
+//! The simulated disk and the simulated IPFS daemon alone, for tests that give the same work to the real
+//! ones. Parameters and results are in the core's wire format, because this package is built with its own
+//! copy of the core, whose types the compiler distinguishes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::ipfs::End;
 use crate::options::Options;
 use crate::store::{Snapshot, Store};
 
-/// All that a disk holds: Raft's memory, the compacted entry, the log, the applied position, the members, the
+/// Content of a disk: Raft's hard state, the compacted entry, the log, the applied position, the members, the
 /// windows, whether it is reconciling, the pins, the local states, and the queues.
 pub type Content = (
     HardState,
@@ -29,7 +29,7 @@ pub type Content = (
     Vec<QueueKey>,
 );
 
-/// More records than any test makes.
+/// Limit on listings, above the number of records in any test.
 const ALL: usize = 1_000_000;
 
 /// A simulated disk.
@@ -37,11 +37,11 @@ const ALL: usize = 1_000_000;
 pub struct Disk(crate::disk::Disk);
 
 impl Disk {
-    /// The disk of a founding member; `members` is the encoded membership.
+    /// Creates the disk of a founding member; `members` is the encoded membership.
     ///
     /// # Errors
     ///
-    /// If that cannot be decoded.
+    /// It cannot be decoded.
     pub fn founded(members: &[u8]) -> Result<Self, String> {
         let members: Members = decode(members).map_err(|error| error.to_string())?;
         let store = Store::founding(members);
@@ -52,13 +52,13 @@ impl Disk {
     ///
     /// # Errors
     ///
-    /// If it cannot be decoded, or makes no sense.
+    /// It cannot be decoded, or is inconsistent.
     pub fn write(&mut self, batch: &[u8]) -> Result<(), String> {
         let batch: Batch = decode(batch).map_err(|error| error.to_string())?;
         self.0.write(&batch)
     }
 
-    /// Makes all that was written durable.
+    /// Makes all writes durable.
     pub fn sync(&mut self) {
         if let Some(newest) = self.0.newest() {
             self.0.synced(newest);
@@ -70,7 +70,7 @@ impl Disk {
         self.0.unsynced()
     }
 
-    /// The power goes, when the first `kept` of the batches that are not durable happen to have arrived.
+    /// Cuts the power; of the batches that are not durable, the first `kept` survive.
     pub fn cut(&mut self, kept: usize) {
         self.0.cut_to(kept);
     }
@@ -87,7 +87,7 @@ impl Disk {
         Ok(self.0.stage(Arc::new(Snapshot { manifest, pins })).0)
     }
 
-    /// All that a process would read, as an encoded [`Content`].
+    /// Returns everything that a process would read, as an encoded [`Content`].
     pub fn content(&self) -> Vec<u8> {
         let store = &self.0.written;
         let lanes = [Lane::Unpin, Lane::Fresh, Lane::Retry, Lane::Surplus];
@@ -127,7 +127,7 @@ impl Default for Ipfs {
 }
 
 impl Ipfs {
-    /// Pins a CID, of which `available` says whether anybody has it. True when it is done.
+    /// Pins a CID; `available` says whether any node has it. Returns whether it was pinned.
     pub fn pin(&mut self, cid: &[u8], recursive: bool, available: bool) -> bool {
         let action = IpfsAction::Pin {
             cid: to_cid(cid),
@@ -139,7 +139,7 @@ impl Ipfs {
         self.perform(action, available)
     }
 
-    /// Unpins a CID. True when it is done.
+    /// Unpins a CID. Returns whether it was unpinned.
     pub fn unpin(&mut self, cid: &[u8]) -> bool {
         self.perform(IpfsAction::Unpin { cid: to_cid(cid) }, true)
     }

@@ -1,5 +1,4 @@
-//! Everything that there is in one run: the peers, the network between them, the clients' open requests, and
-//! the checks that watch.
+//! The state of one run: the peers, the network between them, the clients' open requests, and the checks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -24,10 +23,10 @@ use crate::rng::Rng;
 use crate::trace::Trace;
 use crate::{members, panics};
 
-/// The world, as all tasks of a run share it. They all run on one thread.
+/// The world, shared by all tasks of a run, which run on one thread.
 pub(crate) type Shared = Arc<Mutex<World>>;
 
-/// Looks at the world.
+/// Locks the world.
 pub(crate) fn lock(world: &Shared) -> MutexGuard<'_, World> {
     world.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
@@ -79,7 +78,7 @@ pub(crate) struct World {
     pub(crate) stopped: bool,
     /// Number of CIDs whose content no IPFS node has.
     pub(crate) unavailable: u64,
-    /// Peers that clients have asked to remove: it may still happen until it is known that it did not.
+    /// Peers whose removal clients have requested. Cleared once it is known to have had no effect.
     pub(crate) removals: BTreeSet<PeerId>,
     /// The membership that the cluster was founded with.
     pub(crate) founders: Members,
@@ -121,7 +120,7 @@ impl World {
         }
     }
 
-    /// The simulation's time, in nanoseconds.
+    /// Returns the simulated time, in nanoseconds.
     pub(crate) fn now() -> u64 {
         u64::try_from(TimeHandle::current().elapsed().as_nanos()).expect("a few centuries")
     }
@@ -168,7 +167,7 @@ impl World {
         self.stopped |= !self.checks.violations.is_empty();
     }
 
-    /// A process ends, or does not start, because of its disk.
+    /// Records that a process ends, or does not start, because of its disk.
     fn refuse(&mut self, me: usize, refusal: DiskError) {
         self.peers[me].refused = Some(refusal);
         self.trace
@@ -179,8 +178,8 @@ impl World {
         });
     }
 
-    /// Hands one event to a peer, makes its writes visible, and has everything checked. Returns the effects
-    /// that remain to be started.
+    /// Handles events at a peer, makes its writes visible, and runs the checks. Returns the effects that
+    /// remain to be started.
     pub(crate) fn step(&mut self, me: usize, events: Vec<Event>) -> Vec<Effect> {
         let at = Self::now();
         let peer = &mut self.peers[me];
@@ -302,7 +301,7 @@ impl World {
         }
     }
 
-    /// Hands a client's request to a peer; returns `None` if its process is down.
+    /// Sends a client's request to a peer. Returns `None` if its process is down.
     pub(crate) fn submit(&mut self, me: usize, request: Request) -> Option<Ticket> {
         self.peers[me].node.as_ref()?;
         self.next_ticket += 1;
@@ -318,7 +317,7 @@ impl World {
         Some(ticket)
     }
 
-    /// The client waits no more.
+    /// Records that the client has given up.
     pub(crate) fn abandon(&mut self, ticket: Ticket) {
         if let Some(slot) = self.slots.get_mut(&ticket) {
             slot.abandoned = true;
@@ -329,7 +328,7 @@ impl World {
         }
     }
 
-    /// A peer answers.
+    /// Records a peer's answer.
     pub(crate) fn reply(&mut self, me: usize, ticket: Ticket, reply: Result<Reply, Refusal>) {
         let applied = self.peers[me].disk.written.applied.index;
         let Some(slot) = self.slots.get_mut(&ticket) else {
@@ -343,7 +342,7 @@ impl World {
         slot.waker.take().into_iter().for_each(Waker::wake);
     }
 
-    /// Ends everything, so that nothing of this run is kept in memory.
+    /// Ends all processes and tasks, to free the memory of this run.
     pub(crate) fn tear_down(&mut self, others: &[NodeHandle]) {
         for node in self
             .nodes
@@ -356,7 +355,7 @@ impl World {
         self.forget();
     }
 
-    /// Lets go of what waits, which would keep this world in memory.
+    /// Drops processes and open requests, which would keep this world in memory.
     pub(crate) fn forget(&mut self) {
         self.peers.iter_mut().for_each(Peer::die);
         self.slots.clear();
@@ -368,7 +367,7 @@ pub(crate) fn is_available(cid: &cluster_core::Cid, unavailable: u64) -> bool {
     (0..unavailable).all(|number| crate::peer::cid(number) != *cid)
 }
 
-/// A peer's name in the trace.
+/// Returns a peer's name in the trace.
 pub(crate) fn name(me: usize) -> Name {
     Name(me)
 }
@@ -383,7 +382,7 @@ impl fmt::Display for Name {
     }
 }
 
-/// One event as it is, several with a line each.
+/// Formats one event as it is, several with a line each.
 fn listed(events: &[Event]) -> String {
     let texts: Vec<String> = events.iter().map(|event| format!("{event:?}")).collect();
     texts.join(&format!("\n{:22}and ", ""))

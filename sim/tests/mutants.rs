@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sim::{Mutant, bugs, mutant};
 
-/// Seeds that a mistake may take.
+/// Number of seeds among which one must catch a bug.
 const SEEDS: u64 = 500;
 
 /// Seeds that catch these bugs twenty times sooner than seed 0, where 24 peers wait for ten simulated
@@ -19,13 +19,13 @@ const SOONER: [(&str, u64); 4] = [
     ("VotersUnlimited", 9),
 ];
 
-/// Text of `sim/mutants.md`.
+/// Returns the text of `sim/mutants.md`.
 fn text() -> String {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("mutants.md");
     std::fs::read_to_string(path).expect("sim/mutants.md is readable")
 }
 
-/// A seed that catches each bug, by the table in sim/mutants.md and [`SOONER`].
+/// Returns a seed that catches each bug, by the table in sim/mutants.md and [`SOONER`].
 fn known_seeds() -> BTreeMap<String, u64> {
     let table = text();
     let rows = table.lines().filter_map(|line| {
@@ -37,7 +37,7 @@ fn known_seeds() -> BTreeMap<String, u64> {
     rows.chain(sooner).collect()
 }
 
-/// Bugs that no seed has caught, by the same table.
+/// Returns the bugs that no seed has caught, by the same table.
 fn uncaught() -> Vec<String> {
     let table = text();
     let rows = table.lines().filter_map(|line| {
@@ -48,7 +48,8 @@ fn uncaught() -> Vec<String> {
     rows.collect()
 }
 
-/// The known seed catches it, or one of the first few hundred does: the core has changed.
+/// Runs the known seed, and the first [`SEEDS`] if that no longer catches the bug because the core has
+/// changed.
 fn hunt(number: u64, known: Option<u64>) -> Mutant {
     let quick = known.map(|seed| mutant(number, seed, 1, 1));
     quick

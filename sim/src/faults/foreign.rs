@@ -12,17 +12,17 @@ use crate::releases::NEW;
 use crate::rng::Rng;
 use crate::world::World;
 
-/// Messages that come together.
+/// Number of messages that are delivered together.
 const MESSAGES: usize = 4;
 
 /// The other cluster.
 const OTHER: ClusterId = ClusterId([7; 16]);
 
-/// Has a peer hear a few messages of a member of another cluster.
+/// Delivers a few messages of a member of another cluster to a peer.
 pub(super) fn speak(world: &mut World, rng: &mut Rng) {
     let size = world.peers.len();
     let (me, other) = (rng.index(size), rng.index(size));
-    // A peer that does not know its cluster yet joins the first that knows the peer: the operator's
+    // A peer that does not know its cluster yet joins the first one that knows the peer, and the operator's
     // configuration names the right one.
     if me == other || world.peers[me].disk.written.members.cluster == ClusterId::UNKNOWN {
         return;
@@ -75,7 +75,7 @@ fn offer_snapshot(world: &mut World, me: usize, other: usize) {
     world.coverage.hit("another cluster's snapshot was offered");
 }
 
-/// The Raft id of a peer, as another one knows it; one that nobody has where it knows none.
+/// Returns the Raft id of a peer, as another one knows it, or an unused id if it knows none.
 fn raft_id(world: &World, me: usize, peer: usize) -> RaftId {
     let members = &world.peers[me].disk.written.members;
     members.raft_id(&world.peers[peer].id).unwrap_or(RaftId(99))

@@ -1,5 +1,5 @@
-//! A majority that is lost for good: one member founds a new cluster on its data, as `state rescue` does, and
-//! the others join it with empty data folders. One of them may come back with its old data first.
+//! Permanent loss of a majority: one member founds a new cluster on its data, as `state rescue` does, and the
+//! others join it with empty data folders. One of them may first return with its old data.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -106,8 +106,8 @@ pub(crate) fn end_exile(world: &mut World) {
     }
 }
 
-/// Returns whether a peer is a member that has everything that was committed, in the latest term of all. What
-/// is lost with a majority otherwise is lost, and the checks do not forget.
+/// Returns whether a peer is a member that has everything that was committed, in the latest term of all.
+/// Other survivors would lose committed entries, which the checks would report.
 fn may_survive(world: &World, me: usize) -> bool {
     let peer = &world.peers[me];
     let store = &peer.disk.written;
@@ -135,7 +135,7 @@ fn may_survive(world: &World, me: usize) -> bool {
         && !peer.broken
 }
 
-/// Returns whether a peer on its own data cannot decide anything by itself.
+/// Returns whether a peer on its own data cannot reach a quorum alone.
 fn may_be_exiled(peer: &Peer) -> bool {
     let members = &peer.disk.written.members;
     members.voters.len() > 1
@@ -148,11 +148,11 @@ fn may_be_exiled(peer: &Peer) -> bool {
             .any(|entry| matches!(entry.payload, Payload::Members(_)))
 }
 
-/// The highest Raft id that any membership, or the log of the survivor, has handed out.
+/// Returns the highest Raft id that any membership, or the log of the survivor, has assigned.
 fn newest_raft_id(world: &World, survivor: usize) -> RaftId {
     let stores = world.peers.iter().map(|peer| &peer.disk.written);
     let members = stores.flat_map(|store| store.members.peers.keys().copied());
-    // What a lost leader alone had in its log nobody can know, and the new cluster's id tells apart (seed
+    // Ids that only a lost leader's log has cannot be known; the new cluster's id distinguishes them (seed
     // 302115).
     let log = world.peers[survivor].disk.written.log.values();
     let entries = log.flat_map(handed_out);

@@ -34,7 +34,7 @@ pub(super) async fn happen(world: &Shared, fault: Fault, peer: usize, rng: &mut 
                 let mut world = lock(world);
                 let before = world.peers[peer].disk.incarnation();
                 world.lose_disk(peer, rng.next());
-                // What is damaged is lost; but the folder is there, and must not be taken for a sound one.
+                // The damaged data is lost, but the folder exists, and must not be accepted as intact.
                 let disk = &mut world.peers[peer].disk;
                 disk.rotten |= disk.incarnation() != before;
             }
@@ -76,8 +76,8 @@ pub(super) async fn happen(world: &Shared, fault: Fault, peer: usize, rng: &mut 
     }
 }
 
-/// A process has ended because of its disk. On a full one it is started again and again; a damaged folder is
-/// emptied by an operator, as the message says, and filled by the other peers.
+/// Handles a process that ended because of its disk. If the disk is full it is restarted repeatedly; a
+/// damaged folder is emptied by an operator, as the message says, and filled by the other peers.
 pub(crate) async fn after_refusal(world: Shared, peer: usize, error: DiskError) {
     lock(&world).crash(peer, Death::Kill);
     let pause = match error {

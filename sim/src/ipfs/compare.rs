@@ -1,5 +1,5 @@
-//! Comparison of a peer's local states with the pins of its IPFS daemon, as the daemon's driver does it:
-//! the pins are listed at one moment, the local states read at others, and the report is a while on its way.
+//! Comparison of a peer's local states with the pins of its IPFS daemon, as in the daemon's driver: the pins
+//! are listed at one moment, the local states are read later, and the report arrives after a delay.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::Ipfs;
 use crate::coverage::sometimes;
 use crate::world::{Shared, World, lock};
 
-/// Local states that are looked at in one go: few, so that much happens in between.
+/// Number of local states read at once: few, so that other steps happen in between.
 const PAGE: usize = 3;
 
 /// Approximate maximum number of pages of a comparison of everything.
@@ -99,7 +99,7 @@ pub(super) fn holds(pinned: &BTreeMap<Cid, Mode>, cid: &Cid, mode: Mode) -> bool
     }
 }
 
-/// The longest of the pauses in a comparison.
+/// Returns the longest of the pauses in a comparison.
 const PAUSE_MAX: Duration = Duration::from_millis(300);
 
 async fn pause(world: &Shared, me: usize, op: OpId, generation: u64) -> Result<(), IpfsError> {
@@ -112,7 +112,7 @@ async fn pause(world: &Shared, me: usize, op: OpId, generation: u64) -> Result<(
         };
         ipfs.rng.up_to(longest)
     };
-    // Never nothing: a daemon that hangs lets time pass.
+    // Never zero: time must pass while a daemon hangs.
     sleep(time + Duration::from_millis(1)).await;
     let ipfs = &lock(world).peers[me].ipfs;
     if ipfs.comparing.get(&op).is_none_or(|cancelled| *cancelled) {
@@ -125,7 +125,7 @@ async fn pause(world: &Shared, me: usize, op: OpId, generation: u64) -> Result<(
 }
 
 impl Ipfs {
-    /// Those of `suspects` that it does not have now.
+    /// Returns the `suspects` that it does not have now.
     fn without(&self, suspects: Vec<(Cid, Local)>) -> Vec<Missing> {
         let missing = suspects
             .into_iter()

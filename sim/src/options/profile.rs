@@ -1,5 +1,5 @@
-//! Profiles: runs with much of one kind of event. Drawn at random, hardly any run has enough of one to find
-//! the bugs that take a lot of it, so some seeds in each hundred have a profile.
+//! Profiles: runs with many events of one kind. Few runs with random options have enough of one kind to find
+//! the bugs that need many, so some seeds in each hundred have a profile.
 
 use super::Options;
 use crate::rng::Rng;

@@ -1,5 +1,5 @@
-//! Range of each option. Values outside would mean an impossible world, such as one without peers, or a
-//! run that does not end, such as clients that never think.
+//! Range of each option. Values outside would describe an impossible world, such as one without peers, or a
+//! run that does not end, such as clients without pauses.
 
 use std::ops::RangeInclusive;
 
@@ -11,11 +11,11 @@ const MILLIS_MAX: u64 = SECONDS_MAX * 1000;
 /// Maximum length of a run, and maximum mean time between two faults, in seconds.
 const SECONDS_MAX: u64 = 3600;
 
-/// Peers of each kind, and all that a seed draws. A run with more costs minutes, and their numbers must fit
-/// into a byte.
+/// Maximum number of peers of each kind, and of all that a seed draws. A run with more costs minutes, and
+/// their numbers must fit into a byte.
 pub(super) const PEERS_MAX: u64 = 30;
 
-/// The values that the option `name` takes, if there is such an option.
+/// Returns the values that the option `name` may have, if there is such an option.
 pub(super) fn of(name: &str) -> Option<RangeInclusive<u64>> {
     Some(match name {
         "seed" => 0..=u64::MAX,
@@ -38,13 +38,13 @@ pub(super) fn of(name: &str) -> Option<RangeInclusive<u64>> {
         | "ipfs_forget_every" | "rescue_every" | "upgrade_every" | "foreign_every" => 0..=SECONDS_MAX,
         "latency_min_ms" | "latency_spread_ms" => 0..=10_000,
         "sync_min_us" | "sync_spread_us" => 0..=10_000_000,
-        // A tenth: no clock is that bad, and the checks that wait allow for no more.
+        // A tenth: real clocks are better, and the checks allow for no more.
         "drift_ppm" => 0..=100_000,
         "old_stay" | "failover" | "streams" | "gathers" | "op_readd" => 0..=1,
-        // The daemon's own limits are the most.
+        // At most the daemon's own limits.
         "outbox_messages" => 1..=1024,
         "outbox_kib" | "frame_kib" => 1..=8192,
-        // A pin of 64 KiB at the most, and what wraps it.
+        // A pin of at most 64 KiB, with its envelope.
         "entry_kib" => 2..=256,
         "rate_kib" => 0..=1_000_000,
         "pin_bytes" => 0..=1_000_000,
@@ -54,7 +54,7 @@ pub(super) fn of(name: &str) -> Option<RangeInclusive<u64>> {
         "snapshot_chunk" => 1..=10_000,
         "groups" => 1..=PEERS_MAX,
         "restart_spread_ms" | "ipfs_slow_ms" | "grace_ms" => 0..=MILLIS_MAX,
-        // None of these would let time pass, or they would do nothing else than come up.
+        // With zero, no time would pass between these timers.
         "think_ms" | "patience_ms" | "retry_ms" | "deadline_ms" | "pin_timeout_ms" | "retry_min_ms"
         | "retry_max_ms" | "replace_after_ms" => 1..=MILLIS_MAX,
         "compare_ms" | "metrics_ms" => 10..=MILLIS_MAX,

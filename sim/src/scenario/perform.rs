@@ -1,4 +1,4 @@
-//! Does what the steps of a scenario say.
+//! Executes the steps of a scenario.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::history::Heard;
 use crate::peer::{cid, default_replicas};
 use crate::world::{Answer, Death, Shared, World, lock};
 
-/// Takes one step; what is not as the scenario says is an error.
+/// Executes one step. A false assertion is an error.
 pub(super) async fn take(world: &Shared, step: Step) -> Result<(), String> {
     match step {
         Step::Ask {

@@ -1,5 +1,5 @@
-//! The vocabulary of scenarios: what a line says, or why it says nothing. A scenario is read as a whole
-//! before anything happens, so that a misspelt word is no step that happens to do something else.
+//! Steps of scenarios, and their parser. A scenario is parsed as a whole before it runs, so that a misspelt
+//! word is an error.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 /// Maximum time that one step lets pass: ten times what any scenario needs.
 const RUN_MAX_SECONDS: u64 = 600;
 
-/// The pins of scenarios have the lower numbers: the checks' own are far above.
+/// Maximum number of a scenario's CID. The checks use numbers far above.
 const CONTENT_MAX: u64 = 10_000;
 
 /// One step.
@@ -180,7 +180,7 @@ impl Who {
 }
 
 impl Ask {
-    /// A request, and the answers that are accepted.
+    /// Parses a request and the accepted answer.
     fn parse(word: &str) -> (Self, &'static [&'static str]) {
         match word {
             "pin" => (Self::Pin, &["ok", "refused", "unknown", "any"]),
