@@ -52,7 +52,8 @@ pub struct IpfsId {
 pub struct PeerAdd {
     /// Id of the peer to add.
     pub peer_id: String,
-    /// Its address with `/p2p/<id>`, as in v0.0.12; omitted when empty. `peer_id` is then optional.
+    /// Its address with `/p2p/<id>`, as in Go ipfs-cluster 0.0.12; omitted when empty. `peer_id` is then
+    /// optional.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub peer_multiaddress: String,
 }

@@ -244,7 +244,7 @@ impl From<FlatPin> for Pin {
     }
 }
 
-/// Pin in the form of v0.0.12, with the fields of later versions.
+/// Pin in the form of Go ipfs-cluster 0.0.12, with the fields of later versions.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OldPin {
     /// Pin in the current form.

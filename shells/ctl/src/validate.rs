@@ -41,7 +41,7 @@ pub(crate) fn path(given: &OsStr) -> Result<&[u8], Failure> {
     Ok(bytes)
 }
 
-/// Validates a peer id, or a multiaddress that ends in one.
+/// Parses a peer id, or a multiaddress that ends in one. Returns the id.
 pub(crate) fn peer(text: &str) -> Result<String, Failure> {
     let last = if text.starts_with('/') {
         text.rsplit('/').next().unwrap_or_default()
@@ -68,7 +68,7 @@ fn is_peer(text: &str) -> bool {
     cid::Cid::try_from(text).is_ok_and(|cid| cid.codec() == LIBP2P_KEY)
 }
 
-/// Validates a comma-separated list of peer ids.
+/// Parses a comma-separated list of peer ids. Returns the ids.
 pub(crate) fn peers(text: Option<&str>) -> Result<Vec<String>, Failure> {
     let Some(text) = text.filter(|text| !text.is_empty()) else {
         return Ok(Vec::new());

@@ -3,9 +3,9 @@
 //!
 //! The embedded node keeps pins and small blocks in a fjall database and large blocks in segment files beside
 //! it, exchanges blocks with any bitswap peer over libp2p (TCP, QUIC), finds providers through the DHT and
-//! delegated routers, builds UnixFS DAGs with the
-//! same CIDs as Kubo, and can serve enough of Kubo's HTTP API ([`api`]) for the `ipfs` command line and
-//! client libraries. `examples/add_and_read.rs` adds a file and reads it back.
+//! delegated routers, builds UnixFS DAGs with the same CIDs as Kubo, and can serve enough of Kubo's HTTP API
+//! ([`api`]) for the `ipfs` command line and client libraries. `examples/add_and_read.rs` adds a file and
+//! reads it back.
 
 #![recursion_limit = "256"]
 

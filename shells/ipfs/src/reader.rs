@@ -39,7 +39,8 @@ impl Reader {
             let store = self.store.clone();
             match (blocking(move || store.get(&cid)).await, &self.session) {
                 (Err(damaged @ Error::DamagedBlock { .. }), Some(session)) => {
-                    // The content was promised to be stored here: report an error rather than wait for ever.
+                    // The content was promised to be stored here: report an error rather than wait
+                    // indefinitely.
                     return match timeout(REPLACE_TIMEOUT, session.get(cid)).await {
                         Ok(replaced) => replaced,
                         Err(_) => Err(damaged),

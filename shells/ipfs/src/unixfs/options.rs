@@ -12,7 +12,7 @@ pub enum Chunker {
     /// Cuts where the lower bits of the Rabin fingerprint of the last 16 bytes are 0. Kubo's
     /// `rabin-MIN-AVG-MAX`.
     Rabin {
-        /// Minimal length of a chunk, at least [`Chunker::RABIN_MIN`] bytes.
+        /// Minimum length of a chunk, at least [`Chunker::RABIN_MIN`] bytes.
         min: usize,
         /// Approximate average length of a chunk, in bytes.
         average: usize,

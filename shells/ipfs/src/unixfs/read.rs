@@ -164,7 +164,7 @@ fn read_ahead(reader: &Reader, parts: &mut VecDeque<Part>, mut wanted: u64) {
 
 /// Sends the links of a directory; those of a sharded one in the order of its shards. A file has none.
 pub(crate) async fn list(reader: &Reader, root: Cid, out: &StreamSender<Link>) -> Result<(), Error> {
-    // A repeated shard would list the same names again, and a few small ones could do so for ever.
+    // A repeated shard would list the same names again, and a few small ones could do so without end.
     let mut seen = Visited::default();
     let mut held = reader.budget.holding();
     let mut shards = vec![(root, None, 0)];
