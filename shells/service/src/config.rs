@@ -141,7 +141,7 @@ pub struct Config {
     pub informer: Informers,
     /// Metrics and traces of the process.
     pub observations: Observations,
-    /// 0.0.12's `bootstrap`: peers to join through, when this peer is not in a cluster.
+    /// `bootstrap` of Go ipfs-cluster 0.0.12: peers to join through, when this peer is not in a cluster.
     #[serde(skip)]
     pub bootstrap: Vec<Address>,
     /// The identity in files before `identity.json`: `id` and `private_key`.

@@ -100,7 +100,7 @@ impl Levels {
     }
 }
 
-/// Parses a level by any of its names in v1.1.6 and 0.0.12.
+/// Parses a level by any of its names in Go ipfs-cluster 1.1.6 and 0.0.12.
 fn level(name: &str) -> Result<LevelFilter, String> {
     match name.trim().to_lowercase().as_str() {
         "trace" => Ok(LevelFilter::TRACE),

@@ -16,7 +16,7 @@ fn folder() -> (TempDir, Peer) {
 
 /// Runs the daemon, which is expected to refuse to start.
 fn daemon(folder: &Path) -> Said {
-    // A daemon that starts anyway must not run for ever.
+    // Ends a daemon that starts nevertheless.
     let mut command = std::process::Command::new("timeout");
     let daemon = service(folder);
     command.args(["180", daemon.get_program().to_str().unwrap()]);

@@ -19,7 +19,7 @@ fn pins_are_acknowledged_when_committed_and_pinned_afterwards() {
         let pin = peer.ctl_json(&["pin", "add", "--no-status", "-r", "2", &cid]);
         assert_eq!(pin[0]["allocations"].as_array().map(Vec::len), Some(2), "{pin:?}");
         assert_eq!(peer.pinset().map(|pins| pins.contains(&cid)), Ok(true));
-        // The peers that it is allocated to try, report the error, and retry for ever; at the third it is
+        // The peers that it is allocated to try, report the error, and retry indefinitely; at the third it is
         // remote.
         wait_until("two fail and the third is remote", || {
             let text = peer.ctl(&["status", &cid]).ok();

@@ -12,7 +12,7 @@ use tests::{Cluster, Options, Peer, Said, cids, run, service, wait_until};
 
 /// Export of a Go peer (1.1.6, raft).
 const GO: &str = include_str!("state/go-1.1.6.json");
-/// Backup that version 0.0.12 writes on shutdown.
+/// Backup that Go ipfs-cluster 0.0.12 writes on shutdown.
 const OLD: &str = include_str!("state/0.0.12.json");
 
 /// Writes the folder of one peer, without starting it.

@@ -1,11 +1,11 @@
-//! The program without a command: it runs the peer, with the flags of 0.0.12.
+//! The program without a command: runs the peer, with the flags of Go ipfs-cluster 0.0.12.
 
 use clap::{Args, Parser, ValueEnum};
 use ipfs_cluster_service::config::Address;
 
 use super::{Cli, Command, Doing, Failure, List, daemon};
 
-/// Flags before a command, or without one, for scripts written for 0.0.12.
+/// Flags before a command, or without one, for scripts written for Go ipfs-cluster 0.0.12.
 #[derive(Debug, Args)]
 pub(super) struct Flags {
     /// The same as the command `init`

@@ -1,7 +1,7 @@
-//! Trace contexts of requests, told to the other peers while tracing is on.
+//! Sends the trace contexts of requests to the other peers while tracing is on.
 //!
-//! Best effort: a call that a peer does not take, or takes too late, costs its spans only. Contexts that come
-//! together share a call.
+//! Best effort: if a peer refuses a call, or handles it too late, only its spans are lost. Contexts that are
+//! ready at the same time share a call.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -42,8 +42,8 @@ pub(super) fn continue_traces(contexts: &[RequestContext]) -> Result<(), Error> 
 }
 
 impl Cluster {
-    /// Tells the other members the contexts of requests to this peer, until this peer ends. Returns at once
-    /// while tracing is off.
+    /// Sends the contexts of requests to this peer to the other members, until this peer ends. Returns at
+    /// once while tracing is off.
     pub async fn share_contexts(self) {
         let Some(mut news) = trace::contexts() else {
             return;

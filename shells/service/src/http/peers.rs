@@ -60,8 +60,8 @@ async fn read_body(body: Body) -> Result<PeerAdd, Box<Response<Body>>> {
     decoded.ok_or_else(|| Box::new(answer::bad_request("error decoding request body")))
 }
 
-/// Returns the peer to add and its addresses. The id may be a multiaddress that ends in it; 0.0.12 has only
-/// that.
+/// Returns the peer to add and its addresses. The id may be a multiaddress that ends in it; Go ipfs-cluster
+/// 0.0.12 has only that.
 fn parse_peer(asked: &PeerAdd) -> Result<(PeerId, Vec<String>), &'static str> {
     let id = |text: &str| text.parse::<PeerId>().ok();
     let of_address = |text: &str| {

@@ -45,6 +45,7 @@ fn options(query: &Query) -> Result<PinOptions, Error> {
     PinOptions::from_query(query, Time::now()).map_err(invalid)
 }
 
+/// Answers GET and DELETE of `/pins/recover` and `/pins/sync`, like those of an invalid CID.
 pub(super) async fn not_a_cid() -> Response<Body> {
     answer::result(decode("recover").map(|_| ()))
 }
@@ -159,7 +160,7 @@ pub(super) async fn status(
     read(&cluster, &query, response).await
 }
 
-/// Syncs one CID (a route of 0.0.12).
+/// Syncs one CID (a route of Go ipfs-cluster 0.0.12).
 pub(super) async fn sync(
     State(cluster): State<Cluster>,
     hash: Hash,
@@ -172,7 +173,7 @@ pub(super) async fn sync(
     }
 }
 
-/// Syncs all CIDs (a route of 0.0.12).
+/// Syncs all CIDs (a route of Go ipfs-cluster 0.0.12).
 pub(super) async fn sync_all(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Response<Body> {
     let rows = match local(&parse(query)) {
         Ok(true) => cluster.sync_all_local().await,
@@ -324,7 +325,7 @@ pub(super) async fn allocation(
     read(&cluster, &parse(query), response).await
 }
 
-/// Lists the pinset as 0.0.12 does: as one array.
+/// Lists the pinset as Go ipfs-cluster 0.0.12 does: as one array.
 pub(super) async fn list(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Response<Body> {
     let response = async { answer::array(cluster.allocations(PinTypeFilter::ALL), OldPin::from).await };
     read(&cluster, &parse(query), response).await

@@ -75,7 +75,7 @@ pub struct ProxyConfig {
     pub extract_headers_extra: Vec<String>,
     /// Path of the request to the node whose response has these headers.
     pub extract_headers_path: String,
-    /// Time for which they are cached; zero for ever.
+    /// Time for which they are cached; zero for no limit.
     pub extract_headers_ttl: Duration,
 }
 

@@ -22,7 +22,7 @@ pub(super) fn router(cluster: Cluster, observed: Observed, auth: Option<Arc<Auth
         .route("/add", post(add::add))
         .route("/allocations", get(pins::allocations).post(import::import))
         .route("/allocations/{hash}", get(pins::allocation))
-        // Routes of 0.0.12: this one, and those that end in `sync`.
+        // Routes of Go ipfs-cluster 0.0.12: this one, and those that end in `sync`.
         .route("/pinlist", get(pins::list))
         .route("/pins", get(pins::status_all))
         .route(

@@ -1,5 +1,5 @@
-//! The last hour of changes: how many per second, and how long they took. For the plots of the web page,
-//! which needs no Prometheus for them.
+//! Rate and mean latency of changes in the last hour, for the plots of the web page, which works without
+//! Prometheus.
 
 use std::collections::VecDeque;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use super::metrics;
 /// Time between two samples.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Samples that are kept: an hour.
+/// Number of samples kept: one hour's worth.
 const SAMPLES_MAX: usize = 360;
 
 static HISTORY: LazyLock<Mutex<History>> = LazyLock::new(Mutex::default);
@@ -48,7 +48,7 @@ pub fn history() -> History {
     HISTORY.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// Takes samples, while it is polled.
+/// Takes a sample every [`INTERVAL`]. Never returns.
 pub(super) async fn watch() {
     let duration = &metrics().commit_duration;
     let mut before = (

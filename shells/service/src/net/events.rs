@@ -120,7 +120,7 @@ impl CoreSender {
         }
     }
 
-    /// Forwards the notes of [`CoreSender::unreachable`] to the driver, for ever.
+    /// Forwards the notes of [`CoreSender::unreachable`] to the driver. Never returns.
     pub(super) async fn report_unreachable(&self) {
         loop {
             self.changed.notified().await;

@@ -13,7 +13,7 @@ use super::export::{export, to_file};
 use crate::config::Folder;
 use crate::store::Reader;
 
-/// Name of the folder in the configuration folder, as in 0.0.12.
+/// Name of the folder in the configuration folder, as in Go ipfs-cluster 0.0.12.
 pub const FOLDER: &str = "backups";
 
 /// Time limit of the backup at a shutdown. A million pins take some seconds; service managers kill a
@@ -123,7 +123,7 @@ fn make(backups: &Path) -> io::Result<()> {
     builder.recursive(true).create(backups)
 }
 
-/// Returns the newest state that 0.0.12 saved: its file names are dates, `20060102_15:04:05`.
+/// Returns the newest state that Go ipfs-cluster 0.0.12 saved: its file names are dates, `20060102_15:04:05`.
 ///
 /// # Errors
 /// The folder cannot be read.

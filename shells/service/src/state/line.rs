@@ -33,7 +33,7 @@ pub(super) struct Line {
     cid: Option<Linked>,
     replication_factor_min: Option<i32>,
     replication_factor_max: Option<i32>,
-    /// The only factor of 0.0.12.
+    /// The only factor of Go ipfs-cluster 0.0.12.
     replication_factor: Option<i32>,
     /// From versions before that.
     everywhere: Option<bool>,

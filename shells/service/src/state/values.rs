@@ -1,8 +1,8 @@
 //! Parser for a stream of JSON values of any length, in constant memory, with their line numbers.
 //!
-//! Three formats are read: consecutive values (a Go peer's export, one per line or spread over several),
-//! one array of values (exports and listings before 0.11), and the map that 0.0.12 writes into `backups/`
-//! and its later `state.json`: `{"PinMap": {cid: pin, …}, "Version": 2}`.
+//! Three formats are read: consecutive values (a Go peer's export, one per line or spread over several), one
+//! array of values (exports and listings before 0.11), and the map that Go ipfs-cluster 0.0.12 writes into
+//! `backups/` and its later `state.json`: `{"PinMap": {cid: pin, …}, "Version": 2}`.
 
 use std::fmt;
 use std::io::{BufRead, Read};
@@ -88,7 +88,7 @@ where
     }
 }
 
-/// Returns whether this is the start of 0.0.12's map.
+/// Returns whether this is the start of the map of Go ipfs-cluster 0.0.12.
 fn is_map(start: &[u8]) -> bool {
     let strip = |text: &[u8]| text.trim_ascii_start().to_vec();
     let start = strip(&start[..start.len().min(CHUNK as usize)]);

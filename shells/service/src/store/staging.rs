@@ -1,6 +1,6 @@
-//! Incoming snapshots. One is checked and written into a new generation, which stays invisible until a
-//! batch with [`StoreOp::InstallSnapshot`](cluster_core::StoreOp::InstallSnapshot) makes it the one in use.
-//! The next opening deletes the remains of one that a crash interrupted.
+//! Incoming snapshots. Each is checked and written into a new generation, which stays invisible until a batch
+//! with [`StoreOp::InstallSnapshot`](cluster_core::StoreOp::InstallSnapshot) makes it the one in use. The
+//! next opening deletes the remains of one that a crash interrupted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::spaces::{self, Generation};
 /// takes the disk space of a pinset.
 const STAGED_MAX: usize = 2;
 
-/// Keys written at once: about a millisecond, for which the loop may have to wait.
+/// Number of keys in one write, which takes about 1 ms, during which the driver loop may wait.
 const WRITE: usize = 1000;
 
 /// Snapshots that are being received, or wait to be installed.
@@ -78,8 +78,8 @@ impl Stager {
 
     /// Starts to receive a snapshot under an id that was never used before.
     ///
-    /// # Errors
-    /// [`StageError::Busy`] with `STAGED_MAX` others, [`StageError::Store`] when the disk fails.
+    /// # Errors [`StageError::Busy`] if `STAGED_MAX` are staged already, [`StageError::Store`] when the disk
+    /// fails.
     pub fn stage(&self, id: SnapshotId, manifest: Manifest) -> Result<Staging, StageError> {
         let number = {
             let mut stages = lock(&self.shared.stages);

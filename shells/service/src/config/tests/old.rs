@@ -1,4 +1,4 @@
-//! Files of ipfs-cluster 0.0.12.
+//! Files of Go ipfs-cluster 0.0.12.
 
 use super::*;
 
