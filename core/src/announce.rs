@@ -3,10 +3,10 @@
 //! A provider record names only its sender, so a peer can announce only what it holds. If every holder
 //! announced every root, a cluster of N peers would send N times as many records as one copy needs. So each
 //! root has a few announcers, chosen by rendezvous hashing ([Thaler and Ravishankar, 1998]) among its living
-//! holders: every peer computes the choice by itself, and a peer that leaves or joins changes only the roots
-//! that it announced or announces from then on. Peers whose views differ for a while may announce a root more
-//! than once, which is harmless, or, only if each believes that others rank above it, skip it until their
-//! views agree.
+//! holders: every peer computes the choice alone, and a peer that leaves or joins changes only the roots that
+//! it announced or announces from then on. Peers whose views differ for a while may announce a root more than
+//! once, which is harmless, or, only if each believes that others rank above it, skip it until their views
+//! agree.
 //!
 //! The choice depends on the first bits of a root's key in the DHT, its *region*, not on the root: a peer
 //! then announces few regions as a whole, and needs fewer lookups for them.

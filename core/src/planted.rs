@@ -141,7 +141,7 @@ mod switch {
         FirstMetricsUnanswered,
         /// Messages from lost incarnations are accepted.
         FolderUnchecked,
-        /// The result of an outdated operation is taken for that of the wanted one.
+        /// The result of an outdated operation counts as that of the wanted one.
         ForgetsOvertaking,
         /// A proposal that a leader has received counts as one that it has not.
         ForwardedForgotten,
@@ -401,7 +401,7 @@ mod switch {
         VoteUnsynced,
         /// Every member gets a vote.
         VotersUnlimited,
-        /// A peer that comes back starts an election without asking first.
+        /// A returning peer starts an election without a pre-vote.
         VotesAtOnce,
         /// The window of applied proposals is half as wide as the number of open ones.
         WindowHalved,

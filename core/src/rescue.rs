@@ -120,7 +120,7 @@ impl Recovered {
     }
 }
 
-/// Returns the lowest Raft id above all that a change hands out.
+/// Returns the lowest Raft id above all that a change assigns.
 fn first_free(change: &[u8]) -> RaftId {
     let steps = decode::<MembersChange>(change).map_or_else(|_| Vec::new(), |change| change.steps);
     let handed_out = steps.iter().filter_map(|step| match step {

@@ -37,7 +37,7 @@ pub(crate) enum Output {
     Compare { op: OpId, cid: Option<Cid> },
     /// Start an operation.
     Start { op: OpId, action: IpfsAction },
-    /// Tell a client how many pins a comparison found missing.
+    /// Report to a client how many pins a comparison found missing.
     Synced {
         ticket: Ticket,
         outcome: Result<u64, Refusal>,

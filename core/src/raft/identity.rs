@@ -41,7 +41,7 @@ impl Raft {
     /// possible now. The log is kept: it is a prefix of the same cluster's log, and promises under the old id
     /// do not bind the new one.
     pub(crate) fn adopt(&mut self, id: RaftId, cluster: ClusterId, outputs: &mut Vec<Output>) -> bool {
-        // Restarting Raft would make an unfinished write look finished.
+        // Restarting Raft would treat an unfinished write as durable.
         let busy = self.installing.is_some() || !self.held.is_empty() || self.raw.has_ready();
         let newer = match self.identity {
             Identity::Founding | Identity::Unknown => true,

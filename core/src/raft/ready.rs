@@ -24,7 +24,7 @@ impl Raft {
             self.send(held.messages, outputs);
         }
         if installed.is_some() {
-            // Raft does not conclude by itself that the entries of an installed snapshot are applied.
+            // Raft must be notified that the entries of an installed snapshot are applied.
             let applied = self.raw.store().applied.index;
             self.raw.call(|raw| raw.advance_apply_to(applied));
         }

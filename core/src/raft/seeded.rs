@@ -63,7 +63,7 @@ impl SeededRaft {
         raft
     }
 
-    /// Starts anew under another Raft id.
+    /// Restarts under another Raft id.
     pub(super) fn restart(&mut self, id: RaftId, log: Log, applied: Index) {
         self.settings.id = id.0;
         self.settings.applied = applied;

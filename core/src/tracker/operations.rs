@@ -316,7 +316,7 @@ impl Tracker {
     }
 
     /// Returns whether a copy that is about to be unpinned may be a surplus copy of an installed snapshot's
-    /// pin. Until the reconciliation ends, the queue does not tell; the new holders are then asked, perhaps
+    /// pin. The queue shows this only after the reconciliation; until then the new holders are asked, perhaps
     /// again.
     fn may_be_surplus<V: PinsetView>(&self, draft: &Draft<'_, V>, cid: &Cid, local: &Local) -> bool {
         let is_leaving = matches!(local.phase, Phase::UnpinQueued | Phase::UnpinError);
