@@ -132,7 +132,7 @@ fn connect(global: &Global, consistent: bool) -> Result<Client, Failure> {
     )?)
 }
 
-/// Prints events as they come. The end of the stream is an error: whoever follows it misses what is next.
+/// Prints events as they arrive. The end of the stream is an error, because later events are missed.
 async fn events(client: &Client, output: &mut Output, wanted: Events) -> Result<(), Failure> {
     let mut query = Query::default();
     query.set("type", wanted.kinds.unwrap_or_default());

@@ -1,4 +1,4 @@
-//! Limit on the time that a client may take nothing of what is written to it.
+//! Limit on the time for which a client reads nothing of the response.
 
 use std::io;
 use std::pin::Pin;

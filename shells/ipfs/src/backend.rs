@@ -152,8 +152,7 @@ impl Backend {
 
     /// Resolves a path (a CID, `/ipfs/…`, `/ipns/…`) to a CID.
     ///
-    /// # Errors
-    /// The path is invalid, or leads nowhere, or its blocks cannot be had in time.
+    /// # Errors The path is invalid or does not exist, or its blocks cannot be fetched in time.
     pub async fn resolve(&self, path: &Name) -> Result<Cid, Error> {
         match self {
             Backend::Kubo(client) => client.resolve(path).await,
@@ -195,8 +194,7 @@ impl Backend {
 
     /// Returns the bytes of a block, from the node's store or from its peers.
     ///
-    /// # Errors
-    /// The block cannot be had in time, or the node fails.
+    /// # Errors The block cannot be fetched in time, or the node fails.
     pub async fn get_block(&self, cid: &Cid) -> Result<Bytes, Error> {
         match self {
             Backend::Kubo(client) => client.get_block(cid).await,

@@ -1,4 +1,4 @@
-//! DNSLink: TXT records at `_dnslink.<domain>` that say which content a domain stands for
+//! DNSLink: TXT records at `_dnslink.<domain>` that map a domain to content
 //! ([specification](https://dnslink.dev/)).
 
 use crate::Error;
@@ -21,7 +21,7 @@ const DOMAIN_MAX: usize = 253 - "_dnslink.".len();
 /// Limit of the time that an answer is used for.
 const TTL_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// The content that a domain stands for.
+/// Content that a domain is mapped to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Link {
     /// Path: `/ipfs/…` or `/ipns/…`.
@@ -91,7 +91,7 @@ impl DnsLinks {
         Ok(resolver.insert(system).clone())
     }
 
-    /// Looks up what a domain stands for. A `private` node asks only servers that were named.
+    /// Looks up the DNSLink record of a domain. A `private` node asks only configured servers.
     ///
     /// # Errors
     /// [`Error::NoName`] without exactly one valid record; the lookup failed.
@@ -138,7 +138,7 @@ fn linked_path(txt: &[u8]) -> Option<String> {
 }
 
 fn missing(domain: &str) -> Error {
-    // The words of Kubo's clients.
+    // The text that Kubo's clients compare.
     Error::NoName(format!(
         "DNSLink lookup for {domain:?} failed: could not resolve name: no valid TXT record"
     ))

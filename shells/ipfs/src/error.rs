@@ -92,7 +92,7 @@ pub enum Error {
     /// A name has no valid record, or more than one.
     #[error("{0}")]
     NoName(String),
-    /// Looking up a name failed, so that it is unknown what it stands for.
+    /// Looking up a name failed, so its record is unknown.
     #[error("{0}")]
     NameLookup(String),
     /// The path of a file was expected, but names a directory.

@@ -1,4 +1,4 @@
-//! IPNS: names that belong to keys, and the signed records that say what a name stands for
+//! IPNS: names that belong to keys, and the signed records that map a name to a path
 //! ([specification](https://specs.ipfs.tech/ipns/ipns-record/)).
 //!
 //! This module parses, validates and creates; `names` stores records and looks them up.

@@ -1,5 +1,4 @@
-//! Mutable file system of the node (MFS): one directory whose entries can be changed by path, as users of
-//! `ipfs files` know it.
+//! Mutable file system of the node (MFS, `ipfs files`): one directory whose entries can be changed by path.
 //!
 //! Directories and files are immutable DAGs, so a change builds new ones up to the root, and replaces the
 //! root at the end. The CID of the root is in the file `files-root` of the node's folder; blocks are on disk
@@ -377,7 +376,8 @@ impl Node {
         self.files_commit(root.cid, flush).await
     }
 
-    /// Removes an entry; a directory only if `recursive`. With `force` nothing is too broken or missing.
+    /// Removes an entry; a directory only if `recursive`. With `force`, missing and unreadable entries are no
+    /// errors.
     pub(crate) async fn files_remove(
         &self,
         path: &[Name],
@@ -410,7 +410,7 @@ impl Node {
         self.files_commit(root.cid, true).await
     }
 
-    /// Replaces an entry by what `change` makes of it.
+    /// Replaces an entry by the result of `change`.
     async fn files_replace<F>(&self, path: &[Name], flush: bool, change: F) -> Result<(), Error>
     where
         F: AsyncFnOnce(&Node, Cid) -> Result<Entry, Error>,

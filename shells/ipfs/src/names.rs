@@ -248,7 +248,7 @@ impl Node {
         Ok(ResolvedName { path, ttl })
     }
 
-    /// Returns the path that one name stands for, and the time for which that is valid.
+    /// Resolves one name to its path, and the time for which that is valid.
     async fn value_of(&self, name: &str, lookup: Lookup) -> Result<(String, Duration), Error> {
         let Some(key) = parse_name(name) else {
             let link = self.find_dnslink(name).await?;
@@ -383,7 +383,7 @@ impl Node {
         }
     }
 
-    /// Signs a record that lets a key's name stand for `value`, and stores it on this node.
+    /// Signs a record that maps a key's name to `value`, and stores it on this node.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the key is unknown, or the sequence number is not higher than the last.

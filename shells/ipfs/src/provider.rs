@@ -49,7 +49,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(300);
 const REPLICATION: usize = 20;
 /// Part of the sends of a region that must succeed, as 1/n.
 const SUCCESS_PART: usize = 5;
-/// Code of the multihashes that are the content, which nobody needs to look for.
+/// Code of identity multihashes, which contain the content, so that no announcement is needed.
 const IDENTITY: u64 = 0;
 /// Lag of the sweep above which the log warns, and the interval of warnings. Records are valid for two days,
 /// and the default interval is 22 hours.

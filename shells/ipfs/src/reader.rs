@@ -79,7 +79,7 @@ where
     let running = task(StreamSender(sender.clone()));
     let handle = AbortOnDropHandle::new(tokio::spawn(async move {
         if let Err(error) = running.await {
-            // If the receiver is gone, nobody wants the error.
+            // If the receiver is gone, the error is dropped.
             let _ = sender.send(Err(error)).await;
         }
     }));

@@ -90,7 +90,7 @@ fn listed(text: &str) -> Result<Vec<Pin>, String> {
     kubo(cid, kind, name.trim())
 }
 
-/// Returns the pin of an IPFS node. What is pinned only as a part of something else is none.
+/// Returns the pin of an IPFS node. Indirect pins are skipped.
 fn kubo(cid: &str, kind: &str, name: &str) -> Result<Vec<Pin>, String> {
     match kind {
         "" | "recursive" => Ok(vec![pin(cid, name, PinMode::Recursive)?]),

@@ -18,7 +18,7 @@ const LINE_MAX: u64 = 16 << 20;
 pub(super) enum Item {
     /// A pin to import.
     Pin(Box<Pin>),
-    /// Something that is no pin, where it was found and why.
+    /// Input that is not a pin: its place and the reason.
     Bad { place: String, why: String },
 }
 

@@ -10,7 +10,7 @@ use super::request::Call;
 /// Size of a page of memory, in bytes, on the systems that have `/proc`.
 const PAGE: u64 = 4096;
 
-/// Returns the virtual memory of this process, in bytes; 0 where the system does not tell.
+/// Returns the virtual memory of this process, in bytes; 0 if the system does not report it.
 fn virtual_memory() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm

@@ -103,7 +103,7 @@ pub(super) async fn find_peer(call: Call) -> Result<Reply, Failure> {
     })
 }
 
-/// Refuses announcements if the settings announce nothing or there is nobody to tell.
+/// Refuses announcements if the settings announce nothing or there are no servers to send them to.
 pub(super) async fn check_may_provide(call: &Call) -> Result<(), Failure> {
     check_online(call)?;
     if call.node.network_settings().provide_strategy == ProvideStrategy::None {

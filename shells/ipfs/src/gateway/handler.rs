@@ -74,7 +74,7 @@ pub(super) struct Target {
     /// Rest of the path, inside the block of `cid`.
     pub(super) remainder: Vec<Name>,
     pub(super) mutable: bool,
-    /// Time for which the name in the path stands for the content.
+    /// Time for which the name in the path resolves to the content.
     pub(super) ttl: Option<Duration>,
 }
 

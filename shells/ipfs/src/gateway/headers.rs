@@ -55,7 +55,7 @@ pub(super) fn add_common(headers: &mut HeaderMap) {
     }
 }
 
-/// Returns `Cache-Control` of content; `None` if it is unknown how long a name stands for it.
+/// Returns `Cache-Control` of content; `None` if it is unknown how long a name resolves to it.
 pub(super) fn cache_control(mutable: bool, ttl: Option<Duration>) -> Option<String> {
     match (mutable, ttl) {
         (false, _) => Some(IMMUTABLE.to_owned()),

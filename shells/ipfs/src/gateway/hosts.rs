@@ -145,7 +145,7 @@ async fn subdomain(
     })
 }
 
-/// Serves a domain whose DNSLink record stands for content; other hosts are served as the gateway itself.
+/// Serves a domain with a DNSLink record; other hosts are served as the gateway itself.
 async fn domain(gateway: &Gateway, host: &str, path: String) -> Result<Destination, Refusal> {
     let domain = host.split(':').next().unwrap_or_default();
     let is_address = domain.parse::<std::net::Ipv4Addr>().is_ok();
@@ -186,7 +186,7 @@ fn subdomain_url(host: &str, path: &str, https: bool) -> Result<Option<String>, 
     Ok(Some(format!("{scheme}://{root}.{namespace}.{host}/{rest}")))
 }
 
-/// Returns the label that stands for a CID or the name of a key.
+/// Returns the host label of a CID or of the name of a key.
 fn label(namespace: &str, root: &str) -> Result<String, Refusal> {
     let name = ipns::parse_name(root).map(|name| ipns::name_cid(&name));
     let cid = match (namespace, name) {
@@ -215,7 +215,7 @@ fn label(namespace: &str, root: &str) -> Result<String, Refusal> {
     Err(Refusal::bad_request(why))
 }
 
-/// Returns the single label that stands for a domain.
+/// Encodes a domain as a single host label.
 fn inline(domain: &str) -> Result<String, Refusal> {
     let label = domain.to_ascii_lowercase().replace('-', "--").replace('.', "-");
     if label.len() > LABEL_MAX {
@@ -226,7 +226,7 @@ fn inline(domain: &str) -> Result<String, Refusal> {
     Ok(label)
 }
 
-/// Returns the domain that a single label stands for.
+/// Decodes a domain from a single host label.
 fn expand(label: &str) -> String {
     label
         .replace("--", "\u{0}")

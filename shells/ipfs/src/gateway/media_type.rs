@@ -29,7 +29,7 @@ impl Sniffed {
     }
 }
 
-/// Returns the type that the extension of a name stands for.
+/// Returns the type of a name's extension.
 pub(super) fn by_name(name: &str) -> Option<String> {
     let guess = mime_guess::from_path(name).first_raw()?;
     Some(match guess {
@@ -45,7 +45,7 @@ pub(super) fn by_content(start: &[u8], whole: bool) -> &'static str {
     if start.is_empty() {
         return "text/plain; charset=utf-8";
     }
-    // Kinds of text are told apart below.
+    // Kinds of text are distinguished below.
     if let Some(found) = infer::get(start).filter(|found| !found.mime_type().starts_with("text/")) {
         return found.mime_type();
     }

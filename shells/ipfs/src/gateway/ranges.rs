@@ -50,7 +50,7 @@ pub(super) fn requested(headers: &HeaderMap, size: u64, etag: &str) -> Result<Op
     Ok(Some(range))
 }
 
-/// Returns whether the request begins at the start of the content, whose first bytes tell its type.
+/// Returns whether the request begins at the start of the content, whose first bytes determine its type.
 pub(super) fn starts_at_zero(headers: &HeaderMap) -> bool {
     let value = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
     value.is_none_or(|value| value.trim_start_matches("bytes=").trim_start().starts_with("0-"))

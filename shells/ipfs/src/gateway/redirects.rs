@@ -38,7 +38,7 @@ pub(super) async fn answer(
         let why = format!("failed to resolve {}: no link named that", asked.path);
         Refusal::new(StatusCode::NOT_FOUND, why)
     };
-    // The name of a site may stand for a directory below a root: rules count from the site's root.
+    // The name of a site may resolve to a directory below a root: rules are relative to the site's root.
     let site = path.segments.len().saturating_sub(asked.path.segments.len());
     let (above, below) = path.segments.split_at(site);
     let in_site = |file: &str| DagPath {

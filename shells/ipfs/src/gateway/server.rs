@@ -35,7 +35,7 @@ const ANSWERS_MAX: usize = 1024;
 /// Time limit of reading a request's header, and of waiting for the next one on a connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Time that a client may take nothing of an answer.
+/// Time after which a client that reads nothing of an answer is disconnected.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Time that running answers have to end after the shutdown began.

@@ -221,7 +221,7 @@ impl Record {
         &self.bytes
     }
 
-    /// Returns the path that the name stands for. Old records hold a binary CID instead.
+    /// Returns the path that the name is mapped to. Old records hold a binary CID instead.
     ///
     /// # Errors
     /// [`RecordError::Malformed`] if the value is neither.
