@@ -1,5 +1,5 @@
-//! The loop of a peer: it takes events, hands them to the core and starts the effects. The only module that
-//! knows the store, the network and the IPFS node at once.
+//! The loop of a peer: receives events, passes them to the core and starts the effects. The only module that
+//! uses the store, the network and the IPFS node together.
 
 mod compare;
 mod delays;
@@ -54,7 +54,7 @@ const REQUESTS_MAX: usize = 8192;
 /// Events handled together: some milliseconds of the loop's work.
 const EVENTS_MAX: usize = 256;
 
-/// Number of events found at once from which the loop counts as busy, with more on their way.
+/// Number of waiting events from which the loop counts as busy, and expects more.
 const BUSY: usize = 6;
 
 /// Time for which a busy loop gathers events, to write and send their effects together: one write of the
@@ -154,8 +154,8 @@ impl Handle {
         answer.await.ok()
     }
 
-    /// Hands over a message of another peer. Waits while the queue is full, so that the network slows its
-    /// senders down.
+    /// Queues a message of another peer. Waits while the queue is full, so that the network slows its senders
+    /// down.
     pub async fn received(&self, from: PeerId, envelope: Envelope) {
         // The semaphore is never closed.
         if let Ok(permit) = self.limits.messages.clone().acquire_owned().await {
@@ -163,7 +163,7 @@ impl Handle {
         }
     }
 
-    /// Hands over any other event.
+    /// Queues any other event.
     pub fn event(&self, event: Event) {
         // The loop is gone only when the process ends.
         let _ = self.inputs.send(Input::Event(event));
@@ -330,8 +330,8 @@ impl Loop {
         }
     }
 
-    /// Adds an input to the pending events; an input that must not share a step has them handled first.
-    /// Returns `true` when the loop shall end.
+    /// Adds an input to the pending events; before an input that must not share a step, they are handled
+    /// first. Returns `true` when the loop must end.
     fn enqueue(&mut self, input: Input, events: &mut Vec<Event>) -> bool {
         match input {
             Input::Event(event) if event.is_exclusive() => {

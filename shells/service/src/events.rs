@@ -1,9 +1,9 @@
 //! Changes of the cluster as a stream: pins, local states, members, leader, alerts.
 //!
 //! The driver and a watcher of the core append to an [`EventLog`]: a ring in memory, of the last events of
-//! this process. Readers follow it at their own pace. One that falls behind the ring has lost events, and is
-//! told so; nobody waits for it, and nothing is kept for it. Ids begin with the time of the start, so that
-//! those of an earlier process are older than the ring.
+//! this process. Readers follow it at their own pace. One that falls behind the ring has lost events, and
+//! gets an error; writers never wait for it, and nothing is kept for it. Ids begin with the time of the
+//! start, so that those of an earlier process are older than the ring.
 
 mod watch;
 
@@ -126,7 +126,7 @@ impl Change {
         }
     }
 
-    /// Returns whether the change is of this peer, and not told by another one.
+    /// Returns whether the change was observed by this peer, and not received from another one.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Status { peer, .. } => peer.is_none(),
@@ -174,7 +174,7 @@ struct Ring {
     next: u64,
 }
 
-/// A reader has fallen behind the ring, or asks for events of an earlier process.
+/// Error of a reader that has fallen behind the ring, or asks for events of an earlier process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lost {
     /// Id of the oldest event that is left.
@@ -444,7 +444,7 @@ mod tests {
             resumed.next(10).await.unwrap(),
             [first[1].clone(), rest[0].clone()]
         );
-        // It waits for what comes.
+        // It waits for new events.
         let waiting = tokio::spawn(async move { resumed.next(10).await });
         leaders(&log, 1);
         assert_eq!(waiting.await.unwrap().unwrap().len(), 1);

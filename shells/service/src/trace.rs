@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Off, each place that could make a span costs one atomic load. The core and its messages carry no context:
-//! `Requests` finds the steps of a request by its CID, and `cluster::contexts` tells the other peers. Spans
-//! are made from what the driver sees, and may be incomplete if that comes late.
+//! `Requests` finds the steps of a request by its CID, and `cluster::contexts` sends contexts to the other
+//! peers. Spans are made from the driver's inputs, and may be incomplete if those are late.
 
 mod export;
 mod requests;
@@ -61,7 +61,7 @@ struct Tracing {
     news: broadcast::Sender<RequestContext>,
 }
 
-/// Trace context of a request for a CID, as peers tell each other.
+/// Trace context of a request for a CID, as peers exchange it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RequestContext {
     /// CID of the request.
@@ -158,7 +158,7 @@ fn resource(settings: &Settings, peername: &str, peer: &str) -> Resource {
         KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
         KeyValue::new("ipfs_cluster.peername", peername.to_owned()),
     ]);
-    // The environment goes before these.
+    // The environment takes precedence over these.
     let others = from_environment
         .iter()
         .map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
@@ -242,8 +242,8 @@ fn end(context: &Context, error: Option<&dyn Display>) {
 pub(crate) struct RequestSpan(Context);
 
 impl RequestSpan {
-    /// Begins the span of a request within the current one, and has the other peers told; `None` if it is not
-    /// traced.
+    /// Begins the span of a request within the current one, and queues its context for the other peers;
+    /// `None` if it is not traced.
     pub(crate) fn begin(request: &Request) -> Option<Self> {
         let tracing = TRACING.get()?;
         let (name, cid) = match request {
@@ -265,7 +265,7 @@ impl RequestSpan {
         let context = tracing.start(name, cid, SystemTime::now(), &parent);
         let of_span = context.span().span_context().clone();
         if of_span.is_sampled() {
-            // An error only says that nobody is to be told.
+            // Fails only if no task sends contexts to other peers.
             let _ = tracing.news.send(RequestContext::new(cid, &of_span));
             tracing.requests().remember_own(cid, of_span, Instant::now());
         }
@@ -377,7 +377,7 @@ pub(crate) async fn ipfs_operation<T, E: Display>(
         }
         None => {
             let outcome = work.await;
-            // What another peer tells of the request may have come meanwhile.
+            // The request's context may have arrived from another peer meanwhile.
             let parent = tracing.request(cid);
             (
                 outcome,

@@ -364,8 +364,8 @@ impl Upload {
     }
 }
 
-/// Forwards the output lines of directories as they are built, except the last, which is returned. If
-/// `lines` is closed, the rest is dropped: the handler of the upload notices by itself.
+/// Forwards the output lines of directories as they are built, except the last, which is returned. If `lines`
+/// is closed, the rest is dropped: the handler of the upload detects that.
 async fn forward_directories(
     mut directories: mpsc::Receiver<Added>,
     lines: &mpsc::Sender<AddedOutput>,

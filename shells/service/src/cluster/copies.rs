@@ -1,7 +1,7 @@
 //! Samples of the time until the copies of a pin exist, for the metrics.
 //!
-//! Only the peers that hold a pin know when they do, so they are asked, as for a status. That has a cost, so
-//! only a few of the pins that this peer is asked for are followed.
+//! Only the peers that hold a pin know when they got it, so they are asked for its status. That has a cost,
+//! so only a few of the pins requested at this peer are followed.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ const SAMPLES_MAX: usize = 8;
 /// Shortest time between two pins to follow.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// First pause between two questions; each is half as long again as the one before.
+/// First pause between two status requests; each is 1.5 times as long as the one before.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 
 /// Maximum pause.
@@ -28,7 +28,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Time after which a pin is not followed any more: the last bucket of the histograms.
 const FOLLOW_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// Decides which pins are followed. Off until it is enabled.
+/// Selects the pins that are followed. Off until it is enabled.
 #[derive(Debug)]
 pub(super) struct Sampling {
     places: Arc<Semaphore>,
@@ -82,7 +82,7 @@ impl Copies {
 }
 
 impl Cluster {
-    /// Starts to follow some of the pins that this peer is asked for.
+    /// Starts to follow some of the pins requested at this peer.
     pub fn enable_samples(&self) {
         self.inner.samples.enable();
     }

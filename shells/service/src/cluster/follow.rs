@@ -1,7 +1,7 @@
-//! The statuses of CIDs at other peers as events here, while somebody reads them.
+//! Converts the statuses of CIDs at other peers to events at this one, while they have readers.
 //!
 //! Each followed member streams the changes of its own local states over one call, which this peer appends to
-//! its [`EventLog`](crate::events::EventLog). Statuses between two calls are lost; readers are told when that
+//! its [`EventLog`](crate::events::EventLog). Statuses between two calls are lost; events report when that
 //! begins and ends. Older peers refuse the call, and are asked again at long intervals.
 
 use std::collections::BTreeSet;
@@ -40,7 +40,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// Maximum pause.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// Following of other peers, as all its users share it.
+/// State of following other peers, shared by all its users.
 #[derive(Debug)]
 pub(super) struct Following {
     /// Number of readers of other peers' statuses.
@@ -99,7 +99,7 @@ impl StatusChange {
 
 impl Cluster {
     /// Registers a reader of events that wants other peers' statuses, and returns the peers whose statuses
-    /// arrive already. Events tell of the others.
+    /// arrive already. Events report the others.
     pub fn read_statuses(&self) -> (StatusReader, BTreeSet<PeerId>) {
         let readers = self.inner.following.readers.clone();
         readers.send_modify(|readers| *readers += 1);
@@ -141,7 +141,7 @@ impl Cluster {
         }
     }
 
-    /// Starts to follow these members, and ends to follow all others.
+    /// Starts to follow these members, and stops following all others.
     fn adjust(
         &self,
         followed: &mut BTreeMap<PeerId, AbortHandle>,

@@ -147,7 +147,7 @@ impl PeerIdTexts {
     /// Formats a peer id.
     pub(super) fn of(&mut self, peer: &PeerId) -> &str {
         if !self.texts.contains_key(peer) {
-            // Old pins may contain peers that left long ago, but never this many.
+            // Old pins may contain peers that have left, but never this many.
             const NAMES_MAX: usize = 4096;
             if self.texts.len() >= NAMES_MAX {
                 self.texts.clear();

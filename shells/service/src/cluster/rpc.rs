@@ -25,11 +25,11 @@ use crate::trace::RequestContext;
 /// Name of the method of these calls.
 const METHOD: &str = "cluster";
 
-/// Time of silence after which the network gives a call up.
+/// Time of silence after which the network ends a call.
 const DEADLINE: Deadline = Deadline::Silence(Duration::from_secs(60));
 
-/// Time without any answer after which the peer is given up. The Go peer waits 15 s for the end of a call;
-/// here an answer that takes longer is preceded by [`Answer::Working`].
+/// Time without any answer after which a call fails. The Go peer waits 15 s for the end of a call; here an
+/// answer that takes longer is preceded by [`Answer::Working`].
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time limit for connecting: a peer is connected already, refuses at once, or cannot be reached.

@@ -32,8 +32,8 @@ impl Cluster {
         Ok(self.own_state(cid).await?.1)
     }
 
-    /// Watches for pins that the IPFS node finds damaged or incomplete, and has them pinned again. Runs for
-    /// ever.
+    /// Watches for pins that the IPFS node finds damaged or incomplete, and has them pinned again. Never
+    /// returns.
     pub async fn watch_broken_pins(self) {
         loop {
             let broken = self.inner.backend.next_broken_pin().await;

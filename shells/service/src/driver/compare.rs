@@ -178,7 +178,7 @@ impl PinHashes {
         }
     }
 
-    /// Hash of a CID, with the depth of its pin in the lowest bit.
+    /// Returns the hash of a CID, with the depth of its pin in the lowest bit.
     fn hash(&self, cid: &[u8], is_recursive: bool) -> u64 {
         self.key.hash_one(cid) & !1 | u64::from(is_recursive)
     }

@@ -1,5 +1,5 @@
-//! Delays of consensus. A heartbeat sent or read late by more than an election timeout costs the
-//! leadership, so this is the first number to look at when leaders change without a reason.
+//! Delays of consensus. A heartbeat sent or read late by more than an election timeout costs the leadership,
+//! so these are the first figures to check when leaders change without an apparent reason.
 //!
 //! Two delays are measured: of the core's timer, and of a task on the threads of the cluster's network,
 //! each from its due time until it is handled. Both are a few milliseconds on a machine with enough

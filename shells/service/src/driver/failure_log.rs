@@ -23,7 +23,7 @@ struct Counts {
 }
 
 impl FailureLog {
-    /// A log for this node.
+    /// Creates the log of this node's failures.
     pub(super) fn new(backend: &Backend) -> Self {
         Self {
             is_kubo: matches!(backend, Backend::Kubo(_)),
@@ -40,8 +40,8 @@ impl FailureLog {
             0 => String::new(),
             more => format!(" (and {more} more failures since the last such line)"),
         };
-        // The log targets are those of the two kinds of nodes. An embedded node that cannot find content is
-        // no fault of this machine; a Kubo that does not answer is one.
+        // The log targets are those of the two kinds of nodes. Content that the embedded node cannot find is
+        // not a fault of this machine; a Kubo daemon that does not answer is.
         if self.is_kubo {
             tracing::error!(target: "ipfshttp", "error {doing}: {why}{more}");
         } else {
@@ -49,7 +49,7 @@ impl FailureLog {
         }
     }
 
-    /// Number of failures that were only counted, if this one is to be logged.
+    /// Returns the number of failures that were only counted, if this one is to be logged.
     fn next_count(&self, now: Instant) -> Option<u64> {
         let mut counts = self
             .counts

@@ -67,7 +67,7 @@ pub struct Informer {
 }
 
 impl Informer {
-    /// An informer that measures `backend` and `store`.
+    /// Creates an informer that measures `backend` and `store`.
     pub fn new(backend: Backend, store: Reader, measured: Measured) -> Self {
         Self {
             failures: FailureLog::new(&backend),

@@ -91,7 +91,7 @@ impl Operations {
 
     pub(super) fn cancel(&self, op: OpId) {
         if let Some(cancel) = lock(&self.running).remove(&op) {
-            // It may be ending by itself right now.
+            // It may be ending at this moment.
             let _ = cancel.send(());
         }
     }

@@ -1,9 +1,9 @@
-//! Access of web pages (CORS): the pages that may use the API, and the response headers that say so to
-//! browsers, as the Go peer's library `rs/cors` writes them.
+//! Access of web pages (CORS): the pages that may use the API, and the response headers for browsers, as the
+//! Go peer's library `rs/cors` writes them.
 //!
-//! One difference: an origin that is matched by `*` alone may read what anybody may read, and nothing else:
-//! it never gets credentials, and none of its requests changes anything. The wildcard is the default, and
-//! the library reflects any origin for it, so that any page could read with the password that a browser
+//! One difference: an origin that is matched by `*` alone may only read what is readable without credentials:
+//! it never gets credentials, and its requests cannot change anything. The wildcard is the default, and the
+//! library reflects any origin for it, so that any page could read with the password that a browser
 //! remembers.
 
 use axum::body::Body;

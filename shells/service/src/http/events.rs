@@ -27,7 +27,7 @@ const STREAMS_MAX: usize = 64;
 /// Events written together.
 const PAGE: usize = 256;
 
-/// Silence after which a sign of life is sent, so that both ends notice a broken connection.
+/// Silence after which a keep-alive is sent, so that both ends detect a broken connection.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Kinds that a filter may name.
@@ -50,7 +50,7 @@ const KINDS: [&str; 16] = [
     "statuses_lost",
 ];
 
-/// Kinds that tell whether the statuses of another peer are complete.
+/// Kinds that report whether the statuses of another peer are complete.
 const COMPLETENESS: [&str; 2] = ["statuses_followed", "statuses_lost"];
 
 static STREAMS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(STREAMS_MAX)));
@@ -271,7 +271,7 @@ fn open(log: &EventLog, after: Option<u64>) -> (EventReader, Option<Lost>) {
         match log.read(after) {
             Ok(reader) => return (reader, lost),
             Err(found) => {
-                // The ring may have moved on in between.
+                // The ring may have dropped that one in between.
                 after = found.oldest.checked_sub(1).filter(|_| lost.is_none());
                 lost = Some(found);
             }

@@ -1,5 +1,4 @@
-//! The IPFS proxy: looks like the Kubo daemon behind it, but what clients pin there is pinned by the
-//! cluster.
+//! The IPFS proxy: serves the API of the Kubo daemon behind it, but the cluster pins what clients pin there.
 //!
 //! Commands that pin, unpin, list pins or report on the repository are answered here; the rest is forwarded
 //! to the node as a stream, in both directions. Commands that add content are forwarded too: the proxy

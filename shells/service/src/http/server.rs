@@ -277,7 +277,7 @@ async fn accept(
         connections.spawn(async move {
             match (tls, stream) {
                 (Some(tls), Stream::Left(tcp)) => serve_tls(&tls, tcp, client, respond, limits, stop).await,
-                // Nobody reads along on a Unix socket, and its clients speak plain HTTP.
+                // A Unix socket needs no encryption, and its clients use plain HTTP.
                 (Some(_) | None, stream) => serve_connection(stream, client, respond, limits, stop).await,
             }
             drop(place);

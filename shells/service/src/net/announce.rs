@@ -10,8 +10,8 @@ pub(super) struct Announce {
 }
 
 impl Announce {
-    /// Announces `instead` unless it is empty, else the addresses listened on; in both cases without those
-    /// in `never`.
+    /// Creates the rule: `instead` is announced unless it is empty, otherwise the addresses listened on; in
+    /// both cases without those in `never`.
     pub(super) fn new(instead: Vec<Multiaddr>, never: Vec<Multiaddr>) -> Self {
         Self { instead, never }
     }
@@ -21,7 +21,7 @@ impl Announce {
         !(self.instead.is_empty() && self.never.is_empty())
     }
 
-    /// Addresses to announce while listening on `listening`.
+    /// Returns the addresses to announce while listening on `listening`.
     pub(super) fn addresses(&self, listening: &[Multiaddr]) -> Vec<Multiaddr> {
         let announced = match self.instead.as_slice() {
             [] => listening,

@@ -1,8 +1,8 @@
 //! Export of spans: a bounded queue, and a task that posts batches of them to a collector.
 //!
-//! Nobody waits for the collector. Spans that find the queue full, and batches that the collector does not
-//! take, are dropped and counted. The SDK's own batch processor counts nothing and blocks a thread of its
-//! own.
+//! No request waits for the collector. Spans beyond the queue's limit, and batches that the collector does
+//! not accept, are dropped and counted. The SDK's own batch processor counts nothing and blocks a thread of
+//! its own.
 
 use std::fmt;
 use std::pin::Pin;

@@ -1,9 +1,9 @@
 //! The requests whose traces this peer continues, by CID.
 //!
 //! The core and its log know nothing of traces. A peer remembers the context of a request for a CID, of its
-//! own clients or as told by the peer that took it, and finds the request's steps by the CID: its entry in
-//! the log, its change of the pinset, the operations at the IPFS node. What another peer tells may arrive
-//! after the change: recent changes are kept for that.
+//! own clients or as sent by the peer that received it, and finds the request's steps by the CID: its entry
+//! in the log, its change of the pinset, the operations at the IPFS node. A context from another peer may
+//! arrive after the change: recent changes are kept for that.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
@@ -36,7 +36,7 @@ pub(super) struct Applied {
 /// A remembered request.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Known {
-    /// Span of the request at the peer that took it.
+    /// Span of the request at the peer that received it.
     pub(super) context: SpanContext,
     /// Time of a request to this peer; `None` for one to another peer.
     pub(super) requested: Option<SystemTime>,

@@ -1,9 +1,9 @@
 //! Settings of tracing: the standard `OTEL_*` variables, and `observations.tracing` of the Go peer
 //! translated.
 //!
-//! A variable goes before the configuration. What the SDK and the exporter read from the environment
+//! Variables take precedence over the configuration. What the SDK and the exporter read from the environment
 //! themselves (headers, resource attributes, limits of a span) is not repeated here; a sampler is only
-//! checked, because the SDK replaces an unknown one without a word.
+//! checked, because the SDK silently replaces an unknown one.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;

@@ -16,8 +16,8 @@ const LINE_MAX: usize = 64 * 1024;
 
 /// Reads the lines of a response.
 pub(super) trait LineFilter: Send + 'static {
-    /// Handles a line with its line feed, and returns what is forwarded of it. After an error nothing more
-    /// is.
+    /// Handles a line with its line feed, and returns what is forwarded of it. After an error nothing more is
+    /// forwarded.
     fn line(&mut self, line: Bytes) -> impl Future<Output = Result<Option<Bytes>, Failure>> + Send;
 
     /// Called when the response has ended without an error.

@@ -166,7 +166,7 @@ impl NodeAccess {
     }
 }
 
-/// Returns a time as good as never.
+/// Returns a time that is never reached.
 fn never() -> Instant {
     Instant::now() + Duration::from_secs(100 * 365 * 24 * 60 * 60)
 }
