@@ -222,7 +222,7 @@ fn unreachable_peer_is_no_member_until_it_answers() {
         assert!(said.out.contains(&id), "{said:?}");
         cluster.peers[0].wait_members(1);
     }
-    // It counts in no majority: a single peer goes on alone.
+    // It is part of no majority: the remaining peer continues alone.
     let cid = pin(&cluster, 0, "alone", "");
     cluster.peers[0].wait_state(&cid, "pinned", 1);
     cluster.peers[absent].start();

@@ -130,7 +130,7 @@ fn listing(peer: &Peer) -> Vec<String> {
     names
 }
 
-/// Timeouts of a wide-area cluster, in a cluster of one: nobody else can vote, so nobody is waited for.
+/// Timeouts of a wide-area cluster, in a cluster of one: its own vote is a majority, so it does not wait.
 #[test]
 fn single_peer_with_slow_raft_timeouts_starts_at_once() {
     let (_root, mut peer) = folder();

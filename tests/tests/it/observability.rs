@@ -323,7 +323,7 @@ fn events_have_the_statuses_of_all_peers_while_somebody_reads_them() {
     assert_ne!(lost["error"], "");
     cluster.peers[2].start();
     assert_eq!(stream.event("\"statuses_followed\"")["peer"], json!(ids[2]));
-    // Nobody is followed without a reader.
+    // No peer is followed without a reader.
     drop((stream, of_second));
     let second = &cluster.peers[1];
     wait_until("the second peer has no follower", || {
@@ -386,7 +386,7 @@ fn service_manager_learns_the_state_and_gets_signs_of_life() {
         seen.clear();
     };
     wait(&["READY=1", "STATUS=ready, leader 12D3KooW", "WATCHDOG=1"]);
-    // A peer that stands still for two limits sends none.
+    // A peer that is stopped for twice the limit sends none.
     peer.signal("STOP");
     manager.set_nonblocking(true).unwrap();
     while manager.recv(&mut [0; 1024]).is_ok() {}

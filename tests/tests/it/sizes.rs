@@ -1,4 +1,4 @@
-//! Few but large requests: consensus keeps working whatever happens to each.
+//! Few but large requests: each may be refused, but consensus keeps working.
 
 use serde_json::json;
 use tests::{Cluster, Peer, cids, http, wait_until};
