@@ -18,9 +18,9 @@ pub struct Metric {
     pub expire: i64,
     /// False if the peer could not measure it.
     pub valid: bool,
-    /// Sort key of the allocator.
+    /// Rank of the peer by this metric: higher is better.
     pub weight: i64,
-    /// The allocator groups peers by the value.
+    /// Set if the allocator groups peers by the value instead of ranking them by weight.
     pub partitionable: bool,
     /// Arrival time, in nanoseconds since 1970.
     pub received_at: i64,

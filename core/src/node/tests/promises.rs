@@ -22,7 +22,7 @@ fn pin(mode: Mode) -> Request {
     }
 }
 
-/// Has the only peer of a cluster agree on a request, and returns the effects.
+/// Commits a request at the only peer of a cluster, and returns the effects.
 fn commit(harness: &mut Harness, ticket: u64, request: Request) -> Vec<Effect> {
     let effects = harness.request(ticket, request);
     let batch = persist(&effects).id;
