@@ -67,8 +67,8 @@ impl Moment {
         }
     }
 
-    /// Weight in thousandths of the option's rate: low for what happens a hundred times a second, high for
-    /// what happens a few times in a run.
+    /// Returns the weight in thousandths of the option's rate: low for what happens a hundred times a second,
+    /// high for what happens a few times in a run.
     fn weight(self) -> u64 {
         match self {
             Self::Send => 50,

@@ -96,12 +96,12 @@ pub(crate) struct Step<'a> {
 }
 
 impl<'a> Step<'a> {
-    /// The peer whose step it is.
+    /// Returns the peer whose step it is.
     pub(crate) fn peer(&self) -> &'a Peer {
         &self.peers[self.me]
     }
 
-    /// A pin as it may have been at some moment of this step.
+    /// Returns the states that a pin may have had at some moment of this step.
     pub(crate) fn pin_states(&self, cid: &Cid) -> Vec<Option<Pin>> {
         let mut all = vec![self.peer().disk.written.pins.get(cid).cloned()];
         for op in self.writes() {
@@ -196,7 +196,7 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    /// `config` is what all peers are configured with.
+    /// Creates the checkers; `config` is the configuration of all peers.
     pub(crate) fn new(options: &Options, size: usize, config: &Config) -> Self {
         let allocate_by = &config.allocate_by;
         Self {

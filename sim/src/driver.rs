@@ -422,7 +422,7 @@ fn begin(world: &Shared, me: usize, op: OpId, action: IpfsAction) -> (ipfs::Plan
     (ipfs.start(op, action, available), generation)
 }
 
-/// One operation at the IPFS daemon.
+/// Runs one operation at the IPFS daemon.
 async fn operate(world: Shared, me: usize, op: OpId, (plan, generation): (ipfs::Plan, u64)) {
     let possible = plan.end == End::Done;
     let mut outcome = None;

@@ -91,7 +91,7 @@ impl History {
         }
     }
 
-    /// All wishes for the membership, and how often each may have been recorded.
+    /// Returns all wishes for the membership, and how often each may have been recorded.
     pub(crate) fn wishes(&self) -> &[(MembersWish, u64)] {
         &self.wishes
     }

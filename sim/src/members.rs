@@ -207,7 +207,7 @@ mod tests {
     use super::*;
     use crate::options::Options;
 
-    /// So many founders, and the membership that they have when each knows the others' data folders.
+    /// Returns a world of `peers` founders, and their membership once each knows the others' data folders.
     fn acquainted(peers: usize) -> (World, Members) {
         let mut options = Options::quiet(1);
         options.set(&format!("peers={peers}")).expect("it is in range");
@@ -219,8 +219,8 @@ mod tests {
         (world, members)
     }
 
-    /// Four peers of which the second has lost its data folder: it gets a new vote's place, and its old one
-    /// is about to go, for which three of the four old votes are needed.
+    /// Returns a world of four peers, of which the second has lost its data folder: a change that replaces
+    /// its old vote by a new one is in progress, and needs three of the four old votes.
     fn world_with_a_burnt_vote() -> World {
         let (mut world, mut members) = acquainted(4);
         let burnt = members.raft_id(&peer_id(1)).expect("it is a member");

@@ -17,7 +17,7 @@ pub struct Mutant {
 }
 
 impl Mutant {
-    /// One line of the table.
+    /// Returns the bug's row of the table in `sim/mutants.md`.
     pub fn row(&self) -> String {
         let (name, seeds) = (&self.name, self.seeds);
         match self.caught.as_ref().and_then(|report| report.violations.first()) {

@@ -26,7 +26,7 @@ pub(crate) fn listen() {
     LISTENING.with_borrow_mut(|listening| *listening = true);
 }
 
-/// The last panic on this thread.
+/// Returns the last panic on this thread.
 pub(crate) fn take() -> String {
     CAUGHT
         .with_borrow_mut(Option::take)

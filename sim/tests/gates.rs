@@ -7,7 +7,7 @@ use sim::{Options, Report, run, soak};
 
 const SEEDS: std::ops::Range<u64> = 0..8;
 
-/// The trace that another process prints.
+/// Returns the trace that another process prints.
 fn elsewhere(seed: u64) -> Vec<String> {
     let output = Command::new(env!("CARGO_BIN_EXE_sim"))
         .args(["replay", &seed.to_string(), "--trace", "--set", "seconds=10"])
@@ -20,7 +20,7 @@ fn elsewhere(seed: u64) -> Vec<String> {
         .collect()
 }
 
-/// Output of a process that runs the same seed: its trace and its report.
+/// Returns the output of a process that runs the same seed: its trace and its report.
 fn printed(report: &Report) -> Vec<String> {
     let trace = report.lines.iter().flat_map(|line| line.lines());
     let told = report.to_string();

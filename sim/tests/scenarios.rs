@@ -53,7 +53,7 @@ fn lie(name: &str) -> PathBuf {
     file
 }
 
-/// Output and exit code of the simulator.
+/// Returns the output and exit code of the simulator.
 fn sim(arguments: &[&str]) -> (String, Option<i32>) {
     let output = Command::new(env!("CARGO_BIN_EXE_sim"))
         .args(arguments)
@@ -65,7 +65,7 @@ fn sim(arguments: &[&str]) -> (String, Option<i32>) {
     )
 }
 
-/// Output of the simulator when a shell starts it.
+/// Returns the output of the simulator when a shell starts it.
 fn shell(arguments: &str) -> String {
     let output = Command::new("sh")
         .args(["-c", &format!("\"$0\" {arguments}"), env!("CARGO_BIN_EXE_sim")])
@@ -74,7 +74,7 @@ fn shell(arguments: &str) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// The part of a report that says how to run it again, without the program.
+/// Returns the part of a report that says how to run it again, without the program.
 fn replay(printed: &str) -> &str {
     let (_, command) = printed
         .split_once("replay: cargo run --release -p sim -- ")

@@ -114,7 +114,7 @@ impl Announcers {
     }
 }
 
-/// Any region is valid if all peers use the same one.
+/// Returns the region of a root. Any function is valid if all peers use the same one.
 fn region(pin: &Pin) -> u8 {
     pin.cid.as_bytes().last().copied().unwrap_or_default()
 }

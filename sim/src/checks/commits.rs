@@ -195,7 +195,7 @@ fn digest<'a>(pins: impl Iterator<Item = &'a Pin>) -> u64 {
     pins.fold(0, |digest, pin| digest ^ pin_digest(pin))
 }
 
-/// A digest of one pin; those of a pinset are combined with exclusive or.
+/// Returns a digest of one pin; those of a pinset are combined with exclusive or.
 fn pin_digest(pin: &Pin) -> u64 {
     rng::hash(&cluster_core::encode(pin))
 }

@@ -54,7 +54,7 @@ pub(crate) fn pending(world: &World) -> Option<String> {
     well().find_map(|number| tracking(world, number))
 }
 
-/// A change of the membership that is under way.
+/// Describes an unfinished change of the membership, if there is one.
 fn membership(world: &World) -> Option<String> {
     let members = world.members();
     let waits = |peers: &std::collections::BTreeSet<cluster_core::PeerId>| {
@@ -97,7 +97,7 @@ fn is_ready_leader(peer: &Peer) -> bool {
     peer.node.as_ref().is_some_and(|node| node.view().is_leader())
 }
 
-/// A pin that should have been removed some time ago.
+/// Returns an expired pin, if there is one.
 fn expired(world: &World, leader: usize) -> Option<&Pin> {
     let now = world.peers[leader].now(World::now()).wall;
     let pins = world.checks.model().pins().values();
@@ -105,7 +105,7 @@ fn expired(world: &World, leader: usize) -> Option<&Pin> {
         .find(|pin| pin.options.expire_at.is_some_and(|at| at <= now))
 }
 
-/// A pin with fewer living copies than it needs, where there are peers that could take more.
+/// Describes a pin with fewer live copies than it needs, if there is one and peers that could take more.
 fn repair(world: &World) -> Option<String> {
     let well = (0..world.peers.len())
         .filter(|number| world.is_well(*number))

@@ -223,8 +223,8 @@ impl Moment<'_> {
         (voters.filter(is_known).count(), members.voters.len())
     }
 
-    /// The latest that the median of the clocks of any majority of voters may show, from the clocks as they
-    /// are. The leader may have read them up to two metric intervals ago, and drift makes up for the rest.
+    /// Returns the latest time that the median of the clocks of any majority of voters may show. The leader
+    /// may have read the clocks up to two metric intervals ago; drift covers the rest.
     fn latest_cluster_time(&self) -> Timestamp {
         let step = self.step;
         let age = self.rules.interval * 2 + CLOCK_DELAY;
@@ -396,7 +396,7 @@ impl Moment<'_> {
         ))
     }
 
-    /// Each group of peers gets a copy before any gets one more.
+    /// Checks that each group of peers gets a copy before any group gets another one.
     fn unspread(&self, chosen: &[&PeerId], left: &[&PeerId]) -> Option<String> {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for peer in chosen {

@@ -99,7 +99,7 @@ impl Witnesses<'_> {
         }
     }
 
-    /// The earliest position that explains an operation; `None` when nothing needs explaining.
+    /// Returns the earliest position that explains an operation; `None` when nothing needs explaining.
     fn witness(&mut self, operation: &Operation) -> Result<Option<Position>, &'static str> {
         let Some((_, heard)) = &operation.returned else {
             return Ok(None);
@@ -136,7 +136,7 @@ impl Witnesses<'_> {
         }
     }
 
-    /// The first position, from the floor on, at which the pin stands as wished.
+    /// Returns the first position, from the floor on, at which the pin is as requested.
     fn first(
         &self,
         turns: &[Turn],
@@ -189,7 +189,7 @@ fn standing(turns: &[Turn], at: Position) -> Option<&Pin> {
     next.checked_sub(1).and_then(|last| turns[last].pin.as_ref())
 }
 
-/// Refused requests have no effect, and no request has more effects than it was made.
+/// Checks that refused requests have no effect, and that no request took effect more often than it was made.
 fn effects_of_the_refused(history: &History, model: &Model) -> Vec<String> {
     let mut possible: BTreeMap<&str, (u64, &Operation)> = BTreeMap::new();
     for operation in &history.operations {
@@ -236,7 +236,7 @@ mod tests {
         Call::Pin { name, options }
     }
 
-    /// A pin of one CID at each index.
+    /// Returns a pin of one CID at each index.
     fn model(names: &[&str]) -> Model {
         let mut model = Model::new(1);
         for (index, name) in (1..).zip(names) {

@@ -43,7 +43,7 @@ impl Logs {
         self.terms[me] = terms;
     }
 
-    /// The entries that a rescue has rewritten are the right ones from here on.
+    /// Accepts the entries that a rescue has rewritten.
     pub(super) fn rescued(&mut self, store: &Store) {
         for entry in store.log.values() {
             if let Some(known) = self.known.get_mut(&(entry.index, entry.term)) {
@@ -110,7 +110,7 @@ impl Logs {
         }
     }
 
-    /// The entry that a peer has at an index.
+    /// Returns the entry that a peer has at an index.
     pub(super) fn entry(&self, me: usize, index: Index) -> Option<&LogEntry> {
         let term = self.terms[me].get(&index)?;
         self.known.get(&(index, *term)).map(|known| &known.entry)

@@ -98,7 +98,7 @@ impl Quorums {
         }
     }
 
-    /// The last membership of this kind that may have been in force at an index.
+    /// Returns the last membership of this kind that may have been in force at an index.
     fn locate(&self, ids: &[BTreeSet<RaftId>; 2], at: Index) -> Option<usize> {
         self.known
             .iter()

@@ -76,7 +76,7 @@ pub(super) struct Heard {
     processes: Vec<Process>,
 }
 
-/// The newest Raft id of a peer, and its record.
+/// Returns the newest Raft id of a peer, and its record.
 pub(super) fn member<'a>(members: &'a Members, peer: &PeerId) -> Option<(RaftId, &'a Member)> {
     let mut all = members.peers.iter().filter(|(_, member)| member.peer == *peer);
     all.next_back().map(|(id, member)| (*id, member))
@@ -252,7 +252,7 @@ impl Process {
         }
     }
 
-    /// The samples of a metric that may have been the newest at some moment of this step.
+    /// Returns the samples of a metric that may have been the newest at some moment of this step.
     pub(super) fn samples(&self, peer: &PeerId, name: &str) -> &[Sample] {
         let sender = self.senders.get(peer);
         let samples = sender.and_then(|sender| sender.samples.get(name));
@@ -267,7 +267,7 @@ impl Process {
         })
     }
 
-    /// The last message from the recorded data folder of a member.
+    /// Returns the last message from the recorded data folder of a member.
     pub(super) fn last(&self, peer: &PeerId) -> Option<Instant> {
         self.senders.get(peer)?.last
     }

@@ -10,7 +10,7 @@ use crate::model::Model;
 use crate::options::Options;
 use crate::store::Store;
 
-/// The copies that each peer knows of.
+/// Copies that each peer records as held, and surplus ones that wait.
 #[derive(Debug)]
 pub(super) struct Surplus {
     known: BTreeSet<(usize, Cid)>,
@@ -29,9 +29,9 @@ impl Surplus {
         }
     }
 
-    /// Local states are not synced one by one, which would cost too much: after a power cut a copy
-    /// may be there that the peer records as failed, and removes without asking others. Only the
-    /// last few are affected, and the next comparison with the IPFS node would have found them.
+    /// Reads the copies that a restarted peer knows of. Local states are not synced one by one: after a power
+    /// cut a peer may hold a copy that it records as failed, and removes without asking others. Only the last
+    /// few are affected, and the next comparison with the IPFS node would find them.
     pub(super) fn booted(&mut self, me: usize, store: &Store) {
         let failed = |cid: &Cid| {
             let local = store.locals.get(cid);

@@ -65,7 +65,7 @@ impl Wishes {
         }
     }
 
-    /// An entry may hold a change that Raft refuses when it is applied: then the same change is proposed
+    /// Checks a change in the log. Raft may refuse it when it is applied: then the same change is proposed
     /// again.
     fn of_change(&mut self, change: &MembersChange, found: &mut Found<'_>) {
         let (mut added, mut removed) = (BTreeSet::new(), BTreeSet::new());

@@ -21,7 +21,7 @@ impl Options {
         options
     }
 
-    /// Three peers and no faults.
+    /// Returns the options of three peers without faults.
     pub fn quiet(seed: u64) -> Self {
         Self {
             seed,
@@ -88,7 +88,7 @@ impl Options {
         self.seconds = rng.range(15, 60);
     }
 
-    /// Learners, and limits on voters. Drawn from their own stream.
+    /// Draws learners, and limits on voters, from their own stream.
     fn draw_members(&mut self, rng: &mut Rng) {
         if rng.chance(200) {
             self.learners = *rng.pick(&[1, 1, 2, 3, 8]);
@@ -176,7 +176,7 @@ impl Options {
         };
     }
 
-    /// Faults of disks and IPFS daemons. Drawn from their own stream.
+    /// Draws faults of disks and IPFS daemons, from their own stream.
     fn draw_storage(&mut self, rng: &mut Rng) {
         self.ipfs_forget_every = if rng.chance(300) { rng.range(5, 40) } else { 0 };
         self.compare_ms = *rng.pick(&[500, 3000, 20_000]);
@@ -184,7 +184,7 @@ impl Options {
         self.disk_rot_every = if rng.chance(200) { rng.range(10, 60) } else { 0 };
     }
 
-    /// Peers of two releases.
+    /// Draws peers of two releases.
     fn draw_releases(&mut self, rng: &mut Rng) {
         if rng.chance(200) {
             self.old = *rng.pick(&[300, 700, 1000]);
@@ -193,7 +193,7 @@ impl Options {
         }
     }
 
-    /// Outboxes, and sizes of messages and logs.
+    /// Draws outboxes, and sizes of messages and logs.
     fn draw_sending(&mut self, rng: &mut Rng) {
         self.streams = u64::from(rng.chance(400));
         self.gathers = u64::from(rng.chance(400));

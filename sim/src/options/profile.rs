@@ -255,7 +255,7 @@ impl Options {
         self.late = *rng.pick(&[0, 30]);
     }
 
-    /// Wall clocks are set forwards and back by more than pins have left to live.
+    /// Sets wall clocks forwards and back by more than the time until pins expire.
     fn set_clocks_wrong(&mut self, rng: &mut Rng) {
         self.peers = *rng.pick(&[2, 3, 4, 5]);
         self.learners = 0;

@@ -62,7 +62,8 @@ impl Operations {
         found.require(all <= 1, "comparisons", || format!("{all} of everything at once"));
     }
 
-    /// The answer to a `Sync` request is the number of missing pins, of a comparison that began after it.
+    /// Checks that the answer to a `Sync` request is the number of missing pins of a comparison that began
+    /// after it.
     pub(super) fn of_reply(
         reply: &Reply,
         request: Option<&(Request, Instant)>,
