@@ -143,7 +143,7 @@ impl PinsetView for Disk {
     }
 }
 
-/// Default settings, with a log that is compacted early.
+/// Returns the default settings, with a log that is compacted early.
 fn config(peer: PeerId) -> Config {
     let mut config = Config::new(peer);
     config.raft.trailing_logs = 100;

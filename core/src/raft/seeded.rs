@@ -78,7 +78,7 @@ impl SeededRaft {
         result
     }
 
-    /// The log, whose changes concern no timeout.
+    /// Returns the log, whose changes concern no timeout.
     pub(super) fn log_mut(&mut self) -> &mut Log {
         self.raw.mut_store()
     }

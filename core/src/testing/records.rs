@@ -49,7 +49,7 @@ pub(crate) fn any_peer() -> impl Strategy<Value = PeerId> {
     })
 }
 
-/// CIDs of both versions, with any codec and hash function, and digests up to the longest.
+/// Generates CIDs of both versions, with any codec and hash function, and digests up to the longest.
 pub(crate) fn any_cid() -> impl Strategy<Value = Cid> {
     type Parsed = cid::CidGeneric<128>;
     let digest = prop_oneof![vec(any::<u8>(), 0..40), vec(any::<u8>(), 128..=128)];

@@ -39,7 +39,7 @@ pub enum AddLayout {
 }
 
 impl AddLayout {
-    /// Its name in a query.
+    /// Returns its name in a query.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Balanced => "balanced",
@@ -47,7 +47,7 @@ impl AddLayout {
         }
     }
 
-    /// The layout called `name`; empty means balanced, as in a query.
+    /// Returns the layout called `name`; empty means balanced, as in a query.
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "" | "balanced" => Some(Self::Balanced),
@@ -68,7 +68,7 @@ pub enum AddFormat {
 }
 
 impl AddFormat {
-    /// Its name in a query.
+    /// Returns its name in a query.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unixfs => "unixfs",
@@ -76,7 +76,7 @@ impl AddFormat {
         }
     }
 
-    /// The format called `name`; empty means unixfs, as in a query.
+    /// Returns the format called `name`; empty means unixfs, as in a query.
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "" | "unixfs" => Some(Self::Unixfs),

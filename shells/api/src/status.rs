@@ -188,7 +188,7 @@ impl StatusFilter {
 }
 
 impl fmt::Display for StatusFilter {
-    /// Value of the query parameter: empty for [`StatusFilter::ALL`].
+    /// Returns the value of the query parameter: empty for [`StatusFilter::ALL`].
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             ERROR => return f.write_str("error"),

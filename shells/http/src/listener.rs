@@ -34,7 +34,7 @@ impl ListenAddress {
         }
     }
 
-    /// The IP address and port of a TCP socket.
+    /// Returns the IP address and port of a TCP socket.
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(address) => Some(*address),
@@ -42,7 +42,7 @@ impl ListenAddress {
         }
     }
 
-    /// The TCP port.
+    /// Returns the TCP port.
     pub fn port(&self) -> Option<u16> {
         self.tcp().map(|address| address.port())
     }
@@ -114,7 +114,7 @@ impl Listener {
         }
     }
 
-    /// The address that is bound, with the port that the system chose if 0 was asked for.
+    /// Returns the address that is bound, with the port that the system chose if 0 was asked for.
     pub fn address(&self) -> &ListenAddress {
         &self.address
     }

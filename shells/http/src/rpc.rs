@@ -77,7 +77,7 @@ impl Failure {
         }
     }
 
-    /// The error.
+    /// Returns the message of the error.
     pub fn message(&self) -> &str {
         &self.message
     }

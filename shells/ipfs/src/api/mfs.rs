@@ -77,7 +77,7 @@ struct Flushed {
     cid: String,
 }
 
-/// Answer to a command without results.
+/// Returns the answer to a command without results.
 fn done() -> Result<Reply, Failure> {
     Ok(Reply::Objects(futures::stream::empty().boxed()))
 }

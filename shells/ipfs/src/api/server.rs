@@ -155,7 +155,7 @@ impl Api {
     }
 }
 
-/// The refusal of a call beyond [`UPLOADS_MAX`].
+/// Returns the refusal of a call beyond [`UPLOADS_MAX`].
 fn busy() -> Failure {
     let why = format!("{UPLOADS_MAX} uploads are running, which is the most; try again later");
     Failure::plain(StatusCode::SERVICE_UNAVAILABLE, why)

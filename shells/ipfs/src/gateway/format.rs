@@ -39,7 +39,7 @@ impl Format {
         found.copied().unwrap_or(FORMATS[0])
     }
 
-    /// Value of the parameter `format`.
+    /// Returns the value of the parameter `format`.
     pub(super) fn name(self) -> &'static str {
         self.row().1
     }

@@ -56,7 +56,7 @@ impl File {
         }
     }
 
-    /// A page of the content itself: `index.html`, or one that `_redirects` names.
+    /// Returns a page of the content itself: `index.html`, or one that `_redirects` names.
     pub(super) fn page(cid: Cid, stat: &Stat, root: Bytes) -> File {
         File {
             media_type: Some("text/html"),

@@ -216,7 +216,7 @@ impl Record {
         Record::parse(&encoded.encode_to_vec())
     }
 
-    /// The encoded record.
+    /// Returns the encoded record.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
@@ -237,17 +237,17 @@ impl Record {
         Ok(format!("/ipfs/{cid}"))
     }
 
-    /// Number that grows with each change of the value.
+    /// Returns the sequence number, which grows with each change of the value.
     pub fn sequence(&self) -> u64 {
         self.sequence
     }
 
-    /// Time during which caches need not look for a newer record.
+    /// Returns the time during which caches need not look for a newer record.
     pub fn ttl(&self) -> Duration {
         self.ttl
     }
 
-    /// Time until which the record is valid.
+    /// Returns the time until which the record is valid.
     pub fn valid_until(&self) -> Timestamp {
         self.valid_until
     }

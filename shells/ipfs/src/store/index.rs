@@ -23,7 +23,7 @@ const INLINE: u8 = 0;
 const AT: u8 = 1;
 
 impl Entry {
-    /// Size of the block, in bytes.
+    /// Returns the size of the block, in bytes.
     pub(super) fn size(&self) -> u64 {
         match self {
             Entry::Inline(data) => data.len() as u64,
