@@ -191,7 +191,7 @@ impl<T: FromStr> FromStr for List<T> {
     }
 }
 
-/// The elements of all values of an option.
+/// Returns the elements of all values of an option.
 fn elements<T: Clone>(values: &[List<T>]) -> Vec<T> {
     values
         .iter()
@@ -219,7 +219,7 @@ impl<T, E: Into<anyhow::Error>> Doing<T> for Result<T, E> {
 }
 
 impl Global {
-    /// The configuration folder.
+    /// Returns the configuration folder.
     fn folder(&self) -> Result<PathBuf, Failure> {
         let named = self
             .config
@@ -235,7 +235,8 @@ impl Global {
     }
 }
 
-/// The command line for clap, with `h` for `help` at every command that has subcommands, as in the Go peer.
+/// Returns the command line for clap, with `h` for `help` at every command that has subcommands, as in the Go
+/// peer.
 fn command() -> clap::Command {
     let mut command = Cli::command();
     // Only a built command has `help` among its subcommands.

@@ -253,7 +253,7 @@ impl Config {
         write_private(&folder.join(SERVICE_FILE), text.as_bytes())
     }
 
-    /// Data folder of the peer with this configuration `folder`.
+    /// Returns the data folder of the peer with this configuration `folder`.
     pub fn data_folder(&self, folder: &Path) -> PathBuf {
         match self.consensus.raft.data_folder.as_str() {
             "" => folder.join("raft"),
@@ -262,12 +262,12 @@ impl Config {
         }
     }
 
-    /// Folder of the embedded IPFS node of the peer with this configuration `folder`.
+    /// Returns the folder of the embedded IPFS node of the peer with this configuration `folder`.
     pub fn ipfs_folder(&self, folder: &Path) -> PathBuf {
         folder.join("ipfs")
     }
 
-    /// File with the addresses of other peers.
+    /// Returns the file with the addresses of other peers.
     pub fn peerstore_file(&self, folder: &Path) -> PathBuf {
         folder.join(&self.cluster.peerstore_file)
     }

@@ -240,7 +240,7 @@ async fn all_see_all(peers: &[Process]) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// The last leader named in a log.
+/// Returns the last leader named in a log.
 fn leader(peers: &[Process]) -> Option<usize> {
     let log = std::fs::read_to_string(peers[0].log()).ok()?;
     let line = log

@@ -48,7 +48,7 @@ pub const FACILITIES: [(&str, &[&str]); 14] = [
 /// Prefixes of our modules.
 const OURS: [&str; 3] = ["ipfs_cluster_service", "cluster_core", "cluster_ipfs"];
 
-/// The facility of a log target.
+/// Returns the facility of a log target.
 fn facility(target: &str) -> &str {
     let all = FACILITIES
         .iter()
@@ -194,7 +194,7 @@ pub fn start(levels: &Levels, format: Format) {
     drop(started);
 }
 
-/// Time of a log line.
+/// Returns the time of a log line.
 fn now() -> String {
     jiff::Timestamp::now()
         .strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
@@ -246,7 +246,7 @@ fn colour(level: Level) -> u8 {
     }
 }
 
-/// The last two parts of a path, as in the Go peer.
+/// Returns the last two parts of a path, as in the Go peer.
 fn short(file: &str) -> &str {
     let mut slashes = file.rmatch_indices('/').map(|(at, _)| at);
     match slashes.nth(1) {

@@ -29,7 +29,7 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A folder for a peer on free ports.
+/// Creates the folder of a peer on free ports.
 fn initialised() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let init = ["init", "--ipfs", "embedded", "--randomports", "--force"];

@@ -19,7 +19,7 @@ fn names(text: &str) -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
-/// Value of the first series with this beginning.
+/// Returns the value of the first series with this beginning.
 fn value(text: &str, start: &str) -> f64 {
     let line = text.lines().find(|line| line.starts_with(start));
     let line = line.unwrap_or_else(|| panic!("no {start} in {text}"));
@@ -30,7 +30,7 @@ fn scrape(peer: &Peer) -> String {
     peer.try_get("/metrics").unwrap().text()
 }
 
-/// The names that expressions of the dashboard or of the rules use.
+/// Returns the names that expressions of the dashboard or of the rules use.
 fn names_in(expressions: &str) -> BTreeSet<String> {
     let words = expressions.split(|part: char| !part.is_ascii_alphanumeric() && part != '_');
     let ours = words.filter(|word| word.starts_with("ipfscluster_") || word.starts_with("process_"));

@@ -12,7 +12,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
 }
 
-/// Name and version of each package in `Cargo.lock`.
+/// Returns the name and version of each package in `Cargo.lock`.
 fn locked() -> Vec<(String, Version)> {
     let value = |line: &str, key: &str| Some(line.strip_prefix(key)?.trim_matches('"').to_owned());
     let (mut name, mut found) = (String::new(), Vec::new());
@@ -48,7 +48,7 @@ fn affecting(advisories: &str, locked: &[(String, Version)]) -> BTreeSet<(String
     found
 }
 
-/// The advisories that `deny.toml` accepts.
+/// Returns the advisories that `deny.toml` accepts.
 fn accepted() -> BTreeSet<String> {
     let text = read("deny.toml");
     let ids = text.split("{ id = \"").skip(1);

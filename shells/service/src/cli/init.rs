@@ -194,7 +194,7 @@ fn configuration(options: &Options, environment: &Environment) -> anyhow::Result
 /// at once, and a busy one must not be mistaken for none.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The section of the chosen IPFS node. Prints the choice if the operator did not make it.
+/// Returns the section of the chosen IPFS node. Prints the choice if the operator did not make it.
 fn connector(chosen: Option<IpfsKind>, environment: &Environment) -> anyhow::Result<IpfsConnector> {
     let named = environment.get(KUBO_VARIABLE).map(|address| address.trim());
     let named = named.filter(|address| !address.is_empty());
@@ -251,7 +251,7 @@ fn found(address: &Address, probe: impl FnOnce(&Address) -> anyhow::Result<Strin
     }
 }
 
-/// Agent version of the Kubo daemon at `address`.
+/// Returns the agent version of the Kubo daemon at `address`.
 fn probe(address: &Address) -> anyhow::Result<String> {
     let client = cluster_ipfs::kubo::Client::new(cluster_ipfs::kubo::Config {
         node_multiaddress: address.0.clone(),

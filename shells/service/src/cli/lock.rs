@@ -32,7 +32,7 @@ impl Lock {
         Ok(Self::attempt(folder)?.ok())
     }
 
-    /// The lock, or its holder.
+    /// Tries to lock the folder. Returns the lock, or a description of its holder.
     fn attempt(folder: &Path) -> anyhow::Result<Result<Self, String>> {
         let path = folder.join(LOCK_FILE);
         let mut options = OpenOptions::new();

@@ -160,7 +160,7 @@ pub(super) fn run(global: &Global, options: Options) -> Result<(), Failure> {
     }
 }
 
-/// The path in an option: an empty one counts as absent.
+/// Returns the path in an option: an empty one counts as absent.
 fn named(file: &Option<PathBuf>) -> Option<&PathBuf> {
     file.as_ref().filter(|path| !path.as_os_str().is_empty())
 }

@@ -132,7 +132,7 @@ pub enum DiskMetric {
 }
 
 impl DiskMetric {
-    /// Name of the metric.
+    /// Returns the name of the metric.
     pub fn name(self) -> &'static str {
         match self {
             Self::Freespace => "freespace",

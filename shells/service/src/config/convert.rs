@@ -46,7 +46,7 @@ impl Cluster {
 }
 
 impl Config {
-    /// Configuration of the core, from a checked configuration.
+    /// Returns the configuration of the core, from a checked configuration.
     pub fn core(&self, identity: &Identity) -> cluster_core::Config {
         let mut core = cluster_core::Config::new(core_peer(&identity.peer));
         core.allocate_by.clone_from(&self.allocator.balanced.allocate_by);
@@ -88,7 +88,7 @@ impl Config {
         }
     }
 
-    /// Connection settings of the Kubo daemon, if one is configured.
+    /// Returns the connection settings of the Kubo daemon, if one is configured.
     pub fn kubo(&self) -> Option<kubo::Config> {
         let kubo = self.ipfs_connector.ipfshttp.as_ref()?;
         Some(kubo::Config {

@@ -105,7 +105,7 @@ impl Identity {
             .map_err(|(field, problem)| ConfigError::key(&path, field, problem))
     }
 
-    /// The identity in the environment, if there is one.
+    /// Returns the identity in the environment, if there is one.
     ///
     /// # Errors
     /// Only one of the two variables is set, or the key does not belong to the id.

@@ -144,7 +144,7 @@ impl Default for Embedded {
 }
 
 impl Embedded {
-    /// Contact with IPFS nodes outside of the cluster.
+    /// Returns the settings of contact with IPFS nodes outside of the cluster.
     pub fn network(&self) -> PublicNetwork {
         let addresses = |all: &[Address]| all.iter().map(|address| address.0.clone()).collect();
         PublicNetwork {

@@ -131,7 +131,7 @@ impl<'a> Layer<'a> {
         )
     }
 
-    /// The value of a key, if the JSON or the environment has one.
+    /// Returns the value of a key, if the JSON or the environment has one.
     fn get(&self, key: &str) -> Option<Source<'a>> {
         let (path, variable) = self.below(key);
         if !self.path.is_empty()

@@ -62,7 +62,7 @@ fn seconds(json: &Value, key: &str) -> Result<Value, Wrong> {
     }
 }
 
-/// The ids of the peers in these addresses, each once.
+/// Returns the ids of the peers in these addresses, each once.
 fn peer_ids(addresses: &[Address]) -> Result<Vec<String>, Wrong> {
     let mut ids: Vec<String> = Vec::new();
     for address in addresses {

@@ -46,7 +46,7 @@ impl<T: Serialize> Serialize for Strings<T> {
 pub struct Address(pub Multiaddr);
 
 impl Address {
-    /// The peer id at the end of the address, if there is one.
+    /// Returns the peer id at the end of the address, if there is one.
     pub fn peer(&self) -> Option<PeerId> {
         self.0.iter().find_map(|part| {
             let Protocol::P2p(peer) = part else {
@@ -134,12 +134,12 @@ impl TryFrom<String> for Peer {
 pub struct Period(pub Duration);
 
 impl Period {
-    /// A period of whole seconds.
+    /// Returns a period of whole seconds.
     pub const fn secs(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 
-    /// A period of whole milliseconds.
+    /// Returns a period of whole milliseconds.
     pub const fn millis(millis: u64) -> Self {
         Self(Duration::from_millis(millis))
     }

@@ -432,7 +432,7 @@ impl Bootstrap<'_> {
     }
 }
 
-/// Advice for the operator of a removed peer.
+/// Returns advice for the operator of a removed peer.
 pub(super) fn how_to_come_back(me: &PeerId) -> String {
     format!(
         "To bring it back, start it with --bootstrap <address of a member>. To start a new cluster with it, \

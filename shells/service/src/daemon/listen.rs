@@ -378,7 +378,7 @@ fn is_loopback(address: &Address) -> bool {
     }
 }
 
-/// The certificate, if there is one; relative paths start at the configuration folder.
+/// Returns the certificate, if there is one; relative paths start at the configuration folder.
 fn tls<D: Defaults>(rest: &HttpApi<D>, section: &str, folder: &Path) -> anyhow::Result<Option<Tls>> {
     if rest.ssl_cert_file.is_empty() {
         return Ok(None);
@@ -407,8 +407,8 @@ async fn bind(address: &ListenAddress, key: &str) -> anyhow::Result<Listener> {
     })
 }
 
-/// Socket addresses to listen on. A name is resolved once, to its first address, as in the Go peer; a
-/// trailing `/http` is ignored.
+/// Returns the socket addresses to listen on. A name is resolved once, to its first address, as in the Go
+/// peer; a trailing `/http` is ignored.
 async fn sockets(addresses: &[Address], key: &str) -> anyhow::Result<Vec<ListenAddress>> {
     let mut sockets = Vec::with_capacity(addresses.len());
     for address in addresses {

@@ -107,7 +107,7 @@ impl Readiness<'_> {
             .sum()
     }
 
-    /// The peers that this one waits for, with the reasons: one sentence each.
+    /// Returns the peers that this one waits for, with the reasons: one sentence each.
     fn missing(&self, observed: &Observed) -> Vec<String> {
         let connected = self.net.connected();
         let others: Vec<&PeerId> = observed

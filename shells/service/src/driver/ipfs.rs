@@ -152,7 +152,7 @@ async fn perform(backend: &Backend, handle: &Handle, op: OpId, action: IpfsActio
 mod tests {
     use super::*;
 
-    /// Size of the future that an async function with four parameters returns.
+    /// Returns the size of the future that an async function with four parameters returns.
     fn future_size<A, B, C, D, F: Future>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
         size_of::<F>()
     }

@@ -228,8 +228,9 @@ impl Timer {
 }
 
 impl<S> TimedStream<S> {
-    /// Deadline of the next bytes, and whether missing it is an error. There is none while a request is in
-    /// progress, but then this returns a time to check again, because the phase may end without a poll.
+    /// Returns the deadline of the next bytes, and whether missing it is an error. There is none while a
+    /// request is in progress, but then this returns a time to check again, because the phase may end without
+    /// a poll.
     fn deadline(&self) -> Option<(Instant, bool)> {
         let limit = |from: Instant, timeout: Duration, is_late| {
             (!timeout.is_zero()).then(|| (from + timeout, is_late))

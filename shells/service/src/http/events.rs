@@ -169,7 +169,8 @@ impl Format {
     }
 }
 
-/// Id after which the client resumes: the parameter `after`, or the header of a browser that reconnects.
+/// Returns the id after which the client resumes: the parameter `after`, or the header of a browser that
+/// reconnects.
 fn resumed_after(query: &Query, headers: &HeaderMap) -> Result<Option<u64>, String> {
     let header = headers.get(HeaderName::from_static("last-event-id"));
     let header = header.and_then(|value| value.to_str().ok());

@@ -51,7 +51,7 @@ impl Redial {
         self.attempts.contains_key(peer)
     }
 
-    /// Time at which [`Redial::take_due`] will return a peer.
+    /// Returns the time at which [`Redial::take_due`] will return a peer.
     pub(super) fn next(&self) -> Option<Instant> {
         self.attempts.values().filter_map(|attempt| attempt.due).min()
     }

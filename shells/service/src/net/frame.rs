@@ -60,7 +60,7 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// The payload as text for people, cut to a sane length.
+    /// Returns the payload as text for people, cut to a readable length.
     pub(super) fn text(&self) -> String {
         const TEXT_MAX: usize = 4 << 10;
         let cut = self.payload.len().min(TEXT_MAX);
@@ -68,7 +68,7 @@ impl Frame {
     }
 }
 
-/// An error for bytes that violate the protocol.
+/// Returns an error for bytes that violate the protocol.
 pub(super) fn invalid(why: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.into())
 }

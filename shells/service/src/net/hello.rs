@@ -268,7 +268,7 @@ where
     Ok(prologue(&key, dialer, &listener))
 }
 
-/// Header of a part of `length` bytes.
+/// Returns the header of a part of `length` bytes.
 fn head(length: usize) -> Vec<u8> {
     let mut part = Vec::with_capacity(length);
     part.extend_from_slice(&MAGIC);

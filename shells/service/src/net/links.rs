@@ -64,13 +64,13 @@ impl Links {
         self.changes.send_modify(|change| *change += 1);
     }
 
-    /// The connection to use: the newest, because an older one of a peer that was restarted may be dead
-    /// without this peer having noticed.
+    /// Returns the connection to use: the newest, because an older one of a peer that was restarted may be
+    /// dead without this peer having noticed.
     pub(super) fn newest(&self, peer: &PeerId) -> Option<Link> {
         self.lock().get(peer).and_then(|links| links.last().cloned())
     }
 
-    /// The connections beyond the newest `keep`.
+    /// Returns the connections beyond the newest `keep`.
     pub(super) fn surplus(&self, peer: &PeerId, keep: usize) -> Vec<ConnectionId> {
         let links = self.lock();
         let all = links.get(peer).map_or(&[][..], Vec::as_slice);

@@ -88,7 +88,7 @@ impl Shared {
         self.members.borrow().contains(peer)
     }
 
-    /// The cluster that this peer belongs to; unknown until it has joined one.
+    /// Returns the cluster that this peer belongs to; unknown until it has joined one.
     pub(super) fn cluster(&self) -> ClusterId {
         *self.cluster.read().expect("no panic while locked")
     }
@@ -114,7 +114,7 @@ impl Shared {
         }
     }
 
-    /// Reason to refuse a stream of this origin, if there is one.
+    /// Returns the reason to refuse a stream of this origin, if there is one.
     pub(super) fn reason_to_refuse(&self, from: &PeerId, origin: &Origin) -> Option<String> {
         let cluster = self.cluster();
         let version = self.version.load(Ordering::Relaxed);

@@ -367,7 +367,7 @@ fn describe(error: &DialError) -> String {
     reasons.collect::<Vec<_>>().join(", ")
 }
 
-/// The root cause of an error.
+/// Returns the root cause of an error.
 fn cause(error: &(dyn std::error::Error + 'static)) -> String {
     if let Some(error) = hello::Error::within(error) {
         return error.to_string();

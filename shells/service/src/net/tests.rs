@@ -96,7 +96,7 @@ async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// A message of about `size` bytes that carries its number.
+/// Returns a message of about `size` bytes that carries its number.
 fn envelope(number: u64, size: usize) -> Envelope {
     let message = RaftMessage {
         index: number,
@@ -131,7 +131,7 @@ impl Peer {
         self.net.peer_id()
     }
 
-    /// The number of the next message; other events are skipped.
+    /// Returns the number of the next message; other events are skipped.
     async fn message(&mut self) -> u64 {
         let next = async {
             loop {

@@ -132,7 +132,7 @@ fn check_free(address: &Multiaddr) -> Result<(), StartError> {
         .map_err(|error| failed(listen_hint(&error)))
 }
 
-/// Text of a listen error, with advice.
+/// Returns the text of a listen error, with advice.
 pub(super) fn listen_hint(error: &io::Error) -> String {
     #[allow(
         clippy::wildcard_enum_match_arm,

@@ -67,7 +67,7 @@ pub fn at_shutdown(folder: &Folder, reader: &Reader) {
     }
 }
 
-/// The part of a file name that identifies the state.
+/// Returns the part of a file name that identifies the state.
 fn state_name(members: &Members, index: u64) -> String {
     let cluster = members.cluster.to_string();
     format!("-{}-{index}{SUFFIX}", &cluster[..8])

@@ -85,7 +85,7 @@ fn write_new<T>(new: &Path, write: impl FnOnce(&mut File) -> anyhow::Result<T>) 
     Ok(done)
 }
 
-/// Temporary name of an incomplete file.
+/// Returns the temporary name of an incomplete file.
 pub(super) fn unfinished(path: &Path) -> PathBuf {
     let mut name: OsString = path.file_name().unwrap_or_default().to_owned();
     name.push(".unfinished");

@@ -232,7 +232,7 @@ fn cluster(name: &blake3::Hasher) -> ClusterId {
     ClusterId(id)
 }
 
-/// The initial state of the new cluster.
+/// Returns the initial state of the new cluster.
 fn founding(
     members: &BTreeSet<PeerId>,
     strangers: &BTreeSet<PeerId>,

@@ -129,7 +129,7 @@ async fn add(client: &Client, lines: Bytes) -> anyhow::Result<()> {
     added.context("the peer does not take them all")
 }
 
-/// A client of the running peer with this configuration.
+/// Returns a client of the running peer with this configuration.
 fn client(config: &Config) -> anyhow::Result<Client> {
     let Some(rest) = &config.api.restapi else {
         bail!("the running peer has no REST API (api.restapi is not configured): stop it first");

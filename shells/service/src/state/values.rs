@@ -27,7 +27,7 @@ pub(super) struct Problem {
 const WHAT_MAX: usize = 300;
 
 impl Problem {
-    /// A problem in `line`, shortened for display.
+    /// Returns a problem in `line`, shortened for display.
     pub(super) fn new(line: u64, what: &str) -> Self {
         let what = match what.char_indices().nth(WHAT_MAX) {
             Some((end, _)) => format!("{}…", &what[..end]),
@@ -266,7 +266,7 @@ impl<R: BufRead> Values<R> {
     }
 }
 
-/// The message without serde's line and column, which count from the start of the value.
+/// Returns the message without serde's line and column, which count from the start of the value.
 fn without_place(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.rsplit_once(" at line ") {
@@ -377,7 +377,7 @@ mod tests {
         read.map(|()| found).map_err(|stopped| stopped.to_string())
     }
 
-    /// The valid values, and the lines of the invalid ones.
+    /// Returns the valid values, and the lines of the invalid ones.
     fn good(text: &str) -> (Vec<u64>, Vec<u64>) {
         let (mut found, mut problems) = (Vec::new(), Vec::new());
         // Large enough to distinguish a map from other values.

@@ -146,7 +146,7 @@ async fn kubo_options_and_non_utf8_names_are_accepted() {
     }
 }
 
-/// A CARv1 with one raw block.
+/// Returns a CARv1 with one raw block.
 fn car(roots: usize) -> (Vec<u8>, String) {
     let block = b"hello\n";
     let hash = cid::multihash::Multihash::wrap(

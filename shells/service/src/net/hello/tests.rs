@@ -24,7 +24,8 @@ async fn between(dialer: Keys, listener: Keys) -> (Result<Vec<u8>, Error>, Resul
     join(dial(&mut one, &dialer), answer(&mut other, &listener)).await
 }
 
-/// Outcome at a listener with the secret `ONE` that reads these bytes and then the end, and its output.
+/// Returns the outcome at a listener with the secret `ONE` that reads these bytes and then the end, and its
+/// output.
 async fn listen_to(bytes: &[u8]) -> (Error, Vec<u8>) {
     let (mut one, mut other) = pipe();
     let keys = Keys::new(ONE, &[]);
@@ -44,7 +45,7 @@ async fn listen_to(bytes: &[u8]) -> (Error, Vec<u8>) {
     (error, output)
 }
 
-/// A recorded first part of a dialer.
+/// Returns a recorded first part of a dialer.
 async fn recorded() -> Vec<u8> {
     let (mut one, mut other) = pipe();
     let keys = Keys::new(ONE, &[]);
@@ -181,7 +182,7 @@ async fn the_error_is_found_at_any_depth() {
     assert!(Error::within(&other).is_none());
 }
 
-/// Outcome at a dialer with the secret `ONE` that reads these bytes and then the end.
+/// Returns the outcome at a dialer with the secret `ONE` that reads these bytes and then the end.
 async fn answered(bytes: &[u8]) -> Result<Vec<u8>, Error> {
     let (mut one, mut other) = pipe();
     let say = async {

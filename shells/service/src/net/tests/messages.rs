@@ -6,7 +6,7 @@ use super::*;
 use crate::net::shared::Origin;
 use crate::net::streams::Protocol;
 
-/// A raw core stream, past the hello.
+/// Returns a raw core stream, past the hello.
 async fn raw_stream(from: &Peer, to: &Peer) -> libp2p::Stream {
     let link = from.net.shared.links.newest(to.id()).unwrap();
     let mut stream = link.open(Protocol::Core).await.unwrap();
