@@ -37,7 +37,7 @@ pub(crate) struct PeerPool {
 /// Decides on a request. `current` returns a pin as applied at this peer.
 pub(crate) fn decide(
     now: Timestamp,
-    candidates: &PeerPool,
+    pool: &PeerPool,
     current: impl Fn(&Cid) -> Option<Pin>,
     request: &Request,
 ) -> Decision {
@@ -55,14 +55,14 @@ pub(crate) fn decide(
                 .as_ref()
                 .and_then(&current)
                 .map_or(Vec::new(), |pin| pin.allocations);
-            let chosen = choose(cid.as_ref(), near.as_ref(), options, &holders, candidates);
+            let chosen = choose(cid.as_ref(), near.as_ref(), options, &holders, pool);
             Decision::Answer(chosen.map(Reply::Allocated))
         }
-        Request::Import { pin } => match import(now, candidates, current, pin) {
+        Request::Import { pin } => match import(now, pool, current, pin) {
             Ok(command) => Decision::Propose(command),
             Err(refusal) => Decision::Answer(Err(refusal)),
         },
-        Request::Pin { cid, options } => match pin(now, candidates, current, cid, options) {
+        Request::Pin { cid, options } => match pin(now, pool, current, cid, options) {
             Ok(command) => Decision::Propose(command),
             Err(refusal) => Decision::Answer(Err(refusal)),
         },
@@ -78,7 +78,7 @@ pub(crate) fn decide(
 
 fn pin(
     now: Timestamp,
-    candidates: &PeerPool,
+    pool: &PeerPool,
     current: impl Fn(&Cid) -> Option<Pin>,
     cid: &Cid,
     options: &PinOptions,
@@ -100,7 +100,7 @@ fn pin(
             None => return Err(Refusal::NotFound),
         }
     }
-    let allocations = choose(Some(cid), None, &options, &holders, candidates)?;
+    let allocations = choose(Some(cid), None, &options, &holders, pool)?;
     let precondition = precondition(options.replicas, existing.as_ref());
     let pin = Pin {
         cid: cid.clone(),
@@ -117,7 +117,7 @@ fn pin(
 /// Builds the command of an import: the exported pin, allocated to peers of this cluster.
 fn import(
     now: Timestamp,
-    candidates: &PeerPool,
+    pool: &PeerPool,
     current: impl Fn(&Cid) -> Option<Pin>,
     pin: &Pin,
 ) -> Result<Command, Refusal> {
@@ -129,7 +129,7 @@ fn import(
     let mut preferring = pin.options.clone();
     // Peers that had the pin before probably have its content.
     preferring.user_allocations.extend_from_slice(&pin.allocations);
-    let allocations = choose(Some(&pin.cid), None, &preferring, holders, candidates)?;
+    let allocations = choose(Some(&pin.cid), None, &preferring, holders, pool)?;
     let precondition = precondition(pin.options.replicas, existing.as_ref());
     let timestamp = match pin.timestamp {
         Timestamp(0) => now,
@@ -181,14 +181,14 @@ fn choose(
     near: Option<&PeerId>,
     options: &PinOptions,
     holders: &[PeerId],
-    candidates: &PeerPool,
+    pool: &PeerPool,
 ) -> Result<Vec<PeerId>, Refusal> {
     let Replicas::Range { min, max } = options.replicas else {
         return Ok(Vec::new());
     };
     let current: Vec<PeerId> = holders
         .iter()
-        .filter(|peer| candidates.alive.contains(*peer) && !planted!(HoldersMoved))
+        .filter(|peer| pool.alive.contains(*peer) && !planted!(HoldersMoved))
         .cloned()
         .collect();
     let wanted = Requirements {
@@ -199,11 +199,11 @@ fn choose(
         current: &current,
         preferred: &options.user_allocations,
     };
-    allocate(&wanted, &candidates.candidates).map_err(|NotEnough { available }| Refusal::NotEnoughPeers {
+    allocate(&wanted, &pool.candidates).map_err(|NotEnough { available }| Refusal::NotEnoughPeers {
         needed: min,
         wanted: max,
         available,
-        why: shortage(&candidates.exclusions),
+        why: shortage(&pool.exclusions),
     })
 }
 
