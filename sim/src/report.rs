@@ -149,7 +149,7 @@ impl Report {
 }
 
 /// Command that starts the simulator from the repository.
-const PROGRAM: &str = "cargo run --release -p sim --";
+const PROGRAM: &str = "cargo run --profile sim -p sim --";
 
 /// Quotes a file's name as one word of a shell.
 fn quoted(file: &str) -> String {

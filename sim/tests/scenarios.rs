@@ -77,7 +77,7 @@ fn shell(arguments: &str) -> String {
 /// Returns the part of a report that says how to run it again, without the program.
 fn replay(printed: &str) -> &str {
     let (_, command) = printed
-        .split_once("replay: cargo run --release -p sim -- ")
+        .split_once("replay: cargo run --profile sim -p sim -- ")
         .expect("a failure says how to replay it");
     command.lines().next().expect("one line")
 }
