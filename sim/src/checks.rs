@@ -147,13 +147,13 @@ impl<'a> Step<'a> {
 }
 
 /// Collects the violations that the checks of one step find.
-pub(crate) struct Found<'a> {
+pub(crate) struct Findings<'a> {
     at: u64,
     me: usize,
     violations: &'a mut Vec<Violation>,
 }
 
-impl Found<'_> {
+impl Findings<'_> {
     /// Adds a safety violation.
     pub(crate) fn safety_violation(&mut self, check: &'static str, text: String) {
         let (at, peer) = (self.at, Some(self.me));
@@ -222,7 +222,7 @@ impl Checks {
 
     /// Checks a process that has started from its disk.
     pub(crate) fn booted(&mut self, at: u64, me: usize, peers: &[Peer]) {
-        let mut found = Found {
+        let mut found = Findings {
             at,
             me,
             violations: &mut self.violations,
@@ -270,7 +270,7 @@ impl Checks {
 
     /// Runs all checks on one step.
     pub(crate) fn after_step(&mut self, step: &Step<'_>, coverage: &mut Coverage) {
-        let mut found = Found {
+        let mut found = Findings {
             at: step.at,
             me: step.me,
             violations: &mut self.violations,
@@ -280,7 +280,7 @@ impl Checks {
         let outcome = step
             .effects
             .iter()
-            .find(|effect| matters(effect) && hears_strangers_only(step));
+            .find(|effect| matters(effect) && has_foreign_messages_only(step));
         found.require(outcome.is_none(), "strangers", || {
             format!("does {outcome:?} because another cluster's peer spoke")
         });
@@ -328,7 +328,7 @@ impl Checks {
 
     /// Checks a read that was served at `index`; `floor` had been decided when it was requested.
     pub(crate) fn read_served(&mut self, at: u64, me: usize, floor: Index, index: Index) {
-        let mut found = Found {
+        let mut found = Findings {
             at,
             me,
             violations: &mut self.violations,
@@ -354,7 +354,7 @@ impl Checks {
 
 /// Returns whether all events are messages of other clusters: of the one that the simulator makes up, or of
 /// one that was lost.
-fn hears_strangers_only(step: &Step<'_>) -> bool {
+fn has_foreign_messages_only(step: &Step<'_>) -> bool {
     let own = step.peer().disk.written.members.cluster;
     let is_other = |event: &Event| match event {
         Event::Received { envelope, .. } => {

@@ -81,9 +81,9 @@ impl Client {
                 let mut options = wish(String::new(), Replicas::Everywhere);
                 options.name = format!("bulk-{number}");
                 options.replicas = default_replicas(&self.options);
-                self.weigh_down(&mut options);
+                self.add_metadata(&mut options);
                 if self.rng.chance(self.options.op_expire) {
-                    options.expire_at = self.soon(world);
+                    options.expire_at = self.draw_expiry(world);
                 }
                 let call = Call::Pin {
                     name: options.name.clone(),
@@ -156,7 +156,7 @@ impl Client {
             .filter(|_| self.rng.chance(self.options.op_repeat))
         {
             if self.rng.chance(600) {
-                self.reconsider(world, &mut wish);
+                self.change_options(world, &mut wish);
                 self.last_wish = Some((cid.clone(), wish.clone()));
             }
             pin_once(world, self.number, self.peer, cid, wish, self.patience()).await;
@@ -240,10 +240,10 @@ impl Client {
     }
 
     /// Repeats a request under the same name with one or two options changed.
-    fn reconsider(&mut self, world: &Shared, wish: &mut PinOptions) {
+    fn change_options(&mut self, world: &Shared, wish: &mut PinOptions) {
         for _ in 0..self.rng.range(1, 2) {
             match self.rng.below(6) {
-                0 => wish.expire_at = self.soon(world),
+                0 => wish.expire_at = self.draw_expiry(world),
                 1 => wish.expire_at = None,
                 2 => {
                     wish.metadata
@@ -262,7 +262,7 @@ impl Client {
     }
 
     /// Draws a time within the run, by the clock of the peer that is asked.
-    fn soon(&mut self, world: &Shared) -> Option<Timestamp> {
+    fn draw_expiry(&mut self, world: &Shared) -> Option<Timestamp> {
         if self.options.op_expire == 0 {
             return None;
         }
@@ -272,7 +272,7 @@ impl Client {
     }
 
     /// Draws the number of additional bytes in a pin's name or metadata: mostly none, sometimes the maximum.
-    fn weigh_down(&mut self, options: &mut PinOptions) {
+    fn add_metadata(&mut self, options: &mut PinOptions) {
         let most = usize::try_from(self.options.pin_bytes).expect("a small number");
         let size = match self.rng.below(4) {
             0 => most,
@@ -306,9 +306,9 @@ impl Client {
             };
         }
         if self.rng.chance(self.options.op_expire) {
-            options.expire_at = self.soon(world);
+            options.expire_at = self.draw_expiry(world);
         }
-        self.weigh_down(&mut options);
+        self.add_metadata(&mut options);
         if self.rng.chance(200) {
             let preferred = self
                 .rng
@@ -524,7 +524,7 @@ pub(crate) async fn ask(world: &Shared, peer: usize, request: Request, patience:
 }
 
 async fn answer(world: &Shared, ticket: Ticket, patience: Duration) -> Option<Answer> {
-    let until = World::now() + u64::try_from(patience.as_nanos()).expect("not for ever");
+    let until = World::now() + u64::try_from(patience.as_nanos()).expect("below 2^64 nanoseconds");
     let mut armed = false;
     poll_fn(|cx| {
         let mut world = lock(world);

@@ -34,7 +34,7 @@ const EVENTS_MAX: usize = 256;
 const CHUNK_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Maximum time for which a process is delayed, so that events gather.
-const HELD_UP_US: u64 = 2_000;
+const DELAY_US_MAX: u64 = 2_000;
 
 /// Runs a peer's process until it is killed. Its sent messages outlive it in `wires`.
 pub(crate) async fn run(world: Shared, me: usize, wires: NodeHandle) {
@@ -44,13 +44,13 @@ pub(crate) async fn run(world: Shared, me: usize, wires: NodeHandle) {
         if let Some(refusal) = refused {
             wires.spawn(faults::after_refusal(world.clone(), me, refusal));
         }
-        let held_up = {
+        let delay = {
             let mut world = lock(&world);
             let slow = if world.calm { 0 } else { world.options.step_slow };
-            world.peers[me].held_up(HELD_UP_US, slow)
+            world.peers[me].draw_delay(DELAY_US_MAX, slow)
         };
-        if !held_up.is_zero() {
-            sleep(held_up).await;
+        if !delay.is_zero() {
+            sleep(delay).await;
         }
         let events = next_events(&world, me).await;
         let effects = {

@@ -104,11 +104,11 @@ pub(crate) async fn run(world: Shared, fault: Fault) {
                 return;
             }
         }
-        happen(&world, fault, &mut rng).await;
+        inject(&world, fault, &mut rng).await;
     }
 }
 
-async fn happen(world: &Shared, fault: Fault, rng: &mut Rng) {
+async fn inject(world: &Shared, fault: Fault, rng: &mut Rng) {
     let size = lock(world).peers.len();
     match fault {
         Fault::ClockStep => {
@@ -132,8 +132,8 @@ async fn happen(world: &Shared, fault: Fault, rng: &mut Rng) {
         | Fault::DiskRot
         | Fault::IpfsForget
         | Fault::IpfsFull
-        | Fault::IpfsRestart => storage::happen(world, fault, rng.index(size), rng).await,
-        Fault::Foreign => foreign::speak(&mut lock(world), rng),
+        | Fault::IpfsRestart => storage::inject(world, fault, rng.index(size), rng).await,
+        Fault::Foreign => foreign::inject(&mut lock(world), rng),
         Fault::Kill => down(world, rng.index(size), Death::Kill, rng).await,
         Fault::LeaderKill => {
             let leader = lock(world).peers.iter().position(crate::peer::Peer::leads);
@@ -144,7 +144,7 @@ async fn happen(world: &Shared, fault: Fault, rng: &mut Rng) {
         }
         Fault::Partition => partition(world, rng).await,
         Fault::Pause => pause(world, rng.index(size), rng).await,
-        Fault::Rescue => rescue::happen(world, rng).await,
+        Fault::Rescue => rescue::inject(world, rng).await,
         Fault::Swizzle => swizzle(world, rng).await,
         Fault::Upgrade => {
             let old = lock(world).peers.iter().position(|peer| peer.release < NEW);
@@ -218,7 +218,7 @@ pub(crate) fn resume(world: &Shared, peer: usize) {
         world.peers[peer].paused = false;
         world
             .trace
-            .line(World::now(), name(peer), || "goes on".to_owned());
+            .line(World::now(), name(peer), || "is resumed".to_owned());
         Handle::current().resume(world.nodes[peer]);
     }
 }

@@ -162,7 +162,7 @@ fn numbers(names: &[String]) -> Result<Vec<u64>, String> {
 }
 
 fn plant_all(numbers: &[u64], first: u64, count: u64, jobs: usize) -> ExitCode {
-    println!("| mistake | seeds until caught | caught by |\n| --- | --- | --- |");
+    println!("| planted bug | seeds until caught | caught by |\n| --- | --- | --- |");
     let mut missed = false;
     for number in numbers {
         let found = mutant(*number, first, count, jobs);

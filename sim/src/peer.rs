@@ -165,7 +165,7 @@ impl Peer {
 
     /// Draws the delay before the process takes its next events: mostly zero, and in `slow` of 1000 cases
     /// that of a slow step of the core.
-    pub(crate) fn held_up(&mut self, longest_us: u64, slow: u64) -> Duration {
+    pub(crate) fn draw_delay(&mut self, longest_us: u64, slow: u64) -> Duration {
         if slow > 0 && self.rng.chance(slow) {
             return Duration::from_millis(self.rng.range(5, 300));
         }

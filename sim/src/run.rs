@@ -30,11 +30,11 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Runs a cluster as `options` say. Equal options give equal reports, in any process. A panic, of the core or
 /// of the simulator, is a violation in the report.
 pub fn run(options: &Options, keep_trace: bool) -> Report {
-    runner::perform(options, keep_trace, tell)
+    runner::execute(options, keep_trace, run_phases)
 }
 
-async fn tell(world: Shared) -> Report {
-    let helpers = found(&world);
+async fn run_phases(world: Shared) -> Report {
+    let helpers = start_nodes(&world);
     first_phase(&world).await;
     if !lock(&world).stopped {
         second_phase(&world).await;
@@ -42,8 +42,8 @@ async fn tell(world: Shared) -> Report {
     finish(&world, &helpers).await
 }
 
-/// Starts the peers, the clients and the faults. Returns the nodes that carry all that is no peer.
-pub(crate) fn found(world: &Shared) -> [NodeHandle; 3] {
+/// Starts the peers, the clients and the faults. Returns the nodes of everything that is not a peer.
+pub(crate) fn start_nodes(world: &Shared) -> [NodeHandle; 3] {
     let handle = Handle::current();
     let helper = |name: &str| handle.create_node().name(name).build();
     let helpers = [helper("wires"), helper("clients"), helper("faults")];
@@ -80,7 +80,7 @@ pub(crate) fn found(world: &Shared) -> [NodeHandle; 3] {
 
 async fn first_phase(world: &Shared) {
     let end = Duration::from_secs(lock(world).options.seconds);
-    let end = u64::try_from(end.as_nanos()).expect("not for ever");
+    let end = u64::try_from(end.as_nanos()).expect("below 2^64 nanoseconds");
     while World::now() < end && !lock(world).stopped {
         sleep(LOOK).await;
     }

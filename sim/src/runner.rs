@@ -15,9 +15,9 @@ use crate::report::{Class, Report, Stats};
 use crate::world::{Shared, World, lock};
 use crate::{panics, planting, run};
 
-/// Has something happen in a world that `options` describe. Equal options give equal reports, whatever else
-/// the process does.
-pub(crate) fn perform<F>(
+/// Runs `what` in a world that `options` describe. Equal options give equal reports, whatever else the
+/// process does.
+pub(crate) fn execute<F>(
     options: &Options,
     keep_trace: bool,
     what: impl FnOnce(Shared) -> F + Send + 'static,
@@ -31,7 +31,7 @@ where
     let running = thread.spawn(move || {
         panics::listen();
         planting::plant(given.planted);
-        perform_here(given, keep_trace, what)
+        execute_here(given, keep_trace, what)
     });
     let ended = running.expect("a thread can be started").join();
     ended.unwrap_or_else(|_| {
@@ -40,7 +40,7 @@ where
     })
 }
 
-fn perform_here<F>(options: Options, keep_trace: bool, what: impl FnOnce(Shared) -> F) -> Report
+fn execute_here<F>(options: Options, keep_trace: bool, what: impl FnOnce(Shared) -> F) -> Report
 where
     F: Future<Output = Report>,
 {
@@ -48,12 +48,12 @@ where
     // Kept outside of the run, so that a report can be made after a panic.
     let founded: Arc<OnceLock<Shared>> = Arc::default();
     let (given, world) = (options.clone(), Arc::clone(&founded));
-    let performance = async move {
+    let execution = async move {
         let world = world.get_or_init(|| Arc::new(Mutex::new(World::new(given, keep_trace))));
         what(Shared::clone(world)).await
     };
-    let performed = panics::catch(AssertUnwindSafe(|| runtime.block_on(performance)));
-    performed.unwrap_or_else(|text| match founded.get() {
+    let outcome = panics::catch(AssertUnwindSafe(|| runtime.block_on(execution)));
+    outcome.unwrap_or_else(|text| match founded.get() {
         Some(world) => with_what_is_known(&mut lock(world), text),
         None => without_a_world(options, text),
     })
@@ -105,11 +105,11 @@ mod tests {
 
     /// Peers run for a while, until something in the simulator panics.
     async fn panic_in_a_task(world: Shared) -> Report {
-        let helpers = run::found(&world);
+        let helpers = run::start_nodes(&world);
         sleep(Duration::from_secs(3)).await;
         helpers[0].spawn(async move {
             let _held = lock(&world);
-            panic!("a planted mistake of the simulator");
+            panic!("a planted bug of the simulator");
         });
         sleep(Duration::from_secs(1)).await;
         unreachable!("a panic of any task ends the run");
@@ -117,16 +117,13 @@ mod tests {
 
     #[test]
     fn panic_of_the_simulator_is_reported_with_its_run() {
-        let report = perform(&options(), true, panic_in_a_task);
+        let report = execute(&options(), true, panic_in_a_task);
         assert_eq!(report.class(), Some(Class::Crash));
         let [found] = report.violations.as_slice() else {
             panic!("one violation: {:?}", report.violations);
         };
         assert_eq!(found.check, "harness");
-        assert!(
-            found.text.contains("a planted mistake of the simulator"),
-            "{found}"
-        );
+        assert!(found.text.contains("a planted bug of the simulator"), "{found}");
         assert!(found.text.contains("runner.rs"), "it says where: {found}");
         assert!(found.at > 2_000_000_000, "and when: {found}");
         assert!(report.stats.steps > 10 && report.lines.len() > 10);
@@ -138,7 +135,7 @@ mod tests {
     fn panic_before_the_run_is_reported() {
         let mut options = options();
         options.drift_ppm = u64::MAX;
-        let report = perform(&options, false, |_| async { unreachable!("there is no world") });
+        let report = execute(&options, false, |_| async { unreachable!("there is no world") });
         assert_eq!(report.class(), Some(Class::Crash));
         assert_eq!(report.violations[0].check, "harness");
     }

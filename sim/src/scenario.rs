@@ -122,7 +122,7 @@ pub fn run_scenario(scenario: &Scenario, seed: u64, keep_trace: bool) -> Report 
         seed,
         ..scenario.options.clone()
     };
-    let report = runner::perform(&options, keep_trace, move |world| play(world, played));
+    let report = runner::execute(&options, keep_trace, move |world| play(world, played));
     Report {
         scenario: Some(scenario.file.clone()),
         ..report
@@ -130,7 +130,7 @@ pub fn run_scenario(scenario: &Scenario, seed: u64, keep_trace: bool) -> Report 
 }
 
 async fn play(world: Shared, scenario: Scenario) -> Report {
-    let helpers = run::found(&world);
+    let helpers = run::start_nodes(&world);
     for line in &scenario.lines {
         if lock(&world).stopped {
             break;

@@ -92,10 +92,10 @@ mod tests {
     fn panic_of_the_simulator_does_not_end_a_soak() {
         let run = |seed| {
             let what = move |world| async move {
-                assert_ne!(seed, 4, "a planted mistake of the simulator");
-                crate::run::finish(&world, &crate::run::found(&world)).await
+                assert_ne!(seed, 4, "a planted bug of the simulator");
+                crate::run::finish(&world, &crate::run::start_nodes(&world)).await
             };
-            runner::perform(&Options::quiet(seed), false, what)
+            runner::execute(&Options::quiet(seed), false, what)
         };
         for threads in [1, 3] {
             let sum = soak_with(2, 5, threads, run, |_| true);

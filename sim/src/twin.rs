@@ -136,15 +136,15 @@ impl Ipfs {
             origins: Vec::new(),
             update_from: None,
         };
-        self.perform(action, available)
+        self.run_to_end(action, available)
     }
 
     /// Unpins a CID. Returns whether it was unpinned.
     pub fn unpin(&mut self, cid: &[u8]) -> bool {
-        self.perform(IpfsAction::Unpin { cid: to_cid(cid) }, true)
+        self.run_to_end(IpfsAction::Unpin { cid: to_cid(cid) }, true)
     }
 
-    fn perform(&mut self, action: IpfsAction, available: bool) -> bool {
+    fn run_to_end(&mut self, action: IpfsAction, available: bool) -> bool {
         self.ops += 1;
         let op = OpId(self.ops);
         let done = self.ipfs.start(op, action, available).end == End::Done;

@@ -3,9 +3,9 @@
 
 use cluster_core::{Command, PeerId, Pin, Replicas};
 
-use super::{Found, Step};
+use super::{Findings, Step};
 
-pub(super) fn of_command(step: &Step<'_>, command: &Command, found: &mut Found<'_>) {
+pub(super) fn of_command(step: &Step<'_>, command: &Command, found: &mut Findings<'_>) {
     match command {
         Command::Pin { pin, .. } => of_pin(step, pin, command, found),
         Command::Reallocate { allocations, .. } => {
@@ -18,7 +18,7 @@ pub(super) fn of_command(step: &Step<'_>, command: &Command, found: &mut Found<'
     }
 }
 
-fn of_pin(step: &Step<'_>, pin: &Pin, command: &Command, found: &mut Found<'_>) {
+fn of_pin(step: &Step<'_>, pin: &Pin, command: &Command, found: &mut Findings<'_>) {
     let count = pin.allocations.len();
     let fits = match pin.options.replicas {
         Replicas::Everywhere => count == 0,
@@ -28,7 +28,7 @@ fn of_pin(step: &Step<'_>, pin: &Pin, command: &Command, found: &mut Found<'_>) 
     of_peers(step, &pin.allocations, command, found);
 }
 
-fn of_peers(step: &Step<'_>, peers: &[PeerId], command: &Command, found: &mut Found<'_>) {
+fn of_peers(step: &Step<'_>, peers: &[PeerId], command: &Command, found: &mut Findings<'_>) {
     let is_sorted = peers.windows(2).all(|pair| pair[0] < pair[1]);
     found.require(is_sorted, "allocations", || {
         format!("{:?} is not in order", command)

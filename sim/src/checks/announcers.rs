@@ -8,7 +8,7 @@ use cluster_core::announce::Living;
 use cluster_core::{Instant, PING, PeerId, Pin};
 
 use super::received::{Heard, Process};
-use super::{Found, Step};
+use super::{Findings, Step};
 use crate::options::Options;
 use crate::peer::Peer;
 
@@ -49,7 +49,7 @@ impl Announcers {
         self.processes[me] = None;
     }
 
-    pub(super) fn after_step(&mut self, step: &Step<'_>, heard: &Heard, found: &mut Found<'_>) {
+    pub(super) fn after_step(&mut self, step: &Step<'_>, heard: &Heard, found: &mut Findings<'_>) {
         let Some(node) = &step.peer().node else { return };
         let now = step.now.mono;
         let begin = || Reader {

@@ -10,7 +10,7 @@ use cluster_core::{
 };
 
 use super::received::{Heard, Process, member};
-use super::{Found, Step};
+use super::{Findings, Step};
 use crate::options::Options;
 
 /// The settings that answers depend on.
@@ -32,7 +32,7 @@ impl Answers {
         }
     }
 
-    pub(super) fn after_step(&self, step: &Step<'_>, heard: &Heard, found: &mut Found<'_>) {
+    pub(super) fn after_step(&self, step: &Step<'_>, heard: &Heard, found: &mut Findings<'_>) {
         let process = heard.of(step.me);
         for effect in step.effects {
             if let Effect::Reply { ticket, reply } = effect
@@ -49,7 +49,7 @@ impl Answers {
         }
     }
 
-    fn of_deadlines(&self, step: &Step<'_>, process: &Process, found: &mut Found<'_>) {
+    fn of_deadlines(&self, step: &Step<'_>, process: &Process, found: &mut Findings<'_>) {
         let answered = |ticket: &Ticket| {
             step.effects
                 .iter()
@@ -70,7 +70,7 @@ impl Answers {
         process: &Process,
         request: &Request,
         reply: &Reply,
-        found: &mut Found<'_>,
+        found: &mut Findings<'_>,
     ) {
         match (request, reply) {
             (Request::AddPeer { peer }, Reply::PeerAdded) => {
@@ -140,7 +140,7 @@ impl Answers {
         process: &Process,
         (cid, options): (Option<&Cid>, &PinOptions),
         chosen: &[PeerId],
-        found: &mut Found<'_>,
+        found: &mut Findings<'_>,
     ) {
         let pins = &step.peer().disk.written.pins;
         let pin = cid.and_then(|cid| pins.get(cid));
@@ -169,7 +169,7 @@ impl Answers {
         process: &Process,
         (cid, options, near): (Option<&Cid>, &PinOptions, &PeerId),
         chosen: &[PeerId],
-        found: &mut Found<'_>,
+        found: &mut Findings<'_>,
     ) {
         // Of any moment of the step: the pin may have been removed after the answer (seed 314777).
         let pins = cid.map_or_else(Vec::new, |cid| step.pin_states(cid));
@@ -200,7 +200,7 @@ impl Answers {
     }
 
     /// Checks that a repeated pin request retries a failed pin at once.
-    fn of_pinned(&self, step: &Step<'_>, pin: &Pin, found: &mut Found<'_>) {
+    fn of_pinned(&self, step: &Step<'_>, pin: &Pin, found: &mut Findings<'_>) {
         let store = &step.peer().disk.written;
         let is_mine = pin.is_allocated_to(&step.peer().id) && store.pins.get(&pin.cid) == Some(pin);
         let ended = |event: &Event| matches!(event, Event::IpfsFinished { .. } | Event::IpfsLacks { .. });
@@ -219,7 +219,7 @@ impl Answers {
         process: &Process,
         ticket: Ticket,
         refusal: &Refusal,
-        found: &mut Found<'_>,
+        found: &mut Findings<'_>,
     ) {
         let Some((request, at)) = process.tickets.get(&ticket) else {
             return;

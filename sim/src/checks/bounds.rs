@@ -3,7 +3,7 @@
 
 use cluster_core::{Index, StoreOp};
 
-use super::{Found, Step};
+use super::{Findings, Step};
 use crate::options::Options;
 
 /// The limits, and the positions of each process.
@@ -37,7 +37,7 @@ impl Bounds {
         self.committed[me] = 0;
     }
 
-    pub(super) fn after_step(&mut self, step: &Step<'_>, found: &mut Found<'_>) {
+    pub(super) fn after_step(&mut self, step: &Step<'_>, found: &mut Findings<'_>) {
         let Some(node) = step.peer().node.as_ref() else {
             return;
         };
@@ -78,7 +78,7 @@ impl Bounds {
 
     /// Checks that the log is compacted when, and only when, it has more than twice the trailing entries or
     /// exceeds its bytes.
-    fn of_log(&self, step: &Step<'_>, found: &mut Found<'_>) {
+    fn of_log(&self, step: &Step<'_>, found: &mut Findings<'_>) {
         let disk = &step.peer().disk;
         let store = &disk.written;
         let kept = store.sizes();

@@ -8,7 +8,7 @@ use cluster_core::{Applied, Index, LogEntry, Members, PeerId, Pin, StoreOp, Term
 use super::log::Logs;
 use super::quorum::Quorums;
 use super::wishes::Wishes;
-use super::{Found, Step, allocations};
+use super::{Findings, Step, allocations};
 use crate::coverage::Coverage;
 use crate::model::Model;
 use crate::rng;
@@ -66,7 +66,7 @@ impl Commits {
         self.wishes.expect(survivors);
     }
 
-    pub(super) fn booted(&mut self, me: usize, store: &Store, found: &mut Found<'_>) {
+    pub(super) fn booted(&mut self, me: usize, store: &Store, found: &mut Findings<'_>) {
         self.quorums.booted(me, store);
         self.wishes.booted(&store.members);
         self.applied[me] = store.applied.index;
@@ -79,7 +79,7 @@ impl Commits {
         step: &Step<'_>,
         op: &StoreOp,
         logs: &Logs,
-        found: &mut Found<'_>,
+        found: &mut Findings<'_>,
         coverage: &mut Coverage,
     ) {
         let me = step.me;
@@ -118,7 +118,7 @@ impl Commits {
         step: &Step<'_>,
         applied: Applied,
         logs: &Logs,
-        found: &mut Found<'_>,
+        found: &mut Findings<'_>,
         coverage: &mut Coverage,
     ) {
         let me = step.me;
@@ -150,7 +150,7 @@ impl Commits {
     }
 
     /// Compares a peer's state with the model as of the same index.
-    fn compare(&mut self, me: usize, applied: Applied, store: &Store, found: &mut Found<'_>) {
+    fn compare(&mut self, me: usize, applied: Applied, store: &Store, found: &mut Findings<'_>) {
         let Some(position) = applied.index.checked_sub(1) else {
             return;
         };

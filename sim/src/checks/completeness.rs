@@ -3,9 +3,9 @@
 use cluster_core::Term;
 
 use super::commits::Commits;
-use super::{Found, Step};
+use super::{Findings, Step};
 
-pub(super) fn of_new_leader(step: &Step<'_>, term: Term, commits: &Commits, found: &mut Found<'_>) {
+pub(super) fn of_new_leader(step: &Step<'_>, term: Term, commits: &Commits, found: &mut Findings<'_>) {
     let store = &step.peer().disk.written;
     for committed in commits.history() {
         let (index, entry_term) = (committed.entry.index, committed.entry.term);

@@ -12,7 +12,7 @@ use cluster_core::{
 };
 
 use super::received::{CLOCK, Heard, Process, changes_members, member};
-use super::{Found, Step};
+use super::{Findings, Step};
 use crate::options::Options;
 
 /// Maximum delay of a clock's reading until the leader handles it.
@@ -52,7 +52,7 @@ impl Decisions {
         self.newest[me] = 0;
     }
 
-    pub(super) fn after_step(&mut self, step: &Step<'_>, heard: &Heard, found: &mut Found<'_>) {
+    pub(super) fn after_step(&mut self, step: &Step<'_>, heard: &Heard, found: &mut Findings<'_>) {
         let fresh = self.fresh(step);
         let moment = Moment {
             step,
@@ -106,7 +106,7 @@ fn appended(op: &StoreOp) -> Vec<Proposal> {
 
 impl Moment<'_> {
     /// Checks one proposal. Returns `true` if a leader made it without a request.
-    fn of_proposal(&self, command: &Command, found: &mut Found<'_>) -> bool {
+    fn of_proposal(&self, command: &Command, found: &mut Findings<'_>) -> bool {
         match command {
             Command::Admit { raft_id, .. } => {
                 self.leads(command, found);
@@ -142,7 +142,7 @@ impl Moment<'_> {
         }
     }
 
-    fn leads(&self, command: &Command, found: &mut Found<'_>) {
+    fn leads(&self, command: &Command, found: &mut Findings<'_>) {
         let leads = self.heard.leads_since.iter().any(Option::is_some);
         found.require(leads, "duties", || {
             format!("proposes {command:?} without leading")
@@ -157,7 +157,7 @@ impl Moment<'_> {
         self.heard.tickets.values().map(|(request, _)| request)
     }
 
-    fn of_wish(&self, wish: &MembersWish, found: &mut Found<'_>) {
+    fn of_wish(&self, wish: &MembersWish, found: &mut Findings<'_>) {
         let asked = match wish {
             MembersWish::Add { peer } => self
                 .requests()
@@ -190,7 +190,7 @@ impl Moment<'_> {
         });
     }
 
-    fn of_unpin(&self, cid: &Cid, precondition: Precondition, found: &mut Found<'_>) -> bool {
+    fn of_unpin(&self, cid: &Cid, precondition: Precondition, found: &mut Findings<'_>) -> bool {
         let Precondition::Version(version) = precondition else {
             let asked = self
                 .requests()
@@ -246,7 +246,7 @@ impl Moment<'_> {
         clocks.get(position).copied().unwrap_or(step.now.wall)
     }
 
-    fn of_pin(&self, pin: &Pin, precondition: Precondition, found: &mut Found<'_>) {
+    fn of_pin(&self, pin: &Pin, precondition: Precondition, found: &mut Findings<'_>) {
         let asked = self.requests().any(|request| self.asks_for(request, pin));
         found.require(asked, "unasked", || {
             format!("pins {pin:?}, nobody asked for that")
@@ -358,14 +358,14 @@ impl Moment<'_> {
         }
         let by_group = || {
             self.unspread(&common, &left)
-                .or_else(|| self.poorer(&common, &left))
+                .or_else(|| self.poorer_group(&common, &left))
         };
-        self.fuller(&common, &left)
+        self.fuller_peer(&common, &left)
             .or_else(|| (may_stay == 0 && common.len() == chosen.len()).then(by_group)?)
     }
 
-    /// Groups of peers with more free space in sum come first.
-    fn poorer(&self, chosen: &[&PeerId], left: &[&PeerId]) -> Option<String> {
+    /// Checks that groups of peers with more free space in total are chosen.
+    fn poorer_group(&self, chosen: &[&PeerId], left: &[&PeerId]) -> Option<String> {
         let (now, names) = (self.step.now, &self.rules.allocate_by);
         let group = |peer: &PeerId| match self.heard.samples(peer, "tag:group") {
             [sample] => Some(sample.metric.value.clone()),
@@ -418,8 +418,9 @@ impl Moment<'_> {
         None
     }
 
-    /// Among peers of one group those with more room come first; within a tenth they count as alike.
-    fn fuller(&self, chosen: &[&PeerId], left: &[&PeerId]) -> Option<String> {
+    /// Checks that of the peers of one group those with more free space are chosen; within a tenth they count
+    /// as equal.
+    fn fuller_peer(&self, chosen: &[&PeerId], left: &[&PeerId]) -> Option<String> {
         let room = |peer: &PeerId| -> Vec<i64> {
             let samples = self.heard.samples(peer, "freespace").iter();
             samples.map(|sample| sample.metric.weight).collect()
@@ -490,7 +491,7 @@ impl Moment<'_> {
         merged.collect()
     }
 
-    fn of_move(&self, base: &Pin, allocations: &[PeerId], found: &mut Found<'_>) {
+    fn of_move(&self, base: &Pin, allocations: &[PeerId], found: &mut Findings<'_>) {
         let Replicas::Range { min, max } = base.options.replicas else {
             found.safety_violation("moves", format!("moves {base:?}, which is everywhere"));
             return;

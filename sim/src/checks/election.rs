@@ -8,7 +8,7 @@ use std::time::Duration;
 use cluster_core::{Event, Identity, Instant, Message, RaftId, RaftKind, Term};
 
 use super::received::Heard;
-use super::{Found, Step};
+use super::{Findings, Step};
 use crate::options::Options;
 use crate::store::Store;
 
@@ -49,7 +49,7 @@ impl Election {
     }
 
     /// Counts a leader's ticks, each of which takes a step of its own, so that a pause does not count.
-    pub(super) fn of_solitude(&mut self, step: &Step<'_>, heard: &Heard, found: &mut Found<'_>) {
+    pub(super) fn of_solitude(&mut self, step: &Step<'_>, heard: &Heard, found: &mut Findings<'_>) {
         let alone = &mut self.alone[step.me];
         let leads = step
             .peer()
@@ -92,7 +92,7 @@ impl Election {
 
     /// Checks that a peer votes for itself only after a majority has granted a pre-vote, or its leader has
     /// requested the election.
-    pub(super) fn of_candidate(&mut self, step: &Step<'_>, found: &mut Found<'_>) {
+    pub(super) fn of_candidate(&mut self, step: &Step<'_>, found: &mut Findings<'_>) {
         let store = &step.peer().disk.written;
         let (members, state) = (&store.members, &store.hard_state);
         let before = std::mem::replace(&mut self.terms[step.me], state.term);
@@ -139,7 +139,7 @@ impl Election {
     }
 
     /// Returns the term when the peer has just come to lead it.
-    pub(super) fn after_step(&mut self, step: &Step<'_>, found: &mut Found<'_>) -> Option<Term> {
+    pub(super) fn after_step(&mut self, step: &Step<'_>, found: &mut Findings<'_>) -> Option<Term> {
         if !step.peer().leads() {
             return None;
         }

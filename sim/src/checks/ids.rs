@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cluster_core::{BatchId, Cid, Effect, Event, IpfsAction, OpId, SnapshotId, StoreOp, Ticket};
 
-use super::{Found, Step};
+use super::{Findings, Step};
 
 /// Comparisons that clients may have asked for, and the one of everything.
 const COMPARISONS_MAX: usize = 65;
@@ -38,7 +38,7 @@ impl Ids {
         self.open[me] = Open::default();
     }
 
-    pub(super) fn after_step(&mut self, step: &Step<'_>, found: &mut Found<'_>) {
+    pub(super) fn after_step(&mut self, step: &Step<'_>, found: &mut Findings<'_>) {
         let open = &mut self.open[step.me];
         step.events.iter().for_each(|event| open.after_event(event));
         for effect in step.effects {
@@ -76,7 +76,7 @@ impl Open {
         }
     }
 
-    fn after_effect(&mut self, effect: &Effect, found: &mut Found<'_>) {
+    fn after_effect(&mut self, effect: &Effect, found: &mut Findings<'_>) {
         match effect {
             Effect::CompareIpfs { op, .. } => {
                 let last = std::mem::replace(&mut self.last_op, *op);

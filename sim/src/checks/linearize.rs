@@ -26,7 +26,7 @@ fn found_by(witnesses: Witnesses<'_>, history: &History, model: &Model) -> Vec<S
         claimed, mut found, ..
     } = witnesses;
     found.extend(effects_of_the_refused(history, model));
-    found.extend(removals_that_nobody_asked_for(history, model, &claimed));
+    found.extend(unrequested_removals(history, model, &claimed));
     found.extend(history.wishes().iter().filter_map(|(wish, possible)| {
         let times = model.times_wished(wish);
         let text = || format!("{wish:?} is recorded {times} times, could be {possible} times");
@@ -35,8 +35,9 @@ fn found_by(witnesses: Witnesses<'_>, history: &History, model: &Model) -> Vec<S
     found
 }
 
-/// A removal other than an expiry was requested by a client, which got its result or no certain answer.
-fn removals_that_nobody_asked_for(
+/// Checks that each removal other than an expiry was requested by a client, which got its result or no
+/// certain answer.
+fn unrequested_removals(
     history: &History,
     model: &Model,
     claimed: &BTreeSet<(Cid, Position)>,

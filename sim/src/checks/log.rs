@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cluster_core::{Index, LogEntry, StoreOp, Term};
 
-use super::{Found, Step};
+use super::{Findings, Step};
 use crate::rng;
 use crate::store::Store;
 
@@ -53,7 +53,7 @@ impl Logs {
         }
     }
 
-    pub(super) fn after_write(&mut self, step: &Step<'_>, op: &StoreOp, found: &mut Found<'_>) {
+    pub(super) fn after_write(&mut self, step: &Step<'_>, op: &StoreOp, found: &mut Findings<'_>) {
         match op {
             StoreOp::Append { entries } => self.append(step.me, entries, found),
             StoreOp::InstallSnapshot { manifest, .. } => {
@@ -75,7 +75,7 @@ impl Logs {
         }
     }
 
-    fn append(&mut self, me: usize, entries: &[LogEntry], found: &mut Found<'_>) {
+    fn append(&mut self, me: usize, entries: &[LogEntry], found: &mut Findings<'_>) {
         let Some(first) = entries.first() else { return };
         let terms = &mut self.terms[me];
         terms.split_off(&first.index);

@@ -2,9 +2,9 @@
 
 use cluster_core::{Members, StoreOp};
 
-use super::{Found, Step};
+use super::{Findings, Step};
 
-pub(super) fn after_write(step: &Step<'_>, op: &StoreOp, found: &mut Found<'_>) {
+pub(super) fn after_write(step: &Step<'_>, op: &StoreOp, found: &mut Findings<'_>) {
     let StoreOp::SetMembers { members } = op else {
         return;
     };

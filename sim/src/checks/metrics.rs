@@ -7,7 +7,7 @@ use std::time::Duration;
 use cluster_core::{Effect, Event, Instant, Message, PING, PeerId};
 
 use super::received::{CLOCK, Heard, changes_members, member};
-use super::{Found, Step};
+use super::{Findings, Step};
 use crate::options::Options;
 
 /// Metrics that peers measure here; the core adds others.
@@ -41,7 +41,7 @@ struct Owed {
 }
 
 impl Owed {
-    fn after_step(&mut self, step: &Step<'_>, heard: &Heard, found: &mut Found<'_>) {
+    fn after_step(&mut self, step: &Step<'_>, heard: &Heard, found: &mut Findings<'_>) {
         let (now, process) = (step.now.mono, heard.of(step.me));
         let members = &step.peer().disk.written.members;
         for event in step.events {
@@ -109,7 +109,7 @@ const RESEND_PAUSE: Duration = Duration::from_millis(500);
 
 /// Checks that a clock far ahead of those of all voters, or far behind, is listed as wrong. Uses only
 /// readings that certainly count; with two others, the median is one of these.
-fn of_clocks(step: &Step<'_>, heard: &Heard, found: &mut Found<'_>) {
+fn of_clocks(step: &Step<'_>, heard: &Heard, found: &mut Findings<'_>) {
     let Some(node) = &step.peer().node else { return };
     let (now, process) = (step.now.mono, heard.of(step.me));
     let members = &step.peer().disk.written.members;
@@ -174,7 +174,7 @@ impl Metrics {
         is_time
     }
 
-    pub(super) fn after_step(&mut self, step: &Step<'_>, heard: &Heard, found: &mut Found<'_>) {
+    pub(super) fn after_step(&mut self, step: &Step<'_>, heard: &Heard, found: &mut Findings<'_>) {
         self.owed[step.me].after_step(step, heard, found);
         if step.events.contains(&Event::TimedOut) {
             // Another step at the same moment has raised alerts that it knew the reason for (seed 101230).
@@ -196,7 +196,7 @@ impl Metrics {
     }
 
     /// Checks that each metric that is not renewed in time raises an alert, every time.
-    fn of_silence(&mut self, step: &Step<'_>, heard: &Heard, found: &mut Found<'_>) {
+    fn of_silence(&mut self, step: &Step<'_>, heard: &Heard, found: &mut Findings<'_>) {
         let Some(node) = &step.peer().node else { return };
         let process = heard.of(step.me);
         for member in step.peer().disk.written.members.peers.values() {
@@ -226,7 +226,7 @@ impl Metrics {
     }
 }
 
-fn of_samples(step: &Step<'_>, heard: &Heard, concerns: impl Fn(&PeerId) -> bool, found: &mut Found<'_>) {
+fn of_samples(step: &Step<'_>, heard: &Heard, concerns: impl Fn(&PeerId) -> bool, found: &mut Findings<'_>) {
     let Some(node) = &step.peer().node else { return };
     let (view, process) = (node.view(), heard.of(step.me));
     let members = &step.peer().disk.written.members;
@@ -257,7 +257,7 @@ fn of_samples(step: &Step<'_>, heard: &Heard, concerns: impl Fn(&PeerId) -> bool
     }
 }
 
-fn of_alerts(step: &Step<'_>, heard: &Heard, found: &mut Found<'_>) {
+fn of_alerts(step: &Step<'_>, heard: &Heard, found: &mut Findings<'_>) {
     let Some(node) = &step.peer().node else { return };
     let process = heard.of(step.me);
     let now = step.now;

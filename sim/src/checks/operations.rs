@@ -14,7 +14,7 @@ use cluster_core::{
 
 use self::comparisons::Comparison;
 use super::received::Heard;
-use super::{Found, Step};
+use super::{Findings, Step};
 use crate::model::Model;
 use crate::options::Options;
 use crate::store::Store;
@@ -94,7 +94,7 @@ impl Operations {
         step: &Step<'_>,
         heard: &Heard,
         model: &Model,
-        found: &mut Found<'_>,
+        found: &mut Findings<'_>,
     ) {
         let mut process = std::mem::take(&mut self.processes[step.me]);
         let full = process.running.len() >= self.concurrent;
@@ -128,7 +128,7 @@ impl Operations {
         self.processes[step.me] = process;
     }
 
-    fn of_write(&self, step: &Step<'_>, process: &mut Process, op: &StoreOp, found: &mut Found<'_>) {
+    fn of_write(&self, step: &Step<'_>, process: &mut Process, op: &StoreOp, found: &mut Findings<'_>) {
         match op {
             StoreOp::PutLocal { cid, local } => {
                 let known = process
@@ -179,7 +179,7 @@ impl Operations {
         effect: &Effect,
         full: bool,
         model: &Model,
-        found: &mut Found<'_>,
+        found: &mut Findings<'_>,
     ) {
         match effect {
             Effect::StartIpfs { op, action } => {

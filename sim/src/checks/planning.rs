@@ -11,7 +11,7 @@ use cluster_core::{
 };
 
 use super::received::{Heard, Process};
-use super::{Found, Step};
+use super::{Findings, Step};
 use crate::members::wanted_voters;
 use crate::options::Options;
 
@@ -57,7 +57,7 @@ impl Planning {
         self.note(members);
     }
 
-    pub(super) fn after_step(&mut self, step: &Step<'_>, heard: &Heard, found: &mut Found<'_>) {
+    pub(super) fn after_step(&mut self, step: &Step<'_>, heard: &Heard, found: &mut Findings<'_>) {
         let heard = heard.of(step.me);
         let view = step.peer().node.as_ref().map(|node| node.view());
         let leads = view.filter(|view| view.is_leader());
@@ -110,8 +110,8 @@ impl Planning {
         self.ended.extend(gone);
     }
 
-    /// A message under a Raft id comes from the data folder that the id was given to.
-    fn of_speaker(&self, step: &Step<'_>, id: RaftId, found: &mut Found<'_>) {
+    /// Checks that a message under a Raft id comes from the data folder that the id was assigned to.
+    fn of_speaker(&self, step: &Step<'_>, id: RaftId, found: &mut Findings<'_>) {
         let peer = step.peer();
         let Some((owner, folder)) = self.folders.get(&id) else {
             return;
@@ -125,7 +125,7 @@ impl Planning {
         });
     }
 
-    fn of_identity(&self, step: &Step<'_>, identity: Identity, found: &mut Found<'_>) {
+    fn of_identity(&self, step: &Step<'_>, identity: Identity, found: &mut Findings<'_>) {
         let peer = step.peer();
         match identity {
             Identity::Removed(id) => {
@@ -156,7 +156,7 @@ impl Planning {
         heard: &Process,
         change: &MembersChange,
         term: Term,
-        found: &mut Found<'_>,
+        found: &mut Findings<'_>,
     ) {
         let members = &step.peer().disk.written.members;
         let removed: BTreeSet<RaftId> = change.steps.iter().filter_map(removes).collect();
@@ -193,7 +193,7 @@ impl Planning {
         heard: &Process,
         id: RaftId,
         change: &MembersChange,
-        found: &mut Found<'_>,
+        found: &mut Findings<'_>,
     ) {
         let members = &step.peer().disk.written.members;
         let Some(old) = members.peers.get(&id) else {
@@ -237,7 +237,7 @@ impl Planning {
         heard: &Process,
         gone: RaftId,
         change: &MembersChange,
-        found: &mut Found<'_>,
+        found: &mut Findings<'_>,
     ) {
         let members = &step.peer().disk.written.members;
         let demotes = |part: &MembersStep| matches!(part, MembersStep::Demote { .. });
@@ -260,7 +260,7 @@ impl Planning {
         });
     }
 
-    fn of_promotion(&self, step: &Step<'_>, heard: &Process, id: RaftId, found: &mut Found<'_>) {
+    fn of_promotion(&self, step: &Step<'_>, heard: &Process, id: RaftId, found: &mut Findings<'_>) {
         let members = &step.peer().disk.written.members;
         let Some(peer) = members.peer(id) else { return };
         let committed = step
@@ -288,7 +288,7 @@ impl Planning {
         heard: &Process,
         id: RaftId,
         removes: bool,
-        found: &mut Found<'_>,
+        found: &mut Findings<'_>,
     ) {
         let members = &step.peer().disk.written.members;
         let Some(peer) = members.peer(id) else { return };

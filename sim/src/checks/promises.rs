@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use cluster_core::{Effect, Incarnation, Message, RaftId, RaftKind, RaftMessage, Term};
 
-use super::{Found, Step};
+use super::{Findings, Step};
 use crate::store::Store;
 
 /// Promises of all peers.
@@ -19,7 +19,7 @@ pub(super) struct Promises {
 
 impl Promises {
     /// Checks that a restarted peer's disk has the highest term that it had sent.
-    pub(super) fn booted(&mut self, me: usize, store: &Store, found: &mut Found<'_>) {
+    pub(super) fn booted(&mut self, me: usize, store: &Store, found: &mut Findings<'_>) {
         let said = self.terms.get(&me).copied().unwrap_or(0);
         let term = store.hard_state.term;
         found.require(term >= said, "promises", || {
@@ -31,7 +31,7 @@ impl Promises {
         self.terms.remove(&me);
     }
 
-    pub(super) fn after_step(&mut self, step: &Step<'_>, found: &mut Found<'_>) {
+    pub(super) fn after_step(&mut self, step: &Step<'_>, found: &mut Findings<'_>) {
         for effect in step.effects {
             if let Effect::Send { envelope, .. } = effect
                 && let Message::Raft(message) = &envelope.message
@@ -41,7 +41,7 @@ impl Promises {
         }
     }
 
-    fn after_message(&mut self, step: &Step<'_>, message: &RaftMessage, found: &mut Found<'_>) {
+    fn after_message(&mut self, step: &Step<'_>, message: &RaftMessage, found: &mut Findings<'_>) {
         let durable = &step.peer().disk.durable;
         let candidate = match message.kind {
             RaftKind::RequestVote => Some(message.from),

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 
 use cluster_core::{Index, LogEntry, Members, Payload, PeerId, RaftId, StoreOp};
 
-use super::{Found, Step};
+use super::{Findings, Step};
 use crate::store::Store;
 
 /// Voters from some point of the log on.
@@ -67,7 +67,7 @@ impl Quorums {
         step: &Step<'_>,
         op: &StoreOp,
         before: Index,
-        found: &mut Found<'_>,
+        found: &mut Findings<'_>,
     ) {
         let me = step.me;
         match op {
@@ -115,8 +115,8 @@ impl Quorums {
         });
     }
 
-    /// A peer's membership changed somewhere in `after + 1..=by`.
-    fn advance(&mut self, me: usize, members: &Members, after: Index, by: Index, found: &mut Found<'_>) {
+    /// Records that a peer's membership changed somewhere in `after + 1..=by`.
+    fn advance(&mut self, me: usize, members: &Members, after: Index, by: Index, found: &mut Findings<'_>) {
         let ids = ids_of(members);
         let Some(current) = self.position[me] else {
             self.position[me] = self.locate(&ids, by);
@@ -150,7 +150,7 @@ impl Quorums {
         }
     }
 
-    pub(super) fn of_new_commit(&self, step: &Step<'_>, entry: &LogEntry, found: &mut Found<'_>) {
+    pub(super) fn of_new_commit(&self, step: &Step<'_>, entry: &LogEntry, found: &mut Findings<'_>) {
         let (index, term) = (entry.index, entry.term);
         let has = |id: &&PeerId| {
             step.peers
@@ -194,7 +194,7 @@ fn share_a_quorum([voters, outgoing]: &[BTreeSet<RaftId>; 2], next: &[BTreeSet<R
 }
 
 /// Checks that a leader proposes no change before it has applied the previous one.
-fn one_at_a_time(step: &Step<'_>, entries: &[LogEntry], found: &mut Found<'_>) {
+fn one_at_a_time(step: &Step<'_>, entries: &[LogEntry], found: &mut Findings<'_>) {
     let is_change = |entry: &&LogEntry| matches!(entry.payload, Payload::Members(_));
     let store = &step.peer().disk.written;
     if !step.peer().leads() {

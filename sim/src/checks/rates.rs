@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cluster_core::{Effect, Event, Instant, Message, PeerId, RaftId, RaftKind};
 
-use super::{Found, Step};
+use super::{Findings, Step};
 
 /// Shortest time between two notices to one peer: a second copy of the core's rule.
 const NOTICE_PAUSE: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ impl Rates {
         self.noticed[me].clear();
     }
 
-    pub(super) fn after_step(&mut self, step: &Step<'_>, found: &mut Found<'_>) {
+    pub(super) fn after_step(&mut self, step: &Step<'_>, found: &mut Findings<'_>) {
         let now = step.now.mono;
         let mut heartbeats: BTreeMap<RaftId, usize> = BTreeMap::new();
         for effect in step.effects {

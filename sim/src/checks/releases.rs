@@ -3,11 +3,11 @@
 
 use cluster_core::{LogEntry, StoreOp};
 
-use super::{Found, Step};
+use super::{Findings, Step};
 use crate::coverage::{Coverage, sometimes};
 use crate::releases::OLD;
 
-pub(super) fn after_write(step: &Step<'_>, op: &StoreOp, found: &mut Found<'_>, coverage: &mut Coverage) {
+pub(super) fn after_write(step: &Step<'_>, op: &StoreOp, found: &mut Findings<'_>, coverage: &mut Coverage) {
     let StoreOp::Append { entries } = op else { return };
     let since = entries.iter().map(LogEntry::min_version).max().unwrap_or(OLD);
     let peer = step.peer();

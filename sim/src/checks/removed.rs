@@ -3,7 +3,7 @@
 
 use cluster_core::{Effect, Event, Identity, Message, RaftKind, StoreOp};
 
-use super::{Found, Step};
+use super::{Findings, Step};
 
 /// The processes that have applied their own removal and not retired yet.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ impl Removed {
         self.due[me] = false;
     }
 
-    pub(super) fn after_step(&mut self, step: &Step<'_>, found: &mut Found<'_>) {
+    pub(super) fn after_step(&mut self, step: &Step<'_>, found: &mut Findings<'_>) {
         let disk = &step.peer().disk;
         let identity = disk.written.hard_state.identity;
         let mut was_removed = matches!(identity, Identity::Removed(_));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use cluster_core::{Cid, Effect, IpfsAction, Lane, Local, Phase, Pin, Replicas, StoreOp};
 
 use super::received::Heard;
-use super::{Found, Step};
+use super::{Findings, Step};
 use crate::model::Model;
 use crate::options::Options;
 use crate::store::Store;
@@ -51,7 +51,7 @@ impl Surplus {
         step: &Step<'_>,
         model: &Model,
         heard: &Heard,
-        found: &mut Found<'_>,
+        found: &mut Findings<'_>,
     ) {
         for op in step.writes() {
             if let StoreOp::PutLocal { cid, local } = op {
@@ -87,7 +87,7 @@ impl Surplus {
         }
     }
 
-    fn of_unpin(&self, step: &Step<'_>, cid: &Cid, model: &Model, found: &mut Found<'_>) {
+    fn of_unpin(&self, step: &Step<'_>, cid: &Cid, model: &Model, found: &mut Findings<'_>) {
         let seen = step.peer().disk.written.pins.get(cid);
         let Some(pin) = seen.filter(|pin| model.pins().get(cid) == Some(pin)) else {
             return;
@@ -119,7 +119,7 @@ fn least(pin: &Pin) -> usize {
 
 /// Checks that a copy stops waiting only when enough of the allocated peers have confirmed that they hold
 /// this version of the pin, or the pin is gone.
-fn of_release(step: &Step<'_>, cid: &Cid, heard: &Heard, found: &mut Found<'_>) {
+fn of_release(step: &Step<'_>, cid: &Cid, heard: &Heard, found: &mut Findings<'_>) {
     // A snapshot may have replaced the pin that was asked about. Until the peer has reconciled with it, it
     // asks again before it unpins (seed 51847).
     if step.peer().disk.written.reconciling {

@@ -3,9 +3,9 @@
 
 use cluster_core::{Effect, Event, IpfsAction, Phase, StoreOp};
 
-use super::{Found, Step};
+use super::{Findings, Step};
 
-pub(super) fn after_step(step: &Step<'_>, found: &mut Found<'_>) {
+pub(super) fn after_step(step: &Step<'_>, found: &mut Findings<'_>) {
     let peer = step.peer();
     for op in step.writes() {
         if let StoreOp::PutLocal { cid, local } = op

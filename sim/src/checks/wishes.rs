@@ -8,7 +8,7 @@ use cluster_core::{
     decode,
 };
 
-use super::Found;
+use super::Findings;
 
 /// Wishes of the committed log that have not been superseded.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ impl Wishes {
     }
 
     /// Records the wishes of the next committed entry.
-    pub(super) fn of_commit(&mut self, entry: &LogEntry, found: &mut Found<'_>) {
+    pub(super) fn of_commit(&mut self, entry: &LogEntry, found: &mut Findings<'_>) {
         match &entry.payload {
             Payload::Commands(data) if !data.is_empty() => {
                 for proposal in decode::<Vec<Proposal>>(data).unwrap_or_default() {
@@ -67,7 +67,7 @@ impl Wishes {
 
     /// Checks a change in the log. Raft may refuse it when it is applied: then the same change is proposed
     /// again.
-    fn of_change(&mut self, change: &MembersChange, found: &mut Found<'_>) {
+    fn of_change(&mut self, change: &MembersChange, found: &mut Findings<'_>) {
         let (mut added, mut removed) = (BTreeSet::new(), BTreeSet::new());
         for part in &change.steps {
             match part {

@@ -19,7 +19,7 @@ const MESSAGES: usize = 4;
 const OTHER: ClusterId = ClusterId([7; 16]);
 
 /// Delivers a few messages of a member of another cluster to a peer.
-pub(super) fn speak(world: &mut World, rng: &mut Rng) {
+pub(super) fn inject(world: &mut World, rng: &mut Rng) {
     let size = world.peers.len();
     let (me, other) = (rng.index(size), rng.index(size));
     // A peer that does not know its cluster yet joins the first one that knows the peer, and the operator's

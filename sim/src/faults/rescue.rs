@@ -16,9 +16,9 @@ use crate::report::Class;
 use crate::rng::Rng;
 use crate::world::{Death, Shared, World, lock};
 
-/// Has one member found a new cluster, if one has all that was committed.
-pub(super) async fn happen(world: &Shared, rng: &mut Rng) {
-    let Some((survivor, exile)) = found_anew(&mut lock(world), rng) else {
+/// Makes one member found a new cluster, if a member has everything that was committed.
+pub(super) async fn inject(world: &Shared, rng: &mut Rng) {
+    let Some((survivor, exile)) = found_new_cluster(&mut lock(world), rng) else {
         return;
     };
     let size = lock(world).peers.len();
@@ -44,7 +44,7 @@ pub(super) async fn happen(world: &Shared, rng: &mut Rng) {
 
 /// Ends all processes and rewrites the data of the member that survives. Returns it, and the peer that keeps
 /// the data of the lost cluster.
-fn found_anew(world: &mut World, rng: &mut Rng) -> Option<(usize, Option<usize>)> {
+fn found_new_cluster(world: &mut World, rng: &mut Rng) -> Option<(usize, Option<usize>)> {
     let size = world.peers.len();
     let able: Vec<usize> = (0..size).filter(|peer| may_survive(world, *peer)).collect();
     if able.is_empty() || world.peers.iter().any(|peer| peer.exiled) {

@@ -16,7 +16,7 @@ const SUPERVISED: Duration = Duration::from_secs(1);
 /// Time within which an operator repairs a peer that refuses to start.
 const OPERATED: Duration = Duration::from_secs(5);
 
-pub(super) async fn happen(world: &Shared, fault: Fault, peer: usize, rng: &mut Rng) {
+pub(super) async fn inject(world: &Shared, fault: Fault, peer: usize, rng: &mut Rng) {
     match fault {
         Fault::DiskFail => lock(world).peers[peer].sync_fails = true,
         Fault::DiskFull => {

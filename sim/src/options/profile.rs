@@ -14,9 +14,9 @@ impl Options {
             0..4 => self.change_members(rng),
             4..7 => self.lose_disks(rng),
             7..10 => self.grow(rng),
-            10..13 => self.come_back(rng),
-            13..16 => self.hear_strangers(rng),
-            16..19 => self.hear_late(rng),
+            10..13 => self.readd_members(rng),
+            13..16 => self.receive_foreign_messages(rng),
+            16..19 => self.delay_messages(rng),
             19..21 => self.found_again(rng),
             21..24 => self.weigh(rng),
             24 => self.fill(rng),
@@ -58,7 +58,7 @@ impl Options {
         self.think_ms = 200;
     }
 
-    fn come_back(&mut self, rng: &mut Rng) {
+    fn readd_members(&mut self, rng: &mut Rng) {
         self.peers = 5;
         self.joiners = 1;
         self.op_members = rng.range(200, 400);
@@ -68,12 +68,12 @@ impl Options {
         self.disk_lost_every = *rng.pick(&[0, 10]);
     }
 
-    fn hear_strangers(&mut self, rng: &mut Rng) {
+    fn receive_foreign_messages(&mut self, rng: &mut Rng) {
         self.foreign_every = 1;
         self.joiners = *rng.pick(&[0, 1, 2]);
     }
 
-    fn hear_late(&mut self, rng: &mut Rng) {
+    fn delay_messages(&mut self, rng: &mut Rng) {
         self.streams = 0;
         self.late = rng.range(30, 150);
         self.duplicate = rng.range(100, 300);

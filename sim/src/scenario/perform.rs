@@ -6,7 +6,7 @@ use cluster_core::{Refusal, Request};
 use madsim::runtime::Handle;
 use madsim::time::sleep;
 
-use super::step::{Ask, Happening, Outcome, Standing, Step, Who};
+use super::step::{Ask, Outcome, PeerStep, Standing, Step, Who};
 use crate::checks::convergence;
 use crate::clients::{self, Asked, pin_once, read_once, unpin_once, wish};
 use crate::faults::resume;
@@ -32,9 +32,9 @@ pub(super) async fn take(world: &Shared, step: Step) -> Result<(), String> {
             let (target, at) = (one(world, target)?, one(world, at)?);
             change_members(world, adds, target, at, expected).await
         }
-        Step::Happens(what, who) => {
-            for peer in everybody(world, who)? {
-                happen(world, what, peer)?;
+        Step::AtPeers(what, who) => {
+            for peer in peers_of(world, who)? {
+                take_at(world, what, peer)?;
             }
             Ok(())
         }
@@ -71,7 +71,7 @@ pub(super) async fn take(world: &Shared, step: Step) -> Result<(), String> {
         Step::WaitStanding(standing, who) => {
             let peer = one(world, who)?;
             let what = format!("{standing:?}");
-            wait_for(world, &what, |world| stands(world, peer) == standing).await
+            wait_for(world, &what, |world| standing_of(world, peer) == standing).await
         }
         Step::WaitVersion(wanted) => wait_for(world, "a version", |world| version(world) == wanted).await,
     }
@@ -89,44 +89,44 @@ fn moved(world: &Shared, content: u64, from: usize) -> Result<(), String> {
     require(!there, || format!("it is still allocated there: {pin:?}"))
 }
 
-fn happen(world: &Shared, what: Happening, peer: usize) -> Result<(), String> {
+fn take_at(world: &Shared, what: PeerStep, peer: usize) -> Result<(), String> {
     match what {
-        Happening::Break => {
+        PeerStep::Break => {
             let mut world = lock(world);
             world.peers[peer].broken = true;
             world.crash(peer, Death::Cut);
         }
-        Happening::Cut => lock(world).crash(peer, Death::Cut),
-        Happening::Empty => lose_disk(&mut lock(world), peer),
-        Happening::Fill => lock(world).peers[peer].disk.full = true,
-        Happening::Free => lock(world).peers[peer].disk.full = false,
-        Happening::IpfsDown => set_ipfs(world, peer, false, false),
-        Happening::IpfsForgets => {
+        PeerStep::Cut => lock(world).crash(peer, Death::Cut),
+        PeerStep::Empty => lose_disk(&mut lock(world), peer),
+        PeerStep::Fill => lock(world).peers[peer].disk.full = true,
+        PeerStep::Free => lock(world).peers[peer].disk.full = false,
+        PeerStep::IpfsDown => set_ipfs(world, peer, false, false),
+        PeerStep::IpfsForgets => {
             let ipfs = &mut lock(world).peers[peer].ipfs;
             ipfs.pinned.retain(|cid, _| ipfs.owned.contains(cid));
         }
-        Happening::IpfsFull => set_ipfs(world, peer, true, true),
-        Happening::IpfsUp => set_ipfs(world, peer, true, false),
-        Happening::Isolate => lock(world).net.cut_off(peer, true),
-        Happening::Kill => lock(world).crash(peer, Death::Kill),
-        Happening::Leads => {
+        PeerStep::IpfsFull => set_ipfs(world, peer, true, true),
+        PeerStep::IpfsUp => set_ipfs(world, peer, true, false),
+        PeerStep::Isolate => lock(world).net.cut_off(peer, true),
+        PeerStep::Kill => lock(world).crash(peer, Death::Kill),
+        PeerStep::Leads => {
             let leader = ready_leader(&lock(world));
             require(leader == Some(peer), || format!("{leader:?} leads"))?;
         }
-        Happening::Pause => {
+        PeerStep::Pause => {
             let mut world = lock(world);
             world.peers[peer].paused = true;
             Handle::current().pause(world.nodes[peer]);
         }
-        Happening::Remember => lock(world).it = Some(peer),
-        Happening::Resume => resume(world, peer),
-        Happening::Rot => {
+        PeerStep::Remember => lock(world).it = Some(peer),
+        PeerStep::Resume => resume(world, peer),
+        PeerStep::Rot => {
             let mut world = lock(world);
             lose_disk(&mut world, peer);
             world.peers[peer].disk.rotten = true;
         }
-        Happening::Start => lock(world).restart(peer),
-        Happening::Upgrade => {
+        PeerStep::Start => lock(world).restart(peer),
+        PeerStep::Upgrade => {
             let mut world = lock(world);
             world.upgrade(peer);
             world.restart(peer);
@@ -176,7 +176,7 @@ fn version(world: &World) -> u64 {
 }
 
 /// Returns a peer's membership status, as far as the most advanced peer knows.
-fn stands(world: &World, peer: usize) -> Standing {
+fn standing_of(world: &World, peer: usize) -> Standing {
     let members = world.members();
     match members.raft_id(&world.peers[peer].id) {
         None => Standing::Gone,
@@ -232,11 +232,11 @@ fn ready_leader(world: &World) -> Option<usize> {
 }
 
 fn one(world: &Shared, who: Who) -> Result<usize, String> {
-    let peers = everybody(world, who)?;
+    let peers = peers_of(world, who)?;
     peers.first().copied().ok_or_else(|| "there is nobody".to_owned())
 }
 
-fn everybody(world: &Shared, who: Who) -> Result<Vec<usize>, String> {
+fn peers_of(world: &Shared, who: Who) -> Result<Vec<usize>, String> {
     let world = lock(world);
     let mut all = 0..world.peers.len();
     let leader = ready_leader(&world);

@@ -25,7 +25,7 @@ pub(super) enum Step {
         at: Who,
         expected: Outcome,
     },
-    Happens(Happening, Who),
+    AtPeers(PeerStep, Who),
     Heal,
     Holds {
         content: u64,
@@ -84,7 +84,7 @@ pub(super) enum Standing {
 
 /// Action on a peer, or assertion about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Happening {
+pub(super) enum PeerStep {
     Break,
     Cut,
     Empty,
@@ -128,7 +128,7 @@ impl Step {
             }
             ["voters", wanted] => Self::Voters(voters(wanted)?),
             ["version", wanted] => Self::Version(version(wanted)?),
-            ["ipfs", what, who] => Self::Happens(Happening::parse_ipfs(what)?, Who::parse(who, size)?),
+            ["ipfs", what, who] => Self::AtPeers(PeerStep::parse_ipfs(what)?, Who::parse(who, size)?),
             [what @ ("holds" | "lacks"), number, who] => Self::Holds {
                 content: content(number)?,
                 who: one(who)?,
@@ -153,7 +153,7 @@ impl Step {
                 at: one(at)?,
                 expected: Outcome::parse(expected, &["ok", "refused", "unknown", "any"])?,
             },
-            [what, who] if what != "set" => Self::Happens(Happening::parse(what)?, Who::parse(who, size)?),
+            [what, who] if what != "set" => Self::AtPeers(PeerStep::parse(what)?, Who::parse(who, size)?),
             ["set", ..] => return Err("options are set before any step".to_owned()),
             _ => return Err("there is no such step".to_owned()),
         })
@@ -217,7 +217,7 @@ impl Standing {
     }
 }
 
-impl Happening {
+impl PeerStep {
     fn parse(word: &str) -> Result<Self, String> {
         Ok(match word {
             "break" => Self::Break,

@@ -3,7 +3,7 @@
 use cluster_core::{Cid, Event, Instant, Missing, OpId, Reply, Request, Timestamp};
 
 use super::{Operations, Process};
-use crate::checks::{Found, Step};
+use crate::checks::{Findings, Step};
 
 /// One comparison.
 #[derive(Debug, Clone)]
@@ -27,7 +27,7 @@ impl Operations {
         process: &mut Process,
         op: OpId,
         cid: Option<&Cid>,
-        found: &mut Found<'_>,
+        found: &mut Findings<'_>,
     ) {
         let everything = cid.is_none();
         let asked = step
@@ -68,7 +68,7 @@ impl Operations {
         reply: &Reply,
         request: Option<&(Request, Instant)>,
         ended: &[Comparison],
-        found: &mut Found<'_>,
+        found: &mut Findings<'_>,
     ) {
         let (Reply::Synced(count), Some((Request::Sync { cid }, asked))) = (reply, request) else {
             return;

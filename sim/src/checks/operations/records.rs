@@ -5,7 +5,7 @@ use std::time::Duration;
 use cluster_core::{Cid, CopyOf, Event, Lane, Local, Phase, Request};
 
 use super::{Operations, Process};
-use crate::checks::{Found, Step};
+use crate::checks::{Findings, Step};
 use crate::model::Model;
 
 impl Operations {
@@ -15,7 +15,7 @@ impl Operations {
         cid: &Cid,
         local: &Local,
         before: u32,
-        found: &mut Found<'_>,
+        found: &mut Findings<'_>,
     ) {
         let ipfs = &step.peer().ipfs;
         let is_error = matches!(local.phase, Phase::PinError | Phase::UnpinError);
@@ -50,7 +50,7 @@ impl Operations {
 
     /// Checks that once the local states are reconciled with a snapshot, CIDs recorded as pinned are pinned,
     /// and allocated ones have a local state.
-    pub(super) fn of_reconciled(&self, step: &Step<'_>, found: &mut Found<'_>) {
+    pub(super) fn of_reconciled(&self, step: &Step<'_>, found: &mut Findings<'_>) {
         let (store, ipfs) = (&step.peer().disk.written, &step.peer().ipfs);
         let is_missing = |cid: &Cid, local: &Local| {
             local.phase == Phase::Pinned && !ipfs.holds(cid, local.mode) && !ipfs.is_running(cid)
@@ -67,7 +67,7 @@ impl Operations {
         });
     }
 
-    pub(super) fn of_copy(&self, step: &Step<'_>, copy: &CopyOf, model: &Model, found: &mut Found<'_>) {
+    pub(super) fn of_copy(&self, step: &Step<'_>, copy: &CopyOf, model: &Model, found: &mut Findings<'_>) {
         let states = step.pin_states(&copy.cid);
         // After a power cut a peer may be behind an unpin that it has carried out.
         let newest = model.pins().get(&copy.cid);
@@ -83,7 +83,7 @@ impl Operations {
 
     /// Checks that a request to retry all failures retries each of them within as many timeouts as there are
     /// chunks.
-    pub(super) fn of_recovery(&self, step: &Step<'_>, process: &mut Process, found: &mut Found<'_>) {
+    pub(super) fn of_recovery(&self, step: &Step<'_>, process: &mut Process, found: &mut Findings<'_>) {
         let store = &step.peer().disk.written;
         if let Some((failures, left)) = &mut process.recovering
             && step.events.contains(&Event::TimedOut)

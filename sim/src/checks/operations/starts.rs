@@ -5,7 +5,7 @@ use std::time::Duration;
 use cluster_core::{Effect, IpfsAction, Lane, OpId, QueueKey, StoreOp};
 
 use super::{Operations, Process};
-use crate::checks::{Found, Step};
+use crate::checks::{Findings, Step};
 
 /// Maximum time without progress of a first attempt while others wait: a second copy of the core's rule.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -16,7 +16,7 @@ impl Operations {
         step: &Step<'_>,
         process: &Process,
         action: &IpfsAction,
-        found: &mut Found<'_>,
+        found: &mut Findings<'_>,
     ) {
         let store = &step.peer().disk.written;
         let (IpfsAction::Pin { cid, .. } | IpfsAction::Unpin { cid }) = action;
@@ -50,7 +50,7 @@ impl Operations {
 
     /// Checks that queued operations start in order: unpins, then pins that were never tried, each in log
     /// order, then retries.
-    fn of_order(&self, step: &Step<'_>, process: &Process, key: &QueueKey, found: &mut Found<'_>) {
+    fn of_order(&self, step: &Step<'_>, process: &Process, key: &QueueKey, found: &mut Findings<'_>) {
         let store = &step.peer().disk.written;
         let goes_before = |other: &&QueueKey| match (key.lane, other.lane) {
             (Lane::Retry, Lane::Fresh | Lane::Unpin) | (Lane::Fresh, Lane::Unpin) => true,
@@ -85,7 +85,7 @@ impl Operations {
         process: &mut Process,
         op: OpId,
         full: bool,
-        found: &mut Found<'_>,
+        found: &mut Findings<'_>,
     ) {
         if let Some(comparison) = process.comparing.get_mut(&op) {
             comparison.cancelled = true;
@@ -118,7 +118,7 @@ impl Operations {
         });
     }
 
-    pub(super) fn of_overdue(&self, step: &Step<'_>, process: &Process, found: &mut Found<'_>) {
+    pub(super) fn of_overdue(&self, step: &Step<'_>, process: &Process, found: &mut Findings<'_>) {
         let late = process.running.values().find(|running| {
             let longest = if running.pin.is_some() {
                 self.pin_timeout
