@@ -4,7 +4,7 @@ mod add;
 mod pin;
 
 use crate::args::{Cli, Command, Events, Global, Health, Ipfs, OneOrAll, Peers, Pin, Status};
-use crate::failure::{Failure, say};
+use crate::failure::{Failure, print_stderr};
 use crate::graph;
 use crate::output::Output;
 use crate::validate;
@@ -105,13 +105,13 @@ fn connect(global: &Global, consistent: bool) -> Result<Client, Failure> {
     validate::secret(global.secret.as_deref().unwrap_or_default())?;
     let https = global.https || (credentials.is_some() && !global.force_http);
     if https && !global.https && global.debug {
-        say(format_args!(
+        print_stderr(format_args!(
             "credentials imply HTTPS; --force-http sends them over plain HTTP"
         ));
     }
     let observer = global.debug.then(|| -> cluster_api::client::Observer {
         Arc::new(|exchange| {
-            say(format_args!(
+            print_stderr(format_args!(
                 "{} {}: {}",
                 exchange.method, exchange.url, exchange.outcome
             ));
@@ -126,7 +126,9 @@ fn connect(global: &Global, consistent: bool) -> Result<Client, Failure> {
             https,
             no_check_certificate: global.no_check_certificate,
             consistent,
-            warned: Some(Arc::new(|warning| say(format_args!("warning: {warning}")))),
+            warned: Some(Arc::new(|warning| {
+                print_stderr(format_args!("warning: {warning}"));
+            })),
             observer,
         },
     )?)

@@ -47,17 +47,23 @@ impl Failure {
     }
 
     /// Prints the failure: responses of the service on standard output, all else on standard error.
-    pub(crate) fn tell(&self, encoding: Encoding) {
+    pub(crate) fn print(&self, encoding: Encoding) {
         match self {
-            Self::Local { doing, error } => say(format_args!("error {doing}: {error}")),
-            Self::Incomplete(failed) => say(format_args!("error importing pins: {failed} failed, see above")),
-            Self::WaitedTooLong(doing) => say(format_args!("error {doing}: context deadline exceeded")),
-            Self::Request(error @ ClientError::BadHost { .. }) => {
-                say(format_args!("error parsing host multiaddress: {error}"));
+            Self::Local { doing, error } => print_stderr(format_args!("error {doing}: {error}")),
+            Self::Incomplete(failed) => {
+                print_stderr(format_args!("error importing pins: {failed} failed, see above"));
             }
-            Self::Request(error @ ClientError::Tls(_)) => say(format_args!("error preparing TLS: {error}")),
+            Self::WaitedTooLong(doing) => {
+                print_stderr(format_args!("error {doing}: context deadline exceeded"));
+            }
+            Self::Request(error @ ClientError::BadHost { .. }) => {
+                print_stderr(format_args!("error parsing host multiaddress: {error}"));
+            }
+            Self::Request(error @ ClientError::Tls(_)) => {
+                print_stderr(format_args!("error preparing TLS: {error}"));
+            }
             Self::Request(ClientError::File { path, reason }) => {
-                say(format_args!("error adding: {path}: {reason}"));
+                print_stderr(format_args!("error adding: {path}: {reason}"));
             }
             Self::Request(error) => {
                 use io::Write;
@@ -66,7 +72,7 @@ impl Failure {
                 let _ = io::stdout().write_all(text.as_bytes());
             }
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            Self::Output(error) => say(format_args!("error writing output: {error}")),
+            Self::Output(error) => print_stderr(format_args!("error writing output: {error}")),
         }
     }
 
@@ -85,7 +91,7 @@ impl Failure {
 }
 
 /// Prints one line on standard error, escaped, because parts of it may come from the service.
-pub(crate) fn say(text: fmt::Arguments<'_>) {
+pub(crate) fn print_stderr(text: fmt::Arguments<'_>) {
     eprintln!("{}", terminal::line(text));
 }
 

@@ -6,7 +6,7 @@ mod service;
 mod source;
 
 use crate::args::PinImport;
-use crate::failure::{Failure, say};
+use crate::failure::{Failure, print_stderr};
 use crate::output::Output;
 use cluster_api::{Client, ClientError, Pin, PinOptions, Time};
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -50,7 +50,7 @@ pub(crate) async fn run(client: &Client, output: &mut Output, arguments: &PinImp
     import.record.flush()?;
     let done = import.done;
     if let Err(failure) = result {
-        say(format_args!(
+        print_stderr(format_args!(
             "{} pins were imported before the failure; repeat the command for the rest",
             done.imported
         ));
@@ -134,7 +134,7 @@ impl Import<'_> {
             match source.next().await? {
                 None => break,
                 Some(Item::Bad { place, why }) => {
-                    self.bar.suspend(|| say(format_args!("{place}: {why}")));
+                    self.bar.suspend(|| print_stderr(format_args!("{place}: {why}")));
                     self.done.failed += 1;
                 }
                 Some(Item::Pin(pin)) if self.record.has(&pin.cid) => {
@@ -191,7 +191,7 @@ impl Import<'_> {
                 }
                 Some(why) => {
                     self.done.failed += 1;
-                    self.bar.suspend(|| say(format_args!("{cid}: {why}")));
+                    self.bar.suspend(|| print_stderr(format_args!("{cid}: {why}")));
                 }
             }
         }

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     match runtime.block_on(commands::run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            failure.tell(encoding);
+            failure.print(encoding);
             ExitCode::from(failure.exit_code())
         }
     }

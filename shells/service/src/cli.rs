@@ -287,7 +287,7 @@ fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Id(options) => id::run(global, &options),
         Command::State(options) => state::run(global, options),
         Command::Version => {
-            say(env!("CARGO_PKG_VERSION"));
+            print_output(env!("CARGO_PKG_VERSION"));
             Ok(())
         }
         Command::Completions { shell } => {
@@ -304,7 +304,7 @@ fn run(global: &Global, command: Command) -> Result<(), Failure> {
 }
 
 /// Prints the output of a command, without terminal controls. The reader may be gone.
-fn say(text: impl std::fmt::Display) {
+fn print_output(text: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{}", terminal::lines(text));
 }
 

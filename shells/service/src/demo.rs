@@ -41,7 +41,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
     if outcome.is_ok() {
         let _ = std::fs::remove_dir_all(&folder);
     } else {
-        say(&format!(
+        print_line(&format!(
             "The peers' folders and logs are left in {}",
             folder.display()
         ));
@@ -62,7 +62,7 @@ async fn show_steps(folder: &Path, options: &Options, shutdown: &CancellationTok
     let late = story.add_second(&second).await?;
     story.see_restored(&cid, &late).await?;
     if options.once {
-        step("Everything came true");
+        step("All steps succeeded");
         return Ok(());
     }
     story.hand_over(&cid);
@@ -85,7 +85,7 @@ struct Story {
 impl Story {
     async fn begin(folder: &Path) -> anyhow::Result<Self> {
         step("Three peers start, each with an IPFS node inside");
-        let program = std::env::current_exe().context("cannot tell where this program is")?;
+        let program = std::env::current_exe().context("cannot find the path of this program")?;
         let mut peers = peers::prepare(folder, 3)?;
         for peer in &mut peers {
             peer.start(&program)?;
@@ -95,7 +95,7 @@ impl Story {
         })
         .await?;
         for peer in &peers {
-            say(&format!(
+            print_line(&format!(
                 "    {}  {}  REST 127.0.0.1:{}  IPFS 127.0.0.1:{}",
                 peer.name, peer.id, peer.rest, peer.ipfs
             ));
@@ -105,7 +105,7 @@ impl Story {
         })
         .await?;
         let leader = leader(&peers).context("no log says who leads")?;
-        say(&format!("    {} was elected to lead", peers[leader].name));
+        print_line(&format!("    {} was elected to lead", peers[leader].name));
         Ok(Self {
             peers,
             leader,
@@ -124,7 +124,7 @@ impl Story {
         ));
         let chosen = [leader.id.clone(), self.peers[self.holder].id.clone()];
         let cid = add_soon(&mut self.peers, self.survivor, file, &chosen).await?;
-        say(&format!("    {cid}"));
+        print_line(&format!("    {cid}"));
         let survivor = self.survivor;
         wait("the copies are not there", &mut self.peers, async |peers| {
             copies(&peers[survivor], &cid, 2).await
@@ -148,7 +148,7 @@ impl Story {
     async fn add_second(&mut self, file: &Path) -> anyhow::Result<String> {
         step("A second file is pinned without it");
         let cid = add_soon(&mut self.peers, self.survivor, file, &[]).await?;
-        say(&format!("    {cid}, {}", self.since_the_kill()));
+        print_line(&format!("    {cid}, {}", self.since_the_kill()));
         Ok(cid)
     }
 
@@ -164,7 +164,7 @@ impl Story {
             copies(&peers[survivor], second, 2).await
         })
         .await?;
-        say(&format!("    two living copies again, {}", self.since_the_kill()));
+        print_line(&format!("    two living copies again, {}", self.since_the_kill()));
         show(&self.peers[survivor], first).await?;
         show(&self.peers[survivor], second).await
     }
@@ -180,12 +180,12 @@ impl Story {
             "add README.md",
             "health metrics freespace",
         ] {
-            say(&format!(
+            print_line(&format!(
                 "    ipfs-cluster-ctl --host /ip4/127.0.0.1/tcp/{} {line}",
                 survivor.rest
             ));
         }
-        say(&format!(
+        print_line(&format!(
             "    curl -X POST 'http://127.0.0.1:{}/api/v0/cat?arg={cid}'",
             survivor.ipfs
         ));
@@ -307,22 +307,22 @@ async fn copies_without(peer: &Process, cid: &str, count: usize, lost: &str) -> 
 
 async fn show(peer: &Process, cid: &str) -> anyhow::Result<()> {
     let status = status(peer, cid).await?;
-    say(&format!("    {}", status.name));
+    print_line(&format!("    {}", status.name));
     for info in status.peer_map.values() {
-        say(&format!("        {:<8} {}", info.peername, info.status));
+        print_line(&format!("        {:<8} {}", info.peername, info.status));
     }
     Ok(())
 }
 
 fn step(text: &str) {
     if std::io::stdout().is_terminal() {
-        say(&format!("\n\u{1b}[1m{text}\u{1b}[0m"));
+        print_line(&format!("\n\u{1b}[1m{text}\u{1b}[0m"));
     } else {
-        say(&format!("\n{text}"));
+        print_line(&format!("\n{text}"));
     }
 }
 
-fn say(text: &str) {
+fn print_line(text: &str) {
     // The reader may be gone.
     let _ = writeln!(std::io::stdout(), "{text}");
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use ipfs_cluster_service::config::{self, Config, Identity};
 
-use super::{Doing, Failure, Global, say};
+use super::{Doing, Failure, Global, print_output};
 
 /// Options of the output.
 #[derive(Debug, Args)]
@@ -19,12 +19,12 @@ pub(super) fn run(global: &Global, options: &Options) -> Result<(), Failure> {
     let environment = config::environment().doing("reading the environment")?;
     let identity = Identity::load(&folder, &environment).doing("loading identity")?;
     if !options.addresses {
-        say(identity.peer);
+        print_output(identity.peer);
         return Ok(());
     }
     let loaded = Config::load(&folder, &environment).doing("loading configurations")?;
     for address in loaded.config.cluster.listen_multiaddress.iter() {
-        say(format_args!("{}/p2p/{}", address.0, identity.peer));
+        print_output(format_args!("{}/p2p/{}", address.0, identity.peer));
     }
     Ok(())
 }
