@@ -210,7 +210,7 @@ fn connector(chosen: Option<IpfsKind>, environment: &Environment) -> anyhow::Res
             ));
             IpfsKind::Http
         }
-        (None, None) => found(&IpfsHttp::default().node_multiaddress, probe),
+        (None, None) => choose_by_probe(&IpfsHttp::default().node_multiaddress, probe),
     };
     Ok(match kind {
         // The address in the variable is applied on top of this one.
@@ -226,7 +226,7 @@ fn connector(chosen: Option<IpfsKind>, environment: &Environment) -> anyhow::Res
 }
 
 /// Chooses the kind of node by probing `address`, on which a daemon listens by default.
-fn found(address: &Address, probe: impl FnOnce(&Address) -> anyhow::Result<String>) -> IpfsKind {
+fn choose_by_probe(address: &Address, probe: impl FnOnce(&Address) -> anyhow::Result<String>) -> IpfsKind {
     match probe(address) {
         Ok(agent) if agent.starts_with(cluster_ipfs::AGENT_NAME) => {
             note(format_args!(
@@ -262,7 +262,7 @@ fn probe(address: &Address) -> anyhow::Result<String> {
         .enable_all()
         .build()?;
     let identity = runtime.block_on(async { tokio::time::timeout(PROBE_TIMEOUT, client.id()).await });
-    let agent = identity.context("it takes too long")??.agent;
+    let agent = identity.context("no answer in time")??.agent;
     Ok(if agent.is_empty() {
         "a daemon".to_owned()
     } else {
@@ -359,12 +359,15 @@ mod tests {
     #[test]
     fn another_peers_embedded_node_is_not_a_kubo_daemon() {
         let address = IpfsHttp::default().node_multiaddress;
-        let answers = |agent: &'static str| found(&address, move |_| Ok(agent.to_owned()));
+        let answers = |agent: &'static str| choose_by_probe(&address, move |_| Ok(agent.to_owned()));
         assert_eq!(answers("kubo/0.42.0/"), IpfsKind::Http);
         assert_eq!(answers("a daemon"), IpfsKind::Http);
         assert_eq!(answers(cluster_ipfs::AGENT), IpfsKind::Embedded);
         assert_eq!(answers("cluster-ipfs/99.0"), IpfsKind::Embedded);
-        assert_eq!(found(&address, |_| bail!("refused")), IpfsKind::Embedded);
+        assert_eq!(
+            choose_by_probe(&address, |_| bail!("refused")),
+            IpfsKind::Embedded
+        );
     }
 
     #[test]

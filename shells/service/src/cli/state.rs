@@ -12,7 +12,7 @@ use ipfs_cluster_service::state::{self, ImportOptions, backups, cleanup, running
 use ipfs_cluster_service::store::{self, OpenOptions, Store};
 
 use super::lock::Lock;
-use super::{Doing, Failure, Global, List, elements, note, path_or_empty, prompt, say};
+use super::{Doing, Failure, Global, List, elements, note, path_or_empty, print_output, prompt};
 
 /// Bytes read at once from a file or the standard input.
 const BUFFER: usize = 256 << 10;
@@ -41,13 +41,13 @@ Or start them, and import once, at one of them, while it runs: then the pins are
 with all that the file says of them, and none is removed.";
 
 const CLEANUP_LONG: &str = "\
-Removes all that this peer remembers of the cluster. Its next start is like the first: it gets the state \
-from the other peers. The configuration, the identity and the IPFS node's data stay. What is removed is kept \
-as raft.old.0, the one before as raft.old.1, and so on (consensus.raft.backups_rotate).";
+Removes everything that this peer has stored of the cluster. Its next start is like the first: it gets the \
+state from the other peers. The configuration, the identity and the IPFS node's data stay. What is removed \
+is kept as raft.old.0, the one before as raft.old.1, and so on (consensus.raft.backups_rotate).";
 
 const UPGRADE_LONG: &str = "\
 Brings what an earlier version left in the configuration folder into the current format: the state of \
-0.0.12, from its backups/ folder. The daemon reads all formats since by itself.";
+Go ipfs-cluster 0.0.12, from its backups/ folder. The daemon reads all later formats itself.";
 
 /// The subcommand.
 #[derive(Debug, Args)]
@@ -266,7 +266,7 @@ fn import_here(folder: &Folder, source: impl BufRead, options: &ImportOptions) -
     warn_of_skipped(imported.skipped);
     if imported.repeated > 0 {
         tracing::warn!(
-            "{} CIDs came more than once: the last of each counts",
+            "{} CIDs occur more than once: the last pin of each was used",
             imported.repeated
         );
     }
@@ -329,7 +329,7 @@ fn clean(folder: &Folder, force: bool) -> anyhow::Result<()> {
 }
 
 fn version(folder: &Folder) -> anyhow::Result<()> {
-    say(store::FORMAT);
+    print_output(store::FORMAT);
     let data = folder.config.data_folder(&folder.path);
     match store::format_of(&data)? {
         Some(found) if found > store::FORMAT => bail!(
@@ -360,7 +360,7 @@ fn upgrade(folder: &Folder, force: bool) -> anyhow::Result<()> {
         return Ok(());
     };
     let question = format!(
-        "The state in {}, the newest that 0.0.12 left, will be imported. Continue?",
+        "The state in {}, the newest that Go ipfs-cluster 0.0.12 left, will be imported. Continue?",
         old.display()
     );
     if !force && !prompt::confirm(&question)? {

@@ -34,7 +34,7 @@ pub(super) fn continue_traces(contexts: &[RequestContext]) -> Result<(), Error> 
     if contexts.len() > CONTEXTS_MAX {
         let count = contexts.len();
         return Err(Error::Peer(format!(
-            "{count} trace contexts, at most {CONTEXTS_MAX} are taken"
+            "{count} trace contexts, at most {CONTEXTS_MAX} are accepted"
         )));
     }
     trace::remember(contexts);
@@ -75,12 +75,17 @@ impl Cluster {
                     .collect();
                 known_since = Some(Instant::now());
             }
-            self.tell(&members, contexts, &mut calls);
+            self.send_contexts(&members, contexts, &mut calls);
         }
     }
 
     /// Starts a call to each of the members with a connection.
-    fn tell(&self, members: &BTreeSet<PeerId>, contexts: Vec<RequestContext>, calls: &mut JoinSet<()>) {
+    fn send_contexts(
+        &self,
+        members: &BTreeSet<PeerId>,
+        contexts: Vec<RequestContext>,
+        calls: &mut JoinSet<()>,
+    ) {
         let call = Arc::new(rpc::Call::Trace { contexts });
         while calls.try_join_next().is_some() {}
         for peer in &self.inner.net.connected() & members {
@@ -89,12 +94,12 @@ impl Cluster {
             }
             let (net, call) = (self.inner.net.clone(), Arc::clone(&call));
             calls.spawn(async move {
-                let telling = async {
+                let sending = async {
                     let mut answer = rpc::call(&net, &peer, &call).await?;
                     rpc::next(&mut answer, &peer, CALL_TIMEOUT).await
                 };
-                if let Ok(Err(error)) = tokio::time::timeout(CALL_TIMEOUT, telling).await {
-                    tracing::debug!(%peer, %error, "a trace context was not taken");
+                if let Ok(Err(error)) = tokio::time::timeout(CALL_TIMEOUT, sending).await {
+                    tracing::debug!(%peer, %error, "a peer did not accept a trace context");
                 }
             });
         }

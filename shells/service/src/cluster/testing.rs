@@ -71,7 +71,7 @@ impl TestCluster {
     pub(crate) async fn with_answer_timeout(peers: u8, answer_timeout: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let measured = (1..=peers).map(|n| (peer(n), metrics(n))).collect();
-        let cores = Cores::found(folder.path(), PINNED_AT, measured);
+        let cores = Cores::found_cluster(folder.path(), PINNED_AT, measured);
         let (mut clusters, mut silent, mut nodes) = (Vec::new(), Vec::new(), Vec::new());
         for n in 1..=peers {
             let node = cluster_ipfs::Config {

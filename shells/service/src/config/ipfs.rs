@@ -201,7 +201,8 @@ impl Embedded {
             whom.push("IPFS nodes in the local network (mDNS)".to_owned());
         }
         if whom.is_empty() {
-            return "the embedded IPFS node contacts nobody outside of the cluster by itself".to_owned();
+            return "the embedded IPFS node is private: it contacts no node outside of the cluster on its own"
+                .to_owned();
         }
         format!(
             "the embedded IPFS node contacts {}; \"private\": true in ipfs_connector.embedded, or \

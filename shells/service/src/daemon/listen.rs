@@ -222,7 +222,7 @@ async fn serve_pinning_service(
             Ok(Some(server))
         }
         Err(error) if listens_by_default(pinning) => {
-            tracing::warn!("{error}, or remove the section: this peer goes on without that API");
+            tracing::warn!("{error}, or remove the section: this peer continues without that API");
             Ok(None)
         }
         Err(error) => Err(error.into()),

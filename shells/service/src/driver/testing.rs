@@ -58,7 +58,11 @@ struct Peer {
 
 impl Cores {
     /// Founds a cluster of peers with these metrics, and waits until all know its leader and each other.
-    pub(crate) fn found(folder: &Path, wall: Timestamp, peers: BTreeMap<PeerId, Vec<Metric>>) -> Self {
+    pub(crate) fn found_cluster(
+        folder: &Path,
+        wall: Timestamp,
+        peers: BTreeMap<PeerId, Vec<Metric>>,
+    ) -> Self {
         let members = Members::initial(peers.keys().cloned());
         let count = peers.len();
         let now = Now {

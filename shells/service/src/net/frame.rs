@@ -222,7 +222,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             if length > self.limit {
                 let limit = self.limit;
                 return Err(invalid(format!(
-                    "a frame of {length} bytes, at most {limit} are taken"
+                    "a frame of {length} bytes, at most {limit} are accepted"
                 )));
             }
             self.start += HEADER;
@@ -318,7 +318,7 @@ mod tests {
             .unwrap_err();
         assert_eq!(
             too_long.to_string(),
-            "a frame of 4294967295 bytes, at most 1048576 are taken"
+            "a frame of 4294967295 bytes, at most 1048576 are accepted"
         );
         let torn = reader(vec![0, 0, 0, 9, 1, 7], 64).next().await.unwrap_err();
         assert_eq!(torn.kind(), io::ErrorKind::UnexpectedEof);

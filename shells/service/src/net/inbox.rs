@@ -129,7 +129,7 @@ async fn receive(shared: &Shared, from: &PeerId, reader: &mut Reader) -> io::Err
             .await
             .is_err()
         {
-            return io::Error::other("the driver is gone");
+            return io::Error::other("the driver has ended");
         }
     }
 }

@@ -306,12 +306,12 @@ impl IncomingSnapshot {
                     self.whole = true;
                     return None;
                 }
-                Kind::End => format!("chunks are missing, only {} came", self.tally.chunks),
+                Kind::End => format!("chunks are missing, only {} arrived", self.tally.chunks),
                 Kind::Head | Kind::Failed | Kind::Part | Kind::Refused => "a frame out of place".to_owned(),
             },
             Ok(Ok(None)) => "the sender gave up".to_owned(),
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("nothing came for {STALLED:?}"),
+            Err(_) => format!("no data received for {STALLED:?}"),
         };
         Some(Err(SnapshotError::Lost {
             peer: self.from.clone(),
@@ -325,7 +325,7 @@ impl IncomingSnapshot {
     /// [`SnapshotError::Lost`] when called earlier, and when the sender is gone.
     pub async fn accept(mut self) -> Result<(), SnapshotError> {
         if !self.whole {
-            let why = "it was to be confirmed before all of it had come".to_owned();
+            let why = "it was confirmed before all of it had arrived".to_owned();
             return Err(SnapshotError::Lost {
                 peer: self.from.clone(),
                 why,

@@ -126,7 +126,7 @@ fn portion(lines: &mut impl BufRead) -> anyhow::Result<Option<(Bytes, u64)>> {
 
 async fn add(client: &Client, lines: Bytes) -> anyhow::Result<()> {
     let added = client.import(lines).await;
-    added.context("the peer does not take them all")
+    added.context("the peer did not accept all of them")
 }
 
 /// Returns a client of the running peer with this configuration.

@@ -151,7 +151,7 @@ impl Staging {
                 return Err(StageError::Rejected(why));
             }
             if encode(&pin) != bytes {
-                let why = format!("pin {} is not written the one way it should be", pin.cid);
+                let why = format!("pin {} is not in its canonical encoding", pin.cid);
                 return Err(StageError::Rejected(why));
             }
             for key in keys::index(&pin) {
@@ -182,13 +182,13 @@ impl Staging {
         };
         let expected = manifest.applied.pins;
         if self.pins != expected {
-            let why = format!("{} pins came, {expected} were announced", self.pins);
+            let why = format!("received {} pins, {expected} were announced", self.pins);
             return Err(StageError::Rejected(why));
         }
         self.shared.sync()?;
         let mut stages = lock(&self.shared.stages);
         let Some(stage) = stages.staged.get_mut(&self.id) else {
-            let why = format!("{} was discarded while it came in", self.id);
+            let why = format!("{} was discarded while it was being received", self.id);
             drop(stages);
             return Err(StageError::Rejected(why));
         };

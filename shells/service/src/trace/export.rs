@@ -210,7 +210,7 @@ impl FailureLog {
             return;
         }
         let (lost, endpoint) = (self.lost, shown(settings));
-        tracing::warn!("{lost} spans were lost: the collector at {endpoint} does not take them: {error}");
+        tracing::warn!("{lost} spans were lost: the collector at {endpoint} does not accept them: {error}");
         self.last = Some(Instant::now());
         self.lost = 0;
     }

@@ -33,7 +33,7 @@ pub(super) fn limit_delivery(body: Body, limit: Duration) -> Body {
     Body::new(Timed::new(
         body,
         limit,
-        "the answer was not taken within write_timeout",
+        "the client did not read the answer within write_timeout",
     ))
 }
 

@@ -51,7 +51,7 @@ impl Proxy {
         let query = format!("/api/v0/resolve?arg={}{limit}", escape(arg));
         let Resolved { path } = self.upstream.object(&query, &call.credentials).await?;
         let cid = path.strip_prefix("/ipfs/").and_then(|cid| cid.parse().ok());
-        cid.ok_or_else(|| Failure::failed(format!("{arg} leads to {path}, which has no CID of its own")))
+        cid.ok_or_else(|| Failure::failed(format!("{arg} resolves to {path}, which has no CID of its own")))
     }
 
     /// Returns the cluster's pin of a CID.

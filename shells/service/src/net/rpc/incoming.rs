@@ -239,7 +239,7 @@ impl Body {
                 return None;
             }
             Ok(Some(frame)) => format!("a frame out of place: {:?}", frame.kind),
-            Ok(None) => "the caller is gone".to_owned(),
+            Ok(None) => "the caller has disconnected".to_owned(),
             Err(error) => error.to_string(),
         };
         self.ended = true;
@@ -288,7 +288,7 @@ impl Responder {
     }
 
     async fn write(&mut self, kind: Kind, payload: &[u8]) -> Result<(), CallError> {
-        let gone = |why: String| CallError::Invalid(format!("the caller is gone: {why}"));
+        let gone = |why: String| CallError::Invalid(format!("the caller has disconnected: {why}"));
         match tokio::time::timeout(STALLED, self.writer.send(kind, payload)).await {
             Ok(sent) => sent.map_err(|error| gone(error.to_string())),
             Err(_) => Err(gone(format!("it has read nothing for {STALLED:?}"))),

@@ -138,7 +138,7 @@ fn chunks_that_do_not_match_the_announced_snapshot_are_refused() {
     };
     let pins = sorted(0..4);
     let whole = chunk(&pins);
-    assert!(refused(1, 5, std::slice::from_ref(&whole)).contains("4 pins came"));
+    assert!(refused(1, 5, std::slice::from_ref(&whole)).contains("received 4 pins"));
     assert!(refused(2, 3, std::slice::from_ref(&whole)).contains("more than the 3"));
     assert!(refused(3, 8, &[whole.clone(), whole.clone()]).contains("out of order"));
     assert!(refused(4, 4, &[Vec::new()]).contains("empty"));
