@@ -187,7 +187,7 @@ impl Finder {
                 }
             }
             Ok(Err(error)) => tracing::debug!(peer = %provider.peer, %error, "a provider cannot be dialled"),
-            Err(_) => tracing::debug!(peer = %provider.peer, "dialling a provider takes too long"),
+            Err(_) => tracing::debug!(peer = %provider.peer, "dialling a provider timed out"),
         }
     }
 }

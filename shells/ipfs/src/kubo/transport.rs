@@ -80,7 +80,7 @@ impl Deadline {
     fn timed_out(&self, request: &str) -> Error {
         let message = match self.limit {
             Limit::Total(_) => format!("no answer within {:?}", self.span),
-            Limit::Idle(_) => format!("nothing came for {:?}", self.span),
+            Limit::Idle(_) => format!("no data received for {:?}", self.span),
         };
         Error::new(Cause::TimedOut, request, message)
     }
