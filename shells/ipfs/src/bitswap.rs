@@ -324,7 +324,6 @@ impl Bitswap {
         Ok(())
     }
 
-    /// Verifies and stores the wanted blocks of a message.
     /// Counts blocks that are sent to a peer.
     fn note_sent(&self, blocks: &[(Cid, Bytes)]) {
         let bytes = blocks.iter().map(|(_, data)| data.len() as u64).sum();
@@ -344,6 +343,7 @@ impl Bitswap {
         }
     }
 
+    /// Verifies and stores the wanted blocks of a message.
     async fn receive_blocks(&self, peer: PeerId, message: Received) {
         let named = message
             .payload()
@@ -356,7 +356,7 @@ impl Bitswap {
         loop {
             let bitswap = self.clone();
             let check = move || {
-                let (wanted, is_last) = bitswap.select_wanted(&mut blocks);
+                let (wanted, is_last) = bitswap.select_wanted(peer, &mut blocks);
                 (wanted, is_last, blocks)
             };
             let Ok((wanted, is_last, rest)) = tokio::task::spawn_blocking(check).await else {
@@ -379,15 +379,22 @@ impl Bitswap {
 
     /// Returns the wanted ones among the next blocks, without duplicates, and whether the message is
     /// finished.
-    fn select_wanted(&self, blocks: &mut impl Iterator<Item = Option<(Cid, Bytes)>>) -> (Vec<Block>, bool) {
+    fn select_wanted(
+        &self,
+        peer: PeerId,
+        blocks: &mut impl Iterator<Item = Option<(Cid, Bytes)>>,
+    ) -> (Vec<Block>, bool) {
         let mut wanted = HashMap::new();
         let mut looked_at = 0;
         for block in blocks.by_ref().take(BLOCKS_SLICE) {
             looked_at += 1;
-            if let Some((cid, data)) = block
-                && lock(&self.shared.state).wants.contains(&key_of(&cid))
-            {
+            let Some((cid, data)) = block else { continue };
+            let key = key_of(&cid);
+            let mut state = lock(&self.shared.state);
+            if state.wants.contains(&key) {
                 wanted.entry(cid).or_insert(Block { cid, data });
+            } else {
+                state.wants.answered_late(peer, &key, true);
             }
         }
         (wanted.into_values().collect(), looked_at < BLOCKS_SLICE)

@@ -151,6 +151,86 @@ fn strangers_are_asked_only_once_they_are_providers_or_trusted() {
     assert_eq!(wants.out, [(trusted, wanted, Ask::Have)]);
 }
 
+/// Registers a want for a numbered block that stays open.
+fn want_numbered(wants: &mut Wants, session: u64, number: u32, now: Instant) -> Vec<u8> {
+    let (waiter, _) = oneshot::channel();
+    wants.want(session, numbered(number), waiter, now);
+    key_of(&numbered(number))
+}
+
+#[test]
+fn holders_that_answer_after_the_first_block_share_the_next_ones() {
+    let peers = [PeerId::random(), PeerId::random(), PeerId::random()];
+    let now = Instant::now();
+    let mut wants = Wants::default();
+    let session = wants.open_session();
+    for peer in peers {
+        wants.connected(peer, true, now);
+    }
+    let root = want_numbered(&mut wants, session, 0, now);
+    let [first] = targets(&mut wants)[..] else {
+        panic!("one target of the root")
+    };
+    wants.received(&root, Some(first), now);
+    let others = peers.iter().filter(|peer| **peer != first);
+    let (early, late) = (want_numbered(&mut wants, session, 1, now), root);
+    assert_eq!(targets(&mut wants), [first], "no other peer has answered");
+    for (peer, key) in others.zip([&late, &early]) {
+        wants.presence_received(*peer, key, true, now);
+    }
+    let before = wants.out.len();
+    for number in 2..30 {
+        want_numbered(&mut wants, session, number, now);
+    }
+    let asked = targets(&mut wants);
+    assert_eq!((before, asked.len()), (0, 28));
+    for peer in peers {
+        let share = asked.iter().filter(|asked| **asked == peer).count();
+        assert!((9..=10).contains(&share), "{share} of {}", asked.len());
+    }
+}
+
+#[test]
+fn peers_without_the_first_block_are_asked_ever_less_often() {
+    let (holder, other) = (PeerId::random(), PeerId::random());
+    let now = Instant::now();
+    let mut wants = Wants::default();
+    let session = wants.open_session();
+    wants.connected(holder, true, now);
+    wants.provider_found(session, holder, now);
+    wants.connected(other, true, now);
+    let mut probes = Vec::new();
+    for number in 1..=3000 {
+        let key = want_numbered(&mut wants, session, number, now);
+        if wants.out.contains(&(other, numbered(number), Ask::Have)) {
+            probes.push(number);
+            wants.presence_received(other, &key, false, now);
+        }
+        wants.received(&key, Some(holder), now);
+        wants.out.clear();
+    }
+    assert_eq!(probes, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048]);
+}
+
+#[test]
+fn unasked_and_repeated_answers_make_no_peer_preferred() {
+    let (holder, stranger) = (PeerId::random(), PeerId::random());
+    let now = Instant::now();
+    let mut wants = Wants::default();
+    let session = wants.open_session();
+    wants.connected(holder, true, now);
+    wants.connected(stranger, false, now);
+    let key = want_numbered(&mut wants, session, 0, now);
+    wants.received(&key, Some(holder), now);
+    wants.answered_late(stranger, &key, true);
+    assert!(!wants.is_in_use(&stranger));
+    for number in 1..1000 {
+        let key = want_numbered(&mut wants, session, number, now);
+        wants.received(&key, None, now);
+    }
+    assert!(wants.settled_len() <= super::wants::SETTLED_MAX);
+}
+
 /// Returns a received message with these wantlist entries.
 fn entries(cids: impl Iterator<Item = Cid>, cancel: bool) -> Received {
     let entry = |cid: Cid| Entry {

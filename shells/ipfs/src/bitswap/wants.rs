@@ -7,15 +7,17 @@
 //!
 //! A want has at most one *target*, the peer asked for the block itself; others are asked whether they have
 //! it. Peers that delivered or had a block in a session are preferred for its next wants, the least busy
-//! first, so that two holders share the work. Peers record wants for blocks that they lack, and answer when
-//! the block arrives; asking all again from time to time makes up for lost messages.
+//! first, so that holders share the work. Other targets of broadcasts are asked about a few of the next wants
+//! too ([`SessionPeers::add_want`]), and an answer counts even after another peer has delivered the block: otherwise
+//! the fastest peer of the first want would deliver all the rest alone. Peers record wants for blocks that
+//! they lack, and answer when the block arrives; asking all again from time to time makes up for lost messages.
 
 use crate::Cid;
 use crate::Error;
 use crate::store::key_of;
 use bytes::Bytes;
 use libp2p::PeerId;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -29,6 +31,12 @@ const BROADCAST_MAX: usize = 64;
 const INITIAL_WANTS_MAX: usize = 1024;
 /// Limit on preferred peers of a session.
 const GOOD_MAX: usize = 16;
+/// Limit on wants of a session between two about which all targets of broadcasts are asked: their messages
+/// are a thousandth of all, and a peer that fetches the same content is noticed while it does.
+const PROBE_INTERVAL_MAX: u64 = 1024;
+/// Limit on settled wants whose unanswered questions are remembered. A late answer follows within a round trip;
+/// each remembers at most [`BROADCAST_MAX`] peers and a few targets.
+pub(super) const SETTLED_MAX: usize = 64;
 
 /// Entry to send to a peer about one CID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +63,65 @@ struct Want {
     asked: HashMap<PeerId, Answer>,
     target: Option<(PeerId, Instant)>,
     round: Instant,
+    /// True if all targets of broadcasts are asked, even if the session knows peers that had a block.
+    is_probe: bool,
+}
+
+/// Peers of a group of related wants.
+#[derive(Debug)]
+struct SessionPeers {
+    /// Peers that had a block, the latest first.
+    good: Vec<PeerId>,
+    /// Number of wants so far.
+    wants: u64,
+    /// Number of the next want that is a probe.
+    next_probe: u64,
+}
+
+impl SessionPeers {
+    /// Counts a want. Returns whether it is a probe: the first, the second, the fourth, and so on, with at most
+    /// [`PROBE_INTERVAL_MAX`] wants in between.
+    fn add_want(&mut self) -> bool {
+        self.wants += 1;
+        let is_probe = self.wants >= self.next_probe;
+        if is_probe {
+            self.next_probe = self.wants + self.wants.min(PROBE_INTERVAL_MAX);
+        }
+        is_probe
+    }
+}
+
+/// Peers that have not answered yet about wants that were settled meanwhile, the oldest want first.
+#[derive(Debug, Default)]
+struct Settled {
+    unanswered: HashMap<Vec<u8>, (u64, HashSet<PeerId>)>,
+    order: VecDeque<Vec<u8>>,
+}
+
+impl Settled {
+    fn add(&mut self, key: Vec<u8>, session: u64, unanswered: HashSet<PeerId>) {
+        if unanswered.is_empty() {
+            return;
+        }
+        if self
+            .unanswered
+            .insert(key.clone(), (session, unanswered))
+            .is_none()
+        {
+            self.order.push_back(key);
+        }
+        if self.order.len() > SETTLED_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.unanswered.remove(&oldest);
+        }
+    }
+
+    /// Removes a peer that answers. Returns the session of the want.
+    fn answered(&mut self, key: &[u8], peer: &PeerId) -> Option<u64> {
+        let (session, unanswered) = self.unanswered.get_mut(key)?;
+        unanswered.remove(peer).then_some(*session)
+    }
 }
 
 #[derive(Debug)]
@@ -73,7 +140,8 @@ struct Peer {
 pub(super) struct Wants {
     wants: HashMap<Vec<u8>, Want>,
     peers: HashMap<PeerId, Peer>,
-    sessions: HashMap<u64, Vec<PeerId>>,
+    sessions: HashMap<u64, SessionPeers>,
+    settled: Settled,
     /// Peers that are asked whenever they are connected.
     trusted: HashSet<PeerId>,
     next: u64,
@@ -84,7 +152,12 @@ pub(super) struct Wants {
 impl Wants {
     pub(super) fn open_session(&mut self) -> u64 {
         self.next += 1;
-        self.sessions.insert(self.next, Vec::new());
+        let session = SessionPeers {
+            good: Vec::new(),
+            wants: 0,
+            next_probe: 1,
+        };
+        self.sessions.insert(self.next, session);
         self.next
     }
 
@@ -108,6 +181,10 @@ impl Wants {
             asked: HashMap::new(),
             target: None,
             round: now,
+            is_probe: self
+                .sessions
+                .get_mut(&session)
+                .is_some_and(SessionPeers::add_want),
         });
         want.waiters.push((id, waiter));
         self.advance(&key, now);
@@ -144,9 +221,13 @@ impl Wants {
         if let Some((target, _)) = want.target {
             self.relieve(target);
         }
+        let others = || want.asked.iter().filter(|(peer, _)| Some(**peer) != from);
+        let unanswered = others().filter(|(_, answer)| **answer == Answer::Asked);
+        let unanswered = unanswered.map(|(peer, _)| *peer).collect();
+        self.settled.add(key.to_owned(), want.session, unanswered);
         // Also to those without the block: they have recorded the want.
-        let others = want.asked.into_keys().filter(|peer| Some(*peer) != from);
-        self.out.extend(others.map(|peer| (peer, want.cid, Ask::Cancel)));
+        self.out
+            .extend(others().map(|(peer, _)| (*peer, want.cid, Ask::Cancel)));
         want.waiters.into_iter().map(|(_, waiter)| waiter).collect()
     }
 
@@ -163,11 +244,11 @@ impl Wants {
     }
 
     fn prefer(&mut self, session: u64, peer: PeerId) {
-        if let Some(good) = self.sessions.get_mut(&session)
-            && !good.contains(&peer)
+        if let Some(session) = self.sessions.get_mut(&session)
+            && !session.good.contains(&peer)
         {
-            good.truncate(GOOD_MAX - 1);
-            good.insert(0, peer);
+            session.good.truncate(GOOD_MAX - 1);
+            session.good.insert(0, peer);
         }
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.is_target = true;
@@ -178,6 +259,7 @@ impl Wants {
     pub(super) fn presence_received(&mut self, peer: PeerId, key: &[u8], has: bool, now: Instant) {
         self.record_response(peer, now);
         let Some(want) = self.wants.get_mut(key) else {
+            self.answered_late(peer, key, has);
             return;
         };
         let Some(answer) = want.asked.get_mut(&peer) else {
@@ -196,6 +278,18 @@ impl Wants {
             }
         }
         self.advance(key, now);
+    }
+
+    /// Notes that a peer had a block that is not wanted any more, or lacked it. A peer that was asked for it is
+    /// asked for the next blocks of the session too.
+    pub(super) fn answered_late(&mut self, peer: PeerId, key: &[u8], has: bool) {
+        if let Some(session) = self.settled.answered(key, &peer)
+            && has
+            && self.peers.contains_key(&peer)
+            && self.sessions.contains_key(&session)
+        {
+            self.prefer(session, peer);
+        }
     }
 
     /// Adds a peer that connected. One at a local address is asked for blocks like a trusted one.
@@ -245,13 +339,20 @@ impl Wants {
 
     /// Returns whether a session knows peers that had a block.
     pub(super) fn has_session_peers(&self, session: u64) -> bool {
-        self.sessions.get(&session).is_some_and(|good| !good.is_empty())
+        let session = self.sessions.get(&session);
+        session.is_some_and(|session| !session.good.is_empty())
     }
 
     /// Returns whether blocks are expected from a peer.
     pub(super) fn is_in_use(&self, peer: &PeerId) -> bool {
         self.peers.get(peer).is_some_and(|known| known.busy > 0)
-            || self.sessions.values().any(|good| good.contains(peer))
+            || self.sessions.values().any(|session| session.good.contains(peer))
+    }
+
+    /// Returns the number of settled wants that are remembered.
+    #[cfg(test)]
+    pub(super) fn settled_len(&self) -> usize {
+        self.settled.unanswered.len().max(self.settled.order.len())
     }
 
     fn ask_newcomer(&mut self, peer: PeerId, now: Instant) {
@@ -292,8 +393,8 @@ impl Wants {
     }
 
     fn abandon(&mut self, peer: PeerId, now: Instant) {
-        for good in self.sessions.values_mut() {
-            good.retain(|known| *known != peer);
+        for session in self.sessions.values_mut() {
+            session.good.retain(|known| *known != peer);
         }
         let mut orphans = Vec::new();
         for (key, want) in &mut self.wants {
@@ -356,7 +457,8 @@ impl Wants {
         if want.target.is_some() {
             return;
         }
-        let good = self.sessions.get(&want.session).map_or(&[][..], Vec::as_slice);
+        let session = self.sessions.get(&want.session);
+        let good = session.map_or(&[][..], |session| session.good.as_slice());
         let usable = || self.peers.iter().filter(|(_, peer)| peer.usable);
         let rank = |id: &PeerId, is_target: bool| match want.asked.get(id) {
             Some(Answer::Have) => Some(0),
@@ -370,7 +472,7 @@ impl Wants {
         let ranked =
             usable().filter_map(|(id, peer)| rank(id, peer.is_target).map(|rank| (rank, peer.busy, *id)));
         let best = ranked.min_by_key(|(rank, busy, _)| (*rank, *busy));
-        let cid = want.cid;
+        let (cid, is_probe) = (want.cid, want.is_probe);
         if let Some((_, _, target)) = best {
             if let Some(want) = self.wants.get_mut(key) {
                 want.target = Some((target, now));
@@ -380,7 +482,7 @@ impl Wants {
                 peer.busy += 1;
             }
             self.out.push((target, cid, Ask::Block));
-            if best.is_some_and(|(rank, ..)| rank < 2) {
+            if best.is_some_and(|(rank, ..)| rank < 2) && !is_probe {
                 return;
             }
         }
