@@ -140,7 +140,11 @@ impl Finder {
             loop {
                 tokio::select! {
                     provider = found.recv(), if !is_complete => match provider {
-                        Some(provider) => connecting.push(self.use_provider(shared, provider)),
+                        Some(provider) => {
+                            let (peer, addresses) = (provider.peer, &provider.addresses);
+                            tracing::debug!(%cid, %peer, ?addresses, "a provider is found");
+                            connecting.push(self.use_provider(shared, provider));
+                        }
                         None => is_complete = true,
                     },
                     Some(()) = connecting.next() => {}
@@ -149,7 +153,8 @@ impl Finder {
             }
         };
         // Dials that take longer end with the search.
-        let _ = timeout(SEARCH_TIMEOUT, searching).await;
+        let is_in_time = timeout(SEARCH_TIMEOUT, searching).await.is_ok();
+        tracing::debug!(%cid, is_in_time, "a search of providers ends");
     }
 
     async fn use_provider(&self, shared: &Weak<Shared>, provider: Provider) {

@@ -66,6 +66,8 @@ pub(crate) async fn through_the_dht(count: usize, dead: usize, rounds: usize) ->
         findable.push(found);
         let other = client(&folder.path().join("other"), &bootstrap).await?;
         pinned.push(pin(&other, cid).await?);
+        let times = (provided.last(), found, pinned.last());
+        eprintln!("round {round}: announced, found, pinned after {times:?}");
         for node in [holder, finder, other] {
             node.shutdown().await;
         }

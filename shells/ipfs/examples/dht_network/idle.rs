@@ -15,7 +15,7 @@ pub(crate) async fn serve(count: usize) -> Outcome<()> {
     for _ in 0..count {
         let (swarm, address) = server(None).await?;
         println!("{address}/p2p/{}", swarm.local_peer_id());
-        run_server(swarm);
+        drop(run_server(swarm));
     }
     let end = || std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
     tokio::task::spawn_blocking(end).await??;

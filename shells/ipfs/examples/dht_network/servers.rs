@@ -4,13 +4,14 @@ use crate::Outcome;
 use cluster_ipfs::{Multiaddr, PeerId};
 use futures::StreamExt;
 use libp2p::kad::store::{MemoryStore, RecordStore, Result};
-use libp2p::kad::{self, ProviderRecord, Record, RecordKey};
+use libp2p::kad::{self, ProviderRecord, QueryResult, Record, RecordKey};
 use libp2p::swarm::{NetworkBehaviour, StreamProtocol, SwarmEvent};
 use libp2p::{Swarm, SwarmBuilder, identify, noise, ping, tcp, yamux};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 
 /// Announcements of one key, at all servers.
 #[derive(Debug, Clone, Copy)]
@@ -139,16 +140,30 @@ pub(crate) async fn server(tally: Option<Arc<Tally>>) -> Outcome<(Swarm<Server>,
     }
 }
 
-/// Runs a server until the process ends.
-pub(crate) fn run(mut swarm: Swarm<Server>) {
+/// Runs a server until the process ends. Returns the end of its first refresh of the routing table, which
+/// follows the first entry.
+pub(crate) fn run(mut swarm: Swarm<Server>) -> oneshot::Receiver<()> {
+    let (refreshed, refresh) = oneshot::channel();
     tokio::spawn(async move {
+        let mut refreshed = Some(refreshed);
         loop {
-            swarm.select_next_some().await;
+            if let SwarmEvent::Behaviour(ServerEvent::Kad(kad::Event::OutboundQueryProgressed {
+                result: QueryResult::Bootstrap(_),
+                step,
+                ..
+            })) = swarm.select_next_some().await
+                && step.last
+                && let Some(refreshed) = refreshed.take()
+            {
+                let _ = refreshed.send(());
+            }
         }
     });
+    refresh
 }
 
-/// Runs a network in which each server knows some others and some dead ones. Returns addresses of a few.
+/// Runs a network in which each server knows some others and some dead ones. Returns addresses of a few once
+/// all have refreshed their routing tables, which takes most of this machine's CPU for a while.
 pub(crate) async fn network(
     count: usize,
     dead_percent: usize,
@@ -168,14 +183,17 @@ pub(crate) async fn network(
             Ok((PeerId::random(), address.parse()?))
         })
         .collect::<Outcome<_>>()?;
+    let (start, mut refreshes) = (Instant::now(), Vec::new());
     for (mut swarm, _) in servers {
         for (peer, address) in known.iter().chain(&dead) {
             if peer != swarm.local_peer_id() {
                 swarm.behaviour_mut().kad.add_address(peer, address.clone());
             }
         }
-        run(swarm);
+        refreshes.push(run(swarm));
     }
+    futures::future::try_join_all(refreshes).await?;
+    eprintln!("{count} servers have joined within {:?}", start.elapsed());
     let entries = known.iter().take(4);
     let address = |(peer, address): &(PeerId, Multiaddr)| address.clone().with_p2p(*peer);
     let entries: std::result::Result<_, Multiaddr> = entries.map(address).collect();

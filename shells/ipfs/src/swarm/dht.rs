@@ -191,6 +191,13 @@ impl Dht {
         self.inner.remove_peer(peer);
     }
 
+    /// Starts lookups that find living peers for all parts of the routing table, if it has any.
+    pub(super) fn refresh(&mut self) {
+        if let Err(error) = self.inner.bootstrap() {
+            tracing::debug!(protocol = self.protocol(), %error, "the routing table is not refreshed");
+        }
+    }
+
     /// Returns the peers of the routing table.
     pub(super) fn table(&mut self) -> Vec<(PeerId, Vec<Multiaddr>)> {
         let mut peers = Vec::new();
@@ -273,6 +280,11 @@ impl NetworkBehaviour for Dht {
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        // For `libp2p-kad` a new listen address is a reason to refresh the routing table; that of a node that
+        // has just started is empty, which that crate logs as a warning.
+        if matches!(event, FromSwarm::NewListenAddr(_)) && self.table_len() == 0 {
+            return;
+        }
         self.inner.on_swarm_event(event);
     }
 

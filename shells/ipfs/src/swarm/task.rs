@@ -32,13 +32,17 @@ const TICK: Duration = Duration::from_millis(250);
 /// Interval of the steps of removing expired records.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Time after the start, and interval, of deciding whether relays are needed.
-const RELAY_INTERVAL: Duration = Duration::from_secs(60);
+const RELAY_INTERVAL: Duration = Duration::from_secs(30);
+/// Interval of refreshing the routing tables, section 2.3 of the Kademlia paper: a node that looks up nothing
+/// would find only dead peers in them later. `libp2p-kad` does it at once while there are few peers.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Times of the periodic work.
 struct Schedule {
     trim: Instant,
     expire: Instant,
     relays: Instant,
+    refresh: Instant,
 }
 
 /// Owner of the swarm.
@@ -109,6 +113,7 @@ impl Task {
                 trim: now + TRIM_INTERVAL,
                 expire: now + EXPIRY_INTERVAL,
                 relays: now + RELAY_INTERVAL,
+                refresh: now + REFRESH_INTERVAL,
             },
             relays: HashSet::new(),
             listeners,
@@ -184,10 +189,10 @@ impl Task {
             self.queries.finish_abandoned(dht);
         }
         self.join_dht(now);
+        self.publish_dht_state();
         if now >= self.schedule.trim {
             self.schedule.trim = now + TRIM_INTERVAL;
             self.trim(now);
-            self.publish_dht_state();
         }
         if now >= self.schedule.expire {
             self.schedule.expire = now + EXPIRY_INTERVAL;
@@ -198,6 +203,10 @@ impl Task {
         if now >= self.schedule.relays {
             self.schedule.relays = now + RELAY_INTERVAL;
             self.use_relays();
+        }
+        if now >= self.schedule.refresh {
+            self.schedule.refresh = now + REFRESH_INTERVAL;
+            self.swarm.behaviour_mut().dhts().for_each(Dht::refresh);
         }
     }
 
