@@ -460,7 +460,9 @@ pub fn service(folder: &Path) -> Command {
     // No test contacts the public network: `init` writes this down, and older files do not say it.
     let written = std::fs::read_to_string(folder.join("service.json"));
     if !written.is_ok_and(|text| text.contains("\"private\"")) {
-        command.env("CLUSTER_EMBEDDED_PRIVATE", "true");
+        command
+            .env("CLUSTER_EMBEDDED_PRIVATE", "true")
+            .env("CLUSTER_MDNSINTERVAL", "0s");
     }
     command
 }

@@ -22,6 +22,8 @@ mod field_reports;
 mod folders;
 #[path = "it/kills.rs"]
 mod kills;
+#[path = "it/local_network.rs"]
+mod local_network;
 #[path = "it/logs_and_ctl.rs"]
 mod logs_and_ctl;
 #[path = "it/manual.rs"]

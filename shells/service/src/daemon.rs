@@ -3,6 +3,7 @@
 mod bootstrap;
 mod calls;
 mod ipfs_swarm;
+mod lan;
 mod listen;
 mod members;
 mod node_runtime;
@@ -188,16 +189,19 @@ fn addresses_of(invitation: &Invitation) -> Vec<Address> {
     addresses.filter(is_of_sender).collect()
 }
 
-/// Removes the data of an empty cluster, unless it has pins meanwhile.
+/// Removes the data of an empty cluster, unless it has pins or other members meanwhile.
 fn give_up_empty_cluster(folder: &Folder) -> anyhow::Result<()> {
     let data = folder.config.data_folder(&folder.path);
-    let store = Store::open(&data, &OpenOptions::default())?;
-    let is_empty = is_empty(&store.reader());
+    let mut store = Store::open(&data, &OpenOptions::default())?;
+    let members = store
+        .recovered()?
+        .map_or(0, |recovered| recovered.members.peers.len());
+    let is_free = is_empty(&store.reader()) && members <= 1;
     store.close()?;
     anyhow::ensure!(
-        is_empty,
-        "a pin was made while this peer was invited into another cluster: start it again, and run \
-         `ipfs-cluster-service state cleanup` before if it is to go there"
+        is_free,
+        "a pin was made or a peer was added while this peer was invited into another cluster: start it again, \
+         and run `ipfs-cluster-service state cleanup` before if it is to go there"
     );
     std::fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))
 }
@@ -238,7 +242,8 @@ impl Running {
         let (net, arriving) = parts::start_net(folder, known.clone(), recovered.as_ref()).await?;
         let (invitations, invited) = mpsc::channel(1);
         let emptiness = store.reader();
-        let discovery = DiscoveryServer::new(net.clone(), invitations, move || is_empty(&emptiness));
+        let without_pins = move || is_empty(&emptiness);
+        let discovery = DiscoveryServer::new(net.clone(), invitations, without_pins.clone());
         let operations = Arc::new(OnceLock::new());
         let calls = calls::serve_calls(arriving.calls, discovery.clone(), Arc::clone(&operations));
         tasks.spawn(calls);
@@ -268,6 +273,9 @@ impl Running {
         tasks.spawn(watch.clone().run(ending.clone()));
         tasks.spawn(watch.query_others());
         tasks.spawn(forward_invitations(invited, ending));
+        if let Some(search) = lan::search(config, &net, &handle, without_pins) {
+            tasks.spawn(search.run());
+        }
         let observer = Observer::new(&handle, &net, reader, &backend, &cluster);
         observe(config, &mut tasks, &observer, &events);
         let peering = ipfs_swarm::connect(backend.clone(), handle, me.clone(), swarm_delay(config));

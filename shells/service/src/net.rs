@@ -211,6 +211,15 @@ impl Net {
         }
     }
 
+    /// Forgets the addresses of a peer, which need not exist.
+    pub fn forget_addresses(&self, peer: &PeerId) {
+        self.shared
+            .book
+            .lock()
+            .expect("no panic while locked")
+            .remove(peer);
+    }
+
     /// Announced addresses of this peer, each with its `/p2p/…`.
     pub fn addresses(&self) -> Vec<Multiaddr> {
         let listening = self.shared.listening.read().expect("no panic while locked");

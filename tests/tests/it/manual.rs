@@ -164,6 +164,7 @@ fn session(home: &Path, bin: &Path, file: &Path) -> String {
         .env_clear()
         .env("HOME", home)
         .env("CLUSTER_EMBEDDED_PRIVATE", "true")
+        .env("CLUSTER_MDNSINTERVAL", "0s")
         .env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", bin.display()))
         .env("SERVICE", program("ipfs-cluster-service"))
         .env("CTL", program("ipfs-cluster-ctl"))

@@ -36,6 +36,7 @@ fn ports() -> (Vec<(&'static str, String)>, u16) {
         ("CLUSTER_EMBEDDED_SWARMLISTENMULTIADDRESS", address()),
         ("CLUSTER_EMBEDDED_GATEWAYLISTENMULTIADDRESS", address()),
         ("CLUSTER_EMBEDDED_PRIVATE", "true".to_owned()),
+        ("CLUSTER_MDNSINTERVAL", "0s".to_owned()),
     ];
     (variables, rest)
 }

@@ -272,7 +272,7 @@ fn apis(config: &Config) -> Result<(), Wrong> {
 }
 
 /// Keys that are read only for compatibility with the Go peer, and the reason that they have no effect.
-const WITHOUT_EFFECT: [(&str, &str); 25] = [
+const WITHOUT_EFFECT: [(&str, &str); 24] = [
     ("/cluster/enable_relay_hop", "there are no relays"),
     (
         "/cluster/connection_manager",
@@ -280,7 +280,6 @@ const WITHOUT_EFFECT: [(&str, &str); 25] = [
     ),
     ("/cluster/resource_manager", "limits are built in"),
     ("/cluster/pubsub", "peers do not gossip"),
-    ("/cluster/mdns_interval", "peers do not search the local network"),
     (
         "/cluster/pin_only_on_trusted_peers",
         "with raft, all members are trusted",

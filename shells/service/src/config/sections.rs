@@ -67,7 +67,7 @@ pub struct Cluster {
     pub monitor_ping_interval: Period,
     /// Interval at which the peer checks that it still is a member.
     pub peer_watch_interval: Period,
-    /// Kept for the Go peer; peers do not search the local network.
+    /// Interval at which peers found on the local network are asked for their clusters; 0s finds none.
     pub mdns_interval: Period,
     /// Kept for the Go peer: with Raft, all members are trusted.
     pub pin_only_on_trusted_peers: bool,

@@ -252,7 +252,7 @@ fn each_unknown_key_is_named_once() {
 #[test]
 fn changed_settings_without_effect_are_named() {
     let loaded = parse(
-        &json!({"cluster": {"enable_relay_hop": false, "mdns_interval": "0s"}}),
+        &json!({"cluster": {"enable_relay_hop": false, "mdns_interval": "0s", "follower_mode": true}}),
         &[],
     )
     .unwrap();
@@ -260,7 +260,7 @@ fn changed_settings_without_effect_are_named() {
         warnings(&loaded),
         [
             "cluster.enable_relay_hop: has no effect: there are no relays",
-            "cluster.mdns_interval: has no effect: peers do not search the local network",
+            "cluster.follower_mode: has no effect: followers exist only with crdt",
         ]
     );
     let loaded = parse(

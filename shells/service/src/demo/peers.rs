@@ -108,6 +108,7 @@ pub(super) fn prepare(root: &Path, count: usize) -> anyhow::Result<Vec<Process>>
 fn settings(name: &str, ports: &Ports) -> Config {
     let mut config = Config::fresh();
     config.cluster.peername = name.to_owned();
+    config.cluster.mdns_interval = Period::secs(0);
     config.cluster.listen_multiaddress = Strings(vec![address(ports.cluster)]);
     config.cluster.monitor_ping_interval = Period::secs(1);
     config.cluster.repinning_grace = Period::secs(2);

@@ -63,6 +63,11 @@ impl AddressBook {
         changed
     }
 
+    /// Removes all addresses of a peer.
+    pub(super) fn remove(&mut self, peer: &PeerId) {
+        self.entries.remove(peer);
+    }
+
     /// All addresses of a peer, those it announced first.
     pub(super) fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
         let Some(entry) = self.entries.get(peer) else {
