@@ -44,14 +44,26 @@ impl Output {
     }
 
     /// Prints the values of a listing as they arrive; in JSON as concatenated objects.
-    pub(crate) async fn show_all<T>(&mut self, mut lines: client::Lines<T>) -> Result<(), Failure>
+    pub(crate) async fn show_all<T>(&mut self, lines: client::Lines<T>) -> Result<(), Failure>
     where
         T: Text + serde::de::DeserializeOwned,
     {
+        self.show_page(lines).await.map(|_| ())
+    }
+
+    /// As [`Output::show_all`], and returns the number of values.
+    pub(crate) async fn show_page<T>(&mut self, mut lines: client::Lines<T>) -> Result<u64, Failure>
+    where
+        T: Text + serde::de::DeserializeOwned,
+    {
+        let mut shown = 0;
         let result = loop {
             match lines.next().await {
-                Ok(Some(answer)) => self.show(&answer)?,
-                Ok(None) => break Ok(()),
+                Ok(Some(answer)) => {
+                    self.show(&answer)?;
+                    shown += 1;
+                }
+                Ok(None) => break Ok(shown),
                 Err(error) => break Err(error.into()),
             }
         };

@@ -23,6 +23,7 @@ mod recover;
 mod repositories;
 mod rpc;
 mod scan;
+pub(crate) mod search;
 mod status;
 mod status_all;
 mod sync;

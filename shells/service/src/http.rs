@@ -16,7 +16,7 @@ mod metrics;
 mod multipart;
 mod page;
 mod peers;
-mod pin_filter;
+mod pin_query;
 mod pinning_service;
 mod pins;
 mod proxy;

@@ -8,7 +8,7 @@
 //!   [`Store::write`], and [`Store::view`] to read what it has written;
 //! - a [`Syncer`] makes written batches durable in its own thread, many with one sync;
 //! - listings read through a [`Reader`], each from a [`Listing`]: a consistent view, streamed in the order
-//!   of CIDs in constant memory;
+//!   of CIDs in constant memory, or searched in pages of bounded work ([`Search`]);
 //! - snapshots leave as a [`SnapshotSource`] and arrive through a [`Stager`].
 //!
 //! Every error after opening is final: the database may lack a batch that was reported as durable, so the
@@ -27,15 +27,18 @@
 //! | keyspace | key → value |
 //! |---|---|
 //! | `log` | index, big-endian → entry, chained checksum |
-//! | `meta` | `head`, `founding`, `boot`, `members`, `window/` + Raft id → record, checksum |
+//! | `meta` | `head`, `founding`, `boot`, `members`, `search`, `window/` + Raft id → record, checksum |
 //! | `pins.N` | CID → pin |
-//! | `index.N` | `p` peer CID, `e` expiry CID, `n` name CID → nothing |
+//! | `index.N` | `p` peer CID, `e` expiry CID → nothing |
+//! | `search.M` | time CID, name time CID, metadata time CID: see `search_index.rs` |
 //! | `local` | CID → local state |
 //! | `queue` | lane, at, CID → nothing |
 //!
 //! `N` is the generation of the pinset. A received snapshot is written into the keyspaces of an unused
-//! generation, and installed by writing its number into `head`.
+//! generation, and installed by writing its number into `head`. `M` is the number in `search`, the marker of
+//! the search index in use.
 
+mod counting;
 mod error;
 mod folder;
 mod fresh_count;
@@ -44,7 +47,10 @@ mod keys;
 mod open;
 mod reader;
 mod record;
+mod reindex;
 mod replace;
+mod search;
+mod search_index;
 mod shared;
 mod snapshot;
 mod spaces;
@@ -62,6 +68,8 @@ pub use folder::{FORMAT, format_of};
 pub use open::{OnFatal, OpenOptions, Store};
 pub use reader::{Listing, Reader, Row};
 pub use replace::{NewPinset, PinCounts};
+pub use search::{Comparison, NameMatch, Order, Page, Search};
+pub use search_index::{ParsePositionError, Position};
 pub use snapshot::{CHUNK_MAX, SnapshotSource};
 pub use staging::{Stager, Staging};
 pub use sync::Syncer;

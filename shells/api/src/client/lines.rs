@@ -120,6 +120,12 @@ pub struct Lines<T> {
 }
 
 impl<T: DeserializeOwned> Lines<T> {
+    /// Returns the value of the parameter `cursor` that continues the listing; `None` at its end.
+    pub fn next_cursor(&self) -> Option<String> {
+        let value = self.reply.response.headers().get("x-next-cursor")?;
+        value.to_str().ok().map(str::to_owned)
+    }
+
     /// Returns the next value, or `None` after the last.
     ///
     /// # Errors

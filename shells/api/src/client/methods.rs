@@ -172,7 +172,8 @@ impl Client {
     }
 
     /// Lists the pins that meet conditions, parameters of `GET /allocations`: `name`, `name-match`,
-    /// `meta-KEY`, `before`, `after`, `limit`, `sort`. A Go peer ignores them.
+    /// `meta-KEY`, `before`, `after`, `peer`, `sort`, `limit`, `cursor`. A listing with a limit is a page:
+    /// [`Lines::next_cursor`] continues it. A Go peer ignores them.
     ///
     /// # Errors
     /// See [`Client`].

@@ -23,11 +23,12 @@ two have much in common. The existing one stays pinned: remove it with \"pin rm\
 
 const PIN_LS: &str = "\
 Lists the pins that the cluster has agreed on, with their options and the peers chosen for them. \
+Conditions on name, metadata and time are answered from indexes. \
 \"status\" shows what the IPFS nodes really hold.";
 
 const PIN_LS_EXAMPLES: &str = "\
 Examples:
-  ipfs-cluster-ctl pin ls --name docs --name-match ipartial
+  ipfs-cluster-ctl pin ls --name docs/ --name-match prefix
   ipfs-cluster-ctl pin ls --meta owner=me --since 24h --sort newest --limit 20";
 
 /// Subcommands of `pin`.
@@ -143,7 +144,7 @@ pub(crate) struct PinLs {
     /// Only pins of this name
     #[arg(long, conflicts_with = "cid")]
     pub(crate) name: Option<String>,
-    /// Comparison of names: exact, iexact, partial, ipartial
+    /// Comparison of names: exact, prefix or partial; iexact, iprefix or ipartial to ignore case
     #[arg(long, value_name = "MATCH", requires = "name")]
     pub(crate) name_match: Option<String>,
     /// Only pins with this metadata; can be given several times
@@ -152,10 +153,13 @@ pub(crate) struct PinLs {
     /// Only pins of this last time, as in 24h
     #[arg(long, value_name = "DURATION", conflicts_with = "cid")]
     pub(crate) since: Option<GoDuration>,
+    /// Only pins allocated to this peer
+    #[arg(long, value_name = "PEER", conflicts_with = "cid")]
+    pub(crate) peer: Option<String>,
     /// Maximum number of pins
     #[arg(long, value_name = "PINS", conflicts_with = "cid")]
     pub(crate) limit: Option<u64>,
-    /// Order: cid, newest or oldest; the latter two list at most 1000 pins
+    /// Order: cid, newest or oldest; cid without conditions, newest with them
     #[arg(long, value_name = "ORDER", conflicts_with = "cid")]
     pub(crate) sort: Option<String>,
     #[command(flatten)]

@@ -63,10 +63,22 @@ async fn list(client: &Client, output: &mut Output, arguments: &PinLs) -> Result
         );
         Failure::local("parsing filter flag", error)
     })?;
-    let conditions = conditions(arguments)?;
-    output
-        .show_all(client.matching_allocations(filter, conditions).await?)
-        .await
+    let mut conditions = conditions(arguments)?;
+    let mut left = arguments.limit;
+    loop {
+        if let Some(left) = left {
+            conditions.set("limit", left);
+        }
+        // A page may have fewer pins than asked for, although there are more.
+        let lines = client.matching_allocations(filter, conditions.clone()).await?;
+        let next = lines.next_cursor();
+        let shown = output.show_page(lines).await?;
+        left = left.map(|left| left.saturating_sub(shown));
+        match next {
+            Some(next) if left != Some(0) => conditions.set("cursor", next),
+            _ => return Ok(()),
+        }
+    }
 }
 
 /// Returns the conditions on listed pins as parameters.
@@ -76,6 +88,7 @@ fn conditions(arguments: &PinLs) -> Result<Query, Failure> {
         ("name", &arguments.name),
         ("name-match", &arguments.name_match),
         ("sort", &arguments.sort),
+        ("peer", &arguments.peer),
     ] {
         if let Some(text) = text {
             query.set(name, text);
@@ -86,9 +99,6 @@ fn conditions(arguments: &PinLs) -> Result<Query, Failure> {
     }
     if let Some(since) = arguments.since {
         query.set("after", Time::now().plus_nanos(since.as_nanos().saturating_neg()));
-    }
-    if let Some(limit) = arguments.limit {
-        query.set("limit", limit);
     }
     Ok(query)
 }

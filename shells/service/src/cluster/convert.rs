@@ -198,7 +198,7 @@ pub(super) fn pin(pin: &Pin) -> api::Pin {
 }
 
 /// Converts a pin type.
-pub(super) fn pin_type(pin_type: PinType) -> api::PinType {
+pub(crate) fn pin_type(pin_type: PinType) -> api::PinType {
     match pin_type {
         PinType::Data => api::PinType::Data,
         PinType::Meta => api::PinType::Meta,

@@ -150,25 +150,6 @@ impl Cluster {
         &self,
         filter: api::PinTypeFilter,
     ) -> impl Stream<Item = Result<Vec<api::Pin>, Error>> + Send + use<> {
-        self.pages(filter, convert::pin)
-    }
-
-    /// As [`Self::allocations`], with all fields of each pin, for an export.
-    ///
-    /// # Errors
-    /// As for [`Self::allocations`].
-    pub fn whole_allocations(
-        &self,
-        filter: api::PinTypeFilter,
-    ) -> impl Stream<Item = Result<Vec<api::Pin>, Error>> + Send + use<> {
-        self.pages(filter, convert::whole_pin)
-    }
-
-    fn pages(
-        &self,
-        filter: api::PinTypeFilter,
-        shown: fn(&Pin) -> api::Pin,
-    ) -> impl Stream<Item = Result<Vec<api::Pin>, Error>> + Send + use<> {
         let reader = self.inner.reader.clone();
         let listings = self.inner.listings.clone();
         let start = Listing {
@@ -192,7 +173,7 @@ impl Cluster {
                     let shown = pins
                         .iter()
                         .filter(|pin| filter.matches(convert::pin_type(pin.pin_type)))
-                        .map(shown)
+                        .map(convert::pin)
                         .collect();
                     Ok::<_, Error>((!pins.is_empty()).then_some((shown, listing)))
                 });

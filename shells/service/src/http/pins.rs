@@ -3,18 +3,22 @@
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::{Response, Uri};
+use axum::http::{HeaderName, HeaderValue, Response, Uri};
 use cluster_api::{CreatedPin, OldPin, Pin, PinOptions, PinTypeFilter, Query, StatusFilter, Time};
 use cluster_core::Cid;
 use cluster_ipfs::unixfs::Name;
-use futures::stream::{self, Stream, StreamExt};
+use futures::stream::{self, StreamExt};
 
 use super::answer;
-use super::pin_filter::{Listing, Ranked};
+use super::pin_query::{PAGE_MAX, PinQuery};
+use crate::cluster::search::Position;
 use crate::cluster::{Cluster, Error};
 
 /// Maximum number of CIDs in `cids`: as many as fit in its headers.
 const CIDS_MAX: usize = 256;
+
+/// Header with the value of `cursor` that continues a listing; absent at its end.
+const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
 
 type Hash = Result<Path<String>, PathRejection>;
 
@@ -264,51 +268,54 @@ pub(super) async fn allocations(State(cluster): State<Cluster>, RawQuery(query):
                 "invalid filter value: use one or more of all, pin, meta-pin, clusterdag-pin, shard-pin",
             );
         };
-        let listing = match Listing::parse(&query) {
-            Ok(listing) => listing,
-            Err(error) => return answer::bad_request(error),
-        };
-        match whole {
-            true => listed(cluster.whole_allocations(filter), listing).await,
-            false => listed(cluster.allocations(filter), listing).await,
+        match PinQuery::parse(&query, filter) {
+            Ok(asked) => listed(&cluster, asked, whole).await,
+            Err(error) => answer::bad_request(error),
         }
     };
     read(&cluster, &query, response).await
 }
 
-/// Answers with the pins that a listing admits: as they are read, or sorted.
-async fn listed(
-    pages: impl Stream<Item = Result<Vec<Pin>, Error>> + Send + 'static,
-    listing: Listing,
-) -> Response<Body> {
-    let Some(order) = listing.order else {
-        let left = listing.limit;
-        let pages = pages.scan(left, move |left, page| {
-            let page = page.map(|mut pins| {
-                pins.retain(|pin| listing.admits(pin));
-                pins.truncate(*left);
-                *left -= pins.len();
-                pins
-            });
-            let is_over = matches!(&page, Ok(pins) if pins.is_empty() && *left == 0);
-            std::future::ready((!is_over).then_some(page))
-        });
-        return answer::lines(pages).await;
-    };
-    let mut ranked = Ranked::new(order, listing.limit);
-    let mut pages = std::pin::pin!(pages);
-    while let Some(page) = pages.next().await {
-        match page {
-            Ok(pins) => {
-                for pin in pins.into_iter().filter(|pin| listing.admits(pin)) {
-                    let cid = pin.cid.clone();
-                    ranked.add(pin.timestamp, &cid, || pin);
-                }
+/// Answers with the pins that a search finds: a page with the cursor of the next one, or all of them as they
+/// are read.
+async fn listed(cluster: &Cluster, asked: PinQuery, whole: bool) -> Response<Body> {
+    let PinQuery {
+        search,
+        limit,
+        cursor,
+    } = asked;
+    if let Some(limit) = limit.filter(|limit| *limit <= PAGE_MAX) {
+        return match cluster.search_page(search, cursor, limit, whole).await {
+            Ok(page) => {
+                let response = answer::lines(stream::iter([Ok(page.pins)])).await;
+                with_cursor(response, page.next)
             }
-            Err(failure) => return answer::failed(&failure),
-        }
+            Err(failure) => answer::failed(&failure),
+        };
     }
-    answer::lines(stream::iter([Ok(ranked.into_sorted())])).await
+    let pages = match cluster.search(search, cursor, whole).await {
+        Ok(pages) => pages,
+        Err(failure) => return answer::failed(&failure),
+    };
+    let pages = pages.scan(limit.unwrap_or(usize::MAX), |left, page| {
+        let is_over = *left == 0;
+        let page = page.map(|mut pins| {
+            pins.truncate(*left);
+            *left -= pins.len();
+            pins
+        });
+        std::future::ready((!is_over).then_some(page))
+    });
+    answer::lines(pages).await
+}
+
+/// Adds the cursor that continues a listing.
+fn with_cursor(mut response: Response<Body>, next: Option<Position>) -> Response<Body> {
+    let value = next.and_then(|next| HeaderValue::from_str(&next.to_string()).ok());
+    if let Some(value) = value {
+        response.headers_mut().insert(NEXT_CURSOR, value);
+    }
+    response
 }
 
 pub(super) async fn allocation(

@@ -70,6 +70,9 @@ pub enum StoreError {
     /// The database cannot be read.
     #[error("the database cannot be read: {0}")]
     Read(#[source] fjall::Error),
+    /// The search index contradicts the pins, which are not affected.
+    #[error("the search index is damaged: {0}; restart this peer, which rebuilds it")]
+    SearchIndex(String),
     /// The temporary file for sorting cannot be written or read.
     #[error("pins cannot be sorted: {0}; is the disk full?")]
     Sort(#[source] io::Error),

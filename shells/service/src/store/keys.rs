@@ -10,21 +10,18 @@ pub(super) const FOUNDING: &[u8] = b"founding";
 pub(super) const BOOT: &[u8] = b"boot";
 /// Record of the membership.
 pub(super) const MEMBERS: &[u8] = b"members";
+/// Record of the search index: [`SearchMarker`](super::search_index::SearchMarker).
+pub(super) const SEARCH: &[u8] = b"search";
 /// Record written only to use up sequence numbers: see `spaces::delete` and `spaces::skip_numbers`.
 pub(super) const TOUCH: &[u8] = b"touch";
 /// Prefix of the windows.
 pub(super) const WINDOWS: &[u8] = b"window/";
 
-/// Maximum length of the part of a name in an index key, in bytes. Keys must stay below fjall's 64 KiB; a
-/// longer name is compared in full when the pin is read.
-pub(super) const NAME_MAX: usize = 512;
-/// End of a name in an index key; not a byte of UTF-8.
-const NAME_END: u8 = 0xff;
-
 /// Prefixes of the indexes within the keyspace.
 const BY_PEER: u8 = b'p';
 const BY_EXPIRY: u8 = b'e';
-const BY_NAME: u8 = b'n';
+/// Names, by which the first release indexed here.
+pub(super) const BY_NAME: u8 = b'n';
 
 /// Key of a log entry.
 pub(super) fn log(index: Index) -> [u8; 8] {
@@ -58,25 +55,16 @@ pub(super) fn expiry_cid(key: &[u8]) -> Option<Cid> {
     key.get(9..).and_then(|cid| Cid::from_bytes(cid).ok())
 }
 
-/// Prefix of the index keys of the CIDs with this name.
-pub(super) fn by_name(name: &str) -> Vec<u8> {
-    let cut = &name.as_bytes()[..name.len().min(NAME_MAX)];
-    [&[BY_NAME], cut, &[NAME_END]].concat()
-}
-
-/// All index keys of a pin.
+/// All index keys of a pin, apart from those of the search index.
 pub(super) fn index(pin: &Pin) -> Vec<Vec<u8>> {
     let cid = pin.cid.as_bytes();
     let with_cid = |mut key: Vec<u8>| {
         key.extend_from_slice(cid);
         key
     };
-    let mut keys = Vec::with_capacity(pin.allocations.len() + 2);
+    let mut keys = Vec::with_capacity(pin.allocations.len() + 1);
     if let Some(at) = pin.options.expire_at {
         keys.push(with_cid(by_expiry(at).to_vec()));
-    }
-    if !pin.options.name.is_empty() {
-        keys.push(with_cid(by_name(&pin.options.name)));
     }
     let peers = pin.allocations.iter();
     keys.extend(peers.map(|peer| with_cid(by_peer(peer.as_bytes()))));

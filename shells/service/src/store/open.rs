@@ -15,6 +15,8 @@ use super::journal::{self, CheckError};
 use super::keys;
 use super::reader::Reader;
 use super::record::{self, Founding, Head};
+use super::reindex;
+use super::search_index::SearchMarker;
 use super::shared::Shared;
 use super::spaces::{self, Fixed, Generation, OpenFailure};
 use super::staging::Stager;
@@ -108,19 +110,23 @@ impl Store {
         let internal = |error: fjall::Error| open_error(&folder, spaces::failure(error));
         let fixed = spaces::fixed(&db).map_err(internal)?;
         spaces::skip_numbers(&db, &fixed).map_err(internal)?;
-        let current = spaces::generation(&db, number).map_err(internal)?;
-        let leftovers: Result<Vec<_>, _> = spaces::generations(&db)
-            .into_iter()
-            .filter(|leftover| *leftover != number)
-            .map(|leftover| spaces::generation(&db, leftover).map(Arc::new))
-            .collect();
-        let leftovers = leftovers.map_err(internal)?;
+        // An index that is not complete is left to be deleted, with its number.
+        let complete = content.as_ref().map_or(Some(number), |content| content.search);
+        let search_number = complete.unwrap_or_else(|| spaces::unused_number(&db, number + 1));
+        let current = spaces::generation(&db, number, search_number).map_err(internal)?;
+        let leftovers = spaces::leftovers(&db, &current).map_err(internal)?;
         let on_fatal = options.on_fatal.clone();
         let shared = Shared::new(db, fixed, current, (marker, seq), folder, on_fatal);
         let shared = Arc::new(shared);
-        shared
-            .delete_unused(&leftovers)
-            .map_err(|error| shared.folder.io(std::io::Error::other(error)))?;
+        let failed = |error: StoreError| match error {
+            StoreError::Damaged(what) => shared.folder.damaged(what),
+            error => shared.folder.io(std::io::Error::other(error)),
+        };
+        let leftovers: Vec<_> = leftovers.iter().collect();
+        shared.delete_keyspaces(&leftovers).map_err(failed)?;
+        if let (None, Some(content)) = (complete, &content) {
+            reindex::rebuild(&shared, &shared.current(), &content.head).map_err(failed)?;
+        }
         let (head, links, found) = match content {
             Some(content) => (Some(content.head), content.links, Some(content.recovered)),
             None => (None, VecDeque::new(), None),
@@ -182,6 +188,9 @@ impl Store {
         batch.insert(meta, keys::BOOT, record::seal(keys::BOOT, &recovered.boot));
         batch.insert(meta, keys::MEMBERS, record::seal_members(&recovered.members));
         batch.insert(meta, keys::HEAD, record::seal(keys::HEAD, &head));
+        if let Some(marker) = self.shared.search_marker(&self.generation, &head) {
+            batch.insert(meta, keys::SEARCH, marker);
+        }
         for window in &recovered.windows {
             let key = keys::window(window.origin);
             batch.insert(meta, key.as_slice(), record::seal(&key, window));
@@ -257,6 +266,8 @@ fn check_journals(folder: &Folder, noted: Option<u64>) -> Result<(), OpenError> 
 /// Contents of a founded database.
 struct Content {
     head: Head,
+    /// Number of the search index, if it is complete.
+    search: Option<u64>,
     recovered: Recovered,
     links: VecDeque<Link>,
 }
@@ -289,6 +300,8 @@ fn load(db: &Database, noted: Option<u64>, folder: &Folder) -> Result<Option<Con
     if !spaces::has_generation(db, head.generation) {
         return Err(folder.damaged("the pinset is gone"));
     }
+    let search = read::<SearchMarker>(&fixed, keys::SEARCH, folder)?
+        .filter(|marker| marker.is_current(&head) && spaces::has_search(db, marker.number));
     let (log, links) = read_log(&fixed, &head, folder)?;
     let founding: Founding = read_present(&fixed, keys::FOUNDING, folder)?;
     let recovered = Recovered {
@@ -304,6 +317,7 @@ fn load(db: &Database, noted: Option<u64>, folder: &Folder) -> Result<Option<Con
     };
     Ok(Some(Content {
         head,
+        search: search.map(|marker| marker.number),
         recovered,
         links,
     }))

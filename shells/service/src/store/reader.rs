@@ -20,7 +20,7 @@ use super::view;
 /// must end.
 #[derive(Clone)]
 pub struct Reader {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Reader {
@@ -86,9 +86,14 @@ impl Reader {
     /// Opens a consistent view as of the last batch.
     pub fn listing(&self) -> Listing {
         let current = self.shared.current.read().unwrap_or_else(PoisonError::into_inner);
+        self.listing_of(&current)
+    }
+
+    /// Opens a view of the generation in use, which must be locked.
+    pub(super) fn listing_of(&self, current: &Arc<Generation>) -> Listing {
         Listing {
             snapshot: self.shared.db.snapshot(),
-            generation: Arc::clone(&current),
+            generation: Arc::clone(current),
             shared: Arc::clone(&self.shared),
         }
     }
@@ -105,9 +110,9 @@ impl Reader {
 /// A consistent view of the store. While it lives, fjall keeps older versions of rewritten records, on disk
 /// and probably in memory: keep it no longer than a listing takes.
 pub struct Listing {
-    snapshot: Snapshot,
-    generation: Arc<Generation>,
-    shared: Arc<Shared>,
+    pub(super) snapshot: Snapshot,
+    pub(super) generation: Arc<Generation>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// A CID with its pin, its local state, or both.
@@ -209,18 +214,6 @@ impl Listing {
             pins: Some(Merged::new(self.stream(&self.generation.pins, after))),
             locals: Merged::new(self.stream(&self.shared.fixed.local, after)),
         }
-    }
-
-    /// Iterates over the pins with exactly this name, in the order of their CIDs; none for the empty name.
-    ///
-    /// # Errors
-    /// As [`Listing::pins`].
-    pub fn named(&self, name: &str) -> impl Iterator<Item = Result<Pin, StoreError>> + Send + use<'_> {
-        let name = name.to_owned();
-        self.by_index(keys::by_name(&name)).filter(move |pin| {
-            // Names longer than [`keys::NAME_MAX`] share a key.
-            pin.as_ref().map_or(true, |pin| pin.options.name == name)
-        })
     }
 
     /// Iterates over the pins whose allocations list `peer`, in the order of their CIDs.

@@ -12,12 +12,13 @@ use std::sync::Arc;
 use cluster_core::{Pin, Recovered, decode};
 use fjall::Keyspace;
 
-use self::sorter::Sorter;
+pub(super) use self::sorter::Sorter;
 use super::error::StoreError;
 use super::folder::SORTING;
 use super::keys;
 use super::open::Store;
 use super::record::{self, Founding, Head};
+use super::search_index;
 use super::shared::{Shared, lock};
 use super::spaces::{self, Generation};
 
@@ -74,17 +75,21 @@ impl NewPinset {
     pub fn finish(&mut self) -> Result<PinCounts, StoreError> {
         let sorting = self.sorting.take().ok_or_else(finished_twice)?;
         let generation = self.generation.as_ref().ok_or_else(finished_twice)?;
-        let mut repeated = Sorter::new(&self.shared.folder.path.join(SORTING))?;
+        let path = self.shared.folder.path.join(SORTING);
+        let mut repeated = Sorter::new(&path)?;
+        let mut search = Sorter::new(&path)?;
         let (settled, indexed) = std::thread::scope(|scope| {
             let Sorting { pins, index } = sorting;
-            let indexing = scope.spawn(|| ingest_index(&generation.index, index));
-            let settled = ingest_pins(&generation.pins, pins, &mut repeated);
+            let indexing = scope.spawn(|| ingest_sorted(&generation.index, index));
+            let settled = ingest_pins(&generation.pins, pins, &mut repeated, &mut search);
             let indexed = indexing.join();
             (settled, indexed)
         });
         indexed.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         self.remove_stale(&generation.index, repeated)?;
-        settled
+        let settled = settled?;
+        ingest_sorted(&generation.search, search)?;
+        Ok(settled)
     }
 
     /// Removes index keys that only replaced pins had.
@@ -105,14 +110,21 @@ impl NewPinset {
     }
 }
 
-/// Writes pins, and collects the index keys of the CIDs that were put more than once.
-fn ingest_pins(space: &Keyspace, pins: Sorter, repeated: &mut Sorter) -> Result<PinCounts, StoreError> {
+/// Writes pins, and collects the index keys of the CIDs that were put more than once, and the entries of the
+/// search index.
+fn ingest_pins(
+    space: &Keyspace,
+    pins: Sorter,
+    repeated: &mut Sorter,
+    search: &mut Sorter,
+) -> Result<PinCounts, StoreError> {
     let mut settled = PinCounts::default();
     if pins.is_empty() {
         return Ok(settled);
     }
+    let read = |pin: &[u8]| decode::<Pin>(pin).map_err(|error| StoreError::Damaged(error.to_string()));
     let mut note = |pin: &[u8], fate: &[u8]| {
-        let pin: Pin = decode(pin).map_err(|error| StoreError::Damaged(error.to_string()))?;
+        let pin = read(pin)?;
         let mut keys = keys::index(&pin).into_iter();
         keys.try_for_each(|key| repeated.put(&key, fate))
     };
@@ -127,6 +139,9 @@ fn ingest_pins(space: &Keyspace, pins: Sorter, repeated: &mut Sorter) -> Result<
         if std::mem::take(&mut came_before) {
             note(pin, FRESH)?;
         }
+        for (key, value) in search_index::entries(&read(pin)?) {
+            search.put(&key, &value)?;
+        }
         settled.pins += 1;
         tables.write(cid, pin).map_err(StoreError::Write)
     })?;
@@ -134,16 +149,17 @@ fn ingest_pins(space: &Keyspace, pins: Sorter, repeated: &mut Sorter) -> Result<
     Ok(settled)
 }
 
-fn ingest_index(space: &Keyspace, keys: Sorter) -> Result<(), StoreError> {
-    if keys.is_empty() {
+/// Writes sorted records as final tables of an empty keyspace; of several with one key the last one.
+pub(super) fn ingest_sorted(space: &Keyspace, records: Sorter) -> Result<(), StoreError> {
+    if records.is_empty() {
         return Ok(());
     }
     let mut tables = space.start_ingestion().map_err(StoreError::Write)?;
-    keys.each(|key, _, again| {
+    records.each(|key, value, again| {
         if again {
             return Ok(());
         }
-        tables.write(key, &[][..]).map_err(StoreError::Write)
+        tables.write(key, value).map_err(StoreError::Write)
     })?;
     tables.finish().map_err(StoreError::Write)
 }
@@ -168,7 +184,7 @@ impl Store {
     /// [`StoreError`] when the disk is full or fails.
     pub fn new_pinset(&self) -> Result<NewPinset, StoreError> {
         let number = lock(&self.shared.stages).next();
-        let generation = spaces::generation(&self.shared.db, number).map_err(StoreError::Write)?;
+        let generation = spaces::generation(&self.shared.db, number, number).map_err(StoreError::Write)?;
         let mut replacing = NewPinset {
             shared: Arc::clone(&self.shared),
             generation: Some(Arc::new(generation)),
@@ -208,7 +224,7 @@ impl Store {
         if let Some(why) = head.contradiction() {
             return Err(StoreError::Contract(why));
         }
-        let batch = self.founding_batch(recovered, &head)?;
+        let batch = self.founding_batch(recovered, &head, &generation)?;
         {
             let current = &self.shared.current;
             let mut current = current.write().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -216,6 +232,7 @@ impl Store {
             self.shared.note_written(head.seq);
             if current.number != generation.number {
                 self.shared.retire(head.seq, Arc::clone(&current));
+                self.shared.list_counts.forget();
                 *current = Arc::clone(&generation);
             }
         }
@@ -249,6 +266,7 @@ impl Store {
         &self,
         recovered: &Recovered,
         head: &Head,
+        generation: &Generation,
     ) -> Result<fjall::OwnedWriteBatch, StoreError> {
         let (meta, log) = (&self.shared.fixed.meta, &self.shared.fixed.log);
         let mut batch = self.shared.db.batch();
@@ -272,6 +290,9 @@ impl Store {
         let members = record::seal_members(&recovered.members);
         batch.insert(meta, keys::MEMBERS, members);
         batch.insert(meta, keys::HEAD, record::seal(keys::HEAD, head));
+        if let Some(marker) = self.shared.search_marker(generation, head) {
+            batch.insert(meta, keys::SEARCH, marker);
+        }
         for (key, window) in windows.iter().zip(&recovered.windows) {
             batch.insert(meta, key.as_slice(), record::seal(key, window));
         }

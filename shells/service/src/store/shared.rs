@@ -1,18 +1,20 @@
 //! State shared by the parts of the store.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
-use fjall::{Database, PersistMode};
+use fjall::{Database, Keyspace, PersistMode};
 
+use super::counting::ListCounts;
 use super::error::StoreError;
 use super::folder::Folder;
 use super::fresh_count::FreshCount;
 use super::journal::ActiveJournal;
 use super::keys;
 use super::open::OnFatal;
-use super::record;
+use super::record::{self, Head};
+use super::search_index::SearchMarker;
 use super::spaces::{self, Fixed, Generation};
 use super::staging::Stages;
 use super::sync_marker::SyncMarker;
@@ -30,10 +32,13 @@ pub(super) struct Shared {
     /// Number of batches written.
     written: AtomicU64,
     pub(super) waiting: FreshCount,
+    pub(super) list_counts: ListCounts,
     pub(super) stages: Mutex<Stages>,
     durable: Mutex<Durable>,
     /// Replaced generations, each with the number of the batch that replaced it.
     retired: Mutex<Vec<(u64, Arc<Generation>)>>,
+    /// True once the search index was found to contradict the pins.
+    is_search_index_wrong: AtomicBool,
     on_fatal: Option<OnFatal>,
     pub(super) folder: Folder,
 }
@@ -54,7 +59,7 @@ impl Shared {
         folder: Folder,
         on_fatal: Option<OnFatal>,
     ) -> Self {
-        let stages = Stages::new(current.number + 1);
+        let stages = Stages::new(current.number.max(current.search_number) + 1);
         let journal = ActiveJournal::new(folder.database());
         Self {
             db,
@@ -62,9 +67,11 @@ impl Shared {
             current: RwLock::new(Arc::new(current)),
             written: AtomicU64::new(seq),
             waiting: FreshCount::default(),
+            list_counts: ListCounts::default(),
             stages: Mutex::new(stages),
             durable: Mutex::new(Durable { journal, marker, seq }),
             retired: Mutex::new(Vec::new()),
+            is_search_index_wrong: AtomicBool::new(false),
             on_fatal,
             folder,
         }
@@ -117,21 +124,40 @@ impl Shared {
         let ready: Vec<_> = lock(&self.retired).extract_if(.., |(at, _)| *at <= seq).collect();
         ready
             .iter()
-            .try_for_each(|(_, generation)| spaces::delete(&self.db, generation))
+            .try_for_each(|(_, generation)| spaces::delete(&self.db, &generation.keyspaces()))
     }
 
     /// Deletes generations that were never in use.
     pub(super) fn delete_unused(&self, generations: &[Arc<Generation>]) -> Result<(), StoreError> {
-        if generations.is_empty() {
+        let keyspaces: Vec<_> = generations.iter().flat_map(|unused| unused.keyspaces()).collect();
+        self.delete_keyspaces(&keyspaces)
+    }
+
+    /// Deletes keyspaces that are not in use.
+    pub(super) fn delete_keyspaces(&self, keyspaces: &[&Keyspace]) -> Result<(), StoreError> {
+        if keyspaces.is_empty() {
             return Ok(());
         }
         let mut batch = self.db.batch();
         batch.insert(&self.fixed.meta, keys::TOUCH, record::seal(keys::TOUCH, &()));
         batch.commit().map_err(StoreError::Write)?;
         self.sync_journal()?;
-        generations
-            .iter()
-            .try_for_each(|generation| spaces::delete(&self.db, generation))
+        spaces::delete(&self.db, keyspaces)
+    }
+
+    /// Returns the encoded marker that the search index of a generation is complete as of `head`; `None`
+    /// if it is wrong, so that the next opening rebuilds it.
+    pub(super) fn search_marker(&self, generation: &Generation, head: &Head) -> Option<Vec<u8>> {
+        let is_wrong = self.is_search_index_wrong.load(Ordering::Relaxed);
+        let marker = SearchMarker::new(generation.search_number, head);
+        (!is_wrong).then(|| record::seal(keys::SEARCH, &marker))
+    }
+
+    /// Records that the search index contradicts the pins.
+    pub(super) fn distrust_search_index(&self) {
+        if !self.is_search_index_wrong.swap(true, Ordering::Relaxed) {
+            tracing::error!("the search index contradicts the pins: the next start of this peer rebuilds it");
+        }
     }
 
     /// Ends the process, for callers that cannot return an error of the store.

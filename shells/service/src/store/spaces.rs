@@ -33,6 +33,7 @@ const OPEN_FILES: usize = 200;
 
 const PINS: &str = "pins.";
 const INDEX: &str = "index.";
+const SEARCH: &str = "search.";
 const FIXED: [&str; 4] = ["log", "meta", "local", "queue"];
 
 /// Keyspaces that exist as long as the folder.
@@ -48,6 +49,16 @@ pub(super) struct Generation {
     pub(super) number: u64,
     pub(super) pins: Keyspace,
     pub(super) index: Keyspace,
+    /// Number of the keyspace `search`. It differs from that of the generation after a rebuild.
+    pub(super) search_number: u64,
+    pub(super) search: Keyspace,
+}
+
+impl Generation {
+    /// All its keyspaces.
+    pub(super) fn keyspaces(&self) -> [&Keyspace; 3] {
+        [&self.pins, &self.index, &self.search]
+    }
 }
 
 /// Opens or creates the database. fjall panics on some invalid bytes; here that is an ordinary error.
@@ -100,9 +111,14 @@ pub(super) fn missing_fixed(db: &Database) -> Option<&'static str> {
     FIXED.into_iter().find(|name| !db.keyspace_exists(name))
 }
 
-/// Returns whether both keyspaces of a generation exist.
+/// Returns whether the keyspaces of a generation exist, apart from its search index.
 pub(super) fn has_generation(db: &Database, number: u64) -> bool {
     db.keyspace_exists(&format!("{PINS}{number}")) && db.keyspace_exists(&format!("{INDEX}{number}"))
+}
+
+/// Returns whether the keyspace of a search index exists.
+pub(super) fn has_search(db: &Database, number: u64) -> bool {
+    db.keyspace_exists(&format!("{SEARCH}{number}"))
 }
 
 /// Opens or creates the keyspaces that exist as long as the folder.
@@ -115,23 +131,37 @@ pub(super) fn fixed(db: &Database) -> Result<Fixed, fjall::Error> {
     })
 }
 
-/// Opens or creates a generation.
-pub(super) fn generation(db: &Database, number: u64) -> Result<Generation, fjall::Error> {
+/// Opens or creates a generation and the search index `search_number`.
+pub(super) fn generation(db: &Database, number: u64, search_number: u64) -> Result<Generation, fjall::Error> {
     Ok(Generation {
         number,
         pins: keyspace(db, &format!("{PINS}{number}"), MEMTABLE)?,
         index: keyspace(db, &format!("{INDEX}{number}"), MEMTABLE)?,
+        search_number,
+        search: keyspace(db, &format!("{SEARCH}{search_number}"), MEMTABLE)?,
     })
 }
 
-/// Lists the generations of which any keyspace exists.
-pub(super) fn generations(db: &Database) -> Vec<u64> {
-    let number = |name: &str| name.strip_prefix(PINS).or(name.strip_prefix(INDEX))?.parse().ok();
+/// Returns the number in the name of a keyspace that belongs to a generation.
+fn number(name: &str) -> Option<u64> {
+    let prefixes = [PINS, INDEX, SEARCH];
+    let number = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix))?;
+    number.parse().ok()
+}
+
+/// Returns the first number that no generation and no search index has or had since `least`.
+pub(super) fn unused_number(db: &Database, least: u64) -> u64 {
     let names = db.list_keyspace_names();
-    let mut numbers: Vec<u64> = names.iter().filter_map(|name| number(name)).collect();
-    numbers.sort_unstable();
-    numbers.dedup();
-    numbers
+    let last = names.iter().filter_map(|name| number(name)).max();
+    last.map_or(least, |last| least.max(last + 1))
+}
+
+/// Opens the keyspaces of generations and search indexes other than `current`.
+pub(super) fn leftovers(db: &Database, current: &Generation) -> Result<Vec<Keyspace>, fjall::Error> {
+    let ours = current.keyspaces().map(Keyspace::name);
+    let names = db.list_keyspace_names().into_iter();
+    let others = names.filter(|name| number(name).is_some() && !ours.iter().any(|ours| **ours == *name));
+    others.map(|name| keyspace(db, &name, MEMTABLE)).collect()
 }
 
 /// Seals a memtable that has outgrown its size. fjall leaves that to a worker, and a memtable that is
@@ -162,12 +192,12 @@ pub(super) fn skip_numbers(db: &Database, fixed: &Fixed) -> Result<(), fjall::Er
     db.persist(PersistMode::Buffer)
 }
 
-/// Deletes a generation. Its files are deleted when the last reader drops it.
+/// Deletes keyspaces. Their files are deleted when the last reader drops them.
 ///
 /// A write to a keyspace that stays, newer than all writes to this one, must be durable before: otherwise
 /// the sequence numbers of writes to deleted keyspaces are forgotten and assigned again.
-pub(super) fn delete(db: &Database, generation: &Generation) -> Result<(), StoreError> {
-    for keyspace in [&generation.pins, &generation.index] {
+pub(super) fn delete(db: &Database, keyspaces: &[&Keyspace]) -> Result<(), StoreError> {
+    for &keyspace in keyspaces {
         db.delete_keyspace(keyspace.clone()).map_err(StoreError::Write)?;
     }
     Ok(())

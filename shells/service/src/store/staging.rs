@@ -9,6 +9,7 @@ use cluster_core::{Cid, Manifest, SnapshotId, encode};
 
 use super::error::{StageError, StoreError};
 use super::keys;
+use super::search_index;
 use super::shared::{Shared, lock};
 use super::snapshot::read_chunk;
 use super::spaces::{self, Generation};
@@ -91,7 +92,7 @@ impl Stager {
             }
             stages.next()
         };
-        let generation = spaces::generation(&self.shared.db, number).map_err(|error| {
+        let generation = spaces::generation(&self.shared.db, number, number).map_err(|error| {
             lock(&self.shared.stages).staged.remove(&id);
             StoreError::Write(error)
         })?;
@@ -157,6 +158,9 @@ impl Staging {
             for key in keys::index(&pin) {
                 batch.insert(&self.generation.index, key, Vec::new());
             }
+            for (key, value) in search_index::entries(&pin) {
+                batch.insert(&self.generation.search, key, value);
+            }
             batch.insert(&self.generation.pins, pin.cid.as_bytes(), bytes);
             self.last = Some(pin.cid);
             if batch.len() >= WRITE {
@@ -166,7 +170,7 @@ impl Staging {
             }
         }
         batch.commit().map_err(StoreError::Write)?;
-        spaces::bound_memory(&[&self.generation.pins, &self.generation.index])?;
+        spaces::bound_memory(&self.generation.keyspaces())?;
         Ok(())
     }
 

@@ -5,6 +5,7 @@ mod damage;
 mod model;
 mod opening;
 mod replacing;
+mod searching;
 mod staging;
 mod written;
 
@@ -16,7 +17,10 @@ use cluster_core::{
     SnapshotId, StoreOp, Timestamp, encode,
 };
 
-use super::{NewPinset, OpenError, OpenOptions, PinCounts, Row, Store, StoreError};
+use super::{
+    Comparison, Listing, NameMatch, NewPinset, OpenError, OpenOptions, Order, PinCounts, Position, Row,
+    Search, Store, StoreError,
+};
 
 /// A distinct CID for each number, in no particular order.
 fn cid(n: u64) -> Cid {

@@ -9,10 +9,12 @@ use cluster_core::{
 };
 use fjall::{Keyspace, Readable};
 
+use super::counting::ListChange;
 use super::error::StoreError;
 use super::keys;
 use super::open::{Link, Store};
 use super::record::{self, Head};
+use super::search_index;
 use super::shared::{Shared, lock};
 use super::spaces::{self, Generation};
 
@@ -27,6 +29,7 @@ enum Space {
     Meta,
     Pins,
     Index,
+    Search,
     Local,
     Queue,
 }
@@ -48,6 +51,7 @@ struct BatchBuilder<'a> {
     puts: Vec<Put>,
     /// Change of the number of CIDs that wait for their first attempt.
     waiting: i64,
+    list_changes: Vec<ListChange>,
     /// The snapshot that this batch installs.
     installed: Option<SnapshotId>,
 }
@@ -70,6 +74,7 @@ impl Store {
             generation: Arc::clone(&self.generation),
             puts: Vec::with_capacity(batch.ops.len() * 2 + 1),
             waiting: 0,
+            list_changes: Vec::new(),
             installed: None,
         };
         for op in &batch.ops {
@@ -85,6 +90,7 @@ impl Store {
             generation,
             mut puts,
             waiting,
+            list_changes,
             installed,
             ..
         } = draft;
@@ -93,7 +99,14 @@ impl Store {
             key: keys::HEAD.to_vec(),
             value: Some(record::seal(keys::HEAD, &head)),
         });
-        self.commit(puts, &generation, head.seq, waiting)?;
+        if let Some(marker) = self.shared.search_marker(&generation, &head) {
+            puts.push(Put {
+                space: Space::Meta,
+                key: keys::SEARCH.to_vec(),
+                value: Some(marker),
+            });
+        }
+        self.commit(puts, &generation, head.seq, (waiting, &list_changes))?;
         if let Some(snapshot) = installed {
             let replaced = std::mem::replace(&mut self.generation, generation);
             self.shared.retire(head.seq, replaced);
@@ -109,7 +122,7 @@ impl Store {
         mut puts: Vec<Put>,
         generation: &Arc<Generation>,
         seq: u64,
-        waiting: i64,
+        (waiting, list_changes): (i64, &[ListChange]),
     ) -> Result<(), StoreError> {
         // The last write to a key wins; within one fjall batch their order would be undefined.
         puts.sort_by(|a, b| (a.space, &a.key).cmp(&(b.space, &b.key)));
@@ -127,6 +140,7 @@ impl Store {
                 Space::Meta => &fixed.meta,
                 Space::Pins => &generation.pins,
                 Space::Index => &generation.index,
+                Space::Search => &generation.search,
                 Space::Local => &fixed.local,
                 Space::Queue => &fixed.queue,
             };
@@ -135,7 +149,7 @@ impl Store {
                     match put.space {
                         Space::Queue => floors.queued(&put.key),
                         Space::Index => floors.indexed(&put.key),
-                        Space::Log | Space::Meta | Space::Pins | Space::Local => {}
+                        Space::Log | Space::Meta | Space::Pins | Space::Search | Space::Local => {}
                     }
                     batch.insert(keyspace, put.key, value);
                 }
@@ -151,7 +165,9 @@ impl Store {
         batch.commit().map_err(StoreError::Write)?;
         self.shared.note_written(seq);
         self.shared.waiting.changed(waiting);
+        self.shared.list_counts.changed(list_changes);
         if current.number != generation.number {
+            self.shared.list_counts.forget();
             *current = Arc::clone(generation);
         }
         drop(current);
@@ -162,6 +178,7 @@ impl Store {
             &fixed.queue,
             &generation.pins,
             &generation.index,
+            &generation.search,
         ])
     }
 }
@@ -307,6 +324,35 @@ impl BatchBuilder<'_> {
         for key in new.into_iter().filter(|key| !old.contains(key)) {
             self.put(Space::Index, key, Some(Vec::new()));
         }
+        self.put_search_entries(previous, Some(pin));
+    }
+
+    /// Replaces the entries of a pin in the search index.
+    fn put_search_entries(&mut self, old: Option<&Pin>, new: Option<&Pin>) {
+        // As in a change of allocations.
+        if let (Some(old), Some(new)) = (old, new)
+            && old.timestamp == new.timestamp
+            && old.options.name == new.options.name
+            && old.options.metadata == new.options.metadata
+        {
+            return;
+        }
+        let old = old.map(search_index::entries).unwrap_or_default();
+        let new = new.map(search_index::entries).unwrap_or_default();
+        for (key, _) in &old {
+            if new.binary_search_by(|(other, _)| other.cmp(key)).is_err() {
+                self.list_changes
+                    .extend(search_index::meta_list(key).map(|list| (list, -1)));
+                self.put(Space::Search, key.as_slice(), None);
+            }
+        }
+        for entry in new {
+            if old.binary_search(&entry).is_err() {
+                self.list_changes
+                    .extend(search_index::meta_list(&entry.0).map(|list| (list, 1)));
+                self.put(Space::Search, entry.0, Some(entry.1));
+            }
+        }
     }
 
     fn delete_pin(&mut self, pin: &Pin) {
@@ -314,6 +360,7 @@ impl BatchBuilder<'_> {
         for key in keys::index(pin) {
             self.put(Space::Index, key, None);
         }
+        self.put_search_entries(Some(pin), None);
     }
 
     fn install(&mut self, snapshot: SnapshotId, manifest: &Manifest) -> Result<(), StoreError> {
@@ -322,7 +369,7 @@ impl BatchBuilder<'_> {
             staged.ok_or_else(|| self.contract(format_args!("snapshot {snapshot} is not staged whole")))?;
         // The snapshot replaces all earlier changes of this batch to the pinset.
         self.puts
-            .retain(|put| !matches!(put.space, Space::Pins | Space::Index));
+            .retain(|put| !matches!(put.space, Space::Pins | Space::Index | Space::Search));
         self.generation = staged;
         self.head.generation = self.generation.number;
         self.installed = Some(snapshot);

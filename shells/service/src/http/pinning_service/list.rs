@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::http::StatusCode;
-use cluster_api::{GlobalPinInfo, PinTypeFilter, Query, StatusFilter, Time};
+use cluster_api::{GlobalPinInfo, Query, StatusFilter};
 use cluster_core::Cid;
 use futures::StreamExt;
 
-use super::super::pin_filter::{Order, PinFilter, Ranked};
+use super::super::pin_query::{Newest, conditions};
 use super::records::{Failure, PinResults, PinStatus, Status};
-use crate::cluster::Cluster;
+use crate::cluster::search::{Order, Search};
+use crate::cluster::{Cluster, convert};
 
 /// Results without a `limit`, and the maximum of them; of the specification.
 const LIMIT_DEFAULT: usize = 10;
@@ -18,21 +19,17 @@ const LIMIT_MAX: usize = 1000;
 /// Maximum number of CIDs in one query, from the specification.
 const CIDS_MAX: usize = 10;
 
+/// Pins that meet the other conditions on whose statuses peers are asked one by one. If there are more, all
+/// peers list all of theirs, which takes longer than this many for some ten thousand pins.
+const CANDIDATES_MAX: usize = 256;
+
 /// Parameters of `GET /pins`.
 #[derive(Debug)]
 pub(super) struct Asked {
     cids: Option<BTreeSet<Cid>>,
-    filter: PinFilter,
+    search: Search,
     statuses: Vec<Status>,
     limit: usize,
-}
-
-/// The fields of a pin that filters look at.
-struct Fields<'a> {
-    cid: &'a str,
-    name: &'a str,
-    created: Time,
-    meta: &'a BTreeMap<String, String>,
 }
 
 impl Asked {
@@ -59,8 +56,11 @@ impl Asked {
         };
         Ok(Self {
             cids: query.get("cid").map(cids).transpose()?,
-            filter: PinFilter::parse(&query, "match", meta)
-                .map_err(|error| Failure::new(StatusCode::BAD_REQUEST, error.to_string()))?,
+            search: Search {
+                order: Order::Newest,
+                ..conditions(&query, "match", meta)
+                    .map_err(|error| Failure::new(StatusCode::BAD_REQUEST, error.to_string()))?
+            },
             statuses: match query.get("status") {
                 // As in the Go peer, and as the compliance tool expects; the specification suggests `pinned`.
                 None => Status::ALL.map(|(_, status)| status).to_vec(),
@@ -70,9 +70,11 @@ impl Asked {
         })
     }
 
-    fn matches(&self, pin: &Fields<'_>) -> bool {
-        let is_asked = |cids: &BTreeSet<Cid>| pin.cid.parse().is_ok_and(|cid| cids.contains(&cid));
-        self.filter.matches(pin.name, pin.created, pin.meta) && self.cids.as_ref().is_none_or(is_asked)
+    fn matches(&self, row: &GlobalPinInfo) -> bool {
+        let is_asked = |cids: &BTreeSet<Cid>| row.cid.parse().is_ok_and(|cid| cids.contains(&cid));
+        let created = convert::timestamp(row.created);
+        self.search.matches_fields(&row.name, created, &row.metadata)
+            && self.cids.as_ref().is_none_or(is_asked)
     }
 
     fn wants_all_statuses(&self) -> bool {
@@ -114,30 +116,16 @@ pub(super) async fn list(cluster: &Cluster, asked: Asked) -> Result<PinResults, 
         return by_status(rows, &asked).await;
     }
     if !asked.wants_all_statuses() {
-        return by_status(cluster.status_all(StatusFilter::ALL).await?, &asked).await;
+        let mut candidates = newest(cluster, &asked.search, CANDIDATES_MAX + 1).await?;
+        let rows = match candidates.len() <= CANDIDATES_MAX {
+            true => cluster.status_of(std::mem::take(&mut candidates), StatusFilter::ALL, false),
+            false => cluster.status_all(StatusFilter::ALL).await?,
+        };
+        return by_status(rows, &asked).await;
     }
+    let count = cluster.count(asked.search.clone()).await?;
     // Only the results need a status.
-    let mut newest = Ranked::new(Order::Newest, asked.limit);
-    let mut pages = std::pin::pin!(cluster.allocations(PinTypeFilter::ALL));
-    while let Some(page) = pages.next().await {
-        for pin in page? {
-            let fields = Fields {
-                cid: &pin.cid,
-                name: &pin.options.name,
-                created: pin.timestamp,
-                meta: &pin.options.metadata,
-            };
-            if asked.matches(&fields) {
-                newest.add(pin.timestamp, &pin.cid, || pin.cid.clone());
-            }
-        }
-    }
-    let count = newest.count;
-    let cids = newest
-        .into_sorted()
-        .into_iter()
-        .filter_map(|cid| cid.parse().ok())
-        .collect();
+    let cids = newest(cluster, &asked.search, asked.limit).await?;
     let mut rows = cluster.status_of(cids, StatusFilter::ALL, false);
     let mut results = Vec::new();
     while let Some(batch) = rows.next().await {
@@ -146,21 +134,30 @@ pub(super) async fn list(cluster: &Cluster, asked: Asked) -> Result<PinResults, 
     Ok(PinResults { count, results })
 }
 
+/// Returns the CIDs of up to `limit` pins that a search finds.
+async fn newest(cluster: &Cluster, search: &Search, limit: usize) -> Result<Vec<Cid>, Failure> {
+    let mut cids: Vec<Cid> = Vec::new();
+    let mut from = None;
+    loop {
+        let left = limit - cids.len();
+        let page = cluster.search_page(search.clone(), from, left, false).await?;
+        cids.extend(page.pins.iter().filter_map(|pin| pin.cid.parse::<Cid>().ok()));
+        from = page.next;
+        if from.is_none() || cids.len() >= limit {
+            return Ok(cids);
+        }
+    }
+}
+
 /// Lists the requests among `rows` that match.
 async fn by_status(mut rows: crate::cluster::Rows, asked: &Asked) -> Result<PinResults, Failure> {
-    let mut newest = Ranked::new(Order::Newest, asked.limit);
+    let mut newest = Newest::new(asked.limit);
     while let Some(batch) = rows.next().await {
         for row in batch? {
-            let fields = Fields {
-                cid: &row.cid,
-                name: &row.name,
-                created: row.created,
-                meta: &row.metadata,
-            };
-            if is_pin(&row) && asked.matches(&fields) {
+            if is_pin(&row) && asked.matches(&row) {
                 let status = PinStatus::new(&row);
                 if asked.statuses.contains(&status.status) {
-                    newest.add(row.created, &row.cid, || status);
+                    newest.add(convert::timestamp(row.created), &row.cid, || status);
                 }
             }
         }

@@ -362,3 +362,60 @@ async fn routes_of_0_0_12_work() {
     assert_eq!(api.post("/pins/nonsense/sync").await.status, 400);
     assert_eq!(api.get("/pins/sync").await.status, 400);
 }
+
+#[tokio::test]
+async fn listings_with_a_limit_are_pages_with_a_cursor() {
+    let api = Api::new().await;
+    for n in 1..=5 {
+        let (cid, owner) = (cid(n), if n == 3 { "you" } else { "me" });
+        let answer = api
+            .post(&format!("/pins/{cid}?name=Docs%20{n}&meta-owner={owner}"))
+            .await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let mut found = Vec::new();
+    let mut cursor = String::new();
+    let mut pages = 0;
+    loop {
+        let page = api
+            .get(&format!(
+                "/allocations?name=docs&name-match=iprefix&meta-owner=me&limit=3{cursor}"
+            ))
+            .await;
+        let pins = page
+            .body
+            .lines()
+            .map(|line| serde_json::from_str::<cluster_api::Pin>(line).unwrap());
+        found.extend(pins.map(|pin| pin.options.name));
+        pages += 1;
+        match page.header("x-next-cursor").first() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    found.sort();
+    assert_eq!(
+        (pages, found),
+        (
+            2,
+            ["Docs 1", "Docs 2", "Docs 4", "Docs 5"]
+                .map(str::to_owned)
+                .to_vec()
+        )
+    );
+    // A whole listing has no cursor, nor has one that a high limit cuts.
+    for (query, count) in [("sort=oldest", 5), ("limit=1001", 5), ("name=Docs%203", 1)] {
+        let answer = api.get(&format!("/allocations?{query}")).await;
+        assert_eq!(answer.body.lines().count(), count, "{query}");
+        assert!(answer.header("x-next-cursor").is_empty(), "{query}");
+    }
+    let peer = peer(1);
+    let held = api
+        .get(&format!("/allocations?peer={peer}&sort=cid&limit=2"))
+        .await;
+    assert_eq!(held.body.lines().count(), 2, "{held:?}");
+    for query in ["cursor=x", "peer=x", "sort=size", "limit=-1"] {
+        let answer = api.get(&format!("/allocations?{query}")).await;
+        assert_eq!(answer.status, 400, "{answer:?}");
+    }
+}

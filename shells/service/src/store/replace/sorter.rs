@@ -19,7 +19,7 @@ const RUN: usize = 32 << 20;
 const READING: usize = 16 << 20;
 
 /// Collects records in any order and returns them in the order of their keys.
-pub(super) struct Sorter {
+pub(in crate::store) struct Sorter {
     /// Unlinked, so that it vanishes with the process.
     file: File,
     runs: Vec<Range<u64>>,
@@ -51,7 +51,7 @@ impl Record {
 
 impl Sorter {
     /// Creates the file for records that do not fit into memory at `path`, which must be free.
-    pub(super) fn new(path: &Path) -> Result<Self, StoreError> {
+    pub(in crate::store) fn new(path: &Path) -> Result<Self, StoreError> {
         Self::with_limit(path, RUN).map_err(StoreError::Sort)
     }
 
@@ -74,7 +74,7 @@ impl Sorter {
     }
 
     /// Adds a record. [`Sorter::each`] marks the last one of several with the same key.
-    pub(super) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    pub(in crate::store) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         self.try_put(key, value).map_err(StoreError::Sort)
     }
 
@@ -125,13 +125,13 @@ impl Sorter {
     }
 
     /// Returns whether no record was put.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::store) fn is_empty(&self) -> bool {
         self.records.is_empty() && self.runs.is_empty()
     }
 
     /// Calls `visit` with all records in the order of their keys, those with the same key in the order in
     /// which they were put: key, value, and whether another one with the same key follows.
-    pub(super) fn each(
+    pub(in crate::store) fn each(
         mut self,
         mut visit: impl FnMut(&[u8], &[u8], bool) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {

@@ -351,11 +351,12 @@ impl Run {
             assert_eq!(view.expiring(Timestamp(until), 5), due);
         }
         for name in ["", "pin 3", &format!("{}1", "long ".repeat(200))] {
-            let named = pins
-                .iter()
-                .filter(|pin| !name.is_empty() && pin.options.name == *name);
-            let listed: Vec<_> = reader.named(name).map(Result::unwrap).collect();
-            assert_eq!(listed, named.cloned().collect::<Vec<_>>());
+            let search = Search {
+                name: Some(NameMatch::new(Comparison::Exact, false, name)),
+                order: Order::Oldest,
+                ..Search::default()
+            };
+            searching::compare(&reader, &pins, &search, 7);
         }
         self.compare_rows();
     }

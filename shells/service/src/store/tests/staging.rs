@@ -220,7 +220,7 @@ fn the_remains_of_a_snapshot_are_deleted_at_opening() {
         1
     );
     assert_eq!(store.view().pins(None, 10), [pin(1, 1)]);
-    assert_eq!(keyspaces(), before - 4);
+    assert_eq!(keyspaces(), before - 6);
     drop(store);
     drop(open(&copy));
 }

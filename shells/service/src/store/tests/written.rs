@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::super::record::{Founding, Head, chain_entry, seal, seal_members, unchain_entry, unseal};
-use super::super::{keys, record};
+use super::super::{keys, record, search_index};
 use super::*;
 use cluster_core::{Identity, READABLE_VERSION, RaftId};
 
@@ -127,10 +127,10 @@ proptest! {
         prop_assert_eq!(key.starts_with(&keys::by_peer(one.as_bytes())), one == other);
         let longer = format!("{name}{longer}");
         for (name, other) in [(&name, &longer), (&longer, &name)] {
-            let key = [&keys::by_name(other)[..], cid.as_bytes()].concat();
-            prop_assert!(!key.starts_with(&keys::by_name(name)));
+            let key = [&search_index::by_name(other)[..], cid.as_bytes()].concat();
+            prop_assert!(!key.starts_with(&search_index::by_name(name)));
         }
-        prop_assert!(keys::by_name(&longer.repeat(600)).len() <= keys::NAME_MAX + 2);
+        prop_assert!(search_index::by_name(&longer.repeat(600)).len() <= 514);
     }
 
     #[test]
