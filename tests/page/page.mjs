@@ -204,15 +204,30 @@ async function listing(page) {
   await press(page, 'Pins', 'nav')
   await seen(page, 'Annual report')
   for (let at = 0; at < 60; at++) await request('POST', `pins/${identity('many' + at)}?name=Photo%20${at}&meta-album=summer`)
-  await page.type('#search', 'album=summer')
-  await press(page, 'Search')
+  const find = async (field, text) => {
+    await page.select('#field', field)
+    await page.$eval('#search', (input, text) => { input.value = text }, text)
+    await press(page, 'Search')
+  }
+  const names = (...expected) => until(page, expected =>
+    JSON.stringify([...document.querySelectorAll('tr[data-cid] a.name')].map(link => link.textContent)) === expected, JSON.stringify(expected))
+  await find('meta', 'album=summer')
   await seen(page, '50 pins shown, there are more')
   await press(page, 'Show more')
   await seen(page, '60 pins')
-  await page.$eval('#search', input => { input.value = 'Photo 7' })
-  await press(page, 'Search')
-  await until(page, () => document.querySelectorAll('tr[data-cid]').length === 1)
-  await page.$eval('#search', input => { input.value = '' })
+  await find('ipartial', 'TO 7')
+  await names('Photo 7')
+  await find('iprefix', 'photo 5')
+  await names('Photo 59', 'Photo 58', 'Photo 57', 'Photo 56', 'Photo 55', 'Photo 54', 'Photo 53', 'Photo 52', 'Photo 51', 'Photo 50', 'Photo 5')
+  await page.select('#order', 'oldest')
+  await names('Photo 5', 'Photo 50', 'Photo 51', 'Photo 52', 'Photo 53', 'Photo 54', 'Photo 55', 'Photo 56', 'Photo 57', 'Photo 58', 'Photo 59')
+  await page.select('#order', 'newest')
+  await find('cid', identity('many42'))
+  await names('Photo 42')
+  await find('meta', 'nothing')
+  await seen(page, 'metadata is searched as key=value')
+  await onePeer(page, find, names)
+  await find('ipartial', '')
   await page.select('#status', 'pinned')
   await until(page, () => document.querySelectorAll('tr[data-cid]').length === 50)
   await usable(page, 'pins')
@@ -223,6 +238,30 @@ async function listing(page) {
   await seen(page, 'Photo 59')
   await request('DELETE', 'pins/' + identity('many59'))
   await until(page, () => document.querySelectorAll('tr[data-cid]').length === 0)
+}
+
+// A pin that only one peer holds is found by that peer, and not by another.
+async function onePeer(page, find, names) {
+  const cid = identity('alone')
+  const [{id}, other] = (await (await fetch(base + 'peers')).text()).trim().split('\n').map(line => JSON.parse(line))
+  await request('POST', `pins/${cid}?name=Alone&replication-min=1&replication-max=1&user-allocations=${id}`)
+  for (let status; status !== 'pinned';) {
+    await new Promise(resolve => setTimeout(resolve, 100))
+    status = (await (await request('GET', 'pins/' + cid)).json()).peer_map[id].status
+  }
+  await find('ipartial', 'alone')
+  await names('Alone')
+  await page.select('#peer', other.id)
+  await names()
+  await page.select('#peer', id)
+  await names('Alone')
+  await page.select('#status', 'pinned')
+  await names('Alone')
+  await page.select('#status', 'pin_error')
+  await names()
+  await page.select('#status', '')
+  await page.select('#peer', '')
+  await request('DELETE', 'pins/' + cid)
 }
 
 async function onePin(page) {

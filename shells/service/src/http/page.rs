@@ -39,7 +39,7 @@ macro_rules! files {
 }
 
 /// Name, content type and content of the files below `/ui`.
-const FILES: [(&str, &str, &str); 14] = files![
+const FILES: [(&str, &str, &str); 15] = files![
     "add.js" "text/javascript",
     "api.js" "text/javascript",
     "app.js" "text/javascript",
@@ -52,6 +52,7 @@ const FILES: [(&str, &str, &str); 14] = files![
     "pin.js" "text/javascript",
     "pins.js" "text/javascript",
     "plot.js" "text/javascript",
+    "search.js" "text/javascript",
     "sign_in.js" "text/javascript",
     "style.css" "text/css",
 ];

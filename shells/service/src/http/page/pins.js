@@ -1,11 +1,11 @@
 // Pins: a listing in pages, read from the peer as far as it is shown.
 
 import {el, fill, tag} from './dom.js'
-import {all, lines} from './api.js'
+import {all} from './api.js'
+import {FIELDS, PAGE, search} from './search.js'
 import {listen} from './live.js'
 import {copies, plural, short, statusKind, statusText, time} from './format.js'
 
-const PAGE = 50
 const STATUSES = ['', 'pinned', 'pinning', 'pin_queued', 'pin_error', 'unpin_queued', 'unpin_error', 'cluster_error']
 
 // The statuses at all peers, with their numbers.
@@ -35,18 +35,13 @@ function showStatus(row, info) {
     wanted ? el('div.sub', null, held + ' of ' + plural(wanted, 'copy', 'copies')) : null)
 }
 
-// Yields the pins that fit. With a status, the peers are asked; otherwise the pinset of this peer is read.
-async function * matching(query, signal) {
-  const needle = query.text.toLowerCase()
-  const fits = pin => !needle || pin.cid.toLowerCase().includes(needle) || (pin.name || '').toLowerCase().includes(needle) ||
-    Object.entries(pin.metadata || {}).some(pair => pair.join('=').toLowerCase().includes(needle))
-  const path = query.status ? '/pins?filter=' + query.status : '/allocations?filter=all'
-  for await (const pin of lines(path, {signal})) if (fits(pin)) yield pin
-}
-
 export function pins(place) {
-  const text = el('input', {id: 'search', type: 'search', placeholder: 'Name, CID or key=value', autocomplete: 'off'})
-  const status = el('select', {id: 'status'}, STATUSES.map(name => el('option', {value: name}, name ? statusText(name) : 'any')))
+  const choice = (id, options) => el('select', {id}, options.map(([value, text]) => el('option', {value}, text)))
+  const field = choice('field', FIELDS)
+  const text = el('input', {id: 'search', type: 'search', autocomplete: 'off'})
+  const status = choice('status', STATUSES.map(name => [name, name ? statusText(name) : 'any']))
+  const peer = choice('peer', [['', 'any']])
+  const order = choice('order', [['newest', 'Newest first'], ['oldest', 'Oldest first']])
   const body = el('tbody')
   const note = el('p', {role: 'status'})
   const more = el('button', {type: 'button', hidden: true, onclick: () => page()}, 'Show more')
@@ -60,8 +55,11 @@ export function pins(place) {
     el('div.head', null, el('div', null, el('h1', null, 'Pins'), note), el('a.button', {href: '#/add'}, 'Add content')),
     el('section.card', null,
       el('form.line', {role: 'search', onsubmit: event => { event.preventDefault(); begin() }},
-        el('label.wide', {for: 'search'}, 'Search', text),
-        el('label', {for: 'status'}, 'Status at any peer', status),
+        el('label', {for: 'field'}, 'Search by', field),
+        el('label.wide', {for: 'search'}, 'Text', text),
+        el('label', {for: 'status'}, 'Status', status),
+        el('label', {for: 'peer'}, 'Peer', peer),
+        el('label', {for: 'order'}, 'Order', order),
         el('button.main', {type: 'submit'}, 'Search'))),
     el('section.card', null, el('div.scroll', null, el('table.stack', null,
       el('thead', null, el('tr', null, el('th', null, 'Pin'), el('th', null, 'Status'), el('th', null, 'Copies'), el('th', null, 'Since'))),
@@ -110,7 +108,8 @@ export function pins(place) {
     fill(body)
     more.hidden = true
     fill(note, 'Loading')
-    source = matching({text: text.value.trim(), status: status.value}, abort.signal)
+    const query = {field: field.value, text: text.value.trim(), status: status.value, peer: peer.value, order: order.value}
+    source = search(query, abort.signal)
     page()
   }
 
@@ -122,7 +121,7 @@ export function pins(place) {
       rows.delete(event.cid)
       return
     }
-    if (event.type === 'pin_added' && !text.value && !status.value && rows.size < PAGE && !rows.has(event.cid)) begin()
+    if (event.type === 'pin_added' && isPlain() && rows.size < PAGE && !rows.has(event.cid)) begin()
     else if (rows.has(event.cid)) changed.add(event.cid)
     else if (event.type.startsWith('peer_')) for (const cid of rows.keys()) changed.add(cid)
     if (changed.size && !timer) {
@@ -134,7 +133,11 @@ export function pins(place) {
       }, 500)
     }
   })
-  status.addEventListener('change', begin)
+  const isPlain = () => !text.value && !status.value && !peer.value && order.value === 'newest'
+  for (const chosen of [status, peer, order]) chosen.addEventListener('change', begin)
+  all('/peers').then(found => {
+    for (const {id, peername} of found) peer.append(el('option', {value: id}, peername || short(id)))
+  }).catch(() => {})
   begin()
   return () => { ended = true; unlisten(); clearTimeout(timer); if (abort) abort.abort() }
 }
