@@ -13,7 +13,9 @@ use cluster_core::{
     Payload, PeerId, Phase, Pin, PinOptions, PinType, PinsetView, QueueKey, Recovered, Replicas, SnapshotId,
     StoreOp, Timestamp,
 };
-use ipfs_cluster_service::store::{OpenOptions, Store, Syncer};
+use ipfs_cluster_service::store::{
+    Comparison, Listing, NameMatch, OpenOptions, Order, Position, Search, Store, Syncer,
+};
 
 /// Pins per batch: as many as 64 busy connections put into one log entry.
 const PER_BATCH: u64 = 60;
@@ -41,7 +43,8 @@ fn main() -> Result<()> {
         Members::initial((0..3).map(peer)),
     ))?;
     let synced = synced_batches(&mut store)?;
-    load(&mut store, synced, pins)?;
+    let paired = paired_writes(&mut store, synced)?;
+    load(&mut store, paired, pins)?;
     store.close()?;
 
     let started = Instant::now();
@@ -53,6 +56,8 @@ fn main() -> Result<()> {
         recovered.log.len()
     );
     read(&store, pins)?;
+    println!("peak resident memory {} MB", peak_memory().unwrap_or(0) / 1024);
+    search(&store, pins)?;
     println!("peak resident memory {} MB", peak_memory().unwrap_or(0) / 1024);
     snapshot(&mut store)?;
     println!("peak resident memory {} MB", peak_memory().unwrap_or(0) / 1024);
@@ -98,6 +103,126 @@ fn synced_batches(store: &mut Store) -> Result<u64> {
         count.load(Ordering::Relaxed)
     );
     Ok(index)
+}
+
+/// Batches with and without entries of the search index, by turns: a pin that replaces one of the same time,
+/// name and metadata has none.
+fn paired_writes(store: &mut Store, from: Index) -> Result<Index> {
+    const ROUNDS: usize = 100;
+    const BATCHES: u64 = 20;
+    let syncer = Syncer::start(store, |result| assert!(result.is_ok(), "syncs"))?;
+    let mut index = from;
+    let mut times = [Vec::new(), Vec::new()];
+    for round in 0..ROUNDS * 2 {
+        // With, without, without, with: neither is always the first.
+        let without = matches!(round % 4, 1 | 2);
+        let mut batches = Vec::new();
+        for _ in 0..BATCHES {
+            index += 1;
+            let mut batch = batch(index, PER_BATCH);
+            for op in &mut batch.ops {
+                if let StoreOp::PutPin { pin, previous } = op
+                    && without
+                {
+                    let mut old = pin.clone();
+                    old.allocations.clear();
+                    *previous = Some(Box::new(old));
+                }
+            }
+            batches.push(batch);
+        }
+        let at = Instant::now();
+        for batch in &batches {
+            store.write(batch)?;
+            syncer.request(batch.id);
+        }
+        times[usize::from(without)].push(at.elapsed());
+    }
+    let [with, without] = times.map(|mut times| {
+        times.sort();
+        let pins = (BATCHES * PER_BATCH) as f64;
+        let per_pin = |time: Duration| time.as_secs_f64() * 1e6 / pins;
+        (
+            per_pin(times[times.len() / 2]),
+            per_pin(times.iter().sum()) / times.len() as f64,
+        )
+    });
+    println!(
+        "written with the search index {:.2} us a pin (mean {:.2}), without {:.2} (mean {:.2}): {:+.1} %",
+        with.0,
+        with.1,
+        without.0,
+        without.1,
+        (with.0 / without.0 - 1.0) * 100.0
+    );
+    Ok(index)
+}
+
+/// Pages of searches, each read several times from its start and from the middle of the pinset.
+fn search(store: &Store, pins: u64) -> Result<()> {
+    let named = |comparison, ignore_case, text: &str| Search {
+        name: Some(NameMatch::new(comparison, ignore_case, text)),
+        order: Order::Newest,
+        ..Search::default()
+    };
+    let meta = |key: &str, value: &str| Search {
+        metadata: BTreeMap::from([(key.to_owned(), value.to_owned())]),
+        order: Order::Newest,
+        ..Search::default()
+    };
+    let middle = format!("pin number {}", pins / 2);
+    let mut both = meta("thousand", "7");
+    both.name = named(Comparison::Partial, true, "NUMBER").name;
+    let mut common_and_rare = meta("app", "bench");
+    common_and_rare
+        .metadata
+        .insert("thousand".to_owned(), "7".to_owned());
+    for (what, search) in [
+        ("newest", named(Comparison::Partial, false, "")),
+        ("name", named(Comparison::Exact, false, &middle)),
+        (
+            "name, ignoring case",
+            named(Comparison::Exact, true, &middle.to_uppercase()),
+        ),
+        (
+            "start of few names",
+            named(Comparison::Prefix, false, &middle[..middle.len() - 2]),
+        ),
+        ("start of all names", named(Comparison::Prefix, false, "pin n")),
+        ("part of all names", named(Comparison::Partial, true, "NUMB")),
+        (
+            "part of few names",
+            named(Comparison::Partial, true, &middle[6..]),
+        ),
+        ("part of no name", named(Comparison::Partial, true, "nothing")),
+        ("metadata of all", meta("app", "bench")),
+        ("metadata of few", meta("thousand", "7")),
+        ("metadata of few, twice", common_and_rare),
+        ("metadata and part of a name", both),
+    ] {
+        for limit in [50, 1000] {
+            let mut times = Vec::new();
+            let mut found = 0;
+            for start in 0..20 {
+                // A position in the middle of the time, from which the search goes on.
+                let from = (start % 2 == 1).then(|| Position {
+                    created: Timestamp(pins / 2 + start),
+                    cid: cid(0),
+                });
+                let listing: Listing = store.reader().listing();
+                let at = Instant::now();
+                found = found.max(listing.page(&search, from.as_ref(), limit)?.pins.len());
+                times.push(at.elapsed());
+            }
+            times.sort();
+            let (half, most) = (times[times.len() / 2], times[times.len() - 1]);
+            println!("page of {what}: up to {found} of {limit}, p50 {half:?}, worst {most:?}");
+        }
+        let at = Instant::now();
+        let count = store.reader().count(&search)?;
+        println!("count of {what}: {count} in {:?}", at.elapsed());
+    }
+    Ok(())
 }
 
 fn load(store: &mut Store, from: Index, pins: u64) -> Result<()> {
@@ -219,7 +344,7 @@ fn pin(n: u64, version: Index) -> Pin {
         shard_size: 0,
         user_allocations: Vec::new(),
         expire_at: None,
-        metadata: BTreeMap::new(),
+        metadata: metadata(n),
         pin_update: None,
         origins: Vec::new(),
     };
@@ -231,6 +356,19 @@ fn pin(n: u64, version: Index) -> Pin {
         options,
         timestamp: Timestamp(n),
         version,
+    }
+}
+
+/// Metadata of every second pin: a pair of all of those, and one of a thousandth.
+fn metadata(n: u64) -> BTreeMap<String, String> {
+    let pairs = [
+        ("app", "bench".to_owned()),
+        ("thousand", (n / 2 % 1000).to_string()),
+    ];
+    let pairs = pairs.map(|(key, value)| (key.to_owned(), value));
+    match n % 2 {
+        0 => pairs.into(),
+        _ => BTreeMap::new(),
     }
 }
 
