@@ -1,5 +1,5 @@
-//! Situations that have come up. A rare one that the simulator never reaches is not tested, so runs
-//! count the ones that matter and a test fails when one of them stays at zero.
+//! Situations that have occurred. A rare one that the simulator never reaches is not tested, so runs count
+//! the ones that matter and a test fails when one of them stays at zero.
 
 use std::collections::BTreeMap;
 

@@ -22,8 +22,8 @@ use crate::net::Fate;
 use crate::report::Class;
 use crate::world::{Shared, World, is_available, lock, name};
 
-/// Maximum number of times that one deadline may come up. A chunked job takes a few hundred; a queue of 8,000
-/// operations of which few may run, with retries, tens of thousands (seed 308052).
+/// Maximum number of times that one deadline may be handled. A chunked job takes a few hundred; a queue of
+/// 8,000 operations of which few may run, with retries, tens of thousands (seed 308052).
 const SPINS_MAX: u32 = 200_000;
 
 /// Events that are handled together at most, as in the daemon.

@@ -50,7 +50,7 @@ pub(crate) struct Ipfs {
     /// Pins of its owner, which must stay.
     pub(crate) owned: BTreeSet<Cid>,
     running: BTreeMap<OpId, Running>,
-    /// Comparisons under way, and whether they are to stop.
+    /// Running comparisons, and whether they are to stop.
     comparing: BTreeMap<OpId, bool>,
     /// Duration of the longest comparison that was completed, in nanoseconds.
     pub(crate) longest_comparison: u64,
@@ -179,7 +179,7 @@ impl Ipfs {
         self.running.len()
     }
 
-    /// Returns whether an operation on a CID is under way.
+    /// Returns whether an operation on a CID is running.
     pub(crate) fn is_running(&self, cid: &Cid) -> bool {
         self.running.values().any(|running| {
             let (IpfsAction::Pin { cid: other, .. } | IpfsAction::Unpin { cid: other }) = &running.action;

@@ -165,12 +165,12 @@ impl Net {
         }
     }
 
-    /// Returns whether messages that are under way are lost now.
+    /// Returns whether messages in flight are lost now.
     pub(crate) fn is_cut(&self, from: usize, to: usize) -> bool {
         self.links[from][to].cut
     }
 
-    /// Returns whether messages that are under way have to wait.
+    /// Returns whether messages in flight have to wait.
     pub(crate) fn is_clogged(&self, from: usize, to: usize) -> bool {
         self.links[from][to].clogged
     }

@@ -40,7 +40,7 @@ pub(crate) struct Peer {
     pub(crate) timed_out: bool,
     /// The deadline, in simulated time, that will wake the process.
     pub(crate) armed: Option<u64>,
-    /// True while a sync is under way.
+    /// True while a sync is running.
     pub(crate) syncing: bool,
     /// The next sync fails, whichever data folder it is of.
     pub(crate) sync_fails: bool,

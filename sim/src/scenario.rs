@@ -3,34 +3,34 @@
 //!
 //! | step | what it does |
 //! | --- | --- |
-//! | `set NAME=NUMBER` | an option, before any step |
-//! | `wait leader` | until one is ready |
-//! | `run SECONDS` | lets time pass |
-//! | `kill WHO`, `cut WHO`, `start WHO` | ends a process, or its machine's power; starts it again |
-//! | `break WHO` | the power goes for good |
-//! | `pause WHO`, `resume WHO` | |
+//! | `set NAME=NUMBER` | sets an option; before all other lines |
+//! | `wait leader` | waits until a leader is ready |
+//! | `run SECONDS` | waits |
+//! | `kill WHO`, `cut WHO`, `start WHO` | kills a process; cuts the power of its machine; starts it again |
+//! | `break WHO` | cuts the power permanently |
+//! | `pause WHO`, `resume WHO` | freezes a process; resumes it |
 //! | `isolate WHO`, `heal` | isolates WHO from all peers; heals all partitions |
 //! | `pin CID at WHO OUTCOME` | `ok`, `refused`, `unknown` or `any` |
-//! | `unpin CID at WHO OUTCOME` | |
-//! | `read CID at WHO found`, `… none` | as of now anywhere |
-//! | `ipfs down WHO`, `ipfs up WHO`, `ipfs full WHO` | |
+//! | `unpin CID at WHO OUTCOME` | the same outcomes |
+//! | `read CID at WHO found`, `… none` | a linearizable read |
+//! | `ipfs down WHO`, `ipfs up WHO`, `ipfs full WHO` | its IPFS node is down, up, or full |
 //! | `ipfs forgets WHO` | its IPFS node loses all pins |
-//! | `holds CID WHO`, `lacks CID WHO` | its IPFS node does, or does not |
-//! | `fill WHO`, `free WHO` | its disk takes no more; has room again |
-//! | `rot WHO` | its data folder is damaged, and emptied when it has refused to start |
-//! | `moved CID from WHO` | it is not allocated there any more |
-//! | `add WHO at WHO OUTCOME`, `remove …` | asks for a change of the membership |
-//! | `wait member WHO`, `… voter WHO`, `… gone WHO` | until the most advanced peer has this membership |
+//! | `holds CID WHO`, `lacks CID WHO` | asserts that its IPFS node has the pin, or does not |
+//! | `fill WHO`, `free WHO` | its disk becomes full; has room again |
+//! | `rot WHO` | damages its data folder, which is emptied when the peer has refused to start |
+//! | `moved CID from WHO` | asserts that it is not allocated there any more |
+//! | `add WHO at WHO OUTCOME`, `remove …` | requests a change of the membership |
+//! | `wait member WHO`, `… voter WHO`, `… gone WHO` | waits until the most advanced peer has this membership |
 //! | `voters NUMBER` | asserts the number of voters |
-//! | `upgrade WHO` | its process ends, and the next one is of the new release; `set old=1000` makes all old |
+//! | `upgrade WHO` | restarts it with the new release; `set old=1000` starts all with the old one |
 //! | `version NUMBER`, `wait version NUMBER` | asserts, or waits for, the agreed version |
-//! | `empty WHO` | its data folder is lost; started again, it has its old identity |
-//! | `remember WHO` | sets the peer that `it` stands for |
+//! | `empty WHO` | empties its data folder; the peer keeps its identity |
+//! | `remember WHO` | sets the peer that `it` names |
 //! | `leads WHO` | asserts that WHO is the only leader |
-//! | `settle` | until nothing is pending |
+//! | `settle` | waits until nothing is pending |
 //!
-//! A scenario with any other line is refused as a whole. `WHO` is a number, `leader`,
-//! `follower` for the first that is none, `it`, or `all`.
+//! A scenario with any other line is refused as a whole. `WHO` is a number, `leader`, `follower` for the
+//! first peer that does not lead, `it`, or `all`.
 
 mod perform;
 mod step;

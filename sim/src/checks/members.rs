@@ -12,7 +12,7 @@ pub(super) fn after_write(step: &Step<'_>, op: &StoreOp, found: &mut Findings<'_
         return;
     };
     let current = node.view().members();
-    // Several may come in one batch: each must at least be sound in itself, and lead to the last one.
+    // A batch may have several: each must be consistent, and lead to the last one.
     found.require(is_sound(members), "members", || {
         format!("{members:?} makes no sense")
     });

@@ -34,7 +34,7 @@ pub(super) struct Planning {
     patience: Duration,
     replace_after: Duration,
     voters_max: u64,
-    /// True if messages may be under way for very long.
+    /// True if messages may be in flight for very long.
     late: bool,
 }
 

@@ -171,8 +171,8 @@ fn handed_out(entry: &LogEntry) -> Vec<RaftId> {
     ids.collect()
 }
 
-/// Checks that the new membership is that of another cluster, of this member alone, under a Raft id that
-/// nobody had, and leaves out none of the old members.
+/// Checks that the new membership is that of another cluster, of this member alone, under an unused Raft id,
+/// and leaves out none of the old members.
 fn is_sound(
     me: &PeerId,
     survivors: &BTreeSet<PeerId>,

@@ -164,7 +164,8 @@ impl Options {
         self.leave_broken = *rng.pick(&[0, 500, 1000]);
     }
 
-    /// Leaders change while some members of the older release are away: whoever leads has not heard them.
+    /// Draws changes of the leader while members of the older release are down: the leader has not heard from
+    /// them.
     fn upgrade(&mut self, rng: &mut Rng) {
         self.peers = 5;
         self.old = *rng.pick(&[300, 500]);
@@ -187,7 +188,7 @@ impl Options {
         self.clock_step_every = 0;
         self.shrink = *rng.pick(&[1, 64, 512]);
         if self.ipfs_forget_every > 0 && rng.chance(500) {
-            // Pins come and go while comparisons are under way.
+            // Pins are added and removed during comparisons.
             self.cids = 3;
             self.clients = 6;
             self.think_ms = 20;
@@ -199,8 +200,8 @@ impl Options {
         }
     }
 
-    /// Peers fall behind the log and get snapshots, after power cuts that lose their local states. Nothing
-    /// else records what the IPFS node has.
+    /// Draws peers that fall behind the log and get snapshots, after power cuts that lose their local states,
+    /// the only records of what their IPFS nodes have.
     fn fall_behind(&mut self, rng: &mut Rng) {
         self.peers = 3;
         self.learners = 0;
@@ -222,7 +223,7 @@ impl Options {
         self.replicas_min = self.replicas_max.min(1);
     }
 
-    /// Processes restart while their reads are under way, and the answers come late.
+    /// Draws restarts of processes during their reads, whose answers arrive late.
     fn read_after_restarts(&mut self, rng: &mut Rng) {
         self.peers = *rng.pick(&[3, 5]);
         self.streams = 0;
@@ -239,7 +240,7 @@ impl Options {
         self.disk_lost_every = 0;
     }
 
-    /// Members are lost, and the one that is left founds a new cluster on its data.
+    /// Draws losses of all members but one, which founds a new cluster on its data.
     fn rescue(&mut self, rng: &mut Rng) {
         self.peers = *rng.pick(&[2, 3, 5]);
         self.learners = *rng.pick(&[0, 0, 1]);
@@ -255,7 +256,7 @@ impl Options {
         self.late = *rng.pick(&[0, 30]);
     }
 
-    /// Sets wall clocks forwards and back by more than the time until pins expire.
+    /// Draws steps of the wall clocks by more than the time until pins expire.
     fn set_clocks_wrong(&mut self, rng: &mut Rng) {
         self.peers = *rng.pick(&[2, 3, 4, 5]);
         self.learners = 0;
