@@ -155,7 +155,8 @@ fn precondition(replicas: Replicas, existing: Option<&Pin>) -> Precondition {
     }
 }
 
-/// Merges the options of an updated pin: those of `source`, except a name and an expiry that are given anew.
+/// Merges the options of an updated pin: those of `source`, except a name and an expiry if the request has
+/// them.
 fn updated(source: PinOptions, wish: PinOptions) -> PinOptions {
     if planted!(UpdateLosesOptions) {
         return wish;

@@ -1,5 +1,5 @@
 //! Disaster recovery: turns the data folder of a surviving member into a new cluster, after the majority of
-//! voters is lost for good. Run by an operator while the peer is down.
+//! voters is lost permanently. Run by an operator while the peer is down.
 //!
 //! The new cluster starts with this member alone, under a new Raft id. The other survivors join it like new
 //! peers and fetch its state. Its cluster id is new, so that a lost peer that comes back is refused instead

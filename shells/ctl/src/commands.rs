@@ -197,7 +197,8 @@ async fn recover(client: &Client, output: &mut Output, arguments: &OneOrAll) -> 
     }
 }
 
-/// Runs `sync`, or `recover` at Go peers since v1: those have no `sync`, as their tracker compares by itself.
+/// Runs `sync`, or `recover` at Go peers since v1: those have no `sync`, as their tracker compares
+/// automatically.
 async fn sync(client: &Client, output: &mut Output, arguments: &OneOrAll) -> Result<(), Failure> {
     match arguments.cid() {
         Some(cid) => match client.sync(&validate::cid(cid)?, arguments.local).await {

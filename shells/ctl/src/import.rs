@@ -119,7 +119,7 @@ impl Import<'_> {
             }
             match sending.next().await {
                 Some(Ok(outcome)) => self.take(outcome)?,
-                // What is under way may still be counted.
+                // Requests in flight may still be counted.
                 Some(Err(error)) => (open, failure) = (false, failure.or(Some(error.into()))),
                 None => {}
             }

@@ -1,11 +1,11 @@
-//! Limits the incoming connections whose handshake is under way, without letting silent connections shut
-//! others out.
+//! Limits the incoming connections whose handshake is in progress, without letting silent connections block
+//! others.
 //!
-//! With a plain limit, as in `libp2p-connection-limits`, as many silent connections as the limit allows shut
-//! everybody out until their handshakes time out, and again after that. [`LimitedTransport`] wraps a
-//! transport and accepts every connection: when too many handshakes are under way, the source with the most
-//! of them loses its oldest. An honest handshake takes a few round trips, so the oldest is the least likely
-//! to be honest. A source is an IPv4 address or a /64 IPv6 network, the usual allocation of one party.
+//! With a plain limit, as in `libp2p-connection-limits`, as many silent connections as the limit allows block
+//! all others until their handshakes time out, and again after that. [`LimitedTransport`] wraps a transport
+//! and accepts every connection: when too many handshakes are in progress, the source with the most of them
+//! loses its oldest. An honest handshake takes a few round trips, so the oldest is the least likely to be
+//! honest. A source is an IPv4 address or a /64 IPv6 network, the usual allocation of one party.
 
 use crate::store::lock;
 use futures::FutureExt;
@@ -64,7 +64,7 @@ pub struct LimitedTransport<T> {
     slots: Arc<Slots>,
 }
 
-/// Handshakes under way, by source and age.
+/// Handshakes in progress, by source and age.
 #[derive(Debug)]
 struct Slots {
     max: usize,

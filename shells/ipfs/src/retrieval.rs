@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A search is for one want of a session, since the rest of a DAG is usually where its root is. Searches
-//! repeat with growing pauses while nothing arrives, so that content that nobody provides costs bounded work.
+//! repeat with growing pauses while nothing arrives, so that content without providers costs bounded work.
 
 mod gateways;
 

@@ -149,7 +149,7 @@ impl std::fmt::Display for AddressFilter {
     }
 }
 
-/// Contact with IPFS nodes outside of the cluster. The default contacts nobody.
+/// Contact with IPFS nodes outside of the cluster; none by default.
 #[derive(Debug, Clone)]
 pub struct PublicNetwork {
     /// Switches everything below off, except limits of connections.

@@ -53,10 +53,10 @@ pub use traffic::Traffic;
 use shared::Shared;
 use swarm::Command;
 
-/// Most secrets that may be accepted besides a peer's own.
+/// Maximum number of secrets that may be accepted besides a peer's own.
 pub const ACCEPTED_SECRETS_MAX: usize = hello::SECRETS_MAX - 1;
 
-/// Longest wait of [`Net::shutdown`] for the network's tasks to end.
+/// Maximum wait of [`Net::shutdown`] for the network's tasks to end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Settings of the network.

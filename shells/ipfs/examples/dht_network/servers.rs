@@ -42,7 +42,7 @@ impl Tally {
         announced.last = now;
     }
 
-    /// Returns the state of each key, and begins to count records and gaps anew.
+    /// Returns the state of each key, and resets the counts of records and gaps.
     pub(crate) fn take(&self) -> Vec<Announced> {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = keys.values().copied().collect();

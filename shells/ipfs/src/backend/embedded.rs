@@ -93,7 +93,7 @@ pub(super) async fn pin(
     // `update_from` is not needed: the walk does not fetch blocks that are stored already.
     let add = node.pin(pin.cid, pin.mode, pin.name.clone(), progress);
     tokio::select! {
-        // Recording an already complete pin ends at once, without dialling anybody.
+        // Recording an already complete pin ends at once, without dialling.
         biased;
         done = add => done.map_err(|error| Error::embedded("pin/add", error)),
         never = connect => match never {},

@@ -61,7 +61,7 @@ pub(super) async fn answer(
 
 /// Returns this node, if it has the block.
 fn providers(gateway: &Gateway, cid: &Cid) -> Result<Vec<Peer>, Refusal> {
-    // Such CIDs hold their content: nobody has to provide it.
+    // Such CIDs contain their content: it needs no provider.
     let holds_content = cid.hash().code() == crate::store::IDENTITY;
     if holds_content || !gateway.node.has(cid)? {
         return Ok(Vec::new());

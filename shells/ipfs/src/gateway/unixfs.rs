@@ -104,7 +104,7 @@ impl File {
         let content = gateway
             .node
             .cat_below(self.cid, self.root.clone(), start, length)?;
-        // A first block that nobody has is an error with a status, not a broken answer.
+        // A first block that cannot be found is an error with a status, not a broken answer.
         Ok(streamed(started(content, CHECKED).await?))
     }
 

@@ -26,7 +26,7 @@ impl Damage {
     }
 
     /// Records damage if `is_current`, evaluated under the lock: the block may have been replaced since it
-    /// was read, and nobody would clear the record.
+    /// was read, and the record would never be cleared.
     pub(super) fn record_if(&self, key: &[u8], is_current: impl FnOnce() -> bool) {
         let mut keys = lock(&self.keys);
         if is_current() && keys.len() < DAMAGED_MAX && keys.insert(key.to_vec()) {

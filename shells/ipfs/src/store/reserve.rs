@@ -1,5 +1,5 @@
 //! Reserve of disk space, so that a full disk can still be freed: deletions write before they free anything,
-//! and the database stops for good at the first write that finds no room.
+//! and the database stops permanently at the first write that finds no room.
 //!
 //! New blocks are refused while [`FLOOR_BYTES`] are still free, so that this node does not fill the disk by
 //! itself. Against other programs there is a file of [`RESERVE_BYTES`], removed when a collection or the next

@@ -63,7 +63,7 @@ fn request_sync(requests: &mpsc::WeakSender<Request>) {
             durable: true,
             done,
         };
-        // A full queue means a busy store, which will sync by itself.
+        // A full queue means a busy store, which will sync anyway.
         let _ = requests.try_send(request);
     }
 }

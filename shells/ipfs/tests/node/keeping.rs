@@ -134,7 +134,7 @@ async fn collection_keeps_pinned_blocks_and_those_being_added() {
 async fn collections_concurrent_with_uploads_and_pins_lose_nothing() {
     let ((a, _fa), (b, _fb)) = (node().await, node().await);
     connect_nodes(&b, &a).await;
-    // Ends between two collections: one that is cut off goes on in its thread, after its folder is gone.
+    // Ends between two collections: one that is cut off continues in its thread after its folder is removed.
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let collecting = tokio::spawn({
         let b = b.clone();

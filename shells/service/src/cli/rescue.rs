@@ -1,4 +1,4 @@
-//! `state rescue`: makes a new cluster of the survivors when the majority is lost for good.
+//! `state rescue`: makes a new cluster of the survivors when the majority is lost permanently.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -69,7 +69,7 @@ enum Command {
     Version,
     /// Bring the state of an earlier version into the current format
     Upgrade(Upgrade),
-    /// Make a new cluster of what is left of one that has lost its majority for good
+    /// Make a new cluster of the survivors when the majority is lost permanently
     Rescue(super::rescue::Options),
     /// Accepted for the Go peer's sake: there is no crdt here
     #[command(hide = true)]

@@ -13,11 +13,12 @@ fn wrong(key: &str, problem: impl Into<String>) -> Wrong {
 
 /// Shortest election timeout that peers on one machine can keep up with.
 const ELECTION_MIN: Period = Period::millis(50);
-/// Longest election timeout, above which it is taken for a mistake: nothing can be written meanwhile.
+/// Maximum election timeout; a longer one is refused as a mistake: nothing can be written meanwhile.
 const ELECTION_MAX: Period = Period::secs(600);
-/// Most concurrent pins; no IPFS node benefits from more.
+/// Maximum number of concurrent pins; no IPFS node benefits from more.
 const CONCURRENT_PINS_MAX: u32 = 10_000;
-/// Most accepted secrets: as many as the hello of a connection has room for beside `cluster.secret`.
+/// Maximum number of accepted secrets: as many as the hello of a connection has room for beside
+/// `cluster.secret`.
 const ACCEPTED_SECRETS_MAX: usize = 7;
 /// Range of the limit on header bytes.
 const HEADER_BYTES: std::ops::RangeInclusive<u32> = 1024..=1 << 20;
@@ -158,11 +159,11 @@ fn periods(config: &Config) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// Most connections of the embedded node; each takes some 100 KiB.
+/// Maximum number of connections of the embedded node; each takes some 100 KiB.
 const CONNECTIONS_MAX: u32 = 10_000;
-/// Most peers that announce one root.
+/// Maximum number of peers that announce one root.
 const COPIES_MAX: u32 = 20;
-/// Most addresses of one list.
+/// Maximum number of addresses of one list.
 const ADDRESSES_MAX: usize = 1000;
 
 fn public_network(embedded: &Embedded) -> Result<(), Wrong> {

@@ -57,7 +57,7 @@ pub struct Cluster {
     pub dial_peer_timeout: Period,
     /// Interval at which the local state is compared with the shared state and the IPFS node's.
     pub state_sync_interval: Period,
-    /// Longest pause before a failed pin is tried again.
+    /// Maximum pause before a failed pin is tried again.
     pub pin_recover_interval: Period,
     /// Default minimum number of copies of a pin; -1 for one on every peer.
     pub replication_factor_min: i32,
@@ -229,7 +229,7 @@ pub struct Consensus {
 pub struct Raft {
     /// Founders of a new cluster. Used only at the very first start.
     pub init_peerset: Vec<Peer>,
-    /// Longest wait of a start for a leader.
+    /// Maximum wait of a start for a leader.
     pub wait_for_leader_timeout: Period,
     /// Kept for the Go peer.
     pub network_timeout: Period,
@@ -256,8 +256,8 @@ pub struct Raft {
     pub snapshot_threshold: u64,
     /// Kept for the Go peer.
     pub leader_lease_timeout: Period,
-    /// *Hidden*: most voters, an odd number; the other peers follow the log. More voters survive the loss
-    /// of more of them at once, and make every write slower.
+    /// *Hidden*: maximum number of voters, an odd number; the other peers follow the log. More voters survive
+    /// the loss of more of them at once, and make every write slower.
     #[serde(skip_serializing_if = "is_voters_max")]
     pub voters_max: u32,
     /// *Hidden*: time of silence after which a voter is replaced by another peer.

@@ -201,8 +201,8 @@ async fn serve_rest(
     Ok(Some(server))
 }
 
-/// Serves the pinning service API, if it is configured. On its default port it gives way to another program,
-/// so that several peers on one machine start.
+/// Serves the pinning service API, if it is configured. On its default port it yields to another program, so
+/// that several peers on one machine start.
 async fn serve_pinning_service(
     config: &Config,
     folder: &Path,

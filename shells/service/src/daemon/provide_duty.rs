@@ -50,7 +50,7 @@ async fn run(backend: Backend, handle: Handle, reader: Reader, me: PeerId, copie
         let Ok(cid) = cluster_core::Cid::from_bytes(&cid.to_bytes()) else {
             return true;
         };
-        // What the node's own users have pinned is announced by nobody else.
+        // No other peer announces what the node's own users have pinned.
         let Ok(Some(pin)) = reader.pin(&cid) else {
             return true;
         };

@@ -68,7 +68,7 @@ impl AddressBook {
         self.entries.remove(peer);
     }
 
-    /// All addresses of a peer, those it announced first.
+    /// Returns all addresses of a peer, those that it announced first.
     pub(super) fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
         let Some(entry) = self.entries.get(peer) else {
             return Vec::new();
@@ -84,7 +84,7 @@ impl AddressBook {
         all
     }
 
-    /// Addresses of all peers that have any.
+    /// Returns the addresses of all peers that have any.
     pub(super) fn all(&self) -> BTreeMap<PeerId, Vec<Multiaddr>> {
         let all = self
             .entries

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 /// Pause before the first attempt after a connection is lost or cannot be made.
 const FIRST: Duration = Duration::from_millis(100);
 
-/// Maximum pause: a peer whose machine was down is back within that time. A restarted peer dials by itself.
+/// Maximum pause: a peer whose machine was down is back within that time. A restarted peer dials on its own.
 const LONGEST: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy)]

@@ -287,7 +287,7 @@ where
     let outer = Outer {
         take: &mut |key, value| {
             number += 1;
-            // Compact text has one line; the number of the map's entry tells more.
+            // Compact text has one line; the number of the map's entry is more helpful.
             let value = T::deserialize(value).map_err(|error| Problem::new(number, &error.to_string()));
             take(number, Some(key), value)
         },

@@ -38,7 +38,7 @@ fn child() {
     while store.pin_of(&marker(number)).unwrap().is_some() {
         number += 1;
     }
-    // Ends by itself if its parent is gone.
+    // Ends if its parent has ended.
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(120) {
         runtime.block_on(async {
