@@ -145,9 +145,9 @@ catalogue! {
         "Streams of events ended because they were read too slowly";
 
     // Tracing.
-    trace_spans_exported: IntCounter = "trace_spans_exported_total" [] "Spans that the collector has taken";
+    trace_spans_exported: IntCounter = "trace_spans_exported_total" [] "Spans that the collector accepted";
     trace_spans_dropped: IntCounterVec = "trace_spans_dropped_total" ["reason"]
-        "Spans lost: the queue was full, or the collector did not take them";
+        "Spans lost: the queue was full, or the collector did not accept them";
 
     // The IPFS node.
     ipfs_up: IntGauge = "ipfs_up" [] "1 if the IPFS node answered its last check";
