@@ -294,7 +294,7 @@ impl Net {
     ) -> Result<(CallSender, Call), CallError> {
         match rpc::open(&self.shared, peer, method, request, deadline, true).await? {
             (Some(sender), call) => Ok((sender, call)),
-            (None, _) => Err(CallError::Invalid(format!("{method} takes no upload"))),
+            (None, _) => Err(CallError::Invalid(format!("{method} accepts no upload"))),
         }
     }
 

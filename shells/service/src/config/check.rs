@@ -292,7 +292,7 @@ const WITHOUT_EFFECT: [(&str, &str); 24] = [
     ("/cluster/follower_mode", "followers exist only with crdt"),
     (
         "/consensus/raft/network_timeout",
-        "messages have time-outs of their own",
+        "messages have timeouts of their own",
     ),
     (
         "/consensus/raft/commit_retries",
@@ -341,7 +341,7 @@ const WITHOUT_EFFECT: [(&str, &str); 24] = [
     ),
     (
         "/cluster/dial_peer_timeout",
-        "attempts to connect have a time-out of their own",
+        "attempts to connect have a timeout of their own",
     ),
     (
         "/cluster/peer_watch_interval",
