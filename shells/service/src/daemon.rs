@@ -67,7 +67,7 @@ pub struct Options {
     pub tracing: bool,
 }
 
-/// Reason for a running peer to end by itself.
+/// Reason for a running peer to end on its own.
 #[derive(Debug)]
 enum Ending {
     /// It is no longer a member.

@@ -138,7 +138,7 @@ impl Net {
         start::start(config).await
     }
 
-    /// This peer's id.
+    /// Returns this peer's id.
     pub fn peer_id(&self) -> &PeerId {
         &self.shared.me
     }
@@ -180,12 +180,12 @@ impl Net {
         }
     }
 
-    /// The cluster that this peer belongs to; [`ClusterId::UNKNOWN`] until it has joined one.
+    /// Returns the cluster that this peer belongs to; [`ClusterId::UNKNOWN`] until it has joined one.
     pub fn cluster(&self) -> ClusterId {
         self.shared.cluster()
     }
 
-    /// Last failure to reach a member or to have this peer's messages accepted by it; `None` after a
+    /// Returns the last failure to reach a member or to have it accept this peer's messages; `None` after a
     /// success.
     pub fn last_failure(&self, peer: &PeerId) -> Option<String> {
         let failures = self.shared.failures.lock().expect("no panic while locked");
@@ -220,7 +220,7 @@ impl Net {
             .remove(peer);
     }
 
-    /// Announced addresses of this peer, each with its `/p2p/…`.
+    /// Returns the announced addresses of this peer, each with its `/p2p/…`.
     pub fn addresses(&self) -> Vec<Multiaddr> {
         let listening = self.shared.listening.read().expect("no panic while locked");
         let own = self.shared.announce.addresses(&listening);
@@ -229,12 +229,12 @@ impl Net {
             .collect()
     }
 
-    /// Connected peers, members or not.
+    /// Returns the connected peers, members or not.
     pub fn connected(&self) -> BTreeSet<PeerId> {
         self.shared.links.peers()
     }
 
-    /// Known addresses of a peer, those it announced itself first. Without `/p2p/…`.
+    /// Returns the known addresses of a peer, those it announced itself first. Without `/p2p/…`.
     pub fn known_addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
         self.shared
             .book
@@ -243,7 +243,7 @@ impl Net {
             .addresses(peer)
     }
 
-    /// Known addresses of all peers, each with its `/p2p/…`.
+    /// Returns the known addresses of all peers, each with its `/p2p/…`.
     pub fn peerstore(&self) -> BTreeMap<PeerId, Vec<Multiaddr>> {
         let mut all = self.shared.book.lock().expect("no panic while locked").all();
         for (peer, addresses) in &mut all {

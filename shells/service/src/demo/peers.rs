@@ -104,7 +104,7 @@ pub(super) fn prepare(root: &Path, count: usize) -> anyhow::Result<Vec<Process>>
     Ok(peers)
 }
 
-/// Defaults, except for the ports and for intervals that suit a spectator.
+/// Returns the default settings, except for the ports and for shorter intervals that suit a spectator.
 fn settings(name: &str, ports: &Ports) -> Config {
     let mut config = Config::fresh();
     config.cluster.peername = name.to_owned();
@@ -123,7 +123,7 @@ fn settings(name: &str, ports: &Ports) -> Config {
             // Three peers cannot share the usual port.
             gateway_listen_multiaddress: Strings(Vec::new()),
             swarm_listen_multiaddress: vec![address(ports.swarm)],
-            // A demonstration contacts nobody outside of this machine.
+            // A demonstration contacts no other machine.
             private: true,
             ..Embedded::default()
         }),
@@ -149,7 +149,7 @@ impl Process {
         Ok(())
     }
 
-    /// Path of its log.
+    /// Returns the path of its log.
     pub(super) fn log(&self) -> PathBuf {
         self.folder.join("daemon.log")
     }
@@ -180,7 +180,7 @@ impl Process {
         Ok(())
     }
 
-    /// A client of its REST API.
+    /// Returns a client of its REST API.
     pub(super) fn client(&self) -> anyhow::Result<Client> {
         let options = cluster_api::client::Options::default();
         Ok(Client::new(
