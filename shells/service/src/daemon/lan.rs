@@ -3,10 +3,10 @@
 //! and form one cluster without any configured address.
 //!
 //! Each peer announces its id, its addresses and a tag, and looks for others with the same tag. The tag is
-//! derived from the secret, so that peers of other clusters are not dialled; who learns it can announce
-//! addresses, but passes no handshake. Members that are found are dialled. A stranger is invited into this
-//! peer's cluster, which it accepts only while it is the only member of an empty cluster of its own. Of two
-//! such peers, the one with the smaller id invites.
+//! derived from the secret, so that peers of other clusters are not dialled; anyone who learns it can
+//! announce addresses, but fails the handshake. Members that are found are dialled. A stranger is invited
+//! into this peer's cluster, which it accepts only while it is the only member of an empty cluster of its
+//! own. Of two such peers, the one with the smaller id invites.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -32,9 +32,9 @@ const TAG: &str = "tag";
 const ADDRESS: &str = "addr";
 /// Key derivation context of the tag, which separates it from other uses of the secret.
 const TAG_CONTEXT: &str = "ipfs-cluster 2026-11-30 tag of peers on the local network";
-/// Maximum of addresses that are announced or taken of one peer.
+/// Maximum number of addresses that are announced or taken of one peer.
 const ADDRESSES_MAX: usize = 4;
-/// Maximum of peers that are remembered; more are ignored until some disappear.
+/// Maximum number of peers that are remembered; more are ignored until some disappear.
 const FOUND_MAX: usize = 256;
 /// Interval at which the interfaces of this machine are read, in seconds.
 const INTERFACES_INTERVAL: u32 = 30;
