@@ -26,7 +26,7 @@ const BY_TIME: u8 = b't';
 const BY_NAME: u8 = b'n';
 const BY_META: u8 = b'm';
 
-/// Maximum part of a folded name in a key, in bytes: keys must stay below fjall's 64 KiB.
+/// Maximum length of the part of a folded name in a key, in bytes: keys must stay below fjall's 64 KiB.
 const FOLDED_MAX: usize = 512;
 
 /// End of a folded name; not a byte of UTF-8.
