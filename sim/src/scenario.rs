@@ -20,7 +20,7 @@
 //! | `rot WHO` | damages its data folder, which is emptied when the peer has refused to start |
 //! | `moved CID from WHO` | asserts that it is not allocated there any more |
 //! | `add WHO at WHO OUTCOME`, `remove …` | requests a change of the membership |
-//! | `wait member WHO`, `… voter WHO`, `… gone WHO` | waits until the most advanced peer has this membership |
+//! | `wait member WHO`, `… voter WHO`, `… gone WHO` | waits until the newest membership says so |
 //! | `voters NUMBER` | asserts the number of voters |
 //! | `upgrade WHO` | restarts it with the new release; `set old=1000` starts all with the old one |
 //! | `version NUMBER`, `wait version NUMBER` | asserts, or waits for, the agreed version |

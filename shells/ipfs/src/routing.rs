@@ -258,7 +258,7 @@ impl ContentRouting {
             let to = (server.peer, scope);
             let sent = sender::add_providers(self.network.streams(), to, keys, self.local, &addresses).await;
             if let Err(error) = sent {
-                tracing::debug!(server = %server.peer, %error, "a dht server did not accept provider records");
+                tracing::debug!(server = %server.peer, %error, "a dht server refused provider records");
                 return false;
             }
         }
@@ -320,7 +320,7 @@ impl ContentRouting {
         let to = (server.peer, scope);
         let put = sender::put_value(self.network.streams(), to, key, value).await;
         if let Err(error) = &put {
-            tracing::debug!(server = %server.peer, %error, "a dht server did not accept a value");
+            tracing::debug!(server = %server.peer, %error, "a dht server refused a value");
         }
         put.is_ok()
     }

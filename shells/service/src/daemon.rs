@@ -200,8 +200,8 @@ fn give_up_empty_cluster(folder: &Folder) -> anyhow::Result<()> {
     store.close()?;
     anyhow::ensure!(
         is_free,
-        "a pin was made or a peer was added while this peer was invited into another cluster: start it again, \
-         and run `ipfs-cluster-service state cleanup` before if it is to go there"
+        "a pin was made or a peer was added while this peer was invited into another cluster: start it again; \
+         to join that cluster instead, run `ipfs-cluster-service state cleanup` first"
     );
     std::fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))
 }

@@ -8,9 +8,10 @@
 //! A want has at most one *target*, the peer asked for the block itself; others are asked whether they have
 //! it. Peers that delivered or had a block in a session are preferred for its next wants, the least busy
 //! first, so that holders share the work. Other targets of broadcasts are asked about a few of the next wants
-//! too ([`SessionPeers::add_want`]), and an answer counts even after another peer has delivered the block: otherwise
-//! the fastest peer of the first want would deliver all the rest alone. Peers record wants for blocks that
-//! they lack, and answer when the block arrives; asking all again from time to time makes up for lost messages.
+//! too ([`SessionPeers::add_want`]), and an answer counts even after another peer has delivered the block:
+//! otherwise the fastest peer of the first want would deliver all the rest alone. Peers record wants for
+//! blocks that they lack, and answer when the block arrives; asking all again from time to time makes up for
+//! lost messages.
 
 use crate::Cid;
 use crate::Error;
@@ -34,8 +35,8 @@ const GOOD_MAX: usize = 16;
 /// Limit on wants of a session between two about which all targets of broadcasts are asked: their messages
 /// are a thousandth of all, and a peer that fetches the same content is noticed while it does.
 const PROBE_INTERVAL_MAX: u64 = 1024;
-/// Limit on settled wants whose unanswered questions are remembered. A late answer follows within a round trip;
-/// each remembers at most [`BROADCAST_MAX`] peers and a few targets.
+/// Limit on settled wants whose unanswered questions are remembered. A late answer follows within a round
+/// trip; each remembers at most [`BROADCAST_MAX`] peers and a few targets.
 pub(super) const SETTLED_MAX: usize = 64;
 
 /// Entry to send to a peer about one CID.
@@ -79,8 +80,8 @@ struct SessionPeers {
 }
 
 impl SessionPeers {
-    /// Counts a want. Returns whether it is a probe: the first, the second, the fourth, and so on, with at most
-    /// [`PROBE_INTERVAL_MAX`] wants in between.
+    /// Counts a want. Returns whether it is a probe: the first, the second, the fourth, and so on, with at
+    /// most [`PROBE_INTERVAL_MAX`] wants in between.
     fn add_want(&mut self) -> bool {
         self.wants += 1;
         let is_probe = self.wants >= self.next_probe;
@@ -280,8 +281,8 @@ impl Wants {
         self.advance(key, now);
     }
 
-    /// Notes that a peer had a block that is not wanted any more, or lacked it. A peer that was asked for it is
-    /// asked for the next blocks of the session too.
+    /// Notes that a peer had a block that is not wanted any more, or lacked it. A peer that was asked for it
+    /// is asked for the next blocks of the session too.
     pub(super) fn answered_late(&mut self, peer: PeerId, key: &[u8], has: bool) {
         if let Some(session) = self.settled.answered(key, &peer)
             && has

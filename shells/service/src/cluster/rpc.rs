@@ -85,7 +85,8 @@ pub(super) enum Call {
     /// Stream the changes of your local states from now on. Answered by `Statuses`, at first an empty one,
     /// until the caller closes the call.
     Statuses,
-    /// Collect garbage. Answered by `Collected`, repeatedly, with the freed space last. Older peers refuse it.
+    /// Collect garbage. Answered by `Collected`, repeatedly, with the freed space last. Older peers refuse
+    /// it.
     CollectGarbage,
 }
 
