@@ -2,9 +2,9 @@
 
 use super::Task;
 use crate::store::lock;
-use crate::swarm::DhtState;
 use crate::swarm::addresses::{Reach, Scope, dialable, is_relayed, reach};
 use crate::swarm::dht::{Dht, Lookup, Records};
+use crate::swarm::{DhtState, split};
 use crate::{Error, Identity, ipns};
 use jiff::Timestamp;
 use libp2p::kad::store::RecordStore;
@@ -79,7 +79,13 @@ impl Task {
             }
         };
         let dhts = self.swarm.behaviour_mut().dhts().map(state).collect();
-        let external = self.swarm.external_addresses().cloned().collect();
+        let local = *self.swarm.local_peer_id();
+        // Relayed addresses end in this node's id, others do not.
+        let plain = |address: &Multiaddr| match split(address.clone()) {
+            Ok((peer, plain)) if peer == local => plain,
+            Ok(_) | Err(_) => address.clone(),
+        };
+        let external = self.swarm.external_addresses().map(plain).collect();
         let mut shared = lock(&self.shared);
         shared.dhts = dhts;
         shared.external = external;
