@@ -4,10 +4,12 @@ use super::addresses::Scope;
 use super::admission::Admission;
 use super::dht::Dht;
 use super::dial_back::DialBack;
+use super::hole_punching::HolePunching;
 use super::identify::Identify;
 use super::muxer;
 use super::peer_budget::Pool;
 use super::reachability::Reachability;
+use super::security::Security;
 use super::traffic::{Traffic, count};
 use super::{RoutingTable, Setup};
 use crate::Error;
@@ -21,7 +23,7 @@ use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{PeerId, Swarm, dcutr, dns, mdns, noise, ping, quic, relay, tcp};
+use libp2p::{PeerId, Swarm, dns, mdns, ping, quic, relay, tcp};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +52,7 @@ pub(super) struct Behaviour {
     reachability: Toggle<Reachability>,
     dial_back: Toggle<DialBack>,
     relay: relay::client::Behaviour,
-    dcutr: Toggle<dcutr::Behaviour>,
+    hole_punching: Toggle<HolePunching>,
     mdns: Toggle<mdns::tokio::Behaviour>,
 }
 
@@ -79,16 +81,16 @@ fn transport(
     relay: relay::client::Transport,
     traffic: Arc<Traffic>,
 ) -> std::io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
-    let noise = || noise::Config::new(keypair).map_err(std::io::Error::other);
+    let security = Security::new(keypair)?;
     let (tcp_pool, relay_pool) = (pool.clone(), pool);
     let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
         .upgrade(Version::V1Lazy)
-        .authenticate(noise()?)
+        .authenticate(security.clone())
         .multiplex_ext(move |peer, _| muxer::Upgrade(tcp_pool.account(*peer)))
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let relay = relay
         .upgrade(Version::V1Lazy)
-        .authenticate(noise()?)
+        .authenticate(security)
         .multiplex_ext(move |peer, _| muxer::Upgrade(relay_pool.account(*peer)))
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let mut config = quic::Config::new(keypair);
@@ -141,7 +143,7 @@ pub(super) fn build(
         reachability: reachable.then(Reachability::new).into(),
         dial_back: reachable.then(DialBack::new).into(),
         relay,
-        dcutr: reachable.then(|| dcutr::Behaviour::new(peer)).into(),
+        hole_punching: reachable.then(|| HolePunching::new(peer)).into(),
         mdns: mdns.map_err(failed)?.into(),
     };
     let config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE_TIMEOUT);

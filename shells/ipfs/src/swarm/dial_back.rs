@@ -5,7 +5,7 @@
 //! flood somebody else. A client that names an address other than its own must send data first, which that
 //! crate takes care of.
 
-use super::addresses::{Reach, is_relayed, reach};
+use super::dial_limits::{DialLimits, Refused, check_public};
 use libp2p::autonat::v2::server;
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
@@ -14,55 +14,16 @@ use libp2p::swarm::{
     ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
-
-/// Interval of the limits.
-const INTERVAL: Duration = Duration::from_secs(60);
-/// Limit on dials for all clients in an interval; go-libp2p's.
-const DIALS_MAX: usize = 60;
-/// Limit on dials for one client in an interval; go-libp2p's.
-const CLIENT_DIALS_MAX: usize = 12;
-
-/// Reason for not dialling an address of a client.
-#[derive(Debug, thiserror::Error)]
-enum Refused {
-    #[error("the address is not public")]
-    NotPublic,
-    #[error("too many addresses are being tested")]
-    Busy,
-}
+use std::time::Instant;
 
 /// AutoNAT v2 server with limits.
 pub(super) struct DialBack {
     inner: server::Behaviour,
     /// Dials that the server has asked for and that were not checked yet.
     asked: HashSet<ConnectionId>,
-    limits: Limits,
-}
-
-/// Recent dials.
-#[derive(Debug, Default)]
-struct Limits {
-    recent: VecDeque<(Instant, PeerId)>,
-}
-
-impl Limits {
-    /// Counts a dial, unless there were too many.
-    fn admit(&mut self, client: PeerId, now: Instant) -> bool {
-        while let Some((time, _)) = self.recent.front()
-            && now.duration_since(*time) >= INTERVAL
-        {
-            self.recent.pop_front();
-        }
-        let of_client = self.recent.iter().filter(|(_, peer)| *peer == client).count();
-        let is_admitted = self.recent.len() < DIALS_MAX && of_client < CLIENT_DIALS_MAX;
-        if is_admitted {
-            self.recent.push_back((now, client));
-        }
-        is_admitted
-    }
+    limits: DialLimits,
 }
 
 impl DialBack {
@@ -70,15 +31,12 @@ impl DialBack {
         DialBack {
             inner: server::Behaviour::default(),
             asked: HashSet::new(),
-            limits: Limits::default(),
+            limits: DialLimits::default(),
         }
     }
 
     fn check(&mut self, client: Option<PeerId>, addresses: &[Multiaddr]) -> Result<(), Refused> {
-        let is_public = |address: &Multiaddr| reach(address) == Reach::Public && !is_relayed(address);
-        if addresses.is_empty() || !addresses.iter().all(is_public) {
-            return Err(Refused::NotPublic);
-        }
+        check_public(addresses)?;
         match client.is_some_and(|client| self.limits.admit(client, Instant::now())) {
             true => Ok(()),
             false => Err(Refused::Busy),
@@ -145,6 +103,7 @@ impl NetworkBehaviour for DialBack {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dial_limits::{CLIENT_DIALS_MAX, DIALS_MAX};
     use super::*;
 
     #[test]
@@ -178,13 +137,5 @@ mod tests {
         let id = ConnectionId::new_unchecked(1);
         let other = server.handle_pending_outbound_connection(id, None, &[], Endpoint::Dialer);
         assert!(other.is_ok());
-    }
-
-    #[test]
-    fn dials_are_admitted_again_after_the_interval() {
-        let (mut limits, client, start) = (Limits::default(), PeerId::random(), Instant::now());
-        assert!((0..CLIENT_DIALS_MAX).all(|_| limits.admit(client, start)));
-        assert!(!limits.admit(client, start + INTERVAL / 2));
-        assert!(limits.admit(client, start + INTERVAL));
     }
 }

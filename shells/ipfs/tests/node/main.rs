@@ -4,6 +4,7 @@ mod content;
 mod exchange;
 mod keeping;
 mod public;
+mod reachability;
 mod repairing;
 
 use cluster_ipfs::unixfs::{AddOptions, Chunker, Metadata};

@@ -1,0 +1,278 @@
+//! Reachability in the public network, by nodes in a network namespace whose addresses look public: addresses
+//! confirmed by AutoNAT, relays and hole punching, mDNS. Nothing leaves this machine. Needs `unshare` and
+//! `ip`.
+
+use super::*;
+use cluster_ipfs::settings::{PublicNetwork, Routing};
+use cluster_ipfs::{Multiaddr, PeerId};
+use futures::StreamExt;
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
+use libp2p::{Swarm, SwarmBuilder, identify, noise, ping, relay, tcp, tls, yamux};
+use std::process::Command;
+
+/// Environment variable of the tests inside of the namespace.
+const INSIDE: &str = "CLUSTER_IPFS_TEST_NETWORK";
+
+/// Runs an ignored test of this file in a network namespace of its own. Its only interface has public
+/// addresses, two private ones, and multicast.
+fn run_in_namespace(test: &str) {
+    let script = r#"
+        set -e
+        command -v ip >/dev/null || { echo "this test needs ip, of iproute2" >&2; exit 1; }
+        ip link set lo up multicast on
+        for address in 1.1.0.1 1.2.0.1 1.3.0.1 10.0.0.1 10.0.0.2; do ip address add $address/32 dev lo; done
+        ip route add 224.0.0.0/4 dev lo
+        exec "$1" --ignored --exact --nocapture "$2"
+    "#;
+    let output = Command::new("unshare")
+        .args(["--net", "--map-root-user", "sh", "-c", script, "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .arg(format!("reachability::{test}"))
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}\n{errors}"
+    );
+}
+
+fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
+/// Starts a node that is not private.
+async fn start(listen: &str, network: PublicNetwork) -> (Node, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config {
+        path: folder.path().to_owned(),
+        swarm_listen: vec![listen.parse().unwrap()],
+        storage_max: None,
+        network: PublicNetwork {
+            private: false,
+            ..network
+        },
+    };
+    (Node::open(config).await.unwrap(), folder)
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(SOON, waiting).await.expect(what);
+}
+
+fn is_relayed(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
+#[test]
+fn public_dht_is_served_once_other_nodes_have_confirmed_an_address() {
+    run_in_namespace("confirm_addresses");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "runs in the namespace of `public_dht_is_served_once_other_nodes_have_confirmed_an_address`"]
+async fn confirm_addresses() {
+    if !is_inside() {
+        return;
+    }
+    let dht = |bootstrap: &[Multiaddr]| PublicNetwork {
+        routing: Routing::Dht,
+        bootstrap: bootstrap.to_vec(),
+        ..PublicNetwork::default()
+    };
+    let is_server = async |node: &Node| node.dhts().iter().any(|dht| dht.is_public && dht.is_server);
+    let (first, _f1) = start("/ip4/1.1.0.1/tcp/4001", dht(&[])).await;
+    let entry = vec![
+        "/ip4/1.1.0.1/tcp/4001"
+            .parse::<Multiaddr>()
+            .unwrap()
+            .with_p2p(first.id().peer_id)
+            .unwrap(),
+    ];
+    assert!(!is_server(&first).await, "nobody has dialled it yet");
+    let (hidden, _f2) = start("/ip4/10.0.0.1/tcp/4001", dht(&entry)).await;
+    let (second, _f3) = start("/ip4/1.2.0.1/udp/4001/quic-v1", dht(&entry)).await;
+    for node in [&first, &second] {
+        until("the public dht is served", async || is_server(node).await).await;
+    }
+    assert!(!is_server(&hidden).await, "its address is private");
+}
+
+#[derive(NetworkBehaviour)]
+struct Relay {
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    relay: relay::Behaviour,
+}
+
+/// Starts a relay of rust-libp2p that speaks TLS only. Returns its address.
+async fn start_relay() -> Multiaddr {
+    let mut swarm: Swarm<Relay> = SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), tls::Config::new, yamux::Config::default)
+        .unwrap()
+        .with_behaviour(|key| Relay {
+            identify: identify::Behaviour::new(identify::Config::new("/ipfs/id/1.0.0".into(), key.public())),
+            ping: ping::Behaviour::default(),
+            relay: relay::Behaviour::new(key.public().to_peer_id(), relay::Config::default()),
+        })
+        .unwrap()
+        .build();
+    swarm.listen_on("/ip4/1.1.0.1/tcp/0".parse().unwrap()).unwrap();
+    let address = loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+            break address;
+        }
+    };
+    swarm.add_external_address(address.clone());
+    let relay = address.with_p2p(*swarm.local_peer_id()).unwrap();
+    tokio::spawn(async move {
+        loop {
+            swarm.select_next_some().await;
+        }
+    });
+    relay
+}
+
+#[test]
+fn hidden_node_is_reached_through_a_relay_and_then_directly() {
+    run_in_namespace("use_a_relay");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "runs in the namespace of `hidden_node_is_reached_through_a_relay_and_then_directly`"]
+async fn use_a_relay() {
+    if !is_inside() {
+        return;
+    }
+    let relay = start_relay().await;
+    // Public addresses, which nobody confirms: the relay has no AutoNAT.
+    let (hidden, _f1) = start("/ip4/1.2.0.1/tcp/0", PublicNetwork::default()).await;
+    hidden.connect(relay.clone()).await.unwrap();
+    let (id, relayed) = (hidden.id().peer_id, async || {
+        let addresses = hidden.id().addresses;
+        addresses.into_iter().find(is_relayed)
+    });
+    until("a place on the relay", async || relayed().await.is_some()).await;
+    let address = relayed().await.unwrap();
+    let (other, _f2) = start("/ip4/1.3.0.1/tcp/0", PublicNetwork::default()).await;
+    // The relay tells it its address first, which it names to the hidden one.
+    other.connect(relay).await.unwrap();
+    until("the relay observes its address", async || {
+        other
+            .peers()
+            .await
+            .iter()
+            .any(|peer| peer.agent_version.is_some())
+    })
+    .await;
+    other.connect(address).await.unwrap();
+    let block = raw(b"from behind a nat");
+    hidden.put(block.clone()).await.unwrap();
+    pin(&other, block.cid).await;
+    until("a direct connection", async || {
+        let peers = other.peers().await;
+        peers
+            .iter()
+            .any(|peer| peer.peer_id == id && !is_relayed(&peer.address))
+    })
+    .await;
+}
+
+#[test]
+fn nodes_in_a_local_network_meet_by_mdns_unless_one_is_private() {
+    run_in_namespace("meet_by_mdns");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "runs in the namespace of `nodes_in_a_local_network_meet_by_mdns_unless_one_is_private`"]
+async fn meet_by_mdns() {
+    if !is_inside() {
+        return;
+    }
+    let lan = PublicNetwork {
+        lan_discovery: true,
+        ..PublicNetwork::default()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let private = Node::open(Config {
+        path: folder.path().to_owned(),
+        swarm_listen: vec!["/ip4/10.0.0.1/tcp/4001".parse().unwrap()],
+        storage_max: None,
+        network: PublicNetwork {
+            private: true,
+            ..lan.clone()
+        },
+    })
+    .await
+    .unwrap();
+    let (silent, _f1) = start("/ip4/10.0.0.1/tcp/4002", PublicNetwork::default()).await;
+    let (first, _f2) = start("/ip4/10.0.0.1/tcp/0", lan.clone()).await;
+    let (second, _f3) = start("/ip4/10.0.0.2/tcp/0", lan).await;
+    for (node, other) in [(&first, &second), (&second, &first)] {
+        let other: PeerId = other.id().peer_id;
+        until("the other node is found", async || {
+            node.peers().await.iter().any(|peer| peer.peer_id == other)
+        })
+        .await;
+        assert_eq!(node.peers().await.len(), 1);
+    }
+    assert!(private.peers().await.is_empty() && silent.peers().await.is_empty());
+}
+
+/// Creates a peer of rust-libp2p that offers only one way of encryption, and answers pings.
+fn plain_peer(is_tls: bool) -> Swarm<ping::Behaviour> {
+    let builder = SwarmBuilder::with_new_identity().with_tokio();
+    let (tcp, muxer) = (tcp::Config::default(), yamux::Config::default);
+    let keep = |config: libp2p::swarm::Config| config.with_idle_connection_timeout(SOON);
+    let behaviour = |_: &libp2p::identity::Keypair| ping::Behaviour::default();
+    if is_tls {
+        let builder = builder.with_tcp(tcp, tls::Config::new, muxer).unwrap();
+        let builder = builder.with_behaviour(behaviour).unwrap();
+        builder.with_swarm_config(keep).build()
+    } else {
+        let builder = builder.with_tcp(tcp, noise::Config::new, muxer).unwrap();
+        let builder = builder.with_behaviour(behaviour).unwrap();
+        builder.with_swarm_config(keep).build()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tcp_connections_are_encrypted_by_noise_or_tls_whichever_the_peer_has() {
+    let (node, _folder) = node().await;
+    let at_node = node.id().addresses[0].clone();
+    for is_tls in [true, false] {
+        let mut dialling = plain_peer(is_tls);
+        dialling.dial(at_node.clone()).unwrap();
+        let mut listening = plain_peer(is_tls);
+        listening
+            .listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap())
+            .unwrap();
+        let address = loop {
+            if let SwarmEvent::NewListenAddr { address, .. } = listening.select_next_some().await {
+                break address.with_p2p(*listening.local_peer_id()).unwrap();
+            }
+        };
+        let pinged = async |swarm: &mut Swarm<ping::Behaviour>| loop {
+            if let SwarmEvent::Behaviour(ping::Event { result: Ok(_), .. }) = swarm.select_next_some().await {
+                return;
+            }
+        };
+        let both = async {
+            tokio::join!(
+                async { node.connect(address).await.unwrap() },
+                pinged(&mut dialling),
+                pinged(&mut listening)
+            )
+        };
+        timeout(SOON, both).await.expect("in time");
+    }
+}
