@@ -31,15 +31,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             .await
             .map_err(|error| error.to_string())
     );
-    let block = |text: &'static str| Block {
-        cid: Cid::new_v1(
-            0x55,
-            Code::Sha2_256
-                .digest(text.as_bytes())
-                .resize()
-                .expect("grows only"),
-        ),
-        data: text.into(),
+    let block = |text: &'static str| {
+        let hash = Code::Sha2_256.digest(text.as_bytes());
+        Block {
+            cid: Cid::new_v1(0x55, hash.resize().expect("grows only")),
+            data: text.into(),
+        }
     };
     let (kept, lost) = (block("drive_kubo keeps this"), block("drive_kubo loses this"));
     // One request each: js-ipfs accepts no more.

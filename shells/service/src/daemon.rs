@@ -200,8 +200,8 @@ fn give_up_empty_cluster(folder: &Folder) -> anyhow::Result<()> {
     store.close()?;
     anyhow::ensure!(
         is_free,
-        "a pin was made or a peer was added while this peer was invited into another cluster: start it again; \
-         to join that cluster instead, run `ipfs-cluster-service state cleanup` first"
+        "a pin was made or a peer was added while this peer was invited into another cluster: start it \
+         again; to join that cluster instead, run `ipfs-cluster-service state cleanup` first"
     );
     std::fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))
 }
@@ -264,11 +264,8 @@ impl Running {
         tasks.spawn(handle.delays().clone().probe_network());
         tasks.spawn(stage(arriving.snapshots, stager, handle.clone()));
         let peerstore = config.peerstore_file(&folder.path);
-        tasks.spawn(save_peerstore_on_change(
-            arriving.addresses,
-            peerstore,
-            net.clone(),
-        ));
+        let saving = save_peerstore_on_change(arriving.addresses, peerstore, net.clone());
+        tasks.spawn(saving);
         let watch = MembershipWatch::new(net.clone(), handle.clone(), known, start.seed_members);
         tasks.spawn(watch.clone().run(ending.clone()));
         tasks.spawn(watch.query_others());
