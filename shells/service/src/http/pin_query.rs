@@ -64,7 +64,10 @@ pub(super) fn conditions(
             return Err(BadParameter::new(name_match, why));
         }
     };
-    let name = query.get("name");
+    // Every name has the empty text.
+    let name = query
+        .get("name")
+        .filter(|text| comparison == Comparison::Exact || !text.is_empty());
     // All pins are from 1970 or later.
     let after = parsed::<Time>(query, "after")?.filter(|after| after.unix_nanos() >= 0);
     Ok(Search {

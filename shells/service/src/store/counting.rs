@@ -177,7 +177,7 @@ impl Listing {
 
     /// Counts by comparing all candidates of the smallest condition with the others.
     fn count_candidates(&self, search: &Search) -> Result<u64, StoreError> {
-        let smallest = self.smallest_list(search, None)?;
+        let smallest = self.smallest_list(search, None, usize::MAX)?;
         if let (None, Some(name)) = (&smallest, search.name_prefix()) {
             return self.count_by_prefix(search, name);
         }

@@ -24,8 +24,8 @@ const PIN_COST: usize = 12;
 /// Work of reading a pin in the order of CIDs.
 const NEXT_PIN_COST: usize = 2;
 
-/// Entries of each exact condition that are counted to find the smallest.
-const COMPARED_MAX: usize = 256;
+/// Maximum number of entries of each exact condition that a page reads to find the one with the fewest.
+const COMPARED_MAX: usize = 1024;
 
 /// Exact conditions that are compared; more are only checked on the pins.
 const LISTS_MAX: usize = 8;
@@ -263,7 +263,7 @@ impl Listing {
             self.collect_by_cid(from, &mut found)?;
             return Ok(found.page);
         }
-        let list = match self.smallest_list(search, from)? {
+        let list = match self.smallest_list(search, from, COMPARED_MAX)? {
             Some(list) => list,
             None => match self.sorted_by_prefix(search, from)? {
                 Some(sorted) => {
@@ -321,29 +321,44 @@ impl Listing {
         Ok(())
     }
 
-    /// Returns the list with the fewest entries that are left, if there is an exact condition.
+    /// Returns the list with the fewest entries that are left, if there is an exact condition. Reads all lists
+    /// together until one of them ends; after `steps` entries the one that has come furthest has the fewest.
     pub(super) fn smallest_list(
         &self,
         search: &Search,
         from: Option<&Position>,
+        steps: usize,
     ) -> Result<Option<List>, StoreError> {
         let mut lists = search.lists();
         if lists.len() < 2 {
             return Ok(lists.pop());
         }
-        let mut smallest = None;
-        for list in lists {
-            let mut size = 0;
-            for entry in self.entries(&list, search, from).take(COMPARED_MAX) {
-                entry?;
-                size += 1;
-            }
-            let is_smaller = smallest.as_ref().is_none_or(|(least, _)| size < *least);
-            if is_smaller {
-                smallest = Some((size, list));
+        let mut entries: Vec<Entries> = lists
+            .iter()
+            .map(|list| self.entries(list, search, from))
+            .collect();
+        let mut furthest: Option<(Position, usize)> = None;
+        for step in 0..steps {
+            furthest = None;
+            for (number, unread) in entries.iter_mut().enumerate() {
+                let Some(entry) = unread.next() else {
+                    return Ok(Some(lists.swap_remove(number)));
+                };
+                if step + 1 < steps {
+                    entry?;
+                    continue;
+                }
+                let at = self.position(&lists[number], &entry?.0)?;
+                let is_further = furthest.as_ref().is_none_or(|(other, _)| match search.order {
+                    Order::Newest => at < *other,
+                    Order::Cid | Order::Oldest => at > *other,
+                });
+                if is_further {
+                    furthest = Some((at, number));
+                }
             }
         }
-        Ok(smallest.map(|(_, list)| list))
+        Ok(furthest.map(|(_, number)| lists.swap_remove(number)))
     }
 
     /// Returns the positions after `from` of the pins whose names start as asked, in the order of the search;

@@ -471,6 +471,33 @@ fn work_of_a_page_is_bounded_and_the_next_one_continues() {
 }
 
 #[test]
+fn smallest_of_several_conditions_is_read() {
+    let mut run = run();
+    let pins = (0..20_000).map(|n| {
+        let mut pin = named(n, "name");
+        let few = (n % 8 == 0).then(|| ("few".to_owned(), "yes".to_owned()));
+        pin.options.metadata = [("app".to_owned(), "all".to_owned())]
+            .into_iter()
+            .chain(few)
+            .collect();
+        pin
+    });
+    let pins: Vec<Pin> = pins.collect();
+    run.step(&Step::Import(pins.clone()));
+    let search = Search {
+        metadata: [("app", "all"), ("few", "yes")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+        order: Order::Newest,
+        ..Search::default()
+    };
+    // Both have more entries than are compared; few are examined in vain.
+    let page = run.store().reader().listing().page(&search, None, 1000).unwrap();
+    assert_eq!(page.pins.len(), 1000);
+    assert_eq!(run.store().reader().count(&search).unwrap(), 2_500);
+}
+
+#[test]
 fn index_that_contradicts_the_pins_is_rebuilt_at_the_next_start() {
     let mut run = run();
     (0..5).for_each(|n| run.put(&named(n, "name")));
