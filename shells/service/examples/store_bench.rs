@@ -43,7 +43,8 @@ fn main() -> Result<()> {
         Members::initial((0..3).map(peer)),
     ))?;
     let synced = synced_batches(&mut store)?;
-    let paired = paired_writes(&mut store, synced)?;
+    let paired = paired_writes(&mut store, synced, true)?;
+    let paired = paired_writes(&mut store, paired, false)?;
     load(&mut store, paired, pins)?;
     store.close()?;
 
@@ -106,11 +107,13 @@ fn synced_batches(store: &mut Store) -> Result<u64> {
 }
 
 /// Batches with and without entries of the search index, by turns: a pin that replaces one of the same time,
-/// name and metadata has none.
-fn paired_writes(store: &mut Store, from: Index) -> Result<Index> {
+/// name and metadata has none. Waits for the sync of each batch, as a peer that commits one after the other,
+/// or writes as fast as it can.
+fn paired_writes(store: &mut Store, from: Index, wait: bool) -> Result<Index> {
     const ROUNDS: usize = 100;
     const BATCHES: u64 = 20;
-    let syncer = Syncer::start(store, |result| assert!(result.is_ok(), "syncs"))?;
+    let (sender, reports) = mpsc::channel();
+    let syncer = Syncer::start(store, move |result| drop(sender.send(result)))?;
     let mut index = from;
     let mut times = [Vec::new(), Vec::new()];
     for round in 0..ROUNDS * 2 {
@@ -135,6 +138,7 @@ fn paired_writes(store: &mut Store, from: Index) -> Result<Index> {
         for batch in &batches {
             store.write(batch)?;
             syncer.request(batch.id);
+            while wait && reports.recv()?? != batch.id {}
         }
         times[usize::from(without)].push(at.elapsed());
     }
@@ -148,7 +152,8 @@ fn paired_writes(store: &mut Store, from: Index) -> Result<Index> {
         )
     });
     println!(
-        "written with the search index {:.2} us a pin (mean {:.2}), without {:.2} (mean {:.2}): {:+.1} %",
+        "{} with the search index {:.2} us a pin (mean {:.2}), without {:.2} (mean {:.2}): {:+.1} %",
+        if wait { "synced" } else { "written" },
         with.0,
         with.1,
         without.0,
@@ -170,7 +175,11 @@ fn search(store: &Store, pins: u64) -> Result<()> {
         order: Order::Newest,
         ..Search::default()
     };
-    let middle = format!("pin number {}", pins / 2);
+    let middle = format!("pin number {}", pins / 2 / PER_BATCH * PER_BATCH);
+    let newest = Search {
+        order: Order::Newest,
+        ..Search::default()
+    };
     let mut both = meta("thousand", "7");
     both.name = named(Comparison::Partial, true, "NUMBER").name;
     let mut common_and_rare = meta("app", "bench");
@@ -178,7 +187,7 @@ fn search(store: &Store, pins: u64) -> Result<()> {
         .metadata
         .insert("thousand".to_owned(), "7".to_owned());
     for (what, search) in [
-        ("newest", named(Comparison::Partial, false, "")),
+        ("newest", newest),
         ("name", named(Comparison::Exact, false, &middle)),
         (
             "name, ignoring case",
