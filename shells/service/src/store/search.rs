@@ -321,8 +321,9 @@ impl Listing {
         Ok(())
     }
 
-    /// Returns the list with the fewest entries that are left, if there is an exact condition. Reads all lists
-    /// together until one of them ends; after `steps` entries the one that has come furthest has the fewest.
+    /// Returns the list with the fewest entries that are left, if there is an exact condition. Reads all
+    /// lists together until one of them ends; after `steps` entries the one that has come furthest has the
+    /// fewest.
     pub(super) fn smallest_list(
         &self,
         search: &Search,
