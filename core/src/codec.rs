@@ -42,7 +42,14 @@ pub enum DecodeError {
 }
 
 /// Highest protocol version of this release; written once all members can read it.
-pub const VERSION: u8 = 1;
+///
+/// | version | adds |
+/// |---|---|
+/// | 2 | credentials: [`CREDENTIALS_VERSION`] |
+pub const VERSION: u8 = 2;
+
+/// Protocol version of credentials: commands, the stored list, and a chunk of snapshots.
+pub const CREDENTIALS_VERSION: u8 = 2;
 
 /// Highest protocol version that [`decode`] reads. Debug builds, and the simulator's, have the next one too:
 /// tests of upgrades run peers of both releases, by [`Config::version`](crate::Config::version).

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::FIRST_VERSION;
+use crate::codec::{CREDENTIALS_VERSION, FIRST_VERSION};
+use crate::credential::{Credential, CredentialError, CredentialId};
 use crate::ids::{Cid, Incarnation, Index, PeerId, ProposalId, RaftId};
 use crate::members::MembersWish;
 use crate::pin::Pin;
@@ -64,6 +65,16 @@ pub enum Command {
         /// `Any` for a client's request, a version for an expiry.
         precondition: Precondition,
     },
+    /// Adds a credential.
+    CreateCredential {
+        /// The new credential.
+        credential: Credential,
+    },
+    /// Removes a credential.
+    RevokeCredential {
+        /// Id of the credential.
+        id: CredentialId,
+    },
 }
 
 impl Command {
@@ -74,6 +85,7 @@ impl Command {
             Self::Admit { .. } | Self::Pin { .. } | Self::Reallocate { .. } | Self::Unpin { .. } => {
                 FIRST_VERSION
             }
+            Self::CreateCredential { .. } | Self::RevokeCredential { .. } => CREDENTIALS_VERSION,
         }
     }
 }
@@ -85,6 +97,12 @@ pub enum Outcome {
     Admitted,
     /// Refused for the given reason.
     Conflict(String),
+    /// The new credential, as stored.
+    CredentialCreated(Credential),
+    /// The change of the credentials contradicts the existing ones.
+    CredentialRefused(CredentialError),
+    /// The removed credential.
+    CredentialRevoked(Credential),
     /// The pin does not exist.
     NotFound,
     /// The membership request is recorded; the leader carries it out.

@@ -58,6 +58,11 @@ pub(crate) fn decide(
             let chosen = choose(cid.as_ref(), near.as_ref(), options, &holders, pool);
             Decision::Answer(chosen.map(Reply::Allocated))
         }
+        Request::CreateCredential { credential } => {
+            let credential = credential.clone();
+            Decision::Propose(Command::CreateCredential { credential })
+        }
+        Request::RevokeCredential { id } => Decision::Propose(Command::RevokeCredential { id: *id }),
         Request::Import { pin } => match import(now, pool, current, pin) {
             Ok(command) => Decision::Propose(command),
             Err(refusal) => Decision::Answer(Err(refusal)),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::credential::Credential;
 use crate::effect::StoreOp;
 use crate::ids::Cid;
 use crate::local::{Local, QueueKey};
@@ -18,6 +19,7 @@ pub(crate) struct Draft<'a, V> {
     pub(crate) sync: bool,
     pins: BTreeMap<Cid, Option<Pin>>,
     locals: BTreeMap<Cid, Option<Local>>,
+    credentials: Option<Vec<Credential>>,
 }
 
 impl<'a, V: PinsetView> Draft<'a, V> {
@@ -28,6 +30,7 @@ impl<'a, V: PinsetView> Draft<'a, V> {
             sync: false,
             pins: BTreeMap::new(),
             locals: BTreeMap::new(),
+            credentials: None,
         }
     }
 
@@ -40,6 +43,17 @@ impl<'a, V: PinsetView> Draft<'a, V> {
             .get(cid)
             .cloned()
             .unwrap_or_else(|| self.view.local(cid))
+    }
+
+    pub(crate) fn credentials(&self) -> Vec<Credential> {
+        self.credentials
+            .clone()
+            .unwrap_or_else(|| self.view.credentials())
+    }
+
+    pub(crate) fn set_credentials(&mut self, credentials: Vec<Credential>) {
+        self.credentials = Some(credentials.clone());
+        self.ops.push(StoreOp::SetCredentials { credentials });
     }
 
     pub(crate) fn put_pin(&mut self, pin: Pin, previous: Option<Pin>) {

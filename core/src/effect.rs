@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::credential::{Credential, CredentialError};
 use crate::ids::{BatchId, Cid, Index, OpId, PeerId, SnapshotId, Ticket};
 use crate::limits::TooLarge;
 use crate::local::{Local, QueueKey};
@@ -119,8 +120,8 @@ pub enum StoreOp {
         /// Key of the entry.
         key: QueueKey,
     },
-    /// Replaces the pinset by a staged snapshot, and the applied position, members and windows by those of
-    /// its manifest. Empties the log.
+    /// Replaces the pinset and the credentials by those of a staged snapshot, and the applied position,
+    /// members and windows by those of its manifest. Empties the log.
     InstallSnapshot {
         /// Id of the staged snapshot.
         snapshot: SnapshotId,
@@ -150,6 +151,11 @@ pub enum StoreOp {
     SetApplied {
         /// The new position.
         applied: Applied,
+    },
+    /// Writes all credentials.
+    SetCredentials {
+        /// The credentials, sorted by id; at most [`CREDENTIALS_MAX`](crate::CREDENTIALS_MAX).
+        credentials: Vec<Credential>,
     },
     /// Writes Raft's hard state.
     SetHardState {
@@ -198,6 +204,10 @@ pub enum Reply {
     Allocated(Vec<PeerId>),
     /// Applied position that includes everything acknowledged before the request.
     Barrier(Index),
+    /// The new credential.
+    CredentialCreated(Credential),
+    /// The removed credential.
+    CredentialRevoked(Credential),
     /// The peer is a member.
     PeerAdded,
     /// The peer is not a member any more.
@@ -221,6 +231,9 @@ pub enum Refusal {
     /// The request contradicts the existing pin, or itself.
     #[error("{0}")]
     Conflict(String),
+    /// The change of the credentials contradicts the existing ones.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
     /// The comparison with the IPFS node failed.
     #[error("the IPFS node of this peer does not answer as it should: {0}")]
     IpfsFailed(String),
@@ -251,6 +264,9 @@ pub enum Refusal {
     /// A field of the pin exceeds its limit.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
+    /// Not all members can read what the request would write: the reason, for display.
+    #[error("{0}")]
+    Unreadable(String),
     /// The deadline passed; the request may still take effect.
     #[error("no answer in time: the request may still take effect")]
     Unknown,

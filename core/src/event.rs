@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::credential::{Credential, CredentialId};
 use crate::ids::{BatchId, Cid, OpId, PeerId, SnapshotId, Ticket};
 use crate::metric::Metric;
 use crate::pin::{Pin, PinOptions};
@@ -125,6 +126,11 @@ pub enum Request {
     /// Wait until the local pinset includes everything that was acknowledged anywhere before (a linearizable
     /// read).
     Barrier,
+    /// Add a credential.
+    CreateCredential {
+        /// The new credential.
+        credential: Credential,
+    },
     /// Add a pin of an exported pinset. Its type, reference, options and timestamp are kept, its allocations
     /// are preferred, and it gets a new version.
     Import {
@@ -149,6 +155,11 @@ pub enum Request {
     RemovePeer {
         /// The peer to remove.
         peer: PeerId,
+    },
+    /// Remove a credential.
+    RevokeCredential {
+        /// Id of the credential.
+        id: CredentialId,
     },
     /// Compare the pins of this peer with those of its IPFS node now, and pin again what is missing.
     Sync {

@@ -280,9 +280,12 @@ mod tests {
         let candidates = living.iter().map(|number| (peer(*number), free())).collect();
         match repair(pin, &down, &BTreeSet::new(), &candidates)? {
             Command::Reallocate { allocations, .. } => Some(allocations),
-            Command::Admit { .. } | Command::Members { .. } | Command::Pin { .. } | Command::Unpin { .. } => {
-                None
-            }
+            Command::Admit { .. }
+            | Command::CreateCredential { .. }
+            | Command::Members { .. }
+            | Command::Pin { .. }
+            | Command::RevokeCredential { .. }
+            | Command::Unpin { .. } => None,
         }
     }
 

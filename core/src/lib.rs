@@ -32,6 +32,7 @@ pub mod announce;
 mod codec;
 mod command;
 mod config;
+mod credential;
 mod decide;
 mod draft;
 mod effect;
@@ -64,11 +65,16 @@ mod window;
 mod wire;
 
 pub use codec::{
-    DecodeError, FIRST_VERSION, READABLE_VERSION, VERSION, decode, decode_up_to, encode, encode_for_version,
+    CREDENTIALS_VERSION, DecodeError, FIRST_VERSION, READABLE_VERSION, VERSION, decode, decode_up_to, encode,
+    encode_for_version,
 };
 pub use command::{Command, Outcome, Precondition, Proposal};
 pub use config::{
     Config, FailoverConfig, MembershipConfig, MonitorConfig, RaftConfig, RequestsConfig, TrackerConfig,
+};
+pub use credential::{
+    CREDENTIAL_LIMITS_MAX, CREDENTIAL_NAME_MAX, CREDENTIALS_MAX, Credential, CredentialError, CredentialId,
+    CredentialLimit, ParseCredentialIdError, Scope,
 };
 pub use effect::{Batch, Effect, IpfsAction, Refusal, Reply, StoreOp};
 pub use event::{Event, IpfsError, Missing, Request};

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::encoded_len;
 use crate::command::{Command, Proposal};
+use crate::credential::{CREDENTIAL_LIMITS_MAX, CREDENTIAL_NAME_MAX, Credential};
 use crate::pin::{Pin, PinOptions};
 
 /// Maximum length of a pin's name, in bytes. Every replica of the pinset stores it; Kubo's own limit is 255.
@@ -53,6 +54,8 @@ const _: () = {
     let texts = NAME_MAX + METADATA_MAX + METADATA_KEYS_MAX * 4 + ORIGINS_MAX * (ORIGIN_MAX + 2);
     // The rest is three CIDs of at most 140 bytes, times and replication factors.
     assert!(peers + texts + OVERHEAD_MAX <= PIN_MAX);
+    // Beside these: id, hash, scopes, two times and lengths.
+    assert!(CREDENTIAL_NAME_MAX + CREDENTIAL_LIMITS_MAX * 8 + 100 <= OVERHEAD_MAX);
     assert!(LimitsConfig::DEFAULT.is_consistent());
 };
 
@@ -112,8 +115,12 @@ impl LimitsConfig {
                 pin.check()?;
                 TooLarge::unless("the encoded pin", "bytes", encoded_len(pin), self.pin_bytes)
             }
+            Command::CreateCredential { credential } => credential.check(),
             Command::Reallocate { allocations, .. } => too_many_allocations(allocations.len()),
-            Command::Admit { .. } | Command::Members(_) | Command::Unpin { .. } => Ok(()),
+            Command::Admit { .. }
+            | Command::Members(_)
+            | Command::RevokeCredential { .. }
+            | Command::Unpin { .. } => Ok(()),
         }
     }
 
@@ -195,6 +202,20 @@ impl Pin {
         self.options.check()?;
         too_many_allocations(self.allocations.len())?;
         TooLarge::unless("the encoded pin", "bytes", encoded_len(self), PIN_MAX)
+    }
+}
+
+impl Credential {
+    /// Checks each field against its limit.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLarge`] names the first field that exceeds its limit.
+    pub fn check(&self) -> Result<(), TooLarge> {
+        let name = self.name.len();
+        TooLarge::unless("the name of the credential", "bytes", name, CREDENTIAL_NAME_MAX)?;
+        let limits = self.limits.len();
+        TooLarge::unless("the credential", "limits", limits, CREDENTIAL_LIMITS_MAX)
     }
 }
 

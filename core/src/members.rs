@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::FIRST_VERSION;
+#[cfg(any(debug_assertions, planted_bugs))]
+use crate::codec::VERSION;
 use crate::ids::{ClusterId, Incarnation, PeerId, RaftId};
 use crate::planted::planted;
 
@@ -260,7 +262,7 @@ impl MembersWish {
         match self {
             Self::Add { .. } | Self::Remove { .. } | Self::RaiseVersion { .. } => FIRST_VERSION,
             #[cfg(any(debug_assertions, planted_bugs))]
-            Self::Next => 2,
+            Self::Next => VERSION + 1,
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::draft::Draft;
 use crate::effect::{Batch, Effect, Refusal, Reply, StoreOp};
 use crate::event::{Event, Request};
 use crate::failover::Failover;
-use crate::ids::{BatchId, Incarnation, PeerId, RaftId, Ticket};
+use crate::ids::{BatchId, Incarnation, PeerId, RaftId, Term, Ticket};
 use crate::membership::{Membership, Plan, Planner, Progress};
 use crate::monitor::{self, Monitor};
 use crate::pending::Pending;
@@ -78,6 +78,8 @@ pub struct Node {
     admitting: BTreeSet<RaftId>,
     /// Versions that members have announced, while this peer could write a later one than all have agreed on.
     versions: BTreeMap<PeerId, u8>,
+    /// Term in which this leader has looked whether the version can be raised.
+    raised_in: Option<Term>,
     counters: Counters,
 }
 
@@ -129,6 +131,7 @@ impl Node {
             pending: Pending::new(&config.limits),
             admitting: BTreeSet::new(),
             versions: BTreeMap::new(),
+            raised_in: None,
             counters: Counters::default(),
             config,
         }
@@ -272,9 +275,11 @@ impl Node {
             Request::AddPeer { .. }
             | Request::Allocate { .. }
             | Request::Barrier
+            | Request::CreateCredential { .. }
             | Request::Import { .. }
             | Request::Pin { .. }
             | Request::RemovePeer { .. }
+            | Request::RevokeCredential { .. }
             | Request::Unpin { .. } => match self.membership() {
                 Membership::Joining | Membership::Removed => Err(Refusal::NotMember),
                 Membership::Learner | Membership::Voter => {
@@ -292,6 +297,7 @@ impl Node {
         self.monitor.handle_timeout(now, &mut step.monitor);
         self.requests.handle_timeout(now, &mut step.requests);
         self.plan(now);
+        self.raise_version_as_new_leader();
         let members = self.raft.members();
         let voters = members.voters.iter().filter_map(|id| members.peer(*id));
         let time = self.monitor.cluster_time(now, voters);

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::command::{Command, Outcome, Precondition, Proposal};
+use crate::credential;
 use crate::draft::Draft;
 use crate::effect::StoreOp;
 use crate::ids::{Cid, Index, PeerId, ProposalId, RaftId, Term};
@@ -108,6 +109,27 @@ impl Pinset {
             // Membership commands take effect in the node, which routes them to `members`.
             Command::Admit { .. } => (Outcome::Admitted, None),
             Command::Members(wish) => (Outcome::Recorded(wish), None),
+            Command::CreateCredential { credential } => {
+                let all = credential::create(&draft.credentials(), credential.clone());
+                let outcome = match all {
+                    Ok(all) => {
+                        draft.set_credentials(all);
+                        Outcome::CredentialCreated(credential)
+                    }
+                    Err(refusal) => Outcome::CredentialRefused(refusal),
+                };
+                (outcome, None)
+            }
+            Command::RevokeCredential { id } => {
+                let outcome = match credential::revoke(&draft.credentials(), id) {
+                    Ok((all, revoked)) => {
+                        draft.set_credentials(all);
+                        Outcome::CredentialRevoked(revoked)
+                    }
+                    Err(refusal) => Outcome::CredentialRefused(refusal),
+                };
+                (outcome, None)
+            }
             Command::Pin { pin, precondition } => self.apply_pin(draft, index, pin, precondition),
             Command::Reallocate {
                 cid,

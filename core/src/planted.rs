@@ -319,6 +319,8 @@ mod switch {
         RetryUnderNewId,
         /// A data folder is replaced although it has been heard from again.
         ReturnedReplaced,
+        /// A revocation is acknowledged, and the credential stays.
+        RevocationForgotten,
         /// A copy of a snapshot's pin is confirmed in a shallower mode than the pin's.
         ShallowConfirmed,
         /// A pin with more holders than its maximum keeps only its minimum.

@@ -238,6 +238,9 @@ impl Requests {
                 return;
             }
             Outcome::Admitted | Outcome::NotFound => Err(Refusal::NotFound),
+            Outcome::CredentialCreated(new) => Ok(Reply::CredentialCreated(new.clone())),
+            Outcome::CredentialRefused(why) => Err(Refusal::Credential(why.clone())),
+            Outcome::CredentialRevoked(old) => Ok(Reply::CredentialRevoked(old.clone())),
             Outcome::Conflict(why) => Err(Refusal::Conflict(why.clone())),
             Outcome::Pinned(pin) => Ok(Reply::Pinned(pin.clone())),
             Outcome::Unpinned(pin) => Ok(Reply::Unpinned(pin.clone())),
@@ -333,10 +336,12 @@ impl Requests {
             Request::RemovePeer { .. } => Some((*ticket, Reply::PeerRemoved)),
             Request::Allocate { .. }
             | Request::Barrier
+            | Request::CreateCredential { .. }
             | Request::Import { .. }
             | Request::Pin { .. }
             | Request::Recover { .. }
             | Request::RecoverAll
+            | Request::RevokeCredential { .. }
             | Request::Sync { .. }
             | Request::Unpin { .. } => None,
         };

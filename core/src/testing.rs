@@ -7,13 +7,17 @@ use std::time::Duration;
 
 use crate::*;
 
+/// A snapshot: its manifest, the pins and the credentials.
+pub(crate) type Staged = (Manifest, BTreeMap<Cid, Pin>, Vec<Credential>);
+
 /// The state that batches write. Nothing is lost.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Disk {
     pub(crate) pins: BTreeMap<Cid, Pin>,
     pub(crate) locals: BTreeMap<Cid, Local>,
     pub(crate) queue: std::collections::BTreeSet<QueueKey>,
-    pub(crate) staged: BTreeMap<SnapshotId, (Manifest, BTreeMap<Cid, Pin>)>,
+    pub(crate) credentials: Vec<Credential>,
+    pub(crate) staged: BTreeMap<SnapshotId, Staged>,
     pub(crate) log: BTreeMap<Index, LogEntry>,
     pub(crate) recovered: Option<Recovered>,
 }
@@ -30,6 +34,7 @@ impl Disk {
             pins,
             locals,
             queue,
+            credentials,
             staged,
             log,
             recovered,
@@ -51,7 +56,8 @@ impl Disk {
             StoreOp::Dequeue { key } => assert!(queue.remove(&key), "was queued"),
             StoreOp::Enqueue { key } => assert!(queue.insert(key), "was not queued"),
             StoreOp::InstallSnapshot { snapshot, manifest } => {
-                *pins = staged.remove(&snapshot).expect("is staged").1;
+                let (_, new_pins, new_credentials) = staged.remove(&snapshot).expect("is staged");
+                (*pins, *credentials) = (new_pins, new_credentials);
                 log.clear();
                 meta.compacted = (manifest.applied.index, manifest.applied.term);
                 meta.applied = manifest.applied;
@@ -70,6 +76,7 @@ impl Disk {
                 meta.windows.push(window);
             }
             StoreOp::SetApplied { applied } => meta.applied = applied,
+            StoreOp::SetCredentials { credentials: all } => *credentials = all,
             StoreOp::SetHardState { hard_state } => meta.hard_state = hard_state,
             StoreOp::SetMembers { members } => meta.members = members,
             StoreOp::SetReconciling { reconciling } => meta.reconciling = reconciling,
@@ -141,6 +148,10 @@ impl PinsetView for Disk {
         due.sort();
         due.into_iter().map(|(_, cid)| cid.clone()).take(limit).collect()
     }
+
+    fn credentials(&self) -> Vec<Credential> {
+        self.credentials.clone()
+    }
 }
 
 /// Returns the default settings, with a log that is compacted early.
@@ -160,6 +171,27 @@ pub(crate) fn peer(number: u8) -> PeerId {
 /// Builds an identity CID of one byte.
 pub(crate) fn cid(number: u8) -> Cid {
     Cid::from_bytes(&[1, 0x55, 0, 1, number]).expect("is a CID")
+}
+
+/// Builds a credential that may read pins.
+pub(crate) fn credential(id: u64, name: &str) -> Credential {
+    Credential {
+        id: CredentialId(id),
+        name: name.to_owned(),
+        hash: [7; 32],
+        scopes: [Scope::Read].into(),
+        created: Timestamp(5),
+        expire_at: None,
+        limits: Vec::new(),
+    }
+}
+
+/// Returns the membership of a static set of peers that agree on this release's protocol version.
+pub(crate) fn agreed_members(peers: impl IntoIterator<Item = PeerId>) -> Members {
+    Members {
+        version: VERSION,
+        ..Members::initial(peers)
+    }
 }
 
 pub(crate) fn options(replicas: Replicas) -> PinOptions {
@@ -204,7 +236,7 @@ impl TestCluster {
             mono: Instant(1),
             wall: Timestamp(1_000_000_000_000),
         };
-        let members = Members::initial((1..=size).map(peer));
+        let members = agreed_members((1..=size).map(peer));
         let nodes = (1..=size).map(|number| {
             let recovered = Recovered::founding(Incarnation(u64::from(number)), members.clone());
             let disk = Disk {
@@ -252,7 +284,7 @@ impl TestCluster {
     /// Restarts one of the peers that founded a cluster of `size` with an empty data folder.
     pub(crate) fn wipe(&mut self, number: u8, size: u8) {
         self.next += 1;
-        let members = Members::initial((1..=size).map(peer));
+        let members = agreed_members((1..=size).map(peer));
         self.start(
             number,
             Recovered::founding(Incarnation(1000 + self.next), members),
@@ -375,11 +407,12 @@ impl TestCluster {
                 members: meta.members,
                 windows: meta.windows,
             };
-            let pins = from.pins.clone();
+            let (pins, credentials) = (from.pins.clone(), from.credentials.clone());
             self.next += 1;
             let snapshot = SnapshotId(self.next);
             let (_, disk) = self.nodes.get_mut(&to).expect("has been started");
-            disk.staged.insert(snapshot, (manifest.clone(), pins));
+            disk.staged
+                .insert(snapshot, (manifest.clone(), pins, credentials));
             let event = Event::SnapshotReceived {
                 from: at.clone(),
                 snapshot,

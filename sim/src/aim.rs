@@ -63,6 +63,7 @@ impl Moment {
             | StoreOp::PutPin { .. }
             | StoreOp::PutWindow { .. }
             | StoreOp::SetHardState { .. }
+            | StoreOp::SetCredentials { .. }
             | StoreOp::SetReconciling { .. } => None,
         }
     }

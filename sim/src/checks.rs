@@ -124,6 +124,7 @@ impl<'a> Step<'a> {
                 | StoreOp::SetApplied { .. }
                 | StoreOp::SetHardState { .. }
                 | StoreOp::SetMembers { .. }
+                | StoreOp::SetCredentials { .. }
                 | StoreOp::SetReconciling { .. } => {}
             }
         }
@@ -395,6 +396,7 @@ fn cover(op: &StoreOp, coverage: &mut Coverage) {
         | StoreOp::PutWindow { .. }
         | StoreOp::SetApplied { .. }
         | StoreOp::SetHardState { .. }
+        | StoreOp::SetCredentials { .. }
         | StoreOp::SetReconciling { .. } => {}
     }
 }

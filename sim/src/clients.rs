@@ -7,8 +7,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use cluster_core::{
-    Cid, MembersWish, Mode, Pin, PinOptions, PinType, PinsetView, Refusal, Replicas, Reply, Request, Ticket,
-    Timestamp,
+    Cid, Credential, CredentialId, MembersWish, Mode, Pin, PinOptions, PinType, PinsetView, Refusal,
+    Replicas, Reply, Request, Scope, Ticket, Timestamp,
 };
 use madsim::time::sleep;
 
@@ -131,6 +131,8 @@ impl Client {
         let (unpin, read, local) = (options.op_unpin, options.op_read, options.op_local);
         if self.rng.chance(self.options.op_members) {
             self.change_members(world).await;
+        } else if self.options.op_credentials > 0 && self.rng.chance(self.options.op_credentials) {
+            self.change_credentials(world).await;
         } else if draw < unpin {
             unpin_once(world, self.number, self.peer, cid, self.patience()).await;
         } else if draw < unpin + read {
@@ -237,6 +239,33 @@ impl Client {
                 "a peer was added"
             });
         }
+    }
+
+    /// Creates a credential, whose name may be taken, or revokes one that the asked peer knows.
+    async fn change_credentials(&mut self, world: &Shared) {
+        self.made += 1;
+        let known: Vec<CredentialId> = {
+            let world = lock(world);
+            let store = &world.peers[self.peer].disk.written;
+            store.credentials.iter().map(|credential| credential.id).collect()
+        };
+        let request = if !known.is_empty() && self.rng.chance(500) {
+            let id = *self.rng.pick(&known);
+            Request::RevokeCredential { id }
+        } else {
+            let credential = Credential {
+                id: CredentialId((self.number << 32) | self.made),
+                name: format!("n{}", self.rng.below(8)),
+                hash: [u8::try_from(self.number).expect("a few clients"); 32],
+                scopes: [Scope::Read].into(),
+                created: Timestamp(self.made),
+                expire_at: None,
+                limits: Vec::new(),
+            };
+            Request::CreateCredential { credential }
+        };
+        let patience = self.patience();
+        ask(world, self.peer, request, patience).await;
     }
 
     /// Repeats a request under the same name with one or two options changed.
@@ -428,6 +457,8 @@ fn understood(reply: Result<Reply, Refusal>) -> Heard {
         Ok(
             other @ (Reply::Allocated(_)
             | Reply::Barrier(_)
+            | Reply::CredentialCreated(_)
+            | Reply::CredentialRevoked(_)
             | Reply::PeerAdded
             | Reply::PeerRemoved
             | Reply::Recovered(_)
@@ -452,6 +483,7 @@ fn note(world: &mut World, heard: &Heard) {
     world.coverage.hit(match refusal {
         Refusal::Busy => "refused: busy",
         Refusal::Conflict(_) => "refused: conflict",
+        Refusal::Credential(_) => "refused: credential",
         Refusal::IpfsFailed(_) => "refused: the IPFS node failed",
         Refusal::NoLeader => "refused: no leader",
         Refusal::NotEnoughPeers { .. } => "refused: not enough peers",
@@ -459,6 +491,7 @@ fn note(world: &mut World, heard: &Heard) {
         Refusal::NotMember => "refused: not a member",
         Refusal::TooLarge(_) => "refused: too large",
         Refusal::Unknown => "refused: unknown",
+        Refusal::Unreadable(_) => "refused: unreadable",
     });
 }
 

@@ -9,12 +9,17 @@ use cluster_core::{
 use crate::coverage::sometimes;
 use crate::options::REPLACE_NEVER_MS;
 use crate::peer::{Peer, peer_id};
+use crate::releases::OLD;
 use crate::store::Store;
 use crate::world::{Death, World};
 
 /// Returns the membership that all peers start from: the last `learners` of the founders have no vote.
 pub(crate) fn founders(voters: usize, learners: usize) -> Members {
-    let mut members = Members::initial((0..voters + learners).map(peer_id));
+    // The founders run at least this release, and have agreed on it.
+    let mut members = Members {
+        version: OLD,
+        ..Members::initial((0..voters + learners).map(peer_id))
+    };
     let followers = (voters..voters + learners).map(|number| members.raft_id(&peer_id(number)));
     members.learners = followers.flatten().collect();
     members.voters = members.voters.difference(&members.learners).copied().collect();

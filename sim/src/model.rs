@@ -2,9 +2,11 @@
 //! the rules, and keeps every state that a CID has been in.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use cluster_core::{
-    Cid, Command, Index, LogEntry, MembersWish, Mode, Payload, Pin, Precondition, Proposal, RaftId, decode,
+    Cid, Command, Credential, CredentialId, Index, LogEntry, MembersWish, Mode, Payload, Pin, Precondition,
+    Proposal, RaftId, decode,
 };
 
 use crate::coverage::{Coverage, sometimes};
@@ -28,6 +30,9 @@ pub(crate) struct Model {
     pins: BTreeMap<Cid, Pin>,
     /// For each proposer, its newest process and what of it has been applied.
     seen: BTreeMap<RaftId, (u64, BTreeSet<u64>)>,
+    credentials: BTreeMap<CredentialId, Credential>,
+    /// The credentials after each entry.
+    credentials_at: Vec<Arc<[Credential]>>,
     digest: u64,
     digests: Vec<u64>,
     turns: BTreeMap<Cid, Vec<Turn>>,
@@ -62,6 +67,16 @@ impl Model {
         position
             .checked_sub(1)
             .map_or(0, |position| self.digests[position])
+    }
+
+    /// The credentials as of an index; of the newest when it is not that far.
+    pub(crate) fn credentials_at(&self, index: Index) -> &[Credential] {
+        let position = usize::try_from(index)
+            .unwrap_or(usize::MAX)
+            .min(self.credentials_at.len());
+        position
+            .checked_sub(1)
+            .map_or(&[], |position| &self.credentials_at[position])
     }
 
     /// Returns all states of a CID, in order.
@@ -104,6 +119,15 @@ impl Model {
             }
         }
         self.digests.push(self.digest);
+        let unchanged = self
+            .credentials_at
+            .last()
+            .filter(|_| !changes_credentials(&effective));
+        let credentials = match unchanged {
+            Some(same) => Arc::clone(same),
+            None => self.credentials.values().cloned().collect(),
+        };
+        self.credentials_at.push(credentials);
         effective
     }
 
@@ -125,6 +149,21 @@ impl Model {
     fn apply_command(&mut self, at: Position, command: Command, coverage: &mut Coverage) -> bool {
         match command {
             Command::Admit { .. } => false,
+            Command::CreateCredential { credential } => {
+                let mut others = self.credentials.values();
+                let is_taken = others.any(|other| other.name == credential.name);
+                sometimes!(coverage, is_taken, "a credential's name was taken");
+                if !is_taken {
+                    coverage.hit("a credential was created");
+                    self.credentials.insert(credential.id, credential);
+                }
+                !is_taken
+            }
+            Command::RevokeCredential { id } => {
+                let is_there = self.credentials.remove(&id).is_some();
+                sometimes!(coverage, is_there, "a credential was revoked");
+                is_there
+            }
             Command::Members(wish) => {
                 match self.wishes.iter_mut().find(|(known, _)| *known == wish) {
                     Some((_, times)) => *times += 1,
@@ -215,4 +254,14 @@ impl Model {
             .or_default()
             .push(Turn { at, pin, by_client });
     }
+}
+
+fn changes_credentials(commands: &[Command]) -> bool {
+    let is_one = |command: &Command| {
+        matches!(
+            command,
+            Command::CreateCredential { .. } | Command::RevokeCredential { .. }
+        )
+    };
+    commands.iter().any(is_one)
 }

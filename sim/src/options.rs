@@ -122,6 +122,8 @@ pub struct Options {
     /// Rate of pins that replace another one.
     pub op_update: u64,
     pub op_members: u64,
+    /// Rate of changes of the credentials.
+    pub op_credentials: u64,
     /// 1 if removed peers are added again.
     pub op_readd: u64,
     /// Rate of pins with their own number of copies.

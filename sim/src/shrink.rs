@@ -5,7 +5,7 @@ use crate::report::Report;
 use crate::run::run;
 
 /// Options that are made milder, and the value that is mildest.
-const MILDEST: [(&str, u64); 58] = [
+const MILDEST: [(&str, u64); 59] = [
     ("late", 0),
     ("foreign_every", 0),
     ("found_again", 0),
@@ -54,6 +54,7 @@ const MILDEST: [(&str, u64); 58] = [
     ("latency_spread_ms", 1),
     ("latency_min_ms", 1),
     ("op_members", 0),
+    ("op_credentials", 0),
     ("disk_lost_every", 0),
     ("rescue_every", 0),
     ("entry_kib", 256),

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cluster_core::{
-    Applied, Batch, Cid, HardState, Incarnation, Index, IpfsAction, Lane, Local, LogEntry, Manifest, Members,
-    Mode, OpId, Pin, PinsetView, QueueKey, Term, Window, decode, encode,
+    Applied, Batch, Cid, Credential, HardState, Incarnation, Index, IpfsAction, Lane, Local, LogEntry,
+    Manifest, Members, Mode, OpId, Pin, PinsetView, QueueKey, Term, Window, decode, encode,
 };
 
 use crate::ipfs::End;
@@ -24,6 +24,7 @@ pub type Content = (
     Members,
     Vec<Window>,
     bool,
+    Vec<Credential>,
     Vec<Pin>,
     Vec<(Cid, Local)>,
     Vec<QueueKey>,
@@ -80,11 +81,17 @@ impl Disk {
     /// # Errors
     ///
     /// If it cannot be decoded.
-    pub fn stage(&mut self, manifest: &[u8], pins: &[u8]) -> Result<u64, String> {
+    pub fn stage(&mut self, manifest: &[u8], pins: &[u8], credentials: &[u8]) -> Result<u64, String> {
         let manifest: Manifest = decode(manifest).map_err(|error| error.to_string())?;
         let pins: Vec<Pin> = decode(pins).map_err(|error| error.to_string())?;
         let pins = pins.into_iter().map(|pin| (pin.cid.clone(), pin)).collect();
-        Ok(self.0.stage(Arc::new(Snapshot { manifest, pins })).0)
+        let credentials = decode(credentials).map_err(|error| error.to_string())?;
+        let snapshot = Snapshot {
+            manifest,
+            pins,
+            credentials,
+        };
+        Ok(self.0.stage(Arc::new(snapshot)).0)
     }
 
     /// Returns everything that a process would read, as an encoded [`Content`].
@@ -99,6 +106,7 @@ impl Disk {
             store.members.clone(),
             store.windows.values().cloned().collect(),
             store.reconciling,
+            store.credentials(),
             store.pins(None, ALL),
             store.locals(None, ALL),
             lanes

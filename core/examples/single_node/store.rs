@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cluster_core::{Cid, Lane, Local, PeerId, Pin, PinsetView, QueueKey, StoreOp, Timestamp};
+use cluster_core::{Cid, Credential, Lane, Local, PeerId, Pin, PinsetView, QueueKey, StoreOp, Timestamp};
 
-/// Pins, local states and queues, without indexes.
+/// Pins, local states, queues and credentials, without indexes.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     pins: BTreeMap<Cid, Pin>,
     locals: BTreeMap<Cid, Local>,
     queue: BTreeSet<QueueKey>,
+    credentials: Vec<Credential>,
 }
 
 impl Store {
@@ -22,6 +23,7 @@ impl Store {
             StoreOp::Dequeue { key } => assert!(self.queue.remove(&key)),
             StoreOp::Enqueue { key } => assert!(self.queue.insert(key)),
             StoreOp::PutLocal { cid, local } => drop(self.locals.insert(cid, local)),
+            StoreOp::SetCredentials { credentials } => self.credentials = credentials,
             StoreOp::PutPin { pin, .. } => drop(self.pins.insert(pin.cid.clone(), pin)),
             _ => {}
         }
@@ -67,5 +69,9 @@ impl PinsetView for Store {
         let expiries: BTreeSet<(Timestamp, Cid)> = self.pins.values().filter_map(expiry).collect();
         let expired = expiries.into_iter().filter(|(at, _)| *at <= until);
         expired.map(|(_, cid)| cid).take(limit).collect()
+    }
+
+    fn credentials(&self) -> Vec<Credential> {
+        self.credentials.clone()
     }
 }

@@ -5,7 +5,7 @@ use proptest::test_runner::TestCaseResult;
 
 use super::*;
 use crate::testing::records as any;
-use crate::testing::{cid, options, peer};
+use crate::testing::{cid, credential, options, peer};
 use crate::*;
 
 /// Checks that a record round-trips, and that truncated, extended and later versions are rejected.
@@ -65,6 +65,7 @@ records! {
     contexts_of_reads_round_trip: (ReadId, (u64, Incarnation)) = any::read_context();
     copies_proposals_metrics_and_all_messages_round_trip: Envelope = any::envelope();
     changes_of_members_round_trip: MembersChange = any::members_change();
+    credentials_round_trip: Vec<Credential> = any::credentials();
     entries_of_the_log_round_trip: LogEntry = any::log_entry();
     hard_states_round_trip: HardState = any::hard_state();
     local_states_round_trip: Local = any::local();
@@ -109,6 +110,32 @@ fn encoding_is_stable() {
     expected.extend_from_slice(peer(7).as_bytes());
     expected.extend_from_slice(&[0, 1, 1, 2, 1, b'a', 1, 0, 0, 1, 0xac, 2, 0, 0, 0, 1, 3]);
     assert_eq!(encode(&pin), expected);
+}
+
+#[test]
+fn encoding_of_credentials_is_stable() {
+    let credential = Credential {
+        id: CredentialId(300),
+        scopes: [Scope::Read, Scope::Metrics].into(),
+        expire_at: Some(Timestamp(9)),
+        limits: vec![CredentialLimit::RequestsPerSecond(10)],
+        ..credential(0, "ci")
+    };
+    let id = ProposalId {
+        origin: RaftId(1),
+        boot: 2,
+        seq: 3,
+    };
+    let command = Command::CreateCredential { credential };
+    let created = Proposal { id, command };
+    let mut expected = vec![2, 1, 1, 2, 3, 5, 0xac, 2, 2, b'c', b'i'];
+    expected.extend_from_slice(&[7; 32]);
+    expected.extend_from_slice(&[2, 0, 4, 5, 1, 9, 1, 0, 10]);
+    assert_eq!(encode_for_version(CREDENTIALS_VERSION, &vec![created]), expected);
+    let id = CredentialId(300);
+    let command = Command::RevokeCredential { id };
+    assert_eq!(encode(&command), [1, 6, 0xac, 2]);
+    assert_eq!(command.min_version(), CREDENTIALS_VERSION);
 }
 
 proptest! {

@@ -214,6 +214,9 @@ impl Node {
                     let refusal = Err(Refusal::TooLarge(refusal));
                     return self.requests.answer(ticket, refusal, &mut step.requests);
                 }
+                if command.min_version() > self.raft.members().version {
+                    return self.postpone_unreadable(step, ticket, command.min_version());
+                }
                 let early = if let Command::Pin { pin, .. } = &command
                     && planted!(ReplyOnPropose)
                 {
@@ -303,9 +306,11 @@ fn needs_candidates(request: &Request) -> bool {
         Request::Import { pin } => return pin.options.replicas != Replicas::Everywhere,
         Request::AddPeer { .. }
         | Request::Barrier
+        | Request::CreateCredential { .. }
         | Request::Recover { .. }
         | Request::RecoverAll
         | Request::RemovePeer { .. }
+        | Request::RevokeCredential { .. }
         | Request::Sync { .. }
         | Request::Unpin { .. } => {
             return false;

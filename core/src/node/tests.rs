@@ -2,6 +2,7 @@ mod allocation;
 mod batching;
 mod clocks;
 mod comparison;
+mod credentials;
 mod deposed;
 mod effects;
 mod harness;

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::pin::{Pin, Replicas};
-use crate::testing::{Disk, cid, options, peer};
+use crate::testing::{Disk, cid, credential, options, peer};
 use crate::time::Timestamp;
 use crate::*;
 
@@ -12,6 +12,7 @@ use crate::*;
 #[derive(Default)]
 struct Model {
     pins: BTreeMap<Cid, Pin>,
+    credentials: BTreeMap<CredentialId, Credential>,
     applied: BTreeSet<ProposalId>,
 }
 
@@ -28,6 +29,20 @@ impl Model {
         Some(match command {
             Command::Admit { .. } => Outcome::Admitted,
             Command::Members(wish) => Outcome::Recorded(wish),
+            Command::CreateCredential { credential } => {
+                let mut others = self.credentials.values();
+                if others.any(|other| other.id == credential.id || other.name == credential.name) {
+                    return Some(Outcome::CredentialRefused(CredentialError::Exists(
+                        credential.name,
+                    )));
+                }
+                self.credentials.insert(credential.id, credential.clone());
+                Outcome::CredentialCreated(credential)
+            }
+            Command::RevokeCredential { id } => match self.credentials.remove(&id) {
+                Some(credential) => Outcome::CredentialRevoked(credential),
+                None => Outcome::CredentialRefused(CredentialError::Missing),
+            },
             Command::Pin { pin, precondition } => match self.pins.get(&pin.cid) {
                 current if !fits(precondition, current) => Outcome::Stale,
                 Some(current) if current.is_equivalent(&pin) => Outcome::Pinned(current.clone()),
@@ -101,7 +116,11 @@ fn commands() -> impl Strategy<Value = Command> {
             version,
         }
     });
-    prop_oneof![3 => pin, 2 => unpin, 1 => reallocate]
+    let create = (1_u64..4, "[ab]").prop_map(|(id, name)| Command::CreateCredential {
+        credential: credential(id, &name),
+    });
+    let revoke = (1_u64..4).prop_map(|id| Command::RevokeCredential { id: CredentialId(id) });
+    prop_oneof![3 => pin, 2 => unpin, 1 => reallocate, 1 => create, 1 => revoke]
 }
 
 fn proposals() -> impl Strategy<Value = Proposal> {
@@ -142,6 +161,8 @@ proptest! {
                 prop_assert!(same(&change.outcome, outcome), "{:?} for {:?}", change.outcome, outcome);
             }
             prop_assert_eq!(&disk.pins, &model.pins);
+            let credentials: Vec<Credential> = model.credentials.values().cloned().collect();
+            prop_assert_eq!(&disk.credentials, &credentials);
             prop_assert_eq!(pinset.applied().pins, model.pins.len() as u64);
             // The written windows suffice to continue.
             let windows = disk.recovered.as_ref().expect("has been founded").windows.clone();

@@ -243,6 +243,48 @@ fn precondition() -> impl Strategy<Value = Precondition> {
     })
 }
 
+fn scope() -> impl Strategy<Value = Scope> {
+    each!(Scope {
+        Read,
+        Pin,
+        Add,
+        Admin,
+        Metrics,
+    })
+}
+
+fn credential_limit() -> impl Strategy<Value = CredentialLimit> {
+    each!(CredentialLimit {
+        RequestsPerSecond => any::<u32>().prop_map(CredentialLimit::RequestsPerSecond),
+    })
+}
+
+pub(crate) fn credential() -> impl Strategy<Value = Credential> {
+    let what = (
+        any::<u64>(),
+        text(),
+        any::<[u8; 32]>(),
+        btree_set(scope(), 0..FEW),
+    );
+    let when = (timestamp(), option::of(timestamp()));
+    (what, when, vec(credential_limit(), 0..FEW)).prop_map(|(what, (created, expire_at), limits)| {
+        let (id, name, hash, scopes) = what;
+        Credential {
+            id: CredentialId(id),
+            name,
+            hash,
+            scopes,
+            created,
+            expire_at,
+            limits,
+        }
+    })
+}
+
+pub(crate) fn credentials() -> impl Strategy<Value = Vec<Credential>> {
+    vec(credential(), 0..FEW)
+}
+
 fn command() -> impl Strategy<Value = Command> {
     let reallocation = (any_cid(), vec(any_peer(), 0..FEW), any::<u64>());
     each!(Command {
@@ -258,6 +300,10 @@ fn command() -> impl Strategy<Value = Command> {
         }),
         Unpin => (any_cid(), precondition())
             .prop_map(|(cid, precondition)| Command::Unpin { cid, precondition }),
+        CreateCredential => credential()
+            .prop_map(|credential| Command::CreateCredential { credential }),
+        RevokeCredential => any::<u64>()
+            .prop_map(|id| Command::RevokeCredential { id: CredentialId(id) }),
     })
 }
 

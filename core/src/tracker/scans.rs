@@ -93,9 +93,11 @@ impl Tracker {
                     (cid, Mode::Recursive)
                 }
                 Command::Admit { .. }
+                | Command::CreateCredential { .. }
                 | Command::Members(_)
                 | Command::Pin { .. }
                 | Command::Reallocate { .. }
+                | Command::RevokeCredential { .. }
                 | Command::Unpin { .. } => continue,
             };
             if draft.local(&cid).is_none() {

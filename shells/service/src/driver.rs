@@ -447,6 +447,8 @@ fn note_reply(reply: &Result<Reply, Refusal>, start: std::time::Instant) {
         Ok(
             Reply::Allocated(_)
             | Reply::Barrier(_)
+            | Reply::CredentialCreated(_)
+            | Reply::CredentialRevoked(_)
             | Reply::PeerAdded
             | Reply::PeerRemoved
             | Reply::Recovered(_)
@@ -454,6 +456,7 @@ fn note_reply(reply: &Result<Reply, Refusal>, start: std::time::Instant) {
         ) => return,
         Err(Refusal::Busy) => "busy",
         Err(Refusal::Conflict(_)) => "conflict",
+        Err(Refusal::Credential(_)) => "credential",
         Err(Refusal::IpfsFailed(_)) => "ipfs_failed",
         Err(Refusal::NoLeader) => "no_leader",
         Err(Refusal::NotEnoughPeers { .. }) => "not_enough_peers",
@@ -461,6 +464,7 @@ fn note_reply(reply: &Result<Reply, Refusal>, start: std::time::Instant) {
         Err(Refusal::NotMember) => "not_member",
         Err(Refusal::TooLarge(_)) => "too_large",
         Err(Refusal::Unknown) => "unknown",
+        Err(Refusal::Unreadable(_)) => "unreadable",
     };
     metrics().requests_refused.with_label_values(&[reason]).inc();
 }

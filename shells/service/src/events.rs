@@ -368,6 +368,7 @@ fn change_of(op: &StoreOp) -> Option<Change> {
         | StoreOp::Enqueue { .. }
         | StoreOp::PutWindow { .. }
         | StoreOp::SetApplied { .. }
+        | StoreOp::SetCredentials { .. }
         | StoreOp::SetHardState { .. }
         | StoreOp::SetMembers { .. }
         | StoreOp::SetReconciling { .. } => None,

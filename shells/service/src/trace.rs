@@ -254,8 +254,10 @@ impl RequestSpan {
             Request::AddPeer { .. }
             | Request::Allocate { .. }
             | Request::Barrier
+            | Request::CreateCredential { .. }
             | Request::RecoverAll
             | Request::RemovePeer { .. }
+            | Request::RevokeCredential { .. }
             | Request::Sync { .. } => return None,
         };
         let parent = Context::current();
@@ -344,6 +346,7 @@ impl BatchStart {
                     | StoreOp::PutLocal { .. }
                     | StoreOp::PutWindow { .. }
                     | StoreOp::SetApplied { .. }
+                    | StoreOp::SetCredentials { .. }
                     | StoreOp::SetHardState { .. }
                     | StoreOp::SetMembers { .. }
                     | StoreOp::SetReconciling { .. } => continue,

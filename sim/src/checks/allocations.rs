@@ -14,7 +14,11 @@ pub(super) fn of_command(step: &Step<'_>, command: &Command, found: &mut Finding
             });
             of_peers(step, allocations, command, found);
         }
-        Command::Admit { .. } | Command::Members(_) | Command::Unpin { .. } => {}
+        Command::Admit { .. }
+        | Command::CreateCredential { .. }
+        | Command::Members(_)
+        | Command::RevokeCredential { .. }
+        | Command::Unpin { .. } => {}
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cluster_core::{
-    Cid, Effect, Event, Identity, PeerId, Phase, Pin, PinOptions, Refusal, Replicas, Reply, Request, StoreOp,
-    Ticket,
+    CREDENTIALS_VERSION, Cid, CredentialId, Effect, Event, Identity, PeerId, Phase, Pin, PinOptions, Refusal,
+    Replicas, Reply, Request, StoreOp, Ticket,
 };
 
 use super::received::{Heard, Process, member};
@@ -121,6 +121,10 @@ impl Answers {
                 found.require(pin.cid == *cid, "answers", || {
                     format!("answers {request:?} with {pin:?}")
                 });
+            }
+            (Request::CreateCredential { .. }, Reply::CredentialCreated(_))
+            | (Request::RevokeCredential { .. }, Reply::CredentialRevoked(_)) => {
+                of_credential(step, request, reply, found);
             }
             (Request::Barrier, Reply::Barrier(_))
             | (Request::Import { .. }, Reply::Pinned(_))
@@ -239,12 +243,26 @@ impl Answers {
             Refusal::NotMember => !is_member(step, process),
             // Clients stay within the limits.
             Refusal::TooLarge(_) => false,
-            Refusal::NotFound | Refusal::Unknown | Refusal::Conflict(_) | Refusal::IpfsFailed(_) => true,
+            Refusal::Unreadable(_) => step.peer().disk.written.members.version < CREDENTIALS_VERSION,
+            Refusal::Credential(_)
+            | Refusal::NotFound
+            | Refusal::Unknown
+            | Refusal::Conflict(_)
+            | Refusal::IpfsFailed(_) => true,
         };
         found.require(holds, "answers", || {
             format!("refuses {request:?} at once: {refusal:?}")
         });
+        let of_credentials = matches!(refusal, Refusal::Credential(_) | Refusal::Unreadable(_));
         let possible = match request {
+            Request::CreateCredential { .. } | Request::RevokeCredential { .. } => !matches!(
+                refusal,
+                Refusal::Conflict(_)
+                    | Refusal::IpfsFailed(_)
+                    | Refusal::NotEnoughPeers { .. }
+                    | Refusal::NotFound
+            ),
+            _ if of_credentials => false,
             Request::Unpin { .. } => {
                 !matches!(refusal, Refusal::NotEnoughPeers { .. } | Refusal::IpfsFailed(_))
             }
@@ -267,6 +285,35 @@ impl Answers {
             format!("refuses {request:?}: {refusal:?}")
         });
     }
+}
+
+/// A credential that is confirmed is there, and one whose revocation is confirmed is gone.
+fn of_credential(step: &Step<'_>, request: &Request, reply: &Reply, found: &mut Findings<'_>) {
+    let holds = match (request, reply) {
+        // It may be revoked within the same step.
+        (Request::CreateCredential { credential }, Reply::CredentialCreated(created)) => {
+            created == credential && (has_credential(step, credential.id) || changes_credentials(step))
+        }
+        (Request::RevokeCredential { id }, Reply::CredentialRevoked(revoked)) => {
+            revoked.id == *id && !has_credential(step, *id)
+        }
+        _ => false,
+    };
+    found.require(holds, "answers", || {
+        format!("answers {request:?} with {reply:?}, which is not so")
+    });
+}
+
+fn has_credential(step: &Step<'_>, id: CredentialId) -> bool {
+    let mut credentials = step.peer().disk.written.credentials.iter();
+    credentials.any(|credential| credential.id == id)
+}
+
+fn changes_credentials(step: &Step<'_>) -> bool {
+    step.writes()
+        .filter(|op| matches!(op, StoreOp::SetCredentials { .. }))
+        .count()
+        > 1
 }
 
 fn is_retirement(op: &StoreOp) -> bool {

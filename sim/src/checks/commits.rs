@@ -1,5 +1,6 @@
-//! All peers apply one commit history, in order and without gaps, and the pinset of a peer that has applied
-//! an index equals the model's as of that index.
+//! All peers apply one commit history, in order and without gaps, and the pinset and the credentials of a peer
+//! that has applied an index equal the model's as of that index. So no peer that has applied a revocation
+//! accepts the credential.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -109,6 +110,7 @@ impl Commits {
             | StoreOp::PutWindow { .. }
             | StoreOp::SetHardState { .. }
             | StoreOp::SetMembers { .. }
+            | StoreOp::SetCredentials { .. }
             | StoreOp::SetReconciling { .. } => {}
         }
     }
@@ -177,6 +179,13 @@ impl Commits {
                 "at {}: {mine:?}, the model has {:?}",
                 applied.index,
                 self.model.pins()
+            )
+        });
+        let credentials = self.model.credentials_at(applied.index);
+        found.require(store.credentials == credentials, "credentials", || {
+            format!(
+                "at {}: {:?}, the model has {credentials:?}",
+                applied.index, store.credentials
             )
         });
         let windows: Vec<_> = store.windows.values().collect();

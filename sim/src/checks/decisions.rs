@@ -122,6 +122,15 @@ impl Moment<'_> {
                 self.of_wish(wish, found);
                 false
             }
+            Command::CreateCredential { credential } => {
+                let credential = credential.clone();
+                self.of_credential(&Request::CreateCredential { credential }, found);
+                false
+            }
+            Command::RevokeCredential { id } => {
+                self.of_credential(&Request::RevokeCredential { id: *id }, found);
+                false
+            }
             Command::Pin { pin, precondition } => {
                 self.of_pin(pin, *precondition, found);
                 false
@@ -140,6 +149,13 @@ impl Moment<'_> {
             }
             Command::Unpin { cid, precondition } => self.of_unpin(cid, *precondition, found),
         }
+    }
+
+    fn of_credential(&self, asked: &Request, found: &mut Findings<'_>) {
+        let is_asked = self.requests().any(|request| request == asked);
+        found.require(is_asked, "unasked", || {
+            format!("proposes what nobody asked for: {asked:?}")
+        });
     }
 
     fn leads(&self, command: &Command, found: &mut Findings<'_>) {
@@ -463,10 +479,12 @@ impl Moment<'_> {
             Request::AddPeer { .. }
             | Request::Allocate { .. }
             | Request::Barrier
+            | Request::CreateCredential { .. }
             | Request::Pin { .. }
             | Request::Recover { .. }
             | Request::RecoverAll
             | Request::RemovePeer { .. }
+            | Request::RevokeCredential { .. }
             | Request::Sync { .. }
             | Request::Unpin { .. } => false,
         }

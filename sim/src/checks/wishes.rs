@@ -58,9 +58,11 @@ impl Wishes {
                 self.removals.insert(peer.clone());
             }
             Command::Admit { .. }
+            | Command::CreateCredential { .. }
             | Command::Members(MembersWish::Next | MembersWish::RaiseVersion { .. })
             | Command::Pin { .. }
             | Command::Reallocate { .. }
+            | Command::RevokeCredential { .. }
             | Command::Unpin { .. } => {}
         }
     }

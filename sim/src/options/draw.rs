@@ -17,6 +17,7 @@ impl Options {
         options.draw_storage(&mut Rng::new(seed, "storage options"));
         options.draw_releases(&mut Rng::new(seed, "releases options"));
         options.draw_sending(&mut Rng::new(seed, "sending options"));
+        options.draw_credentials(&mut Rng::new(seed, "credentials options"));
         options.draw_profile(&mut Rng::new(seed, "profile options"));
         options
     }
@@ -190,6 +191,13 @@ impl Options {
             self.old = *rng.pick(&[300, 700, 1000]);
             self.upgrade_every = *rng.pick(&[0, 3, 10]);
             self.old_stay = u64::from(rng.chance(300));
+        }
+    }
+
+    /// Changes of the credentials. Drawn from their own stream.
+    fn draw_credentials(&mut self, rng: &mut Rng) {
+        if rng.chance(150) {
+            self.op_credentials = *rng.pick(&[20, 200]);
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tests::{Cluster, Peer, cids, wait_until};
 
-const AGREED: &str = "all members speak version 2 of the protocol";
+const AGREED: &str = "all members speak version 3 of the protocol";
 
 fn pin(peer: &Peer, text: &str) {
     let cid = cids::identity(text);
@@ -66,13 +66,13 @@ fn the_old_release_is_refused(cluster: &mut Cluster) {
     peer.install_next_release(false);
     peer.start();
     assert_eq!(peer.wait_end().code(), Some(1));
-    let reason = "was written by a later release (format 2, this one knows 1): start that release";
+    let reason = "was written by a later release (format 3, this one knows 2): start that release";
     assert!(peer.log().contains(reason), "{}", peer.log());
 
     fs::rename(peer.folder.join("raft"), peer.folder.join("raft.kept")).unwrap();
     peer.start();
     let since = Instant::now();
-    let refused = "it speaks version 1 of the protocol, and the cluster has gone on to version 2";
+    let refused = "it speaks version 2 of the protocol, and the cluster has gone on to version 3";
     wait_until("the others refuse it by name", || {
         let logged = cluster.peers.iter().any(|peer| peer.log().contains(refused));
         logged

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use cluster_core::{
-    Applied, Batch, BatchId, Cid, HardState, Identity, Incarnation, Index, Lane, Local, LogEntry, Manifest,
-    Members, Mode, Payload, PeerId, Phase, Pin, PinOptions, PinType, PinsetView, QueueKey, RaftId, Recovered,
-    Replicas, SnapshotId, StoreOp, Term, Timestamp, Window, decode, encode,
+    Applied, Batch, BatchId, CREDENTIALS_VERSION, Cid, Credential, CredentialId, HardState, Identity,
+    Incarnation, Index, Lane, Local, LogEntry, Manifest, Members, Mode, Payload, PeerId, Phase, Pin,
+    PinOptions, PinType, PinsetView, QueueKey, RaftId, Recovered, Replicas, Scope, SnapshotId, StoreOp, Term,
+    Timestamp, Window, decode, encode, encode_for_version,
 };
 use ipfs_cluster_service::store::{OpenError, OpenOptions, Store};
 use proptest::prelude::*;
@@ -20,6 +21,7 @@ type Content = (
     Members,
     Vec<Window>,
     bool,
+    Vec<Credential>,
     Vec<Pin>,
     Vec<(Cid, Local)>,
     Vec<QueueKey>,
@@ -115,6 +117,20 @@ fn pin(number: u8, version: Index) -> Pin {
     }
 }
 
+/// Returns up to three credentials.
+fn credentials(number: u8) -> Vec<Credential> {
+    let credential = |id: u8| Credential {
+        id: CredentialId(u64::from(id)),
+        name: format!("credential {id}"),
+        hash: [number; 32],
+        scopes: [Scope::Read].into(),
+        created: Timestamp(1),
+        expire_at: None,
+        limits: Vec::new(),
+    };
+    (0..number % 4).map(credential).collect()
+}
+
 fn entry(index: Index, term: Term) -> LogEntry {
     LogEntry {
         index,
@@ -143,12 +159,12 @@ impl Known {
             applied: content.3,
             term: content.0.term,
             pins: content
-                .7
+                .8
                 .iter()
                 .map(|pin| (pin.cid.clone(), pin.clone()))
                 .collect(),
-            locals: content.8.iter().map(|(cid, _)| cid.clone()).collect(),
-            queue: content.9.iter().cloned().collect(),
+            locals: content.9.iter().map(|(cid, _)| cid.clone()).collect(),
+            queue: content.10.iter().cloned().collect(),
         }
     }
 
@@ -206,6 +222,8 @@ impl Known {
             ops.push(StoreOp::PutWindow { window });
             let reconciling = number % 2 == 0;
             ops.push(StoreOp::SetReconciling { reconciling });
+            let credentials = credentials(number);
+            ops.push(StoreOp::SetCredentials { credentials });
         }
         self.applied = Applied {
             index,
@@ -322,6 +340,7 @@ impl Twins {
 
     fn install(&mut self, number: u8, known: &Known) {
         let pins: Vec<Pin> = (0..number).map(|number| pin(number, 9)).collect();
+        let credentials = credentials(number);
         let index = known.last() + u64::from(number);
         let manifest = Manifest {
             applied: Applied {
@@ -334,7 +353,7 @@ impl Twins {
         };
         let staged = self
             .simulated
-            .stage(&encode(&manifest), &encode(&pins))
+            .stage(&encode(&manifest), &encode(&pins), &encode(&credentials))
             .expect("stages");
         let snapshot = SnapshotId(staged);
         let mut staging = self
@@ -342,7 +361,11 @@ impl Twins {
             .stager()
             .stage(snapshot, manifest.clone())
             .expect("stages");
-        let mut chunk = vec![cluster_core::VERSION];
+        if !credentials.is_empty() {
+            let chunk = encode_for_version(CREDENTIALS_VERSION, &credentials);
+            staging.push(&chunk).expect("takes all");
+        }
+        let mut chunk = vec![cluster_core::FIRST_VERSION];
         for pin in &pins {
             let bytes = encode(pin);
             chunk.extend_from_slice(&u32::try_from(bytes.len()).expect("is short").to_be_bytes());
@@ -414,13 +437,13 @@ impl Twins {
     fn compare(&mut self) {
         let simulated = decoded(&self.simulated.content());
         let view = self.real.as_ref().expect("is open").view();
-        assert_eq!(simulated.7, view.pins(None, ALL));
-        assert_eq!(simulated.8, view.locals(None, ALL));
+        assert_eq!(simulated.8, view.pins(None, ALL));
+        assert_eq!(simulated.9, view.locals(None, ALL));
         let queues: Vec<QueueKey> = LANES
             .iter()
             .flat_map(|lane| view.queue(*lane, None, ALL))
             .collect();
-        assert_eq!(simulated.9, queues);
+        assert_eq!(simulated.10, queues);
     }
 }
 
@@ -449,6 +472,7 @@ fn content(store: &Store, recovered: Recovered) -> Content {
         recovered.members,
         recovered.windows,
         recovered.reconciling,
+        view.credentials(),
         view.pins(None, ALL),
         view.locals(None, ALL),
         LANES

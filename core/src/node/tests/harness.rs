@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::testing::{Disk, peer};
+use crate::testing::{Disk, agreed_members, peer};
 use crate::*;
 
 const NOW: Now = Now {
@@ -34,7 +34,7 @@ impl Harness {
 
     /// Creates a peer with this configuration.
     pub(super) fn configured(size: u8, config: Config) -> Self {
-        let members = Members::initial((1..=size).map(peer));
+        let members = agreed_members((1..=size).map(peer));
         let recovered = Recovered::founding(Incarnation(1), members.clone());
         let disk = Disk {
             recovered: Some(recovered.clone()),
@@ -145,7 +145,9 @@ impl Harness {
             windows: Vec::new(),
         };
         let snapshot = SnapshotId(1);
-        self.disk.staged.insert(snapshot, (manifest.clone(), pins));
+        self.disk
+            .staged
+            .insert(snapshot, (manifest.clone(), pins, Vec::new()));
         let effects = self.handle(Event::SnapshotReceived {
             from: peer(2),
             snapshot,

@@ -54,10 +54,9 @@ fn log_entry_reports_the_version_of_its_payload() {
 #[cfg(any(debug_assertions, planted_bugs))]
 #[test]
 fn command_of_a_later_version_waits_until_all_members_agree() {
-    let mut config = Config::new(peer(1));
-    config.version = VERSION + 1;
-    let mut harness = Harness::configured(1, config);
+    let mut harness = Harness::new(1);
     harness.lead();
+    harness.node.config.version = VERSION + 1;
     let effects = harness.handle(Event::Measured { metrics: Vec::new() });
     let newest = |op: &StoreOp| {
         if let StoreOp::Append { entries } = op {

@@ -120,6 +120,8 @@ impl Cluster {
         let mut allocated = match self.request(request).await? {
             Reply::Allocated(peers) => peers,
             Reply::Barrier(_)
+            | Reply::CredentialCreated(_)
+            | Reply::CredentialRevoked(_)
             | Reply::PeerAdded
             | Reply::PeerRemoved
             | Reply::Pinned(_)

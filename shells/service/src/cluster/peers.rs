@@ -61,6 +61,8 @@ impl Cluster {
             Reply::PeerAdded => {}
             Reply::Allocated(_)
             | Reply::Barrier(_)
+            | Reply::CredentialCreated(_)
+            | Reply::CredentialRevoked(_)
             | Reply::PeerRemoved
             | Reply::Pinned(_)
             | Reply::Recovered(_)

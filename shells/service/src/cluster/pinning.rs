@@ -80,6 +80,8 @@ impl Cluster {
             Reply::Pinned(pin) | Reply::Unpinned(pin) => Ok(pin),
             Reply::Allocated(_)
             | Reply::Barrier(_)
+            | Reply::CredentialCreated(_)
+            | Reply::CredentialRevoked(_)
             | Reply::PeerAdded
             | Reply::PeerRemoved
             | Reply::Recovered(_)

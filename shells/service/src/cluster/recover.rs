@@ -52,6 +52,8 @@ impl Cluster {
             Reply::Recovered(_) => Ok(self.own_state(cid).await?.1),
             Reply::Allocated(_)
             | Reply::Barrier(_)
+            | Reply::CredentialCreated(_)
+            | Reply::CredentialRevoked(_)
             | Reply::PeerAdded
             | Reply::PeerRemoved
             | Reply::Pinned(_)

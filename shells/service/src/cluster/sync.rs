@@ -83,6 +83,8 @@ impl Cluster {
             Reply::Synced(_) => Ok(()),
             Reply::Allocated(_)
             | Reply::Barrier(_)
+            | Reply::CredentialCreated(_)
+            | Reply::CredentialRevoked(_)
             | Reply::PeerAdded
             | Reply::PeerRemoved
             | Reply::Pinned(_)

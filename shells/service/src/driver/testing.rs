@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cluster_core::{
     Cid, Config, Effect, Event, Incarnation, Instant, IpfsAction, IpfsError, Members, Metric, Missing, Node,
-    Now, OpId, PING, PeerId, Recovered, Refusal, Reply, Request, Ticket, Timestamp,
+    Now, OpId, PING, PeerId, Recovered, Refusal, Reply, Request, Ticket, Timestamp, VERSION,
 };
 use tokio::sync::oneshot;
 
@@ -63,7 +63,11 @@ impl Cores {
         wall: Timestamp,
         peers: BTreeMap<PeerId, Vec<Metric>>,
     ) -> Self {
-        let members = Members::initial(peers.keys().cloned());
+        let members = Members {
+            // As once all have announced what they can read.
+            version: VERSION,
+            ..Members::initial(peers.keys().cloned())
+        };
         let count = peers.len();
         let now = Now {
             mono: Instant(0),

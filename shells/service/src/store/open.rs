@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use cluster_core::{LogEntry, Members, Recovered, Term, Window};
+use cluster_core::{Credential, LogEntry, Members, Recovered, Term, Window};
 use fjall::Database;
 use serde::de::DeserializeOwned;
 
@@ -116,7 +116,9 @@ impl Store {
         let current = spaces::generation(&db, number, search_number).map_err(internal)?;
         let leftovers = spaces::leftovers(&db, &current).map_err(internal)?;
         let on_fatal = options.on_fatal.clone();
-        let shared = Shared::new(db, fixed, current, (marker, seq), folder, on_fatal);
+        let credentials = content.as_ref().map(|content| content.credentials.clone());
+        let credentials = credentials.unwrap_or_default();
+        let shared = Shared::new(db, fixed, current, credentials, (marker, seq), folder, on_fatal);
         let shared = Arc::new(shared);
         let failed = |error: StoreError| match error {
             StoreError::Damaged(what) => shared.folder.damaged(what),
@@ -269,6 +271,7 @@ struct Content {
     /// Number of the search index, if it is complete.
     search: Option<u64>,
     recovered: Recovered,
+    credentials: Vec<Credential>,
     links: VecDeque<Link>,
 }
 
@@ -315,10 +318,12 @@ fn load(db: &Database, noted: Option<u64>, folder: &Folder) -> Result<Option<Con
         windows: read_windows(&fixed, folder)?,
         reconciling: head.reconciling,
     };
+    let credentials = read(&fixed, keys::CREDENTIALS, folder)?.unwrap_or_default();
     Ok(Some(Content {
         head,
         search: search.map(|marker| marker.number),
         recovered,
+        credentials,
         links,
     }))
 }

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError};
 
-use cluster_core::{Applied, Cid, Lane, Local, Members, PeerId, Pin, Window, decode};
+use cluster_core::{Applied, Cid, Credential, Lane, Local, Members, PeerId, Pin, Window, decode};
 use fjall::{Iter, Keyspace, KvPair, Readable, Snapshot};
 use serde::de::DeserializeOwned;
 
@@ -42,6 +42,11 @@ impl Reader {
     /// As [`Reader::pin`].
     pub fn local(&self, cid: &Cid) -> Result<Option<Local>, StoreError> {
         view::get(&self.shared.fixed.local, cid.as_bytes())
+    }
+
+    /// Returns the credentials as of the last batch, sorted by id. Reads memory only.
+    pub fn credentials(&self) -> Arc<[Credential]> {
+        self.shared.credentials()
     }
 
     /// Returns the applied index and the number of pins, as of the last batch; zeros before the founding.
@@ -142,6 +147,10 @@ impl Listing {
     /// As [`Reader::pin`].
     pub fn members(&self) -> Result<Option<Members>, StoreError> {
         self.record(keys::MEMBERS)
+    }
+
+    pub(super) fn credentials(&self) -> Result<Vec<Credential>, StoreError> {
+        self.record(keys::CREDENTIALS).map(Option::unwrap_or_default)
     }
 
     pub(super) fn windows(&self) -> Result<Vec<Window>, StoreError> {

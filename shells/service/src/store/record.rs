@@ -3,7 +3,8 @@
 
 use super::keys;
 use cluster_core::{
-    Applied, FIRST_VERSION, HardState, Index, LogEntry, Members, Term, decode, encode, encode_for_version,
+    Applied, CREDENTIALS_VERSION, Credential, FIRST_VERSION, HardState, Index, LogEntry, Members, Term,
+    decode, encode, encode_for_version,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,11 @@ pub(super) fn seal_members(members: &Members) -> Vec<u8> {
 /// Encodes a record, with a checksum over it and its key.
 pub(super) fn seal<T: Serialize>(key: &[u8], record: &T) -> Vec<u8> {
     seal_since(FIRST_VERSION, key, record)
+}
+
+/// Encodes the credentials, which only releases from [`CREDENTIALS_VERSION`] on know.
+pub(super) fn seal_credentials(credentials: &[Credential]) -> Vec<u8> {
+    seal_since(CREDENTIALS_VERSION, keys::CREDENTIALS, &credentials)
 }
 
 fn seal_since<T: Serialize>(version: u8, key: &[u8], record: &T) -> Vec<u8> {

@@ -199,7 +199,8 @@ impl Store {
     }
 
     /// Founds the folder again, founded or not: Raft's state, the membership and the windows are replaced
-    /// by `recovered`, which must have no log; the pinset by `pins`, or kept if that is `None`. Durable
+    /// by `recovered`, which must have no log; the pinset by `pins`, or kept if that is `None`. The
+    /// credentials are removed: the new cluster agrees on its own. Durable
     /// when this returns; a crash leaves the old or the new state.
     ///
     /// # Errors
@@ -239,6 +240,7 @@ impl Store {
         self.generation = generation;
         self.links.clear();
         lock(&self.floors).forget_expiries();
+        self.shared.set_credentials(Vec::new());
         self.head = Some(head);
         self.shared.sync_all()
     }
@@ -282,6 +284,7 @@ impl Store {
                 batch.remove(meta, key);
             }
         }
+        batch.remove(meta, keys::CREDENTIALS);
         let founding = Founding {
             incarnation: recovered.incarnation,
         };

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
+use cluster_core::Credential;
 use fjall::{Database, Keyspace, PersistMode};
 
 use super::counting::ListCounts;
@@ -29,6 +30,9 @@ pub(super) struct Shared {
     /// under the read lock has complete batches in it, and this generation. (fjall alone does not guarantee
     /// the first: creating or deleting a keyspace lets snapshots see a batch that is half applied.)
     pub(super) current: RwLock<Arc<Generation>>,
+    /// The credentials as of the last batch. Here as well as on disk, because every request of a client is
+    /// checked against them.
+    credentials: RwLock<Arc<[Credential]>>,
     /// Number of batches written.
     written: AtomicU64,
     pub(super) waiting: FreshCount,
@@ -55,6 +59,7 @@ impl Shared {
         db: Database,
         fixed: Fixed,
         current: Generation,
+        credentials: Vec<Credential>,
         (marker, seq): (SyncMarker, u64),
         folder: Folder,
         on_fatal: Option<OnFatal>,
@@ -65,6 +70,7 @@ impl Shared {
             db,
             fixed,
             current: RwLock::new(Arc::new(current)),
+            credentials: RwLock::new(credentials.into()),
             written: AtomicU64::new(seq),
             waiting: FreshCount::default(),
             list_counts: ListCounts::default(),
@@ -80,6 +86,18 @@ impl Shared {
     /// Returns the generation in use.
     pub(super) fn current(&self) -> Arc<Generation> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns the credentials, sorted by id.
+    pub(super) fn credentials(&self) -> Arc<[Credential]> {
+        let credentials = self.credentials.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&credentials)
+    }
+
+    /// Replaces the credentials, once they are written.
+    pub(super) fn set_credentials(&self, credentials: Vec<Credential>) {
+        let mut current = self.credentials.write().unwrap_or_else(PoisonError::into_inner);
+        *current = credentials.into();
     }
 
     /// Sets the number of batches in the database.

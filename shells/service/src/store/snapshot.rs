@@ -1,9 +1,14 @@
-//! Outgoing snapshots: a consistent view of all pins, in chunks.
+//! Outgoing snapshots: a consistent view of all pins and credentials, in chunks.
 //!
 //! A chunk is one byte of version, then pins in the order of their CIDs, each as four bytes of length,
-//! big-endian, and the stored record.
+//! big-endian, and the stored record. If there are credentials, the first chunk has them instead: the version
+//! that introduced them, then the encoded list. A cluster without credentials sends what earlier releases
+//! read.
 
-use cluster_core::{FIRST_VERSION, Manifest, PIN_MAX, Pin, decode};
+use cluster_core::{
+    CREDENTIALS_MAX, CREDENTIALS_VERSION, Credential, FIRST_VERSION, Manifest, PIN_MAX, Pin, decode,
+    encode_for_version,
+};
 
 use super::error::StoreError;
 use super::reader::{Listing, Stream};
@@ -24,6 +29,8 @@ const LEN: usize = 4;
 /// A consistent view of the pinset with its manifest. An iterator over the chunks; blocks on the disk.
 pub struct SnapshotSource {
     manifest: Manifest,
+    /// Sent first; empty once they are.
+    credentials: Vec<Credential>,
     pins: Stream,
     /// A pin that did not fit into the last chunk.
     left: Option<Vec<u8>>,
@@ -40,6 +47,7 @@ impl SnapshotSource {
         };
         Ok(Self {
             manifest,
+            credentials: listing.credentials()?,
             pins: listing.stored_pins(),
             left: None,
             ended: false,
@@ -52,6 +60,10 @@ impl SnapshotSource {
     }
 
     fn next_chunk(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
+        if !self.credentials.is_empty() {
+            let credentials = std::mem::take(&mut self.credentials);
+            return Ok(Some(encode_for_version(CREDENTIALS_VERSION, &credentials)));
+        }
         let mut chunk = Vec::with_capacity(CHUNK + CHUNK / 8);
         chunk.push(FIRST_VERSION);
         if let Some(pin) = self.left.take() {
@@ -98,8 +110,16 @@ impl Iterator for SnapshotSource {
     }
 }
 
-/// Decodes a chunk into pins with their encodings. The error describes what is wrong.
-pub(super) fn read_chunk(chunk: &[u8]) -> Result<Vec<(Pin, &[u8])>, String> {
+/// A decoded chunk.
+pub(super) enum Chunk<'a> {
+    /// Pins with their encodings.
+    Pins(Vec<(Pin, &'a [u8])>),
+    /// All credentials.
+    Credentials(Vec<Credential>),
+}
+
+/// Decodes a chunk. The error describes what is wrong.
+pub(super) fn read_chunk(chunk: &[u8]) -> Result<Chunk<'_>, String> {
     if chunk.len() > CHUNK_MAX {
         return Err(format!(
             "a chunk of {} bytes, at most {CHUNK_MAX} are taken",
@@ -107,10 +127,14 @@ pub(super) fn read_chunk(chunk: &[u8]) -> Result<Vec<(Pin, &[u8])>, String> {
         ));
     }
     let (version, mut rest) = chunk.split_first().ok_or("an empty chunk")?;
-    if *version != FIRST_VERSION {
-        return Err(format!(
-            "a chunk of version {version}, this release knows {FIRST_VERSION}"
-        ));
+    match *version {
+        FIRST_VERSION => {}
+        CREDENTIALS_VERSION => return read_credentials(chunk).map(Chunk::Credentials),
+        later => {
+            return Err(format!(
+                "a chunk of version {later}, this release knows {CREDENTIALS_VERSION}"
+            ));
+        }
     }
     let mut pins = Vec::new();
     while !rest.is_empty() {
@@ -123,5 +147,23 @@ pub(super) fn read_chunk(chunk: &[u8]) -> Result<Vec<(Pin, &[u8])>, String> {
         pins.push((pin, bytes));
         rest = after;
     }
-    Ok(pins)
+    Ok(Chunk::Pins(pins))
+}
+
+/// Decodes a chunk of credentials: as many as may exist, sorted by id.
+fn read_credentials(chunk: &[u8]) -> Result<Vec<Credential>, String> {
+    let credentials: Vec<Credential> = decode(chunk).map_err(|error| format!("the credentials: {error}"))?;
+    if credentials.len() > CREDENTIALS_MAX {
+        let count = credentials.len();
+        return Err(format!(
+            "{count} credentials, at most {CREDENTIALS_MAX} are taken"
+        ));
+    }
+    if !credentials.is_sorted_by(|a, b| a.id < b.id) {
+        return Err("the credentials are out of order".to_owned());
+    }
+    for credential in &credentials {
+        credential.check().map_err(|error| error.to_string())?;
+    }
+    Ok(credentials)
 }

@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cluster_core::{Cid, Manifest, SnapshotId, encode};
+use cluster_core::{Cid, Credential, Manifest, SnapshotId, encode};
 
 use super::error::{StageError, StoreError};
 use super::keys;
 use super::search_index;
 use super::shared::{Shared, lock};
-use super::snapshot::read_chunk;
+use super::snapshot::{Chunk, read_chunk};
 use super::spaces::{self, Generation};
 
 /// Snapshots staged at once: one that waits for the core's decision while a new leader's arrives. Each
@@ -32,6 +32,7 @@ enum Stage {
     Ready {
         generation: Arc<Generation>,
         manifest: Box<Manifest>,
+        credentials: Vec<Credential>,
     },
 }
 
@@ -49,13 +50,19 @@ impl Stages {
         self.next_generation - 1
     }
 
-    /// Returns the generation of a completely received snapshot, if `manifest` describes it.
-    pub(super) fn ready(&self, id: SnapshotId, manifest: &Manifest) -> Option<Arc<Generation>> {
+    /// Returns the generation and the credentials of a completely received snapshot, if `manifest` describes
+    /// it.
+    pub(super) fn ready(
+        &self,
+        id: SnapshotId,
+        manifest: &Manifest,
+    ) -> Option<(Arc<Generation>, Vec<Credential>)> {
         match self.staged.get(&id)? {
             Stage::Ready {
                 generation,
                 manifest: staged,
-            } => (**staged == *manifest).then(|| Arc::clone(generation)),
+                credentials,
+            } => (**staged == *manifest).then(|| (Arc::clone(generation), credentials.clone())),
             Stage::Receiving => None,
         }
     }
@@ -103,6 +110,7 @@ impl Stager {
             generation: Arc::new(generation),
             last: None,
             pins: 0,
+            credentials: None,
         })
     }
 
@@ -129,6 +137,8 @@ pub struct Staging {
     generation: Arc<Generation>,
     last: Option<Cid>,
     pins: u64,
+    /// `None` until they have come; a snapshot without any has no chunk of them.
+    credentials: Option<Vec<Credential>>,
 }
 
 impl Staging {
@@ -136,10 +146,19 @@ impl Staging {
     /// staging.
     ///
     /// # Errors
-    /// [`StageError::Rejected`] for pins that are invalid, out of order or too many, [`StageError::Store`]
-    /// when the disk fails.
+    /// [`StageError::Rejected`] for pins or credentials that are invalid, out of order or too many,
+    /// [`StageError::Store`] when the disk fails.
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), StageError> {
-        let pins = read_chunk(chunk).map_err(StageError::Rejected)?;
+        let pins = match read_chunk(chunk).map_err(StageError::Rejected)? {
+            Chunk::Pins(pins) => pins,
+            Chunk::Credentials(_) if self.credentials.is_some() => {
+                return Err(StageError::Rejected("credentials come twice".to_owned()));
+            }
+            Chunk::Credentials(credentials) => {
+                self.credentials = Some(credentials);
+                return Ok(());
+            }
+        };
         let expected = self.manifest.as_ref().map_or(0, |manifest| manifest.applied.pins);
         let mut batch = self.shared.db.batch();
         for (pin, bytes) in pins {
@@ -200,6 +219,7 @@ impl Staging {
             *stage = Stage::Ready {
                 generation: Arc::clone(&self.generation),
                 manifest: Box::new(manifest),
+                credentials: self.credentials.take().unwrap_or_default(),
             };
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Tests of the store, and their helpers.
 
 mod crash;
+mod credentials;
 mod damage;
 mod model;
 mod opening;
@@ -12,9 +13,9 @@ mod written;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cluster_core::{
-    Applied, Batch, BatchId, Cid, HardState, Incarnation, Index, Lane, Local, LogEntry, Manifest, Members,
-    Mode, Payload, PeerId, Phase, Pin, PinOptions, PinType, PinsetView, QueueKey, Recovered, Replicas,
-    SnapshotId, StoreOp, Timestamp, encode,
+    Applied, Batch, BatchId, Cid, Credential, CredentialId, HardState, Incarnation, Index, Lane, Local,
+    LogEntry, Manifest, Members, Mode, Payload, PeerId, Phase, Pin, PinOptions, PinType, PinsetView,
+    QueueKey, Recovered, Replicas, Scope, SnapshotId, StoreOp, Timestamp, encode,
 };
 
 use super::{
@@ -86,6 +87,18 @@ fn entry(index: Index, term: u64) -> LogEntry {
         index,
         term,
         payload: Payload::Commands(index.to_le_bytes().repeat(1 + index as usize % 40)),
+    }
+}
+
+fn credential(id: u64) -> Credential {
+    Credential {
+        id: CredentialId(id),
+        name: format!("credential {id}"),
+        hash: [7; 32],
+        scopes: [Scope::Read].into(),
+        created: Timestamp(5),
+        expire_at: None,
+        limits: Vec::new(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use cluster_core::{Cid, Lane, Local, PeerId, Pin, PinsetView, QueueKey, Timestamp, decode};
+use cluster_core::{Cid, Credential, Lane, Local, PeerId, Pin, PinsetView, QueueKey, Timestamp, decode};
 use fjall::{Keyspace, UserKey, UserValue};
 use serde::de::DeserializeOwned;
 
@@ -187,5 +187,9 @@ impl PinsetView for StoreView<'_> {
             .first()
             .map_or_else(|| last.to_vec(), |(key, _)| key.clone());
         found.into_iter().map(|(_, cid)| cid).collect()
+    }
+
+    fn credentials(&self) -> Vec<Credential> {
+        self.store.shared.credentials().to_vec()
     }
 }

@@ -5,7 +5,8 @@ use std::fmt::Display;
 use std::sync::{Arc, PoisonError};
 
 use cluster_core::{
-    Batch, BatchId, Index, Lane, LogEntry, Manifest, Members, Pin, SnapshotId, StoreOp, Term, encode,
+    Batch, BatchId, Credential, Index, Lane, LogEntry, Manifest, Members, Pin, SnapshotId, StoreOp, Term,
+    encode,
 };
 use fjall::{Keyspace, Readable};
 
@@ -54,6 +55,8 @@ struct BatchBuilder<'a> {
     list_changes: Vec<ListChange>,
     /// The snapshot that this batch installs.
     installed: Option<SnapshotId>,
+    /// The new credentials, if this batch changes them.
+    credentials: Option<Vec<Credential>>,
 }
 
 impl Store {
@@ -76,6 +79,7 @@ impl Store {
             waiting: 0,
             list_changes: Vec::new(),
             installed: None,
+            credentials: None,
         };
         for op in &batch.ops {
             draft.add(op)?;
@@ -92,6 +96,7 @@ impl Store {
             waiting,
             list_changes,
             installed,
+            credentials,
             ..
         } = draft;
         puts.push(Put {
@@ -107,6 +112,9 @@ impl Store {
             });
         }
         self.commit(puts, &generation, head.seq, (waiting, &list_changes))?;
+        if let Some(credentials) = credentials {
+            self.shared.set_credentials(credentials);
+        }
         if let Some(snapshot) = installed {
             let replaced = std::mem::replace(&mut self.generation, generation);
             self.shared.retire(head.seq, replaced);
@@ -210,6 +218,7 @@ impl BatchBuilder<'_> {
             StoreOp::PutPin { pin, previous } => self.put_pin(pin, previous.as_deref()),
             StoreOp::PutWindow { window } => self.put_meta(keys::window(window.origin), window),
             StoreOp::SetApplied { applied } => self.head.applied = *applied,
+            StoreOp::SetCredentials { credentials } => self.put_credentials(credentials),
             StoreOp::SetHardState { hard_state } => self.head.hard_state = *hard_state,
             StoreOp::SetMembers { members } => self.put_members(members),
             StoreOp::SetReconciling { reconciling } => self.head.reconciling = *reconciling,
@@ -230,6 +239,12 @@ impl BatchBuilder<'_> {
 
     fn put_members(&mut self, members: &Members) {
         self.put(Space::Meta, keys::MEMBERS, Some(record::seal_members(members)));
+    }
+
+    fn put_credentials(&mut self, credentials: &[Credential]) {
+        let sealed = record::seal_credentials(credentials);
+        self.put(Space::Meta, keys::CREDENTIALS, Some(sealed));
+        self.credentials = Some(credentials.to_vec());
     }
 
     fn append(&mut self, entries: &[LogEntry]) -> Result<(), StoreError> {
@@ -365,7 +380,7 @@ impl BatchBuilder<'_> {
 
     fn install(&mut self, snapshot: SnapshotId, manifest: &Manifest) -> Result<(), StoreError> {
         let staged = lock(&self.shared.stages).ready(snapshot, manifest);
-        let staged =
+        let (staged, credentials) =
             staged.ok_or_else(|| self.contract(format_args!("snapshot {snapshot} is not staged whole")))?;
         // The snapshot replaces all earlier changes of this batch to the pinset.
         self.puts
@@ -398,6 +413,9 @@ impl BatchBuilder<'_> {
         self.head.applied = applied;
 
         self.put_members(&manifest.members);
+        if !credentials.is_empty() || !self.shared.credentials().is_empty() {
+            self.put_credentials(&credentials);
+        }
         for key in self.stored_windows()? {
             self.put(Space::Meta, key, None);
         }
