@@ -12,6 +12,8 @@ mod commands;
 mod composite;
 #[path = "it/content.rs"]
 mod content;
+#[path = "it/credentials.rs"]
+mod credentials;
 #[path = "it/damage.rs"]
 mod damage;
 #[path = "it/dynamic_membership.rs"]

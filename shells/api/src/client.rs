@@ -106,6 +106,8 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// User and password for HTTP basic authentication.
     pub credentials: Option<(String, String)>,
+    /// Token of a credential, or a JWT; sent instead of `credentials`.
+    pub token: Option<String>,
     /// Use HTTPS for every TCP host.
     pub https: bool,
     /// Accept any certificate. An attacker who can redirect connections can then read them.
@@ -141,9 +143,9 @@ struct Host {
 /// All request methods return [`ClientError::Unreachable`] if no host accepts a connection,
 /// [`ClientError::Broken`] if the connection fails later, [`ClientError::TimedOut`] after
 /// [`Options::timeout`], [`ClientError::Nonsense`] for a response of another form, and [`ClientError::Api`]
-/// for an error of the service. Its code is 400 for invalid parameters, 401 for missing credentials, 429 if
-/// the peer is overloaded, 503 if there is no leader or the result is unknown, and 500 for failures of IPFS
-/// nodes or other peers.
+/// for an error of the service. Its code is 400 for invalid parameters, 401 for missing credentials, 403 for
+/// a missing scope, 429 if the peer is overloaded, 503 if there is no leader or the result is unknown, and
+/// 500 for failures of IPFS nodes or other peers.
 pub struct Client {
     hosts: Vec<Host>,
     /// Index of the host that responded last.
@@ -175,8 +177,8 @@ impl Client {
     /// `/dns4/…`, `/unix/…`) or `host:port`. Connections are opened by the first request.
     ///
     /// # Errors
-    /// [`ClientError::BadHost`] for an unusable address; [`ClientError::Tls`] if TLS is requested and this
-    /// machine's trusted certificates cannot be loaded.
+    /// [`ClientError::BadHost`] for an unusable address; [`ClientError::BadToken`] for an invalid token;
+    /// [`ClientError::Tls`] if TLS is requested and this machine's trusted certificates cannot be loaded.
     pub fn new(hosts: &str, options: Options) -> Result<Self, ClientError> {
         let endpoints = Endpoint::parse_list(hosts)?;
         let wants_tls = |endpoint: &Endpoint| match endpoint {
@@ -187,13 +189,16 @@ impl Client {
             true => Some(Tls::new(!options.no_check_certificate)?),
             false => None,
         };
-        let authorization = options.credentials.map(|(user, password)| {
+        let basic = options.credentials.map(|(user, password)| {
             let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
-            HeaderValue::from_str(&format!("Basic {encoded}")).map(|mut value| {
-                value.set_sensitive(true);
-                value
-            })
+            format!("Basic {encoded}")
         });
+        let authorization = options.token.map(|token| format!("Bearer {token}")).or(basic);
+        let authorization = authorization.map(|text| HeaderValue::from_str(&text)).transpose();
+        let mut authorization = authorization.map_err(|_| ClientError::BadToken)?;
+        if let Some(value) = &mut authorization {
+            value.set_sensitive(true);
+        }
         Ok(Self {
             hosts: endpoints
                 .into_iter()
@@ -210,8 +215,7 @@ impl Client {
                 .collect(),
             preferred: AtomicUsize::new(0),
             timeout: options.timeout,
-            // Base64 is always a valid header value.
-            authorization: authorization.and_then(Result::ok),
+            authorization,
             consistent: options.consistent,
             observer: options.observer,
             warned: options.warned,

@@ -15,6 +15,7 @@
 
 mod add;
 pub mod client;
+mod credential;
 mod error;
 mod event;
 mod gc;
@@ -33,6 +34,7 @@ pub mod time;
 pub use add::{AddFormat, AddLayout, AddParams, AddedOutput, DEFAULT_SHARD_SIZE};
 pub use client::{Client, ClientError};
 pub use cluster_http::GoDuration;
+pub use credential::{Caller, Credential, CredentialAdd, CredentialCreated};
 pub use error::{Error, Token};
 pub use event::Event;
 pub use gc::{GlobalRepoGc, IpfsRepoGc, IpfsRepoStat, RepoGc};

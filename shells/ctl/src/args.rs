@@ -1,11 +1,13 @@
 //! Command-line arguments: every command and flag of the Go tool, with help texts.
 
 mod add;
+mod auth;
 mod import;
 mod options;
 mod pin;
 
 pub(crate) use add::Add;
+pub(crate) use auth::{Auth, AuthCreate};
 pub(crate) use import::PinImport;
 pub(crate) use pin::{Pin, PinAdd, PinLs, PinUpdate, WaitArgs};
 
@@ -108,7 +110,16 @@ pub(crate) struct Global {
         value_name = "USER[:PASSWORD]"
     )]
     pub(crate) basic_auth: Option<String>,
-    /// Send --basic-auth over plain HTTP, which others in the network can read
+    /// Token of a credential, as "auth create" shows it; implies --https unless --force-http. Used instead
+    /// of --basic-auth. The variable keeps it out of the list of processes
+    #[arg(
+        long,
+        env = "CLUSTER_AUTH_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
+    pub(crate) auth_token: Option<String>,
+    /// Send --basic-auth or --auth-token over plain HTTP, which others in the network can read
     #[arg(long, short = 'f')]
     pub(crate) force_http: bool,
     /// Print the version of this tool
@@ -147,6 +158,9 @@ pub(crate) enum Command {
     /// Follow changes of pins, peers and alerts as they happen
     #[command(after_help = EVENTS_EXAMPLES)]
     Events(Events),
+    /// Create, list and revoke credentials: tokens with scopes
+    #[command(subcommand, long_about = auth::ABOUT, after_help = auth::EXAMPLES)]
+    Auth(Auth),
     /// Manage the IPFS nodes
     #[command(subcommand)]
     Ipfs(Ipfs),

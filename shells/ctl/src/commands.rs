@@ -1,6 +1,7 @@
 //! Execution of commands, one function each.
 
 mod add;
+mod auth;
 mod pin;
 
 use crate::args::{Cli, Command, Events, Global, Health, Ipfs, OneOrAll, Peers, Pin, Status};
@@ -65,6 +66,7 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<(), Failure
         Command::Recover(arguments) => recover(client, output, &arguments).await,
         Command::Health(command) => health(client, output, command).await,
         Command::Events(wanted) => events(client, output, wanted).await,
+        Command::Auth(command) => auth::auth(client, output, command).await,
         Command::Ipfs(Ipfs::Gc { local }) => output.show(&client.repo_gc(local).await?),
         Command::Commands(_) => list_commands(output),
         Command::Completions { shell } => completions(shell),
@@ -86,6 +88,7 @@ fn wants_fresh(command: &Command) -> bool {
         | Command::Version(_)
         | Command::Health(_)
         | Command::Events(_)
+        | Command::Auth(_)
         | Command::Ipfs(_)
         | Command::Commands(_)
         | Command::Completions { .. }
@@ -103,7 +106,9 @@ fn connect(global: &Global, consistent: bool) -> Result<Client, Failure> {
             (user.to_owned(), password.to_owned())
         });
     validate::secret(global.secret.as_deref().unwrap_or_default())?;
-    let https = global.https || (credentials.is_some() && !global.force_http);
+    let token = global.auth_token.clone().filter(|given| !given.is_empty());
+    let has_secret = credentials.is_some() || token.is_some();
+    let https = global.https || (has_secret && !global.force_http);
     if https && !global.https && global.debug {
         print_stderr(format_args!(
             "credentials imply HTTPS; --force-http sends them over plain HTTP"
@@ -123,6 +128,7 @@ fn connect(global: &Global, consistent: bool) -> Result<Client, Failure> {
         Options {
             timeout,
             credentials,
+            token,
             https,
             no_check_certificate: global.no_check_certificate,
             consistent,

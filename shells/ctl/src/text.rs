@@ -3,8 +3,8 @@
 use crate::human;
 use cluster_api::terminal::Escaping;
 use cluster_api::{
-    AddedOutput, Alert, BandwidthByProtocol, Event, GlobalPinInfo, GlobalRepoGc, Id, Metric, Pin, PinMode,
-    Time, Version,
+    AddedOutput, Alert, BandwidthByProtocol, Caller, Credential, CredentialCreated, Event, GlobalPinInfo,
+    GlobalRepoGc, Id, Metric, Pin, PinMode, Time, Version,
 };
 use std::fmt::{self, Write};
 
@@ -59,6 +59,43 @@ impl Text for String {
 impl Text for Version {
     fn text(&self, out: &mut Lines, _: Time) {
         line!(out, "{}", self.version);
+    }
+}
+
+impl Text for Credential {
+    fn text(&self, out: &mut Lines, _: Time) {
+        let expires = match self.expire_at {
+            at if at.is_zero() => "never".to_owned(),
+            at => at.date_and_time(),
+        };
+        let _ = write!(out, "{} | {} | {}", self.name, self.id, self.scopes.join(","));
+        let _ = write!(
+            out,
+            " | Created: {} | Expires: {expires}",
+            self.created.date_and_time()
+        );
+        if self.requests_per_second > 0 {
+            let _ = write!(out, " | At most {} requests per second", self.requests_per_second);
+        }
+        out.end_line();
+    }
+}
+
+impl Text for CredentialCreated {
+    fn text(&self, out: &mut Lines, now: Time) {
+        self.credential.text(out, now);
+        line!(out, "Token: {}", self.token);
+    }
+}
+
+impl Text for Caller {
+    fn text(&self, out: &mut Lines, _: Time) {
+        let name = if self.name.is_empty() {
+            "no credentials needed"
+        } else {
+            &self.name
+        };
+        line!(out, "{name} | {}", self.scopes.join(","));
     }
 }
 
@@ -319,6 +356,23 @@ mod tests {
         assert_eq!(text(direct), expected);
         let shard = serde_json::from_str::<Pin>(r#"{"cid":"Qa","type":"shard-pin","max_depth":1}"#);
         assert!(text(shard).contains("| SHARD-PIN | Repl. Factor: 0--0 | Allocations: [] | Recursive-1 |"));
+    }
+
+    #[test]
+    fn credentials_show_scopes_expiry_and_limit() {
+        let ci = r#"{"id":"00000000000000ab","name":"ci","scopes":["pin","add"],
+                     "created":"2026-11-22T20:09:39Z""#;
+        let plain = serde_json::from_str::<Credential>(&format!("{ci}}}"));
+        let expected = "ci | 00000000000000ab | pin,add | Created: 2026-11-22 20:09:39 | Expires: never\n";
+        assert_eq!(text(plain), expected);
+        let limited = format!(r#"{ci},"expire_at":"2027-01-01T00:00:00Z","requests_per_second":5}}"#);
+        let created = format!(r#"{{"credential":{limited},"token":"icc_x","required":true}}"#);
+        let expected = "ci | 00000000000000ab | pin,add | Created: 2026-11-22 20:09:39 | \
+                        Expires: 2027-01-01 00:00:00 | At most 5 requests per second\nToken: icc_x\n";
+        assert_eq!(
+            text(serde_json::from_str::<CredentialCreated>(&created)),
+            expected
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod claim;
 mod contexts;
 pub(crate) mod convert;
 mod copies;
+mod credentials;
 mod error;
 mod follow;
 mod garbage;
@@ -42,6 +43,8 @@ use cluster_ipfs::Backend;
 use tokio::sync::Semaphore;
 
 pub use self::add::{Failure as AddFailure, Upload};
+pub use self::credentials::TokenError;
+pub(crate) use self::credentials::is_token;
 pub use self::error::Error;
 pub use self::follow::StatusReader;
 pub use self::garbage::Collected;
@@ -117,6 +120,7 @@ struct Inner {
     claims: Arc<Semaphore>,
     imports: Semaphore,
     calls: Arc<Semaphore>,
+    rates: credentials::Rates,
     followers: Semaphore,
     following: follow::Following,
     samples: copies::Sampling,
@@ -153,6 +157,7 @@ impl Cluster {
                 claims: Arc::new(Semaphore::new(CLAIMS_MAX)),
                 imports: Semaphore::new(IMPORT_BYTES),
                 calls: Arc::new(Semaphore::new(CALLS_MAX)),
+                rates: credentials::Rates::default(),
                 followers: Semaphore::new(follow::FOLLOWERS_MAX),
                 following: follow::Following::default(),
                 samples: copies::Sampling::default(),

@@ -408,9 +408,10 @@ fn refuse_unused_kubo(config: &Config, environment: &Environment, path: &Path) -
 }
 
 /// Prefixes of variables for other programs, other modes and components that may be off.
-const OTHER_VARIABLES: [&str; 16] = [
+const OTHER_VARIABLES: [&str; 17] = [
     "CLUSTER_ID",
     "CLUSTER_PRIVATEKEY",
+    "CLUSTER_AUTH_TOKEN",
     "CLUSTER_CREDENTIALS",
     "CLUSTER_CRDT_",
     "CLUSTER_PEBBLE_",

@@ -9,9 +9,11 @@ mod answer;
 mod auth;
 mod connection;
 mod cors;
+mod credentials;
 mod events;
 mod health;
 mod import;
+mod json_body;
 mod metrics;
 mod multipart;
 mod page;
@@ -20,8 +22,10 @@ mod pin_query;
 mod pinning_service;
 mod pins;
 mod proxy;
+mod refusals;
 mod rest;
 mod routes;
+mod scopes;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -59,8 +63,10 @@ pub struct Observed {
 pub struct HttpConfig {
     /// Addresses to listen on. Port 0 picks a free one.
     pub listen: Vec<ListenAddress>,
-    /// Passwords by user name; with `None` the API needs no credentials.
+    /// Passwords by user name; with some, the API needs credentials.
     pub credentials: Option<BTreeMap<String, String>>,
+    /// Demands credentials also without users: tokens of the cluster's credentials are accepted.
+    pub require_credentials: bool,
     /// Headers added to every answer but those to CORS preflights.
     pub headers: BTreeMap<String, Vec<String>>,
     /// Access of web pages of other origins.
@@ -82,6 +88,7 @@ impl Default for HttpConfig {
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 9094)).into()],
             credentials: None,
+            require_credentials: false,
             headers: BTreeMap::new(),
             cors: CorsConfig::default(),
             read_header_timeout: Duration::from_secs(5),

@@ -50,6 +50,9 @@ pub enum ClientError {
         /// Reason, for people.
         why: String,
     },
+    /// The token has characters that cannot be in a header; it is not shown.
+    #[error("the token has spaces, line breaks or other characters that no token has")]
+    BadToken,
     /// TLS was requested, and the trusted certificates cannot be loaded.
     #[error("cannot use TLS: {0}")]
     Tls(String),
@@ -78,6 +81,7 @@ impl ClientError {
             | Self::TimedOut { .. }
             | Self::Nonsense { .. }
             | Self::BadHost { .. }
+            | Self::BadToken
             | Self::Tls(_)
             | Self::File { .. } => Error {
                 code: 0,

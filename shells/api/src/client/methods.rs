@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::Method;
 use hyper::header::HeaderValue;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -12,8 +13,9 @@ use super::upload::Upload;
 use super::{Answer, Ask, Body, Client, ClientError, Lines};
 use crate::query::escape_path;
 use crate::{
-    AddParams, AddedOutput, Alert, BandwidthByProtocol, ConnectGraph, Event, GlobalPinInfo, GlobalRepoGc, Id,
-    Metric, Pin, PinOptions, PinTypeFilter, Query, StatusFilter, Token, Version,
+    AddParams, AddedOutput, Alert, BandwidthByProtocol, Caller, ConnectGraph, Credential, CredentialAdd,
+    CredentialCreated, Event, GlobalPinInfo, GlobalRepoGc, Id, Metric, Pin, PinOptions, PinTypeFilter, Query,
+    StatusFilter, Token, Version,
 };
 
 /// Time for which an import is repeated to a peer that is too busy, or has no leader.
@@ -113,14 +115,59 @@ impl Client {
             peer_id: peer_id.to_owned(),
             peer_multiaddress: address.to_owned(),
         };
-        let json = Bytes::from(cluster_http::json::to_vec(&body).unwrap_or_default());
+        self.post("/peers", &body).await
+    }
+
+    /// Posts a value as JSON.
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Answer<T>, ClientError> {
+        let json = Bytes::from(cluster_http::json::to_vec(body).unwrap_or_default());
         let content_type = Some(HeaderValue::from_static("application/json"));
         let ask = Ask {
             method: Method::POST,
-            path: "/peers".into(),
+            path: path.into(),
             content_type,
         };
         self.send(ask, |_| full(&json)).await?.value().await
+    }
+
+    /// Creates a credential. Its token is in the answer, and nowhere else.
+    ///
+    /// # Errors
+    /// See [`Client`]; 409 if the name is taken, 503 while an older release runs on some peer.
+    pub async fn credential_add(
+        &self,
+        new: &CredentialAdd,
+    ) -> Result<Answer<CredentialCreated>, ClientError> {
+        self.post("/auth/credentials", new).await
+    }
+
+    /// Lists the credentials.
+    ///
+    /// # Errors
+    /// See [`Client`].
+    pub async fn credentials(&self) -> Result<Answer<Vec<Credential>>, ClientError> {
+        self.one(Method::GET, "/auth/credentials".into()).await
+    }
+
+    /// Revokes a credential, by id or name.
+    ///
+    /// # Errors
+    /// See [`Client`]; 404 if there is no such credential.
+    pub async fn credential_rm(&self, id_or_name: &str) -> Result<Answer<Credential>, ClientError> {
+        let path = format!("/auth/credentials/{}", escape_path(id_or_name));
+        self.one(Method::DELETE, path).await
+    }
+
+    /// Returns who this client is to the peer, and what it may do.
+    ///
+    /// # Errors
+    /// See [`Client`].
+    pub async fn caller(&self) -> Result<Answer<Caller>, ClientError> {
+        self.one(Method::GET, "/auth/self".into()).await
     }
 
     /// Removes a peer from the cluster.

@@ -98,6 +98,9 @@ pub struct HttpApi<D: Defaults> {
     pub libp2p_listen_multiaddress: Strings<Address>,
     /// Users and passwords; `null` for no authentication.
     pub basic_auth_credentials: Option<Credentials>,
+    /// *Hidden*: demand credentials, tokens of the cluster's included, also without users.
+    #[serde(skip_serializing_if = "is_default")]
+    pub require_credentials: bool,
     /// File for the log of requests, instead of the general log.
     pub http_log_file: String,
     /// Headers added to each answer.
@@ -143,6 +146,7 @@ impl<D: Defaults> Default for HttpApi<D> {
             max_header_bytes: 4096,
             libp2p_listen_multiaddress: Strings::default(),
             basic_auth_credentials: None,
+            require_credentials: false,
             http_log_file: String::new(),
             headers: BTreeMap::new(),
             cors_allowed_origins: texts(&["*"]),
@@ -164,6 +168,9 @@ pub struct IpfsProxy {
     pub listen_multiaddress: Strings<Address>,
     /// The IPFS node behind the proxy.
     pub node_multiaddress: Address,
+    /// *Hidden*: demand tokens of the cluster's credentials.
+    #[serde(skip_serializing_if = "is_default")]
+    pub require_credentials: bool,
     /// *Hidden*: reach that node over TLS.
     #[serde(skip_serializing_if = "is_default")]
     pub node_https: bool,
@@ -206,6 +213,7 @@ impl Default for IpfsProxy {
         Self {
             listen_multiaddress: Strings(vec![address("/ip4/127.0.0.1/tcp/9095")]),
             node_multiaddress: address("/ip4/127.0.0.1/tcp/5001"),
+            require_credentials: false,
             node_https: false,
             log_file: String::new(),
             read_timeout: Period::default(),

@@ -169,6 +169,7 @@ async fn http_config<D: Defaults>(
             .basic_auth_credentials
             .as_ref()
             .map(|credentials| credentials.0.clone()),
+        require_credentials: rest.require_credentials,
         headers: rest.headers.clone(),
         cors,
         read_header_timeout: rest.read_header_timeout.0,
@@ -242,15 +243,15 @@ fn warn_of_open_api(http: &HttpConfig, name: &str, section: &str) {
     if http.listen.iter().all(ListenAddress::is_local) {
         return;
     }
-    if http.credentials.is_none() {
+    if http.credentials.is_none() && !http.require_credentials {
         tracing::warn!(
             "the {name} is open to other machines, without credentials: anyone who reaches it controls the \
-             cluster. Set {section}.basic_auth_credentials, or listen on 127.0.0.1"
+             cluster. Set {section}.basic_auth_credentials or require_credentials, or listen on 127.0.0.1"
         );
     } else if http.tls.is_none() {
         tracing::warn!(
-            "the {name} is open to other machines over plain HTTP: passwords can be read on the way. Set \
-             {section}.ssl_cert_file and ssl_key_file, or listen on 127.0.0.1"
+            "the {name} is open to other machines over plain HTTP: passwords and tokens can be read on the \
+             way. Set {section}.ssl_cert_file and ssl_key_file, or listen on 127.0.0.1"
         );
     }
 }
@@ -301,6 +302,7 @@ async fn serve_metrics(config: &Config, observer: Observer) -> anyhow::Result<Op
 async fn proxy_config(proxy: &IpfsProxy, folder: &Path) -> anyhow::Result<ProxyConfig> {
     Ok(ProxyConfig {
         listen: sockets(&proxy.listen_multiaddress.0, PROXY_KEY).await?,
+        require_credentials: proxy.require_credentials,
         log_file: (!proxy.log_file.is_empty()).then(|| folder.join(&proxy.log_file)),
         read_timeout: proxy.read_timeout.0,
         read_header_timeout: proxy.read_header_timeout.0,
@@ -341,10 +343,12 @@ async fn serve_proxy(
         }
         Backend::Kubo(_) => kubo_upstream(proxy)?,
     };
-    if settings.listen.iter().any(|address| !address.is_local()) {
+    let is_remote = settings.listen.iter().any(|address| !address.is_local());
+    if is_remote && !settings.require_credentials {
         tracing::warn!(
             "the IPFS proxy is open to other machines, without credentials: anyone who reaches it controls \
-             what the cluster pins, and the IPFS node behind it. Listen on 127.0.0.1"
+             what the cluster pins, and the IPFS node behind it. Set api.ipfsproxy.require_credentials, \
+             or listen on 127.0.0.1"
         );
     }
     let server = http::serve_proxy(cluster, upstream, settings).await?;

@@ -4,12 +4,10 @@
 //! its user may; its own files need no credentials. The policy in its headers allows scripts, styles and
 //! requests of this origin only, and nothing inline: text of pins and peers cannot become code.
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, Request, Response, StatusCode};
-use axum::routing::get;
 use serde::Serialize;
 
 use super::answer;
@@ -57,11 +55,6 @@ const FILES: [(&str, &str, &str); 15] = files![
     "style.css" "text/css",
 ];
 
-/// Routes of the page.
-pub(super) fn routes() -> Router<Cluster> {
-    Router::new().route("/", get(root)).route("/ui/{file}", get(file))
-}
-
 /// Returns whether a request is for the page itself, which has no secrets and needs no credentials.
 pub(super) fn is_public<B>(request: &Request<B>) -> bool {
     let path = request.uri().path();
@@ -77,7 +70,7 @@ fn accepts_html(headers: &HeaderMap) -> bool {
 }
 
 /// Answers a browser with the page, and a program with a description of the API.
-async fn root(State(cluster): State<Cluster>, headers: HeaderMap) -> Response<Body> {
+pub(super) async fn root(State(cluster): State<Cluster>, headers: HeaderMap) -> Response<Body> {
     if accepts_html(&headers) {
         return of_file("text/html; charset=utf-8", INDEX);
     }
@@ -96,7 +89,8 @@ struct Root {
     documentation: &'static str,
 }
 
-async fn file(Path(name): Path<String>) -> Response<Body> {
+/// Answers with a file of the page.
+pub(super) async fn file(Path(name): Path<String>) -> Response<Body> {
     match FILES.iter().find(|(known, ..)| *known == name) {
         Some((_, kind, content)) => of_file(kind, content),
         None => answer::error(StatusCode::NOT_FOUND, "not found"),

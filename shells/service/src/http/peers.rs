@@ -1,24 +1,14 @@
 //! Handlers of `/id`, `/version` and `/peers`.
 
-use std::time::Duration;
-
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{Response, StatusCode};
+use axum::http::Response;
 use cluster_api::{PeerAdd, Version};
 use cluster_core::PeerId;
 use futures::StreamExt;
-use tokio::time::timeout;
 
-use super::answer;
-use super::server::close_after;
+use super::{answer, json_body};
 use crate::cluster::Cluster;
-
-/// Maximum size of the body of `POST /peers`, in bytes: one peer id in JSON.
-const BODY_MAX: usize = 16 << 10;
-
-/// Time for that body to arrive; it fits in a few packets.
-const BODY_WAIT: Duration = Duration::from_secs(30);
 
 pub(super) async fn id(State(cluster): State<Cluster>) -> Response<Body> {
     answer::result(cluster.id().await)
@@ -38,7 +28,7 @@ pub(super) async fn list(State(cluster): State<Cluster>) -> Response<Body> {
 }
 
 pub(super) async fn add(State(cluster): State<Cluster>, body: Body) -> Response<Body> {
-    let asked = match read_body(body).await {
+    let asked: PeerAdd = match json_body::read(body, |_| "error decoding request body".to_owned()).await {
         Ok(asked) => asked,
         Err(refusal) => return *refusal,
     };
@@ -46,18 +36,6 @@ pub(super) async fn add(State(cluster): State<Cluster>, body: Body) -> Response<
         Ok((peer, addresses)) => answer::result(cluster.add_peer(&peer, addresses).await),
         Err(why) => answer::bad_request(why),
     }
-}
-
-/// Reads the body of `POST /peers`, within [`BODY_WAIT`].
-async fn read_body(body: Body) -> Result<PeerAdd, Box<Response<Body>>> {
-    let Ok(bytes) = timeout(BODY_WAIT, to_bytes(body, BODY_MAX)).await else {
-        let why = format!("the request body did not arrive within {BODY_WAIT:?}");
-        let mut refusal = answer::error(StatusCode::REQUEST_TIMEOUT, why);
-        close_after(&mut refusal);
-        return Err(Box::new(refusal));
-    };
-    let decoded = bytes.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    decoded.ok_or_else(|| Box::new(answer::bad_request("error decoding request body")))
 }
 
 /// Returns the peer to add and its addresses. The id may be a multiaddress that ends in it; Go ipfs-cluster
@@ -101,14 +79,6 @@ pub(super) async fn remove(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn missing_body_is_a_request_timeout() {
-        let silent = futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>();
-        let refusal = read_body(Body::from_stream(silent)).await.unwrap_err();
-        assert_eq!(refusal.status(), StatusCode::REQUEST_TIMEOUT);
-        assert_eq!(refusal.headers()["connection"], "close");
-    }
 
     #[test]
     fn peers_are_added_by_id_or_address_or_both() {

@@ -8,19 +8,25 @@
 mod list;
 mod records;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
 use axum::http::{Response, StatusCode};
-use axum::routing::get;
 use cluster_api::{GlobalPinInfo, PinOptions};
-use cluster_core::Cid;
+use cluster_core::{Cid, Scope};
 use tokio::time::{Instant, timeout_at};
 
 use self::records::{Failure, PinRequest, PinStatus, RequestId, Status};
 use super::answer;
+use super::auth::Auth;
+use super::scopes::Access::{Admitted, Needs};
+#[cfg(test)]
+use super::scopes::Route;
+use super::scopes::Routes;
+use super::server::Service;
 use crate::cluster::{Cluster, Error};
 
 /// Maximum size of a request's body, in bytes: a pin with all its origins and metadata.
@@ -35,18 +41,33 @@ const PINNED_WAIT: Duration = Duration::from_millis(200);
 /// Interval of looking.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Builds the router of `/pins` and `/pins/{requestid}`.
-pub(super) fn router(cluster: Cluster) -> Router {
-    Router::new()
-        .route("/pins", get(list).post(add))
-        .route("/pins/{requestid}", get(status).post(replace).delete(remove))
-        .route("/health", get(|| async { answer::no_content() }))
-        .fallback(|| async { Failure::new(StatusCode::NOT_FOUND, "there is no such route").response() })
+/// Builds the router of `/pins` and `/pins/{requestid}`. `auth` issues JWTs to configured users.
+pub(super) fn router(cluster: Cluster, auth: Arc<Auth>) -> Router {
+    let (router, _) = routes(auth).finish();
+    router
+        .fallback(|| async { error(StatusCode::NOT_FOUND, "there is no such route") })
         .method_not_allowed_fallback(|| async {
-            Failure::new(StatusCode::METHOD_NOT_ALLOWED, "the route has no such method").response()
+            error(StatusCode::METHOD_NOT_ALLOWED, "the route has no such method")
         })
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(cluster)
+}
+
+/// Returns all routes, for tests.
+#[cfg(test)]
+pub(super) fn table(auth: Arc<Auth>) -> Vec<Route> {
+    routes(auth).finish().1
+}
+
+fn routes(auth: Arc<Auth>) -> Routes {
+    let routes = Routes::new(Service::PinningService.label(), error)
+        .get("/pins", Needs(Scope::Read), list)
+        .post("/pins", Needs(Scope::Pin), add)
+        .get("/pins/{requestid}", Needs(Scope::Read), status)
+        .post("/pins/{requestid}", Needs(Scope::Pin), replace)
+        .delete("/pins/{requestid}", Needs(Scope::Pin), remove)
+        .get("/health", Admitted, || async { answer::no_content() });
+    super::routes::token(routes, auth)
 }
 
 /// Returns an error response in the shape of the specification.

@@ -43,9 +43,11 @@ use self::kubo_response::failed;
 use self::node_access::NodeAccess;
 pub use self::upstream::Upstream;
 use super::access_log::AccessLog;
+use super::auth::Auth;
 use super::connection::TrackedBody;
-use super::metrics;
+use super::scopes::{self, ErrorBody};
 use super::server::{Client, Limits, Respond, Server, Service, StartError, listen};
+use super::{metrics, refusals};
 use crate::cluster::Cluster;
 use crate::trace::{ServerRequest, ServerSpan};
 
@@ -58,6 +60,8 @@ const UPLOADS_MAX: usize = 2048;
 pub struct ProxyConfig {
     /// Addresses to listen on. Port 0 picks a free one.
     pub listen: Vec<ListenAddress>,
+    /// Demands tokens of the cluster's credentials, which the node behind the proxy does not see.
+    pub require_credentials: bool,
     /// Access log file; if absent, requests go to the peer's log at level debug.
     pub log_file: Option<PathBuf>,
     /// Time for a whole request to arrive; zero for no limit, as with the other times.
@@ -82,6 +86,7 @@ impl Default for ProxyConfig {
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 9095)).into()],
+            require_credentials: false,
             log_file: None,
             read_timeout: Duration::ZERO,
             read_header_timeout: Duration::from_secs(5),
@@ -112,8 +117,12 @@ pub async fn serve_proxy(
         })?,
     };
     let server = format!("ipfs-cluster/ipfsproxy/{}", cluster.version());
+    let auth = config
+        .require_credentials
+        .then(|| Auth::new(cluster.clone(), None, true));
     let proxy = Proxy {
         cluster,
+        auth,
         access: NodeAccess::new(upstream.clone(), &config)?,
         upstream,
         log,
@@ -137,6 +146,8 @@ const FORWARDED: &str = "forwarded";
 /// State shared by all requests.
 struct Proxy {
     cluster: Cluster,
+    /// `None` if no credentials are demanded.
+    auth: Option<Auth>,
     upstream: Upstream,
     access: NodeAccess,
     log: AccessLog,
@@ -150,13 +161,18 @@ impl Respond for Proxy {
     fn respond(
         self: Arc<Self>,
         client: Client,
-        request: Request<TrackedBody<Incoming>>,
+        mut request: Request<TrackedBody<Incoming>>,
     ) -> BoxFuture<'static, Response<Body>> {
         Box::pin(async move {
-            let line = self.log.begin(client.address, &request);
+            let mut line = self.log.begin(client.address, &request);
+            let admitted = self.admit(&mut request);
+            if let (Some(line), Ok(Some(name))) = (&mut line, &admitted) {
+                line.set_user(name);
+            }
             let mut request = LimitedBody::of(request);
             let host = web_origin::public_host(request.headers()).filter(|_| client.on_loopback);
             let response = match (host, self.reserve_upload(request.body_mut())) {
+                _ if let Err(refusal) = admitted => refusal,
                 (Some(host), _) => node_access::refuse_public_host(&host),
                 (None, Ok(())) => {
                     let request = request.map(|body| body_timeouts::limit_arrival(body, self.read_timeout));
@@ -174,6 +190,25 @@ impl Respond for Proxy {
 }
 
 impl Proxy {
+    /// Checks the credentials, if they are demanded, and takes them from the request: they are not the
+    /// node's. Returns the credential's name. Preflight requests, which carry no credentials, are admitted.
+    fn admit<B>(&self, request: &mut Request<B>) -> Result<Option<String>, Response<Body>> {
+        let Some(auth) = &self.auth else { return Ok(None) };
+        if request.method() == Method::OPTIONS {
+            return Ok(None);
+        }
+        let api = Service::Proxy.label();
+        let error: ErrorBody = |status, why| failed(Failure::plain(status, why));
+        let caller = auth.authenticate(request.headers()).map_err(|denied| {
+            refusals::note(api, denied.label(), &denied.why());
+            denied.response(error)
+        })?;
+        let needed = scopes::of_command(request.uri().path());
+        scopes::require(&caller, needed, api).map_err(|why| error(StatusCode::FORBIDDEN, &why))?;
+        request.headers_mut().remove(header::AUTHORIZATION);
+        Ok(caller.name().map(str::to_owned))
+    }
+
     /// Reserves an upload slot for a request with a body, until the body has been read.
     fn reserve_upload(&self, body: &mut LimitedBody<TrackedBody<Incoming>>) -> Result<(), Failure> {
         if !body.is_end_stream() {

@@ -13,12 +13,12 @@ use hyper::body::Incoming;
 use tower::ServiceExt;
 
 use super::access_log::AccessLog;
-use super::answer;
 use super::auth::Auth;
 use super::connection::TrackedBody;
 use super::cors::Cors;
+use super::scopes::ErrorBody;
 use super::server::{Client, Limits, Respond, Server, Service, StartError, listen_tls};
-use super::{HttpConfig, Observed, metrics, pinning_service, routes};
+use super::{HttpConfig, Observed, metrics, pinning_service, refusals, routes};
 use crate::cluster::Cluster;
 
 /// State shared by all requests.
@@ -27,8 +27,8 @@ struct Shared {
     /// Label in metrics.
     api: &'static str,
     /// Builds the answer to a request that is refused before it is routed.
-    error: fn(StatusCode, &str) -> Response<Body>,
-    auth: Option<Arc<Auth>>,
+    error: ErrorBody,
+    auth: Arc<Auth>,
     cors: Cors,
     headers: Vec<(HeaderName, HeaderValue)>,
     access: AccessLog,
@@ -39,9 +39,8 @@ struct Shared {
 /// # Errors
 /// An address cannot be bound, the access log cannot be opened, or a configured header is invalid.
 pub async fn serve(cluster: Cluster, observed: Observed, config: HttpConfig) -> Result<Server, StartError> {
-    let error = |status, why: &str| answer::error(status, why);
-    let router = |auth| routes::router(cluster, observed, auth);
-    serve_router(Service::Rest, router, error, config).await
+    let router = |auth| routes::router(cluster.clone(), observed, auth);
+    serve_router(Service::Rest, &cluster, router, routes::error, config).await
 }
 
 /// Starts serving the pinning service API.
@@ -49,17 +48,26 @@ pub async fn serve(cluster: Cluster, observed: Observed, config: HttpConfig) -> 
 /// # Errors
 /// As for [`serve`].
 pub async fn serve_pinning_service(cluster: Cluster, config: HttpConfig) -> Result<Server, StartError> {
-    let router = |auth| pinning_service::router(cluster).merge(routes::token(auth));
-    serve_router(Service::PinningService, router, pinning_service::error, config).await
+    let router = |auth| pinning_service::router(cluster.clone(), auth);
+    serve_router(
+        Service::PinningService,
+        &cluster,
+        router,
+        pinning_service::error,
+        config,
+    )
+    .await
 }
 
 async fn serve_router(
     service: Service,
-    router: impl FnOnce(Option<Arc<Auth>>) -> Router,
-    error: fn(StatusCode, &str) -> Response<Body>,
+    cluster: &Cluster,
+    router: impl FnOnce(Arc<Auth>) -> Router,
+    error: ErrorBody,
     config: HttpConfig,
 ) -> Result<Server, StartError> {
-    let auth = config.credentials.clone().map(|users| Arc::new(Auth::new(users)));
+    let users = config.credentials.clone();
+    let auth = Arc::new(Auth::new(cluster.clone(), users, config.require_credentials));
     let access = match &config.log_file {
         None => AccessLog::default(),
         Some(path) => AccessLog::to_file(path).map_err(|source| StartError::AccessLog {
@@ -112,24 +120,23 @@ impl Respond for Shared {
     fn respond(
         self: Arc<Self>,
         client: Client,
-        request: Request<TrackedBody<Incoming>>,
+        mut request: Request<TrackedBody<Incoming>>,
     ) -> BoxFuture<'static, Response<Body>> {
         Box::pin(async move {
             let mut line = self.access.begin(client.address, &request);
-            let response = match self.auth.as_ref().map(|auth| auth.admit(&request)) {
-                Some(Err(denied)) => {
-                    self.count_refusal("unauthorized");
+            let response = match self.auth.admit(&request) {
+                Err(denied) => {
+                    refusals::note(self.api, denied.label(), &denied.why());
                     with_headers(&self, denied.response(self.error))
                 }
-                admitted => {
-                    let user = admitted.and_then(Result::ok).flatten();
+                Ok(caller) => {
                     // A browser sends a password only to the host name it was entered for, so an
-                    // authenticated request
-                    // needs no check against DNS rebinding.
-                    let check_host = client.on_loopback && user.is_none();
-                    if let (Some(line), Some(user)) = (&mut line, user) {
-                        line.set_user(&user);
+                    // authenticated request needs no check against DNS rebinding.
+                    let check_host = client.on_loopback && caller.name().is_none();
+                    if let (Some(line), Some(name)) = (&mut line, caller.name()) {
+                        line.set_user(name);
                     }
+                    request.extensions_mut().insert(caller);
                     match self.cors.refusal(&request, check_host) {
                         Some(why) => {
                             self.count_refusal("web_page");

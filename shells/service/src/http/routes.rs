@@ -1,95 +1,113 @@
-//! The routes of the REST API.
+//! The routes of the REST API, each with the scope that it needs.
 
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Response, StatusCode};
-use axum::routing::{delete, get, post};
 use axum::{Extension, Router};
 use cluster_api::Token;
+use cluster_core::Scope::{Add, Admin, Metrics, Pin, Read};
 
 use super::auth::Auth;
-use super::{Observed, add, answer, events, health, import, metrics, page, peers, pins};
+use super::scopes::Access::{Admitted, Needs};
+#[cfg(test)]
+use super::scopes::Route;
+use super::scopes::Routes;
+use super::server::Service;
+use super::{Observed, add, answer, credentials, events, health, import, metrics, page, peers, pins};
 use crate::cluster::Cluster;
 
-/// Builds the router. `auth` issues tokens; `None` if no credentials are configured.
-pub(super) fn router(cluster: Cluster, observed: Observed, auth: Option<Arc<Auth>>) -> Router {
-    Router::new()
-        .route("/id", get(peers::id))
-        .route("/version", get(peers::version))
-        .route("/peers", get(peers::list).post(peers::add))
-        .route("/peers/{peer}", delete(peers::remove))
-        .route("/add", post(add::add))
-        .route("/allocations", get(pins::allocations).post(import::import))
-        .route("/allocations/{hash}", get(pins::allocation))
-        // Routes of Go ipfs-cluster 0.0.12: this one, and those that end in `sync`.
-        .route("/pinlist", get(pins::list))
-        .route("/pins", get(pins::status_all))
-        .route(
-            "/pins/recover",
-            post(pins::recover_all)
-                .get(pins::not_a_cid)
-                .delete(pins::not_a_cid),
-        )
-        .route(
-            "/pins/sync",
-            post(pins::sync_all).get(pins::not_a_cid).delete(pins::not_a_cid),
-        )
-        .route(
-            "/pins/{hash}",
-            get(pins::status).post(pins::pin).delete(pins::unpin),
-        )
-        .route("/pins/{hash}/recover", post(pins::recover))
-        .route("/pins/{hash}/sync", post(pins::sync))
-        .route(
-            "/pins/ipfs/{*path}",
-            post(pins::pin_path).delete(pins::unpin_path),
-        )
-        .route(
-            "/pins/ipns/{*path}",
-            post(pins::pin_path).delete(pins::unpin_path),
-        )
-        .route(
-            "/pins/ipld/{*path}",
-            post(pins::pin_path).delete(pins::unpin_path),
-        )
-        .route("/ipfs/gc", post(health::repo_gc))
-        .route("/health", get(|| async { answer::no_content() }))
-        .merge(observing(observed))
-        .route("/health/graph", get(health::graph))
-        .route("/health/alerts", get(health::alerts))
-        .route("/health/bandwidth", get(health::bandwidth))
-        .route("/monitor/metrics", get(health::metric_names))
-        .route("/monitor/metrics/{name}", get(health::metrics))
-        .merge(page::routes())
+/// Builds the router. `auth` issues JWTs to configured users.
+pub(super) fn router(cluster: Cluster, observed: Observed, auth: Arc<Auth>) -> Router {
+    let (router, _) = routes(auth).finish();
+    router
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(Extension(observed))
         .with_state(cluster)
-        .merge(token(auth))
 }
 
-/// Builds the route that issues tokens.
-pub(super) fn token(auth: Option<Arc<Auth>>) -> Router {
+/// Returns all routes, for tests.
+#[cfg(test)]
+pub(super) fn table(auth: Arc<Auth>) -> Vec<Route> {
+    routes(auth).finish().1
+}
+
+fn routes(auth: Arc<Auth>) -> Routes {
+    let routes = Routes::new(Service::Rest.label(), error)
+        .get("/", Admitted, page::root)
+        .get("/ui/{file}", Admitted, page::file)
+        .get("/health", Admitted, || async { answer::no_content() })
+        .get("/health/ready", Admitted, health::ready)
+        .get("/auth/self", Admitted, credentials::own)
+        .get("/auth/credentials", Needs(Admin), credentials::list)
+        .post("/auth/credentials", Needs(Admin), credentials::create)
+        .delete(
+            "/auth/credentials/{credential}",
+            Needs(Admin),
+            credentials::revoke,
+        )
+        .get("/id", Needs(Read), peers::id)
+        .get("/version", Needs(Read), peers::version)
+        .get("/peers", Needs(Read), peers::list)
+        .post("/peers", Needs(Admin), peers::add)
+        .delete("/peers/{peer}", Needs(Admin), peers::remove)
+        .get("/events", Needs(Read), events::stream)
+        .get("/health/graph", Needs(Read), health::graph)
+        .get("/health/alerts", Needs(Read), health::alerts)
+        .get("/health/bandwidth", Needs(Read), health::bandwidth)
+        .get("/monitor/metrics", Needs(Metrics), health::metric_names)
+        .get("/monitor/metrics/{name}", Needs(Metrics), health::metrics)
+        .get("/metrics", Needs(Metrics), metrics::scrape)
+        .get("/metrics/history", Needs(Metrics), || async {
+            answer::json(&crate::metrics::history())
+        })
+        .post("/add", Needs(Add), add::add)
+        .post("/ipfs/gc", Needs(Admin), health::repo_gc);
+    token(of_pins(routes), auth)
+}
+
+fn of_pins(routes: Routes) -> Routes {
+    routes
+        .get("/allocations", Needs(Read), pins::allocations)
+        .post("/allocations", Needs(Pin), import::import)
+        .get("/allocations/{hash}", Needs(Read), pins::allocation)
+        // Routes of Go ipfs-cluster 0.0.12: this one, and those that end in `sync`.
+        .get("/pinlist", Needs(Read), pins::list)
+        .get("/pins", Needs(Read), pins::status_all)
+        .post("/pins/recover", Needs(Pin), pins::recover_all)
+        .get("/pins/recover", Needs(Read), pins::not_a_cid)
+        .delete("/pins/recover", Needs(Pin), pins::not_a_cid)
+        .post("/pins/sync", Needs(Pin), pins::sync_all)
+        .get("/pins/sync", Needs(Read), pins::not_a_cid)
+        .delete("/pins/sync", Needs(Pin), pins::not_a_cid)
+        .get("/pins/{hash}", Needs(Read), pins::status)
+        .post("/pins/{hash}", Needs(Pin), pins::pin)
+        .delete("/pins/{hash}", Needs(Pin), pins::unpin)
+        .post("/pins/{hash}/recover", Needs(Pin), pins::recover)
+        .post("/pins/{hash}/sync", Needs(Pin), pins::sync)
+        .post("/pins/ipfs/{*path}", Needs(Pin), pins::pin_path)
+        .delete("/pins/ipfs/{*path}", Needs(Pin), pins::unpin_path)
+        .post("/pins/ipns/{*path}", Needs(Pin), pins::pin_path)
+        .delete("/pins/ipns/{*path}", Needs(Pin), pins::unpin_path)
+        .post("/pins/ipld/{*path}", Needs(Pin), pins::pin_path)
+        .delete("/pins/ipld/{*path}", Needs(Pin), pins::unpin_path)
+}
+
+/// Adds the route that issues JWTs to configured users.
+pub(super) fn token(routes: Routes, auth: Arc<Auth>) -> Routes {
     let issue = move |headers: HeaderMap| async move {
-        match auth.and_then(|auth| auth.token(&headers)) {
+        match auth.token(&headers) {
             Some(token) => answer::json(&Token { token }),
             None => answer::error(StatusCode::UNAUTHORIZED, "unauthorized"),
         }
     };
-    Router::new().route("/token", post(issue))
+    routes.post("/token", Admitted, issue)
 }
 
-/// Routes that show the running peer.
-fn observing(observed: Observed) -> Router<Cluster> {
-    Router::new()
-        .route("/health/ready", get(health::ready))
-        .route("/metrics", get(metrics::scrape))
-        .route(
-            "/metrics/history",
-            get(|| async { answer::json(&crate::metrics::history()) }),
-        )
-        .route("/events", get(events::stream))
-        .layer(Extension(observed))
+/// Returns an error response with a JSON body.
+pub(super) fn error(status: StatusCode, why: &str) -> Response<Body> {
+    answer::error(status, why)
 }
 
 async fn not_found() -> Response<Body> {

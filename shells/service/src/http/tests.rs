@@ -2,6 +2,7 @@
 //! matters.
 
 mod adding;
+mod credentials;
 mod pages;
 mod pins;
 mod routes;

@@ -31,6 +31,9 @@ const PORTION_BYTES: usize = 1 << 20;
 /// Concurrent requests: one is prepared and read while others are committed.
 const AT_ONCE: usize = 4;
 
+/// Environment variable with the token of a credential, for a peer that demands one.
+const TOKEN_VARIABLE: &str = "CLUSTER_AUTH_TOKEN";
+
 /// Result of an import into a running cluster.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Added {
@@ -141,7 +144,12 @@ fn client(config: &Config) -> anyhow::Result<Client> {
         .collect();
     let credentials = rest.basic_auth_credentials.as_ref();
     let credentials = credentials.and_then(|credentials| credentials.0.iter().next());
+    // The configuration has no token. Where tokens alone are demanded, it comes as for `ipfs-cluster-ctl`.
+    let token = std::env::var(TOKEN_VARIABLE)
+        .ok()
+        .filter(|token| !token.is_empty());
     let options = Options {
+        token,
         credentials: credentials.map(|(user, password)| (user.clone(), password.clone())),
         https: !rest.ssl_cert_file.is_empty(),
         // It listens on this machine, by our own configuration; its certificate has another address.
@@ -161,7 +169,8 @@ fn reachable(listen: &str) -> String {
 fn no_answer(error: ClientError) -> anyhow::Error {
     anyhow::Error::new(error).context(
         "a peer is running on this folder, so the state is reached through its REST API, which does not \
-         answer as it should: wait until it is READY, or stop it first",
+         answer as it should: wait until it is READY, or stop it first. If it demands a token, set \
+         CLUSTER_AUTH_TOKEN",
     )
 }
 

@@ -79,7 +79,17 @@ export async function all(path, options) {
   return values
 }
 
+// Returns who is signed in, and the scopes.
+export async function self() { return json('GET', '/auth/self') }
+
+// Signs in with the token of a credential as the password, or with user and password.
 export async function signIn(user, password) {
+  if (password.startsWith('icc_')) {
+    const response = await fetch('/auth/self', {credentials: 'omit', headers: {Authorization: 'Bearer ' + password}})
+    if (!response.ok) throw new ApiError(response.status, 'the token is not accepted')
+    token = password
+    return
+  }
   const basic = btoa(String.fromCharCode(...new TextEncoder().encode(user + ':' + password)))
   const response = await fetch('/token', {
     method: 'POST', credentials: 'omit', headers: {Authorization: 'Basic ' + basic}

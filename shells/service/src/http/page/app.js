@@ -1,7 +1,7 @@
 // Starts the page: chooses the view by the address, and starts the stream of events.
 
 import {fill, toast} from './dom.js'
-import {json, signOut, signedIn} from './api.js'
+import {self, signOut, signedIn} from './api.js'
 import * as live from './live.js'
 import {overview} from './overview.js'
 import {pins} from './pins.js'
@@ -37,7 +37,15 @@ async function route() {
   else show(VIEWS[view], title, argument)
 }
 
-function begin() {
+// What the user may not do is not offered: see `for-` in style.css.
+async function showScopes() {
+  const page = document.documentElement
+  delete page.dataset.scopes
+  try { page.dataset.scopes = (await self()).scopes.join(' ') } catch { /* The views show the failure. */ }
+}
+
+async function begin() {
+  await showScopes()
   document.getElementById('sign-out').hidden = !signedIn()
   live.start()
   route()
@@ -65,7 +73,7 @@ document.querySelector('.skip').addEventListener('click', event => {
 })
 
 try {
-  await json('GET', '/version')
+  await self()
   begin()
 } catch (error) {
   if (error.status !== 401) {

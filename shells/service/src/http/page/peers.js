@@ -58,7 +58,7 @@ function card(peer, found, leader, whole) {
       fact('IPFS node', ipfs.error ? tag(ipfs.error, 'bad') : el('code', null, ipfs.id || '–')),
       whole ? fact('Addresses', addresses(peer.addresses)) : null,
       whole ? fact('IPFS addresses', addresses(ipfs.addresses)) : null),
-    el('div.actions', null, action('Remove', () => remove(peer), '.danger')))
+    el('div.actions.for-admin', null, action('Remove', () => remove(peer), '.danger')))
 }
 
 export function peers(place, only) {
@@ -71,7 +71,7 @@ export function peers(place, only) {
     el('div.head', null,
       el('div', null, only ? el('p', null, el('a', {href: '#/peers'}, 'All peers')) : null,
         el('h1', null, only ? 'Peer' : 'Peers'), note),
-      el('div.actions', null, action('Recover failed pins', recover), action('Collect garbage', collect))),
+      el('div.actions', null, action('Recover failed pins', recover, '.for-pin'), action('Collect garbage', collect, '.for-admin'))),
     list)
 
   async function refresh() {

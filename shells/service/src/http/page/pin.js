@@ -88,8 +88,8 @@ export function pin(place, cid) {
   const statuses = el('tbody')
   const history = el('ul.list')
   const past = []
-  const buttons = el('div.actions')
-  const forming = el('div')
+  const buttons = el('div.actions.for-pin')
+  const forming = el('div.for-pin')
   forming.addEventListener('input', () => { edited = true })
   fill(place,
     el('div.head', null, el('div', null, el('p', null, el('a', {href: '#/pins'}, 'All pins')), title), buttons),

@@ -52,7 +52,7 @@ export function pins(place) {
   let ended = false
 
   fill(place,
-    el('div.head', null, el('div', null, el('h1', null, 'Pins'), note), el('a.button', {href: '#/add'}, 'Add content')),
+    el('div.head', null, el('div', null, el('h1', null, 'Pins'), note), el('a.button.for-add', {href: '#/add'}, 'Add content')),
     el('section.card', null,
       el('form.line', {role: 'search', onsubmit: event => { event.preventDefault(); begin() }},
         el('label', {for: 'field'}, 'Search by', field),

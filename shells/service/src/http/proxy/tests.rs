@@ -316,3 +316,60 @@ async fn dns_rebinding_does_not_reach_the_node() {
     }
     assert!(test.pins().is_empty());
 }
+
+#[tokio::test]
+async fn demanded_tokens_are_checked_and_not_forwarded() {
+    let (seen, mut heads) = mpsc::unbounded_channel();
+    let upstream = node_with_heads(seen).await;
+    let test = TestCluster::new(1).await;
+    let config = ProxyConfig {
+        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
+        require_credentials: true,
+        ..ProxyConfig::default()
+    };
+    let server = serve_proxy(test.cluster(1), upstream, config).await.unwrap();
+    let asked = cluster_api::CredentialAdd {
+        name: "reader".to_owned(),
+        scopes: vec!["read".to_owned()],
+        ..cluster_api::CredentialAdd::default()
+    };
+    let (_, token) = test.cluster(1).create_credential(&asked).await.unwrap();
+    let header = format!("HTTP/1.1\r\nAuthorization: Bearer {token}\r\nX-A: ");
+    let with = |command: &str| format!("{command} {header}");
+    let refused = send(&server, "id HTTP/1.1", "").await;
+    assert!(refused.starts_with("http/1.1 401 "), "{refused}");
+    let refused = send(&server, &with(&format!("pin/add?arg={}", cid(1))), "").await;
+    assert!(refused.starts_with("http/1.1 403 "), "{refused}");
+    assert!(refused.contains("lacks the scope \"pin\""), "{refused}");
+    let refused = send(&server, &with("shutdown"), "").await;
+    assert!(refused.contains("lacks the scope \"admin\""), "{refused}");
+    let forwarded = send(&server, &with("id"), "").await;
+    assert!(forwarded.starts_with("http/1.1 200 "), "{forwarded}");
+    heads.close();
+    let mut count = 0;
+    while let Some(head) = heads.recv().await {
+        count += 1;
+        assert!(!head.to_ascii_lowercase().contains("authorization"), "{head}");
+        assert!(!head.contains("shutdown"), "{head}");
+    }
+    assert!(count > 0, "the node was asked");
+}
+
+/// Starts a node that answers each request with an empty object, and passes on what it was asked.
+async fn node_with_heads(seen: mpsc::UnboundedSender<String>) -> Upstream {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let seen = seen.clone();
+            tokio::spawn(async move {
+                let _ = seen.send(read_head(&mut stream).await);
+                let answer = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\n{}\n";
+                let _ = stream.write_all(answer.as_bytes()).await;
+                let _ = stream.shutdown().await;
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            });
+        }
+    });
+    Upstream::kubo(&format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()).unwrap()
+}

@@ -1,0 +1,115 @@
+//! Credentials: created, used and revoked at different peers, over restarts.
+
+use std::time::Instant;
+
+use serde_json::json;
+use tests::http::{self, Answer};
+use tests::{Cluster, Peer, cids, run, service, wait_until};
+
+/// Creates a credential with `ipfs-cluster-ctl`, and returns its token.
+fn create(peer: &Peer, name: &str, scope: &str) -> String {
+    let created = peer.ctl_json(&["auth", "create", name, "--scope", scope]);
+    let created = &created[0];
+    assert_eq!(created["credential"]["name"], name);
+    assert_eq!(created["required"], false, "not before it is configured");
+    created["token"].as_str().expect("a token").to_owned()
+}
+
+fn ask(peer: &Peer, token: &str, method: &str, target: &str) -> Answer {
+    let bearer = format!("Bearer {token}");
+    let headers = [("Authorization", bearer.as_str())];
+    http::request(peer.rest_port, method, target, &headers, &[]).expect("an answer")
+}
+
+/// Waits until every peer answers a request with this token with this status.
+fn wait_for(cluster: &Cluster, token: &str, status: u16) {
+    for peer in &cluster.peers {
+        wait_until(&format!("{} answers {status}", peer.name), || {
+            let answer = ask(peer, token, "GET", "/id");
+            if answer.status == status {
+                Ok(())
+            } else {
+                Err(format!("{} {}", answer.status, answer.text()))
+            }
+        });
+    }
+}
+
+/// Restarts all peers, one after the other.
+fn restart(cluster: &mut Cluster, times_ready: usize) {
+    for peer in &mut cluster.peers {
+        assert!(peer.terminate().success());
+        peer.start();
+        peer.wait_ready(times_ready);
+    }
+}
+
+#[test]
+fn credential_holds_at_all_peers_until_it_is_revoked_at_one() {
+    let mut cluster = Cluster::start();
+    let reader = create(&cluster.peers[0], "reader", "read");
+    let admin = create(&cluster.peers[1], "root", "admin");
+    for peer in &cluster.peers {
+        peer.edit(|config| config["api"]["restapi"]["require_credentials"] = json!(true));
+    }
+    restart(&mut cluster, 2);
+    wait_for(&cluster, &reader, 200);
+    wait_for(&cluster, &admin, 200);
+    for peer in &cluster.peers {
+        assert_eq!(peer.rest("GET", "/id").expect("an answer").status, 401);
+    }
+
+    let target = format!("/pins/{}", cids::identity("with a token"));
+    let refused = ask(&cluster.peers[1], &reader, "POST", &target);
+    assert_eq!(refused.status, 403, "{}", refused.text());
+    assert!(
+        refused.text().contains("lacks the scope \\\"pin\\\""),
+        "{}",
+        refused.text()
+    );
+    let pinned = ask(&cluster.peers[1], &admin, "POST", &target);
+    assert_eq!(pinned.status, 200, "{}", pinned.text());
+
+    let listed = cluster.peers[2]
+        .ctl(&["-f", "--auth-token", &admin, "auth", "ls"])
+        .ok();
+    assert!(
+        listed.contains("reader | ") && listed.contains(" | admin | "),
+        "{listed}"
+    );
+    cluster.peers[2]
+        .ctl(&["-f", "--auth-token", &admin, "auth", "revoke", "reader"])
+        .ok();
+    let since = Instant::now();
+    wait_for(&cluster, &reader, 401);
+    println!("refused by all peers after {:?}", since.elapsed());
+    wait_for(&cluster, &admin, 200);
+
+    restart(&mut cluster, 3);
+    wait_for(&cluster, &admin, 200);
+    wait_for(&cluster, &reader, 401);
+    no_secret_leaves(&mut cluster, &[&reader, &admin]);
+}
+
+/// Asserts that neither logs nor an export contain a secret, or a hash of one.
+fn no_secret_leaves(cluster: &mut Cluster, tokens: &[&str]) {
+    let peer = &mut cluster.peers[0];
+    assert!(peer.terminate().success());
+    let exported = run(service(&peer.folder).args(["state", "export"])).ok();
+    assert!(
+        exported.contains("with a token") || exported.contains("cid"),
+        "{exported}"
+    );
+    for token in tokens {
+        let (head, secret) = token.rsplit_once('_').expect("a token");
+        let id = head.trim_start_matches("icc_");
+        for text in [&exported, &peer.log()] {
+            assert!(!text.contains(secret), "{text}");
+        }
+        assert!(!exported.contains(id), "{exported}");
+    }
+    assert!(
+        !exported.contains("reader") && !exported.contains("\"hash\""),
+        "{exported}"
+    );
+}
