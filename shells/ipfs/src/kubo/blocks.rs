@@ -58,7 +58,7 @@ impl Client {
         let query = Query::new()
             .with("allow-big-block", "true")
             .with("cid-codec", prefix.codec_name()?)
-            .with("mhlen", &prefix.hash_len.to_string())
+            .with("mhlen", prefix.hash_len.to_string())
             .with("mhtype", prefix.hash_name()?)
             .with("pin", "false");
         let boundary = boundary();
@@ -104,7 +104,7 @@ impl Client {
     /// # Errors
     /// The node cannot be reached, does not have the block in time, or the block exceeds 16 MiB.
     pub async fn get_block(&self, cid: &Cid) -> Result<Bytes, Error> {
-        let query = Query::new().with("arg", &cid.to_string());
+        let query = Query::new().with("arg", cid.to_string());
         let limit = self.config.request_timeout;
         self.transport
             .bytes("block/get", query.as_str(), limit, BLOCK_MAX)

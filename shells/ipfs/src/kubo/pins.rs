@@ -93,8 +93,8 @@ impl Client {
             return Ok(false);
         }
         let query = Query::new()
-            .with("arg", &from.to_string())
-            .with("arg", &pin.cid.to_string())
+            .with("arg", from.to_string())
+            .with("arg", pin.cid.to_string())
             .with("unpin", "false");
         let updated = self
             .transport
@@ -119,7 +119,7 @@ impl Client {
             PinMode::Direct => "false",
         };
         let mut query = Query::new()
-            .with("arg", &pin.cid.to_string())
+            .with("arg", pin.cid.to_string())
             .with("recursive", recursive)
             .with("progress", "true");
         if !pin.name.is_empty() {
@@ -158,7 +158,7 @@ impl Client {
             let message = "ipfs unpinning is disallowed by configuration on this peer";
             return Err(Error::new(Cause::Refused, "pin/rm", message));
         }
-        let query = Query::new().with("arg", &cid.to_string());
+        let query = Query::new().with("arg", cid.to_string());
         let removed = self
             .transport
             .object("pin/rm", query.as_str(), self.config.unpin_timeout)
@@ -200,7 +200,7 @@ impl Client {
     fn state_query(cid: &Cid, mode: PinMode) -> Query {
         Query::new()
             .with("stream", "true")
-            .with("arg", &cid.to_string())
+            .with("arg", cid.to_string())
             .with("type", mode.as_str())
     }
 

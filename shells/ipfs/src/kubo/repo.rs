@@ -110,7 +110,7 @@ impl Client {
     /// # Errors
     /// The node cannot be reached, or cannot connect.
     pub async fn connect(&self, address: &Multiaddr) -> Result<(), Error> {
-        let query = Query::new().with("arg", &address.to_string());
+        let query = Query::new().with("arg", address.to_string());
         let limit = self.config.request_timeout;
         let ConnectAnswer {} = self
             .transport

@@ -160,10 +160,11 @@ impl Cluster {
             secret: rand::random(),
         };
         let credential = new_credential(asked, &token, now())?;
-        match self.request(Request::CreateCredential { credential }).await? {
-            Reply::CredentialCreated(credential) => Ok((shown(&credential), token.text())),
-            other => Err(unexpected(&other)),
-        }
+        let reply = self.request(Request::CreateCredential { credential }).await?;
+        let Reply::CredentialCreated(credential) = reply else {
+            return Err(unexpected(&reply));
+        };
+        Ok((shown(&credential), token.text()))
     }
 
     /// Lists the credentials, sorted by name.
@@ -187,10 +188,11 @@ impl Cluster {
         let named = |credential: &&Credential| Some(credential.id) == id || credential.name == id_or_name;
         let missing = || Error::Refused(Refusal::Credential(CredentialError::Missing));
         let id = known.iter().find(named).ok_or_else(missing)?.id;
-        match self.request(Request::RevokeCredential { id }).await? {
-            Reply::CredentialRevoked(credential) => Ok(shown(&credential)),
-            other => Err(unexpected(&other)),
-        }
+        let reply = self.request(Request::RevokeCredential { id }).await?;
+        let Reply::CredentialRevoked(credential) = reply else {
+            return Err(unexpected(&reply));
+        };
+        Ok(shown(&credential))
     }
 }
 

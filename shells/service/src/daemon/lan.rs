@@ -267,15 +267,18 @@ fn interfaces(listening: &[Multiaddr]) -> Vec<IfKind> {
         IpAddr::V6(ip) if ip.is_unspecified() => IfKind::Predicate(IfPredicate::new(|interface| {
             !interface.is_loopback() && interface.ip().is_ipv6()
         })),
-        ip => IfKind::Addr(ip),
+        IpAddr::V4(_) | IpAddr::V6(_) => IfKind::Addr(ip),
     };
     listening.iter().filter_map(ip).map(kind).collect()
 }
 
 fn tcp_port(address: &Multiaddr) -> Option<u16> {
-    address.iter().find_map(|part| match part {
-        Protocol::Tcp(port) => Some(port),
-        _ => None,
+    address.iter().find_map(|part| {
+        if let Protocol::Tcp(port) = part {
+            Some(port)
+        } else {
+            None
+        }
     })
 }
 

@@ -172,7 +172,7 @@ impl Respond for Proxy {
             let mut request = LimitedBody::of(request);
             let host = web_origin::public_host(request.headers()).filter(|_| client.on_loopback);
             let response = match (host, self.reserve_upload(request.body_mut())) {
-                _ if let Err(refusal) = admitted => refusal,
+                _ if let Err(refusal) = admitted => *refusal,
                 (Some(host), _) => node_access::refuse_public_host(&host),
                 (None, Ok(())) => {
                     let request = request.map(|body| body_timeouts::limit_arrival(body, self.read_timeout));
@@ -192,7 +192,7 @@ impl Respond for Proxy {
 impl Proxy {
     /// Checks the credentials, if they are demanded, and takes them from the request: they are not the
     /// node's. Returns the credential's name. Preflight requests, which carry no credentials, are admitted.
-    fn admit<B>(&self, request: &mut Request<B>) -> Result<Option<String>, Response<Body>> {
+    fn admit<B>(&self, request: &mut Request<B>) -> Result<Option<String>, Box<Response<Body>>> {
         let Some(auth) = &self.auth else { return Ok(None) };
         if request.method() == Method::OPTIONS {
             return Ok(None);
@@ -201,10 +201,10 @@ impl Proxy {
         let error: ErrorBody = |status, why| failed(Failure::plain(status, why));
         let caller = auth.authenticate(request.headers()).map_err(|denied| {
             refusals::note(api, denied.label(), &denied.why());
-            denied.response(error)
+            Box::new(denied.response(error))
         })?;
         let needed = scopes::of_command(request.uri().path());
-        scopes::require(&caller, needed, api).map_err(|why| error(StatusCode::FORBIDDEN, &why))?;
+        scopes::require(&caller, needed, api).map_err(|why| Box::new(error(StatusCode::FORBIDDEN, &why)))?;
         request.headers_mut().remove(header::AUTHORIZATION);
         Ok(caller.name().map(str::to_owned))
     }

@@ -120,9 +120,12 @@ impl Store {
         let credentials = credentials.unwrap_or_default();
         let shared = Shared::new(db, fixed, current, credentials, (marker, seq), folder, on_fatal);
         let shared = Arc::new(shared);
-        let failed = |error: StoreError| match error {
-            StoreError::Damaged(what) => shared.folder.damaged(what),
-            error => shared.folder.io(std::io::Error::other(error)),
+        let failed = |error: StoreError| {
+            if let StoreError::Damaged(what) = error {
+                shared.folder.damaged(what)
+            } else {
+                shared.folder.io(std::io::Error::other(error))
+            }
         };
         let leftovers: Vec<_> = leftovers.iter().collect();
         shared.delete_keyspaces(&leftovers).map_err(failed)?;
