@@ -99,10 +99,8 @@ impl Answers {
             }
             (Request::Recover { cid }, Reply::Recovered(_)) => {
                 let local = step.peer().disk.written.locals.get(cid);
-                let ended = step
-                    .events
-                    .iter()
-                    .any(|event| matches!(event, Event::IpfsFinished { .. }));
+                let is_end = |event: &Event| matches!(event, Event::IpfsFinished { .. });
+                let ended = step.events.iter().any(is_end);
                 let failed = local.is_some_and(|local| {
                     use cluster_core::Phase::{Lost, PinError, UnpinError};
                     matches!(local.phase, Lost | PinError | UnpinError)

@@ -1,6 +1,6 @@
-//! All peers apply one commit history, in order and without gaps, and the pinset and the credentials of a peer
-//! that has applied an index equal the model's as of that index. So no peer that has applied a revocation
-//! accepts the credential.
+//! All peers apply one commit history, in order and without gaps, and the pinset and the credentials of a
+//! peer that has applied an index equal the model's as of that index. So no peer that has applied a
+//! revocation accepts the credential.
 
 use std::collections::{BTreeMap, BTreeSet};
 
