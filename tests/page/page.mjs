@@ -374,6 +374,40 @@ async function credentials() {
   await page.close()
 }
 
+// A token that permits reading sees everything and is offered nothing that it may not do.
+async function readOnly() {
+  const server = `http://127.0.0.1:${securedPort}/`
+  const made = await fetch(server + 'auth/credentials', {
+    method: 'POST',
+    headers: {authorization: 'Basic ' + Buffer.from('ann:secret').toString('base64')},
+    body: JSON.stringify({name: 'viewer', scopes: ['read']})
+  })
+  const {token} = await made.json()
+  const page = await open(server)
+  const visible = () => page.$$eval('.for-add, .for-pin, .for-admin',
+    all => all.filter(element => element.offsetParent).length)
+  await page.waitForSelector('#user')
+  await page.type('#password', token)
+  await page.keyboard.press('Enter')
+  await seen(page, '1 of 1')
+  for (const view of ['overview', 'pins', 'peers']) {
+    await page.evaluate(view => { location.hash = '#/' + view }, view)
+    await page.waitForSelector(view === 'overview' ? 'main .card' : 'main h1')
+    assert.equal(await visible(), 0, view)
+  }
+  await seen(page, 'Peers')
+  await usable(page, 'read only')
+  await picture(page, 'read-only')
+  await press(page, 'Sign out')
+  await page.waitForSelector('#user')
+  await page.type('#user', 'ann')
+  await page.type('#password', 'secret')
+  await page.keyboard.press('Enter')
+  await seen(page, '1 of 1')
+  assert(await visible() > 0, 'a user may do everything')
+  await page.close()
+}
+
 try {
   const page = await open(base)
   for (const step of [overview, uploads, attacks, listing, onePin, members, pictureSet, death]) {
@@ -381,6 +415,7 @@ try {
     await step(page)
   }
   await credentials()
+  await readOnly()
   assert.deepEqual(problems, [])
   console.log('passed')
 } catch (error) {
