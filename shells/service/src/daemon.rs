@@ -154,8 +154,13 @@ async fn run_peer(folder: &Folder, options: Options, shutdown: CancellationToken
             }
             Some(Ending::Invited(invitation)) => {
                 tracing::info!("{} invites this peer into its cluster", invitation.from);
-                give_up_empty_cluster(folder)?;
-                bootstrap = addresses_of(&invitation);
+                if give_up_empty_cluster(folder)? {
+                    bootstrap = addresses_of(&invitation);
+                } else {
+                    tracing::warn!(
+                        "a pin was made or a peer was added meanwhile: this peer keeps its cluster"
+                    );
+                }
             }
         }
     }
@@ -189,8 +194,8 @@ fn addresses_of(invitation: &Invitation) -> Vec<Address> {
     addresses.filter(is_of_sender).collect()
 }
 
-/// Removes the data of an empty cluster, unless it has pins or other members meanwhile.
-fn give_up_empty_cluster(folder: &Folder) -> anyhow::Result<()> {
+/// Removes the data of an empty cluster. Returns `false` if it has pins or other members meanwhile.
+fn give_up_empty_cluster(folder: &Folder) -> anyhow::Result<bool> {
     let data = folder.config.data_folder(&folder.path);
     let mut store = Store::open(&data, &OpenOptions::default())?;
     let members = store
@@ -198,12 +203,10 @@ fn give_up_empty_cluster(folder: &Folder) -> anyhow::Result<()> {
         .map_or(0, |recovered| recovered.members.peers.len());
     let is_free = is_empty(&store.reader()) && members <= 1;
     store.close()?;
-    anyhow::ensure!(
-        is_free,
-        "a pin was made or a peer was added while this peer was invited into another cluster: start it \
-         again; to join that cluster instead, run `ipfs-cluster-service state cleanup` first"
-    );
-    std::fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))
+    if is_free {
+        std::fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))?;
+    }
+    Ok(is_free)
 }
 
 fn is_empty(reader: &Reader) -> bool {
