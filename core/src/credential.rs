@@ -105,7 +105,7 @@ pub struct Credential {
     pub name: String,
     /// Hash of the secret, computed by the shell that minted it.
     pub hash: [u8; 32],
-    /// What it permits.
+    /// Scopes of its token.
     pub scopes: BTreeSet<Scope>,
     /// Time of creation, by the clock of the peer that was asked.
     pub created: Timestamp,

@@ -51,7 +51,7 @@ pub(crate) enum Auth {
 pub(crate) struct AuthCreate {
     /// Name: letters, digits, and ".", "_", "-", "@"; unique in the cluster
     pub(crate) name: String,
-    /// What the token permits: read, pin, add, metrics, admin; comma-separated
+    /// Scopes of the token: read, pin, add, metrics, admin; comma-separated
     #[arg(
         long,
         visible_alias = "scopes",

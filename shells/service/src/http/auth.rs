@@ -16,7 +16,7 @@ use super::scopes::ErrorBody;
 use super::{page, token};
 use crate::cluster::{Cluster, TokenError, is_token};
 
-/// Who makes a request.
+/// Author of a request.
 #[derive(Debug, Clone)]
 pub(super) enum Caller {
     /// Holder of a token.

@@ -19,7 +19,7 @@ use crate::cluster::Cluster;
 /// Builds the body of an error response.
 pub(super) type ErrorBody = fn(StatusCode, &str) -> Response<Body>;
 
-/// What a route demands of a caller that [`Auth::admit`](super::auth::Auth::admit) has admitted.
+/// Demand of a route on a caller that [`Auth::admit`](super::auth::Auth::admit) has admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
     /// Nothing more.

@@ -40,7 +40,7 @@ struct Remembered {
     last_use: u64,
 }
 
-/// What is known of a list as of a snapshot.
+/// Knowledge of a list as of a snapshot.
 enum Known {
     Count(u64),
     /// The list `id` must be counted; it has changed by `change` before the snapshot.

@@ -219,7 +219,7 @@ struct Collected<'a> {
     last: Option<Position>,
 }
 
-/// Whether the collection of a page goes on.
+/// Continuation or end of the collection of a page.
 #[derive(PartialEq, Eq)]
 enum Flow {
     Continue,
