@@ -135,6 +135,7 @@ fn check_outcome(
 #[test]
 fn a_flipped_bit_is_detected_or_harmless() {
     let (folder, path, content, recovered) = sample();
+    // With seed 311 a flip makes lsm-tree allocate the unchecked length of a list, and the process aborts.
     let mut rng = StdRng::seed_from_u64(312);
     let mut tally = Tally::default();
     let mut found = Vec::new();
