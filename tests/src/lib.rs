@@ -15,6 +15,6 @@ mod process;
 mod programs;
 
 pub use cluster::{Cluster, Options};
-pub use peer::{Peer, service};
+pub use peer::{Peer, Release, service};
 pub use process::{PATIENCE, Said, closed_port, run, wait_until};
 pub use programs::{profile_folder, program, root};

@@ -13,6 +13,17 @@ use crate::http::{self, Answer};
 use crate::process::{PATIENCE, Said, closed_port, run, wait_until};
 use crate::programs::program;
 
+/// Release that a peer of a debug build pretends to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// The first, which reads version 1 of the protocol.
+    First,
+    /// This one.
+    This,
+    /// The next, which reads and writes one more version.
+    Next,
+}
+
 /// A peer: a folder, and a process if it runs.
 #[derive(Debug)]
 pub struct Peer {
@@ -30,8 +41,7 @@ pub struct Peer {
     pub ipfs_port: u16,
     /// Port for other IPFS nodes.
     pub swarm_port: u16,
-    /// True if it pretends to be the next release.
-    upgraded: bool,
+    release: Release,
     child: Option<Child>,
 }
 
@@ -63,7 +73,7 @@ impl Peer {
             rest_port,
             ipfs_port,
             swarm_port,
-            upgraded: false,
+            release: Release::This,
             child: None,
         };
         let identity = std::fs::read_to_string(peer.folder.join("identity.json")).expect("init wrote it");
@@ -108,11 +118,7 @@ impl Peer {
     /// # Panics
     /// As [`Peer::start`].
     pub fn start_with(&mut self, arguments: &[&str]) {
-        let mut command = service(&self.folder);
-        if self.upgraded {
-            command.env("PRETEND_NEXT_RELEASE", "1");
-        }
-        self.spawn(command, arguments);
+        self.spawn(service(&self.folder), arguments);
     }
 
     /// Starts the daemon with environment variables.
@@ -127,6 +133,11 @@ impl Peer {
 
     fn spawn(&mut self, mut command: Command, arguments: &[&str]) {
         assert!(self.child.is_none(), "{} runs", self.name);
+        match self.release {
+            Release::First => command.env("PRETEND_FIRST_RELEASE", "1"),
+            Release::This => &mut command,
+            Release::Next => command.env("PRETEND_NEXT_RELEASE", "1"),
+        };
         let log = File::options().create(true).append(true).open(self.log_path());
         let log = log.expect("a log");
         let child = command
@@ -166,10 +177,9 @@ impl Peer {
         self.child.as_ref().expect("it runs").id()
     }
 
-    /// Makes its next start pretend to be the next release, which reads and writes one more version of the
-    /// protocol, or this one again. Debug builds only.
-    pub fn install_next_release(&mut self, next: bool) {
-        self.upgraded = next;
+    /// Makes its next starts pretend to be of a release. Debug builds only.
+    pub fn install(&mut self, release: Release) {
+        self.release = release;
     }
 
     /// Starts the daemon and waits until it is ready.

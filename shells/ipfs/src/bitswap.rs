@@ -102,6 +102,14 @@ pub(crate) struct Session {
     id: u64,
 }
 
+/// A block that a want waited for.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrival {
+    pub(crate) data: Bytes,
+    /// The peer that sent it; `None` if it came from elsewhere or was stored here already.
+    pub(crate) from: Option<PeerId>,
+}
+
 /// A want of a peer.
 struct PeerWant {
     cid: Cid,
@@ -417,7 +425,10 @@ impl Bitswap {
             let key = key_of(&block.cid);
             for waiter in state.wants.received(&key, from, Instant::now()) {
                 let result = match stored {
-                    Ok(()) => Ok(block.data.clone()),
+                    Ok(()) => Ok(Arrival {
+                        data: block.data.clone(),
+                        from,
+                    }),
                     Err(error) => Err(error.clone_for_waiter()),
                 };
                 // A waiter that is gone needs no answer.
@@ -468,8 +479,9 @@ impl Session {
     }
 
     /// Waits until a peer sends the block or it is stored here. Dropping the future cancels the want.
-    pub(crate) async fn get(&self, cid: Cid) -> Result<Bytes, Error> {
+    pub(crate) async fn get(&self, cid: Cid) -> Result<Arrival, Error> {
         let shared = &self.bitswap.shared;
+        let stored = |data| Arrival { data, from: None };
         let empty = Block {
             cid,
             data: Bytes::new(),
@@ -477,7 +489,7 @@ impl Session {
         if hash::verify(&empty).is_ok() {
             // Kubo answers that it has the empty block, but never sends it.
             shared.store.put(vec![empty]).await?;
-            return Ok(Bytes::new());
+            return Ok(stored(Bytes::new()));
         }
         if !hash::is_known(cid.hash().code()) {
             return Err(Error::UnsupportedHash(cid));
@@ -493,7 +505,7 @@ impl Session {
         };
         // It may have been stored just before the want was registered.
         match shared.store.get(&cid) {
-            Ok(Some(data)) => return Ok(data),
+            Ok(Some(data)) => return Ok(stored(data)),
             // A peer's copy will replace a damaged block.
             Ok(None) | Err(Error::DamagedBlock { .. }) => {}
             Err(error) => return Err(error),

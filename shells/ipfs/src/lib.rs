@@ -35,6 +35,7 @@ mod request_budget;
 mod retrieval;
 mod routing;
 pub mod settings;
+mod steps;
 mod store;
 mod swarm;
 mod types;
@@ -48,6 +49,7 @@ pub use node::{Collected, GcGuard, Node, Upload};
 pub use provider::{Duty, ProvideStat};
 pub use routing::Provider;
 pub use settings::PublicNetwork;
+pub use steps::{Step, Steps};
 pub use swarm::{AGENT, AGENT_NAME, DhtState, TrafficStat};
 pub use types::{
     Block, Config, ConnectedPeer, DagPath, ExchangeStat, Identity, Pin, PinFilter, PinMode, PinStatus,

@@ -15,8 +15,9 @@ mod gateways;
 
 pub(crate) use gateways::Gateways;
 
-use crate::bitswap;
+use crate::bitswap::{self, Arrival};
 use crate::routing::{ContentRouting, HTTP_TRANSPORT, Provider};
+use crate::steps::{Recorder, Transfer};
 use crate::store::lock;
 use crate::swarm::Network;
 use crate::swarm::addresses::resolved;
@@ -25,11 +26,12 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use gateways::SessionGateways;
+use opentelemetry::KeyValue;
 use rand::seq::IndexedRandom;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{sleep, timeout};
 
@@ -76,6 +78,7 @@ struct Shared {
     gateways: SessionGateways,
     progress: Mutex<Progress>,
     wanted: Notify,
+    recorder: Recorder,
 }
 
 /// Live wants and the time of the last block.
@@ -108,7 +111,8 @@ impl Finder {
         })
     }
 
-    /// Opens a session that searches providers if there is anything to ask.
+    /// Opens a session that searches providers if there is anything to ask. It is a part of the operation
+    /// that the caller is a part of.
     pub(crate) fn session(self: &Arc<Self>) -> Session {
         let progress = Progress {
             live: HashMap::new(),
@@ -122,6 +126,7 @@ impl Finder {
             gateways: SessionGateways::default(),
             progress: Mutex::new(progress),
             wanted: Notify::new(),
+            recorder: Recorder::current(),
         };
         Session {
             shared: Arc::new(shared),
@@ -130,10 +135,15 @@ impl Finder {
 
     /// Searches providers of a block, and connects to them.
     async fn search(&self, shared: &Weak<Shared>, cid: Cid) {
+        let recorder = shared.upgrade().map(|shared| shared.recorder.clone());
+        let recorder = recorder.unwrap_or_default();
+        let (step, begun) = (recorder.begin("routing.search"), Instant::now());
+        step.set_text("ipfs.block", &cid);
         let Ok(_turn) = self.searches.acquire().await else {
             return;
         };
-        let mut found = self.routing.providers(cid, PROVIDERS_MAX);
+        step.set_number("ipfs.waited_ms", millis(begun.elapsed()));
+        let mut found = self.routing.providers(cid, PROVIDERS_MAX, &recorder);
         let mut connecting = FuturesUnordered::new();
         let mut is_complete = false;
         let searching = async {
@@ -143,7 +153,7 @@ impl Finder {
                         Some(provider) => {
                             let (peer, addresses) = (provider.peer, &provider.addresses);
                             tracing::debug!(%cid, %peer, ?addresses, "a provider is found");
-                            connecting.push(self.use_provider(shared, provider));
+                            connecting.push(self.use_provider(shared, provider, &recorder));
                         }
                         None => is_complete = true,
                     },
@@ -154,10 +164,13 @@ impl Finder {
         };
         // Dials that take longer end with the search.
         let is_in_time = timeout(SEARCH_TIMEOUT, searching).await.is_ok();
+        if !is_in_time {
+            step.fail(&format!("ended by its time limit of {SEARCH_TIMEOUT:?}"));
+        }
         tracing::debug!(%cid, is_in_time, "a search of providers ends");
     }
 
-    async fn use_provider(&self, shared: &Weak<Shared>, provider: Provider) {
+    async fn use_provider(&self, shared: &Weak<Shared>, provider: Provider, recorder: &Recorder) {
         if provider
             .protocols
             .iter()
@@ -176,11 +189,15 @@ impl Finder {
         };
         let mut addresses = provider.addresses;
         if addresses.is_empty() && !self.network.is_connected(&provider.peer) {
-            addresses = match self.routing.find_peer(provider.peer).await {
+            let step = recorder.begin("routing.peer");
+            step.set_text("ipfs.peer", &provider.peer);
+            addresses = match step.end_with(self.routing.find_peer(provider.peer).await) {
                 Ok(found) => found,
                 Err(_) => return,
             };
         }
+        let step = recorder.begin("swarm.dial");
+        step.set_text("ipfs.peer", &provider.peer);
         let dialling = async {
             let addresses = resolved(addresses).await;
             self.network.dial(provider.peer, addresses).await
@@ -191,8 +208,14 @@ impl Finder {
                     shared.bitswap.provider_found(provider.peer);
                 }
             }
-            Ok(Err(error)) => tracing::debug!(peer = %provider.peer, %error, "a provider cannot be dialled"),
-            Err(_) => tracing::debug!(peer = %provider.peer, "dialling a provider timed out"),
+            Ok(Err(error)) => {
+                step.fail(&error);
+                tracing::debug!(peer = %provider.peer, %error, "a provider cannot be dialled");
+            }
+            Err(_) => {
+                step.fail(&format!("no answer in {DIAL_TIMEOUT:?}"));
+                tracing::debug!(peer = %provider.peer, "dialling a provider timed out");
+            }
         }
     }
 }
@@ -200,15 +223,14 @@ impl Finder {
 impl Session {
     /// Waits until the block arrives from any source or is stored here. Dropping the future cancels the want.
     pub(crate) async fn get(&self, cid: Cid) -> Result<Bytes, Error> {
+        let since = self.shared.recorder.now();
         let Some(finder) = &self.shared.finder else {
-            return self.shared.bitswap.get(cid).await;
+            let arrived = self.shared.bitswap.get(cid).await?;
+            return Ok(self.shared.received(arrived, since));
         };
         let _want = self.shared.want(cid);
         tokio::select! {
-            block = self.shared.bitswap.get(cid) => {
-                self.shared.received();
-                block
-            }
+            arrived = self.shared.bitswap.get(cid) => arrived.map(|arrived| self.shared.received(arrived, since)),
             never = self.shared.fetch_over_http(finder, cid) => match never {},
         }
     }
@@ -233,8 +255,19 @@ impl Shared {
         LiveWant { shared: self, id }
     }
 
-    fn received(&self) {
+    /// Notes the arrival of a block that was wanted `since`.
+    fn received(&self, arrived: Arrival, since: Option<SystemTime>) -> Bytes {
         lock(&self.progress).last = Instant::now();
+        if let Some(peer) = arrived.from {
+            let transfer = Transfer {
+                blocks: 1,
+                bytes: arrived.data.len() as u64,
+                ..Transfer::default()
+            };
+            let label = || KeyValue::new("ipfs.peer", peer.to_string());
+            self.recorder.received("bitswap.fetch", since, label, transfer);
+        }
+        arrived.data
     }
 
     /// Returns the time until a search is due after `delay` without a block, and one of the live wants.
@@ -247,7 +280,11 @@ impl Shared {
 
     async fn fetch_over_http(&self, finder: &Finder, cid: Cid) -> Infallible {
         match &finder.gateways {
-            Some(gateways) => gateways.fetch(&self.gateways, &self.bitswap, cid).await,
+            Some(gateways) => {
+                gateways
+                    .fetch(&self.gateways, &self.bitswap, cid, &self.recorder)
+                    .await
+            }
             None => std::future::pending().await,
         }
     }
@@ -257,6 +294,10 @@ impl Drop for LiveWant<'_> {
     fn drop(&mut self) {
         lock(&self.shared.progress).live.remove(&self.id);
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Searches providers for a session whenever nothing arrives for a while, until the session ends.

@@ -7,6 +7,7 @@
 mod delegated;
 
 use crate::settings::PublicNetwork;
+use crate::steps::Recorder;
 use crate::swarm::Network;
 use crate::swarm::addresses::{Scope, dialable};
 use crate::swarm::dht::{FoundPeer, Lookup, sender};
@@ -84,15 +85,20 @@ impl ContentRouting {
 
     /// Searches providers of a block. The search ends after `limit` of them, after a minute, or when the
     /// receiver is dropped.
-    pub(crate) fn providers(self: &Arc<Self>, cid: Cid, limit: usize) -> mpsc::Receiver<Provider> {
+    pub(crate) fn providers(
+        self: &Arc<Self>,
+        cid: Cid,
+        limit: usize,
+        recorder: &Recorder,
+    ) -> mpsc::Receiver<Provider> {
         let (found, receiver) = mpsc::channel(FOUND_MAX);
-        let routing = self.clone();
+        let (routing, recorder) = (self.clone(), recorder.clone());
         tokio::spawn(async move {
             let (each, mut all) = mpsc::channel(FOUND_MAX);
             let search = async {
                 tokio::join!(
-                    routing.search_dht(&cid, each.clone()),
-                    routing.search_delegated(&cid, each.clone()),
+                    routing.search_dht(&cid, each.clone(), &recorder),
+                    routing.search_delegated(&cid, each.clone(), &recorder),
                 );
                 drop(each);
                 std::future::pending::<()>().await;
@@ -121,10 +127,12 @@ impl ContentRouting {
         receiver
     }
 
-    async fn search_dht(&self, cid: &Cid, each: mpsc::Sender<Provider>) {
+    async fn search_dht(&self, cid: &Cid, each: mpsc::Sender<Provider>, recorder: &Recorder) {
         if !self.settings.effective_routing().uses_dht() {
             return;
         }
+        let step = recorder.begin("routing.dht");
+        let mut seen = HashSet::new();
         let (found, mut results) = mpsc::channel(FOUND_MAX);
         if let Err(error) = self
             .network
@@ -132,6 +140,7 @@ impl ContentRouting {
             .await
         {
             tracing::debug!(%cid, %error, "no search of providers in the dht");
+            step.fail(&error);
             return;
         }
         while let Some(FoundPeer { peer, addresses }) = results.recv().await {
@@ -140,15 +149,20 @@ impl ContentRouting {
                 addresses,
                 protocols: vec!["transport-bitswap".to_owned()],
             };
+            // Several servers know the same provider.
+            if !seen.insert(peer) {
+                continue;
+            }
+            step.set_number("ipfs.providers", seen.len() as u64);
             if each.send(provider).await.is_err() {
                 return;
             }
         }
     }
 
-    async fn search_delegated(&self, cid: &Cid, each: mpsc::Sender<Provider>) {
+    async fn search_delegated(&self, cid: &Cid, each: mpsc::Sender<Provider>, recorder: &Recorder) {
         if let Some(delegated) = &self.delegated {
-            delegated.providers(cid, &each).await;
+            delegated.providers(cid, &each, recorder).await;
         }
     }
 

@@ -84,6 +84,8 @@ pub struct Config {
     pub default_replicas: Replicas,
     /// Version of this program.
     pub version: String,
+    /// Highest protocol version that this peer reads: calls of later ones are refused.
+    pub protocol: u8,
 }
 
 /// The components of a running peer that the operations combine.

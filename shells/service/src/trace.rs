@@ -7,6 +7,7 @@
 //!    ├─ raft.commit                  at each peer: from its entry in the log until it is committed
 //!    ├─ pinset.apply                 at each peer: the write that changes the pinset
 //!    └─ ipfs.pin                     at each peer with an allocation; Kubo gets it as traceparent
+//!       └─ dag.fetch, routing.dht, …  steps of the embedded node
 //! ```
 //!
 //! Off, each place that could make a span costs one atomic load. The core and its messages carry no context:
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use cluster_core::{Batch, Cid, Refusal, Request, StoreOp};
+use cluster_ipfs::{Step, Steps};
 use opentelemetry::trace::{
     FutureExt, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState,
     Tracer, TracerProvider,
@@ -47,6 +49,9 @@ const NEWS_MAX: usize = 1024;
 
 /// Time to export the last spans at a shutdown.
 const FLUSH: Duration = Duration::from_secs(5);
+
+/// Reason for the end of an operation that was stopped: the pin was removed, or its time was over.
+const STOPPED: &str = "stopped before its end";
 
 /// Bytes of an error text in a span; the rest is cut off.
 const TEXT_MAX: usize = 256;
@@ -208,6 +213,17 @@ impl Tracing {
         self.start(name, cid, start, parent)
             .span()
             .end_with_timestamp(end);
+    }
+
+    /// Records the span of a step of an operation; `now` is the end of the operation.
+    fn record_step(&self, step: Step, cid: &Cid, now: SystemTime, operation: &Context) {
+        let context = self.start(step.name, cid, step.start, operation);
+        let span = context.span();
+        span.set_attributes(step.attributes);
+        if let Some(error) = step.error {
+            span.set_status(Status::error(shortened(&error)));
+        }
+        span.end_with_timestamp(step.end.unwrap_or(now));
     }
 
     /// Records the spans of a change of the pinset.
@@ -372,27 +388,73 @@ pub(crate) async fn ipfs_operation<T, E: Display>(
     let Some(tracing) = TRACING.get() else {
         return work.await;
     };
-    let start = SystemTime::now();
-    let (outcome, context) = match tracing.request(cid) {
-        Some(parent) => {
-            let context = tracing.start(name, cid, start, &parent);
-            (work.with_context(context.clone()).await, Some(context))
-        }
-        None => {
-            let outcome = work.await;
-            // The request's context may have arrived from another peer meanwhile.
-            let parent = tracing.request(cid);
-            (
-                outcome,
-                parent.map(|parent| tracing.start(name, cid, start, &parent)),
-            )
-        }
-    };
-    if let Some(context) = context {
-        end(
-            &context,
-            outcome.as_ref().err().map(|error| error as &dyn Display),
-        );
-    }
+    let mut operation = Operation::begin(tracing, name, cid);
+    let outcome = work.with_context(operation.context()).await;
+    operation.end(outcome.as_ref().err().map(|error| error as &dyn Display));
     outcome
+}
+
+/// An operation at the IPFS node, and the steps that the embedded node notes. Its spans are made when it ends
+/// or is dropped.
+struct Operation<'a> {
+    tracing: &'a Tracing,
+    name: &'static str,
+    cid: &'a Cid,
+    start: SystemTime,
+    /// Context with its span, if its request is known already.
+    span: Option<Context>,
+    steps: Steps,
+    is_ended: bool,
+}
+
+impl<'a> Operation<'a> {
+    fn begin(tracing: &'a Tracing, name: &'static str, cid: &'a Cid) -> Self {
+        let start = SystemTime::now();
+        let parent = tracing.request(cid);
+        Self {
+            tracing,
+            name,
+            cid,
+            start,
+            span: parent.map(|parent| tracing.start(name, cid, start, &parent)),
+            steps: Steps::default(),
+            is_ended: false,
+        }
+    }
+
+    /// Returns the context to work in.
+    fn context(&self) -> Context {
+        let context = self.span.clone().unwrap_or_default();
+        context.with_value(self.steps.clone())
+    }
+
+    fn end(&mut self, error: Option<&dyn Display>) {
+        self.is_ended = true;
+        let (tracing, cid) = (self.tracing, self.cid);
+        // The request's context may have arrived from another peer meanwhile.
+        let parent = || tracing.request(cid);
+        let late = || parent().map(|parent| tracing.start(self.name, cid, self.start, &parent));
+        let Some(context) = self.span.take().or_else(late) else {
+            return;
+        };
+        let (steps, left_out) = self.steps.take();
+        let now = SystemTime::now();
+        for step in steps {
+            tracing.record_step(step, cid, now, &context);
+        }
+        if left_out > 0 {
+            let count = i64::try_from(left_out).unwrap_or(i64::MAX);
+            let span = context.span();
+            span.set_attribute(KeyValue::new("ipfs.steps_left_out", count));
+        }
+        end(&context, error);
+    }
+}
+
+impl Drop for Operation<'_> {
+    fn drop(&mut self) {
+        if !self.is_ended {
+            self.end(Some(&STOPPED));
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use tests::{Cluster, Peer, cids, wait_until};
+use tests::{Cluster, Peer, Release, cids, wait_until};
 
 const AGREED: &str = "all members speak version 3 of the protocol";
 
@@ -38,7 +38,7 @@ fn peers_of_two_releases_work_together_until_all_are_upgraded() {
     for at in 0..3 {
         assert!(!cluster.peers.iter().any(has_agreed), "not before all can");
         assert!(cluster.peers[at].terminate().success());
-        cluster.peers[at].install_next_release(true);
+        cluster.peers[at].install(Release::Next);
         cluster.peers[at].start_and_wait();
         cluster.wait_ready();
         for (number, peer) in cluster.peers.iter().enumerate() {
@@ -63,7 +63,7 @@ fn peers_of_two_releases_work_together_until_all_are_upgraded() {
 fn the_old_release_is_refused(cluster: &mut Cluster) {
     let peer = &mut cluster.peers[2];
     assert!(peer.terminate().success());
-    peer.install_next_release(false);
+    peer.install(Release::This);
     peer.start();
     assert_eq!(peer.wait_end().code(), Some(1));
     let reason = "was written by a later release (format 3, this one knows 2): start that release";
@@ -84,7 +84,7 @@ fn the_old_release_is_refused(cluster: &mut Cluster) {
     // The new release continues.
     fs::remove_dir_all(peer.folder.join("raft")).ok();
     fs::rename(peer.folder.join("raft.kept"), peer.folder.join("raft")).unwrap();
-    peer.install_next_release(true);
+    peer.install(Release::Next);
     peer.start_and_wait();
     cluster.wait_ready();
     pin(&cluster.peers[2], "back again");

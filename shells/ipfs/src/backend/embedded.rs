@@ -7,9 +7,11 @@ use bytes::Bytes;
 use futures::future::join_all;
 use futures::stream::{BoxStream, FuturesUnordered, Stream, StreamExt, TryStreamExt};
 use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
 use tokio::time::timeout;
 
 use super::{Cause, Collected, Error, Identity, PinRequest, PinState, RepoStat, Stored};
+use crate::steps::Recorder;
 use crate::unixfs::Name;
 use crate::{Block, Node, PinFilter, PinMode, Progress};
 
@@ -85,9 +87,15 @@ pub(super) async fn pin(
     pin: &PinRequest,
     progress: &(dyn Fn(Progress) + Send + Sync),
 ) -> Result<(), Error> {
+    let recorder = Recorder::current();
     let connect = async {
         let origins = pin.origins.iter().take(ORIGINS_MAX);
-        join_all(origins.map(|origin| node.connect(origin.clone()))).await;
+        join_all(origins.map(async |origin| {
+            let step = recorder.begin("swarm.dial");
+            step.set_text("ipfs.peer", &peer_of(origin));
+            step.end_with(node.connect(origin.clone()).await)
+        }))
+        .await;
         std::future::pending::<std::convert::Infallible>().await
     };
     // `update_from` is not needed: the walk does not fetch blocks that are stored already.
@@ -97,6 +105,14 @@ pub(super) async fn pin(
         biased;
         done = add => done.map_err(|error| Error::embedded("pin/add", error)),
         never = connect => match never {},
+    }
+}
+
+/// Returns the peer id of an address as text; empty without one.
+fn peer_of(address: &Multiaddr) -> String {
+    match address.iter().last() {
+        Some(Protocol::P2p(peer)) => peer.to_string(),
+        _ => String::new(),
     }
 }
 

@@ -66,7 +66,8 @@ async fn corrupted_and_unwanted_blocks_are_neither_stored_nor_delivered() {
         ..Message::default()
     };
     bitswap.receive_blocks(peer, received(&message)).await;
-    assert_eq!(waiting.await.unwrap().unwrap(), good);
+    let arrival = waiting.await.unwrap().unwrap();
+    assert_eq!((arrival.data, arrival.from), (good, Some(peer)));
     assert_eq!(store.counters().blocks, 1);
     closed.cancel();
     store.close();

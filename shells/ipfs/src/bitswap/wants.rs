@@ -13,10 +13,10 @@
 //! blocks that they lack, and answer when the block arrives; asking all again from time to time makes up for
 //! lost messages.
 
+use super::Arrival;
 use crate::Cid;
 use crate::Error;
 use crate::store::key_of;
-use bytes::Bytes;
 use libp2p::PeerId;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -54,7 +54,7 @@ enum Answer {
     DontHave,
 }
 
-pub(super) type Waiter = oneshot::Sender<Result<Bytes, Error>>;
+pub(super) type Waiter = oneshot::Sender<Result<Arrival, Error>>;
 
 #[derive(Debug)]
 struct Want {

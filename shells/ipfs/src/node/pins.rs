@@ -3,6 +3,7 @@
 use super::Node;
 use crate::Cid;
 use crate::reader::{blocking, stream_in_batches};
+use crate::steps::Recorder;
 use crate::store::IDENTITY;
 use crate::{Error, Pin, PinFilter, PinMode, PinStatus, Progress, codec, dag};
 use futures::stream::{BoxStream, StreamExt};
@@ -62,14 +63,27 @@ impl Node {
                     bytes: size,
                 });
             }
-            PinMode::Recursive => Box::pin(dag::fetch(&self.reader(), cid, &progress)).await?,
+            PinMode::Recursive => Box::pin(self.fetch(cid, &progress)).await?,
         }
-        store.pin(&Pin { cid, mode, name }).await?;
+        let writing = Recorder::current().begin("store.pin");
+        writing.end_with(store.pin(&Pin { cid, mode, name }).await)?;
         self.inner.broken.remove(&cid);
         if !complete {
             self.inner.provider.pinned(cid);
         }
         Ok(())
+    }
+
+    /// Fetches the missing blocks of a DAG.
+    async fn fetch(&self, cid: Cid, progress: &(impl Fn(Progress) + Send + Sync)) -> Result<(), Error> {
+        let step = Recorder::current().begin("dag.fetch");
+        let noting = |done: Progress| {
+            step.set_number("ipfs.blocks", done.blocks);
+            step.set_number("ipfs.bytes", done.bytes);
+            progress(done);
+        };
+        let fetched = dag::fetch(&self.reader(), cid, &noting).await;
+        step.end_with(fetched)
     }
 
     /// Removes a pin of either mode; its blocks stay until a collection. Returns its mode.

@@ -1,6 +1,7 @@
 //! Content routing of the node: providers, peers, values.
 
 use super::Node;
+use crate::steps::Recorder;
 use crate::{Cid, DhtState, Duty, Error, ProvideStat, Provider, PublicNetwork};
 use futures::stream::{BoxStream, StreamExt, unfold};
 use libp2p::{Multiaddr, PeerId};
@@ -24,7 +25,7 @@ impl Node {
     /// Searches providers of a block in the DHTs and at the delegated routers, and streams them as they are
     /// found. Ends after `limit` different ones, or after a minute; dropping the stream ends the search.
     pub fn find_providers(&self, cid: &Cid, limit: usize) -> BoxStream<'static, Provider> {
-        stream(self.inner.routing.providers(*cid, limit))
+        stream(self.inner.routing.providers(*cid, limit, &Recorder::default()))
     }
 
     /// Searches the addresses of a peer. Empty if nobody knows it.

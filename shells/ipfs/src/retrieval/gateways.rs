@@ -7,6 +7,7 @@
 
 use crate::bitswap;
 use crate::outbound_http::{HttpClient, HttpError};
+use crate::steps::{Recorder, Transfer};
 use crate::store::lock;
 use crate::swarm::addresses::{Reach, Scope, reach};
 use crate::{Block, Cid, hash};
@@ -14,6 +15,7 @@ use hyper::header::RETRY_AFTER;
 use hyper::{HeaderMap, StatusCode, Uri};
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
+use opentelemetry::KeyValue;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -182,6 +184,7 @@ impl Gateways {
         gateways: &SessionGateways,
         session: &bitswap::Session,
         cid: Cid,
+        recorder: &Recorder,
     ) -> Infallible {
         let mut list = gateways.list.subscribe();
         let mut pause = RETRY_PAUSE;
@@ -199,7 +202,7 @@ impl Gateways {
                 let Ok(_turn) = self.requests.acquire().await else {
                     return std::future::pending().await;
                 };
-                if self.ask(gateway, session, cid).await == Answer::Delivered {
+                if self.ask(gateway, session, cid, recorder).await == Answer::Delivered {
                     return std::future::pending().await;
                 }
             }
@@ -210,9 +213,26 @@ impl Gateways {
         }
     }
 
-    async fn ask(&self, gateway: &Gateway, session: &bitswap::Session, cid: Cid) -> Answer {
+    async fn ask(
+        &self,
+        gateway: &Gateway,
+        session: &bitswap::Session,
+        cid: Cid,
+        recorder: &Recorder,
+    ) -> Answer {
         for _ in 0..2 {
-            match self.request(gateway, cid).await {
+            let since = recorder.now();
+            let answer = self.request(gateway, cid).await;
+            let block = answer.as_ref().ok().and_then(Option::as_ref);
+            let transfer = Transfer {
+                blocks: u64::from(block.is_some()),
+                bytes: block.map_or(0, |block| block.data.len() as u64),
+                requests: 1,
+                failures: u64::from(answer.is_err()),
+            };
+            let label = || KeyValue::new("url.full", gateway.base.clone());
+            recorder.received("http.fetch", since, label, transfer);
+            match answer {
                 Ok(Some(block)) => {
                     lock(&gateway.state).failures = 0;
                     session.deliver(block).await;

@@ -6,6 +6,7 @@
 
 use super::{HTTP_TRANSPORT, Provider};
 use crate::outbound_http::{HttpClient, HttpError, Response};
+use crate::steps::{OpenStep, Recorder};
 use crate::swarm::addresses::{ADDRESSES_MAX, Reach, Scope, named_or_dialable, reach_of_ip, reach_of_name};
 use crate::{Cid, Multihash};
 use bytes::{Bytes, BytesMut};
@@ -14,6 +15,7 @@ use hyper::header::{ACCEPT, CONTENT_TYPE};
 use hyper::{Method, StatusCode, Uri};
 use libp2p::{Multiaddr, PeerId};
 use serde::Deserialize;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 use url::{Host, Url};
 
@@ -60,6 +62,30 @@ struct PeerRecord {
     /// Protocol of the older schema `bitswap`.
     #[serde(default)]
     protocol: Option<String>,
+}
+
+/// Sender of the records of an answer, which counts them.
+struct Found<'a> {
+    sender: &'a mpsc::Sender<Provider>,
+    step: &'a OpenStep,
+    count: AtomicU64,
+}
+
+impl Found<'_> {
+    fn new<'a>(sender: &'a mpsc::Sender<Provider>, step: &'a OpenStep) -> Found<'a> {
+        Found {
+            sender,
+            step,
+            count: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns `false` if no more are wanted.
+    async fn send(&self, provider: Provider) -> bool {
+        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        self.step.set_number("ipfs.providers", count);
+        self.sender.send(provider).await.is_ok()
+    }
 }
 
 /// JSON answer about providers or peers.
@@ -142,10 +168,14 @@ impl Delegated {
     }
 
     /// Sends the providers that the routers know, as they arrive.
-    pub(super) async fn providers(&self, cid: &Cid, found: &mpsc::Sender<Provider>) {
+    pub(super) async fn providers(&self, cid: &Cid, found: &mpsc::Sender<Provider>, recorder: &Recorder) {
         let path = format!("providers/{cid}");
         let asked = self.routers.iter().map(async |router| {
-            if let Err(error) = self.ask(router, &path, found).await {
+            let step = recorder.begin("routing.delegated");
+            step.set_text("server.address", &router.base.host_str().unwrap_or_default());
+            let found = Found::new(found, &step);
+            if let Err(error) = self.ask(router, &path, &found).await {
+                step.fail(&error);
                 tracing::debug!(router = %router.base, %error, "a delegated router did not answer");
             }
         });
@@ -159,7 +189,9 @@ impl Delegated {
         };
         let (found, mut results) = mpsc::channel(RECORDS_MAX * self.routers.len().max(1));
         let path = format!("peers/{name}");
-        join_all(self.routers.iter().map(|router| self.ask(router, &path, &found))).await;
+        let step = OpenStep::default();
+        let sender = Found::new(&found, &step);
+        join_all(self.routers.iter().map(|router| self.ask(router, &path, &sender))).await;
         drop(found);
         let mut addresses = Vec::new();
         while let Some(provider) = results.recv().await {
@@ -205,12 +237,7 @@ impl Delegated {
             .count()
     }
 
-    async fn ask(
-        &self,
-        router: &Router,
-        path: &str,
-        found: &mpsc::Sender<Provider>,
-    ) -> Result<(), HttpError> {
+    async fn ask(&self, router: &Router, path: &str, found: &Found<'_>) -> Result<(), HttpError> {
         let response = self.client.get(uri(router, path)?, FORMATS).await?;
         // Old servers answer 404 where nothing is known.
         if response.status == StatusCode::NOT_FOUND {
@@ -230,7 +257,7 @@ impl Delegated {
                 let records = answer.providers.or(answer.peers).unwrap_or_default();
                 for record in records.into_iter().take(RECORDS_MAX) {
                     if let Some(provider) = provider_of(record, &router.scopes)
-                        && found.send(provider).await.is_err()
+                        && !found.send(provider).await
                     {
                         break;
                     }
@@ -256,11 +283,7 @@ fn ipns_path(key: &[u8]) -> Option<String> {
 }
 
 /// Reads records, one per line.
-async fn read_lines(
-    mut response: Response,
-    scopes: &[Scope],
-    found: &mpsc::Sender<Provider>,
-) -> Result<(), HttpError> {
+async fn read_lines(mut response: Response, scopes: &[Scope], found: &Found<'_>) -> Result<(), HttpError> {
     let mut buffer = BytesMut::new();
     let (mut received, mut records) = (0, 0);
     loop {
@@ -280,7 +303,7 @@ async fn read_lines(
             let record = serde_json::from_slice(&line).ok();
             if let Some(provider) = record.and_then(|record| provider_of(record, scopes)) {
                 records += 1;
-                if found.send(provider).await.is_err() || records >= RECORDS_MAX {
+                if !found.send(provider).await || records >= RECORDS_MAX {
                     return Ok(());
                 }
             }

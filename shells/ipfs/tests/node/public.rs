@@ -3,8 +3,10 @@
 
 use super::*;
 use cluster_ipfs::settings::{ProvideStrategy, PublicNetwork, Routing};
-use cluster_ipfs::{Multiaddr, PeerId, Provider};
+use cluster_ipfs::{Multiaddr, PeerId, Provider, Step, Steps};
 use futures::StreamExt;
+use opentelemetry::Context;
+use opentelemetry::context::FutureExt;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -105,6 +107,55 @@ async fn pin_of_content_that_no_connected_peer_has_completes_through_the_dht() {
     assert!(!found.unwrap().is_empty());
     let closest = fetcher.closest_peers(cid.hash().to_bytes()).await.unwrap();
     assert!(closest.len() >= 3, "{closest:?}");
+}
+
+/// Pins as the operation of a trace, and returns its steps.
+async fn pin_in_steps(node: &Node, cid: Cid) -> Vec<Step> {
+    let steps = Steps::default();
+    let context = Context::new().with_value(steps.clone());
+    pin(node, cid).with_context(context).await;
+    let (taken, left_out) = steps.take();
+    assert_eq!(left_out, 0, "{taken:?}");
+    taken
+}
+
+/// Returns the attribute of the first step with this name as text; empty without one.
+fn attribute(steps: &[Step], name: &str, key: &str) -> String {
+    let step = steps.iter().find(|step| step.name == name);
+    let found = step.and_then(|step| step.attributes.iter().find(|known| known.key.as_str() == key));
+    found.map(|found| found.value.to_string()).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn steps_of_a_pin_name_its_lookup_its_dial_and_the_blocks_of_each_peer() {
+    let servers = servers(3, &[TCP]).await;
+    let entry = servers[0].0.id().addresses;
+    // Clients are in no routing table, so that only a lookup of the content leads from one to the other.
+    let client = PublicNetwork {
+        routing: Routing::DhtClient,
+        ..dht(&entry)
+    };
+    let (holder, _f1) = start(&[TCP], client.clone()).await;
+    let (fetcher, _f2) = start(&[TCP], client).await;
+    joined(&holder, 3).await;
+    joined(&fetcher, 3).await;
+    let cid = add(&holder, deep(), &content(50_000, 35), Some("")).await;
+    let stored = timeout(SOON, holder.provide(&cid)).await.expect("in time");
+    assert!(stored.unwrap() >= 1);
+    let steps = pin_in_steps(&fetcher, cid).await;
+    let of = |name, key| attribute(&steps, name, key);
+    let id = holder.id().peer_id.to_string();
+    assert_eq!(of("routing.search", "ipfs.block"), cid.to_string(), "{steps:?}");
+    assert_eq!(of("routing.dht", "ipfs.providers"), "1", "{steps:?}");
+    assert_eq!(of("swarm.dial", "ipfs.peer"), id, "{steps:?}");
+    assert_eq!(of("bitswap.fetch", "ipfs.peer"), id, "{steps:?}");
+    let stat = fetcher.exchange_stat();
+    assert_eq!(of("bitswap.fetch", "ipfs.blocks"), stat.received.0.to_string());
+    assert_eq!(of("bitswap.fetch", "ipfs.bytes"), stat.received.1.to_string());
+    assert_eq!(of("dag.fetch", "ipfs.bytes"), stat.received.1.to_string());
+    assert_eq!(steps.last().map(|step| step.name), Some("store.pin"));
+    // Nothing is fetched again.
+    assert_eq!(pin_in_steps(&fetcher, cid).await, []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -371,8 +422,30 @@ async fn blocks_come_from_a_gateway_and_wrong_ones_are_refused() {
     );
     let (router, _) = http(HashMap::from([(format!("/routing/v1/providers/{cid}"), answer)])).await;
     let (fetcher, _f2) = start(&[TCP], delegated(&router)).await;
-    pin(&fetcher, cid).await;
+    let steps = pin_in_steps(&fetcher, cid).await;
     assert_eq!(cat(&fetcher.offline(), cid, 0, None).await, data);
+    assert_eq!(
+        attribute(&steps, "routing.delegated", "ipfs.providers"),
+        "2",
+        "{steps:?}"
+    );
+    // One step for each gateway.
+    let gateways: HashMap<String, usize> = steps
+        .iter()
+        .filter(|step| step.name == "http.fetch")
+        .map(|step| {
+            let step = std::slice::from_ref(step);
+            let blocks = attribute(step, "http.fetch", "ipfs.blocks");
+            (attribute(step, "http.fetch", "url.full"), blocks.parse().unwrap())
+        })
+        .collect();
+    let local = fetcher.stat().unwrap().num_objects;
+    assert_eq!(gateways.len(), 2, "{steps:?}");
+    assert_eq!(
+        (gateways[&good] as u64, gateways[&wrong]),
+        (local, 0),
+        "{steps:?}"
+    );
     assert!(good_asked.lock().unwrap().len() > 50);
     let wrong = wrong_asked.lock().unwrap().len();
     assert!(

@@ -14,7 +14,7 @@ mod server;
 use std::time::Duration;
 
 use cluster_api::TrackerStatus;
-use cluster_core::{Cid, PeerId, Timestamp, decode, encode};
+use cluster_core::{Cid, FIRST_VERSION, PeerId, Timestamp, decode, encode};
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::server::{send, with_heartbeats};
@@ -24,6 +24,9 @@ use crate::trace::RequestContext;
 
 /// Name of the method of these calls.
 const METHOD: &str = "cluster";
+
+/// Protocol version of the release that added [`Call::Trace`] and the calls after it.
+const TRACE_VERSION: u8 = 2;
 
 /// Time of silence after which the network ends a call.
 const DEADLINE: Deadline = Deadline::Silence(Duration::from_secs(60));
@@ -88,6 +91,26 @@ pub(super) enum Call {
     /// Collect garbage. Answered by `Collected`, repeatedly, with the freed space last. Older peers refuse
     /// it.
     CollectGarbage,
+}
+
+impl Call {
+    /// Returns the protocol version of the first release that can read the call.
+    fn min_version(&self) -> u8 {
+        match self {
+            Self::Id
+            | Self::Status { .. }
+            | Self::StatusAll { .. }
+            | Self::Recover { .. }
+            | Self::RecoverAll
+            | Self::Sync { .. }
+            | Self::SyncAll
+            | Self::PutBlocks
+            | Self::RepoGc
+            | Self::Links
+            | Self::RepoStat { .. } => FIRST_VERSION,
+            Self::Trace { .. } | Self::Statuses | Self::CollectGarbage => TRACE_VERSION,
+        }
+    }
 }
 
 /// A part of the response to a [`Call`].

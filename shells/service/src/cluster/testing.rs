@@ -94,6 +94,7 @@ impl TestCluster {
                 peername: format!("peer{n}"),
                 default_replicas: Replicas::Everywhere,
                 version: "1.2.3".to_owned(),
+                protocol: VERSION,
             };
             let cluster = Cluster::with_answer_timeout(config, parts, answer_timeout);
             let is_silent = Arc::new(AtomicBool::new(false));

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use anyhow::Context;
-use cluster_core::{ClusterId, LogEntry, PeerId, READABLE_VERSION, Recovered, VERSION};
+use cluster_core::{ClusterId, FIRST_VERSION, LogEntry, PeerId, READABLE_VERSION, Recovered, VERSION};
 use cluster_ipfs::{Backend, Node as IpfsNode, kubo};
 use tokio::runtime::Handle;
 
@@ -19,10 +19,13 @@ use crate::net::{Multiaddr, Net, NetConfig, NetEvents};
 use crate::store::{OpenError, OpenOptions, Reader, Store};
 
 /// Highest protocol version that this process reads and writes. In debug builds the environment can make it
-/// that of the next release, for tests of upgrades.
+/// that of the first or the next release, for tests of upgrades.
 fn protocol_version() -> u8 {
-    if cfg!(debug_assertions) && std::env::var_os("PRETEND_NEXT_RELEASE").is_some() {
+    let pretends = |name: &str| cfg!(debug_assertions) && std::env::var_os(name).is_some();
+    if pretends("PRETEND_NEXT_RELEASE") {
         READABLE_VERSION
+    } else if pretends("PRETEND_FIRST_RELEASE") {
+        FIRST_VERSION
     } else {
         VERSION
     }
@@ -176,6 +179,7 @@ pub(super) fn cluster(
         peername: config.cluster.peername.clone(),
         default_replicas: config.cluster.default_replicas(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol: protocol_version(),
     };
     let parts = cluster::Parts {
         handle: handle.clone(),

@@ -1,9 +1,10 @@
 //! The called side of the protocol: answers the calls of other members.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use cluster_api::StatusFilter;
-use cluster_core::decode;
+use cluster_core::{DecodeError, decode};
 use cluster_ipfs::Block;
 use cluster_ipfs::backend::{Cause, Error as IpfsError};
 use tokio::sync::mpsc;
@@ -27,7 +28,7 @@ const BLOCKS_WAITING: usize = 8;
 impl Cluster {
     /// Answers one call of another peer. The network accepts calls from members only.
     pub async fn serve_call(&self, mut incoming: Incoming) {
-        let done = match (decode(&incoming.request), self.inner.calls.try_acquire()) {
+        let done = match (self.read_call(&incoming.request), self.inner.calls.try_acquire()) {
             // It lasts, and has a limit of its own.
             (Ok(Call::Statuses), permit) => {
                 drop(permit);
@@ -37,12 +38,24 @@ impl Cluster {
             (Ok(_), Err(_)) => Err(Error::Peer(
                 "too many calls are open at this peer, try again later".to_owned(),
             )),
-            (Err(error), _) => Err(Error::Peer(format!("the call cannot be read: {error}"))),
+            (Err(error), _) => Err(error),
         };
         let from = incoming.from.clone();
         if let Err(error) = incoming.finish(done.map_err(|error| error.to_string())).await {
             tracing::debug!(%from, %error, "a call of another peer was not answered to its end");
         }
+    }
+
+    /// Decodes a call. One of a later release cannot be read; peers of an earlier release than this one run
+    /// only in tests of upgrades.
+    fn read_call(&self, request: &[u8]) -> Result<Call, Error> {
+        let unreadable = |why: &dyn Display| Error::Peer(format!("the call cannot be read: {why}"));
+        let call: Call = decode(request).map_err(|error| unreadable(&error))?;
+        let (found, known) = (call.min_version(), self.inner.config.protocol);
+        if found > known {
+            return Err(unreadable(&DecodeError::Version { found, known }));
+        }
+        Ok(call)
     }
 
     async fn answer(&self, call: Call, incoming: &mut Incoming) -> Result<(), Error> {
