@@ -402,7 +402,7 @@ impl Bitswap {
             if state.wants.contains(&key) {
                 wanted.entry(cid).or_insert(Block { cid, data });
             } else {
-                state.wants.answered_late(peer, &key, true);
+                state.wants.answered_late(peer, &key, true, Instant::now());
             }
         }
         (wanted.into_values().collect(), looked_at < BLOCKS_SLICE)

@@ -230,7 +230,9 @@ impl Session {
         };
         let _want = self.shared.want(cid);
         tokio::select! {
-            arrived = self.shared.bitswap.get(cid) => arrived.map(|arrived| self.shared.received(arrived, since)),
+            arrived = self.shared.bitswap.get(cid) => {
+                arrived.map(|arrived| self.shared.received(arrived, since))
+            }
             never = self.shared.fetch_over_http(finder, cid) => match never {},
         }
     }

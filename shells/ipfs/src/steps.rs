@@ -7,7 +7,7 @@
 //! | step | time |
 //! |---|---|
 //! | `dag.fetch` | the traversal of a DAG: `ipfs.blocks` stored locally by its end, `ipfs.bytes` fetched |
-//! | `routing.search` | a search of providers of `ipfs.block`, with its dials; `ipfs.waited_ms` for its turn |
+//! | `routing.search` | a search of providers of `ipfs.block`, with dials; `ipfs.waited_ms` for its turn |
 //! | `routing.dht` | lookup of providers in the DHTs: `ipfs.providers` found |
 //! | `routing.delegated` | the same at the router `server.address` |
 //! | `routing.peer` | lookup of the addresses of the provider `ipfs.peer` |
@@ -16,8 +16,8 @@
 //! | `http.fetch` | requests to the gateway `url.full`, from the first to the end of the last |
 //! | `store.pin` | the write of the pin, until it and its blocks are synced |
 //!
-//! Steps are plain data rather than spans: their caller makes the spans at the end of the operation, because a
-//! trace that begins at another peer may arrive after the operation has started.
+//! Steps are plain data rather than spans: their caller makes the spans at the end of the operation, because
+//! a trace that begins at another peer may arrive after the operation has started.
 
 use crate::store::lock;
 use opentelemetry::{Context, KeyValue, Value};
@@ -25,8 +25,8 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-/// Limit on steps of one operation that are no sources, at which only the first of a name is noted: 12 searches
-/// with 3 lookups and a few dials each.
+/// Limit on steps of one operation that are no sources, at which only the first of a name is noted: 12
+/// searches with 3 lookups and a few dials each.
 const STEPS_MAX: usize = 64;
 /// Limit on sources of one operation: a session prefers 16 peers and asks 8 gateways.
 const SOURCES_MAX: usize = 32;
@@ -166,8 +166,8 @@ impl Recorder {
         OpenStep(Some((steps.clone(), noted.steps.len() - 1)))
     }
 
-    /// Adds to what a source did, from the time of [`Recorder::now`]. The label of the source is its name in the
-    /// trace.
+    /// Adds to what a source did, from the time of [`Recorder::now`]. The label of the source is its name in
+    /// the trace.
     pub(crate) fn received(
         &self,
         name: &'static str,

@@ -192,6 +192,43 @@ fn holders_that_answer_after_the_first_block_share_the_next_ones() {
 }
 
 #[test]
+fn holder_that_answers_later_takes_over_wants_that_wait_at_the_first() {
+    let [first, second, third] = [PeerId::random(), PeerId::random(), PeerId::random()];
+    let now = Instant::now();
+    let mut wants = Wants::default();
+    let session = wants.open_session();
+    wants.connected(first, true, now);
+    let keys: Vec<_> = (0..60)
+        .map(|number| want_numbered(&mut wants, session, number, now))
+        .collect();
+    assert_eq!(targets(&mut wants), vec![first; 60]);
+    wants.received(&keys[0], Some(first), now);
+    wants.out.clear();
+    for (newcomer, moved) in [(second, 29), (third, 19)] {
+        wants.connected(newcomer, false, now);
+        wants.provider_found(session, newcomer, now);
+        let out = std::mem::take(&mut wants.out);
+        let count = |ask| out.iter().filter(|(_, _, it)| *it == ask).count();
+        assert_eq!((count(Ask::Block), count(Ask::Cancel)), (moved, moved));
+        assert!(
+            out.iter()
+                .all(|(peer, _, ask)| (*ask == Ask::Block) == (*peer == newcomer))
+        );
+    }
+    // The first blocks stay where they may be on their way.
+    wants.out.clear();
+    wants.presence_received(first, &keys[1], false, now);
+    assert!(!targets(&mut wants).is_empty(), "the first was its target");
+    // A newcomer without the block returns it.
+    let last = &keys[59];
+    wants.presence_received(third, last, false, now);
+    wants.presence_received(second, last, false, now);
+    let asked = targets(&mut wants);
+    assert!(asked.contains(&first) || asked.contains(&second), "{asked:?}");
+    assert!(wants.contains(last));
+}
+
+#[test]
 fn peers_without_the_first_block_are_asked_ever_less_often() {
     let (holder, other) = (PeerId::random(), PeerId::random());
     let now = Instant::now();
@@ -223,7 +260,7 @@ fn unasked_and_repeated_answers_make_no_peer_preferred() {
     wants.connected(stranger, false, now);
     let key = want_numbered(&mut wants, session, 0, now);
     wants.received(&key, Some(holder), now);
-    wants.answered_late(stranger, &key, true);
+    wants.answered_late(stranger, &key, true, now);
     assert!(!wants.is_in_use(&stranger));
     for number in 1..1000 {
         let key = want_numbered(&mut wants, session, number, now);

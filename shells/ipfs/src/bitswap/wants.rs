@@ -9,7 +9,8 @@
 //! it. Peers that delivered or had a block in a session are preferred for its next wants, the least busy
 //! first, so that holders share the work. Other targets of broadcasts are asked about a few of the next wants
 //! too ([`SessionPeers::add_want`]), and an answer counts even after another peer has delivered the block:
-//! otherwise the fastest peer of the first want would deliver all the rest alone. Peers record wants for
+//! otherwise the fastest peer of the first want would deliver all the rest alone. A peer that turns out to
+//! have blocks of a session also takes over some of the wants that wait at the others. Peers record wants for
 //! blocks that they lack, and answer when the block arrives; asking all again from time to time makes up for
 //! lost messages.
 
@@ -209,7 +210,7 @@ impl Wants {
             self.record_response(peer, now);
             if let Some(want) = self.wants.get(key) {
                 let session = want.session;
-                self.prefer(session, peer);
+                self.prefer(session, peer, now);
             }
         }
         self.settle(key, from)
@@ -244,15 +245,68 @@ impl Wants {
         }
     }
 
-    fn prefer(&mut self, session: u64, peer: PeerId) {
-        if let Some(session) = self.sessions.get_mut(&session)
-            && !session.good.contains(&peer)
+    fn prefer(&mut self, session: u64, peer: PeerId, now: Instant) {
+        if let Some(known) = self.sessions.get_mut(&session)
+            && !known.good.contains(&peer)
         {
-            session.good.truncate(GOOD_MAX - 1);
-            session.good.insert(0, peer);
+            known.good.truncate(GOOD_MAX - 1);
+            known.good.insert(0, peer);
+            self.share(session, peer, now);
         }
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.is_target = true;
+        }
+    }
+
+    /// Moves wants of a session to a peer that turns out to have its blocks, until it has as many as each of
+    /// the others. The first wants of a target stay: their blocks may be on their way.
+    fn share(&mut self, session: u64, newcomer: PeerId, now: Instant) {
+        let holders = self.sessions.get(&session).map_or(1, |known| known.good.len());
+        if holders < 2 || !self.peers.get(&newcomer).is_some_and(|peer| peer.usable) {
+            return;
+        }
+        let mut targeted: Vec<(u64, PeerId, &Vec<u8>)> = Vec::new();
+        for (key, want) in &self.wants {
+            if want.session == session
+                && let (Some((target, _)), Some((id, _))) = (want.target, want.waiters.first())
+            {
+                targeted.push((*id, target, key));
+            }
+        }
+        targeted.sort_unstable_by_key(|(id, ..)| *id);
+        let fair = targeted.len() / holders;
+        let mut counts: HashMap<PeerId, usize> = HashMap::new();
+        let mut surplus = Vec::new();
+        for (_, target, key) in targeted {
+            let count = counts.entry(target).or_default();
+            *count += 1;
+            if *count > fair && target != newcomer {
+                surplus.push((target, key.clone()));
+            }
+        }
+        let own = counts.get(&newcomer).copied().unwrap_or_default();
+        for (target, key) in surplus.into_iter().rev().take(fair.saturating_sub(own)) {
+            self.retarget(&key, target, newcomer, now);
+        }
+    }
+
+    /// Asks another peer for a block instead of its target.
+    fn retarget(&mut self, key: &[u8], target: PeerId, newcomer: PeerId, now: Instant) {
+        let Some(want) = self.wants.get_mut(key) else {
+            return;
+        };
+        if want.asked.get(&newcomer) == Some(&Answer::DontHave) {
+            return;
+        }
+        want.target = Some((newcomer, now));
+        want.asked.remove(&target);
+        want.asked.entry(newcomer).or_insert(Answer::Asked);
+        let cid = want.cid;
+        self.out.push((target, cid, Ask::Cancel));
+        self.out.push((newcomer, cid, Ask::Block));
+        self.relieve(target);
+        if let Some(peer) = self.peers.get_mut(&newcomer) {
+            peer.busy += 1;
         }
     }
 
@@ -260,7 +314,7 @@ impl Wants {
     pub(super) fn presence_received(&mut self, peer: PeerId, key: &[u8], has: bool, now: Instant) {
         self.record_response(peer, now);
         let Some(want) = self.wants.get_mut(key) else {
-            self.answered_late(peer, key, has);
+            self.answered_late(peer, key, has, now);
             return;
         };
         let Some(answer) = want.asked.get_mut(&peer) else {
@@ -270,7 +324,7 @@ impl Wants {
         if has {
             *answer = Answer::Have;
             let session = want.session;
-            self.prefer(session, peer);
+            self.prefer(session, peer, now);
         } else {
             *answer = Answer::DontHave;
             if targeted {
@@ -283,13 +337,13 @@ impl Wants {
 
     /// Notes that a peer had a block that is not wanted any more, or lacked it. A peer that was asked for it
     /// is asked for the next blocks of the session too.
-    pub(super) fn answered_late(&mut self, peer: PeerId, key: &[u8], has: bool) {
+    pub(super) fn answered_late(&mut self, peer: PeerId, key: &[u8], has: bool, now: Instant) {
         if let Some(session) = self.settled.answered(key, &peer)
             && has
             && self.peers.contains_key(&peer)
             && self.sessions.contains_key(&session)
         {
-            self.prefer(session, peer);
+            self.prefer(session, peer, now);
         }
     }
 
@@ -321,7 +375,7 @@ impl Wants {
     pub(super) fn provider_found(&mut self, session: u64, peer: PeerId, now: Instant) {
         // First, because preferring it makes it a target without asking for anything.
         self.make_target(peer, now);
-        self.prefer(session, peer);
+        self.prefer(session, peer, now);
     }
 
     fn make_target(&mut self, peer: PeerId, now: Instant) {
