@@ -40,6 +40,7 @@ mod store;
 mod swarm;
 mod types;
 pub mod unixfs;
+mod upnp;
 
 pub use backend::Backend;
 pub use error::Error;

@@ -19,6 +19,7 @@ mod kept_peers;
 mod known_servers;
 mod muxer;
 mod peer_budget;
+mod port_mapping;
 mod reachability;
 mod security;
 mod task;

@@ -8,6 +8,7 @@ use super::hole_punching::HolePunching;
 use super::identify::Identify;
 use super::muxer;
 use super::peer_budget::Pool;
+use super::port_mapping::PortMapping;
 use super::reachability::Reachability;
 use super::security::Security;
 use super::traffic::{Traffic, count};
@@ -140,7 +141,9 @@ pub(super) fn build(
             .then(|| Dht::new(peer, local_scope, records.local))
             .into(),
         streams: libp2p_stream::Behaviour::new(),
-        reachability: reachable.then(Reachability::new).into(),
+        reachability: reachable
+            .then(|| Reachability::new(settings.lan_discovery.then(PortMapping::start)))
+            .into(),
         dial_back: reachable.then(DialBack::new).into(),
         relay,
         hole_punching: reachable.then(|| HolePunching::new(peer)).into(),

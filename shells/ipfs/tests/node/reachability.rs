@@ -9,7 +9,12 @@ use futures::StreamExt;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{Swarm, SwarmBuilder, identify, noise, ping, relay, tcp, tls, yamux};
+use std::net::Ipv4Addr;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 /// Environment variable of the tests inside of the namespace.
 const INSIDE: &str = "CLUSTER_IPFS_TEST_NETWORK";
@@ -21,8 +26,8 @@ fn run_in_namespace(test: &str) {
         set -e
         command -v ip >/dev/null || { echo "this test needs ip, of iproute2" >&2; exit 1; }
         ip link set lo up multicast on
-        for address in 1.1.0.1 1.2.0.1 1.3.0.1 10.0.0.1 10.0.0.2; do ip address add $address/32 dev lo; done
-        ip route add 224.0.0.0/4 dev lo
+        for address in 1.1.0.1 1.2.0.1 1.3.0.1 1.4.0.1 10.0.0.1 10.0.0.2; do ip address add $address/32 dev lo; done
+        ip route add 224.0.0.0/4 dev lo src 10.0.0.1
         exec "$1" --ignored --exact --nocapture "$2"
     "#;
     let output = Command::new("unshare")
@@ -226,6 +231,194 @@ async fn meet_by_mdns() {
         assert_eq!(node.peers().await.len(), 1);
     }
     assert!(private.peers().await.is_empty() && silent.peers().await.is_empty());
+}
+
+/// A router with a UPnP service at 10.0.0.2, and the public address 1.4.0.1.
+#[derive(Debug, Clone, Default)]
+struct Router {
+    /// Number of searches that it has heard.
+    searches: Arc<AtomicUsize>,
+    /// Forwarded ports and their targets.
+    forwarded: Arc<Mutex<Vec<(u16, String)>>>,
+}
+
+/// Port that is forwarded to another machine.
+const TAKEN: u16 = 4001;
+/// Port that the router says to forward, and does not.
+const UNFORWARDED: u16 = 4010;
+
+/// Returns the text between the tags of an XML element.
+fn element<'a>(text: &'a str, name: &str) -> &'a str {
+    let (_, after) = text.split_once(&format!("<{name}>")).unwrap();
+    after.split_once("</").unwrap().0
+}
+
+impl Router {
+    async fn start() -> Router {
+        let router = Router::default();
+        let service = TcpListener::bind("10.0.0.2:0").await.unwrap();
+        let location = format!("http://{}/root.xml", service.local_addr().unwrap());
+        let socket = UdpSocket::bind("0.0.0.0:1900").await.unwrap();
+        let group = Ipv4Addr::new(239, 255, 255, 250);
+        socket
+            .join_multicast_v4(group, Ipv4Addr::new(10, 0, 0, 2))
+            .unwrap();
+        // The answer must come from the router's address.
+        let answers = UdpSocket::bind("10.0.0.2:0").await.unwrap();
+        let searches = router.searches.clone();
+        tokio::spawn(async move {
+            let mut buffer = [0; 1500];
+            loop {
+                let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
+                assert!(buffer[..length].starts_with(b"M-SEARCH * HTTP/1.1"));
+                searches.fetch_add(1, Ordering::Relaxed);
+                // Others in the network answer as well, and lie.
+                for location in ["http://10.0.0.1:1/root.xml", location.as_str()] {
+                    let answer =
+                        format!("HTTP/1.1 200 OK\r\nLOCATION: {location}\r\nST: upnp:rootdevice\r\n\r\n");
+                    answers.send_to(answer.as_bytes(), from).await.unwrap();
+                }
+            }
+        });
+        let serving = router.clone();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = service.accept().await.unwrap();
+                let serving = serving.clone();
+                tokio::spawn(async move { serving.serve(stream).await });
+            }
+        });
+        router
+    }
+
+    /// Answers one request.
+    async fn serve(&self, mut stream: TcpStream) {
+        let mut request = String::new();
+        let mut buffer = [0; 4096];
+        // The body of a request ends with its envelope.
+        while !request.ends_with("\r\n\r\n") && !request.trim_end().ends_with("Envelope>") {
+            let length = stream.read(&mut buffer).await.unwrap();
+            request.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
+        }
+        let (status, body) = if request.starts_with("GET /root.xml") {
+            let service = "<service><serviceType>urn:schemas-upnp-org:service:WANIPConnection:1</serviceType>\
+                           <controlURL>/control</controlURL></service>";
+            let root = format!("<root><device><serviceList>{service}</serviceList></device></root>");
+            ("200 OK", root)
+        } else {
+            assert!(request.starts_with("POST /control"), "{request}");
+            self.act(&request).await
+        };
+        let length = body.len();
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+        stream.write_all((head + &body).as_bytes()).await.unwrap();
+    }
+
+    async fn act(&self, request: &str) -> (&'static str, String) {
+        if request.contains("#GetExternalIPAddress\"") {
+            let address = "<NewExternalIPAddress>1.4.0.1</NewExternalIPAddress>";
+            return ("200 OK", format!("<Envelope><Body>{address}</Body></Envelope>"));
+        }
+        if request.contains("#DeletePortMapping\"") {
+            let port: u16 = element(request, "NewExternalPort").parse().unwrap();
+            self.forwarded.lock().unwrap().retain(|(known, _)| *known != port);
+            return ("200 OK", String::new());
+        }
+        assert!(request.contains("#AddPortMapping\""), "{request}");
+        assert_eq!(element(request, "NewProtocol"), "TCP");
+        assert_eq!(element(request, "NewLeaseDuration"), "3600");
+        let port: u16 = element(request, "NewExternalPort").parse().unwrap();
+        if port == TAKEN {
+            return (
+                "500 Internal Server Error",
+                "<Fault><errorCode>718</errorCode></Fault>".to_owned(),
+            );
+        }
+        let client = element(request, "NewInternalClient");
+        let target = format!("{client}:{}", element(request, "NewInternalPort"));
+        if port != UNFORWARDED {
+            let outside = TcpListener::bind(("1.4.0.1", port)).await.unwrap();
+            tokio::spawn(forward(outside, target.clone()));
+        }
+        self.forwarded.lock().unwrap().push((port, target));
+        ("200 OK", String::new())
+    }
+}
+
+async fn forward(outside: TcpListener, target: String) {
+    loop {
+        let (mut from, _) = outside.accept().await.unwrap();
+        let target = target.clone();
+        tokio::spawn(async move {
+            let mut to = TcpStream::connect(target).await.unwrap();
+            // Either side may break off.
+            let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+        });
+    }
+}
+
+#[test]
+fn router_forwards_a_port_that_other_nodes_then_confirm() {
+    run_in_namespace("forward_a_port");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "runs in the namespace of `router_forwards_a_port_that_other_nodes_then_confirm`"]
+async fn forward_a_port() {
+    if !is_inside() {
+        return;
+    }
+    let router = Router::start().await;
+    let dht = |bootstrap: &[Multiaddr], lan_discovery| PublicNetwork {
+        routing: Routing::Dht,
+        bootstrap: bootstrap.to_vec(),
+        lan_discovery,
+        ..PublicNetwork::default()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let private = Node::open(Config {
+        path: folder.path().to_owned(),
+        swarm_listen: vec!["/ip4/10.0.0.1/tcp/4003".parse().unwrap()],
+        storage_max: None,
+        network: PublicNetwork {
+            private: true,
+            ..dht(&[], true)
+        },
+    })
+    .await
+    .unwrap();
+    let (first, _f1) = start("/ip4/1.1.0.1/tcp/4001", dht(&[], false)).await;
+    let entry = "/ip4/1.1.0.1/tcp/4001".parse::<Multiaddr>().unwrap();
+    let entry = [entry.with_p2p(first.id().peer_id).unwrap()];
+    let listen = format!("/ip4/10.0.0.1/tcp/{UNFORWARDED}");
+    let (deceived, _f2) = start(&listen, dht(&entry, true)).await;
+    let (hidden, _f3) = start("/ip4/10.0.0.1/tcp/4001", dht(&entry, true)).await;
+    let forwarded = "/ip4/1.4.0.1/tcp/4002/p2p/".to_owned() + &hidden.id().peer_id.to_string();
+    let forwarded: Multiaddr = forwarded.parse().unwrap();
+    until("the forwarded address is confirmed", async || {
+        hidden.id().addresses.contains(&forwarded)
+    })
+    .await;
+    until("the public dht is served", async || {
+        hidden.dhts().iter().any(|dht| dht.is_public && dht.is_server)
+    })
+    .await;
+    // A stranger reaches it there.
+    let (stranger, _f4) = start("/ip4/1.3.0.1/tcp/0", PublicNetwork::default()).await;
+    stranger.connect(forwarded).await.unwrap();
+    assert!(deceived.dhts().iter().all(|dht| !dht.is_public || !dht.is_server));
+    let ports = || router.forwarded.lock().unwrap().clone();
+    let target = "10.0.0.1:4001".to_owned();
+    assert!(ports().contains(&(4002, target)), "{:?}", ports());
+    // Those that ask: it and the deceived one, each at most twice.
+    let searches = router.searches.load(Ordering::Relaxed);
+    assert!((2..=4).contains(&searches), "{searches}");
+    hidden.shutdown().await;
+    until("the node ends the forwarding", async || {
+        ports().iter().all(|(port, _)| *port == UNFORWARDED)
+    })
+    .await;
+    private.shutdown().await;
 }
 
 /// Creates a peer of rust-libp2p that offers only one way of encryption, and answers pings.

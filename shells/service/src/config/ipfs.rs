@@ -199,6 +199,7 @@ impl Embedded {
         }
         if self.lan_discovery {
             whom.push("IPFS nodes in the local network (mDNS)".to_owned());
+            whom.push("its router, to forward the swarm's ports (UPnP)".to_owned());
         }
         if whom.is_empty() {
             return "the embedded IPFS node is private: it contacts no node outside of the cluster on its own"
