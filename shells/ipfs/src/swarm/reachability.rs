@@ -3,8 +3,8 @@
 //! Candidates are the addresses that other peers observe, public addresses of this machine's interfaces, and
 //! those that a router forwards. AutoNAT v2 asks servers to dial them back, and what answers becomes an
 //! external address. `libp2p-autonat` would test any candidate and remembers all of them: this behaviour
-//! passes on public, direct ones only, and not more than [`CANDIDATES_MAX`], since peers can report any number
-//! of addresses.
+//! passes on public, direct ones only, at most [`CANDIDATES_MAX`], since peers can report any number of
+//! addresses.
 
 use super::addresses::{Reach, is_relayed, reach};
 use super::delegation::delegate_connections;

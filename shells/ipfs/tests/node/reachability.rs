@@ -26,7 +26,9 @@ fn run_in_namespace(test: &str) {
         set -e
         command -v ip >/dev/null || { echo "this test needs ip, of iproute2" >&2; exit 1; }
         ip link set lo up multicast on
-        for address in 1.1.0.1 1.2.0.1 1.3.0.1 1.4.0.1 10.0.0.1 10.0.0.2; do ip address add $address/32 dev lo; done
+        for address in 1.1.0.1 1.2.0.1 1.3.0.1 1.4.0.1 10.0.0.1 10.0.0.2; do
+            ip address add $address/32 dev lo
+        done
         ip route add 224.0.0.0/4 dev lo src 10.0.0.1
         exec "$1" --ignored --exact --nocapture "$2"
     "#;
@@ -109,6 +111,12 @@ async fn confirm_addresses() {
         until("the public dht is served", async || is_server(node).await).await;
     }
     assert!(!is_server(&hidden).await, "its address is private");
+    for node in [&first, &second] {
+        until("the other server is in the routing table", async || {
+            node.dhts().iter().any(|dht| dht.is_public && dht.peers > 0)
+        })
+        .await;
+    }
 }
 
 #[derive(NetworkBehaviour)]
