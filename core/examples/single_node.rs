@@ -18,7 +18,14 @@ pub(crate) fn pin(peer: PeerId, cid: Cid) -> store::Store {
     let (mut now, mut store) = (Now::default(), store::Store::default());
     let mut node = Node::new(Config::new(peer), founded, 7, now);
     let (pinned, options) = (cid.clone(), PinOptions::new(Replicas::Everywhere));
-    let (ticket, request) = (Ticket(1), Request::Pin { cid, options });
+    let (ticket, request) = (
+        Ticket(1),
+        Request::Pin {
+            cid,
+            options,
+            owner: None,
+        },
+    );
     let mut events = VecDeque::from([Event::Requested { ticket, request }]);
     while store
         .local(&pinned)

@@ -45,7 +45,7 @@ pub enum DecodeError {
 ///
 /// | version | adds |
 /// |---|---|
-/// | 2 | credentials: [`CREDENTIALS_VERSION`] |
+/// | 2 | credentials and owners of pins: [`CREDENTIALS_VERSION`] |
 pub const VERSION: u8 = 2;
 
 /// Protocol version of credentials: commands, the stored list, and a chunk of snapshots.

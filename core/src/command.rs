@@ -75,6 +75,13 @@ pub enum Command {
         /// Id of the credential.
         id: CredentialId,
     },
+    /// Removes an owner from a pin, and the pin with its last holder.
+    Release {
+        /// CID of the pin.
+        cid: Cid,
+        /// Name of the owner.
+        owner: String,
+    },
 }
 
 impl Command {
@@ -85,7 +92,9 @@ impl Command {
             Self::Admit { .. } | Self::Pin { .. } | Self::Reallocate { .. } | Self::Unpin { .. } => {
                 FIRST_VERSION
             }
-            Self::CreateCredential { .. } | Self::RevokeCredential { .. } => CREDENTIALS_VERSION,
+            Self::CreateCredential { .. } | Self::RevokeCredential { .. } | Self::Release { .. } => {
+                CREDENTIALS_VERSION
+            }
         }
     }
 }
@@ -103,7 +112,7 @@ pub enum Outcome {
     CredentialRefused(CredentialError),
     /// The removed credential.
     CredentialRevoked(Credential),
-    /// The pin does not exist.
+    /// The pin does not exist, or not for the owner that lets go of it.
     NotFound,
     /// The membership request is recorded; the leader carries it out.
     Recorded(MembersWish),
@@ -111,7 +120,7 @@ pub enum Outcome {
     Pinned(Pin),
     /// The precondition failed: decide again from the current pin.
     Stale,
-    /// The removed pin.
+    /// The pin before its removal, or before an owner let go of it.
     Unpinned(Pin),
 }
 

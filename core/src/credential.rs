@@ -66,11 +66,20 @@ pub enum Scope {
     Admin,
     /// Reads of metrics.
     Metrics,
+    /// No permission, but a restriction of the others to the pins of this credential.
+    Own,
 }
 
 impl Scope {
     /// All scopes.
-    pub const ALL: [Self; 5] = [Self::Read, Self::Pin, Self::Add, Self::Admin, Self::Metrics];
+    pub const ALL: [Self; 6] = [
+        Self::Read,
+        Self::Pin,
+        Self::Add,
+        Self::Admin,
+        Self::Metrics,
+        Self::Own,
+    ];
 
     /// Returns the name, as in the API.
     pub fn name(self) -> &'static str {
@@ -80,20 +89,29 @@ impl Scope {
             Self::Add => "add",
             Self::Admin => "admin",
             Self::Metrics => "metrics",
+            Self::Own => "own",
         }
     }
 
     /// Returns whether this scope permits what needs `needed`.
     pub fn includes(self, needed: Self) -> bool {
-        self == needed || self == Self::Admin || (self == Self::Read && needed == Self::Metrics)
+        match self {
+            Self::Admin => needed != Self::Own,
+            Self::Read => [Self::Read, Self::Metrics].contains(&needed),
+            Self::Add | Self::Metrics | Self::Own | Self::Pin => self == needed,
+        }
     }
 }
 
-/// A limit on the use of a credential, at each peer.
+/// A limit on the use of a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum CredentialLimit {
-    /// Most requests per second, on average; as many may come at once.
+    /// Most requests per second at each peer, on average; as many may come at once.
     RequestsPerSecond(u32),
+    /// Most pins that its owner holds.
+    Pins(u64),
+    /// Most bytes that its owner holds by uploads.
+    Bytes(u64),
 }
 
 /// A credential, without its secret.
@@ -101,7 +119,8 @@ pub enum CredentialLimit {
 pub struct Credential {
     /// Id, part of the token that the client presents.
     pub id: CredentialId,
-    /// Name, for display; unique in the cluster.
+    /// Name, unique in the cluster. With the scope `own` it names the owner of the pins: a later credential
+    /// of the same name has them.
     pub name: String,
     /// Hash of the secret, computed by the shell that minted it.
     pub hash: [u8; 32],
@@ -113,6 +132,14 @@ pub struct Credential {
     pub expire_at: Option<Timestamp>,
     /// Limits on its use.
     pub limits: Vec<CredentialLimit>,
+}
+
+impl Credential {
+    /// Returns the owner as which the credential acts; `None` if it acts on all pins.
+    pub fn owner(&self) -> Option<&str> {
+        let acts_for_itself = self.scopes.contains(&Scope::Own);
+        acts_for_itself.then_some(self.name.as_str())
+    }
 }
 
 /// A change of the credentials contradicts the existing ones.
@@ -210,9 +237,9 @@ mod tests {
         for scope in Scope::ALL {
             for needed in Scope::ALL {
                 let expected = match scope {
-                    Scope::Admin => true,
+                    Scope::Admin => needed != Scope::Own,
                     Scope::Read => [Scope::Read, Scope::Metrics].contains(&needed),
-                    Scope::Pin | Scope::Add | Scope::Metrics => scope == needed,
+                    Scope::Pin | Scope::Add | Scope::Metrics | Scope::Own => scope == needed,
                 };
                 assert_eq!(scope.includes(needed), expected, "{scope:?} {needed:?}");
             }

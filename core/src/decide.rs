@@ -10,6 +10,7 @@ use crate::effect::{Refusal, Reply};
 use crate::event::Request;
 use crate::ids::{Cid, PeerId};
 use crate::members::MembersWish;
+use crate::owners::{self, Joined, without_owners};
 use crate::pin::{Pin, PinOptions, PinType, Replicas};
 use crate::planted::planted;
 use crate::time::Timestamp;
@@ -63,17 +64,25 @@ pub(crate) fn decide(
             Decision::Propose(Command::CreateCredential { credential })
         }
         Request::RevokeCredential { id } => Decision::Propose(Command::RevokeCredential { id: *id }),
-        Request::Import { pin } => match import(now, pool, current, pin) {
+        Request::Import { pin, owner } => match import(now, pool, current, pin, owner.as_deref()) {
             Ok(command) => Decision::Propose(command),
             Err(refusal) => Decision::Answer(Err(refusal)),
         },
-        Request::Pin { cid, options } => match pin(now, pool, current, cid, options) {
+        Request::Pin { cid, options, owner } => match pin(now, pool, current, cid, options, owner.as_deref())
+        {
             Ok(command) => Decision::Propose(command),
             Err(refusal) => Decision::Answer(Err(refusal)),
         },
-        Request::Unpin { cid } => Decision::Propose(Command::Unpin {
+        Request::Unpin { cid, owner: None } => Decision::Propose(Command::Unpin {
             cid: cid.clone(),
             precondition: Precondition::Any,
+        }),
+        Request::Unpin {
+            cid,
+            owner: Some(owner),
+        } => Decision::Propose(Command::Release {
+            cid: cid.clone(),
+            owner: owner.clone(),
         }),
         Request::Barrier | Request::Recover { .. } | Request::RecoverAll | Request::Sync { .. } => {
             unreachable!("the node answers these")
@@ -87,6 +96,7 @@ fn pin(
     current: impl Fn(&Cid) -> Option<Pin>,
     cid: &Cid,
     options: &PinOptions,
+    owner: Option<&str>,
 ) -> Result<Command, Refusal> {
     let existing = current(cid);
     let mut options = options.clone();
@@ -94,7 +104,11 @@ fn pin(
         .as_ref()
         .map_or(Vec::new(), |pin| pin.allocations.clone());
     if let Some(from) = &options.pin_update {
-        match current(from) {
+        let source = current(from).and_then(|source| match owner {
+            Some(owner) => source.seen_by(owner),
+            None => Some(source),
+        });
+        match source {
             Some(source) => {
                 if !planted!(UpdateKeepsHolders) {
                     holders = source.allocations.clone();
@@ -105,6 +119,8 @@ fn pin(
             None => return Err(Refusal::NotFound),
         }
     }
+    let Joined { options, is_shared } =
+        owners::join(existing.as_ref(), options, owner).map_err(Refusal::TooLarge)?;
     let allocations = choose(Some(cid), None, &options, &holders, pool)?;
     let precondition = precondition(options.replicas, existing.as_ref());
     let pin = Pin {
@@ -113,7 +129,7 @@ fn pin(
         allocations,
         reference: None,
         options,
-        timestamp: now,
+        timestamp: existing.filter(|_| is_shared).map_or(now, |pin| pin.timestamp),
         version: 0,
     };
     Ok(Command::Pin { pin, precondition })
@@ -125,24 +141,29 @@ fn import(
     pool: &PeerPool,
     current: impl Fn(&Cid) -> Option<Pin>,
     pin: &Pin,
+    owner: Option<&str>,
 ) -> Result<Command, Refusal> {
     let existing = current(&pin.cid);
     let holders = existing
         .as_ref()
         .filter(|_| !planted!(ImportMovesHolders))
         .map_or(&[][..], |pin| pin.allocations.as_slice());
-    let mut preferring = pin.options.clone();
+    let Joined { options, is_shared } =
+        owners::join(existing.as_ref(), pin.options.clone(), owner).map_err(Refusal::TooLarge)?;
+    let mut preferring = options.clone();
     // Peers that had the pin before probably have its content.
     preferring.user_allocations.extend_from_slice(&pin.allocations);
     let allocations = choose(Some(&pin.cid), None, &preferring, holders, pool)?;
-    let precondition = precondition(pin.options.replicas, existing.as_ref());
-    let timestamp = match pin.timestamp {
-        Timestamp(0) => now,
-        _ if planted!(ImportTimeDropped) => now,
-        given => given,
+    let precondition = precondition(options.replicas, existing.as_ref());
+    let timestamp = match (existing.filter(|_| is_shared), pin.timestamp) {
+        (Some(existing), _) => existing.timestamp,
+        (None, Timestamp(0)) => now,
+        (None, _) if planted!(ImportTimeDropped) => now,
+        (None, given) => given,
     };
     let pin = Pin {
         allocations,
+        options,
         timestamp,
         version: 0,
         ..pin.clone()
@@ -150,13 +171,12 @@ fn import(
     Ok(Command::Pin { pin, precondition })
 }
 
-/// Returns the condition under which the allocations stay valid.
+/// Returns the condition under which the allocations and the owners stay valid.
 fn precondition(replicas: Replicas, existing: Option<&Pin>) -> Precondition {
     match (replicas, existing) {
         (Replicas::Range { .. }, _) if planted!(PreconditionDropped) => Precondition::Any,
-        (Replicas::Everywhere, _) => Precondition::Any,
-        (Replicas::Range { .. }, None) => Precondition::Absent,
-        (Replicas::Range { .. }, Some(pin)) => Precondition::Version(pin.version),
+        (_, None) => Precondition::Absent,
+        (_, Some(pin)) => Precondition::Version(pin.version),
     }
 }
 
@@ -178,6 +198,7 @@ fn updated(source: PinOptions, wish: PinOptions) -> PinOptions {
             wish.expire_at.or(source.expire_at)
         },
         pin_update: wish.pin_update,
+        metadata: without_owners(&source.metadata),
         ..source
     }
 }
@@ -268,7 +289,16 @@ mod tests {
 
     /// Decides on a request to pin CID 1 while `stored` exists.
     fn asked(options: PinOptions, stored: &Pin) -> Decision {
-        let request = Request::Pin { cid: cid(1), options };
+        asked_by(options, None, stored)
+    }
+
+    fn asked_by(options: PinOptions, owner: Option<&str>, stored: &Pin) -> Decision {
+        let owner = owner.map(str::to_owned);
+        let request = Request::Pin {
+            cid: cid(1),
+            options,
+            owner,
+        };
         let current = |cid: &Cid| (*cid == stored.cid).then(|| stored.clone());
         decide(NOW, &living(&[1, 2, 3]), current, &request)
     }
@@ -289,7 +319,7 @@ mod tests {
         assert_eq!(precondition, Precondition::Version(3));
         assert_eq!(pin.allocations, [peer(3)], "the holder keeps the pin");
         let (_, precondition) = proposed(asked(options(Replicas::Everywhere), &stored(1, 3)));
-        assert_eq!(precondition, Precondition::Any);
+        assert_eq!(precondition, Precondition::Version(3), "its owners may change");
     }
 
     #[test]
@@ -319,10 +349,52 @@ mod tests {
             pin_update: Some(cid(9)),
             ..options(ONE)
         };
-        let decision = asked(update, &stored(2, 2));
+        let decision = asked(update.clone(), &stored(2, 2));
         assert!(
             decision == Decision::Answer(Err(Refusal::NotFound)),
             "{decision:?}"
         );
+        let others = PinOptions {
+            pin_update: Some(cid(2)),
+            ..update
+        };
+        let decision = asked_by(others, Some("ann"), &stored(2, 2));
+        assert!(
+            decision == Decision::Answer(Err(Refusal::NotFound)),
+            "{decision:?}"
+        );
+    }
+
+    #[test]
+    fn second_owner_is_added_to_the_pin_as_it_is() {
+        let existing = Pin {
+            options: owners::join(None, options(Replicas::Range { min: 2, max: 3 }), Some("ann"))
+                .unwrap()
+                .options,
+            ..stored(1, 3)
+        };
+        let (pin, precondition) = proposed(asked_by(options(ONE), Some("bob"), &existing));
+        assert_eq!(pin.owners().collect::<Vec<_>>(), ["ann", "bob"]);
+        assert_eq!(pin.options.replicas, Replicas::Range { min: 2, max: 3 });
+        assert_eq!((pin.allocations.len(), pin.timestamp), (3, existing.timestamp));
+        assert_eq!(precondition, Precondition::Version(3));
+        let (pin, _) = proposed(asked_by(options(ONE), Some("ann"), &existing));
+        assert_eq!((pin.options.replicas, pin.timestamp), (ONE, NOW));
+    }
+
+    #[test]
+    fn update_takes_over_no_owner() {
+        let source = Pin {
+            options: owners::join(None, options(ONE), Some("ann")).unwrap().options,
+            ..stored(2, 3)
+        };
+        let update = PinOptions {
+            pin_update: Some(cid(2)),
+            ..options(ONE)
+        };
+        let (pin, _) = proposed(asked(update.clone(), &source));
+        assert_eq!(pin.owners().count(), 0);
+        let (pin, _) = proposed(asked_by(update, Some("ann"), &source));
+        assert_eq!(pin.owners().collect::<Vec<_>>(), ["ann"]);
     }
 }

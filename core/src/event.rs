@@ -136,13 +136,17 @@ pub enum Request {
     Import {
         /// The pin. A timestamp of zero is replaced by the current time.
         pin: Pin,
+        /// Owner that holds the pin, besides those that it names; `None` for none.
+        owner: Option<String>,
     },
-    /// Pin a CID.
+    /// Pin a CID. While others hold its pin, it stays theirs too, with its timestamp.
     Pin {
         /// CID to pin.
         cid: Cid,
         /// Options of the pin.
         options: PinOptions,
+        /// Owner that holds the pin; `None` for none.
+        owner: Option<String>,
     },
     /// Retry a failed operation on this peer now.
     Recover {
@@ -170,6 +174,8 @@ pub enum Request {
     Unpin {
         /// CID of the pin.
         cid: Cid,
+        /// Owner that lets go of the pin, which others may still hold; `None` to remove it whoever holds it.
+        owner: Option<String>,
     },
 }
 

@@ -284,6 +284,7 @@ mod tests {
             | Command::CreateCredential { .. }
             | Command::Members { .. }
             | Command::Pin { .. }
+            | Command::Release { .. }
             | Command::RevokeCredential { .. }
             | Command::Unpin { .. } => None,
         }

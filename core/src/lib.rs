@@ -46,6 +46,7 @@ mod membership;
 mod metric;
 mod monitor;
 mod node;
+mod owners;
 mod pending;
 mod pin;
 mod pinset;
@@ -92,6 +93,7 @@ pub use membership::Membership;
 pub use metric::{Metric, PING};
 pub use monitor::{Alert, Received};
 pub use node::{Counters, Node, Timer, View};
+pub use owners::{OWNERS_MAX, bytes_key, is_reserved_key, owner_key, owners_in, without_owners};
 pub use pin::{Mode, Pin, PinOptions, PinType, Replicas};
 #[cfg(planted_bugs)]
 pub use planted::{Bug, announce_news, plant, shrink};

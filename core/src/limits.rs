@@ -116,6 +116,9 @@ impl LimitsConfig {
                 TooLarge::unless("the encoded pin", "bytes", encoded_len(pin), self.pin_bytes)
             }
             Command::CreateCredential { credential } => credential.check(),
+            Command::Release { owner, .. } => {
+                TooLarge::unless("the name of the owner", "bytes", owner.len(), CREDENTIAL_NAME_MAX)
+            }
             Command::Reallocate { allocations, .. } => too_many_allocations(allocations.len()),
             Command::Admit { .. }
             | Command::Members(_)
@@ -140,12 +143,12 @@ pub struct TooLarge {
     pub unit: String,
     /// Requested size.
     pub size: usize,
-    /// Maximum size, in bytes.
+    /// Maximum size, in `unit`.
     pub limit: usize,
 }
 
 impl TooLarge {
-    fn unless(field: &str, unit: &str, size: usize, limit: usize) -> Result<(), Self> {
+    pub(crate) fn unless(field: &str, unit: &str, size: usize, limit: usize) -> Result<(), Self> {
         if size <= limit {
             return Ok(());
         }

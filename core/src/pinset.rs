@@ -8,6 +8,7 @@ use crate::credential;
 use crate::draft::Draft;
 use crate::effect::StoreOp;
 use crate::ids::{Cid, Index, PeerId, ProposalId, RaftId, Term};
+use crate::owners::{self, Release};
 use crate::pin::{Mode, Pin};
 use crate::planted::planted;
 use crate::snapshot::{Applied, Manifest};
@@ -143,8 +144,40 @@ impl Pinset {
                 if !holds(precondition, Some(&pin)) && !planted!(UnpinUnchecked) {
                     return (Outcome::Stale, None);
                 }
-                self.applied.pins -= 1;
-                draft.delete_pin(pin.clone());
+                self.delete_pin(draft, pin)
+            }
+            Command::Release { cid, owner } => self.release(draft, index, &cid, &owner),
+        }
+    }
+
+    fn delete_pin<V: PinsetView>(&mut self, draft: &mut Draft<'_, V>, pin: Pin) -> (Outcome, Option<Cid>) {
+        self.applied.pins -= 1;
+        draft.delete_pin(pin.clone());
+        let cid = pin.cid.clone();
+        (Outcome::Unpinned(pin), Some(cid))
+    }
+
+    fn release<V: PinsetView>(
+        &mut self,
+        draft: &mut Draft<'_, V>,
+        index: Index,
+        cid: &Cid,
+        owner: &str,
+    ) -> (Outcome, Option<Cid>) {
+        let Some(pin) = draft.pin(cid) else {
+            return (Outcome::NotFound, None);
+        };
+        match owners::release(&pin, owner) {
+            Release::NotHeld => (Outcome::NotFound, None),
+            Release::Last => self.delete_pin(draft, pin),
+            Release::Kept(options) => {
+                let kept = Pin {
+                    options,
+                    version: index,
+                    ..pin.clone()
+                };
+                draft.put_pin(kept, Some(pin.clone()));
+                let cid = pin.cid.clone();
                 (Outcome::Unpinned(pin), Some(cid))
             }
         }

@@ -243,6 +243,8 @@ mod switch {
         OtherSnapshotTaken,
         /// The leader judges expiry by its own clock alone.
         OwnClockTrusted,
+        /// A pin by a second owner forgets the first.
+        OwnerForgotten,
         /// Later attempts to pin are given up as soon as the first one.
         PatienceConstant,
         /// Pauses between attempts exceed their limit.
@@ -379,6 +381,8 @@ mod switch {
         UnpinAfterFresh,
         /// A failed unpin counts as done.
         UnpinFailureIsSuccess,
+        /// An owner that lets go of a pin removes it from the others, too.
+        UnpinIgnoresOwners,
         /// An unpin that was decided from an older version of the pin is applied.
         UnpinUnchecked,
         /// An update is allocated without regard to the peers that hold its source.

@@ -27,6 +27,7 @@ pub(crate) async fn run(world: Shared, number: u64) {
         rng: Rng::new(options.seed, &format!("client {number}")),
         number,
         made: 0,
+        writes: 0,
         peer: usize::try_from(number % options.peers).expect("a few peers"),
         last_wish: None,
         options,
@@ -60,6 +61,8 @@ struct Client {
     rng: Rng,
     number: u64,
     made: u64,
+    /// Number of writes so far.
+    writes: u64,
     peer: usize,
     last_wish: Option<(Cid, PinOptions)>,
 }
@@ -88,11 +91,19 @@ impl Client {
                 let call = Call::Pin {
                     name: options.name.clone(),
                     options: Box::new(options.clone()),
+                    owner: None,
                 };
                 let cid = cid(number % self.options.cids);
                 let mut world = lock(world);
                 let operation = world.history.call(self.number, self.peer, cid.clone(), call);
-                let ticket = world.submit(self.peer, Request::Pin { cid, options });
+                let ticket = world.submit(
+                    self.peer,
+                    Request::Pin {
+                        cid,
+                        options,
+                        owner: None,
+                    },
+                );
                 tickets.push((operation, ticket));
             }
             asked += BULK;
@@ -134,7 +145,8 @@ impl Client {
         } else if self.options.op_credentials > 0 && self.rng.chance(self.options.op_credentials) {
             self.change_credentials(world).await;
         } else if draw < unpin {
-            unpin_once(world, self.number, self.peer, cid, self.patience()).await;
+            let owner = self.owner();
+            unpin_once(world, self.number, self.peer, (cid, owner), self.patience()).await;
         } else if draw < unpin + read {
             read_once(world, self.number, self.peer, cid, self.patience()).await;
         } else if draw < unpin + read + local {
@@ -161,14 +173,16 @@ impl Client {
                 self.change_options(world, &mut wish);
                 self.last_wish = Some((cid.clone(), wish.clone()));
             }
-            pin_once(world, self.number, self.peer, cid, wish, self.patience()).await;
+            let target = (cid, self.owner());
+            pin_once(world, self.number, self.peer, target, wish, self.patience()).await;
         } else {
             let mut wish = self.wish(world);
             if self.rng.chance(self.options.op_update) {
                 wish.pin_update = Some(crate::peer::cid(self.rng.below(self.options.cids)));
             }
             self.last_wish = Some((cid.clone(), wish.clone()));
-            pin_once(world, self.number, self.peer, cid, wish, self.patience()).await;
+            let target = (cid, self.owner());
+            pin_once(world, self.number, self.peer, target, wish, self.patience()).await;
         }
     }
 
@@ -315,6 +329,18 @@ impl Client {
         options.metadata.insert("weight".to_owned(), text);
     }
 
+    /// Draws the owner as which a write acts, from its own stream.
+    fn owner(&mut self) -> Option<String> {
+        self.writes += 1;
+        if self.options.op_owner == 0 {
+            return None;
+        }
+        let purpose = format!("owner {} {}", self.number, self.writes);
+        let mut rng = Rng::new(self.options.seed, &purpose);
+        let is_owner = rng.chance(self.options.op_owner);
+        is_owner.then(|| (*rng.pick(&["ann", "bob", "cy"])).to_owned())
+    }
+
     fn patience(&mut self) -> Duration {
         let usual = Duration::from_millis(self.options.patience_ms);
         if self.rng.chance(100) { usual / 10 } else { usual }
@@ -372,31 +398,32 @@ pub(crate) fn wish(name: String, replicas: Replicas) -> PinOptions {
     }
 }
 
-/// Pins, and records the outcome.
+/// Pins a CID, as an owner if one is given, and records the outcome.
 pub(crate) async fn pin_once(
     world: &Shared,
     client: u64,
     peer: usize,
-    cid: Cid,
+    (cid, owner): (Cid, Option<String>),
     options: PinOptions,
     patience: Duration,
 ) -> Heard {
     let call = Call::Pin {
         name: options.name.clone(),
         options: Box::new(options.clone()),
+        owner: owner.clone(),
     };
     // Every tenth is an import, as from a file.
     let request = if options.name.ends_with('7') {
         lock(world).coverage.hit("a pin was imported");
-        import(cid.clone(), options)
+        import(cid.clone(), options, owner)
     } else {
         let cid = cid.clone();
-        Request::Pin { cid, options }
+        Request::Pin { cid, options, owner }
     };
     write(world, client, peer, cid, call, request, patience).await
 }
 
-fn import(cid: Cid, options: PinOptions) -> Request {
+fn import(cid: Cid, options: PinOptions, owner: Option<String>) -> Request {
     // Other types than data exist in imports only.
     let pin_type = if options.name.ends_with("17") {
         PinType::Meta
@@ -412,19 +439,22 @@ fn import(cid: Cid, options: PinOptions) -> Request {
         timestamp: Timestamp(1),
         version: 0,
     };
-    Request::Import { pin }
+    Request::Import { pin, owner }
 }
 
-/// Unpins, and records the outcome.
+/// Unpins a CID, as an owner if one is given, and records the outcome.
 pub(crate) async fn unpin_once(
     world: &Shared,
     client: u64,
     peer: usize,
-    cid: Cid,
+    (cid, owner): (Cid, Option<String>),
     patience: Duration,
 ) -> Heard {
-    let request = Request::Unpin { cid: cid.clone() };
-    write(world, client, peer, cid, Call::Unpin, request, patience).await
+    let request = Request::Unpin {
+        cid: cid.clone(),
+        owner: owner.clone(),
+    };
+    write(world, client, peer, cid, Call::Unpin { owner }, request, patience).await
 }
 
 async fn write(

@@ -11,9 +11,14 @@ pub(crate) enum Call {
         name: String,
         /// Requested options.
         options: Box<PinOptions>,
+        /// Owner as which the client acts.
+        owner: Option<String>,
     },
     /// Requested an unpin.
-    Unpin,
+    Unpin {
+        /// Owner as which the client acts.
+        owner: Option<String>,
+    },
     /// Requested a linearizable read.
     Read,
 }

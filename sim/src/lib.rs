@@ -26,6 +26,7 @@ mod mutants;
 mod net;
 mod options;
 mod outbox;
+mod owners;
 mod panics;
 mod peer;
 mod planting;

@@ -10,6 +10,7 @@ use cluster_core::{
 };
 
 use crate::coverage::{Coverage, sometimes};
+use crate::owners;
 use crate::rng;
 
 /// A position in the history of commands: the entry, and the command's place in it.
@@ -39,6 +40,8 @@ pub(crate) struct Model {
     /// Number of times that a client's pin of each name took effect.
     named: BTreeMap<String, u64>,
     wishes: Vec<(MembersWish, u64)>,
+    /// Pins that holders lost to the requests of others.
+    taken: Vec<String>,
     /// Maximum distance between the newest and the oldest open proposal of a peer.
     window: u64,
 }
@@ -98,6 +101,11 @@ impl Model {
     /// Returns the number of times that pins of this name took effect.
     pub(crate) fn times_pinned(&self, name: &str) -> u64 {
         self.named.get(name).copied().unwrap_or(0)
+    }
+
+    /// Returns descriptions of pins that holders lost to the requests of others.
+    pub(crate) fn taken(&self) -> &[String] {
+        &self.taken
     }
 
     /// Applies the next entry. Returns the commands that changed something.
@@ -201,7 +209,22 @@ impl Model {
                 }
                 holds
             }
+            Command::Release { cid, owner } => self.release(at, cid, &owner, coverage),
         }
+    }
+
+    fn release(&mut self, at: Position, cid: Cid, owner: &str, coverage: &mut Coverage) -> bool {
+        let current = self.pins.get(&cid);
+        let Some(Ok(left)) = current.map(|pin| owners::released(pin, owner)) else {
+            coverage.hit("an owner let go of what it did not hold");
+            return false;
+        };
+        coverage.hit(match left {
+            Some(_) => "a pin stayed for its other owners",
+            None => "a pin went with its last owner",
+        });
+        self.turn(at, cid, left, true);
+        true
     }
 
     fn apply_pin(
@@ -224,6 +247,12 @@ impl Model {
             };
             if same == *current || deep || current.pin_type != pin.pin_type {
                 return false;
+            }
+            let (before, after) = (owners::holders(&current.options), owners::holders(&pin.options));
+            sometimes!(coverage, after.len() > 1, "a pin was shared by several owners");
+            if !before.is_subset(&after) {
+                let why = format!("{before:?} held {current:?}, which {pin:?} gives to {after:?}");
+                self.taken.push(why);
             }
         }
         *self.named.entry(pin.options.name.clone()).or_default() += 1;

@@ -124,6 +124,8 @@ pub struct Options {
     pub op_members: u64,
     /// Rate of changes of the credentials.
     pub op_credentials: u64,
+    /// Rate of pins and unpins that act as an owner.
+    pub op_owner: u64,
     /// 1 if removed peers are added again.
     pub op_readd: u64,
     /// Rate of pins with their own number of copies.

@@ -235,7 +235,15 @@ async fn serve(world: &Shared) -> bool {
     for _ in 0..WRITES_MAX {
         if heard == Heard::Unknown && by_snapshot {
             let before = lock(world).peers[writer].disk.installed();
-            heard = pin_once(world, 1000, writer, fresh.clone(), options.clone(), patience).await;
+            heard = pin_once(
+                world,
+                1000,
+                writer,
+                (fresh.clone(), None),
+                options.clone(),
+                patience,
+            )
+            .await;
             by_snapshot = lock(world).peers[writer].disk.installed() > before;
         }
     }

@@ -5,7 +5,7 @@ use crate::report::Report;
 use crate::run::run;
 
 /// Options that are made milder, and the value that is mildest.
-const MILDEST: [(&str, u64); 59] = [
+const MILDEST: [(&str, u64); 60] = [
     ("late", 0),
     ("foreign_every", 0),
     ("found_again", 0),
@@ -55,6 +55,7 @@ const MILDEST: [(&str, u64); 59] = [
     ("latency_min_ms", 1),
     ("op_members", 0),
     ("op_credentials", 0),
+    ("op_owner", 0),
     ("disk_lost_every", 0),
     ("rescue_every", 0),
     ("entry_kib", 256),

@@ -135,6 +135,13 @@ fn encoding_of_credentials_is_stable() {
     let id = CredentialId(300);
     let command = Command::RevokeCredential { id };
     assert_eq!(encode(&command), [1, 6, 0xac, 2]);
+    let (cid, owner) = (cid(9), "ci".to_owned());
+    let release = Command::Release { cid, owner };
+    assert_eq!(encode(&release), [1, 7, 5, 1, 0x55, 0, 1, 9, 2, b'c', b'i']);
+    assert_eq!(release.min_version(), CREDENTIALS_VERSION);
+    assert_eq!(encode(&[Scope::Own]), [1, 5]);
+    assert_eq!(encode(&CredentialLimit::Pins(7)), [1, 1, 7]);
+    assert_eq!(encode(&CredentialLimit::Bytes(7)), [1, 2, 7]);
     assert_eq!(command.min_version(), CREDENTIALS_VERSION);
 }
 

@@ -303,7 +303,7 @@ fn needs_candidates(request: &Request) -> bool {
     let options: &PinOptions = match request {
         Request::Allocate { options, .. } | Request::Pin { options, .. } => options,
         // Imports do not use the pin that they update.
-        Request::Import { pin } => return pin.options.replicas != Replicas::Everywhere,
+        Request::Import { pin, .. } => return pin.options.replicas != Replicas::Everywhere,
         Request::AddPeer { .. }
         | Request::Barrier
         | Request::CreateCredential { .. }

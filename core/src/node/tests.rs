@@ -9,6 +9,7 @@ mod harness;
 mod limits;
 mod lost_data;
 mod membership;
+mod owners;
 mod promises;
 mod removed_peer;
 mod rescue;
@@ -54,6 +55,7 @@ fn pin_everywhere_is_pinned_by_all_peers() {
             Request::Pin {
                 cid: cid(at),
                 options: options(Replicas::Everywhere),
+                owner: None,
             },
         );
         cluster.run(SECOND);
@@ -75,11 +77,18 @@ fn single_peer_pins_and_unpins() {
         Request::Pin {
             cid: cid(1),
             options: options(Replicas::Everywhere),
+            owner: None,
         },
     );
     cluster.run(5 * SECOND);
     assert!(cluster.replies[&ticket].is_ok());
-    let ticket = cluster.request(1, Request::Unpin { cid: cid(1) });
+    let ticket = cluster.request(
+        1,
+        Request::Unpin {
+            cid: cid(1),
+            owner: None,
+        },
+    );
     cluster.run(SECOND);
     assert!(matches!(cluster.replies[&ticket], Ok(Reply::Unpinned(_))));
     assert_eq!(phases(&cluster, &cid(1)), [None]);
@@ -93,6 +102,7 @@ fn early_pin_waits_for_metrics() {
         Request::Pin {
             cid: cid(1),
             options: options(TWO),
+            owner: None,
         },
     );
     cluster.run(5 * SECOND);
@@ -113,6 +123,7 @@ fn pins_spread_over_peers_of_equal_rank() {
             Request::Pin {
                 cid: cid(number),
                 options: options(TWO),
+                owner: None,
             },
         );
     }
@@ -138,6 +149,7 @@ fn pins_of_a_lost_leader_are_reallocated() {
             Request::Pin {
                 cid: cid(number),
                 options: options(TWO),
+                owner: None,
             },
         );
     }
@@ -172,12 +184,19 @@ fn lagging_peer_gets_a_snapshot() {
     for round in 0..250_u64 {
         for _ in 0..100 {
             let number = u8::try_from(round % 200).expect("below 200");
-            cluster.request(at, Request::Unpin { cid: cid(number) });
+            cluster.request(
+                at,
+                Request::Unpin {
+                    cid: cid(number),
+                    owner: None,
+                },
+            );
             cluster.request(
                 at,
                 Request::Pin {
                     cid: cid(number),
                     options: options(Replicas::Everywhere),
+                    owner: None,
                 },
             );
         }
@@ -213,6 +232,7 @@ fn minority_refuses_new_requests_and_reports_old_ones_as_unknown() {
         Request::Pin {
             cid: cid(1),
             options: options(Replicas::Everywhere),
+            owner: None,
         },
     );
     cluster.run(10 * SECOND);
@@ -221,6 +241,7 @@ fn minority_refuses_new_requests_and_reports_old_ones_as_unknown() {
         Request::Pin {
             cid: cid(2),
             options: options(Replicas::Everywhere),
+            owner: None,
         },
     );
     cluster.run(20 * SECOND);
@@ -236,6 +257,7 @@ fn silent_peer_keeps_its_pins_during_the_grace_period() {
     let request = Request::Pin {
         cid: cid.clone(),
         options: options(TWO),
+        owner: None,
     };
     let ticket = cluster.request(1, request);
     cluster.run(SECOND);
@@ -263,7 +285,13 @@ fn lost_snapshot_is_sent_again() {
     cluster.down.insert(peer(behind));
     for round in 0..250_u64 {
         let number = u8::try_from(round).expect("below 250");
-        cluster.request(at, Request::Unpin { cid: cid(number) });
+        cluster.request(
+            at,
+            Request::Unpin {
+                cid: cid(number),
+                owner: None,
+            },
+        );
         cluster.run(Duration::from_millis(10));
     }
     let (first, ..) = cluster.nodes[&peer(at)].0.view().log_span();

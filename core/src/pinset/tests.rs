@@ -74,8 +74,40 @@ impl Model {
                 current if !fits(precondition, current) => Outcome::Stale,
                 Some(_) => Outcome::Unpinned(self.pins.remove(&cid).expect("is there")),
             },
+            Command::Release { cid, owner } => self.release(index, &cid, &owner),
         })
     }
+}
+
+impl Model {
+    /// Pins of this test differ in their owners only.
+    fn release(&mut self, index: Index, cid: &Cid, owner: &str) -> Outcome {
+        let key = owner_key(owner);
+        let Some(pin) = self.pins.get_mut(cid) else {
+            return Outcome::NotFound;
+        };
+        let before = pin.clone();
+        if pin.options.metadata.remove(&key).is_none() {
+            return Outcome::NotFound;
+        }
+        pin.version = index;
+        let left: Vec<String> = owners_in(&pin.options.metadata).map(str::to_owned).collect();
+        if left == [""] {
+            pin.options.metadata.clear();
+        } else if left.is_empty() {
+            self.pins.remove(cid);
+        }
+        Outcome::Unpinned(before)
+    }
+}
+
+fn owners() -> impl Strategy<Value = BTreeMap<String, String>> {
+    let marks = proptest::collection::btree_set("[ab]?", 0..3);
+    marks.prop_map(|names| {
+        let named = names.iter().any(|name| !name.is_empty());
+        let names = names.into_iter().filter(|_| named);
+        names.map(|name| (owner_key(&name), String::new())).collect()
+    })
 }
 
 fn preconditions() -> impl Strategy<Value = Precondition> {
@@ -88,10 +120,11 @@ fn preconditions() -> impl Strategy<Value = Precondition> {
 
 fn commands() -> impl Strategy<Value = Command> {
     let allocations = || proptest::collection::btree_set(1_u8..4, 1..3);
-    let pin = (0_u8..4, any::<bool>(), allocations(), preconditions()).prop_map(
-        |(number, direct, allocations, precondition)| {
+    let pin = (0_u8..4, any::<bool>(), allocations(), preconditions(), owners()).prop_map(
+        |(number, direct, allocations, precondition, metadata)| {
             let mut options = options(Replicas::Range { min: 1, max: 2 });
             options.mode = if direct { Mode::Direct } else { Mode::Recursive };
+            options.metadata = metadata;
             let pin = Pin {
                 cid: cid(number),
                 pin_type: PinType::Data,
@@ -120,7 +153,11 @@ fn commands() -> impl Strategy<Value = Command> {
         credential: credential(id, &name),
     });
     let revoke = (1_u64..4).prop_map(|id| Command::RevokeCredential { id: CredentialId(id) });
-    prop_oneof![3 => pin, 2 => unpin, 1 => reallocate, 1 => create, 1 => revoke]
+    let release = (0_u8..4, "[ab]").prop_map(|(number, owner)| Command::Release {
+        cid: cid(number),
+        owner,
+    });
+    prop_oneof![3 => pin, 2 => unpin, 2 => release, 1 => reallocate, 1 => create, 1 => revoke]
 }
 
 fn proposals() -> impl Strategy<Value = Proposal> {

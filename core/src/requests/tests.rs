@@ -22,7 +22,10 @@ fn requests() -> Requests {
 }
 
 fn unpin() -> Request {
-    Request::Unpin { cid: cid(1) }
+    Request::Unpin {
+        cid: cid(1),
+        owner: None,
+    }
 }
 
 /// Opens a request as ticket 1 and decides on it; returns the proposal.

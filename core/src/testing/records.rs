@@ -250,12 +250,15 @@ fn scope() -> impl Strategy<Value = Scope> {
         Add,
         Admin,
         Metrics,
+        Own,
     })
 }
 
 fn credential_limit() -> impl Strategy<Value = CredentialLimit> {
     each!(CredentialLimit {
         RequestsPerSecond => any::<u32>().prop_map(CredentialLimit::RequestsPerSecond),
+        Pins => any::<u64>().prop_map(CredentialLimit::Pins),
+        Bytes => any::<u64>().prop_map(CredentialLimit::Bytes),
     })
 }
 
@@ -304,6 +307,7 @@ fn command() -> impl Strategy<Value = Command> {
             .prop_map(|credential| Command::CreateCredential { credential }),
         RevokeCredential => any::<u64>()
             .prop_map(|id| Command::RevokeCredential { id: CredentialId(id) }),
+        Release => (any_cid(), text()).prop_map(|(cid, owner)| Command::Release { cid, owner }),
     })
 }
 

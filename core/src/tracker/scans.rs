@@ -97,6 +97,7 @@ impl Tracker {
                 | Command::Members(_)
                 | Command::Pin { .. }
                 | Command::Reallocate { .. }
+                | Command::Release { .. }
                 | Command::RevokeCredential { .. }
                 | Command::Unpin { .. } => continue,
             };

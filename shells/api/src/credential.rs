@@ -16,7 +16,7 @@ pub struct Credential {
     pub id: String,
     /// Name, unique in the cluster.
     pub name: String,
-    /// Scopes: `read`, `pin`, `add`, `admin`, `metrics`.
+    /// Scopes: `read`, `pin`, `add`, `admin`, `metrics`, `own`.
     #[serde(deserialize_with = "or_default")]
     pub scopes: Vec<String>,
     /// Time of its creation.
@@ -26,6 +26,12 @@ pub struct Credential {
     /// Most requests per second at each peer; omitted if unlimited.
     #[serde(skip_serializing_if = "is_zero")]
     pub requests_per_second: u64,
+    /// Most pins that it holds; omitted if unlimited.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max_pins: u64,
+    /// Most bytes that it holds by uploads; omitted if unlimited.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max_bytes: u64,
 }
 
 /// Body of `POST /auth/credentials`.
@@ -42,6 +48,12 @@ pub struct CredentialAdd {
     /// Most requests per second at each peer; 0 for no limit.
     #[serde(skip_serializing_if = "is_zero")]
     pub requests_per_second: u64,
+    /// Most pins that it holds; 0 for no limit. Needs the scope `own`.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max_pins: u64,
+    /// Most bytes that it holds by uploads; 0 for no limit. Needs `max_pins`.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max_bytes: u64,
 }
 
 /// Response to `POST /auth/credentials`.

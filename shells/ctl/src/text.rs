@@ -77,6 +77,12 @@ impl Text for Credential {
         if self.requests_per_second > 0 {
             let _ = write!(out, " | At most {} requests per second", self.requests_per_second);
         }
+        if self.max_pins > 0 {
+            let _ = write!(out, " | At most {} pins", self.max_pins);
+        }
+        if self.max_bytes > 0 {
+            let _ = write!(out, " | Uploads of at most {} bytes", self.max_bytes);
+        }
         out.end_line();
     }
 }

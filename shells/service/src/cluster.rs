@@ -17,9 +17,11 @@ mod health;
 mod identity;
 mod info;
 mod merge;
+mod owner;
 mod peers;
 mod ping;
 mod pinning;
+mod quota;
 mod recover;
 mod repositories;
 mod rpc;
@@ -38,7 +40,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cluster_core::{Cid, Members, Now, PeerId, Replicas, Request, Timestamp, View};
+use cluster_core::{Cid, Credential, Members, Now, PeerId, Replicas, Request, Timestamp, View};
 use cluster_ipfs::Backend;
 use tokio::sync::Semaphore;
 
@@ -107,6 +109,8 @@ pub struct Parts {
 #[derive(Clone)]
 pub struct Cluster {
     inner: Arc<Inner>,
+    /// Credential that shows and changes its own pins only; `None` for all pins.
+    actor: Option<Arc<Credential>>,
 }
 
 struct Inner {
@@ -123,6 +127,7 @@ struct Inner {
     imports: Semaphore,
     calls: Arc<Semaphore>,
     rates: credentials::Rates,
+    turns: quota::Turns,
     followers: Semaphore,
     following: follow::Following,
     samples: copies::Sampling,
@@ -146,6 +151,7 @@ impl Cluster {
     /// As [`Self::new`], with a time limit for answers of other peers.
     fn with_answer_timeout(config: Config, parts: Parts, answer_timeout: Duration) -> Self {
         Self {
+            actor: None,
             inner: Arc::new(Inner {
                 config,
                 handle: parts.handle,
@@ -160,6 +166,7 @@ impl Cluster {
                 imports: Semaphore::new(IMPORT_BYTES),
                 calls: Arc::new(Semaphore::new(CALLS_MAX)),
                 rates: credentials::Rates::default(),
+                turns: quota::Turns::default(),
                 followers: Semaphore::new(follow::FOLLOWERS_MAX),
                 following: follow::Following::default(),
                 samples: copies::Sampling::default(),

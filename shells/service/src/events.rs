@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cluster_core::{Batch, Cid, IpfsAction, PeerId, Phase, StoreOp, Timestamp};
+use cluster_core::{Batch, Cid, IpfsAction, PeerId, Phase, Pin, StoreOp, Timestamp};
 use tokio::sync::watch::{self as channel};
 
 pub use self::watch::watch;
@@ -45,6 +45,10 @@ pub enum Change {
         cid: Cid,
         /// Its name.
         name: String,
+        /// Owners that hold it since the change.
+        joined: Vec<String>,
+        /// Owners that held it until the change.
+        left: Vec<String>,
     },
     /// The state of a CID at a peer changed.
     Status {
@@ -136,6 +140,19 @@ impl Change {
             | Self::Peer { .. }
             | Self::Pin { .. }
             | Self::PinsetReplaced => true,
+        }
+    }
+
+    /// Returns the CID whose pin or status changed.
+    pub fn cid(&self) -> Option<&Cid> {
+        match self {
+            Self::Pin { cid, .. } | Self::Status { cid, .. } => Some(cid),
+            Self::Alert { .. }
+            | Self::Leader(_)
+            | Self::Peer { .. }
+            | Self::PinsetReplaced
+            | Self::StatusesFollowed { .. }
+            | Self::StatusesLost { .. } => None,
         }
     }
 
@@ -349,16 +366,29 @@ fn shortened(text: &str) -> String {
     text[..text.floor_char_boundary(TEXT_MAX)].to_owned()
 }
 
+/// Returns the owners of a pin that another state of it does not have: at most
+/// [`OWNERS_MAX`](cluster_core::OWNERS_MAX).
+fn owners_only_of(pin: Option<&Pin>, other: Option<&Pin>) -> Vec<String> {
+    let owners = pin.into_iter().flat_map(Pin::owners);
+    let only = owners.filter(|owner| !other.is_some_and(|other| other.is_owned_by(owner)));
+    only.map(str::to_owned).collect()
+}
+
 fn change_of(op: &StoreOp) -> Option<Change> {
-    let of_pin = |kind, pin: &cluster_core::Pin| Change::Pin {
-        kind,
-        cid: pin.cid.clone(),
-        name: shortened(&pin.options.name),
+    let of_pin = |kind, before: Option<&Pin>, after: Option<&Pin>| {
+        let pin = after.or(before)?;
+        Some(Change::Pin {
+            kind,
+            cid: pin.cid.clone(),
+            name: shortened(&pin.options.name),
+            joined: owners_only_of(after, before),
+            left: owners_only_of(before, after),
+        })
     };
     match op {
-        StoreOp::PutPin { pin, previous: None } => Some(of_pin("pin_added", pin)),
-        StoreOp::PutPin { pin, .. } => Some(of_pin("pin_changed", pin)),
-        StoreOp::DeletePin { pin } => Some(of_pin("pin_removed", pin)),
+        StoreOp::PutPin { pin, previous: None } => of_pin("pin_added", None, Some(pin)),
+        StoreOp::PutPin { pin, previous } => of_pin("pin_changed", previous.as_deref(), Some(pin)),
+        StoreOp::DeletePin { pin } => of_pin("pin_removed", Some(pin), None),
         StoreOp::PutLocal { cid, local } => Some(local_status(cid, status_of(local.phase), &local.error)),
         StoreOp::DeleteLocal { cid } => Some(local_status(cid, "unpinned", "")),
         StoreOp::InstallSnapshot { .. } => Some(Change::PinsetReplaced),
@@ -376,6 +406,36 @@ fn change_of(op: &StoreOp) -> Option<Change> {
 }
 
 impl Event {
+    /// Returns the event as the API shows it to an owner; `None` if it is about what others hold. `name` is
+    /// that of the owner's pin now, if it has one.
+    pub fn shown_to(&self, me: &PeerId, owner: &str, name: Option<&str>) -> Option<cluster_api::Event> {
+        let mut shown = self.shown(me);
+        let is_among = |owners: &[String]| owners.iter().any(|other| other == owner);
+        match &self.change {
+            Change::Pin { joined, left, .. } => {
+                let kind = match (is_among(joined), is_among(left), name) {
+                    (true, _, _) => "pin_added",
+                    (_, true, _) => "pin_removed",
+                    (false, false, Some(_)) => "pin_changed",
+                    (false, false, None) => return None,
+                };
+                kind.clone_into(&mut shown.kind);
+                name.map(shortened)
+                    .unwrap_or_default()
+                    .clone_into(&mut shown.name);
+            }
+            Change::Status { .. } if name.is_none() => return None,
+            Change::Alert { .. }
+            | Change::Leader(_)
+            | Change::Peer { .. }
+            | Change::PinsetReplaced
+            | Change::Status { .. }
+            | Change::StatusesFollowed { .. }
+            | Change::StatusesLost { .. } => {}
+        }
+        Some(shown)
+    }
+
     /// Returns the event as the API shows it; `me` is this peer.
     pub fn shown(&self, me: &PeerId) -> cluster_api::Event {
         let mut shown = cluster_api::Event {
@@ -467,6 +527,56 @@ mod tests {
         let next = log.ring().next;
         assert!(log.read(Some(next + 7)).is_err());
         assert!(log.read(Some(lost.oldest - 1)).is_ok());
+    }
+
+    #[test]
+    fn owners_see_their_own_pins_come_and_go() {
+        use cluster_core::{PinOptions, PinType, Replicas, owner_key};
+        let pin = |owners: &[&str]| Pin {
+            cid: "bafkqablimvwgy3y".parse().unwrap(),
+            pin_type: PinType::Data,
+            allocations: Vec::new(),
+            reference: None,
+            options: PinOptions {
+                name: "secret".to_owned(),
+                metadata: owners
+                    .iter()
+                    .map(|name| (owner_key(name), String::new()))
+                    .collect(),
+                ..PinOptions::new(Replicas::Everywhere)
+            },
+            timestamp: Timestamp(1),
+            version: 1,
+        };
+        let put = |before: &[&str], after: &[&str]| StoreOp::PutPin {
+            pin: pin(after),
+            previous: Some(Box::new(pin(before))),
+        };
+        let seen = |op: &StoreOp, owner: &str, name: Option<&str>| {
+            let (id, at) = (1, Timestamp(1));
+            let change = change_of(op).unwrap();
+            let event = Event { id, at, change };
+            let me = PeerId::from_bytes(&[0, 1, 1]).unwrap();
+            let shown = event.shown_to(&me, owner, name)?;
+            Some((shown.kind, shown.name))
+        };
+        let shown = |kind: &str, name: &str| Some((kind.to_owned(), name.to_owned()));
+        let joined = put(&["ann"], &["ann", "bob"]);
+        assert_eq!(seen(&joined, "bob", Some("b")), shown("pin_added", "b"));
+        assert_eq!(seen(&joined, "ann", Some("a")), shown("pin_changed", "a"));
+        assert_eq!(seen(&joined, "cy", None), None);
+        let left = put(&["ann", "bob"], &["bob"]);
+        assert_eq!(seen(&left, "ann", None), shown("pin_removed", ""));
+        let removed = StoreOp::DeletePin { pin: pin(&["bob"]) };
+        assert_eq!(seen(&removed, "bob", None), shown("pin_removed", ""));
+        assert_eq!(seen(&removed, "ann", None), None);
+        let status = Change::status_at(
+            PeerId::from_bytes(&[0, 1, 1]).unwrap(),
+            pin(&[]).cid,
+            "pinned",
+            "",
+        );
+        assert!(status.is_some_and(|status| status.cid().is_some()));
     }
 
     #[test]

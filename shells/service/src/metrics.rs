@@ -139,7 +139,7 @@ catalogue! {
     http_duration: HistogramVec = "http_request_duration_seconds" ["api" "route"]
         "Time from the headers of a request until those of its response";
     http_refused: IntCounterVec = "http_refused_total" ["api" "reason"]
-        "Requests refused for credentials (unauthorized, expired, scope, rate) or a web page of another site";
+        "Refusals for credentials (unauthorized, expired, scope, rate, pins, bytes) or a foreign web page";
     events_readers: IntGauge = "events_readers" [] "Open streams of events";
     events_lagged: IntCounter = "events_readers_dropped_total" []
         "Streams of events ended because they were read too slowly";

@@ -263,10 +263,10 @@ impl RequestSpan {
     pub(crate) fn begin(request: &Request) -> Option<Self> {
         let tracing = TRACING.get()?;
         let (name, cid) = match request {
-            Request::Import { pin } => ("cluster.import", &pin.cid),
+            Request::Import { pin, .. } => ("cluster.import", &pin.cid),
             Request::Pin { cid, .. } => ("cluster.pin", cid),
             Request::Recover { cid } => ("cluster.recover", cid),
-            Request::Unpin { cid } => ("cluster.unpin", cid),
+            Request::Unpin { cid, .. } => ("cluster.unpin", cid),
             Request::AddPeer { .. }
             | Request::Allocate { .. }
             | Request::Barrier

@@ -17,6 +17,7 @@ pub(super) fn of_command(step: &Step<'_>, command: &Command, found: &mut Finding
         Command::Admit { .. }
         | Command::CreateCredential { .. }
         | Command::Members(_)
+        | Command::Release { .. }
         | Command::RevokeCredential { .. }
         | Command::Unpin { .. } => {}
     }

@@ -20,6 +20,7 @@ pub(super) struct Answers {
     open_max: usize,
     allocate_by: Vec<String>,
     shrunk: bool,
+    has_owners: bool,
 }
 
 impl Answers {
@@ -29,6 +30,7 @@ impl Answers {
             open_max: usize::try_from(options.open_max.max(1)).expect("a small number"),
             allocate_by,
             shrunk: options.shrink > 1,
+            has_owners: options.op_owner > 0,
         }
     }
 
@@ -115,7 +117,7 @@ impl Answers {
                 });
                 self.of_pinned(step, pin, found);
             }
-            (Request::Unpin { cid }, Reply::Unpinned(pin)) => {
+            (Request::Unpin { cid, .. }, Reply::Unpinned(pin)) => {
                 found.require(pin.cid == *cid, "answers", || {
                     format!("answers {request:?} with {pin:?}")
                 });
@@ -239,8 +241,8 @@ impl Answers {
                 late || peers.len() < *needed as usize
             }
             Refusal::NotMember => !is_member(step, process),
-            // Clients stay within the limits.
-            Refusal::TooLarge(_) => false,
+            // Clients stay within the limits, but the fields of several owners add up.
+            Refusal::TooLarge(_) => self.has_owners,
             Refusal::Unreadable(_) => step.peer().disk.written.members.version < CREDENTIALS_VERSION,
             Refusal::Credential(_)
             | Refusal::NotFound
@@ -260,6 +262,7 @@ impl Answers {
                     | Refusal::NotEnoughPeers { .. }
                     | Refusal::NotFound
             ),
+            Request::Unpin { owner: Some(_), .. } if matches!(refusal, Refusal::Unreadable(_)) => true,
             _ if of_credentials => false,
             Request::Unpin { .. } => {
                 !matches!(refusal, Refusal::NotEnoughPeers { .. } | Refusal::IpfsFailed(_))

@@ -14,6 +14,7 @@ use cluster_core::{
 use super::received::{CLOCK, Heard, Process, changes_members, member};
 use super::{Findings, Step};
 use crate::options::Options;
+use crate::owners;
 
 /// Maximum delay of a clock's reading until the leader handles it.
 const CLOCK_DELAY: Duration = Duration::from_secs(2);
@@ -148,6 +149,17 @@ impl Moment<'_> {
                 true
             }
             Command::Unpin { cid, precondition } => self.of_unpin(cid, *precondition, found),
+            Command::Release { cid, owner } => {
+                let asked = Request::Unpin {
+                    cid: cid.clone(),
+                    owner: Some(owner.clone()),
+                };
+                let is_asked = self.requests().any(|request| *request == asked);
+                found.require(is_asked, "unasked", || {
+                    format!("has {owner} let go of {cid}, nobody asked for it")
+                });
+                false
+            }
         }
     }
 
@@ -208,9 +220,13 @@ impl Moment<'_> {
 
     fn of_unpin(&self, cid: &Cid, precondition: Precondition, found: &mut Findings<'_>) -> bool {
         let Precondition::Version(version) = precondition else {
-            let asked = self
-                .requests()
-                .any(|request| *request == Request::Unpin { cid: cid.clone() });
+            let asked = self.requests().any(|request| {
+                *request
+                    == Request::Unpin {
+                        cid: cid.clone(),
+                        owner: None,
+                    }
+            });
             found.require(asked, "unasked", || format!("unpins {cid}, nobody asked for it"));
             return false;
         };
@@ -459,27 +475,37 @@ impl Moment<'_> {
 
     fn asks_for(&self, request: &Request, pin: &Pin) -> bool {
         match request {
-            Request::Import { pin: given } => {
+            Request::Import { pin: given, owner } if given.cid == pin.cid => {
                 let timestamp = if given.timestamp == Timestamp(0) {
                     self.step.now.wall
                 } else {
                     given.timestamp
                 };
-                let expected = Pin {
-                    allocations: pin.allocations.clone(),
-                    timestamp,
-                    version: 0,
-                    ..given.clone()
-                };
-                expected == *pin
+                let outcomes = self.outcomes(&pin.cid, &given.options, owner.as_deref(), timestamp);
+                outcomes.into_iter().any(|(options, timestamp)| {
+                    let expected = Pin {
+                        allocations: pin.allocations.clone(),
+                        options,
+                        timestamp,
+                        version: 0,
+                        ..given.clone()
+                    };
+                    expected == *pin
+                })
             }
-            Request::Pin { cid, options } if *cid == pin.cid => {
-                pin.timestamp == self.step.now.wall && self.wanted(options).contains(&pin.options)
+            Request::Pin { cid, options, owner } if *cid == pin.cid => {
+                let owner = owner.as_deref();
+                let wanted = self.wanted(options, owner);
+                wanted.iter().any(|options| {
+                    let outcomes = self.outcomes(cid, options, owner, self.step.now.wall);
+                    outcomes.contains(&(pin.options.clone(), pin.timestamp))
+                })
             }
             Request::AddPeer { .. }
             | Request::Allocate { .. }
             | Request::Barrier
             | Request::CreateCredential { .. }
+            | Request::Import { .. }
             | Request::Pin { .. }
             | Request::Recover { .. }
             | Request::RecoverAll
@@ -490,15 +516,42 @@ impl Moment<'_> {
         }
     }
 
+    /// Returns the options and timestamps that a wish may lead to: others that hold the pin keep it.
+    fn outcomes(
+        &self,
+        cid: &Cid,
+        wish: &PinOptions,
+        owner: Option<&str>,
+        timestamp: Timestamp,
+    ) -> Vec<(PinOptions, Timestamp)> {
+        let outcome = |base: Option<Pin>| {
+            let existing = base.as_ref().map(|pin| &pin.options);
+            let (options, is_shared) = owners::joined(existing, wish.clone(), owner);
+            let shared = base.filter(|_| is_shared);
+            (options, shared.map_or(timestamp, |pin| pin.timestamp))
+        };
+        self.bases(cid).into_iter().map(outcome).collect()
+    }
+
     /// Returns the options that a request leads to: an update takes over unset ones from any state
     /// of its source in this step.
-    fn wanted(&self, wish: &PinOptions) -> Vec<PinOptions> {
+    fn wanted(&self, wish: &PinOptions, owner: Option<&str>) -> Vec<PinOptions> {
         let Some(from) = &wish.pin_update else {
             return vec![wish.clone()];
         };
         let sources = self.bases(from).into_iter().flatten();
-        let merged = sources.map(|source| {
-            let mut options = source.options;
+        let seen = sources.filter_map(|source| match owner {
+            Some(owner) => owners::seen_by(&source.options, owner),
+            None => {
+                let mut metadata = source.options.metadata;
+                metadata.retain(|key, _| !key.starts_with("owner/"));
+                Some(PinOptions {
+                    metadata,
+                    ..source.options
+                })
+            }
+        });
+        let merged = seen.map(|mut options| {
             if !wish.name.is_empty() {
                 options.name.clone_from(&wish.name);
             }

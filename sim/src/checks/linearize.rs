@@ -8,6 +8,7 @@ use cluster_core::{Cid, Pin, PinOptions, Refusal};
 
 use crate::history::{Call, Heard, History, Operation};
 use crate::model::{Model, Position, Turn};
+use crate::owners;
 
 /// Explains every operation. Returns those without an explanation.
 pub(crate) fn check(history: &History, model: &Model) -> Vec<String> {
@@ -25,6 +26,7 @@ fn found_by(witnesses: Witnesses<'_>, history: &History, model: &Model) -> Vec<S
     let Witnesses {
         claimed, mut found, ..
     } = witnesses;
+    found.extend(model.taken().iter().cloned());
     found.extend(effects_of_the_refused(history, model));
     found.extend(unrequested_removals(history, model, &claimed));
     found.extend(history.wishes().iter().filter_map(|(wish, possible)| {
@@ -45,7 +47,7 @@ fn unrequested_removals(
     let mut uncertain: BTreeMap<&Cid, usize> = BTreeMap::new();
     for operation in &history.operations {
         let open = matches!(&operation.returned, None | Some((_, Heard::Unknown)));
-        if operation.call == Call::Unpin && open {
+        if matches!(operation.call, Call::Unpin { .. }) && open {
             *uncertain.entry(&operation.cid).or_default() += 1;
         }
     }
@@ -109,17 +111,17 @@ impl Witnesses<'_> {
         let turns = self.model.turns(&operation.cid);
         match heard {
             Heard::Unknown => Ok(None),
-            Heard::Refused(Refusal::NotFound) if operation.call == Call::Unpin => {
-                let at = self.first(turns, limit, |pin| pin.is_none());
+            Heard::Refused(Refusal::NotFound) if let Call::Unpin { owner } = &operation.call => {
+                let at = self.first(turns, limit, |pin| !is_held(pin, owner.as_deref()));
                 at.map(Some)
                     .ok_or("was told that there is no pin, there was one all the time")
             }
             Heard::Refused(_) => Ok(None),
             Heard::Pinned(pin) => {
-                let Call::Pin { options, .. } = &operation.call else {
+                let Call::Pin { options, owner, .. } = &operation.call else {
                     return Err("was told of a pin that it did not ask for");
                 };
-                if !is_as_asked(options, &pin.options) {
+                if !is_as_asked(options, owner.as_deref(), &pin.options) {
                     return Err("was told of another pin than it asked for");
                 }
                 let at = self.first(turns, limit, |found| found == Some(&**pin));
@@ -163,9 +165,14 @@ impl Witnesses<'_> {
         pin: &Pin,
         limit: Position,
     ) -> Result<Position, &'static str> {
+        let Call::Unpin { owner } = &operation.call else {
+            return Err("was told of a removal that it did not ask for");
+        };
+        let owner = owner.as_deref();
         for pair in turns.windows(2) {
             let at = pair[1].at;
-            let removes = pair[1].pin.is_none() && pair[0].pin.as_ref() == Some(pin);
+            let (before, after) = (pair[0].pin.as_ref(), pair[1].pin.as_ref());
+            let removes = before == Some(pin) && is_held(before, owner) && !is_held(after, owner);
             if removes && at > self.floor && at <= limit && self.claimed.insert((operation.cid.clone(), at)) {
                 return Ok(at);
             }
@@ -174,13 +181,37 @@ impl Witnesses<'_> {
     }
 }
 
-/// Returns whether a pin has the options that were requested; an update takes the rest over from its source.
-fn is_as_asked(asked: &PinOptions, given: &PinOptions) -> bool {
+/// Returns whether a pin is there for an owner, or for those without one.
+fn is_held(pin: Option<&Pin>, owner: Option<&str>) -> bool {
+    let holds = |pin: &Pin| owner.is_none_or(|owner| owners::holders(&pin.options).contains(owner));
+    pin.is_some_and(holds)
+}
+
+/// Returns whether a pin has the options that were requested; an update takes the rest over from its source,
+/// and what others hold is at least as strong.
+fn is_as_asked(asked: &PinOptions, owner: Option<&str>, given: &PinOptions) -> bool {
+    let holders = owners::holders(given);
+    if !holders.contains(owner.unwrap_or_default()) {
+        return false;
+    }
+    let (name, metadata) = owners::own_fields(given);
+    let given = PinOptions {
+        name,
+        metadata,
+        ..given.clone()
+    };
+    let is_shared = holders.len() > 1 && owner.is_some();
     if asked.pin_update.is_none() {
-        return asked == given;
+        let raised = PinOptions {
+            replicas: given.replicas,
+            expire_at: given.expire_at,
+            mode: given.mode,
+            ..asked.clone()
+        };
+        return *asked == given || is_shared && raised == given && owners::is_kept(asked, &given);
     }
     let name = asked.name.is_empty() || asked.name == given.name;
-    let end = asked.expire_at.is_none() || asked.expire_at == given.expire_at;
+    let end = asked.expire_at.is_none() || is_shared || asked.expire_at == given.expire_at;
     name && end && asked.pin_update == given.pin_update
 }
 
@@ -234,7 +265,8 @@ mod tests {
     fn asks(name: &str) -> Call {
         let options = Box::new(wish(name.to_owned(), Replicas::Everywhere));
         let name = name.to_owned();
-        Call::Pin { name, options }
+        let owner = None;
+        Call::Pin { name, options, owner }
     }
 
     /// Returns a pin of one CID at each index.

@@ -36,8 +36,16 @@ enum Effect {
 
 /// Names a CID whose history has no explanation.
 pub(crate) fn check(history: &History) -> Vec<String> {
+    // The name of a pin with owners depends on more than the last write.
+    let is_owned = |operation: &&Operation| match &operation.call {
+        Call::Pin { owner, .. } | Call::Unpin { owner } => owner.is_some(),
+        Call::Read => false,
+    };
+    let owned = history.operations.iter().filter(is_owned);
+    let owned: BTreeSet<&Cid> = owned.map(|operation| &operation.cid).collect();
     let mut by_cid: BTreeMap<&Cid, Vec<Action>> = BTreeMap::new();
-    for operation in &history.operations {
+    let plain = |operation: &&Operation| !owned.contains(&operation.cid);
+    for operation in history.operations.iter().filter(plain) {
         by_cid
             .entry(&operation.cid)
             .or_default()
@@ -59,14 +67,14 @@ fn action(operation: &Operation) -> Option<Action> {
     let (effect, optional) = match (&operation.call, heard) {
         (Call::Pin { name, .. }, Heard::Pinned(_)) => (Effect::Write(name.clone()), false),
         (Call::Pin { name, .. }, Heard::Unknown) => (Effect::Write(name.clone()), true),
-        (Call::Unpin, Heard::Unpinned(pin)) => (Effect::Remove(Some(pin.options.name.clone())), false),
-        (Call::Unpin, Heard::Unknown) => (Effect::Remove(None), true),
-        (Call::Unpin, Heard::Refused(Refusal::NotFound)) => (Effect::Find(None), false),
+        (Call::Unpin { .. }, Heard::Unpinned(pin)) => (Effect::Remove(Some(pin.options.name.clone())), false),
+        (Call::Unpin { .. }, Heard::Unknown) => (Effect::Remove(None), true),
+        (Call::Unpin { .. }, Heard::Refused(Refusal::NotFound)) => (Effect::Find(None), false),
         (Call::Read, Heard::Found(pin)) => (
             Effect::Find(pin.as_ref().map(|pin| pin.options.name.clone())),
             false,
         ),
-        (Call::Pin { .. } | Call::Unpin | Call::Read, _) => return None,
+        (Call::Pin { .. } | Call::Unpin { .. } | Call::Read, _) => return None,
     };
     let returned = if optional { u64::MAX } else { returned };
     Some(Action {
@@ -124,12 +132,12 @@ mod tests {
     #[test]
     fn stale_reads_are_found_and_concurrent_ones_accepted() {
         let mut history = History::default();
-        let write = history.call(1, 0, cid(1), Call::Unpin);
+        let write = history.call(1, 0, cid(1), Call::Unpin { owner: None });
         let read = history.call(2, 0, cid(1), Call::Read);
         history.returns(read, Heard::Found(None), 0);
         history.returns(write, Heard::Refused(Refusal::NotFound), 0);
         assert!(check(&history).is_empty());
-        let read = history.call(2, 0, cid(1), Call::Unpin);
+        let read = history.call(2, 0, cid(1), Call::Unpin { owner: None });
         let gone = crate::clients::wish("a".to_owned(), cluster_core::Replicas::Everywhere);
         let pin = cluster_core::Pin {
             cid: cid(1),

@@ -62,6 +62,7 @@ impl Wishes {
             | Command::Members(MembersWish::Next | MembersWish::RaiseVersion { .. })
             | Command::Pin { .. }
             | Command::Reallocate { .. }
+            | Command::Release { .. }
             | Command::RevokeCredential { .. }
             | Command::Unpin { .. } => {}
         }

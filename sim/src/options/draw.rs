@@ -18,6 +18,7 @@ impl Options {
         options.draw_releases(&mut Rng::new(seed, "releases options"));
         options.draw_sending(&mut Rng::new(seed, "sending options"));
         options.draw_credentials(&mut Rng::new(seed, "credentials options"));
+        options.draw_owners(&mut Rng::new(seed, "owners options"));
         options.draw_profile(&mut Rng::new(seed, "profile options"));
         options
     }
@@ -198,6 +199,13 @@ impl Options {
     fn draw_credentials(&mut self, rng: &mut Rng) {
         if rng.chance(150) {
             self.op_credentials = *rng.pick(&[20, 200]);
+        }
+    }
+
+    /// Draws the rate of requests that act as an owner.
+    fn draw_owners(&mut self, rng: &mut Rng) {
+        if rng.chance(200) {
+            self.op_owner = *rng.pick(&[100, 500, 900]);
         }
     }
 

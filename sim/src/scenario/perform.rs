@@ -155,9 +155,9 @@ async fn ask(world: &Shared, what: Ask, content: u64, peer: usize, expected: Out
                 format!("scenario-{count}"),
                 default_replicas(&lock(world).options),
             );
-            pin_once(world, 1, peer, content, options, patience).await
+            pin_once(world, 1, peer, (content, None), options, patience).await
         }
-        Ask::Unpin => unpin_once(world, 1, peer, content, patience).await,
+        Ask::Unpin => unpin_once(world, 1, peer, (content, None), patience).await,
         Ask::Read => read_once(world, 1, peer, content, patience).await,
     };
     let outcome = match &heard {

@@ -6,6 +6,8 @@ use serde_json::json;
 use tests::http::{self, Answer};
 use tests::{Cluster, Peer, cids, run, service, wait_until};
 
+use crate::observability::Stream;
+
 /// Creates a credential with `ipfs-cluster-ctl`, and returns its token.
 fn create(peer: &Peer, name: &str, scope: &str) -> String {
     let created = peer.ctl_json(&["auth", "create", name, "--scope", scope]);
@@ -112,4 +114,95 @@ fn no_secret_leaves(cluster: &mut Cluster, tokens: &[&str]) {
         !exported.contains("reader") && !exported.contains("\"hash\""),
         "{exported}"
     );
+}
+
+/// Returns the CIDs that a token's owner sees in the pinset of a peer.
+fn pinned_by(peer: &Peer, token: &str) -> Vec<String> {
+    let answer = ask(peer, token, "GET", "/allocations");
+    assert!([200, 204].contains(&answer.status), "{}", answer.text());
+    let pins = answer.values();
+    let cids = pins
+        .iter()
+        .map(|pin| pin["cid"].as_str().expect("a CID").to_owned());
+    cids.collect()
+}
+
+fn wait_for_pins(cluster: &Cluster, token: &str, expected: &[&String]) {
+    for peer in &cluster.peers {
+        wait_until(&format!("{} shows {expected:?}", peer.name), || {
+            let mut found = pinned_by(peer, token);
+            found.sort();
+            let mut expected: Vec<String> = expected.iter().map(|cid| (*cid).clone()).collect();
+            expected.sort();
+            if found == expected {
+                Ok(())
+            } else {
+                Err(format!("{found:?}"))
+            }
+        });
+    }
+}
+
+#[test]
+fn owners_share_a_pin_at_all_peers_until_both_let_go() {
+    let mut cluster = Cluster::start();
+    let ann = create(&cluster.peers[0], "ann", "read,pin,add,own");
+    let bob = create(&cluster.peers[1], "bob", "read,pin,add,own");
+    wait_for(&cluster, &ann, 200);
+    wait_for(&cluster, &bob, 200);
+    let (shared, own) = (cids::identity("of both"), cids::identity("of bob"));
+    let bearer = format!("Authorization: Bearer {ann}");
+    let mut events = Stream::open_with(&cluster.peers[0], "/events", &bearer);
+    // Both at once, at different peers.
+    std::thread::scope(|scope| {
+        for (at, token) in [(1, &ann), (2, &bob)] {
+            let (peer, target) = (&cluster.peers[at], format!("/pins/{shared}?name=at-{at}"));
+            scope.spawn(move || {
+                let pinned = ask(peer, token, "POST", &target);
+                assert_eq!(pinned.status, 200, "{}", pinned.text());
+            });
+        }
+    });
+    let pinned = ask(&cluster.peers[0], &bob, "POST", &format!("/pins/{own}"));
+    assert_eq!(pinned.status, 200, "{}", pinned.text());
+    wait_for_pins(&cluster, &ann, &[&shared]);
+    wait_for_pins(&cluster, &bob, &[&shared, &own]);
+    for (token, name) in [(&ann, "at-1"), (&bob, "at-2")] {
+        let shown = ask(&cluster.peers[0], token, "GET", &format!("/allocations/{shared}"));
+        assert_eq!(shown.json()["name"], name);
+    }
+
+    let target = format!("/pins/{shared}");
+    let refused = ask(&cluster.peers[0], &ann, "DELETE", &format!("/pins/{own}"));
+    assert_eq!(refused.status, 404, "{}", refused.text());
+    let left = ask(&cluster.peers[0], &bob, "DELETE", &target);
+    assert_eq!(left.status, 200, "{}", left.text());
+    wait_for_pins(&cluster, &bob, &[&own]);
+    wait_for_pins(&cluster, &ann, &[&shared]);
+    let of_ann = cids::identity("of ann");
+    let pinned = ask(&cluster.peers[2], &ann, "POST", &format!("/pins/{of_ann}"));
+    assert_eq!(pinned.status, 200, "{}", pinned.text());
+    let seen = events.lines_to(&of_ann);
+    let has = |text: &str| seen.iter().any(|line| line.contains(text));
+    assert!(has(&of_ann) && has(&shared), "{seen:?}");
+    assert!(!has(&own) && !has("at-2"), "{seen:?}");
+    let removed = ask(&cluster.peers[0], &ann, "DELETE", &format!("/pins/{of_ann}"));
+    assert_eq!(removed.status, 200, "{}", removed.text());
+    assert!(!events.lines_to("pin_removed").is_empty());
+
+    let status = ask(&cluster.peers[1], &ann, "GET", &target).json();
+    let statuses = status["peer_map"].as_object().expect("peers").values();
+    assert!(
+        statuses.clone().all(|peer| peer["status"] == "pinned"),
+        "{status}"
+    );
+
+    // Owners survive restarts.
+    restart(&mut cluster, 2);
+    wait_for_pins(&cluster, &ann, &[&shared]);
+    let last = ask(&cluster.peers[2], &ann, "DELETE", &target);
+    assert_eq!(last.status, 200, "{}", last.text());
+    wait_for_pins(&cluster, &ann, &[]);
+    let all = cluster.peers[0].ctl(&["pin", "ls"]).ok();
+    assert!(!all.contains(&shared) && all.contains(&own), "{all}");
 }

@@ -184,18 +184,23 @@ fn readiness_has_reasons_and_needs_no_credentials() {
 }
 
 /// An open stream of events.
-struct Stream {
+pub(crate) struct Stream {
     reader: BufReader<TcpStream>,
 }
 
 impl Stream {
     fn open(peer: &Peer, target: &str, accept: &str) -> Self {
+        Self::open_with(peer, target, &format!("Accept: {accept}"))
+    }
+
+    /// Opens a stream with one more header.
+    pub(crate) fn open_with(peer: &Peer, target: &str, header: &str) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", peer.rest_port)).unwrap();
         stream.set_read_timeout(Some(SILENCE)).unwrap();
         let port = peer.rest_port;
         write!(
             &stream,
-            "GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: {accept}\r\n\r\n"
+            "GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{header}\r\n\r\n"
         )
         .unwrap();
         let mut reader = BufReader::new(stream);
@@ -209,14 +214,20 @@ impl Stream {
 
     /// Reads lines until one contains `text`; `None` at the end of the stream.
     fn find(&mut self, text: &str) -> Option<String> {
+        self.lines_to(text).pop().filter(|line| line.contains(text))
+    }
+
+    /// Reads lines up to one that contains `text`, or to the end of the stream.
+    pub(crate) fn lines_to(&mut self, text: &str) -> Vec<String> {
+        let mut lines = Vec::new();
         loop {
             let mut line = Vec::new();
             if self.reader.read_until(b'\n', &mut line).unwrap_or(0) == 0 {
-                return None;
+                return lines;
             }
-            let line = String::from_utf8_lossy(&line).into_owned();
-            if line.contains(text) {
-                return Some(line);
+            lines.push(String::from_utf8_lossy(&line).into_owned());
+            if lines.last().is_some_and(|line| line.contains(text)) {
+                return lines;
             }
         }
     }

@@ -6,7 +6,14 @@ const ONE: Replicas = Replicas::Range { min: 1, max: 1 };
 
 fn pin(cluster: &mut TestCluster, at: u8, number: u8, options: PinOptions) -> Result<Reply, Refusal> {
     let cid = cid(number);
-    let ticket = cluster.request(at, Request::Pin { cid, options });
+    let ticket = cluster.request(
+        at,
+        Request::Pin {
+            cid,
+            options,
+            owner: None,
+        },
+    );
     cluster.run(20 * SECOND);
     cluster.replies[&ticket].clone()
 }

@@ -8,6 +8,7 @@ fn pin(number: u8) -> Event {
     let request = Request::Pin {
         cid: cid(number),
         options: options(Replicas::Everywhere),
+        owner: None,
     };
     Event::Requested {
         ticket: Ticket(u64::from(number)),

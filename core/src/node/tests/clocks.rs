@@ -13,7 +13,14 @@ fn expiring_in(cluster: &TestCluster, time: Duration) -> PinOptions {
 
 fn pin(cluster: &mut TestCluster, number: u8, options: PinOptions) {
     let cid = cid(number);
-    let ticket = cluster.request(1, Request::Pin { cid, options });
+    let ticket = cluster.request(
+        1,
+        Request::Pin {
+            cid,
+            options,
+            owner: None,
+        },
+    );
     cluster.run(SECOND);
     assert!(cluster.replies[&ticket].is_ok(), "{:?}", cluster.replies[&ticket]);
 }

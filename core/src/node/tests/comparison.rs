@@ -16,6 +16,7 @@ fn pinned(interval: Duration) -> Harness {
     let pin = Request::Pin {
         cid: cid(1),
         options: options(EVERYWHERE),
+        owner: None,
     };
     let batch = persist(&harness.request(1, pin)).id;
     let _ = harness.handle(Event::Persisted { batch });
@@ -92,7 +93,14 @@ fn outdated_report_of_missing_pins_is_ignored() {
     assert_eq!(report_missing(&mut harness, 2, Timestamp(since.0 - 1)), []);
     assert_eq!(report_missing(&mut harness, 9, since), [], "no such comparison");
     harness.wait(Duration::from_secs(1));
-    let batch = persist(&harness.request(3, Request::Unpin { cid: cid(1) })).id;
+    let batch = persist(&harness.request(
+        3,
+        Request::Unpin {
+            cid: cid(1),
+            owner: None,
+        },
+    ))
+    .id;
     let _ = harness.handle(Event::Persisted { batch });
     assert_eq!(harness.disk.locals[&cid(1)].phase, Phase::UnpinQueued);
     assert_eq!(report_missing(&mut harness, 2, since), [], "it is being unpinned");

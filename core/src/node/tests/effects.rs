@@ -263,6 +263,7 @@ fn pin_is_answered_and_started_when_applied() {
     let pin = Request::Pin {
         cid: cid(1),
         options: options(Replicas::Everywhere),
+        owner: None,
     };
     let effects = harness.request(1, pin.clone());
     assert_eq!(effects.len(), 1, "only the write: {effects:?}");
@@ -273,12 +274,22 @@ fn pin_is_answered_and_started_when_applied() {
             2,
             Request::Pin {
                 cid: cid(2),
-                options: options(Replicas::Everywhere)
+                options: options(Replicas::Everywhere),
+                owner: None,
             }
         ),
         []
     );
-    assert_eq!(harness.request(3, Request::Unpin { cid: cid(3) }), []);
+    assert_eq!(
+        harness.request(
+            3,
+            Request::Unpin {
+                cid: cid(3),
+                owner: None
+            }
+        ),
+        []
+    );
     let effects = harness.handle(Event::Persisted { batch });
     let appended = |op: &StoreOp| matches!(op, StoreOp::Append { entries } if entries.len() == 1);
     assert!(
@@ -306,10 +317,18 @@ fn unpin_cancels_the_running_pin() {
     let pin = Request::Pin {
         cid: cid(1),
         options: options(Replicas::Everywhere),
+        owner: None,
     };
     let batch = persist(&harness.request(1, pin)).id;
     let _ = harness.handle(Event::Persisted { batch });
-    let batch = persist(&harness.request(2, Request::Unpin { cid: cid(1) })).id;
+    let batch = persist(&harness.request(
+        2,
+        Request::Unpin {
+            cid: cid(1),
+            owner: None,
+        },
+    ))
+    .id;
     let effects = harness.handle(Event::Persisted { batch });
     assert!(
         effects.contains(&Effect::CancelIpfs { op: OpId(1) }),
@@ -342,6 +361,7 @@ fn failed_pin_is_retried_with_growing_pauses() {
     let pin = Request::Pin {
         cid: cid(1),
         options: options(Replicas::Everywhere),
+        owner: None,
     };
     let batch = persist(&harness.request(1, pin)).id;
     let _ = harness.handle(Event::Persisted { batch });
@@ -375,6 +395,7 @@ fn pin_eleven(harness: &mut Harness) {
         let pin = Request::Pin {
             cid: cid(number),
             options: options(Replicas::Everywhere),
+            owner: None,
         };
         let effects = harness.request(u64::from(number), pin);
         if let Some(Effect::Persist(batch)) = effects.first() {
@@ -453,7 +474,11 @@ fn depth_changed_while_queued_is_recorded_as_pinned() {
         let mut options = options(Replicas::Everywhere);
         options.mode = mode;
         let cid = cid(number);
-        Request::Pin { cid, options }
+        Request::Pin {
+            cid,
+            options,
+            owner: None,
+        }
     };
     let durable = |harness: &mut Harness, effects: &[Effect]| {
         let batch = persist(effects).id;
@@ -465,16 +490,25 @@ fn depth_changed_while_queued_is_recorded_as_pinned() {
     }
     // Requests that arrive while the disk is busy share the next entry, and its effects.
     let effects = harness.request(12, pin(12, Mode::Recursive));
-    let _ = harness.request(13, Request::Unpin { cid: cid(11) });
+    let _ = harness.request(
+        13,
+        Request::Unpin {
+            cid: cid(11),
+            owner: None,
+        },
+    );
     let _ = harness.request(14, pin(11, Mode::Direct));
+    let effects = durable(&mut harness, &effects);
+    // The pin was decided from the one that is removed, and is decided again.
     let effects = durable(&mut harness, &effects);
     let _ = durable(&mut harness, &effects);
     let done = |op| Event::IpfsFinished {
         op: OpId(op),
         outcome: Ok(()),
     };
-    let _ = harness.handle(done(1));
-    let _ = harness.handle(done(11));
+    for op in [1, 2, 11, 12] {
+        let _ = harness.handle(done(op));
+    }
     let local = &harness.disk.locals[&cid(11)];
     assert_eq!((local.phase, local.mode), (Phase::Pinned, Mode::Direct));
 }
@@ -498,7 +532,13 @@ fn imported_pin_keeps_its_fields_and_is_allocated_to_members() {
         version: 5,
     };
     let mut import = |ticket, pin: &Pin| {
-        let effects = harness.request(ticket, Request::Import { pin: pin.clone() });
+        let effects = harness.request(
+            ticket,
+            Request::Import {
+                pin: pin.clone(),
+                owner: None,
+            },
+        );
         let batch = persist(&effects).id;
         let effects = harness.handle(Event::Persisted { batch });
         let found = effects.iter().find_map(|effect| {

@@ -12,7 +12,11 @@ fn large(number: u8, size: usize) -> Request {
         ..options(Replicas::Everywhere)
     };
     let cid = cid(number);
-    Request::Pin { cid, options }
+    Request::Pin {
+        cid,
+        options,
+        owner: None,
+    }
 }
 
 fn requested(number: u8, request: Request) -> Event {

@@ -26,6 +26,7 @@ impl TestCluster {
             Request::Pin {
                 cid: cid(number),
                 options,
+                owner: None,
             },
         )
     }

@@ -19,6 +19,7 @@ fn pin(mode: Mode) -> Request {
             mode,
             ..options(Replicas::Everywhere)
         },
+        owner: None,
     }
 }
 

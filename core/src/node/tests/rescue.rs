@@ -13,6 +13,7 @@ fn isolate(cluster: &mut TestCluster, survivor: u8, others: &[u8]) {
             Request::Pin {
                 cid: cid(number),
                 options: options(TWO),
+                owner: None,
             },
         );
         cluster.run(SECOND / 2);
@@ -30,6 +31,7 @@ fn isolate(cluster: &mut TestCluster, survivor: u8, others: &[u8]) {
         Request::Pin {
             cid: cid(9),
             options: options(Replicas::Everywhere),
+            owner: None,
         },
     );
     cluster.run(SECOND / 10);

@@ -14,6 +14,7 @@ Scopes:
   pin      add, change, remove and retry pins
   add      upload content
   metrics  read metrics
+  own      restricts read, pin and add to the pins that the credential itself has made
   admin    everything, including peers, garbage collection and credentials
 
 A token works on the REST API and the pinning service API, and on the IPFS proxy of peers that set \
@@ -24,6 +25,8 @@ is open to anyone who reaches it.";
 pub(super) const EXAMPLES: &str = "\
 Examples:
   ipfs-cluster-ctl auth create ci --scope add,pin --expire-in 720h   a token for uploads, valid 30 days
+  ipfs-cluster-ctl auth create ann --scope read,pin,add,own          a tenant among others
+  ipfs-cluster-ctl auth create bob --scope read,add,own --max-pins 1000 --max-bytes 10000000000
   ipfs-cluster-ctl auth create prometheus --scope metrics
   CLUSTER_AUTH_TOKEN=icc_… ipfs-cluster-ctl pin ls                   use a token
   ipfs-cluster-ctl auth ls
@@ -51,7 +54,7 @@ pub(crate) enum Auth {
 pub(crate) struct AuthCreate {
     /// Name: letters, digits, and ".", "_", "-", "@"; unique in the cluster
     pub(crate) name: String,
-    /// Scopes of the token: read, pin, add, metrics, admin; comma-separated
+    /// Scopes of the token: read, pin, add, metrics, admin, own; comma-separated
     #[arg(
         long,
         visible_alias = "scopes",
@@ -66,4 +69,10 @@ pub(crate) struct AuthCreate {
     /// Permit at most this many requests per second at each peer; 0 for no limit
     #[arg(long, value_name = "PER_SECOND", default_value_t = 0)]
     pub(crate) rate: u32,
+    /// Permit at most this many pins, with the scope own; 0 for no limit
+    #[arg(long, value_name = "PINS", default_value_t = 0)]
+    pub(crate) max_pins: u64,
+    /// Permit uploads of at most this many bytes in total, with --max-pins; 0 for no limit
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    pub(crate) max_bytes: u64,
 }

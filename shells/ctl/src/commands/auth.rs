@@ -22,6 +22,8 @@ async fn create(client: &Client, output: &mut Output, wanted: AuthCreate) -> Res
         scopes: wanted.scope,
         expire_at: validate::expiry(wanted.expire_in.0)?,
         requests_per_second: wanted.rate.into(),
+        max_pins: wanted.max_pins,
+        max_bytes: wanted.max_bytes,
     };
     let created = client.credential_add(&new).await?;
     output.show(&created)?;

@@ -7,7 +7,7 @@ mod transfers;
 
 use cid::Version;
 use cluster_api::{AddFormat, AddLayout, AddParams, AddedOutput};
-use cluster_core::{Cid, PeerId, PinOptions, Replicas, Reply, Request};
+use cluster_core::{Cid, PeerId, PinOptions, Replicas, Reply, Request, bytes_key};
 use cluster_ipfs::Block;
 use cluster_ipfs::unixfs::{AddOptions, Added, Adder, HashKind, Layout, Metadata, Name};
 use tokio::io::AsyncRead;
@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 pub(super) use self::gc_hold::GcHold;
 use self::transfers::Transfers;
+use super::quota::{Budget, Metered};
 use super::{Cluster, Error, convert, now};
 
 /// Capacity of the channel of blocks to send: at most 32 MiB, usually 4.
@@ -54,6 +55,8 @@ pub struct Upload {
     allocations: Vec<String>,
     car_roots: Vec<Added>,
     no_copy: bool,
+    /// Bytes that the upload may bring; `None` for any number.
+    budget: Option<Budget>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -78,6 +81,8 @@ impl Cluster {
         let pin = convert::options(&params.pin, self.inner.config.default_replicas, now())?;
         let busy = |_| Error::Refused(cluster_core::Refusal::Busy);
         let permit = self.inner.uploads.clone().try_acquire_owned().map_err(busy)?;
+        // Content that is not pinned is not counted later.
+        let budget = self.budget(&[]).await?;
         let (allocated, needed) = self.destinations(&pin, params.local).await?;
         let me = self.inner.config.peer.clone();
         let to = if params.local { vec![me] } else { allocated.clone() };
@@ -103,6 +108,7 @@ impl Cluster {
             allocations: allocated.iter().map(PeerId::to_string).collect(),
             car_roots: Vec::new(),
             no_copy: params.no_copy,
+            budget,
             _permit: permit,
         })
     }
@@ -203,6 +209,7 @@ impl Upload {
         content: impl AsyncRead + Send + Unpin,
         progress: impl FnMut(u64) + Send,
     ) -> Result<AddedOutput, Failure> {
+        let content = self.metered(content);
         match self
             .adder
             .file(path, Metadata::default(), content, progress)
@@ -238,7 +245,7 @@ impl Upload {
     /// # Errors
     /// The CAR file is invalid or has not exactly one root, or the blocks cannot be stored.
     pub async fn car(&mut self, file: &[u8], content: impl AsyncRead + Send + Unpin) -> Result<(), Failure> {
-        match car::read(content, &self.blocks).await {
+        match car::read(self.metered(content), &self.blocks).await {
             Ok((root, size)) => {
                 let name = match (file.is_empty(), self.pin.name.is_empty()) {
                     (false, _) => Name::from(file),
@@ -254,7 +261,7 @@ impl Upload {
                 Ok(())
             }
             Err(car::Error::Closed) => Err(self.failure(cluster_ipfs::Error::Closed).await),
-            Err(car::Error::Invalid(why)) => Err(Failure::Input(why)),
+            Err(car::Error::Invalid(why)) => Err(self.over_budget().unwrap_or(Failure::Input(why))),
         }
     }
 
@@ -337,10 +344,7 @@ impl Upload {
         if !no_pin {
             // Prefers peers that have all blocks.
             pin.user_allocations.sort_by_key(|peer| !holders.contains(peer));
-            for root in &roots {
-                let cid = convert::core_cid(&root.cid)?;
-                pin_root(&cluster, cid, pin.clone()).await?;
-            }
+            pin_roots(&cluster, &roots, &pin).await?;
         }
         let cars = car_roots.into_iter().map(|added| AddedOutput {
             bytes: added.bytes,
@@ -362,7 +366,18 @@ impl Upload {
         if matches!(error, cluster_ipfs::Error::Closed) {
             return transfer_error(&mut self.transfers.0).await;
         }
-        error.into()
+        self.over_budget().unwrap_or(error.into())
+    }
+
+    fn metered<R>(&self, content: R) -> Metered<R> {
+        let budget = self.budget.clone();
+        Metered { content, budget }
+    }
+
+    /// Returns the error of an upload that has exceeded its budget.
+    fn over_budget(&self) -> Option<Failure> {
+        let budget = self.budget.as_ref().filter(|budget| budget.is_exceeded());
+        budget.map(|budget| budget.exceeded().into())
     }
 }
 
@@ -382,8 +397,22 @@ async fn forward_directories(
     last
 }
 
-async fn pin_root(cluster: &Cluster, cid: Cid, options: PinOptions) -> Result<(), Failure> {
-    cluster.request_pin(Request::Pin { cid, options }).await?;
+/// Pins the roots of an upload, for an owner with their sizes.
+async fn pin_roots(cluster: &Cluster, roots: &[Added], pin: &PinOptions) -> Result<(), Failure> {
+    let sized = roots
+        .iter()
+        .map(|root| Ok((convert::core_cid(&root.cid)?, root.size)));
+    let sized: Vec<(Cid, u64)> = sized.collect::<Result<_, Error>>()?;
+    let cids: Vec<&Cid> = sized.iter().map(|(cid, _)| cid).collect();
+    let _turn = cluster.turn_to_pin(&cids).await?;
+    cluster.check_bytes(&sized).await?;
+    for (cid, size) in sized {
+        let (owner, mut options) = (cluster.new_owner(), pin.clone());
+        if let Some(owner) = &owner {
+            options.metadata.insert(bytes_key(owner), size.to_string());
+        }
+        cluster.request_pin(Request::Pin { cid, options, owner }).await?;
+    }
     Ok(())
 }
 

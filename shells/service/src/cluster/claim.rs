@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cluster_api as api;
-use cluster_core::{Cid, Refusal, Replicas, Request};
+use cluster_core::{Cid, Pin, Refusal, Replicas, Request};
 use cluster_ipfs::Cid as IpfsCid;
 
 use super::{Cluster, Error, convert, now};
@@ -16,18 +16,16 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 const RELEASE_POLL: Duration = Duration::from_secs(5);
 
 impl Cluster {
-    /// Returns the pins of these CIDs, in the same order.
+    /// Returns the pins of these CIDs, as they are shown, in the same order.
     ///
     /// # Errors
     /// The database cannot be read.
     pub async fn pins_of(&self, cids: Vec<Cid>) -> Result<Vec<Option<api::Pin>>, Error> {
-        self.read(move |store| {
-            let pins = cids
-                .iter()
-                .map(|cid| Ok(store.pin(cid)?.as_ref().map(convert::pin)));
-            pins.collect()
-        })
-        .await
+        let pins: Vec<Option<Pin>> = self
+            .read(move |store| cids.iter().map(|cid| store.pin(cid)).collect())
+            .await?;
+        let shown = pins.into_iter().map(|pin| self.shown_pin(pin?));
+        Ok(shown.map(|pin| pin.as_ref().map(convert::pin)).collect())
     }
 
     /// Pins content that this peer's IPFS node has added and pinned, with one of the copies here if the
@@ -57,14 +55,15 @@ impl Cluster {
         if options.user_allocations.is_empty() && options.replicas != Replicas::Everywhere {
             options.user_allocations.push(self.inner.config.peer.clone());
         }
-        let cid = cid.clone();
-        let pin = self.request_pin(Request::Pin { cid, options }).await?;
+        let (cid, owner) = (cid.clone(), self.new_owner());
+        let _turn = self.turn_to_pin(&[&cid]).await?;
+        let pin = self.request_pin(Request::Pin { cid, options, owner }).await?;
         Ok(convert::pin(&pin))
     }
 
     async fn release_unless_pinned(&self, cid: &Cid) {
-        // Content whose pin cannot be looked up is kept rather than lost.
-        if let Err(Error::Refused(Refusal::NotFound)) = self.allocation(cid.clone()).await {
+        // Content whose pin cannot be looked up, or is another owner's, is kept rather than lost.
+        if let Err(Error::Refused(Refusal::NotFound)) = self.whole().allocation(cid.clone()).await {
             self.release(cid).await;
         }
     }
@@ -84,7 +83,7 @@ impl Cluster {
             tracing::warn!(%cid, "the IPFS node keeps a pin of other peers: too many claims are waiting");
             return;
         };
-        let cluster = self.clone();
+        let cluster = self.whole();
         tokio::spawn(async move {
             let _permit = permit;
             let waiting = async {

@@ -1,9 +1,10 @@
 //! Conversions between the core's records and those of the API.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use cluster_api as api;
-use cluster_core::{Cid, Mode, PeerId, Pin, PinOptions, PinType, Replicas, Timestamp};
+use cluster_core::{Cid, Mode, PeerId, Pin, PinOptions, PinType, Replicas, Timestamp, is_reserved_key};
 use cluster_ipfs::Multiaddr;
 
 use super::Error;
@@ -39,8 +40,32 @@ pub(crate) fn timestamp(at: api::Time) -> Timestamp {
     Timestamp(COARSE_FROM.saturating_add(u64::try_from(seconds).unwrap_or(u64::MAX)))
 }
 
-/// Converts and checks the pin options of a request.
+/// Converts and checks the pin options of a request, which may not name owners.
 pub(super) fn options(
+    asked: &api::PinOptions,
+    default: Replicas,
+    now: Timestamp,
+) -> Result<PinOptions, Error> {
+    check_metadata(&asked.metadata).map_err(Error::Invalid)?;
+    options_with_owners(asked, default, now)
+}
+
+/// Checks that metadata has no reserved key.
+///
+/// # Errors
+/// It has one; the text names it.
+pub(crate) fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), String> {
+    let Some(key) = metadata.keys().find(|key| is_reserved_key(key)) else {
+        return Ok(());
+    };
+    let advice = "choose one that does not begin with \"owner/\"";
+    Err(format!(
+        "the metadata key {key:?} is reserved for owners of pins: {advice}"
+    ))
+}
+
+/// Converts and checks pin options that may name owners.
+fn options_with_owners(
     asked: &api::PinOptions,
     default: Replicas,
     now: Timestamp,
@@ -87,14 +112,23 @@ pub(super) fn options(
     Ok(options)
 }
 
-/// Converts an exported pin, with the checks of a request.
-pub(super) fn imported(brought: &api::Pin, default: Replicas, now: Timestamp) -> Result<Pin, Error> {
+/// Converts an exported pin, with the checks of a request. It may name owners if `names_owners`.
+pub(super) fn imported(
+    brought: &api::Pin,
+    default: Replicas,
+    now: Timestamp,
+    names_owners: bool,
+) -> Result<Pin, Error> {
     let invalid = |why: String| Error::Invalid(format!("{}: {why}", brought.cid));
     let cid = |text: &str| -> Result<Cid, Error> {
         text.parse()
             .map_err(|error| invalid(format!("error decoding Cid: {error}")))
     };
-    let options = match options(&brought.options, default, now) {
+    let convert = match names_owners {
+        true => options_with_owners,
+        false => options,
+    };
+    let options = match convert(&brought.options, default, now) {
         Err(Error::Invalid(why)) => return Err(invalid(why)),
         other => other?,
     };
@@ -301,6 +335,22 @@ mod tests {
                 proptest::prop_assert_eq!(time(at(b)).unix_seconds(), b.clamp(0, 253_402_300_799));
             }
         }
+    }
+
+    #[test]
+    fn only_trusted_imports_name_owners() {
+        let mut pin = api::Pin {
+            cid: "bafkqablimvwgy3y".to_owned(),
+            pin_type: api::PinType::Data,
+            ..api::Pin::default()
+        };
+        let marked = [("owner/ann".to_owned(), String::new())];
+        pin.options.metadata = marked.into();
+        let default = Replicas::Range { min: 1, max: 2 };
+        let refused = imported(&pin, default, NOW, false).unwrap_err().to_string();
+        assert!(refused.contains("\"owner/ann\" is reserved"), "{refused}");
+        assert!(imported(&pin, default, NOW, true).unwrap().is_owned_by("ann"));
+        assert!(options(&pin.options, default, NOW).is_err());
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl Cluster {
         let Some(place) = self.inner.samples.admit() else {
             return;
         };
-        let (cluster, cid) = (self.clone(), cid.clone());
+        let (cluster, cid) = (self.whole(), cid.clone());
         tokio::spawn(async move {
             cluster.follow_copies(&cid, start).await;
             drop(place);

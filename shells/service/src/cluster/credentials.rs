@@ -18,6 +18,7 @@ use cluster_core::{
 };
 use subtle::ConstantTimeEq;
 
+use super::quota::BYTES_PINS_MAX;
 use super::{Cluster, Error, convert, now};
 
 /// Start of every token; tells tokens from JWTs and passwords, and lets scanners find leaked ones.
@@ -138,10 +139,11 @@ impl Cluster {
         if credential.expire_at.is_some_and(|at| at <= now()) {
             return Err(TokenError::Expired { name: name() });
         }
-        for CredentialLimit::RequestsPerSecond(limit) in &credential.limits {
-            if !self.inner.rates.take(credential, *limit, Instant::now(), &known) {
-                let (name, limit) = (name(), *limit);
-                return Err(TokenError::TooManyRequests { name, limit });
+        for limit in &credential.limits {
+            if let CredentialLimit::RequestsPerSecond(limit) = *limit
+                && !self.inner.rates.take(credential, limit, Instant::now(), &known)
+            {
+                return Err(TokenError::TooManyRequests { name: name(), limit });
             }
         }
         Ok(credential.clone())
@@ -223,15 +225,18 @@ fn new_credential(asked: &api::CredentialAdd, token: &Token, now: Timestamp) -> 
     if scopes.is_empty() {
         return invalid("a credential needs at least one scope".to_owned());
     }
+    let is_with = |others: &[Scope]| others.iter().any(|other| scopes.contains(other));
+    if scopes.contains(&Scope::Own) && !is_with(&[Scope::Read, Scope::Pin, Scope::Add]) {
+        return invalid("the scope own restricts others: add read, pin or add".to_owned());
+    }
+    if scopes.contains(&Scope::Own) && is_with(&[Scope::Admin]) {
+        return invalid("the scope own cannot restrict admin: leave one of them out".to_owned());
+    }
     let expire_at = (!asked.expire_at.is_zero()).then(|| convert::timestamp(asked.expire_at));
     if expire_at.is_some_and(|at| at <= now) {
         return invalid("expire_at is in the past".to_owned());
     }
-    let limits = match u32::try_from(asked.requests_per_second) {
-        Ok(0) => Vec::new(),
-        Ok(limit) => vec![CredentialLimit::RequestsPerSecond(limit)],
-        Err(_) => return invalid(format!("requests_per_second is above {}", u32::MAX)),
-    };
+    let limits = limits(asked, scopes.contains(&Scope::Own))?;
     let credential = Credential {
         id: token.id,
         name: asked.name.clone(),
@@ -245,20 +250,51 @@ fn new_credential(asked: &api::CredentialAdd, token: &Token, now: Timestamp) -> 
     Ok(credential)
 }
 
+/// Returns the limits that a client asks for.
+fn limits(asked: &api::CredentialAdd, is_owner: bool) -> Result<Vec<CredentialLimit>, Error> {
+    let invalid = |why: String| Err(Error::Invalid(why));
+    let (rate, pins, bytes) = (asked.requests_per_second, asked.max_pins, asked.max_bytes);
+    if (pins > 0 || bytes > 0) && !is_owner {
+        return invalid(
+            "max_pins and max_bytes need the scope own: others have no pins of their own".to_owned(),
+        );
+    }
+    if bytes > 0 && !(1..=BYTES_PINS_MAX).contains(&pins) {
+        return invalid(format!(
+            "max_bytes needs max_pins, of 1 to {BYTES_PINS_MAX}: each upload adds up the bytes of all pins"
+        ));
+    }
+    let Ok(rate) = u32::try_from(rate) else {
+        return invalid(format!("requests_per_second is above {}", u32::MAX));
+    };
+    let limits = [
+        (rate > 0).then_some(CredentialLimit::RequestsPerSecond(rate)),
+        (pins > 0).then_some(CredentialLimit::Pins(pins)),
+        (bytes > 0).then_some(CredentialLimit::Bytes(bytes)),
+    ];
+    Ok(limits.into_iter().flatten().collect())
+}
+
 /// Returns a credential as the API shows it, without the hash.
 fn shown(credential: &Credential) -> api::Credential {
     let scopes = credential.scopes.iter().map(|scope| scope.name().to_owned());
-    let rates = credential.limits.iter().map(|limit| {
-        let CredentialLimit::RequestsPerSecond(limit) = limit;
-        u64::from(*limit)
-    });
+    let (mut requests_per_second, mut max_pins, mut max_bytes) = (0, 0, 0);
+    for limit in &credential.limits {
+        match *limit {
+            CredentialLimit::RequestsPerSecond(limit) => requests_per_second = u64::from(limit),
+            CredentialLimit::Pins(limit) => max_pins = limit,
+            CredentialLimit::Bytes(limit) => max_bytes = limit,
+        }
+    }
     api::Credential {
         id: credential.id.to_string(),
         name: credential.name.clone(),
         scopes: scopes.collect(),
         created: convert::time(credential.created),
         expire_at: credential.expire_at.map(convert::time).unwrap_or_default(),
-        requests_per_second: rates.min().unwrap_or(0),
+        requests_per_second,
+        max_pins,
+        max_bytes,
     }
 }
 
@@ -317,8 +353,31 @@ mod tests {
         assert_eq!(why(&asked("ci", &[])), "a credential needs at least one scope");
         assert_eq!(
             why(&asked("ci", &["read", "write"])),
-            "there is no scope \"write\": use some of read, pin, add, admin, metrics"
+            "there is no scope \"write\": use some of read, pin, add, admin, metrics, own"
         );
+        for scopes in [
+            &["own"][..],
+            &["own", "metrics"],
+            &["own", "admin"],
+            &["own", "pin", "admin"],
+        ] {
+            assert!(
+                why(&asked("ci", scopes)).starts_with("the scope own "),
+                "{scopes:?}"
+            );
+        }
+        let limited = |scopes: &[&str], max_pins, max_bytes| api::CredentialAdd {
+            max_pins,
+            max_bytes,
+            ..asked("ci", scopes)
+        };
+        assert!(why(&limited(&["pin"], 1, 0)).contains("need the scope own"));
+        let own = ["add", "own"];
+        assert!(why(&limited(&own, 0, 1)).contains("needs max_pins"));
+        assert!(why(&limited(&own, BYTES_PINS_MAX + 1, 1)).contains("needs max_pins"));
+        let fine = new_credential(&limited(&own, 5, 7), &token(1, 1), Timestamp(1)).unwrap();
+        let fine = super::shown(&fine);
+        assert_eq!((fine.max_pins, fine.max_bytes), (5, 7));
         let late = api::CredentialAdd {
             expire_at: api::Time::from_unix_nanos(1_000),
             ..asked("ci", &["read"])

@@ -14,6 +14,14 @@ pub enum Error {
     /// This peer does not support the request.
     #[error("{0}")]
     Unsupported(String),
+    /// A credential has reached one of its limits.
+    #[error("{why}")]
+    Limit {
+        /// Name of the limit in metrics: `pins` or `bytes`.
+        limit: &'static str,
+        /// Text for display.
+        why: String,
+    },
     /// The state machine refused the request.
     #[error(transparent)]
     Refused(#[from] Refusal),

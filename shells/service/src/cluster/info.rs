@@ -93,6 +93,11 @@ pub(super) fn unreachable(details: &PeerDetails, now: Timestamp, why: &str) -> P
     without_attempts(details, TrackerStatus::ClusterError, now, why)
 }
 
+/// Returns the status of a CID without a pin.
+pub(super) fn unpinned(details: &PeerDetails, now: Timestamp) -> PinInfoShort {
+    without_attempts(details, TrackerStatus::Unpinned, now, "")
+}
+
 /// Returns the status at a peer that has not applied the pin yet.
 pub(super) fn queued(details: &PeerDetails, since: Timestamp) -> PinInfoShort {
     without_attempts(details, TrackerStatus::PinQueued, since, "")

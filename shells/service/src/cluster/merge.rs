@@ -136,6 +136,8 @@ pub(super) struct Merge {
     peers: Vec<(PeerId, Source<Row>)>,
     filter: StatusFilter,
     missing_row: MissingRow,
+    /// Owner whose pins alone are shown, as this owner sees them.
+    owner: Option<String>,
     names: PeerIdTexts,
 }
 
@@ -156,8 +158,14 @@ impl Merge {
                 .collect(),
             filter,
             missing_row,
+            owner: None,
             names: PeerIdTexts::default(),
         }
+    }
+
+    /// Restricts the rows to the pins of an owner.
+    pub(super) fn restricted(self, owner: Option<String>) -> Self {
+        Self { owner, ..self }
     }
 
     /// Sends all rows to `out`, until it is closed. Holds at most one piece of each source and one batch,
@@ -220,7 +228,10 @@ impl Merge {
     fn row(&mut self, cid: &Cid) -> Option<GlobalPinInfo> {
         let own = self.own.take(cid);
         let pin = own.as_ref().and_then(|own| own.pin.as_ref());
-        let mut shown = info::without_statuses(cid, pin, &mut self.names);
+        let own_pin = self.owner.as_ref().map(|owner| pin?.seen_by(owner));
+        let is_hidden = matches!(own_pin, Some(None));
+        let seen = own_pin.flatten();
+        let mut shown = info::without_statuses(cid, seen.as_ref().or(pin), &mut self.names);
         let mut wanted = false;
         if let Some(own) = own.as_ref().filter(|own| self.filter.matches(own.state.status)) {
             let me = self.names.of(&self.me).to_owned();
@@ -242,7 +253,7 @@ impl Merge {
             }
             wanted |= matches;
         }
-        wanted.then_some(shown)
+        (wanted && !is_hidden).then_some(shown)
     }
 }
 

@@ -5,9 +5,10 @@ use std::time::Instant;
 use cluster_api as api;
 use cluster_core::{Cid, Pin, Refusal, Reply, Request};
 use cluster_ipfs::unixfs::Name;
-use futures::stream::{self, Stream, TryStreamExt};
+use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
 use tokio::time::timeout;
 
+use super::search::{Order, Search};
 use super::{Cluster, Error, IMPORT_BYTES, convert, now};
 use crate::store::StoreError;
 
@@ -33,8 +34,9 @@ impl Cluster {
     pub async fn pin(&self, cid: Cid, options: &api::PinOptions) -> Result<api::Pin, Error> {
         let options = convert::options(options, self.inner.config.default_replicas, now())?;
         let user_allocations = options.user_allocations.clone();
-        let start = Instant::now();
-        let pin = self.request_pin(Request::Pin { cid, options }).await?;
+        let (start, owner) = (Instant::now(), self.new_owner());
+        let _turn = self.turn_to_pin(&[&cid]).await?;
+        let pin = self.request_pin(Request::Pin { cid, options, owner }).await?;
         self.sample_copies(&pin.cid, start);
         let mut shown = convert::pin(&pin);
         shown.options.user_allocations = user_allocations.iter().map(ToString::to_string).collect();
@@ -44,15 +46,19 @@ impl Cluster {
     /// Adds pins of another cluster concurrently, and returns when all are committed. Idempotent.
     ///
     /// # Errors
-    /// A pin is invalid, in which case none was added; or the cluster refuses one, in which case others may
-    /// have been added.
-    pub async fn import(&self, brought: &[api::Pin]) -> Result<(), Error> {
+    /// A pin is invalid, or names owners without `names_owners`, in which case none was added; or the cluster
+    /// refuses one, in which case others may have been added.
+    pub async fn import(&self, brought: &[api::Pin], names_owners: bool) -> Result<(), Error> {
         let default = self.inner.config.default_replicas;
         let now = now();
-        let pins = brought.iter().map(|pin| convert::imported(pin, default, now));
+        let pins = brought
+            .iter()
+            .map(|pin| convert::imported(pin, default, now, names_owners));
         let pins: Vec<Pin> = pins.collect::<Result<_, _>>()?;
+        let cids: Vec<&Cid> = pins.iter().map(|pin| &pin.cid).collect();
+        let _turn = self.turn_to_pin(&cids).await?;
         let requests = pins.into_iter().map(|pin| {
-            let cid = pin.cid.clone();
+            let (cid, owner) = (pin.cid.clone(), self.new_owner());
             async move {
                 let bytes = cluster_core::encode(&pin).len().min(IMPORT_BYTES);
                 let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -62,7 +68,7 @@ impl Cluster {
                     .acquire_many(bytes)
                     .await
                     .map_err(|_| Error::Closed)?;
-                let added = self.request_pin(Request::Import { pin }).await;
+                let added = self.request_pin(Request::Import { pin, owner }).await;
                 if let Err(Error::Refused(Refusal::Conflict(why))) = added {
                     // Names the CID in an error that gives only the reason.
                     return Err(Error::Refused(Refusal::Conflict(format!("{cid}: {why}"))));
@@ -75,9 +81,10 @@ impl Cluster {
             .await
     }
 
+    /// Makes a request for a pin, and returns it as it is shown.
     pub(super) async fn request_pin(&self, request: Request) -> Result<Pin, Error> {
         match self.request(request).await? {
-            Reply::Pinned(pin) | Reply::Unpinned(pin) => Ok(pin),
+            Reply::Pinned(pin) | Reply::Unpinned(pin) => self.shown_pin(pin).ok_or(Error::Closed),
             Reply::Allocated(_)
             | Reply::Barrier(_)
             | Reply::CredentialCreated(_)
@@ -104,14 +111,14 @@ impl Cluster {
         Ok((!has_leader).then_some(MAYBE_STALE))
     }
 
-    /// Removes a pin and returns it.
+    /// Removes a pin and returns it. Other owners still hold it.
     ///
     /// # Errors
     /// There is no pin, or the cluster refuses.
     pub async fn unpin(&self, cid: Cid) -> Result<api::Pin, Error> {
-        self.request_pin(Request::Unpin { cid })
-            .await
-            .map(|pin| convert::pin(&pin))
+        let owner = self.new_owner();
+        let removed = self.request_pin(Request::Unpin { cid, owner }).await?;
+        Ok(convert::pin(&removed))
     }
 
     /// Resolves a path like `/ipfs/…`, `/ipld/…` or `/ipns/…` to a CID.
@@ -140,18 +147,29 @@ impl Cluster {
     /// There is none, or the database cannot be read.
     pub async fn allocation(&self, cid: Cid) -> Result<api::Pin, Error> {
         let pin = self.read(move |store| store.pin(&cid)).await?;
-        pin.map(|pin| convert::pin(&pin))
+        pin.and_then(|pin| self.shown_pin(pin))
+            .map(|pin| convert::pin(&pin))
             .ok_or(Error::Refused(Refusal::NotFound))
     }
 
-    /// Streams the pins of these types in CID order, a page at a time, from a snapshot.
+    /// Streams all pins, a page at a time, from a snapshot: in CID order, or an owner's from the oldest on.
     ///
     /// # Errors
     /// The stream ends with an error if too many listings are running or the database cannot be read.
-    pub fn allocations(
-        &self,
-        filter: api::PinTypeFilter,
-    ) -> impl Stream<Item = Result<Vec<api::Pin>, Error>> + Send + use<> {
+    pub fn allocations(&self) -> BoxStream<'static, Result<Vec<api::Pin>, Error>> {
+        if self.owner().is_none() {
+            return self.all_pins().boxed();
+        }
+        let cluster = self.clone();
+        let own = Search {
+            order: Order::Oldest,
+            ..Search::default()
+        };
+        let pages = async move { cluster.search(own, None, false).await };
+        stream::once(pages).try_flatten().boxed()
+    }
+
+    fn all_pins(&self) -> impl Stream<Item = Result<Vec<api::Pin>, Error>> + Send + use<> {
         let reader = self.inner.reader.clone();
         let listings = self.inner.listings.clone();
         let start = Listing {
@@ -172,11 +190,7 @@ impl Cluster {
                         .pins
                         .get_or_insert_with(|| Box::new(reader.listing().pins(None)));
                     let pins: Vec<Pin> = pins.take(PAGE).collect::<Result<_, _>>()?;
-                    let shown = pins
-                        .iter()
-                        .filter(|pin| filter.matches(convert::pin_type(pin.pin_type)))
-                        .map(convert::pin)
-                        .collect();
+                    let shown = pins.iter().map(convert::pin).collect();
                     Ok::<_, Error>((!pins.is_empty()).then_some((shown, listing)))
                 });
                 page.await.map_err(|_| Error::Closed)?

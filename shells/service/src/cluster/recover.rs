@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 
 use super::info::{self, PeerIdTexts};
 use super::merge::{MissingRow, OwnRow, Piece, PieceStream};
+use super::owner::failed;
 use super::rpc::{Call, CidStatus};
 use super::scan::{Entry, Scan};
 use super::status_all::Rows;
@@ -25,6 +26,9 @@ impl Cluster {
     /// # Errors
     /// The IPFS node cannot verify it, or this peer is shutting down.
     pub async fn recover_local(&self, cid: Cid) -> Result<GlobalPinInfo, Error> {
+        if !self.is_visible(&cid).await? {
+            return self.status_of_absent(&cid, true).await;
+        }
         let state = self.recover_here(&cid).await?;
         self.local_info(&cid, &state).await
     }
@@ -32,6 +36,9 @@ impl Cluster {
     /// Returns a CID with its status at this peer only.
     pub(super) async fn local_info(&self, cid: &Cid, state: &CidStatus) -> Result<GlobalPinInfo, Error> {
         let (pin, _) = self.own_state(cid).await?;
+        let Ok(pin) = self.seen(pin) else {
+            return self.status_of_absent(cid, true).await;
+        };
         let mut names = PeerIdTexts::default();
         let mut shown = info::without_statuses(cid, pin.as_ref(), &mut names);
         let me = names.of(&self.inner.config.peer).to_owned();
@@ -67,6 +74,11 @@ impl Cluster {
     /// # Errors
     /// Too many listings are running, the database cannot be read, or this peer is shutting down.
     pub async fn recover_all(&self) -> Result<Rows, Error> {
+        if self.owner().is_some() {
+            let failed = failed();
+            let recover = |cluster: Self, cid| async move { cluster.recover(cid).await };
+            return self.on_each_own(failed, StatusFilter::ALL, false, recover).await;
+        }
         let permit = self.acquire_listing()?;
         let own = self.recovered_rows().await?;
         self.merge(
@@ -84,6 +96,11 @@ impl Cluster {
     /// # Errors
     /// As for [`Self::recover_all`].
     pub async fn recover_all_local(&self) -> Result<Rows, Error> {
+        if self.owner().is_some() {
+            let failed = failed();
+            let recover = |cluster: Self, cid| async move { cluster.recover_local(cid).await };
+            return self.on_each_own(failed, StatusFilter::ALL, true, recover).await;
+        }
         let permit = self.acquire_listing()?;
         let own = self.recovered_rows().await?;
         self.merge(permit, own, None, StatusFilter::ALL, MissingRow::Omitted)

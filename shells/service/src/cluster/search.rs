@@ -1,6 +1,7 @@
 //! Searches of this peer's copy of the pinset.
 
 use cluster_api as api;
+use cluster_core::Pin;
 use futures::stream::{self, Stream};
 
 use super::{Cluster, Error, convert};
@@ -20,13 +21,17 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    fn new(page: Page, whole: bool) -> Self {
+    fn new(page: Page, owner: Option<&str>, whole: bool) -> Self {
         let shown = match whole {
             true => convert::whole_pin,
             false => convert::pin,
         };
+        let seen = |pin: Pin| match owner {
+            None => Some(shown(&pin)),
+            Some(owner) => pin.seen_by(owner).map(|pin| shown(&pin)),
+        };
         Self {
-            pins: page.pins.iter().map(shown).collect(),
+            pins: page.pins.into_iter().filter_map(seen).collect(),
             next: page.next,
         }
     }
@@ -53,8 +58,9 @@ impl Cluster {
         whole: bool,
     ) -> Result<Found, Error> {
         let _permit = self.acquire_listing()?;
+        let search = self.restricted(search);
         let page = self.read(move |reader| reader.listing().page(&search, from.as_ref(), limit));
-        Ok(Found::new(page.await?, whole))
+        Ok(Found::new(page.await?, self.owner(), whole))
     }
 
     /// Streams all pins of a search after `from`, a page at a time, from a snapshot.
@@ -68,6 +74,7 @@ impl Cluster {
         whole: bool,
     ) -> Result<impl Stream<Item = Result<Vec<api::Pin>, Error>> + Send + use<>, Error> {
         let permit = self.acquire_listing()?;
+        let search = self.restricted(search);
         let start = Reading {
             listing: self.read(|reader| Ok(reader.listing())).await?,
             next: from,
@@ -81,7 +88,7 @@ impl Cluster {
                 };
                 let page = tokio::task::spawn_blocking(move || {
                     let page = reading.listing.page(&search, reading.next.as_ref(), PAGE)?;
-                    let found = Found::new(page, whole);
+                    let found = Found::new(page, search.owner.as_deref(), whole);
                     let rest = found.next.is_some().then(|| {
                         reading.next = found.next;
                         reading
@@ -99,6 +106,13 @@ impl Cluster {
     /// As for [`Self::search_page`].
     pub(crate) async fn count(&self, search: Search) -> Result<u64, Error> {
         let _permit = self.acquire_listing()?;
+        let search = self.restricted(search);
         self.read(move |reader| reader.count(&search)).await
+    }
+
+    /// Restricts a search to the pins that may be shown.
+    fn restricted(&self, search: Search) -> Search {
+        let owner = self.new_owner();
+        Search { owner, ..search }
     }
 }

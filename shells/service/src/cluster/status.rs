@@ -23,6 +23,10 @@ const ANNOUNCED_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for the other peers once all allocated ones have answered: they rarely add anything.
 const OTHERS_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The owner that acts does not hold a pin.
+#[derive(Debug)]
+pub(super) struct NotOwned;
+
 impl Cluster {
     /// Returns the status of a CID at every member. An allocated member that does not answer in time is
     /// `cluster_error`, with the reason.
@@ -39,6 +43,9 @@ impl Cluster {
     /// The database cannot be read, or this peer is shutting down.
     pub async fn status_local(&self, cid: Cid) -> Result<GlobalPinInfo, Error> {
         let (pin, state) = self.own_state(&cid).await?;
+        let Ok(pin) = self.seen(pin) else {
+            return self.status_of_absent(&cid, true).await;
+        };
         let mut names = PeerIdTexts::default();
         let mut shown = info::without_statuses(&cid, pin.as_ref(), &mut names);
         let me = names.of(&self.inner.config.peer).to_owned();
@@ -74,12 +81,30 @@ impl Cluster {
         Ok((pin, state))
     }
 
+    /// Returns the pin of a CID as it is shown.
+    ///
+    /// # Errors
+    /// An owner acts, and it does not hold the pin.
+    pub(super) fn seen(&self, pin: Option<Pin>) -> Result<Option<Pin>, NotOwned> {
+        match (pin, self.owner()) {
+            (None, None) => Ok(None),
+            (None, Some(_)) => Err(NotOwned),
+            (Some(pin), _) => self.shown_pin(pin).map(Some).ok_or(NotOwned),
+        }
+    }
+
     /// Asks every member about one CID, this peer included.
     pub(super) async fn ask_all(&self, cid: Cid, call: fn(Cid) -> Call) -> Result<GlobalPinInfo, Error> {
+        if !self.is_visible(&cid).await? {
+            return self.status_of_absent(&cid, false).await;
+        }
         let KnownMembers { peers } = self.known_peers().await?;
         let me = &self.inner.config.peer;
         let own = self.answer_one(call(cid.clone())).await?;
         let (pin, _) = self.own_state(&cid).await?;
+        let Ok(pin) = self.seen(pin) else {
+            return self.status_of_absent(&cid, false).await;
+        };
         let mut names = PeerIdTexts::default();
         let mut shown = info::without_statuses(&cid, pin.as_ref(), &mut names);
         shown

@@ -74,6 +74,7 @@ impl Cluster {
             }
         }
         let merge = Merge::new((me, self.own_details().await), own, peers, filter, missing_row);
+        let merge = merge.restricted(self.new_owner());
         let (out, rows) = mpsc::channel(PIECES);
         tokio::spawn(async move {
             merge.run(out).await;
@@ -194,7 +195,7 @@ pub(super) fn single_rows(
 }
 
 impl Cluster {
-    /// Streams the statuses of some CIDs, in the given order.
+    /// Streams the statuses of some CIDs, in the given order. Those of other owners are left out.
     pub fn status_of(&self, cids: Vec<Cid>, filter: StatusFilter, local: bool) -> Rows {
         use futures::StreamExt;
         /// Maximum number of concurrent statuses, each of which calls every peer.
@@ -203,6 +204,9 @@ impl Cluster {
         let asked = futures::stream::iter(cids).map(move |cid| {
             let cluster = cluster.clone();
             async move {
+                if cluster.owner().is_some() && !cluster.is_visible(&cid).await? {
+                    return Ok(None);
+                }
                 let status = if local {
                     cluster.status_local(cid).await?
                 } else {

@@ -5,6 +5,7 @@ use cluster_api::{GlobalPinInfo, StatusFilter};
 use cluster_core::{Cid, Local, Phase, Reply, Request, Timestamp};
 
 use super::merge::{MissingRow, OwnRow, PieceStream};
+use super::owner::failed;
 use super::rpc::{Call, CidStatus};
 use super::status_all::Rows;
 use super::{Cluster, Error, now};
@@ -23,6 +24,9 @@ impl Cluster {
     /// # Errors
     /// As for [`Self::sync`].
     pub async fn sync_local(&self, cid: Cid) -> Result<GlobalPinInfo, Error> {
+        if !self.is_visible(&cid).await? {
+            return self.status_of_absent(&cid, true).await;
+        }
         let state = self.sync_here(&cid).await?;
         self.local_info(&cid, &state).await
     }
@@ -47,11 +51,17 @@ impl Cluster {
         }
     }
 
-    /// Compares everything at every member; returns what changed and what is in error.
+    /// Compares everything at every member; returns what changed and what is in error. An owner's pins are
+    /// compared one by one, and those in error are returned.
     ///
     /// # Errors
     /// Too many listings are running, the IPFS node does not answer, or this peer is shutting down.
     pub async fn sync_all(&self) -> Result<Rows, Error> {
+        if self.owner().is_some() {
+            let failed = failed();
+            let sync = |cluster: Self, cid| async move { cluster.sync(cid).await };
+            return self.on_each_own(StatusFilter::ALL, failed, false, sync).await;
+        }
         let permit = self.acquire_listing()?;
         let own = self.synced_rows().await?;
         let call = Some(Call::SyncAll);
@@ -64,6 +74,11 @@ impl Cluster {
     /// # Errors
     /// As for [`Self::sync_all`].
     pub async fn sync_all_local(&self) -> Result<Rows, Error> {
+        if self.owner().is_some() {
+            let failed = failed();
+            let sync = |cluster: Self, cid| async move { cluster.sync_local(cid).await };
+            return self.on_each_own(StatusFilter::ALL, failed, true, sync).await;
+        }
         let permit = self.acquire_listing()?;
         let own = self.synced_rows().await?;
         self.merge(permit, own, None, StatusFilter::ALL, MissingRow::Omitted)

@@ -1,7 +1,7 @@
 //! Handler of `POST /add`.
 
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::RawQuery;
 use axum::http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Response, StatusCode};
 use bytes::Bytes;
@@ -12,8 +12,10 @@ use opentelemetry::trace::FutureExt;
 use tokio::sync::mpsc;
 
 use super::answer;
+use super::auth::Acting;
 use super::multipart::{Parts, boundary, display_path};
-use super::server::close_after;
+use super::refusals;
+use super::server::{Service, close_after};
 use crate::cluster::{AddFailure, Cluster, Upload};
 
 /// Bytes of output lines held back, so that most failures can still be reported as an HTTP status. With
@@ -28,7 +30,7 @@ const ARRAY_MAX: usize = 64 << 20;
 const CHANNEL_CAPACITY: usize = 16;
 
 pub(super) async fn add(
-    State(cluster): State<Cluster>,
+    Acting(cluster): Acting,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
@@ -68,7 +70,13 @@ async fn start(cluster: Cluster, params: AddParams, parts: Parts) -> Response<Bo
         Some(Ok(first)) => {
             let rest = stream::unfold(pieces, |mut pieces| async move {
                 let piece: Result<Bytes, AddFailure> = pieces.recv().await?;
-                Some((piece.map_err(|failure| failure.to_string()), pieces))
+                let piece = piece.map_err(|failure| {
+                    if let AddFailure::Cluster(failure) = &failure {
+                        refusals::note_limit(Service::Rest, failure);
+                    }
+                    failure.to_string()
+                });
+                Some((piece, pieces))
             });
             let mut response = answer::streamed(stream::iter([Ok(first)]).chain(rest));
             let chunked = HeaderName::from_static("x-chunked-output");

@@ -12,6 +12,8 @@ use http_body_util::StreamBody;
 use hyper::body::Frame;
 use serde::Serialize;
 
+use super::refusals;
+use super::server::Service;
 use crate::cluster::Error;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -38,6 +40,7 @@ pub(super) fn bad_request(message: impl std::fmt::Display) -> Response<Body> {
 
 /// Returns the response to a failed operation.
 pub(super) fn failed(failure: &Error) -> Response<Body> {
+    refusals::note_limit(Service::Rest, failure);
     error(status(failure), failure.to_string())
 }
 
@@ -45,6 +48,7 @@ pub(super) fn failed(failure: &Error) -> Response<Body> {
 pub(super) fn status(failure: &Error) -> StatusCode {
     match failure {
         Error::Invalid(_) => StatusCode::BAD_REQUEST,
+        Error::Limit { .. } => StatusCode::FORBIDDEN,
         Error::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
         Error::Refused(refusal) => match refusal {
             Refusal::Busy => StatusCode::TOO_MANY_REQUESTS,

@@ -2,10 +2,13 @@
 //! Go peer, and tokens of the cluster's credentials, in either form.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
+use axum::extract::FromRequestParts;
 use axum::http::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::request::Parts;
 use axum::http::{Method, Request, Response, StatusCode};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -43,7 +46,7 @@ impl Caller {
     pub(super) fn may(&self, scope: Scope) -> bool {
         match self {
             Self::Credential(credential) => credential.scopes.iter().any(|own| own.includes(scope)),
-            Self::Anyone | Self::User(_) => true,
+            Self::Anyone | Self::User(_) => Scope::Admin.includes(scope),
             Self::Nobody => false,
         }
     }
@@ -53,9 +56,30 @@ impl Caller {
         Scope::ALL.into_iter().filter(|scope| self.may(*scope))
     }
 
+    /// Returns the operations as the caller may use them.
+    pub(super) fn acting(&self, cluster: &Cluster) -> Cluster {
+        match self {
+            Self::Credential(credential) => cluster.acting_as(credential),
+            Self::Anyone | Self::Nobody | Self::User(_) => cluster.clone(),
+        }
+    }
+
     /// Returns whether the API demands no credentials of this caller.
     pub(super) fn is_open(&self) -> bool {
         matches!(self, Self::Anyone)
+    }
+}
+
+/// Extractor of the operations as the caller of a request may use them: a credential with the scope `own`
+/// on its own pins only. Handlers of routes for pins take these, and not the router's state.
+pub(super) struct Acting(pub(super) Cluster);
+
+impl FromRequestParts<Cluster> for Acting {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, cluster: &Cluster) -> Result<Self, Infallible> {
+        let caller = parts.extensions.get::<Caller>();
+        Ok(Self(caller.unwrap_or(&Caller::Nobody).acting(cluster)))
     }
 }
 

@@ -1,12 +1,12 @@
 //! `GET /events`: the events as they happen, as server-sent events or as lines of JSON.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::RawQuery;
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Response, StatusCode};
 use bytes::Bytes;
@@ -16,9 +16,10 @@ use futures::stream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
+use super::auth::Acting;
 use super::{Observed, answer};
 use crate::cluster::{Cluster, StatusReader};
-use crate::events::{Change, EventLog, EventReader, Lost};
+use crate::events::{self, Change, EventLog, EventReader, Lost};
 use crate::metrics::metrics;
 
 /// Streams that may be open: each has a connection and little else.
@@ -185,6 +186,8 @@ fn resumed_after(query: &Query, headers: &HeaderMap) -> Result<Option<u64>, Stri
 
 /// A stream that is being sent.
 struct Sending {
+    /// Operations as the client may use them.
+    cluster: Cluster,
     reader: Option<EventReader>,
     filter: Filter,
     format: Format,
@@ -208,7 +211,7 @@ impl Drop for OpenStream {
 
 /// Answers `GET /events`.
 pub(super) async fn stream(
-    State(cluster): State<Cluster>,
+    Acting(cluster): Acting,
     Extension(observed): Extension<Observed>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -249,6 +252,7 @@ pub(super) async fn stream(
         filter,
         format,
         me: cluster.peer().clone(),
+        cluster,
         first: Some(first.into()),
         _gauge: gauge,
         _statuses: statuses,
@@ -291,6 +295,37 @@ fn notice(kind: &str, id: u64, why: &str) -> Event {
 }
 
 impl Sending {
+    /// Returns the events that the client may see, of those that its filter may admit.
+    async fn shown(&self, events: &[Arc<events::Event>]) -> Vec<Event> {
+        let Some(owner) = self.cluster.owner() else {
+            let wanted = events
+                .iter()
+                .filter(|event| self.filter.admits_change(&event.change));
+            return wanted.map(|event| event.shown(&self.me)).collect();
+        };
+        // For the owner, a change of a pin may be of another type.
+        let wanted = |event: &&Arc<events::Event>| !self.filter.local || event.change.is_local();
+        let wanted: Vec<_> = events.iter().filter(wanted).collect();
+        let cids: BTreeSet<Cid> = wanted
+            .iter()
+            .filter_map(|event| event.change.cid())
+            .cloned()
+            .collect();
+        let cids: Vec<Cid> = cids.into_iter().collect();
+        // Without a database nothing is known to be the owner's.
+        let pins = self.cluster.pins_of(cids.clone()).await.unwrap_or_default();
+        let named = cids
+            .iter()
+            .zip(pins)
+            .filter_map(|(cid, pin)| Some((cid, pin?.options.name)));
+        let names: BTreeMap<&Cid, String> = named.collect();
+        let shown = wanted.into_iter().filter_map(|event| {
+            let name = event.change.cid().and_then(|cid| names.get(cid));
+            event.shown_to(&self.me, owner, name.map(String::as_str))
+        });
+        shown.collect()
+    }
+
     /// Returns the next bytes; `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
         if let Some(first) = self.first.take() {
@@ -319,12 +354,9 @@ impl Sending {
                     );
                 }
                 Ok(Ok(events)) => {
-                    let wanted = events
-                        .iter()
-                        .filter(|event| self.filter.admits_change(&event.change));
-                    let shown = wanted.map(|event| event.shown(&self.me));
-                    let admitted = shown.filter(|event| self.filter.admits(event));
-                    admitted.for_each(|event| self.format.push(&mut out, &event));
+                    let shown = self.shown(&events).await;
+                    let admitted = shown.iter().filter(|event| self.filter.admits(event));
+                    admitted.for_each(|event| self.format.push(&mut out, event));
                 }
             }
             if !out.is_empty() {

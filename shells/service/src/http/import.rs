@@ -3,15 +3,16 @@
 
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::{Body, to_bytes};
-use axum::extract::State;
 use axum::http::{Response, StatusCode};
 use cluster_api::Pin;
+use cluster_core::Scope;
 use tokio::time::timeout;
 
 use super::answer;
+use super::auth::{Acting, Caller};
 use super::server::close_after;
-use crate::cluster::Cluster;
 
 /// Maximum size of the body, in bytes. A pin has some 400 bytes, the largest accepted one some 40,000.
 const BODY_MAX: usize = 8 << 20;
@@ -23,7 +24,11 @@ const BODY_WAIT: Duration = Duration::from_secs(300);
 /// request.
 const PINS_MAX: usize = 4096;
 
-pub(super) async fn import(State(cluster): State<Cluster>, body: Body) -> Response<Body> {
+pub(super) async fn import(
+    Acting(cluster): Acting,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Response<Body> {
     let Ok(body) = timeout(BODY_WAIT, to_bytes(body, BODY_MAX)).await else {
         let why = format!("the body did not arrive within {BODY_WAIT:?}: send fewer pins");
         let mut refusal = answer::error(StatusCode::REQUEST_TIMEOUT, why);
@@ -43,7 +48,9 @@ pub(super) async fn import(State(cluster): State<Cluster>, body: Body) -> Respon
             Err(error) => return answer::bad_request(format!("error decoding pins: {error}")),
         }
     }
-    match cluster.import(&pins).await {
+    // An export names the owners of its pins.
+    let names_owners = caller.may(Scope::Admin);
+    match cluster.import(&pins, names_owners).await {
         Ok(()) => answer::no_content(),
         Err(failure) => answer::failed(&failure),
     }

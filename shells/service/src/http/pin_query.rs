@@ -90,8 +90,8 @@ pub(super) struct PinQuery {
 }
 
 impl PinQuery {
-    /// Parses a query.
-    pub(super) fn parse(query: &Query, types: PinTypeFilter) -> Result<Self, BadParameter> {
+    /// Parses a query. Without conditions and order the pins come in the order `plain`.
+    pub(super) fn parse(query: &Query, types: PinTypeFilter, plain: Order) -> Result<Self, BadParameter> {
         let meta = query.iter().filter_map(|(name, value)| {
             let key = name.strip_prefix(META_PREFIX)?;
             Some((key.to_owned(), value.to_owned()))
@@ -100,7 +100,7 @@ impl PinQuery {
         search.holder = parsed(query, "peer")?;
         search.order = match query.get("sort").unwrap_or_default() {
             // The search index is in the order of time.
-            "" if search == Search::default() => Order::Cid,
+            "" if search == Search::default() => plain,
             "" | "newest" => Order::Newest,
             "oldest" => Order::Oldest,
             "cid" => Order::Cid,
@@ -175,7 +175,7 @@ mod tests {
     }
 
     fn parse(query: &str) -> Result<PinQuery, BadParameter> {
-        PinQuery::parse(&Query::parse(query), PinTypeFilter::ALL)
+        PinQuery::parse(&Query::parse(query), PinTypeFilter::ALL, Order::Cid)
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
+use axum::extract::{DefaultBodyLimit, Path, RawQuery};
 use axum::http::{Response, StatusCode};
 use cluster_api::{GlobalPinInfo, PinOptions};
 use cluster_core::{Cid, Scope};
@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::records::{Failure, PinRequest, PinStatus, RequestId, Status};
 use super::answer;
-use super::auth::Auth;
+use super::auth::{Acting, Auth};
 use super::scopes::Access::{Admitted, Needs};
 #[cfg(test)]
 use super::scopes::Route;
@@ -85,7 +85,7 @@ fn accepted(status: &PinStatus) -> Response<Body> {
     response
 }
 
-async fn list(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Response<Body> {
+async fn list(Acting(cluster): Acting, RawQuery(query): RawQuery) -> Response<Body> {
     let listed = async {
         let asked = list::Asked::parse(query.as_deref().unwrap_or_default())?;
         Ok(answer::json(&list::list(&cluster, asked).await?))
@@ -93,7 +93,7 @@ async fn list(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Resp
     respond(listed.await)
 }
 
-async fn add(State(cluster): State<Cluster>, body: Bytes) -> Response<Body> {
+async fn add(Acting(cluster): Acting, body: Bytes) -> Response<Body> {
     let added = async {
         let (cid, options) = parse(&body)?;
         Ok(accepted(&pin(&cluster, cid, options).await?))
@@ -101,7 +101,7 @@ async fn add(State(cluster): State<Cluster>, body: Bytes) -> Response<Body> {
     respond(added.await)
 }
 
-async fn status(State(cluster): State<Cluster>, Path(id): Path<String>) -> Response<Body> {
+async fn status(Acting(cluster): Acting, Path(id): Path<String>) -> Response<Body> {
     let found = async {
         let id = find(&cluster, &id).await?;
         let status = cluster.status(id.cid.clone()).await?;
@@ -112,7 +112,7 @@ async fn status(State(cluster): State<Cluster>, Path(id): Path<String>) -> Respo
     respond(found.await)
 }
 
-async fn replace(State(cluster): State<Cluster>, Path(id): Path<String>, body: Bytes) -> Response<Body> {
+async fn replace(Acting(cluster): Acting, Path(id): Path<String>, body: Bytes) -> Response<Body> {
     let replaced = async {
         let old = find(&cluster, &id).await?.cid;
         let (cid, mut options) = parse(&body)?;
@@ -129,7 +129,7 @@ async fn replace(State(cluster): State<Cluster>, Path(id): Path<String>, body: B
     respond(replaced.await)
 }
 
-async fn remove(State(cluster): State<Cluster>, Path(id): Path<String>) -> Response<Body> {
+async fn remove(Acting(cluster): Acting, Path(id): Path<String>) -> Response<Body> {
     let removed = async {
         let id = find(&cluster, &id).await?;
         cluster.unpin(id.cid).await?;

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, RawQuery};
 use axum::http::{HeaderName, HeaderValue, Response, Uri};
 use cluster_api::{CreatedPin, OldPin, Pin, PinOptions, PinTypeFilter, Query, StatusFilter, Time};
 use cluster_core::Cid;
@@ -10,8 +10,9 @@ use cluster_ipfs::unixfs::Name;
 use futures::stream::{self, StreamExt};
 
 use super::answer;
+use super::auth::Acting;
 use super::pin_query::{PAGE_MAX, PinQuery};
-use crate::cluster::search::Position;
+use crate::cluster::search::{Order, Position};
 use crate::cluster::{Cluster, Error};
 
 /// Maximum number of CIDs in `cids`: as many as fit in its headers.
@@ -54,11 +55,7 @@ pub(super) async fn not_a_cid() -> Response<Body> {
     answer::result(decode("recover").map(|_| ()))
 }
 
-pub(super) async fn pin(
-    State(cluster): State<Cluster>,
-    hash: Hash,
-    RawQuery(query): RawQuery,
-) -> Response<Body> {
+pub(super) async fn pin(Acting(cluster): Acting, hash: Hash, RawQuery(query): RawQuery) -> Response<Body> {
     let asked = cid(hash).and_then(|cid| Ok((cid, options(&parse(query))?)));
     match asked {
         Ok((cid, options)) => created(cluster.pin(cid, &options).await),
@@ -73,18 +70,14 @@ fn created(outcome: Result<Pin, Error>) -> Response<Body> {
     }
 }
 
-pub(super) async fn unpin(State(cluster): State<Cluster>, hash: Hash) -> Response<Body> {
+pub(super) async fn unpin(Acting(cluster): Acting, hash: Hash) -> Response<Body> {
     match cid(hash) {
         Ok(cid) => answer::result(cluster.unpin(cid).await),
         Err(failure) => answer::failed(&failure),
     }
 }
 
-pub(super) async fn pin_path(
-    State(cluster): State<Cluster>,
-    uri: Uri,
-    RawQuery(query): RawQuery,
-) -> Response<Body> {
+pub(super) async fn pin_path(Acting(cluster): Acting, uri: Uri, RawQuery(query): RawQuery) -> Response<Body> {
     let asked = path(&uri).and_then(|path| Ok((path, options(&parse(query))?)));
     let (path, options) = match asked {
         Ok(asked) => asked,
@@ -96,7 +89,7 @@ pub(super) async fn pin_path(
     }
 }
 
-pub(super) async fn unpin_path(State(cluster): State<Cluster>, uri: Uri) -> Response<Body> {
+pub(super) async fn unpin_path(Acting(cluster): Acting, uri: Uri) -> Response<Body> {
     let path = match path(&uri) {
         Ok(path) => path,
         Err(failure) => return answer::failed(&failure),
@@ -147,11 +140,7 @@ async fn read(
     }
 }
 
-pub(super) async fn status(
-    State(cluster): State<Cluster>,
-    hash: Hash,
-    RawQuery(query): RawQuery,
-) -> Response<Body> {
+pub(super) async fn status(Acting(cluster): Acting, hash: Hash, RawQuery(query): RawQuery) -> Response<Body> {
     let query = parse(query);
     let asked = cid(hash).and_then(|cid| Ok((cid, local(&query)?)));
     let response = async {
@@ -165,11 +154,7 @@ pub(super) async fn status(
 }
 
 /// Syncs one CID (a route of Go ipfs-cluster 0.0.12).
-pub(super) async fn sync(
-    State(cluster): State<Cluster>,
-    hash: Hash,
-    RawQuery(query): RawQuery,
-) -> Response<Body> {
+pub(super) async fn sync(Acting(cluster): Acting, hash: Hash, RawQuery(query): RawQuery) -> Response<Body> {
     match cid(hash).and_then(|cid| Ok((cid, local(&parse(query))?))) {
         Ok((cid, true)) => answer::result(cluster.sync_local(cid).await),
         Ok((cid, false)) => answer::result(cluster.sync(cid).await),
@@ -178,7 +163,7 @@ pub(super) async fn sync(
 }
 
 /// Syncs all CIDs (a route of Go ipfs-cluster 0.0.12).
-pub(super) async fn sync_all(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Response<Body> {
+pub(super) async fn sync_all(Acting(cluster): Acting, RawQuery(query): RawQuery) -> Response<Body> {
     let rows = match local(&parse(query)) {
         Ok(true) => cluster.sync_all_local().await,
         Ok(false) => cluster.sync_all().await,
@@ -191,7 +176,7 @@ pub(super) async fn sync_all(State(cluster): State<Cluster>, RawQuery(query): Ra
 }
 
 pub(super) async fn recover(
-    State(cluster): State<Cluster>,
+    Acting(cluster): Acting,
     hash: Hash,
     RawQuery(query): RawQuery,
 ) -> Response<Body> {
@@ -202,7 +187,7 @@ pub(super) async fn recover(
     }
 }
 
-pub(super) async fn recover_all(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Response<Body> {
+pub(super) async fn recover_all(Acting(cluster): Acting, RawQuery(query): RawQuery) -> Response<Body> {
     let rows = match local(&parse(query)) {
         Ok(true) => cluster.recover_all_local().await,
         Ok(false) => cluster.recover_all().await,
@@ -214,7 +199,7 @@ pub(super) async fn recover_all(State(cluster): State<Cluster>, RawQuery(query):
     }
 }
 
-pub(super) async fn status_all(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Response<Body> {
+pub(super) async fn status_all(Acting(cluster): Acting, RawQuery(query): RawQuery) -> Response<Body> {
     let query = parse(query);
     let asked = local(&query).and_then(|local| {
         let filter = StatusFilter::parse(query.get("filter").unwrap_or_default());
@@ -256,7 +241,7 @@ fn cids(query: &Query) -> Result<Option<Vec<Cid>>, Error> {
     Ok(Some(cids))
 }
 
-pub(super) async fn allocations(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Response<Body> {
+pub(super) async fn allocations(Acting(cluster): Acting, RawQuery(query): RawQuery) -> Response<Body> {
     let query = parse(query);
     let response = async {
         let whole = match query.bool("whole", false) {
@@ -268,7 +253,12 @@ pub(super) async fn allocations(State(cluster): State<Cluster>, RawQuery(query):
                 "invalid filter value: use one or more of all, pin, meta-pin, clusterdag-pin, shard-pin",
             );
         };
-        match PinQuery::parse(&query, filter) {
+        let order = match cluster.owner() {
+            None => Order::Cid,
+            // The index has an owner's pins in the order of time.
+            Some(_) => Order::Newest,
+        };
+        match PinQuery::parse(&query, filter, order) {
             Ok(asked) => listed(&cluster, asked, whole).await,
             Err(error) => answer::bad_request(error),
         }
@@ -319,7 +309,7 @@ fn with_cursor(mut response: Response<Body>, next: Option<Position>) -> Response
 }
 
 pub(super) async fn allocation(
-    State(cluster): State<Cluster>,
+    Acting(cluster): Acting,
     hash: Hash,
     RawQuery(query): RawQuery,
 ) -> Response<Body> {
@@ -333,7 +323,7 @@ pub(super) async fn allocation(
 }
 
 /// Lists the pinset as Go ipfs-cluster 0.0.12 does: as one array.
-pub(super) async fn list(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Response<Body> {
-    let response = async { answer::array(cluster.allocations(PinTypeFilter::ALL), OldPin::from).await };
+pub(super) async fn list(Acting(cluster): Acting, RawQuery(query): RawQuery) -> Response<Body> {
+    let response = async { answer::array(cluster.allocations(), OldPin::from).await };
     read(&cluster, &parse(query), response).await
 }

@@ -43,7 +43,7 @@ use self::kubo_response::failed;
 use self::node_access::NodeAccess;
 pub use self::upstream::Upstream;
 use super::access_log::AccessLog;
-use super::auth::Auth;
+use super::auth::{Auth, Caller};
 use super::connection::TrackedBody;
 use super::scopes::{self, ErrorBody};
 use super::server::{Client, Limits, Respond, Server, Service, StartError, listen};
@@ -119,11 +119,11 @@ pub async fn serve_proxy(
     let server = format!("ipfs-cluster/ipfsproxy/{}", cluster.version());
     let auth = config
         .require_credentials
-        .then(|| Auth::new(cluster.clone(), None, true));
+        .then(|| Arc::new(Auth::new(cluster.clone(), None, true)));
     let proxy = Proxy {
         cluster,
         auth,
-        access: NodeAccess::new(upstream.clone(), &config)?,
+        access: Arc::new(NodeAccess::new(upstream.clone(), &config)?),
         upstream,
         log,
         server: HeaderValue::from_str(&server).unwrap_or(HeaderValue::from_static("ipfs-cluster/ipfsproxy")),
@@ -143,13 +143,14 @@ pub async fn serve_proxy(
 /// Label of requests that are forwarded to the node.
 const FORWARDED: &str = "forwarded";
 
-/// State shared by all requests.
+/// State shared by all requests, with the operations as the caller of one of them may use them.
+#[derive(Clone)]
 struct Proxy {
     cluster: Cluster,
     /// `None` if no credentials are demanded.
-    auth: Option<Auth>,
+    auth: Option<Arc<Auth>>,
     upstream: Upstream,
-    access: NodeAccess,
+    access: Arc<NodeAccess>,
     log: AccessLog,
     server: HeaderValue,
     uploads: Arc<Semaphore>,
@@ -166,9 +167,14 @@ impl Respond for Proxy {
         Box::pin(async move {
             let mut line = self.log.begin(client.address, &request);
             let admitted = self.admit(&mut request);
-            if let (Some(line), Ok(Some(name))) = (&mut line, &admitted) {
+            let caller = admitted.as_ref().ok().and_then(Option::as_ref);
+            if let (Some(line), Some(name)) = (&mut line, caller.and_then(Caller::name)) {
                 line.set_user(name);
             }
+            let acting = Self {
+                cluster: caller.map_or(self.cluster.clone(), |caller| caller.acting(&self.cluster)),
+                ..Self::clone(&self)
+            };
             let mut request = LimitedBody::of(request);
             let host = web_origin::public_host(request.headers()).filter(|_| client.on_loopback);
             let response = match (host, self.reserve_upload(request.body_mut())) {
@@ -176,7 +182,7 @@ impl Respond for Proxy {
                 (Some(host), _) => node_access::refuse_public_host(&host),
                 (None, Ok(())) => {
                     let request = request.map(|body| body_timeouts::limit_arrival(body, self.read_timeout));
-                    self.answer(client.address, request).await
+                    acting.answer(client.address, request).await
                 }
                 (None, Err(busy)) => failed(busy),
             };
@@ -191,8 +197,8 @@ impl Respond for Proxy {
 
 impl Proxy {
     /// Checks the credentials, if they are demanded, and takes them from the request: they are not the
-    /// node's. Returns the credential's name. Preflight requests, which carry no credentials, are admitted.
-    fn admit<B>(&self, request: &mut Request<B>) -> Result<Option<String>, Box<Response<Body>>> {
+    /// node's. Returns the caller. Preflight requests, which carry no credentials, are admitted.
+    fn admit<B>(&self, request: &mut Request<B>) -> Result<Option<Caller>, Box<Response<Body>>> {
         let Some(auth) = &self.auth else { return Ok(None) };
         if request.method() == Method::OPTIONS {
             return Ok(None);
@@ -203,10 +209,12 @@ impl Proxy {
             refusals::note(api, denied.label(), &denied.why());
             Box::new(denied.response(error))
         })?;
-        let needed = scopes::of_command(request.uri().path());
-        scopes::require(&caller, needed, api).map_err(|why| Box::new(error(StatusCode::FORBIDDEN, &why)))?;
+        let path = request.uri().path();
+        scopes::require(&caller, scopes::of_command(path), api)
+            .and_then(|()| scopes::require_unrestricted(&caller, path, api))
+            .map_err(|why| Box::new(error(StatusCode::FORBIDDEN, &why)))?;
         request.headers_mut().remove(header::AUTHORIZATION);
-        Ok(caller.name().map(str::to_owned))
+        Ok(Some(caller))
     }
 
     /// Reserves an upload slot for a request with a body, until the body has been read.

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::metrics;
+use super::server::Service;
+use crate::cluster::Error;
 
 /// Most lines of log in a second: enough to see who fails, too few for a stranger to fill the disk.
 const LINES_MAX: u64 = 10;
@@ -17,6 +19,13 @@ pub(super) fn note(api: &'static str, reason: &'static str, why: &str) {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     if may_log(&LOGGED, since.as_secs()) {
         tracing::info!(api, reason, "a request was refused: {why}");
+    }
+}
+
+/// Counts and logs an error that is the refusal of a credential at one of its limits.
+pub(super) fn note_limit(service: Service, error: &Error) {
+    if let Error::Limit { limit, why } = error {
+        note(service.label(), limit, why);
     }
 }
 

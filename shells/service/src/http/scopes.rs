@@ -10,7 +10,7 @@ use axum::handler::Handler;
 use axum::http::{Method, Response, StatusCode};
 use axum::middleware::{self, Next};
 use axum::routing::{MethodFilter, on};
-use cluster_core::Scope;
+use cluster_core::{CredentialLimit, Scope};
 
 use super::auth::Caller;
 use super::refusals;
@@ -192,11 +192,66 @@ const READS: [&str; 39] = [
     "version",
 ];
 
+/// Commands of the IPFS proxy, among those that read, whose answers show what others have pinned, added or
+/// asked for.
+const READS_OF_ALL: [&str; 8] = [
+    "bitswap/ledger",
+    "bitswap/stat",
+    "bitswap/wantlist",
+    "files/ls",
+    "files/read",
+    "files/stat",
+    "pin/verify",
+    "refs/local",
+];
+
 /// Commands of the IPFS proxy that pin or unpin in the cluster.
 const PINS: [&str; 3] = ["pin/add", "pin/rm", "pin/update"];
 
 /// Commands of the IPFS proxy that add content.
 const ADDS: [&str; 4] = ["add", "block/put", "dag/import", "dag/put"];
+
+/// Checks that a caller that acts on its own pins only asks the proxy for nothing else, and that one whose
+/// uploads are limited does not upload where they are not measured; counts and logs a refusal.
+///
+/// # Errors
+/// The reason for display.
+pub(super) fn require_unrestricted(caller: &Caller, path: &str, api: &'static str) -> Result<(), String> {
+    let Caller::Credential(credential) = caller else {
+        return Ok(());
+    };
+    let command = path.strip_prefix("/api/v0/").unwrap_or(path);
+    let command = command.strip_suffix('/').unwrap_or(command);
+    let name = &credential.name;
+    let is_limited = |limit: &CredentialLimit| matches!(limit, CredentialLimit::Bytes(_));
+    let why = if credential.owner().is_some() && READS_OF_ALL.contains(&command) {
+        format!(
+            "forbidden: the credential {name:?} has the scope \"own\", and {command} shows the data of all"
+        )
+    } else if credential.limits.iter().any(is_limited) && ADDS.contains(&command) {
+        format!("forbidden: the bytes of the credential {name:?} are limited: upload with the REST API")
+    } else {
+        return Ok(());
+    };
+    refusals::note(api, "scope", &why);
+    Err(why)
+}
+
+/// Returns all commands of the proxy that a scope other than `admin` permits, with that scope.
+#[cfg(test)]
+pub(super) fn commands() -> impl Iterator<Item = (&'static str, Scope)> {
+    let with = |scope| move |command: &&'static str| (*command, scope);
+    let reads = READS.iter().map(with(Scope::Read));
+    reads
+        .chain(PINS.iter().map(with(Scope::Pin)))
+        .chain(ADDS.iter().map(with(Scope::Add)))
+}
+
+/// Returns whether a command of the proxy shows the data of all, so that it is denied to owners.
+#[cfg(test)]
+pub(super) fn shows_all(command: &str) -> bool {
+    READS_OF_ALL.contains(&command)
+}
 
 /// Returns the scope that a path of the IPFS proxy needs. What is not known to be harmless needs `admin`: it
 /// controls the IPFS node.

@@ -3,6 +3,7 @@
 
 mod adding;
 mod credentials;
+mod owners;
 mod pages;
 mod pins;
 mod routes;
@@ -93,7 +94,11 @@ impl Api {
     }
 
     async fn with(change: impl FnOnce(&mut HttpConfig)) -> Self {
-        let test = TestCluster::new(3).await;
+        Self::with_peers(3, change).await
+    }
+
+    async fn with_peers(peers: u8, change: impl FnOnce(&mut HttpConfig)) -> Self {
+        let test = TestCluster::new(peers).await;
         let mut config = HttpConfig {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
             ..HttpConfig::default()
@@ -108,21 +113,11 @@ impl Api {
     }
 
     async fn raw(&self, request: impl AsRef<[u8]>) -> Vec<u8> {
-        let mut stream = TcpStream::connect(self.address()).await.unwrap();
-        let _ = stream.write_all(request.as_ref()).await;
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer).await;
-        answer
+        raw(self.address(), request).await
     }
 
     async fn send(&self, method: &str, path: &str, headers: &str, body: impl AsRef<[u8]>) -> Answer {
-        let body = body.as_ref();
-        let length = body.len();
-        let mut request =
-            format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n")
-                .into_bytes();
-        request.extend_from_slice(body);
-        Answer::parse(&self.raw(request).await)
+        send(self.address(), method, path, headers, body).await
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -137,6 +132,29 @@ impl Api {
         let (kind, body) = form(parts);
         self.send("POST", &format!("/add?{query}"), &kind, body).await
     }
+}
+
+async fn raw(address: SocketAddr, request: impl AsRef<[u8]>) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let _ = stream.write_all(request.as_ref()).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    answer
+}
+
+async fn send(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: impl AsRef<[u8]>,
+) -> Answer {
+    let body = body.as_ref();
+    let length = body.len();
+    let line = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+    let mut request = format!("{line}Content-Length: {length}\r\n{headers}\r\n").into_bytes();
+    request.extend_from_slice(body);
+    Answer::parse(&raw(address, request).await)
 }
 
 fn form(parts: &[(&str, &[u8])]) -> (String, Vec<u8>) {

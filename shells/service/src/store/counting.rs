@@ -222,12 +222,14 @@ impl Search {
     fn only_list(&self) -> Option<List> {
         let others = Self {
             metadata: std::collections::BTreeMap::new(),
+            owner: None,
             after: None,
             before: None,
             order: Order::default(),
             ..self.clone()
         };
-        if others != Self::default() || self.metadata.len() > 1 {
+        let pairs = self.metadata.len() + usize::from(self.owner.is_some());
+        if others != Self::default() || pairs > 1 {
             return None;
         }
         Some(self.lists().pop().unwrap_or_else(List::of_all))

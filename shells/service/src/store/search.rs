@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use cluster_core::{Cid, PeerId, Pin, PinType, Timestamp};
+use cluster_core::{Cid, PeerId, Pin, PinType, Timestamp, owner_key};
 use fjall::{Iter, Readable, UserKey, UserValue};
 
 use super::error::StoreError;
@@ -97,6 +97,8 @@ pub enum Order {
 /// Conditions that a pin must all meet, and the order of those that do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Search {
+    /// Owner that must hold the pin. The other conditions are on the pin as this owner sees it.
+    pub owner: Option<String>,
     /// Condition on the name.
     pub name: Option<NameMatch>,
     /// Pairs that the metadata must have.
@@ -116,6 +118,13 @@ pub struct Search {
 impl Search {
     /// Returns whether a pin meets all conditions.
     pub fn matches(&self, pin: &Pin) -> bool {
+        match &self.owner {
+            None => self.matches_as_shown(pin),
+            Some(owner) => pin.seen_by(owner).is_some_and(|pin| self.matches_as_shown(&pin)),
+        }
+    }
+
+    fn matches_as_shown(&self, pin: &Pin) -> bool {
         self.matches_fields(&pin.options.name, pin.timestamp, &pin.options.metadata)
             && self.holder.as_ref().is_none_or(|peer| pin.is_allocated_to(peer))
             && self
@@ -143,6 +152,12 @@ impl Search {
 
     /// Prefixes of the index, each of the pins that meet one of the conditions.
     pub(super) fn lists(&self) -> Vec<List> {
+        if let Some(owner) = &self.owner {
+            // The index has the names and metadata of the last owner only.
+            let prefix = search_index::by_meta(&owner_key(owner), "");
+            let kind = ListKind::Meta;
+            return vec![List { kind, prefix }];
+        }
         let name = self.name.as_ref().filter(|name| {
             // Pins without a name are not indexed by it.
             name.comparison == Comparison::Exact && !name.text.is_empty()
@@ -168,7 +183,10 @@ impl Search {
     pub(super) fn is_decided_by(&self, list: &List) -> bool {
         let on_meta = match list.kind {
             ListKind::Time | ListKind::Name => self.metadata.is_empty(),
-            ListKind::Meta => self.metadata.len() == 1 && self.name.is_none(),
+            ListKind::Meta => {
+                let pairs = self.metadata.len() + usize::from(self.owner.is_some());
+                pairs == 1 && self.name.is_none()
+            }
         };
         on_meta && self.holder.is_none() && self.types.is_none()
     }

@@ -17,7 +17,10 @@ function kept(pin) {
   query.set('replication-min', pin.replication_factor_min)
   query.set('replication-max', pin.replication_factor_max)
   if (new Date(pin.expire_at).getFullYear() > 1) query.set('expire-at', pin.expire_at)
-  for (const [key, value] of Object.entries(pin.metadata || {})) query.set('meta-' + key, value)
+  for (const [key, value] of Object.entries(pin.metadata || {})) {
+    // Owners are kept by the cluster.
+    if (!key.startsWith('owner/')) query.set('meta-' + key, value)
+  }
   if ((pin.origins || []).length) query.set('origins', pin.origins.join(','))
   return query
 }

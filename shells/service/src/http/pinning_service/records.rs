@@ -6,11 +6,12 @@ use std::str::FromStr;
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
 use cluster_api::{GlobalPinInfo, PinInfoShort, Time, TrackerStatus};
-use cluster_core::Cid;
+use cluster_core::{Cid, without_owners};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Error;
-use crate::http::answer;
+use crate::http::server::Service;
+use crate::http::{answer, refusals};
 
 /// Maximum number of delegates in one answer: clients connect to all of them.
 const DELEGATES_MAX: usize = 20;
@@ -152,7 +153,7 @@ impl PinStatus {
                 cid: status.cid.clone(),
                 name: status.name.clone(),
                 origins: status.origins.clone(),
-                meta: status.metadata.clone(),
+                meta: without_owners(&status.metadata),
             },
             delegates: addresses.take(DELEGATES_MAX).cloned().collect(),
             info: status.peer_map.values().filter_map(error).collect(),
@@ -219,6 +220,7 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
+        refusals::note_limit(Service::PinningService, &error);
         Self::new(answer::status(&error), error.to_string())
     }
 }

@@ -12,13 +12,27 @@ use hyper::StatusCode;
 use serde::Serialize;
 
 use crate::cluster::Error;
+use crate::http::refusals;
+use crate::http::server::Service;
 
 /// Maximum number of lines sent in one chunk when they are ready at once; a line usually has less than 1 KiB.
 const LINES_PER_CHUNK: usize = 128;
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::failed(error)
+        match error {
+            Error::Limit { ref why, .. } => {
+                refusals::note_limit(Service::Proxy, &error);
+                Self::plain(StatusCode::FORBIDDEN, why)
+            }
+            Error::Closed
+            | Error::Invalid(_)
+            | Error::Ipfs(_)
+            | Error::Peer(_)
+            | Error::Refused(_)
+            | Error::Store(_)
+            | Error::Unsupported(_) => Self::failed(error),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::future::ready;
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
 use bytes::{Bytes, BytesMut};
-use cluster_api::{Pin, PinMode, PinTypeFilter};
+use cluster_api::{Pin, PinMode};
 use cluster_core::Cid;
 use cluster_http::rpc::{Failure, json_line};
 use cluster_ipfs::api::{PinKey, PinKinds, PinLine};
@@ -81,13 +81,13 @@ fn single_object(rows: Rows) -> impl Stream<Item = Result<Bytes, Failure>> + Sen
 
 fn all_pins(proxy: &Proxy, call: Call, wanted: PinKinds, names: bool, filter: Option<String>) -> Rows {
     let (cluster, upstream) = (proxy.cluster.clone(), proxy.upstream.clone());
-    // An indirect pin has no name that a filter could match.
-    let below = wanted.indirect && filter.is_none();
+    // An indirect pin has no name that a filter could match. Of an owner's pins it is unknown what is below.
+    let below = wanted.indirect && filter.is_none() && cluster.owner().is_none();
     let strict = !wanted.recursive;
     let credentials = call.credentials.clone();
     let call = std::sync::Arc::new(call);
     let call_below = call.clone();
-    let own = cluster.allocations(PinTypeFilter::ALL).map_err(Failure::from);
+    let own = cluster.allocations().map_err(Failure::from);
     let own = own.map_ok(move |page| {
         let call = call.clone();
         let fits = |pin: &Pin| {

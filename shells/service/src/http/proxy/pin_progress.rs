@@ -112,6 +112,8 @@ where
 /// The statuses cannot be read.
 pub(super) async fn until_released(cluster: &Cluster, cid: &Cid) -> Result<(), Failure> {
     let mut pause = POLL_FIRST;
+    // Other owners may still hold it.
+    let cluster = cluster.whole();
     while is_held(&cluster.status(cid.clone()).await?) {
         // It may have been pinned again in the meantime.
         if cluster.allocation(cid.clone()).await.is_ok() {

@@ -5,7 +5,7 @@ use std::future::Future;
 use axum::body::Body;
 use axum::http::Response;
 use cluster_api::{Pin, PinMode, PinOptions, Query, Time};
-use cluster_core::{Cid, Refusal};
+use cluster_core::{Cid, Refusal, without_owners};
 use cluster_http::rpc::{Failure, LineSender, stream_lines};
 use cluster_ipfs::api::{PIN_NAME_MAX, Pins};
 use cluster_ipfs::unixfs::Name;
@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use super::call::Call;
 use super::kubo_response::{json_lines, json_object};
 use super::{Proxy, pin_progress};
-use crate::cluster::{Cluster, Error};
+use crate::cluster::{Cluster, Error, convert};
 
 #[derive(Serialize)]
 struct Progressed {
@@ -167,8 +167,7 @@ async fn pin(proxy: &Proxy, call: &Call, cid: &Cid) -> Result<Pin, Failure> {
 
 /// Returns the pin options of a call: those of Kubo and those of the cluster's own API.
 fn requested_options(call: &Call) -> Result<PinOptions, Failure> {
-    let mut asked =
-        PinOptions::from_query(&Query::parse(call.options.query()), Time::now()).map_err(Failure::failed)?;
+    let mut asked = parsed_options(call.options.query())?;
     asked.name = checked_name(call.options.text(&["name", "n"]))?;
     // The Go peer's proxy accepts `type=direct`.
     let direct = call.options.text(&["type"]) == Some("direct");
@@ -177,6 +176,13 @@ fn requested_options(call: &Call) -> Result<PinOptions, Failure> {
     } else {
         PinMode::Direct
     };
+    Ok(asked)
+}
+
+/// Parses the options of the cluster's own API.
+pub(super) fn parsed_options(query: &str) -> Result<PinOptions, Failure> {
+    let asked = PinOptions::from_query(&Query::parse(query), Time::now()).map_err(Failure::failed)?;
+    convert::check_metadata(&asked.metadata).map_err(Failure::bad_request)?;
     Ok(asked)
 }
 
@@ -207,7 +213,7 @@ fn merged_options(before: PinOptions, asked: PinOptions) -> PinOptions {
             (true, false) => Time::ZERO,
         },
         metadata: if asked.metadata.is_empty() {
-            before.metadata
+            without_owners(&before.metadata)
         } else {
             asked.metadata
         },

@@ -13,7 +13,7 @@ use axum::body::Body;
 use axum::http::uri::PathAndQuery;
 use axum::http::{Request, Response, StatusCode, Uri};
 use bytes::Bytes;
-use cluster_api::{PinMode, PinOptions, Query, Time};
+use cluster_api::{PinMode, PinOptions};
 use cluster_core::Cid;
 use cluster_http::rpc::{Failure, json_line};
 use cluster_ipfs::api::RequestBody;
@@ -166,11 +166,10 @@ fn read_add(options: &Options, query: &str) -> Result<UploadRequest, Failure> {
 
 /// Returns the pin options of the cluster's own API. `mode` is left out: for Kubo it is a file's mode.
 fn pin_options(options: &Options) -> Result<PinOptions, Failure> {
-    let asked = PinOptions::from_query(&Query::parse(options.query()), Time::now());
     Ok(PinOptions {
         mode: PinMode::Recursive,
         name: String::new(),
-        ..asked.map_err(Failure::failed)?
+        ..pins::parsed_options(options.query())?
     })
 }
 

@@ -1,5 +1,6 @@
 //! Searches compared with a scan of all pins.
 
+use cluster_core::owner_key;
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -57,15 +58,22 @@ fn times() -> impl Strategy<Value = u64> {
 }
 
 fn pins() -> impl Strategy<Value = Pin> {
-    (0..20_u64, select(names()), metadata(), times(), 0..4_u8).prop_map(|(n, name, metadata, time, kind)| {
+    (0..20_u64, select(names()), metadata(), times(), 0..8_u8).prop_map(|(n, name, metadata, time, kind)| {
         let mut pin = pin(n, 1);
         pin.options.name = name;
         pin.options.metadata = metadata;
-        pin.options.replicas = match kind {
+        if kind >= 4 {
+            pin.options.metadata.insert(owner_key("ann"), String::new());
+        }
+        pin.options.replicas = match kind % 4 {
             3 => Replicas::Everywhere,
             _ => pin.options.replicas,
         };
-        pin.pin_type = if kind == 2 { PinType::Meta } else { PinType::Data };
+        pin.pin_type = if kind % 4 == 2 {
+            PinType::Meta
+        } else {
+            PinType::Data
+        };
         pin.timestamp = Timestamp(time);
         pin
     })
@@ -73,6 +81,7 @@ fn pins() -> impl Strategy<Value = Pin> {
 
 #[derive(Debug, Clone)]
 struct Asked {
+    by_owner: bool,
     name: Option<(Comparison, bool, String)>,
     metadata: BTreeMap<String, String>,
     after: Option<u64>,
@@ -87,6 +96,7 @@ impl Asked {
     fn search(&self) -> Search {
         let name = self.name.as_ref();
         Search {
+            owner: self.by_owner.then(|| "ann".to_owned()),
             name: name.map(|(comparison, ignore, text)| NameMatch::new(*comparison, *ignore, text)),
             metadata: self.metadata.clone(),
             after: self.after.map(Timestamp),
@@ -115,6 +125,7 @@ impl Asked {
         });
         let pairs = &pin.options.metadata;
         name_fits
+            && (!self.by_owner || pairs.contains_key(&owner_key("ann")))
             && holder_fits
             && self
                 .metadata
@@ -132,12 +143,13 @@ fn asked() -> impl Strategy<Value = Asked> {
     let time = || proptest::option::weighted(0.3, times());
     let rest = (
         proptest::option::weighted(0.2, 0..5_u8),
-        proptest::bool::weighted(0.2),
+        (proptest::bool::weighted(0.2), proptest::bool::weighted(0.3)),
         select(vec![Order::Cid, Order::Newest, Order::Oldest]),
         1..8_usize,
     );
     (name, metadata(), time(), time(), rest).prop_map(
-        |(name, metadata, after, before, (holder, only_data, order, limit))| Asked {
+        |(name, metadata, after, before, (holder, (only_data, by_owner), order, limit))| Asked {
+            by_owner,
             name,
             metadata,
             after,
