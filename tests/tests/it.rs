@@ -36,6 +36,8 @@ mod monitoring_and_failover;
 mod network_faults;
 #[path = "it/observability.rs"]
 mod observability;
+#[path = "it/openapi.rs"]
+mod openapi;
 #[path = "it/packages.rs"]
 mod packages;
 #[path = "it/pinning.rs"]

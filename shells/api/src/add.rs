@@ -2,6 +2,7 @@
 
 use crate::nullable::{is_zero, null_if_empty, or_default};
 use crate::{PinOptions, Query, QueryError, Time};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -9,12 +10,13 @@ use std::fmt;
 pub const DEFAULT_SHARD_SIZE: u64 = 100 * 1024 * 1024;
 
 /// One line of the response to `POST /add`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct AddedOutput {
     /// Path of the file or directory, or its CID if it has no path.
     pub name: String,
     /// Its CID; empty in a line that only reports progress, which is `null` in JSON.
+    #[schemars(with = "Option<String>")]
     #[serde(deserialize_with = "or_default", serialize_with = "null_if_empty")]
     pub cid: String,
     /// Content bytes read so far; omitted when 0.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Time;
@@ -9,7 +10,7 @@ use crate::nullable::{is_zero, or_default};
 
 /// A credential, without its token: item of `GET /auth/credentials`, response to
 /// `DELETE /auth/credentials/{id}`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Credential {
     /// Id: 16 hexadecimal digits, part of the token.
@@ -35,7 +36,7 @@ pub struct Credential {
 }
 
 /// Body of `POST /auth/credentials`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CredentialAdd {
     /// Name: 1 to 64 letters, digits, and `.`, `_`, `-`, `@`.
@@ -57,7 +58,7 @@ pub struct CredentialAdd {
 }
 
 /// Response to `POST /auth/credentials`.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct CredentialCreated {
     /// The new credential.
@@ -79,7 +80,7 @@ impl fmt::Debug for CredentialCreated {
 }
 
 /// Response to `GET /auth/self`: who makes the request, and what is permitted.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Caller {
     /// Name of the user or credential; empty if the API needs none.

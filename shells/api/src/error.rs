@@ -1,10 +1,11 @@
 //! Error and token bodies.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Body of every response with status 400 or above.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Error {
     /// HTTP status; 0 if there was no response.
@@ -22,7 +23,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// Response to `POST /token`.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Token {
     /// Signed JWT, to be sent as `Authorization: Bearer`.
     pub token: String,

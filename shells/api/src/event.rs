@@ -1,10 +1,11 @@
 //! Events of a cluster: lines of `GET /events`.
 
 use crate::Time;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A change of the cluster, as the contacted peer sees it. Fields that its type lacks are absent.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Event {
     /// Number of the event, to resume after.

@@ -1,20 +1,22 @@
 //! Garbage collection and repository size of the IPFS nodes.
 
 use crate::nullable::{null_if_empty, or_default};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Results of garbage collection by peer.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct GlobalRepoGc {
     /// Result by peer id; `null` when empty.
+    #[schemars(with = "Option<BTreeMap<String, RepoGc>>")]
     #[serde(serialize_with = "null_if_empty", deserialize_with = "or_default")]
     pub peer_map: BTreeMap<String, RepoGc>,
 }
 
 /// Result of garbage collection at one peer.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RepoGc {
     /// Peer id.
@@ -33,7 +35,7 @@ pub struct RepoGc {
 }
 
 /// A removed block, or an error.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct IpfsRepoGc {
     /// CID of the removed block; `null` for an error.

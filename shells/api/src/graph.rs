@@ -1,11 +1,12 @@
 //! Graph of connections between peers and IPFS nodes.
 
 use crate::nullable::or_default;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Response to `GET /health/graph`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ConnectGraph {
     /// Id of the peer that was asked.

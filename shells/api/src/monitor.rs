@@ -1,11 +1,12 @@
 //! Metrics, alerts and bandwidth.
 
 use crate::Time;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 
 /// Sample of one peer, valid until it expires.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Metric {
     /// Metric name: `ping`, `freespace`, `tag:…`.
@@ -27,7 +28,7 @@ pub struct Metric {
 }
 
 /// Expiry of a metric without a newer sample.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Alert {
     /// The last sample.
     #[serde(flatten)]
@@ -38,7 +39,7 @@ pub struct Alert {
 }
 
 /// Traffic of one protocol.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Bandwidth {
     /// Bytes received.
@@ -46,9 +47,11 @@ pub struct Bandwidth {
     /// Bytes sent.
     pub total_out: i64,
     /// Recent rate, in bytes received per second.
+    #[schemars(with = "f64")]
     #[serde(serialize_with = "go_float")]
     pub rate_in: f64,
     /// Recent rate, in bytes sent per second.
+    #[schemars(with = "f64")]
     #[serde(serialize_with = "go_float")]
     pub rate_out: f64,
 }

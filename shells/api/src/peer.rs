@@ -1,18 +1,21 @@
 //! Identity, addresses and versions of peers.
 
 use crate::nullable::{null_if_empty, or_default};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Response to `GET /id`, and an item of `GET /peers`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Id {
     /// Peer id.
     pub id: String,
     /// Listen addresses, ending in `/p2p/<id>`; `null` when empty.
+    #[schemars(with = "Option<Vec<String>>")]
     #[serde(serialize_with = "null_if_empty", deserialize_with = "or_default")]
     pub addresses: Vec<String>,
     /// Ids of all peers that it knows, itself included; `null` when empty.
+    #[schemars(with = "Option<Vec<String>>")]
     #[serde(serialize_with = "null_if_empty", deserialize_with = "or_default")]
     pub cluster_peers: Vec<String>,
     /// Addresses of these peers.
@@ -33,13 +36,14 @@ pub struct Id {
 }
 
 /// Identity and addresses of a peer's IPFS node.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct IpfsId {
     /// libp2p peer id; omitted when unknown.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub id: String,
     /// Listen addresses; `null` when empty.
+    #[schemars(with = "Option<Vec<String>>")]
     #[serde(serialize_with = "null_if_empty", deserialize_with = "or_default")]
     pub addresses: Vec<String>,
     /// Error if it did not respond; otherwise empty.
@@ -47,7 +51,7 @@ pub struct IpfsId {
 }
 
 /// Body of `POST /peers`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PeerAdd {
     /// Id of the peer to add.
@@ -59,7 +63,7 @@ pub struct PeerAdd {
 }
 
 /// Response to `GET /version`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Version {
     /// Version of the daemon.

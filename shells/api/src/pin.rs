@@ -2,7 +2,9 @@
 
 use crate::nullable::or_default;
 use crate::{PinMode, PinOptions, Time};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -68,6 +70,16 @@ impl Serialize for PinType {
     }
 }
 
+impl JsonSchema for PinType {
+    fn schema_name() -> Cow<'static, str> {
+        "PinType".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "enum": Self::ALL.map(Self::as_str)})
+    }
+}
+
 impl<'de> Deserialize<'de> for PinType {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
@@ -114,7 +126,7 @@ impl fmt::Display for PinTypeFilter {
 }
 
 /// One entry of the pinset, as `GET /allocations` lists it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "FlatPin")]
 pub struct Pin {
     /// Options of the user, with defaults filled in.
@@ -137,7 +149,7 @@ pub struct Pin {
 
 /// Response to `POST /pins`. Empty metadata are `{}` and no origins are `null`, because the Go peer shows the
 /// parsed request; its listings, from the pinset, have `null` and `[]`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[allow(missing_docs, reason = "the fields are those of Pin")]
 pub struct CreatedPin<'a> {
     pub replication_factor_min: i32,
@@ -192,7 +204,7 @@ impl Pin {
 }
 
 /// Flat form of [`Pin`] for decoding: `flatten` would buffer every value, which doubles the cost.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct FlatPin {
     replication_factor_min: i32,
@@ -245,7 +257,7 @@ impl From<FlatPin> for Pin {
 }
 
 /// Pin in the form of Go ipfs-cluster 0.0.12, with the fields of later versions.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct OldPin {
     /// Pin in the current form.
     #[serde(flatten)]

@@ -2,7 +2,9 @@
 
 use crate::nullable::{null_if_empty, or_default};
 use crate::{GoDuration, Query, QueryError, Time};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -57,6 +59,16 @@ impl Serialize for PinMode {
     }
 }
 
+impl JsonSchema for PinMode {
+    fn schema_name() -> Cow<'static, str> {
+        "PinMode".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "enum": ["recursive", "direct"]})
+    }
+}
+
 impl<'de> Deserialize<'de> for PinMode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
@@ -65,7 +77,7 @@ impl<'de> Deserialize<'de> for PinMode {
 }
 
 /// Options of a pin. Each default leaves the choice to the cluster.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PinOptions {
     /// Minimum of copies, below which the pin is repaired; 0 the cluster's default, -1 every peer.
@@ -79,11 +91,13 @@ pub struct PinOptions {
     /// Bytes per shard when content is added in shards.
     pub shard_size: u64,
     /// Ids of preferred peers; `null` when empty. Not stored.
+    #[schemars(with = "Option<Vec<String>>")]
     #[serde(serialize_with = "null_if_empty", deserialize_with = "or_default")]
     pub user_allocations: Vec<String>,
     /// Expiry, when the pin is removed; zero means never.
     pub expire_at: Time,
     /// Key-value pairs of the user; `null` when empty.
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
     #[serde(serialize_with = "null_if_empty", deserialize_with = "or_default")]
     pub metadata: BTreeMap<String, String>,
     /// CID of the pin whose options and allocations are copied.

@@ -2,11 +2,12 @@
 
 use crate::nullable::{null_if_empty, or_default};
 use crate::{StatusFilter, Time, TrackerStatus};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Status of one CID at every peer that was asked.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct GlobalPinInfo {
     /// The CID.
@@ -23,9 +24,11 @@ pub struct GlobalPinInfo {
     /// Time of the pin request.
     pub created: Time,
     /// The pin's metadata; `null` when empty.
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
     #[serde(serialize_with = "null_if_empty", deserialize_with = "or_default")]
     pub metadata: BTreeMap<String, String>,
     /// Status by peer id; `null` when empty.
+    #[schemars(with = "Option<BTreeMap<String, PinInfoShort>>")]
     #[serde(serialize_with = "null_if_empty", deserialize_with = "or_default")]
     pub peer_map: BTreeMap<String, PinInfoShort>,
 }
@@ -51,7 +54,7 @@ impl GlobalPinInfo {
 }
 
 /// Status of one CID at one peer, in a [`GlobalPinInfo`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PinInfoShort {
     /// Peer name.
@@ -79,7 +82,7 @@ pub struct PinInfoShort {
 }
 
 /// Status of one CID at one peer, with the fields of the pin.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PinInfo {
     /// The CID.
@@ -98,6 +101,7 @@ pub struct PinInfo {
     /// Time of the pin request.
     pub created: Time,
     /// The pin's metadata; `null` when empty.
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
     #[serde(serialize_with = "null_if_empty", deserialize_with = "or_default")]
     pub metadata: BTreeMap<String, String>,
     /// Status with its details.

@@ -1,6 +1,8 @@
 //! Tracker status of a CID, and filters of statuses.
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
 use std::fmt;
 
 /// Status of one CID at one peer.
@@ -119,6 +121,16 @@ impl fmt::Display for TrackerStatus {
 impl Serialize for TrackerStatus {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
+    }
+}
+
+impl JsonSchema for TrackerStatus {
+    fn schema_name() -> Cow<'static, str> {
+        "TrackerStatus".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "enum": Self::ALL.map(Self::as_str)})
     }
 }
 

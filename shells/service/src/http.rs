@@ -16,6 +16,7 @@ mod import;
 mod json_body;
 mod metrics;
 mod multipart;
+mod openapi;
 mod page;
 mod peers;
 mod pin_query;

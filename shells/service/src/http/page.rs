@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, Request, Response, StatusCode};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::answer;
@@ -78,15 +79,18 @@ pub(super) async fn root(State(cluster): State<Cluster>, headers: HeaderMap) -> 
         name: "ipfs-cluster REST API",
         version: cluster.version().to_owned(),
         documentation: "https://ipfscluster.io/documentation/reference/api/",
+        openapi: "/openapi.json",
     })
 }
 
 /// Body of the response to `GET /` for programs.
-#[derive(Serialize)]
-struct Root {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Root {
     name: &'static str,
     version: String,
     documentation: &'static str,
+    /// Path of the OpenAPI document.
+    openapi: &'static str,
 }
 
 /// Answers with a file of the page.

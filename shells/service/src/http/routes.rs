@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::{HeaderMap, Response, StatusCode};
 use axum::{Extension, Router};
+use bytes::Bytes;
 use cluster_api::Token;
 use cluster_core::Scope::{Add, Admin, Metrics, Pin, Read};
 
@@ -14,13 +15,19 @@ use super::scopes::Access::{Admitted, Needs};
 use super::scopes::Route;
 use super::scopes::Routes;
 use super::server::Service;
-use super::{Observed, add, answer, credentials, events, health, import, metrics, page, peers, pins};
+use super::{
+    Observed, add, answer, credentials, events, health, import, metrics, openapi, page, peers, pins,
+};
 use crate::cluster::Cluster;
 
 /// Builds the router. `auth` issues JWTs to configured users.
 pub(super) fn router(cluster: Cluster, observed: Observed, auth: Arc<Auth>) -> Router {
-    let (router, _) = routes(auth).finish();
+    let (router, table) = routes(auth).finish();
+    let document: Bytes = serde_json::to_vec(&openapi::document(&table, cluster.version()))
+        .unwrap_or_default()
+        .into();
     router
+        .layer(Extension(openapi::Document(document)))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(Extension(observed))
@@ -37,6 +44,7 @@ fn routes(auth: Arc<Auth>) -> Routes {
     let routes = Routes::new(Service::Rest.label(), error)
         .get("/", Admitted, page::root)
         .get("/ui/{file}", Admitted, page::file)
+        .get("/openapi.json", Admitted, openapi::show)
         .get("/health", Admitted, || async { answer::no_content() })
         .get("/health/ready", Admitted, health::ready)
         .get("/auth/self", Admitted, credentials::own)

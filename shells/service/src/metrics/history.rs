@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::metrics;
@@ -18,7 +19,7 @@ const SAMPLES_MAX: usize = 360;
 static HISTORY: LazyLock<Mutex<History>> = LazyLock::new(Mutex::default);
 
 /// Samples of the past, oldest first.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub struct History {
     /// Time between two samples, in seconds.
     interval: u64,

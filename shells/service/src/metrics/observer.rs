@@ -77,7 +77,7 @@ struct Peer {
 }
 
 /// Readiness of a peer, with the reasons against it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Readiness {
     /// Set if there are no reasons against it.
     pub ready: bool,

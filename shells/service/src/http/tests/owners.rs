@@ -119,11 +119,12 @@ enum Treatment {
 }
 
 /// Every route of the REST API. A new one must be added here.
-const REST: [(&str, &str, Treatment); 46] = {
+const REST: [(&str, &str, Treatment); 47] = {
     use Treatment::{Absent, Elsewhere, Joined, Listed, Unrelated};
     [
         ("GET", "/", Unrelated),
         ("GET", "/ui/{file}", Unrelated),
+        ("GET", "/openapi.json", Unrelated),
         ("GET", "/health", Unrelated),
         ("GET", "/health/ready", Unrelated),
         ("GET", "/auth/self", Unrelated),
