@@ -169,6 +169,13 @@ async function uploads(page) {
   const root = await page.$eval('.results code', code => code.textContent)
   const list = await (await fetch(base + 'allocations/' + root)).json()
   assert.equal(list.name, 'Web site')
+  // Each copy is shown with its peer.
+  const peers = (await (await fetch(base + 'peers')).text()).trim().split('\n').map(line => JSON.parse(line))
+  for (const {id, peername} of peers) {
+    const copy = await page.$eval(`.results [data-copy="${id}"]`, copy => copy.innerText)
+    assert.equal(copy, peername + ': pinned')
+  }
+  await picture(page, 'add')
   await dropped(page)
 }
 
@@ -269,6 +276,11 @@ async function onePin(page) {
   await page.goto(base + '#/pins/' + cid)
   await seen(page, 'album = summer')
   await until(page, () => [...document.querySelectorAll('td .tag')].filter(tag => tag.textContent === 'pinned').length === 3)
+  // The history has what happened before the view was opened.
+  await until(page, () => {
+    const lines = [...document.querySelectorAll('#history li')].map(line => line.innerText)
+    return lines.filter(line => line.includes('is pinned at')).length >= 3 && lines.some(line => line.startsWith('Pinned Photo 1'))
+  })
   await page.type('#min', '1')
   await page.type('#max', '2')
   await press(page, 'Change copies')

@@ -2,7 +2,7 @@
 
 import {el, fill, tag, toast} from './dom.js'
 import {json, upload} from './api.js'
-import {bytes, copies, plural} from './format.js'
+import {bytes, copies, plural, short, statusKind, statusText} from './format.js'
 
 const POLL_MS = 1000
 // Files whose progress is shown one by one.
@@ -40,11 +40,22 @@ function chosen(input) {
   return [...input.files].map(file => ({file, path: file.webkitRelativePath || file.name}))
 }
 
-// Follows the copies of a root until all exist, while `isOpen`.
-async function follow(cid, place, isOpen) {
+// Shows the state of each copy of a root.
+function copyList(info) {
+  const peers = Object.entries(info.peer_map || {}).filter(([, peer]) => peer.status !== 'remote')
+    .sort((a, b) => a[1].peername.localeCompare(b[1].peername))
+  return peers.map(([id, peer]) => el('li', {'data-copy': id},
+    tag((peer.peername || short(id)) + ': ' + statusText(peer.status), statusKind(peer.status)),
+    peer.error ? el('span.sub', null, ' ' + peer.error) : null))
+}
+
+// Follows the copies of a root until all exist, while `isOpen`: their number in `place`, each one in `list`.
+async function follow(cid, place, list, isOpen) {
   while (isOpen()) {
     try {
-      const {held, wanted, failed} = copies(await json('GET', '/pins/' + encodeURIComponent(cid)))
+      const info = await json('GET', '/pins/' + encodeURIComponent(cid))
+      const {held, wanted, failed} = copies(info)
+      fill(list, copyList(info))
       const whole = wanted > 0 && held === wanted
       fill(place, tag(held + ' of ' + plural(wanted, 'copy', 'copies'), whole ? 'good' : failed ? 'bad' : 'busy'))
       if (whole) return
@@ -78,12 +89,13 @@ function progressList(files) {
 
 function result(line, isOpen) {
   const state = el('span', null, tag('pinning', 'busy'))
-  follow(line.cid, state, isOpen)
+  const each = el('ul.tags.copies', {'aria-label': 'Copies'})
+  follow(line.cid, state, each, isOpen)
   return el('li', null, el('div.row', null,
     el('span', null, el('a.name', {href: '#/pins/' + encodeURIComponent(line.cid)}, line.name || line.cid),
       el('div', null, el('code', null, line.cid))),
     el('span.actions', null, state,
-      el('button.quiet', {type: 'button', onclick: () => navigator.clipboard.writeText(line.cid).then(() => toast('Copied'), () => {})}, 'Copy CID'))))
+      el('button.quiet', {type: 'button', onclick: () => navigator.clipboard.writeText(line.cid).then(() => toast('Copied'), () => {})}, 'Copy CID'))), each)
 }
 
 export function add(place) {

@@ -1,13 +1,17 @@
 // One pin: its options, its status at each peer, and what can be done with it.
 
 import {action, confirm, el, fact, fill, tag, toast} from './dom.js'
-import {json} from './api.js'
+import {json, lines} from './api.js'
 import {listen} from './live.js'
-import {clock, short, statusKind, statusText, time} from './format.js'
+import {short, statusKind, statusText, time} from './format.js'
 import {describe} from './overview.js'
 
 const INTERVAL_MS = 3000
-const HISTORY = 20
+const HISTORY = 30
+// Statuses whose time is that of the answer.
+const TIMELESS = ['remote', 'unpinned', 'cluster_error']
+// Pause of the stream of events after which all earlier ones are there.
+const PAUSE_MS = 1000
 
 // Parameters that keep what a pin has: a pin request replaces all options.
 function kept(pin) {
@@ -40,6 +44,38 @@ function statusRows(info, names) {
       peer.error ? el('div.sub', null, peer.error) : null),
     el('td.number', null, peer.attempt_count || ''),
     el('td', null, el('span.sub', null, time(peer.timestamp)))))
+}
+
+// Returns the last events of a pin that the peer still keeps. Their stream does not end: it is left when it pauses.
+async function earlierEvents(cid) {
+  const found = []
+  const abort = new AbortController()
+  let pause = setTimeout(() => abort.abort(), PAUSE_MS)
+  try {
+    for await (const event of lines('/events?after=0&cid=' + encodeURIComponent(cid), {signal: abort.signal})) {
+      clearTimeout(pause)
+      pause = setTimeout(() => abort.abort(), PAUSE_MS)
+      if (event.cid) found.push(event)
+    }
+  } catch { /* It was left; or the peer has no stream to spare, and the states are shown alone. */ }
+  clearTimeout(pause)
+  return found.slice(-HISTORY)
+}
+
+// Returns the history of a pin, the newest first: its events, and the request and the states that no event reports.
+function historyOf(cid, events, pin, info) {
+  const known = [...events.values()]
+  const peers = info.peer_map || {}
+  if (pin && !known.some(event => event.type === 'pin_added' || event.type === 'pin_changed')) {
+    known.push({type: 'pin_added', cid, name: pin.name, time: pin.timestamp})
+  }
+  for (const [peer, {status, error, timestamp}] of Object.entries(peers)) {
+    const isKnown = known.some(event => event.type === 'status' && event.peer === peer && event.status === status)
+    if (!TIMELESS.includes(status) && !isKnown) known.push({type: 'status', cid, peer, status, error, time: timestamp})
+  }
+  return known.filter(event => new Date(event.time).getFullYear() > 1)
+    .sort((a, b) => new Date(b.time) - new Date(a.time)).slice(0, HISTORY)
+    .map(event => ({...event, peername: event.peername || (peers[event.peer] || {}).peername}))
 }
 
 // `latest` returns the pin as it is when a form is sent.
@@ -89,8 +125,9 @@ export function pin(place, cid) {
   const title = el('h1', null, 'Pin')
   const facts = el('div')
   const statuses = el('tbody')
-  const history = el('ul.list')
-  const past = []
+  const history = el('ul.list', {id: 'history'})
+  const events = new Map()
+  let asked = false
   const buttons = el('div.actions.for-pin')
   const forming = el('div.for-pin')
   forming.addEventListener('input', () => { edited = true })
@@ -101,7 +138,7 @@ export function pin(place, cid) {
       el('thead', null, el('tr', null, el('th', null, 'Peer'), el('th', null, 'Status'), el('th.number', null, 'Failed attempts'), el('th', null, 'Since'))),
       statuses))),
     forming,
-    el('section.card', null, el('h2', null, 'History since this view was opened'), history))
+    el('section.card', null, el('h2', null, 'History'), history))
   fill(history, el('li', null, el('span.sub', null, 'Nothing yet.')))
 
   async function unpin() {
@@ -152,18 +189,28 @@ export function pin(place, cid) {
       show(found)
       const rows = statusRows(info, new Map())
       fill(statuses, rows)
+      const past = historyOf(cid, events, found, info).map(event =>
+        el('li', null, el('div.row', null, el('span', null, ...describe(event)), el('span.time', null, time(event.time)))))
+      fill(history, past.length ? past : el('li', null, el('span.sub', null, 'Nothing yet.')))
+      if (!asked) {
+        asked = true
+        earlierEvents(cid).then(found => { found.forEach(remember); if (found.length && !ended) refresh() })
+      }
     } catch (error) {
       if (!ended) fill(facts, el('p.notice.bad', null, error.message))
     }
     if (!ended) timer = setTimeout(refresh, INTERVAL_MS)
   }
 
+  // Events of both streams have the same ids.
+  function remember(event) {
+    events.set(event.id, event)
+    const oldest = Math.min(...events.keys())
+    if (events.size > HISTORY) events.delete(oldest)
+  }
+
   const unlisten = listen(event => {
-    if (event.cid === cid) {
-      past.unshift(el('li', null, el('div.row', null, el('span', null, ...describe(event)), el('span.time', null, clock(event.time)))))
-      past.length = Math.min(past.length, HISTORY)
-      fill(history, past)
-    }
+    if (event.cid === cid) remember(event)
     if (event.cid === cid || event.type.startsWith('peer_')) refresh()
   })
   refresh()
